@@ -1,0 +1,69 @@
+/**
+ * Process entry of an engine child: one pool of engine threads, spoken to over the IPC channel.
+ *
+ * **Details**
+ *
+ * The service starts one of these for each loaded deployment, so that a native abort ends this process and nothing
+ * else. Everything that happens to its jobs in one turn of the event loop leaves in one message.
+ *
+ * **Gotchas**
+ *
+ * It must not import `effect`: see `services/EngineProtocol`. Ctrl-C in a terminal reaches the whole process group;
+ * this process leaves the decision to its parent and ends when the channel does.
+ */
+import { makePoolHost } from "./layers/engines/PoolHost.ts"
+import type { FromChild, HostOptions, JobEvent, SendCommand, ToChild } from "./services/EngineProtocol.ts"
+import { failureFrom, isTerminal } from "./services/EngineProtocol.ts"
+
+const [optionsJson] = process.argv.slice(2)
+if (optionsJson === undefined || process.send === undefined) {
+  process.stderr.write("This file is started by Troupe itself. Run `troupe --help`.\n")
+  process.exit(64)
+}
+
+const host = makePoolHost(JSON.parse(optionsJson) as HostOptions)
+const commands = new Map<number, SendCommand>()
+let turn: Map<number, Array<JobEvent>> | undefined
+
+const post = (message: FromChild) => process.send?.(message)
+
+const collect = (id: number, events: ReadonlyArray<JobEvent>) => {
+  if (turn === undefined) {
+    turn = new Map()
+    setImmediate(() => {
+      const jobs = [...turn!]
+      turn = undefined
+      post({ type: "events", jobs })
+    })
+  }
+  const collected = turn.get(id)
+  if (collected === undefined) turn.set(id, [...events])
+  else collected.push(...events)
+  if (events.some(isTerminal)) commands.delete(id)
+}
+
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => {})
+// The parent is gone. SIGKILL, since an ordinary exit in mid-generation would abort with a core dump.
+process.on("disconnect", () => process.kill(process.pid, "SIGKILL"))
+
+process.on("message", async (message: ToChild) => {
+  switch (message.type) {
+    case "start":
+      commands.set(message.id, host.start(message.job, (events) => collect(message.id, events)))
+      return
+    case "command":
+      return commands.get(message.id)?.(message.command)
+    case "close":
+      await host.close()
+      process.exit(0)
+  }
+})
+
+host.ready.then(
+  (description) => post({ type: "ready", description }),
+  (cause) => post({ type: "load_failed", failure: failureFrom(cause, "load_failed") })
+)
+// A thread that dies takes the child with it: the supervisor starts another.
+void host.exited.then((failure) => {
+  if (failure.kind === "crashed") setImmediate(() => process.exit(1))
+})

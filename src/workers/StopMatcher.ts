@@ -1,0 +1,73 @@
+/**
+ * Ends a text before the first stop sequence, wherever the pieces it comes in are cut.
+ *
+ * **Details**
+ *
+ * The sequence that is complete first decides; of two complete at once, the one that began first. The result is the
+ * same for every way of cutting the text into pieces.
+ */
+export interface StopMatcher {
+  /** The text that cannot belong to a stop sequence any more; `stopped` once one is complete. */
+  readonly push: (text: string) => { readonly text: string; readonly stopped: boolean }
+  /** What was held back because it might have become a stop sequence. */
+  readonly flush: () => string
+}
+
+const passThrough: StopMatcher = {
+  push: (text) => ({ text, stopped: false }),
+  flush: () => ""
+}
+
+/** Where the first complete stop sequence begins, or -1. */
+const findStop = (text: string, stops: ReadonlyArray<string>): number => {
+  let begin = -1
+  let end = Number.POSITIVE_INFINITY
+  for (const stop of stops) {
+    const at = text.indexOf(stop)
+    if (at < 0) continue
+    const ends = at + stop.length
+    if (ends < end || (ends === end && at < begin)) {
+      begin = at
+      end = ends
+    }
+  }
+  return begin
+}
+
+/** How many characters at the end of the text may be the beginning of a stop sequence. */
+const heldLength = (text: string, stops: ReadonlyArray<string>, longest: number): number => {
+  for (let length = Math.min(longest - 1, text.length); length > 0; length--) {
+    const tail = text.slice(-length)
+    if (stops.some((stop) => stop.startsWith(tail))) return length
+  }
+  return 0
+}
+
+/**
+ * @param stops empty ones are ignored
+ */
+export const makeStopMatcher = (stops: ReadonlyArray<string>): StopMatcher => {
+  const sequences = stops.filter((stop) => stop.length > 0)
+  if (sequences.length === 0) return passThrough
+  const longest = Math.max(...sequences.map((stop) => stop.length))
+  let held = ""
+
+  return {
+    push(text) {
+      const all = held + text
+      const at = findStop(all, sequences)
+      if (at >= 0) {
+        held = ""
+        return { text: all.slice(0, at), stopped: true }
+      }
+      const keep = heldLength(all, sequences, longest)
+      held = all.slice(all.length - keep)
+      return { text: all.slice(0, all.length - keep), stopped: false }
+    },
+    flush() {
+      const out = held
+      held = ""
+      return out
+    }
+  }
+}
