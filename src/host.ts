@@ -15,6 +15,9 @@ import { makePoolHost } from "./layers/engines/PoolHost.ts"
 import type { FromChild, HostOptions, JobEvent, SendCommand, ToChild } from "./services/EngineProtocol.ts"
 import { failureFrom, isTerminal } from "./services/EngineProtocol.ts"
 
+/** ms */
+const memoryReportInterval = 2_000
+
 const [optionsJson] = process.argv.slice(2)
 if (optionsJson === undefined || process.send === undefined) {
   process.stderr.write("This file is started by Troupe itself. Run `troupe --help`.\n")
@@ -59,8 +62,14 @@ process.on("message", async (message: ToChild) => {
   }
 })
 
+const reportMemory = () => post({ type: "memory", residentBytes: process.memoryUsage.rss() })
+setInterval(reportMemory, memoryReportInterval).unref()
+
 host.ready.then(
-  (description) => post({ type: "ready", description }),
+  (description) => {
+    reportMemory()
+    post({ type: "ready", description })
+  },
   (cause) => post({ type: "load_failed", failure: failureFrom(cause, "load_failed") })
 )
 // A thread that dies takes the child with it: the supervisor starts another.

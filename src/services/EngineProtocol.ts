@@ -148,6 +148,8 @@ export interface EngineHost {
   readonly exited: Promise<EngineFailure>
   /** Starts a job. If the engine dies, the last event is `failed` with `crashed`. */
   readonly start: (job: GenerateJob, onEvents: (events: ReadonlyArray<JobEvent>) => void) => SendCommand
+  /** Resident memory outside this process, bytes; 0 for a host inside it. */
+  readonly memoryBytes: () => number
   /** Cancels what runs, waits for it, disposes the model, ends the threads. */
   readonly close: () => Promise<void>
 }
@@ -170,6 +172,7 @@ export type FromChild =
   | { readonly type: "ready"; readonly description: EngineDescription }
   | { readonly type: "load_failed"; readonly failure: EngineFailure }
   /** Everything that happened to every job in one turn of the child's event loop. */
+  | { readonly type: "memory"; readonly residentBytes: number }
   | { readonly type: "events"; readonly jobs: ReadonlyArray<readonly [id: number, events: ReadonlyArray<JobEvent>]> }
 
 /** An `EngineFailure` out of anything thrown. */

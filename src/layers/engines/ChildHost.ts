@@ -34,6 +34,7 @@ export const makeChildHost = (options: HostOptions): EngineHost & { readonly pid
   const exited = Promise.withResolvers<EngineFailure>()
   ready.promise.catch(() => {})
   let nextId = 0
+  let residentBytes = 0
   let dead: EngineFailure | undefined
 
   const post = (message: ToChild) => {
@@ -43,6 +44,7 @@ export const makeChildHost = (options: HostOptions): EngineHost & { readonly pid
   const die = (failure: EngineFailure) => {
     if (dead !== undefined) return
     dead = failure
+    residentBytes = 0
     ready.reject(failure)
     const listeners = [...jobs.values()]
     jobs.clear()
@@ -64,6 +66,9 @@ export const makeChildHost = (options: HostOptions): EngineHost & { readonly pid
         return ready.resolve(message.description)
       case "load_failed":
         return ready.reject(message.failure)
+      case "memory":
+        residentBytes = message.residentBytes
+        return
       case "events":
         for (const [id, events] of message.jobs) {
           const onEvents = jobs.get(id)
@@ -95,5 +100,5 @@ export const makeChildHost = (options: HostOptions): EngineHost & { readonly pid
     clearTimeout(timer)
   }
 
-  return { pid: child.pid, ready: ready.promise, exited: exited.promise, start, close }
+  return { pid: child.pid, ready: ready.promise, exited: exited.promise, start, memoryBytes: () => residentBytes, close }
 }

@@ -106,5 +106,5 @@ export const makePoolHost = ({ replicas, spec }: HostOptions): EngineHost => {
     exited.resolve(stopped)
   }
 
-  return { ready, exited: exited.promise, start, close }
+  return { ready, exited: exited.promise, start, memoryBytes: () => 0, close }
 }

@@ -1,0 +1,59 @@
+/**
+ * The composition root: every layer wired once, for the service and for embedding alike.
+ *
+ * **Example** (an embedding program)
+ *
+ * ```ts
+ * const program = Effect.gen(function*() {
+ *   const inference = yield* Inference.Inference
+ *   return yield* inference.generate({ model: "tiny-chat", messages: [{ role: "user", content: "Hello!" }] })
+ * })
+ * await Effect.runPromise(program.pipe(Effect.provide(App.layer())))
+ * ```
+ */
+import { Effect, Layer } from "effect"
+import * as Engines from "./layers/engines/Engines.ts"
+import * as Server from "./layers/http/Server.ts"
+import * as Inference from "./layers/Inference.ts"
+import * as Metrics from "./layers/Metrics.ts"
+import * as Models from "./layers/Models.ts"
+import * as Registry from "./layers/Registry.ts"
+import * as Selector from "./layers/Selector.ts"
+import * as SettingsFile from "./layers/SettingsFile.ts"
+import { Models as ModelsService } from "./services/Models.ts"
+import { Readiness } from "./services/Readiness.ts"
+import { Registry as RegistryService } from "./services/Registry.ts"
+
+/** The runtime: `Inference` and what it stands on. Requires only `Settings`. */
+export const runtime = Inference.layer.pipe(
+  Layer.provideMerge(Layer.mergeAll(Selector.layer, Metrics.layer)),
+  Layer.provideMerge(Layer.mergeAll(Registry.layer, Models.layer)),
+  Layer.provide(Engines.layer)
+)
+
+/**
+ * The runtime with its settings, for embedding: engines run on threads of this process.
+ *
+ * @param options where the settings come from; default `troupe.yaml` in the current folder, or the embedded model
+ */
+export const layer = (options?: SettingsFile.Options) => Layer.provideMerge(runtime, SettingsFile.layer(options))
+
+/** Loads every configured model, so that what the service says it serves can answer. */
+const preload = Layer.effectDiscard(Effect.gen(function*() {
+  const registry = yield* RegistryService
+  const models = yield* ModelsService
+  const readiness = yield* Readiness
+  const deployments = (yield* registry.models).flatMap((model) => model.deployments)
+  yield* Effect.forEach(
+    deployments.filter((deployment) => deployment.preload),
+    (deployment) => Effect.scoped(models.borrow(deployment)),
+    { discard: true }
+  )
+  readiness.stage = "ready"
+}))
+
+/** The service: the runtime behind HTTP, every model loaded. Requires only `Settings`. */
+export const service = Layer.mergeAll(preload, Metrics.layerSampler).pipe(
+  Layer.provideMerge(Server.layer),
+  Layer.provideMerge(Layer.merge(runtime, Layer.succeed(Readiness, { stage: "starting" })))
+)

@@ -1,0 +1,138 @@
+/**
+ * The front door, assembled: route, borrow, generate; measured and traced once a request.
+ *
+ * **Details**
+ *
+ * One span a request, by the OpenTelemetry GenAI conventions, from the request to its last token. All of its
+ * bookkeeping is in one finalizer, so it is done however the request ends.
+ */
+import { Cause, Clock, Effect, Exit, Layer, Random, Stream } from "effect"
+import type { Span } from "effect/Tracer"
+import type { Generation } from "../services/Engine.ts"
+import type { Answer, Event, Request } from "../services/Inference.ts"
+import { Inference, maxSeed } from "../services/Inference.ts"
+import type { InferenceError } from "../services/InferenceError.ts"
+import { Metrics } from "../services/Metrics.ts"
+import type { Outcome } from "../services/Metrics.ts"
+import { Models } from "../services/Models.ts"
+import type { Route } from "../services/Selector.ts"
+import { Selector } from "../services/Selector.ts"
+
+type FinishEvent = Extract<Event, { type: "finish" }>
+
+/** What is known of a request while it runs. */
+interface Progress {
+  tokens: number
+  finish: FinishEvent | undefined
+}
+
+const withDefaults = (request: Request): Effect.Effect<Generation> =>
+  Effect.map(
+    request.seed === undefined ? Random.nextIntBetween(0, maxSeed) : Effect.succeed(request.seed),
+    (seed) => ({
+      messages: request.messages,
+      sampling: { temperature: request.temperature ?? 1, topP: request.topP ?? 1, seed },
+      maxTokens: request.maxTokens,
+      stop: request.stop ?? []
+    })
+  )
+
+/** By name as in OpenTelemetry's GenAI conventions. */
+const requestAttributes = (request: Request, { deployment }: Route): Record<string, unknown> => ({
+  "gen_ai.operation.name": "chat",
+  "gen_ai.provider.name": `troupe.${deployment.options.engine}`,
+  "gen_ai.request.model": request.model,
+  "gen_ai.response.model": deployment.id,
+  ...(request.maxTokens === undefined ? {} : { "gen_ai.request.max_tokens": request.maxTokens }),
+  ...(request.temperature === undefined ? {} : { "gen_ai.request.temperature": request.temperature }),
+  ...(request.topP === undefined ? {} : { "gen_ai.request.top_p": request.topP }),
+  ...(request.seed === undefined ? {} : { "gen_ai.request.seed": request.seed }),
+  ...(request.stop === undefined ? {} : { "gen_ai.request.stop_sequences": request.stop })
+})
+
+const annotate = (span: Span, attributes: Record<string, unknown>) => {
+  for (const [name, value] of Object.entries(attributes)) span.attribute(name, value)
+}
+
+const endOf = (exit: Exit.Exit<unknown, unknown>, progress: Progress): Outcome["end"] => {
+  if (Exit.isFailure(exit)) return Cause.hasInterruptsOnly(exit.cause) ? "interruption" : "failure"
+  // A consumer that stops reading ends its stream in success.
+  return progress.finish === undefined ? "interruption" : "success"
+}
+
+/** What the span says at the end. */
+const endAttributes = (exit: Exit.Exit<unknown, unknown>, { finish, tokens }: Progress): Record<string, unknown> => {
+  const failure = Exit.isFailure(exit) ? Cause.findErrorOption(exit.cause) : undefined
+  const error = failure?._tag === "Some" ? failure.value as InferenceError : undefined
+  return {
+    "gen_ai.usage.output_tokens": finish?.usage.completionTokens ?? tokens,
+    ...(finish === undefined ? {} : {
+      "gen_ai.usage.input_tokens": finish.usage.promptTokens,
+      "gen_ai.response.finish_reasons": [finish.reason]
+    }),
+    ...(error === undefined ? {} : { "error.type": error.reason._tag, "error.message": error.message })
+  }
+}
+
+const count = (progress: Progress) => <Events extends ReadonlyArray<Event>>(events: Events): Events => {
+  for (const event of events) {
+    if (event.type === "finish") progress.finish = event
+    else progress.tokens += event.tokens
+  }
+  return events
+}
+
+export const layer = Layer.effect(
+  Inference,
+  Effect.gen(function*() {
+    const selector = yield* Selector
+    const models = yield* Models
+    const metrics = yield* Metrics
+
+    /** The route and its stream; the scope's end settles the request. */
+    const open = Effect.fnUntraced(function*(request: Request) {
+      const route = yield* selector.route(request)
+      const span = yield* Effect.makeSpanScoped(`chat ${request.model}`, {
+        kind: "internal",
+        attributes: requestAttributes(request, route)
+      })
+      const progress: Progress = { tokens: 0, finish: undefined }
+      const started = yield* Clock.currentTimeMillis
+      yield* metrics.begin(request.model)
+      yield* Effect.addFinalizer((exit) =>
+        Effect.flatMap(Clock.currentTimeMillis, (now) => {
+          annotate(span, endAttributes(exit, progress))
+          return metrics.end({
+            model: request.model,
+            seconds: (now - started) / 1000,
+            tokens: progress.finish?.usage.completionTokens ?? progress.tokens,
+            end: endOf(exit, progress)
+          })
+        })
+      )
+      const generation = yield* withDefaults(request)
+      const engine = yield* models.borrow(route.deployment)
+      return { route, events: Stream.mapArray(engine.generate(generation), count(progress)) }
+    })
+
+    const generate = Effect.fnUntraced(function*(request: Request) {
+      const { events, route } = yield* open(request)
+      let text = ""
+      let finish: FinishEvent | undefined
+      yield* Stream.runForEachArray(events, (chunk) =>
+        Effect.sync(() => {
+          for (const event of chunk) {
+            if (event.type === "text") text += event.text
+            else finish = event
+          }
+        }))
+      const { reason, usage } = finish!
+      return { text, finishReason: reason, usage, deployment: route.deployment.id } satisfies Answer
+    }, Effect.scoped)
+
+    return Inference.of({
+      stream: (request) => Stream.unwrap(Effect.map(open(request), ({ events }) => events)),
+      generate
+    })
+  })
+)

@@ -1,0 +1,66 @@
+/** Settings from `troupe.yaml`, or the embedded default where there is no file. */
+import { Effect, Layer, Result } from "effect"
+import { Yaml } from "effect/encoding"
+import { existsSync } from "node:fs"
+import { readFile } from "node:fs/promises"
+import { dirname, resolve } from "node:path"
+import { fileURLToPath } from "node:url"
+import type { DeploymentOptions } from "../services/Model.ts"
+import type { Resolved, Surroundings } from "../services/Settings.ts"
+import { decode, Settings, SettingsError } from "../services/Settings.ts"
+
+/** The file that is read when none is named, in the current folder. */
+export const defaultFile = "troupe.yaml"
+
+/** `tiny-chat` as this package ships it: small enough for every machine, and fastest on one compute thread. */
+export const embedded: DeploymentOptions = {
+  engine: "llama",
+  file: fileURLToPath(new URL("../../models/tiny-chat-q8_0.gguf", import.meta.url)),
+  slots: 8,
+  threads: 1
+}
+
+/** Where settings come from. */
+export interface Options {
+  /** Default: `troupe.yaml` in the current folder, if there is one. */
+  readonly file?: string | undefined
+  readonly engineHost?: "process" | "thread" | undefined
+}
+
+const unusable = (source: string, expected: string) =>
+  new SettingsError({ source, problems: [{ path: "", expected }] })
+
+const read = (file: string, required: boolean): Effect.Effect<string, SettingsError> =>
+  !required && !existsSync(file) ? Effect.succeed("") : Effect.tryPromise({
+    try: () => readFile(file, "utf8"),
+    catch: (cause) => unusable(file, existsSync(file) ? (cause as Error).message : "There is no such file")
+  })
+
+const parse = (file: string, text: string): Effect.Effect<unknown, SettingsError> =>
+  Effect.try({
+    try: () => Yaml.parse(text),
+    catch: (cause) => unusable(file, `Not YAML: ${(cause as Error).message}`)
+  })
+
+const surroundings = (folder: string, engineHost: "process" | "thread"): Surroundings => ({
+  environment: process.env["NODE_ENV"],
+  variables: process.env,
+  resolvePath: (path) => resolve(folder, path),
+  embedded,
+  defaultEngineHost: engineHost
+})
+
+/** Reads, decodes and checks the settings. */
+export const load = Effect.fnUntraced(function*(options: Options = {}) {
+  const file = resolve(options.file ?? defaultFile)
+  const json = yield* parse(file, yield* read(file, options.file !== undefined))
+  const decoded = decode(json, surroundings(dirname(file), options.engineHost ?? "thread"))
+  return yield* Result.match(decoded, {
+    onFailure: (problems) => Effect.fail(new SettingsError({ source: file, problems: [...problems] })),
+    onSuccess: Effect.succeed<Resolved>
+  })
+})
+
+/** Settings read once. */
+export const layer = (options?: Options): Layer.Layer<Settings, SettingsError> =>
+  Layer.effect(Settings, load(options))

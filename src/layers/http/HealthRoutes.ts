@@ -1,0 +1,29 @@
+/** Handlers for load balancers and supervisors. */
+import { Effect } from "effect"
+import { HttpApiBuilder } from "effect/http-api"
+import { Api } from "../../services/Api.ts"
+import { Models } from "../../services/Models.ts"
+import { Readiness } from "../../services/Readiness.ts"
+import { Registry } from "../../services/Registry.ts"
+
+export const layer = HttpApiBuilder.group(
+  Api,
+  "health",
+  Effect.fn(function*(handlers) {
+    const models = yield* Models
+    const readiness = yield* Readiness
+    const registry = yield* Registry
+
+    const report = Effect.gen(function*() {
+      const configured = (yield* registry.models).flatMap((model) => model.deployments)
+      const statuses = yield* Effect.forEach(configured, models.status)
+      return {
+        status: readiness.stage,
+        deployments: statuses.map(({ memoryBytes: _, ...health }) => health)
+      }
+    })
+
+    return handlers.handle("live", () => Effect.succeed({ status: "live" as const })).handle("ready", () =>
+      Effect.filterOrFail(report, ({ status }) => status === "ready", (body) => body))
+  })
+)

@@ -1,0 +1,45 @@
+#!/usr/bin/env node
+/** Process entry: the command line, run to its exit code. */
+import { NodeRuntime, NodeServices } from "@effect/platform-node"
+import { Cause, Console, Effect, Exit, Predicate } from "effect"
+import { CliError, Command } from "effect/cli"
+import "effect/schema/SchemaJITCompiler/enable"
+import { readFileSync } from "node:fs"
+import { troupe } from "./cli.ts"
+
+const { version } = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8")) as { version: string }
+
+/** 128 and the number of the signal that ended us: what shells expect. */
+const signalExitCodes = { SIGINT: 130, SIGTERM: 143 } as const
+let interruptedWith = 130
+for (const [signal, code] of Object.entries(signalExitCodes)) {
+  process.once(signal, () => {
+    interruptedWith = code
+  })
+}
+
+/** Help was printed already, with what was wrong if anything was. */
+const helpErrors = (cause: Cause.Cause<unknown>): ReadonlyArray<unknown> | undefined => {
+  const error = Cause.squash(cause)
+  return error instanceof CliError.ShowHelp ? error.errors : undefined
+}
+
+/** The message of an error made for people; anything else is a defect of ours and keeps its trace. */
+const report = (cause: Cause.Cause<unknown>) => {
+  const error = Cause.squash(cause)
+  const known = Cause.hasFails(cause) && Predicate.hasProperty(error, "message") && typeof error.message === "string"
+  return Console.error(known ? `troupe: ${error.message}` : Cause.pretty(cause))
+}
+
+Command.run(troupe, { version }).pipe(
+  Effect.tapCause((cause) => Cause.hasInterruptsOnly(cause) || helpErrors(cause) !== undefined ? Effect.void : report(cause)),
+  Effect.provide(NodeServices.layer),
+  NodeRuntime.runMain({
+    disableErrorReporting: true,
+    teardown: (exit, onExit) => {
+      if (Exit.isSuccess(exit)) return onExit(Number(process.exitCode ?? 0))
+      if (Cause.hasInterruptsOnly(exit.cause)) return onExit(Number(process.exitCode ?? interruptedWith))
+      onExit(helpErrors(exit.cause)?.length === 0 ? 0 : 1)
+    }
+  })
+)

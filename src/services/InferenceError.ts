@@ -1,0 +1,118 @@
+/**
+ * Everything that can go wrong with a request, as one error with a `reason`.
+ *
+ * **Details**
+ *
+ * Each reason carries what a caller needs to act on it, and its `message` says what was wrong, the limit where there
+ * is one, and what to do. No message holds a stack trace.
+ *
+ * **Example**
+ *
+ * ```ts
+ * inference.generate(request).pipe(
+ *   Effect.catchReason("InferenceError", "ContextLengthExceeded", (reason) =>
+ *     Effect.logWarning(`${reason.promptTokens} tokens do not fit ${reason.contextWindow}`))
+ * )
+ * ```
+ */
+import { Schema } from "effect"
+
+/** The request itself is wrong. `path` names the value, as `messages[0].content`. */
+export class InvalidRequest extends Schema.TaggedError<InvalidRequest>()("InvalidRequest", {
+  detail: Schema.String,
+  path: Schema.optionalKey(Schema.String)
+}) {
+  override get message(): string {
+    return this.path === undefined ? this.detail : `${this.path}: ${this.detail}`
+  }
+}
+
+/** No model of this name is configured. */
+export class ModelNotFound extends Schema.TaggedError<ModelNotFound>()("ModelNotFound", {
+  model: Schema.String,
+  available: Schema.Array(Schema.String)
+}) {
+  override get message(): string {
+    const available = this.available.length === 0 ? "No model is configured." : `There is: ${this.available.join(", ")}.`
+    return `The model "${this.model}" does not exist. ${available}`
+  }
+}
+
+/** The prompt leaves no room for an answer in the model's context window; both are in tokens. */
+export class ContextLengthExceeded
+  extends Schema.TaggedError<ContextLengthExceeded>()("ContextLengthExceeded", {
+    model: Schema.String,
+    promptTokens: Schema.Int,
+    contextWindow: Schema.Int
+  })
+{
+  override get message(): string {
+    return `The prompt has ${this.promptTokens} tokens, and the context window of "${this.model}" is ` +
+      `${this.contextWindow} tokens for prompt and answer together. Shorten the prompt.`
+  }
+}
+
+/** The model file or the engine's library could not be loaded. */
+export class ModelLoadFailed extends Schema.TaggedError<ModelLoadFailed>()("ModelLoadFailed", {
+  deployment: Schema.String,
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `The deployment "${this.deployment}" could not be loaded: ${this.detail}`
+  }
+}
+
+/** The package an engine needs is not installed. */
+export class EngineMissing extends Schema.TaggedError<EngineMissing>()("EngineMissing", {
+  deployment: Schema.String,
+  packageName: Schema.String
+}) {
+  override get message(): string {
+    return `The deployment "${this.deployment}" needs the package ${this.packageName}, which is not installed. ` +
+      `Install it with: npm install ${this.packageName}`
+  }
+}
+
+/** The engine's thread or process died; the supervisor starts another. */
+export class EngineCrashed extends Schema.TaggedError<EngineCrashed>()("EngineCrashed", {
+  deployment: Schema.String,
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `The engine of "${this.deployment}" crashed and is being restarted. ${this.detail} Try again.`
+  }
+}
+
+/** The engine lives and could not finish this request. */
+export class EngineFailed extends Schema.TaggedError<EngineFailed>()("EngineFailed", {
+  deployment: Schema.String,
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `The engine of "${this.deployment}" failed: ${this.detail}`
+  }
+}
+
+/** What went wrong. */
+export const Reason = Schema.Union([
+  InvalidRequest,
+  ModelNotFound,
+  ContextLengthExceeded,
+  ModelLoadFailed,
+  EngineMissing,
+  EngineCrashed,
+  EngineFailed
+])
+export type Reason = typeof Reason.Type
+
+/** The one error of inference. */
+export class InferenceError extends Schema.TaggedError<InferenceError>()("InferenceError", {
+  reason: Reason
+}) {
+  override get message(): string {
+    return this.reason.message
+  }
+}
+
+/** An `InferenceError` of this reason. */
+export const make = (reason: Reason): InferenceError => new InferenceError({ reason })

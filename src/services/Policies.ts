@@ -1,0 +1,31 @@
+/** Every schedule, timeout and bound of the house, as data. */
+import { Duration, Schedule } from "effect"
+import type { InferenceError } from "./InferenceError.ts"
+
+/** An engine that ran this long before it crashed starts its restarts anew. */
+export const stableAfter = Duration.minutes(1)
+
+/** Restarts of a crashed engine before its deployment counts as failed. */
+export const restarts = 5
+
+/**
+ * When a crashed engine is started again: after 0.1 s, doubling to at most 10 s. Only crashes: a file that does not
+ * load will not load a moment later either.
+ */
+export const restart = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("10 seconds")]).pipe(
+  Schedule.upTo({ times: restarts }),
+  Schedule.setInputType<InferenceError>(),
+  Schedule.while(({ input }) => input.reason._tag === "EngineCrashed")
+)
+
+/** How long an unload in this process waits for the engine's last token. */
+export const closeGrace = Duration.seconds(10)
+
+/** Tokens an engine may be ahead of its consumer. */
+export const streamWindow = 256
+
+/** Tokens a consumer takes before it tells the engine: one message for many tokens. */
+export const streamGrant = 64
+
+/** How often memory and queues are sampled for the metrics. */
+export const sampleInterval = Duration.seconds(5)

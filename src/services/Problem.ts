@@ -1,0 +1,35 @@
+/** What is wrong with data from outside, and where: for configuration files and request bodies alike. */
+import { Schema, SchemaIssue } from "effect"
+
+/** One thing that is wrong. */
+export const Problem = Schema.Struct({
+  /** Where, as `models.tiny-chat.deployments[0].file`; empty for the whole. */
+  path: Schema.String,
+  /** What was expected there. */
+  expected: Schema.String
+})
+export type Problem = typeof Problem.Type
+
+/** A path in the notation of JavaScript: `stop[0]`. */
+export const formatPath = (path: ReadonlyArray<PropertyKey>): string =>
+  path.reduce<string>((text, key) => {
+    if (typeof key === "number") return `${text}[${key}]`
+    return text === "" ? String(key) : `${text}.${String(key)}`
+  }, "")
+
+/** One line for people. */
+export const format = (problem: Problem): string =>
+  problem.path === "" ? problem.expected : `${problem.path}: ${problem.expected}`
+
+const issues = SchemaIssue.makeFormatterStandardSchemaV1()
+
+/** Every problem of a failed decoding, with its path as keys. */
+export const keyed = (error: Schema.SchemaError): ReadonlyArray<{ path: ReadonlyArray<PropertyKey>; expected: string }> =>
+  issues(error.issue).issues.map((issue) => ({
+    path: (issue.path ?? []).map((key) => typeof key === "object" ? key.key : key),
+    expected: issue.message
+  }))
+
+/** Every problem of a failed decoding. */
+export const fromSchemaError = (error: Schema.SchemaError): ReadonlyArray<Problem> =>
+  keyed(error).map(({ expected, path }) => ({ path: formatPath(path), expected }))
