@@ -125,9 +125,11 @@ const serve = Command.make("serve", { config, host, port }, ({ config, host, por
       Layer.launch,
       Effect.catchTag("ServeError", (error) => Effect.fail(explainServe(settings, error))),
       // A service that is asked to stop and stops in order has done its work.
-      Effect.onInterrupt(() => Effect.sync(() => {
-        process.exitCode = 0
-      }))
+      Effect.onInterrupt(() =>
+        Effect.sync(() => {
+          process.exitCode = 0
+        })
+      )
     )
   })).pipe(
     Command.withDescription("Start the service: HTTP on one port, every configured model loaded"),
@@ -177,8 +179,10 @@ const promptOf = (prompt: Option.Option<string>) =>
 
 const runText = Effect.fnUntraced(function*(request: Request) {
   const inference = yield* Inference
-  yield* Stream.runForEachArray(inference.stream(request), (events) =>
-    writeOut(events.map((event) => event.type === "text" ? event.text : "").join("")))
+  yield* Stream.runForEachArray(
+    inference.stream(request),
+    (events) => writeOut(events.map((event) => event.type === "text" ? event.text : "").join(""))
+  )
   yield* writeOut("\n")
 })
 
@@ -210,13 +214,13 @@ const run = Command.make("run", runOptions, (input) =>
     const settings = yield* SettingsFile.load({ file: Option.getOrUndefined(input.config), engineHost: "thread" })
     const prompt = yield* promptOf(input.prompt)
     const request = yield* decodeRequest({
-        model: input.model,
-        messages: messagesOf(input.system, prompt),
-        ...present("temperature", input.temperature),
-        ...present("topP", input.topP),
-        ...present("seed", input.seed),
-        ...present("maxTokens", input.maxTokens),
-        ...(input.stop.length === 0 ? {} : { stop: input.stop })
+      model: input.model,
+      messages: messagesOf(input.system, prompt),
+      ...present("temperature", input.temperature),
+      ...present("topP", input.topP),
+      ...present("seed", input.seed),
+      ...present("maxTokens", input.maxTokens),
+      ...(input.stop.length === 0 ? {} : { stop: input.stop })
     })
     yield* (input.json ? runJson(request) : runText(request)).pipe(
       Effect.provide(App.runtime.pipe(
@@ -227,7 +231,10 @@ const run = Command.make("run", runOptions, (input) =>
   })).pipe(
     Command.withDescription("Ask a model once; the answer streams to standard output"),
     Command.withExamples([
-      { command: "troupe run tiny-chat \"What is the capital of Japan?\" --temperature 0", description: "One question" },
+      {
+        command: "troupe run tiny-chat \"What is the capital of Japan?\" --temperature 0",
+        description: "One question"
+      },
       { command: "echo 'Count to 7.' | troupe run tiny-chat --json", description: "A prompt from a pipe, JSON out" }
     ])
   )
@@ -244,26 +251,32 @@ const models = Command.make("models", { config, json }, ({ config, json }) =>
     yield* Console.log(table(modelRows(settings.models)))
   })).pipe(Command.withDescription("List the configured models"))
 
-const check = Command.make("check", { config, json }, ({ config, json }) =>
-  SettingsFile.load({ file: Option.getOrUndefined(config) }).pipe(
-    Effect.matchEffect({
-      onSuccess: (settings) => {
-        const names = settings.models.map((model) => model.name)
-        return json
-          ? printJson({ valid: true, environment: settings.environment, models: names })
-          : Console.log(`The configuration is valid. Environment: ${settings.environment}. Models: ${names.join(", ")}.`)
-      },
-      onFailure: (error) =>
-        json
-          ? Effect.andThen(
-            printJson({ valid: false, source: error.source, problems: error.problems }),
-            Effect.sync(() => {
-              process.exitCode = 1
-            })
-          )
-          : Effect.fail(error)
-    })
-  )).pipe(Command.withDescription("Check the configuration of every environment, without starting anything"))
+const check = Command.make(
+  "check",
+  { config, json },
+  ({ config, json }) =>
+    SettingsFile.load({ file: Option.getOrUndefined(config) }).pipe(
+      Effect.matchEffect({
+        onSuccess: (settings) => {
+          const names = settings.models.map((model) => model.name)
+          return json
+            ? printJson({ valid: true, environment: settings.environment, models: names })
+            : Console.log(
+              `The configuration is valid. Environment: ${settings.environment}. Models: ${names.join(", ")}.`
+            )
+        },
+        onFailure: (error) =>
+          json
+            ? Effect.andThen(
+              printJson({ valid: false, source: error.source, problems: error.problems }),
+              Effect.sync(() => {
+                process.exitCode = 1
+              })
+            )
+            : Effect.fail(error)
+      })
+    )
+).pipe(Command.withDescription("Check the configuration of every environment, without starting anything"))
 
 const schema = Command.make("schema", {}, () => printJson(fileJsonSchema())).pipe(
   Command.withDescription("Print the JSON Schema of troupe.yaml, for editors")

@@ -32,7 +32,9 @@ const report = (cause: Cause.Cause<unknown>) => {
 }
 
 Command.run(troupe, { version }).pipe(
-  Effect.tapCause((cause) => Cause.hasInterruptsOnly(cause) || helpErrors(cause) !== undefined ? Effect.void : report(cause)),
+  Effect.tapCause((cause) =>
+    Cause.hasInterruptsOnly(cause) || helpErrors(cause) !== undefined ? Effect.void : report(cause)
+  ),
   Effect.provide(NodeServices.layer),
   NodeRuntime.runMain({
     disableErrorReporting: true,

@@ -26,26 +26,30 @@ interface Actor {
 }
 
 /** Runs one engine until it crashes; fails always. */
-const runEngine = Effect.fnUntraced(function*(actor: Actor) {
-  const engines = yield* Engines
-  actor.state = "loading"
-  const started = yield* Clock.currentTimeMillis
-  const engine = yield* engines.start(actor.deployment)
-  const ready = yield* Clock.currentTimeMillis
-  yield* Effect.logDebug(`${actor.deployment.id} is loaded after ${ready - started} ms.`)
-  actor.state = "ready"
-  actor.current = engine
-  yield* Deferred.succeed(actor.engine, engine)
-  return yield* engine.crashed
-}, Effect.scoped, (effect, actor) =>
-  Effect.tapError(effect, (error) =>
-    Effect.suspend(() => {
-      if (actor.state === "ready") actor.engine = Deferred.makeUnsafe()
-      actor.state = "loading"
-      actor.current = undefined
-      actor.lastFailure = error.message
-      return Effect.logWarning(error.message)
-    })))
+const runEngine = Effect.fnUntraced(
+  function*(actor: Actor) {
+    const engines = yield* Engines
+    actor.state = "loading"
+    const started = yield* Clock.currentTimeMillis
+    const engine = yield* engines.start(actor.deployment)
+    const ready = yield* Clock.currentTimeMillis
+    yield* Effect.logDebug(`${actor.deployment.id} is loaded after ${ready - started} ms.`)
+    actor.state = "ready"
+    actor.current = engine
+    yield* Deferred.succeed(actor.engine, engine)
+    return yield* engine.crashed
+  },
+  Effect.scoped,
+  (effect, actor) =>
+    Effect.tapError(effect, (error) =>
+      Effect.suspend(() => {
+        if (actor.state === "ready") actor.engine = Deferred.makeUnsafe()
+        actor.state = "loading"
+        actor.current = undefined
+        actor.lastFailure = error.message
+        return Effect.logWarning(error.message)
+      }))
+)
 
 /** An engine that ran well for a while is started again as if it never crashed before. */
 const supervise = (actor: Actor) =>

@@ -27,8 +27,7 @@ export interface Options {
   readonly engineHost?: "process" | "thread" | undefined
 }
 
-const unusable = (source: string, expected: string) =>
-  new SettingsError({ source, problems: [{ path: "", expected }] })
+const unusable = (source: string, expected: string) => new SettingsError({ source, problems: [{ path: "", expected }] })
 
 const read = (file: string, required: boolean): Effect.Effect<string, SettingsError> =>
   !required && !existsSync(file) ? Effect.succeed("") : Effect.tryPromise({
@@ -62,5 +61,4 @@ export const load = Effect.fnUntraced(function*(options: Options = {}) {
 })
 
 /** Settings read once. */
-export const layer = (options?: Options): Layer.Layer<Settings, SettingsError> =>
-  Layer.effect(Settings, load(options))
+export const layer = (options?: Options): Layer.Layer<Settings, SettingsError> => Layer.effect(Settings, load(options))

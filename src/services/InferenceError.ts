@@ -33,19 +33,19 @@ export class ModelNotFound extends Schema.TaggedError<ModelNotFound>()("ModelNot
   available: Schema.Array(Schema.String)
 }) {
   override get message(): string {
-    const available = this.available.length === 0 ? "No model is configured." : `There is: ${this.available.join(", ")}.`
+    const available = this.available.length === 0
+      ? "No model is configured."
+      : `There is: ${this.available.join(", ")}.`
     return `The model "${this.model}" does not exist. ${available}`
   }
 }
 
 /** The prompt leaves no room for an answer in the model's context window; both are in tokens. */
-export class ContextLengthExceeded
-  extends Schema.TaggedError<ContextLengthExceeded>()("ContextLengthExceeded", {
-    model: Schema.String,
-    promptTokens: Schema.Int,
-    contextWindow: Schema.Int
-  })
-{
+export class ContextLengthExceeded extends Schema.TaggedError<ContextLengthExceeded>()("ContextLengthExceeded", {
+  model: Schema.String,
+  promptTokens: Schema.Int,
+  contextWindow: Schema.Int
+}) {
   override get message(): string {
     return `The prompt has ${this.promptTokens} tokens, and the context window of "${this.model}" is ` +
       `${this.contextWindow} tokens for prompt and answer together. Shorten the prompt.`

@@ -24,7 +24,9 @@ export const format = (problem: Problem): string =>
 const issues = SchemaIssue.makeFormatterStandardSchemaV1()
 
 /** Every problem of a failed decoding, with its path as keys. */
-export const keyed = (error: Schema.SchemaError): ReadonlyArray<{ path: ReadonlyArray<PropertyKey>; expected: string }> =>
+export const keyed = (
+  error: Schema.SchemaError
+): ReadonlyArray<{ path: ReadonlyArray<PropertyKey>; expected: string }> =>
   issues(error.issue).issues.map((issue) => ({
     path: (issue.path ?? []).map((key) => typeof key === "object" ? key.key : key),
     expected: issue.message

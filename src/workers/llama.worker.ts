@@ -12,9 +12,9 @@
  * where the window ends, since going on would shift the context silently. Ending this thread while it evaluates
  * aborts the process: jobs are cancelled between tokens, and the host waits for them.
  */
+import type { ChatHistoryItem, ChatWrapper, LlamaContextSequence, LlamaModel, Token } from "node-llama-cpp"
 import { access, stat } from "node:fs/promises"
 import { workerData } from "node:worker_threads"
-import type { ChatHistoryItem, ChatWrapper, LlamaContextSequence, LlamaModel, Token } from "node-llama-cpp"
 import type {
   ChatMessage,
   EngineDescription,

@@ -9,7 +9,15 @@
 import { fork } from "node:child_process"
 import { availableParallelism } from "node:os"
 import { fileURLToPath } from "node:url"
-import type { EngineDescription, EngineFailure, EngineHost, FromChild, HostOptions, JobEvent, ToChild } from "../../services/EngineProtocol.ts"
+import type {
+  EngineDescription,
+  EngineFailure,
+  EngineHost,
+  FromChild,
+  HostOptions,
+  JobEvent,
+  ToChild
+} from "../../services/EngineProtocol.ts"
 import { isTerminal } from "../../services/EngineProtocol.ts"
 
 const entry = fileURLToPath(new URL(`../../host${import.meta.url.slice(-3)}`, import.meta.url))
@@ -100,5 +108,12 @@ export const makeChildHost = (options: HostOptions): EngineHost & { readonly pid
     clearTimeout(timer)
   }
 
-  return { pid: child.pid, ready: ready.promise, exited: exited.promise, start, memoryBytes: () => residentBytes, close }
+  return {
+    pid: child.pid,
+    ready: ready.promise,
+    exited: exited.promise,
+    start,
+    memoryBytes: () => residentBytes,
+    close
+  }
 }

@@ -10,7 +10,13 @@ import type { Cause } from "effect"
 import { Effect, Layer, Queue, Semaphore, Stream } from "effect"
 import type { Engine, Generation } from "../../services/Engine.ts"
 import { Engines } from "../../services/Engine.ts"
-import type { EngineDescription, EngineFailure, EngineHost, EngineSpec, JobEvent } from "../../services/EngineProtocol.ts"
+import type {
+  EngineDescription,
+  EngineFailure,
+  EngineHost,
+  EngineSpec,
+  JobEvent
+} from "../../services/EngineProtocol.ts"
 import { isTerminal } from "../../services/EngineProtocol.ts"
 import type { Event } from "../../services/Inference.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
@@ -25,7 +31,13 @@ const specOf = (options: DeploymentOptions): EngineSpec => {
   const slots = options.slots ?? defaultSlots
   switch (options.engine) {
     case "llama":
-      return { engine: "llama", file: options.file, contextSize: options.contextSize, slots, threads: options.threads ?? 1 }
+      return {
+        engine: "llama",
+        file: options.file,
+        contextSize: options.contextSize,
+        slots,
+        threads: options.threads ?? 1
+      }
     case "fake":
       return {
         engine: "fake",
@@ -63,7 +75,10 @@ const errorOf = ({ id, model }: Deployment, failure: EngineFailure): InferenceEr
   }
 }
 
-const waitReady = (deployment: Deployment, host: EngineHost): Effect.Effect<EngineDescription, InferenceError.InferenceError> =>
+const waitReady = (
+  deployment: Deployment,
+  host: EngineHost
+): Effect.Effect<EngineDescription, InferenceError.InferenceError> =>
   Effect.tryPromise({
     try: () => host.ready,
     catch: (cause) => errorOf(deployment, cause as EngineFailure)
@@ -78,7 +93,12 @@ const closeHost = (deployment: Deployment, host: EngineHost): Effect.Effect<void
   )
 
 /** An engine over a host that is ready. */
-const makeEngine = (deployment: Deployment, host: EngineHost, description: EngineDescription, slots: number): Engine => {
+const makeEngine = (
+  deployment: Deployment,
+  host: EngineHost,
+  description: EngineDescription,
+  slots: number
+): Engine => {
   const semaphore = Semaphore.makeUnsafe(slots)
   let running = 0
   let queued = 0
@@ -157,18 +177,19 @@ const makeEngine = (deployment: Deployment, host: EngineHost, description: Engin
 }
 
 /** @param where `process`: a child process each; `thread`: this process */
-export const make = (where: "process" | "thread") => Engines.of({
-  start: Effect.fnUntraced(function*(deployment) {
-    const spec = specOf(deployment.options)
-    const replicas = deployment.options.replicas ?? 1
-    const host = yield* Effect.acquireRelease(
-      Effect.sync(() => (where === "process" ? makeChildHost : makePoolHost)({ spec, replicas })),
-      (host) => closeHost(deployment, host)
-    )
-    const description = yield* waitReady(deployment, host)
-    return makeEngine(deployment, host, description, spec.slots * replicas)
+export const make = (where: "process" | "thread") =>
+  Engines.of({
+    start: Effect.fnUntraced(function*(deployment) {
+      const spec = specOf(deployment.options)
+      const replicas = deployment.options.replicas ?? 1
+      const host = yield* Effect.acquireRelease(
+        Effect.sync(() => (where === "process" ? makeChildHost : makePoolHost)({ spec, replicas })),
+        (host) => closeHost(deployment, host)
+      )
+      const description = yield* waitReady(deployment, host)
+      return makeEngine(deployment, host, description, spec.slots * replicas)
+    })
   })
-})
 
 /** Where the settings say. */
 export const layer = Layer.effect(Engines, Effect.map(Settings, ({ engineHost }) => make(engineHost)))

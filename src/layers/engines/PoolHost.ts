@@ -8,14 +8,19 @@
  */
 import { MessageChannel } from "node:worker_threads"
 import { Piscina } from "piscina"
-import type { EngineDescription, EngineFailure, EngineHost, HostOptions, JobEvent } from "../../services/EngineProtocol.ts"
+import type {
+  EngineDescription,
+  EngineFailure,
+  EngineHost,
+  HostOptions,
+  JobEvent
+} from "../../services/EngineProtocol.ts"
 import { failureFrom, isTerminal } from "../../services/EngineProtocol.ts"
 
 // `tsc` rewrites import paths but not URLs; the extension is this file's own.
 const extension = import.meta.url.slice(-3)
 
-const workerOf = (engine: string): string =>
-  new URL(`../../workers/${engine}.worker${extension}`, import.meta.url).href
+const workerOf = (engine: string): string => new URL(`../../workers/${engine}.worker${extension}`, import.meta.url).href
 
 const stopped: EngineFailure = { kind: "crashed", message: "The engine has stopped." }
 

@@ -23,7 +23,9 @@ export const layer = HttpApiBuilder.group(
       }
     })
 
-    return handlers.handle("live", () => Effect.succeed({ status: "live" as const })).handle("ready", () =>
-      Effect.filterOrFail(report, ({ status }) => status === "ready", (body) => body))
+    return handlers.handle("live", () => Effect.succeed({ status: "live" as const })).handle(
+      "ready",
+      () => Effect.filterOrFail(report, ({ status }) => status === "ready", (body) => body)
+    )
   })
 )

@@ -54,7 +54,8 @@ const unsupported: ReadonlyArray<readonly [field: string, asksForNothing: (value
   ["web_search_options", () => false]
 ]
 
-const withoutNulls = (body: Body): Body => Object.fromEntries(Object.entries(body).filter(([, value]) => value !== null))
+const withoutNulls = (body: Body): Body =>
+  Object.fromEntries(Object.entries(body).filter(([, value]) => value !== null))
 
 const refuse = (path: string | undefined, detail: string): Result.Result<never, InvalidRequest> =>
   Result.fail(new InvalidRequest(path === undefined || path === "" ? { detail } : { detail, path }))
@@ -153,7 +154,9 @@ export const makeFrameEncoder = ({ created, id, includeUsage, model }: Envelope)
 
   const chunk = (choice: number, delta: string, finishReason: string | null) =>
     frame(
-      `${head}{"index":${choice},"delta":${delta},"logprobs":null,"finish_reason":${JSON.stringify(finishReason)}}${tail}`
+      `${head}{"index":${choice},"delta":${delta},"logprobs":null,"finish_reason":${
+        JSON.stringify(finishReason)
+      }}${tail}`
     )
   const begin = (choice: number) => {
     if (begun.has(choice)) return ""

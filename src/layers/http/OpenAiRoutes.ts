@@ -110,24 +110,26 @@ const unreadable = OpenAiError.make("The request body could not be read to its e
   code: null
 })
 
-const isTooLarge = ({ reason }: HttpServerError.HttpServerError) =>
-  Predicate.isTagged(reason.cause, "MaxBytesError")
+const isTooLarge = ({ reason }: HttpServerError.HttpServerError) => Predicate.isTagged(reason.cause, "MaxBytesError")
 
 const makeChat = Effect.gen(function*() {
   const inference = yield* Inference
   const readiness = yield* Readiness
   const { server } = yield* Settings
 
-  return Effect.fnUntraced(function*() {
-    if (readiness.stage === "stopping") return respondError(stopping)
-    const call = OpenAiChat.decode(yield* readJson)
-    if (Result.isFailure(call)) return respondError(OpenAiError.fromReason(call.failure))
-    return yield* call.success.stream ? streamAnswer(inference, call.success) : wholeAnswer(inference, call.success)
-  }, Effect.catchTags({
-    InferenceError: (error) => Effect.succeed(respondError(OpenAiError.fromReason(error.reason))),
-    HttpServerError: (error) =>
-      Effect.succeed(respondError(isTooLarge(error) ? tooLarge(server.maxBodyBytes) : unreadable))
-  }))
+  return Effect.fnUntraced(
+    function*() {
+      if (readiness.stage === "stopping") return respondError(stopping)
+      const call = OpenAiChat.decode(yield* readJson)
+      if (Result.isFailure(call)) return respondError(OpenAiError.fromReason(call.failure))
+      return yield* call.success.stream ? streamAnswer(inference, call.success) : wholeAnswer(inference, call.success)
+    },
+    Effect.catchTags({
+      InferenceError: (error) => Effect.succeed(respondError(OpenAiError.fromReason(error.reason))),
+      HttpServerError: (error) =>
+        Effect.succeed(respondError(isTooLarge(error) ? tooLarge(server.maxBodyBytes) : unreadable))
+    })
+  )
 })
 
 export const layer = HttpApiBuilder.group(
@@ -137,10 +139,13 @@ export const layer = HttpApiBuilder.group(
     const registry = yield* Registry
     const chat = yield* makeChat
     const started = Math.floor((yield* Clock.currentTimeMillis) / 1000)
-    return handlers.handleRaw("chatCompletions", () => chat()).handle("models", () =>
-      Effect.map(registry.models, (models) => ({
-        object: "list" as const,
-        data: models.map(({ name }) => ({ id: name, object: "model" as const, created: started, owned_by: "troupe" }))
-      })))
+    return handlers.handleRaw("chatCompletions", () => chat()).handle(
+      "models",
+      () =>
+        Effect.map(registry.models, (models) => ({
+          object: "list" as const,
+          data: models.map(({ name }) => ({ id: name, object: "model" as const, created: started, owned_by: "troupe" }))
+        }))
+    )
   })
 )

@@ -1,0 +1,60 @@
+/**
+ * Troupe for programs that do not use Effect: promises, async iterables and an `AbortSignal`.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const troupe = Troupe.start()
+ * const answer = await troupe.generate({
+ *   model: "tiny-chat",
+ *   messages: [{ role: "user", content: "What is the capital of Japan?" }],
+ *   temperature: 0
+ * })
+ * await troupe.close()
+ * ```
+ */
+import { Effect, ManagedRuntime, Stream } from "effect"
+import * as App from "./App.ts"
+import type * as SettingsFile from "./layers/SettingsFile.ts"
+import type { Answer, Event, Request } from "./services/Inference.ts"
+import { Inference } from "./services/Inference.ts"
+
+/** Options of one call. */
+export interface CallOptions {
+  /** Aborting it stops the engine within one token; the promise rejects. */
+  readonly signal?: AbortSignal | undefined
+}
+
+/** A running Troupe. */
+export interface Troupe {
+  /** The whole answer. Rejects with an `InferenceError`, whose `reason` says what went wrong. */
+  readonly generate: (request: Request, options?: CallOptions) => Promise<Answer>
+  /** The answer as it is generated. Leaving the loop early stops the engine within one token. */
+  readonly stream: (request: Request) => AsyncIterable<Event>
+  /** Stops what runs, unloads the models, ends the threads. */
+  readonly close: () => Promise<void>
+}
+
+/**
+ * Starts a Troupe. A model is loaded by its first request.
+ *
+ * @param options where the settings come from; default `troupe.yaml` in the current folder, or the embedded `tiny-chat`
+ */
+export const start = (options?: SettingsFile.Options): Troupe => {
+  const runtime = ManagedRuntime.make(App.layer(options))
+  return {
+    generate: (request, { signal } = {}) =>
+      runtime.runPromise(
+        Effect.flatMap(Inference, (inference) => inference.generate(request)),
+        signal === undefined ? {} : { signal }
+      ),
+    stream: (request) => ({
+      async *[Symbol.asyncIterator]() {
+        const context = await runtime.context()
+        const stream = Stream.unwrap(Effect.map(Inference, (inference) => inference.stream(request)))
+        yield* Stream.toAsyncIterableWith(stream, context)
+      }
+    }),
+    close: () => runtime.dispose()
+  }
+}

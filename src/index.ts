@@ -1,0 +1,23 @@
+/**
+ * What an embedding program imports.
+ *
+ * - `App`: the layers, wired. Provide `App.layer()` and use `Inference`.
+ * - `Inference`, `InferenceError`: the front door and what can go wrong.
+ * - `AiModel`: a model as `effect/ai`'s `LanguageModel`.
+ * - `Troupe`: the same for programs without Effect.
+ * - The services, for who replaces one by a layer of their own.
+ */
+export * as App from "./App.ts"
+export * as AiModel from "./layers/AiModel.ts"
+export * as SettingsFile from "./layers/SettingsFile.ts"
+export * as Engine from "./services/Engine.ts"
+export * as Inference from "./services/Inference.ts"
+export * as InferenceError from "./services/InferenceError.ts"
+export * as Metrics from "./services/Metrics.ts"
+export * as Model from "./services/Model.ts"
+export * as Models from "./services/Models.ts"
+export * as Policies from "./services/Policies.ts"
+export * as Registry from "./services/Registry.ts"
+export * as Selector from "./services/Selector.ts"
+export * as Settings from "./services/Settings.ts"
+export * as Troupe from "./Troupe.ts"
