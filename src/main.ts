@@ -1,8 +1,8 @@
 #!/usr/bin/env node
 /** Process entry: the command line, run to its exit code. */
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
-import { Cause, Console, Effect, Exit, Predicate } from "effect"
-import { CliError, Command } from "effect/cli"
+import { Cause, Console, Effect, Exit, Layer, Predicate } from "effect"
+import { CliConfig, CliError, CliOutput, Command, GlobalFlag } from "effect/cli"
 import "effect/schema/SchemaJITCompiler/enable"
 import { readFileSync } from "node:fs"
 import { troupe } from "./cli.ts"
@@ -31,11 +31,23 @@ const report = (cause: Cause.Cause<unknown>) => {
   return Console.error(known ? `troupe: ${error.message}` : Cause.pretty(cause))
 }
 
+/** A wrong invocation is one line, and where to read on. */
+const presenter = CliOutput.layerPresenter({
+  present: (output) =>
+    output._tag === "InvalidInvocation"
+      ? Console.error(
+        `troupe: ${output.errors.map((error) => error.message).join("; ")}. ` +
+          `See: ${output.commandPath.join(" ")} --help`
+      )
+      : CliOutput.defaultPresenter.present(output)
+})
+const config = CliConfig.layer({ builtIns: [GlobalFlag.Help, GlobalFlag.Version, GlobalFlag.Completions] })
+
 Command.run(troupe, { version }).pipe(
   Effect.tapCause((cause) =>
     Cause.hasInterruptsOnly(cause) || helpErrors(cause) !== undefined ? Effect.void : report(cause)
   ),
-  Effect.provide(NodeServices.layer),
+  Effect.provide(Layer.mergeAll(NodeServices.layer, presenter, config)),
   NodeRuntime.runMain({
     disableErrorReporting: true,
     teardown: (exit, onExit) => {

@@ -47,7 +47,8 @@ const runEngine = Effect.fnUntraced(
         actor.state = "loading"
         actor.current = undefined
         actor.lastFailure = error.message
-        return Effect.logWarning(error.message)
+        // A failure to load is told to whoever asked for the model; a crash may have no one to tell.
+        return error.reason._tag === "EngineCrashed" ? Effect.logWarning(error.message) : Effect.void
       }))
 )
 
@@ -88,14 +89,10 @@ export const layer = Layer.effect(
         current: undefined
       }
       actors.set(id, actor)
-      yield* Effect.addFinalizer(() =>
-        Effect.andThen(
-          Effect.logDebug(`${id} is unloaded.`),
-          Effect.sync(() => {
-            if (actors.get(id) === actor && actor.state !== "failed") actors.delete(id)
-          })
-        )
-      )
+      yield* Effect.addFinalizer(() => {
+        if (actors.get(id) === actor && actor.state !== "failed") actors.delete(id)
+        return actor.state === "ready" ? Effect.logDebug(`${id} is unloaded.`) : Effect.void
+      })
       yield* supervise(actor).pipe(
         Effect.catch((error) =>
           Effect.suspend(() => {

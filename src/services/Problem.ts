@@ -29,7 +29,7 @@ export const keyed = (
 ): ReadonlyArray<{ path: ReadonlyArray<PropertyKey>; expected: string }> =>
   issues(error.issue).issues.map((issue) => ({
     path: (issue.path ?? []).map((key) => typeof key === "object" ? key.key : key),
-    expected: issue.message
+    expected: issue.message === "Expected no excess property" ? "There is no such field" : issue.message
   }))
 
 /** Every problem of a failed decoding. */

@@ -55,7 +55,9 @@ const breakDown = async (kind: NonNullable<FakeSpec["fault"]>["kind"]): Promise<
       throw { kind: "failed", message: "The fake engine failed as configured." } satisfies EngineFailure
     case "abort":
     case "load-abort":
-      return process.abort()
+      // What `abort()` in native code does; `process.abort` refuses to in a thread.
+      process.kill(process.pid, "SIGABRT")
+      return new Promise(() => {})
     case "hang":
       return new Promise(() => {})
     case "load":

@@ -12,8 +12,9 @@
  * where the window ends, since going on would shift the context silently. Ending this thread while it evaluates
  * aborts the process: jobs are cancelled between tokens, and the host waits for them.
  */
-import type { ChatHistoryItem, ChatWrapper, LlamaContextSequence, LlamaModel, Token } from "node-llama-cpp"
+import type { ChatHistoryItem, ChatWrapper, Llama, LlamaContextSequence, LlamaModel, Token } from "node-llama-cpp"
 import { access, stat } from "node:fs/promises"
+import { setImmediate } from "node:timers/promises"
 import { workerData } from "node:worker_threads"
 import type {
   ChatMessage,
@@ -32,6 +33,7 @@ const spec = workerData as LlamaSpec
 /** Tokens a slot gets when nobody says how many, since a model's own window may need more memory than there is. */
 const largestDefaultWindow = 4096
 const largestBatch = 512
+const complaintsKept = 8
 
 const refuse = (failure: EngineFailure): never => {
   throw failure
@@ -76,6 +78,20 @@ const historyOf = (messages: ReadonlyArray<ChatMessage>): Array<ChatHistoryItem>
   { type: "model", response: [] }
 ]
 
+/** The library's own words for a failure, which its errors leave out. */
+const complaints: Array<string> = []
+
+const loadModel = (llama: Llama): Promise<LlamaModel> =>
+  llama.loadModel({ modelPath: spec.file }).catch(async (cause: Error) => {
+    // Native log lines arrive on a later turn than the error they explain.
+    await setImmediate()
+    const why = complaints[0] ?? cause.message
+    return refuse({
+      kind: "load_failed",
+      message: `${spec.file}: ${why.replace(/^\w+: (?:error loading model: )?/, "")}`
+    })
+  })
+
 const load = async () => {
   await checkFile()
   const library = await importLibrary()
@@ -83,9 +99,13 @@ const load = async () => {
     gpu: false,
     build: "never",
     logLevel: library.LlamaLogLevel.error,
+    logger: (_, message) => {
+      complaints.push(message.trim())
+      if (complaints.length > complaintsKept) complaints.shift()
+    },
     maxThreads: 0
   })
-  const model = await llama.loadModel({ modelPath: spec.file })
+  const model = await loadModel(llama)
   const contextSize = spec.contextSize ?? Math.min(model.trainContextSize, largestDefaultWindow)
   if (contextSize > model.trainContextSize) {
     refuse({

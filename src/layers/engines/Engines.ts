@@ -6,8 +6,7 @@
  * A job waits for a slot here, not in the pool, so that a caller who leaves gives up his place at once. Slots go back
  * when the engine has let go of the job, which may be a token after its caller has left.
  */
-import type { Cause } from "effect"
-import { Effect, Layer, Queue, Semaphore, Stream } from "effect"
+import { Cause, Effect, Layer, Queue, Semaphore, Stream } from "effect"
 import type { Engine, Generation } from "../../services/Engine.ts"
 import { Engines } from "../../services/Engine.ts"
 import type {
@@ -15,9 +14,9 @@ import type {
   EngineFailure,
   EngineHost,
   EngineSpec,
-  JobEvent
+  JobEvent,
+  SendCommand
 } from "../../services/EngineProtocol.ts"
-import { isTerminal } from "../../services/EngineProtocol.ts"
 import type { Event } from "../../services/Inference.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
 import type { Deployment, DeploymentOptions } from "../../services/Model.ts"
@@ -75,6 +74,8 @@ const errorOf = ({ id, model }: Deployment, failure: EngineFailure): InferenceEr
   }
 }
 
+const stopped: EngineFailure = { kind: "crashed", message: "The engine was stopped." }
+
 const waitReady = (
   deployment: Deployment,
   host: EngineHost
@@ -113,60 +114,61 @@ const makeEngine = (
   }
 
   /** Starts the job; the scope's end cancels it. */
-  const run = (generation: Generation) =>
-    Effect.gen(function*() {
-      const queue = yield* Queue.unbounded<JobEvent, Cause.Done>()
-      running++
-      let live = true
-      const send = host.start({ ...generation, window: Policies.streamWindow }, (events) => {
-        Queue.offerAllUnsafe(queue, events)
-        if (!events.some(isTerminal)) return
-        live = false
-        giveSlot()
-        Queue.endUnsafe(queue)
+  const run = Effect.fnUntraced(function*(generation: Generation) {
+    const queue = yield* Queue.unbounded<Event, InferenceError.InferenceError | Cause.Done>()
+    running++
+    let live = true
+    const last = () => {
+      live = false
+      giveSlot()
+    }
+    const onEvent = (event: JobEvent) => {
+      switch (event.type) {
+        case "tokens":
+          return Queue.offerUnsafe(queue, { type: "text", text: event.text, tokens: event.count })
+        case "finished":
+          last()
+          Queue.offerUnsafe(queue, { type: "finish", reason: event.reason, usage: event.usage })
+          return Queue.endUnsafe(queue)
+        case "failed":
+          last()
+          return Queue.failCauseUnsafe(queue, Cause.fail(errorOf(deployment, event.failure)))
+        case "cancelled":
+          last()
+          // Not by this consumer, who would not be here to hear it.
+          return Queue.failCauseUnsafe(queue, Cause.fail(errorOf(deployment, stopped)))
+      }
+    }
+    const send = host.start({ ...generation, window: Policies.streamWindow }, (events) => events.forEach(onEvent))
+    yield* Effect.addFinalizer(() =>
+      Effect.sync(() => {
+        if (live) send({ type: "cancel" })
       })
-      yield* Effect.addFinalizer(() =>
-        Effect.sync(() => {
-          if (live) send({ type: "cancel" })
-        })
-      )
-      return { queue, send }
-    })
+    )
+    return { queue, send }
+  })
+
+  /** Tells the engine, once for many tokens, that the consumer has taken them. */
+  const granting = (send: SendCommand) => {
+    let taken = 0
+    return <Events extends ReadonlyArray<Event>>(events: Events): Events => {
+      for (const event of events) if (event.type === "text") taken += event.tokens
+      if (taken >= Policies.streamGrant) {
+        send({ type: "grant", tokens: taken })
+        taken = 0
+      }
+      return events
+    }
+  }
+
+  // Between the slot and the job's finalizer no interruption may come: the slot would be lost.
+  const begin = (generation: Generation) =>
+    Effect.uninterruptibleMask((restore) => Effect.andThen(restore(takeSlot), run(generation)))
 
   const generate: Engine["generate"] = (generation) =>
-    Stream.unwrap(Effect.gen(function*() {
-      // Between the slot and the job's finalizer no interruption may come: the slot would be lost.
-      const { queue, send } = yield* Effect.uninterruptibleMask((restore) =>
-        Effect.andThen(restore(takeSlot), run(generation))
-      )
-      let taken = 0
-      return Stream.fromQueue(queue).pipe(
-        Stream.mapArrayEffect((events) => {
-          const out: Array<Event> = []
-          for (const event of events) {
-            switch (event.type) {
-              case "tokens":
-                taken += event.count
-                out.push({ type: "text", text: event.text, tokens: event.count })
-                break
-              case "finished":
-                out.push({ type: "finish", reason: event.reason, usage: event.usage })
-                break
-              case "failed":
-                return Effect.fail(errorOf(deployment, event.failure))
-              case "cancelled":
-                // Not by this consumer, who would not be here to hear it.
-                return Effect.fail(errorOf(deployment, { kind: "crashed", message: "The engine was stopped." }))
-            }
-          }
-          if (taken >= Policies.streamGrant) {
-            send({ type: "grant", tokens: taken })
-            taken = 0
-          }
-          return Effect.succeed(out as unknown as readonly [Event, ...Array<Event>])
-        })
-      )
-    }))
+    Stream.unwrap(
+      Effect.map(begin(generation), ({ queue, send }) => Stream.mapArray(Stream.fromQueue(queue), granting(send)))
+    )
 
   return {
     describe: description,

@@ -1,0 +1,29 @@
+/** The Engine seam's suite over every engine and both places it can run. */
+import { fileURLToPath } from "node:url"
+import type { Subject } from "./engine.ts"
+import { engineConformance } from "./engine.ts"
+
+const tinyChat = fileURLToPath(new URL("../../models/tiny-chat-q8_0.gguf", import.meta.url))
+
+const llama: Omit<Subject, "where"> = {
+  name: "llama",
+  options: { engine: "llama", file: tinyChat, slots: 4, threads: 1 },
+  question: ["What is the capital of Japan?", "The capital of Japan is Tokyo."],
+  long: "Write a story about a fox.",
+  nearlyFull: `${"a ".repeat(485)}Write a story about a fox.`,
+  tooLong: "a ".repeat(600)
+}
+
+const fake: Omit<Subject, "where"> = {
+  name: "fake",
+  options: { engine: "fake", slots: 4, contextSize: 200, tokenDelayMs: 1 },
+  question: ["Grüße an die 🦊 und die 日本語", "fake: Grüße an die 🦊 und die 日本語"],
+  long: "one two three four five six seven eight nine ten eleven twelve",
+  nearlyFull: "word ".repeat(110),
+  tooLong: "word ".repeat(200)
+}
+
+for (const where of ["thread", "process"] as const) {
+  engineConformance({ ...llama, where })
+  engineConformance({ ...fake, where })
+}

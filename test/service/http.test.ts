@@ -1,0 +1,238 @@
+/** The service over real sockets: answers, errors, faults, shutdown. */
+import { assert } from "@effect/vitest"
+import { connect } from "node:net"
+import { afterAll, beforeAll, describe, it } from "vitest"
+import type { Service } from "../support/Service.ts"
+import { startService, until } from "../support/Service.ts"
+
+const yaml = `
+models:
+  tiny-chat:
+    deployments:
+      - engine: llama
+        file: ${new URL("../../models/tiny-chat-q8_0.gguf", import.meta.url).pathname}
+        slots: 8
+  fake/slow:
+    deployments:
+      - engine: fake
+        slots: 1
+        tokenDelayMs: 20
+        reply: "${"word ".repeat(400).trim()}"
+  fake/abort:
+    deployments:
+      - engine: fake
+        tokenDelayMs: 5
+        reply: "${"word ".repeat(40).trim()}"
+        fault: { kind: abort, afterTokens: 5, trigger: crash }
+  fake/abort-early:
+    deployments:
+      - engine: fake
+        fault: { kind: abort, trigger: crash }
+  fake/error:
+    deployments:
+      - engine: fake
+        reply: some words before it
+        tokenDelayMs: 20
+        fault: { kind: error, afterTokens: 3 }
+  fake/small:
+    deployments:
+      - engine: fake
+        contextSize: 20
+server:
+  maxBodyBytes: 20000
+  shutdownGrace: 10 seconds
+`
+
+let service: Service
+beforeAll(async () => {
+  service = await startService(yaml)
+}, 60_000)
+afterAll(() => service.stop())
+
+const chat = (body: unknown, init: RequestInit = {}): Promise<Response> =>
+  fetch(`${service.url}/v1/chat/completions`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: typeof body === "string" ? body : JSON.stringify(body),
+    ...init
+  })
+
+const ask = (model: string, content: string, more: object = {}) => ({
+  model,
+  messages: [{ role: "user", content }],
+  temperature: 0,
+  ...more
+})
+
+interface Body {
+  readonly choices: ReadonlyArray<{ readonly message: { readonly content: string } }>
+  readonly error: { readonly message: string; readonly code: string | null; readonly param: string | null }
+}
+
+const json = async (response: Response): Promise<Body> => await response.json() as Body
+
+const frames = (text: string): ReadonlyArray<string> =>
+  text.split("\n\n").filter((frame) => frame !== "").map((frame) => frame.replace(/^data: /, ""))
+
+const metric = async (line: string): Promise<number> => {
+  const text = await (await fetch(`${service.url}/metrics`)).text()
+  const found = text.split("\n").find((one) => one.startsWith(`${line} `))
+  return found === undefined ? 0 : Number(found.split(" ").at(-1))
+}
+
+const running = async (deployment: string): Promise<number | undefined> => {
+  const report = await (await fetch(`${service.url}/health/ready`)).json() as {
+    readonly deployments: ReadonlyArray<{ readonly deployment: string; readonly running: number }>
+  }
+  return report.deployments.find((one) => one.deployment === deployment)?.running
+}
+
+describe("answers", () => {
+  it("says that the capital of Japan is Tokyo", async () => {
+    const body = await json(await chat(ask("tiny-chat", "What is the capital of Japan?")))
+    assert.strictEqual(body.choices[0]?.message.content, "The capital of Japan is Tokyo.")
+  })
+
+  it("streams the same text, with a role first and [DONE] last", async () => {
+    const response = await chat(ask("tiny-chat", "What is 7 + 5?", { stream: true }))
+    assert.strictEqual(response.headers.get("content-type"), "text/event-stream; charset=utf-8")
+    const all = frames(await response.text())
+    assert.strictEqual(all.at(-1), "[DONE]")
+    const deltas = all.slice(0, -1).map((frame) =>
+      (JSON.parse(frame) as { choices: [{ delta: { role?: string; content?: string } }] }).choices[0].delta
+    )
+    assert.strictEqual(deltas[0]?.role, "assistant")
+    assert.strictEqual(deltas.map(({ content }) => content ?? "").join(""), "7 + 5 = 12.")
+  })
+
+  it("resolves 100 concurrent requests", async () => {
+    const bodies = await Promise.all(
+      Array.from({ length: 100 }, async () => json(await chat(ask("tiny-chat", "What is the opposite of loud?"))))
+    )
+    for (const body of bodies) {
+      assert.strictEqual(body.choices[0]?.message.content, "The opposite of loud is quiet.")
+    }
+  })
+
+  it("describes itself", async () => {
+    const openapi = await (await fetch(`${service.url}/openapi.json`)).json() as { paths: Record<string, unknown> }
+    assert.includeMembers(Object.keys(openapi.paths), ["/v1/chat/completions", "/v1/models", "/health/live"])
+    assert.deepStrictEqual(await (await fetch(`${service.url}/health/live`)).json(), { status: "live" })
+    assert.strictEqual((await fetch(`${service.url}/health/ready`)).status, 200)
+  })
+})
+
+describe("bad input", () => {
+  const cases: ReadonlyArray<readonly [string, unknown, number, string | null, string | null]> = [
+    ["not JSON", "{", 400, null, null],
+    ["an array", "[]", 400, null, null],
+    ["no messages", { model: "tiny-chat", messages: [] }, 400, null, "messages[0]"],
+    ["a wrong type", ask("tiny-chat", "Hello!", { temperature: "hot" }), 400, null, "temperature"],
+    ["out of range", ask("tiny-chat", "Hello!", { top_p: 2 }), 400, null, "top_p"],
+    ["an unsupported field", ask("tiny-chat", "Hello!", { tools: [{}] }), 400, null, "tools"],
+    ["an unknown model", ask("gpt-9", "Hello!"), 404, "model_not_found", "model"],
+    ["a prompt past the window", ask("tiny-chat", "a ".repeat(700)), 400, "context_length_exceeded", "messages"],
+    ["a large body", ask("tiny-chat", "a ".repeat(20_000)), 413, "request_too_large", null]
+  ]
+  for (const stream of [false, true]) {
+    for (const [name, body, status, code, param] of cases) {
+      it(`${name}, ${stream ? "streaming" : "whole"}: ${status}`, async () => {
+        const response = await chat(typeof body === "string" ? body : { ...body as object, stream })
+        const { error } = await json(response)
+        assert.deepStrictEqual(
+          { status: response.status, code: error.code, param: error.param },
+          { status, code, param }
+        )
+        assert.notMatch(error.message, /\n|node_modules|at .*:\d+/)
+      })
+    }
+  }
+
+  it("names both figures of an overflow", async () => {
+    const { error } = await json(await chat(ask("tiny-chat", "a ".repeat(700))))
+    assert.match(error.message, /7\d\d tokens.*512 tokens/)
+  })
+
+  it("an unknown path: 404 in the dialect's shape", async () => {
+    const response = await fetch(`${service.url}/v1/nothing`)
+    assert.strictEqual(response.status, 404)
+    assert.strictEqual((await json(response)).error.code, "not_found")
+  })
+})
+
+describe("faults", () => {
+  for (const stream of [false, true]) {
+    it(`a crash before any content is a 503, ${stream ? "streaming" : "whole"}`, async () => {
+      const response = await chat(ask("fake/abort-early", "crash", { stream }))
+      assert.strictEqual(response.status, 503)
+      assert.strictEqual((await json(response)).error.code, "engine_crashed")
+    })
+  }
+
+  it("an engine error in mid-stream is an error frame without [DONE]", async () => {
+    const response = await chat(ask("fake/error", "Hello!", { stream: true }))
+    assert.strictEqual(response.status, 200)
+    const all = frames(await response.text())
+    assert.strictEqual((JSON.parse(all.at(-1)!) as Body).error.code, "engine_failed")
+    assert.notInclude(all, "[DONE]")
+  })
+
+  it("an abort in native code ends its own requests and nothing else", async () => {
+    const [crashed, beside] = await Promise.all([
+      chat(ask("fake/abort", "crash")),
+      chat(ask("tiny-chat", "What color is snow?"))
+    ])
+    assert.strictEqual(crashed.status, 503)
+    assert.strictEqual((await json(crashed)).error.code, "engine_crashed")
+    assert.strictEqual((await json(beside)).choices[0]?.message.content, "Snow is white.")
+    const after = await chat(ask("fake/abort", "Hello!"))
+    assert.strictEqual(after.status, 200)
+  })
+
+  it("SIGKILL of every engine under load: requests fail typed, the next ones work", async () => {
+    const inFlight = Array.from({ length: 8 }, () => chat(ask("fake/slow", "Hello!")))
+    await until(async () => await running("fake/slow#0") === 1 ? true : undefined)
+    for (const pid of service.engines()) process.kill(pid, "SIGKILL")
+    const codes = await Promise.all(inFlight.map(async (response) => (await json(await response)).error?.code))
+    assert.include(codes, "engine_crashed")
+    assert.isTrue(codes.every((code) => code === "engine_crashed"))
+    const next = await json(await chat(ask("tiny-chat", "What is the capital of Japan?")))
+    assert.strictEqual(next.choices[0]?.message.content, "The capital of Japan is Tokyo.")
+  })
+})
+
+describe("a client that hangs up", () => {
+  it("stops the generation, whose slot is free at once", async () => {
+    const before = await metric("llm_tokens_generated_sum{model=\"fake/slow\"}")
+    const body = JSON.stringify(ask("fake/slow", "Hello!", { stream: true }))
+    const { hostname, port } = new URL(service.url)
+    const socket = connect(Number(port), hostname)
+    socket.write(
+      `POST /v1/chat/completions HTTP/1.1\r\nhost: ${hostname}\r\ncontent-length: ${body.length}\r\n\r\n${body}`
+    )
+    let received = ""
+    for await (const chunk of socket) {
+      received += String(chunk)
+      if (received.split("\"content\":\"").length > 4) break
+    }
+    socket.destroy()
+    await until(async () => await running("fake/slow#0") === 0 ? true : undefined)
+    const tokens = await metric("llm_tokens_generated_sum{model=\"fake/slow\"}") - before
+    // The whole answer has 667 tokens.
+    assert.isAbove(tokens, 0)
+    assert.isBelow(tokens, 30)
+  })
+
+  it("leaves its place in the queue", async () => {
+    const first = new AbortController()
+    const second = new AbortController()
+    const calls = [first, second].map(({ signal }) =>
+      chat(ask("fake/slow", "Hello!"), { signal }).then(() => "answered", () => "gone")
+    )
+    await until(async () => await running("fake/slow#0") === 1 ? true : undefined)
+    first.abort()
+    second.abort()
+    assert.deepStrictEqual(await Promise.all(calls), ["gone", "gone"])
+    await until(async () => await running("fake/slow#0") === 0 ? true : undefined)
+  })
+})

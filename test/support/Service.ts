@@ -1,0 +1,105 @@
+/** Starts the real service as its users do, in a process of its own, and stops it. */
+import type { ChildProcess } from "node:child_process"
+import { execFileSync, spawn } from "node:child_process"
+import { once } from "node:events"
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
+
+const main = fileURLToPath(new URL("../../src/main.ts", import.meta.url))
+
+/** A finished command. */
+export interface Finished {
+  /** Null when a signal ended it. */
+  readonly code: number | null
+  readonly stdout: string
+  readonly stderr: string
+}
+
+/** A running command. */
+export interface Running {
+  readonly child: ChildProcess
+  readonly output: () => { readonly stdout: string; readonly stderr: string }
+  readonly finished: Promise<Finished>
+}
+
+/** Starts `troupe` with these arguments. Standard input is empty unless given. */
+export const troupe = (
+  args: ReadonlyArray<string>,
+  options: { readonly env?: Record<string, string>; readonly cwd?: string; readonly input?: string } = {}
+): Running => {
+  const child = spawn(process.execPath, [main, ...args], {
+    stdio: ["pipe", "pipe", "pipe"],
+    cwd: options.cwd ?? tmpdir(),
+    env: { ...process.env, NODE_ENV: "test", ...options.env }
+  })
+  let stdout = ""
+  let stderr = ""
+  child.stdout.setEncoding("utf8").on("data", (chunk: string) => {
+    stdout += chunk
+  })
+  child.stderr.setEncoding("utf8").on("data", (chunk: string) => {
+    stderr += chunk
+  })
+  child.stdin.end(options.input ?? "")
+  const finished = once(child, "close").then(([code]) => ({ code: code as number | null, stdout, stderr }))
+  return { child, output: () => ({ stdout, stderr }), finished }
+}
+
+/** Runs `troupe` to its end. */
+export const run = (...call: Parameters<typeof troupe>): Promise<Finished> => troupe(...call).finished
+
+/** A folder for one test, removed afterwards. */
+export const temporaryFolder = () => {
+  const path = mkdtempSync(join(tmpdir(), "troupe-test-"))
+  return { path, [Symbol.dispose]: () => rmSync(path, { recursive: true, force: true }) }
+}
+
+/** Resolves when `check` gives a value; the test's own time limit bounds it. */
+export const until = async <A>(check: () => A | undefined | Promise<A | undefined>): Promise<A> => {
+  for (;;) {
+    const value = await check()
+    if (value !== undefined) return value
+    await new Promise((resolve) => setTimeout(resolve, 10))
+  }
+}
+
+/** A service that listens. */
+export interface Service {
+  readonly url: string
+  readonly process: Running
+  /** Process ids of its engine children. */
+  readonly engines: () => ReadonlyArray<number>
+  readonly stop: () => Promise<Finished>
+}
+
+/** Starts the service on a free port, with this `troupe.yaml`, or with none. */
+export const startService = async (yaml?: string): Promise<Service> => {
+  const folder = temporaryFolder()
+  if (yaml !== undefined) writeFileSync(join(folder.path, "troupe.yaml"), yaml)
+  const running = troupe(["serve", "--port", "0"], { cwd: folder.path })
+  const ended = running.finished.then(({ stderr }) => {
+    throw new Error(`The service ended: ${stderr}`)
+  })
+  const url = await Promise.race([
+    ended,
+    until(() => /listens on (http:\S+)/.exec(running.output().stdout)?.[1])
+  ])
+  ended.catch(() => {})
+  return {
+    url,
+    process: running,
+    engines: () =>
+      execFileSync("ps", ["-A", "-o", "pid=,ppid=,args="], { encoding: "utf8" }).split("\n").flatMap((line) => {
+        const [pid, ppid, ...args] = line.trim().split(/\s+/)
+        return Number(ppid) === running.child.pid && args.some((arg) => /host\.[tj]s$/.test(arg)) ? [Number(pid)] : []
+      }),
+    stop: async () => {
+      running.child.kill("SIGTERM")
+      const finished = await running.finished
+      folder[Symbol.dispose]()
+      return finished
+    }
+  }
+}
