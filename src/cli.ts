@@ -139,11 +139,17 @@ const serve = Command.make("serve", { config, host, port }, ({ config, host, por
     ])
   )
 
-/** Fails when whoever reads our output has gone. */
+/** 128 and SIGPIPE: what shells expect of a program whose reader has gone. */
+const brokenPipe = 141
+
+/** Waits until the text is taken; ends the command quietly when whoever reads our output has gone. */
 const writeOut = (text: string) =>
-  Effect.callback<void, CommandFailed>((resume) => {
-    process.stdout.write(text, (error) =>
-      resume(error ? Effect.fail(new CommandFailed({ message: "Standard output was closed." })) : Effect.void))
+  Effect.callback<void>((resume) => {
+    process.stdout.write(text, (error) => {
+      if (!error) return resume(Effect.void)
+      process.exitCode = brokenPipe
+      resume(Effect.interrupt)
+    })
   })
 
 const optionalNumber = (name: string, description: string) =>
@@ -179,6 +185,8 @@ const promptOf = (prompt: Option.Option<string>) =>
 
 const runText = Effect.fnUntraced(function*(request: Request) {
   const inference = yield* Inference
+  // Without a listener a closed pipe is an uncaught exception, besides the error that the write itself reports.
+  process.stdout.on("error", () => {})
   yield* Stream.runForEachArray(
     inference.stream(request),
     (events) => writeOut(events.map((event) => event.type === "text" ? event.text : "").join(""))

@@ -12,23 +12,23 @@
  * this process leaves the decision to its parent and ends when the channel does.
  */
 import { makePoolHost } from "./layers/engines/PoolHost.ts"
-import type { FromChild, HostOptions, JobEvent, SendCommand, ToChild } from "./services/EngineProtocol.ts"
+import type { EngineHost, FromChild, HostOptions, JobEvent, SendCommand, ToChild } from "./services/EngineProtocol.ts"
 import { failureFrom, isTerminal } from "./services/EngineProtocol.ts"
 
 /** ms */
 const memoryReportInterval = 2_000
 
-const [optionsJson] = process.argv.slice(2)
-if (optionsJson === undefined || process.send === undefined) {
+if (process.send === undefined) {
   process.stderr.write("This file is started by Troupe itself. Run `troupe --help`.\n")
   process.exit(64)
 }
 
-const host = makePoolHost(JSON.parse(optionsJson) as HostOptions)
 const commands = new Map<number, SendCommand>()
 let turn: Map<number, Array<JobEvent>> | undefined
 
 const post = (message: FromChild) => process.send?.(message)
+
+const reportMemory = () => post({ type: "memory", residentBytes: process.memoryUsage.rss() })
 
 const collect = (id: number, events: ReadonlyArray<JobEvent>) => {
   if (turn === undefined) {
@@ -45,34 +45,38 @@ const collect = (id: number, events: ReadonlyArray<JobEvent>) => {
   if (events.some(isTerminal)) commands.delete(id)
 }
 
+const load = (options: HostOptions): EngineHost => {
+  const host = makePoolHost(options)
+  host.ready.then(
+    (description) => {
+      reportMemory()
+      post({ type: "ready", description })
+    },
+    (cause: unknown) => post({ type: "load_failed", failure: failureFrom(cause, "load_failed") })
+  )
+  // A thread that dies takes the child with it: the supervisor starts another.
+  void host.exited.then(() => setImmediate(() => process.exit(1)))
+  setInterval(reportMemory, memoryReportInterval).unref()
+  return host
+}
+
+let host: EngineHost | undefined
+
 for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => {})
 // The parent is gone. SIGKILL, since an ordinary exit in mid-generation would abort with a core dump.
 process.on("disconnect", () => process.kill(process.pid, "SIGKILL"))
 
-process.on("message", async (message: ToChild) => {
+process.on("message", (message: ToChild) => {
   switch (message.type) {
+    case "load":
+      host = load(message.options)
+      return
     case "start":
-      commands.set(message.id, host.start(message.job, (events) => collect(message.id, events)))
+      commands.set(message.id, host!.start(message.job, (events) => collect(message.id, events)))
       return
     case "command":
       return commands.get(message.id)?.(message.command)
     case "close":
-      await host.close()
-      process.exit(0)
+      void (host?.close() ?? Promise.resolve()).then(() => process.exit(0))
   }
-})
-
-const reportMemory = () => post({ type: "memory", residentBytes: process.memoryUsage.rss() })
-setInterval(reportMemory, memoryReportInterval).unref()
-
-host.ready.then(
-  (description) => {
-    reportMemory()
-    post({ type: "ready", description })
-  },
-  (cause) => post({ type: "load_failed", failure: failureFrom(cause, "load_failed") })
-)
-// A thread that dies takes the child with it: the supervisor starts another.
-void host.exited.then((failure) => {
-  if (failure.kind === "crashed") setImmediate(() => process.exit(1))
 })

@@ -163,6 +163,8 @@ export interface HostOptions {
 
 /** From the service to the child process that holds a pool. */
 export type ToChild =
+  /** The first message: what to load. */
+  | { readonly type: "load"; readonly options: HostOptions }
   | { readonly type: "start"; readonly id: number; readonly job: GenerateJob }
   | { readonly type: "command"; readonly id: number; readonly command: JobCommand }
   | { readonly type: "close" }

@@ -27,7 +27,7 @@ const closeGrace = 5_000
 
 /** Starts a child process that holds a pool of engine threads. */
 export const makeChildHost = (options: HostOptions): EngineHost & { readonly pid: number | undefined } => {
-  const child = fork(entry, [JSON.stringify(options)], {
+  const child = fork(entry, [], {
     execArgv: [],
     serialization: "advanced",
     stdio: ["ignore", "ignore", "inherit", "ipc"],
@@ -60,6 +60,7 @@ export const makeChildHost = (options: HostOptions): EngineHost & { readonly pid
     exited.resolve(failure)
   }
 
+  post({ type: "load", options })
   child.on("error", (cause) => die({ kind: "crashed", message: `The engine process did not start: ${cause.message}` }))
   child.on("exit", (code, signal) =>
     die({

@@ -1,0 +1,121 @@
+/** The command line as a shell sees it. */
+import { assert } from "@effect/vitest"
+import { writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { describe, it } from "vitest"
+import { run, temporaryFolder, troupe, until } from "./support/Service.ts"
+
+describe("run", () => {
+  it("streams the answer to standard output and nothing else", async () => {
+    const result = await run(["run", "tiny-chat", "What is the capital of Japan?", "--temperature", "0"])
+    assert.deepStrictEqual(result, { code: 0, stdout: "The capital of Japan is Tokyo.\n", stderr: "" })
+  })
+
+  it("reads the prompt from a pipe and prints JSON", async () => {
+    const { code, stdout } = await run(["run", "tiny-chat", "--json", "--temperature", "0"], {
+      input: "Count to 7.\n"
+    })
+    assert.strictEqual(code, 0)
+    const answer = JSON.parse(stdout) as { text: string; finishReason: string; usage: { completionTokens: number } }
+    assert.strictEqual(answer.text, "1, 2, 3, 4, 5, 6, 7.")
+    assert.strictEqual(answer.finishReason, "stop")
+    assert.isAbove(answer.usage.completionTokens, 7)
+  })
+
+  it("takes a system message, a seed, a length and stops", async () => {
+    const call = ["run", "tiny-chat", "Write a story about a fox.", "--system", "You are a helpful assistant."]
+    const sample = [...call, "--seed", "5", "--max-tokens", "12"]
+    const [first, second] = await Promise.all([run(sample), run(sample)])
+    assert.strictEqual(first.stdout, second.stdout)
+    const stopped = await run([...call, "--temperature", "0", "--stop", " fox", "--stop", "never"])
+    assert.strictEqual(stopped.stdout, "Once upon a time, a sad\n")
+  })
+
+  for (const [signal, code] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
+    it(`${signal} stops the generation and exits ${code}`, async () => {
+      using folder = temporaryFolder()
+      writeFileSync(
+        join(folder.path, "troupe.yaml"),
+        `models:\n  fake/slow:\n    deployments:\n      - { engine: fake, tokenDelayMs: 20, reply: "${
+          "word ".repeat(1000)
+        }" }\n`
+      )
+      const running = troupe(["run", "fake/slow", "Hello!"], { cwd: folder.path })
+      await until(() => running.output().stdout.includes("word") ? true : undefined)
+      running.child.kill(signal)
+      assert.strictEqual((await running.finished).code, code)
+    })
+  }
+
+  it("ends quietly when its reader has gone", async () => {
+    using folder = temporaryFolder()
+    writeFileSync(
+      join(folder.path, "troupe.yaml"),
+      `models:\n  fake/slow:\n    deployments:\n      - { engine: fake, tokenDelayMs: 5, reply: "${
+        "word ".repeat(200)
+      }" }\n`
+    )
+    const running = troupe(["run", "fake/slow", "Hello!"], { cwd: folder.path })
+    await until(() => running.output().stdout.includes("word") ? true : undefined)
+    running.child.stdout!.destroy()
+    assert.deepInclude(await running.finished, { code: 141, stderr: "" })
+  })
+
+  it("names the models there are when one does not exist", async () => {
+    const { code, stderr } = await run(["run", "gpt-9", "Hello!"])
+    assert.strictEqual(code, 1)
+    assert.strictEqual(stderr, "troupe: The model \"gpt-9\" does not exist. There is: tiny-chat.\n")
+  })
+
+  it("names each option that is out of range", async () => {
+    const { code, stderr } = await run(["run", "tiny-chat", "Hello!", "--temperature", "9", "--max-tokens", "0"])
+    assert.strictEqual(code, 1)
+    assert.match(stderr, /^troupe: temperature: .*2; maxTokens: .*\n$/)
+  })
+})
+
+describe("models", () => {
+  it("lists the embedded model as a table and as JSON", async () => {
+    const table = await run(["models"])
+    assert.match(table.stdout, /^MODEL +ENGINE +SOURCE\ntiny-chat +llama +\S+tiny-chat-q8_0\.gguf\n$/)
+    const models = JSON.parse((await run(["models", "--json"])).stdout) as ReadonlyArray<{ name: string }>
+    assert.deepStrictEqual(models.map(({ name }) => name), ["tiny-chat"])
+  })
+})
+
+describe("config", () => {
+  it("checks the file of every environment and names every problem", async () => {
+    using folder = temporaryFolder()
+    const file = join(folder.path, "troupe.yaml")
+    writeFileSync(file, "server: { port: 70000 }\nenvironments: { production: { server: { hots: x } } }\n")
+    const { code, stderr } = await run(["config", "check", "--config", file])
+    assert.strictEqual(code, 1)
+    assert.include(stderr, "server.port: ")
+    assert.include(stderr, "environments.production.server.hots: There is no such field")
+    const json = await run(["config", "check", "--config", file, "--json"])
+    assert.strictEqual(json.code, 1)
+    assert.strictEqual((JSON.parse(json.stdout) as { problems: ReadonlyArray<unknown> }).problems.length, 2)
+  })
+
+  it("says that a good file is good", async () => {
+    const { code, stdout } = await run(["config", "check"])
+    assert.strictEqual(code, 0)
+    assert.strictEqual(stdout, "The configuration is valid. Environment: test. Models: tiny-chat.\n")
+  })
+
+  it("prints a JSON Schema", async () => {
+    const schema = JSON.parse((await run(["config", "schema"])).stdout) as { $schema: string; properties: object }
+    assert.include(schema.$schema, "json-schema.org")
+    assert.hasAllKeys(schema.properties, ["server", "engines", "logLevel", "models", "environments"])
+  })
+})
+
+describe("help", () => {
+  for (const args of [["--help"], ["serve", "--help"], ["run", "--help"], ["config", "--help"]]) {
+    it(`troupe ${args.join(" ")} exits 0`, async () => {
+      const { code, stdout } = await run(args)
+      assert.strictEqual(code, 0)
+      assert.include(stdout, "USAGE")
+    })
+  }
+})

@@ -1,0 +1,151 @@
+/** How the service starts, refuses to start, and stops. */
+import { assert } from "@effect/vitest"
+import { copyFileSync, truncateSync, writeFileSync } from "node:fs"
+import { createServer } from "node:net"
+import type { AddressInfo } from "node:net"
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
+import { describe, it } from "vitest"
+import { run, startService, temporaryFolder, until } from "../support/Service.ts"
+
+const tinyChat = fileURLToPath(new URL("../../models/tiny-chat-q8_0.gguf", import.meta.url))
+
+const question = { role: "user", content: "What is the capital of Japan?" }
+
+const post = (url: string, body: object): Promise<Response> =>
+  fetch(`${url}/v1/chat/completions`, { method: "POST", body: JSON.stringify(body) })
+
+/** A `troupe.yaml` with one GGUF file. */
+const yamlFor = (file: string): string =>
+  `models:\n  m:\n    deployments:\n      - { engine: llama, file: "${file}" }\n`
+
+describe("start", () => {
+  it("prints what it serves, where, and a curl line that works", async () => {
+    const service = await startService()
+    const { stdout } = service.process.output()
+    assert.include(stdout, "tiny-chat")
+    const curl = /curl -s (\S+) -H 'content-type: application\/json' -d '(.*)'/.exec(stdout)
+    assert.isNotNull(curl)
+    const response = await fetch(curl[1]!, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: curl[2]!
+    })
+    assert.include(await response.text(), "The capital of Japan is Tokyo.")
+    const { code } = await service.stop()
+    assert.strictEqual(code, 0)
+  })
+
+  it("refuses a port that is taken, in one line", async () => {
+    const taken = createServer().listen(0, "127.0.0.1")
+    await new Promise((resolve) => taken.once("listening", resolve))
+    const { port } = taken.address() as AddressInfo
+    const { code, stderr } = await run(["serve", "--port", String(port)])
+    taken.close()
+    assert.strictEqual(code, 1)
+    assert.strictEqual(
+      stderr,
+      `troupe: Port ${port} of 127.0.0.1 is already in use. Choose another with --port or PORT.\n`
+    )
+  })
+
+  const files: ReadonlyArray<readonly [string, (file: string) => void, RegExp]> = [
+    ["missing", () => {}, /There is no readable file at .*model\.gguf/],
+    ["empty", (file) => writeFileSync(file, ""), /model\.gguf is empty/],
+    ["not a GGUF file", (file) => writeFileSync(file, "x".repeat(5000)), /Invalid GGUF magic/],
+    ["cut short", (file) => {
+      copyFileSync(tinyChat, file)
+      truncateSync(file, 1_000_000)
+    }, /corrupted or incomplete/]
+  ]
+  for (const [name, prepare, message] of files) {
+    it(`refuses a model file that is ${name}, in one line`, async () => {
+      using folder = temporaryFolder()
+      prepare(join(folder.path, "model.gguf"))
+      writeFileSync(join(folder.path, "troupe.yaml"), yamlFor("model.gguf"))
+      const { code, stderr } = await run(["serve", "--port", "0"], { cwd: folder.path })
+      assert.strictEqual(code, 1)
+      assert.match(stderr, message)
+      assert.match(stderr, /^troupe: The deployment "m#0" could not be loaded: [^\n]+\n$/)
+    })
+  }
+
+  it("gives up on a model whose load kills its engine, and names it", async () => {
+    using folder = temporaryFolder()
+    writeFileSync(
+      join(folder.path, "troupe.yaml"),
+      "models:\n  fake/broken:\n    deployments:\n      - { engine: fake, fault: { kind: load-abort } }\n"
+    )
+    const { code, stderr } = await run(["serve", "--port", "0"], { cwd: folder.path })
+    assert.strictEqual(code, 1)
+    assert.match(stderr, /troupe: The engine of "fake\/broken#0" crashed.*SIGABRT/)
+  })
+
+  const invocations: ReadonlyArray<readonly [ReadonlyArray<string>, Record<string, string>, RegExp]> = [
+    [["serve", "--nope"], {}, /^troupe: Unrecognized flag: --nope/],
+    [["serve", "--port", "70000"], {}, /^troupe: Invalid value for flag --port/],
+    [["serve"], { PORT: "http" }, /^troupe: PORT: Expected a number between 0 and 65535, not "http"\n$/],
+    [["serve"], { NODE_ENV: "staging" }, /NODE_ENV: Expected one of development, test, production, not "staging"/],
+    [["serve", "--config", "nowhere.yaml"], {}, /nowhere\.yaml cannot be used:\n {2}There is no such file/]
+  ]
+  for (const [args, env, message] of invocations) {
+    it(`refuses ${[...Object.entries(env).map(([key, value]) => `${key}=${value}`), ...args].join(" ")}`, async () => {
+      const { code, stderr } = await run(args, { env })
+      assert.strictEqual(code, 1)
+      assert.match(stderr, message)
+      assert.notMatch(stderr, /\n\s+at /)
+    })
+  }
+
+  it("takes HOST and PORT from the environment, and flags before them", async () => {
+    const { code, stderr } = await run(["serve", "--host", "192.0.2.1"], { env: { HOST: "127.0.0.1", PORT: "0" } })
+    assert.strictEqual(code, 1)
+    assert.match(stderr, /Cannot listen on 192\.0\.2\.1, port 0/)
+  })
+})
+
+describe("stop", () => {
+  const slow = (words: number, grace: string): string =>
+    `server: { shutdownGrace: ${grace} }\nmodels:\n  fake/slow:\n    deployments:\n` +
+    `      - { engine: fake, tokenDelayMs: 10, reply: "${"word ".repeat(words).trim()}" }\n`
+  const request = { model: "fake/slow", messages: [question], temperature: 0, stream: true }
+
+  it("finishes what runs, takes nothing new, leaves no engine behind and exits 0", async () => {
+    const service = await startService(slow(60, "20 seconds"))
+    const response = await post(service.url, request)
+    const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader()
+    let text = (await reader.read()).value ?? ""
+    const engines = service.engines()
+    assert.strictEqual(engines.length, 1)
+    const stopped = service.stop()
+    await until(() => post(service.url, request).then(() => undefined, () => true))
+    for (let next = await reader.read(); !next.done; next = await reader.read()) text += next.value
+    assert.match(text, /data: \[DONE\]\n\n$/)
+    assert.strictEqual((await stopped).code, 0)
+    for (const pid of engines) assert.throws(() => process.kill(pid, 0))
+  })
+
+  it("interrupts what outlasts the grace period, and still exits 0", async () => {
+    const service = await startService(slow(100_000, "100 millis").replace("fake,", "fake, contextSize: 1000000,"))
+    const response = await post(service.url, request)
+    const text = response.text().then((body) => body, () => "cut")
+    const { code } = await service.stop()
+    assert.strictEqual(code, 0)
+    assert.notInclude(await text, "[DONE]")
+  })
+
+  it("an engine whose service is killed ends by itself", async () => {
+    const service = await startService(slow(1000, "1 second"))
+    const [engine] = service.engines()
+    service.process.child.kill("SIGKILL")
+    await service.process.finished
+    await until(() => {
+      try {
+        process.kill(engine!, 0)
+        return undefined
+      } catch {
+        return true
+      }
+    })
+  })
+})
