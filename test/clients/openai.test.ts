@@ -1,0 +1,150 @@
+/** The `openai` package against the started service. */
+import { assert } from "@effect/vitest"
+import OpenAI from "openai"
+import { afterAll, beforeAll, describe, it } from "vitest"
+import type { Service } from "../support/Service.ts"
+import { startService } from "../support/Service.ts"
+
+let service: Service
+let client: OpenAI
+beforeAll(async () => {
+  service = await startService()
+  client = new OpenAI({ baseURL: `${service.url}/v1`, apiKey: "none", maxRetries: 0 })
+}, 60_000)
+afterAll(() => service.stop())
+
+const question = (content: string) => [{ role: "user" as const, content }]
+
+describe("chat.completions.create", () => {
+  it("answers with exact usage", async () => {
+    const { choices, model, usage } = await client.chat.completions.create({
+      model: "tiny-chat",
+      messages: [{ role: "system", content: "You are a helpful assistant." }, ...question("What is 7 + 5?")],
+      temperature: 0
+    })
+    assert.strictEqual(model, "tiny-chat")
+    assert.strictEqual(choices[0]?.message.content, "7 + 5 = 12.")
+    assert.strictEqual(choices[0]?.finish_reason, "stop")
+    assert.deepStrictEqual(usage, { prompt_tokens: 27, completion_tokens: 9, total_tokens: 36 })
+  })
+
+  it("streams the same text, and usage in the last chunk when asked", async () => {
+    const stream = await client.chat.completions.create({
+      model: "tiny-chat",
+      messages: question("Count to 7."),
+      temperature: 0,
+      stream: true,
+      stream_options: { include_usage: true }
+    })
+    let text = ""
+    let usage: OpenAI.CompletionUsage | null | undefined
+    const reasons: Array<string> = []
+    for await (const chunk of stream) {
+      text += chunk.choices[0]?.delta.content ?? ""
+      if (chunk.choices[0]?.finish_reason) reasons.push(chunk.choices[0].finish_reason)
+      usage = chunk.usage
+    }
+    assert.strictEqual(text, "1, 2, 3, 4, 5, 6, 7.")
+    assert.deepStrictEqual(reasons, ["stop"])
+    const whole = await client.chat.completions.create({
+      model: "tiny-chat",
+      messages: question("Count to 7."),
+      temperature: 0
+    })
+    assert.deepStrictEqual(usage, whole.usage)
+  })
+
+  it("gives the same answer for the same seed, and others for others", async () => {
+    const ask = async (seed: number) => {
+      const { choices } = await client.chat.completions.create({
+        model: "tiny-chat",
+        messages: question("Write a story about a fox."),
+        temperature: 1,
+        seed
+      })
+      return choices[0]!.message.content
+    }
+    const [first, again, ...others] = await Promise.all([ask(1), ask(1), ask(2), ask(3), ask(-4)])
+    assert.strictEqual(first, again)
+    assert.isTrue(others.some((other) => other !== first))
+  })
+
+  it("stops at max_tokens with length", async () => {
+    for (const limit of [{ max_tokens: 4 }, { max_completion_tokens: 4 }]) {
+      const { choices, usage } = await client.chat.completions.create({
+        model: "tiny-chat",
+        messages: question("Write a story about a fox."),
+        temperature: 0,
+        ...limit
+      })
+      assert.strictEqual(choices[0]?.finish_reason, "length")
+      assert.strictEqual(usage?.completion_tokens, 4)
+    }
+  })
+
+  it("ends before a stop sequence, as a string or a list", async () => {
+    for (const stop of [" 5, 6", ["never said", " 5, 6"]]) {
+      const { choices } = await client.chat.completions.create({
+        model: "tiny-chat",
+        messages: question("Count to 7."),
+        temperature: 0,
+        stop
+      })
+      assert.strictEqual(choices[0]?.message.content, "1, 2, 3, 4,")
+      assert.strictEqual(choices[0]?.finish_reason, "stop")
+    }
+  })
+
+  it("gives n choices, whole and streamed", async () => {
+    const call = { model: "tiny-chat", messages: question("What color is snow?"), temperature: 0, n: 3 }
+    const whole = await client.chat.completions.create(call)
+    assert.deepStrictEqual(whole.choices.map(({ index, message }) => [index, message.content]), [
+      [0, "Snow is white."],
+      [1, "Snow is white."],
+      [2, "Snow is white."]
+    ])
+    const texts = ["", "", ""]
+    for await (const chunk of await client.chat.completions.create({ ...call, stream: true })) {
+      for (const { delta, index } of chunk.choices) texts[index] += delta.content ?? ""
+    }
+    assert.deepStrictEqual(texts, whole.choices.map(({ message }) => message.content))
+  })
+
+  it("lets the caller leave in mid-stream", async () => {
+    const stream = await client.chat.completions.create({
+      model: "tiny-chat",
+      messages: question("Write a story about a fox."),
+      stream: true
+    })
+    for await (const _ of stream) break
+    const { choices } = await client.chat.completions.create({
+      model: "tiny-chat",
+      messages: question("What is the opposite of loud?"),
+      temperature: 0
+    })
+    assert.strictEqual(choices[0]?.message.content, "The opposite of loud is quiet.")
+  })
+})
+
+describe("errors", () => {
+  it("are the package's own classes, with code and param", async () => {
+    const failure = (model: string, content: string) =>
+      client.chat.completions.create({ model, messages: question(content) }).then(
+        () => assert.fail("answered"),
+        (error: unknown) => error
+      )
+    const missing = await failure("gpt-9", "Hello!")
+    assert.instanceOf(missing, OpenAI.NotFoundError)
+    assert.strictEqual(missing.code, "model_not_found")
+    const overflow = await failure("tiny-chat", "a ".repeat(700))
+    assert.instanceOf(overflow, OpenAI.BadRequestError)
+    assert.deepInclude(overflow, { code: "context_length_exceeded", param: "messages" })
+  })
+})
+
+describe("models.list", () => {
+  it("names what is served", async () => {
+    const { data } = await client.models.list()
+    assert.deepStrictEqual(data.map(({ id }) => id), ["tiny-chat"])
+  })
+})

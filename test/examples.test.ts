@@ -1,0 +1,31 @@
+/** Every example runs and says what it should. */
+import { assert } from "@effect/vitest"
+import { execFile } from "node:child_process"
+import { readdirSync } from "node:fs"
+import { fileURLToPath } from "node:url"
+import { promisify } from "node:util"
+import { describe, it } from "vitest"
+
+const folder = new URL("../examples/", import.meta.url)
+
+const expected: Record<string, ReadonlyArray<string>> = {
+  "inference.ts": ["The capital of Japan is Tokyo.", "Once upon a time, a sad fox named Hugo"],
+  "language-model.ts": ["The opposite of loud is quiet.", "1, 2, 3, 4, 5, 6, 7."],
+  "plain.ts": ["7 + 5 = 12.", "Snow is white.", "ModelNotFound The model \"no-such-model\" does not exist."]
+}
+
+describe("examples", () => {
+  it("are all tested", () => {
+    assert.sameMembers(readdirSync(folder).filter((name) => name.endsWith(".ts")), Object.keys(expected))
+  })
+  for (const [name, lines] of Object.entries(expected)) {
+    it(name, async () => {
+      const { stderr, stdout } = await promisify(execFile)(process.execPath, [
+        "--conditions=troupe:source",
+        fileURLToPath(new URL(name, folder))
+      ])
+      for (const line of lines) assert.include(stdout, line)
+      assert.strictEqual(stderr, "")
+    })
+  }
+})

@@ -1,0 +1,127 @@
+import { assert } from "@effect/vitest"
+import { once } from "node:events"
+import type { MessagePort } from "node:worker_threads"
+import { MessageChannel } from "node:worker_threads"
+import { describe, it } from "vitest"
+import type { GenerateJob, JobEvent } from "../../src/services/EngineProtocol.ts"
+import { isTerminal } from "../../src/services/EngineProtocol.ts"
+import { runJob } from "../../src/workers/JobRunner.ts"
+
+const jobOf = (options: Partial<GenerateJob> = {}): GenerateJob => ({
+  messages: [{ role: "user", content: "" }],
+  sampling: { temperature: 0, topP: 1, seed: 0 },
+  stop: [],
+  window: 1000,
+  ...options
+})
+
+/** Runs a job over tokens that are one character each; `produced` counts those the engine was asked for. */
+const start = (text: string, job: GenerateJob, room = 1000) => {
+  const { port1, port2 } = new MessageChannel()
+  const events: Array<JobEvent> = []
+  const state = { produced: 0, released: 0 }
+  async function* tokens() {
+    for (const token of text) {
+      await new Promise((resolve) => setImmediate(resolve))
+      state.produced++
+      yield token
+    }
+  }
+  const prepare = () =>
+    Promise.resolve({
+      promptTokens: 3,
+      room,
+      tokens: tokens(),
+      decode: (some: Array<string>) => some.join("")
+    })
+  port1.on("message", (more: ReadonlyArray<JobEvent>) => events.push(...more))
+  const done = runJob({ port: port2, job }, prepare, () => {
+    state.released++
+  })
+  const ended = once(port1, "close").then(() => done)
+  return { port: port1 as MessagePort, events, state, ended }
+}
+
+const textOf = (events: ReadonlyArray<JobEvent>): string =>
+  events.map((event) => event.type === "tokens" ? event.text : "").join("")
+
+const turns = async (count: number) => {
+  for (let turn = 0; turn < count; turn++) await new Promise((resolve) => setImmediate(resolve))
+}
+
+describe("runJob", () => {
+  it("ends with exactly one last event, counted exactly, after the slot is free", async () => {
+    const { ended, events, state } = start("hello", jobOf())
+    await ended
+    assert.strictEqual(events.filter(isTerminal).length, 1)
+    assert.deepStrictEqual(events.at(-1), {
+      type: "finished",
+      reason: "stop",
+      usage: { promptTokens: 3, completionTokens: 5 }
+    })
+    assert.strictEqual(textOf(events), "hello")
+    assert.strictEqual(state.released, 1)
+  })
+
+  it("never runs further ahead of its consumer than the window, and goes on when granted", async () => {
+    const { ended, events, port, state } = start("x".repeat(100), jobOf({ window: 8 }))
+    await turns(300)
+    assert.strictEqual(textOf(events).length, 8)
+    assert.isAtMost(state.produced, 8)
+    port.postMessage({ type: "grant", tokens: 5 })
+    await turns(300)
+    assert.strictEqual(textOf(events).length, 13)
+    port.postMessage({ type: "grant", tokens: 1000 })
+    await ended
+    assert.strictEqual(textOf(events).length, 100)
+  })
+
+  it("stops within one token of a cancellation, and says so last", async () => {
+    const { ended, events, port, state } = start("x".repeat(10_000), jobOf({ window: 100_000 }))
+    await once(port, "message")
+    port.postMessage({ type: "cancel" })
+    await ended
+    assert.deepStrictEqual(events.at(-1), { type: "cancelled" })
+    assert.isBelow(state.produced, 10_000)
+    assert.strictEqual(state.produced - textOf(events).length, 1)
+    assert.strictEqual(state.released, 1)
+  })
+
+  it("wakes for a cancellation while it waits for its consumer", async () => {
+    const { ended, events, port } = start("x".repeat(100), jobOf({ window: 2 }))
+    await turns(100)
+    port.postMessage({ type: "cancel" })
+    await ended
+    assert.deepStrictEqual(events.at(-1), { type: "cancelled" })
+  })
+
+  it("ends with length at maxTokens, and where the window has no more room", async () => {
+    for (const [job, room] of [[jobOf({ maxTokens: 2 }), 10], [jobOf(), 2]] as const) {
+      const { ended, events } = start("hello", job, room)
+      await ended
+      assert.strictEqual(textOf(events), "he")
+      assert.deepInclude(events.at(-1), { type: "finished", reason: "length" })
+    }
+  })
+
+  it("counts the tokens of a stop sequence, and does not send its text", async () => {
+    const { ended, events } = start("one two three", jobOf({ stop: ["two"] }))
+    await ended
+    assert.strictEqual(textOf(events), "one ")
+    assert.deepInclude(events.at(-1), { reason: "stop", usage: { promptTokens: 3, completionTokens: 7 } })
+  })
+
+  it("sends what it held back when the text ends in the beginning of a stop sequence", async () => {
+    const { ended, events } = start("one tw", jobOf({ stop: ["two"] }))
+    await ended
+    assert.strictEqual(textOf(events), "one tw")
+  })
+
+  it("turns what an engine throws into the last event", async () => {
+    const { port1, port2 } = new MessageChannel()
+    const message = once(port1, "message")
+    await runJob({ port: port2, job: jobOf() }, () => Promise.reject(new Error("no luck")), () => {})
+    const [events] = await message as [ReadonlyArray<JobEvent>]
+    assert.deepStrictEqual(events, [{ type: "failed", failure: { kind: "failed", message: "no luck" } }])
+  })
+})
