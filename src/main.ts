@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /** Process entry: the command line, run to its exit code. */
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
-import { Cause, Console, Effect, Exit, Layer, Predicate } from "effect"
+import { Cause, Console, Effect, Exit, Layer } from "effect"
 import { CliConfig, CliError, CliOutput, Command, GlobalFlag } from "effect/cli"
 import "effect/schema/SchemaJITCompiler/enable"
 import { readFileSync } from "node:fs"
@@ -27,8 +27,9 @@ const helpErrors = (cause: Cause.Cause<unknown>): ReadonlyArray<unknown> | undef
 /** The message of an error made for people; anything else is a defect of ours and keeps its trace. */
 const report = (cause: Cause.Cause<unknown>) => {
   const error = Cause.squash(cause)
-  const known = Cause.hasFails(cause) && Predicate.hasProperty(error, "message") && typeof error.message === "string"
-  return Console.error(known ? `troupe: ${error.message}` : Cause.pretty(cause))
+  return Console.error(
+    Cause.hasFails(cause) && error instanceof Error ? `troupe: ${error.message}` : Cause.pretty(cause)
+  )
 }
 
 /** A wrong invocation is one line, and where to read on. */

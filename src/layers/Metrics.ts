@@ -8,7 +8,7 @@ import * as Policies from "../services/Policies.ts"
 export const layer = Layer.effect(
   Metrics,
   Effect.gen(function*() {
-    const context = yield* Effect.context<never>()
+    const context = yield* Effect.context()
     const handles = new Map<string, ModelMetrics>()
     const handlesOf = (model: string): ModelMetrics => {
       const known = handles.get(model)

@@ -72,6 +72,14 @@ const supervise = (actor: Actor) =>
     )
   })
 
+const statusOf = (id: string, actor: Actor | undefined): Effect.Effect<Status> =>
+  Effect.map(actor?.current?.load ?? Effect.succeed({ running: 0, queued: 0, memoryBytes: 0 }), (load) => ({
+    deployment: id,
+    state: actor?.state ?? "cold",
+    ...load,
+    ...(actor?.lastFailure === undefined ? {} : { lastFailure: actor.lastFailure })
+  }))
+
 export const layer = Layer.effect(
   Models,
   Effect.gen(function*() {
@@ -117,14 +125,6 @@ export const layer = Layer.effect(
       const actor = yield* RcMap.get(map, deployment.id)
       return yield* Deferred.await(actor.engine)
     })
-
-    const statusOf = (id: string, actor: Actor | undefined): Effect.Effect<Status> =>
-      Effect.map(actor?.current?.load ?? Effect.succeed({ running: 0, queued: 0, memoryBytes: 0 }), (load) => ({
-        deployment: id,
-        state: actor?.state ?? "cold",
-        ...load,
-        ...(actor?.lastFailure === undefined ? {} : { lastFailure: actor.lastFailure })
-      }))
 
     return Models.of({
       borrow,

@@ -199,14 +199,16 @@ const modelsOf = (source: Source, surroundings: Surroundings): ReadonlyArray<Mod
 const logLevels = { debug: "Debug", info: "Info", warn: "Warn", error: "Error" } as const
 const defaultLogLevel = { development: "debug", test: "warn", production: "info" } as const
 
+const defaultServer: Resolved["server"] = {
+  host: "127.0.0.1",
+  port: 3000,
+  shutdownGrace: Duration.seconds(30),
+  maxBodyBytes: 10 * 1024 * 1024
+}
+
 const resolve = (source: Source, environment: Environment, surroundings: Surroundings): Resolved => ({
   environment,
-  server: {
-    host: source.server?.host ?? "127.0.0.1",
-    port: source.server?.port ?? 3000,
-    shutdownGrace: source.server?.shutdownGrace ?? Duration.seconds(30),
-    maxBodyBytes: source.server?.maxBodyBytes ?? 10 * 1024 * 1024
-  },
+  server: { ...defaultServer, ...source.server },
   engineHost: source.engines?.host ?? surroundings.defaultEngineHost,
   logLevel: logLevels[source.logLevel ?? defaultLogLevel[environment]],
   models: modelsOf(source, surroundings)

@@ -21,7 +21,7 @@ export interface JobTask {
 /** A generation that an engine has prepared. */
 export interface Generation<Token> {
   readonly promptTokens: number
-  /** Tokens of the context window that the prompt leaves free: the answer ends there with `length`. */
+  /** Tokens of the context window that the prompt leaves free, at least 1: the answer ends there with `length`. */
   readonly room: number
   /** Ends at the end-of-generation token, which it does not yield. */
   readonly tokens: AsyncGenerator<Token, void, undefined>
@@ -54,48 +54,61 @@ const makeControl = (port: MessagePort, window: number) => {
   }
 }
 
+type Control = ReturnType<typeof makeControl>
+
+const cancelled: JobEvent = { type: "cancelled" }
+
+/** Sends text on with the tokens that made it, and counts them. */
+const makeSender = (control: Control, emit: (event: JobEvent) => void) => {
+  let unsent = 0
+  const counted = { tokens: 0 }
+  return {
+    counted,
+    count() {
+      counted.tokens++
+      unsent++
+    },
+    send(text: string) {
+      if (text === "") return
+      control.spend(unsent)
+      emit({ type: "tokens", text, count: unsent })
+      unsent = 0
+    }
+  }
+}
+
 const stream = async <Token>(
   job: GenerateJob,
-  generation: Generation<Token>,
-  control: ReturnType<typeof makeControl>,
+  { decode, promptTokens, room, tokens }: Generation<Token>,
+  control: Control,
   emit: (event: JobEvent) => void
 ): Promise<JobEvent> => {
-  const joiner = makeTextJoiner(generation.decode)
+  const joiner = makeTextJoiner(decode)
   const stops = makeStopMatcher(job.stop)
-  const limit = Math.min(job.maxTokens ?? Number.POSITIVE_INFINITY, generation.room)
-  let completionTokens = 0
-  let unsent = 0
-  const send = (text: string) => {
-    if (text === "") return
-    control.spend(unsent)
-    emit({ type: "tokens", text, count: unsent })
-    unsent = 0
-  }
+  const sender = makeSender(control, emit)
+  const limit = Math.min(job.maxTokens ?? room, room)
   const finished = (reason: FinishReason): JobEvent => ({
     type: "finished",
     reason,
-    usage: { promptTokens: generation.promptTokens, completionTokens }
+    usage: { promptTokens, completionTokens: sender.counted.tokens }
   })
 
-  let reason: FinishReason = limit > 0 ? "stop" : "length"
-  if (limit > 0) {
-    for await (const token of generation.tokens) {
-      if (control.isCancelled()) return { type: "cancelled" }
-      completionTokens++
-      unsent++
-      const { stopped, text } = stops.push(joiner.push(token))
-      send(text)
-      if (stopped) return finished("stop")
-      if (completionTokens >= limit) {
-        reason = "length"
-        break
-      }
-      await control.room()
+  let reason: FinishReason = "stop"
+  for await (const token of tokens) {
+    if (control.isCancelled()) return cancelled
+    sender.count()
+    const { stopped, text } = stops.push(joiner.push(token))
+    sender.send(text)
+    if (stopped) return finished("stop")
+    if (sender.counted.tokens >= limit) {
+      reason = "length"
+      break
     }
+    await control.room()
   }
-  if (control.isCancelled()) return { type: "cancelled" }
+  if (control.isCancelled()) return cancelled
   const { stopped, text } = stops.push(joiner.flush())
-  send(stopped ? text : text + stops.flush())
+  sender.send(stopped ? text : text + stops.flush())
   return finished(stopped ? "stop" : reason)
 }
 
@@ -115,7 +128,7 @@ export const runJob = async <Token>(
   let last: JobEvent
   try {
     const generation = await prepare()
-    last = control.isCancelled() ? { type: "cancelled" } : await stream(task.job, generation, control, emit)
+    last = control.isCancelled() ? cancelled : await stream(task.job, generation, control, emit)
   } catch (cause) {
     last = { type: "failed", failure: failureFrom(cause, "failed") }
   }

@@ -1,6 +1,5 @@
 import { assert } from "@effect/vitest"
 import { once } from "node:events"
-import type { MessagePort } from "node:worker_threads"
 import { MessageChannel } from "node:worker_threads"
 import { describe, it } from "vitest"
 import type { GenerateJob, JobEvent } from "../../src/services/EngineProtocol.ts"
@@ -39,7 +38,7 @@ const start = (text: string, job: GenerateJob, room = 1000) => {
     state.released++
   })
   const ended = once(port1, "close").then(() => done)
-  return { port: port1 as MessagePort, events, state, ended }
+  return { port: port1, events, state, ended }
 }
 
 const textOf = (events: ReadonlyArray<JobEvent>): string =>

@@ -6,6 +6,7 @@
  * What kills the child (a native abort, the kernel's out-of-memory killer) ends its jobs with `crashed` and leaves this
  * process alone.
  */
+import type { ChildProcess } from "node:child_process"
 import { fork } from "node:child_process"
 import { availableParallelism } from "node:os"
 import { fileURLToPath } from "node:url"
@@ -25,9 +26,8 @@ const entry = fileURLToPath(new URL(`../../host${import.meta.url.slice(-3)}`, im
 /** How long a child may take to end in order, ms. */
 const closeGrace = 5_000
 
-/** Starts a child process that holds a pool of engine threads. */
-export const makeChildHost = (options: HostOptions): EngineHost & { readonly pid: number | undefined } => {
-  const child = fork(entry, [], {
+const spawnChild = (options: HostOptions) =>
+  fork(entry, [], {
     execArgv: [],
     serialization: "advanced",
     stdio: ["ignore", "ignore", "inherit", "ipc"],
@@ -37,30 +37,9 @@ export const makeChildHost = (options: HostOptions): EngineHost & { readonly pid
       UV_THREADPOOL_SIZE: String(Math.min(options.replicas, availableParallelism()))
     }
   })
-  const jobs = new Map<number, (events: ReadonlyArray<JobEvent>) => void>()
-  const ready = Promise.withResolvers<EngineDescription>()
-  const exited = Promise.withResolvers<EngineFailure>()
-  ready.promise.catch(() => {})
-  let nextId = 0
-  let residentBytes = 0
-  let dead: EngineFailure | undefined
 
-  const post = (message: ToChild) => {
-    if (child.connected) child.send(message)
-  }
-
-  const die = (failure: EngineFailure) => {
-    if (dead !== undefined) return
-    dead = failure
-    residentBytes = 0
-    ready.reject(failure)
-    const listeners = [...jobs.values()]
-    jobs.clear()
-    for (const onEvents of listeners) onEvents([{ type: "failed", failure }])
-    exited.resolve(failure)
-  }
-
-  post({ type: "load", options })
+/** Calls once, with the reason, when the child is no more. */
+const onDeath = (child: ChildProcess, die: (failure: EngineFailure) => void) => {
   child.on("error", (cause) => die({ kind: "crashed", message: `The engine process did not start: ${cause.message}` }))
   child.on("exit", (code, signal) =>
     die({
@@ -69,6 +48,46 @@ export const makeChildHost = (options: HostOptions): EngineHost & { readonly pid
         ? `The engine process ended with exit code ${code}.`
         : `The engine process was ended by ${signal}.`
     }))
+}
+
+type OnEvents = (events: ReadonlyArray<JobEvent>) => void
+
+/** The jobs of one child, by their number on the channel. */
+const makeJobs = () => {
+  const listeners = new Map<number, OnEvents>()
+  let nextId = 0
+  return {
+    add(onEvents: OnEvents): number {
+      listeners.set(nextId, onEvents)
+      return nextId++
+    },
+    has: (id: number) => listeners.has(id),
+    hear(id: number, events: ReadonlyArray<JobEvent>) {
+      const onEvents = listeners.get(id)
+      if (events.some(isTerminal)) listeners.delete(id)
+      onEvents?.(events)
+    },
+    failAll(failure: EngineFailure) {
+      for (const id of listeners.keys()) this.hear(id, [{ type: "failed", failure }])
+    }
+  }
+}
+
+/** What is known of the child, kept by what it says and by its end. */
+const watch = (child: ChildProcess) => {
+  const jobs = makeJobs()
+  const ready = Promise.withResolvers<EngineDescription>()
+  const exited = Promise.withResolvers<EngineFailure>()
+  const state = { dead: undefined as EngineFailure | undefined, residentBytes: 0 }
+  ready.promise.catch(() => {})
+  onDeath(child, (failure) => {
+    if (state.dead !== undefined) return
+    state.dead = failure
+    state.residentBytes = 0
+    ready.reject(failure)
+    jobs.failAll(failure)
+    exited.resolve(failure)
+  })
   child.on("message", (message: FromChild) => {
     switch (message.type) {
       case "ready":
@@ -76,45 +95,45 @@ export const makeChildHost = (options: HostOptions): EngineHost & { readonly pid
       case "load_failed":
         return ready.reject(message.failure)
       case "memory":
-        residentBytes = message.residentBytes
+        state.residentBytes = message.residentBytes
         return
       case "events":
-        for (const [id, events] of message.jobs) {
-          const onEvents = jobs.get(id)
-          if (onEvents === undefined) continue
-          if (events.some(isTerminal)) jobs.delete(id)
-          onEvents(events)
-        }
+        for (const [id, events] of message.jobs) jobs.hear(id, events)
     }
   })
+  return { jobs, state, ready: ready.promise, exited: exited.promise }
+}
 
-  const start: EngineHost["start"] = (job, onEvents) => {
-    if (dead !== undefined) {
-      onEvents([{ type: "failed", failure: dead }])
-      return () => {}
-    }
-    const id = nextId++
-    jobs.set(id, onEvents)
-    post({ type: "start", id, job })
-    return (command) => {
-      if (jobs.has(id)) post({ type: "command", id, command })
-    }
+/** Starts a child process that holds a pool of engine threads. */
+export const makeChildHost = (options: HostOptions): EngineHost => {
+  const child = spawnChild(options)
+  const { exited, jobs, ready, state } = watch(child)
+  const post = (message: ToChild) => {
+    if (child.connected) child.send(message)
   }
-
-  const close = async () => {
-    if (dead !== undefined) return
-    post({ type: "close" })
-    const timer = setTimeout(() => child.kill("SIGKILL"), closeGrace)
-    await exited.promise
-    clearTimeout(timer)
-  }
+  post({ type: "load", options })
 
   return {
-    pid: child.pid,
-    ready: ready.promise,
-    exited: exited.promise,
-    start,
-    memoryBytes: () => residentBytes,
-    close
+    ready,
+    exited,
+    memoryBytes: () => state.residentBytes,
+    start(job, onEvents) {
+      if (state.dead !== undefined) {
+        onEvents([{ type: "failed", failure: state.dead }])
+        return () => {}
+      }
+      const id = jobs.add(onEvents)
+      post({ type: "start", id, job })
+      return (command) => {
+        if (jobs.has(id)) post({ type: "command", id, command })
+      }
+    },
+    async close() {
+      if (state.dead !== undefined) return
+      post({ type: "close" })
+      const timer = setTimeout(() => child.kill("SIGKILL"), closeGrace)
+      await exited
+      clearTimeout(timer)
+    }
   }
 }

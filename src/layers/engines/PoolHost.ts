@@ -12,8 +12,10 @@ import type {
   EngineDescription,
   EngineFailure,
   EngineHost,
+  GenerateJob,
   HostOptions,
-  JobEvent
+  JobEvent,
+  SendCommand
 } from "../../services/EngineProtocol.ts"
 import { failureFrom, isTerminal } from "../../services/EngineProtocol.ts"
 
@@ -24,16 +26,8 @@ const workerOf = (engine: string): string => new URL(`../../workers/${engine}.wo
 
 const stopped: EngineFailure = { kind: "crashed", message: "The engine has stopped." }
 
-interface Job {
-  readonly cancel: () => void
-  readonly fail: (failure: EngineFailure) => void
-  /** The thread has let go of the job, or is no more. */
-  readonly finished: Promise<void>
-}
-
-/** Starts a pool of engine threads in this process. */
-export const makePoolHost = ({ replicas, spec }: HostOptions): EngineHost => {
-  const pool = new Piscina({
+const makePool = ({ replicas, spec }: HostOptions) =>
+  new Piscina({
     filename: workerOf(spec.engine),
     workerData: spec,
     execArgv: [],
@@ -45,11 +39,59 @@ export const makePoolHost = ({ replicas, spec }: HostOptions): EngineHost => {
     atomics: "disabled",
     recordTiming: false
   })
+
+interface Job {
+  readonly send: SendCommand
+  /** Tells the consumer that the engine is gone; the thread may still finish, unheard. */
+  readonly fail: (failure: EngineFailure) => void
+  /** The thread has let go of the job, or is no more. */
+  readonly finished: Promise<void>
+}
+
+/** Runs one job on a thread of the pool; `onThreadEnd` hears of a thread that died under it. */
+const startJob = (
+  pool: Piscina,
+  job: GenerateJob,
+  onEvents: (events: ReadonlyArray<JobEvent>) => void,
+  onThreadEnd: (failure: EngineFailure) => void
+): Job => {
+  const { port1, port2 } = new MessageChannel()
+  const finished = Promise.withResolvers<void>()
+  let heard = true
+  let live = true
+  const settle = () => {
+    live = false
+    port1.close()
+    finished.resolve()
+  }
+  port1.on("message", (events: ReadonlyArray<JobEvent>) => {
+    if (events.some(isTerminal)) settle()
+    if (heard) onEvents(events)
+  })
+  pool.run({ port: port2, job }, { transferList: [port2] }).catch((cause: unknown) => {
+    // A task rejects only because its thread has ended.
+    onThreadEnd(failureFrom(cause, "crashed"))
+    settle()
+  })
+  return {
+    send: (command) => {
+      if (live) port1.postMessage(command)
+    },
+    finished: finished.promise,
+    fail(failure) {
+      if (heard) onEvents([{ type: "failed", failure }])
+      heard = false
+    }
+  }
+}
+
+/** Starts a pool of engine threads in this process. */
+export const makePoolHost = (options: HostOptions): EngineHost => {
+  const pool = makePool(options)
   const running = new Set<Job>()
   const exited = Promise.withResolvers<EngineFailure>()
   let closed = false
 
-  /** Tells every consumer at once; threads that still live finish or cancel their jobs unheard. */
   const exit = (failure: EngineFailure) => {
     closed = true
     exited.resolve(failure)
@@ -60,56 +102,33 @@ export const makePoolHost = ({ replicas, spec }: HostOptions): EngineHost => {
 
   const onEveryThread = (name: string): Promise<Array<EngineDescription>> =>
     // Piscina gives a task to the least busy thread, so as many at once as there are threads reach them all.
-    Promise.all(Array.from({ length: replicas }, () => pool.run(undefined, { name })))
+    Promise.all(Array.from({ length: options.replicas }, () => pool.run(undefined, { name })))
 
   const ready = onEveryThread("describe").then(([description]) => description!)
   ready.catch(() => {})
 
-  const start: EngineHost["start"] = (job, onEvents) => {
-    if (closed) {
-      onEvents([{ type: "failed", failure: stopped }])
-      return () => {}
-    }
-    const { port1, port2 } = new MessageChannel()
-    const finished = Promise.withResolvers<void>()
-    let heard = true
-    const settle = () => {
-      running.delete(record)
-      port1.close()
-      finished.resolve()
-    }
-    const record: Job = {
-      cancel: () => port1.postMessage({ type: "cancel" }),
-      finished: finished.promise,
-      fail(failure) {
-        if (heard) onEvents([{ type: "failed", failure }])
-        heard = false
+  return {
+    ready,
+    exited: exited.promise,
+    memoryBytes: () => 0,
+    start(job, onEvents) {
+      if (closed) {
+        onEvents([{ type: "failed", failure: stopped }])
+        return () => {}
       }
-    }
-    running.add(record)
-    port1.on("message", (events: ReadonlyArray<JobEvent>) => {
-      if (events.some(isTerminal)) settle()
-      if (heard) onEvents(events)
-    })
-    pool.run({ port: port2, job }, { transferList: [port2] }).catch((cause) => {
-      // A task rejects only because its thread has ended.
-      exit(failureFrom(cause, "crashed"))
-      settle()
-    })
-    return (command) => {
-      if (running.has(record)) port1.postMessage(command)
+      const started = startJob(pool, job, onEvents, exit)
+      running.add(started)
+      void started.finished.then(() => running.delete(started))
+      return started.send
+    },
+    async close() {
+      const orderly = !closed
+      closed = true
+      for (const job of running) job.send({ type: "cancel" })
+      await Promise.all([...running].map((job) => job.finished))
+      if (orderly) await onEveryThread("dispose").catch(() => {})
+      await pool.destroy()
+      exited.resolve(stopped)
     }
   }
-
-  const close = async () => {
-    const orderly = !closed
-    closed = true
-    for (const job of running) job.cancel()
-    await Promise.all([...running].map((job) => job.finished))
-    if (orderly) await onEveryThread("dispose").catch(() => {})
-    await pool.destroy()
-    exited.resolve(stopped)
-  }
-
-  return { ready, exited: exited.promise, start, memoryBytes: () => 0, close }
 }

@@ -83,31 +83,33 @@ const requestOf = (body: ChatRequest, choice: number): Request => {
   }
 }
 
+const callOf = (request: ChatRequest): ChatCall => ({
+  model: request.model,
+  requests: [
+    requestOf(request, 0),
+    ...Array.from({ length: (request.n ?? 1) - 1 }, (_, index) => requestOf(request, index + 1))
+  ],
+  stream: request.stream ?? false,
+  includeUsage: request.stream_options?.include_usage ?? false
+})
+
+const isBody = (json: unknown): json is Body => typeof json === "object" && json !== null && !Array.isArray(json)
+
 /** The call that a parsed JSON body asks for; of several problems, the first is the error's path, all are its text. */
 export const decode = (json: unknown): Result.Result<ChatCall, InvalidRequest> => {
-  if (typeof json !== "object" || json === null || Array.isArray(json)) {
-    return refuse(undefined, "Expected the body to be a JSON object")
-  }
-  const body = withoutNulls(json as Body)
-  for (const [field, asksForNothing] of unsupported) {
-    if (field in body && !asksForNothing(body[field])) return refuse(field, "This field is not supported; leave it out")
-  }
+  if (!isBody(json)) return refuse(undefined, "Expected the body to be a JSON object")
+  const body = withoutNulls(json)
+  const refused = unsupported.find(([field, asksForNothing]) => field in body && !asksForNothing(body[field]))
+  if (refused !== undefined) return refuse(refused[0], "This field is not supported; leave it out")
   const decoded = decodeBody(body)
   if (Result.isFailure(decoded)) {
     const [first, ...others] = Problems.fromSchemaError(decoded.failure)
     return refuse(first!.path, [first!.expected, ...others.map(Problems.format)].join("; "))
   }
-  const request = decoded.success
-  if (request.stream_options !== undefined && request.stream !== true) {
+  if (body["stream_options"] !== undefined && decoded.success.stream !== true) {
     return refuse("stream_options", "Only allowed with stream: true")
   }
-  const choices = Array.from({ length: (request.n ?? 1) - 1 }, (_, index) => requestOf(request, index + 1))
-  return Result.succeed({
-    model: request.model,
-    requests: [requestOf(request, 0), ...choices],
-    stream: request.stream ?? false,
-    includeUsage: request.stream_options?.include_usage ?? false
-  })
+  return Result.succeed(callOf(decoded.success))
 }
 
 /** The prompt counts once, however many answers it had. */
