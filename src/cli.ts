@@ -10,7 +10,8 @@ import { Inference, Request as RequestSchema } from "./services/Inference.ts"
 import type { Deployment, Model } from "./services/Model.ts"
 import * as Problems from "./services/Problem.ts"
 import type { Resolved } from "./services/Settings.ts"
-import { fileJsonSchema, Settings } from "./services/Settings.ts"
+import { Settings } from "./services/Settings.ts"
+import { fileJsonSchema } from "./services/SettingsSchema.ts"
 
 /** What a command could not do, in words for whoever typed it. */
 export class CommandFailed extends Schema.TaggedError<CommandFailed>()("CommandFailed", {

@@ -3,6 +3,14 @@
  */
 import { Duration, Schema } from "effect"
 
+/** A field with words that editors show: see `SettingsSchema.fileJsonSchema`. */
+export const described = <S extends Schema.Top>(description: string, schema: S): S["Rebuild"] =>
+  schema.annotate({ description })
+
+/** The same for a field that may be left out. */
+export const optional = <S extends Schema.Top>(description: string, schema: S) =>
+  Schema.optionalKey(described(description, schema))
+
 const Count = Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))
 const Milliseconds = Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))
 
@@ -10,42 +18,41 @@ const Milliseconds = Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))
 export const Span = Schema.Union([Schema.DurationFromString, Schema.DurationFromMillis])
 
 const shared = {
-  /** Requests that run side by side in one engine thread; default 4. */
-  slots: Schema.optionalKey(Count),
-  /** Engine threads, each with its own copy of the model's context; default 1. */
-  replicas: Schema.optionalKey(Count)
+  slots: optional("Requests that run side by side in one engine thread; default 4.", Count),
+  replicas: optional("Engine threads, each with its own copy of the model's context; default 1.", Count)
 }
 
 /** A GGUF file on llama.cpp. */
 export const LlamaDeployment = Schema.Struct({
   engine: Schema.Literal("llama"),
-  /** The GGUF file, relative to the configuration file's folder. */
-  file: Schema.NonEmptyString,
-  /** Tokens that prompt and answer share, per slot; default the model's own window, at most 4,096. */
-  contextSize: Schema.optionalKey(Count),
-  /** Compute threads of each engine thread; default 1. */
-  threads: Schema.optionalKey(Count),
+  file: described("The GGUF file, relative to the configuration file's folder.", Schema.NonEmptyString),
+  contextSize: optional(
+    "Tokens that prompt and answer share, per slot; default the model's own window, at most 4,096.",
+    Count
+  ),
+  threads: optional("Compute threads of each engine thread; default 1.", Count),
   ...shared
+})
+
+const Fault = Schema.Struct({
+  kind: described(
+    "error: the request fails. abort: the engine process aborts as native code would. hang: no token comes any more. " +
+      "load, load-abort: loading fails, or aborts the process.",
+    Schema.Literals(["error", "abort", "hang", "load", "load-abort"])
+  ),
+  afterTokens: optional("Tokens that come first; default 0.", Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))),
+  trigger: optional("Only when the last message holds this text; default always.", Schema.NonEmptyString)
 })
 
 /** No weights: deterministic tokens, delays and faults, for tests and benches. */
 export const FakeDeployment = Schema.Struct({
   engine: Schema.Literal("fake"),
-  /** What it answers; default `fake: ` and the last message. */
-  reply: Schema.optionalKey(Schema.String),
-  /** Tokens (of three bytes) that prompt and answer share; default 4,096. */
-  contextSize: Schema.optionalKey(Count),
-  loadDelayMs: Schema.optionalKey(Milliseconds),
-  promptDelayMs: Schema.optionalKey(Milliseconds),
-  tokenDelayMs: Schema.optionalKey(Milliseconds),
-  /** What goes wrong: see `FakeFault` in `services/EngineProtocol`. */
-  fault: Schema.optionalKey(Schema.Struct({
-    kind: Schema.Literals(["error", "abort", "hang", "load", "load-abort"]),
-    /** Tokens that come first; default 0. */
-    afterTokens: Schema.optionalKey(Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))),
-    /** Only when the last message holds this text; default always. */
-    trigger: Schema.optionalKey(Schema.NonEmptyString)
-  })),
+  reply: optional("What it answers; default the word fake and the last message.", Schema.String),
+  contextSize: optional("Tokens (of three bytes) that prompt and answer share; default 4,096.", Count),
+  loadDelayMs: optional("How long loading takes, ms; default 0.", Milliseconds),
+  promptDelayMs: optional("How long the first token takes, ms; default 0.", Milliseconds),
+  tokenDelayMs: optional("How long each token takes, ms; default 0.", Milliseconds),
+  fault: optional("What goes wrong; default nothing.", Fault),
   ...shared
 })
 

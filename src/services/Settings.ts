@@ -1,5 +1,5 @@
 /**
- * What `troupe.yaml` says: its schema, the three environments, and what is refused.
+ * What `troupe.yaml` says: the three environments, the defaults, and what is refused.
  *
  * **Details**
  *
@@ -13,66 +13,16 @@
  * prints a value.
  */
 import { Context, Duration, Result, Schema } from "effect"
-import type { Deployment, Model } from "./Model.ts"
-import { defaultIdleUnload, DeploymentOptions, Span } from "./Model.ts"
+import type { Deployment, DeploymentOptions, Model } from "./Model.ts"
+import { defaultIdleUnload } from "./Model.ts"
 import type { Problem } from "./Problem.ts"
 import * as Problems from "./Problem.ts"
+import { Source } from "./SettingsSchema.ts"
 import { interpolate, looksLikeSecret } from "./SettingsText.ts"
 
 /** The environments there are; `NODE_ENV` chooses, and development is the default. */
 export const environments = ["development", "test", "production"] as const
 export type Environment = typeof environments[number]
-
-const Server = Schema.Struct({
-  /** Address to listen on; default `127.0.0.1`, this machine only. */
-  host: Schema.optionalKey(Schema.NonEmptyString),
-  /** Port to listen on, 0 for any free one; default 3000. */
-  port: Schema.optionalKey(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 65535 }))),
-  /** How long a shutdown waits for requests in flight; default 30 seconds. */
-  shutdownGrace: Schema.optionalKey(Span),
-  /** The largest request body; default 10 MiB. */
-  maxBodyBytes: Schema.optionalKey(Schema.Int.check(Schema.isGreaterThanOrEqualTo(1)))
-})
-
-const EngineSettings = Schema.Struct({
-  /**
-   * Where engine threads run. `process`: in a supervised child process a deployment, which native code can take down
-   * without harm to the service. `thread`: in this process. Default `process` for the service, `thread` for embedding.
-   */
-  host: Schema.optionalKey(Schema.Literals(["process", "thread"]))
-})
-
-const ModelSettings = Schema.Struct({
-  /** Ways to serve the model; the first answers. */
-  deployments: Schema.NonEmptyArray(DeploymentOptions),
-  /** How long an unused model stays loaded; default 10 minutes. */
-  idleUnload: Schema.optionalKey(Span),
-  /** Whether the service loads it at start, and does not start where that fails; default true. */
-  preload: Schema.optionalKey(Schema.Boolean)
-})
-
-const sections = {
-  server: Schema.optionalKey(Server),
-  engines: Schema.optionalKey(EngineSettings),
-  /** Least severe log entries that are printed; default `debug` in development, `warn` in test, `info` in production. */
-  logLevel: Schema.optionalKey(Schema.Literals(["debug", "info", "warn", "error"])),
-  /** By the name callers ask for; without it, the embedded `tiny-chat`. */
-  models: Schema.optionalKey(Schema.Record(Schema.NonEmptyString, ModelSettings))
-}
-
-/** One environment's settings as the file spells them. */
-export const Source = Schema.Struct(sections)
-export type Source = typeof Source.Type
-
-/** The whole file. An overlay may leave out what the rest of the file says; `decode` checks it laid over that. */
-export const File = Schema.Struct({
-  ...sections,
-  environments: Schema.optionalKey(Schema.Struct({
-    development: Schema.optionalKey(Source),
-    test: Schema.optionalKey(Source),
-    production: Schema.optionalKey(Source)
-  }))
-})
 
 /** Settings, every default filled in. */
 export interface Resolved {
@@ -116,6 +66,7 @@ export interface Surroundings {
 }
 
 type Json = unknown
+type KeyedProblem = ReturnType<typeof Problems.keyed>[number]
 
 const isMapping = (value: Json): value is Record<string, Json> =>
   typeof value === "object" && value !== null && !Array.isArray(value)
@@ -150,32 +101,44 @@ const plain = (path: ReadonlyArray<PropertyKey>, expected: string): Problem =>
 
 const decodeSource = Schema.decodeUnknownResult(Source, { errors: "all", onExcessProperty: "error" })
 
+/** Names that callers ask for; the fake engine says that it is one wherever it shows. */
+const nameProblem = (name: string, deployments: ReadonlyArray<DeploymentOptions>): string | undefined => {
+  const fakes = deployments.filter((deployment) => deployment.engine === "fake").length
+  if (name === "") return "Expected a name that is not empty"
+  if (name.startsWith("fake/") && fakes < deployments.length) {
+    return "Expected only fake deployments under a name that begins with fake/"
+  }
+  return name.startsWith("fake/") || fakes === 0
+    ? undefined
+    : `Expected the name fake/${name}, since it has a fake deployment`
+}
+
+const nameProblems = (source: Source): ReadonlyArray<KeyedProblem> =>
+  Object.entries(source.models ?? {}).flatMap(([name, { deployments }]) => {
+    const expected = nameProblem(name, deployments)
+    return expected === undefined ? [] : [{ path: ["models", name], expected }]
+  })
+
+/** Whether what is wrong at `path` stands in the overlay: the value itself, or the mapping that lacks it. */
+const isFromOverlay = (base: Json, over: Json, path: ReadonlyArray<PropertyKey>): boolean => {
+  if (over === undefined) return false
+  if (path.length === 0) return true
+  const holder = path.slice(0, -1)
+  return at(over, path) !== undefined || (at(over, holder) !== undefined && at(base, holder) === undefined)
+}
+
 /** Problems of one environment; one that its overlay causes is told by its place in the overlay. */
 const inspect = (base: Json, over: Json, environment: Environment): [Source | undefined, ReadonlyArray<Problem>] => {
   const decoded = decodeSource(overlay(base, over))
-  if (Result.isSuccess(decoded)) {
-    return [decoded.success, namesOfFakes(decoded.success)]
-  }
-  const problems = Problems.keyed(decoded.failure).map(({ expected, path }) => {
-    const fromOverlay = path.length > 0 && at(over, path.slice(0, -1)) !== undefined &&
-      (at(over, path) !== undefined || at(base, path.slice(0, -1)) === undefined)
-    return plain(fromOverlay ? ["environments", environment, ...path] : path, expected)
-  })
-  return [undefined, problems]
+  const source = Result.isSuccess(decoded) ? decoded.success : undefined
+  const found = Result.isSuccess(decoded) ? nameProblems(decoded.success) : Problems.keyed(decoded.failure)
+  return [
+    source,
+    found.map(({ expected, path }) =>
+      plain(isFromOverlay(base, over, path) ? ["environments", environment, ...path] : path, expected)
+    )
+  ]
 }
-
-/** The fake engine says that it is one wherever it shows. */
-const namesOfFakes = (source: Source): ReadonlyArray<Problem> =>
-  Object.entries(source.models ?? {}).flatMap(([name, { deployments }]) => {
-    const fakes = deployments.filter((deployment) => deployment.engine === "fake").length
-    const path = Problems.formatPath(["models", name])
-    if (name.startsWith("fake/") && fakes < deployments.length) {
-      return [{ path, expected: "Expected only fake deployments under a name that begins with fake/" }]
-    }
-    return name.startsWith("fake/") || fakes === 0
-      ? []
-      : [{ path, expected: `Expected the name fake/${name}, since it has a fake deployment` }]
-  })
 
 const modelsOf = (source: Source, surroundings: Surroundings): ReadonlyArray<Model> => {
   const models: NonNullable<Source["models"]> = source.models ??
@@ -260,16 +223,10 @@ export const decode = (file: Json, surroundings: Surroundings): Result.Result<Re
       source = decoded
       problems.push(...missing)
     }
-    problems.push(...(active ? wrong : wrong.filter(({ path }) => !missing.some((one) => path.startsWith(one.path)))))
+    problems.push(...(active ? wrong : wrong.filter(({ path }) => !missing.some((one) => path === one.path))))
   }
   const distinct = [...new Map(problems.map((problem) => [Problems.format(problem), problem])).values()]
   return distinct.length > 0 || source === undefined
     ? Result.fail(distinct)
     : Result.succeed(resolve(source, chosen, surroundings))
-}
-
-/** The file's JSON Schema (draft 2020-12), for editors. */
-export const fileJsonSchema = () => {
-  const { schema } = Schema.toJsonSchemaDocument(File)
-  return { $schema: "https://json-schema.org/draft/2020-12/schema", title: "troupe.yaml", ...schema }
 }

@@ -1,6 +1,7 @@
 /** Texts in a configuration file: references to environment variables, and secrets that must not be there. */
 
 const reference = /\$\{([A-Za-z_][A-Za-z0-9_]*)\}/g
+const loneReference = /^\$\{[A-Za-z_][A-Za-z0-9_]*\}$/
 
 /** Shapes of keys that providers hand out. */
 const keyShapes = [
@@ -56,5 +57,5 @@ export const interpolate = (
     if (found === undefined) onMissing(path, name)
     return found ?? ""
   })
-  return text !== value && value.replace(reference, "") === "" ? typed(text) : text
+  return loneReference.test(value) ? typed(text) : text
 }

@@ -1,0 +1,85 @@
+/** The schema of `troupe.yaml`, with the words that editors show. */
+import { Schema } from "effect"
+import { DeploymentOptions, described, optional, Span } from "./Model.ts"
+
+const Server = Schema.Struct({
+  host: optional("Address to listen on; default 127.0.0.1, this machine only.", Schema.NonEmptyString),
+  port: optional(
+    "Port to listen on, 0 for any free one; default 3000.",
+    Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 65535 }))
+  ),
+  shutdownGrace: optional("How long a shutdown waits for requests in flight; default 30 seconds.", Span),
+  maxBodyBytes: optional(
+    "The largest request body; default 10 MiB.",
+    Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))
+  )
+})
+
+const EngineSettings = Schema.Struct({
+  host: optional(
+    "Where engine threads run. process: in a supervised child process a deployment, which native code can take down without harm to the service. thread: in this process. Default process for the service, thread for embedding.",
+    Schema.Literals(["process", "thread"])
+  )
+})
+
+const ModelSettings = Schema.Struct({
+  deployments: described("Ways to serve the model; the first answers.", Schema.NonEmptyArray(DeploymentOptions)),
+  idleUnload: optional("How long an unused model stays loaded; default 10 minutes.", Span),
+  preload: optional(
+    "Whether the service loads it at start, and does not start where that fails; default true.",
+    Schema.Boolean
+  )
+})
+
+const LogLevel = Schema.Literals(["debug", "info", "warn", "error"])
+
+/** The sections of a file, whose models need only be whole where no overlay stands on something. */
+const sections = <S extends Schema.Top>(model: S) => ({
+  server: Schema.optionalKey(Server),
+  engines: Schema.optionalKey(EngineSettings),
+  logLevel: optional(
+    "Least severe log entries that are printed; default debug in development, warn in test, info in production.",
+    LogLevel
+  ),
+  models: optional(
+    "By the name callers ask for; without it, the embedded tiny-chat.",
+    Schema.Record(Schema.String, model)
+  )
+})
+
+/** One environment's settings, overlay and all. */
+export const Source = Schema.Struct(sections(ModelSettings))
+export type Source = typeof Source.Type
+
+const Overlay = Schema.Struct(sections(Schema.Struct({
+  ...ModelSettings.fields,
+  deployments: Schema.optionalKey(ModelSettings.fields.deployments)
+})))
+
+/** The whole file, as editors check it; `Settings.decode` checks each overlay laid over the rest. */
+export const File = Schema.Struct({
+  ...sections(ModelSettings),
+  environments: optional(
+    "What differs in an environment, which NODE_ENV names; mappings merge, everything else replaces.",
+    Schema.Struct({
+      development: Schema.optionalKey(Overlay),
+      test: Schema.optionalKey(Overlay),
+      production: Schema.optionalKey(Overlay)
+    })
+  )
+})
+
+/** Objects take no other fields than those they name, as `Settings.decode` refuses them. */
+const closed = (schema: unknown): unknown => {
+  if (Array.isArray(schema)) return schema.map(closed)
+  if (typeof schema !== "object" || schema === null) return schema
+  const inner = Object.fromEntries(Object.entries(schema).map(([key, value]) => [key, closed(value)]))
+  return "properties" in schema ? { ...inner, additionalProperties: false } : inner
+}
+
+/** The file's JSON Schema (draft 2020-12), for editors. */
+export const fileJsonSchema = (): Record<string, unknown> => ({
+  $schema: "https://json-schema.org/draft/2020-12/schema",
+  title: "troupe.yaml",
+  ...closed(Schema.toJsonSchemaDocument(File).schema) as Record<string, unknown>
+})

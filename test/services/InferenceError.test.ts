@@ -1,0 +1,91 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Schema } from "effect"
+import * as InferenceError from "../../src/services/InferenceError.ts"
+
+const cases: ReadonlyArray<readonly [reason: InferenceError.Reason, figures: ReadonlyArray<string>]> = [
+  [new InferenceError.InvalidRequest({ detail: "Expected an integer", path: "messages[0].content" }), [
+    "messages[0].content",
+    "Expected an integer"
+  ]],
+  [new InferenceError.InvalidRequest({ detail: "The body is not JSON" }), ["The body is not JSON"]],
+  [new InferenceError.ModelNotFound({ model: "gpt-x", available: ["tiny-chat", "fake/a"] }), [
+    "\"gpt-x\"",
+    "tiny-chat, fake/a"
+  ]],
+  [new InferenceError.ModelNotFound({ model: "gpt-x", available: [] }), ["\"gpt-x\"", "No model is configured"]],
+  [new InferenceError.ContextLengthExceeded({ model: "tiny-chat", promptTokens: 5000, contextWindow: 4096 }), [
+    "\"tiny-chat\"",
+    "5000",
+    "4096",
+    "Shorten the prompt"
+  ]],
+  [new InferenceError.ModelLoadFailed({ deployment: "tiny-chat#0", detail: "The file ends too early." }), [
+    "\"tiny-chat#0\"",
+    "The file ends too early."
+  ]],
+  [new InferenceError.EngineMissing({ deployment: "tiny-chat#0", packageName: "node-llama-cpp" }), [
+    "\"tiny-chat#0\"",
+    "npm install node-llama-cpp"
+  ]],
+  [new InferenceError.EngineCrashed({ deployment: "tiny-chat#0", detail: "Exit code 134." }), [
+    "\"tiny-chat#0\"",
+    "Exit code 134.",
+    "Try again"
+  ]],
+  [new InferenceError.EngineFailed({ deployment: "tiny-chat#0", detail: "Out of memory." }), [
+    "\"tiny-chat#0\"",
+    "Out of memory."
+  ]]
+]
+
+describe("InferenceError", () => {
+  it("there is a case here for every reason", () => {
+    const tested = new Set(cases.map(([reason]) => reason._tag))
+    assert.strictEqual(tested.size, InferenceError.Reason.members.length)
+  })
+
+  for (const [reason, figures] of cases) {
+    describe(`${reason._tag}, ${figures[0]}`, () => {
+      it("its message carries its figures", () => {
+        for (const figure of figures) assert.include(reason.message, figure)
+      })
+
+      it("its message is one line without a stack", () => {
+        assert.notMatch(reason.message, /[\r\n]/)
+        assert.notMatch(reason.message, /\bat \S+:\d+|\.ts\b|undefined|\[object/)
+      })
+
+      it("the error has its reason's message", () => {
+        assert.strictEqual(InferenceError.make(reason).message, reason.message)
+      })
+
+      it("survives being sent as JSON", () => {
+        const error = InferenceError.make(reason)
+        const Json = Schema.fromJsonString(InferenceError.InferenceError)
+        const received = Schema.decodeSync(Json)(Schema.encodeSync(Json)(error))
+        assert.instanceOf(received, InferenceError.InferenceError)
+        assert.strictEqual(received.reason._tag, reason._tag)
+        assert.strictEqual(received.message, error.message)
+      })
+    })
+  }
+
+  it("a request without a path is told its detail alone", () => {
+    assert.strictEqual(new InferenceError.InvalidRequest({ detail: "No body" }).message, "No body")
+  })
+
+  it.effect("can be caught by its reason", () =>
+    Effect.gen(function*() {
+      const error = InferenceError.make(
+        new InferenceError.ContextLengthExceeded({ model: "tiny-chat", promptTokens: 9, contextWindow: 8 })
+      )
+      const excess = yield* Effect.fail(error).pipe(
+        Effect.catchReason(
+          "InferenceError",
+          "ContextLengthExceeded",
+          (reason) => Effect.succeed(reason.promptTokens - reason.contextWindow)
+        )
+      )
+      assert.strictEqual(excess, 1)
+    }))
+})

@@ -1,0 +1,560 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Duration, Result } from "effect"
+import * as fc from "fast-check"
+import type { DeploymentOptions } from "../../src/services/Model.ts"
+import type { Problem } from "../../src/services/Problem.ts"
+import * as Problems from "../../src/services/Problem.ts"
+import type { Resolved, Surroundings } from "../../src/services/Settings.ts"
+import { decode, environments, SettingsError } from "../../src/services/Settings.ts"
+import { fileJsonSchema } from "../../src/services/SettingsSchema.ts"
+
+const surroundings = (over: Partial<Surroundings> = {}): Surroundings => ({
+  environment: "development",
+  variables: {},
+  resolvePath: (path) => `/folder/${path}`,
+  embedded: { engine: "llama", file: "embedded.gguf" },
+  defaultEngineHost: "process",
+  ...over
+})
+
+const resolved = (file: unknown, over?: Partial<Surroundings>): Resolved =>
+  Result.getOrThrowWith(decode(file, surroundings(over)), (problems) => new Error(problems.map(Problems.format).join()))
+
+const problems = (file: unknown, over?: Partial<Surroundings>): ReadonlyArray<Problem> =>
+  Result.getOrThrowWith(Result.flip(decode(file, surroundings(over))), () => new Error("The file was taken."))
+
+const paths = (file: unknown, over?: Partial<Surroundings>): ReadonlyArray<string> =>
+  problems(file, over).map(({ path }) => path).sort()
+
+const llama = (file = "model.gguf"): DeploymentOptions => ({ engine: "llama", file })
+const fake: DeploymentOptions = { engine: "fake" }
+
+describe("Settings", () => {
+  describe("without a file", () => {
+    it.each([undefined, null, {}])("%j means the defaults", (file) => {
+      const settings = resolved(file)
+      assert.deepStrictEqual(settings.server, {
+        host: "127.0.0.1",
+        port: 3000,
+        shutdownGrace: Duration.seconds(30),
+        maxBodyBytes: 10 * 1024 * 1024
+      })
+      assert.strictEqual(settings.environment, "development")
+      assert.strictEqual(settings.engineHost, "process")
+    })
+
+    it("serves the embedded model as tiny-chat", () => {
+      assert.deepStrictEqual(resolved(undefined).models, [{
+        name: "tiny-chat",
+        deployments: [{
+          id: "tiny-chat#0",
+          model: "tiny-chat",
+          options: { engine: "llama", file: "/folder/embedded.gguf" },
+          idleUnload: Duration.minutes(10),
+          preload: true
+        }]
+      }])
+    })
+
+    it.each([
+      ["development", "Debug"],
+      ["test", "Warn"],
+      ["production", "Info"]
+    ])("in %s prints from level %s", (environment, level) => {
+      const settings = resolved(undefined, { environment })
+      assert.strictEqual(settings.logLevel, level)
+      assert.strictEqual(settings.environment, environment)
+    })
+
+    it("without NODE_ENV is development", () => {
+      assert.strictEqual(resolved(undefined, { environment: undefined }).environment, "development")
+    })
+
+    it("runs engines where the surroundings say", () => {
+      assert.strictEqual(resolved(undefined, { defaultEngineHost: "thread" }).engineHost, "thread")
+    })
+  })
+
+  describe("of a file", () => {
+    it("takes every value from it", () => {
+      const settings = resolved({
+        server: { host: "0.0.0.0", port: 0, shutdownGrace: "5 seconds", maxBodyBytes: 1024 },
+        engines: { host: "thread" },
+        logLevel: "error",
+        models: { chat: { deployments: [llama()], idleUnload: 1500, preload: false } }
+      })
+      assert.deepStrictEqual(settings, {
+        environment: "development",
+        server: { host: "0.0.0.0", port: 0, shutdownGrace: Duration.seconds(5), maxBodyBytes: 1024 },
+        engineHost: "thread",
+        logLevel: "Error",
+        models: [{
+          name: "chat",
+          deployments: [{
+            id: "chat#0",
+            model: "chat",
+            options: { engine: "llama", file: "/folder/model.gguf" },
+            idleUnload: Duration.millis(1500),
+            preload: false
+          }]
+        }]
+      })
+    })
+
+    it("keeps models and deployments in their order, each with an id of its own", () => {
+      const { models } = resolved({
+        models: { b: { deployments: [llama("1"), llama("2")] }, a: { deployments: [llama("3")] } }
+      })
+      assert.deepStrictEqual(
+        models.map(({ deployments, name }) => [name, deployments.map(({ id }) => id)]),
+        [["b", ["b#0", "b#1"]], ["a", ["a#0"]]]
+      )
+    })
+
+    it("makes paths of model files absolute", () => {
+      const { models } = resolved({ models: { a: { deployments: [llama("x/y.gguf")] } } }, {
+        resolvePath: (path) => `/elsewhere/${path}`
+      })
+      assert.deepInclude(models[0]?.deployments[0].options, { file: "/elsewhere/x/y.gguf" })
+    })
+
+    it("serves no tiny-chat beside configured models", () => {
+      assert.deepStrictEqual(
+        resolved({ models: { a: { deployments: [llama()] } } }).models.map(({ name }) => name),
+        ["a"]
+      )
+    })
+
+    it.each([[[]], ["text"], [5], [true]])("that is %j is refused", (file) => {
+      assert.deepStrictEqual(problems(file), [{ path: "", expected: "Expected a mapping" }])
+    })
+  })
+
+  describe("overlays", () => {
+    const file = {
+      server: { host: "0.0.0.0", port: 80 },
+      logLevel: "info",
+      models: { a: { deployments: [llama("one"), llama("two")], preload: false } },
+      environments: {
+        test: { server: { port: 8080 }, logLevel: "error", models: { a: { deployments: [llama("three")] } } },
+        production: { models: { b: { deployments: [llama("four")] } } }
+      }
+    }
+
+    it("mappings merge", () => {
+      const { models, server } = resolved(file, { environment: "test" })
+      assert.deepInclude(server, { host: "0.0.0.0", port: 8080 })
+      assert.isFalse(models[0]?.deployments[0].preload)
+    })
+
+    it("lists are replaced whole", () => {
+      const { models } = resolved(file, { environment: "test" })
+      assert.deepStrictEqual(models[0]?.deployments.map(({ options }) => options), [llama("/folder/three")])
+    })
+
+    it("scalars are replaced", () => {
+      assert.strictEqual(resolved(file, { environment: "test" }).logLevel, "Error")
+    })
+
+    it("new keys are added", () => {
+      const { models } = resolved(file, { environment: "production" })
+      assert.deepStrictEqual(models.map(({ name }) => name), ["a", "b"])
+    })
+
+    it("of other environments change nothing", () => {
+      const { environments: _, ...base } = file
+      assert.deepStrictEqual(resolved(file), resolved(base))
+    })
+
+    it("may leave out what the rest of the file says", () => {
+      const { models } = resolved({
+        models: { a: { deployments: [llama()] } },
+        environments: { development: { models: { a: { idleUnload: "1 minute" } } } }
+      })
+      assert.deepStrictEqual(models[0]?.deployments[0].idleUnload, Duration.minutes(1))
+    })
+  })
+
+  describe("environments", () => {
+    it.each(["staging", "Production", "prod", ""])("NODE_ENV %j is refused", (environment) => {
+      const [problem, ...others] = problems({}, { environment })
+      assert.deepStrictEqual(others, [])
+      assert.strictEqual(problem?.path, "NODE_ENV")
+      for (const known of environments) assert.include(problem?.expected, known)
+    })
+
+    it("an overlay for an unknown one is refused by its path", () => {
+      assert.deepStrictEqual(paths({ environments: { staging: {}, test: {} } }), ["environments.staging"])
+    })
+
+    it("that are not a mapping are refused", () => {
+      assert.deepStrictEqual(paths({ environments: ["test"] }), ["environments"])
+    })
+  })
+
+  describe("problems", () => {
+    it("names every wrong value at once", () => {
+      assert.deepStrictEqual(
+        paths({
+          server: { host: "", port: 65_536, shutdownGrace: "soon", maxBodyBytes: 0, hots: "x" },
+          engines: { host: "moon" },
+          logLevel: "loud",
+          plugins: [],
+          models: {
+            a: { deployments: [] },
+            b: { deployments: [llama(), { engine: "gpu" }] },
+            c: { deployments: [{ engine: "llama" }], idleUnload: {}, preload: "yes" },
+            d: { deployments: [{ engine: "llama", file: "x", slots: 0, replicas: 1.5, colour: "red" }] },
+            e: {},
+            "fake/f": { deployments: [{ engine: "fake", fault: { kind: "smoke", afterTokens: -1 } }] }
+          }
+        }),
+        [
+          "engines.host",
+          "logLevel",
+          "models.a.deployments[0]",
+          "models.b.deployments[1].engine",
+          "models.c.deployments[0].file",
+          "models.c.idleUnload",
+          "models.c.preload",
+          "models.d.deployments[0].colour",
+          "models.d.deployments[0].replicas",
+          "models.d.deployments[0].slots",
+          "models.e.deployments",
+          "models.fake/f.deployments[0].fault.afterTokens",
+          "models.fake/f.deployments[0].fault.kind",
+          "plugins",
+          "server.host",
+          "server.hots",
+          "server.maxBodyBytes",
+          "server.port",
+          "server.shutdownGrace"
+        ]
+      )
+    })
+
+    it("names the engines there are where a deployment has another", () => {
+      const [problem] = problems({ models: { a: { deployments: [{ engine: "gpu" }] } } })
+      assert.deepStrictEqual(problem, {
+        path: "models.a.deployments[0].engine",
+        expected: "Expected \"llama\" or \"fake\""
+      })
+    })
+
+    it("of an overlay are named in it, whichever environment is chosen", () => {
+      const file = {
+        server: { port: 80 },
+        environments: {
+          test: { server: { port: "x", colour: 1 } },
+          production: { models: { a: {} }, logLevel: "loud" }
+        }
+      }
+      for (const environment of environments) {
+        assert.deepStrictEqual(paths(file, { environment }), [
+          "environments.production.logLevel",
+          "environments.production.models.a.deployments",
+          "environments.test.server.colour",
+          "environments.test.server.port"
+        ])
+      }
+    })
+
+    it("of the rest of the file are named once, not once an environment", () => {
+      const file = { server: { port: "x" }, environments: { test: { server: { host: "h" } }, production: {} } }
+      assert.deepStrictEqual(paths(file), ["server.port"])
+    })
+
+    it.each([5, "text", [[]]])("an overlay that is %j is named by its place", (overlay) => {
+      assert.deepStrictEqual(paths({ environments: { production: overlay } }), ["environments.production"])
+    })
+
+    it("are told in lines that begin with the source", () => {
+      const error = new SettingsError({ source: "troupe.yaml", problems: [...problems({ server: { port: "x" } })] })
+      assert.deepStrictEqual(error.message.split("\n"), [
+        "troupe.yaml cannot be used:",
+        "  server.port: Expected number"
+      ])
+    })
+  })
+
+  describe("interpolation", () => {
+    it("puts a variable in the place of its name", () => {
+      const { models, server } = resolved({
+        server: { host: "${HOST}" },
+        models: { a: { deployments: [llama("${FOLDER}/models/${NAME}.gguf")] } }
+      }, { variables: { HOST: "localhost", FOLDER: "data", NAME: "tiny" } })
+      assert.strictEqual(server.host, "localhost")
+      assert.deepInclude(models[0]?.deployments[0].options, { file: "/folder/data/models/tiny.gguf" })
+    })
+
+    it("a value that is one reference has the type of its text", () => {
+      const { models, server } = resolved({
+        server: { port: "${PORT}" },
+        models: { a: { deployments: [llama()], preload: "${PRELOAD}", idleUnload: "${IDLE}" } }
+      }, { variables: { PORT: "8080", PRELOAD: "false", IDLE: "2 minutes" } })
+      assert.strictEqual(server.port, 8080)
+      assert.isFalse(models[0]?.deployments[0].preload)
+      assert.deepStrictEqual(models[0]?.deployments[0].idleUnload, Duration.minutes(2))
+    })
+
+    it("a value that is more than one reference stays a text", () => {
+      const reply = (text: string) =>
+        resolved({ models: { "fake/a": { deployments: [{ engine: "fake", reply: text }] } } }, {
+          variables: { A: "1", B: "2" }
+        }).models[0]?.deployments[0].options
+      assert.deepInclude(reply("${A}.${B}"), { reply: "1.2" })
+      assert.deepInclude(reply("${A}${B}"), { reply: "12" })
+    })
+
+    it("a number that is no number of the right kind is refused by its path", () => {
+      assert.deepStrictEqual(paths({ server: { port: "${PORT}" } }, { variables: { PORT: "80.5" } }), ["server.port"])
+      assert.deepStrictEqual(paths({ server: { port: "${PORT}" } }, { variables: { PORT: "eighty" } }), ["server.port"])
+    })
+
+    it("what a variable holds is not looked at again", () => {
+      const { server } = resolved({ server: { host: "${A}" } }, { variables: { A: "${B}", B: "b" } })
+      assert.strictEqual(server.host, "${B}")
+    })
+
+    it("a variable that is not set is named with the place that needs it", () => {
+      const found = problems({
+        server: { host: "${HOST}" },
+        models: { a: { deployments: [llama("${FOLDER}/a"), llama("b/${NAME}")] } },
+        environments: { development: { logLevel: "${LEVEL}" } }
+      })
+      const missing = found.filter(({ expected }) => expected.includes("environment variable"))
+      assert.deepStrictEqual(missing.map(Problems.format).sort(), [
+        "environments.development.logLevel: Expected the environment variable LEVEL to be set",
+        "models.a.deployments[0].file: Expected the environment variable FOLDER to be set",
+        "models.a.deployments[1].file: Expected the environment variable NAME to be set",
+        "server.host: Expected the environment variable HOST to be set"
+      ])
+    })
+
+    it("a variable that another environment needs may be missing", () => {
+      const file = { environments: { production: { server: { host: "${HOST}", port: "${PORT}" } } } }
+      assert.strictEqual(resolved(file).server.host, "127.0.0.1")
+      assert.includeMembers([...paths(file, { environment: "production" })], [
+        "environments.production.server.host",
+        "environments.production.server.port"
+      ])
+    })
+
+    it("a variable that another environment needs hides no other problem there", () => {
+      const server = { host: "${HOST}", hostname: "x", port: 70_000 }
+      assert.deepStrictEqual(paths({ environments: { production: { server } } }), [
+        "environments.production.server.hostname",
+        "environments.production.server.port"
+      ])
+    })
+
+    it("no problem prints what a variable holds", () => {
+      const places = fc.constantFrom(
+        { server: { port: "${SECRET}", host: "${SECRET}", unknown: "${SECRET}" } },
+        { logLevel: "${SECRET}", models: { a: { deployments: ["${SECRET}"], idleUnload: "${SECRET}" } } },
+        { models: { a: { deployments: [{ engine: "${SECRET}", file: "x" }] } } },
+        { environments: { test: { engines: "${SECRET}" } }, models: "${SECRET}" },
+        { environments: { development: { "${SECRET}": "${SECRET}" } } }
+      )
+      const value = fc.string({ minLength: 6, maxLength: 20, unit: fc.constantFrom("§", "Ж", "7") })
+      fc.assert(fc.property(places, value, (file, value) => {
+        const texts = problems(file, { variables: { SECRET: value } }).map(Problems.format)
+        assert.isAbove(texts.length, 0)
+        assert.notInclude(texts.join("\n"), value)
+      }))
+    })
+  })
+
+  describe("secrets", () => {
+    const word = (alphabet: string, minLength: number, maxLength = minLength + 20) =>
+      fc.string({ unit: fc.constantFrom(...alphabet.split("")), minLength, maxLength })
+    const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+    const capitals = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+    const after = (prefix: string, rest: fc.Arbitrary<string>) => rest.map((text) => prefix + text)
+
+    const keys = fc.oneof(
+      fc.constantFrom("sk-", "pk-", "rk-", "sk-ant-api03-", "sk-proj-").chain((prefix) =>
+        after(prefix, word(`${letters}_-`, 16))
+      ),
+      after("AKIA", word(capitals, 16, 16)),
+      after("ASIA", word(capitals, 16, 16)),
+      after("AIza", word(`${letters}_-`, 30)),
+      fc.constantFrom("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "hf_", "gsk_").chain((prefix) =>
+        after(prefix, word(letters, 20))
+      ),
+      after("glpat-", word(`${letters}_-`, 16)),
+      after("xoxb-", word(`${letters}-`, 10)),
+      fc.tuple(word(letters, 8), word(letters, 8), word(letters, 8)).map((parts) => `eyJ${parts.join(".")}`),
+      after("Bearer ", word(letters, 12)),
+      word(letters, 12).map((text) => `-----BEGIN RSA PRIVATE KEY-----\n${text}\n-----END RSA PRIVATE KEY-----`)
+    ).chain((key) => fc.constantFrom(key, ` ${key}\n`))
+
+    const name = fc.constantFrom(
+      "server",
+      "models",
+      "engines",
+      "host",
+      "file",
+      "deployments",
+      "reply",
+      "token",
+      "x",
+      "y"
+    )
+    const place = fc.array(fc.oneof({ weight: 3, arbitrary: name }, fc.nat({ max: 2 })), { maxLength: 5 }).chain((
+      rest
+    ) =>
+      fc.constantFrom<ReadonlyArray<string | number>>(
+        ["x", ...rest],
+        ["server", ...rest],
+        ["models", "m", ...rest],
+        ["models", "m", "deployments", 0, ...rest],
+        ["environments", "test", "server", ...rest],
+        ["environments", "production", ...rest, "host"]
+      )
+    )
+
+    /** A tree that has nothing but the value in this place. */
+    const treeOf = (path: ReadonlyArray<string | number>, value: unknown): unknown =>
+      path.reduceRight(
+        (inner, key) => typeof key === "number" ? Array.from({ length: key + 1 }, () => inner) : { [key]: inner },
+        value
+      )
+
+    it("a literal that looks like a key is refused by its path and never printed, wherever it stands", () => {
+      fc.assert(
+        fc.property(place, keys, fc.constantFrom(...environments), (path, key, environment) => {
+          const found = problems(treeOf(path, key), { environment })
+          const texts = found.map(Problems.format).join("\n")
+          assert.include(texts, `${Problems.formatPath(path)}: Expected \${NAME}`)
+          assert.notInclude(texts, key.trim())
+          assert.notInclude(new SettingsError({ source: "troupe.yaml", problems: [...found] }).message, key.trim())
+        }),
+        { numRuns: 500 }
+      )
+    })
+
+    it("any text in a field that is named like a secret is refused by its path and never printed", () => {
+      const field = fc.constantFrom(
+        "apiKey",
+        "api_key",
+        "api-key",
+        "API_KEY",
+        "openaiApiKey",
+        "password",
+        "dbPassword",
+        "passphrase",
+        "secret",
+        "client_secret",
+        "credential",
+        "credentials",
+        "authorization",
+        "accessToken",
+        "auth_token",
+        "bearerToken"
+      )
+      const value = fc.string({ minLength: 6, unit: fc.constantFrom("§", "Ж", "7", " ") }).filter((text) =>
+        text.trim().length > 3
+      )
+      fc.assert(fc.property(place, field, value, (rest, field, value) => {
+        const path = [...rest, field]
+        const texts = problems(treeOf(path, value)).map(Problems.format).join("\n")
+        assert.include(texts, `${Problems.formatPath(path)}: Expected \${NAME}`)
+        assert.notInclude(texts, value.trim())
+      }))
+    })
+
+    it("a reference to a variable is no secret", () => {
+      const reply = "${OPENAI_API_KEY}"
+      const { models } = resolved({ models: { "fake/a": { deployments: [{ engine: "fake", reply }] } } }, {
+        variables: { OPENAI_API_KEY: "sk-0123456789abcdef0123" }
+      })
+      assert.deepInclude(models[0]?.deployments[0].options, { reply: "sk-0123456789abcdef0123" })
+    })
+
+    it("a reference with more text in a field named like a secret is refused", () => {
+      const texts = problems({ apiKey: "${PREFIX}-rest-of-it" }, { variables: { PREFIX: "sk" } }).map(Problems.format)
+      assert.isTrue(texts.some((text) => text.startsWith("apiKey: Expected ${NAME}")))
+      assert.notInclude(texts.join("\n"), "rest-of-it")
+    })
+
+    it.each(["models/sk-tiny.gguf", "task-force.gguf", "hf_tiny.gguf", "skeleton", "./a/b.gguf"])(
+      "%s is an ordinary text",
+      (file) => {
+        const { models } = resolved({ models: { a: { deployments: [llama(file)] } } })
+        assert.deepInclude(models[0]?.deployments[0].options, { file: `/folder/${file}` })
+      }
+    )
+  })
+
+  describe("fake deployments", () => {
+    it("are served under a name that begins with fake/", () => {
+      assert.strictEqual(resolved({ models: { "fake/a": { deployments: [fake, fake] } } }).models[0]?.name, "fake/a")
+    })
+
+    it("are refused under any other name", () => {
+      assert.deepStrictEqual(problems({ models: { a: { deployments: [llama(), fake] } } }), [
+        { path: "models.a", expected: "Expected the name fake/a, since it has a fake deployment" }
+      ])
+    })
+
+    it("share their name with no other kind", () => {
+      assert.deepStrictEqual(problems({ models: { "fake/a": { deployments: [fake, llama()] } } }), [
+        { path: "models.fake/a", expected: "Expected only fake deployments under a name that begins with fake/" }
+      ])
+    })
+
+    it("every wrong name is told at once", () => {
+      assert.deepStrictEqual(
+        paths({
+          models: { a: { deployments: [fake] }, b: { deployments: [llama()] }, "fake/c": { deployments: [llama()] } }
+        }),
+        ["models.a", "models.fake/c"]
+      )
+    })
+
+    it("that an overlay brings are named in it", () => {
+      const file = {
+        models: { a: { deployments: [llama()] } },
+        environments: { test: { models: { a: { deployments: [fake] } } } }
+      }
+      assert.deepStrictEqual(paths(file), ["environments.test.models.a"])
+    })
+  })
+
+  describe("JSON Schema", () => {
+    const schema = fileJsonSchema() as {
+      readonly $schema: string
+      readonly type?: string
+      readonly properties?: object
+    }
+    const text = JSON.stringify(schema)
+    const missing = (fields: ReadonlyArray<string>) => fields.filter((field) => !text.includes(`"${field}":{`))
+
+    it("is draft 2020-12, of a mapping with the sections of the file", () => {
+      assert.strictEqual(schema.$schema, "https://json-schema.org/draft/2020-12/schema")
+      assert.strictEqual(schema.type, "object")
+      assert.sameMembers(Object.keys(schema.properties ?? {}), [
+        "server",
+        "engines",
+        "logLevel",
+        "models",
+        "environments"
+      ])
+    })
+
+    it("has the fields of the sections and the environments", () => {
+      assert.deepStrictEqual(missing(["host", "port", "shutdownGrace", "maxBodyBytes", ...environments]), [])
+    })
+
+    it("has the fields of a model and of its deployments", () => {
+      const ofModel = ["deployments", "idleUnload", "preload"]
+      const ofDeployment = ["engine", "file", "contextSize", "threads", "slots", "replicas", "reply", "fault"]
+      assert.deepStrictEqual(missing([...ofModel, ...ofDeployment]), [])
+    })
+
+    it("refers to nothing outside itself", () => {
+      assert.notInclude(text, "$ref")
+    })
+  })
+})
