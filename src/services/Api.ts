@@ -40,6 +40,7 @@ export class Api extends HttpApi.make("troupe")
   .add(HealthGroup)
   .annotateMerge(OpenApi.annotations({
     title: "Troupe",
+    version: "0.1.0",
     description: "An actor runtime for language models. `GET /metrics` is in Prometheus's text format."
   }))
 {}

@@ -34,6 +34,10 @@ export const troupe = (
     cwd: options.cwd ?? tmpdir(),
     env: { ...process.env, NODE_ENV: "test", ...options.env }
   })
+  // A test that fails on the way must not leave a process behind.
+  const kill = () => child.kill("SIGKILL")
+  process.once("exit", kill)
+  child.once("close", () => process.removeListener("exit", kill))
   let stdout = ""
   let stderr = ""
   child.stdout.setEncoding("utf8").on("data", (chunk: string) => {
