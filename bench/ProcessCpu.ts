@@ -1,0 +1,69 @@
+/**
+ * CPU time of a process or of a tree of them, from Linux's `/proc`.
+ *
+ * **Gotchas**
+ *
+ * The kernel counts in ticks, mostly of 10 ms: a measurement should last for hundreds of them.
+ */
+import { execFileSync } from "node:child_process"
+import { existsSync, readdirSync, readFileSync } from "node:fs"
+
+/** Whether this system tells the CPU time of other processes. */
+export const isAvailable: boolean = existsSync("/proc/self/stat")
+
+export const unavailable = "CPU time is not measured here: it is read from /proc, which this system does not have."
+
+const ticksPerSecond = isAvailable ? Number(execFileSync("getconf", ["CLK_TCK"], { encoding: "utf8" })) : 100
+
+interface Stat {
+  readonly parent: number
+  readonly microseconds: number
+}
+
+/** Fields as `man 5 proc_pid_stat` numbers them; the name in parentheses, field 2, may hold anything. */
+const readStat = (pid: number): Stat => {
+  const text = readFileSync(`/proc/${pid}/stat`, "utf8")
+  const fromState = text.slice(text.lastIndexOf(")") + 2).split(" ")
+  const field = (number: number) => Number(fromState[number - 3])
+  return { parent: field(4), microseconds: (field(14) + field(15)) / ticksPerSecond * 1e6 }
+}
+
+/** Of a process with all its threads, µs; user and system time. */
+export const ofProcess = (pid: number): number => isAvailable ? readStat(pid).microseconds : Number.NaN
+
+const readAll = (): ReadonlyMap<number, Stat> => {
+  const stats = new Map<number, Stat>()
+  for (const pid of readdirSync("/proc").map(Number).filter(Number.isInteger)) {
+    try {
+      stats.set(pid, readStat(pid))
+    } catch {
+      // It has ended since the folder was read.
+    }
+  }
+  return stats
+}
+
+/** Of a process and all that descend from it and still run, µs. */
+export const ofTree = (root: number): number => {
+  if (!isAvailable) return Number.NaN
+  const stats = readAll()
+  const belongs = (pid: number): boolean => {
+    const stat = stats.get(pid)
+    return pid === root || (stat !== undefined && belongs(stat.parent))
+  }
+  return [...stats].reduce((sum, [pid, stat]) => sum + (belongs(pid) ? stat.microseconds : 0), 0)
+}
+
+/** CPU time spent while something ran, µs. */
+export interface Spent {
+  readonly process: number
+  readonly tree: number
+}
+
+/** Runs `work` and tells what a process and its tree spent meanwhile. */
+export const during = async <A>(pid: number, work: () => Promise<A>): Promise<readonly [result: A, spent: Spent]> => {
+  const processBefore = ofProcess(pid)
+  const treeBefore = ofTree(pid)
+  const result = await work()
+  return [result, { process: ofProcess(pid) - processBefore, tree: ofTree(pid) - treeBefore }]
+}

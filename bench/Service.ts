@@ -1,0 +1,82 @@
+/** The real service as a child process: `troupe serve` on a free port, over a configuration file of the bench's own. */
+import type { ChildProcess } from "node:child_process"
+import { spawn } from "node:child_process"
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
+import { ended } from "./Child.ts"
+
+/** A service that has loaded its models and listens. */
+export interface Service {
+  readonly pid: number
+  readonly port: number
+}
+
+export interface ServiceOptions {
+  /** The content of `troupe.yaml`. */
+  readonly config: string
+  /** Options of Node, such as `--cpu-prof`. */
+  readonly nodeOptions: ReadonlyArray<string>
+}
+
+const entry = fileURLToPath(new URL("../src/main.ts", import.meta.url))
+
+/** How long the service may take to load its models, ms. */
+const startLimit = 30_000
+/** How long it may take to stop: its own grace of 1 s for requests, 5 s for its engine process, and some, ms. */
+const stopLimit = 10_000
+
+const address = /http:\/\/[\d.]+:(\d+)/
+
+const listeningPort = (child: ChildProcess): Promise<number> =>
+  new Promise((resolve, reject) => {
+    const timer = setTimeout(() => fail(`The service did not start within ${startLimit} ms`), startLimit)
+    const fail = (message: string) => {
+      clearTimeout(timer)
+      reject(new Error(message))
+    }
+    let printed = ""
+    child.stdout!.setEncoding("utf8").on("data", (text: string) => {
+      printed += text
+      const port = address.exec(printed)?.[1]
+      if (port === undefined) return
+      clearTimeout(timer)
+      resolve(Number(port))
+    })
+    child.once("error", (cause) => fail(`The service did not start: ${cause.message}`))
+    child.once("exit", (code, signal) =>
+      fail(`The service ended with ${signal ?? `exit code ${code}`} before it listened`))
+  })
+
+const start = (file: string, nodeOptions: ReadonlyArray<string>): ChildProcess =>
+  spawn(
+    process.execPath,
+    [...nodeOptions, entry, "serve", "--host", "127.0.0.1", "--port", "0", "--config", file],
+    { stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, NODE_ENV: "production" } }
+  )
+
+/** Runs the service beside `use` and stops it in order, however `use` ends. */
+export const withService = async <A>(
+  { config, nodeOptions }: ServiceOptions,
+  use: (service: Service) => Promise<A>
+): Promise<A> => {
+  const folder = mkdtempSync(join(tmpdir(), "troupe-bench-"))
+  const file = join(folder, "troupe.yaml")
+  writeFileSync(file, config)
+  const child = start(file, nodeOptions)
+  const stop = () => {
+    child.kill("SIGTERM")
+    rmSync(folder, { recursive: true, force: true })
+  }
+  // A bench that is stopped in the middle takes its service with it.
+  process.once("exit", stop)
+  try {
+    const port = await listeningPort(child)
+    return await use({ pid: child.pid!, port })
+  } finally {
+    process.off("exit", stop)
+    stop()
+    await ended(child, stopLimit)
+  }
+}

@@ -1,0 +1,110 @@
+/** Process entry: runs the scenarios, prints one table and keeps every figure in `bench/results`. */
+import { mkdir, writeFile } from "node:fs/promises"
+import { constants } from "node:os"
+import { fileURLToPath } from "node:url"
+import { parseArgs } from "node:util"
+import { install } from "./Install.ts"
+import * as Machine from "./Machine.ts"
+import { overhead } from "./Overhead.ts"
+import type { Effort, Outcome, Scenario } from "./Scenario.ts"
+import * as Table from "./Table.ts"
+import { tokens } from "./Tokens.ts"
+
+const scenarios: ReadonlyArray<Scenario> = [tokens, overhead, install]
+
+const fullEffort: Effort = { rounds: 5, roundMs: 2_000, warmUpMs: 2_000 }
+const smokeEffort: Effort = { rounds: 1, roundMs: 300, warmUpMs: 50 }
+
+const usage = `Usage: npm run bench -- [--smoke] [--only <name>] [--profile]
+
+  --smoke    each scenario for about a second: checks that it works, not how fast
+  --only     one scenario: ${scenarios.map(({ name }) => name).join(", ")}
+  --profile  keep CPU profiles of the service in bench/results (which slows it)
+`
+
+const results = fileURLToPath(new URL("results/", import.meta.url))
+
+interface Options {
+  readonly smoke: boolean
+  readonly effort: Effort
+  readonly chosen: ReadonlyArray<Scenario>
+  readonly nodeOptions: ReadonlyArray<string>
+}
+
+const readOptions = (): Options => {
+  const { values } = parseArgs({
+    options: {
+      smoke: { type: "boolean", default: false },
+      only: { type: "string" },
+      profile: { type: "boolean", default: false }
+    }
+  })
+  const chosen = scenarios.filter(({ name }) => values.only === undefined || name === values.only)
+  if (chosen.length === 0) throw new Error(`There is no scenario "${values.only}"`)
+  return {
+    smoke: values.smoke,
+    effort: values.smoke ? smokeEffort : fullEffort,
+    chosen,
+    nodeOptions: values.profile ? ["--cpu-prof", `--cpu-prof-dir=${results}`] : []
+  }
+}
+
+/** How a scenario went; a failed one has no rows. */
+interface Report extends Outcome {
+  readonly name: string
+  readonly failure?: string
+}
+
+const runScenario = async ({ name, run }: Scenario, { effort, nodeOptions }: Options): Promise<Report> => {
+  console.error(`${name} ...`)
+  try {
+    const outcome = await run(effort, nodeOptions)
+    const unsound = outcome.rows.filter((row) => !Table.isSound(row)).map(({ measure }) => measure)
+    return unsound.length === 0
+      ? { name, ...outcome }
+      : { name, ...outcome, failure: `No figure: ${unsound.join("; ")}` }
+  } catch (cause) {
+    return { name, rows: [], notes: [], raw: null, failure: cause instanceof Error ? cause.message : String(cause) }
+  }
+}
+
+const save = async (machine: Machine.Machine, effort: Effort, reports: ReadonlyArray<Report>): Promise<string> => {
+  const date = new Date().toISOString()
+  const name = `${date.replaceAll(":", "-")}.json`
+  await mkdir(results, { recursive: true })
+  await writeFile(`${results}${name}`, `${JSON.stringify({ date, machine, effort, reports }, null, 2)}\n`)
+  return `bench/results/${name}`
+}
+
+const bench = async (options: Options): Promise<void> => {
+  const machine = Machine.describe()
+  const reports: Array<Report> = []
+  for (const scenario of options.chosen) reports.push(await runScenario(scenario, options))
+  const file = await save(machine, options.effort, reports)
+  const failures = reports.flatMap(({ failure, name }) => failure === undefined ? [] : [`FAILED ${name}: ${failure}`])
+  const notes = new Set(reports.flatMap((report) => report.notes))
+  console.log([
+    Table.format(reports.flatMap((report) => report.rows)),
+    "",
+    ...notes,
+    ...(options.smoke ? ["A smoke run: its figures are of cold code and show only that there are some."] : []),
+    Machine.format(machine),
+    `Every figure: ${file}`,
+    ...failures
+  ].join("\n"))
+  if (failures.length > 0) process.exitCode = 1
+}
+
+// Leaving by `exit` lets each scenario's children end with it.
+for (const signal of ["SIGINT", "SIGTERM"] as const) {
+  process.once(signal, () => process.exit(128 + constants.signals[signal]))
+}
+
+let options: Options
+try {
+  options = readOptions()
+} catch (cause) {
+  console.error(`${(cause as Error).message}\n\n${usage}`)
+  process.exit(64)
+}
+await bench(options)
