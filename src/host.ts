@@ -66,7 +66,7 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => {}
 // The parent is gone. SIGKILL, since an ordinary exit in mid-generation would abort with a core dump.
 process.on("disconnect", () => process.kill(process.pid, "SIGKILL"))
 
-process.on("message", (message: ToChild) => {
+const obey = (message: ToChild) => {
   switch (message.type) {
     case "load":
       host = load(message.options)
@@ -79,4 +79,6 @@ process.on("message", (message: ToChild) => {
     case "close":
       void (host?.close() ?? Promise.resolve()).then(() => process.exit(0))
   }
-})
+}
+
+process.on("message", (messages: ReadonlyArray<ToChild>) => messages.forEach(obey))

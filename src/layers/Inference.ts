@@ -6,7 +6,7 @@
  * One span a request, by the OpenTelemetry GenAI conventions, from the request to its last token. All of its
  * bookkeeping is in one finalizer, so it is done however the request ends.
  */
-import { Cause, Clock, Effect, Exit, Layer, Random, Stream } from "effect"
+import { Cause, Clock, Effect, Exit, Layer, Random, Scope, Stream } from "effect"
 import type { Span } from "effect/Tracer"
 import type { Generation } from "../services/Engine.ts"
 import type { Answer, Event, Request } from "../services/Inference.ts"
@@ -99,7 +99,7 @@ export const layer = Layer.effect(
       const progress: Progress = { tokens: 0, finish: undefined }
       const started = yield* Clock.currentTimeMillis
       yield* metrics.begin(request.model)
-      yield* Effect.addFinalizer((exit) =>
+      const settle = (exit: Exit.Exit<unknown, unknown>) =>
         Effect.flatMap(Clock.currentTimeMillis, (now) => {
           annotate(span, endAttributes(exit, progress))
           return metrics.end({
@@ -109,7 +109,8 @@ export const layer = Layer.effect(
             end: endOf(exit, progress)
           })
         })
-      )
+      // Not `Effect.addFinalizer`, which copies the whole context for a finalizer that needs none of it.
+      yield* Scope.addFinalizerExit(yield* Effect.scope, settle)
       const generation = yield* withDefaults(request)
       const engine = yield* models.borrow(route.deployment)
       return { route, events: Stream.mapArray(engine.generate(generation), count(progress)) }

@@ -161,7 +161,7 @@ export interface HostOptions {
   readonly replicas: number
 }
 
-/** From the service to the child process that holds a pool. */
+/** From the service to the child process that holds a pool; one message carries all of a turn. */
 export type ToChild =
   /** The first message: what to load. */
   | { readonly type: "load"; readonly options: HostOptions }
@@ -173,8 +173,8 @@ export type ToChild =
 export type FromChild =
   | { readonly type: "ready"; readonly description: EngineDescription }
   | { readonly type: "load_failed"; readonly failure: EngineFailure }
-  /** Everything that happened to every job in one turn of the child's event loop. */
   | { readonly type: "memory"; readonly residentBytes: number }
+  /** Everything that happened to every job in one turn of the child's event loop. */
   | { readonly type: "events"; readonly jobs: ReadonlyArray<readonly [id: number, events: ReadonlyArray<JobEvent>]> }
 
 /** An `EngineFailure` out of anything thrown. */

@@ -12,6 +12,11 @@ import { failureFrom } from "../services/EngineProtocol.ts"
 import { makeStopMatcher } from "./StopMatcher.ts"
 import { makeTextJoiner } from "./TextJoiner.ts"
 
+/** How long text may wait for more: below what a reader sees, above what a small model needs for a token. */
+const holdMs = 5
+const mostTokensHeld = 10
+const mostCharactersHeld = 100
+
 /** What arrives at a thread through Piscina. */
 export interface JobTask {
   readonly port: MessagePort
@@ -43,9 +48,9 @@ const makeControl = (port: MessagePort, window: number) => {
     spend: (tokens: number) => {
       credit -= tokens
     },
-    /** Waits until the consumer has room or is gone. */
-    async room() {
-      while (credit <= 0 && !cancelled) {
+    /** Waits until the consumer has room for one more than these, or is gone. */
+    async room(unsent: number) {
+      while (credit <= unsent && !cancelled) {
         await new Promise<void>((resolve) => {
           wake = resolve
         })
@@ -58,21 +63,45 @@ type Control = ReturnType<typeof makeControl>
 
 const cancelled: JobEvent = { type: "cancelled" }
 
-/** Sends text on with the tokens that made it, and counts them. */
+/**
+ * Sends text on with the tokens that made it, and counts them.
+ *
+ * The first text leaves at once, and so does every other unless the last one left a moment ago: an engine that is
+ * faster than that would spend more on messages than on tokens.
+ */
 const makeSender = (control: Control, emit: (event: JobEvent) => void) => {
-  let unsent = 0
   const counted = { tokens: 0 }
+  let unsent = 0
+  let held = ""
+  let lastSent = Number.NEGATIVE_INFINITY
+  let timer: NodeJS.Timeout | undefined
+
+  const flush = () => {
+    clearTimeout(timer)
+    timer = undefined
+    if (held === "") return
+    control.spend(unsent)
+    emit({ type: "tokens", text: held, count: unsent })
+    held = ""
+    unsent = 0
+    lastSent = performance.now()
+  }
   return {
     counted,
     count() {
       counted.tokens++
       unsent++
     },
+    /** Tokens that wait to be sent count against the window too. */
+    unsent: () => unsent,
+    flush,
     send(text: string) {
-      if (text === "") return
-      control.spend(unsent)
-      emit({ type: "tokens", text, count: unsent })
-      unsent = 0
+      held += text
+      if (held === "") return
+      if (unsent >= mostTokensHeld || held.length >= mostCharactersHeld) return flush()
+      const wait = lastSent + holdMs - performance.now()
+      if (wait <= 0) return flush()
+      timer ??= setTimeout(flush, wait)
     }
   }
 }
@@ -95,21 +124,24 @@ const stream = async <Token>(
 
   let reason: FinishReason = "stop"
   for await (const token of tokens) {
-    if (control.isCancelled()) return cancelled
+    if (control.isCancelled()) break
     sender.count()
     const { stopped, text } = stops.push(joiner.push(token))
     sender.send(text)
-    if (stopped) return finished("stop")
+    if (stopped) {
+      sender.flush()
+      return finished("stop")
+    }
     if (sender.counted.tokens >= limit) {
       reason = "length"
       break
     }
-    await control.room()
+    await control.room(sender.unsent())
   }
-  if (control.isCancelled()) return cancelled
   const { stopped, text } = stops.push(joiner.flush())
   sender.send(stopped ? text : text + stops.flush())
-  return finished(stopped ? "stop" : reason)
+  sender.flush()
+  return control.isCancelled() ? cancelled : finished(stopped ? "stop" : reason)
 }
 
 /**

@@ -12,7 +12,15 @@
  * where the window ends, since going on would shift the context silently. Ending this thread while it evaluates
  * aborts the process: jobs are cancelled between tokens, and the host waits for them.
  */
-import type { ChatHistoryItem, ChatWrapper, Llama, LlamaContextSequence, LlamaModel, Token } from "node-llama-cpp"
+import type {
+  ChatHistoryItem,
+  ChatWrapper,
+  Llama,
+  LlamaContext,
+  LlamaContextSequence,
+  LlamaModel,
+  Token
+} from "node-llama-cpp"
 import { access, stat } from "node:fs/promises"
 import { setImmediate } from "node:timers/promises"
 import { workerData } from "node:worker_threads"
@@ -28,6 +36,7 @@ import type { Generation, JobTask } from "./JobRunner.ts"
 import { runJob } from "./JobRunner.ts"
 
 type Library = typeof import("node-llama-cpp")
+type Sample = (...args: Array<unknown>) => Promise<unknown>
 
 const spec = workerData as LlamaSpec
 /** Tokens a slot gets when nobody says how many, since a model's own window may need more memory than there is. */
@@ -69,6 +78,27 @@ const chatWrapperOf = (library: Library, model: LlamaModel): ChatWrapper => {
   } catch {
     return library.resolveChatWrapper(model)
   }
+}
+
+/**
+ * Samples one sequence at a time. The library samples all sequences of a batch at once on libuv's threads, from one
+ * context that llama.cpp does not make safe for that: answers then mix. One thread in the pool is order enough.
+ */
+const serialiseSampling = (context: LlamaContext): void => {
+  if (process.env["UV_THREADPOOL_SIZE"] === "1") return
+  const native = (context as unknown as { readonly _ctx?: { sampleToken?: Sample } })._ctx
+  const sample = native?.sampleToken
+  if (native === undefined || sample === undefined) {
+    return refuse({ kind: "load_failed", message: "This version of node-llama-cpp is not the one that Troupe pins." })
+  }
+  let last: Promise<unknown> = Promise.resolve()
+  Object.defineProperty(native, "sampleToken", {
+    value: (...args: Array<unknown>) => {
+      const next = last.then(() => sample.apply(native, args))
+      last = next.catch(() => {})
+      return next
+    }
+  })
 }
 
 const historyOf = (messages: ReadonlyArray<ChatMessage>): Array<ChatHistoryItem> => [
@@ -119,6 +149,7 @@ const load = async () => {
     threads: spec.threads,
     batchSize: Math.min(contextSize * spec.slots, largestBatch)
   })
+  serialiseSampling(context)
   const { general } = model.fileInfo.metadata
   const description: EngineDescription = {
     engine: "llama",
@@ -152,6 +183,35 @@ const endTokensOf = (model: LlamaModel, triggers: ReturnType<ChatWrapper["genera
       .filter((token): token is Token => token !== undefined && model.isSpecialToken(token))
   )
 
+/**
+ * Runs work that needs the context to itself, while every generation waits at its next token.
+ *
+ * The library computes batches under the context's lock for as long as any token is asked for, so without this a
+ * newcomer would wait until all others have finished.
+ */
+const makeInterlude = () => {
+  let waiting = 0
+  let over = Promise.withResolvers<void>()
+  return {
+    async run(work: () => Promise<void>) {
+      waiting++
+      try {
+        await work()
+      } finally {
+        waiting--
+        if (waiting === 0) {
+          over.resolve()
+          over = Promise.withResolvers()
+        }
+      }
+    },
+    /** Resolves when no one needs the context to itself. */
+    pause: (): Promise<void> | undefined => waiting === 0 ? undefined : over.promise
+  }
+}
+
+const interlude = makeInterlude()
+
 async function* evaluate(
   model: LlamaModel,
   sequence: LlamaContextSequence,
@@ -159,7 +219,7 @@ async function* evaluate(
   endTokens: ReadonlySet<Token>,
   { sampling }: GenerateJob
 ): AsyncGenerator<Token, void, undefined> {
-  await sequence.clearHistory()
+  if (sequence.nextTokenIndex > 0) await interlude.run(() => sequence.clearHistory())
   const tokens = sequence.evaluate(prompt, {
     temperature: sampling.temperature,
     topP: sampling.topP,
@@ -171,6 +231,7 @@ async function* evaluate(
   for await (const token of tokens) {
     if (model.isEogToken(token) || endTokens.has(token)) return
     yield token
+    await interlude.pause()
   }
 }
 

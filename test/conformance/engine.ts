@@ -108,6 +108,18 @@ export const engineConformance = (subject: Subject) => {
         assert.strictEqual(crowd[1]?.text, answer)
       }))
 
+    test("does not mix the answers of jobs that begin and end beside each other", (engine) =>
+      Effect.gen(function*() {
+        const { text } = yield* collect(engine.generate(ask(subject.long)))
+        const caller = (index: number) =>
+          Effect.andThen(
+            Effect.sleep(index * 7),
+            Effect.replicateEffect(collect(engine.generate(ask(subject.long))), 6)
+          )
+        const answers = yield* Effect.forEach([0, 1, 2, 3, 4, 5], caller, { concurrency: "unbounded" })
+        assert.deepStrictEqual(new Set(answers.flat().map((one) => one.text)), new Set([text]))
+      }))
+
     test("ends at maxTokens with length and exactly that many tokens", (engine) =>
       Effect.gen(function*() {
         const { finish } = yield* collect(engine.generate(ask(subject.long, { maxTokens: 5 })))

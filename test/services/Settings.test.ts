@@ -166,6 +166,14 @@ describe("Settings", () => {
       assert.deepStrictEqual(resolved(file), resolved(base))
     })
 
+    it.each(["toString", "constructor", "a.b", "a/b", "0"])("leave a model named %s alone", (name) => {
+      const { models } = resolved({
+        models: { [name]: { deployments: [llama()] } },
+        environments: { development: { models: { other: { deployments: [llama()] } } } }
+      })
+      assert.deepStrictEqual(models.map(({ name }) => name), [name, "other"])
+    })
+
     it("may leave out what the rest of the file says", () => {
       const { models } = resolved({
         models: { a: { deployments: [llama()] } },
@@ -230,6 +238,13 @@ describe("Settings", () => {
           "server.port",
           "server.shutdownGrace"
         ]
+      )
+    })
+
+    it("of time that runs backwards are named", () => {
+      assert.deepStrictEqual(
+        paths({ server: { shutdownGrace: -1 }, models: { a: { deployments: [llama()], idleUnload: "-5 minutes" } } }),
+        ["models.a.idleUnload", "server.shutdownGrace"]
       )
     })
 
@@ -511,6 +526,14 @@ describe("Settings", () => {
         }),
         ["models.a", "models.fake/c"]
       )
+    })
+
+    it("that the rest of the file brings are named there, whatever overlays say of the model", () => {
+      const file = {
+        models: { a: { deployments: [fake] } },
+        environments: { test: { models: { a: { preload: false } } } }
+      }
+      assert.deepStrictEqual(paths(file), ["models.a"])
     })
 
     it("that an overlay brings are named in it", () => {

@@ -5,6 +5,7 @@ import { describe, it } from "vitest"
 import type { GenerateJob, JobEvent } from "../../src/services/EngineProtocol.ts"
 import { isTerminal } from "../../src/services/EngineProtocol.ts"
 import { runJob } from "../../src/workers/JobRunner.ts"
+import { until } from "../support/Service.ts"
 
 const jobOf = (options: Partial<GenerateJob> = {}): GenerateJob => ({
   messages: [{ role: "user", content: "" }],
@@ -64,15 +65,28 @@ describe("runJob", () => {
 
   it("never runs further ahead of its consumer than the window, and goes on when granted", async () => {
     const { ended, events, port, state } = start("x".repeat(100), jobOf({ window: 8 }))
+    const sent = (length: number) => until(() => textOf(events).length >= length ? true : undefined)
+    await sent(8)
     await turns(300)
     assert.strictEqual(textOf(events).length, 8)
-    assert.isAtMost(state.produced, 8)
+    assert.strictEqual(state.produced, 8)
     port.postMessage({ type: "grant", tokens: 5 })
+    await sent(13)
     await turns(300)
     assert.strictEqual(textOf(events).length, 13)
     port.postMessage({ type: "grant", tokens: 1000 })
     await ended
     assert.strictEqual(textOf(events).length, 100)
+  })
+
+  it("sends the first text at once, and later texts together when they come fast", async () => {
+    const { ended, events } = start("x".repeat(1000), jobOf())
+    await ended
+    const counts = events.flatMap((event) => event.type === "tokens" ? [event.count] : [])
+    assert.strictEqual(counts[0], 1)
+    assert.isBelow(counts.length, 1000)
+    assert.isAtMost(Math.max(...counts), 10)
+    assert.strictEqual(counts.reduce((sum, count) => sum + count, 0), 1000)
   })
 
   it("stops within one token of a cancellation, and says so last", async () => {

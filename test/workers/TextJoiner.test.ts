@@ -126,6 +126,13 @@ describe("TextJoiner", () => {
     })
   })
 
+  it("flushes only what it has not pushed", () => {
+    assert.deepStrictEqual(join([bytesOf(0xff), bytesOf(0xf0), bytesOf(0x9f)]), {
+      pushed: ["", replacement, ""],
+      flushed: replacement
+    })
+  })
+
   it("flushes nothing twice", () => {
     const joiner = makeTextJoiner<Uint8Array>(decodeBytes)
     joiner.push(bytesOf(0xf0))

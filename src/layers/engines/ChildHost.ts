@@ -104,13 +104,25 @@ const watch = (child: ChildProcess) => {
   return { jobs, state, ready: ready.promise, exited: exited.promise }
 }
 
+/** Sends everything that was said in one turn of the event loop in one message. */
+const makeOutbox = (child: ChildProcess) => {
+  let turn: Array<ToChild> = []
+  return (message: ToChild) => {
+    turn.push(message)
+    if (turn.length > 1) return
+    setImmediate(() => {
+      const messages = turn
+      turn = []
+      if (child.connected) child.send(messages)
+    })
+  }
+}
+
 /** Starts a child process that holds a pool of engine threads. */
 export const makeChildHost = (options: HostOptions): EngineHost => {
   const child = spawnChild(options)
   const { exited, jobs, ready, state } = watch(child)
-  const post = (message: ToChild) => {
-    if (child.connected) child.send(message)
-  }
+  const post = makeOutbox(child)
   post({ type: "load", options })
 
   return {

@@ -6,7 +6,7 @@
  * A job waits for a slot here, not in the pool, so that a caller who leaves gives up his place at once. A slot goes
  * back when the engine has let go of the job, which may be a token after its caller has left.
  */
-import { Cause, Effect, Queue, Semaphore, Stream } from "effect"
+import { Cause, Effect, Queue, Scope, Semaphore, Stream } from "effect"
 import type { Engine, Generation } from "../../services/Engine.ts"
 import type {
   EngineDescription,
@@ -100,11 +100,11 @@ export const make = (
       slots.giveUnsafe()
     })
     const send = host.start({ ...generation, window: Policies.streamWindow }, (events) => events.forEach(onEvent))
-    yield* Effect.addFinalizer(() =>
-      Effect.sync(() => {
-        if (live) send({ type: "cancel" })
-      })
-    )
+    const cancel = Effect.sync(() => {
+      if (live) send({ type: "cancel" })
+    })
+    // Not `Effect.addFinalizer`, which copies the whole context for a finalizer that needs none of it.
+    yield* Scope.addFinalizer(yield* Effect.scope, cancel)
     return { queue, send }
   })
 
