@@ -101,15 +101,21 @@ const streamPart = (event: Event): Response.StreamPartEncoded =>
     ? { type: "text-delta", id: textId, delta: event.text }
     : finishPart(event.reason, event.usage)
 
-/** The model's events with the marks that begin and end a text. */
+/** The model's events with the marks that begin and end a text; what came together stays together. */
 const streamParts = (
   events: Stream.Stream<Event, InferenceError>
 ): Stream.Stream<Response.StreamPartEncoded, InferenceError> =>
   Stream.make<[Response.StreamPartEncoded]>({ type: "text-start", id: textId }).pipe(
-    Stream.concat(Stream.flatMap(events, (event) =>
-      event.type === "text"
-        ? Stream.succeed(streamPart(event))
-        : Stream.make<Array<Response.StreamPartEncoded>>({ type: "text-end", id: textId }, streamPart(event))))
+    Stream.concat(
+      Stream.mapArray(
+        events,
+        (some) =>
+          Arr.flatMap(some, (event): Arr.NonEmptyArray<Response.StreamPartEncoded> =>
+            event.type === "text"
+              ? [streamPart(event)]
+              : [{ type: "text-end", id: textId }, streamPart(event)])
+      )
+    )
   )
 
 /** `LanguageModel` over `Inference`. */

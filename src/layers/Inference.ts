@@ -6,15 +6,17 @@
  * One span a request, by the OpenTelemetry GenAI conventions, from the request to its last token. All of its
  * bookkeeping is in one finalizer, so it is done however the request ends.
  */
-import { Cause, Clock, Effect, Exit, Layer, Random, Scope, Stream } from "effect"
+import { Cause, Clock, Effect, Exit, Layer, Random, Result, Schema, Scope, Stream } from "effect"
 import type { Span } from "effect/Tracer"
 import type { Generation } from "../services/Engine.ts"
 import type { Answer, Event, Request } from "../services/Inference.ts"
-import { Inference, maxSeed } from "../services/Inference.ts"
+import { Inference, maxSeed, Request as RequestSchema } from "../services/Inference.ts"
 import type { InferenceError } from "../services/InferenceError.ts"
+import { EngineFailed, InvalidRequest, make } from "../services/InferenceError.ts"
 import { Metrics } from "../services/Metrics.ts"
 import type { Outcome } from "../services/Metrics.ts"
 import { Models } from "../services/Models.ts"
+import * as Problems from "../services/Problem.ts"
 import type { Route } from "../services/Selector.ts"
 import { Selector } from "../services/Selector.ts"
 
@@ -82,6 +84,25 @@ const count = (progress: Progress) => <Events extends ReadonlyArray<Event>>(even
   return events
 }
 
+const decodeRequest = Schema.decodeUnknownResult(RequestSchema, { errors: "all" })
+
+/** Types cannot tell a temperature of 9, nor stop a program without them. */
+const check = (request: Request): Effect.Effect<void, InferenceError> => {
+  const decoded = decodeRequest(request)
+  if (Result.isSuccess(decoded)) return Effect.void
+  const [first, ...others] = Problems.fromSchemaError(decoded.failure)
+  const detail = [first!.expected, ...others.map(Problems.format)].join("; ")
+  return Effect.fail(make(new InvalidRequest({ detail, ...(first!.path === "" ? {} : { path: first!.path }) })))
+}
+
+/** An engine's stream that just ends is not an answer. */
+const mustHaveFinished = ({ deployment }: Route, progress: Progress): Stream.Stream<never, InferenceError> =>
+  Stream.suspend(() =>
+    progress.finish === undefined
+      ? Stream.fail(make(new EngineFailed({ deployment: deployment.id, detail: "Its answer broke off." })))
+      : Stream.empty
+  )
+
 export const layer = Layer.effect(
   Inference,
   Effect.gen(function*() {
@@ -91,6 +112,7 @@ export const layer = Layer.effect(
 
     /** The route and its stream; the scope's end settles the request. */
     const open = Effect.fnUntraced(function*(request: Request) {
+      yield* check(request)
       const route = yield* selector.route(request)
       const span = yield* Effect.makeSpanScoped(`chat ${request.model}`, {
         kind: "internal",
@@ -113,7 +135,8 @@ export const layer = Layer.effect(
       yield* Scope.addFinalizerExit(yield* Effect.scope, settle)
       const generation = yield* withDefaults(request)
       const engine = yield* models.borrow(route.deployment)
-      return { route, events: Stream.mapArray(engine.generate(generation), count(progress)) }
+      const events = Stream.mapArray(engine.generate(generation), count(progress))
+      return { route, events: Stream.concat(events, mustHaveFinished(route, progress)) }
     })
 
     const generate = Effect.fnUntraced(function*(request: Request) {

@@ -7,10 +7,11 @@
  * supervisor is one fiber: start the engine, hand it to whoever waits, wait until it crashes, begin again by
  * `Policies.restart`.
  */
-import { Clock, Deferred, Duration, Effect, Layer, RcMap } from "effect"
+import { Cause, Clock, Deferred, Duration, Effect, Fiber, Layer, Option, RcMap } from "effect"
 import type { Engine } from "../services/Engine.ts"
 import { Engines } from "../services/Engine.ts"
 import type { InferenceError } from "../services/InferenceError.ts"
+import * as InferenceErrors from "../services/InferenceError.ts"
 import type { Deployment } from "../services/Model.ts"
 import type { State, Status } from "../services/Models.ts"
 import { Models } from "../services/Models.ts"
@@ -23,54 +24,82 @@ interface Actor {
   /** The engine, or the next one while it is being started. */
   engine: Deferred.Deferred<Engine, InferenceError>
   current: Engine | undefined
+  /** The engine that crashed last had run for `Policies.stableAfter`. */
+  ranWell: boolean
+  /** Borrowers that wait for the engine. */
+  waiting: number
 }
 
-/** Runs one engine until it crashes; fails always. */
-const runEngine = Effect.fnUntraced(
-  function*(actor: Actor) {
-    const engines = yield* Engines
-    actor.state = "loading"
-    const started = yield* Clock.currentTimeMillis
-    const engine = yield* engines.start(actor.deployment)
-    const ready = yield* Clock.currentTimeMillis
-    yield* Effect.logDebug(`${actor.deployment.id} is loaded after ${ready - started} ms.`)
-    actor.state = "ready"
-    actor.current = engine
-    yield* Deferred.succeed(actor.engine, engine)
-    return yield* engine.crashed
-  },
-  Effect.scoped,
-  (effect, actor) =>
-    Effect.tapError(effect, (error) =>
-      Effect.suspend(() => {
-        if (actor.state === "ready") actor.engine = Deferred.makeUnsafe()
-        actor.state = "loading"
-        actor.current = undefined
-        actor.lastFailure = error.message
-        // A failure to load is told to whoever asked for the model; a crash may have no one to tell.
-        return error.reason._tag === "EngineCrashed" ? Effect.logWarning(error.message) : Effect.void
-      }))
-)
+const makeActor = (deployment: Deployment): Actor => ({
+  deployment,
+  state: "loading",
+  lastFailure: undefined,
+  engine: Deferred.makeUnsafe(),
+  current: undefined,
+  ranWell: false,
+  waiting: 0
+})
 
-/** An engine that ran well for a while is started again as if it never crashed before. */
-const supervise = (actor: Actor) =>
-  Effect.suspend(() => {
-    let since = 0
-    const stable = Clock.currentTimeMillis.pipe(
-      Effect.map((now) => now - since >= Duration.toMillis(Policies.stableAfter))
-    )
-    const once = Effect.andThen(
-      Effect.map(Clock.currentTimeMillis, (now) => {
-        since = now
-      }),
-      runEngine(actor)
-    )
-    return once.pipe(
-      Effect.catch((error) => Effect.flatMap(stable, (reset) => reset ? Effect.void : Effect.fail(error))),
-      Effect.retry(Policies.restart),
-      Effect.forever
-    )
+/** A crash, noted before the engine's scope closes: from here on borrowers wait for the next engine. */
+const noteCrash = (actor: Actor, ready: number) => (error: InferenceError) =>
+  Effect.flatMap(Clock.currentTimeMillis, (now) => {
+    actor.ranWell = now - ready >= Duration.toMillis(Policies.stableAfter)
+    actor.state = "loading"
+    actor.engine = Deferred.makeUnsafe()
+    actor.current = undefined
+    return Effect.logWarning(error.message)
   })
+
+/** Runs one engine until it crashes; never succeeds. */
+const runEngine = Effect.fnUntraced(function*(actor: Actor) {
+  const engines = yield* Engines
+  actor.state = "loading"
+  actor.ranWell = false
+  const started = yield* Clock.currentTimeMillis
+  const engine = yield* engines.start(actor.deployment)
+  const ready = yield* Clock.currentTimeMillis
+  yield* Effect.logDebug(`${actor.deployment.id} is loaded after ${ready - started} ms.`)
+  actor.state = "ready"
+  actor.current = engine
+  yield* Deferred.succeed(actor.engine, engine)
+  return yield* Effect.tapError(engine.crashed, noteCrash(actor, ready))
+}, Effect.scoped)
+
+/** Keeps an engine running; fails when it cannot be loaded or the restarts are used up. */
+const supervise = (actor: Actor) =>
+  runEngine(actor).pipe(
+    Effect.tapError((error) =>
+      Effect.sync(() => {
+        actor.lastFailure = error.message
+      })
+    ),
+    // An engine that ran well is started again as if it never crashed before.
+    Effect.catch((error) => actor.ranWell ? Effect.void : Effect.fail(error)),
+    Effect.retry(Policies.restart),
+    Effect.forever
+  )
+
+/** Why the supervisor has given up, of which an error nobody foresaw is a reason too. */
+const givenUp = ({ deployment }: Actor, cause: Cause.Cause<InferenceErrors.InferenceError>) =>
+  Option.getOrElse(Cause.findErrorOption(cause), () =>
+    InferenceErrors.make(
+      new InferenceErrors.EngineFailed({
+        deployment: deployment.id,
+        detail: String(Cause.squash(cause)).split("\n")[0]!
+      })
+    ))
+
+/** Waits for the engine; the last to leave before it is there abandons it. */
+const awaitEngine = (actor: Actor, abandon: Effect.Effect<void>) =>
+  Effect.suspend(() => {
+    actor.waiting++
+    return Deferred.await(actor.engine)
+  }).pipe(
+    Effect.ensuring(Effect.sync(() => actor.waiting--)),
+    Effect.onInterrupt(() =>
+      Effect.suspend(() => actor.waiting === 0 && actor.current === undefined ? abandon : Effect.void)
+    )
+  )
 
 const statusOf = (id: string, actor: Actor | undefined): Effect.Effect<Status> =>
   Effect.map(actor?.current?.load ?? Effect.succeed({ running: 0, queued: 0, memoryBytes: 0 }), (load) => ({
@@ -84,33 +113,30 @@ export const layer = Layer.effect(
   Models,
   Effect.gen(function*() {
     const house = yield* Effect.scope
+    const context = yield* Effect.context<Engines>()
     const actors = new Map<string, Actor>()
     const deployments = new Map<string, Deployment>()
 
+    /** Fails who waits; the next borrower begins anew. */
+    const giveUp = (id: string, actor: Actor) => (cause: Cause.Cause<InferenceError>) => {
+      if (Cause.hasInterruptsOnly(cause)) return Effect.void
+      const error = givenUp(actor, cause)
+      actor.state = "failed"
+      actor.lastFailure = error.message
+      // Not on the supervisor's fiber, which the actor's end interrupts.
+      return Effect.forkIn(Effect.andThen(RcMap.invalidate(map, id), Deferred.fail(actor.engine, error)), house)
+    }
+
     const lookup = Effect.fnUntraced(function*(id: string) {
-      const deployment = deployments.get(id)!
-      const actor: Actor = {
-        deployment,
-        state: "loading",
-        lastFailure: undefined,
-        engine: Deferred.makeUnsafe(),
-        current: undefined
-      }
+      const actor = makeActor(deployments.get(id)!)
       actors.set(id, actor)
       yield* Effect.addFinalizer(() => {
         if (actors.get(id) === actor && actor.state !== "failed") actors.delete(id)
         return actor.state === "ready" ? Effect.logDebug(`${id} is unloaded.`) : Effect.void
       })
-      yield* supervise(actor).pipe(
-        Effect.catch((error) =>
-          Effect.suspend(() => {
-            actor.state = "failed"
-            actor.lastFailure = error.message
-            // The next borrower after those who wait begins anew. Not on this fiber, which the actor's end interrupts.
-            return Effect.andThen(Deferred.fail(actor.engine, error), Effect.forkIn(RcMap.invalidate(map, id), house))
-          })
-        ),
-        Effect.forkScoped
+      // In the house's context: the supervisor's logs are not part of the request that happened to come first.
+      Effect.runForkWith(context)(Effect.catchCause(supervise(actor), giveUp(id, actor))).pipe(
+        Fiber.runIn(yield* Effect.scope)
       )
       return actor
     })
@@ -123,7 +149,11 @@ export const layer = Layer.effect(
     const borrow = Effect.fnUntraced(function*(deployment: Deployment) {
       deployments.set(deployment.id, deployment)
       const actor = yield* RcMap.get(map, deployment.id)
-      return yield* Deferred.await(actor.engine)
+      if (actor.current !== undefined) return actor.current
+      const abandon = Effect.suspend(() =>
+        actors.get(deployment.id) === actor ? RcMap.invalidate(map, deployment.id) : Effect.void
+      )
+      return yield* awaitEngine(actor, abandon)
     })
 
     return Models.of({

@@ -38,7 +38,9 @@ const read = (file: string, required: boolean): Effect.Effect<string, SettingsEr
 const parse = (file: string, text: string): Effect.Effect<unknown, SettingsError> =>
   Effect.try({
     try: () => Yaml.parse(text),
-    catch: (cause) => unusable(file, `Not YAML: ${(cause as Error).message}`)
+    // An alias's name may be a secret that begins with an asterisk; no other message holds a value.
+    catch: (cause) =>
+      unusable(file, `Not YAML: ${(cause as Error).message.replace(/'\*.*'/, "(its name is not shown)")}`)
   })
 
 const surroundings = (folder: string, engineHost: "process" | "thread"): Surroundings => ({

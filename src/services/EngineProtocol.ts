@@ -177,11 +177,11 @@ export type FromChild =
   /** Everything that happened to every job in one turn of the child's event loop. */
   | { readonly type: "events"; readonly jobs: ReadonlyArray<readonly [id: number, events: ReadonlyArray<JobEvent>]> }
 
-/** An `EngineFailure` out of anything thrown. */
+/** An `EngineFailure` out of anything thrown; of a message, its first line. */
 export const failureFrom = (cause: unknown, kind: "load_failed" | "crashed" | "failed"): EngineFailure =>
   typeof cause === "object" && cause !== null && "kind" in cause
     ? cause as EngineFailure
-    : { kind, message: cause instanceof Error ? cause.message : String(cause) }
+    : { kind, message: (cause instanceof Error ? cause.message : String(cause)).split("\n")[0]! }
 
 /** Whether an event is a job's last. */
 export const isTerminal = (event: JobEvent): boolean => event.type !== "tokens"

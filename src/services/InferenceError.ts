@@ -79,7 +79,7 @@ export class EngineCrashed extends Schema.TaggedError<EngineCrashed>()("EngineCr
   detail: Schema.String
 }) {
   override get message(): string {
-    return `The engine of "${this.deployment}" crashed and is being restarted. ${this.detail} Try again.`
+    return `The engine of "${this.deployment}" crashed. ${this.detail} Try again.`
   }
 }
 

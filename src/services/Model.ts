@@ -15,7 +15,11 @@ const Count = Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))
 const Milliseconds = Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))
 
 /** Words for a span of time, as `10 minutes` or `500 millis`; also a number of milliseconds. */
-export const Span = Schema.Union([Schema.DurationFromString, Schema.DurationFromMillis])
+export const Span = Schema.Union([Schema.DurationFromString, Schema.DurationFromMillis]).check(
+  Schema.makeFilter((span: Duration.Duration) =>
+    Duration.isNegative(span) ? "Expected a span of time that is not negative" : undefined
+  )
+)
 
 const shared = {
   slots: optional("Requests that run side by side in one engine thread; default 4.", Count),

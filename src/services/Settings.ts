@@ -18,7 +18,9 @@ import { defaultIdleUnload } from "./Model.ts"
 import type { Problem } from "./Problem.ts"
 import * as Problems from "./Problem.ts"
 import { Source } from "./SettingsSchema.ts"
-import { interpolate, looksLikeSecret } from "./SettingsText.ts"
+import { interpolate, isLoneReference, looksLikeSecret, typed } from "./SettingsText.ts"
+import type { Path, Tree } from "./SettingsTree.ts"
+import { at, isFromOverlay, isMapping, leaves, mapLeaves, overlay } from "./SettingsTree.ts"
 
 /** The environments there are; `NODE_ENV` chooses, and development is the default. */
 export const environments = ["development", "test", "production"] as const
@@ -65,41 +67,19 @@ export interface Surroundings {
   readonly defaultEngineHost: "process" | "thread"
 }
 
-type Json = unknown
 type KeyedProblem = ReturnType<typeof Problems.keyed>[number]
 
-const isMapping = (value: Json): value is Record<string, Json> =>
-  typeof value === "object" && value !== null && !Array.isArray(value)
-
-/** Mappings merge, key by key; everything else replaces. */
-const overlay = (base: Json, over: Json): Json => {
-  if (!isMapping(base) || !isMapping(over)) return over === undefined ? base : over
-  const keys = new Set([...Object.keys(base), ...Object.keys(over)])
-  return Object.fromEntries([...keys].map((key) => [key, overlay(base[key], over[key])]))
-}
-
-const at = (value: Json, path: ReadonlyArray<PropertyKey>): Json =>
-  path.reduce<Json>((inner, key) => (inner as Record<PropertyKey, Json> | null | undefined)?.[key], value)
-
-const leaves = (value: Json, path: ReadonlyArray<PropertyKey> = []): Array<[ReadonlyArray<PropertyKey>, Json]> => {
-  if (Array.isArray(value)) return value.flatMap((item, index) => leaves(item, [...path, index]))
-  if (isMapping(value)) return Object.entries(value).flatMap(([key, item]) => leaves(item, [...path, key]))
-  return [[path, value]]
-}
-
-const secrets = (file: Json): ReadonlyArray<Problem> =>
+const secrets = (file: Tree): ReadonlyArray<Problem> =>
   leaves(file).filter(([path, value]) => looksLikeSecret(path.at(-1), value)).map(([path]) => ({
     path: Problems.formatPath(path),
     expected: "Expected ${NAME}, the name of an environment variable: a secret must not stand in a file"
   }))
 
 /** Says what was meant where the schema's own words show its insides. */
-const plain = (path: ReadonlyArray<PropertyKey>, expected: string): Problem =>
+const plain = (path: Path, expected: string): Problem =>
   expected.includes("readonly \"engine\"")
     ? { path: Problems.formatPath([...path, "engine"]), expected: "Expected \"llama\" or \"fake\"" }
     : { path: Problems.formatPath(path), expected }
-
-const decodeSource = Schema.decodeUnknownResult(Source, { errors: "all", onExcessProperty: "error" })
 
 /** Names that callers ask for; the fake engine says that it is one wherever it shows. */
 const nameProblem = (name: string, deployments: ReadonlyArray<DeploymentOptions>): string | undefined => {
@@ -113,31 +93,60 @@ const nameProblem = (name: string, deployments: ReadonlyArray<DeploymentOptions>
     : `Expected the name fake/${name}, since it has a fake deployment`
 }
 
+/** At the deployments, whose kind decides. */
 const nameProblems = (source: Source): ReadonlyArray<KeyedProblem> =>
   Object.entries(source.models ?? {}).flatMap(([name, { deployments }]) => {
     const expected = nameProblem(name, deployments)
-    return expected === undefined ? [] : [{ path: ["models", name], expected }]
+    return expected === undefined ? [] : [{ path: ["models", name, "deployments"], expected }]
   })
 
-/** Whether what is wrong at `path` stands in the overlay: the value itself, or the mapping that lacks it. */
-const isFromOverlay = (base: Json, over: Json, path: ReadonlyArray<PropertyKey>): boolean => {
-  if (over === undefined) return false
-  if (path.length === 0) return true
-  const holder = path.slice(0, -1)
-  return at(over, path) !== undefined || (at(over, holder) !== undefined && at(base, holder) === undefined)
+const decodeSource = Schema.decodeUnknownResult(Source, { errors: "all", onExcessProperty: "error" })
+
+/**
+ * Decodes a tree whose references have become texts. Where a lone reference stands for something that is not a text, its
+ * value is taken for what it spells.
+ */
+const decodeTree = (raw: Tree, expanded: Tree): Result.Result<Source, ReadonlyArray<KeyedProblem>> => {
+  const first = Result.mapError(decodeSource(expanded), Problems.keyed)
+  if (Result.isSuccess(first)) return first
+  const wrong = new Set(
+    first.failure.filter(({ path }) => isLoneReference(at(raw, path))).map(({ path }) => Problems.formatPath(path))
+  )
+  if (wrong.size === 0) return first
+  const retyped = mapLeaves(expanded, (scalar, path) => wrong.has(Problems.formatPath(path)) ? typed(scalar) : scalar)
+  return Result.mapError(decodeSource(retyped), Problems.keyed)
 }
 
-/** Problems of one environment; one that its overlay causes is told by its place in the overlay. */
-const inspect = (base: Json, over: Json, environment: Environment): [Source | undefined, ReadonlyArray<Problem>] => {
-  const decoded = decodeSource(overlay(base, over))
-  const source = Result.isSuccess(decoded) ? decoded.success : undefined
-  const found = Result.isSuccess(decoded) ? nameProblems(decoded.success) : Problems.keyed(decoded.failure)
-  return [
-    source,
-    found.map(({ expected, path }) =>
-      plain(isFromOverlay(base, over, path) ? ["environments", environment, ...path] : path, expected)
-    )
-  ]
+/** What one environment comes to. */
+interface Inspected {
+  readonly source: Source | undefined
+  readonly wrong: ReadonlyArray<Problem>
+  /** References to variables that are not set. */
+  readonly missing: ReadonlyArray<Problem>
+}
+
+/** One environment; what its overlay causes is told by its place in the overlay. */
+const inspect = (base: Tree, over: Tree, environment: Environment, variables: Surroundings["variables"]): Inspected => {
+  const raw = overlay(base, over)
+  const place = (path: Path): Path => isFromOverlay(base, over, path) ? ["environments", environment, ...path] : path
+  const missing: Array<Problem> = []
+  const expanded = mapLeaves(raw, (scalar, path) =>
+    interpolate(scalar, variables, (name) => {
+      missing.push({
+        path: Problems.formatPath(place(path)),
+        expected: `Expected the environment variable ${name} to be set`
+      })
+    }))
+  const decoded = decodeTree(raw, expanded)
+  const wrong = Result.isSuccess(decoded)
+    // The name is wrong, not the deployments, wherever they stand.
+    ? nameProblems(decoded.success).map(({ expected, path }) => plain(place(path).slice(0, -1), expected))
+    : decoded.failure.map(({ expected, path }) => plain(place(path), expected))
+  return {
+    source: Result.isSuccess(decoded) ? decoded.success : undefined,
+    wrong: wrong.filter(({ path }) => !missing.some((one) => one.path === path)),
+    missing
+  }
 }
 
 const modelsOf = (source: Source, surroundings: Surroundings): ReadonlyArray<Model> => {
@@ -179,10 +188,11 @@ const resolve = (source: Source, environment: Environment, surroundings: Surroun
 
 const isEnvironment = (name: string): name is Environment => environments.some((known) => known === name)
 
-const splitFile = (file: Json): { base: Json; overlays: Json; problems: ReadonlyArray<Problem> } => {
+const splitFile = (file: Tree): { base: Tree; overlays: Tree; problems: ReadonlyArray<Problem> } => {
   if (file === null || file === undefined) return { base: {}, overlays: {}, problems: [] }
   if (!isMapping(file)) return { base: {}, overlays: {}, problems: [{ path: "", expected: "Expected a mapping" }] }
-  const { environments: overlays = {}, ...base } = file
+  const { environments: section, ...base } = file
+  const overlays = section ?? {}
   if (!isMapping(overlays)) {
     return { base, overlays: {}, problems: [{ path: "environments", expected: "Expected a mapping" }] }
   }
@@ -198,8 +208,8 @@ const splitFile = (file: Json): { base: Json; overlays: Json; problems: Readonly
 }
 
 /** Settings from a parsed file, or every problem of it. */
-export const decode = (file: Json, surroundings: Surroundings): Result.Result<Resolved, ReadonlyArray<Problem>> => {
-  const chosen = surroundings.environment ?? "development"
+export const decode = (file: Tree, surroundings: Surroundings): Result.Result<Resolved, ReadonlyArray<Problem>> => {
+  const chosen = surroundings.environment || "development"
   if (!isEnvironment(chosen)) {
     return Result.fail([{ path: "NODE_ENV", expected: `Expected one of ${environments.join(", ")}, not "${chosen}"` }])
   }
@@ -207,23 +217,14 @@ export const decode = (file: Json, surroundings: Surroundings): Result.Result<Re
   const problems = [...found.problems, ...secrets(file)]
   let source: Source | undefined
   for (const environment of environments) {
-    const active = environment === chosen
     const over = at(found.overlays, [environment])
-    const missing: Array<Problem> = []
-    // A variable of another environment may well be missing here: its place is then not checked.
-    const expand = (value: Json, prefix: ReadonlyArray<PropertyKey>) =>
-      interpolate(value, surroundings.variables, (path, name) => {
-        missing.push({
-          path: Problems.formatPath([...prefix, ...path]),
-          expected: `Expected the environment variable ${name} to be set`
-        })
-      })
-    const [decoded, wrong] = inspect(expand(found.base, []), expand(over, ["environments", environment]), environment)
-    if (active) {
-      source = decoded
-      problems.push(...missing)
+    const inspected = inspect(found.base, over, environment, surroundings.variables)
+    problems.push(...inspected.wrong)
+    // A variable that only another environment needs may well be missing here.
+    if (environment === chosen) {
+      problems.push(...inspected.missing)
+      source = inspected.source
     }
-    problems.push(...(active ? wrong : wrong.filter(({ path }) => !missing.some((one) => path === one.path))))
   }
   const distinct = [...new Map(problems.map((problem) => [Problems.format(problem), problem])).values()]
   return distinct.length > 0 || source === undefined

@@ -69,17 +69,25 @@ export const File = Schema.Struct({
   )
 })
 
-/** Objects take no other fields than those they name, as `Settings.decode` refuses them. */
-const closed = (schema: unknown): unknown => {
-  if (Array.isArray(schema)) return schema.map(closed)
+const reference = { type: "string", pattern: "^\\$\\{[A-Za-z_][A-Za-z0-9_]*\\}$" }
+
+/** Objects take no other fields than those they name, and `${NAME}` may stand for any scalar, as `Settings.decode` has it. */
+const asWritten = (schema: unknown): unknown => {
+  if (Array.isArray(schema)) return schema.map(asWritten)
   if (typeof schema !== "object" || schema === null) return schema
-  const inner = Object.fromEntries(Object.entries(schema).map(([key, value]) => [key, closed(value)]))
-  return "properties" in schema ? { ...inner, additionalProperties: false } : inner
+  const { description, ...inner } = Object.fromEntries(
+    Object.entries(schema).map(([key, value]) => [key, key === "enum" ? value : asWritten(value)])
+  )
+  const words = description === undefined ? {} : { description }
+  if ("properties" in schema) return { ...words, ...inner, additionalProperties: false }
+  return inner["type"] === "integer" || inner["type"] === "number" || inner["type"] === "boolean"
+    ? { ...words, anyOf: [inner, reference] }
+    : { ...words, ...inner }
 }
 
 /** The file's JSON Schema (draft 2020-12), for editors. */
 export const fileJsonSchema = (): Record<string, unknown> => ({
   $schema: "https://json-schema.org/draft/2020-12/schema",
   title: "troupe.yaml",
-  ...closed(Schema.toJsonSchemaDocument(File).schema) as Record<string, unknown>
+  ...asWritten(Schema.toJsonSchemaDocument(File).schema) as Record<string, unknown>
 })

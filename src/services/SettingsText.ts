@@ -16,7 +16,9 @@ const keyShapes = [
   /^xox[abprs]-[\w-]{10,}$/,
   /^eyJ[\w-]+\.[\w-]+\.[\w-]+$/,
   /^Bearer\s+\S+$/i,
-  /-----BEGIN [A-Z ]*PRIVATE KEY-----/
+  /-----BEGIN [A-Z ]*PRIVATE KEY-----/,
+  // A password in a URL.
+  /^\w[\w+.-]*:\/\/[^/\s:@]*:[^/\s@]+@/
 ]
 
 /** Names of fields that hold secrets. */
@@ -29,33 +31,28 @@ export const looksLikeSecret = (key: PropertyKey | undefined, value: unknown): b
   return keyShapes.some((shape) => shape.test(value.trim())) || (typeof key === "string" && secretName.test(key))
 }
 
-/** A scalar that is one reference and nothing else takes the type its text has, as if it stood in the file. */
-const typed = (text: string): unknown => {
+/** Whether a text is one `${NAME}` and nothing else. */
+export const isLoneReference = (value: unknown): boolean => typeof value === "string" && loneReference.test(value)
+
+/** The number or truth value that a text spells, as if it stood in the file without quotes; else the text. */
+export const typed = (text: unknown): unknown => {
+  if (typeof text !== "string") return text
   if (/^-?\d+(?:\.\d+)?$/.test(text)) return Number(text)
   return text === "true" ? true : text === "false" ? false : text
 }
 
 /**
- * Puts environment variables in the place of `${NAME}`, in every text of a tree.
+ * A text with environment variables in the place of `${NAME}`.
  *
  * @param onMissing called for each reference to a variable that is not set
  */
 export const interpolate = (
   value: unknown,
   variables: Readonly<Record<string, string | undefined>>,
-  onMissing: (path: ReadonlyArray<PropertyKey>, name: string) => void,
-  path: ReadonlyArray<PropertyKey> = []
-): unknown => {
-  const inner = (item: unknown, key: PropertyKey) => interpolate(item, variables, onMissing, [...path, key])
-  if (Array.isArray(value)) return value.map(inner)
-  if (typeof value === "object" && value !== null) {
-    return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, inner(item, key)]))
-  }
-  if (typeof value !== "string") return value
-  const text = value.replaceAll(reference, (_, name: string) => {
+  onMissing: (name: string) => void
+): unknown =>
+  typeof value !== "string" ? value : value.replaceAll(reference, (_, name: string) => {
     const found = variables[name]
-    if (found === undefined) onMissing(path, name)
+    if (found === undefined) onMissing(name)
     return found ?? ""
   })
-  return loneReference.test(value) ? typed(text) : text
-}

@@ -48,9 +48,9 @@ const makeControl = (port: MessagePort, window: number) => {
     spend: (tokens: number) => {
       credit -= tokens
     },
-    /** Waits until the consumer has room for one more than these, or is gone. */
-    async room(unsent: number) {
-      while (credit <= unsent && !cancelled) {
+    /** Waits until the consumer has room for one more than what is not sent yet, or is gone. */
+    async room(unsent: () => number) {
+      while (credit <= unsent() && !cancelled) {
         await new Promise<void>((resolve) => {
           wake = resolve
         })
@@ -136,7 +136,7 @@ const stream = async <Token>(
       reason = "length"
       break
     }
-    await control.room(sender.unsent())
+    await control.room(sender.unsent)
   }
   const { stopped, text } = stops.push(joiner.flush())
   sender.send(stopped ? text : text + stops.flush())

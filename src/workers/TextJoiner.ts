@@ -19,6 +19,9 @@ const replacement = "\uFFFD"
 /** Tokens before the pending ones that a decoder may look at, as some tokenizers tell a leading space by them. */
 const contextTokens = 4
 
+/** A character has four bytes at most; so many tokens without one whole character are not text at all. */
+const mostPending = 64
+
 /**
  * @param decode text of `tokens`, given the tokens just before them
  */
@@ -34,7 +37,7 @@ export const makeTextJoiner = <Token>(
       pending.push(token)
       const text = decode(pending, before)
       // An incomplete character at the end decodes to one U+FFFD; everything before it is settled.
-      const incomplete = text.endsWith(replacement)
+      const incomplete = text.endsWith(replacement) && pending.length < mostPending
       const settled = incomplete ? text.length - 1 : text.length
       const out = text.slice(emitted, settled)
       if (incomplete) {

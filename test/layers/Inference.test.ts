@@ -307,6 +307,31 @@ describe("Inference", () => {
       }))
   })
 
+  describe("a request that types alone let pass", () => {
+    it.effect("is refused with every wrong value, before anything is borrowed", () => {
+      const place = stage()
+      const wrong: Request = { ...request, temperature: 9, maxTokens: 0, seed: -1 }
+      return Effect.gen(function*() {
+        const { reason } = yield* Effect.flip(Inference.use(({ generate }) => generate(wrong)))
+        assert.strictEqual(reason._tag, "InvalidRequest")
+        for (const field of ["temperature", "maxTokens", "seed"]) assert.include(reason.message, `${field}: `)
+        assert.deepStrictEqual(place.generations, [])
+      }).pipe(Effect.provide(place.layer), place.run)
+    })
+  })
+
+  describe("an engine's stream that breaks off", () => {
+    it.effect("is a failure, whole and streamed", () => {
+      const place = stage({ events: Stream.make(text("Once upon")) })
+      return Effect.gen(function*() {
+        const whole = yield* Effect.flip(Inference.use(({ generate }) => generate(request)))
+        assert.strictEqual(whole.reason._tag, "EngineFailed")
+        const streamed = yield* Effect.flip(Inference.use(({ stream }) => Stream.runDrain(stream(request))))
+        assert.strictEqual(streamed.reason._tag, "EngineFailed")
+      }).pipe(Effect.provide(place.layer), place.run)
+    })
+  })
+
   describe("spans", () => {
     it.effect("are one a request, with the GenAI attributes", () => {
       const { run, spans } = stage()

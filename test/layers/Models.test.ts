@@ -260,6 +260,20 @@ describe("Models", () => {
       }).pipe(Effect.provide(actors.layer))
     })
 
+    it.effect("the last of which leaves while the engine loads stop the load", () => {
+      const place = house(slowly("1 minute"))
+      return Effect.gen(function*() {
+        const first = yield* hold(deployment())
+        const second = yield* hold(deployment())
+        yield* settle
+        yield* Fiber.interrupt(first)
+        yield* Fiber.interrupt(second)
+        assert.strictEqual(yield* stateOf(deployment()), "cold")
+        yield* TestClock.adjust("2 minutes")
+        assert.deepStrictEqual(place.started, [])
+      }).pipe(Effect.provide(place.layer))
+    })
+
     it.effect("that are interrupted while the engine loads do not stop the load of others", () => {
       const actors = house(slowly("1 minute"))
       return Effect.gen(function*() {

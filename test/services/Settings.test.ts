@@ -184,7 +184,18 @@ describe("Settings", () => {
   })
 
   describe("environments", () => {
-    it.each(["staging", "Production", "prod", ""])("NODE_ENV %j is refused", (environment) => {
+    it("an empty NODE_ENV is development, as none is", () => {
+      assert.strictEqual(resolved({}, { environment: "" }).environment, "development")
+    })
+
+    it("a section with nothing in it is as good as none", () => {
+      assert.deepStrictEqual(
+        resolved({ server: null, models: null, environments: { test: null, production: { server: null } } }),
+        resolved({})
+      )
+    })
+
+    it.each(["staging", "Production", "prod"])("NODE_ENV %j is refused", (environment) => {
       const [problem, ...others] = problems({}, { environment })
       assert.deepStrictEqual(others, [])
       assert.strictEqual(problem?.path, "NODE_ENV")

@@ -12,6 +12,7 @@ import type { Answer, Event, Message, Request } from "../../services/Inference.t
 import { InvalidRequest } from "../../services/InferenceError.ts"
 import type { ChatCompletion, ErrorBody, Usage } from "../../services/OpenAi.ts"
 import { ChatRequest } from "../../services/OpenAi.ts"
+import type { Problem } from "../../services/Problem.ts"
 import * as Problems from "../../services/Problem.ts"
 
 /** A decoded body: one inference request a choice, and how to answer. */
@@ -34,6 +35,8 @@ export interface Envelope {
 
 type Body = Readonly<Record<string, unknown>>
 
+const isBody = (json: unknown): json is Body => typeof json === "object" && json !== null && !Array.isArray(json)
+
 const decodeBody = Schema.decodeUnknownResult(ChatRequest, { errors: "all" })
 
 /** Fields of the dialect that change the answer and are not supported, with the values that ask for nothing. */
@@ -54,8 +57,20 @@ const unsupported: ReadonlyArray<readonly [field: string, asksForNothing: (value
   ["web_search_options", () => false]
 ]
 
-const withoutNulls = (body: Body): Body =>
-  Object.fromEntries(Object.entries(body).filter(([, value]) => value !== null))
+/** Fields of a message likewise. */
+const unsupportedInMessages: typeof unsupported = [
+  ["tool_calls", (value) => Array.isArray(value) && value.length === 0],
+  ["function_call", () => false],
+  ["audio", () => false]
+]
+
+const dropNulls = (body: Body): Body => Object.fromEntries(Object.entries(body).filter(([, value]) => value !== null))
+
+const withoutNulls = (json: Body): Body => {
+  const body = dropNulls(json)
+  const options = body["stream_options"]
+  return isBody(options) ? { ...body, stream_options: dropNulls(options) } : body
+}
 
 const refuse = (path: string | undefined, detail: string): Result.Result<never, InvalidRequest> =>
   Result.fail(new InvalidRequest(path === undefined || path === "" ? { detail } : { detail, path }))
@@ -77,7 +92,7 @@ const requestOf = (body: ChatRequest, choice: number): Request => {
     messages: [messageOf(first), ...rest.map(messageOf)],
     ...(body.temperature === undefined ? {} : { temperature: body.temperature }),
     ...(body.top_p === undefined ? {} : { topP: body.top_p }),
-    ...(body.seed === undefined ? {} : { seed: seed32(body.seed + choice) }),
+    ...(body.seed === undefined ? {} : { seed: seed32(seed32(body.seed) + choice) }),
     ...(maxTokens === undefined ? {} : { maxTokens }),
     ...(body.stop === undefined ? {} : { stop: typeof body.stop === "string" ? [body.stop] : body.stop })
   }
@@ -93,23 +108,36 @@ const callOf = (request: ChatRequest): ChatCall => ({
   includeUsage: request.stream_options?.include_usage ?? false
 })
 
-const isBody = (json: unknown): json is Body => typeof json === "object" && json !== null && !Array.isArray(json)
+const unsupportedProblems = (body: Body, fields: typeof unsupported, prefix: string): ReadonlyArray<Problem> =>
+  fields.filter(([field, asksForNothing]) => (body[field] ?? null) !== null && !asksForNothing(body[field])).map((
+    [field]
+  ) => ({ path: `${prefix}${field}`, expected: "This field is not supported; leave it out" }))
+
+const messageProblems = ({ messages }: Body): ReadonlyArray<Problem> =>
+  !Array.isArray(messages) ?
+    [] :
+    messages.flatMap((message: unknown, index) =>
+      isBody(message) ? unsupportedProblems(message, unsupportedInMessages, `messages[${index}].`) : []
+    )
+
+const optionProblems = ({ stream, stream_options }: Body): ReadonlyArray<Problem> =>
+  stream_options === undefined || stream === true
+    ? []
+    : [{ path: "stream_options", expected: "Only allowed with stream: true" }]
 
 /** The call that a parsed JSON body asks for; of several problems, the first is the error's path, all are its text. */
 export const decode = (json: unknown): Result.Result<ChatCall, InvalidRequest> => {
   if (!isBody(json)) return refuse(undefined, "Expected the body to be a JSON object")
   const body = withoutNulls(json)
-  const refused = unsupported.find(([field, asksForNothing]) => field in body && !asksForNothing(body[field]))
-  if (refused !== undefined) return refuse(refused[0], "This field is not supported; leave it out")
   const decoded = decodeBody(body)
-  if (Result.isFailure(decoded)) {
-    const [first, ...others] = Problems.fromSchemaError(decoded.failure)
-    return refuse(first!.path, [first!.expected, ...others.map(Problems.format)].join("; "))
-  }
-  if (body["stream_options"] !== undefined && decoded.success.stream !== true) {
-    return refuse("stream_options", "Only allowed with stream: true")
-  }
-  return Result.succeed(callOf(decoded.success))
+  const [first, ...others] = [
+    ...unsupportedProblems(body, unsupported, ""),
+    ...messageProblems(body),
+    ...(Result.isFailure(decoded) ? Problems.fromSchemaError(decoded.failure) : []),
+    ...optionProblems(body)
+  ]
+  if (first !== undefined) return refuse(first.path, [first.expected, ...others.map(Problems.format)].join("; "))
+  return Result.map(Result.mapError(decoded, () => new InvalidRequest({ detail: "Expected a chat request" })), callOf)
 }
 
 /** The prompt counts once, however many answers it had. */
