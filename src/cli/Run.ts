@@ -1,0 +1,119 @@
+/** `troupe run`: one question, its answer on standard output. */
+import { Effect, Layer, Option, Schema, Stream } from "effect"
+import { Argument, Command, Flag } from "effect/cli"
+import { text as readAll } from "node:stream/consumers"
+import * as App from "../App.ts"
+import * as SettingsFile from "../layers/SettingsFile.ts"
+import type { Request } from "../services/Inference.ts"
+import { Inference, Request as RequestSchema } from "../services/Inference.ts"
+import * as Problems from "../services/Problem.ts"
+import { Settings } from "../services/Settings.ts"
+import { CommandFailed, config, json, logging, printJson } from "./Shared.ts"
+
+/** 128 and SIGPIPE: what shells expect of a program whose reader has gone. */
+const brokenPipe = 141
+
+/** Waits until the text is taken; ends the command quietly when whoever reads our output has gone. */
+const writeOut = (text: string) =>
+  Effect.callback<void>((resume) => {
+    process.stdout.write(text, (error) => {
+      if (!error) return resume(Effect.void)
+      process.exitCode = brokenPipe
+      resume(Effect.interrupt)
+    })
+  })
+
+const optionalNumber = (name: string, description: string) =>
+  Flag.Finite(name).pipe(Flag.withDescription(description), Flag.optional)
+
+const runOptions = {
+  model: Argument.String("model").pipe(Argument.withDescription("A model's name, as `troupe models` lists them")),
+  prompt: Argument.String("prompt").pipe(
+    Argument.withDescription("What to say to it; without it, standard input is read"),
+    Argument.optional
+  ),
+  system: Flag.String("system").pipe(Flag.withDescription("A system message to begin with"), Flag.optional),
+  temperature: optionalNumber("temperature", "0 is greedy, up to 2; default 1"),
+  topP: optionalNumber("top-p", "Nucleus sampling, 0 to 1; default 1"),
+  seed: Flag.Int("seed").pipe(Flag.withDescription("The same seed gives the same answer"), Flag.optional),
+  maxTokens: Flag.Int("max-tokens").pipe(Flag.withDescription("The most tokens to generate"), Flag.optional),
+  stop: Flag.String("stop").pipe(
+    Flag.withDescription("End the answer before this text; may be repeated"),
+    Flag.atLeast(0)
+  ),
+  json,
+  config
+}
+
+const promptOf = (prompt: Option.Option<string>) =>
+  Option.match(prompt, {
+    onSome: Effect.succeed,
+    onNone: () =>
+      process.stdin.isTTY
+        ? Effect.fail(new CommandFailed({ message: "What should the model be asked? Give a prompt, or pipe one in." }))
+        : Effect.map(Effect.promise(() => readAll(process.stdin)), (text) => text.trimEnd())
+  })
+
+const runText = Effect.fnUntraced(function*(request: Request) {
+  const inference = yield* Inference
+  // Without a listener a closed pipe is an uncaught exception, besides the error that the write itself reports.
+  process.stdout.on("error", () => {})
+  yield* Stream.runForEachArray(
+    inference.stream(request),
+    (events) => writeOut(events.map((event) => event.type === "text" ? event.text : "").join(""))
+  )
+  yield* writeOut("\n")
+})
+
+const runJson = Effect.fnUntraced(function*(request: Request) {
+  const inference = yield* Inference
+  yield* printJson(yield* inference.generate(request))
+})
+
+const messagesOf = (system: Option.Option<string>, prompt: string): Request["messages"] => {
+  const question = { role: "user", content: prompt } as const
+  return Option.match(system, {
+    onNone: () => [question] as const,
+    onSome: (content) => [{ role: "system", content } as const, question] as const
+  })
+}
+
+const present = <Key extends string, Value>(key: Key, value: Option.Option<Value>) =>
+  Option.match(value, { onNone: () => ({}), onSome: (some) => ({ [key]: some } as { readonly [K in Key]: Value }) })
+
+/** The request, or what is wrong with each option. */
+const decodeRequest = (request: Request) =>
+  Effect.mapError(
+    Schema.decodeEffect(RequestSchema, { errors: "all" })(request),
+    (error) => new CommandFailed({ message: Problems.fromSchemaError(error).map(Problems.format).join("; ") })
+  )
+
+export const run = Command.make("run", runOptions, (input) =>
+  Effect.gen(function*() {
+    const settings = yield* SettingsFile.load({ file: Option.getOrUndefined(input.config), engineHost: "thread" })
+    const prompt = yield* promptOf(input.prompt)
+    const request = yield* decodeRequest({
+      model: input.model,
+      messages: messagesOf(input.system, prompt),
+      ...present("temperature", input.temperature),
+      ...present("topP", input.topP),
+      ...present("seed", input.seed),
+      ...present("maxTokens", input.maxTokens),
+      ...(input.stop.length === 0 ? {} : { stop: input.stop })
+    })
+    yield* (input.json ? runJson(request) : runText(request)).pipe(
+      Effect.provide(App.runtime.pipe(
+        Layer.provide(Layer.succeed(Settings, settings)),
+        Layer.provideMerge(logging({ ...settings, logLevel: "Error" }))
+      ))
+    )
+  })).pipe(
+    Command.withDescription("Ask a model once; the answer streams to standard output"),
+    Command.withExamples([
+      {
+        command: "troupe run tiny-chat \"What is the capital of Japan?\" --temperature 0",
+        description: "One question"
+      },
+      { command: "echo 'Count to 7.' | troupe run tiny-chat --json", description: "A prompt from a pipe, JSON out" }
+    ])
+  )

@@ -1,0 +1,100 @@
+/** `troupe serve`: the service, until it is told to stop. */
+import { Console, Effect, Layer, Option, Schema } from "effect"
+import { Command, Flag } from "effect/cli"
+import { HttpServer } from "effect/http"
+import * as App from "../App.ts"
+import * as SettingsFile from "../layers/SettingsFile.ts"
+import type { Resolved } from "../services/Settings.ts"
+import { Settings } from "../services/Settings.ts"
+import { CommandFailed, config, logging, modelRows, table } from "./Shared.ts"
+
+const host = Flag.String("host").pipe(
+  Flag.withDescription("Address to listen on; default HOST, then the configuration's, then 127.0.0.1"),
+  Flag.optional
+)
+
+const port = Flag.Int("port").pipe(
+  Flag.withSchema(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 65535 }))),
+  Flag.withDescription("Port to listen on, 0 for any free one; default PORT, then the configuration's, then 3000"),
+  Flag.optional
+)
+
+const portFromEnvironment = Effect.suspend(() => {
+  const text = process.env["PORT"]
+  if (text === undefined || text === "") return Effect.undefined
+  return /^\d{1,5}$/.test(text) && Number(text) <= 65535
+    ? Effect.succeed(Number(text))
+    : Effect.fail(new CommandFailed({ message: `PORT: Expected a number between 0 and 65535, not "${text}"` }))
+})
+
+const listening = (settings: Resolved, url: string): string => {
+  const model = settings.models[0]?.name ?? "tiny-chat"
+  const body = JSON.stringify({
+    model,
+    messages: [{ role: "user", content: "What is the capital of Japan?" }],
+    temperature: 0
+  })
+  return [
+    `Troupe listens on ${url} (${settings.environment})`,
+    "",
+    table(modelRows(settings.models)),
+    "",
+    "Ask:",
+    `  curl -s ${url}/v1/chat/completions -H 'content-type: application/json' -d '${body}'`,
+    "",
+    "Ctrl-C stops it."
+  ].join("\n")
+}
+
+/** The address as a client on this machine would dial it. */
+const urlOf = (hostName: string, boundPort: number): string => {
+  const dial = hostName === "0.0.0.0" || hostName === "::" ? "127.0.0.1" : hostName
+  return `http://${dial.includes(":") ? `[${dial}]` : dial}:${boundPort}`
+}
+
+const explainServe = (settings: Resolved, error: { readonly cause?: unknown }): CommandFailed => {
+  const cause = error.cause as NodeJS.ErrnoException | undefined
+  const { host, port } = settings.server
+  const message = cause?.code === "EADDRINUSE"
+    ? `Port ${port} of ${host} is already in use. Choose another with --port or PORT.`
+    : cause?.code === "EACCES"
+    ? `Port ${port} of ${host} may not be used by this user. Choose another with --port or PORT.`
+    : `Cannot listen on ${host}, port ${port}: ${cause?.message ?? "unknown reason"}.`
+  return new CommandFailed({ message })
+}
+
+export const serve = Command.make("serve", { config, host, port }, ({ config, host, port }) =>
+  Effect.gen(function*() {
+    const loaded = yield* SettingsFile.load({ file: Option.getOrUndefined(config), engineHost: "process" })
+    const settings: Resolved = {
+      ...loaded,
+      server: {
+        ...loaded.server,
+        host: Option.getOrUndefined(host) ?? (process.env["HOST"] || loaded.server.host),
+        port: Option.getOrUndefined(port) ?? (yield* portFromEnvironment) ?? loaded.server.port
+      }
+    }
+    const banner = Layer.effectDiscard(Effect.gen(function*() {
+      const { address } = yield* HttpServer.HttpServer
+      const bound = "port" in address ? address.port : settings.server.port
+      yield* Console.log(listening(settings, urlOf(settings.server.host, bound)))
+    }))
+    return yield* banner.pipe(
+      Layer.provide(App.service),
+      Layer.provide(Layer.merge(Layer.succeed(Settings, settings), logging(settings))),
+      Layer.launch,
+      Effect.catchTag("ServeError", (error) => Effect.fail(explainServe(settings, error))),
+      // A service that is asked to stop and stops in order has done its work.
+      Effect.onInterrupt(() =>
+        Effect.sync(() => {
+          process.exitCode = 0
+        })
+      )
+    )
+  })).pipe(
+    Command.withDescription("Start the service: HTTP on one port, every configured model loaded"),
+    Command.withExamples([
+      { command: "troupe serve", description: "Serve troupe.yaml, or the embedded model" },
+      { command: "troupe serve --port 8080 --config ./troupe.yaml", description: "Another port and file" }
+    ])
+  )

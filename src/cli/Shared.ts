@@ -1,0 +1,41 @@
+/** What the commands share: flags, logs, and how they print. */
+import { Console, Layer, Logger, References, Schema } from "effect"
+import { Flag } from "effect/cli"
+import type { Deployment, Model } from "../services/Model.ts"
+import type { Resolved } from "../services/Settings.ts"
+
+/** What a command could not do, in words for whoever typed it. */
+export class CommandFailed extends Schema.TaggedError<CommandFailed>()("CommandFailed", {
+  message: Schema.String
+}) {}
+
+export const config = Flag.String("config").pipe(
+  Flag.withDescription("Configuration file; default troupe.yaml in this folder, or the embedded tiny-chat"),
+  Flag.optional
+)
+
+export const json = Flag.Boolean("json").pipe(Flag.withDescription("Print JSON, for programs"), Flag.withDefault(false))
+
+/** Logs go to standard error: standard output is the command's own. */
+export const logging = (settings: Resolved) =>
+  Layer.mergeAll(
+    Logger.layer([Logger.withConsoleError(Logger.formatLogFmt)]),
+    Layer.succeed(References.MinimumLogLevel, settings.logLevel)
+  )
+
+export const printJson = (value: unknown) => Console.log(JSON.stringify(value, null, 2))
+
+/** Rows under headings, as wide as the widest cell. */
+export const table = (rows: ReadonlyArray<ReadonlyArray<string>>): string => {
+  const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]!.length)))
+  return rows.map((row) => row.map((cell, column) => cell.padEnd(widths[column]!)).join("  ").trimEnd()).join("\n")
+}
+
+const sourceOf = ({ options }: Deployment): string => options.engine === "llama" ? options.file : "no weights: a fake"
+
+export const modelRows = (models: ReadonlyArray<Model>): ReadonlyArray<ReadonlyArray<string>> => [
+  ["MODEL", "ENGINE", "SOURCE"],
+  ...models.flatMap(({ deployments, name }) =>
+    deployments.map((deployment) => [name, deployment.options.engine, sourceOf(deployment)])
+  )
+]
