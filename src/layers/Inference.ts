@@ -31,12 +31,10 @@ interface Progress {
 const withDefaults = (request: Request): Effect.Effect<Generation> =>
   Effect.map(
     request.seed === undefined ? Random.nextIntBetween(0, maxSeed) : Effect.succeed(request.seed),
-    (seed) => ({
-      messages: request.messages,
-      sampling: { temperature: request.temperature ?? 1, topP: request.topP ?? 1, seed },
-      maxTokens: request.maxTokens,
-      stop: request.stop ?? []
-    })
+    (seed) => {
+      const { maxTokens, messages, model: _, seed: __, stop = [], temperature = 1, topP = 1, ...others } = request
+      return { messages, maxTokens, stop, sampling: { temperature, topP, seed, ...others } }
+    }
   )
 
 /** By name as in OpenTelemetry's GenAI conventions. */
@@ -48,6 +46,9 @@ const requestAttributes = (request: Request, { deployment }: Route): Record<stri
   ...(request.maxTokens === undefined ? {} : { "gen_ai.request.max_tokens": request.maxTokens }),
   ...(request.temperature === undefined ? {} : { "gen_ai.request.temperature": request.temperature }),
   ...(request.topP === undefined ? {} : { "gen_ai.request.top_p": request.topP }),
+  ...(request.topK === undefined ? {} : { "gen_ai.request.top_k": request.topK }),
+  ...(request.presencePenalty === undefined ? {} : { "gen_ai.request.presence_penalty": request.presencePenalty }),
+  ...(request.frequencyPenalty === undefined ? {} : { "gen_ai.request.frequency_penalty": request.frequencyPenalty }),
   ...(request.seed === undefined ? {} : { "gen_ai.request.seed": request.seed }),
   ...(request.stop === undefined ? {} : { "gen_ai.request.stop_sequences": request.stop })
 })

@@ -19,7 +19,7 @@ export interface ChatMessage {
   readonly content: string
 }
 
-/** How to sample; a value left out is the engine's neutral one. */
+/** How to sample. */
 export interface SamplingOptions {
   /** 0 is greedy. */
   readonly temperature: number
@@ -27,6 +27,18 @@ export interface SamplingOptions {
   readonly topP: number
   /** The same seed, options and prompt give the same answer. A 32-bit unsigned integer. */
   readonly seed: number
+  /** Only the so many likeliest tokens; left out, all. */
+  readonly topK?: number | undefined
+  /** Only tokens at least this likely, as a share of the likeliest; left out, all. */
+  readonly minP?: number | undefined
+  /** Divides the logits of tokens that the answer has already; left out, 1. */
+  readonly repeatPenalty?: number | undefined
+  /** Taken off the logit of a token that the answer has already; left out, 0. */
+  readonly presencePenalty?: number | undefined
+  /** Taken off the logit of a token for each time that the answer has it; left out, 0. */
+  readonly frequencyPenalty?: number | undefined
+  /** Added to the logits of tokens, by token id; -100 and below never chooses one. */
+  readonly logitBias?: Readonly<Record<string, number>> | undefined
 }
 
 /** One generation asked of an engine. */
@@ -54,6 +66,7 @@ export interface TokenUsage {
 /** A failure as plain data; `layers/engines` turns it into an `InferenceError`. */
 export type EngineFailure =
   | { readonly kind: "context_length_exceeded"; readonly promptTokens: number; readonly contextWindow: number }
+  | { readonly kind: "invalid_request"; readonly path: string; readonly message: string }
   | { readonly kind: "package_missing"; readonly packageName: string }
   | { readonly kind: "load_failed"; readonly message: string }
   | { readonly kind: "crashed"; readonly message: string }
@@ -185,3 +198,8 @@ export const failureFrom = (cause: unknown, kind: "load_failed" | "crashed" | "f
 
 /** Whether an event is a job's last. */
 export const isTerminal = (event: JobEvent): boolean => event.type !== "tokens"
+
+/** Ends the job or the load with this failure. */
+export const refuse = (failure: EngineFailure): never => {
+  throw failure
+}

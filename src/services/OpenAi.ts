@@ -28,6 +28,16 @@ export const ChatRequest = Schema.Struct({
   top_p: Schema.optionalKey(Schema.Finite.check(within(0, 1))),
   /** Any whole number; its lowest 32 bits count. */
   seed: Schema.optionalKey(Schema.Int),
+  presence_penalty: Schema.optionalKey(Schema.Finite.check(within(-2, 2))),
+  frequency_penalty: Schema.optionalKey(Schema.Finite.check(within(-2, 2))),
+  /** By token id of the model's own vocabulary. */
+  logit_bias: Schema.optionalKey(Schema.Record(Schema.String, Schema.Finite.check(within(-100, 100)))),
+  /** Not in OpenAI's own API; the name that llama.cpp, Ollama and vLLM have. */
+  top_k: Schema.optionalKey(Schema.Int.check(within(0, 1_000_000))),
+  /** Likewise. */
+  min_p: Schema.optionalKey(Schema.Finite.check(within(0, 1))),
+  /** Likewise. */
+  repeat_penalty: Schema.optionalKey(Schema.Finite.check(within(0.01, 10))),
   max_tokens: Schema.optionalKey(Schema.Int.check(within(1, 1_000_000))),
   max_completion_tokens: Schema.optionalKey(Schema.Int.check(within(1, 1_000_000))),
   stop: Schema.optionalKey(Schema.Union([

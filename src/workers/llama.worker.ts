@@ -12,94 +12,22 @@
  * where the window ends, since going on would shift the context silently. Ending this thread while it evaluates
  * aborts the process: jobs are cancelled between tokens, and the host waits for them.
  */
-import type {
-  ChatHistoryItem,
-  ChatWrapper,
-  Llama,
-  LlamaContext,
-  LlamaContextSequence,
-  LlamaModel,
-  Token
-} from "node-llama-cpp"
-import { access, stat } from "node:fs/promises"
-import { setImmediate } from "node:timers/promises"
+import type { ChatHistoryItem, ChatWrapper, LlamaContextSequence, LlamaModel, Token } from "node-llama-cpp"
 import { workerData } from "node:worker_threads"
-import type {
-  ChatMessage,
-  EngineDescription,
-  EngineFailure,
-  GenerateJob,
-  LlamaSpec
-} from "../services/EngineProtocol.ts"
-import { failureFrom } from "../services/EngineProtocol.ts"
+import type { ChatMessage, EngineDescription, GenerateJob, LlamaSpec } from "../services/EngineProtocol.ts"
+import { failureFrom, refuse } from "../services/EngineProtocol.ts"
 import type { Generation, JobTask } from "./JobRunner.ts"
 import { runJob } from "./JobRunner.ts"
-
-type Library = typeof import("node-llama-cpp")
-type Sample = (...args: Array<unknown>) => Promise<unknown>
+import type { Loaded } from "./LlamaLoad.ts"
+import { load } from "./LlamaLoad.ts"
+import { biasOf, penaltiesOf } from "./LlamaSampling.ts"
 
 const spec = workerData as LlamaSpec
-/** Tokens a slot gets when nobody says how many, since a model's own window may need more memory than there is. */
-const largestDefaultWindow = 4096
-const largestBatch = 512
-const complaintsKept = 8
-
-const refuse = (failure: EngineFailure): never => {
-  throw failure
-}
 
 // A throw on this thread in mid-generation aborts the whole process unless someone listens.
 process.on("uncaughtException", (cause) => {
   process.stderr.write(`troupe: the llama engine thread caught: ${cause.message}\n`)
 })
-
-const checkFile = async (): Promise<void> => {
-  await access(spec.file).catch(() =>
-    refuse({ kind: "load_failed", message: `There is no readable file at ${spec.file}` })
-  )
-  const file = await stat(spec.file)
-  if (!file.isFile()) refuse({ kind: "load_failed", message: `${spec.file} is not a file` })
-  if (file.size === 0) refuse({ kind: "load_failed", message: `${spec.file} is empty` })
-}
-
-const importLibrary = (): Promise<Library> =>
-  import("node-llama-cpp").catch((cause: NodeJS.ErrnoException) =>
-    cause.code === "ERR_MODULE_NOT_FOUND" ? refuse({ kind: "package_missing", packageName: "node-llama-cpp" }) : refuse(
-      failureFrom(cause, "load_failed")
-    )
-  )
-
-/** The file's own chat template; where it has none, or one that cannot be read, what its name and tokens suggest. */
-const chatWrapperOf = (library: Library, model: LlamaModel): ChatWrapper => {
-  const template = model.fileInfo.metadata.tokenizer.chat_template
-  if (template === undefined) return library.resolveChatWrapper(model)
-  try {
-    return new library.JinjaTemplateChatWrapper({ template })
-  } catch {
-    return library.resolveChatWrapper(model)
-  }
-}
-
-/**
- * Samples one sequence at a time. The library samples all sequences of a batch at once on libuv's threads, from one
- * context that llama.cpp does not make safe for that: answers then mix. One thread in the pool is order enough.
- */
-const serialiseSampling = (context: LlamaContext): void => {
-  if (process.env["UV_THREADPOOL_SIZE"] === "1") return
-  const native = (context as unknown as { readonly _ctx?: { sampleToken?: Sample } })._ctx
-  const sample = native?.sampleToken
-  if (native === undefined || sample === undefined) {
-    return refuse({ kind: "load_failed", message: "This version of node-llama-cpp is not the one that Troupe pins." })
-  }
-  let last: Promise<unknown> = Promise.resolve()
-  Object.defineProperty(native, "sampleToken", {
-    value: (...args: Array<unknown>) => {
-      const next = last.then(() => sample.apply(native, args))
-      last = next.catch(() => {})
-      return next
-    }
-  })
-}
 
 const historyOf = (messages: ReadonlyArray<ChatMessage>): Array<ChatHistoryItem> => [
   ...messages.map(({ content, role }): ChatHistoryItem =>
@@ -108,70 +36,7 @@ const historyOf = (messages: ReadonlyArray<ChatMessage>): Array<ChatHistoryItem>
   { type: "model", response: [] }
 ]
 
-/** The library's own words for a failure, which its errors leave out. */
-const complaints: Array<string> = []
-
-const loadModel = (llama: Llama): Promise<LlamaModel> =>
-  llama.loadModel({ modelPath: spec.file }).catch(async (cause: Error) => {
-    // Native log lines arrive on a later turn than the error they explain.
-    await setImmediate()
-    const why = complaints[0] ?? cause.message
-    return refuse({
-      kind: "load_failed",
-      message: `${spec.file}: ${why.replace(/^\w+: (?:error loading model: )?/, "")}`
-    })
-  })
-
-const load = async () => {
-  await checkFile()
-  const library = await importLibrary()
-  const llama = await library.getLlama({
-    gpu: false,
-    build: "never",
-    logLevel: library.LlamaLogLevel.error,
-    logger: (_, message) => {
-      complaints.push(message.trim())
-      if (complaints.length > complaintsKept) complaints.shift()
-    },
-    maxThreads: 0
-  })
-  const model = await loadModel(llama)
-  const contextSize = spec.contextSize ?? Math.min(model.trainContextSize, largestDefaultWindow)
-  if (contextSize > model.trainContextSize) {
-    refuse({
-      kind: "load_failed",
-      message: `contextSize is ${contextSize} tokens, and the model was trained for at most ${model.trainContextSize}`
-    })
-  }
-  const context = await model.createContext({
-    contextSize,
-    sequences: spec.slots,
-    threads: spec.threads,
-    batchSize: Math.min(contextSize * spec.slots, largestBatch)
-  })
-  serialiseSampling(context)
-  const { general } = model.fileInfo.metadata
-  const description: EngineDescription = {
-    engine: "llama",
-    contextWindow: context.contextSize,
-    slots: spec.slots,
-    details: {
-      name: general.name ?? "",
-      architecture: general.architecture,
-      type: model.typeDescription,
-      sizeBytes: model.size
-    }
-  }
-  return {
-    llama,
-    model,
-    description,
-    chatWrapper: chatWrapperOf(library, model),
-    free: Array.from({ length: spec.slots }, () => context.getSequence())
-  }
-}
-
-const loading = load().catch((cause) => refuse(failureFrom(cause, "load_failed")))
+const loading = load(spec).catch((cause) => refuse(failureFrom(cause, "load_failed")))
 // Unhandled, the rejection would end the thread before anyone has asked `describe`.
 loading.catch(() => {})
 
@@ -213,23 +78,27 @@ const makeInterlude = () => {
 const interlude = makeInterlude()
 
 async function* evaluate(
-  model: LlamaModel,
+  { library, model }: Loaded,
   sequence: LlamaContextSequence,
   prompt: Array<Token>,
   endTokens: ReadonlySet<Token>,
   { sampling }: GenerateJob
 ): AsyncGenerator<Token, void, undefined> {
   if (sequence.nextTokenIndex > 0) await interlude.run(() => sequence.clearHistory())
+  const answer: Array<Token> = []
   const tokens = sequence.evaluate(prompt, {
     temperature: sampling.temperature,
     topP: sampling.topP,
-    topK: 0,
-    minP: 0,
+    topK: sampling.topK ?? 0,
+    minP: sampling.minP ?? 0,
     seed: sampling.seed,
-    yieldEogToken: true
+    yieldEogToken: true,
+    ...penaltiesOf(sampling, answer),
+    ...biasOf(library, model, sampling)
   })
   for await (const token of tokens) {
     if (model.isEogToken(token) || endTokens.has(token)) return
+    answer.push(token)
     yield token
     await interlude.pause()
   }
@@ -245,7 +114,8 @@ export const dispose = async (): Promise<void> => {
 }
 
 export default async (task: JobTask): Promise<void> => {
-  const { chatWrapper, free, model } = await loading
+  const loaded = await loading
+  const { chatWrapper, free, model } = loaded
   const sequence = free.pop()
   const prepare = async (): Promise<Generation<Token>> => {
     if (sequence === undefined) return refuse({ kind: "failed", message: "More jobs than slots reached the engine." })
@@ -257,7 +127,7 @@ export default async (task: JobTask): Promise<void> => {
     return {
       promptTokens: prompt.length,
       room,
-      tokens: evaluate(model, sequence, prompt, endTokensOf(model, state), task.job),
+      tokens: evaluate(loaded, sequence, prompt, endTokensOf(model, state), task.job),
       decode: (tokens, before) => model.detokenize(tokens, false, before)
     }
   }

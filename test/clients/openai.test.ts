@@ -148,3 +148,58 @@ describe("models.list", () => {
     assert.deepStrictEqual(data.map(({ id }) => id), ["tiny-chat"])
   })
 })
+
+describe("sampling", () => {
+  /** Some of the options are not in OpenAI's own API, so the package's types do not know them. */
+  const ask = async (content: string, options: object) => {
+    const { choices } = await client.chat.completions.create({
+      model: "tiny-chat",
+      messages: question(content),
+      temperature: 0,
+      ...options
+    })
+    return choices[0]!.message.content!
+  }
+
+  it("top_k 1 is greedy at any temperature", async () => {
+    const story = await ask("Write a story about a fox.", {})
+    for (const seed of [1, 2, 3]) {
+      assert.strictEqual(await ask("Write a story about a fox.", { temperature: 1.5, seed, top_k: 1 }), story)
+    }
+  })
+
+  it("min_p 1 leaves only the likeliest", async () => {
+    const story = await ask("Write a story about a fox.", {})
+    assert.strictEqual(await ask("Write a story about a fox.", { temperature: 1.5, seed: 9, min_p: 1 }), story)
+  })
+
+  it("penalties keep an answer from repeating itself", async () => {
+    const seeds = [1, 2, 3, 4, 5, 6]
+    const stories = (penalty: object) =>
+      Promise.all(seeds.map((seed) => ask("Write a story about a fox.", { temperature: 1.5, seed, ...penalty })))
+    const plain = await stories({})
+    for (const penalty of [{ frequency_penalty: 2 }, { presence_penalty: 2 }, { repeat_penalty: 5 }]) {
+      assert.notDeepEqual(await stories(penalty), plain, JSON.stringify(penalty))
+    }
+    assert.deepStrictEqual(await stories({ frequency_penalty: 0, presence_penalty: 0, repeat_penalty: 1 }), plain)
+    const commas = (text: string) => text.split(",").length
+    assert.isBelow(
+      commas(await ask("Count to 7.", { max_tokens: 30, repeat_penalty: 10 })),
+      commas(await ask("Count to 7.", { max_tokens: 30 }))
+    )
+  })
+
+  it("logit_bias bans and forces tokens", async () => {
+    const all = Object.fromEntries(Array.from({ length: 1024 }, (_, id) => [String(id), -100]))
+    const { 20: _, ...others } = all
+    const forced = await ask("What color is snow?", { max_tokens: 3, logit_bias: others })
+    const again = await ask("What color is snow?", { max_tokens: 6, logit_bias: others })
+    assert.strictEqual(again, forced + forced)
+  })
+
+  it("refuses a token that the vocabulary does not have, by its place", async () => {
+    const error = await ask("Hello!", { logit_bias: { 5000: 1 } }).then(() => undefined, (cause: unknown) => cause)
+    assert.instanceOf(error, OpenAI.BadRequestError)
+    assert.strictEqual(error.param, "logit_bias.5000")
+  })
+})

@@ -48,6 +48,8 @@ const errorOf = ({ id, model }: Deployment, failure: EngineFailure): InferenceEr
           contextWindow: failure.contextWindow
         })
       )
+    case "invalid_request":
+      return InferenceError.make(new InferenceError.InvalidRequest({ path: failure.path, detail: failure.message }))
     case "package_missing":
       return InferenceError.make(
         new InferenceError.EngineMissing({ deployment: id, packageName: failure.packageName })

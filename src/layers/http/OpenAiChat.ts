@@ -48,9 +48,6 @@ const unsupported: ReadonlyArray<readonly [field: string, asksForNothing: (value
   ["response_format", (value) => (value as { type?: unknown }).type === "text"],
   ["logprobs", (value) => value === false],
   ["top_logprobs", (value) => value === 0],
-  ["logit_bias", (value) => Object.keys(value as object).length === 0],
-  ["presence_penalty", (value) => value === 0],
-  ["frequency_penalty", (value) => value === 0],
   ["modalities", (value) => Array.isArray(value) && value.every((modality) => modality === "text")],
   ["audio", () => false],
   ["prediction", () => false],
@@ -84,14 +81,32 @@ const two32 = 2 ** 32
 /** The lowest 32 bits, as a whole number of any size and sign has them. */
 const seed32 = (seed: number): number => ((seed % two32) + two32) % two32
 
+/** Fields that are the same under another name. */
+const renamed = {
+  temperature: "temperature",
+  top_p: "topP",
+  min_p: "minP",
+  repeat_penalty: "repeatPenalty",
+  presence_penalty: "presencePenalty",
+  frequency_penalty: "frequencyPenalty",
+  logit_bias: "logitBias"
+} as const satisfies Partial<Record<keyof ChatRequest, keyof Request>>
+
+const samplingOf = (body: ChatRequest): Partial<Request> => ({
+  ...Object.fromEntries(
+    Object.entries(renamed).flatMap(([field, name]) => field in body ? [[name, body[field as keyof ChatRequest]]] : [])
+  ),
+  // 0 means all elsewhere, and leaving it out means so here.
+  ...(body.top_k === undefined || body.top_k === 0 ? {} : { topK: body.top_k })
+})
+
 const requestOf = (body: ChatRequest, choice: number): Request => {
   const maxTokens = body.max_completion_tokens ?? body.max_tokens
   const [first, ...rest] = body.messages
   return {
+    ...samplingOf(body),
     model: body.model,
     messages: [messageOf(first), ...rest.map(messageOf)],
-    ...(body.temperature === undefined ? {} : { temperature: body.temperature }),
-    ...(body.top_p === undefined ? {} : { topP: body.top_p }),
     ...(body.seed === undefined ? {} : { seed: seed32(seed32(body.seed) + choice) }),
     ...(maxTokens === undefined ? {} : { maxTokens }),
     ...(body.stop === undefined ? {} : { stop: typeof body.stop === "string" ? [body.stop] : body.stop })

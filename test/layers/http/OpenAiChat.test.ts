@@ -40,6 +40,12 @@ describe("OpenAiChat", () => {
           temperature: 0.5,
           top_p: 0.9,
           seed: 42,
+          top_k: 40,
+          min_p: 0.1,
+          repeat_penalty: 1.1,
+          presence_penalty: 0.5,
+          frequency_penalty: -0.5,
+          logit_bias: { 7: -100 },
           max_tokens: 100,
           stop: ["a", "b"],
           n: 1
@@ -47,12 +53,30 @@ describe("OpenAiChat", () => {
         {
           model: "tiny-chat",
           requests: [
-            { model: "tiny-chat", messages, temperature: 0.5, topP: 0.9, seed: 42, maxTokens: 100, stop: ["a", "b"] }
+            {
+              model: "tiny-chat",
+              messages,
+              temperature: 0.5,
+              topP: 0.9,
+              seed: 42,
+              topK: 40,
+              minP: 0.1,
+              repeatPenalty: 1.1,
+              presencePenalty: 0.5,
+              frequencyPenalty: -0.5,
+              logitBias: { 7: -100 },
+              maxTokens: 100,
+              stop: ["a", "b"]
+            }
           ],
           stream: true,
           includeUsage: true
         }
       )
+    })
+
+    it("top_k 0 means all, as it does elsewhere", () => {
+      assert.deepStrictEqual(decoded({ top_k: 0 }), decoded({}))
     })
 
     it("null means what leaving the field out means", () => {
@@ -198,9 +222,6 @@ describe("OpenAiChat", () => {
       ]],
       ["logprobs", [true, "yes"], [false]],
       ["top_logprobs", [1, "1"], [0]],
-      ["logit_bias", [{ 50256: -100 }], [{}]],
-      ["presence_penalty", [0.5, -0.5], [0]],
-      ["frequency_penalty", [0.5, -0.5], [0]],
       ["modalities", [["text", "audio"], "text"], [["text"], []]],
       ["audio", [{ voice: "alloy" }, {}], []],
       ["prediction", [{ type: "content", content: "x" }], []],
