@@ -11,7 +11,7 @@ import { Cause, Clock, Deferred, Duration, Effect, Fiber, Layer, Option, RcMap }
 import type { Engine } from "../services/Engine.ts"
 import { Engines } from "../services/Engine.ts"
 import type { InferenceError } from "../services/InferenceError.ts"
-import * as InferenceErrors from "../services/InferenceError.ts"
+import { EngineFailed, make as makeError } from "../services/InferenceError.ts"
 import type { Deployment } from "../services/Model.ts"
 import type { State, Status } from "../services/Models.ts"
 import { Models } from "../services/Models.ts"
@@ -80,14 +80,11 @@ const supervise = (actor: Actor) =>
   )
 
 /** Why the supervisor has given up, of which an error nobody foresaw is a reason too. */
-const givenUp = ({ deployment }: Actor, cause: Cause.Cause<InferenceErrors.InferenceError>) =>
-  Option.getOrElse(Cause.findErrorOption(cause), () =>
-    InferenceErrors.make(
-      new InferenceErrors.EngineFailed({
-        deployment: deployment.id,
-        detail: String(Cause.squash(cause)).split("\n")[0]!
-      })
-    ))
+const givenUp = ({ deployment }: Actor, cause: Cause.Cause<InferenceError>): InferenceError =>
+  Option.getOrElse(Cause.findErrorOption(cause), () => {
+    const [detail = ""] = String(Cause.squash(cause)).split("\n")
+    return makeError(new EngineFailed({ deployment: deployment.id, detail }))
+  })
 
 /** Waits for the engine; the last to leave before it is there abandons it. */
 const awaitEngine = (actor: Actor, abandon: Effect.Effect<void>) =>

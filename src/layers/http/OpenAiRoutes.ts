@@ -110,6 +110,12 @@ const unreadable = OpenAiError.make("The request body could not be read to its e
   code: null
 })
 
+const broken = OpenAiError.make("Something went wrong in the service itself; its log says what.", {
+  status: 500,
+  type: "server_error",
+  code: "internal_error"
+})
+
 const isTooLarge = ({ reason }: HttpServerError.HttpServerError) => Predicate.isTagged(reason.cause, "MaxBytesError")
 
 const makeChat = Effect.gen(function*() {
@@ -125,10 +131,17 @@ const makeChat = Effect.gen(function*() {
       return yield* call.success.stream ? streamAnswer(inference, call.success) : wholeAnswer(inference, call.success)
     },
     Effect.catchTags({
-      InferenceError: (error) => Effect.succeed(respondError(OpenAiError.fromReason(error.reason))),
+      InferenceError: ({ reason }) => {
+        const error = OpenAiError.fromReason(reason)
+        // The caller's own mistakes are told to the caller only.
+        return Effect.as(error.status >= 500 ? Effect.logWarning(reason.message) : Effect.void, respondError(error))
+      },
       HttpServerError: (error) =>
         Effect.succeed(respondError(isTooLarge(error) ? tooLarge(server.maxBodyBytes) : unreadable))
-    })
+    }),
+    Effect.catchDefect((defect) =>
+      Effect.as(Effect.logError("A request ended in a defect.", defect), respondError(broken))
+    )
   )
 })
 
