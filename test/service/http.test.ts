@@ -80,12 +80,20 @@ const metric = async (line: string): Promise<number> => {
   return found === undefined ? 0 : Number(found.split(" ").at(-1))
 }
 
-const running = async (deployment: string): Promise<number | undefined> => {
-  const report = await (await fetch(`${service.url}/health/ready`)).json() as {
-    readonly deployments: ReadonlyArray<{ readonly deployment: string; readonly running: number }>
-  }
-  return report.deployments.find((one) => one.deployment === deployment)?.running
+interface Health {
+  readonly deployment: string
+  readonly running: number
+  readonly lastFailure?: string
 }
+
+const health = async (deployment: string): Promise<Health | undefined> => {
+  const report = await (await fetch(`${service.url}/health/ready`)).json() as {
+    readonly deployments: ReadonlyArray<Health>
+  }
+  return report.deployments.find((one) => one.deployment === deployment)
+}
+
+const running = async (deployment: string): Promise<number | undefined> => (await health(deployment))?.running
 
 describe("answers", () => {
   it("says that the capital of Japan is Tokyo", async () => {
@@ -196,6 +204,8 @@ describe("faults", () => {
     const codes = await Promise.all(inFlight.map(async (response) => (await json(await response)).error?.code))
     assert.include(codes, "engine_crashed")
     assert.isTrue(codes.every((code) => code === "engine_crashed"))
+    // A request that reached an engine which is dead and not known to be so would be one of those in flight.
+    await until(async () => /SIGKILL/.test((await health("tiny-chat#0"))?.lastFailure ?? "") ? true : undefined)
     const next = await json(await chat(ask("tiny-chat", "What is the capital of Japan?")))
     assert.strictEqual(next.choices[0]?.message.content, "The capital of Japan is Tokyo.")
   })
