@@ -23,6 +23,7 @@ import * as SettingsFile from "./layers/SettingsFile.ts"
 import { Models as ModelsService } from "./services/Models.ts"
 import { Readiness } from "./services/Readiness.ts"
 import { Registry as RegistryService } from "./services/Registry.ts"
+import { route } from "./services/Selector.ts"
 
 /** The runtime: `Inference` and what it stands on. Requires only `Settings`. */
 export const runtime = Inference.layer.pipe(
@@ -38,12 +39,12 @@ export const runtime = Inference.layer.pipe(
  */
 export const layer = (options?: SettingsFile.Options) => Layer.provideMerge(runtime, SettingsFile.layer(options))
 
-/** Loads every configured model, so that what the service says it serves can answer. */
+/** Loads what a request can be routed to, so that what the service says it serves can answer. */
 const preload = Layer.effectDiscard(Effect.gen(function*() {
   const registry = yield* RegistryService
   const models = yield* ModelsService
   const readiness = yield* Readiness
-  const deployments = (yield* registry.models).flatMap((model) => model.deployments)
+  const deployments = (yield* registry.models).map((model) => route(model).deployment)
   yield* Effect.forEach(
     deployments.filter((deployment) => deployment.preload),
     (deployment) => Effect.scoped(models.borrow(deployment)),
@@ -55,5 +56,5 @@ const preload = Layer.effectDiscard(Effect.gen(function*() {
 /** The service: the runtime behind HTTP, every model loaded. Requires only `Settings`. */
 export const service = Layer.mergeAll(preload, Metrics.layerSampler).pipe(
   Layer.provideMerge(Server.layer),
-  Layer.provideMerge(Layer.merge(runtime, Layer.succeed(Readiness, { stage: "starting" })))
+  Layer.provideMerge(Layer.merge(runtime, Layer.sync(Readiness, () => Readiness.of({ stage: "starting" }))))
 )

@@ -13,7 +13,7 @@
  * await troupe.close()
  * ```
  */
-import { Effect, ManagedRuntime, Stream } from "effect"
+import { Cause, Effect, Exit, ManagedRuntime, Stream } from "effect"
 import * as App from "./App.ts"
 import type * as SettingsFile from "./layers/SettingsFile.ts"
 import type { Answer, Event, Request } from "./services/Inference.ts"
@@ -21,18 +21,25 @@ import { Inference } from "./services/Inference.ts"
 
 /** Options of one call. */
 export interface CallOptions {
-  /** Aborting it stops the engine within one token; the promise rejects. */
+  /** Aborting it stops the engine within one token; the promise rejects with the signal's reason. */
   readonly signal?: AbortSignal | undefined
 }
 
 /** A running Troupe. */
 export interface Troupe {
-  /** The whole answer. Rejects with an `InferenceError`, whose `reason` says what went wrong. */
+  /** The whole answer. Rejects with an `InferenceError`, whose `reason` says what went wrong; after `close`, an `Error`. */
   readonly generate: (request: Request, options?: CallOptions) => Promise<Answer>
   /** The answer as it is generated. Leaving the loop early stops the engine within one token. */
   readonly stream: (request: Request) => AsyncIterable<Event>
   /** Stops what runs, unloads the models, ends the threads. */
   readonly close: () => Promise<void>
+}
+
+/** The value, or what a caller of promises expects to be thrown. */
+const unwrap = <A>(exit: Exit.Exit<A, unknown>, signal: AbortSignal | undefined): A => {
+  if (Exit.isSuccess(exit)) return exit.value
+  if (!Cause.hasInterruptsOnly(exit.cause)) throw Cause.squash(exit.cause)
+  throw signal?.aborted === true ? signal.reason : new Error("Troupe was closed.")
 }
 
 /**
@@ -42,19 +49,27 @@ export interface Troupe {
  */
 export const start = (options?: SettingsFile.Options): Troupe => {
   const runtime = ManagedRuntime.make(App.layer(options))
+  let closed = false
+  const open = () => {
+    if (closed) throw new Error("Troupe was closed.")
+  }
   return {
-    generate: (request, { signal } = {}) =>
-      runtime.runPromise(
-        Effect.flatMap(Inference, (inference) => inference.generate(request)),
-        signal === undefined ? {} : { signal }
-      ),
+    async generate(request, { signal } = {}) {
+      open()
+      const answer = Effect.flatMap(Inference, (inference) => inference.generate(request))
+      return unwrap(await runtime.runPromiseExit(answer, signal === undefined ? {} : { signal }), signal)
+    },
     stream: (request) => ({
       async *[Symbol.asyncIterator]() {
+        open()
         const context = await runtime.context()
         const stream = Stream.unwrap(Effect.map(Inference, (inference) => inference.stream(request)))
         yield* Stream.toAsyncIterableWith(stream, context)
       }
     }),
-    close: () => runtime.dispose()
+    close() {
+      closed = true
+      return runtime.dispose()
+    }
   }
 }

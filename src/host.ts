@@ -45,6 +45,9 @@ const collect = (id: number, events: ReadonlyArray<JobEvent>) => {
   if (events.some(isTerminal)) commands.delete(id)
 }
 
+/** An ordinary exit in mid-generation would abort with a core dump. */
+const end = () => process.kill(process.pid, "SIGKILL")
+
 const load = (options: HostOptions): EngineHost => {
   const host = makePoolHost(options)
   host.ready.then(
@@ -54,8 +57,11 @@ const load = (options: HostOptions): EngineHost => {
     },
     (cause: unknown) => post({ type: "load_failed", failure: failureFrom(cause, "load_failed") })
   )
-  // A thread that dies takes the child with it: the supervisor starts another.
-  void host.exited.then(() => setImmediate(() => process.exit(1)))
+  // A thread that dies takes the child with it: the supervisor starts another. By SIGKILL, as other threads may be
+  // evaluating, and after what was said before.
+  void host.exited.then(({ kind }) => {
+    if (kind !== "stopped") setImmediate(() => process.send?.({ type: "events", jobs: [] } satisfies FromChild, end))
+  })
   setInterval(reportMemory, memoryReportInterval).unref()
   return host
 }
@@ -63,8 +69,8 @@ const load = (options: HostOptions): EngineHost => {
 let host: EngineHost | undefined
 
 for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => {})
-// The parent is gone. SIGKILL, since an ordinary exit in mid-generation would abort with a core dump.
-process.on("disconnect", () => process.kill(process.pid, "SIGKILL"))
+// The parent is gone.
+process.on("disconnect", end)
 
 const obey = (message: ToChild) => {
   switch (message.type) {

@@ -11,9 +11,11 @@ const { version } = JSON.parse(readFileSync(new URL("../package.json", import.me
 
 /** 128 and the number of the signal that ended us: what shells expect. */
 const signalExitCodes = { SIGINT: 130, SIGTERM: 143 } as const
-let interruptedWith = 130
+let interruptedWith: number | undefined
 for (const [signal, code] of Object.entries(signalExitCodes)) {
-  process.once(signal, () => {
+  process.on(signal, () => {
+    // Whoever asks twice does not want to wait for what runs.
+    if (interruptedWith !== undefined) process.kill(process.pid, "SIGKILL")
     interruptedWith = code
   })
 }
@@ -53,7 +55,7 @@ Command.run(troupe, { version }).pipe(
     disableErrorReporting: true,
     teardown: (exit, onExit) => {
       if (Exit.isSuccess(exit)) return onExit(Number(process.exitCode ?? 0))
-      if (Cause.hasInterruptsOnly(exit.cause)) return onExit(Number(process.exitCode ?? interruptedWith))
+      if (Cause.hasInterruptsOnly(exit.cause)) return onExit(Number(process.exitCode ?? interruptedWith ?? 130))
       onExit(helpErrors(exit.cause)?.length === 0 ? 0 : 1)
     }
   })

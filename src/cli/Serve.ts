@@ -42,7 +42,7 @@ const listening = (settings: Resolved, url: string): string => {
     "Ask:",
     `  curl -s ${url}/v1/chat/completions -H 'content-type: application/json' -d '${body}'`,
     "",
-    "Ctrl-C stops it."
+    "Ctrl-C stops it when its requests have ended; twice, at once."
   ].join("\n")
 }
 

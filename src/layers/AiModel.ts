@@ -45,6 +45,7 @@ const fromInferenceError = (method: string) => ({ reason }: InferenceError): AiE
     case "ModelLoadFailed":
     case "EngineMissing":
     case "EngineCrashed":
+    case "EngineStopped":
     case "EngineFailed":
       return failWith(method, new AiError.InternalProviderError({ description: reason.message }))
   }
@@ -101,22 +102,23 @@ const streamPart = (event: Event): Response.StreamPartEncoded =>
     ? { type: "text-delta", id: textId, delta: event.text }
     : finishPart(event.reason, event.usage)
 
-/** The model's events with the marks that begin and end a text; what came together stays together. */
-const streamParts = (
-  events: Stream.Stream<Event, InferenceError>
-): Stream.Stream<Response.StreamPartEncoded, InferenceError> =>
-  Stream.make<[Response.StreamPartEncoded]>({ type: "text-start", id: textId }).pipe(
-    Stream.concat(
-      Stream.mapArray(
-        events,
-        (some) =>
-          Arr.flatMap(some, (event): Arr.NonEmptyArray<Response.StreamPartEncoded> =>
-            event.type === "text"
-              ? [streamPart(event)]
-              : [{ type: "text-end", id: textId }, streamPart(event)])
-      )
-    )
-  )
+/**
+ * The model's events with the marks that begin and end a text; what came together stays together. The first mark comes
+ * with the first event, since a plan takes whatever comes for the beginning of an answer, after which it cannot fall back.
+ */
+const streamParts = (events: Stream.Stream<Event, InferenceError>) =>
+  Stream.suspend(() => {
+    let begun = false
+    return Stream.mapArray(events, (some) => {
+      const parts: Array<Response.StreamPartEncoded> = begun ? [] : [{ type: "text-start", id: textId }]
+      begun = true
+      for (const event of some) {
+        if (event.type === "finish") parts.push({ type: "text-end", id: textId })
+        parts.push(streamPart(event))
+      }
+      return parts as unknown as Arr.NonEmptyArray<Response.StreamPartEncoded>
+    })
+  })
 
 /** `LanguageModel` over `Inference`. */
 export const layer = (

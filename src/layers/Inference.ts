@@ -26,6 +26,8 @@ type FinishEvent = Extract<Event, { type: "finish" }>
 interface Progress {
   tokens: number
   finish: FinishEvent | undefined
+  /** Why the engine's stream failed. */
+  failure: Cause.Cause<InferenceError> | undefined
 }
 
 const withDefaults = (request: Request): Effect.Effect<Generation> =>
@@ -77,6 +79,22 @@ const endAttributes = (exit: Exit.Exit<unknown, unknown>, { finish, tokens }: Pr
   }
 }
 
+/** All of a request's bookkeeping, done however it ends. */
+const settle =
+  (metrics: Metrics["Service"], model: string, span: Span, progress: Progress, started: number) =>
+  (closed: Exit.Exit<unknown, unknown>) =>
+    Effect.flatMap(Clock.currentTimeMillis, (now) => {
+      // Who reads the stream may take its failure for an answer of his own, as a dialect does in mid-stream.
+      const exit = progress.failure === undefined ? closed : Exit.failCause(progress.failure)
+      annotate(span, endAttributes(exit, progress))
+      return metrics.end({
+        model,
+        seconds: (now - started) / 1000,
+        tokens: progress.finish?.usage.completionTokens ?? progress.tokens,
+        end: endOf(exit, progress)
+      })
+    })
+
 const count = (progress: Progress) => <Events extends ReadonlyArray<Event>>(events: Events): Events => {
   for (const event of events) {
     if (event.type === "finish") progress.finish = event
@@ -87,10 +105,10 @@ const count = (progress: Progress) => <Events extends ReadonlyArray<Event>>(even
 
 const decodeRequest = Schema.decodeUnknownResult(RequestSchema, { errors: "all" })
 
-/** Types cannot tell a temperature of 9, nor stop a program without them. */
-const check = (request: Request): Effect.Effect<void, InferenceError> => {
+/** The request with only what a request has. Types cannot tell a temperature of 9, nor stop a program without them. */
+const check = (request: Request): Effect.Effect<Request, InferenceError> => {
   const decoded = decodeRequest(request)
-  if (Result.isSuccess(decoded)) return Effect.void
+  if (Result.isSuccess(decoded)) return Effect.succeed(decoded.success)
   const [first, ...others] = Problems.fromSchemaError(decoded.failure)
   const detail = [first!.expected, ...others.map(Problems.format)].join("; ")
   return Effect.fail(make(new InvalidRequest({ detail, ...(first!.path === "" ? {} : { path: first!.path }) })))
@@ -112,32 +130,31 @@ export const layer = Layer.effect(
     const metrics = yield* Metrics
 
     /** The route and its stream; the scope's end settles the request. */
-    const open = Effect.fnUntraced(function*(request: Request) {
-      yield* check(request)
+    const open = Effect.fnUntraced(function*(asked: Request) {
+      const request = yield* check(asked)
       const route = yield* selector.route(request)
       const span = yield* Effect.makeSpanScoped(`chat ${request.model}`, {
         kind: "internal",
         attributes: requestAttributes(request, route)
       })
-      const progress: Progress = { tokens: 0, finish: undefined }
+      const progress: Progress = { tokens: 0, finish: undefined, failure: undefined }
       const started = yield* Clock.currentTimeMillis
       yield* metrics.begin(request.model)
-      const settle = (exit: Exit.Exit<unknown, unknown>) =>
-        Effect.flatMap(Clock.currentTimeMillis, (now) => {
-          annotate(span, endAttributes(exit, progress))
-          return metrics.end({
-            model: request.model,
-            seconds: (now - started) / 1000,
-            tokens: progress.finish?.usage.completionTokens ?? progress.tokens,
-            end: endOf(exit, progress)
-          })
-        })
       // Not `Effect.addFinalizer`, which copies the whole context for a finalizer that needs none of it.
-      yield* Scope.addFinalizerExit(yield* Effect.scope, settle)
+      yield* Scope.addFinalizerExit(yield* Effect.scope, settle(metrics, request.model, span, progress, started))
       const generation = yield* withDefaults(request)
       const engine = yield* models.borrow(route.deployment)
       const events = Stream.mapArray(engine.generate(generation), count(progress))
-      return { route, events: Stream.concat(events, mustHaveFinished(route, progress)) }
+      return {
+        route,
+        events: Stream.concat(events, mustHaveFinished(route, progress)).pipe(
+          Stream.tapCause((cause) =>
+            Effect.sync(() => {
+              progress.failure = cause
+            })
+          )
+        )
+      }
     })
 
     const generate = Effect.fnUntraced(function*(request: Request) {

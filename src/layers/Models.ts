@@ -88,11 +88,11 @@ const givenUp = ({ deployment }: Actor, cause: Cause.Cause<InferenceError>): Inf
 
 /** Waits for the engine; the last to leave before it is there abandons it. */
 const awaitEngine = (actor: Actor, abandon: Effect.Effect<void>) =>
-  Effect.suspend(() => {
-    actor.waiting++
-    return Deferred.await(actor.engine)
-  }).pipe(
-    Effect.ensuring(Effect.sync(() => actor.waiting--)),
+  Effect.acquireUseRelease(
+    Effect.sync(() => actor.waiting++),
+    () => Deferred.await(actor.engine),
+    () => Effect.sync(() => actor.waiting--)
+  ).pipe(
     Effect.onInterrupt(() =>
       Effect.suspend(() => actor.waiting === 0 && actor.current === undefined ? abandon : Effect.void)
     )
@@ -121,7 +121,7 @@ export const layer = Layer.effect(
       actor.state = "failed"
       actor.lastFailure = error.message
       // Not on the supervisor's fiber, which the actor's end interrupts.
-      return Effect.forkIn(Effect.andThen(RcMap.invalidate(map, id), Deferred.fail(actor.engine, error)), house)
+      return Effect.forkIn(Effect.andThen(drop(id, actor), Deferred.fail(actor.engine, error)), house)
     }
 
     const lookup = Effect.fnUntraced(function*(id: string) {
@@ -143,14 +143,20 @@ export const layer = Layer.effect(
       idleTimeToLive: (id: string) => deployments.get(id)!.idleUnload
     })
 
+    /** Ends the actor once nobody has borrowed it, and leaves one that has taken its place alone. */
+    const drop = (id: string, actor: Actor) =>
+      Effect.suspend(() => actors.get(id) === actor ? RcMap.invalidate(map, id) : Effect.void)
+
+    // The map ends its actors one after another; engines that are slow to end would add up.
+    yield* Effect.addFinalizer(() =>
+      Effect.forEach([...actors], ([id, actor]) => drop(id, actor), { concurrency: "unbounded", discard: true })
+    )
+
     const borrow = Effect.fnUntraced(function*(deployment: Deployment) {
       deployments.set(deployment.id, deployment)
       const actor = yield* RcMap.get(map, deployment.id)
       if (actor.current !== undefined) return actor.current
-      const abandon = Effect.suspend(() =>
-        actors.get(deployment.id) === actor ? RcMap.invalidate(map, deployment.id) : Effect.void
-      )
-      return yield* awaitEngine(actor, abandon)
+      return yield* awaitEngine(actor, drop(deployment.id, actor))
     })
 
     return Models.of({

@@ -70,6 +70,7 @@ export type EngineFailure =
   | { readonly kind: "package_missing"; readonly packageName: string }
   | { readonly kind: "load_failed"; readonly message: string }
   | { readonly kind: "crashed"; readonly message: string }
+  | { readonly kind: "stopped" }
   | { readonly kind: "failed"; readonly message: string }
 
 /**
@@ -172,6 +173,10 @@ export interface HostOptions {
   readonly spec: EngineSpec
   /** Engine threads: copies of the model that share its file's pages. */
   readonly replicas: number
+  /** How long a cancelled job may go on before its engine counts as hung, ms; where the host can end it, it does. */
+  readonly cancelGraceMs: number
+  /** How long the engine may take to end in order, ms; likewise. */
+  readonly closeGraceMs: number
 }
 
 /** From the service to the child process that holds a pool; one message carries all of a turn. */

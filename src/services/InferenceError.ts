@@ -83,6 +83,15 @@ export class EngineCrashed extends Schema.TaggedError<EngineCrashed>()("EngineCr
   }
 }
 
+/** Troupe is being closed, and the request's engine with it. */
+export class EngineStopped extends Schema.TaggedError<EngineStopped>()("EngineStopped", {
+  deployment: Schema.String
+}) {
+  override get message(): string {
+    return `The engine of "${this.deployment}" was stopped before the answer was whole.`
+  }
+}
+
 /** The engine lives and could not finish this request. */
 export class EngineFailed extends Schema.TaggedError<EngineFailed>()("EngineFailed", {
   deployment: Schema.String,
@@ -101,6 +110,7 @@ export const Reason = Schema.Union([
   ModelLoadFailed,
   EngineMissing,
   EngineCrashed,
+  EngineStopped,
   EngineFailed
 ])
 export type Reason = typeof Reason.Type

@@ -18,6 +18,8 @@ export const ChatMessage = Schema.Struct({
   content: Content
 })
 
+const StopText = Schema.NonEmptyString.check(Schema.isMaxLength(1000))
+
 /** The body of `POST /v1/chat/completions`. Fields that are not here and do not change the answer are ignored. */
 export const ChatRequest = Schema.Struct({
   model: Schema.NonEmptyString,
@@ -41,8 +43,8 @@ export const ChatRequest = Schema.Struct({
   max_tokens: Schema.optionalKey(Schema.Int.check(within(1, 1_000_000))),
   max_completion_tokens: Schema.optionalKey(Schema.Int.check(within(1, 1_000_000))),
   stop: Schema.optionalKey(Schema.Union([
-    Schema.NonEmptyString,
-    Schema.Array(Schema.NonEmptyString).check(Schema.isMaxLength(16))
+    StopText,
+    Schema.Array(StopText).check(Schema.isMaxLength(16))
   ])),
   /** Answers to generate. */
   n: Schema.optionalKey(Schema.Int.check(within(1, 128)))

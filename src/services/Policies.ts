@@ -1,4 +1,7 @@
-/** Every schedule, timeout and bound of the house, as data. */
+/**
+ * The schedules, timeouts and bounds of the house, as data. What only an engine thread needs to know stands beside its
+ * use, as threads do not load `effect`.
+ */
 import { Duration, Schedule } from "effect"
 import type { InferenceError } from "./InferenceError.ts"
 
@@ -18,8 +21,11 @@ export const restart = Schedule.min([Schedule.exponential("100 millis"), Schedul
   Schedule.while(({ input }) => input.reason._tag === "EngineCrashed")
 )
 
-/** How long an unload in this process waits for the engine's last token. */
-export const closeGrace = Duration.seconds(10)
+/** How long an engine may take to end in order; a process that holds one is killed then, a thread left behind. */
+export const closeGrace = Duration.seconds(5)
+
+/** How long a cancelled job may go on before its engine process counts as hung and is killed. */
+export const cancelGrace = Duration.seconds(30)
 
 /** Tokens an engine may be ahead of its consumer. */
 export const streamWindow = 256

@@ -28,7 +28,7 @@ export interface Generation<Token> {
   readonly promptTokens: number
   /** Tokens of the context window that the prompt leaves free, at least 1: the answer ends there with `length`. */
   readonly room: number
-  /** Ends at the end-of-generation token, which it does not yield. */
+  /** Ends at the end-of-generation token, which it does not yield, and soon after a cancellation. */
   readonly tokens: AsyncGenerator<Token, void, undefined>
   readonly decode: (tokens: Array<Token>, before: ReadonlyArray<Token>) => string
 }
@@ -92,8 +92,8 @@ const makeSender = (control: Control, emit: (event: JobEvent) => void) => {
       counted.tokens++
       unsent++
     },
-    /** Tokens that wait to be sent count against the window too. */
-    unsent: () => unsent,
+    /** Tokens whose text waits to be sent count against the window too; those without text could never be granted. */
+    unsent: () => held === "" ? 0 : unsent,
     flush,
     send(text: string) {
       held += text
@@ -106,41 +106,48 @@ const makeSender = (control: Control, emit: (event: JobEvent) => void) => {
   }
 }
 
+type Sender = ReturnType<typeof makeSender>
+
+/** Tokens to their end, through joiner and stop matcher; what it sends is whole once it has ended or thrown. */
 const stream = async <Token>(
   job: GenerateJob,
   { decode, promptTokens, room, tokens }: Generation<Token>,
   control: Control,
-  emit: (event: JobEvent) => void
+  sender: Sender
 ): Promise<JobEvent> => {
   const joiner = makeTextJoiner(decode)
   const stops = makeStopMatcher(job.stop)
-  const sender = makeSender(control, emit)
   const limit = Math.min(job.maxTokens ?? room, room)
   const finished = (reason: FinishReason): JobEvent => ({
     type: "finished",
     reason,
     usage: { promptTokens, completionTokens: sender.counted.tokens }
   })
+  const rest = (): boolean => {
+    const { stopped, text } = stops.push(joiner.flush())
+    sender.send(stopped ? text : text + stops.flush())
+    return stopped
+  }
 
   let reason: FinishReason = "stop"
-  for await (const token of tokens) {
-    if (control.isCancelled()) break
-    sender.count()
-    const { stopped, text } = stops.push(joiner.push(token))
-    sender.send(text)
-    if (stopped) {
-      sender.flush()
-      return finished("stop")
+  try {
+    for await (const token of tokens) {
+      if (control.isCancelled()) break
+      sender.count()
+      const { stopped, text } = stops.push(joiner.push(token))
+      sender.send(text)
+      if (stopped) return finished("stop")
+      if (sender.counted.tokens >= limit) {
+        reason = "length"
+        break
+      }
+      await control.room(sender.unsent)
     }
-    if (sender.counted.tokens >= limit) {
-      reason = "length"
-      break
-    }
-    await control.room(sender.unsent)
+  } catch (cause) {
+    rest()
+    throw cause
   }
-  const { stopped, text } = stops.push(joiner.flush())
-  sender.send(stopped ? text : text + stops.flush())
-  sender.flush()
+  const stopped = rest()
   return control.isCancelled() ? cancelled : finished(stopped ? "stop" : reason)
 }
 
@@ -152,18 +159,20 @@ const stream = async <Token>(
  */
 export const runJob = async <Token>(
   task: JobTask,
-  prepare: () => Promise<Generation<Token>>,
+  prepare: (isCancelled: () => boolean) => Promise<Generation<Token>>,
   release: () => void
 ): Promise<void> => {
   const emit = (event: JobEvent) => task.port.postMessage([event])
   const control = makeControl(task.port, task.job.window)
+  const sender = makeSender(control, emit)
   let last: JobEvent
   try {
-    const generation = await prepare()
-    last = control.isCancelled() ? cancelled : await stream(task.job, generation, control, emit)
+    const generation = await prepare(control.isCancelled)
+    last = control.isCancelled() ? cancelled : await stream(task.job, generation, control, sender)
   } catch (cause) {
     last = { type: "failed", failure: failureFrom(cause, "failed") }
   }
+  sender.flush()
   release()
   emit(last)
   task.port.close()

@@ -38,11 +38,15 @@ const chatWrapperOf = (library: Library, model: LlamaModel): ChatWrapper => {
   }
 }
 
+/** The only build for Apple silicon is Metal's, which computes on the CPU as well when no layer is given to the GPU. */
+export const buildFor = (platform: NodeJS.Platform, arch: NodeJS.Architecture): "metal" | false =>
+  platform === "darwin" && arch === "arm64" ? "metal" : false
+
 /** The library's own words for a failure, which its errors leave out. */
 const complaints: Array<string> = []
 
 const loadModel = (llama: Llama, file: string): Promise<LlamaModel> =>
-  llama.loadModel({ modelPath: file }).catch(async (cause: Error) => {
+  llama.loadModel({ modelPath: file, gpuLayers: 0 }).catch(async (cause: Error) => {
     // Native log lines arrive on a later turn than the error they explain.
     await setImmediate()
     const why = complaints[0] ?? cause.message
@@ -57,7 +61,7 @@ export const load = async (spec: LlamaSpec) => {
   await checkFile(spec.file)
   const library = await importLibrary()
   const llama = await library.getLlama({
-    gpu: false,
+    gpu: buildFor(process.platform, process.arch),
     build: "never",
     logLevel: library.LlamaLogLevel.error,
     logger: (_, message) => {

@@ -40,7 +40,7 @@ const loading = load(spec).catch((cause) => refuse(failureFrom(cause, "load_fail
 // Unhandled, the rejection would end the thread before anyone has asked `describe`.
 loading.catch(() => {})
 
-/** Tokens that end an answer: the vocabulary's own, and the template's end of a turn where that is one token. */
+/** Tokens that end an answer besides the vocabulary's own: the special ones that the template ends a turn with. */
 const endTokensOf = (model: LlamaModel, triggers: ReturnType<ChatWrapper["generateContextState"]>) =>
   new Set(
     triggers.stopGenerationTriggers
@@ -77,16 +77,27 @@ const makeInterlude = () => {
 
 const interlude = makeInterlude()
 
+/** Tokens of a prompt that are computed before the next look at whether anyone still wants the answer. */
+const promptPiece = 128
+
 async function* evaluate(
   { library, model }: Loaded,
   sequence: LlamaContextSequence,
   prompt: Array<Token>,
   endTokens: ReadonlySet<Token>,
-  { sampling }: GenerateJob
+  { sampling }: GenerateJob,
+  isCancelled: () => boolean
 ): AsyncGenerator<Token, void, undefined> {
   if (sequence.nextTokenIndex > 0) await interlude.run(() => sequence.clearHistory())
+  let rest = prompt
+  while (rest.length > promptPiece) {
+    await sequence.evaluateWithoutGeneratingNewTokens(rest.slice(0, promptPiece))
+    rest = rest.slice(promptPiece)
+    await interlude.pause()
+    if (isCancelled()) return
+  }
   const answer: Array<Token> = []
-  const tokens = sequence.evaluate(prompt, {
+  const tokens = sequence.evaluate(rest, {
     temperature: sampling.temperature,
     topP: sampling.topP,
     topK: sampling.topK ?? 0,
@@ -117,7 +128,7 @@ export default async (task: JobTask): Promise<void> => {
   const loaded = await loading
   const { chatWrapper, free, model } = loaded
   const sequence = free.pop()
-  const prepare = async (): Promise<Generation<Token>> => {
+  const prepare = async (isCancelled: () => boolean): Promise<Generation<Token>> => {
     if (sequence === undefined) return refuse({ kind: "failed", message: "More jobs than slots reached the engine." })
     const state = chatWrapper.generateContextState({ chatHistory: historyOf(task.job.messages) })
     const prompt = state.contextText.tokenize(model.tokenizer)
@@ -127,7 +138,7 @@ export default async (task: JobTask): Promise<void> => {
     return {
       promptTokens: prompt.length,
       room,
-      tokens: evaluate(loaded, sequence, prompt, endTokensOf(model, state), task.job),
+      tokens: evaluate(loaded, sequence, prompt, endTokensOf(model, state), task.job, isCancelled),
       decode: (tokens, before) => model.detokenize(tokens, false, before)
     }
   }

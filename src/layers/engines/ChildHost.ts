@@ -23,9 +23,6 @@ import { isTerminal } from "../../services/EngineProtocol.ts"
 
 const entry = fileURLToPath(new URL(`../../host${import.meta.url.slice(-3)}`, import.meta.url))
 
-/** How long a child may take to end in order, ms. */
-const closeGrace = 5_000
-
 const spawnChild = (options: HostOptions) =>
   fork(entry, [], {
     execArgv: [],
@@ -40,7 +37,10 @@ const spawnChild = (options: HostOptions) =>
 
 /** Calls once, with the reason, when the child is no more. */
 const onDeath = (child: ChildProcess, die: (failure: EngineFailure) => void) => {
-  child.on("error", (cause) => die({ kind: "crashed", message: `The engine process did not start: ${cause.message}` }))
+  child.on("error", (cause) => {
+    // A message that could not be sent is an error too, and the end of the process tells of itself.
+    if (child.pid === undefined) die({ kind: "crashed", message: `The engine process did not start: ${cause.message}` })
+  })
   child.on("exit", (code, signal) =>
     die({
       kind: "crashed",
@@ -113,7 +113,8 @@ const makeOutbox = (child: ChildProcess) => {
     setImmediate(() => {
       const messages = turn
       turn = []
-      if (child.connected) child.send(messages)
+      // A message on its way to a child that has just died is lost with it; its end is told by `exit`.
+      if (child.connected) child.send(messages, () => {})
     })
   }
 }
@@ -124,6 +125,10 @@ export const makeChildHost = (options: HostOptions): EngineHost => {
   const { exited, jobs, ready, state } = watch(child)
   const post = makeOutbox(child)
   post({ type: "load", options })
+  /** A job that does not let go holds its slot for ever: better all of the child's jobs fail, and the next work. */
+  const endIfHung = (id: number) => {
+    if (jobs.has(id)) child.kill("SIGKILL")
+  }
 
   return {
     ready,
@@ -137,13 +142,15 @@ export const makeChildHost = (options: HostOptions): EngineHost => {
       const id = jobs.add(onEvents)
       post({ type: "start", id, job })
       return (command) => {
-        if (jobs.has(id)) post({ type: "command", id, command })
+        if (!jobs.has(id)) return
+        post({ type: "command", id, command })
+        if (command.type === "cancel") setTimeout(() => endIfHung(id), options.cancelGraceMs).unref()
       }
     },
     async close() {
       if (state.dead !== undefined) return
       post({ type: "close" })
-      const timer = setTimeout(() => child.kill("SIGKILL"), closeGrace)
+      const timer = setTimeout(() => child.kill("SIGKILL"), options.closeGraceMs)
       await exited
       clearTimeout(timer)
     }

@@ -1,7 +1,7 @@
 /**
  * Local engines: what a deployment's options mean to an engine, where its pool runs, and what its failures are called.
  */
-import { Effect, Layer } from "effect"
+import { Duration, Effect, Layer } from "effect"
 import { Engines } from "../../services/Engine.ts"
 import type { EngineDescription, EngineFailure, EngineHost, EngineSpec } from "../../services/EngineProtocol.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
@@ -58,6 +58,8 @@ const errorOf = ({ id, model }: Deployment, failure: EngineFailure): InferenceEr
       return InferenceError.make(new InferenceError.ModelLoadFailed({ deployment: id, detail: failure.message }))
     case "crashed":
       return InferenceError.make(new InferenceError.EngineCrashed({ deployment: id, detail: failure.message }))
+    case "stopped":
+      return InferenceError.make(new InferenceError.EngineStopped({ deployment: id }))
     case "failed":
       return InferenceError.make(new InferenceError.EngineFailed({ deployment: id, detail: failure.message }))
   }
@@ -72,10 +74,16 @@ const waitReady = (
     catch: (cause) => errorOf(deployment, cause as EngineFailure)
   })
 
+const graces = {
+  cancelGraceMs: Duration.toMillis(Policies.cancelGrace),
+  closeGraceMs: Duration.toMillis(Policies.closeGrace)
+}
+
 const closeHost = (deployment: Deployment, host: EngineHost): Effect.Effect<void> =>
   Effect.promise(() => host.close()).pipe(
     Effect.timeoutOrElse({
-      duration: Policies.closeGrace,
+      // A process is killed before that.
+      duration: Duration.times(Policies.closeGrace, 2),
       orElse: () => Effect.logWarning(`The engine of ${deployment.id} did not stop in time and is left behind.`)
     })
   )
@@ -87,7 +95,7 @@ export const make = (where: "process" | "thread") =>
       const spec = specOf(deployment.options)
       const replicas = deployment.options.replicas ?? 1
       const host = yield* Effect.acquireRelease(
-        Effect.sync(() => (where === "process" ? makeChildHost : makePoolHost)({ spec, replicas })),
+        Effect.sync(() => (where === "process" ? makeChildHost : makePoolHost)({ ...graces, spec, replicas })),
         (host) => closeHost(deployment, host)
       )
       const description = yield* waitReady(deployment, host)

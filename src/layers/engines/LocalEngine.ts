@@ -6,7 +6,7 @@
  * A job waits for a slot here, not in the pool, so that a caller who leaves gives up his place at once. A slot goes
  * back when the engine has let go of the job, which may be a token after its caller has left.
  */
-import { Cause, Effect, Queue, Scope, Semaphore, Stream } from "effect"
+import { Cause, Effect, Exit, Queue, Scope, Semaphore, Stream } from "effect"
 import type { Engine, Generation } from "../../services/Engine.ts"
 import type {
   EngineDescription,
@@ -21,23 +21,21 @@ import * as Policies from "../../services/Policies.ts"
 
 type ErrorOf = (failure: EngineFailure) => InferenceError
 
-const stopped: EngineFailure = { kind: "crashed", message: "The engine was stopped." }
+const stopped: EngineFailure = { kind: "stopped" }
 
 /** A count of slots, who has them and who waits. */
 const makeSlots = (count: number) => {
   const semaphore = Semaphore.makeUnsafe(count)
   const load = { running: 0, queued: 0 }
+  const queued = Effect.acquireRelease(
+    Effect.sync(() => load.queued++),
+    () => Effect.sync(() => load.queued--)
+  )
   return {
     load,
-    take: Effect.suspend(() => {
-      load.queued++
-      return Effect.ensuring(semaphore.take(1), Effect.sync(() => load.queued--))
-    }),
-    /** From a callback of the host. */
-    giveUnsafe: () => {
-      load.running--
-      Effect.runFork(semaphore.release(1))
-    }
+    /** Waits for a slot, which is held until `slot` closes; counted as queued until `waiting` does. */
+    take: (slot: Scope.Scope, waiting: Scope.Scope) =>
+      Effect.andThen(Scope.provide(queued, waiting), Scope.provide(semaphore.takeScoped(1), slot))
   }
 }
 
@@ -90,14 +88,15 @@ export const make = (
 ): Engine => {
   const slots = makeSlots(slotCount)
 
-  /** Starts the job; the scope's end cancels it. */
-  const start = Effect.fnUntraced(function*(generation: Generation) {
+  /** Starts the job; the scope's end cancels it, and its last event gives the slot back. */
+  const start = Effect.fnUntraced(function*(generation: Generation, slot: Scope.Closeable) {
     const queue = yield* Queue.unbounded<Event, InferenceError | Cause.Done>()
     slots.load.running++
     let live = true
     const onEvent = listener(queue, errorOf, () => {
       live = false
-      slots.giveUnsafe()
+      slots.load.running--
+      Effect.runFork(Scope.close(slot, Exit.void))
     })
     const send = host.start({ ...generation, window: Policies.streamWindow }, (events) => events.forEach(onEvent))
     const cancel = Effect.sync(() => {
@@ -108,9 +107,20 @@ export const make = (
     return { queue, send }
   })
 
-  // Between the slot and the job's finalizer no interruption may come: the slot would be lost.
+  // The slot has a scope of its own, since the engine may hold it longer than its caller stays; and no interruption
+  // may come between the slot and the job, as the slot would be lost.
   const begin = (generation: Generation) =>
-    Effect.uninterruptibleMask((restore) => Effect.andThen(restore(slots.take), start(generation)))
+    Effect.uninterruptibleMask((restore) =>
+      Effect.gen(function*() {
+        const slot = Scope.makeUnsafe()
+        const waiting = Scope.makeUnsafe()
+        yield* restore(slots.take(slot, waiting)).pipe(
+          Effect.ensuring(Scope.close(waiting, Exit.void)),
+          Effect.onInterrupt(() => Scope.close(slot, Exit.void))
+        )
+        return yield* start(generation, slot)
+      })
+    )
 
   return {
     describe: description,

@@ -24,7 +24,7 @@ const extension = import.meta.url.slice(-3)
 
 const workerOf = (engine: string): string => new URL(`../../workers/${engine}.worker${extension}`, import.meta.url).href
 
-const stopped: EngineFailure = { kind: "crashed", message: "The engine has stopped." }
+const stopped: EngineFailure = { kind: "stopped" }
 
 const makePool = ({ replicas, spec }: HostOptions) =>
   new Piscina({
@@ -64,13 +64,18 @@ const startJob = (
     port1.close()
     finished.resolve()
   }
+  const fail = (failure: EngineFailure) => {
+    if (heard) onEvents([{ type: "failed", failure }])
+    heard = false
+  }
   port1.on("message", (events: ReadonlyArray<JobEvent>) => {
     if (events.some(isTerminal)) settle()
     if (heard) onEvents(events)
   })
   pool.run({ port: port2, job }, { transferList: [port2] }).catch((cause: unknown) => {
-    // A task rejects only because its thread has ended.
-    onThreadEnd(failureFrom(cause, "crashed"))
+    // Else its thread has ended.
+    if (cause instanceof DOMException && cause.name === "DataCloneError") fail(failureFrom(cause, "failed"))
+    else onThreadEnd(failureFrom(cause, "crashed"))
     settle()
   })
   return {
@@ -78,10 +83,7 @@ const startJob = (
       if (live) port1.postMessage(command)
     },
     finished: finished.promise,
-    fail(failure) {
-      if (heard) onEvents([{ type: "failed", failure }])
-      heard = false
-    }
+    fail
   }
 }
 

@@ -52,6 +52,8 @@ const optionsOf = (reason: Reason): Options => {
       return server(503, "engine_missing")
     case "EngineCrashed":
       return server(503, "engine_crashed", { "retry-after": "1" })
+    case "EngineStopped":
+      return server(503, "engine_stopped", { "retry-after": "1" })
     case "EngineFailed":
       return server(500, "engine_failed")
   }

@@ -62,6 +62,12 @@ const frames = (inference: Inference["Service"], { requests }: ChatCall, envelop
   return Stream.concat(choices, Stream.sync(encode.end))
 }
 
+const broken = OpenAiError.make("Something went wrong in the service itself; its log says what.", {
+  status: 500,
+  type: "server_error",
+  code: "internal_error"
+})
+
 const streamAnswer = Effect.fnUntraced(function*(inference: Inference["Service"], call: ChatCall) {
   const envelope = yield* makeEnvelope(call)
   const pull = yield* Stream.toPull(frames(inference, call, envelope))
@@ -71,7 +77,13 @@ const streamAnswer = Effect.fnUntraced(function*(inference: Inference["Service"]
       Stream.fromEffect(Effect.as(
         Effect.logWarning(`${envelope.id}: ${error.message}`),
         OpenAiChat.encodeError(OpenAiError.fromReason(error.reason).body)
-      )))
+      ))),
+    Stream.catchDefect((defect) =>
+      Stream.fromEffect(Effect.as(
+        Effect.logError(`${envelope.id} ended in a defect.`, defect),
+        OpenAiChat.encodeError(broken.body)
+      ))
+    )
   )
   const bytes = Stream.concat(Stream.fromArray(first), rest).pipe(
     Stream.mapArray((texts) => Arr.of(encoder.encode(texts.join(""))))
@@ -108,12 +120,6 @@ const unreadable = OpenAiError.make("The request body could not be read to its e
   status: 400,
   type: "invalid_request_error",
   code: null
-})
-
-const broken = OpenAiError.make("Something went wrong in the service itself; its log says what.", {
-  status: 500,
-  type: "server_error",
-  code: "internal_error"
 })
 
 const isTooLarge = ({ reason }: HttpServerError.HttpServerError) => Predicate.isTagged(reason.cause, "MaxBytesError")
