@@ -70,6 +70,7 @@ const failures: ReadonlyArray<
   ],
   [new InferenceError.ModelLoadFailed({ deployment: "x#0", detail: "Cut." }), "InternalProviderError", true],
   [new InferenceError.EngineMissing({ deployment: "x#0", packageName: "p" }), "InternalProviderError", true],
+  [new InferenceError.EngineStopped({ deployment: "x#0" }), "InternalProviderError", true],
   [new InferenceError.EngineCrashed({ deployment: "x#0", detail: "Gone." }), "InternalProviderError", true],
   [new InferenceError.EngineFailed({ deployment: "x#0", detail: "Hm." }), "InternalProviderError", true]
 ]

@@ -183,6 +183,8 @@ describe("faults", () => {
     const all = frames(await response.text())
     assert.strictEqual((JSON.parse(all.at(-1)!) as Body).error.code, "engine_failed")
     assert.notInclude(all, "[DONE]")
+    assert.strictEqual(await metric("llm_errors_total{model=\"fake/error\"}"), 1)
+    assert.strictEqual(await metric("llm_requests_total{model=\"fake/error\",success=\"false\"}"), 1)
   })
 
   it("an abort in native code ends its own requests and nothing else", async () => {

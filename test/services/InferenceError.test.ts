@@ -32,6 +32,7 @@ const cases: ReadonlyArray<readonly [reason: InferenceError.Reason, figures: Rea
     "Exit code 134.",
     "Try again"
   ]],
+  [new InferenceError.EngineStopped({ deployment: "tiny-chat#0" }), ["\"tiny-chat#0\"", "stopped"]],
   [new InferenceError.EngineFailed({ deployment: "tiny-chat#0", detail: "Out of memory." }), [
     "\"tiny-chat#0\"",
     "Out of memory."

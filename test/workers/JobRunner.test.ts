@@ -130,6 +130,33 @@ describe("runJob", () => {
     assert.strictEqual(textOf(events), "one tw")
   })
 
+  it("does not wait for its consumer over tokens that have no text yet", async () => {
+    const stop = `${"x".repeat(50)}never`
+    const { ended, events, port } = start("x".repeat(60), jobOf({ stop: [stop], window: 8 }))
+    port.on("message", (more: ReadonlyArray<JobEvent>) => {
+      for (const event of more) if (event.type === "tokens") port.postMessage({ type: "grant", tokens: event.count })
+    })
+    await ended
+    assert.strictEqual(textOf(events), "x".repeat(60))
+  }, 10_000)
+
+  it("sends what came before a failure", async () => {
+    const { port1, port2 } = new MessageChannel()
+    const events: Array<JobEvent> = []
+    port1.on("message", (more: ReadonlyArray<JobEvent>) => events.push(...more))
+    const closed = once(port1, "close")
+    async function* tokens() {
+      yield* ["o", "n", "e", " ", "t", "w"]
+      await Promise.reject(new Error("no luck"))
+    }
+    const prepare = () =>
+      Promise.resolve({ promptTokens: 1, room: 100, tokens: tokens(), decode: (some: Array<string>) => some.join("") })
+    await runJob({ port: port2, job: jobOf({ stop: ["two"] }) }, prepare, () => {})
+    await closed
+    assert.strictEqual(textOf(events), "one tw")
+    assert.deepStrictEqual(events.at(-1), { type: "failed", failure: { kind: "failed", message: "no luck" } })
+  })
+
   it("turns what an engine throws into the last event", async () => {
     const { port1, port2 } = new MessageChannel()
     const message = once(port1, "message")

@@ -73,6 +73,14 @@ const cases: ReadonlyArray<Case> = [
     headers: { "retry-after": "1" }
   },
   {
+    reason: new InferenceError.EngineStopped({ deployment }),
+    status: 503,
+    type: "server_error",
+    code: "engine_stopped",
+    param: null,
+    headers: { "retry-after": "1" }
+  },
+  {
     reason: new InferenceError.EngineFailed({ deployment, detail: "Out of memory." }),
     status: 500,
     type: "server_error",

@@ -1,0 +1,86 @@
+import { assert } from "@effect/vitest"
+import { describe, it } from "vitest"
+import { makeChildHost } from "../../../src/layers/engines/ChildHost.ts"
+import type { FakeSpec, GenerateJob, HostOptions, JobEvent } from "../../../src/services/EngineProtocol.ts"
+import { isTerminal } from "../../../src/services/EngineProtocol.ts"
+
+const optionsOf = (spec: Partial<FakeSpec>, options: Partial<HostOptions> = {}): HostOptions => ({
+  replicas: 1,
+  cancelGraceMs: 60_000,
+  closeGraceMs: 5_000,
+  spec: {
+    engine: "fake",
+    contextSize: 1000,
+    slots: 2,
+    loadDelayMs: 0,
+    promptDelayMs: 0,
+    tokenDelayMs: 0,
+    ...spec
+  },
+  ...options
+})
+
+const job = (content: string): GenerateJob => ({
+  messages: [{ role: "user", content }],
+  sampling: { temperature: 0, topP: 1, seed: 0 },
+  stop: [],
+  window: 100
+})
+
+const lastOf = (host: ReturnType<typeof makeChildHost>, content: string) => {
+  const last = Promise.withResolvers<JobEvent>()
+  const send = host.start(job(content), (events) => {
+    const terminal = events.find(isTerminal)
+    if (terminal !== undefined) last.resolve(terminal)
+  })
+  return { send, last: last.promise }
+}
+
+describe("makeChildHost", () => {
+  it("ends a child whose cancelled job does not let go", async () => {
+    const host = makeChildHost(
+      optionsOf({ fault: { kind: "hang", afterTokens: 1, trigger: "hang" } }, { cancelGraceMs: 50 })
+    )
+    await host.ready
+    const hung = lastOf(host, "hang")
+    hung.send({ type: "cancel" })
+    assert.deepStrictEqual(await hung.last, {
+      type: "failed",
+      failure: { kind: "crashed", message: "The engine process was ended by SIGKILL." }
+    })
+  })
+
+  it("ends a child that hangs when it is closed", async () => {
+    const host = makeChildHost(optionsOf({ fault: { kind: "hang", afterTokens: 0 } }, { closeGraceMs: 50 }))
+    await host.ready
+    const hung = lastOf(host, "Hello")
+    await host.close()
+    assert.strictEqual((await hung.last).type, "failed")
+  })
+
+  it("leaves a child alone whose cancelled job lets go", async () => {
+    const host = makeChildHost(optionsOf({ tokenDelayMs: 1 }, { cancelGraceMs: 50 }))
+    await host.ready
+    const left = lastOf(host, "one two three ".repeat(20))
+    left.send({ type: "cancel" })
+    assert.deepStrictEqual(await left.last, { type: "cancelled" })
+    assert.strictEqual((await lastOf(host, "Hello").last).type, "finished")
+    await host.close()
+    assert.deepInclude(await host.exited, { kind: "crashed", message: "The engine process ended with exit code 0." })
+  })
+
+  it("runs every thread's jobs when it has several", async () => {
+    const host = makeChildHost(optionsOf({ slots: 1, tokenDelayMs: 1 }, { replicas: 2 }))
+    await host.ready
+    const lasts = await Promise.all(["one", "two", "three", "four"].map((content) => lastOf(host, content).last))
+    assert.deepStrictEqual(lasts.map(({ type }) => type), ["finished", "finished", "finished", "finished"])
+    await host.close()
+  })
+
+  it("fails jobs that come after its end", async () => {
+    const host = makeChildHost(optionsOf({}))
+    await host.ready
+    await host.close()
+    assert.strictEqual((await lastOf(host, "Hello").last).type, "failed")
+  })
+})
