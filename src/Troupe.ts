@@ -30,10 +30,19 @@ export interface Troupe {
   /** The whole answer. Rejects with an `InferenceError`, whose `reason` says what went wrong; after `close`, an `Error`. */
   readonly generate: (request: Request, options?: CallOptions) => Promise<Answer>
   /** The answer as it is generated. Leaving the loop early stops the engine within one token. */
-  readonly stream: (request: Request) => AsyncIterable<Event>
+  readonly stream: (request: Request, options?: CallOptions) => AsyncIterable<Event>
   /** Stops what runs, unloads the models, ends the threads. */
   readonly close: () => Promise<void>
 }
+
+/** Dies with the signal's reason when it is aborted. */
+const aborted = (signal: AbortSignal) =>
+  Effect.callback<never>((resume) => {
+    const abort = () => resume(Effect.die(signal.reason))
+    if (signal.aborted) return abort()
+    signal.addEventListener("abort", abort, { once: true })
+    return Effect.sync(() => signal.removeEventListener("abort", abort))
+  })
 
 /** The value, or what a caller of promises expects to be thrown. */
 const unwrap = <A>(exit: Exit.Exit<A, unknown>, signal: AbortSignal | undefined): A => {
@@ -59,12 +68,14 @@ export const start = (options?: SettingsFile.Options): Troupe => {
       const answer = Effect.flatMap(Inference, (inference) => inference.generate(request))
       return unwrap(await runtime.runPromiseExit(answer, signal === undefined ? {} : { signal }), signal)
     },
-    stream: (request) => ({
+    stream: (request, { signal } = {}) => ({
       async *[Symbol.asyncIterator]() {
         open()
         const context = await runtime.context()
-        const stream = Stream.unwrap(Effect.map(Inference, (inference) => inference.stream(request)))
+        const events = Stream.unwrap(Effect.map(Inference, (inference) => inference.stream(request)))
+        const stream = signal === undefined ? events : Stream.interruptWhen(events, aborted(signal))
         yield* Stream.toAsyncIterableWith(stream, context)
+        signal?.throwIfAborted()
       }
     }),
     close() {

@@ -15,9 +15,12 @@ const brokenPipe = 141
 
 /** Waits until the text is taken; ends the command quietly when whoever reads our output has gone. */
 const writeOut = (text: string) =>
-  Effect.callback<void>((resume) => {
-    process.stdout.write(text, (error) => {
+  Effect.callback<void, CommandFailed>((resume) => {
+    process.stdout.write(text, (error?: NodeJS.ErrnoException | null) => {
       if (!error) return resume(Effect.void)
+      if (error.code !== "EPIPE") {
+        return resume(Effect.fail(new CommandFailed({ message: `Standard output: ${error.message}` })))
+      }
       process.exitCode = brokenPipe
       resume(Effect.interrupt)
     })
@@ -45,22 +48,29 @@ const runOptions = {
   config
 }
 
+const noPrompt = new CommandFailed({ message: "What should the model be asked? Give a prompt, or pipe one in." })
+
 const promptOf = (prompt: Option.Option<string>) =>
   Option.match(prompt, {
     onSome: Effect.succeed,
     onNone: () =>
       process.stdin.isTTY
-        ? Effect.fail(new CommandFailed({ message: "What should the model be asked? Give a prompt, or pipe one in." }))
+        ? Effect.succeed("")
         : Effect.map(Effect.promise(() => readAll(process.stdin)), (text) => text.trimEnd())
-  })
+  }).pipe(Effect.filterOrFail((text) => text.trim() !== "", () => noPrompt))
 
 const runText = Effect.fnUntraced(function*(request: Request) {
   const inference = yield* Inference
   // Without a listener a closed pipe is an uncaught exception, besides the error that the write itself reports.
   process.stdout.on("error", () => {})
-  yield* Stream.runForEachArray(
-    inference.stream(request),
-    (events) => writeOut(events.map((event) => event.type === "text" ? event.text : "").join(""))
+  let begun = false
+  yield* Stream.runForEachArray(inference.stream(request), (events) => {
+    const text = events.map((event) => event.type === "text" ? event.text : "").join("")
+    begun ||= text !== ""
+    return writeOut(text)
+  }).pipe(
+    // An error's line begins a line.
+    Effect.tapError(() => begun ? writeOut("\n") : Effect.void)
   )
   yield* writeOut("\n")
 })
@@ -81,12 +91,16 @@ const messagesOf = (system: Option.Option<string>, prompt: string): Request["mes
 const present = <Key extends string, Value>(key: Key, value: Option.Option<Value>) =>
   Option.match(value, { onNone: () => ({}), onSome: (some) => ({ [key]: some } as { readonly [K in Key]: Value }) })
 
+/** A field of the request as the command line calls it: `topP` is `--top-p`. */
+const flagOf = (path: string): string =>
+  `--${path.replace(/\[.*/, "").replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`
+
 /** The request, or what is wrong with each option. */
 const decodeRequest = (request: Request) =>
-  Effect.mapError(
-    Schema.decodeEffect(RequestSchema, { errors: "all" })(request),
-    (error) => new CommandFailed({ message: Problems.fromSchemaError(error).map(Problems.format).join("; ") })
-  )
+  Effect.mapError(Schema.decodeEffect(RequestSchema, { errors: "all" })(request), (error) => {
+    const problems = Problems.fromSchemaError(error).map(({ expected, path }) => `${flagOf(path)}: ${expected}`)
+    return new CommandFailed({ message: problems.join("; ") })
+  })
 
 export const run = Command.make("run", runOptions, (input) =>
   Effect.gen(function*() {

@@ -9,6 +9,7 @@ import { Settings } from "../services/Settings.ts"
 import { CommandFailed, config, logging, modelRows, table } from "./Shared.ts"
 
 const host = Flag.String("host").pipe(
+  Flag.withSchema(Schema.NonEmptyString),
   Flag.withDescription("Address to listen on; default HOST, then the configuration's, then 127.0.0.1"),
   Flag.optional
 )

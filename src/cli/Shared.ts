@@ -10,6 +10,7 @@ export class CommandFailed extends Schema.TaggedError<CommandFailed>()("CommandF
 }) {}
 
 export const config = Flag.String("config").pipe(
+  Flag.withSchema(Schema.NonEmptyString),
   Flag.withDescription("Configuration file; default troupe.yaml in this folder, or the embedded tiny-chat"),
   Flag.optional
 )

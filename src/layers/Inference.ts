@@ -110,7 +110,7 @@ const check = (request: Request): Effect.Effect<Request, InferenceError> => {
   const decoded = decodeRequest(request)
   if (Result.isSuccess(decoded)) return Effect.succeed(decoded.success)
   const [first, ...others] = Problems.fromSchemaError(decoded.failure)
-  const detail = [first!.expected, ...others.map(Problems.format)].join("; ")
+  const detail = Problems.summary(first!, others)
   return Effect.fail(make(new InvalidRequest({ detail, ...(first!.path === "" ? {} : { path: first!.path }) })))
 }
 

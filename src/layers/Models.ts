@@ -47,7 +47,7 @@ const noteCrash = (actor: Actor, ready: number) => (error: InferenceError) =>
     actor.state = "loading"
     actor.engine = Deferred.makeUnsafe()
     actor.current = undefined
-    return Effect.logWarning(error.message)
+    return error.reason._tag === "EngineCrashed" ? Effect.logWarning(error.message) : Effect.void
   })
 
 /** Runs one engine until it crashes; never succeeds. */
@@ -106,6 +106,9 @@ const statusOf = (id: string, actor: Actor | undefined): Effect.Effect<Status> =
     ...(actor?.lastFailure === undefined ? {} : { lastFailure: actor.lastFailure })
   }))
 
+const stopAll = (actors: Iterable<Actor>) =>
+  Effect.forEach(actors, ({ current }) => current?.stop ?? Effect.void, { concurrency: "unbounded", discard: true })
+
 export const layer = Layer.effect(
   Models,
   Effect.gen(function*() {
@@ -161,6 +164,7 @@ export const layer = Layer.effect(
 
     return Models.of({
       borrow,
+      stop: Effect.suspend(() => stopAll(actors.values())),
       status: ({ id }) => Effect.suspend(() => statusOf(id, actors.get(id))),
       statuses: Effect.suspend(() => Effect.forEach(actors, ([id, actor]) => statusOf(id, actor)))
     })

@@ -36,6 +36,8 @@ export interface Engine {
   readonly load: Effect.Effect<Load>
   /** Waits for a slot, then generates. Ending the stream early cancels within one token. */
   readonly generate: (generation: Generation) => Stream.Stream<Event, InferenceError>
+  /** Ends the engine; what runs fails with `EngineStopped`. */
+  readonly stop: Effect.Effect<void>
   /** Fails with `EngineCrashed` when the engine dies; never succeeds. */
   readonly crashed: Effect.Effect<never, InferenceError>
 }

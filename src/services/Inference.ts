@@ -42,31 +42,31 @@ export const Request = Schema.Struct({
   /** A model's name, as `Registry` lists them. */
   model: Schema.NonEmptyString,
   /** At least one. */
-  messages: Schema.NonEmptyArray(Message),
+  messages: Schema.Array(Message).check(Schema.isMinLength(1)),
   /** 0 is greedy; default 1. */
-  temperature: Schema.optionalKey(Schema.Finite.check(within(0, 2))),
+  temperature: Schema.optional(Schema.Finite.check(within(0, 2))),
   /** Nucleus sampling: the smallest set of tokens whose probability sums to this; default 1, which turns it off. */
-  topP: Schema.optionalKey(Schema.Finite.check(within(0, 1))),
+  topP: Schema.optional(Schema.Finite.check(within(0, 1))),
   /** The same seed, options and prompt give the same answer; default random. */
-  seed: Schema.optionalKey(Schema.Int.check(within(0, maxSeed))),
+  seed: Schema.optional(Schema.Int.check(within(0, maxSeed))),
   /** Only the so many likeliest tokens; default all. */
-  topK: Schema.optionalKey(Schema.Int.check(within(1, 1_000_000))),
+  topK: Schema.optional(Schema.Int.check(within(1, 1_000_000))),
   /** Only tokens at least this likely, as a share of the likeliest; default 0, all. */
-  minP: Schema.optionalKey(Schema.Finite.check(within(0, 1))),
+  minP: Schema.optional(Schema.Finite.check(within(0, 1))),
   /** Divides the logits of tokens that the answer has already; default 1. */
-  repeatPenalty: Schema.optionalKey(Schema.Finite.check(within(0.01, 10))),
+  repeatPenalty: Schema.optional(Schema.Finite.check(within(0.01, 10))),
   /** Taken off the logit of a token that the answer has already; default 0. */
-  presencePenalty: Schema.optionalKey(Schema.Finite.check(within(-2, 2))),
+  presencePenalty: Schema.optional(Schema.Finite.check(within(-2, 2))),
   /** Taken off the logit of a token for each time that the answer has it; default 0. */
-  frequencyPenalty: Schema.optionalKey(Schema.Finite.check(within(-2, 2))),
+  frequencyPenalty: Schema.optional(Schema.Finite.check(within(-2, 2))),
   /** Added to the logits of tokens, by token id; -100 never chooses one; default none. */
-  logitBias: Schema.optionalKey(
+  logitBias: Schema.optional(
     Schema.Record(Schema.String.check(Schema.isPattern(/^\d+$/)), Schema.Finite.check(within(-100, 100)))
   ),
   /** The most tokens to generate; default as many as the context window has room for. */
-  maxTokens: Schema.optionalKey(Schema.Int.check(within(1, 1_000_000))),
+  maxTokens: Schema.optional(Schema.Int.check(within(1, 1_000_000))),
   /** The answer ends before the first of these; default none. */
-  stop: Schema.optionalKey(Schema.Array(Schema.NonEmptyString))
+  stop: Schema.optional(Schema.Array(Schema.NonEmptyString))
 })
 export type Request = typeof Request.Type
 

@@ -51,7 +51,10 @@ const Fault = Schema.Struct({
 /** No weights: deterministic tokens, delays and faults, for tests and benches. */
 export const FakeDeployment = Schema.Struct({
   engine: Schema.Literal("fake"),
-  reply: optional("What it answers; default the word fake and the last message.", Schema.String),
+  reply: optional(
+    "What it answers, its words shuffled by the seed unless temperature is 0; default the word fake and the last message.",
+    Schema.String
+  ),
   contextSize: optional("Tokens (of three bytes) that prompt and answer share; default 4,096.", Count),
   loadDelayMs: optional("How long loading takes, ms; default 0.", Milliseconds),
   promptDelayMs: optional("How long the first token takes, ms; default 0.", Milliseconds),

@@ -27,6 +27,8 @@ export interface Status extends Load {
 export class Models extends Context.Service<Models, {
   /** The loaded engine, not unloaded while the scope is open. */
   readonly borrow: (deployment: Deployment) => Effect.Effect<Engine, InferenceError, Scope.Scope>
+  /** Ends every engine now; what runs fails with `EngineStopped`. */
+  readonly stop: Effect.Effect<void>
   readonly status: (deployment: Deployment) => Effect.Effect<Status>
   /** Of every deployment that has an actor. */
   readonly statuses: Effect.Effect<ReadonlyArray<Status>>

@@ -18,7 +18,10 @@ export const ChatMessage = Schema.Struct({
   content: Content
 })
 
-const StopText = Schema.NonEmptyString.check(Schema.isMaxLength(1000))
+const StopText = Schema.NonEmptyString.check(
+  Schema.isMaxLength(1000),
+  Schema.makeFilter((text: string) => text.isWellFormed() ? undefined : "Expected whole characters")
+)
 
 /** The body of `POST /v1/chat/completions`. Fields that are not here and do not change the answer are ignored. */
 export const ChatRequest = Schema.Struct({

@@ -21,6 +21,15 @@ export const formatPath = (path: ReadonlyArray<PropertyKey>): string =>
 export const format = (problem: Problem): string =>
   problem.path === "" ? problem.expected : `${problem.path}: ${problem.expected}`
 
+const mostListed = 10
+
+/** What was expected first, and the others in short: a text that what is wrong cannot make long. */
+export const summary = (first: Problem, others: ReadonlyArray<Problem>): string => {
+  const listed = [first.expected, ...others.slice(0, mostListed - 1).map(format)].join("; ")
+  const more = others.length + 1 - mostListed
+  return more > 0 ? `${listed}; and ${more} more` : listed
+}
+
 const issues = SchemaIssue.makeFormatterStandardSchemaV1()
 
 /** Every problem of a failed decoding, with its path as keys. */

@@ -94,11 +94,13 @@ const nameProblem = (name: string, deployments: ReadonlyArray<DeploymentOptions>
 }
 
 /** At the deployments, whose kind decides. */
-const nameProblems = (source: Source): ReadonlyArray<KeyedProblem> =>
-  Object.entries(source.models ?? {}).flatMap(([name, { deployments }]) => {
-    const expected = nameProblem(name, deployments)
-    return expected === undefined ? [] : [{ path: ["models", name, "deployments"], expected }]
-  })
+const nameProblems = ({ models }: Source): ReadonlyArray<KeyedProblem> =>
+  models !== undefined && Object.keys(models).length === 0
+    ? [{ path: ["models", "deployments"], expected: "Expected a model; without this section there is tiny-chat" }]
+    : Object.entries(models ?? {}).flatMap(([name, { deployments }]) => {
+      const expected = nameProblem(name, deployments)
+      return expected === undefined ? [] : [{ path: ["models", name, "deployments"], expected }]
+    })
 
 const decodeSource = Schema.decodeUnknownResult(Source, { errors: "all", onExcessProperty: "error" })
 

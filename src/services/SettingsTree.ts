@@ -20,15 +20,20 @@ const own = (value: Tree, key: PropertyKey): Tree =>
 /** The value at a path, or undefined. */
 export const at = (value: Tree, path: Path): Tree => path.reduce<Tree>(own, value)
 
+/** Whether a key with nothing behind it is left out; a model that was begun is not. */
+const isLeftOut = (path: Path): boolean => path[0] !== "models" || path.length === 1
+
 /** Mappings merge, key by key; everything else replaces; nothing leaves what is there. */
-export const overlay = (base: Tree, over: Tree): Tree => {
-  if (isNothing(over)) return isMapping(base) ? overlay({}, base) : base
+export const overlay = (base: Tree, over: Tree, path: Path = []): Tree => {
+  if (isNothing(over)) return isMapping(base) ? overlay({}, base, path) : base
   if (!isMapping(over)) return over
   const under = isMapping(base) ? base : {}
   const entries: Array<[string, Tree]> = []
   for (const key of new Set([...Object.keys(under), ...Object.keys(over)])) {
-    const value = overlay(own(under, key), own(over, key))
+    const inner = [...path, key]
+    const value = overlay(own(under, key), own(over, key), inner)
     if (!isNothing(value)) entries.push([key, value])
+    else if (!isLeftOut(inner)) entries.push([key, null])
   }
   return Object.fromEntries(entries)
 }

@@ -49,7 +49,8 @@ const loadModel = (llama: Llama, file: string): Promise<LlamaModel> =>
   llama.loadModel({ modelPath: file, gpuLayers: 0 }).catch(async (cause: Error) => {
     // Native log lines arrive on a later turn than the error they explain.
     await setImmediate()
-    const why = complaints[0] ?? cause.message
+    // A damaged file's own bytes may be quoted.
+    const why = (complaints[0] ?? cause.message).replaceAll(/[^\x20-\x7e]/g, "?")
     return refuse({
       kind: "load_failed",
       message: `${file}: ${why.replace(/^\w+: (?:error loading model: )?/, "")}`

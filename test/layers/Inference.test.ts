@@ -58,6 +58,7 @@ const stage = ({ borrow = Effect.void, events = answer, route = Effect.void }: B
   const engine: Engine = {
     describe: { engine: "fake", contextWindow: 4096, slots: 4, details: {} },
     load: Effect.succeed({ running: 0, queued: 0, memoryBytes: 0 }),
+    stop: Effect.void,
     generate: (generation) => {
       made.generations.push(generation)
       return Stream.suspend(() => {
@@ -81,6 +82,7 @@ const stage = ({ borrow = Effect.void, events = answer, route = Effect.void }: B
             () => Effect.sync(() => made.borrowed--)
           )
         ),
+      stop: Effect.void,
       status: () => Effect.die(new Error("No status is asked for.")),
       statuses: Effect.succeed([])
     })

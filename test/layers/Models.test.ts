@@ -21,6 +21,8 @@ const loadFailed = InferenceError.make(
   new InferenceError.ModelLoadFailed({ deployment: "fake/a#0", detail: "No such file." })
 )
 
+const stopped = InferenceError.make(new InferenceError.EngineStopped({ deployment: "fake/a#0" }))
+
 const crashed = (detail: string) =>
   InferenceError.make(new InferenceError.EngineCrashed({ deployment: "fake/a#0", detail }))
 
@@ -60,6 +62,7 @@ const house = ({ close = () => Effect.void, load = () => Effect.void }: Behaviou
       engine: {
         describe: { engine: "fake", contextWindow: 4096, slots: 4, details: { start: index } },
         load: Effect.succeed({ running: 1, queued: 2, memoryBytes: 3 }),
+        stop: Deferred.fail(crash, stopped),
         generate: () => Stream.empty,
         crashed: Deferred.await(crash)
       },
@@ -258,6 +261,19 @@ describe("Models", () => {
         assert.notInclude(openOf(actors), true)
         assert.strictEqual(yield* stateOf(deployment()), "cold")
       }).pipe(Effect.provide(actors.layer))
+    })
+
+    it.effect("find no engine after a stop, which is no crash", () => {
+      const place = house()
+      return Effect.gen(function*() {
+        const holder = yield* hold(deployment())
+        yield* settle
+        yield* Models.use(({ stop }) => stop)
+        yield* TestClock.adjust("1 hour")
+        assert.strictEqual(place.tries.length, 1)
+        assert.strictEqual(yield* stateOf(deployment()), "failed")
+        yield* Fiber.interrupt(holder)
+      }).pipe(Effect.provide(place.layer))
     })
 
     it.effect("the last of which leaves while the engine loads stop the load", () => {

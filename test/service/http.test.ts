@@ -39,7 +39,7 @@ models:
       - engine: fake
         contextSize: 20
 server:
-  maxBodyBytes: 20000
+  maxBodyBytes: 30000
   shutdownGrace: 10 seconds
 `
 
@@ -159,6 +159,26 @@ describe("bad input", () => {
   it("names both figures of an overflow", async () => {
     const { error } = await json(await chat(ask("tiny-chat", "a ".repeat(700))))
     assert.match(error.message, /7\d\d tokens.*512 tokens/)
+  })
+
+  it("an empty list of messages, and one that is far too long, in few words", async () => {
+    const wrong = { model: "tiny-chat", messages: Array.from({ length: 500 }, () => ({ role: "bot", content: 1 })) }
+    const { error } = await json(await chat(wrong))
+    assert.isBelow(error.message.length, 1000)
+    assert.match(error.message, /and 990 more$/)
+    const long = { model: "tiny-chat", messages: Array.from({ length: 10_001 }, () => 1) }
+    assert.match((await json(await chat(long))).error.message, /at most 10000 messages/)
+  })
+
+  it("a method that a path does not take: 405, and HEAD wherever GET is", async () => {
+    const response = await fetch(`${service.url}/v1/chat/completions`)
+    assert.strictEqual(response.status, 405)
+    assert.strictEqual(response.headers.get("allow"), "POST")
+    for (const path of ["/health/live", "/v1/models", "/metrics"]) {
+      const head = await fetch(`${service.url}${path}`, { method: "HEAD" })
+      assert.strictEqual(head.status, 200, path)
+      assert.strictEqual(await head.text(), "")
+    }
   })
 
   it("an unknown path: 404 in the dialect's shape", async () => {

@@ -128,10 +128,22 @@ describe("stop", () => {
   it("interrupts what outlasts the grace period, and still exits 0", async () => {
     const service = await startService(slow(100_000, "100 millis").replace("fake,", "fake, contextSize: 1000000,"))
     const response = await post(service.url, request)
-    const text = response.text().then((body) => body, () => "cut")
+    const text = response.text()
+    const others = [1, 2, 3, 4, 5].map(() => post(service.url, { ...request, stream: false }))
+    await until(async () => {
+      const report = await (await fetch(`${service.url}/health/ready`)).json() as {
+        readonly deployments: ReadonlyArray<{ readonly running: number; readonly queued: number }>
+      }
+      return report.deployments[0]?.running === 4 && report.deployments[0].queued === 2 ? true : undefined
+    })
     const { code } = await service.stop()
     assert.strictEqual(code, 0)
-    assert.notInclude(await text, "[DONE]")
+    assert.match(await text, /"code":"engine_stopped".*\n\n$/)
+    for (const other of await Promise.all(others)) {
+      assert.strictEqual(other.status, 503)
+      const { error } = await other.json() as { readonly error: { readonly code: string } }
+      assert.include(["engine_stopped", "shutting_down"], error.code)
+    }
   })
 
   it("an engine whose service is killed ends by itself", async () => {

@@ -78,10 +78,11 @@ const watch = (child: ChildProcess) => {
   const jobs = makeJobs()
   const ready = Promise.withResolvers<EngineDescription>()
   const exited = Promise.withResolvers<EngineFailure>()
-  const state = { dead: undefined as EngineFailure | undefined, residentBytes: 0 }
+  const state = { dead: undefined as EngineFailure | undefined, closing: false, residentBytes: 0 }
   ready.promise.catch(() => {})
-  onDeath(child, (failure) => {
+  onDeath(child, (cause) => {
     if (state.dead !== undefined) return
+    const failure: EngineFailure = state.closing ? { kind: "stopped" } : cause
     state.dead = failure
     state.residentBytes = 0
     ready.reject(failure)
@@ -149,6 +150,7 @@ export const makeChildHost = (options: HostOptions): EngineHost => {
     },
     async close() {
       if (state.dead !== undefined) return
+      state.closing = true
       post({ type: "close" })
       const timer = setTimeout(() => child.kill("SIGKILL"), options.closeGraceMs)
       await exited

@@ -129,6 +129,7 @@ export const make = (
       Stream.unwrap(
         Effect.map(begin(generation), ({ queue, send }) => Stream.mapArray(Stream.fromQueue(queue), granting(send)))
       ),
+    stop: Effect.promise(() => host.close()),
     crashed: Effect.flatMap(Effect.promise(() => host.exited), (failure) => Effect.fail(errorOf(failure)))
   }
 }

@@ -77,6 +77,9 @@ const messageOf = ({ content, role }: ChatRequest["messages"][number]): Message 
   content: typeof content === "string" ? content : content.map((part) => part.text).join("")
 })
 
+/** More than any context window has room for; checking each costs time that others wait for. */
+const mostMessages = 10_000
+
 const two32 = 2 ** 32
 /** The lowest 32 bits, as a whole number of any size and sign has them. */
 const seed32 = (seed: number): number => ((seed % two32) + two32) % two32
@@ -144,6 +147,9 @@ const optionProblems = ({ stream, stream_options }: Body): ReadonlyArray<Problem
 export const decode = (json: unknown): Result.Result<ChatCall, InvalidRequest> => {
   if (!isBody(json)) return refuse(undefined, "Expected the body to be a JSON object")
   const body = withoutNulls(json)
+  if (Array.isArray(body["messages"]) && body["messages"].length > mostMessages) {
+    return refuse("messages", `Expected at most ${mostMessages} messages`)
+  }
   const decoded = decodeBody(body)
   const [first, ...others] = [
     ...unsupportedProblems(body, unsupported, ""),
@@ -151,7 +157,7 @@ export const decode = (json: unknown): Result.Result<ChatCall, InvalidRequest> =
     ...(Result.isFailure(decoded) ? Problems.fromSchemaError(decoded.failure) : []),
     ...optionProblems(body)
   ]
-  if (first !== undefined) return refuse(first.path, [first.expected, ...others.map(Problems.format)].join("; "))
+  if (first !== undefined) return refuse(first.path, Problems.summary(first, others))
   return Result.map(Result.mapError(decoded, () => new InvalidRequest({ detail: "Expected a chat request" })), callOf)
 }
 

@@ -9,22 +9,47 @@
 import { NodeHttpServer } from "@effect/platform-node"
 import { ByteSize, Duration, Effect, Layer } from "effect"
 import { HttpIncomingMessage, HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
-import { HttpApiBuilder } from "effect/http-api"
+import { HttpApiBuilder, OpenApi } from "effect/http-api"
 import { PrometheusMetrics } from "effect/observability"
 import { createServer } from "node:http"
 import { Api } from "../../services/Api.ts"
+import { Models } from "../../services/Models.ts"
 import { Readiness } from "../../services/Readiness.ts"
 import { Settings } from "../../services/Settings.ts"
 import * as HealthRoutes from "./HealthRoutes.ts"
 import * as OpenAiError from "./OpenAiError.ts"
 import * as OpenAiRoutes from "./OpenAiRoutes.ts"
 
-const notFound = Effect.map(HttpServerRequest.HttpServerRequest, (request) => {
-  const { body, status } = OpenAiError.make(
-    `There is nothing at ${request.method} ${request.url}. GET /openapi.json describes what there is.`,
-    { status: 404, type: "invalid_request_error", code: "not_found" }
-  )
-  return HttpServerResponse.jsonUnsafe(body, { status })
+/** The methods of each path that there is. */
+const methodsByPath: Readonly<Record<string, ReadonlyArray<string>>> = {
+  ...Object.fromEntries(
+    Object.entries(OpenApi.fromApi(Api).paths).map((
+      [path, methods]
+    ) => [path, Object.keys(methods).map((method) => method.toUpperCase())])
+  ),
+  "/metrics": ["GET"],
+  "/openapi.json": ["GET"]
+}
+
+const explain = (method: string, path: string): OpenAiError.OpenAiError => {
+  const allowed = Object.hasOwn(methodsByPath, path) ? methodsByPath[path]!.join(", ") : undefined
+  return allowed === undefined
+    ? OpenAiError.make(`There is nothing at ${path}. GET /openapi.json describes what there is.`, {
+      status: 404,
+      type: "invalid_request_error",
+      code: "not_found"
+    })
+    : OpenAiError.make(`${path} takes ${allowed}, not ${method}.`, {
+      status: 405,
+      type: "invalid_request_error",
+      code: "method_not_allowed",
+      headers: { allow: allowed }
+    })
+}
+
+const notFound = Effect.map(HttpServerRequest.HttpServerRequest, ({ method, url }) => {
+  const { body, headers, status } = explain(method, url.split("?")[0]!)
+  return HttpServerResponse.jsonUnsafe(body, { status, headers })
 })
 
 const routes = Layer.mergeAll(
@@ -38,22 +63,34 @@ const routes = Layer.mergeAll(
 /** What an access log would cost (56 µs a request) is more than the request itself; failures are logged where they are. */
 const served = HttpRouter.serve(routes, { disableLogger: true, disableListenLog: true })
 
-/** Connections that outlast the grace (a half-sent request, a reader that stopped) would hold the shutdown for ever. */
+/** How long answers that are cut may take to be written, ms. */
+const lastWords = 1_000
+
+/**
+ * What happens at the end: nothing new is taken, and after the grace what still runs is failed, so that it ends in an
+ * answer. Connections that outlast that (a half-sent request, a reader that stopped) would hold the shutdown for ever.
+ */
 const bound = Layer.unwrap(Effect.gen(function*() {
   const { server } = yield* Settings
   const readiness = yield* Readiness
+  const models = yield* Models
+  const grace = Duration.toMillis(server.shutdownGrace)
   const node = createServer()
+  // Node leaves the body out by itself, having seen the method before this.
+  node.prependListener("request", (request) => {
+    if (request.method === "HEAD") request.method = "GET"
+  })
   const stop = Layer.effectDiscard(Effect.addFinalizer(() =>
     Effect.sync(() => {
       readiness.stage = "stopping"
-      const last = Duration.toMillis(server.shutdownGrace) + 1_000
-      setTimeout(() => node.closeAllConnections(), last).unref()
+      setTimeout(() => Effect.runFork(models.stop), grace).unref()
+      setTimeout(() => node.closeAllConnections(), grace + 2 * lastWords).unref()
     })
   ))
   const http = NodeHttpServer.layer(() => node, {
     host: server.host,
     port: server.port,
-    gracefulShutdownTimeout: server.shutdownGrace
+    gracefulShutdownTimeout: grace + lastWords
   })
   const maxBody = Layer.succeed(HttpIncomingMessage.MaxBodySize, ByteSize.bytes(server.maxBodyBytes))
   return stop.pipe(Layer.provideMerge(served), Layer.provideMerge(http), Layer.provide(maxBody))

@@ -1,0 +1,79 @@
+/** The promise API on the embedded model. */
+import { assert } from "@effect/vitest"
+import { afterAll, describe, it } from "vitest"
+import { InferenceError, Troupe } from "../src/index.ts"
+import type { Inference } from "../src/index.ts"
+
+const troupe = Troupe.start()
+afterAll(() => troupe.close())
+
+const ask = (content: string, options: Partial<Inference.Request> = {}): Inference.Request => ({
+  model: "tiny-chat",
+  messages: [{ role: "user", content }],
+  temperature: 0,
+  ...options
+})
+
+const thrown = async (work: () => Promise<unknown>): Promise<unknown> => {
+  try {
+    await work()
+  } catch (error) {
+    return error
+  }
+  return assert.fail("nothing was thrown")
+}
+
+const drain = async (events: AsyncIterable<unknown>) => {
+  for await (const _ of events) continue
+}
+
+describe("Troupe", () => {
+  it("answers, whole and streamed, also with a history of any length and options that are undefined", async () => {
+    const history: Array<Inference.Message> = [{ role: "user", content: "What color is snow?" }]
+    const { text } = await troupe.generate({ model: "tiny-chat", messages: history, temperature: 0, seed: undefined })
+    assert.strictEqual(text, "Snow is white.")
+    let streamed = ""
+    for await (const event of troupe.stream(ask("What color is snow?"))) {
+      if (event.type === "text") streamed += event.text
+    }
+    assert.strictEqual(streamed, text)
+  })
+
+  it("throws what is wrong as an InferenceError", async () => {
+    const error = await thrown(() => troupe.generate(ask("Hello!", { model: "gpt-9" })))
+    assert.instanceOf(error, InferenceError.InferenceError)
+    assert.strictEqual(error.reason._tag, "ModelNotFound")
+    const wrong = await thrown(() => drain(troupe.stream(ask("Hello!", { temperature: 9 }))))
+    assert.instanceOf(wrong, InferenceError.InferenceError)
+  })
+
+  it("throws the signal's reason when a call is aborted", async () => {
+    const why = new Error("changed my mind")
+    const before = AbortSignal.abort(why)
+    assert.strictEqual(await thrown(() => troupe.generate(ask("Hello!"), { signal: before })), why)
+    assert.strictEqual(await thrown(() => drain(troupe.stream(ask("Hello!"), { signal: before }))), why)
+    const during = new AbortController()
+    const story = thrown(async () => {
+      for await (const _ of troupe.stream(ask("Write a story about a fox."), { signal: during.signal })) {
+        during.abort(why)
+      }
+    })
+    assert.strictEqual(await story, why)
+  })
+
+  it("takes what a program without types adds to a request for nothing", async () => {
+    const request = { ...ask("What color is snow?"), onToken: () => {} }
+    const [first, second] = await Promise.all([troupe.generate(request), troupe.generate(ask("What color is snow?"))])
+    assert.strictEqual(first.text, second.text)
+  })
+
+  it("says that it is closed", async () => {
+    const other = Troupe.start()
+    const running = thrown(() => other.generate(ask("Write a story about a fox.")))
+    await other.close()
+    for (const error of [await running, await thrown(() => other.generate(ask("Hello!")))]) {
+      assert.instanceOf(error, Error)
+      assert.match(error.message, /closed|stopped/)
+    }
+  })
+})
