@@ -65,7 +65,13 @@ export interface TokenUsage {
 
 /** A failure as plain data; `layers/engines` turns it into an `InferenceError`. */
 export type EngineFailure =
-  | { readonly kind: "context_length_exceeded"; readonly promptTokens: number; readonly contextWindow: number }
+  | {
+    readonly kind: "context_length_exceeded"
+    readonly promptTokens: number
+    /** There are at least so many: a prompt that cannot fit is not counted to its end. */
+    readonly atLeast?: boolean
+    readonly contextWindow: number
+  }
   | { readonly kind: "invalid_request"; readonly path: string; readonly message: string }
   | { readonly kind: "package_missing"; readonly packageName: string }
   | { readonly kind: "load_failed"; readonly message: string }

@@ -44,10 +44,14 @@ export class ModelNotFound extends Schema.TaggedError<ModelNotFound>()("ModelNot
 export class ContextLengthExceeded extends Schema.TaggedError<ContextLengthExceeded>()("ContextLengthExceeded", {
   model: Schema.String,
   promptTokens: Schema.Int,
-  contextWindow: Schema.Int
+  contextWindow: Schema.Int,
+  /** `promptTokens` is a lower bound: a prompt that cannot fit is not counted to its end. */
+  atLeast: Schema.optionalKey(Schema.Boolean)
 }) {
   override get message(): string {
-    return `The prompt has ${this.promptTokens} tokens, and the context window of "${this.model}" is ` +
+    return `The prompt has ${
+      this.atLeast === true ? "at least " : ""
+    }${this.promptTokens} tokens, and the context window of "${this.model}" is ` +
       `${this.contextWindow} tokens for prompt and answer together. Shorten the prompt.`
   }
 }

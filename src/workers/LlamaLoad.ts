@@ -42,6 +42,10 @@ const chatWrapperOf = (library: Library, model: LlamaModel): ChatWrapper => {
 export const buildFor = (platform: NodeJS.Platform, arch: NodeJS.Architecture): "metal" | false =>
   platform === "darwin" && arch === "arm64" ? "metal" : false
 
+/** Characters of the vocabulary's longest token. */
+const longestOf = (tokens: ReadonlyArray<string>): number =>
+  tokens.reduce((longest, token) => Math.max(longest, token.length), 1)
+
 /** The library's own words for a failure, which its errors leave out. */
 const complaints: Array<string> = []
 
@@ -104,6 +108,7 @@ export const load = async (spec: LlamaSpec) => {
     model,
     description,
     chatWrapper: chatWrapperOf(library, model),
+    longestToken: longestOf(model.fileInfo.metadata.tokenizer.ggml.tokens),
     free: Array.from({ length: spec.slots }, () => context.getSequence())
   }
 }

@@ -115,6 +115,15 @@ async function* evaluate(
   }
 }
 
+/** All jobs wait while a prompt becomes tokens, so one of megabytes is not made into any. */
+const refuseWhatCannotFit = ({ messages }: GenerateJob, contextWindow: number, longestToken: number) => {
+  const characters = messages.reduce((sum, { content }) => sum + content.length, 0)
+  const promptTokens = Math.ceil(characters / longestToken)
+  if (promptTokens >= contextWindow) {
+    refuse({ kind: "context_length_exceeded", promptTokens, atLeast: true, contextWindow })
+  }
+}
+
 /** Resolves once the model is loaded. */
 export const describe = async (): Promise<EngineDescription> => (await loading).description
 
@@ -126,13 +135,14 @@ export const dispose = async (): Promise<void> => {
 
 export default async (task: JobTask): Promise<void> => {
   const loaded = await loading
-  const { chatWrapper, free, model } = loaded
+  const { chatWrapper, free, longestToken, model } = loaded
   const sequence = free.pop()
   const prepare = async (isCancelled: () => boolean): Promise<Generation<Token>> => {
     if (sequence === undefined) return refuse({ kind: "failed", message: "More jobs than slots reached the engine." })
+    const contextWindow = sequence.contextSize
+    refuseWhatCannotFit(task.job, contextWindow, longestToken)
     const state = chatWrapper.generateContextState({ chatHistory: historyOf(task.job.messages) })
     const prompt = state.contextText.tokenize(model.tokenizer)
-    const contextWindow = sequence.contextSize
     const room = contextWindow - prompt.length
     if (room <= 0) refuse({ kind: "context_length_exceeded", promptTokens: prompt.length, contextWindow })
     return {

@@ -104,6 +104,19 @@ describe("start", () => {
   })
 })
 
+describe("a prompt of megabytes", () => {
+  it("is refused without being made into tokens, with a lower bound", async () => {
+    const service = await startService()
+    const message = { role: "user", content: "a ".repeat(4_000_000) }
+    const response = await post(service.url, { model: "tiny-chat", messages: [message] })
+    assert.strictEqual(response.status, 400)
+    const { error } = await response.json() as { readonly error: { readonly code: string; readonly message: string } }
+    assert.strictEqual(error.code, "context_length_exceeded")
+    assert.match(error.message, /has at least \d+ tokens, and the context window of "tiny-chat" is 512 tokens/)
+    await service.stop()
+  })
+})
+
 describe("stop", () => {
   const slow = (words: number, grace: string): string =>
     `server: { shutdownGrace: ${grace} }\nmodels:\n  fake/slow:\n    deployments:\n` +

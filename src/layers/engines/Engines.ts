@@ -45,7 +45,8 @@ const errorOf = ({ id, model }: Deployment, failure: EngineFailure): InferenceEr
         new InferenceError.ContextLengthExceeded({
           model,
           promptTokens: failure.promptTokens,
-          contextWindow: failure.contextWindow
+          contextWindow: failure.contextWindow,
+          ...(failure.atLeast === undefined ? {} : { atLeast: failure.atLeast })
         })
       )
     case "invalid_request":
