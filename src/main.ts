@@ -21,7 +21,7 @@ for (const [signal, code] of Object.entries(signalExitCodes)) {
 }
 
 /** Help was printed already, with what was wrong if anything was. */
-const helpErrors = (cause: Cause.Cause<unknown>): ReadonlyArray<unknown> | undefined => {
+const errorsBesideHelp = (cause: Cause.Cause<unknown>): ReadonlyArray<unknown> | undefined => {
   const error = Cause.squash(cause)
   return error instanceof CliError.ShowHelp ? error.errors : undefined
 }
@@ -48,7 +48,7 @@ const config = CliConfig.layer({ builtIns: [GlobalFlag.Help, GlobalFlag.Version,
 
 Command.run(troupe, { version }).pipe(
   Effect.tapCause((cause) =>
-    Cause.hasInterruptsOnly(cause) || helpErrors(cause) !== undefined ? Effect.void : report(cause)
+    Cause.hasInterruptsOnly(cause) || errorsBesideHelp(cause) !== undefined ? Effect.void : report(cause)
   ),
   Effect.provide(Layer.mergeAll(NodeServices.layer, presenter, config)),
   NodeRuntime.runMain({
@@ -56,7 +56,7 @@ Command.run(troupe, { version }).pipe(
     teardown: (exit, onExit) => {
       if (Exit.isSuccess(exit)) return onExit(Number(process.exitCode ?? 0))
       if (Cause.hasInterruptsOnly(exit.cause)) return onExit(Number(process.exitCode ?? interruptedWith ?? 130))
-      onExit(helpErrors(exit.cause)?.length === 0 ? 0 : 1)
+      onExit(errorsBesideHelp(exit.cause)?.length === 0 ? 0 : 1)
     }
   })
 )

@@ -24,7 +24,12 @@ const chat = HttpApiEndpoint.post("chatCompletions", "/v1/chat/completions", {
 
 const OpenAiGroup = HttpApiGroup.make("openai").add(
   chat,
-  HttpApiEndpoint.get("models", "/v1/models", { success: OpenAi.ModelList })
+  HttpApiEndpoint.get("models", "/v1/models", { success: OpenAi.ModelList }),
+  HttpApiEndpoint.get("model", "/v1/models/:model", {
+    params: { model: Schema.String },
+    success: OpenAi.Model,
+    error: error(404, "No such model (`model_not_found`)")
+  })
 )
 
 const HealthGroup = HttpApiGroup.make("health").add(

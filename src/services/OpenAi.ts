@@ -102,14 +102,17 @@ export const ChatChunk = Schema.Struct({
   usage: Schema.optionalKey(Schema.NullOr(Usage))
 })
 
+export const Model = Schema.Struct({
+  id: Schema.String,
+  object: Schema.Literal("model"),
+  /** Seconds since 1970. */
+  created: Schema.Int,
+  owned_by: Schema.String
+})
+
 export const ModelList = Schema.Struct({
   object: Schema.Literal("list"),
-  data: Schema.Array(Schema.Struct({
-    id: Schema.String,
-    object: Schema.Literal("model"),
-    created: Schema.Int,
-    owned_by: Schema.String
-  }))
+  data: Schema.Array(Model)
 })
 
 /** The body of every error. */

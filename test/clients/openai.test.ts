@@ -147,6 +147,13 @@ describe("models.list", () => {
     const { data } = await client.models.list()
     assert.deepStrictEqual(data.map(({ id }) => id), ["tiny-chat"])
   })
+
+  it("one is told by its name, and a missing one is not found", async () => {
+    assert.strictEqual((await client.models.retrieve("tiny-chat")).id, "tiny-chat")
+    const error = await client.models.retrieve("fake/none").then(() => undefined, (cause: unknown) => cause)
+    assert.instanceOf(error, OpenAI.NotFoundError)
+    assert.strictEqual(error.code, "model_not_found")
+  })
 })
 
 describe("sampling", () => {

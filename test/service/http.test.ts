@@ -152,6 +152,7 @@ describe("bad input", () => {
           { status, code, param }
         )
         assert.notMatch(error.message, /\n|node_modules|at .*:\d+/)
+        assert.match(response.headers.get("x-request-id") ?? "", /^chatcmpl-\w{22}$/)
       })
     }
   }

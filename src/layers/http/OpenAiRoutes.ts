@@ -13,6 +13,7 @@ import { HttpApiBuilder } from "effect/http-api"
 import { Api } from "../../services/Api.ts"
 import { Inference } from "../../services/Inference.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
+import type { Model } from "../../services/Model.ts"
 import { Readiness } from "../../services/Readiness.ts"
 import { Registry } from "../../services/Registry.ts"
 import { Settings } from "../../services/Settings.ts"
@@ -42,12 +43,10 @@ const idPart = Effect.map(
   (number) => number.toString(36).padStart(11, "0")
 )
 
-const makeEnvelope = ({ includeUsage, model }: ChatCall) =>
-  Effect.gen(function*() {
-    const now = yield* Clock.currentTimeMillis
-    const id = (yield* idPart) + (yield* idPart)
-    return { id: `chatcmpl-${id}`, created: Math.floor(now / 1000), model, includeUsage } satisfies Envelope
-  })
+const makeId = Effect.zipWith(idPart, idPart, (one, two) => `chatcmpl-${one}${two}`)
+
+const makeEnvelope = (id: string, { includeUsage, model }: ChatCall): Effect.Effect<Envelope> =>
+  Effect.map(Clock.currentTimeMillis, (now) => ({ id, created: Math.floor(now / 1000), model, includeUsage }))
 
 /** Frames until the last event; the first pull fails where the request fails before any content. */
 const frames = (inference: Inference["Service"], { requests }: ChatCall, envelope: Envelope) => {
@@ -68,8 +67,8 @@ const broken = OpenAiError.make("Something went wrong in the service itself; its
   code: "internal_error"
 })
 
-const streamAnswer = Effect.fnUntraced(function*(inference: Inference["Service"], call: ChatCall) {
-  const envelope = yield* makeEnvelope(call)
+const streamAnswer = Effect.fnUntraced(function*(inference: Inference["Service"], id: string, call: ChatCall) {
+  const envelope = yield* makeEnvelope(id, call)
   const pull = yield* Stream.toPull(frames(inference, call, envelope))
   const first = yield* Pull.catchDone(pull, () => Effect.succeed([] as ReadonlyArray<string>))
   const rest = Stream.fromPull(Effect.succeed(pull)).pipe(
@@ -90,16 +89,14 @@ const streamAnswer = Effect.fnUntraced(function*(inference: Inference["Service"]
   )
   return HttpServerResponse.stream(bytes, {
     contentType: "text/event-stream; charset=utf-8",
-    headers: { "cache-control": "no-cache", "x-request-id": envelope.id }
+    headers: { "cache-control": "no-cache" }
   })
 })
 
-const wholeAnswer = Effect.fnUntraced(function*(inference: Inference["Service"], call: ChatCall) {
-  const envelope = yield* makeEnvelope(call)
+const wholeAnswer = Effect.fnUntraced(function*(inference: Inference["Service"], id: string, call: ChatCall) {
+  const envelope = yield* makeEnvelope(id, call)
   const answers = yield* Effect.forEach(call.requests, inference.generate, { concurrency: "unbounded" })
-  return HttpServerResponse.jsonUnsafe(OpenAiChat.encodeAnswers(envelope, answers), {
-    headers: { "x-request-id": envelope.id }
-  })
+  return HttpServerResponse.jsonUnsafe(OpenAiChat.encodeAnswers(envelope, answers))
 })
 
 const stopping = OpenAiError.make("The service is shutting down. Try again.", {
@@ -129,26 +126,46 @@ const makeChat = Effect.gen(function*() {
   const readiness = yield* Readiness
   const { server } = yield* Settings
 
-  return Effect.fnUntraced(
-    function*() {
+  const answer = Effect.fnUntraced(
+    function*(id: string) {
       if (readiness.stage === "stopping") return respondError(stopping)
       const call = OpenAiChat.decode(yield* readJson)
       if (Result.isFailure(call)) return respondError(OpenAiError.fromReason(call.failure))
-      return yield* call.success.stream ? streamAnswer(inference, call.success) : wholeAnswer(inference, call.success)
+      return yield* call.success.stream
+        ? streamAnswer(inference, id, call.success)
+        : wholeAnswer(inference, id, call.success)
     },
-    Effect.catchTags({
-      InferenceError: ({ reason }) => {
-        const error = OpenAiError.fromReason(reason)
-        // The caller's own mistakes are told to the caller only.
-        return Effect.as(error.status >= 500 ? Effect.logWarning(reason.message) : Effect.void, respondError(error))
-      },
-      HttpServerError: (error) =>
-        Effect.succeed(respondError(isTooLarge(error) ? tooLarge(server.maxBodyBytes) : unreadable))
-    }),
-    Effect.catchDefect((defect) =>
-      Effect.as(Effect.logError("A request ended in a defect.", defect), respondError(broken))
-    )
+    (effect, id) =>
+      Effect.catchTags(effect, {
+        InferenceError: ({ reason }) => {
+          const error = OpenAiError.fromReason(reason)
+          // The caller's own mistakes are told to the caller only.
+          const log = error.status >= 500 ? Effect.logWarning(`${id}: ${reason.message}`) : Effect.void
+          return Effect.as(log, respondError(error))
+        },
+        HttpServerError: (error) =>
+          Effect.succeed(respondError(isTooLarge(error) ? tooLarge(server.maxBodyBytes) : unreadable))
+      }),
+    (effect, id) =>
+      Effect.catchDefect(
+        effect,
+        (defect) => Effect.as(Effect.logError(`${id} ended in a defect.`, defect), respondError(broken))
+      )
   )
+  // Every response has the id that the log has.
+  return () =>
+    Effect.flatMap(
+      makeId,
+      (id) => Effect.map(answer(id), (response) => HttpServerResponse.setHeader(response, "x-request-id", id))
+    )
+})
+
+/** A model as `GET /v1/models` tells of it. */
+const modelOf = (created: number) => ({ name }: Model) => ({
+  id: name,
+  object: "model" as const,
+  created,
+  owned_by: "troupe"
 })
 
 export const layer = HttpApiBuilder.group(
@@ -158,13 +175,13 @@ export const layer = HttpApiBuilder.group(
     const registry = yield* Registry
     const chat = yield* makeChat
     const started = Math.floor((yield* Clock.currentTimeMillis) / 1000)
-    return handlers.handleRaw("chatCompletions", () => chat()).handle(
+    return handlers.handleRaw("chatCompletions", chat).handle(
       "models",
-      () =>
-        Effect.map(registry.models, (models) => ({
-          object: "list" as const,
-          data: models.map(({ name }) => ({ id: name, object: "model" as const, created: started, owned_by: "troupe" }))
-        }))
-    )
+      () => Effect.map(registry.models, (models) => ({ object: "list" as const, data: models.map(modelOf(started)) }))
+    ).handle("model", ({ params }) =>
+      Effect.mapBoth(registry.find(params.model), {
+        onSuccess: modelOf(started),
+        onFailure: ({ reason }) => OpenAiError.fromReason(reason).body
+      }))
   })
 )
