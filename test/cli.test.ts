@@ -31,17 +31,22 @@ describe("run", () => {
     assert.strictEqual(stopped.stdout, "Once upon a time, a sad\n")
   })
 
+  /** A long answer of which the beginning has been printed. */
+  const startAnswer = async (folder: string) => {
+    const reply = "word ".repeat(1000)
+    writeFileSync(
+      join(folder, "troupe.yaml"),
+      `models:\n  fake/slow:\n    deployments:\n      - { engine: fake, tokenDelayMs: 10, reply: "${reply}" }\n`
+    )
+    const running = troupe(["run", "fake/slow", "Hello!"], { cwd: folder })
+    await until(() => running.output().stdout.includes("word") ? true : undefined)
+    return running
+  }
+
   for (const [signal, code] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
     it(`${signal} stops the generation and exits ${code}`, async () => {
       using folder = temporaryFolder()
-      writeFileSync(
-        join(folder.path, "troupe.yaml"),
-        `models:\n  fake/slow:\n    deployments:\n      - { engine: fake, tokenDelayMs: 20, reply: "${
-          "word ".repeat(1000)
-        }" }\n`
-      )
-      const running = troupe(["run", "fake/slow", "Hello!"], { cwd: folder.path })
-      await until(() => running.output().stdout.includes("word") ? true : undefined)
+      const running = await startAnswer(folder.path)
       running.child.kill(signal)
       assert.strictEqual((await running.finished).code, code)
     })
@@ -49,14 +54,7 @@ describe("run", () => {
 
   it("ends quietly when its reader has gone", async () => {
     using folder = temporaryFolder()
-    writeFileSync(
-      join(folder.path, "troupe.yaml"),
-      `models:\n  fake/slow:\n    deployments:\n      - { engine: fake, tokenDelayMs: 5, reply: "${
-        "word ".repeat(200)
-      }" }\n`
-    )
-    const running = troupe(["run", "fake/slow", "Hello!"], { cwd: folder.path })
-    await until(() => running.output().stdout.includes("word") ? true : undefined)
+    const running = await startAnswer(folder.path)
     running.child.stdout!.destroy()
     assert.deepInclude(await running.finished, { code: 141, stderr: "" })
   })

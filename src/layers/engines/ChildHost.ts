@@ -150,6 +150,7 @@ export const makeChildHost = (options: HostOptions): EngineHost => {
     },
     async close() {
       if (state.dead !== undefined) return
+      if (state.closing) return void await exited
       state.closing = true
       post({ type: "close" })
       const timer = setTimeout(() => child.kill("SIGKILL"), options.closeGraceMs)

@@ -109,6 +109,17 @@ export const makePoolHost = (options: HostOptions): EngineHost => {
   const ready = onEveryThread("describe").then(([description]) => description!)
   ready.catch(() => {})
 
+  let closing: Promise<void> | undefined
+  const close = async () => {
+    const orderly = !closed
+    closed = true
+    for (const job of running) job.send({ type: "cancel" })
+    await Promise.all([...running].map((job) => job.finished))
+    if (orderly) await onEveryThread("dispose").catch(() => {})
+    exited.resolve(stopped)
+    await pool.destroy()
+  }
+
   return {
     ready,
     exited: exited.promise,
@@ -123,14 +134,7 @@ export const makePoolHost = (options: HostOptions): EngineHost => {
       void started.finished.then(() => running.delete(started))
       return started.send
     },
-    async close() {
-      const orderly = !closed
-      closed = true
-      for (const job of running) job.send({ type: "cancel" })
-      await Promise.all([...running].map((job) => job.finished))
-      if (orderly) await onEveryThread("dispose").catch(() => {})
-      await pool.destroy()
-      exited.resolve(stopped)
-    }
+    // Whoever asks again waits for the same end: ending a thread that is disposing of its model is not safe.
+    close: () => closing ??= close()
   }
 }

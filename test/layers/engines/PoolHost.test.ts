@@ -1,0 +1,59 @@
+import { assert } from "@effect/vitest"
+import { describe, it } from "vitest"
+import { makePoolHost } from "../../../src/layers/engines/PoolHost.ts"
+import type { GenerateJob, HostOptions, JobEvent } from "../../../src/services/EngineProtocol.ts"
+import { isTerminal } from "../../../src/services/EngineProtocol.ts"
+
+const options: HostOptions = {
+  replicas: 2,
+  cancelGraceMs: 60_000,
+  closeGraceMs: 5_000,
+  spec: {
+    engine: "fake",
+    contextSize: 10_000,
+    slots: 2,
+    loadDelayMs: 0,
+    promptDelayMs: 0,
+    tokenDelayMs: 5
+  }
+}
+
+const job = (content: string): GenerateJob => ({
+  messages: [{ role: "user", content }],
+  sampling: { temperature: 0, topP: 1, seed: 0 },
+  stop: [],
+  window: 1000
+})
+
+describe("makePoolHost", () => {
+  it("ends once, in order, however often it is asked to", async () => {
+    const host = makePoolHost(options)
+    await host.ready
+    const last = Promise.withResolvers<JobEvent>()
+    host.start(job("word ".repeat(1000)), (events) => {
+      const terminal = events.find(isTerminal)
+      if (terminal !== undefined) last.resolve(terminal)
+    })
+    await Promise.all([host.close(), host.close()])
+    await host.close()
+    assert.deepStrictEqual(await last.promise, { type: "cancelled" })
+    assert.deepStrictEqual(await host.exited, { kind: "stopped" })
+  })
+
+  it("fails a job that cannot be sent to a thread, and no other", async () => {
+    const host = makePoolHost(options)
+    await host.ready
+    const lastOf = (one: GenerateJob) =>
+      new Promise<JobEvent>((resolve) => {
+        host.start(one, (events) => {
+          const terminal = events.find(isTerminal)
+          if (terminal !== undefined) resolve(terminal)
+        })
+      })
+    const wrong = { ...job("Hello"), onToken: () => {} }
+    const [refused, answered] = await Promise.all([lastOf(wrong), lastOf(job("Hello"))])
+    assert.strictEqual(refused.type, "failed")
+    assert.strictEqual(answered.type, "finished")
+    await host.close()
+  })
+})
