@@ -47,7 +47,7 @@ const preload = Layer.effectDiscard(Effect.gen(function*() {
   const deployments = (yield* registry.models).map((model) => route(model).deployment)
   yield* Effect.forEach(
     deployments.filter((deployment) => deployment.preload),
-    (deployment) => Effect.scoped(models.borrow(deployment)),
+    (deployment) => models.load(deployment),
     { discard: true }
   )
   readiness.stage = "ready"

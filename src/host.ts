@@ -12,8 +12,9 @@
  * this process leaves the decision to its parent and ends when the channel does.
  */
 import { makePoolHost } from "./layers/engines/PoolHost.ts"
-import type { EngineHost, FromChild, HostOptions, JobEvent, SendCommand, ToChild } from "./services/EngineProtocol.ts"
-import { failureFrom, isTerminal } from "./services/EngineProtocol.ts"
+import type { EngineHost, FromChild, HostOptions, SendCommand, ToChild } from "./services/EngineProtocol.ts"
+import type { JobEvent } from "./services/Job.ts"
+import { failureFrom, isTerminal } from "./services/Job.ts"
 
 /** ms */
 const memoryReportInterval = 2_000

@@ -32,7 +32,16 @@ export const table = (rows: ReadonlyArray<ReadonlyArray<string>>): string => {
   return rows.map((row) => row.map((cell, column) => cell.padEnd(widths[column]!)).join("  ").trimEnd()).join("\n")
 }
 
-const sourceOf = ({ options }: Deployment): string => options.engine === "llama" ? options.file : "no weights: a fake"
+const sourceOf = ({ options }: Deployment): string => {
+  switch (options.engine) {
+    case "llama":
+      return options.file
+    case "onnx":
+      return options.folder
+    case "fake":
+      return "no weights: a fake"
+  }
+}
 
 export const modelRows = (models: ReadonlyArray<Model>): ReadonlyArray<ReadonlyArray<string>> => [
   ["MODEL", "ENGINE", "SOURCE"],

@@ -18,10 +18,10 @@
 import { Array as Arr, Effect, Layer, Stream } from "effect"
 import { AiError, LanguageModel, Model } from "effect/ai"
 import type { Prompt, Response } from "effect/ai"
-import type { FinishReason, TokenUsage } from "../services/EngineProtocol.ts"
 import type { Event, Message, Request } from "../services/Inference.ts"
 import { Inference } from "../services/Inference.ts"
 import type { InferenceError } from "../services/InferenceError.ts"
+import type { FinishReason, TokenUsage } from "../services/Job.ts"
 
 /** Options for every call of the model. */
 export type Options = Omit<Request, "model" | "messages">
@@ -44,6 +44,9 @@ const fromInferenceError = (method: string) => ({ reason }: InferenceError): AiE
       return failWith(method, new AiError.InvalidRequestError({ description: reason.message }))
     case "ModelLoadFailed":
     case "EngineMissing":
+    case "QueueFull":
+    case "InsufficientMemory":
+    case "EngineHung":
     case "EngineCrashed":
     case "EngineStopped":
     case "EngineFailed":
@@ -87,7 +90,7 @@ const requestOf = Effect.fnUntraced(function*(
 
 const finishPart = (reason: FinishReason, usage: TokenUsage): Response.FinishPartEncoded => ({
   type: "finish",
-  reason,
+  reason: reason === "tool_calls" ? "tool-calls" : reason,
   usage: {
     inputTokens: { total: usage.promptTokens, uncached: usage.promptTokens, cacheRead: 0, cacheWrite: undefined },
     outputTokens: { total: usage.completionTokens, text: usage.completionTokens, reasoning: 0 }
@@ -97,7 +100,7 @@ const finishPart = (reason: FinishReason, usage: TokenUsage): Response.FinishPar
 
 const textId = "text"
 
-const streamPart = (event: Event): Response.StreamPartEncoded =>
+const streamPart = (event: Exclude<Event, { type: "tool_call" }>): Response.StreamPartEncoded =>
   event.type === "text"
     ? { type: "text-delta", id: textId, delta: event.text }
     : finishPart(event.reason, event.usage)
@@ -113,6 +116,7 @@ const streamParts = (events: Stream.Stream<Event, InferenceError>) =>
       const parts: Array<Response.StreamPartEncoded> = begun ? [] : [{ type: "text-start", id: textId }]
       begun = true
       for (const event of some) {
+        if (event.type === "tool_call") continue
         if (event.type === "finish") parts.push({ type: "text-end", id: textId })
         parts.push(streamPart(event))
       }

@@ -9,12 +9,22 @@
 import { Cause, Clock, Effect, Exit, Layer, Random, Result, Schema, Scope, Stream } from "effect"
 import type { Span } from "effect/Tracer"
 import type { Generation } from "../services/Engine.ts"
-import type { Answer, Event, Request } from "../services/Inference.ts"
+import type {
+  Answer,
+  ClassifyRequest,
+  EmbedRequest,
+  Event,
+  Request,
+  RerankRequest,
+  TokenizeRequest
+} from "../services/Inference.ts"
 import { Inference, maxSeed, Request as RequestSchema } from "../services/Inference.ts"
 import type { InferenceError } from "../services/InferenceError.ts"
 import { EngineFailed, InvalidRequest, make } from "../services/InferenceError.ts"
+import type { ChosenLogprob, SamplingOptions, ToolCall } from "../services/Job.ts"
 import { Metrics } from "../services/Metrics.ts"
 import type { Outcome } from "../services/Metrics.ts"
+import type { Standing } from "../services/Models.ts"
 import { Models } from "../services/Models.ts"
 import * as Problems from "../services/Problem.ts"
 import type { Route } from "../services/Selector.ts"
@@ -30,12 +40,24 @@ interface Progress {
   failure: Cause.Cause<InferenceError> | undefined
 }
 
+const samplingOf = (request: Request, seed: number): SamplingOptions => ({
+  temperature: request.temperature ?? 1,
+  topP: request.topP ?? 1,
+  seed,
+  topK: request.topK,
+  minP: request.minP,
+  repeatPenalty: request.repeatPenalty,
+  presencePenalty: request.presencePenalty,
+  frequencyPenalty: request.frequencyPenalty,
+  logitBias: request.logitBias
+})
+
 const withDefaults = (request: Request): Effect.Effect<Generation> =>
   Effect.map(
     request.seed === undefined ? Random.nextIntBetween(0, maxSeed) : Effect.succeed(request.seed),
     (seed) => {
-      const { maxTokens, messages, model: _, seed: __, stop = [], temperature = 1, topP = 1, ...others } = request
-      return { messages, maxTokens, stop, sampling: { temperature, topP, seed, ...others } }
+      const { format, logprobs, maxTokens, messages, stop = [], toolChoice, tools } = request
+      return { messages, maxTokens, stop, tools, toolChoice, format, logprobs, sampling: samplingOf(request, seed) }
     }
   )
 
@@ -122,6 +144,40 @@ const mustHaveFinished = ({ deployment }: Route, progress: Progress): Stream.Str
       : Stream.empty
   )
 
+/** A whole answer out of its events. */
+const makeWhole = () => {
+  let text = ""
+  let finish: FinishEvent | undefined
+  const logprobs: Array<ChosenLogprob> = []
+  const toolCalls: Array<ToolCall> = []
+  return {
+    add(event: Event) {
+      switch (event.type) {
+        case "text":
+          text += event.text
+          if (event.logprobs !== undefined) logprobs.push(...event.logprobs)
+          return
+        case "tool_call": {
+          const known = toolCalls[event.index] ?? { id: event.id ?? "", name: event.name ?? "", arguments: "" }
+          toolCalls[event.index] = { ...known, arguments: known.arguments + event.arguments }
+          return
+        }
+        case "finish":
+          finish = event
+      }
+    },
+    end() {
+      const { reason, usage } = finish!
+      return { text, toolCalls, finishReason: reason, usage, ...(logprobs.length === 0 ? {} : { logprobs }) }
+    }
+  }
+}
+
+/** All results, or the first failure. */
+const allOf = <A>(
+  results: ReadonlyArray<Result.Result<A, InferenceError>>
+): Effect.Effect<ReadonlyArray<A>, InferenceError> => Effect.forEach(results, Effect.fromResult)
+
 export const layer = Layer.effect(
   Inference,
   Effect.gen(function*() {
@@ -143,7 +199,7 @@ export const layer = Layer.effect(
       // Not `Effect.addFinalizer`, which copies the whole context for a finalizer that needs none of it.
       yield* Scope.addFinalizerExit(yield* Effect.scope, settle(metrics, request.model, span, progress, started))
       const generation = yield* withDefaults(request)
-      const engine = yield* models.borrow(route.deployment)
+      const engine = yield* models.borrow(route.deployment, request)
       const events = Stream.mapArray(engine.generate(generation), count(progress))
       return {
         route,
@@ -159,22 +215,38 @@ export const layer = Layer.effect(
 
     const generate = Effect.fnUntraced(function*(request: Request) {
       const { events, route } = yield* open(request)
-      let text = ""
-      let finish: FinishEvent | undefined
-      yield* Stream.runForEachArray(events, (chunk) =>
-        Effect.sync(() => {
-          for (const event of chunk) {
-            if (event.type === "text") text += event.text
-            else finish = event
-          }
-        }))
-      const { reason, usage } = finish!
-      return { text, finishReason: reason, usage, deployment: route.deployment.id } satisfies Answer
+      const whole = makeWhole()
+      yield* Stream.runForEachArray(events, (chunk) => Effect.sync(() => chunk.forEach(whole.add)))
+      return { ...whole.end(), deployment: route.deployment.id } satisfies Answer
     }, Effect.scoped)
+
+    const engineFor = Effect.fnUntraced(function*(request: Standing & { readonly model: string }) {
+      const { deployment } = yield* selector.route(request)
+      return { deployment: deployment.id, engine: yield* models.borrow(deployment, request) }
+    })
 
     return Inference.of({
       stream: (request) => Stream.unwrap(Effect.map(open(request), ({ events }) => events)),
-      generate
+      generate,
+      embed: Effect.fnUntraced(function*(request: EmbedRequest) {
+        const { deployment, engine } = yield* engineFor(request)
+        const embeddings = yield* allOf(yield* engine.embed(request.inputs))
+        const promptTokens = embeddings.reduce((sum, one) => sum + one.promptTokens, 0)
+        return { vectors: embeddings.map(({ vector }) => vector), promptTokens, deployment }
+      }, Effect.scoped),
+      rerank: Effect.fnUntraced(function*(request: RerankRequest) {
+        const { deployment, engine } = yield* engineFor(request)
+        const { promptTokens, scores } = yield* engine.rerank(request.query, request.documents)
+        return { scores, promptTokens, deployment }
+      }, Effect.scoped),
+      classify: Effect.fnUntraced(function*(request: ClassifyRequest) {
+        const { deployment, engine } = yield* engineFor(request)
+        return { classifications: yield* allOf(yield* engine.classify(request.inputs)), deployment }
+      }, Effect.scoped),
+      tokenize: Effect.fnUntraced(function*(request: TokenizeRequest) {
+        const { engine } = yield* engineFor(request)
+        return yield* engine.tokenize(request.input)
+      }, Effect.scoped)
     })
   })
 )

@@ -7,12 +7,13 @@
  * supervisor is one fiber: start the engine, hand it to whoever waits, wait until it crashes, begin again by
  * `Policies.restart`.
  */
-import { Cause, Clock, Deferred, Duration, Effect, Fiber, Layer, Option, RcMap } from "effect"
-import type { Engine } from "../services/Engine.ts"
+import { Cause, Clock, Deferred, Duration, Effect, Fiber, Layer, Option, RcMap, Semaphore } from "effect"
+import type { Engine, Generation } from "../services/Engine.ts"
 import { Engines } from "../services/Engine.ts"
 import type { InferenceError } from "../services/InferenceError.ts"
 import { EngineFailed, make as makeError } from "../services/InferenceError.ts"
 import type { Deployment } from "../services/Model.ts"
+import { defaultSlots } from "../services/Model.ts"
 import type { State, Status } from "../services/Models.ts"
 import { Models } from "../services/Models.ts"
 import * as Policies from "../services/Policies.ts"
@@ -28,6 +29,9 @@ interface Actor {
   ranWell: boolean
   /** Borrowers that wait for the engine. */
   waiting: number
+  readonly slots: Semaphore.Semaphore
+  running: number
+  queued: number
 }
 
 const makeActor = (deployment: Deployment): Actor => ({
@@ -37,7 +41,10 @@ const makeActor = (deployment: Deployment): Actor => ({
   engine: Deferred.makeUnsafe(),
   current: undefined,
   ranWell: false,
-  waiting: 0
+  waiting: 0,
+  slots: Semaphore.makeUnsafe((deployment.options.slots ?? defaultSlots) * (deployment.options.replicas ?? 1)),
+  running: 0,
+  queued: 0
 })
 
 /** A crash, noted before the engine's scope closes: from here on borrowers wait for the next engine. */
@@ -98,11 +105,36 @@ const awaitEngine = (actor: Actor, abandon: Effect.Effect<void>) =>
     )
   )
 
+/** The engine for one job; the slot goes back when the scope is closed and the engine has let go of the job. */
+const withSlot = Effect.fnUntraced(function*(actor: Actor, engine: Engine) {
+  actor.queued++
+  yield* actor.slots.take(1).pipe(Effect.interruptible, Effect.ensuring(Effect.sync(() => actor.queued--)))
+  actor.running++
+  let holders = 1
+  const release = () => {
+    holders--
+    if (holders > 0) return
+    actor.running--
+    Effect.runFork(actor.slots.release(1))
+  }
+  yield* Effect.addFinalizer(() => Effect.sync(release))
+  return {
+    ...engine,
+    generate: (generation: Generation) =>
+      engine.generate(generation, () => {
+        holders++
+        return release
+      })
+  }
+}, Effect.uninterruptible)
+
 const statusOf = (id: string, actor: Actor | undefined): Effect.Effect<Status> =>
-  Effect.map(actor?.current?.load ?? Effect.succeed({ running: 0, queued: 0, memoryBytes: 0 }), (load) => ({
+  Effect.map(actor?.current?.memoryBytes ?? Effect.succeed(0), (memoryBytes) => ({
     deployment: id,
     state: actor?.state ?? "cold",
-    ...load,
+    running: actor?.running ?? 0,
+    queued: actor?.queued ?? 0,
+    memoryBytes,
     ...(actor?.lastFailure === undefined ? {} : { lastFailure: actor.lastFailure })
   }))
 
@@ -155,15 +187,21 @@ export const layer = Layer.effect(
       Effect.forEach([...actors], ([id, actor]) => drop(id, actor), { concurrency: "unbounded", discard: true })
     )
 
-    const borrow = Effect.fnUntraced(function*(deployment: Deployment) {
+    const reference = Effect.fnUntraced(function*(deployment: Deployment) {
       deployments.set(deployment.id, deployment)
       const actor = yield* RcMap.get(map, deployment.id)
-      if (actor.current !== undefined) return actor.current
-      return yield* awaitEngine(actor, drop(deployment.id, actor))
+      if (actor.current === undefined) yield* awaitEngine(actor, drop(deployment.id, actor))
+      return actor
+    })
+
+    const borrow = Effect.fnUntraced(function*(deployment: Deployment) {
+      const actor = yield* reference(deployment)
+      return yield* withSlot(actor, actor.current!)
     })
 
     return Models.of({
       borrow,
+      load: (deployment) => Effect.scoped(reference(deployment)),
       stop: Effect.suspend(() => stopAll(actors.values())),
       status: ({ id }) => Effect.suspend(() => statusOf(id, actors.get(id))),
       statuses: Effect.suspend(() => Effect.forEach(actors, ([id, actor]) => statusOf(id, actor)))

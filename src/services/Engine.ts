@@ -1,41 +1,51 @@
 /**
- * The seam between policy and whoever generates: a local engine today, and whatever else can stream tokens.
+ * The seam between policy and whoever generates: local engines, `effect/ai` models, and whatever else can stream tokens.
  *
  * **Details**
  *
  * Every implementation passes `test/conformance/engine.ts`: streaming, cancellation, usage, stop sequences, overflow
- * and errors behave alike, so that nothing above this seam asks which engine it talks to.
+ * and errors behave alike, so that nothing above this seam asks which engine it talks to. Who may use an engine, and
+ * when, is decided above it: an engine takes what it is given.
  */
-import type { Effect, Scope, Stream } from "effect"
+import type { Effect, Result, Scope, Stream } from "effect"
 import { Context } from "effect"
-import type { ChatMessage, EngineDescription, SamplingOptions } from "./EngineProtocol.ts"
+import type { EngineDescription } from "./EngineProtocol.ts"
 import type { Event } from "./Inference.ts"
 import type { InferenceError } from "./InferenceError.ts"
+import type { Classification, Embedding, GenerateJob, TokenizeJob } from "./Job.ts"
 import type { Deployment } from "./Model.ts"
 
 /** One generation, every default filled in. */
-export interface Generation {
-  readonly messages: ReadonlyArray<ChatMessage>
-  readonly sampling: SamplingOptions
-  readonly maxTokens: number | undefined
-  readonly stop: ReadonlyArray<string>
+export type Generation = Omit<GenerateJob, "kind" | "window">
+
+/** Scores from 0 to 1, in the order of the documents. */
+export interface Ranking {
+  readonly scores: ReadonlyArray<number>
+  readonly promptTokens: number
 }
 
-/** How busy an engine is. */
-export interface Load {
-  readonly running: number
-  /** Waiting for a slot. */
-  readonly queued: number
-  /** Resident memory outside this process, bytes. */
-  readonly memoryBytes: number
-}
-
-/** A loaded engine. */
+/** A loaded engine. What it cannot do, as its `abilities` tell, fails with `InvalidRequest`. */
 export interface Engine {
   readonly describe: EngineDescription
-  readonly load: Effect.Effect<Load>
-  /** Waits for a slot, then generates. Ending the stream early cancels within one token. */
-  readonly generate: (generation: Generation) => Stream.Stream<Event, InferenceError>
+  /**
+   * Generates. Ending the stream early cancels within one token.
+   *
+   * @param hold called when the job starts; what it returns is called when the engine has let go of the job, which may
+   *   be after the stream's end: so long its slot is taken
+   */
+  readonly generate: (generation: Generation, hold?: () => () => void) => Stream.Stream<Event, InferenceError>
+  /** One result an input, in their order: a wrong input fails alone. */
+  readonly embed: (
+    inputs: ReadonlyArray<string>
+  ) => Effect.Effect<ReadonlyArray<Result.Result<Embedding, InferenceError>>, InferenceError>
+  readonly rerank: (query: string, documents: ReadonlyArray<string>) => Effect.Effect<Ranking, InferenceError>
+  /** Likewise. */
+  readonly classify: (
+    inputs: ReadonlyArray<string>
+  ) => Effect.Effect<ReadonlyArray<Result.Result<Classification, InferenceError>>, InferenceError>
+  readonly tokenize: (input: TokenizeJob["input"]) => Effect.Effect<ReadonlyArray<number>, InferenceError>
+  /** Resident memory outside this process, bytes. */
+  readonly memoryBytes: Effect.Effect<number>
   /** Ends the engine; what runs fails with `EngineStopped`. */
   readonly stop: Effect.Effect<void>
   /** Fails with `EngineCrashed` when the engine dies; never succeeds. */

@@ -22,20 +22,67 @@
  */
 import type { Effect, Stream } from "effect"
 import { Context, Schema } from "effect"
-import type { FinishReason, TokenUsage } from "./EngineProtocol.ts"
 import type { InferenceError } from "./InferenceError.ts"
+import type { ChosenLogprob, Classification, FinishReason, TokenUsage, ToolCall as JobToolCall } from "./Job.ts"
+
+const JsonObject = Schema.Record(Schema.String, Schema.Unknown)
+
+/** A call of a tool that a model asks for; `arguments` is JSON text. */
+export const ToolCall = Schema.Struct({ id: Schema.String, name: Schema.NonEmptyString, arguments: Schema.String })
 
 /** One message of a conversation. */
 export const Message = Schema.Struct({
-  role: Schema.Literals(["system", "user", "assistant"]),
-  content: Schema.String
+  role: Schema.Literals(["system", "user", "assistant", "tool"]),
+  content: Schema.String,
+  /** What an `assistant` called. */
+  toolCalls: Schema.optional(Schema.Array(ToolCall)),
+  /** Which call a `tool` message answers. */
+  toolCallId: Schema.optional(Schema.String)
 })
 export type Message = typeof Message.Type
+
+/** A tool that the model may call. */
+export const Tool = Schema.Struct({
+  name: Schema.String.check(Schema.isPattern(/^[\w.-]{1,128}$/)),
+  description: Schema.optional(Schema.String),
+  /** JSON Schema of the arguments, which are an object; default any. */
+  parameters: Schema.optional(JsonObject)
+})
+export type Tool = typeof Tool.Type
+
+/** Whether the model calls a tool: as it likes, never, always, or this one. */
+export const ToolChoice = Schema.Union([
+  Schema.Literals(["auto", "none", "required"]),
+  Schema.Struct({ name: Schema.NonEmptyString })
+])
+
+/** What the answer's text must be: any JSON object, or JSON that fits the schema. */
+export const Format = Schema.Union([
+  Schema.Struct({ type: Schema.Literal("json_object") }),
+  Schema.Struct({ type: Schema.Literal("json_schema"), schema: JsonObject })
+])
+
+/** Who goes first among the waiting; waiting makes up for it in time. */
+export const Priority = Schema.Literals(["low", "normal", "high"])
+export type Priority = typeof Priority.Type
 
 /** The largest seed: seeds are 32-bit unsigned integers. */
 export const maxSeed = 2 ** 32 - 1
 
 const within = (minimum: number, maximum: number) => Schema.isBetween({ minimum, maximum })
+
+/** How a caller stands among others, and what he wants of the model afterwards. */
+const standing = {
+  /** Whose request it is: slots go round among tenants; default "". */
+  tenant: Schema.optional(Schema.String),
+  /** Default `normal`. */
+  priority: Schema.optional(Priority),
+  /**
+   * How long the model stays loaded after this request: at least 0, where 0 unloads it when nobody uses it, and
+   * `Duration.infinity` keeps it; default the deployment's `idleUnload`.
+   */
+  keepAlive: Schema.optional(Schema.Duration)
+}
 
 /** What a caller asks for. */
 export const Request = Schema.Struct({
@@ -66,19 +113,75 @@ export const Request = Schema.Struct({
   /** The most tokens to generate; default as many as the context window has room for. */
   maxTokens: Schema.optional(Schema.Int.check(within(1, 1_000_000))),
   /** The answer ends before the first of these; default none. */
-  stop: Schema.optional(Schema.Array(Schema.NonEmptyString))
+  stop: Schema.optional(Schema.Array(Schema.NonEmptyString)),
+  /** Default none. */
+  tools: Schema.optional(Schema.Array(Tool)),
+  /** Default `auto`. */
+  toolChoice: Schema.optional(ToolChoice),
+  /** Default any text. */
+  format: Schema.optional(Format),
+  /** Tell each token's log-probability and those of so many of the likeliest; default none. */
+  logprobs: Schema.optional(Schema.Int.check(within(0, 20))),
+  ...standing
 })
 export type Request = typeof Request.Type
 
 /** A request, checked; throws where the types could not tell. */
 export const request = (input: Request): Request => Schema.decodeSync(Request)(input)
 
-/** What a stream of an answer consists of: any number of `text`, then one `finish`. */
+const Texts = Schema.Array(Schema.String).check(Schema.isMinLength(1))
+
+/** Texts to turn into vectors of unit length. */
+export const EmbedRequest = Schema.Struct({ model: Schema.NonEmptyString, inputs: Texts, ...standing })
+export type EmbedRequest = typeof EmbedRequest.Type
+
+/** Documents to order by how well they answer a query. */
+export const RerankRequest = Schema.Struct({
+  model: Schema.NonEmptyString,
+  query: Schema.String,
+  documents: Texts,
+  ...standing
+})
+export type RerankRequest = typeof RerankRequest.Type
+
+/** Texts to give the labels of a model that has labels. */
+export const ClassifyRequest = Schema.Struct({ model: Schema.NonEmptyString, inputs: Texts, ...standing })
+export type ClassifyRequest = typeof ClassifyRequest.Type
+
+/** A text, or a conversation with its template around it, to count or to see as tokens. */
+export const TokenizeRequest = Schema.Struct({
+  model: Schema.NonEmptyString,
+  input: Schema.Union([
+    Schema.String,
+    Schema.Struct({
+      messages: Schema.Array(Message).check(Schema.isMinLength(1)),
+      tools: Schema.optional(Schema.Array(Tool))
+    })
+  ]),
+  ...standing
+})
+export type TokenizeRequest = typeof TokenizeRequest.Type
+
+/** What a stream of an answer consists of: any number of `text` and `tool_call`, then one `finish`. */
 export type Event =
   | {
     readonly type: "text"
     readonly text: string
     /** Tokens generated since the event before. */
+    readonly tokens: number
+    /** Of the tokens whose text is here, when asked for. */
+    readonly logprobs?: ReadonlyArray<ChosenLogprob>
+  }
+  | {
+    readonly type: "tool_call"
+    /** Which call of this answer, from 0. */
+    readonly index: number
+    /** With the call's first event, and only then. */
+    readonly id?: string
+    /** Likewise. */
+    readonly name?: string
+    /** The next piece of the arguments' JSON. */
+    readonly arguments: string
     readonly tokens: number
   }
   | { readonly type: "finish"; readonly reason: FinishReason; readonly usage: TokenUsage }
@@ -86,10 +189,33 @@ export type Event =
 /** A whole answer. */
 export interface Answer {
   readonly text: string
+  readonly toolCalls: ReadonlyArray<JobToolCall>
+  /** Of all the text's tokens, when asked for. */
+  readonly logprobs?: ReadonlyArray<ChosenLogprob>
   /** `length`: the answer was cut at `maxTokens` or where the context window ends. */
   readonly finishReason: FinishReason
   readonly usage: TokenUsage
   /** Which deployment answered. */
+  readonly deployment: string
+}
+
+/** One vector an input, in their order. */
+export interface Embeddings {
+  readonly vectors: ReadonlyArray<Float32Array>
+  readonly promptTokens: number
+  readonly deployment: string
+}
+
+/** A score from 0 to 1 a document, in their order. */
+export interface Reranking {
+  readonly scores: ReadonlyArray<number>
+  readonly promptTokens: number
+  readonly deployment: string
+}
+
+/** One input's labels each, in their order. */
+export interface Classifications {
+  readonly classifications: ReadonlyArray<Classification>
   readonly deployment: string
 }
 
@@ -98,4 +224,10 @@ export class Inference extends Context.Service<Inference, {
   readonly stream: (request: Request) => Stream.Stream<Event, InferenceError>
   /** The whole answer. */
   readonly generate: (request: Request) => Effect.Effect<Answer, InferenceError>
+  /** Fails with the first wrong input's error. */
+  readonly embed: (request: EmbedRequest) => Effect.Effect<Embeddings, InferenceError>
+  readonly rerank: (request: RerankRequest) => Effect.Effect<Reranking, InferenceError>
+  /** Fails with the first wrong input's error. */
+  readonly classify: (request: ClassifyRequest) => Effect.Effect<Classifications, InferenceError>
+  readonly tokenize: (request: TokenizeRequest) => Effect.Effect<ReadonlyArray<number>, InferenceError>
 }>()("troupe/services/Inference") {}

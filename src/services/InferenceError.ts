@@ -17,6 +17,8 @@
  */
 import { Schema } from "effect"
 
+const mebibytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(0)} MiB`
+
 /** The request itself is wrong. `path` names the value, as `messages[0].content`. */
 export class InvalidRequest extends Schema.TaggedError<InvalidRequest>()("InvalidRequest", {
   detail: Schema.String,
@@ -53,6 +55,45 @@ export class ContextLengthExceeded extends Schema.TaggedError<ContextLengthExcee
       this.atLeast === true ? "at least " : ""
     }${this.promptTokens} tokens, and the context window of "${this.model}" is ` +
       `${this.contextWindow} tokens for prompt and answer together. Shorten the prompt.`
+  }
+}
+
+/** Too many wait already; `retryAfterMs` is when a place may be free. */
+export class QueueFull extends Schema.TaggedError<QueueFull>()("QueueFull", {
+  deployment: Schema.String,
+  limit: Schema.Int,
+  retryAfterMs: Schema.Finite
+}) {
+  override get message(): string {
+    return `${this.limit} requests wait for "${this.deployment}" already, which is the limit. ` +
+      `Try again in ${Math.ceil(this.retryAfterMs / 1000)} s.`
+  }
+}
+
+/** The model does not fit the memory there is; both are in bytes. */
+export class InsufficientMemory extends Schema.TaggedError<InsufficientMemory>()("InsufficientMemory", {
+  deployment: Schema.String,
+  neededBytes: Schema.Finite,
+  availableBytes: Schema.Finite
+}) {
+  override get message(): string {
+    return `"${this.deployment}" needs ${mebibytes(this.neededBytes)} of memory, and models may use ` +
+      `${
+        mebibytes(this.availableBytes)
+      }. Use a smaller variant, fewer slots or a shorter contextSize, or raise memory.budget.`
+  }
+}
+
+/** The engine gave no sign for so long that it was given up. */
+export class EngineHung extends Schema.TaggedError<EngineHung>()("EngineHung", {
+  deployment: Schema.String,
+  afterMs: Schema.Finite
+}) {
+  override get message(): string {
+    return `The engine of "${this.deployment}" made no progress for ${
+      Math.round(this.afterMs / 1000)
+    } s and was ended. ` +
+      `Try again.`
   }
 }
 
@@ -111,6 +152,9 @@ export const Reason = Schema.Union([
   InvalidRequest,
   ModelNotFound,
   ContextLengthExceeded,
+  QueueFull,
+  InsufficientMemory,
+  EngineHung,
   ModelLoadFailed,
   EngineMissing,
   EngineCrashed,

@@ -26,15 +26,55 @@ const shared = {
   replicas: optional("Engine threads, each with its own copy of the model's context; default 1.", Count)
 }
 
+const contextSize = optional(
+  "Tokens that prompt and answer share, per slot; default the model's own window, at most 4,096.",
+  Count
+)
+const threads = optional("Compute threads of each engine thread; default 1.", Count)
+
 /** A GGUF file on llama.cpp. */
 export const LlamaDeployment = Schema.Struct({
   engine: Schema.Literal("llama"),
   file: described("The GGUF file, relative to the configuration file's folder.", Schema.NonEmptyString),
-  contextSize: optional(
-    "Tokens that prompt and answer share, per slot; default the model's own window, at most 4,096.",
-    Count
+  variants: optional(
+    "The same model in other sizes: GGUF files to take instead when `file` does not fit the memory there is.",
+    Schema.Array(Schema.NonEmptyString)
   ),
-  threads: optional("Compute threads of each engine thread; default 1.", Count),
+  contextSize,
+  threads,
+  gpu: optional(
+    "Compute on a GPU: auto takes what there is, the others insist; default the CPU.",
+    Schema.Literals(["auto", "metal", "cuda", "vulkan"])
+  ),
+  gpuLayers: optional(
+    "Layers that the GPU computes; default as many as fit.",
+    Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
+  ),
+  flashAttention: optional("Less memory for long windows where the build can; default false.", Schema.Boolean),
+  useMmap: optional("Map the file instead of reading it; default true.", Schema.Boolean),
+  useMlock: optional("Keep the model from being swapped out; default false.", Schema.Boolean),
+  kvCacheType: optional(
+    "Type of the KV cache's entries, of which smaller ones save memory and need flashAttention; default f16.",
+    Schema.Literals(["f32", "f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"])
+  ),
+  ...shared
+})
+
+/** A folder with an ONNX model, its tokeniser and its configuration. */
+export const OnnxDeployment = Schema.Struct({
+  engine: Schema.Literal("onnx"),
+  folder: described(
+    "The folder (config.json, tokenizer.json, onnx/model.onnx), relative to the configuration file's.",
+    Schema.NonEmptyString
+  ),
+  model: optional("The file within onnx/, without .onnx; default model.", Schema.NonEmptyString),
+  device: optional(
+    "Where to compute: cpu and wasm run everywhere, the others where the machine has one; default cpu, and wasm where " +
+      "onnxruntime-node is missing.",
+    Schema.Literals(["cpu", "wasm", "webgpu", "cuda"])
+  ),
+  contextSize,
+  threads,
   ...shared
 })
 
@@ -64,7 +104,7 @@ export const FakeDeployment = Schema.Struct({
 })
 
 /** How a deployment is served. */
-export const DeploymentOptions = Schema.Union([LlamaDeployment, FakeDeployment])
+export const DeploymentOptions = Schema.Union([LlamaDeployment, OnnxDeployment, FakeDeployment])
 export type DeploymentOptions = typeof DeploymentOptions.Type
 
 /** One concrete way to serve a model. */

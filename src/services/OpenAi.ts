@@ -54,7 +54,7 @@ export const ChatRequest = Schema.Struct({
 })
 export type ChatRequest = typeof ChatRequest.Type
 
-export const FinishReason = Schema.Literals(["stop", "length"])
+export const FinishReason = Schema.Literals(["stop", "length", "tool_calls"])
 
 export const Usage = Schema.Struct({
   prompt_tokens: Schema.Int,

@@ -7,7 +7,6 @@
  */
 import type { Effect } from "effect"
 import { Context } from "effect"
-import type { Request } from "./Inference.ts"
 import type { InferenceError } from "./InferenceError.ts"
 import type { Deployment, Model } from "./Model.ts"
 
@@ -27,5 +26,5 @@ export const route = (model: Model): Route => ({
 
 export class Selector extends Context.Service<Selector, {
   /** Fails with `ModelNotFound`. */
-  readonly route: (request: Request) => Effect.Effect<Route, InferenceError>
+  readonly route: (request: { readonly model: string }) => Effect.Effect<Route, InferenceError>
 }>()("troupe/services/Selector") {}

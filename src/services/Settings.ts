@@ -78,7 +78,7 @@ const secrets = (file: Tree): ReadonlyArray<Problem> =>
 /** Says what was meant where the schema's own words show its insides. */
 const plain = (path: Path, expected: string): Problem =>
   expected.includes("readonly \"engine\"")
-    ? { path: Problems.formatPath([...path, "engine"]), expected: "Expected \"llama\" or \"fake\"" }
+    ? { path: Problems.formatPath([...path, "engine"]), expected: "Expected \"llama\", \"onnx\" or \"fake\"" }
     : { path: Problems.formatPath(path), expected }
 
 /** Names that callers ask for; the fake engine says that it is one wherever it shows. */
@@ -151,6 +151,21 @@ const inspect = (base: Tree, over: Tree, environment: Environment, variables: Su
   }
 }
 
+const resolvePaths = (options: DeploymentOptions, resolve: Surroundings["resolvePath"]): DeploymentOptions => {
+  switch (options.engine) {
+    case "llama":
+      return {
+        ...options,
+        file: resolve(options.file),
+        ...(options.variants === undefined ? {} : { variants: options.variants.map(resolve) })
+      }
+    case "onnx":
+      return { ...options, folder: resolve(options.folder) }
+    case "fake":
+      return options
+  }
+}
+
 const modelsOf = (source: Source, surroundings: Surroundings): ReadonlyArray<Model> => {
   const models: NonNullable<Source["models"]> = source.models ??
     { "tiny-chat": { deployments: [surroundings.embedded] } }
@@ -158,7 +173,7 @@ const modelsOf = (source: Source, surroundings: Surroundings): ReadonlyArray<Mod
     const toDeployment = (options: DeploymentOptions, index: number): Deployment => ({
       id: `${name}#${index}`,
       model: name,
-      options: options.engine === "llama" ? { ...options, file: surroundings.resolvePath(options.file) } : options,
+      options: resolvePaths(options, surroundings.resolvePath),
       idleUnload: settings.idleUnload ?? defaultIdleUnload,
       preload: settings.preload ?? true
     })

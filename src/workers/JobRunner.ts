@@ -7,8 +7,8 @@
  * consumer's window and stops within one token of a cancellation. So engines differ only in where tokens come from.
  */
 import type { MessagePort } from "node:worker_threads"
-import type { FinishReason, GenerateJob, JobCommand, JobEvent } from "../services/EngineProtocol.ts"
-import { failureFrom } from "../services/EngineProtocol.ts"
+import type { FinishReason, GenerateJob, Job, JobCommand, JobEvent, JobResult } from "../services/Job.ts"
+import { failureFrom, refuse } from "../services/Job.ts"
 import { makeStopMatcher } from "./StopMatcher.ts"
 import { makeTextJoiner } from "./TextJoiner.ts"
 
@@ -18,14 +18,16 @@ const mostTokensHeld = 10
 const mostCharactersHeld = 100
 
 /** What arrives at a thread through Piscina. */
-export interface JobTask {
+export interface JobTask<Kind = Job> {
   readonly port: MessagePort
-  readonly job: GenerateJob
+  readonly job: Kind
 }
 
 /** A generation that an engine has prepared. */
 export interface Generation<Token> {
   readonly promptTokens: number
+  /** Of these, how many the slot has computed already. */
+  readonly cachedTokens: number
   /** Tokens of the context window that the prompt leaves free, at least 1: the answer ends there with `length`. */
   readonly room: number
   /** Ends at the end-of-generation token, which it does not yield, and soon after a cancellation. */
@@ -111,7 +113,7 @@ type Sender = ReturnType<typeof makeSender>
 /** Tokens to their end, through joiner and stop matcher; what it sends is whole once it has ended or thrown. */
 const stream = async <Token>(
   job: GenerateJob,
-  { decode, promptTokens, room, tokens }: Generation<Token>,
+  { cachedTokens, decode, promptTokens, room, tokens }: Generation<Token>,
   control: Control,
   sender: Sender
 ): Promise<JobEvent> => {
@@ -121,7 +123,7 @@ const stream = async <Token>(
   const finished = (reason: FinishReason): JobEvent => ({
     type: "finished",
     reason,
-    usage: { promptTokens, completionTokens: sender.counted.tokens }
+    usage: { promptTokens, completionTokens: sender.counted.tokens, cachedTokens }
   })
   const rest = (): boolean => {
     const { stopped, text } = stops.push(joiner.flush())
@@ -158,7 +160,7 @@ const stream = async <Token>(
  * @param release called before the last event, so that the slot is free when the host hears of it
  */
 export const runJob = async <Token>(
-  task: JobTask,
+  task: JobTask<GenerateJob>,
   prepare: (isCancelled: () => boolean) => Promise<Generation<Token>>,
   release: () => void
 ): Promise<void> => {
@@ -176,4 +178,25 @@ export const runJob = async <Token>(
   release()
   emit(last)
   task.port.close()
+}
+
+/** Refuses a job that the engine cannot do. */
+export const notAble = (kind: Job["kind"]): never =>
+  refuse({ kind: "invalid_request", path: "model", message: `This model cannot ${kind}` })
+
+/** Runs one job that is answered whole to its last event and closes its port. Never rejects. */
+export const runWhole = async (
+  port: MessagePort,
+  answer: (isCancelled: () => boolean) => Promise<JobResult> | JobResult
+): Promise<void> => {
+  const control = makeControl(port, 0)
+  let last: JobEvent
+  try {
+    const result = await answer(control.isCancelled)
+    last = control.isCancelled() ? cancelled : { type: "result", result }
+  } catch (cause) {
+    last = { type: "failed", failure: failureFrom(cause, "failed") }
+  }
+  port.postMessage([last])
+  port.close()
 }

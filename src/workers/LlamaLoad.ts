@@ -3,7 +3,7 @@ import type { ChatWrapper, Llama, LlamaModel } from "node-llama-cpp"
 import { access, stat } from "node:fs/promises"
 import { setImmediate } from "node:timers/promises"
 import type { EngineDescription, LlamaSpec } from "../services/EngineProtocol.ts"
-import { failureFrom, refuse } from "../services/EngineProtocol.ts"
+import { failureFrom, refuse } from "../services/Job.ts"
 import { serialiseSampling } from "./LlamaSampling.ts"
 
 type Library = typeof import("node-llama-cpp")
@@ -95,6 +95,7 @@ export const load = async (spec: LlamaSpec) => {
     engine: "llama",
     contextWindow: context.contextSize,
     slots: spec.slots,
+    abilities: ["generate"],
     details: {
       name: general.name ?? "",
       architecture: general.architecture,

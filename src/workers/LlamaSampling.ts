@@ -1,7 +1,7 @@
 /** How the llama engine samples: in order, with penalties and biases. */
 import type { LlamaContext, LlamaModel, Token } from "node-llama-cpp"
-import type { SamplingOptions } from "../services/EngineProtocol.ts"
-import { refuse } from "../services/EngineProtocol.ts"
+import type { SamplingOptions } from "../services/Job.ts"
+import { refuse } from "../services/Job.ts"
 
 type Sample = (...args: Array<unknown>) => Promise<unknown>
 

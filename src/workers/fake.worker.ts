@@ -9,9 +9,10 @@
  */
 import { setTimeout as sleep } from "node:timers/promises"
 import { workerData } from "node:worker_threads"
-import type { EngineDescription, EngineFailure, FakeSpec, GenerateJob } from "../services/EngineProtocol.ts"
+import type { EngineDescription, FakeSpec } from "../services/EngineProtocol.ts"
+import type { EngineFailure, GenerateJob } from "../services/Job.ts"
 import type { Generation, JobTask } from "./JobRunner.ts"
-import { runJob } from "./JobRunner.ts"
+import { notAble, runJob, runWhole } from "./JobRunner.ts"
 
 type FakeToken = Uint8Array
 
@@ -84,13 +85,25 @@ const prepare = async (job: GenerateJob): Promise<Generation<FakeToken>> => {
     throw { kind: "context_length_exceeded", promptTokens, contextWindow: spec.contextSize } satisfies EngineFailure
   }
   if (spec.promptDelayMs > 0) await sleep(spec.promptDelayMs)
-  return { promptTokens, room, tokens: generate(job), decode: (tokens) => Buffer.concat(tokens).toString("utf8") }
+  return {
+    promptTokens,
+    cachedTokens: 0,
+    room,
+    tokens: generate(job),
+    decode: (tokens) => Buffer.concat(tokens).toString("utf8")
+  }
 }
 
 const load = async (): Promise<EngineDescription> => {
   if (spec.loadDelayMs > 0) await sleep(spec.loadDelayMs)
   if (spec.fault?.kind === "load" || spec.fault?.kind === "load-abort") await breakDown(spec.fault.kind)
-  return { engine: "fake", contextWindow: spec.contextSize, slots: spec.slots, details: { weights: "none" } }
+  return {
+    engine: "fake",
+    contextWindow: spec.contextSize,
+    slots: spec.slots,
+    abilities: ["generate"],
+    details: { weights: "none" }
+  }
 }
 
 const loading = load()
@@ -101,4 +114,7 @@ export const describe = (): Promise<EngineDescription> => loading
 
 export const dispose = (): void => {}
 
-export default (task: JobTask): Promise<void> => runJob(task, () => prepare(task.job), () => {})
+export default ({ job, port }: JobTask): Promise<void> =>
+  job.kind === "generate"
+    ? runJob({ job, port }, () => prepare(job), () => {})
+    : runWhole(port, () => notAble(job.kind))

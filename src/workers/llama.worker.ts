@@ -14,10 +14,11 @@
  */
 import type { ChatHistoryItem, ChatWrapper, LlamaContextSequence, LlamaModel, Token } from "node-llama-cpp"
 import { workerData } from "node:worker_threads"
-import type { ChatMessage, EngineDescription, GenerateJob, LlamaSpec } from "../services/EngineProtocol.ts"
-import { failureFrom, refuse } from "../services/EngineProtocol.ts"
+import type { EngineDescription, LlamaSpec } from "../services/EngineProtocol.ts"
+import type { ChatMessage, GenerateJob } from "../services/Job.ts"
+import { failureFrom, refuse } from "../services/Job.ts"
 import type { Generation, JobTask } from "./JobRunner.ts"
-import { runJob } from "./JobRunner.ts"
+import { notAble, runJob, runWhole } from "./JobRunner.ts"
 import type { Loaded } from "./LlamaLoad.ts"
 import { load } from "./LlamaLoad.ts"
 import { biasOf, penaltiesOf } from "./LlamaSampling.ts"
@@ -31,7 +32,9 @@ process.on("uncaughtException", (cause) => {
 
 const historyOf = (messages: ReadonlyArray<ChatMessage>): Array<ChatHistoryItem> => [
   ...messages.map(({ content, role }): ChatHistoryItem =>
-    role === "assistant" ? { type: "model", response: [content] } : { type: role, text: content }
+    role === "assistant"
+      ? { type: "model", response: [content] }
+      : { type: role === "tool" ? "user" : role, text: content }
   ),
   { type: "model", response: [] }
 ]
@@ -136,23 +139,26 @@ export const dispose = async (): Promise<void> => {
 export default async (task: JobTask): Promise<void> => {
   const loaded = await loading
   const { chatWrapper, free, longestToken, model } = loaded
+  const { job } = task
+  if (job.kind !== "generate") return runWhole(task.port, () => notAble(job.kind))
   const sequence = free.pop()
   const prepare = async (isCancelled: () => boolean): Promise<Generation<Token>> => {
     if (sequence === undefined) return refuse({ kind: "failed", message: "More jobs than slots reached the engine." })
     const contextWindow = sequence.contextSize
-    refuseWhatCannotFit(task.job, contextWindow, longestToken)
-    const state = chatWrapper.generateContextState({ chatHistory: historyOf(task.job.messages) })
+    refuseWhatCannotFit(job, contextWindow, longestToken)
+    const state = chatWrapper.generateContextState({ chatHistory: historyOf(job.messages) })
     const prompt = state.contextText.tokenize(model.tokenizer)
     const room = contextWindow - prompt.length
     if (room <= 0) refuse({ kind: "context_length_exceeded", promptTokens: prompt.length, contextWindow })
     return {
       promptTokens: prompt.length,
+      cachedTokens: 0,
       room,
-      tokens: evaluate(loaded, sequence, prompt, endTokensOf(model, state), task.job, isCancelled),
+      tokens: evaluate(loaded, sequence, prompt, endTokensOf(model, state), job, isCancelled),
       decode: (tokens, before) => model.detokenize(tokens, false, before)
     }
   }
-  await runJob(task, prepare, () => {
+  await runJob({ port: task.port, job }, prepare, () => {
     if (sequence !== undefined) free.push(sequence)
   })
 }

@@ -4,13 +4,17 @@
  * Each implementation names its deployment and three prompts; the suite says nothing about speed or wording.
  */
 import { assert, it } from "@effect/vitest"
-import { Duration, Effect, Exit, Fiber, Stream } from "effect"
+import { Duration, Effect, Exit, Fiber, Layer, Stream } from "effect"
 import { describe } from "vitest"
 import * as EnginesLayer from "../../src/layers/engines/Engines.ts"
+import * as ModelsLayer from "../../src/layers/Models.ts"
 import type { Engine, Generation } from "../../src/services/Engine.ts"
+import { Engines } from "../../src/services/Engine.ts"
 import type { Event } from "../../src/services/Inference.ts"
 import type { InferenceError } from "../../src/services/InferenceError.ts"
 import type { Deployment, DeploymentOptions } from "../../src/services/Model.ts"
+import type { Status } from "../../src/services/Models.ts"
+import { Models } from "../../src/services/Models.ts"
 
 /** An implementation under test. Its deployment must have 4 slots. */
 export interface Subject {
@@ -62,18 +66,37 @@ const collect = (stream: Stream.Stream<Event, InferenceError>): Effect.Effect<Co
     }
   })
 
-const idle = (engine: Engine): Effect.Effect<void> =>
+/** The engine as everyone meets it: behind an actor, which lends its slots. */
+interface Stage extends Pick<Engine, "describe" | "embed" | "rerank" | "classify" | "tokenize"> {
+  readonly generate: (generation: Generation) => Stream.Stream<Event, InferenceError>
+  readonly load: Effect.Effect<Status>
+}
+
+const idle = (engine: Stage): Effect.Effect<void> =>
   Effect.flatMap(
     engine.load,
     ({ running }) => running === 0 ? Effect.void : Effect.andThen(Effect.sleep(2), idle(engine))
   )
 
+const stage = Effect.fnUntraced(function*(deployment: Deployment) {
+  const models = yield* Models
+  const engine = yield* Effect.scoped(models.borrow(deployment, {}))
+  return {
+    ...engine,
+    generate: (generation) =>
+      Stream.unwrap(Effect.map(models.borrow(deployment, {}), (lent) => lent.generate(generation))),
+    load: models.status(deployment)
+  } satisfies Stage
+})
+
 /** Runs the suite. */
 export const engineConformance = (subject: Subject) => {
   const [prompt, answer] = subject.question
-  const withEngine = <A, E>(use: (engine: Engine) => Effect.Effect<A, E>) =>
-    Effect.scoped(Effect.flatMap(EnginesLayer.make(subject.where).start(deploymentOf(subject.options)), use))
-  const test = <E>(name: string, use: (engine: Engine) => Effect.Effect<void, E>) => {
+  const withEngine = <A, E>(use: (engine: Stage) => Effect.Effect<A, E>) =>
+    Effect.flatMap(stage(deploymentOf(subject.options)), use).pipe(
+      Effect.provide(Layer.provide(ModelsLayer.layer, Layer.succeed(Engines, EnginesLayer.make(subject.where))))
+    )
+  const test = <E>(name: string, use: (engine: Stage) => Effect.Effect<void, E>) => {
     it.live(name, () => withEngine(use))
   }
 

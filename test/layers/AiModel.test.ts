@@ -13,7 +13,7 @@ interface Stage {
   readonly layer: Layer.Layer<Inference>
 }
 
-const usage = { promptTokens: 7, completionTokens: 3 }
+const usage = { promptTokens: 7, completionTokens: 3, cachedTokens: 0 }
 
 const events: ReadonlyArray<Event> = [
   { type: "text", text: "Hi ", tokens: 1 },
@@ -33,11 +33,16 @@ const stage = (
     })
   const inference = Inference.of({
     stream,
+    embed: () => Effect.die("not played"),
+    rerank: () => Effect.die("not played"),
+    classify: () => Effect.die("not played"),
+    tokenize: () => Effect.die("not played"),
     generate: (request) =>
       Effect.map(Stream.runCollect(stream(request)), (events) => {
         const last = events.at(-1)
         return {
           text: events.map((event) => event.type === "text" ? event.text : "").join(""),
+          toolCalls: [],
           finishReason: last?.type === "finish" ? last.reason : "stop",
           usage,
           deployment: "tiny-chat#0"

@@ -25,7 +25,7 @@ const text = (text: string, tokens = 1): Event => ({ type: "text", text, tokens 
 const finish = (completionTokens: number, reason: "stop" | "length" = "stop"): Event => ({
   type: "finish",
   reason,
-  usage: { promptTokens: 7, completionTokens }
+  usage: { promptTokens: 7, completionTokens, cachedTokens: 0 }
 })
 
 const failed = InferenceError.make(
@@ -56,8 +56,12 @@ const answer = Stream.fromArray([text("Hi "), text("there", 2), finish(3)])
 
 const stage = ({ borrow = Effect.void, events = answer, route = Effect.void }: Behaviour = {}): Stage => {
   const engine: Engine = {
-    describe: { engine: "fake", contextWindow: 4096, slots: 4, details: {} },
-    load: Effect.succeed({ running: 0, queued: 0, memoryBytes: 0 }),
+    describe: { engine: "fake", contextWindow: 4096, slots: 4, abilities: ["generate"], details: {} },
+    memoryBytes: Effect.succeed(0),
+    embed: () => Effect.die("not played"),
+    rerank: () => Effect.die("not played"),
+    classify: () => Effect.die("not played"),
+    tokenize: () => Effect.die("not played"),
     stop: Effect.void,
     generate: (generation) => {
       made.generations.push(generation)
@@ -82,6 +86,7 @@ const stage = ({ borrow = Effect.void, events = answer, route = Effect.void }: B
             () => Effect.sync(() => made.borrowed--)
           )
         ),
+      load: () => Effect.die("not played"),
       stop: Effect.void,
       status: () => Effect.die(new Error("No status is asked for.")),
       statuses: Effect.succeed([])
@@ -151,8 +156,9 @@ describe("Inference", () => {
       return Effect.gen(function*() {
         assert.deepStrictEqual(yield* generate(request), {
           text: "Hi there",
+          toolCalls: [],
           finishReason: "stop",
-          usage: { promptTokens: 7, completionTokens: 3 },
+          usage: { promptTokens: 7, completionTokens: 3, cachedTokens: 0 },
           deployment: "fake/a#0"
         })
       }).pipe(run)

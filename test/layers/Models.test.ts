@@ -60,8 +60,12 @@ const house = ({ close = () => Effect.void, load = () => Effect.void }: Behaviou
     const crash = yield* Deferred.make<never, InferenceError.InferenceError>()
     const made: Started = {
       engine: {
-        describe: { engine: "fake", contextWindow: 4096, slots: 4, details: { start: index } },
-        load: Effect.succeed({ running: 1, queued: 2, memoryBytes: 3 }),
+        describe: { engine: "fake", contextWindow: 4096, slots: 4, abilities: ["generate"], details: { start: index } },
+        memoryBytes: Effect.succeed(3),
+        embed: () => Effect.die("not played"),
+        rerank: () => Effect.die("not played"),
+        classify: () => Effect.die("not played"),
+        tokenize: () => Effect.die("not played"),
         stop: Deferred.fail(crash, stopped),
         generate: () => Stream.empty,
         crashed: Deferred.await(crash)
@@ -91,9 +95,9 @@ const house = ({ close = () => Effect.void, load = () => Effect.void }: Behaviou
 
 /** Borrows for as long as the fiber lives. */
 const hold = (deployment: Deployment) =>
-  Models.use(({ borrow }) => Effect.andThen(borrow(deployment), Effect.never)).pipe(Effect.scoped, Effect.forkChild)
+  Models.use(({ borrow }) => Effect.andThen(borrow(deployment, {}), Effect.never)).pipe(Effect.scoped, Effect.forkChild)
 
-const borrowOnce = (deployment: Deployment) => Effect.scoped(Models.use(({ borrow }) => borrow(deployment)))
+const borrowOnce = (deployment: Deployment) => Effect.scoped(Models.use(({ borrow }) => borrow(deployment, {})))
 
 const reasonOf = (deployment: Deployment) => Effect.map(Effect.flip(borrowOnce(deployment)), ({ reason }) => reason)
 
@@ -458,7 +462,7 @@ describe("Models", () => {
       const actors = crashing()
       const unkept = deployment("fake/a#0", Duration.zero)
       return Effect.gen(function*() {
-        const again = Models.use(({ borrow }) => Effect.andThen(borrow(unkept), Effect.never)).pipe(Effect.scoped)
+        const again = Models.use(({ borrow }) => Effect.andThen(borrow(unkept, {}), Effect.never)).pipe(Effect.scoped)
         const asksAgain = yield* Effect.forkChild(borrowOnce(unkept).pipe(Effect.catch(() => again)))
         yield* TestClock.adjust("1 minute")
         const other = yield* Effect.forkChild(again)
@@ -605,7 +609,7 @@ describe("Models", () => {
     const unkept = deployment("fake/a#0", Duration.zero)
     return Effect.gen(function*() {
       const scope = yield* Scope.make()
-      const engine = yield* Models.use(({ borrow }) => Scope.provide(borrow(unkept), scope))
+      const engine = yield* Models.use(({ borrow }) => Scope.provide(borrow(unkept, {}), scope))
       assert.strictEqual(engine, actors.started[0]?.engine)
       yield* TestClock.adjust("1 hour")
       assert.deepStrictEqual(openOf(actors), [true])

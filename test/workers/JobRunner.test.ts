@@ -2,12 +2,13 @@ import { assert } from "@effect/vitest"
 import { once } from "node:events"
 import { MessageChannel } from "node:worker_threads"
 import { describe, it } from "vitest"
-import type { GenerateJob, JobEvent } from "../../src/services/EngineProtocol.ts"
-import { isTerminal } from "../../src/services/EngineProtocol.ts"
+import type { GenerateJob, JobEvent } from "../../src/services/Job.ts"
+import { isTerminal } from "../../src/services/Job.ts"
 import { runJob } from "../../src/workers/JobRunner.ts"
 import { until } from "../support/Service.ts"
 
 const jobOf = (options: Partial<GenerateJob> = {}): GenerateJob => ({
+  kind: "generate",
   messages: [{ role: "user", content: "" }],
   sampling: { temperature: 0, topP: 1, seed: 0 },
   stop: [],
@@ -30,6 +31,7 @@ const start = (text: string, job: GenerateJob, room = 1000) => {
   const prepare = () =>
     Promise.resolve({
       promptTokens: 3,
+      cachedTokens: 0,
       room,
       tokens: tokens(),
       decode: (some: Array<string>) => some.join("")
@@ -57,7 +59,7 @@ describe("runJob", () => {
     assert.deepStrictEqual(events.at(-1), {
       type: "finished",
       reason: "stop",
-      usage: { promptTokens: 3, completionTokens: 5 }
+      usage: { promptTokens: 3, completionTokens: 5, cachedTokens: 0 }
     })
     assert.strictEqual(textOf(events), "hello")
     assert.strictEqual(state.released, 1)
@@ -121,7 +123,10 @@ describe("runJob", () => {
     const { ended, events } = start("one two three", jobOf({ stop: ["two"] }))
     await ended
     assert.strictEqual(textOf(events), "one ")
-    assert.deepInclude(events.at(-1), { reason: "stop", usage: { promptTokens: 3, completionTokens: 7 } })
+    assert.deepInclude(events.at(-1), {
+      reason: "stop",
+      usage: { promptTokens: 3, completionTokens: 7, cachedTokens: 0 }
+    })
   })
 
   it("sends what it held back when the text ends in the beginning of a stop sequence", async () => {
@@ -150,7 +155,13 @@ describe("runJob", () => {
       await Promise.reject(new Error("no luck"))
     }
     const prepare = () =>
-      Promise.resolve({ promptTokens: 1, room: 100, tokens: tokens(), decode: (some: Array<string>) => some.join("") })
+      Promise.resolve({
+        promptTokens: 1,
+        cachedTokens: 0,
+        room: 100,
+        tokens: tokens(),
+        decode: (some: Array<string>) => some.join("")
+      })
     await runJob({ port: port2, job: jobOf({ stop: ["two"] }) }, prepare, () => {})
     await closed
     assert.strictEqual(textOf(events), "one tw")

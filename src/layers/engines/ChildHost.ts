@@ -10,16 +10,9 @@ import type { ChildProcess } from "node:child_process"
 import { fork } from "node:child_process"
 import { availableParallelism } from "node:os"
 import { fileURLToPath } from "node:url"
-import type {
-  EngineDescription,
-  EngineFailure,
-  EngineHost,
-  FromChild,
-  HostOptions,
-  JobEvent,
-  ToChild
-} from "../../services/EngineProtocol.ts"
-import { isTerminal } from "../../services/EngineProtocol.ts"
+import type { EngineDescription, EngineHost, FromChild, HostOptions, ToChild } from "../../services/EngineProtocol.ts"
+import type { EngineFailure, JobEvent } from "../../services/Job.ts"
+import { isTerminal } from "../../services/Job.ts"
 
 const entry = fileURLToPath(new URL(`../../host${import.meta.url.slice(-3)}`, import.meta.url))
 

@@ -3,8 +3,9 @@
  */
 import { Duration, Effect, Layer } from "effect"
 import { Engines } from "../../services/Engine.ts"
-import type { EngineDescription, EngineFailure, EngineHost, EngineSpec } from "../../services/EngineProtocol.ts"
+import type { EngineDescription, EngineHost, EngineSpec } from "../../services/EngineProtocol.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
+import type { EngineFailure } from "../../services/Job.ts"
 import type { Deployment, DeploymentOptions } from "../../services/Model.ts"
 import { defaultSlots } from "../../services/Model.ts"
 import * as Policies from "../../services/Policies.ts"
@@ -20,6 +21,22 @@ const specOf = (options: DeploymentOptions): EngineSpec => {
       return {
         engine: "llama",
         file: options.file,
+        contextSize: options.contextSize,
+        slots,
+        threads: options.threads ?? 1,
+        gpu: options.gpu,
+        gpuLayers: options.gpuLayers,
+        flashAttention: options.flashAttention,
+        useMmap: options.useMmap,
+        useMlock: options.useMlock,
+        kvCacheType: options.kvCacheType
+      }
+    case "onnx":
+      return {
+        engine: "onnx",
+        folder: options.folder,
+        model: options.model ?? "model",
+        device: options.device,
         contextSize: options.contextSize,
         slots,
         threads: options.threads ?? 1
@@ -100,7 +117,7 @@ export const make = (where: "process" | "thread") =>
         (host) => closeHost(deployment, host)
       )
       const description = yield* waitReady(deployment, host)
-      return LocalEngine.make(host, description, spec.slots * replicas, (failure) => errorOf(deployment, failure))
+      return LocalEngine.make(host, description, (failure) => errorOf(deployment, failure))
     })
   })
 

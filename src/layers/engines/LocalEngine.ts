@@ -1,41 +1,45 @@
 /**
- * The Engine seam over a host: slots, streams and cancellation.
+ * The Engine seam over a host: jobs as streams and effects, and their cancellation.
  *
  * **Details**
  *
- * A job waits for a slot here, not in the pool, so that a caller who leaves gives up his place at once. A slot goes
- * back when the engine has let go of the job, which may be a token after its caller has left.
+ * A job is released when the engine has let go of it, which may be a token after its caller has left.
  */
-import { Cause, Effect, Exit, Queue, Scope, Semaphore, Stream } from "effect"
+import { Cause, Effect, Queue, Result, Scope, Stream } from "effect"
 import type { Engine, Generation } from "../../services/Engine.ts"
-import type {
-  EngineDescription,
-  EngineFailure,
-  EngineHost,
-  JobEvent,
-  SendCommand
-} from "../../services/EngineProtocol.ts"
+import type { EngineDescription, EngineHost, SendCommand } from "../../services/EngineProtocol.ts"
 import type { Event } from "../../services/Inference.ts"
 import type { InferenceError } from "../../services/InferenceError.ts"
+import type { Each, EngineFailure, JobEvent, JobResult, WholeJob } from "../../services/Job.ts"
 import * as Policies from "../../services/Policies.ts"
 
 type ErrorOf = (failure: EngineFailure) => InferenceError
 
 const stopped: EngineFailure = { kind: "stopped" }
+const confused: EngineFailure = { kind: "failed", message: "It gave another kind of answer than it was asked for." }
 
-/** A count of slots, who has them and who waits. */
-const makeSlots = (count: number) => {
-  const semaphore = Semaphore.makeUnsafe(count)
-  const load = { running: 0, queued: 0 }
-  const queued = Effect.acquireRelease(
-    Effect.sync(() => load.queued++),
-    () => Effect.sync(() => load.queued--)
-  )
-  return {
-    load,
-    /** Waits for a slot, which is held until `slot` closes; counted as queued until `waiting` does. */
-    take: (slot: Scope.Scope, waiting: Scope.Scope) =>
-      Effect.andThen(Scope.provide(queued, waiting), Scope.provide(semaphore.takeScoped(1), slot))
+/** The failure that ends a job in another way than was asked for. */
+const failureOf = (event: JobEvent): EngineFailure => {
+  if (event.type === "failed") return event.failure
+  // Not by this consumer, who would not be here to hear it.
+  return event.type === "cancelled" ? stopped : confused
+}
+
+/** The event as a consumer sees it; undefined for what is no part of the answer. */
+const contentOf = (event: JobEvent): Event | undefined => {
+  switch (event.type) {
+    case "tokens": {
+      const { count, logprobs, text } = event
+      return { type: "text", text, tokens: count, ...(logprobs === undefined ? {} : { logprobs }) }
+    }
+    case "tool_call": {
+      const { count, ...call } = event
+      return { ...call, tokens: count }
+    }
+    case "finished":
+      return { type: "finish", reason: event.reason, usage: event.usage }
+    default:
+      return undefined
   }
 }
 
@@ -43,30 +47,20 @@ const makeSlots = (count: number) => {
 const listener =
   (queue: Queue.Queue<Event, InferenceError | Cause.Done>, errorOf: ErrorOf, onLast: () => void) =>
   (event: JobEvent): void => {
-    if (event.type === "tokens") {
-      Queue.offerUnsafe(queue, { type: "text", text: event.text, tokens: event.count })
-      return
-    }
+    if (event.type === "progress") return
+    const content = contentOf(event)
+    if (content !== undefined) Queue.offerUnsafe(queue, content)
+    if (content !== undefined && content.type !== "finish") return
     onLast()
-    switch (event.type) {
-      case "finished":
-        Queue.offerUnsafe(queue, { type: "finish", reason: event.reason, usage: event.usage })
-        Queue.endUnsafe(queue)
-        break
-      case "failed":
-        Queue.failCauseUnsafe(queue, Cause.fail(errorOf(event.failure)))
-        break
-      case "cancelled":
-        // Not by this consumer, who would not be here to hear it.
-        Queue.failCauseUnsafe(queue, Cause.fail(errorOf(stopped)))
-    }
+    if (content === undefined) Queue.failCauseUnsafe(queue, Cause.fail(errorOf(failureOf(event))))
+    else Queue.endUnsafe(queue)
   }
 
 /** Tells the engine, once for many tokens, that the consumer has taken them. */
 const granting = (send: SendCommand) => {
   let taken = 0
   return <Events extends ReadonlyArray<Event>>(events: Events): Events => {
-    for (const event of events) if (event.type === "text") taken += event.tokens
+    for (const event of events) if (event.type !== "finish") taken += event.tokens
     if (taken >= Policies.streamGrant) {
       send({ type: "grant", tokens: taken })
       taken = 0
@@ -75,61 +69,75 @@ const granting = (send: SendCommand) => {
   }
 }
 
-/**
- * An engine over a host that is ready.
- *
- * @param slots jobs that may run at once, over all threads of the host
- */
-export const make = (
-  host: EngineHost,
-  description: EngineDescription,
-  slotCount: number,
-  errorOf: ErrorOf
-): Engine => {
-  const slots = makeSlots(slotCount)
-
-  /** Starts the job; the scope's end cancels it, and its last event gives the slot back. */
-  const start = Effect.fnUntraced(function*(generation: Generation, slot: Scope.Closeable) {
+/** Starts a generation; the scope's end cancels it. */
+const start = Effect.fnUntraced(
+  function*(host: EngineHost, errorOf: ErrorOf, generation: Generation, hold: (() => () => void) | undefined) {
     const queue = yield* Queue.unbounded<Event, InferenceError | Cause.Done>()
-    slots.load.running++
+    const release = hold?.()
     let live = true
     const onEvent = listener(queue, errorOf, () => {
       live = false
-      slots.load.running--
-      Effect.runFork(Scope.close(slot, Exit.void))
+      release?.()
     })
-    const send = host.start({ ...generation, window: Policies.streamWindow }, (events) => events.forEach(onEvent))
+    const job = { ...generation, kind: "generate", window: Policies.streamWindow } as const
+    const send = host.start(job, (events) => events.forEach(onEvent))
     const cancel = Effect.sync(() => {
       if (live) send({ type: "cancel" })
     })
     // Not `Effect.addFinalizer`, which copies the whole context for a finalizer that needs none of it.
     yield* Scope.addFinalizer(yield* Effect.scope, cancel)
     return { queue, send }
+  },
+  // No interruption may come between the job's start and the finalizer that ends it.
+  Effect.uninterruptible
+)
+
+/** Runs a job that is answered whole; interrupting it cancels the job. */
+const ask = <Kind extends WholeJob["kind"]>(
+  host: EngineHost,
+  errorOf: ErrorOf,
+  job: Extract<WholeJob, { kind: Kind }>
+): Effect.Effect<Extract<JobResult, { kind: Kind }>, InferenceError> =>
+  Effect.callback((resume) => {
+    const send = host.start(job, (events) => {
+      for (const event of events) {
+        if (event.type === "progress") continue
+        resume(
+          event.type === "result" && event.result.kind === job.kind
+            ? Effect.succeed(event.result as Extract<JobResult, { kind: Kind }>)
+            : Effect.fail(errorOf(failureOf(event)))
+        )
+      }
+    })
+    return Effect.sync(() => send({ type: "cancel" }))
   })
 
-  // The slot has a scope of its own, since the engine may hold it longer than its caller stays; and no interruption
-  // may come between the slot and the job, as the slot would be lost.
-  const begin = (generation: Generation) =>
-    Effect.uninterruptibleMask((restore) =>
-      Effect.gen(function*() {
-        const slot = Scope.makeUnsafe()
-        const waiting = Scope.makeUnsafe()
-        yield* restore(slots.take(slot, waiting)).pipe(
-          Effect.ensuring(Scope.close(waiting, Exit.void)),
-          Effect.onInterrupt(() => Scope.close(slot, Exit.void))
-        )
-        return yield* start(generation, slot)
-      })
-    )
+const resultOf = (errorOf: ErrorOf) => <A>(each: Each<A>): Result.Result<A, InferenceError> =>
+  each.ok ? Result.succeed(each.value) : Result.fail(errorOf(each.failure))
 
-  return {
-    describe: description,
-    load: Effect.sync(() => ({ ...slots.load, memoryBytes: host.memoryBytes() })),
-    generate: (generation) =>
-      Stream.unwrap(
-        Effect.map(begin(generation), ({ queue, send }) => Stream.mapArray(Stream.fromQueue(queue), granting(send)))
-      ),
-    stop: Effect.promise(() => host.close()),
-    crashed: Effect.flatMap(Effect.promise(() => host.exited), (failure) => Effect.fail(errorOf(failure)))
-  }
-}
+/** An engine over a host that is ready. */
+export const make = (host: EngineHost, description: EngineDescription, errorOf: ErrorOf): Engine => ({
+  describe: description,
+  memoryBytes: Effect.sync(() => host.memoryBytes()),
+  generate: (generation, hold) =>
+    Stream.unwrap(
+      Effect.map(
+        start(host, errorOf, generation, hold),
+        ({ queue, send }) => Stream.mapArray(Stream.fromQueue(queue), granting(send))
+      )
+    ),
+  embed: (inputs) =>
+    Effect.map(
+      ask(host, errorOf, { kind: "embed", inputs }),
+      ({ embeddings }) => embeddings.map(resultOf(errorOf))
+    ),
+  rerank: (query, documents) => ask(host, errorOf, { kind: "rerank", query, documents }),
+  classify: (inputs) =>
+    Effect.map(
+      ask(host, errorOf, { kind: "classify", inputs }),
+      ({ classifications }) => classifications.map(resultOf(errorOf))
+    ),
+  tokenize: (input) => Effect.map(ask(host, errorOf, { kind: "tokenize", input }), ({ tokens }) => tokens),
+  stop: Effect.promise(() => host.close()),
+  crashed: Effect.flatMap(Effect.promise(() => host.exited), (failure) => Effect.fail(errorOf(failure)))
+})

@@ -8,16 +8,9 @@
  */
 import { MessageChannel } from "node:worker_threads"
 import { Piscina } from "piscina"
-import type {
-  EngineDescription,
-  EngineFailure,
-  EngineHost,
-  GenerateJob,
-  HostOptions,
-  JobEvent,
-  SendCommand
-} from "../../services/EngineProtocol.ts"
-import { failureFrom, isTerminal } from "../../services/EngineProtocol.ts"
+import type { EngineDescription, EngineHost, HostOptions, SendCommand } from "../../services/EngineProtocol.ts"
+import type { EngineFailure, Job, JobEvent } from "../../services/Job.ts"
+import { failureFrom, isTerminal } from "../../services/Job.ts"
 
 // `tsc` rewrites import paths but not URLs; the extension is this file's own.
 const extension = import.meta.url.slice(-3)
@@ -40,7 +33,7 @@ const makePool = ({ replicas, spec }: HostOptions) =>
     recordTiming: false
   })
 
-interface Job {
+interface Running {
   readonly send: SendCommand
   /** Tells the consumer that the engine is gone; the thread may still finish, unheard. */
   readonly fail: (failure: EngineFailure) => void
@@ -51,10 +44,10 @@ interface Job {
 /** Runs one job on a thread of the pool; `onThreadEnd` hears of a thread that died under it. */
 const startJob = (
   pool: Piscina,
-  job: GenerateJob,
+  job: Job,
   onEvents: (events: ReadonlyArray<JobEvent>) => void,
   onThreadEnd: (failure: EngineFailure) => void
-): Job => {
+): Running => {
   const { port1, port2 } = new MessageChannel()
   const finished = Promise.withResolvers<void>()
   let heard = true
@@ -90,7 +83,7 @@ const startJob = (
 /** Starts a pool of engine threads in this process. */
 export const makePoolHost = (options: HostOptions): EngineHost => {
   const pool = makePool(options)
-  const running = new Set<Job>()
+  const running = new Set<Running>()
   const exited = Promise.withResolvers<EngineFailure>()
   let closed = false
 

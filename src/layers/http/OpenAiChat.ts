@@ -7,9 +7,9 @@
  * means what leaving the field out means, as clients send it so.
  */
 import { Result, Schema } from "effect"
-import type { TokenUsage } from "../../services/EngineProtocol.ts"
 import type { Answer, Event, Message, Request } from "../../services/Inference.ts"
 import { InvalidRequest } from "../../services/InferenceError.ts"
+import type { TokenUsage } from "../../services/Job.ts"
 import type { ChatCompletion, ErrorBody, Usage } from "../../services/OpenAi.ts"
 import { ChatRequest } from "../../services/OpenAi.ts"
 import type { Problem } from "../../services/Problem.ts"
@@ -222,7 +222,7 @@ export const makeFrameEncoder = ({ created, id, includeUsage, model }: Envelope)
       for (const event of events) {
         if (event.type === "text") {
           text += event.text
-        } else {
+        } else if (event.type === "finish") {
           usages.push(event.usage)
           finish = chunk(choice, "{}", event.reason)
         }

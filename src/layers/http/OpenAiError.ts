@@ -46,6 +46,17 @@ const optionsOf = (reason: Reason): Options => {
       return invalid("model_not_found", "model", 404)
     case "ContextLengthExceeded":
       return invalid("context_length_exceeded", "messages")
+    case "QueueFull":
+      return {
+        status: 429,
+        type: "server_error",
+        code: "queue_full",
+        headers: { "retry-after": String(Math.ceil(reason.retryAfterMs / 1000)) }
+      }
+    case "InsufficientMemory":
+      return server(503, "insufficient_memory")
+    case "EngineHung":
+      return server(503, "engine_hung", { "retry-after": "1" })
     case "ModelLoadFailed":
       return server(503, "model_load_failed")
     case "EngineMissing":

@@ -1,8 +1,9 @@
 import { assert } from "@effect/vitest"
 import { describe, it } from "vitest"
 import { makeChildHost } from "../../../src/layers/engines/ChildHost.ts"
-import type { FakeSpec, GenerateJob, HostOptions, JobEvent } from "../../../src/services/EngineProtocol.ts"
-import { isTerminal } from "../../../src/services/EngineProtocol.ts"
+import type { FakeSpec, HostOptions } from "../../../src/services/EngineProtocol.ts"
+import type { GenerateJob, JobEvent } from "../../../src/services/Job.ts"
+import { isTerminal } from "../../../src/services/Job.ts"
 
 const optionsOf = (spec: Partial<FakeSpec>, options: Partial<HostOptions> = {}): HostOptions => ({
   replicas: 1,
@@ -21,6 +22,7 @@ const optionsOf = (spec: Partial<FakeSpec>, options: Partial<HostOptions> = {}):
 })
 
 const job = (content: string): GenerateJob => ({
+  kind: "generate",
   messages: [{ role: "user", content }],
   sampling: { temperature: 0, topP: 1, seed: 0 },
   stop: [],

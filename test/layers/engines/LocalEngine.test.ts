@@ -2,8 +2,9 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Stream } from "effect"
 import * as LocalEngine from "../../../src/layers/engines/LocalEngine.ts"
 import type { Generation } from "../../../src/services/Engine.ts"
-import type { EngineHost, JobCommand, JobEvent } from "../../../src/services/EngineProtocol.ts"
+import type { EngineDescription, EngineHost } from "../../../src/services/EngineProtocol.ts"
 import * as InferenceError from "../../../src/services/InferenceError.ts"
+import type { JobCommand, JobEvent } from "../../../src/services/Job.ts"
 
 const generation: Generation = {
   messages: [{ role: "user", content: "Hello" }],
@@ -18,7 +19,7 @@ interface Job {
 }
 
 /** An engine over a host whose jobs the test plays. */
-const stage = (slots: number) => {
+const stage = () => {
   const jobs: Array<Job> = []
   const host: EngineHost = {
     ready: new Promise(() => {}),
@@ -31,64 +32,30 @@ const stage = (slots: number) => {
       return (command) => commands.push(command)
     }
   }
-  const description = { engine: "fake", contextWindow: 100, slots, details: {} }
+  const description: EngineDescription = {
+    engine: "fake",
+    contextWindow: 100,
+    slots: 1,
+    abilities: ["generate"],
+    details: {}
+  }
   const errorOf = () => InferenceError.make(new InferenceError.EngineStopped({ deployment: "fake/a#0" }))
-  return { jobs, engine: LocalEngine.make(host, description, slots, errorOf) }
+  return { jobs, engine: LocalEngine.make(host, description, errorOf) }
 }
 
 const text = (text: string, count = 1): JobEvent => ({ type: "tokens", text, count })
-const finished: JobEvent = { type: "finished", reason: "stop", usage: { promptTokens: 1, completionTokens: 1 } }
+const finished: JobEvent = {
+  type: "finished",
+  reason: "stop",
+  usage: { promptTokens: 1, completionTokens: 1, cachedTokens: 0 }
+}
 
 const turns = Effect.forEach(Array.from({ length: 20 }), () => Effect.yieldNow, { discard: true })
 
 describe("LocalEngine", () => {
-  it.effect("keeps a slot until the engine lets go of the job, however long its caller has gone", () =>
-    Effect.gen(function*() {
-      const { engine, jobs } = stage(1)
-      const first = yield* Effect.forkChild(Stream.runDrain(engine.generate(generation)))
-      yield* turns
-      yield* Fiber.interrupt(first)
-      const second = yield* Effect.forkChild(Stream.runCollect(engine.generate(generation)))
-      yield* turns
-      assert.deepStrictEqual(jobs[0]?.commands, [{ type: "cancel" }])
-      assert.strictEqual(jobs.length, 1)
-      assert.deepInclude(yield* engine.load, { running: 1, queued: 1 })
-      jobs[0]?.emit({ type: "cancelled" })
-      yield* turns
-      jobs[1]?.emit(text("Hi"), finished)
-      assert.strictEqual((yield* Fiber.join(second)).length, 2)
-      yield* turns
-      assert.deepInclude(yield* engine.load, { running: 0, queued: 0 })
-    }))
-
-  it.effect("loses no slot to an interruption, whenever it comes", () =>
-    Effect.gen(function*() {
-      const { engine, jobs } = stage(1)
-      // Effect yields between operations; the number of those before the slot is taken decides where that falls.
-      for (let operations = 0; operations < 300; operations++) {
-        const caller = Effect.andThen(
-          Effect.forEach(Array.from({ length: 1900 + operations }), () => Effect.void, { discard: true }),
-          Stream.runDrain(engine.generate(generation))
-        )
-        const fiber = yield* Effect.forkChild(caller)
-        yield* Effect.yieldNow
-        const interrupting = yield* Effect.forkChild(Fiber.interrupt(fiber))
-        yield* turns
-        for (const job of jobs.splice(0)) job.emit({ type: "cancelled" })
-        yield* Fiber.join(interrupting)
-        yield* turns
-        assert.deepInclude(yield* engine.load, { running: 0, queued: 0 }, `after ${operations} operations`)
-      }
-      const last = yield* Effect.forkChild(Stream.runDrain(engine.generate(generation)))
-      yield* turns
-      assert.strictEqual(jobs.length, 1)
-      jobs[0]?.emit(finished)
-      yield* Fiber.join(last)
-    }))
-
   it.effect("gives what came before a failure, then the failure", () =>
     Effect.gen(function*() {
-      const { engine, jobs } = stage(1)
+      const { engine, jobs } = stage()
       const heard: Array<string> = []
       const fiber = yield* Effect.forkChild(
         Effect.flip(
@@ -103,7 +70,7 @@ describe("LocalEngine", () => {
 
   it.effect("tells the engine, once for many tokens, what has been taken", () =>
     Effect.gen(function*() {
-      const { engine, jobs } = stage(1)
+      const { engine, jobs } = stage()
       const fiber = yield* Effect.forkChild(Stream.runDrain(engine.generate(generation)))
       yield* turns
       for (let count = 0; count < 13; count++) {
@@ -117,7 +84,7 @@ describe("LocalEngine", () => {
 
   it.effect("takes a job that someone else cancelled for a failure", () =>
     Effect.gen(function*() {
-      const { engine, jobs } = stage(1)
+      const { engine, jobs } = stage()
       const fiber = yield* Effect.forkChild(Effect.flip(Stream.runDrain(engine.generate(generation))))
       yield* turns
       jobs[0]?.emit({ type: "cancelled" })

@@ -1,8 +1,9 @@
 import { assert } from "@effect/vitest"
 import { describe, it } from "vitest"
 import { makePoolHost } from "../../../src/layers/engines/PoolHost.ts"
-import type { GenerateJob, HostOptions, JobEvent } from "../../../src/services/EngineProtocol.ts"
-import { isTerminal } from "../../../src/services/EngineProtocol.ts"
+import type { HostOptions } from "../../../src/services/EngineProtocol.ts"
+import type { GenerateJob, JobEvent } from "../../../src/services/Job.ts"
+import { isTerminal } from "../../../src/services/Job.ts"
 
 const options: HostOptions = {
   replicas: 2,
@@ -19,6 +20,7 @@ const options: HostOptions = {
 }
 
 const job = (content: string): GenerateJob => ({
+  kind: "generate",
   messages: [{ role: "user", content }],
   sampling: { temperature: 0, topP: 1, seed: 0 },
   stop: [],

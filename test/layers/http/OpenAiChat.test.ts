@@ -298,7 +298,7 @@ describe("OpenAiChat", () => {
     const finish = (reason: "stop" | "length", promptTokens = 3, completionTokens = 5): Event => ({
       type: "finish",
       reason,
-      usage: { promptTokens, completionTokens }
+      usage: { promptTokens, completionTokens, cachedTokens: 0 }
     })
 
     /** The frames of answers whose events come in groups, one group of each answer in turn. */
@@ -451,8 +451,9 @@ describe("OpenAiChat", () => {
   describe("whole answers", () => {
     const answer = (text: string, completionTokens: number, finishReason: "stop" | "length" = "stop") => ({
       text,
+      toolCalls: [],
       finishReason,
-      usage: { promptTokens: 4, completionTokens },
+      usage: { promptTokens: 4, completionTokens, cachedTokens: 0 },
       deployment: "tiny-chat#0"
     })
     const envelope: Envelope = { id: "chatcmpl-1", created: 1_700_000_000, model: "tiny-chat", includeUsage: false }
