@@ -15,8 +15,9 @@ import { Effect, Layer } from "effect"
 import * as Engines from "./layers/engines/Engines.ts"
 import * as Server from "./layers/http/Server.ts"
 import * as Inference from "./layers/Inference.ts"
+import * as Memory from "./layers/Memory.ts"
 import * as Metrics from "./layers/Metrics.ts"
-import * as Models from "./layers/Models.ts"
+import * as Models from "./layers/models/Models.ts"
 import * as Registry from "./layers/Registry.ts"
 import * as Selector from "./layers/Selector.ts"
 import * as SettingsFile from "./layers/SettingsFile.ts"
@@ -29,7 +30,7 @@ import { route } from "./services/Selector.ts"
 export const runtime = Inference.layer.pipe(
   Layer.provideMerge(Layer.mergeAll(Selector.layer, Metrics.layer)),
   Layer.provideMerge(Layer.mergeAll(Registry.layer, Models.layer)),
-  Layer.provide(Engines.layer)
+  Layer.provide(Layer.merge(Engines.layer, Memory.layer))
 )
 
 /**

@@ -12,7 +12,10 @@ const deployment = (index: number): Deployment => ({
   // The second one cannot be loaded, which no one asks for.
   options: index === 0 ? { engine: "fake" } : { engine: "fake", fault: { kind: "load" } },
   idleUnload: Duration.minutes(10),
-  preload: true
+  preload: true,
+  pinned: false,
+  queueLimit: 512,
+  stallAfter: Duration.minutes(2)
 })
 
 const models: ReadonlyArray<Model> = [{ name: "fake/a", deployments: [deployment(0), deployment(1)] }]
@@ -22,6 +25,7 @@ const settings: Resolved = {
   server: { host: "127.0.0.1", port: 0, shutdownGrace: Duration.seconds(5), maxBodyBytes: 1000 },
   engineHost: "thread",
   logLevel: "Error",
+  memory: { budgetBytes: undefined, hold: Duration.seconds(5) },
   models
 }
 

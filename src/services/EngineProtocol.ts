@@ -119,6 +119,11 @@ export interface EngineHost {
   readonly start: (job: Job, onEvents: (events: ReadonlyArray<JobEvent>) => void) => SendCommand
   /** Resident memory outside this process, bytes; 0 for a host inside it. */
   readonly memoryBytes: () => number
+  /**
+   * Ends an engine that cannot be waited for; its jobs and `exited` tell this failure. A process is killed; threads of
+   * this process are left behind, as ending one that computes would take the process down.
+   */
+  readonly abandon: (failure: EngineFailure) => void
   /** Cancels what runs, waits for it, disposes the model, ends the threads. */
   readonly close: () => Promise<void>
 }

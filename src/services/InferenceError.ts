@@ -70,6 +70,17 @@ export class QueueFull extends Schema.TaggedError<QueueFull>()("QueueFull", {
   }
 }
 
+/** The engine crashed more often than it is started again; nobody tries it before `retryAfterMs`. */
+export class DeploymentDown extends Schema.TaggedError<DeploymentDown>()("DeploymentDown", {
+  deployment: Schema.String,
+  detail: Schema.String,
+  retryAfterMs: Schema.Finite
+}) {
+  override get message(): string {
+    return `"${this.deployment}" is down: ${this.detail} It is tried again in ${Math.ceil(this.retryAfterMs / 1000)} s.`
+  }
+}
+
 /** The model does not fit the memory there is; both are in bytes. */
 export class InsufficientMemory extends Schema.TaggedError<InsufficientMemory>()("InsufficientMemory", {
   deployment: Schema.String,
@@ -153,6 +164,7 @@ export const Reason = Schema.Union([
   ModelNotFound,
   ContextLengthExceeded,
   QueueFull,
+  DeploymentDown,
   InsufficientMemory,
   EngineHung,
   ModelLoadFailed,

@@ -184,6 +184,7 @@ export type EngineFailure =
   | { readonly kind: "package_missing"; readonly packageName: string }
   | { readonly kind: "load_failed"; readonly message: string }
   | { readonly kind: "crashed"; readonly message: string }
+  | { readonly kind: "hung"; readonly afterMs: number }
   | { readonly kind: "stopped" }
   | { readonly kind: "failed"; readonly message: string }
 

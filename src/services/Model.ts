@@ -21,6 +21,9 @@ export const Span = Schema.Union([Schema.DurationFromString, Schema.DurationFrom
   )
 )
 
+/** Words for an amount of memory, as `8 GiB`; also a number of bytes. */
+export const Bytes = Schema.Union([Schema.ByteSizeFromString, Count])
+
 const shared = {
   slots: optional("Requests that run side by side in one engine thread; default 4.", Count),
   replicas: optional("Engine threads, each with its own copy of the model's context; default 1.", Count)
@@ -116,6 +119,12 @@ export interface Deployment {
   readonly idleUnload: Duration.Duration
   /** The service loads it at start. */
   readonly preload: boolean
+  /** It stays loaded, whoever else needs the memory. */
+  readonly pinned: boolean
+  /** Callers that may wait for it. */
+  readonly queueLimit: number
+  /** Its engine counts as hung when it gives no sign for so long. */
+  readonly stallAfter: Duration.Duration
 }
 
 /** A name to ask for, and who can answer. */

@@ -1,21 +1,38 @@
 /**
- * The loaded models: one supervised actor a deployment, borrowed by reference.
+ * The models as supervised actors, one a deployment: who borrows one gets a slot of its engine.
  *
  * **Details**
  *
- * The first borrower loads the model, and however many borrow meanwhile wait for that one load. A model that nobody
- * has borrowed for its idle time is unloaded. An engine that crashes is started again by `Policies.restart`; borrowers
- * wait for it. When the restarts are used up, borrowers fail with the reason, and the next one after them begins anew.
+ * The first borrower loads the model, and however many borrow meanwhile wait for that one load, which stops when its
+ * last waiter leaves. Borrowers wait in a queue that is bounded (`QueueFull`), fair among tenants and by priority. A
+ * model that nobody has used for its idle time is unloaded, unless it is pinned. An engine that crashes is started again by
+ * `Policies.restart`; when the restarts are used up, the deployment is down, and borrowers fail at once with
+ * `DeploymentDown` until `Policies.probeAfter` has passed, when the next one tries it, or until `load` is called.
+ *
+ * A model loads when there is memory for it: see `MemoryFit`. Models that do not fit together take turns.
  */
-import type { Duration, Effect, Scope } from "effect"
+import type { Duration, Effect, Scope, Stream } from "effect"
 import { Context } from "effect"
 import type { Engine } from "./Engine.ts"
 import type { Priority } from "./Inference.ts"
 import type { InferenceError } from "./InferenceError.ts"
 import type { Deployment } from "./Model.ts"
 
-/** Where an actor is in its life. `cold` is a deployment that has no actor. */
-export type State = "cold" | "loading" | "ready" | "failed"
+/**
+ * Where a deployment is in its life: not loaded, loading, ready for jobs, letting its last jobs end, or failed. `gone`
+ * is told once when its engine has ended; after that it is `cold`.
+ */
+export type State = "cold" | "loading" | "ready" | "draining" | "failed"
+
+/** A change of a deployment's state, told when it has happened. */
+export interface ActorEvent {
+  readonly deployment: string
+  readonly state: Exclude<State, "cold"> | "gone"
+  /** Why it loads again or has failed. */
+  readonly cause?: string
+  /** ms since 1970 */
+  readonly at: number
+}
 
 /** How busy a deployment is. */
 export interface Load {
@@ -48,8 +65,20 @@ export class Models extends Context.Service<Models, {
    * go of the job; the model is not unloaded before that.
    */
   readonly borrow: (deployment: Deployment, standing: Standing) => Effect.Effect<Engine, InferenceError, Scope.Scope>
-  /** Loads the model if it is not loaded. */
+  /** Loads the model if it is not loaded, and tries again at once where it is down. */
   readonly load: (deployment: Deployment) => Effect.Effect<void, InferenceError>
+  /** Lets what runs end, then unloads the model; who waits meanwhile loads it again. */
+  readonly unload: (deployment: Deployment) => Effect.Effect<void>
+  /**
+   * Exchanges a deployment for one of the same id with other options, or whose file has changed: the new one loads
+   * beside the old, new jobs go to it, and the old one ends when its last job has. Where the new one fails, the old one
+   * stays.
+   */
+  readonly replace: (deployment: Deployment) => Effect.Effect<void, InferenceError>
+  /** Unloads what nobody uses, is not pinned and has been idle for so long; tells how many that were. */
+  readonly unloadIdle: (idleFor: Duration.Duration) => Effect.Effect<number>
+  /** What happens from now on. A watcher who falls behind by 1,024 events misses the oldest. */
+  readonly events: Stream.Stream<ActorEvent>
   /** Ends every engine now; what runs fails with `EngineStopped`. */
   readonly stop: Effect.Effect<void>
   readonly status: (deployment: Deployment) => Effect.Effect<Status>

@@ -18,8 +18,29 @@ export const restarts = 5
 export const restart = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("10 seconds")]).pipe(
   Schedule.upTo({ times: restarts }),
   Schedule.setInputType<InferenceError>(),
-  Schedule.while(({ input }) => input.reason._tag === "EngineCrashed")
+  Schedule.while(({ input: { reason } }) => reason._tag === "EngineCrashed" || reason._tag === "EngineHung")
 )
+
+/** How long a deployment whose restarts are used up is left alone before a request may try it. */
+export const probeAfter = Duration.seconds(30)
+
+/** Callers that may wait for one deployment, unless configured. */
+export const queueLimit = 512
+
+/** Waiting that counts as one priority more. */
+export const queueAgeing = Duration.seconds(10)
+
+/** How long a model stays at least, once loaded, before another that needs its memory may have it. */
+export const memoryHold = Duration.seconds(5)
+
+/** The share of the memory there is that models leave free. */
+export const memoryReserve = 0.2
+
+/** An engine that gives no sign for so long while a job waits for it counts as hung, unless configured. */
+export const stallAfter = Duration.minutes(2)
+
+/** An engine that is not loaded after this counts as hung. */
+export const loadTimeout = Duration.minutes(15)
 
 /** How long an engine may take to end in order; a process that holds one is killed then, a thread left behind. */
 export const closeGrace = Duration.seconds(5)

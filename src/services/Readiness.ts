@@ -4,7 +4,7 @@ import { Context, Schema } from "effect"
 /** The state of one deployment. */
 export const DeploymentHealth = Schema.Struct({
   deployment: Schema.String,
-  state: Schema.Literals(["cold", "loading", "ready", "failed"]),
+  state: Schema.Literals(["cold", "loading", "ready", "draining", "failed"]),
   running: Schema.Int,
   queued: Schema.Int,
   lastFailure: Schema.optionalKey(Schema.String)

@@ -15,6 +15,7 @@
 import { Context, Duration, Result, Schema } from "effect"
 import type { Deployment, DeploymentOptions, Model } from "./Model.ts"
 import { defaultIdleUnload } from "./Model.ts"
+import * as Policies from "./Policies.ts"
 import type { Problem } from "./Problem.ts"
 import * as Problems from "./Problem.ts"
 import { Source } from "./SettingsSchema.ts"
@@ -37,6 +38,12 @@ export interface Resolved {
   }
   readonly engineHost: "process" | "thread"
   readonly logLevel: "Debug" | "Info" | "Warn" | "Error"
+  readonly memory: {
+    /** What all models together may use; undefined, what the machine has less a reserve. */
+    readonly budgetBytes: number | undefined
+    /** How long a loaded model stays at least, before another that needs its memory may have it. */
+    readonly hold: Duration.Duration
+  }
   readonly models: ReadonlyArray<Model>
 }
 
@@ -175,7 +182,10 @@ const modelsOf = (source: Source, surroundings: Surroundings): ReadonlyArray<Mod
       model: name,
       options: resolvePaths(options, surroundings.resolvePath),
       idleUnload: settings.idleUnload ?? defaultIdleUnload,
-      preload: settings.preload ?? true
+      preload: settings.preload ?? true,
+      pinned: settings.pinned ?? false,
+      queueLimit: settings.queueLimit ?? Policies.queueLimit,
+      stallAfter: settings.stallAfter ?? Policies.stallAfter
     })
     const [first, ...others] = settings.deployments
     return {
@@ -200,6 +210,10 @@ const resolve = (source: Source, environment: Environment, surroundings: Surroun
   server: { ...defaultServer, ...source.server },
   engineHost: source.engines?.host ?? surroundings.defaultEngineHost,
   logLevel: logLevels[source.logLevel ?? defaultLogLevel[environment]],
+  memory: {
+    budgetBytes: source.memory?.budget === undefined ? undefined : Number(source.memory.budget),
+    hold: source.memory?.hold ?? Policies.memoryHold
+  },
   models: modelsOf(source, surroundings)
 })
 

@@ -1,6 +1,8 @@
 /** The schema of `troupe.yaml`, with the words that editors show. */
 import { Schema } from "effect"
-import { DeploymentOptions, described, optional, Span } from "./Model.ts"
+import { Bytes, DeploymentOptions, described, optional, Span } from "./Model.ts"
+
+const positive = Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))
 
 const Server = Schema.Struct({
   host: optional("Address to listen on; default 127.0.0.1, this machine only.", Schema.NonEmptyString),
@@ -28,6 +30,24 @@ const ModelSettings = Schema.Struct({
   preload: optional(
     "Whether the service loads it at start, and does not start where that fails; default true.",
     Schema.Boolean
+  ),
+  pinned: optional("Keep it loaded, idle or not, whoever else needs the memory; default false.", Schema.Boolean),
+  queueLimit: optional("Requests that may wait for it before others get 429; default 512.", positive),
+  stallAfter: optional(
+    "How long its engine may give no sign of work before it counts as hung and is ended, 0 for ever; default 2 minutes.",
+    Span
+  )
+})
+
+const Memory = Schema.Struct({
+  budget: optional(
+    "Memory that all models together may use, as 8 GiB or in bytes; default what the machine or the control group has " +
+      "available, less a fifth.",
+    Bytes
+  ),
+  hold: optional(
+    "How long a model stays at least, once loaded, before another that needs its memory may have it; default 5 seconds.",
+    Span
   )
 })
 
@@ -37,6 +57,7 @@ const LogLevel = Schema.Literals(["debug", "info", "warn", "error"])
 const sections = <S extends Schema.Top>(model: S) => ({
   server: Schema.optionalKey(Server),
   engines: Schema.optionalKey(EngineSettings),
+  memory: Schema.optionalKey(Memory),
   logLevel: optional(
     "Least severe log entries that are printed; default debug in development, warn in test, info in production.",
     LogLevel

@@ -7,7 +7,7 @@ import { assert, it } from "@effect/vitest"
 import { Duration, Effect, Exit, Fiber, Layer, Stream } from "effect"
 import { describe } from "vitest"
 import * as EnginesLayer from "../../src/layers/engines/Engines.ts"
-import * as ModelsLayer from "../../src/layers/Models.ts"
+import * as ModelsLayer from "../../src/layers/models/Models.ts"
 import type { Engine, Generation } from "../../src/services/Engine.ts"
 import { Engines } from "../../src/services/Engine.ts"
 import type { Event } from "../../src/services/Inference.ts"
@@ -36,7 +36,10 @@ export const deploymentOf = (options: DeploymentOptions): Deployment => ({
   model: "subject",
   options,
   idleUnload: Duration.minutes(10),
-  preload: false
+  preload: false,
+  pinned: false,
+  queueLimit: 512,
+  stallAfter: Duration.minutes(2)
 })
 
 const ask = (prompt: string, options: Partial<Generation> = {}): Generation => ({
@@ -94,7 +97,9 @@ export const engineConformance = (subject: Subject) => {
   const [prompt, answer] = subject.question
   const withEngine = <A, E>(use: (engine: Stage) => Effect.Effect<A, E>) =>
     Effect.flatMap(stage(deploymentOf(subject.options)), use).pipe(
-      Effect.provide(Layer.provide(ModelsLayer.layer, Layer.succeed(Engines, EnginesLayer.make(subject.where))))
+      Effect.provide(
+        Layer.provide(ModelsLayer.layerUnbounded, Layer.succeed(Engines, EnginesLayer.make(subject.where)))
+      )
     )
   const test = <E>(name: string, use: (engine: Stage) => Effect.Effect<void, E>) => {
     it.live(name, () => withEngine(use))

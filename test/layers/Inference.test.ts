@@ -16,7 +16,10 @@ const deployment: Deployment = {
   model: "fake/a",
   options: { engine: "fake" },
   idleUnload: Duration.minutes(10),
-  preload: true
+  preload: true,
+  pinned: false,
+  queueLimit: 512,
+  stallAfter: Duration.minutes(2)
 }
 
 const request: Request = { model: "fake/a", messages: [{ role: "user", content: "Hello" }] }
@@ -87,6 +90,10 @@ const stage = ({ borrow = Effect.void, events = answer, route = Effect.void }: B
           )
         ),
       load: () => Effect.die("not played"),
+      unload: () => Effect.die("not played"),
+      replace: () => Effect.die("not played"),
+      unloadIdle: () => Effect.die("not played"),
+      events: Stream.empty,
       stop: Effect.void,
       status: () => Effect.die(new Error("No status is asked for.")),
       statuses: Effect.succeed([])

@@ -19,6 +19,25 @@ const cases: ReadonlyArray<readonly [reason: InferenceError.Reason, figures: Rea
     "4096",
     "Shorten the prompt"
   ]],
+  [new InferenceError.QueueFull({ deployment: "tiny-chat#0", limit: 512, retryAfterMs: 2500 }), [
+    "\"tiny-chat#0\"",
+    "512",
+    "Try again in 3 s"
+  ]],
+  [new InferenceError.DeploymentDown({ deployment: "tiny-chat#0", detail: "Exit code 134.", retryAfterMs: 30_000 }), [
+    "\"tiny-chat#0\"",
+    "Exit code 134.",
+    "30 s"
+  ]],
+  [
+    new InferenceError.InsufficientMemory({
+      deployment: "tiny-chat#0",
+      neededBytes: 3 * 2 ** 30,
+      availableBytes: 2 ** 30
+    }),
+    ["\"tiny-chat#0\"", "3072 MiB", "1024 MiB", "smaller variant"]
+  ],
+  [new InferenceError.EngineHung({ deployment: "tiny-chat#0", afterMs: 120_000 }), ["\"tiny-chat#0\"", "120 s"]],
   [new InferenceError.ModelLoadFailed({ deployment: "tiny-chat#0", detail: "The file ends too early." }), [
     "\"tiny-chat#0\"",
     "The file ends too early."

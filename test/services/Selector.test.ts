@@ -8,7 +8,10 @@ const deployment = (index: number): Deployment => ({
   model: "fake/a",
   options: { engine: "fake" },
   idleUnload: Duration.minutes(10),
-  preload: true
+  preload: true,
+  pinned: false,
+  queueLimit: 512,
+  stallAfter: Duration.minutes(2)
 })
 
 const model: Model = { name: "fake/a", deployments: [deployment(0), deployment(1), deployment(2)] }

@@ -51,7 +51,10 @@ describe("Settings", () => {
           model: "tiny-chat",
           options: { engine: "llama", file: "/folder/embedded.gguf" },
           idleUnload: Duration.minutes(10),
-          preload: true
+          preload: true,
+          pinned: false,
+          queueLimit: 512,
+          stallAfter: Duration.minutes(2)
         }]
       }])
     })
@@ -88,6 +91,7 @@ describe("Settings", () => {
         server: { host: "0.0.0.0", port: 0, shutdownGrace: Duration.seconds(5), maxBodyBytes: 1024 },
         engineHost: "thread",
         logLevel: "Error",
+        memory: { budgetBytes: undefined, hold: Duration.seconds(5) },
         models: [{
           name: "chat",
           deployments: [{
@@ -95,7 +99,10 @@ describe("Settings", () => {
             model: "chat",
             options: { engine: "llama", file: "/folder/model.gguf" },
             idleUnload: Duration.millis(1500),
-            preload: false
+            preload: false,
+            pinned: false,
+            queueLimit: 512,
+            stallAfter: Duration.minutes(2)
           }]
         }]
       })
@@ -263,7 +270,7 @@ describe("Settings", () => {
       const [problem] = problems({ models: { a: { deployments: [{ engine: "gpu" }] } } })
       assert.deepStrictEqual(problem, {
         path: "models.a.deployments[0].engine",
-        expected: "Expected \"llama\" or \"fake\""
+        expected: "Expected \"llama\", \"onnx\" or \"fake\""
       })
     })
 
@@ -419,6 +426,7 @@ describe("Settings", () => {
       "server",
       "models",
       "engines",
+      "memory",
       "host",
       "file",
       "deployments",

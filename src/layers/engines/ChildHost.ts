@@ -71,11 +71,16 @@ const watch = (child: ChildProcess) => {
   const jobs = makeJobs()
   const ready = Promise.withResolvers<EngineDescription>()
   const exited = Promise.withResolvers<EngineFailure>()
-  const state = { dead: undefined as EngineFailure | undefined, closing: false, residentBytes: 0 }
+  const state = {
+    dead: undefined as EngineFailure | undefined,
+    abandoned: undefined as EngineFailure | undefined,
+    closing: false,
+    residentBytes: 0
+  }
   ready.promise.catch(() => {})
   onDeath(child, (cause) => {
     if (state.dead !== undefined) return
-    const failure: EngineFailure = state.closing ? { kind: "stopped" } : cause
+    const failure: EngineFailure = state.abandoned ?? (state.closing ? { kind: "stopped" } : cause)
     state.dead = failure
     state.residentBytes = 0
     ready.reject(failure)
@@ -128,6 +133,10 @@ export const makeChildHost = (options: HostOptions): EngineHost => {
     ready,
     exited,
     memoryBytes: () => state.residentBytes,
+    abandon(failure) {
+      state.abandoned ??= failure
+      child.kill("SIGKILL")
+    },
     start(job, onEvents) {
       if (state.dead !== undefined) {
         onEvents([{ type: "failed", failure: state.dead }])

@@ -13,45 +13,31 @@ import { Settings } from "../../services/Settings.ts"
 import { makeChildHost } from "./ChildHost.ts"
 import * as LocalEngine from "./LocalEngine.ts"
 import { makePoolHost } from "./PoolHost.ts"
+import * as Watchdog from "./Watchdog.ts"
 
 const specOf = (options: DeploymentOptions): EngineSpec => {
   const slots = options.slots ?? defaultSlots
   switch (options.engine) {
-    case "llama":
+    case "llama": {
+      const { replicas: _, variants: __, ...spec } = options
+      return { ...spec, slots, threads: options.threads ?? 1 }
+    }
+    case "onnx": {
+      const { replicas: _, ...spec } = options
+      return { ...spec, slots, model: options.model ?? "model", threads: options.threads ?? 1 }
+    }
+    case "fake": {
+      const { fault, replicas: _, ...spec } = options
       return {
-        engine: "llama",
-        file: options.file,
-        contextSize: options.contextSize,
+        contextSize: 4096,
+        loadDelayMs: 0,
+        promptDelayMs: 0,
+        tokenDelayMs: 0,
+        ...spec,
         slots,
-        threads: options.threads ?? 1,
-        gpu: options.gpu,
-        gpuLayers: options.gpuLayers,
-        flashAttention: options.flashAttention,
-        useMmap: options.useMmap,
-        useMlock: options.useMlock,
-        kvCacheType: options.kvCacheType
+        fault: fault === undefined ? undefined : { afterTokens: 0, ...fault }
       }
-    case "onnx":
-      return {
-        engine: "onnx",
-        folder: options.folder,
-        model: options.model ?? "model",
-        device: options.device,
-        contextSize: options.contextSize,
-        slots,
-        threads: options.threads ?? 1
-      }
-    case "fake":
-      return {
-        engine: "fake",
-        slots,
-        contextSize: options.contextSize ?? 4096,
-        loadDelayMs: options.loadDelayMs ?? 0,
-        promptDelayMs: options.promptDelayMs ?? 0,
-        tokenDelayMs: options.tokenDelayMs ?? 0,
-        reply: options.reply,
-        fault: options.fault === undefined ? undefined : { afterTokens: 0, ...options.fault }
-      }
+    }
   }
 }
 
@@ -76,6 +62,8 @@ const errorOf = ({ id, model }: Deployment, failure: EngineFailure): InferenceEr
       return InferenceError.make(new InferenceError.ModelLoadFailed({ deployment: id, detail: failure.message }))
     case "crashed":
       return InferenceError.make(new InferenceError.EngineCrashed({ deployment: id, detail: failure.message }))
+    case "hung":
+      return InferenceError.make(new InferenceError.EngineHung({ deployment: id, afterMs: failure.afterMs }))
     case "stopped":
       return InferenceError.make(new InferenceError.EngineStopped({ deployment: id }))
     case "failed":
@@ -90,7 +78,14 @@ const waitReady = (
   Effect.tryPromise({
     try: () => host.ready,
     catch: (cause) => errorOf(deployment, cause as EngineFailure)
-  })
+  }).pipe(Effect.timeoutOrElse({
+    duration: Policies.loadTimeout,
+    orElse: () => {
+      const failure: EngineFailure = { kind: "hung", afterMs: Duration.toMillis(Policies.loadTimeout) }
+      host.abandon(failure)
+      return Effect.fail(errorOf(deployment, failure))
+    }
+  }))
 
 const graces = {
   cancelGraceMs: Duration.toMillis(Policies.cancelGrace),
@@ -117,7 +112,8 @@ export const make = (where: "process" | "thread") =>
         (host) => closeHost(deployment, host)
       )
       const description = yield* waitReady(deployment, host)
-      return LocalEngine.make(host, description, (failure) => errorOf(deployment, failure))
+      const watched = yield* Watchdog.watch(host, deployment.stallAfter)
+      return LocalEngine.make(watched, description, (failure) => errorOf(deployment, failure))
     })
   })
 

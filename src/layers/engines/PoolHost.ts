@@ -86,6 +86,7 @@ export const makePoolHost = (options: HostOptions): EngineHost => {
   const running = new Set<Running>()
   const exited = Promise.withResolvers<EngineFailure>()
   let closed = false
+  let left = false
 
   const exit = (failure: EngineFailure) => {
     closed = true
@@ -104,6 +105,7 @@ export const makePoolHost = (options: HostOptions): EngineHost => {
 
   let closing: Promise<void> | undefined
   const close = async () => {
+    if (left) return
     const orderly = !closed
     closed = true
     for (const job of running) job.send({ type: "cancel" })
@@ -117,6 +119,10 @@ export const makePoolHost = (options: HostOptions): EngineHost => {
     ready,
     exited: exited.promise,
     memoryBytes: () => 0,
+    abandon: (failure) => {
+      left = true
+      exit(failure)
+    },
     start(job, onEvents) {
       if (closed) {
         onEvents([{ type: "failed", failure: stopped }])

@@ -53,6 +53,8 @@ const optionsOf = (reason: Reason): Options => {
         code: "queue_full",
         headers: { "retry-after": String(Math.ceil(reason.retryAfterMs / 1000)) }
       }
+    case "DeploymentDown":
+      return server(503, "deployment_down", { "retry-after": String(Math.ceil(reason.retryAfterMs / 1000)) })
     case "InsufficientMemory":
       return server(503, "insufficient_memory")
     case "EngineHung":

@@ -25,6 +25,7 @@ const stage = () => {
     ready: new Promise(() => {}),
     exited: new Promise(() => {}),
     memoryBytes: () => 0,
+    abandon: () => {},
     close: () => Promise.resolve(),
     start: (_, onEvents) => {
       const commands: Array<JobCommand> = []

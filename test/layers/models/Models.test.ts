@@ -1,20 +1,23 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Clock, Deferred, Duration, Effect, Exit, Fiber, Layer, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
-import * as ModelsLayer from "../../src/layers/Models.ts"
-import type { Engine } from "../../src/services/Engine.ts"
-import { Engines } from "../../src/services/Engine.ts"
-import * as InferenceError from "../../src/services/InferenceError.ts"
-import type { Deployment } from "../../src/services/Model.ts"
-import { Models } from "../../src/services/Models.ts"
-import * as Policies from "../../src/services/Policies.ts"
+import * as ModelsLayer from "../../../src/layers/models/Models.ts"
+import type { Engine } from "../../../src/services/Engine.ts"
+import { Engines } from "../../../src/services/Engine.ts"
+import * as InferenceError from "../../../src/services/InferenceError.ts"
+import type { Deployment } from "../../../src/services/Model.ts"
+import { Models } from "../../../src/services/Models.ts"
+import * as Policies from "../../../src/services/Policies.ts"
 
 const deployment = (id = "fake/a#0", idleUnload = Duration.minutes(10)): Deployment => ({
   id,
   model: "fake/a",
   options: { engine: "fake" },
   idleUnload,
-  preload: true
+  preload: true,
+  pinned: false,
+  queueLimit: 512,
+  stallAfter: Duration.minutes(2)
 })
 
 const loadFailed = InferenceError.make(
@@ -90,14 +93,16 @@ const house = ({ close = () => Effect.void, load = () => Effect.void }: Behaviou
   })
 
   const engines = Layer.succeed(Engines, Engines.of({ start }))
-  return { tries, started, layer: Layer.provide(ModelsLayer.layer, engines) }
+  return { tries, started, layer: Layer.provide(ModelsLayer.layerUnbounded, engines) }
 }
 
 /** Borrows for as long as the fiber lives. */
 const hold = (deployment: Deployment) =>
   Models.use(({ borrow }) => Effect.andThen(borrow(deployment, {}), Effect.never)).pipe(Effect.scoped, Effect.forkChild)
 
-const borrowOnce = (deployment: Deployment) => Effect.scoped(Models.use(({ borrow }) => borrow(deployment, {})))
+/** What tells one engine from another. */
+const borrowOnce = (deployment: Deployment) =>
+  Effect.scoped(Effect.map(Models.use(({ borrow }) => borrow(deployment, {})), ({ describe }) => describe))
 
 const reasonOf = (deployment: Deployment) => Effect.map(Effect.flip(borrowOnce(deployment)), ({ reason }) => reason)
 
@@ -123,7 +128,7 @@ describe("Models", () => {
         )
         yield* TestClock.adjust("1 second")
         const engines = yield* Fiber.joinAll(fibers)
-        assert.deepStrictEqual(new Set(engines), new Set([actors.started[0]?.engine]))
+        assert.deepStrictEqual(new Set(engines), new Set([actors.started[0]?.engine.describe]))
         assert.strictEqual(actors.tries.length, 1)
       }).pipe(Effect.provide(actors.layer))
     })
@@ -302,7 +307,7 @@ describe("Models", () => {
         yield* TestClock.adjust("30 seconds")
         yield* Fiber.interrupt(leaving)
         yield* TestClock.adjust("30 seconds")
-        assert.strictEqual(yield* Fiber.join(staying), actors.started[0]?.engine)
+        assert.strictEqual(yield* Fiber.join(staying), actors.started[0]?.engine.describe)
         assert.deepStrictEqual(actors.tries, [0])
       }).pipe(Effect.provide(actors.layer))
     })
@@ -321,7 +326,7 @@ describe("Models", () => {
         assert.deepStrictEqual(actors.tries, [0, 1100])
         yield* TestClock.adjust("1 second")
         const engines = yield* Fiber.joinAll(waiting)
-        assert.deepStrictEqual(new Set(engines), new Set([actors.started[1]?.engine]))
+        assert.deepStrictEqual(new Set(engines), new Set([actors.started[1]?.engine.describe]))
         assert.deepStrictEqual(openOf(actors), [false, true])
         yield* Fiber.interrupt(holder)
       }).pipe(Effect.provide(actors.layer))
@@ -332,7 +337,7 @@ describe("Models", () => {
       return Effect.gen(function*() {
         const waiting = yield* Effect.forkChild(borrowOnce(deployment()))
         yield* TestClock.adjust("1 minute")
-        assert.strictEqual(yield* Fiber.join(waiting), actors.started[0]?.engine)
+        assert.strictEqual(yield* Fiber.join(waiting), actors.started[0]?.engine.describe)
         assert.strictEqual(actors.tries.length, 1 + Policies.restarts)
       }).pipe(Effect.provide(actors.layer))
     })
@@ -400,7 +405,7 @@ describe("Models", () => {
         yield* TestClock.adjust("1 second")
         const waiting = yield* Effect.forkChild(borrowOnce(deployment()))
         yield* TestClock.adjust("10 seconds")
-        assert.strictEqual((yield* Fiber.join(waiting)).describe.details["start"], 1)
+        assert.strictEqual((yield* Fiber.join(waiting)).details["start"], 1)
         yield* Fiber.interrupt(holder)
       }).pipe(Effect.provide(actors.layer))
     })
@@ -442,19 +447,33 @@ describe("Models", () => {
         yield* TestClock.adjust("1 minute")
         yield* Fiber.join(waiting)
         assert.strictEqual(yield* stateOf(deployment()), "failed")
-        assert.strictEqual(yield* borrowOnce(deployment()), actors.started[0]?.engine)
+        assert.strictEqual(yield* borrowOnce(deployment()), actors.started[0]?.engine.describe)
         assert.strictEqual(yield* stateOf(deployment()), "ready")
       }).pipe(Effect.provide(actors.layer))
     })
 
-    it.effect("one who waited and asks again at once begins anew", () => {
+    it.effect("one who waited and asks again at once is refused, with the time to wait", () => {
       const actors = crashing()
       return Effect.gen(function*() {
         const asksAgain = yield* Effect.forkChild(
-          borrowOnce(deployment()).pipe(Effect.catch(() => borrowOnce(deployment())))
+          borrowOnce(deployment()).pipe(Effect.catch(() => reasonOf(deployment())))
         )
-        yield* TestClock.adjust("1 minute")
-        assert.strictEqual(yield* Fiber.join(asksAgain), actors.started[0]?.engine)
+        yield* TestClock.adjust(3100)
+        const refused = yield* Fiber.join(asksAgain)
+        assert.deepInclude(refused, { _tag: "DeploymentDown", retryAfterMs: Duration.toMillis(Policies.probeAfter) })
+        yield* TestClock.adjust(Policies.probeAfter)
+        assert.strictEqual(yield* borrowOnce(deployment()), actors.started[0]?.engine.describe)
+      }).pipe(Effect.provide(actors.layer))
+    })
+
+    it.effect("an operator brings it back at once", () => {
+      const actors = crashing()
+      return Effect.gen(function*() {
+        const waiting = yield* Effect.forkChild(reasonOf(deployment()))
+        yield* TestClock.adjust(3100)
+        yield* Fiber.join(waiting)
+        yield* Models.use(({ load }) => load(deployment()))
+        assert.strictEqual(yield* borrowOnce(deployment()), actors.started[0]?.engine.describe)
       }).pipe(Effect.provide(actors.layer))
     })
 
@@ -463,7 +482,9 @@ describe("Models", () => {
       const unkept = deployment("fake/a#0", Duration.zero)
       return Effect.gen(function*() {
         const again = Models.use(({ borrow }) => Effect.andThen(borrow(unkept, {}), Effect.never)).pipe(Effect.scoped)
-        const asksAgain = yield* Effect.forkChild(borrowOnce(unkept).pipe(Effect.catch(() => again)))
+        const asksAgain = yield* Effect.forkChild(
+          borrowOnce(unkept).pipe(Effect.catch(() => Effect.andThen(Effect.sleep(Policies.probeAfter), again)))
+        )
         yield* TestClock.adjust("1 minute")
         const other = yield* Effect.forkChild(again)
         yield* TestClock.adjust("1 minute")
@@ -490,7 +511,7 @@ describe("Models", () => {
       return Effect.gen(function*() {
         assert.deepStrictEqual(yield* Effect.flip(borrowOnce(deployment())), loadFailed)
         yield* settle
-        assert.strictEqual(yield* borrowOnce(deployment()), actors.started[0]?.engine)
+        assert.strictEqual(yield* borrowOnce(deployment()), actors.started[0]?.engine.describe)
         assert.strictEqual(actors.tries.length, 2)
       }).pipe(Effect.provide(actors.layer))
     })
@@ -537,10 +558,15 @@ describe("Models", () => {
 
         const holder = yield* hold(deployment())
         yield* settle
-        assert.deepStrictEqual(yield* statusOf(deployment()), { deployment: "fake/a#0", state: "loading", ...nothing })
+        assert.deepStrictEqual(yield* statusOf(deployment()), {
+          deployment: "fake/a#0",
+          state: "loading",
+          ...nothing,
+          queued: 1
+        })
 
         yield* TestClock.adjust("1 second")
-        const load = { running: 1, queued: 2, memoryBytes: 3 }
+        const load = { running: 1, queued: 0, memoryBytes: 3 }
         assert.deepStrictEqual(yield* statusOf(deployment()), { deployment: "fake/a#0", state: "ready", ...load })
 
         yield* actors.started[0]!.crash("Exit code 134.")
@@ -550,6 +576,7 @@ describe("Models", () => {
           deployment: "fake/a#0",
           state: "loading",
           ...nothing,
+          running: 1,
           lastFailure
         })
 
@@ -610,7 +637,7 @@ describe("Models", () => {
     return Effect.gen(function*() {
       const scope = yield* Scope.make()
       const engine = yield* Models.use(({ borrow }) => Scope.provide(borrow(unkept, {}), scope))
-      assert.strictEqual(engine, actors.started[0]?.engine)
+      assert.strictEqual(engine.describe, actors.started[0]?.engine.describe)
       yield* TestClock.adjust("1 hour")
       assert.deepStrictEqual(openOf(actors), [true])
       yield* Scope.close(scope, Exit.void)

@@ -1,0 +1,188 @@
+/**
+ * An actor: the owner of one deployment. Its mailbox holds the callers that wait, its life is an engine that is loading,
+ * ready or draining, and lives follow one another.
+ *
+ * **Details**
+ *
+ * A mailbox outlives its engine: callers who wait while an engine crashes, is exchanged for another version or makes
+ * room for another model are served by the next. Everything here is plain state and takes no time; the fibers that
+ * change it are in `Lives` and `layers/Models`.
+ */
+import type { Fiber } from "effect"
+import { Deferred, Duration, Effect } from "effect"
+import type { Engine } from "../../services/Engine.ts"
+import type { Waiting } from "../../services/FairQueue.ts"
+import { FairQueue } from "../../services/FairQueue.ts"
+import type { InferenceError } from "../../services/InferenceError.ts"
+import { make as makeError, QueueFull } from "../../services/InferenceError.ts"
+import type { Deployment } from "../../services/Model.ts"
+import type { Standing, State } from "../../services/Models.ts"
+import * as Policies from "../../services/Policies.ts"
+
+/** One engine's time, from its load to its end; a restart after a crash belongs to it. */
+export interface Life {
+  readonly actor: Actor
+  readonly version: number
+  /** As it was asked for; the variant that fits the memory may be another. */
+  readonly deployment: Deployment
+  state: "loading" | "ready" | "draining"
+  /** Undefined while it is being started. */
+  engine: Engine | undefined
+  /** Jobs that hold a slot. */
+  running: number
+  /** No job is given a slot: another model waits for the memory. */
+  paused: boolean
+  /** Memory that it was granted, bytes. */
+  bytes: number
+  /** When its engine was ready, ms. */
+  readyAt: number
+  /** What loading it took, ms. */
+  loadMs: number
+  /** Told when no job holds a slot any more. */
+  readonly idle: Set<() => void>
+  /** Done when its engine is there for the first time, or cannot be had. */
+  readonly ready: Deferred.Deferred<void, InferenceError>
+  fiber: Fiber.Fiber<unknown, unknown> | undefined
+}
+
+/** A caller in the mailbox. */
+export interface Caller {
+  readonly slot: Deferred.Deferred<Life, InferenceError>
+  /** The life whose slot he was given. */
+  life: Life | undefined
+}
+
+export interface Actor {
+  readonly id: string
+  deployment: Deployment
+  /** The one that serves. */
+  life: Life | undefined
+  /** Those that still drain, and one that loads to take over. */
+  readonly others: Set<Life>
+  readonly mailbox: FairQueue<Caller>
+  /** How many wait for the engine without wanting a slot. */
+  watchers: number
+  lives: number
+  /** Jobs served. */
+  served: number
+  /** How long a job holds its slot, smoothed, ms. */
+  meanJobMs: number
+  /** When a job ended last, ms. */
+  lastUsed: number
+  keepAlive: Duration.Duration
+  /** Why it failed last. */
+  lastFailure: string | undefined
+  /** It failed and has not been tried again. */
+  failed: boolean
+  /** After its last restart failed: callers are refused until then, ms. */
+  downUntil: number
+  unloadTimer: { readonly at: number; readonly fiber: Fiber.Fiber<unknown, unknown> } | undefined
+}
+
+export const make = (deployment: Deployment): Actor => ({
+  id: deployment.id,
+  deployment,
+  life: undefined,
+  others: new Set(),
+  mailbox: new FairQueue({
+    limit: deployment.queueLimit,
+    ageing: Duration.toMillis(Policies.queueAgeing)
+  }),
+  watchers: 0,
+  lives: 0,
+  served: 0,
+  meanJobMs: 0,
+  lastUsed: 0,
+  keepAlive: deployment.idleUnload,
+  lastFailure: undefined,
+  failed: false,
+  downUntil: 0,
+  unloadTimer: undefined
+})
+
+export const makeLife = (actor: Actor, deployment: Deployment): Life => ({
+  actor,
+  version: ++actor.lives,
+  deployment,
+  state: "loading",
+  engine: undefined,
+  running: 0,
+  paused: false,
+  bytes: 0,
+  readyAt: 0,
+  loadMs: 0,
+  idle: new Set(),
+  ready: Deferred.makeUnsafe(),
+  fiber: undefined
+})
+
+export const stateOf = (actor: Actor): State => {
+  if (actor.life !== undefined) return actor.life.state
+  if ([...actor.others].some(({ state }) => state === "draining")) return "draining"
+  return actor.failed ? "failed" : "cold"
+}
+
+/** Whether anyone waits for its engine. */
+export const isWanted = ({ mailbox, watchers }: Actor): boolean => mailbox.size > 0 || watchers > 0
+
+const capacityOf = (life: Life, engine: Engine): number =>
+  engine.describe.slots * ("replicas" in life.deployment.options ? life.deployment.options.replicas ?? 1 : 1)
+
+/** Gives free slots to whose turn it is. */
+export const pump = ({ life, mailbox }: Actor, now: number): void => {
+  if (life?.engine === undefined || life.paused || life.state !== "ready") return
+  const capacity = capacityOf(life, life.engine)
+  while (life.running < capacity) {
+    const next = mailbox.next(now)
+    if (next === undefined) return
+    life.running++
+    next.value.life = life
+    Deferred.doneUnsafe(next.value.slot, Effect.succeed(life))
+  }
+}
+
+/** Fails everyone who waits for a slot. */
+export const failAll = ({ mailbox }: Actor, error: InferenceError): void => {
+  const failure = Effect.fail(error)
+  for (const { value } of mailbox.clear()) Deferred.doneUnsafe(value.slot, failure)
+}
+
+const smoothing = 0.2
+const shortestRetry = 1_000
+
+const queueFull = (actor: Actor): InferenceError => {
+  const { id, life, mailbox, meanJobMs } = actor
+  const slots = life?.engine === undefined ? 1 : capacityOf(life, life.engine)
+  return makeError(
+    new QueueFull({
+      deployment: id,
+      limit: actor.deployment.queueLimit,
+      retryAfterMs: Math.max(shortestRetry, Math.round(meanJobMs * mailbox.size / slots))
+    })
+  )
+}
+
+/** Puts a caller into the mailbox; where it is full, he or the one who makes room for him fails. */
+export const enqueue = (
+  actor: Actor,
+  { priority = "normal", tenant = "" }: Standing,
+  now: number
+): Waiting<Caller> => {
+  const caller: Caller = { slot: Deferred.makeUnsafe(), life: undefined }
+  const waiting = { tenant, priority, since: now, value: caller }
+  const offer = actor.mailbox.offer(waiting)
+  const refused = offer.accepted ? offer.displaced : waiting
+  if (refused !== undefined) Deferred.doneUnsafe(refused.value.slot, Effect.fail(queueFull(actor)))
+  return waiting
+}
+
+/** A job has let go of its slot. */
+export const release = (life: Life, taken: number, now: number): void => {
+  const { actor } = life
+  life.running--
+  actor.served++
+  actor.lastUsed = now
+  actor.meanJobMs += smoothing * (now - taken - actor.meanJobMs)
+  pump(actor, now)
+  if (life.running === 0) { for (const tell of life.idle) tell() }
+}

@@ -1,0 +1,116 @@
+/** How callers come to an engine: a slot for one job, a load without a job, an exchange of one engine for another. */
+import { Deferred, Effect, Fiber } from "effect"
+import type { Scope } from "effect"
+import type { Engine, Generation } from "../../services/Engine.ts"
+import type { InferenceError } from "../../services/InferenceError.ts"
+import { DeploymentDown, make as makeError } from "../../services/InferenceError.ts"
+import type { Deployment } from "../../services/Model.ts"
+import type { Standing } from "../../services/Models.ts"
+import type { Actor, Life } from "./Actor.ts"
+import * as Actors from "./Actor.ts"
+import type { House } from "./House.ts"
+import { now } from "./House.ts"
+import * as Lives from "./Lives.ts"
+
+const actorOf = ({ actors }: House, deployment: Deployment): Actor => {
+  const known = actors.get(deployment.id)
+  if (known !== undefined) return known
+  const made = Actors.make(deployment)
+  actors.set(deployment.id, made)
+  return made
+}
+
+const down = (house: House, { downUntil, id, lastFailure }: Actor): InferenceError =>
+  makeError(
+    new DeploymentDown({ deployment: id, detail: lastFailure ?? "", retryAfterMs: downUntil - now(house) })
+  )
+
+/** Gives a slot back when all who hold it have let go: its borrower's scope, and the engine's job. */
+const makeHold = (house: House, life: Life) => {
+  const taken = now(house)
+  let holders = 1
+  const release = () => {
+    holders--
+    if (holders > 0) return
+    Actors.release(life, taken, now(house))
+    if (life.running === 0) Lives.settleDown(house, life.actor)
+  }
+  const hold = () => {
+    holders++
+    return release
+  }
+  return { hold, release }
+}
+
+const enter = (house: House, deployment: Deployment, standing: Standing) =>
+  Effect.suspend(() => {
+    const actor = actorOf(house, deployment)
+    if (actor.downUntil > now(house)) return Effect.fail(down(house, actor))
+    actor.keepAlive = standing.keepAlive ?? actor.deployment.idleUnload
+    const waiting = Actors.enqueue(actor, standing, now(house))
+    Actors.pump(actor, now(house))
+    if (actor.life === undefined && Actors.isWanted(actor)) Lives.beginServing(house, actor)
+    return Effect.succeed({ actor, waiting })
+  })
+
+/** A caller who leaves gives up his place, or the slot that he was given this moment. */
+const leave = (house: House, actor: Actor, waiting: ReturnType<typeof Actors.enqueue>) =>
+  Effect.suspend(() => {
+    const { life } = waiting.value
+    if (life !== undefined) return Effect.sync(makeHold(house, life).release)
+    actor.mailbox.remove(waiting)
+    return Lives.abandon(house, actor)
+  })
+
+/** See `Models.borrow`. */
+export const borrow = (
+  house: House,
+  deployment: Deployment,
+  standing: Standing
+): Effect.Effect<Engine, InferenceError, Scope.Scope> =>
+  Effect.uninterruptibleMask(Effect.fnUntraced(function*(restore) {
+    const { actor, waiting } = yield* enter(house, deployment, standing)
+    const life = yield* Effect.onInterrupt(
+      restore(Deferred.await(waiting.value.slot)),
+      () => leave(house, actor, waiting)
+    )
+    const { hold, release } = makeHold(house, life)
+    yield* Effect.addFinalizer(() => Effect.sync(release))
+    // Its crash is noted before anyone is given a slot.
+    const engine = life.engine!
+    return { ...engine, generate: (generation: Generation) => engine.generate(generation, hold) }
+  }))
+
+/** See `Models.load`. */
+export const load = (house: House, deployment: Deployment): Effect.Effect<void, InferenceError> =>
+  Effect.suspend(() => {
+    const actor = actorOf(house, deployment)
+    actor.downUntil = 0
+    if (actor.life === undefined) Lives.beginServing(house, actor)
+    actor.watchers++
+    return Deferred.await(actor.life!.ready).pipe(
+      Effect.ensuring(Effect.sync(() => actor.watchers--)),
+      Effect.onInterrupt(() => Lives.abandon(house, actor)),
+      Effect.andThen(Effect.sync(() => Lives.settleDown(house, actor)))
+    )
+  })
+
+/** See `Models.replace`. */
+export const replace = (house: House, deployment: Deployment): Effect.Effect<void, InferenceError> =>
+  Effect.suspend(() => {
+    const actor = actorOf(house, deployment)
+    const before = actor.deployment
+    actor.deployment = deployment
+    actor.keepAlive = deployment.idleUnload
+    if (actor.life === undefined) return load(house, deployment)
+    const next = Actors.makeLife(actor, deployment)
+    actor.others.add(next)
+    Lives.begin(house, next)
+    const goBack = Effect.sync(() => {
+      actor.deployment = before
+    })
+    return Deferred.await(next.ready).pipe(
+      Effect.onError(() => goBack),
+      Effect.onInterrupt(() => Effect.asVoid(Fiber.await(house.fork(Lives.drain(house, next)))))
+    )
+  })

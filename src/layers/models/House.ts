@@ -1,0 +1,30 @@
+/** What all actors share: the clock, the memory, who hears of what happens, and the fibers that run their lives. */
+import type { Clock, Effect, Fiber } from "effect"
+import type { Engines } from "../../services/Engine.ts"
+import type { ActorEvent } from "../../services/Models.ts"
+import type { Actor, Life } from "./Actor.ts"
+import * as Actors from "./Actor.ts"
+import type { Room } from "./Room.ts"
+
+export interface House {
+  /** Those whose deployment is in use or has failed, by its id. */
+  readonly actors: Map<string, Actor>
+  readonly clock: Clock.Clock
+  readonly room: Room
+  readonly tell: (event: Omit<ActorEvent, "at">) => void
+  /** Runs until the house closes, in its context: what a life logs is not part of the request that came first. */
+  readonly fork: <A, E>(effect: Effect.Effect<A, E, Engines>) => Fiber.Fiber<A, E>
+}
+
+/** ms */
+export const now = ({ clock }: House): number => clock.currentTimeMillisUnsafe()
+
+export const livesOf = ({ life, others }: Actor): ReadonlyArray<Life> =>
+  life === undefined ? [...others] : [life, ...others]
+
+/** An actor without a life, a caller or a failure to tell of need not be kept. */
+export const forget = ({ actors }: House, actor: Actor): void => {
+  if (Actors.stateOf(actor) === "cold" && !Actors.isWanted(actor) && actors.get(actor.id) === actor) {
+    actors.delete(actor.id)
+  }
+}

@@ -1,0 +1,196 @@
+/**
+ * The lives of engines: load, serve, crash and start again, drain and end.
+ *
+ * **Details**
+ *
+ * Each life is one fiber: it asks for memory, starts the engine, hands it to whoever waits, waits until it crashes, and
+ * begins again by `Policies.restart`. Interrupting the fiber ends the engine and gives its memory back.
+ */
+import { Cause, Clock, Deferred, Duration, Effect, Fiber, Option } from "effect"
+import { Engines } from "../../services/Engine.ts"
+import type { InferenceError } from "../../services/InferenceError.ts"
+import { EngineFailed, EngineStopped, make as makeError } from "../../services/InferenceError.ts"
+import type { Deployment } from "../../services/Model.ts"
+import * as Policies from "../../services/Policies.ts"
+import type { Actor, Life } from "./Actor.ts"
+import * as Actors from "./Actor.ts"
+import type { House } from "./House.ts"
+import { forget, now } from "./House.ts"
+
+/** Whether an error is the engine's death, after which another may live. */
+const isDeath = ({ reason }: InferenceError): boolean => reason._tag === "EngineCrashed" || reason._tag === "EngineHung"
+
+/** A crash, noted before the engine's scope closes: from here on callers wait for the next engine. */
+const noteCrash = (house: House, life: Life) => (error: InferenceError) =>
+  Effect.suspend(() => {
+    life.engine = undefined
+    if (life.state !== "draining") {
+      life.state = "loading"
+      house.tell({ deployment: life.actor.id, state: "loading", cause: error.message })
+    }
+    return isDeath(error) ? Effect.logWarning(error.message) : Effect.void
+  })
+
+/** The engine is there, for the first time or again: it serves, also in place of the one before. */
+const serve = (house: House, life: Life) => {
+  const { actor } = life
+  if (life.state === "draining") return
+  life.state = "ready"
+  house.tell({ deployment: actor.id, state: "ready" })
+  if (actor.life !== life) {
+    const before = actor.life
+    actor.others.delete(life)
+    actor.life = life
+    if (before !== undefined) house.fork(drain(house, before))
+  }
+  actor.failed = false
+  actor.lastUsed = now(house)
+  Actors.pump(actor, now(house))
+  Deferred.doneUnsafe(life.ready, Effect.void)
+  settleDown(house, actor)
+}
+
+/** Runs one engine until it crashes; never succeeds. `progress.ranWell` tells whether it had run for long. */
+const runEngine = Effect.fnUntraced(
+  function*(house: House, life: Life, deployment: Deployment, progress: { ranWell: boolean }) {
+    const engines = yield* Engines
+    progress.ranWell = false
+    const started = yield* Clock.currentTimeMillis
+    const engine = yield* engines.start(deployment)
+    life.readyAt = yield* Clock.currentTimeMillis
+    life.loadMs = life.readyAt - started
+    life.engine = engine
+    yield* Effect.logDebug(`${deployment.id} is loaded after ${life.loadMs} ms.`)
+    serve(house, life)
+    return yield* Effect.tapError(engine.crashed, (error) => {
+      progress.ranWell = now(house) - life.readyAt >= Duration.toMillis(Policies.stableAfter)
+      return noteCrash(house, life)(error)
+    })
+  },
+  Effect.scoped
+)
+
+/** Keeps an engine running; fails when it cannot be loaded or the restarts are used up. */
+const supervise = Effect.fnUntraced(function*(house: House, life: Life) {
+  const deployment = yield* house.room.reserve(life)
+  const progress = { ranWell: false }
+  return yield* runEngine(house, life, deployment, progress).pipe(
+    Effect.tapError((error) =>
+      Effect.sync(() => {
+        life.actor.lastFailure = error.message
+      })
+    ),
+    // An engine that ran well is started again as if it never crashed before.
+    Effect.catch((error) => progress.ranWell ? Effect.void : Effect.fail(error)),
+    Effect.retry(Policies.restart),
+    Effect.forever
+  )
+}, Effect.scoped)
+
+/** Why the supervisor has given up, of which an error nobody foresaw is a reason too. */
+const reasonFor = ({ id }: Actor, cause: Cause.Cause<InferenceError>): InferenceError =>
+  Option.getOrElse(Cause.findErrorOption(cause), () => {
+    const [detail = ""] = String(Cause.squash(cause)).split("\n")
+    return makeError(new EngineFailed({ deployment: id, detail }))
+  })
+
+/** The engine cannot be had: who waits fails, and the next one tries again, or is refused while it is down. */
+const giveUp = (house: House, life: Life, cause: Cause.Cause<InferenceError>) => {
+  if (Cause.hasInterruptsOnly(cause)) return
+  const { actor } = life
+  const error = reasonFor(actor, cause)
+  actor.others.delete(life)
+  house.tell({ deployment: actor.id, state: "failed", cause: error.message })
+  actor.lastFailure = error.message
+  if (actor.life === life) {
+    actor.life = undefined
+    actor.failed = true
+    actor.downUntil = isDeath(error) ? now(house) + Duration.toMillis(Policies.probeAfter) : 0
+    Actors.failAll(actor, error)
+  }
+  Deferred.doneUnsafe(life.ready, Effect.fail(error))
+}
+
+/** Starts a life's fiber. */
+export const begin = (house: House, life: Life): void => {
+  house.tell({ deployment: life.actor.id, state: "loading" })
+  life.fiber = house.fork(
+    // Whoever else asks in this turn waits for the same life, however soon it fails.
+    Effect.andThen(Effect.yieldNow, supervise(house, life)).pipe(
+      Effect.catchCause((cause) => Effect.sync(() => giveUp(house, life, cause)))
+    )
+  )
+}
+
+/** Starts the life that is to serve. */
+export const beginServing = (house: House, actor: Actor): void => {
+  actor.life = Actors.makeLife(actor, actor.deployment)
+  actor.failed = false
+  begin(house, actor.life)
+}
+
+/** Resolves when no job holds a slot of this life. */
+const untilIdle = (life: Life): Effect.Effect<void> =>
+  Effect.callback((resume) => {
+    const tell = () => resume(Effect.void)
+    if (life.running === 0) return tell()
+    life.idle.add(tell)
+    return Effect.sync(() => life.idle.delete(tell))
+  })
+
+/** Lets running jobs end, then ends the engine. Who waits meanwhile is served by the next life. */
+export const drain = (house: House, life: Life): Effect.Effect<void, never, Engines> =>
+  Effect.suspend(() => {
+    const { actor } = life
+    const first = life.state !== "draining"
+    if (actor.life === life) actor.life = undefined
+    actor.others.add(life)
+    life.state = "draining"
+    if (first) house.tell({ deployment: actor.id, state: "draining" })
+    const interrupt = Effect.suspend(() => life.fiber === undefined ? Effect.void : Fiber.interrupt(life.fiber))
+    return Effect.andThen(Effect.andThen(untilIdle(life), interrupt), Effect.sync(() => end(house, life)))
+  })
+
+const end = (house: House, life: Life) => {
+  const { actor } = life
+  if (!actor.others.delete(life)) return
+  house.tell({ deployment: actor.id, state: "gone" })
+  Deferred.doneUnsafe(life.ready, Effect.fail(makeError(new EngineStopped({ deployment: actor.id }))))
+  if (actor.life === undefined && Actors.isWanted(actor)) beginServing(house, actor)
+  forget(house, actor)
+}
+
+/** Whether nobody has a use for its engine. */
+const isUnused = (actor: Actor): actor is Actor & { readonly life: Life } =>
+  actor.life !== undefined && actor.life.running === 0 && !Actors.isWanted(actor)
+
+/** Nobody uses it: it is unloaded when its time is over, which whoever uses it meanwhile puts off. */
+export const settleDown = (house: House, actor: Actor): void => {
+  if (!isUnused(actor)) return
+  house.room.changed()
+  if (actor.deployment.pinned || !Duration.isFinite(actor.keepAlive)) return
+  const at = actor.lastUsed + Duration.toMillis(actor.keepAlive)
+  if (actor.unloadTimer !== undefined && actor.unloadTimer.at <= at) return
+  actor.unloadTimer?.fiber.interruptUnsafe()
+  actor.unloadTimer = { at, fiber: house.fork(Effect.suspend(() => unloadAt(house, actor, at))) }
+}
+
+const unloadAt = (house: House, actor: Actor, at: number): Effect.Effect<void, never, Engines> =>
+  Effect.andThen(
+    Effect.sleep(Math.max(0, at - now(house))),
+    Effect.suspend(() => {
+      actor.unloadTimer = undefined
+      if (!isUnused(actor)) return Effect.void
+      if (now(house) >= actor.lastUsed + Duration.toMillis(actor.keepAlive)) return drain(house, actor.life)
+      return Effect.sync(() => settleDown(house, actor))
+    })
+  )
+
+/** The last to leave before the engine is there stops its load. */
+export const abandon = (house: House, actor: Actor): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    const { life } = actor
+    if (life === undefined) forget(house, actor)
+    if (life === undefined || life.readyAt > 0 || Actors.isWanted(actor)) return Effect.void
+    return Effect.asVoid(Fiber.await(house.fork(drain(house, life))))
+  })

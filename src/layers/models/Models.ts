@@ -1,0 +1,142 @@
+/**
+ * The actors, assembled: one for each deployment that is in use, their engines' lives, and the memory they share.
+ *
+ * **Details**
+ *
+ * Whoever borrows enters the actor's mailbox and, where no engine lives, begins a life. A slot goes back when its
+ * borrower's scope is closed and the engine has let go of the job. An engine that has been idle for its keep-alive time
+ * is drained.
+ */
+import { Clock, Duration, Effect, Fiber, Layer, PubSub, Stream } from "effect"
+import type { Engines } from "../../services/Engine.ts"
+import { Memory } from "../../services/Memory.ts"
+import type { ActorEvent, Status } from "../../services/Models.ts"
+import { Models } from "../../services/Models.ts"
+import * as Policies from "../../services/Policies.ts"
+import type { Resolved } from "../../services/Settings.ts"
+import { Settings } from "../../services/Settings.ts"
+import type { Actor } from "./Actor.ts"
+import * as Actors from "./Actor.ts"
+import * as Borrow from "./Borrow.ts"
+import type { House } from "./House.ts"
+import { livesOf, now } from "./House.ts"
+import * as Lives from "./Lives.ts"
+import type { Options as RoomOptions } from "./Room.ts"
+import * as Room from "./Room.ts"
+
+/** What decides on memory. */
+export type MemoryOptions = Pick<RoomOptions, "budget" | "choices" | "holdMs">
+
+/** Every model fits. */
+const unbounded: MemoryOptions = {
+  budget: () => Effect.succeed(Number.POSITIVE_INFINITY),
+  choices: (deployment) => Effect.succeed([{ name: deployment.id, bytes: 0, deployment }]),
+  holdMs: Duration.toMillis(Policies.memoryHold)
+}
+
+/** What models may use: what was configured, or what they use and what is left, less the reserve. */
+const budgetOf =
+  ({ budgetBytes }: Resolved["memory"], memory: Memory["Service"]): MemoryOptions["budget"] => (residents) =>
+    budgetBytes !== undefined
+      ? Effect.succeed(budgetBytes)
+      : Effect.map(
+        memory.read,
+        ({ availableBytes }) =>
+          (1 - Policies.memoryReserve) * (availableBytes + residents.reduce((sum, { bytes }) => sum + bytes, 0))
+      )
+
+const eventsKept = 1_024
+
+const statusOf = (id: string, actor: Actor | undefined): Effect.Effect<Status> =>
+  Effect.map(actor?.life?.engine?.memoryBytes ?? Effect.succeed(0), (memoryBytes) => ({
+    deployment: id,
+    state: actor === undefined ? "cold" : Actors.stateOf(actor),
+    running: actor === undefined ? 0 : livesOf(actor).reduce((sum, { running }) => sum + running, 0),
+    queued: actor?.mailbox.size ?? 0,
+    memoryBytes,
+    ...(actor?.lastFailure === undefined ? {} : { lastFailure: actor.lastFailure })
+  }))
+
+const makeHouse = Effect.fnUntraced(function*(memory: MemoryOptions) {
+  const scope = yield* Effect.scope
+  const context = yield* Effect.context<Engines>()
+  const clock = yield* Clock.Clock
+  const events = yield* PubSub.sliding<ActorEvent>(eventsKept)
+  const house: House = {
+    actors: new Map<string, Actor>(),
+    clock,
+    room: Room.make({
+      ...memory,
+      lives: () => [...house.actors.values()].flatMap(livesOf),
+      unload: (life) => Effect.asVoid(Fiber.await(house.fork(Lives.drain(house, life)))),
+      resume(life) {
+        life.paused = false
+        Actors.pump(life.actor, now(house))
+      }
+    }),
+    tell: (event) => void PubSub.publishUnsafe(events, { ...event, at: now(house) }),
+    fork: (effect) => Fiber.runIn(Effect.runForkWith(context)(effect), scope)
+  }
+  return { house, events }
+})
+
+const unloadIdle = (house: House, idleFor: Duration.Duration): Effect.Effect<number, never, Engines> =>
+  Effect.suspend(() => {
+    const idle = [...house.actors.values()].flatMap(({ lastUsed, life }) =>
+      life?.state === "ready" && life.running === 0 && !life.deployment.pinned &&
+        now(house) - lastUsed >= Duration.toMillis(idleFor)
+        ? [life]
+        : []
+    )
+    const drainAll = Effect.forEach(idle, (life) => Lives.drain(house, life), { concurrency: "unbounded" })
+    return Effect.as(drainAll, idle.length)
+  })
+
+/** Ends every engine now, whatever runs. */
+const stopAll = ({ actors }: House) =>
+  Effect.forEach([...actors.values()].flatMap(livesOf), ({ engine }) => engine?.stop ?? Effect.void, {
+    concurrency: "unbounded",
+    discard: true
+  })
+
+/** Models whose memory is decided on so. */
+const make = Effect.fnUntraced(function*(memory: MemoryOptions) {
+  const { events, house } = yield* makeHouse(memory)
+  const { actors, fork } = house
+  // Engines that are slow to end would add up.
+  yield* Effect.addFinalizer(() =>
+    Effect.forEach(
+      [...actors.values()].flatMap(livesOf),
+      ({ fiber }) => fiber === undefined ? Effect.void : Fiber.interrupt(fiber),
+      { concurrency: "unbounded", discard: true }
+    )
+  )
+  return Models.of({
+    borrow: (deployment, standing) => Borrow.borrow(house, deployment, standing),
+    load: (deployment) => Borrow.load(house, deployment),
+    unload: ({ id }) =>
+      Effect.suspend(() => {
+        const life = actors.get(id)?.life
+        return life === undefined ? Effect.void : Effect.asVoid(Fiber.await(fork(Lives.drain(house, life))))
+      }),
+    replace: (deployment) => Borrow.replace(house, deployment),
+    unloadIdle: (idleFor) => Effect.suspend(() => Fiber.join(fork(unloadIdle(house, idleFor)))),
+    events: Stream.fromPubSub(events),
+    stop: Effect.suspend(() => stopAll(house)),
+    status: ({ id }) => Effect.suspend(() => statusOf(id, actors.get(id))),
+    statuses: Effect.suspend(() => Effect.forEach([...actors], ([id, actor]) => statusOf(id, actor)))
+  })
+})
+
+/** Every model fits, whatever it needs. */
+export const layerUnbounded = Layer.effect(Models, make(unbounded))
+
+/** Within the memory that the settings allow or the machine has. */
+export const layer = Layer.effect(
+  Models,
+  Effect.gen(function*() {
+    const { memory } = yield* Settings
+    const machine = yield* Memory
+    return yield* make({ ...unbounded, holdMs: Duration.toMillis(memory.hold), budget: budgetOf(memory, machine) })
+  })
+)
