@@ -17,6 +17,7 @@ import * as Server from "./layers/http/Server.ts"
 import * as Inference from "./layers/Inference.ts"
 import * as Memory from "./layers/Memory.ts"
 import * as Metrics from "./layers/Metrics.ts"
+import * as ModelFiles from "./layers/ModelFiles.ts"
 import * as Models from "./layers/models/Models.ts"
 import * as Registry from "./layers/Registry.ts"
 import * as Selector from "./layers/Selector.ts"
@@ -30,7 +31,7 @@ import { route } from "./services/Selector.ts"
 export const runtime = Inference.layer.pipe(
   Layer.provideMerge(Layer.mergeAll(Selector.layer, Metrics.layer)),
   Layer.provideMerge(Layer.mergeAll(Registry.layer, Models.layer)),
-  Layer.provide(Layer.merge(Engines.layer, Memory.layer))
+  Layer.provide(Layer.mergeAll(Engines.layer, Memory.layer, ModelFiles.layer))
 )
 
 /**

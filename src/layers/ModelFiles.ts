@@ -126,8 +126,10 @@ export const layer = Layer.effect(
           )
         case "onnx":
           return estimateOnnx(options)
-        case "fake":
-          return Effect.succeed(nothing)
+        case "fake": {
+          const totalBytes = options.memory ?? 0
+          return Effect.succeed({ ...nothing, computeBytes: totalBytes, totalBytes })
+        }
       }
     }
 

@@ -1,7 +1,7 @@
 /**
  * A model, which is the name a caller asks for, and its deployments, which are concrete ways to serve it. Plain data.
  */
-import { Duration, Schema } from "effect"
+import { ByteSize, Duration, Schema, SchemaTransformation } from "effect"
 
 /** A field with words that editors show: see `SettingsSchema.fileJsonSchema`. */
 export const described = <S extends Schema.Top>(description: string, schema: S): S["Rebuild"] =>
@@ -22,7 +22,12 @@ export const Span = Schema.Union([Schema.DurationFromString, Schema.DurationFrom
 )
 
 /** Words for an amount of memory, as `8 GiB`; also a number of bytes. */
-export const Bytes = Schema.Union([Schema.ByteSizeFromString, Count])
+export const Bytes = Schema.Union([
+  Schema.ByteSizeFromString.pipe(
+    Schema.decodeTo(Count, SchemaTransformation.transform({ decode: Number, encode: ByteSize.bytes }))
+  ),
+  Count
+])
 
 const shared = {
   slots: optional("Requests that run side by side in one engine thread; default 4.", Count),
@@ -103,6 +108,7 @@ export const FakeDeployment = Schema.Struct({
   promptDelayMs: optional("How long the first token takes, ms; default 0.", Milliseconds),
   tokenDelayMs: optional("How long each token takes, ms; default 0.", Milliseconds),
   fault: optional("What goes wrong; default nothing.", Fault),
+  memory: optional("Memory that it pretends to need, as 1 GiB or in bytes; default none.", Bytes),
   ...shared
 })
 

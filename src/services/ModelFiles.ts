@@ -48,7 +48,7 @@ export class ModelFiles extends Context.Service<ModelFiles, {
   readonly inspectFile: (path: string) => Effect.Effect<GgufFile, ModelFileError>
   /**
    * The memory that a deployment's model will take. A split GGUF file counts with all of its parts; of `variants`, none.
-   * A fake takes nothing.
+   * A fake takes what it pretends to.
    */
   readonly estimate: (options: DeploymentOptions) => Effect.Effect<MemoryEstimate, ModelFileError>
 }>()("troupe/services/ModelFiles") {}

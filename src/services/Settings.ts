@@ -211,7 +211,7 @@ const resolve = (source: Source, environment: Environment, surroundings: Surroun
   engineHost: source.engines?.host ?? surroundings.defaultEngineHost,
   logLevel: logLevels[source.logLevel ?? defaultLogLevel[environment]],
   memory: {
-    budgetBytes: source.memory?.budget === undefined ? undefined : Number(source.memory.budget),
+    budgetBytes: source.memory?.budget,
     hold: source.memory?.hold ?? Policies.memoryHold
   },
   models: modelsOf(source, surroundings)

@@ -579,6 +579,7 @@ describe("Settings", () => {
       assert.sameMembers(Object.keys(schema.properties ?? {}), [
         "server",
         "engines",
+        "memory",
         "logLevel",
         "models",
         "environments"

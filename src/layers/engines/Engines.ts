@@ -27,7 +27,7 @@ const specOf = (options: DeploymentOptions): EngineSpec => {
       return { ...spec, slots, model: options.model ?? "model", threads: options.threads ?? 1 }
     }
     case "fake": {
-      const { fault, replicas: _, ...spec } = options
+      const { fault, memory: _, replicas: __, ...spec } = options
       return {
         contextSize: 4096,
         loadDelayMs: 0,

@@ -23,8 +23,10 @@ import * as Policies from "../../services/Policies.ts"
 export interface Life {
   readonly actor: Actor
   readonly version: number
-  /** As it was asked for; the variant that fits the memory may be another. */
+  /** As it was asked for. */
   readonly deployment: Deployment
+  /** What was granted memory: the deployment, or a variant of it. */
+  granted: Deployment
   state: "loading" | "ready" | "draining"
   /** Undefined while it is being started. */
   engine: Engine | undefined
@@ -104,6 +106,7 @@ export const makeLife = (actor: Actor, deployment: Deployment): Life => ({
   actor,
   version: ++actor.lives,
   deployment,
+  granted: deployment,
   state: "loading",
   engine: undefined,
   running: 0,

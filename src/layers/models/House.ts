@@ -1,6 +1,6 @@
 /** What all actors share: the clock, the memory, who hears of what happens, and the fibers that run their lives. */
 import type { Clock, Effect, Fiber } from "effect"
-import type { Engines } from "../../services/Engine.ts"
+import type { Engine, Engines } from "../../services/Engine.ts"
 import type { ActorEvent } from "../../services/Models.ts"
 import type { Actor, Life } from "./Actor.ts"
 import * as Actors from "./Actor.ts"
@@ -11,6 +11,8 @@ export interface House {
   readonly actors: Map<string, Actor>
   readonly clock: Clock.Clock
   readonly room: Room
+  /** Learns what a life's engine takes. */
+  readonly measure: (life: Life, engine: Engine) => Effect.Effect<void>
   readonly tell: (event: Omit<ActorEvent, "at">) => void
   /** Runs until the house closes, in its context: what a life logs is not part of the request that came first. */
   readonly fork: <A, E>(effect: Effect.Effect<A, E, Engines>) => Fiber.Fiber<A, E>

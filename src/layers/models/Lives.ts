@@ -148,8 +148,16 @@ export const drain = (house: House, life: Life): Effect.Effect<void, never, Engi
     life.state = "draining"
     if (first) house.tell({ deployment: actor.id, state: "draining" })
     const interrupt = Effect.suspend(() => life.fiber === undefined ? Effect.void : Fiber.interrupt(life.fiber))
-    return Effect.andThen(Effect.andThen(untilIdle(life), interrupt), Effect.sync(() => end(house, life)))
+    return untilIdle(life).pipe(
+      Effect.andThen(Effect.suspend(() => measure(house, life))),
+      Effect.andThen(interrupt),
+      Effect.andThen(Effect.sync(() => end(house, life)))
+    )
   })
+
+/** Learns what its engine takes, if there is one. */
+export const measure = (house: House, life: Life): Effect.Effect<void> =>
+  life.engine === undefined ? Effect.void : house.measure(life, life.engine)
 
 const end = (house: House, life: Life) => {
   const { actor } = life

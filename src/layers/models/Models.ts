@@ -10,6 +10,7 @@
 import { Clock, Duration, Effect, Fiber, Layer, PubSub, Stream } from "effect"
 import type { Engines } from "../../services/Engine.ts"
 import { Memory } from "../../services/Memory.ts"
+import { ModelFiles } from "../../services/ModelFiles.ts"
 import type { ActorEvent, Status } from "../../services/Models.ts"
 import { Models } from "../../services/Models.ts"
 import * as Policies from "../../services/Policies.ts"
@@ -18,6 +19,7 @@ import { Settings } from "../../services/Settings.ts"
 import type { Actor } from "./Actor.ts"
 import * as Actors from "./Actor.ts"
 import * as Borrow from "./Borrow.ts"
+import * as Choices from "./Choices.ts"
 import type { House } from "./House.ts"
 import { livesOf, now } from "./House.ts"
 import * as Lives from "./Lives.ts"
@@ -25,12 +27,13 @@ import type { Options as RoomOptions } from "./Room.ts"
 import * as Room from "./Room.ts"
 
 /** What decides on memory. */
-export type MemoryOptions = Pick<RoomOptions, "budget" | "choices" | "holdMs">
+type MemoryOptions = Pick<RoomOptions, "budget" | "choices" | "holdMs"> & Pick<House, "measure">
 
 /** Every model fits. */
 const unbounded: MemoryOptions = {
   budget: () => Effect.succeed(Number.POSITIVE_INFINITY),
   choices: (deployment) => Effect.succeed([{ name: deployment.id, bytes: 0, deployment }]),
+  measure: () => Effect.void,
   holdMs: Duration.toMillis(Policies.memoryHold)
 }
 
@@ -65,6 +68,7 @@ const makeHouse = Effect.fnUntraced(function*(memory: MemoryOptions) {
   const house: House = {
     actors: new Map<string, Actor>(),
     clock,
+    measure: memory.measure,
     room: Room.make({
       ...memory,
       lives: () => [...house.actors.values()].flatMap(livesOf),
@@ -124,7 +128,12 @@ const make = Effect.fnUntraced(function*(memory: MemoryOptions) {
     events: Stream.fromPubSub(events),
     stop: Effect.suspend(() => stopAll(house)),
     status: ({ id }) => Effect.suspend(() => statusOf(id, actors.get(id))),
-    statuses: Effect.suspend(() => Effect.forEach([...actors], ([id, actor]) => statusOf(id, actor)))
+    statuses: Effect.suspend(() =>
+      Effect.andThen(
+        Effect.forEach([...actors.values()].flatMap(livesOf), (life) => Lives.measure(house, life), { discard: true }),
+        Effect.forEach([...actors], ([id, actor]) => statusOf(id, actor))
+      )
+    )
   })
 })
 
@@ -135,8 +144,9 @@ export const layerUnbounded = Layer.effect(Models, make(unbounded))
 export const layer = Layer.effect(
   Models,
   Effect.gen(function*() {
-    const { memory } = yield* Settings
-    const machine = yield* Memory
-    return yield* make({ ...unbounded, holdMs: Duration.toMillis(memory.hold), budget: budgetOf(memory, machine) })
+    const { engineHost, memory } = yield* Settings
+    const budget = budgetOf(memory, yield* Memory)
+    const choices = Choices.make(yield* ModelFiles, engineHost)
+    return yield* make({ ...choices, budget, holdMs: Duration.toMillis(memory.hold) })
   })
 )

@@ -91,6 +91,7 @@ export const make = ({ budget, choices, holdMs, lives, resume, unload }: Options
         const choice = candidates.find(({ name }) => name === plan.candidate.name)!
         yield* Effect.forEach(byKeys(plan.evict), unload, { concurrency: "unbounded", discard: true })
         life.bytes = choice.bytes
+        life.granted = choice.deployment
         return choice.deployment
       }
       for (const other of byKeys(plan.drain)) {
