@@ -14,11 +14,12 @@
 import { Effect, Layer } from "effect"
 import * as Engines from "./layers/engines/Engines.ts"
 import * as Server from "./layers/http/Server.ts"
-import * as Inference from "./layers/Inference.ts"
+import * as Inference from "./layers/inference/Inference.ts"
 import * as Memory from "./layers/Memory.ts"
 import * as Metrics from "./layers/Metrics.ts"
 import * as ModelFiles from "./layers/ModelFiles.ts"
 import * as Models from "./layers/models/Models.ts"
+import * as Pressure from "./layers/Pressure.ts"
 import * as Registry from "./layers/Registry.ts"
 import * as Selector from "./layers/Selector.ts"
 import * as SettingsFile from "./layers/SettingsFile.ts"
@@ -29,7 +30,7 @@ import { route } from "./services/Selector.ts"
 
 /** The runtime: `Inference` and what it stands on. Requires only `Settings`. */
 export const runtime = Inference.layer.pipe(
-  Layer.provideMerge(Layer.mergeAll(Selector.layer, Metrics.layer)),
+  Layer.provideMerge(Layer.mergeAll(Selector.layer, Metrics.layer, Pressure.layer)),
   Layer.provideMerge(Layer.mergeAll(Registry.layer, Models.layer)),
   Layer.provide(Layer.mergeAll(Engines.layer, Memory.layer, ModelFiles.layer))
 )

@@ -1,6 +1,6 @@
 /** The metrics, recorded into Effect's registry; memory and queues are sampled on a daemon fiber. */
 import { Effect, Layer, Metric, Schedule } from "effect"
-import type { ModelMetrics, Outcome } from "../services/Metrics.ts"
+import type { ModelMetrics, Operation, Outcome } from "../services/Metrics.ts"
 import { forModel, memoryUsage, Metrics, queueSize } from "../services/Metrics.ts"
 import { Models } from "../services/Models.ts"
 import * as Policies from "../services/Policies.ts"
@@ -10,18 +10,19 @@ export const layer = Layer.effect(
   Effect.gen(function*() {
     const context = yield* Effect.context()
     const handles = new Map<string, ModelMetrics>()
-    const handlesOf = (model: string): ModelMetrics => {
-      const known = handles.get(model)
+    const handlesOf = (model: string, operation: Operation): ModelMetrics => {
+      const key = `${operation} ${model}`
+      const known = handles.get(key)
       if (known !== undefined) return known
-      const made = forModel(model, "chat")
-      handles.set(model, made)
+      const made = forModel(model, operation)
+      handles.set(key, made)
       return made
     }
     return Metrics.of({
-      begin: (model) => Effect.sync(() => handlesOf(model).begun.updateUnsafe(1, context)),
-      end: ({ end, model, seconds, tokens }: Outcome) =>
+      begin: (model, operation) => Effect.sync(() => handlesOf(model, operation).begun.updateUnsafe(1, context)),
+      end: ({ end, model, operation, seconds, tokens }: Outcome) =>
         Effect.sync(() => {
-          const metrics = handlesOf(model)
+          const metrics = handlesOf(model, operation)
           metrics.duration.updateUnsafe(seconds, context)
           metrics.tokens.updateUnsafe(tokens, context)
           if (end === "success") metrics.succeeded.updateUnsafe(1, context)

@@ -28,7 +28,10 @@ const usage = Metric.counter("llm_model_usage_total", {
   incremental: true
 })
 
-/** The handles of one model, made once. */
+/** As OpenTelemetry's `gen_ai.operation.name`, where it has a name for it. */
+export type Operation = "chat" | "embeddings" | "rerank" | "classify" | "tokenize"
+
+/** The handles of one model and operation, made once. */
 export interface ModelMetrics {
   readonly begun: Metric.Counter<number>
   readonly succeeded: Metric.Counter<number>
@@ -38,8 +41,7 @@ export interface ModelMetrics {
   readonly tokens: Metric.Histogram<number>
 }
 
-/** @param operation as OpenTelemetry's `gen_ai.operation.name` */
-export const forModel = (model: string, operation: "chat"): ModelMetrics => ({
+export const forModel = (model: string, operation: Operation): ModelMetrics => ({
   begun: Metric.withAttributes(usage, { model, operation }),
   succeeded: Metric.withAttributes(requests, { model, success: "true" }),
   failed: Metric.withAttributes(requests, { model, success: "false" }),
@@ -59,6 +61,7 @@ export const queueSize = Metric.gauge("llm_queue_size", { description: "Requests
 /** How one request ended. */
 export interface Outcome {
   readonly model: string
+  readonly operation: Operation
   readonly seconds: number
   readonly tokens: number
   /** A caller who left is neither. */
@@ -66,6 +69,6 @@ export interface Outcome {
 }
 
 export class Metrics extends Context.Service<Metrics, {
-  readonly begin: (model: string) => Effect.Effect<void>
+  readonly begin: (model: string, operation: Operation) => Effect.Effect<void>
   readonly end: (outcome: Outcome) => Effect.Effect<void>
 }>()("troupe/services/Metrics") {}

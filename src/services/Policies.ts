@@ -54,5 +54,11 @@ export const streamWindow = 256
 /** Tokens a consumer takes before it tells the engine: one message for many tokens. */
 export const streamGrant = 64
 
+/** Requests for embeddings that one job of an engine takes together. */
+export const batchSize = 10
+
+/** How long requests for embeddings gather while the engine is at work. */
+export const batchWait = Duration.millis(100)
+
 /** How often memory and queues are sampled for the metrics. */
 export const sampleInterval = Duration.seconds(5)

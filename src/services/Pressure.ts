@@ -11,7 +11,7 @@
  * Memory fit keeps loads within a budget. Pressure is for what no budget foresees: other processes, leaks, estimates
  * that were too low.
  */
-import type { Effect } from "effect"
+import type { SubscriptionRef } from "effect"
 import { Context, Duration } from "effect"
 
 /** From none to worst. */
@@ -66,7 +66,7 @@ export const levelOf = (used: number, before: Level): Level => {
   return reached ?? "normal"
 }
 
-/** The level now. */
-export class Pressure extends Context.Service<Pressure, {
-  readonly level: Effect.Effect<Level>
-}>()("troupe/services/Pressure") {}
+/** The level now, and as it changes. */
+export class Pressure extends Context.Service<Pressure, SubscriptionRef.SubscriptionRef<Level>>()(
+  "troupe/services/Pressure"
+) {}

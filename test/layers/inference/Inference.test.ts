@@ -1,15 +1,15 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Deferred, Duration, Effect, Exit, Fiber, Layer, Metric, Option, Random, Stream, Tracer } from "effect"
 import { TestClock } from "effect/testing"
-import * as InferenceLayer from "../../src/layers/Inference.ts"
-import * as MetricsLayer from "../../src/layers/Metrics.ts"
-import type { Engine, Generation } from "../../src/services/Engine.ts"
-import type { Event, Request } from "../../src/services/Inference.ts"
-import { Inference, maxSeed } from "../../src/services/Inference.ts"
-import * as InferenceError from "../../src/services/InferenceError.ts"
-import type { Deployment } from "../../src/services/Model.ts"
-import { Models } from "../../src/services/Models.ts"
-import { Selector } from "../../src/services/Selector.ts"
+import * as InferenceLayer from "../../../src/layers/inference/Inference.ts"
+import * as MetricsLayer from "../../../src/layers/Metrics.ts"
+import type { Engine, Generation } from "../../../src/services/Engine.ts"
+import type { Event, Request } from "../../../src/services/Inference.ts"
+import { Inference, maxSeed } from "../../../src/services/Inference.ts"
+import * as InferenceError from "../../../src/services/InferenceError.ts"
+import type { Deployment } from "../../../src/services/Model.ts"
+import { Models } from "../../../src/services/Models.ts"
+import { Selector } from "../../../src/services/Selector.ts"
 
 const deployment: Deployment = {
   id: "fake/a#0",
@@ -364,6 +364,7 @@ describe("Inference", () => {
           "gen_ai.request.seed": 42,
           "gen_ai.request.stop_sequences": ["\n"],
           "gen_ai.usage.input_tokens": 7,
+          "gen_ai.usage.cache_read.input_tokens": 0,
           "gen_ai.usage.output_tokens": 3,
           "gen_ai.response.finish_reasons": ["stop"]
         })

@@ -1,0 +1,93 @@
+/**
+ * Embeddings of many callers in one job of the engine.
+ *
+ * **Details**
+ *
+ * While the engine is at work on a batch, requests gather: up to 10, or for 100 ms. An engine that has nothing to do
+ * begins at once. Each caller gets his own vectors or his own error.
+ */
+import { Deferred, Effect, Exit, Request, RequestResolver, Result } from "effect"
+import type { InferenceError } from "../../services/InferenceError.ts"
+import type { Embedding } from "../../services/Job.ts"
+import type { Deployment } from "../../services/Model.ts"
+import type { Models, Standing } from "../../services/Models.ts"
+import * as Policies from "../../services/Policies.ts"
+
+interface Embed extends Request.Request<ReadonlyArray<Embedding>, InferenceError> {
+  readonly _tag: "Embed"
+  readonly deployment: Deployment
+  readonly standing: Standing
+  readonly inputs: ReadonlyArray<string>
+}
+const Embed = Request.tagged<Embed>("Embed")
+
+type Entry = Request.Entry<Embed>
+
+/** All vectors, or the first input's error. */
+const exitOf = (
+  results: ReadonlyArray<Result.Result<Embedding, InferenceError>>
+): Exit.Exit<ReadonlyArray<Embedding>, InferenceError> => {
+  const failed = results.find(Result.isFailure)
+  return failed === undefined
+    ? Exit.succeed(results.map((result) => Result.getOrThrow(result)))
+    : Exit.fail(failed.failure)
+}
+
+const runBatch = (models: Models["Service"], entries: ReadonlyArray<Entry>) => {
+  const { deployment, standing } = entries[0]!.request
+  return Effect.gen(function*() {
+    const engine = yield* models.borrow(deployment, standing)
+    const results = yield* engine.embed(entries.flatMap(({ request }) => request.inputs))
+    let from = 0
+    for (const entry of entries) {
+      const to = from + entry.request.inputs.length
+      entry.completeUnsafe(exitOf(results.slice(from, to)))
+      from = to
+    }
+  }).pipe(
+    Effect.scoped,
+    // Who has his answer already does not hear of this.
+    Effect.onError((cause) =>
+      Effect.sync(() => {
+        for (const entry of entries) entry.completeUnsafe(Exit.failCause(cause))
+      })
+    )
+  )
+}
+
+/** One deployment's batches. */
+const makeResolver = (models: Models["Service"]): RequestResolver.RequestResolver<Embed> => {
+  let running = 0
+  let idle = Deferred.makeUnsafe<void>()
+  const started = Effect.sync(() => running++)
+  const ended = Effect.sync(() => {
+    running--
+    const waiting = idle
+    idle = Deferred.makeUnsafe()
+    Deferred.doneUnsafe(waiting, Effect.void)
+  })
+  const gather = Effect.suspend(() =>
+    running === 0 ? Effect.yieldNow : Effect.raceFirst(Effect.sleep(Policies.batchWait), Deferred.await(idle))
+  )
+  return RequestResolver.make<Embed>((entries) =>
+    Effect.acquireUseRelease(started, () => runBatch(models, entries), () => ended)
+  ).pipe(RequestResolver.setDelayEffect(gather), RequestResolver.batchN(Policies.batchSize))
+}
+
+/** Embeds for all callers of these models. */
+export const make = (models: Models["Service"]) => {
+  const resolvers = new Map<string, RequestResolver.RequestResolver<Embed>>()
+  const resolverOf = (id: string) => {
+    const known = resolvers.get(id)
+    if (known !== undefined) return known
+    const made = makeResolver(models)
+    resolvers.set(id, made)
+    return made
+  }
+  return (
+    deployment: Deployment,
+    standing: Standing,
+    inputs: ReadonlyArray<string>
+  ): Effect.Effect<ReadonlyArray<Embedding>, InferenceError> =>
+    Effect.request(Embed({ deployment, standing, inputs }), resolverOf(deployment.id))
+}

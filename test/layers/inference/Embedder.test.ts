@@ -1,0 +1,139 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Duration, Effect, Exit, Fiber, Result, Stream } from "effect"
+import { TestClock } from "effect/testing"
+import * as Embedder from "../../../src/layers/inference/Embedder.ts"
+import * as InferenceError from "../../../src/services/InferenceError.ts"
+import type { Deployment } from "../../../src/services/Model.ts"
+import { Models } from "../../../src/services/Models.ts"
+import * as Policies from "../../../src/services/Policies.ts"
+
+const deployment: Deployment = {
+  id: "fake/a#0",
+  model: "fake/a",
+  options: { engine: "fake" },
+  idleUnload: Duration.minutes(10),
+  preload: true,
+  pinned: false,
+  queueLimit: 512,
+  stallAfter: Duration.minutes(2)
+}
+
+const wrong = InferenceError.make(new InferenceError.InvalidRequest({ detail: "Too long" }))
+
+/** Models whose engine takes a second a job; its vectors tell the text's length. */
+const stage = (borrow: Effect.Effect<void, InferenceError.InferenceError> = Effect.void) => {
+  const batches: Array<ReadonlyArray<string>> = []
+  const notPlayed = Effect.die("not played")
+  const models = Models.of({
+    borrow: () =>
+      Effect.as(borrow, {
+        describe: { engine: "fake", contextWindow: 100, slots: 1, abilities: ["embed"], details: {} },
+        generate: () => Stream.empty,
+        embed: (inputs) =>
+          Effect.as(
+            Effect.andThen(Effect.sync(() => batches.push(inputs)), Effect.sleep("1 second")),
+            inputs.map((text) =>
+              text === "wrong"
+                ? Result.fail(wrong)
+                : Result.succeed({ vector: Float32Array.of(text.length), promptTokens: text.length })
+            )
+          ),
+        rerank: () => notPlayed,
+        classify: () => notPlayed,
+        tokenize: () => notPlayed,
+        memoryBytes: Effect.succeed(0),
+        stop: Effect.void,
+        crashed: Effect.never
+      }),
+    load: () => notPlayed,
+    unload: () => notPlayed,
+    replace: () => notPlayed,
+    unloadIdle: () => notPlayed,
+    events: Stream.empty,
+    stop: Effect.void,
+    status: () => notPlayed,
+    statuses: notPlayed
+  })
+  const embed = Embedder.make(models)
+  return { batches, ask: (...inputs: ReadonlyArray<string>) => Effect.forkChild(embed(deployment, {}, inputs)) }
+}
+
+const lengths = <E>(fiber: Fiber.Fiber<ReadonlyArray<{ readonly vector: Float32Array }>, E>) =>
+  Effect.map(Fiber.join(fiber), (embeddings) => embeddings.map(({ vector }) => vector[0]))
+
+describe("Embedder", () => {
+  it.effect("begins at once where the engine has nothing to do, with all who ask in the same turn", () => {
+    const { ask, batches } = stage()
+    return Effect.gen(function*() {
+      const one = yield* ask("a", "bb")
+      const two = yield* ask("ccc")
+      yield* TestClock.adjust(0)
+      assert.deepStrictEqual(batches, [["a", "bb", "ccc"]])
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(yield* lengths(one), [1, 2])
+      assert.deepStrictEqual(yield* lengths(two), [3])
+    })
+  })
+
+  it.effect("gathers while the engine is at work, for 100 ms", () => {
+    const { ask, batches } = stage()
+    return Effect.gen(function*() {
+      yield* ask("first")
+      yield* TestClock.adjust(0)
+      yield* ask("second")
+      yield* TestClock.adjust(Duration.toMillis(Policies.batchWait) - 1)
+      yield* ask("third")
+      assert.strictEqual(batches.length, 1)
+      yield* TestClock.adjust(1)
+      assert.deepStrictEqual(batches, [["first"], ["second", "third"]])
+    })
+  })
+
+  it.effect("gathers no more than 10 requests", () => {
+    const { ask, batches } = stage()
+    return Effect.gen(function*() {
+      yield* ask("first")
+      yield* TestClock.adjust(0)
+      for (let index = 0; index < 12; index++) yield* ask(`${index}`)
+      yield* TestClock.adjust(0)
+      assert.deepStrictEqual(batches.map((batch) => batch.length), [1, Policies.batchSize])
+    })
+  })
+
+  it.effect("a wrong input fails its own caller alone", () => {
+    const { ask } = stage()
+    return Effect.gen(function*() {
+      const right = yield* ask("right")
+      const mixed = yield* ask("fine", "wrong")
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(yield* lengths(right), [5])
+      assert.deepStrictEqual(yield* Fiber.await(mixed), Exit.fail(wrong))
+    })
+  })
+
+  it.effect("an engine that cannot be had fails all of its batch, and the next one begins anew", () => {
+    let failing = true
+    const { ask } = stage(Effect.suspend(() => failing ? Effect.fail(wrong) : Effect.void))
+    return Effect.gen(function*() {
+      const fibers = [yield* ask("a"), yield* ask("b")]
+      yield* TestClock.adjust(0)
+      for (const fiber of fibers) assert.deepStrictEqual(yield* Fiber.await(fiber), Exit.fail(wrong))
+      failing = false
+      const again = yield* ask("a")
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(yield* lengths(again), [1])
+    })
+  })
+
+  it.effect("a caller who leaves takes nothing from the others", () => {
+    const { ask } = stage()
+    return Effect.gen(function*() {
+      const leaving = yield* ask("a")
+      const staying = yield* ask("bb")
+      yield* TestClock.adjust(500)
+      yield* Fiber.interrupt(leaving)
+      yield* TestClock.adjust(500)
+      assert.deepStrictEqual(yield* lengths(staying), [2])
+    })
+  })
+})
