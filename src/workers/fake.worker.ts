@@ -5,26 +5,19 @@
  *
  * It keeps every promise a real engine keeps (window, stop sequences, seeds, counts, cancellation) and passes the
  * same conformance suite. A token is three bytes of UTF-8, so that characters are often split over tokens. At
- * temperature 0 it repeats its reply; above, the seed picks the words.
+ * temperature 0 it repeats its reply; above, the seed picks the words. As JSON its reply is the value of `fake`.
  */
 import { setTimeout as sleep } from "node:timers/promises"
 import { workerData } from "node:worker_threads"
 import type { EngineDescription, FakeSpec } from "../services/EngineProtocol.ts"
-import type { EngineFailure, GenerateJob } from "../services/Job.ts"
+import type { EngineFailure, GenerateJob, JobResult, WholeJob } from "../services/Job.ts"
+import { refuse } from "../services/Job.ts"
+import type { Check, FakeToken } from "./FakeTasks.ts"
+import { answerWhole, promptOf, tokenize } from "./FakeTasks.ts"
 import type { Generation, JobTask } from "./JobRunner.ts"
-import { notAble, runJob, runWhole } from "./JobRunner.ts"
+import { runJob, runWhole } from "./JobRunner.ts"
 
-type FakeToken = Uint8Array
-
-const bytesPerToken = 3
 const spec = workerData as FakeSpec
-
-const tokenize = (text: string): Array<FakeToken> => {
-  const bytes = Buffer.from(text)
-  const tokens: Array<FakeToken> = []
-  for (let at = 0; at < bytes.length; at += bytesPerToken) tokens.push(bytes.subarray(at, at + bytesPerToken))
-  return tokens
-}
 
 /** Shuffles the words by a small seeded generator (mulberry32, Tommy Ettinger, public domain). */
 const shuffle = (text: string, seed: number): string => {
@@ -41,19 +34,21 @@ const shuffle = (text: string, seed: number): string => {
 
 const replyTo = (job: GenerateJob): string => {
   const reply = spec.reply ?? `fake: ${job.messages.at(-1)?.content ?? ""}`
-  return job.sampling.temperature === 0 ? reply : shuffle(reply, job.sampling.seed)
+  const words = job.sampling.temperature === 0 ? reply : shuffle(reply, job.sampling.seed)
+  return job.format === undefined ? words : JSON.stringify({ fake: words })
 }
 
-const faultOf = (job: GenerateJob) =>
-  spec.fault !== undefined && (spec.fault.trigger === undefined ||
-      job.messages.at(-1)?.content.includes(spec.fault.trigger) === true)
+const faultIn = (text: string) =>
+  spec.fault !== undefined && (spec.fault.trigger === undefined || text.includes(spec.fault.trigger))
     ? spec.fault
     : undefined
+
+const failedAsConfigured: EngineFailure = { kind: "failed", message: "The fake engine failed as configured." }
 
 const breakDown = async (kind: NonNullable<FakeSpec["fault"]>["kind"]): Promise<void> => {
   switch (kind) {
     case "error":
-      throw { kind: "failed", message: "The fake engine failed as configured." } satisfies EngineFailure
+      return refuse(failedAsConfigured)
     case "abort":
     case "load-abort":
       // What `abort()` in native code does; `process.abort` refuses to in a thread.
@@ -62,12 +57,12 @@ const breakDown = async (kind: NonNullable<FakeSpec["fault"]>["kind"]): Promise<
     case "hang":
       return new Promise(() => {})
     case "load":
-      throw { kind: "load_failed", message: "The fake engine does not load, as configured." } satisfies EngineFailure
+      return refuse({ kind: "load_failed", message: "The fake engine does not load, as configured." })
   }
 }
 
 async function* generate(job: GenerateJob): AsyncGenerator<FakeToken, void, undefined> {
-  const fault = faultOf(job)
+  const fault = faultIn(job.messages.at(-1)?.content ?? "")
   let count = 0
   for (const token of tokenize(replyTo(job))) {
     if (fault !== undefined && count >= fault.afterTokens) await breakDown(fault.kind)
@@ -78,12 +73,19 @@ async function* generate(job: GenerateJob): AsyncGenerator<FakeToken, void, unde
   if (fault !== undefined) await breakDown(fault.kind)
 }
 
+const overflow = (promptTokens: number): EngineFailure => ({
+  kind: "context_length_exceeded",
+  promptTokens,
+  contextWindow: spec.contextSize
+})
+
 const prepare = async (job: GenerateJob): Promise<Generation<FakeToken>> => {
-  const promptTokens = tokenize(job.messages.map((message) => message.content).join("\n")).length
-  const room = spec.contextSize - promptTokens
-  if (room <= 0) {
-    throw { kind: "context_length_exceeded", promptTokens, contextWindow: spec.contextSize } satisfies EngineFailure
+  if (job.format?.type === "json_schema") {
+    refuse({ kind: "invalid_request", path: "format.type", message: "The fake engine knows json_object only" })
   }
+  const promptTokens = tokenize(promptOf(job.messages)).length
+  const room = spec.contextSize - promptTokens
+  if (room <= 0) refuse(overflow(promptTokens))
   if (spec.promptDelayMs > 0) await sleep(spec.promptDelayMs)
   return {
     promptTokens,
@@ -101,7 +103,7 @@ const load = async (): Promise<EngineDescription> => {
     engine: "fake",
     contextWindow: spec.contextSize,
     slots: spec.slots,
-    abilities: ["generate"],
+    abilities: ["generate", "format", "embed", "rerank", "classify", "tokenize"],
     details: { weights: "none" }
   }
 }
@@ -114,7 +116,25 @@ export const describe = (): Promise<EngineDescription> => loading
 
 export const dispose = (): void => {}
 
+/** A text that holds the trigger of an error fails alone. */
+const check: Check = (text, promptTokens) => {
+  if (faultIn(text)?.kind === "error") return failedAsConfigured
+  return promptTokens > spec.contextSize ? overflow(promptTokens) : undefined
+}
+
+const textsOf = (job: WholeJob): ReadonlyArray<string> => {
+  if (job.kind === "tokenize") return []
+  return job.kind === "rerank" ? job.documents : job.inputs
+}
+
+const answer = async (job: WholeJob): Promise<JobResult> => {
+  if (spec.promptDelayMs > 0) await sleep(spec.promptDelayMs)
+  const fault = textsOf(job).map(faultIn).find((found) => found !== undefined && found.kind !== "error")
+  if (fault !== undefined) await breakDown(fault.kind)
+  return answerWhole(job, check)
+}
+
 export default ({ job, port }: JobTask): Promise<void> =>
   job.kind === "generate"
     ? runJob({ job, port }, () => prepare(job), () => {})
-    : runWhole(port, () => notAble(job.kind))
+    : runWhole(port, () => answer(job))
