@@ -1,6 +1,5 @@
 /** What the fake engine answers whole: vectors, scores, labels and tokens out of the text's own bytes and words. */
-import type { EngineFailure, Job, WholeJob } from "../services/Job.ts"
-import type { Classification, Each, Embedding, JobResult } from "../services/Job.ts"
+import type { Classification, Each, Embedding, EngineFailure, Job, JobResult, WholeJob } from "../services/Job.ts"
 
 export type FakeToken = Uint8Array
 

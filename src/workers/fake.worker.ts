@@ -5,12 +5,13 @@
  *
  * It keeps every promise a real engine keeps (window, stop sequences, seeds, counts, cancellation) and passes the
  * same conformance suite. A token is three bytes of UTF-8, so that characters are often split over tokens. At
- * temperature 0 it repeats its reply; above, the seed picks the words. As JSON its reply is the value of `fake`.
+ * temperature 0 it repeats its reply; above, the seed picks the words. As JSON its reply is the value of `fake`; a tool
+ * that it must call gets it as an argument of that name.
  */
 import { setTimeout as sleep } from "node:timers/promises"
 import { workerData } from "node:worker_threads"
 import type { EngineDescription, FakeSpec } from "../services/EngineProtocol.ts"
-import type { EngineFailure, GenerateJob, JobResult, WholeJob } from "../services/Job.ts"
+import type { ChosenLogprob, EngineFailure, GenerateJob, JobResult, TokenLogprob, WholeJob } from "../services/Job.ts"
 import { refuse } from "../services/Job.ts"
 import type { Check, FakeToken } from "./FakeTasks.ts"
 import { answerWhole, promptOf, tokenize } from "./FakeTasks.ts"
@@ -32,8 +33,17 @@ const shuffle = (text: string, seed: number): string => {
     .map(({ word }) => word).join(" ")
 }
 
+/** The tool that must be called. */
+const mustCall = ({ toolChoice, tools = [] }: GenerateJob): string | undefined =>
+  toolChoice === "required" ? tools[0]?.name : typeof toolChoice === "object" ? toolChoice.name : undefined
+
 const replyTo = (job: GenerateJob): string => {
-  const reply = spec.reply ?? `fake: ${job.messages.at(-1)?.content ?? ""}`
+  const fallback = `fake: ${job.messages.at(-1)?.content ?? ""}`
+  const name = mustCall(job)
+  if (spec.reply === undefined && name !== undefined) {
+    return `<tool_call>${JSON.stringify({ name, arguments: { fake: fallback } })}</tool_call>`
+  }
+  const reply = spec.reply ?? fallback
   const words = job.sampling.temperature === 0 ? reply : shuffle(reply, job.sampling.seed)
   return job.format === undefined ? words : JSON.stringify({ fake: words })
 }
@@ -61,12 +71,17 @@ const breakDown = async (kind: NonNullable<FakeSpec["fault"]>["kind"]): Promise<
   }
 }
 
-async function* generate(job: GenerateJob): AsyncGenerator<FakeToken, void, undefined> {
+/** @param said told of each token before it is yielded */
+async function* generate(
+  job: GenerateJob,
+  said: (token: FakeToken) => void
+): AsyncGenerator<FakeToken, void, undefined> {
   const fault = faultIn(job.messages.at(-1)?.content ?? "")
   let count = 0
   for (const token of tokenize(replyTo(job))) {
     if (fault !== undefined && count >= fault.afterTokens) await breakDown(fault.kind)
     if (spec.tokenDelayMs > 0) await sleep(spec.tokenDelayMs)
+    said(token)
     yield token
     count++
   }
@@ -79,6 +94,22 @@ const overflow = (promptTokens: number): EngineFailure => ({
   contextWindow: spec.contextSize
 })
 
+const logprobOf = (token: string, bytes: Uint8Array, rank: number): TokenLogprob => ({
+  token,
+  bytes: [...bytes],
+  logprob: (rank + 1) * Math.log(0.5)
+})
+
+/** As if each token had the probability 1/2, and others 1/4, 1/8 and so on. */
+const chosenOf = (token: FakeToken, top: number): ChosenLogprob => {
+  const chosen = logprobOf(Buffer.from(token).toString("utf8"), token, 0)
+  const others = Array.from({ length: Math.max(0, top - 1) }, (_, index) => `fake ${index + 1}`)
+  return {
+    ...chosen,
+    top: [chosen, ...others.map((text, index) => logprobOf(text, Buffer.from(text), index + 1))].slice(0, top)
+  }
+}
+
 const prepare = async (job: GenerateJob): Promise<Generation<FakeToken>> => {
   if (job.format?.type === "json_schema") {
     refuse({ kind: "invalid_request", path: "format.type", message: "The fake engine knows json_object only" })
@@ -87,11 +118,16 @@ const prepare = async (job: GenerateJob): Promise<Generation<FakeToken>> => {
   const room = spec.contextSize - promptTokens
   if (room <= 0) refuse(overflow(promptTokens))
   if (spec.promptDelayMs > 0) await sleep(spec.promptDelayMs)
+  let last: FakeToken = Buffer.of()
+  const { logprobs } = job
   return {
     promptTokens,
     cachedTokens: 0,
     room,
-    tokens: generate(job),
+    tokens: generate(job, (token) => {
+      last = token
+    }),
+    logprobOf: logprobs === undefined ? undefined : () => chosenOf(last, logprobs),
     decode: (tokens) => Buffer.concat(tokens).toString("utf8")
   }
 }
@@ -103,7 +139,7 @@ const load = async (): Promise<EngineDescription> => {
     engine: "fake",
     contextWindow: spec.contextSize,
     slots: spec.slots,
-    abilities: ["generate", "format", "embed", "rerank", "classify", "tokenize"],
+    abilities: ["generate", "tools", "format", "logprobs", "embed", "rerank", "classify", "tokenize"],
     details: { weights: "none" }
   }
 }

@@ -121,9 +121,9 @@ const makeChoice = (head: string, tail: string, parallelToolCalls: boolean) => {
   let begun = false
 
   const begin = (first: Event | undefined): string => {
-    if (begun) return ""
+    if (begun || first === undefined) return ""
     begun = true
-    return chunk(`{"role":"assistant","content":${first?.type === "tool_call" ? "null" : "\"\""}}`)
+    return chunk(`{"role":"assistant","content":${first.type === "tool_call" ? "null" : "\"\""}}`)
   }
   const frameOf = (event: Event): string => {
     if (event.type === "finish") return chunk("{}", "null", JSON.stringify(event.reason))

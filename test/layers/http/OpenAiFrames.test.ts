@@ -143,7 +143,12 @@ describe("OpenAiFrames", () => {
         assert.isTrue(chunks.slice(0, -1).every(({ usage }) => usage === null))
         assert.deepInclude(chunks.at(-1), {
           choices: [],
-          usage: { prompt_tokens: 3, completion_tokens, total_tokens: 3 + completion_tokens }
+          usage: {
+            prompt_tokens: 3,
+            completion_tokens,
+            total_tokens: 3 + completion_tokens,
+            prompt_tokens_details: { cached_tokens: 0 }
+          }
         })
       }))
     })
@@ -153,7 +158,8 @@ describe("OpenAiFrames", () => {
         id: anyText,
         created: fc.nat(),
         model: anyText,
-        includeUsage: fc.boolean()
+        includeUsage: fc.boolean(),
+        parallelToolCalls: fc.boolean()
       })
       fc.assert(fc.property(envelopes, answer, (envelope, { groups }) => {
         const { created, id, model } = envelope
@@ -196,7 +202,7 @@ describe("OpenAiFrames", () => {
       text,
       toolCalls: [],
       finishReason,
-      usage: { promptTokens: 4, completionTokens, cachedTokens: 0 },
+      usage: { promptTokens: 4, completionTokens, cachedTokens: completionTokens - 1 },
       deployment: "tiny-chat#0"
     })
     it("hold the text, the reason and the usage", () => {
@@ -211,17 +217,149 @@ describe("OpenAiFrames", () => {
           logprobs: null,
           finish_reason: "stop"
         }],
-        usage: { prompt_tokens: 4, completion_tokens: 2, total_tokens: 6 }
+        usage: {
+          prompt_tokens: 4,
+          completion_tokens: 2,
+          total_tokens: 6,
+          prompt_tokens_details: { cached_tokens: 1 }
+        }
       })
     })
 
-    it("of several choices count the prompt once and every answer's tokens", () => {
+    it("of several choices count the prompt once, as cached what all had cached, and every answer's tokens", () => {
       const { choices, usage } = OpenAiFrames.encodeAnswers(envelope, [answer("a", 2), answer("b", 3, "length")])
-      assert.deepStrictEqual(usage, { prompt_tokens: 4, completion_tokens: 5, total_tokens: 9 })
+      assert.deepStrictEqual(usage, {
+        prompt_tokens: 4,
+        completion_tokens: 5,
+        total_tokens: 9,
+        prompt_tokens_details: { cached_tokens: 1 }
+      })
       assert.deepStrictEqual(
         choices.map(({ finish_reason, index, message }) => [index, message.content, finish_reason]),
         [[0, "a", "stop"], [1, "b", "length"]]
       )
+    })
+  })
+
+  describe("tool calls and log-probabilities", () => {
+    const chosen = (token: string): ChosenLogprob => ({
+      token,
+      bytes: [...Buffer.from(token)],
+      logprob: -0.5,
+      top: [{ token, bytes: [...Buffer.from(token)], logprob: -0.5 }, { token: "?", bytes: [63], logprob: -2 }]
+    })
+    const textEvent = (text: string, withLogprobs: boolean): Event => ({
+      type: "text",
+      text,
+      tokens: 1,
+      ...(withLogprobs ? { logprobs: [chosen(text)] } : {})
+    })
+    const someText = fc.string({ minLength: 1, maxLength: 5, unit: "grapheme" })
+    const segment = fc.oneof(
+      fc.record({ texts: fc.array(someText, { minLength: 1, maxLength: 3 }) }),
+      fc.record({ name: someText, pieces: fc.array(fc.string(), { minLength: 1, maxLength: 4 }) })
+    )
+    /** An answer as its events and as a whole. */
+    const mixed = fc.record({ segments: fc.array(segment, { maxLength: 6 }), withLogprobs: fc.boolean() }).map(
+      ({ segments, withLogprobs }) => {
+        const events: Array<Event> = []
+        const toolCalls: Array<Answer["toolCalls"][number]> = []
+        for (const one of segments) {
+          if ("texts" in one) {
+            events.push(...one.texts.map((text) => textEvent(text, withLogprobs)))
+            continue
+          }
+          const index = toolCalls.length
+          const [first, ...others] = one.pieces
+          const call = { id: `call_${index}`, name: one.name, arguments: one.pieces.join("") }
+          events.push({ type: "tool_call", index, id: call.id, name: call.name, arguments: first!, tokens: 1 })
+          events.push(...others.map((text): Event => ({ type: "tool_call", index, arguments: text, tokens: 1 })))
+          toolCalls.push(call)
+        }
+        const texts = events.filter((event) => event.type === "text")
+        const finishReason = toolCalls.length === 0 ? "stop" as const : "tool_calls" as const
+        const usage = { promptTokens: 3, completionTokens: events.length, cachedTokens: 2 }
+        events.push({ type: "finish", reason: finishReason, usage })
+        const answer: Answer = {
+          text: texts.map(({ text }) => text).join(""),
+          toolCalls,
+          finishReason,
+          usage,
+          deployment: "tiny-chat#0",
+          ...(texts.some(({ logprobs }) => logprobs !== undefined)
+            ? { logprobs: texts.flatMap(({ logprobs = [] }) => logprobs) }
+            : {})
+        }
+        return { events, answer }
+      }
+    )
+
+    const Chunk = Schema.decodeSync(Schema.fromJsonString(OpenAi.ChatChunk), { onExcessProperty: "error" })
+    type Choice = (typeof OpenAi.ChatChunk.Type)["choices"][number]
+
+    /** What a client makes of the chunks, as the `openai` package does. */
+    const accumulate = (choices: ReadonlyArray<Choice>) => {
+      let content: string | null = null
+      const logprobs: Array<OpenAi.Logprobs["content"][number]> = []
+      const calls: Array<{ id: string; type: "function"; function: { name: string; arguments: string } }> = []
+      for (const { delta, logprobs: some } of choices) {
+        if (typeof delta.content === "string") content = (content ?? "") + delta.content
+        logprobs.push(...some?.content ?? [])
+        for (const { function: piece, id, index, type } of delta.tool_calls ?? []) {
+          if (id !== undefined) calls[index] = { id, type: type!, function: { name: piece.name!, arguments: "" } }
+          calls[index]!.function.arguments += piece.arguments
+        }
+      }
+      return { content, logprobs, calls, reason: choices.at(-1)?.finish_reason }
+    }
+
+    it("streamed in any groups, come to what the whole answer has", () => {
+      const lengths = fc.array(fc.integer({ min: 1, max: 4 }), { minLength: 1, maxLength: 5 })
+      fc.assert(fc.property(mixed, lengths, fc.boolean(), ({ answer, events }, lengths, parallelToolCalls) => {
+        const some = { ...envelope, parallelToolCalls }
+        const encoder = OpenAiFrames.makeFrameEncoder(some)
+        let out = ""
+        for (let at = 0, turn = 0; at < events.length; turn++) {
+          const length = lengths[turn % lengths.length]!
+          out += encoder.events(0, events.slice(at, at + length))
+          at += length
+        }
+        const frames = out.trimEnd().split("\n\n").map((frame) => Chunk(frame.replace(/^data: /, "")))
+        const streamed = accumulate(frames.flatMap(({ choices }) => choices))
+        const whole = OpenAiFrames.encodeAnswers(some, [answer]).choices[0]!
+        assert.deepStrictEqual(streamed.content, whole.message.content)
+        assert.deepStrictEqual(streamed.logprobs, whole.logprobs?.content ?? [])
+        assert.deepStrictEqual(streamed.calls, whole.message.tool_calls ?? [])
+        assert.strictEqual(streamed.reason, whole.finish_reason)
+        assert.isAtMost(streamed.calls.length, parallelToolCalls ? Number.POSITIVE_INFINITY : 1)
+      }))
+    })
+
+    it("the pieces of one call that came together leave in one frame", () => {
+      const call = (arguments_: string, more = {}): Event => ({
+        type: "tool_call",
+        index: 0,
+        arguments: arguments_,
+        tokens: 1,
+        ...more
+      })
+      const encoder = OpenAiFrames.makeFrameEncoder(envelope)
+      const frames = encoder.events(0, [call("", { id: "a", name: "f" }), call("{"), call("}")]).trimEnd().split("\n\n")
+      assert.deepStrictEqual(
+        frames.map((frame) => Chunk(frame.replace(/^data: /, "")).choices[0]!.delta),
+        [
+          { role: "assistant", content: null },
+          { tool_calls: [{ index: 0, id: "a", type: "function", function: { name: "f", arguments: "{}" } }] }
+        ]
+      )
+    })
+
+    it("a logarithm of nothing is a number that JSON has", () => {
+      const impossible: ChosenLogprob = { token: "x", bytes: [120], logprob: Number.NEGATIVE_INFINITY, top: [] }
+      const event: Event = { type: "text", text: "x", tokens: 1, logprobs: [impossible] }
+      const frames = OpenAiFrames.makeFrameEncoder(envelope).events(0, [event]).trimEnd().split("\n\n")
+      const { logprobs } = Chunk(frames.at(-1)!.replace(/^data: /, "")).choices[0]!
+      assert.deepStrictEqual(logprobs?.content, [{ token: "x", logprob: -9999, bytes: [120], top_logprobs: [] }])
     })
   })
 })
