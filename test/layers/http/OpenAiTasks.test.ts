@@ -121,7 +121,7 @@ describe("OpenAiTasks", () => {
         model: "m",
         usage: { prompt_tokens: 7, total_tokens: 7 }
       })
-      Schema.decodeUnknownSync(Shapes.EmbeddingList, { onExcessProperty: "error" })(body)
+      Schema.decodeSync(Shapes.EmbeddingList, { onExcessProperty: "error" })(body)
     })
 
     it("are not cut to other dimensions", () => {
@@ -168,6 +168,6 @@ describe("OpenAiTasks", () => {
       predictions: labels
     })
     assert.deepStrictEqual(body.usage, { prompt_tokens: 5, total_tokens: 5 })
-    Schema.decodeUnknownSync(Shapes.ClassifyList, { onExcessProperty: "error" })(body)
+    Schema.decodeSync(Shapes.ClassifyList, { onExcessProperty: "error" })(body)
   })
 })
