@@ -45,6 +45,7 @@ const fromInferenceError = (method: string) => ({ reason }: InferenceError): AiE
     case "ModelLoadFailed":
     case "EngineMissing":
     case "QueueFull":
+    case "Overloaded":
     case "DeploymentDown":
     case "InsufficientMemory":
     case "EngineHung":

@@ -2,28 +2,71 @@
 import { Schema } from "effect"
 import { HttpApi, HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
 import * as OpenAi from "./OpenAi.ts"
+import * as OpenAiTasks from "./OpenAiTasks.ts"
 import { Report } from "./Readiness.ts"
 
 const error = (status: number, description: string) =>
   OpenAi.ErrorBody.annotate({ description }).pipe(HttpApiSchema.status(status))
 
+/** Of every endpoint that a model answers. */
+const errors = [
+  error(400, "The request is wrong, or what it gives does not fit the context window (`context_length_exceeded`)"),
+  error(404, "No such model (`model_not_found`)"),
+  error(413, "The body is larger than `server.maxBodyBytes`"),
+  error(429, "Too many requests wait (`queue_full`); `Retry-After` says when to try again"),
+  error(500, "The engine failed (`engine_failed`)"),
+  error(
+    503,
+    "The engine crashed or hung and is being restarted (`engine_crashed`, `engine_hung`), or could not be loaded " +
+      "(`model_load_failed`, `engine_missing`, `insufficient_memory`)"
+  )
+] as const
+
+/** Server-sent events that hold this as JSON each. The handler writes them, so only their shape is told here. */
+const events = <S extends Schema.Top>(schema: S) =>
+  schema.pipe(HttpApiSchema.asJson({ contentType: "text/event-stream" }))
+
 const chat = HttpApiEndpoint.post("chatCompletions", "/v1/chat/completions", {
   payload: OpenAi.ChatRequest,
-  success: [OpenAi.ChatCompletion, HttpApiSchema.StreamSse({ data: OpenAi.ChatChunk })],
-  error: [
-    error(400, "The request is wrong, or its prompt does not fit the context window (`context_length_exceeded`)"),
-    error(404, "No such model (`model_not_found`)"),
-    error(413, "The body is larger than `server.maxBodyBytes`"),
-    error(500, "The engine failed (`engine_failed`)"),
-    error(503, "The engine crashed and is being restarted (`engine_crashed`), or could not be loaded")
-  ]
+  success: [OpenAi.ChatCompletion, events(OpenAi.ChatChunk)],
+  error: errors
 }).annotateMerge(OpenApi.annotations({
   title: "Create a chat completion",
-  description: "With `stream: true` the answer comes as server-sent events that end with `data: [DONE]`."
+  description:
+    "With `stream: true` the answer comes as server-sent events whose data are `ChatChunk`s, and which end " +
+    "with `data: [DONE]`. A failure after the first of them is an event that holds an error, and no `[DONE]` follows."
 }))
+
+const embeddings = HttpApiEndpoint.post("embeddings", "/v1/embeddings", {
+  payload: OpenAiTasks.EmbeddingRequest,
+  success: OpenAiTasks.EmbeddingList,
+  error: errors
+}).annotateMerge(OpenApi.annotations({ title: "Turn texts into vectors of unit length" }))
+
+const rerank = HttpApiEndpoint.post("rerank", "/v1/rerank", {
+  payload: OpenAiTasks.RerankRequest,
+  success: OpenAiTasks.RerankList,
+  error: errors
+}).annotateMerge(OpenApi.annotations({ title: "Order documents by how well they answer a query" }))
+
+const classify = HttpApiEndpoint.post("classify", "/v1/classify", {
+  payload: OpenAiTasks.ClassifyRequest,
+  success: OpenAiTasks.ClassifyList,
+  error: errors
+}).annotateMerge(OpenApi.annotations({ title: "Give texts the labels of a model that has labels" }))
+
+const tokenize = HttpApiEndpoint.post("tokenize", "/v1/tokenize", {
+  payload: OpenAiTasks.TokenizeRequest,
+  success: OpenAiTasks.TokenList,
+  error: errors
+}).annotateMerge(OpenApi.annotations({ title: "Turn a text or a conversation into tokens" }))
 
 const OpenAiGroup = HttpApiGroup.make("openai").add(
   chat,
+  embeddings,
+  rerank,
+  classify,
+  tokenize,
   HttpApiEndpoint.get("models", "/v1/models", { success: OpenAi.ModelList }),
   HttpApiEndpoint.get("model", "/v1/models/:model", {
     params: { model: Schema.String },

@@ -70,6 +70,16 @@ export class QueueFull extends Schema.TaggedError<QueueFull>()("QueueFull", {
   }
 }
 
+/** Memory is short, and requests of low priority are refused until it is not. */
+export class Overloaded extends Schema.TaggedError<Overloaded>()("Overloaded", {
+  retryAfterMs: Schema.Finite
+}) {
+  override get message(): string {
+    return `Memory is short, and requests of low priority are refused meanwhile. ` +
+      `Try again in ${Math.ceil(this.retryAfterMs / 1000)} s, or with another priority.`
+  }
+}
+
 /** The engine crashed more often than it is started again; nobody tries it before `retryAfterMs`. */
 export class DeploymentDown extends Schema.TaggedError<DeploymentDown>()("DeploymentDown", {
   deployment: Schema.String,
@@ -164,6 +174,7 @@ export const Reason = Schema.Union([
   ModelNotFound,
   ContextLengthExceeded,
   QueueFull,
+  Overloaded,
   DeploymentDown,
   InsufficientMemory,
   EngineHung,

@@ -1,22 +1,95 @@
 /**
- * The OpenAI dialect's shapes: what `POST /v1/chat/completions` and `GET /v1/models` take and give.
+ * The OpenAI dialect's shapes: what `POST /v1/chat/completions` and `GET /v1/models` take and give, and what all its
+ * endpoints share. The others' own are in `OpenAiTasks`.
  *
- * Source: OpenAI's API reference, "Chat", "Models" and "Error codes".
+ * **Details**
+ *
+ * Source: OpenAI's API reference, "Chat", "Models" and "Error codes". Fields that are not OpenAI's say so.
  */
 import { Schema } from "effect"
+import { Priority, Tool as InferenceTool } from "./Inference.ts"
 
 const within = (minimum: number, maximum: number) => Schema.isBetween({ minimum, maximum })
+
+/** Clients send null for what they leave out. */
+const nullable = <S extends Schema.Top>(schema: S) => Schema.optionalKey(Schema.NullOr(schema))
+
+/** A span of time as Go writes it: `1h30m`, `-1s`, `0`. */
+const goDuration = /^[-+]?(?:0|(?:(?:\d+(?:\.\d*)?|\.\d+)(?:ns|us|µs|ms|s|m|h))+)$/
+
+/** What every request may say besides. */
+export const standing = {
+  /** Not in OpenAI's API; Ollama's: how long the model stays loaded, in seconds or as `5m`; negative keeps it. */
+  keep_alive: Schema.optionalKey(Schema.Union([
+    Schema.Finite,
+    Schema.String.check(
+      Schema.isMaxLength(100),
+      Schema.isPattern(goDuration, { message: "Expected a duration, as 5m or 1h30m, or a number of seconds" })
+    )
+  ])),
+  /** Not in OpenAI's API: who goes first among the waiting; default normal. */
+  priority: Schema.optionalKey(Priority),
+  /** Whose request it is, unless it has a bearer token. */
+  safety_identifier: Schema.optionalKey(Schema.String),
+  /** OpenAI's older name for `safety_identifier`. */
+  user: Schema.optionalKey(Schema.String)
+}
 
 const TextPart = Schema.Struct({ type: Schema.Literal("text"), text: Schema.String })
 
 /** A message's content: a text, or texts in parts. */
 const Content = Schema.Union([Schema.String, Schema.Array(TextPart)])
 
+/** A call of a tool; `arguments` is JSON text. */
+export const ToolCall = Schema.Struct({
+  id: Schema.NonEmptyString,
+  type: Schema.Literal("function"),
+  function: Schema.Struct({ name: Schema.NonEmptyString, arguments: Schema.String })
+})
+
 export const ChatMessage = Schema.Struct({
   /** `developer` means what `system` means. */
-  role: Schema.Literals(["system", "developer", "user", "assistant"]),
-  content: Content
-})
+  role: Schema.Literals(["system", "developer", "user", "assistant", "tool"]),
+  /** Null or left out only where an assistant called tools. */
+  content: nullable(Content),
+  /** What an assistant called. */
+  tool_calls: nullable(Schema.Array(ToolCall)),
+  /** Which call a tool's message answers. */
+  tool_call_id: nullable(Schema.String)
+}).annotate({ identifier: "ChatMessage" })
+export type ChatMessage = typeof ChatMessage.Type
+
+/** A tool that the model may call. */
+export const Tool = Schema.Struct({
+  type: Schema.Literal("function"),
+  function: Schema.Struct({
+    name: InferenceTool.fields.name,
+    description: nullable(Schema.String),
+    /** JSON Schema of the arguments. */
+    parameters: nullable(Schema.Record(Schema.String, Schema.Unknown))
+  })
+}).annotate({ identifier: "Tool" })
+export type Tool = typeof Tool.Type
+
+const ToolChoice = Schema.Union([
+  Schema.Literals(["none", "auto", "required"]),
+  Schema.Struct({ type: Schema.Literal("function"), function: Schema.Struct({ name: Schema.NonEmptyString }) })
+])
+
+const ResponseFormat = Schema.Union([
+  Schema.Struct({ type: Schema.Literal("text") }),
+  Schema.Struct({ type: Schema.Literal("json_object") }),
+  Schema.Struct({
+    type: Schema.Literal("json_schema"),
+    /** The answer fits the schema, `strict` or not. */
+    json_schema: Schema.Struct({
+      name: nullable(Schema.String),
+      description: nullable(Schema.String),
+      schema: Schema.Record(Schema.String, Schema.Unknown),
+      strict: nullable(Schema.Boolean)
+    })
+  })
+])
 
 const StopText = Schema.NonEmptyString.check(
   Schema.isMaxLength(1000),
@@ -28,7 +101,7 @@ export const ChatRequest = Schema.Struct({
   model: Schema.NonEmptyString,
   messages: Schema.NonEmptyArray(ChatMessage),
   stream: Schema.optionalKey(Schema.Boolean),
-  stream_options: Schema.optionalKey(Schema.Struct({ include_usage: Schema.optionalKey(Schema.Boolean) })),
+  stream_options: Schema.optionalKey(Schema.Struct({ include_usage: nullable(Schema.Boolean) })),
   temperature: Schema.optionalKey(Schema.Finite.check(within(0, 2))),
   top_p: Schema.optionalKey(Schema.Finite.check(within(0, 1))),
   /** Any whole number; its lowest 32 bits count. */
@@ -50,8 +123,17 @@ export const ChatRequest = Schema.Struct({
     Schema.Array(StopText).check(Schema.isMaxLength(16))
   ])),
   /** Answers to generate. */
-  n: Schema.optionalKey(Schema.Int.check(within(1, 128)))
-})
+  n: Schema.optionalKey(Schema.Int.check(within(1, 128))),
+  tools: Schema.optionalKey(Schema.Array(Tool).check(Schema.isMaxLength(128))),
+  tool_choice: Schema.optionalKey(ToolChoice),
+  /** False: the answer has one call at most. */
+  parallel_tool_calls: Schema.optionalKey(Schema.Boolean),
+  response_format: Schema.optionalKey(ResponseFormat),
+  logprobs: Schema.optionalKey(Schema.Boolean),
+  /** Only with `logprobs`. */
+  top_logprobs: Schema.optionalKey(Schema.Int.check(within(0, 20))),
+  ...standing
+}).annotate({ identifier: "ChatRequest" })
 export type ChatRequest = typeof ChatRequest.Type
 
 export const FinishReason = Schema.Literals(["stop", "length", "tool_calls"])
@@ -59,9 +141,31 @@ export const FinishReason = Schema.Literals(["stop", "length", "tool_calls"])
 export const Usage = Schema.Struct({
   prompt_tokens: Schema.Int,
   completion_tokens: Schema.Int,
-  total_tokens: Schema.Int
-})
+  total_tokens: Schema.Int,
+  prompt_tokens_details: Schema.Struct({
+    /** Of the prompt's tokens, those that needed no computing. */
+    cached_tokens: Schema.Int
+  })
+}).annotate({ identifier: "Usage" })
 export type Usage = typeof Usage.Type
+
+const tokenLogprob = {
+  token: Schema.String,
+  logprob: Schema.Finite,
+  /** Of the token, in UTF-8. */
+  bytes: Schema.Array(Schema.Int)
+}
+
+/** One for each of the text's tokens. */
+export const Logprobs = Schema.Struct({
+  content: Schema.Array(Schema.Struct({
+    ...tokenLogprob,
+    /** The likeliest in its place, likeliest first. */
+    top_logprobs: Schema.Array(Schema.Struct(tokenLogprob))
+  })),
+  refusal: Schema.Null
+}).annotate({ identifier: "Logprobs" })
+export type Logprobs = typeof Logprobs.Type
 
 export const ChatCompletion = Schema.Struct({
   id: Schema.String,
@@ -73,15 +177,25 @@ export const ChatCompletion = Schema.Struct({
     index: Schema.Int,
     message: Schema.Struct({
       role: Schema.Literal("assistant"),
-      content: Schema.String,
-      refusal: Schema.Null
+      /** Null where the answer is nothing but calls. */
+      content: Schema.NullOr(Schema.String),
+      refusal: Schema.Null,
+      tool_calls: Schema.optionalKey(Schema.Array(ToolCall))
     }),
-    logprobs: Schema.Null,
+    logprobs: Schema.NullOr(Logprobs),
     finish_reason: FinishReason
   })),
   usage: Usage
-})
+}).annotate({ identifier: "ChatCompletion" })
 export type ChatCompletion = typeof ChatCompletion.Type
+
+/** A piece of a tool call: its id, type and name come with the first. */
+const ToolCallDelta = Schema.Struct({
+  index: Schema.Int,
+  id: Schema.optionalKey(Schema.String),
+  type: Schema.optionalKey(Schema.Literal("function")),
+  function: Schema.Struct({ name: Schema.optionalKey(Schema.String), arguments: Schema.String })
+})
 
 export const ChatChunk = Schema.Struct({
   id: Schema.String,
@@ -93,14 +207,15 @@ export const ChatChunk = Schema.Struct({
     index: Schema.Int,
     delta: Schema.Struct({
       role: Schema.optionalKey(Schema.Literal("assistant")),
-      content: Schema.optionalKey(Schema.String)
+      content: Schema.optionalKey(Schema.NullOr(Schema.String)),
+      tool_calls: Schema.optionalKey(Schema.Array(ToolCallDelta))
     }),
-    logprobs: Schema.Null,
+    logprobs: Schema.NullOr(Logprobs),
     finish_reason: Schema.NullOr(FinishReason)
   })),
   /** Only with `stream_options.include_usage`, and then null on all chunks but the last. */
   usage: Schema.optionalKey(Schema.NullOr(Usage))
-})
+}).annotate({ identifier: "ChatChunk" })
 
 export const Model = Schema.Struct({
   id: Schema.String,
@@ -108,7 +223,7 @@ export const Model = Schema.Struct({
   /** Seconds since 1970. */
   created: Schema.Int,
   owned_by: Schema.String
-})
+}).annotate({ identifier: "Model" })
 
 export const ModelList = Schema.Struct({
   object: Schema.Literal("list"),

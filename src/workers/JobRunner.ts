@@ -3,19 +3,18 @@
  *
  * **Details**
  *
- * Every engine hands its tokens to `runJob`, which joins characters, finds stop sequences, counts, keeps within the
- * consumer's window and stops within one token of a cancellation. So engines differ only in where tokens come from.
+ * Every engine hands its tokens to `runJob`, which joins characters, finds stop sequences and tool calls, counts, keeps
+ * within the consumer's window and stops within one token of a cancellation. So engines differ only in where tokens come from.
  */
 import type { MessagePort } from "node:worker_threads"
-import type { FinishReason, GenerateJob, Job, JobCommand, JobEvent, JobResult } from "../services/Job.ts"
+import type { ChosenLogprob, FinishReason, GenerateJob, Job, JobCommand, JobEvent, JobResult } from "../services/Job.ts"
 import { failureFrom, refuse } from "../services/Job.ts"
+import type { Sender } from "./JobSender.ts"
+import { makeSender } from "./JobSender.ts"
 import { makeStopMatcher } from "./StopMatcher.ts"
 import { makeTextJoiner } from "./TextJoiner.ts"
-
-/** How long text may wait for more: below what a reader sees, above what a small model needs for a token. */
-const holdMs = 5
-const mostTokensHeld = 10
-const mostCharactersHeld = 100
+import type { Part } from "./ToolCalls.ts"
+import { makeToolCallReader } from "./ToolCalls.ts"
 
 /** What arrives at a thread through Piscina. */
 export interface JobTask<Kind = Job> {
@@ -32,6 +31,8 @@ export interface Generation<Token> {
   readonly room: number
   /** Ends at the end-of-generation token, which it does not yield, and soon after a cancellation. */
   readonly tokens: AsyncGenerator<Token, void, undefined>
+  /** Of the token yielded last; for jobs that ask for it. */
+  readonly logprobOf?: (() => ChosenLogprob) | undefined
   readonly decode: (tokens: Array<Token>, before: ReadonlyArray<Token>) => string
 }
 
@@ -65,69 +66,82 @@ type Control = ReturnType<typeof makeControl>
 
 const cancelled: JobEvent = { type: "cancelled" }
 
-/**
- * Sends text on with the tokens that made it, and counts them.
- *
- * The first text leaves at once, and so does every other unless the last one left a moment ago: an engine that is
- * faster than that would spend more on messages than on tokens.
- */
-const makeSender = (control: Control, emit: (event: JobEvent) => void) => {
-  const counted = { tokens: 0 }
-  let unsent = 0
-  let held = ""
-  let lastSent = Number.NEGATIVE_INFINITY
-  let timer: NodeJS.Timeout | undefined
-
-  const flush = () => {
-    clearTimeout(timer)
-    timer = undefined
-    if (held === "") return
-    control.spend(unsent)
-    emit({ type: "tokens", text: held, count: unsent })
-    held = ""
-    unsent = 0
-    lastSent = performance.now()
-  }
+/** The log-probabilities of tokens, given out with the text that the tokens made. */
+const makeLedger = () => {
+  const waiting: Array<{ readonly logprob: ChosenLogprob; readonly begin: number }> = []
+  let heard = 0
+  let said = 0
   return {
-    counted,
-    count() {
-      counted.tokens++
-      unsent++
+    add(logprob: ChosenLogprob, characters: number) {
+      waiting.push({ logprob, begin: heard })
+      heard += characters
     },
-    /** Tokens whose text waits to be sent count against the window too; those without text could never be granted. */
-    unsent: () => held === "" ? 0 : unsent,
-    flush,
-    send(text: string) {
-      held += text
-      if (held === "") return
-      if (unsent >= mostTokensHeld || held.length >= mostCharactersHeld) return flush()
-      const wait = lastSent + holdMs - performance.now()
-      if (wait <= 0) return flush()
-      timer ??= setTimeout(flush, wait)
+    take(characters: number): Array<ChosenLogprob> {
+      said += characters
+      const later = waiting.findIndex(({ begin }) => begin >= said)
+      return waiting.splice(0, later < 0 ? waiting.length : later).map(({ logprob }) => logprob)
     }
   }
 }
 
-type Sender = ReturnType<typeof makeSender>
+/** Watches for tool calls where the job has tools. */
+const readerOf = ({ messages, sampling, toolChoice, tools = [] }: GenerateJob) =>
+  tools.length === 0 || toolChoice === "none" ? undefined : makeToolCallReader(
+    tools.map(({ name }) => name),
+    // Another one at every turn of a conversation, and the same for the same seed.
+    (index) => `call_${sampling.seed.toString(36)}_${messages.length}_${index}`
+  )
+
+/** Text to the sender, with tool calls found and log-probabilities added. */
+const makeSpeaker = (job: GenerateJob, sender: Sender) => {
+  const reader = readerOf(job)
+  const ledger = job.logprobs === undefined ? undefined : makeLedger()
+  const state = { called: false }
+  const speak = (part: Part) => {
+    if (part.type === "tool_call") state.called = true
+    // Where a call was, characters have been left out, and tokens cannot be told by them any more.
+    sender.send(part, part.type === "tool_call" || state.called ? undefined : ledger?.take(part.text.length))
+  }
+  return {
+    state,
+    ledger,
+    say: (text: string): void => {
+      if (reader !== undefined) reader.push(text).forEach(speak)
+      else if (text !== "") speak({ type: "text", text })
+    },
+    end: () => reader?.flush().forEach(speak)
+  }
+}
 
 /** Tokens to their end, through joiner and stop matcher; what it sends is whole once it has ended or thrown. */
 const stream = async <Token>(
   job: GenerateJob,
-  { cachedTokens, decode, promptTokens, room, tokens }: Generation<Token>,
+  { cachedTokens, decode, logprobOf, promptTokens, room, tokens }: Generation<Token>,
   control: Control,
   sender: Sender
 ): Promise<JobEvent> => {
   const joiner = makeTextJoiner(decode)
   const stops = makeStopMatcher(job.stop)
+  const { end, ledger, say, state } = makeSpeaker(job, sender)
   const limit = Math.min(job.maxTokens ?? room, room)
   const finished = (reason: FinishReason): JobEvent => ({
     type: "finished",
-    reason,
+    reason: reason === "stop" && state.called ? "tool_calls" : reason,
     usage: { promptTokens, completionTokens: sender.counted.tokens, cachedTokens }
   })
+  /** Takes a token in; true when a stop sequence is complete. */
+  const hear = (token: Token): boolean => {
+    sender.count()
+    const piece = joiner.push(token)
+    if (logprobOf !== undefined) ledger?.add(logprobOf(), piece.length)
+    const { stopped, text } = stops.push(piece)
+    say(text)
+    return stopped
+  }
   const rest = (): boolean => {
     const { stopped, text } = stops.push(joiner.flush())
-    sender.send(stopped ? text : text + stops.flush())
+    say(stopped ? text : text + stops.flush())
+    end()
     return stopped
   }
 
@@ -135,10 +149,10 @@ const stream = async <Token>(
   try {
     for await (const token of tokens) {
       if (control.isCancelled()) break
-      sender.count()
-      const { stopped, text } = stops.push(joiner.push(token))
-      sender.send(text)
-      if (stopped) return finished("stop")
+      if (hear(token)) {
+        end()
+        return finished("stop")
+      }
       if (sender.counted.tokens >= limit) {
         reason = "length"
         break
@@ -156,20 +170,21 @@ const stream = async <Token>(
 /**
  * Runs one job to its last event and closes its port. Never rejects.
  *
- * @param prepare may wait, and may throw an `EngineFailure`, which becomes the job's last event
+ * @param prepare may wait, and may throw an `EngineFailure`, which becomes the job's last event; it says `progress` so
+ *   that a long prompt is not taken for a hung engine
  * @param release called before the last event, so that the slot is free when the host hears of it
  */
 export const runJob = async <Token>(
   task: JobTask<GenerateJob>,
-  prepare: (isCancelled: () => boolean) => Promise<Generation<Token>>,
+  prepare: (isCancelled: () => boolean, progress: () => void) => Promise<Generation<Token>>,
   release: () => void
 ): Promise<void> => {
   const emit = (event: JobEvent) => task.port.postMessage([event])
   const control = makeControl(task.port, task.job.window)
-  const sender = makeSender(control, emit)
+  const sender = makeSender(control.spend, emit)
   let last: JobEvent
   try {
-    const generation = await prepare(control.isCancelled)
+    const generation = await prepare(control.isCancelled, () => emit({ type: "progress" }))
     last = control.isCancelled() ? cancelled : await stream(task.job, generation, control, sender)
   } catch (cause) {
     last = { type: "failed", failure: failureFrom(cause, "failed") }
@@ -187,12 +202,12 @@ export const notAble = (kind: Job["kind"]): never =>
 /** Runs one job that is answered whole to its last event and closes its port. Never rejects. */
 export const runWhole = async (
   port: MessagePort,
-  answer: (isCancelled: () => boolean) => Promise<JobResult> | JobResult
+  answer: (isCancelled: () => boolean, progress: () => void) => Promise<JobResult> | JobResult
 ): Promise<void> => {
   const control = makeControl(port, 0)
   let last: JobEvent
   try {
-    const result = await answer(control.isCancelled)
+    const result = await answer(control.isCancelled, () => port.postMessage([{ type: "progress" }]))
     last = control.isCancelled() ? cancelled : { type: "result", result }
   } catch (cause) {
     last = { type: "failed", failure: failureFrom(cause, "failed") }

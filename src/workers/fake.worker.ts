@@ -5,26 +5,20 @@
  *
  * It keeps every promise a real engine keeps (window, stop sequences, seeds, counts, cancellation) and passes the
  * same conformance suite. A token is three bytes of UTF-8, so that characters are often split over tokens. At
- * temperature 0 it repeats its reply; above, the seed picks the words.
+ * temperature 0 it repeats its reply; above, the seed picks the words. As JSON its reply is the value of `fake`; a tool
+ * that it must call gets it as an argument of that name.
  */
 import { setTimeout as sleep } from "node:timers/promises"
 import { workerData } from "node:worker_threads"
 import type { EngineDescription, FakeSpec } from "../services/EngineProtocol.ts"
-import type { EngineFailure, GenerateJob } from "../services/Job.ts"
+import type { ChosenLogprob, EngineFailure, GenerateJob, JobResult, TokenLogprob, WholeJob } from "../services/Job.ts"
+import { refuse } from "../services/Job.ts"
+import type { Check, FakeToken } from "./FakeTasks.ts"
+import { answerWhole, promptOf, tokenize } from "./FakeTasks.ts"
 import type { Generation, JobTask } from "./JobRunner.ts"
-import { notAble, runJob, runWhole } from "./JobRunner.ts"
+import { runJob, runWhole } from "./JobRunner.ts"
 
-type FakeToken = Uint8Array
-
-const bytesPerToken = 3
 const spec = workerData as FakeSpec
-
-const tokenize = (text: string): Array<FakeToken> => {
-  const bytes = Buffer.from(text)
-  const tokens: Array<FakeToken> = []
-  for (let at = 0; at < bytes.length; at += bytesPerToken) tokens.push(bytes.subarray(at, at + bytesPerToken))
-  return tokens
-}
 
 /** Shuffles the words by a small seeded generator (mulberry32, Tommy Ettinger, public domain). */
 const shuffle = (text: string, seed: number): string => {
@@ -39,21 +33,32 @@ const shuffle = (text: string, seed: number): string => {
     .map(({ word }) => word).join(" ")
 }
 
+/** The tool that must be called. */
+const mustCall = ({ toolChoice, tools = [] }: GenerateJob): string | undefined =>
+  toolChoice === "required" ? tools[0]?.name : typeof toolChoice === "object" ? toolChoice.name : undefined
+
 const replyTo = (job: GenerateJob): string => {
-  const reply = spec.reply ?? `fake: ${job.messages.at(-1)?.content ?? ""}`
-  return job.sampling.temperature === 0 ? reply : shuffle(reply, job.sampling.seed)
+  const fallback = `fake: ${job.messages.at(-1)?.content ?? ""}`
+  const name = mustCall(job)
+  if (spec.reply === undefined && name !== undefined) {
+    return `<tool_call>${JSON.stringify({ name, arguments: { fake: fallback } })}</tool_call>`
+  }
+  const reply = spec.reply ?? fallback
+  const words = job.sampling.temperature === 0 ? reply : shuffle(reply, job.sampling.seed)
+  return job.format === undefined ? words : JSON.stringify({ fake: words })
 }
 
-const faultOf = (job: GenerateJob) =>
-  spec.fault !== undefined && (spec.fault.trigger === undefined ||
-      job.messages.at(-1)?.content.includes(spec.fault.trigger) === true)
+const faultIn = (text: string) =>
+  spec.fault !== undefined && (spec.fault.trigger === undefined || text.includes(spec.fault.trigger))
     ? spec.fault
     : undefined
+
+const failedAsConfigured: EngineFailure = { kind: "failed", message: "The fake engine failed as configured." }
 
 const breakDown = async (kind: NonNullable<FakeSpec["fault"]>["kind"]): Promise<void> => {
   switch (kind) {
     case "error":
-      throw { kind: "failed", message: "The fake engine failed as configured." } satisfies EngineFailure
+      return refuse(failedAsConfigured)
     case "abort":
     case "load-abort":
       // What `abort()` in native code does; `process.abort` refuses to in a thread.
@@ -62,34 +67,67 @@ const breakDown = async (kind: NonNullable<FakeSpec["fault"]>["kind"]): Promise<
     case "hang":
       return new Promise(() => {})
     case "load":
-      throw { kind: "load_failed", message: "The fake engine does not load, as configured." } satisfies EngineFailure
+      return refuse({ kind: "load_failed", message: "The fake engine does not load, as configured." })
   }
 }
 
-async function* generate(job: GenerateJob): AsyncGenerator<FakeToken, void, undefined> {
-  const fault = faultOf(job)
+/** @param said told of each token before it is yielded */
+async function* generate(
+  job: GenerateJob,
+  said: (token: FakeToken) => void
+): AsyncGenerator<FakeToken, void, undefined> {
+  const fault = faultIn(job.messages.at(-1)?.content ?? "")
   let count = 0
   for (const token of tokenize(replyTo(job))) {
     if (fault !== undefined && count >= fault.afterTokens) await breakDown(fault.kind)
     if (spec.tokenDelayMs > 0) await sleep(spec.tokenDelayMs)
+    said(token)
     yield token
     count++
   }
   if (fault !== undefined) await breakDown(fault.kind)
 }
 
-const prepare = async (job: GenerateJob): Promise<Generation<FakeToken>> => {
-  const promptTokens = tokenize(job.messages.map((message) => message.content).join("\n")).length
-  const room = spec.contextSize - promptTokens
-  if (room <= 0) {
-    throw { kind: "context_length_exceeded", promptTokens, contextWindow: spec.contextSize } satisfies EngineFailure
+const overflow = (promptTokens: number): EngineFailure => ({
+  kind: "context_length_exceeded",
+  promptTokens,
+  contextWindow: spec.contextSize
+})
+
+const logprobOf = (token: string, bytes: Uint8Array, rank: number): TokenLogprob => ({
+  token,
+  bytes: [...bytes],
+  logprob: (rank + 1) * Math.log(0.5)
+})
+
+/** As if each token had the probability 1/2, and others 1/4, 1/8 and so on. */
+const chosenOf = (token: FakeToken, top: number): ChosenLogprob => {
+  const chosen = logprobOf(Buffer.from(token).toString("utf8"), token, 0)
+  const others = Array.from({ length: Math.max(0, top - 1) }, (_, index) => `fake ${index + 1}`)
+  return {
+    ...chosen,
+    top: [chosen, ...others.map((text, index) => logprobOf(text, Buffer.from(text), index + 1))].slice(0, top)
   }
+}
+
+const prepare = async (job: GenerateJob): Promise<Generation<FakeToken>> => {
+  if (job.format?.type === "json_schema") {
+    refuse({ kind: "invalid_request", path: "format.type", message: "The fake engine knows json_object only" })
+  }
+  const promptTokens = tokenize(promptOf(job.messages)).length
+  const room = spec.contextSize - promptTokens
+  if (room <= 0) refuse(overflow(promptTokens))
   if (spec.promptDelayMs > 0) await sleep(spec.promptDelayMs)
+  let last: FakeToken = Buffer.of()
+  const { logprobs } = job
   return {
     promptTokens,
     cachedTokens: 0,
     room,
-    tokens: generate(job),
+    tokens: generate(job, (token) => {
+      last = token
+    }),
+    logprobOf: logprobs === undefined ? undefined : () => chosenOf(last, logprobs),
     decode: (tokens) => Buffer.concat(tokens).toString("utf8")
   }
 }
@@ -101,7 +139,7 @@ const load = async (): Promise<EngineDescription> => {
     engine: "fake",
     contextWindow: spec.contextSize,
     slots: spec.slots,
-    abilities: ["generate"],
+    abilities: ["generate", "tools", "format", "logprobs", "embed", "rerank", "classify", "tokenize"],
     details: { weights: "none" }
   }
 }
@@ -114,7 +152,25 @@ export const describe = (): Promise<EngineDescription> => loading
 
 export const dispose = (): void => {}
 
+/** A text that holds the trigger of an error fails alone. */
+const check: Check = (text, promptTokens) => {
+  if (faultIn(text)?.kind === "error") return failedAsConfigured
+  return promptTokens > spec.contextSize ? overflow(promptTokens) : undefined
+}
+
+const textsOf = (job: WholeJob): ReadonlyArray<string> => {
+  if (job.kind === "tokenize") return []
+  return job.kind === "rerank" ? job.documents : job.inputs
+}
+
+const answer = async (job: WholeJob): Promise<JobResult> => {
+  if (spec.promptDelayMs > 0) await sleep(spec.promptDelayMs)
+  const fault = textsOf(job).map(faultIn).find((found) => found !== undefined && found.kind !== "error")
+  if (fault !== undefined) await breakDown(fault.kind)
+  return answerWhole(job, check)
+}
+
 export default ({ job, port }: JobTask): Promise<void> =>
   job.kind === "generate"
     ? runJob({ job, port }, () => prepare(job), () => {})
-    : runWhole(port, () => notAble(job.kind))
+    : runWhole(port, () => answer(job))

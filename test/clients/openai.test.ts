@@ -25,7 +25,7 @@ describe("chat.completions.create", () => {
     assert.strictEqual(model, "tiny-chat")
     assert.strictEqual(choices[0]?.message.content, "7 + 5 = 12.")
     assert.strictEqual(choices[0]?.finish_reason, "stop")
-    assert.deepStrictEqual(usage, { prompt_tokens: 27, completion_tokens: 9, total_tokens: 36 })
+    assert.deepInclude(usage, { prompt_tokens: 27, completion_tokens: 9, total_tokens: 36 })
   })
 
   it("streams the same text, and usage in the last chunk when asked", async () => {

@@ -137,7 +137,17 @@ describe("bad input", () => {
     ["no messages", { model: "tiny-chat", messages: [] }, 400, null, "messages[0]"],
     ["a wrong type", ask("tiny-chat", "Hello!", { temperature: "hot" }), 400, null, "temperature"],
     ["out of range", ask("tiny-chat", "Hello!", { top_p: 2 }), 400, null, "top_p"],
-    ["an unsupported field", ask("tiny-chat", "Hello!", { tools: [{}] }), 400, null, "tools"],
+    ["an unsupported field", ask("tiny-chat", "Hello!", { functions: [{}] }), 400, null, "functions"],
+    [
+      "an answer to no call",
+      {
+        model: "tiny-chat",
+        messages: [{ role: "tool", tool_call_id: "a", content: "sunny" }]
+      },
+      400,
+      null,
+      "messages[0].tool_call_id"
+    ],
     ["an unknown model", ask("gpt-9", "Hello!"), 404, "model_not_found", "model"],
     ["a prompt past the window", ask("tiny-chat", "a ".repeat(700)), 400, "context_length_exceeded", "messages"],
     ["a large body", ask("tiny-chat", "a ".repeat(20_000)), 413, "request_too_large", null]

@@ -14,10 +14,20 @@ describe("the OpenAPI description", () => {
     assert.strictEqual(description.info.version, version)
   })
 
-  it("names every status of a chat completion, and both kinds of answer", () => {
-    const { responses } = description.paths["/v1/chat/completions"]!.post!
-    assert.sameMembers(Object.keys(responses), ["200", "400", "404", "413", "500", "503"])
-    const { content } = responses["200"] as { readonly content: Readonly<Record<string, unknown>> }
-    assert.sameMembers(Object.keys(content), ["application/json", "text/event-stream"])
+  it("names every status of every endpoint that a model answers", () => {
+    for (const path of ["chat/completions", "embeddings", "rerank", "classify", "tokenize"]) {
+      const { responses } = description.paths[`/v1/${path}`]!.post!
+      assert.sameMembers(Object.keys(responses), ["200", "400", "404", "413", "429", "500", "503"], path)
+    }
+  })
+
+  it("tells of both kinds of a chat completion's answer by the shapes that clients see", () => {
+    const { content } = description.paths["/v1/chat/completions"]!.post!.responses["200"] as {
+      readonly content: Readonly<Record<string, { readonly schema: unknown }>>
+    }
+    assert.deepStrictEqual(Object.fromEntries(Object.entries(content).map(([type, { schema }]) => [type, schema])), {
+      "application/json": { $ref: "#/components/schemas/ChatCompletion" },
+      "text/event-stream": { $ref: "#/components/schemas/ChatChunk" }
+    })
   })
 })

@@ -24,6 +24,7 @@ const cases: ReadonlyArray<readonly [reason: InferenceError.Reason, figures: Rea
     "512",
     "Try again in 3 s"
   ]],
+  [new InferenceError.Overloaded({ retryAfterMs: 30_000 }), ["30 s", "low priority"]],
   [new InferenceError.DeploymentDown({ deployment: "tiny-chat#0", detail: "Exit code 134.", retryAfterMs: 30_000 }), [
     "\"tiny-chat#0\"",
     "Exit code 134.",

@@ -17,25 +17,29 @@ const jobOf = (options: Partial<GenerateJob> = {}): GenerateJob => ({
 })
 
 /** Runs a job over tokens that are one character each; `produced` counts those the engine was asked for. */
-const start = (text: string, job: GenerateJob, room = 1000) => {
+const start = (text: string | ReadonlyArray<string>, job: GenerateJob, room = 1000) => {
   const { port1, port2 } = new MessageChannel()
   const events: Array<JobEvent> = []
-  const state = { produced: 0, released: 0 }
+  const state = { produced: 0, released: 0, last: "" }
   async function* tokens() {
     for (const token of text) {
       await new Promise((resolve) => setImmediate(resolve))
       state.produced++
+      state.last = token
       yield token
     }
   }
-  const prepare = () =>
-    Promise.resolve({
+  const prepare = (_: () => boolean, progress: () => void) => {
+    progress()
+    return Promise.resolve({
       promptTokens: 3,
       cachedTokens: 0,
       room,
       tokens: tokens(),
+      logprobOf: () => ({ token: state.last, bytes: [], logprob: -1, top: [] }),
       decode: (some: Array<string>) => some.join("")
     })
+  }
   port1.on("message", (more: ReadonlyArray<JobEvent>) => events.push(...more))
   const done = runJob({ port: port2, job }, prepare, () => {
     state.released++
@@ -117,6 +121,68 @@ describe("runJob", () => {
       assert.strictEqual(textOf(events), "he")
       assert.deepInclude(events.at(-1), { type: "finished", reason: "length" })
     }
+  })
+
+  it("tells of the work on the prompt before the answer", async () => {
+    const { ended, events } = start("hello", jobOf())
+    await ended
+    assert.deepStrictEqual(events[0], { type: "progress" })
+  })
+
+  const add = { name: "add" }
+  const call = "<tool_call>\n{\"name\": \"add\", \"arguments\": {\"a\": 1}}\n</tool_call>"
+  const callsOf = (events: ReadonlyArray<JobEvent>) => events.filter((event) => event.type === "tool_call")
+
+  it("gives text and tool calls apart, in order, with all their tokens", async () => {
+    const { ended, events } = start(`Well. ${call}`, jobOf({ tools: [add] }))
+    await ended
+    const calls = callsOf(events)
+    assert.strictEqual(textOf(events), "Well.")
+    assert.deepInclude(calls[0], { index: 0, id: "call_0_1_0", name: "add" })
+    assert.deepStrictEqual(
+      calls.slice(1).map(({ id, name }) => [id, name]),
+      calls.slice(1).map(() => [undefined, undefined])
+    )
+    assert.strictEqual(calls.map((one) => one.arguments).join(""), "{\"a\": 1}")
+    assert.isTrue(events.findLastIndex((event) => event.type === "tokens") < events.indexOf(calls[0]!))
+    assert.deepInclude(events.at(-1), {
+      reason: "tool_calls",
+      usage: { promptTokens: 3, completionTokens: 6 + call.length, cachedTokens: 0 }
+    })
+  })
+
+  it("leaves calls in the text where there are no tools, or none may be called", async () => {
+    for (const options of [{}, { tools: [] }, { tools: [add], toolChoice: "none" }] as const) {
+      const { ended, events } = start(call, jobOf(options))
+      await ended
+      assert.strictEqual(textOf(events), call)
+      assert.deepInclude(events.at(-1), { reason: "stop" })
+    }
+  })
+
+  it("ends with length where a call is cut", async () => {
+    const { ended, events } = start(call, jobOf({ tools: [add], maxTokens: call.indexOf("1") }))
+    await ended
+    assert.strictEqual(callsOf(events).map((one) => one.arguments).join(""), "{\"a\": ")
+    assert.deepInclude(events.at(-1), { reason: "length" })
+  })
+
+  it("sends each token's log-probability with its text, and none of those whose text is not sent", async () => {
+    const tokens = ["on", "e", "", " t", "wo ", "th", "ree", " four"]
+    const { ended, events } = start(tokens, jobOf({ logprobs: 0, stop: ["three"] }))
+    await ended
+    const sent = events.filter((event) => event.type === "tokens")
+    assert.deepStrictEqual(
+      sent.flatMap(({ logprobs = [] }) => logprobs.map(({ token }) => token)),
+      ["on", "e", "", " t", "wo "]
+    )
+    for (const { logprobs = [], text } of sent) assert.strictEqual(logprobs.map(({ token }) => token).join(""), text)
+  })
+
+  it("tells no log-probabilities unless asked", async () => {
+    const { ended, events } = start("hello", jobOf())
+    await ended
+    assert.isTrue(events.every((event) => !("logprobs" in event)))
   })
 
   it("counts the tokens of a stop sequence, and does not send its text", async () => {

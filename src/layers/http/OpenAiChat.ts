@@ -1,19 +1,20 @@
-/**
- * The OpenAI chat dialect: bodies to requests, events to frames. Pure functions that know nothing of models.
- *
- * **Gotchas**
- *
- * A field that would change the answer and that Troupe cannot honour is refused by its name, not passed over. `null`
- * means what leaving the field out means, as clients send it so.
- */
+/** The OpenAI chat dialect: bodies to requests. Pure functions that know nothing of models. */
 import { Result, Schema } from "effect"
-import type { Answer, Event, Message, Request } from "../../services/Inference.ts"
-import { InvalidRequest } from "../../services/InferenceError.ts"
-import type { TokenUsage } from "../../services/Job.ts"
-import type { ChatCompletion, ErrorBody, Usage } from "../../services/OpenAi.ts"
+import type { Request } from "../../services/Inference.ts"
+import type { InvalidRequest } from "../../services/InferenceError.ts"
 import { ChatRequest } from "../../services/OpenAi.ts"
 import type { Problem } from "../../services/Problem.ts"
-import * as Problems from "../../services/Problem.ts"
+import type { Shape } from "./OpenAiBody.ts"
+import * as OpenAiBody from "./OpenAiBody.ts"
+import {
+  messageProblems,
+  messagesOf,
+  mostMessages,
+  toolProblems,
+  toolsOf,
+  unsupportedInMessages
+} from "./OpenAiMessages.ts"
+import { standingOf } from "./OpenAiStanding.ts"
 
 /** A decoded body: one inference request a choice, and how to answer. */
 export interface ChatCall {
@@ -22,63 +23,9 @@ export interface ChatCall {
   readonly requests: readonly [Request, ...Array<Request>]
   readonly stream: boolean
   readonly includeUsage: boolean
+  /** Whether an answer may have more than one tool call. */
+  readonly parallelToolCalls: boolean
 }
-
-/** What all frames of one answer share. */
-export interface Envelope {
-  readonly id: string
-  /** Seconds since 1970. */
-  readonly created: number
-  readonly model: string
-  readonly includeUsage: boolean
-}
-
-type Body = Readonly<Record<string, unknown>>
-
-const isBody = (json: unknown): json is Body => typeof json === "object" && json !== null && !Array.isArray(json)
-
-const decodeBody = Schema.decodeUnknownResult(ChatRequest, { errors: "all" })
-
-/** Fields of the dialect that change the answer and are not supported, with the values that ask for nothing. */
-const unsupported: ReadonlyArray<readonly [field: string, asksForNothing: (value: unknown) => boolean]> = [
-  ["tools", (value) => Array.isArray(value) && value.length === 0],
-  ["tool_choice", (value) => value === "none" || value === "auto"],
-  ["functions", (value) => Array.isArray(value) && value.length === 0],
-  ["function_call", (value) => value === "none" || value === "auto"],
-  ["response_format", (value) => (value as { type?: unknown }).type === "text"],
-  ["logprobs", (value) => value === false],
-  ["top_logprobs", (value) => value === 0],
-  ["modalities", (value) => Array.isArray(value) && value.every((modality) => modality === "text")],
-  ["audio", () => false],
-  ["prediction", () => false],
-  ["web_search_options", () => false]
-]
-
-/** Fields of a message likewise. */
-const unsupportedInMessages: typeof unsupported = [
-  ["tool_calls", (value) => Array.isArray(value) && value.length === 0],
-  ["function_call", () => false],
-  ["audio", () => false]
-]
-
-const dropNulls = (body: Body): Body => Object.fromEntries(Object.entries(body).filter(([, value]) => value !== null))
-
-const withoutNulls = (json: Body): Body => {
-  const body = dropNulls(json)
-  const options = body["stream_options"]
-  return isBody(options) ? { ...body, stream_options: dropNulls(options) } : body
-}
-
-const refuse = (path: string | undefined, detail: string): Result.Result<never, InvalidRequest> =>
-  Result.fail(new InvalidRequest(path === undefined || path === "" ? { detail } : { detail, path }))
-
-const messageOf = ({ content, role }: ChatRequest["messages"][number]): Message => ({
-  role: role === "developer" ? "system" : role,
-  content: typeof content === "string" ? content : content.map((part) => part.text).join("")
-})
-
-/** More than any context window has room for; checking each costs time that others wait for. */
-const mostMessages = 10_000
 
 const two32 = 2 ** 32
 /** The lowest 32 bits, as a whole number of any size and sign has them. */
@@ -103,136 +50,87 @@ const samplingOf = (body: ChatRequest): Partial<Request> => ({
   ...(body.top_k === undefined || body.top_k === 0 ? {} : { topK: body.top_k })
 })
 
-const requestOf = (body: ChatRequest, choice: number): Request => {
+const toolingOf = ({ tool_choice, tools = [] }: ChatRequest): Partial<Request> => {
+  if (tools.length === 0) return {}
+  if (tool_choice === undefined) return { tools: toolsOf(tools) }
+  return { tools: toolsOf(tools), toolChoice: typeof tool_choice === "string" ? tool_choice : tool_choice.function }
+}
+
+const formatOf = ({ response_format: format }: ChatRequest): Partial<Request> => {
+  if (format === undefined || format.type === "text") return {}
+  if (format.type === "json_object") return { format }
+  return { format: { type: format.type, schema: format.json_schema.schema } }
+}
+
+/** How long the answer may be, and what is told of it. */
+const outputOf = (body: ChatRequest): Partial<Request> => {
   const maxTokens = body.max_completion_tokens ?? body.max_tokens
-  const [first, ...rest] = body.messages
   return {
-    ...samplingOf(body),
-    model: body.model,
-    messages: [messageOf(first), ...rest.map(messageOf)],
-    ...(body.seed === undefined ? {} : { seed: seed32(seed32(body.seed) + choice) }),
     ...(maxTokens === undefined ? {} : { maxTokens }),
-    ...(body.stop === undefined ? {} : { stop: typeof body.stop === "string" ? [body.stop] : body.stop })
+    ...(body.stop === undefined ? {} : { stop: typeof body.stop === "string" ? [body.stop] : body.stop }),
+    ...(body.logprobs === true ? { logprobs: body.top_logprobs ?? 0 } : {})
   }
 }
 
-const callOf = (request: ChatRequest): ChatCall => ({
-  model: request.model,
-  requests: [
-    requestOf(request, 0),
-    ...Array.from({ length: (request.n ?? 1) - 1 }, (_, index) => requestOf(request, index + 1))
-  ],
-  stream: request.stream ?? false,
-  includeUsage: request.stream_options?.include_usage ?? false
+const requestsOf = (body: ChatRequest, bearerToken: string | undefined): ChatCall["requests"] => {
+  const shared: Request = {
+    ...samplingOf(body),
+    ...outputOf(body),
+    ...toolingOf(body),
+    ...formatOf(body),
+    ...standingOf(body, bearerToken),
+    model: body.model,
+    messages: messagesOf(body.messages)
+  }
+  const choice = (index: number): Request =>
+    body.seed === undefined ? shared : { ...shared, seed: seed32(seed32(body.seed) + index) }
+  return [choice(0), ...Array.from({ length: (body.n ?? 1) - 1 }, (_, index) => choice(index + 1))]
+}
+
+const callOf = (body: ChatRequest, bearerToken: string | undefined): ChatCall => ({
+  model: body.model,
+  requests: requestsOf(body, bearerToken),
+  stream: body.stream ?? false,
+  includeUsage: body.stream_options?.include_usage ?? false,
+  parallelToolCalls: body.parallel_tool_calls ?? true
 })
 
-const unsupportedProblems = (body: Body, fields: typeof unsupported, prefix: string): ReadonlyArray<Problem> =>
-  fields.filter(([field, asksForNothing]) => (body[field] ?? null) !== null && !asksForNothing(body[field])).map((
-    [field]
-  ) => ({ path: `${prefix}${field}`, expected: "This field is not supported; leave it out" }))
+const choiceProblems = ({ tool_choice, tools = [] }: ChatRequest): ReadonlyArray<Problem> => {
+  if (tool_choice === undefined || tool_choice === "none" || tool_choice === "auto") return []
+  if (tools.length === 0) return [{ path: "tool_choice", expected: "Only allowed with tools" }]
+  if (tool_choice === "required" || tools.some((tool) => tool.function.name === tool_choice.function.name)) return []
+  return [{ path: "tool_choice.function.name", expected: "No tool of tools has this name" }]
+}
 
-const messageProblems = ({ messages }: Body): ReadonlyArray<Problem> =>
-  !Array.isArray(messages) ?
-    [] :
-    messages.flatMap((message: unknown, index) =>
-      isBody(message) ? unsupportedProblems(message, unsupportedInMessages, `messages[${index}].`) : []
-    )
+const optionProblems = (body: ChatRequest): ReadonlyArray<Problem> => [
+  ...(body.stream_options !== undefined && body.stream !== true
+    ? [{ path: "stream_options", expected: "Only allowed with stream: true" }]
+    : []),
+  ...((body.top_logprobs ?? 0) > 0 && body.logprobs !== true
+    ? [{ path: "top_logprobs", expected: "Only allowed with logprobs: true" }]
+    : [])
+]
 
-const optionProblems = ({ stream, stream_options }: Body): ReadonlyArray<Problem> =>
-  stream_options === undefined || stream === true
-    ? []
-    : [{ path: "stream_options", expected: "Only allowed with stream: true" }]
-
-/** The call that a parsed JSON body asks for; of several problems, the first is the error's path, all are its text. */
-export const decode = (json: unknown): Result.Result<ChatCall, InvalidRequest> => {
-  if (!isBody(json)) return refuse(undefined, "Expected the body to be a JSON object")
-  const body = withoutNulls(json)
-  if (Array.isArray(body["messages"]) && body["messages"].length > mostMessages) {
-    return refuse("messages", `Expected at most ${mostMessages} messages`)
-  }
-  const decoded = decodeBody(body)
-  const [first, ...others] = [
-    ...unsupportedProblems(body, unsupported, ""),
-    ...messageProblems(body),
-    ...(Result.isFailure(decoded) ? Problems.fromSchemaError(decoded.failure) : []),
+const shape: Shape<ChatRequest> = {
+  decode: Schema.decodeUnknownResult(ChatRequest, { errors: "all" }),
+  unsupported: [
+    ["functions", (value) => Array.isArray(value) && value.length === 0],
+    ["function_call", (value) => value === "none" || value === "auto"],
+    ["modalities", (value) => Array.isArray(value) && value.every((modality) => modality === "text")],
+    ["audio", () => false],
+    ["prediction", () => false],
+    ["web_search_options", () => false]
+  ],
+  unsupportedWithin: ["messages", unsupportedInMessages],
+  most: ["messages", mostMessages],
+  problems: (body) => [
+    ...messageProblems(body.messages),
+    ...toolProblems(body.tools ?? []),
+    ...choiceProblems(body),
     ...optionProblems(body)
   ]
-  if (first !== undefined) return refuse(first.path, Problems.summary(first, others))
-  return Result.map(Result.mapError(decoded, () => new InvalidRequest({ detail: "Expected a chat request" })), callOf)
 }
 
-/** The prompt counts once, however many answers it had. */
-const usageOf = (usages: ReadonlyArray<TokenUsage>): Usage => {
-  const prompt_tokens = usages[0]?.promptTokens ?? 0
-  const completion_tokens = usages.reduce((sum, usage) => sum + usage.completionTokens, 0)
-  return { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens }
-}
-
-/** The body of an answer that is not streamed. */
-export const encodeAnswers = ({ created, id, model }: Envelope, answers: ReadonlyArray<Answer>): ChatCompletion => ({
-  id,
-  object: "chat.completion",
-  created,
-  model,
-  choices: answers.map((answer, index) => ({
-    index,
-    message: { role: "assistant", content: answer.text, refusal: null },
-    logprobs: null,
-    finish_reason: answer.finishReason
-  })),
-  usage: usageOf(answers.map((answer) => answer.usage))
-})
-
-const frame = (data: string): string => `data: ${data}\n\n`
-
-/** An error in the middle of a stream, which then ends without `[DONE]`. */
-export const encodeError = (body: ErrorBody): string => frame(JSON.stringify(body))
-
-/** Writes a stream's frames; what all frames share is written once. */
-export interface FrameEncoder {
-  /** Frames for the events of one choice; texts that came together leave in one frame. */
-  readonly events: (choice: number, events: ReadonlyArray<Event>) => string
-  /** The last frames, after all choices have finished. */
-  readonly end: () => string
-}
-
-export const makeFrameEncoder = ({ created, id, includeUsage, model }: Envelope): FrameEncoder => {
-  const head = `{"id":${JSON.stringify(id)},"object":"chat.completion.chunk","created":${created},` +
-    `"model":${JSON.stringify(model)},"choices":[`
-  const tail = includeUsage ? "],\"usage\":null}" : "]}"
-  const begun = new Set<number>()
-  const usages: Array<TokenUsage> = []
-
-  const chunk = (choice: number, delta: string, finishReason: string | null) =>
-    frame(
-      `${head}{"index":${choice},"delta":${delta},"logprobs":null,"finish_reason":${
-        JSON.stringify(finishReason)
-      }}${tail}`
-    )
-  const begin = (choice: number) => {
-    if (begun.has(choice)) return ""
-    begun.add(choice)
-    return chunk(choice, "{\"role\":\"assistant\",\"content\":\"\"}", null)
-  }
-
-  return {
-    events(choice, events) {
-      let text = ""
-      let finish = ""
-      for (const event of events) {
-        if (event.type === "text") {
-          text += event.text
-        } else if (event.type === "finish") {
-          usages.push(event.usage)
-          finish = chunk(choice, "{}", event.reason)
-        }
-      }
-      const content = text === "" ? "" : chunk(choice, `{"content":${JSON.stringify(text)}}`, null)
-      return begin(choice) + content + finish
-    },
-    end() {
-      const usage = includeUsage ? frame(`${head}],"usage":${JSON.stringify(usageOf(usages))}}`) : ""
-      return `${usage}data: [DONE]\n\n`
-    }
-  }
-}
+/** The call that a parsed JSON body asks for. */
+export const decode = (json: unknown, bearerToken?: string): Result.Result<ChatCall, InvalidRequest> =>
+  Result.map(OpenAiBody.decode(json, shape), (body) => callOf(body, bearerToken))

@@ -1,6 +1,7 @@
 /** Errors in the OpenAI dialect: which status and body each reason has. Pure. */
 import type { Reason } from "../../services/InferenceError.ts"
 import type { ErrorBody } from "../../services/OpenAi.ts"
+import type { Fields } from "./OpenAiFields.ts"
 
 /** An error ready to be sent. */
 export interface OpenAiError {
@@ -11,7 +12,7 @@ export interface OpenAiError {
 
 interface Options {
   readonly status: number
-  readonly type: "invalid_request_error" | "server_error"
+  readonly type: "invalid_request_error" | "rate_limit_error" | "server_error"
   readonly code: string | null
   readonly param?: string | null
   readonly headers?: Readonly<Record<string, string>>
@@ -38,39 +39,42 @@ const server = (status: number, code: string, headers: Readonly<Record<string, s
   headers
 })
 
-const optionsOf = (reason: Reason): Options => {
-  switch (reason._tag) {
-    case "InvalidRequest":
-      return invalid(null, reason.path ?? null)
-    case "ModelNotFound":
-      return invalid("model_not_found", "model", 404)
-    case "ContextLengthExceeded":
-      return invalid("context_length_exceeded", "messages")
-    case "QueueFull":
-      return {
-        status: 429,
-        type: "server_error",
-        code: "queue_full",
-        headers: { "retry-after": String(Math.ceil(reason.retryAfterMs / 1000)) }
-      }
-    case "DeploymentDown":
-      return server(503, "deployment_down", { "retry-after": String(Math.ceil(reason.retryAfterMs / 1000)) })
-    case "InsufficientMemory":
-      return server(503, "insufficient_memory")
-    case "EngineHung":
-      return server(503, "engine_hung", { "retry-after": "1" })
-    case "ModelLoadFailed":
-      return server(503, "model_load_failed")
-    case "EngineMissing":
-      return server(503, "engine_missing")
-    case "EngineCrashed":
-      return server(503, "engine_crashed", { "retry-after": "1" })
-    case "EngineStopped":
-      return server(503, "engine_stopped", { "retry-after": "1" })
-    case "EngineFailed":
-      return server(500, "engine_failed")
-  }
+const after = (ms: number) => ({ "retry-after": String(Math.max(1, Math.ceil(ms / 1000))) })
+const soon = after(0)
+
+const tooMany = (code: string, retryAfterMs: number): Options => ({
+  status: 429,
+  type: "rate_limit_error",
+  code,
+  headers: after(retryAfterMs)
+})
+
+type Named<Tag> = Extract<Reason, { readonly _tag: Tag }>
+
+const options: { readonly [Tag in Reason["_tag"]]: (reason: Named<Tag>, fields: Fields) => Options } = {
+  InvalidRequest: ({ path }, { rename }) => invalid(null, path === undefined ? null : rename(path)),
+  ModelNotFound: () => invalid("model_not_found", "model", 404),
+  ContextLengthExceeded: (_, { prompt }) => invalid("context_length_exceeded", prompt),
+  QueueFull: ({ retryAfterMs }) => tooMany("queue_full", retryAfterMs),
+  Overloaded: ({ retryAfterMs }) => tooMany("overloaded", retryAfterMs),
+  DeploymentDown: ({ retryAfterMs }) => server(503, "deployment_down", after(retryAfterMs)),
+  InsufficientMemory: () => server(503, "insufficient_memory"),
+  EngineHung: () => server(503, "engine_hung", soon),
+  ModelLoadFailed: () => server(503, "model_load_failed"),
+  EngineMissing: () => server(503, "engine_missing"),
+  EngineCrashed: () => server(503, "engine_crashed", soon),
+  EngineStopped: () => server(503, "engine_stopped", soon),
+  EngineFailed: () => server(500, "engine_failed")
 }
 
-/** The error for a reason. */
-export const fromReason = (reason: Reason): OpenAiError => make(reason.message, optionsOf(reason))
+/** The engine's own names in front of a message mean nothing to the caller. */
+const messageOf = (reason: Reason, { rename }: Fields): string =>
+  reason._tag === "InvalidRequest" && reason.path !== undefined
+    ? `${rename(reason.path)}: ${reason.detail}`
+    : reason.message
+
+/** @param fields what the endpoint calls what is wrong */
+export const fromReason = (reason: Reason, fields: Fields): OpenAiError => {
+  const optionsOf = options[reason._tag] as (reason: Reason, fields: Fields) => Options
+  return make(messageOf(reason, fields), optionsOf(reason, fields))
+}

@@ -1,7 +1,7 @@
 /**
  * The front door, assembled: route, borrow, generate; measured and traced once a request.
  */
-import { Effect, Layer, Random, Result, Schema, Stream } from "effect"
+import { Duration, Effect, Layer, Random, Result, Schema, Stream, SubscriptionRef } from "effect"
 import type { Generation } from "../../services/Engine.ts"
 import type { Answer, Event, Request } from "../../services/Inference.ts"
 import {
@@ -14,12 +14,13 @@ import {
   TokenizeRequest
 } from "../../services/Inference.ts"
 import type { InferenceError } from "../../services/InferenceError.ts"
-import { EngineFailed, InvalidRequest, make } from "../../services/InferenceError.ts"
+import { EngineFailed, InvalidRequest, make, Overloaded } from "../../services/InferenceError.ts"
 import type { ChosenLogprob, ToolCall } from "../../services/Job.ts"
 import type { Operation as OperationName } from "../../services/Metrics.ts"
 import { Metrics } from "../../services/Metrics.ts"
 import type { Standing } from "../../services/Models.ts"
 import { Models } from "../../services/Models.ts"
+import { interval, Pressure, sheds } from "../../services/Pressure.ts"
 import * as Problems from "../../services/Problem.ts"
 import { Selector } from "../../services/Selector.ts"
 import * as Embedder from "./Embedder.ts"
@@ -145,14 +146,18 @@ const makeStage = Effect.gen(function*() {
   const selector = yield* Selector
   const models = yield* Models
   const metrics = yield* Metrics
+  const pressure = yield* Pressure
 
   /** The route, and the request's books, which the scope's end settles. */
   const begin = Effect.fnUntraced(function*(
     operation: OperationName,
-    request: { readonly model: string },
+    request: Standing & { readonly model: string },
     attributes: Record<string, unknown> = {}
   ) {
     const route = yield* selector.route(request)
+    if (request.priority === "low" && sheds[yield* SubscriptionRef.get(pressure)].refuseLowPriority) {
+      return yield* make(new Overloaded({ retryAfterMs: Duration.toMillis(interval) }))
+    }
     return { deployment: route.deployment, progress: yield* Operation.begin(metrics, operation, route, attributes) }
   })
 

@@ -1,14 +1,17 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Result, Schema } from "effect"
-import { Sse } from "effect/encoding"
+import { Duration, Result } from "effect"
 import * as fc from "fast-check"
-import type { ChatCall, Envelope } from "../../../src/layers/http/OpenAiChat.ts"
+import type { ChatCall } from "../../../src/layers/http/OpenAiChat.ts"
 import * as OpenAiChat from "../../../src/layers/http/OpenAiChat.ts"
-import type { Event, Request } from "../../../src/services/Inference.ts"
+import type { Request } from "../../../src/services/Inference.ts"
 import type { InvalidRequest } from "../../../src/services/InferenceError.ts"
-import * as OpenAi from "../../../src/services/OpenAi.ts"
 
 const messages = [{ role: "user", content: "Hello" }] as const
+
+const tool = (name: string) => ({
+  type: "function",
+  function: { name, description: "Tells.", parameters: { type: "object" } }
+})
 
 /** The decoded call for a body with these fields besides the model and its messages. */
 const decoded = (fields: object): ChatCall =>
@@ -28,7 +31,8 @@ describe("OpenAiChat", () => {
         model: "tiny-chat",
         requests: [{ model: "tiny-chat", messages }],
         stream: false,
-        includeUsage: false
+        includeUsage: false,
+        parallelToolCalls: true
       })
     })
 
@@ -48,7 +52,15 @@ describe("OpenAiChat", () => {
           logit_bias: { 7: -100 },
           max_tokens: 100,
           stop: ["a", "b"],
-          n: 1
+          n: 1,
+          tools: [tool("get_time")],
+          tool_choice: "required",
+          parallel_tool_calls: false,
+          response_format: { type: "json_object" },
+          logprobs: true,
+          top_logprobs: 5,
+          keep_alive: "5m",
+          priority: "high"
         }),
         {
           model: "tiny-chat",
@@ -66,11 +78,18 @@ describe("OpenAiChat", () => {
               frequencyPenalty: -0.5,
               logitBias: { 7: -100 },
               maxTokens: 100,
-              stop: ["a", "b"]
+              stop: ["a", "b"],
+              tools: [{ name: "get_time", description: "Tells.", parameters: { type: "object" } }],
+              toolChoice: "required",
+              format: { type: "json_object" },
+              logprobs: 5,
+              keepAlive: Duration.minutes(5),
+              priority: "high"
             }
           ],
           stream: true,
-          includeUsage: true
+          includeUsage: true,
+          parallelToolCalls: false
         }
       )
     })
@@ -103,7 +122,12 @@ describe("OpenAiChat", () => {
         "modalities",
         "audio",
         "prediction",
-        "web_search_options"
+        "web_search_options",
+        "parallel_tool_calls",
+        "keep_alive",
+        "priority",
+        "user",
+        "safety_identifier"
       ]
       assert.deepStrictEqual(decoded(Object.fromEntries(fields.map((field) => [field, null]))), decoded({}))
     })
@@ -115,7 +139,7 @@ describe("OpenAiChat", () => {
 
     it("passes over fields that do not change the answer", () => {
       assert.deepStrictEqual(
-        decoded({ user: "me", metadata: { a: "b" }, store: false, service_tier: "auto" }),
+        decoded({ metadata: { a: "b" }, store: false, service_tier: "auto" }),
         decoded({})
       )
     })
@@ -206,22 +230,15 @@ describe("OpenAiChat", () => {
     })
 
     it("a field that is not supported hides no other problem", () => {
-      const { message } = refused({ tools: [{}], audio: {}, temperature: 9 })
-      for (const field of ["tools", "audio", "temperature"]) assert.include(message, field)
+      const { message } = refused({ functions: [{}], audio: {}, temperature: 9 })
+      for (const field of ["functions", "audio", "temperature"]) assert.include(message, field)
     })
   })
 
   describe("fields that are not supported", () => {
     it.each<[field: string, asksForSomething: ReadonlyArray<unknown>, asksForNothing: ReadonlyArray<unknown>]>([
-      ["tools", [[{ type: "function", function: { name: "f" } }], "f", 1], [[]]],
-      ["tool_choice", ["required", { type: "function" }], ["none", "auto"]],
       ["functions", [[{ name: "f" }], "f"], [[]]],
       ["function_call", [{ name: "f" }, "f"], ["none", "auto"]],
-      ["response_format", [{ type: "json_object" }, { type: "json_schema", json_schema: {} }, "text", 1], [
-        { type: "text" }
-      ]],
-      ["logprobs", [true, "yes"], [false]],
-      ["top_logprobs", [1, "1"], [0]],
       ["modalities", [["text", "audio"], "text"], [["text"], []]],
       ["audio", [{ voice: "alloy" }, {}], []],
       ["prediction", [{ type: "content", content: "x" }], []],
@@ -235,10 +252,189 @@ describe("OpenAiChat", () => {
       for (const value of asksForNothing) assert.deepStrictEqual(decoded({ [field]: value }), decoded({}))
     })
 
-    it("tool calls within a message are refused by their path", () => {
-      const call = { id: "1", type: "function", function: { name: "f", arguments: "{}" } }
-      const conversation = [...messages, { role: "assistant", content: "", tool_calls: [call] }]
-      assert.strictEqual(refused({ messages: conversation }).path, "messages[1].tool_calls")
+    it("within a message, the older way of calling is refused by its path", () => {
+      const conversation = [...messages, { role: "assistant", content: "", function_call: { name: "f" } }]
+      assert.strictEqual(refused({ messages: conversation }).path, "messages[1].function_call")
+    })
+  })
+
+  describe("options that ask for nothing", () => {
+    it.each([
+      { tools: [] },
+      { tool_choice: "none" },
+      { tool_choice: "auto" },
+      { tools: [], tool_choice: "none" },
+      { parallel_tool_calls: true },
+      { response_format: { type: "text" } },
+      { logprobs: false },
+      { logprobs: false, top_logprobs: 0 },
+      { user: "" }
+    ])("%j is the same as nothing", (fields) => {
+      assert.deepStrictEqual(decoded(fields), decoded({}))
+    })
+  })
+
+  describe("tools", () => {
+    const call = (id: string, name = "get_time") => ({
+      id,
+      type: "function",
+      function: { name, arguments: "{\"city\":\"Oslo\"}" }
+    })
+    const calling = (...ids: ReadonlyArray<string>) => ({
+      role: "assistant",
+      content: null,
+      refusal: null,
+      tool_calls: ids.map((id) => call(id))
+    })
+    const result = (tool_call_id: string, content: unknown = "12:00") => ({ role: "tool", tool_call_id, content })
+
+    it("a tool needs only a name, and null stands for what it leaves out", () => {
+      const bare = { type: "function", function: { name: "f", description: null, parameters: null, strict: null } }
+      assert.deepStrictEqual(only({ tools: [bare] }).tools, [{ name: "f" }])
+    })
+
+    it("a conversation with calls and their results keeps both", () => {
+      const conversation = [...messages, calling("a", "b"), result("b"), result("a", [{ type: "text", text: "1" }])]
+      assert.deepStrictEqual(only({ messages: conversation }).messages.slice(1), [
+        {
+          role: "assistant",
+          content: "",
+          toolCalls: [
+            { id: "a", name: "get_time", arguments: "{\"city\":\"Oslo\"}" },
+            { id: "b", name: "get_time", arguments: "{\"city\":\"Oslo\"}" }
+          ]
+        },
+        { role: "tool", content: "12:00", toolCallId: "b" },
+        { role: "tool", content: "1", toolCallId: "a" }
+      ])
+    })
+
+    it("one tool can be chosen, and must be among the tools", () => {
+      const chosen = (name: string) => ({ tools: [tool("f")], tool_choice: { type: "function", function: { name } } })
+      assert.deepStrictEqual(only(chosen("f")).toolChoice, { name: "f" })
+      assert.strictEqual(refused(chosen("g")).path, "tool_choice.function.name")
+    })
+
+    it.each<[path: string, fields: object]>([
+      ["tool_choice", { tool_choice: "required" }],
+      ["tool_choice", { tools: [], tool_choice: { type: "function", function: { name: "f" } } }],
+      ["tool_choice", { tools: [tool("f")], tool_choice: "sometimes" }],
+      ["tools[0].function.name", { tools: [tool("two words")] }],
+      ["tools[1].function.name", { tools: [tool("f"), tool("f")] }],
+      ["tools[0].type", { tools: [{ type: "custom", custom: { name: "f" } }] }],
+      ["tools[0].function.parameters", { tools: [{ type: "function", function: { name: "f", parameters: "any" } }] }],
+      ["tools", { tools: "f" }],
+      ["messages[1].tool_calls[0].function.arguments", {
+        messages: [...messages, {
+          role: "assistant",
+          tool_calls: [{ id: "a", type: "function", function: { name: "f", arguments: {} } }]
+        }]
+      }],
+      ["messages[0].tool_calls", { messages: [{ role: "user", content: "Hello", tool_calls: [call("a")] }] }],
+      ["messages[1].content", { messages: [...messages, { role: "assistant", content: null }] }],
+      ["messages[1].content", { messages: [...messages, { role: "assistant", content: null, tool_calls: [] }] }],
+      ["messages[2].tool_call_id", { messages: [...messages, calling("a"), { role: "tool", content: "12:00" }] }],
+      ["messages[2].tool_call_id", { messages: [...messages, calling("a"), result("b")] }],
+      ["messages[1].tool_call_id", { messages: [...messages, result("a"), calling("a")] }],
+      ["messages[2].content", { messages: [...messages, calling("a"), result("a", null)] }]
+    ])("refuses by the path %s", (path, fields) => {
+      assert.strictEqual(refused(fields).path, path)
+    })
+
+    it("every result must answer a call that came before it", () => {
+      const ids = fc.constantFrom("a", "b", "c")
+      const turns = fc.array(
+        fc.oneof(ids.map(result), fc.array(ids, { minLength: 1, maxLength: 2 }).map((ids) => calling(...ids))),
+        { maxLength: 8 }
+      )
+      fc.assert(fc.property(turns, (turns) => {
+        const firstWrong = turns.findIndex((turn, index) =>
+          "tool_call_id" in turn &&
+          !turns.slice(0, index).some((earlier) =>
+            "tool_calls" in earlier && earlier.tool_calls.some(({ id }) => id === turn.tool_call_id)
+          )
+        )
+        const decoded = OpenAiChat.decode({ model: "m", messages: [...messages, ...turns] })
+        const path = Result.isFailure(decoded) ? decoded.failure.path : undefined
+        assert.strictEqual(path, firstWrong < 0 ? undefined : `messages[${firstWrong + 1}].tool_call_id`)
+      }))
+    })
+  })
+
+  describe("response_format", () => {
+    const schema = { type: "object", properties: { name: { type: ["string", "null"], default: null } } }
+
+    it("json_schema keeps the schema as it is, nulls included", () => {
+      for (const strict of [true, false, null]) {
+        const response_format = { type: "json_schema", json_schema: { name: "person", strict, schema } }
+        assert.deepStrictEqual(only({ response_format }).format, { type: "json_schema", schema })
+      }
+    })
+
+    it.each<[path: string, format: unknown]>([
+      ["response_format.json_schema.schema", { type: "json_schema", json_schema: { name: "person" } }],
+      ["response_format.json_schema", { type: "json_schema" }],
+      ["response_format", { type: "yaml" }],
+      ["response_format", "text"]
+    ])("refuses by the path %s", (path, response_format) => {
+      assert.strictEqual(refused({ response_format }).path, path)
+    })
+  })
+
+  describe("logprobs", () => {
+    it("are asked for with as many alternatives as top_logprobs says", () => {
+      assert.strictEqual(only({ logprobs: true }).logprobs, 0)
+      assert.strictEqual(only({ logprobs: true, top_logprobs: 20 }).logprobs, 20)
+      assert.notProperty(only({ logprobs: false }), "logprobs")
+    })
+
+    it.each<[path: string, fields: object]>([
+      ["top_logprobs", { top_logprobs: 1 }],
+      ["top_logprobs", { logprobs: false, top_logprobs: 1 }],
+      ["top_logprobs", { logprobs: true, top_logprobs: 21 }],
+      ["logprobs", { logprobs: "yes" }],
+      ["logprobs", { logprobs: 5 }]
+    ])("refuses by the path %s", (path, fields) => {
+      assert.strictEqual(refused(fields).path, path)
+    })
+  })
+
+  describe("the caller's standing", () => {
+    it("without a name of any kind there is no tenant", () => {
+      assert.notProperty(only({}), "tenant")
+      assert.notProperty(only({ user: "" }), "tenant")
+    })
+
+    const tenant = (fields: object, bearerToken?: string) =>
+      Result.getOrThrow(OpenAiChat.decode({ model: "m", messages, ...fields }, bearerToken)).requests[0].tenant
+
+    it("a bearer token goes before safety_identifier, and that before user", () => {
+      assert.strictEqual(tenant({ safety_identifier: "a", user: "b" }, "t"), tenant({}, "t"))
+      assert.strictEqual(tenant({ safety_identifier: "a", user: "b" }), tenant({ user: "a" }))
+      assert.notStrictEqual(tenant({ user: "t" }), tenant({}, "t"))
+    })
+
+    it("a tenant is always the same for the same name, differs for others, and does not hold the name", () => {
+      const name = fc.string({ minLength: 3, unit: "grapheme-ascii" }).filter((text) => !/^\w*$/.test(text))
+      fc.assert(fc.property(name, name, (one, two) => {
+        assert.strictEqual(tenant({}, one), tenant({}, one))
+        assert.strictEqual(tenant({}, one) === tenant({}, two), one === two)
+        assert.match(tenant({}, one)!, /^[\w-]{20}$/)
+        assert.notInclude(JSON.stringify(decoded({ user: one })), JSON.stringify(one).slice(1, -1))
+      }))
+    })
+
+    it.each<[path: string, fields: object]>([
+      ["keep_alive", { keep_alive: "soon" }],
+      ["keep_alive", { keep_alive: "5" }],
+      ["keep_alive", { keep_alive: "" }],
+      ["keep_alive", { keep_alive: "5m extra" }],
+      ["keep_alive", { keep_alive: true }],
+      ["priority", { priority: "urgent" }],
+      ["priority", { priority: 1 }],
+      ["user", { user: 5 }]
+    ])("refuses by the path %s", (path, fields) => {
+      assert.strictEqual(refused(fields).path, path)
     })
   })
 
@@ -271,216 +467,6 @@ describe("OpenAiChat", () => {
         assert.deepStrictEqual(decoded({ seed, n: 3 }), decoded({ seed, n: 3 }))
         assert.strictEqual(decoded({ seed }).requests[0].seed, Number(BigInt.asUintN(32, BigInt(seed))))
       }))
-    })
-  })
-
-  describe("frames", () => {
-    const Chunk = Schema.fromJsonString(OpenAi.ChatChunk)
-    type Chunk = typeof OpenAi.ChatChunk.Type
-
-    const envelope: Envelope = { id: "chatcmpl-1", created: 1_700_000_000, model: "tiny-chat", includeUsage: false }
-
-    /** The data of every event, by an SSE parser that is fed pieces of this length. */
-    const parse = (text: string, pieceLength: number): ReadonlyArray<string> => {
-      const data: Array<string> = []
-      const parser = Sse.makeParser((event) => {
-        if (event._tag === "Event") data.push(event.data)
-      })
-      for (let at = 0; at < text.length; at += pieceLength) parser.feed(text.slice(at, at + pieceLength))
-      return data
-    }
-
-    const chunksOf = (data: ReadonlyArray<string>): ReadonlyArray<Chunk> =>
-      data.slice(0, -1).map((text) => Schema.decodeSync(Chunk, { onExcessProperty: "error" })(text))
-
-    const text = (text: string): Event => ({ type: "text", text, tokens: 1 })
-
-    const finish = (reason: "stop" | "length", promptTokens = 3, completionTokens = 5): Event => ({
-      type: "finish",
-      reason,
-      usage: { promptTokens, completionTokens, cachedTokens: 0 }
-    })
-
-    /** The frames of answers whose events come in groups, one group of each answer in turn. */
-    const encode = (envelope: Envelope, answers: ReadonlyArray<ReadonlyArray<ReadonlyArray<Event>>>): string => {
-      const encoder = OpenAiChat.makeFrameEncoder(envelope)
-      const turns = Math.max(...answers.map((groups) => groups.length))
-      let out = ""
-      for (let turn = 0; turn < turns; turn++) {
-        answers.forEach((groups, choice) => {
-          const group = groups[turn]
-          if (group !== undefined) out += encoder.events(choice, group)
-        })
-      }
-      return out + encoder.end()
-    }
-
-    const anyText = fc.oneof(
-      fc.string({ unit: "binary" }),
-      fc.string({ unit: fc.nat({ max: 0xffff }).map((unit) => String.fromCharCode(unit)) }),
-      fc.array(
-        fc.constantFrom(
-          "data: ",
-          "\n",
-          "\r",
-          "\r\n",
-          "\n\n",
-          "\"",
-          "\\",
-          ":",
-          "event: x",
-          "[DONE]",
-          "\u2028",
-          "é",
-          "😀"
-        )
-      )
-        .map((parts) => parts.join("")),
-      fc.constant("")
-    )
-
-    /** Texts and a finish, in groups of any lengths, empty ones among them. */
-    const answer = fc.record({
-      texts: fc.array(anyText, { maxLength: 8 }),
-      reason: fc.constantFrom("stop" as const, "length" as const),
-      completionTokens: fc.nat({ max: 1000 }),
-      lengths: fc.array(fc.integer({ min: 0, max: 4 }), { minLength: 1, maxLength: 5 })
-    }).map(({ completionTokens, lengths, reason, texts }) => {
-      const events = [...texts.map(text), finish(reason, 3, completionTokens)]
-      const groups: Array<ReadonlyArray<Event>> = []
-      for (let at = 0, index = 0; at < events.length; index++) {
-        const length = lengths[index % lengths.length]! || (index % 2)
-        groups.push(events.slice(at, at + length))
-        at += length
-      }
-      return { groups, text: texts.join(""), reason, completionTokens }
-    })
-
-    const answers = fc.array(answer, { minLength: 1, maxLength: 3 })
-    const pieceLength = fc.integer({ min: 1, max: 50 })
-
-    it("parsed back, give every answer's text, whichever way its events were grouped and the frames cut", () => {
-      fc.assert(fc.property(answers, pieceLength, (answers, pieceLength) => {
-        const data = parse(encode(envelope, answers.map(({ groups }) => groups)), pieceLength)
-        const received = answers.map(() => "")
-        for (const { choices } of chunksOf(data)) {
-          for (const { delta, index } of choices) received[index] += delta.content ?? ""
-        }
-        assert.deepStrictEqual(received, answers.map(({ text }) => text))
-      }))
-    })
-
-    it("begin each choice with its role, end it with its reason, and end all with [DONE]", () => {
-      fc.assert(fc.property(answers, fc.boolean(), (answers, includeUsage) => {
-        const data = parse(encode({ ...envelope, includeUsage }, answers.map(({ groups }) => groups)), 1000)
-        const choices = chunksOf(data).flatMap(({ choices }) => choices)
-        answers.forEach(({ reason }, index) => {
-          const own = choices.filter((choice) => choice.index === index)
-          assert.deepStrictEqual(
-            own.map(({ delta }) => delta.role),
-            own.map((_, at) => at === 0 ? "assistant" : undefined)
-          )
-          assert.deepStrictEqual(
-            own.map(({ finish_reason }) => finish_reason),
-            own.map((_, at) => at === own.length - 1 ? reason : null)
-          )
-          assert.isAtLeast(own.length, 2)
-        })
-        assert.strictEqual(data.at(-1), "[DONE]")
-        assert.strictEqual(data.filter((text) => text === "[DONE]").length, 1)
-      }))
-    })
-
-    it("carry usage in the last chunk if it was asked for, and nowhere otherwise", () => {
-      fc.assert(fc.property(answers, (answers) => {
-        const groups = answers.map(({ groups }) => groups)
-        const without = parse(encode(envelope, groups), 1000)
-        assert.isTrue(without.every((text) => text === "[DONE]" || !("usage" in (JSON.parse(text) as object))))
-
-        const chunks = chunksOf(parse(encode({ ...envelope, includeUsage: true }, groups), 1000))
-        const completion_tokens = answers.reduce((sum, answer) => sum + answer.completionTokens, 0)
-        assert.isTrue(chunks.slice(0, -1).every(({ usage }) => usage === null))
-        assert.deepInclude(chunks.at(-1), {
-          choices: [],
-          usage: { prompt_tokens: 3, completion_tokens, total_tokens: 3 + completion_tokens }
-        })
-      }))
-    })
-
-    it("carry the envelope in every chunk, whatever its texts are", () => {
-      const envelopes = fc.record({
-        id: anyText,
-        created: fc.nat(),
-        model: anyText,
-        includeUsage: fc.boolean()
-      })
-      fc.assert(fc.property(envelopes, answer, (envelope, { groups }) => {
-        const { created, id, model } = envelope
-        for (const chunk of chunksOf(parse(encode(envelope, [groups]), 1000))) {
-          assert.deepInclude(chunk, { id, object: "chat.completion.chunk", created, model })
-        }
-      }))
-    })
-
-    it("are one line of data each", () => {
-      fc.assert(fc.property(answers, (answers) => {
-        const frames = encode(envelope, answers.map(({ groups }) => groups)).split("\n\n")
-        assert.strictEqual(frames.pop(), "")
-        assert.isTrue(frames.every((frame) => /^data: [^\r\n]+$/.test(frame)))
-      }))
-    })
-
-    it("texts that came together leave in one frame", () => {
-      const data = parse(encode(envelope, [[[text("a"), text("b"), text("c")], [finish("stop")]]]), 1000)
-      assert.deepStrictEqual(
-        chunksOf(data).flatMap(({ choices }) => choices.map(({ delta, finish_reason }) => [delta, finish_reason])),
-        [
-          [{ role: "assistant", content: "" }, null],
-          [{ content: "abc" }, null],
-          [{}, "stop"]
-        ]
-      )
-    })
-
-    it("of an error are one frame with the error's body", () => {
-      const body = { error: { message: "It\n\"failed\".", type: "server_error", param: null, code: "engine_failed" } }
-      assert.deepStrictEqual(parse(OpenAiChat.encodeError(body), 1).map((text) => JSON.parse(text) as unknown), [body])
-    })
-  })
-
-  describe("whole answers", () => {
-    const answer = (text: string, completionTokens: number, finishReason: "stop" | "length" = "stop") => ({
-      text,
-      toolCalls: [],
-      finishReason,
-      usage: { promptTokens: 4, completionTokens, cachedTokens: 0 },
-      deployment: "tiny-chat#0"
-    })
-    const envelope: Envelope = { id: "chatcmpl-1", created: 1_700_000_000, model: "tiny-chat", includeUsage: false }
-
-    it("hold the text, the reason and the usage", () => {
-      assert.deepStrictEqual(OpenAiChat.encodeAnswers(envelope, [answer("Hi", 2)]), {
-        id: "chatcmpl-1",
-        object: "chat.completion",
-        created: 1_700_000_000,
-        model: "tiny-chat",
-        choices: [{
-          index: 0,
-          message: { role: "assistant", content: "Hi", refusal: null },
-          logprobs: null,
-          finish_reason: "stop"
-        }],
-        usage: { prompt_tokens: 4, completion_tokens: 2, total_tokens: 6 }
-      })
-    })
-
-    it("of several choices count the prompt once and every answer's tokens", () => {
-      const { choices, usage } = OpenAiChat.encodeAnswers(envelope, [answer("a", 2), answer("b", 3, "length")])
-      assert.deepStrictEqual(usage, { prompt_tokens: 4, completion_tokens: 5, total_tokens: 9 })
-      assert.deepStrictEqual(
-        choices.map(({ finish_reason, index, message }) => [index, message.content, finish_reason]),
-        [[0, "a", "stop"], [1, "b", "length"]]
-      )
     })
   })
 })

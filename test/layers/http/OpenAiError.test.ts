@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
 import * as OpenAiError from "../../../src/layers/http/OpenAiError.ts"
+import * as OpenAiFields from "../../../src/layers/http/OpenAiFields.ts"
 import * as InferenceError from "../../../src/services/InferenceError.ts"
 import { ErrorBody } from "../../../src/services/OpenAi.ts"
 
@@ -47,6 +48,54 @@ const cases: ReadonlyArray<Case> = [
     code: "context_length_exceeded",
     param: "messages",
     headers: {}
+  },
+  {
+    reason: new InferenceError.QueueFull({ deployment, limit: 64, retryAfterMs: 1500 }),
+    status: 429,
+    type: "rate_limit_error",
+    code: "queue_full",
+    param: null,
+    headers: { "retry-after": "2" }
+  },
+  {
+    reason: new InferenceError.QueueFull({ deployment, limit: 64, retryAfterMs: 0 }),
+    status: 429,
+    type: "rate_limit_error",
+    code: "queue_full",
+    param: null,
+    headers: { "retry-after": "1" }
+  },
+  {
+    reason: new InferenceError.Overloaded({ retryAfterMs: 30_000 }),
+    status: 429,
+    type: "rate_limit_error",
+    code: "overloaded",
+    param: null,
+    headers: { "retry-after": "30" }
+  },
+  {
+    reason: new InferenceError.DeploymentDown({ deployment, detail: "Exit code 134.", retryAfterMs: 29_500 }),
+    status: 503,
+    type: "server_error",
+    code: "deployment_down",
+    param: null,
+    headers: { "retry-after": "30" }
+  },
+  {
+    reason: new InferenceError.InsufficientMemory({ deployment, neededBytes: 2 ** 30, availableBytes: 2 ** 29 }),
+    status: 503,
+    type: "server_error",
+    code: "insufficient_memory",
+    param: null,
+    headers: {}
+  },
+  {
+    reason: new InferenceError.EngineHung({ deployment, afterMs: 30_000 }),
+    status: 503,
+    type: "server_error",
+    code: "engine_hung",
+    param: null,
+    headers: { "retry-after": "1" }
   },
   {
     reason: new InferenceError.ModelLoadFailed({ deployment, detail: "The file ends too early." }),
@@ -98,7 +147,7 @@ describe("OpenAiError", () => {
   it.each(cases.map((one) => [`${one.reason._tag}, ${one.reason.message}`, one] as const))(
     "%s",
     (_, { code, headers, param, reason, status, type }) => {
-      assert.deepStrictEqual(OpenAiError.fromReason(reason), {
+      assert.deepStrictEqual(OpenAiError.fromReason(reason, OpenAiFields.chat), {
         status,
         headers,
         body: { error: { message: reason.message, type, param, code } }
@@ -106,9 +155,56 @@ describe("OpenAiError", () => {
     }
   )
 
+  it.each<[fields: OpenAiFields.Fields, path: string, param: string]>([
+    [OpenAiFields.chat, "format.schema.properties.topP", "response_format.json_schema.schema.properties.topP"],
+    [OpenAiFields.chat, "format.schema", "response_format.json_schema.schema"],
+    [OpenAiFields.chat, "format.type", "response_format.type"],
+    [OpenAiFields.chat, "tools[0].parameters", "tools[0].function.parameters"],
+    [OpenAiFields.chat, "tools[12].parameters.properties.x", "tools[12].function.parameters.properties.x"],
+    [OpenAiFields.chat, "tools", "tools"],
+    [OpenAiFields.chat, "toolChoice.name", "tool_choice.function.name"],
+    [OpenAiFields.chat, "toolChoice", "tool_choice"],
+    [OpenAiFields.chat, "logitBias.5", "logit_bias.5"],
+    [OpenAiFields.chat, "logit_bias.5", "logit_bias.5"],
+    [OpenAiFields.chat, "logprobs", "top_logprobs"],
+    [OpenAiFields.chat, "messages[3].toolCallId", "messages[3].tool_call_id"],
+    [OpenAiFields.chat, "messages[1].toolCalls[0].arguments", "messages[1].tool_calls[0].function.arguments"],
+    [OpenAiFields.chat, "messages[1].toolCalls[0].id", "messages[1].tool_calls[0].id"],
+    [OpenAiFields.chat, "messages[1].content", "messages[1].content"],
+    [OpenAiFields.chat, "topP", "top_p"],
+    [OpenAiFields.chat, "topK", "top_k"],
+    [OpenAiFields.chat, "minP", "min_p"],
+    [OpenAiFields.chat, "repeatPenalty", "repeat_penalty"],
+    [OpenAiFields.chat, "frequencyPenalty", "frequency_penalty"],
+    [OpenAiFields.chat, "presencePenalty", "presence_penalty"],
+    [OpenAiFields.chat, "keepAlive", "keep_alive"],
+    [OpenAiFields.chat, "maxTokens", "max_completion_tokens"],
+    [OpenAiFields.chat, "stop[0]", "stop[0]"],
+    [OpenAiFields.chat, "model", "model"],
+    [OpenAiFields.texts, "inputs[1]", "input[1]"],
+    [OpenAiFields.texts, "model", "model"],
+    [OpenAiFields.rerank, "documents[0]", "documents[0]"],
+    [OpenAiFields.tokenize, "input", "prompt"],
+    [OpenAiFields.tokenize, "input.messages[0].toolCallId", "messages[0].tool_call_id"],
+    [OpenAiFields.tokenize, "input.tools[0].parameters", "tools[0].function.parameters"],
+    [OpenAiFields.tokenize, "model", "model"]
+  ])("%j calls %s %s", (fields, path, param) => {
+    const { error } = OpenAiError.fromReason(new InferenceError.InvalidRequest({ detail: "Wrong", path }), fields).body
+    assert.deepInclude(error, { param, message: `${param}: Wrong` })
+  })
+
+  it("what does not fit the window is called as the endpoint calls it", () => {
+    const reason = new InferenceError.ContextLengthExceeded({ model: "m", promptTokens: 9, contextWindow: 8 })
+    const { chat, rerank, texts, tokenize } = OpenAiFields
+    assert.deepStrictEqual(
+      [chat, texts, rerank, tokenize].map((fields) => OpenAiError.fromReason(reason, fields).body.error.param),
+      ["messages", "input", "documents", "prompt"]
+    )
+  })
+
   it("every body is of the described shape", () => {
     for (const { reason } of cases) {
-      const { body } = OpenAiError.fromReason(reason)
+      const { body } = OpenAiError.fromReason(reason, OpenAiFields.chat)
       const received: unknown = JSON.parse(JSON.stringify(body))
       assert.deepStrictEqual(Schema.decodeUnknownSync(ErrorBody, { onExcessProperty: "error" })(received), body)
     }

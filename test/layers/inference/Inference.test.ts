@@ -1,5 +1,20 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Deferred, Duration, Effect, Exit, Fiber, Layer, Metric, Option, Random, Stream, Tracer } from "effect"
+import {
+  Cause,
+  Deferred,
+  Duration,
+  Effect,
+  Exit,
+  Fiber,
+  Layer,
+  Metric,
+  Option,
+  Random,
+  Result,
+  Stream,
+  SubscriptionRef,
+  Tracer
+} from "effect"
 import { TestClock } from "effect/testing"
 import * as InferenceLayer from "../../../src/layers/inference/Inference.ts"
 import * as MetricsLayer from "../../../src/layers/Metrics.ts"
@@ -9,6 +24,8 @@ import { Inference, maxSeed } from "../../../src/services/Inference.ts"
 import * as InferenceError from "../../../src/services/InferenceError.ts"
 import type { Deployment } from "../../../src/services/Model.ts"
 import { Models } from "../../../src/services/Models.ts"
+import type { Level } from "../../../src/services/Pressure.ts"
+import { Pressure, sheds } from "../../../src/services/Pressure.ts"
 import { Selector } from "../../../src/services/Selector.ts"
 
 const deployment: Deployment = {
@@ -50,6 +67,9 @@ interface Stage {
 }
 
 interface Behaviour {
+  /** Default normal. */
+  readonly pressure?: Level
+
   readonly events?: Stream.Stream<Event, InferenceError.InferenceError>
   readonly borrow?: Effect.Effect<void, InferenceError.InferenceError>
   readonly route?: Effect.Effect<void, InferenceError.InferenceError>
@@ -57,7 +77,9 @@ interface Behaviour {
 
 const answer = Stream.fromArray([text("Hi "), text("there", 2), finish(3)])
 
-const stage = ({ borrow = Effect.void, events = answer, route = Effect.void }: Behaviour = {}): Stage => {
+const stage = (
+  { borrow = Effect.void, events = answer, pressure = "normal", route = Effect.void }: Behaviour = {}
+): Stage => {
   const engine: Engine = {
     describe: { engine: "fake", contextWindow: 4096, slots: 4, abilities: ["generate"], details: {} },
     memoryBytes: Effect.succeed(0),
@@ -110,7 +132,12 @@ const stage = ({ borrow = Effect.void, events = answer, route = Effect.void }: B
       return span
     }
   })
-  const layer = InferenceLayer.layer.pipe(Layer.provide([selector, models, MetricsLayer.layer]))
+  const layer = InferenceLayer.layer.pipe(Layer.provide([
+    selector,
+    models,
+    MetricsLayer.layer,
+    Layer.effect(Pressure, SubscriptionRef.make(pressure))
+  ]))
   const registry = new Map()
   const made: Stage = {
     generations: [],
@@ -269,6 +296,22 @@ describe("Inference", () => {
         assert.strictEqual(actors.begun, 1)
       }).pipe(actors.run)
     })
+  })
+
+  describe("under memory pressure", () => {
+    for (const pressure of ["normal", "warning", "critical", "emergency"] as const) {
+      it.effect(`that is ${pressure}, requests of low priority are ${pressure === "normal" || pressure === "warning" ? "served" : "refused"}`, () => {
+        const { run } = stage({ pressure })
+        return Effect.gen(function*() {
+          const low = yield* Effect.result(generate({ ...request, priority: "low" }))
+          assert.strictEqual(
+            Result.isFailure(low) ? low.failure.reason._tag : "served",
+            sheds[pressure].refuseLowPriority ? "Overloaded" : "served"
+          )
+          yield* generate(request)
+        }).pipe(run)
+      })
+    }
   })
 
   describe("what the engine is asked", () => {

@@ -1,0 +1,170 @@
+/**
+ * Answers of the OpenAI chat dialect, whole and as frames of a stream. Pure.
+ *
+ * **Gotchas**
+ *
+ * An encoder runs for every event of every stream: what its frames share is written once, and no schema is asked.
+ */
+import type { Answer, Event } from "../../services/Inference.ts"
+import type { ChosenLogprob, TokenLogprob, TokenUsage, ToolCall } from "../../services/Job.ts"
+import type { ChatCompletion, ErrorBody, Logprobs, Usage } from "../../services/OpenAi.ts"
+
+/** What all frames of one answer share. */
+export interface Envelope {
+  readonly id: string
+  /** Seconds since 1970. */
+  readonly created: number
+  readonly model: string
+  readonly includeUsage: boolean
+  /** Otherwise only an answer's first tool call is told. */
+  readonly parallelToolCalls: boolean
+}
+
+/** The prompt counts once, however many answers it had. */
+const usageOf = (usages: ReadonlyArray<TokenUsage>): Usage => {
+  const prompt_tokens = usages[0]?.promptTokens ?? 0
+  const completion_tokens = usages.reduce((sum, usage) => sum + usage.completionTokens, 0)
+  const cached_tokens = usages.reduce((least, usage) => Math.min(least, usage.cachedTokens), prompt_tokens)
+  return {
+    prompt_tokens,
+    completion_tokens,
+    total_tokens: prompt_tokens + completion_tokens,
+    prompt_tokens_details: { cached_tokens }
+  }
+}
+
+/** OpenAI's own figure for what is all but impossible: JSON has no infinity. */
+const leastLogprob = -9999
+
+const logprobOf = ({ bytes, logprob, token }: TokenLogprob) => ({
+  token,
+  logprob: Math.max(logprob, leastLogprob),
+  bytes
+})
+
+const logprobsOf = (logprobs: ReadonlyArray<ChosenLogprob>): Logprobs => ({
+  content: logprobs.map((chosen) => ({ ...logprobOf(chosen), top_logprobs: chosen.top.map(logprobOf) })),
+  refusal: null
+})
+
+const toolCallOf = ({ arguments: text, id, name }: ToolCall) => ({
+  id,
+  type: "function" as const,
+  function: { name, arguments: text }
+})
+
+const messageOf = (answer: Answer, parallelToolCalls: boolean): ChatCompletion["choices"][number]["message"] => {
+  const { text, toolCalls } = answer
+  if (toolCalls.length === 0) return { role: "assistant", content: text, refusal: null }
+  const told = parallelToolCalls ? toolCalls : toolCalls.slice(0, 1)
+  return { role: "assistant", content: text === "" ? null : text, refusal: null, tool_calls: told.map(toolCallOf) }
+}
+
+/** The body of an answer that is not streamed. */
+export const encodeAnswers = (
+  { created, id, model, parallelToolCalls }: Envelope,
+  answers: ReadonlyArray<Answer>
+): ChatCompletion => ({
+  id,
+  object: "chat.completion",
+  created,
+  model,
+  choices: answers.map((answer, index) => ({
+    index,
+    message: messageOf(answer, parallelToolCalls),
+    logprobs: answer.logprobs === undefined ? null : logprobsOf(answer.logprobs),
+    finish_reason: answer.finishReason
+  })),
+  usage: usageOf(answers.map((answer) => answer.usage))
+})
+
+const frame = (data: string): string => `data: ${data}\n\n`
+
+/** An error in the middle of a stream, which then ends without `[DONE]`. */
+export const encodeError = (body: ErrorBody): string => frame(JSON.stringify(body))
+
+/** Writes a stream's frames; what all frames share is written once. */
+export interface FrameEncoder {
+  /** Frames for the events of one choice; texts that came together leave in one frame. */
+  readonly events: (choice: number, events: ReadonlyArray<Event>) => string
+  /** The last frames, after all choices have finished. */
+  readonly end: () => string
+}
+
+type CallEvent = Extract<Event, { type: "tool_call" }>
+
+/** The first piece of a call has its id and name. */
+const callDelta = ({ arguments: text, id, index, name }: CallEvent): string => {
+  const begin = id === undefined ? "" : `"id":${JSON.stringify(id)},"type":"function",`
+  const named = name === undefined ? "" : `"name":${JSON.stringify(name)},`
+  return `{"tool_calls":[{"index":${index},${begin}"function":{${named}"arguments":${JSON.stringify(text)}}}]}`
+}
+
+const joinLogprobs = (one: ReadonlyArray<ChosenLogprob> = [], two: ReadonlyArray<ChosenLogprob> = []) =>
+  one.length + two.length === 0 ? {} : { logprobs: [...one, ...two] }
+
+/** Two events that came together as one, if one frame can tell both. */
+const join = (one: Event | undefined, two: Event): Event | undefined => {
+  if (one?.type === "text" && two.type === "text") {
+    return { type: "text", text: one.text + two.text, tokens: 0, ...joinLogprobs(one.logprobs, two.logprobs) }
+  }
+  if (one?.type === "tool_call" && two.type === "tool_call" && one.index === two.index && two.id === undefined) {
+    return { ...one, arguments: one.arguments + two.arguments }
+  }
+  return undefined
+}
+
+/** One choice's frames. */
+const makeChoice = (head: string, tail: string, parallelToolCalls: boolean) => {
+  const chunk = (delta: string, logprobs = "null", reason = "null"): string =>
+    `data: ${head}${delta},"logprobs":${logprobs},"finish_reason":${reason}}${tail}\n\n`
+  let begun = false
+
+  const begin = (first: Event | undefined): string => {
+    if (begun || first === undefined) return ""
+    begun = true
+    return chunk(`{"role":"assistant","content":${first.type === "tool_call" ? "null" : "\"\""}}`)
+  }
+  const frameOf = (event: Event): string => {
+    if (event.type === "finish") return chunk("{}", "null", JSON.stringify(event.reason))
+    if (event.type === "tool_call") return chunk(callDelta(event))
+    if (event.text === "") return ""
+    const logprobs = event.logprobs === undefined ? "null" : JSON.stringify(logprobsOf(event.logprobs))
+    return chunk(`{"content":${JSON.stringify(event.text)}}`, logprobs)
+  }
+
+  return (events: ReadonlyArray<Event>): string => {
+    let out = begin(events[0])
+    let last: Event | undefined
+    for (const event of events) {
+      if (event.type === "tool_call" && event.index > 0 && !parallelToolCalls) continue
+      const both = join(last, event)
+      if (both === undefined && last !== undefined) out += frameOf(last)
+      last = both ?? event
+    }
+    return last === undefined ? out : out + frameOf(last)
+  }
+}
+
+export const makeFrameEncoder = (
+  { created, id, includeUsage, model, parallelToolCalls }: Envelope
+): FrameEncoder => {
+  const head = `{"id":${JSON.stringify(id)},"object":"chat.completion.chunk","created":${created},` +
+    `"model":${JSON.stringify(model)},"choices":[`
+  const tail = includeUsage ? "],\"usage\":null}" : "]}"
+  const choices: Array<ReturnType<typeof makeChoice>> = []
+  const usages: Array<TokenUsage> = []
+
+  return {
+    events(choice, events) {
+      const last = events.at(-1)
+      if (last?.type === "finish") usages.push(last.usage)
+      choices[choice] ??= makeChoice(`${head}{"index":${choice},"delta":`, tail, parallelToolCalls)
+      return choices[choice](events)
+    },
+    end() {
+      const usage = includeUsage ? frame(`${head}],"usage":${JSON.stringify(usageOf(usages))}}`) : ""
+      return `${usage}data: [DONE]\n\n`
+    }
+  }
+}

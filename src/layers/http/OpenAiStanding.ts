@@ -1,0 +1,65 @@
+/**
+ * How a caller of the OpenAI dialect stands among others: whose request it is, its priority, and how long it keeps the
+ * model. Pure.
+ */
+import { Duration } from "effect"
+import { hash } from "node:crypto"
+import type { Standing } from "../../services/Models.ts"
+import type { standing } from "../../services/OpenAi.ts"
+
+/** The fields of a body that say so. */
+type Fields = { readonly [Field in keyof typeof standing]?: (typeof standing)[Field]["Type"] }
+
+const unitMs: Readonly<Record<string, number>> = {
+  ns: 1e-6,
+  us: 1e-3,
+  "µs": 1e-3,
+  ms: 1,
+  s: 1000,
+  m: 60_000,
+  h: 3_600_000
+}
+
+/** The longest span that Go's durations have, ms: 292 years. */
+const longest = 2 ** 63 / 1e6
+
+const msOf = (text: string): number => {
+  const ms = [...text.matchAll(/([\d.]+)(ns|us|µs|ms|s|m|h)/g)].reduce(
+    (sum, [, number, unit]) => sum + Number(number) * unitMs[unit!]!,
+    0
+  )
+  return text.startsWith("-") ? -ms : ms
+}
+
+/** By Ollama's rules: a number is of seconds, a text a duration of Go's; what is negative means for ever. */
+export const keepAliveOf = (value: number | string): Duration.Duration => {
+  const ms = typeof value === "number" ? value * 1000 : msOf(value)
+  return ms < 0 || ms > longest ? Duration.infinity : Duration.millis(Math.ceil(ms))
+}
+
+/** The token of an `Authorization` header that has one. */
+export const bearerTokenOf = (authorization: string | undefined): string | undefined =>
+  /^bearer +(\S+) *$/i.exec(authorization ?? "")?.[1]
+
+/** Bytes are 4 characters for 3: 120 bits. */
+const fingerprintLength = 20
+
+/** Whatever names the caller may be a secret or personal, so nothing after this sees it. */
+const fingerprint = (kind: "token" | "user", text: string): string =>
+  hash("sha256", `${kind} ${text}`, "base64url").slice(0, fingerprintLength)
+
+const tenantOf = (fields: Fields, bearerToken: string | undefined): string => {
+  if (bearerToken !== undefined) return fingerprint("token", bearerToken)
+  const user = fields.safety_identifier ?? fields.user ?? ""
+  return user === "" ? "" : fingerprint("user", user)
+}
+
+/** A caller who names himself nowhere is the tenant "", which is the default. */
+export const standingOf = (fields: Fields, bearerToken: string | undefined): Standing => {
+  const tenant = tenantOf(fields, bearerToken)
+  return {
+    ...(tenant === "" ? {} : { tenant }),
+    ...(fields.priority === undefined ? {} : { priority: fields.priority }),
+    ...(fields.keep_alive === undefined ? {} : { keepAlive: keepAliveOf(fields.keep_alive) })
+  }
+}

@@ -1,0 +1,226 @@
+/** Embeddings, reranking, classification and tokens in the OpenAI dialect: bodies to requests, results to bodies. Pure. */
+import { Result, Schema } from "effect"
+import type {
+  Classifications,
+  ClassifyRequest,
+  Embeddings,
+  EmbedRequest,
+  Reranking,
+  RerankRequest,
+  TokenizeRequest
+} from "../../services/Inference.ts"
+import { InvalidRequest } from "../../services/InferenceError.ts"
+import * as OpenAiTasks from "../../services/OpenAiTasks.ts"
+import type { Problem } from "../../services/Problem.ts"
+import type { Shape } from "./OpenAiBody.ts"
+import * as OpenAiBody from "./OpenAiBody.ts"
+import {
+  messageProblems,
+  messagesOf,
+  mostMessages,
+  toolProblems,
+  toolsOf,
+  unsupportedInMessages
+} from "./OpenAiMessages.ts"
+import { standingOf } from "./OpenAiStanding.ts"
+
+type Decoded<A> = Result.Result<A, InvalidRequest>
+
+/** OpenAI's own limit. */
+const mostInputs = 2048
+const mostDocuments = 10_000
+
+const listOf = (input: string | ReadonlyArray<string>): ReadonlyArray<string> =>
+  typeof input === "string" ? [input] : input
+
+const areTokens = (input: unknown): boolean =>
+  Array.isArray(input) && input.length > 0 &&
+  input.every((one) => typeof one === "number" || Array.isArray(one))
+
+/** A list of numbers is no list of wrong texts. */
+const decodeTexts = <A>(json: unknown, shape: Shape<A>): Decoded<A> =>
+  typeof json === "object" && json !== null && "input" in json && areTokens(json.input)
+    ? Result.fail(new InvalidRequest({ path: "input", detail: "Tokens are not supported; send the text itself" }))
+    : OpenAiBody.decode(json, shape)
+
+const usageOf = (promptTokens: number) => ({ prompt_tokens: promptTokens, total_tokens: promptTokens })
+
+const noProblems = (): ReadonlyArray<Problem> => []
+
+/** Embeddings asked for, and how to tell them. */
+export interface EmbedCall {
+  readonly request: EmbedRequest
+  readonly asBase64: boolean
+  /** The number of dimensions that the caller counts on. */
+  readonly dimensions: number | undefined
+}
+
+const embeddingShape: Shape<OpenAiTasks.EmbeddingRequest> = {
+  decode: Schema.decodeUnknownResult(OpenAiTasks.EmbeddingRequest, { errors: "all" }),
+  unsupported: [],
+  most: ["input", mostInputs],
+  problems: noProblems
+}
+
+export const decodeEmbedding = (json: unknown, bearerToken?: string): Decoded<EmbedCall> =>
+  Result.map(decodeTexts(json, embeddingShape), (body) => ({
+    request: { model: body.model, inputs: listOf(body.input), ...standingOf(body, bearerToken) },
+    asBase64: body.encoding_format === "base64",
+    dimensions: body.dimensions
+  }))
+
+const base64Of = (vector: Float32Array): string =>
+  Buffer.from(vector.buffer, vector.byteOffset, vector.byteLength).toString("base64")
+
+export const encodeEmbeddings = (
+  { asBase64, dimensions, request }: EmbedCall,
+  { promptTokens, vectors }: Embeddings
+): Decoded<OpenAiTasks.EmbeddingList> => {
+  const actual = vectors[0]?.length
+  if (dimensions !== undefined && dimensions !== actual) {
+    const detail = `The vectors of "${request.model}" have ${actual} dimensions and are not cut; leave this field out`
+    return Result.fail(new InvalidRequest({ path: "dimensions", detail }))
+  }
+  return Result.succeed({
+    object: "list",
+    data: vectors.map((vector, index) => ({
+      object: "embedding",
+      index,
+      embedding: asBase64 ? base64Of(vector) : Array.from(vector)
+    })),
+    model: request.model,
+    usage: usageOf(promptTokens)
+  })
+}
+
+/** A reranking asked for, and how to tell it. */
+export interface RerankCall {
+  readonly request: RerankRequest
+  readonly topN: number | undefined
+  readonly returnDocuments: boolean
+}
+
+const rerankShape: Shape<OpenAiTasks.RerankRequest> = {
+  decode: Schema.decodeUnknownResult(OpenAiTasks.RerankRequest, { errors: "all" }),
+  unsupported: [
+    // Cohere's, of documents with several fields, and of documents that are cut.
+    ["rank_fields", (value) => Array.isArray(value) && value.length === 0],
+    ["max_chunks_per_doc", () => false],
+    ["max_tokens_per_doc", () => false]
+  ],
+  most: ["documents", mostDocuments],
+  problems: noProblems
+}
+
+export const decodeRerank = (json: unknown, bearerToken?: string): Decoded<RerankCall> =>
+  Result.map(OpenAiBody.decode(json, rerankShape), (body) => ({
+    request: {
+      model: body.model,
+      query: body.query,
+      documents: body.documents.map((document) => typeof document === "string" ? document : document.text),
+      ...standingOf(body, bearerToken)
+    },
+    topN: body.top_n,
+    returnDocuments: body.return_documents ?? false
+  }))
+
+export const encodeRerank = (
+  id: string,
+  { request: { documents, model }, returnDocuments, topN }: RerankCall,
+  { promptTokens, scores }: Reranking
+): OpenAiTasks.RerankList => ({
+  id,
+  object: "list",
+  model,
+  results: scores
+    .map((relevance_score, index) => ({
+      index,
+      relevance_score,
+      ...(returnDocuments ? { document: { text: documents[index]! } } : {})
+    }))
+    .sort((one, two) => two.relevance_score - one.relevance_score)
+    .slice(0, topN),
+  usage: usageOf(promptTokens)
+})
+
+const classifyShape: Shape<OpenAiTasks.ClassifyRequest> = {
+  decode: Schema.decodeUnknownResult(OpenAiTasks.ClassifyRequest, { errors: "all" }),
+  // Jina's: a model's labels are its own.
+  unsupported: [["labels", () => false]],
+  most: ["input", mostInputs],
+  problems: noProblems
+}
+
+export const decodeClassify = (json: unknown, bearerToken?: string): Decoded<ClassifyRequest> =>
+  Result.map(decodeTexts(json, classifyShape), (body) => ({
+    model: body.model,
+    inputs: listOf(body.input),
+    ...standingOf(body, bearerToken)
+  }))
+
+export const encodeClassifications = (
+  id: string,
+  model: string,
+  { classifications }: Classifications
+): OpenAiTasks.ClassifyList => ({
+  id,
+  object: "list",
+  model,
+  data: classifications.map(({ labels }, index) => ({
+    object: "classification",
+    index,
+    prediction: labels[0]!.label,
+    score: labels[0]!.score,
+    predictions: labels
+  })),
+  usage: usageOf(classifications.reduce((sum, { promptTokens }) => sum + promptTokens, 0))
+})
+
+const tokenizeProblems = (
+  { messages, prompt, tools = [] }: OpenAiTasks.TokenizeRequest
+): ReadonlyArray<Problem> => {
+  if (messages === undefined) {
+    return [
+      ...(prompt === undefined ? [{ path: "prompt", expected: "Expected prompt or messages" }] : []),
+      ...(tools.length > 0 ? [{ path: "tools", expected: "Only allowed with messages" }] : [])
+    ]
+  }
+  return [
+    ...(prompt === undefined ? [] : [{ path: "messages", expected: "Expected prompt or messages, not both" }]),
+    ...messageProblems(messages),
+    ...toolProblems(tools)
+  ]
+}
+
+const tokenizeShape: Shape<OpenAiTasks.TokenizeRequest> = {
+  decode: Schema.decodeUnknownResult(OpenAiTasks.TokenizeRequest, { errors: "all" }),
+  // vLLM's.
+  unsupported: [
+    ["add_special_tokens", () => false],
+    ["add_generation_prompt", (value) => value === true],
+    ["continue_final_message", (value) => value === false],
+    ["return_token_strs", (value) => value === false],
+    ["chat_template", () => false],
+    ["chat_template_kwargs", () => false]
+  ],
+  unsupportedWithin: ["messages", unsupportedInMessages],
+  most: ["messages", mostMessages],
+  problems: tokenizeProblems
+}
+
+const inputOf = ({ messages, prompt, tools = [] }: OpenAiTasks.TokenizeRequest): TokenizeRequest["input"] =>
+  messages === undefined
+    ? prompt!
+    : { messages: messagesOf(messages), ...(tools.length === 0 ? {} : { tools: toolsOf(tools) }) }
+
+export const decodeTokenize = (json: unknown, bearerToken?: string): Decoded<TokenizeRequest> =>
+  Result.map(OpenAiBody.decode(json, tokenizeShape), (body) => ({
+    model: body.model,
+    input: inputOf(body),
+    ...standingOf(body, bearerToken)
+  }))
+
+export const encodeTokens = (tokens: ReadonlyArray<number>): OpenAiTasks.TokenList => ({
+  count: tokens.length,
+  tokens
+})

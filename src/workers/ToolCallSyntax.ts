@@ -1,0 +1,136 @@
+/** How models write tool calls, as far as `ToolCalls` must know: markers, and the JSON of a call that is still coming. */
+
+/** How calls are written. */
+export interface Style {
+  /** Before the first call; empty where the answer begins with it. */
+  readonly open: string
+  /** Between the opening and the first call. */
+  readonly list: string
+  readonly separator: string
+  readonly close: string
+}
+
+const marked: ReadonlyArray<Style> = [
+  { open: "<tool_call>", list: "", separator: "", close: "</tool_call>" },
+  { open: "<|python_tag|>", list: "", separator: ";", close: "" },
+  { open: "[TOOL_CALLS]", list: "[", separator: ",", close: "]" }
+]
+
+export const bare: Style = { open: "", list: "", separator: ";", close: "" }
+
+/** Texts that announce a call; where they are control tokens, an engine must not leave them out of the text. */
+export const markers: ReadonlyArray<string> = marked.flatMap(({ close, open }) => [open, close])
+
+/** Not there yet: more text decides. */
+export type More = "more"
+
+export const skipSpace = (text: string, at: number): number => at + /^\s*/.exec(text.slice(at))![0].length
+
+/** Where `wanted` ends if the text goes on with it after white space. */
+export const skip = (text: string, at: number, wanted: string): number | More | undefined => {
+  const begin = skipSpace(text, at)
+  if (text.startsWith(wanted, begin)) return begin + wanted.length
+  return wanted.startsWith(text.slice(begin)) ? "more" : undefined
+}
+
+/** Finds where a JSON object ends that comes in pieces. */
+export const makeScan = () => {
+  let depth = 0
+  let inString = false
+  let escaped = false
+  const readInString = (character: string) => {
+    if (escaped) escaped = false
+    else if (character === "\\") escaped = true
+    else inString = character !== "\""
+  }
+  return (text: string): number | undefined => {
+    for (let at = 0; at < text.length; at++) {
+      const character = text[at]!
+      if (inString) readInString(character)
+      else if (character === "\"") inString = true
+      else if (character === "{") depth++
+      else if (character === "}" && --depth === 0) return at + 1
+    }
+    return undefined
+  }
+}
+
+export const endOfObject = (text: string, begin: number): number | More => {
+  const length = makeScan()(text.slice(begin))
+  return length === undefined ? "more" : begin + length
+}
+
+const jsonString = /"(?:[^"\\]|\\.)*"/sy
+
+const readString = (text: string, at: number): { value: string; end: number } | More | undefined => {
+  const begin = skip(text, at, "\"")
+  if (typeof begin !== "number") return begin
+  jsonString.lastIndex = begin - 1
+  const found = jsonString.exec(text)
+  if (found === null) return "more"
+  try {
+    return { value: JSON.parse(found[0]) as string, end: jsonString.lastIndex }
+  } catch {
+    return undefined
+  }
+}
+
+/** A call's name, and where its arguments begin. */
+interface Head {
+  readonly name: string
+  readonly at: number
+}
+
+const readKey = (text: string, at: number) => {
+  const key = readString(text, at)
+  if (typeof key !== "object") return key
+  const end = skip(text, key.end, ":")
+  return typeof end === "number" ? { value: key.value, end } : end
+}
+
+/** Reads a call whose name comes before its arguments, as far as these; undefined where it is written otherwise. */
+export const readHead = (text: string): Head | More | undefined => {
+  let name = ""
+  let at = skip(text, 0, "{")
+  while (typeof at === "number") {
+    const key = readKey(text, at)
+    if (typeof key !== "object") return key
+    if (name !== "" && /^(?:arguments|parameters)$/.test(key.value)) {
+      const begin = skip(text, key.end, "{")
+      return typeof begin === "number" ? { name, at: begin - 1 } : begin
+    }
+    if (!/^(?:name|type)$/.test(key.value)) return undefined
+    const value = readString(text, key.end)
+    if (typeof value !== "object") return value
+    if (key.value === "name") name = value.value
+    at = skip(text, value.end, ",")
+  }
+  return at
+}
+
+/** A call out of a whole JSON object. */
+export const callOf = (text: string): { readonly name: string; readonly arguments: string } | undefined => {
+  try {
+    const { arguments: given, name, parameters } = JSON.parse(text) as Record<string, unknown>
+    const value = given ?? parameters ?? {}
+    if (typeof name !== "string" || name === "") return undefined
+    return { name, arguments: typeof value === "string" ? value : JSON.stringify(value) }
+  } catch {
+    return undefined
+  }
+}
+
+/** How many characters at the end may still become part of a call: white space, and the beginning of a marker. */
+export const heldLength = (text: string): number => {
+  const mark = marked.flatMap(({ open }) =>
+    Array.from({ length: Math.min(open.length - 1, text.length) }, (_, index) => index + 1)
+      .filter((length) => text.endsWith(open.slice(0, length)))
+  )
+  const length = Math.max(0, ...mark)
+  return text.length - text.slice(0, text.length - length).trimEnd().length
+}
+
+export const findMarker = (text: string) =>
+  marked.map((style) => ({ style, at: text.indexOf(style.open) }))
+    .filter(({ at }) => at >= 0)
+    .sort((a, b) => a.at - b.at)[0]

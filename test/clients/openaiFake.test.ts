@@ -1,0 +1,225 @@
+/** The `openai` package against everything that the fake engine can do. */
+import { assert } from "@effect/vitest"
+import OpenAI from "openai"
+import { afterAll, beforeAll, describe, it } from "vitest"
+import type { Service } from "../support/Service.ts"
+import { startService } from "../support/Service.ts"
+
+const yaml = `
+models:
+  fake/any:
+    deployments:
+      - engine: fake
+        contextSize: 100
+        fault: { kind: error, trigger: broken }
+  fake/caller:
+    deployments:
+      - engine: fake
+        reply: >-
+          Let me see.
+          <tool_call>{"name": "get_weather", "arguments": {"city": "Paris"}}</tool_call>
+          <tool_call>{"name": "get_weather", "arguments": {"city": "Oslo"}}</tool_call>
+`
+
+let service: Service
+let client: OpenAI
+beforeAll(async () => {
+  service = await startService(yaml)
+  client = new OpenAI({ baseURL: `${service.url}/v1`, apiKey: "none", maxRetries: 0 })
+}, 60_000)
+afterAll(() => service.stop())
+
+const question = (content: string) => [{ role: "user" as const, content }]
+
+const refused = async (answer: Promise<unknown>) => {
+  const error = await answer.then(() => assert.fail("answered"), (cause: unknown) => cause)
+  assert.instanceOf(error, OpenAI.APIError)
+  return error
+}
+
+const getWeather = {
+  type: "function" as const,
+  function: {
+    name: "get_weather",
+    description: "Get the weather in a city",
+    parameters: { type: "object", properties: { city: { type: "string" } }, required: ["city"] }
+  }
+}
+
+describe("tools", () => {
+  const call = {
+    model: "fake/caller",
+    messages: question("What is the weather?"),
+    tools: [getWeather],
+    temperature: 0
+  }
+  const argumentsOf = ({ tool_calls }: OpenAI.ChatCompletionMessage) =>
+    tool_calls?.map((one) => one.type === "function" ? JSON.parse(one.function.arguments) as unknown : undefined)
+
+  it("are called, each call with an id of its own, beside the text", async () => {
+    const { choices: [choice] } = await client.chat.completions.create(call)
+    assert.strictEqual(choice!.finish_reason, "tool_calls")
+    assert.strictEqual(choice!.message.content?.trim(), "Let me see.")
+    assert.deepStrictEqual(argumentsOf(choice!.message), [{ city: "Paris" }, { city: "Oslo" }])
+    assert.strictEqual(new Set(choice!.message.tool_calls?.map(({ id }) => id)).size, 2)
+  })
+
+  it("streamed, come to the same", async () => {
+    const whole = await client.chat.completions.create(call)
+    const streamed = await client.chat.completions.stream(call).finalChatCompletion()
+    assert.deepInclude(streamed.choices[0], { finish_reason: "tool_calls" })
+    assert.strictEqual(streamed.choices[0]?.message.content, whole.choices[0]?.message.content)
+    assert.deepStrictEqual(argumentsOf(streamed.choices[0]!.message), argumentsOf(whole.choices[0]!.message))
+  })
+
+  it("are called once without parallel_tool_calls", async () => {
+    const one = { ...call, parallel_tool_calls: false }
+    const whole = await client.chat.completions.create(one)
+    const streamed = await client.chat.completions.stream(one).finalChatCompletion()
+    for (const { choices } of [whole, streamed]) {
+      assert.deepStrictEqual(argumentsOf(choices[0]!.message), [{ city: "Paris" }])
+    }
+  })
+
+  it("must be called where the choice says so, and the answer is nothing else", async () => {
+    for (const tool_choice of ["required", { type: "function", function: { name: "get_weather" } }] as const) {
+      const forced = { ...call, model: "fake/any", tool_choice }
+      const whole = await client.chat.completions.create(forced)
+      const streamed = await client.chat.completions.stream(forced).finalChatCompletion()
+      for (const { choices } of [whole, streamed]) {
+        assert.isNull(choices[0]!.message.content)
+        assert.strictEqual(choices[0]!.finish_reason, "tool_calls")
+        assert.deepStrictEqual(argumentsOf(choices[0]!.message), [{ fake: "fake: What is the weather?" }])
+      }
+    }
+  })
+
+  it("are not called with tool_choice none: the answer is text", async () => {
+    const { choices: [choice] } = await client.chat.completions.create({ ...call, tool_choice: "none" })
+    assert.strictEqual(choice!.finish_reason, "stop")
+    assert.include(choice!.message.content, "<tool_call>")
+    assert.notProperty(choice!.message, "tool_calls")
+  })
+})
+
+describe("response_format", () => {
+  it("json_object gives a JSON object, at any temperature", async () => {
+    for (const temperature of [0, 1.5]) {
+      const { choices } = await client.chat.completions.create({
+        model: "fake/any",
+        messages: question("one two three"),
+        response_format: { type: "json_object" },
+        temperature,
+        seed: 3
+      })
+      const { fake } = JSON.parse(choices[0]!.message.content!) as { readonly fake: string }
+      assert.sameMembers(fake.split(" "), ["fake:", "one", "two", "three"])
+    }
+  })
+
+  it("what an engine cannot do is refused by the dialect's own name for it", async () => {
+    const { param, status } = await refused(client.chat.completions.create({
+      model: "fake/any",
+      messages: question("Hello!"),
+      response_format: { type: "json_schema", json_schema: { name: "any", schema: { type: "object" } } }
+    }))
+    assert.deepStrictEqual({ param, status }, { param: "response_format.type", status: 400 })
+  })
+})
+
+describe("logprobs", () => {
+  const call = { model: "fake/any", messages: question("Grüße 🦊"), temperature: 0, logprobs: true }
+
+  it("has the bytes of the whole answer, whole and streamed", async () => {
+    const whole = await client.chat.completions.create({ ...call, top_logprobs: 3 })
+    const told = whole.choices[0]!.logprobs!.content!
+    assert.strictEqual(told.length, whole.usage?.completion_tokens)
+    const text = Buffer.from(told.flatMap(({ bytes }) => bytes!)).toString("utf8")
+    assert.strictEqual(text, whole.choices[0]!.message.content)
+    for (const { logprob, token, top_logprobs } of told) {
+      assert.isAtMost(logprob, 0)
+      assert.strictEqual(top_logprobs.length, 3)
+      assert.strictEqual(top_logprobs[0]?.token, token)
+    }
+    const streamed: typeof told = []
+    for await (const { choices } of await client.chat.completions.create({ ...call, top_logprobs: 3, stream: true })) {
+      streamed.push(...choices[0]?.logprobs?.content ?? [])
+    }
+    assert.deepStrictEqual(streamed, told)
+  })
+
+  it("has no alternatives unless they are asked for, and is null without logprobs", async () => {
+    const { choices: [choice] } = await client.chat.completions.create(call)
+    assert.isTrue(choice!.logprobs!.content!.every(({ top_logprobs }) => top_logprobs.length === 0))
+    const { choices: [other] } = await client.chat.completions.create({ ...call, logprobs: false })
+    assert.isNull(other!.logprobs)
+  })
+})
+
+describe("embeddings", () => {
+  const embed = (input: string | Array<string>, more: object = {}) =>
+    client.embeddings.create({ model: "fake/any", input, ...more })
+  const dot = (one: ReadonlyArray<number>, two: ReadonlyArray<number>) =>
+    one.reduce((sum, value, index) => sum + value * two[index]!, 0)
+
+  it("are the same by both encodings, of unit length, in the order of the input", async () => {
+    const texts = ["the red fox", "a blue whale", "the red fox"]
+    // The package asks for base64 unless told otherwise.
+    const { data, usage } = await embed(texts)
+    const floats = await embed(texts, { encoding_format: "float" })
+    assert.deepStrictEqual(data, floats.data)
+    assert.deepStrictEqual(data.map(({ index }) => index), [0, 1, 2])
+    for (const { embedding } of data) assert.approximately(dot(embedding, embedding), 1, 1e-6)
+    const [first, second, third] = data.map(({ embedding }) => embedding)
+    assert.deepStrictEqual(first, third)
+    assert.notDeepEqual(first, second)
+    assert.deepStrictEqual(usage, { prompt_tokens: 12, total_tokens: 12 })
+  })
+
+  it("of a text that is too long or broken fail by their field", async () => {
+    const long = await refused(embed(["short", "word ".repeat(100)]))
+    assert.deepInclude(long, { status: 400, code: "context_length_exceeded", param: "input" })
+    assert.deepInclude(await refused(embed("broken")), { status: 500, code: "engine_failed" })
+    const missing = await refused(client.embeddings.create({ model: "none", input: "a" }))
+    assert.deepInclude(missing, { status: 404, code: "model_not_found" })
+  })
+})
+
+describe("what the package has no method for", () => {
+  const post = (path: string, body: object): Promise<unknown> =>
+    client.post(path, { body: { model: "fake/any", ...body } })
+
+  it("rerank orders documents by the query", async () => {
+    const answer = await post("/rerank", {
+      query: "red fox",
+      documents: ["a blue whale", { text: "a red fox" }, "a fox"],
+      top_n: 2,
+      return_documents: true
+    })
+    assert.deepInclude(answer, {
+      results: [
+        { index: 1, relevance_score: 1, document: { text: "a red fox" } },
+        { index: 2, relevance_score: 0.5, document: { text: "a fox" } }
+      ]
+    })
+  })
+
+  it("classify gives labels", async () => {
+    const { data } = await post("/classify", { input: ["Is it?", "It is."] }) as {
+      readonly data: ReadonlyArray<{ readonly prediction: string }>
+    }
+    assert.deepStrictEqual(data.map(({ prediction }) => prediction), ["fake/question", "fake/statement"])
+  })
+
+  it("tokenize counts as a chat's usage does", async () => {
+    const messages = [{ role: "system" as const, content: "Be kind." }, ...question("Hello!")]
+    const { count, tokens } = await post("/tokenize", { messages }) as {
+      readonly count: number
+      readonly tokens: ReadonlyArray<number>
+    }
+    assert.strictEqual(tokens.length, count)
+    const { usage } = await client.chat.completions.create({ model: "fake/any", messages })
+    assert.strictEqual(usage?.prompt_tokens, count)
+    assert.deepStrictEqual(await post("/tokenize", { prompt: "abcdef" }), { count: 2, tokens: [0x616263, 0x646566] })
+  })
+})

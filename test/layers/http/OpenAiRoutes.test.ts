@@ -1,0 +1,229 @@
+/** The handlers over a stand-in for the front door, without sockets and engines. */
+import { assert, describe, it } from "@effect/vitest"
+import { Duration, Effect, Layer, Logger, Stream, Tracer } from "effect"
+import { HttpRouter, HttpServer } from "effect/http"
+import { HttpApiBuilder } from "effect/http-api"
+import * as HealthRoutes from "../../../src/layers/http/HealthRoutes.ts"
+import * as OpenAiRoutes from "../../../src/layers/http/OpenAiRoutes.ts"
+import { Api } from "../../../src/services/Api.ts"
+import type { Request } from "../../../src/services/Inference.ts"
+import { Inference } from "../../../src/services/Inference.ts"
+import * as InferenceError from "../../../src/services/InferenceError.ts"
+import { Models } from "../../../src/services/Models.ts"
+import type { Stage } from "../../../src/services/Readiness.ts"
+import { Readiness } from "../../../src/services/Readiness.ts"
+import { Registry } from "../../../src/services/Registry.ts"
+import { Settings } from "../../../src/services/Settings.ts"
+
+interface Stand {
+  readonly inference: Partial<Inference["Service"]>
+  readonly stage?: Stage
+}
+
+/** What was logged and traced. */
+const makeWitness = () => {
+  const seen: Array<unknown> = []
+  const logger = Logger.make((options) => {
+    seen.push(options.message, String(options.cause))
+  })
+  const tracer = Tracer.make({
+    span: (options) => {
+      const span = new Tracer.NativeSpan(options)
+      seen.push(span)
+      return span
+    }
+  })
+  return { seen, layer: Layer.mergeAll(Logger.layer([logger]), Layer.succeed(Tracer.Tracer, tracer)) }
+}
+
+const withHandler = async <A>(
+  { inference, stage = "ready" }: Stand,
+  use: (
+    post: (path: string, body: unknown, headers?: Record<string, string>) => Promise<Response>,
+    seen: ReadonlyArray<unknown>
+  ) => Promise<A>
+): Promise<A> => {
+  const witness = makeWitness()
+  const services = Layer.mergeAll(
+    Layer.mock(Inference)(inference),
+    Layer.mock(Registry)({}),
+    Layer.mock(Models)({}),
+    Layer.succeed(Readiness, { stage }),
+    Layer.succeed(
+      Settings,
+      {
+        server: { host: "127.0.0.1", port: 0, maxBodyBytes: 1000, shutdownGrace: Duration.seconds(1) }
+      } as Settings["Service"]
+    ),
+    HttpServer.layerServices
+  )
+  const routes = HttpApiBuilder.layer(Api).pipe(
+    Layer.provide([OpenAiRoutes.layer, HealthRoutes.layer]),
+    Layer.provide(services),
+    Layer.provideMerge(witness.layer)
+  )
+  const { dispose, handler } = HttpRouter.toWebHandler(routes.pipe(Layer.provideMerge(HttpServer.layerServices)))
+  try {
+    return await use(
+      (path, body, headers = {}) =>
+        handler(
+          new globalThis.Request(`http://localhost/v1/${path}`, {
+            method: "POST",
+            headers: { "content-type": "application/json", ...headers },
+            body: typeof body === "string" ? body : JSON.stringify(body)
+          })
+        ),
+      witness.seen
+    )
+  } finally {
+    await dispose()
+  }
+}
+
+const bodies: Readonly<Record<string, object>> = {
+  "chat/completions": { model: "m", messages: [{ role: "user", content: "Hello" }] },
+  embeddings: { model: "m", input: "Hello" },
+  rerank: { model: "m", query: "Hello", documents: ["a"] },
+  classify: { model: "m", input: "Hello" },
+  tokenize: { model: "m", prompt: "Hello" }
+}
+
+/** A front door at which everything ends like this. */
+const ending = (end: Effect.Effect<never, InferenceError.InferenceError>): Inference["Service"] => ({
+  stream: () => Stream.fromEffect(end),
+  generate: () => end,
+  embed: () => end,
+  rerank: () => end,
+  classify: () => end,
+  tokenize: () => end
+})
+
+interface ErrorBody {
+  readonly error: { readonly code: string | null; readonly param: string | null; readonly message: string }
+}
+const errorOf = async (response: Response) => (await response.json() as ErrorBody).error
+
+const failing = (reason: InferenceError.Reason) => ending(Effect.fail(InferenceError.make(reason)))
+
+describe.each(Object.entries(bodies))("POST /v1/%s", (path, body) => {
+  it("tells that the queue is full, and when to come again", () =>
+    withHandler(
+      { inference: failing(new InferenceError.QueueFull({ deployment: "m#0", limit: 8, retryAfterMs: 2500 })) },
+      async (post) => {
+        const response = await post(path, body)
+        assert.strictEqual(response.status, 429)
+        assert.strictEqual(response.headers.get("retry-after"), "3")
+        assert.strictEqual((await errorOf(response)).code, "queue_full")
+      }
+    ))
+
+  it("answers a defect without its words, which the log has", () =>
+    withHandler({ inference: ending(Effect.die(new Error("secret words"))) }, async (post, seen) => {
+      const response = await post(path, body)
+      assert.strictEqual(response.status, 500)
+      const { code, message } = await errorOf(response)
+      assert.strictEqual(code, "internal_error")
+      assert.notInclude(message, "secret words")
+      const id = response.headers.get("x-request-id")!
+      assert.match(id, /^[a-z]+-\w{22}$/)
+      assert.isTrue(seen.some((one) => String(one).includes(id)))
+    }))
+
+  it("takes nothing while the service stops", () =>
+    withHandler({ inference: {}, stage: "stopping" }, async (post) => {
+      const response = await post(path, body)
+      assert.strictEqual(response.status, 503)
+      assert.strictEqual((await errorOf(response)).code, "shutting_down")
+    }))
+
+  it("refuses what is not JSON", () =>
+    withHandler({ inference: {} }, async (post) => {
+      const response = await post(path, "{")
+      assert.strictEqual(response.status, 400)
+      assert.include((await errorOf(response)).message, "not JSON")
+    }))
+
+  it("keeps a bearer token to itself, in failure as in a defect", async () => {
+    const token = "sk-a-token-that-nobody-may-see"
+    const failure = new InferenceError.EngineFailed({ deployment: "m#0", detail: "Out of memory." })
+    for (const inference of [failing(failure), ending(Effect.die("broken"))]) {
+      await withHandler({ inference }, async (post, seen) => {
+        const response = await post(path, body, { authorization: `Bearer ${token}` })
+        const spans = seen.filter((one) => one instanceof Tracer.NativeSpan)
+        assert.isNotEmpty(spans)
+        const told = [
+          await response.text(),
+          ...[...response.headers].flat(),
+          ...seen.map((one) =>
+            one instanceof Tracer.NativeSpan
+              ? JSON.stringify([one.name, ...one.attributes, ...one.events])
+              : String(one)
+          )
+        ]
+        assert.isTrue(told.every((text) => !text.includes(token)))
+      })
+    }
+  })
+})
+
+describe("the front door", () => {
+  const asked = async (body: object, headers?: Record<string, string>): Promise<Request> => {
+    let request: Request | undefined
+    const inference: Partial<Inference["Service"]> = {
+      generate: (one) => {
+        request = one
+        return Effect.succeed({
+          text: "Hi",
+          toolCalls: [],
+          finishReason: "stop",
+          usage: { promptTokens: 1, completionTokens: 1, cachedTokens: 0 },
+          deployment: "m#0"
+        })
+      }
+    }
+    await withHandler({ inference }, async (post) => {
+      assert.strictEqual(
+        (await post("chat/completions", { ...bodies["chat/completions"], ...body }, headers)).status,
+        200
+      )
+    })
+    return request!
+  }
+
+  it("hears whose request it is by the token, or else by name", async () => {
+    const bearer = { authorization: "Bearer one" }
+    const [nobody, one, again, other, user] = await Promise.all([
+      asked({}),
+      asked({}, bearer),
+      asked({ user: "me" }, bearer),
+      asked({}, { authorization: "Bearer two" }),
+      asked({ user: "me" })
+    ])
+    assert.isUndefined(nobody.tenant)
+    assert.strictEqual(one.tenant, again.tenant)
+    assert.strictEqual(new Set([one.tenant, other.tenant, user.tenant]).size, 3)
+  })
+
+  it("hears how urgent a request is and how long the model is to stay", async () => {
+    const { keepAlive, priority } = await asked({ keep_alive: -1, priority: "high" })
+    assert.strictEqual(priority, "high")
+    assert.isFalse(Duration.isFinite(keepAlive!))
+  })
+})
+
+describe("what an engine finds wrong", () => {
+  it.each([
+    ["chat/completions", "format.schema.properties.x", "response_format.json_schema.schema.properties.x"],
+    ["chat/completions", "tools[0].parameters", "tools[0].function.parameters"],
+    ["embeddings", "inputs[0]", "input[0]"],
+    ["tokenize", "input.messages[0].content", "messages[0].content"]
+  ])("%s: %s is told as %s", (path, engines, callers) =>
+    withHandler(
+      { inference: failing(new InferenceError.InvalidRequest({ path: engines, detail: "Wrong" })) },
+      async (post) => {
+        const response = await post(path, bodies[path])
+        assert.strictEqual(response.status, 400)
+        assert.deepInclude(await errorOf(response), { param: callers, message: `${callers}: Wrong` })
+      }
+    ))
+})
