@@ -8,7 +8,9 @@
  * - The services, for who replaces one by a layer of their own.
  */
 export * as App from "./App.ts"
-export * as AiModel from "./layers/AiModel.ts"
+export * as AiEmbeddingModel from "./layers/ai/AiEmbeddingModel.ts"
+export * as AiModel from "./layers/ai/AiModel.ts"
+export * as AiTokenizer from "./layers/ai/AiTokenizer.ts"
 export * as SettingsFile from "./layers/SettingsFile.ts"
 export * as Engine from "./services/Engine.ts"
 export * as Inference from "./services/Inference.ts"
