@@ -9,7 +9,7 @@
 import type { MessagePort } from "node:worker_threads"
 import type { FinishReason, GenerateJob, Job, JobCommand, JobEvent, JobResult } from "../services/Job.ts"
 import { failureFrom, refuse } from "../services/Job.ts"
-import { makeStopMatcher } from "./StopMatcher.ts"
+import { makeStopMatcher } from "../services/StopMatcher.ts"
 import { makeTextJoiner } from "./TextJoiner.ts"
 
 /** How long text may wait for more: below what a reader sees, above what a small model needs for a token. */

@@ -20,6 +20,7 @@ const kinds: Readonly<Record<Reason["_tag"], "invalid" | "busy" | "internal">> =
   ModelNotFound: "invalid",
   ContextLengthExceeded: "invalid",
   QueueFull: "busy",
+  DeploymentDown: "internal",
   InsufficientMemory: "internal",
   EngineHung: "internal",
   ModelLoadFailed: "internal",

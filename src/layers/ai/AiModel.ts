@@ -24,6 +24,7 @@
  */
 import { Context, Effect, Layer, Stream } from "effect"
 import { LanguageModel, Model } from "effect/ai"
+import type { Generation } from "../../services/Engine.ts"
 import { Inference } from "../../services/Inference.ts"
 import { fromInferenceError } from "./AiFailure.ts"
 import { fromAnswer, fromEvents } from "./AiParts.ts"
@@ -36,6 +37,15 @@ export type { Options } from "./AiRequest.ts"
 export const CurrentOptions = Context.Reference<Options>("troupe/layers/ai/AiModel/CurrentOptions", {
   defaultValue: () => ({})
 })
+
+/**
+ * How a model of this module is told a generation's options when it is a deployment itself: see `LanguageModels`.
+ */
+export const configure = ({ maxTokens, sampling, stop }: Generation): Context.Context<never> => {
+  const options = { ...sampling, maxTokens, ...(stop.length === 0 ? {} : { stop }) }
+  const told = Object.entries(options).filter(([, value]) => value !== undefined)
+  return Context.make(CurrentOptions, Object.fromEntries(told))
+}
 
 /** `LanguageModel` over `Inference`. */
 export const layer = (
