@@ -102,11 +102,23 @@ export const callOf = (generation: Generation): Effect.Effect<Call, InferenceErr
     toolCallValidation: "deferred"
   }))
 
+/**
+ * Objects that name their properties have no others: what fits still fits the schema as it is, and providers take closed
+ * objects where they take no open ones.
+ */
+const close = (node: JsonSchema.JsonSchema): JsonSchema.JsonSchema =>
+  "properties" in node && (node["additionalProperties"] ?? true) === true
+    ? { ...node, additionalProperties: false }
+    : node
+
 /** The schema of an answer in this format, as far as `effect` can read JSON Schema. */
-export const schemaOf = (format: OutputFormat): Effect.Effect<Schema.Top, InferenceError> =>
-  format.type === "json_object"
-    ? Effect.succeed(Schema.Record(Schema.String, Schema.Json))
-    : Effect.try({
-      try: () => SchemaRepresentation.fromJsonSchemaDocument(JsonSchema.fromSchemaDraft2020_12(format.schema)),
-      catch: (cause) => invalid("format.schema", cause instanceof Error ? cause.message.split("\n")[0]! : String(cause))
-    })
+export const schemaOf = (format: OutputFormat): Effect.Effect<Schema.Top, InferenceError> => {
+  if (format.type === "json_object") return Effect.succeed(Schema.Record(Schema.String, Schema.Json))
+  const document = JsonSchema.fromSchemaDraft2020_12(format.schema)
+  // Two objects of which each is closed to the other's properties would have nothing in common.
+  const onEnter = JSON.stringify(format.schema).includes("\"allOf\"") ? {} : { onEnter: close }
+  return Effect.try({
+    try: () => SchemaRepresentation.fromJsonSchemaDocument(document, onEnter),
+    catch: (cause) => invalid("format.schema", cause instanceof Error ? cause.message.split("\n")[0]! : String(cause))
+  })
+}

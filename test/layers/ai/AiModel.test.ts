@@ -105,6 +105,11 @@ const failures: ReadonlyArray<
   ],
   [new InferenceError.QueueFull({ deployment: "x#0", limit: 9, retryAfterMs: 2000 }), "RateLimitError", true],
   [
+    new InferenceError.DeploymentDown({ deployment: "x#0", detail: "Gone.", retryAfterMs: 2000 }),
+    "InternalProviderError",
+    true
+  ],
+  [
     new InferenceError.InsufficientMemory({ deployment: "x#0", neededBytes: 9e9, availableBytes: 8e9 }),
     "InternalProviderError",
     true
