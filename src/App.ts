@@ -12,6 +12,7 @@
  * ```
  */
 import { Effect, Layer } from "effect"
+import * as LanguageModels from "./layers/ai/LanguageModels.ts"
 import * as Engines from "./layers/engines/Engines.ts"
 import * as Server from "./layers/http/Server.ts"
 import * as Inference from "./layers/inference/Inference.ts"
@@ -27,6 +28,7 @@ import { Models as ModelsService } from "./services/Models.ts"
 import { Readiness } from "./services/Readiness.ts"
 import { Registry as RegistryService } from "./services/Registry.ts"
 import { route } from "./services/Selector.ts"
+import { languageModel, Settings } from "./services/Settings.ts"
 
 /** The runtime: `Inference` and what it stands on. Requires only `Settings`. */
 export const runtime = Inference.layer.pipe(
@@ -35,12 +37,31 @@ export const runtime = Inference.layer.pipe(
   Layer.provide(Layer.mergeAll(Engines.layer, Memory.layer, ModelFiles.layer))
 )
 
+/** Options for embedding. */
+export interface Options<R = never> extends SettingsFile.Options {
+  /**
+   * Language models of `effect/ai`, each a model of its name beside those of the settings; where the settings have a
+   * model of that name, that one answers, of which a language model may be a deployment.
+   */
+  readonly languageModels?: Readonly<Record<string, LanguageModels.Provided<unknown, R>>> | undefined
+}
+
 /**
  * The runtime with its settings, for embedding: engines run on threads of this process.
  *
  * @param options where the settings come from; default `troupe.yaml` in the current folder, or the embedded model
  */
-export const layer = (options?: SettingsFile.Options) => Layer.provideMerge(runtime, SettingsFile.layer(options))
+export const layer = <R = never>({ languageModels = {}, ...options }: Options<R> = {}) => {
+  const provided = Object.keys(languageModels).map(languageModel)
+  const settings = Effect.map(SettingsFile.load(options), ({ models, ...rest }) => ({
+    ...rest,
+    models: [...models, ...provided.filter(({ name }) => models.every((model) => model.name !== name))]
+  }))
+  return runtime.pipe(
+    Layer.provideMerge(Layer.effect(Settings, settings)),
+    Layer.provide(LanguageModels.layer(languageModels))
+  )
+}
 
 /** Loads what a request can be routed to, so that what the service says it serves can answer. */
 const preload = Layer.effectDiscard(Effect.gen(function*() {

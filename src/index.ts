@@ -3,12 +3,16 @@
  *
  * - `App`: the layers, wired. Provide `App.layer()` and use `Inference`.
  * - `Inference`, `InferenceError`: the front door and what can go wrong.
- * - `AiModel`: a model as `effect/ai`'s `LanguageModel`.
+ * - `AiModel`, `AiEmbeddingModel`, `AiTokenizer`: a model as `effect/ai`'s services.
+ * - `LanguageModels`: any of `effect/ai`'s `LanguageModel`s as a model of Troupe.
  * - `Troupe`: the same for programs without Effect.
  * - The services, for who replaces one by a layer of their own.
  */
 export * as App from "./App.ts"
-export * as AiModel from "./layers/AiModel.ts"
+export * as AiEmbeddingModel from "./layers/ai/AiEmbeddingModel.ts"
+export * as AiModel from "./layers/ai/AiModel.ts"
+export * as AiTokenizer from "./layers/ai/AiTokenizer.ts"
+export * as LanguageModels from "./layers/ai/LanguageModels.ts"
 export * as SettingsFile from "./layers/SettingsFile.ts"
 export * as Engine from "./services/Engine.ts"
 export * as Inference from "./services/Inference.ts"

@@ -40,6 +40,8 @@ const sourceOf = ({ options }: Deployment): string => {
       return options.folder
     case "fake":
       return "no weights: a fake"
+    case "language-model":
+      return options.name
   }
 }
 

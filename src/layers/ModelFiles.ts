@@ -130,6 +130,8 @@ export const layer = Layer.effect(
           const totalBytes = options.memory ?? 0
           return Effect.succeed({ ...nothing, computeBytes: totalBytes, totalBytes })
         }
+        case "language-model":
+          return Effect.succeed(nothing)
       }
     }
 

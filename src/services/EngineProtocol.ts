@@ -20,7 +20,7 @@ export type Ability = "generate" | "tools" | "format" | "logprobs" | "embed" | "
 /** What a loaded engine says of itself. */
 export interface EngineDescription {
   readonly engine: string
-  /** Tokens that prompt and answer share. */
+  /** Tokens that prompt and answer share; 0 where nobody has told. */
   readonly contextWindow: number
   /** Sequences that one thread runs side by side. */
   readonly slots: number

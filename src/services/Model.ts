@@ -112,8 +112,22 @@ export const FakeDeployment = Schema.Struct({
   ...shared
 })
 
+/** A language model of `effect/ai` that the embedding program provides: see `services/LanguageModels`. */
+export const LanguageModelDeployment = Schema.Struct({
+  engine: Schema.Literal("language-model"),
+  name: described("The name by which the embedding program provides it.", Schema.NonEmptyString),
+  contextSize: optional("Tokens that prompt and answer share, as its provider says; default not known.", Count),
+  slots: optional("Requests that it is sent side by side; default 4.", Count)
+})
+export type LanguageModelDeployment = typeof LanguageModelDeployment.Type
+
 /** How a deployment is served. */
-export const DeploymentOptions = Schema.Union([LlamaDeployment, OnnxDeployment, FakeDeployment])
+export const DeploymentOptions = Schema.Union([
+  LlamaDeployment,
+  OnnxDeployment,
+  FakeDeployment,
+  LanguageModelDeployment
+])
 export type DeploymentOptions = typeof DeploymentOptions.Type
 
 /** One concrete way to serve a model. */

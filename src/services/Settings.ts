@@ -85,7 +85,10 @@ const secrets = (file: Tree): ReadonlyArray<Problem> =>
 /** Says what was meant where the schema's own words show its insides. */
 const plain = (path: Path, expected: string): Problem =>
   expected.includes("readonly \"engine\"")
-    ? { path: Problems.formatPath([...path, "engine"]), expected: "Expected \"llama\", \"onnx\" or \"fake\"" }
+    ? {
+      path: Problems.formatPath([...path, "engine"]),
+      expected: "Expected \"llama\", \"onnx\", \"fake\" or \"language-model\""
+    }
     : { path: Problems.formatPath(path), expected }
 
 /** Names that callers ask for; the fake engine says that it is one wherever it shows. */
@@ -169,31 +172,39 @@ const resolvePaths = (options: DeploymentOptions, resolve: Surroundings["resolve
     case "onnx":
       return { ...options, folder: resolve(options.folder) }
     case "fake":
+    case "language-model":
       return options
   }
 }
 
-const modelsOf = (source: Source, surroundings: Surroundings): ReadonlyArray<Model> => {
-  const models: NonNullable<Source["models"]> = source.models ??
-    { "tiny-chat": { deployments: [surroundings.embedded] } }
-  return Object.entries(models).map(([name, settings]): Model => {
-    const toDeployment = (options: DeploymentOptions, index: number): Deployment => ({
-      id: `${name}#${index}`,
-      model: name,
-      options: resolvePaths(options, surroundings.resolvePath),
-      idleUnload: settings.idleUnload ?? defaultIdleUnload,
-      preload: settings.preload ?? true,
-      pinned: settings.pinned ?? false,
-      queueLimit: settings.queueLimit ?? Policies.queueLimit,
-      stallAfter: settings.stallAfter ?? Policies.stallAfter
-    })
-    const [first, ...others] = settings.deployments
-    return {
-      name,
-      deployments: [toDeployment(first, 0), ...others.map((options, index) => toDeployment(options, index + 1))]
-    }
+type ModelSettings = NonNullable<Source["models"]>[string]
+
+const modelOf = (name: string, settings: ModelSettings, resolve: Surroundings["resolvePath"]): Model => {
+  const toDeployment = (options: DeploymentOptions, index: number): Deployment => ({
+    id: `${name}#${index}`,
+    model: name,
+    options: resolvePaths(options, resolve),
+    idleUnload: settings.idleUnload ?? defaultIdleUnload,
+    preload: settings.preload ?? true,
+    pinned: settings.pinned ?? false,
+    queueLimit: settings.queueLimit ?? Policies.queueLimit,
+    stallAfter: settings.stallAfter ?? Policies.stallAfter
   })
+  const [first, ...others] = settings.deployments
+  return {
+    name,
+    deployments: [toDeployment(first, 0), ...others.map((options, index) => toDeployment(options, index + 1))]
+  }
 }
+
+/** The model of a provided language model's name. */
+export const languageModel = (name: string): Model =>
+  modelOf(name, { deployments: [{ engine: "language-model", name }] }, (path) => path)
+
+const modelsOf = (source: Source, { embedded, resolvePath }: Surroundings): ReadonlyArray<Model> =>
+  Object.entries(source.models ?? { "tiny-chat": { deployments: [embedded] } } satisfies Source["models"]).map(
+    ([name, settings]) => modelOf(name, settings, resolvePath)
+  )
 
 const logLevels = { debug: "Debug", info: "Info", warn: "Warn", error: "Error" } as const
 const defaultLogLevel = { development: "debug", test: "warn", production: "info" } as const

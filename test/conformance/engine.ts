@@ -21,6 +21,8 @@ export interface Subject {
   readonly name: string
   readonly options: DeploymentOptions
   readonly where: "process" | "thread"
+  /** What starts it; default what starts engines there. */
+  readonly engines?: Layer.Layer<Engines>
   /** A prompt and its greedy answer, which must have several words. */
   readonly question: readonly [prompt: string, answer: string]
   /** A prompt with a greedy answer of at least 20 tokens. */
@@ -95,10 +97,11 @@ const stage = Effect.fnUntraced(function*(deployment: Deployment) {
 /** Runs the suite. */
 export const engineConformance = (subject: Subject) => {
   const [prompt, answer] = subject.question
+  const engines = subject.engines ?? Layer.succeed(Engines, EnginesLayer.make(subject.where))
   const withEngine = <A, E>(use: (engine: Stage) => Effect.Effect<A, E>) =>
     Effect.flatMap(stage(deploymentOf(subject.options)), use).pipe(
       Effect.provide(
-        Layer.provide(ModelsLayer.layerUnbounded, Layer.succeed(Engines, EnginesLayer.make(subject.where)))
+        Layer.provide(ModelsLayer.layerUnbounded, engines)
       )
     )
   const test = <E>(name: string, use: (engine: Stage) => Effect.Effect<void, E>) => {

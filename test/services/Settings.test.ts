@@ -270,7 +270,7 @@ describe("Settings", () => {
       const [problem] = problems({ models: { a: { deployments: [{ engine: "gpu" }] } } })
       assert.deepStrictEqual(problem, {
         path: "models.a.deployments[0].engine",
-        expected: "Expected \"llama\", \"onnx\" or \"fake\""
+        expected: "Expected \"llama\", \"onnx\", \"fake\" or \"language-model\""
       })
     })
 

@@ -1,21 +1,27 @@
 /**
- * Local engines: what a deployment's options mean to an engine, where its pool runs, and what its failures are called.
+ * Engines: what a deployment's options mean to a local one, where its pool runs, and what its failures are called; and
+ * the language models that a program provides.
  */
 import { Duration, Effect, Layer } from "effect"
 import { Engines } from "../../services/Engine.ts"
 import type { EngineDescription, EngineHost, EngineSpec } from "../../services/EngineProtocol.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
 import type { EngineFailure } from "../../services/Job.ts"
-import type { Deployment, DeploymentOptions } from "../../services/Model.ts"
+import type { LanguageModels as Provided } from "../../services/LanguageModels.ts"
+import { LanguageModels } from "../../services/LanguageModels.ts"
+import type { Deployment, DeploymentOptions, LanguageModelDeployment } from "../../services/Model.ts"
 import { defaultSlots } from "../../services/Model.ts"
 import * as Policies from "../../services/Policies.ts"
 import { Settings } from "../../services/Settings.ts"
 import { makeChildHost } from "./ChildHost.ts"
+import * as LanguageModelEngine from "./LanguageModelEngine.ts"
 import * as LocalEngine from "./LocalEngine.ts"
 import { makePoolHost } from "./PoolHost.ts"
 import * as Watchdog from "./Watchdog.ts"
 
-const specOf = (options: DeploymentOptions): EngineSpec => {
+type LocalOptions = Exclude<DeploymentOptions, LanguageModelDeployment>
+
+const specOf = (options: LocalOptions): EngineSpec => {
   const slots = options.slots ?? defaultSlots
   switch (options.engine) {
     case "llama": {
@@ -101,21 +107,40 @@ const closeHost = (deployment: Deployment, host: EngineHost): Effect.Effect<void
     })
   )
 
-/** @param where `process`: a child process each; `thread`: this process */
-export const make = (where: "process" | "thread") =>
+/** Starts an engine in a pool of threads. */
+const startLocal = Effect.fnUntraced(
+  function*(where: "process" | "thread", deployment: Deployment, options: LocalOptions) {
+    const spec = specOf(options)
+    const replicas = options.replicas ?? 1
+    const host = yield* Effect.acquireRelease(
+      Effect.sync(() => (where === "process" ? makeChildHost : makePoolHost)({ ...graces, spec, replicas })),
+      (host) => closeHost(deployment, host)
+    )
+    const description = yield* waitReady(deployment, host)
+    const watched = yield* Watchdog.watch(host, deployment.stallAfter)
+    return LocalEngine.make(watched, description, (failure) => errorOf(deployment, failure))
+  }
+)
+
+/**
+ * @param where `process`: a child process each; `thread`: this process
+ * @param provided the language models that the program provides
+ */
+export const make = (where: "process" | "thread", provided: Provided = new Map()) =>
   Engines.of({
-    start: Effect.fnUntraced(function*(deployment) {
-      const spec = specOf(deployment.options)
-      const replicas = deployment.options.replicas ?? 1
-      const host = yield* Effect.acquireRelease(
-        Effect.sync(() => (where === "process" ? makeChildHost : makePoolHost)({ ...graces, spec, replicas })),
-        (host) => closeHost(deployment, host)
-      )
-      const description = yield* waitReady(deployment, host)
-      const watched = yield* Watchdog.watch(host, deployment.stallAfter)
-      return LocalEngine.make(watched, description, (failure) => errorOf(deployment, failure))
-    })
+    start: (deployment) => {
+      const { options } = deployment
+      return options.engine === "language-model"
+        ? LanguageModelEngine.start(deployment, options, provided)
+        : startLocal(where, deployment, options)
+    }
   })
 
 /** Where the settings say. */
-export const layer = Layer.effect(Engines, Effect.map(Settings, ({ engineHost }) => make(engineHost)))
+export const layer = Layer.effect(
+  Engines,
+  Effect.gen(function*() {
+    const { engineHost } = yield* Settings
+    return make(engineHost, yield* LanguageModels)
+  })
+)

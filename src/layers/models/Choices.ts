@@ -38,7 +38,8 @@ export const make = (files: ModelFiles["Service"], where: "process" | "thread"):
     const { options } = deployment
     const { totalBytes } = yield* files.estimate(options)
     const bits = options.engine === "llama" ? bitsOf((yield* files.inspectFile(options.file)).header) : undefined
-    const overhead = where === "process" && options.engine !== "fake" ? processBytes : 0
+    const native = options.engine === "llama" || options.engine === "onnx"
+    const overhead = where === "process" && native ? processBytes : 0
     return { bytes: totalBytes + overhead, ...(bits === undefined ? {} : { bits }) }
   })
 

@@ -5,6 +5,10 @@
  *
  * The sequence that is complete first decides; of two complete at once, the one that began first. The result is the
  * same for every way of cutting the text into pieces.
+ *
+ * **Gotchas**
+ *
+ * Engine threads import this module, so it must not import `effect`: see `services/EngineProtocol`.
  */
 export interface StopMatcher {
   /** The text that cannot belong to a stop sequence any more; `stopped` once one is complete. */

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as fc from "fast-check"
-import { makeStopMatcher } from "../../src/workers/StopMatcher.ts"
+import { makeStopMatcher } from "../../src/services/StopMatcher.ts"
 
 interface Outcome {
   readonly text: string

@@ -1,0 +1,81 @@
+/**
+ * A Troupe model as `effect/ai`'s `LanguageModel`: `generateText`, `streamText` and `generateObject`, with toolkits, on
+ * local engines.
+ *
+ * **Details**
+ *
+ * Tools, tool choice and tool results go both ways. `generateObject` binds the answer to the schema while it is
+ * generated. What an engine cannot do fails with an `AiError`, whose `metadata.troupe` holds Troupe's own reason where
+ * its class has metadata.
+ *
+ * **Gotchas**
+ *
+ * Files in a prompt are refused. An answer that `maxTokens` cut within a tool call's arguments has no such call.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const program = LanguageModel.generateText({ prompt: "What is the capital of Japan?" }).pipe(
+ *   Effect.map((response) => response.text),
+ *   Effect.provide(AiModel.model("tiny-chat", { temperature: 0 })),
+ *   Effect.provide(App.layer())
+ * )
+ * ```
+ */
+import { Context, Effect, Layer, Stream } from "effect"
+import { LanguageModel, Model } from "effect/ai"
+import type { Generation } from "../../services/Engine.ts"
+import { Inference } from "../../services/Inference.ts"
+import { fromInferenceError } from "./AiFailure.ts"
+import { fromAnswer, fromEvents } from "./AiParts.ts"
+import type { Options } from "./AiRequest.ts"
+import { codecTransformer, toRequest } from "./AiRequest.ts"
+
+export type { Options } from "./AiRequest.ts"
+
+/** Options of the calls made where it is provided; they go before those of the model. */
+export const CurrentOptions = Context.Reference<Options>("troupe/layers/ai/AiModel/CurrentOptions", {
+  defaultValue: () => ({})
+})
+
+/**
+ * How a model of this module is told a generation's options when it is a deployment itself: see `LanguageModels`.
+ */
+export const configure = ({ maxTokens, sampling, stop }: Generation): Context.Context<never> => {
+  const options = { ...sampling, maxTokens, ...(stop.length === 0 ? {} : { stop }) }
+  const told = Object.entries(options).filter(([, value]) => value !== undefined)
+  return Context.make(CurrentOptions, Object.fromEntries(told))
+}
+
+/** `LanguageModel` over `Inference`. */
+export const layer = (
+  model: string,
+  options: Options = {}
+): Layer.Layer<LanguageModel.LanguageModel, never, Inference> =>
+  Layer.effect(
+    LanguageModel.LanguageModel,
+    Effect.gen(function*() {
+      const inference = yield* Inference
+      const requestOf = (method: string, call: LanguageModel.ProviderOptions) =>
+        Effect.flatMap(CurrentOptions, (current) => toRequest(method, model, { ...options, ...current }, call))
+      return yield* LanguageModel.make({
+        codecTransformer,
+        generateText: Effect.fnUntraced(function*(call) {
+          const method = "generateText"
+          const request = yield* requestOf(method, call)
+          const answer = yield* Effect.mapError(inference.generate(request), fromInferenceError(method))
+          return yield* fromAnswer(method, answer)
+        }),
+        streamText: (call) => {
+          const method = "streamText"
+          return Stream.unwrap(
+            Effect.map(requestOf(method, call), (request) =>
+              fromEvents(method, Stream.mapError(inference.stream(request), fromInferenceError(method))))
+          )
+        }
+      })
+    })
+  )
+
+/** The same as an `effect/ai` `Model`, which an `ExecutionPlan` can name. */
+export const model = (name: string, options?: Options) => Model.make("troupe", name, layer(name, options))

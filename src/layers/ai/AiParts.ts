@@ -1,0 +1,129 @@
+/**
+ * Answers as the parts of `effect/ai`, whole and streamed.
+ *
+ * **Details**
+ *
+ * Every run of text and every tool call is a part with an id and marks that begin and end it. A call is told twice, as
+ * `effect/ai` wants it: its arguments as they come, and the call as a whole, which its handler runs on.
+ */
+import type { Array as Arr } from "effect"
+import { Effect, Stream } from "effect"
+import type { Response } from "effect/ai"
+import { AiError, Tool } from "effect/ai"
+import type { Answer, Event } from "../../services/Inference.ts"
+import type { FinishReason, TokenUsage, ToolCall } from "../../services/Job.ts"
+import { failWith } from "./AiFailure.ts"
+
+const finishPart = (reason: FinishReason, usage: TokenUsage): Response.FinishPartEncoded => ({
+  type: "finish",
+  reason: reason === "tool_calls" ? "tool-calls" : reason,
+  usage: {
+    inputTokens: {
+      total: usage.promptTokens,
+      uncached: usage.promptTokens - usage.cachedTokens,
+      cacheRead: usage.cachedTokens,
+      cacheWrite: undefined
+    },
+    outputTokens: { total: usage.completionTokens, text: usage.completionTokens, reasoning: 0 }
+  },
+  response: undefined
+})
+
+const parse = ({ arguments: text }: ToolCall): unknown => text === "" ? {} : Tool.unsafeSecureJsonParse(text)
+
+const unreadable = (method: string, name: string): AiError.AiError =>
+  failWith(
+    method,
+    new AiError.ToolParameterValidationError({ toolName: name, description: "The arguments are not JSON." })
+  )
+
+/** The call as a whole; undefined where the answer was cut within it, which nobody can run. */
+const callPart = (
+  method: string,
+  call: ToolCall,
+  reason: FinishReason
+): Response.ToolCallPartEncoded | AiError.AiError | undefined => {
+  try {
+    return { type: "tool-call", id: call.id, name: call.name, params: parse(call) }
+  } catch {
+    return reason === "length" ? undefined : unreadable(method, call.name)
+  }
+}
+
+/** A whole answer's parts. */
+export const fromAnswer = Effect.fnUntraced(function*(
+  method: string,
+  { finishReason, text, toolCalls, usage }: Answer
+): Effect.fn.Return<Array<Response.PartEncoded>, AiError.AiError> {
+  const parts: Array<Response.PartEncoded> = text === "" ? [] : [{ type: "text", text }]
+  for (const call of toolCalls) {
+    const part = callPart(method, call, finishReason)
+    if (AiError.isAiError(part)) return yield* part
+    if (part !== undefined) parts.push(part)
+  }
+  parts.push(finishPart(finishReason, usage))
+  return parts
+})
+
+type Part = Response.StreamPartEncoded
+
+const makeEncoder = (method: string) => {
+  let texts = 0
+  let text: string | undefined
+  let call: { readonly index: number; readonly id: string; readonly name: string; arguments: string } | undefined
+  let failure: AiError.AiError | undefined
+  let parts: Array<Part> = []
+
+  const endText = () => {
+    if (text !== undefined) parts.push({ type: "text-end", id: text })
+    text = undefined
+  }
+  const endCall = (reason: FinishReason) => {
+    if (call === undefined) return
+    const part = callPart(method, call, reason)
+    parts.push({ type: "tool-params-end", id: call.id })
+    call = undefined
+    if (AiError.isAiError(part)) failure = part
+    else if (part !== undefined) parts.push(part)
+  }
+  const addText = (event: Extract<Event, { type: "text" }>) => {
+    endCall("tool_calls")
+    if (text === undefined) parts.push({ type: "text-start", id: text = `text-${texts++}` })
+    parts.push({ type: "text-delta", id: text, delta: event.text })
+  }
+  const addCall = (event: Extract<Event, { type: "tool_call" }>) => {
+    endText()
+    if (call?.index !== event.index) {
+      endCall("tool_calls")
+      const { id = `call-${event.index}`, index, name = "" } = event
+      call = { index, id, name, arguments: "" }
+      parts.push({ type: "tool-params-start", id, name })
+    }
+    call.arguments += event.arguments
+    parts.push({ type: "tool-params-delta", id: call.id, delta: event.arguments })
+  }
+  const addFinish = ({ reason, usage }: Extract<Event, { type: "finish" }>) => {
+    endText()
+    endCall(reason)
+    parts.push(finishPart(reason, usage))
+  }
+  const add = (event: Event) => {
+    if (event.type === "text") addText(event)
+    else if (event.type === "tool_call") addCall(event)
+    else addFinish(event)
+  }
+  return (events: Arr.NonEmptyReadonlyArray<Event>): Effect.Effect<Arr.NonEmptyArray<Part>, AiError.AiError> => {
+    parts = []
+    events.forEach(add)
+    return failure === undefined ? Effect.succeed(parts as Arr.NonEmptyArray<Part>) : Effect.fail(failure)
+  }
+}
+
+/**
+ * A streamed answer's parts; what came together stays together. The first mark comes with the first event, since a plan
+ * takes whatever comes for the beginning of an answer, after which it cannot fall back.
+ */
+export const fromEvents = <E>(
+  method: string,
+  events: Stream.Stream<Event, E>
+): Stream.Stream<Part, E | AiError.AiError> => Stream.suspend(() => Stream.mapArrayEffect(events, makeEncoder(method)))

@@ -1,0 +1,167 @@
+/**
+ * The Engine seam over any `LanguageModel` of `effect/ai`.
+ *
+ * **Details**
+ *
+ * Text, tools and formats go both ways. A format is answered by `generateObject`, which does not stream: its text comes
+ * as one piece. Ending the stream or the engine interrupts the model's call.
+ *
+ * **Gotchas**
+ *
+ * Of tokens that the model does not count, and of `maxTokens` where its `configure` does not tell it, see
+ * `LanguageModelEvents`.
+ */
+import { Context, Deferred, Effect, Option, Schema, Stream } from "effect"
+import type { AiError, LanguageModel, Response } from "effect/ai"
+import type { Engine, Generation } from "../../services/Engine.ts"
+import type { Event } from "../../services/Inference.ts"
+import * as InferenceError from "../../services/InferenceError.ts"
+import type { LanguageModels, Source } from "../../services/LanguageModels.ts"
+import type { Deployment, LanguageModelDeployment } from "../../services/Model.ts"
+import { defaultSlots } from "../../services/Model.ts"
+import { toEvents } from "./LanguageModelEvents.ts"
+import type { Call } from "./LanguageModelPrompt.ts"
+import { callOf, invalid, schemaOf, unspokenOption } from "./LanguageModelPrompt.ts"
+
+const failed = ({ id }: Deployment, detail: string) =>
+  InferenceError.make(new InferenceError.EngineFailed({ deployment: id, detail }))
+
+const decodeReason = Schema.decodeUnknownOption(InferenceError.Reason)
+
+/** What a Troupe that is behind the model told, where it is as true of this deployment. */
+const told = ({ id, model }: Deployment, { reason }: AiError.AiError): InferenceError.Reason | undefined => {
+  const inner = Option.getOrUndefined(decodeReason("metadata" in reason ? reason.metadata["troupe"] : undefined))
+  switch (inner?._tag) {
+    case "ContextLengthExceeded": {
+      const { atLeast = false, contextWindow, promptTokens } = inner
+      return new InferenceError.ContextLengthExceeded({ model, promptTokens, contextWindow, atLeast })
+    }
+    case "QueueFull": {
+      const { limit, retryAfterMs } = inner
+      return new InferenceError.QueueFull({ deployment: id, limit, retryAfterMs })
+    }
+    default:
+      return undefined
+  }
+}
+
+/** Whose mistake is the caller's. */
+const callers: ReadonlySet<AiError.AiErrorReason["_tag"]> = new Set([
+  "InvalidRequestError",
+  "InvalidUserInputError",
+  "UnsupportedSchemaError",
+  "ToolConfigurationError",
+  "ContentPolicyError"
+])
+
+const fromAiError = (deployment: Deployment, error: AiError.AiError): InferenceError.InferenceError => {
+  const reason = told(deployment, error)
+  if (reason !== undefined) return InferenceError.make(reason)
+  const detail = error.reason.message.split("\n")[0]!
+  return callers.has(error.reason._tag)
+    ? InferenceError.make(new InferenceError.InvalidRequest({ detail }))
+    : failed(deployment, detail)
+}
+
+/** Refuses what cannot be said to the model. */
+const check = (
+  generation: Generation,
+  { configure }: Source,
+  name: string
+): Effect.Effect<void, InferenceError.InferenceError> => {
+  if (generation.logprobs !== undefined) {
+    return Effect.fail(invalid("logprobs", `The language model "${name}" tells no log-probabilities`))
+  }
+  const option = configure === undefined ? unspokenOption(generation.sampling) : undefined
+  return option === undefined
+    ? Effect.void
+    : Effect.fail(invalid(option, `The language model "${name}" is provided without a way to configure it`))
+}
+
+/** `LanguageModel` without the types by which it tells known tools apart: here they come at run time. */
+interface Untyped {
+  streamText(call: Call): Stream.Stream<Response.AnyPart, AiError.AiError>
+  generateObject(
+    call: Call & { readonly schema: Schema.Top; readonly objectName: string }
+  ): Effect.Effect<{ readonly content: ReadonlyArray<Response.AnyPart> }, AiError.AiError>
+}
+
+/** The model's answer in parts, from one call. */
+const partsOf = Effect.fnUntraced(function*(model: Untyped, generation: Generation) {
+  const call = yield* callOf(generation)
+  if (generation.format === undefined) return model.streamText(call)
+  const schema = yield* schemaOf(generation.format)
+  const whole = model.generateObject({ ...call, schema, objectName: "answer" })
+  return Stream.fromIterableEffect(Effect.map(whole, ({ content }) => content))
+})
+
+const make = (
+  deployment: Deployment,
+  { contextSize = 0, name, slots = defaultSlots }: LanguageModelDeployment,
+  source: Source,
+  model: LanguageModel.LanguageModel,
+  stopped: Deferred.Deferred<never, InferenceError.InferenceError>
+): Engine => {
+  const open = Effect.fnUntraced(function*(generation: Generation, hold: (() => () => void) | undefined) {
+    yield* check(generation, source, name)
+    const parts = yield* partsOf(model as unknown as Untyped, generation)
+    yield* Effect.acquireRelease(Effect.sync(() => hold?.()), (release) => Effect.sync(() => release?.()))
+    return toEvents(generation, source.configure === undefined, parts).pipe(
+      Stream.mapError((error) =>
+        error._tag === "Unanswered" ? failed(deployment, error.detail) : fromAiError(deployment, error)
+      ),
+      Stream.provideContext(source.configure?.(generation) ?? Context.empty()),
+      Stream.interruptWhen(Deferred.await(stopped))
+    )
+  })
+  const cannot = (what: string) =>
+    Effect.fail(
+      InferenceError.make(
+        new InferenceError.InvalidRequest({ detail: `The language model "${name}" does not ${what}.` })
+      )
+    )
+  return {
+    describe: {
+      engine: "language-model",
+      contextWindow: contextSize,
+      slots,
+      abilities: ["generate", "tools", "format"],
+      details: { name }
+    },
+    generate: (generation, hold): Stream.Stream<Event, InferenceError.InferenceError> =>
+      Stream.unwrap(open(generation, hold)),
+    embed: () => cannot("embed"),
+    rerank: () => cannot("rerank"),
+    classify: () => cannot("classify"),
+    tokenize: () => cannot("tell its tokens"),
+    memoryBytes: Effect.succeed(0),
+    stop: Effect.asVoid(
+      Deferred.fail(
+        stopped,
+        InferenceError.make(new InferenceError.EngineStopped({ deployment: deployment.id }))
+      )
+    ),
+    crashed: Effect.never
+  }
+}
+
+/** Starts the model that the program provides by the deployment's name; the scope's end stops it. */
+export const start = Effect.fnUntraced(
+  function*(deployment: Deployment, options: LanguageModelDeployment, models: LanguageModels) {
+    const unloadable = (detail: string) =>
+      InferenceError.make(new InferenceError.ModelLoadFailed({ deployment: deployment.id, detail }))
+    const source = models.get(options.name)
+    if (source === undefined) {
+      return yield* unloadable(
+        `No language model "${options.name}" is provided. A program that embeds Troupe provides it by LanguageModels.`
+      )
+    }
+    const model = yield* Effect.mapError(
+      source.start,
+      (cause) => unloadable((cause instanceof Error ? cause.message : String(cause)).split("\n")[0]!)
+    )
+    const engine = make(deployment, options, source, model, Deferred.makeUnsafe())
+    yield* Effect.addFinalizer(() => engine.stop)
+    return engine
+  }
+)

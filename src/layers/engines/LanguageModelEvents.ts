@@ -1,0 +1,187 @@
+/**
+ * What a `LanguageModel` answers, as an engine's events.
+ *
+ * **Details**
+ *
+ * Thoughts, sources, files and what a provider's own tools did are no part of an answer here. Stop sequences and, where
+ * the provider is not told it, `maxTokens` are seen to here; the answer ends there and the model is interrupted.
+ *
+ * **Gotchas**
+ *
+ * A `LanguageModel` does not say how many tokens a piece has, nor must it say how many the whole had. Where it does not,
+ * four bytes of text count as one token, a usual figure for English.
+ */
+import { Data, Effect, Stream } from "effect"
+import type { Response } from "effect/ai"
+import type { Generation } from "../../services/Engine.ts"
+import type { Event } from "../../services/Inference.ts"
+import type { FinishReason, TokenUsage } from "../../services/Job.ts"
+import { makeStopMatcher } from "../../services/StopMatcher.ts"
+
+/** The parts say that there is no answer, and why. */
+export class Unanswered extends Data.TaggedError("Unanswered")<{ readonly detail: string }> {}
+
+/** Of a token that nobody counted. */
+const bytesPerToken = 4
+
+const tokensOf = (bytes: number): number => Math.ceil(bytes / bytesPerToken)
+
+const promptBytes = ({ messages, tools = [] }: Generation): number => {
+  const texts = messages.flatMap(({ content, toolCalls = [] }) => [content, ...toolCalls.map((call) => call.arguments)])
+  const definitions = tools.length === 0 ? "" : JSON.stringify(tools)
+  return [...texts, definitions].reduce((sum, text) => sum + Buffer.byteLength(text), 0)
+}
+
+/** As many whole characters as fit. */
+const within = (text: string, bytes: number): string =>
+  Buffer.byteLength(text) <= bytes
+    ? text
+    : new TextDecoder().decode(Buffer.from(text).subarray(0, bytes), { stream: true })
+
+/** As in `Job`; undefined for an end that is no answer. */
+const reasons: Readonly<Record<Response.FinishReason, FinishReason | undefined>> = {
+  stop: "stop",
+  length: "length",
+  "tool-calls": "tool_calls",
+  pause: "stop",
+  other: "stop",
+  unknown: "stop",
+  "content-filter": undefined,
+  error: undefined
+}
+
+const usageOf = (generation: Generation, bytes: number, told: Response.Usage | undefined): TokenUsage => {
+  const { cacheRead = 0, total: prompt = tokensOf(promptBytes(generation)) } = told?.inputTokens ?? {}
+  return {
+    promptTokens: prompt,
+    completionTokens: told?.outputTokens.total ?? tokensOf(bytes),
+    cachedTokens: cacheRead
+  }
+}
+
+/**
+ * Writes events up to the finish, which comes at the latest where there is no room for more.
+ *
+ * @param room bytes of text and arguments together
+ */
+const makeWriter = (generation: Generation, room: number) => {
+  let bytes = 0
+  let counted = 0
+  let ended = false
+  let events: Array<Event> = []
+  let failure: Unanswered | undefined
+
+  const end = (reason: FinishReason, told?: Response.Usage) => {
+    if (ended) return
+    ended = true
+    events.push({ type: "finish", reason, usage: usageOf(generation, bytes, told) })
+  }
+  /** The text as far as it fits, with the tokens that it makes whole. */
+  const write = (text: string, eventOf: (text: string, tokens: number) => Event) => {
+    if (text === "" || ended) return
+    const kept = within(text, room - bytes)
+    bytes += Buffer.byteLength(kept)
+    const tokens = Math.floor(bytes / bytesPerToken) - counted
+    counted += tokens
+    if (kept !== "") events.push(eventOf(kept, tokens))
+    if (kept !== text || bytes >= room) end("length")
+  }
+  return {
+    end,
+    text: (text: string) => write(text, (text, tokens) => ({ type: "text", text, tokens })),
+    call: (index: number, id: string, name: string) => {
+      if (!ended) events.push({ type: "tool_call", index, id, name, arguments: "", tokens: 0 })
+    },
+    arguments: (index: number, text: string) =>
+      write(text, (text, tokens) => ({ type: "tool_call", index, arguments: text, tokens })),
+    fail: (detail: string) => {
+      failure = new Unanswered({ detail })
+    },
+    /** What was written since. */
+    take: (): Effect.Effect<ReadonlyArray<Event>, Unanswered> => {
+      const taken = events
+      events = []
+      return failure === undefined || ended ? Effect.succeed(taken) : Effect.fail(failure)
+    }
+  }
+}
+
+type Writer = ReturnType<typeof makeWriter>
+type Take = {
+  readonly [Type in Response.AnyPart["type"]]?: (part: Extract<Response.AnyPart, { readonly type: Type }>) => void
+}
+
+/** What to do with each part. */
+const makeTake = (writer: Writer, generation: Generation): Take => {
+  const stop = makeStopMatcher(generation.stop)
+  const calls = new Map<string, { readonly index: number; hasArguments: boolean }>()
+
+  const addText = (text: string) => {
+    const { stopped, text: said } = stop.push(text)
+    writer.text(said)
+    if (stopped) writer.end("stop")
+  }
+  const begin = (id: string, name: string) => {
+    writer.text(stop.flush())
+    const call = { index: calls.size, hasArguments: false }
+    calls.set(id, call)
+    writer.call(call.index, id, name)
+  }
+  const argue = (id: string, text: string) => {
+    const call = calls.get(id)
+    if (call === undefined || text === "") return
+    call.hasArguments = true
+    writer.arguments(call.index, text)
+  }
+  return {
+    text: ({ text }) => addText(text),
+    "text-delta": ({ delta }) => addText(delta),
+    "tool-params-start": ({ id, name, providerExecuted }) => {
+      if (!providerExecuted) begin(id, name)
+    },
+    "tool-params-delta": ({ delta, id }) => argue(id, delta),
+    "tool-call": ({ id, name, params, providerExecuted }) => {
+      if (providerExecuted) return
+      if (!calls.has(id)) begin(id, name)
+      if (calls.get(id)?.hasArguments === false) argue(id, JSON.stringify(params ?? {}))
+    },
+    finish: ({ reason, usage }) => {
+      const known = reasons[reason]
+      if (known === undefined) return writer.fail(`It ended with "${reason}".`)
+      writer.text(stop.flush())
+      writer.end(known === "stop" && calls.size > 0 ? "tool_calls" : known, usage)
+    },
+    error: ({ error }) => {
+      writer.fail(error instanceof Error ? error.message.split("\n")[0]! : String(error))
+    }
+  }
+}
+
+/** @param cut at `maxTokens`, which the provider is not told */
+const makeDecoder = (generation: Generation, cut: boolean) => {
+  const room = cut ? (generation.maxTokens ?? Number.POSITIVE_INFINITY) * bytesPerToken : Number.POSITIVE_INFINITY
+  const writer = makeWriter(generation, room)
+  const take = makeTake(writer, generation)
+  const add = (part: Response.AnyPart) => (take[part.type] as ((part: Response.AnyPart) => void) | undefined)?.(part)
+  return (parts: ReadonlyArray<Response.AnyPart>) => {
+    parts.forEach(add)
+    return writer.take()
+  }
+}
+
+/** The answer's events up to its finish. Fails with why it is none, where its parts say so. */
+export const toEvents = <E>(
+  generation: Generation,
+  cut: boolean,
+  parts: Stream.Stream<Response.AnyPart, E>
+): Stream.Stream<Event, E | Unanswered> =>
+  Stream.suspend(() => {
+    const decode = makeDecoder(generation, cut)
+    return parts.pipe(
+      Stream.mapAccumArrayEffect(
+        () => undefined,
+        (state: undefined, some) => Effect.map(decode(some), (events) => [state, events] as const)
+      ),
+      Stream.takeUntil((event) => event.type === "finish")
+    )
+  })

@@ -1,0 +1,124 @@
+/** A generation as a call of `effect/ai`'s `LanguageModel`. */
+import { Effect, JsonSchema, Schema, SchemaRepresentation } from "effect"
+import type { LanguageModel } from "effect/ai"
+import { Prompt, Tool, Toolkit } from "effect/ai"
+import type { Generation } from "../../services/Engine.ts"
+import type { InferenceError } from "../../services/InferenceError.ts"
+import { InvalidRequest, make } from "../../services/InferenceError.ts"
+import type { ChatMessage, OutputFormat, SamplingOptions, ToolCall, ToolChoice } from "../../services/Job.ts"
+
+/** The caller's mistake. */
+export const invalid = (path: string, detail: string): InferenceError => make(new InvalidRequest({ path, detail }))
+
+/** What an option says when it asks for nothing. The seed is passed over, since every generation has one. */
+const neutral: Readonly<Record<Exclude<keyof SamplingOptions, "seed">, number | undefined>> = {
+  temperature: 1,
+  topP: 1,
+  topK: undefined,
+  minP: 0,
+  repeatPenalty: 1,
+  presencePenalty: 0,
+  frequencyPenalty: 0,
+  logitBias: undefined
+}
+
+/** The first sampling option that asks for something. */
+export const unspokenOption = (sampling: SamplingOptions): string | undefined =>
+  Object.entries(neutral).find(([name, value]) => {
+    const asked = sampling[name as keyof SamplingOptions]
+    return asked !== undefined && asked !== value
+  })?.[0]
+
+const parsed = (path: string, { arguments: text }: ToolCall): Effect.Effect<unknown, InferenceError> =>
+  Effect.try({
+    try: () => text === "" ? {} : Tool.unsafeSecureJsonParse(text),
+    catch: () => invalid(path, "Expected the JSON text of an object")
+  })
+
+const assistantMessage = Effect.fnUntraced(function*(
+  path: string,
+  { content, toolCalls = [] }: ChatMessage
+): Effect.fn.Return<Prompt.AssistantMessageEncoded, InferenceError> {
+  const calls = yield* Effect.forEach(toolCalls, (call, index) =>
+    Effect.map(
+      parsed(`${path}.toolCalls[${index}].arguments`, call),
+      (params) => ({ type: "tool-call", id: call.id, name: call.name, params }) as const
+    ))
+  const texts = content === "" ? [] : [{ type: "text", text: content } as const]
+  return { role: "assistant", content: [...texts, ...calls] }
+})
+
+const messageOf = (
+  path: string,
+  message: ChatMessage,
+  toolNames: ReadonlyMap<string, string>
+): Effect.Effect<Prompt.MessageEncoded, InferenceError> => {
+  const { content, role, toolCallId: id = "" } = message
+  switch (role) {
+    case "assistant":
+      return assistantMessage(path, message)
+    case "tool": {
+      const name = toolNames.get(id)
+      return name === undefined
+        ? Effect.fail(invalid(`${path}.toolCallId`, `Expected the id of a call in an earlier message, not "${id}"`))
+        : Effect.succeed({ role, content: [{ type: "tool-result", id, name, isFailure: false, result: content }] })
+    }
+    default:
+      return Effect.succeed({ role, content })
+  }
+}
+
+const promptOf = (messages: Generation["messages"]): Effect.Effect<Prompt.Prompt, InferenceError> => {
+  const toolNames = new Map(messages.flatMap(({ toolCalls = [] }) => toolCalls.map(({ id, name }) => [id, name])))
+  return Effect.map(
+    Effect.forEach(messages, (message, index) => messageOf(`messages[${index}]`, message, toolNames)),
+    (encoded) => Prompt.make(encoded)
+  )
+}
+
+const choiceOf = (choice: ToolChoice): LanguageModel.ToolChoice<string> =>
+  typeof choice === "string" ? choice : { tool: choice.name }
+
+/** Tools without handlers: whoever asked runs them. */
+const toolkitOf = ({ tools = [] }: Generation): Toolkit.WithHandler<Record<string, Tool.Any>> => ({
+  tools: Toolkit.make(
+    ...tools.map(({ description, name, parameters = { type: "object" } }) =>
+      Tool.dynamic(name, { description, parameters })
+    )
+  ).tools,
+  handle: () => Effect.die("Nobody calls a tool here.")
+})
+
+/** What `LanguageModel` is called with. */
+export type Call = LanguageModel.GenerateTextOptions<Record<string, Tool.Any>>
+
+/** Calls of tools that nobody named are told as they are. */
+export const callOf = (generation: Generation): Effect.Effect<Call, InferenceError> =>
+  Effect.map(promptOf(generation.messages), (prompt) => ({
+    prompt,
+    toolkit: toolkitOf(generation),
+    toolChoice: choiceOf(generation.toolChoice ?? "auto"),
+    disableToolCallResolution: true,
+    toolCallValidation: "deferred"
+  }))
+
+/**
+ * Objects that name their properties have no others: what fits still fits the schema as it is, and providers take closed
+ * objects where they take no open ones.
+ */
+const close = (node: JsonSchema.JsonSchema): JsonSchema.JsonSchema =>
+  "properties" in node && (node["additionalProperties"] ?? true) === true
+    ? { ...node, additionalProperties: false }
+    : node
+
+/** The schema of an answer in this format, as far as `effect` can read JSON Schema. */
+export const schemaOf = (format: OutputFormat): Effect.Effect<Schema.Top, InferenceError> => {
+  if (format.type === "json_object") return Effect.succeed(Schema.Record(Schema.String, Schema.Json))
+  const document = JsonSchema.fromSchemaDraft2020_12(format.schema)
+  // Two objects of which each is closed to the other's properties would have nothing in common.
+  const onEnter = JSON.stringify(format.schema).includes("\"allOf\"") ? {} : { onEnter: close }
+  return Effect.try({
+    try: () => SchemaRepresentation.fromJsonSchemaDocument(document, onEnter),
+    catch: (cause) => invalid("format.schema", cause instanceof Error ? cause.message.split("\n")[0]! : String(cause))
+  })
+}
