@@ -4,6 +4,7 @@ import { access, stat } from "node:fs/promises"
 import { setImmediate } from "node:timers/promises"
 import type { Ability, EngineDescription, LlamaSpec } from "../services/EngineProtocol.ts"
 import { failureFrom, refuse } from "../services/Job.ts"
+import { makeGrammars } from "./LlamaGrammar.ts"
 import { makeTokenTexts } from "./LlamaLogprobs.ts"
 import { makePrompts } from "./LlamaPrompt.ts"
 import { mendSampling } from "./LlamaSampling.ts"
@@ -166,6 +167,7 @@ export const load = async (spec: LlamaSpec) => {
     longestToken,
     prompts,
     textOf: makeTokenTexts(model),
+    grammarOf: makeGrammars(library, llama, model),
     description: describe(spec, context, prompts.knowsTools),
     free: Array.from({ length: spec.slots }, () => makeSlot(context.getSequence(), interlude))
   }

@@ -17,7 +17,8 @@ export interface Prompts {
   readonly endTokens: ReadonlySet<Token>
   /** Control tokens that announce a tool call. */
   readonly callTokens: ReadonlySet<Token>
-  readonly controlTokens: ReadonlyArray<Token>
+  /** All others that do not end an answer. */
+  readonly otherTokens: ReadonlyArray<Token>
   /** Throws an `EngineFailure` for what does not fit the window or the template. */
   readonly tokensOf: (messages: ReadonlyArray<ChatMessage>, tools?: ReadonlyArray<ToolDefinition>) => Array<Token>
 }
@@ -126,9 +127,10 @@ export const makePrompts = (
     eos: model.tokens.eosString ?? undefined,
     control: controlTokens.map((id) => tokens[id]!)
   })
+  const callTokens = amongControl(model, markers)
   return {
-    controlTokens,
-    callTokens: amongControl(model, markers.filter((text) => text !== "")),
+    callTokens,
+    otherTokens: controlTokens.filter((token) => !model.isEogToken(token) && !callTokens.has(token)),
     ...(template === undefined
       ? withoutTemplate(library, model, contextWindow, longestToken)
       : withTemplate(model, template, contextWindow, longestToken))

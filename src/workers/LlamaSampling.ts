@@ -1,5 +1,5 @@
 /** How the llama engine samples: in order, with penalties and biases, and with the probabilities before all of it. */
-import type { Llama, LlamaContext, LlamaModel, Token } from "node-llama-cpp"
+import type { Llama, LlamaContext, LlamaModel, Token, TokenBias } from "node-llama-cpp"
 import type { SamplingOptions } from "../services/Job.ts"
 import { refuse } from "../services/Job.ts"
 
@@ -110,12 +110,9 @@ export const penaltiesOf = (
 /** -100 is what OpenAI's callers ban a token with. */
 const banned = -100
 
-/** The biases, by token id; an id that the vocabulary does not have is refused. */
-export const biasOf = (library: typeof import("node-llama-cpp"), model: LlamaModel, { logitBias }: SamplingOptions) => {
-  if (logitBias === undefined) return {}
-  const tokenBias = library.TokenBias.for(model)
+const addBiases = (model: LlamaModel, biases: NonNullable<SamplingOptions["logitBias"]>, tokenBias: TokenBias) => {
   const vocabulary = model.fileInfo.metadata.tokenizer.ggml.tokens.length
-  for (const [id, bias] of Object.entries(logitBias)) {
+  for (const [id, bias] of Object.entries(biases)) {
     if (Number(id) >= vocabulary) {
       refuse({
         kind: "invalid_request",
@@ -125,5 +122,22 @@ export const biasOf = (library: typeof import("node-llama-cpp"), model: LlamaMod
     }
     tokenBias.set(Number(id) as Token, bias <= banned ? "never" : { logit: bias })
   }
+}
+
+/**
+ * The biases, by token id; an id that the vocabulary does not have is refused.
+ *
+ * @param never tokens that are not chosen at all
+ */
+export const biasOf = (
+  library: typeof import("node-llama-cpp"),
+  model: LlamaModel,
+  { logitBias }: SamplingOptions,
+  never: ReadonlyArray<Token>
+) => {
+  if (logitBias === undefined && never.length === 0) return {}
+  const tokenBias = library.TokenBias.for(model)
+  addBiases(model, logitBias ?? {}, tokenBias)
+  for (const token of never) tokenBias.set(token, "never")
   return { tokenBias }
 }

@@ -13,7 +13,7 @@
  * where the window ends, since going on would shift the context silently. Ending this thread while it evaluates
  * aborts the process: jobs are cancelled between tokens, and the host waits for them.
  */
-import type { SequenceEvaluateOptions, Token } from "node-llama-cpp"
+import type { LlamaGrammarEvaluationState, SequenceEvaluateOptions, Token } from "node-llama-cpp"
 import { workerData } from "node:worker_threads"
 import type { EngineDescription, LlamaSpec } from "../services/EngineProtocol.ts"
 import type { ChosenLogprob, GenerateJob } from "../services/Job.ts"
@@ -45,20 +45,34 @@ whole.catch(() => {})
 /** Tokens of a prompt that are computed before the next look at whether anyone still wants the answer. */
 const promptPiece = 128
 
-const optionsOf = ({ library, model }: Loaded, { sampling }: GenerateJob, answer: Array<Token>) =>
-  ({
-    temperature: sampling.temperature,
-    topP: sampling.topP,
-    topK: sampling.topK ?? 0,
-    minP: sampling.minP ?? 0,
-    seed: sampling.seed,
-    yieldEogToken: true,
-    ...penaltiesOf(sampling, answer),
-    ...biasOf(library, model, sampling)
-  }) satisfies SequenceEvaluateOptions
+const optionsOf = (
+  { library, model, prompts }: Loaded,
+  { sampling, tools = [] }: GenerateJob,
+  { answer, grammar }: State
+): SequenceEvaluateOptions => ({
+  temperature: sampling.temperature,
+  topP: sampling.topP,
+  topK: sampling.topK ?? 0,
+  minP: sampling.minP ?? 0,
+  seed: sampling.seed,
+  yieldEogToken: true,
+  ...penaltiesOf(sampling, answer),
+  // A grammar takes a control token for the text that spells it, which most have not in an answer.
+  ...biasOf(
+    library,
+    model,
+    sampling,
+    grammar === undefined ? [] : [
+      ...prompts.otherTokens,
+      ...tools.length === 0 ? prompts.callTokens : []
+    ]
+  ),
+  ...(grammar === undefined ? {} : { grammarEvaluationState: grammar })
+})
 
 /** What is known of an answer so far. */
 interface State {
+  readonly grammar: LlamaGrammarEvaluationState | undefined
   readonly answer: Array<Token>
   /** Of the last token, and likeliest first; when asked for. */
   probabilities: ReadonlyMap<Token, number> | undefined
@@ -96,7 +110,7 @@ async function* evaluate(
     if (rest === undefined) return
     const metadata = { confidence: job.logprobs !== undefined } as const
     for await (
-      const evaluated of slot.sequence.evaluateWithMetadata(rest, metadata, optionsOf(loaded, job, state.answer))
+      const evaluated of slot.sequence.evaluateWithMetadata(rest, metadata, optionsOf(loaded, job, state))
     ) {
       const { token } = evaluated
       if (model.isEogToken(token) || prompts.endTokens.has(token)) return
@@ -139,9 +153,10 @@ const prepare = async (
   const prompt = prompts.tokensOf(job.messages, job.toolChoice === "none" ? [] : job.tools)
   const room = contextWindow - prompt.length
   if (room <= 0) refuse({ kind: "context_length_exceeded", promptTokens: prompt.length, contextWindow })
+  const grammar = await loaded.grammarOf(job)
   const slot = take(prompt)
   const cachedTokens = await slot.begin(prompt)
-  const state: State = { answer: [], probabilities: undefined }
+  const state: State = { grammar, answer: [], probabilities: undefined }
   return {
     promptTokens: prompt.length,
     cachedTokens,
