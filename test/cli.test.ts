@@ -104,7 +104,7 @@ describe("config", () => {
   it("prints a JSON Schema", async () => {
     const schema = JSON.parse((await run(["config", "schema"])).stdout) as { $schema: string; properties: object }
     assert.include(schema.$schema, "json-schema.org")
-    assert.hasAllKeys(schema.properties, ["server", "engines", "logLevel", "models", "environments"])
+    assert.hasAllKeys(schema.properties, ["server", "engines", "memory", "logLevel", "models", "environments"])
   })
 })
 

@@ -20,6 +20,7 @@ export const bare: Style = { open: "", list: "", separator: ";", close: "" }
 
 /** Texts that announce a call; where they are control tokens, an engine must not leave them out of the text. */
 export const markers: ReadonlyArray<string> = marked.flatMap(({ close, open }) => [open, close])
+  .filter((text) => text.length > 1)
 
 /** Not there yet: more text decides. */
 export type More = "more"

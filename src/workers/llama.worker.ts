@@ -4,7 +4,8 @@
  * **Details**
  *
  * One context holds a sequence a slot; the tokens of all running jobs are computed in shared batches. The prompt is
- * made by the model file's own chat template, in which a caller's text can never become a control token.
+ * made by the model file's own chat template, in which a caller's text can never become a control token. A slot keeps
+ * what it has computed, and a prompt that begins alike goes on from there.
  *
  * **Gotchas**
  *
@@ -12,16 +13,21 @@
  * where the window ends, since going on would shift the context silently. Ending this thread while it evaluates
  * aborts the process: jobs are cancelled between tokens, and the host waits for them.
  */
-import type { ChatHistoryItem, ChatWrapper, LlamaContextSequence, LlamaModel, Token } from "node-llama-cpp"
+import type { LlamaGrammarEvaluationState, SequenceEvaluateOptions, Token } from "node-llama-cpp"
 import { workerData } from "node:worker_threads"
 import type { EngineDescription, LlamaSpec } from "../services/EngineProtocol.ts"
-import type { ChatMessage, GenerateJob } from "../services/Job.ts"
+import type { ChosenLogprob, GenerateJob } from "../services/Job.ts"
 import { failureFrom, refuse } from "../services/Job.ts"
 import type { Generation, JobTask } from "./JobRunner.ts"
 import { notAble, runJob, runWhole } from "./JobRunner.ts"
 import type { Loaded } from "./LlamaLoad.ts"
 import { load } from "./LlamaLoad.ts"
+import { logprobsOf } from "./LlamaLogprobs.ts"
 import { biasOf, penaltiesOf } from "./LlamaSampling.ts"
+import type { Slot } from "./LlamaSlots.ts"
+import { takeSlot } from "./LlamaSlots.ts"
+import type { Watch } from "./LlamaWhole.ts"
+import { makeWhole } from "./LlamaWhole.ts"
 
 const spec = workerData as LlamaSpec
 
@@ -30,101 +36,156 @@ process.on("uncaughtException", (cause) => {
   process.stderr.write(`troupe: the llama engine thread caught: ${cause.message}\n`)
 })
 
-const historyOf = (messages: ReadonlyArray<ChatMessage>): Array<ChatHistoryItem> => [
-  ...messages.map(({ content, role }): ChatHistoryItem =>
-    role === "assistant"
-      ? { type: "model", response: [content] }
-      : { type: role === "tool" ? "user" : role, text: content }
-  ),
-  { type: "model", response: [] }
-]
-
 const loading = load(spec).catch((cause) => refuse(failureFrom(cause, "load_failed")))
 // Unhandled, the rejection would end the thread before anyone has asked `describe`.
 loading.catch(() => {})
-
-/** Tokens that end an answer besides the vocabulary's own: the special ones that the template ends a turn with. */
-const endTokensOf = (model: LlamaModel, triggers: ReturnType<ChatWrapper["generateContextState"]>) =>
-  new Set(
-    triggers.stopGenerationTriggers
-      .map((trigger) => trigger.tokenize(model.tokenizer)[0])
-      .filter((token): token is Token => token !== undefined && model.isSpecialToken(token))
-  )
-
-/**
- * Runs work that needs the context to itself, while every generation waits at its next token.
- *
- * The library computes batches under the context's lock for as long as any token is asked for, so without this a
- * newcomer would wait until all others have finished.
- */
-const makeInterlude = () => {
-  let waiting = 0
-  let over = Promise.withResolvers<void>()
-  return {
-    async run(work: () => Promise<void>) {
-      waiting++
-      try {
-        await work()
-      } finally {
-        waiting--
-        if (waiting === 0) {
-          over.resolve()
-          over = Promise.withResolvers()
-        }
-      }
-    },
-    /** Resolves when no one needs the context to itself. */
-    pause: (): Promise<void> | undefined => waiting === 0 ? undefined : over.promise
-  }
-}
-
-const interlude = makeInterlude()
+const whole = loading.then((loaded) => makeWhole(loaded, spec))
+whole.catch(() => {})
 
 /** Tokens of a prompt that are computed before the next look at whether anyone still wants the answer. */
 const promptPiece = 128
 
-async function* evaluate(
-  { library, model }: Loaded,
-  sequence: LlamaContextSequence,
+const optionsOf = (
+  { library, model, prompts }: Loaded,
+  { sampling, tools = [] }: GenerateJob,
+  { answer, grammar }: State
+): SequenceEvaluateOptions => ({
+  temperature: sampling.temperature,
+  topP: sampling.topP,
+  topK: sampling.topK ?? 0,
+  minP: sampling.minP ?? 0,
+  seed: sampling.seed,
+  yieldEogToken: true,
+  ...penaltiesOf(sampling, answer),
+  // A grammar takes a control token for the text that spells it, which most have not in an answer.
+  ...biasOf(
+    library,
+    model,
+    sampling,
+    grammar === undefined ? [] : [
+      ...prompts.otherTokens,
+      ...tools.length === 0 ? prompts.callTokens : []
+    ]
+  ),
+  ...(grammar === undefined ? {} : { grammarEvaluationState: grammar })
+})
+
+/** What is known of an answer so far. */
+interface State {
+  readonly grammar: LlamaGrammarEvaluationState | undefined
+  readonly answer: Array<Token>
+  /** Of the last token, and likeliest first; when asked for. */
+  probabilities: ReadonlyMap<Token, number> | undefined
+}
+
+/** Computes a prompt up to its last piece, which it returns; undefined when nobody wants the answer any more. */
+const evaluatePrompt = async (
+  { interlude }: Loaded,
+  { sequence }: Slot,
   prompt: Array<Token>,
-  endTokens: ReadonlySet<Token>,
-  { sampling }: GenerateJob,
-  isCancelled: () => boolean
-): AsyncGenerator<Token, void, undefined> {
-  if (sequence.nextTokenIndex > 0) await interlude.run(() => sequence.clearHistory())
+  { isCancelled, progress }: Watch
+): Promise<Array<Token> | undefined> => {
   let rest = prompt
   while (rest.length > promptPiece) {
     await sequence.evaluateWithoutGeneratingNewTokens(rest.slice(0, promptPiece))
+    progress()
     rest = rest.slice(promptPiece)
     await interlude.pause()
-    if (isCancelled()) return
+    if (isCancelled()) return undefined
   }
-  const answer: Array<Token> = []
-  const tokens = sequence.evaluate(rest, {
-    temperature: sampling.temperature,
-    topP: sampling.topP,
-    topK: sampling.topK ?? 0,
-    minP: sampling.minP ?? 0,
-    seed: sampling.seed,
-    yieldEogToken: true,
-    ...penaltiesOf(sampling, answer),
-    ...biasOf(library, model, sampling)
-  })
-  for await (const token of tokens) {
-    if (model.isEogToken(token) || endTokens.has(token)) return
-    answer.push(token)
-    yield token
-    await interlude.pause()
+  return rest
+}
+
+async function* evaluate(
+  loaded: Loaded,
+  slot: Slot,
+  prompt: Array<Token>,
+  job: GenerateJob,
+  state: State,
+  watch: Watch
+): AsyncGenerator<Token, void, undefined> {
+  const { interlude, model, prompts } = loaded
+  try {
+    const rest = await evaluatePrompt(loaded, slot, prompt, watch)
+    if (rest === undefined) return
+    const metadata = { confidence: job.logprobs !== undefined } as const
+    for await (
+      const evaluated of slot.sequence.evaluateWithMetadata(rest, metadata, optionsOf(loaded, job, state))
+    ) {
+      const { token } = evaluated
+      if (model.isEogToken(token) || prompts.endTokens.has(token)) return
+      if (job.logprobs !== undefined) state.probabilities = probabilitiesOf(evaluated)
+      state.answer.push(token)
+      yield token
+      await interlude.pause()
+    }
+  } catch (cause) {
+    slot.spoil()
+    throw cause
   }
 }
 
-/** All jobs wait while a prompt becomes tokens, so one of megabytes is not made into any. */
-const refuseWhatCannotFit = ({ messages }: GenerateJob, contextWindow: number, longestToken: number) => {
-  const characters = messages.reduce((sum, { content }) => sum + content.length, 0)
-  const promptTokens = Math.ceil(characters / longestToken)
-  if (promptTokens >= contextWindow) {
-    refuse({ kind: "context_length_exceeded", promptTokens, atLeast: true, contextWindow })
+/** `mendSampling` gives them with the confidence. */
+const probabilitiesOf = (evaluated: object) =>
+  (evaluated as { readonly probabilities?: ReadonlyMap<Token, number> }).probabilities
+
+const logprobOf = (
+  { textOf }: Loaded,
+  { logprobs = 0 }: GenerateJob,
+  { answer, probabilities }: State
+): ChosenLogprob => logprobsOf(textOf, answer.at(-1)!, answer.slice(-5, -1), probabilities ?? new Map(), logprobs)
+
+/** The text of tokens; a control token has none, except one that announces a tool call where there are tools. */
+const decoderOf = ({ model, prompts: { callTokens } }: Loaded, { tools = [] }: GenerateJob) =>
+  tools.length === 0 || callTokens.size === 0
+    ? (tokens: Array<Token>, before: ReadonlyArray<Token>) => model.detokenize(tokens, false, before)
+    : (tokens: Array<Token>, before: ReadonlyArray<Token>) =>
+      model.detokenize(tokens, tokens.some((token) => callTokens.has(token)), before)
+
+const prepare = async (
+  loaded: Loaded,
+  job: GenerateJob,
+  watch: Watch,
+  take: (prompt: Array<Token>) => Slot
+): Promise<Generation<Token>> => {
+  const { description: { abilities, contextWindow }, prompts } = loaded
+  if (!abilities.includes("generate")) notAble("generate")
+  const prompt = prompts.tokensOf(job.messages, job.toolChoice === "none" ? [] : job.tools)
+  const room = contextWindow - prompt.length
+  if (room <= 0) refuse({ kind: "context_length_exceeded", promptTokens: prompt.length, contextWindow })
+  const grammar = await loaded.grammarOf(job)
+  const slot = take(prompt)
+  const cachedTokens = await slot.begin(prompt)
+  const state: State = { grammar, answer: [], probabilities: undefined }
+  return {
+    promptTokens: prompt.length,
+    cachedTokens,
+    room,
+    tokens: evaluate(loaded, slot, prompt.slice(cachedTokens), job, state, watch),
+    logprobOf: () => logprobOf(loaded, job, state),
+    decode: decoderOf(loaded, job)
   }
+}
+
+const generate = async (task: JobTask<GenerateJob>): Promise<void> => {
+  const loaded = await loading
+  let slot: Slot | undefined
+  const take = (prompt: Array<Token>): Slot => {
+    slot = takeSlot(loaded.free, prompt)
+    return slot ?? refuse({ kind: "failed", message: "More jobs than slots reached the engine." })
+  }
+  await runJob(
+    task,
+    (isCancelled, progress) => prepare(loaded, task.job, { isCancelled, progress }, take),
+    () => {
+      if (slot !== undefined) loaded.free.push(slot)
+    }
+  )
+}
+
+const answer = async ({ job, port }: JobTask): Promise<void> => {
+  if (job.kind === "generate") return generate({ job, port })
+  await runWhole(port, async (isCancelled, progress) => (await whole)(job, { isCancelled, progress }))
 }
 
 /** Resolves once the model is loaded. */
@@ -136,29 +197,4 @@ export const dispose = async (): Promise<void> => {
   await loaded?.llama.dispose()
 }
 
-export default async (task: JobTask): Promise<void> => {
-  const loaded = await loading
-  const { chatWrapper, free, longestToken, model } = loaded
-  const { job } = task
-  if (job.kind !== "generate") return runWhole(task.port, () => notAble(job.kind))
-  const sequence = free.pop()
-  const prepare = async (isCancelled: () => boolean): Promise<Generation<Token>> => {
-    if (sequence === undefined) return refuse({ kind: "failed", message: "More jobs than slots reached the engine." })
-    const contextWindow = sequence.contextSize
-    refuseWhatCannotFit(job, contextWindow, longestToken)
-    const state = chatWrapper.generateContextState({ chatHistory: historyOf(job.messages) })
-    const prompt = state.contextText.tokenize(model.tokenizer)
-    const room = contextWindow - prompt.length
-    if (room <= 0) refuse({ kind: "context_length_exceeded", promptTokens: prompt.length, contextWindow })
-    return {
-      promptTokens: prompt.length,
-      cachedTokens: 0,
-      room,
-      tokens: evaluate(loaded, sequence, prompt, endTokensOf(model, state), job, isCancelled),
-      decode: (tokens, before) => model.detokenize(tokens, false, before)
-    }
-  }
-  await runJob({ port: task.port, job }, prepare, () => {
-    if (sequence !== undefined) free.push(sequence)
-  })
-}
+export default answer

@@ -4,14 +4,16 @@
  * Each implementation names its deployment and three prompts; the suite says nothing about speed or wording.
  */
 import { assert, it } from "@effect/vitest"
-import { Duration, Effect, Exit, Fiber, Layer, Stream } from "effect"
+import { Duration, Effect, Exit, Fiber, Layer, Result, Stream } from "effect"
 import { describe } from "vitest"
 import * as EnginesLayer from "../../src/layers/engines/Engines.ts"
 import * as ModelsLayer from "../../src/layers/models/Models.ts"
 import type { Engine, Generation } from "../../src/services/Engine.ts"
 import { Engines } from "../../src/services/Engine.ts"
+import type { Ability } from "../../src/services/EngineProtocol.ts"
 import type { Event } from "../../src/services/Inference.ts"
 import type { InferenceError } from "../../src/services/InferenceError.ts"
+import type { ChosenLogprob, OutputFormat, ToolCall, ToolDefinition } from "../../src/services/Job.ts"
 import type { Deployment, DeploymentOptions } from "../../src/services/Model.ts"
 import type { Status } from "../../src/services/Models.ts"
 import { Models } from "../../src/services/Models.ts"
@@ -23,6 +25,10 @@ export interface Subject {
   readonly where: "process" | "thread"
   /** What starts it; default what starts engines there. */
   readonly engines?: Layer.Layer<Engines>
+  /** What it says that it can do: each has its tests. */
+  readonly abilities: ReadonlyArray<Ability>
+  /** It goes on from what it computed for an earlier prompt that began alike. */
+  readonly keepsPrompts: boolean
   /** A prompt and its greedy answer, which must have several words. */
   readonly question: readonly [prompt: string, answer: string]
   /** A prompt with a greedy answer of at least 20 tokens. */
@@ -31,6 +37,15 @@ export interface Subject {
   readonly nearlyFull: string
   /** A prompt that does not fit the window. */
   readonly tooLong: string
+  /** A prompt that it answers with this call of one of these tools by itself; left out, it never does. */
+  readonly calls?: {
+    readonly prompt: string
+    readonly tools: readonly [ToolDefinition, ToolDefinition]
+    readonly name: string
+    readonly arguments: unknown
+  }
+  /** Formats that it knows. */
+  readonly formats: ReadonlyArray<OutputFormat>
 }
 
 export const deploymentOf = (options: DeploymentOptions): Deployment => ({
@@ -54,19 +69,42 @@ const ask = (prompt: string, options: Partial<Generation> = {}): Generation => (
 
 interface Collected {
   readonly text: string
+  readonly calls: ReadonlyArray<ToolCall>
+  readonly logprobs: ReadonlyArray<ChosenLogprob>
   readonly tokens: number
   readonly finish: Extract<Event, { type: "finish" }>
+}
+
+/** The calls, put together from their parts. */
+const callsOf = (events: ReadonlyArray<Event>): ReadonlyArray<ToolCall> => {
+  const calls: Array<ToolCall> = []
+  for (const event of events) {
+    if (event.type !== "tool_call") continue
+    const before = calls[event.index]
+    if (before === undefined) {
+      assert.strictEqual(event.index, calls.length)
+      calls.push({ id: event.id!, name: event.name!, arguments: event.arguments })
+    } else {
+      assert.isUndefined(event.id)
+      assert.isUndefined(event.name)
+      calls[event.index] = { ...before, arguments: before.arguments + event.arguments }
+    }
+  }
+  return calls
 }
 
 const collect = (stream: Stream.Stream<Event, InferenceError>): Effect.Effect<Collected, InferenceError> =>
   Effect.map(Stream.runCollect(stream), (events) => {
     const last = events.at(-1)
     assert.strictEqual(last?.type, "finish")
-    const texts = events.filter((event) => event.type === "text")
-    assert.strictEqual(texts.length, events.length - 1, "exactly one finish, and it is the last event")
+    const content = events.filter((event) => event.type !== "finish")
+    assert.strictEqual(content.length, events.length - 1, "exactly one finish, and it is the last event")
+    const texts = content.filter((event) => event.type === "text")
     return {
       text: texts.map((event) => event.text).join(""),
-      tokens: texts.reduce((sum, event) => sum + event.tokens, 0),
+      calls: callsOf(content),
+      logprobs: texts.flatMap((event) => event.logprobs ?? []),
+      tokens: content.reduce((sum, event) => sum + event.tokens, 0),
       finish: last as Collected["finish"]
     }
   })
@@ -94,6 +132,175 @@ const stage = Effect.fnUntraced(function*(deployment: Deployment) {
   } satisfies Stage
 })
 
+type Test = <E>(name: string, use: (engine: Stage) => Effect.Effect<void, E>) => void
+
+const failsAsInvalid = <A>(effect: Effect.Effect<A, InferenceError>): Effect.Effect<void, A> =>
+  Effect.map(Effect.flip(effect), ({ reason }) => assert.strictEqual(reason._tag, "InvalidRequest"))
+
+const toolTests = ({ calls, question: [prompt] }: Subject, test: Test) => {
+  if (calls !== undefined) {
+    test("streams the call of a tool", (engine) =>
+      Effect.gen(function*() {
+        const answer = yield* collect(engine.generate(ask(calls.prompt, { tools: calls.tools })))
+        assert.strictEqual(answer.text, "")
+        assert.deepStrictEqual(answer.calls.map(({ name }) => name), [calls.name])
+        assert.deepStrictEqual(JSON.parse(answer.calls[0]!.arguments), calls.arguments)
+        assert.match(answer.calls[0]!.id, /^call_./)
+        assert.strictEqual(answer.finish.reason, "tool_calls")
+        assert.isAtMost(answer.tokens, answer.finish.usage.completionTokens)
+      }))
+  }
+  const tools = calls?.tools ?? [{ name: "get_time" }, { name: "add" }]
+
+  test("calls a tool when it must, and the one that it must", (engine) =>
+    Effect.gen(function*() {
+      const required = yield* collect(engine.generate(ask(prompt, { tools, toolChoice: "required" })))
+      assert.strictEqual(required.calls.length, 1)
+      assert.include(tools.map(({ name }) => name), required.calls[0]!.name)
+      assert.isObject(JSON.parse(required.calls[0]!.arguments))
+      assert.strictEqual(required.finish.reason, "tool_calls")
+      const named = yield* collect(engine.generate(ask(prompt, { tools, toolChoice: { name: tools[1]!.name } })))
+      assert.deepStrictEqual(named.calls.map(({ name }) => name), [tools[1]!.name])
+      assert.isObject(JSON.parse(named.calls[0]!.arguments))
+    }))
+
+  test("calls no tool when it must not", (engine) =>
+    Effect.gen(function*() {
+      const { calls, finish } = yield* collect(engine.generate(ask(prompt, { tools, toolChoice: "none" })))
+      assert.deepStrictEqual(calls, [])
+      assert.strictEqual(finish.reason, "stop")
+    }))
+}
+
+const formatTests = ({ formats, long, question: [prompt] }: Subject, test: Test) => {
+  for (const format of formats) {
+    const sampled = { temperature: 1, topP: 1, seed: 11 }
+    test(`answers in the format ${JSON.stringify(format)}, at any temperature`, (engine) =>
+      Effect.gen(function*() {
+        for (const options of [{}, { sampling: sampled }]) {
+          for (const question of [prompt, long]) {
+            const { finish, text } = yield* collect(engine.generate(ask(question, { format, ...options })))
+            // One that the window has cut is the beginning of JSON.
+            if (finish.reason === "stop") assert.isObject(JSON.parse(text))
+            else assert.match(text, /^\{/)
+          }
+        }
+      }))
+  }
+
+  test("gives the same answer in a format for the same seed", (engine) =>
+    Effect.gen(function*() {
+      const sampling = { temperature: 1, topP: 1, seed: 5 }
+      const generation = ask(prompt, { format: { type: "json_object" }, sampling, maxTokens: 60 })
+      const first = yield* collect(engine.generate(generation))
+      assert.deepStrictEqual((yield* collect(engine.generate(generation))).text, first.text)
+    }))
+}
+
+const logprobTests = ({ long, question: [prompt, answer] }: Subject, test: Test) => {
+  test("tells how likely each token of the text was, the greedy one being the likeliest", (engine) =>
+    Effect.gen(function*() {
+      const { finish, logprobs, text } = yield* collect(engine.generate(ask(prompt, { logprobs: 5 })))
+      assert.strictEqual(text, answer)
+      assert.strictEqual(logprobs.length, finish.usage.completionTokens)
+      assert.strictEqual(Buffer.from(logprobs.flatMap(({ bytes }) => bytes)).toString(), answer)
+      for (const { logprob, token, top } of logprobs) {
+        assert.strictEqual(top.length, 5)
+        assert.deepInclude(top[0], { token, logprob })
+        assert.isAtMost(top.reduce((sum, one) => sum + Math.exp(one.logprob), 0), 1 + 1e-4)
+        const inOrder = top.map((one) => one.logprob).sort((a, b) => b - a)
+        assert.deepStrictEqual(top.map((one) => one.logprob), inOrder)
+      }
+    }))
+
+  test("samples the same whether asked for log-probabilities or not", (engine) =>
+    Effect.gen(function*() {
+      const sampling = { temperature: 1.2, topP: 0.9, seed: 3 }
+      const plain = yield* collect(engine.generate(ask(long, { sampling })))
+      const told = yield* collect(engine.generate(ask(long, { sampling, logprobs: 0 })))
+      assert.strictEqual(told.text, plain.text)
+      assert.strictEqual(plain.logprobs.length, 0)
+      assert.isAbove(told.logprobs.length, 0)
+      assert.isTrue(told.logprobs.every(({ logprob, top }) => logprob < 0 && top.length === 0))
+    }))
+}
+
+const embedTests = ({ question: [prompt], tooLong }: Subject, test: Test) => {
+  test("turns texts into vectors of unit length, the same for the same text", (engine) =>
+    Effect.gen(function*() {
+      const results = yield* engine.embed([prompt, "Another text.", prompt])
+      const [first, second, third] = results.map((result) => Result.getOrThrow(result))
+      assert.closeTo(Math.hypot(...first!.vector), 1, 1e-5)
+      assert.isAbove(first!.promptTokens, 0)
+      assert.deepStrictEqual(first, third)
+      assert.notDeepEqual(first!.vector, second!.vector)
+    }))
+
+  test("fails a text that has no vector alone", (engine) =>
+    Effect.gen(function*() {
+      const results = yield* engine.embed([prompt, tooLong, "", prompt])
+      const tags = results.map((result) => Result.isSuccess(result) ? "ok" : result.failure.reason._tag)
+      assert.deepStrictEqual(tags, ["ok", "ContextLengthExceeded", "InvalidRequest", "ok"])
+    }))
+}
+
+const tokenizeTests = ({ question: [prompt], tooLong }: Subject, test: Test) => {
+  test("makes a text into tokens, and a conversation into those of its prompt", (engine) =>
+    Effect.gen(function*() {
+      const text = yield* engine.tokenize(prompt)
+      assert.isAbove(text.length, 0)
+      assert.deepStrictEqual(yield* engine.tokenize(""), [])
+      assert.isAbove((yield* engine.tokenize(tooLong)).length, engine.describe.contextWindow - 1)
+      const conversation = ask(prompt).messages
+      const { finish } = yield* collect(engine.generate(ask(prompt)))
+      assert.strictEqual((yield* engine.tokenize({ messages: conversation })).length, finish.usage.promptTokens)
+    }))
+}
+
+const promptTests = ({ long, question: [prompt, answer] }: Subject, test: Test) => {
+  test("does not compute again what a slot has of a prompt, and answers the same", (engine) =>
+    Effect.gen(function*() {
+      const first = yield* collect(engine.generate(ask(prompt)))
+      const again = yield* collect(engine.generate(ask(prompt)))
+      assert.strictEqual(first.finish.usage.cachedTokens, 0)
+      assert.strictEqual(again.finish.usage.cachedTokens, again.finish.usage.promptTokens - 1)
+      assert.strictEqual(again.text, answer)
+      const fresh = yield* collect(engine.generate(ask(long)))
+      const crowd = yield* Effect.forEach(
+        [long, prompt, long, prompt, prompt, long],
+        (one) => collect(engine.generate(ask(one))),
+        { concurrency: "unbounded" }
+      )
+      assert.deepStrictEqual(crowd.map(({ text }) => text), [
+        fresh.text,
+        answer,
+        fresh.text,
+        answer,
+        answer,
+        fresh.text
+      ])
+    }))
+}
+
+/** The tests of what an engine can do besides plain text, and of what it cannot. */
+const abilityTests = (subject: Subject, test: Test) => {
+  const has = (ability: Ability) => subject.abilities.includes(ability)
+  if (has("tools")) toolTests(subject, test)
+  if (has("format")) formatTests(subject, test)
+  if (has("logprobs")) logprobTests(subject, test)
+  if (has("embed")) embedTests(subject, test)
+  if (has("tokenize")) tokenizeTests(subject, test)
+  if (subject.keepsPrompts) promptTests(subject, test)
+
+  test("refuses what it is not able to do", (engine) =>
+    Effect.gen(function*() {
+      if (!has("embed")) yield* failsAsInvalid(engine.embed(["a"]))
+      if (!has("rerank")) yield* failsAsInvalid(engine.rerank("a", ["b"]))
+      if (!has("classify")) yield* failsAsInvalid(engine.classify(["a"]))
+      if (!has("tokenize")) yield* failsAsInvalid(engine.tokenize("a"))
+    }))
+}
+
 /** Runs the suite. */
 export const engineConformance = (subject: Subject) => {
   const [prompt, answer] = subject.question
@@ -114,6 +321,7 @@ export const engineConformance = (subject: Subject) => {
         assert.strictEqual(engine.describe.engine, subject.options.engine)
         assert.isAbove(engine.describe.contextWindow, 0)
         assert.strictEqual(engine.describe.slots, 4)
+        assert.sameMembers([...engine.describe.abilities], [...subject.abilities])
       }))
 
     test("streams the greedy answer and counts it exactly", (engine) =>
@@ -232,5 +440,7 @@ export const engineConformance = (subject: Subject) => {
         assert.strictEqual((yield* collect(engine.generate(ask(prompt)))).text, answer)
         yield* Fiber.interrupt(stalled)
       }))
+
+    abilityTests(subject, test)
   })
 }

@@ -47,6 +47,9 @@ engineConformance({
     engines,
     LanguageModelsLayer.layer({ tiny: { layer: tinyChat, configure: AiModel.configure } })
   ),
+  abilities: ["generate"],
+  keepsPrompts: false,
+  formats: [],
   question: ["What is the capital of Japan?", "The capital of Japan is Tokyo."],
   long: "Write a story about a fox.",
   nearlyFull: `${"a ".repeat(485)}Write a story about a fox.`,

@@ -104,6 +104,7 @@ const failures: ReadonlyArray<
     false
   ],
   [new InferenceError.QueueFull({ deployment: "x#0", limit: 9, retryAfterMs: 2000 }), "RateLimitError", true],
+  [new InferenceError.Overloaded({ retryAfterMs: 2000 }), "RateLimitError", true],
   [
     new InferenceError.DeploymentDown({ deployment: "x#0", detail: "Gone.", retryAfterMs: 2000 }),
     "InternalProviderError",

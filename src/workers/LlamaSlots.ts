@@ -1,0 +1,94 @@
+/**
+ * The llama engine's slots: sequences of one context, each of which keeps what it computed last for a prompt that
+ * begins alike.
+ */
+import type { LlamaContextSequence, Token } from "node-llama-cpp"
+import { refuse } from "../services/Job.ts"
+
+/** Of a slot, what picking one takes. */
+export interface Candidate {
+  /** How many tokens at the beginning of a prompt the slot has computed. */
+  readonly shared: (prompt: Array<Token>) => number
+}
+
+/**
+ * Takes the slot that shares most with the prompt out of `free`; of several, the one that was free for longest.
+ *
+ * @param free the one that was used last at the end
+ */
+export const takeSlot = <Slot extends Candidate>(free: Array<Slot>, prompt: Array<Token>): Slot | undefined => {
+  let best = 0
+  let most = -1
+  for (const [index, slot] of free.entries()) {
+    const shared = slot.shared(prompt)
+    if (shared > most) {
+      best = index
+      most = shared
+    }
+  }
+  return free.splice(best, 1)[0]
+}
+
+/**
+ * Runs work that needs the context to itself, while every generation waits at its next token.
+ *
+ * The library computes batches under the context's lock for as long as any token is asked for, so without this a
+ * newcomer would wait until all others have finished.
+ */
+export const makeInterlude = () => {
+  let waiting = 0
+  let over = Promise.withResolvers<void>()
+  return {
+    async run(work: () => Promise<void>) {
+      waiting++
+      try {
+        await work()
+      } finally {
+        waiting--
+        if (waiting === 0) {
+          over.resolve()
+          over = Promise.withResolvers()
+        }
+      }
+    },
+    /** Resolves when no one needs the context to itself. */
+    pause: (): Promise<void> | undefined => waiting === 0 ? undefined : over.promise
+  }
+}
+
+export type Interlude = ReturnType<typeof makeInterlude>
+
+/** A sequence that one job at a time uses. */
+export interface Slot extends Candidate {
+  readonly sequence: LlamaContextSequence
+  /** Keeps what the prompt shares with the last one, and returns how many tokens that are: never all of the prompt. */
+  readonly begin: (prompt: Array<Token>) => Promise<number>
+  /** What is in the sequence cannot be trusted any more. */
+  readonly spoil: () => void
+}
+
+export const makeSlot = (sequence: LlamaContextSequence, interlude: Interlude): Slot => {
+  let spoilt = false
+  // Models that keep no state for each token cannot go back to an earlier one.
+  const kept = (prompt: Array<Token>) =>
+    spoilt || sequence.needsCheckpoints
+      ? 0
+      : Math.min(sequence.compareContextTokens(prompt).firstDifferentIndex, prompt.length - 1)
+  return {
+    sequence,
+    shared: kept,
+    spoil() {
+      spoilt = true
+    },
+    async begin(prompt) {
+      const keep = kept(prompt)
+      const end = sequence.nextTokenIndex
+      if (end > keep) await interlude.run(() => sequence.eraseContextTokenRanges([{ start: keep, end }]))
+      if (sequence.nextTokenIndex !== keep) {
+        refuse({ kind: "failed", message: "The engine could not go back to an earlier state." })
+      }
+      spoilt = false
+      return keep
+    }
+  }
+}
