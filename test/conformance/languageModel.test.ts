@@ -47,9 +47,9 @@ engineConformance({
     engines,
     LanguageModelsLayer.layer({ tiny: { layer: tinyChat, configure: AiModel.configure } })
   ),
-  abilities: ["generate"],
+  abilities: ["generate", "tools", "format"],
   keepsPrompts: false,
-  formats: [],
+  formats: [{ type: "json_object" }],
   question: ["What is the capital of Japan?", "The capital of Japan is Tokyo."],
   long: "Write a story about a fox.",
   nearlyFull: `${"a ".repeat(485)}Write a story about a fox.`,
