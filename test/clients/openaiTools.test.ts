@@ -1,6 +1,7 @@
 /** The `openai` package's own loops with a real model: tools, schemas, log-probabilities. */
 import { assert } from "@effect/vitest"
 import OpenAI from "openai"
+import { makeParseableResponseFormat } from "openai/lib/parser"
 import { afterAll, beforeAll, describe, it } from "vitest"
 import type { Service } from "../support/Service.ts"
 import { startService } from "../support/Service.ts"
@@ -122,8 +123,10 @@ describe("response_format", () => {
       temperature: 0,
       response_format: { type: "json_schema" as const, json_schema: { name: "person", schema, strict: true } }
     }
-    const person = await client.chat.completions.create({ ...call, messages })
-    assert.deepStrictEqual(JSON.parse(person.choices[0]!.message.content!), { name: "Ruby", age: 34, city: "Oslo" })
+    const parse = (text: string) => JSON.parse(text) as object
+    const parseable = makeParseableResponseFormat(call.response_format, parse)
+    const person = await client.chat.completions.parse({ ...call, messages, response_format: parseable })
+    assert.deepStrictEqual(person.choices[0]!.message.parsed, { name: "Ruby", age: 34, city: "Oslo" })
     const other = await client.chat.completions.create({ ...call, messages: conversation("Hello!"), max_tokens: 200 })
     const { content } = other.choices[0]!.message
     if (other.choices[0]!.finish_reason === "stop") {
@@ -179,14 +182,23 @@ describe("logprobs", () => {
 })
 
 describe("embeddings", () => {
-  it("of a chat model are vectors of unit length, or a clear refusal", async () => {
-    const answer = await client.embeddings.create({ model: "tiny-chat", input: ["a red fox", "a blue whale"] }).then(
-      ({ data }) => data.map(({ embedding }) => Math.hypot(...embedding)),
-      (error: unknown) => error
-    )
-    if (Array.isArray(answer)) return answer.forEach((length) => assert.approximately(length as number, 1, 1e-5))
-    assert.instanceOf(answer, OpenAI.BadRequestError)
-    assert.strictEqual(answer.param, "model")
+  it("are of unit length, the same alone and beside others", async () => {
+    const embed = async (input: string | Array<string>) =>
+      (await client.embeddings.create({ model: "tiny-chat", input })).data.map(({ embedding }) => embedding)
+    const [[fox, whale], [alone]] = await Promise.all([embed(["a red fox", "a blue whale"]), embed("a red fox")])
+    for (const vector of [fox, whale, alone]) assert.approximately(Math.hypot(...vector!), 1, 1e-5)
+    const dot = (one: ReadonlyArray<number>, two: ReadonlyArray<number>) =>
+      one.reduce((sum, value, index) => sum + value * two[index]!, 0)
+    assert.approximately(dot(fox!, alone!), 1, 1e-4)
+    assert.isBelow(dot(fox!, whale!), 0.999)
+  })
+
+  it("a model that ranks nothing says so", async () => {
+    const body = { model: "tiny-chat", query: "fox", documents: ["a red fox"] }
+    const error = await client.post("/rerank", { body }).then(() => assert.fail("answered"), (cause: unknown) => cause)
+    assert.instanceOf(error, OpenAI.BadRequestError)
+    assert.strictEqual(error.param, "model")
+    assert.match(error.message, /cannot rerank/)
   })
 })
 
