@@ -57,9 +57,9 @@ const fake: Omit<Subject, "where"> = {
   long: "one two three four five six seven eight nine ten eleven twelve",
   nearlyFull: "word ".repeat(110),
   tooLong: "word ".repeat(200),
-  abilities: ["generate"],
+  abilities: ["generate", "tools", "format", "logprobs", "embed", "rerank", "classify", "tokenize"],
   keepsPrompts: false,
-  formats: []
+  formats: [{ type: "json_object" }]
 }
 
 for (const where of ["thread", "process"] as const) {
