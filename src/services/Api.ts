@@ -13,12 +13,16 @@ const errors = [
   error(400, "The request is wrong, or what it gives does not fit the context window (`context_length_exceeded`)"),
   error(404, "No such model (`model_not_found`)"),
   error(413, "The body is larger than `server.maxBodyBytes`"),
-  error(429, "Too many requests wait (`queue_full`); `Retry-After` says when to try again"),
+  error(
+    429,
+    "Too many requests wait (`queue_full`), or memory is short for those of low priority (`overloaded`); `Retry-After` " +
+      "says when to try again"
+  ),
   error(500, "The engine failed (`engine_failed`)"),
   error(
     503,
-    "The engine crashed or hung and is being restarted (`engine_crashed`, `engine_hung`), or could not be loaded " +
-      "(`model_load_failed`, `engine_missing`, `insufficient_memory`)"
+    "The engine crashed or hung and is being restarted (`engine_crashed`, `engine_hung`), did so too often " +
+      "(`deployment_down`), or could not be loaded (`model_load_failed`, `engine_missing`, `insufficient_memory`)"
   )
 ] as const
 

@@ -54,6 +54,8 @@ const labelsOf = (text: string): Classification["labels"] => {
 /** What is wrong with one text, if anything. */
 export type Check = (text: string, promptTokens: number) => EngineFailure | undefined
 
+const empty: EngineFailure = { kind: "invalid_request", path: "inputs", message: "A text is empty" }
+
 const eachOf = <A>(
   inputs: ReadonlyArray<string>,
   check: Check,
@@ -61,7 +63,7 @@ const eachOf = <A>(
 ): ReadonlyArray<Each<A>> =>
   inputs.map((input) => {
     const promptTokens = tokenize(input).length
-    const failure = check(input, promptTokens)
+    const failure = input === "" ? empty : check(input, promptTokens)
     return failure === undefined ? { ok: true, value: answer(input, promptTokens) } : { ok: false, failure }
   })
 

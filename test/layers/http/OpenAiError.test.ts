@@ -182,6 +182,7 @@ describe("OpenAiError", () => {
     [OpenAiFields.chat, "stop[0]", "stop[0]"],
     [OpenAiFields.chat, "model", "model"],
     [OpenAiFields.texts, "inputs[1]", "input[1]"],
+    [OpenAiFields.texts, "input.7", "input"],
     [OpenAiFields.texts, "model", "model"],
     [OpenAiFields.rerank, "documents[0]", "documents[0]"],
     [OpenAiFields.tokenize, "input", "prompt"],
