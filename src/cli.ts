@@ -1,6 +1,7 @@
 /** The commands of `troupe`. Handlers fail with an error whose message is one clear line; `main.ts` prints it. */
 import { Console, Effect, Option } from "effect"
 import { Command } from "effect/cli"
+import { load, ps, reload, unload } from "./cli/Admin.ts"
 import { run } from "./cli/Run.ts"
 import { serve } from "./cli/Serve.ts"
 import { config, json, modelRows, printJson, table } from "./cli/Shared.ts"
@@ -58,5 +59,5 @@ const configCommand = Command.make("config").pipe(
 /** The whole command line. */
 export const troupe = Command.make("troupe").pipe(
   Command.withDescription("Run language models as supervised actors: as a service, or once from the command line"),
-  Command.withSubcommands([serve, run, models, configCommand])
+  Command.withSubcommands([serve, run, models, ps, load, unload, reload, configCommand])
 )

@@ -1,6 +1,7 @@
 /** The HTTP interface as a description, from which `GET /openapi.json` is made. Handlers are in `layers/http`. */
 import { Schema } from "effect"
 import { HttpApi, HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
+import * as Admin from "./Admin.ts"
 import * as OpenAi from "./OpenAi.ts"
 import * as OpenAiTasks from "./OpenAiTasks.ts"
 import { Report } from "./Readiness.ts"
@@ -87,9 +88,34 @@ const HealthGroup = HttpApiGroup.make("health").add(
   })
 )
 
+const forbidden = error(403, "Administration answers programs on the same machine only (`forbidden`)")
+
+const AdminGroup = HttpApiGroup.make("admin").add(
+  HttpApiEndpoint.get("deployments", "/admin/deployments", { success: Admin.Deployments, error: forbidden })
+    .annotateMerge(
+      OpenApi.annotations({ title: "What every deployment does now" })
+    ),
+  HttpApiEndpoint.post("act", "/admin/models/:model/:action", {
+    params: { model: Schema.String, action: Admin.Action },
+    success: Admin.Deployments,
+    error: [forbidden, error(404, "No such model (`model_not_found`)"), ...errors.slice(-1)]
+  }).annotateMerge(OpenApi.annotations({
+    title: "Load, unload or reload a model",
+    description: "`load` tries at once where a deployment is down. `unload` lets what runs end. `reload` loads the " +
+      "deployment again beside itself, with a changed file for example, and moves over without failing a request."
+  })),
+  HttpApiEndpoint.get("events", "/admin/events", { success: events(Admin.Event), error: forbidden }).annotateMerge(
+    OpenApi.annotations({
+      title: "Watch the deployments' states",
+      description: "Server-sent events, one for each change from now on."
+    })
+  )
+)
+
 export class Api extends HttpApi.make("troupe")
   .add(OpenAiGroup)
   .add(HealthGroup)
+  .add(AdminGroup)
   .annotateMerge(OpenApi.annotations({
     title: "Troupe",
     version: "0.1.0",

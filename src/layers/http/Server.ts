@@ -16,6 +16,7 @@ import { Api } from "../../services/Api.ts"
 import { Models } from "../../services/Models.ts"
 import { Readiness } from "../../services/Readiness.ts"
 import { Settings } from "../../services/Settings.ts"
+import * as AdminRoutes from "./AdminRoutes.ts"
 import * as HealthRoutes from "./HealthRoutes.ts"
 import * as OpenAiError from "./OpenAiError.ts"
 import * as OpenAiRoutes from "./OpenAiRoutes.ts"
@@ -54,7 +55,7 @@ const notFound = Effect.map(HttpServerRequest.HttpServerRequest, ({ method, url 
 
 const routes = Layer.mergeAll(
   HttpApiBuilder.layer(Api, { openapiPath: "/openapi.json" }).pipe(
-    Layer.provide([OpenAiRoutes.layer, HealthRoutes.layer])
+    Layer.provide([OpenAiRoutes.layer, HealthRoutes.layer, AdminRoutes.layer])
   ),
   PrometheusMetrics.layerHttp({ path: "/metrics" }),
   HttpRouter.add("*", "/*", notFound)

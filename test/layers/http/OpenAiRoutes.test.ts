@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Layer, Logger, Stream, Tracer } from "effect"
 import { HttpRouter, HttpServer } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
+import * as AdminRoutes from "../../../src/layers/http/AdminRoutes.ts"
 import * as HealthRoutes from "../../../src/layers/http/HealthRoutes.ts"
 import * as OpenAiRoutes from "../../../src/layers/http/OpenAiRoutes.ts"
 import { Api } from "../../../src/services/Api.ts"
@@ -58,7 +59,7 @@ const withHandler = async <A>(
     HttpServer.layerServices
   )
   const routes = HttpApiBuilder.layer(Api).pipe(
-    Layer.provide([OpenAiRoutes.layer, HealthRoutes.layer]),
+    Layer.provide([OpenAiRoutes.layer, HealthRoutes.layer, AdminRoutes.layer]),
     Layer.provide(services),
     Layer.provideMerge(witness.layer)
   )

@@ -1,0 +1,91 @@
+/**
+ * Handlers for an operator: what the deployments do, and loading, unloading and reloading them.
+ *
+ * **Gotchas**
+ *
+ * They answer callers on the same machine only, and no web page: a request that a browser marks with its `Origin` is
+ * refused, since a page from anywhere could send it.
+ */
+import { Array as Arr, Effect, Option, Stream } from "effect"
+import { HttpServerRequest, HttpServerResponse } from "effect/http"
+import { HttpApiBuilder } from "effect/http-api"
+import type { Action } from "../../services/Admin.ts"
+import { Api } from "../../services/Api.ts"
+import type { InferenceError } from "../../services/InferenceError.ts"
+import type { Deployment } from "../../services/Model.ts"
+import { Models } from "../../services/Models.ts"
+import { Registry } from "../../services/Registry.ts"
+import * as OpenAiError from "./OpenAiError.ts"
+import * as OpenAiFields from "./OpenAiFields.ts"
+import { respondError } from "./OpenAiHandler.ts"
+
+const loopback = /^(?:::ffff:)?127\.|^::1$/
+
+const forbidden = OpenAiError.make(
+  "Administration answers programs on the machine that Troupe runs on, and no web page.",
+  {
+    status: 403,
+    type: "invalid_request_error",
+    code: "forbidden"
+  }
+)
+
+const isFromHere = Effect.map(
+  HttpServerRequest.HttpServerRequest,
+  ({ headers, remoteAddress }) =>
+    headers["origin"] === undefined && Option.exists(remoteAddress, (address) => loopback.test(address))
+)
+
+/** Only for who is on this machine. */
+const guarded = <R>(
+  answer: Effect.Effect<HttpServerResponse.HttpServerResponse, InferenceError, R>
+): Effect.Effect<HttpServerResponse.HttpServerResponse, never, R | HttpServerRequest.HttpServerRequest> =>
+  Effect.flatMap(isFromHere, (allowed) => allowed ? answer : Effect.succeed(respondError(forbidden))).pipe(
+    Effect.catch(({ reason }) => Effect.succeed(respondError(OpenAiError.fromReason(reason, OpenAiFields.chat))))
+  )
+
+const encoder = new TextEncoder()
+
+export const layer = HttpApiBuilder.group(
+  Api,
+  "admin",
+  Effect.fn(function*(handlers) {
+    const models = yield* Models
+    const registry = yield* Registry
+
+    const describe = Effect.fnUntraced(function*(deployment: Deployment) {
+      const status = yield* models.status(deployment)
+      const { model, options, pinned } = deployment
+      return { ...status, model, engine: options.engine, pinned }
+    })
+    const list = Effect.fnUntraced(function*(deployments: ReadonlyArray<Deployment>) {
+      return HttpServerResponse.jsonUnsafe({ deployments: yield* Effect.forEach(deployments, describe) })
+    })
+    const all = Effect.flatMap(registry.models, (some) => list(some.flatMap(({ deployments }) => deployments)))
+
+    const actions: Readonly<Record<Action, (deployment: Deployment) => Effect.Effect<void, InferenceError>>> = {
+      load: models.load,
+      unload: models.unload,
+      reload: models.replace
+    }
+    const act = Effect.fnUntraced(function*(model: string, action: Action) {
+      const { deployments } = yield* registry.find(model)
+      yield* Effect.forEach(deployments, actions[action], { discard: true })
+      return yield* list(deployments)
+    })
+
+    const events = models.events.pipe(
+      Stream.mapArray((some) =>
+        Arr.of(encoder.encode(some.map((event) => `data: ${JSON.stringify(event)}\n\n`).join("")))
+      )
+    )
+    const watch = HttpServerResponse.stream(events, {
+      contentType: "text/event-stream; charset=utf-8",
+      headers: { "cache-control": "no-cache" }
+    })
+
+    return handlers.handleRaw("deployments", () => guarded(all))
+      .handleRaw("act", ({ params }) => guarded(act(params.model, params.action)))
+      .handleRaw("events", () => guarded(Effect.succeed(watch)))
+  })
+)

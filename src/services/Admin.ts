@@ -1,0 +1,38 @@
+/** What an operator sees and does: the shapes of `/admin`. */
+import { Schema } from "effect"
+
+export const State = Schema.Literals(["cold", "loading", "ready", "draining", "failed"])
+
+/** One deployment as it is now. */
+export const Deployment = Schema.Struct({
+  deployment: Schema.String,
+  model: Schema.String,
+  engine: Schema.String,
+  state: State,
+  /** Jobs that hold a slot. */
+  running: Schema.Int,
+  /** Callers that wait. */
+  queued: Schema.Int,
+  /** Of its engine's process, resident. */
+  memoryBytes: Schema.Int,
+  pinned: Schema.Boolean,
+  /** Why it failed last. */
+  lastFailure: Schema.optionalKey(Schema.String)
+})
+export type Deployment = typeof Deployment.Type
+
+export const Deployments = Schema.Struct({ deployments: Schema.Array(Deployment) })
+
+/** A change of a deployment's state. */
+export const Event = Schema.Struct({
+  deployment: Schema.String,
+  state: Schema.Literals(["loading", "ready", "draining", "gone", "failed"]),
+  /** Why it loads again or has failed. */
+  cause: Schema.optionalKey(Schema.String),
+  /** ms since 1970 */
+  at: Schema.Int
+})
+
+/** What can be done to a model's deployments. */
+export const Action = Schema.Literals(["load", "unload", "reload"])
+export type Action = typeof Action.Type

@@ -1,0 +1,112 @@
+import { assert } from "@effect/vitest"
+import { afterAll, beforeAll, describe, it } from "vitest"
+import type { Service } from "../support/Service.ts"
+import { run, startService, until } from "../support/Service.ts"
+
+const yaml = `
+models:
+  fake/a:
+    deployments:
+      - engine: fake
+        reply: a fake answer
+        tokenDelayMs: 20
+`
+
+let service: Service
+
+beforeAll(async () => {
+  service = await startService(yaml)
+})
+
+afterAll(() => service.stop())
+
+const get = (path: string, headers: Record<string, string> = {}) => fetch(`${service.url}${path}`, { headers })
+
+const act = (model: string, action: string) =>
+  fetch(`${service.url}/admin/models/${encodeURIComponent(model)}/${action}`, { method: "POST" })
+
+const ask = () =>
+  fetch(`${service.url}/v1/chat/completions`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ model: "fake/a", messages: [{ role: "user", content: "Hello" }], temperature: 0 })
+  })
+
+const stateOf = async (): Promise<string> => {
+  const { deployments } = await (await get("/admin/deployments")).json() as {
+    readonly deployments: ReadonlyArray<{ readonly state: string }>
+  }
+  return deployments[0]!.state
+}
+
+describe("administration", () => {
+  it("tells what the deployments do", async () => {
+    const { deployments } = await (await get("/admin/deployments")).json() as { readonly deployments: Array<object> }
+    assert.strictEqual(deployments.length, 1)
+    assert.deepInclude(deployments[0], {
+      deployment: "fake/a#0",
+      engine: "fake",
+      state: "ready",
+      running: 0,
+      queued: 0
+    })
+  })
+
+  it("unloads a model once its requests have ended, and loads it again", async () => {
+    const answer = ask()
+    await until(async () => {
+      const { deployments } = await (await get("/admin/deployments")).json() as {
+        readonly deployments: ReadonlyArray<{ readonly running: number }>
+      }
+      return deployments[0]!.running === 1 ? true : undefined
+    })
+    assert.strictEqual((await act("fake/a", "unload")).status, 200)
+    assert.strictEqual(await stateOf(), "cold")
+    const { choices } = await (await answer).json() as {
+      readonly choices: ReadonlyArray<{ readonly message: { readonly content: string } }>
+    }
+    assert.strictEqual(choices[0]?.message.content, "a fake answer")
+    assert.strictEqual((await act("fake/a", "load")).status, 200)
+    assert.strictEqual(await stateOf(), "ready")
+  })
+
+  it("reloads a model without failing a request", async () => {
+    const asked = Array.from({ length: 12 }, ask)
+    const before = service.engines()
+    assert.strictEqual((await act("fake/a", "reload")).status, 200)
+    const after = await Promise.all([...asked, ...Array.from({ length: 12 }, ask)])
+    assert.deepStrictEqual(new Set(after.map(({ status }) => status)), new Set([200]))
+    const engines = await until(() => service.engines().length === 1 ? service.engines() : undefined)
+    assert.notDeepEqual(engines, before)
+  })
+
+  it("lets watchers see the states as they change", async () => {
+    const { body } = await get("/admin/events")
+    const reader = body!.pipeThrough(new TextDecoderStream()).getReader()
+    await act("fake/a", "reload")
+    let seen = ""
+    while (!seen.includes("gone")) seen += (await reader.read()).value ?? ""
+    await reader.cancel()
+    const states = seen.trim().split("\n\n").map((line) =>
+      (JSON.parse(line.slice("data: ".length)) as { readonly state: string }).state
+    )
+    assert.deepStrictEqual(states, ["loading", "ready", "draining", "gone"])
+  })
+
+  it("refuses web pages and names models that there are not", async () => {
+    assert.strictEqual((await get("/admin/deployments", { origin: "https://example.org" })).status, 403)
+    const missing = await act("nope", "load")
+    assert.strictEqual(missing.status, 404)
+    assert.include(await missing.text(), "model_not_found")
+  })
+
+  it("is spoken by the command line", async () => {
+    const listed = await run(["ps", "--url", service.url])
+    assert.match(listed.stdout, /fake\/a#0\s+fake\s+ready/)
+    const unloaded = await run(["unload", "fake/a", "--url", service.url, "--json"])
+    assert.deepInclude((JSON.parse(unloaded.stdout) as Array<object>)[0], { state: "cold" })
+    const wrong = await run(["load", "nope", "--url", service.url])
+    assert.strictEqual(wrong.code, 1)
+    assert.include(wrong.stderr, "does not exist")
+  })
+})
