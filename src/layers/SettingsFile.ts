@@ -1,11 +1,13 @@
 /** Settings from `troupe.yaml`, or the embedded default where there is no file. */
-import { Effect, Layer, Result } from "effect"
+import { Effect, Layer, Result, Schema } from "effect"
 import { Yaml } from "effect/encoding"
-import { existsSync } from "node:fs"
+import { existsSync, readFileSync } from "node:fs"
 import { readFile } from "node:fs/promises"
-import { dirname, resolve } from "node:path"
+import { homedir } from "node:os"
+import { dirname, join, resolve } from "node:path"
 import { fileURLToPath } from "node:url"
 import type { DeploymentOptions } from "../services/Model.ts"
+import { Manifest } from "../services/ModelStore.ts"
 import type { Resolved, Surroundings } from "../services/Settings.ts"
 import { decode, Settings, SettingsError } from "../services/Settings.ts"
 
@@ -43,12 +45,33 @@ const parse = (file: string, text: string): Effect.Effect<unknown, SettingsError
       unusable(file, `Not YAML: ${(cause as Error).message.replace(/'\*.*'/, "(its name is not shown)")}`)
   })
 
+const decodeManifest = Schema.decodeSync(Schema.fromJsonString(Manifest))
+
+/** The XDG base directory specification's data folder, and Windows' own. */
+const dataFolder = (): string =>
+  process.env["XDG_DATA_HOME"] || (process.platform === "win32" && process.env["LOCALAPPDATA"]) ||
+  join(homedir(), ".local/share")
+
+const storeFolder = (): string => resolve(process.env["TROUPE_MODELS"] || join(dataFolder(), "troupe/models"))
+
+/** Also of a model in quarantine, whose loading says why it is there. */
+const findInStore = (folder: string, name: string): string | undefined => {
+  try {
+    const manifest = decodeManifest(readFileSync(join(folder, name, "model.json"), "utf8"))
+    return manifest.kind === "gguf" ? join(folder, name, manifest.files[0].path) : join(folder, name)
+  } catch {
+    return undefined
+  }
+}
+
 const surroundings = (folder: string, engineHost: "process" | "thread"): Surroundings => ({
   environment: process.env["NODE_ENV"],
   variables: process.env,
   resolvePath: (path) => resolve(folder, path),
   embedded,
-  defaultEngineHost: engineHost
+  defaultEngineHost: engineHost,
+  defaultStoreFolder: storeFolder(),
+  findInStore
 })
 
 /** Reads, decodes and checks the settings. */

@@ -44,6 +44,8 @@ export interface Resolved {
     /** How long a loaded model stays at least, before another that needs its memory may have it. */
     readonly hold: Duration.Duration
   }
+  /** Where pulled models lie, and how many bytes they may take; left out, what the disk has. */
+  readonly store: { readonly folder: string; readonly maxBytes?: number | undefined }
   readonly models: ReadonlyArray<Model>
 }
 
@@ -72,6 +74,10 @@ export interface Surroundings {
   /** What serves `tiny-chat` when no model is configured. */
   readonly embedded: DeploymentOptions
   readonly defaultEngineHost: "process" | "thread"
+  /** Of the model store. */
+  readonly defaultStoreFolder: string
+  /** What to load of a model in the store; undefined where it has no such model. */
+  readonly findInStore: (folder: string, name: string) => string | undefined
 }
 
 type KeyedProblem = ReturnType<typeof Problems.keyed>[number]
@@ -216,6 +222,35 @@ const defaultServer: Resolved["server"] = {
   maxBodyBytes: 10 * 1024 * 1024
 }
 
+const storeScheme = "store:"
+
+const storeFolderOf = (source: Source, { defaultStoreFolder, resolvePath }: Surroundings): string =>
+  source.store?.folder === undefined ? defaultStoreFolder : resolvePath(source.store.folder)
+
+/** Names of the store become paths; what it does not have stays as it is. */
+const withStore = (source: Source, surroundings: Surroundings): Surroundings => ({
+  ...surroundings,
+  resolvePath: (path) =>
+    path.startsWith(storeScheme)
+      ? surroundings.findInStore(storeFolderOf(source, surroundings), path.slice(storeScheme.length)) ?? path
+      : surroundings.resolvePath(path)
+})
+
+/** Models of the store that are not there. */
+const missingFromStore = ({ models }: Resolved): ReadonlyArray<Problem> =>
+  models.flatMap(({ deployments, name }) =>
+    deployments.flatMap(({ options }, index) => {
+      const field = options.engine === "onnx" ? "folder" : "file"
+      const path = options.engine === "onnx" ? options.folder : options.engine === "llama" ? options.file : ""
+      if (!path.startsWith(storeScheme)) return []
+      const wanted = path.slice(storeScheme.length)
+      return [{
+        path: Problems.formatPath(["models", name, "deployments", index, field]),
+        expected: `The store has no model "${wanted}". Pull it with: troupe models pull <source> --name ${wanted}`
+      }]
+    })
+  )
+
 const resolve = (source: Source, environment: Environment, surroundings: Surroundings): Resolved => ({
   environment,
   server: { ...defaultServer, ...source.server },
@@ -225,7 +260,8 @@ const resolve = (source: Source, environment: Environment, surroundings: Surroun
     budgetBytes: source.memory?.budget,
     hold: source.memory?.hold ?? Policies.memoryHold
   },
-  models: modelsOf(source, surroundings)
+  store: { ...source.store, folder: storeFolderOf(source, surroundings) },
+  models: modelsOf(source, withStore(source, surroundings))
 })
 
 const isEnvironment = (name: string): name is Environment => environments.some((known) => known === name)
@@ -269,7 +305,8 @@ export const decode = (file: Tree, surroundings: Surroundings): Result.Result<Re
     }
   }
   const distinct = [...new Map(problems.map((problem) => [Problems.format(problem), problem])).values()]
-  return distinct.length > 0 || source === undefined
-    ? Result.fail(distinct)
-    : Result.succeed(resolve(source, chosen, surroundings))
+  if (distinct.length > 0 || source === undefined) return Result.fail(distinct)
+  const settings = resolve(source, chosen, surroundings)
+  const missing = missingFromStore(settings)
+  return missing.length > 0 ? Result.fail(missing) : Result.succeed(settings)
 }
