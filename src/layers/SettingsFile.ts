@@ -7,6 +7,8 @@ import { homedir } from "node:os"
 import { dirname, join, resolve } from "node:path"
 import { fileURLToPath } from "node:url"
 import type { DeploymentOptions } from "../services/Model.ts"
+import { defaultIdleUnload } from "../services/Model.ts"
+import { isName } from "../services/ModelSource.ts"
 import { Manifest } from "../services/ModelStore.ts"
 import type { Resolved, Surroundings } from "../services/Settings.ts"
 import { decode, Settings, SettingsError } from "../services/Settings.ts"
@@ -56,6 +58,7 @@ const storeFolder = (): string => resolve(process.env["TROUPE_MODELS"] || join(d
 
 /** Also of a model in quarantine, whose loading says why it is there. */
 const findInStore = (folder: string, name: string): string | undefined => {
+  if (!isName(name)) return undefined
   try {
     const manifest = decodeManifest(readFileSync(join(folder, name, "model.json"), "utf8"))
     return manifest.kind === "gguf" ? join(folder, name, manifest.files[0].path) : join(folder, name)
@@ -84,6 +87,19 @@ export const load = Effect.fnUntraced(function*(options: Options = {}) {
     onSuccess: Effect.succeed<Resolved>
   })
 })
+
+/** The settings, with a model of the store by its name there unless one of that name is configured. */
+export const withStoreModel = (settings: Resolved, name: string): Resolved => {
+  const path = settings.models.some((model) => model.name === name)
+    ? undefined
+    : findInStore(settings.store.folder, name)
+  if (path === undefined) return settings
+  const options: DeploymentOptions = path.endsWith(".gguf")
+    ? { engine: "llama", file: path }
+    : { engine: "onnx", folder: path }
+  const deployment = { id: `${name}#0`, model: name, options, idleUnload: defaultIdleUnload, preload: true }
+  return { ...settings, models: [...settings.models, { name, deployments: [deployment] }] }
+}
 
 /** Settings read once. */
 export const layer = (options?: Options): Layer.Layer<Settings, SettingsError> => Layer.effect(Settings, load(options))

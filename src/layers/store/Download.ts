@@ -193,7 +193,7 @@ const writeTo = (handle: FileHandle, hash: { update(piece: Uint8Array): unknown 
 }
 
 /** One try. */
-const attempt = (options: DownloadOptions, progressed: () => void) =>
+const attempt = (options: DownloadOptions, counted: (bytes: number) => void) =>
   Effect.scoped(Effect.gen(function*() {
     const { origin, target } = options
     const part = `${target}.part`
@@ -203,7 +203,7 @@ const attempt = (options: DownloadOptions, progressed: () => void) =>
     const handle = yield* openPart(part, opened.fromBytes)
     yield* writeNote(target, origin, opened.etag)
     const hash = yield* hashOf(part, opened.fromBytes)
-    const bytes = yield* receive(options, opened, total, writeTo(handle, hash), progressed)
+    const bytes = yield* receive(options, opened, total, writeTo(handle, hash), counted)
     yield* onDisk(part, () => handle.sync())
     const expected = origin.sha256 ?? opened.sha256
     const sha256 = hash.digest("hex")
@@ -232,12 +232,15 @@ const delayAfter = Effect.fnUntraced(function*(
 export const download = Effect.fnUntraced(function*(options: DownloadOptions) {
   const { origin, report, retry } = options
   let attempts = 0
+  // A server without ranges sends the same bytes again: that is no progress.
+  let furthest = 0
   for (;;) {
     const step = yield* Schedules.toStep(retry)
     let progressed = false
     while (!progressed) {
-      const result = yield* Effect.result(attempt(options, () => {
-        progressed = true
+      const result = yield* Effect.result(attempt(options, (bytes) => {
+        progressed ||= bytes > furthest
+        furthest = Math.max(furthest, bytes)
       }))
       if (Result.isSuccess(result)) return result.success
       const cut = result.failure

@@ -79,16 +79,21 @@ export interface Inspector {
 
 const ask = (child: ChildProcess, spec: LlamaSpec, stderr: () => string) =>
   Effect.callback<Outcome>((resume) => {
-    const onMessage = (message: FromInspector) => resume(Effect.succeed(outcomeOf(message)))
+    const settle = (outcome: Outcome) => {
+      stop()
+      resume(Effect.succeed(outcome))
+    }
+    const onMessage = (message: FromInspector) => settle(outcomeOf(message))
     const onExit = (code: number | null, signal: NodeJS.Signals | null) => {
       const how = signal === null ? `ended with exit code ${code}` : `was ended by ${signal}`
       const detail = `The process that loaded it ${how}${lastWords(stderr())}.`
-      resume(Effect.succeed({ type: signal === null || ownFaults.has(signal) ? "bad" : "unknown", detail }))
+      settle({ type: signal === null || ownFaults.has(signal) ? "bad" : "unknown", detail })
     }
-    const onError = (cause: Error) => resume(Effect.succeed({ type: "unknown", detail: `${cause.message}.` }))
+    const onError = (cause: Error) => settle({ type: "unknown", detail: `${cause.message}.` })
+    const stop = () => child.off("message", onMessage).off("close", onExit).off("error", onError)
     child.once("message", onMessage).once("close", onExit).once("error", onError)
     child.send(spec, () => {})
-    return Effect.sync(() => child.off("message", onMessage).off("close", onExit).off("error", onError))
+    return Effect.sync(stop)
   })
 
 /** Starts a process that inspects, and ends with the scope. */

@@ -72,12 +72,14 @@ export const list = Effect.fnUntraced(function*(folder: string) {
   return models.filter((model) => model !== undefined)
 })
 
-/** What a folder's files take, parts and all, bytes; nothing where there is none. */
+/** What a folder's files take, parts and all but locks, bytes; nothing where there is none. */
 export const bytesUnder = (folder: string): Effect.Effect<number> =>
   Effect.promise(async () => {
     const paths = await readdir(folder, { recursive: true }).catch(() => [])
     const sizes = await Promise.all(
-      paths.map((path) => stat(join(folder, path)).then((found) => found.isFile() ? found.size : 0, () => 0))
+      paths.filter((path) => !path.endsWith(".lock")).map((path) =>
+        stat(join(folder, path)).then((found) => found.isFile() ? found.size : 0, () => 0)
+      )
     )
     return sizes.reduce((sum, size) => sum + size, 0)
   })

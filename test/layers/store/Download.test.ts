@@ -213,13 +213,16 @@ describe("download", () => {
     ))
 
   it.live("refuses sizes that contradict each other, and bytes that never come", () =>
-    withServer((index) => index === 0 ? undefined : { lengthOff: 10, ignoreRanges: true }, ({ pull, target }) =>
-      Effect.gen(function*() {
-        assert.strictEqual((yield* reasonOf(pull({}, { bytes: 5 })))["_tag"], "DownloadFailed")
-        const error = yield* Effect.flip(pull())
-        assert.strictEqual(error.reason._tag, "DownloadFailed")
-        assert.isFalse(existsSync(target))
-      })))
+    withServer(
+      (index) => index === 0 ? undefined : { lengthOff: 10, ignoreRanges: true },
+      ({ pull, target }) =>
+        Effect.gen(function*() {
+          assert.strictEqual((yield* reasonOf(pull({}, { bytes: 5 })))["_tag"], "DownloadFailed")
+          const error = yield* Effect.flip(pull())
+          assert.strictEqual(error.reason._tag, "DownloadFailed")
+          assert.isFalse(existsSync(target))
+        })
+    ))
 
   it.live("ends where its room ends: before the first byte where the size is known", () =>
     withServer(() => undefined, ({ pull, target }) =>
