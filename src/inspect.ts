@@ -20,22 +20,18 @@ if (process.send === undefined) {
   process.exit(64)
 }
 
-/** Damaged weights compute what is not a number. */
-const computeToken = async ({ free, model }: Loaded): Promise<void> => {
-  const [sequence] = free
+/** No token is left out, so that one that is not a number shows. */
+const everyToken = { temperature: 1, topK: 0, topP: 1 }
+
+/** Damaged weights compute what is not a number. A model that cannot go on with a text is only loaded. */
+const computeToken = async ({ description, free, model }: Loaded): Promise<void> => {
+  const [slot] = free
   const token = model.tokens.bos ?? model.tokenize("a")[0] ?? model.tokens.eos
-  if (sequence === undefined || token === null) return
-  for await (
-    const { confidence } of sequence.evaluateWithMetadata([token], { confidence: true }, {
-      temperature: 1,
-      topK: 0,
-      topP: 1
-    })
-  ) {
-    if (!Number.isFinite(confidence)) {
-      refuse({ kind: "load_failed", message: "Its weights are damaged: what they compute is not a number" })
-    }
-    return
+  if (slot === undefined || token === null || !description.abilities.includes("generate")) return
+  const computed = slot.sequence.evaluateWithMetadata([token], { confidence: true }, everyToken)
+  for await (const { confidence } of computed) {
+    if (Number.isFinite(confidence)) return
+    refuse({ kind: "load_failed", message: "Its weights are damaged: what they compute is not a number" })
   }
 }
 

@@ -123,7 +123,7 @@ const headerFigures = Effect.fnUntraced(function*(path: string) {
   }
 })
 
-const lines = (about: Readonly<Record<string, unknown>>): string =>
+const lines = (about: Readonly<Record<string, string | number | null>>): string =>
   table(
     Object.entries(about).flatMap(([key, value]) =>
       value === null || value === "" ? [] : [[key, String(value).trim().replaceAll("\n", "\n  ")]]

@@ -7,11 +7,10 @@ import { homedir } from "node:os"
 import { dirname, join, resolve } from "node:path"
 import { fileURLToPath } from "node:url"
 import type { DeploymentOptions } from "../services/Model.ts"
-import { defaultIdleUnload } from "../services/Model.ts"
 import { isName } from "../services/ModelSource.ts"
 import { Manifest } from "../services/ModelStore.ts"
 import type { Resolved, Surroundings } from "../services/Settings.ts"
-import { decode, Settings, SettingsError } from "../services/Settings.ts"
+import { decode, modelWith, Settings, SettingsError } from "../services/Settings.ts"
 
 /** The file that is read when none is named, in the current folder. */
 export const defaultFile = "troupe.yaml"
@@ -97,8 +96,7 @@ export const withStoreModel = (settings: Resolved, name: string): Resolved => {
   const options: DeploymentOptions = path.endsWith(".gguf")
     ? { engine: "llama", file: path }
     : { engine: "onnx", folder: path }
-  const deployment = { id: `${name}#0`, model: name, options, idleUnload: defaultIdleUnload, preload: true }
-  return { ...settings, models: [...settings.models, { name, deployments: [deployment] }] }
+  return { ...settings, models: [...settings.models, modelWith(name, options)] }
 }
 
 /** Settings read once. */

@@ -203,9 +203,12 @@ const modelOf = (name: string, settings: ModelSettings, resolve: Surroundings["r
   }
 }
 
+/** A model that no file configures, with one deployment whose paths are absolute. */
+export const modelWith = (name: string, options: DeploymentOptions): Model =>
+  modelOf(name, { deployments: [options] }, (path) => path)
+
 /** The model of a provided language model's name. */
-export const languageModel = (name: string): Model =>
-  modelOf(name, { deployments: [{ engine: "language-model", name }] }, (path) => path)
+export const languageModel = (name: string): Model => modelWith(name, { engine: "language-model", name })
 
 const modelsOf = (source: Source, { embedded, resolvePath }: Surroundings): ReadonlyArray<Model> =>
   Object.entries(source.models ?? { "tiny-chat": { deployments: [embedded] } } satisfies Source["models"]).map(
@@ -236,19 +239,32 @@ const withStore = (source: Source, surroundings: Surroundings): Surroundings => 
       : surroundings.resolvePath(path)
 })
 
+const pathsOf = (options: DeploymentOptions): ReadonlyArray<readonly [field: Path, path: string]> => {
+  switch (options.engine) {
+    case "llama":
+      return [
+        [["file"], options.file],
+        ...(options.variants ?? []).map((path, index) => [["variants", index], path] as const)
+      ]
+    case "onnx":
+      return [[["folder"], options.folder]]
+    default:
+      return []
+  }
+}
+
 /** Models of the store that are not there. */
 const missingFromStore = ({ models }: Resolved): ReadonlyArray<Problem> =>
   models.flatMap(({ deployments, name }) =>
-    deployments.flatMap(({ options }, index) => {
-      const field = options.engine === "onnx" ? "folder" : "file"
-      const path = options.engine === "onnx" ? options.folder : options.engine === "llama" ? options.file : ""
-      if (!path.startsWith(storeScheme)) return []
-      const wanted = path.slice(storeScheme.length)
-      return [{
-        path: Problems.formatPath(["models", name, "deployments", index, field]),
-        expected: `The store has no model "${wanted}". Pull it with: troupe models pull <source> --name ${wanted}`
-      }]
-    })
+    deployments.flatMap(({ options }, index) =>
+      pathsOf(options).filter(([, path]) => path.startsWith(storeScheme)).map(([field, path]) => {
+        const wanted = path.slice(storeScheme.length)
+        return {
+          path: Problems.formatPath(["models", name, "deployments", index, ...field]),
+          expected: `The store has no model "${wanted}". Pull it with: troupe models pull <source> --name ${wanted}`
+        }
+      })
+    )
   )
 
 const resolve = (source: Source, environment: Environment, surroundings: Surroundings): Resolved => ({

@@ -63,23 +63,26 @@ const sendBody = async (response: ServerResponse, body: Uint8Array, fault: Fault
   })
 }
 
+/** Of the answer with a body. */
+const headersOf = (file: Uint8Array, start: number | undefined, etag: string, more: number) => ({
+  etag,
+  "content-length": file.length - (start ?? 0) + more,
+  "x-repo-commit": "0123456789abcdef",
+  ...(start === undefined ? {} : { "content-range": `bytes ${start}-${file.length - 1}/${file.length + more}` })
+})
+
+const damaged = (file: Uint8Array, at: number | undefined): Uint8Array =>
+  at === undefined ? file : file.with(at, file[at]! ^ 0xff)
+
 const send = (request: IncomingMessage, response: ServerResponse, file: Uint8Array, fault: Fault): number => {
-  const bytes = file.slice()
-  if (fault.corruptAt !== undefined) bytes[fault.corruptAt]! ^= 0xff
   const etag = fault.etag ?? `"${sha256Of(file).slice(0, 16)}"`
   const start = startOf(request, etag, fault)
-  const total = bytes.length + (fault.lengthOff ?? 0)
-  if (start !== undefined && start >= bytes.length) {
-    response.writeHead(416, { etag, "content-range": `bytes */${bytes.length}` }).end()
+  if (start !== undefined && start >= file.length) {
+    response.writeHead(416, { etag, "content-range": `bytes */${file.length}` }).end()
     return 0
   }
-  const body = bytes.subarray(start ?? 0)
-  response.writeHead(start === undefined ? 200 : 206, {
-    etag,
-    "content-length": body.length + (fault.lengthOff ?? 0),
-    "x-repo-commit": "0123456789abcdef",
-    ...(start === undefined ? {} : { "content-range": `bytes ${start}-${bytes.length - 1}/${total}` })
-  })
+  const body = damaged(file, fault.corruptAt).subarray(start)
+  response.writeHead(start === undefined ? 200 : 206, headersOf(file, start, etag, fault.lengthOff ?? 0))
   void sendBody(response, body, fault)
   return Math.min(body.length, fault.cutAfter ?? fault.stallAfter ?? body.length)
 }

@@ -73,7 +73,10 @@ const withStore = (
   })).pipe(Effect.provide(Layer.merge(NodeHttpClient.layerNodeHttp, ModelFiles.layer)))
 
 const reasonOf = <A>(effect: Effect.Effect<A, ModelStoreError>) =>
-  Effect.map(Effect.flip(effect), ({ reason }): Readonly<Record<string, unknown>> => ({ ...reason }))
+  Effect.map(
+    Effect.flip(effect),
+    ({ reason }): Readonly<Record<string, unknown>> => Object.fromEntries(Object.entries(reason))
+  )
 
 describe("pull", () => {
   it.live("takes a file of this machine, checks that it loads, and lists it", () =>
@@ -217,7 +220,7 @@ describe("ensureInspected", () => {
         const file = join(sources, "bad.gguf")
         writeFileSync(file, withoutHeads())
         const error = yield* Effect.flip(pull(file))
-        assert.deepInclude({ ...error.reason }, { _tag: "Quarantined" })
+        assert.strictEqual(error.reason._tag, "Quarantined")
         assert.match(error.message, /SIGABRT/)
         const model = yield* store.get("bad")
         assert.isTrue(existsSync(`${model.path}.quarantined`) && !existsSync(model.path))
