@@ -19,6 +19,7 @@ import * as Policies from "./Policies.ts"
 import type { Problem } from "./Problem.ts"
 import * as Problems from "./Problem.ts"
 import { Source } from "./SettingsSchema.ts"
+import { missingFromStore, nameInStore } from "./SettingsStore.ts"
 import { interpolate, isLoneReference, looksLikeSecret, typed } from "./SettingsText.ts"
 import type { Path, Tree } from "./SettingsTree.ts"
 import { at, isFromOverlay, isMapping, leaves, mapLeaves, overlay } from "./SettingsTree.ts"
@@ -225,47 +226,18 @@ const defaultServer: Resolved["server"] = {
   maxBodyBytes: 10 * 1024 * 1024
 }
 
-const storeScheme = "store:"
-
 const storeFolderOf = (source: Source, { defaultStoreFolder, resolvePath }: Surroundings): string =>
   source.store?.folder === undefined ? defaultStoreFolder : resolvePath(source.store.folder)
 
 /** Names of the store become paths; what it does not have stays as it is. */
 const withStore = (source: Source, surroundings: Surroundings): Surroundings => ({
   ...surroundings,
-  resolvePath: (path) =>
-    path.startsWith(storeScheme)
-      ? surroundings.findInStore(storeFolderOf(source, surroundings), path.slice(storeScheme.length)) ?? path
-      : surroundings.resolvePath(path)
-})
-
-const pathsOf = (options: DeploymentOptions): ReadonlyArray<readonly [field: Path, path: string]> => {
-  switch (options.engine) {
-    case "llama":
-      return [
-        [["file"], options.file],
-        ...(options.variants ?? []).map((path, index) => [["variants", index], path] as const)
-      ]
-    case "onnx":
-      return [[["folder"], options.folder]]
-    default:
-      return []
+  resolvePath: (path) => {
+    const name = nameInStore(path)
+    if (name === undefined) return surroundings.resolvePath(path)
+    return surroundings.findInStore(storeFolderOf(source, surroundings), name) ?? path
   }
-}
-
-/** Models of the store that are not there. */
-const missingFromStore = ({ models }: Resolved): ReadonlyArray<Problem> =>
-  models.flatMap(({ deployments, name }) =>
-    deployments.flatMap(({ options }, index) =>
-      pathsOf(options).filter(([, path]) => path.startsWith(storeScheme)).map(([field, path]) => {
-        const wanted = path.slice(storeScheme.length)
-        return {
-          path: Problems.formatPath(["models", name, "deployments", index, ...field]),
-          expected: `The store has no model "${wanted}". Pull it with: troupe models pull <source> --name ${wanted}`
-        }
-      })
-    )
-  )
+})
 
 const resolve = (source: Source, environment: Environment, surroundings: Surroundings): Resolved => ({
   environment,
@@ -323,6 +295,6 @@ export const decode = (file: Tree, surroundings: Surroundings): Result.Result<Re
   const distinct = [...new Map(problems.map((problem) => [Problems.format(problem), problem])).values()]
   if (distinct.length > 0 || source === undefined) return Result.fail(distinct)
   const settings = resolve(source, chosen, surroundings)
-  const missing = missingFromStore(settings)
+  const missing = missingFromStore(settings.models)
   return missing.length > 0 ? Result.fail(missing) : Result.succeed(settings)
 }
