@@ -24,11 +24,15 @@ import * as Pressure from "./layers/Pressure.ts"
 import * as Registry from "./layers/Registry.ts"
 import * as Selector from "./layers/Selector.ts"
 import * as SettingsFile from "./layers/SettingsFile.ts"
+import * as ModelStore from "./layers/store/ModelStore.ts"
 import { Models as ModelsService } from "./services/Models.ts"
 import { Readiness } from "./services/Readiness.ts"
 import { Registry as RegistryService } from "./services/Registry.ts"
 import { route } from "./services/Selector.ts"
 import { languageModel, Settings } from "./services/Settings.ts"
+
+/** Models on this machine's disk, before they are loaded. Requires only `Settings`. */
+export const store = Layer.provideMerge(ModelStore.layer, ModelFiles.layer)
 
 /** The runtime: `Inference` and what it stands on. Requires only `Settings`. */
 export const runtime = Inference.layer.pipe(

@@ -2,23 +2,12 @@
 import { Console, Effect, Option } from "effect"
 import { Command } from "effect/cli"
 import { load, ps, reload, unload } from "./cli/Admin.ts"
+import { models } from "./cli/Models.ts"
 import { run } from "./cli/Run.ts"
 import { serve } from "./cli/Serve.ts"
-import { config, json, modelRows, printJson, table } from "./cli/Shared.ts"
+import { config, json, printJson } from "./cli/Shared.ts"
 import * as SettingsFile from "./layers/SettingsFile.ts"
 import { fileJsonSchema } from "./services/SettingsSchema.ts"
-
-const models = Command.make("models", { config, json }, ({ config, json }) =>
-  Effect.gen(function*() {
-    const settings = yield* SettingsFile.load({ file: Option.getOrUndefined(config) })
-    if (json) {
-      return yield* printJson(settings.models.map(({ deployments, name }) => ({
-        name,
-        deployments: deployments.map(({ id, options }) => ({ id, ...options }))
-      })))
-    }
-    yield* Console.log(table(modelRows(settings.models)))
-  })).pipe(Command.withDescription("List the configured models"))
 
 const check = Command.make(
   "check",

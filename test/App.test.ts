@@ -26,6 +26,7 @@ const settings: Resolved = {
   engineHost: "thread",
   logLevel: "Error",
   memory: { budgetBytes: undefined, hold: Duration.seconds(5) },
+  store: { folder: "/store" },
   models
 }
 

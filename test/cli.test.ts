@@ -104,12 +104,15 @@ describe("config", () => {
   it("prints a JSON Schema", async () => {
     const schema = JSON.parse((await run(["config", "schema"])).stdout) as { $schema: string; properties: object }
     assert.include(schema.$schema, "json-schema.org")
-    assert.hasAllKeys(schema.properties, ["server", "engines", "memory", "logLevel", "models", "environments"])
+    assert.hasAllKeys(
+      schema.properties,
+      ["server", "engines", "memory", "store", "logLevel", "models", "environments"]
+    )
   })
 })
 
 describe("help", () => {
-  for (const args of [["--help"], ["serve", "--help"], ["run", "--help"], ["config", "--help"]]) {
+  for (const args of [["--help"], ["serve", "--help"], ["run", "--help"], ["models", "--help"], ["config", "--help"]]) {
     it(`troupe ${args.join(" ")} exits 0`, async () => {
       const { code, stdout } = await run(args)
       assert.strictEqual(code, 0)

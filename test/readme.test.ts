@@ -20,11 +20,17 @@ const shownByRunning = new Set(["npm ci && npm start", "npm ci && npm test"])
 
 const execute = promisify(execFile)
 
+/** In which the commands pull. */
+const store = temporaryFolder()
+
 let service: Service
 beforeAll(async () => {
   service = await startService()
 })
-afterAll(() => service.stop())
+afterAll(async () => {
+  store[Symbol.dispose]()
+  await service.stop()
+})
 
 describe("README", () => {
   for (const line of blocks("sh").flatMap((block) => block.trim().split("\n"))) {
@@ -39,7 +45,7 @@ describe("README", () => {
       const command = /^npm run troupe -- (.*)$/.exec(line)
       assert.isNotNull(command, "a kind of command that this test knows")
       const args = [...command[1]!.matchAll(/"([^"]*)"|(\S+)/g)].map(([, quoted, bare]) => quoted ?? bare!)
-      const { code, stdout } = await run(args)
+      const { code, stdout } = await run(args, { cwd: root, env: { TROUPE_MODELS: store.path } })
       assert.strictEqual(code, 0)
       assert.isNotEmpty(stdout)
     })

@@ -30,7 +30,9 @@ const optionalNumber = (name: string, description: string) =>
   Flag.Finite(name).pipe(Flag.withDescription(description), Flag.optional)
 
 const runOptions = {
-  model: Argument.String("model").pipe(Argument.withDescription("A model's name, as `troupe models` lists them")),
+  model: Argument.String("model").pipe(
+    Argument.withDescription("A model's name, as `troupe models` or `troupe models ls` lists it")
+  ),
   prompt: Argument.String("prompt").pipe(
     Argument.withDescription("What to say to it; without it, standard input is read"),
     Argument.optional
@@ -104,7 +106,8 @@ const decodeRequest = (request: Request) =>
 
 export const run = Command.make("run", runOptions, (input) =>
   Effect.gen(function*() {
-    const settings = yield* SettingsFile.load({ file: Option.getOrUndefined(input.config), engineHost: "thread" })
+    const configured = yield* SettingsFile.load({ file: Option.getOrUndefined(input.config), engineHost: "thread" })
+    const settings = SettingsFile.withStoreModel(configured, input.model)
     const prompt = yield* promptOf(input.prompt)
     const request = yield* decodeRequest({
       model: input.model,

@@ -32,6 +32,14 @@ export const table = (rows: ReadonlyArray<ReadonlyArray<string>>): string => {
   return rows.map((row) => row.map((cell, column) => cell.padEnd(widths[column]!)).join("  ").trimEnd()).join("\n")
 }
 
+/** A size for people. */
+export const bytesAsText = (bytes: number): string =>
+  bytes < 2 ** 20
+    ? `${bytes} bytes`
+    : bytes < 2 ** 30
+    ? `${(bytes / 2 ** 20).toFixed(1)} MiB`
+    : `${(bytes / 2 ** 30).toFixed(1)} GiB`
+
 const sourceOf = ({ options }: Deployment): string => {
   switch (options.engine) {
     case "llama":

@@ -5,7 +5,7 @@ import { Cache, Data, Effect, Layer, Result, Schema } from "effect"
 import { open, readdir, readFile, stat } from "node:fs/promises"
 import { basename, dirname, join } from "node:path"
 import type { Header } from "../services/Gguf.ts"
-import { Malformed, parse } from "../services/Gguf.ts"
+import { endOf, Malformed, parse } from "../services/Gguf.ts"
 import type { MemoryEstimate, Use } from "../services/MemoryEstimate.ts"
 import { ofGguf, ofOnnx } from "../services/MemoryEstimate.ts"
 import type { DeploymentOptions, LlamaDeployment, OnnxDeployment } from "../services/Model.ts"
@@ -50,10 +50,10 @@ class Version extends Data.Class<{ readonly path: string; readonly bytes: number
 const readFileOf = Effect.fnUntraced(function*(version: Version) {
   const { bytes, path } = version
   const header = yield* tryRead(path, () => readHeader(path, bytes))
-  return yield* Result.match(header, {
-    onFailure: (problem) => Effect.fail(notAModel(path, problem.message)),
-    onSuccess: (header) => Effect.succeed<GgufFile>({ path, bytes, changedAt: version.changedAt, header })
-  })
+  if (Result.isFailure(header)) return yield* notAModel(path, header.failure.message)
+  const end = header.success.tensors.length === 0 ? 0 : endOf(header.success)
+  if (end > bytes) return yield* notAModel(path, `its weights end at byte ${end}, and the file has ${bytes}`)
+  return { path, bytes, changedAt: version.changedAt, header: header.success } satisfies GgufFile
 })
 
 /** The parts of a split GGUF file, of which the first is named; the file itself where it is whole. */

@@ -1,13 +1,16 @@
 /** Settings from `troupe.yaml`, or the embedded default where there is no file. */
-import { Effect, Layer, Result } from "effect"
+import { Effect, Layer, Result, Schema } from "effect"
 import { Yaml } from "effect/encoding"
-import { existsSync } from "node:fs"
+import { existsSync, readFileSync } from "node:fs"
 import { readFile } from "node:fs/promises"
-import { dirname, resolve } from "node:path"
+import { homedir } from "node:os"
+import { dirname, join, resolve } from "node:path"
 import { fileURLToPath } from "node:url"
 import type { DeploymentOptions } from "../services/Model.ts"
+import { isName } from "../services/ModelSource.ts"
+import { Manifest } from "../services/ModelStore.ts"
 import type { Resolved, Surroundings } from "../services/Settings.ts"
-import { decode, Settings, SettingsError } from "../services/Settings.ts"
+import { decode, modelWith, Settings, SettingsError } from "../services/Settings.ts"
 
 /** The file that is read when none is named, in the current folder. */
 export const defaultFile = "troupe.yaml"
@@ -43,12 +46,34 @@ const parse = (file: string, text: string): Effect.Effect<unknown, SettingsError
       unusable(file, `Not YAML: ${(cause as Error).message.replace(/'\*.*'/, "(its name is not shown)")}`)
   })
 
+const decodeManifest = Schema.decodeSync(Schema.fromJsonString(Manifest))
+
+/** The XDG base directory specification's data folder, and Windows' own. */
+const dataFolder = (): string =>
+  process.env["XDG_DATA_HOME"] || (process.platform === "win32" && process.env["LOCALAPPDATA"]) ||
+  join(homedir(), ".local/share")
+
+const storeFolder = (): string => resolve(process.env["TROUPE_MODELS"] || join(dataFolder(), "troupe/models"))
+
+/** Also of a model in quarantine, whose loading says why it is there. */
+const findInStore = (folder: string, name: string): string | undefined => {
+  if (!isName(name)) return undefined
+  try {
+    const manifest = decodeManifest(readFileSync(join(folder, name, "model.json"), "utf8"))
+    return manifest.kind === "gguf" ? join(folder, name, manifest.files[0].path) : join(folder, name)
+  } catch {
+    return undefined
+  }
+}
+
 const surroundings = (folder: string, engineHost: "process" | "thread"): Surroundings => ({
   environment: process.env["NODE_ENV"],
   variables: process.env,
   resolvePath: (path) => resolve(folder, path),
   embedded,
-  defaultEngineHost: engineHost
+  defaultEngineHost: engineHost,
+  defaultStoreFolder: storeFolder(),
+  findInStore
 })
 
 /** Reads, decodes and checks the settings. */
@@ -61,6 +86,18 @@ export const load = Effect.fnUntraced(function*(options: Options = {}) {
     onSuccess: Effect.succeed<Resolved>
   })
 })
+
+/** The settings, with a model of the store by its name there unless one of that name is configured. */
+export const withStoreModel = (settings: Resolved, name: string): Resolved => {
+  const path = settings.models.some((model) => model.name === name)
+    ? undefined
+    : findInStore(settings.store.folder, name)
+  if (path === undefined) return settings
+  const options: DeploymentOptions = path.endsWith(".gguf")
+    ? { engine: "llama", file: path }
+    : { engine: "onnx", folder: path }
+  return { ...settings, models: [...settings.models, modelWith(name, options)] }
+}
 
 /** Settings read once. */
 export const layer = (options?: Options): Layer.Layer<Settings, SettingsError> => Layer.effect(Settings, load(options))

@@ -154,3 +154,8 @@ export type FromChild =
   | { readonly type: "memory"; readonly residentBytes: number }
   /** Everything that happened to every job in one turn of the child's event loop. */
   | { readonly type: "events"; readonly jobs: ReadonlyArray<readonly [id: number, events: ReadonlyArray<JobEvent>]> }
+
+/** From the process that tries a model file before its first use: see `src/inspect.ts`. */
+export type FromInspector =
+  | { readonly type: "passed" }
+  | { readonly type: "failed"; readonly failure: EngineFailure }

@@ -360,6 +360,13 @@ export const architectureOf = (header: Header): string => textOf(header, "genera
 export const weightsBytesOf = (header: Header): number =>
   header.tensors.reduce((sum, tensor) => sum + (tensor.bytes ?? 0), 0)
 
+/** Where the last weights end that are told of, bytes from the file's beginning. */
+export const endOf = (header: Header): number =>
+  header.tensors.reduce(
+    (end, { bytes, offset }) => Math.max(end, header.weightsOffset + offset + (bytes ?? 0)),
+    header.weightsOffset
+  )
+
 /** The type that most of the weights' bytes have. */
 export const dominantTypeOf = (header: Header): TensorType | undefined => {
   const bytes = new Map<number, number>()

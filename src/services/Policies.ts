@@ -62,3 +62,18 @@ export const batchWait = Duration.millis(100)
 
 /** How often memory and queues are sampled for the metrics. */
 export const sampleInterval = Duration.seconds(5)
+
+/**
+ * When a cut download goes on: after 0.5 s, doubling to at most 30 s, for 8 failures in a row. One that brought bytes
+ * before it failed starts the count anew.
+ */
+export const pullRetry = Schedule.min([Schedule.exponential("500 millis"), Schedule.spaced("30 seconds")]).pipe(
+  Schedule.upTo({ times: 8 })
+)
+
+/** A download without a byte for so long counts as cut. */
+export const pullStall = Duration.seconds(30)
+
+/** How long a model file may take to load and to compute a token before it is put in quarantine: for a slow disk. */
+export const inspectLimit = (fileBytes: number): Duration.Duration =>
+  Duration.sum(Duration.minutes(2), Duration.seconds(fileBytes / 20e6))

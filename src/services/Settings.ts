@@ -19,6 +19,7 @@ import * as Policies from "./Policies.ts"
 import type { Problem } from "./Problem.ts"
 import * as Problems from "./Problem.ts"
 import { Source } from "./SettingsSchema.ts"
+import { missingFromStore, nameInStore } from "./SettingsStore.ts"
 import { interpolate, isLoneReference, looksLikeSecret, typed } from "./SettingsText.ts"
 import type { Path, Tree } from "./SettingsTree.ts"
 import { at, isFromOverlay, isMapping, leaves, mapLeaves, overlay } from "./SettingsTree.ts"
@@ -44,6 +45,8 @@ export interface Resolved {
     /** How long a loaded model stays at least, before another that needs its memory may have it. */
     readonly hold: Duration.Duration
   }
+  /** Where pulled models lie, and how many bytes they may take; left out, what the disk has. */
+  readonly store: { readonly folder: string; readonly maxBytes?: number | undefined }
   readonly models: ReadonlyArray<Model>
 }
 
@@ -72,6 +75,10 @@ export interface Surroundings {
   /** What serves `tiny-chat` when no model is configured. */
   readonly embedded: DeploymentOptions
   readonly defaultEngineHost: "process" | "thread"
+  /** Of the model store. */
+  readonly defaultStoreFolder: string
+  /** What to load of a model in the store; undefined where it has no such model. */
+  readonly findInStore: (folder: string, name: string) => string | undefined
 }
 
 type KeyedProblem = ReturnType<typeof Problems.keyed>[number]
@@ -197,9 +204,12 @@ const modelOf = (name: string, settings: ModelSettings, resolve: Surroundings["r
   }
 }
 
+/** A model that no file configures, with one deployment whose paths are absolute. */
+export const modelWith = (name: string, options: DeploymentOptions): Model =>
+  modelOf(name, { deployments: [options] }, (path) => path)
+
 /** The model of a provided language model's name. */
-export const languageModel = (name: string): Model =>
-  modelOf(name, { deployments: [{ engine: "language-model", name }] }, (path) => path)
+export const languageModel = (name: string): Model => modelWith(name, { engine: "language-model", name })
 
 const modelsOf = (source: Source, { embedded, resolvePath }: Surroundings): ReadonlyArray<Model> =>
   Object.entries(source.models ?? { "tiny-chat": { deployments: [embedded] } } satisfies Source["models"]).map(
@@ -216,6 +226,19 @@ const defaultServer: Resolved["server"] = {
   maxBodyBytes: 10 * 1024 * 1024
 }
 
+const storeFolderOf = (source: Source, { defaultStoreFolder, resolvePath }: Surroundings): string =>
+  source.store?.folder === undefined ? defaultStoreFolder : resolvePath(source.store.folder)
+
+/** Names of the store become paths; what it does not have stays as it is. */
+const withStore = (source: Source, surroundings: Surroundings): Surroundings => ({
+  ...surroundings,
+  resolvePath: (path) => {
+    const name = nameInStore(path)
+    if (name === undefined) return surroundings.resolvePath(path)
+    return surroundings.findInStore(storeFolderOf(source, surroundings), name) ?? path
+  }
+})
+
 const resolve = (source: Source, environment: Environment, surroundings: Surroundings): Resolved => ({
   environment,
   server: { ...defaultServer, ...source.server },
@@ -225,7 +248,8 @@ const resolve = (source: Source, environment: Environment, surroundings: Surroun
     budgetBytes: source.memory?.budget,
     hold: source.memory?.hold ?? Policies.memoryHold
   },
-  models: modelsOf(source, surroundings)
+  store: { ...source.store, folder: storeFolderOf(source, surroundings) },
+  models: modelsOf(source, withStore(source, surroundings))
 })
 
 const isEnvironment = (name: string): name is Environment => environments.some((known) => known === name)
@@ -269,7 +293,8 @@ export const decode = (file: Tree, surroundings: Surroundings): Result.Result<Re
     }
   }
   const distinct = [...new Map(problems.map((problem) => [Problems.format(problem), problem])).values()]
-  return distinct.length > 0 || source === undefined
-    ? Result.fail(distinct)
-    : Result.succeed(resolve(source, chosen, surroundings))
+  if (distinct.length > 0 || source === undefined) return Result.fail(distinct)
+  const settings = resolve(source, chosen, surroundings)
+  const missing = missingFromStore(settings.models)
+  return missing.length > 0 ? Result.fail(missing) : Result.succeed(settings)
 }

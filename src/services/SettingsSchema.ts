@@ -51,6 +51,17 @@ const Memory = Schema.Struct({
   )
 })
 
+const Store = Schema.Struct({
+  folder: optional(
+    "Where pulled models lie, relative to the configuration file's folder; default TROUPE_MODELS, or troupe/models in the user's data folder.",
+    Schema.NonEmptyString
+  ),
+  maxBytes: optional(
+    "The most that pulled models may take on the disk, bytes; default what the disk has.",
+    Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))
+  )
+})
+
 const LogLevel = Schema.Literals(["debug", "info", "warn", "error"])
 
 /** The sections of a file, whose models need only be whole where no overlay stands on something. */
@@ -58,6 +69,7 @@ const sections = <S extends Schema.Top>(model: S) => ({
   server: Schema.optionalKey(Server),
   engines: Schema.optionalKey(EngineSettings),
   memory: Schema.optionalKey(Memory),
+  store: Schema.optionalKey(Store),
   logLevel: optional(
     "Least severe log entries that are printed; default debug in development, warn in test, info in production.",
     LogLevel

@@ -14,6 +14,8 @@ const surroundings = (over: Partial<Surroundings> = {}): Surroundings => ({
   resolvePath: (path) => `/folder/${path}`,
   embedded: { engine: "llama", file: "embedded.gguf" },
   defaultEngineHost: "process",
+  defaultStoreFolder: "/store",
+  findInStore: (folder, name) => name === "stored" ? `${folder}/stored/model.gguf` : undefined,
   ...over
 })
 
@@ -84,6 +86,7 @@ describe("Settings", () => {
         server: { host: "0.0.0.0", port: 0, shutdownGrace: "5 seconds", maxBodyBytes: 1024 },
         engines: { host: "thread" },
         logLevel: "error",
+        store: { folder: "models", maxBytes: 1000 },
         models: { chat: { deployments: [llama()], idleUnload: 1500, preload: false } }
       })
       assert.deepStrictEqual(settings, {
@@ -92,6 +95,7 @@ describe("Settings", () => {
         engineHost: "thread",
         logLevel: "Error",
         memory: { budgetBytes: undefined, hold: Duration.seconds(5) },
+        store: { folder: "/folder/models", maxBytes: 1000 },
         models: [{
           name: "chat",
           deployments: [{
@@ -106,6 +110,21 @@ describe("Settings", () => {
           }]
         }]
       })
+    })
+
+    it("finds models of the store by their name, and says how to pull those that are missing", () => {
+      const { models, store } = resolved({ models: { chat: { deployments: [llama("store:stored")] } } })
+      assert.deepStrictEqual(store, { folder: "/store" })
+      assert.deepStrictEqual(models[0]!.deployments[0].options, llama("/store/stored/model.gguf"))
+      const elsewhere = resolved({
+        store: { folder: "here" },
+        models: { chat: { deployments: [llama("store:stored")] } }
+      })
+      assert.deepStrictEqual(elsewhere.models[0]!.deployments[0].options, llama("/folder/here/stored/model.gguf"))
+      assert.deepStrictEqual(problems({ models: { chat: { deployments: [llama(), llama("store:none")] } } }), [{
+        path: "models.chat.deployments[1].file",
+        expected: "The store has no model \"none\". Pull it with: troupe models pull <source> --name none"
+      }])
     })
 
     it("keeps models and deployments in their order, each with an id of its own", () => {
@@ -580,6 +599,7 @@ describe("Settings", () => {
         "server",
         "engines",
         "memory",
+        "store",
         "logLevel",
         "models",
         "environments"

@@ -1,0 +1,198 @@
+/** `troupe models`: the configured models, and those of the store. */
+import { Console, Effect, Layer, Option, Stream } from "effect"
+import { Argument, Command, Flag, Prompt } from "effect/cli"
+import * as App from "../App.ts"
+import * as SettingsFile from "../layers/SettingsFile.ts"
+import { architectureOf, bitsOf, numberOf, quantisationOf, textOf } from "../services/Gguf.ts"
+import type { DeploymentOptions } from "../services/Model.ts"
+import { ModelFiles } from "../services/ModelFiles.ts"
+import type { StoredModel } from "../services/ModelStore.ts"
+import { ModelStore } from "../services/ModelStore.ts"
+import { Settings } from "../services/Settings.ts"
+import { makeProgressPrinter } from "./PullProgress.ts"
+import { bytesAsText, CommandFailed, config, json, modelRows, printJson, table } from "./Shared.ts"
+
+const withStore = (file: Option.Option<string>) => <A, E, R>(use: Effect.Effect<A, E, R>) =>
+  Effect.flatMap(
+    SettingsFile.load({ file: Option.getOrUndefined(file) }),
+    (settings) => Effect.provide(use, Layer.provide(App.store, Layer.succeed(Settings, settings)))
+  )
+
+const optionsOf = ({ manifest, path }: StoredModel): DeploymentOptions =>
+  manifest.kind === "onnx" ? { engine: "onnx", folder: path } : { engine: "llama", file: path }
+
+const stateOf = ({ inspected, kind, quarantined }: StoredModel["manifest"]): string =>
+  quarantined !== undefined ? "quarantined" : inspected !== undefined || kind === "onnx" ? "yes" : "no"
+
+/** As the file says, or nothing where it cannot be read. */
+const quantisation = Effect.fnUntraced(function*(model: StoredModel) {
+  if (model.manifest.kind === "onnx") return ""
+  const files = yield* ModelFiles
+  return yield* files.inspectFile(model.path).pipe(
+    Effect.map(({ header }) => quantisationOf(header)),
+    Effect.orElseSucceed(() => "")
+  )
+})
+
+const describeModel = Effect.fnUntraced(function*(model: StoredModel) {
+  const { kind, name, pulledAt, source } = model.manifest
+  return {
+    name,
+    kind,
+    path: model.path,
+    bytes: model.bytes,
+    quantisation: yield* quantisation(model),
+    source,
+    pulledAt,
+    inspected: stateOf(model.manifest)
+  }
+})
+
+const source = Argument.String("source").pipe(
+  Argument.withDescription("hf:org/repo[:quantisation][/file], https://host/model.gguf, or a path on this machine")
+)
+const name = Flag.String("name").pipe(
+  Flag.withDescription("The model's name in the store; default after the file or repository"),
+  Flag.optional
+)
+const sha256 = Flag.String("sha256").pipe(
+  Flag.withDescription("The checksum that the file must have, 64 hexadecimal digits"),
+  Flag.optional
+)
+
+const pull = Command.make("pull", { source, name, sha256, config, json }, (input) =>
+  Effect.gen(function*() {
+    const store = yield* ModelStore
+    const printer = makeProgressPrinter(process.stderr)
+    const last = yield* store.pull(input.source, {
+      name: Option.getOrUndefined(input.name),
+      sha256: Option.getOrUndefined(input.sha256)
+    }).pipe(
+      Stream.tap((progress) => Effect.sync(() => printer.print(progress))),
+      Stream.runLast,
+      Effect.ensuring(Effect.sync(() => printer.end()))
+    )
+    const done = Option.getOrUndefined(last)
+    if (done?.type !== "done") return
+    const about = yield* describeModel(done.model)
+    yield* input.json ? printJson(about) : Console.log(
+      `${about.name} is ${done.already ? "already in" : "in"} the store: ${
+        [about.quantisation, bytesAsText(about.bytes)].filter((text) => text !== "").join(", ")
+      }.\nTry it: troupe run ${about.name} "Hello!"`
+    )
+  }).pipe(withStore(input.config))).pipe(
+    Command.withDescription("Bring a model to this machine, check it, and see that it loads"),
+    Command.withExamples([
+      { command: "troupe models pull hf:org/repo:Q4_K_M", description: "From Hugging Face, this quantisation" },
+      { command: "troupe models pull ./model.gguf --name mine", description: "From this machine, under a name" }
+    ])
+  )
+
+const list = Command.make("ls", { config, json }, (input) =>
+  Effect.gen(function*() {
+    const store = yield* ModelStore
+    const models = yield* Effect.forEach(yield* store.list, describeModel)
+    if (input.json) return yield* printJson(models)
+    if (models.length === 0) return yield* Console.log("The store is empty. Pull a model: troupe models pull --help")
+    yield* Console.log(table([
+      ["NAME", "SIZE", "QUANTISATION", "INSPECTED", "SOURCE"],
+      ...models.map((model) => [
+        model.name,
+        bytesAsText(model.bytes),
+        model.quantisation,
+        model.inspected,
+        model.source
+      ])
+    ]))
+  }).pipe(withStore(input.config))).pipe(Command.withDescription("List the models of the store"))
+
+const nameOrPath = Argument.String("name").pipe(Argument.withDescription("A model of the store, or a GGUF file"))
+
+/** What a GGUF file says of itself. */
+const headerFigures = Effect.fnUntraced(function*(path: string) {
+  const { header } = yield* (yield* ModelFiles).inspectFile(path)
+  const architecture = architectureOf(header)
+  return {
+    architecture,
+    title: textOf(header, "general.name") ?? "",
+    quantisation: quantisationOf(header),
+    bits: bitsOf(header) ?? null,
+    layers: numberOf(header, `${architecture}.block_count`) ?? null,
+    contextWindow: numberOf(header, `${architecture}.context_length`) ?? null,
+    chatTemplate: textOf(header, "tokenizer.chat_template") ?? null
+  }
+})
+
+const lines = (about: Readonly<Record<string, string | number | null>>): string =>
+  table(
+    Object.entries(about).flatMap(([key, value]) =>
+      value === null || value === "" ? [] : [[key, String(value).trim().replaceAll("\n", "\n  ")]]
+    )
+  )
+
+const show = Command.make("show", { nameOrPath, config, json }, (input) =>
+  Effect.gen(function*() {
+    const store = yield* ModelStore
+    const isPath = /[/\\]|\.gguf$/.test(input.nameOrPath)
+    const stored = isPath ? undefined : yield* store.get(input.nameOrPath)
+    const options: DeploymentOptions = stored === undefined
+      ? { engine: "llama", file: input.nameOrPath }
+      : optionsOf(stored)
+    const memory = yield* (yield* ModelFiles).estimate(options)
+    const availableBytes = process.availableMemory()
+    const about = {
+      ...(stored === undefined ? { path: input.nameOrPath } : yield* describeModel(stored)),
+      ...(options.engine === "llama" ? yield* headerFigures(options.file) : {})
+    }
+    const fits = memory.totalBytes <= availableBytes
+    if (input.json) return yield* printJson({ ...about, memory, availableBytes, fits })
+    const { chatTemplate, ...figures } = { chatTemplate: null, ...about }
+    yield* Console.log(lines({
+      ...figures,
+      memory: `about ${bytesAsText(memory.totalBytes)} with the default slots and window, ` +
+        `and this machine has ${bytesAsText(availableBytes)} free: ${fits ? "it fits" : "it does not fit"}`
+    }))
+    if (chatTemplate !== null) yield* Console.log(`chatTemplate\n${chatTemplate}`)
+  }).pipe(withStore(input.config))).pipe(
+    Command.withDescription("Show what a model says of itself, and the memory it will take")
+  )
+
+const yes = Flag.Boolean("yes").pipe(Flag.withDescription("Do not ask"), Flag.withDefault(false))
+
+/** The model of this name; else the only one whose name begins with it, for who is asked before it is removed. */
+const namedInStore = Effect.fnUntraced(function*(wanted: string, isAsked: boolean) {
+  const store = yield* ModelStore
+  const names = (yield* store.list).map(({ manifest }) => manifest.name)
+  if (names.includes(wanted)) return wanted
+  const [first, ...others] = names.filter((name) => name.startsWith(wanted))
+  if (first === undefined || !isAsked) return wanted
+  return others.length === 0 ? first : yield* new CommandFailed({
+    message: `"${wanted}" may mean ${[first, ...others].join(", ")}. Give the whole name.`
+  })
+})
+
+const remove = Command.make("rm", { name: Argument.String("name"), yes, config }, (input) =>
+  Effect.gen(function*() {
+    const store = yield* ModelStore
+    const isAsked = process.stdin.isTTY && !input.yes
+    const name = yield* namedInStore(input.name, isAsked)
+    if (isAsked && !(yield* Prompt.run(Prompt.Confirm({ message: `Remove ${name} from the store?` })))) return
+    yield* store.remove(name)
+    yield* Console.log(`${name} is removed.`)
+  }).pipe(withStore(input.config))).pipe(Command.withDescription("Remove a model from the store"))
+
+/** Lists what is configured; the store's models have commands of their own. */
+export const models = Command.make("models", { config, json }, ({ config, json }) =>
+  Effect.gen(function*() {
+    const settings = yield* SettingsFile.load({ file: Option.getOrUndefined(config) })
+    if (json) {
+      return yield* printJson(settings.models.map(({ deployments, name }) => ({
+        name,
+        deployments: deployments.map(({ id, options }) => ({ id, ...options }))
+      })))
+    }
+    yield* Console.log(table(modelRows(settings.models)))
+  })).pipe(
+    Command.withDescription("List the configured models, or pull models to this machine and see to them"),
+    Command.withSubcommands([pull, list, show, remove])
+  )

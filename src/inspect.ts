@@ -1,0 +1,54 @@
+/**
+ * Process entry that loads model files to see whether they can be loaded: all of the file, and one token computed.
+ *
+ * **Details**
+ *
+ * A bad file can abort the process that loads it, so this one holds nothing that anybody would miss. It answers each
+ * `LlamaSpec` with a `FromInspector`, and ends when its parent does not need it any more.
+ *
+ * **Gotchas**
+ *
+ * It must not import `effect`: see `services/EngineProtocol`.
+ */
+import type { FromInspector, LlamaSpec } from "./services/EngineProtocol.ts"
+import { failureFrom, refuse } from "./services/Job.ts"
+import type { Loaded } from "./workers/LlamaLoad.ts"
+import { load } from "./workers/LlamaLoad.ts"
+
+if (process.send === undefined) {
+  process.stderr.write("This file is started by Troupe itself. Run `troupe --help`.\n")
+  process.exit(64)
+}
+
+/** No token is left out, so that one that is not a number shows. */
+const everyToken = { temperature: 1, topK: 0, topP: 1 }
+
+/** Damaged weights compute what is not a number. A model that cannot go on with a text is only loaded. */
+const computeToken = async ({ description, free, model }: Loaded): Promise<void> => {
+  const [slot] = free
+  const token = model.tokens.bos ?? model.tokenize("a")[0] ?? model.tokens.eos
+  if (slot === undefined || token === null || !description.abilities.includes("generate")) return
+  const computed = slot.sequence.evaluateWithMetadata([token], { confidence: true }, everyToken)
+  for await (const { confidence } of computed) {
+    if (Number.isFinite(confidence)) return
+    refuse({ kind: "load_failed", message: "Its weights are damaged: what they compute is not a number" })
+  }
+}
+
+const inspect = async (spec: LlamaSpec): Promise<FromInspector> => {
+  let loaded: Loaded | undefined
+  try {
+    loaded = await load(spec)
+    await computeToken(loaded)
+    return { type: "passed" }
+  } catch (cause) {
+    return { type: "failed", failure: failureFrom(cause, "load_failed") }
+  } finally {
+    await loaded?.llama.dispose()
+  }
+}
+
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => {})
+// An ordinary exit in the middle of a load would abort.
+process.on("disconnect", () => process.kill(process.pid, "SIGKILL"))
+process.on("message", (spec: LlamaSpec) => void inspect(spec).then((result) => process.send?.(result)))

@@ -1,0 +1,82 @@
+/** Knows models to load before they are loaded, and puts those that do not in quarantine. */
+import { Effect } from "effect"
+import { rename, stat } from "node:fs/promises"
+import { join } from "node:path"
+import { contextSizeOf, shapeOf } from "../../services/MemoryEstimate.ts"
+import type { StoredModel } from "../../services/ModelStore.ts"
+import { fail, Quarantined, StoreUnusable } from "../../services/ModelStore.ts"
+import * as Policies from "../../services/Policies.ts"
+import { onDisk } from "./Download.ts"
+import type { Outcome } from "./Inspection.ts"
+import { inspect } from "./Inspection.ts"
+import * as Manifests from "./Manifests.ts"
+import type { Report, Tools } from "./Tools.ts"
+import { now } from "./Tools.ts"
+
+const quarantine = Effect.fnUntraced(function*(
+  { options: { folder } }: Tools,
+  { manifest, path }: StoredModel,
+  detail: string
+) {
+  yield* onDisk(path, async () => {
+    for (const file of manifest.files) {
+      const place = join(folder, manifest.name, file.path)
+      await rename(place, `${place}.quarantined`)
+    }
+  })
+  yield* Manifests.write(folder, { ...manifest, quarantined: { at: yield* now, detail } })
+  return yield* fail(new Quarantined({ path, detail }))
+})
+
+/** Tokens that are enough to compute one. */
+const inspectedWindow = 256
+
+/** Loads a GGUF model in a process of its own. */
+const tryOut = ({ files }: Tools, { bytes, path }: StoredModel): Effect.Effect<Outcome> =>
+  files.inspectFile(path).pipe(
+    Effect.flatMap(({ header }) =>
+      inspect(
+        {
+          engine: "llama",
+          file: path,
+          contextSize: Math.min(contextSizeOf(shapeOf(header), undefined), inspectedWindow),
+          slots: 1,
+          threads: 1
+        },
+        Policies.inspectLimit(bytes)
+      )
+    ),
+    Effect.catch(({ reason }) => Effect.succeed<Outcome>({ type: "bad", detail: `${reason.detail}.` }))
+  )
+
+const isMarked = (
+  { inspected, files }: StoredModel["manifest"],
+  bytes: number,
+  changedAt: number
+): boolean => inspected?.bytes === bytes && inspected.changedAt === changedAt && inspected.sha256 === files[0].sha256
+
+/** Gives the model marked as inspected, after inspecting it unless that was done. */
+export const ensure = Effect.fnUntraced(function*(tools: Tools, model: StoredModel, report: Report) {
+  const { manifest, path } = model
+  if (manifest.quarantined !== undefined) {
+    return yield* fail(new Quarantined({ path, detail: manifest.quarantined.detail }))
+  }
+  if (manifest.kind === "onnx") return model
+  const { mtimeMs, size } = yield* onDisk(path, () => stat(path))
+  if (isMarked(manifest, size, mtimeMs)) return model
+  yield* report({ type: "inspecting", name: manifest.name })
+  const outcome = yield* tryOut(tools, model)
+  switch (outcome.type) {
+    case "bad":
+      return yield* quarantine(tools, model, outcome.detail)
+    case "unknown":
+      return yield* fail(new StoreUnusable({ path, detail: outcome.detail }))
+    case "no-engine":
+      return model
+    case "passed":
+      return yield* Manifests.write(tools.options.folder, {
+        ...manifest,
+        inspected: { bytes: size, changedAt: mtimeMs, sha256: manifest.files[0].sha256, at: yield* now }
+      })
+  }
+})

@@ -1,0 +1,189 @@
+/**
+ * Reads files over HTTP: redirects followed one by one, so that a token reaches only the host it is for, and ranges
+ * only where the file is certainly the same.
+ */
+import { Clock, Effect, Stream } from "effect"
+import type { HttpClientError, HttpClientResponse } from "effect/http"
+import { HttpClient, HttpClientRequest } from "effect/http"
+import { urlProblem } from "../../services/ModelSource.ts"
+import type { ModelStoreError } from "../../services/ModelStore.ts"
+import { AccessDenied, DownloadFailed, fail, SourceNotFound } from "../../services/ModelStore.ts"
+import type { Opened, Origin } from "./Origin.ts"
+import { Cut } from "./Origin.ts"
+
+const mostRedirects = 10
+const redirects = new Set([301, 302, 303, 307, 308])
+/** Busy or broken, perhaps not for long: RFC 9110, section 15, and RFC 6585. */
+const isPassing = (status: number): boolean => status === 408 || status === 425 || status === 429 || status >= 500
+
+/** A URL as messages show it: what follows the path may be a signature. */
+export const showUrl = (url: string): string => {
+  const { origin, pathname } = new URL(url)
+  return `${origin}${pathname}`
+}
+
+/** What the network said, in a few words. */
+const detailOf = (error: HttpClientError.HttpClientError): string => {
+  const { cause } = error.reason as { readonly cause?: NodeJS.ErrnoException }
+  return cause?.code ?? cause?.message ?? error.reason._tag
+}
+
+/** ms that a `Retry-After` header asks for: seconds, or a date (RFC 9110, section 10.2.3). */
+const retryAfterOf = (header: string | undefined, now: number): number | undefined => {
+  if (header === undefined) return undefined
+  const ms = /^\d+$/.test(header) ? Number(header) * 1000 : Date.parse(header) - now
+  return Number.isFinite(ms) && ms > 0 ? ms : undefined
+}
+
+const refusal = (url: string, status: number): ModelStoreError => {
+  switch (status) {
+    case 401:
+    case 403:
+      return fail(new AccessDenied({ url: showUrl(url), status }))
+    case 404:
+    case 410:
+      return fail(new SourceNotFound({ url: showUrl(url) }))
+    default:
+      return fail(new DownloadFailed({ url: showUrl(url), detail: `the server answered with HTTP status ${status}` }))
+  }
+}
+
+/** A response, and what the redirects before it said of the file. */
+interface Answer {
+  readonly response: HttpClientResponse.HttpClientResponse
+  readonly headers: Readonly<Record<string, string | undefined>>
+}
+
+/** Headers that Hugging Face sends with the redirect to where the bytes lie. */
+const linked = ["x-linked-etag", "x-repo-commit"] as const
+
+const nextUrl = (url: string, location: string | undefined): string | undefined => {
+  const next = location === undefined ? undefined : URL.parse(location, url)?.href
+  return next === undefined || urlProblem(next) !== undefined ? undefined : next
+}
+
+const withoutToken = (headers: Readonly<Record<string, string>>, from: string, to: string) => {
+  if (new URL(from).origin === new URL(to).origin) return headers
+  const { authorization: _, ...others } = headers
+  return others
+}
+
+/**
+ * Asks, and follows redirects.
+ *
+ * @param url without secrets
+ */
+export const get = Effect.fnUntraced(function*(url: string, headers: Readonly<Record<string, string>>) {
+  const client = HttpClient.withScope(yield* HttpClient.HttpClient)
+  let at = url
+  let sent = headers
+  let kept: Record<string, string | undefined> = {}
+  for (let hop = 0; hop <= mostRedirects; hop++) {
+    const response = yield* client.execute(
+      HttpClientRequest.get(at, { headers: { "accept-encoding": "identity", ...sent } })
+    ).pipe(Effect.mapError((error) => new Cut({ detail: detailOf(error) })))
+    kept = {
+      ...kept,
+      ...Object.fromEntries(linked.flatMap((name) => name in response.headers ? [[name, response.headers[name]]] : []))
+    }
+    if (!redirects.has(response.status)) return { response, headers: { ...response.headers, ...kept } }
+    const next = nextUrl(at, response.headers["location"])
+    if (next === undefined) {
+      return yield* fail(new DownloadFailed({ url: showUrl(at), detail: "it redirects to nowhere, or to plain http" }))
+    }
+    sent = withoutToken(sent, at, next)
+    at = next
+  }
+  return yield* fail(new DownloadFailed({ url: showUrl(url), detail: `it redirects more than ${mostRedirects} times` }))
+})
+
+/** Fails unless the request succeeded. */
+const checkStatus = Effect.fnUntraced(function*(url: string, { headers, response }: Answer) {
+  if (response.status >= 200 && response.status < 300) return
+  if (!isPassing(response.status)) return yield* refusal(url, response.status)
+  const now = yield* Clock.currentTimeMillis
+  return yield* new Cut({
+    detail: `the server answered with HTTP status ${response.status}`,
+    retryAfterMs: retryAfterOf(headers["retry-after"], now)
+  })
+})
+
+/** A text that a server answers, for a request that is small. */
+export const getText = (url: string, headers: Readonly<Record<string, string>>) =>
+  Effect.scoped(Effect.gen(function*() {
+    const answer = yield* get(url, headers)
+    yield* checkStatus(url, answer)
+    return yield* Effect.mapError(answer.response.text, (error) => new Cut({ detail: detailOf(error) }))
+  }))
+
+const strongEtag = (etag: string | undefined): string | undefined => etag?.startsWith("\"") === true ? etag : undefined
+
+const sha256In = (etag: string | undefined): string | undefined =>
+  /^"?([0-9a-f]{64})"?$/i.exec(etag ?? "")?.[1]?.toLowerCase()
+
+const lengthOf = (header: string | undefined): number | undefined =>
+  header !== undefined && /^\d+$/.test(header) ? Number(header) : undefined
+
+/** Where the body begins and how long the whole is: RFC 9110, section 14.4. */
+const placeOf = (
+  { headers, response }: Answer
+): { readonly fromBytes: number; readonly totalBytes: number | undefined } => {
+  if (response.status !== 206) return { fromBytes: 0, totalBytes: lengthOf(headers["content-length"]) }
+  const [, first, total] = /^bytes (\d+)-\d+\/(\d+|\*)$/.exec(headers["content-range"] ?? "") ?? []
+  return { fromBytes: Number(first ?? Number.NaN), totalBytes: lengthOf(total) }
+}
+
+const open = Effect.fnUntraced(function*(
+  url: string,
+  headers: Readonly<Record<string, string>>,
+  fromBytes: number,
+  etag: string | undefined
+) {
+  const range: Record<string, string> = fromBytes === 0
+    ? {}
+    : { range: `bytes=${fromBytes}-`, ...(etag === undefined ? {} : { "if-range": etag }) }
+  const answer = yield* get(url, { ...headers, ...range })
+  const about = {
+    etag: strongEtag(answer.headers["etag"]),
+    sha256: sha256In(answer.headers["x-linked-etag"]),
+    revision: answer.headers["x-repo-commit"]
+  }
+  // All of it is here already: RFC 9110, section 15.5.17.
+  if (answer.response.status === 416 && answer.headers["content-range"] === `bytes */${fromBytes}`) {
+    return { ...about, etag, fromBytes, totalBytes: fromBytes, body: Stream.empty } satisfies Opened
+  }
+  yield* checkStatus(url, answer)
+  const body = Stream.mapError(answer.response.stream, (error) => new Cut({ detail: detailOf(error) }))
+  return { ...about, ...placeOf(answer), body } satisfies Opened
+})
+
+/** Whether an opened file goes on where it should; not, when it has changed under a server that does not say so. */
+const goesOn = (opened: Opened, fromBytes: number, etag: string | undefined): boolean =>
+  opened.fromBytes === 0 ||
+  (opened.fromBytes === fromBytes && (etag === undefined || opened.etag === undefined || opened.etag === etag))
+
+/** A file on a server. */
+export const make = (
+  client: HttpClient.HttpClient,
+  file: Pick<Origin, "path" | "bytes" | "sha256"> & {
+    readonly url: string
+    readonly headers: Readonly<Record<string, string>>
+  }
+): Origin => ({
+  path: file.path,
+  label: showUrl(file.url),
+  bytes: file.bytes,
+  sha256: file.sha256,
+  open: (fromBytes, etag) =>
+    open(file.url, file.headers, fromBytes, etag).pipe(
+      Effect.catchIf(
+        (error) => fromBytes > 0 && error._tag === "ModelStoreError" && error.reason._tag === "DownloadFailed",
+        () => open(file.url, file.headers, 0, undefined)
+      ),
+      Effect.filterOrElse(
+        (opened) => goesOn(opened, fromBytes, etag),
+        () => open(file.url, file.headers, 0, undefined)
+      ),
+      Effect.provideService(HttpClient.HttpClient, client)
+    )
+})

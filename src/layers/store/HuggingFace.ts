@@ -1,0 +1,77 @@
+/**
+ * Finds a model's files in a repository on Hugging Face, or on a server that speaks its API.
+ *
+ * **Details**
+ *
+ * `GET /api/models/{repository}/tree/main?recursive=1` lists the files with the checksums of the large ones, and
+ * `/{repository}/resolve/main/{file}` has the bytes: https://huggingface.co/docs/hub/api.
+ */
+import { Effect, Redacted, Result, Schema } from "effect"
+import type { HttpClient } from "effect/http"
+import type { Choice, RepositoryFile, Source } from "../../services/ModelSource.ts"
+import { choose } from "../../services/ModelSource.ts"
+import { DownloadFailed, fail, InvalidSource } from "../../services/ModelStore.ts"
+import * as Http from "./Http.ts"
+import type { Origin } from "./Origin.ts"
+
+export interface Endpoint {
+  /** As `https://huggingface.co`. */
+  readonly url: string
+  /** Sent to the endpoint and to nobody else. */
+  readonly token: Redacted.Redacted | undefined
+}
+
+const Tree = Schema.fromJsonString(Schema.Array(Schema.Struct({
+  type: Schema.String,
+  path: Schema.String,
+  size: Schema.optional(Schema.Finite),
+  lfs: Schema.optional(Schema.NullOr(Schema.Struct({ oid: Schema.String, size: Schema.optional(Schema.Finite) })))
+})))
+
+const isSafe = (path: string): boolean =>
+  !path.includes("\\") && path.split("/").every((part) => part !== "" && part !== "." && part !== "..")
+
+const filesOf = (tree: typeof Tree.Type): ReadonlyArray<RepositoryFile> =>
+  tree.filter(({ path, type }) => type === "file" && isSafe(path)).map(({ lfs, path, size }) => ({
+    path,
+    bytes: lfs?.size ?? size ?? 0,
+    sha256: lfs?.oid.toLowerCase()
+  }))
+
+const headersOf = ({ token }: Endpoint): Readonly<Record<string, string>> =>
+  token === undefined ? {} : { authorization: `Bearer ${Redacted.value(token)}` }
+
+/** Lists a repository and chooses. */
+export const find = Effect.fnUntraced(function*(
+  endpoint: Endpoint,
+  source: Extract<Source, { readonly type: "huggingface" }>,
+  typed: string
+) {
+  const url = `${endpoint.url}/api/models/${source.repository}/tree/main?recursive=1`
+  const text = yield* Http.getText(url, headersOf(endpoint))
+  const tree = yield* Effect.mapError(
+    Schema.decodeEffect(Tree)(text),
+    () => fail(new DownloadFailed({ url: Http.showUrl(url), detail: "the answer is not a list of files" }))
+  )
+  return yield* Result.match(choose(source, filesOf(tree)), {
+    onFailure: (detail) => Effect.fail(fail(new InvalidSource({ source: typed, detail }))),
+    onSuccess: Effect.succeed
+  })
+})
+
+/** Where the chosen files are read. */
+export const originsOf = (
+  client: HttpClient.HttpClient,
+  endpoint: Endpoint,
+  repository: string,
+  { files, kind }: Choice
+): ReadonlyArray<Origin> =>
+  files.map((file) =>
+    Http.make(client, {
+      ...file,
+      // A GGUF model's folder has its parts and nothing else.
+      path: kind === "gguf" ? file.path.slice(file.path.lastIndexOf("/") + 1) : file.path,
+      url: `${endpoint.url}/${repository}/resolve/main/${file.path.split("/").map(encodeURIComponent).join("/")}`,
+      headers: headersOf(endpoint)
+    })
+  )

@@ -1,0 +1,128 @@
+/**
+ * Loads a model file in a process of its own, which may die of it.
+ *
+ * **Gotchas**
+ *
+ * Only what the file itself can have caused is its fault: a process that was killed from outside, as by a kernel that
+ * is short of memory, says nothing about the file.
+ */
+import type { Duration } from "effect"
+import { Effect } from "effect"
+import type { ChildProcess } from "node:child_process"
+import { fork } from "node:child_process"
+import { fileURLToPath } from "node:url"
+import type { FromInspector, LlamaSpec } from "../../services/EngineProtocol.ts"
+
+const entry = fileURLToPath(new URL(`../../inspect${import.meta.url.slice(-3)}`, import.meta.url))
+
+export type Outcome =
+  | { readonly type: "passed" }
+  /** The file cannot be loaded, or not without harm. */
+  | { readonly type: "bad"; readonly detail: string }
+  /** Nothing is known of the file. */
+  | { readonly type: "unknown"; readonly detail: string }
+  /** There is no engine to try it with. */
+  | { readonly type: "no-engine" }
+
+/** Signals that a process sends itself by what it does. */
+const ownFaults = new Set<NodeJS.Signals | null>([
+  "SIGABRT",
+  "SIGBUS",
+  "SIGFPE",
+  "SIGILL",
+  "SIGSEGV",
+  "SIGTRAP",
+  "SIGSYS"
+])
+
+const stderrKept = 8192
+
+const spawn = () => {
+  const { HF_TOKEN: _, ...env } = process.env
+  return fork(entry, [], {
+    execArgv: [],
+    serialization: "advanced",
+    stdio: ["ignore", "ignore", "pipe", "ipc"],
+    // ggml calls a debugger for a trace of where it aborts.
+    env: { ...env, UV_THREADPOOL_SIZE: "1", GGML_NO_BACKTRACE: "1" }
+  })
+}
+
+/** What a dying process said, as one line of plain characters. */
+const lastWords = (stderr: string): string => {
+  const telling = stderr.split("\n").find((line) => /assert|what\(\)|fatal|abort/i.test(line)) ?? ""
+  const plain = telling.replaceAll(/[^\x20-\x7e]/g, "?").trim().slice(0, 200)
+  return plain === "" ? "" : ` (${plain})`
+}
+
+const outcomeOf = (message: FromInspector): Outcome => {
+  if (message.type === "passed") return message
+  switch (message.failure.kind) {
+    case "package_missing":
+      return { type: "no-engine" }
+    case "load_failed":
+    case "failed":
+    case "crashed":
+    case "invalid_request":
+      return { type: "bad", detail: `${message.failure.message}.` }
+    default:
+      return { type: "unknown", detail: `${message.failure.kind}.` }
+  }
+}
+
+/** An inspecting process; one that lives on can inspect more files. */
+export interface Inspector {
+  readonly child: ChildProcess
+  /** Never fails, whatever becomes of the process. */
+  readonly inspect: (spec: LlamaSpec, limit: Duration.Duration) => Effect.Effect<Outcome>
+}
+
+const ask = (child: ChildProcess, spec: LlamaSpec, stderr: () => string) =>
+  Effect.callback<Outcome>((resume) => {
+    const settle = (outcome: Outcome) => {
+      stop()
+      resume(Effect.succeed(outcome))
+    }
+    const onMessage = (message: FromInspector) => settle(outcomeOf(message))
+    const onExit = (code: number | null, signal: NodeJS.Signals | null) => {
+      const how = signal === null ? `ended with exit code ${code}` : `was ended by ${signal}`
+      const detail = `The process that loaded it ${how}${lastWords(stderr())}.`
+      settle({ type: signal === null || ownFaults.has(signal) ? "bad" : "unknown", detail })
+    }
+    const onError = (cause: Error) => settle({ type: "unknown", detail: `${cause.message}.` })
+    const stop = () => child.off("message", onMessage).off("close", onExit).off("error", onError)
+    child.once("message", onMessage).once("close", onExit).once("error", onError)
+    child.send(spec, () => {})
+    return Effect.sync(stop)
+  })
+
+/** Starts a process that inspects, and ends with the scope. */
+export const start = Effect.map(
+  Effect.acquireRelease(Effect.sync(spawn), (child) =>
+    Effect.sync(() => {
+      child.kill("SIGKILL")
+    })),
+  (child): Inspector => {
+    let stderr = ""
+    child.on("error", () => {})
+    child.stderr!.setEncoding("utf8").on("data", (text: string) => {
+      stderr = (stderr + text).slice(-stderrKept)
+    })
+    return {
+      child,
+      inspect: (spec, limit) =>
+        Effect.timeoutOrElse(ask(child, spec, () => stderr), {
+          duration: limit,
+          orElse: () =>
+            Effect.succeed<Outcome>({
+              type: "bad",
+              detail: `It did not load and compute a token within ${String(limit)}.`
+            })
+        })
+    }
+  }
+)
+
+/** One file in one process. */
+export const inspect = (spec: LlamaSpec, limit: Duration.Duration): Effect.Effect<Outcome> =>
+  Effect.scoped(Effect.flatMap(start, (inspector) => inspector.inspect(spec, limit)))

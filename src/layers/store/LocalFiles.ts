@@ -1,0 +1,86 @@
+/** Reads a model that is on this machine already: a GGUF file with its parts, or an ONNX folder. */
+import { NodeStream } from "@effect/platform-node"
+import { Effect } from "effect"
+import { createReadStream } from "node:fs"
+import { readdir, stat } from "node:fs/promises"
+import { basename, dirname, join, resolve } from "node:path"
+import { nameOf, partsOf } from "../../services/ModelSource.ts"
+import { fail, InvalidSource } from "../../services/ModelStore.ts"
+import type { Origin } from "./Origin.ts"
+import { Cut } from "./Origin.ts"
+
+/** A model on the disk. */
+export interface Found {
+  readonly kind: "gguf" | "onnx"
+  readonly name: string
+  readonly origins: ReadonlyArray<Origin>
+}
+
+const describe = (path: string) =>
+  stat(path).then(({ mtimeMs, size }) => ({ bytes: size, etag: `"${size}-${mtimeMs}"` }))
+
+const make = async (file: string, path: string): Promise<Origin> => {
+  const { bytes } = await describe(file)
+  return {
+    path,
+    label: file,
+    bytes,
+    sha256: undefined,
+    open: (fromBytes, etag) =>
+      Effect.tryPromise({ try: () => describe(file), catch: (cause) => cutFrom(cause) }).pipe(Effect.map((now) => {
+        const from = etag === now.etag ? fromBytes : 0
+        return {
+          fromBytes: from,
+          totalBytes: now.bytes,
+          etag: now.etag,
+          sha256: undefined,
+          revision: undefined,
+          body: NodeStream.fromReadable<Uint8Array, Cut>({
+            evaluate: () => createReadStream(file, { start: from, highWaterMark: 1024 * 1024 }),
+            onError: cutFrom
+          })
+        }
+      }))
+  }
+}
+
+const cutFrom = (cause: unknown) => {
+  const { code, message } = cause as NodeJS.ErrnoException
+  return new Cut({ detail: code ?? message })
+}
+
+const isOfModel = (path: string): boolean =>
+  /^[^/\\]+\.(json|jinja|txt|model)$/.test(path) || /^onnx[/\\][^/\\]+\.onnx(_data.*)?$/.test(path)
+
+const findFolder = async (folder: string): Promise<Found | undefined> => {
+  const paths = (await readdir(folder, { recursive: true })).filter(isOfModel).sort()
+  // The weights first: they are what is checked.
+  const models = paths.filter((path) => path.endsWith(".onnx"))
+  const files = [...models, ...paths.filter((path) => !models.includes(path))]
+  if (models.length === 0 || !paths.includes("config.json")) return undefined
+  return {
+    kind: "onnx",
+    name: nameOf(folder),
+    origins: await Promise.all(files.map((path) => make(join(folder, path), path)))
+  }
+}
+
+const findFile = async (file: string): Promise<Found> => ({
+  kind: "gguf",
+  name: nameOf(file),
+  origins: await Promise.all(partsOf(basename(file)).map((part) => make(join(dirname(file), part), part)))
+})
+
+/** The model at a path. */
+export const find = Effect.fnUntraced(function*(typed: string) {
+  const path = resolve(typed)
+  const wrong = (detail: string) => fail(new InvalidSource({ source: typed, detail }))
+  const found = yield* Effect.tryPromise({
+    try: async () => (await stat(path)).isDirectory() ? await findFolder(path) : await findFile(path),
+    catch: (cause) => {
+      const { code, path: where = path } = cause as NodeJS.ErrnoException
+      return wrong(code === "ENOENT" ? `There is no file at ${where}` : `${where} cannot be read (${code})`)
+    }
+  })
+  return found ?? (yield* wrong("Expected a GGUF file, or a folder with config.json and an onnx folder"))
+})

@@ -1,0 +1,80 @@
+/** The model store in a folder of this machine. */
+import { NodeHttpClient } from "@effect/platform-node"
+import { Effect, Layer, Queue, Redacted, Semaphore, Stream } from "effect"
+import { HttpClient } from "effect/http"
+import { join, relative, resolve, sep } from "node:path"
+import { ModelFiles } from "../../services/ModelFiles.ts"
+import * as ModelSource from "../../services/ModelSource.ts"
+import { fail, ModelStore, NotInStore } from "../../services/ModelStore.ts"
+import * as Policies from "../../services/Policies.ts"
+import { Settings } from "../../services/Settings.ts"
+import { ensure } from "./Check.ts"
+import type { Endpoint } from "./HuggingFace.ts"
+import * as Lock from "./Lock.ts"
+import * as Manifests from "./Manifests.ts"
+import { pull } from "./Pull.ts"
+import type { Options, Tools } from "./Tools.ts"
+
+/** A store in this folder. */
+export const make = Effect.fnUntraced(function*(options: Options) {
+  const folder = resolve(options.folder)
+  const tools: Tools = {
+    options: { ...options, folder },
+    client: yield* HttpClient.HttpClient,
+    files: yield* ModelFiles,
+    retry: options.retry ?? Policies.pullRetry,
+    stallAfter: options.stallAfter ?? Policies.pullStall
+  }
+  // A model that two deployments load is inspected once, and two models one after the other.
+  const inspecting = yield* Semaphore.make(1)
+  const missing = (name: string) =>
+    Effect.flatMap(
+      Manifests.list(folder),
+      (models) => Effect.fail(fail(new NotInStore({ name, available: models.map(({ manifest }) => manifest.name) })))
+    )
+
+  return ModelStore.of({
+    pull: (source, given = {}) =>
+      Stream.callback((queue) =>
+        Effect.scoped(pull(tools, source, given, (progress) => Queue.offer(queue, progress))).pipe(
+          Effect.andThen(Queue.end(queue))
+        )
+      ),
+    list: Manifests.list(folder),
+    get: (name) =>
+      Effect.filterOrElse(
+        ModelSource.isName(name) ? Manifests.read(folder, name) : Effect.undefined,
+        (model) => model !== undefined,
+        () => missing(name)
+      ),
+    remove: Effect.fnUntraced(function*(name) {
+      if (!ModelSource.isName(name)) return yield* missing(name)
+      yield* Lock.acquire(join(folder, `.${name}.lock`), name)
+      if (!(yield* Manifests.remove(folder, name))) return yield* missing(name)
+    }, Effect.scoped),
+    ensureInspected: Effect.fnUntraced(function*(path) {
+      const [name, ...others] = relative(folder, resolve(path)).split(sep)
+      if (name === undefined || others.length === 0 || !ModelSource.isName(name)) return
+      yield* inspecting.withPermit(
+        Effect.flatMap(
+          Manifests.read(folder, name),
+          (model) => model === undefined ? Effect.void : ensure(tools, model, () => Effect.void)
+        )
+      )
+    })
+  })
+})
+
+const endpointOf = (): Endpoint => {
+  const token = process.env["HF_TOKEN"]
+  return {
+    url: (process.env["HF_ENDPOINT"] || "https://huggingface.co").replace(/\/+$/, ""),
+    token: token === undefined || token === "" ? undefined : Redacted.make(token)
+  }
+}
+
+/** The store that the settings name, reading from `HF_ENDPOINT` with `HF_TOKEN` where these are set. */
+export const layer = Layer.effect(
+  ModelStore,
+  Effect.flatMap(Settings, ({ store }) => make({ ...store, endpoint: endpointOf() }))
+).pipe(Layer.provide(NodeHttpClient.layerNodeHttp))

@@ -1,0 +1,134 @@
+/** A pull from its source to the store: find, lock, receive, check, take its place, inspect. */
+import { Effect } from "effect"
+import { mkdir, rm, statfs } from "node:fs/promises"
+import { dirname, join } from "node:path"
+import * as ModelSource from "../../services/ModelSource.ts"
+import type { Manifest, PullOptions, StoredModel } from "../../services/ModelStore.ts"
+import { ChecksumMismatch, DiskFull, fail, NameTaken } from "../../services/ModelStore.ts"
+import { ensure } from "./Check.ts"
+import type { Arrived } from "./Download.ts"
+import { download, onDisk } from "./Download.ts"
+import * as Lock from "./Lock.ts"
+import * as Manifests from "./Manifests.ts"
+import type { Origin } from "./Origin.ts"
+import { find, shown, withChecksum } from "./Sources.ts"
+import type { Options, Report, Tools } from "./Tools.ts"
+import { invalid, now } from "./Tools.ts"
+
+/** Bytes that a model's folder may come to. */
+const roomFor = Effect.fnUntraced(function*({ folder, maxBytes }: Options, name: string) {
+  const disk = yield* onDisk(folder, async () => {
+    await mkdir(folder, { recursive: true })
+    return await statfs(folder)
+  })
+  const free = disk.bavail * disk.bsize + (yield* Manifests.bytesUnder(join(folder, name)))
+  if (maxBytes === undefined) return free
+  const all = yield* Manifests.bytesUnder(folder)
+  const own = yield* Manifests.bytesUnder(join(folder, name))
+  return Math.max(0, Math.min(free, maxBytes - (all - own)))
+})
+
+/** Every file as a part, within the room there is. */
+const receiveAll = Effect.fnUntraced(function*(
+  { options, retry, stallAfter }: Tools,
+  name: string,
+  origins: ReadonlyArray<Origin>,
+  report: Report
+) {
+  const whole = yield* roomFor(options, name)
+  const needed = origins.reduce((sum, { bytes }) => sum + (bytes ?? 0), 0)
+  if (needed > whole) {
+    return yield* fail(new DiskFull({ folder: options.folder, neededBytes: needed, availableBytes: whole }))
+  }
+  const arrived: Array<Arrived> = []
+  for (const origin of origins) {
+    const room = whole - arrived.reduce((sum, { bytes }) => sum + bytes, 0)
+    const target = join(options.folder, name, origin.path)
+    arrived.push(yield* download({ origin, target, retry, stallAfter, room, report }))
+  }
+  return arrived
+})
+
+const removeParts = (arrived: ReadonlyArray<Arrived>) =>
+  Effect.promise(() =>
+    Promise.all(arrived.flatMap(({ part }) => [rm(part, { force: true }), rm(`${part}.json`, { force: true })]))
+  )
+
+/** Whether the parts are GGUF files at all, before they take their place. */
+const checkHeaders = ({ files }: Tools, typed: string, arrived: ReadonlyArray<Arrived>) =>
+  Effect.forEach(arrived, ({ part }) => files.inspectFile(part), { discard: true }).pipe(
+    Effect.catch(({ reason }) =>
+      Effect.andThen(
+        removeParts(arrived),
+        Effect.fail(invalid(typed, `It is not a GGUF file that can be loaded: ${reason.detail}`))
+      )
+    )
+  )
+
+/** Puts the files in their place, and tells of them. */
+const commit = Effect.fnUntraced(function*(
+  { options: { folder } }: Tools,
+  about: Pick<Manifest, "kind" | "name" | "source">,
+  arrived: ReadonlyArray<Arrived>
+) {
+  for (const { origin, part } of arrived) {
+    const target = join(folder, about.name, origin.path)
+    yield* Manifests.moveInto(part, target, dirname(target))
+    yield* onDisk(target, () => rm(`${part}.json`, { force: true }))
+  }
+  const [first, ...others] = arrived.map(({ bytes, etag, origin, sha256 }) => ({
+    path: origin.path,
+    bytes,
+    sha256,
+    ...(etag === undefined ? {} : { etag })
+  }))
+  const revision = arrived.find((one) => one.revision !== undefined)?.revision
+  return yield* Manifests.write(folder, {
+    version: 1,
+    ...about,
+    ...(revision === undefined ? {} : { revision }),
+    pulledAt: yield* now,
+    files: [first!, ...others]
+  })
+})
+
+/** What becomes of a model that is there already; undefined when it is to be pulled again. */
+const settle = Effect.fnUntraced(function*(tools: Tools, existing: StoredModel, source: string, given: PullOptions) {
+  const { files, name, quarantined, source: before } = existing.manifest
+  if (before !== source) return yield* fail(new NameTaken({ name, source: before }))
+  if (quarantined !== undefined) {
+    yield* Manifests.remove(tools.options.folder, name)
+    return undefined
+  }
+  const [{ path, sha256 }] = files
+  return given.sha256 === undefined || given.sha256.toLowerCase() === sha256
+    ? existing
+    : yield* fail(new ChecksumMismatch({ file: path, expected: given.sha256, actual: sha256 }))
+})
+
+/** Pulls, and tells of it. */
+export const pull = Effect.fnUntraced(function*(tools: Tools, typed: string, given: PullOptions, report: Report) {
+  const { folder } = tools.options
+  const source = yield* Effect.mapError(Effect.fromResult(ModelSource.parse(typed)), (detail) => invalid(typed, detail))
+  const found = yield* find(tools, typed, source)
+  const name = given.name ?? found.name
+  if (!ModelSource.isName(name)) {
+    return yield* invalid(typed, `"${name}" cannot name a model; choose another with --name, of letters, digits, . _ -`)
+  }
+  const origins = yield* withChecksum(found.origins, typed, given.sha256)
+  yield* Lock.acquire(join(folder, `.${name}.lock`), name)
+  const existing = yield* Manifests.read(folder, name)
+  const there = existing === undefined ? undefined : yield* settle(tools, existing, shown(typed, source), given)
+  if (there !== undefined) {
+    return yield* report({ type: "done", model: yield* ensure(tools, there, report), already: true })
+  }
+  const bytes = origins.reduce<number | undefined>(
+    (sum, origin) => sum === undefined || origin.bytes === undefined ? undefined : sum + origin.bytes,
+    0
+  )
+  yield* report({ type: "resolved", name, files: origins.length, bytes })
+  const arrived = yield* receiveAll(tools, name, origins, report)
+  if (found.kind === "gguf") yield* checkHeaders(tools, typed, arrived)
+  const model = yield* commit(tools, { kind: found.kind, name, source: shown(typed, source) }, arrived)
+  yield* report({ type: "done", model: yield* ensure(tools, model, report), already: false })
+})

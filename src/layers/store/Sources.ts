@@ -1,0 +1,80 @@
+/** Finds out which files a source means. */
+import { Effect } from "effect"
+import { HttpClient } from "effect/http"
+import { resolve } from "node:path"
+import type { Source } from "../../services/ModelSource.ts"
+import * as ModelSource from "../../services/ModelSource.ts"
+import type { ModelStoreError } from "../../services/ModelStore.ts"
+import { ChecksumMismatch, DownloadFailed, fail } from "../../services/ModelStore.ts"
+import * as Http from "./Http.ts"
+import * as HuggingFace from "./HuggingFace.ts"
+import * as LocalFiles from "./LocalFiles.ts"
+import type { Origin } from "./Origin.ts"
+import type { Found, Tools } from "./Tools.ts"
+import { invalid } from "./Tools.ts"
+
+/** A URL's file, and its parts where it is split. */
+const originsOfUrl = (client: HttpClient.HttpClient, url: string): ReadonlyArray<Origin> => {
+  const { pathname } = new URL(url)
+  return ModelSource.partsOf(pathname).map((part) => {
+    const at = new URL(url)
+    at.pathname = part
+    const path = `${ModelSource.nameOf(part)}${part === pathname ? "" : part.slice(part.lastIndexOf("-00"))}`
+    return Http.make(client, {
+      path: path.endsWith(".gguf") ? path : `${path}.gguf`,
+      bytes: undefined,
+      sha256: undefined,
+      url: at.href,
+      headers: {}
+    })
+  })
+}
+
+const findOnHuggingFace = Effect.fnUntraced(function*(
+  { client, options: { endpoint }, retry }: Tools,
+  typed: string,
+  source: Extract<Source, { readonly type: "huggingface" }>
+) {
+  const problem = ModelSource.urlProblem(endpoint.url)
+  if (problem !== undefined) return yield* invalid("HF_ENDPOINT", problem)
+  const choice = yield* HuggingFace.find(endpoint, source, typed).pipe(
+    Effect.retry({ schedule: retry, while: (error) => error._tag === "Cut" }),
+    Effect.catchTag("Cut", ({ detail }) => fail(new DownloadFailed({ url: endpoint.url, detail }))),
+    Effect.provideService(HttpClient.HttpClient, client)
+  )
+  return { ...choice, origins: HuggingFace.originsOf(client, endpoint, source.repository, choice) } satisfies Found
+})
+
+export const find = (tools: Tools, typed: string, source: Source): Effect.Effect<Found, ModelStoreError> => {
+  switch (source.type) {
+    case "huggingface":
+      return findOnHuggingFace(tools, typed, source)
+    case "url": {
+      const name = ModelSource.nameOf(new URL(source.url).pathname)
+      return Effect.succeed({ kind: "gguf", name, origins: originsOfUrl(tools.client, source.url) })
+    }
+    case "path":
+      return LocalFiles.find(source.path)
+  }
+}
+
+/** The source as it may be kept and shown. */
+export const shown = (typed: string, source: Source): string =>
+  source.type === "url" ? Http.showUrl(source.url) : source.type === "path" ? resolve(source.path) : typed
+
+/** The origins, of which the first must have this checksum. */
+export const withChecksum = (
+  origins: ReadonlyArray<Origin>,
+  typed: string,
+  given: string | undefined
+): Effect.Effect<ReadonlyArray<Origin>, ModelStoreError> => {
+  const [first, ...others] = origins
+  if (given === undefined || first === undefined) return Effect.succeed(origins)
+  const expected = given.toLowerCase()
+  if (!/^[0-9a-f]{64}$/.test(expected)) {
+    return Effect.fail(invalid(typed, "Expected a SHA-256 checksum of 64 hexadecimal digits"))
+  }
+  return first.sha256 === undefined || first.sha256 === expected
+    ? Effect.succeed([{ ...first, sha256: expected }, ...others])
+    : Effect.fail(fail(new ChecksumMismatch({ file: first.path, expected, actual: first.sha256 })))
+}

@@ -1,0 +1,205 @@
+/**
+ * Where a model is pulled from, and which of a repository's files that means. Pure.
+ *
+ * **Details**
+ *
+ * - `hf:org/repo[:quantisation][/file]`: a repository on Hugging Face
+ * - `https://host/path/model.gguf`: one file; plain http only from this machine itself
+ * - anything else: a path on this machine, a GGUF file or an ONNX folder
+ *
+ * Of several quantisations in a repository without one being named, `Q8_0` is taken where it is at most 1 GiB, since
+ * small models suffer most from fewer bits; otherwise the first of `preferredQuantisations` that there is.
+ */
+import { Result } from "effect"
+
+export type Source =
+  | {
+    readonly type: "huggingface"
+    readonly repository: string
+    readonly quantisation: string | undefined
+    readonly file: string | undefined
+  }
+  | { readonly type: "url"; readonly url: string }
+  | { readonly type: "path"; readonly path: string }
+
+/** A file of a repository. */
+export interface RepositoryFile {
+  readonly path: string
+  readonly bytes: number
+  /** In hexadecimal, where the repository tells. */
+  readonly sha256: string | undefined
+}
+
+/** The files of one model. */
+export interface Choice {
+  readonly kind: "gguf" | "onnx"
+  readonly name: string
+  readonly files: readonly [RepositoryFile, ...Array<RepositoryFile>]
+}
+
+/** The largest `Q8_0` that is taken before smaller quantisations, bytes. */
+export const smallModelBytes = 2 ** 30
+
+export const preferredQuantisations = [
+  "Q4_K_M",
+  "Q5_K_M",
+  "Q4_K_S",
+  "Q4_0",
+  "Q6_K",
+  "Q8_0",
+  "Q3_K_M",
+  "F16",
+  "BF16",
+  "F32"
+] as const
+
+const huggingFace = /^hf:([\w.-]+\/[\w.-]+?)(?::([\w.-]+))?(?:\/(.+))?$/
+
+/** Whether a host is this machine itself. */
+export const isLoopback = (host: string): boolean =>
+  host === "localhost" || host === "[::1]" || /^127(\.\d{1,3}){3}$/.test(host)
+
+/** What is wrong with a URL to read from, if anything. */
+export const urlProblem = (text: string): string | undefined => {
+  const url = URL.parse(text)
+  if (url === null) return "it is not a URL"
+  if (url.protocol !== "https:" && url.protocol !== "http:") return "it must begin with https://"
+  if (url.username !== "" || url.password !== "") return "a user or password must not stand in a URL"
+  return url.protocol === "http:" && !isLoopback(url.hostname)
+    ? "plain http is only taken from this machine itself; use https://"
+    : undefined
+}
+
+const isSafePath = (path: string): boolean =>
+  path.split("/").every((part) => part !== "" && part !== "." && part !== "..")
+
+/** A source as it is typed, or what is wrong with it. */
+export const parse = (text: string): Result.Result<Source, string> => {
+  if (text.startsWith("hf:")) {
+    const [, repository, quantisation, file] = huggingFace.exec(text) ?? []
+    return repository === undefined || (file !== undefined && !isSafePath(file))
+      ? Result.fail("Expected hf:org/repo, hf:org/repo:quantisation or hf:org/repo/file.gguf")
+      : Result.succeed({ type: "huggingface", repository, quantisation, file })
+  }
+  if (/^[a-z][a-z0-9+.-]*:\/\//i.test(text)) {
+    const problem = urlProblem(text)
+    return problem === undefined ? Result.succeed({ type: "url", url: text }) : Result.fail(problem)
+  }
+  return text === "" ? Result.fail("Expected a source") : Result.succeed({ type: "path", path: text })
+}
+
+const longestName = 128
+
+/** Whether a text can name a model in the store, where it names a folder too. */
+export const isName = (name: string): boolean => /^[\w][\w.-]*$/.test(name) && name.length <= longestName
+
+const basename = (path: string): string => path.slice(path.lastIndexOf("/") + 1)
+
+const splitPattern = /-(\d{5})-of-(\d{5})\.gguf$/i
+
+/** A name for the store, after a file or folder. */
+export const nameOf = (path: string): string =>
+  basename(path.replace(/\/+$/, "")).replace(splitPattern, "").replace(/\.gguf$/i, "").replaceAll(/[^\w.-]/g, "-")
+    .replace(/^[.-]+/, "").slice(0, longestName)
+
+/** A quantisation in a file's name, in capitals; `onnx/model_q4.onnx` has one too. */
+export const quantisationIn = (path: string): string | undefined =>
+  /(?:^|[-._])(i?q\d\w*|tq\d_\d|mxfp4\w*|bf16|f(?:p)?(?:16|32)|u?int8|bnb4)(?=[-.]|$)/i.exec(
+    basename(path).replace(splitPattern, ".gguf")
+  )?.[1]?.toUpperCase()
+
+/** The names of all parts of a split file, of which one is named; the name alone of a whole one. */
+export const partsOf = (path: string): ReadonlyArray<string> => {
+  const total = splitPattern.exec(path)?.[2]
+  if (total === undefined) return [path]
+  const stem = path.replace(splitPattern, "")
+  return Array.from(
+    { length: Number(total) },
+    (_, index) => `${stem}-${String(index + 1).padStart(5, "0")}-of-${total}.gguf`
+  )
+}
+
+const isFirstPart = (path: string): boolean => (splitPattern.exec(path)?.[1] ?? "00001") === "00001"
+
+/** Projectors for images stand beside models and are none. */
+const isGguf = ({ path }: RepositoryFile): boolean => /\.gguf$/i.test(path) && !/^mmproj/i.test(basename(path))
+
+const listed = (files: ReadonlyArray<RepositoryFile>): string => files.map(({ path }) => path).join(", ")
+
+const choiceOf = (
+  kind: Choice["kind"],
+  name: string,
+  files: ReadonlyArray<RepositoryFile>
+): Result.Result<Choice, string> => {
+  const [first, ...others] = files
+  return first === undefined
+    ? Result.fail("There is no such file")
+    : Result.succeed({ kind, name, files: [first, ...others] })
+}
+
+/** A file with all of its parts. */
+const wholeGguf = (files: ReadonlyArray<RepositoryFile>, path: string): Result.Result<Choice, string> => {
+  const parts = partsOf(path).map((part) => files.find((file) => file.path === part))
+  const missing = partsOf(path).filter((_, index) => parts[index] === undefined)
+  return missing.length > 0
+    ? Result.fail(`${missing[0]} is missing`)
+    : choiceOf("gguf", nameOf(path), parts.filter((part) => part !== undefined))
+}
+
+const bytesOf = (files: ReadonlyArray<RepositoryFile>, path: string): number =>
+  partsOf(path).reduce((sum, part) => sum + (files.find((file) => file.path === part)?.bytes ?? 0), 0)
+
+/** The candidates of the quantisation that is taken when none is named. */
+const preferred = (
+  files: ReadonlyArray<RepositoryFile>,
+  candidates: ReadonlyArray<RepositoryFile>
+): ReadonlyArray<RepositoryFile> => {
+  const withQuantisation = (name: string) => candidates.filter(({ path }) => quantisationIn(path) === name)
+  const small = withQuantisation("Q8_0").filter(({ path }) => bytesOf(files, path) <= smallModelBytes)
+  return [small, ...preferredQuantisations.map(withQuantisation)].find((found) => found.length > 0) ?? candidates
+}
+
+const chooseGguf = (
+  files: ReadonlyArray<RepositoryFile>,
+  candidates: ReadonlyArray<RepositoryFile>,
+  quantisation: string | undefined
+): Result.Result<Choice, string> => {
+  const found = quantisation === undefined
+    ? preferred(files, candidates)
+    : candidates.filter(({ path }) => quantisationIn(path) === quantisation.toUpperCase())
+  if (found.length === 1) return wholeGguf(files, found[0]!.path)
+  return Result.fail(
+    found.length === 0
+      ? `There is no quantisation ${quantisation}. There is: ${listed(candidates)}`
+      : `Several files fit; name one of them after a slash: ${listed(found)}`
+  )
+}
+
+/** What transformers.js reads beside the weights. */
+const isOnnxCompanion = ({ path }: RepositoryFile): boolean => /^[^/]+\.(json|jinja|txt|model)$/.test(path)
+
+const chooseOnnx = (
+  repository: string,
+  files: ReadonlyArray<RepositoryFile>,
+  quantisation: string | undefined
+): Result.Result<Choice, string> => {
+  const model = quantisation === undefined ? "onnx/model.onnx" : `onnx/model_${quantisation.toLowerCase()}.onnx`
+  const weights = files.filter(({ path }) => path === model || path.startsWith(`${model}_data`))
+  const there = files.filter(({ path }) => path.endsWith(".onnx"))
+  return weights.some(({ path }) => path === model)
+    ? choiceOf("onnx", nameOf(repository), [...weights, ...files.filter(isOnnxCompanion)])
+    : Result.fail(`There is no ${model}. There is: ${listed(there)}`)
+}
+
+/** The files to pull, or why none can be chosen. */
+export const choose = (
+  source: Extract<Source, { readonly type: "huggingface" }>,
+  files: ReadonlyArray<RepositoryFile>
+): Result.Result<Choice, string> => {
+  const ggufs = files.filter(isGguf).filter(({ path }) => isFirstPart(path))
+  if (source.file !== undefined) return wholeGguf(files, source.file)
+  if (ggufs.length > 0) return chooseGguf(files, ggufs, source.quantisation)
+  return files.some(({ path }) => path.endsWith(".onnx"))
+    ? chooseOnnx(source.repository, files, source.quantisation)
+    : Result.fail("It has neither a GGUF file nor an onnx folder")
+}

@@ -1,0 +1,115 @@
+/** `troupe models pull`, `ls`, `show` and `rm`, and what they make possible. */
+import { assert } from "@effect/vitest"
+import { readdirSync, readFileSync, statSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
+import { afterAll, beforeAll, describe, it } from "vitest"
+import { startModelServer } from "../support/ModelServer.ts"
+import { run, temporaryFolder, troupe, until } from "../support/Service.ts"
+
+const file = fileURLToPath(new URL("../../models/tiny-chat-q8_0.gguf", import.meta.url))
+const bytes = new Uint8Array(readFileSync(file))
+
+const folder = temporaryFolder()
+const store = join(folder.path, "store")
+const env = { TROUPE_MODELS: store }
+const models = (...args: ReadonlyArray<string>) => run(["models", ...args], { env, cwd: folder.path })
+
+afterAll(() => folder[Symbol.dispose]())
+
+describe("with a pulled model", () => {
+  beforeAll(async () => {
+    const { code, stderr, stdout } = await models("pull", file, "--name", "mine")
+    assert.strictEqual(code, 0, stderr)
+    assert.strictEqual(stdout, "mine is in the store: Q8_0, 2.9 MiB.\nTry it: troupe run mine \"Hello!\"\n")
+    assert.include(stderr, "Pulling mine, 2.9 MiB\n")
+    assert.include(stderr, "tiny-chat-q8_0.gguf: 100 % of 2.9 MiB\n")
+    assert.include(stderr, "Loading mine to see that it works\n")
+  })
+
+  it("lists it", async () => {
+    const { stdout } = await models("ls")
+    assert.match(stdout, /^NAME +SIZE +QUANTISATION +INSPECTED +SOURCE\nmine +2\.9 MiB +Q8_0 +yes +\S+\.gguf\n$/)
+    const listed = JSON.parse((await models("ls", "--json")).stdout) as ReadonlyArray<Readonly<Record<string, unknown>>>
+    assert.deepInclude(listed[0], { name: "mine", bytes: bytes.length, inspected: "yes" })
+  })
+
+  it("answers without a configuration, and with one that names it", async () => {
+    const question = ["What is the capital of Japan?", "--temperature", "0"]
+    const answer = { code: 0, stdout: "The capital of Japan is Tokyo.\n", stderr: "" }
+    assert.deepStrictEqual(await run(["run", "mine", ...question], { env, cwd: folder.path }), answer)
+    const config = join(folder.path, "named.yaml")
+    writeFileSync(config, "models:\n  chat:\n    deployments:\n      - { engine: llama, file: store:mine }\n")
+    assert.deepStrictEqual(await run(["run", "chat", ...question, "--config", config], { env }), answer)
+    const missing = await run(["config", "check", "--config", config])
+    assert.strictEqual(missing.code, 1)
+    assert.include(missing.stderr, "models.chat.deployments[0].file: The store has no model \"mine\". Pull it with:")
+  })
+
+  it("shows what it is and the memory it takes, by its name and by its path", async () => {
+    const { stdout } = await models("show", "mine")
+    assert.match(stdout, /^architecture +llama$/m)
+    assert.match(stdout, /^contextWindow +512$/m)
+    assert.match(stdout, /^memory +about \d+\.\d MiB .* it fits$/m)
+    assert.include(stdout, "<|im_start|>")
+    const shown = JSON.parse((await models("show", file, "--json")).stdout) as Readonly<Record<string, unknown>>
+    assert.deepInclude(shown, { bits: 8, fits: true, path: file })
+  })
+
+  it("removes it once, by its whole name", async () => {
+    // Half a name is a question, and nobody is there to answer it.
+    assert.strictEqual((await models("rm", "min")).code, 1)
+    assert.deepStrictEqual(await models("rm", "mine", "--yes"), { code: 0, stdout: "mine is removed.\n", stderr: "" })
+    const { code, stderr } = await models("rm", "mine", "--yes")
+    assert.strictEqual(code, 1)
+    assert.strictEqual(stderr, "troupe: The store has no model \"mine\". It is empty.\n")
+  })
+})
+
+describe("pull", () => {
+  it("goes on where a killed process ended", async () => {
+    using place = temporaryFolder()
+    const server = await startModelServer(
+      { "slow.gguf": bytes },
+      (index) => index === 0 ? { stallAfter: 1_000_000 } : undefined
+    )
+    const url = `${server.url}/org/model/resolve/main/slow.gguf`
+    const options = { env: { TROUPE_MODELS: place.path } }
+    const first = troupe(["models", "pull", url], options)
+    const part = join(place.path, "slow", "slow.gguf.part")
+    await until(() => statSync(part, { throwIfNoEntry: false })?.size === 1_000_000 ? true : undefined)
+    first.child.kill("SIGKILL")
+    await first.finished
+    const second = await run(["models", "pull", url], options)
+    assert.strictEqual(second.code, 0, second.stderr)
+    assert.strictEqual(server.seen[1]!.headers.range, "bytes=1000000-")
+    assert.deepStrictEqual(new Uint8Array(readFileSync(join(place.path, "slow", "slow.gguf"))), bytes)
+    assert.deepStrictEqual(readdirSync(place.path), ["slow"])
+    await server.close()
+  })
+
+  it("stops on Ctrl-C, and leaves no lock", async () => {
+    using place = temporaryFolder()
+    const server = await startModelServer({ "slow.gguf": bytes }, () => ({ stallAfter: 1000 }))
+    const running = troupe(["models", "pull", `${server.url}/org/model/resolve/main/slow.gguf`], {
+      env: { TROUPE_MODELS: place.path }
+    })
+    await until(() => server.seen.length > 0 ? true : undefined)
+    running.child.kill("SIGINT")
+    assert.strictEqual((await running.finished).code, 130)
+    assert.notInclude(readdirSync(place.path), ".slow.lock")
+    await server.close()
+  })
+
+  it("says in one line what is wrong, and never a token", async () => {
+    const server = await startModelServer({}, () => ({ status: 401 }))
+    const { code, stderr } = await run(["models", "pull", "hf:org/model"], {
+      env: { ...env, HF_ENDPOINT: server.url, HF_TOKEN: "hf_hush" }
+    })
+    assert.strictEqual(code, 1)
+    assert.match(stderr, /^troupe: \S+ may not be read \(HTTP status 401\)\. .*HF_TOKEN\.\n$/)
+    assert.strictEqual(server.seen[0]!.headers.authorization, "Bearer hf_hush")
+    assert.notInclude(stderr, "hush")
+    await server.close()
+  })
+})

@@ -1,0 +1,249 @@
+/** The store in a folder: what pulls leave there, who may pull, and what is safe to load. */
+import { NodeHttpClient } from "@effect/platform-node"
+import { assert, it } from "@effect/vitest"
+import { Effect, Fiber, Layer, Redacted, Schedule, Stream } from "effect"
+import { appendFileSync, copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
+import { describe } from "vitest"
+import * as ModelFiles from "../../../src/layers/ModelFiles.ts"
+import * as Store from "../../../src/layers/store/ModelStore.ts"
+import type {
+  ModelStore,
+  ModelStoreError,
+  Progress,
+  PullOptions,
+  StoredModel
+} from "../../../src/services/ModelStore.ts"
+import type { Fault, ModelServer } from "../../support/ModelServer.ts"
+import { sha256Of, startModelServer } from "../../support/ModelServer.ts"
+import { temporaryFolder } from "../../support/Service.ts"
+
+const models = fileURLToPath(new URL("../../../models/", import.meta.url))
+const tinyChat = join(models, "tiny-chat-q8_0.gguf")
+const bytes = new Uint8Array(readFileSync(tinyChat))
+const repository = {
+  "README.md": new TextEncoder().encode("# model"),
+  "tiny-Q8_0.gguf": bytes,
+  "tiny-F16.gguf": new Uint8Array(readFileSync(join(models, "tiny-chat-f16.gguf")))
+}
+
+interface Try {
+  readonly store: ModelStore["Service"]
+  readonly folder: string
+  /** A folder for files to pull. */
+  readonly sources: string
+  readonly server: ModelServer
+  /** Pulls to the end; the model, and every event before. */
+  readonly pull: (
+    source: string,
+    options?: PullOptions
+  ) => Effect.Effect<{ readonly model: StoredModel; readonly events: ReadonlyArray<Progress> }, ModelStoreError>
+}
+
+const withStore = (
+  use: (it: Try) => Effect.Effect<void, unknown>,
+  options: {
+    readonly files?: Record<string, Uint8Array>
+    readonly faultOf?: (index: number) => Fault | undefined
+    readonly maxBytes?: number
+  } = {}
+) =>
+  Effect.scoped(Effect.gen(function*() {
+    const { path: sources } = yield* Effect.acquireDisposable(Effect.sync(temporaryFolder))
+    const folder = join(sources, "store")
+    const server = yield* Effect.acquireRelease(
+      Effect.promise(() => startModelServer(options.files ?? repository, options.faultOf)),
+      (server) => Effect.promise(server.close)
+    )
+    const store = yield* Store.make({
+      folder,
+      maxBytes: options.maxBytes,
+      endpoint: { url: server.url, token: Redacted.make("hush") },
+      retry: Schedule.upTo(Schedule.spaced("1 millis"), { times: 3 })
+    })
+    const pull: Try["pull"] = (source, given) =>
+      Effect.gen(function*() {
+        const events = yield* Stream.runCollect(store.pull(source, given))
+        const last = events.at(-1)
+        assert(last?.type === "done")
+        return { model: last.model, events }
+      })
+    yield* use({ store, folder, sources, server, pull })
+  })).pipe(Effect.provide(Layer.merge(NodeHttpClient.layerNodeHttp, ModelFiles.layer)))
+
+const reasonOf = <A>(effect: Effect.Effect<A, ModelStoreError>) =>
+  Effect.map(
+    Effect.flip(effect),
+    ({ reason }): Readonly<Record<string, unknown>> => Object.fromEntries(Object.entries(reason))
+  )
+
+describe("pull", () => {
+  it.live("takes a file of this machine, checks that it loads, and lists it", () =>
+    withStore(({ folder, pull, store }) =>
+      Effect.gen(function*() {
+        const { events, model } = yield* pull(tinyChat)
+        assert.strictEqual(model.path, join(folder, "tiny-chat-q8_0", "tiny-chat-q8_0.gguf"))
+        assert.strictEqual(model.manifest.files[0].sha256, sha256Of(bytes))
+        assert.isTrue(model.manifest.inspected !== undefined && events.some(({ type }) => type === "inspecting"))
+        assert.deepStrictEqual(yield* store.list, [model])
+        assert.deepStrictEqual(yield* store.get("tiny-chat-q8_0"), model)
+        assert.deepStrictEqual(readdirSync(model.path.replace(/[^/]+$/, "")).sort(), [
+          "model.json",
+          "tiny-chat-q8_0.gguf"
+        ])
+        const again = yield* pull(tinyChat)
+        assert.deepStrictEqual(again.events.map(({ type }) => type), ["done"])
+        assert.deepInclude(yield* reasonOf(pull(tinyChat, { sha256: "0".repeat(64) })), { _tag: "ChecksumMismatch" })
+        yield* store.remove("tiny-chat-q8_0")
+        assert.deepInclude(yield* reasonOf(store.get("tiny-chat-q8_0")), { _tag: "NotInStore", available: [] })
+        assert.deepStrictEqual(readdirSync(folder), [])
+      })
+    ))
+
+  it.live("finds a repository's quantisation, and sends the token", () =>
+    withStore(({ pull, server }) =>
+      Effect.gen(function*() {
+        const { model } = yield* pull("hf:org/model", { name: "default" })
+        assert.strictEqual(model.manifest.files[0].path, "tiny-Q8_0.gguf")
+        assert.strictEqual(model.manifest.revision, "0123456789abcdef")
+        const other = yield* pull("hf:org/model:f16")
+        assert.strictEqual(other.model.manifest.name, "tiny-F16")
+        assert.isTrue(server.seen.every(({ headers }) => headers.authorization === "Bearer hush"))
+        assert.include((yield* Effect.flip(pull("hf:org/model:q2_k"))).message, "tiny-Q8_0.gguf, tiny-F16.gguf")
+        assert.deepInclude(yield* reasonOf(pull("hf:org/nothing")), { _tag: "SourceNotFound" })
+        assert.deepInclude(yield* reasonOf(pull("hf:org/model:f16", { name: "default" })), { _tag: "NameTaken" })
+      })
+    ))
+
+  it.live("takes a file by its URL, and gives its secret to nobody", () =>
+    withStore(({ folder, pull, server }) =>
+      Effect.gen(function*() {
+        const { model } = yield* pull(`${server.url}/org/model/resolve/main/tiny-Q8_0.gguf?key=hush`)
+        assert.strictEqual(model.manifest.name, "tiny-Q8_0")
+        assert.strictEqual(server.seen[0]!.headers.authorization, undefined)
+        assert.notInclude(readFileSync(join(folder, "tiny-Q8_0", "model.json"), "utf8"), "hush")
+      })
+    ))
+
+  it.live("takes an ONNX folder, from here and from a repository", () =>
+    withStore(({ pull }) =>
+      Effect.gen(function*() {
+        const { model } = yield* pull("hf:org/model")
+        assert.strictEqual(model.manifest.kind, "onnx")
+        assert.deepStrictEqual(readdirSync(model.path).sort(), ["config.json", "model.json", "onnx", "tokenizer.json"])
+        const here = yield* pull(model.path, { name: "copy" })
+        assert.deepStrictEqual(
+          new Uint8Array(readFileSync(join(here.model.path, "onnx/model.onnx"))),
+          new Uint8Array([1, 2, 3])
+        )
+      }), {
+      files: {
+        "config.json": new TextEncoder().encode("{}"),
+        "tokenizer.json": new TextEncoder().encode("{}"),
+        "onnx/model.onnx": new Uint8Array([1, 2, 3]),
+        "onnx/model_q4.onnx": new Uint8Array([4]),
+        "notes.bin": new Uint8Array([5])
+      }
+    }))
+
+  it.live("refuses what is no model, and keeps nothing of it", () =>
+    withStore(({ pull, server, sources }) =>
+      Effect.gen(function*() {
+        const file = join(sources, "no-model")
+        writeFileSync(file, "hello, world")
+        const error = yield* Effect.flip(pull(file))
+        assert.include(error.message, "It is not a GGUF file that can be loaded: magic (byte 0)")
+        const short = join(sources, "short.gguf")
+        writeFileSync(short, bytes.subarray(0, bytes.length - 1))
+        assert.include((yield* Effect.flip(pull(short))).message, "its weights end at byte")
+        for (
+          const source of [
+            "ftp://example.com/x",
+            "http://example.com/x",
+            "hf:x",
+            "",
+            join(sources, "none"),
+            "hf:org/model/../x"
+          ]
+        ) {
+          assert.deepInclude(yield* reasonOf(pull(source)), { _tag: "InvalidSource" })
+        }
+        assert.deepInclude(yield* reasonOf(pull(tinyChat, { name: "../up" })), { _tag: "InvalidSource" })
+        assert.deepInclude(yield* reasonOf(pull(tinyChat, { sha256: "abc" })), { _tag: "InvalidSource" })
+        assert.strictEqual(server.seen.length, 0)
+      })
+    ))
+
+  it.live("stops at the limit of the store, and goes on when there is room", () =>
+    withStore(({ folder, pull, store }) =>
+      Effect.gen(function*() {
+        mkdirSync(join(folder, "other"), { recursive: true })
+        writeFileSync(join(folder, "other", "file"), new Uint8Array(1_000_000))
+        assert.deepInclude(yield* reasonOf(pull(tinyChat)), {
+          _tag: "DiskFull",
+          neededBytes: bytes.length,
+          availableBytes: 3_000_000
+        })
+        assert.deepStrictEqual(yield* store.list, [])
+      }), { maxBytes: 4_000_000 }))
+
+  it.live("lets one pull of a model run, and takes over from a process that has died", () =>
+    withStore(({ folder, pull, store }) =>
+      Effect.gen(function*() {
+        const first = yield* Effect.forkChild(Stream.runDrain(store.pull("hf:org/model")), { startImmediately: true })
+        yield* Effect.repeat(Effect.sync(() => existsSync(join(folder, ".tiny-Q8_0.lock"))), {
+          until: (locked) => locked,
+          schedule: Schedule.spaced("1 millis")
+        })
+        assert.deepInclude(yield* reasonOf(pull("hf:org/model")), { _tag: "PullInProgress", pid: process.pid })
+        yield* Fiber.interrupt(first)
+        writeFileSync(join(folder, ".tiny-Q8_0.lock"), "4194304")
+        assert.isFalse((yield* pull("hf:org/model")).events.some(({ type }) => type === "retry"))
+        assert.isFalse(existsSync(join(folder, ".tiny-Q8_0.lock")))
+      }), { faultOf: (index) => index === 1 ? { stallAfter: 10 } : undefined }))
+})
+
+/** No heads: what divides by them fails an assertion of the library's, which aborts its process. */
+const withoutHeads = (): Uint8Array => {
+  const bad = bytes.slice()
+  const key = new TextEncoder().encode("llama.attention.head_count")
+  const at = Buffer.from(bad.buffer).indexOf(key)
+  new DataView(bad.buffer).setUint32(at + key.length + 4, 0, true)
+  return bad
+}
+
+describe("ensureInspected", () => {
+  it.live("puts a file that aborts its process in quarantine, and lets it be pulled again", () =>
+    withStore(({ pull, sources, store }) =>
+      Effect.gen(function*() {
+        const file = join(sources, "bad.gguf")
+        writeFileSync(file, withoutHeads())
+        const error = yield* Effect.flip(pull(file))
+        assert.strictEqual(error.reason._tag, "Quarantined")
+        assert.match(error.message, /SIGABRT/)
+        const model = yield* store.get("bad")
+        assert.isTrue(existsSync(`${model.path}.quarantined`) && !existsSync(model.path))
+        assert.deepInclude(yield* reasonOf(store.ensureInspected(model.path)), { _tag: "Quarantined" })
+        copyFileSync(tinyChat, file)
+        assert.isDefined((yield* pull(file)).model.manifest.inspected)
+      })
+    ))
+
+  it.live("inspects again what has changed, and nothing outside the store", () =>
+    withStore(({ folder, pull, store }) =>
+      Effect.gen(function*() {
+        const { model } = yield* pull(tinyChat)
+        yield* store.ensureInspected(model.path)
+        assert.deepStrictEqual(yield* store.get(model.manifest.name), model)
+        appendFileSync(model.path, "more")
+        yield* store.ensureInspected(model.path)
+        assert.strictEqual((yield* store.get(model.manifest.name)).manifest.inspected?.bytes, bytes.length + 4)
+        writeFileSync(model.path, "no model")
+        assert.deepInclude(yield* reasonOf(store.ensureInspected(model.path)), { _tag: "Quarantined" })
+        yield* store.ensureInspected(join(folder, "..", "none.gguf"))
+        mkdirSync(join(folder, "unfinished"))
+        yield* store.ensureInspected(join(folder, "unfinished", "model.gguf"))
+      })
+    ))
+})

@@ -1,0 +1,128 @@
+/** A server of model files on this machine, with Hugging Face's API and with faults on demand. */
+import { createHash } from "node:crypto"
+import { once } from "node:events"
+import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from "node:http"
+import { createServer } from "node:http"
+import type { AddressInfo } from "node:net"
+
+/** What goes wrong with one response; nothing, unless it is named. */
+export interface Fault {
+  /** Answer with this status instead. */
+  readonly status?: number
+  readonly headers?: Readonly<Record<string, string>>
+  /** Cut the connection after so many bytes of the body. */
+  readonly cutAfter?: number
+  /** Say no more after so many bytes of the body. */
+  readonly stallAfter?: number
+  /** Change the byte at this place of the file. */
+  readonly corruptAt?: number
+  readonly ignoreRanges?: boolean
+  readonly etag?: string
+  /** Say that the whole file has so many bytes more than it has. */
+  readonly lengthOff?: number
+}
+
+/** A request as it came. */
+export interface Seen {
+  readonly path: string
+  readonly headers: IncomingHttpHeaders
+}
+
+export interface ModelServer {
+  readonly url: string
+  readonly port: number
+  readonly seen: ReadonlyArray<Seen>
+  /** Bytes of bodies that were sent. */
+  readonly sentBytes: () => number
+  readonly close: () => Promise<void>
+}
+
+export const sha256Of = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex")
+
+const treeOf = (files: Readonly<Record<string, Uint8Array>>) =>
+  Object.entries(files).map(([path, bytes]) => ({
+    type: "file",
+    path,
+    size: bytes.length,
+    ...(/\.(gguf|onnx)$/.test(path) ? { lfs: { oid: sha256Of(bytes), size: bytes.length, pointerSize: 130 } } : {})
+  }))
+
+/** The part of the file that a request wants. */
+const startOf = (request: IncomingMessage, etag: string, fault: Fault): number | undefined => {
+  const [, first] = /^bytes=(\d+)-$/.exec(request.headers.range ?? "") ?? []
+  const condition = request.headers["if-range"]
+  const isSame = condition === undefined || condition === etag
+  return first === undefined || !isSame || fault.ignoreRanges === true ? undefined : Number(first)
+}
+
+const sendBody = async (response: ServerResponse, body: Uint8Array, fault: Fault) => {
+  const end = fault.cutAfter ?? fault.stallAfter
+  if (end === undefined || end > body.length) return void response.end(body)
+  response.write(body.subarray(0, end), () => {
+    if (fault.cutAfter !== undefined) response.destroy()
+  })
+}
+
+/** Of the answer with a body. */
+const headersOf = (file: Uint8Array, start: number | undefined, etag: string, more: number) => ({
+  etag,
+  "content-length": file.length - (start ?? 0) + more,
+  "x-repo-commit": "0123456789abcdef",
+  ...(start === undefined ? {} : { "content-range": `bytes ${start}-${file.length - 1}/${file.length + more}` })
+})
+
+const damaged = (file: Uint8Array, at: number | undefined): Uint8Array =>
+  at === undefined ? file : file.with(at, file[at]! ^ 0xff)
+
+const send = (request: IncomingMessage, response: ServerResponse, file: Uint8Array, fault: Fault): number => {
+  const etag = fault.etag ?? `"${sha256Of(file).slice(0, 16)}"`
+  const start = startOf(request, etag, fault)
+  if (start !== undefined && start >= file.length) {
+    response.writeHead(416, { etag, "content-range": `bytes */${file.length}` }).end()
+    return 0
+  }
+  const body = damaged(file, fault.corruptAt).subarray(start)
+  response.writeHead(start === undefined ? 200 : 206, headersOf(file, start, etag, fault.lengthOff ?? 0))
+  void sendBody(response, body, fault)
+  return Math.min(body.length, fault.cutAfter ?? fault.stallAfter ?? body.length)
+}
+
+/**
+ * Serves the files of the repository `org/model`, and of nothing else.
+ *
+ * @param faultOf what goes wrong with the request of this number, counted from 0 over all of them
+ */
+export const startModelServer = async (
+  files: Readonly<Record<string, Uint8Array>>,
+  faultOf: (index: number, request: Seen) => Fault | undefined = () => undefined
+): Promise<ModelServer> => {
+  const seen: Array<Seen> = []
+  let sent = 0
+  const server = createServer((request, response) => {
+    const path = decodeURIComponent(request.url ?? "")
+    const one = { path, headers: request.headers }
+    const fault = faultOf(seen.length, one) ?? {}
+    seen.push(one)
+    if (fault.status !== undefined) return void response.writeHead(fault.status, fault.headers).end("no")
+    if (path === "/api/models/org/model/tree/main?recursive=1") {
+      return void response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(treeOf(files)))
+    }
+    const file = files[path.replace("/org/model/resolve/main/", "").replace(/\?.*$/, "")]
+    if (file === undefined) return void response.writeHead(404).end("Entry not found")
+    sent += send(request, response, file, fault)
+  })
+  server.listen(0, "127.0.0.1")
+  await once(server, "listening")
+  const { port } = server.address() as AddressInfo
+  return {
+    url: `http://127.0.0.1:${port}`,
+    port,
+    seen,
+    sentBytes: () => sent,
+    close: async () => {
+      server.closeAllConnections()
+      server.close()
+      await once(server, "close")
+    }
+  }
+}
