@@ -40,6 +40,8 @@ const told = ({ id, model }: Deployment, { reason }: AiError.AiError): Inference
       const { limit, retryAfterMs } = inner
       return new InferenceError.QueueFull({ deployment: id, limit, retryAfterMs })
     }
+    case "Overloaded":
+      return inner
     default:
       return undefined
   }
