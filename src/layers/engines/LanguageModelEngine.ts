@@ -4,14 +4,15 @@
  * **Details**
  *
  * Text, tools and formats go both ways. A format is answered by `generateObject`, which does not stream: its text comes
- * as one piece. Ending the stream or the engine interrupts the model's call.
+ * as one piece. Ending the stream or the engine interrupts the model's call,
+ * as does a model that tells nothing for the deployment's `stallAfter`.
  *
  * **Gotchas**
  *
  * Of tokens that the model does not count, and of `maxTokens` where its `configure` does not tell it, see
  * `LanguageModelEvents`.
  */
-import { Context, Deferred, Effect, Option, Schema, Stream } from "effect"
+import { Context, Data, Deferred, Duration, Effect, Option, Schema, Stream } from "effect"
 import type { AiError, LanguageModel, Response } from "effect/ai"
 import type { Engine, Generation } from "../../services/Engine.ts"
 import type { Event } from "../../services/Inference.ts"
@@ -19,6 +20,7 @@ import * as InferenceError from "../../services/InferenceError.ts"
 import type { LanguageModels, Source } from "../../services/LanguageModels.ts"
 import type { Deployment, LanguageModelDeployment } from "../../services/Model.ts"
 import { defaultSlots } from "../../services/Model.ts"
+import type { Unanswered } from "./LanguageModelEvents.ts"
 import { toEvents } from "./LanguageModelEvents.ts"
 import type { Call } from "./LanguageModelPrompt.ts"
 import { callOf, invalid, schemaOf, unspokenOption } from "./LanguageModelPrompt.ts"
@@ -65,6 +67,22 @@ const fromAiError = (deployment: Deployment, error: AiError.AiError): InferenceE
     : failed(deployment, detail)
 }
 
+/** No part came for the deployment's `stallAfter`. */
+class Hung extends Data.TaggedError("Hung") {}
+
+const errorOf = (deployment: Deployment, error: AiError.AiError | Unanswered | Hung): InferenceError.InferenceError => {
+  switch (error._tag) {
+    case "AiError":
+      return fromAiError(deployment, error)
+    case "Unanswered":
+      return failed(deployment, error.detail)
+    case "Hung": {
+      const afterMs = Duration.toMillis(deployment.stallAfter)
+      return InferenceError.make(new InferenceError.EngineHung({ deployment: deployment.id, afterMs }))
+    }
+  }
+}
+
 /** Refuses what cannot be said to the model. */
 const check = (
   generation: Generation,
@@ -108,10 +126,10 @@ const make = (
     yield* check(generation, source, name)
     const parts = yield* partsOf(model as unknown as Untyped, generation)
     yield* Effect.acquireRelease(Effect.sync(() => hold?.()), (release) => Effect.sync(() => release?.()))
-    return toEvents(generation, source.configure === undefined, parts).pipe(
-      Stream.mapError((error) =>
-        error._tag === "Unanswered" ? failed(deployment, error.detail) : fromAiError(deployment, error)
-      ),
+    const hung = Stream.fail(new Hung())
+    const lively = Stream.timeoutOrElse(parts, { duration: deployment.stallAfter, orElse: () => hung })
+    return toEvents(generation, source.configure === undefined, lively).pipe(
+      Stream.mapError((error) => errorOf(deployment, error)),
       Stream.provideContext(source.configure?.(generation) ?? Context.empty()),
       Stream.interruptWhen(Deferred.await(stopped))
     )
