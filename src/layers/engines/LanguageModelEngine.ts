@@ -13,7 +13,8 @@
  * `LanguageModelEvents`.
  */
 import { Context, Data, Deferred, Duration, Effect, Option, Schema, Stream } from "effect"
-import type { AiError, LanguageModel, Response } from "effect/ai"
+import type { AiError, LanguageModel } from "effect/ai"
+import { Response } from "effect/ai"
 import type { Engine, Generation } from "../../services/Engine.ts"
 import type { Event } from "../../services/Inference.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
@@ -106,13 +107,35 @@ interface Untyped {
   ): Effect.Effect<{ readonly content: ReadonlyArray<Response.AnyPart> }, AiError.AiError>
 }
 
+const isJson = (text: string): boolean => {
+  try {
+    JSON.parse(text)
+    return true
+  } catch {
+    return false
+  }
+}
+
+/** An object that is begun and not ended was cut, which `generateObject` has no other word for. */
+const cutOff = (error: AiError.AiError): Effect.Effect<ReadonlyArray<Response.AnyPart>, AiError.AiError> => {
+  const text = error.reason._tag === "StructuredOutputError" ? error.reason.responseText : ""
+  if (!text.trimStart().startsWith("{") || isJson(text)) return Effect.fail(error)
+  const usage = new Response.Usage({ inputTokens: {}, outputTokens: {} })
+  return Effect.succeed([
+    Response.makePart("text", { text }),
+    Response.makePart("finish", { reason: "length", usage, response: undefined })
+  ])
+}
+
 /** The model's answer in parts, from one call. */
 const partsOf = Effect.fnUntraced(function*(model: Untyped, generation: Generation) {
   const call = yield* callOf(generation)
   if (generation.format === undefined) return model.streamText(call)
   const schema = yield* schemaOf(generation.format)
   const whole = model.generateObject({ ...call, schema, objectName: "answer" })
-  return Stream.fromIterableEffect(Effect.map(whole, ({ content }) => content))
+  return Stream.fromIterableEffect(
+    whole.pipe(Effect.map(({ content }) => content), Effect.catch((error) => cutOff(error)))
+  )
 })
 
 const make = (

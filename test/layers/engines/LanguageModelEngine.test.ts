@@ -352,6 +352,14 @@ describe("LanguageModelEngine", () => {
         assert.deepStrictEqual(model.calls, [])
       }))
 
+    it.effect("may be cut, which is told by its text and its end", () =>
+      Effect.gen(function*() {
+        const model = script(Stream.die("not streamed"), [{ type: "text", text: json.slice(0, 9) }])
+        const events = yield* run(model.layer, { format: { type: "json_schema", schema } })
+        assert.strictEqual(said(events), json.slice(0, 9))
+        assert.strictEqual(last(events).reason, "length")
+      }))
+
     it.effect("fail where the model does not keep to them", () =>
       Effect.gen(function*() {
         const model = script(Stream.die("not streamed"), [{ type: "text", text: "Oslo" }])
