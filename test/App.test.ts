@@ -1,10 +1,15 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Layer } from "effect"
+import { Context, Duration, Effect, Layer, Stream } from "effect"
+import type { Response } from "effect/ai"
+import { LanguageModel } from "effect/ai"
 import { HttpServer } from "effect/http"
 import * as App from "../src/App.ts"
+import * as LanguageModels from "../src/layers/ai/LanguageModels.ts"
+import { Inference } from "../src/services/Inference.ts"
 import type { Deployment, Model } from "../src/services/Model.ts"
+import { Registry } from "../src/services/Registry.ts"
 import type { Resolved } from "../src/services/Settings.ts"
-import { Settings } from "../src/services/Settings.ts"
+import { languageModel, Settings } from "../src/services/Settings.ts"
 
 const deployment = (index: number): Deployment => ({
   id: `fake/a#${index}`,
@@ -44,7 +49,65 @@ const readiness = (port: number) =>
     return [response.status, (await response.json() as { status: string }).status]
   })
 
+const echo = Layer.effect(
+  LanguageModel.LanguageModel,
+  LanguageModel.make({
+    generateText: () => Effect.succeed([]),
+    streamText: ({ prompt }) =>
+      Stream.fromIterable<Response.StreamPartEncoded>([
+        { type: "text-start", id: "t" },
+        { type: "text-delta", id: "t", delta: `${prompt.content.length} message` },
+        { type: "finish", reason: "stop", usage: { inputTokens: { total: 3 }, outputTokens: { total: 2 } } }
+      ])
+  })
+)
+
+describe("App.layer", () => {
+  it.live("serves language models that the program provides beside the models of the settings", () =>
+    Effect.gen(function*() {
+      const { models } = yield* Registry
+      assert.deepStrictEqual((yield* models).map(({ name }) => name), ["tiny-chat", "echo"])
+      const { generate } = yield* Inference
+      const answer = yield* generate({ model: "echo", messages: [{ role: "user", content: "Hello" }] })
+      assert.deepStrictEqual(answer, {
+        text: "1 message",
+        toolCalls: [],
+        finishReason: "stop",
+        usage: { promptTokens: 3, completionTokens: 2, cachedTokens: 0 },
+        deployment: "echo#0"
+      })
+    }).pipe(Effect.provide(App.layer({ languageModels: { echo } }))))
+
+  it.live("leaves a model of the settings its name", () =>
+    Effect.gen(function*() {
+      const { models } = yield* Registry
+      const [model, ...others] = yield* models
+      assert.strictEqual(model?.deployments[0].options.engine, "llama")
+      assert.deepStrictEqual(others, [])
+    }).pipe(Effect.provide(App.layer({ languageModels: { "tiny-chat": echo } }))))
+})
+
 describe("App.service", () => {
+  it.live("serves a language model over HTTP", () =>
+    Effect.gen(function*() {
+      const models: ReadonlyArray<Model> = [languageModel("echo")]
+      const running = App.service.pipe(
+        Layer.provide(Layer.succeed(Settings, { ...settings, models })),
+        Layer.provide(LanguageModels.layer({ echo }))
+      )
+      const context = yield* Layer.build(Layer.fresh(running))
+      const { address } = Context.get(context, HttpServer.HttpServer)
+      const response = yield* Effect.promise(async () => {
+        const answer = await fetch(`http://127.0.0.1:${"port" in address ? address.port : 0}/v1/chat/completions`, {
+          method: "POST",
+          headers: { "content-type": "application/json" },
+          body: JSON.stringify({ model: "echo", messages: [{ role: "user", content: "Hello" }] })
+        })
+        return await answer.json() as { readonly choices: ReadonlyArray<{ readonly message: unknown }> }
+      })
+      assert.deepInclude(response.choices[0]?.message, { content: "1 message" })
+    }).pipe(Effect.scoped))
+
   it.live("can run twice in one process, at once and one after another", () =>
     Effect.gen(function*() {
       const outer = yield* service()

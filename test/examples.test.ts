@@ -10,8 +10,14 @@ const folder = new URL("../examples/", import.meta.url)
 
 const expected: Record<string, ReadonlyArray<string>> = {
   "inference.ts": ["The capital of Japan is Tokyo.", "Once upon a time, a sad fox named Hugo"],
+  "language-model-deployment.ts": [
+    "parrot#0: You said: What day comes after Friday?",
+    "tiny-chat#0: Saturday comes after Friday."
+  ],
   "language-model.ts": ["The opposite of loud is quiet.", "1, 2, 3, 4, 5, 6, 7."],
-  "plain.ts": ["7 + 5 = 12.", "Snow is white.", "ModelNotFound The model \"no-such-model\" does not exist."]
+  "plain.ts": ["7 + 5 = 12.", "Snow is white.", "ModelNotFound The model \"no-such-model\" does not exist."],
+  "structured-output.ts": ["Ruby, 34, lives in Oslo."],
+  "tools.ts": ["The weather in Paris?", "It is sunny in Paris."]
 }
 
 describe("examples", () => {

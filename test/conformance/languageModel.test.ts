@@ -10,6 +10,7 @@ import { LanguageModels } from "../../src/services/LanguageModels.ts"
 import type { Resolved } from "../../src/services/Settings.ts"
 import { Settings } from "../../src/services/Settings.ts"
 import { engineConformance } from "./engine.ts"
+import { prompts } from "./tinyChat.ts"
 
 const settings: Resolved = {
   environment: "test",
@@ -49,10 +50,6 @@ engineConformance({
     LanguageModelsLayer.layer({ tiny: { layer: tinyChat, configure: AiModel.configure } })
   ),
   abilities: ["generate", "tools", "format"],
-  keepsPrompts: false,
-  formats: [{ type: "json_object" }],
-  question: ["What is the capital of Japan?", "The capital of Japan is Tokyo."],
-  long: "Write a story about a fox.",
-  nearlyFull: `${"a ".repeat(485)}Write a story about a fox.`,
-  tooLong: "a ".repeat(600)
+  keepsPrompts: true,
+  ...prompts
 })

@@ -4,21 +4,24 @@
  * **Details**
  *
  * Text, tools and formats go both ways. A format is answered by `generateObject`, which does not stream: its text comes
- * as one piece. Ending the stream or the engine interrupts the model's call.
+ * as one piece. Ending the stream or the engine interrupts the model's call,
+ * as does a model that tells nothing for the deployment's `stallAfter`.
  *
  * **Gotchas**
  *
  * Of tokens that the model does not count, and of `maxTokens` where its `configure` does not tell it, see
  * `LanguageModelEvents`.
  */
-import { Context, Deferred, Effect, Option, Schema, Stream } from "effect"
-import type { AiError, LanguageModel, Response } from "effect/ai"
+import { Context, Data, Deferred, Duration, Effect, Option, Schema, Stream } from "effect"
+import type { AiError, LanguageModel } from "effect/ai"
+import { Response } from "effect/ai"
 import type { Engine, Generation } from "../../services/Engine.ts"
 import type { Event } from "../../services/Inference.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
 import type { LanguageModels, Source } from "../../services/LanguageModels.ts"
 import type { Deployment, LanguageModelDeployment } from "../../services/Model.ts"
 import { defaultSlots } from "../../services/Model.ts"
+import type { Unanswered } from "./LanguageModelEvents.ts"
 import { toEvents } from "./LanguageModelEvents.ts"
 import type { Call } from "./LanguageModelPrompt.ts"
 import { callOf, invalid, schemaOf, unspokenOption } from "./LanguageModelPrompt.ts"
@@ -40,6 +43,8 @@ const told = ({ id, model }: Deployment, { reason }: AiError.AiError): Inference
       const { limit, retryAfterMs } = inner
       return new InferenceError.QueueFull({ deployment: id, limit, retryAfterMs })
     }
+    case "Overloaded":
+      return inner
     default:
       return undefined
   }
@@ -61,6 +66,22 @@ const fromAiError = (deployment: Deployment, error: AiError.AiError): InferenceE
   return callers.has(error.reason._tag)
     ? InferenceError.make(new InferenceError.InvalidRequest({ detail }))
     : failed(deployment, detail)
+}
+
+/** No part came for the deployment's `stallAfter`. */
+class Hung extends Data.TaggedError("Hung") {}
+
+const errorOf = (deployment: Deployment, error: AiError.AiError | Unanswered | Hung): InferenceError.InferenceError => {
+  switch (error._tag) {
+    case "AiError":
+      return fromAiError(deployment, error)
+    case "Unanswered":
+      return failed(deployment, error.detail)
+    case "Hung": {
+      const afterMs = Duration.toMillis(deployment.stallAfter)
+      return InferenceError.make(new InferenceError.EngineHung({ deployment: deployment.id, afterMs }))
+    }
+  }
 }
 
 /** Refuses what cannot be said to the model. */
@@ -86,13 +107,35 @@ interface Untyped {
   ): Effect.Effect<{ readonly content: ReadonlyArray<Response.AnyPart> }, AiError.AiError>
 }
 
+const isJson = (text: string): boolean => {
+  try {
+    JSON.parse(text)
+    return true
+  } catch {
+    return false
+  }
+}
+
+/** An object that is begun and not ended was cut, which `generateObject` has no other word for. */
+const cutOff = (error: AiError.AiError): Effect.Effect<ReadonlyArray<Response.AnyPart>, AiError.AiError> => {
+  const text = error.reason._tag === "StructuredOutputError" ? error.reason.responseText : ""
+  if (!text.trimStart().startsWith("{") || isJson(text)) return Effect.fail(error)
+  const usage = new Response.Usage({ inputTokens: {}, outputTokens: {} })
+  return Effect.succeed([
+    Response.makePart("text", { text }),
+    Response.makePart("finish", { reason: "length", usage, response: undefined })
+  ])
+}
+
 /** The model's answer in parts, from one call. */
 const partsOf = Effect.fnUntraced(function*(model: Untyped, generation: Generation) {
   const call = yield* callOf(generation)
   if (generation.format === undefined) return model.streamText(call)
   const schema = yield* schemaOf(generation.format)
   const whole = model.generateObject({ ...call, schema, objectName: "answer" })
-  return Stream.fromIterableEffect(Effect.map(whole, ({ content }) => content))
+  return Stream.fromIterableEffect(
+    whole.pipe(Effect.map(({ content }) => content), Effect.catch((error) => cutOff(error)))
+  )
 })
 
 const make = (
@@ -106,10 +149,10 @@ const make = (
     yield* check(generation, source, name)
     const parts = yield* partsOf(model as unknown as Untyped, generation)
     yield* Effect.acquireRelease(Effect.sync(() => hold?.()), (release) => Effect.sync(() => release?.()))
-    return toEvents(generation, source.configure === undefined, parts).pipe(
-      Stream.mapError((error) =>
-        error._tag === "Unanswered" ? failed(deployment, error.detail) : fromAiError(deployment, error)
-      ),
+    const hung = Stream.fail(new Hung())
+    const lively = Stream.timeoutOrElse(parts, { duration: deployment.stallAfter, orElse: () => hung })
+    return toEvents(generation, source.configure === undefined, lively).pipe(
+      Stream.mapError((error) => errorOf(deployment, error)),
       Stream.provideContext(source.configure?.(generation) ?? Context.empty()),
       Stream.interruptWhen(Deferred.await(stopped))
     )

@@ -3,6 +3,7 @@ import type { Scope } from "effect"
 import { Cause, Context, Data, Deferred, Duration, Effect, Exit, Fiber, Layer, Stream } from "effect"
 import type { Response } from "effect/ai"
 import { AiError, LanguageModel, Prompt, Tool } from "effect/ai"
+import { TestClock } from "effect/testing"
 import * as LanguageModelsLayer from "../../../src/layers/ai/LanguageModels.ts"
 import * as EnginesLayer from "../../../src/layers/engines/Engines.ts"
 import type { Engine, Generation } from "../../../src/services/Engine.ts"
@@ -351,6 +352,14 @@ describe("LanguageModelEngine", () => {
         assert.deepStrictEqual(model.calls, [])
       }))
 
+    it.effect("may be cut, which is told by its text and its end", () =>
+      Effect.gen(function*() {
+        const model = script(Stream.die("not streamed"), [{ type: "text", text: json.slice(0, 9) }])
+        const events = yield* run(model.layer, { format: { type: "json_schema", schema } })
+        assert.strictEqual(said(events), json.slice(0, 9))
+        assert.strictEqual(last(events).reason, "length")
+      }))
+
     it.effect("fail where the model does not keep to them", () =>
       Effect.gen(function*() {
         const model = script(Stream.die("not streamed"), [{ type: "text", text: "Oslo" }])
@@ -487,6 +496,18 @@ describe("LanguageModelEngine", () => {
         assert.deepStrictEqual(counts, { held: 1, released: 1 })
         const later = yield* Effect.flip(Stream.runDrain(engine.generate(ask())))
         assert.strictEqual(later.reason._tag, "EngineStopped")
+      }))
+
+    it.effect("a model that tells nothing for long is hung, and thoughts are something", () =>
+      Effect.gen(function*() {
+        const thought: Part = { type: "reasoning-delta", id: "r", delta: "Hm." }
+        const thinking = Stream.fromIterable([thought, thought]).pipe(Stream.tap(() => Effect.sleep("90 seconds")))
+        const engine = yield* start(script(Stream.concat(thinking, Stream.never)).layer)
+        const running = yield* Effect.forkChild(Effect.flip(Stream.runDrain(engine.generate(ask()))))
+        for (const step of ["90 seconds", "90 seconds", "110 seconds"] as const) yield* TestClock.adjust(step)
+        assert.isUndefined(running.pollUnsafe())
+        yield* TestClock.adjust("2 minutes")
+        assert.deepInclude((yield* Fiber.join(running)).reason, { _tag: "EngineHung", afterMs: 120_000 })
       }))
 
     it.effect("builds the model's layer when it starts and releases it when its scope ends", () =>
