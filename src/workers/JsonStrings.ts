@@ -28,8 +28,9 @@ const controlsOf = (ranges: ReadonlyArray<CodeRange>): ReadonlyArray<Sequence> =
   [0x00, 0x10].flatMap((from): ReadonlyArray<Sequence> => {
     const digits = Array.from({ length: 16 }, (_, digit) => digit)
       .filter((digit) => has(ranges, from + digit) && shortEscapes.every(([, code]) => code !== from + digit))
-      .flatMap((digit) => [digit.toString(16), digit.toString(16).toUpperCase()])
-      .map((digit): CodeRange => [digit.charCodeAt(0), digit.charCodeAt(0)])
+      .map((digit) => digit.toString(16))
+      .flatMap((digit) => [digit.charCodeAt(0), digit.toUpperCase().charCodeAt(0)])
+      .map((code): CodeRange => [code, code])
     return digits.length === 0 ? [] : [[text(`\\u00${from === 0 ? "0" : "1"}`), chars(...union(digits))]]
   })
 

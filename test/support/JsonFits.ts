@@ -34,19 +34,17 @@ const formatFits = (format: string, value: string): boolean =>
 
 type Check = (limit: any, value: any, schema: any, root: AnySchema) => boolean // oxlint-disable-line typescript/no-explicit-any
 
+const pointTo = (reference: string, root: AnySchema): AnySchema =>
+  reference.split("/").slice(1).reduce(
+    (at, key) => (at as Record<string, AnySchema>)[key.replaceAll("~1", "/").replaceAll("~0", "~")]!,
+    root
+  )
+
 const checks: Record<string, Check> = {
   type: (types, value) => [types].flat().some((type: string) => typeFits(type, value)),
   enum: (values, value) => values.some((one: unknown) => isSame(one, value)),
   const: (one, value) => isSame(one, value),
-  $ref: (reference: string, value, _, root) =>
-    jsonFits(
-      reference.split("/").slice(1).reduce(
-        (at, key) => at[key.replaceAll("~1", "/").replaceAll("~0", "~")],
-        root as any
-      ), // oxlint-disable-line typescript/no-explicit-any
-      value,
-      root
-    ),
+  $ref: (reference: string, value, _, root) => jsonFits(pointTo(reference, root), value, root),
   allOf: (all, value, _, root) => all.every((one: AnySchema) => jsonFits(one, value, root)),
   anyOf: (all, value, _, root) => all.some((one: AnySchema) => jsonFits(one, value, root)),
   oneOf: (all, value, _, root) => all.filter((one: AnySchema) => jsonFits(one, value, root)).length === 1,

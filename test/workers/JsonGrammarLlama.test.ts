@@ -53,7 +53,7 @@ const write = async (grammar: Grammar, seed: number) => {
     isWhole = model.isEogToken(token)
     if (isWhole || pieces.push(token) >= mostTokens) break
   }
-  sequence.dispose()
+  await sequence.dispose()
   return { isWhole, text: model.detokenize(pieces as never) }
 }
 
@@ -119,15 +119,18 @@ describe("llama.cpp under a grammar", () => {
   for (const [name, schema] of Object.entries(schemas)) {
     it(`writes ${name} that fits`, async () => {
       const grammar = grammarOf({ type: "json_schema", schema })
+      let whole = 0
       for (const seed of seeds) {
         const { isWhole, text } = await write(grammar, seed)
         const matcher = makeMatcher(grammar)
         assert.isTrue(matcher.allows(text), `the matcher disagrees on ${text}`)
         matcher.push(text)
         if (!isWhole) continue
+        whole++
         assert.isTrue(matcher.isComplete(), text)
         assert.isTrue(jsonFits(schema, JSON.parse(text)), text)
       }
+      assert.isAbove(whole, 0, "no answer came to its end")
     })
   }
 
