@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
-import type { Llama, LlamaContext, LlamaModel } from "node-llama-cpp"
+import * as fc from "fast-check"
+import type { Llama, LlamaContext, LlamaGrammar, LlamaModel } from "node-llama-cpp"
 import { getLlama, LlamaGrammarEvaluationState, LlamaLogLevel } from "node-llama-cpp"
 import { fileURLToPath } from "node:url"
 import { afterAll, beforeAll } from "vitest"
@@ -8,6 +9,7 @@ import type { Grammar } from "../../src/workers/JsonGrammar.ts"
 import { gbnfOf, grammarOf, makeMatcher, toolGrammar } from "../../src/workers/JsonGrammar.ts"
 import { buildFor } from "../../src/workers/LlamaLoad.ts"
 import { jsonFits } from "../support/JsonFits.ts"
+import { examples } from "../support/JsonSchemas.ts"
 
 const file = fileURLToPath(new URL("../../models/tiny-chat-q8_0.gguf", import.meta.url))
 
@@ -115,24 +117,28 @@ const schemas: Readonly<Record<string, JsonSchema>> = {
 
 const seeds = [1, 22, 333, 4444, 55555]
 
+let wholeAnswers = 0
+
 describe("llama.cpp under a grammar", () => {
   for (const [name, schema] of Object.entries(schemas)) {
     it(`writes ${name} that fits`, async () => {
       const grammar = grammarOf({ type: "json_schema", schema })
-      let whole = 0
       for (const seed of seeds) {
         const { isWhole, text } = await write(grammar, seed)
         const matcher = makeMatcher(grammar)
         assert.isTrue(matcher.allows(text), `the matcher disagrees on ${text}`)
         matcher.push(text)
         if (!isWhole) continue
-        whole++
+        wholeAnswers++
         assert.isTrue(matcher.isComplete(), text)
         assert.isTrue(jsonFits(schema, JSON.parse(text)), text)
       }
-      assert.isAbove(whole, 0, "no answer came to its end")
     })
   }
+
+  it("came to an end by itself as a rule", () => {
+    assert.isAbove(wholeAnswers, Object.keys(schemas).length * seeds.length / 2)
+  })
 
   it("writes any object", async () => {
     const grammar = grammarOf({ type: "json_object" })
@@ -153,6 +159,29 @@ describe("llama.cpp under a grammar", () => {
       const { isWhole, text } = await write(grammar, seed)
       assert.isTrue(isWhole, text)
       assert.match(text, /^<tool_call>\n\{"name": "get_weather", "arguments": \{"city":.*\}\}\n<\/tool_call>$/)
+    }
+  })
+
+  it("takes the same texts as the matcher", async () => {
+    for (const { schema, value } of fc.sample(examples, 100)) {
+      const grammar = grammarOf({ type: "json_schema", schema: schema as JsonSchema })
+      // Not in its types, and the one way to ask llama.cpp without a model.
+      const native = await llama.createGrammar({ grammar: gbnfOf(grammar) }) as LlamaGrammar & {
+        readonly _testText: (text: string) => boolean
+      }
+      const text = JSON.stringify(value)
+      const others = [
+        `${text} `,
+        text.slice(0, -1),
+        text.replace("1", "2"),
+        text.replace("a", "b"),
+        text.replace("\"", "\"x")
+      ]
+      for (const one of [text, text.replace(":", ": "), ...others]) {
+        const matcher = makeMatcher(grammar)
+        matcher.push(one)
+        assert.strictEqual(native._testText(one), matcher.isComplete(), `${one} for ${JSON.stringify(schema)}`)
+      }
     }
   })
 
