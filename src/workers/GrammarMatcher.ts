@@ -67,6 +67,8 @@ interface Partial {
   readonly least: number
 }
 
+const nothing: State = { readers: new Set(), isEnd: false, partial: undefined }
+
 const compile = ({ rules }: Grammar): Program => {
   const steps: Array<Step> = []
   const starts = rules.map(({ alternatives }) =>
@@ -118,12 +120,13 @@ const rangeOf = ({ least, missing, value }: Partial): CodeRange => [
   (value + 1) * 64 ** missing - 1
 ]
 
-export const makeMatcher = (grammar: Grammar): Matcher => {
+/** Reads characters in all ways that the grammar has. */
+const makeReader = (grammar: Grammar) => {
   const { starts, steps } = compile(grammar)
   // Below every stack, so that a text's end is a step like others.
   const bottom = makeStack(-1, undefined)
 
-  const expand = (from: Stack): void => {
+  const expand = (from: Stack): ReadonlyArray<Stack> => {
     const readers: Array<Stack> = []
     const seen = new Set([from])
     for (const stack of seen) {
@@ -137,70 +140,75 @@ export const makeMatcher = (grammar: Grammar): Matcher => {
         for (const start of starts[step.enter]!) seen.add(stackOn(after, start))
       }
     }
-    from.readers = readers
+    return readers
   }
 
-  const settle = (stacks: Iterable<Stack>): State => {
+  const settle = (stacks: ReadonlyArray<Stack>): State => {
     const readers = new Set<Stack>()
     let isEnd = false
     for (const stack of stacks) {
-      if (stack.readers === undefined) expand(stack)
-      for (const reader of stack.readers!) readers.add(reader)
+      stack.readers ??= expand(stack)
+      for (const reader of stack.readers) readers.add(reader)
       isEnd ||= stack.isEnd
     }
     return { readers, isEnd, partial: undefined }
   }
 
-  const nothing: State = { readers: new Set(), isEnd: false, partial: undefined }
-
-  const read = (state: State, code: number): State => {
-    if (state.partial !== undefined) return nothing
+  /** What is left after a character that may be any from `first` to `last`. */
+  const after = (state: State, first: number, last: number): Array<Stack> => {
     const next: Array<Stack> = []
     for (const stack of state.readers) {
       const { read } = steps[stack.at] as { readonly read: ReadonlyArray<CodeRange> }
-      if (includes(read, code, code)) next.push(stackOn(stack.below!, stack.at + 1))
+      if (includes(read, first, last)) next.push(stackOn(stack.below!, stack.at + 1))
     }
-    return next.length === 0 ? nothing : settle(next)
+    return next
   }
 
-  const hold = (state: State, partial: Partial): State => {
-    const [first, last] = rangeOf(partial)
-    for (const stack of state.readers) {
-      const { read } = steps[stack.at] as { readonly read: ReadonlyArray<CodeRange> }
-      if (includes(read, first, last)) return { readers: state.readers, isEnd: false, partial }
+  return {
+    start: settle(starts[0]!.map((start) => stackOn(bottom, start))),
+    read: (state: State, code: number): State => settle(state.partial === undefined ? after(state, code, code) : []),
+    /** Takes a part of a character. */
+    hold(state: State, partial: Partial): State {
+      const isPossible = after(state, ...rangeOf(partial)).length > 0
+      return isPossible ? { readers: state.readers, isEnd: false, partial } : nothing
     }
-    return nothing
   }
+}
 
-  const readByte = (state: State, byte: number): State => {
-    const { partial } = state
-    if (partial === undefined) {
-      if (byte < 0x80) return read(state, byte)
-      const begun = beginPartial(byte)
-      return begun === undefined ? nothing : hold(state, begun)
-    }
-    if ((byte & 0xc0) !== 0x80) return nothing
-    const value = partial.value * 64 + (byte & 0x3f)
-    if (partial.missing > 1) return hold(state, { ...partial, value, missing: partial.missing - 1 })
-    return value < partial.least ? nothing : read({ ...state, partial: undefined }, value)
+type Reader = ReturnType<typeof makeReader>
+
+const readByte = (reader: Reader, state: State, byte: number): State => {
+  const { partial } = state
+  if (partial === undefined) {
+    if (byte < 0x80) return reader.read(state, byte)
+    const begun = beginPartial(byte)
+    return begun === undefined ? nothing : reader.hold(state, begun)
   }
+  if ((byte & 0xc0) !== 0x80) return nothing
+  const value = partial.value * 64 + (byte & 0x3f)
+  if (partial.missing > 1) return reader.hold(state, { ...partial, value, missing: partial.missing - 1 })
+  return value < partial.least ? nothing : reader.read({ ...state, partial: undefined }, value)
+}
 
-  const walk = (from: State, piece: string | Uint8Array): State => {
-    let state = from
-    if (typeof piece === "string") { for (const char of piece) state = read(state, char.codePointAt(0)!) }
-    else for (const byte of piece) state = readByte(state, byte)
-    return state
+/** @param grammar none of whose rules comes back to itself before a character */
+export const makeMatcher = (grammar: Grammar): Matcher => {
+  const reader = makeReader(grammar)
+  let state = reader.start
+
+  const walk = (piece: string | Uint8Array): State => {
+    let walked = state
+    if (typeof piece === "string") { for (const char of piece) walked = reader.read(walked, char.codePointAt(0)!) }
+    else for (const byte of piece) walked = readByte(reader, walked, byte)
+    return walked
   }
-
-  let state = settle(starts[0]!.map((start) => stackOn(bottom, start)))
 
   return {
     allows(piece) {
-      const after = walk(state, piece)
-      return after.isEnd || after.readers.size > 0
+      const { isEnd, readers } = walk(piece)
+      return isEnd || readers.size > 0
     },
     push(piece) {
-      state = walk(state, piece)
+      state = walk(piece)
     },
     isComplete: () => state.isEnd,
     canContinue: () => state.readers.size > 0

@@ -20,7 +20,7 @@ import type { OutputFormat, ToolChoice, ToolDefinition } from "../services/Job.t
 import { refuse } from "../services/Job.ts"
 import type { Grammar, GrammarBuilder, Sequence } from "./Grammar.ts"
 import { makeBuilder, text } from "./Grammar.ts"
-import { makeWriter } from "./JsonSchemaGrammar.ts"
+import { writeValue } from "./JsonSchemaGrammar.ts"
 import { refuseAt } from "./JsonSchemaKeywords.ts"
 import { anyObject } from "./JsonText.ts"
 
@@ -41,7 +41,7 @@ export const grammarOf = (format: OutputFormat): Grammar => {
   const builder = makeBuilder(path)
   if (format.type === "json_object") return builder.build(anyObject(builder))!
   const document = { schema: format.schema, path, via: [] }
-  const value = makeWriter(builder, document)([document])
+  const value = writeValue(builder, document)
   return builder.build([value]) ?? refuseAt(path, nothingFits)
 }
 
@@ -50,7 +50,7 @@ const anObject = { type: "object" }
 const argumentsOf = (builder: GrammarBuilder, { parameters }: ToolDefinition, path: string): Sequence => {
   if (parameters === undefined) return anyObject(builder)
   const document = { schema: parameters, path, via: [] }
-  return [makeWriter(builder, document)([document, { schema: anObject, path, via: [] }])]
+  return [writeValue(builder, document, { schema: anObject, path, via: [] })]
 }
 
 /**

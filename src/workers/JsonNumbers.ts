@@ -102,10 +102,12 @@ const decimalOf = ({ exclusive, value }: Bound): Decimal | undefined => {
   return whole.length + part.length > exactDigits ? undefined : { whole: BigInt(whole), part, exclusive }
 }
 
+const sizeOf = (bound: Bound | undefined): Decimal => (bound === undefined ? undefined : decimalOf(bound)) ?? farAway
+
 /** Whether a bound can be kept to: it has 15 digits at most, the fraction's among them. */
 export const isExact = (bound: Bound): boolean => decimalOf(bound) !== undefined
 
-/** What is left of a bound, digit by digit; undefined once it cannot be missed any more. */
+/** What is left of a bound, digit by digit; undefined where none can be missed any more. */
 type Limit = { readonly part: string; readonly exclusive: boolean } | undefined
 
 const isZero = (limit: { readonly part: string }): boolean => /^0*$/.test(limit.part)
@@ -113,24 +115,32 @@ const isZero = (limit: { readonly part: string }): boolean => /^0*$/.test(limit.
 const next = (limit: Limit): Limit =>
   limit === undefined ? undefined : { part: limit.part.slice(1), exclusive: limit.exclusive }
 
-/** Digits after the point of which `places` are left. */
-const partDigits = (builder: GrammarBuilder, low: Limit, high: Limit, places: number, canEnd: boolean): Sequence => {
-  const lower = low !== undefined && isZero(low) && !low.exclusive ? undefined : low
-  if (lower === undefined && high === undefined) return digits(builder, canEnd ? 0 : 1, places)
-  const alternatives: Array<Sequence> = canEnd && isWholeAllowed(lower, high) ? [[]] : []
-  const first = Number(lower?.part[0] ?? "0")
-  const last = high === undefined ? 9 : Number(high.part[0] ?? "0")
+/** A lower limit that nothing can fall below any more is none. */
+const lower = (limit: Limit): Limit => limit !== undefined && isZero(limit) && !limit.exclusive ? undefined : limit
+
+/** Whether nothing but zeros may follow. */
+const isWholeAllowed = (low: Limit, high: Limit): boolean =>
+  (low === undefined || (isZero(low) && !low.exclusive)) && (high === undefined || !(isZero(high) && high.exclusive))
+
+/** Which digits come next within the limits. */
+const nextDigits = (low: Limit, high: Limit): readonly [first: number, last: number] => [
+  low === undefined ? 0 : Number(low.part[0] ?? "0"),
+  high === undefined ? 9 : Number(high.part[0] ?? "0")
+]
+
+/** Digits after the point, of which `places` are left. */
+const partDigits = (builder: GrammarBuilder, from: Limit, high: Limit, places: number, canEnd: boolean): Sequence => {
+  const low = lower(from)
+  if (low === undefined && high === undefined) return digits(builder, canEnd ? 0 : 1, places)
+  const alternatives: Array<Sequence> = canEnd && isWholeAllowed(low, high) ? [[]] : []
+  const [first, last] = nextDigits(low, high)
   for (let digit = first; digit <= last && places > 0; digit++) {
-    const nextLow = digit === first ? next(lower) : undefined
+    const nextLow = digit === first ? next(low) : undefined
     const nextHigh = digit === last ? next(high) : undefined
     alternatives.push([text(String(digit)), ...partDigits(builder, nextLow, nextHigh, places - 1, true)])
   }
   return [builder.rule("part", alternatives)]
 }
-
-/** Whether nothing but zeros may follow. */
-const isWholeAllowed = (low: Limit, high: Limit): boolean =>
-  (low === undefined || (isZero(low) && !low.exclusive)) && (high === undefined || !(isZero(high) && high.exclusive))
 
 /** The point and what comes after it, or neither. */
 const part = (builder: GrammarBuilder, low: Limit, high: Limit, places: number): Sequence => [
@@ -164,15 +174,11 @@ export const numbers = (
   low: Bound | undefined,
   high: Bound | undefined
 ): ReadonlyArray<Sequence> => {
-  const least = low === undefined ? undefined : decimalOf(low)
-  const most = high === undefined ? undefined : decimalOf(high)
   const isLowNegative = low === undefined || low.value < 0
   const isHighNegative = high !== undefined && high.value < 0
-  const positive = isHighNegative
-    ? []
-    : decimals(builder, isLowNegative ? zero(false) : least!, most ?? farAway)
-  const negative = isLowNegative
-    ? decimals(builder, isHighNegative ? most! : zero(true), least ?? farAway)
-    : []
+  const least = sizeOf(low)
+  const most = sizeOf(high)
+  const positive = isHighNegative ? [] : decimals(builder, isLowNegative ? zero(false) : least, most)
+  const negative = isLowNegative ? decimals(builder, isHighNegative ? most : zero(true), least) : []
   return [...positive, ...(negative.length === 0 ? [] : [[text("-"), builder.rule("size", negative)]])]
 }

@@ -14,6 +14,8 @@ import { text } from "./Grammar.ts"
 import { casesOf } from "./JsonCases.ts"
 import { fits, literals } from "./JsonLiterals.ts"
 import { integers, numbers } from "./JsonNumbers.ts"
+import type { Mark } from "./JsonReadings.ts"
+import { makeReadings, readingsOf } from "./JsonReadings.ts"
 import type { Located } from "./JsonSchemaKeywords.ts"
 import { refuseAt } from "./JsonSchemaKeywords.ts"
 import type { ArrayPart, ObjectPart, Shape, TypeName } from "./JsonShape.ts"
@@ -147,40 +149,76 @@ const shapeAlternatives = (writer: Writer, shape: Shape): ReadonlyArray<Sequence
   )
 }
 
-/** Writes the values that fit a schema, of which references point into `document`. */
-export const makeWriter = (builder: GrammarBuilder, document: Located): ValueOf => {
-  const numbersOfSchemas = new Map<unknown, number>()
+/** What tells an object's shape from others. */
+const markOf = (shape: Shape, document: Located): Mark | undefined => {
+  const { objects } = shape
+  const name = objects.flatMap((part) => [...part.properties?.keys() ?? []])[0]
+  if (name === undefined || !objects.some((part) => part.required.includes(name))) return undefined
+  const values = casesOf(schemasOf(objects, name), document).map((parts) => shapeOf(parts, shape.path).values)
+  return {
+    name,
+    values: values.every(isDefined) ? new Set(values.flat().map((value) => JSON.stringify(value))) : undefined
+  }
+}
+
+const readingsOfShapes = (shapes: ReadonlyArray<Shape>, document: Located): number => {
+  const open = shapes.filter(({ values }) => values === undefined)
+  const objects = open.filter(({ types }) => types.has("object"))
+  return readingsOf(
+    objects.length < 2 ? [] : objects.map((shape) => markOf(shape, document)),
+    open.filter(({ types }) => types.has("array")).length
+  )
+}
+
+/** The same number for the same schema. */
+const makeNumbering = () => {
+  const numbers = new Map<unknown, number>()
+  return (schema: unknown): number => {
+    const number = numbers.get(schema) ?? numbers.size
+    numbers.set(schema, number)
+    return number
+  }
+}
+
+/** Writes the values that fit a document, to which its references point, and `more` schemas. */
+export const writeValue = (
+  builder: GrammarBuilder,
+  document: Located,
+  ...more: ReadonlyArray<Located>
+): GrammarSymbol => {
+  const numberOf = makeNumbering()
   const known = new Map<string, GrammarSymbol>()
+  const readings = makeReadings()
   let level = 0
 
-  const keyOf = (schemas: ReadonlyArray<Located>): string => {
-    const numbers = schemas.map(({ schema }) => {
-      const number = numbersOfSchemas.get(schema) ?? numbersOfSchemas.size
-      numbersOfSchemas.set(schema, number)
-      return number
-    })
-    return [...new Set(numbers)].sort((a, b) => a - b).join(" ")
+  const write = (schemas: ReadonlyArray<Located>, path: string): GrammarSymbol => {
+    if (level >= mostLevels) refuseAt(path, `nests values more than ${mostLevels} deep; ask for flatter ones`)
+    const { define, symbol } = builder.declare("value")
+    known.set(keyOf(schemas), symbol)
+    level++
+    const shapes = casesOf(schemas, document).map((parts) => shapeOf(parts, path))
+    define(shapes.flatMap((shape) => shapeAlternatives({ builder, valueOf }, shape)))
+    level--
+    readings.leave(readingsOfShapes(shapes, document))
+    return symbol
   }
+
+  const keyOf = (schemas: ReadonlyArray<Located>): string =>
+    [...new Set(schemas.map(({ schema }) => numberOf(schema)))].sort((a, b) => a - b).join(" ")
 
   const valueOf: ValueOf = (schemas) => {
     const asking = schemas.filter(({ schema }) => schema !== true)
-    if (asking.length === 0) return anyValue(builder)
+    const [first] = asking
+    if (first === undefined) return anyValue(builder)
     const key = keyOf(asking)
+    readings.enter(key, first)
     const found = known.get(key)
-    if (found !== undefined) return found
-    if (level >= mostLevels) {
-      refuseAt(asking[0]!.path, `nests values more than ${mostLevels} deep; ask for flatter ones`)
-    }
-    const { define, symbol } = builder.declare("value")
-    known.set(key, symbol)
-    level++
-    define(
-      casesOf(asking, document).flatMap((parts) =>
-        shapeAlternatives({ builder, valueOf }, shapeOf(parts, asking[0]!.path))
-      )
-    )
-    level--
-    return symbol
+    if (found === undefined) return write(asking, first.path)
+    readings.leave(1)
+    return found
   }
-  return valueOf
+
+  const value = valueOf([document, ...more])
+  readings.check()
+  return value
 }

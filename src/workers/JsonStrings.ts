@@ -3,7 +3,7 @@ import type { CodeRange, GrammarBuilder, Sequence } from "./Grammar.ts"
 import { chars, text } from "./Grammar.ts"
 import { anyCharacter, anyCode, plainCodes } from "./JsonText.ts"
 import type { Automaton, Edge } from "./TextAutomaton.ts"
-import { common } from "./TextAutomaton.ts"
+import { common, union } from "./TextAutomaton.ts"
 
 /** What follows a backslash, and the character that it stands for. */
 const shortEscapes: ReadonlyArray<readonly [string, number]> = [
@@ -16,8 +16,6 @@ const shortEscapes: ReadonlyArray<readonly [string, number]> = [
   ["t", 0x09]
 ]
 
-const controlCodes: CodeRange = [0x00, 0x1f]
-
 const has = (ranges: ReadonlyArray<CodeRange>, code: number): boolean =>
   ranges.some(([first, last]) => first <= code && code <= last)
 
@@ -25,7 +23,18 @@ const isAny = (ranges: ReadonlyArray<CodeRange>): boolean =>
   ranges.length === anyCode.length &&
   ranges.every(([first, last], index) => first === anyCode[index]![0] && last === anyCode[index]![1])
 
-/** One character of the set, in its one spelling: control characters without a short escape only where alone. */
+/** Control characters without a short escape, by the last digit of their code: `\u000b` and the like. */
+const controlsOf = (ranges: ReadonlyArray<CodeRange>): ReadonlyArray<Sequence> =>
+  [0x00, 0x10].flatMap((from): ReadonlyArray<Sequence> => {
+    const digits = Array.from({ length: 16 }, (_, digit) => digit)
+      .filter((digit) => has(ranges, from + digit) && shortEscapes.every(([, code]) => code !== from + digit))
+      .map((digit) => digit.toString(16))
+      .flatMap((digit) => [digit.charCodeAt(0), digit.toUpperCase().charCodeAt(0)])
+      .map((code): CodeRange => [code, code])
+    return digits.length === 0 ? [] : [[text(`\\u00${from === 0 ? "0" : "1"}`), chars(...union(digits))]]
+  })
+
+/** One character of the set, in its one spelling. */
 const characterOf = (builder: GrammarBuilder, ranges: ReadonlyArray<CodeRange>): ReadonlyArray<Sequence> => {
   if (isAny(ranges)) return [[anyCharacter(builder)]]
   const plain = common(ranges, plainCodes)
@@ -34,17 +43,9 @@ const characterOf = (builder: GrammarBuilder, ranges: ReadonlyArray<CodeRange>):
   return [
     ...(plain.length === 0 ? [] : [[chars(...plain)]]),
     ...(escapes.length === 0 ? [] : [[text("\\"), chars(...escapes)]]),
-    ...(plain.length > 0 || escapes.length > 0 ? [] : controlsOf(ranges))
+    ...controlsOf(ranges)
   ]
 }
-
-const controlsOf = (ranges: ReadonlyArray<CodeRange>): ReadonlyArray<Sequence> =>
-  common(ranges, [controlCodes]).flatMap(([first, last]) =>
-    Array.from(
-      { length: last - first + 1 },
-      (_, index) => [text(`\\u${(first + index).toString(16).padStart(4, "0")}`)]
-    )
-  )
 
 /** A string, with its quotes. */
 export const stringOf = (builder: GrammarBuilder, automaton: Automaton): Sequence => {

@@ -26,63 +26,63 @@ const tooBig = "takes too many states; use smaller repetitions, or fewer alterna
 
 type Refuse = (message: string) => never
 
-const netOf = (pattern: PatternNode, refuse: Refuse) => {
-  const moves: Array<Array<Move>> = []
-  const state = (): number => {
-    if (moves.length >= mostNetStates) refuse(tooBig)
-    return moves.push([]) - 1
-  }
-  const move = (from: number, on: Move["on"], to: number): void => void moves[from]!.push({ on, to })
+/** States and the moves out of each. */
+interface Net {
+  readonly moves: Array<Array<Move>>
+  readonly refuse: Refuse
+}
 
-  const repeat = (node: PatternNode, least: number, most: number | undefined, from: number): number => {
-    let end = from
-    for (let count = 0; count < least; count++) end = add(node, end)
-    if (most === undefined) {
-      const loop = state()
-      move(end, "free", loop)
-      move(add(node, loop), "free", loop)
-      return loop
-    }
-    const out = state()
-    for (let count = least; count < most; count++) {
-      move(end, "free", out)
-      end = add(node, end)
-    }
-    move(end, "free", out)
+const addState = ({ moves, refuse }: Net): number => moves.length < mostNetStates ? moves.push([]) - 1 : refuse(tooBig)
+
+const addMove = ({ moves }: Net, from: number, on: Move["on"], to: number): void => {
+  moves[from]!.push({ on, to })
+}
+
+type Repeat = Extract<PatternNode, { readonly kind: "repeat" }>
+
+const addRepeat = (net: Net, { least, most, node }: Repeat, from: number): number => {
+  let end = from
+  for (let count = 0; count < least; count++) end = addNode(net, node, end)
+  const out = addState(net)
+  if (most === undefined) {
+    addMove(net, end, "free", out)
+    addMove(net, addNode(net, node, out), "free", out)
     return out
   }
-
-  /** Adds a node after a state; gives the state after it. */
-  const add = (node: PatternNode, from: number): number => {
-    switch (node.kind) {
-      case "sequence":
-        return node.nodes.reduce((end, one) => add(one, end), from)
-      case "repeat":
-        return repeat(node.node, node.least, node.most, from)
-      case "choice": {
-        const out = state()
-        for (const one of node.nodes) {
-          const begin = state()
-          move(from, "free", begin)
-          move(add(one, begin), "free", out)
-        }
-        return out
-      }
-      default: {
-        const out = state()
-        move(from, node.kind === "set" ? node.ranges : node.kind, out)
-        return out
-      }
-    }
+  for (let count = least; count < most; count++) {
+    addMove(net, end, "free", out)
+    end = addNode(net, node, end)
   }
+  addMove(net, end, "free", out)
+  return out
+}
 
-  const start = state()
-  move(start, anyCode, start)
-  const begin = state()
-  move(start, "free", begin)
-  const found = add(pattern, begin)
-  move(found, anyCode, found)
-  return { moves, start, found }
+/** Adds a node after a state; gives the state after it. */
+function addNode(net: Net, node: PatternNode, from: number): number {
+  if (node.kind === "sequence") return node.nodes.reduce((end, one) => addNode(net, one, end), from)
+  if (node.kind === "repeat") return addRepeat(net, node, from)
+  const out = addState(net)
+  if (node.kind === "choice") {
+    for (const one of node.nodes) {
+      const begin = addState(net)
+      addMove(net, from, "free", begin)
+      addMove(net, addNode(net, one, begin), "free", out)
+    }
+  } else {
+    addMove(net, from, node.kind === "set" ? node.ranges : node.kind, out)
+  }
+  return out
+}
+
+const netOf = (pattern: PatternNode, refuse: Refuse) => {
+  const net: Net = { moves: [], refuse }
+  const start = addState(net)
+  addMove(net, start, anyCode, start)
+  const begin = addState(net)
+  addMove(net, start, "free", begin)
+  const found = addNode(net, pattern, begin)
+  addMove(net, found, anyCode, found)
+  return { moves: net.moves, start, found }
 }
 
 /** The sets' characters cut up so that each piece lies within or without every set. */
@@ -95,21 +95,14 @@ const piecesOf = (sets: ReadonlyArray<ReadonlyArray<CodeRange>>): ReadonlyArray<
     .filter(([first]) => anyCode.some(([low, high]) => low <= first && first <= high))
 }
 
-/**
- * @param refuse is told what is not supported
- */
+/** Whether a piece, which is never cut by a set, is in it. */
+const holds = (set: ReadonlyArray<CodeRange>, [code]: CodeRange): boolean =>
+  set.some(([first, last]) => first <= code && code <= last)
+
+/** @param refuse is told what is not supported */
 export const ofPattern = (source: string, refuse: Refuse): Automaton => {
   const { found, moves, start } = netOf(readPattern(source, refuse), refuse)
   const pieces = piecesOf(moves.flat().flatMap(({ on }) => typeof on === "string" ? [] : [on]))
-
-  const closure = (from: Iterable<number>, ...free: ReadonlyArray<Move["on"]>): ReadonlyArray<number> => {
-    const reached = new Set(from)
-    for (const one of reached) {
-      for (const { on, to } of moves[one]!) if (on === "free" || free.includes(on)) reached.add(to)
-    }
-    return [...reached].sort((a, b) => a - b)
-  }
-
   const sets: Array<ReadonlyArray<number>> = []
   const numbers = new Map<string, number>()
   const numberOf = (set: ReadonlyArray<number>): number => {
@@ -119,13 +112,19 @@ export const ofPattern = (source: string, refuse: Refuse): Automaton => {
     return known
   }
 
+  const closure = (from: Iterable<number>, ...free: ReadonlyArray<Move["on"]>): ReadonlyArray<number> => {
+    const reached = new Set(from)
+    for (const one of reached) {
+      for (const { on, to } of moves[one]!) if (on === "free" || free.includes(on)) reached.add(to)
+    }
+    return [...reached].sort((a, b) => a - b)
+  }
+
   const edgesOf = (set: ReadonlyArray<number>): ReadonlyArray<Edge> => {
     const targets = new Map<number, Array<CodeRange>>()
     const reading = set.flatMap((one) => moves[one]!)
     for (const piece of pieces) {
-      const after = reading.filter(({ on }) =>
-        typeof on !== "string" && on.some(([first, last]) => first <= piece[0] && piece[0] <= last)
-      )
+      const after = reading.filter(({ on }) => typeof on !== "string" && holds(on, piece))
       if (after.length === 0) continue
       const to = numberOf(closure(after.map(({ to }) => to)))
       targets.set(to, [...(targets.get(to) ?? []), piece])

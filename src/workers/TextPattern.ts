@@ -38,7 +38,7 @@ const space: ReadonlyArray<CodeRange> = [
   [0xfeff, 0xfeff]
 ]
 
-const setEscapes: Readonly<Record<string, ReadonlyArray<CodeRange>>> = {
+const setEscapes: ReadonlyMap<string, ReadonlyArray<CodeRange>> = new Map(Object.entries({
   d: digit,
   D: complement(digit),
   w: word,
@@ -50,7 +50,7 @@ const setEscapes: Readonly<Record<string, ReadonlyArray<CodeRange>>> = {
   v: only(0x0b),
   f: only(0x0c),
   r: only(0x0d)
-}
+}))
 
 const codeEscape = /^(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|u\{([0-9a-fA-F]{1,6})\}|0(?!\d))/
 const quantifier = /^(?:([*+?])|\{(\d+)(?:(,)(\d*))?\})\??/
@@ -67,107 +67,121 @@ const isValid = (source: string, flags: string): boolean => {
   }
 }
 
-/**
- * @param refuse is told what is not supported
- */
+/** How far a pattern is read. */
+interface Cursor {
+  readonly source: string
+  at: number
+  /** Is told what is not supported. */
+  readonly refuse: (message: string) => never
+}
+
+const peek = ({ at, source }: Cursor): string | undefined => source[at]
+
+const take = (cursor: Cursor, pattern: RegExp): RegExpExecArray | undefined => {
+  const found = pattern.exec(cursor.source.slice(cursor.at)) ?? undefined
+  if (found !== undefined) cursor.at += found[0].length
+  return found
+}
+
+const takeCharacter = (cursor: Cursor): number => {
+  const code = cursor.source.codePointAt(cursor.at)!
+  cursor.at += String.fromCodePoint(code).length
+  return code
+}
+
+const codeOf = (coded: RegExpExecArray): number => Number.parseInt(coded[1] ?? coded[2] ?? coded[3] ?? "0", 16)
+
+const readEscape = (cursor: Cursor): ReadonlyArray<CodeRange> => {
+  const letter = peek(cursor) ?? ""
+  const known = setEscapes.get(letter)
+  if (known !== undefined) {
+    cursor.at++
+    return known
+  }
+  const coded = take(cursor, codeEscape)
+  if (coded === undefined) {
+    return /[\dA-Za-z]/.test(letter)
+      ? cursor.refuse(`has \\${letter}, which is not supported`)
+      : only(takeCharacter(cursor))
+  }
+  const code = codeOf(coded)
+  return code >= 0xd800 && code <= 0xdfff
+    ? cursor.refuse("has half a character; write \\u{...} with its whole code point")
+    : only(code)
+}
+
+const readSetItem = (cursor: Cursor): ReadonlyArray<CodeRange> => {
+  if (peek(cursor) !== "\\") return only(takeCharacter(cursor))
+  cursor.at++
+  return take(cursor, /^b/) === undefined ? readEscape(cursor) : only(0x08)
+}
+
+const readSet = (cursor: Cursor): PatternNode => {
+  const isNegated = take(cursor, /^\^/) !== undefined
+  const ranges: Array<CodeRange> = []
+  while (take(cursor, /^\]/) === undefined) {
+    const [[first, last], ...more] = readSetItem(cursor) as [CodeRange, ...ReadonlyArray<CodeRange>]
+    const isRange = more.length === 0 && first === last && take(cursor, /^-(?!\])/) !== undefined
+    ranges.push([first, isRange ? readSetItem(cursor).at(-1)![1] : last], ...more)
+  }
+  return { kind: "set", ranges: isNegated ? complement(ranges) : union(ranges) }
+}
+
+const readGroup = (cursor: Cursor): PatternNode => {
+  if (take(cursor, group) === undefined) {
+    cursor.refuse("has a group that looks ahead, looks behind or sets flags, which is not supported")
+  }
+  const node = readChoice(cursor)
+  take(cursor, /^\)/)
+  return node
+}
+
+const atoms: ReadonlyMap<string | undefined, (cursor: Cursor) => PatternNode> = new Map([
+  ["[", readSet],
+  ["^", (): PatternNode => ({ kind: "start" })],
+  ["$", (): PatternNode => ({ kind: "end" })],
+  [".", (): PatternNode => ({ kind: "set", ranges: complement(lineEnds) })],
+  ["\\", (cursor: Cursor): PatternNode => ({ kind: "set", ranges: readEscape(cursor) })]
+])
+
+const readAtom = (cursor: Cursor): PatternNode => {
+  if (peek(cursor) === "(") return readGroup(cursor)
+  const read = atoms.get(peek(cursor))
+  if (read === undefined) return { kind: "set", ranges: only(takeCharacter(cursor)) }
+  cursor.at++
+  return read(cursor)
+}
+
+const mostOf = (comma: string | undefined, least: string, most: string | undefined): number | undefined => {
+  if (comma === undefined) return Number(least)
+  return most === "" ? undefined : Number(most)
+}
+
+const readTerm = (cursor: Cursor): PatternNode => {
+  const node = readAtom(cursor)
+  const found = take(cursor, quantifier)
+  if (found === undefined) return node
+  const [, sign, least = "", comma, most] = found
+  return sign === undefined
+    ? { kind: "repeat", node, least: Number(least), most: mostOf(comma, least, most) }
+    : { kind: "repeat", node, least: sign === "+" ? 1 : 0, most: sign === "?" ? 1 : undefined }
+}
+
+const readSequence = (cursor: Cursor): PatternNode => {
+  const nodes: Array<PatternNode> = []
+  while (!["|", ")", undefined].includes(peek(cursor))) nodes.push(readTerm(cursor))
+  return { kind: "sequence", nodes }
+}
+
+function readChoice(cursor: Cursor): PatternNode {
+  const nodes = [readSequence(cursor)]
+  while (take(cursor, /^\|/) !== undefined) nodes.push(readSequence(cursor))
+  return { kind: "choice", nodes }
+}
+
+/** @param refuse is told what is not supported */
 export const readPattern = (source: string, refuse: (message: string) => never): PatternNode => {
   if (source.length > longestPattern) refuse(`has more than ${longestPattern} characters, which is the limit`)
   if (!isValid(source, "u") && !isValid(source, "")) refuse("is not a regular expression of ECMAScript")
-  let at = 0
-
-  const take = (pattern: RegExp): RegExpExecArray | undefined => {
-    const found = pattern.exec(source.slice(at)) ?? undefined
-    if (found !== undefined) at += found[0].length
-    return found
-  }
-
-  const takeCharacter = (): number => {
-    const code = source.codePointAt(at)!
-    at += String.fromCodePoint(code).length
-    return code
-  }
-
-  const readEscape = (): ReadonlyArray<CodeRange> => {
-    const known = setEscapes[source[at] ?? ""]
-    if (known !== undefined) {
-      at++
-      return known
-    }
-    const coded = take(codeEscape)
-    if (coded !== undefined) {
-      const code = Number.parseInt(coded[1] ?? coded[2] ?? coded[3] ?? "0", 16)
-      if (code >= 0xd800 && code <= 0xdfff) refuse("has half a character; write \\u{...} with its whole code point")
-      return only(code)
-    }
-    if (/^[\dA-Za-z]/.test(source.slice(at))) refuse(`has \\${source[at]}, which is not supported`)
-    return only(takeCharacter())
-  }
-
-  const readSetItem = (): ReadonlyArray<CodeRange> => {
-    if (source[at] !== "\\") return only(takeCharacter())
-    at++
-    return take(/^b/) === undefined ? readEscape() : only(0x08)
-  }
-
-  const readSet = (): PatternNode => {
-    const isNegated = take(/^\^/) !== undefined
-    const ranges: Array<CodeRange> = []
-    while (take(/^\]/) === undefined) {
-      const first = readSetItem()
-      const isRange = first.length === 1 && first[0]![0] === first[0]![1] && take(/^-(?!\])/) !== undefined
-      const last = isRange ? readSetItem() : first
-      ranges.push(...(isRange ? [[first[0]![0], last.at(-1)![1]] as const] : first))
-    }
-    return { kind: "set", ranges: isNegated ? complement(ranges) : union(ranges) }
-  }
-
-  const readGroup = (): PatternNode => {
-    if (take(group) === undefined) {
-      refuse("has a group that looks ahead, looks behind or sets flags, which is not supported")
-    }
-    const node = readChoice()
-    take(/^\)/)
-    return node
-  }
-
-  const readAtom = (): PatternNode => {
-    if (source[at] === "(") return readGroup()
-    if (take(/^\[/) !== undefined) return readSet()
-    if (take(/^\^/) !== undefined) return { kind: "start" }
-    if (take(/^\$/) !== undefined) return { kind: "end" }
-    if (take(/^\./) !== undefined) return { kind: "set", ranges: complement(lineEnds) }
-    if (take(/^\\/) !== undefined) return { kind: "set", ranges: readEscape() }
-    return { kind: "set", ranges: only(takeCharacter()) }
-  }
-
-  const readTerm = (): PatternNode => {
-    const node = readAtom()
-    const found = take(quantifier)
-    if (found === undefined) return node
-    const [, sign, least, comma, most] = found
-    if (sign !== undefined) {
-      return { kind: "repeat", node, least: sign === "+" ? 1 : 0, most: sign === "?" ? 1 : undefined }
-    }
-    const count = Number(least)
-    return {
-      kind: "repeat",
-      node,
-      least: count,
-      most: comma === undefined ? count : most === "" ? undefined : Number(most)
-    }
-  }
-
-  const readSequence = (): PatternNode => {
-    const nodes: Array<PatternNode> = []
-    while (at < source.length && source[at] !== "|" && source[at] !== ")") nodes.push(readTerm())
-    return { kind: "sequence", nodes }
-  }
-
-  function readChoice(): PatternNode {
-    const nodes = [readSequence()]
-    while (take(/^\|/) !== undefined) nodes.push(readSequence())
-    return { kind: "choice", nodes }
-  }
-
-  return readChoice()
+  return readChoice({ source, at: 0, refuse })
 }

@@ -1,0 +1,97 @@
+/**
+ * Bounds in how many ways at once the beginning of an answer can be read.
+ *
+ * **Details**
+ *
+ * Of alternatives that are objects or lists, a reader of the text must keep all until it sees which one it is. Where
+ * such alternatives nest in each other, the readings multiply, and in a recursive schema without end: llama.cpp would
+ * take all of a machine's memory. Alternatives count as told apart when their first properties are required and have
+ * different names, or the same name and no value in common.
+ */
+import type { Located } from "./JsonSchemaKeywords.ts"
+import { refuseAt } from "./JsonSchemaKeywords.ts"
+
+/** Readings of one text. */
+const mostReadings = 256
+
+/** The first property of an alternative, as far as it tells the alternative from others. */
+export interface Mark {
+  readonly name: string
+  /** JSON texts of the values that it can have; undefined, any. */
+  readonly values: ReadonlySet<string> | undefined
+}
+
+const areApart = (a: Mark | undefined, b: Mark | undefined): boolean => {
+  if (a === undefined || b === undefined) return false
+  return a.name !== b.name ||
+    (a.values !== undefined && b.values !== undefined && [...a.values].every((value) => !b.values!.has(value)))
+}
+
+/**
+ * How many of the alternatives can begin alike.
+ *
+ * @param marks of the alternatives that are objects; undefined for one that has none
+ * @param lists how many alternatives are lists
+ */
+export const readingsOf = (marks: ReadonlyArray<Mark | undefined>, lists: number): number => {
+  const alike = marks.filter((mark, index) => marks.some((other, at) => at !== index && !areApart(mark, other)))
+  return Math.max(1, alike.length, lists)
+}
+
+/** Follows the values of a schema as they nest. */
+export interface Readings {
+  /** Whatever is entered before `leave` is within this value. */
+  readonly enter: (key: string, schema: Located) => void
+  readonly leave: (readings: number) => void
+  /** Refuses a schema whose readings multiply beyond the limit. */
+  readonly check: () => void
+}
+
+interface Value {
+  readonly schema: Located
+  readonly inner: Set<string>
+  readings: number
+}
+
+export const makeReadings = (): Readings => {
+  const values = new Map<string, Value>()
+  const open: Array<Value> = []
+  const counted = new Map<string, number>()
+
+  const tooMany = ({ schema }: Value): never =>
+    refuseAt(
+      schema.path,
+      "has alternatives within alternatives that begin alike; put first in each a required property that tells them " +
+        "apart, with a const of its own"
+    )
+
+  /** Readings of a value with all that is within it. */
+  const count = (key: string, path: ReadonlyArray<string>): number => {
+    const value = values.get(key)!
+    const known = counted.get(key)
+    if (known !== undefined) return known
+    const circle = path.slice(path.indexOf(key))
+    if (path.includes(key)) return circle.some((one) => values.get(one)!.readings > 1) ? tooMany(value) : 1
+    const inner = [...value.inner].map((one) => count(one, [...path, key]))
+    const all = value.readings * Math.max(1, ...inner)
+    if (all > mostReadings) tooMany(value)
+    counted.set(key, all)
+    return all
+  }
+
+  return {
+    enter(key, schema) {
+      open.at(-1)?.inner.add(key)
+      const value = values.get(key) ?? { schema, inner: new Set(), readings: 1 }
+      values.set(key, value)
+      open.push(value)
+    },
+    leave(readings) {
+      const value = open.pop()!
+      value.readings = Math.max(value.readings, readings)
+    },
+    check() {
+      for (const key of values.keys()) count(key, [])
+    }
+  }
+}
