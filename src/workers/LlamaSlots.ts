@@ -7,24 +7,28 @@ import { refuse } from "../services/Job.ts"
 
 /** Of a slot, what picking one takes. */
 export interface Candidate {
-  /** How many tokens at the beginning of a prompt the slot has computed. */
+  /** How many tokens it has computed. */
+  readonly length: () => number
+  /** How many of them a prompt begins with. */
   readonly shared: (prompt: Array<Token>) => number
 }
 
 /**
- * Takes the slot that shares most with the prompt out of `free`; of several, the one that was free for longest.
+ * Takes a slot out of `free`: the one that shares most with the prompt, of several the one that was free for longest.
+ *
+ * Where that is less than half of the prompt, and less than half of what the slot has, it is more likely another
+ * conversation's beginning, and the slot that was free for longest is taken so that the other's stays.
  *
  * @param free the one that was used last at the end
  */
 export const takeSlot = <Slot extends Candidate>(free: Array<Slot>, prompt: Array<Token>): Slot | undefined => {
   let best = 0
-  let most = -1
+  let most = 0
   for (const [index, slot] of free.entries()) {
     const shared = slot.shared(prompt)
-    if (shared > most) {
-      best = index
-      most = shared
-    }
+    if (shared <= most || 2 * shared < Math.min(prompt.length, slot.length())) continue
+    best = index
+    most = shared
   }
   return free.splice(best, 1)[0]
 }
@@ -76,6 +80,7 @@ export const makeSlot = (sequence: LlamaContextSequence, interlude: Interlude): 
       : Math.min(sequence.compareContextTokens(prompt).firstDifferentIndex, prompt.length - 1)
   return {
     sequence,
+    length: () => sequence.nextTokenIndex,
     shared: kept,
     spoil() {
       spoilt = true

@@ -150,17 +150,18 @@ const toolTests = ({ calls, question: [prompt] }: Subject, test: Test) => {
         assert.isAtMost(answer.tokens, answer.finish.usage.completionTokens)
       }))
   }
-  const tools = calls?.tools ?? [{ name: "get_time" }, { name: "add" }]
+  const tools = calls?.tools ?? [{ name: "get_time" }, { name: "add" }] as const
+  const [{ name: first }, { name: second }] = tools
 
   test("calls a tool when it must, and the one that it must", (engine) =>
     Effect.gen(function*() {
       const required = yield* collect(engine.generate(ask(prompt, { tools, toolChoice: "required" })))
       assert.strictEqual(required.calls.length, 1)
-      assert.include(tools.map(({ name }) => name), required.calls[0]!.name)
+      assert.include([first, second], required.calls[0]!.name)
       assert.isObject(JSON.parse(required.calls[0]!.arguments))
       assert.strictEqual(required.finish.reason, "tool_calls")
-      const named = yield* collect(engine.generate(ask(prompt, { tools, toolChoice: { name: tools[1]!.name } })))
-      assert.deepStrictEqual(named.calls.map(({ name }) => name), [tools[1]!.name])
+      const named = yield* collect(engine.generate(ask(prompt, { tools, toolChoice: { name: second } })))
+      assert.deepStrictEqual(named.calls.map(({ name }) => name), [second])
       assert.isObject(JSON.parse(named.calls[0]!.arguments))
     }))
 
