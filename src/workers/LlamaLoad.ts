@@ -115,7 +115,9 @@ const createContext = (library: Library, model: LlamaModel, spec: LlamaSpec): Pr
     sequences: spec.slots,
     threads: spec.threads,
     batchSize: Math.min(contextSize * spec.slots, largestBatch),
-    ...(spec.flashAttention === undefined ? {} : { flashAttention: spec.flashAttention }),
+    // With it, a token's numbers depend on which others are computed with it, so that a seed's answer would depend on
+    // what a slot has computed before.
+    flashAttention: spec.flashAttention ?? false,
     ...(type === undefined ? {} : {
       experimentalKvCacheKeyType: library.GgmlType[type],
       experimentalKvCacheValueType: library.GgmlType[type]
