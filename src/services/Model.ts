@@ -59,8 +59,8 @@ export const LlamaDeployment = Schema.Struct({
     Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
   ),
   flashAttention: optional(
-    "Less memory for long windows where the build can, at the price that a seed's answer may vary with what ran " +
-      "before; default false.",
+    "Less memory for long windows, and often faster; false keeps every token of an earlier prompt that begins alike, " +
+      "else whole pieces of 128; default where model and build can.",
     Schema.Boolean
   ),
   useMmap: optional("Map the file instead of reading it; default true.", Schema.Boolean),

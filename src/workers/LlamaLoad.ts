@@ -8,7 +8,7 @@ import { makeGrammars } from "./LlamaGrammar.ts"
 import { makeTokenTexts } from "./LlamaLogprobs.ts"
 import { makePrompts } from "./LlamaPrompt.ts"
 import { mendSampling } from "./LlamaSampling.ts"
-import { makeInterlude, makeSlot } from "./LlamaSlots.ts"
+import { makeInterlude, makeSlot, promptPiece } from "./LlamaSlots.ts"
 
 type Library = typeof import("node-llama-cpp")
 
@@ -115,9 +115,7 @@ const createContext = (library: Library, model: LlamaModel, spec: LlamaSpec): Pr
     sequences: spec.slots,
     threads: spec.threads,
     batchSize: Math.min(contextSize * spec.slots, largestBatch),
-    // With it, a token's numbers depend on which others are computed with it, so that a seed's answer would depend on
-    // what a slot has computed before.
-    flashAttention: spec.flashAttention ?? false,
+    ...(spec.flashAttention === undefined ? {} : { flashAttention: spec.flashAttention }),
     ...(type === undefined ? {} : {
       experimentalKvCacheKeyType: library.GgmlType[type],
       experimentalKvCacheValueType: library.GgmlType[type]
@@ -167,6 +165,7 @@ export const load = async (spec: LlamaSpec) => {
   const interlude = makeInterlude()
   const longestToken = longestOf(model.fileInfo.metadata.tokenizer.ggml.tokens)
   const prompts = makePrompts(library, model, context.contextSize, longestToken)
+  const grain = spec.flashAttention === false && llama.gpu === false ? 1 : promptPiece
   return {
     library,
     llama,
@@ -177,7 +176,7 @@ export const load = async (spec: LlamaSpec) => {
     textOf: makeTokenTexts(model),
     grammarOf: makeGrammars(library, llama, model),
     description: describe(spec, context, prompts.knowsTools),
-    free: Array.from({ length: spec.slots }, () => makeSlot(context.getSequence(), interlude))
+    free: Array.from({ length: spec.slots }, () => makeSlot(context.getSequence(), interlude, grain))
   }
 }
 

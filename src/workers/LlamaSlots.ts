@@ -5,6 +5,9 @@
 import type { LlamaContextSequence, Token } from "node-llama-cpp"
 import { refuse } from "../services/Job.ts"
 
+/** Tokens of a prompt that are computed before the next look at whether anyone still wants the answer. */
+export const promptPiece = 128
+
 /** Of a slot, what picking one takes. */
 export interface Candidate {
   /** How many tokens it has computed. */
@@ -67,32 +70,47 @@ export interface Slot extends Candidate {
   readonly sequence: LlamaContextSequence
   /** Keeps what the prompt shares with the last one, and returns how many tokens that are: never all of the prompt. */
   readonly begin: (prompt: Array<Token>) => Promise<number>
+  /** A whole piece of a prompt has been computed. */
+  readonly computed: (tokens: number) => void
   /** What is in the sequence cannot be trusted any more. */
   readonly spoil: () => void
 }
 
-export const makeSlot = (sequence: LlamaContextSequence, interlude: Interlude): Slot => {
+/**
+ * @param grain tokens are kept in pieces of so many, and only as they were computed together: with flash attention or
+ *   on a GPU, a token's numbers depend a little on which others are computed with it, and a seed's answer must not
+ *   depend on what ran before
+ */
+export const makeSlot = (sequence: LlamaContextSequence, interlude: Interlude, grain: number): Slot => {
+  /** Tokens at the beginning that were computed in whole pieces. */
+  let whole = 0
+  const shared = (prompt: Array<Token>) => sequence.compareContextTokens(prompt).firstDifferentIndex
+  const kept = (prompt: Array<Token>): number => {
+    // Models that keep no state for each token cannot go back to an earlier one.
+    if (sequence.needsCheckpoints) return 0
+    const most = Math.min(shared(prompt), prompt.length - 1, grain === 1 ? sequence.nextTokenIndex : whole)
+    return most - most % grain
+  }
   let spoilt = false
-  // Models that keep no state for each token cannot go back to an earlier one.
-  const kept = (prompt: Array<Token>) =>
-    spoilt || sequence.needsCheckpoints
-      ? 0
-      : Math.min(sequence.compareContextTokens(prompt).firstDifferentIndex, prompt.length - 1)
   return {
     sequence,
     length: () => sequence.nextTokenIndex,
-    shared: kept,
+    shared,
+    computed(tokens) {
+      whole += tokens
+    },
     spoil() {
       spoilt = true
     },
     async begin(prompt) {
-      const keep = kept(prompt)
+      const keep = spoilt ? 0 : kept(prompt)
       const end = sequence.nextTokenIndex
       if (end > keep) await interlude.run(() => sequence.eraseContextTokenRanges([{ start: keep, end }]))
       if (sequence.nextTokenIndex !== keep) {
         refuse({ kind: "failed", message: "The engine could not go back to an earlier state." })
       }
       spoilt = false
+      whole = keep
       return keep
     }
   }

@@ -44,7 +44,7 @@ const generate = (host: EngineHost, job: Partial<GenerateJob>): Promise<Readonly
 const textOf = (events: ReadonlyArray<JobEvent>): string =>
   events.map((event) => event.type === "tokens" ? event.text : "").join("")
 
-const cachedOf = (events: ReadonlyArray<JobEvent>) => {
+const usageOf = (events: ReadonlyArray<JobEvent>) => {
   const last = events.at(-1)!
   return last.type === "finished" ? last.usage : assert.fail(JSON.stringify(last))
 }
@@ -67,22 +67,24 @@ describe("the llama engine", () => {
   })
 
   it("computes only what is new in a conversation that goes on, with the answer of one that is new", async () => {
-    const first = user("What is the capital of Japan?")
-    const answer = textOf(await generate(host, { messages: first }))
-    const messages: ReadonlyArray<ChatMessage> = [
-      ...first,
-      { role: "assistant", content: answer },
-      { role: "user", content: "What is 7 + 5?" }
-    ]
-    const goneOn = await generate(host, { messages })
-    const { cachedTokens, promptTokens } = cachedOf(goneOn)
-    assert.isAbove(cachedTokens, promptTokens / 2)
-    const fresh = hostOf()
-    await fresh.ready
-    const anew = await generate(fresh, { messages })
-    await fresh.close()
-    assert.strictEqual(cachedOf(anew).cachedTokens, 0)
-    assert.strictEqual(textOf(goneOn), textOf(anew))
+    for (const flashAttention of [true, false]) {
+      const [kept, fresh] = [hostOf({ flashAttention }), hostOf({ flashAttention })]
+      await Promise.all([kept.ready, fresh.ready])
+      const first = user(`${"b ".repeat(300)}What is the capital of Japan?`)
+      const sampling = { temperature: 1, topP: 1, seed: 3 }
+      const answer = textOf(await generate(kept, { messages: first, sampling, maxTokens: 20 }))
+      const messages: ReadonlyArray<ChatMessage> = [
+        ...first,
+        { role: "assistant", content: answer },
+        { role: "user", content: "Write a story about a fox." }
+      ]
+      const goneOn = await generate(kept, { messages, sampling })
+      const anew = await generate(fresh, { messages, sampling })
+      assert.isAtLeast(usageOf(goneOn).cachedTokens, flashAttention ? 256 : 310)
+      assert.strictEqual(usageOf(anew).cachedTokens, 0)
+      assert.strictEqual(textOf(goneOn), textOf(anew))
+      await Promise.all([kept.close(), fresh.close()])
+    }
   })
 
   it("goes on with another prompt where one was cancelled in its middle", async () => {
@@ -101,7 +103,7 @@ describe("the llama engine", () => {
       })
     })
     const again = await generate(host, { messages, maxTokens: 3 })
-    assert.strictEqual(cachedOf(again).completionTokens, 3)
+    assert.strictEqual(usageOf(again).completionTokens, 3)
     assert.strictEqual(
       textOf(await generate(host, { messages: user("What is 7 + 5?") })),
       "7 + 5 = 12."
