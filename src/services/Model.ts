@@ -58,7 +58,11 @@ export const LlamaDeployment = Schema.Struct({
     "Layers that the GPU computes; default as many as fit.",
     Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
   ),
-  flashAttention: optional("Less memory for long windows where the build can; default false.", Schema.Boolean),
+  flashAttention: optional(
+    "Less memory for long windows, and often faster; false keeps every token of an earlier prompt that begins alike, " +
+      "else whole pieces of 128; default where model and build can.",
+    Schema.Boolean
+  ),
   useMmap: optional("Map the file instead of reading it; default true.", Schema.Boolean),
   useMlock: optional("Keep the model from being swapped out; default false.", Schema.Boolean),
   kvCacheType: optional(

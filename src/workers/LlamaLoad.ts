@@ -8,7 +8,7 @@ import { makeGrammars } from "./LlamaGrammar.ts"
 import { makeTokenTexts } from "./LlamaLogprobs.ts"
 import { makePrompts } from "./LlamaPrompt.ts"
 import { mendSampling } from "./LlamaSampling.ts"
-import { makeInterlude, makeSlot } from "./LlamaSlots.ts"
+import { makeInterlude, makeSlot, promptPiece } from "./LlamaSlots.ts"
 
 type Library = typeof import("node-llama-cpp")
 
@@ -51,10 +51,19 @@ const complain = async (what: string, cause: Error): Promise<never> => {
   return refuse({ kind: "load_failed", message: `${what}: ${why.replace(/^\w+: (?:error loading model: )?/, "")}` })
 }
 
-const gpuNames = { auto: "a GPU", metal: "Metal", cuda: "CUDA", vulkan: "Vulkan" } as const
+const gpuNames = { metal: "Metal", cuda: "CUDA", vulkan: "Vulkan" } as const
 
-const startLibrary = (library: Library, gpu: LlamaSpec["gpu"]): Promise<Llama> =>
-  library.getLlama({
+const refuseGpu = (gpu: keyof typeof gpuNames): never =>
+  refuse({
+    kind: "load_failed",
+    message: `There is no build of llama.cpp with ${gpuNames[gpu]} that works on this machine. Install the package ` +
+      `@node-llama-cpp/<platform>-<architecture>-${gpu} in node-llama-cpp's version with the GPU's driver (where an ` +
+      "`overrides` entry in package.json leaves it out, without that entry), or leave out `gpu`, which computes on the " +
+      "CPU."
+  })
+
+const startLibrary = async (library: Library, gpu: LlamaSpec["gpu"]): Promise<Llama> => {
+  const llama = await library.getLlama({
     gpu: gpu ?? buildFor(process.platform, process.arch),
     build: "never",
     logLevel: library.LlamaLogLevel.error,
@@ -64,14 +73,11 @@ const startLibrary = (library: Library, gpu: LlamaSpec["gpu"]): Promise<Llama> =
     },
     maxThreads: 0
   }).catch((cause: Error) =>
-    gpu === undefined ? complain("llama.cpp does not start", cause) : refuse({
-      kind: "load_failed",
-      message: `There is no build of llama.cpp with ${gpuNames[gpu]} that works on this machine. Install the package ` +
-        `@node-llama-cpp/<platform>-<architecture>-${gpu} in node-llama-cpp's version with the GPU's driver (where ` +
-        "an `overrides` entry in package.json leaves it out, without that entry), or leave out `gpu`, which computes " +
-        "on the CPU."
-    })
+    gpu === undefined || gpu === "auto" ? complain("llama.cpp does not start", cause) : refuseGpu(gpu)
   )
+  // Where a platform cannot have this GPU, the library takes what it has instead.
+  return gpu === undefined || gpu === "auto" || llama.gpu === gpu ? llama : refuseGpu(gpu)
+}
 
 const loadModel = (llama: Llama, spec: LlamaSpec): Promise<LlamaModel> =>
   llama.loadModel({
@@ -159,6 +165,7 @@ export const load = async (spec: LlamaSpec) => {
   const interlude = makeInterlude()
   const longestToken = longestOf(model.fileInfo.metadata.tokenizer.ggml.tokens)
   const prompts = makePrompts(library, model, context.contextSize, longestToken)
+  const grain = spec.flashAttention === false && llama.gpu === false ? 1 : promptPiece
   return {
     library,
     llama,
@@ -169,7 +176,7 @@ export const load = async (spec: LlamaSpec) => {
     textOf: makeTokenTexts(model),
     grammarOf: makeGrammars(library, llama, model),
     description: describe(spec, context, prompts.knowsTools),
-    free: Array.from({ length: spec.slots }, () => makeSlot(context.getSequence(), interlude))
+    free: Array.from({ length: spec.slots }, () => makeSlot(context.getSequence(), interlude, grain))
   }
 }
 

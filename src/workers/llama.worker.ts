@@ -25,7 +25,7 @@ import { load } from "./LlamaLoad.ts"
 import { logprobsOf } from "./LlamaLogprobs.ts"
 import { biasOf, penaltiesOf } from "./LlamaSampling.ts"
 import type { Slot } from "./LlamaSlots.ts"
-import { takeSlot } from "./LlamaSlots.ts"
+import { promptPiece, takeSlot } from "./LlamaSlots.ts"
 import type { Watch } from "./LlamaWhole.ts"
 import { makeWhole } from "./LlamaWhole.ts"
 
@@ -41,9 +41,6 @@ const loading = load(spec).catch((cause) => refuse(failureFrom(cause, "load_fail
 loading.catch(() => {})
 const whole = loading.then((loaded) => makeWhole(loaded, spec))
 whole.catch(() => {})
-
-/** Tokens of a prompt that are computed before the next look at whether anyone still wants the answer. */
-const promptPiece = 128
 
 const optionsOf = (
   { library, model, prompts }: Loaded,
@@ -81,13 +78,14 @@ interface State {
 /** Computes a prompt up to its last piece, which it returns; undefined when nobody wants the answer any more. */
 const evaluatePrompt = async (
   { interlude }: Loaded,
-  { sequence }: Slot,
+  { computed, sequence }: Slot,
   prompt: Array<Token>,
   { isCancelled, progress }: Watch
 ): Promise<Array<Token> | undefined> => {
   let rest = prompt
   while (rest.length > promptPiece) {
     await sequence.evaluateWithoutGeneratingNewTokens(rest.slice(0, promptPiece))
+    computed(promptPiece)
     progress()
     rest = rest.slice(promptPiece)
     await interlude.pause()
