@@ -51,15 +51,22 @@ const biasesOf = ({ logitBias = {} }: SamplingOptions, vocabulary: number): Read
     return [Number(id), bias <= banned ? Number.NEGATIVE_INFINITY : bias]
   })
 
-const penalise = (scores: Float32Array, recent: ReadonlyArray<number>, options: SamplingOptions): void => {
-  const { frequencyPenalty = 0, presencePenalty = 0, repeatPenalty = 1 } = options
-  if (frequencyPenalty === 0 && presencePenalty === 0 && repeatPenalty === 1) return
+/** How often each of the answer's last tokens is among them. */
+const countsOf = (recent: ReadonlyArray<number>): ReadonlyMap<number, number> => {
   const counts = new Map<number, number>()
   for (const token of recent) counts.set(token, (counts.get(token) ?? 0) + 1)
-  for (const [token, count] of counts) {
+  return counts
+}
+
+const penalise = (
+  scores: Float32Array,
+  recent: ReadonlyArray<number>,
+  { frequencyPenalty = 0, presencePenalty = 0, repeatPenalty = 1 }: SamplingOptions
+): void => {
+  for (const [token, count] of countsOf(recent)) {
     const score = scores[token]!
-    scores[token] = (score > 0 ? score / repeatPenalty : score * repeatPenalty) - count * frequencyPenalty -
-      presencePenalty
+    const divided = score > 0 ? score / repeatPenalty : score * repeatPenalty
+    scores[token] = divided - count * frequencyPenalty - presencePenalty
   }
 }
 

@@ -3,16 +3,26 @@ import { fileURLToPath } from "node:url"
 import type { Subject } from "./engine.ts"
 import { engineConformance } from "./engine.ts"
 
-const tinyChat = fileURLToPath(new URL("../../models/tiny-chat-q8_0.gguf", import.meta.url))
+const models = fileURLToPath(new URL("../../models/", import.meta.url))
 
-const llama: Omit<Subject, "where"> = {
-  name: "llama",
-  options: { engine: "llama", file: tinyChat, slots: 4, threads: 1 },
+const tinyChat = {
   question: ["What is the capital of Japan?", "The capital of Japan is Tokyo."],
   long: "Write a story about a fox.",
   nearlyFull: `${"a ".repeat(485)}Write a story about a fox.`,
   tooLong: "a ".repeat(600)
+} as const
+
+const llama: Omit<Subject, "where"> = {
+  ...tinyChat,
+  name: "llama",
+  options: { engine: "llama", file: `${models}tiny-chat-q8_0.gguf`, slots: 4, threads: 1 }
 }
+
+const onnx = (device: "cpu" | "wasm"): Omit<Subject, "where"> => ({
+  ...tinyChat,
+  name: `onnx on ${device}`,
+  options: { engine: "onnx", folder: `${models}tiny-chat-onnx`, device, slots: 4 }
+})
 
 const fake: Omit<Subject, "where"> = {
   name: "fake",
@@ -25,5 +35,7 @@ const fake: Omit<Subject, "where"> = {
 
 for (const where of ["thread", "process"] as const) {
   engineConformance({ ...llama, where })
+  engineConformance({ ...onnx("cpu"), where })
+  engineConformance({ ...onnx("wasm"), where })
   engineConformance({ ...fake, where })
 }

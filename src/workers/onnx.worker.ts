@@ -1,0 +1,64 @@
+/**
+ * The onnx engine's thread: an ONNX model folder on onnxruntime, natively or by WASM.
+ *
+ * **Details**
+ *
+ * Text generation keeps a KV cache a job, and jobs that run side by side take turns token by token. Models that read a
+ * whole text (sentence vectors, reranking, classification) compute batches.
+ *
+ * **Gotchas**
+ *
+ * A run blocks this thread, and ending the thread during one aborts the process: jobs are cancelled between runs, and
+ * the host waits for them.
+ */
+import { workerData } from "node:worker_threads"
+import type { EngineDescription, OnnxSpec } from "../services/EngineProtocol.ts"
+import type { GenerateJob, JobResult, WholeJob } from "../services/Job.ts"
+import { failureFrom, refuse } from "../services/Job.ts"
+import type { JobTask } from "./JobRunner.ts"
+import { notAble, runJob, runWhole } from "./JobRunner.ts"
+import { prepare } from "./OnnxGenerate.ts"
+import type { Loaded } from "./OnnxLoad.ts"
+import { load } from "./OnnxLoad.ts"
+
+const loading = load(workerData as OnnxSpec).catch((cause) => refuse(failureFrom(cause, "load_failed")))
+// Unhandled, the rejection would end the thread before anyone has asked `describe`.
+loading.catch(() => {})
+
+/** Resolves once the model is loaded. */
+export const describe = async (): Promise<EngineDescription> => (await loading).description
+
+/** Frees the model's memory; no job may be running. */
+export const dispose = async (): Promise<void> => {
+  const loaded = await loading.catch(() => undefined)
+  await loaded?.session.release()
+}
+
+const tokenize = ({ tokenizer, work }: Loaded, { input }: Extract<WholeJob, { kind: "tokenize" }>): JobResult => {
+  if (typeof input === "string") {
+    return { kind: "tokenize", tokens: tokenizer.encode([{ text: input, special: false }]) }
+  }
+  if (work.kind !== "generate") return notAble("generate")
+  return { kind: "tokenize", tokens: tokenizer.encode(work.template.render(input.messages, input.tools)) }
+}
+
+const answer = (loaded: Loaded, job: WholeJob, isCancelled: () => boolean): Promise<JobResult> | JobResult => {
+  if (job.kind === "tokenize") return tokenize(loaded, job)
+  const { work } = loaded
+  if (work.kind === "generate" || work.kind !== job.kind) return notAble(job.kind)
+  switch (job.kind) {
+    case "embed":
+      return work.encoder.embed(job.inputs, isCancelled)
+    case "rerank":
+      return work.encoder.rerank(job.query, job.documents, isCancelled)
+    case "classify":
+      return work.encoder.classify(job.inputs, isCancelled)
+  }
+}
+
+export default async ({ job, port }: JobTask): Promise<void> => {
+  const loaded = await loading
+  if (job.kind !== "generate") return runWhole(port, (isCancelled) => answer(loaded, job, isCancelled))
+  const task: JobTask<GenerateJob> = { job, port }
+  await runJob(task, (isCancelled) => prepare(loaded, job, isCancelled), () => {})
+}
