@@ -21,7 +21,11 @@ export interface EncoderOptions {
   readonly pad: number
 }
 
-export type IsCancelled = () => boolean
+/** Between a job and who asked for it: whether it is still wanted, and that it goes on. */
+export interface Watch {
+  readonly isCancelled: () => boolean
+  readonly progress: () => void
+}
 
 /** One text's part of an output. */
 export interface Row {
@@ -37,7 +41,7 @@ export interface Encoder {
   readonly forward: (
     inputs: ReadonlyArray<ModelInput>,
     output: string,
-    isCancelled: IsCancelled
+    watch: Watch
   ) => Promise<ReadonlyArray<Row>>
 }
 
@@ -127,10 +131,11 @@ const read = (
 /** An encoder over a loaded graph. */
 export const makeEncoder = (options: EncoderOptions): Encoder => ({
   read: (path, text, pair) => read(options, path, text, pair),
-  async forward(inputs, output, isCancelled) {
+  async forward(inputs, output, watch) {
     const found: Array<Row> = []
     for (const batch of batchesOf(inputs.map(({ ids }) => ids.length))) {
-      if (isCancelled()) break
+      if (watch.isCancelled()) break
+      watch.progress()
       const rows = await compute(options, batch.map((index) => inputs[index]!), output)
       batch.forEach((index, at) => found[index] = rows[at]!)
     }

@@ -1,13 +1,13 @@
 /** A model folder's files, in the layout that transformers.js reads, and what they say. */
 import { readFile } from "node:fs/promises"
-import { basename, join } from "node:path"
+import { join } from "node:path"
 import type { OnnxSpec } from "../services/EngineProtocol.ts"
 import { failureFrom, refuse } from "../services/Job.ts"
 import type { ChatTemplate } from "./ChatTemplate.ts"
 import { makeChatTemplate } from "./ChatTemplate.ts"
-import type { Pooling } from "./OnnxWhole.ts"
 import type { OnnxTokenizer } from "./OnnxTokenizer.ts"
 import { makeTokenizer } from "./OnnxTokenizer.ts"
+import type { Pooling } from "./OnnxWhole.ts"
 
 /** A JSON file's object. */
 type Fields = Readonly<Record<string, unknown>>
@@ -41,16 +41,17 @@ const readFields = async (file: string): Promise<Fields | undefined> => {
 const required = async (file: string): Promise<Fields> =>
   await readFields(file) ?? refuse({ kind: "load_failed", message: `There is no readable file at ${file}` })
 
-export const numberOf = (fields: Fields, ...names: ReadonlyArray<string>): number | undefined =>
+const numberOf = (fields: Fields, ...names: ReadonlyArray<string>): number | undefined =>
   names.map((name) => fields[name]).find((value) => typeof value === "number")
 
 /** A token's text, which some files wrap in an object. */
-export const tokenOf = (value: unknown): string | undefined =>
+const tokenOf = (value: unknown): string | undefined =>
   typeof value === "string" ? value : typeof value === "object" && value !== null && "content" in value
     ? String(value.content)
     : undefined
 
 export const readFolder = async (folder: string) => ({
+  path: folder,
   config: await required(join(folder, "config.json")),
   tokenizer: await required(join(folder, "tokenizer.json")),
   tokenizerConfig: await readFields(join(folder, "tokenizer_config.json")) ?? {},
@@ -61,7 +62,7 @@ export const readFolder = async (folder: string) => ({
 
 export type Folder = Awaited<ReturnType<typeof readFolder>>
 
-export const loadTokenizer = async (folder: string, { tokenizer, tokenizerConfig }: Folder): Promise<OnnxTokenizer> => {
+export const loadTokenizer = async ({ path, tokenizer, tokenizerConfig }: Folder): Promise<OnnxTokenizer> => {
   const { Tokenizer } = await import("@huggingface/tokenizers").catch((cause: NodeJS.ErrnoException) =>
     cause.code === "ERR_MODULE_NOT_FOUND"
       ? refuse({ kind: "package_missing", packageName: "@huggingface/tokenizers" })
@@ -71,7 +72,7 @@ export const loadTokenizer = async (folder: string, { tokenizer, tokenizerConfig
     return makeTokenizer(new Tokenizer(tokenizer, tokenizerConfig), tokenizer)
   } catch (cause) {
     const why = cause instanceof Error ? cause.message : String(cause)
-    return refuse({ kind: "load_failed", message: `${join(folder, "tokenizer.json")} is no tokeniser: ${why}` })
+    return refuse({ kind: "load_failed", message: `${join(path, "tokenizer.json")} is no tokeniser: ${why}` })
   }
 }
 
@@ -96,22 +97,36 @@ export const windowOf = (folder: Folder, { contextSize }: OnnxSpec): number => {
   return contextSize ?? Math.min(trained ?? largestDefaultWindow, largestDefaultWindow)
 }
 
-/** The template by name `default`, where there are several. */
-const templateOf = ({ template, tokenizerConfig }: Folder): string | undefined => {
+/** The template's source; the one by name `default`, where there are several. */
+const sourceOf = ({ template, tokenizerConfig }: Folder): string => {
   const given = template ?? tokenizerConfig["chat_template"]
-  if (!Array.isArray(given)) return typeof given === "string" ? given : undefined
-  const named = (given as ReadonlyArray<Fields>).find(({ name }) => name === "default")
-  return typeof named?.["template"] === "string" ? named["template"] : undefined
+  const named = Array.isArray(given)
+    ? (given as ReadonlyArray<Fields>).find(({ name }) => name === "default")
+    : undefined
+  const source = named?.["template"] ?? given
+  return typeof source === "string" ? source : ""
+}
+
+/** The model's own chat template, without which it cannot be talked to. */
+export const templateOf = (folder: Folder, { control }: OnnxTokenizer): ChatTemplate => {
+  const source = sourceOf(folder)
+  const bos = tokenOf(folder.tokenizerConfig["bos_token"])
+  const eos = tokenOf(folder.tokenizerConfig["eos_token"])
+  return (source === "" ? undefined : makeChatTemplate({ source, bos, eos, control })) ?? refuse({
+    kind: "load_failed",
+    message:
+      `${folder.path} has no chat template that works: chat_template in tokenizer_config.json, or chat_template.jinja`
+  })
 }
 
 /** Tokens that end an answer: what the files name, and the control token that the template ends a turn with. */
 export const endTokensOf = (
   { config, generation, tokenizerConfig }: Folder,
   tokenizer: OnnxTokenizer,
-  template: ChatTemplate | undefined
+  template: ChatTemplate
 ): ReadonlySet<number> => {
   const named = [generation["eos_token_id"], config["eos_token_id"]].flat()
-  const turnEnd = tokenizer.control.find((text) => template?.turnEnd.trimStart().startsWith(text) === true)
+  const turnEnd = tokenizer.control.find((text) => template.turnEnd.trimStart().startsWith(text))
   const texts = [tokenOf(tokenizerConfig["eos_token"]), turnEnd].filter((text) => text !== undefined)
   return new Set([...named, ...texts.map(tokenizer.idOf)].filter((id) => typeof id === "number"))
 }
@@ -139,3 +154,12 @@ export const poolingOf = ({ pooling }: Folder): Pooling => {
 export const labelsOf = ({ config }: Folder): ReadonlyArray<string> =>
   Object.entries(config["id2label"] ?? {}).sort(([a], [b]) => Number(a) - Number(b)).map(([, label]) => String(label))
 
+/** The token that shorter texts of a batch are filled up with; the mask tells the model to pass it over. */
+export const padOf = ({ config, tokenizerConfig }: Folder, tokenizer: OnnxTokenizer): number => {
+  const text = tokenOf(tokenizerConfig["pad_token"])
+  return numberOf(config, "pad_token_id") ?? (text === undefined ? undefined : tokenizer.idOf(text)) ?? 0
+}
+
+/** What kind of model the files say it is; empty where they do not. */
+export const architectureOf = ({ config }: Folder): string =>
+  [config["architectures"], config["model_type"]].flat().find((name) => typeof name === "string") ?? ""

@@ -1,12 +1,13 @@
 /** One answer of an ONNX decoder: the prompt in pieces, then token after token. */
-import type { GenerateJob } from "../services/Job.ts"
+import type { ChosenLogprob, GenerateJob, TokenLogprob } from "../services/Job.ts"
 import { refuse } from "../services/Job.ts"
 import type { Generation } from "./JobRunner.ts"
 import { notAble } from "./JobRunner.ts"
 import type { Cache, Decoder } from "./OnnxDecoder.ts"
 import type { Loaded } from "./OnnxLoad.ts"
-import type { Sampler } from "./Sampler.ts"
-import { makeSampler } from "./Sampler.ts"
+import type { OnnxTokenizer } from "./OnnxTokenizer.ts"
+import type { Likelihood } from "./Sampler.ts"
+import { likelihoods, makeSampler } from "./Sampler.ts"
 
 /** Tokens of a prompt that are computed before the next look at whether anyone still wants the answer. */
 const promptPiece = 128
@@ -20,12 +21,18 @@ const refuseWhatCannotFit = ({ messages }: GenerateJob, contextWindow: number, l
   }
 }
 
+/** What one answer is made of. */
+interface Answer {
+  readonly decoder: Decoder
+  readonly prompt: ReadonlyArray<number>
+  /** The next token, or undefined at the answer's end. */
+  readonly choose: (logits: Float32Array) => number | undefined
+  readonly isCancelled: () => boolean
+  readonly progress: () => void
+}
+
 async function* evaluate(
-  decoder: Decoder,
-  prompt: ReadonlyArray<number>,
-  endTokens: ReadonlySet<number>,
-  sampler: Sampler,
-  isCancelled: () => boolean
+  { choose, decoder, isCancelled, progress, prompt }: Answer
 ): AsyncGenerator<number, void, undefined> {
   let cache: Cache = decoder.empty()
   let next = prompt
@@ -33,21 +40,46 @@ async function* evaluate(
     cache = await decoder.read(cache, next.slice(0, promptPiece))
     next = next.slice(promptPiece)
     if (isCancelled()) return
+    progress()
   }
   while (true) {
     const step = await decoder.step(cache, next)
     cache = step.cache
-    const token = sampler.choose(step.logits)
-    if (token === undefined) {
-      return refuse({
-        kind: "failed",
-        message: "No token can come next: all are banned, or the model computes no numbers."
-      })
-    }
-    if (endTokens.has(token)) return
-    sampler.accept(token)
+    const token = choose(step.logits)
+    if (token === undefined) return
     yield token
     next = [token]
+  }
+}
+
+/** Chooses an answer's tokens, and tells how likely the last one was. */
+const makeChooser = (
+  { sampling, logprobs }: GenerateJob,
+  vocabulary: number,
+  tokenizer: OnnxTokenizer,
+  endTokens: ReadonlySet<number>
+) => {
+  const sampler = makeSampler(sampling, vocabulary)
+  let chosen: ReturnType<typeof likelihoods> | undefined
+  const told = ({ logprob, token }: Likelihood): TokenLogprob => {
+    const bytes = tokenizer.bytesOf(token)
+    return { token: Buffer.from(bytes).toString("utf8"), bytes: [...bytes], logprob }
+  }
+  return {
+    choose: (logits: Float32Array): number | undefined => {
+      const token = sampler.choose(logits)
+      if (token === undefined) {
+        return refuse({
+          kind: "failed",
+          message: "No token can come next: all are banned, or the model computes no numbers."
+        })
+      }
+      if (endTokens.has(token)) return undefined
+      sampler.accept(token)
+      if (logprobs !== undefined) chosen = likelihoods(logits, token, logprobs)
+      return token
+    },
+    logprobOf: (): ChosenLogprob => ({ ...told(chosen!), top: chosen!.top.map(told) })
   }
 }
 
@@ -55,19 +87,22 @@ async function* evaluate(
 export const prepare = async (
   { contextWindow, tokenizer, work }: Loaded,
   job: GenerateJob,
-  isCancelled: () => boolean
+  isCancelled: () => boolean,
+  progress: () => void
 ): Promise<Generation<number>> => {
   if (work.kind !== "generate") return notAble("generate")
-  const sampler = makeSampler(job.sampling, work.decoder.vocabulary)
+  const { decoder, endTokens, template } = work
+  const { choose, logprobOf } = makeChooser(job, decoder.vocabulary, tokenizer, endTokens)
   refuseWhatCannotFit(job, contextWindow, tokenizer.longestToken)
-  const prompt = tokenizer.encode(work.template.render(job.messages, job.tools))
+  const prompt = tokenizer.encode(template.render(job.messages, job.toolChoice === "none" ? [] : job.tools))
   const room = contextWindow - prompt.length
   if (room <= 0) refuse({ kind: "context_length_exceeded", promptTokens: prompt.length, contextWindow })
   return {
     promptTokens: prompt.length,
     cachedTokens: 0,
     room,
-    tokens: evaluate(work.decoder, prompt, work.endTokens, sampler, isCancelled),
+    tokens: evaluate({ decoder, prompt, choose, isCancelled, progress }),
+    logprobOf,
     decode: (tokens, before) => tokenizer.decode(tokens, before.length === 0)
   }
 }

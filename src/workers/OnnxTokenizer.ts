@@ -8,6 +8,7 @@
  */
 import type { Tokenizer } from "@huggingface/tokenizers"
 import type { Piece } from "./ChatTemplate.ts"
+import { markers } from "./ToolCallSyntax.ts"
 
 /** What `tokenizer.json` is used for here; the library reads the rest. */
 export interface TokenizerFile {
@@ -30,7 +31,7 @@ export interface OnnxTokenizer {
   readonly idOf: (token: string) => number | undefined
   readonly encode: (pieces: ReadonlyArray<Piece>) => Array<number>
   readonly encodeInput: (text: string, pair?: string) => ModelInput
-  /** The token's own bytes, which may be part of a character; none for a control token. */
+  /** The token's own bytes, which may be part of a character; none for a control token, unless it announces a tool call. */
   readonly bytesOf: (token: number) => Uint8Array
   /** Text of `tokens`, where `first` tells that they begin the answer. */
   readonly decode: (tokens: ReadonlyArray<number>, first: boolean) => string
@@ -85,8 +86,8 @@ export const makeTokenizer = (tokenizer: Tokenizer, { added_tokens = [], decoder
 
   const bytesOf = (token: number): Uint8Array => {
     const found = added.get(token)
-    if (found !== undefined) return found.special ? new Uint8Array() : Buffer.from(found.content)
-    return bytesOfText(tokenizer.id_to_token(token) ?? "")
+    if (found === undefined) return bytesOfText(tokenizer.id_to_token(token) ?? "")
+    return found.special && !markers.includes(found.content) ? new Uint8Array() : Buffer.from(found.content)
   }
   return {
     control,

@@ -7,7 +7,7 @@
  */
 import type { Classification, Each, JobResult } from "../services/Job.ts"
 import { refuse } from "../services/Job.ts"
-import type { Encoder, IsCancelled, Row } from "./OnnxEncoder.ts"
+import type { Encoder, Row, Watch } from "./OnnxEncoder.ts"
 
 /** How a text's vectors, one a token, become one. */
 export type Pooling = "mean" | "cls" | "max" | "lasttoken"
@@ -20,12 +20,12 @@ export interface WholeOptions {
   readonly labels: ReadonlyArray<string>
 }
 
-type Scores = (inputs: ReadonlyArray<string>, isCancelled: IsCancelled) => Promise<JobResult>
+type Scores = (inputs: ReadonlyArray<string>, watch: Watch) => Promise<JobResult>
 
 /** Jobs that are answered whole. */
 export interface Whole {
   readonly embed: Scores
-  readonly rerank: (query: string, documents: ReadonlyArray<string>, isCancelled: IsCancelled) => Promise<JobResult>
+  readonly rerank: (query: string, documents: ReadonlyArray<string>, watch: Watch) => Promise<JobResult>
   readonly classify: Scores
 }
 
@@ -64,12 +64,12 @@ const forEach = async <A>(
   { forward, read }: Encoder,
   texts: ReadonlyArray<string>,
   output: string,
-  isCancelled: IsCancelled,
+  watch: Watch,
   make: (row: Row, promptTokens: number) => A
 ): Promise<ReadonlyArray<Each<A>>> => {
   const inputs = texts.map((text, index) => read(`input.${index}`, text))
   const readable = inputs.flatMap((input) => input.ok ? [input.value] : [])
-  const rows = (await forward(readable, output, isCancelled))[Symbol.iterator]()
+  const rows = (await forward(readable, output, watch))[Symbol.iterator]()
   return inputs.map((input): Each<A> => {
     if (!input.ok) return input
     const { value } = rows.next()
@@ -88,14 +88,14 @@ const rerank = async (
   { forward, read }: Encoder,
   query: string,
   documents: ReadonlyArray<string>,
-  isCancelled: IsCancelled
+  watch: Watch
 ): Promise<JobResult> => {
   if (query === "") refuse({ kind: "invalid_request", path: "query", message: "Expected a text, which is not empty" })
   const inputs = documents.map((document, index) => {
     const input = read(`documents.${index}`, query, document)
     return input.ok ? input.value : refuse(input.failure)
   })
-  const rows = await forward(inputs, "logits", isCancelled)
+  const rows = await forward(inputs, "logits", watch)
   return {
     kind: "rerank",
     scores: rows.map(({ numbers }) => sigmoid(numbers[0]!)),
@@ -105,17 +105,17 @@ const rerank = async (
 
 /** The three jobs over one encoder, which can do one of them. */
 export const makeWhole = ({ encoder, labels, pooling, vectors = "" }: WholeOptions): Whole => ({
-  embed: async (inputs, isCancelled) => ({
+  embed: async (inputs, watch) => ({
     kind: "embed",
-    embeddings: await forEach(encoder, inputs, vectors, isCancelled, ({ dimensions, numbers }, promptTokens) => ({
+    embeddings: await forEach(encoder, inputs, vectors, watch, ({ dimensions, numbers }, promptTokens) => ({
       vector: unitLength(pool(numbers, dimensions, pooling)),
       promptTokens
     }))
   }),
-  rerank: (query, documents, isCancelled) => rerank(encoder, query, documents, isCancelled),
-  classify: async (inputs, isCancelled) => ({
+  rerank: (query, documents, watch) => rerank(encoder, query, documents, watch),
+  classify: async (inputs, watch) => ({
     kind: "classify",
-    classifications: await forEach(encoder, inputs, "logits", isCancelled, ({ numbers }, promptTokens) => ({
+    classifications: await forEach(encoder, inputs, "logits", watch, ({ numbers }, promptTokens) => ({
       labels: labelled(numbers, labels),
       promptTokens
     }))

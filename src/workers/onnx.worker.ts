@@ -17,6 +17,7 @@ import type { GenerateJob, JobResult, WholeJob } from "../services/Job.ts"
 import { failureFrom, refuse } from "../services/Job.ts"
 import type { JobTask } from "./JobRunner.ts"
 import { notAble, runJob, runWhole } from "./JobRunner.ts"
+import type { Watch } from "./OnnxEncoder.ts"
 import { prepare } from "./OnnxGenerate.ts"
 import type { Loaded } from "./OnnxLoad.ts"
 import { load } from "./OnnxLoad.ts"
@@ -42,23 +43,25 @@ const tokenize = ({ tokenizer, work }: Loaded, { input }: Extract<WholeJob, { ki
   return { kind: "tokenize", tokens: tokenizer.encode(work.template.render(input.messages, input.tools)) }
 }
 
-const answer = (loaded: Loaded, job: WholeJob, isCancelled: () => boolean): Promise<JobResult> | JobResult => {
+const answer = (loaded: Loaded, job: WholeJob, watch: Watch): Promise<JobResult> | JobResult => {
   if (job.kind === "tokenize") return tokenize(loaded, job)
   const { work } = loaded
   if (work.kind === "generate" || work.kind !== job.kind) return notAble(job.kind)
   switch (job.kind) {
     case "embed":
-      return work.encoder.embed(job.inputs, isCancelled)
+      return work.whole.embed(job.inputs, watch)
     case "rerank":
-      return work.encoder.rerank(job.query, job.documents, isCancelled)
+      return work.whole.rerank(job.query, job.documents, watch)
     case "classify":
-      return work.encoder.classify(job.inputs, isCancelled)
+      return work.whole.classify(job.inputs, watch)
   }
 }
 
 export default async ({ job, port }: JobTask): Promise<void> => {
   const loaded = await loading
-  if (job.kind !== "generate") return runWhole(port, (isCancelled) => answer(loaded, job, isCancelled))
+  if (job.kind !== "generate") {
+    return runWhole(port, (isCancelled, progress) => answer(loaded, job, { isCancelled, progress }))
+  }
   const task: JobTask<GenerateJob> = { job, port }
-  await runJob(task, (isCancelled) => prepare(loaded, job, isCancelled), () => {})
+  await runJob(task, (isCancelled, progress) => prepare(loaded, job, isCancelled, progress), () => {})
 }
