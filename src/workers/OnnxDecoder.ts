@@ -45,11 +45,12 @@ export const floatOfHalf = (half: number): number => {
   return sign * 2 ** (exponent - 15) * (1 + fraction / 1024)
 }
 
-/** A tensor's numbers from `from` on; halves come as bits in a Node that has no type for them. */
+/** A tensor's numbers from `from` on. */
 export const floatsOf = ({ data, type }: Tensor, from = 0): Float32Array => {
   if (type === "float32") return (data as Float32Array).subarray(from)
   if (type !== "float16") return refuse({ kind: "failed", message: `The model computes ${type}, not floating point.` })
   const halves = (data as Uint16Array).subarray(from)
+  // A Node that has a type for halves gives their values.
   return halves instanceof Uint16Array ? Float32Array.from(halves, floatOfHalf) : Float32Array.from(halves)
 }
 
@@ -59,6 +60,17 @@ export const integers = (
   values: ReadonlyArray<number>,
   dims: ReadonlyArray<number>
 ): Tensor => new Tensor("int64", BigInt64Array.from(values, BigInt), dims)
+
+/**
+ * The same tensor, halves as their bits: onnxruntime-node takes the `Float16Array`, which its own outputs hold where
+ * Node has that type, for an empty one.
+ */
+const withBits = (tensor: Tensor): Tensor => {
+  const { data, type } = tensor
+  if (type !== "float16" || data instanceof Uint16Array) return tensor
+  const { buffer, byteOffset, length } = data as unknown as Uint16Array
+  return Object.defineProperty(tensor, "data", { value: new Uint16Array(buffer, byteOffset, length) })
+}
 
 const shapeOf = (metadata: InferenceSession.ValueMetadata) =>
   metadata.isTensor
@@ -120,7 +132,9 @@ export const makeDecoder = (library: Library, session: Session): Decoder => {
     if (inputNames.includes("position_ids")) feeds["position_ids"] = integer(tokens.map((_, at) => length + at))
     if (inputNames.includes("num_logits_to_keep")) feeds["num_logits_to_keep"] = integers(library, [1], [])
     const results = await session.run(feeds, outputs)
-    const next = presentOutputs.map((name) => [name.replace(presentPrefix, pastPrefix), results[name]!] as const)
+    const next = presentOutputs.map((name) =>
+      [name.replace(presentPrefix, pastPrefix), withBits(results[name]!)] as const
+    )
     const cache: Cache = { length: total, tensors: Object.fromEntries(next) }
     return { cache, results }
   }

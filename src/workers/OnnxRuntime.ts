@@ -61,6 +61,7 @@ export const wordsOf = (cause: unknown): string => {
     .replace(/^Load model from .* failed:/, "")
     .replace(/^Can't create a session\. ERROR_CODE: \d+, ERROR_MESSAGE: /, "")
     .replaceAll(/\/onnxruntime_src\/\S+ /g, "")
+    .replace(/^onnxruntime::.* was false\. /, "")
     .replaceAll(/[^\x20-\x7e]/g, "?")
   return text.length > 300 ? `${text.slice(0, 300)}...` : text
 }
