@@ -1,0 +1,208 @@
+/**
+ * Tells, piece by piece, whether a text can still become one of a grammar's.
+ *
+ * **Details**
+ *
+ * The matcher walks all readings of the text at once. A reading is a stack: where it stands in the rule that it is in,
+ * and where each rule around that one goes on. Equal stacks are one object, and what a stack may read next is worked
+ * out once for it, so that neither ambiguous nor empty rules multiply the work.
+ *
+ * Text may come as bytes, cut anywhere: of a character whose last bytes are not there yet, the matcher tells whether
+ * any of the characters that it can become is allowed.
+ *
+ * **Gotchas**
+ *
+ * A matcher remembers the stacks that it has seen: make one for each text.
+ */
+import type { CodeRange, Grammar } from "./Grammar.ts"
+
+/** Follows one text. */
+export interface Matcher {
+  /** Whether the text so far may go on with this piece. */
+  readonly allows: (piece: string | Uint8Array) => boolean
+  /** Takes a piece that is allowed; one that is not leaves nothing that could follow. */
+  readonly push: (piece: string | Uint8Array) => void
+  /** Whether the text so far is whole, so that it may end here. */
+  readonly isComplete: () => boolean
+  /** Whether any character may follow. */
+  readonly canContinue: () => boolean
+}
+
+/** A step of the compiled grammar: read a character, go through a rule, or be at a sequence's end. */
+type Step =
+  | { readonly read: ReadonlyArray<CodeRange> }
+  | { readonly enter: number }
+  | "end"
+
+interface Program {
+  /** All sequences one after another, each closed by an `end`. */
+  readonly steps: ReadonlyArray<Step>
+  /** Where each rule's alternatives begin. */
+  readonly starts: ReadonlyArray<ReadonlyArray<number>>
+}
+
+interface Stack {
+  readonly at: number
+  /** Where to go on after this rule; undefined after the root. */
+  readonly below: Stack | undefined
+  readonly above: Map<number, Stack>
+  /** The stacks that come of this one without reading and stand before a character; worked out when first needed. */
+  readers: ReadonlyArray<Stack> | undefined
+  /** Whether the text may end here; as `readers`. */
+  isEnd: boolean
+}
+
+/** Every reading of the text so far. */
+interface State {
+  readonly readers: ReadonlySet<Stack>
+  readonly isEnd: boolean
+  /** A character of which bytes are missing. */
+  readonly partial: Partial | undefined
+}
+
+interface Partial {
+  readonly value: number
+  readonly missing: number
+  /** The least code point that may be spelt with so many bytes. */
+  readonly least: number
+}
+
+const compile = ({ rules }: Grammar): Program => {
+  const steps: Array<Step> = []
+  const starts = rules.map(({ alternatives }) =>
+    alternatives.map((sequence) => {
+      const start = steps.length
+      for (const symbol of sequence) {
+        if ("rule" in symbol) steps.push({ enter: symbol.rule })
+        else if ("chars" in symbol) steps.push({ read: symbol.chars })
+        else for (const char of symbol.text) steps.push({ read: [[char.codePointAt(0)!, char.codePointAt(0)!]] })
+      }
+      steps.push("end")
+      return start
+    })
+  )
+  return { steps, starts }
+}
+
+const makeStack = (at: number, below: Stack | undefined): Stack => ({
+  at,
+  below,
+  above: new Map(),
+  readers: undefined,
+  isEnd: false
+})
+
+/** The one stack that stands here on top of that one. */
+const stackOn = (below: Stack, at: number): Stack => {
+  const known = below.above.get(at)
+  if (known !== undefined) return known
+  const made = makeStack(at, below)
+  below.above.set(at, made)
+  return made
+}
+
+const includes = (ranges: ReadonlyArray<CodeRange>, first: number, last: number): boolean =>
+  ranges.some(([low, high]) => first <= high && last >= low)
+
+/** Bytes of UTF-8 that begin a character of several: how many follow, and what the first one says. */
+const beginPartial = (byte: number): Partial | undefined => {
+  if (byte >= 0xc2 && byte <= 0xdf) return { value: byte & 0x1f, missing: 1, least: 0x80 }
+  if (byte >= 0xe0 && byte <= 0xef) return { value: byte & 0x0f, missing: 2, least: 0x800 }
+  if (byte >= 0xf0 && byte <= 0xf4) return { value: byte & 0x07, missing: 3, least: 0x10000 }
+  return undefined
+}
+
+/** The characters that it can become. */
+const rangeOf = ({ least, missing, value }: Partial): CodeRange => [
+  Math.max(least, value * 64 ** missing),
+  (value + 1) * 64 ** missing - 1
+]
+
+export const makeMatcher = (grammar: Grammar): Matcher => {
+  const { starts, steps } = compile(grammar)
+  // Below every stack, so that a text's end is a step like others.
+  const bottom = makeStack(-1, undefined)
+
+  const expand = (from: Stack): void => {
+    const readers: Array<Stack> = []
+    const seen = new Set([from])
+    for (const stack of seen) {
+      const step = stack === bottom ? undefined : steps[stack.at]!
+      if (step === undefined) from.isEnd = true
+      else if (step === "end") seen.add(stack.below!)
+      else if ("read" in step) readers.push(stack)
+      else {
+        // A rule at the end of its sequence needs no way back to it: stacks grow with nesting only.
+        const after = steps[stack.at + 1] === "end" ? stack.below! : stackOn(stack.below!, stack.at + 1)
+        for (const start of starts[step.enter]!) seen.add(stackOn(after, start))
+      }
+    }
+    from.readers = readers
+  }
+
+  const settle = (stacks: Iterable<Stack>): State => {
+    const readers = new Set<Stack>()
+    let isEnd = false
+    for (const stack of stacks) {
+      if (stack.readers === undefined) expand(stack)
+      for (const reader of stack.readers!) readers.add(reader)
+      isEnd ||= stack.isEnd
+    }
+    return { readers, isEnd, partial: undefined }
+  }
+
+  const nothing: State = { readers: new Set(), isEnd: false, partial: undefined }
+
+  const read = (state: State, code: number): State => {
+    if (state.partial !== undefined) return nothing
+    const next: Array<Stack> = []
+    for (const stack of state.readers) {
+      const { read } = steps[stack.at] as { readonly read: ReadonlyArray<CodeRange> }
+      if (includes(read, code, code)) next.push(stackOn(stack.below!, stack.at + 1))
+    }
+    return next.length === 0 ? nothing : settle(next)
+  }
+
+  const hold = (state: State, partial: Partial): State => {
+    const [first, last] = rangeOf(partial)
+    for (const stack of state.readers) {
+      const { read } = steps[stack.at] as { readonly read: ReadonlyArray<CodeRange> }
+      if (includes(read, first, last)) return { readers: state.readers, isEnd: false, partial }
+    }
+    return nothing
+  }
+
+  const readByte = (state: State, byte: number): State => {
+    const { partial } = state
+    if (partial === undefined) {
+      if (byte < 0x80) return read(state, byte)
+      const begun = beginPartial(byte)
+      return begun === undefined ? nothing : hold(state, begun)
+    }
+    if ((byte & 0xc0) !== 0x80) return nothing
+    const value = partial.value * 64 + (byte & 0x3f)
+    if (partial.missing > 1) return hold(state, { ...partial, value, missing: partial.missing - 1 })
+    return value < partial.least ? nothing : read({ ...state, partial: undefined }, value)
+  }
+
+  const walk = (from: State, piece: string | Uint8Array): State => {
+    let state = from
+    if (typeof piece === "string") { for (const char of piece) state = read(state, char.codePointAt(0)!) }
+    else for (const byte of piece) state = readByte(state, byte)
+    return state
+  }
+
+  let state = settle(starts[0]!.map((start) => stackOn(bottom, start)))
+
+  return {
+    allows(piece) {
+      const after = walk(state, piece)
+      return after.isEnd || after.readers.size > 0
+    },
+    push(piece) {
+      state = walk(state, piece)
+    },
+    isComplete: () => state.isEnd,
+    canContinue: () => state.readers.size > 0
+  }
+}

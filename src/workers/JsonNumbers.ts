@@ -1,0 +1,178 @@
+/**
+ * Numbers between bounds, digit by digit.
+ *
+ * **Details**
+ *
+ * Integers are those that a double holds exactly. Other numbers between bounds are plain decimals without an exponent;
+ * next to an excluded bound they have at most 15 digits, since so many a double still tells apart.
+ */
+import type { GrammarBuilder, Sequence } from "./Grammar.ts"
+import { chars, text } from "./Grammar.ts"
+import { digits } from "./JsonText.ts"
+
+/** A bound of numbers. */
+export interface Bound {
+  readonly value: number
+  /** Whether the bound itself is out. */
+  readonly exclusive: boolean
+}
+
+/** Decimal digits that every double tells apart (DBL_DIG of IEEE 754 binary64). */
+const exactDigits = 15
+
+const digitChars = (first: number, last: number) => chars([0x30 + first, 0x30 + last])
+
+/** Numbers of as many digits as both bounds have. */
+const sameLength = (builder: GrammarBuilder, low: string, high: string): Sequence => {
+  if (/^0*$/.test(low) && /^9*$/.test(high)) return digits(builder, low.length, low.length)
+  const [first, last] = [Number(low[0]), Number(high[0])]
+  const [lowRest, highRest] = [low.slice(1), high.slice(1)]
+  if (first === last) return [text(low[0]!), ...sameLength(builder, lowRest, highRest)]
+  const isLowFree = /^0*$/.test(lowRest)
+  const isHighFree = /^9*$/.test(highRest)
+  const [freeFirst, freeLast] = [isLowFree ? first : first + 1, isHighFree ? last : last - 1]
+  const alternatives: Array<Sequence> = []
+  if (!isLowFree) {
+    alternatives.push([text(low[0]!), ...sameLength(builder, lowRest, "9".repeat(lowRest.length))])
+  }
+  if (freeFirst <= freeLast) {
+    alternatives.push([digitChars(freeFirst, freeLast), ...digits(builder, lowRest.length, lowRest.length)])
+  }
+  if (!isHighFree) {
+    alternatives.push([text(high[0]!), ...sameLength(builder, "0".repeat(highRest.length), highRest)])
+  }
+  return [builder.rule("digits", alternatives)]
+}
+
+/** Whole numbers from `low`, at least 0, to `high`, each an alternative or part of one. */
+const naturals = (builder: GrammarBuilder, low: bigint, high: bigint): ReadonlyArray<Sequence> => {
+  if (low > high) return []
+  if (low === 0n) return [[text("0")], ...naturals(builder, 1n, high)]
+  const [least, most] = [String(low).length, String(high).length]
+  if (least === most) return [sameLength(builder, String(low), String(high))]
+  const alternatives = [
+    sameLength(builder, String(low), "9".repeat(least)),
+    sameLength(builder, `1${"0".repeat(most - 1)}`, String(high))
+  ]
+  if (most - least > 1) alternatives.push([digitChars(1, 9), ...digits(builder, least, most - 2)])
+  return alternatives
+}
+
+const biggest = BigInt(Number.MAX_SAFE_INTEGER)
+
+const clamp = (value: bigint): bigint => value > biggest ? biggest : value < -biggest ? -biggest : value
+
+const leastInteger = ({ exclusive, value }: Bound): bigint =>
+  clamp(BigInt(exclusive ? Math.floor(value) + 1 : Math.ceil(value)))
+
+const mostInteger = ({ exclusive, value }: Bound): bigint =>
+  clamp(BigInt(exclusive ? Math.ceil(value) - 1 : Math.floor(value)))
+
+/** Every integer between the bounds, as alternatives. */
+export const integers = (
+  builder: GrammarBuilder,
+  low: Bound | undefined,
+  high: Bound | undefined
+): ReadonlyArray<Sequence> => {
+  const least = low === undefined ? -biggest : leastInteger(low)
+  const most = high === undefined ? biggest : mostInteger(high)
+  const positive = naturals(builder, least > 0n ? least : 0n, most)
+  const negative = naturals(builder, most < 0n ? -most : 1n, -least)
+  return [...positive, ...(negative.length === 0 ? [] : [[text("-"), builder.rule("natural", negative)]])]
+}
+
+/** A bound's size, without its sign. */
+interface Decimal {
+  readonly whole: bigint
+  /** The digits after the point. */
+  readonly part: string
+  readonly exclusive: boolean
+}
+
+/** Where the other bound is missing. */
+const farAway: Decimal = { whole: 10n ** BigInt(exactDigits) - 1n, part: "", exclusive: false }
+const zero = (exclusive: boolean): Decimal => ({ whole: 0n, part: "", exclusive })
+
+/** Undefined where the digits of the bound are too many to keep to it. */
+const decimalOf = ({ exclusive, value }: Bound): Decimal | undefined => {
+  const size = Math.abs(value)
+  const written = /^(\d+)(?:\.(\d+))?$/.exec(String(size))
+  if (written === null) return undefined
+  const [, whole, part = ""] = written as unknown as [string, string, string?]
+  return whole.length + part.length > exactDigits ? undefined : { whole: BigInt(whole), part, exclusive }
+}
+
+/** Whether a bound can be kept to: it has 15 digits at most, the fraction's among them. */
+export const isExact = (bound: Bound): boolean => decimalOf(bound) !== undefined
+
+/** What is left of a bound, digit by digit; undefined once it cannot be missed any more. */
+type Limit = { readonly part: string; readonly exclusive: boolean } | undefined
+
+const isZero = (limit: { readonly part: string }): boolean => /^0*$/.test(limit.part)
+
+const next = (limit: Limit): Limit =>
+  limit === undefined ? undefined : { part: limit.part.slice(1), exclusive: limit.exclusive }
+
+/** Digits after the point of which `places` are left. */
+const partDigits = (builder: GrammarBuilder, low: Limit, high: Limit, places: number, canEnd: boolean): Sequence => {
+  const lower = low !== undefined && isZero(low) && !low.exclusive ? undefined : low
+  if (lower === undefined && high === undefined) return digits(builder, canEnd ? 0 : 1, places)
+  const alternatives: Array<Sequence> = canEnd && isWholeAllowed(lower, high) ? [[]] : []
+  const first = Number(lower?.part[0] ?? "0")
+  const last = high === undefined ? 9 : Number(high.part[0] ?? "0")
+  for (let digit = first; digit <= last && places > 0; digit++) {
+    const nextLow = digit === first ? next(lower) : undefined
+    const nextHigh = digit === last ? next(high) : undefined
+    alternatives.push([text(String(digit)), ...partDigits(builder, nextLow, nextHigh, places - 1, true)])
+  }
+  return [builder.rule("part", alternatives)]
+}
+
+/** Whether nothing but zeros may follow. */
+const isWholeAllowed = (low: Limit, high: Limit): boolean =>
+  (low === undefined || (isZero(low) && !low.exclusive)) && (high === undefined || !(isZero(high) && high.exclusive))
+
+/** The point and what comes after it, or neither. */
+const part = (builder: GrammarBuilder, low: Limit, high: Limit, places: number): Sequence => [
+  builder.rule("part", [
+    ...(isWholeAllowed(low, high) ? [[]] : []),
+    ...(places > 0 ? [[text("."), ...partDigits(builder, low, high, places, false)]] : [])
+  ])
+]
+
+const placesAt = (bound: Decimal): number => bound.exclusive ? exactDigits - String(bound.whole).length : exactDigits
+
+/** Numbers from `low`, at least 0, to `high`, without a sign. */
+const decimals = (builder: GrammarBuilder, low: Decimal, high: Decimal): ReadonlyArray<Sequence> => {
+  if (low.whole > high.whole) return []
+  if (low.whole === high.whole) {
+    return [[text(String(low.whole)), ...part(builder, low, high, Math.min(placesAt(low), placesAt(high)))]]
+  }
+  const between = naturals(builder, low.whole + 1n, high.whole - 1n)
+  return [
+    [text(String(low.whole)), ...part(builder, low, undefined, Math.min(placesAt(low), placesAt(high)))],
+    ...(between.length === 0
+      ? []
+      : [[builder.rule("whole", between), ...part(builder, undefined, undefined, placesAt(high))]]),
+    [text(String(high.whole)), ...part(builder, undefined, high, placesAt(high))]
+  ]
+}
+
+/** Every decimal between the bounds, as alternatives; the bounds are exact. */
+export const numbers = (
+  builder: GrammarBuilder,
+  low: Bound | undefined,
+  high: Bound | undefined
+): ReadonlyArray<Sequence> => {
+  const least = low === undefined ? undefined : decimalOf(low)
+  const most = high === undefined ? undefined : decimalOf(high)
+  const isLowNegative = low === undefined || low.value < 0
+  const isHighNegative = high !== undefined && high.value < 0
+  const positive = isHighNegative
+    ? []
+    : decimals(builder, isLowNegative ? zero(false) : least!, most ?? farAway)
+  const negative = isLowNegative
+    ? decimals(builder, isHighNegative ? most! : zero(true), least ?? farAway)
+    : []
+  return [...positive, ...(negative.length === 0 ? [] : [[text("-"), builder.rule("size", negative)]])]
+}

@@ -1,0 +1,186 @@
+/**
+ * JSON that fits a schema, as rules of a grammar.
+ *
+ * **Details**
+ *
+ * Every text of the grammar fits the schema; not every JSON text that fits is one of the grammar's. Properties come in
+ * the order in which they are declared, an object with declared properties has no others unless `additionalProperties`
+ * is a schema, and numbers have a bounded number of digits. `docs/structured-output.md` has the whole list.
+ *
+ * Schemas that must hold together are kept as lists, and a list that comes again, as in a recursive schema, is one rule.
+ */
+import type { GrammarBuilder, GrammarSymbol, Sequence } from "./Grammar.ts"
+import { text } from "./Grammar.ts"
+import { casesOf } from "./JsonCases.ts"
+import { fits, literals } from "./JsonLiterals.ts"
+import { integers, numbers } from "./JsonNumbers.ts"
+import type { Located } from "./JsonSchemaKeywords.ts"
+import { refuseAt } from "./JsonSchemaKeywords.ts"
+import type { ArrayPart, ObjectPart, Shape, TypeName } from "./JsonShape.ts"
+import { shapeOf } from "./JsonShape.ts"
+import { stringOf } from "./JsonStrings.ts"
+import { anyNumber, anyString, anyValue, colon, comma } from "./JsonText.ts"
+import { except, intersect, mostStates, ofLength } from "./TextAutomaton.ts"
+
+/** Values within values, where a schema is not recursive. */
+const mostLevels = 64
+
+/** Properties of one object. */
+const mostProperties = 500
+
+type ValueOf = (schemas: ReadonlyArray<Located>) => GrammarSymbol
+
+interface Writer {
+  readonly builder: GrammarBuilder
+  readonly valueOf: ValueOf
+}
+
+const stringsOf = ({ builder }: Writer, { length, path, texts }: Shape): Sequence => {
+  const isFree = length.least === 0 && length.most === undefined
+  if (isFree && texts.length === 0) return anyString(builder)
+  if (Math.max(length.least, length.most ?? 0) >= mostStates) {
+    return refuseAt(
+      path,
+      `asks for strings of ${mostStates.toLocaleString("en")} characters or more; ask for shorter ones`
+    )
+  }
+  const [first, ...rest] = isFree ? texts : [...texts, ofLength(length.least, length.most)]
+  const all = rest.reduce(
+    (a, b) => intersect(a, b) ?? refuseAt(path, "asks for too much of one string; ask for a shorter one"),
+    first!
+  )
+  return stringOf(builder, all)
+}
+
+const isDefined = <A>(value: A | undefined): value is A => value !== undefined
+
+/** Whether an object may have properties that nobody declared, and what they must be. */
+const othersOf = (parts: ReadonlyArray<ObjectPart>): ReadonlyArray<Located> | undefined => {
+  const additional = parts.map((part) => part.additional).filter(isDefined)
+  if (additional.some(({ schema }) => schema === false)) return undefined
+  const schemas = additional.filter(({ schema }) => schema !== true)
+  const isClosed = parts.some((part) =>
+    (part.properties !== undefined || part.required.length > 0) &&
+    (part.additional === undefined || part.additional.schema === true)
+  )
+  return isClosed ? undefined : schemas
+}
+
+/** What a property of this name must be. */
+const schemasOf = (parts: ReadonlyArray<ObjectPart>, name: string): ReadonlyArray<Located> =>
+  parts.map((part) => part.properties?.get(name) ?? part.additional).filter(isDefined)
+
+/** What may follow the last declared property: others, where there may be any, and the end. */
+const tailOf = ({ builder, valueOf }: Writer, parts: ReadonlyArray<ObjectPart>, names: ReadonlyArray<string>) => {
+  const others = othersOf(parts)
+  if (others === undefined) return { after: text("}"), first: text("}") }
+  const key = names.length === 0 ? anyString(builder) : stringOf(builder, except(names))
+  const entry = [...key, ...colon(builder), valueOf(others)]
+  const { define, symbol } = builder.declare("others")
+  define([[...comma(builder), ...entry, symbol], [text("}")]])
+  return { after: symbol, first: builder.rule("others", [[...entry, symbol], [text("}")]]) }
+}
+
+const objectsOf = (writer: Writer, { objects, path }: Shape): Sequence => {
+  const { builder, valueOf } = writer
+  const required = new Set(objects.flatMap((part) => part.required))
+  const names = [...new Set([...objects.flatMap((part) => [...part.properties?.keys() ?? []]), ...required])]
+  if (names.length > mostProperties) refuseAt(path, `has more than ${mostProperties} properties, which is the limit`)
+  let { after, first } = tailOf(writer, objects, names)
+  // From the last to the first: what may follow is there before what it follows.
+  for (const name of names.toReversed()) {
+    const member = [text(JSON.stringify(name)), ...colon(builder), valueOf(schemasOf(objects, name))]
+    const skip = (rest: GrammarSymbol): ReadonlyArray<Sequence> => required.has(name) ? [] : [[rest]]
+    first = builder.rule("members", [[...member, after], ...skip(first)])
+    after = builder.rule("more", [[...comma(builder), ...member, after], ...skip(after)])
+  }
+  return [text("{"), first]
+}
+
+/** What an item at this place must be; undefined where there is none. */
+const itemOf = (parts: ReadonlyArray<ArrayPart>, index: number): ReadonlyArray<Located> =>
+  parts.map((part) => part.prefix[index] ?? part.items).filter(isDefined)
+
+const arraysOf = ({ builder, valueOf }: Writer, { arrays, items }: Shape): Sequence => {
+  const longest = Math.max(0, ...arrays.map((part) => part.prefix.length))
+  const ends = arrays.filter((part) => !part.isOpen).map((part) => Math.max(part.prefix.length, items.least))
+  const most = items.most === undefined && ends.length === 0 ? undefined : Math.min(...ends, items.most ?? Infinity)
+  /** From here on every item is like the one before it. */
+  const last = most ?? Math.max(longest, items.least)
+  let after: GrammarSymbol = text("]")
+  if (most === undefined) {
+    const { define, symbol } = builder.declare("items")
+    define([[...comma(builder), valueOf(itemOf(arrays, longest)), symbol], [text("]")]])
+    after = symbol
+  }
+  const first = [] as Array<Sequence>
+  for (let index = last - 1; index >= 1; index--) {
+    const item = [...comma(builder), valueOf(itemOf(arrays, index)), after]
+    after = builder.rule("items", [item, ...(index >= items.least ? [[text("]")]] : [])])
+  }
+  if (most !== 0) first.push([valueOf(itemOf(arrays, 0)), after])
+  if (items.least === 0) first.push([text("]")])
+  return [text("["), builder.rule("first", first)]
+}
+
+const alternativesOf = (
+  writer: Writer,
+  shape: Shape
+): Readonly<Record<TypeName, () => ReadonlyArray<Sequence>>> => ({
+  null: () => [[text("null")]],
+  boolean: () => [[text("true")], [text("false")]],
+  integer: () => integers(writer.builder, shape.low, shape.high),
+  number: () =>
+    shape.low === undefined && shape.high === undefined
+      ? [anyNumber(writer.builder)]
+      : numbers(writer.builder, shape.low, shape.high),
+  string: () => [stringsOf(writer, shape)],
+  array: () => [arraysOf(writer, shape)],
+  object: () => [objectsOf(writer, shape)]
+})
+
+const shapeAlternatives = (writer: Writer, shape: Shape): ReadonlyArray<Sequence> => {
+  if (shape.values !== undefined) return literals(writer.builder, shape.values.filter((value) => fits(value, shape)))
+  const write = alternativesOf(writer, shape)
+  return [...shape.types].filter((type) => type !== "integer" || !shape.types.has("number")).flatMap((type) =>
+    write[type]()
+  )
+}
+
+/** Writes the values that fit a schema, of which references point into `document`. */
+export const makeWriter = (builder: GrammarBuilder, document: Located): ValueOf => {
+  const numbersOfSchemas = new Map<unknown, number>()
+  const known = new Map<string, GrammarSymbol>()
+  let level = 0
+
+  const keyOf = (schemas: ReadonlyArray<Located>): string => {
+    const numbers = schemas.map(({ schema }) => {
+      const number = numbersOfSchemas.get(schema) ?? numbersOfSchemas.size
+      numbersOfSchemas.set(schema, number)
+      return number
+    })
+    return [...new Set(numbers)].sort((a, b) => a - b).join(" ")
+  }
+
+  const valueOf: ValueOf = (schemas) => {
+    const asking = schemas.filter(({ schema }) => schema !== true)
+    if (asking.length === 0) return anyValue(builder)
+    const key = keyOf(asking)
+    const found = known.get(key)
+    if (found !== undefined) return found
+    if (level >= mostLevels) {
+      refuseAt(asking[0]!.path, `nests values more than ${mostLevels} deep; ask for flatter ones`)
+    }
+    const { define, symbol } = builder.declare("value")
+    known.set(key, symbol)
+    level++
+    define(
+      casesOf(asking, document).flatMap((parts) =>
+        shapeAlternatives({ builder, valueOf }, shapeOf(parts, asking[0]!.path))
+      )
+    )
+    level--
+    return symbol
+  }
+  return valueOf
+}

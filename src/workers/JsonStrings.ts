@@ -1,0 +1,72 @@
+/** JSON strings whose text is one of an automaton's, and the formats that are grammars. */
+import type { CodeRange, GrammarBuilder, Sequence } from "./Grammar.ts"
+import { chars, text } from "./Grammar.ts"
+import { anyCharacter, anyCode, plainCodes } from "./JsonText.ts"
+import type { Automaton, Edge } from "./TextAutomaton.ts"
+import { common } from "./TextAutomaton.ts"
+
+/** What follows a backslash, and the character that it stands for. */
+const shortEscapes: ReadonlyArray<readonly [string, number]> = [
+  ["\"", 0x22],
+  ["\\", 0x5c],
+  ["b", 0x08],
+  ["f", 0x0c],
+  ["n", 0x0a],
+  ["r", 0x0d],
+  ["t", 0x09]
+]
+
+const controlCodes: CodeRange = [0x00, 0x1f]
+
+const has = (ranges: ReadonlyArray<CodeRange>, code: number): boolean =>
+  ranges.some(([first, last]) => first <= code && code <= last)
+
+const isAny = (ranges: ReadonlyArray<CodeRange>): boolean =>
+  ranges.length === anyCode.length &&
+  ranges.every(([first, last], index) => first === anyCode[index]![0] && last === anyCode[index]![1])
+
+/** One character of the set, in its one spelling: control characters without a short escape only where alone. */
+const characterOf = (builder: GrammarBuilder, ranges: ReadonlyArray<CodeRange>): ReadonlyArray<Sequence> => {
+  if (isAny(ranges)) return [[anyCharacter(builder)]]
+  const plain = common(ranges, plainCodes)
+  const escapes = shortEscapes.filter(([, code]) => has(ranges, code))
+    .map(([letter]): CodeRange => [letter.charCodeAt(0), letter.charCodeAt(0)])
+  return [
+    ...(plain.length === 0 ? [] : [[chars(...plain)]]),
+    ...(escapes.length === 0 ? [] : [[text("\\"), chars(...escapes)]]),
+    ...(plain.length > 0 || escapes.length > 0 ? [] : controlsOf(ranges))
+  ]
+}
+
+const controlsOf = (ranges: ReadonlyArray<CodeRange>): ReadonlyArray<Sequence> =>
+  common(ranges, [controlCodes]).flatMap(([first, last]) =>
+    Array.from(
+      { length: last - first + 1 },
+      (_, index) => [text(`\\u${(first + index).toString(16).padStart(4, "0")}`)]
+    )
+  )
+
+/** A string, with its quotes. */
+export const stringOf = (builder: GrammarBuilder, automaton: Automaton): Sequence => {
+  const states = automaton.map(() => builder.declare("text"))
+  const follow = ({ ranges, to }: Edge): ReadonlyArray<Sequence> =>
+    characterOf(builder, ranges).map((character) => [...character, states[to]!.symbol])
+  for (const [index, { accepts, edges }] of automaton.entries()) {
+    states[index]!.define([...edges.flatMap(follow), ...(accepts ? [[text("\"")]] : [])])
+  }
+  return [text("\""), states[0]!.symbol]
+}
+
+const year = "\\d{4}"
+const leapYear = "(?:\\d\\d(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)"
+const date = `(?:${year}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12]\\d|3[01])|(?:0[469]|11)-(?:0[1-9]|[12]\\d|30)|` +
+  `02-(?:0[1-9]|1\\d|2[0-8]))|${leapYear}-02-29)`
+const time = "(?:[01]\\d|2[0-3]):[0-5]\\d:[0-5]\\d(?:\\.\\d{1,9})?(?:Z|[+-](?:[01]\\d|2[0-3]):[0-5]\\d)"
+
+/** `format`s that are kept to, as patterns: RFC 3339 without leap seconds, and RFC 9562. */
+export const formatPatterns: ReadonlyMap<string, string> = new Map([
+  ["date", `^${date}$`],
+  ["time", `^${time}$`],
+  ["date-time", `^${date}T${time}$`],
+  ["uuid", "^[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"]
+])
