@@ -1,8 +1,11 @@
 /** One answer of an ONNX decoder: the prompt in pieces, then token after token. */
 import type { ChosenLogprob, GenerateJob, TokenLogprob } from "../services/Job.ts"
 import { refuse } from "../services/Job.ts"
+import type { ChatTemplate } from "./ChatTemplate.ts"
 import type { Generation } from "./JobRunner.ts"
 import { notAble } from "./JobRunner.ts"
+import type { Grammar } from "./JsonGrammar.ts"
+import { grammarOf, makeMatcher, toolGrammar } from "./JsonGrammar.ts"
 import type { Cache, Decoder } from "./OnnxDecoder.ts"
 import type { Loaded } from "./OnnxLoad.ts"
 import type { OnnxTokenizer } from "./OnnxTokenizer.ts"
@@ -52,14 +55,45 @@ async function* evaluate(
   }
 }
 
+/** What the answer must be, if that is said. */
+const grammarFor = ({ format, toolChoice, tools = [] }: GenerateJob): Grammar | undefined => {
+  if (toolChoice === "required" || typeof toolChoice === "object") return toolGrammar(tools, toolChoice)
+  return format === undefined ? undefined : grammarOf(format)
+}
+
+/** Which tokens keep an answer within its grammar. */
+const makeGuard = (grammar: Grammar, { bytesOf }: OnnxTokenizer, endTokens: ReadonlySet<number>) => {
+  const matcher = makeMatcher(grammar)
+  return {
+    allows: (token: number): boolean => {
+      if (endTokens.has(token)) return matcher.isComplete()
+      const bytes = bytesOf(token)
+      return bytes.length > 0 && matcher.allows(bytes)
+    },
+    accept: (token: number) => matcher.push(bytesOf(token)),
+    /** Nothing but the end can follow, so the model need not be asked. */
+    isOver: () => matcher.isComplete() && !matcher.canContinue()
+  }
+}
+
+const nothingLeft = (guarded: boolean): never =>
+  refuse({
+    kind: "failed",
+    message: guarded
+      ? "No token can come next: none that is not banned keeps to the format or the tools."
+      : "No token can come next: all are banned, or the model computes no numbers."
+  })
+
 /** Chooses an answer's tokens, and tells how likely the last one was. */
 const makeChooser = (
-  { sampling, logprobs }: GenerateJob,
+  job: GenerateJob,
   vocabulary: number,
   tokenizer: OnnxTokenizer,
   endTokens: ReadonlySet<number>
 ) => {
-  const sampler = makeSampler(sampling, vocabulary)
+  const sampler = makeSampler(job.sampling, vocabulary)
+  const grammar = grammarFor(job)
+  const guard = grammar === undefined ? undefined : makeGuard(grammar, tokenizer, endTokens)
   let chosen: ReturnType<typeof likelihoods> | undefined
   const told = ({ logprob, token }: Likelihood): TokenLogprob => {
     const bytes = tokenizer.bytesOf(token)
@@ -67,20 +101,26 @@ const makeChooser = (
   }
   return {
     choose: (logits: Float32Array): number | undefined => {
-      const token = sampler.choose(logits)
-      if (token === undefined) {
-        return refuse({
-          kind: "failed",
-          message: "No token can come next: all are banned, or the model computes no numbers."
-        })
-      }
+      if (guard?.isOver() === true) return undefined
+      const token = sampler.choose(logits, guard?.allows) ?? nothingLeft(guard !== undefined)
       if (endTokens.has(token)) return undefined
       sampler.accept(token)
-      if (logprobs !== undefined) chosen = likelihoods(logits, token, logprobs)
+      guard?.accept(token)
+      if (job.logprobs !== undefined) chosen = likelihoods(logits, token, job.logprobs)
       return token
     },
     logprobOf: (): ChosenLogprob => ({ ...told(chosen!), top: chosen!.top.map(told) })
   }
+}
+
+/** The tools that the prompt tells of. */
+const toolsFor = ({ toolChoice, tools = [] }: GenerateJob, { knowsTools }: ChatTemplate) => {
+  if (toolChoice === "none" || tools.length === 0) return []
+  return knowsTools ? tools : refuse({
+    kind: "invalid_request",
+    path: "tools",
+    message: "This model cannot call tools: its chat template does not know them"
+  })
 }
 
 /** Makes a job's prompt into tokens; throws an `EngineFailure` where that is the job's end. */
@@ -94,7 +134,7 @@ export const prepare = async (
   const { decoder, endTokens, template } = work
   const { choose, logprobOf } = makeChooser(job, decoder.vocabulary, tokenizer, endTokens)
   refuseWhatCannotFit(job, contextWindow, tokenizer.longestToken)
-  const prompt = tokenizer.encode(template.render(job.messages, job.toolChoice === "none" ? [] : job.tools))
+  const prompt = tokenizer.encode(template.render(job.messages, toolsFor(job, template)))
   const room = contextWindow - prompt.length
   if (room <= 0) refuse({ kind: "context_length_exceeded", promptTokens: prompt.length, contextWindow })
   return {

@@ -92,7 +92,7 @@ const wholeOf = (
 const abilitiesOf = (work: Work): ReadonlyArray<Ability> =>
   work.kind !== "generate"
     ? [work.kind, "tokenize"]
-    : ["generate", ...(work.template.knowsTools ? ["tools"] as const : []), "logprobs", "tokenize"]
+    : ["generate", ...(work.template.knowsTools ? ["tools"] as const : []), "format", "logprobs", "tokenize"]
 
 /** A loaded model; rejects with an `EngineFailure`. */
 export const load = async (spec: OnnxSpec) => {
