@@ -10,7 +10,7 @@
  *
  * The runtime's messages name files of its own source and hold terminal colours: `wordsOf` cleans them.
  */
-import { access, readFile, stat } from "node:fs/promises"
+import { access, readdir, readFile, stat } from "node:fs/promises"
 import { basename, dirname, join } from "node:path"
 import { setImmediate as turn } from "node:timers/promises"
 import type { InferenceSession, Tensor } from "onnxruntime-node"
@@ -109,14 +109,12 @@ const checkFile = async (file: string): Promise<void> => {
   if (found.size === 0) refuse({ kind: "load_failed", message: `${file} is empty` })
 }
 
-/** Weights beside the model, where it is too large for one file: `model.onnx_data`, `model.onnx_data_1`, ... */
+/** Weights beside the model, where it is too large for one file: `model.onnx_data`, `model.onnx_data_1`, `model.onnx.data`. */
 const externalData = async (file: string) => {
-  const found: Array<{ readonly path: string; readonly data: Uint8Array }> = []
-  for (let index = 0;; index++) {
-    const path = `${basename(file)}_data${index === 0 ? "" : `_${index}`}`
-    if (!await isThere(join(dirname(file), path))) return found
-    found.push({ path, data: await readFile(join(dirname(file), path)) })
-  }
+  const model = basename(file)
+  const all = await readdir(dirname(file))
+  const weights = all.filter((name) => name.startsWith(model) && /^[._]data/.test(name.slice(model.length)))
+  return Promise.all(weights.map(async (path) => ({ path, data: await readFile(join(dirname(file), path)) })))
 }
 
 const isAbsent: Readonly<Record<OnnxDevice, string>> = {

@@ -1,12 +1,13 @@
 /** Engines agree: with the same weights, each gives the greedy answers that tiny-chat's card tells. */
 import { assert, it } from "@effect/vitest"
-import { Duration, Effect, Stream } from "effect"
+import { Effect, Stream } from "effect"
 import { readFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import { describe } from "vitest"
 import * as EnginesLayer from "../../src/layers/engines/Engines.ts"
 import type { Engine } from "../../src/services/Engine.ts"
 import type { DeploymentOptions } from "../../src/services/Model.ts"
+import { deploymentOf } from "./engine.ts"
 
 const models = fileURLToPath(new URL("../../models/", import.meta.url))
 
@@ -36,13 +37,7 @@ describe("tiny-chat's card", () => {
   for (const options of subjects) {
     it.live(`is true of ${options.engine}${options.engine === "onnx" ? ` on ${options.device}` : ""}`, () =>
       Effect.gen(function*() {
-        const engine = yield* EnginesLayer.make("thread").start({
-          id: "subject#0",
-          model: "subject",
-          options,
-          idleUnload: Duration.minutes(10),
-          preload: false
-        })
+        const engine = yield* EnginesLayer.make("thread").start(deploymentOf(options))
         const answers = yield* Effect.forEach(card, ([prompt]) => answer(engine, prompt), { concurrency: 4 })
         assert.deepStrictEqual(answers, card.map(([, expected]) => expected))
       }).pipe(Effect.scoped))

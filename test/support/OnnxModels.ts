@@ -36,10 +36,10 @@ export const vectorGraph = (dimensions: number, output: string): Graph => ({
   nodes: [{ op: "Gather", inputs: ["E", "input_ids"], output }]
 })
 
-/** The sum of the vectors that the mask lets through, weighted by token type, as `labels` logits. */
-export const logitGraph = (labels: number): Graph => ({
+/** The sum of the vectors that the mask lets through, weighted by token type, one number a label. */
+export const logitGraph = (labels: number, output = "logits"): Graph => ({
   inputs: [tokens("input_ids"), tokens("attention_mask"), tokens("token_type_ids")],
-  outputs: [{ name: "logits", type: "float32", shape: ["batch_size", labels] }],
+  outputs: [{ name: output, type: "float32", shape: ["batch_size", labels] }],
   constants: [embeddings(labels), numbers("T", [2, 1], typeWeight), axis("last", 2), axis("middle", 1)],
   nodes: [
     { op: "Gather", inputs: ["E", "input_ids"], output: "vectors" },
@@ -48,7 +48,7 @@ export const logitGraph = (labels: number): Graph => ({
     { op: "Unsqueeze", inputs: ["mask", "last"], output: "mask3" },
     { op: "Mul", inputs: ["vectors", "weights"], output: "weighted" },
     { op: "Mul", inputs: ["weighted", "mask3"], output: "masked" },
-    { op: "ReduceSum", inputs: ["masked", "middle"], output: "logits", attributes: { keepdims: 0 } }
+    { op: "ReduceSum", inputs: ["masked", "middle"], output, attributes: { keepdims: 0 } }
   ]
 })
 

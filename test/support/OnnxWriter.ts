@@ -42,6 +42,8 @@ export interface Constant {
   readonly name: string
   readonly dims: ReadonlyArray<number>
   readonly values: Float32Array | BigInt64Array
+  /** The file beside the model that holds the values. */
+  readonly external?: string
 }
 
 export interface Node {
@@ -64,15 +66,23 @@ const valueInfo = (field: number, { name, shape, type }: Value): Field => {
   return message(field, bytes(1, name), message(2, message(1, integer(1, types[type]), message(2, ...dims))))
 }
 
-// TensorProto
-const constant = ({ dims, name, values }: Constant): Field =>
-  message(
+export const bytesOf = ({ values }: Constant): Uint8Array =>
+  new Uint8Array(values.buffer, values.byteOffset, values.byteLength)
+
+// TensorProto, StringStringEntryProto
+const constant = (given: Constant): Field => {
+  const { dims, external, name, values } = given
+  const data = external === undefined
+    ? [bytes(9, bytesOf(given))]
+    : [message(13, bytes(1, "location"), bytes(2, external)), integer(14, 1)]
+  return message(
     5,
     ...dims.map((size) => integer(1, size)),
     integer(2, values instanceof Float32Array ? types.float32 : types.int64),
     bytes(8, name),
-    bytes(9, new Uint8Array(values.buffer, values.byteOffset, values.byteLength))
+    ...data
   )
+}
 
 // NodeProto, AttributeProto
 const node = ({ attributes = {}, inputs, op, output }: Node): Field =>

@@ -3,10 +3,11 @@ import { existsSync, mkdirSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { describe, it } from "vitest"
 import type { OnnxDevice } from "../../src/services/EngineProtocol.ts"
+import { floatsOf, integers } from "../../src/workers/OnnxDecoder.ts"
 import type { Importers, Library } from "../../src/workers/OnnxRuntime.ts"
 import { importRuntime, openSession, wordsOf } from "../../src/workers/OnnxRuntime.ts"
-import { tinyChat, vectorGraph } from "../support/OnnxModels.ts"
-import { writeOnnx } from "../support/OnnxWriter.ts"
+import { embedding, tinyChat, vectorGraph } from "../support/OnnxModels.ts"
+import { bytesOf, writeOnnx } from "../support/OnnxWriter.ts"
 import { temporaryFolder } from "../support/Service.ts"
 
 const missing = (name: string): Promise<never> =>
@@ -101,6 +102,25 @@ describe("OnnxRuntime", () => {
         const failure = await failureOf(openSession(runtime, join(folder.path, name), 1))
         assert.deepInclude(failure, { kind: "load_failed" })
         assert.include((failure as { readonly message: string }).message, join(folder.path, name))
+      }
+    }
+  })
+
+  it("finds weights that lie beside the model", async () => {
+    using folder = temporaryFolder()
+    const file = join(folder.path, "model.onnx")
+    const graph = vectorGraph(2, "last_hidden_state")
+    const [weights] = graph.constants
+    for (const external of ["model.onnx_data", "model.onnx.data"]) {
+      writeFileSync(join(folder.path, external), bytesOf(weights!))
+      writeFileSync(file, writeOnnx({ ...graph, constants: [{ ...weights!, external }] }))
+      for (const device of ["cpu", "wasm"] as const) {
+        const runtime = await importRuntime({ device, threads: 1 })
+        const session = await openSession(runtime, file, 1)
+        const ids = integers(runtime.library, [5], [1, 1])
+        const results = await session.run({ input_ids: ids, attention_mask: ids }, ["last_hidden_state"])
+        assert.deepStrictEqual([...floatsOf(results["last_hidden_state"]!)], [embedding(5, 0), embedding(5, 1)])
+        await session.release()
       }
     }
   })

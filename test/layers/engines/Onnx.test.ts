@@ -1,6 +1,6 @@
 /** The onnx engine in a thread: what the conformance suite does not ask of every engine. */
 import { assert, it } from "@effect/vitest"
-import { Duration, Effect, Result, Stream } from "effect"
+import { Effect, Result, Stream } from "effect"
 import { cpSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { describe } from "vitest"
@@ -9,19 +9,13 @@ import type { Engine, Generation } from "../../../src/services/Engine.ts"
 import type { InferenceError } from "../../../src/services/InferenceError.ts"
 import type { ToolDefinition } from "../../../src/services/Job.ts"
 import type { DeploymentOptions } from "../../../src/services/Model.ts"
+import { deploymentOf } from "../../conformance/engine.ts"
 import { embedding, logitGraph, tinyChat, typeWeight, vectorGraph, writeModel } from "../../support/OnnxModels.ts"
 import { temporaryFolder } from "../../support/Service.ts"
 
 type OnnxOptions = Omit<Extract<DeploymentOptions, { engine: "onnx" }>, "engine">
 
-const start = (options: OnnxOptions) =>
-  EnginesLayer.make("thread").start({
-    id: "subject#0",
-    model: "subject",
-    options: { engine: "onnx", ...options },
-    idleUnload: Duration.minutes(10),
-    preload: false
-  })
+const start = (options: OnnxOptions) => EnginesLayer.make("thread").start(deploymentOf({ engine: "onnx", ...options }))
 
 /** Runs against the engine of a folder that is made for the test. */
 const withModel = <A, E>(
@@ -101,6 +95,19 @@ describe("onnx, sentence vectors", () => {
         ))
     }
   }
+
+  it.live("takes a vector that the graph has pooled itself", () =>
+    withModel(
+      (folder) => writeModel(folder, { architectures: ["BertModel"] }, logitGraph(5, "sentence_embedding")),
+      (engine) =>
+        Effect.gen(function*() {
+          const embeddings = values(yield* engine.embed(texts))
+          for (const [index, text] of texts.entries()) {
+            const expected = unit(logitsOf(yield* idsOf(engine, text), [], 5))
+            assertClose(embeddings[index]!.vector, expected)
+          }
+        })
+    ))
 
   it.live("lets a wrong text fail alone, among more than fit one batch", () =>
     withModel(
