@@ -20,6 +20,8 @@ export interface Decoder {
   /** Logits of one step. */
   readonly vocabulary: number
   readonly empty: () => Cache
+  /** The cache of only so many of its first tokens. */
+  readonly cut: (cache: Cache, length: number) => Cache
   /** Takes tokens that another step will follow. */
   readonly read: (cache: Cache, tokens: ReadonlyArray<number>) => Promise<Cache>
   /** The same, and the logits of what comes next. */
@@ -93,6 +95,22 @@ const emptyTensor = ({ Tensor }: Library, metadata: InferenceSession.ValueMetada
     : new Tensor("float32", new Float32Array(), dims)
 }
 
+const sizeOf = (dims: ReadonlyArray<number>): number => dims.reduce((size, dim) => size * dim, 1)
+
+/** A copy of a tensor's first rows along an axis. */
+const firstRows = ({ Tensor }: Library, { data, dims, type }: Tensor, axis: number, length: number): Tensor => {
+  const from = data as Float32Array
+  const inner = sizeOf(dims.slice(axis + 1))
+  const outer = sizeOf(dims.slice(0, axis))
+  const step = dims[axis]! * inner
+  const to = type === "float16" ? new Uint16Array(outer * length * inner) : new Float32Array(outer * length * inner)
+  for (let index = 0; index < outer; index++) {
+    to.set(from.subarray(index * step, index * step + length * inner), index * length * inner)
+  }
+  const cut = dims.with(axis, length)
+  return to instanceof Uint16Array ? withBits(new Tensor("float16", to, cut)) : new Tensor("float32", to, cut)
+}
+
 const checkInputs = ({ inputNames, outputNames }: Session): void => {
   const unknown = inputNames.find((name) => !filled.has(name) && !name.startsWith(pastPrefix))
   if (unknown !== undefined) {
@@ -122,6 +140,7 @@ export const makeDecoder = (library: Library, session: Session): Decoder => {
     return refuse({ kind: "load_failed", message: "The model does not say how many logits it computes." })
   }
   const start = Object.fromEntries(pastInputs.map((metadata) => [metadata.name, emptyTensor(library, metadata)]))
+  const empty = (): Cache => ({ length: 0, tensors: start })
   const integer = (values: ReadonlyArray<number>) => integers(library, values, [1, values.length])
 
   const run = async ({ length, tensors }: Cache, tokens: ReadonlyArray<number>, outputs: ReadonlyArray<string>) => {
@@ -141,7 +160,15 @@ export const makeDecoder = (library: Library, session: Session): Decoder => {
   const withLogits = ["logits", ...presentOutputs]
   return {
     vocabulary,
-    empty: () => ({ length: 0, tensors: start }),
+    empty,
+    cut(cache, length) {
+      if (length === cache.length) return cache
+      if (length === 0) return empty()
+      const tensors = Object.entries(cache.tensors).map(([name, tensor]) =>
+        [name, firstRows(library, tensor, start[name]!.dims.indexOf(0), length)] as const
+      )
+      return { length, tensors: Object.fromEntries(tensors) }
+    },
     read: async (cache, tokens) => (await run(cache, tokens, presentOutputs)).cache,
     async step(cache, tokens) {
       const { cache: next, results } = await run(cache, tokens, withLogits)

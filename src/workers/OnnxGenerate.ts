@@ -7,7 +7,10 @@ import { notAble } from "./JobRunner.ts"
 import type { Grammar } from "./JsonGrammar.ts"
 import { grammarOf, makeMatcher, toolGrammar } from "./JsonGrammar.ts"
 import type { Cache, Decoder } from "./OnnxDecoder.ts"
+import type { Watch } from "./OnnxEncoder.ts"
 import type { Loaded } from "./OnnxLoad.ts"
+import type { Slot } from "./OnnxSlots.ts"
+import { begin } from "./OnnxSlots.ts"
 import type { OnnxTokenizer } from "./OnnxTokenizer.ts"
 import type { Likelihood } from "./Sampler.ts"
 import { likelihoods, makeSampler } from "./Sampler.ts"
@@ -27,28 +30,31 @@ const refuseWhatCannotFit = ({ messages }: GenerateJob, contextWindow: number, l
 /** What one answer is made of. */
 interface Answer {
   readonly decoder: Decoder
+  readonly slot: Slot
+  /** What the slot has not computed yet of the prompt. */
   readonly prompt: ReadonlyArray<number>
   /** The next token, or undefined at the answer's end. */
   readonly choose: (logits: Float32Array) => number | undefined
-  readonly isCancelled: () => boolean
-  readonly progress: () => void
+  readonly watch: Watch
 }
 
-async function* evaluate(
-  { choose, decoder, isCancelled, progress, prompt }: Answer
-): AsyncGenerator<number, void, undefined> {
-  let cache: Cache = decoder.empty()
+async function* evaluate({ choose, decoder, prompt, slot, watch }: Answer): AsyncGenerator<number, void, undefined> {
   let next = prompt
+  const keep = (cache: Cache, computed: ReadonlyArray<number>) => {
+    slot.cache = cache
+    slot.tokens = slot.tokens.concat(computed)
+  }
   while (next.length > promptPiece) {
-    cache = await decoder.read(cache, next.slice(0, promptPiece))
+    const piece = next.slice(0, promptPiece)
+    keep(await decoder.read(slot.cache, piece), piece)
     next = next.slice(promptPiece)
-    if (isCancelled()) return
-    progress()
+    if (watch.isCancelled()) return
+    watch.progress()
   }
   while (true) {
-    const step = await decoder.step(cache, next)
-    cache = step.cache
-    const token = choose(step.logits)
+    const { cache, logits } = await decoder.step(slot.cache, next)
+    keep(cache, next)
+    const token = choose(logits)
     if (token === undefined) return
     yield token
     next = [token]
@@ -123,12 +129,16 @@ const toolsFor = ({ toolChoice, tools = [] }: GenerateJob, { knowsTools }: ChatT
   })
 }
 
-/** Makes a job's prompt into tokens; throws an `EngineFailure` where that is the job's end. */
+/**
+ * Makes a job's prompt into tokens; throws an `EngineFailure` where that is the job's end.
+ *
+ * @param take gives the slot that suits the prompt best
+ */
 export const prepare = async (
   { contextWindow, tokenizer, work }: Loaded,
   job: GenerateJob,
-  isCancelled: () => boolean,
-  progress: () => void
+  watch: Watch,
+  take: (prompt: ReadonlyArray<number>) => Slot
 ): Promise<Generation<number>> => {
   if (work.kind !== "generate") return notAble("generate")
   const { decoder, endTokens, template } = work
@@ -137,11 +147,13 @@ export const prepare = async (
   const prompt = tokenizer.encode(template.render(job.messages, toolsFor(job, template)))
   const room = contextWindow - prompt.length
   if (room <= 0) refuse({ kind: "context_length_exceeded", promptTokens: prompt.length, contextWindow })
+  const slot = take(prompt)
+  const cachedTokens = begin(decoder, slot, prompt)
   return {
     promptTokens: prompt.length,
-    cachedTokens: 0,
+    cachedTokens,
     room,
-    tokens: evaluate({ decoder, prompt, choose, isCancelled, progress }),
+    tokens: evaluate({ decoder, slot, prompt: prompt.slice(cachedTokens), choose, watch }),
     logprobOf,
     decode: (tokens, before) => tokenizer.decode(tokens, before.length === 0)
   }

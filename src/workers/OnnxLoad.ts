@@ -20,6 +20,8 @@ import {
 } from "./OnnxFolder.ts"
 import type { Library, Session } from "./OnnxRuntime.ts"
 import { importRuntime, openSession } from "./OnnxRuntime.ts"
+import type { Slot } from "./OnnxSlots.ts"
+import { makeSlots } from "./OnnxSlots.ts"
 import type { OnnxTokenizer } from "./OnnxTokenizer.ts"
 import type { Whole } from "./OnnxWhole.ts"
 import { makeWhole } from "./OnnxWhole.ts"
@@ -58,6 +60,8 @@ export type Work =
     readonly decoder: Decoder
     readonly template: ChatTemplate
     readonly endTokens: ReadonlySet<number>
+    /** Of the slots, those that no job uses. */
+    readonly free: Array<Slot>
   }
   | { readonly kind: "embed" | "rerank" | "classify"; readonly whole: Whole }
 
@@ -69,14 +73,11 @@ interface Parts {
   readonly contextWindow: number
 }
 
-const generatorOf = ({ folder, library, session, tokenizer }: Parts): Work => {
+const generatorOf = ({ folder, library, session, tokenizer }: Parts, slots: number): Work => {
   const template = templateOf(folder, tokenizer)
-  return {
-    kind: "generate",
-    decoder: makeDecoder(library, session),
-    template,
-    endTokens: endTokensOf(folder, tokenizer, template)
-  }
+  const decoder = makeDecoder(library, session)
+  const endTokens = endTokensOf(folder, tokenizer, template)
+  return { kind: "generate", decoder, template, endTokens, free: makeSlots(decoder, slots) }
 }
 
 const wholeOf = (
@@ -105,7 +106,7 @@ export const load = async (spec: OnnxSpec) => {
   const architecture = architectureOf(folder)
   const parts: Parts = { folder, tokenizer, library, session, contextWindow }
   const kind = kindOf(session, architecture, labelCount(session, folder))
-  const work = kind === "generate" ? generatorOf(parts) : wholeOf(kind, parts)
+  const work = kind === "generate" ? generatorOf(parts, spec.slots) : wholeOf(kind, parts)
   const description: EngineDescription = {
     engine: "onnx",
     contextWindow,

@@ -97,7 +97,8 @@ export const importRuntime = async (
   }
   if (device === "wasm") return wasm()
   const native = from.native().then((library): Runtime => ({ library, device: device ?? "cpu" }))
-  return native.catch((cause) => device === undefined ? wasm() : explainNative(cause))
+  // Where neither is there, the faster one is worth naming.
+  return native.catch((cause) => device === undefined ? wasm().catch(() => explainNative(cause)) : explainNative(cause))
 }
 
 const isThere = (file: string): Promise<boolean> => access(file).then(() => true, () => false)

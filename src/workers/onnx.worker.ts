@@ -3,8 +3,9 @@
  *
  * **Details**
  *
- * Text generation keeps a KV cache a job, and jobs that run side by side take turns token by token. Models that read a
- * whole text (sentence vectors, reranking, classification) compute batches.
+ * Text generation keeps a KV cache a slot, and jobs that run side by side take turns token by token; a prompt that
+ * begins like a slot's last one goes on from there. Models that read a whole text (sentence vectors, reranking,
+ * classification) compute batches.
  *
  * **Gotchas**
  *
@@ -21,6 +22,8 @@ import type { Watch } from "./OnnxEncoder.ts"
 import { prepare } from "./OnnxGenerate.ts"
 import type { Loaded } from "./OnnxLoad.ts"
 import { load } from "./OnnxLoad.ts"
+import type { Slot } from "./OnnxSlots.ts"
+import { takeSlot } from "./OnnxSlots.ts"
 
 const loading = load(workerData as OnnxSpec).catch((cause) => refuse(failureFrom(cause, "load_failed")))
 // Unhandled, the rejection would end the thread before anyone has asked `describe`.
@@ -57,11 +60,24 @@ const answer = (loaded: Loaded, job: WholeJob, watch: Watch): Promise<JobResult>
   }
 }
 
+const generate = async (loaded: Loaded, task: JobTask<GenerateJob>): Promise<void> => {
+  const free = loaded.work.kind === "generate" ? loaded.work.free : []
+  let slot: Slot | undefined
+  const take = (prompt: ReadonlyArray<number>): Slot => {
+    slot = takeSlot(free, prompt)
+    return slot ?? refuse({ kind: "failed", message: "More jobs than slots reached the engine." })
+  }
+  await runJob(
+    task,
+    (isCancelled, progress) => prepare(loaded, task.job, { isCancelled, progress }, take),
+    () => {
+      if (slot !== undefined) free.push(slot)
+    }
+  )
+}
+
 export default async ({ job, port }: JobTask): Promise<void> => {
   const loaded = await loading
-  if (job.kind !== "generate") {
-    return runWhole(port, (isCancelled, progress) => answer(loaded, job, { isCancelled, progress }))
-  }
-  const task: JobTask<GenerateJob> = { job, port }
-  await runJob(task, (isCancelled, progress) => prepare(loaded, job, isCancelled, progress), () => {})
+  if (job.kind === "generate") return generate(loaded, { job, port })
+  await runWhole(port, (isCancelled, progress) => answer(loaded, job, { isCancelled, progress }))
 }

@@ -71,7 +71,8 @@ const attempt = async (seed: number): Promise<Outcome> => {
       stop: [],
       window: 10
     } as const
-    const { tokens } = await prepare(loaded, job, () => false, () => {})
+    const free = loaded.work.kind === "generate" ? loaded.work.free : []
+    const { tokens } = await prepare(loaded, job, { isCancelled: () => false, progress: () => {} }, () => free[0]!)
     await tokens.next()
     await tokens.next()
     return { seed, damage }

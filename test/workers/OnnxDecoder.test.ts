@@ -34,6 +34,10 @@ describe("OnnxDecoder", () => {
         assert.deepStrictEqual([...first.logits], [63, 31.5, 15.75, 7.875])
         assert.deepStrictEqual([...second.logits], [81, 40.5, 20.25, 10.125])
         assert.strictEqual(second.cache.length, 5)
+        const back = decoder.cut(second.cache, 2)
+        assert.strictEqual(back.length, 2)
+        assert.strictEqual((await decoder.step(back, [30])).logits[0], 63)
+        assert.strictEqual((await decoder.step(decoder.cut(back, 0), [30])).logits[0], 30)
         // A cache is not changed by going on from it.
         assert.deepStrictEqual((await decoder.step(read, [0])).logits[0], 33)
       })
