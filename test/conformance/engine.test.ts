@@ -4,15 +4,23 @@ import type { Subject } from "./engine.ts"
 import { engineConformance } from "./engine.ts"
 import { prompts } from "./tinyChat.ts"
 
-const tinyChat = fileURLToPath(new URL("../../models/tiny-chat-q8_0.gguf", import.meta.url))
+const models = fileURLToPath(new URL("../../models/", import.meta.url))
 
 const llama: Omit<Subject, "where"> = {
   name: "llama",
-  options: { engine: "llama", file: tinyChat, slots: 4, threads: 1 },
+  options: { engine: "llama", file: `${models}tiny-chat-q8_0.gguf`, slots: 4, threads: 1 },
   abilities: ["generate", "tools", "format", "logprobs", "embed", "tokenize"],
   keepsPrompts: true,
   ...prompts
 }
+
+const onnx = (device: "cpu" | "wasm"): Omit<Subject, "where"> => ({
+  name: `onnx on ${device}`,
+  options: { engine: "onnx", folder: `${models}tiny-chat-onnx`, device, slots: 4 },
+  abilities: ["generate", "tools", "format", "logprobs", "tokenize"],
+  keepsPrompts: true,
+  ...prompts
+})
 
 const fake: Omit<Subject, "where"> = {
   name: "fake",
@@ -28,5 +36,7 @@ const fake: Omit<Subject, "where"> = {
 
 for (const where of ["thread", "process"] as const) {
   engineConformance({ ...llama, where })
+  engineConformance({ ...onnx("cpu"), where })
+  engineConformance({ ...onnx("wasm"), where })
   engineConformance({ ...fake, where })
 }
