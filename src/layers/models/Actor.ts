@@ -85,7 +85,7 @@ export interface Actor {
   failed: boolean
   /** After its last restart failed: callers are refused until then, ms. */
   downUntil: number
-  unloadTimer: { readonly at: number; readonly fiber: Fiber.Fiber<unknown, unknown> } | undefined
+  unloadTimer: { readonly at: number; fiber: Fiber.Fiber<unknown, unknown> | undefined } | undefined
 }
 
 export const make = (deployment: Deployment): Actor => {

@@ -206,8 +206,11 @@ export const settleDown = (house: House, actor: Actor): void => {
   const at = unloadTimeOf(actor)
   if (!Number.isFinite(at)) return
   if (actor.unloadTimer !== undefined && actor.unloadTimer.at <= at) return
-  actor.unloadTimer?.fiber.interruptUnsafe()
-  actor.unloadTimer = { at, fiber: house.fork(Effect.suspend(() => unloadAt(house, actor, at))) }
+  actor.unloadTimer?.fiber?.interruptUnsafe()
+  // Set first: where the time is over already, the fiber may be through before `fork` returns.
+  const timer: NonNullable<Actor["unloadTimer"]> = { at, fiber: undefined }
+  actor.unloadTimer = timer
+  timer.fiber = house.fork(unloadAt(house, actor, at))
 }
 
 const unloadAt = (house: House, actor: Actor, at: number): Effect.Effect<void, never, Engines> =>
