@@ -36,8 +36,8 @@ export interface Life {
   paused: boolean
   /** Memory that it was granted, bytes. */
   bytes: number
-  /** When its engine was ready, ms. */
-  readyAt: number
+  /** When its engine was ready last, ms; undefined, it never was. */
+  readyAt: number | undefined
   /** What loading it took, ms. */
   loadMs: number
   /** Told when no job holds a slot any more. */
@@ -125,7 +125,7 @@ export const makeLife = (actor: Actor, deployment: Deployment): Life => ({
   running: 0,
   paused: false,
   bytes: 0,
-  readyAt: 0,
+  readyAt: undefined,
   loadMs: 0,
   idle: new Set(),
   ready: Deferred.makeUnsafe(),

@@ -124,7 +124,8 @@ export const replace = (house: House, deployment: Deployment): Effect.Effect<voi
       return Effect.onInterrupt(
         restore(Deferred.await(next.ready)),
         // If it serves already, it stays.
-        () => next.readyAt > 0 ? Effect.void : Effect.asVoid(Fiber.await(house.fork(Lives.drain(house, next))))
+        () =>
+          next.readyAt !== undefined ? Effect.void : Effect.asVoid(Fiber.await(house.fork(Lives.drain(house, next))))
       )
     })
   )

@@ -69,13 +69,14 @@ const runEngine = Effect.fnUntraced(
     if (life.state === "draining") return yield* Effect.never
     const started = yield* Clock.currentTimeMillis
     const engine = yield* engines.start(deployment)
-    life.readyAt = yield* Clock.currentTimeMillis
-    life.loadMs = life.readyAt - started
+    const readyAt = yield* Clock.currentTimeMillis
+    life.readyAt = readyAt
+    life.loadMs = readyAt - started
     life.engine = engine
     yield* Effect.logDebug(`${deployment.id} is loaded after ${life.loadMs} ms.`)
     serve(house, life)
     return yield* Effect.tapError(engine.crashed, (error) => {
-      progress.ranWell = now(house) - life.readyAt >= Duration.toMillis(Policies.stableAfter)
+      progress.ranWell = now(house) - readyAt >= Duration.toMillis(Policies.stableAfter)
       return noteCrash(house, life)(error)
     })
   },
@@ -228,7 +229,7 @@ const unloadAt = (house: House, actor: Actor, at: number): Effect.Effect<void, n
 export const abandon = (house: House, actor: Actor): Effect.Effect<void> =>
   Effect.suspend(() => {
     const { life } = actor
-    if (life?.readyAt === 0 && !Actors.isWanted(actor)) {
+    if (life !== undefined && life.readyAt === undefined && !Actors.isWanted(actor)) {
       return Effect.asVoid(Fiber.await(house.fork(drain(house, life))))
     }
     if (life === undefined) forget(house, actor)

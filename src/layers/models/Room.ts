@@ -46,8 +46,8 @@ const residentOf = (now: number) => (life: Life): Resident => ({
   bytes: life.bytes,
   pinned: life.deployment.pinned,
   inUse: life.running > 0 || life.state !== "ready",
-  idleMs: Math.max(0, now - Math.max(life.actor.lastUsed, life.readyAt)),
-  heldMs: life.state === "ready" ? now - life.readyAt : 0,
+  idleMs: Math.max(0, now - Math.max(life.actor.lastUsed, life.readyAt ?? 0)),
+  heldMs: life.state === "ready" ? now - (life.readyAt ?? now) : 0,
   reloadMs: life.loadMs,
   demand: life.actor.served + life.actor.mailbox.size
 })
