@@ -47,8 +47,9 @@ const group = async (folder: string, { limit, usage }: Group, total: number): Pr
   const totalBytes = bytesIn(most)
   const usedBytes = bytesIn(used)
   if (totalBytes === undefined || usedBytes === undefined || totalBytes >= total) return undefined
-  // Pages of files that nobody maps now are given back on demand.
-  const reclaimable = numberIn(stat, /^(?:total_)?inactive_file (\d+)$/m) ?? 0
+  // Pages of files that nobody maps now are given back on demand. In version 1 the total counts the groups below too,
+  // as the usage does.
+  const reclaimable = numberIn(stat, /^total_inactive_file (\d+)$/m) ?? numberIn(stat, /^inactive_file (\d+)$/m) ?? 0
   return { totalBytes, availableBytes: Math.max(0, totalBytes - usedBytes + Math.min(reclaimable, usedBytes)) }
 }
 

@@ -24,26 +24,37 @@ export interface Ranking {
   readonly promptTokens: number
 }
 
+/** Called when a job starts; what it returns is called when the engine has let go of the job. */
+export type Hold = () => () => void
+
 /** A loaded engine. What it cannot do, as its `abilities` tell, fails with `InvalidRequest`. */
 export interface Engine {
   readonly describe: EngineDescription
   /**
    * Generates. Ending the stream early cancels within one token.
    *
-   * @param hold called when the job starts; what it returns is called when the engine has let go of the job, which may
-   *   be after the stream's end: so long its slot is taken
+   * @param hold tells how long the job's slot is taken, which may be longer than the stream, as of every job here
    */
-  readonly generate: (generation: Generation, hold?: () => () => void) => Stream.Stream<Event, InferenceError>
+  readonly generate: (generation: Generation, hold?: Hold) => Stream.Stream<Event, InferenceError>
   /** One result an input, in their order: a wrong input fails alone. */
   readonly embed: (
-    inputs: ReadonlyArray<string>
+    inputs: ReadonlyArray<string>,
+    hold?: Hold
   ) => Effect.Effect<ReadonlyArray<Result.Result<Embedding, InferenceError>>, InferenceError>
-  readonly rerank: (query: string, documents: ReadonlyArray<string>) => Effect.Effect<Ranking, InferenceError>
+  readonly rerank: (
+    query: string,
+    documents: ReadonlyArray<string>,
+    hold?: Hold
+  ) => Effect.Effect<Ranking, InferenceError>
   /** Likewise. */
   readonly classify: (
-    inputs: ReadonlyArray<string>
+    inputs: ReadonlyArray<string>,
+    hold?: Hold
   ) => Effect.Effect<ReadonlyArray<Result.Result<Classification, InferenceError>>, InferenceError>
-  readonly tokenize: (input: TokenizeJob["input"]) => Effect.Effect<ReadonlyArray<number>, InferenceError>
+  readonly tokenize: (
+    input: TokenizeJob["input"],
+    hold?: Hold
+  ) => Effect.Effect<ReadonlyArray<number>, InferenceError>
   /** Resident memory outside this process, bytes. */
   readonly memoryBytes: Effect.Effect<number>
   /** Ends the engine; what runs fails with `EngineStopped`. */

@@ -4,8 +4,8 @@
  * **Details**
  *
  * The highest priority goes first, and every span of `ageing` that a caller has waited lifts him by one priority, so
- * that none waits for ever. Among tenants of the same priority it is the turn of the one who was served longest ago; of
- * one tenant, of the caller who has waited longest.
+ * that none waits for ever. Tenants of the same priority take turns, of whom one who begins to wait comes last; of one
+ * tenant it is the turn of the caller who has waited longest.
  *
  * A full queue refuses newcomers, unless one tenant holds more than the newcomer's tenant would: then the newest caller
  * of the tenant who holds most makes room. So one tenant's flood shuts out only itself.
@@ -42,7 +42,7 @@ export interface Options {
 /** A queue; see the module's head. */
 export class FairQueue<A> {
   readonly #options: Options
-  /** In the order of service: the tenant who was served last is last. Each has his callers, oldest first. */
+  /** In the order of service: the tenant who was served last, or has begun to wait, is last. Each has his callers, oldest first. */
   readonly #tenants = new Map<string, Array<Waiting<A>>>()
   #size = 0
 

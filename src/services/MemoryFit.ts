@@ -3,7 +3,8 @@
  *
  * **Details**
  *
- * The largest variant that fits is taken. Where none does, models that nobody uses go, the cheapest to lose first; where
+ * The largest variant that fits is taken. Where none does, models that nobody uses go for the largest that then fits,
+ * the cheapest to lose first; where
  * that is not enough for any variant, models in use are waited for; and what cannot fit beside the pinned models is
  * refused. A model stays for at least the hold time once it is loaded, so two models that do not fit together take
  * turns instead of chasing each other out at every request.
@@ -108,14 +109,19 @@ const waitFor = (candidate: Candidate, free: number, movable: ReadonlyArray<Resi
   }
 }
 
+/** What must become free for it; what takes nothing always fits, also where more is in use than there is. */
+const missing = ({ bytes }: Candidate, free: number): number => bytes === 0 ? 0 : bytes - free
+
 /** What to do for one of these candidates, which must not be empty. */
 export const fit = (candidates: ReadonlyArray<Candidate>, { budgetBytes, holdMs, residents }: Snapshot): Plan => {
   const ordered = order(candidates, budgetBytes)
   const free = budgetBytes - sum(residents)
+  const fitting = ordered.find((candidate) => missing(candidate, free) <= 0)
+  if (fitting !== undefined) return { type: "load", candidate: fitting, evict: [] }
   const movable = residents.filter(({ pinned }) => !pinned)
   const idle = movable.filter(({ heldMs, inUse }) => !inUse && heldMs >= holdMs)
   for (const candidate of ordered) {
-    const evict = cheapest(idle, candidate.bytes - free)
+    const evict = cheapest(idle, missing(candidate, free))
     if (evict !== undefined) return { type: "load", candidate, evict: keysOf(evict) }
   }
   const availableBytes = Math.max(0, free + sum(movable))

@@ -6,7 +6,7 @@
  * A job is released when the engine has let go of it, which may be a token after its caller has left.
  */
 import { Cause, Effect, Queue, Result, Scope, Stream } from "effect"
-import type { Engine, Generation } from "../../services/Engine.ts"
+import type { Engine, Generation, Hold } from "../../services/Engine.ts"
 import type { EngineDescription, EngineHost, SendCommand } from "../../services/EngineProtocol.ts"
 import type { Event } from "../../services/Inference.ts"
 import type { InferenceError } from "../../services/InferenceError.ts"
@@ -71,7 +71,7 @@ const granting = (send: SendCommand) => {
 
 /** Starts a generation; the scope's end cancels it. */
 const start = Effect.fnUntraced(
-  function*(host: EngineHost, errorOf: ErrorOf, generation: Generation, hold: (() => () => void) | undefined) {
+  function*(host: EngineHost, errorOf: ErrorOf, generation: Generation, hold: Hold | undefined) {
     const queue = yield* Queue.unbounded<Event, InferenceError | Cause.Done>()
     const release = hold?.()
     let live = true
@@ -96,12 +96,15 @@ const start = Effect.fnUntraced(
 const ask = <Kind extends WholeJob["kind"]>(
   host: EngineHost,
   errorOf: ErrorOf,
-  job: Extract<WholeJob, { kind: Kind }>
+  job: Extract<WholeJob, { kind: Kind }>,
+  hold: Hold | undefined
 ): Effect.Effect<Extract<JobResult, { kind: Kind }>, InferenceError> =>
   Effect.callback((resume) => {
+    const release = hold?.()
     const send = host.start(job, (events) => {
       for (const event of events) {
         if (event.type === "progress") continue
+        release?.()
         resume(
           event.type === "result" && event.result.kind === job.kind
             ? Effect.succeed(event.result as Extract<JobResult, { kind: Kind }>)
@@ -126,18 +129,18 @@ export const make = (host: EngineHost, description: EngineDescription, errorOf: 
         ({ queue, send }) => Stream.mapArray(Stream.fromQueue(queue), granting(send))
       )
     ),
-  embed: (inputs) =>
+  embed: (inputs, hold) =>
     Effect.map(
-      ask(host, errorOf, { kind: "embed", inputs }),
+      ask(host, errorOf, { kind: "embed", inputs }, hold),
       ({ embeddings }) => embeddings.map(resultOf(errorOf))
     ),
-  rerank: (query, documents) => ask(host, errorOf, { kind: "rerank", query, documents }),
-  classify: (inputs) =>
+  rerank: (query, documents, hold) => ask(host, errorOf, { kind: "rerank", query, documents }, hold),
+  classify: (inputs, hold) =>
     Effect.map(
-      ask(host, errorOf, { kind: "classify", inputs }),
+      ask(host, errorOf, { kind: "classify", inputs }, hold),
       ({ classifications }) => classifications.map(resultOf(errorOf))
     ),
-  tokenize: (input) => Effect.map(ask(host, errorOf, { kind: "tokenize", input }), ({ tokens }) => tokens),
+  tokenize: (input, hold) => Effect.map(ask(host, errorOf, { kind: "tokenize", input }, hold), ({ tokens }) => tokens),
   stop: Effect.promise(() => host.close()),
   crashed: Effect.flatMap(Effect.promise(() => host.exited), (failure) => Effect.fail(errorOf(failure)))
 })

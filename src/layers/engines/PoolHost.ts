@@ -62,8 +62,10 @@ const startJob = (
     heard = false
   }
   port1.on("message", (events: ReadonlyArray<JobEvent>) => {
-    if (events.some(isTerminal)) settle()
+    const last = events.some(isTerminal)
+    if (last) settle()
     if (heard) onEvents(events)
+    if (last) heard = false
   })
   pool.run({ port: port2, job }, { transferList: [port2] }).catch((cause: unknown) => {
     // Else its thread has ended.
@@ -87,8 +89,11 @@ export const makePoolHost = (options: HostOptions): EngineHost => {
   const exited = Promise.withResolvers<EngineFailure>()
   let closed = false
   let left = false
+  /** Why it takes no more jobs. */
+  let end: EngineFailure = stopped
 
   const exit = (failure: EngineFailure) => {
+    if (!closed) end = failure
     closed = true
     exited.resolve(failure)
     for (const job of running) job.fail(failure)
@@ -125,7 +130,7 @@ export const makePoolHost = (options: HostOptions): EngineHost => {
     },
     start(job, onEvents) {
       if (closed) {
-        onEvents([{ type: "failed", failure: stopped }])
+        onEvents([{ type: "failed", failure: end }])
         return () => {}
       }
       const started = startJob(pool, job, onEvents, exit)

@@ -59,8 +59,8 @@ export const watch = Effect.fnUntraced(function*(host: EngineHost, stallAfter: D
     })
     return (command) => {
       if (command.type === "grant") {
-        // Its engine has had nothing to do until now.
-        watched.heardAt = now()
+        // An engine whose consumer had no room has had nothing to do until now.
+        if (watched.credit <= 0) watched.heardAt = now()
         watched.credit += command.tokens
       }
       send(command)

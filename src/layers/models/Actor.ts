@@ -27,7 +27,7 @@ export interface Life {
   readonly deployment: Deployment
   /** What was granted memory: the deployment, or a variant of it. */
   granted: Deployment
-  state: "loading" | "ready" | "draining"
+  state: "loading" | "ready" | "draining" | "gone"
   /** Undefined while it is being started. */
   engine: Engine | undefined
   /** Jobs that hold a slot. */
@@ -36,8 +36,8 @@ export interface Life {
   paused: boolean
   /** Memory that it was granted, bytes. */
   bytes: number
-  /** When its engine was ready, ms. */
-  readyAt: number
+  /** When its engine was ready last, ms; undefined, it never was. */
+  readyAt: number | undefined
   /** What loading it took, ms. */
   loadMs: number
   /** Told when no job holds a slot any more. */
@@ -47,23 +47,30 @@ export interface Life {
   fiber: Fiber.Fiber<unknown, unknown> | undefined
 }
 
+/** A slot of an engine, which may have crashed when its borrower comes to use it: it fails his job then. */
+export interface Slot {
+  readonly life: Life
+  readonly engine: Engine
+}
+
 /** A caller in the mailbox. */
 export interface Caller {
-  readonly slot: Deferred.Deferred<Life, InferenceError>
+  readonly slot: Deferred.Deferred<Slot, InferenceError>
   /** The life whose slot he was given. */
   life: Life | undefined
 }
 
 export interface Actor {
   readonly id: string
+  /** What serves, or will. */
   deployment: Deployment
   /** The one that serves. */
   life: Life | undefined
-  /** Those that still drain, and one that loads to take over. */
+  /** Those that still drain, and at most one that loads to take over. */
   readonly others: Set<Life>
   readonly mailbox: FairQueue<Caller>
-  /** How many wait for the engine without wanting a slot. */
-  watchers: number
+  /** Those who wait for the engine without wanting a slot. */
+  readonly watchers: Set<Deferred.Deferred<void, InferenceError>>
   lives: number
   /** Jobs served. */
   served: number
@@ -78,29 +85,35 @@ export interface Actor {
   failed: boolean
   /** After its last restart failed: callers are refused until then, ms. */
   downUntil: number
-  unloadTimer: { readonly at: number; readonly fiber: Fiber.Fiber<unknown, unknown> } | undefined
+  unloadTimer: { readonly at: number; fiber: Fiber.Fiber<unknown, unknown> | undefined } | undefined
 }
 
-export const make = (deployment: Deployment): Actor => ({
-  id: deployment.id,
-  deployment,
-  life: undefined,
-  others: new Set(),
-  mailbox: new FairQueue({
-    limit: deployment.queueLimit,
-    ageing: Duration.toMillis(Policies.queueAgeing)
-  }),
-  watchers: 0,
-  lives: 0,
-  served: 0,
-  meanJobMs: 0,
-  lastUsed: 0,
-  keepAlive: deployment.idleUnload,
-  lastFailure: undefined,
-  failed: false,
-  downUntil: 0,
-  unloadTimer: undefined
-})
+export const make = (deployment: Deployment): Actor => {
+  const actor: Actor = {
+    id: deployment.id,
+    deployment,
+    life: undefined,
+    others: new Set(),
+    mailbox: new FairQueue({
+      // Another version may have another limit.
+      get limit() {
+        return actor.deployment.queueLimit
+      },
+      ageing: Duration.toMillis(Policies.queueAgeing)
+    }),
+    watchers: new Set(),
+    lives: 0,
+    served: 0,
+    meanJobMs: 0,
+    lastUsed: 0,
+    keepAlive: deployment.idleUnload,
+    lastFailure: undefined,
+    failed: false,
+    downUntil: 0,
+    unloadTimer: undefined
+  }
+  return actor
+}
 
 export const makeLife = (actor: Actor, deployment: Deployment): Life => ({
   actor,
@@ -112,21 +125,26 @@ export const makeLife = (actor: Actor, deployment: Deployment): Life => ({
   running: 0,
   paused: false,
   bytes: 0,
-  readyAt: 0,
+  readyAt: undefined,
   loadMs: 0,
   idle: new Set(),
   ready: Deferred.makeUnsafe(),
   fiber: undefined
 })
 
+/** The one that loads to take over from the one that serves. */
+export const successorOf = ({ others }: Actor): Life | undefined =>
+  others.size === 0 ? undefined : [...others].find(({ state }) => state === "loading")
+
 export const stateOf = (actor: Actor): State => {
-  if (actor.life !== undefined) return actor.life.state
-  if ([...actor.others].some(({ state }) => state === "draining")) return "draining"
+  const life = actor.life ?? successorOf(actor)
+  if (life !== undefined && life.state !== "gone") return life.state
+  if (actor.others.size > 0) return "draining"
   return actor.failed ? "failed" : "cold"
 }
 
 /** Whether anyone waits for its engine. */
-export const isWanted = ({ mailbox, watchers }: Actor): boolean => mailbox.size > 0 || watchers > 0
+export const isWanted = ({ mailbox, watchers }: Actor): boolean => mailbox.size > 0 || watchers.size > 0
 
 const capacityOf = (life: Life, engine: Engine): number =>
   engine.describe.slots * ("replicas" in life.deployment.options ? life.deployment.options.replicas ?? 1 : 1)
@@ -140,14 +158,22 @@ export const pump = ({ life, mailbox }: Actor, now: number): void => {
     if (next === undefined) return
     life.running++
     next.value.life = life
-    Deferred.doneUnsafe(next.value.slot, Effect.succeed(life))
+    Deferred.doneUnsafe(next.value.slot, Effect.succeed({ life, engine: life.engine }))
   }
 }
 
-/** Fails everyone who waits for a slot. */
-export const failAll = ({ mailbox }: Actor, error: InferenceError): void => {
+/** Tells those who wait without wanting a slot. */
+export const tellWatchers = ({ watchers }: Actor, outcome: Effect.Effect<void, InferenceError>): void => {
+  const waiting = [...watchers]
+  watchers.clear()
+  for (const watcher of waiting) Deferred.doneUnsafe(watcher, outcome)
+}
+
+/** Fails everyone who waits. */
+export const failAll = (actor: Actor, error: InferenceError): void => {
   const failure = Effect.fail(error)
-  for (const { value } of mailbox.clear()) Deferred.doneUnsafe(value.slot, failure)
+  for (const { value } of actor.mailbox.clear()) Deferred.doneUnsafe(value.slot, failure)
+  tellWatchers(actor, failure)
 }
 
 const smoothing = 0.2
@@ -183,9 +209,9 @@ export const enqueue = (
 export const release = (life: Life, taken: number, now: number): void => {
   const { actor } = life
   life.running--
-  actor.served++
   actor.lastUsed = now
-  actor.meanJobMs += smoothing * (now - taken - actor.meanJobMs)
+  actor.meanJobMs += (actor.served === 0 ? 1 : smoothing) * (now - taken - actor.meanJobMs)
+  actor.served++
   pump(actor, now)
   if (life.running === 0) { for (const tell of life.idle) tell() }
 }

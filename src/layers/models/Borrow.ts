@@ -1,7 +1,7 @@
 /** How callers come to an engine: a slot for one job, a load without a job, an exchange of one engine for another. */
 import { Deferred, Effect, Fiber } from "effect"
 import type { Scope } from "effect"
-import type { Engine, Generation } from "../../services/Engine.ts"
+import type { Engine, Hold } from "../../services/Engine.ts"
 import type { InferenceError } from "../../services/InferenceError.ts"
 import { DeploymentDown, make as makeError } from "../../services/InferenceError.ts"
 import type { Deployment } from "../../services/Model.ts"
@@ -33,7 +33,9 @@ const makeHold = (house: House, life: Life) => {
     holders--
     if (holders > 0) return
     Actors.release(life, taken, now(house))
-    if (life.running === 0) Lives.settleDown(house, life.actor)
+    if (life.running > 0) return
+    house.room.changed()
+    Lives.settleDown(house, life.actor)
   }
   const hold = () => {
     holders++
@@ -49,7 +51,7 @@ const enter = (house: House, deployment: Deployment, standing: Standing) =>
     actor.keepAlive = standing.keepAlive ?? actor.deployment.idleUnload
     const waiting = Actors.enqueue(actor, standing, now(house))
     Actors.pump(actor, now(house))
-    if (actor.life === undefined && Actors.isWanted(actor)) Lives.beginServing(house, actor)
+    Lives.ensureLife(house, actor)
     return Effect.succeed({ actor, waiting })
   })
 
@@ -62,6 +64,16 @@ const leave = (house: House, actor: Actor, waiting: ReturnType<typeof Actors.enq
     return Lives.abandon(house, actor)
   })
 
+/** The engine, whose every job holds the slot until it is let go of. */
+const lend = (engine: Engine, hold: Hold): Engine => ({
+  ...engine,
+  generate: (generation) => engine.generate(generation, hold),
+  embed: (inputs) => engine.embed(inputs, hold),
+  rerank: (query, documents) => engine.rerank(query, documents, hold),
+  classify: (inputs) => engine.classify(inputs, hold),
+  tokenize: (input) => engine.tokenize(input, hold)
+})
+
 /** See `Models.borrow`. */
 export const borrow = (
   house: House,
@@ -70,47 +82,50 @@ export const borrow = (
 ): Effect.Effect<Engine, InferenceError, Scope.Scope> =>
   Effect.uninterruptibleMask(Effect.fnUntraced(function*(restore) {
     const { actor, waiting } = yield* enter(house, deployment, standing)
-    const life = yield* Effect.onInterrupt(
+    const { engine, life } = yield* Effect.onInterrupt(
       restore(Deferred.await(waiting.value.slot)),
       () => leave(house, actor, waiting)
     )
     const { hold, release } = makeHold(house, life)
     yield* Effect.addFinalizer(() => Effect.sync(release))
-    // Its crash is noted before anyone is given a slot.
-    const engine = life.engine!
-    return { ...engine, generate: (generation: Generation) => engine.generate(generation, hold) }
+    return lend(engine, hold)
   }))
 
 /** See `Models.load`. */
 export const load = (house: House, deployment: Deployment): Effect.Effect<void, InferenceError> =>
-  Effect.suspend(() => {
-    const actor = actorOf(house, deployment)
-    actor.downUntil = 0
-    if (actor.life === undefined) Lives.beginServing(house, actor)
-    actor.watchers++
-    return Deferred.await(actor.life!.ready).pipe(
-      Effect.ensuring(Effect.sync(() => actor.watchers--)),
-      Effect.onInterrupt(() => Lives.abandon(house, actor)),
-      Effect.andThen(Effect.sync(() => Lives.settleDown(house, actor)))
-    )
-  })
+  Effect.uninterruptibleMask((restore) =>
+    Effect.suspend(() => {
+      const actor = actorOf(house, deployment)
+      actor.downUntil = 0
+      if (actor.life?.state === "ready") return Effect.void
+      const watcher = Deferred.makeUnsafe<void, InferenceError>()
+      actor.watchers.add(watcher)
+      Lives.ensureLife(house, actor)
+      return Effect.onInterrupt(
+        restore(Deferred.await(watcher)),
+        () => {
+          actor.watchers.delete(watcher)
+          return Lives.abandon(house, actor)
+        }
+      )
+    })
+  )
 
 /** See `Models.replace`. */
 export const replace = (house: House, deployment: Deployment): Effect.Effect<void, InferenceError> =>
-  Effect.suspend(() => {
-    const actor = actorOf(house, deployment)
-    const before = actor.deployment
-    actor.deployment = deployment
-    actor.keepAlive = deployment.idleUnload
-    if (actor.life === undefined) return load(house, deployment)
-    const next = Actors.makeLife(actor, deployment)
-    actor.others.add(next)
-    Lives.begin(house, next)
-    const goBack = Effect.sync(() => {
-      actor.deployment = before
+  Effect.uninterruptibleMask((restore) =>
+    Effect.suspend(() => {
+      const actor = actorOf(house, deployment)
+      const superseded = Actors.successorOf(actor)
+      const next = Actors.makeLife(actor, deployment)
+      actor.others.add(next)
+      if (superseded !== undefined) house.fork(Lives.drain(house, superseded))
+      Lives.begin(house, next)
+      return Effect.onInterrupt(
+        restore(Deferred.await(next.ready)),
+        // If it serves already, it stays.
+        () =>
+          next.readyAt !== undefined ? Effect.void : Effect.asVoid(Fiber.await(house.fork(Lives.drain(house, next))))
+      )
     })
-    return Deferred.await(next.ready).pipe(
-      Effect.onError(() => goBack),
-      Effect.onInterrupt(() => Effect.asVoid(Fiber.await(house.fork(Lives.drain(house, next)))))
-    )
-  })
+  )

@@ -26,7 +26,7 @@ const nameOf = ({ options }: Deployment): string => JSON.stringify(options)
 
 export interface Choices {
   readonly choices: (deployment: Deployment) => Effect.Effect<readonly [Choice, ...Array<Choice>]>
-  /** Remembers what a life's engine takes, which counts from now on in place of the estimate. */
+  /** Remembers the most that a life's engine takes, which counts from now on in place of the estimate. */
   readonly measure: (life: Life, engine: Engine) => Effect.Effect<void>
 }
 
@@ -59,9 +59,12 @@ export const make = (files: ModelFiles["Service"], where: "process" | "thread"):
         return first === undefined ? [{ name: nameOf(deployment), bytes: 0, deployment }] : [first, ...others]
       }),
     measure: (life, engine) =>
-      Effect.map(engine.memoryBytes, (bytes) => {
-        if (bytes < mebibyte) return
-        measured.set(nameOf(life.granted), bytes)
+      Effect.map(engine.memoryBytes, (now) => {
+        // A model whose file is mapped takes its memory with its first job.
+        if (now < mebibyte || life.actor.served === 0) return
+        const name = nameOf(life.granted)
+        const bytes = Math.max(now, measured.get(name) ?? 0)
+        measured.set(name, bytes)
         life.bytes = bytes
       })
   }

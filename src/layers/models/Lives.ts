@@ -24,6 +24,7 @@ const isDeath = ({ reason }: InferenceError): boolean => reason._tag === "Engine
 const noteCrash = (house: House, life: Life) => (error: InferenceError) =>
   Effect.suspend(() => {
     life.engine = undefined
+    house.room.changed()
     if (life.state !== "draining") {
       life.state = "loading"
       house.tell({ deployment: life.actor.id, state: "loading", cause: error.message })
@@ -37,17 +38,26 @@ const serve = (house: House, life: Life) => {
   if (life.state === "draining") return
   life.state = "ready"
   house.tell({ deployment: actor.id, state: "ready" })
-  if (actor.life !== life) {
-    const before = actor.life
-    actor.others.delete(life)
-    actor.life = life
-    if (before !== undefined) house.fork(drain(house, before))
-  }
+  if (actor.life !== life) takeOver(house, life)
   actor.failed = false
+  actor.downUntil = 0
   actor.lastUsed = now(house)
   Actors.pump(actor, now(house))
+  Actors.tellWatchers(actor, Effect.void)
   Deferred.doneUnsafe(life.ready, Effect.void)
+  house.room.changed()
   settleDown(house, actor)
+}
+
+/** It serves in place of the one before, which lets its jobs end. */
+const takeOver = (house: House, life: Life) => {
+  const { actor } = life
+  const before = actor.life
+  actor.others.delete(life)
+  actor.life = life
+  actor.deployment = life.deployment
+  actor.keepAlive = life.deployment.idleUnload
+  if (before !== undefined) house.fork(drain(house, before))
 }
 
 /** Runs one engine until it crashes; never succeeds. `progress.ranWell` tells whether it had run for long. */
@@ -55,15 +65,18 @@ const runEngine = Effect.fnUntraced(
   function*(house: House, life: Life, deployment: Deployment, progress: { ranWell: boolean }) {
     const engines = yield* Engines
     progress.ranWell = false
+    // Nobody needs another engine of a life that ends.
+    if (life.state === "draining") return yield* Effect.never
     const started = yield* Clock.currentTimeMillis
     const engine = yield* engines.start(deployment)
-    life.readyAt = yield* Clock.currentTimeMillis
-    life.loadMs = life.readyAt - started
+    const readyAt = yield* Clock.currentTimeMillis
+    life.readyAt = readyAt
+    life.loadMs = readyAt - started
     life.engine = engine
     yield* Effect.logDebug(`${deployment.id} is loaded after ${life.loadMs} ms.`)
     serve(house, life)
     return yield* Effect.tapError(engine.crashed, (error) => {
-      progress.ranWell = now(house) - life.readyAt >= Duration.toMillis(Policies.stableAfter)
+      progress.ranWell = now(house) - readyAt >= Duration.toMillis(Policies.stableAfter)
       return noteCrash(house, life)(error)
     })
   },
@@ -87,6 +100,9 @@ const supervise = Effect.fnUntraced(function*(house: House, life: Life) {
   )
 }, Effect.scoped)
 
+/** Tells that an engine was ended on purpose. */
+export const stoppedError = ({ id }: Actor): InferenceError => makeError(new EngineStopped({ deployment: id }))
+
 /** Why the supervisor has given up, of which an error nobody foresaw is a reason too. */
 const reasonFor = ({ id }: Actor, cause: Cause.Cause<InferenceError>): InferenceError =>
   Option.getOrElse(Cause.findErrorOption(cause), () => {
@@ -95,20 +111,24 @@ const reasonFor = ({ id }: Actor, cause: Cause.Cause<InferenceError>): Inference
   })
 
 /** The engine cannot be had: who waits fails, and the next one tries again, or is refused while it is down. */
-const giveUp = (house: House, life: Life, cause: Cause.Cause<InferenceError>) => {
-  if (Cause.hasInterruptsOnly(cause)) return
+export const giveUp = (house: House, life: Life, cause: Cause.Cause<InferenceError>): void => {
+  // Whoever interrupts or drains it sees to the rest.
+  if (Cause.hasInterruptsOnly(cause) || life.state === "draining") return
   const { actor } = life
   const error = reasonFor(actor, cause)
+  const served = actor.life === life
+  life.state = "gone"
   actor.others.delete(life)
-  house.tell({ deployment: actor.id, state: "failed", cause: error.message })
+  if (served) actor.life = undefined
   actor.lastFailure = error.message
-  if (actor.life === life) {
-    actor.life = undefined
-    actor.failed = true
-    actor.downUntil = isDeath(error) ? now(house) + Duration.toMillis(Policies.probeAfter) : 0
-    Actors.failAll(actor, error)
-  }
+  house.tell({ deployment: actor.id, state: "failed", cause: error.message })
   Deferred.doneUnsafe(life.ready, Effect.fail(error))
+  if (actor.life !== undefined || Actors.successorOf(actor) !== undefined) return
+  actor.failed = true
+  // Who waited while a new version loaded is served by the old one.
+  if (!served) return ensureLife(house, actor)
+  actor.downUntil = isDeath(error) ? now(house) + Duration.toMillis(Policies.probeAfter) : 0
+  Actors.failAll(actor, error)
 }
 
 /** Starts a life's fiber. */
@@ -122,8 +142,9 @@ export const begin = (house: House, life: Life): void => {
   )
 }
 
-/** Starts the life that is to serve. */
-export const beginServing = (house: House, actor: Actor): void => {
+/** Starts the life that is to serve, where one is wanted and none is there or about to take over. */
+export const ensureLife = (house: House, actor: Actor): void => {
+  if (actor.life !== undefined || Actors.successorOf(actor) !== undefined || !Actors.isWanted(actor)) return
   actor.life = Actors.makeLife(actor, actor.deployment)
   actor.failed = false
   begin(house, actor.life)
@@ -141,6 +162,7 @@ const untilIdle = (life: Life): Effect.Effect<void> =>
 /** Lets running jobs end, then ends the engine. Who waits meanwhile is served by the next life. */
 export const drain = (house: House, life: Life): Effect.Effect<void, never, Engines> =>
   Effect.suspend(() => {
+    if (life.state === "gone") return Effect.void
     const { actor } = life
     const first = life.state !== "draining"
     if (actor.life === life) actor.life = undefined
@@ -161,26 +183,35 @@ export const measure = (house: House, life: Life): Effect.Effect<void> =>
 
 const end = (house: House, life: Life) => {
   const { actor } = life
-  if (!actor.others.delete(life)) return
+  if (life.state === "gone") return
+  life.state = "gone"
+  actor.others.delete(life)
   house.tell({ deployment: actor.id, state: "gone" })
-  Deferred.doneUnsafe(life.ready, Effect.fail(makeError(new EngineStopped({ deployment: actor.id }))))
-  if (actor.life === undefined && Actors.isWanted(actor)) beginServing(house, actor)
+  house.room.changed()
+  Deferred.doneUnsafe(life.ready, Effect.fail(stoppedError(actor)))
+  ensureLife(house, actor)
   forget(house, actor)
 }
 
 /** Whether nobody has a use for its engine. */
-const isUnused = (actor: Actor): actor is Actor & { readonly life: Life } =>
+export const isUnused = (actor: Actor): actor is Actor & { readonly life: Life } =>
   actor.life !== undefined && actor.life.running === 0 && !Actors.isWanted(actor)
+
+/** When it is unloaded if nobody uses it until then, ms. */
+const unloadTimeOf = ({ deployment, keepAlive, lastUsed }: Actor): number =>
+  deployment.pinned ? Number.POSITIVE_INFINITY : lastUsed + Duration.toMillis(keepAlive)
 
 /** Nobody uses it: it is unloaded when its time is over, which whoever uses it meanwhile puts off. */
 export const settleDown = (house: House, actor: Actor): void => {
   if (!isUnused(actor)) return
-  house.room.changed()
-  if (actor.deployment.pinned || !Duration.isFinite(actor.keepAlive)) return
-  const at = actor.lastUsed + Duration.toMillis(actor.keepAlive)
+  const at = unloadTimeOf(actor)
+  if (!Number.isFinite(at)) return
   if (actor.unloadTimer !== undefined && actor.unloadTimer.at <= at) return
-  actor.unloadTimer?.fiber.interruptUnsafe()
-  actor.unloadTimer = { at, fiber: house.fork(Effect.suspend(() => unloadAt(house, actor, at))) }
+  actor.unloadTimer?.fiber?.interruptUnsafe()
+  // Set first: where the time is over already, the fiber may be through before `fork` returns.
+  const timer: NonNullable<Actor["unloadTimer"]> = { at, fiber: undefined }
+  actor.unloadTimer = timer
+  timer.fiber = house.fork(unloadAt(house, actor, at))
 }
 
 const unloadAt = (house: House, actor: Actor, at: number): Effect.Effect<void, never, Engines> =>
@@ -189,16 +220,19 @@ const unloadAt = (house: House, actor: Actor, at: number): Effect.Effect<void, n
     Effect.suspend(() => {
       actor.unloadTimer = undefined
       if (!isUnused(actor)) return Effect.void
-      if (now(house) >= actor.lastUsed + Duration.toMillis(actor.keepAlive)) return drain(house, actor.life)
+      if (now(house) >= unloadTimeOf(actor)) return drain(house, actor.life)
       return Effect.sync(() => settleDown(house, actor))
     })
   )
 
-/** The last to leave before the engine is there stops its load. */
+/** One who waited has left; the last to leave before the engine is there for the first time stops its load. */
 export const abandon = (house: House, actor: Actor): Effect.Effect<void> =>
   Effect.suspend(() => {
     const { life } = actor
+    if (life !== undefined && life.readyAt === undefined && !Actors.isWanted(actor)) {
+      return Effect.asVoid(Fiber.await(house.fork(drain(house, life))))
+    }
     if (life === undefined) forget(house, actor)
-    if (life === undefined || life.readyAt > 0 || Actors.isWanted(actor)) return Effect.void
-    return Effect.asVoid(Fiber.await(house.fork(drain(house, life))))
+    else settleDown(house, actor)
+    return Effect.void
   })

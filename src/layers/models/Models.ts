@@ -7,7 +7,7 @@
  * borrower's scope is closed and the engine has let go of the job. An engine that has been idle for its keep-alive time
  * is drained.
  */
-import { Clock, Duration, Effect, Fiber, Layer, PubSub, Stream } from "effect"
+import { Cause, Clock, Duration, Effect, Fiber, Layer, PubSub, Stream } from "effect"
 import type { Engines } from "../../services/Engine.ts"
 import { Memory } from "../../services/Memory.ts"
 import { ModelFiles } from "../../services/ModelFiles.ts"
@@ -16,7 +16,7 @@ import { Models } from "../../services/Models.ts"
 import * as Policies from "../../services/Policies.ts"
 import type { Resolved } from "../../services/Settings.ts"
 import { Settings } from "../../services/Settings.ts"
-import type { Actor } from "./Actor.ts"
+import type { Actor, Life } from "./Actor.ts"
 import * as Actors from "./Actor.ts"
 import * as Borrow from "./Borrow.ts"
 import * as Choices from "./Choices.ts"
@@ -31,22 +31,23 @@ type MemoryOptions = Pick<RoomOptions, "budget" | "choices" | "holdMs"> & Pick<H
 
 /** Every model fits. */
 const unbounded: MemoryOptions = {
-  budget: () => Effect.succeed(Number.POSITIVE_INFINITY),
+  budget: Effect.succeed(() => Number.POSITIVE_INFINITY),
   choices: (deployment) => Effect.succeed([{ name: deployment.id, bytes: 0, deployment }]),
   measure: () => Effect.void,
   holdMs: Duration.toMillis(Policies.memoryHold)
 }
 
+/** What an engine that is loaded takes; one that loads has yet to take what it was granted. */
+const takenBytes = (lives: ReadonlyArray<Life>): number =>
+  lives.reduce((sum, { bytes, engine }) => engine === undefined ? sum : sum + bytes, 0)
+
 /** What models may use: what was configured, or what they use and what is left, less the reserve. */
-const budgetOf =
-  ({ budgetBytes }: Resolved["memory"], memory: Memory["Service"]): MemoryOptions["budget"] => (residents) =>
-    budgetBytes !== undefined
-      ? Effect.succeed(budgetBytes)
-      : Effect.map(
-        memory.read,
-        ({ availableBytes }) =>
-          (1 - Policies.memoryReserve) * (availableBytes + residents.reduce((sum, { bytes }) => sum + bytes, 0))
-      )
+const budgetOf = ({ budgetBytes }: Resolved["memory"], memory: Memory["Service"]): MemoryOptions["budget"] =>
+  budgetBytes !== undefined
+    ? Effect.succeed(() => budgetBytes)
+    : Effect.map(memory.read, ({ availableBytes, totalBytes }) => (lives) =>
+      // A mapped file's pages count as used by its engine and as available too.
+      (1 - Policies.memoryReserve) * Math.min(totalBytes, availableBytes + takenBytes(lives)))
 
 const eventsKept = 1_024
 
@@ -86,9 +87,8 @@ const makeHouse = Effect.fnUntraced(function*(memory: MemoryOptions) {
 
 const unloadIdle = (house: House, idleFor: Duration.Duration): Effect.Effect<number, never, Engines> =>
   Effect.suspend(() => {
-    const idle = [...house.actors.values()].flatMap(({ lastUsed, life }) =>
-      life?.state === "ready" && life.running === 0 && !life.deployment.pinned &&
-        now(house) - lastUsed >= Duration.toMillis(idleFor)
+    const idle = [...house.actors.values()].filter(Lives.isUnused).flatMap(({ lastUsed, life }) =>
+      life.state === "ready" && !life.deployment.pinned && now(house) - lastUsed >= Duration.toMillis(idleFor)
         ? [life]
         : []
     )
@@ -96,12 +96,21 @@ const unloadIdle = (house: House, idleFor: Duration.Duration): Effect.Effect<num
     return Effect.as(drainAll, idle.length)
   })
 
-/** Ends every engine now, whatever runs. */
-const stopAll = ({ actors }: House) =>
-  Effect.forEach([...actors.values()].flatMap(livesOf), ({ engine }) => engine?.stop ?? Effect.void, {
+/** Ends a life now, whatever runs. */
+const stopLife = (house: House, life: Life): Effect.Effect<void> => {
+  if (life.engine !== undefined) return life.engine.stop
+  const give = Effect.sync(() => Lives.giveUp(house, life, Cause.fail(Lives.stoppedError(life.actor))))
+  return Effect.andThen(life.fiber === undefined ? Effect.void : Fiber.interrupt(life.fiber), give)
+}
+
+/** Ends every engine now, and everyone's wait for one. */
+const stopAll = (house: House): Effect.Effect<void> => {
+  for (const actor of house.actors.values()) Actors.failAll(actor, Lives.stoppedError(actor))
+  return Effect.forEach([...house.actors.values()].flatMap(livesOf), (life) => stopLife(house, life), {
     concurrency: "unbounded",
     discard: true
   })
+}
 
 /** Models whose memory is decided on so. */
 const make = Effect.fnUntraced(function*(memory: MemoryOptions) {
@@ -113,6 +122,10 @@ const make = Effect.fnUntraced(function*(memory: MemoryOptions) {
       [...actors.values()].flatMap(livesOf),
       ({ fiber }) => fiber === undefined ? Effect.void : Fiber.interrupt(fiber),
       { concurrency: "unbounded", discard: true }
+    ).pipe(
+      Effect.andThen(Effect.sync(() => {
+        for (const actor of actors.values()) Actors.failAll(actor, Lives.stoppedError(actor))
+      }))
     )
   )
   return Models.of({

@@ -34,8 +34,8 @@ export interface Options {
   /** Lets it take jobs again. */
   readonly resume: (life: Life) => void
   readonly choices: (deployment: Deployment) => Effect.Effect<readonly [Choice, ...Array<Choice>]>
-  /** Bytes that models may use now, given what those that are loaded use. */
-  readonly budget: (residents: ReadonlyArray<Resident>) => Effect.Effect<number>
+  /** Bytes that models may use now, given those that are loaded and what they use. */
+  readonly budget: Effect.Effect<(lives: ReadonlyArray<Life>) => number>
   readonly holdMs: number
 }
 
@@ -46,8 +46,8 @@ const residentOf = (now: number) => (life: Life): Resident => ({
   bytes: life.bytes,
   pinned: life.deployment.pinned,
   inUse: life.running > 0 || life.state !== "ready",
-  idleMs: Math.max(0, now - Math.max(life.actor.lastUsed, life.readyAt)),
-  heldMs: life.state === "ready" ? now - life.readyAt : 0,
+  idleMs: Math.max(0, now - Math.max(life.actor.lastUsed, life.readyAt ?? 0)),
+  heldMs: life.state === "ready" ? now - (life.readyAt ?? now) : 0,
   reloadMs: life.loadMs,
   demand: life.actor.served + life.actor.mailbox.size
 })
@@ -75,9 +75,11 @@ export const make = ({ budget, choices, holdMs, lives, resume, unload }: Options
   const byKeys = (keys: ReadonlyArray<string>) => lives().filter((life) => keys.includes(keyOf(life)))
 
   const planFor = Effect.fnUntraced(function*(candidates: ReadonlyArray<Choice>) {
+    // First what takes time: the plan is for what is now.
+    const budgetOf = yield* budget
     const now = yield* Clock.currentTimeMillis
-    const residents = lives().filter(({ bytes }) => bytes > 0).map(residentOf(now))
-    const snapshot: Snapshot = { residents, holdMs, budgetBytes: yield* budget(residents) }
+    const granted = lives().filter(({ bytes }) => bytes > 0)
+    const snapshot: Snapshot = { residents: granted.map(residentOf(now)), holdMs, budgetBytes: budgetOf(granted) }
     return MemoryFit.fit(candidates, snapshot)
   })
 
@@ -95,6 +97,8 @@ export const make = ({ budget, choices, holdMs, lives, resume, unload }: Options
         return choice.deployment
       }
       for (const other of byKeys(plan.drain)) {
+        // One that loads serves those who wait for it before it goes, or nobody would ever be served.
+        if (other.state !== "ready") continue
         other.paused = true
         paused.add(other)
       }

@@ -1,0 +1,91 @@
+import { assert, describe, it } from "@effect/vitest"
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir, totalmem } from "node:os"
+import { dirname, join } from "node:path"
+import { readMemory } from "../../src/layers/Memory.ts"
+
+const MiB = 2 ** 20
+
+/** Reads memory where the control group's files are these. */
+const readFrom = async (files: Readonly<Record<string, string>>) => {
+  const folder = mkdtempSync(join(tmpdir(), "troupe-memory-"))
+  try {
+    for (const [name, text] of Object.entries(files)) {
+      mkdirSync(dirname(join(folder, name)), { recursive: true })
+      writeFileSync(join(folder, name), text)
+    }
+    return await readMemory(folder)
+  } finally {
+    rmSync(folder, { recursive: true, force: true })
+  }
+}
+
+const isMachine = ({ availableBytes, totalBytes }: Awaited<ReturnType<typeof readMemory>>) => {
+  assert.strictEqual(totalBytes, totalmem())
+  assert.isAbove(availableBytes, 0)
+  assert.isAtMost(availableBytes, totalBytes)
+}
+
+describe("readMemory", () => {
+  it("reads a limit of cgroup v2, less what is in use", async () => {
+    assert.deepStrictEqual(
+      await readFrom({ "memory.max": `${64 * MiB}\n`, "memory.current": `${48 * MiB}\n` }),
+      { totalBytes: 64 * MiB, availableBytes: 16 * MiB }
+    )
+  })
+
+  it("counts pages of files that are not in use as available", async () => {
+    assert.deepStrictEqual(
+      await readFrom({
+        "memory.max": `${64 * MiB}\n`,
+        "memory.current": `${48 * MiB}\n`,
+        "memory.stat": `anon 1\nfile 2\nactive_file ${20 * MiB}\ninactive_file ${8 * MiB}\n`
+      }),
+      { totalBytes: 64 * MiB, availableBytes: 24 * MiB }
+    )
+  })
+
+  it("reads a limit of cgroup v1, and the whole tree's pages of files", async () => {
+    assert.deepStrictEqual(
+      await readFrom({
+        "memory/memory.limit_in_bytes": `${64 * MiB}\n`,
+        "memory/memory.usage_in_bytes": `${40 * MiB}\n`,
+        "memory/memory.stat": `inactive_file ${MiB}\nactive_file 1\ntotal_inactive_file ${4 * MiB}\n`
+      }),
+      { totalBytes: 64 * MiB, availableBytes: 28 * MiB }
+    )
+  })
+
+  it("never counts more than the limit as available, nor less than nothing", async () => {
+    assert.deepStrictEqual(
+      await readFrom({
+        "memory.max": `${64 * MiB}\n`,
+        "memory.current": `${10 * MiB}\n`,
+        "memory.stat": `inactive_file ${999 * MiB}\n`
+      }),
+      { totalBytes: 64 * MiB, availableBytes: 64 * MiB }
+    )
+    assert.deepStrictEqual(
+      await readFrom({ "memory.max": `${64 * MiB}\n`, "memory.current": `${70 * MiB}\n` }),
+      { totalBytes: 64 * MiB, availableBytes: 0 }
+    )
+  })
+
+  it("reads the machine where the group sets no limit", async () => {
+    isMachine(await readFrom({ "memory.max": "max\n", "memory.current": "1000\n" }))
+    // What v1 says for no limit: the largest page-aligned number.
+    isMachine(
+      await readFrom({
+        "memory/memory.limit_in_bytes": "9223372036854771712\n",
+        "memory/memory.usage_in_bytes": "1000\n"
+      })
+    )
+  })
+
+  it("reads the machine where the group's files are missing or cannot be understood", async () => {
+    isMachine(await readFrom({}))
+    isMachine(await readFrom({ "memory.max": `${64 * MiB}\n` }))
+    isMachine(await readFrom({ "memory.max": "a lot\n", "memory.current": "some\n" }))
+    isMachine(await readFrom({ "memory.max/not-a-file": "", "memory.current": "1000\n" }))
+  })
+})

@@ -1,0 +1,278 @@
+/**
+ * Engines that a test plays: `Models` over a true `LocalEngine` whose host the test directs, with as much memory as it
+ * likes. Time is the test's.
+ */
+import { Clock, Deferred, Duration, Effect, Layer, Stream } from "effect"
+import { TestClock } from "effect/testing"
+import * as LocalEngine from "../../src/layers/engines/LocalEngine.ts"
+import * as ModelsLayer from "../../src/layers/models/Models.ts"
+import type { Engine, Generation } from "../../src/services/Engine.ts"
+import { Engines } from "../../src/services/Engine.ts"
+import type { EngineHost } from "../../src/services/EngineProtocol.ts"
+import type { Header, Value } from "../../src/services/Gguf.ts"
+import * as InferenceError from "../../src/services/InferenceError.ts"
+import type { EngineFailure, Job, JobCommand, JobEvent } from "../../src/services/Job.ts"
+import { isTerminal } from "../../src/services/Job.ts"
+import type { Reading } from "../../src/services/Memory.ts"
+import { Memory } from "../../src/services/Memory.ts"
+import type { Deployment, DeploymentOptions } from "../../src/services/Model.ts"
+import { ModelFileError, ModelFiles, Unreadable } from "../../src/services/ModelFiles.ts"
+import type { ActorEvent, Standing } from "../../src/services/Models.ts"
+import { Models } from "../../src/services/Models.ts"
+import { Settings } from "../../src/services/Settings.ts"
+
+export const MiB = 2 ** 20
+
+export const deployment = (id = "a", more: Partial<Deployment> = {}): Deployment => ({
+  id,
+  model: id,
+  options: { engine: "fake" },
+  idleUnload: Duration.minutes(10),
+  preload: false,
+  pinned: false,
+  queueLimit: 512,
+  stallAfter: Duration.minutes(2),
+  ...more
+})
+
+/** One that takes so much memory. */
+export const large = (id: string, mebibytes: number, more: Partial<Deployment> = {}): Deployment =>
+  deployment(id, { options: { engine: "fake", memory: mebibytes * MiB }, ...more })
+
+export const crashed = (detail: string) =>
+  InferenceError.make(new InferenceError.EngineCrashed({ deployment: "a", detail }))
+
+export const loadFailed = InferenceError.make(
+  new InferenceError.ModelLoadFailed({ deployment: "a", detail: "No such file." })
+)
+
+/** A job that the test answers. */
+export interface PlayedJob {
+  readonly job: Job
+  readonly commands: Array<JobCommand>
+  readonly emit: (...events: ReadonlyArray<JobEvent>) => void
+  ended: boolean
+}
+
+export const finished: JobEvent = {
+  type: "finished",
+  reason: "stop",
+  usage: { promptTokens: 1, completionTokens: 1, cachedTokens: 0 }
+}
+
+/** An engine of the test: its memory is taken from the start of its load to its end. */
+export interface Played {
+  readonly index: number
+  readonly deployment: Deployment
+  readonly jobs: Array<PlayedJob>
+  readonly crash: (detail: string) => Effect.Effect<void>
+  /** What it says that it takes, bytes. */
+  memoryBytes: number
+  /** Its place in the order in which engines were ready; undefined while it loads. */
+  readyAs: number | undefined
+  open: boolean
+}
+
+export interface Direction {
+  readonly load?: (index: number, deployment: Deployment) => Effect.Effect<void, InferenceError.InferenceError>
+  readonly close?: (index: number) => Effect.Effect<void>
+  /** MiB; left out, every model fits. */
+  readonly budget?: number
+  /** What the machine has, where there is no budget. */
+  readonly reading?: () => Reading
+  readonly hold?: Duration.Duration
+  /** Bits and MiB of GGUF files, by name. */
+  readonly files?: Readonly<Record<string, { readonly mebibytes: number; readonly bits: 4 | 8 | 16 }>>
+  /** Called whenever an engine begins to load, has loaded or has ended. */
+  readonly onChange?: () => void
+}
+
+export interface Stage {
+  /** When each start was tried, ms. */
+  readonly tries: Array<number>
+  /** In the order of their starts. */
+  readonly engines: Array<Played>
+  readonly layer: Layer.Layer<Models>
+}
+
+/** A host whose jobs the test plays; it is ready. */
+const makeHost = (played: Played) => {
+  let dead: EngineFailure | undefined
+  const host: EngineHost = {
+    ready: new Promise(() => {}),
+    exited: new Promise(() => {}),
+    memoryBytes: () => played.memoryBytes,
+    abandon: () => {},
+    close: () => Promise.resolve(),
+    start(job, onEvents) {
+      if (dead !== undefined) {
+        onEvents([{ type: "failed", failure: dead }])
+        return () => {}
+      }
+      const one: PlayedJob = {
+        job,
+        commands: [],
+        ended: false,
+        emit(...events) {
+          if (one.ended) return
+          one.ended = events.some(isTerminal)
+          onEvents(events)
+        }
+      }
+      played.jobs.push(one)
+      return (command) => void one.commands.push(command)
+    }
+  }
+  const die = (failure: EngineFailure) => {
+    dead ??= failure
+    for (const job of played.jobs) job.emit({ type: "failed", failure })
+  }
+  return { host, die }
+}
+
+const errorOf = (failure: EngineFailure) =>
+  failure.kind === "stopped"
+    ? InferenceError.make(new InferenceError.EngineStopped({ deployment: "a" }))
+    : crashed(failure.kind === "crashed" ? failure.message : failure.kind)
+
+const fileTypes = { 4: 2, 8: 7, 16: 1 } as const
+
+const filesOf = ({ files = {} }: Direction) => {
+  const unreadable = (path: string) =>
+    new ModelFileError({ reason: new Unreadable({ path, detail: "There is no such file." }) })
+  const estimateOf = (bytes: number) => ({ weightsBytes: bytes, kvCacheBytes: 0, computeBytes: 0, totalBytes: bytes })
+  return ModelFiles.of({
+    estimate: (options: DeploymentOptions) => {
+      if (options.engine === "fake") return Effect.succeed(estimateOf(options.memory ?? 0))
+      const file = options.engine === "llama" ? files[options.file] : undefined
+      return file === undefined ? Effect.fail(unreadable("?")) : Effect.succeed(estimateOf(file.mebibytes * MiB))
+    },
+    inspectFile: (path) => {
+      const file = files[path]
+      if (file === undefined) return Effect.fail(unreadable(path))
+      const metadata = new Map<string, Value>([["general.file_type", fileTypes[file.bits]]])
+      const header: Header = { version: 3, metadata, tensors: [], weightsOffset: 0 }
+      return Effect.succeed({ path, bytes: file.mebibytes * MiB, changedAt: 0, header })
+    }
+  })
+}
+
+const settingsOf = ({ budget, hold = Duration.seconds(5), reading }: Direction) =>
+  Settings.of({
+    environment: "test",
+    server: { host: "127.0.0.1", port: 0, shutdownGrace: Duration.seconds(1), maxBodyBytes: 1 },
+    engineHost: "thread",
+    logLevel: "Error",
+    memory: {
+      budgetBytes: reading !== undefined ? undefined : budget === undefined ? Number.POSITIVE_INFINITY : budget * MiB,
+      hold
+    },
+    models: []
+  })
+
+export const stage = (direction: Direction = {}): Stage => {
+  const { close = () => Effect.void, load = () => Effect.void, onChange = () => {}, reading } = direction
+  const tries: Array<number> = []
+  const engines: Array<Played> = []
+  let ready = 0
+
+  const start = Effect.fnUntraced(function*(deployment: Deployment) {
+    const index = tries.length
+    tries.push(yield* Clock.currentTimeMillis)
+    const crash = yield* Deferred.make<never, InferenceError.InferenceError>()
+    const end = (failure: EngineFailure) =>
+      Effect.andThen(Effect.sync(() => die(failure)), Deferred.fail(crash, errorOf(failure)))
+    const played: Played = {
+      index,
+      deployment,
+      jobs: [],
+      crash: (message) => end({ kind: "crashed", message }),
+      memoryBytes: 0,
+      readyAs: undefined,
+      open: true
+    }
+    const { die, host } = makeHost(played)
+    yield* Effect.acquireRelease(
+      Effect.sync(() => {
+        engines.push(played)
+        onChange()
+      }),
+      () =>
+        Effect.andThen(
+          close(index),
+          Effect.sync(() => {
+            die({ kind: "stopped" })
+            played.open = false
+            onChange()
+          })
+        )
+    )
+    yield* load(index, deployment)
+    played.readyAs = ready++
+    onChange()
+    const slots = deployment.options.slots ?? 4
+    const describe = {
+      engine: "fake",
+      contextWindow: 4096,
+      slots,
+      abilities: ["generate", "embed"],
+      details: { index }
+    } as const
+    const engine: Engine = {
+      ...LocalEngine.make(host, describe, errorOf),
+      crashed: Deferred.await(crash),
+      stop: end({ kind: "stopped" })
+    }
+    return engine
+  })
+
+  const surroundings = Layer.mergeAll(
+    Layer.succeed(Engines, Engines.of({ start })),
+    Layer.succeed(Settings, settingsOf(direction)),
+    Layer.succeed(ModelFiles, filesOf(direction)),
+    Layer.succeed(
+      Memory,
+      Memory.of({ read: Effect.sync(() => reading?.() ?? { totalBytes: 0, availableBytes: 0 }) })
+    )
+  )
+  return { tries, engines, layer: Layer.provide(ModelsLayer.layer, surroundings) }
+}
+
+export const generation: Generation = {
+  messages: [{ role: "user", content: "Hello" }],
+  sampling: { temperature: 0, topP: 1, seed: 1 },
+  maxTokens: undefined,
+  stop: []
+}
+
+/** Lets every fiber run as far as it gets at this time. */
+export const settle = TestClock.adjust(0)
+
+/** The number of the engine that was borrowed. */
+export const indexOf = ({ describe }: Engine): number => Number(describe.details["index"])
+
+/** Borrows, uses the engine, and gives it back. */
+export const using = <A, E>(
+  deployment: Deployment,
+  use: (engine: Engine) => Effect.Effect<A, E>,
+  standing: Standing = {}
+) => Models.use(({ borrow }) => Effect.flatMap(borrow(deployment, standing), use)).pipe(Effect.scoped)
+
+/** Borrows for as long as the fiber lives. */
+export const hold = (deployment: Deployment, standing: Standing = {}) =>
+  Effect.forkChild(using(deployment, () => Effect.never, standing))
+
+/** Borrows for so long; its result is the engine's number. */
+export const workFor = (deployment: Deployment, duration: Duration.Input, standing: Standing = {}) =>
+  Effect.forkChild(using(deployment, (engine) => Effect.as(Effect.sleep(duration), indexOf(engine)), standing))
+
+export const statusOf = (deployment: Deployment) => Models.use(({ status }) => status(deployment))
+
+/** What is told from now on, as it grows. */
+export const listen = Effect.gen(function*() {
+  const heard: Array<ActorEvent> = []
+  const { events } = yield* Models
+  yield* Effect.forkChild(Stream.runForEach(events, (event) => Effect.sync(() => heard.push(event))))
+  yield* settle
+  return heard
+})
