@@ -87,7 +87,7 @@ describe("administration", () => {
     let seen = ""
     while (!seen.includes("gone")) seen += (await reader.read()).value ?? ""
     await reader.cancel()
-    const states = seen.trim().split("\n\n").map((line) =>
+    const states = seen.trim().split("\n\n").filter((line) => line.startsWith("data: ")).map((line) =>
       (JSON.parse(line.slice("data: ".length)) as { readonly state: string }).state
     )
     assert.deepStrictEqual(states, ["loading", "ready", "draining", "gone"])

@@ -167,6 +167,7 @@ const settingsOf = ({ budget, hold = Duration.seconds(5), reading }: Direction) 
       budgetBytes: reading !== undefined ? undefined : budget === undefined ? Number.POSITIVE_INFINITY : budget * MiB,
       hold
     },
+    store: { folder: "/nowhere", maxBytes: undefined },
     models: []
   })
 

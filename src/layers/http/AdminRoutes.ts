@@ -79,7 +79,8 @@ export const layer = HttpApiBuilder.group(
         Arr.of(encoder.encode(some.map((event) => `data: ${JSON.stringify(event)}\n\n`).join("")))
       )
     )
-    const watch = HttpServerResponse.stream(events, {
+    // Who watches gets an answer at once, not with the first event: a comment, by the standard of server-sent events.
+    const watch = HttpServerResponse.stream(Stream.merge(events, Stream.succeed(encoder.encode(": watching\n\n"))), {
       contentType: "text/event-stream; charset=utf-8",
       headers: { "cache-control": "no-cache" }
     })
