@@ -27,9 +27,9 @@ const read = (response: IncomingMessage, begun: number) =>
   })
 
 const completionTokens = (body: string): number => {
-  const usage = body.lastIndexOf("\"usage\":") + "\"usage\":".length
-  const parsed = JSON.parse(body.slice(usage, body.indexOf("}", usage) + 1)) as { readonly completion_tokens: number }
-  return parsed.completion_tokens
+  const [, counted] = /"completion_tokens":(\d+)/.exec(body.slice(body.lastIndexOf("\"usage\":"))) ?? []
+  if (counted === undefined) throw new Error("The answer does not tell its usage")
+  return Number(counted)
 }
 
 /** The text of all frames. */
