@@ -17,18 +17,13 @@ import type { Check, FakeToken } from "./FakeTasks.ts"
 import { answerWhole, promptOf, tokenize } from "./FakeTasks.ts"
 import type { Generation, JobTask } from "./JobRunner.ts"
 import { runJob, runWhole } from "./JobRunner.ts"
+import { makeRandom } from "./Random.ts"
 
 const spec = workerData as FakeSpec
 
-/** Shuffles the words by a small seeded generator (mulberry32, Tommy Ettinger, public domain). */
+/** Shuffles the words by the seed. */
 const shuffle = (text: string, seed: number): string => {
-  let state = seed >>> 0
-  const random = () => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let t = Math.imul(state ^ (state >>> 15), state | 1)
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61)
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296
-  }
+  const random = makeRandom(seed)
   return text.split(" ").map((word) => ({ word, key: random() })).sort((a, b) => a.key - b.key)
     .map(({ word }) => word).join(" ")
 }
