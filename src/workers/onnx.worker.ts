@@ -1,0 +1,83 @@
+/**
+ * The onnx engine's thread: an ONNX model folder on onnxruntime, natively or by WASM.
+ *
+ * **Details**
+ *
+ * Text generation keeps a KV cache a slot, and jobs that run side by side take turns token by token; a prompt that
+ * begins like a slot's last one goes on from there. Models that read a whole text (sentence vectors, reranking,
+ * classification) compute batches.
+ *
+ * **Gotchas**
+ *
+ * A run blocks this thread, and ending the thread during one aborts the process: jobs are cancelled between runs, and
+ * the host waits for them.
+ */
+import { workerData } from "node:worker_threads"
+import type { EngineDescription, OnnxSpec } from "../services/EngineProtocol.ts"
+import type { GenerateJob, JobResult, WholeJob } from "../services/Job.ts"
+import { failureFrom, refuse } from "../services/Job.ts"
+import type { JobTask } from "./JobRunner.ts"
+import { notAble, runJob, runWhole } from "./JobRunner.ts"
+import type { Watch } from "./OnnxEncoder.ts"
+import { prepare } from "./OnnxGenerate.ts"
+import type { Loaded } from "./OnnxLoad.ts"
+import { load } from "./OnnxLoad.ts"
+import type { Slot } from "./OnnxSlots.ts"
+import { takeSlot } from "./OnnxSlots.ts"
+
+const loading = load(workerData as OnnxSpec).catch((cause) => refuse(failureFrom(cause, "load_failed")))
+// Unhandled, the rejection would end the thread before anyone has asked `describe`.
+loading.catch(() => {})
+
+/** Resolves once the model is loaded. */
+export const describe = async (): Promise<EngineDescription> => (await loading).description
+
+/** Frees the model's memory; no job may be running. */
+export const dispose = async (): Promise<void> => {
+  const loaded = await loading.catch(() => undefined)
+  await loaded?.session.release()
+}
+
+const tokenize = ({ tokenizer, work }: Loaded, { input }: Extract<WholeJob, { kind: "tokenize" }>): JobResult => {
+  if (typeof input === "string") {
+    return { kind: "tokenize", tokens: tokenizer.encode([{ text: input, special: false }]) }
+  }
+  if (work.kind !== "generate") return notAble("generate")
+  return { kind: "tokenize", tokens: tokenizer.encode(work.template.render(input.messages, input.tools)) }
+}
+
+const answer = (loaded: Loaded, job: WholeJob, watch: Watch): Promise<JobResult> | JobResult => {
+  if (job.kind === "tokenize") return tokenize(loaded, job)
+  const { work } = loaded
+  if (work.kind === "generate" || work.kind !== job.kind) return notAble(job.kind)
+  switch (job.kind) {
+    case "embed":
+      return work.whole.embed(job.inputs, watch)
+    case "rerank":
+      return work.whole.rerank(job.query, job.documents, watch)
+    case "classify":
+      return work.whole.classify(job.inputs, watch)
+  }
+}
+
+const generate = async (loaded: Loaded, task: JobTask<GenerateJob>): Promise<void> => {
+  const free = loaded.work.kind === "generate" ? loaded.work.free : []
+  let slot: Slot | undefined
+  const take = (prompt: ReadonlyArray<number>): Slot => {
+    slot = takeSlot(free, prompt)
+    return slot ?? refuse({ kind: "failed", message: "More jobs than slots reached the engine." })
+  }
+  await runJob(
+    task,
+    (isCancelled, progress) => prepare(loaded, task.job, { isCancelled, progress }, take),
+    () => {
+      if (slot !== undefined) free.push(slot)
+    }
+  )
+}
+
+export default async ({ job, port }: JobTask): Promise<void> => {
+  const loaded = await loading
+  if (job.kind === "generate") return generate(loaded, { job, port })
+  await runWhole(port, (isCancelled, progress) => answer(loaded, job, { isCancelled, progress }))
+}

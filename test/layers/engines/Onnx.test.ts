@@ -1,0 +1,431 @@
+/** The onnx engine in a thread: what the conformance suite does not ask of every engine. */
+import { assert, it } from "@effect/vitest"
+import { Effect, Result, Stream } from "effect"
+import { cpSync, readFileSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { describe } from "vitest"
+import * as EnginesLayer from "../../../src/layers/engines/Engines.ts"
+import type { Engine, Generation } from "../../../src/services/Engine.ts"
+import type { InferenceError } from "../../../src/services/InferenceError.ts"
+import type { ToolDefinition } from "../../../src/services/Job.ts"
+import type { DeploymentOptions } from "../../../src/services/Model.ts"
+import { deploymentOf } from "../../conformance/engine.ts"
+import { embedding, logitGraph, tinyChat, typeWeight, vectorGraph, writeModel } from "../../support/OnnxModels.ts"
+import { temporaryFolder } from "../../support/Service.ts"
+
+type OnnxOptions = Omit<Extract<DeploymentOptions, { engine: "onnx" }>, "engine">
+
+const start = (options: OnnxOptions) => EnginesLayer.make("thread").start(deploymentOf({ engine: "onnx", ...options }))
+
+/** Runs against the engine of a folder that is made for the test. */
+const withModel = <A, E>(
+  make: (folder: string) => string,
+  use: (engine: Engine) => Effect.Effect<A, E>,
+  options: Partial<OnnxOptions> = {}
+) =>
+  Effect.gen(function*() {
+    const folder = yield* Effect.acquireRelease(
+      Effect.sync(temporaryFolder),
+      (folder) => Effect.sync(() => folder[Symbol.dispose]())
+    )
+    return yield* Effect.flatMap(start({ folder: make(folder.path), ...options }), use)
+  }).pipe(Effect.scoped)
+
+const failureOf = (make: (folder: string) => string, options: Partial<OnnxOptions> = {}) =>
+  Effect.map(Effect.flip(withModel(make, () => Effect.void, options)), ({ reason }: InferenceError) => {
+    assert.strictEqual(reason._tag, "ModelLoadFailed")
+    return reason.message
+  })
+
+const texts = ["Hello!", "What is the capital of Japan?", "Write a story about a fox.", "Count to 7.", "a"]
+
+/** Tokens of a text, with the control tokens that the test's tokeniser puts around it. */
+const idsOf = (engine: Engine, text: string) => Effect.map(engine.tokenize(text), (tokens) => [1, ...tokens, 2])
+
+const unit = (vector: ReadonlyArray<number>): Array<number> => {
+  const length = Math.hypot(...vector)
+  return vector.map((value) => value / length)
+}
+
+const poolings = {
+  mean: (rows: ReadonlyArray<ReadonlyArray<number>>) =>
+    rows[0]!.map((_, axis) => rows.reduce((sum, row) => sum + row[axis]!, 0) / rows.length),
+  cls: (rows: ReadonlyArray<ReadonlyArray<number>>) => rows[0]!,
+  max: (rows: ReadonlyArray<ReadonlyArray<number>>) =>
+    rows[0]!.map((_, axis) => Math.max(...rows.map((row) => row[axis]!))),
+  lasttoken: (rows: ReadonlyArray<ReadonlyArray<number>>) => rows.at(-1)!
+}
+
+const vectorOf = (ids: ReadonlyArray<number>, dimensions: number, pooling: keyof typeof poolings): Array<number> =>
+  unit(poolings[pooling](ids.map((id) => Array.from({ length: dimensions }, (_, axis) => embedding(id, axis)))))
+
+const assertClose = (found: ArrayLike<number>, expected: ReadonlyArray<number>) => {
+  assert.strictEqual(found.length, expected.length)
+  expected.forEach((value, index) => assert.closeTo(found[index]!, value, 1e-5))
+}
+
+const values = <A, E>(results: ReadonlyArray<Result.Result<A, E>>): ReadonlyArray<A> =>
+  results.map((result) => Result.getOrThrow(result))
+
+describe("onnx, sentence vectors", () => {
+  const poolingFile = (mode: string) => ({ "1_Pooling/config.json": { word_embedding_dimension: 6, [mode]: true } })
+  const cases = [
+    ["mean", "last_hidden_state", {}],
+    ["mean", "token_embeddings", poolingFile("pooling_mode_mean_tokens")],
+    ["cls", "last_hidden_state", poolingFile("pooling_mode_cls_token")],
+    ["max", "last_hidden_state", poolingFile("pooling_mode_max_tokens")],
+    ["lasttoken", "last_hidden_state", poolingFile("pooling_mode_lasttoken")]
+  ] as const
+  for (const device of ["cpu", "wasm"] as const) {
+    for (const [pooling, output, files] of cases) {
+      it.live(`pools ${output} by ${pooling} on ${device}`, () =>
+        withModel(
+          (folder) => writeModel(folder, { architectures: ["BertModel"] }, vectorGraph(6, output), files),
+          (engine) =>
+            Effect.gen(function*() {
+              assert.deepStrictEqual([...engine.describe.abilities].sort(), ["embed", "tokenize"])
+              const embeddings = values(yield* engine.embed(texts))
+              for (const [index, text] of texts.entries()) {
+                const ids = yield* idsOf(engine, text)
+                assert.strictEqual(embeddings[index]!.promptTokens, ids.length)
+                assertClose(embeddings[index]!.vector, vectorOf(ids, 6, pooling))
+              }
+            }),
+          { device }
+        ))
+    }
+  }
+
+  it.live("takes a vector that the graph has pooled itself", () =>
+    withModel(
+      (folder) => writeModel(folder, { architectures: ["BertModel"] }, logitGraph(5, "sentence_embedding")),
+      (engine) =>
+        Effect.gen(function*() {
+          const embeddings = values(yield* engine.embed(texts))
+          for (const [index, text] of texts.entries()) {
+            const expected = unit(logitsOf(yield* idsOf(engine, text), [], 5))
+            assertClose(embeddings[index]!.vector, expected)
+          }
+        })
+    ))
+
+  it.live("lets a wrong text fail alone, among more than fit one batch", () =>
+    withModel(
+      (folder) => writeModel(folder, { architectures: ["BertModel"] }, vectorGraph(4, "last_hidden_state")),
+      (engine) =>
+        Effect.gen(function*() {
+          const many = Array.from(
+            { length: 40 },
+            (_, index) => index === 7 ? "" : index === 30 ? "a ".repeat(80) : `Count to ${index}.`
+          )
+          const results = yield* engine.embed(many)
+          for (const [index, text] of many.entries()) {
+            const result = results[index]!
+            if (Result.isFailure(result)) continue
+            assertClose(result.success.vector, vectorOf(yield* idsOf(engine, text), 4, "mean"))
+          }
+          const failures = results.flatMap((result, index) =>
+            Result.isFailure(result) ? [[index, result.failure.reason._tag]] : []
+          )
+          assert.deepStrictEqual(failures, [[7, "InvalidRequest"], [30, "ContextLengthExceeded"]])
+        })
+    ))
+
+  it.live("takes a caller's control token for ordinary text", () =>
+    withModel(
+      (folder) => writeModel(folder, { architectures: ["BertModel"] }, vectorGraph(4, "last_hidden_state")),
+      (engine) =>
+        Effect.gen(function*() {
+          const [first] = values(yield* engine.embed(["a<|im_end|>b"]))
+          assert.isAbove(first!.promptTokens, 5)
+          assert.notInclude(yield* engine.tokenize("a<|im_end|>b"), 2)
+        })
+    ))
+
+  it.live("refuses the jobs it cannot do", () =>
+    withModel(
+      (folder) => writeModel(folder, { architectures: ["BertModel"] }, vectorGraph(4, "last_hidden_state")),
+      (engine) =>
+        Effect.gen(function*() {
+          const errors = yield* Effect.all([
+            Effect.flip(engine.rerank("a", ["b"])),
+            Effect.flip(engine.classify(["a"])),
+            Effect.flip(Stream.runDrain(engine.generate(ask("Hello!"))))
+          ])
+          assert.deepStrictEqual(errors.map(({ reason }) => reason._tag), Array.from(errors, () => "InvalidRequest"))
+        })
+    ))
+})
+
+const logitsOf = (first: ReadonlyArray<number>, second: ReadonlyArray<number>, labels: number) =>
+  Array.from({ length: labels }, (_, axis) =>
+    first.reduce((sum, id) => sum + embedding(id, axis) * typeWeight(0), 0) +
+    second.reduce((sum, id) => sum + embedding(id, axis) * typeWeight(1), 0))
+
+describe("onnx, scores", () => {
+  for (const device of ["cpu", "wasm"] as const) {
+    it.live(`reranks documents by their pairs with the query on ${device}`, () =>
+      withModel(
+        (folder) =>
+          writeModel(
+            folder,
+            { architectures: ["BertForSequenceClassification"], id2label: { 0: "LABEL_0" } },
+            logitGraph(1)
+          ),
+        (engine) =>
+          Effect.gen(function*() {
+            assert.deepStrictEqual([...engine.describe.abilities].sort(), ["rerank", "tokenize"])
+            const { promptTokens, scores } = yield* engine.rerank("Hello!", texts)
+            const query = yield* engine.tokenize("Hello!")
+            let total = 0
+            for (const [index, text] of texts.entries()) {
+              const document = yield* engine.tokenize(text)
+              const [logit] = logitsOf([1, ...query, 2], [...document, 2], 1)
+              assert.closeTo(scores[index]!, 1 / (1 + Math.exp(-logit!)), 1e-5)
+              total += query.length + document.length + 3
+            }
+            assert.strictEqual(promptTokens, total)
+            const { reason } = yield* Effect.flip(engine.rerank("Hello!", ["a", ""]))
+            assert.deepInclude(reason, { _tag: "InvalidRequest", path: "documents.1" })
+          }),
+        { device }
+      ))
+  }
+
+  it.live("classifies by the configuration's labels, likeliest first", () =>
+    withModel(
+      (folder) =>
+        writeModel(
+          folder,
+          { architectures: ["BertForSequenceClassification"], id2label: { 0: "sad", 1: "glad", 2: "mad" } },
+          logitGraph(3)
+        ),
+      (engine) =>
+        Effect.gen(function*() {
+          assert.deepStrictEqual([...engine.describe.abilities].sort(), ["classify", "tokenize"])
+          const results = yield* engine.classify([...texts, ""])
+          assert.isTrue(Result.isFailure(results.at(-1)!))
+          for (const [index, { labels, promptTokens }] of values(results.slice(0, -1)).entries()) {
+            const ids = yield* idsOf(engine, texts[index]!)
+            const weights = logitsOf(ids, [], 3).map(Math.exp)
+            const total = weights.reduce((sum, weight) => sum + weight, 0)
+            const expected = ["sad", "glad", "mad"].map((label, id) => ({ label, score: weights[id]! / total }))
+              .sort((a, b) => b.score - a.score)
+            assert.strictEqual(promptTokens, ids.length)
+            assert.deepStrictEqual(labels.map(({ label }) => label), expected.map(({ label }) => label))
+            labels.forEach(({ score }, at) => assert.closeTo(score, expected[at]!.score, 1e-5))
+          }
+        })
+    ))
+})
+
+const ask = (prompt: string, options: Partial<Generation> = {}): Generation => ({
+  messages: [{ role: "user", content: prompt }],
+  sampling: { temperature: 0, topP: 1, seed: 1 },
+  stop: [],
+  ...options
+})
+
+const collect = (engine: Engine, generation: Generation) =>
+  Effect.map(Stream.runCollect(engine.generate(generation)), (events) => ({
+    text: events.map((event) => event.type === "text" ? event.text : "").join(""),
+    logprobs: events.flatMap((event) => event.type === "text" ? event.logprobs ?? [] : []),
+    calls: events.flatMap((event) => event.type === "tool_call" ? [event] : []),
+    finish: events.find((event) => event.type === "finish")
+  }))
+
+const weather: ToolDefinition = {
+  name: "get_weather",
+  description: "Get the weather in a city",
+  parameters: { type: "object", properties: { city: { type: "string" } }, required: ["city"] }
+}
+
+describe("onnx, text generation", () => {
+  const generating = <A, E>(use: (engine: Engine) => Effect.Effect<A, E>, options: Partial<OnnxOptions> = {}) =>
+    Effect.scoped(Effect.flatMap(start({ folder: tinyChat, ...options }), use))
+
+  it.live("tells what it can do", () =>
+    generating(({ describe }) =>
+      Effect.sync(() => {
+        assert.deepStrictEqual(
+          [...describe.abilities].sort(),
+          ["format", "generate", "logprobs", "tokenize", "tools"]
+        )
+        assert.strictEqual(describe.contextWindow, 512)
+        assert.strictEqual(describe.details["device"], "cpu")
+      })
+    ))
+
+  it.live("takes a shorter window, and refuses one longer than the model's", () =>
+    Effect.gen(function*() {
+      yield* generating(({ describe }) => Effect.sync(() => assert.strictEqual(describe.contextWindow, 100)), {
+        contextSize: 100
+      })
+      assert.match(yield* failureOf(() => tinyChat, { contextSize: 513 }), /513 tokens.*at most 512/)
+    }))
+
+  it.live("tells true log-probabilities of the answer's tokens", () =>
+    generating((engine) =>
+      Effect.gen(function*() {
+        const { finish, logprobs, text } = yield* collect(engine, ask("What color is snow?", { logprobs: 3 }))
+        assert.strictEqual(text, "Snow is white.")
+        assert.strictEqual(logprobs.length, finish?.usage.completionTokens)
+        const bytes = logprobs.flatMap((token) => [...token.bytes])
+        assert.strictEqual(Buffer.from(bytes).toString("utf8"), text)
+        for (const { logprob, token, top } of logprobs) {
+          assert.strictEqual(top.length, 3)
+          // Greedy: the chosen one is the likeliest.
+          assert.deepStrictEqual([top[0]!.token, top[0]!.logprob], [token, logprob])
+          assert.isAtMost(top.reduce((sum, one) => sum + Math.exp(one.logprob), 0), 1 + 1e-6)
+        }
+      })
+    ))
+
+  it.live("calls a tool, and calls one when it must", () =>
+    generating((engine) =>
+      Effect.gen(function*() {
+        const { calls, finish } = yield* collect(engine, ask("What is the weather in Paris?", { tools: [weather] }))
+        assert.deepStrictEqual(finish?.reason, "tool_calls")
+        assert.strictEqual(calls[0]?.name, "get_weather")
+        assert.deepStrictEqual(JSON.parse(calls.map((call) => call.arguments).join("")), { city: "Paris" })
+        const forced = yield* collect(
+          engine,
+          ask("What color is snow?", { tools: [weather], toolChoice: "required", maxTokens: 200 })
+        )
+        assert.strictEqual(forced.calls[0]?.name, "get_weather")
+        assert.hasAllKeys(JSON.parse(forced.calls.map((call) => call.arguments).join("")), ["city"])
+      })
+    ))
+
+  it.live("keeps to a schema whatever the seed and the question", () =>
+    generating((engine) =>
+      Effect.gen(function*() {
+        const schema = {
+          type: "object",
+          properties: { city: { enum: ["Paris", "Tokyo", "日本"] }, ok: { type: "boolean" } },
+          required: ["city", "ok"],
+          additionalProperties: false
+        }
+        for (const seed of [1, 2, 3]) {
+          const { finish, text } = yield* collect(
+            engine,
+            ask("Write a story about a fox.", {
+              format: { type: "json_schema", schema },
+              sampling: { temperature: 1.5, topP: 1, seed }
+            })
+          )
+          const value = JSON.parse(text) as Record<string, unknown>
+          assert.strictEqual(finish?.reason, "stop")
+          assert.hasAllKeys(value, ["city", "ok"])
+          assert.include(["Paris", "Tokyo", "日本"], value["city"])
+          assert.isBoolean(value["ok"])
+        }
+      })
+    ))
+
+  it.live("goes on from what a slot has computed, and tells so", () =>
+    generating((engine) =>
+      Effect.gen(function*() {
+        const question = { role: "user", content: "What is the capital of Japan?" } as const
+        const first = yield* collect(engine, ask(question.content))
+        assert.strictEqual(first.finish?.usage.cachedTokens, 0)
+        const again = yield* collect(engine, ask(question.content))
+        assert.strictEqual(again.text, first.text)
+        assert.strictEqual(again.finish?.usage.cachedTokens, first.finish!.usage.promptTokens - 1)
+        // The next turn begins with all that was said.
+        const messages = [question, { role: "assistant", content: first.text }, question] as const
+        const next = yield* collect(engine, ask("", { messages }))
+        assert.strictEqual(
+          next.finish?.usage.cachedTokens,
+          first.finish!.usage.promptTokens + first.finish!.usage.completionTokens
+        )
+        const other = yield* collect(engine, ask("What color is snow?"))
+        assert.strictEqual(other.text, "Snow is white.")
+      }), { slots: 1 }))
+
+  it.live("answers alike whatever its slots have computed", () =>
+    generating((engine) =>
+      Effect.gen(function*() {
+        const long = "Write a story about a fox. ".repeat(12)
+        const alone = yield* collect(engine, ask(long, { maxTokens: 20 }))
+        yield* collect(engine, ask(`${long.slice(0, 200)} Hello!`, { maxTokens: 20 }))
+        const after = yield* collect(engine, ask(long, { maxTokens: 20 }))
+        assert.isAbove(after.finish!.usage.cachedTokens, 20)
+        assert.isBelow(after.finish!.usage.cachedTokens, after.finish!.usage.promptTokens - 20)
+        assert.strictEqual(after.text, alone.text)
+      }), { slots: 1 }))
+
+  it.live("bans a token, and refuses to bias one that there is not", () =>
+    generating((engine) =>
+      Effect.gen(function*() {
+        const [snow] = yield* engine.tokenize("Snow")
+        const banned = yield* collect(
+          engine,
+          ask("What color is snow?", { sampling: { temperature: 0, topP: 1, seed: 1, logitBias: { [snow!]: -100 } } })
+        )
+        assert.isFalse(banned.text.startsWith("Snow"))
+        const { reason } = yield* Effect.flip(collect(
+          engine,
+          ask("Hello!", { sampling: { temperature: 0, topP: 1, seed: 1, logitBias: { 1024: 1 } } })
+        ))
+        assert.deepInclude(reason, { _tag: "InvalidRequest", path: "logit_bias.1024" })
+      })
+    ))
+
+  it.live("makes a conversation into the tokens that a prompt has", () =>
+    generating((engine) =>
+      Effect.gen(function*() {
+        const { finish } = yield* collect(engine, ask("Hello <|im_end|>"))
+        const tokens = yield* engine.tokenize({ messages: [{ role: "user", content: "Hello <|im_end|>" }] })
+        assert.strictEqual(tokens.length, finish?.usage.promptTokens)
+        // The template's own.
+        assert.strictEqual(tokens.filter((token) => token === 2).length, 1)
+      })
+    ))
+})
+
+describe("onnx, folders that cannot be loaded", () => {
+  const copy = (folder: string): string => {
+    cpSync(tinyChat, folder, { recursive: true })
+    return folder
+  }
+  const withFile = (name: string, content: string) => (folder: string): string => {
+    writeFileSync(join(copy(folder), name), content)
+    return folder
+  }
+
+  it.live("says which file is wrong, and how", () =>
+    Effect.gen(function*() {
+      assert.match(yield* failureOf((folder) => join(folder, "nowhere")), /no readable file at .*nowhere\/config\.json/)
+      assert.match(yield* failureOf(withFile("config.json", "{")), /config\.json is not JSON/)
+      assert.match(yield* failureOf(withFile("config.json", "[]")), /config\.json holds no JSON object/)
+      assert.match(yield* failureOf(withFile("tokenizer.json", "{}")), /tokenizer\.json is no tokeniser/)
+      assert.match(yield* failureOf(withFile("tokenizer_config.json", "{}")), /no chat template/)
+      assert.match(yield* failureOf(withFile("onnx/model.onnx", "")), /model\.onnx is empty/)
+      assert.match(yield* failureOf(copy, { model: "model_q4" }), /no readable file at .*onnx\/model_q4\.onnx/)
+    }))
+
+  it.live("says what it cannot run", () =>
+    Effect.gen(function*() {
+      const failing = (architecture: string, output: string, files: Record<string, unknown> = {}) =>
+        failureOf((folder) => writeModel(folder, { architectures: [architecture] }, vectorGraph(4, output), files))
+      assert.match(yield* failing("BertForTokenClassification", "logits"), /This is a BertForTokenClassification/)
+      assert.match(yield* failing("BertModel", "strange"), /outputs strange/)
+      assert.match(
+        yield* failing("BertModel", "last_hidden_state", {
+          "1_Pooling/config.json": { pooling_mode_cls_token: true, pooling_mode_max_tokens: true }
+        }),
+        /1_Pooling\/config\.json asks for .* and .*, which Troupe cannot do/
+      )
+    }))
+
+  it.live("fails a truncated model", () =>
+    Effect.gen(function*() {
+      const model = readFileSync(join(tinyChat, "onnx/model.onnx"))
+      const message = yield* failureOf((folder) => {
+        writeFileSync(join(copy(folder), "onnx/model.onnx"), model.subarray(0, model.length / 2))
+        return folder
+      })
+      assert.match(message, /model\.onnx: .*[Pp]rotobuf parsing failed/)
+    }))
+})

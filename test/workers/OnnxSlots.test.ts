@@ -1,0 +1,36 @@
+import { assert } from "@effect/vitest"
+import fc from "fast-check"
+import { describe, it } from "vitest"
+import type { Slot } from "../../src/workers/OnnxSlots.ts"
+import { shared, takeSlot } from "../../src/workers/OnnxSlots.ts"
+
+const slotOf = (tokens: ReadonlyArray<number>): Slot => ({ tokens, cache: { length: tokens.length, tensors: {} } })
+
+const someTokens = fc.array(fc.nat({ max: 2 }), { maxLength: 8 })
+const somePrompt = fc.array(fc.nat({ max: 2 }), { minLength: 1, maxLength: 8 })
+
+describe("OnnxSlots", () => {
+  it("shares the longest common beginning, but never the whole prompt", () => {
+    fc.assert(fc.property(someTokens, somePrompt, (tokens, prompt) => {
+      const count = shared(slotOf(tokens), prompt)
+      assert.isBelow(count, prompt.length)
+      assert.deepStrictEqual(tokens.slice(0, count), prompt.slice(0, count))
+      if (count < Math.min(tokens.length, prompt.length - 1)) assert.notStrictEqual(tokens[count], prompt[count])
+    }))
+  })
+
+  it("takes the slot that shares most, the one free for longest among equals, and leaves the others in order", () => {
+    fc.assert(fc.property(fc.array(someTokens, { minLength: 1, maxLength: 5 }), somePrompt, (all, prompt) => {
+      const slots = all.map(slotOf)
+      const free = [...slots]
+      const taken = takeSlot(free, prompt)!
+      const counts = slots.map((slot) => shared(slot, prompt))
+      assert.strictEqual(slots.indexOf(taken), counts.indexOf(Math.max(...counts)))
+      assert.deepStrictEqual(free, slots.filter((slot) => slot !== taken))
+    }))
+  })
+
+  it("takes none where none is free", () => {
+    assert.isUndefined(takeSlot([], [1]))
+  })
+})
