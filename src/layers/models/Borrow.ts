@@ -14,7 +14,11 @@ import * as Lives from "./Lives.ts"
 
 const actorOf = ({ actors }: House, deployment: Deployment): Actor => {
   const known = actors.get(deployment.id)
-  if (known !== undefined) return known
+  if (known !== undefined) {
+    // Where nothing serves, what is asked for counts, not what failed to load in its place.
+    if (known.life === undefined) known.deployment = deployment
+    return known
+  }
   const made = Actors.make(deployment)
   actors.set(deployment.id, made)
   return made

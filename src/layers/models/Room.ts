@@ -83,8 +83,13 @@ export const make = ({ budget, choices, holdMs, lives, resume, unload }: Options
     return MemoryFit.fit(candidates, snapshot)
   })
 
-  const makeRoom = Effect.fnUntraced(function*(life: Life, paused: Set<Life>) {
-    const candidates = yield* choices(life.deployment)
+  /** What can never fit need not wait for its turn. */
+  const refuseImpossible = Effect.fnUntraced(function*(life: Life, candidates: ReadonlyArray<Choice>) {
+    const plan = yield* planFor(candidates)
+    if (plan.type === "refuse") return yield* refused(life, plan)
+  })
+
+  const makeRoom = Effect.fnUntraced(function*(life: Life, candidates: ReadonlyArray<Choice>, paused: Set<Life>) {
     for (;;) {
       const next = change.next()
       const plan = yield* planFor(candidates)
@@ -113,7 +118,11 @@ export const make = ({ budget, choices, holdMs, lives, resume, unload }: Options
         Effect.suspend(() => {
           const paused = new Set<Life>()
           const goOn = Effect.sync(() => paused.forEach(resume))
-          return Effect.interruptible(turn.withPermit(Effect.ensuring(makeRoom(life, paused), goOn)))
+          return Effect.interruptible(Effect.flatMap(choices(life.deployment), (candidates) =>
+            Effect.andThen(
+              refuseImpossible(life, candidates),
+              turn.withPermit(Effect.ensuring(makeRoom(life, candidates, paused), goOn))
+            )))
         }),
         () =>
           Effect.sync(() => {
