@@ -38,7 +38,8 @@ export const store = Layer.provideMerge(ModelStore.layer, ModelFiles.layer)
 export const runtime = Inference.layer.pipe(
   Layer.provideMerge(Layer.mergeAll(Selector.layer, Metrics.layer, Pressure.layer)),
   Layer.provideMerge(Layer.mergeAll(Registry.layer, Models.layer)),
-  Layer.provide(Layer.mergeAll(Engines.layer, Memory.layer, ModelFiles.layer))
+  Layer.provide(Layer.merge(Engines.layer, Memory.layer)),
+  Layer.provide(store)
 )
 
 /** Options for embedding. */

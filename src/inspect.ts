@@ -1,16 +1,16 @@
 /**
- * Process entry that loads model files to see whether they can be loaded: all of the file, and one token computed.
+ * Process entry that loads models to see whether they can be loaded: all of the file, and of a GGUF file one token computed.
  *
  * **Details**
  *
  * A bad file can abort the process that loads it, so this one holds nothing that anybody would miss. It answers each
- * `LlamaSpec` with a `FromInspector`, and ends when its parent does not need it any more.
+ * spec with a `FromInspector`, and ends when its parent does not need it any more.
  *
  * **Gotchas**
  *
  * It must not import `effect`: see `services/EngineProtocol`.
  */
-import type { FromInspector, LlamaSpec } from "./services/EngineProtocol.ts"
+import type { FromInspector, LlamaSpec, OnnxSpec } from "./services/EngineProtocol.ts"
 import { failureFrom, refuse } from "./services/Job.ts"
 import type { Loaded } from "./workers/LlamaLoad.ts"
 import { load } from "./workers/LlamaLoad.ts"
@@ -35,20 +35,31 @@ const computeToken = async ({ description, free, model }: Loaded): Promise<void>
   }
 }
 
-const inspect = async (spec: LlamaSpec): Promise<FromInspector> => {
-  let loaded: Loaded | undefined
+const tryLlama = async (spec: LlamaSpec): Promise<void> => {
+  const loaded = await load(spec)
   try {
-    loaded = await load(spec)
     await computeToken(loaded)
+  } finally {
+    await loaded.llama.dispose()
+  }
+}
+
+const tryOnnx = async (spec: OnnxSpec): Promise<void> => {
+  const { load } = await import("./workers/OnnxLoad.ts")
+  const { session } = await load(spec)
+  await session.release()
+}
+
+const inspect = async (spec: LlamaSpec | OnnxSpec): Promise<FromInspector> => {
+  try {
+    await (spec.engine === "llama" ? tryLlama(spec) : tryOnnx(spec))
     return { type: "passed" }
   } catch (cause) {
     return { type: "failed", failure: failureFrom(cause, "load_failed") }
-  } finally {
-    await loaded?.llama.dispose()
   }
 }
 
 for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => {})
 // An ordinary exit in the middle of a load would abort.
 process.on("disconnect", () => process.kill(process.pid, "SIGKILL"))
-process.on("message", (spec: LlamaSpec) => void inspect(spec).then((result) => process.send?.(result)))
+process.on("message", (spec: LlamaSpec | OnnxSpec) => void inspect(spec).then((result) => process.send?.(result)))

@@ -11,6 +11,7 @@ import type { LanguageModels as Provided } from "../../services/LanguageModels.t
 import { LanguageModels } from "../../services/LanguageModels.ts"
 import type { Deployment, DeploymentOptions, LanguageModelDeployment } from "../../services/Model.ts"
 import { defaultSlots } from "../../services/Model.ts"
+import { ModelStore } from "../../services/ModelStore.ts"
 import * as Policies from "../../services/Policies.ts"
 import { Settings } from "../../services/Settings.ts"
 import { makeChildHost } from "./ChildHost.ts"
@@ -122,17 +123,39 @@ const startLocal = Effect.fnUntraced(
   }
 )
 
+/** Where a model's files are. */
+const pathOf = (options: LocalOptions): string | undefined =>
+  options.engine === "llama" ? options.file : options.engine === "onnx" ? options.folder : undefined
+
+/** A file of the store is loaded in a process of its own first, once. */
+const ensureInspected = (
+  { id }: Deployment,
+  options: LocalOptions,
+  store: Pick<ModelStore["Service"], "ensureInspected">
+) => {
+  const path = pathOf(options)
+  return path === undefined ? Effect.void : Effect.mapError(
+    store.ensureInspected(path),
+    ({ message }) => InferenceError.make(new InferenceError.ModelLoadFailed({ deployment: id, detail: message }))
+  )
+}
+
 /**
  * @param where `process`: a child process each; `thread`: this process
  * @param provided the language models that the program provides
+ * @param store knows whether files of it are safe to load; default every file is
  */
-export const make = (where: "process" | "thread", provided: Provided = new Map()) =>
+export const make = (
+  where: "process" | "thread",
+  provided: Provided = new Map(),
+  store: Pick<ModelStore["Service"], "ensureInspected"> = { ensureInspected: () => Effect.void }
+) =>
   Engines.of({
     start: (deployment) => {
       const { options } = deployment
       return options.engine === "language-model"
         ? LanguageModelEngine.start(deployment, options, provided)
-        : startLocal(where, deployment, options)
+        : Effect.andThen(ensureInspected(deployment, options, store), startLocal(where, deployment, options))
     }
   })
 
@@ -141,6 +164,6 @@ export const layer = Layer.effect(
   Engines,
   Effect.gen(function*() {
     const { engineHost } = yield* Settings
-    return make(engineHost, yield* LanguageModels)
+    return make(engineHost, yield* LanguageModels, yield* ModelStore)
   })
 )

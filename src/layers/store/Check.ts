@@ -3,7 +3,7 @@ import { Effect } from "effect"
 import { rename, stat } from "node:fs/promises"
 import { join } from "node:path"
 import { contextSizeOf, shapeOf } from "../../services/MemoryEstimate.ts"
-import type { StoredModel } from "../../services/ModelStore.ts"
+import type { Manifest, StoredModel } from "../../services/ModelStore.ts"
 import { fail, Quarantined, StoreUnusable } from "../../services/ModelStore.ts"
 import * as Policies from "../../services/Policies.ts"
 import { onDisk } from "./Download.ts"
@@ -31,8 +31,10 @@ const quarantine = Effect.fnUntraced(function*(
 /** Tokens that are enough to compute one. */
 const inspectedWindow = 256
 
-/** Loads a GGUF model in a process of its own. */
-const tryOut = ({ files }: Tools, { bytes, path }: StoredModel): Effect.Effect<Outcome> =>
+const tryOnnx = ({ bytes, path }: StoredModel): Effect.Effect<Outcome> =>
+  inspect({ engine: "onnx", folder: path, model: "model", slots: 1, threads: 1 }, Policies.inspectLimit(bytes))
+
+const tryGguf = ({ files }: Tools, { bytes, path }: StoredModel): Effect.Effect<Outcome> =>
   files.inspectFile(path).pipe(
     Effect.flatMap(({ header }) =>
       inspect(
@@ -49,11 +51,12 @@ const tryOut = ({ files }: Tools, { bytes, path }: StoredModel): Effect.Effect<O
     Effect.catch(({ reason }) => Effect.succeed<Outcome>({ type: "bad", detail: `${reason.detail}.` }))
   )
 
-const isMarked = (
-  { inspected, files }: StoredModel["manifest"],
-  bytes: number,
-  changedAt: number
-): boolean => inspected?.bytes === bytes && inspected.changedAt === changedAt && inspected.sha256 === files[0].sha256
+/** The file whose size, time and checksum tell whether a model was inspected as it is. */
+const markedFile = ({ files, kind }: Manifest): Manifest["files"][number] =>
+  (kind === "onnx" ? files.find(({ path }) => path.endsWith(".onnx")) : undefined) ?? files[0]
+
+const isMarked = ({ inspected }: Manifest, sha256: string, bytes: number, changedAt: number): boolean =>
+  inspected?.bytes === bytes && inspected.changedAt === changedAt && inspected.sha256 === sha256
 
 /** Gives the model marked as inspected, after inspecting it unless that was done. */
 export const ensure = Effect.fnUntraced(function*(tools: Tools, model: StoredModel, report: Report) {
@@ -61,11 +64,12 @@ export const ensure = Effect.fnUntraced(function*(tools: Tools, model: StoredMod
   if (manifest.quarantined !== undefined) {
     return yield* fail(new Quarantined({ path, detail: manifest.quarantined.detail }))
   }
-  if (manifest.kind === "onnx") return model
-  const { mtimeMs, size } = yield* onDisk(path, () => stat(path))
-  if (isMarked(manifest, size, mtimeMs)) return model
+  const { folder } = tools.options
+  const { path: file, sha256 } = markedFile(manifest)
+  const { mtimeMs, size } = yield* onDisk(path, () => stat(join(folder, manifest.name, file)))
+  if (isMarked(manifest, sha256, size, mtimeMs)) return model
   yield* report({ type: "inspecting", name: manifest.name })
-  const outcome = yield* tryOut(tools, model)
+  const outcome = yield* manifest.kind === "onnx" ? tryOnnx(model) : tryGguf(tools, model)
   switch (outcome.type) {
     case "bad":
       return yield* quarantine(tools, model, outcome.detail)
@@ -74,9 +78,9 @@ export const ensure = Effect.fnUntraced(function*(tools: Tools, model: StoredMod
     case "no-engine":
       return model
     case "passed":
-      return yield* Manifests.write(tools.options.folder, {
+      return yield* Manifests.write(folder, {
         ...manifest,
-        inspected: { bytes: size, changedAt: mtimeMs, sha256: manifest.files[0].sha256, at: yield* now }
+        inspected: { bytes: size, changedAt: mtimeMs, sha256, at: yield* now }
       })
   }
 })

@@ -126,26 +126,44 @@ describe("pull", () => {
       })
     ))
 
-  it.live("takes an ONNX folder, from here and from a repository", () =>
+  const onnx = (file: string) =>
+    new Uint8Array(readFileSync(fileURLToPath(new URL(`../../../models/tiny-chat-onnx/${file}`, import.meta.url))))
+  const onnxFiles = {
+    "config.json": onnx("config.json"),
+    "tokenizer.json": onnx("tokenizer.json"),
+    "tokenizer_config.json": onnx("tokenizer_config.json"),
+    "onnx/model_q4.onnx": new Uint8Array([4]),
+    "notes.bin": new Uint8Array([5])
+  }
+
+  it.live("takes an ONNX folder, from here and from a repository, once it has been loaded in a process of its own", () =>
     withStore(({ pull }) =>
       Effect.gen(function*() {
         const { model } = yield* pull("hf:org/model")
         assert.strictEqual(model.manifest.kind, "onnx")
-        assert.deepStrictEqual(readdirSync(model.path).sort(), ["config.json", "model.json", "onnx", "tokenizer.json"])
+        assert.isDefined(model.manifest.inspected)
+        assert.deepStrictEqual(readdirSync(model.path).sort(), [
+          "config.json",
+          "model.json",
+          "onnx",
+          "tokenizer.json",
+          "tokenizer_config.json"
+        ])
         const here = yield* pull(model.path, { name: "copy" })
         assert.deepStrictEqual(
           new Uint8Array(readFileSync(join(here.model.path, "onnx/model.onnx"))),
-          new Uint8Array([1, 2, 3])
+          onnx("onnx/model.onnx")
         )
-      }), {
-      files: {
-        "config.json": new TextEncoder().encode("{}"),
-        "tokenizer.json": new TextEncoder().encode("{}"),
-        "onnx/model.onnx": new Uint8Array([1, 2, 3]),
-        "onnx/model_q4.onnx": new Uint8Array([4]),
-        "notes.bin": new Uint8Array([5])
-      }
-    }))
+      }), { files: { ...onnxFiles, "onnx/model.onnx": onnx("onnx/model.onnx") } }))
+
+  it.live("puts an ONNX folder that does not load in quarantine", () =>
+    withStore(({ pull, store }) =>
+      Effect.gen(function*() {
+        const error = yield* Effect.flip(pull("hf:org/model"))
+        assert.strictEqual(error.reason._tag, "Quarantined")
+        const [model] = yield* store.list
+        assert.isDefined(model?.manifest.quarantined)
+      }), { files: { ...onnxFiles, "onnx/model.onnx": onnx("onnx/model.onnx").subarray(0, 1_000_000) } }))
 
   it.live("refuses what is no model, and keeps nothing of it", () =>
     withStore(({ pull, server, sources }) =>
