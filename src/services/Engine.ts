@@ -57,6 +57,8 @@ export interface Engine {
   ) => Effect.Effect<ReadonlyArray<number>, InferenceError>
   /** Resident memory outside this process, bytes. */
   readonly memoryBytes: Effect.Effect<number>
+  /** Whether it takes no more jobs: true before any job fails of its end. Left out, it never ends of itself. */
+  readonly isOver?: () => boolean
   /** Ends the engine; what runs fails with `EngineStopped`. */
   readonly stop: Effect.Effect<void>
   /** Fails with `EngineCrashed` when the engine dies; never succeeds. */

@@ -115,6 +115,8 @@ export interface EngineHost {
   readonly ready: Promise<EngineDescription>
   /** Resolves with the reason when the engine is gone, be it by `close`. Never rejects. */
   readonly exited: Promise<EngineFailure>
+  /** Whether it takes no more jobs. True before a job hears of the engine's end, which `exited` tells a little later. */
+  readonly isOver: () => boolean
   /** Starts a job. If the engine dies, the last event is `failed` with `crashed`. */
   readonly start: (job: Job, onEvents: (events: ReadonlyArray<JobEvent>) => void) => SendCommand
   /** Resident memory outside this process, bytes; 0 for a host inside it. */

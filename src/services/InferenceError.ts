@@ -111,10 +111,7 @@ export class EngineHung extends Schema.TaggedError<EngineHung>()("EngineHung", {
   afterMs: Schema.Finite
 }) {
   override get message(): string {
-    return `The engine of "${this.deployment}" made no progress for ${
-      Math.round(this.afterMs / 1000)
-    } s and was ended. ` +
-      `Try again.`
+    return `The engine of "${this.deployment}" made no progress for ${this.afterMs / 1000} s and was ended. Try again.`
   }
 }
 

@@ -101,6 +101,7 @@ const makeHost = (played: Played) => {
   const host: EngineHost = {
     ready: new Promise(() => {}),
     exited: new Promise(() => {}),
+    isOver: () => dead !== undefined,
     memoryBytes: () => played.memoryBytes,
     abandon: () => {},
     close: () => Promise.resolve(),
@@ -182,7 +183,11 @@ export const stage = (direction: Direction = {}): Stage => {
     tries.push(yield* Clock.currentTimeMillis)
     const crash = yield* Deferred.make<never, InferenceError.InferenceError>()
     const end = (failure: EngineFailure) =>
-      Effect.andThen(Effect.sync(() => die(failure)), Deferred.fail(crash, errorOf(failure)))
+      // As with a true host, the jobs hear of it before the actor does.
+      Effect.sync(() => die(failure)).pipe(
+        Effect.andThen(Effect.repeat(Effect.yieldNow, { times: 5 })),
+        Effect.andThen(Deferred.fail(crash, errorOf(failure)))
+      )
     const played: Played = {
       index,
       deployment,

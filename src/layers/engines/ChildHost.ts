@@ -132,6 +132,7 @@ export const makeChildHost = (options: HostOptions): EngineHost => {
   return {
     ready,
     exited,
+    isOver: () => (state.dead ?? state.abandoned) !== undefined || state.closing,
     memoryBytes: () => state.residentBytes,
     abandon(failure) {
       state.abandoned ??= failure

@@ -122,6 +122,7 @@ const resultOf = (errorOf: ErrorOf) => <A>(each: Each<A>): Result.Result<A, Infe
 export const make = (host: EngineHost, description: EngineDescription, errorOf: ErrorOf): Engine => ({
   describe: description,
   memoryBytes: Effect.sync(() => host.memoryBytes()),
+  isOver: () => host.isOver(),
   generate: (generation, hold) =>
     Stream.unwrap(
       Effect.map(

@@ -87,14 +87,12 @@ export const makePoolHost = (options: HostOptions): EngineHost => {
   const pool = makePool(options)
   const running = new Set<Running>()
   const exited = Promise.withResolvers<EngineFailure>()
-  let closed = false
   let left = false
   /** Why it takes no more jobs. */
-  let end: EngineFailure = stopped
+  let over: EngineFailure | undefined
 
   const exit = (failure: EngineFailure) => {
-    if (!closed) end = failure
-    closed = true
+    over ??= failure
     exited.resolve(failure)
     for (const job of running) job.fail(failure)
   }
@@ -111,8 +109,8 @@ export const makePoolHost = (options: HostOptions): EngineHost => {
   let closing: Promise<void> | undefined
   const close = async () => {
     if (left) return
-    const orderly = !closed
-    closed = true
+    const orderly = over === undefined
+    over ??= stopped
     for (const job of running) job.send({ type: "cancel" })
     await Promise.all([...running].map((job) => job.finished))
     if (orderly) await onEveryThread("dispose").catch(() => {})
@@ -123,14 +121,15 @@ export const makePoolHost = (options: HostOptions): EngineHost => {
   return {
     ready,
     exited: exited.promise,
+    isOver: () => over !== undefined,
     memoryBytes: () => 0,
     abandon: (failure) => {
       left = true
       exit(failure)
     },
     start(job, onEvents) {
-      if (closed) {
-        onEvents([{ type: "failed", failure: end }])
+      if (over !== undefined) {
+        onEvents([{ type: "failed", failure: over }])
         return () => {}
       }
       const started = startJob(pool, job, onEvents, exit)

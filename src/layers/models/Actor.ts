@@ -152,6 +152,8 @@ const capacityOf = (life: Life, engine: Engine): number =>
 /** Gives free slots to whose turn it is. */
 export const pump = ({ life, mailbox }: Actor, now: number): void => {
   if (life?.engine === undefined || life.paused || life.state !== "ready") return
+  // Its jobs fail before its end is noted: who waits is not to fail with them, but is served by the next.
+  if (life.engine.isOver?.() === true) return
   const capacity = capacityOf(life, life.engine)
   while (life.running < capacity) {
     const next = mailbox.next(now)

@@ -68,20 +68,33 @@ const makeChange = () => {
   }
 }
 
-export const make = ({ budget, choices, holdMs, lives, resume, unload }: Options): Room => {
-  const turn = Semaphore.makeUnsafe(1)
-  const change = makeChange()
-
-  const byKeys = (keys: ReadonlyArray<string>) => lives().filter((life) => keys.includes(keyOf(life)))
-
-  const planFor = Effect.fnUntraced(function*(candidates: ReadonlyArray<Choice>) {
-    // First what takes time: the plan is for what is now.
+/** Plans for what is now. */
+const makePlanner = ({ budget, holdMs, lives }: Options) =>
+  Effect.fnUntraced(function*(candidates: ReadonlyArray<Choice>) {
+    // First what takes time.
     const budgetOf = yield* budget
     const now = yield* Clock.currentTimeMillis
     const granted = lives().filter(({ bytes }) => bytes > 0)
     const snapshot: Snapshot = { residents: granted.map(residentOf(now)), holdMs, budgetBytes: budgetOf(granted) }
     return MemoryFit.fit(candidates, snapshot)
   })
+
+/** Stops them from taking jobs, but for those that load: they serve who waits for them first, or nobody would be. */
+const pause = (lives: ReadonlyArray<Life>, paused: Set<Life>): void => {
+  for (const life of lives) {
+    if (life.state !== "ready") continue
+    life.paused = true
+    paused.add(life)
+  }
+}
+
+export const make = (options: Options): Room => {
+  const { choices, lives, resume, unload } = options
+  const turn = Semaphore.makeUnsafe(1)
+  const change = makeChange()
+  const planFor = makePlanner(options)
+
+  const byKeys = (keys: ReadonlyArray<string>) => lives().filter((life) => keys.includes(keyOf(life)))
 
   /** What can never fit need not wait for its turn. */
   const refuseImpossible = Effect.fnUntraced(function*(life: Life, candidates: ReadonlyArray<Choice>) {
@@ -101,12 +114,7 @@ export const make = ({ budget, choices, holdMs, lives, resume, unload }: Options
         life.granted = choice.deployment
         return choice.deployment
       }
-      for (const other of byKeys(plan.drain)) {
-        // One that loads serves those who wait for it before it goes, or nobody would ever be served.
-        if (other.state !== "ready") continue
-        other.paused = true
-        paused.add(other)
-      }
+      pause(byKeys(plan.drain), paused)
       const time = Number.isFinite(plan.atMostMs) ? Effect.sleep(plan.atMostMs) : Effect.never
       yield* Effect.raceFirst(next, time)
     }

@@ -26,7 +26,7 @@ const job = (content: string): GenerateJob => ({
   messages: [{ role: "user", content }],
   sampling: { temperature: 0, topP: 1, seed: 0 },
   stop: [],
-  window: 100
+  window: 1_000
 })
 
 const lastOf = (host: ReturnType<typeof makeChildHost>, content: string) => {
@@ -61,13 +61,13 @@ describe("makeChildHost", () => {
   })
 
   it("leaves a child alone whose cancelled job lets go", async () => {
-    const host = makeChildHost(optionsOf({ tokenDelayMs: 1 }, { cancelGraceMs: 1_000 }))
+    const host = makeChildHost(optionsOf({ tokenDelayMs: 3 }, { cancelGraceMs: 1_000 }))
     await host.ready
     const left = lastOf(host, "one two three ".repeat(20))
     left.send({ type: "cancel" })
     assert.deepStrictEqual(await left.last, { type: "cancelled" })
     // It takes longer than the grace.
-    assert.strictEqual((await lastOf(host, "one two three ".repeat(200)).last).type, "finished")
+    assert.strictEqual((await lastOf(host, "one two three ".repeat(100)).last).type, "finished")
     await host.close()
     assert.deepStrictEqual(await host.exited, { kind: "stopped" })
   })

@@ -24,6 +24,7 @@ const stage = () => {
   const host: EngineHost = {
     ready: new Promise(() => {}),
     exited: new Promise(() => {}),
+    isOver: () => false,
     memoryBytes: () => 0,
     abandon: () => {},
     close: () => Promise.resolve(),

@@ -297,6 +297,27 @@ describe("a slot", () => {
     }).pipe(Effect.provide(place.layer))
   })
 
+  it.effect("of an engine that has died is given to nobody: who waits is served by the next", () => {
+    const place = stage()
+    const chosen = withSlots(1)
+    return Effect.gen(function*() {
+      const fails = yield* Effect.forkChild(Effect.flip(answer(chosen)))
+      yield* settle
+      const waits = yield* Effect.forEach([1, 2, 3], () => Effect.forkChild(answer(chosen)))
+      yield* settle
+      yield* place.engines[0]!.crash("Gone.")
+      // One more comes before the actor knows.
+      const comes = yield* Effect.forkChild(answer(chosen))
+      assert.strictEqual((yield* Fiber.join(fails)).reason._tag, "EngineCrashed")
+      for (let count = 0; count < 4; count++) {
+        yield* TestClock.adjust("100 millis")
+        for (const { ended, emit } of jobsOf(place)) if (!ended) emit(finished)
+      }
+      yield* Fiber.joinAll([...waits, comes])
+      assert.deepStrictEqual(place.engines.map(({ jobs }) => jobs.length), [1, 4])
+    }).pipe(Effect.provide(place.layer))
+  })
+
   it.effect("of a crashed engine counts until it is given back", () => {
     const place = stage()
     const chosen = withSlots(2)

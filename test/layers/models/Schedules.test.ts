@@ -108,27 +108,58 @@ const callFor = Effect.fnUntraced(function*(stage: Stage, watch: Watch, random: 
   })
 })
 
-/** One thing that may happen. */
-const happen = (stage: Stage, watch: Watch, random: Random): Effect.Effect<unknown, never, Models> => {
-  const chosen = random.pick(deployments)
-  const choice = random.upTo(100)
-  if (choice < 55) return callFor(stage, watch, random)
-  if (choice < 65) {
-    const caller = random.pick([...watch.callers])
-    return caller === undefined ? Effect.void : Effect.forkChild(Fiber.interrupt(caller.fiber))
-  }
-  if (choice < 68) {
-    const engine = random.pick(stage.engines.filter(({ open, readyAs }) => open && readyAs !== undefined))
-    return engine === undefined ? Effect.void : engine.crash("By chance.")
-  }
-  if (choice < 71) return Effect.forkChild(Models.use(({ unload }) => unload(chosen)))
-  if (choice < 74) {
-    const replacing = Effect.ignore(Models.use(({ replace }) => replace(chosen)))
-    return Effect.forkChild(random.chance(0.3) ? Effect.timeoutOption(replacing, random.upTo(2_000)) : replacing)
-  }
-  if (choice < 77) return Effect.forkChild(Effect.ignore(Models.use(({ load }) => load(chosen))))
-  if (choice < 79) return Effect.forkChild(Models.use(({ unloadIdle }) => unloadIdle(Duration.seconds(random.upTo(3)))))
-  return TestClock.adjust(random.upTo(random.chance(0.1) ? 10_000 : 400))
+type Happening = (stage: Stage, watch: Watch, random: Random) => Effect.Effect<unknown, never, Models>
+
+const leave: Happening = (_, watch, random) => {
+  const caller = random.pick([...watch.callers])
+  return caller === undefined ? Effect.void : Effect.forkChild(Fiber.interrupt(caller.fiber))
+}
+
+const crash: Happening = (stage, _, random) => {
+  const engine = random.pick(stage.engines.filter(({ open, readyAs }) => open && readyAs !== undefined))
+  return engine === undefined ? Effect.void : engine.crash("By chance.")
+}
+
+const unload: Happening = (_, __, random) =>
+  Effect.forkChild(Models.use(({ unload }) => unload(random.pick(deployments))))
+
+const replace: Happening = (_, __, random) => {
+  const replacing = Effect.ignore(Models.use(({ replace }) => replace(random.pick(deployments))))
+  return Effect.forkChild(random.chance(0.3) ? Effect.timeoutOption(replacing, random.upTo(2_000)) : replacing)
+}
+
+const load: Happening = (_, __, random) =>
+  Effect.forkChild(Effect.ignore(Models.use(({ load }) => load(random.pick(deployments)))))
+
+const unloadIdle: Happening = (_, __, random) =>
+  Effect.forkChild(Models.use(({ unloadIdle }) => unloadIdle(Duration.seconds(random.upTo(3)))))
+
+const pass: Happening = (_, __, random) => TestClock.adjust(random.upTo(random.chance(0.1) ? 10_000 : 400))
+
+/** How often each happens, of 100. */
+const happenings: ReadonlyArray<readonly [weight: number, Happening]> = [
+  [55, callFor],
+  [10, leave],
+  [3, crash],
+  [3, unload],
+  [3, replace],
+  [3, load],
+  [2, unloadIdle],
+  [21, pass]
+]
+
+const happen: Happening = (stage, watch, random) => {
+  let choice = random.upTo(100)
+  const [, chosen] = happenings.find(([weight]) => (choice -= weight) < 0)!
+  return chosen(stage, watch, random)
+}
+
+/** What an event does to the number of lives, and of those that drain. */
+const effectOf = ({ cause, state }: ActorEvent): readonly [living: number, draining: number] => {
+  if (state === "loading") return [cause === undefined ? 1 : 0, 0]
+  if (state === "draining") return [0, 1]
+  if (state === "gone") return [-1, -1]
+  return [state === "failed" ? -1 : 0, 0]
 }
 
 /** Every life ends once, and nothing is told of a life that has not begun. */
@@ -136,16 +167,12 @@ const checkEvents = (events: ReadonlyArray<ActorEvent>) => {
   for (const { id } of deployments) {
     let living = 0
     let draining = 0
-    for (const { cause, deployment, state } of events) {
-      if (deployment !== id) continue
-      if (state === "loading" && cause === undefined) living++
-      else if (state === "draining") draining++
-      else if (state === "gone") {
-        draining--
-        living--
-      } else if (state === "failed") living--
+    for (const event of events.filter(({ deployment }) => deployment === id)) {
+      if (event.state !== "loading") assert.isAbove(living, 0, `${id}: ${event.state} without a life`)
+      const [lives, drains] = effectOf(event)
+      living += lives
+      draining += drains
       assert.isAtLeast(draining, 0, `${id}: gone without draining`)
-      assert.isAtLeast(living, state === "gone" || state === "failed" ? 0 : 1, `${id}: ${state} without a life`)
       assert.isAtMost(draining, living, `${id}: draining twice`)
     }
     assert.strictEqual(living, 0, `${id}: as many ends as beginnings`)

@@ -1,0 +1,224 @@
+/** Real engines that die, hang or do not load, behind their actors. */
+import { assert, describe, it } from "@effect/vitest"
+import { Duration, Effect, Fiber, Layer, Stream } from "effect"
+import { TestClock } from "effect/testing"
+import { execFileSync } from "node:child_process"
+import { fileURLToPath } from "node:url"
+import * as EnginesLayer from "../../../src/layers/engines/Engines.ts"
+import * as ModelsLayer from "../../../src/layers/models/Models.ts"
+import type { Generation } from "../../../src/services/Engine.ts"
+import { Engines } from "../../../src/services/Engine.ts"
+import type { Event } from "../../../src/services/Inference.ts"
+import type { Deployment, DeploymentOptions } from "../../../src/services/Model.ts"
+import { Models } from "../../../src/services/Models.ts"
+import * as Policies from "../../../src/services/Policies.ts"
+
+const tinyChat = fileURLToPath(new URL("../../../models/tiny-chat-q8_0.gguf", import.meta.url))
+
+const deployment = (options: DeploymentOptions, more: Partial<Deployment> = {}): Deployment => ({
+  id: "subject#0",
+  model: "subject",
+  options,
+  idleUnload: Duration.minutes(10),
+  preload: false,
+  pinned: false,
+  queueLimit: 512,
+  stallAfter: Duration.minutes(2),
+  ...more
+})
+
+const fake = (more: Partial<Extract<DeploymentOptions, { engine: "fake" }>> = {}): DeploymentOptions => ({
+  engine: "fake",
+  ...more
+})
+
+const llama: DeploymentOptions = { engine: "llama", file: tinyChat, threads: 1 }
+
+const modelsIn = (where: "process" | "thread") =>
+  Layer.provide(ModelsLayer.layerUnbounded, Layer.succeed(Engines, EnginesLayer.make(where)))
+
+const ask = (content: string): Generation => ({
+  messages: [{ role: "user", content }],
+  sampling: { temperature: 0, topP: 1, seed: 1 },
+  maxTokens: undefined,
+  stop: []
+})
+
+/** The answer's text; `onEvent` hears what comes on the way. */
+const answer = (chosen: Deployment, content: string, onEvent: (event: Event) => void = () => {}) =>
+  Models.use(({ borrow }) =>
+    Effect.scoped(Effect.flatMap(borrow(chosen, {}), (engine) =>
+      Stream.runFold(
+        Stream.tap(engine.generate(ask(content)), (event) => Effect.sync(() => onEvent(event))),
+        () => "",
+        (text: string, event) => event.type === "text" ? text + event.text : text
+      )))
+  )
+
+/** The engine processes that this one has started. */
+const children = (): ReadonlyArray<number> => {
+  try {
+    return execFileSync("pgrep", ["-P", String(process.pid), "-f", "host.ts"], { encoding: "utf8" })
+      .trim().split("\n").map(Number)
+  } catch {
+    return []
+  }
+}
+
+const until = (condition: () => boolean): Effect.Effect<void> =>
+  Effect.suspend(() => condition() ? Effect.void : Effect.andThen(Effect.sleep(2), until(condition)))
+
+const idle = (chosen: Deployment): Effect.Effect<void, never, Models> =>
+  Effect.flatMap(
+    Models.use(({ status }) => status(chosen)),
+    ({ running }) => running === 0 ? Effect.void : Effect.andThen(Effect.sleep(2), idle(chosen))
+  )
+
+const kill = Effect.andThen(
+  until(() => children().length === 1),
+  Effect.sync(() => {
+    const [child] = children()
+    process.kill(child!, "SIGKILL")
+    return child!
+  })
+)
+
+const alive = (pid: number) => children().includes(pid)
+
+interface Case {
+  readonly name: string
+  readonly options: DeploymentOptions
+  /** Loads for long enough to be killed meanwhile. */
+  readonly prompt: string
+  readonly answer: string | undefined
+}
+
+const cases: ReadonlyArray<Case> = [
+  {
+    name: "fake",
+    options: fake({ loadDelayMs: 300, promptDelayMs: 300, tokenDelayMs: 5, reply: "one two three ".repeat(50) }),
+    prompt: "Hello",
+    answer: "one two three ".repeat(50)
+  },
+  { name: "llama", options: llama, prompt: "Write a story about a fox.", answer: undefined }
+]
+
+describe.each(cases)("an engine process that is killed ($name)", ({ answer: expected, options, prompt }) => {
+  const chosen = deployment(options)
+  const check = Effect.gen(function*() {
+    const text = yield* answer(chosen, prompt)
+    if (expected === undefined) assert.isAbove(text.length, 20)
+    else assert.strictEqual(text, expected)
+    yield* idle(chosen)
+  })
+
+  it.live("while it loads is started again, and who waits is served", () =>
+    Effect.gen(function*() {
+      const waiting = yield* Effect.forkChild(check)
+      const killed = yield* kill
+      yield* Fiber.join(waiting)
+      assert.isFalse(alive(killed))
+      assert.include((yield* Models.use(({ status }) => status(chosen))).lastFailure, "SIGKILL")
+    }).pipe(Effect.provide(modelsIn("process"))))
+
+  it.live("at a prompt fails its job typed, and the next is served", () =>
+    Effect.gen(function*() {
+      yield* Models.use(({ load }) => load(chosen))
+      const failing = yield* Effect.forkChild(Effect.flip(answer(chosen, prompt)))
+      yield* Effect.yieldNow
+      yield* kill
+      assert.strictEqual((yield* Fiber.join(failing)).reason._tag, "EngineCrashed")
+      yield* check
+    }).pipe(Effect.provide(modelsIn("process"))))
+
+  it.live("in mid-stream fails every job of it typed, and those who wait are served", () =>
+    Effect.gen(function*() {
+      yield* Models.use(({ load }) => load(chosen))
+      let first = false
+      const failing = yield* Effect.forEach([1, 2, 3, 4], () =>
+        Effect.forkChild(Effect.flip(answer(chosen, prompt, () => {
+          if (first) {
+            return
+          }
+          first = true
+          process.kill(children()[0]!, "SIGKILL")
+        }))))
+      yield* until(() =>
+        first || failing.some((fiber) =>
+          fiber.pollUnsafe() !== undefined
+        )
+      )
+      const waiting = yield* Effect.forEach([1, 2], () => Effect.forkChild(check))
+      for (const error of yield* Fiber.joinAll(failing)) assert.strictEqual(error.reason._tag, "EngineCrashed")
+      yield* Fiber.joinAll(waiting)
+    }).pipe(Effect.provide(modelsIn("process"))))
+})
+
+describe.each(["process", "thread"] as const)("an engine that hangs (%s)", (where) => {
+  const hanging = deployment(
+    fake({ reply: "one two three", fault: { kind: "hang", afterTokens: 2, trigger: "hang" } }),
+    // Long enough for a busy machine to answer in.
+    { stallAfter: Duration.seconds(2) }
+  )
+
+  it.live("is given up as hung, and another one answers", () =>
+    Effect.gen(function*() {
+      yield* Models.use(({ load }) => load(hanging))
+      const before = children()
+      const error = yield* Effect.flip(answer(hanging, "hang"))
+      assert.deepInclude(error.reason, { _tag: "EngineHung", afterMs: 2_000 })
+      assert.strictEqual(yield* answer(hanging, "Hello"), "one two three")
+      if (where === "process") {
+        assert.strictEqual(before.length, 1)
+        yield* until(() => !alive(before[0]!))
+      }
+      assert.include((yield* Models.use(({ status }) => status(hanging))).lastFailure, "no progress")
+    }).pipe(Effect.provide(modelsIn(where))))
+
+  it.live("fails the job beside the one that hangs likewise", () =>
+    Effect.gen(function*() {
+      const two = deployment(
+        fake({ reply: "one two three ".repeat(500), tokenDelayMs: 5, fault: { kind: "hang", trigger: "hang" } }),
+        { stallAfter: Duration.seconds(1) }
+      )
+      yield* Models.use(({ load }) => load(two))
+      const errors = yield* Effect.all([Effect.flip(answer(two, "Hello")), Effect.flip(answer(two, "hang"))], {
+        concurrency: "unbounded"
+      })
+      assert.deepStrictEqual(errors.map(({ reason }) => reason._tag), ["EngineHung", "EngineHung"])
+    }).pipe(Effect.provide(modelsIn(where))))
+
+  it.live("does not count as hung while its consumer does not read", () =>
+    Effect.gen(function*() {
+      const long = deployment(fake({ reply: "one two three ".repeat(200) }), { stallAfter: Duration.seconds(1) })
+      let heard = 0
+      const reading = Models.use(({ borrow }) =>
+        Effect.scoped(Effect.flatMap(borrow(long, {}), (engine) =>
+          Stream.runForEach(engine.generate(ask("Hello")), () =>
+            // It stops reading for longer than the time that counts as hung, once.
+            heard++ === 0
+              ? Effect.sleep("2 seconds")
+              : Effect.void)))
+      )
+      yield* reading
+      assert.isAbove(heard, 1)
+      assert.isUndefined(
+        (yield* Models.use(({ status }) => status(long))).lastFailure
+      )
+    }).pipe(Effect.provide(modelsIn(where))))
+})
+
+describe.each(["process", "thread"] as const)("an engine that does not come to be loaded (%s)", (where) => {
+  it.effect("counts as hung after Policies.loadTimeout", () =>
+    Effect.gen(function*() {
+      const engines = EnginesLayer.make(where)
+      const slow = deployment(fake({ loadDelayMs: 2_000_000_000 }))
+      const loading = yield* Effect.forkChild(Effect.flip(Effect.scoped(engines.start(slow))))
+      yield* TestClock.adjust(Duration.toMillis(Policies.loadTimeout) - 1)
+      assert.isUndefined(loading.pollUnsafe())
+      yield* TestClock.adjust(1)
+      const { reason } = yield* Fiber.join(loading)
+      assert.deepInclude(reason, { _tag: "EngineHung", afterMs: Duration.toMillis(Policies.loadTimeout) })
+      assert.deepStrictEqual(children(), [])
+    }))
+})
