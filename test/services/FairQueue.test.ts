@@ -54,7 +54,10 @@ const makeModel = (limit: number) => {
         if (heldBy(one.tenant).length === 0) turns.set(one.tenant, ++turn)
         waiting.push(one)
       }
-      if (waiting.length < limit) return void add()
+      if (waiting.length < limit) {
+        add()
+        return undefined
+      }
       const most = [...new Set(waiting.map(({ tenant }) => tenant))]
         .sort((a, b) => heldBy(b).length - heldBy(a).length || turns.get(a)! - turns.get(b)!)[0]
       if (most === undefined || heldBy(most).length <= heldBy(one.tenant).length + 1) return one
