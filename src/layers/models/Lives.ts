@@ -24,7 +24,6 @@ const isDeath = ({ reason }: InferenceError): boolean => reason._tag === "Engine
 const noteCrash = (house: House, life: Life) => (error: InferenceError) =>
   Effect.suspend(() => {
     life.engine = undefined
-    house.room.changed()
     if (life.state !== "draining") {
       life.state = "loading"
       house.tell({ deployment: life.actor.id, state: "loading", cause: error.message })

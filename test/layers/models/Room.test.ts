@@ -146,6 +146,23 @@ describe("two models that do not fit together", () => {
     }).pipe(Effect.provide(place.layer))
   })
 
+  it.effect("are unloaded when idle, though they were stopped for one who has left, and so has who waited for them", () => {
+    const place = bounded({ budget: 12, hold: Duration.seconds(5) })
+    return Effect.gen(function*() {
+      const runs = yield* workFor(a, "10 seconds")
+      const long = yield* workFor(large("c", 6), "1 minute")
+      const both = yield* hold(large("both", 12))
+      yield* TestClock.adjust("6 seconds")
+      const late = yield* hold(a)
+      yield* TestClock.adjust("4 seconds")
+      yield* Fiber.join(runs)
+      yield* Fiber.interruptAll([late, both])
+      yield* TestClock.adjust("1 hour")
+      yield* Fiber.join(long)
+      assert.deepStrictEqual(openOf(place), [])
+    }).pipe(Effect.provide(place.layer))
+  })
+
   it.effect("swap where the one in use crashes while the other waits", () => {
     const place = bounded({ budget: 10, hold: Duration.seconds(5) })
     return Effect.gen(function*() {
@@ -270,11 +287,11 @@ describe("the memory of the machine", () => {
   it.effect("is used but for a fifth, and what loads counts before it has taken its memory", () => {
     let available = 20
     const place = stage({
-      reading: () => ({ totalBytes: 20 * MiB, availableBytes: available * MiB }),
+      reading: () => ({ totalBytes: 100 * MiB, availableBytes: available * MiB }),
       load: () => Effect.sleep("1 second")
     })
     return Effect.gen(function*() {
-      // 16 of the 20 may be used: the second must wait while the first has taken nothing yet.
+      // 16 of the 20 that are free may be used: the second must wait while the first has taken nothing yet.
       const first = yield* hold(large("a", 10))
       yield* settle
       const second = yield* hold(large("b", 10))
