@@ -165,6 +165,106 @@ export class EngineFailed extends Schema.TaggedError<EngineFailed>()("EngineFail
   }
 }
 
+/** The provider did not answer as it should: an error status, a broken connection, or what is no answer. */
+export class UpstreamFailed extends Schema.TaggedError<UpstreamFailed>()("UpstreamFailed", {
+  deployment: Schema.String,
+  /**
+   * `network`: it could not be reached, or the connection broke before the answer began. `status`: an HTTP status that
+   * is none of success. `cut`: the answer ended before its end. `malformed`: what came is not the provider's dialect.
+   * `empty`: an answer without content. `too_large`: more than the configured bound. `redirect`: to another host.
+   */
+  kind: Schema.Literals(["network", "status", "cut", "malformed", "empty", "too_large", "redirect"]),
+  /** The HTTP status, where there was one. */
+  status: Schema.optionalKey(Schema.Int),
+  /** When the provider says to come back. */
+  retryAfterMs: Schema.optionalKey(Schema.Finite),
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `The provider of "${this.deployment}" failed: ${this.detail}`
+  }
+}
+
+/** The provider took longer than it may. */
+export class UpstreamTimeout extends Schema.TaggedError<UpstreamTimeout>()("UpstreamTimeout", {
+  deployment: Schema.String,
+  /** What took too long; `stall` is the time between two pieces of an answer. */
+  phase: Schema.Literals(["connect", "first_byte", "first_token", "stall", "total"]),
+  afterMs: Schema.Finite
+}) {
+  override get message(): string {
+    return `The provider of "${this.deployment}" took longer than ${this.afterMs} ms (${this.phase.replace("_", " ")}).`
+  }
+}
+
+/** The provider takes no more requests for now (429). */
+export class RateLimited extends Schema.TaggedError<RateLimited>()("RateLimited", {
+  deployment: Schema.String,
+  /** When the provider says to come back. */
+  retryAfterMs: Schema.optionalKey(Schema.Finite)
+}) {
+  override get message(): string {
+    const when = this.retryAfterMs === undefined ? "" : ` Try again in ${Math.ceil(this.retryAfterMs / 1000)} s.`
+    return `The provider of "${this.deployment}" takes no more requests for now.${when}`
+  }
+}
+
+/** The provider refuses the key (401, 403), or no key is left that it takes. */
+export class AuthenticationFailed extends Schema.TaggedError<AuthenticationFailed>()("AuthenticationFailed", {
+  deployment: Schema.String,
+  status: Schema.optionalKey(Schema.Int)
+}) {
+  override get message(): string {
+    return `The provider of "${this.deployment}" does not take the configured key. Check the key and what it may do.`
+  }
+}
+
+/** The provider will not answer this, by its content policy. */
+export class ContentRefused extends Schema.TaggedError<ContentRefused>()("ContentRefused", {
+  deployment: Schema.String,
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `The provider of "${this.deployment}" refuses the content: ${this.detail}`
+  }
+}
+
+/** The request asks for what this deployment's dialect cannot say. `path` names it, as `logprobs`. */
+export class NotSupported extends Schema.TaggedError<NotSupported>()("NotSupported", {
+  deployment: Schema.String,
+  path: Schema.String,
+  detail: Schema.String
+}) {
+  override get message(): string {
+    return `${this.path}: "${this.deployment}" cannot do this: ${this.detail}`
+  }
+}
+
+/** The deployment failed too often lately and is not called before `retryAfterMs`. */
+export class CircuitOpen extends Schema.TaggedError<CircuitOpen>()("CircuitOpen", {
+  deployment: Schema.String,
+  retryAfterMs: Schema.Finite
+}) {
+  override get message(): string {
+    return `"${this.deployment}" failed too often lately and is left alone for ${
+      Math.ceil(this.retryAfterMs / 1000)
+    } s.`
+  }
+}
+
+/** No deployment of the model can take the request; each with why it was ruled out. */
+export class NoDeployment extends Schema.TaggedError<NoDeployment>()("NoDeployment", {
+  model: Schema.String,
+  ruledOut: Schema.Array(Schema.Struct({ deployment: Schema.String, why: Schema.String })),
+  /** When one of them may take it. */
+  retryAfterMs: Schema.optionalKey(Schema.Finite)
+}) {
+  override get message(): string {
+    const whys = this.ruledOut.map(({ deployment, why }) => `${deployment}: ${why}`).join("; ")
+    return `No deployment of "${this.model}" can take this request. ${whys}`
+  }
+}
+
 /** What went wrong. */
 export const Reason = Schema.Union([
   InvalidRequest,
@@ -179,13 +279,33 @@ export const Reason = Schema.Union([
   EngineMissing,
   EngineCrashed,
   EngineStopped,
-  EngineFailed
+  EngineFailed,
+  UpstreamFailed,
+  UpstreamTimeout,
+  RateLimited,
+  AuthenticationFailed,
+  ContentRefused,
+  NotSupported,
+  CircuitOpen,
+  NoDeployment
 ])
 export type Reason = typeof Reason.Type
 
+/** One try at one deployment that failed. */
+export const Attempt = Schema.Struct({
+  deployment: Schema.String,
+  reason: Reason,
+  /** How long it took, ms. */
+  tookMs: Schema.Finite
+})
+export type Attempt = typeof Attempt.Type
+
 /** The one error of inference. */
 export class InferenceError extends Schema.TaggedError<InferenceError>()("InferenceError", {
-  reason: Reason
+  /** Of several attempts, the last one's, or the one that says most to the caller. */
+  reason: Reason,
+  /** All tries that failed, in order, where there was more than one. */
+  attempts: Schema.optionalKey(Schema.Array(Attempt))
 }) {
   override get message(): string {
     return this.reason.message

@@ -28,7 +28,15 @@ const kinds: Readonly<Record<Reason["_tag"], "invalid" | "busy" | "internal">> =
   EngineMissing: "internal",
   EngineCrashed: "internal",
   EngineStopped: "internal",
-  EngineFailed: "internal"
+  EngineFailed: "internal",
+  UpstreamFailed: "internal",
+  UpstreamTimeout: "internal",
+  RateLimited: "busy",
+  AuthenticationFailed: "internal",
+  ContentRefused: "invalid",
+  NotSupported: "invalid",
+  CircuitOpen: "internal",
+  NoDeployment: "internal"
 }
 
 const encodeReason = Schema.encodeSync(Reason)

@@ -64,7 +64,17 @@ const options: { readonly [Tag in Reason["_tag"]]: (reason: Named<Tag>, fields: 
   EngineMissing: () => server(503, "engine_missing"),
   EngineCrashed: () => server(503, "engine_crashed", soon),
   EngineStopped: () => server(503, "engine_stopped", soon),
-  EngineFailed: () => server(500, "engine_failed")
+  EngineFailed: () => server(500, "engine_failed"),
+  UpstreamFailed: ({ retryAfterMs }) =>
+    server(502, "upstream_failed", retryAfterMs === undefined ? {} : after(retryAfterMs)),
+  UpstreamTimeout: () => server(504, "upstream_timeout"),
+  RateLimited: ({ retryAfterMs }) => tooMany("rate_limit_exceeded", retryAfterMs ?? 0),
+  AuthenticationFailed: () => server(502, "upstream_authentication_failed"),
+  ContentRefused: () => invalid("content_policy_violation", null),
+  NotSupported: ({ path }, { rename }) => invalid("not_supported", rename(path)),
+  CircuitOpen: ({ retryAfterMs }) => server(503, "circuit_open", after(retryAfterMs)),
+  NoDeployment: ({ retryAfterMs }) =>
+    server(503, "no_deployment", retryAfterMs === undefined ? {} : after(retryAfterMs))
 }
 
 /** The engine's own names in front of a message mean nothing to the caller. */
