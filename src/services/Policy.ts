@@ -1,0 +1,81 @@
+/**
+ * How a model's requests are routed and what happens when an attempt fails: plain data with a name, that can be printed.
+ */
+import type { Options as Selection } from "./Selection.ts"
+import { defaults as selection } from "./Selection.ts"
+
+export interface Policy {
+  readonly name: string
+  /** Who is chosen. */
+  readonly selection: Selection
+  /** Attempts at one deployment after its first. */
+  readonly retries: number
+  /** Attempts of one request in all. */
+  readonly maxAttempts: number
+  /** Between two attempts at one deployment: doubling by `factor` from `initialMs` to `capMs`, less or more a fifth. */
+  readonly backoff: { readonly initialMs: number; readonly factor: number; readonly capMs: number }
+  /** The longest that a request waits for a deployment to take it again, where nobody else is free, ms. */
+  readonly maxWaitMs: number
+  /** ms; what is left out has no limit of the policy's. */
+  readonly timeouts: {
+    /** To the first content, of each attempt. */
+    readonly firstTokenMs?: number | undefined
+    /** Between two pieces of an answer. */
+    readonly stallMs?: number | undefined
+    /** Of the request as a whole. */
+    readonly totalMs?: number | undefined
+  }
+  /**
+   * A second attempt elsewhere, once the first has brought nothing for `afterMs` (left out: longer than 95 of 100 of its
+   * first tokens take), for at most this share of requests.
+   */
+  readonly hedge?: { readonly afterMs?: number | undefined; readonly share: number } | undefined
+  /** What is left of `maxTokens` where prompt and answer do not fit together. */
+  readonly shorterBy: number
+}
+
+/** How much a pause may be shorter or longer, so that those who failed together do not come back together. */
+export const jitter = { least: 0.8, most: 1.2 } as const
+
+/** What holds where nothing is configured. */
+export const defaults: Policy = {
+  name: "default",
+  selection,
+  retries: 2,
+  maxAttempts: 6,
+  backoff: { initialMs: 250, factor: 2, capMs: 10_000 },
+  maxWaitMs: 10_000,
+  timeouts: {},
+  shorterBy: 0.7
+}
+
+/**
+ * The pause before the `retry`th attempt after the first, ms.
+ *
+ * @param random from 0 to 1
+ */
+export const backoffMs = ({ backoff }: Policy, retry: number, random: number): number => {
+  const { capMs, factor, initialMs } = backoff
+  const pause = Math.min(capMs, initialMs * factor ** (retry - 1))
+  return Math.round(pause * (jitter.least + (jitter.most - jitter.least) * random))
+}
+
+/** What may still be hedged: every request earns its share, and a hedge costs one. */
+export interface HedgeBudget {
+  readonly earned: number
+}
+
+export const noHedges: HedgeBudget = { earned: 0 }
+
+/** Hedges that a quiet time may save up. */
+const mostEarned = 10
+
+/** A request has come. */
+export const earn = ({ earned }: HedgeBudget, { hedge }: Policy): HedgeBudget => ({
+  earned: Math.min(mostEarned, earned + (hedge?.share ?? 0))
+})
+
+/** Pays for one hedge; `undefined` where there is not enough. */
+export const spend = ({ earned }: HedgeBudget): HedgeBudget | undefined =>
+  // Shares such as 0.1 do not add up to a whole number exactly.
+  earned < 1 - 1e-9 ? undefined : { earned: Math.max(0, earned - 1) }

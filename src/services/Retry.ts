@@ -1,0 +1,116 @@
+/**
+ * What an attempt's failure means for the next one. Pure, over every `Reason` there is.
+ *
+ * **Details**
+ *
+ * What passes by itself is tried again at the same deployment: HTTP 408, 502, 503, 504, a broken connection, a crashed
+ * engine. What says "not now" or took its time already is tried there again only where no other deployment is free. A
+ * request that is wrong is wrong everywhere, so nobody else is asked.
+ *
+ * A circuit counts what is the deployment's own fault: never a caller's mistake, a full queue or a rate limit.
+ */
+import type { Reason } from "./InferenceError.ts"
+
+/** Deployments that may follow, by what went wrong. */
+export type List = "ordinary" | "context" | "content"
+
+/** What to make of a failure. */
+export interface Verdict {
+  /** At the same deployment: after a short pause, only where nobody else is free, or not at all. */
+  readonly again: "soon" | "last" | "never"
+  /** Who is asked next; `nobody` is final. */
+  readonly next: List | "nobody"
+  /** Another key of the same provider may do. */
+  readonly rotateKey: boolean
+  /** It counts against the deployment's circuit. */
+  readonly counts: boolean
+  /** Not before, ms. */
+  readonly retryAfterMs?: number
+  /** What the next attempt asks otherwise: a shorter answer, or to go last among the waiting. */
+  readonly adjust?: "shorter" | "low-priority"
+}
+
+const verdict = (given: Partial<Verdict>, retryAfterMs?: number): Verdict => ({
+  again: "never",
+  next: "ordinary",
+  rotateKey: false,
+  counts: false,
+  ...given,
+  ...(retryAfterMs === undefined ? {} : { retryAfterMs })
+})
+
+const final = verdict({ next: "nobody" })
+
+type Tag = Reason["_tag"]
+type Of<T extends Tag> = Extract<Reason, { readonly _tag: T }>
+
+/** HTTP statuses that pass by themselves. */
+const passing = new Set([408, 429, 502, 503, 504])
+
+/** HTTP statuses that say that the request is wrong, whoever is asked. */
+const mistaken = new Set([400, 413, 422])
+
+const byStatus = (status: number, retryAfterMs: number | undefined): Verdict => {
+  if (mistaken.has(status)) return final
+  if (status === 401 || status === 403) return verdict({ rotateKey: true, counts: true })
+  if (status === 429) return verdict({ again: "last", rotateKey: true, adjust: "low-priority" }, retryAfterMs)
+  return passing.has(status)
+    ? verdict({ again: "soon", counts: true }, retryAfterMs)
+    : verdict({ counts: status >= 500 || status === 404 }, retryAfterMs)
+}
+
+const ofUpstream = ({ kind, retryAfterMs, status }: Of<"UpstreamFailed">): Verdict => {
+  switch (kind) {
+    case "status":
+      return status === undefined ? verdict({ counts: true }, retryAfterMs) : byStatus(status, retryAfterMs)
+    case "network":
+      return verdict({ again: "soon", counts: true }, retryAfterMs)
+    case "cut":
+    case "empty":
+      return verdict({ again: "last", counts: true }, retryAfterMs)
+    case "malformed":
+    case "too_large":
+    case "redirect":
+      return verdict({ counts: true }, retryAfterMs)
+  }
+}
+
+/** What cannot be done there can be done by another, and is not its fault. */
+const another = verdict({})
+const broken = verdict({ counts: true })
+
+const verdicts: { readonly [T in Tag]: (reason: Of<T>) => Verdict } = {
+  InvalidRequest: () => final,
+  ModelNotFound: () => final,
+  // A prompt that leaves room fits with a shorter answer; one that fills the window needs a larger window.
+  ContextLengthExceeded: ({ contextWindow, promptTokens }) =>
+    verdict({ next: "context", ...(promptTokens < contextWindow ? { adjust: "shorter" } : {}) }),
+  QueueFull: ({ retryAfterMs }) => verdict({}, retryAfterMs),
+  // The whole machine is short of memory.
+  Overloaded: ({ retryAfterMs }) => verdict({ next: "nobody" }, retryAfterMs),
+  DeploymentDown: ({ retryAfterMs }) => verdict({}, retryAfterMs),
+  InsufficientMemory: () => another,
+  EngineHung: () => verdict({ again: "last", counts: true }),
+  ModelLoadFailed: () => broken,
+  EngineMissing: () => broken,
+  EngineCrashed: () => verdict({ again: "soon", counts: true }),
+  // Troupe is being closed.
+  EngineStopped: () => final,
+  EngineFailed: () => broken,
+  UpstreamFailed: ofUpstream,
+  UpstreamTimeout: () => verdict({ again: "last", counts: true }),
+  RateLimited: ({ retryAfterMs }) => verdict({ again: "last", rotateKey: true, adjust: "low-priority" }, retryAfterMs),
+  AuthenticationFailed: () => verdict({ rotateKey: true, counts: true }),
+  ContentRefused: () => verdict({ next: "content" }),
+  NotSupported: () => another,
+  CircuitOpen: ({ retryAfterMs }) => verdict({}, retryAfterMs),
+  NoDeployment: ({ retryAfterMs }) => verdict({ next: "nobody" }, retryAfterMs)
+}
+
+/** What to make of this failure. */
+export const classify = (reason: Reason): Verdict => (verdicts[reason._tag] as (reason: Reason) => Verdict)(reason)
+
+const refusals: ReadonlySet<Tag> = new Set(["CircuitOpen", "DeploymentDown", "QueueFull", "NoDeployment"])
+
+/** Nothing was tried: it was refused beforehand. */
+export const isRefusal = (reason: Reason): boolean => refusals.has(reason._tag)

@@ -1,0 +1,120 @@
+/** Drives the machine of attempts through a world of scripted deployments, and keeps a record of all that was done. */
+import { begin, next } from "../../src/services/Attempts.ts"
+import { draw } from "../../src/services/Draw.ts"
+import type { Reason } from "../../src/services/InferenceError.ts"
+import * as InferenceError from "../../src/services/InferenceError.ts"
+import type { Action, Event, Plan, State, Step } from "../../src/services/Plan.ts"
+
+/** What becomes of a call: content at `contentMs`, if any, and the end at `endMs`. */
+export interface Outcome {
+  readonly contentMs?: number | undefined
+  readonly endMs: number
+  /** Left out, it answers. */
+  readonly reason?: ((deployment: string) => Reason) | undefined
+}
+
+/** One deployment: what becomes of its calls in turn (the last one stays), and when it must not be called. */
+export interface Actor {
+  readonly outcomes: ReadonlyArray<Outcome>
+  readonly closed?: ReadonlyArray<{ readonly from: number; readonly to: number }> | undefined
+}
+
+export interface World {
+  readonly actors: Readonly<Record<string, Actor>>
+  readonly cancelAt?: number | undefined
+  readonly hedgeAllowed?: boolean
+  readonly seed?: number
+}
+
+/** What the machine did at one moment, and how things were before. */
+export interface Entry {
+  readonly at: number
+  readonly event: Event | undefined
+  readonly before: State | undefined
+  readonly after: State
+  readonly actions: ReadonlyArray<Action>
+}
+
+export interface Log {
+  readonly entries: ReadonlyArray<Entry>
+  /** Calls that reached a deployment. */
+  readonly calls: ReadonlyArray<{ readonly at: number; readonly deployment: string; readonly key: number }>
+  readonly closedFor: (deployment: string, at: number) => number
+}
+
+interface Timer {
+  readonly at: number
+  readonly attempt: number | undefined
+  readonly fire: () => void
+}
+
+type Start = Extract<Action, { readonly type: "start" }>
+
+/** Runs one request to its end. */
+export const run = (plan: Plan, world: World): Log => {
+  let now = 0
+  let draws = 0
+  let timers: Array<Timer> = []
+  const entries: Array<Entry> = []
+  const calls: Array<Log["calls"][number]> = []
+  let state: State | undefined
+  const closedFor = (deployment: string, at: number) => {
+    const open = world.actors[deployment]!.closed?.find(({ from, to }) => from <= at && at < to)
+    return open === undefined ? 0 : open.to - at
+  }
+  const view = () => ({
+    now,
+    random: draw(world.seed ?? 0, draws++),
+    closedFor: (deployment: string) => closedFor(deployment, now)
+  })
+  const after = (ms: number, attempt: number | undefined, fire: () => void) => {
+    timers.push({ at: now + ms, attempt, fire })
+  }
+  const step = (event: Event | undefined, { actions, state: after }: Step) => {
+    entries.push({ at: now, event, before: state, after, actions })
+    state = after
+    for (const action of actions) perform(action)
+  }
+  const tell = (event: Event) => step(event, next(state!, event, view()))
+  const launch = ({ attempt, deployment, key }: Start) => {
+    const retryAfterMs = closedFor(deployment, now)
+    if (retryAfterMs > 0) {
+      const reason = new InferenceError.CircuitOpen({ deployment, retryAfterMs })
+      return tell({ type: "failed", attempt, reason, tookMs: 0 })
+    }
+    const { outcomes } = world.actors[deployment]!
+    const turn = calls.filter((call) => call.deployment === deployment).length
+    const { contentMs, endMs, reason } = outcomes[Math.min(turn, outcomes.length - 1)]!
+    calls.push({ at: now, deployment, key })
+    if (contentMs !== undefined) after(contentMs, attempt, () => tell({ type: "content", attempt }))
+    after(endMs, attempt, () =>
+      tell(
+        reason === undefined
+          ? { type: "finished", attempt }
+          : { type: "failed", attempt, reason: reason(deployment), tookMs: endMs }
+      ))
+  }
+  const perform = (action: Action) => {
+    switch (action.type) {
+      case "start":
+        return after(action.afterMs, action.attempt, () => launch(action))
+      case "await-hedge":
+        return after(
+          action.afterMs,
+          undefined,
+          () => tell({ type: "hedge-due", attempt: action.attempt, allowed: world.hedgeAllowed ?? true })
+        )
+      case "cancel":
+        timers = timers.filter(({ attempt }) => attempt !== action.attempt)
+    }
+  }
+  if (world.cancelAt !== undefined) after(world.cancelAt, undefined, () => tell({ type: "cancelled" }))
+  step(undefined, begin(plan, view()))
+  while (timers.length > 0) {
+    const due = timers.reduce((first, timer) => timer.at < first.at ? timer : first)
+    timers = timers.filter((timer) => timer !== due)
+    now = due.at
+    due.fire()
+  }
+  return { entries, calls, closedFor }
+}
