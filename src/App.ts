@@ -26,6 +26,7 @@ import * as Selector from "./layers/Selector.ts"
 import * as SettingsFile from "./layers/SettingsFile.ts"
 import * as ModelStore from "./layers/store/ModelStore.ts"
 import { Models as ModelsService } from "./services/Models.ts"
+import { none, Providers } from "./services/Providers.ts"
 import { Readiness } from "./services/Readiness.ts"
 import { Registry as RegistryService } from "./services/Registry.ts"
 import { route } from "./services/Selector.ts"
@@ -39,6 +40,7 @@ export const runtime = Inference.layer.pipe(
   Layer.provideMerge(Layer.mergeAll(Selector.layer, Metrics.layer, Pressure.layer)),
   Layer.provideMerge(Layer.mergeAll(Registry.layer, Models.layer)),
   Layer.provide(Layer.merge(Engines.layer, Memory.layer)),
+  Layer.provide(Layer.succeed(Providers, none)),
   Layer.provide(store)
 )
 
