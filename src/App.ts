@@ -21,12 +21,12 @@ import * as Metrics from "./layers/Metrics.ts"
 import * as ModelFiles from "./layers/ModelFiles.ts"
 import * as Models from "./layers/models/Models.ts"
 import * as Pressure from "./layers/Pressure.ts"
+import * as Providers from "./layers/providers/Providers.ts"
 import * as Registry from "./layers/Registry.ts"
 import * as Selector from "./layers/Selector.ts"
 import * as SettingsFile from "./layers/SettingsFile.ts"
 import * as ModelStore from "./layers/store/ModelStore.ts"
 import { Models as ModelsService } from "./services/Models.ts"
-import { none, Providers } from "./services/Providers.ts"
 import { Readiness } from "./services/Readiness.ts"
 import { Registry as RegistryService } from "./services/Registry.ts"
 import { route } from "./services/Selector.ts"
@@ -40,7 +40,7 @@ export const runtime = Inference.layer.pipe(
   Layer.provideMerge(Layer.mergeAll(Selector.layer, Metrics.layer, Pressure.layer)),
   Layer.provideMerge(Layer.mergeAll(Registry.layer, Models.layer)),
   Layer.provide(Layer.merge(Engines.layer, Memory.layer)),
-  Layer.provide(Layer.succeed(Providers, none)),
+  Layer.provide(Providers.layer),
   Layer.provide(store)
 )
 

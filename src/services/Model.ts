@@ -2,6 +2,7 @@
  * A model, which is the name a caller asks for, and its deployments, which are concrete ways to serve it. Plain data.
  */
 import { ByteSize, Duration, Schema, SchemaTransformation } from "effect"
+import { abilities } from "./EngineProtocol.ts"
 
 /** A field with words that editors show: see `SettingsSchema.fileJsonSchema`. */
 export const described = <S extends Schema.Top>(description: string, schema: S): S["Rebuild"] =>
@@ -186,6 +187,10 @@ export const RemoteDeployment = Schema.Struct({
     Schema.NonEmptyString
   ),
   contextSize: optional("Tokens that prompt and answer share, as the provider says; default not known.", Count),
+  abilities: optional(
+    "What the model can do; default all that the dialect has words for.",
+    Schema.Array(Schema.Literals(abilities))
+  ),
   maxTokens: optional(
     "The most tokens of an answer whose caller names no limit; default the provider's own, for anthropic 4,096.",
     Count

@@ -53,6 +53,14 @@ export const retryAfterOf = (
   return limits.length === 0 ? undefined : Math.max(0, ...limits)
 }
 
+/** A prompt's tokens and the window that they do not fit. */
+export interface ContextFigures {
+  readonly promptTokens: number
+  readonly contextWindow: number
+  /** There are at least so many. */
+  readonly atLeast?: boolean
+}
+
 /** What a dialect found in a refusal's body. */
 export interface Found {
   /** The provider's own words. */
@@ -60,7 +68,7 @@ export interface Found {
   /** The field that is wrong, by our name for it. */
   readonly path?: string | undefined
   /** The prompt does not fit; figures where they are told. */
-  readonly contextLength?: { readonly promptTokens: number; readonly contextWindow: number } | true | undefined
+  readonly contextLength?: ContextFigures | true | undefined
   /** It is refused by the provider's content policy. */
   readonly contentRefused?: boolean | undefined
 }
@@ -78,11 +86,10 @@ const unfit = (
 ): InferenceError.Reason => {
   const { contextSize } = options
   // A count that nobody told is at least what does not fit.
-  const figures = found !== true
-    ? found
-    : contextSize === undefined
+  const least = contextSize === undefined
     ? undefined
     : { promptTokens: contextSize, contextWindow: contextSize, atLeast: true }
+  const figures = found === true ? least : found
   return figures === undefined
     ? new InferenceError.InvalidRequest({ path: "messages", detail: `The prompt is too long: ${text}` })
     : new InferenceError.ContextLengthExceeded({ model, ...figures })
