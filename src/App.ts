@@ -21,6 +21,7 @@ import * as Metrics from "./layers/Metrics.ts"
 import * as ModelFiles from "./layers/ModelFiles.ts"
 import * as Models from "./layers/models/Models.ts"
 import * as Pressure from "./layers/Pressure.ts"
+import * as Providers from "./layers/providers/Providers.ts"
 import * as Registry from "./layers/Registry.ts"
 import * as Selector from "./layers/Selector.ts"
 import * as SettingsFile from "./layers/SettingsFile.ts"
@@ -39,6 +40,7 @@ export const runtime = Inference.layer.pipe(
   Layer.provideMerge(Layer.mergeAll(Selector.layer, Metrics.layer, Pressure.layer)),
   Layer.provideMerge(Layer.mergeAll(Registry.layer, Models.layer)),
   Layer.provide(Layer.merge(Engines.layer, Memory.layer)),
+  Layer.provide(Providers.layer),
   Layer.provide(store)
 )
 

@@ -50,6 +50,8 @@ const sourceOf = ({ options }: Deployment): string => {
       return "no weights: a fake"
     case "language-model":
       return options.name
+    case "remote":
+      return `${options.model} of ${options.provider}`
   }
 }
 

@@ -131,6 +131,7 @@ export const layer = Layer.effect(
           return Effect.succeed({ ...nothing, computeBytes: totalBytes, totalBytes })
         }
         case "language-model":
+        case "remote":
           return Effect.succeed(nothing)
       }
     }

@@ -15,7 +15,17 @@
 import type { EngineFailure, Job, JobCommand, JobEvent } from "./Job.ts"
 
 /** What a loaded engine can do. */
-export type Ability = "generate" | "tools" | "format" | "logprobs" | "embed" | "rerank" | "classify" | "tokenize"
+export const abilities = [
+  "generate",
+  "tools",
+  "format",
+  "logprobs",
+  "embed",
+  "rerank",
+  "classify",
+  "tokenize"
+] as const
+export type Ability = typeof abilities[number]
 
 /** What a loaded engine says of itself. */
 export interface EngineDescription {

@@ -132,6 +132,8 @@ export interface TokenUsage {
   readonly completionTokens: number
   /** Prompt tokens that needed no computing, since a slot had them already. */
   readonly cachedTokens: number
+  /** Tokens of `completionTokens` that were thought and not said, where a provider tells. */
+  readonly reasoningTokens?: number | undefined
 }
 
 /** A token and the natural logarithm of its probability, before temperature and all other sampling. */

@@ -77,3 +77,30 @@ export const pullStall = Duration.seconds(30)
 /** How long a model file may take to load and to compute a token before it is put in quarantine: for a slow disk. */
 export const inspectLimit = (fileBytes: number): Duration.Duration =>
   Duration.sum(Duration.minutes(2), Duration.seconds(fileBytes / 20e6))
+
+/** How long the parts of a provider's answer may take, unless configured. */
+export const upstream = {
+  connect: Duration.seconds(10),
+  firstByte: Duration.minutes(1),
+  firstToken: Duration.minutes(2),
+  stall: Duration.minutes(1),
+  total: Duration.minutes(10)
+}
+
+/** The largest body that is taken of a provider, bytes, unless configured. */
+export const maxResponseBytes = 16 * 2 ** 20
+
+/** So much of a refusal's body is read, bytes: its words stand at its beginning. */
+export const maxRefusalBytes = 64 * 2 ** 10
+
+/** How long a refusal's body may take. */
+export const refusalWait = Duration.seconds(2)
+
+/** How long a connection is kept for the rest of a body whose answer is whole, so that it can serve again. */
+export const drainWait = Duration.millis(250)
+
+/** Requests that one remote deployment is sent side by side, unless configured. */
+export const maxConcurrent = 64
+
+/** How long a provider's key is left alone, ms: see `Keys`. */
+export const keyRests = { limited: 1000, longest: 3_600_000, refused: 60_000 }

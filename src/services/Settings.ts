@@ -94,7 +94,7 @@ const plain = (path: Path, expected: string): Problem =>
   expected.includes("readonly \"engine\"")
     ? {
       path: Problems.formatPath([...path, "engine"]),
-      expected: "Expected \"llama\", \"onnx\", \"fake\" or \"language-model\""
+      expected: "Expected \"llama\", \"onnx\", \"fake\" or \"language-model\", or a provider in its place"
     }
     : { path: Problems.formatPath(path), expected }
 
@@ -136,6 +136,26 @@ const decodeTree = (raw: Tree, expanded: Tree): Result.Result<Source, ReadonlyAr
   return Result.mapError(decodeSource(retyped), Problems.keyed)
 }
 
+/** A deployment with a provider and without an engine is remote. */
+const withEngines = (tree: Tree): Tree => {
+  const models = at(tree, ["models"])
+  if (!isMapping(tree) || !isMapping(models)) return tree
+  const explicit = (deployment: Tree): Tree =>
+    isMapping(deployment) && "provider" in deployment && !("engine" in deployment)
+      ? { engine: "remote", ...deployment }
+      : deployment
+  const entries = Object.entries(models).map(([name, model]) => {
+    const deployments = at(model, ["deployments"])
+    return [
+      name,
+      isMapping(model) && Array.isArray(deployments)
+        ? { ...model, deployments: deployments.map(explicit) }
+        : model
+    ]
+  })
+  return { ...tree, models: Object.fromEntries(entries) }
+}
+
 /** What one environment comes to. */
 interface Inspected {
   readonly source: Source | undefined
@@ -146,7 +166,7 @@ interface Inspected {
 
 /** One environment; what its overlay causes is told by its place in the overlay. */
 const inspect = (base: Tree, over: Tree, environment: Environment, variables: Surroundings["variables"]): Inspected => {
-  const raw = overlay(base, over)
+  const raw = withEngines(overlay(base, over))
   const place = (path: Path): Path => isFromOverlay(base, over, path) ? ["environments", environment, ...path] : path
   const missing: Array<Problem> = []
   const expanded = mapLeaves(raw, (scalar, path) =>
@@ -180,6 +200,7 @@ const resolvePaths = (options: DeploymentOptions, resolve: Surroundings["resolve
       return { ...options, folder: resolve(options.folder) }
     case "fake":
     case "language-model":
+    case "remote":
       return options
   }
 }

@@ -1,6 +1,6 @@
 /** The schema of `troupe.yaml`, with the words that editors show. */
 import { Schema } from "effect"
-import { Bytes, DeploymentOptions, described, optional, Span } from "./Model.ts"
+import { Bytes, DeploymentOptions, described, optional, RemoteDeployment, Span } from "./Model.ts"
 
 const positive = Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))
 
@@ -84,14 +84,26 @@ const sections = <S extends Schema.Top>(model: S) => ({
 export const Source = Schema.Struct(sections(ModelSettings))
 export type Source = typeof Source.Type
 
-const Overlay = Schema.Struct(sections(Schema.Struct({
+/** As people write them: a provider says that a deployment is remote. */
+const WrittenModel = Schema.Struct({
   ...ModelSettings.fields,
-  deployments: Schema.optionalKey(ModelSettings.fields.deployments)
+  deployments: described(
+    "Ways to serve the model; the first answers.",
+    Schema.NonEmptyArray(Schema.Union([
+      ...DeploymentOptions.members.slice(0, -1),
+      Schema.Struct({ ...RemoteDeployment.fields, engine: Schema.optionalKey(RemoteDeployment.fields.engine) })
+    ]))
+  )
+})
+
+const Overlay = Schema.Struct(sections(Schema.Struct({
+  ...WrittenModel.fields,
+  deployments: Schema.optionalKey(WrittenModel.fields.deployments)
 })))
 
 /** The whole file, as editors check it; `Settings.decode` checks each overlay laid over the rest. */
 export const File = Schema.Struct({
-  ...sections(ModelSettings),
+  ...sections(WrittenModel),
   environments: optional(
     "What differs in an environment, which NODE_ENV names; mappings merge, everything else replaces.",
     Schema.Struct({

@@ -216,7 +216,7 @@ export const stage = (direction: Direction = {}): Stage => {
     yield* load(index, deployment)
     played.readyAs = ready++
     onChange()
-    const slots = deployment.options.slots ?? 4
+    const slots = ("slots" in deployment.options ? deployment.options.slots : undefined) ?? 4
     const describe = {
       engine: "fake",
       contextWindow: 4096,

@@ -1,6 +1,6 @@
 /**
- * Engines: what a deployment's options mean to a local one, where its pool runs, and what its failures are called; and
- * the language models that a program provides.
+ * Engines: what a deployment's options mean to a local one, where its pool runs, and what its failures are called;
+ * beside them the language models that a program provides, and remote deployments.
  */
 import { Duration, Effect, Layer } from "effect"
 import { Engines } from "../../services/Engine.ts"
@@ -9,10 +9,11 @@ import * as InferenceError from "../../services/InferenceError.ts"
 import type { EngineFailure } from "../../services/Job.ts"
 import type { LanguageModels as Provided } from "../../services/LanguageModels.ts"
 import { LanguageModels } from "../../services/LanguageModels.ts"
-import type { Deployment, DeploymentOptions, LanguageModelDeployment } from "../../services/Model.ts"
+import type { Deployment, DeploymentOptions, LanguageModelDeployment, RemoteDeployment } from "../../services/Model.ts"
 import { defaultSlots } from "../../services/Model.ts"
 import { ModelStore } from "../../services/ModelStore.ts"
 import * as Policies from "../../services/Policies.ts"
+import { none, Providers } from "../../services/Providers.ts"
 import { Settings } from "../../services/Settings.ts"
 import { makeChildHost } from "./ChildHost.ts"
 import * as LanguageModelEngine from "./LanguageModelEngine.ts"
@@ -20,7 +21,7 @@ import * as LocalEngine from "./LocalEngine.ts"
 import { makePoolHost } from "./PoolHost.ts"
 import * as Watchdog from "./Watchdog.ts"
 
-type LocalOptions = Exclude<DeploymentOptions, LanguageModelDeployment>
+type LocalOptions = Exclude<DeploymentOptions, LanguageModelDeployment | RemoteDeployment>
 
 const specOf = (options: LocalOptions): EngineSpec => {
   const slots = options.slots ?? defaultSlots
@@ -144,18 +145,25 @@ const ensureInspected = (
  * @param where `process`: a child process each; `thread`: this process
  * @param provided the language models that the program provides
  * @param store knows whether files of it are safe to load; default every file is
+ * @param providers starts remote deployments; default none can be started
  */
 export const make = (
   where: "process" | "thread",
   provided: Provided = new Map(),
-  store: Pick<ModelStore["Service"], "ensureInspected"> = { ensureInspected: () => Effect.void }
+  store: Pick<ModelStore["Service"], "ensureInspected"> = { ensureInspected: () => Effect.void },
+  providers: Providers["Service"] = none
 ) =>
   Engines.of({
     start: (deployment) => {
       const { options } = deployment
-      return options.engine === "language-model"
-        ? LanguageModelEngine.start(deployment, options, provided)
-        : Effect.andThen(ensureInspected(deployment, options, store), startLocal(where, deployment, options))
+      switch (options.engine) {
+        case "language-model":
+          return LanguageModelEngine.start(deployment, options, provided)
+        case "remote":
+          return providers.start(deployment, options)
+        default:
+          return Effect.andThen(ensureInspected(deployment, options, store), startLocal(where, deployment, options))
+      }
     }
   })
 
@@ -164,6 +172,6 @@ export const layer = Layer.effect(
   Engines,
   Effect.gen(function*() {
     const { engineHost } = yield* Settings
-    return make(engineHost, yield* LanguageModels, yield* ModelStore)
+    return make(engineHost, yield* LanguageModels, yield* ModelStore, yield* Providers)
   })
 )

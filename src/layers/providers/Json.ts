@@ -1,0 +1,33 @@
+/** Looking into parsed JSON that nobody has checked. Pure; what is not there, or of another type, is undefined. */
+
+export type Fields = Readonly<Record<string, unknown>>
+
+export const fieldsOf = (value: unknown): Fields | undefined =>
+  typeof value === "object" && value !== null && !Array.isArray(value) ? value as Fields : undefined
+
+/** The value at the end of a path of names. */
+export const at = (value: unknown, ...path: ReadonlyArray<string>): unknown =>
+  path.reduce<unknown>((inner, name) => fieldsOf(inner)?.[name], value)
+
+export const textAt = (value: unknown, ...path: ReadonlyArray<string>): string | undefined => {
+  const found = at(value, ...path)
+  return typeof found === "string" ? found : undefined
+}
+
+/** A whole number that is not negative. */
+export const countAt = (value: unknown, ...path: ReadonlyArray<string>): number | undefined => {
+  const found = at(value, ...path)
+  return typeof found === "number" && Number.isSafeInteger(found) && found >= 0 ? found : undefined
+}
+
+/** The list there; an empty one where there is none. */
+export const listAt = (value: unknown, ...path: ReadonlyArray<string>): ReadonlyArray<unknown> => {
+  const found = at(value, ...path)
+  return Array.isArray(found) ? found : []
+}
+
+/** Numbers and nothing else. */
+export const numbersOf = (value: unknown): ReadonlyArray<number> | undefined =>
+  Array.isArray(value) && value.every((one) => typeof one === "number" && Number.isFinite(one))
+    ? value as ReadonlyArray<number>
+    : undefined

@@ -1,0 +1,67 @@
+/** The keys of a remote deployment, and what its provider thinks of them. */
+import { Clock, Effect, Random, Redacted } from "effect"
+import * as InferenceError from "../../services/InferenceError.ts"
+import * as Keys from "../../services/Keys.ts"
+import type { RemoteDeployment } from "../../services/Model.ts"
+import * as Policies from "../../services/Policies.ts"
+
+/** A key for one try. */
+export interface Held {
+  readonly index: number
+  /** Undefined where none is configured: then the request goes without. */
+  readonly key: Redacted.Redacted | undefined
+}
+
+export interface KeyRing {
+  /** A key that is free and not tried. Fails with why none is. */
+  readonly take: (
+    deployment: string,
+    tried: ReadonlySet<number>
+  ) => Effect.Effect<Held, InferenceError.InferenceError>
+  /** What the provider said to the key: undefined, that it takes it. */
+  readonly note: (index: number, reason: InferenceError.Reason | undefined) => Effect.Effect<void>
+  /** A text without the keys. */
+  readonly hide: (text: string) => string
+}
+
+const keysOf = ({ key, keys }: RemoteDeployment): ReadonlyArray<readonly [Redacted.Redacted | undefined, number]> =>
+  keys === undefined ? [[key, 1]] : keys.map(({ key, weight = 1 }) => [key, weight])
+
+const secretsOf = (options: RemoteDeployment): ReadonlyArray<string> =>
+  [...keysOf(options).map(([key]) => key), ...Object.values(options.headers ?? {})]
+    .flatMap((secret) => secret === undefined ? [] : [Redacted.value(secret)])
+    // What has few characters is no secret, and may stand in any text.
+    .filter(({ length }) => length > 3)
+
+export const make = (options: RemoteDeployment): KeyRing => {
+  const held = keysOf(options).map(([key]) => key)
+  const secrets = secretsOf(options)
+  const rests = Policies.keyRests
+  let keys = Keys.make(keysOf(options).map(([, weight]) => weight))
+
+  const noneFree = (deployment: string, now: number): InferenceError.InferenceError => {
+    const retryAfterMs = Keys.limitedFor(keys, now)
+    return InferenceError.make(
+      retryAfterMs === undefined
+        ? new InferenceError.AuthenticationFailed({ deployment })
+        : new InferenceError.RateLimited({ deployment, retryAfterMs })
+    )
+  }
+
+  return {
+    take: Effect.fnUntraced(function*(deployment, tried) {
+      const now = yield* Clock.currentTimeMillis
+      const chosen = Keys.choose(keys, tried, now, yield* Random.next, rests)
+      if (chosen === undefined) return yield* noneFree(deployment, now)
+      keys = chosen.keys
+      return { index: chosen.index, key: held[chosen.index] }
+    }),
+    note: (index, reason) =>
+      Effect.map(Clock.currentTimeMillis, (now) => {
+        if (reason === undefined) keys = Keys.accepted(keys, index)
+        else if (reason._tag === "RateLimited") keys = Keys.limited(keys, index, now, reason.retryAfterMs, rests)
+        else if (reason._tag === "AuthenticationFailed") keys = Keys.refused(keys, index, now, rests)
+      }),
+    hide: (text) => secrets.reduce((hidden, secret) => hidden.replaceAll(secret, "<redacted>"), text)
+  }
+}

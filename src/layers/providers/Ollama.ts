@@ -1,0 +1,176 @@
+/**
+ * Ollama's own API: `/api/chat` in lines of JSON, and `/api/embed`. Pure.
+ *
+ * **Gotchas**
+ *
+ * Source: Ollama's API documentation. It cannot be made to call a tool, and cuts a prompt that does not fit without a
+ * word. Sampling is said in full, since its defaults are other than ours.
+ */
+import { Result } from "effect"
+import type { Generation } from "../../services/Engine.ts"
+import type { Event } from "../../services/Inference.ts"
+import type { Reason } from "../../services/InferenceError.ts"
+import * as InferenceError from "../../services/InferenceError.ts"
+import type { ChatMessage, OutputFormat } from "../../services/Job.ts"
+import type { Dialect, EventDecoder, Target, Told } from "./Dialect.ts"
+import { at, countAt, fieldsOf, listAt, textAt } from "./Json.ts"
+import { toolsOf } from "./OpenAiRequest.ts"
+import type { Found } from "./Refusals.ts"
+import { brief, cut, malformed, notSupported, parse, reasonOf } from "./Refusals.ts"
+import * as ToolParts from "./ToolParts.ts"
+import { makeCounter } from "./Usage.ts"
+import { embeddingsOf } from "./Vectors.ts"
+
+/** Calls are named in the conversation by their tools. */
+const messagesOf = (messages: ReadonlyArray<ChatMessage>) => {
+  const names = new Map(messages.flatMap(({ toolCalls = [] }) => toolCalls.map(({ id, name }) => [id, name] as const)))
+  return messages.map(({ content, role, toolCallId = "", toolCalls = [] }) => ({
+    role,
+    content,
+    ...(toolCalls.length === 0 ? {} : {
+      tool_calls: toolCalls.map(({ arguments: text, name }) => ({
+        function: { name, arguments: fieldsOf(parse(text)) ?? {} }
+      }))
+    }),
+    ...(role === "tool" ? { tool_name: names.get(toolCallId) ?? "" } : {})
+  }))
+}
+
+const optionsOf = ({ maxTokens, sampling, stop }: Generation, { options }: Target) => ({
+  temperature: sampling.temperature,
+  top_p: sampling.topP,
+  top_k: sampling.topK ?? 0,
+  min_p: sampling.minP ?? 0,
+  seed: sampling.seed,
+  repeat_penalty: sampling.repeatPenalty ?? 1,
+  presence_penalty: sampling.presencePenalty ?? 0,
+  frequency_penalty: sampling.frequencyPenalty ?? 0,
+  num_predict: maxTokens ?? options.maxTokens ?? -1,
+  ...(stop.length === 0 ? {} : { stop }),
+  ...(options.contextSize === undefined ? {} : { num_ctx: options.contextSize })
+})
+
+const formatOf = (format: OutputFormat) => format.type === "json_object" ? "json" : format.schema
+
+const unsaid = ({ sampling, toolChoice, tools = [] }: Generation, target: Target): Reason | undefined => {
+  if (tools.length > 0 && toolChoice !== undefined && toolChoice !== "auto" && toolChoice !== "none") {
+    return notSupported(target, "toolChoice", "its dialect cannot make a model call a tool. Leave it to the model.")
+  }
+  return Object.keys(sampling.logitBias ?? {}).length > 0
+    ? notSupported(target, "logitBias", "its dialect has no logit_bias. Leave it out.")
+    : undefined
+}
+
+const requestOf: Dialect["generate"]["request"] = (generation, target, stream) => {
+  const { format, messages, toolChoice, tools = [] } = generation
+  const reason = unsaid(generation, target)
+  if (reason !== undefined) return Result.fail(reason)
+  return Result.succeed({
+    path: "/api/chat",
+    body: {
+      model: target.options.model,
+      messages: messagesOf(messages),
+      stream,
+      options: optionsOf(generation, target),
+      ...(tools.length === 0 || toolChoice === "none" ? {} : { tools: toolsOf(tools) }),
+      ...(format === undefined ? {} : { format: formatOf(format) })
+    }
+  })
+}
+
+/** @param body `{ error }` */
+const foundIn = (body: unknown): Found => {
+  const message = textAt(body, "error") ?? ""
+  return {
+    message,
+    contextLength: /exceeds (?:the )?(?:maximum |available )?context (?:length|size|window)/i.test(message)
+      ? true
+      : undefined
+  }
+}
+
+const failure: Dialect["failure"] = (refusal, target) => reasonOf(refusal, target, foundIn(refusal.body))
+
+const inBand = (body: unknown, { deployment }: Target): Reason => {
+  const detail = brief(textAt(body, "error") ?? "")
+  return new InferenceError.UpstreamFailed({
+    deployment,
+    kind: "status",
+    detail: detail === "" ? "it told an error in its answer." : detail
+  })
+}
+
+/** `load` and `unload` tell of a model without an answer. */
+const finishes = { stop: "stop", length: "length" } as const
+
+const makeLines = (generation: Generation, target: Target) => {
+  const counter = makeCounter(generation)
+  const calls = ToolParts.make((index) => `call_${index}`)
+
+  const callEvents = (line: unknown): ReadonlyArray<Event> =>
+    listAt(line, "message", "tool_calls").flatMap((call) => {
+      const text = JSON.stringify(fieldsOf(at(call, "function", "arguments")) ?? {})
+      const name = textAt(call, "function", "name")
+      // Every call comes whole, so that each is a new one.
+      const part = { place: calls.size(), id: textAt(call, "id"), name, arguments: text }
+      return calls.push(part, counter.count(text)) ?? []
+    })
+  const finish = (line: unknown): Told => {
+    const reason = finishes[textAt(line, "done_reason") as keyof typeof finishes] ?? "stop"
+    return Result.succeed([{
+      type: "finish",
+      reason: reason === "stop" && calls.size() > 0 ? "tool_calls" : reason,
+      usage: counter.usage({
+        ...optionally("promptTokens", countAt(line, "prompt_eval_count")),
+        ...optionally("completionTokens", countAt(line, "eval_count"))
+      })
+    }])
+  }
+  return (line: unknown): Told => {
+    if (fieldsOf(line) === undefined) return Result.fail(malformed(target, "a line without a JSON object"))
+    if (at(line, "error") !== undefined) return Result.fail(inBand(line, target))
+    const text = textAt(line, "message", "content") ?? ""
+    const events: ReadonlyArray<Event> = [
+      ...(text === "" ? [] : [{ type: "text" as const, text, tokens: counter.count(text) }]),
+      ...callEvents(line)
+    ]
+    return at(line, "done") === true ? Result.map(finish(line), (last) => [...events, ...last]) : Result.succeed(events)
+  }
+}
+
+const optionally = <Name extends string>(name: Name, value: number | undefined) =>
+  value === undefined ? {} : { [name]: value }
+
+const events = (generation: Generation, target: Target): EventDecoder => {
+  const push = makeLines(generation, target)
+  return {
+    push: ({ data }) => {
+      const line = parse(data)
+      return push(line)
+    },
+    end: () => Result.fail(cut(target))
+  }
+}
+
+const whole: Dialect["generate"]["whole"] = (body, generation, target) => {
+  const told = makeLines(generation, target)(body)
+  return Result.isSuccess(told) && told.success.at(-1)?.type !== "finish" ? Result.fail(cut(target)) : told
+}
+
+const embed: NonNullable<Dialect["embed"]> = {
+  request: (input, { options: { model } }) =>
+    Result.succeed({ path: "/api/embed", body: { model, input, truncate: false } }),
+  answer: (body, inputs, target) =>
+    embeddingsOf(listAt(body, "embeddings"), inputs, countAt(body, "prompt_eval_count") ?? 0, target)
+}
+
+export const ollama: Dialect = {
+  name: "ollama",
+  baseUrl: "http://127.0.0.1:11434",
+  abilities: ["generate", "tools", "format", "embed"],
+  framing: "ndjson",
+  authorize: (key) => ({ authorization: `Bearer ${key}` }),
+  generate: { request: requestOf, events, whole },
+  embed,
+  failure
+}

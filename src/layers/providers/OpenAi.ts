@@ -1,0 +1,113 @@
+/**
+ * OpenAI's chat completions and embeddings, as OpenAI, Azure and all the others have them. Pure.
+ *
+ * **Gotchas**
+ *
+ * Source: OpenAI's and Azure's API references. Images in messages are left out: our messages have none. What hosts other
+ * than OpenAI have beyond its API (`top_k`, `min_p`) is said only where a `baseUrl` is configured.
+ */
+import { Result } from "effect"
+import type { Dialect, Target } from "./Dialect.ts"
+import { countAt, listAt } from "./Json.ts"
+import { makeEvents, makeWhole } from "./OpenAiEvents.ts"
+import { failure, inBand } from "./OpenAiRefusal.ts"
+import type { Vocabulary } from "./OpenAiRequest.ts"
+import { bodyOf } from "./OpenAiRequest.ts"
+import { embeddingsOf } from "./Vectors.ts"
+
+const ownVocabulary: Vocabulary = { maxTokens: "max_completion_tokens", mostStops: 4, more: [] }
+
+/** What servers of this dialect have in common: OpenAI's older name for the limit, and vLLM's and llama.cpp's sampling. */
+const commonVocabulary: Vocabulary = { maxTokens: "max_tokens", mostStops: 16, more: ["topK", "minP"] }
+
+const vocabularyOf = ({ options: { baseUrl } }: Target): Vocabulary =>
+  baseUrl === undefined ? ownVocabulary : commonVocabulary
+
+/** Where a call goes, and with what. */
+interface Place {
+  readonly path: (name: "chat/completions" | "embeddings", target: Target) => string
+  readonly headers: (target: Target) => Readonly<Record<string, string>>
+  readonly vocabulary: (target: Target) => Vocabulary
+}
+
+const embedding = ({ headers, path }: Place): NonNullable<Dialect["embed"]> => ({
+  request: (input, target) =>
+    Result.succeed({
+      path: path("embeddings", target),
+      headers: headers(target),
+      body: { model: target.options.model, input, encoding_format: "float" }
+    }),
+  answer: (body, inputs, target) => {
+    const data = listAt(body, "data")
+    const vectors = data.map((one, place) => [countAt(one, "index") ?? place, one] as const)
+      .sort(([one], [two]) => one - two)
+      .map(([, one]) => listAt(one, "embedding"))
+    return embeddingsOf(vectors, inputs, countAt(body, "usage", "prompt_tokens") ?? 0, target)
+  }
+})
+
+const generating = ({ headers, path, vocabulary }: Place): Dialect["generate"] => ({
+  request: (generation, target, stream) =>
+    Result.map(bodyOf(generation, target, stream, vocabulary(target)), (body) => ({
+      path: path("chat/completions", target),
+      headers: headers(target),
+      body
+    })),
+  events: makeEvents(inBand),
+  whole: makeWhole(inBand)
+})
+
+const dialectAt = (place: Place): Pick<Dialect, "abilities" | "framing" | "generate" | "embed" | "failure"> => ({
+  abilities: ["generate", "tools", "format", "logprobs", "embed"],
+  framing: "sse",
+  generate: generating(place),
+  embed: embedding(place),
+  failure
+})
+
+const authorize = (key: string) => ({ authorization: `Bearer ${key}` })
+
+const organizationOf = ({ options: { organization } }: Target) =>
+  organization === undefined ? {} : { "openai-organization": organization }
+
+export const openAi: Dialect = {
+  ...dialectAt({ path: (name) => `/${name}`, headers: organizationOf, vocabulary: vocabularyOf }),
+  name: "openai",
+  baseUrl: "https://api.openai.com/v1",
+  authorize
+}
+
+/** Versions from this date on know `max_completion_tokens`. */
+const renamedIn = "2024-12-01"
+const defaultVersion = "2024-10-21"
+
+const versionOf = ({ options: { apiVersion = defaultVersion } }: Target): string => apiVersion
+
+export const azureOpenAi: Dialect = {
+  ...dialectAt({
+    path: (name, target) =>
+      `/openai/deployments/${encodeURIComponent(target.options.model)}/${name}?api-version=` +
+      encodeURIComponent(versionOf(target)),
+    headers: () => ({}),
+    vocabulary: (target) => ({
+      ...ownVocabulary,
+      maxTokens: versionOf(target) >= renamedIn ? "max_completion_tokens" : "max_tokens"
+    })
+  }),
+  name: "azure.ai.openai",
+  baseUrl: undefined,
+  authorize: (key) => ({ "api-key": key })
+}
+
+/** Another instance of Troupe speaks OpenAI's dialect, and says all that engines can be told. */
+const ownPlace: Place = {
+  path: (name) => `/${name}`,
+  headers: () => ({}),
+  vocabulary: () => ({
+    maxTokens: "max_completion_tokens",
+    mostStops: 16,
+    more: ["topK", "minP", "repeatPenalty"]
+  })
+}
+
+export const ownDialect = { ...dialectAt(ownPlace), authorize }

@@ -1,0 +1,130 @@
+/** Chat completions, streamed and whole, as events. Pure. */
+import { Result } from "effect"
+import type { Generation } from "../../services/Engine.ts"
+import type { Event } from "../../services/Inference.ts"
+import * as InferenceError from "../../services/InferenceError.ts"
+import type { ChosenLogprob, FinishReason, TokenLogprob, TokenUsage } from "../../services/Job.ts"
+import type { EventDecoder, Target, Told } from "./Dialect.ts"
+import type { Fields } from "./Json.ts"
+import { at, countAt, fieldsOf, listAt, numbersOf, textAt } from "./Json.ts"
+import { brief, cut, malformed, parse } from "./Refusals.ts"
+import * as ToolParts from "./ToolParts.ts"
+import { makeCounter } from "./Usage.ts"
+
+const usageOf = (usage: unknown): Partial<TokenUsage> | undefined => {
+  if (fieldsOf(usage) === undefined) return undefined
+  const figures = {
+    promptTokens: countAt(usage, "prompt_tokens"),
+    completionTokens: countAt(usage, "completion_tokens"),
+    cachedTokens: countAt(usage, "prompt_tokens_details", "cached_tokens"),
+    reasoningTokens: countAt(usage, "completion_tokens_details", "reasoning_tokens")
+  }
+  return Object.fromEntries(Object.entries(figures).filter(([, figure]) => figure !== undefined))
+}
+
+const logprobOf = (value: unknown): TokenLogprob | undefined => {
+  const token = textAt(value, "token")
+  const logprob = at(value, "logprob")
+  if (token === undefined || typeof logprob !== "number") return undefined
+  return { token, logprob, bytes: numbersOf(at(value, "bytes")) ?? [...Buffer.from(token)] }
+}
+
+const logprobsOf = (choice: Fields): ReadonlyArray<ChosenLogprob> =>
+  listAt(choice, "logprobs", "content").flatMap((one) => {
+    const chosen = logprobOf(one)
+    const top = listAt(one, "top_logprobs").flatMap((other) => logprobOf(other) ?? [])
+    return chosen === undefined ? [] : [{ ...chosen, top }]
+  })
+
+const finishes: Readonly<Record<string, FinishReason>> = {
+  stop: "stop",
+  length: "length",
+  tool_calls: "tool_calls",
+  function_call: "tool_calls"
+}
+
+/** What a choice's message and its deltas say alike. */
+const makeSpeaker = (generation: Generation, target: Target) => {
+  const counter = makeCounter(generation)
+  const calls = ToolParts.make((index) => `call_${index}`)
+  let refusal = ""
+  let finish: string | undefined
+  let usage: Partial<TokenUsage> | undefined
+
+  const textEvents = (choice: Fields, text: string | undefined): ReadonlyArray<Event> => {
+    if (text === undefined || text === "") return []
+    const logprobs = generation.logprobs === undefined ? [] : logprobsOf(choice)
+    return [{ type: "text", text, tokens: counter.count(text), ...(logprobs.length === 0 ? {} : { logprobs }) }]
+  }
+  const callEvents = (message: Fields): ReadonlyArray<Event> =>
+    listAt(message, "tool_calls").flatMap((call, index) => {
+      const text = textAt(call, "function", "arguments") ?? ""
+      const id = textAt(call, "id")
+      const part = {
+        place: countAt(call, "index") ?? index,
+        id: id === "" ? undefined : id,
+        name: textAt(call, "function", "name"),
+        arguments: text
+      }
+      return calls.push(part, counter.count(text)) ?? []
+    })
+  const refused = (detail: string): Told =>
+    Result.fail(new InferenceError.ContentRefused({ deployment: target.deployment, detail }))
+
+  return {
+    /** @param message the choice's own, or what is new of it */
+    say: (choice: Fields, message: Fields): ReadonlyArray<Event> => {
+      refusal += textAt(message, "refusal") ?? ""
+      finish = textAt(choice, "finish_reason") ?? finish
+      return [...textEvents(choice, textAt(message, "content")), ...callEvents(message)]
+    },
+    count: (body: Fields) => {
+      usage = usageOf(body["usage"]) ?? usage
+    },
+    end: (): Told => {
+      if (finish === undefined) return Result.fail(cut(target))
+      if (finish === "content_filter") return refused("its content filter ended the answer.")
+      if (refusal !== "") return refused(brief(refusal))
+      const reason = finishes[finish] ?? "stop"
+      return Result.succeed([{
+        type: "finish",
+        reason: reason === "stop" && calls.size() > 0 ? "tool_calls" : reason,
+        usage: counter.usage(usage)
+      }])
+    }
+  }
+}
+
+/** What a provider says of an error in the middle of a stream, or with a status of success. */
+export type InBand = (error: unknown, target: Target) => InferenceError.Reason
+
+export const makeEvents = (inBand: InBand) => (generation: Generation, target: Target): EventDecoder => {
+  const speaker = makeSpeaker(generation, target)
+  return {
+    push: ({ data }) => {
+      if (data === "[DONE]") return speaker.end()
+      const chunk = fieldsOf(parse(data))
+      if (chunk === undefined) return Result.fail(malformed(target, "an event without a JSON object"))
+      if ((chunk["error"] ?? undefined) !== undefined) return Result.fail(inBand(chunk, target))
+      speaker.count(chunk)
+      // Azure begins with a chunk without choices, and usage comes in one.
+      const choice = fieldsOf(listAt(chunk, "choices")[0])
+      return Result.succeed(choice === undefined ? [] : speaker.say(choice, fieldsOf(choice["delta"]) ?? {}))
+    },
+    end: speaker.end
+  }
+}
+
+export const makeWhole = (inBand: InBand) => (body: unknown, generation: Generation, target: Target): Told => {
+  const answer = fieldsOf(body)
+  if (answer !== undefined && (answer["error"] ?? undefined) !== undefined) return Result.fail(inBand(answer, target))
+  const choice = fieldsOf(listAt(body, "choices")[0])
+  const message = fieldsOf(choice?.["message"])
+  if (answer === undefined || choice === undefined || message === undefined) {
+    return Result.fail(malformed(target, "a body without choices[0].message"))
+  }
+  const speaker = makeSpeaker(generation, target)
+  speaker.count(answer)
+  const events = speaker.say(choice, message)
+  return Result.map(speaker.end(), (finish) => [...events, ...finish])
+}

@@ -1,0 +1,134 @@
+/** Generations as bodies of chat completions, OpenAI's own and those that others have in common. Pure. */
+import { Result } from "effect"
+import type { Generation } from "../../services/Engine.ts"
+import type { Reason } from "../../services/InferenceError.ts"
+import type { ChatMessage, JsonSchema, OutputFormat, SamplingOptions, ToolDefinition } from "../../services/Job.ts"
+import type { Target } from "./Dialect.ts"
+import { fieldsOf } from "./Json.ts"
+import { notSupported } from "./Refusals.ts"
+
+/** What one host's chat completions have words for. */
+export interface Vocabulary {
+  readonly maxTokens: "max_tokens" | "max_completion_tokens"
+  /** The most stop sequences. */
+  readonly mostStops: number
+  /** Sampling that OpenAI's own API has no words for. */
+  readonly more: ReadonlyArray<"topK" | "minP" | "repeatPenalty">
+}
+
+const messageOf = ({ content, role, toolCallId, toolCalls = [] }: ChatMessage) => {
+  if (role === "tool") return { role, content, tool_call_id: toolCallId }
+  if (toolCalls.length === 0) return { role, content }
+  return {
+    role,
+    content: content === "" ? null : content,
+    tool_calls: toolCalls.map(({ arguments: text, id, name }) => ({
+      id,
+      type: "function",
+      function: { name, arguments: text }
+    }))
+  }
+}
+
+export const messagesOf = (messages: ReadonlyArray<ChatMessage>) => messages.map(messageOf)
+
+export const toolsOf = (tools: ReadonlyArray<ToolDefinition>) =>
+  tools.map(({ description, name, parameters }) => ({
+    type: "function",
+    function: {
+      name,
+      ...(description === undefined ? {} : { description }),
+      ...(parameters === undefined ? {} : { parameters })
+    }
+  }))
+
+const toolingOf = ({ toolChoice, tools = [] }: Generation) => {
+  if (tools.length === 0) return {}
+  const choice = typeof toolChoice === "object" ? { type: "function", function: toolChoice } : toolChoice
+  return { tools: toolsOf(tools), ...(choice === undefined ? {} : { tool_choice: choice }) }
+}
+
+/** Whether OpenAI takes it as `strict`: every object is closed, and every property of it required. */
+const isStrict = (schema: unknown): boolean => {
+  if (Array.isArray(schema)) return schema.every(isStrict)
+  const fields = fieldsOf(schema)
+  if (fields === undefined) return true
+  const properties = fieldsOf(fields["properties"])
+  const required: ReadonlyArray<unknown> = Array.isArray(fields["required"]) ? fields["required"] : []
+  const isClosed = fields["type"] !== "object" && properties === undefined ||
+    fields["additionalProperties"] === false && Object.keys(properties ?? {}).every((name) => required.includes(name))
+  return isClosed && Object.values(fields).every(isStrict)
+}
+
+const jsonSchema = (schema: JsonSchema) => ({ name: "answer", schema, ...(isStrict(schema) ? { strict: true } : {}) })
+
+const formatOf = (format: OutputFormat | undefined) => {
+  if (format === undefined) return {}
+  if (format.type === "json_object") return { response_format: { type: format.type } }
+  return { response_format: { type: format.type, json_schema: jsonSchema(format.schema) } }
+}
+
+/** Every sampling option but those that go without saying: some models take no others. */
+const samplingOf = (sampling: SamplingOptions) => {
+  const { frequencyPenalty, logitBias, minP, presencePenalty, repeatPenalty, seed, temperature, topK, topP } = sampling
+  const fields = {
+    temperature: [temperature, 1],
+    top_p: [topP, 1],
+    seed: [seed, undefined],
+    top_k: [topK, undefined],
+    min_p: [minP, 0],
+    repeat_penalty: [repeatPenalty, 1],
+    presence_penalty: [presencePenalty, 0],
+    frequency_penalty: [frequencyPenalty, 0],
+    logit_bias: [logitBias, undefined]
+  }
+  return Object.fromEntries(
+    Object.entries(fields).flatMap(([name, [value, plain]]) =>
+      value === undefined || value === plain ? [] : [[name, value]]
+    )
+  )
+}
+
+const wire = { topK: "top_k", minP: "min_p", repeatPenalty: "repeat_penalty" } as const
+
+/** The first thing that the host has no words for. */
+const unsaid = (
+  { stop }: Generation,
+  sampling: Readonly<Record<string, unknown>>,
+  { more, mostStops }: Vocabulary,
+  target: Target
+): Reason | undefined => {
+  for (const name of ["topK", "minP", "repeatPenalty"] as const) {
+    if (wire[name] in sampling && !more.includes(name)) {
+      return notSupported(target, name, `its dialect has no ${wire[name]}. Leave it out.`)
+    }
+  }
+  return stop.length > mostStops
+    ? notSupported(target, "stop", `it takes at most ${mostStops} stop sequences, not ${stop.length}.`)
+    : undefined
+}
+
+/** A chat completion's body. */
+export const bodyOf = (
+  generation: Generation,
+  target: Target,
+  stream: boolean,
+  vocabulary: Vocabulary
+): Result.Result<Readonly<Record<string, unknown>>, Reason> => {
+  const { format, logprobs, messages, stop } = generation
+  const sampling = samplingOf(generation.sampling)
+  const reason = unsaid(generation, sampling, vocabulary, target)
+  if (reason !== undefined) return Result.fail(reason)
+  const maxTokens = generation.maxTokens ?? target.options.maxTokens
+  return Result.succeed({
+    model: target.options.model,
+    messages: messagesOf(messages),
+    ...sampling,
+    ...(maxTokens === undefined ? {} : { [vocabulary.maxTokens]: maxTokens }),
+    ...(stop.length === 0 ? {} : { stop }),
+    ...toolingOf(generation),
+    ...formatOf(format),
+    ...(logprobs === undefined ? {} : { logprobs: true, top_logprobs: logprobs }),
+    ...(stream ? { stream, stream_options: { include_usage: true } } : {})
+  })
+}

@@ -1,0 +1,72 @@
+/**
+ * Providers: engines over HTTP, one pool of connections a deployment.
+ *
+ * **Details**
+ *
+ * What is known of a deployment's keys outlives its engine, which may be unloaded when idle.
+ */
+import { NodeHttpClient } from "@effect/platform-node"
+import { Effect, Layer } from "effect"
+import { HttpClient } from "effect/http"
+import * as InferenceError from "../../services/InferenceError.ts"
+import type { Provider, RemoteDeployment } from "../../services/Model.ts"
+import * as Policies from "../../services/Policies.ts"
+import { Providers } from "../../services/Providers.ts"
+import type { Dialect } from "./Dialect.ts"
+import type { KeyRing } from "./KeyRing.ts"
+import * as KeyRings from "./KeyRing.ts"
+import { ollama } from "./Ollama.ts"
+import { azureOpenAi, openAi } from "./OpenAi.ts"
+import * as RemoteEngine from "./RemoteEngine.ts"
+import { troupe } from "./Troupe.ts"
+import * as Upstream from "./Upstream.ts"
+import { limitsOf } from "./Watch.ts"
+
+const dialects: Partial<Record<Provider, Dialect>> = {
+  openai: openAi,
+  "azure-openai": azureOpenAi,
+  ollama,
+  troupe
+}
+
+/** A client whose connections are the deployment's own. Redirects are not followed, nothing is sent twice. */
+const clientOf = Effect.fnUntraced(function*(options: RemoteDeployment) {
+  const dispatcher = yield* NodeHttpClient.makeDispatcherOptions({
+    connections: options.maxConcurrent ?? Policies.maxConcurrent,
+    connect: { timeout: limitsOf(options).connect },
+    allowH2: false
+  })
+  const client = yield* Effect.provideService(NodeHttpClient.makeUndici, NodeHttpClient.Dispatcher, dispatcher)
+  // Its spans would hold requests, and those hold keys; an operation's span tells what there is to tell.
+  return HttpClient.transform(client, Effect.provideService(HttpClient.TracerDisabledWhen, () => true))
+})
+
+export const make = Effect.sync(() => {
+  const rings = new WeakMap<RemoteDeployment, KeyRing>()
+  const ringOf = (options: RemoteDeployment): KeyRing => {
+    const known = rings.get(options) ?? KeyRings.make(options)
+    rings.set(options, known)
+    return known
+  }
+
+  return Providers.of({
+    start: Effect.fnUntraced(function*({ id, model }, options) {
+      const dialect = dialects[options.provider]
+      const baseUrl = (options.baseUrl ?? dialect?.baseUrl)?.replace(/\/+$/, "")
+      if (dialect === undefined || baseUrl === undefined) {
+        const detail = dialect === undefined
+          ? `the dialect "${options.provider}" is not spoken yet.`
+          : `"${options.provider}" needs a baseUrl.`
+        return yield* InferenceError.make(new InferenceError.ModelLoadFailed({ deployment: id, detail }))
+      }
+      const target = { deployment: id, model, options }
+      const client = yield* clientOf(options)
+      const upstream = Upstream.make({ target, dialect, client, ring: ringOf(options), baseUrl })
+      const engine = RemoteEngine.make(dialect, target, upstream)
+      yield* Effect.addFinalizer(() => engine.stop)
+      return engine
+    })
+  })
+})
+
+export const layer = Layer.effect(Providers, make)

@@ -1,0 +1,75 @@
+/** Another instance of Troupe: the OpenAI dialect, and what we have beyond it. Pure. */
+import { Result } from "effect"
+import type { Classification, TokenizeJob } from "../../services/Job.ts"
+import type { Dialect } from "./Dialect.ts"
+import { at, countAt, listAt, numbersOf, textAt } from "./Json.ts"
+import { ownDialect } from "./OpenAi.ts"
+import { messagesOf, toolsOf } from "./OpenAiRequest.ts"
+import { malformed } from "./Refusals.ts"
+
+const scoreAt = (value: unknown, name: string): number | undefined => {
+  const score = at(value, name)
+  return typeof score === "number" && score >= 0 && score <= 1 ? score : undefined
+}
+
+const rerank: NonNullable<Dialect["rerank"]> = {
+  request: ({ documents, query }, { options: { model } }) =>
+    Result.succeed({ path: "/rerank", body: { model, query, documents } }),
+  answer: (body, { documents }, target) => {
+    const scores: Array<number | undefined> = documents.map(() => undefined)
+    for (const result of listAt(body, "results")) {
+      scores[countAt(result, "index") ?? -1] = scoreAt(result, "relevance_score")
+    }
+    const found = numbersOf(scores)
+    return found === undefined || found.length !== documents.length
+      ? Result.fail(malformed(target, "not one score a document"))
+      : Result.succeed({ scores: found, promptTokens: countAt(body, "usage", "prompt_tokens") ?? 0 })
+  }
+}
+
+const labelsOf = (one: unknown): Classification["labels"] =>
+  listAt(one, "predictions").flatMap((prediction) => {
+    const label = textAt(prediction, "label")
+    const score = scoreAt(prediction, "score")
+    return label === undefined || score === undefined ? [] : [{ label, score }]
+  })
+
+const classify: NonNullable<Dialect["classify"]> = {
+  request: (input, { options: { model } }) => Result.succeed({ path: "/classify", body: { model, input } }),
+  answer: (body, inputs, target) => {
+    const found = listAt(body, "data").map(labelsOf)
+    if (found.length !== inputs.length || found.some((labels) => labels.length === 0)) {
+      return Result.fail(malformed(target, "not labels for every input"))
+    }
+    const promptTokens = countAt(body, "usage", "prompt_tokens") ?? 0
+    // They are told together; the first input counts them.
+    return Result.succeed(
+      found.map((labels, index) => Result.succeed({ labels, promptTokens: index === 0 ? promptTokens : 0 }))
+    )
+  }
+}
+
+const tokenizeBody = (input: TokenizeJob["input"]) =>
+  typeof input === "string" ? { prompt: input } : {
+    messages: messagesOf(input.messages),
+    ...(input.tools === undefined ? {} : { tools: toolsOf(input.tools) })
+  }
+
+const tokenize: NonNullable<Dialect["tokenize"]> = {
+  request: (input, { options: { model } }) =>
+    Result.succeed({ path: "/tokenize", body: { model, ...tokenizeBody(input) } }),
+  answer: (body, _, target) => {
+    const tokens = numbersOf(at(body, "tokens"))
+    return tokens === undefined ? Result.fail(malformed(target, "a body without tokens")) : Result.succeed(tokens)
+  }
+}
+
+export const troupe: Dialect = {
+  ...ownDialect,
+  name: "troupe",
+  baseUrl: undefined,
+  abilities: ["generate", "tools", "format", "logprobs", "embed", "rerank", "classify", "tokenize"],
+  rerank,
+  classify,
+  tokenize
+}

@@ -1,0 +1,96 @@
+/**
+ * Which of several keys a request takes. Pure: the time and the random number come from outside.
+ *
+ * **Details**
+ *
+ * Keys are chosen by weight. One that the provider limits is left alone for as long as the provider says, one that it
+ * refuses until it is time for a probe: a single request then tries it, and whether it is taken decides.
+ */
+
+/** One key's state; `until` (ms since 1970) counts where it is not `usable`. */
+interface KeyState {
+  readonly weight: number
+  readonly standing: "usable" | "limited" | "refused"
+  readonly until: number
+}
+
+/** All keys of one deployment, at least one. */
+export type Keys = ReadonlyArray<KeyState>
+
+/** How long keys are left alone, ms. */
+export interface Rests {
+  /** A limited key whose provider does not say how long. */
+  readonly limited: number
+  /** A limited key at most, whatever its provider says. */
+  readonly longest: number
+  /** A refused key, until a probe. */
+  readonly refused: number
+}
+
+/** @param weights each above 0 */
+export const make = (weights: ReadonlyArray<number>): Keys =>
+  weights.map((weight) => ({ weight, standing: "usable", until: 0 }))
+
+const isFree = ({ standing, until }: KeyState, now: number): boolean => standing === "usable" || until <= now
+
+const change = (keys: Keys, index: number, state: Omit<KeyState, "weight">): Keys =>
+  keys.map((key, at) => at === index ? { ...key, ...state } : key)
+
+/** The first whose weights and those before it sum to more than the number. */
+const drawn = (keys: Keys, among: ReadonlyArray<number>, random: number): number => {
+  let left = random * among.reduce((sum, index) => sum + keys[index]!.weight, 0)
+  for (const index of among) {
+    left -= keys[index]!.weight
+    if (left < 0) return index
+  }
+  return among.at(-1)!
+}
+
+/**
+ * A key for the next try, and the keys as they are then; undefined when none is free.
+ *
+ * @param random from 0 up to 1
+ * @param tried keys that this request has tried already
+ */
+export const choose = (
+  keys: Keys,
+  tried: ReadonlySet<number>,
+  now: number,
+  random: number,
+  rests: Rests
+): { readonly index: number; readonly keys: Keys } | undefined => {
+  const free = keys.flatMap((key, index) => isFree(key, now) && !tried.has(index) ? [index] : [])
+  if (free.length === 0) return undefined
+  const index = drawn(keys, free, random)
+  // Who chooses a refused key probes it, and nobody else does meanwhile.
+  return keys[index]!.standing === "refused"
+    ? { index, keys: change(keys, index, { standing: "refused", until: now + rests.refused }) }
+    : { index, keys }
+}
+
+/** The provider took the key. */
+export const accepted = (keys: Keys, index: number): Keys =>
+  keys[index]!.standing === "usable" ? keys : change(keys, index, { standing: "usable", until: 0 })
+
+/** The provider limits the key. */
+export const limited = (
+  keys: Keys,
+  index: number,
+  now: number,
+  retryAfterMs: number | undefined,
+  rests: Rests
+): Keys =>
+  change(keys, index, {
+    standing: "limited",
+    until: now + Math.min(retryAfterMs ?? rests.limited, rests.longest)
+  })
+
+/** The provider refuses the key. */
+export const refused = (keys: Keys, index: number, now: number, rests: Rests): Keys =>
+  change(keys, index, { standing: "refused", until: now + rests.refused })
+
+/** ms until the first limited key is free; undefined where all are refused. */
+export const limitedFor = (keys: Keys, now: number): number | undefined => {
+  const ends = keys.filter(({ standing }) => standing === "limited").map(({ until }) => until)
+  return ends.length === 0 ? undefined : Math.max(0, Math.min(...ends) - now)
+}
