@@ -1,14 +1,106 @@
-/** The selector over the registry's snapshot. */
-import { Effect, Layer } from "effect"
+/** The selector over the registry's snapshot, the actors' states and what was measured. */
+import { Array as Arr, Clock, Effect, Layer, Random } from "effect"
+import { maxSeed } from "../services/Inference.ts"
+import { make as makeError, NoDeployment } from "../services/InferenceError.ts"
+import type { Measurement } from "../services/Measurements.ts"
+import * as Measurements from "../services/Measurements.ts"
+import type { Deployment, Model } from "../services/Model.ts"
+import type { Status } from "../services/Models.ts"
+import { Models } from "../services/Models.ts"
+import { defaults } from "../services/Policy.ts"
 import { Registry } from "../services/Registry.ts"
-import { route, Selector } from "../services/Selector.ts"
+import type { Condition, Facts } from "../services/Selection.ts"
+import * as Selection from "../services/Selection.ts"
+import type { Trial, Wish } from "../services/Selector.ts"
+import { Selector } from "../services/Selector.ts"
+
+const slotsOf = ({ options }: Deployment): number | undefined => "slots" in options ? options.slots : undefined
+
+const factsOf = (deployment: Deployment): Facts => ({ deployment: deployment.id, slots: slotsOf(deployment) })
+
+const conditionOf = ({ queueLimit }: Deployment, { queued, state }: Status, measured: Measurement): Condition => ({
+  measured,
+  state: state === "ready" || state === "loading" ? state : "cold",
+  queued,
+  queueFull: queued >= queueLimit
+})
+
+/** What was measured, by deployment. */
+const makeBoard = (now: () => number) => {
+  const board = new Map<string, Measurement>()
+  const of = (deployment: string): Measurement => board.get(deployment) ?? Measurements.none
+  const begin = (deployment: string): Trial => {
+    const began = now()
+    let firstTokenMs: number | undefined
+    board.set(deployment, Measurements.started(of(deployment)))
+    return {
+      content() {
+        firstTokenMs ??= now() - began
+      },
+      end(end, tokens) {
+        const at = now()
+        const sample = { ok: end === "success", tookMs: at - began, firstTokenMs, tokens }
+        board.set(
+          deployment,
+          end === "left" ? Measurements.left(of(deployment)) : Measurements.ended(of(deployment), sample, at)
+        )
+      }
+    }
+  }
+  return { of, begin }
+}
 
 export const layer = Layer.effect(
   Selector,
   Effect.gen(function*() {
     const registry = yield* Registry
+    const models = yield* Models
+    const clock = yield* Clock.Clock
+    const board = makeBoard(() => clock.currentTimeMillisUnsafe())
+    const tables = new WeakMap<Model, ReturnType<typeof Selection.prepare>>()
+    let turn = 0
+
+    const tableOf = (model: Model) => {
+      const known = tables.get(model)
+      if (known !== undefined) return known
+      const made = Selection.prepare(model.deployments.map(factsOf))
+      tables.set(model, made)
+      return made
+    }
+
+    const decide = Effect.fnUntraced(function*(model: Model, { maxTokens, needs = [] }: Wish) {
+      const conditions = yield* Effect.forEach(
+        model.deployments,
+        (deployment) =>
+          Effect.map(models.status(deployment), (status) => conditionOf(deployment, status, board.of(deployment.id)))
+      )
+      const seed = yield* Random.nextIntBetween(0, maxSeed)
+      const asked = { model: model.name, needs, maxTokens, turn: turn++, seed, now: clock.currentTimeMillisUnsafe() }
+      return Selection.decide(tableOf(model), conditions, asked, defaults.selection)
+    })
+
     return Selector.of({
-      route: (request) => Effect.map(registry.find(request.model), route)
+      route: Effect.fnUntraced(function*(wish) {
+        const model = yield* registry.find(wish.model)
+        const decision = yield* decide(model, wish)
+        const deployments = decision.candidates.flatMap(({ deployment }) =>
+          model.deployments.filter(({ id }) => id === deployment)
+        )
+        if (!Arr.isArrayNonEmpty(deployments)) {
+          const { retryAfterMs, ruledOut } = decision
+          return yield* makeError(
+            new NoDeployment({ model: model.name, ruledOut, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) })
+          )
+        }
+        return {
+          model: model.name,
+          deployments,
+          decision,
+          policy: defaults,
+          slowestFirstTokenMs: Measurements.slowestFirstToken(board.of(deployments[0].id))
+        }
+      }),
+      measure: (deployment) => Effect.sync(() => board.begin(deployment))
     })
   })
 )

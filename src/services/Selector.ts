@@ -1,30 +1,52 @@
 /**
- * Who answers a request.
+ * Who answers a request, and what is learnt of them while they do.
  *
  * **Details**
  *
- * `route` is a pure function of the model asked for. Its first step answers.
+ * The choice is `Selection.decide`, pure over a snapshot that the layer reads: the registry's facts, what was measured,
+ * how busy each deployment is and which may not be called now.
  */
 import type { Effect } from "effect"
 import { Context } from "effect"
+import type { Decision } from "./Decision.ts"
 import type { InferenceError } from "./InferenceError.ts"
-import type { Deployment, Model } from "./Model.ts"
+import type { Deployment } from "./Model.ts"
+import type { Policy } from "./Policy.ts"
+import type { Ability } from "./Selection.ts"
 
-/** The deployment chosen for one request, with the reason. */
-export interface Route {
+/** What of a request decides who answers it. */
+export interface Wish {
   readonly model: string
-  readonly deployment: Deployment
-  readonly reason: string
+  readonly needs?: ReadonlyArray<Ability> | undefined
+  readonly maxTokens?: number | undefined
 }
 
-/** The model that was asked for, by its first deployment. */
-export const route = (model: Model): Route => ({
-  model: model.name,
-  deployment: model.deployments[0],
-  reason: "the first deployment of the model asked for"
-})
+/** Who may answer one request, the primary first, and why. */
+export interface Route {
+  readonly model: string
+  readonly deployments: readonly [Deployment, ...Array<Deployment>]
+  readonly decision: Decision
+  readonly policy: Policy
+  /** ms in which 95 of 100 first tokens of the primary come, where that is known. */
+  readonly slowestFirstTokenMs: number | undefined
+}
+
+/** One attempt, as it is measured. */
+export interface Trial {
+  /** The first of its answer has come. */
+  readonly content: () => void
+  /**
+   * It is over.
+   *
+   * @param end `left`: it says nothing of the deployment, as its caller has left or was wrong
+   * @param tokens generated
+   */
+  readonly end: (end: "success" | "failure" | "left", tokens: number) => void
+}
 
 export class Selector extends Context.Service<Selector, {
-  /** Fails with `ModelNotFound`. */
-  readonly route: (request: { readonly model: string }) => Effect.Effect<Route, InferenceError>
+  /** Fails with `ModelNotFound`, and with `NoDeployment` where nobody can take the request. */
+  readonly route: (wish: Wish) => Effect.Effect<Route, InferenceError>
+  /** Begins to measure an attempt. */
+  readonly measure: (deployment: string) => Effect.Effect<Trial>
 }>()("troupe/services/Selector") {}
