@@ -219,7 +219,7 @@ const modelsOf = (source: Source, { embedded, resolvePath }: Surroundings): Read
 const logLevels = { debug: "Debug", info: "Info", warn: "Warn", error: "Error" } as const
 const defaultLogLevel = { development: "debug", test: "warn", production: "info" } as const
 
-const defaultServer: Resolved["server"] = {
+export const defaultServer: Resolved["server"] = {
   host: "127.0.0.1",
   port: 3000,
   shutdownGrace: Duration.seconds(30),
