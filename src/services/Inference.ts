@@ -25,7 +25,27 @@ import { Context, Schema } from "effect"
 import type { InferenceError } from "./InferenceError.ts"
 import type { ChosenLogprob, Classification, FinishReason, TokenUsage, ToolCall as JobToolCall } from "./Job.ts"
 
-const JsonObject = Schema.Record(Schema.String, Schema.Unknown)
+/** Objects and lists within each other: more than any schema has, fewer than a stack overflows from. */
+const mostLevels = 500
+
+/** Without recursion, which is what the limit is for. */
+const isNestedDeeper = (value: unknown, levels: number): boolean => {
+  let level: Array<object> = [{ value }]
+  for (let depth = 0; depth <= levels; depth++) {
+    level = level.flatMap((one) => Object.values(one) as Array<unknown>)
+      .filter((one): one is object => typeof one === "object" && one !== null)
+    if (level.length === 0) return false
+  }
+  return true
+}
+
+const JsonObject = Schema.Record(Schema.String, Schema.Unknown).check(
+  Schema.makeFilter((json: unknown) =>
+    isNestedDeeper(json, mostLevels)
+      ? `Expected JSON of at most ${mostLevels} levels within each other`
+      : undefined
+  )
+)
 
 /** A call of a tool that a model asks for; `arguments` is JSON text. */
 export const ToolCall = Schema.Struct({ id: Schema.String, name: Schema.NonEmptyString, arguments: Schema.String })
