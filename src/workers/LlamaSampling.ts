@@ -116,7 +116,7 @@ const addBiases = (model: LlamaModel, biases: NonNullable<SamplingOptions["logit
     if (Number(id) >= vocabulary) {
       refuse({
         kind: "invalid_request",
-        path: `logit_bias.${id}`,
+        path: `logitBias.${id}`,
         message: `Expected a token id below ${vocabulary}, the size of the model's vocabulary`
       })
     }

@@ -44,7 +44,7 @@ const biasesOf = ({ logitBias = {} }: SamplingOptions, vocabulary: number): Read
     if (Number(id) >= vocabulary) {
       refuse({
         kind: "invalid_request",
-        path: `logit_bias.${id}`,
+        path: `logitBias.${id}`,
         message: `Expected a token id below ${vocabulary}, the size of the model's vocabulary`
       })
     }

@@ -163,7 +163,7 @@ describe("Sampler", () => {
       makeSampler(options({ logitBias: { 7: 1 } }), 7)
       assert.fail("It took the bias.")
     } catch (failure) {
-      assert.deepInclude(failure, { kind: "invalid_request", path: "logit_bias.7" })
+      assert.deepInclude(failure, { kind: "invalid_request", path: "logitBias.7" })
     }
   })
 

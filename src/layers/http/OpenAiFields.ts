@@ -43,8 +43,8 @@ const chatNames: Names = [
 
 export const chat: Fields = { prompt: "messages", rename: renaming(chatNames) }
 
-/** Of embeddings and classification. An engine may have other callers' texts before this one's, so its count is left out. */
-export const texts: Fields = { prompt: "input", rename: renaming([[/^inputs/, "input"], [/^input\.\d+/, "input"]]) }
+/** Of embeddings and classification. */
+export const texts: Fields = { prompt: "input", rename: renaming([[/^inputs/, "input"]]) }
 
 export const rerank: Fields = { prompt: "documents", rename: (path) => path }
 
