@@ -3,7 +3,7 @@ import type { Classification, Each, Embedding, EngineFailure, Job, JobResult, Wh
 
 export type FakeToken = Uint8Array
 
-const bytesPerToken = 3
+export const bytesPerToken = 3
 
 export const tokenize = (text: string): Array<FakeToken> => {
   const bytes = Buffer.from(text)
@@ -54,16 +54,20 @@ const labelsOf = (text: string): Classification["labels"] => {
 /** What is wrong with one text, if anything. */
 export type Check = (text: string, promptTokens: number) => EngineFailure | undefined
 
-const empty: EngineFailure = { kind: "invalid_request", path: "inputs", message: "A text is empty" }
+const emptyAt = (index: number): EngineFailure => ({
+  kind: "invalid_request",
+  path: `inputs[${index}]`,
+  message: "A text is empty"
+})
 
 const eachOf = <A>(
   inputs: ReadonlyArray<string>,
   check: Check,
   answer: (text: string, promptTokens: number) => A
 ): ReadonlyArray<Each<A>> =>
-  inputs.map((input) => {
+  inputs.map((input, index) => {
     const promptTokens = tokenize(input).length
-    const failure = input === "" ? empty : check(input, promptTokens)
+    const failure = input === "" ? emptyAt(index) : check(input, promptTokens)
     return failure === undefined ? { ok: true, value: answer(input, promptTokens) } : { ok: false, failure }
   })
 
@@ -80,8 +84,12 @@ const rerank = (query: string, documents: ReadonlyArray<string>, check: Check): 
   }
 }
 
-/** The result of a job that is answered whole. */
-export const answerWhole = (job: WholeJob, check: Check): JobResult => {
+/**
+ * The result of a job that is answered whole.
+ *
+ * @param checkCount of a text that is only made into tokens
+ */
+export const answerWhole = (job: WholeJob, check: Check, checkCount: (characters: number) => void): JobResult => {
   switch (job.kind) {
     case "embed":
       return {
@@ -98,10 +106,10 @@ export const answerWhole = (job: WholeJob, check: Check): JobResult => {
         kind: "classify",
         classifications: eachOf(job.inputs, check, (text, promptTokens) => ({ labels: labelsOf(text), promptTokens }))
       }
-    case "tokenize":
-      return {
-        kind: "tokenize",
-        tokens: tokenize(typeof job.input === "string" ? job.input : promptOf(job.input.messages)).map(idOf)
-      }
+    case "tokenize": {
+      const text = typeof job.input === "string" ? job.input : promptOf(job.input.messages)
+      checkCount(text.length)
+      return { kind: "tokenize", tokens: tokenize(text).map(idOf) }
+    }
   }
 }

@@ -9,6 +9,7 @@ import { makeTokenTexts } from "./LlamaLogprobs.ts"
 import { makePrompts } from "./LlamaPrompt.ts"
 import { mendSampling } from "./LlamaSampling.ts"
 import { makeInterlude, makeSlot, promptPiece } from "./LlamaSlots.ts"
+import { countCheck, fitCheck } from "./TextLimits.ts"
 
 type Library = typeof import("node-llama-cpp")
 
@@ -164,14 +165,17 @@ export const load = async (spec: LlamaSpec) => {
   mendSampling(llama, model, context)
   const interlude = makeInterlude()
   const longestToken = longestOf(model.fileInfo.metadata.tokenizer.ggml.tokens)
-  const prompts = makePrompts(library, model, context.contextSize, longestToken)
+  const prompts = makePrompts(library, model)
   const grain = spec.flashAttention === false && llama.gpu === false ? 1 : promptPiece
   return {
     library,
     llama,
     model,
     interlude,
-    longestToken,
+    checks: {
+      fit: fitCheck(context.contextSize, longestToken),
+      count: countCheck(context.contextSize, longestToken)
+    },
     prompts,
     textOf: makeTokenTexts(model),
     grammarOf: makeGrammars(library, llama, model),

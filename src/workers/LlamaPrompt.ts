@@ -7,6 +7,8 @@ import type { ChatMessage, ToolDefinition } from "../services/Job.ts"
 import { refuse } from "../services/Job.ts"
 import type { ChatTemplate, Piece } from "./ChatTemplate.ts"
 import { makeChatTemplate } from "./ChatTemplate.ts"
+import type { Check } from "./TextLimits.ts"
+import { charactersOf, lengthOf } from "./TextLimits.ts"
 import { markers } from "./ToolCallSyntax.ts"
 
 type Library = typeof import("node-llama-cpp")
@@ -19,8 +21,12 @@ export interface Prompts {
   readonly callTokens: ReadonlySet<Token>
   /** All others that do not end an answer. */
   readonly otherTokens: ReadonlyArray<Token>
-  /** Throws an `EngineFailure` for what does not fit the window or the template. */
-  readonly tokensOf: (messages: ReadonlyArray<ChatMessage>, tools?: ReadonlyArray<ToolDefinition>) => Array<Token>
+  /** Throws an `EngineFailure` for what is too long or does not fit the template. */
+  readonly tokensOf: (
+    check: Check,
+    messages: ReadonlyArray<ChatMessage>,
+    tools?: ReadonlyArray<ToolDefinition>
+  ) => Array<Token>
 }
 
 /** Of the types of tokens in a GGUF file. */
@@ -43,16 +49,6 @@ const historyOf = (messages: ReadonlyArray<ChatMessage>): Array<ChatHistoryItem>
   { type: "model", response: [] }
 ]
 
-/** All jobs wait while a prompt becomes tokens, so one of megabytes is not made into any. */
-export const refuseWhatCannotFit = (characters: number, contextWindow: number, longestToken: number) => {
-  const promptTokens = Math.ceil(characters / longestToken)
-  if (promptTokens >= contextWindow) {
-    refuse({ kind: "context_length_exceeded", promptTokens, atLeast: true, contextWindow })
-  }
-}
-
-const lengthOf = (pieces: ReadonlyArray<Piece>): number => pieces.reduce((sum, { text }) => sum + text.length, 0)
-
 /** The vocabulary says whether a text begins with its token for that, which many templates write themselves. */
 const begin = (model: LlamaModel, tokens: Array<Token>): Array<Token> => {
   const { bos, shouldPrependBosToken } = model.tokens
@@ -72,21 +68,22 @@ const amongControl = (model: LlamaModel, texts: ReadonlyArray<string>): Readonly
     )
   )
 
-const withTemplate = (model: LlamaModel, template: ChatTemplate, contextWindow: number, longestToken: number) => ({
+const withTemplate = (model: LlamaModel, template: ChatTemplate): Omit<Prompts, "callTokens" | "otherTokens"> => ({
   knowsTools: template.knowsTools,
   endTokens: amongControl(model, [template.turnEnd.trimStart()]),
-  tokensOf(messages: ReadonlyArray<ChatMessage>, tools: ReadonlyArray<ToolDefinition> = []) {
+  tokensOf(check, messages, tools = []) {
     if (tools.length > 0 && !template.knowsTools) {
       refuse({ kind: "invalid_request", path: "tools", message: "This model's chat template does not know tools" })
     }
+    check(charactersOf(messages))
     const pieces = template.render(messages, tools)
-    refuseWhatCannotFit(lengthOf(pieces), contextWindow, longestToken)
+    check(lengthOf(pieces))
     return begin(model, tokenize(model, pieces))
   }
 })
 
 /** What the library makes of a model whose file does not say how to talk to it. */
-const withoutTemplate = (library: Library, model: LlamaModel, contextWindow: number, longestToken: number) => {
+const withoutTemplate = (library: Library, model: LlamaModel): Omit<Prompts, "callTokens" | "otherTokens"> => {
   const wrapper = library.resolveChatWrapper(model)
   const { stopGenerationTriggers } = wrapper.generateContextState({
     chatHistory: historyOf([{ role: "user", content: "Hello" }])
@@ -97,7 +94,7 @@ const withoutTemplate = (library: Library, model: LlamaModel, contextWindow: num
       stopGenerationTriggers.map((trigger) => trigger.tokenize(model.tokenizer)[0])
         .filter((token): token is Token => token !== undefined && model.isSpecialToken(token))
     ),
-    tokensOf(messages: ReadonlyArray<ChatMessage>, tools: ReadonlyArray<ToolDefinition> = []) {
+    tokensOf(check, messages, tools = []) {
       if (tools.length > 0) {
         refuse({
           kind: "invalid_request",
@@ -105,7 +102,7 @@ const withoutTemplate = (library: Library, model: LlamaModel, contextWindow: num
           message: "This model's file has no template that knows tools"
         })
       }
-      refuseWhatCannotFit(messages.reduce((sum, { content }) => sum + content.length, 0), contextWindow, longestToken)
+      check(charactersOf(messages))
       const { contextText } = wrapper.generateContextState({ chatHistory: historyOf(messages) })
       return contextText.tokenize(model.tokenizer)
     }
@@ -113,12 +110,7 @@ const withoutTemplate = (library: Library, model: LlamaModel, contextWindow: num
 }
 
 /** How this model is talked to. */
-export const makePrompts = (
-  library: Library,
-  model: LlamaModel,
-  contextWindow: number,
-  longestToken: number
-): Prompts => {
+export const makePrompts = (library: Library, model: LlamaModel): Prompts => {
   const { chat_template: source, ggml: { tokens } } = model.fileInfo.metadata.tokenizer
   const controlTokens = controlTokensOf(model)
   const template = source === undefined ? undefined : makeChatTemplate({
@@ -132,7 +124,7 @@ export const makePrompts = (
     callTokens,
     otherTokens: controlTokens.filter((token) => !model.isEogToken(token) && !callTokens.has(token)),
     ...(template === undefined
-      ? withoutTemplate(library, model, contextWindow, longestToken)
-      : withTemplate(model, template, contextWindow, longestToken))
+      ? withoutTemplate(library, model)
+      : withTemplate(model, template))
   }
 }

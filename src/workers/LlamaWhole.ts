@@ -14,7 +14,6 @@ import type {
 import { failureFrom, refuse } from "../services/Job.ts"
 import { notAble } from "./JobRunner.ts"
 import type { Loaded } from "./LlamaLoad.ts"
-import { refuseWhatCannotFit } from "./LlamaPrompt.ts"
 
 /** Whether anyone still wants the job, and where to say that there is work done. */
 export interface Watch {
@@ -44,15 +43,15 @@ const unitOf = (vector: ReadonlyArray<number>): Float32Array => {
 }
 
 const embedOne = async (
-  { description, longestToken, model }: Loaded,
+  { checks, description, model }: Loaded,
   context: () => Promise<LlamaEmbeddingContext>,
   text: string,
   index: number
 ): Promise<Embedding> => {
   if (text === "") {
-    refuse({ kind: "invalid_request", path: `input.${index}`, message: "An empty text has no embedding" })
+    refuse({ kind: "invalid_request", path: `inputs[${index}]`, message: "An empty text has no embedding" })
   }
-  refuseWhatCannotFit(text.length, description.contextWindow, longestToken)
+  checks.fit(text.length)
   const embedder = await context()
   const tokens = model.tokenize(text)
   const promptTokens = embedder.calculateInputLength(tokens)
@@ -91,7 +90,7 @@ const embed = async (
 }
 
 const rerank = async (
-  { description }: Loaded,
+  { checks, description }: Loaded,
   context: () => Promise<LlamaRankingContext>,
   { documents, query }: RerankJob,
   { isCancelled, progress }: Watch
@@ -101,6 +100,7 @@ const rerank = async (
   let promptTokens = 0
   for (const document of documents) {
     if (isCancelled()) break
+    checks.fit(query.length + document.length)
     const tokens = ranker.calculateInputLength(query, document)
     refuseIfTooLong(tokens, description.contextWindow)
     promptTokens += tokens
@@ -117,10 +117,13 @@ const optionsOf = (spec: LlamaSpec, contextSize: number) => ({
   threads: spec.threads
 })
 
-const tokenize = ({ model, prompts }: Loaded, input: TokenizeJob["input"]): JobResult => ({
-  kind: "tokenize",
-  tokens: typeof input === "string" ? model.tokenize(input) : prompts.tokensOf(input.messages, input.tools)
-})
+const tokenize = ({ checks: { count }, model, prompts }: Loaded, input: TokenizeJob["input"]): JobResult => {
+  if (typeof input !== "string") {
+    return { kind: "tokenize", tokens: prompts.tokensOf(count, input.messages, input.tools) }
+  }
+  count(input.length)
+  return { kind: "tokenize", tokens: model.tokenize(input) }
+}
 
 /** Answers jobs that are answered whole, with contexts of their own that are made when first needed. */
 export const makeWhole = (loaded: Loaded, spec: LlamaSpec) => {

@@ -14,17 +14,27 @@ import { begin } from "./OnnxSlots.ts"
 import type { OnnxTokenizer } from "./OnnxTokenizer.ts"
 import type { Likelihood } from "./Sampler.ts"
 import { likelihoods, makeSampler } from "./Sampler.ts"
+import type { Check } from "./TextLimits.ts"
+import { charactersOf, fitCheck, lengthOf } from "./TextLimits.ts"
 
 /** Tokens of a prompt that are computed before the next look at whether anyone still wants the answer. */
 const promptPiece = 128
 
-/** All jobs wait while a prompt becomes tokens, so one of megabytes is not made into any. */
-const refuseWhatCannotFit = ({ messages }: GenerateJob, contextWindow: number, longestToken: number) => {
-  const characters = messages.reduce((sum, { content }) => sum + content.length, 0)
-  const promptTokens = Math.ceil(characters / longestToken)
-  if (promptTokens >= contextWindow) {
-    refuse({ kind: "context_length_exceeded", promptTokens, atLeast: true, contextWindow })
+/** A conversation's tokens; throws an `EngineFailure` for what is too long or does not fit the template. */
+export const promptOf = (
+  check: Check,
+  tokenizer: OnnxTokenizer,
+  template: ChatTemplate,
+  messages: GenerateJob["messages"],
+  tools: GenerateJob["tools"] = []
+): Array<number> => {
+  if (tools.length > 0 && !template.knowsTools) {
+    refuse({ kind: "invalid_request", path: "tools", message: "This model's chat template does not know tools" })
   }
+  check(charactersOf(messages))
+  const pieces = template.render(messages, tools)
+  check(lengthOf(pieces))
+  return tokenizer.encode(pieces)
 }
 
 /** What one answer is made of. */
@@ -119,16 +129,6 @@ const makeChooser = (
   }
 }
 
-/** The tools that the prompt tells of. */
-const toolsFor = ({ toolChoice, tools = [] }: GenerateJob, { knowsTools }: ChatTemplate) => {
-  if (toolChoice === "none" || tools.length === 0) return []
-  return knowsTools ? tools : refuse({
-    kind: "invalid_request",
-    path: "tools",
-    message: "This model cannot call tools: its chat template does not know them"
-  })
-}
-
 /**
  * Makes a job's prompt into tokens; throws an `EngineFailure` where that is the job's end.
  *
@@ -143,8 +143,8 @@ export const prepare = async (
   if (work.kind !== "generate") return notAble("generate")
   const { decoder, endTokens, template } = work
   const { choose, logprobOf } = makeChooser(job, decoder.vocabulary, tokenizer, endTokens)
-  refuseWhatCannotFit(job, contextWindow, tokenizer.longestToken)
-  const prompt = tokenizer.encode(template.render(job.messages, toolsFor(job, template)))
+  const check = fitCheck(contextWindow, tokenizer.longestToken)
+  const prompt = promptOf(check, tokenizer, template, job.messages, job.toolChoice === "none" ? [] : job.tools)
   const room = contextWindow - prompt.length
   if (room <= 0) refuse({ kind: "context_length_exceeded", promptTokens: prompt.length, contextWindow })
   const slot = take(prompt)

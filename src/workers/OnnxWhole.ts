@@ -67,7 +67,7 @@ const forEach = async <A>(
   watch: Watch,
   make: (row: Row, promptTokens: number) => A
 ): Promise<ReadonlyArray<Each<A>>> => {
-  const inputs = texts.map((text, index) => read(`input.${index}`, text))
+  const inputs = texts.map((text, index) => read(`inputs[${index}]`, text))
   const readable = inputs.flatMap((input) => input.ok ? [input.value] : [])
   const rows = (await forward(readable, output, watch))[Symbol.iterator]()
   return inputs.map((input): Each<A> => {
@@ -92,7 +92,7 @@ const rerank = async (
 ): Promise<JobResult> => {
   if (query === "") refuse({ kind: "invalid_request", path: "query", message: "Expected a text, which is not empty" })
   const inputs = documents.map((document, index) => {
-    const input = read(`documents.${index}`, query, document)
+    const input = read(`documents[${index}]`, query, document)
     return input.ok ? input.value : refuse(input.failure)
   })
   const rows = await forward(inputs, "logits", watch)

@@ -146,9 +146,9 @@ const prepare = async (
   watch: Watch,
   take: (prompt: Array<Token>) => Slot
 ): Promise<Generation<Token>> => {
-  const { description: { abilities, contextWindow }, prompts } = loaded
+  const { checks, description: { abilities, contextWindow }, prompts } = loaded
   if (!abilities.includes("generate")) notAble("generate")
-  const prompt = prompts.tokensOf(job.messages, job.toolChoice === "none" ? [] : job.tools)
+  const prompt = prompts.tokensOf(checks.fit, job.messages, job.toolChoice === "none" ? [] : job.tools)
   const room = contextWindow - prompt.length
   if (room <= 0) refuse({ kind: "context_length_exceeded", promptTokens: prompt.length, contextWindow })
   const grammar = await loaded.grammarOf(job)

@@ -19,11 +19,12 @@ import { failureFrom, refuse } from "../services/Job.ts"
 import type { JobTask } from "./JobRunner.ts"
 import { notAble, runJob, runWhole } from "./JobRunner.ts"
 import type { Watch } from "./OnnxEncoder.ts"
-import { prepare } from "./OnnxGenerate.ts"
+import { prepare, promptOf } from "./OnnxGenerate.ts"
 import type { Loaded } from "./OnnxLoad.ts"
 import { load } from "./OnnxLoad.ts"
 import type { Slot } from "./OnnxSlots.ts"
 import { takeSlot } from "./OnnxSlots.ts"
+import { countCheck } from "./TextLimits.ts"
 
 const loading = load(workerData as OnnxSpec).catch((cause) => refuse(failureFrom(cause, "load_failed")))
 // Unhandled, the rejection would end the thread before anyone has asked `describe`.
@@ -38,12 +39,17 @@ export const dispose = async (): Promise<void> => {
   await loaded?.session.release()
 }
 
-const tokenize = ({ tokenizer, work }: Loaded, { input }: Extract<WholeJob, { kind: "tokenize" }>): JobResult => {
+const tokenize = (
+  { contextWindow, tokenizer, work }: Loaded,
+  { input }: Extract<WholeJob, { kind: "tokenize" }>
+): JobResult => {
+  const check = countCheck(contextWindow, tokenizer.longestToken)
   if (typeof input === "string") {
+    check(input.length)
     return { kind: "tokenize", tokens: tokenizer.encode([{ text: input, special: false }]) }
   }
   if (work.kind !== "generate") return notAble("generate")
-  return { kind: "tokenize", tokens: tokenizer.encode(work.template.render(input.messages, input.tools)) }
+  return { kind: "tokenize", tokens: promptOf(check, tokenizer, work.template, input.messages, input.tools) }
 }
 
 const answer = (loaded: Loaded, job: WholeJob, watch: Watch): Promise<JobResult> | JobResult => {

@@ -186,7 +186,7 @@ describe("onnx, scores", () => {
             }
             assert.strictEqual(promptTokens, total)
             const { reason } = yield* Effect.flip(engine.rerank("Hello!", ["a", ""]))
-            assert.deepInclude(reason, { _tag: "InvalidRequest", path: "documents.1" })
+            assert.deepInclude(reason, { _tag: "InvalidRequest", path: "documents[1]" })
           }),
         { device }
       ))
@@ -368,7 +368,7 @@ describe("onnx, text generation", () => {
           engine,
           ask("Hello!", { sampling: { temperature: 0, topP: 1, seed: 1, logitBias: { 1024: 1 } } })
         ))
-        assert.deepInclude(reason, { _tag: "InvalidRequest", path: "logit_bias.1024" })
+        assert.deepInclude(reason, { _tag: "InvalidRequest", path: "logitBias.1024" })
       })
     ))
 
