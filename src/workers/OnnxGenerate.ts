@@ -10,15 +10,12 @@ import type { Cache, Decoder } from "./OnnxDecoder.ts"
 import type { Watch } from "./OnnxEncoder.ts"
 import type { Loaded } from "./OnnxLoad.ts"
 import type { Slot } from "./OnnxSlots.ts"
-import { begin } from "./OnnxSlots.ts"
+import { begin, promptPiece } from "./OnnxSlots.ts"
 import type { OnnxTokenizer } from "./OnnxTokenizer.ts"
 import type { Likelihood } from "./Sampler.ts"
 import { likelihoods, makeSampler } from "./Sampler.ts"
 import type { Check } from "./TextLimits.ts"
 import { charactersOf, fitCheck, lengthOf } from "./TextLimits.ts"
-
-/** Tokens of a prompt that are computed before the next look at whether anyone still wants the answer. */
-const promptPiece = 128
 
 /** A conversation's tokens; throws an `EngineFailure` for what is too long or does not fit the template. */
 export const promptOf = (
@@ -57,6 +54,7 @@ async function* evaluate({ choose, decoder, prompt, slot, watch }: Answer): Asyn
   while (next.length > promptPiece) {
     const piece = next.slice(0, promptPiece)
     keep(await decoder.read(slot.cache, piece), piece)
+    slot.whole += promptPiece
     next = next.slice(promptPiece)
     if (watch.isCancelled()) return
     watch.progress()
