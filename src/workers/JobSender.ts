@@ -14,6 +14,9 @@ const holdMs = 5
 const mostTokensHeld = 10
 const mostCharactersHeld = 100
 
+/** Tokens without a part to send, as within a tool call that cannot be told yet, before a sign of work is given. */
+const silentTokens = 8
+
 /** Parts that wait to be sent as one. */
 interface Held {
   part: Part
@@ -72,6 +75,7 @@ export const makeSender = (spend: (tokens: number) => void, emit: (event: JobEve
     count() {
       counted.tokens++
       unsent++
+      if (held === undefined && unsent % silentTokens === 0) emit({ type: "progress" })
     },
     /** Tokens whose part waits to be sent count against the window too; those without one could never be granted. */
     unsent: () => held === undefined ? 0 : unsent,

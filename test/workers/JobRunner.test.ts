@@ -123,6 +123,17 @@ describe("runJob", () => {
     }
   })
 
+  it("tells of its work on tokens that cannot be told yet", async () => {
+    // A call whose name comes last is not certain before its end.
+    const text = `<tool_call>${JSON.stringify({ arguments: { text: "x".repeat(60) }, name: "say" })}</tool_call>`
+    const { ended, events } = start(text, jobOf({ tools: [{ name: "say" }] }))
+    await ended
+    const call = events.findIndex(({ type }) => type === "tool_call")
+    const signs = events.slice(1, call).filter(({ type }) => type === "progress")
+    assert.strictEqual(signs.length, call - 1)
+    assert.isAbove(signs.length, 9)
+  })
+
   it("tells of the work on the prompt before the answer", async () => {
     const { ended, events } = start("hello", jobOf())
     await ended
