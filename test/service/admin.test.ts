@@ -93,7 +93,9 @@ describe("administration", () => {
     assert.deepStrictEqual(states, ["loading", "ready", "draining", "gone"])
   })
 
-  it("refuses web pages and names models that there are not", async () => {
+  it("refuses web pages and what a proxy passes on, and names models that there are not", async () => {
+    assert.strictEqual((await get("/admin/deployments", { "x-forwarded-for": "203.0.113.7" })).status, 403)
+    assert.strictEqual((await get("/admin/deployments", { forwarded: "for=203.0.113.7" })).status, 403)
     assert.strictEqual((await get("/admin/deployments", { origin: "https://example.org" })).status, 403)
     const missing = await act("nope", "load")
     assert.strictEqual(missing.status, 404)
