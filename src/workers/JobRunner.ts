@@ -22,6 +22,13 @@ export interface JobTask<Kind = Job> {
   readonly job: Kind
 }
 
+/** Between a job and who asked for it: whether it is still wanted, and that it goes on. */
+export interface Watch {
+  readonly isCancelled: () => boolean
+  /** So that long work is not taken for a hung engine. */
+  readonly progress: () => void
+}
+
 /** A generation that an engine has prepared. */
 export interface Generation<Token> {
   readonly promptTokens: number
@@ -170,13 +177,12 @@ const stream = async <Token>(
 /**
  * Runs one job to its last event and closes its port. Never rejects.
  *
- * @param prepare may wait, and may throw an `EngineFailure`, which becomes the job's last event; it says `progress` so
- *   that a long prompt is not taken for a hung engine
+ * @param prepare may wait, and may throw an `EngineFailure`, which becomes the job's last event
  * @param release called before the last event, so that the slot is free when the host hears of it
  */
 export const runJob = async <Token>(
   task: JobTask<GenerateJob>,
-  prepare: (isCancelled: () => boolean, progress: () => void) => Promise<Generation<Token>>,
+  prepare: (watch: Watch) => Promise<Generation<Token>>,
   release: () => void
 ): Promise<void> => {
   const emit = (event: JobEvent) => task.port.postMessage([event])
@@ -184,7 +190,7 @@ export const runJob = async <Token>(
   const sender = makeSender(control.spend, emit)
   let last: JobEvent
   try {
-    const generation = await prepare(control.isCancelled, () => emit({ type: "progress" }))
+    const generation = await prepare({ isCancelled: control.isCancelled, progress: () => emit({ type: "progress" }) })
     last = control.isCancelled() ? cancelled : await stream(task.job, generation, control, sender)
   } catch (cause) {
     last = { type: "failed", failure: failureFrom(cause, "failed") }
@@ -202,12 +208,15 @@ export const notAble = (kind: Job["kind"]): never =>
 /** Runs one job that is answered whole to its last event and closes its port. Never rejects. */
 export const runWhole = async (
   port: MessagePort,
-  answer: (isCancelled: () => boolean, progress: () => void) => Promise<JobResult> | JobResult
+  answer: (watch: Watch) => Promise<JobResult> | JobResult
 ): Promise<void> => {
   const control = makeControl(port, 0)
   let last: JobEvent
   try {
-    const result = await answer(control.isCancelled, () => port.postMessage([{ type: "progress" }]))
+    const result = await answer({
+      isCancelled: control.isCancelled,
+      progress: () => port.postMessage([{ type: "progress" }])
+    })
     last = control.isCancelled() ? cancelled : { type: "result", result }
   } catch (cause) {
     last = { type: "failed", failure: failureFrom(cause, "failed") }

@@ -12,14 +12,9 @@ import type {
   WholeJob
 } from "../services/Job.ts"
 import { failureFrom, refuse } from "../services/Job.ts"
+import type { Watch } from "./JobRunner.ts"
 import { notAble } from "./JobRunner.ts"
 import type { Loaded } from "./LlamaLoad.ts"
-
-/** Whether anyone still wants the job, and where to say that there is work done. */
-export interface Watch {
-  readonly isCancelled: () => boolean
-  readonly progress: () => void
-}
 
 /** Made when first asked for, once; asked for again after a failure. */
 const once = <A>(make: () => Promise<A>): () => Promise<A> => {

@@ -6,8 +6,10 @@
  * Texts of about the same length are computed together, padded to the longest, and a cancellation is seen between
  * batches.
  */
+import { setImmediate as turn } from "node:timers/promises"
 import type { Each, EngineFailure } from "../services/Job.ts"
 import { refuse } from "../services/Job.ts"
+import type { Watch } from "./JobRunner.ts"
 import { floatsOf, integers } from "./OnnxDecoder.ts"
 import type { Library, Session } from "./OnnxRuntime.ts"
 import type { ModelInput, OnnxTokenizer } from "./OnnxTokenizer.ts"
@@ -21,10 +23,11 @@ export interface EncoderOptions {
   readonly pad: number
 }
 
-/** Between a job and who asked for it: whether it is still wanted, and that it goes on. */
-export interface Watch {
-  readonly isCancelled: () => boolean
-  readonly progress: () => void
+/** What is to be read, and where the request has it. */
+export interface Text {
+  readonly path: string
+  readonly text: string
+  readonly pair?: string
 }
 
 /** One text's part of an output. */
@@ -35,8 +38,8 @@ export interface Row {
 }
 
 export interface Encoder {
-  /** A text, or a pair, as the model reads it, or what is wrong with what is at this path. */
-  readonly read: (path: string, text: string, pair?: string) => Each<ModelInput>
+  /** Each text, or pair, as the model reads it, or what is wrong with what is at its path; fewer when cancelled. */
+  readonly read: (texts: ReadonlyArray<Text>, watch: Watch) => Promise<ReadonlyArray<Each<ModelInput>>>
   /** One output for every input, in their order; some are missing when cancelled. */
   readonly forward: (
     inputs: ReadonlyArray<ModelInput>,
@@ -109,12 +112,7 @@ const compute = async (
 }
 
 /** A text as the model reads it, or what is wrong with it. */
-const read = (
-  { contextWindow, tokenizer }: EncoderOptions,
-  path: string,
-  text: string,
-  pair: string | undefined
-): Each<ModelInput> => {
+const readOne = ({ contextWindow, tokenizer }: EncoderOptions, { pair, path, text }: Text): Each<ModelInput> => {
   const bad = (failure: EngineFailure) => ({ ok: false, failure }) as const
   const empty = bad({ kind: "invalid_request", path, message: "Expected a text, which is not empty" })
   const tooLong = (promptTokens: number, atLeast: boolean) =>
@@ -128,9 +126,28 @@ const read = (
   return value.ids.length > contextWindow ? tooLong(value.ids.length, false) : { ok: true, value }
 }
 
+/** Texts to read before other jobs get their turn. */
+const textsATurn = 16
+
+const read = async (
+  options: EncoderOptions,
+  texts: ReadonlyArray<Text>,
+  { isCancelled, progress }: Watch
+): Promise<ReadonlyArray<Each<ModelInput>>> => {
+  const found: Array<Each<ModelInput>> = []
+  for (const text of texts) {
+    found.push(readOne(options, text))
+    if (found.length % textsATurn > 0) continue
+    progress()
+    await turn()
+    if (isCancelled()) break
+  }
+  return found
+}
+
 /** An encoder over a loaded graph. */
 export const makeEncoder = (options: EncoderOptions): Encoder => ({
-  read: (path, text, pair) => read(options, path, text, pair),
+  read: (texts, watch) => read(options, texts, watch),
   async forward(inputs, output, watch) {
     const found: Array<Row> = []
     for (const batch of batchesOf(inputs.map(({ ids }) => ids.length))) {

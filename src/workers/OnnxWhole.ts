@@ -7,7 +7,8 @@
  */
 import type { Classification, Each, JobResult } from "../services/Job.ts"
 import { refuse } from "../services/Job.ts"
-import type { Encoder, Row, Watch } from "./OnnxEncoder.ts"
+import type { Watch } from "./JobRunner.ts"
+import type { Encoder, Row } from "./OnnxEncoder.ts"
 
 /** How a text's vectors, one a token, become one. */
 export type Pooling = "mean" | "cls" | "max" | "lasttoken"
@@ -67,7 +68,7 @@ const forEach = async <A>(
   watch: Watch,
   make: (row: Row, promptTokens: number) => A
 ): Promise<ReadonlyArray<Each<A>>> => {
-  const inputs = texts.map((text, index) => read(`inputs[${index}]`, text))
+  const inputs = await read(texts.map((text, index) => ({ path: `inputs[${index}]`, text })), watch)
   const readable = inputs.flatMap((input) => input.ok ? [input.value] : [])
   const rows = (await forward(readable, output, watch))[Symbol.iterator]()
   return inputs.map((input): Each<A> => {
@@ -91,10 +92,8 @@ const rerank = async (
   watch: Watch
 ): Promise<JobResult> => {
   if (query === "") refuse({ kind: "invalid_request", path: "query", message: "Expected a text, which is not empty" })
-  const inputs = documents.map((document, index) => {
-    const input = read(`documents[${index}]`, query, document)
-    return input.ok ? input.value : refuse(input.failure)
-  })
+  const pairs = documents.map((pair, index) => ({ path: `documents[${index}]`, text: query, pair }))
+  const inputs = (await read(pairs, watch)).map((input) => input.ok ? input.value : refuse(input.failure))
   const rows = await forward(inputs, "logits", watch)
   return {
     kind: "rerank",

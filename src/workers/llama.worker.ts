@@ -18,7 +18,7 @@ import { workerData } from "node:worker_threads"
 import type { EngineDescription, LlamaSpec } from "../services/EngineProtocol.ts"
 import type { ChosenLogprob, GenerateJob } from "../services/Job.ts"
 import { failureFrom, refuse } from "../services/Job.ts"
-import type { Generation, JobTask } from "./JobRunner.ts"
+import type { Generation, JobTask, Watch } from "./JobRunner.ts"
 import { notAble, runJob, runWhole } from "./JobRunner.ts"
 import type { Loaded } from "./LlamaLoad.ts"
 import { load } from "./LlamaLoad.ts"
@@ -26,7 +26,6 @@ import { logprobsOf } from "./LlamaLogprobs.ts"
 import { biasOf, penaltiesOf } from "./LlamaSampling.ts"
 import type { Slot } from "./LlamaSlots.ts"
 import { promptPiece, takeSlot } from "./LlamaSlots.ts"
-import type { Watch } from "./LlamaWhole.ts"
 import { makeWhole } from "./LlamaWhole.ts"
 
 const spec = workerData as LlamaSpec
@@ -174,7 +173,7 @@ const generate = async (task: JobTask<GenerateJob>): Promise<void> => {
   }
   await runJob(
     task,
-    (isCancelled, progress) => prepare(loaded, task.job, { isCancelled, progress }, take),
+    (watch) => prepare(loaded, task.job, watch, take),
     () => {
       if (slot !== undefined) loaded.free.push(slot)
     }
@@ -183,7 +182,7 @@ const generate = async (task: JobTask<GenerateJob>): Promise<void> => {
 
 const answer = async ({ job, port }: JobTask): Promise<void> => {
   if (job.kind === "generate") return generate({ job, port })
-  await runWhole(port, async (isCancelled, progress) => (await whole)(job, { isCancelled, progress }))
+  await runWhole(port, async (watch) => (await whole)(job, watch))
 }
 
 /** Resolves once the model is loaded. */

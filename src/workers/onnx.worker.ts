@@ -16,9 +16,8 @@ import { workerData } from "node:worker_threads"
 import type { EngineDescription, OnnxSpec } from "../services/EngineProtocol.ts"
 import type { GenerateJob, JobResult, WholeJob } from "../services/Job.ts"
 import { failureFrom, refuse } from "../services/Job.ts"
-import type { JobTask } from "./JobRunner.ts"
+import type { JobTask, Watch } from "./JobRunner.ts"
 import { notAble, runJob, runWhole } from "./JobRunner.ts"
-import type { Watch } from "./OnnxEncoder.ts"
 import { prepare, promptOf } from "./OnnxGenerate.ts"
 import type { Loaded } from "./OnnxLoad.ts"
 import { load } from "./OnnxLoad.ts"
@@ -75,7 +74,7 @@ const generate = async (loaded: Loaded, task: JobTask<GenerateJob>): Promise<voi
   }
   await runJob(
     task,
-    (isCancelled, progress) => prepare(loaded, task.job, { isCancelled, progress }, take),
+    (watch) => prepare(loaded, task.job, watch, take),
     () => {
       if (slot !== undefined) free.push(slot)
     }
@@ -85,5 +84,5 @@ const generate = async (loaded: Loaded, task: JobTask<GenerateJob>): Promise<voi
 export default async ({ job, port }: JobTask): Promise<void> => {
   const loaded = await loading
   if (job.kind === "generate") return generate(loaded, { job, port })
-  await runWhole(port, (isCancelled, progress) => answer(loaded, job, { isCancelled, progress }))
+  await runWhole(port, (watch) => answer(loaded, job, watch))
 }

@@ -4,6 +4,7 @@ import { MessageChannel } from "node:worker_threads"
 import { describe, it } from "vitest"
 import type { GenerateJob, JobEvent } from "../../src/services/Job.ts"
 import { isTerminal } from "../../src/services/Job.ts"
+import type { Watch } from "../../src/workers/JobRunner.ts"
 import { runJob } from "../../src/workers/JobRunner.ts"
 import { until } from "../support/Service.ts"
 
@@ -29,7 +30,7 @@ const start = (text: string | ReadonlyArray<string>, job: GenerateJob, room = 10
       yield token
     }
   }
-  const prepare = (_: () => boolean, progress: () => void) => {
+  const prepare = ({ progress }: Watch) => {
     progress()
     return Promise.resolve({
       promptTokens: 3,
