@@ -1,6 +1,5 @@
 /** Loads a GGUF model and makes its context, with failures that say what was wrong with which file. */
 import type { Llama, LlamaContext, LlamaModel } from "node-llama-cpp"
-import { access, stat } from "node:fs/promises"
 import { setImmediate } from "node:timers/promises"
 import type { Ability, EngineDescription, LlamaSpec } from "../services/EngineProtocol.ts"
 import { failureFrom, refuse } from "../services/Job.ts"
@@ -9,6 +8,7 @@ import { makeTokenTexts } from "./LlamaLogprobs.ts"
 import { makePrompts } from "./LlamaPrompt.ts"
 import { mendSampling } from "./LlamaSampling.ts"
 import { makeInterlude, makeSlot, promptPiece } from "./LlamaSlots.ts"
+import { checkFile } from "./ModelFile.ts"
 import { countCheck, fitCheck } from "./TextLimits.ts"
 
 type Library = typeof import("node-llama-cpp")
@@ -17,13 +17,6 @@ type Library = typeof import("node-llama-cpp")
 const largestDefaultWindow = 4096
 const largestBatch = 512
 const complaintsKept = 8
-
-const checkFile = async (file: string): Promise<void> => {
-  await access(file).catch(() => refuse({ kind: "load_failed", message: `There is no readable file at ${file}` }))
-  const found = await stat(file)
-  if (!found.isFile()) refuse({ kind: "load_failed", message: `${file} is not a file` })
-  if (found.size === 0) refuse({ kind: "load_failed", message: `${file} is empty` })
-}
 
 const importLibrary = (): Promise<Library> =>
   import("node-llama-cpp").catch((cause: NodeJS.ErrnoException) =>

@@ -1,26 +1,16 @@
 /** Log-probabilities of the llama engine's tokens: texts and bytes of tokens, and the numbers beside them. */
 import type { LlamaModel, Token } from "node-llama-cpp"
 import type { ChosenLogprob, TokenLogprob } from "../services/Job.ts"
+import { byteOfLetter } from "./ByteLevel.ts"
 
 /** What callers of OpenAI's know for a token whose probability is too small for a float. */
 const never = -9999
-
-/** The characters that byte-level vocabularies write bytes with: printable ones as they are, the others from 256 on. */
-const byteOf: ReadonlyMap<string, number> = (() => {
-  const bytes = new Map<string, number>()
-  let next = 256
-  for (let byte = 0; byte < 256; byte++) {
-    const printable = (byte > 0x20 && byte < 0x7f) || (byte > 0xa0 && byte !== 0xad)
-    bytes.set(String.fromCharCode(printable ? byte : next++), byte)
-  }
-  return bytes
-})()
 
 /** The bytes of a token that is a part of a character. */
 const bytesOfPart = (written: string): Array<number> => {
   const byte = /^<0x([0-9A-F]{2})>$/.exec(written)
   return byte === null
-    ? Array.from(written, (character) => byteOf.get(character) ?? 0x3f)
+    ? Array.from(written, (character) => byteOfLetter.get(character) ?? 0x3f)
     : [Number.parseInt(byte[1]!, 16)]
 }
 

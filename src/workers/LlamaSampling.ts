@@ -1,7 +1,8 @@
 /** How the llama engine samples: in order, with penalties and biases, and with the probabilities before all of it. */
-import type { Llama, LlamaContext, LlamaModel, Token, TokenBias } from "node-llama-cpp"
+import type { Llama, LlamaContext, LlamaModel, Token } from "node-llama-cpp"
 import type { SamplingOptions } from "../services/Job.ts"
 import { refuse } from "../services/Job.ts"
+import { biasesOf, penaltyWindow } from "./SamplingOptions.ts"
 
 /** A native sampler, which holds its options and its random state. */
 interface Sampler {
@@ -89,9 +90,6 @@ export const mendSampling = (llama: Llama, model: LlamaModel, context: LlamaCont
   })
 }
 
-/** How many of the answer's last tokens count for the penalties. */
-const penaltyWindow = 64
-
 /** The penalties, over what the answer has so far. */
 export const penaltiesOf = (
   { frequencyPenalty = 0, presencePenalty = 0, repeatPenalty = 1 }: SamplingOptions,
@@ -107,23 +105,6 @@ export const penaltiesOf = (
     }
   }
 
-/** -100 is what OpenAI's callers ban a token with. */
-const banned = -100
-
-const addBiases = (model: LlamaModel, biases: NonNullable<SamplingOptions["logitBias"]>, tokenBias: TokenBias) => {
-  const vocabulary = model.fileInfo.metadata.tokenizer.ggml.tokens.length
-  for (const [id, bias] of Object.entries(biases)) {
-    if (Number(id) >= vocabulary) {
-      refuse({
-        kind: "invalid_request",
-        path: `logitBias.${id}`,
-        message: `Expected a token id below ${vocabulary}, the size of the model's vocabulary`
-      })
-    }
-    tokenBias.set(Number(id) as Token, bias <= banned ? "never" : { logit: bias })
-  }
-}
-
 /**
  * The biases, by token id; an id that the vocabulary does not have is refused.
  *
@@ -132,12 +113,14 @@ const addBiases = (model: LlamaModel, biases: NonNullable<SamplingOptions["logit
 export const biasOf = (
   library: typeof import("node-llama-cpp"),
   model: LlamaModel,
-  { logitBias }: SamplingOptions,
+  sampling: SamplingOptions,
   never: ReadonlyArray<Token>
 ) => {
-  if (logitBias === undefined && never.length === 0) return {}
+  if (sampling.logitBias === undefined && never.length === 0) return {}
   const tokenBias = library.TokenBias.for(model)
-  addBiases(model, logitBias ?? {}, tokenBias)
+  for (const [token, logit] of biasesOf(sampling, model.fileInfo.metadata.tokenizer.ggml.tokens.length)) {
+    tokenBias.set(token as Token, logit === Number.NEGATIVE_INFINITY ? "never" : { logit })
+  }
   for (const token of never) tokenBias.set(token, "never")
   return { tokenBias }
 }

@@ -10,12 +10,13 @@
  *
  * The runtime's messages name files of its own source and hold terminal colours: `wordsOf` cleans them.
  */
-import { access, readdir, readFile, stat } from "node:fs/promises"
+import { readdir, readFile } from "node:fs/promises"
 import { basename, dirname, join } from "node:path"
 import { setImmediate as turn } from "node:timers/promises"
 import type { InferenceSession, Tensor } from "onnxruntime-node"
 import type { OnnxDevice, OnnxSpec } from "../services/EngineProtocol.ts"
 import { refuse } from "../services/Job.ts"
+import { checkFile } from "./ModelFile.ts"
 
 export type Library = typeof import("onnxruntime-node")
 
@@ -99,15 +100,6 @@ export const importRuntime = async (
   const native = from.native().then((library): Runtime => ({ library, device: device ?? "cpu" }))
   // Where neither is there, the faster one is worth naming.
   return native.catch((cause) => device === undefined ? wasm().catch(() => explainNative(cause)) : explainNative(cause))
-}
-
-const isThere = (file: string): Promise<boolean> => access(file).then(() => true, () => false)
-
-const checkFile = async (file: string): Promise<void> => {
-  if (!await isThere(file)) refuse({ kind: "load_failed", message: `There is no readable file at ${file}` })
-  const found = await stat(file)
-  if (!found.isFile()) refuse({ kind: "load_failed", message: `${file} is not a file` })
-  if (found.size === 0) refuse({ kind: "load_failed", message: `${file} is empty` })
 }
 
 /** Weights beside the model, where it is too large for one file: `model.onnx_data`, `model.onnx_data_1`, `model.onnx.data`. */

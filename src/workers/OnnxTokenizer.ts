@@ -7,6 +7,7 @@
  * WASM where there is none.
  */
 import type { Tokenizer } from "@huggingface/tokenizers"
+import { byteOfLetter } from "./ByteLevel.ts"
 import type { Piece } from "./ChatTemplate.ts"
 import { markers } from "./ToolCallSyntax.ts"
 
@@ -37,22 +38,10 @@ export interface OnnxTokenizer {
   readonly decode: (tokens: ReadonlyArray<number>, first: boolean) => string
 }
 
-/** How GPT-2's byte-level vocabularies write bytes as letters: those that print as themselves, the others from U+0100. */
-const byteLetters = (): ReadonlyMap<string, number> => {
-  const letters = new Map<string, number>()
-  let others = 0x100
-  for (let byte = 0; byte < 0x100; byte++) {
-    const prints = (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte <= 0xac) || byte >= 0xae
-    letters.set(String.fromCharCode(prints ? byte : others++), byte)
-  }
-  return letters
-}
-
 /** Bytes of a token's text as the vocabulary writes it, by what its decoder is made of. */
 const bytesBy = (decoder: string): (text: string) => Uint8Array => {
   if (decoder.includes(`"ByteLevel"`)) {
-    const letters = byteLetters()
-    return (text) => Uint8Array.from(text, (letter) => letters.get(letter) ?? 0x3f)
+    return (text) => Uint8Array.from(text, (letter) => byteOfLetter.get(letter) ?? 0x3f)
   }
   if (decoder.includes(`"WordPiece"`)) {
     return (text) => Buffer.from(text.startsWith("##") ? text.slice(2) : ` ${text}`)

@@ -11,14 +11,8 @@
  * others follow, likeliest first.
  */
 import type { SamplingOptions } from "../services/Job.ts"
-import { refuse } from "../services/Job.ts"
 import { makeRandom } from "./Random.ts"
-
-/** How many of the answer's last tokens count for the penalties. */
-const penaltyWindow = 64
-
-/** -100 is what OpenAI's callers ban a token with. */
-const banned = -100
+import { biasesOf, penaltyWindow } from "./SamplingOptions.ts"
 
 /** One answer's choices. */
 export interface Sampler {
@@ -37,19 +31,6 @@ export interface Likelihood {
   readonly token: number
   readonly logprob: number
 }
-
-/** The biases, by token id; an id that the vocabulary does not have is refused. */
-const biasesOf = ({ logitBias = {} }: SamplingOptions, vocabulary: number): ReadonlyArray<readonly [number, number]> =>
-  Object.entries(logitBias).map(([id, bias]) => {
-    if (Number(id) >= vocabulary) {
-      refuse({
-        kind: "invalid_request",
-        path: `logitBias.${id}`,
-        message: `Expected a token id below ${vocabulary}, the size of the model's vocabulary`
-      })
-    }
-    return [Number(id), bias <= banned ? Number.NEGATIVE_INFINITY : bias]
-  })
 
 /** How often each of the answer's last tokens is among them. */
 const countsOf = (recent: ReadonlyArray<number>): ReadonlyMap<number, number> => {
