@@ -13,12 +13,12 @@ import { workerData } from "node:worker_threads"
 import type { EngineDescription, FakeSpec } from "../services/EngineProtocol.ts"
 import type { ChosenLogprob, EngineFailure, GenerateJob, JobResult, TokenLogprob, WholeJob } from "../services/Job.ts"
 import { refuse } from "../services/Job.ts"
-import type { Check, FakeToken } from "./FakeTasks.ts"
-import { answerWhole, bytesPerToken, promptOf, tokenize } from "./FakeTasks.ts"
-import type { Generation, JobTask } from "./JobRunner.ts"
-import { runJob, runWhole } from "./JobRunner.ts"
-import { makeRandom } from "./Random.ts"
-import { countCheck } from "./TextLimits.ts"
+import type { Check, FakeToken } from "./fake/FakeTasks.ts"
+import { answerWhole, bytesPerToken, promptOf, tokenize } from "./fake/FakeTasks.ts"
+import type { Generation, JobTask } from "./job/JobRunner.ts"
+import { runJob, runWhole } from "./job/JobRunner.ts"
+import { makeRandom } from "./model/Random.ts"
+import { countCheck } from "./model/TextLimits.ts"
 
 const spec = workerData as FakeSpec
 
