@@ -72,6 +72,20 @@ describe("run", () => {
   })
 })
 
+describe("what nobody knows", () => {
+  it.each([
+    ["runn", "troupe: Unknown subcommand \"runn\" for \"troupe\". Did you mean run? See: troupe --help\n"],
+    [
+      "serve --prot 3",
+      "troupe: Unrecognized flag: --prot in command troupe serve. Did you mean --port? See: troupe serve --help\n"
+    ],
+    ["models show", "troupe: Missing required argument: name. See: troupe models show --help\n"]
+  ])("is told in one line: %s", async (line, expected) => {
+    const { code, stderr, stdout } = await run(line.split(" "))
+    assert.deepStrictEqual({ code, stderr, stdout }, { code: 1, stderr: expected, stdout: "" })
+  })
+})
+
 describe("models", () => {
   it("lists the embedded model as a table and as JSON", async () => {
     const table = await run(["models"])

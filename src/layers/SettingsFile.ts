@@ -35,7 +35,13 @@ const unusable = (source: string, expected: string) => new SettingsError({ sourc
 const read = (file: string, required: boolean): Effect.Effect<string, SettingsError> =>
   !required && !existsSync(file) ? Effect.succeed("") : Effect.tryPromise({
     try: () => readFile(file, "utf8"),
-    catch: (cause) => unusable(file, existsSync(file) ? (cause as Error).message : "There is no such file")
+    catch: (cause) => {
+      const { code, message } = cause as NodeJS.ErrnoException
+      return unusable(
+        file,
+        code === "ENOENT" ? "There is no such file" : code === "EISDIR" ? "It is a folder" : message
+      )
+    }
   })
 
 const parse = (file: string, text: string): Effect.Effect<unknown, SettingsError> =>
