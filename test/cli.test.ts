@@ -109,6 +109,25 @@ describe("config", () => {
     assert.strictEqual((JSON.parse(json.stdout) as { problems: ReadonlyArray<unknown> }).problems.length, 2)
   })
 
+  it("names the files of models that are not there", async () => {
+    using folder = temporaryFolder()
+    const file = join(folder.path, "troupe.yaml")
+    writeFileSync(join(folder.path, "there.gguf"), "")
+    writeFileSync(
+      file,
+      "models: { a: { deployments: [{ engine: llama, file: there.gguf, variants: [gone.gguf] }, " +
+        "{ engine: onnx, folder: none }] } }\n"
+    )
+    const { code, stderr } = await run(["config", "check", "--config", file])
+    assert.strictEqual(code, 1)
+    assert.strictEqual(
+      stderr,
+      `troupe: ${file} cannot be used:\n` +
+        `  models.a.deployments[0].variants[0]: There is nothing at ${join(folder.path, "gone.gguf")}\n` +
+        `  models.a.deployments[1].folder: There is nothing at ${join(folder.path, "none")}\n`
+    )
+  })
+
   it("says that a good file is good", async () => {
     const { code, stdout } = await run(["config", "check"])
     assert.strictEqual(code, 0)
