@@ -104,6 +104,13 @@ const standing = {
   keepAlive: Schema.optional(Schema.Duration)
 }
 
+/** Added to the logits of tokens, by token id. */
+export const LogitBias = Schema.Record(Schema.String, Schema.Finite.check(within(-100, 100))).check(
+  Schema.makeFilter((biases: Readonly<Record<string, number>>) =>
+    Object.keys(biases).filter((id) => !/^\d+$/.test(id)).map((id) => ({ path: [id], issue: "Expected a token id" }))
+  )
+)
+
 /** What a caller asks for. */
 export const Request = Schema.Struct({
   /** A model's name, as `Registry` lists them. */
@@ -127,9 +134,7 @@ export const Request = Schema.Struct({
   /** Taken off the logit of a token for each time that the answer has it; default 0. */
   frequencyPenalty: Schema.optional(Schema.Finite.check(within(-2, 2))),
   /** Added to the logits of tokens, by token id; -100 never chooses one; default none. */
-  logitBias: Schema.optional(
-    Schema.Record(Schema.String.check(Schema.isPattern(/^\d+$/)), Schema.Finite.check(within(-100, 100)))
-  ),
+  logitBias: Schema.optional(LogitBias),
   /** The most tokens to generate; default as many as the context window has room for. */
   maxTokens: Schema.optional(Schema.Int.check(within(1, 1_000_000))),
   /** The answer ends before the first of these; default none. */

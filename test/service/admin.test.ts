@@ -105,6 +105,8 @@ describe("administration", () => {
   it("is spoken by the command line", async () => {
     const listed = await run(["ps", "--url", service.url])
     assert.match(listed.stdout, /fake\/a#0\s+fake\s+ready/)
+    const byPort = await run(["ps"], { env: { PORT: new URL(service.url).port } })
+    assert.strictEqual(byPort.stdout, listed.stdout)
     const unloaded = await run(["unload", "fake/a", "--url", service.url, "--json"])
     assert.deepInclude((JSON.parse(unloaded.stdout) as Array<object>)[0], { state: "cold" })
     const wrong = await run(["load", "nope", "--url", service.url])

@@ -19,7 +19,7 @@ const renaming = (names: Names) => (path: string): string => {
 }
 
 const conversation: Names = [
-  [/^tools\[(\d+)\]\./, "tools[$1].function."],
+  [/^tools\[(\d+)\]\.(name|description|parameters)/, "tools[$1].function.$2"],
   [/^(messages\[\d+\])\.toolCalls\[(\d+)\]\.(name|arguments)/, "$1.tool_calls[$2].function.$3"],
   [/^(messages\[\d+\])\.toolCalls/, "$1.tool_calls"],
   [/^(messages\[\d+\])\.toolCallId/, "$1.tool_call_id"]
