@@ -63,7 +63,7 @@ export const small: Shape = {
 
 const version = 1
 const folder = fileURLToPath(new URL("results/", import.meta.url))
-const vowels = "aeiou"
+const vowels = ["a", "e", "i", "o", "u"]
 const specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 const normal = 1
 const control = 3
@@ -83,7 +83,7 @@ const byteLetters = (): ReadonlyArray<string> => {
 }
 
 const syllablesOf = ({ consonants }: Shape): ReadonlyArray<string> =>
-  [...consonants].flatMap((consonant) => [...vowels].map((vowel) => `${consonant}${vowel}`))
+  Array.from(consonants).flatMap((consonant) => vowels.map((vowel) => `${consonant}${vowel}`))
 
 interface Vocabulary {
   readonly tokens: ReadonlyArray<string>
