@@ -4,6 +4,7 @@ import { constants } from "node:os"
 import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
 import { embeddings } from "./Embeddings.ts"
+import { engineKinds } from "./EngineKinds.ts"
 import { fairness } from "./Fairness.ts"
 import { install } from "./Install.ts"
 import { load } from "./LoadTime.ts"
@@ -26,6 +27,7 @@ const scenarios: ReadonlyArray<Scenario> = [
   prefix,
   fairness,
   recovery,
+  engineKinds,
   embeddings,
   overhead,
   install
