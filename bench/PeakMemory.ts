@@ -10,17 +10,16 @@
 import { readFileSync, statSync } from "node:fs"
 import * as Config from "./Config.ts"
 import * as ProcessCpu from "./ProcessCpu.ts"
-import type { Effort, Outcome, Scenario } from "./Scenario.ts"
+import type { Effort, Outcome, Row, Scenario } from "./Scenario.ts"
 import type { Service } from "./Service.ts"
 import { post, withService } from "./Service.ts"
 import * as SyntheticGguf from "./SyntheticGguf.ts"
 
 const name = "memory"
-const setup = { contextSize: 256, slots: 2, threads: 1, replicas: 2 }
-const targetRatio = 1.5
+const setup = { contextSize: 256, slots: 2, threads: 1 }
+const target = { atMost: 1.5 }
 /** ms */
 const lookEvery = 10
-const requests = setup.slots * setup.replicas
 
 const unavailable = "Memory is not measured here: it is read from /proc, which this system does not have."
 
@@ -46,36 +45,43 @@ const bodyOf = (effort: Effort, number: number) =>
     temperature: 0
   })
 
-/** The first request loads the model. */
-const measure = async ({ pid, port }: Service, file: string, effort: Effort): Promise<Outcome> => {
-  const looks: Array<number> = []
-  const timer = setInterval(() => looks.push(proportionalSize(pid)), lookEvery)
+/** The most there is from the first request, which loads the model, to the last answer, MB. */
+const peakOf = async ({ pid, port }: Service, requests: number, effort: Effort): Promise<number> => {
+  let most = 0
+  const look = () => {
+    most = Math.max(most, proportionalSize(pid))
+  }
+  const timer = setInterval(look, lookEvery)
   try {
     await Promise.all(
       Array.from({ length: requests }, (_, number) => post(port, "/v1/chat/completions", bodyOf(effort, number)))
     )
-    looks.push(proportionalSize(pid))
+    look()
+    return most
   } finally {
     clearInterval(timer)
   }
-  const row = {
-    scenario: name,
-    measure: "peak of the engine process, 2 replicas, against the file",
-    unit: "MB",
-    baseline: statSync(file).size / megabyte,
-    troupe: Math.max(...looks),
-    comparison: "ratio" as const,
-    target: { atMost: targetRatio }
-  }
-  return { rows: [row], notes: [], raw: { setup, requests, looks } }
+}
+
+const rowsOf = (one: number, two: number, size: number): ReadonlyArray<Row> => {
+  const row = { scenario: name, unit: "MB", baseline: size, comparison: "ratio" as const }
+  return [
+    { ...row, measure: "peak of an engine process of 2 replicas, against the file", troupe: two, target },
+    { ...row, measure: "the same of 1 replica", troupe: one }
+  ]
 }
 
 export const memory: Scenario = {
   name,
-  async run(effort, nodeOptions) {
+  async run(effort, nodeOptions): Promise<Outcome> {
     if (!ProcessCpu.isAvailable) return { rows: [], notes: [unavailable], raw: null }
     const file = await SyntheticGguf.ensure(effort.shape)
-    const config = Config.make({ synthetic: { engine: "llama", file, ...setup } }, { preload: false })
-    return withService({ config, nodeOptions }, (service) => measure(service, file, effort))
+    const measure = (replicas: number): Promise<number> => {
+      const config = Config.make({ synthetic: { engine: "llama", file, replicas, ...setup } }, { preload: false })
+      return withService({ config, nodeOptions }, (service) => peakOf(service, replicas * setup.slots, effort))
+    }
+    const one = await measure(1)
+    const two = await measure(2)
+    return { rows: rowsOf(one, two, statSync(file).size / megabyte), notes: [], raw: { setup, one, two } }
   }
 }

@@ -3,8 +3,9 @@
  *
  * **Details**
  *
- * Same model, context, batch, slots, threads, chat template, sampling and reuse of what a slot has computed as
- * `src/workers/llama.worker.ts`; every token is turned into text. This is what the service is held against.
+ * Same model, context, batch, slots, threads, chat template and sampling as `src/workers/llama.worker.ts`; every token
+ * is turned into text. Prompts are computed from their beginning: those of the bench are shorter, or have less in
+ * common, than a piece of those that the service keeps. This is what the service is held against.
  */
 import type { ChatHistoryItem, LlamaContextSequence, Token } from "node-llama-cpp"
 import { getLlama, JinjaTemplateChatWrapper, LlamaLogLevel } from "node-llama-cpp"
@@ -68,14 +69,13 @@ const generate = async (
   const begun = performance.now()
   const chatHistory: Array<ChatHistoryItem> = [{ type: "user", text: prompt }, { type: "model", response: [] }]
   const tokens = chatWrapper.generateContextState({ chatHistory }).contextText.tokenize(model.tokenizer)
-  await sequence.adaptStateToTokens(tokens.slice(0, -1), false)
-  const rest = tokens.slice(sequence.nextTokenIndex)
+  await sequence.clearHistory()
   const options = { temperature: 0, topK: 0, topP: 1, minP: 0, yieldEogToken: true }
   let before: Array<Token> = []
   let text = ""
   let count = 0
   let firstTokenMs = 0
-  for await (const token of sequence.evaluate(rest, options)) {
+  for await (const token of sequence.evaluate(tokens, options)) {
     if (model.isEogToken(token)) break
     text += model.detokenize([token], false, before)
     before = [...before, token].slice(-contextTokens)
