@@ -6,7 +6,7 @@ import type { LlamaContextSequence, Token } from "node-llama-cpp"
 import { refuse } from "../../services/Job.ts"
 
 /** Tokens of a prompt that are computed before the next look at whether anyone still wants the answer. */
-export const promptPiece = 128
+export const promptPiece = 64
 
 /** Of a slot, what picking one takes. */
 export interface Candidate {
