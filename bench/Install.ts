@@ -22,7 +22,7 @@ const productionFolders = (): ReadonlyArray<string> => {
 
 /** Disk space of folders together, shared parts once, MB. */
 const diskMegabytes = (folders: ReadonlyArray<string>): number => {
-  const lines = execFileSync("du", ["-skc", ...folders], { cwd: root, encoding: "utf8" }).trim().split("\n")
+  const lines = execFileSync("du", ["-skcH", ...folders], { cwd: root, encoding: "utf8" }).trim().split("\n")
   return Number(lines.at(-1)?.split("\t")[0]) / 1024
 }
 

@@ -43,6 +43,10 @@ const readAll = (): ReadonlyMap<number, Stat> => {
   return stats
 }
 
+/** Processes that a process has started and that still run. */
+export const childrenOf = (parent: number): ReadonlyArray<number> =>
+  isAvailable ? [...readAll()].filter(([, stat]) => stat.parent === parent).map(([pid]) => pid) : []
+
 /** Of a process and all that descend from it and still run, µs. */
 export const ofTree = (root: number): number => {
   if (!isAvailable) return Number.NaN

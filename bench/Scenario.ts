@@ -1,6 +1,8 @@
 /** What a scenario is given and what it hands back. */
 
-/** How long and how often a scenario measures. */
+import type { Shape } from "./SyntheticGguf.ts"
+
+/** How long and how often a scenario measures, and on what. */
 export interface Effort {
   /** Alternating rounds; a figure is the median of them. */
   readonly rounds: number
@@ -8,10 +10,12 @@ export interface Effort {
   readonly roundMs: number
   /** Load before the first measurement, so that code is compiled and caches are warm, ms. */
   readonly warmUpMs: number
+  /** Of the model that stands for a real one. */
+  readonly shape: Shape
 }
 
-/** How a figure relates to its baseline. */
-export type Comparison = "ratio" | "difference"
+/** How a figure relates to its baseline, or that it stands alone. */
+export type Comparison = "ratio" | "difference" | "none"
 
 /** One line of the table. */
 export interface Row {
@@ -22,7 +26,7 @@ export interface Row {
   readonly baseline?: number
   readonly troupe: number
   readonly comparison?: Comparison
-  /** What the comparison should be. */
+  /** What the comparison should be, or with `none` the figure itself. */
   readonly target?: { readonly atLeast: number } | { readonly atMost: number }
 }
 

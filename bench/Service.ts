@@ -80,3 +80,20 @@ export const withService = async <A>(
     await ended(child, stopLimit)
   }
 }
+
+/** The body of an answer; rejects unless the status is 200. */
+export const post = async (
+  port: number,
+  path: string,
+  body: string,
+  headers: Readonly<Record<string, string>> = {}
+): Promise<string> => {
+  const response = await fetch(`http://127.0.0.1:${port}${path}`, {
+    method: "POST",
+    body,
+    headers: { "content-type": "application/json", ...headers }
+  })
+  const text = await response.text()
+  if (response.status !== 200) throw new Error(`The service answered ${response.status}: ${text}`)
+  return text
+}

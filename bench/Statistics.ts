@@ -6,3 +6,9 @@ export const median = (values: ReadonlyArray<number>): number => {
   const high = sorted[Math.floor(middle)] ?? Number.NaN
   return (low + high) / 2
 }
+
+/** The least figure that so large a share of all is not above (nearest rank); `NaN` of none. */
+export const percentile = (values: ReadonlyArray<number>, share: number): number => {
+  const sorted = [...values].sort((a, b) => a - b)
+  return sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)] ?? Number.NaN
+}

@@ -6,14 +6,21 @@ import type { IncomingMessage } from "node:http"
 import { Agent, request } from "node:http"
 import type { Sample } from "./ClosedLoop.ts"
 
+/** One streamed answer. */
+export interface Streamed extends Sample {
+  /** Of the prompt's tokens, those that the engine had computed before. */
+  readonly cachedTokens: number
+}
+
 export interface StreamClient {
   /** Asks once; rejects when the answer is not whole. */
-  readonly ask: (body: string) => Promise<Sample>
+  readonly ask: (body: string) => Promise<Streamed>
   readonly close: () => void
 }
 
 const firstContent = "\"delta\":{\"content\":"
-const lastFrame = "data: [DONE]\n\n"
+const dataPrefix = "data: "
+const lastFrame = `${dataPrefix}[DONE]\n\n`
 
 /** Ends with the answer's last byte. */
 const read = (response: IncomingMessage, begun: number) =>
@@ -26,10 +33,16 @@ const read = (response: IncomingMessage, begun: number) =>
     }).on("end", () => resolve({ body: Buffer.concat(chunks).toString("utf8"), firstTokenMs })).on("error", reject)
   })
 
-const completionTokens = (body: string): number => {
-  const [, counted] = /"completion_tokens":(\d+)/.exec(body.slice(body.lastIndexOf("\"usage\":"))) ?? []
-  if (counted === undefined) throw new Error("The answer does not tell its usage")
-  return Number(counted)
+interface Usage {
+  readonly completion_tokens: number
+  readonly prompt_tokens_details: { readonly cached_tokens: number }
+}
+
+/** Of the frame before the last, which `include_usage` asks for. */
+const usageOf = (body: string): Usage => {
+  const frame = body.slice(body.lastIndexOf(dataPrefix, body.length - lastFrame.length - 1) + dataPrefix.length)
+  const { usage } = JSON.parse(frame.slice(0, frame.indexOf("\n"))) as { readonly usage: Usage }
+  return usage
 }
 
 /** The text of all frames. */
@@ -61,8 +74,10 @@ export const makeStreamClient = (port: number, connections: number): StreamClien
       if (response.statusCode !== 200 || !answer.body.endsWith(lastFrame)) {
         throw new Error(`The service answered ${response.statusCode}: ${answer.body.slice(-300)}`)
       }
+      const usage = usageOf(answer.body)
       return {
-        tokens: completionTokens(answer.body),
+        tokens: usage.completion_tokens,
+        cachedTokens: usage.prompt_tokens_details.cached_tokens,
         firstTokenMs: answer.firstTokenMs,
         text: textOf(answer.body)
       }

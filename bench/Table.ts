@@ -3,6 +3,7 @@ import type { Row } from "./Scenario.ts"
 
 /** The figure beside its baseline, as the row asks for it. */
 export const compared = ({ baseline, comparison, troupe }: Row): number | undefined => {
+  if (comparison === "none") return troupe
   if (baseline === undefined || comparison === undefined) return undefined
   return comparison === "ratio" ? troupe / baseline : troupe - baseline
 }
@@ -24,7 +25,7 @@ const figure = (value: number | undefined): string => value === undefined ? "" :
 
 const comparisonText = (row: Row): string => {
   const value = compared(row)
-  if (value === undefined) return ""
+  if (value === undefined || row.comparison === "none") return ""
   return row.comparison === "ratio" ? `${value.toFixed(2)}x` : `${value < 0 ? "" : "+"}${figure(value)}`
 }
 

@@ -4,45 +4,68 @@
  * **Details**
  *
  * Same model, context, batch, slots, threads, chat template and sampling as `src/workers/llama.worker.ts`; every token
- * is turned into text. This is what the service is held against.
+ * is turned into text. Prompts are computed from their beginning: those of the bench are shorter, or have less in
+ * common, than a piece of those that the service keeps. This is what the service is held against.
  */
 import type { ChatHistoryItem, LlamaContextSequence, Token } from "node-llama-cpp"
 import { getLlama, JinjaTemplateChatWrapper, LlamaLogLevel } from "node-llama-cpp"
-import { fileURLToPath } from "node:url"
 import { answerParent } from "./Child.ts"
 import type { Round, Sample } from "./ClosedLoop.ts"
 import { closedLoop } from "./ClosedLoop.ts"
 
+/** What to load. */
+export interface DirectSetup {
+  readonly file: string
+  /** Tokens per slot. */
+  readonly contextSize: number
+  readonly slots: number
+  readonly threads: number
+}
+
 /** One round asked of this process. */
-export interface DirectQuestion {
-  readonly prompt: string
+export interface DirectRound {
+  /** Asked by turns. */
+  readonly prompts: ReadonlyArray<string>
   readonly maxTokens: number
   readonly streams: number
   readonly milliseconds: number
 }
 
-export type DirectAnswer = Round
+/** The first loads, all others are rounds. */
+export type DirectQuestion = { readonly load: DirectSetup } | { readonly round: DirectRound }
 
-const slots = 8
+/** Nothing to say of a load but that it is done. */
+export type DirectAnswer = Round | null
+
 const largestBatch = 512
 /** Tokens before a token that its text may depend on. */
 const contextTokens = 4
 
-const llama = await getLlama({ gpu: false, build: "never", logLevel: LlamaLogLevel.error, maxThreads: 0 })
-const model = await llama.loadModel({
-  modelPath: fileURLToPath(new URL("../models/tiny-chat-q8_0.gguf", import.meta.url))
-})
-const contextSize = Math.min(model.trainContextSize, 4096)
-const context = await model.createContext({
-  contextSize,
-  sequences: slots,
-  threads: 1,
-  batchSize: Math.min(contextSize * slots, largestBatch)
-})
-const free: Array<LlamaContextSequence> = Array.from({ length: slots }, () => context.getSequence())
-const chatWrapper = new JinjaTemplateChatWrapper({ template: model.fileInfo.metadata.tokenizer.chat_template! })
+const load = async ({ contextSize, file, slots, threads }: DirectSetup) => {
+  const llama = await getLlama({ gpu: false, build: "never", logLevel: LlamaLogLevel.error, maxThreads: 0 })
+  const model = await llama.loadModel({ modelPath: file, gpuLayers: 0 })
+  const context = await model.createContext({
+    contextSize,
+    sequences: slots,
+    threads,
+    batchSize: Math.min(contextSize * slots, largestBatch)
+  })
+  return {
+    llama,
+    model,
+    free: Array.from({ length: slots }, (): LlamaContextSequence => context.getSequence()),
+    chatWrapper: new JinjaTemplateChatWrapper({ template: model.fileInfo.metadata.tokenizer.chat_template! })
+  }
+}
 
-const generate = async (sequence: LlamaContextSequence, prompt: string, maxTokens: number): Promise<Sample> => {
+type Loaded = Awaited<ReturnType<typeof load>>
+
+const generate = async (
+  { chatWrapper, model }: Loaded,
+  sequence: LlamaContextSequence,
+  prompt: string,
+  maxTokens: number
+): Promise<Sample> => {
   const begun = performance.now()
   const chatHistory: Array<ChatHistoryItem> = [{ type: "user", text: prompt }, { type: "model", response: [] }]
   const tokens = chatWrapper.generateContextState({ chatHistory }).contextText.tokenize(model.tokenizer)
@@ -63,13 +86,24 @@ const generate = async (sequence: LlamaContextSequence, prompt: string, maxToken
   return { tokens: count, firstTokenMs, text }
 }
 
+const runRound = (loaded: Loaded, { maxTokens, milliseconds, prompts, streams }: DirectRound): Promise<Round> => {
+  let asked = 0
+  return closedLoop(streams, milliseconds, async () => {
+    const sequence = loaded.free.pop()!
+    const sample = await generate(loaded, sequence, prompts[asked++ % prompts.length]!, maxTokens)
+    loaded.free.push(sequence)
+    return sample
+  })
+}
+
+let loading: Promise<Loaded> | undefined
+
 answerParent<DirectQuestion, DirectAnswer>(
-  ({ maxTokens, milliseconds, prompt, streams }) =>
-    closedLoop(streams, milliseconds, async () => {
-      const sequence = free.pop()!
-      const sample = await generate(sequence, prompt, maxTokens)
-      free.push(sequence)
-      return sample
-    }),
-  () => llama.dispose()
+  async (question) => {
+    if ("round" in question) return runRound(await loading!, question.round)
+    loading = load(question.load)
+    await loading
+    return null
+  },
+  async () => (await loading)?.llama.dispose()
 )

@@ -3,17 +3,38 @@ import { mkdir, writeFile } from "node:fs/promises"
 import { constants } from "node:os"
 import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
+import { embeddings } from "./Embeddings.ts"
+import { engineKinds } from "./EngineKinds.ts"
+import { fairness } from "./Fairness.ts"
 import { install } from "./Install.ts"
+import { load } from "./LoadTime.ts"
 import * as Machine from "./Machine.ts"
 import { overhead } from "./Overhead.ts"
+import { memory } from "./PeakMemory.ts"
+import { prefix } from "./Prefix.ts"
+import { recovery } from "./Recovery.ts"
 import type { Effort, Outcome, Scenario } from "./Scenario.ts"
+import { synthetic } from "./Synthetic.ts"
+import * as SyntheticGguf from "./SyntheticGguf.ts"
 import * as Table from "./Table.ts"
 import { tokens } from "./Tokens.ts"
 
-const scenarios: ReadonlyArray<Scenario> = [tokens, overhead, install]
+const scenarios: ReadonlyArray<Scenario> = [
+  tokens,
+  synthetic,
+  load,
+  memory,
+  prefix,
+  fairness,
+  recovery,
+  engineKinds,
+  embeddings,
+  overhead,
+  install
+]
 
-const fullEffort: Effort = { rounds: 5, roundMs: 2_000, warmUpMs: 2_000 }
-const smokeEffort: Effort = { rounds: 1, roundMs: 300, warmUpMs: 50 }
+const fullEffort: Effort = { rounds: 5, roundMs: 2_000, warmUpMs: 2_000, shape: SyntheticGguf.whole }
+const smokeEffort: Effort = { rounds: 1, roundMs: 300, warmUpMs: 50, shape: SyntheticGguf.small }
 
 const usage = `Usage: npm run bench -- [--smoke] [--only <name>] [--profile]
 

@@ -14,6 +14,7 @@ const check = Command.make(
   { config, json },
   ({ config, json }) =>
     SettingsFile.load({ file: Option.getOrUndefined(config) }).pipe(
+      Effect.tap((settings) => SettingsFile.checkFiles(settings, Option.getOrUndefined(config))),
       Effect.matchEffect({
         onSuccess: (settings) => {
           const names = settings.models.map((model) => model.name)

@@ -12,8 +12,8 @@
  */
 import type { FromInspector, LlamaSpec, OnnxSpec } from "./services/EngineProtocol.ts"
 import { failureFrom, refuse } from "./services/Job.ts"
-import type { Loaded } from "./workers/LlamaLoad.ts"
-import { load } from "./workers/LlamaLoad.ts"
+import type { Loaded } from "./workers/llama/LlamaLoad.ts"
+import { load } from "./workers/llama/LlamaLoad.ts"
 
 if (process.send === undefined) {
   process.stderr.write("This file is started by Troupe itself. Run `troupe --help`.\n")
@@ -45,7 +45,7 @@ const tryLlama = async (spec: LlamaSpec): Promise<void> => {
 }
 
 const tryOnnx = async (spec: OnnxSpec): Promise<void> => {
-  const { load } = await import("./workers/OnnxLoad.ts")
+  const { load } = await import("./workers/onnx/OnnxLoad.ts")
   const { session } = await load(spec)
   await session.release()
 }

@@ -34,13 +34,19 @@ const report = (cause: Cause.Cause<unknown>) => {
   )
 }
 
+/** In one line, without what the parser's own words show of its insides. */
+const inOneLine = (message: string): string =>
+  message.replace("Expected: Schema validation failed: ", "")
+    .replace(/\s*Did you mean this\?\s*(.*)$/s, (_, names: string) =>
+      `. Did you mean ${names.split(/\s+/).join(" or ")}?`)
+
 /** A wrong invocation is one line, and where to read on. */
 const presenter = CliOutput.layerPresenter({
   present: (output) =>
     output._tag === "InvalidInvocation"
       ? Console.error(
-        `troupe: ${output.errors.map((error) => error.message).join("; ")}. ` +
-          `See: ${output.commandPath.join(" ")} --help`
+        `troupe: ${output.errors.map((error) => inOneLine(error.message)).join("; ")}`.replace(/[^.?]$/, "$&.") +
+          ` See: ${output.commandPath.join(" ")} --help`
       )
       : CliOutput.defaultPresenter.present(output)
 })

@@ -72,6 +72,20 @@ describe("run", () => {
   })
 })
 
+describe("what nobody knows", () => {
+  it.each([
+    ["runn", "troupe: Unknown subcommand \"runn\" for \"troupe\". Did you mean run? See: troupe --help\n"],
+    [
+      "serve --prot 3",
+      "troupe: Unrecognized flag: --prot in command troupe serve. Did you mean --port? See: troupe serve --help\n"
+    ],
+    ["models show", "troupe: Missing required argument: name. See: troupe models show --help\n"]
+  ])("is told in one line: %s", async (line, expected) => {
+    const { code, stderr, stdout } = await run(line.split(" "))
+    assert.deepStrictEqual({ code, stderr, stdout }, { code: 1, stderr: expected, stdout: "" })
+  })
+})
+
 describe("models", () => {
   it("lists the embedded model as a table and as JSON", async () => {
     const table = await run(["models"])
@@ -93,6 +107,25 @@ describe("config", () => {
     const json = await run(["config", "check", "--config", file, "--json"])
     assert.strictEqual(json.code, 1)
     assert.strictEqual((JSON.parse(json.stdout) as { problems: ReadonlyArray<unknown> }).problems.length, 2)
+  })
+
+  it("names the files of models that are not there", async () => {
+    using folder = temporaryFolder()
+    const file = join(folder.path, "troupe.yaml")
+    writeFileSync(join(folder.path, "there.gguf"), "")
+    writeFileSync(
+      file,
+      "models: { a: { deployments: [{ engine: llama, file: there.gguf, variants: [gone.gguf] }, " +
+        "{ engine: onnx, folder: none }] } }\n"
+    )
+    const { code, stderr } = await run(["config", "check", "--config", file])
+    assert.strictEqual(code, 1)
+    assert.strictEqual(
+      stderr,
+      `troupe: ${file} cannot be used:\n` +
+        `  models.a.deployments[0].variants[0]: There is nothing at ${join(folder.path, "gone.gguf")}\n` +
+        `  models.a.deployments[1].folder: There is nothing at ${join(folder.path, "none")}\n`
+    )
   })
 
   it("says that a good file is good", async () => {

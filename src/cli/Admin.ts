@@ -1,18 +1,28 @@
 /** `troupe ps`, `load`, `unload` and `reload`: what a running service's models do, and what an operator does to them. */
-import { Console, Effect, Schema } from "effect"
+import { Console, Effect, Option, Schema } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import type { HttpClientError } from "effect/http"
 import { FetchHttpClient } from "effect/http"
 import { HttpApiClient } from "effect/http-api"
+import * as SettingsFile from "../layers/SettingsFile.ts"
 import type { Action, Deployment } from "../services/Admin.ts"
 import { Api } from "../services/Api.ts"
-import { CommandFailed, json, printJson, table } from "./Shared.ts"
+import { addressOf, urlOf } from "./Address.ts"
+import { CommandFailed, config, json, printJson, table } from "./Shared.ts"
 
 const url = Flag.String("url").pipe(
   Flag.withSchema(Schema.NonEmptyString),
-  Flag.withDescription("Where the service listens; default http://127.0.0.1:3000"),
-  Flag.withDefault("http://127.0.0.1:3000")
+  Flag.withDescription("Where the service listens; default as HOST, PORT and the configuration say"),
+  Flag.optional
 )
+
+/** Flags that say which service is meant. */
+const target = { url, config }
+
+interface Target {
+  readonly url: Option.Option<string>
+  readonly config: Option.Option<string>
+}
 
 const model = Argument.String("model").pipe(
   Argument.withSchema(Schema.NonEmptyString),
@@ -29,15 +39,24 @@ const explain = (at: string) => (error: unknown): Effect.Effect<never, CommandFa
   return Effect.fail(new CommandFailed({ message }))
 }
 
+/** As `troupe serve` finds it, where no URL is given. */
+const urlOfService = Effect.fnUntraced(function*({ config, url }: Target) {
+  if (Option.isSome(url)) return url.value
+  const { server } = yield* SettingsFile.load({ file: Option.getOrUndefined(config) })
+  const { host, port } = yield* addressOf(server)
+  return urlOf(host, port)
+})
+
 const withClient = <A, E>(
-  at: string,
+  target: Target,
   use: (client: HttpApiClient.ForApi<typeof Api>) => Effect.Effect<A, E>
-): Effect.Effect<A, CommandFailed> =>
-  HttpApiClient.make(Api, { baseUrl: at }).pipe(
-    Effect.flatMap(use),
-    Effect.catch(explain(at)),
-    Effect.provide(FetchHttpClient.layer)
-  )
+) =>
+  Effect.flatMap(urlOfService(target), (at) =>
+    HttpApiClient.make(Api, { baseUrl: at }).pipe(
+      Effect.flatMap(use),
+      Effect.catch(explain(at)),
+      Effect.provide(FetchHttpClient.layer)
+    ))
 
 const mebibytes = (bytes: number): string => `${Math.round(bytes / 2 ** 20)} MiB`
 
@@ -57,16 +76,16 @@ const rows = (deployments: ReadonlyArray<Deployment>): ReadonlyArray<ReadonlyArr
 const print = (asJson: boolean, deployments: ReadonlyArray<Deployment>) =>
   asJson ? printJson(deployments) : Console.log(table(rows(deployments)))
 
-export const ps = Command.make("ps", { url, json }, ({ json, url }) =>
+export const ps = Command.make("ps", { ...target, json }, ({ json, ...target }) =>
   Effect.flatMap(
-    withClient(url, (client) => client.admin.deployments({})),
+    withClient(target, (client) => client.admin.deployments({})),
     ({ deployments }) => print(json, deployments)
   )).pipe(Command.withDescription("Show what the models of a running service do"))
 
 const act = (action: Action, description: string) =>
-  Command.make(action, { model, url, json }, ({ json, model, url }) =>
+  Command.make(action, { model, ...target, json }, ({ json, model, ...target }) =>
     Effect.flatMap(
-      withClient(url, (client) => client.admin.act({ params: { model, action } })),
+      withClient(target, (client) => client.admin.act({ params: { model, action } })),
       ({ deployments }) => print(json, deployments)
     )).pipe(Command.withDescription(description))
 

@@ -21,8 +21,8 @@ const withStore = (file: Option.Option<string>) => <A, E, R>(use: Effect.Effect<
 const optionsOf = ({ manifest, path }: StoredModel): DeploymentOptions =>
   manifest.kind === "onnx" ? { engine: "onnx", folder: path } : { engine: "llama", file: path }
 
-const stateOf = ({ inspected, kind, quarantined }: StoredModel["manifest"]): string =>
-  quarantined !== undefined ? "quarantined" : inspected !== undefined || kind === "onnx" ? "yes" : "no"
+const stateOf = ({ inspected, quarantined }: StoredModel["manifest"]): string =>
+  quarantined !== undefined ? "quarantined" : inspected !== undefined ? "yes" : "no"
 
 /** As the file says, or nothing where it cannot be read. */
 const quantisation = Effect.fnUntraced(function*(model: StoredModel) {
@@ -130,11 +130,18 @@ const lines = (about: Readonly<Record<string, string | number | null>>): string 
     )
   )
 
+/** Its file is not to be read any more. */
+const showQuarantined = Effect.fnUntraced(function*(model: StoredModel, asJson: boolean) {
+  const about = { ...(yield* describeModel(model)), quarantined: model.manifest.quarantined?.detail ?? "" }
+  yield* asJson ? printJson(about) : Console.log(lines(about))
+})
+
 const show = Command.make("show", { nameOrPath, config, json }, (input) =>
   Effect.gen(function*() {
     const store = yield* ModelStore
     const isPath = /[/\\]|\.gguf$/.test(input.nameOrPath)
     const stored = isPath ? undefined : yield* store.get(input.nameOrPath)
+    if (stored?.manifest.quarantined !== undefined) return yield* showQuarantined(stored, input.json)
     const options: DeploymentOptions = stored === undefined
       ? { engine: "llama", file: input.nameOrPath }
       : optionsOf(stored)
@@ -171,7 +178,9 @@ const namedInStore = Effect.fnUntraced(function*(wanted: string, isAsked: boolea
   })
 })
 
-const remove = Command.make("rm", { name: Argument.String("name"), yes, config }, (input) =>
+const storedName = Argument.String("name").pipe(Argument.withDescription("A model of the store"))
+
+const remove = Command.make("rm", { name: storedName, yes, config }, (input) =>
   Effect.gen(function*() {
     const store = yield* ModelStore
     const isAsked = process.stdin.isTTY && !input.yes

@@ -6,6 +6,7 @@ import * as App from "../App.ts"
 import * as SettingsFile from "../layers/SettingsFile.ts"
 import type { Resolved } from "../services/Settings.ts"
 import { Settings } from "../services/Settings.ts"
+import { addressOf, urlOf } from "./Address.ts"
 import { CommandFailed, config, logging, modelRows, table } from "./Shared.ts"
 
 const host = Flag.String("host").pipe(
@@ -19,14 +20,6 @@ const port = Flag.Int("port").pipe(
   Flag.withDescription("Port to listen on, 0 for any free one; default PORT, then the configuration's, then 3000"),
   Flag.optional
 )
-
-const portFromEnvironment = Effect.suspend(() => {
-  const text = process.env["PORT"]
-  if (text === undefined || text === "") return Effect.undefined
-  return /^\d{1,5}$/.test(text) && Number(text) <= 65535
-    ? Effect.succeed(Number(text))
-    : Effect.fail(new CommandFailed({ message: `PORT: Expected a number between 0 and 65535, not "${text}"` }))
-})
 
 const listening = (settings: Resolved, url: string): string => {
   const model = settings.models[0]?.name ?? "tiny-chat"
@@ -47,12 +40,6 @@ const listening = (settings: Resolved, url: string): string => {
   ].join("\n")
 }
 
-/** The address as a client on this machine would dial it. */
-const urlOf = (hostName: string, boundPort: number): string => {
-  const dial = hostName === "0.0.0.0" || hostName === "::" ? "127.0.0.1" : hostName
-  return `http://${dial.includes(":") ? `[${dial}]` : dial}:${boundPort}`
-}
-
 const explainServe = (settings: Resolved, error: { readonly cause?: unknown }): CommandFailed => {
   const cause = error.cause as NodeJS.ErrnoException | undefined
   const { host, port } = settings.server
@@ -71,8 +58,7 @@ export const serve = Command.make("serve", { config, host, port }, ({ config, ho
       ...loaded,
       server: {
         ...loaded.server,
-        host: Option.getOrUndefined(host) ?? (process.env["HOST"] || loaded.server.host),
-        port: Option.getOrUndefined(port) ?? (yield* portFromEnvironment) ?? loaded.server.port
+        ...(yield* addressOf(loaded.server, { host: Option.getOrUndefined(host), port: Option.getOrUndefined(port) }))
       }
     }
     const banner = Layer.effectDiscard(Effect.gen(function*() {

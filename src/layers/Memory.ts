@@ -1,6 +1,11 @@
 /**
  * Reads memory from the control group where one sets a limit, and from the machine otherwise.
  *
+ * **Details**
+ *
+ * Of version 2, the group of this process and all around it count, as a systemd unit's limit is not at the root; of
+ * version 1, what is mounted, which in a container is its own group.
+ *
  * Sources: Linux's `Documentation/admin-guide/cgroup-v2.rst` (`memory.max`, `memory.current`, `memory.stat`) and
  * `cgroup-v1/memory.rst` (`memory.limit_in_bytes`, `memory.usage_in_bytes`).
  */
@@ -11,6 +16,7 @@ import type { Reading } from "../services/Memory.ts"
 import { Memory } from "../services/Memory.ts"
 
 const root = "/sys/fs/cgroup"
+const ownGroupFile = "/proc/self/cgroup"
 
 const readText = (path: string): Promise<string> => readFile(path, "utf8").catch(() => "")
 
@@ -32,7 +38,7 @@ interface Group {
   readonly usage: string
 }
 
-const versions: ReadonlyArray<Group> = [
+const versions: readonly [Group, Group] = [
   { limit: "memory.max", usage: "memory.current" },
   { limit: "memory/memory.limit_in_bytes", usage: "memory/memory.usage_in_bytes" }
 ]
@@ -53,16 +59,35 @@ const group = async (folder: string, { limit, usage }: Group, total: number): Pr
   return { totalBytes, availableBytes: Math.max(0, totalBytes - usedBytes + Math.min(reclaimable, usedBytes)) }
 }
 
-/** @param folder where the control group is mounted */
-export const readMemory = async (folder: string = root): Promise<Reading> => {
+/** The process's own group of version 2 and those around it, innermost first: each one's limit binds. */
+const foldersOf = (mounted: string, ownGroup: string): ReadonlyArray<string> => {
+  const path = /^0::(\/.*)$/m.exec(ownGroup)?.[1] ?? "/"
+  const names = path.split("/").filter((name) => name !== "")
+  // A path that leads out of what is mounted here is another namespace's.
+  const inside = names.includes("..") ? [] : names
+  return Array.from(
+    { length: inside.length + 1 },
+    (_, up) => [mounted, ...inside.slice(0, inside.length - up)].join("/")
+  )
+}
+
+const scarcest = (readings: ReadonlyArray<Reading>): Reading | undefined =>
+  readings.toSorted((a, b) => a.availableBytes - b.availableBytes)[0]
+
+/**
+ * @param mounted where the control groups are
+ * @param own the file that tells which of them this process is in
+ */
+export const readMemory = async (mounted: string = root, own: string = ownGroupFile): Promise<Reading> => {
   const whole = await machine()
-  for (const version of versions) {
-    const part = await group(folder, version, whole.totalBytes)
-    if (part !== undefined) {
-      return { ...part, availableBytes: Math.min(part.availableBytes, whole.availableBytes) }
-    }
-  }
-  return whole
+  const [version2, version1] = versions
+  const folders = foldersOf(mounted, await readText(own))
+  const groups = await Promise.all([
+    ...folders.map((folder) => group(folder, version2, whole.totalBytes)),
+    group(mounted, version1, whole.totalBytes)
+  ])
+  const part = scarcest(groups.filter((one) => one !== undefined))
+  return part === undefined ? whole : { ...part, availableBytes: Math.min(part.availableBytes, whole.availableBytes) }
 }
 
 export const layer = Layer.succeed(Memory, { read: Effect.promise(() => readMemory()) })

@@ -6,9 +6,11 @@ import { readFile } from "node:fs/promises"
 import { homedir } from "node:os"
 import { dirname, join, resolve } from "node:path"
 import { fileURLToPath } from "node:url"
-import type { DeploymentOptions } from "../services/Model.ts"
+import type { Deployment, DeploymentOptions } from "../services/Model.ts"
 import { isName } from "../services/ModelSource.ts"
 import { Manifest } from "../services/ModelStore.ts"
+import type { Problem } from "../services/Problem.ts"
+import { formatPath } from "../services/Problem.ts"
 import type { Resolved, Surroundings } from "../services/Settings.ts"
 import { decode, modelWith, Settings, SettingsError } from "../services/Settings.ts"
 
@@ -35,7 +37,13 @@ const unusable = (source: string, expected: string) => new SettingsError({ sourc
 const read = (file: string, required: boolean): Effect.Effect<string, SettingsError> =>
   !required && !existsSync(file) ? Effect.succeed("") : Effect.tryPromise({
     try: () => readFile(file, "utf8"),
-    catch: (cause) => unusable(file, existsSync(file) ? (cause as Error).message : "There is no such file")
+    catch: (cause) => {
+      const { code, message } = cause as NodeJS.ErrnoException
+      return unusable(
+        file,
+        code === "ENOENT" ? "There is no such file" : code === "EISDIR" ? "It is a folder" : message
+      )
+    }
   })
 
 const parse = (file: string, text: string): Effect.Effect<unknown, SettingsError> =>
@@ -86,6 +94,43 @@ export const load = Effect.fnUntraced(function*(options: Options = {}) {
     onSuccess: Effect.succeed<Resolved>
   })
 })
+
+/** The paths of a deployment's files, by their place in it. */
+const pathsOf = ({ options }: Deployment): ReadonlyArray<readonly [place: string, path: string]> => {
+  switch (options.engine) {
+    case "llama":
+      return [
+        ["file", options.file],
+        ...(options.variants ?? []).map((path, index) => [`variants[${index}]`, path] as const)
+      ]
+    case "onnx":
+      return [["folder", options.folder]]
+    default:
+      return []
+  }
+}
+
+const missingFiles = (settings: Resolved): ReadonlyArray<Problem> =>
+  settings.models.flatMap(({ deployments, name }) =>
+    deployments.flatMap((deployment, index) =>
+      pathsOf(deployment)
+        // What the store has lost or put in quarantine is its own to tell.
+        .filter(([, path]) => !path.startsWith(settings.store.folder) && !existsSync(path))
+        .map(([place, path]) => ({
+          path: `${formatPath(["models", name, "deployments", index])}.${place}`,
+          expected: `There is nothing at ${path}`
+        }))
+    )
+  )
+
+/** Fails where the models' files are not there, which nobody but their engines would tell. */
+export const checkFiles = (settings: Resolved, file?: string): Effect.Effect<void, SettingsError> =>
+  Effect.suspend(() => {
+    const problems = missingFiles(settings)
+    return problems.length === 0
+      ? Effect.void
+      : Effect.fail(new SettingsError({ source: resolve(file ?? defaultFile), problems: [...problems] }))
+  })
 
 /** The settings, with a model of the store by its name there unless one of that name is configured. */
 export const withStoreModel = (settings: Resolved, name: string): Resolved => {

@@ -25,7 +25,27 @@ import { Context, Schema } from "effect"
 import type { InferenceError } from "./InferenceError.ts"
 import type { ChosenLogprob, Classification, FinishReason, TokenUsage, ToolCall as JobToolCall } from "./Job.ts"
 
-const JsonObject = Schema.Record(Schema.String, Schema.Unknown)
+/** Objects and lists within each other: more than any schema has, fewer than a stack overflows from. */
+const mostLevels = 500
+
+/** Without recursion, which is what the limit is for. */
+const isNestedDeeper = (value: unknown, levels: number): boolean => {
+  let level: Array<object> = [{ value }]
+  for (let depth = 0; depth <= levels; depth++) {
+    level = level.flatMap((one) => Object.values(one) as Array<unknown>)
+      .filter((one): one is object => typeof one === "object" && one !== null)
+    if (level.length === 0) return false
+  }
+  return true
+}
+
+const JsonObject = Schema.Record(Schema.String, Schema.Unknown).check(
+  Schema.makeFilter((json: unknown) =>
+    isNestedDeeper(json, mostLevels)
+      ? `Expected JSON of at most ${mostLevels} levels within each other`
+      : undefined
+  )
+)
 
 /** A call of a tool that a model asks for; `arguments` is JSON text. */
 export const ToolCall = Schema.Struct({ id: Schema.String, name: Schema.NonEmptyString, arguments: Schema.String })
@@ -84,6 +104,13 @@ const standing = {
   keepAlive: Schema.optional(Schema.Duration)
 }
 
+/** Added to the logits of tokens, by token id. */
+export const LogitBias = Schema.Record(Schema.String, Schema.Finite.check(within(-100, 100))).check(
+  Schema.makeFilter((biases: Readonly<Record<string, number>>) =>
+    Object.keys(biases).filter((id) => !/^\d+$/.test(id)).map((id) => ({ path: [id], issue: "Expected a token id" }))
+  )
+)
+
 /** What a caller asks for. */
 export const Request = Schema.Struct({
   /** A model's name, as `Registry` lists them. */
@@ -107,9 +134,7 @@ export const Request = Schema.Struct({
   /** Taken off the logit of a token for each time that the answer has it; default 0. */
   frequencyPenalty: Schema.optional(Schema.Finite.check(within(-2, 2))),
   /** Added to the logits of tokens, by token id; -100 never chooses one; default none. */
-  logitBias: Schema.optional(
-    Schema.Record(Schema.String.check(Schema.isPattern(/^\d+$/)), Schema.Finite.check(within(-100, 100)))
-  ),
+  logitBias: Schema.optional(LogitBias),
   /** The most tokens to generate; default as many as the context window has room for. */
   maxTokens: Schema.optional(Schema.Int.check(within(1, 1_000_000))),
   /** The answer ends before the first of these; default none. */

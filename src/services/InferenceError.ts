@@ -98,10 +98,9 @@ export class InsufficientMemory extends Schema.TaggedError<InsufficientMemory>()
   availableBytes: Schema.Finite
 }) {
   override get message(): string {
-    return `"${this.deployment}" needs ${mebibytes(this.neededBytes)} of memory, and models may use ` +
-      `${
-        mebibytes(this.availableBytes)
-      }. Use a smaller variant, fewer slots or a shorter contextSize, or raise memory.budget.`
+    return `"${this.deployment}" needs ${mebibytes(this.neededBytes)} of memory, and at most ` +
+      `${mebibytes(this.availableBytes)} can be free for it: memory.budget less what pinned models use. ` +
+      "Use a smaller variant, fewer slots or a shorter contextSize, or raise memory.budget."
   }
 }
 

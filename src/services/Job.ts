@@ -217,7 +217,7 @@ export type JobEvent =
     /** How many tokens were generated since the event before. */
     readonly count: number
   }
-  /** The engine is at work on the prompt. */
+  /** The engine is at work on the prompt, or on tokens that cannot be told yet. */
   | { readonly type: "progress" }
   | { readonly type: "result"; readonly result: JobResult }
   | { readonly type: "finished"; readonly reason: FinishReason; readonly usage: TokenUsage }

@@ -38,12 +38,12 @@ export interface Use {
   readonly useMmap?: boolean | undefined
 }
 
-/** Tokens a slot gets when nobody says how many; `workers/LlamaLoad` has the same. */
+/** Tokens a slot gets when nobody says how many; `workers/llama/LlamaLoad` has the same. */
 export const largestDefaultWindow = 4096
 
 /** llama.cpp's context sizes are multiples of this, tokens. */
 const windowStep = 256
-/** Tokens that are computed together; `workers/LlamaLoad` has the same. */
+/** Tokens that are computed together; `workers/llama/LlamaLoad` has the same. */
 const largestBatch = 512
 const floatBytes = 4
 

@@ -1,8 +1,9 @@
 /**
  * A model, which is the name a caller asks for, and its deployments, which are concrete ways to serve it. Plain data.
  */
-import { ByteSize, Duration, Schema, SchemaTransformation } from "effect"
+import { ByteSize, Duration, Option, Schema, SchemaTransformation } from "effect"
 import { abilities } from "./EngineProtocol.ts"
+import * as GoDuration from "./GoDuration.ts"
 
 /** A field with words that editors show: see `SettingsSchema.fileJsonSchema`. */
 export const described = <S extends Schema.Top>(description: string, schema: S): S["Rebuild"] =>
@@ -15,17 +16,53 @@ export const optional = <S extends Schema.Top>(description: string, schema: S) =
 const Count = Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))
 const Milliseconds = Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))
 
-/** Words for a span of time, as `10 minutes` or `500 millis`; also a number of milliseconds. */
-export const Span = Schema.Union([Schema.DurationFromString, Schema.DurationFromMillis]).check(
-  Schema.makeFilter((span: Duration.Duration) =>
-    Duration.isNegative(span) ? "Expected a span of time that is not negative" : undefined
+const words = /^(\d+(?:\.\d+)?)\s*(milli|second|minute|hour|day|week)s?$/
+const spanExpected = "a span of time with its unit, as 10 minutes or 1h30m"
+const spanText = new RegExp(`${words.source}|^(?!-)(?:${GoDuration.pattern.source})`)
+
+const spanOf = (text: string): Duration.Duration => {
+  const [, number, unit] = words.exec(text) ?? []
+  return unit === undefined
+    ? Duration.millis(GoDuration.toMillis(text))
+    : Duration.fromInputUnsafe(`${number} ${unit}s` as Duration.Input)
+}
+
+/**
+ * Words for a span of time, as `10 minutes`, or as Go writes it, `1h30m`. Of bare numbers only 0 is taken: others count
+ * seconds elsewhere, and milliseconds in programs.
+ */
+export const Span = Schema.Union([
+  Schema.String.check(
+    Schema.isMaxLength(100),
+    Schema.isPattern(spanText, { message: `Expected ${spanExpected}` })
+  ),
+  Schema.Literal(0)
+]).annotate({ expected: spanExpected }).pipe(
+  Schema.decodeTo(
+    Schema.Duration,
+    SchemaTransformation.transform({
+      decode: (given) => given === 0 ? Duration.zero : spanOf(given),
+      encode: (span) => `${Duration.toMillis(span)} millis`
+    })
   )
 )
 
 /** Words for an amount of memory, as `8 GiB`; also a number of bytes. */
 export const Bytes = Schema.Union([
-  Schema.ByteSizeFromString.pipe(
-    Schema.decodeTo(Count, SchemaTransformation.transform({ decode: Number, encode: ByteSize.bytes }))
+  Schema.String.check(
+    Schema.makeFilter((text: string) =>
+      Option.isSome(ByteSize.fromInput(text as ByteSize.Input))
+        ? undefined
+        : "Expected an amount of memory, as 8 GiB, or a number of bytes"
+    )
+  ).pipe(
+    Schema.decodeTo(
+      Count,
+      SchemaTransformation.transform({
+        decode: (text) => Number(ByteSize.fromInputUnsafe(text as ByteSize.Input)),
+        encode: (bytes) => `${bytes} B`
+      })
+    )
   ),
   Count
 ])

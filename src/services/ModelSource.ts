@@ -73,6 +73,16 @@ export const urlProblem = (text: string): string | undefined => {
 const isSafePath = (path: string): boolean =>
   path.split("/").every((part) => part !== "" && part !== "." && part !== "..")
 
+/** A repository as browsers and other programs name it. */
+const huggingFacePage =
+  /^(?:https?:\/\/)?(?:huggingface\.co|hf\.co)\/([^/:]+\/[^/:]+)(:[^/]+)?(?:\/(?:tree|blob)\/[^/]+)?(\/[^?]+?)?\/?(?:\?.*)?$/
+
+const fromHuggingFacePage = (text: string): string | undefined => {
+  if (text.includes("/resolve/")) return undefined
+  const [, repository, quantisation = "", file = ""] = huggingFacePage.exec(text) ?? []
+  return repository === undefined ? undefined : `hf:${repository}${quantisation}${file}`
+}
+
 /** A source as it is typed, or what is wrong with it. */
 export const parse = (text: string): Result.Result<Source, string> => {
   if (text.startsWith("hf:")) {
@@ -81,6 +91,8 @@ export const parse = (text: string): Result.Result<Source, string> => {
       ? Result.fail("Expected hf:org/repo, hf:org/repo:quantisation or hf:org/repo/file.gguf")
       : Result.succeed({ type: "huggingface", repository, quantisation, file })
   }
+  const page = fromHuggingFacePage(text)
+  if (page !== undefined) return Result.fail(`This is a page. Its model is ${page}`)
   if (/^[a-z][a-z0-9+.-]*:\/\//i.test(text)) {
     const problem = urlProblem(text)
     return problem === undefined ? Result.succeed({ type: "url", url: text }) : Result.fail(problem)

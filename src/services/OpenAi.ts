@@ -7,15 +7,13 @@
  * Source: OpenAI's API reference, "Chat", "Models" and "Error codes". Fields that are not OpenAI's say so.
  */
 import { Schema } from "effect"
-import { Priority, Tool as InferenceTool } from "./Inference.ts"
+import * as GoDuration from "./GoDuration.ts"
+import { LogitBias, Priority, Tool as InferenceTool } from "./Inference.ts"
 
 const within = (minimum: number, maximum: number) => Schema.isBetween({ minimum, maximum })
 
 /** Clients send null for what they leave out. */
 const nullable = <S extends Schema.Top>(schema: S) => Schema.optionalKey(Schema.NullOr(schema))
-
-/** A span of time as Go writes it: `1h30m`, `-1s`, `0`. */
-const goDuration = /^[-+]?(?:0|(?:(?:\d+(?:\.\d*)?|\.\d+)(?:ns|us|µs|ms|s|m|h))+)$/
 
 /** What every request may say besides. */
 export const standing = {
@@ -24,7 +22,7 @@ export const standing = {
     Schema.Finite,
     Schema.String.check(
       Schema.isMaxLength(100),
-      Schema.isPattern(goDuration, { message: "Expected a duration, as 5m or 1h30m, or a number of seconds" })
+      Schema.isPattern(GoDuration.pattern, { message: "Expected a duration, as 5m or 1h30m, or a number of seconds" })
     )
   ])),
   /** Not in OpenAI's API: who goes first among the waiting; default normal. */
@@ -56,7 +54,7 @@ export const ChatMessage = Schema.Struct({
   tool_calls: nullable(Schema.Array(ToolCall)),
   /** Which call a tool's message answers. */
   tool_call_id: nullable(Schema.String)
-}).annotate({ identifier: "ChatMessage" })
+}).annotate({ identifier: "ChatMessage", expected: "a message, an object with a role" })
 export type ChatMessage = typeof ChatMessage.Type
 
 /** A tool that the model may call. */
@@ -109,7 +107,7 @@ export const ChatRequest = Schema.Struct({
   presence_penalty: Schema.optionalKey(Schema.Finite.check(within(-2, 2))),
   frequency_penalty: Schema.optionalKey(Schema.Finite.check(within(-2, 2))),
   /** By token id of the model's own vocabulary. */
-  logit_bias: Schema.optionalKey(Schema.Record(Schema.String, Schema.Finite.check(within(-100, 100)))),
+  logit_bias: Schema.optionalKey(LogitBias),
   /** Not in OpenAI's own API; the name that llama.cpp, Ollama and vLLM have. */
   top_k: Schema.optionalKey(Schema.Int.check(within(0, 1_000_000))),
   /** Likewise. */

@@ -30,16 +30,34 @@ export const summary = (first: Problem, others: ReadonlyArray<Problem>): string 
   return more > 0 ? `${listed}; and ${more} more` : listed
 }
 
+const emptyList = "Expected at least one element"
+
+/** The kinds of a union of structs that a literal tells apart, as the schema's message shows them. */
+const kinds = /\{ readonly "(\w+)": ("[^"]+"), \.\.\. \}/g
+
+/** What a schema's message shows of its insides, in words for whoever wrote the data. */
+const inWords = (path: ReadonlyArray<PropertyKey>, message: string) => {
+  if (message === "Expected no excess property") return { path, expected: "There is no such field" }
+  // Only a list that may not be empty misses an element.
+  if (message === "Missing key" && typeof path.at(-1) === "number") {
+    return { path: path.slice(0, -1), expected: emptyList }
+  }
+  const found = [...message.matchAll(kinds)]
+  const last = found.pop()
+  if (last === undefined) return { path, expected: message }
+  const others = found.map(([, , kind]) => kind).join(", ")
+  return { path: [...path, last[1]!], expected: `Expected ${others} or ${last[2]}` }
+}
+
 const issues = SchemaIssue.makeFormatterStandardSchemaV1()
 
 /** Every problem of a failed decoding, with its path as keys. */
 export const keyed = (
   error: Schema.SchemaError
 ): ReadonlyArray<{ path: ReadonlyArray<PropertyKey>; expected: string }> =>
-  issues(error.issue).issues.map((issue) => ({
-    path: (issue.path ?? []).map((key) => typeof key === "object" ? key.key : key),
-    expected: issue.message === "Expected no excess property" ? "There is no such field" : issue.message
-  }))
+  issues(error.issue).issues.map((issue) =>
+    inWords((issue.path ?? []).map((key) => typeof key === "object" ? key.key : key), issue.message)
+  )
 
 /** Every problem of a failed decoding. */
 export const fromSchemaError = (error: Schema.SchemaError): ReadonlyArray<Problem> =>

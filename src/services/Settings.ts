@@ -89,15 +89,6 @@ const secrets = (file: Tree): ReadonlyArray<Problem> =>
     expected: "Expected ${NAME}, the name of an environment variable: a secret must not stand in a file"
   }))
 
-/** Says what was meant where the schema's own words show its insides. */
-const plain = (path: Path, expected: string): Problem =>
-  expected.includes("readonly \"engine\"")
-    ? {
-      path: Problems.formatPath([...path, "engine"]),
-      expected: "Expected \"llama\", \"onnx\", \"fake\" or \"language-model\", or a provider in its place"
-    }
-    : { path: Problems.formatPath(path), expected }
-
 /** Names that callers ask for; the fake engine says that it is one wherever it shows. */
 const nameProblem = (name: string, deployments: ReadonlyArray<DeploymentOptions>): string | undefined => {
   const fakes = deployments.filter((deployment) => deployment.engine === "fake").length
@@ -179,8 +170,11 @@ const inspect = (base: Tree, over: Tree, environment: Environment, variables: Su
   const decoded = decodeTree(raw, expanded)
   const wrong = Result.isSuccess(decoded)
     // The name is wrong, not the deployments, wherever they stand.
-    ? nameProblems(decoded.success).map(({ expected, path }) => plain(place(path).slice(0, -1), expected))
-    : decoded.failure.map(({ expected, path }) => plain(place(path), expected))
+    ? nameProblems(decoded.success).map(({ expected, path }) => ({
+      path: Problems.formatPath(place(path).slice(0, -1)),
+      expected
+    }))
+    : decoded.failure.map(({ expected, path }) => ({ path: Problems.formatPath(place(path)), expected }))
   return {
     source: Result.isSuccess(decoded) ? decoded.success : undefined,
     wrong: wrong.filter(({ path }) => !missing.some((one) => one.path === path)),
@@ -240,7 +234,7 @@ const modelsOf = (source: Source, { embedded, resolvePath }: Surroundings): Read
 const logLevels = { debug: "Debug", info: "Info", warn: "Warn", error: "Error" } as const
 const defaultLogLevel = { development: "debug", test: "warn", production: "info" } as const
 
-const defaultServer: Resolved["server"] = {
+export const defaultServer: Resolved["server"] = {
   host: "127.0.0.1",
   port: 3000,
   shutdownGrace: Duration.seconds(30),

@@ -13,11 +13,12 @@ import { workerData } from "node:worker_threads"
 import type { EngineDescription, FakeSpec } from "../services/EngineProtocol.ts"
 import type { ChosenLogprob, EngineFailure, GenerateJob, JobResult, TokenLogprob, WholeJob } from "../services/Job.ts"
 import { refuse } from "../services/Job.ts"
-import type { Check, FakeToken } from "./FakeTasks.ts"
-import { answerWhole, promptOf, tokenize } from "./FakeTasks.ts"
-import type { Generation, JobTask } from "./JobRunner.ts"
-import { runJob, runWhole } from "./JobRunner.ts"
-import { makeRandom } from "./Random.ts"
+import type { Check, FakeToken } from "./fake/FakeTasks.ts"
+import { answerWhole, bytesPerToken, promptOf, tokenize } from "./fake/FakeTasks.ts"
+import type { Generation, JobTask } from "./job/JobRunner.ts"
+import { runJob, runWhole } from "./job/JobRunner.ts"
+import { makeRandom } from "./model/Random.ts"
+import { countCheck } from "./model/TextLimits.ts"
 
 const spec = workerData as FakeSpec
 
@@ -162,7 +163,7 @@ const answer = async (job: WholeJob): Promise<JobResult> => {
   if (spec.promptDelayMs > 0) await sleep(spec.promptDelayMs)
   const fault = textsOf(job).map(faultIn).find((found) => found !== undefined && found.kind !== "error")
   if (fault !== undefined) await breakDown(fault.kind)
-  return answerWhole(job, check)
+  return answerWhole(job, check, countCheck(spec.contextSize, bytesPerToken))
 }
 
 export default ({ job, port }: JobTask): Promise<void> =>

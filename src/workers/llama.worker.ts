@@ -18,16 +18,15 @@ import { workerData } from "node:worker_threads"
 import type { EngineDescription, LlamaSpec } from "../services/EngineProtocol.ts"
 import type { ChosenLogprob, GenerateJob } from "../services/Job.ts"
 import { failureFrom, refuse } from "../services/Job.ts"
-import type { Generation, JobTask } from "./JobRunner.ts"
-import { notAble, runJob, runWhole } from "./JobRunner.ts"
-import type { Loaded } from "./LlamaLoad.ts"
-import { load } from "./LlamaLoad.ts"
-import { logprobsOf } from "./LlamaLogprobs.ts"
-import { biasOf, penaltiesOf } from "./LlamaSampling.ts"
-import type { Slot } from "./LlamaSlots.ts"
-import { promptPiece, takeSlot } from "./LlamaSlots.ts"
-import type { Watch } from "./LlamaWhole.ts"
-import { makeWhole } from "./LlamaWhole.ts"
+import type { Generation, JobTask, Watch } from "./job/JobRunner.ts"
+import { notAble, runJob, runWhole } from "./job/JobRunner.ts"
+import type { Loaded } from "./llama/LlamaLoad.ts"
+import { load } from "./llama/LlamaLoad.ts"
+import { logprobsOf } from "./llama/LlamaLogprobs.ts"
+import { biasOf, penaltiesOf } from "./llama/LlamaSampling.ts"
+import type { Slot } from "./llama/LlamaSlots.ts"
+import { promptPiece, takeSlot } from "./llama/LlamaSlots.ts"
+import { makeWhole } from "./llama/LlamaWhole.ts"
 
 const spec = workerData as LlamaSpec
 
@@ -146,9 +145,9 @@ const prepare = async (
   watch: Watch,
   take: (prompt: Array<Token>) => Slot
 ): Promise<Generation<Token>> => {
-  const { description: { abilities, contextWindow }, prompts } = loaded
+  const { checks, description: { abilities, contextWindow }, prompts } = loaded
   if (!abilities.includes("generate")) notAble("generate")
-  const prompt = prompts.tokensOf(job.messages, job.toolChoice === "none" ? [] : job.tools)
+  const prompt = prompts.tokensOf(checks.fit, job.messages, job.toolChoice === "none" ? [] : job.tools)
   const room = contextWindow - prompt.length
   if (room <= 0) refuse({ kind: "context_length_exceeded", promptTokens: prompt.length, contextWindow })
   const grammar = await loaded.grammarOf(job)
@@ -174,7 +173,7 @@ const generate = async (task: JobTask<GenerateJob>): Promise<void> => {
   }
   await runJob(
     task,
-    (isCancelled, progress) => prepare(loaded, task.job, { isCancelled, progress }, take),
+    (watch) => prepare(loaded, task.job, watch, take),
     () => {
       if (slot !== undefined) loaded.free.push(slot)
     }
@@ -183,7 +182,7 @@ const generate = async (task: JobTask<GenerateJob>): Promise<void> => {
 
 const answer = async ({ job, port }: JobTask): Promise<void> => {
   if (job.kind === "generate") return generate({ job, port })
-  await runWhole(port, async (isCancelled, progress) => (await whole)(job, { isCancelled, progress }))
+  await runWhole(port, async (watch) => (await whole)(job, watch))
 }
 
 /** Resolves once the model is loaded. */

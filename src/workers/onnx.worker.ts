@@ -16,14 +16,14 @@ import { workerData } from "node:worker_threads"
 import type { EngineDescription, OnnxSpec } from "../services/EngineProtocol.ts"
 import type { GenerateJob, JobResult, WholeJob } from "../services/Job.ts"
 import { failureFrom, refuse } from "../services/Job.ts"
-import type { JobTask } from "./JobRunner.ts"
-import { notAble, runJob, runWhole } from "./JobRunner.ts"
-import type { Watch } from "./OnnxEncoder.ts"
-import { prepare } from "./OnnxGenerate.ts"
-import type { Loaded } from "./OnnxLoad.ts"
-import { load } from "./OnnxLoad.ts"
-import type { Slot } from "./OnnxSlots.ts"
-import { takeSlot } from "./OnnxSlots.ts"
+import type { JobTask, Watch } from "./job/JobRunner.ts"
+import { notAble, runJob, runWhole } from "./job/JobRunner.ts"
+import { countCheck } from "./model/TextLimits.ts"
+import { prepare, promptOf } from "./onnx/OnnxGenerate.ts"
+import type { Loaded } from "./onnx/OnnxLoad.ts"
+import { load } from "./onnx/OnnxLoad.ts"
+import type { Slot } from "./onnx/OnnxSlots.ts"
+import { takeSlot } from "./onnx/OnnxSlots.ts"
 
 const loading = load(workerData as OnnxSpec).catch((cause) => refuse(failureFrom(cause, "load_failed")))
 // Unhandled, the rejection would end the thread before anyone has asked `describe`.
@@ -38,12 +38,17 @@ export const dispose = async (): Promise<void> => {
   await loaded?.session.release()
 }
 
-const tokenize = ({ tokenizer, work }: Loaded, { input }: Extract<WholeJob, { kind: "tokenize" }>): JobResult => {
+const tokenize = (
+  { contextWindow, tokenizer, work }: Loaded,
+  { input }: Extract<WholeJob, { kind: "tokenize" }>
+): JobResult => {
+  const check = countCheck(contextWindow, tokenizer.longestToken)
   if (typeof input === "string") {
+    check(input.length)
     return { kind: "tokenize", tokens: tokenizer.encode([{ text: input, special: false }]) }
   }
   if (work.kind !== "generate") return notAble("generate")
-  return { kind: "tokenize", tokens: tokenizer.encode(work.template.render(input.messages, input.tools)) }
+  return { kind: "tokenize", tokens: promptOf(check, tokenizer, work.template, input.messages, input.tools) }
 }
 
 const answer = (loaded: Loaded, job: WholeJob, watch: Watch): Promise<JobResult> | JobResult => {
@@ -69,7 +74,7 @@ const generate = async (loaded: Loaded, task: JobTask<GenerateJob>): Promise<voi
   }
   await runJob(
     task,
-    (isCancelled, progress) => prepare(loaded, task.job, { isCancelled, progress }, take),
+    (watch) => prepare(loaded, task.job, watch, take),
     () => {
       if (slot !== undefined) free.push(slot)
     }
@@ -79,5 +84,5 @@ const generate = async (loaded: Loaded, task: JobTask<GenerateJob>): Promise<voi
 export default async ({ job, port }: JobTask): Promise<void> => {
   const loaded = await loading
   if (job.kind === "generate") return generate(loaded, { job, port })
-  await runWhole(port, (isCancelled, progress) => answer(loaded, job, { isCancelled, progress }))
+  await runWhole(port, (watch) => answer(loaded, job, watch))
 }

@@ -266,6 +266,14 @@ const tokenizeTests = ({ question: [prompt], tooLong }: Subject, test: Test) => 
       const { finish } = yield* collect(engine.generate(ask(prompt)))
       assert.strictEqual((yield* engine.tokenize({ messages: conversation })).length, finish.usage.promptTokens)
     }))
+  test("refuses to make a text of megabytes into tokens, which all others would wait for", (engine) =>
+    Effect.gen(function*() {
+      const content = "word ".repeat(2 ** 20)
+      for (const input of [content, { messages: [{ role: "user", content } as const] }]) {
+        const { reason } = yield* Effect.flip(engine.tokenize(input))
+        assert.deepInclude(reason, { _tag: "InvalidRequest", path: "input" })
+      }
+    }))
 }
 
 const promptTests = ({ long, nearlyFull, question: [prompt, answer] }: Subject, test: Test) => {

@@ -7,14 +7,15 @@ import { readMemory } from "../../src/layers/Memory.ts"
 const MiB = 2 ** 20
 
 /** Reads memory where the control group's files are these. */
-const readFrom = async (files: Readonly<Record<string, string>>) => {
+const readFrom = async (files: Readonly<Record<string, string>>, own = "0::/\n") => {
   const folder = mkdtempSync(join(tmpdir(), "troupe-memory-"))
   try {
     for (const [name, text] of Object.entries(files)) {
       mkdirSync(dirname(join(folder, name)), { recursive: true })
       writeFileSync(join(folder, name), text)
     }
-    return await readMemory(folder)
+    writeFileSync(join(folder, "own"), own)
+    return await readMemory(folder, join(folder, "own"))
   } finally {
     rmSync(folder, { recursive: true, force: true })
   }
@@ -29,6 +30,29 @@ describe("readMemory", () => {
       await readFrom({ "memory.max": `${64 * MiB}\n`, "memory.current": `${48 * MiB}\n` }),
       { totalBytes: 64 * MiB, availableBytes: 16 * MiB }
     )
+  })
+
+  it("reads the process's own group of cgroup v2 and those around it, and takes the scarcest", async () => {
+    const own = "1:name=systemd:/else\n0::/system.slice/troupe.service\n"
+    const unit = "system.slice/troupe.service"
+    const files = {
+      "system.slice/memory.max": `${60 * MiB}\n`,
+      "system.slice/memory.current": `${20 * MiB}\n`,
+      [`${unit}/memory.max`]: `${32 * MiB}\n`,
+      [`${unit}/memory.current`]: `${8 * MiB}\n`
+    }
+    assert.deepStrictEqual(await readFrom(files, own), { totalBytes: 32 * MiB, availableBytes: 24 * MiB })
+    const crowded = { ...files, "system.slice/memory.current": `${59 * MiB}\n` }
+    assert.deepStrictEqual(await readFrom(crowded, own), { totalBytes: 60 * MiB, availableBytes: MiB })
+    const unlimited = { ...files, [`${unit}/memory.max`]: "max\n" }
+    assert.deepStrictEqual(await readFrom(unlimited, own), { totalBytes: 60 * MiB, availableBytes: 40 * MiB })
+  })
+
+  it("reads what is mounted where the process's group is not within it", async () => {
+    const files = { "memory.max": `${64 * MiB}\n`, "memory.current": `${48 * MiB}\n` }
+    for (const own of ["0::/../../other\n", "0::/docker/abc\n", ""]) {
+      assert.deepStrictEqual(await readFrom(files, own), { totalBytes: 64 * MiB, availableBytes: 16 * MiB })
+    }
   })
 
   it("counts pages of files that are not in use as available", async () => {

@@ -93,7 +93,9 @@ describe("administration", () => {
     assert.deepStrictEqual(states, ["loading", "ready", "draining", "gone"])
   })
 
-  it("refuses web pages and names models that there are not", async () => {
+  it("refuses web pages and what a proxy passes on, and names models that there are not", async () => {
+    assert.strictEqual((await get("/admin/deployments", { "x-forwarded-for": "203.0.113.7" })).status, 403)
+    assert.strictEqual((await get("/admin/deployments", { forwarded: "for=203.0.113.7" })).status, 403)
     assert.strictEqual((await get("/admin/deployments", { origin: "https://example.org" })).status, 403)
     const missing = await act("nope", "load")
     assert.strictEqual(missing.status, 404)
@@ -103,6 +105,8 @@ describe("administration", () => {
   it("is spoken by the command line", async () => {
     const listed = await run(["ps", "--url", service.url])
     assert.match(listed.stdout, /fake\/a#0\s+fake\s+ready/)
+    const byPort = await run(["ps"], { env: { PORT: new URL(service.url).port } })
+    assert.strictEqual(byPort.stdout, listed.stdout)
     const unloaded = await run(["unload", "fake/a", "--url", service.url, "--json"])
     assert.deepInclude((JSON.parse(unloaded.stdout) as Array<object>)[0], { state: "cold" })
     const wrong = await run(["load", "nope", "--url", service.url])

@@ -46,6 +46,19 @@ describe("parse", () => {
     ) assert.isTrue(Result.isFailure(ModelSource.parse(text)), text)
   })
 
+  it.each([
+    ["https://huggingface.co/org/repo", "hf:org/repo"],
+    ["https://huggingface.co/org/repo/tree/main", "hf:org/repo"],
+    ["https://huggingface.co/org/repo/blob/main/a/b.gguf", "hf:org/repo/a/b.gguf"],
+    ["https://huggingface.co/org/repo/blob/main/a.gguf?download=true", "hf:org/repo/a.gguf"],
+    ["https://huggingface.co/org/repo/resolve/main/a.gguf", undefined],
+    ["hf.co/org/repo:Q4_K_M", "hf:org/repo:Q4_K_M"]
+  ])("tells what model the page %s is of: %s", (page, source) => {
+    const parsed = ModelSource.parse(page)
+    const told = Result.isFailure(parsed) ? parsed.failure.replace(/^.* /, "") : undefined
+    assert.strictEqual(told, source)
+  })
+
   it("takes or refuses any text, and its name can always be a folder's or is refused", () => {
     fc.assert(fc.property(fc.string(), (text) => {
       ModelSource.parse(text)

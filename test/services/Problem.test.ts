@@ -69,6 +69,20 @@ describe("Problem", () => {
     assert.notMatch(text, /4321|a secret|another|one more/)
   })
 
+  it("a list that may not be empty is named itself, and so is the key that tells kinds apart", () => {
+    const Shapes = Schema.NonEmptyArray(Schema.Union([
+      Schema.Struct({ kind: Schema.Literal("circle"), radius: Schema.Finite }),
+      Schema.Struct({ kind: Schema.Literal("square"), side: Schema.Finite }),
+      Schema.Struct({ kind: Schema.Literal("point") })
+    ]))
+    const problemsWith = (input: unknown) =>
+      Problem.fromSchemaError(Result.getOrThrow(Result.flip(Schema.decodeUnknownResult(Shapes)(input))))
+    assert.deepStrictEqual(problemsWith([]), [{ path: "", expected: "Expected at least one element" }])
+    assert.deepStrictEqual(problemsWith([{ kind: "star" }]), [
+      { path: "[0].kind", expected: "Expected \"circle\", \"square\" or \"point\"" }
+    ])
+  })
+
   it("keeps the keys of a path apart", () => {
     const decoded = Schema.decodeResult(Sample)({ name: "a", stop: [""], inner: { list: [] } })
     const error = Result.getOrThrow(Result.flip(decoded))

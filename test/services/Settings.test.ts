@@ -87,7 +87,7 @@ describe("Settings", () => {
         engines: { host: "thread" },
         logLevel: "error",
         store: { folder: "models", maxBytes: 1000 },
-        models: { chat: { deployments: [llama()], idleUnload: 1500, preload: false } }
+        models: { chat: { deployments: [llama()], idleUnload: "1.5 seconds", preload: false } }
       })
       assert.deepStrictEqual(settings, {
         environment: "development",
@@ -257,7 +257,7 @@ describe("Settings", () => {
         [
           "engines.host",
           "logLevel",
-          "models.a.deployments[0]",
+          "models.a.deployments",
           "models.b.deployments[1].engine",
           "models.c.deployments[0].file",
           "models.c.idleUnload",
@@ -276,6 +276,27 @@ describe("Settings", () => {
           "server.shutdownGrace"
         ]
       )
+    })
+
+    it.each<[text: string | number, span: Duration.Duration]>([
+      ["30 minutes", Duration.minutes(30)],
+      ["1 second", Duration.seconds(1)],
+      ["1.5 hours", Duration.minutes(90)],
+      ["500 millis", Duration.millis(500)],
+      ["5m", Duration.minutes(5)],
+      ["1h30m", Duration.minutes(90)],
+      ["0", Duration.zero],
+      [0, Duration.zero]
+    ])("takes %j as a span of time", (idleUnload, span) => {
+      const { models } = resolved({ models: { a: { deployments: [llama()], idleUnload } } })
+      assert.deepStrictEqual(models[0]!.deployments[0].idleUnload, span)
+    })
+
+    it.each([300, "300", "soon", "5 fortnights", true])("asks for a unit where a span of time is %j", (idleUnload) => {
+      assert.deepStrictEqual(problems({ models: { a: { deployments: [llama()], idleUnload } } }), [{
+        path: "models.a.idleUnload",
+        expected: "Expected a span of time with its unit, as 10 minutes or 1h30m"
+      }])
     })
 
     it("of time that runs backwards are named", () => {

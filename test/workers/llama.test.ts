@@ -60,7 +60,7 @@ describe("the llama engine", () => {
   it("tells of its work on a long prompt once a piece", async () => {
     const events = await generate(host, { messages: user("a ".repeat(400)), maxTokens: 1 })
     assert.deepStrictEqual(events.map(({ type }) => type), [
-      ...Array.from({ length: 3 }, () => "progress"),
+      ...Array.from({ length: 6 }, () => "progress"),
       "tokens",
       "finished"
     ])

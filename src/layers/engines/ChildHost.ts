@@ -12,7 +12,7 @@ import { availableParallelism } from "node:os"
 import { fileURLToPath } from "node:url"
 import type { EngineDescription, EngineHost, FromChild, HostOptions, ToChild } from "../../services/EngineProtocol.ts"
 import type { EngineFailure, JobEvent } from "../../services/Job.ts"
-import { isTerminal } from "../../services/Job.ts"
+import { failureFrom, isTerminal } from "../../services/Job.ts"
 
 const entry = fileURLToPath(new URL(`../../host${import.meta.url.slice(-3)}`, import.meta.url))
 
@@ -103,17 +103,29 @@ const watch = (child: ChildProcess) => {
   return { jobs, state, ready: ready.promise, exited: exited.promise }
 }
 
-/** Sends everything that was said in one turn of the event loop in one message. */
-const makeOutbox = (child: ChildProcess) => {
+/**
+ * Sends everything that was said in one turn of the event loop in one message.
+ *
+ * @param refused hears of what cannot be written as a message at all, and why
+ */
+const makeOutbox = (child: ChildProcess, refused: (message: ToChild, cause: unknown) => void) => {
   let turn: Array<ToChild> = []
+  const send = (messages: ReadonlyArray<ToChild>) => {
+    try {
+      // A message on its way to a child that has just died is lost with it; its end is told by `exit`.
+      child.send([...messages], () => {})
+    } catch (cause) {
+      if (messages.length === 1) return refused(messages[0]!, cause)
+      for (const message of messages) send([message])
+    }
+  }
   return (message: ToChild) => {
     turn.push(message)
     if (turn.length > 1) return
     setImmediate(() => {
       const messages = turn
       turn = []
-      // A message on its way to a child that has just died is lost with it; its end is told by `exit`.
-      if (child.connected) child.send(messages, () => {})
+      if (child.connected) send(messages)
     })
   }
 }
@@ -122,7 +134,9 @@ const makeOutbox = (child: ChildProcess) => {
 export const makeChildHost = (options: HostOptions): EngineHost => {
   const child = spawnChild(options)
   const { exited, jobs, ready, state } = watch(child)
-  const post = makeOutbox(child)
+  const post = makeOutbox(child, (message, cause) => {
+    if (message.type === "start") jobs.hear(message.id, [{ type: "failed", failure: failureFrom(cause, "failed") }])
+  })
   post({ type: "load", options })
   /** A job that does not let go holds its slot for ever: better all of the child's jobs fail, and the next work. */
   const endIfHung = (id: number) => {

@@ -149,8 +149,9 @@ const make = (
     yield* check(generation, source, name)
     const parts = yield* partsOf(model as unknown as Untyped, generation)
     yield* Effect.acquireRelease(Effect.sync(() => hold?.()), (release) => Effect.sync(() => release?.()))
-    const hung = Stream.fail(new Hung())
-    const lively = Stream.timeoutOrElse(parts, { duration: deployment.stallAfter, orElse: () => hung })
+    const lively = Duration.isZero(deployment.stallAfter)
+      ? parts
+      : Stream.timeoutOrElse(parts, { duration: deployment.stallAfter, orElse: () => Stream.fail(new Hung()) })
     return toEvents(generation, source.configure === undefined, lively).pipe(
       Stream.mapError((error) => errorOf(deployment, error)),
       Stream.provideContext(source.configure?.(generation) ?? Context.empty()),

@@ -33,6 +33,10 @@ const makePool = ({ replicas, spec }: HostOptions) =>
     recordTiming: false
   })
 
+/** Of a job that is no plain data, or nested so deep that writing it as a message overflows the stack. */
+const isUnsendable = (cause: unknown): boolean =>
+  (cause instanceof DOMException && cause.name === "DataCloneError") || cause instanceof RangeError
+
 interface Running {
   readonly send: SendCommand
   /** Tells the consumer that the engine is gone; the thread may still finish, unheard. */
@@ -69,7 +73,7 @@ const startJob = (
   })
   pool.run({ port: port2, job }, { transferList: [port2] }).catch((cause: unknown) => {
     // Else its thread has ended.
-    if (cause instanceof DOMException && cause.name === "DataCloneError") fail(failureFrom(cause, "failed"))
+    if (isUnsendable(cause)) fail(failureFrom(cause, "failed"))
     else onThreadEnd(failureFrom(cause, "crashed"))
     settle()
   })

@@ -4,7 +4,7 @@
  * **Details**
  *
  * A job counts while its consumer has room for more; one whose consumer does not read waits rightly. An engine that is
- * at work on a long prompt says so (`progress`), so only silence counts.
+ * at work on a long prompt, or on tokens that it cannot tell yet, says so (`progress`), so only silence counts.
  */
 import { Clock, Duration, Effect, Schedule } from "effect"
 import type { EngineHost } from "../../services/EngineProtocol.ts"

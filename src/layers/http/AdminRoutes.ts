@@ -4,7 +4,7 @@
  * **Gotchas**
  *
  * They answer callers on the same machine only, and no web page: a request that a browser marks with its `Origin` is
- * refused, since a page from anywhere could send it.
+ * refused, since a page from anywhere could send it. So is what a proxy on this machine says it passes on.
  */
 import { Array as Arr, Effect, Option, Stream } from "effect"
 import { HttpServerRequest, HttpServerResponse } from "effect/http"
@@ -30,10 +30,14 @@ const forbidden = OpenAiError.make(
   }
 )
 
+/** Of web pages, and of proxies: RFC 7239, and what was usual before it. */
+const telltales = ["origin", "forwarded", "x-forwarded-for"] as const
+
 const isFromHere = Effect.map(
   HttpServerRequest.HttpServerRequest,
   ({ headers, remoteAddress }) =>
-    headers["origin"] === undefined && Option.exists(remoteAddress, (address) => loopback.test(address))
+    telltales.every((name) => headers[name] === undefined) &&
+    Option.exists(remoteAddress, (address) => loopback.test(address))
 )
 
 /** Only for who is on this machine. */

@@ -19,7 +19,7 @@ const renaming = (names: Names) => (path: string): string => {
 }
 
 const conversation: Names = [
-  [/^tools\[(\d+)\]\./, "tools[$1].function."],
+  [/^tools\[(\d+)\]\.(name|description|parameters)/, "tools[$1].function.$2"],
   [/^(messages\[\d+\])\.toolCalls\[(\d+)\]\.(name|arguments)/, "$1.tool_calls[$2].function.$3"],
   [/^(messages\[\d+\])\.toolCalls/, "$1.tool_calls"],
   [/^(messages\[\d+\])\.toolCallId/, "$1.tool_call_id"]
@@ -43,8 +43,8 @@ const chatNames: Names = [
 
 export const chat: Fields = { prompt: "messages", rename: renaming(chatNames) }
 
-/** Of embeddings and classification. An engine may have other callers' texts before this one's, so its count is left out. */
-export const texts: Fields = { prompt: "input", rename: renaming([[/^inputs/, "input"], [/^input\.\d+/, "input"]]) }
+/** Of embeddings and classification. */
+export const texts: Fields = { prompt: "input", rename: renaming([[/^inputs/, "input"]]) }
 
 export const rerank: Fields = { prompt: "documents", rename: (path) => path }
 

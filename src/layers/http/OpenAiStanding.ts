@@ -4,36 +4,19 @@
  */
 import { Duration } from "effect"
 import { hash } from "node:crypto"
+import * as GoDuration from "../../services/GoDuration.ts"
 import type { Standing } from "../../services/Models.ts"
 import type { standing } from "../../services/OpenAi.ts"
 
 /** The fields of a body that say so. */
 type Fields = { readonly [Field in keyof typeof standing]?: (typeof standing)[Field]["Type"] }
 
-const unitMs: Readonly<Record<string, number>> = {
-  ns: 1e-6,
-  us: 1e-3,
-  "µs": 1e-3,
-  ms: 1,
-  s: 1000,
-  m: 60_000,
-  h: 3_600_000
-}
-
 /** The longest span that Go's durations have, ms: 292 years. */
 const longest = 2 ** 63 / 1e6
 
-const msOf = (text: string): number => {
-  const ms = [...text.matchAll(/([\d.]+)(ns|us|µs|ms|s|m|h)/g)].reduce(
-    (sum, [, number, unit]) => sum + Number(number) * unitMs[unit!]!,
-    0
-  )
-  return text.startsWith("-") ? -ms : ms
-}
-
 /** By Ollama's rules: a number is of seconds, a text a duration of Go's; what is negative means for ever. */
 export const keepAliveOf = (value: number | string): Duration.Duration => {
-  const ms = typeof value === "number" ? value * 1000 : msOf(value)
+  const ms = typeof value === "number" ? value * 1000 : GoDuration.toMillis(value)
   return ms < 0 || ms > longest ? Duration.infinity : Duration.millis(Math.ceil(ms))
 }
 

@@ -8,6 +8,7 @@
  */
 import { Deferred, Effect, Exit, Request, RequestResolver, Result } from "effect"
 import type { InferenceError } from "../../services/InferenceError.ts"
+import { InvalidRequest, make as makeError } from "../../services/InferenceError.ts"
 import type { Embedding } from "../../services/Job.ts"
 import type { Deployment } from "../../services/Model.ts"
 import type { Models, Standing } from "../../services/Models.ts"
@@ -23,14 +24,20 @@ const Embed = Request.tagged<Embed>("Embed")
 
 type Entry = Request.Entry<Embed>
 
+/** A wrong input's error, which counts in the batch, with the caller's own count. */
+const ownError = (error: InferenceError, index: number): InferenceError =>
+  error.reason._tag === "InvalidRequest" && error.reason.path !== undefined
+    ? makeError(new InvalidRequest({ detail: error.reason.detail, path: `inputs[${index}]` }))
+    : error
+
 /** All vectors, or the first input's error. */
 const exitOf = (
   results: ReadonlyArray<Result.Result<Embedding, InferenceError>>
 ): Exit.Exit<ReadonlyArray<Embedding>, InferenceError> => {
-  const failed = results.find(Result.isFailure)
-  return failed === undefined
-    ? Exit.succeed(results.map((result) => Result.getOrThrow(result)))
-    : Exit.fail(failed.failure)
+  for (const [index, result] of results.entries()) {
+    if (Result.isFailure(result)) return Exit.fail(ownError(result.failure, index))
+  }
+  return Exit.succeed(results.map((result) => Result.getOrThrow(result)))
 }
 
 const runBatch = (models: Models["Service"], entries: ReadonlyArray<Entry>) => {

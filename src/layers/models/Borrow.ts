@@ -12,10 +12,11 @@ import type { House } from "./House.ts"
 import { now } from "./House.ts"
 import * as Lives from "./Lives.ts"
 
-const actorOf = ({ actors }: House, deployment: Deployment): Actor => {
+const actorOf = ({ actors, replaced }: House, asked: Deployment): Actor => {
+  const deployment = replaced.get(asked.id) ?? asked
   const known = actors.get(deployment.id)
   if (known !== undefined) {
-    // Where nothing serves, what is asked for counts, not what failed to load in its place.
+    // Where nothing serves, what served last or is asked for counts, not what failed to load in its place.
     if (known.life === undefined) known.deployment = deployment
     return known
   }

@@ -1,6 +1,7 @@
 /** What all actors share: the clock, the memory, who hears of what happens, and the fibers that run their lives. */
 import type { Clock, Effect, Fiber } from "effect"
 import type { Engine, Engines } from "../../services/Engine.ts"
+import type { Deployment } from "../../services/Model.ts"
 import type { ActorEvent } from "../../services/Models.ts"
 import type { Actor, Life } from "./Actor.ts"
 import * as Actors from "./Actor.ts"
@@ -9,6 +10,8 @@ import type { Room } from "./Room.ts"
 export interface House {
   /** Those whose deployment is in use or has failed, by its id. */
   readonly actors: Map<string, Actor>
+  /** What took over from the deployment of the same id that callers still name. */
+  readonly replaced: Map<string, Deployment>
   readonly clock: Clock.Clock
   readonly room: Room
   /** Learns what a life's engine takes. */

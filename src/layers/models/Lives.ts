@@ -48,13 +48,14 @@ const serve = (house: House, life: Life) => {
   settleDown(house, actor)
 }
 
-/** It serves in place of the one before, which lets its jobs end. */
+/** It serves in place of the one before, which lets its jobs end; so does whatever is loaded for its id from now on. */
 const takeOver = (house: House, life: Life) => {
   const { actor } = life
   const before = actor.life
   actor.others.delete(life)
   actor.life = life
   actor.deployment = life.deployment
+  house.replaced.set(actor.id, life.deployment)
   actor.keepAlive = life.deployment.idleUnload
   if (before !== undefined) house.fork(drain(house, before))
 }

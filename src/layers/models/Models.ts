@@ -10,6 +10,7 @@
 import { Cause, Clock, Duration, Effect, Fiber, Layer, PubSub, Stream } from "effect"
 import type { Engines } from "../../services/Engine.ts"
 import { Memory } from "../../services/Memory.ts"
+import type { Deployment } from "../../services/Model.ts"
 import { ModelFiles } from "../../services/ModelFiles.ts"
 import type { ActorEvent, Status } from "../../services/Models.ts"
 import { Models } from "../../services/Models.ts"
@@ -68,6 +69,7 @@ const makeHouse = Effect.fnUntraced(function*(memory: MemoryOptions) {
   const events = yield* PubSub.sliding<ActorEvent>(eventsKept)
   const house: House = {
     actors: new Map<string, Actor>(),
+    replaced: new Map<string, Deployment>(),
     clock,
     measure: memory.measure,
     room: Room.make({

@@ -71,6 +71,10 @@ const findFile = async (file: string): Promise<Found> => ({
   origins: await Promise.all(partsOf(basename(file)).map((part) => make(join(dirname(file), part), part)))
 })
 
+/** Whoever typed no more than a name may have meant another place. */
+const otherSources = (typed: string): string =>
+  /^[./\\]/.test(typed) ? "" : ". On Hugging Face a model is hf:org/repo, elsewhere https://host/model.gguf"
+
 /** The model at a path. */
 export const find = Effect.fnUntraced(function*(typed: string) {
   const path = resolve(typed)
@@ -79,7 +83,9 @@ export const find = Effect.fnUntraced(function*(typed: string) {
     try: async () => (await stat(path)).isDirectory() ? await findFolder(path) : await findFile(path),
     catch: (cause) => {
       const { code, path: where = path } = cause as NodeJS.ErrnoException
-      return wrong(code === "ENOENT" ? `There is no file at ${where}` : `${where} cannot be read (${code})`)
+      return wrong(
+        code === "ENOENT" ? `There is no file at ${where}${otherSources(typed)}` : `${where} cannot be read (${code})`
+      )
     }
   })
   return found ?? (yield* wrong("Expected a GGUF file, or a folder with config.json and an onnx folder"))

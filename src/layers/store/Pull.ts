@@ -1,6 +1,6 @@
 /** A pull from its source to the store: find, lock, receive, check, take its place, inspect. */
 import { Effect } from "effect"
-import { mkdir, rm, statfs } from "node:fs/promises"
+import { mkdir, rm, rmdir, statfs } from "node:fs/promises"
 import { dirname, join } from "node:path"
 import * as ModelSource from "../../services/ModelSource.ts"
 import type { Manifest, PullOptions, StoredModel } from "../../services/ModelStore.ts"
@@ -27,6 +27,14 @@ const roomFor = Effect.fnUntraced(function*({ folder, maxBytes }: Options, name:
   const own = yield* Manifests.bytesUnder(join(folder, name))
   return Math.max(0, Math.min(free, maxBytes - (all - own)))
 })
+
+/** A pull that kept nothing leaves no folder either; one that holds anything stays. */
+const removeEmptyFolders = (folder: string, origins: ReadonlyArray<Origin>) => {
+  const folders = new Set([...origins.map(({ path }) => dirname(join(folder, path))), folder])
+  return Effect.promise(async () => {
+    for (const one of [...folders].sort((a, b) => b.length - a.length)) await rmdir(one).catch(() => undefined)
+  })
+}
 
 /** Every file as a part, within the room there is. */
 const receiveAll = Effect.fnUntraced(function*(
@@ -127,8 +135,10 @@ export const pull = Effect.fnUntraced(function*(tools: Tools, typed: string, giv
     0
   )
   yield* report({ type: "resolved", name, files: origins.length, bytes })
-  const arrived = yield* receiveAll(tools, name, origins, report)
-  if (found.kind === "gguf") yield* checkHeaders(tools, typed, arrived)
-  const model = yield* commit(tools, { kind: found.kind, name, source: shown(typed, source) }, arrived)
+  const model = yield* Effect.gen(function*() {
+    const arrived = yield* receiveAll(tools, name, origins, report)
+    if (found.kind === "gguf") yield* checkHeaders(tools, typed, arrived)
+    return yield* commit(tools, { kind: found.kind, name, source: shown(typed, source) }, arrived)
+  }).pipe(Effect.onError(() => removeEmptyFolders(join(folder, name), origins)))
   yield* report({ type: "done", model: yield* ensure(tools, model, report), already: false })
 })

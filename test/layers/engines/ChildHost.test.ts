@@ -38,7 +38,23 @@ const lastOf = (host: ReturnType<typeof makeChildHost>, content: string) => {
   return { send, last: last.promise }
 }
 
+/** So deep that it cannot be written as a message. */
+const deep = (): Record<string, unknown> =>
+  JSON.parse(`${"{\"a\":".repeat(100_000)}1${"}".repeat(100_000)}`) as Record<string, unknown>
+
 describe("makeChildHost", () => {
+  it("fails a job that cannot be sent to the child, and no other", async () => {
+    const host = makeChildHost(optionsOf({}))
+    await host.ready
+    const refused = Promise.withResolvers<JobEvent>()
+    const wrong: GenerateJob = { ...job("Hello"), tools: [{ name: "deep", parameters: deep() }] }
+    host.start(wrong, (events) => refused.resolve(events.find(isTerminal)!))
+    const { last } = lastOf(host, "Hello")
+    assert.strictEqual((await refused.promise).type, "failed")
+    assert.strictEqual((await last).type, "finished")
+    await host.close()
+  })
+
   it("ends a child whose cancelled job does not let go", async () => {
     const host = makeChildHost(
       optionsOf({ fault: { kind: "hang", afterTokens: 1, trigger: "hang" } }, { cancelGraceMs: 50 })

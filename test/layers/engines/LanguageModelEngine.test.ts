@@ -53,7 +53,7 @@ const script = (stream: Stream.Stream<Part, AiError.AiError>, whole: ReadonlyArr
   return { calls, layer }
 }
 
-const deployment = (name = "scripted"): Deployment => ({
+const deployment = (name = "scripted", more: Partial<Deployment> = {}): Deployment => ({
   id: "m#0",
   model: "m",
   options: { engine: "language-model", name, contextSize: 100, slots: 3 },
@@ -61,14 +61,16 @@ const deployment = (name = "scripted"): Deployment => ({
   preload: true,
   pinned: false,
   queueLimit: 512,
-  stallAfter: Duration.minutes(2)
+  stallAfter: Duration.minutes(2),
+  ...more
 })
 
 const start = (
   provided: LanguageModelsLayer.Provided,
-  name?: string
+  name?: string,
+  more?: Partial<Deployment>
 ): Effect.Effect<Engine, InferenceError.InferenceError, Scope.Scope> =>
-  Effect.flatMap(LanguageModels, (models) => EnginesLayer.make("thread", models).start(deployment(name))).pipe(
+  Effect.flatMap(LanguageModels, (models) => EnginesLayer.make("thread", models).start(deployment(name, more))).pipe(
     Effect.provide(LanguageModelsLayer.layer({ scripted: provided }))
   )
 
@@ -508,6 +510,15 @@ describe("LanguageModelEngine", () => {
         assert.isUndefined(running.pollUnsafe())
         yield* TestClock.adjust("2 minutes")
         assert.deepInclude((yield* Fiber.join(running)).reason, { _tag: "EngineHung", afterMs: 120_000 })
+      }))
+
+    it.effect("a model may tell nothing for ever where nothing counts as hung", () =>
+      Effect.gen(function*() {
+        const late = Stream.fromEffect(Effect.as(Effect.sleep("1 hour"), finish("stop")))
+        const engine = yield* start(script(late).layer, undefined, { stallAfter: Duration.zero })
+        const running = yield* Effect.forkChild(Stream.runCollect(engine.generate(ask())))
+        yield* TestClock.adjust("1 hour")
+        assert.strictEqual((yield* Fiber.join(running)).at(-1)?.type, "finish")
       }))
 
     it.effect("builds the model's layer when it starts and releases it when its scope ends", () =>

@@ -53,8 +53,12 @@ describe("makePoolHost", () => {
         })
       })
     const wrong = { ...job("Hello"), onToken: () => {} }
-    const [refused, answered] = await Promise.all([lastOf(wrong), lastOf(job("Hello"))])
+    const nested = JSON.parse(`${"{\"a\":".repeat(100_000)}1${"}".repeat(100_000)}`) as Record<string, unknown>
+    const deep: GenerateJob = { ...job("Hello"), tools: [{ name: "deep", parameters: nested }] }
+    const [refused, tooDeep, answered] = await Promise.all([lastOf(wrong), lastOf(deep), lastOf(job("Hello"))])
     assert.strictEqual(refused.type, "failed")
+    assert.strictEqual(tooDeep.type, "failed")
+    assert.isFalse(host.isOver())
     assert.strictEqual(answered.type, "finished")
     await host.close()
   })

@@ -194,7 +194,7 @@ describe("OpenAiChat", () => {
     it.each<[path: string, fields: object]>([
       ["model", { model: "" }],
       ["model", { model: 5 }],
-      ["messages[0]", { messages: [] }],
+      ["messages", { messages: [] }],
       ["messages[1].role", { messages: [...messages, { role: "robot", content: "x" }] }],
       ["messages[0].content", { messages: [{ role: "user" }] }],
       ["messages[0].content", { messages: [{ role: "user", content: 5 }] }],
@@ -204,6 +204,8 @@ describe("OpenAiChat", () => {
           content: [{ type: "text", text: "What is this?" }, { type: "image_url", image_url: { url: "x" } }]
         }]
       }],
+      ["logit_bias.word", { logit_bias: { word: 1 } }],
+      ["logit_bias.-1", { logit_bias: { "-1": 1 } }],
       ["stream", { stream: "yes" }],
       ["stream_options.include_usage", { stream: true, stream_options: { include_usage: "yes" } }],
       ["stream_options", { stream_options: { include_usage: true } }],
@@ -225,7 +227,7 @@ describe("OpenAiChat", () => {
     it("of several problems, the first is the path and all are in the text", () => {
       const { message, path } = refusal({ model: "", messages: [], temperature: 9, stop: [""], n: 0 })
       assert.strictEqual(path, "model")
-      for (const field of ["model", "messages[0]", "temperature", "stop[0]", "n"]) assert.include(message, `${field}: `)
+      for (const field of ["model", "messages", "temperature", "stop[0]", "n"]) assert.include(message, `${field}: `)
       assert.notInclude(message, "\n")
     })
 
@@ -374,8 +376,8 @@ describe("OpenAiChat", () => {
     it.each<[path: string, format: unknown]>([
       ["response_format.json_schema.schema", { type: "json_schema", json_schema: { name: "person" } }],
       ["response_format.json_schema", { type: "json_schema" }],
-      ["response_format", { type: "yaml" }],
-      ["response_format", "text"]
+      ["response_format.type", { type: "yaml" }],
+      ["response_format.type", "text"]
     ])("refuses by the path %s", (path, response_format) => {
       assert.strictEqual(refused({ response_format }).path, path)
     })

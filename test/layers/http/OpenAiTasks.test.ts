@@ -59,7 +59,7 @@ describe("OpenAiTasks", () => {
     ["embeddings", decodeEmbedding, { input: "a", dimensions: 0 }, "dimensions"],
     ["classify", decodeClassify, { input: [1, 2] }, "input"],
     ["classify", decodeClassify, { input: "a", labels: ["b"] }, "labels"],
-    ["rerank", decodeRerank, { query: "a", documents: [] }, "documents[0]"],
+    ["rerank", decodeRerank, { query: "a", documents: [] }, "documents"],
     ["rerank", decodeRerank, { query: "", documents: ["a"] }, "query"],
     ["rerank", decodeRerank, { query: "a", documents: ["a", { title: "b" }] }, "documents[1].text"],
     ["rerank", decodeRerank, { query: "a", documents: ["a"], top_n: 0 }, "top_n"],

@@ -18,7 +18,11 @@ const deployment: Deployment = {
   stallAfter: Duration.minutes(2)
 }
 
-const wrong = InferenceError.make(new InferenceError.InvalidRequest({ detail: "Too long" }))
+const down = InferenceError.make(
+  new InferenceError.DeploymentDown({ deployment: "fake/a#0", detail: "It crashed.", retryAfterMs: 1 })
+)
+const wrongAt = (index: number) =>
+  InferenceError.make(new InferenceError.InvalidRequest({ detail: "Too long", path: `inputs[${index}]` }))
 
 /** Models whose engine takes a second a job; its vectors tell the text's length. */
 const stage = (borrow: Effect.Effect<void, InferenceError.InferenceError> = Effect.void) => {
@@ -32,9 +36,9 @@ const stage = (borrow: Effect.Effect<void, InferenceError.InferenceError> = Effe
         embed: (inputs) =>
           Effect.as(
             Effect.andThen(Effect.sync(() => batches.push(inputs)), Effect.sleep("1 second")),
-            inputs.map((text) =>
+            inputs.map((text, index) =>
               text === "wrong"
-                ? Result.fail(wrong)
+                ? Result.fail(wrongAt(index))
                 : Result.succeed({ vector: Float32Array.of(text.length), promptTokens: text.length })
             )
           ),
@@ -100,24 +104,24 @@ describe("Embedder", () => {
     })
   })
 
-  it.effect("a wrong input fails its own caller alone", () => {
+  it.effect("a wrong input fails its own caller alone, with the place it has among his", () => {
     const { ask } = stage()
     return Effect.gen(function*() {
       const right = yield* ask("right")
       const mixed = yield* ask("fine", "wrong")
       yield* TestClock.adjust("1 second")
       assert.deepStrictEqual(yield* lengths(right), [5])
-      assert.deepStrictEqual(yield* Fiber.await(mixed), Exit.fail(wrong))
+      assert.deepStrictEqual(yield* Fiber.await(mixed), Exit.fail(wrongAt(1)))
     })
   })
 
   it.effect("an engine that cannot be had fails all of its batch, and the next one begins anew", () => {
     let failing = true
-    const { ask } = stage(Effect.suspend(() => failing ? Effect.fail(wrong) : Effect.void))
+    const { ask } = stage(Effect.suspend(() => failing ? Effect.fail(down) : Effect.void))
     return Effect.gen(function*() {
       const fibers = [yield* ask("a"), yield* ask("b")]
       yield* TestClock.adjust(0)
-      for (const fiber of fibers) assert.deepStrictEqual(yield* Fiber.await(fiber), Exit.fail(wrong))
+      for (const fiber of fibers) assert.deepStrictEqual(yield* Fiber.await(fiber), Exit.fail(down))
       failing = false
       const again = yield* ask("a")
       yield* TestClock.adjust("1 second")

@@ -366,6 +366,21 @@ describe("Inference", () => {
   })
 
   describe("a request that types alone let pass", () => {
+    it.effect("is refused where its JSON is nested so deep that it overflows a stack", () => {
+      const nested = (depth: number) =>
+        JSON.parse(`${"{\"a\":".repeat(depth)}1${"}".repeat(depth)}`) as Record<string, unknown>
+      const place = stage()
+      return Effect.gen(function*() {
+        const inference = yield* Inference
+        const withTool = (depth: number) =>
+          inference.generate({ ...request, tools: [{ name: "deep", parameters: nested(depth) }] })
+        yield* withTool(400)
+        const { reason } = yield* Effect.flip(withTool(100_000))
+        assert.strictEqual(reason._tag === "InvalidRequest" && reason.path, "tools[0].parameters")
+        assert.isBelow(reason.message.length, 200)
+      }).pipe(Effect.provide(place.layer), place.run)
+    })
+
     it.effect("is refused with every wrong value, before anything is borrowed", () => {
       const place = stage()
       const wrong: Request = { ...request, temperature: 9, maxTokens: 0, seed: -1 }

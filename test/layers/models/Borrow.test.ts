@@ -152,6 +152,25 @@ describe("replace", () => {
     })
   })
 
+  it.effect("counts after an unload too, also for who asks for the old one", () => {
+    const place = stage()
+    return Effect.gen(function*() {
+      yield* once(blue)
+      yield* replace()
+      yield* Models.use(({ unload }) => unload(blue))
+      assert.strictEqual((yield* statusOf(blue)).state, "cold")
+      yield* once(blue)
+      yield* Models.use(({ unload }) => unload(blue))
+      yield* Models.use(({ load }) => load(blue))
+      assert.deepStrictEqual(repliesOf(place), ["blue", "green", "green", "green"])
+      // Which is no bar to the way back.
+      yield* replace(blue)
+      yield* Models.use(({ unload }) => unload(blue))
+      yield* once(blue)
+      assert.deepStrictEqual(repliesOf(place).slice(4), ["blue", "blue"])
+    }).pipe(Effect.provide(place.layer))
+  })
+
   it.effect("of a model that is not loaded loads it", () => {
     const place = stage()
     return Effect.gen(function*() {

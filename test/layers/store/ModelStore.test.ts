@@ -166,7 +166,7 @@ describe("pull", () => {
       }), { files: { ...onnxFiles, "onnx/model.onnx": onnx("onnx/model.onnx").subarray(0, 1_000_000) } }))
 
   it.live("refuses what is no model, and keeps nothing of it", () =>
-    withStore(({ pull, server, sources }) =>
+    withStore(({ folder, pull, server, sources }) =>
       Effect.gen(function*() {
         const file = join(sources, "no-model")
         writeFileSync(file, "hello, world")
@@ -190,6 +190,7 @@ describe("pull", () => {
         assert.deepInclude(yield* reasonOf(pull(tinyChat, { name: "../up" })), { _tag: "InvalidSource" })
         assert.deepInclude(yield* reasonOf(pull(tinyChat, { sha256: "abc" })), { _tag: "InvalidSource" })
         assert.strictEqual(server.seen.length, 0)
+        assert.deepStrictEqual(readdirSync(folder), [])
       })
     ))
 

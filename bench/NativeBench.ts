@@ -1,0 +1,90 @@
+/**
+ * llama.cpp's own bench programs, where `LLAMA_BENCH` names one: `llama-batched-bench`, or `llama-bench`, which knows
+ * one stream only.
+ *
+ * **Details**
+ *
+ * The same file, threads, batch and counts of tokens; its figure is generated tokens over the time for prompts and
+ * answers together, as the scenario counts.
+ */
+import { execFile } from "node:child_process"
+import { basename } from "node:path"
+import { promisify } from "node:util"
+import type { Native } from "./Streams.ts"
+
+/** The work of one answer. */
+export interface Work {
+  readonly file: string
+  readonly contextSize: number
+  readonly slots: number
+  readonly threads: number
+  readonly promptTokens: number
+  readonly maxTokens: number
+}
+
+export const unavailable = "llama.cpp's own bench is not compared: LLAMA_BENCH names no llama-batched-bench or " +
+  "llama-bench."
+
+const targetRatio = 0.9
+const execute = promisify(execFile)
+
+/** How long one run may take, ms. */
+const timeout = 120_000
+
+/** Every JSON object in what a program printed, be it lines of them or one list, and whatever else it said. */
+const objectsIn = (printed: string): ReadonlyArray<Readonly<Record<string, unknown>>> =>
+  [...printed.matchAll(/\{[^{}]*\}/g)].flatMap(([text]) => {
+    try {
+      return [JSON.parse(text) as Readonly<Record<string, unknown>>]
+    } catch {
+      return []
+    }
+  })
+
+const run = async (program: string, args: ReadonlyArray<string>, rateOf: RateOf): Promise<number> => {
+  const { stdout } = await execute(program, args, { timeout, maxBuffer: 2 ** 24 })
+  const rate = objectsIn(stdout).map(rateOf).find((found) => found !== undefined && Number.isFinite(found) && found > 0)
+  if (rate !== undefined) return rate
+  throw new Error(`${basename(program)} printed nothing that is understood here: ${stdout.slice(0, 300)}`)
+}
+
+/** Tokens a second from one object that was printed; undefined if it tells of something else. */
+type RateOf = (found: Readonly<Record<string, unknown>>) => number | undefined
+
+/** Of as many streams as it is asked for: `t` is seconds for prompts and answers. */
+const batched = (program: string, work: Work): Native => ({
+  streamCounts: [1, work.slots],
+  ratio: targetRatio,
+  run: (streams) =>
+    run(
+      program,
+      [
+        ["-m", work.file, "-c", String(work.contextSize * work.slots), "-b", "512", "-ngl", "0"],
+        ["-t", String(work.threads), "-tb", String(work.threads), "-npl", String(streams)],
+        ["-npp", String(work.promptTokens), "-ntg", String(work.maxTokens), "--output-format", "jsonl"]
+      ].flat(),
+      ({ pl, t, tg }) => Number(pl) === streams ? streams * Number(tg) / Number(t) : undefined
+    )
+})
+
+/** Of one stream: `avg_ns` is for prompt and answer. */
+const single = (program: string, work: Work): Native => ({
+  streamCounts: [1],
+  ratio: targetRatio,
+  run: () =>
+    run(
+      program,
+      [
+        ["-m", work.file, "-b", "512", "-ngl", "0", "-t", String(work.threads), "-r", "2", "-o", "json"],
+        ["-p", "0", "-n", "0", "-pg", `${work.promptTokens},${work.maxTokens}`]
+      ].flat(),
+      ({ avg_ns, n_gen }) => Number(n_gen) > 0 ? Number(n_gen) / (Number(avg_ns) / 1e9) : undefined
+    )
+})
+
+/** The program that the environment names, set to this work. */
+export const find = (work: Work): Native | undefined => {
+  const program = process.env["LLAMA_BENCH"] ?? ""
+  if (program === "") return undefined
+  return basename(program).includes("batched") ? batched(program, work) : single(program, work)
+}

@@ -1,0 +1,186 @@
+/**
+ * What the house costs a local model: streamed by the service over HTTP, against node-llama-cpp called directly in a
+ * process of its own.
+ *
+ * **Details**
+ *
+ * Both sides run alternately, the other idle, so that a slow spell of the machine meets both. Decoding is greedy, and
+ * both must give the same texts.
+ */
+import type { Round } from "./ClosedLoop.ts"
+import { closedLoop } from "./ClosedLoop.ts"
+import type { DirectSetup } from "./direct.ts"
+import type { Direct } from "./DirectSide.ts"
+import { withDirect } from "./DirectSide.ts"
+import * as ProcessCpu from "./ProcessCpu.ts"
+import type { Effort, Outcome, Row } from "./Scenario.ts"
+import type { Service } from "./Service.ts"
+import { withService } from "./Service.ts"
+import { median } from "./Statistics.ts"
+import type { StreamClient } from "./StreamClient.ts"
+import { makeStreamClient } from "./StreamClient.ts"
+
+/** What both sides are asked. */
+export interface Workload {
+  /** Of the scenario. */
+  readonly name: string
+  /** As the service is asked for it. */
+  readonly model: string
+  readonly direct: DirectSetup
+  /** The service's `troupe.yaml`, which sets up the same. */
+  readonly config: string
+  /** The prompts of a round, which are asked by turns. */
+  readonly promptsOf: (round: number) => ReadonlyArray<string>
+  readonly maxTokens: number
+  /** Whether a text is what the model says. */
+  readonly isRight: (text: string) => boolean
+  /** Tokens a second that the service must keep of the direct ones. */
+  readonly throughputRatio: number
+  /** How much later the first token may come, ms. */
+  readonly firstTokenMs?: number
+  /** A further side that is only compared by its tokens a second, for so many streams. */
+  readonly native?: Native | undefined
+}
+
+/** llama.cpp's own bench. */
+export interface Native {
+  readonly streamCounts: ReadonlyArray<number>
+  readonly ratio: number
+  /** Tokens a second. */
+  readonly run: (streams: number) => Promise<number>
+}
+
+const streamCounts = [1, 8]
+
+/** A round and the CPU time it took, µs. */
+interface Measured {
+  readonly round: Round
+  readonly cpu: ProcessCpu.Spent
+}
+
+/** All sides under the same load, one after the other. */
+export interface Pair {
+  readonly streams: number
+  readonly direct: Measured
+  readonly service: Measured
+  /** Tokens a second. */
+  readonly native?: number | undefined
+}
+
+interface Sides {
+  readonly direct: Direct
+  readonly service: Service
+  readonly client: StreamClient
+}
+
+const measured = async (pid: number, work: () => Promise<Round>): Promise<Measured> => {
+  const [round, cpu] = await ProcessCpu.during(pid, work)
+  return { round, cpu }
+}
+
+const bodyOf = ({ maxTokens, model }: Workload) => (prompt: string): string =>
+  JSON.stringify({
+    model,
+    messages: [{ role: "user", content: prompt }],
+    temperature: 0,
+    max_tokens: maxTokens,
+    stream: true,
+    stream_options: { include_usage: true }
+  })
+
+const measurePair = async (
+  { client, direct, service }: Sides,
+  workload: Workload,
+  streams: number,
+  round: number,
+  milliseconds: number
+): Promise<Pair> => {
+  const { maxTokens, native } = workload
+  const prompts = workload.promptsOf(round)
+  const bodies = prompts.map(bodyOf(workload))
+  let asked = 0
+  const ask = () => client.ask(bodies[asked++ % bodies.length]!)
+  return {
+    streams,
+    direct: await measured(direct.pid, () => direct.run({ prompts, maxTokens, streams, milliseconds })),
+    service: await measured(service.pid, () => closedLoop(streams, milliseconds, ask)),
+    ...(native?.streamCounts.includes(streams) === true ? { native: await native.run(streams) } : {})
+  }
+}
+
+const checkAnswers = ({ isRight }: Workload, pairs: ReadonlyArray<Pair>): void => {
+  const texts = new Set(pairs.flatMap(({ direct, service }) => [...direct.round.texts, ...service.round.texts]))
+  const [text = ""] = texts
+  if (texts.size !== 1 || !isRight(text)) {
+    throw new Error(`The answers differ or are wrong: ${JSON.stringify([...texts])}`)
+  }
+}
+
+const rowsFor = (workload: Workload, streams: number, pairs: ReadonlyArray<Pair>): ReadonlyArray<Row> => {
+  const { firstTokenMs, name, native, throughputRatio } = workload
+  const label = streams === 1 ? "1 stream" : `${streams} streams`
+  const row = (measure: string, unit: string, figure: (side: Measured) => number) => ({
+    scenario: name,
+    measure: `${label}, ${measure}`,
+    unit,
+    baseline: median(pairs.map(({ direct }) => figure(direct))),
+    troupe: median(pairs.map(({ service }) => figure(service)))
+  })
+  const throughput = row("throughput", "tokens/s", ({ round }) => round.tokensPerSecond)
+  const firstToken = row("time to first token", "ms", ({ round }) => round.firstTokenMs)
+  const cpu = row("CPU with engine process", "µs/token", ({ cpu, round }) => cpu.tree / round.tokens)
+  return [
+    { ...throughput, comparison: "ratio", target: { atLeast: throughputRatio } },
+    ...(native?.streamCounts.includes(streams) === true
+      ? [{
+        ...throughput,
+        measure: `${label}, throughput against llama.cpp's bench`,
+        baseline: median(pairs.map((pair) => pair.native ?? Number.NaN)),
+        comparison: "ratio" as const,
+        target: { atLeast: native.ratio }
+      }]
+      : []),
+    firstTokenMs === undefined
+      ? { ...firstToken, comparison: "ratio" }
+      : { ...firstToken, comparison: "difference", target: { atMost: firstTokenMs } },
+    ...(ProcessCpu.isAvailable ? [{ ...cpu, comparison: "difference" as const }] : [])
+  ]
+}
+
+const measure = async (
+  workload: Workload,
+  direct: Direct,
+  service: Service,
+  effort: Effort
+): Promise<Outcome> => {
+  const client = makeStreamClient(service.port, Math.max(...streamCounts))
+  const sides = { direct, service, client }
+  let round = 0
+  try {
+    for (const streams of streamCounts) await measurePair(sides, workload, streams, round++, effort.warmUpMs)
+    const pairs: Array<Pair> = []
+    for (let turn = 0; turn < effort.rounds; turn++) {
+      for (const streams of streamCounts) {
+        pairs.push(await measurePair(sides, workload, streams, round++, effort.roundMs))
+      }
+    }
+    checkAnswers(workload, pairs)
+    return {
+      rows: streamCounts.flatMap((streams) =>
+        rowsFor(workload, streams, pairs.filter((pair) => pair.streams === streams))
+      ),
+      notes: ProcessCpu.isAvailable ? [] : [ProcessCpu.unavailable],
+      raw: { setup: workload.direct, maxTokens: workload.maxTokens, pairs }
+    }
+  } finally {
+    client.close()
+  }
+}
+
+/** Runs both sides and compares them. */
+export const compare = (workload: Workload, effort: Effort, nodeOptions: ReadonlyArray<string>): Promise<Outcome> =>
+  withDirect(workload.direct, (direct) =>
+    withService(
+      { config: workload.config, nodeOptions },
+      (service) => measure(workload, direct, service, effort)
+    ))

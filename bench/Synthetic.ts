@@ -1,0 +1,52 @@
+/**
+ * What the house costs a model of a real one's size: `SyntheticGguf`'s, of 136 million parameters. See `Streams`.
+ *
+ * **Details**
+ *
+ * Every prompt begins differently, so that both sides compute all of each. What llama.cpp itself makes of the same work
+ * is compared too where the environment says where its bench is: see `NativeBench`.
+ */
+import * as Config from "./Config.ts"
+import * as NativeBench from "./NativeBench.ts"
+import type { Scenario } from "./Scenario.ts"
+import { compare } from "./Streams.ts"
+import * as SyntheticGguf from "./SyntheticGguf.ts"
+
+const name = "synthetic"
+const slots = 8
+const contextSize = 256
+const promptWords = 32
+const maxTokens = 48
+/** More than the callers of a round ask. */
+const promptsPerRound = 256
+
+export const synthetic: Scenario = {
+  name,
+  async run(effort, nodeOptions) {
+    const { shape } = effort
+    const file = await SyntheticGguf.ensure(shape)
+    const deployment = { file, contextSize, slots, threads: Config.computeThreads }
+    const native = NativeBench.find({ ...deployment, promptTokens: promptWords, maxTokens })
+    const outcome = await compare(
+      {
+        name,
+        model: "synthetic",
+        direct: deployment,
+        config: Config.make({ synthetic: { engine: "llama", ...deployment } }),
+        promptsOf: (round) =>
+          Array.from(
+            { length: promptsPerRound },
+            (_, index) => SyntheticGguf.textOf(shape, round * promptsPerRound + index, promptWords)
+          ),
+        maxTokens,
+        isRight: (text) => text.trim().split(" ").length === maxTokens,
+        throughputRatio: 0.95,
+        firstTokenMs: 15,
+        native
+      },
+      effort,
+      nodeOptions
+    )
+    return native === undefined ? { ...outcome, notes: [...outcome.notes, NativeBench.unavailable] } : outcome
+  }
+}

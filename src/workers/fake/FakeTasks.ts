@@ -1,0 +1,115 @@
+/** What the fake engine answers whole: vectors, scores, labels and tokens out of the text's own bytes and words. */
+import type { Classification, Each, Embedding, EngineFailure, Job, JobResult, WholeJob } from "../../services/Job.ts"
+
+export type FakeToken = Uint8Array
+
+export const bytesPerToken = 3
+
+export const tokenize = (text: string): Array<FakeToken> => {
+  const bytes = Buffer.from(text)
+  const tokens: Array<FakeToken> = []
+  for (let at = 0; at < bytes.length; at += bytesPerToken) tokens.push(bytes.subarray(at, at + bytesPerToken))
+  return tokens
+}
+
+/** The conversation as its prompt has it. */
+export const promptOf = (messages: Extract<Job, { kind: "generate" }>["messages"]): string =>
+  messages.map((message) => message.content).join("\n")
+
+const idOf = (token: FakeToken): number => token.reduce((id, byte) => id * 256 + byte, 0)
+
+const wordsOf = (text: string): Array<string> => text.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? []
+
+/** FNV-1a, 32 bits (Fowler, Noll and Vo, public domain). */
+const hashOf = (word: string): number =>
+  Buffer.from(word).reduce((hash, byte) => Math.imul(hash ^ byte, 0x01000193) >>> 0, 0x811c9dc5)
+
+const dimensions = 16
+
+/** Texts that share words lie close to each other. */
+const vectorOf = (text: string): Float32Array => {
+  const vector = new Float32Array(dimensions)
+  for (const word of ["", ...wordsOf(text)]) {
+    const hash = hashOf(word)
+    vector[hash % dimensions]! += hash & 0x80_00_00_00 ? -1 : 1
+  }
+  // Words that cancel each other out leave nothing to divide by.
+  const length = Math.hypot(...vector)
+  return length === 0 ? vector.fill(1 / Math.sqrt(dimensions)) : vector.map((value) => value / length)
+}
+
+/** The share of the query's words that the document has. */
+const scoreOf = (query: string, document: string): number => {
+  const wanted = wordsOf(query)
+  const found = new Set(wordsOf(document))
+  return wanted.length === 0 ? 0 : wanted.filter((word) => found.has(word)).length / wanted.length
+}
+
+const labelsOf = (text: string): Classification["labels"] => {
+  const labels = ["fake/question", "fake/statement"]
+  const [first, second] = text.trimEnd().endsWith("?") ? labels : labels.toReversed()
+  return [{ label: first!, score: 0.75 }, { label: second!, score: 0.25 }]
+}
+
+/** What is wrong with one text, if anything. */
+export type Check = (text: string, promptTokens: number) => EngineFailure | undefined
+
+const emptyAt = (index: number): EngineFailure => ({
+  kind: "invalid_request",
+  path: `inputs[${index}]`,
+  message: "A text is empty"
+})
+
+const eachOf = <A>(
+  inputs: ReadonlyArray<string>,
+  check: Check,
+  answer: (text: string, promptTokens: number) => A
+): ReadonlyArray<Each<A>> =>
+  inputs.map((input, index) => {
+    const promptTokens = tokenize(input).length
+    const failure = input === "" ? emptyAt(index) : check(input, promptTokens)
+    return failure === undefined ? { ok: true, value: answer(input, promptTokens) } : { ok: false, failure }
+  })
+
+const rerank = (query: string, documents: ReadonlyArray<string>, check: Check): JobResult => {
+  const tokens = documents.map((document) => tokenize(query).length + tokenize(document).length)
+  documents.forEach((document, index) => {
+    const failure = check(document, tokens[index]!)
+    if (failure !== undefined) throw failure
+  })
+  return {
+    kind: "rerank",
+    scores: documents.map((document) => scoreOf(query, document)),
+    promptTokens: tokens.reduce((sum, count) => sum + count, 0)
+  }
+}
+
+/**
+ * The result of a job that is answered whole.
+ *
+ * @param checkCount of a text that is only made into tokens
+ */
+export const answerWhole = (job: WholeJob, check: Check, checkCount: (characters: number) => void): JobResult => {
+  switch (job.kind) {
+    case "embed":
+      return {
+        kind: "embed",
+        embeddings: eachOf(job.inputs, check, (text, promptTokens): Embedding => ({
+          vector: vectorOf(text),
+          promptTokens
+        }))
+      }
+    case "rerank":
+      return rerank(job.query, job.documents, check)
+    case "classify":
+      return {
+        kind: "classify",
+        classifications: eachOf(job.inputs, check, (text, promptTokens) => ({ labels: labelsOf(text), promptTokens }))
+      }
+    case "tokenize": {
+      const text = typeof job.input === "string" ? job.input : promptOf(job.input.messages)
+      checkCount(text.length)
+      return { kind: "tokenize", tokens: tokenize(text).map(idOf) }
+    }
+  }
+}

@@ -1,0 +1,86 @@
+/**
+ * The grammars of structured output: of JSON in a given format, and of a call of a tool.
+ *
+ * **Details**
+ *
+ * What a schema asks for and a grammar cannot give is refused by name, never left out. See
+ * `docs/structured-output.md` for what is supported, and `JsonSchemaGrammar` for how.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const grammar = grammarOf({ type: "json_schema", schema: { type: "integer", minimum: 0 } })
+ * const matcher = makeMatcher(grammar)
+ * matcher.allows("42") // true
+ * matcher.allows("-1") // false
+ * gbnfOf(grammar) // for llama.cpp
+ * ```
+ */
+import type { OutputFormat, ToolChoice, ToolDefinition } from "../../services/Job.ts"
+import { refuse } from "../../services/Job.ts"
+import type { Grammar, GrammarBuilder, Sequence } from "./Grammar.ts"
+import { makeBuilder, text } from "./Grammar.ts"
+import { writeValue } from "./JsonSchemaGrammar.ts"
+import { refuseAt } from "./JsonSchemaKeywords.ts"
+import { anyObject } from "./JsonText.ts"
+
+export type { Grammar } from "./Grammar.ts"
+export { gbnfOf } from "./Grammar.ts"
+export { makeMatcher, type Matcher } from "./GrammarMatcher.ts"
+
+const nothingFits =
+  "asks for what no value can be; look for bounds, types or required properties that exclude each other"
+
+/**
+ * The JSON that a format asks for.
+ *
+ * Throws an `invalid_request` whose path begins with `format.schema`.
+ */
+export const grammarOf = (format: OutputFormat): Grammar => {
+  const path = "format.schema"
+  const builder = makeBuilder(path)
+  if (format.type === "json_object") return builder.build(anyObject(builder))!
+  const document = { schema: format.schema, path, via: [] }
+  const value = writeValue(builder, document)
+  return builder.build([value]) ?? refuseAt(path, nothingFits)
+}
+
+const anObject = { type: "object" }
+
+const argumentsOf = (builder: GrammarBuilder, { parameters }: ToolDefinition, path: string): Sequence => {
+  if (parameters === undefined) return anyObject(builder)
+  const document = { schema: parameters, path, via: [] }
+  return [writeValue(builder, document, { schema: anObject, path, via: [] })]
+}
+
+/**
+ * One call of one of the tools, and nothing else: `<tool_call>`, the call as JSON on a line, `</tool_call>`.
+ *
+ * Throws an `invalid_request` whose path begins with `tools` or `toolChoice`.
+ */
+export const toolGrammar = (
+  tools: ReadonlyArray<ToolDefinition>,
+  choice: Extract<ToolChoice, "required" | object>
+): Grammar => {
+  const callable = [...tools.entries()].filter(([, { name }]) => choice === "required" || name === choice.name)
+  if (callable.length === 0) {
+    refuse(
+      choice === "required"
+        ? { kind: "invalid_request", path: "tools", message: "must not be empty when a tool must be called" }
+        : { kind: "invalid_request", path: "toolChoice.name", message: "is not the name of any of the tools" }
+    )
+  }
+  const builder = makeBuilder("tools")
+  const calls = callable.map(([index, tool]): Sequence => {
+    const path = `tools[${index}].parameters`
+    // By itself first, to tell whose arguments are impossible.
+    const alone = makeBuilder(path)
+    if (alone.build(argumentsOf(alone, tool, path)) === undefined) refuseAt(path, nothingFits)
+    return [
+      text(`<tool_call>\n{"name": ${JSON.stringify(tool.name)}, "arguments": `),
+      ...argumentsOf(builder, tool, path),
+      text("}\n</tool_call>")
+    ]
+  })
+  return builder.build([builder.rule("call", calls)])!
+}

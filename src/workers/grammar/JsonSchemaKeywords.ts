@@ -1,0 +1,120 @@
+/**
+ * What each keyword of JSON Schema (draft 2020-12) is here: kept to, a mere annotation, or refused with advice.
+ *
+ * **Gotchas**
+ *
+ * A keyword that nobody knows is refused as well, since it may be a constraint that is misspelt.
+ */
+import { refuse } from "../../services/Job.ts"
+
+/** A schema and where it stands in the request. */
+export interface Located {
+  readonly schema: unknown
+  readonly path: string
+  /** What one came through to here within one value: references and combinations. */
+  readonly via: ReadonlyArray<unknown>
+}
+
+/** A schema with keywords, as opposed to `true` and `false`. */
+export type SchemaObject = Readonly<Record<string, unknown>>
+
+export const refuseAt = (path: string, message: string): never => refuse({ kind: "invalid_request", path, message })
+
+/** The path of a part: `a.b`, `a[0]`, `a["b c"]`. */
+export const within = (path: string, key: string | number): string => {
+  if (typeof key === "number") return `${path}[${key}]`
+  return /^[A-Za-z_$][\w$-]*$/.test(key) ? `${path}.${key}` : `${path}[${JSON.stringify(key)}]`
+}
+
+/** Where a keyword of a schema leads. */
+export const partOf = ({ path }: Located, schema: unknown, ...keys: ReadonlyArray<string | number>): Located => ({
+  schema,
+  path: keys.reduce(within, path),
+  via: []
+})
+
+const annotations = new Set([
+  "$anchor",
+  "$comment",
+  "$defs",
+  "$id",
+  "$schema",
+  "contentEncoding",
+  "contentMediaType",
+  "contentSchema",
+  "default",
+  "definitions",
+  "deprecated",
+  "description",
+  "example",
+  "examples",
+  "readOnly",
+  "title",
+  "writeOnly"
+])
+
+/** The type that a keyword speaks of: it says nothing about values of others. */
+export const typeOfKeyword: ReadonlyMap<string, string> = new Map(
+  Object.entries({
+    array: ["items", "maxItems", "minItems", "prefixItems", "uniqueItems"],
+    number: ["exclusiveMaximum", "exclusiveMinimum", "maximum", "minimum", "multipleOf"],
+    object: ["additionalProperties", "maxProperties", "minProperties", "properties", "required"],
+    string: ["format", "maxLength", "minLength", "pattern"]
+  }).flatMap(([type, keywords]) => keywords.map((keyword) => [keyword, type] as const))
+)
+
+const general = new Set(["$ref", "allOf", "anyOf", "const", "enum", "not", "oneOf", "type"])
+
+const advice: Readonly<Record<string, string>> = {
+  $dynamicRef: "use $ref",
+  additionalItems: "use prefixItems with items",
+  contains: "use items, and check the rest when the answer is there",
+  dependencies: "use anyOf with an object schema for each case",
+  dependentRequired: "use anyOf with an object schema for each case",
+  dependentSchemas: "use anyOf with an object schema for each case",
+  if: "use anyOf with a schema for each case",
+  nullable: "use \"type\": [..., \"null\"]",
+  patternProperties: "declare the properties by name, or use additionalProperties",
+  propertyNames: "declare the properties by name",
+  unevaluatedItems: "use items",
+  unevaluatedProperties: "use additionalProperties"
+}
+
+const check = "leave it out, and check it when the answer is there"
+
+export const unsupported = (located: Located, keyword: string, what = "is not supported"): never =>
+  refuseAt(within(located.path, keyword), `${what}; ${advice[keyword] ?? check}`)
+
+const isKnown = (keyword: string): boolean =>
+  annotations.has(keyword) || general.has(keyword) || typeOfKeyword.has(keyword) || keyword.startsWith("x-")
+
+/** The schema as an object, all of whose keywords are known. */
+export const objectOf = (located: Located): SchemaObject => {
+  const { path, schema } = located
+  if (typeof schema !== "object" || schema === null || Array.isArray(schema)) {
+    return refuseAt(path, "must be a schema: an object, true or false")
+  }
+  for (const keyword of Object.keys(schema)) if (!isKnown(keyword)) unsupported(located, keyword)
+  return schema as SchemaObject
+}
+
+/** A keyword's value, which must be of this kind when it is there. */
+export const readKeyword = <A>(
+  located: Located,
+  schema: SchemaObject,
+  keyword: string,
+  is: (value: unknown) => value is A,
+  must: string
+): A | undefined => {
+  if (!Object.hasOwn(schema, keyword)) return undefined
+  const value = schema[keyword]
+  return is(value) ? value : refuseAt(within(located.path, keyword), `must be ${must}`)
+}
+
+export const isNumber = (value: unknown): value is number => typeof value === "number" && Number.isFinite(value)
+export const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0
+export const isString = (value: unknown): value is string => typeof value === "string"
+export const isList = (value: unknown): value is ReadonlyArray<unknown> => Array.isArray(value)
+export const isFilledList = (value: unknown): value is ReadonlyArray<unknown> => isList(value) && value.length > 0
+export const isRecord = (value: unknown): value is SchemaObject =>
+  typeof value === "object" && value !== null && !Array.isArray(value)

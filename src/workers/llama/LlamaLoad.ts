@@ -1,0 +1,180 @@
+/** Loads a GGUF model and makes its context, with failures that say what was wrong with which file. */
+import type { Llama, LlamaContext, LlamaModel } from "node-llama-cpp"
+import { setImmediate } from "node:timers/promises"
+import type { Ability, EngineDescription, LlamaSpec } from "../../services/EngineProtocol.ts"
+import { failureFrom, refuse } from "../../services/Job.ts"
+import { checkFile } from "../model/ModelFile.ts"
+import { countCheck, fitCheck } from "../model/TextLimits.ts"
+import { makeGrammars } from "./LlamaGrammar.ts"
+import { makeTokenTexts } from "./LlamaLogprobs.ts"
+import { makePrompts } from "./LlamaPrompt.ts"
+import { mendSampling } from "./LlamaSampling.ts"
+import { makeInterlude, makeSlot, promptPiece } from "./LlamaSlots.ts"
+
+type Library = typeof import("node-llama-cpp")
+
+/** Tokens a slot gets when nobody says how many, since a model's own window may need more memory than there is. */
+const largestDefaultWindow = 4096
+const largestBatch = 512
+const complaintsKept = 8
+
+const importLibrary = (): Promise<Library> =>
+  import("node-llama-cpp").catch((cause: NodeJS.ErrnoException) =>
+    cause.code === "ERR_MODULE_NOT_FOUND" ? refuse({ kind: "package_missing", packageName: "node-llama-cpp" }) : refuse(
+      failureFrom(cause, "load_failed")
+    )
+  )
+
+/** The only build for Apple silicon is Metal's, which computes on the CPU as well when no layer is given to the GPU. */
+export const buildFor = (platform: NodeJS.Platform, arch: NodeJS.Architecture): "metal" | false =>
+  platform === "darwin" && arch === "arm64" ? "metal" : false
+
+/** Characters of the vocabulary's longest token. */
+const longestOf = (tokens: ReadonlyArray<string>): number =>
+  tokens.reduce((longest, token) => Math.max(longest, token.length), 1)
+
+/** The library's own words for a failure, which its errors leave out. */
+const complaints: Array<string> = []
+
+/** Why llama.cpp says it failed, or else what the error says. */
+const complain = async (what: string, cause: Error): Promise<never> => {
+  // Native log lines arrive on a later turn than the error they explain.
+  await setImmediate()
+  // A damaged file's own bytes may be quoted.
+  const why = (complaints[0] ?? cause.message).replaceAll(/[^\x20-\x7e]/g, "?")
+  return refuse({ kind: "load_failed", message: `${what}: ${why.replace(/^\w+: (?:error loading model: )?/, "")}` })
+}
+
+const gpuNames = { metal: "Metal", cuda: "CUDA", vulkan: "Vulkan" } as const
+
+const refuseGpu = (gpu: keyof typeof gpuNames): never =>
+  refuse({
+    kind: "load_failed",
+    message: `There is no build of llama.cpp with ${gpuNames[gpu]} that works on this machine. Install the package ` +
+      `@node-llama-cpp/<platform>-<architecture>-${gpu} in node-llama-cpp's version with the GPU's driver (where an ` +
+      "`overrides` entry in package.json leaves it out, without that entry), or leave out `gpu`, which computes on the " +
+      "CPU."
+  })
+
+const startLibrary = async (library: Library, gpu: LlamaSpec["gpu"]): Promise<Llama> => {
+  const llama = await library.getLlama({
+    gpu: gpu ?? buildFor(process.platform, process.arch),
+    build: "never",
+    logLevel: library.LlamaLogLevel.error,
+    logger: (_, message) => {
+      complaints.push(message.trim())
+      if (complaints.length > complaintsKept) complaints.shift()
+    },
+    maxThreads: 0
+  }).catch((cause: Error) =>
+    gpu === undefined || gpu === "auto" ? complain("llama.cpp does not start", cause) : refuseGpu(gpu)
+  )
+  // Where a platform cannot have this GPU, the library takes what it has instead.
+  return gpu === undefined || gpu === "auto" || llama.gpu === gpu ? llama : refuseGpu(gpu)
+}
+
+const loadModel = (llama: Llama, spec: LlamaSpec): Promise<LlamaModel> =>
+  llama.loadModel({
+    modelPath: spec.file,
+    gpuLayers: spec.gpu === undefined ? 0 : spec.gpuLayers ?? "auto",
+    ...(spec.useMmap === undefined ? {} : { useMmap: spec.useMmap }),
+    ...(spec.useMlock === undefined ? {} : { useMlock: spec.useMlock })
+  }).catch((cause: Error) => complain(spec.file, cause))
+
+/** Refuses options that contradict each other, which the library would ignore or explain badly. */
+export const checkOptions = ({ flashAttention, gpu, gpuLayers, kvCacheType = "f16" }: LlamaSpec): void => {
+  if (gpuLayers !== undefined && gpu === undefined) {
+    refuse({ kind: "load_failed", message: "gpuLayers is set without gpu: say which GPU computes them, or auto" })
+  }
+  if (flashAttention !== true && kvCacheType !== "f16" && kvCacheType !== "f32") {
+    refuse({ kind: "load_failed", message: `kvCacheType ${kvCacheType} needs flashAttention: true` })
+  }
+}
+
+/** Tokens a slot has. */
+const windowOf = (spec: LlamaSpec, model: LlamaModel): number => {
+  const contextSize = spec.contextSize ?? Math.min(model.trainContextSize, largestDefaultWindow)
+  if (contextSize <= model.trainContextSize) return contextSize
+  return refuse({
+    kind: "load_failed",
+    message: `contextSize is ${contextSize} tokens, and the model was trained for at most ${model.trainContextSize}`
+  })
+}
+
+const createContext = (library: Library, model: LlamaModel, spec: LlamaSpec): Promise<LlamaContext> => {
+  const contextSize = windowOf(spec, model)
+  const type = spec.kvCacheType?.toUpperCase() as Uppercase<NonNullable<LlamaSpec["kvCacheType"]>> | undefined
+  return model.createContext({
+    contextSize,
+    sequences: spec.slots,
+    threads: spec.threads,
+    batchSize: Math.min(contextSize * spec.slots, largestBatch),
+    ...(spec.flashAttention === undefined ? {} : { flashAttention: spec.flashAttention }),
+    ...(type === undefined ? {} : {
+      experimentalKvCacheKeyType: library.GgmlType[type],
+      experimentalKvCacheValueType: library.GgmlType[type]
+    })
+  }).catch((cause: Error) => complain(`${spec.file}: its context cannot be made`, cause))
+}
+
+/** What the model can do; one that sees the whole text at once, or only judges texts, cannot go on with one. */
+const abilitiesOf = ({ fileInfo, fileInsights }: LlamaModel, knowsTools: boolean): ReadonlyArray<Ability> => {
+  const { attention } = fileInfo.architectureMetadata as { readonly attention?: { readonly causal?: boolean } }
+  const generates = attention?.causal !== false && fileInsights.hasDecoder && !fileInsights.supportsRanking
+  return [
+    ...(generates ? ["generate", "format", "logprobs"] as const : []),
+    ...(generates && knowsTools ? ["tools"] as const : []),
+    ...(fileInsights.hasEncoder && fileInsights.hasDecoder ? [] : ["embed"] as const),
+    ...(fileInsights.supportsRanking ? ["rerank"] as const : []),
+    "tokenize"
+  ]
+}
+
+const describe = (spec: LlamaSpec, context: LlamaContext, knowsTools: boolean): EngineDescription => {
+  const { model } = context
+  const { general } = model.fileInfo.metadata
+  return {
+    engine: "llama",
+    contextWindow: context.contextSize,
+    slots: spec.slots,
+    abilities: abilitiesOf(model, knowsTools),
+    details: {
+      name: general.name ?? "",
+      architecture: general.architecture,
+      type: model.typeDescription,
+      sizeBytes: model.size
+    }
+  }
+}
+
+/** A loaded model with one free slot for each sequence; rejects with an `EngineFailure`. */
+export const load = async (spec: LlamaSpec) => {
+  checkOptions(spec)
+  await checkFile(spec.file)
+  const library = await importLibrary()
+  const llama = await startLibrary(library, spec.gpu)
+  const model = await loadModel(llama, spec)
+  const context = await createContext(library, model, spec)
+  mendSampling(llama, model, context)
+  const interlude = makeInterlude()
+  const longestToken = longestOf(model.fileInfo.metadata.tokenizer.ggml.tokens)
+  const prompts = makePrompts(library, model)
+  const grain = spec.flashAttention === false && llama.gpu === false ? 1 : promptPiece
+  return {
+    library,
+    llama,
+    model,
+    interlude,
+    checks: {
+      fit: fitCheck(context.contextSize, longestToken),
+      count: countCheck(context.contextSize, longestToken)
+    },
+    prompts,
+    textOf: makeTokenTexts(model),
+    grammarOf: makeGrammars(library, llama, model),
+    description: describe(spec, context, prompts.knowsTools),
+    free: Array.from({ length: spec.slots }, () => makeSlot(context.getSequence(), interlude, grain))
+  }
+}
+
+export type Loaded = Awaited<ReturnType<typeof load>>

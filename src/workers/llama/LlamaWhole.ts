@@ -1,0 +1,142 @@
+/** Jobs of the llama engine that are answered whole: vectors, rankings and tokens. */
+import type { LlamaEmbeddingContext, LlamaRankingContext } from "node-llama-cpp"
+import type { LlamaSpec } from "../../services/EngineProtocol.ts"
+import type {
+  Each,
+  Embedding,
+  EmbedJob,
+  EngineFailure,
+  JobResult,
+  RerankJob,
+  TokenizeJob,
+  WholeJob
+} from "../../services/Job.ts"
+import { failureFrom, refuse } from "../../services/Job.ts"
+import type { Watch } from "../job/JobRunner.ts"
+import { notAble } from "../job/JobRunner.ts"
+import type { Loaded } from "./LlamaLoad.ts"
+
+/** Made when first asked for, once; asked for again after a failure. */
+const once = <A>(make: () => Promise<A>): () => Promise<A> => {
+  let made: Promise<A> | undefined
+  return () => {
+    made ??= make().catch((cause) => {
+      made = undefined
+      throw cause
+    })
+    return made
+  }
+}
+
+const refuseIfTooLong = (promptTokens: number, contextWindow: number) => {
+  if (promptTokens >= contextWindow) refuse({ kind: "context_length_exceeded", promptTokens, contextWindow })
+}
+
+const unitOf = (vector: ReadonlyArray<number>): Float32Array => {
+  const length = Math.hypot(...vector)
+  return Float32Array.from(vector, (value) => length === 0 ? value : value / length)
+}
+
+const embedOne = async (
+  { checks, description, model }: Loaded,
+  context: () => Promise<LlamaEmbeddingContext>,
+  text: string,
+  index: number
+): Promise<Embedding> => {
+  if (text === "") {
+    refuse({ kind: "invalid_request", path: `inputs[${index}]`, message: "An empty text has no embedding" })
+  }
+  checks.fit(text.length)
+  const embedder = await context()
+  const tokens = model.tokenize(text)
+  const promptTokens = embedder.calculateInputLength(tokens)
+  refuseIfTooLong(promptTokens, description.contextWindow)
+  const { vector } = await embedder.getEmbeddingFor(tokens)
+  return { vector: unitOf(vector), promptTokens }
+}
+
+const ownFault = (failure: EngineFailure): boolean =>
+  failure.kind === "invalid_request" || failure.kind === "context_length_exceeded"
+
+/** A result, or why this one input has none; what is not the input's fault fails them all. */
+const eachOf = async <A>(work: Promise<A>): Promise<Each<A>> => {
+  try {
+    return { ok: true, value: await work }
+  } catch (cause) {
+    const failure = failureFrom(cause, "failed")
+    if (!ownFault(failure)) throw cause
+    return { ok: false, failure }
+  }
+}
+
+const embed = async (
+  loaded: Loaded,
+  context: () => Promise<LlamaEmbeddingContext>,
+  { inputs }: EmbedJob,
+  { isCancelled, progress }: Watch
+): Promise<JobResult> => {
+  const embeddings: Array<Each<Embedding>> = []
+  for (const [index, text] of inputs.entries()) {
+    if (isCancelled()) break
+    embeddings.push(await eachOf(embedOne(loaded, context, text, index)))
+    progress()
+  }
+  return { kind: "embed", embeddings }
+}
+
+const rerank = async (
+  { checks, description }: Loaded,
+  context: () => Promise<LlamaRankingContext>,
+  { documents, query }: RerankJob,
+  { isCancelled, progress }: Watch
+): Promise<JobResult> => {
+  const ranker = await context()
+  const scores: Array<number> = []
+  let promptTokens = 0
+  for (const document of documents) {
+    if (isCancelled()) break
+    checks.fit(query.length + document.length)
+    const tokens = ranker.calculateInputLength(query, document)
+    refuseIfTooLong(tokens, description.contextWindow)
+    promptTokens += tokens
+    scores.push(await ranker.rank(query, document))
+    progress()
+  }
+  return { kind: "rerank", scores, promptTokens }
+}
+
+/** A text is one batch: models that see all of it at once cannot see it in pieces. */
+const optionsOf = (spec: LlamaSpec, contextSize: number) => ({
+  contextSize,
+  batchSize: contextSize,
+  threads: spec.threads
+})
+
+const tokenize = ({ checks: { count }, model, prompts }: Loaded, input: TokenizeJob["input"]): JobResult => {
+  if (typeof input !== "string") {
+    return { kind: "tokenize", tokens: prompts.tokensOf(count, input.messages, input.tools) }
+  }
+  count(input.length)
+  return { kind: "tokenize", tokens: model.tokenize(input) }
+}
+
+/** Answers jobs that are answered whole, with contexts of their own that are made when first needed. */
+export const makeWhole = (loaded: Loaded, spec: LlamaSpec) => {
+  const { description, model } = loaded
+  const options = optionsOf(spec, description.contextWindow)
+  const embedder = once(() => model.createEmbeddingContext(options))
+  const ranker = once(() => model.createRankingContext(options))
+  return async (job: WholeJob, watch: Watch): Promise<JobResult> => {
+    if (!description.abilities.includes(job.kind)) return notAble(job.kind)
+    switch (job.kind) {
+      case "embed":
+        return embed(loaded, embedder, job, watch)
+      case "rerank":
+        return rerank(loaded, ranker, job, watch)
+      case "tokenize":
+        return tokenize(loaded, job.input)
+      case "classify":
+        return notAble(job.kind)
+    }
+  }
+}

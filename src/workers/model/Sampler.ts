@@ -1,0 +1,192 @@
+/**
+ * The next token out of a model's logits: penalties, biases, filters, temperature and a seed.
+ *
+ * **Details**
+ *
+ * The order is llama.cpp's: bias, penalties, top-k, top-p, min-p, then temperature. So the same options mean the same
+ * with every engine. At temperature 0 the likeliest token wins, and of equal ones the first.
+ *
+ * A caller may refuse a token and is given the next choice, without computing anything twice: what is then drawn is
+ * distributed as the tokens that are not refused are among themselves. When all that the filters left are refused, the
+ * others follow, likeliest first.
+ */
+import type { SamplingOptions } from "../../services/Job.ts"
+import { makeRandom } from "./Random.ts"
+import { biasesOf, penaltyWindow } from "./SamplingOptions.ts"
+
+/** One answer's choices. */
+export interface Sampler {
+  /**
+   * The token that comes next, or undefined when every one is banned or refused.
+   *
+   * @param allows asked for each candidate in turn; it should be cheap for likely ones
+   */
+  readonly choose: (logits: Float32Array, allows?: (token: number) => boolean) => number | undefined
+  /** Tells that the answer has this token now. */
+  readonly accept: (token: number) => void
+}
+
+/** A token and the natural logarithm of its probability. */
+export interface Likelihood {
+  readonly token: number
+  readonly logprob: number
+}
+
+/** How often each of the answer's last tokens is among them. */
+const countsOf = (recent: ReadonlyArray<number>): ReadonlyMap<number, number> => {
+  const counts = new Map<number, number>()
+  for (const token of recent) counts.set(token, (counts.get(token) ?? 0) + 1)
+  return counts
+}
+
+const penalise = (
+  scores: Float32Array,
+  recent: ReadonlyArray<number>,
+  { frequencyPenalty = 0, presencePenalty = 0, repeatPenalty = 1 }: SamplingOptions
+): void => {
+  for (const [token, count] of countsOf(recent)) {
+    const score = scores[token]!
+    const divided = score > 0 ? score / repeatPenalty : score * repeatPenalty
+    scores[token] = divided - count * frequencyPenalty - presencePenalty
+  }
+}
+
+/** The likeliest token's logit; minus infinity when none may come, or none is a number. */
+const highest = (scores: Float32Array): number => {
+  let most = Number.NEGATIVE_INFINITY
+  for (const score of scores) if (score > most) most = score
+  return most
+}
+
+/** Sorts token ids, the likeliest first and equal ones by id. */
+const sort = (scores: Float32Array, ids: Array<number>): Array<number> =>
+  ids.sort((a, b) => scores[b]! - scores[a]! || a - b)
+
+/** The `count` likeliest tokens, sorted; one pass, as vocabularies are large and counts small. */
+const likeliest = (scores: Float32Array, count: number): Array<number> => {
+  const ids: Array<number> = []
+  for (let id = 0; id < scores.length; id++) {
+    const score = scores[id]!
+    if (ids.length === count && score <= scores[ids[count - 1]!]!) continue
+    let low = 0
+    let high = ids.length
+    while (low < high) {
+      const middle = (low + high) >>> 1
+      if (scores[ids[middle]!]! >= score) low = middle + 1
+      else high = middle
+    }
+    ids.splice(low, 0, id)
+    if (ids.length > count) ids.pop()
+  }
+  return ids
+}
+
+const possible = (scores: Float32Array): Array<number> => {
+  const ids: Array<number> = []
+  for (let id = 0; id < scores.length; id++) if (scores[id]! > Number.NEGATIVE_INFINITY) ids.push(id)
+  return ids
+}
+
+/** The smallest set of likeliest tokens whose probabilities, among `ids`, sum to `topP`. */
+const nucleus = (scores: Float32Array, ids: Array<number>, most: number, topP: number): Array<number> => {
+  const weight = (id: number) => Math.exp(scores[id]! - most)
+  const total = ids.reduce((sum, id) => sum + weight(id), 0)
+  // Tokens below this probability sum to less than 1 - topP, so they need no sorting.
+  const least = total * (1 - topP) / ids.length
+  const sorted = sort(scores, ids.filter((id) => weight(id) >= least))
+  let sum = 0
+  const end = sorted.findIndex((id) => (sum += weight(id)) >= total * topP)
+  return end === -1 ? sorted : sorted.slice(0, end + 1)
+}
+
+/** The tokens that top-k, top-p and min-p leave; never none, unless all are banned. */
+const filtered = (scores: Float32Array, options: SamplingOptions, most: number): Array<number> => {
+  const { minP = 0, topK = 0, topP } = options
+  const first = topK > 0 && topK < scores.length
+    ? likeliest(scores, topK).filter((id) => scores[id]! > Number.NEGATIVE_INFINITY)
+    : possible(scores)
+  const second = topP < 1 && first.length > 0 ? nucleus(scores, first, most, topP) : first
+  if (minP <= 0) return second
+  const floor = most + Math.log(minP)
+  return second.filter((id) => scores[id]! >= floor)
+}
+
+/** Every token that is not banned and not among `tried`, likeliest first. */
+const others = (scores: Float32Array, tried: ReadonlySet<number>): Array<number> =>
+  sort(scores, possible(scores).filter((id) => !tried.has(id)))
+
+function* greedily(scores: Float32Array, most: number): Generator<number, void, undefined> {
+  const first = scores.indexOf(most)
+  yield first
+  yield* others(scores, new Set([first]))
+}
+
+function* randomly(
+  scores: Float32Array,
+  most: number,
+  options: SamplingOptions,
+  random: () => number
+): Generator<number, void, undefined> {
+  const ids = filtered(scores, options, most)
+  const tried = new Set(ids)
+  const weightsOver = (base: number) => ids.map((id) => Math.exp((scores[id]! - base) / options.temperature))
+  let weights = weightsOver(most)
+  while (ids.length > 0) {
+    let total = weights.reduce((sum, weight) => sum + weight, 0)
+    if (total === 0) {
+      // What is left is so much less likely than what was refused that it was rounded away.
+      weights = weightsOver(ids.reduce((most, id) => Math.max(most, scores[id]!), Number.NEGATIVE_INFINITY))
+      total = weights.reduce((sum, weight) => sum + weight, 0)
+    }
+    let rest = random() * total
+    const found = weights.findIndex((weight) => (rest -= weight) < 0)
+    // By rounding, the sum may be a little more than what was taken off.
+    const at = found === -1 ? weights.findLastIndex((weight) => weight > 0) : found
+    yield ids[at]!
+    ids.splice(at, 1)
+    weights.splice(at, 1)
+  }
+  yield* others(scores, tried)
+}
+
+/**
+ * A sampler for one answer; throws an `EngineFailure` for a bias of a token that there is not.
+ *
+ * @param vocabulary how many logits there are
+ */
+export const makeSampler = (options: SamplingOptions, vocabulary: number): Sampler => {
+  const biases = biasesOf(options, vocabulary)
+  const random = makeRandom(options.seed)
+  const recent: Array<number> = []
+  const scores = new Float32Array(vocabulary)
+  return {
+    choose(logits, allows = () => true) {
+      scores.set(logits)
+      for (const [token, bias] of biases) scores[token]! += bias
+      penalise(scores, recent, options)
+      const most = highest(scores)
+      if (most === Number.NEGATIVE_INFINITY) return undefined
+      const order = options.temperature === 0 ? greedily(scores, most) : randomly(scores, most, options, random)
+      for (const token of order) if (allows(token)) return token
+      return undefined
+    },
+    accept(token) {
+      recent.push(token)
+      if (recent.length > penaltyWindow) recent.shift()
+    }
+  }
+}
+
+/** The natural logarithms of a token's probability and of the `count` likeliest, before any sampling. */
+export const likelihoods = (
+  logits: Float32Array,
+  token: number,
+  count: number
+): Likelihood & { readonly top: ReadonlyArray<Likelihood> } => {
+  const most = highest(logits)
+  let sum = 0
+  for (const logit of logits) sum += Math.exp(logit - most)
+  const norm = most + Math.log(sum)
+  const of = (token: number): Likelihood => ({ token, logprob: logits[token]! - norm })
+  return { ...of(token), top: count === 0 ? [] : likeliest(logits, count).map(of) }
+}

@@ -1,0 +1,165 @@
+/** A model folder's files, in the layout that transformers.js reads, and what they say. */
+import { readFile } from "node:fs/promises"
+import { join } from "node:path"
+import type { OnnxSpec } from "../../services/EngineProtocol.ts"
+import { failureFrom, refuse } from "../../services/Job.ts"
+import type { ChatTemplate } from "../model/ChatTemplate.ts"
+import { makeChatTemplate } from "../model/ChatTemplate.ts"
+import type { OnnxTokenizer } from "./OnnxTokenizer.ts"
+import { makeTokenizer } from "./OnnxTokenizer.ts"
+import type { Pooling } from "./OnnxWhole.ts"
+
+/** A JSON file's object. */
+type Fields = Readonly<Record<string, unknown>>
+
+/** Tokens a slot gets when nobody says how many, since a model's own window may need more memory than there is. */
+const largestDefaultWindow = 4096
+
+const readText = (file: string): Promise<string | undefined> =>
+  readFile(file, "utf8").catch((cause: NodeJS.ErrnoException) =>
+    cause.code === "ENOENT" ? undefined : refuse({ kind: "load_failed", message: `${file}: ${cause.message}` })
+  )
+
+/** A JSON file's value; undefined where there is no file. */
+const readJson = async (file: string): Promise<unknown> => {
+  const text = await readText(file)
+  if (text === undefined) return undefined
+  try {
+    return JSON.parse(text)
+  } catch (cause) {
+    return refuse({ kind: "load_failed", message: `${file} is not JSON: ${(cause as Error).message}` })
+  }
+}
+
+const readFields = async (file: string): Promise<Fields | undefined> => {
+  const value = await readJson(file)
+  return value === undefined || (typeof value === "object" && value !== null && !Array.isArray(value))
+    ? value as Fields | undefined
+    : refuse({ kind: "load_failed", message: `${file} holds no JSON object` })
+}
+
+const required = async (file: string): Promise<Fields> =>
+  await readFields(file) ?? refuse({ kind: "load_failed", message: `There is no readable file at ${file}` })
+
+const numberOf = (fields: Fields, ...names: ReadonlyArray<string>): number | undefined =>
+  names.map((name) => fields[name]).find((value) => typeof value === "number")
+
+/** A token's text, which some files wrap in an object. */
+const tokenOf = (value: unknown): string | undefined =>
+  typeof value === "string" ? value : typeof value === "object" && value !== null && "content" in value
+    ? String(value.content)
+    : undefined
+
+export const readFolder = async (folder: string) => ({
+  path: folder,
+  config: await required(join(folder, "config.json")),
+  tokenizer: await required(join(folder, "tokenizer.json")),
+  tokenizerConfig: await readFields(join(folder, "tokenizer_config.json")) ?? {},
+  generation: await readFields(join(folder, "generation_config.json")) ?? {},
+  template: await readText(join(folder, "chat_template.jinja")),
+  pooling: await readFields(join(folder, "1_Pooling", "config.json")) ?? {}
+})
+
+export type Folder = Awaited<ReturnType<typeof readFolder>>
+
+export const loadTokenizer = async ({ path, tokenizer, tokenizerConfig }: Folder): Promise<OnnxTokenizer> => {
+  const { Tokenizer } = await import("@huggingface/tokenizers").catch((cause: NodeJS.ErrnoException) =>
+    cause.code === "ERR_MODULE_NOT_FOUND"
+      ? refuse({ kind: "package_missing", packageName: "@huggingface/tokenizers" })
+      : refuse(failureFrom(cause, "load_failed"))
+  )
+  try {
+    return makeTokenizer(new Tokenizer(tokenizer, tokenizerConfig), tokenizer)
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : String(cause)
+    return refuse({ kind: "load_failed", message: `${join(path, "tokenizer.json")} is no tokeniser: ${why}` })
+  }
+}
+
+/** What the folder's files say the model's window is. */
+const trainedWindow = ({ config, tokenizerConfig }: Folder): number | undefined => {
+  const inner = config["text_config"] as Fields | undefined
+  const limits = [
+    numberOf({ ...config, ...inner }, "max_position_embeddings", "n_positions", "max_sequence_length"),
+    numberOf(tokenizerConfig, "model_max_length")
+  ].filter((limit) => limit !== undefined)
+  return limits.length === 0 ? undefined : Math.min(...limits)
+}
+
+export const windowOf = (folder: Folder, { contextSize }: OnnxSpec): number => {
+  const trained = trainedWindow(folder)
+  if (contextSize !== undefined && trained !== undefined && contextSize > trained) {
+    refuse({
+      kind: "load_failed",
+      message: `contextSize is ${contextSize} tokens, and the model was trained for at most ${trained}`
+    })
+  }
+  return contextSize ?? Math.min(trained ?? largestDefaultWindow, largestDefaultWindow)
+}
+
+/** The template's source; the one by name `default`, where there are several. */
+const sourceOf = ({ template, tokenizerConfig }: Folder): string => {
+  const given = template ?? tokenizerConfig["chat_template"]
+  const named = Array.isArray(given)
+    ? (given as ReadonlyArray<Fields>).find(({ name }) => name === "default")
+    : undefined
+  const source = named?.["template"] ?? given
+  return typeof source === "string" ? source : ""
+}
+
+/** The model's own chat template, without which it cannot be talked to. */
+export const templateOf = (folder: Folder, { control }: OnnxTokenizer): ChatTemplate => {
+  const source = sourceOf(folder)
+  const bos = tokenOf(folder.tokenizerConfig["bos_token"])
+  const eos = tokenOf(folder.tokenizerConfig["eos_token"])
+  return (source === "" ? undefined : makeChatTemplate({ source, bos, eos, control })) ?? refuse({
+    kind: "load_failed",
+    message:
+      `${folder.path} has no chat template that works: chat_template in tokenizer_config.json, or chat_template.jinja`
+  })
+}
+
+/** Tokens that end an answer: what the files name, and the control token that the template ends a turn with. */
+export const endTokensOf = (
+  { config, generation, tokenizerConfig }: Folder,
+  tokenizer: OnnxTokenizer,
+  template: ChatTemplate
+): ReadonlySet<number> => {
+  const named = [generation["eos_token_id"], config["eos_token_id"]].flat()
+  const turnEnd = tokenizer.control.find((text) => template.turnEnd.trimStart().startsWith(text))
+  const texts = [tokenOf(tokenizerConfig["eos_token"]), turnEnd].filter((text) => text !== undefined)
+  return new Set([...named, ...texts.map(tokenizer.idOf)].filter((id) => typeof id === "number"))
+}
+
+const poolings: Readonly<Record<string, Pooling>> = {
+  pooling_mode_mean_tokens: "mean",
+  pooling_mode_cls_token: "cls",
+  pooling_mode_max_tokens: "max",
+  pooling_mode_lasttoken: "lasttoken"
+}
+
+export const poolingOf = ({ pooling }: Folder): Pooling => {
+  const modes = Object.keys(pooling).filter((name) => name.startsWith("pooling_mode_") && pooling[name] === true)
+  const known = modes.length === 1 ? poolings[modes[0]!] : undefined
+  if (modes.length > 0 && known === undefined) {
+    refuse({
+      kind: "load_failed",
+      message: `1_Pooling/config.json asks for ${modes.join(" and ")}, which Troupe cannot do`
+    })
+  }
+  return known ?? "mean"
+}
+
+/** The names of a classifier's labels, by their index. */
+export const labelsOf = ({ config }: Folder): ReadonlyArray<string> =>
+  Object.entries(config["id2label"] ?? {}).sort(([a], [b]) => Number(a) - Number(b)).map(([, label]) => String(label))
+
+/** The token that shorter texts of a batch are filled up with; the mask tells the model to pass it over. */
+export const padOf = ({ config, tokenizerConfig }: Folder, tokenizer: OnnxTokenizer): number => {
+  const text = tokenOf(tokenizerConfig["pad_token"])
+  return numberOf(config, "pad_token_id") ?? (text === undefined ? undefined : tokenizer.idOf(text)) ?? 0
+}
+
+/** What kind of model the files say it is; empty where they do not. */
+export const architectureOf = ({ config }: Folder): string =>
+  [config["architectures"], config["model_type"]].flat().find((name) => typeof name === "string") ?? ""

@@ -1,0 +1,120 @@
+/** Loads a model folder: what its graph is for, and how that is done. */
+import { basename, join } from "node:path"
+import type { Ability, EngineDescription, OnnxSpec } from "../../services/EngineProtocol.ts"
+import { refuse } from "../../services/Job.ts"
+import type { ChatTemplate } from "../model/ChatTemplate.ts"
+import type { Decoder } from "./OnnxDecoder.ts"
+import { makeDecoder } from "./OnnxDecoder.ts"
+import { checkEncoder, makeEncoder, vectorOutputOf } from "./OnnxEncoder.ts"
+import type { Folder } from "./OnnxFolder.ts"
+import {
+  architectureOf,
+  endTokensOf,
+  labelsOf,
+  loadTokenizer,
+  padOf,
+  poolingOf,
+  readFolder,
+  templateOf,
+  windowOf
+} from "./OnnxFolder.ts"
+import type { Library, Session } from "./OnnxRuntime.ts"
+import { importRuntime, openSession } from "./OnnxRuntime.ts"
+import type { Slot } from "./OnnxSlots.ts"
+import { makeSlots } from "./OnnxSlots.ts"
+import type { OnnxTokenizer } from "./OnnxTokenizer.ts"
+import type { Whole } from "./OnnxWhole.ts"
+import { makeWhole } from "./OnnxWhole.ts"
+
+/** What a graph is for; the architecture tells graphs apart whose output is called logits. */
+const kindOf = (
+  session: Session,
+  architecture: string,
+  labels: number
+): "generate" | "embed" | "rerank" | "classify" => {
+  if (session.inputNames.some((name) => name.startsWith("past_key_values."))) return "generate"
+  if (vectorOutputOf(session) !== undefined) return "embed"
+  const classifies = !architecture.includes("For") || architecture.endsWith("ForSequenceClassification")
+  if (session.outputNames.includes("logits") && classifies) return labels === 1 ? "rerank" : "classify"
+  return refuse({
+    kind: "load_failed",
+    message:
+      `This is a ${architecture || "model"} with the outputs ${session.outputNames.slice(0, 3).join(", ")}. Troupe ` +
+      "runs text generation with a KV cache, sentence vectors, reranking and classification of texts."
+  })
+}
+
+/** Labels where the files do not name them: as many as the graph has logits. */
+const labelCount = ({ outputMetadata }: Session, folder: Folder): number => {
+  const logits = outputMetadata.find(({ name }) => name === "logits")
+  const last = logits?.isTensor === true ? logits.shape.at(-1) : undefined
+  return typeof last === "number"
+    ? last
+    : labelsOf(folder).length || 2
+}
+
+/** What a loaded model does. */
+export type Work =
+  | {
+    readonly kind: "generate"
+    readonly decoder: Decoder
+    readonly template: ChatTemplate
+    readonly endTokens: ReadonlySet<number>
+    /** Of the slots, those that no job uses. */
+    readonly free: Array<Slot>
+  }
+  | { readonly kind: "embed" | "rerank" | "classify"; readonly whole: Whole }
+
+interface Parts {
+  readonly folder: Folder
+  readonly tokenizer: OnnxTokenizer
+  readonly library: Library
+  readonly session: Session
+  readonly contextWindow: number
+}
+
+const generatorOf = ({ folder, library, session, tokenizer }: Parts, slots: number): Work => {
+  const template = templateOf(folder, tokenizer)
+  const decoder = makeDecoder(library, session)
+  const endTokens = endTokensOf(folder, tokenizer, template)
+  return { kind: "generate", decoder, template, endTokens, free: makeSlots(decoder, slots) }
+}
+
+const wholeOf = (
+  kind: "embed" | "rerank" | "classify",
+  { contextWindow, folder, library, session, tokenizer }: Parts
+): Work => {
+  checkEncoder(session)
+  const encoder = makeEncoder({ library, session, tokenizer, contextWindow, pad: padOf(folder, tokenizer) })
+  const vectors = vectorOutputOf(session)
+  return { kind, whole: makeWhole({ encoder, vectors, pooling: poolingOf(folder), labels: labelsOf(folder) }) }
+}
+
+const abilitiesOf = (work: Work): ReadonlyArray<Ability> =>
+  work.kind !== "generate"
+    ? [work.kind, "tokenize"]
+    : ["generate", ...(work.template.knowsTools ? ["tools"] as const : []), "format", "logprobs", "tokenize"]
+
+/** A loaded model; rejects with an `EngineFailure`. */
+export const load = async (spec: OnnxSpec) => {
+  const folder = await readFolder(spec.folder)
+  const contextWindow = windowOf(folder, spec)
+  const tokenizer = await loadTokenizer(folder)
+  const { device, library } = await importRuntime(spec)
+  const file = join(spec.folder, "onnx", `${spec.model}.onnx`)
+  const session = await openSession({ device, library }, file, spec.threads)
+  const architecture = architectureOf(folder)
+  const parts: Parts = { folder, tokenizer, library, session, contextWindow }
+  const kind = kindOf(session, architecture, labelCount(session, folder))
+  const work = kind === "generate" ? generatorOf(parts, spec.slots) : wholeOf(kind, parts)
+  const description: EngineDescription = {
+    engine: "onnx",
+    contextWindow,
+    slots: spec.slots,
+    abilities: abilitiesOf(work),
+    details: { name: basename(spec.folder), architecture, device, file: basename(file) }
+  }
+  return { contextWindow, description, session, tokenizer, work }
+}
+
+export type Loaded = Awaited<ReturnType<typeof load>>

@@ -1,0 +1,173 @@
+/**
+ * ONNX sessions on whichever runtime the device needs, with failures in plain words.
+ *
+ * **Details**
+ *
+ * onnxruntime-node computes on the CPU, and on CUDA and WebGPU where the machine has them; onnxruntime-web computes by
+ * WASM, anywhere. Neither is imported before a model needs it.
+ *
+ * **Gotchas**
+ *
+ * The runtime's messages name files of its own source and hold terminal colours: `wordsOf` cleans them.
+ */
+import { readdir, readFile } from "node:fs/promises"
+import { basename, dirname, join } from "node:path"
+import { setImmediate as turn } from "node:timers/promises"
+import type { InferenceSession, Tensor } from "onnxruntime-node"
+import type { OnnxDevice, OnnxSpec } from "../../services/EngineProtocol.ts"
+import { refuse } from "../../services/Job.ts"
+import { checkFile } from "../model/ModelFile.ts"
+
+export type Library = typeof import("onnxruntime-node")
+
+/** Where the libraries come from; tests give others. */
+export interface Importers {
+  readonly native: () => Promise<Library>
+  readonly wasm: () => Promise<Library>
+}
+
+const importers: Importers = {
+  native: async () => {
+    const module = await import("onnxruntime-node") as Library & { readonly default?: Library }
+    return module.default ?? module
+  },
+  // The two have one interface, in types that do not know each other.
+  wasm: async () => await import("onnxruntime-web") as unknown as Library
+}
+
+/** A loaded graph. */
+export interface Session
+  extends Pick<InferenceSession, "inputMetadata" | "outputMetadata" | "inputNames" | "outputNames">
+{
+  /** Computes the named outputs; callers beside each other take turns. */
+  readonly run: (
+    feeds: Readonly<Record<string, Tensor>>,
+    outputs: ReadonlyArray<string>
+  ) => Promise<Readonly<Record<string, Tensor>>>
+  /** Frees it; nothing may be running. */
+  readonly release: () => Promise<void>
+}
+
+export interface Runtime {
+  readonly library: Library
+  readonly device: OnnxDevice
+}
+
+/** The first line, without colours, the runtime's own file names and what a damaged file may have put there. */
+export const wordsOf = (cause: unknown): string => {
+  const text = (cause instanceof Error ? cause.message : String(cause))
+    .replaceAll(new RegExp(String.raw`${String.fromCharCode(27)}\[[0-9;]*m`, "g"), "")
+    .trim()
+    .split("\n")[0]!
+    .replace(/^Load model from .* failed:/, "")
+    .replace(/^Can't create a session\. ERROR_CODE: \d+, ERROR_MESSAGE: /, "")
+    .replaceAll(/\/onnxruntime_src\/\S+ /g, "")
+    .replace(/^onnxruntime::.* was false\. /, "")
+    .replaceAll(/[^\x20-\x7e]/g, "?")
+  return text.length > 300 ? `${text.slice(0, 300)}...` : text
+}
+
+const isPackageMissing = (cause: unknown, name: string): boolean =>
+  cause instanceof Error && "code" in cause && cause.code === "ERR_MODULE_NOT_FOUND" && cause.message.includes(name)
+
+const importWasm = ({ wasm }: Importers): Promise<Library> =>
+  wasm().catch((cause: unknown) =>
+    isPackageMissing(cause, "onnxruntime-web")
+      ? refuse({ kind: "package_missing", packageName: "onnxruntime-web" })
+      : refuse({ kind: "load_failed", message: `onnxruntime-web does not start: ${wordsOf(cause)}` })
+  )
+
+const explainNative = (cause: unknown): never =>
+  isPackageMissing(cause, "onnxruntime-node")
+    ? refuse({ kind: "package_missing", packageName: "onnxruntime-node" })
+    : refuse({
+      kind: "load_failed",
+      message: `onnxruntime-node has no library that works on ${process.platform} ${process.arch}. Set device: wasm. ` +
+        `(${wordsOf(cause)})`
+    })
+
+/** The library for a device; without a device, the CPU's, or WASM where there is none that works. */
+export const importRuntime = async (
+  { device, threads }: Pick<OnnxSpec, "device" | "threads">,
+  from: Importers = importers
+): Promise<Runtime> => {
+  const wasm = async (): Promise<Runtime> => {
+    const library = await importWasm(from)
+    library.env.wasm.numThreads = threads
+    return { library, device: "wasm" }
+  }
+  if (device === "wasm") return wasm()
+  const native = from.native().then((library): Runtime => ({ library, device: device ?? "cpu" }))
+  // Where neither is there, the faster one is worth naming.
+  return native.catch((cause) => device === undefined ? wasm().catch(() => explainNative(cause)) : explainNative(cause))
+}
+
+/** Weights beside the model, where it is too large for one file: `model.onnx_data`, `model.onnx_data_1`, `model.onnx.data`. */
+const externalData = async (file: string) => {
+  const model = basename(file)
+  const all = await readdir(dirname(file))
+  const weights = all.filter((name) => name.startsWith(model) && /^[._]data/.test(name.slice(model.length)))
+  return Promise.all(weights.map(async (path) => ({ path, data: await readFile(join(dirname(file), path)) })))
+}
+
+const isAbsent: Readonly<Record<OnnxDevice, string>> = {
+  cpu: "",
+  wasm: "",
+  webgpu: "This machine has no graphics adapter that WebGPU can use. Set device: cpu or device: wasm.",
+  cuda:
+    "onnxruntime-node finds no CUDA: it needs an NVIDIA driver, CUDA, cuDNN and its own CUDA libraries, which its " +
+    "install script fetches on Linux x64. Or set device: cpu."
+}
+
+const isAboutDevice = (words: string): boolean =>
+  /adapter|WebGPU|ExecutionProvider|shared library|CUDA|backend/i.test(words)
+
+/**
+ * Runs block the thread, so the event loop gets its turn before each: that is when commands arrive, and when other
+ * jobs go on.
+ */
+const takingTurns = (session: InferenceSession): Session => {
+  let last: Promise<unknown> = Promise.resolve()
+  const { inputMetadata, inputNames, outputMetadata, outputNames } = session
+  return {
+    inputMetadata,
+    inputNames,
+    outputMetadata,
+    outputNames,
+    run(feeds, outputs) {
+      const next = last.then(() => turn()).then(() => session.run(feeds, outputs)).catch((cause: unknown) =>
+        refuse({ kind: "failed", message: `The model could not be computed: ${wordsOf(cause)}` })
+      )
+      last = next.catch(() => {})
+      return next
+    },
+    release: () => session.release()
+  }
+}
+
+/** A session over a model file; rejects with `load_failed`. */
+export const openSession = async (
+  { device, library }: Runtime,
+  file: string,
+  threads: number
+): Promise<Session> => {
+  await checkFile(file)
+  const options: InferenceSession.SessionOptions = {
+    executionProviders: [device],
+    intraOpNumThreads: threads,
+    interOpNumThreads: 1,
+    // Complaints come as errors; they need not be printed too.
+    logSeverityLevel: 4
+  }
+  const open = async () =>
+    device === "wasm"
+      ? library.InferenceSession.create(await readFile(file), { ...options, externalData: await externalData(file) })
+      : library.InferenceSession.create(file, options)
+  return open().then(takingTurns, (cause: unknown) => {
+    const words = wordsOf(cause)
+    const message = isAbsent[device] !== "" && isAboutDevice(words)
+      ? `${isAbsent[device]} (${words})`
+      : `${file}: ${words}`
+    return refuse({ kind: "load_failed", message })
+  })
+}

@@ -1,0 +1,99 @@
+/**
+ * A model folder's tokeniser: text to tokens and back, in which a caller cannot write control tokens.
+ *
+ * **Details**
+ *
+ * The library is the one inside transformers.js. Imported by itself it needs no native code, so that a model can run on
+ * WASM where there is none.
+ */
+import type { Tokenizer } from "@huggingface/tokenizers"
+import { markers } from "../job/ToolCallSyntax.ts"
+import { byteOfLetter } from "../model/ByteLevel.ts"
+import type { Piece } from "../model/ChatTemplate.ts"
+
+/** What `tokenizer.json` is used for here; the library reads the rest. */
+export interface TokenizerFile {
+  readonly added_tokens?: ReadonlyArray<{ readonly id: number; readonly content: string; readonly special: boolean }>
+  readonly decoder?: unknown
+}
+
+/** One text, or a pair, with the control tokens that the model expects around it. */
+export interface ModelInput {
+  readonly ids: ReadonlyArray<number>
+  /** 1 for tokens of a pair's second text. */
+  readonly types: ReadonlyArray<number>
+}
+
+export interface OnnxTokenizer {
+  /** The texts of all control tokens. */
+  readonly control: ReadonlyArray<string>
+  /** Characters of the vocabulary's longest token. */
+  readonly longestToken: number
+  readonly idOf: (token: string) => number | undefined
+  readonly encode: (pieces: ReadonlyArray<Piece>) => Array<number>
+  readonly encodeInput: (text: string, pair?: string) => ModelInput
+  /** The token's own bytes, which may be part of a character; none for a control token, unless it announces a tool call. */
+  readonly bytesOf: (token: number) => Uint8Array
+  /** Text of `tokens`, where `first` tells that they begin the answer. */
+  readonly decode: (tokens: ReadonlyArray<number>, first: boolean) => string
+}
+
+/** Bytes of a token's text as the vocabulary writes it, by what its decoder is made of. */
+const bytesBy = (decoder: string): (text: string) => Uint8Array => {
+  if (decoder.includes(`"ByteLevel"`)) {
+    return (text) => Uint8Array.from(text, (letter) => byteOfLetter.get(letter) ?? 0x3f)
+  }
+  if (decoder.includes(`"WordPiece"`)) {
+    return (text) => Buffer.from(text.startsWith("##") ? text.slice(2) : ` ${text}`)
+  }
+  return (text) => {
+    const byte = /^<0x([0-9A-F]{2})>$/.exec(text)?.[1]
+    return byte === undefined ? Buffer.from(text.replaceAll("▁", " ")) : Uint8Array.of(Number.parseInt(byte, 16))
+  }
+}
+
+const escape = (text: string): string => text.replaceAll(/[\\^$.*+?()[\]{}|]/g, String.raw`\$&`)
+
+/** Wraps the library's tokeniser. */
+export const makeTokenizer = (tokenizer: Tokenizer, { added_tokens = [], decoder }: TokenizerFile): OnnxTokenizer => {
+  const added = new Map(added_tokens.map((token) => [token.id, token]))
+  const control = added_tokens.filter(({ special }) => special).map(({ content }) => content)
+  const controlToken = control.length === 0 ? /(?!)/g : new RegExp(control.map(escape).join("|"), "g")
+  const decoderText = JSON.stringify(decoder ?? {})
+  const bytesOfText = bytesBy(decoderText)
+  // Vocabularies that mark words by the space before them give the first word one too many.
+  const dropsFirstSpace = !decoderText.includes(`"ByteLevel"`)
+  const known: Array<Uint8Array | undefined> = []
+
+  const encodeText = (text: string) => tokenizer.encode(text, { add_special_tokens: false }).ids
+  /** A control token's first character apart from its others makes ordinary text of it. */
+  const encodePiece = ({ special, text }: Piece): ReadonlyArray<number> =>
+    special ? encodeText(text) : text.split(controlToken).length === 1
+      ? encodeText(text)
+      : text.replaceAll(controlToken, (found) => `${found[0]}\0${found.slice(1)}`).split("\0").flatMap(encodeText)
+  const defused = (text: string) => text.replaceAll(controlToken, (found) => `${found[0]} ${found.slice(1)}`)
+
+  const bytesOf = (token: number): Uint8Array => {
+    const found = added.get(token)
+    if (found === undefined) return bytesOfText(tokenizer.id_to_token(token) ?? "")
+    return found.special && !markers.includes(found.content) ? new Uint8Array() : Buffer.from(found.content)
+  }
+  return {
+    control,
+    longestToken: [...tokenizer.get_vocab(true).keys()].reduce((longest, { length }) => Math.max(longest, length), 1),
+    idOf: (token) => tokenizer.token_to_id(token),
+    encode: (pieces) => pieces.flatMap((piece) => [...encodePiece(piece)]),
+    encodeInput(text, pair) {
+      const { ids, token_type_ids } = tokenizer.encode(defused(text), {
+        return_token_type_ids: true,
+        ...(pair === undefined ? {} : { text_pair: defused(pair) })
+      })
+      return { ids, types: token_type_ids }
+    },
+    bytesOf: (token) => known[token] ??= bytesOf(token),
+    decode(tokens, first) {
+      const text = Buffer.concat(tokens.map((token) => known[token] ??= bytesOf(token))).toString("utf8")
+      return first && dropsFirstSpace && text.startsWith(" ") ? text.slice(1) : text
+    }
+  }
+}

@@ -1,0 +1,90 @@
+import { assert, it } from "@effect/vitest"
+import { Effect, Layer, Stream } from "effect"
+import { HttpServer } from "effect/http"
+import { connect } from "node:net"
+import { describe } from "vitest"
+import * as Server from "../../../src/layers/http/Server.ts"
+import type { Event } from "../../../src/services/Inference.ts"
+import { Inference } from "../../../src/services/Inference.ts"
+import { Models } from "../../../src/services/Models.ts"
+import { Readiness } from "../../../src/services/Readiness.ts"
+import { Registry } from "../../../src/services/Registry.ts"
+import { defaultServer, Settings } from "../../../src/services/Settings.ts"
+import { until } from "../../support/Service.ts"
+
+const kibibyte = "x".repeat(1024)
+
+/** More than the buffers of two sockets on one machine take, KiB. */
+const bound = 32 * 1024
+
+/** A front door whose answers never end; `told` counts their events, 1 KiB each. */
+const stage = () => {
+  const state = { told: 0 }
+  const event = Effect.sync((): Event => {
+    state.told++
+    return { type: "text", text: kibibyte, tokens: 1 }
+  })
+  const inference: Partial<Inference["Service"]> = {
+    stream: ({ model }) =>
+      model === "endless" ? Stream.forever(Stream.fromEffect(event)) : Stream.make(
+        { type: "text", text: "short", tokens: 1 },
+        { type: "finish", reason: "stop", usage: { promptTokens: 1, completionTokens: 1, cachedTokens: 0 } }
+      )
+  }
+  const layer = Server.layer.pipe(Layer.provide(Layer.mergeAll(
+    Layer.mock(Inference)(inference),
+    Layer.mock(Registry)({}),
+    Layer.mock(Models)({ stop: Effect.void }),
+    Layer.succeed(Readiness, { stage: "ready" }),
+    Layer.succeed(Settings, { server: { ...defaultServer, port: 0 } } as Settings["Service"])
+  )))
+  return { state, layer }
+}
+
+const requestOf = (model: string): string => {
+  const body = JSON.stringify({ model, stream: true, messages: [{ role: "user", content: "Hello" }] })
+  return [
+    "POST /v1/chat/completions HTTP/1.1",
+    "host: localhost",
+    "content-type: application/json",
+    `content-length: ${body.length}`,
+    "",
+    body
+  ].join("\r\n")
+}
+
+/** The count once it has stopped growing. */
+const settled = async (count: () => number): Promise<number> => {
+  let before = -1
+  let same = 0
+  return await until(() => {
+    same = count() === before ? same + 1 : 0
+    before = count()
+    return before > 0 && same >= 50 ? before : undefined
+  })
+}
+
+describe("a reader that stops", () => {
+  it.live("stops its own stream within a bound, and no other", () => {
+    const { layer, state } = stage()
+    return Effect.gen(function*() {
+      const { address } = yield* HttpServer.HttpServer
+      const port = "port" in address ? address.port : 0
+      const socket = connect(port, "127.0.0.1")
+      socket.write(requestOf("endless"))
+      socket.pause()
+      const told = yield* Effect.promise(() => settled(() => state.told))
+      assert.isBelow(told, bound)
+      const other = yield* Effect.promise(() =>
+        fetch(`http://127.0.0.1:${port}/v1/chat/completions`, {
+          method: "POST",
+          headers: { "content-type": "application/json" },
+          body: JSON.stringify({ model: "other", stream: true, messages: [{ role: "user", content: "Hello" }] })
+        }).then((response) => response.text())
+      )
+      assert.include(other, "short")
+      assert.strictEqual(state.told, told)
+      socket.destroy()
+    }).pipe(Effect.provide(layer))
+  })
+})

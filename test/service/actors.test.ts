@@ -1,0 +1,115 @@
+import { assert } from "@effect/vitest"
+import { afterAll, beforeAll, describe, it } from "vitest"
+import type { Service } from "../support/Service.ts"
+import { startService } from "../support/Service.ts"
+
+const yaml = `
+memory:
+  budget: 1 GiB
+  hold: 200 millis
+models:
+  tiny-chat:
+    pinned: true
+    deployments:
+      - engine: llama
+        file: ${new URL("../../models/tiny-chat-q8_0.gguf", import.meta.url).pathname}
+        slots: 4
+  fake/one:
+    preload: false
+    deployments: [{ engine: fake, reply: one, memory: 600 MiB, tokenDelayMs: 1 }]
+  fake/two:
+    preload: false
+    deployments: [{ engine: fake, reply: two, memory: 600 MiB, tokenDelayMs: 1 }]
+  fake/huge:
+    preload: false
+    deployments: [{ engine: fake, memory: 2 GiB }]
+  fake/narrow:
+    preload: false
+    queueLimit: 2
+    deployments: [{ engine: fake, slots: 1, reply: a slow answer of several tokens, tokenDelayMs: 30 }]
+  fake/hung:
+    preload: false
+    stallAfter: 500 millis
+    deployments:
+      - engine: fake
+        reply: fine
+        fault: { kind: hang, trigger: please hang }
+`
+
+let service: Service
+
+beforeAll(async () => {
+  service = await startService(yaml)
+})
+
+afterAll(() => service.stop())
+
+interface Answer {
+  readonly status: number
+  readonly retryAfter: string | null
+  readonly body: {
+    readonly choices?: ReadonlyArray<{ readonly message: { readonly content: string } }>
+    readonly error?: { readonly code: string; readonly message: string }
+  }
+}
+
+const ask = async (model: string, content = "Hello", caller = "someone"): Promise<Answer> => {
+  const response = await fetch(`${service.url}/v1/chat/completions`, {
+    method: "POST",
+    headers: { "content-type": "application/json", authorization: `Bearer ${caller}` },
+    body: JSON.stringify({ model, messages: [{ role: "user", content }], temperature: 0 })
+  })
+  return {
+    status: response.status,
+    retryAfter: response.headers.get("retry-after"),
+    body: await response.json() as Answer["body"]
+  }
+}
+
+const contentOf = ({ body }: Answer) => body.choices?.[0]?.message.content
+
+describe("actors behind HTTP", () => {
+  it("answer 200 callers of a model with 4 slots", async () => {
+    const answers = await Promise.all(
+      Array.from({ length: 200 }, (_, index) => ask("tiny-chat", `What is ${index % 10} + 5?`))
+    )
+    assert.deepStrictEqual(
+      answers.map(contentOf),
+      answers.map((_, index) => `${index % 10} + 5 = ${index % 10 + 5}.`)
+    )
+  })
+
+  it("answer the callers of two models that do not fit together, by turns", async () => {
+    const answers = await Promise.all(
+      Array.from({ length: 40 }, (_, index) => ask(index % 2 === 0 ? "fake/one" : "fake/two"))
+    )
+    assert.deepStrictEqual(answers.map(contentOf), answers.map((_, index) => index % 2 === 0 ? "one" : "two"))
+  })
+
+  it("refuse a model that cannot fit, with what it needs and what there is", async () => {
+    const { body, status } = await ask("fake/huge")
+    assert.strictEqual(status, 503)
+    assert.strictEqual(body.error?.code, "insufficient_memory")
+    assert.match(body.error?.message ?? "", /needs 2048 MiB of memory, and models may use \d+ MiB/)
+  })
+
+  it("refuse a caller beyond the queue's limit with the time to wait, and let another in", async () => {
+    const flood = Array.from({ length: 8 }, () => ask("fake/narrow", "Hello", "flood"))
+    const other = ask("fake/narrow", "Hello", "other")
+    const refused = (await Promise.all(flood)).filter(({ status }) => status !== 200)
+    assert.isAbove(refused.length, 0)
+    for (const { body, retryAfter, status } of refused) {
+      assert.strictEqual(status, 429)
+      assert.strictEqual(body.error?.code, "queue_full")
+      assert.isAtLeast(Number(retryAfter), 1)
+    }
+    assert.strictEqual((await other).status, 200)
+  })
+
+  it("give up an engine that hangs, and answer with the next", async () => {
+    const { body, status } = await ask("fake/hung", "please hang")
+    assert.strictEqual(status, 503)
+    assert.strictEqual(body.error?.code, "engine_hung")
+    assert.strictEqual(contentOf(await ask("fake/hung")), "fine")
+  })
+})

@@ -1,0 +1,256 @@
+import { assert } from "@effect/vitest"
+import { once } from "node:events"
+import { MessageChannel } from "node:worker_threads"
+import { describe, it } from "vitest"
+import type { GenerateJob, JobEvent } from "../../../src/services/Job.ts"
+import { isTerminal } from "../../../src/services/Job.ts"
+import type { Watch } from "../../../src/workers/job/JobRunner.ts"
+import { runJob } from "../../../src/workers/job/JobRunner.ts"
+import { until } from "../../support/Service.ts"
+
+const jobOf = (options: Partial<GenerateJob> = {}): GenerateJob => ({
+  kind: "generate",
+  messages: [{ role: "user", content: "" }],
+  sampling: { temperature: 0, topP: 1, seed: 0 },
+  stop: [],
+  window: 1000,
+  ...options
+})
+
+/** Runs a job over tokens that are one character each; `produced` counts those the engine was asked for. */
+const start = (text: string | ReadonlyArray<string>, job: GenerateJob, room = 1000) => {
+  const { port1, port2 } = new MessageChannel()
+  const events: Array<JobEvent> = []
+  const state = { produced: 0, released: 0, last: "" }
+  async function* tokens() {
+    for (const token of text) {
+      await new Promise((resolve) => setImmediate(resolve))
+      state.produced++
+      state.last = token
+      yield token
+    }
+  }
+  const prepare = ({ progress }: Watch) => {
+    progress()
+    return Promise.resolve({
+      promptTokens: 3,
+      cachedTokens: 0,
+      room,
+      tokens: tokens(),
+      logprobOf: () => ({ token: state.last, bytes: [], logprob: -1, top: [] }),
+      decode: (some: Array<string>) => some.join("")
+    })
+  }
+  port1.on("message", (more: ReadonlyArray<JobEvent>) => events.push(...more))
+  const done = runJob({ port: port2, job }, prepare, () => {
+    state.released++
+  })
+  const ended = once(port1, "close").then(() => done)
+  return { port: port1, events, state, ended }
+}
+
+const textOf = (events: ReadonlyArray<JobEvent>): string =>
+  events.map((event) => event.type === "tokens" ? event.text : "").join("")
+
+const turns = async (count: number) => {
+  for (let turn = 0; turn < count; turn++) await new Promise((resolve) => setImmediate(resolve))
+}
+
+describe("runJob", () => {
+  it("ends with exactly one last event, counted exactly, after the slot is free", async () => {
+    const { ended, events, state } = start("hello", jobOf())
+    await ended
+    assert.strictEqual(events.filter(isTerminal).length, 1)
+    assert.deepStrictEqual(events.at(-1), {
+      type: "finished",
+      reason: "stop",
+      usage: { promptTokens: 3, completionTokens: 5, cachedTokens: 0 }
+    })
+    assert.strictEqual(textOf(events), "hello")
+    assert.strictEqual(state.released, 1)
+  })
+
+  it("never runs further ahead of its consumer than the window, and goes on when granted", async () => {
+    const { ended, events, port, state } = start("x".repeat(100), jobOf({ window: 8 }))
+    const sent = (length: number) => until(() => textOf(events).length >= length ? true : undefined)
+    await sent(8)
+    await turns(300)
+    assert.strictEqual(textOf(events).length, 8)
+    assert.strictEqual(state.produced, 8)
+    port.postMessage({ type: "grant", tokens: 5 })
+    await sent(13)
+    await turns(300)
+    assert.strictEqual(textOf(events).length, 13)
+    port.postMessage({ type: "grant", tokens: 1000 })
+    await ended
+    assert.strictEqual(textOf(events).length, 100)
+  })
+
+  it("sends the first text at once, and later texts together when they come fast", async () => {
+    const { ended, events } = start("x".repeat(1000), jobOf())
+    await ended
+    const counts = events.flatMap((event) => event.type === "tokens" ? [event.count] : [])
+    assert.strictEqual(counts[0], 1)
+    assert.isBelow(counts.length, 1000)
+    assert.isAtMost(Math.max(...counts), 10)
+    assert.strictEqual(counts.reduce((sum, count) => sum + count, 0), 1000)
+  })
+
+  it("stops within one token of a cancellation, and says so last", async () => {
+    const { ended, events, port, state } = start("x".repeat(10_000), jobOf({ window: 100_000 }))
+    await once(port, "message")
+    port.postMessage({ type: "cancel" })
+    await ended
+    assert.deepStrictEqual(events.at(-1), { type: "cancelled" })
+    assert.isBelow(state.produced, 10_000)
+    assert.strictEqual(state.produced - textOf(events).length, 1)
+    assert.strictEqual(state.released, 1)
+  })
+
+  it("wakes for a cancellation while it waits for its consumer", async () => {
+    const { ended, events, port } = start("x".repeat(100), jobOf({ window: 2 }))
+    await turns(100)
+    port.postMessage({ type: "cancel" })
+    await ended
+    assert.deepStrictEqual(events.at(-1), { type: "cancelled" })
+  })
+
+  it("ends with length at maxTokens, and where the window has no more room", async () => {
+    for (const [job, room] of [[jobOf({ maxTokens: 2 }), 10], [jobOf(), 2]] as const) {
+      const { ended, events } = start("hello", job, room)
+      await ended
+      assert.strictEqual(textOf(events), "he")
+      assert.deepInclude(events.at(-1), { type: "finished", reason: "length" })
+    }
+  })
+
+  it("tells of its work on tokens that cannot be told yet", async () => {
+    // A call whose name comes last is not certain before its end.
+    const text = `<tool_call>${JSON.stringify({ arguments: { text: "x".repeat(60) }, name: "say" })}</tool_call>`
+    const { ended, events } = start(text, jobOf({ tools: [{ name: "say" }] }))
+    await ended
+    const call = events.findIndex(({ type }) => type === "tool_call")
+    const signs = events.slice(1, call).filter(({ type }) => type === "progress")
+    assert.strictEqual(signs.length, call - 1)
+    assert.isAbove(signs.length, 9)
+  })
+
+  it("tells of the work on the prompt before the answer", async () => {
+    const { ended, events } = start("hello", jobOf())
+    await ended
+    assert.deepStrictEqual(events[0], { type: "progress" })
+  })
+
+  const add = { name: "add" }
+  const call = "<tool_call>\n{\"name\": \"add\", \"arguments\": {\"a\": 1}}\n</tool_call>"
+  const callsOf = (events: ReadonlyArray<JobEvent>) => events.filter((event) => event.type === "tool_call")
+
+  it("gives text and tool calls apart, in order, with all their tokens", async () => {
+    const { ended, events } = start(`Well. ${call}`, jobOf({ tools: [add] }))
+    await ended
+    const calls = callsOf(events)
+    assert.strictEqual(textOf(events), "Well.")
+    assert.deepInclude(calls[0], { index: 0, id: "call_0_1_0", name: "add" })
+    assert.deepStrictEqual(
+      calls.slice(1).map(({ id, name }) => [id, name]),
+      calls.slice(1).map(() => [undefined, undefined])
+    )
+    assert.strictEqual(calls.map((one) => one.arguments).join(""), "{\"a\": 1}")
+    assert.isTrue(events.findLastIndex((event) => event.type === "tokens") < events.indexOf(calls[0]!))
+    assert.deepInclude(events.at(-1), {
+      reason: "tool_calls",
+      usage: { promptTokens: 3, completionTokens: 6 + call.length, cachedTokens: 0 }
+    })
+  })
+
+  it("leaves calls in the text where there are no tools, or none may be called", async () => {
+    for (const options of [{}, { tools: [] }, { tools: [add], toolChoice: "none" }] as const) {
+      const { ended, events } = start(call, jobOf(options))
+      await ended
+      assert.strictEqual(textOf(events), call)
+      assert.deepInclude(events.at(-1), { reason: "stop" })
+    }
+  })
+
+  it("ends with length where a call is cut", async () => {
+    const { ended, events } = start(call, jobOf({ tools: [add], maxTokens: call.indexOf("1") }))
+    await ended
+    assert.strictEqual(callsOf(events).map((one) => one.arguments).join(""), "{\"a\": ")
+    assert.deepInclude(events.at(-1), { reason: "length" })
+  })
+
+  it("sends each token's log-probability with its text, and none of those whose text is not sent", async () => {
+    const tokens = ["on", "e", "", " t", "wo ", "th", "ree", " four"]
+    const { ended, events } = start(tokens, jobOf({ logprobs: 0, stop: ["three"] }))
+    await ended
+    const sent = events.filter((event) => event.type === "tokens")
+    assert.deepStrictEqual(
+      sent.flatMap(({ logprobs = [] }) => logprobs.map(({ token }) => token)),
+      ["on", "e", "", " t", "wo "]
+    )
+    for (const { logprobs = [], text } of sent) assert.strictEqual(logprobs.map(({ token }) => token).join(""), text)
+  })
+
+  it("tells no log-probabilities unless asked", async () => {
+    const { ended, events } = start("hello", jobOf())
+    await ended
+    assert.isTrue(events.every((event) => !("logprobs" in event)))
+  })
+
+  it("counts the tokens of a stop sequence, and does not send its text", async () => {
+    const { ended, events } = start("one two three", jobOf({ stop: ["two"] }))
+    await ended
+    assert.strictEqual(textOf(events), "one ")
+    assert.deepInclude(events.at(-1), {
+      reason: "stop",
+      usage: { promptTokens: 3, completionTokens: 7, cachedTokens: 0 }
+    })
+  })
+
+  it("sends what it held back when the text ends in the beginning of a stop sequence", async () => {
+    const { ended, events } = start("one tw", jobOf({ stop: ["two"] }))
+    await ended
+    assert.strictEqual(textOf(events), "one tw")
+  })
+
+  it("does not wait for its consumer over tokens that have no text yet", async () => {
+    const stop = `${"x".repeat(50)}never`
+    const { ended, events, port } = start("x".repeat(60), jobOf({ stop: [stop], window: 8 }))
+    port.on("message", (more: ReadonlyArray<JobEvent>) => {
+      for (const event of more) if (event.type === "tokens") port.postMessage({ type: "grant", tokens: event.count })
+    })
+    await ended
+    assert.strictEqual(textOf(events), "x".repeat(60))
+  }, 10_000)
+
+  it("sends what came before a failure", async () => {
+    const { port1, port2 } = new MessageChannel()
+    const events: Array<JobEvent> = []
+    port1.on("message", (more: ReadonlyArray<JobEvent>) => events.push(...more))
+    const closed = once(port1, "close")
+    async function* tokens() {
+      yield* ["o", "n", "e", " ", "t", "w"]
+      await Promise.reject(new Error("no luck"))
+    }
+    const prepare = () =>
+      Promise.resolve({
+        promptTokens: 1,
+        cachedTokens: 0,
+        room: 100,
+        tokens: tokens(),
+        decode: (some: Array<string>) => some.join("")
+      })
+    await runJob({ port: port2, job: jobOf({ stop: ["two"] }) }, prepare, () => {})
+    await closed
+    assert.strictEqual(textOf(events), "one tw")
+    assert.deepStrictEqual(events.at(-1), { type: "failed", failure: { kind: "failed", message: "no luck" } })
+  })
+
+  it("turns what an engine throws into the last event", async () => {
+    const { port1, port2 } = new MessageChannel()
+    const message = once(port1, "message")
+    await runJob({ port: port2, job: jobOf() }, () => Promise.reject(new Error("no luck")), () => {})
+    const [events] = await message as [ReadonlyArray<JobEvent>]
+    assert.deepStrictEqual(events, [{ type: "failed", failure: { kind: "failed", message: "no luck" } }])
+  })
+})

@@ -1,0 +1,61 @@
+import { assert } from "@effect/vitest"
+import fc from "fast-check"
+import { describe, it } from "vitest"
+import type { Decoder } from "../../../src/workers/onnx/OnnxDecoder.ts"
+import type { Slot } from "../../../src/workers/onnx/OnnxSlots.ts"
+import { begin, promptPiece, shared, takeSlot } from "../../../src/workers/onnx/OnnxSlots.ts"
+
+const slotOf = (tokens: ReadonlyArray<number>, whole = 0): Slot => ({
+  tokens,
+  cache: { length: tokens.length, tensors: {} },
+  whole
+})
+
+const decoder: Decoder = {
+  vocabulary: 1,
+  empty: () => ({ length: 0, tensors: {} }),
+  cut: (_, length) => ({ length, tensors: {} }),
+  read: () => Promise.reject(new Error("Not played.")),
+  step: () => Promise.reject(new Error("Not played."))
+}
+
+const someTokens = fc.array(fc.nat({ max: 2 }), { maxLength: 8 })
+const somePrompt = fc.array(fc.nat({ max: 2 }), { minLength: 1, maxLength: 8 })
+
+describe("OnnxSlots", () => {
+  it("shares the longest common beginning, but never the whole prompt", () => {
+    fc.assert(fc.property(someTokens, somePrompt, (tokens, prompt) => {
+      const count = shared(slotOf(tokens), prompt)
+      assert.isBelow(count, prompt.length)
+      assert.deepStrictEqual(tokens.slice(0, count), prompt.slice(0, count))
+      if (count < Math.min(tokens.length, prompt.length - 1)) assert.notStrictEqual(tokens[count], prompt[count])
+    }))
+  })
+
+  it("keeps the pieces that were computed whole, and no others", () => {
+    const tokens = Array.from({ length: 3 * promptPiece }, (_, index) => index)
+    const kept = (slot: Slot, prompt: ReadonlyArray<number>) => {
+      const count = begin(decoder, slot, prompt)
+      assert.deepStrictEqual(slot, slotOf(prompt.slice(0, count), count))
+      return count
+    }
+    assert.strictEqual(kept(slotOf(tokens, 2 * promptPiece), [...tokens, 0]), 2 * promptPiece)
+    assert.strictEqual(kept(slotOf(tokens, 2 * promptPiece), tokens.slice(0, 2 * promptPiece)), promptPiece)
+    assert.strictEqual(kept(slotOf(tokens, 0), tokens), 0)
+  })
+
+  it("takes the slot that shares most, the one free for longest among equals, and leaves the others in order", () => {
+    fc.assert(fc.property(fc.array(someTokens, { minLength: 1, maxLength: 5 }), somePrompt, (all, prompt) => {
+      const slots = all.map(slotOf)
+      const free = [...slots]
+      const taken = takeSlot(free, prompt)!
+      const counts = slots.map((slot) => shared(slot, prompt))
+      assert.strictEqual(slots.indexOf(taken), counts.indexOf(Math.max(...counts)))
+      assert.deepStrictEqual(free, slots.filter((slot) => slot !== taken))
+    }))
+  })
+
+  it("takes none where none is free", () => {
+    assert.isUndefined(takeSlot([], [1]))
+  })
+})
