@@ -29,7 +29,6 @@ import * as ModelStore from "./layers/store/ModelStore.ts"
 import { Models as ModelsService } from "./services/Models.ts"
 import { Readiness } from "./services/Readiness.ts"
 import { Registry as RegistryService } from "./services/Registry.ts"
-import { route } from "./services/Selector.ts"
 import { languageModel, Settings } from "./services/Settings.ts"
 
 /** Models on this machine's disk, before they are loaded. Requires only `Settings`. */
@@ -75,7 +74,7 @@ const preload = Layer.effectDiscard(Effect.gen(function*() {
   const registry = yield* RegistryService
   const models = yield* ModelsService
   const readiness = yield* Readiness
-  const deployments = (yield* registry.models).map((model) => route(model).deployment)
+  const deployments = (yield* registry.models).map(({ deployments }) => deployments[0])
   yield* Effect.forEach(
     deployments.filter((deployment) => deployment.preload),
     (deployment) => models.load(deployment),

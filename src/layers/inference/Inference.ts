@@ -1,8 +1,23 @@
 /**
  * The front door, assembled: route, borrow, generate; measured and traced once a request.
  */
-import { Duration, Effect, Layer, Random, Result, Schema, Stream, SubscriptionRef } from "effect"
-import type { Generation } from "../../services/Engine.ts"
+import {
+  Cause,
+  Clock,
+  Duration,
+  Effect,
+  Exit,
+  Layer,
+  Option,
+  Pull,
+  Random,
+  Result,
+  Schema,
+  Scope,
+  Stream,
+  SubscriptionRef
+} from "effect"
+import type { Engine, Generation } from "../../services/Engine.ts"
 import type { Answer, Event, Request } from "../../services/Inference.ts"
 import {
   ClassifyRequest,
@@ -18,15 +33,24 @@ import { EngineFailed, InvalidRequest, make, Overloaded } from "../../services/I
 import type { ChosenLogprob, ToolCall } from "../../services/Job.ts"
 import type { Operation as OperationName } from "../../services/Metrics.ts"
 import { Metrics } from "../../services/Metrics.ts"
+import type { Deployment } from "../../services/Model.ts"
 import type { Standing } from "../../services/Models.ts"
 import { Models } from "../../services/Models.ts"
+import type { Action } from "../../services/Plan.ts"
+import * as Plan from "../../services/Plan.ts"
 import { interval, Pressure, sheds } from "../../services/Pressure.ts"
 import * as Problems from "../../services/Problem.ts"
+import { classify } from "../../services/Retry.ts"
+import type { Ability as Need } from "../../services/Selection.ts"
+import type { Route, Trial, Wish } from "../../services/Selector.ts"
 import { Selector } from "../../services/Selector.ts"
+import * as Attempts from "./Attempts.ts"
 import * as Embedder from "./Embedder.ts"
 import type { Progress } from "./Operation.ts"
 import * as Operation from "./Operation.ts"
 
+type Start = Extract<Action, { type: "start" }>
+type Attributes = Record<string, unknown>
 type FinishEvent = Extract<Event, { type: "finish" }>
 
 /** What an engine is asked: what the request says, and the defaults of what engines cannot go without. */
@@ -142,6 +166,30 @@ const close = (progress: Progress, ...promptTokens: ReadonlyArray<number>): numb
   return progress.promptTokens
 }
 
+/** What an attempt gives the request. */
+interface Engaged {
+  readonly engine: Engine
+  readonly deployment: Deployment
+  /** What the plan asks otherwise than the caller. */
+  readonly start: Start
+  readonly trial: Trial
+}
+
+/** What an engine must be able to do. */
+const needsOf = ({ format, logprobs, tools = [] }: Request): ReadonlyArray<Need> => [
+  ...(tools.length > 0 ? ["tools"] as const : []),
+  ...(format === undefined ? [] : ["json"] as const),
+  ...(logprobs === undefined ? [] : ["logprobs"] as const)
+]
+
+/** What the end of an attempt says of its deployment. */
+const verdictOf = (exit: Exit.Exit<unknown, unknown>, { done, failure }: Progress): Parameters<Trial["end"]>[0] => {
+  const cause = Exit.isFailure(exit) ? exit.cause as Cause.Cause<InferenceError> : failure
+  if (cause === undefined) return done ? "success" : "left"
+  const error = Cause.findErrorOption(cause)
+  return Option.isSome(error) && classify(error.value.reason).counts ? "failure" : "left"
+}
+
 const makeStage = Effect.gen(function*() {
   const selector = yield* Selector
   const models = yield* Models
@@ -149,98 +197,173 @@ const makeStage = Effect.gen(function*() {
   const pressure = yield* Pressure
 
   /** The route, and the request's books, which the scope's end settles. */
-  const begin = Effect.fnUntraced(function*(
-    operation: OperationName,
-    request: Standing & { readonly model: string },
-    attributes: Record<string, unknown> = {}
-  ) {
-    const route = yield* selector.route(request)
-    if (request.priority === "low" && sheds[yield* SubscriptionRef.get(pressure)].refuseLowPriority) {
-      return yield* make(new Overloaded({ retryAfterMs: Duration.toMillis(interval) }))
+  const begin = Effect.fnUntraced(
+    function*(operation: OperationName, wish: Standing & Wish, attributes: Attributes = {}) {
+      const route = yield* selector.route(wish)
+      if (wish.priority === "low" && sheds[yield* SubscriptionRef.get(pressure)].refuseLowPriority) {
+        return yield* make(new Overloaded({ retryAfterMs: Duration.toMillis(interval) }))
+      }
+      return { route, progress: yield* Operation.begin(metrics, operation, route, attributes) }
     }
-    return { deployment: route.deployment, progress: yield* Operation.begin(metrics, operation, route, attributes) }
+  )
+
+  /** An engine's slot for one attempt, which is measured to the end of its scope. */
+  const engage = Effect.fnUntraced(function*(route: Route, progress: Progress, standing: Standing, start: Start) {
+    const deployment = route.deployments.find(({ id }) => id === start.deployment)!
+    const trial = yield* selector.measure(deployment.id)
+    yield* Scope.addFinalizerExit(yield* Effect.scope, (exit) =>
+      Effect.sync(() => {
+        trial.end(verdictOf(exit, progress), progress.tokens)
+      }))
+    const priority = start.lowPriority ? "low" : standing.priority
+    const engine = yield* models.borrow(deployment, { ...standing, priority })
+    return { engine, deployment, start, trial } satisfies Engaged
   })
 
-  /** The same with an engine, for what is answered whole. */
-  const engage = Effect.fnUntraced(function*(operation: OperationName, request: Standing & { readonly model: string }) {
-    const begun = yield* begin(operation, request)
-    return { ...begun, engine: yield* models.borrow(begun.deployment, request) }
+  /** Tries the route's deployments as its plan says, until one has brought what `use` waits for. */
+  const attempt = Effect.fnUntraced(function*<A>(
+    { progress, route }: { readonly route: Route; readonly progress: Progress },
+    request: Standing & { readonly maxTokens?: number | undefined },
+    use: (engaged: Engaged) => Effect.Effect<A, InferenceError, Scope.Scope>
+  ) {
+    const stage: Attempts.Stage<A> = {
+      attempt: (start) => Effect.flatMap(engage(route, progress, request, start), use),
+      closedFor: () => 0,
+      payHedge: Effect.succeed(false)
+    }
+    const { value } = yield* Attempts.drive(stage, planOf(route, request, yield* Clock.currentTimeMillis))
+    return value
   })
 
-  /** A generation and its stream. */
-  const open = Effect.fnUntraced(function*(asked: Request) {
-    const request = yield* check.chat(asked)
-    const { deployment, progress } = yield* begin("chat", request, chatAttributes(request))
-    const generation = yield* withDefaults(request)
-    const engine = yield* models.borrow(deployment, request)
-    const events = Stream.mapArray(engine.generate(generation), note(progress)).pipe(
-      Stream.concat(mustHaveFinished(deployment.id, progress)),
+  return { attempt, begin, embedder: Embedder.make(models) }
+})
+
+type Stage = Effect.Success<typeof makeStage>
+
+/** The route's deployments in turn, each with one key that it turns over itself. */
+const planOf = (
+  { deployments, model, policy }: Route,
+  { maxTokens, priority }: Standing & { readonly maxTokens?: number | undefined },
+  now: number
+): Plan.Plan =>
+  Plan.make({
+    model,
+    policy,
+    lists: { ordinary: deployments.map(({ id }) => ({ deployment: id, keys: 1 })), context: [], content: [] },
+    now,
+    maxTokens,
+    lowPriority: priority === "low"
+  })
+
+const asked = (generation: Generation, { maxTokens }: Start): Generation =>
+  maxTokens === undefined ? generation : { ...generation, maxTokens }
+
+/** An engine's events, with the request's books kept; they must end in a `finish`. */
+const eventsOf = ({ deployment, engine, start, trial }: Engaged, generation: Generation, progress: Progress) =>
+  Stream.mapArray(engine.generate(asked(generation, start)), (events) => {
+    trial.content()
+    return note(progress)(events)
+  }).pipe(Stream.concat(mustHaveFinished(deployment.id, progress)))
+
+const checkChat = Effect.fnUntraced(function*({ begin }: Stage, given: Request) {
+  const request = yield* check.chat(given)
+  const wish = { ...request, needs: needsOf(request) }
+  const begun = yield* begin("chat", wish, chatAttributes(request))
+  return { begun, request, generation: yield* withDefaults(request) }
+})
+
+/** The first of an answer, whoever brings it, and the rest of it: from here on a failure is the request's. */
+const stream = (stage: Stage) => (given: Request): Stream.Stream<Event, InferenceError> =>
+  Stream.unwrap(Effect.gen(function*() {
+    const { begun, generation, request } = yield* checkChat(stage, given)
+    const { progress } = begun
+    const { first, pull } = yield* stage.attempt(begun, request, (engaged) =>
+      Effect.gen(function*() {
+        const pull = yield* Stream.toPull(eventsOf(engaged, generation, progress))
+        // A stream that ends without an event has failed before.
+        const first = yield* Pull.catchDone(pull, () => Effect.never)
+        return { first, pull }
+      }))
+    return Stream.concat(Stream.fromArray(first), Stream.fromPull(Effect.succeed(pull))).pipe(
       Stream.tapCause((cause) =>
         Effect.sync(() => {
           progress.failure = cause
         })
       )
     )
-    return { deployment, events }
-  })
+  }))
 
-  return { begin, engage, open, embedder: Embedder.make(models) }
-})
-
-type Stage = Effect.Success<typeof makeStage>
-
-const generate = ({ open }: Stage) =>
-  Effect.fnUntraced(function*(request: Request) {
-    const { deployment, events } = yield* open(request)
-    const whole = makeWhole()
-    yield* Stream.runForEachArray(events, (some) => Effect.sync(() => some.forEach((event) => whole.add(event))))
-    return { ...whole.end(), deployment: deployment.id } satisfies Answer
+/** A whole answer: nobody has seen any of it before it is whole, so another may take over until then. */
+const generate = (stage: Stage) =>
+  Effect.fnUntraced(function*(given: Request) {
+    const { begun, generation, request } = yield* checkChat(stage, given)
+    const { progress } = begun
+    return yield* stage.attempt(begun, request, (engaged) =>
+      Effect.gen(function*() {
+        progress.tokens = 0
+        const whole = makeWhole()
+        yield* Stream.runForEachArray(
+          eventsOf(engaged, generation, progress),
+          (some) => Effect.sync(() => some.forEach((event) => whole.add(event)))
+        )
+        return { ...whole.end(), deployment: engaged.deployment.id } satisfies Answer
+      }))
   }, Effect.scoped)
 
-const embed = ({ begin, embedder }: Stage) =>
-  Effect.fnUntraced(function*(asked: EmbedRequest) {
-    const request = yield* check.embeddings(asked)
-    const { deployment, progress } = yield* begin("embeddings", request)
-    const embeddings = yield* embedder(deployment, request, request.inputs)
+const embed = (stage: Stage) =>
+  Effect.fnUntraced(function*(given: EmbedRequest) {
+    const request = yield* check.embeddings(given)
+    const { progress, route } = yield* stage.begin("embeddings", { ...request, needs: ["embeddings"] })
+    const [deployment] = route.deployments
+    const embeddings = yield* stage.embedder(deployment, request, request.inputs)
     const promptTokens = close(progress, ...embeddings.map((one) => one.promptTokens))
     return { vectors: embeddings.map(({ vector }) => vector), promptTokens, deployment: deployment.id }
   }, Effect.scoped)
 
-const rerank = ({ engage }: Stage) =>
-  Effect.fnUntraced(function*(asked: RerankRequest) {
-    const request = yield* check.rerank(asked)
-    const { deployment, engine, progress } = yield* engage("rerank", request)
-    const { promptTokens, scores } = yield* engine.rerank(request.query, request.documents)
-    return { scores, promptTokens: close(progress, promptTokens), deployment: deployment.id }
+const rerank = (stage: Stage) =>
+  Effect.fnUntraced(function*(given: RerankRequest) {
+    const request = yield* check.rerank(given)
+    const begun = yield* stage.begin("rerank", { ...request, needs: ["rerank"] })
+    return yield* stage.attempt(begun, request, ({ deployment, engine }) =>
+      Effect.map(engine.rerank(request.query, request.documents), ({ promptTokens, scores }) => ({
+        scores,
+        promptTokens: close(begun.progress, promptTokens),
+        deployment: deployment.id
+      })))
   }, Effect.scoped)
 
-const classify = ({ engage }: Stage) =>
-  Effect.fnUntraced(function*(asked: ClassifyRequest) {
-    const request = yield* check.classify(asked)
-    const { deployment, engine, progress } = yield* engage("classify", request)
-    const classifications = yield* Effect.forEach(yield* engine.classify(request.inputs), Effect.fromResult)
-    close(progress, ...classifications.map((one) => one.promptTokens))
-    return { classifications, deployment: deployment.id }
+const classifyTexts = (stage: Stage) =>
+  Effect.fnUntraced(function*(given: ClassifyRequest) {
+    const request = yield* check.classify(given)
+    const begun = yield* stage.begin("classify", { ...request, needs: ["classify"] })
+    return yield* stage.attempt(begun, request, ({ deployment, engine }) =>
+      Effect.gen(function*() {
+        const classifications = yield* Effect.forEach(yield* engine.classify(request.inputs), Effect.fromResult)
+        close(begun.progress, ...classifications.map((one) => one.promptTokens))
+        return { classifications, deployment: deployment.id }
+      }))
   }, Effect.scoped)
 
-const tokenize = ({ engage }: Stage) =>
-  Effect.fnUntraced(function*(asked: TokenizeRequest) {
-    const request = yield* check.tokenize(asked)
-    const { engine, progress } = yield* engage("tokenize", request)
-    const tokens = yield* engine.tokenize(request.input)
-    close(progress, tokens.length)
-    return tokens
+const tokenize = (stage: Stage) =>
+  Effect.fnUntraced(function*(given: TokenizeRequest) {
+    const request = yield* check.tokenize(given)
+    const begun = yield* stage.begin("tokenize", request)
+    return yield* stage.attempt(begun, request, ({ engine }) =>
+      Effect.map(engine.tokenize(request.input), (tokens) => {
+        close(begun.progress, tokens.length)
+        return tokens
+      }))
   }, Effect.scoped)
 
 export const layer = Layer.effect(
   Inference,
   Effect.map(makeStage, (stage) =>
     Inference.of({
-      stream: (request) => Stream.unwrap(Effect.map(stage.open(request), ({ events }) => events)),
+      stream: stream(stage),
       generate: generate(stage),
       embed: embed(stage),
       rerank: rerank(stage),
-      classify: classify(stage),
+      classify: classifyTexts(stage),
       tokenize: tokenize(stage)
     }))
 )

@@ -78,7 +78,7 @@ const settle =
 export const begin = Effect.fnUntraced(function*(
   metrics: Metrics["Service"],
   operation: Operation,
-  { deployment, model }: Route,
+  { deployments: [deployment], model }: Route,
   attributes: Record<string, unknown>
 ) {
   const span = yield* Effect.makeSpanScoped(`${operation} ${model}`, { kind: "internal" })
