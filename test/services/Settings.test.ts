@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Result } from "effect"
+import { Duration, Redacted, Result } from "effect"
 import * as fc from "fast-check"
+import { inspect } from "node:util"
 import type { DeploymentOptions } from "../../src/services/Model.ts"
 import type { Problem } from "../../src/services/Problem.ts"
 import * as Problems from "../../src/services/Problem.ts"
@@ -32,6 +33,49 @@ const llama = (file = "model.gguf"): DeploymentOptions => ({ engine: "llama", fi
 const fake: DeploymentOptions = { engine: "fake" }
 
 describe("Settings", () => {
+  describe("remote deployments", () => {
+    const file = {
+      models: {
+        a: {
+          deployments: [{
+            provider: "openai",
+            model: "gpt",
+            keys: [{ key: "${ONE}", weight: 2 }, { key: "${TWO}" }],
+            headers: { "x-team": "${TEAM}" },
+            timeouts: { stall: "3 seconds" }
+          }]
+        }
+      }
+    }
+    const variables = { ONE: "first secret", TWO: "12345678", TEAM: "third secret" }
+
+    it("are told by their provider, without an engine", () => {
+      const [model] = resolved(file, { variables }).models
+      const { options } = model!.deployments[0]
+      assert.strictEqual(options.engine, "remote")
+      if (options.engine !== "remote") return
+      assert.deepStrictEqual(options.keys?.map(({ key }) => Redacted.value(key)), ["first secret", "12345678"])
+      assert.deepStrictEqual(options.timeouts?.stall, Duration.seconds(3))
+    })
+
+    it("show no key wherever they are printed", () => {
+      const settings = resolved(file, { variables })
+      for (const shown of [JSON.stringify(settings), inspect(settings, { depth: 20 })]) {
+        for (const secret of Object.values(variables)) assert.notInclude(shown, secret)
+      }
+    })
+
+    it("take a key only from the environment", () => {
+      const written = { provider: "openai", model: "gpt", key: "spelled out", keys: [{ key: "and again" }] }
+      const found = problems({ models: { a: { deployments: [written] } } })
+      assert.includeMembers(found.map(({ path }) => path), [
+        "models.a.deployments[0].key",
+        "models.a.deployments[0].keys[0].key"
+      ])
+      assert.notMatch(JSON.stringify(found), /spelled out|and again/)
+    })
+  })
+
   describe("without a file", () => {
     it.each([undefined, null, {}])("%j means the defaults", (file) => {
       const settings = resolved(file)
@@ -304,6 +348,21 @@ describe("Settings", () => {
         paths({ server: { shutdownGrace: -1 }, models: { a: { deployments: [llama()], idleUnload: "-5 minutes" } } }),
         ["models.a.idleUnload", "server.shutdownGrace"]
       )
+    })
+
+    it("of remote deployments are named at their fields", () => {
+      const pathsOf = (deployment: object) => paths({ models: { a: { deployments: [deployment] } } })
+      assert.deepStrictEqual(pathsOf({ provider: "openai", modle: "m" }), [
+        "models.a.deployments[0].model",
+        "models.a.deployments[0].modle"
+      ])
+      assert.deepStrictEqual(pathsOf({ provider: "nobody", model: "m" }), ["models.a.deployments[0].provider"])
+      assert.deepStrictEqual(pathsOf({ provider: "troupe", model: "m" }), ["models.a.deployments[0].baseUrl"])
+      for (const baseUrl of ["ftp://host", "host", "http://host/?key=1"]) {
+        assert.deepStrictEqual(pathsOf({ provider: "openai", model: "m", baseUrl }), [
+          "models.a.deployments[0].baseUrl"
+        ])
+      }
     })
 
     it("names the engines there are where a deployment has another", () => {

@@ -20,8 +20,8 @@ export interface KeyRing {
   ) => Effect.Effect<Held, InferenceError.InferenceError>
   /** What the provider said to the key: undefined, that it takes it. */
   readonly note: (index: number, reason: InferenceError.Reason | undefined) => Effect.Effect<void>
-  /** A text without the keys. */
-  readonly hide: (text: string) => string
+  /** The same reason without the keys that a provider's words may hold. */
+  readonly clean: (reason: InferenceError.Reason) => InferenceError.Reason
 }
 
 const keysOf = ({ key, keys }: RemoteDeployment): ReadonlyArray<readonly [Redacted.Redacted | undefined, number]> =>
@@ -32,6 +32,29 @@ const secretsOf = (options: RemoteDeployment): ReadonlyArray<string> =>
     .flatMap((secret) => secret === undefined ? [] : [Redacted.value(secret)])
     // What has few characters is no secret, and may stand in any text.
     .filter(({ length }) => length > 3)
+
+const cleaned = (reason: InferenceError.Reason, hide: (text: string) => string): InferenceError.Reason => {
+  switch (reason._tag) {
+    case "UpstreamFailed": {
+      const { deployment, detail, kind, retryAfterMs, status } = reason
+      return new InferenceError.UpstreamFailed({
+        deployment,
+        kind,
+        detail: hide(detail),
+        ...(status === undefined ? {} : { status }),
+        ...(retryAfterMs === undefined ? {} : { retryAfterMs })
+      })
+    }
+    case "ContentRefused":
+      return new InferenceError.ContentRefused({ deployment: reason.deployment, detail: hide(reason.detail) })
+    case "InvalidRequest": {
+      const { detail, path } = reason
+      return new InferenceError.InvalidRequest({ detail: hide(detail), ...(path === undefined ? {} : { path }) })
+    }
+    default:
+      return reason
+  }
+}
 
 export const make = (options: RemoteDeployment): KeyRing => {
   const held = keysOf(options).map(([key]) => key)
@@ -62,6 +85,7 @@ export const make = (options: RemoteDeployment): KeyRing => {
         else if (reason._tag === "RateLimited") keys = Keys.limited(keys, index, now, reason.retryAfterMs, rests)
         else if (reason._tag === "AuthenticationFailed") keys = Keys.refused(keys, index, now, rests)
       }),
-    hide: (text) => secrets.reduce((hidden, secret) => hidden.replaceAll(secret, "<redacted>"), text)
+    clean: (reason) =>
+      cleaned(reason, (text) => secrets.reduce((hidden, secret) => hidden.replaceAll(secret, "<redacted>"), text))
   }
 }

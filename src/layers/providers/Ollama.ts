@@ -121,8 +121,8 @@ const makeLines = (generation: Generation, target: Target) => {
       type: "finish",
       reason: reason === "stop" && calls.size() > 0 ? "tool_calls" : reason,
       usage: counter.usage({
-        ...optionally("promptTokens", countAt(line, "prompt_eval_count")),
-        ...optionally("completionTokens", countAt(line, "eval_count"))
+        promptTokens: countAt(line, "prompt_eval_count"),
+        completionTokens: countAt(line, "eval_count")
       })
     }])
   }
@@ -138,16 +138,10 @@ const makeLines = (generation: Generation, target: Target) => {
   }
 }
 
-const optionally = <Name extends string>(name: Name, value: number | undefined) =>
-  value === undefined ? {} : { [name]: value }
-
 const events = (generation: Generation, target: Target): EventDecoder => {
   const push = makeLines(generation, target)
   return {
-    push: ({ data }) => {
-      const line = parse(data)
-      return push(line)
-    },
+    push: ({ data }) => push(parse(data)),
     end: () => Result.fail(cut(target))
   }
 }

@@ -3,24 +3,22 @@ import { Result } from "effect"
 import type { Generation } from "../../services/Engine.ts"
 import type { Event } from "../../services/Inference.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
-import type { ChosenLogprob, FinishReason, TokenLogprob, TokenUsage } from "../../services/Job.ts"
+import type { ChosenLogprob, FinishReason, TokenLogprob } from "../../services/Job.ts"
 import type { EventDecoder, Target, Told } from "./Dialect.ts"
 import type { Fields } from "./Json.ts"
 import { at, countAt, fieldsOf, listAt, numbersOf, textAt } from "./Json.ts"
 import { brief, cut, malformed, parse } from "./Refusals.ts"
 import * as ToolParts from "./ToolParts.ts"
+import type { Told as Figures } from "./Usage.ts"
 import { makeCounter } from "./Usage.ts"
 
-const usageOf = (usage: unknown): Partial<TokenUsage> | undefined => {
-  if (fieldsOf(usage) === undefined) return undefined
-  const figures = {
+const usageOf = (usage: unknown): Figures | undefined =>
+  fieldsOf(usage) === undefined ? undefined : {
     promptTokens: countAt(usage, "prompt_tokens"),
     completionTokens: countAt(usage, "completion_tokens"),
     cachedTokens: countAt(usage, "prompt_tokens_details", "cached_tokens"),
     reasoningTokens: countAt(usage, "completion_tokens_details", "reasoning_tokens")
   }
-  return Object.fromEntries(Object.entries(figures).filter(([, figure]) => figure !== undefined))
-}
 
 const logprobOf = (value: unknown): TokenLogprob | undefined => {
   const token = textAt(value, "token")
@@ -49,7 +47,7 @@ const makeSpeaker = (generation: Generation, target: Target) => {
   const calls = ToolParts.make((index) => `call_${index}`)
   let refusal = ""
   let finish: string | undefined
-  let usage: Partial<TokenUsage> | undefined
+  let usage: Figures | undefined
 
   const textEvents = (choice: Fields, text: string | undefined): ReadonlyArray<Event> => {
     if (text === undefined || text === "") return []

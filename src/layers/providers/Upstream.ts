@@ -6,72 +6,16 @@
  * The scope's end closes the connection unless the body was read to its end. A key that is limited or refused is
  * exchanged for another, within the same request, as long as there is one.
  */
-import { Cause, Clock, Effect, Exit, Redacted, Result, Scope, Stream } from "effect"
-import type { HttpClientError, HttpClientResponse } from "effect/http"
+import { Clock, Effect, Exit, Redacted, Result, Scope, Stream } from "effect"
+import type { HttpClientResponse } from "effect/http"
 import { HttpClient, HttpClientRequest } from "effect/http"
 import * as InferenceError from "../../services/InferenceError.ts"
-import * as Policies from "../../services/Policies.ts"
+import type { Body, Wanted } from "./Body.ts"
+import { broken, mediaTypes, readRefusal, watched, wrongHeaders } from "./Body.ts"
 import type { Call, Dialect, Target } from "./Dialect.ts"
 import type { Held, KeyRing } from "./KeyRing.ts"
 import { malformed, parse } from "./Refusals.ts"
 import * as Watch from "./Watch.ts"
-
-/** The body of a success. */
-export interface Body {
-  /** Fails for what went wrong with the exchange. */
-  readonly bytes: Stream.Stream<Uint8Array, InferenceError.InferenceError>
-  readonly watch: Watch.Watch
-}
-
-/** What is wanted of the answer. */
-export type Wanted = "json" | Dialect["framing"]
-
-const mediaTypes: Readonly<Record<Wanted, ReadonlyArray<string>>> = {
-  json: ["application/json"],
-  sse: ["text/event-stream"],
-  ndjson: ["application/x-ndjson", "application/ndjson", "application/jsonl"]
-}
-
-const codeOf = ({ reason }: HttpClientError.HttpClientError): string => {
-  const { cause } = reason as { readonly cause?: NodeJS.ErrnoException & { readonly errors?: unknown } }
-  const inner = Array.isArray(cause?.errors) ? cause.errors[0] as NodeJS.ErrnoException : cause
-  return inner?.code ?? inner?.name ?? reason._tag
-}
-
-/** What the network said, before the answer began and in its middle. */
-const broken = (
-  { deployment }: Target,
-  limits: Watch.Limits,
-  error: HttpClientError.HttpClientError,
-  begun: boolean
-): InferenceError.Reason => {
-  const code = codeOf(error)
-  if (code === "UND_ERR_CONNECT_TIMEOUT") {
-    return new InferenceError.UpstreamTimeout({ deployment, phase: "connect", afterMs: limits.connect })
-  }
-  if (code.startsWith("HPE_")) {
-    return new InferenceError.UpstreamFailed({ deployment, kind: "malformed", detail: `it speaks no HTTP (${code}).` })
-  }
-  return begun
-    ? new InferenceError.UpstreamFailed({ deployment, kind: "cut", detail: `its answer broke off (${code}).` })
-    : new InferenceError.UpstreamFailed({ deployment, kind: "network", detail: `the connection failed (${code}).` })
-}
-
-const tooLarge = ({ deployment }: Target, bytes: number): InferenceError.InferenceError =>
-  InferenceError.make(
-    new InferenceError.UpstreamFailed({ deployment, kind: "too_large", detail: `it sent more than ${bytes} bytes.` })
-  )
-
-/** Why a success's headers are none, if so. */
-const wrongHeaders = (target: Target, response: HttpClientResponse.HttpClientResponse, wanted: Wanted) => {
-  const type = response.headers["content-type"]?.split(";")[0]?.trim().toLowerCase()
-  if (type === undefined) return malformed(target, "of no content type")
-  if (!mediaTypes[wanted].includes(type)) {
-    return malformed(target, `not of the content type ${mediaTypes[wanted][0]} that was asked for`)
-  }
-  const encoding = response.headers["content-encoding"]
-  return encoding === undefined || encoding === "identity" ? undefined : malformed(target, "compressed unasked")
-}
 
 export interface Upstream {
   /** Sends the call, and waits for the headers of a success. The scope's end ends the exchange. */
@@ -96,86 +40,13 @@ export interface Options {
   readonly baseUrl: string
 }
 
-/** The body's bytes, counted, timed, and with errors of ours. */
-const watched = (
-  { dialect: _, target, ...rest }: Options & { readonly limits: Watch.Limits },
-  response: HttpClientResponse.HttpClientResponse,
-  watch: Watch.Watch
-): Stream.Stream<Uint8Array, InferenceError.InferenceError> => {
-  const most = target.options.maxResponseBytes ?? Policies.maxResponseBytes
-  let bytes = 0
-  return Stream.transformPull(response.stream, (pull) =>
-    Effect.succeed(Effect.suspend(() => {
-      watch.wait()
-      return Effect.matchEffect(pull, {
-        onSuccess: (pieces) => {
-          watch.took()
-          bytes += pieces.reduce((sum, { length }) => sum + length, 0)
-          return bytes > most ? Effect.fail(tooLarge(target, most)) : Effect.succeed(pieces)
-        },
-        onFailure: (error): Effect.Effect<never, InferenceError.InferenceError | Cause.Done> =>
-          Cause.isDone(error)
-            ? Cause.done()
-            : Effect.fail(InferenceError.make(watch.reason() ?? broken(target, rest.limits, error, true)))
-      })
-    })))
-}
-
-/** The beginning of a refusal's body: parsed JSON, or text. */
-const readRefusal = (response: HttpClientResponse.HttpClientResponse): Effect.Effect<unknown> => {
-  const pieces: Array<Uint8Array> = []
-  let bytes = 0
-  return response.stream.pipe(
-    Stream.takeUntil((piece) => {
-      pieces.push(piece)
-      bytes += piece.length
-      return bytes >= Policies.maxRefusalBytes
-    }),
-    Stream.runDrain,
-    Effect.timeout(Policies.refusalWait),
-    Effect.ignore,
-    Effect.map(() => {
-      const text = new TextDecoder().decode(Buffer.concat(pieces).subarray(0, Policies.maxRefusalBytes))
-      return parse(text) ?? text
-    })
-  )
-}
-
-/** The same reason without the keys that a provider's words may hold. */
-const withoutKeys = (reason: InferenceError.Reason, { hide }: KeyRing): InferenceError.Reason => {
-  switch (reason._tag) {
-    case "UpstreamFailed": {
-      const { deployment, detail, kind, retryAfterMs, status } = reason
-      return new InferenceError.UpstreamFailed({
-        deployment,
-        kind,
-        detail: hide(detail),
-        ...(status === undefined ? {} : { status }),
-        ...(retryAfterMs === undefined ? {} : { retryAfterMs })
-      })
-    }
-    case "ContentRefused":
-      return new InferenceError.ContentRefused({ deployment: reason.deployment, detail: hide(reason.detail) })
-    case "InvalidRequest": {
-      const { detail, path } = reason
-      return new InferenceError.InvalidRequest({ detail: hide(detail), ...(path === undefined ? {} : { path }) })
-    }
-    default:
-      return reason
-  }
-}
-
 /** Whether another key may fare better. */
 const isOfKey = ({ _tag }: InferenceError.Reason): boolean => _tag === "RateLimited" || _tag === "AuthenticationFailed"
 
-export const make = (options: Options): Upstream => {
-  const { baseUrl, dialect, ring, target } = options
-  const limits = Watch.limitsOf(target.options)
-  const client = HttpClient.withScope(options.client)
-  const watches = new Set<Watch.Watch>()
+/** Writes requests. */
+const makeWriter = ({ baseUrl, dialect, target }: Options) => {
   const own = Object.entries(target.options.headers ?? {})
-
-  const requestOf = (call: Call, wanted: Wanted, { key }: Held) =>
+  return (call: Call, wanted: Wanted, { key }: Held) =>
     HttpClientRequest.post(`${baseUrl}${call.path}`, {
       headers: {
         accept: mediaTypes[wanted][0],
@@ -186,6 +57,20 @@ export const make = (options: Options): Upstream => {
         ...Object.fromEntries(own.map(([name, value]) => [name.toLowerCase(), Redacted.value(value)]))
       }
     }).pipe(HttpClientRequest.bodyText(JSON.stringify(call.body), "application/json"))
+}
+
+/** An exchange that has begun: its end closes every connection of it. */
+interface Begun {
+  readonly call: Call
+  readonly wanted: Wanted
+  readonly watch: Watch.Watch
+  readonly life: Scope.Scope
+}
+
+const makeExchange = (options: Options, limits: Watch.Limits) => {
+  const { dialect, ring, target } = options
+  const client = HttpClient.withScope(options.client)
+  const requestOf = makeWriter(options)
 
   const refusalOf = Effect.fnUntraced(function*(response: HttpClientResponse.HttpClientResponse) {
     const body = yield* readRefusal(response)
@@ -194,29 +79,27 @@ export const make = (options: Options): Upstream => {
   })
 
   /** One try: a success's response, or why there is none. */
-  const attempt = Effect.fnUntraced(
-    function*(call: Call, wanted: Wanted, held: Held, watch: Watch.Watch, life: Scope.Scope) {
-      const scope = yield* Scope.fork(life)
-      const response = yield* client.execute(requestOf(call, wanted, held)).pipe(
-        Scope.provide(scope),
-        Effect.mapError((error) => InferenceError.make(watch.reason() ?? broken(target, limits, error, false)))
-      )
-      watch.headers()
-      const isSuccess = response.status >= 200 && response.status < 300
-      const reason = isSuccess ? wrongHeaders(target, response, wanted) : yield* refusalOf(response)
-      yield* ring.note(held.index, isSuccess ? undefined : reason)
-      if (reason === undefined) return Result.succeed(response)
-      yield* Scope.close(scope, Exit.void)
-      return Result.fail(withoutKeys(reason, ring))
-    }
-  )
+  const attempt = Effect.fnUntraced(function*({ call, life, wanted, watch }: Begun, held: Held) {
+    const scope = yield* Scope.fork(life)
+    const response = yield* client.execute(requestOf(call, wanted, held)).pipe(
+      Scope.provide(scope),
+      Effect.mapError((error) => InferenceError.make(watch.reason() ?? broken(target, limits, error, false)))
+    )
+    watch.headers()
+    const isSuccess = response.status >= 200 && response.status < 300
+    const reason = isSuccess ? wrongHeaders(target, response, wanted) : yield* refusalOf(response)
+    yield* ring.note(held.index, isSuccess ? undefined : reason)
+    if (reason === undefined) return Result.succeed(response)
+    yield* Scope.close(scope, Exit.void)
+    return Result.fail(ring.clean(reason))
+  })
 
   /** Tries keys until one is taken, or there is none left. */
-  const exchange = Effect.fnUntraced(function*(call: Call, wanted: Wanted, watch: Watch.Watch, life: Scope.Scope) {
+  return Effect.fnUntraced(function*(begun: Begun) {
     const tried = new Set<number>()
     let held = yield* ring.take(target.deployment, tried)
     for (;;) {
-      const answer = yield* attempt(call, wanted, held, watch, life)
+      const answer = yield* attempt(begun, held)
       if (Result.isSuccess(answer)) return answer.success
       tried.add(held.index)
       const error = InferenceError.make(answer.failure)
@@ -224,6 +107,13 @@ export const make = (options: Options): Upstream => {
       held = yield* Effect.mapError(ring.take(target.deployment, tried), () => error)
     }
   })
+}
+
+export const make = (options: Options): Upstream => {
+  const { ring, target } = options
+  const limits = Watch.limitsOf(target.options)
+  const exchange = makeExchange(options, limits)
+  const watches = new Set<Watch.Watch>()
 
   const open: Upstream["open"] = Effect.fnUntraced(function*(call, wanted) {
     const life = yield* Scope.fork(yield* Effect.scope)
@@ -232,8 +122,8 @@ export const make = (options: Options): Upstream => {
       Effect.sync(() => watches.add(watch)),
       () => Effect.sync(() => watches.delete(watch))
     )
-    const response = yield* exchange(call, wanted, watch, life)
-    return { watch, bytes: watched({ ...options, limits }, response, watch) }
+    const response = yield* exchange({ call, wanted, watch, life })
+    return { watch, bytes: watched(target, limits, response, watch) }
   })
 
   const read: Upstream["read"] = Effect.fnUntraced(function*(call) {
@@ -246,7 +136,7 @@ export const make = (options: Options): Upstream => {
   return {
     open,
     read,
-    clean: (reason) => withoutKeys(reason, ring),
+    clean: ring.clean,
     stop: (reason) => Effect.forEach([...watches], (watch) => watch.end(reason), { discard: true })
   }
 }

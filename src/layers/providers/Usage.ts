@@ -17,11 +17,14 @@ const promptBytes = ({ messages, tools = [] }: Generation): number => {
   return [...texts, definitions].reduce((sum, text) => sum + Buffer.byteLength(text), 0)
 }
 
+/** What a provider tells, if anything. */
+export type Told = { readonly [Figure in keyof TokenUsage]?: number | undefined }
+
 export interface Counter {
   /** Tokens that this text of the answer makes whole. */
   readonly count: (text: string) => number
   /** Of the whole answer. */
-  readonly usage: (told: Partial<TokenUsage> | undefined) => TokenUsage
+  readonly usage: (told: Told | undefined) => TokenUsage
 }
 
 export const makeCounter = (generation: Generation): Counter => {

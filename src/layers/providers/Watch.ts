@@ -69,11 +69,9 @@ export const make = Effect.fnUntraced(function*(
       ended = reason
       return abort
     })
-  /** When the phase has taken too long; nobody waits, nobody stalls. */
-  const due = (): number => {
-    if (phase !== "stall") return start + limits[phase]
-    return since === undefined ? Number.POSITIVE_INFINITY : since + limits.stall
-  }
+  /** When the phase has taken too long; where nobody waits, nothing stalls. */
+  const due = (): number =>
+    phase === "stall" ? (since ?? Number.POSITIVE_INFINITY) + limits.stall : start + limits[phase]
   // A later phase may be due before this one.
   const step = Math.min(limits.first_byte, limits.first_token, limits.stall)
   const total = start + limits.total

@@ -1,0 +1,119 @@
+/** A provider's answer as events, whatever its pieces are, and no success unless it is one. */
+import type { Pull } from "effect"
+import { Cause, Effect, Result, Stream } from "effect"
+import type { Generation } from "../../services/Engine.ts"
+import type { Event } from "../../services/Inference.ts"
+import * as InferenceError from "../../services/InferenceError.ts"
+import * as Policies from "../../services/Policies.ts"
+import type { Body } from "./Body.ts"
+import type { Dialect, EventDecoder, Frame, Target, Told } from "./Dialect.ts"
+import * as Frames from "./Frames.ts"
+import { empty, malformed } from "./Refusals.ts"
+import type { Upstream } from "./Upstream.ts"
+
+/** Reads what a provider says until the finish. */
+export interface Reader {
+  readonly push: (bytes: Uint8Array) => void
+  readonly end: () => void
+  /** Whether the finish was told. */
+  readonly isOver: () => boolean
+  /** The events since, and what is wrong after them. */
+  readonly take: () => { readonly events: ReadonlyArray<Event>; readonly failure: InferenceError.Reason | undefined }
+}
+
+/** Sees that an answer has content and one finish, its last event. */
+export const makeCheck = (target: Target, { stop }: Generation) => {
+  let hasContent = false
+  return (events: ReadonlyArray<Event>): InferenceError.Reason | undefined => {
+    const last = events.at(-1)
+    hasContent ||= events.length > 1 || (last !== undefined && last.type !== "finish")
+    // A stop sequence may well be the first thing that a model says, and thoughts may use up the length.
+    return last?.type === "finish" && last.reason === "stop" && !hasContent && stop.length === 0
+      ? empty(target)
+      : undefined
+  }
+}
+
+export const makeReader = (dialect: Dialect, decoder: EventDecoder, target: Target, generation: Generation): Reader => {
+  const framer = Frames.make(dialect.framing, target.options.maxResponseBytes ?? Policies.maxResponseBytes)
+  const check = makeCheck(target, generation)
+  let events: Array<Event> = []
+  let failure: InferenceError.Reason | undefined
+  let over = false
+
+  const add = (told: Told) => {
+    if (Result.isFailure(told)) {
+      failure = told.failure
+      return
+    }
+    failure = check(told.success)
+    if (failure !== undefined) return
+    events.push(...told.success)
+    over = told.success.at(-1)?.type === "finish"
+  }
+  const addAll = (frames: () => ReadonlyArray<Frame>) => {
+    try {
+      for (const frame of frames()) {
+        if (over || failure !== undefined) return
+        add(decoder.push(frame))
+      }
+    } catch (error) {
+      if (!(error instanceof Frames.Unreadable)) throw error
+      failure = malformed(target, error.message)
+    }
+  }
+  return {
+    push: (bytes) => addAll(() => framer.push(bytes)),
+    end: () => {
+      addAll(() => framer.end())
+      if (!over && failure === undefined) add(decoder.end())
+    },
+    isOver: () => over,
+    take: () => {
+      const taken = { events, failure }
+      events = []
+      return taken
+    }
+  }
+}
+
+type EventPull = Pull.Pull<readonly [Event, ...Array<Event>], InferenceError.InferenceError>
+
+/** The events of a streamed body; what is wrong comes after the events before it. */
+export const eventsOf = (
+  { bytes, clean, watch }: Body & Pick<Upstream, "clean">,
+  reader: Reader
+): Stream.Stream<Event, InferenceError.InferenceError> =>
+  Stream.transformPull(bytes, (pull) => {
+    let failure: InferenceError.Reason | undefined
+    const settle = (): EventPull => {
+      const taken = reader.take()
+      failure = taken.failure
+      const [first, ...others] = taken.events
+      if (first === undefined) return next
+      watch.content()
+      return Effect.succeed([first, ...others])
+    }
+    /** The rest of a body whose answer is whole, so that its connection can serve again. */
+    const drain = Effect.forever(pull).pipe(
+      Effect.timeout(Policies.drainWait),
+      Effect.ignore,
+      Effect.andThen(Cause.done())
+    )
+    const next: EventPull = Effect.suspend(() => {
+      if (failure !== undefined) return Effect.fail(InferenceError.make(clean(failure)))
+      if (reader.isOver()) return drain
+      return Effect.matchEffect(pull, {
+        onSuccess: (pieces) => {
+          pieces.forEach(reader.push)
+          return settle()
+        },
+        onFailure: (error) => {
+          if (!Cause.isDone(error)) return Effect.fail(error)
+          reader.end()
+          return settle()
+        }
+      })
+    })
+    return Effect.succeed(next)
+  })

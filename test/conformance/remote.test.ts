@@ -1,0 +1,73 @@
+/** The Engine seam's suite over HTTP: a real service on this machine, with tiny-chat, as the provider. */
+import { Effect, Layer } from "effect"
+import { afterAll } from "vitest"
+import * as EnginesLayer from "../../src/layers/engines/Engines.ts"
+import * as ProvidersLayer from "../../src/layers/providers/Providers.ts"
+import { Engines } from "../../src/services/Engine.ts"
+import { Providers } from "../../src/services/Providers.ts"
+import { startService } from "../support/Service.ts"
+import { engineConformance } from "./engine.ts"
+import { prompts } from "./tinyChat.ts"
+
+const service = await startService()
+afterAll(() => service.stop())
+
+const engines = Layer.effect(
+  Engines,
+  Effect.map(Providers, (providers) => EnginesLayer.make("thread", undefined, undefined, providers))
+).pipe(Layer.provide(ProvidersLayer.layer))
+
+const shared = {
+  where: "thread",
+  engines,
+  ...prompts
+} as const
+
+engineConformance({
+  name: "another instance",
+  options: {
+    engine: "remote",
+    provider: "troupe",
+    model: "tiny-chat",
+    baseUrl: `${service.url}/v1`,
+    contextSize: 512,
+    maxConcurrent: 4,
+    abilities: ["generate", "tools", "format", "logprobs", "tokenize"]
+  },
+  abilities: ["generate", "tools", "format", "logprobs", "tokenize"],
+  keepsPrompts: false,
+  ...shared
+})
+
+engineConformance({
+  name: "a host of the OpenAI dialect",
+  options: {
+    engine: "remote",
+    provider: "openai",
+    model: "tiny-chat",
+    baseUrl: `${service.url}/v1/`,
+    contextSize: 512,
+    maxConcurrent: 4,
+    abilities: ["generate", "tools", "format", "logprobs"]
+  },
+  abilities: ["generate", "tools", "format", "logprobs"],
+  keepsPrompts: false,
+  ...shared
+})
+
+engineConformance({
+  name: "another instance, whose answers come whole,",
+  options: {
+    engine: "remote",
+    provider: "troupe",
+    model: "tiny-chat",
+    baseUrl: `${service.url}/v1`,
+    contextSize: 512,
+    maxConcurrent: 4,
+    stream: false,
+    abilities: ["generate", "tools", "format", "tokenize"]
+  },
+  abilities: ["generate", "tools", "format", "tokenize"],
+  keepsPrompts: false,
+  ...shared
+})

@@ -1,0 +1,281 @@
+/** Recorded conversations of each dialect: the same events however they are cut, and refusals for what they are. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Result } from "effect"
+import * as fc from "fast-check"
+import { makeReader } from "../../../src/layers/providers/Answer.ts"
+import type { Dialect, Target } from "../../../src/layers/providers/Dialect.ts"
+import { ollama } from "../../../src/layers/providers/Ollama.ts"
+import { azureOpenAi, openAi } from "../../../src/layers/providers/OpenAi.ts"
+import { troupe } from "../../../src/layers/providers/Troupe.ts"
+import type { Generation } from "../../../src/services/Engine.ts"
+import type { Event } from "../../../src/services/Inference.ts"
+import type { ToolCall } from "../../../src/services/Job.ts"
+import type { RemoteDeployment } from "../../../src/services/Model.ts"
+import type { Fixture } from "./support.ts"
+import { engineAt, fixture, generation, json, outcome, served } from "./support.ts"
+
+const targetOf = (over: Partial<RemoteDeployment> = {}): Target => ({
+  deployment: "subject#0",
+  model: "subject",
+  options: { engine: "remote", provider: "openai", model: "m", contextSize: 4096, ...over }
+})
+
+const callsOf = (events: ReadonlyArray<Event>): ReadonlyArray<ToolCall> => {
+  const calls: Array<ToolCall> = []
+  for (const event of events) {
+    if (event.type !== "tool_call") continue
+    const { arguments: before = "" } = calls[event.index] ?? {}
+    const known = calls[event.index]
+    calls[event.index] = {
+      id: event.id ?? known!.id,
+      name: event.name ?? known!.name,
+      arguments: before + event.arguments
+    }
+  }
+  return calls
+}
+
+const answerOf = (events: ReadonlyArray<Event>) => {
+  const last = events.at(-1)
+  assert.strictEqual(last?.type, "finish")
+  return {
+    text: events.map((event) => event.type === "text" ? event.text : "").join(""),
+    calls: callsOf(events),
+    ...(last?.type === "finish" ? { reason: last.reason, usage: last.usage } : {})
+  }
+}
+
+/** The events of a body that comes in these pieces. */
+const read = (dialect: Dialect, pieces: ReadonlyArray<Uint8Array>) => {
+  const target = targetOf()
+  const reader = makeReader(dialect, dialect.generate.events(generation, target), target, generation)
+  const events: Array<Event> = []
+  for (const piece of pieces) {
+    reader.push(piece)
+    const taken = reader.take()
+    assert.isUndefined(taken.failure)
+    events.push(...taken.events)
+  }
+  if (!reader.isOver()) reader.end()
+  const { events: rest, failure } = reader.take()
+  return { events: [...events, ...rest], failure }
+}
+
+const split = (bytes: Uint8Array, places: ReadonlyArray<number>): ReadonlyArray<Uint8Array> => {
+  const cuts = [0, ...places.map((place) => place % bytes.length).sort((a, b) => a - b), bytes.length]
+  return cuts.slice(1).map((end, index) => bytes.subarray(cuts[index], end))
+}
+
+const dialects: ReadonlyArray<readonly [name: string, dialect: Dialect, recorded: Fixture]> = [
+  ["openai", openAi, fixture("openai")],
+  ["ollama", ollama, fixture("ollama")]
+]
+
+for (const [name, dialect, recorded] of dialects) {
+  describe(name, () => {
+    for (const kind of ["text", "tools"] as const) {
+      const { answer, stream, whole } = recorded[kind]
+      const bytes = Buffer.from(stream.join(""))
+
+      it(`reads a recorded stream of ${kind}`, () => {
+        const { events, failure } = read(dialect, [bytes])
+        assert.isUndefined(failure)
+        assert.deepStrictEqual<unknown>(answerOf(events), answer)
+      })
+
+      it(`reads the same events of ${kind} wherever the bytes are cut`, () => {
+        const { events } = read(dialect, [bytes])
+        fc.assert(fc.property(fc.array(fc.nat(), { maxLength: 40 }), (places) => {
+          assert.deepStrictEqual(read(dialect, split(bytes, places)).events, events)
+        }))
+        assert.deepStrictEqual(read(dialect, split(bytes, Array.from(bytes.keys()))).events, events)
+      })
+
+      it(`takes no beginning of a stream of ${kind} for the whole`, () => {
+        // Before what ends the answer: for OpenAI the finish reason, for Ollama the last line.
+        const end = bytes.indexOf(name === "openai" ? `"finish_reason":"${answer.reason}"` : "\"done\":true")
+        fc.assert(fc.property(fc.nat(end), (length) => {
+          const { events, failure } = read(dialect, [bytes.subarray(0, length)])
+          assert.isDefined(failure)
+          assert.isFalse(events.some(({ type }) => type === "finish"))
+        }))
+      })
+
+      it(`reads a recorded whole answer of ${kind}`, () => {
+        const told = dialect.generate.whole(whole, generation, targetOf())
+        assert.deepStrictEqual<unknown>(answerOf(Result.getOrThrow(told)), answer)
+      })
+    }
+
+    for (const [error, { body, headers = {}, reason, status }] of Object.entries(recorded.errors)) {
+      it(`tells the refusal ${error} for what it is`, () => {
+        const told = dialect.failure({ status, headers, body, now: 0 }, targetOf()) as unknown as Fixture
+        assert.deepInclude<object>(told, reason)
+      })
+    }
+
+    it("has a reason, and takes nothing for an answer, whatever comes", () => {
+      fc.assert(fc.property(fc.jsonValue(), fc.string(), fc.integer({ min: 400, max: 599 }), (body, text, status) => {
+        const target = targetOf()
+        const refusal = { status, headers: { "retry-after": text }, body, now: 0 }
+        assert.isString(dialect.failure(refusal, target).message)
+        assert.isTrue(Result.isFailure(dialect.generate.whole(body, generation, target)))
+        const decoder = dialect.generate.events(generation, target)
+        decoder.push({ event: "message", data: text })
+        decoder.push({ event: "message", data: JSON.stringify(body) })
+        assert.isTrue(Result.isFailure(decoder.end()))
+        assert.isTrue(Result.isFailure(dialect.embed!.answer(body, ["a"], target)))
+      }))
+    })
+  })
+}
+
+const bodyOf = (dialect: Dialect, over: Partial<Generation>, options: Partial<RemoteDeployment> = {}) =>
+  Result.map(
+    dialect.generate.request({ ...generation, ...over }, targetOf(options), true),
+    (call) => ({ ...call, body: call.body as Record<string, unknown> })
+  )
+
+const conversation: Partial<Generation> = {
+  messages: [
+    { role: "user", content: "What is the weather?" },
+    {
+      role: "assistant",
+      content: "",
+      toolCalls: [{ id: "call_1", name: "get_weather", arguments: "{\"city\":\"Paris\"}" }]
+    },
+    { role: "tool", content: "Rain", toolCallId: "call_1" }
+  ],
+  tools: [{ name: "get_weather", parameters: { type: "object" } }]
+}
+
+describe("requests", () => {
+  it("says a conversation with tools to OpenAI", () => {
+    const { body, path } = Result.getOrThrow(bodyOf(openAi, { ...conversation, toolChoice: { name: "get_weather" } }))
+    assert.strictEqual(path, "/chat/completions")
+    assert.deepInclude(body, {
+      model: "m",
+      temperature: 0,
+      seed: 1,
+      tool_choice: { type: "function", function: { name: "get_weather" } },
+      stream_options: { include_usage: true }
+    })
+    assert.deepStrictEqual((body["messages"] as ReadonlyArray<unknown>).slice(1), [
+      {
+        role: "assistant",
+        content: null,
+        tool_calls: [{
+          id: "call_1",
+          type: "function",
+          function: { name: "get_weather", arguments: "{\"city\":\"Paris\"}" }
+        }]
+      },
+      { role: "tool", content: "Rain", tool_call_id: "call_1" }
+    ])
+    assert.notProperty(body, "top_p")
+  })
+
+  it("asks for strict formats only of schemas that OpenAI takes so", () => {
+    const closed = {
+      type: "object",
+      properties: { a: { type: "string" } },
+      required: ["a"],
+      additionalProperties: false
+    }
+    const strictOf = (schema: Record<string, unknown>) =>
+      (Result.getOrThrow(bodyOf(openAi, { format: { type: "json_schema", schema } }))
+        .body["response_format"] as { readonly json_schema: { readonly strict?: boolean } }).json_schema.strict
+    assert.isTrue(strictOf(closed))
+    assert.isUndefined(strictOf({ ...closed, required: [] }))
+    assert.isUndefined(strictOf({ ...closed, properties: { a: { type: "object" } } }))
+  })
+
+  it("names a deployment and a version to Azure, and the key in a header of its own", () => {
+    const { body, path } = Result.getOrThrow(
+      bodyOf(azureOpenAi, { maxTokens: 5 }, { model: "my gpt", apiVersion: "2024-12-01-preview" })
+    )
+    assert.strictEqual(path, "/openai/deployments/my%20gpt/chat/completions?api-version=2024-12-01-preview")
+    assert.strictEqual(body["max_completion_tokens"], 5)
+    assert.strictEqual(Result.getOrThrow(bodyOf(azureOpenAi, { maxTokens: 5 })).body["max_tokens"], 5)
+    assert.deepStrictEqual<object>(azureOpenAi.authorize("k"), { "api-key": "k" })
+  })
+
+  it("says a conversation with tools to Ollama, and sampling in full", () => {
+    const { body, path } = Result.getOrThrow(bodyOf(ollama, { ...conversation, maxTokens: 7, stop: ["x"] }))
+    assert.strictEqual(path, "/api/chat")
+    assert.deepInclude(body["options"] as object, { temperature: 0, top_k: 0, repeat_penalty: 1, num_predict: 7 })
+    assert.deepStrictEqual((body["messages"] as ReadonlyArray<unknown>).slice(1), [
+      {
+        role: "assistant",
+        content: "",
+        tool_calls: [{ function: { name: "get_weather", arguments: { city: "Paris" } } }]
+      },
+      { role: "tool", content: "Rain", tool_name: "get_weather" }
+    ])
+    assert.notProperty(Result.getOrThrow(bodyOf(ollama, { ...conversation, toolChoice: "none" })).body, "tools")
+  })
+
+  it("refuses what a dialect has no words for, by its path", () => {
+    const sampling = { temperature: 1, topP: 1, seed: 1 }
+    const refused: ReadonlyArray<readonly [Dialect, Partial<Generation>, string]> = [
+      [openAi, { sampling: { ...sampling, topK: 5 } }, "topK"],
+      [openAi, { sampling: { ...sampling, repeatPenalty: 1.1 } }, "repeatPenalty"],
+      [openAi, { stop: ["a", "b", "c", "d", "e"] }, "stop"],
+      [ollama, { ...conversation, toolChoice: "required" }, "toolChoice"],
+      [ollama, { sampling: { ...sampling, logitBias: { 1: 5 } } }, "logitBias"]
+    ]
+    for (const [dialect, over, path] of refused) {
+      const reason = Result.getOrThrow(Result.flip(bodyOf(dialect, over)))
+      assert.deepInclude<object>(reason, { _tag: "NotSupported", path })
+    }
+    const all = { sampling: { ...sampling, topK: 5, minP: 0.1, repeatPenalty: 1.1 } }
+    assert.deepInclude(Result.getOrThrow(bodyOf(troupe, all)).body, { top_k: 5, min_p: 0.1, repeat_penalty: 1.1 })
+  })
+})
+
+describe("embeddings", () => {
+  it.live("come as vectors of unit length, in order, a wrong text failing alone", () =>
+    Effect.gen(function*() {
+      const server = yield* served((_, { body }) => {
+        const { input } = body as { readonly input: ReadonlyArray<string> }
+        if (input.includes("wrong")) {
+          return { status: 400, headers: json, pieces: [`{"error":{"message":"no","param":"input"}}`] }
+        }
+        const data = input.map((text, index) => ({ index, embedding: [text.length, 0] })).toReversed()
+        return { headers: json, pieces: [JSON.stringify({ data, usage: { prompt_tokens: 10 } })] }
+      })
+      const engine = yield* engineAt(server.url)
+      const both = yield* engine.embed(["a", "bcd"])
+      const found = both.map((one) => Result.getOrThrow(one))
+      assert.deepStrictEqual(found.map(({ vector }) => [...vector]), [[1, 0], [1, 0]])
+      assert.strictEqual(found.reduce((sum, { promptTokens }) => sum + promptTokens, 0), 10)
+      const mixed = yield* engine.embed(["a", "wrong", "b"])
+      assert.deepStrictEqual(mixed.map(Result.isSuccess), [true, false, true])
+    }))
+
+  it.live("are Ollama's, too", () =>
+    Effect.gen(function*() {
+      const server = yield* served(() => ({
+        headers: json,
+        pieces: [JSON.stringify({ embeddings: [[3, 4]], prompt_eval_count: 2 })]
+      }))
+      const engine = yield* engineAt(server.url, { provider: "ollama" })
+      const [one] = yield* engine.embed(["a"])
+      assert.deepStrictEqual(Array.from(Result.getOrThrow(one!).vector, (x) => Math.round(x * 10)), [6, 8])
+      assert.strictEqual(server.seen[0]?.path, "/api/embed")
+    }))
+})
+
+describe("ollama over HTTP", () => {
+  it.live("streams lines, and fails where they end too early", () =>
+    Effect.gen(function*() {
+      const { stream: pieces } = fixture("ollama").text
+      const headers = { "content-type": "application/x-ndjson" }
+      const server = yield* served((index) =>
+        index === 0 ? { headers, pieces, bytesAtATime: 7 } : { headers, pieces: pieces.slice(0, 2) }
+      )
+      const engine = yield* engineAt(server.url, { provider: "ollama" })
+      assert.deepStrictEqual<unknown>(answerOf((yield* outcome(engine)).events), fixture("ollama").text.answer)
+      assert.deepInclude((yield* outcome(engine)).reason, { _tag: "UpstreamFailed", kind: "cut" })
+    }))
+})

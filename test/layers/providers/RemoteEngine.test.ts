@@ -1,0 +1,457 @@
+/** What can go wrong with a provider, and that it is told for what it is. */
+import { assert, describe, it } from "@effect/vitest"
+import { Deferred, Duration, Effect, Fiber, Logger, Redacted, Scope, Stream, Tracer } from "effect"
+import { TestClock } from "effect/testing"
+import { once } from "node:events"
+import type { AddressInfo } from "node:net"
+import { createServer } from "node:net"
+import type { RemoteDeployment } from "../../../src/services/Model.ts"
+import type { Play } from "../../support/FaultServer.ts"
+import { engineAt, fixture, generation, json, outcome, secret, served, textOf } from "./support.ts"
+
+const { stream, whole } = fixture("openai").text
+const pieces = stream
+const body = [JSON.stringify(whole)]
+
+type Expected = Readonly<Record<string, unknown>>
+type Case = readonly [name: string, play: Play, expected: Expected, over?: Partial<RemoteDeployment>]
+
+const day = Duration.days(1)
+
+/** One limit that is short, so that no other can be the reason. */
+const limit = (name: string, ms: number) => ({
+  timeouts: { firstByte: day, firstToken: day, stall: day, total: day, [name]: Duration.millis(ms) }
+})
+const timeout = (phase: string, afterMs: number): Expected => ({ _tag: "UpstreamTimeout", phase, afterMs })
+const failed = (kind: string): Expected => ({ _tag: "UpstreamFailed", kind })
+
+/** Refusals are the same, however the answer was to come. */
+const refusals: ReadonlyArray<Case> = [
+  ["a key that is refused", { status: 401, headers: json, pieces: [`{"error":{"message":"Bad key ${secret}"}}`] }, {
+    _tag: "AuthenticationFailed",
+    status: 401
+  }],
+  ["a key that may not", { status: 403, pieces: ["no"] }, { _tag: "AuthenticationFailed", status: 403 }],
+  ["429 with seconds", { status: 429, headers: { "retry-after": "7" }, pieces: ["slow down"] }, {
+    _tag: "RateLimited",
+    retryAfterMs: 7000
+  }],
+  ["429 with nothing", { status: 429, pieces: [] }, { _tag: "RateLimited", retryAfterMs: undefined }],
+  ["500", { status: 500, headers: { "content-type": "text/html" }, pieces: ["<html>Internal error</html>"] }, {
+    ...failed("status"),
+    status: 500
+  }],
+  ["503 with a time to come back", { status: 503, headers: { "retry-after": "2" }, pieces: ["busy"] }, {
+    ...failed("status"),
+    status: 503,
+    retryAfterMs: 2000
+  }],
+  ["an endless refusal", { status: 500, pieces: ["x".repeat(1000)], fault: { kind: "flood", after: 1 } }, {
+    ...failed("status"),
+    status: 500
+  }],
+  ["a redirect", { status: 302, headers: { location: "http://127.0.0.1:1/v1" }, pieces: [] }, failed("redirect")],
+  [
+    "a body of another type",
+    { headers: { "content-type": "text/html" }, pieces: ["<html>Hello</html>"] },
+    failed(
+      "malformed"
+    )
+  ],
+  [
+    "a body that is compressed unasked",
+    { headers: { "content-encoding": "gzip" }, pieces: ["x"] },
+    failed(
+      "malformed"
+    )
+  ],
+  ["a connection that is reset before an answer", { silent: "reset", pieces: [] }, failed("network")]
+]
+
+const beforeContent: ReadonlyArray<Case> = [
+  ["no headers", { silent: "stall", pieces: [] }, timeout("first_byte", 50), limit("firstByte", 50)],
+  ["no content", { pieces, fault: { kind: "stall", after: 1 } }, timeout("first_token", 50), limit("firstToken", 50)],
+  [
+    "no content, and signs of life for ever",
+    {
+      pieces: [": ping\n\n"],
+      fault: { kind: "trickle", after: 0 }
+    },
+    timeout("total", 80),
+    limit("total", 80)
+  ],
+  ["a connection that is cut", { pieces, fault: { kind: "cut", after: 1 } }, failed("cut")],
+  ["a connection that is reset", { pieces, fault: { kind: "reset", after: 1 } }, failed("cut")],
+  ["an end without an answer", { pieces: [] }, failed("cut")],
+  ["nothing but the end's mark", { pieces: pieces.slice(-1) }, failed("cut")],
+  ["an answer without content", { pieces: [pieces[0]!, ...pieces.slice(3)] }, failed("empty")],
+  ["garbage", { pieces: ["data: {\"choices\":[\n\n"] }, failed("malformed")],
+  ["what is no text", { pieces: [Uint8Array.of(100, 97, 255, 254)] }, failed("malformed")],
+  [
+    "an event that does not end",
+    {
+      pieces: ["data: ", "x".repeat(500)],
+      fault: { kind: "flood", after: 1 }
+    },
+    failed("too_large"),
+    { maxResponseBytes: 5000 }
+  ],
+  [
+    "comments without end",
+    { pieces: [`: ${"x".repeat(500)}\n`], fault: { kind: "flood", after: 0 } },
+    failed(
+      "too_large"
+    ),
+    { maxResponseBytes: 5000 }
+  ],
+  ["an error in the stream", {
+    pieces: ["data: {\"error\":{\"message\":\"The server had an error\",\"type\":\"server_error\"}}\n\n"]
+  }, failed("status")],
+  [
+    "a limit in the stream",
+    { pieces: ["data: {\"error\":{\"message\":\"x\",\"code\":\"rate_limit_exceeded\"}}\n\n"] },
+    {
+      _tag: "RateLimited"
+    }
+  ],
+  ["a filter in the stream", {
+    pieces: [
+      "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"content_filter\"}]}\n\n",
+      pieces.at(-1)!
+    ]
+  }, { _tag: "ContentRefused" }]
+]
+
+/** Once "Grüße " has come. */
+const afterContent: ReadonlyArray<Case> = [
+  ["nothing more", { pieces, fault: { kind: "stall", after: 2 } }, timeout("stall", 50), limit("stall", 50)],
+  [
+    "signs of life for ever",
+    {
+      pieces: [pieces[0]!, pieces[1]!, ": ping\n\n"],
+      fault: { kind: "trickle", after: 2 }
+    },
+    timeout("total", 500),
+    limit("total", 500)
+  ],
+  ["a connection that is cut", { pieces, fault: { kind: "cut", after: 2 } }, failed("cut")],
+  ["a connection that is reset", { pieces, fault: { kind: "reset", after: 2 } }, failed("cut")],
+  ["an early end in good order", { pieces, fault: { kind: "end", after: 2 } }, failed("cut")],
+  [
+    "a flood",
+    { pieces: [pieces[0]!, pieces[1]!, `: ${"x".repeat(500)}\n`], fault: { kind: "flood", after: 2 } },
+    failed(
+      "too_large"
+    ),
+    { maxResponseBytes: 5000 }
+  ],
+  [
+    "garbage",
+    { pieces: [pieces[0]!, pieces[1]!, "data: {\n\n"], fault: { kind: "trickle", after: 2 } },
+    failed(
+      "malformed"
+    )
+  ],
+  ["an error in the stream", {
+    pieces: [pieces[0]!, pieces[1]!, "data: {\"error\":{\"message\":\"overloaded\"}}\n\n"],
+    fault: { kind: "trickle", after: 2 }
+  }, failed("status")]
+]
+
+const wholeBefore: ReadonlyArray<Case> = [
+  ["no headers", { silent: "stall", pieces: [] }, timeout("total", 50), limit("total", 50)],
+  [
+    "no body",
+    { headers: json, pieces: body, fault: { kind: "stall", after: 0 } },
+    timeout("total", 50),
+    limit(
+      "total",
+      50
+    )
+  ],
+  ["a connection that is cut", { headers: json, pieces: body, fault: { kind: "cut", after: 0 } }, failed("cut")],
+  ["no body at all", { headers: json, pieces: [] }, failed("malformed")],
+  ["garbage", { headers: json, pieces: ["{\"choices\":"] }, failed("malformed")],
+  ["JSON that is no answer", { headers: json, pieces: ["[]"] }, failed("malformed")],
+  ["an answer without content", {
+    headers: json,
+    pieces: [`{"choices":[{"index":0,"message":{"content":""},"finish_reason":"stop"}]}`]
+  }, failed("empty")],
+  ["an answer without its end", {
+    headers: json,
+    pieces: [`{"choices":[{"index":0,"message":{"content":"Hi"},"finish_reason":null}]}`]
+  }, failed("cut")],
+  [
+    "an error with a status of success",
+    { headers: json, pieces: [`{"error":{"message":"overloaded"}}`] },
+    failed(
+      "status"
+    )
+  ],
+  [
+    "an endless body",
+    { headers: json, pieces: [" ".repeat(500)], fault: { kind: "flood", after: 0 } },
+    failed(
+      "too_large"
+    ),
+    { maxResponseBytes: 5000 }
+  ]
+]
+
+const halves = [body[0]!.slice(0, 100), body[0]!.slice(100)]
+const wholeAfter: ReadonlyArray<Case> = [
+  [
+    "nothing more",
+    { headers: json, pieces: halves, fault: { kind: "stall", after: 1 } },
+    timeout("stall", 50),
+    limit(
+      "stall",
+      50
+    )
+  ],
+  ["a connection that is cut", { headers: json, pieces: halves, fault: { kind: "cut", after: 1 } }, failed("cut")],
+  ["a connection that is reset", { headers: json, pieces: halves, fault: { kind: "reset", after: 1 } }, failed("cut")],
+  [
+    "an early end in good order",
+    { headers: json, pieces: halves, fault: { kind: "end", after: 1 } },
+    failed(
+      "malformed"
+    )
+  ]
+]
+
+const pick = (reason: object, expected: Expected): Expected =>
+  Object.fromEntries(Object.keys(expected).map((name) => [name, (reason as Expected)[name]]))
+
+/** Lets the clock go on until a limit has been reached, in steps that the network has time to follow. */
+const tick: Effect.Effect<never> = Effect.forever(Effect.andThen(
+  Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 2))),
+  TestClock.adjust(Duration.millis(50))
+))
+
+const expectFault = ([, play, expected, over]: Case, text: string, more: Partial<RemoteDeployment> = {}) =>
+  Effect.gen(function*() {
+    const server = yield* served(() => ({ gated: text !== "", ...play }))
+    const engine = yield* engineAt(server.url, { ...over, ...more })
+    const begun = yield* Deferred.make<void>()
+    const running = yield* Effect.forkChild(outcome(engine, generation, () => {
+      server.release()
+      Deferred.doneUnsafe(begun, Effect.void)
+    }))
+    yield* Effect.promise(() => server.came(0))
+    if (text !== "") yield* Deferred.await(begun)
+    const clock = expected["_tag"] === "UpstreamTimeout" ? tick : Effect.never
+    const { events, reason } = yield* Effect.raceFirst(Fiber.join(running), clock)
+    assert.isDefined(reason, "it must not look like success")
+    assert.deepStrictEqual(pick(reason, expected), expected)
+    assert.notInclude(reason.message, secret)
+    assert.strictEqual(textOf(events), text)
+    assert.isFalse(events.some(({ type }) => type === "finish"))
+    assert.strictEqual(server.seen.length, 1)
+    // What did not end by itself is left at once.
+    if (play.silent === "stall" || /stall|flood|trickle/.test(play.fault?.kind ?? "")) {
+      yield* Effect.promise(() => server.left(0))
+    }
+  })
+
+describe("RemoteEngine", () => {
+  describe("with a stream, before its first content", () => {
+    for (const one of [...refusals, ...beforeContent]) it.effect(one[0], () => expectFault(one, ""))
+  })
+
+  describe("with a stream, after its first content", () => {
+    for (const one of afterContent) it.effect(one[0], () => expectFault(one, "Grüße "))
+  })
+
+  describe("with a whole answer", () => {
+    const over = { stream: false }
+    for (const one of [...refusals, ...wholeBefore]) it.effect(one[0], () => expectFault(one, "", over))
+    for (const one of wholeAfter) it.effect(`${one[0]} after its first bytes`, () => expectFault(one, "", over))
+  })
+
+  it.live("tells when to come back by a date", () =>
+    Effect.gen(function*() {
+      const date = new Date(Date.now() + 3_600_000).toUTCString()
+      const server = yield* served(() => ({ status: 429, headers: { "retry-after": date }, pieces: [] }))
+      const { reason } = yield* outcome(yield* engineAt(server.url))
+      assert.strictEqual(reason?._tag, "RateLimited")
+      if (reason?._tag !== "RateLimited") return
+      assert.isAbove(reason.retryAfterMs!, 3_000_000)
+      assert.isAtMost(reason.retryAfterMs!, 3_600_000)
+    }))
+
+  it.live("tells of a host that is not there", () =>
+    Effect.gen(function*() {
+      const server = yield* Effect.scoped(served(() => ({ pieces: [] })))
+      const { reason } = yield* outcome(yield* engineAt(server.url))
+      assert.deepInclude(reason, failed("network"))
+      assert.include(reason!.message, "ECONNREFUSED")
+    }))
+
+  it.live("tells of a host that does not shake hands in time", () =>
+    Effect.gen(function*() {
+      const silent = createServer()
+      yield* Effect.acquireRelease(
+        Effect.promise(() => once(silent.listen(0, "127.0.0.1"), "listening")),
+        () => Effect.sync(() => silent.close())
+      )
+      silent.on("connection", (socket) => {
+        socket.on("error", () => {})
+      })
+      const { port } = silent.address() as AddressInfo
+      const engine = yield* engineAt(`https://127.0.0.1:${port}`, limit("connect", 50))
+      assert.deepInclude((yield* outcome(engine)).reason, timeout("connect", 50))
+    }))
+
+  it.live("does not sit out a slow answer as a fault", () =>
+    Effect.gen(function*() {
+      const server = yield* served(() => ({ pieces, bytesAtATime: 1 }))
+      const { events, reason } = yield* outcome(yield* engineAt(server.url))
+      assert.isUndefined(reason)
+      assert.strictEqual(textOf(events), "Grüße aus 東京 🎌")
+    }))
+
+  it.live("closes the connection when the caller is interrupted, before the answer and in its middle", () =>
+    Effect.gen(function*() {
+      const server = yield* served((index) =>
+        index === 0 ? { silent: "stall", pieces: [] } : { pieces, fault: { kind: "stall", after: 2 } }
+      )
+      const engine = yield* engineAt(server.url)
+      const waiting = yield* Effect.forkChild(outcome(engine))
+      yield* Effect.promise(() => server.came(0))
+      yield* Fiber.interrupt(waiting)
+      yield* Effect.promise(() => server.left(0))
+      const begun = yield* Deferred.make<void>()
+      const reading = yield* Effect.forkChild(
+        outcome(engine, generation, () => Deferred.doneUnsafe(begun, Effect.void))
+      )
+      yield* Deferred.await(begun)
+      yield* Fiber.interrupt(reading)
+      yield* Effect.promise(() => server.left(1))
+    }))
+
+  it.live("closes the connection when the consumer has enough, and holds the slot until then", () =>
+    Effect.gen(function*() {
+      const server = yield* served(() => ({ pieces, fault: { kind: "stall", after: 2 } }))
+      const engine = yield* engineAt(server.url)
+      let held = 0
+      const hold = () => {
+        held++
+        return () => {
+          held--
+        }
+      }
+      yield* Stream.runForEach(
+        Stream.take(engine.generate(generation, hold), 1),
+        () => Effect.sync(() => assert.strictEqual(held, 1))
+      )
+      assert.strictEqual(held, 0)
+      yield* Effect.promise(() => server.left(0))
+    }))
+
+  it.live("fails what runs when it is stopped, and takes no more", () =>
+    Effect.gen(function*() {
+      const server = yield* served(() => ({ pieces, fault: { kind: "stall", after: 2 } }))
+      const engine = yield* engineAt(server.url)
+      const begun = yield* Deferred.make<void>()
+      const running = yield* Effect.forkChild(
+        outcome(engine, generation, () => Deferred.doneUnsafe(begun, Effect.void))
+      )
+      yield* Deferred.await(begun)
+      yield* engine.stop
+      const { events, reason } = yield* Fiber.join(running)
+      assert.strictEqual(reason?._tag, "EngineStopped")
+      assert.strictEqual(textOf(events), "Grüße ")
+      assert.isTrue(engine.isOver?.())
+      assert.strictEqual((yield* outcome(engine)).reason?._tag, "EngineStopped")
+      assert.strictEqual(server.seen.length, 1)
+    }))
+
+  it.live("reads a socket only as fast as its stream is read", () =>
+    Effect.gen(function*() {
+      const piece = `data: {"choices":[{"index":0,"delta":{"content":"${"x".repeat(10_000)}"}}]}\n\n`
+      const server = yield* served(() => ({ pieces: [piece], fault: { kind: "flood", after: 0 } }))
+      const engine = yield* engineAt(server.url, { maxResponseBytes: 2 ** 40 })
+      const begun = yield* Deferred.make<void>()
+      const reading = yield* Effect.forkChild(
+        Stream.runForEach(engine.generate(generation), () =>
+          Effect.andThen(Deferred.succeed(begun, undefined), Effect.never))
+      )
+      yield* Deferred.await(begun)
+      yield* Effect.promise(() =>
+        server.blocked(0)
+      )
+      yield* Fiber.interrupt(reading)
+      yield* Effect.promise(() => server.left(0))
+    }))
+
+  it.live("uses its connections again", () =>
+    Effect.gen(function*() {
+      const server = yield* served(() => ({ pieces }))
+      const engine = yield* engineAt(server.url)
+      for (let index = 0; index < 20; index++) assert.isUndefined((yield* outcome(engine)).reason)
+      // One that is not done with yet when the next request comes has another opened beside it.
+      assert.isAtMost(server.connections(), 3)
+    }))
+
+  it.live("shows no key in an error, a log or a span", () =>
+    Effect.gen(function*() {
+      const shown: Array<string> = []
+      const logger = Logger.make(({ message }) => {
+        shown.push(JSON.stringify(message))
+      })
+      const tracer = Tracer.make({
+        span: (options) => {
+          const span = new Tracer.NativeSpan(options)
+          const end = span.end.bind(span)
+          span.end = (time, exit) => {
+            shown.push(JSON.stringify([span.name, [...span.attributes], exit]))
+            end(time, exit)
+          }
+          return span
+        }
+      })
+      const echo = JSON.stringify({ error: { message: `Wrong: Bearer ${secret}, my-own-header-secret` } })
+      const statuses = [400, 401, 403, 404, 429, 500]
+      const server = yield* served((index) =>
+        index < statuses.length
+          ? { status: statuses[index]!, headers: json, pieces: [echo] }
+          : { pieces: [`data: ${echo}\n\n`] }
+      )
+      const run = Effect.gen(function*() {
+        for (let index = 0; index <= statuses.length; index++) {
+          // Each an engine of its own: a refused key is not used again.
+          const engine = yield* engineAt(server.url, { headers: { "x-own": Redacted.make("my-own-header-secret") } })
+          shown.push(JSON.stringify(engine.describe))
+          const { reason } = yield* outcome(engine)
+          assert.isDefined(reason)
+          shown.push(JSON.stringify(reason), reason.message, String(reason), reason.stack ?? "")
+        }
+      })
+      yield* run.pipe(
+        Effect.withSpan("test"),
+        Effect.provideService(Tracer.Tracer, tracer),
+        Effect.provide(Logger.layer([logger]))
+      )
+      assert.strictEqual(server.seen.length, statuses.length + 1)
+      assert.isTrue(server.seen.every(({ headers }) => headers.authorization === `Bearer ${secret}`))
+      assert.isTrue(server.seen.every(({ headers }) => headers["x-own"] === "my-own-header-secret"))
+      assert.isAbove(shown.length, 30)
+      for (const text of shown) {
+        assert.notInclude(text, secret)
+        assert.notInclude(text, "my-own-header-secret")
+      }
+    }))
+
+  it.live("ends with its scope", () =>
+    Effect.gen(function*() {
+      const server = yield* served(() => ({ pieces, fault: { kind: "stall", after: 2 } }))
+      const scope = yield* Scope.make()
+      const engine = yield* Scope.provide(engineAt(server.url), scope)
+      const running = yield* Effect.forkChild(outcome(engine))
+      yield* Effect.promise(() => server.came(0))
+      yield* Scope.close(scope, yield* Effect.exit(Effect.void))
+      assert.strictEqual((yield* Fiber.join(running)).reason?._tag, "EngineStopped")
+      yield* Effect.promise(() => server.left(0))
+    }))
+})

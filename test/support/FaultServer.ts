@@ -1,0 +1,177 @@
+/**
+ * A provider on this machine that plays recorded answers, with faults on demand, and tells what became of its clients.
+ */
+import { once } from "node:events"
+import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from "node:http"
+import { createServer } from "node:http"
+import type { AddressInfo } from "node:net"
+
+/** What happens after so many pieces of the body, in the place of the rest. */
+export type Fault =
+  /** Nothing more comes. */
+  | "stall"
+  /** The connection ends before the body does. */
+  | "cut"
+  /** It is reset. */
+  | "reset"
+  /** The body ends in good order. */
+  | "end"
+  /** The last piece comes again and again, as fast as it is taken. */
+  | "flood"
+  /** It comes again and again, slowly. */
+  | "trickle"
+
+/** One answer. */
+export interface Play {
+  /** Default 200. */
+  readonly status?: number
+  /** Default of an event stream. */
+  readonly headers?: Readonly<Record<string, string>>
+  readonly pieces: ReadonlyArray<string | Uint8Array>
+  /** Nothing comes, not even headers; or the connection is reset before them. */
+  readonly silent?: "stall" | "reset"
+  readonly fault?: { readonly kind: Fault; readonly after: number }
+  /** Sends so many bytes at a time, wherever that splits pieces and characters. */
+  readonly bytesAtATime?: number
+  /** Waits for `release` before the fault, or before the end. */
+  readonly gated?: boolean
+}
+
+/** A request as it came. */
+export interface Seen {
+  readonly path: string
+  readonly headers: IncomingHttpHeaders
+  readonly body: unknown
+}
+
+export interface FaultServer {
+  readonly url: string
+  readonly seen: ReadonlyArray<Seen>
+  /** Connections that were ever made. */
+  readonly connections: () => number
+  /** Resolves when the request of this number was left by its client before its answer was whole. */
+  readonly left: (index: number) => Promise<void>
+  /** Resolves when the socket of this request has taken nothing for a while. */
+  readonly blocked: (index: number) => Promise<void>
+  /** Resolves when the request of this number has come. */
+  readonly came: (index: number) => Promise<void>
+  /** Lets what is gated go on. */
+  readonly release: () => void
+  readonly close: () => Promise<void>
+}
+
+/** A promise for each number, to be resolved by it. */
+const makeMarks = () => {
+  const marks = new Map<number, PromiseWithResolvers<void>>()
+  return (index: number) => {
+    const mark = marks.get(index) ?? Promise.withResolvers<void>()
+    marks.set(index, mark)
+    return mark
+  }
+}
+
+const turn = () => new Promise<void>((resolve) => setImmediate(resolve))
+
+const bytesOf = (pieces: Play["pieces"]) => Buffer.concat(pieces.map((piece) => Buffer.from(piece)))
+
+/** Each as a write of its own. */
+const send = async (response: ServerResponse, pieces: Play["pieces"], bytesAtATime: number | undefined) => {
+  const all = bytesOf(pieces)
+  const parts = bytesAtATime === undefined
+    ? pieces
+    : Array.from(
+      { length: Math.ceil(all.length / bytesAtATime) },
+      (_, index) => all.subarray(index * bytesAtATime, (index + 1) * bytesAtATime)
+    )
+  for (const part of parts) {
+    if (response.destroyed) return
+    response.write(part)
+    await turn()
+  }
+}
+
+/** How long a socket takes nothing before its reader counts as slow, ms. */
+const blockedAfter = 100
+
+const repeat = async (response: ServerResponse, piece: string | Uint8Array, wait: () => Promise<void>) => {
+  while (!response.destroyed) {
+    if (!response.write(piece)) {
+      const timer = setTimeout(() => response.emit("blocked"), blockedAfter)
+      await Promise.race([once(response, "drain"), once(response, "close")])
+      clearTimeout(timer)
+    }
+    await wait()
+  }
+}
+
+const faults: { readonly [Kind in Fault]: (response: ServerResponse, last: string | Uint8Array) => unknown } = {
+  stall: () => {},
+  cut: (response) => response.destroy(),
+  reset: (response) => response.socket?.resetAndDestroy(),
+  end: (response) => response.end(),
+  flood: (response, last) => repeat(response, last, turn),
+  trickle: (response, last) => repeat(response, last, () => new Promise((resolve) => setTimeout(resolve, 5)))
+}
+
+const perform = async (response: ServerResponse, play: Play, gate: Promise<void>) => {
+  if (play.silent === "stall") return
+  if (play.silent === "reset") return void response.socket?.resetAndDestroy()
+  const { bytesAtATime, fault, pieces, status = 200 } = play
+  response.writeHead(status, { "content-type": "text/event-stream; charset=utf-8", ...play.headers })
+  response.flushHeaders()
+  await send(response, pieces.slice(0, fault?.after), bytesAtATime)
+  if (play.gated === true) await gate
+  if (fault === undefined) return void response.end()
+  await faults[fault.kind](response, pieces[fault.after] ?? pieces.at(-1) ?? "")
+}
+
+const bodyOf = async (request: IncomingMessage): Promise<unknown> => {
+  const pieces: Array<Buffer> = []
+  for await (const piece of request) pieces.push(piece as Buffer)
+  return JSON.parse(Buffer.concat(pieces).toString())
+}
+
+/** @param playOf the answer to the request of this number, counted from 0 */
+export const startFaultServer = async (
+  playOf: (index: number, request: Seen) => Play
+): Promise<FaultServer> => {
+  const seen: Array<Seen> = []
+  const left = makeMarks()
+  const came = makeMarks()
+  const blocked = makeMarks()
+  const gate = Promise.withResolvers<void>()
+  let connections = 0
+  const server = createServer((request, response) => {
+    const answer = async () => {
+      const one = { path: request.url ?? "", headers: request.headers, body: await bodyOf(request) }
+      const index = seen.push(one) - 1
+      response.once("close", () => {
+        if (!response.writableFinished) left(index).resolve()
+      })
+      response.once("blocked", blocked(index).resolve)
+      came(index).resolve()
+      await perform(response, playOf(index, one), gate.promise)
+    }
+    // A client that leaves while it asks is no fault of this server.
+    answer().catch(() => response.destroy())
+  })
+  server.on("connection", () => {
+    connections++
+  })
+  server.listen(0, "127.0.0.1")
+  await once(server, "listening")
+  return {
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    seen,
+    connections: () => connections,
+    left: (index) => left(index).promise,
+    blocked: (index) => blocked(index).promise,
+    came: (index) => came(index).promise,
+    release: gate.resolve,
+    close: async () => {
+      server.closeAllConnections()
+      server.close()
+      await once(server, "close")
+    }
+  }
+}
