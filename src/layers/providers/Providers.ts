@@ -12,7 +12,9 @@ import * as InferenceError from "../../services/InferenceError.ts"
 import type { Provider, RemoteDeployment } from "../../services/Model.ts"
 import * as Policies from "../../services/Policies.ts"
 import { Providers } from "../../services/Providers.ts"
+import { anthropic } from "./Anthropic.ts"
 import type { Dialect } from "./Dialect.ts"
+import { gemini } from "./Gemini.ts"
 import type { KeyRing } from "./KeyRing.ts"
 import * as KeyRings from "./KeyRing.ts"
 import { ollama } from "./Ollama.ts"
@@ -25,6 +27,8 @@ import { limitsOf } from "./Watch.ts"
 const dialects: Partial<Record<Provider, Dialect>> = {
   openai: openAi,
   "azure-openai": azureOpenAi,
+  anthropic,
+  gemini,
   ollama,
   troupe
 }

@@ -1,0 +1,31 @@
+/**
+ * Anthropic's Messages API.
+ *
+ * **Details**
+ *
+ * System messages go together, in their order, wherever they are in the conversation. Neighbouring messages of one role
+ * become one, as the API wants results of calls right after the calls. An answer is bound to a schema by
+ * `output_config.format`; objects that leave open whether they have other properties are closed, as the API insists on.
+ * Thoughts are passed over, and counted.
+ *
+ * Sources: Anthropic's pages on messages, streaming messages, errors, tool use and structured outputs.
+ *
+ * **Gotchas**
+ *
+ * The API has no seed: the same request may be answered otherwise. A temperature or `topP` of 1 is its default and left
+ * out. An answer whose caller names no limit has at most 4,096 tokens, unless the deployment's `maxTokens` says more.
+ */
+import { failure } from "./AnthropicErrors.ts"
+import { events, whole } from "./AnthropicEvents.ts"
+import { request } from "./AnthropicRequest.ts"
+import type { Dialect } from "./Dialect.ts"
+
+export const anthropic: Dialect = {
+  name: "anthropic",
+  baseUrl: "https://api.anthropic.com",
+  abilities: ["generate", "tools", "format"],
+  framing: "sse",
+  authorize: (key) => ({ "x-api-key": key }),
+  generate: { request, events, whole },
+  failure
+}

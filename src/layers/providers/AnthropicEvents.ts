@@ -1,0 +1,180 @@
+/** Answers of Anthropic's Messages API, streamed and whole. Pure; see `Anthropic`. */
+import { Result } from "effect"
+import type { Generation } from "../../services/Engine.ts"
+import type { Event } from "../../services/Inference.ts"
+import type { Reason } from "../../services/InferenceError.ts"
+import * as InferenceError from "../../services/InferenceError.ts"
+import type { FinishReason, TokenUsage } from "../../services/Job.ts"
+import { inBand } from "./AnthropicErrors.ts"
+import type { EventDecoder, Target, Told } from "./Dialect.ts"
+import { at, countAt, type Fields, fieldsOf, listAt, textAt } from "./Json.ts"
+import { brief, cut, malformed, parse } from "./Refusals.ts"
+import { makeCounter } from "./Usage.ts"
+
+const reasons: Readonly<Record<string, FinishReason>> = {
+  end_turn: "stop",
+  stop_sequence: "stop",
+  max_tokens: "length",
+  model_context_window_exceeded: "length",
+  tool_use: "tool_calls"
+}
+
+const reasonOf = (told: Fields, target: Target): Result.Result<FinishReason, Reason> => {
+  const reason = textAt(told, "stop_reason") ?? ""
+  if (Object.hasOwn(reasons, reason)) return Result.succeed(reasons[reason]!)
+  if (reason !== "refusal") return Result.fail(malformed(target, `an unknown reason to end: "${brief(reason)}"`))
+  const detail = textAt(told, "stop_details", "explanation") ?? "the model refuses to answer this."
+  return Result.fail(new InferenceError.ContentRefused({ deployment: target.deployment, detail: brief(detail) }))
+}
+
+/** Cached tokens are told beside the others, and are among them here. */
+const usageOf = (usage: Fields): Partial<TokenUsage> => {
+  const input = countAt(usage, "input_tokens")
+  const cached = countAt(usage, "cache_read_input_tokens") ?? 0
+  const output = countAt(usage, "output_tokens")
+  const reasoning = countAt(usage, "output_tokens_details", "thinking_tokens")
+  return {
+    cachedTokens: cached,
+    ...(input === undefined
+      ? {}
+      : { promptTokens: input + cached + (countAt(usage, "cache_creation_input_tokens") ?? 0) }),
+    ...(output === undefined ? {} : { completionTokens: output }),
+    ...(reasoning === undefined ? {} : { reasoningTokens: reasoning })
+  }
+}
+
+const told = (...events: ReadonlyArray<Event>): Told => Result.succeed(events)
+
+/** The next of `told`'s fields that say something: what is null says nothing. */
+const over = (before: Fields, told: unknown): Fields => ({
+  ...before,
+  ...Object.fromEntries(Object.entries(fieldsOf(told) ?? {}).filter(([, value]) => value !== null))
+})
+
+/** A call whose arguments are coming. */
+interface OpenCall {
+  /** Which of the answer's calls. */
+  readonly index: number
+  /** All arguments, where they came with the call's start. */
+  readonly input: unknown
+  hasPieces: boolean
+}
+
+/** The blocks of an answer; those that are neither text nor a call of ours are passed over. */
+const makeBlocks = (count: (text: string) => number, target: Target) => {
+  /** By their blocks' indexes; of a block that is no call, undefined. */
+  const calls = new Map<number, OpenCall | undefined>()
+  let begun = 0
+
+  const text = (text: string): Told => text === "" ? told() : told({ type: "text", text, tokens: count(text) })
+  const piece = (index: number, text: string): Told =>
+    text === "" ? told() : told({ type: "tool_call", index, arguments: text, tokens: count(text) })
+  const lacking = (what: string): Told => Result.fail(malformed(target, what))
+
+  const start = (data: Fields): Told => {
+    const block = countAt(data, "index")
+    const content = at(data, "content_block")
+    if (block === undefined || fieldsOf(content) === undefined) return lacking("a block without index and content")
+    calls.set(block, undefined)
+    if (textAt(content, "type") === "text") return text(textAt(content, "text") ?? "")
+    if (textAt(content, "type") !== "tool_use") return told()
+    const id = textAt(content, "id")
+    const name = textAt(content, "name")
+    if (id === undefined || name === undefined) return lacking("a call without id and name")
+    const index = begun++
+    calls.set(block, { index, input: at(content, "input"), hasPieces: false })
+    return told({ type: "tool_call", index, id, name, arguments: "", tokens: 0 })
+  }
+
+  const argumentsOf = (block: number, json: string | undefined): Told => {
+    if (!calls.has(block) || json === undefined) return lacking("arguments of no call")
+    const call = calls.get(block)
+    // The provider's own tools have arguments too.
+    if (call === undefined) return told()
+    call.hasPieces ||= json !== ""
+    return piece(call.index, json)
+  }
+
+  const delta = (data: Fields): Told => {
+    const type = textAt(data, "delta", "type")
+    if (type === "text_delta") {
+      const said = textAt(data, "delta", "text")
+      return said === undefined ? lacking("a piece of text without text") : text(said)
+    }
+    return type === "input_json_delta"
+      ? argumentsOf(countAt(data, "index") ?? -1, textAt(data, "delta", "partial_json"))
+      : told()
+  }
+
+  /** A call without arguments has none of their pieces. */
+  const stop = (data: Fields): Told => {
+    const call = calls.get(countAt(data, "index") ?? -1)
+    return call === undefined || call.hasPieces ? told() : piece(call.index, JSON.stringify(call.input ?? {}))
+  }
+  return { start, delta, stop }
+}
+
+/** An answer's state between its events, which are told parsed. */
+const makeReader = (generation: Generation, target: Target): (type: string, data: Fields) => Told => {
+  const counter = makeCounter(generation)
+  const blocks = makeBlocks(counter.count, target)
+  let usage: Fields = {}
+  let end: Fields = {}
+
+  const handlers = new Map<string, (data: Fields) => Told>([
+    ["message_start", (data) => {
+      usage = over(usage, at(data, "message", "usage"))
+      return told()
+    }],
+    ["content_block_start", blocks.start],
+    ["content_block_delta", blocks.delta],
+    ["content_block_stop", blocks.stop],
+    ["message_delta", (data) => {
+      // Figures are of the whole so far.
+      usage = over(usage, data["usage"])
+      end = over(end, data["delta"])
+      return told()
+    }],
+    ["message_stop", () =>
+      Result.map(reasonOf(end, target), (reason) => [
+        { type: "finish", reason, usage: counter.usage(usageOf(usage)) }
+      ])],
+    ["error", (data) => Result.fail(inBand(data, target))]
+  ])
+  return (type, data) => handlers.get(type)?.(data) ?? told()
+}
+
+export const events = (generation: Generation, target: Target): EventDecoder => {
+  const read = makeReader(generation, target)
+  return {
+    push: ({ data }) => {
+      const fields = fieldsOf(parse(data))
+      const type = textAt(fields, "type")
+      return fields === undefined || type === undefined
+        ? Result.fail(malformed(target, "an event without a type"))
+        : read(type, fields)
+    },
+    end: () => Result.fail(cut(target))
+  }
+}
+
+/** A whole answer, told as if it had been streamed. */
+export const whole = (body: unknown, generation: Generation, target: Target): Told => {
+  const fields = fieldsOf(body)
+  if (fields === undefined) return Result.fail(malformed(target, "no message"))
+  if (fields["type"] === "error") return Result.fail(inBand(fields, target))
+  if (!Array.isArray(fields["content"])) return Result.fail(malformed(target, "a message without content"))
+  const read = makeReader(generation, target)
+  const streamed: ReadonlyArray<readonly [type: string, data: Fields]> = [
+    ["message_start", { message: fields }],
+    ...listAt(fields, "content").flatMap((content_block, index) =>
+      [
+        ["content_block_start", { index, content_block }],
+        ["content_block_stop", { index }]
+      ] as const
+    ),
+    ["message_delta", { delta: fields }],
+    ["message_stop", {}]
+  ]
+  return Result.map(Result.all(streamed.map(([type, data]) => read(type, data))), (all) => all.flat())
+}

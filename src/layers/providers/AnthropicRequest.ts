@@ -1,0 +1,142 @@
+/** A generation as a request of Anthropic's Messages API. Pure; see `Anthropic`. */
+import { Result } from "effect"
+import type { Generation } from "../../services/Engine.ts"
+import type { Reason } from "../../services/InferenceError.ts"
+import type { ChatMessage, OutputFormat, ToolChoice, ToolDefinition } from "../../services/Job.ts"
+import type { Call, Target } from "./Dialect.ts"
+import type { Fields } from "./Json.ts"
+import * as Prompts from "./Prompts.ts"
+import { notSupported } from "./Refusals.ts"
+import * as Schemas from "./Schemas.ts"
+
+/** The API has no default, and refuses a request that names none. */
+const defaultMaxTokens = 4096
+
+/** The values of `format` that answers are bound to, by Anthropic's page on structured outputs. */
+const formats = new Set(
+  ["date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"]
+)
+
+const isObject = ({ properties, type }: Fields): boolean =>
+  type === "object" || properties !== undefined || (Array.isArray(type) && type.includes("object"))
+
+/** By the same page. */
+const words: Schemas.Words = {
+  known: {
+    type: Schemas.any,
+    title: Schemas.any,
+    description: Schemas.any,
+    enum: (value) => Array.isArray(value) && value.every((one) => typeof one !== "object" || one === null),
+    const: (value) => typeof value !== "object" || value === null,
+    properties: Schemas.any,
+    required: Schemas.any,
+    additionalProperties: (value) => value === false,
+    items: Schemas.any,
+    minItems: (value) => value === 0 || value === 1,
+    anyOf: Schemas.any,
+    pattern: Schemas.any,
+    format: (value) => formats.has(String(value)),
+    $ref: Schemas.isLocal,
+    $defs: Schemas.any,
+    definitions: Schemas.any
+  },
+  // Objects have to be closed. One that names no properties would be bound to be empty, which nobody means.
+  rewrite: (schema) =>
+    !isObject(schema) || schema["additionalProperties"] !== undefined
+      ? schema
+      : { ...schema, additionalProperties: schema["properties"] === undefined }
+}
+
+const formatOf = (format: OutputFormat | undefined, target: Target): Result.Result<unknown, Reason> => {
+  if (format === undefined) return Result.succeed(undefined)
+  return format.type === "json_schema"
+    ? Result.map(
+      Schemas.sayable(format.schema, words, target),
+      (schema) => ({ format: { type: "json_schema", schema } })
+    )
+    : Result.fail(notSupported(target, "format", "its provider binds answers to schemas only. Give a json_schema."))
+}
+
+/** The API takes ids of letters, digits, `_` and `-`; others come from conversations with other models. */
+const idOf = (id: string): string => id.replaceAll(/[^\w-]/gu, (character) => `_${character.codePointAt(0)}_`)
+
+const textParts = (text: string): ReadonlyArray<Fields> => text === "" ? [] : [{ type: "text", text }]
+
+const turnOf = (message: ChatMessage, path: string): Result.Result<Prompts.Turn<Fields>, Reason> => {
+  const { content, role, toolCallId, toolCalls = [] } = message
+  if (role === "tool") {
+    return toolCallId === undefined
+      ? Result.fail(Prompts.invalid(`${path}.toolCallId`, "Expected the id of a call in an earlier message"))
+      : Result.succeed({ role: "user", parts: [{ type: "tool_result", tool_use_id: idOf(toolCallId), content }] })
+  }
+  const calls = toolCalls.map(({ arguments: text, id, name }, index) =>
+    Result.map(
+      Prompts.argumentsOf(`${path}.toolCalls[${index}].arguments`, text),
+      (input): Fields => ({ type: "tool_use", id: idOf(id), name, input })
+    )
+  )
+  return Result.map(Result.all(calls), (parts) => ({ role, parts: [...textParts(content), ...parts] }))
+}
+
+const toolOf = (
+  { description, name, parameters }: ToolDefinition,
+  index: number,
+  target: Target
+): Result.Result<Fields, Reason> =>
+  /^[\w-]{1,128}$/.test(name)
+    ? Result.succeed({ name, description, input_schema: { type: "object", ...parameters } })
+    : Result.fail(notSupported(target, `tools[${index}].name`, "its provider takes letters, digits, _ and - only."))
+
+const choices = { auto: "auto", none: "none", required: "any" } as const
+
+const choiceOf = (choice: ToolChoice): Fields =>
+  typeof choice === "string" ? { type: choices[choice] } : { type: "tool", name: choice.name }
+
+/** Fails for what the API has no words for; the seed is passed over, since every generation has one. */
+const checked = (generation: Generation, target: Target): Result.Result<void, Reason> => {
+  const { sampling, stop } = generation
+  if (sampling.temperature > 1) {
+    return Result.fail(notSupported(target, "temperature", "its provider takes at most 1."))
+  }
+  const blank = stop.findIndex((text) => text.trim() === "")
+  return blank === -1
+    ? Prompts.without(
+      ["minP", "repeatPenalty", "presencePenalty", "frequencyPenalty", "logitBias"],
+      generation,
+      target
+    )
+    : Result.fail(notSupported(target, `stop[${blank}]`, "its provider takes no text that is white space only."))
+}
+
+/** What differs from the API's default, as some models take no more than one of the two. */
+const unlessOne = (value: number): number | undefined => value === 1 ? undefined : value
+
+export const request = (
+  generation: Generation,
+  target: Target,
+  stream: boolean
+): Result.Result<Call, Reason> =>
+  Result.gen(function*() {
+    yield* checked(generation, target)
+    const { maxTokens, sampling, stop, toolChoice, tools = [] } = generation
+    const { options } = target
+    const turns = yield* Prompts.turnsOf(generation, turnOf)
+    const definitions = yield* Result.all(tools.map((tool, index) => toolOf(tool, index, target)))
+    return {
+      path: "/v1/messages",
+      headers: { "anthropic-version": options.apiVersion ?? "2023-06-01" },
+      body: {
+        model: options.model,
+        max_tokens: maxTokens ?? options.maxTokens ?? defaultMaxTokens,
+        system: Prompts.systemOf(generation),
+        messages: turns.map(({ parts, role }) => ({ role, content: parts })),
+        temperature: unlessOne(sampling.temperature),
+        top_p: unlessOne(sampling.topP),
+        top_k: sampling.topK,
+        stop_sequences: stop.length === 0 ? undefined : stop,
+        ...(definitions.length === 0 ? {} : { tools: definitions, tool_choice: choiceOf(toolChoice ?? "auto") }),
+        output_config: yield* formatOf(generation.format, target),
+        stream
+      }
+    }
+  })

@@ -1,0 +1,132 @@
+/** Conversations with providers as their documentation shows them, and what comes of them. */
+import { Result, Schema } from "effect"
+import { readFileSync } from "node:fs"
+import type { Call, Dialect, Frame, Target, Told } from "../../src/layers/providers/Dialect.ts"
+import type { Generation } from "../../src/services/Engine.ts"
+import type { Event } from "../../src/services/Inference.ts"
+import { Reason } from "../../src/services/InferenceError.ts"
+import type { ToolCall } from "../../src/services/Job.ts"
+import type { Provider, RemoteDeployment } from "../../src/services/Model.ts"
+
+interface RequestCase {
+  readonly name: string
+  readonly generation: Partial<Generation>
+  readonly options?: Partial<RemoteDeployment>
+  readonly stream: boolean
+  readonly call: Call
+}
+
+type FinishEvent = Extract<Event, { readonly type: "finish" }>
+
+/** What an answer says. */
+export interface Said {
+  readonly text?: string
+  readonly calls?: ReadonlyArray<ToolCall>
+  readonly finish?: Omit<FinishEvent, "type">
+  readonly reason?: unknown
+}
+
+interface AnswerCase extends Said {
+  readonly name: string
+  readonly frames?: ReadonlyArray<object>
+  readonly whole?: object
+}
+
+interface RefusalCase {
+  readonly name: string
+  readonly status: number
+  readonly headers?: Readonly<Record<string, string>>
+  readonly body: unknown
+  readonly reason: unknown
+}
+
+const fixture = (name: string): unknown =>
+  JSON.parse(readFileSync(new URL(`../fixtures/providers/${name}.json`, import.meta.url), "utf8"))
+
+export const requestsOf = (provider: Provider) => fixture(`${provider}-requests`) as ReadonlyArray<RequestCase>
+
+export const refusalsOf = (provider: Provider) => fixture(`${provider}-refusals`) as ReadonlyArray<RefusalCase>
+
+const answersOf = (provider: Provider) => fixture(`${provider}-answers`) as ReadonlyArray<AnswerCase>
+
+/** Answers that come as frames. */
+export const streamedOf = (provider: Provider) =>
+  answersOf(provider).flatMap(({ frames, name, whole: _, ...said }) =>
+    frames === undefined ? [] : [{ name, frames, said }]
+  )
+
+/** Answers that come as one body. */
+export const wholesOf = (provider: Provider) =>
+  answersOf(provider).flatMap(({ frames: _, name, whole, ...said }) =>
+    whole === undefined ? [] : [{ name, whole, said }]
+  )
+
+export const generationOf = (given: Partial<Generation> = {}): Generation => ({
+  messages: [{ role: "user", content: "Hi" }],
+  sampling: { temperature: 1, topP: 1, seed: 7 },
+  stop: [],
+  ...given
+})
+
+export const targetOf = (provider: Provider, options: Partial<RemoteDeployment> = {}): Target => ({
+  deployment: "x#0",
+  model: "x",
+  options: { engine: "remote", provider, model: "m", ...options }
+})
+
+/** As it is sent, where what is undefined is left out. */
+export const sent = (call: Call): Call => JSON.parse(JSON.stringify(call))
+
+/** A reason as plain data. */
+export const plain: (reason: Reason) => unknown = Schema.encodeSync(Reason)
+
+type CallEvent = Extract<Event, { readonly type: "tool_call" }>
+
+/** The call that an event begins or goes on with. */
+const callAfter = (calls: ReadonlyArray<ToolCall>, { arguments: piece, id, index, name }: CallEvent): ToolCall => {
+  const { [index]: before } = calls
+  if ((id === undefined) === (before === undefined)) throw new Error(`Call ${index} out of turn`)
+  return before === undefined
+    ? { id: id!, name: name!, arguments: piece }
+    : { ...before, arguments: before.arguments + piece }
+}
+
+/** What events come to: text and calls put together; what is empty is left out. */
+export const saidBy = (told: Told): Said => {
+  if (Result.isFailure(told)) return { reason: plain(told.failure) }
+  const events = told.success
+  const last = events.at(-1)
+  if (last?.type !== "finish") throw new Error("An answer without a finish at its end")
+  const { reason, usage } = last
+  const calls: Array<ToolCall> = []
+  let text = ""
+  for (const event of events.slice(0, -1)) {
+    if (event.type === "finish") throw new Error("An event after the finish")
+    if (event.type === "text") text += event.text
+    else calls[event.index] = callAfter(calls, event)
+  }
+  return { ...(text === "" ? {} : { text }), ...(calls.length === 0 ? {} : { calls }), finish: { reason, usage } }
+}
+
+export const frameOf = (data: object): Frame => ({
+  event: "type" in data ? String(data.type) : "message",
+  data: JSON.stringify(data)
+})
+
+/** Decodes frames as `RemoteEngine` does: until the finish or a failure, and else to the end. */
+export const decode = (
+  dialect: Dialect,
+  frames: ReadonlyArray<Frame>,
+  generation: Generation,
+  target: Target
+): Told => {
+  const decoder = dialect.generate.events(generation, target)
+  const events: Array<Event> = []
+  for (const next of [...frames.map((frame) => () => decoder.push(frame)), decoder.end]) {
+    const told = next()
+    if (Result.isFailure(told)) return told
+    events.push(...told.success)
+    if (told.success.at(-1)?.type === "finish") break
+  }
+  return Result.succeed(events)
+}
