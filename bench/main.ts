@@ -7,10 +7,11 @@ import { install } from "./Install.ts"
 import * as Machine from "./Machine.ts"
 import { overhead } from "./Overhead.ts"
 import type { Effort, Outcome, Scenario } from "./Scenario.ts"
+import { selection } from "./Selection.ts"
 import * as Table from "./Table.ts"
 import { tokens } from "./Tokens.ts"
 
-const scenarios: ReadonlyArray<Scenario> = [tokens, overhead, install]
+const scenarios: ReadonlyArray<Scenario> = [tokens, overhead, selection, install]
 
 const fullEffort: Effort = { rounds: 5, roundMs: 2_000, warmUpMs: 2_000 }
 const smokeEffort: Effort = { rounds: 1, roundMs: 300, warmUpMs: 50 }
