@@ -3,6 +3,7 @@
  */
 import { ByteSize, Duration, Schema, SchemaTransformation } from "effect"
 import { abilities } from "./EngineProtocol.ts"
+import type { Routing } from "./Policy.ts"
 
 /** A field with words that editors show: see `SettingsSchema.fileJsonSchema`. */
 export const described = <S extends Schema.Top>(description: string, schema: S): S["Rebuild"] =>
@@ -268,6 +269,8 @@ export interface Deployment {
 export interface Model {
   readonly name: string
   readonly deployments: readonly [Deployment, ...Array<Deployment>]
+  /** Left out, by the policy `default` and without fallbacks. */
+  readonly routing?: Routing
 }
 
 /** A loaded model that nobody uses is unloaded after this. */
