@@ -14,6 +14,7 @@ import { memory } from "./PeakMemory.ts"
 import { prefix } from "./Prefix.ts"
 import { recovery } from "./Recovery.ts"
 import type { Effort, Outcome, Scenario } from "./Scenario.ts"
+import { selection } from "./Selection.ts"
 import { synthetic } from "./Synthetic.ts"
 import * as SyntheticGguf from "./SyntheticGguf.ts"
 import * as Table from "./Table.ts"
@@ -30,6 +31,7 @@ const scenarios: ReadonlyArray<Scenario> = [
   engineKinds,
   embeddings,
   overhead,
+  selection,
   install
 ]
 

@@ -32,6 +32,7 @@ const settings: Resolved = {
   logLevel: "Error",
   memory: { budgetBytes: undefined, hold: Duration.seconds(5) },
   store: { folder: "/store" },
+  policies: [],
   models
 }
 

@@ -4,6 +4,7 @@
 import { ByteSize, Duration, Option, Schema, SchemaTransformation } from "effect"
 import { abilities } from "./EngineProtocol.ts"
 import * as GoDuration from "./GoDuration.ts"
+import type { Routing } from "./Policy.ts"
 
 /** A field with words that editors show: see `SettingsSchema.fileJsonSchema`. */
 export const described = <S extends Schema.Top>(description: string, schema: S): S["Rebuild"] =>
@@ -67,7 +68,32 @@ export const Bytes = Schema.Union([
   Count
 ])
 
+const Share = Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 1 }))
+const AtLeastNothing = Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))
+
+/** What the router is told of a deployment, since nothing measures it; what is left out is not known. */
+export const traits = {
+  price: optional(
+    "USD per million tokens; default nothing for what runs here, else what is known of the model.",
+    Schema.Struct({
+      input: described("Of the prompt, USD per million tokens.", AtLeastNothing),
+      output: described("Of the answer, USD per million tokens.", AtLeastNothing)
+    })
+  ),
+  quality: optional("How good its answers are, from 0 to 1; default not known.", Share),
+  abilities: optional(
+    "All that it can do; default not known, and then nothing is ruled out.",
+    Schema.Array(Schema.Literals(abilities))
+  ),
+  tasks: optional(
+    "What it is good at, in words that requests name too; default not known.",
+    Schema.Array(Schema.NonEmptyString)
+  ),
+  weight: optional("Its share of requests beside the others', for weighted and session; default 1.", AtLeastNothing)
+}
+
 const shared = {
+  ...traits,
   slots: optional("Requests that run side by side in one engine thread; default 4.", Count),
   replicas: optional("Engine threads, each with its own copy of the model's context; default 1.", Count)
 }
@@ -159,7 +185,8 @@ export const LanguageModelDeployment = Schema.Struct({
   engine: Schema.Literal("language-model"),
   name: described("The name by which the embedding program provides it.", Schema.NonEmptyString),
   contextSize: optional("Tokens that prompt and answer share, as its provider says; default not known.", Count),
-  slots: optional("Requests that it is sent side by side; default 4.", Count)
+  slots: optional("Requests that it is sent side by side; default 4.", Count),
+  ...traits
 })
 export type LanguageModelDeployment = typeof LanguageModelDeployment.Type
 
@@ -224,6 +251,7 @@ export const RemoteDeployment = Schema.Struct({
     Schema.NonEmptyString
   ),
   contextSize: optional("Tokens that prompt and answer share, as the provider says; default not known.", Count),
+  ...traits,
   abilities: optional(
     "What the model can do; default all that the dialect has words for.",
     Schema.Array(Schema.Literals(abilities))
@@ -278,6 +306,8 @@ export interface Deployment {
 export interface Model {
   readonly name: string
   readonly deployments: readonly [Deployment, ...Array<Deployment>]
+  /** Left out, by the policy `default` and without fallbacks. */
+  readonly routing?: Routing
 }
 
 /** A loaded model that nobody uses is unloaded after this. */

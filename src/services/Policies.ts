@@ -21,6 +21,15 @@ export const restart = Schedule.min([Schedule.exponential("100 millis"), Schedul
   Schedule.while(({ input: { reason } }) => reason._tag === "EngineCrashed" || reason._tag === "EngineHung")
 )
 
+/** When a deployment's circuit opens, for how long, and when it closes again. */
+export const breaker = {
+  /** In a row. */
+  opensAfter: 5,
+  openFor: Duration.seconds(60),
+  /** In a row, once one call at a time is let through again. */
+  closesAfter: 3
+} as const
+
 /** How long a deployment whose restarts are used up is left alone before a request may try it. */
 export const probeAfter = Duration.seconds(30)
 

@@ -1,8 +1,9 @@
 /**
  * How a model's requests are routed and what happens when an attempt fails: plain data with a name, that can be printed.
  */
-import type { Options as Selection } from "./Selection.ts"
-import { defaults as selection } from "./Selection.ts"
+import type { List } from "./Retry.ts"
+import type { Options as Selection } from "./SelectionInput.ts"
+import { defaults as selection } from "./SelectionInput.ts"
 
 export interface Policy {
   readonly name: string
@@ -32,6 +33,13 @@ export interface Policy {
   readonly hedge?: { readonly afterMs?: number | undefined; readonly share: number } | undefined
   /** What is left of `maxTokens` where prompt and answer do not fit together. */
   readonly shorterBy: number
+}
+
+/** How the requests for one model go. */
+export interface Routing {
+  readonly policy: Policy
+  /** Names of models that stand in for it, in order. */
+  readonly fallbacks: Readonly<Record<List, ReadonlyArray<string>>>
 }
 
 /** How much a pause may be shorter or longer, so that those who failed together do not come back together. */

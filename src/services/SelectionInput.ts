@@ -1,6 +1,9 @@
 /** What a decision is made of: facts of deployments, their conditions, what is asked, and how to choose. */
+import type { Ability } from "./EngineProtocol.ts"
 import type { Measurement } from "./Measurements.ts"
 import * as Measurements from "./Measurements.ts"
+
+export type { Ability } from "./EngineProtocol.ts"
 
 /** USD per million tokens. */
 export interface Price {
@@ -16,7 +19,7 @@ export interface Facts {
   readonly quality?: number | undefined
   /** Tokens that prompt and answer share. */
   readonly contextWindow?: number | undefined
-  /** All that it can do. */
+  /** All that it can do; one that does not say is believed to be able to. */
   readonly abilities?: ReadonlyArray<Ability> | undefined
   /** What it is good at. */
   readonly tasks?: ReadonlyArray<string> | undefined
@@ -87,10 +90,6 @@ export interface Asked {
   /** ms since 1970 */
   readonly now: number
 }
-
-/** What a deployment can do; one that does not say is believed to be able to. */
-export const abilities = ["tools", "json", "logprobs", "embeddings", "rerank", "classify", "images"] as const
-export type Ability = typeof abilities[number]
 
 /** What counts how much in `balanced`. */
 export interface Weights {

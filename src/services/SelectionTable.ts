@@ -1,8 +1,9 @@
 /** What is known of deployments for good, laid out in columns: made once for each change of the registry. */
 import { hashText } from "./Draw.ts"
+import type { Ability } from "./EngineProtocol.ts"
+import { abilities } from "./EngineProtocol.ts"
 import type { Measurement } from "./Measurements.ts"
-import type { Ability, Facts } from "./SelectionInput.ts"
-import { abilities } from "./SelectionInput.ts"
+import type { Facts } from "./SelectionInput.ts"
 
 /** The same of many; a number that is not known is `NaN`. */
 export interface Table {

@@ -16,8 +16,10 @@ import { Context, Duration, Result, Schema } from "effect"
 import type { Deployment, DeploymentOptions, Model } from "./Model.ts"
 import { defaultIdleUnload } from "./Model.ts"
 import * as Policies from "./Policies.ts"
+import type { Policy } from "./Policy.ts"
 import type { Problem } from "./Problem.ts"
 import * as Problems from "./Problem.ts"
+import { policiesOf, routingFields, routingOf, routingProblems } from "./SettingsPolicies.ts"
 import { Source } from "./SettingsSchema.ts"
 import { missingFromStore, nameInStore } from "./SettingsStore.ts"
 import { interpolate, isLoneReference, looksLikeSecret, typed } from "./SettingsText.ts"
@@ -47,6 +49,8 @@ export interface Resolved {
   }
   /** Where pulled models lie, and how many bytes they may take; left out, what the disk has. */
   readonly store: { readonly folder: string; readonly maxBytes?: number | undefined }
+  /** `default` first. */
+  readonly policies: ReadonlyArray<Policy>
   readonly models: ReadonlyArray<Model>
 }
 
@@ -170,10 +174,16 @@ const inspect = (base: Tree, over: Tree, environment: Environment, variables: Su
   const decoded = decodeTree(raw, expanded)
   const wrong = Result.isSuccess(decoded)
     // The name is wrong, not the deployments, wherever they stand.
-    ? nameProblems(decoded.success).map(({ expected, path }) => ({
-      path: Problems.formatPath(place(path).slice(0, -1)),
-      expected
-    }))
+    ? [
+      ...nameProblems(decoded.success).map(({ expected, path }) => ({
+        path: Problems.formatPath(place(path).slice(0, -1)),
+        expected
+      })),
+      ...routingProblems(decoded.success).map(({ expected, path }) => ({
+        path: Problems.formatPath(place(path)),
+        expected
+      }))
+    ]
     : decoded.failure.map(({ expected, path }) => ({ path: Problems.formatPath(place(path)), expected }))
   return {
     source: Result.isSuccess(decoded) ? decoded.success : undefined,
@@ -201,7 +211,14 @@ const resolvePaths = (options: DeploymentOptions, resolve: Surroundings["resolve
 
 type ModelSettings = NonNullable<Source["models"]>[string]
 
-const modelOf = (name: string, settings: ModelSettings, resolve: Surroundings["resolvePath"]): Model => {
+const isRouted = (settings: ModelSettings): boolean => Object.keys(routingFields).some((field) => field in settings)
+
+const modelOf = (
+  name: string,
+  settings: ModelSettings,
+  resolve: Surroundings["resolvePath"],
+  policies: ReadonlyArray<Policy> = []
+): Model => {
   const toDeployment = (options: DeploymentOptions, index: number): Deployment => ({
     id: `${name}#${index}`,
     model: name,
@@ -215,7 +232,8 @@ const modelOf = (name: string, settings: ModelSettings, resolve: Surroundings["r
   const [first, ...others] = settings.deployments
   return {
     name,
-    deployments: [toDeployment(first, 0), ...others.map((options, index) => toDeployment(options, index + 1))]
+    deployments: [toDeployment(first, 0), ...others.map((options, index) => toDeployment(options, index + 1))],
+    ...(isRouted(settings) ? { routing: routingOf(settings, policies) } : {})
   }
 }
 
@@ -226,9 +244,13 @@ export const modelWith = (name: string, options: DeploymentOptions): Model =>
 /** The model of a provided language model's name. */
 export const languageModel = (name: string): Model => modelWith(name, { engine: "language-model", name })
 
-const modelsOf = (source: Source, { embedded, resolvePath }: Surroundings): ReadonlyArray<Model> =>
+const modelsOf = (
+  source: Source,
+  policies: ReadonlyArray<Policy>,
+  { embedded, resolvePath }: Surroundings
+): ReadonlyArray<Model> =>
   Object.entries(source.models ?? { "tiny-chat": { deployments: [embedded] } } satisfies Source["models"]).map(
-    ([name, settings]) => modelOf(name, settings, resolvePath)
+    ([name, settings]) => modelOf(name, settings, resolvePath, policies)
   )
 
 const logLevels = { debug: "Debug", info: "Info", warn: "Warn", error: "Error" } as const
@@ -254,7 +276,12 @@ const withStore = (source: Source, surroundings: Surroundings): Surroundings => 
   }
 })
 
-const resolve = (source: Source, environment: Environment, surroundings: Surroundings): Resolved => ({
+const resolve = (
+  source: Source,
+  environment: Environment,
+  surroundings: Surroundings,
+  policies = policiesOf(source)
+): Resolved => ({
   environment,
   server: { ...defaultServer, ...source.server },
   engineHost: source.engines?.host ?? surroundings.defaultEngineHost,
@@ -264,7 +291,8 @@ const resolve = (source: Source, environment: Environment, surroundings: Surroun
     hold: source.memory?.hold ?? Policies.memoryHold
   },
   store: { ...source.store, folder: storeFolderOf(source, surroundings) },
-  models: modelsOf(source, withStore(source, surroundings))
+  policies,
+  models: modelsOf(source, policies, withStore(source, surroundings))
 })
 
 const isEnvironment = (name: string): name is Environment => environments.some((known) => known === name)

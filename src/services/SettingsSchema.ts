@@ -1,6 +1,7 @@
 /** The schema of `troupe.yaml`, with the words that editors show. */
 import { Schema } from "effect"
 import { Bytes, DeploymentOptions, described, optional, RemoteDeployment, Span } from "./Model.ts"
+import { PolicySettings, routingFields } from "./SettingsPolicies.ts"
 
 const positive = Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))
 
@@ -36,7 +37,8 @@ const ModelSettings = Schema.Struct({
   stallAfter: optional(
     "How long its engine may give no sign of work before it counts as hung and is ended, 0 for ever; default 2 minutes.",
     Span
-  )
+  ),
+  ...routingFields
 })
 
 const Memory = Schema.Struct({
@@ -70,6 +72,11 @@ const sections = <S extends Schema.Top>(model: S) => ({
   engines: Schema.optionalKey(EngineSettings),
   memory: Schema.optionalKey(Memory),
   store: Schema.optionalKey(Store),
+  policies: optional(
+    "How requests are routed and retried, by names that models use; the one named default holds for all, and the others " +
+      "stand on it.",
+    Schema.Record(Schema.String, PolicySettings)
+  ),
   logLevel: optional(
     "Least severe log entries that are printed; default debug in development, warn in test, info in production.",
     LogLevel

@@ -19,6 +19,7 @@ const settings: Resolved = {
   logLevel: "Error",
   memory: { budgetBytes: undefined, hold: Duration.seconds(5) },
   store: { folder: "/store" },
+  policies: [],
   models: [{
     name: "tiny-chat",
     deployments: [{

@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as fc from "fast-check"
+import { next } from "../../src/services/Attempts.ts"
 import type { Reason } from "../../src/services/InferenceError.ts"
 import * as InferenceError from "../../src/services/InferenceError.ts"
 import type { Action, Plan, Target } from "../../src/services/Plan.ts"
@@ -213,6 +214,14 @@ describe("Attempts", () => {
         { type: "cancel", attempt: 1 },
         { type: "done", attempt: 2 }
       ])
+    })
+
+    it("takes no notice of what it has cancelled", () => {
+      const log = run(plan(both, hedging(50)), { actors: { a: actor(slow), b: actor(answers) } })
+      const committed = log.entries.find(({ after }) => after.phase === "committed")!.after
+      const late = { type: "failed", attempt: 1, reason: network("a"), tookMs: 60 } as const
+      const step = next(committed, late, { now: 60, random: 0, closedFor: () => 0 })
+      assert.deepStrictEqual(step, { state: committed, actions: [] })
     })
 
     it("waits as long as 95 of 100 first tokens take, where nothing else is said", () => {

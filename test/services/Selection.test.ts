@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
 import * as fc from "fast-check"
 import { Decision } from "../../src/services/Decision.ts"
+import { abilities } from "../../src/services/EngineProtocol.ts"
 import * as Measurements from "../../src/services/Measurements.ts"
 import type { Asked, Condition, Facts, Options } from "../../src/services/Selection.ts"
 import * as Selection from "../../src/services/Selection.ts"
@@ -42,7 +43,7 @@ const place = fc.record({
     price: maybe(fc.record({ input: fc.nat(100), output: fc.nat(100) })),
     quality: maybe(fc.nat(10).map((tenths) => tenths / 10)),
     contextWindow: maybe(fc.constantFrom(512, 4096, 128_000)),
-    abilities: maybe(fc.subarray([...Selection.abilities])),
+    abilities: maybe(fc.subarray([...abilities])),
     tasks: maybe(fc.subarray(["code", "chat"])),
     weight: fc.constantFrom(0, 1, 5),
     slots: fc.constantFrom(1, 4)
@@ -72,7 +73,7 @@ const scene = fc.record({
     spill: fc.boolean()
   }),
   asked: fc.record({
-    needs: fc.subarray([...Selection.abilities]),
+    needs: fc.subarray([...abilities]),
     promptTokens: maybe(fc.nat(10_000)),
     task: maybe(fc.constantFrom("code", "chat", "other")),
     session: maybe(fc.string()),
@@ -142,7 +143,7 @@ describe("Selection", () => {
       const decision = decide(
         [
           { facts: { contextWindow: 100 } },
-          { facts: { abilities: ["json"] } },
+          { facts: { abilities: ["format"] } },
           { condition: condition({ closed: { why: "its circuit is open", retryAfterMs: 9_000 } }) },
           { condition: condition({ closed: { why: "it is cooling", retryAfterMs: 4_000 } }) },
           {

@@ -3,6 +3,7 @@ import { Duration, Redacted, Result } from "effect"
 import * as fc from "fast-check"
 import { inspect } from "node:util"
 import type { DeploymentOptions } from "../../src/services/Model.ts"
+import * as Policy from "../../src/services/Policy.ts"
 import type { Problem } from "../../src/services/Problem.ts"
 import * as Problems from "../../src/services/Problem.ts"
 import type { Resolved, Surroundings } from "../../src/services/Settings.ts"
@@ -140,6 +141,7 @@ describe("Settings", () => {
         logLevel: "Error",
         memory: { budgetBytes: undefined, hold: Duration.seconds(5) },
         store: { folder: "/folder/models", maxBytes: 1000 },
+        policies: [Policy.defaults],
         models: [{
           name: "chat",
           deployments: [{
@@ -154,6 +156,73 @@ describe("Settings", () => {
           }]
         }]
       })
+    })
+
+    it("takes policies from it, which stand on the one named default", () => {
+      const { policies } = resolved({
+        policies: {
+          careful: { strategy: "cost", limits: { cost: 1 }, backoff: { cap: "1 second" }, hedge: { share: 0.1 } },
+          default: { retries: 1, timeouts: { total: "1 minute" }, weights: { speed: 1 } }
+        }
+      })
+      const base = {
+        ...Policy.defaults,
+        selection: { ...Policy.defaults.selection, weights: { speed: 1, quality: 0.4, cost: 0.3, task: 1 } },
+        retries: 1,
+        timeouts: { totalMs: 60_000 }
+      }
+      assert.deepStrictEqual(policies, [base, {
+        ...base,
+        name: "careful",
+        selection: { ...base.selection, strategy: "cost", limits: { quality: 0.8, cost: 1 } },
+        backoff: { initialMs: 250, factor: 2, capMs: 1_000 },
+        hedge: { share: 0.1 }
+      }])
+    })
+
+    it("routes models by their policies, strategies and fallbacks", () => {
+      const { models, policies } = resolved({
+        policies: { quick: { strategy: "speed" } },
+        models: {
+          a: { deployments: [llama()], policy: "quick", fallbacks: ["b"], contentFallbacks: ["c"] },
+          b: { deployments: [llama()], strategy: "latency", contextFallbacks: ["c", "a"] },
+          c: { deployments: [llama()] }
+        }
+      })
+      const [a, b, c] = models.map(({ routing }) => routing)
+      assert.deepStrictEqual(a, {
+        policy: policies[1]!,
+        fallbacks: { ordinary: ["b"], context: [], content: ["c"] }
+      })
+      assert.strictEqual(b!.policy.selection.strategy, "latency")
+      assert.deepStrictEqual(b!.fallbacks.context, ["c", "a"])
+      assert.strictEqual(c, undefined)
+    })
+
+    it("is refused where it names a policy or a model that there is not, or the model itself", () => {
+      const file = {
+        policies: { quick: { strategy: "fastest", hedge: { share: 2 } } },
+        models: { a: { deployments: [llama()] } }
+      }
+      assert.deepStrictEqual(problems(file).map(({ path }) => path), [
+        "policies.quick.strategy",
+        "policies.quick.hedge.share"
+      ])
+      assert.deepStrictEqual(
+        problems({
+          policies: { quick: {} },
+          models: { a: { deployments: [llama()], fallbacks: ["a", "x"] }, b: { deployments: [llama()] } },
+          environments: { production: { models: { b: { policy: "slow" } } } }
+        }),
+        [
+          { path: "models.a.fallbacks[0]", expected: "Expected the name of another model: b" },
+          { path: "models.a.fallbacks[1]", expected: "Expected the name of another model: b" },
+          {
+            path: "environments.production.models.b.policy",
+            expected: "Expected the name of a policy: default, quick"
+          }
+        ]
+      )
     })
 
     it("finds models of the store by their name, and says how to pull those that are missing", () => {
@@ -680,6 +749,7 @@ describe("Settings", () => {
         "engines",
         "memory",
         "store",
+        "policies",
         "logLevel",
         "models",
         "environments"

@@ -169,6 +169,7 @@ const settingsOf = ({ budget, hold = Duration.seconds(5), reading }: Direction) 
       hold
     },
     store: { folder: "/nowhere", maxBytes: undefined },
+    policies: [],
     models: []
   })
 

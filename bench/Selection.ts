@@ -1,0 +1,77 @@
+/** What one decision of the router costs, by how many deployments there are to choose from. */
+import { draw } from "../src/services/Draw.ts"
+import * as Measurements from "../src/services/Measurements.ts"
+import * as Selection from "../src/services/Selection.ts"
+import type { Outcome, Row, Scenario } from "./Scenario.ts"
+import { median } from "./Statistics.ts"
+
+const name = "selection"
+
+/** Decisions between two looks at the clock. */
+const batch = 20
+
+const scene = (size: number) => {
+  const indices = Array.from({ length: size }, (_, index) => index)
+  const table = Selection.prepare(indices.map((index) => ({
+    deployment: `model#${index}`,
+    price: { input: draw(1, index), output: draw(2, index) * 4 },
+    quality: 0.8 + draw(3, index) * 0.2,
+    contextWindow: 8192,
+    abilities: ["generate", "tools"],
+    slots: 4
+  })))
+  const conditions = indices.map((index): Selection.Condition => {
+    const sample = { ok: true, tookMs: 500 + draw(4, index) * 1_000, firstTokenMs: 100 * draw(5, index), tokens: 100 }
+    return { ...Selection.ready, measured: Measurements.ended(Measurements.started(Measurements.none), sample, 0) }
+  })
+  return { table, conditions }
+}
+
+/** µs a decision: the median of batches, so that who else uses the machine does not count. */
+const measure = (strategy: Selection.Name, size: number, ms: number): number => {
+  const { conditions, table } = scene(size)
+  const options = { ...Selection.defaults, strategy }
+  const end = performance.now() + ms
+  const batches: Array<number> = []
+  while (batches.length < 3 || performance.now() < end) {
+    const start = performance.now()
+    for (let turn = 0; turn < batch; turn++) {
+      const session = `s${turn}`
+      const asked = {
+        model: "model",
+        needs: ["tools"] as const,
+        promptTokens: 500,
+        session,
+        now: 1_000,
+        seed: turn,
+        turn
+      }
+      const { candidates } = Selection.decide(table, conditions, asked, options)
+      if (candidates.length !== 3) throw new Error(`${strategy} named ${candidates.length} candidates of ${size}`)
+    }
+    batches.push((performance.now() - start) * 1_000 / batch)
+  }
+  return median(batches)
+}
+
+const sizes = [10, 100, 1_000]
+
+/** What a decision among so many may cost. */
+const boundOf = (size: number) =>
+  size === 1_000 ? { baseline: 50, comparison: "ratio", target: { atMost: 1 } } as const : {}
+
+const run: Scenario["run"] = async ({ roundMs, rounds, warmUpMs }): Promise<Outcome> => {
+  const rows = (["balanced", "latency", "session"] as const).flatMap((strategy) => {
+    for (const size of sizes) measure(strategy, size, warmUpMs / 10)
+    return sizes.map((size): Row => ({
+      scenario: name,
+      measure: `${strategy}, ${size} deployments`,
+      unit: "µs",
+      troupe: median(Array.from({ length: rounds }, () => measure(strategy, size, roundMs / 10))),
+      ...boundOf(size)
+    }))
+  })
+  return { rows, notes: [`${name}: the baseline is the bound, 50 µs among 1,000.`], raw: rows }
+}
+
+export const selection: Scenario = { name, run }

@@ -1,0 +1,56 @@
+/** `troupe policy`: how requests are routed and retried, as the configuration comes to it. */
+import { Console, Effect, Option } from "effect"
+import { Argument, Command } from "effect/cli"
+import * as SettingsFile from "../layers/SettingsFile.ts"
+import type { Routing } from "../services/Policy.ts"
+import type { Resolved } from "../services/Settings.ts"
+import { routingOf } from "../services/SettingsPolicies.ts"
+import { CommandFailed, config, json, printJson, table } from "./Shared.ts"
+
+/** One line a figure, by its path. */
+const rows = (value: unknown, path = ""): ReadonlyArray<ReadonlyArray<string>> =>
+  typeof value === "object" && value !== null && !Array.isArray(value)
+    ? Object.entries(value).flatMap(([key, inner]) => rows(inner, path === "" ? key : `${path}.${key}`))
+    : [[path, Array.isArray(value) ? value.join(", ") : String(value)]]
+
+/** A policy of this name, else how a model of this name is routed. */
+const find = (settings: Resolved, name: string): Effect.Effect<object, CommandFailed> => {
+  const named = settings.policies.find((one) => one.name === name)
+  if (named !== undefined) return Effect.succeed(named)
+  const model = settings.models.find((one) => one.name === name)
+  if (model === undefined) {
+    const names = [...settings.policies, ...settings.models].map((one) => one.name)
+    return Effect.fail(
+      new CommandFailed({ message: `There is no policy and no model "${name}". There is: ${names.join(", ")}.` })
+    )
+  }
+  const { fallbacks, policy: { name: policyName, ...figures } }: Routing = model.routing ??
+    routingOf({}, settings.policies)
+  return Effect.succeed({ model: name, policy: policyName, ...figures, fallbacks })
+}
+
+const name = Argument.String("name").pipe(
+  Argument.withDescription("A policy, or a model to see how its requests go; left out, all policies"),
+  Argument.optional
+)
+
+const show = Command.make("show", { name, config, json }, (input) =>
+  Effect.gen(function*() {
+    const settings = yield* SettingsFile.load({ file: Option.getOrUndefined(input.config) })
+    const one = Option.getOrUndefined(input.name)
+    const found = one === undefined ? settings.policies : yield* find(settings, one)
+    if (input.json) return yield* printJson(found)
+    const all = Array.isArray(found) ? found : [found]
+    yield* Console.log(all.map((each) => table(rows(each))).join("\n\n"))
+  })).pipe(
+    Command.withDescription("Print a policy with every default filled in"),
+    Command.withExamples([
+      { command: "troupe policy show", description: "All policies" },
+      { command: "troupe policy show tiny-chat", description: "How this model's requests go" }
+    ])
+  )
+
+export const policy = Command.make("policy").pipe(
+  Command.withDescription("See how requests are routed and retried"),
+  Command.withSubcommands([show])
+)

@@ -1,0 +1,58 @@
+/**
+ * A circuit for each deployment: one that fails too often is left alone for a while, then tried by one call at a time, and
+ * trusted again when several have gone well.
+ *
+ * **Details**
+ *
+ * What counts as a failure is `Retry.classify`'s word: a caller's mistake, a rate limit or a full queue does not, nor does
+ * a call that is interrupted. One outcome is counted for each call, so time-outs belong inside it; each attempt is a call.
+ *
+ * **Gotchas**
+ *
+ * A call is let through or refused when it begins. A refusal is `CircuitOpen`, which names the deployment and the wait.
+ */
+import type { Effect, Exit, Scope, Stream } from "effect"
+import { Context } from "effect"
+import type { InferenceError } from "./InferenceError.ts"
+
+/** `half-open`: one call at a time is let through, and what becomes of it decides. */
+export type Phase = "closed" | "open" | "half-open"
+
+/** A deployment's circuit as it is now. */
+export interface State {
+  readonly deployment: string
+  readonly phase: Phase
+  /** ms until a call is let through; 0 where one is now. */
+  readonly retryAfterMs: number
+  /** Calls that have gone well since it was half open; so many more are needed as `Policies.breaker.closesAfter` says. */
+  readonly successes: number
+}
+
+/** A change, told when it has happened. */
+export interface Transition {
+  readonly deployment: string
+  readonly from: Phase
+  readonly to: Phase
+  /** ms since 1970 */
+  readonly at: number
+}
+
+export class Breaker extends Context.Service<Breaker, {
+  /** Runs a call unless the circuit is open, and counts what becomes of it. */
+  readonly guard: (
+    deployment: string
+  ) => <A, R>(call: Effect.Effect<A, InferenceError, R>) => Effect.Effect<A, InferenceError, R>
+  /**
+   * The same for a call that lasts as long as a scope, as a stream does: the effect that it gives is told how the call
+   * ended. A scope that closes before that was interrupted.
+   */
+  readonly enter: (
+    deployment: string
+  ) => Effect.Effect<(exit: Exit.Exit<unknown, InferenceError>) => Effect.Effect<void>, InferenceError, Scope.Scope>
+  /** ms until a call is let through; 0 where one is now. Cheap: for policy that looks at many. */
+  readonly closedFor: (deployment: string, now: number) => number
+  /** Of every deployment that has been called. */
+  readonly states: Effect.Effect<ReadonlyArray<State>>
+  /** What changes from now on. */
+  readonly transitions: Stream.Stream<Transition>
+}>()("troupe/services/Breaker") {}

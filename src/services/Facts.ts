@@ -1,0 +1,48 @@
+/** What selection knows of a deployment for good: what its configuration says, and then what its provider publishes. */
+import type { KnownModel } from "./KnownModels.ts"
+import * as KnownModels from "./KnownModels.ts"
+import type { Deployment, DeploymentOptions } from "./Model.ts"
+import { defaultSlots } from "./Model.ts"
+import * as Policies from "./Policies.ts"
+import type { Facts } from "./SelectionInput.ts"
+
+const free = { input: 0, output: 0 }
+
+/** Another host than the provider's own has prices of its own. */
+const publishedOf = (options: DeploymentOptions): KnownModel | undefined =>
+  options.engine === "remote" && options.baseUrl === undefined
+    ? KnownModels.find(options.provider, options.model)
+    : undefined
+
+/** Requests that it works on side by side. */
+const slotsOf = (options: DeploymentOptions): number => {
+  switch (options.engine) {
+    case "remote":
+      return options.maxConcurrent ?? Policies.maxConcurrent
+    case "language-model":
+      return options.slots ?? defaultSlots
+    default:
+      return (options.slots ?? defaultSlots) * (options.replicas ?? 1)
+  }
+}
+
+/** Engines whose models somebody else runs, or may. */
+const isElsewhere = ({ engine }: DeploymentOptions): boolean => engine === "remote" || engine === "language-model"
+
+/**
+ * The facts of one deployment. What runs on this machine is free of charge unless its configuration says otherwise; the
+ * price of what somebody else runs is not known unless it is told or published.
+ */
+export const factsOf = ({ id, options }: Deployment): Facts => {
+  const published = publishedOf(options)
+  return {
+    deployment: id,
+    price: options.price ?? published?.price ?? (isElsewhere(options) ? undefined : free),
+    quality: options.quality,
+    contextWindow: options.contextSize ?? published?.contextWindow,
+    abilities: options.abilities,
+    tasks: options.tasks,
+    weight: options.weight,
+    slots: slotsOf(options)
+  }
+}
