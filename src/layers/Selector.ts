@@ -1,5 +1,7 @@
 /** The selector over the registry's snapshot, the actors' states and what was measured. */
 import { Array as Arr, Clock, Effect, Layer, Random } from "effect"
+import { Breaker } from "../services/Breaker.ts"
+import type { Decision } from "../services/Decision.ts"
 import { maxSeed } from "../services/Inference.ts"
 import { make as makeError, NoDeployment } from "../services/InferenceError.ts"
 import type { Measurement } from "../services/Measurements.ts"
@@ -7,6 +9,7 @@ import * as Measurements from "../services/Measurements.ts"
 import type { Deployment, Model } from "../services/Model.ts"
 import type { Status } from "../services/Models.ts"
 import { Models } from "../services/Models.ts"
+import type { Policy } from "../services/Policy.ts"
 import { defaults } from "../services/Policy.ts"
 import { Registry } from "../services/Registry.ts"
 import type { Condition, Facts } from "../services/Selection.ts"
@@ -14,16 +17,36 @@ import * as Selection from "../services/Selection.ts"
 import type { Trial, Wish } from "../services/Selector.ts"
 import { Selector } from "../services/Selector.ts"
 
-const slotsOf = ({ options }: Deployment): number | undefined => "slots" in options ? options.slots : undefined
+/** What the configuration tells of it. */
+const factsOf = ({ id, options }: Deployment): Facts => ({
+  deployment: id,
+  ...("price" in options ? { price: options.price } : {}),
+  ...("quality" in options ? { quality: options.quality } : {}),
+  ...("contextWindow" in options && typeof options.contextWindow === "number"
+    ? { contextWindow: options.contextWindow }
+    : {}),
+  ...("abilities" in options ? { abilities: options.abilities } : {}),
+  ...("tasks" in options ? { tasks: options.tasks } : {}),
+  ...("weight" in options ? { weight: options.weight } : {}),
+  ...("slots" in options ? { slots: options.slots } : {})
+})
 
-const factsOf = (deployment: Deployment): Facts => ({ deployment: deployment.id, slots: slotsOf(deployment) })
-
-const conditionOf = ({ queueLimit }: Deployment, { queued, state }: Status, measured: Measurement): Condition => ({
+const conditionOf = (
+  { queueLimit }: Deployment,
+  { queued, state }: Status,
+  measured: Measurement,
+  closedFor: number
+): Condition => ({
   measured,
+  ...(closedFor > 0
+    ? { closed: { why: "it failed too often lately and is left alone", retryAfterMs: closedFor } }
+    : {}),
   state: state === "ready" || state === "loading" ? state : "cold",
   queued,
   queueFull: queued >= queueLimit
 })
+
+const policyOf = ({ routing }: Model): Policy => routing?.policy ?? defaults
 
 /** What was measured, by deployment. */
 const makeBoard = (now: () => number) => {
@@ -50,13 +73,29 @@ const makeBoard = (now: () => number) => {
   return { of, begin }
 }
 
+/** The first deployment of each model that stands in, whose names the configuration has checked. */
+const fallbacksOf = (registry: Registry["Service"], { routing }: Model) => {
+  const standIns = (names: ReadonlyArray<string> = []) =>
+    Effect.map(Effect.forEach(names, registry.find), (found) => found.map(({ deployments }) => deployments[0]))
+  return Effect.all({
+    ordinary: standIns(routing?.fallbacks.ordinary),
+    context: standIns(routing?.fallbacks.context),
+    content: standIns(routing?.fallbacks.content)
+  })
+}
+
+const nobody = ({ model, retryAfterMs, ruledOut }: Decision) =>
+  makeError(new NoDeployment({ model, ruledOut, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) }))
+
 export const layer = Layer.effect(
   Selector,
   Effect.gen(function*() {
     const registry = yield* Registry
     const models = yield* Models
+    const breaker = yield* Breaker
     const clock = yield* Clock.Clock
-    const board = makeBoard(() => clock.currentTimeMillisUnsafe())
+    const now = () => clock.currentTimeMillisUnsafe()
+    const board = makeBoard(now)
     const tables = new WeakMap<Model, ReturnType<typeof Selection.prepare>>()
     let turn = 0
 
@@ -72,11 +111,15 @@ export const layer = Layer.effect(
       const conditions = yield* Effect.forEach(
         model.deployments,
         (deployment) =>
-          Effect.map(models.status(deployment), (status) => conditionOf(deployment, status, board.of(deployment.id)))
+          Effect.map(
+            models.status(deployment),
+            (status) =>
+              conditionOf(deployment, status, board.of(deployment.id), breaker.closedFor(deployment.id, now()))
+          )
       )
       const seed = yield* Random.nextIntBetween(0, maxSeed)
-      const asked = { model: model.name, needs, maxTokens, turn: turn++, seed, now: clock.currentTimeMillisUnsafe() }
-      return Selection.decide(tableOf(model), conditions, asked, defaults.selection)
+      const asked = { model: model.name, needs, maxTokens, turn: turn++, seed, now: now() }
+      return Selection.decide(tableOf(model), conditions, asked, policyOf(model).selection)
     })
 
     return Selector.of({
@@ -86,17 +129,13 @@ export const layer = Layer.effect(
         const deployments = decision.candidates.flatMap(({ deployment }) =>
           model.deployments.filter(({ id }) => id === deployment)
         )
-        if (!Arr.isArrayNonEmpty(deployments)) {
-          const { retryAfterMs, ruledOut } = decision
-          return yield* makeError(
-            new NoDeployment({ model: model.name, ruledOut, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) })
-          )
-        }
+        if (!Arr.isArrayNonEmpty(deployments)) return yield* nobody(decision)
         return {
           model: model.name,
           deployments,
+          fallbacks: yield* fallbacksOf(registry, model),
           decision,
-          policy: defaults,
+          policy: policyOf(model),
           slowestFirstTokenMs: Measurements.slowestFirstToken(board.of(deployments[0].id))
         }
       }),

@@ -12,6 +12,7 @@ import type { Decision } from "./Decision.ts"
 import type { InferenceError } from "./InferenceError.ts"
 import type { Deployment } from "./Model.ts"
 import type { Policy } from "./Policy.ts"
+import type { List } from "./Retry.ts"
 import type { Ability } from "./Selection.ts"
 
 /** What of a request decides who answers it. */
@@ -25,6 +26,8 @@ export interface Wish {
 export interface Route {
   readonly model: string
   readonly deployments: readonly [Deployment, ...Array<Deployment>]
+  /** Deployments of the models that stand in for it, by what may go wrong; `ordinary` ones come after the others. */
+  readonly fallbacks: Readonly<Record<List, ReadonlyArray<Deployment>>>
   readonly decision: Decision
   readonly policy: Policy
   /** ms in which 95 of 100 first tokens of the primary come, where that is known. */

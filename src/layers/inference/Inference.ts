@@ -17,7 +17,9 @@ import {
   Stream,
   SubscriptionRef
 } from "effect"
+import { Breaker } from "../../services/Breaker.ts"
 import type { Engine, Generation } from "../../services/Engine.ts"
+import type { Ability as Need } from "../../services/EngineProtocol.ts"
 import type { Answer, Event, Request } from "../../services/Inference.ts"
 import {
   ClassifyRequest,
@@ -41,7 +43,6 @@ import * as Plan from "../../services/Plan.ts"
 import { interval, Pressure, sheds } from "../../services/Pressure.ts"
 import * as Problems from "../../services/Problem.ts"
 import { classify } from "../../services/Retry.ts"
-import type { Ability as Need } from "../../services/Selection.ts"
 import type { Route, Trial, Wish } from "../../services/Selector.ts"
 import { Selector } from "../../services/Selector.ts"
 import * as Attempts from "./Attempts.ts"
@@ -178,15 +179,25 @@ interface Engaged {
 /** What an engine must be able to do. */
 const needsOf = ({ format, logprobs, tools = [] }: Request): ReadonlyArray<Need> => [
   ...(tools.length > 0 ? ["tools"] as const : []),
-  ...(format === undefined ? [] : ["json"] as const),
+  ...(format === undefined ? [] : ["format"] as const),
   ...(logprobs === undefined ? [] : ["logprobs"] as const)
 ]
 
 /** What the end of an attempt says of its deployment. */
-const verdictOf = (exit: Exit.Exit<unknown, unknown>, { done, failure }: Progress): Parameters<Trial["end"]>[0] => {
+const outcomeOf = (
+  exit: Exit.Exit<unknown, unknown>,
+  { done, failure }: Progress
+): Exit.Exit<void, InferenceError> | undefined => {
   const cause = Exit.isFailure(exit) ? exit.cause as Cause.Cause<InferenceError> : failure
-  if (cause === undefined) return done ? "success" : "left"
-  const error = Cause.findErrorOption(cause)
+  if (cause !== undefined) return Cause.hasInterruptsOnly(cause) ? undefined : Exit.failCause(cause)
+  // A consumer that stops reading says nothing of who answers.
+  return done ? Exit.void : undefined
+}
+
+const verdictOf = (outcome: Exit.Exit<void, InferenceError> | undefined): Parameters<Trial["end"]>[0] => {
+  if (outcome === undefined) return "left"
+  if (Exit.isSuccess(outcome)) return "success"
+  const error = Cause.findErrorOption(outcome.cause)
   return Option.isSome(error) && classify(error.value.reason).counts ? "failure" : "left"
 }
 
@@ -195,6 +206,8 @@ const makeStage = Effect.gen(function*() {
   const models = yield* Models
   const metrics = yield* Metrics
   const pressure = yield* Pressure
+  const breaker = yield* Breaker
+  const clock = yield* Clock.Clock
 
   /** The route, and the request's books, which the scope's end settles. */
   const begin = Effect.fnUntraced(
@@ -209,12 +222,16 @@ const makeStage = Effect.gen(function*() {
 
   /** An engine's slot for one attempt, which is measured to the end of its scope. */
   const engage = Effect.fnUntraced(function*(route: Route, progress: Progress, standing: Standing, start: Start) {
-    const deployment = route.deployments.find(({ id }) => id === start.deployment)!
+    const { fallbacks: { content, context, ordinary } } = route
+    const all = [...route.deployments, ...ordinary, ...context, ...content]
+    const deployment = all.find(({ id }) => id === start.deployment)!
+    const settle = yield* breaker.enter(deployment.id)
     const trial = yield* selector.measure(deployment.id)
-    yield* Scope.addFinalizerExit(yield* Effect.scope, (exit) =>
-      Effect.sync(() => {
-        trial.end(verdictOf(exit, progress), progress.tokens)
-      }))
+    yield* Scope.addFinalizerExit(yield* Effect.scope, (exit) => {
+      const outcome = outcomeOf(exit, progress)
+      trial.end(verdictOf(outcome), progress.tokens)
+      return outcome === undefined ? Effect.void : settle(outcome)
+    })
     const priority = start.lowPriority ? "low" : standing.priority
     const engine = yield* models.borrow(deployment, { ...standing, priority })
     return { engine, deployment, start, trial } satisfies Engaged
@@ -228,10 +245,10 @@ const makeStage = Effect.gen(function*() {
   ) {
     const stage: Attempts.Stage<A> = {
       attempt: (start) => Effect.flatMap(engage(route, progress, request, start), use),
-      closedFor: () => 0,
+      closedFor: (deployment) => breaker.closedFor(deployment, clock.currentTimeMillisUnsafe()),
       payHedge: Effect.succeed(false)
     }
-    const { value } = yield* Attempts.drive(stage, planOf(route, request, yield* Clock.currentTimeMillis))
+    const { value } = yield* Attempts.drive(stage, planOf(route, request, clock.currentTimeMillisUnsafe()))
     return value
   })
 
@@ -240,16 +257,24 @@ const makeStage = Effect.gen(function*() {
 
 type Stage = Effect.Success<typeof makeStage>
 
-/** The route's deployments in turn, each with one key that it turns over itself. */
+/** A provider's keys are turned over by whoever calls it. */
+const targetOf = ({ id }: Deployment): Plan.Target => ({ deployment: id, keys: 1 })
+
+/** What may be tried for a request. */
 const planOf = (
-  { deployments, model, policy }: Route,
+  { deployments, fallbacks: { content, context, ordinary }, model, policy, slowestFirstTokenMs }: Route,
   { maxTokens, priority }: Standing & { readonly maxTokens?: number | undefined },
   now: number
 ): Plan.Plan =>
   Plan.make({
     model,
     policy,
-    lists: { ordinary: deployments.map(({ id }) => ({ deployment: id, keys: 1 })), context: [], content: [] },
+    lists: {
+      ordinary: [...deployments, ...ordinary].map(targetOf),
+      context: context.map(targetOf),
+      content: content.map(targetOf)
+    },
+    slowestFirstTokenMs,
     now,
     maxTokens,
     lowPriority: priority === "low"
@@ -313,7 +338,7 @@ const generate = (stage: Stage) =>
 const embed = (stage: Stage) =>
   Effect.fnUntraced(function*(given: EmbedRequest) {
     const request = yield* check.embeddings(given)
-    const { progress, route } = yield* stage.begin("embeddings", { ...request, needs: ["embeddings"] })
+    const { progress, route } = yield* stage.begin("embeddings", { ...request, needs: ["embed"] })
     const [deployment] = route.deployments
     const embeddings = yield* stage.embedder(deployment, request, request.inputs)
     const promptTokens = close(progress, ...embeddings.map((one) => one.promptTokens))

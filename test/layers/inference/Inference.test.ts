@@ -16,6 +16,7 @@ import {
   Tracer
 } from "effect"
 import { TestClock } from "effect/testing"
+import * as BreakerLayer from "../../../src/layers/Breaker.ts"
 import * as InferenceLayer from "../../../src/layers/inference/Inference.ts"
 import * as MetricsLayer from "../../../src/layers/Metrics.ts"
 import type { Engine, Generation } from "../../../src/services/Engine.ts"
@@ -24,6 +25,7 @@ import { Inference, maxSeed } from "../../../src/services/Inference.ts"
 import * as InferenceError from "../../../src/services/InferenceError.ts"
 import type { Deployment } from "../../../src/services/Model.ts"
 import { Models } from "../../../src/services/Models.ts"
+import * as Policy from "../../../src/services/Policy.ts"
 import type { Level } from "../../../src/services/Pressure.ts"
 import { Pressure, sheds } from "../../../src/services/Pressure.ts"
 import { Selector } from "../../../src/services/Selector.ts"
@@ -123,7 +125,24 @@ const stage = (
   )
   const selector = Layer.succeed(
     Selector,
-    Selector.of({ route: ({ model }) => Effect.as(route, { model, deployment, reason: "the only one" }) })
+    Selector.of({
+      route: ({ model }) =>
+        Effect.as(route, {
+          model,
+          deployments: [deployment],
+          fallbacks: { ordinary: [], context: [], content: [] },
+          decision: {
+            model,
+            strategy: "balanced",
+            candidates: [{ deployment: deployment.id, score: 1, terms: {}, unknown: [] }],
+            viable: 1,
+            ruledOut: []
+          },
+          policy: { ...Policy.defaults, retries: 0 },
+          slowestFirstTokenMs: undefined
+        }),
+      measure: () => Effect.succeed({ content: () => {}, end: () => {} })
+    })
   )
   const tracer = Tracer.make({
     span: (options) => {
@@ -136,7 +155,8 @@ const stage = (
     selector,
     models,
     MetricsLayer.layer,
-    Layer.effect(Pressure, SubscriptionRef.make(pressure))
+    Layer.effect(Pressure, SubscriptionRef.make(pressure)),
+    BreakerLayer.layer
   ]))
   const registry = new Map()
   const made: Stage = {
@@ -201,7 +221,7 @@ describe("Inference", () => {
     it.effect("fails with the engine's error", () => {
       const { run } = stage({ events: Stream.concat(Stream.make(text("Hi")), Stream.fail(failed)) })
       return Effect.gen(function*() {
-        assert.strictEqual(yield* Effect.flip(generate(request)), failed)
+        assert.strictEqual((yield* Effect.flip(generate(request))).reason, failed.reason)
       }).pipe(run)
     })
 
