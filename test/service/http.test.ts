@@ -134,7 +134,7 @@ describe("bad input", () => {
   const cases: ReadonlyArray<readonly [string, unknown, number, string | null, string | null]> = [
     ["not JSON", "{", 400, null, null],
     ["an array", "[]", 400, null, null],
-    ["no messages", { model: "tiny-chat", messages: [] }, 400, null, "messages[0]"],
+    ["no messages", { model: "tiny-chat", messages: [] }, 400, null, "messages"],
     ["a wrong type", ask("tiny-chat", "Hello!", { temperature: "hot" }), 400, null, "temperature"],
     ["out of range", ask("tiny-chat", "Hello!", { top_p: 2 }), 400, null, "top_p"],
     ["an unsupported field", ask("tiny-chat", "Hello!", { functions: [{}] }), 400, null, "functions"],
