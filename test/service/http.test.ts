@@ -230,13 +230,12 @@ describe("faults", () => {
     assert.strictEqual(after.status, 200)
   })
 
-  it("SIGKILL of every engine under load: requests fail typed, the next ones work", async () => {
-    const inFlight = Array.from({ length: 8 }, () => chat(ask("fake/slow", "Hello!")))
+  it("SIGKILL of every engine under load: what runs fails typed, who waits is served, the next ones work", async () => {
+    const inFlight = Array.from({ length: 8 }, () => chat(ask("fake/slow", "Hello!", { max_tokens: 50 })))
     await until(async () => await running("fake/slow#0") === 1 ? true : undefined)
     for (const pid of service.engines()) process.kill(pid, "SIGKILL")
     const codes = await Promise.all(inFlight.map(async (response) => (await json(await response)).error?.code))
-    assert.include(codes, "engine_crashed")
-    assert.isTrue(codes.every((code) => code === "engine_crashed"))
+    assert.deepStrictEqual(codes.filter((code) => code !== undefined), ["engine_crashed"])
     // A request that reached an engine which is dead and not known to be so would be one of those in flight.
     await until(async () => /SIGKILL/.test((await health("tiny-chat#0"))?.lastFailure ?? "") ? true : undefined)
     const next = await json(await chat(ask("tiny-chat", "What is the capital of Japan?")))
