@@ -1,7 +1,7 @@
 /** Every command, program and configuration that README shows works as it stands there. */
 import { assert } from "@effect/vitest"
 import { execFile } from "node:child_process"
-import { readFileSync, writeFileSync } from "node:fs"
+import { readFileSync, symlinkSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
@@ -68,6 +68,8 @@ describe("README", () => {
       using folder = temporaryFolder()
       const file = join(folder.path, "troupe.yaml")
       writeFileSync(file, yaml)
+      // Its models are beside it, as they are beside a file in this project's folder.
+      symlinkSync(join(root, "models"), join(folder.path, "models"), "junction")
       const { code, stderr } = await run(["config", "check", "--config", file], { env: { TROUPE_HOST: "0.0.0.0" } })
       assert.deepStrictEqual({ code, stderr }, { code: 0, stderr: "" })
     })

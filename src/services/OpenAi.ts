@@ -54,7 +54,7 @@ export const ChatMessage = Schema.Struct({
   tool_calls: nullable(Schema.Array(ToolCall)),
   /** Which call a tool's message answers. */
   tool_call_id: nullable(Schema.String)
-}).annotate({ identifier: "ChatMessage", expected: "a message, an object with a role" })
+}).annotate({ identifier: "ChatMessage" })
 export type ChatMessage = typeof ChatMessage.Type
 
 /** A tool that the model may call. */

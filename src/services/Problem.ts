@@ -42,6 +42,8 @@ const inWords = (path: ReadonlyArray<PropertyKey>, message: string) => {
   if (message === "Missing key" && typeof path.at(-1) === "number") {
     return { path: path.slice(0, -1), expected: emptyList }
   }
+  // Schemas that have names are those of objects.
+  if (/^Expected [A-Z]\w*$/.test(message)) return { path, expected: "Expected object" }
   const found = [...message.matchAll(kinds)]
   const last = found.pop()
   if (last === undefined) return { path, expected: message }

@@ -90,7 +90,7 @@ describe("actors behind HTTP", () => {
     const { body, status } = await ask("fake/huge")
     assert.strictEqual(status, 503)
     assert.strictEqual(body.error?.code, "insufficient_memory")
-    assert.match(body.error?.message ?? "", /needs 2048 MiB of memory, and models may use \d+ MiB/)
+    assert.match(body.error?.message ?? "", /needs 2048 MiB of memory, and at most \d+ MiB can be free/)
   })
 
   it("refuse a caller beyond the queue's limit with the time to wait, and let another in", async () => {

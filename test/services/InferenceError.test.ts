@@ -39,6 +39,28 @@ const cases: ReadonlyArray<readonly [reason: InferenceError.Reason, figures: Rea
     ["\"tiny-chat#0\"", "3072 MiB", "1024 MiB", "smaller variant"]
   ],
   [new InferenceError.EngineHung({ deployment: "tiny-chat#0", afterMs: 120_000 }), ["\"tiny-chat#0\"", "120 s"]],
+  [
+    new InferenceError.UpstreamFailed({ deployment: "far#0", kind: "status", status: 502, detail: "HTTP status 502." }),
+    ["\"far#0\"", "HTTP status 502."]
+  ],
+  [new InferenceError.UpstreamTimeout({ deployment: "far#0", phase: "first_token", afterMs: 5000 }), [
+    "\"far#0\"",
+    "5000 ms",
+    "first token"
+  ]],
+  [new InferenceError.RateLimited({ deployment: "far#0", retryAfterMs: 2500 }), ["\"far#0\"", "Try again in 3 s"]],
+  [new InferenceError.AuthenticationFailed({ deployment: "far#0", status: 401 }), ["\"far#0\"", "Check the key"]],
+  [new InferenceError.ContentRefused({ deployment: "far#0", detail: "Not this." }), ["\"far#0\"", "Not this."]],
+  [new InferenceError.NotSupported({ deployment: "far#0", path: "logprobs", detail: "It tells none." }), [
+    "\"far#0\"",
+    "logprobs",
+    "It tells none."
+  ]],
+  [new InferenceError.CircuitOpen({ deployment: "far#0", retryAfterMs: 60_000 }), ["\"far#0\"", "60 s"]],
+  [new InferenceError.NoDeployment({ model: "chat", ruledOut: [{ deployment: "far#0", why: "too small" }] }), [
+    "\"chat\"",
+    "far#0: too small"
+  ]],
   [new InferenceError.ModelLoadFailed({ deployment: "tiny-chat#0", detail: "The file ends too early." }), [
     "\"tiny-chat#0\"",
     "The file ends too early."

@@ -83,6 +83,12 @@ describe("Problem", () => {
     ])
   })
 
+  it("says object where a schema with a name has one", () => {
+    const Named = Schema.Struct({ count: Schema.Int }).annotate({ identifier: "Named" })
+    const error = Result.getOrThrow(Result.flip(Schema.decodeUnknownResult(Schema.Array(Named))([5])))
+    assert.deepStrictEqual(Problem.fromSchemaError(error), [{ path: "[0]", expected: "Expected object" }])
+  })
+
   it("keeps the keys of a path apart", () => {
     const decoded = Schema.decodeResult(Sample)({ name: "a", stop: [""], inner: { list: [] } })
     const error = Result.getOrThrow(Result.flip(decoded))

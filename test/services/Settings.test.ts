@@ -438,7 +438,7 @@ describe("Settings", () => {
       const [problem] = problems({ models: { a: { deployments: [{ engine: "gpu" }] } } })
       assert.deepStrictEqual(problem, {
         path: "models.a.deployments[0].engine",
-        expected: "Expected \"llama\", \"onnx\", \"fake\" or \"language-model\", or a provider in its place"
+        expected: "Expected \"llama\", \"onnx\", \"fake\", \"language-model\" or \"remote\""
       })
     })
 

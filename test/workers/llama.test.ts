@@ -1,12 +1,15 @@
 /** What only the llama engine does, on real weights: see `test/conformance` for what every engine does. */
 import { assert } from "@effect/vitest"
 import { getLlama } from "node-llama-cpp"
+import { readFileSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { afterAll, beforeAll, describe, it } from "vitest"
 import { makePoolHost } from "../../src/layers/engines/PoolHost.ts"
 import type { EngineHost, LlamaSpec } from "../../src/services/EngineProtocol.ts"
 import type { ChatMessage, EngineFailure, GenerateJob, JobEvent } from "../../src/services/Job.ts"
 import { isTerminal } from "../../src/services/Job.ts"
+import { temporaryFolder } from "../support/Service.ts"
 
 const file = fileURLToPath(new URL("../../models/tiny-chat-q8_0.gguf", import.meta.url))
 
@@ -188,5 +191,10 @@ describe("the llama engine", () => {
     // No machine has both.
     const absent = process.platform === "darwin" ? "cuda" : "metal"
     assert.match(await messageOf({ gpu: absent }), /no build of llama.cpp with (CUDA|Metal).*leave out `gpu`/)
+    using folder = temporaryFolder()
+    const damaged = join(folder.path, "damaged.gguf")
+    // The length of the first key, after the magic, the version and the two counts.
+    writeFileSync(damaged, readFileSync(file).fill(0x44, 24, 32))
+    assert.include(await messageOf({ file: damaged }), `${damaged}: its header is damaged`)
   })
 })

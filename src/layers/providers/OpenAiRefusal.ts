@@ -21,7 +21,8 @@ const paths: ReadonlyArray<readonly [RegExp, string]> = [
   [/^top_k/, "topK"],
   [/^min_p/, "minP"],
   [/^(repeat|presence|frequency)_penalty/, "$1Penalty"],
-  [/^logit_bias/, "logitBias"]
+  [/^logit_bias/, "logitBias"],
+  [/^prompt$/, "input"]
 ]
 
 const pathOf = (param: string | undefined): string | undefined => {
@@ -49,11 +50,13 @@ const refusals: ReadonlySet<string> = new Set(["content_filter", "content_policy
 const foundIn = (body: unknown): Found => {
   const error = at(body, "error")
   const message = typeof error === "string" ? error : textAt(error, "message") ?? textAt(body, "message") ?? ""
+  const param = textAt(error, "param")
   const code = textAt(error, "code") ?? ""
   const tooLong = code === "context_length_exceeded" || windowFirst.test(message)
   return {
-    message,
-    path: pathOf(textAt(error, "param")),
+    // The path is told beside it, by our name.
+    message: param !== undefined && message.startsWith(`${param}: `) ? message.slice(param.length + 2) : message,
+    path: pathOf(param),
     contentRefused: refusals.has(code),
     contextLength: tooLong ? figuresOf(message) : undefined
   }

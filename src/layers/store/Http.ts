@@ -86,7 +86,10 @@ export const get = Effect.fnUntraced(function*(url: string, headers: Readonly<Re
       ...kept,
       ...Object.fromEntries(linked.flatMap((name) => name in response.headers ? [[name, response.headers[name]]] : []))
     }
-    if (!redirects.has(response.status)) return { response, headers: { ...response.headers, ...kept } }
+    if (!redirects.has(response.status)) {
+      const answer: Answer = { response, headers: { ...response.headers, ...kept } }
+      return answer
+    }
     const next = nextUrl(at, response.headers["location"])
     if (next === undefined) {
       return yield* fail(new DownloadFailed({ url: showUrl(at), detail: "it redirects to nowhere, or to plain http" }))

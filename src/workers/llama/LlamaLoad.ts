@@ -41,7 +41,8 @@ const complain = async (what: string, cause: Error): Promise<never> => {
   // Native log lines arrive on a later turn than the error they explain.
   await setImmediate()
   // A damaged file's own bytes may be quoted.
-  const why = (complaints[0] ?? cause.message).replaceAll(/[^\x20-\x7e]/g, "?")
+  const words = cause instanceof RangeError ? `its header is damaged (${cause.message})` : cause.message
+  const why = (complaints[0] ?? words).replaceAll(/[^\x20-\x7e]/g, "?")
   return refuse({ kind: "load_failed", message: `${what}: ${why.replace(/^\w+: (?:error loading model: )?/, "")}` })
 }
 

@@ -9,7 +9,7 @@
 import type { Cache, Decoder } from "./OnnxDecoder.ts"
 
 /** Tokens of a prompt that are computed before the next look at whether anyone still wants the answer. */
-export const promptPiece = 128
+export const promptPiece = 64
 
 /** One job at a time uses it. A step replaces all at once, so they are true of each other however a job ends. */
 export interface Slot {

@@ -98,6 +98,84 @@ const cases: ReadonlyArray<Case> = [
     headers: { "retry-after": "1" }
   },
   {
+    reason: new InferenceError.UpstreamFailed({ deployment, kind: "cut", detail: "It broke off." }),
+    status: 502,
+    type: "server_error",
+    code: "upstream_failed",
+    param: null,
+    headers: {}
+  },
+  {
+    reason: new InferenceError.UpstreamFailed({
+      deployment,
+      kind: "status",
+      status: 503,
+      retryAfterMs: 4000,
+      detail: "HTTP status 503."
+    }),
+    status: 502,
+    type: "server_error",
+    code: "upstream_failed",
+    param: null,
+    headers: { "retry-after": "4" }
+  },
+  {
+    reason: new InferenceError.UpstreamTimeout({ deployment, phase: "stall", afterMs: 5000 }),
+    status: 504,
+    type: "server_error",
+    code: "upstream_timeout",
+    param: null,
+    headers: {}
+  },
+  {
+    reason: new InferenceError.RateLimited({ deployment, retryAfterMs: 1500 }),
+    status: 429,
+    type: "rate_limit_error",
+    code: "rate_limit_exceeded",
+    param: null,
+    headers: { "retry-after": "2" }
+  },
+  {
+    reason: new InferenceError.AuthenticationFailed({ deployment, status: 401 }),
+    status: 502,
+    type: "server_error",
+    code: "upstream_authentication_failed",
+    param: null,
+    headers: {}
+  },
+  {
+    reason: new InferenceError.ContentRefused({ deployment, detail: "Not this." }),
+    status: 400,
+    type: "invalid_request_error",
+    code: "content_policy_violation",
+    param: null,
+    headers: {}
+  },
+  {
+    reason: new InferenceError.NotSupported({ deployment, path: "topP", detail: "It has none." }),
+    status: 400,
+    type: "invalid_request_error",
+    code: "not_supported",
+    param: "top_p",
+    headers: {}
+  },
+  {
+    reason: new InferenceError.CircuitOpen({ deployment, retryAfterMs: 60_000 }),
+    status: 503,
+    type: "server_error",
+    code: "circuit_open",
+    param: null,
+    headers: { "retry-after": "60" }
+  },
+  {
+    reason: new InferenceError.NoDeployment({ model: "chat", ruledOut: [], retryAfterMs: 1000 }),
+    status: 503,
+    type: "server_error",
+    code: "no_deployment",
+    param: null,
+    headers: { "retry-after": "1" }
+  },
+  {
     reason: new InferenceError.ModelLoadFailed({ deployment, detail: "The file ends too early." }),
     status: 503,
     type: "server_error",
