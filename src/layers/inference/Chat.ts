@@ -1,0 +1,160 @@
+/** Chat: an answer as it is generated, or whole. */
+import { Effect, Pull, Random, Stream } from "effect"
+import type { Generation } from "../../services/Engine.ts"
+import type { Ability as Need } from "../../services/EngineProtocol.ts"
+import type { Answer, Event, Request } from "../../services/Inference.ts"
+import { maxSeed } from "../../services/Inference.ts"
+import type { InferenceError } from "../../services/InferenceError.ts"
+import { EngineFailed, make } from "../../services/InferenceError.ts"
+import type { ChosenLogprob, ToolCall } from "../../services/Job.ts"
+import { check } from "./Check.ts"
+import type { Progress } from "./Operation.ts"
+import type { Engaged, Stage, Start } from "./Stage.ts"
+
+type FinishEvent = Extract<Event, { type: "finish" }>
+
+/** What an engine is asked: what the request says, and the defaults of what engines cannot go without. */
+const withDefaults = (request: Request): Effect.Effect<Generation> =>
+  Effect.map(
+    request.seed === undefined ? Random.nextIntBetween(0, maxSeed) : Effect.succeed(request.seed),
+    (seed) => {
+      const { keepAlive: _, model: __, priority: ___, tenant: ____, ...asked } = request
+      const { format, logprobs, maxTokens, messages, stop = [], toolChoice, tools, ...sampling } = asked
+      return {
+        messages,
+        maxTokens,
+        stop,
+        sampling: { ...sampling, temperature: request.temperature ?? 1, topP: request.topP ?? 1, seed },
+        ...(tools === undefined ? {} : { tools, toolChoice }),
+        ...(format === undefined ? {} : { format }),
+        ...(logprobs === undefined ? {} : { logprobs })
+      }
+    }
+  )
+
+/** By name as in OpenTelemetry's GenAI conventions. */
+const chatAttributes = (request: Request): Record<string, unknown> => ({
+  "gen_ai.request.max_tokens": request.maxTokens,
+  "gen_ai.request.temperature": request.temperature,
+  "gen_ai.request.top_p": request.topP,
+  "gen_ai.request.top_k": request.topK,
+  "gen_ai.request.presence_penalty": request.presencePenalty,
+  "gen_ai.request.frequency_penalty": request.frequencyPenalty,
+  "gen_ai.request.seed": request.seed,
+  "gen_ai.request.stop_sequences": request.stop,
+  "gen_ai.output.type": request.format === undefined ? undefined : "json"
+})
+
+/** Keeps the request's books while its events pass. */
+const note = (progress: Progress) => <Events extends ReadonlyArray<Event>>(events: Events): Events => {
+  for (const event of events) {
+    if (event.type === "finish") {
+      progress.finish = event
+      progress.done = true
+      progress.tokens = event.usage.completionTokens
+      progress.promptTokens = event.usage.promptTokens
+    } else {
+      progress.tokens += event.tokens
+    }
+  }
+  return events
+}
+
+/** An engine's stream that just ends is not an answer. */
+const mustHaveFinished = (deployment: string, progress: Progress): Stream.Stream<never, InferenceError> =>
+  Stream.suspend(() =>
+    progress.done
+      ? Stream.empty
+      : Stream.fail(make(new EngineFailed({ deployment, detail: "Its answer broke off." })))
+  )
+
+/** A whole answer out of its events. */
+const makeWhole = () => {
+  let text = ""
+  let finish: FinishEvent | undefined
+  const logprobs: Array<ChosenLogprob> = []
+  const toolCalls: Array<ToolCall> = []
+  return {
+    add(event: Event) {
+      switch (event.type) {
+        case "text":
+          text += event.text
+          if (event.logprobs !== undefined) logprobs.push(...event.logprobs)
+          return
+        case "tool_call": {
+          const known = toolCalls[event.index] ?? { id: event.id ?? "", name: event.name ?? "", arguments: "" }
+          toolCalls[event.index] = { ...known, arguments: known.arguments + event.arguments }
+          return
+        }
+        case "finish":
+          finish = event
+      }
+    },
+    end() {
+      const { reason, usage } = finish!
+      return { text, toolCalls, finishReason: reason, usage, ...(logprobs.length === 0 ? {} : { logprobs }) }
+    }
+  }
+}
+
+/** What an engine must be able to do. */
+const needsOf = ({ format, logprobs, tools = [] }: Request): ReadonlyArray<Need> => [
+  ...(tools.length > 0 ? ["tools"] as const : []),
+  ...(format === undefined ? [] : ["format"] as const),
+  ...(logprobs === undefined ? [] : ["logprobs"] as const)
+]
+
+const asked = (generation: Generation, { maxTokens }: Start): Generation =>
+  maxTokens === undefined ? generation : { ...generation, maxTokens }
+
+/** An engine's events, with the request's books kept; they must end in a `finish`. */
+const eventsOf = ({ deployment, engine, start, trial }: Engaged, generation: Generation, progress: Progress) =>
+  Stream.mapArray(engine.generate(asked(generation, start)), (events) => {
+    trial.content()
+    return note(progress)(events)
+  }).pipe(Stream.concat(mustHaveFinished(deployment.id, progress)))
+
+const checkChat = Effect.fnUntraced(function*({ begin }: Stage, given: Request) {
+  const request = yield* check.chat(given)
+  const wish = { ...request, needs: needsOf(request) }
+  const begun = yield* begin("chat", wish, chatAttributes(request))
+  return { begun, request, generation: yield* withDefaults(request) }
+})
+
+/** The first of an answer, whoever brings it, and the rest of it: from here on a failure is the request's. */
+export const stream = (stage: Stage) => (given: Request): Stream.Stream<Event, InferenceError> =>
+  Stream.unwrap(Effect.gen(function*() {
+    const { begun, generation, request } = yield* checkChat(stage, given)
+    const { progress } = begun
+    const { first, pull } = yield* stage.attempt(begun, request, (engaged) =>
+      Effect.gen(function*() {
+        const pull = yield* Stream.toPull(eventsOf(engaged, generation, progress))
+        // A stream that ends without an event has failed before.
+        const first = yield* Pull.catchDone(pull, () => Effect.never)
+        return { first, pull }
+      }))
+    return Stream.concat(Stream.fromArray(first), Stream.fromPull(Effect.succeed(pull))).pipe(
+      Stream.tapCause((cause) =>
+        Effect.sync(() => {
+          progress.failure = cause
+        })
+      )
+    )
+  }))
+
+/** A whole answer: nobody has seen any of it before it is whole, so another may take over until then. */
+export const generate = (stage: Stage) =>
+  Effect.fnUntraced(function*(given: Request) {
+    const { begun, generation, request } = yield* checkChat(stage, given)
+    const { progress } = begun
+    return yield* stage.attempt(begun, request, (engaged) =>
+      Effect.gen(function*() {
+        progress.tokens = 0
+        const whole = makeWhole()
+        yield* Stream.runForEachArray(
+          eventsOf(engaged, generation, progress),
+          (some) => Effect.sync(() => some.forEach((event) => whole.add(event)))
+        )
+        return { ...whole.end(), deployment: engaged.deployment.id } satisfies Answer
+      }))
+  }, Effect.scoped)

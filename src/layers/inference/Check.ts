@@ -1,0 +1,34 @@
+/** Requests as they must be, whoever made them. */
+import { Effect, Result, Schema } from "effect"
+import {
+  ClassifyRequest,
+  EmbedRequest,
+  Request as RequestSchema,
+  RerankRequest,
+  TokenizeRequest
+} from "../../services/Inference.ts"
+import type { InferenceError } from "../../services/InferenceError.ts"
+import { InvalidRequest, make } from "../../services/InferenceError.ts"
+import * as Problems from "../../services/Problem.ts"
+
+/**
+ * The request with only what a request has. Types cannot tell a temperature of 9, nor stop a program without them.
+ */
+const checker = <S extends Schema.ConstraintDecoder<unknown>>(schema: S) => {
+  const decode = Schema.decodeUnknownResult(schema, { errors: "all" })
+  return (request: S["Type"]): Effect.Effect<S["Type"], InferenceError> => {
+    const decoded = decode(request)
+    if (Result.isSuccess(decoded)) return Effect.succeed(decoded.success)
+    const [first, ...others] = Problems.fromSchemaError(decoded.failure)
+    const detail = Problems.summary(first!, others)
+    return Effect.fail(make(new InvalidRequest({ detail, ...(first!.path === "" ? {} : { path: first!.path }) })))
+  }
+}
+
+export const check = {
+  chat: checker(RequestSchema),
+  embeddings: checker(EmbedRequest),
+  rerank: checker(RerankRequest),
+  classify: checker(ClassifyRequest),
+  tokenize: checker(TokenizeRequest)
+}
