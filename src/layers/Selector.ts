@@ -2,6 +2,7 @@
 import { Array as Arr, Clock, Effect, Layer, Random } from "effect"
 import { Breaker } from "../services/Breaker.ts"
 import type { Decision } from "../services/Decision.ts"
+import { factsOf } from "../services/Facts.ts"
 import { maxSeed } from "../services/Inference.ts"
 import { make as makeError, NoDeployment } from "../services/InferenceError.ts"
 import type { Measurement } from "../services/Measurements.ts"
@@ -12,24 +13,10 @@ import { Models } from "../services/Models.ts"
 import type { Policy } from "../services/Policy.ts"
 import { defaults } from "../services/Policy.ts"
 import { Registry } from "../services/Registry.ts"
-import type { Condition, Facts } from "../services/Selection.ts"
+import type { Condition } from "../services/Selection.ts"
 import * as Selection from "../services/Selection.ts"
 import type { Trial, Wish } from "../services/Selector.ts"
 import { Selector } from "../services/Selector.ts"
-
-/** What the configuration tells of it. */
-const factsOf = ({ id, options }: Deployment): Facts => ({
-  deployment: id,
-  ...("price" in options ? { price: options.price } : {}),
-  ...("quality" in options ? { quality: options.quality } : {}),
-  ...("contextWindow" in options && typeof options.contextWindow === "number"
-    ? { contextWindow: options.contextWindow }
-    : {}),
-  ...("abilities" in options ? { abilities: options.abilities } : {}),
-  ...("tasks" in options ? { tasks: options.tasks } : {}),
-  ...("weight" in options ? { weight: options.weight } : {}),
-  ...("slots" in options ? { slots: options.slots } : {})
-})
 
 const conditionOf = (
   { queueLimit }: Deployment,

@@ -45,6 +45,8 @@ export const largestDefaultWindow = 4096
 const windowStep = 256
 /** Tokens that are computed together; `workers/llama/LlamaLoad` has the same. */
 const largestBatch = 512
+/** Of which a slot computes so many at once; `workers/llama/LlamaSlots` has the same. */
+const promptPiece = 64
 const floatBytes = 4
 
 /** Bytes of an entry: quantised types keep 32 entries in a block, of ggml's sizes. */
@@ -136,7 +138,7 @@ export const ofGguf = (header: Header, fileBytes: number, use: Use): MemoryEstim
     ? weightsBytesOf(header)
     : fileBytes - header.weightsOffset
   const kvCache = shape.kvEntriesPerToken * window * use.slots * kvEntryBytes[use.kvCacheType ?? "f16"]
-  const batch = Math.min(contextSize * use.slots, largestBatch)
+  const batch = Math.min(Math.min(contextSize, promptPiece) * use.slots, largestBatch)
   const scores = use.flashAttention === true ? 0 : batch * window * shape.heads * floatBytes
   return summed(
     Math.max(weights, 0) * (use.useMmap === false ? use.replicas : 1),

@@ -26,7 +26,10 @@ const EngineSettings = Schema.Struct({
 })
 
 const ModelSettings = Schema.Struct({
-  deployments: described("Ways to serve the model; the first answers.", Schema.NonEmptyArray(DeploymentOptions)),
+  deployments: described(
+    "Ways to serve the model, tried in the order that its policy chooses.",
+    Schema.NonEmptyArray(DeploymentOptions)
+  ),
   idleUnload: optional("How long an unused model stays loaded; default 10 minutes.", Span),
   preload: optional(
     "Whether the service loads it at start, and does not start where that fails; default true.",
@@ -95,7 +98,7 @@ export type Source = typeof Source.Type
 const WrittenModel = Schema.Struct({
   ...ModelSettings.fields,
   deployments: described(
-    "Ways to serve the model; the first answers.",
+    "Ways to serve the model, tried in the order that its policy chooses.",
     Schema.NonEmptyArray(Schema.Union([
       ...DeploymentOptions.members.slice(0, -1),
       Schema.Struct({ ...RemoteDeployment.fields, engine: Schema.optionalKey(RemoteDeployment.fields.engine) })

@@ -109,7 +109,8 @@ const createContext = (library: Library, model: LlamaModel, spec: LlamaSpec): Pr
     contextSize,
     sequences: spec.slots,
     threads: spec.threads,
-    batchSize: Math.min(contextSize * spec.slots, largestBatch),
+    // A slot never computes more than a piece at once; room for more would be memory for nothing.
+    batchSize: Math.min(Math.min(contextSize, promptPiece) * spec.slots, largestBatch),
     ...(spec.flashAttention === undefined ? {} : { flashAttention: spec.flashAttention }),
     ...(type === undefined ? {} : {
       experimentalKvCacheKeyType: library.GgmlType[type],
