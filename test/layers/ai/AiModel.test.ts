@@ -120,7 +120,27 @@ const failures: ReadonlyArray<
   [new InferenceError.EngineMissing({ deployment: "x#0", packageName: "p" }), "InternalProviderError", true],
   [new InferenceError.EngineStopped({ deployment: "x#0" }), "InternalProviderError", true],
   [new InferenceError.EngineCrashed({ deployment: "x#0", detail: "Gone." }), "InternalProviderError", true],
-  [new InferenceError.EngineFailed({ deployment: "x#0", detail: "Hm." }), "InternalProviderError", true]
+  [new InferenceError.EngineFailed({ deployment: "x#0", detail: "Hm." }), "InternalProviderError", true],
+  [
+    new InferenceError.UpstreamFailed({ deployment: "x#0", kind: "cut", detail: "Broke off." }),
+    "InternalProviderError",
+    true
+  ],
+  [
+    new InferenceError.UpstreamTimeout({ deployment: "x#0", phase: "stall", afterMs: 5000 }),
+    "InternalProviderError",
+    true
+  ],
+  [new InferenceError.RateLimited({ deployment: "x#0", retryAfterMs: 2000 }), "RateLimitError", true],
+  [new InferenceError.AuthenticationFailed({ deployment: "x#0", status: 401 }), "InternalProviderError", true],
+  [new InferenceError.ContentRefused({ deployment: "x#0", detail: "Not this." }), "InvalidRequestError", false],
+  [
+    new InferenceError.NotSupported({ deployment: "x#0", path: "logprobs", detail: "It tells none." }),
+    "InvalidRequestError",
+    false
+  ],
+  [new InferenceError.CircuitOpen({ deployment: "x#0", retryAfterMs: 2000 }), "InternalProviderError", true],
+  [new InferenceError.NoDeployment({ model: "x", ruledOut: [] }), "InternalProviderError", true]
 ]
 
 const refusals: ReadonlyArray<readonly [what: string, prompt: Prompt.RawInput, word: string]> = [
