@@ -139,7 +139,7 @@ describe("config", () => {
     assert.include(schema.$schema, "json-schema.org")
     assert.hasAllKeys(
       schema.properties,
-      ["server", "engines", "memory", "store", "logLevel", "models", "environments"]
+      ["server", "engines", "memory", "store", "policies", "logLevel", "models", "environments"]
     )
   })
 })
