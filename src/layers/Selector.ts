@@ -15,12 +15,12 @@ import { defaults } from "../services/Policy.ts"
 import { Registry } from "../services/Registry.ts"
 import type { Condition } from "../services/Selection.ts"
 import * as Selection from "../services/Selection.ts"
-import type { Trial, Wish } from "../services/Selector.ts"
+import type { Route, Trial, Wish } from "../services/Selector.ts"
 import { Selector } from "../services/Selector.ts"
 
 const conditionOf = (
   { queueLimit }: Deployment,
-  { queued, state }: Status,
+  { queued, state }: Pick<Status, "queued" | "state">,
   measured: Measurement,
   closedFor: number
 ): Condition => ({
@@ -34,6 +34,8 @@ const conditionOf = (
 })
 
 const policyOf = ({ routing }: Model): Policy => routing?.policy ?? defaults
+
+const idle = { queued: 0, state: "ready" } as const
 
 /** What was measured, by deployment. */
 const makeBoard = (now: () => number) => {
@@ -60,8 +62,11 @@ const makeBoard = (now: () => number) => {
   return { of, begin }
 }
 
+const noFallbacks: Route["fallbacks"] = { ordinary: [], context: [], content: [] }
+
 /** The first deployment of each model that stands in, whose names the configuration has checked. */
 const fallbacksOf = (registry: Registry["Service"], { routing }: Model) => {
+  if (routing === undefined) return Effect.succeed(noFallbacks)
   const standIns = (names: ReadonlyArray<string> = []) =>
     Effect.map(Effect.forEach(names, registry.find), (found) => found.map(({ deployments }) => deployments[0]))
   return Effect.all({
@@ -74,6 +79,18 @@ const fallbacksOf = (registry: Registry["Service"], { routing }: Model) => {
 const nobody = ({ model, retryAfterMs, ruledOut }: Decision) =>
   makeError(new NoDeployment({ model, ruledOut, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) }))
 
+/** A table for each model, made once. */
+const makeTables = () => {
+  const tables = new WeakMap<Model, ReturnType<typeof Selection.prepare>>()
+  return (model: Model) => {
+    const known = tables.get(model)
+    if (known !== undefined) return known
+    const made = Selection.prepare(model.deployments.map(factsOf))
+    tables.set(model, made)
+    return made
+  }
+}
+
 export const layer = Layer.effect(
   Selector,
   Effect.gen(function*() {
@@ -83,27 +100,23 @@ export const layer = Layer.effect(
     const clock = yield* Clock.Clock
     const now = () => clock.currentTimeMillisUnsafe()
     const board = makeBoard(now)
-    const tables = new WeakMap<Model, ReturnType<typeof Selection.prepare>>()
+    const tableOf = makeTables()
     let turn = 0
 
-    const tableOf = (model: Model) => {
-      const known = tables.get(model)
-      if (known !== undefined) return known
-      const made = Selection.prepare(model.deployments.map(factsOf))
-      tables.set(model, made)
-      return made
-    }
-
     const decide = Effect.fnUntraced(function*(model: Model, { maxTokens, needs = [] }: Wish) {
-      const conditions = yield* Effect.forEach(
-        model.deployments,
-        (deployment) =>
-          Effect.map(
-            models.status(deployment),
-            (status) =>
-              conditionOf(deployment, status, board.of(deployment.id), breaker.closedFor(deployment.id, now()))
-          )
-      )
+      const [only, ...others] = model.deployments
+      // Whether it is busy decides nothing where there is no other.
+      const conditions = others.length === 0 ?
+        [conditionOf(only, idle, board.of(only.id), breaker.closedFor(only.id, now()))] :
+        yield* Effect.forEach(
+          model.deployments,
+          (deployment) =>
+            Effect.map(
+              models.status(deployment),
+              (status) =>
+                conditionOf(deployment, status, board.of(deployment.id), breaker.closedFor(deployment.id, now()))
+            )
+        )
       const seed = yield* Random.nextIntBetween(0, maxSeed)
       const asked = { model: model.name, needs, maxTokens, turn: turn++, seed, now: now() }
       return Selection.decide(tableOf(model), conditions, asked, policyOf(model).selection)
@@ -123,7 +136,9 @@ export const layer = Layer.effect(
           fallbacks: yield* fallbacksOf(registry, model),
           decision,
           policy: policyOf(model),
-          slowestFirstTokenMs: Measurements.slowestFirstToken(board.of(deployments[0].id))
+          slowestFirstTokenMs: policyOf(model).hedge === undefined
+            ? undefined
+            : Measurements.slowestFirstToken(board.of(deployments[0].id))
         }
       }),
       measure: (deployment) => Effect.sync(() => board.begin(deployment))

@@ -30,7 +30,7 @@ export interface Route {
   readonly fallbacks: Readonly<Record<List, ReadonlyArray<Deployment>>>
   readonly decision: Decision
   readonly policy: Policy
-  /** ms in which 95 of 100 first tokens of the primary come, where that is known. */
+  /** ms in which 95 of 100 first tokens of the primary come, where that is known and the policy hedges. */
   readonly slowestFirstTokenMs: number | undefined
 }
 
