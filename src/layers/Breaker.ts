@@ -1,22 +1,21 @@
 /**
- * The breaker over `effect`'s `CircuitBreaker`.
+ * The breaker over the store of `effect`'s `CircuitBreaker`, which says who may call when.
  *
  * **Details**
  *
- * `CircuitBreaker` closes a half-open circuit at its first success. `patient` stands between it and its store and hands on
- * a success as nothing until there have been enough: the circuit stays half open, and the next call is the next probe.
- * Everything else, and above all who may call when, is the store's own.
+ * `CircuitBreaker` guards an effect; a call here lasts as long as a scope, so it asks the store itself when it begins and
+ * tells it when it ends. The store closes a half-open circuit at its first success: here a success is told as nothing
+ * until there have been enough, so that the circuit stays half open and the next call is the next probe.
  *
  * The same place sees every change, and keeps what `states` and `closedFor` tell.
  */
-import { Cause, Clock, Deferred, Duration, Effect, Exit, Fiber, Layer, PubSub, Result, Stream } from "effect"
+import { Clock, Duration, Effect, Layer, PubSub, Scope, Stream } from "effect"
 import { CircuitBreaker } from "effect/persistence"
-import type { Phase, State, Transition } from "../services/Breaker.ts"
+import type { Phase, State, Transition, Verdict } from "../services/Breaker.ts"
 import { Breaker } from "../services/Breaker.ts"
 import type { InferenceError } from "../services/InferenceError.ts"
 import { CircuitOpen, make as failure } from "../services/InferenceError.ts"
 import * as Policies from "../services/Policies.ts"
-import { classify } from "../services/Retry.ts"
 
 /** When circuits open and close. */
 export interface Options {
@@ -72,40 +71,6 @@ const noteChange = (board: Board, change: CircuitBreaker.Transition | undefined)
     })
   })
 
-/** The store, which lets a half-open circuit close only after so many successes. */
-const patient = (store: Store, closesAfter: number, board: Board): Store => {
-  /** Whether this success of a probe is not the last one needed. */
-  const isOneOfMany = (circuit: Circuit, outcome: string): boolean =>
-    outcome === "Success" && ++circuit.successes < closesAfter
-  return {
-    state: store.state,
-    admit: (key) =>
-      Effect.tap(store.admit(key), ({ generation, probe, transition }) => {
-        const circuit = circuitOf(board, key)
-        circuit.probe = probe ? generation : undefined
-        // The store forgets a circuit that nobody has used for long.
-        if (!probe) circuit.phase = "closed"
-        return noteChange(board, transition)
-      }),
-    record: (call) =>
-      Effect.suspend(() => {
-        const circuit = circuitOf(board, call.key)
-        const isProbe = circuit.probe === call.generation
-        if (isProbe) circuit.probe = undefined
-        const outcome = isProbe && isOneOfMany(circuit, call.outcome) ? "Ignored" : call.outcome
-        return Effect.tap(store.record({ ...call, outcome }), (change) => noteChange(board, change))
-      })
-  }
-}
-
-const outcomeOf = (exit: Exit.Exit<unknown, unknown>): CircuitBreaker.Outcome => {
-  if (Exit.isSuccess(exit)) return CircuitBreaker.success
-  const error = Cause.findError(exit.cause)
-  // A defect is the deployment's, as far as anyone can tell.
-  if (Result.isFailure(error)) return CircuitBreaker.failure()
-  return classify((error.success as InferenceError).reason).counts ? CircuitBreaker.failure() : CircuitBreaker.ignored
-}
-
 const refusal = (deployment: string, { reason }: CircuitBreaker.CircuitBreakerError): InferenceError =>
   failure(
     new CircuitOpen({
@@ -113,9 +78,6 @@ const refusal = (deployment: string, { reason }: CircuitBreaker.CircuitBreakerEr
       retryAfterMs: reason._tag === "CircuitOpen" ? Duration.toMillis(reason.retryAfter) : whileProbing
     })
   )
-
-const isRefusal = (error: unknown): error is CircuitBreaker.CircuitBreakerError =>
-  error instanceof CircuitBreaker.CircuitBreakerError
 
 const closedFor = ({ openUntil, phase, probe }: Circuit, now: number): number => {
   if (phase === "open") return Math.max(0, openUntil - now)
@@ -129,39 +91,50 @@ const stateOf = (deployment: string, circuit: Circuit, now: number): State => ({
   successes: circuit.successes
 })
 
-const makeGuard = ({ execute }: CircuitBreaker.CircuitBreaker): Breaker["Service"]["guard"] => (deployment) => (call) =>
-  Effect.mapError(
-    execute(call, { key: deployment, classify: outcomeOf }),
-    (error) => isRefusal(error) ? refusal(deployment, error) : error
-  )
+const outcomes = { success: "Success", failure: "Failure", left: "Ignored" } as const
 
-/** A fiber stands for the call until its end is told, or the scope closes and interrupts it. */
-const makeEnter = (guard: Breaker["Service"]["guard"]): Breaker["Service"]["enter"] =>
-  Effect.fnUntraced(function*(deployment: string) {
-    const admitted = yield* Deferred.make<void, InferenceError>()
-    const ended = yield* Deferred.make<unknown, InferenceError>()
-    const call = yield* Deferred.succeed(admitted, undefined).pipe(
-      Effect.andThen(Deferred.await(ended)),
-      guard(deployment),
-      Effect.onError((cause) => Deferred.failCause(admitted, cause)),
-      Effect.forkScoped({ startImmediately: true })
+/** What becomes of a call that was let through. */
+const makeRecord = (store: Store, board: Board, { closesAfter, openFor, opensAfter }: Options) => {
+  const tripPolicy = CircuitBreaker.consecutive(opensAfter)
+  return (key: string, { generation }: CircuitBreaker.Admission, verdict: Verdict) => {
+    const circuit = circuitOf(board, key)
+    const isProbe = circuit.probe === generation
+    if (isProbe) circuit.probe = undefined
+    const isOneOfMany = isProbe && verdict === "success" && ++circuit.successes < closesAfter
+    const outcome = outcomes[isOneOfMany ? "left" : verdict]
+    return Effect.flatMap(
+      Effect.orDie(store.record({ key, generation, outcome, tripPolicy, openFor })),
+      (change) => noteChange(board, change)
     )
-    yield* Deferred.await(admitted)
-    return (exit: Exit.Exit<unknown, InferenceError>) =>
-      Effect.andThen(Deferred.done(ended, exit), Effect.asVoid(Fiber.await(call)))
-  })
+  }
+}
 
-const make = Effect.fnUntraced(function*({ closesAfter, openFor, opensAfter }: Options) {
+const makeEnter = (store: Store, board: Board, options: Options): Breaker["Service"]["enter"] => {
+  const record = makeRecord(store, board, options)
+  const note = (key: string, { generation, probe, transition }: CircuitBreaker.Admission) => {
+    const circuit = circuitOf(board, key)
+    circuit.probe = probe ? generation : undefined
+    // The store forgets a circuit that nobody has used for long.
+    if (!probe) circuit.phase = "closed"
+    return noteChange(board, transition)
+  }
+  return (key, verdict) =>
+    Effect.uninterruptible(Effect.flatMap(Effect.scope, (scope) =>
+      Effect.matchEffect(store.admit(key), {
+        onFailure: (error) => Effect.fail(refusal(key, error)),
+        onSuccess: (admission) =>
+          Effect.andThen(
+            note(key, admission),
+            Scope.addFinalizerExit(scope, (exit) => record(key, admission, verdict(exit)))
+          )
+      })))
+}
+
+const make = Effect.fnUntraced(function*(options: Options) {
   const board: Board = { circuits: new Map(), changes: yield* PubSub.sliding<Transition>(1_024) }
   const store = yield* CircuitBreaker.CircuitBreakerStore
-  const circuits = yield* CircuitBreaker.make({
-    tripPolicy: CircuitBreaker.consecutive(opensAfter),
-    openDuration: openFor
-  }).pipe(Effect.provideService(CircuitBreaker.CircuitBreakerStore, patient(store, closesAfter, board)))
-  const guard = makeGuard(circuits)
   return Breaker.of({
-    guard,
-    enter: makeEnter(guard),
+    enter: makeEnter(store, board, options),
     closedFor: (deployment, now) => {
       const circuit = board.circuits.get(deployment)
       return circuit === undefined ? 0 : closedFor(circuit, now)

@@ -141,7 +141,7 @@ export const layer = Layer.effect(
             : Measurements.slowestFirstToken(board.of(deployments[0].id))
         }
       }),
-      measure: (deployment) => Effect.sync(() => board.begin(deployment))
+      measure: board.begin
     })
   })
 )

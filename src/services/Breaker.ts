@@ -11,9 +11,10 @@
  *
  * A call is let through or refused when it begins. A refusal is `CircuitOpen`, which names the deployment and the wait.
  */
-import type { Effect, Exit, Scope, Stream } from "effect"
-import { Context } from "effect"
+import type { Effect, Scope, Stream } from "effect"
+import { Cause, Context, Exit, Result } from "effect"
 import type { InferenceError } from "./InferenceError.ts"
+import { classify } from "./Retry.ts"
 
 /** `half-open`: one call at a time is let through, and what becomes of it decides. */
 export type Phase = "closed" | "open" | "half-open"
@@ -37,18 +38,28 @@ export interface Transition {
   readonly at: number
 }
 
+/** What the end of a call says of its deployment; `left`, nothing: its caller has left or was wrong. */
+export type Verdict = "success" | "failure" | "left"
+
+/** What a call's end says of whoever answered it. */
+export const verdictOf = (exit: Exit.Exit<unknown, InferenceError>): Verdict => {
+  if (Exit.isSuccess(exit)) return "success"
+  if (Cause.hasInterruptsOnly(exit.cause)) return "left"
+  const error = Cause.findError(exit.cause)
+  // A defect is the deployment's, as far as anyone can tell.
+  return Result.isFailure(error) || classify(error.success.reason).counts ? "failure" : "left"
+}
+
 export class Breaker extends Context.Service<Breaker, {
-  /** Runs a call unless the circuit is open, and counts what becomes of it. */
-  readonly guard: (
-    deployment: string
-  ) => <A, R>(call: Effect.Effect<A, InferenceError, R>) => Effect.Effect<A, InferenceError, R>
   /**
-   * The same for a call that lasts as long as a scope, as a stream does: the effect that it gives is told how the call
-   * ended. A scope that closes before that was interrupted.
+   * Begins a call that lasts as long as a scope, as a stream does, unless the circuit is open.
+   *
+   * @param verdict of the scope's end
    */
   readonly enter: (
-    deployment: string
-  ) => Effect.Effect<(exit: Exit.Exit<unknown, InferenceError>) => Effect.Effect<void>, InferenceError, Scope.Scope>
+    deployment: string,
+    verdict: (exit: Exit.Exit<unknown, unknown>) => Verdict
+  ) => Effect.Effect<void, InferenceError, Scope.Scope>
   /** ms until a call is let through; 0 where one is now. Cheap: for policy that looks at many. */
   readonly closedFor: (deployment: string, now: number) => number
   /** Of every deployment that has been called. */

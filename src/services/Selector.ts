@@ -8,6 +8,7 @@
  */
 import type { Effect } from "effect"
 import { Context } from "effect"
+import type { Verdict } from "./Breaker.ts"
 import type { Decision } from "./Decision.ts"
 import type { InferenceError } from "./InferenceError.ts"
 import type { Deployment } from "./Model.ts"
@@ -41,15 +42,14 @@ export interface Trial {
   /**
    * It is over.
    *
-   * @param end `left`: it says nothing of the deployment, as its caller has left or was wrong
    * @param tokens generated
    */
-  readonly end: (end: "success" | "failure" | "left", tokens: number) => void
+  readonly end: (verdict: Verdict, tokens: number) => void
 }
 
 export class Selector extends Context.Service<Selector, {
   /** Fails with `ModelNotFound`, and with `NoDeployment` where nobody can take the request. */
   readonly route: (wish: Wish) => Effect.Effect<Route, InferenceError>
   /** Begins to measure an attempt. */
-  readonly measure: (deployment: string) => Effect.Effect<Trial>
+  readonly measure: (deployment: string) => Trial
 }>()("troupe/services/Selector") {}

@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Duration, Effect, Exit, Fiber, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import * as BreakerLayer from "../../src/layers/Breaker.ts"
-import { Breaker } from "../../src/services/Breaker.ts"
+import { Breaker, verdictOf } from "../../src/services/Breaker.ts"
 import * as InferenceError from "../../src/services/InferenceError.ts"
 
 const broken = Effect.fail(
@@ -11,12 +11,20 @@ const broken = Effect.fail(
 const mistaken = Effect.fail(InferenceError.make(new InferenceError.InvalidRequest({ detail: "No." })))
 const fine = Effect.succeed("fine")
 
+/** Calls as an attempt does: for as long as a scope. */
+const guard = (deployment: string) => <A>(call: Effect.Effect<A, InferenceError.InferenceError>) =>
+  Breaker.use(({ enter }) =>
+    enter(deployment, (exit) => verdictOf(exit as Exit.Exit<A, InferenceError.InferenceError>))
+  ).pipe(
+    Effect.andThen(call),
+    Effect.scoped
+  )
+
 const calls = Effect.fnUntraced(function*<A>(
   count: number,
   call: Effect.Effect<A, InferenceError.InferenceError>,
   deployment = "a"
 ) {
-  const { guard } = yield* Breaker
   return yield* Effect.forEach(Array.from({ length: count }), () => Effect.exit(call.pipe(guard(deployment))))
 })
 
@@ -45,7 +53,6 @@ describe("Breaker", () => {
       yield* calls(1, broken)
       yield* TestClock.adjust("20 seconds")
       assert.isFalse(yield* isLetThrough())
-      const { guard } = yield* Breaker
       const { reason } = yield* Effect.flip(fine.pipe(guard("a")))
       assert.deepStrictEqual(reason, new InferenceError.CircuitOpen({ deployment: "a", retryAfterMs: 40_000 }))
     })))
@@ -104,7 +111,6 @@ describe("Breaker", () => {
 
   it.effect("does not count a caller's mistakes, nor who leaves", () =>
     provided(Effect.gen(function*() {
-      const { guard } = yield* Breaker
       yield* calls(10, mistaken)
       for (let left = 0; left < 10; left++) {
         const fiber = yield* Effect.forkChild(Effect.never.pipe(guard("a")), { startImmediately: true })
@@ -124,7 +130,7 @@ describe("Breaker", () => {
 
   it.effect("lets one call at a time through while half open, and the next when that one is interrupted", () =>
     provided(Effect.gen(function*() {
-      const { closedFor, guard } = yield* Breaker
+      const { closedFor } = yield* Breaker
       yield* open
       yield* TestClock.adjust("60 seconds")
       const fiber = yield* Effect.forkChild(Effect.never.pipe(guard("a")), { startImmediately: true })
@@ -137,7 +143,6 @@ describe("Breaker", () => {
 
   it.effect("takes no notice while half open of a call from before", () =>
     provided(Effect.gen(function*() {
-      const { guard } = yield* Breaker
       const answer = yield* Deferred.make<void>()
       const early = yield* Effect.forkChild(Deferred.await(answer).pipe(guard("a")), { startImmediately: true })
       yield* open
@@ -152,25 +157,24 @@ describe("Breaker", () => {
     })))
 
   describe("for calls that last as long as a scope", () => {
-    it.effect("counts what it is told", () =>
+    it.effect("counts what its end means", () =>
       provided(Effect.gen(function*() {
         const { enter } = yield* Breaker
         for (let call = 0; call < 5; call++) {
-          const end = yield* enter("a")
-          yield* end(yield* Effect.exit(broken))
+          yield* Effect.scoped(enter("a", () => "failure"))
         }
         assert.strictEqual(yield* phase(), "open")
-        const { reason } = yield* Effect.flip(enter("a"))
+        const { reason } = yield* Effect.flip(enter("a", () => "success"))
         assert.strictEqual(reason._tag, "CircuitOpen")
       })))
 
-    it.effect("counts nothing where the scope just closes", () =>
+    it.effect("counts nothing where its caller has left", () =>
       provided(Effect.gen(function*() {
         const { closedFor, enter } = yield* Breaker
         yield* open
         yield* TestClock.adjust("60 seconds")
         const scope = yield* Scope.make()
-        yield* enter("a").pipe(Scope.provide(scope))
+        yield* enter("a", () => "left").pipe(Scope.provide(scope))
         assert.isAbove(closedFor("a", 60_000), 0)
         yield* Scope.close(scope, Exit.void)
         assert.strictEqual(closedFor("a", 60_000), 0)

@@ -124,12 +124,10 @@ export const make = (host: EngineHost, description: EngineDescription, errorOf: 
   memoryBytes: Effect.sync(() => host.memoryBytes()),
   isOver: () => host.isOver(),
   generate: (generation, hold) =>
-    Stream.unwrap(
-      Effect.map(
-        start(host, errorOf, generation, hold),
-        ({ queue, send }) => Stream.mapArray(Stream.fromQueue(queue), granting(send))
-      )
-    ),
+    Stream.unwrap(Effect.map(
+      start(host, errorOf, generation, hold),
+      ({ queue, send }) => Stream.fromPull(Effect.succeed(Effect.map(Queue.takeAll(queue), granting(send))))
+    )),
   embed: (inputs, hold) =>
     Effect.map(
       ask(host, errorOf, { kind: "embed", inputs }, hold),

@@ -8,16 +8,18 @@
  * committed to lives as long as the request. A plan without a hedge has one attempt at a time, which runs on the
  * request's own fiber.
  */
-import { Cause, Clock, Effect, Exit, Fiber, Option, Queue, Random, Scope } from "effect"
+import { Cause, Effect, Exit, Fiber, Option, Queue, Random, Scope } from "effect"
 import * as Attempts from "../../services/Attempts.ts"
 import { EngineFailed, InferenceError } from "../../services/InferenceError.ts"
 import type { Reason } from "../../services/InferenceError.ts"
-import type { Action, Event, Plan, Step, View } from "../../services/Plan.ts"
+import type { Action, Event, Plan, View } from "../../services/Plan.ts"
 
 type Start = Extract<Action, { type: "start" }>
 
 /** What the attempts are made of. */
 export interface Stage<A> {
+  /** ms since 1970 */
+  readonly now: () => number
   /** Ends with the first content, or fails before it. */
   readonly attempt: (start: Start) => Effect.Effect<A, InferenceError, Scope.Scope>
   /** ms for which a deployment must not be called; 0, it is free. */
@@ -33,8 +35,11 @@ export interface Committed<A> {
   readonly attempts: number
 }
 
-const viewOf = <A>({ closedFor }: Stage<A>): Effect.Effect<View> =>
-  Effect.zipWith(Clock.currentTimeMillis, Random.next, (now, random) => ({ now, random, closedFor }))
+const viewOf = <A>({ closedFor, now }: Stage<A>): Effect.Effect<View> =>
+  Effect.map(Random.next, (random) => ({ now: now(), random, closedFor }))
+
+/** No pause is drawn before the first attempt. */
+const firstViewOf = <A>({ closedFor, now }: Stage<A>): View => ({ now: now(), random: 0, closedFor })
 
 /** Why an attempt failed, of which an error nobody foresaw is a reason too. */
 const reasonOf = (cause: Cause.Cause<InferenceError>, deployment: string): Reason =>
@@ -47,27 +52,24 @@ const reasonOf = (cause: Cause.Cause<InferenceError>, deployment: string): Reaso
 const failure = ({ attempts, reason }: Extract<Action, { type: "fail" }>): InferenceError =>
   new InferenceError({ reason, ...(attempts.length > 1 ? { attempts } : {}) })
 
-/** One attempt in a scope of its own, which is closed if it fails. */
-const runOne = <A>(stage: Stage<A>, start: Start, scope: Scope.Closeable): Effect.Effect<A, InferenceError> =>
-  Effect.andThen(start.afterMs > 0 ? Effect.sleep(start.afterMs) : Effect.void, stage.attempt(start)).pipe(
-    Scope.provide(scope),
-    Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause)))
-  )
-
-const startOf = ({ actions }: Step): Start | undefined => actions.find((action) => action.type === "start")
+const runOne = <A>({ attempt }: Stage<A>, start: Start, scope: Scope.Closeable): Effect.Effect<A, InferenceError> =>
+  Scope.provide(start.afterMs > 0 ? Effect.delay(attempt(start), start.afterMs) : attempt(start), scope)
 
 /** One attempt after another. */
 const inTurn = Effect.fnUntraced(function*<A>(stage: Stage<A>, plan: Plan) {
   const request = yield* Effect.scope
-  let step = Attempts.begin(plan, yield* viewOf(stage))
+  let step = Attempts.begin(plan, firstViewOf(stage))
   for (;;) {
     const failed = step.actions.find((action) => action.type === "fail")
     if (failed !== undefined) return yield* failure(failed)
-    const start = startOf(step)!
-    const began = yield* Clock.currentTimeMillis
-    const exit = yield* Effect.exit(runOne(stage, start, yield* Scope.fork(request)))
+    const start = step.actions.find((action) => action.type === "start")!
+    const began = stage.now()
+    const scope = yield* Scope.fork(request)
+    const exit = yield* Effect.exit(runOne(stage, start, scope))
     if (Exit.isSuccess(exit)) return { value: exit.value, attempts: start.attempt } satisfies Committed<A>
+    // The request's scope closes the attempt's.
     if (Cause.hasInterrupts(exit.cause)) return yield* Effect.failCause(exit.cause)
+    yield* Scope.close(scope, exit)
     const view = yield* viewOf(stage)
     const reason = reasonOf(exit.cause, start.deployment)
     step = Attempts.next(
@@ -93,9 +95,10 @@ const makeRace = Effect.fnUntraced(function*<A>(stage: Stage<A>) {
   const racers = new Map<number, Racer>()
 
   const run = Effect.fnUntraced(function*(start: Start, scope: Scope.Closeable) {
-    const began = yield* Clock.currentTimeMillis
+    const began = stage.now()
     const exit = yield* Effect.exit(runOne(stage, start, scope))
-    const tookMs = (yield* Clock.currentTimeMillis) - began - start.afterMs
+    if (Exit.isFailure(exit)) yield* Scope.close(scope, exit)
+    const tookMs = stage.now() - began - start.afterMs
     const { attempt, deployment } = start
     Queue.offerUnsafe(
       told,
@@ -143,7 +146,7 @@ const makeRace = Effect.fnUntraced(function*<A>(stage: Stage<A>) {
 const hedged = Effect.fnUntraced(function*<A>(stage: Stage<A>, plan: Plan) {
   const { act, told } = yield* makeRace(stage)
   const values = new Map<number, A>()
-  let step = Attempts.begin(plan, yield* viewOf(stage))
+  let step = Attempts.begin(plan, firstViewOf(stage))
   for (;;) {
     yield* Effect.forEach(step.actions, act, { discard: true })
     const commit = step.actions.find((action) => action.type === "commit")

@@ -1,5 +1,5 @@
 /** Chat: an answer as it is generated, or whole. */
-import { Effect, Pull, Random, Stream } from "effect"
+import { Cause, Effect, Pull, Random, Stream } from "effect"
 import type { Generation } from "../../services/Engine.ts"
 import type { Ability as Need } from "../../services/EngineProtocol.ts"
 import type { Answer, Event, Request } from "../../services/Inference.ts"
@@ -60,14 +60,6 @@ const note = (progress: Progress) => <Events extends ReadonlyArray<Event>>(event
   return events
 }
 
-/** An engine's stream that just ends is not an answer. */
-const mustHaveFinished = (deployment: string, progress: Progress): Stream.Stream<never, InferenceError> =>
-  Stream.suspend(() =>
-    progress.done
-      ? Stream.empty
-      : Stream.fail(make(new EngineFailed({ deployment, detail: "Its answer broke off." })))
-  )
-
 /** A whole answer out of its events. */
 const makeWhole = () => {
   let text = ""
@@ -107,12 +99,22 @@ const needsOf = ({ format, logprobs, tools = [] }: Request): ReadonlyArray<Need>
 const asked = (generation: Generation, { maxTokens }: Start): Generation =>
   maxTokens === undefined ? generation : { ...generation, maxTokens }
 
+type EventsPull = Pull.Pull<readonly [Event, ...Array<Event>], InferenceError>
+
 /** An engine's events, with the request's books kept; they must end in a `finish`. */
-const eventsOf = ({ deployment, engine, start, trial }: Engaged, generation: Generation, progress: Progress) =>
-  Stream.mapArray(engine.generate(asked(generation, start)), (events) => {
-    trial.content()
-    return note(progress)(events)
-  }).pipe(Stream.concat(mustHaveFinished(deployment.id, progress)))
+const pullOf = Effect.fnUntraced(
+  function*({ deployment, engine, start, trial }: Engaged, generation: Generation, progress: Progress) {
+    const pull = yield* Stream.toPull(engine.generate(asked(generation, start)))
+    const noted = Effect.map(pull, (events) => {
+      trial.content()
+      return note(progress)(events)
+    })
+    const broke = Effect.fail(make(new EngineFailed({ deployment: deployment.id, detail: "Its answer broke off." })))
+    // A stream that just ends is not an answer.
+    const end = Effect.flatMap(Effect.sync(() => progress.done), (isDone): EventsPull => isDone ? Cause.done() : broke)
+    return Pull.catchDone(noted, () => end)
+  }
+)
 
 const checkChat = Effect.fnUntraced(function*({ begin }: Stage, given: Request) {
   const request = yield* check.chat(given)
@@ -121,25 +123,34 @@ const checkChat = Effect.fnUntraced(function*({ begin }: Stage, given: Request) 
   return { begun, request, generation: yield* withDefaults(request) }
 })
 
+/** What was pulled already, and then the rest. */
+const resume = (first: readonly [Event, ...Array<Event>], rest: EventsPull): EventsPull => {
+  let isFirst = true
+  return Effect.suspend(() => {
+    if (!isFirst) return rest
+    isFirst = false
+    return Effect.succeed(first)
+  })
+}
+
 /** The first of an answer, whoever brings it, and the rest of it: from here on a failure is the request's. */
 export const stream = (stage: Stage) => (given: Request): Stream.Stream<Event, InferenceError> =>
   Stream.unwrap(Effect.gen(function*() {
     const { begun, generation, request } = yield* checkChat(stage, given)
     const { progress } = begun
-    const { first, pull } = yield* stage.attempt(begun, request, (engaged) =>
-      Effect.gen(function*() {
-        const pull = yield* Stream.toPull(eventsOf(engaged, generation, progress))
-        // A stream that ends without an event has failed before.
-        const first = yield* Pull.catchDone(pull, () => Effect.never)
-        return { first, pull }
-      }))
-    return Stream.concat(Stream.fromArray(first), Stream.fromPull(Effect.succeed(pull))).pipe(
-      Stream.tapCause((cause) =>
-        Effect.sync(() => {
-          progress.failure = cause
-        })
-      )
+    const { first, pull } = yield* stage.attempt(
+      begun,
+      request,
+      (engaged) =>
+        Effect.flatMap(pullOf(engaged, generation, progress), (pull) =>
+          // A stream that ends without an event has failed.
+          Effect.map(Pull.catchDone(pull, () => Effect.never), (first) => ({ first, pull })))
     )
+    const rest = Effect.tapCause(pull, (cause) =>
+      Effect.sync(() => {
+        if (!Pull.isDoneCause(cause)) progress.failure = cause as Cause.Cause<InferenceError>
+      }))
+    return Stream.fromPull(Effect.succeed(resume(first, rest)))
   }))
 
 /** A whole answer: nobody has seen any of it before it is whole, so another may take over until then. */
@@ -151,10 +162,13 @@ export const generate = (stage: Stage) =>
       Effect.gen(function*() {
         progress.tokens = 0
         const whole = makeWhole()
-        yield* Stream.runForEachArray(
-          eventsOf(engaged, generation, progress),
-          (some) => Effect.sync(() => some.forEach((event) => whole.add(event)))
-        )
+        const pull = yield* pullOf(engaged, generation, progress)
+        const drained = Effect.whileLoop({
+          while: () => true,
+          body: () => pull,
+          step: (events) => events.forEach((event) => whole.add(event))
+        })
+        yield* Pull.catchDone(drained, () => Effect.void)
         return { ...whole.end(), deployment: engaged.deployment.id } satisfies Answer
       }))
   }, Effect.scoped)

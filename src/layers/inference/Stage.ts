@@ -2,8 +2,10 @@
  * What every operation does alike: route, books, and the attempts of its plan, each with an engine's slot, a circuit and
  * a measurement.
  */
-import { Cause, Clock, Duration, Effect, Exit, Option, Scope, SubscriptionRef } from "effect"
-import { Breaker } from "../../services/Breaker.ts"
+import type { Scope } from "effect"
+import { Clock, Duration, Effect, Exit, SubscriptionRef } from "effect"
+import type { Verdict } from "../../services/Breaker.ts"
+import * as Breakers from "../../services/Breaker.ts"
 import type { Engine } from "../../services/Engine.ts"
 import type { InferenceError } from "../../services/InferenceError.ts"
 import { make, Overloaded } from "../../services/InferenceError.ts"
@@ -15,7 +17,6 @@ import { Models } from "../../services/Models.ts"
 import type { Action } from "../../services/Plan.ts"
 import * as Plan from "../../services/Plan.ts"
 import { interval, Pressure, sheds } from "../../services/Pressure.ts"
-import { classify } from "../../services/Retry.ts"
 import type { Route, Trial, Wish } from "../../services/Selector.ts"
 import { Selector } from "../../services/Selector.ts"
 import * as Attempts from "./Attempts.ts"
@@ -36,21 +37,18 @@ export interface Engaged {
 }
 
 /** What the end of an attempt says of its deployment. */
-const outcomeOf = (
-  exit: Exit.Exit<unknown, unknown>,
-  { done, failure }: Progress
-): Exit.Exit<void, InferenceError> | undefined => {
-  const cause = Exit.isFailure(exit) ? exit.cause as Cause.Cause<InferenceError> : failure
-  if (cause !== undefined) return Cause.hasInterruptsOnly(cause) ? undefined : Exit.failCause(cause)
+const verdictOf = (exit: Exit.Exit<unknown, unknown>, { done, failure }: Progress): Verdict => {
+  if (Exit.isFailure(exit)) return Breakers.verdictOf(exit as Exit.Exit<unknown, InferenceError>)
+  if (failure !== undefined) return Breakers.verdictOf(Exit.failCause(failure))
   // A consumer that stops reading says nothing of who answers.
-  return done ? Exit.void : undefined
+  return done ? "success" : "left"
 }
 
-const verdictOf = (outcome: Exit.Exit<void, InferenceError> | undefined): Parameters<Trial["end"]>[0] => {
-  if (outcome === undefined) return "left"
-  if (Exit.isSuccess(outcome)) return "success"
-  const error = Cause.findErrorOption(outcome.cause)
-  return Option.isSome(error) && classify(error.value.reason).counts ? "failure" : "left"
+const deploymentOf = ({ deployments, fallbacks: { content, context, ordinary } }: Route, id: string): Deployment => {
+  for (const list of [deployments, ordinary, context, content]) {
+    for (const deployment of list) if (deployment.id === id) return deployment
+  }
+  throw new Error(`The plan names a deployment that its route has not: "${id}".`)
 }
 
 /** A provider's keys are turned over by whoever calls it. */
@@ -81,8 +79,9 @@ export const makeStage = Effect.gen(function*() {
   const models = yield* Models
   const metrics = yield* Metrics
   const pressure = yield* Pressure
-  const breaker = yield* Breaker
+  const breaker = yield* Breakers.Breaker
   const clock = yield* Clock.Clock
+  const now = () => clock.currentTimeMillisUnsafe()
 
   /** The route, and the request's books, which the scope's end settles. */
   const begin = Effect.fnUntraced(
@@ -97,19 +96,17 @@ export const makeStage = Effect.gen(function*() {
 
   /** An engine's slot for one attempt, which is measured to the end of its scope. */
   const engage = Effect.fnUntraced(function*(route: Route, progress: Progress, standing: Standing, start: Start) {
-    const { fallbacks: { content, context, ordinary } } = route
-    const all = [...route.deployments, ...ordinary, ...context, ...content]
-    const deployment = all.find(({ id }) => id === start.deployment)!
-    const settle = yield* breaker.enter(deployment.id)
-    const trial = yield* selector.measure(deployment.id)
-    yield* Scope.addFinalizerExit(yield* Effect.scope, (exit) => {
-      const outcome = outcomeOf(exit, progress)
-      trial.end(verdictOf(outcome), progress.tokens)
-      return outcome === undefined ? Effect.void : settle(outcome)
+    const deployment = deploymentOf(route, start.deployment)
+    // It begins when the call is let through.
+    const trial: { begun?: Trial } = {}
+    yield* breaker.enter(deployment.id, (exit) => {
+      const verdict = verdictOf(exit, progress)
+      trial.begun?.end(verdict, progress.tokens)
+      return verdict
     })
-    const priority = start.lowPriority ? "low" : standing.priority
-    const engine = yield* models.borrow(deployment, { ...standing, priority })
-    return { engine, deployment, start, trial } satisfies Engaged
+    trial.begun = selector.measure(deployment.id)
+    const engine = yield* models.borrow(deployment, start.lowPriority ? { ...standing, priority: "low" } : standing)
+    return { engine, deployment, start, trial: trial.begun } satisfies Engaged
   })
 
   /** Tries the route's deployments as its plan says, until one has brought what `use` waits for. */
@@ -120,10 +117,11 @@ export const makeStage = Effect.gen(function*() {
   ) {
     const stage: Attempts.Stage<A> = {
       attempt: (start) => Effect.flatMap(engage(route, progress, request, start), use),
-      closedFor: (deployment) => breaker.closedFor(deployment, clock.currentTimeMillisUnsafe()),
+      now,
+      closedFor: (deployment) => breaker.closedFor(deployment, now()),
       payHedge: Effect.succeed(false)
     }
-    const { value } = yield* Attempts.drive(stage, planOf(route, request, clock.currentTimeMillisUnsafe()))
+    const { value } = yield* Attempts.drive(stage, planOf(route, request, now()))
     return value
   })
 

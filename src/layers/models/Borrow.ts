@@ -1,6 +1,5 @@
 /** How callers come to an engine: a slot for one job, a load without a job, an exchange of one engine for another. */
-import { Deferred, Effect, Fiber } from "effect"
-import type { Scope } from "effect"
+import { Deferred, Effect, Fiber, Scope } from "effect"
 import type { Engine, Hold } from "../../services/Engine.ts"
 import type { InferenceError } from "../../services/InferenceError.ts"
 import { DeploymentDown, make as makeError } from "../../services/InferenceError.ts"
@@ -92,7 +91,8 @@ export const borrow = (
       () => leave(house, actor, waiting)
     )
     const { hold, release } = makeHold(house, life)
-    yield* Effect.addFinalizer(() => Effect.sync(release))
+    // Not `Effect.addFinalizer`, which copies the whole context for a finalizer that needs none of it.
+    yield* Scope.addFinalizer(yield* Effect.scope, Effect.sync(release))
     return lend(engine, hold)
   }))
 

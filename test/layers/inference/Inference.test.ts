@@ -141,7 +141,7 @@ const stage = (
           policy: { ...Policy.defaults, retries: 0 },
           slowestFirstTokenMs: undefined
         }),
-      measure: () => Effect.succeed({ content: () => {}, end: () => {} })
+      measure: () => ({ content: () => {}, end: () => {} })
     })
   )
   const tracer = Tracer.make({
