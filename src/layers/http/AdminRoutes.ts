@@ -15,9 +15,9 @@ import type { InferenceError } from "../../services/InferenceError.ts"
 import type { Deployment } from "../../services/Model.ts"
 import { Models } from "../../services/Models.ts"
 import { Registry } from "../../services/Registry.ts"
+import { respondError } from "./Handler.ts"
 import * as OpenAiError from "./OpenAiError.ts"
 import * as OpenAiFields from "./OpenAiFields.ts"
-import { respondError } from "./OpenAiHandler.ts"
 
 const loopback = /^(?:::ffff:)?127\.|^::1$/
 

@@ -4,8 +4,8 @@ import type { Request } from "../../services/Inference.ts"
 import type { InvalidRequest } from "../../services/InferenceError.ts"
 import { ChatRequest } from "../../services/OpenAi.ts"
 import type { Problem } from "../../services/Problem.ts"
-import type { Shape } from "./OpenAiBody.ts"
-import * as OpenAiBody from "./OpenAiBody.ts"
+import type { Shape } from "./Body.ts"
+import * as Body from "./Body.ts"
 import {
   messageProblems,
   messagesOf,
@@ -133,4 +133,4 @@ const shape: Shape<ChatRequest> = {
 
 /** The call that a parsed JSON body asks for. */
 export const decode = (json: unknown, bearerToken?: string): Result.Result<ChatCall, InvalidRequest> =>
-  Result.map(OpenAiBody.decode(json, shape), (body) => callOf(body, bearerToken))
+  Result.map(Body.decode(json, shape), (body) => callOf(body, bearerToken))

@@ -3,22 +3,22 @@
  *
  * **Details**
  *
- * The status of an answer is chosen when its first content is there: until then every failure is an ordinary error
- * response, streaming or not. Afterwards a failure is an error frame in the stream, which then has no `[DONE]`.
+ * Before the first content every failure is an ordinary error response, streaming or not (`EventStream`). Afterwards a
+ * failure is an error frame in the stream, which then has no `[DONE]`.
  */
-import { Array as Arr, Effect, Pull, Stream } from "effect"
+import { Array as Arr, Effect, Stream } from "effect"
 import { HttpServerResponse } from "effect/http"
 import type { Inference } from "../../services/Inference.ts"
+import type { Endings } from "./EventStream.ts"
+import * as EventStream from "./EventStream.ts"
+import type { Call, Endpoint } from "./Handler.ts"
+import { broken } from "./Handler.ts"
 import type { ChatCall } from "./OpenAiChat.ts"
 import * as OpenAiChat from "./OpenAiChat.ts"
-import * as OpenAiError from "./OpenAiError.ts"
 import * as OpenAiFields from "./OpenAiFields.ts"
 import type { Envelope } from "./OpenAiFrames.ts"
 import * as OpenAiFrames from "./OpenAiFrames.ts"
-import type { Call, Endpoint } from "./OpenAiHandler.ts"
-import { broken } from "./OpenAiHandler.ts"
-
-const encoder = new TextEncoder()
+import * as OpenAiHandler from "./OpenAiHandler.ts"
 
 const envelopeOf = ({ body: { includeUsage, model, parallelToolCalls }, created, id }: Call<ChatCall>): Envelope => ({
   id,
@@ -41,31 +41,15 @@ const frames = (inference: Inference["Service"], { requests }: ChatCall, envelop
   return Stream.concat(choices, Stream.sync(encode.end))
 }
 
-const streamAnswer = Effect.fnUntraced(function*(inference: Inference["Service"], call: Call<ChatCall>) {
-  const { id } = call
-  const pull = yield* Stream.toPull(frames(inference, call.body, envelopeOf(call)))
-  const first = yield* Pull.catchDone(pull, () => Effect.succeed([] as ReadonlyArray<string>))
-  const rest = Stream.fromPull(Effect.succeed(pull)).pipe(
-    Stream.catchTag("InferenceError", (error) =>
-      Stream.fromEffect(Effect.as(
-        Effect.logWarning(`${id}: ${error.message}`),
-        OpenAiFrames.encodeError(OpenAiError.fromReason(error.reason, OpenAiFields.chat).body)
-      ))),
-    Stream.catchDefect((defect) =>
-      Stream.fromEffect(Effect.as(
-        Effect.logError(`${id} ended in a defect.`, defect),
-        OpenAiFrames.encodeError(broken.body)
-      ))
-    )
-  )
-  const bytes = Stream.concat(Stream.fromArray(first), rest).pipe(
-    Stream.mapArray((texts) => Arr.of(encoder.encode(texts.join(""))))
-  )
-  return HttpServerResponse.stream(bytes, {
-    contentType: "text/event-stream; charset=utf-8",
-    headers: { "cache-control": "no-cache" }
-  })
-})
+const failure = OpenAiHandler.failureOf(OpenAiFields.chat)
+
+const endings: Endings = {
+  failed: (reason) => OpenAiFrames.encodeError(failure(reason).body),
+  broken: () => OpenAiFrames.encodeError(OpenAiHandler.failure(broken).body)
+}
+
+const streamAnswer = (inference: Inference["Service"], call: Call<ChatCall>) =>
+  EventStream.respond(call.id, frames(inference, call.body, envelopeOf(call)), endings)
 
 const wholeAnswer = Effect.fnUntraced(function*(inference: Inference["Service"], call: Call<ChatCall>) {
   const answers = yield* Effect.forEach(call.body.requests, inference.generate, { concurrency: "unbounded" })
@@ -73,8 +57,8 @@ const wholeAnswer = Effect.fnUntraced(function*(inference: Inference["Service"],
 })
 
 export const make = (inference: Inference["Service"]): Endpoint<ChatCall> => ({
-  idPrefix: "chatcmpl",
-  fields: OpenAiFields.chat,
+  idPrefix: "chatcmpl-",
+  failure,
   decode: OpenAiChat.decode,
   answer: (call) => call.body.stream ? streamAnswer(inference, call) : wholeAnswer(inference, call)
 })

@@ -2,7 +2,7 @@
 import type { Message, Request, Tool } from "../../services/Inference.ts"
 import type * as OpenAi from "../../services/OpenAi.ts"
 import type { Problem } from "../../services/Problem.ts"
-import type { Unsupported } from "./OpenAiBody.ts"
+import type { Unsupported } from "./Body.ts"
 
 /** More than any context window has room for. */
 export const mostMessages = 10_000

@@ -8,10 +8,11 @@ import { Inference } from "../../services/Inference.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
 import type { Model } from "../../services/Model.ts"
 import { Registry } from "../../services/Registry.ts"
+import type { Endpoint } from "./Handler.ts"
+import * as Handler from "./Handler.ts"
 import * as OpenAiChatEndpoint from "./OpenAiChatEndpoint.ts"
 import * as OpenAiError from "./OpenAiError.ts"
 import * as OpenAiFields from "./OpenAiFields.ts"
-import type { Endpoint } from "./OpenAiHandler.ts"
 import * as OpenAiHandler from "./OpenAiHandler.ts"
 import type { EmbedCall, RerankCall } from "./OpenAiTasks.ts"
 import * as OpenAiTasks from "./OpenAiTasks.ts"
@@ -19,8 +20,8 @@ import * as OpenAiTasks from "./OpenAiTasks.ts"
 const respond = (body: unknown) => HttpServerResponse.jsonUnsafe(body)
 
 const embeddings = (inference: Inference["Service"]): Endpoint<EmbedCall> => ({
-  idPrefix: "embd",
-  fields: OpenAiFields.texts,
+  idPrefix: "embd-",
+  failure: OpenAiHandler.failureOf(OpenAiFields.texts),
   decode: OpenAiTasks.decodeEmbedding,
   answer: ({ body }) =>
     inference.embed(body.request).pipe(
@@ -33,16 +34,16 @@ const embeddings = (inference: Inference["Service"]): Endpoint<EmbedCall> => ({
 })
 
 const rerank = (inference: Inference["Service"]): Endpoint<RerankCall> => ({
-  idPrefix: "rerank",
-  fields: OpenAiFields.rerank,
+  idPrefix: "rerank-",
+  failure: OpenAiHandler.failureOf(OpenAiFields.rerank),
   decode: OpenAiTasks.decodeRerank,
   answer: ({ body, id }) =>
     Effect.map(inference.rerank(body.request), (ranking) => respond(OpenAiTasks.encodeRerank(id, body, ranking)))
 })
 
 const classify = (inference: Inference["Service"]): Endpoint<ClassifyRequest> => ({
-  idPrefix: "classify",
-  fields: OpenAiFields.texts,
+  idPrefix: "classify-",
+  failure: OpenAiHandler.failureOf(OpenAiFields.texts),
   decode: OpenAiTasks.decodeClassify,
   answer: ({ body, id }) =>
     Effect.map(
@@ -52,8 +53,8 @@ const classify = (inference: Inference["Service"]): Endpoint<ClassifyRequest> =>
 })
 
 const tokenize = (inference: Inference["Service"]): Endpoint<TokenizeRequest> => ({
-  idPrefix: "tokenize",
-  fields: OpenAiFields.tokenize,
+  idPrefix: "tokenize-",
+  failure: OpenAiHandler.failureOf(OpenAiFields.tokenize),
   decode: OpenAiTasks.decodeTokenize,
   answer: ({ body }) => Effect.map(inference.tokenize(body), (tokens) => respond(OpenAiTasks.encodeTokens(tokens)))
 })
@@ -72,7 +73,7 @@ export const layer = HttpApiBuilder.group(
   Effect.fn(function*(handlers) {
     const registry = yield* Registry
     const inference = yield* Inference
-    const handler = yield* OpenAiHandler.make
+    const handler = yield* Handler.make(OpenAiHandler.dialect)
     const started = Math.floor((yield* Clock.currentTimeMillis) / 1000)
     return handlers
       .handleRaw("chatCompletions", handler(OpenAiChatEndpoint.make(inference)))

@@ -12,8 +12,8 @@ import type {
 import { InvalidRequest } from "../../services/InferenceError.ts"
 import * as OpenAiTasks from "../../services/OpenAiTasks.ts"
 import type { Problem } from "../../services/Problem.ts"
-import type { Shape } from "./OpenAiBody.ts"
-import * as OpenAiBody from "./OpenAiBody.ts"
+import type { Shape } from "./Body.ts"
+import * as Body from "./Body.ts"
 import {
   messageProblems,
   messagesOf,
@@ -41,7 +41,7 @@ const areTokens = (input: unknown): boolean =>
 const decodeTexts = <A>(json: unknown, shape: Shape<A>): Decoded<A> =>
   typeof json === "object" && json !== null && "input" in json && areTokens(json.input)
     ? Result.fail(new InvalidRequest({ path: "input", detail: "Tokens are not supported; send the text itself" }))
-    : OpenAiBody.decode(json, shape)
+    : Body.decode(json, shape)
 
 const usageOf = (promptTokens: number) => ({ prompt_tokens: promptTokens, total_tokens: promptTokens })
 
@@ -113,7 +113,7 @@ const rerankShape: Shape<OpenAiTasks.RerankRequest> = {
 }
 
 export const decodeRerank = (json: unknown, bearerToken?: string): Decoded<RerankCall> =>
-  Result.map(OpenAiBody.decode(json, rerankShape), (body) => ({
+  Result.map(Body.decode(json, rerankShape), (body) => ({
     request: {
       model: body.model,
       query: body.query,
@@ -214,7 +214,7 @@ const inputOf = ({ messages, prompt, tools = [] }: OpenAiTasks.TokenizeRequest):
     : { messages: messagesOf(messages), ...(tools.length === 0 ? {} : { tools: toolsOf(tools) }) }
 
 export const decodeTokenize = (json: unknown, bearerToken?: string): Decoded<TokenizeRequest> =>
-  Result.map(OpenAiBody.decode(json, tokenizeShape), (body) => ({
+  Result.map(Body.decode(json, tokenizeShape), (body) => ({
     model: body.model,
     input: inputOf(body),
     ...standingOf(body, bearerToken)

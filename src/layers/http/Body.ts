@@ -1,5 +1,5 @@
 /**
- * Checks of request bodies that all endpoints of the OpenAI dialect share. Pure.
+ * Checks of request bodies that all endpoints share. Pure.
  *
  * **Gotchas**
  *

@@ -1,0 +1,155 @@
+/**
+ * What every endpoint of every dialect does alike: ids, limits, errors, defects and the end of the service.
+ *
+ * **Details**
+ *
+ * An endpoint says what to answer to a parsed body, and its dialect what errors look like; whatever goes wrong becomes an
+ * answer in that shape here. Every response has the id that the log has.
+ */
+import { Clock, Effect, Predicate, Random, Result } from "effect"
+import type { Scope } from "effect"
+import type { Headers, HttpServerError } from "effect/http"
+import { HttpServerRequest, HttpServerResponse } from "effect/http"
+import * as InferenceError from "../../services/InferenceError.ts"
+import { Readiness } from "../../services/Readiness.ts"
+import { Settings } from "../../services/Settings.ts"
+
+/** One request. */
+export interface Call<Decoded> {
+  /** Of the answer, and in every log line about it. */
+  readonly id: string
+  /** Seconds since 1970. */
+  readonly created: number
+  readonly body: Decoded
+}
+
+/** An error ready to be sent. */
+export interface Failure {
+  readonly status: number
+  readonly body: unknown
+  readonly headers: Readonly<Record<string, string>>
+}
+
+/** What goes wrong outside of inference; `message` is for people. */
+export interface Trouble {
+  readonly status: number
+  readonly code: string | null
+  readonly message: string
+  readonly headers?: Readonly<Record<string, string>>
+}
+
+/** How a family of clients is spoken to. */
+export interface Dialect {
+  readonly failure: (trouble: Trouble, id: string) => Failure
+  /** The response with the request's id where the family's clients look for it. */
+  readonly identify: (
+    response: HttpServerResponse.HttpServerResponse,
+    id: string
+  ) => HttpServerResponse.HttpServerResponse
+  /** What the caller shows to be let in. */
+  readonly keyOf: (headers: Headers.Headers) => string | undefined
+}
+
+/** What makes one endpoint another than the others. */
+export interface Endpoint<Decoded> {
+  /** In front of its ids. */
+  readonly idPrefix: string
+  readonly decode: (json: unknown, key: string | undefined) => Result.Result<Decoded, InferenceError.InvalidRequest>
+  readonly answer: (
+    call: Call<Decoded>
+  ) => Effect.Effect<HttpServerResponse.HttpServerResponse, InferenceError.InferenceError, Scope.Scope>
+  /** How the dialect tells of it, with the endpoint's own names for what is wrong. */
+  readonly failure: (reason: InferenceError.Reason, id: string) => Failure
+}
+
+export const respondError = ({ body, headers, status }: Failure) =>
+  HttpServerResponse.jsonUnsafe(body, { status, headers })
+
+/** A defect. */
+export const broken: Trouble = {
+  status: 500,
+  code: "internal_error",
+  message: "Something went wrong in the service itself; its log says what."
+}
+
+const stopping: Trouble = {
+  status: 503,
+  code: "shutting_down",
+  message: "The service is shutting down. Try again.",
+  headers: { "retry-after": "1", connection: "close" }
+}
+
+const tooLarge = (maxBodyBytes: number): Trouble => ({
+  status: 413,
+  code: "request_too_large",
+  message: `The request body is larger than ${maxBodyBytes} bytes. Shorten it.`
+})
+
+const unreadable: Trouble = {
+  status: 400,
+  code: null,
+  message: "The request body could not be read to its end."
+}
+
+const isTooLarge = ({ reason }: HttpServerError.HttpServerError) => Predicate.isTagged(reason.cause, "MaxBytesError")
+
+const idPart = Effect.map(
+  Random.nextIntBetween(0, Number.MAX_SAFE_INTEGER),
+  (number) => number.toString(36).padStart(11, "0")
+)
+
+const makeId = (prefix: string) => Effect.zipWith(idPart, idPart, (one, two) => `${prefix}${one}${two}`)
+
+const parse = (text: string): Result.Result<unknown, InferenceError.InvalidRequest> =>
+  Result.try({
+    try: () => JSON.parse(text) as unknown,
+    catch: (cause) =>
+      new InferenceError.InvalidRequest({ detail: `The body is not JSON: ${(cause as SyntaxError).message}` })
+  })
+
+/** Reads and decodes the request, and answers it. */
+const handle = <Decoded>({ keyOf }: Dialect, { answer, decode }: Endpoint<Decoded>, id: string) =>
+  Effect.gen(function*() {
+    const request = yield* HttpServerRequest.HttpServerRequest
+    const json = yield* Effect.fromResult(parse(yield* request.text))
+    const body = yield* Effect.fromResult(decode(json, keyOf(request.headers)))
+    const created = Math.floor((yield* Clock.currentTimeMillis) / 1000)
+    return yield* answer({ id, created, body })
+  })
+
+/** Makes handlers of a dialect's endpoints. */
+export const make = Effect.fnUntraced(function*(dialect: Dialect) {
+  const readiness = yield* Readiness
+  const { server } = yield* Settings
+
+  const respond = (trouble: Trouble, id: string) => respondError(dialect.failure(trouble, id))
+
+  const settled = <Decoded>(endpoint: Endpoint<Decoded>, id: string) => {
+    const fail = (reason: InferenceError.Reason) => {
+      const failure = endpoint.failure(reason, id)
+      // The caller's own mistakes are told to the caller only.
+      const log = failure.status >= 500 ? Effect.logWarning(`${id}: ${reason.message}`) : Effect.void
+      return Effect.as(log, respondError(failure))
+    }
+    return handle(dialect, endpoint, id).pipe(
+      Effect.catchTags({
+        InvalidRequest: fail,
+        InferenceError: ({ reason }) => fail(reason),
+        HttpServerError: (error) =>
+          Effect.succeed(respond(isTooLarge(error) ? tooLarge(server.maxBodyBytes) : unreadable, id))
+      }),
+      Effect.catchDefect((defect) =>
+        Effect.as(Effect.logError(`${id} ended in a defect.`, defect), respond(broken, id))
+      )
+    )
+  }
+
+  return <Decoded>(endpoint: Endpoint<Decoded>) => () =>
+    Effect.flatMap(makeId(endpoint.idPrefix), (id) =>
+      Effect.map(
+        Effect.suspend(() =>
+          readiness.stage === "stopping" ? Effect.succeed(respond(stopping, id)) : settled(endpoint, id)
+        ),
+        (response) => dialect.identify(response, id)
+      ))
+})
