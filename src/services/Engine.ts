@@ -9,6 +9,7 @@
  */
 import type { Effect, Result, Scope, Stream } from "effect"
 import { Context } from "effect"
+import type { Message } from "./Content.ts"
 import type { EngineDescription } from "./EngineProtocol.ts"
 import type { Event } from "./Inference.ts"
 import type { InferenceError } from "./InferenceError.ts"
@@ -16,7 +17,12 @@ import type { Classification, Embedding, GenerateJob, TokenizeJob } from "./Job.
 import type { Deployment } from "./Model.ts"
 
 /** One generation, every default filled in. */
-export type Generation = Omit<GenerateJob, "kind" | "window">
+export interface Generation extends Omit<GenerateJob, "kind" | "window" | "messages"> {
+  readonly messages: ReadonlyArray<Message>
+}
+
+/** A text, or a conversation without images and with its template around it, to count or to see as tokens. */
+export type Countable = string | Omit<Exclude<TokenizeJob["input"], string>, "messages"> & Pick<Generation, "messages">
 
 /** Scores from 0 to 1, in the order of the documents. */
 export interface Ranking {
@@ -52,7 +58,7 @@ export interface Engine {
     hold?: Hold
   ) => Effect.Effect<ReadonlyArray<Result.Result<Classification, InferenceError>>, InferenceError>
   readonly tokenize: (
-    input: TokenizeJob["input"],
+    input: Countable,
     hold?: Hold
   ) => Effect.Effect<ReadonlyArray<number>, InferenceError>
   /** Resident memory outside this process, bytes. */

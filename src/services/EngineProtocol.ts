@@ -23,7 +23,8 @@ export const abilities = [
   "embed",
   "rerank",
   "classify",
-  "tokenize"
+  "tokenize",
+  "images"
 ] as const
 export type Ability = typeof abilities[number]
 

@@ -22,6 +22,7 @@
  */
 import type { Effect, Stream } from "effect"
 import { Context, Schema } from "effect"
+import * as Content from "./Content.ts"
 import type { InferenceError } from "./InferenceError.ts"
 import type { ChosenLogprob, Classification, FinishReason, TokenUsage, ToolCall as JobToolCall } from "./Job.ts"
 
@@ -53,13 +54,17 @@ export const ToolCall = Schema.Struct({ id: Schema.String, name: Schema.NonEmpty
 /** One message of a conversation. */
 export const Message = Schema.Struct({
   role: Schema.Literals(["system", "user", "assistant", "tool"]),
-  content: Schema.String,
+  /** A text, or parts; images in `user` and `tool` messages only. */
+  content: Content.Content,
   /** What an `assistant` called. */
   toolCalls: Schema.optional(Schema.Array(ToolCall)),
   /** Which call a `tool` message answers. */
   toolCallId: Schema.optional(Schema.String)
 })
 export type Message = typeof Message.Type
+
+/** At least one. */
+const Messages = Schema.Array(Message).check(Schema.isMinLength(1), Schema.makeFilter(Content.problem))
 
 /** A tool that the model may call. */
 export const Tool = Schema.Struct({
@@ -115,8 +120,7 @@ export const LogitBias = Schema.Record(Schema.String, Schema.Finite.check(within
 export const Request = Schema.Struct({
   /** A model's name, as `Registry` lists them. */
   model: Schema.NonEmptyString,
-  /** At least one. */
-  messages: Schema.Array(Message).check(Schema.isMinLength(1)),
+  messages: Messages,
   /** 0 is greedy; default 1. */
   temperature: Schema.optional(Schema.Finite.check(within(0, 2))),
   /** Nucleus sampling: the smallest set of tokens whose probability sums to this; default 1, which turns it off. */
@@ -179,7 +183,7 @@ export const TokenizeRequest = Schema.Struct({
   input: Schema.Union([
     Schema.String,
     Schema.Struct({
-      messages: Schema.Array(Message).check(Schema.isMinLength(1)),
+      messages: Messages.check(Schema.makeFilter(Content.imageProblem)),
       tools: Schema.optional(Schema.Array(Tool))
     })
   ]),

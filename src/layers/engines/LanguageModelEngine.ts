@@ -15,6 +15,7 @@
 import { Context, Data, Deferred, Duration, Effect, Option, Schema, Stream } from "effect"
 import type { AiError, LanguageModel } from "effect/ai"
 import { Response } from "effect/ai"
+import { firstImage } from "../../services/Content.ts"
 import type { Engine, Generation } from "../../services/Engine.ts"
 import type { Event } from "../../services/Inference.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
@@ -90,6 +91,8 @@ const check = (
   { configure }: Source,
   name: string
 ): Effect.Effect<void, InferenceError.InferenceError> => {
+  const image = firstImage(generation.messages)
+  if (image !== undefined) return Effect.fail(invalid(image, `The language model "${name}" takes no images`))
   if (generation.logprobs !== undefined) {
     return Effect.fail(invalid("logprobs", `The language model "${name}" tells no log-probabilities`))
   }

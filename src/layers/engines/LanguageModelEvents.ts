@@ -13,6 +13,7 @@
  */
 import { Data, Effect, Stream } from "effect"
 import type { Response } from "effect/ai"
+import { textOf } from "../../services/Content.ts"
 import type { Generation } from "../../services/Engine.ts"
 import type { Event } from "../../services/Inference.ts"
 import type { FinishReason, TokenUsage } from "../../services/Job.ts"
@@ -27,7 +28,10 @@ const bytesPerToken = 4
 const tokensOf = (bytes: number): number => Math.ceil(bytes / bytesPerToken)
 
 const promptBytes = ({ messages, tools = [] }: Generation): number => {
-  const texts = messages.flatMap(({ content, toolCalls = [] }) => [content, ...toolCalls.map((call) => call.arguments)])
+  const texts = messages.flatMap(({ content, toolCalls = [] }) => [
+    textOf(content),
+    ...toolCalls.map((call) => call.arguments)
+  ])
   const definitions = tools.length === 0 ? "" : JSON.stringify(tools)
   return [...texts, definitions].reduce((sum, text) => sum + Buffer.byteLength(text), 0)
 }

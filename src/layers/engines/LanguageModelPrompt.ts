@@ -2,6 +2,7 @@
 import { Effect, JsonSchema, Schema, SchemaRepresentation } from "effect"
 import type { LanguageModel } from "effect/ai"
 import { Prompt, Tool, Toolkit } from "effect/ai"
+import { texts } from "../../services/Content.ts"
 import type { Generation } from "../../services/Engine.ts"
 import type { InferenceError } from "../../services/InferenceError.ts"
 import { InvalidRequest, make } from "../../services/InferenceError.ts"
@@ -68,7 +69,7 @@ const messageOf = (
   }
 }
 
-const promptOf = (messages: Generation["messages"]): Effect.Effect<Prompt.Prompt, InferenceError> => {
+const promptOf = (messages: ReadonlyArray<ChatMessage>): Effect.Effect<Prompt.Prompt, InferenceError> => {
   const toolNames = new Map(messages.flatMap(({ toolCalls = [] }) => toolCalls.map(({ id, name }) => [id, name])))
   return Effect.map(
     Effect.forEach(messages, (message, index) => messageOf(`messages[${index}]`, message, toolNames)),
@@ -94,7 +95,7 @@ export type Call = LanguageModel.GenerateTextOptions<Record<string, Tool.Any>>
 
 /** Calls of tools that nobody named are told as they are. */
 export const callOf = (generation: Generation): Effect.Effect<Call, InferenceError> =>
-  Effect.map(promptOf(generation.messages), (prompt) => ({
+  Effect.map(promptOf(texts(generation.messages)), (prompt) => ({
     prompt,
     toolkit: toolkitOf(generation),
     toolChoice: choiceOf(generation.toolChoice ?? "auto"),

@@ -6,17 +6,24 @@
  * A job is released when the engine has let go of it, which may be a token after its caller has left.
  */
 import { Cause, Effect, Queue, Result, Scope, Stream } from "effect"
-import type { Engine, Generation, Hold } from "../../services/Engine.ts"
+import { firstImage, texts } from "../../services/Content.ts"
+import type { Countable, Engine, Generation, Hold } from "../../services/Engine.ts"
 import type { EngineDescription, EngineHost, SendCommand } from "../../services/EngineProtocol.ts"
 import type { Event } from "../../services/Inference.ts"
 import type { InferenceError } from "../../services/InferenceError.ts"
-import type { Each, EngineFailure, JobEvent, JobResult, WholeJob } from "../../services/Job.ts"
+import type { Each, EngineFailure, JobEvent, JobResult, TokenizeJob, WholeJob } from "../../services/Job.ts"
 import * as Policies from "../../services/Policies.ts"
 
 type ErrorOf = (failure: EngineFailure) => InferenceError
 
 const stopped: EngineFailure = { kind: "stopped" }
 const confused: EngineFailure = { kind: "failed", message: "It gave another kind of answer than it was asked for." }
+
+const blind = (path: string): EngineFailure => ({
+  kind: "invalid_request",
+  path,
+  message: "This model takes no images"
+})
 
 /** The failure that ends a job in another way than was asked for. */
 const failureOf = (event: JobEvent): EngineFailure => {
@@ -72,6 +79,8 @@ const granting = (send: SendCommand) => {
 /** Starts a generation; the scope's end cancels it. */
 const start = Effect.fnUntraced(
   function*(host: EngineHost, errorOf: ErrorOf, generation: Generation, hold: Hold | undefined) {
+    const image = firstImage(generation.messages)
+    if (image !== undefined) return yield* errorOf(blind(image))
     const queue = yield* Queue.unbounded<Event, InferenceError | Cause.Done>()
     const release = hold?.()
     let live = true
@@ -79,7 +88,8 @@ const start = Effect.fnUntraced(
       live = false
       release?.()
     })
-    const job = { ...generation, kind: "generate", window: Policies.streamWindow } as const
+    const messages = texts(generation.messages)
+    const job = { ...generation, messages, kind: "generate", window: Policies.streamWindow } as const
     const send = host.start(job, (events) => events.forEach(onEvent))
     const cancel = Effect.sync(() => {
       if (live) send({ type: "cancel" })
@@ -115,6 +125,11 @@ const ask = <Kind extends WholeJob["kind"]>(
     return Effect.sync(() => send({ type: "cancel" }))
   })
 
+const tokenizeJob = (input: Countable): TokenizeJob => ({
+  kind: "tokenize",
+  input: typeof input === "string" ? input : { ...input, messages: texts(input.messages) }
+})
+
 const resultOf = (errorOf: ErrorOf) => <A>(each: Each<A>): Result.Result<A, InferenceError> =>
   each.ok ? Result.succeed(each.value) : Result.fail(errorOf(each.failure))
 
@@ -139,7 +154,7 @@ export const make = (host: EngineHost, description: EngineDescription, errorOf: 
       ask(host, errorOf, { kind: "classify", inputs }, hold),
       ({ classifications }) => classifications.map(resultOf(errorOf))
     ),
-  tokenize: (input, hold) => Effect.map(ask(host, errorOf, { kind: "tokenize", input }, hold), ({ tokens }) => tokens),
+  tokenize: (input, hold) => Effect.map(ask(host, errorOf, tokenizeJob(input), hold), ({ tokens }) => tokens),
   stop: Effect.promise(() => host.close()),
   crashed: Effect.flatMap(Effect.promise(() => host.exited), (failure) => Effect.fail(errorOf(failure)))
 })

@@ -1,5 +1,6 @@
 /** Chat: an answer as it is generated, or whole. */
 import { Cause, Effect, Pull, Random, Stream } from "effect"
+import { firstImage } from "../../services/Content.ts"
 import type { Generation } from "../../services/Engine.ts"
 import type { Ability as Need } from "../../services/EngineProtocol.ts"
 import type { Answer, Event, Request } from "../../services/Inference.ts"
@@ -90,10 +91,11 @@ const makeWhole = () => {
 }
 
 /** What an engine must be able to do. */
-const needsOf = ({ format, logprobs, tools = [] }: Request): ReadonlyArray<Need> => [
+const needsOf = ({ format, logprobs, messages, tools = [] }: Request): ReadonlyArray<Need> => [
   ...(tools.length > 0 ? ["tools"] as const : []),
   ...(format === undefined ? [] : ["format"] as const),
-  ...(logprobs === undefined ? [] : ["logprobs"] as const)
+  ...(logprobs === undefined ? [] : ["logprobs"] as const),
+  ...(firstImage(messages) === undefined ? [] : ["images"] as const)
 ]
 
 const asked = (generation: Generation, { maxTokens }: Start): Generation =>

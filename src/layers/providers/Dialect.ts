@@ -13,11 +13,11 @@
  * hold the key.
  */
 import type { Result } from "effect"
-import type { Generation, Ranking } from "../../services/Engine.ts"
+import type { Countable, Generation, Ranking } from "../../services/Engine.ts"
 import type { Ability } from "../../services/EngineProtocol.ts"
 import type { Event } from "../../services/Inference.ts"
 import type { InferenceError, Reason } from "../../services/InferenceError.ts"
-import type { Classification, Embedding, TokenizeJob } from "../../services/Job.ts"
+import type { Classification, Embedding } from "../../services/Job.ts"
 import type { RemoteDeployment } from "../../services/Model.ts"
 
 /** Whom a call is for. */
@@ -102,7 +102,7 @@ export interface Dialect {
   readonly embed?: Task<ReadonlyArray<string>, Each<Embedding>>
   readonly rerank?: Task<{ readonly query: string; readonly documents: ReadonlyArray<string> }, Ranking>
   readonly classify?: Task<ReadonlyArray<string>, Each<Classification>>
-  readonly tokenize?: Task<TokenizeJob["input"], ReadonlyArray<number>>
+  readonly tokenize?: Task<Countable, ReadonlyArray<number>>
   /** Why a call was refused; `Refusals` has what providers share. */
   readonly failure: (refusal: Refusal, target: Target) => Reason
 }

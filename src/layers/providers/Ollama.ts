@@ -7,6 +7,7 @@
  * word. Sampling is said in full, since its defaults are other than ours.
  */
 import { Result } from "effect"
+import { texts } from "../../services/Content.ts"
 import type { Generation } from "../../services/Engine.ts"
 import type { Event } from "../../services/Inference.ts"
 import type { Reason } from "../../services/InferenceError.ts"
@@ -69,7 +70,7 @@ const requestOf: Dialect["generate"]["request"] = (generation, target, stream) =
     path: "/api/chat",
     body: {
       model: target.options.model,
-      messages: messagesOf(messages),
+      messages: messagesOf(texts(messages)),
       stream,
       options: optionsOf(generation, target),
       ...(tools.length === 0 || toolChoice === "none" ? {} : { tools: toolsOf(tools) }),

@@ -1,5 +1,6 @@
 /** Generations as bodies of chat completions, OpenAI's own and those that others have in common. Pure. */
 import { Result } from "effect"
+import { texts } from "../../services/Content.ts"
 import type { Generation } from "../../services/Engine.ts"
 import type { Reason } from "../../services/InferenceError.ts"
 import type { ChatMessage, JsonSchema, OutputFormat, SamplingOptions, ToolDefinition } from "../../services/Job.ts"
@@ -122,7 +123,7 @@ export const bodyOf = (
   const maxTokens = generation.maxTokens ?? target.options.maxTokens
   return Result.succeed({
     model: target.options.model,
-    messages: messagesOf(messages),
+    messages: messagesOf(texts(messages)),
     ...sampling,
     ...(maxTokens === undefined ? {} : { [vocabulary.maxTokens]: maxTokens }),
     ...(stop.length === 0 ? {} : { stop }),

@@ -1,5 +1,6 @@
 /** What the dialects that do not speak OpenAI's make of a generation alike. Pure. */
 import { Result } from "effect"
+import { texts } from "../../services/Content.ts"
 import type { Generation } from "../../services/Engine.ts"
 import type { Reason } from "../../services/InferenceError.ts"
 import { InvalidRequest } from "../../services/InferenceError.ts"
@@ -38,8 +39,8 @@ export const without = (
 
 /** The system messages, wherever they are, as one text; undefined where there is none. */
 export const systemOf = ({ messages }: Generation): string | undefined => {
-  const texts = messages.filter(({ content, role }) => role === "system" && content !== "")
-  return texts.length === 0 ? undefined : texts.map(({ content }) => content).join("\n\n")
+  const said = texts(messages).filter(({ content, role }) => role === "system" && content !== "")
+  return said.length === 0 ? undefined : said.map(({ content }) => content).join("\n\n")
 }
 
 /** The arguments of a call as an object. */
@@ -66,7 +67,7 @@ export const turnsOf = <Part>(
   turnOf: (message: ChatMessage, path: string) => Result.Result<Turn<Part>, Reason>
 ): Result.Result<ReadonlyArray<Turn<Part>>, Reason> => {
   const turns: Array<Turn<Part>> = []
-  for (const [index, message] of messages.entries()) {
+  for (const [index, message] of texts(messages).entries()) {
     if (message.role === "system") continue
     const told = turnOf(message, `messages[${index}]`)
     if (Result.isFailure(told)) return Result.fail(told.failure)

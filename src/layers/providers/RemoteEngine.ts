@@ -9,6 +9,7 @@
  */
 import type { Scope } from "effect"
 import { Effect, Result, Stream } from "effect"
+import { firstImage } from "../../services/Content.ts"
 import type { Engine, Generation, Hold } from "../../services/Engine.ts"
 import type { Ability } from "../../services/EngineProtocol.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
@@ -18,11 +19,12 @@ import type { Dialect, Each, Target, Task } from "./Dialect.ts"
 import type { Upstream } from "./Upstream.ts"
 
 /** What of the engine's abilities a generation needs. */
-const neededBy = ({ format, logprobs, toolChoice, tools = [] }: Generation): ReadonlyArray<Ability> => [
+const neededBy = ({ format, logprobs, messages, toolChoice, tools = [] }: Generation): ReadonlyArray<Ability> => [
   "generate",
   ...(tools.length > 0 && toolChoice !== "none" ? ["tools" as const] : []),
   ...(format === undefined ? [] : ["format" as const]),
-  ...(logprobs === undefined ? [] : ["logprobs" as const])
+  ...(logprobs === undefined ? [] : ["logprobs" as const]),
+  ...(firstImage(messages) === undefined ? [] : ["images" as const])
 ]
 
 const abilitiesOf = (dialect: Dialect, { options }: Target): ReadonlyArray<Ability> =>

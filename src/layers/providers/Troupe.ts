@@ -1,6 +1,8 @@
 /** Another instance of Troupe: the OpenAI dialect, and what we have beyond it. Pure. */
 import { Result } from "effect"
-import type { Classification, TokenizeJob } from "../../services/Job.ts"
+import { texts } from "../../services/Content.ts"
+import type { Countable } from "../../services/Engine.ts"
+import type { Classification } from "../../services/Job.ts"
 import type { Dialect } from "./Dialect.ts"
 import { at, countAt, listAt, numbersOf, textAt } from "./Json.ts"
 import { ownDialect } from "./OpenAi.ts"
@@ -49,9 +51,9 @@ const classify: NonNullable<Dialect["classify"]> = {
   }
 }
 
-const tokenizeBody = (input: TokenizeJob["input"]) =>
+const tokenizeBody = (input: Countable) =>
   typeof input === "string" ? { prompt: input } : {
-    messages: messagesOf(input.messages),
+    messages: messagesOf(texts(input.messages)),
     ...(input.tools === undefined ? {} : { tools: toolsOf(input.tools) })
   }
 

@@ -6,13 +6,17 @@
  * No provider says how many tokens a piece of text has, and some never say how many the whole had. Four bytes of text
  * count as one token then, a usual figure for English.
  */
+import { textOf } from "../../services/Content.ts"
 import type { Generation } from "../../services/Engine.ts"
 import type { TokenUsage } from "../../services/Job.ts"
 
 const bytesPerToken = 4
 
 const promptBytes = ({ messages, tools = [] }: Generation): number => {
-  const texts = messages.flatMap(({ content, toolCalls = [] }) => [content, ...toolCalls.map((call) => call.arguments)])
+  const texts = messages.flatMap(({ content, toolCalls = [] }) => [
+    textOf(content),
+    ...toolCalls.map((call) => call.arguments)
+  ])
   const definitions = tools.length === 0 ? "" : JSON.stringify(tools)
   return [...texts, definitions].reduce((sum, text) => sum + Buffer.byteLength(text), 0)
 }
