@@ -70,12 +70,15 @@ describe("App.layer", () => {
       assert.deepStrictEqual((yield* models).map(({ name }) => name), ["tiny-chat", "echo"])
       const { generate } = yield* Inference
       const answer = yield* generate({ model: "echo", messages: [{ role: "user", content: "Hello" }] })
-      assert.deepStrictEqual(answer, {
+      const { decision, ...told } = answer
+      assert.match(decision, /^dec-/)
+      assert.deepStrictEqual(told, {
         text: "1 message",
         toolCalls: [],
         finishReason: "stop",
         usage: { promptTokens: 3, completionTokens: 2, cachedTokens: 0 },
-        deployment: "echo#0"
+        deployment: "echo#0",
+        attempts: 1
       })
     }).pipe(Effect.provide(App.layer({ languageModels: { echo } }))))
 

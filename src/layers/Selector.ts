@@ -1,22 +1,25 @@
 /** The selector over the registry's snapshot, the actors' states and what was measured. */
-import { Array as Arr, Clock, Effect, Layer, Random } from "effect"
+import { Array as Arr, Clock, Effect, Layer, Random, Result, Stream } from "effect"
 import { Breaker } from "../services/Breaker.ts"
 import type { Decision } from "../services/Decision.ts"
 import { factsOf } from "../services/Facts.ts"
 import { maxSeed } from "../services/Inference.ts"
-import { make as makeError, NoDeployment } from "../services/InferenceError.ts"
+import { InvalidRequest, make as makeError, NoDeployment } from "../services/InferenceError.ts"
 import type { Measurement } from "../services/Measurements.ts"
 import * as Measurements from "../services/Measurements.ts"
 import type { Deployment, Model } from "../services/Model.ts"
 import type { Status } from "../services/Models.ts"
 import { Models } from "../services/Models.ts"
+import * as Overrides from "../services/Overrides.ts"
 import type { Policy } from "../services/Policy.ts"
 import { defaults } from "../services/Policy.ts"
 import { Registry } from "../services/Registry.ts"
 import type { Condition } from "../services/Selection.ts"
 import * as Selection from "../services/Selection.ts"
+import { beginnings, Prefixes } from "../services/SelectionPrefixes.ts"
 import type { Route, Trial, Wish } from "../services/Selector.ts"
 import { Selector } from "../services/Selector.ts"
+import { Settings } from "../services/Settings.ts"
 
 const conditionOf = (
   { queueLimit }: Deployment,
@@ -62,22 +65,10 @@ const makeBoard = (now: () => number) => {
   return { of, begin }
 }
 
-const noFallbacks: Route["fallbacks"] = { ordinary: [], context: [], content: [] }
-
-/** The first deployment of each model that stands in, whose names the configuration has checked. */
-const fallbacksOf = (registry: Registry["Service"], { routing }: Model) => {
-  if (routing === undefined) return Effect.succeed(noFallbacks)
-  const standIns = (names: ReadonlyArray<string> = []) =>
-    Effect.map(Effect.forEach(names, registry.find), (found) => found.map(({ deployments }) => deployments[0]))
-  return Effect.all({
-    ordinary: standIns(routing?.fallbacks.ordinary),
-    context: standIns(routing?.fallbacks.context),
-    content: standIns(routing?.fallbacks.content)
-  })
-}
-
 const nobody = ({ model, retryAfterMs, ruledOut }: Decision) =>
   makeError(new NoDeployment({ model, ruledOut, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) }))
+
+const wrong = ({ detail, path }: Overrides.Problem) => makeError(new InvalidRequest({ path: `route.${path}`, detail }))
 
 /** A table for each model, made once. */
 const makeTables = () => {
@@ -91,57 +82,182 @@ const makeTables = () => {
   }
 }
 
+/** Characters of a prompt that decide who has it cached: the first 16,000 tokens or so. */
+const longestPrefix = 65_536
+
+/** What was sent where, for the policies that go by it. */
+const makePrefixes = Effect.fnUntraced(function*({ events }: Models["Service"]) {
+  const prefixes = new Prefixes()
+  yield* Effect.forkScoped(Stream.runForEach(events, ({ deployment, state }) =>
+    Effect.sync(() => {
+      if (state === "gone") prefixes.forget(deployment)
+    })))
+  return prefixes
+})
+
+const idOf = ({ id }: Deployment): string => id
+
+/** What is asked, and by what policy, once for a model and those that stand in for it. */
+interface Question {
+  readonly policy: Policy
+  readonly wish: Wish
+  readonly asked: Omit<Selection.Asked, "model" | "prefixShares">
+  readonly prefix: ReadonlyArray<number> | undefined
+}
+
+/** What every decision needs. */
+interface Parts {
+  readonly registry: Registry["Service"]
+  readonly models: Models["Service"]
+  readonly breaker: Breaker["Service"]
+  readonly policies: ReadonlyArray<Policy>
+  readonly board: ReturnType<typeof makeBoard>
+  readonly tableOf: ReturnType<typeof makeTables>
+  readonly prefixes: Prefixes
+  readonly now: () => number
+  turn: number
+}
+
+/** How a model's deployments are. Whether one is busy decides nothing where there is no other. */
+const conditionsOf = (
+  { board, breaker, models, now }: Parts,
+  { deployments }: Model
+): Effect.Effect<ReadonlyArray<Condition>> => {
+  const condition = (deployment: Deployment, status: Pick<Status, "queued" | "state">) =>
+    conditionOf(deployment, status, board.of(deployment.id), breaker.closedFor(deployment.id, now()))
+  return deployments.length === 1
+    ? Effect.succeed([condition(deployments[0], idle)])
+    : Effect.forEach(
+      deployments,
+      (deployment) => Effect.map(models.status(deployment), (status) => condition(deployment, status))
+    )
+}
+
+interface Chosen {
+  readonly policy: Policy
+  readonly chosen: Pick<Selection.Asked, "only" | "except" | "session" | "task"> | undefined
+}
+
+/** With what the request itself says of its routing. */
+const overridden = (
+  own: Policy,
+  { deployments }: Model,
+  policies: ReadonlyArray<Policy>,
+  { route }: Wish
+): Result.Result<Chosen, Overrides.Problem> =>
+  route === undefined
+    ? Result.succeed({ policy: own, chosen: undefined })
+    : Result.all({
+      policy: Overrides.policyFor(own, policies, route),
+      chosen: Overrides.chosen(route, deployments.map(idOf))
+    })
+
+const ask = Effect.fnUntraced(function*(parts: Parts, model: Model, wish: Wish) {
+  const { maxTokens, needs = [], promptLength, promptText, tenant } = wish
+  const { chosen, policy } = yield* Effect.fromResult(
+    Result.mapError(overridden(policyOf(model), model, parts.policies, wish), wrong)
+  )
+  const asked = {
+    needs,
+    maxTokens,
+    likelyPromptTokens: promptLength === undefined ? undefined : Selection.estimateTokens(promptLength),
+    turn: parts.turn++,
+    seed: yield* Random.nextIntBetween(0, maxSeed),
+    now: parts.now(),
+    ...chosen,
+    session: chosen?.session ?? tenant
+  }
+  const prefix = policy.selection.strategy === "prefix" && promptText !== undefined
+    ? beginnings(promptText().slice(0, longestPrefix))
+    : undefined
+  return { asked, policy, prefix, wish } satisfies Question
+})
+
+const decide = (parts: Parts, model: Model, { asked, policy, prefix }: Question) =>
+  Effect.map(conditionsOf(parts, model), (conditions) => {
+    const prefixShares = prefix && parts.prefixes.shares(model.deployments.map(idOf), prefix)
+    return Selection.decide(
+      parts.tableOf(model),
+      conditions,
+      { ...asked, model: model.name, prefixShares },
+      policy.selection
+    )
+  })
+
+/** The deployments that a decision names, in its order. */
+const named = (model: Model, { candidates }: Decision): ReadonlyArray<Deployment> =>
+  candidates.map(({ deployment }) => model.deployments.find(({ id }) => id === deployment)!)
+
+/** Who stands in, in the order of the models named and of each one's own choice. */
+const standIns = Effect.fnUntraced(function*(parts: Parts, names: ReadonlyArray<string>, question: Question) {
+  const found: Array<Deployment> = []
+  // Whom the request names are deployments of the model that it asks for.
+  const asked = { ...question.asked, only: undefined, except: undefined }
+  for (const name of names) {
+    const model = yield* parts.registry.find(name)
+    found.push(...named(model, yield* decide(parts, model, { ...question, asked, policy: policyOf(model) })))
+  }
+  return found
+})
+
+const noFallbackNames = { ordinary: [], context: [], content: [] }
+const noFallbacks: Route["fallbacks"] = noFallbackNames
+
+const fallbacksOf = Effect.fnUntraced(function*(parts: Parts, { routing }: Model, question: Question) {
+  const { content, context, ordinary } = { ...noFallbackNames, ...routing?.fallbacks }
+  const asked = question.wish.route?.fallbacks ?? ordinary
+  if (asked.length + context.length + content.length === 0) return noFallbacks
+  return {
+    ordinary: yield* standIns(parts, asked, question),
+    context: yield* standIns(parts, context, question),
+    content: yield* standIns(parts, content, question)
+  }
+})
+
+const route = Effect.fnUntraced(function*(parts: Parts, wish: Wish) {
+  const model = yield* parts.registry.find(wish.model)
+  const question = yield* ask(parts, model, wish)
+  const { policy, prefix } = question
+  const decision = yield* decide(parts, model, question)
+  const fallbacks = yield* fallbacksOf(parts, model, question)
+  const own = named(model, decision)
+  // Where none of its own can take the request, who stands in comes first.
+  const deployments = own.length > 0 ? own : fallbacks.ordinary
+  if (!Arr.isReadonlyArrayNonEmpty(deployments)) return yield* nobody(decision)
+  return {
+    model: model.name,
+    deployments,
+    fallbacks: own.length > 0 ? fallbacks : { ...fallbacks, ordinary: [] },
+    decision,
+    policy,
+    slowestFirstTokenMs: policy.hedge && Measurements.slowestFirstToken(parts.board.of(deployments[0].id)),
+    prefix
+  } satisfies Route
+})
+
 export const layer = Layer.effect(
   Selector,
   Effect.gen(function*() {
-    const registry = yield* Registry
     const models = yield* Models
-    const breaker = yield* Breaker
     const clock = yield* Clock.Clock
     const now = () => clock.currentTimeMillisUnsafe()
-    const board = makeBoard(now)
-    const tableOf = makeTables()
-    let turn = 0
-
-    const decide = Effect.fnUntraced(function*(model: Model, { maxTokens, needs = [] }: Wish) {
-      const [only, ...others] = model.deployments
-      // Whether it is busy decides nothing where there is no other.
-      const conditions = others.length === 0 ?
-        [conditionOf(only, idle, board.of(only.id), breaker.closedFor(only.id, now()))] :
-        yield* Effect.forEach(
-          model.deployments,
-          (deployment) =>
-            Effect.map(
-              models.status(deployment),
-              (status) =>
-                conditionOf(deployment, status, board.of(deployment.id), breaker.closedFor(deployment.id, now()))
-            )
-        )
-      const seed = yield* Random.nextIntBetween(0, maxSeed)
-      const asked = { model: model.name, needs, maxTokens, turn: turn++, seed, now: now() }
-      return Selection.decide(tableOf(model), conditions, asked, policyOf(model).selection)
-    })
-
+    const parts: Parts = {
+      registry: yield* Registry,
+      models,
+      breaker: yield* Breaker,
+      policies: (yield* Settings).policies,
+      board: makeBoard(now),
+      tableOf: makeTables(),
+      prefixes: yield* makePrefixes(models),
+      now,
+      turn: 0
+    }
     return Selector.of({
-      route: Effect.fnUntraced(function*(wish) {
-        const model = yield* registry.find(wish.model)
-        const decision = yield* decide(model, wish)
-        const deployments = decision.candidates.flatMap(({ deployment }) =>
-          model.deployments.filter(({ id }) => id === deployment)
-        )
-        if (!Arr.isArrayNonEmpty(deployments)) return yield* nobody(decision)
-        return {
-          model: model.name,
-          deployments,
-          fallbacks: yield* fallbacksOf(registry, model),
-          decision,
-          policy: policyOf(model),
-          slowestFirstTokenMs: policyOf(model).hedge === undefined
-            ? undefined
-            : Measurements.slowestFirstToken(board.of(deployments[0].id))
-        }
-      }),
-      measure: board.begin
+      route: (wish) => route(parts, wish),
+      measure: (deployment, { prefix }) => {
+        if (prefix !== undefined) parts.prefixes.note(deployment, prefix)
+        return parts.board.begin(deployment)
+      }
     })
   })
 )

@@ -1,6 +1,10 @@
 /**
- * How a deployment was chosen, as plain data that can be printed or served: the candidates in order with what made their
- * score, and everyone who was ruled out, with why.
+ * How a deployment was chosen and what came of it, as plain data that can be printed or served: the candidates in order
+ * with what made their score, everyone who was ruled out, with why, and every attempt with its time and error.
+ *
+ * **Details**
+ *
+ * A record has nothing of what was asked or answered.
  */
 import { Schema } from "effect"
 
@@ -37,3 +41,42 @@ export const Decision = Schema.Struct({
   retryAfterMs: Schema.optionalKey(Schema.Finite)
 })
 export type Decision = typeof Decision.Type
+
+/** One try at one deployment. */
+export const Attempt = Schema.Struct({
+  deployment: Schema.String,
+  /** After the request had come, ms. */
+  startedMs: Schema.Finite,
+  /** To its first content, ms. */
+  firstTokenMs: Schema.optionalKey(Schema.Finite),
+  /** To its end, ms; left out, it runs. */
+  tookMs: Schema.optionalKey(Schema.Finite),
+  /** Beside the one before it, which was slow. */
+  hedge: Schema.optionalKey(Schema.Boolean),
+  /** `left`: the caller went, or another attempt was faster. */
+  outcome: Schema.Literals(["running", "answered", "failed", "left"]),
+  error: Schema.optionalKey(Schema.Struct({ reason: Schema.String, message: Schema.String }))
+})
+export type Attempt = typeof Attempt.Type
+
+const Names = Schema.Array(Schema.String)
+
+/** One request: how it was routed, and what came of it. */
+export const Record = Schema.Struct({
+  id: Schema.String,
+  operation: Schema.String,
+  model: Schema.String,
+  policy: Schema.String,
+  /** ms since 1970 */
+  at: Schema.Finite,
+  decision: Decision,
+  /** Deployments of the models that stand in for it, by what may go wrong. */
+  fallbacks: Schema.Struct({ ordinary: Names, context: Names, content: Names }),
+  attempts: Schema.Array(Attempt),
+  /** The deployment whose answer it is. */
+  answeredBy: Schema.optionalKey(Schema.String),
+  /** ms; left out, it runs. */
+  tookMs: Schema.optionalKey(Schema.Finite),
+  end: Schema.optionalKey(Schema.Literals(["success", "failure", "interruption"]))
+}).annotate({ identifier: "DecisionRecord" })
+export type Record = typeof Record.Type

@@ -20,11 +20,12 @@
  * })
  * ```
  */
-import type { Effect, Stream } from "effect"
+import type { Effect, Scope, Stream } from "effect"
 import { Context, Schema } from "effect"
 import * as Content from "./Content.ts"
 import type { InferenceError } from "./InferenceError.ts"
 import type { ChosenLogprob, Classification, FinishReason, TokenUsage, ToolCall as JobToolCall } from "./Job.ts"
+import { Overrides } from "./Overrides.ts"
 
 /** Objects and lists within each other: more than any schema has, fewer than a stack overflows from. */
 const mostLevels = 500
@@ -106,7 +107,9 @@ const standing = {
    * How long the model stays loaded after this request: at least 0, where 0 unloads it when nobody uses it, and
    * `Duration.infinity` keeps it; default the deployment's `idleUnload`.
    */
-  keepAlive: Schema.optional(Schema.Duration)
+  keepAlive: Schema.optional(Schema.Duration),
+  /** Routing otherwise than configured. */
+  route: Schema.optional(Overrides)
 }
 
 /** Added to the logits of tokens, by token id. */
@@ -215,8 +218,24 @@ export type Event =
   }
   | { readonly type: "finish"; readonly reason: FinishReason; readonly usage: TokenUsage }
 
+/** Who answered, and after how many attempts. */
+export interface By {
+  /** Its id. */
+  readonly deployment: string
+  /** Those that failed before it included. */
+  readonly attempts: number
+  /** The id of the record that says why: see `Decisions`. */
+  readonly decision: string
+}
+
+/** An answer that has begun: its first event is there. */
+export interface Opened extends By {
+  /** To be read once, within the scope that it was opened in. */
+  readonly events: Stream.Stream<Event, InferenceError>
+}
+
 /** A whole answer. */
-export interface Answer {
+export interface Answer extends By {
   readonly text: string
   readonly toolCalls: ReadonlyArray<JobToolCall>
   /** Of all the text's tokens, when asked for. */
@@ -224,31 +243,28 @@ export interface Answer {
   /** `length`: the answer was cut at `maxTokens` or where the context window ends. */
   readonly finishReason: FinishReason
   readonly usage: TokenUsage
-  /** Which deployment answered. */
-  readonly deployment: string
 }
 
 /** One vector an input, in their order. */
-export interface Embeddings {
+export interface Embeddings extends By {
   readonly vectors: ReadonlyArray<Float32Array>
   readonly promptTokens: number
-  readonly deployment: string
 }
 
 /** A score from 0 to 1 a document, in their order. */
-export interface Reranking {
+export interface Reranking extends By {
   readonly scores: ReadonlyArray<number>
   readonly promptTokens: number
-  readonly deployment: string
 }
 
 /** One input's labels each, in their order. */
-export interface Classifications {
+export interface Classifications extends By {
   readonly classifications: ReadonlyArray<Classification>
-  readonly deployment: string
 }
 
 export class Inference extends Context.Service<Inference, {
+  /** An answer from its first event on. What comes before that fails here, and what comes after it in `events`. */
+  readonly open: (request: Request) => Effect.Effect<Opened, InferenceError, Scope.Scope>
   /** The answer as it is generated. Fails before the first event, or in its middle with what came before it given. */
   readonly stream: (request: Request) => Stream.Stream<Event, InferenceError>
   /** The whole answer. */

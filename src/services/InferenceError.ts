@@ -304,7 +304,9 @@ export class InferenceError extends Schema.TaggedError<InferenceError>()("Infere
   /** Of several attempts, the last one's, or the one that says most to the caller. */
   reason: Reason,
   /** All tries that failed, in order, where there was more than one. */
-  attempts: Schema.optionalKey(Schema.Array(Attempt))
+  attempts: Schema.optionalKey(Schema.Array(Attempt)),
+  /** The id of the record of the request's routing, where it came to that: see `Decisions`. */
+  decision: Schema.optionalKey(Schema.String)
 }) {
   override get message(): string {
     return this.reason.message

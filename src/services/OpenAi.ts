@@ -9,6 +9,7 @@
 import { Schema } from "effect"
 import * as GoDuration from "./GoDuration.ts"
 import { LogitBias, Priority, Tool as InferenceTool } from "./Inference.ts"
+import { Overrides } from "./Overrides.ts"
 
 const within = (minimum: number, maximum: number) => Schema.isBetween({ minimum, maximum })
 
@@ -30,7 +31,9 @@ export const standing = {
   /** Whose request it is, unless it has a bearer token. */
   safety_identifier: Schema.optionalKey(Schema.String),
   /** OpenAI's older name for `safety_identifier`. */
-  user: Schema.optionalKey(Schema.String)
+  user: Schema.optionalKey(Schema.String),
+  /** Not in OpenAI's API: routing otherwise than configured. */
+  troupe: Schema.optionalKey(Overrides)
 }
 
 const TextPart = Schema.Struct({ type: Schema.Literal("text"), text: Schema.String })

@@ -63,6 +63,9 @@ export const streamWindow = 256
 /** Tokens a consumer takes before it tells the engine: one message for many tokens. */
 export const streamGrant = 64
 
+/** Records of decisions that are kept, the latest. */
+export const keptDecisions = 1_000
+
 /** Requests for embeddings that one job of an engine takes together. */
 export const batchSize = 10
 

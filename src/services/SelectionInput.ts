@@ -72,6 +72,8 @@ export interface Asked {
   readonly needs: ReadonlyArray<Ability>
   /** Tokens of the prompt at least; left out, they are not known and no window is too small. */
   readonly promptTokens?: number | undefined
+  /** Tokens of the prompt, about: for what it costs. */
+  readonly likelyPromptTokens?: number | undefined
   /** The most tokens to generate. */
   readonly maxTokens?: number | undefined
   /** What the request is about, as deployments name it in `tasks`. */
@@ -128,3 +130,7 @@ export const usualAnswer = 256
 
 /** Tokens of a text that nobody has counted: four bytes each, which is usual of English. */
 export const estimateTokens = (bytes: number): number => Math.ceil(bytes / 4)
+
+/** Tokens of the prompt, as far as they are known or guessed. */
+export const promptTokensOf = ({ likelyPromptTokens, promptTokens }: Asked): number =>
+  promptTokens ?? likelyPromptTokens ?? 0

@@ -12,7 +12,7 @@
 import { combine, draw, hashText } from "./Draw.ts"
 import * as Measurements from "./Measurements.ts"
 import type { Asked, Condition, Name, Options } from "./SelectionInput.ts"
-import { usualAnswer } from "./SelectionInput.ts"
+import { promptTokensOf, usualAnswer } from "./SelectionInput.ts"
 import type { Table } from "./SelectionTable.ts"
 import { costOf } from "./SelectionTable.ts"
 
@@ -87,7 +87,8 @@ const qualityOf = ({ table }: Field, index: number): number => {
 
 /** In USD; `NaN` where it is not known. */
 const costs = (field: Field): Float64Array => {
-  const { maxTokens = usualAnswer, promptTokens = 0 } = field.asked
+  const { maxTokens = usualAnswer } = field.asked
+  const promptTokens = promptTokensOf(field.asked)
   const usd = new Float64Array(field.table.ids.length)
   for (let at = 0; at < field.viable.length; at++) {
     usd[field.viable[at]!] = costOf(field.table, field.viable[at]!, promptTokens, maxTokens)

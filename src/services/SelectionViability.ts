@@ -1,7 +1,7 @@
 /** Who can take a request, and who cannot, with why in words. */
 import type { RuledOut } from "./Decision.ts"
 import type { Asked, Condition, Options } from "./SelectionInput.ts"
-import { usualAnswer } from "./SelectionInput.ts"
+import { promptTokensOf, usualAnswer } from "./SelectionInput.ts"
 import type { Table } from "./SelectionTable.ts"
 import { bitsOf, costOf } from "./SelectionTable.ts"
 
@@ -28,7 +28,7 @@ const money = (usd: number): string => `${usd.toPrecision(3)} USD`
 const beyondLimits = ({ asked, options: { limits }, table }: Inquiry, index: number): string | undefined => {
   const quality = table.quality[index]!
   if (quality < limits.quality) return `its quality of ${quality} is below the limit of ${limits.quality}`
-  const cost = costOf(table, index, asked.promptTokens ?? 0, asked.maxTokens ?? usualAnswer)
+  const cost = costOf(table, index, promptTokensOf(asked), asked.maxTokens ?? usualAnswer)
   return cost > limits.cost
     ? `the request would cost about ${money(cost)} there, and the limit is ${money(limits.cost)}`
     : undefined

@@ -12,6 +12,7 @@ import type { Verdict } from "./Breaker.ts"
 import type { Decision } from "./Decision.ts"
 import type { InferenceError } from "./InferenceError.ts"
 import type { Deployment } from "./Model.ts"
+import type { Overrides } from "./Overrides.ts"
 import type { Policy } from "./Policy.ts"
 import type { List } from "./Retry.ts"
 import type { Ability } from "./Selection.ts"
@@ -21,6 +22,13 @@ export interface Wish {
   readonly model: string
   readonly needs?: ReadonlyArray<Ability> | undefined
   readonly maxTokens?: number | undefined
+  readonly tenant?: string | undefined
+  /** What the request wants otherwise than its model's configuration says. */
+  readonly route?: Overrides | undefined
+  /** Characters of the prompt, where that is known. */
+  readonly promptLength?: number | undefined
+  /** The prompt as one text that begins as the model's own prompt does; asked for only where it decides. */
+  readonly promptText?: (() => string) | undefined
 }
 
 /** Who may answer one request, the primary first, and why. */
@@ -33,6 +41,8 @@ export interface Route {
   readonly policy: Policy
   /** ms in which 95 of 100 first tokens of the primary come, where that is known and the policy hedges. */
   readonly slowestFirstTokenMs: number | undefined
+  /** Hashes of the prompt's beginnings, where the policy goes by them: see `SelectionPrefixes`. */
+  readonly prefix?: ReadonlyArray<number> | undefined
 }
 
 /** One attempt, as it is measured. */
@@ -51,5 +61,5 @@ export class Selector extends Context.Service<Selector, {
   /** Fails with `ModelNotFound`, and with `NoDeployment` where nobody can take the request. */
   readonly route: (wish: Wish) => Effect.Effect<Route, InferenceError>
   /** Begins to measure an attempt. */
-  readonly measure: (deployment: string) => Trial
+  readonly measure: (deployment: string, route: Route) => Trial
 }>()("troupe/services/Selector") {}

@@ -6,7 +6,7 @@
  * The status of an answer is chosen when its first content is there: until then every failure is an ordinary error
  * response. Afterwards a failure is a frame in the stream, which then ends as no whole answer does.
  */
-import { Array as Arr, Effect, Pull, Stream } from "effect"
+import { Array as Arr, Cause, Effect, Option, Pull, Stream } from "effect"
 import { HttpServerResponse } from "effect/http"
 import type { InferenceError, Reason } from "../../services/InferenceError.ts"
 
@@ -19,32 +19,46 @@ export interface Endings {
   readonly broken: () => string
 }
 
-/** @param frames fails in its first pull where the request fails before any content */
+type BytesPull = Pull.Pull<Arr.NonEmptyReadonlyArray<Uint8Array>>
+
+/**
+ * @param frames fails in its first pull where the request fails before any content
+ * @param headers asked for once the first frames are there
+ */
 export const respond = Effect.fnUntraced(function*<R>(
   id: string,
   frames: Stream.Stream<string, InferenceError, R>,
-  { broken, failed }: Endings
+  { broken, failed }: Endings,
+  headers: () => Readonly<Record<string, string>> = () => ({})
 ) {
   const pull = yield* Stream.toPull(frames)
-  const first = yield* Pull.catchDone(pull, () => Effect.succeed([] as ReadonlyArray<string>))
-  const rest = Stream.fromPull(Effect.succeed(pull)).pipe(
-    Stream.catchTag("InferenceError", (error) =>
-      Stream.fromEffect(Effect.as(
-        Effect.logWarning(`${id}: ${error.message}`),
-        failed(error.reason)
-      ))),
-    Stream.catchDefect((defect) =>
-      Stream.fromEffect(Effect.as(
-        Effect.logError(`${id} ended in a defect.`, defect),
-        broken()
-      ))
-    )
-  )
-  const bytes = Stream.concat(Stream.fromArray(first), rest).pipe(
-    Stream.mapArray((texts) => Arr.of(encoder.encode(texts.join(""))))
-  )
-  return HttpServerResponse.stream(bytes, {
+  let first: ReadonlyArray<string> | undefined = yield* Pull.catchDone(pull, () => Effect.succeed([]))
+  let isOver = false
+  const encode = (texts: ReadonlyArray<string>) => Arr.of(encoder.encode(texts.join("")))
+
+  const end = (cause: Cause.Cause<InferenceError | Cause.Done>): BytesPull => {
+    if (Pull.isDoneCause(cause) || Cause.hasInterruptsOnly(cause)) {
+      return Effect.failCause(cause as Cause.Cause<Cause.Done>)
+    }
+    isOver = true
+    const error = Cause.findErrorOption(cause) as Option.Option<InferenceError>
+    return Option.isSome(error)
+      ? Effect.as(Effect.logWarning(`${id}: ${error.value.message}`), encode([failed(error.value.reason)]))
+      : Effect.as(Effect.logError(`${id} ended in a defect.`, Cause.squash(cause)), encode([broken()]))
+  }
+  const rest: BytesPull = Effect.matchCauseEffect(pull, {
+    onSuccess: (texts) => Effect.succeed(encode(texts)),
+    onFailure: end
+  })
+  const next: BytesPull = Effect.suspend(() => {
+    if (isOver) return Cause.done()
+    if (first === undefined) return rest
+    const texts = first
+    first = undefined
+    return texts.length === 0 ? Cause.done() : Effect.succeed(encode(texts))
+  })
+  return HttpServerResponse.stream(Stream.fromPull(Effect.succeed(next)), {
     contentType: "text/event-stream; charset=utf-8",
-    headers: { "cache-control": "no-cache" }
+    headers: { "cache-control": "no-cache", ...headers() }
   })
 })

@@ -11,8 +11,10 @@ import type { Scope } from "effect"
 import type { Headers, HttpServerError } from "effect/http"
 import { HttpServerRequest, HttpServerResponse } from "effect/http"
 import * as InferenceError from "../../services/InferenceError.ts"
+import * as Overrides from "../../services/Overrides.ts"
 import { Readiness } from "../../services/Readiness.ts"
 import { Settings } from "../../services/Settings.ts"
+import * as Telling from "./Telling.ts"
 
 /** One request. */
 export interface Call<Decoded> {
@@ -112,7 +114,11 @@ const handle = <Decoded>({ keyOf }: Dialect, { answer, decode }: Endpoint<Decode
   Effect.gen(function*() {
     const request = yield* HttpServerRequest.HttpServerRequest
     const json = yield* Effect.fromResult(parse(yield* request.text))
-    const body = yield* Effect.fromResult(decode(json, keyOf(request.headers)))
+    const joined = Result.mapError(
+      Overrides.join(json, request.headers),
+      (wrong) => new InferenceError.InvalidRequest(wrong)
+    )
+    const body = yield* Effect.fromResult(decode(yield* Effect.fromResult(joined), keyOf(request.headers)))
     const created = Math.floor((yield* Clock.currentTimeMillis) / 1000)
     return yield* answer({ id, created, body })
   })
@@ -125,16 +131,16 @@ export const make = Effect.fnUntraced(function*(dialect: Dialect) {
   const respond = (trouble: Trouble, id: string) => respondError(dialect.failure(trouble, id))
 
   const settled = <Decoded>(endpoint: Endpoint<Decoded>, id: string) => {
-    const fail = (reason: InferenceError.Reason) => {
+    const fail = (reason: InferenceError.Reason, headers: Failure["headers"] = {}) => {
       const failure = endpoint.failure(reason, id)
       // The caller's own mistakes are told to the caller only.
       const log = failure.status >= 500 ? Effect.logWarning(`${id}: ${reason.message}`) : Effect.void
-      return Effect.as(log, respondError(failure))
+      return Effect.as(log, respondError({ ...failure, headers: { ...failure.headers, ...headers } }))
     }
     return handle(dialect, endpoint, id).pipe(
       Effect.catchTags({
-        InvalidRequest: fail,
-        InferenceError: ({ reason }) => fail(reason),
+        InvalidRequest: (reason) => fail(reason),
+        InferenceError: (error) => fail(error.reason, Telling.ofError(error)),
         HttpServerError: (error) =>
           Effect.succeed(respond(isTooLarge(error) ? tooLarge(server.maxBodyBytes) : unreadable, id))
       }),

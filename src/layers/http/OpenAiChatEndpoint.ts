@@ -8,7 +8,7 @@
  */
 import { Array as Arr, Effect, Stream } from "effect"
 import { HttpServerResponse } from "effect/http"
-import type { Inference } from "../../services/Inference.ts"
+import type { By, Inference } from "../../services/Inference.ts"
 import type { Endings } from "./EventStream.ts"
 import * as EventStream from "./EventStream.ts"
 import type { Call, Endpoint } from "./Handler.ts"
@@ -19,6 +19,7 @@ import * as OpenAiFields from "./OpenAiFields.ts"
 import type { Envelope } from "./OpenAiFrames.ts"
 import * as OpenAiFrames from "./OpenAiFrames.ts"
 import * as OpenAiHandler from "./OpenAiHandler.ts"
+import * as Telling from "./Telling.ts"
 
 const envelopeOf = ({ body: { includeUsage, model, parallelToolCalls }, created, id }: Call<ChatCall>): Envelope => ({
   id,
@@ -29,12 +30,18 @@ const envelopeOf = ({ body: { includeUsage, model, parallelToolCalls }, created,
 })
 
 /** Frames until the last event; the first pull fails where the request fails before any content. */
-const frames = (inference: Inference["Service"], { requests }: ChatCall, envelope: Envelope) => {
+const frames = (
+  inference: Inference["Service"],
+  { requests }: ChatCall,
+  envelope: Envelope,
+  begun: (by: By) => void
+) => {
   const encode = OpenAiFrames.makeFrameEncoder(envelope)
   const choice = (index: number) =>
-    inference.stream(requests[index]!).pipe(
-      Stream.mapArray((events) => Arr.of(encode.events(index, events)))
-    )
+    Stream.unwrap(Effect.map(inference.open(requests[index]!), ({ events, ...by }) => {
+      begun(by)
+      return Stream.mapArray(events, (some) => Arr.of(encode.events(index, some)))
+    }))
   const choices = requests.length === 1
     ? choice(0)
     : Stream.mergeAll(requests.map((_, index) => choice(index)), { concurrency: "unbounded" })
@@ -48,12 +55,22 @@ const endings: Endings = {
   broken: () => OpenAiFrames.encodeError(OpenAiHandler.failure(broken).body)
 }
 
-const streamAnswer = (inference: Inference["Service"], call: Call<ChatCall>) =>
-  EventStream.respond(call.id, frames(inference, call.body, envelopeOf(call)), endings)
+const streamAnswer = (inference: Inference["Service"], call: Call<ChatCall>) => {
+  let first: By | undefined
+  const all = frames(inference, call.body, envelopeOf(call), (by) => {
+    first ??= by
+  })
+  return EventStream.respond(call.id, all, endings, () => first === undefined ? {} : Telling.ofAnswer(first))
+}
 
 const wholeAnswer = Effect.fnUntraced(function*(inference: Inference["Service"], call: Call<ChatCall>) {
-  const answers = yield* Effect.forEach(call.body.requests, inference.generate, { concurrency: "unbounded" })
-  return HttpServerResponse.jsonUnsafe(OpenAiFrames.encodeAnswers(envelopeOf(call), answers))
+  const { requests } = call.body
+  const answers = requests.length === 1
+    ? [yield* inference.generate(requests[0])]
+    : yield* Effect.forEach(requests, inference.generate, { concurrency: "unbounded" })
+  return HttpServerResponse.jsonUnsafe(OpenAiFrames.encodeAnswers(envelopeOf(call), answers), {
+    headers: Telling.ofAnswer(answers[0]!)
+  })
 })
 
 export const make = (inference: Inference["Service"]): Endpoint<ChatCall> => ({

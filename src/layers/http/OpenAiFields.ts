@@ -12,9 +12,12 @@ export interface Fields {
 
 type Names = ReadonlyArray<readonly [path: RegExp, name: string]>
 
+/** What all endpoints have. */
+const shared: Names = [[/^route/, "troupe"]]
+
 /** By the first pattern that fits. */
 const renaming = (names: Names) => (path: string): string => {
-  const found = names.find(([pattern]) => pattern.test(path))
+  const found = [...names, ...shared].find(([pattern]) => pattern.test(path))
   return found === undefined ? path : path.replace(found[0], found[1])
 }
 
@@ -46,7 +49,7 @@ export const chat: Fields = { prompt: "messages", rename: renaming(chatNames) }
 /** Of embeddings and classification. */
 export const texts: Fields = { prompt: "input", rename: renaming([[/^inputs/, "input"]]) }
 
-export const rerank: Fields = { prompt: "documents", rename: (path) => path }
+export const rerank: Fields = { prompt: "documents", rename: renaming([]) }
 
 const tokenizeRenaming = renaming(conversation)
 

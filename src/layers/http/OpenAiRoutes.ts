@@ -3,7 +3,7 @@ import { Clock, Effect } from "effect"
 import { HttpServerResponse } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import { Api } from "../../services/Api.ts"
-import type { ClassifyRequest, TokenizeRequest } from "../../services/Inference.ts"
+import type { By, ClassifyRequest, TokenizeRequest } from "../../services/Inference.ts"
 import { Inference } from "../../services/Inference.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
 import type { Model } from "../../services/Model.ts"
@@ -16,8 +16,10 @@ import * as OpenAiFields from "./OpenAiFields.ts"
 import * as OpenAiHandler from "./OpenAiHandler.ts"
 import type { EmbedCall, RerankCall } from "./OpenAiTasks.ts"
 import * as OpenAiTasks from "./OpenAiTasks.ts"
+import * as Telling from "./Telling.ts"
 
-const respond = (body: unknown) => HttpServerResponse.jsonUnsafe(body)
+const respond = (body: unknown, by?: By) =>
+  HttpServerResponse.jsonUnsafe(body, by === undefined ? {} : { headers: Telling.ofAnswer(by) })
 
 const embeddings = (inference: Inference["Service"]): Endpoint<EmbedCall> => ({
   idPrefix: "embd-",
@@ -25,11 +27,10 @@ const embeddings = (inference: Inference["Service"]): Endpoint<EmbedCall> => ({
   decode: OpenAiTasks.decodeEmbedding,
   answer: ({ body }) =>
     inference.embed(body.request).pipe(
-      Effect.flatMap((found) => Effect.fromResult(OpenAiTasks.encodeEmbeddings(body, found))),
-      Effect.mapBoth({
-        onSuccess: respond,
-        onFailure: (error) => error._tag === "InvalidRequest" ? InferenceError.make(error) : error
-      })
+      Effect.flatMap((found) =>
+        Effect.map(Effect.fromResult(OpenAiTasks.encodeEmbeddings(body, found)), (encoded) => respond(encoded, found))
+      ),
+      Effect.mapError((error) => error._tag === "InvalidRequest" ? InferenceError.make(error) : error)
     )
 })
 
@@ -38,7 +39,10 @@ const rerank = (inference: Inference["Service"]): Endpoint<RerankCall> => ({
   failure: OpenAiHandler.failureOf(OpenAiFields.rerank),
   decode: OpenAiTasks.decodeRerank,
   answer: ({ body, id }) =>
-    Effect.map(inference.rerank(body.request), (ranking) => respond(OpenAiTasks.encodeRerank(id, body, ranking)))
+    Effect.map(
+      inference.rerank(body.request),
+      (ranking) => respond(OpenAiTasks.encodeRerank(id, body, ranking), ranking)
+    )
 })
 
 const classify = (inference: Inference["Service"]): Endpoint<ClassifyRequest> => ({
@@ -48,7 +52,7 @@ const classify = (inference: Inference["Service"]): Endpoint<ClassifyRequest> =>
   answer: ({ body, id }) =>
     Effect.map(
       inference.classify(body),
-      (found) => respond(OpenAiTasks.encodeClassifications(id, body.model, found))
+      (found) => respond(OpenAiTasks.encodeClassifications(id, body.model, found), found)
     )
 })
 

@@ -7,6 +7,7 @@ import { hash } from "node:crypto"
 import * as GoDuration from "../../services/GoDuration.ts"
 import type { Standing } from "../../services/Models.ts"
 import type { standing } from "../../services/OpenAi.ts"
+import type { Overrides } from "../../services/Overrides.ts"
 
 /** The fields of a body that say so. */
 type Fields = { readonly [Field in keyof typeof standing]?: (typeof standing)[Field]["Type"] }
@@ -38,11 +39,15 @@ const tenantOf = (fields: Fields, bearerToken: string | undefined): string => {
 }
 
 /** A caller who names himself nowhere is the tenant "", which is the default. */
-export const standingOf = (fields: Fields, bearerToken: string | undefined): Standing => {
+export const standingOf = (
+  fields: Fields,
+  bearerToken: string | undefined
+): Standing & { readonly route?: Overrides } => {
   const tenant = tenantOf(fields, bearerToken)
   return {
     ...(tenant === "" ? {} : { tenant }),
     ...(fields.priority === undefined ? {} : { priority: fields.priority }),
-    ...(fields.keep_alive === undefined ? {} : { keepAlive: keepAliveOf(fields.keep_alive) })
+    ...(fields.keep_alive === undefined ? {} : { keepAlive: keepAliveOf(fields.keep_alive) }),
+    ...(fields.troupe === undefined ? {} : { route: fields.troupe })
   }
 }

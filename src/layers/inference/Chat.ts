@@ -1,15 +1,15 @@
 /** Chat: an answer as it is generated, or whole. */
 import { Cause, Effect, Pull, Random, Stream } from "effect"
-import { firstImage } from "../../services/Content.ts"
+import * as Content from "../../services/Content.ts"
 import type { Generation } from "../../services/Engine.ts"
 import type { Ability as Need } from "../../services/EngineProtocol.ts"
-import type { Answer, Event, Request } from "../../services/Inference.ts"
+import type { Answer, Event, Opened, Request } from "../../services/Inference.ts"
 import { maxSeed } from "../../services/Inference.ts"
 import type { InferenceError } from "../../services/InferenceError.ts"
 import { EngineFailed, make } from "../../services/InferenceError.ts"
 import type { ChosenLogprob, ToolCall } from "../../services/Job.ts"
 import { check } from "./Check.ts"
-import type { Progress } from "./Operation.ts"
+import type { Tally } from "./Operation.ts"
 import type { Engaged, Stage, Start } from "./Stage.ts"
 
 type FinishEvent = Extract<Event, { type: "finish" }>
@@ -19,7 +19,7 @@ const withDefaults = (request: Request): Effect.Effect<Generation> =>
   Effect.map(
     request.seed === undefined ? Random.nextIntBetween(0, maxSeed) : Effect.succeed(request.seed),
     (seed) => {
-      const { keepAlive: _, model: __, priority: ___, tenant: ____, ...asked } = request
+      const { keepAlive: _, model: __, priority: ___, route: ____, tenant: _____, ...asked } = request
       const { format, logprobs, maxTokens, messages, stop = [], toolChoice, tools, ...sampling } = asked
       return {
         messages,
@@ -47,15 +47,15 @@ const chatAttributes = (request: Request): Record<string, unknown> => ({
 })
 
 /** Keeps the request's books while its events pass. */
-const note = (progress: Progress) => <Events extends ReadonlyArray<Event>>(events: Events): Events => {
+const note = (tally: Tally) => <Events extends ReadonlyArray<Event>>(events: Events): Events => {
   for (const event of events) {
     if (event.type === "finish") {
-      progress.finish = event
-      progress.done = true
-      progress.tokens = event.usage.completionTokens
-      progress.promptTokens = event.usage.promptTokens
+      tally.finish = event
+      tally.done = true
+      tally.tokens = event.usage.completionTokens
+      tally.promptTokens = event.usage.promptTokens
     } else {
-      progress.tokens += event.tokens
+      tally.tokens += event.tokens
     }
   }
   return events
@@ -95,7 +95,7 @@ const needsOf = ({ format, logprobs, messages, tools = [] }: Request): ReadonlyA
   ...(tools.length > 0 ? ["tools"] as const : []),
   ...(format === undefined ? [] : ["format"] as const),
   ...(logprobs === undefined ? [] : ["logprobs"] as const),
-  ...(firstImage(messages) === undefined ? [] : ["images"] as const)
+  ...(Content.firstImage(messages) === undefined ? [] : ["images"] as const)
 ]
 
 const asked = (generation: Generation, { maxTokens }: Start): Generation =>
@@ -103,24 +103,41 @@ const asked = (generation: Generation, { maxTokens }: Start): Generation =>
 
 type EventsPull = Pull.Pull<readonly [Event, ...Array<Event>], InferenceError>
 
-/** An engine's events, with the request's books kept; they must end in a `finish`. */
+/** An engine's events, with the attempt's books kept; they must end in a `finish`. */
 const pullOf = Effect.fnUntraced(
-  function*({ deployment, engine, start, trial }: Engaged, generation: Generation, progress: Progress) {
+  function*({ borrow, content, deployment, limits, start, tally }: Engaged, generation: Generation) {
+    const engine = yield* limits.first(borrow)
     const pull = yield* Stream.toPull(engine.generate(asked(generation, start)))
+    const keep = note(tally)
     const noted = Effect.map(pull, (events) => {
-      trial.content()
-      return note(progress)(events)
+      content()
+      return keep(events)
     })
     const broke = Effect.fail(make(new EngineFailed({ deployment: deployment.id, detail: "Its answer broke off." })))
     // A stream that just ends is not an answer.
-    const end = Effect.flatMap(Effect.sync(() => progress.done), (isDone): EventsPull => isDone ? Cause.done() : broke)
-    return Pull.catchDone(noted, () => end)
+    const end = Effect.flatMap(Effect.sync(() => tally.done), (isDone): EventsPull => isDone ? Cause.done() : broke)
+    const whole: EventsPull = Pull.catchDone(noted, () => end)
+    return { first: limits.first(whole), next: limits.next(whole) }
   }
 )
 
+/** The prompt as one text, as engines begin it: what tools there are comes first. */
+const textOf = ({ messages, tools = [] }: Request): string => JSON.stringify([tools, messages])
+
+const lengthOf = ({ messages }: Request): number =>
+  messages.reduce(
+    (sum, { content }) => sum + (typeof content === "string" ? content : Content.textOf(content)).length,
+    0
+  )
+
 const checkChat = Effect.fnUntraced(function*({ begin }: Stage, given: Request) {
   const request = yield* check.chat(given)
-  const wish = { ...request, needs: needsOf(request) }
+  const wish = {
+    ...request,
+    needs: needsOf(request),
+    promptLength: lengthOf(request),
+    promptText: () => textOf(request)
+  }
   const begun = yield* begin("chat", wish, chatAttributes(request))
   return { begun, request, generation: yield* withDefaults(request) }
 })
@@ -136,41 +153,51 @@ const resume = (first: readonly [Event, ...Array<Event>], rest: EventsPull): Eve
 }
 
 /** The first of an answer, whoever brings it, and the rest of it: from here on a failure is the request's. */
-export const stream = (stage: Stage) => (given: Request): Stream.Stream<Event, InferenceError> =>
-  Stream.unwrap(Effect.gen(function*() {
+export const open = (stage: Stage) =>
+  Effect.fnUntraced(function*(given: Request) {
     const { begun, generation, request } = yield* checkChat(stage, given)
-    const { progress } = begun
-    const { first, pull } = yield* stage.attempt(
-      begun,
-      request,
-      (engaged) =>
-        Effect.flatMap(pullOf(engaged, generation, progress), (pull) =>
-          // A stream that ends without an event has failed.
-          Effect.map(Pull.catchDone(pull, () => Effect.never), (first) => ({ first, pull })))
-    )
-    const rest = Effect.tapCause(pull, (cause) =>
+    const { value: { engaged, first, pull }, ...by } = yield* stage.attempt(begun, request, (engaged) =>
+      Effect.flatMap(pullOf(engaged, generation), ({ first, next }) =>
+        // A stream that ends without an event has failed.
+        Effect.map(
+          Pull.catchDone(first, () =>
+            Effect.never),
+          (first) => ({ engaged, first, pull: next })
+        )))
+    const rest = Effect.tapCause(engaged.limits.total(pull), (cause) =>
       Effect.sync(() => {
-        if (!Pull.isDoneCause(cause)) progress.failure = cause as Cause.Cause<InferenceError>
+        if (!Pull.isDoneCause(cause)) {
+          engaged.tally.failure = cause as Cause.Cause<InferenceError>
+        }
       }))
-    return Stream.fromPull(Effect.succeed(resume(first, rest)))
-  }))
+    return { ...by, events: Stream.fromPull(Effect.succeed(resume(first, rest))) } satisfies Opened
+  })
+
+export const stream = (stage: Stage) => {
+  const begin = open(stage)
+  return (request: Request): Stream.Stream<Event, InferenceError> =>
+    Stream.unwrap(Effect.map(begin(request), ({ events }) => events))
+}
 
 /** A whole answer: nobody has seen any of it before it is whole, so another may take over until then. */
 export const generate = (stage: Stage) =>
   Effect.fnUntraced(function*(given: Request) {
     const { begun, generation, request } = yield* checkChat(stage, given)
-    const { progress } = begun
-    return yield* stage.attempt(begun, request, (engaged) =>
+    const { value, ...by } = yield* stage.attempt(begun, request, (engaged) =>
       Effect.gen(function*() {
-        progress.tokens = 0
         const whole = makeWhole()
-        const pull = yield* pullOf(engaged, generation, progress)
+        const { first, next } = yield* pullOf(engaged, generation)
+        let pull = first
         const drained = Effect.whileLoop({
           while: () => true,
           body: () => pull,
-          step: (events) => events.forEach((event) => whole.add(event))
+          step: (events) => {
+            pull = next
+            for (const event of events) whole.add(event)
+          }
         })
         yield* Pull.catchDone(drained, () => Effect.void)
-        return { ...whole.end(), deployment: engaged.deployment.id } satisfies Answer
+        return whole.end()
       }))
+    return { ...value, ...by } satisfies Answer
   }, Effect.scoped)

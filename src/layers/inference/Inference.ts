@@ -11,6 +11,7 @@ export const layer = Layer.effect(
   Inference,
   Effect.map(makeStage, (stage) =>
     Inference.of({
+      open: Chat.open(stage),
       stream: Chat.stream(stage),
       generate: Chat.generate(stage),
       embed: Tasks.embed(stage),

@@ -8,15 +8,18 @@
  */
 import { Cause, Clock, Effect, Exit, Scope } from "effect"
 import type { Span } from "effect/Tracer"
+import type { Decisions, Draft } from "../../services/Decisions.ts"
 import type { Event } from "../../services/Inference.ts"
 import type { InferenceError } from "../../services/InferenceError.ts"
 import type { Metrics, Operation, Outcome } from "../../services/Metrics.ts"
+import type { Deployment } from "../../services/Model.ts"
 import type { Route } from "../../services/Selector.ts"
 
 type FinishEvent = Extract<Event, { type: "finish" }>
 
-/** What is known of a request while it runs. */
-export interface Progress {
+/** What an attempt has brought. */
+export interface Tally {
+  readonly deployment: Deployment
   /** Tokens generated. */
   tokens: number
   promptTokens: number | undefined
@@ -28,11 +31,27 @@ export interface Progress {
   done: boolean
 }
 
+export const tally = (deployment: Deployment): Tally => ({
+  deployment,
+  tokens: 0,
+  promptTokens: undefined,
+  finish: undefined,
+  failure: undefined,
+  done: false
+})
+
+/** What is known of a request while it runs. */
+export interface Progress {
+  readonly record: Draft
+  /** Of the attempt whose answer it is, or until there is one, of the last. */
+  tally: Tally
+}
+
 const annotate = (span: Span, attributes: Record<string, unknown>) => {
   for (const [name, value] of Object.entries(attributes)) if (value !== undefined) span.attribute(name, value)
 }
 
-const endOf = (exit: Exit.Exit<unknown, unknown>, { done }: Progress): Outcome["end"] => {
+const endOf = (exit: Exit.Exit<unknown, unknown>, { done }: Tally): Outcome["end"] => {
   if (Exit.isFailure(exit)) return Cause.hasInterruptsOnly(exit.cause) ? "interruption" : "failure"
   // A consumer that stops reading ends its stream in success.
   return done ? "success" : "interruption"
@@ -41,34 +60,38 @@ const endOf = (exit: Exit.Exit<unknown, unknown>, { done }: Progress): Outcome["
 /** What the span says at the end. */
 const endAttributes = (
   exit: Exit.Exit<unknown, unknown>,
-  { finish, promptTokens, tokens }: Progress
+  { record, tally: { deployment, finish, promptTokens, tokens } }: Progress
 ): Record<string, unknown> => {
   const failure = Exit.isFailure(exit) ? Cause.findErrorOption(exit.cause) : undefined
   const error = failure?._tag === "Some" ? failure.value as InferenceError : undefined
   return {
+    "gen_ai.provider.name": `troupe.${deployment.options.engine}`,
+    "gen_ai.response.model": deployment.id,
     "gen_ai.usage.output_tokens": tokens,
     "gen_ai.usage.input_tokens": promptTokens,
     "gen_ai.usage.cache_read.input_tokens": finish?.usage.cachedTokens,
     "gen_ai.response.finish_reasons": finish === undefined ? undefined : [finish.reason],
+    "troupe.decision": record.id,
+    "troupe.strategy": record.decision.strategy,
+    "troupe.attempts": record.attempts.length,
     "error.type": error?.reason._tag,
     "error.message": error?.message
   }
 }
 
-const settle =
-  (metrics: Metrics["Service"], operation: Operation, model: string, span: Span, progress: Progress, started: number) =>
-  (closed: Exit.Exit<unknown, unknown>) =>
-    Effect.flatMap(Clock.currentTimeMillis, (now) => {
-      const exit = progress.failure === undefined ? closed : Exit.failCause(progress.failure)
-      annotate(span, endAttributes(exit, progress))
-      return metrics.end({
-        model,
-        operation,
-        seconds: (now - started) / 1000,
-        tokens: progress.tokens,
-        end: endOf(exit, progress)
-      })
-    })
+const settle = (metrics: Metrics["Service"], operation: Operation, span: Span, progress: Progress) =>
+(
+  closed: Exit.Exit<unknown, unknown>
+) =>
+  Effect.flatMap(Clock.currentTimeMillis, (now) => {
+    const { record, tally } = progress
+    const exit = tally.failure === undefined ? closed : Exit.failCause(tally.failure)
+    const end = endOf(exit, tally)
+    record.tookMs = now - record.at
+    record.end = end
+    annotate(span, endAttributes(exit, progress))
+    return metrics.end({ model: record.model, operation, seconds: record.tookMs / 1000, tokens: tally.tokens, end })
+  })
 
 /**
  * Begins a request; the scope's end settles it.
@@ -77,28 +100,18 @@ const settle =
  */
 export const begin = Effect.fnUntraced(function*(
   metrics: Metrics["Service"],
+  decisions: Decisions["Service"],
   operation: Operation,
-  { deployments: [deployment], model }: Route,
+  route: Route,
   attributes: Record<string, unknown>
 ) {
+  const { deployments: [deployment], model } = route
   const span = yield* Effect.makeSpanScoped(`${operation} ${model}`, { kind: "internal" })
-  annotate(span, {
-    "gen_ai.operation.name": operation,
-    "gen_ai.provider.name": `troupe.${deployment.options.engine}`,
-    "gen_ai.request.model": model,
-    "gen_ai.response.model": deployment.id,
-    ...attributes
-  })
-  const progress: Progress = {
-    tokens: 0,
-    promptTokens: undefined,
-    finish: undefined,
-    failure: undefined,
-    done: false
-  }
-  const started = yield* Clock.currentTimeMillis
+  annotate(span, { "gen_ai.operation.name": operation, "gen_ai.request.model": model, ...attributes })
+  const record = decisions.begin(operation, route, yield* Clock.currentTimeMillis)
+  const progress: Progress = { record, tally: tally(deployment) }
   yield* metrics.begin(model, operation)
   // Not `Effect.addFinalizer`, which copies the whole context for a finalizer that needs none of it.
-  yield* Scope.addFinalizerExit(yield* Effect.scope, settle(metrics, operation, model, span, progress, started))
+  yield* Scope.addFinalizerExit(yield* Effect.scope, settle(metrics, operation, span, progress))
   return progress
 })

@@ -1,14 +1,14 @@
 /**
- * What every operation does alike: route, books, and the attempts of its plan, each with an engine's slot, a circuit and
- * a measurement.
+ * What every operation does alike: route, books, and the attempts of its plan, each with a circuit, a measurement and the
+ * time that its policy gives it.
  */
 import type { Scope } from "effect"
-import { Clock, Duration, Effect, Exit, SubscriptionRef } from "effect"
-import type { Verdict } from "../../services/Breaker.ts"
-import * as Breakers from "../../services/Breaker.ts"
+import { Clock, Duration, Effect, SubscriptionRef } from "effect"
+import { Breaker } from "../../services/Breaker.ts"
+import { Decisions } from "../../services/Decisions.ts"
 import type { Engine } from "../../services/Engine.ts"
-import type { InferenceError } from "../../services/InferenceError.ts"
-import { make, Overloaded } from "../../services/InferenceError.ts"
+import type { By } from "../../services/Inference.ts"
+import { InferenceError, make, Overloaded } from "../../services/InferenceError.ts"
 import type { Operation as OperationName } from "../../services/Metrics.ts"
 import { Metrics } from "../../services/Metrics.ts"
 import type { Deployment } from "../../services/Model.ts"
@@ -17,31 +17,41 @@ import { Models } from "../../services/Models.ts"
 import type { Action } from "../../services/Plan.ts"
 import * as Plan from "../../services/Plan.ts"
 import { interval, Pressure, sheds } from "../../services/Pressure.ts"
-import type { Route, Trial, Wish } from "../../services/Selector.ts"
+import type { Route, Wish } from "../../services/Selector.ts"
 import { Selector } from "../../services/Selector.ts"
 import * as Attempts from "./Attempts.ts"
 import * as Embedder from "./Embedder.ts"
-import type { Progress } from "./Operation.ts"
+import type { HedgeBudgets } from "./Hedges.ts"
+import * as Hedges from "./Hedges.ts"
+import type { Tally } from "./Operation.ts"
 import * as Operation from "./Operation.ts"
+import type { Limits } from "./TimeLimits.ts"
+import * as TimeLimits from "./TimeLimits.ts"
+import type { Begun } from "./Trials.ts"
+import * as Trials from "./Trials.ts"
 
 export type Start = Extract<Action, { type: "start" }>
 type Attributes = Record<string, unknown>
 
 /** What an attempt gives the request. */
 export interface Engaged {
-  readonly engine: Engine
   readonly deployment: Deployment
+  /** How the caller stands there. */
+  readonly standing: Standing
   /** What the plan asks otherwise than the caller. */
   readonly start: Start
-  readonly trial: Trial
+  /** Its engine with a slot of it. */
+  readonly borrow: Effect.Effect<Engine, InferenceError, Scope.Scope>
+  readonly limits: Limits
+  /** To be kept by who uses it. */
+  readonly tally: Tally
+  /** Content has come. */
+  readonly content: () => void
 }
 
-/** What the end of an attempt says of its deployment. */
-const verdictOf = (exit: Exit.Exit<unknown, unknown>, { done, failure }: Progress): Verdict => {
-  if (Exit.isFailure(exit)) return Breakers.verdictOf(exit as Exit.Exit<unknown, InferenceError>)
-  if (failure !== undefined) return Breakers.verdictOf(Exit.failCause(failure))
-  // A consumer that stops reading says nothing of who answers.
-  return done ? "success" : "left"
+/** What a request is committed to. */
+export interface Committed<A> extends By {
+  readonly value: A
 }
 
 const deploymentOf = ({ deployments, fallbacks: { content, context, ordinary } }: Route, id: string): Deployment => {
@@ -74,14 +84,41 @@ const planOf = (
     lowPriority: priority === "low"
   })
 
+interface Parts {
+  readonly models: Models["Service"]
+  readonly enter: ReturnType<typeof Trials.make>
+  /** ms since 1970 */
+  readonly now: () => number
+}
+
+const makeEngage = ({ enter, models, now }: Parts) =>
+  Effect.fnUntraced(function*(begun: Begun, standing: Standing, start: Start, { deadline }: Plan.Plan) {
+    const deployment = deploymentOf(begun.route, start.deployment)
+    const { began, content, tally } = yield* enter(begun, deployment, start.hedge)
+    begun.progress.tally = tally
+    const own: Standing = start.lowPriority ? { ...standing, priority: "low" } : standing
+    return {
+      deployment,
+      standing: own,
+      start,
+      borrow: models.borrow(deployment, own),
+      limits: TimeLimits.make(deployment.id, begun.route.policy.timeouts, { began, deadline, now }),
+      tally,
+      content
+    } satisfies Engaged
+  })
+
 export const makeStage = Effect.gen(function*() {
   const selector = yield* Selector
   const models = yield* Models
   const metrics = yield* Metrics
+  const decisions = yield* Decisions
   const pressure = yield* Pressure
-  const breaker = yield* Breakers.Breaker
+  const breaker = yield* Breaker
   const clock = yield* Clock.Clock
   const now = () => clock.currentTimeMillisUnsafe()
+  const hedges: HedgeBudgets = Hedges.make()
+  const engage = makeEngage({ models, enter: Trials.make({ breaker, selector, now }), now })
 
   /** The route, and the request's books, which the scope's end settles. */
   const begin = Effect.fnUntraced(
@@ -90,39 +127,37 @@ export const makeStage = Effect.gen(function*() {
       if (wish.priority === "low" && sheds[yield* SubscriptionRef.get(pressure)].refuseLowPriority) {
         return yield* make(new Overloaded({ retryAfterMs: Duration.toMillis(interval) }))
       }
-      return { route, progress: yield* Operation.begin(metrics, operation, route, attributes) }
+      return { route, progress: yield* Operation.begin(metrics, decisions, operation, route, attributes) }
     }
   )
 
-  /** An engine's slot for one attempt, which is measured to the end of its scope. */
-  const engage = Effect.fnUntraced(function*(route: Route, progress: Progress, standing: Standing, start: Start) {
-    const deployment = deploymentOf(route, start.deployment)
-    // It begins when the call is let through.
-    const trial: { begun?: Trial } = {}
-    yield* breaker.enter(deployment.id, (exit) => {
-      const verdict = verdictOf(exit, progress)
-      trial.begun?.end(verdict, progress.tokens)
-      return verdict
-    })
-    trial.begun = selector.measure(deployment.id)
-    const engine = yield* models.borrow(deployment, start.lowPriority ? { ...standing, priority: "low" } : standing)
-    return { engine, deployment, start, trial: trial.begun } satisfies Engaged
-  })
-
   /** Tries the route's deployments as its plan says, until one has brought what `use` waits for. */
   const attempt = Effect.fnUntraced(function*<A>(
-    { progress, route }: { readonly route: Route; readonly progress: Progress },
+    begun: Begun,
     request: Standing & { readonly maxTokens?: number | undefined },
     use: (engaged: Engaged) => Effect.Effect<A, InferenceError, Scope.Scope>
   ) {
-    const stage: Attempts.Stage<A> = {
-      attempt: (start) => Effect.flatMap(engage(route, progress, request, start), use),
+    const { progress: { record }, route } = begun
+    const plan = planOf(route, request, now())
+    hedges.earn(route)
+    const stage: Attempts.Stage<readonly [A, Engaged]> = {
+      attempt: (start) =>
+        Effect.flatMap(
+          engage(begun, request, start, plan),
+          (engaged) => Effect.map(engaged.limits.total(use(engaged)), (value) => [value, engaged] as const)
+        ),
       now,
       closedFor: (deployment) => breaker.closedFor(deployment, now()),
-      payHedge: Effect.succeed(false)
+      payHedge: Effect.sync(() => hedges.spend(route))
     }
-    const { value } = yield* Attempts.drive(stage, planOf(route, request, now()))
-    return value
+    const { attempts, value: [value, { deployment, tally }] } = yield* Effect.mapError(
+      Attempts.drive(stage, plan),
+      ({ attempts, reason }) =>
+        new InferenceError({ reason, decision: record.id, ...(attempts === undefined ? {} : { attempts }) })
+    )
+    begun.progress.tally = tally
+    record.answeredBy = deployment.id
+    return { value, deployment: deployment.id, attempts, decision: record.id } satisfies Committed<A>
   })
 
   return { attempt, begin, embedder: Embedder.make(models) }

@@ -2,57 +2,68 @@
 import { Effect } from "effect"
 import type { ClassifyRequest, EmbedRequest, RerankRequest, TokenizeRequest } from "../../services/Inference.ts"
 import { check } from "./Check.ts"
-import type { Progress } from "./Operation.ts"
+import type { Tally } from "./Operation.ts"
 import type { Stage } from "./Stage.ts"
 
-/** Sums up what was counted of prompts, and that the request came to its end. */
-const close = (progress: Progress, ...promptTokens: ReadonlyArray<number>): number => {
-  progress.promptTokens = promptTokens.reduce((sum, tokens) => sum + tokens, 0)
-  progress.done = true
-  return progress.promptTokens
+/** Sums up what was counted of prompts, and that the attempt came to its end. */
+const close = (tally: Tally, ...promptTokens: ReadonlyArray<number>): number => {
+  tally.promptTokens = promptTokens.reduce((sum, tokens) => sum + tokens, 0)
+  tally.done = true
+  return tally.promptTokens
 }
+
+const lengthOf = (texts: ReadonlyArray<string>): number => texts.reduce((sum, { length }) => sum + length, 0)
 
 export const embed = (stage: Stage) =>
   Effect.fnUntraced(function*(given: EmbedRequest) {
     const request = yield* check.embeddings(given)
-    const { progress, route } = yield* stage.begin("embeddings", { ...request, needs: ["embed"] })
-    const [deployment] = route.deployments
-    const embeddings = yield* stage.embedder(deployment, request, request.inputs)
-    const promptTokens = close(progress, ...embeddings.map((one) => one.promptTokens))
-    return { vectors: embeddings.map(({ vector }) => vector), promptTokens, deployment: deployment.id }
+    const wish = { ...request, needs: ["embed"] as const, promptLength: lengthOf(request.inputs) }
+    const begun = yield* stage.begin("embeddings", wish)
+    const { value, ...by } = yield* stage.attempt(begun, request, ({ deployment, standing, tally }) =>
+      Effect.map(stage.embedder(deployment, standing, request.inputs), (embeddings) => ({
+        vectors: embeddings.map(({ vector }) =>
+          vector
+        ),
+        promptTokens: close(tally, ...embeddings.map((one) => one.promptTokens))
+      })))
+    return { ...value, ...by }
   }, Effect.scoped)
 
 export const rerank = (stage: Stage) =>
   Effect.fnUntraced(function*(given: RerankRequest) {
     const request = yield* check.rerank(given)
     const begun = yield* stage.begin("rerank", { ...request, needs: ["rerank"] })
-    return yield* stage.attempt(begun, request, ({ deployment, engine }) =>
-      Effect.map(engine.rerank(request.query, request.documents), ({ promptTokens, scores }) => ({
-        scores,
-        promptTokens: close(begun.progress, promptTokens),
-        deployment: deployment.id
-      })))
+    const { value, ...by } = yield* stage.attempt(begun, request, ({ borrow, tally }) =>
+      Effect.gen(function*() {
+        const { promptTokens, scores } = yield* (yield* borrow).rerank(request.query, request.documents)
+        return { scores, promptTokens: close(tally, promptTokens) }
+      }))
+    return { ...value, ...by }
   }, Effect.scoped)
 
 export const classifyTexts = (stage: Stage) =>
   Effect.fnUntraced(function*(given: ClassifyRequest) {
     const request = yield* check.classify(given)
     const begun = yield* stage.begin("classify", { ...request, needs: ["classify"] })
-    return yield* stage.attempt(begun, request, ({ deployment, engine }) =>
+    const { value, ...by } = yield* stage.attempt(begun, request, ({ borrow, tally }) =>
       Effect.gen(function*() {
-        const classifications = yield* Effect.forEach(yield* engine.classify(request.inputs), Effect.fromResult)
-        close(begun.progress, ...classifications.map((one) => one.promptTokens))
-        return { classifications, deployment: deployment.id }
+        const results = yield* (yield* borrow).classify(request.inputs)
+        const classifications = yield* Effect.forEach(results, Effect.fromResult)
+        close(tally, ...classifications.map((one) => one.promptTokens))
+        return { classifications }
       }))
+    return { ...value, ...by }
   }, Effect.scoped)
 
 export const tokenize = (stage: Stage) =>
   Effect.fnUntraced(function*(given: TokenizeRequest) {
     const request = yield* check.tokenize(given)
     const begun = yield* stage.begin("tokenize", request)
-    return yield* stage.attempt(begun, request, ({ engine }) =>
-      Effect.map(engine.tokenize(request.input), (tokens) => {
-        close(begun.progress, tokens.length)
+    const { value } = yield* stage.attempt(begun, request, ({ borrow, tally }) =>
+      Effect.gen(function*() {
+        const tokens = yield* (yield* borrow).tokenize(request.input)
+        close(tally, tokens.length)
         return tokens
       }))
+    return value
   }, Effect.scoped)

@@ -13,7 +13,7 @@ const stage = (failure?: InferenceError.Reason) => {
       requests.push(request)
       if (failure !== undefined) return Effect.fail(InferenceError.make(failure))
       const vectors = request.inputs.map((input) => new Float32Array([input.length, 0.5]))
-      return Effect.succeed({ vectors, promptTokens: 9, deployment: "x#0" })
+      return Effect.succeed({ vectors, promptTokens: 9, deployment: "x#0", attempts: 1, decision: "dec-1" })
     })
   const model = AiEmbeddingModel.model("x", { tenant: "t", dimensions: 2 })
   return { requests, layer: Layer.provide(model, Layer.mock(Inference, { embed })) }

@@ -34,6 +34,8 @@ const stage = (
     })
   const inference = Inference.of({
     stream,
+    open: (request) =>
+      Effect.succeed({ deployment: "tiny-chat#0", attempts: 1, decision: "dec-1", events: stream(request) }),
     embed: () => Effect.die("not played"),
     rerank: () => Effect.die("not played"),
     classify: () => Effect.die("not played"),
@@ -52,7 +54,9 @@ const stage = (
           toolCalls,
           finishReason: last?.type === "finish" ? last.reason : "stop",
           usage,
-          deployment: "tiny-chat#0"
+          deployment: "tiny-chat#0",
+          attempts: 1,
+          decision: "dec-1"
         }
       })
   })

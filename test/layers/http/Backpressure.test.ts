@@ -24,12 +24,18 @@ const stage = () => {
     state.told++
     return { type: "text", text: kibibyte, tokens: 1 }
   })
+  const short: Stream.Stream<Event> = Stream.make(
+    { type: "text", text: "short", tokens: 1 },
+    { type: "finish", reason: "stop", usage: { promptTokens: 1, completionTokens: 1, cachedTokens: 0 } }
+  )
   const inference: Partial<Inference["Service"]> = {
-    stream: ({ model }) =>
-      model === "endless" ? Stream.forever(Stream.fromEffect(event)) : Stream.make(
-        { type: "text", text: "short", tokens: 1 },
-        { type: "finish", reason: "stop", usage: { promptTokens: 1, completionTokens: 1, cachedTokens: 0 } }
-      )
+    open: ({ model }) =>
+      Effect.succeed({
+        deployment: `${model}#0`,
+        attempts: 1,
+        decision: "dec-1",
+        events: model === "endless" ? Stream.forever(Stream.fromEffect(event)) : short
+      })
   }
   const layer = Server.layer.pipe(Layer.provide(Layer.mergeAll(
     Layer.mock(Inference)(inference),

@@ -203,7 +203,9 @@ describe("OpenAiFrames", () => {
       toolCalls: [],
       finishReason,
       usage: { promptTokens: 4, completionTokens, cachedTokens: completionTokens - 1 },
-      deployment: "tiny-chat#0"
+      deployment: "tiny-chat#0",
+      attempts: 1,
+      decision: "dec-1"
     })
     it("hold the text, the reason and the usage", () => {
       assert.deepStrictEqual(OpenAiFrames.encodeAnswers(envelope, [answer("Hi", 2)]), {
@@ -286,6 +288,8 @@ describe("OpenAiFrames", () => {
           finishReason,
           usage,
           deployment: "tiny-chat#0",
+          attempts: 1,
+          decision: "dec-1",
           ...(texts.some(({ logprobs }) => logprobs !== undefined)
             ? { logprobs: texts.flatMap(({ logprobs = [] }) => logprobs) }
             : {})

@@ -91,6 +91,7 @@ const bodies: Readonly<Record<string, object>> = {
 
 /** A front door at which everything ends like this. */
 const ending = (end: Effect.Effect<never, InferenceError.InferenceError>): Inference["Service"] => ({
+  open: () => end,
   stream: () => Stream.fromEffect(end),
   generate: () => end,
   embed: () => end,
@@ -178,7 +179,9 @@ describe("the front door", () => {
           toolCalls: [],
           finishReason: "stop",
           usage: { promptTokens: 1, completionTokens: 1, cachedTokens: 0 },
-          deployment: "m#0"
+          deployment: "m#0",
+          attempts: 1,
+          decision: "dec-1"
         })
       }
     }

@@ -93,7 +93,13 @@ describe("OpenAiTasks", () => {
     const call = (fields: object = {}) => Result.getOrThrow(decodeEmbedding({ model: "m", input: "a", ...fields }))
     const vector = fc.float32Array({ minLength: 1, maxLength: 32, noNaN: true, noDefaultInfinity: true })
     const encoded = (fields: object, vectors: ReadonlyArray<Float32Array>) =>
-      OpenAiTasks.encodeEmbeddings(call(fields), { vectors, promptTokens: 7, deployment: "m#0" })
+      OpenAiTasks.encodeEmbeddings(call(fields), {
+        vectors,
+        promptTokens: 7,
+        deployment: "m#0",
+        attempts: 1,
+        decision: "dec-1"
+      })
 
     it("are the same as numbers and as base64, also where they share a buffer", () => {
       fc.assert(fc.property(vector, vector, (one, two) => {
@@ -142,7 +148,13 @@ describe("OpenAiTasks", () => {
           const documents = scores.map((_, index) => `document ${index}`)
           const body = { model: "m", query: "q", documents, top_n, return_documents }
           const call = Result.getOrThrow(decodeRerank(body))
-          const { results } = OpenAiTasks.encodeRerank("id", call, { scores, promptTokens: 3, deployment: "m#0" })
+          const { results } = OpenAiTasks.encodeRerank("id", call, {
+            scores,
+            promptTokens: 3,
+            deployment: "m#0",
+            attempts: 1,
+            decision: "dec-1"
+          })
           assert.strictEqual(results.length, Math.min(top_n, scores.length))
           assert.strictEqual(new Set(results.map(({ index }) => index)).size, results.length)
           const told = results.map(({ relevance_score }) => relevance_score)
@@ -159,7 +171,12 @@ describe("OpenAiTasks", () => {
   it("labels are told with the likeliest on top", () => {
     const labels = [{ label: "good", score: 0.9 }, { label: "bad", score: 0.1 }]
     const classifications = [{ labels, promptTokens: 2 }, { labels, promptTokens: 3 }]
-    const body = OpenAiTasks.encodeClassifications("id", "m", { classifications, deployment: "m#0" })
+    const body = OpenAiTasks.encodeClassifications("id", "m", {
+      classifications,
+      deployment: "m#0",
+      attempts: 1,
+      decision: "dec-1"
+    })
     assert.deepStrictEqual(body.data[1], {
       object: "classification",
       index: 1,

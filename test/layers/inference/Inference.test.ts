@@ -17,6 +17,7 @@ import {
 } from "effect"
 import { TestClock } from "effect/testing"
 import * as BreakerLayer from "../../../src/layers/Breaker.ts"
+import * as DecisionsLayer from "../../../src/layers/Decisions.ts"
 import * as InferenceLayer from "../../../src/layers/inference/Inference.ts"
 import * as MetricsLayer from "../../../src/layers/Metrics.ts"
 import type { Engine, Generation } from "../../../src/services/Engine.ts"
@@ -156,7 +157,8 @@ const stage = (
     models,
     MetricsLayer.layer,
     Layer.effect(Pressure, SubscriptionRef.make(pressure)),
-    BreakerLayer.layer
+    BreakerLayer.layer,
+    DecisionsLayer.layer
   ]))
   const registry = new Map()
   const made: Stage = {
@@ -208,12 +210,15 @@ describe("Inference", () => {
     it.effect("joins the texts and tells reason, usage and deployment", () => {
       const { run } = stage()
       return Effect.gen(function*() {
-        assert.deepStrictEqual(yield* generate(request), {
+        const { decision, ...answer } = yield* generate(request)
+        assert.match(decision, /^dec-/)
+        assert.deepStrictEqual(answer, {
           text: "Hi there",
           toolCalls: [],
           finishReason: "stop",
           usage: { promptTokens: 7, completionTokens: 3, cachedTokens: 0 },
-          deployment: "fake/a#0"
+          deployment: "fake/a#0",
+          attempts: 1
         })
       }).pipe(run)
     })
@@ -431,7 +436,9 @@ describe("Inference", () => {
       return Effect.gen(function*() {
         yield* generate({ ...request, temperature: 0.5, topP: 0.9, seed: 42, maxTokens: 100, stop: ["\n"] })
         assert.deepStrictEqual(spans.map(({ name }) => name), ["chat fake/a"])
-        assert.deepStrictEqual(attributesOf(spans[0]), {
+        const { "troupe.decision": decision, ...attributes } = attributesOf(spans[0])
+        assert.match(String(decision), /^dec-/)
+        assert.deepStrictEqual(attributes, {
           "gen_ai.operation.name": "chat",
           "gen_ai.provider.name": "troupe.fake",
           "gen_ai.request.model": "fake/a",
@@ -444,7 +451,9 @@ describe("Inference", () => {
           "gen_ai.usage.input_tokens": 7,
           "gen_ai.usage.cache_read.input_tokens": 0,
           "gen_ai.usage.output_tokens": 3,
-          "gen_ai.response.finish_reasons": ["stop"]
+          "gen_ai.response.finish_reasons": ["stop"],
+          "troupe.strategy": "balanced",
+          "troupe.attempts": 1
         })
         assert.isTrue(Exit.isSuccess(exitOf(spans[0])!))
       }).pipe(run)

@@ -1,0 +1,46 @@
+/** The records of the latest requests, in this process's memory. */
+import { Effect, Layer, Random } from "effect"
+import type { Draft } from "../services/Decisions.ts"
+import { Decisions } from "../services/Decisions.ts"
+import type { Deployment } from "../services/Model.ts"
+import * as Policies from "../services/Policies.ts"
+import type { Route } from "../services/Selector.ts"
+
+const idOf = ({ id }: Deployment): string => id
+
+const none = { ordinary: [], context: [], content: [] }
+
+const namesOf = ({ content, context, ordinary }: Route["fallbacks"]) =>
+  ordinary.length + context.length + content.length === 0
+    ? none
+    : { ordinary: ordinary.map(idOf), context: context.map(idOf), content: content.map(idOf) }
+
+export const layer = Layer.effect(
+  Decisions,
+  Effect.map(Random.nextIntBetween(0, 36 ** 6), (random) => {
+    // Ids of another run of the service name nothing of this one.
+    const run = random.toString(36).padStart(6, "0")
+    const records = new Map<string, Draft>()
+    let count = 0
+    return Decisions.of({
+      begin(operation, { decision, fallbacks, model, policy }, at) {
+        const id = `dec-${run}-${(count++).toString(36)}`
+        const draft: Draft = {
+          id,
+          operation,
+          model,
+          policy: policy.name,
+          at,
+          decision,
+          fallbacks: namesOf(fallbacks),
+          attempts: []
+        }
+        records.set(id, draft)
+        if (records.size > Policies.keptDecisions) records.delete(records.keys().next().value!)
+        return draft
+      },
+      find: (id) => records.get(id),
+      latest: (count) => Array.from(records.values()).slice(-count).toReversed()
+    })
+  })
+)

@@ -1,0 +1,75 @@
+/** One attempt, let through by its deployment's circuit, measured and written down to the end of its scope. */
+import { Cause, Effect, Exit } from "effect"
+import type { Breaker, Verdict } from "../../services/Breaker.ts"
+import { verdictOf as verdictOfExit } from "../../services/Breaker.ts"
+import type { AttemptDraft } from "../../services/Decisions.ts"
+import type { InferenceError } from "../../services/InferenceError.ts"
+import type { Deployment } from "../../services/Model.ts"
+import type { Route, Selector } from "../../services/Selector.ts"
+import type { Progress, Tally } from "./Operation.ts"
+import * as Operation from "./Operation.ts"
+
+/** A request that has been routed. */
+export interface Begun {
+  readonly route: Route
+  readonly progress: Progress
+}
+
+/** What the end of an attempt says of its deployment. */
+const verdictOf = (exit: Exit.Exit<unknown, unknown>, { done }: Tally): Verdict => {
+  if (Exit.isFailure(exit)) return verdictOfExit(exit as Exit.Exit<unknown, InferenceError>)
+  // A consumer that stops reading says nothing of who answers.
+  return done ? "success" : "left"
+}
+
+const outcomes = { success: "answered", failure: "failed", left: "left" } as const
+
+/** Writes down how an attempt ended. */
+const close = (draft: AttemptDraft, exit: Exit.Exit<unknown, unknown>, verdict: Verdict, tookMs: number): void => {
+  draft.tookMs = tookMs
+  draft.outcome = outcomes[verdict]
+  if (Exit.isSuccess(exit) || Cause.hasInterruptsOnly(exit.cause)) return
+  const error = Cause.squash(exit.cause) as Partial<InferenceError>
+  // A defect's words may hold anything.
+  draft.error = error.reason === undefined
+    ? { reason: "Defect", message: "It ended in a defect." }
+    : { reason: error.reason._tag, message: error.reason.message }
+  draft.outcome = "failed"
+}
+
+interface Parts {
+  readonly breaker: Breaker["Service"]
+  readonly selector: Selector["Service"]
+  /** ms since 1970 */
+  readonly now: () => number
+}
+
+/** Begins attempts; fails with `CircuitOpen`. */
+export const make = ({ breaker, now, selector }: Parts) =>
+  Effect.fnUntraced(function*({ progress: { record }, route }: Begun, deployment: Deployment, hedge: boolean) {
+    const { id } = deployment
+    const tally = Operation.tally(deployment)
+    const began = now()
+    const draft: AttemptDraft = { deployment: id, startedMs: began - record.at, outcome: "running" }
+    if (hedge) draft.hedge = true
+    record.attempts.push(draft)
+    const trial = selector.measure(id, route)
+    const end = (exit: Exit.Exit<unknown, unknown>, verdict: Verdict) => {
+      trial.end(verdict, tally.tokens)
+      close(draft, exit, verdict, now() - began)
+      return verdict
+    }
+    yield* Effect.tapCause(
+      breaker.enter(id, (closed) => {
+        const exit = tally.failure === undefined ? closed : Exit.failCause(tally.failure)
+        return end(exit, verdictOf(exit, tally))
+      }),
+      (cause) => Effect.sync(() => end(Exit.failCause(cause), "left"))
+    )
+    const content = () => {
+      if (draft.firstTokenMs !== undefined) return
+      draft.firstTokenMs = now() - began
+      trial.content()
+    }
+    return { tally, began, content }
+  })
