@@ -4,7 +4,8 @@
 import { once } from "node:events"
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from "node:http"
 import { createServer } from "node:http"
-import type { AddressInfo } from "node:net"
+import type { AddressInfo, Socket } from "node:net"
+import type { Writable } from "node:stream"
 
 /** What happens after so many pieces of the body, in the place of the rest. */
 export type Fault =
@@ -33,6 +34,10 @@ export interface Play {
   readonly fault?: { readonly kind: Fault; readonly after: number }
   /** Sends so many bytes at a time, wherever that splits pieces and characters. */
   readonly bytesAtATime?: number
+  /** Before the headers and between two pieces, ms. */
+  readonly delayMs?: number
+  /** The pieces are all that goes over the wire, status line and headers included. */
+  readonly raw?: boolean
   /** Waits for `release` before the fault, or before the end. */
   readonly gated?: boolean
 }
@@ -72,10 +77,13 @@ const makeMarks = () => {
 
 const turn = () => new Promise<void>((resolve) => setImmediate(resolve))
 
+const pause = (ms: number | undefined) =>
+  ms === undefined ? turn() : new Promise<void>((resolve) => setTimeout(resolve, ms))
+
 const bytesOf = (pieces: Play["pieces"]) => Buffer.concat(pieces.map((piece) => Buffer.from(piece)))
 
 /** Each as a write of its own. */
-const send = async (response: ServerResponse, pieces: Play["pieces"], bytesAtATime: number | undefined) => {
+const send = async (sink: Writable, pieces: Play["pieces"], { bytesAtATime, delayMs }: Play) => {
   const all = bytesOf(pieces)
   const parts = bytesAtATime === undefined
     ? pieces
@@ -84,45 +92,51 @@ const send = async (response: ServerResponse, pieces: Play["pieces"], bytesAtATi
       (_, index) => all.subarray(index * bytesAtATime, (index + 1) * bytesAtATime)
     )
   for (const part of parts) {
-    if (response.destroyed) return
-    response.write(part)
-    await turn()
+    if (sink.destroyed) return
+    sink.write(part)
+    await pause(delayMs)
   }
 }
 
 /** How long a socket takes nothing before its reader counts as slow, ms. */
 const blockedAfter = 100
 
-const repeat = async (response: ServerResponse, piece: string | Uint8Array, wait: () => Promise<void>) => {
-  while (!response.destroyed) {
-    if (!response.write(piece)) {
-      const timer = setTimeout(() => response.emit("blocked"), blockedAfter)
-      await Promise.race([once(response, "drain"), once(response, "close")])
+const repeat = async (sink: Writable, piece: string | Uint8Array, wait: () => Promise<void>) => {
+  while (!sink.destroyed) {
+    if (!sink.write(piece)) {
+      const timer = setTimeout(() => sink.emit("blocked"), blockedAfter)
+      await Promise.race([once(sink, "drain"), once(sink, "close")])
       clearTimeout(timer)
     }
     await wait()
   }
 }
 
-const faults: { readonly [Kind in Fault]: (response: ServerResponse, last: string | Uint8Array) => unknown } = {
+const faults: {
+  readonly [Kind in Fault]: (sink: Writable, last: string | Uint8Array, socket: Socket) => unknown
+} = {
   stall: () => {},
-  cut: (response) => response.destroy(),
-  reset: (response) => response.socket?.resetAndDestroy(),
-  end: (response) => response.end(),
-  flood: (response, last) => repeat(response, last, turn),
-  trickle: (response, last) => repeat(response, last, () => new Promise((resolve) => setTimeout(resolve, 5)))
+  cut: (sink) => sink.destroy(),
+  reset: (_, __, socket) => socket.resetAndDestroy(),
+  end: (sink) => sink.end(),
+  flood: (sink, last) => repeat(sink, last, turn),
+  trickle: (sink, last) => repeat(sink, last, () => pause(5))
 }
 
-const perform = async (response: ServerResponse, play: Play, gate: Promise<void>) => {
+const perform = async (response: ServerResponse, socket: Socket, play: Play, gate: Promise<void>) => {
   if (play.silent === "stall") return
-  if (play.silent === "reset") return void response.socket?.resetAndDestroy()
-  const { bytesAtATime, fault, pieces, status = 200 } = play
-  response.writeHead(status, { "content-type": "text/event-stream; charset=utf-8", ...play.headers })
-  response.flushHeaders()
-  await send(response, pieces.slice(0, fault?.after), bytesAtATime)
+  if (play.silent === "reset") return void socket.resetAndDestroy()
+  const { delayMs, fault, pieces, raw = false, status = 200 } = play
+  if (delayMs !== undefined) await pause(delayMs)
+  const sink: Writable = raw ? socket : response
+  if (!raw) {
+    response.writeHead(status, { "content-type": "text/event-stream; charset=utf-8", ...play.headers })
+    response.flushHeaders()
+  }
+  await send(sink, pieces.slice(0, fault?.after), play)
   if (play.gated === true) await gate
-  if (fault === undefined) return void response.end()
-  await faults[fault.kind](response, pieces[fault.after] ?? pieces.at(-1) ?? "")
+  if (fault === undefined) return void sink.end()
+  await faults[fault.kind](sink, pieces[fault.after] ?? pieces.at(-1) ?? "", socket)
 }
 
 const bodyOf = async (request: IncomingMessage): Promise<unknown> => {
@@ -150,7 +164,7 @@ export const startFaultServer = async (
       })
       response.once("blocked", blocked(index).resolve)
       came(index).resolve()
-      await perform(response, playOf(index, one), gate.promise)
+      await perform(response, request.socket, playOf(index, one), gate.promise)
     }
     // A client that leaves while it asks is no fault of this server.
     answer().catch(() => response.destroy())

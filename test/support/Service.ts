@@ -78,11 +78,15 @@ export interface Service {
   readonly stop: () => Promise<Finished>
 }
 
-/** Starts the service on a free port, with this `troupe.yaml`, or with none. */
-export const startService = async (yaml?: string): Promise<Service> => {
+/**
+ * Starts the service on a free port, with this `troupe.yaml`, or with none.
+ *
+ * @param env over the environment's variables
+ */
+export const startService = async (yaml?: string, env: Record<string, string> = {}): Promise<Service> => {
   const folder = temporaryFolder()
   if (yaml !== undefined) writeFileSync(join(folder.path, "troupe.yaml"), yaml)
-  const running = troupe(["serve", "--port", "0"], { cwd: folder.path })
+  const running = troupe(["serve", "--port", "0"], { cwd: folder.path, env })
   const ended = running.finished.then(({ stderr }) => {
     throw new Error(`The service ended: ${stderr}`)
   })

@@ -1,0 +1,141 @@
+/**
+ * Every fault of a provider, crossed with how a caller asks and with when it comes, against the real service and real
+ * sockets: what is promised then, and what is seen. The matrix is printed at the end.
+ */
+import { assert } from "@effect/vitest"
+import { once } from "node:events"
+import { createServer } from "node:net"
+import type { AddressInfo } from "node:net"
+import { afterAll, beforeAll, describe, it } from "vitest"
+import type { Case, Row } from "../support/FaultMatrix.ts"
+import { casesOf, modelAsked, modelsOf, playOf, policies, print, read, seenOf } from "../support/FaultMatrix.ts"
+import type { Fault } from "../support/Faults.ts"
+import { framingFaults, openAiFaults } from "../support/Faults.ts"
+import type { FaultServer } from "../support/FaultServer.ts"
+import { startFaultServer } from "../support/FaultServer.ts"
+import type { Service } from "../support/Service.ts"
+import { startService } from "../support/Service.ts"
+import { wires } from "../support/Wires.ts"
+
+const key = "a-key-that-nobody-may-see"
+
+/** A port that nobody listens on. */
+const closedPort = async (): Promise<number> => {
+  const server = createServer().listen(0, "127.0.0.1")
+  await once(server, "listening")
+  const { port } = server.address() as AddressInfo
+  server.close()
+  await once(server, "close")
+  return port
+}
+
+const elsewhere = await startFaultServer(() => ({ pieces: wires.openai.pieces }))
+const nowhere = `http://127.0.0.1:${await closedPort()}`
+
+const groups = {
+  openai: openAiFaults(wires.openai, key, elsewhere.url, nowhere),
+  anthropic: framingFaults(wires.anthropic),
+  gemini: framingFaults(wires.gemini),
+  ollama: framingFaults(wires.ollama)
+} as const
+const dialects = Object.keys(groups) as ReadonlyArray<keyof typeof groups>
+const all = dialects.flatMap((dialect) => casesOf(dialect, wires[dialect], groups[dialect]))
+const byId = new Map(all.map((one) => [one.id, one]))
+
+const calls = new Map<string, number>()
+const callsOf = (name: string): number => calls.get(name) ?? 0
+
+let provider: FaultServer
+let service: Service
+const rows: Array<Row> = []
+/** All that callers were told. */
+const told: Array<string> = []
+
+beforeAll(async () => {
+  provider = await startFaultServer((_, request) => {
+    const name = modelAsked(request)
+    calls.set(name, callsOf(name) + 1)
+    return playOf(byId, name, callsOf(name) - 1)
+  })
+  const models = Object.assign({}, ...all.map((one) => modelsOf(one, provider.url))) as object
+  service = await startService(JSON.stringify({ models, policies }), { FAULT_MATRIX_KEY: key })
+})
+
+afterAll(async () => {
+  process.stdout.write(`${print(rows)}\n`)
+  await service.stop()
+  await provider.close()
+  await elsewhere.close()
+})
+
+const ask = async ({ id, mode }: Case) => {
+  const response = await fetch(`${service.url}/v1/chat/completions`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ model: id, messages: [{ role: "user", content: "Hello" }], stream: mode === "stream" })
+  })
+  const answer = await read(response)
+  told.push(answer.all)
+  return answer
+}
+
+/** Asks until six requests were made, and tells what became of the circuit. */
+const circuitOf = async (one: Case): Promise<string> => {
+  await Promise.all(Array.from({ length: 4 }, () => ask(one)))
+  const { code, retryAfter } = await ask(one)
+  return code === "no_deployment" || code === "circuit_open" ? `open for ${retryAfter} s` : "closed"
+}
+
+const expectCircuit = async (one: Case, row: Row) => {
+  const { calls: each = 1, callsOfSix, counts = true } = one.fault
+  row.circuit = await circuitOf(one)
+  assert.match(row.circuit, counts ? /^open for \d+ s$/ : /^closed$/)
+  assert.strictEqual(callsOf(one.id), callsOfSix ?? each * (counts ? 5 : 6))
+}
+
+const expectCase = async (one: Case, row: Row) => {
+  const { fault, id, promise, setup } = one
+  const seen = seenOf(one, await ask(one))
+  row.seen[setup] = { promise, seen, calls: callsOf(id) }
+  assert.strictEqual(seen, promise)
+  assert.strictEqual(callsOf(id), fault.calls ?? 1)
+  assert.strictEqual(callsOf(`${id}+`), promise.endsWith("by the second") ? 1 : 0)
+}
+
+const expectFault = async (cases: ReadonlyArray<Case>, fault: Fault) => {
+  await Promise.all(
+    Map.groupBy(cases.filter((one) => one.fault === fault), ({ mode }) => mode).entries().map(async ([mode, ones]) => {
+      const row: Row = { dialect: ones[0]!.dialect, fault, mode, seen: {} }
+      rows.push(row)
+      for (const one of ones) {
+        await expectCase(one, row)
+        if (one.setup === "alone" && fault.when !== "harmless") await expectCircuit(one, row)
+      }
+    })
+  )
+}
+
+describe.concurrent("a provider's fault", () => {
+  for (const dialect of dialects) {
+    const cases = all.filter((one) => one.dialect === dialect)
+    for (const fault of groups[dialect]) {
+      it(`${dialect}: ${fault.name}, ${fault.when}`, () => expectFault(cases, fault))
+    }
+  }
+})
+
+describe("all faults together", () => {
+  it("show no key and no stack trace, send the key nowhere else, and leave a service that answers", async () => {
+    assert.isAbove(told.length, 500)
+    const { stderr, stdout } = service.process.output()
+    for (const text of [...told, stdout, stderr]) {
+      assert.notInclude(text, key)
+      assert.notInclude(text, key.slice(0, 10))
+      assert.notMatch(text, /\n\s+at |node:internal|\.ts:\d/)
+    }
+    const asked = provider.seen.filter((request) => byId.has(modelAsked(request)))
+    assert.isTrue(asked.every(({ headers }) => JSON.stringify(headers).includes(key)))
+    assert.strictEqual(elsewhere.seen.length, 0)
+    assert.strictEqual((await fetch(`${service.url}/health/ready`)).status, 200)
+  })
+})

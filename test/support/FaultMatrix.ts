@@ -1,0 +1,211 @@
+/** Crosses faults with the ways of asking, puts each to the service, and prints what was promised and what was seen. */
+import type { Fault, Refused, Wire } from "./Faults.ts"
+import { json } from "./Faults.ts"
+import type { Play, Seen } from "./FaultServer.ts"
+import type { Dialect } from "./Wires.ts"
+import { otherPieces, otherText, otherWhole } from "./Wires.ts"
+
+/** How the caller asks, and how the provider is asked: in a stream, or for one piece. */
+export const modes = ["stream", "whole", "whole of one piece"] as const
+export type Mode = typeof modes[number]
+
+/** `alone`: nobody else can answer. `chain`: a healthy deployment is next. */
+export const setups = ["alone", "chain"] as const
+export type Setup = typeof setups[number]
+
+/** One cell: a model of its own, so that its circuit and its keys are its own. */
+export interface Case {
+  readonly id: string
+  readonly dialect: Dialect
+  readonly wire: Wire
+  readonly fault: Fault
+  readonly mode: Mode
+  readonly setup: Setup
+  readonly promise: string
+  readonly refused: Refused | undefined
+}
+
+/** The provider's name of whoever stands in. */
+const standIn = (id: string): string => `${id}+`
+
+const refusedAs = ({ code, retryAfter, status }: Refused): string => {
+  const after = retryAfter === undefined ? "" : `, Retry-After ${[...new Set(retryAfter)].join(" to ")}`
+  return `${status} ${code}${after}`
+}
+
+const exact = "200, exact"
+const exactBySecond = "200, exact, by the second"
+
+const promiseOf = ({ next, promise, when }: Fault, mode: Mode, setup: Setup): string => {
+  if (when === "harmless" || promise === undefined) return exact
+  if (when === "after" && mode === "stream") return `200, then ${promise.code} in the stream`
+  return setup === "chain" && next !== "nobody" ? exactBySecond : refusedAs(promise)
+}
+
+const isTried = ({ streamed, whole }: Fault, mode: Mode): boolean =>
+  (mode === "whole of one piece" ? whole : streamed) !== undefined
+
+/** All cells of a dialect. */
+export const casesOf = (dialect: Dialect, wire: Wire, faults: ReadonlyArray<Fault>): ReadonlyArray<Case> =>
+  faults.flatMap((fault, index) =>
+    modes.filter((mode) => isTried(fault, mode)).flatMap((mode) =>
+      setups.map((setup) => ({
+        id: `${dialect}-${index}-${modes.indexOf(mode)}-${setup}`,
+        dialect,
+        wire,
+        fault,
+        mode,
+        setup,
+        promise: promiseOf(fault, mode, setup),
+        refused: fault.promise
+      }))
+    )
+  )
+
+/** The settings of the case's model, and of the one that stands in for it where the next deployment would not. */
+export const modelsOf = (
+  { dialect, fault: { next, options, retries }, id, mode, setup }: Case,
+  baseUrl: string
+): Readonly<Record<string, unknown>> => {
+  const faulty = {
+    provider: dialect,
+    model: id,
+    baseUrl,
+    key: "${FAULT_MATRIX_KEY}",
+    quality: 0.9,
+    stream: mode !== "whole of one piece",
+    ...options
+  }
+  const healthy = { provider: "openai", model: standIn(id), baseUrl, quality: 0.8 }
+  const policy = retries === undefined ? "once" : "again"
+  const model = { preload: false, policy, deployments: [faulty] }
+  if (setup === "alone") return { [id]: model }
+  return next === undefined || next === "nobody"
+    ? { [id]: { ...model, deployments: [faulty, healthy] } }
+    : { [id]: { ...model, [next]: [standIn(id)] }, [standIn(id)]: { preload: false, deployments: [healthy] } }
+}
+
+export const policies = {
+  once: { strategy: "quality", retries: 0 },
+  again: { strategy: "quality", retries: 2, backoff: { initial: "10 millis" } }
+}
+
+/** The name of the model that a provider is asked for, wherever its dialect has it. */
+export const modelAsked = ({ body, path }: Pick<Seen, "body" | "path">): string =>
+  /\/models\/([^:]+):/.exec(path)?.[1] ?? (body as { readonly model: string }).model
+
+const others: Readonly<Record<"true" | "false", Play>> = {
+  true: { pieces: otherPieces },
+  false: { headers: json, pieces: [otherWhole] }
+}
+
+/** What the provider does at a call of this number to this model. */
+export const playOf = (cases: ReadonlyMap<string, Case>, name: string, call: number): Play => {
+  const found = cases.get(name)
+  if (found === undefined) return others.true
+  const { fault, mode } = found
+  return (mode === "whole of one piece" ? fault.whole! : fault.streamed!)(call)
+}
+
+/** What a caller has seen. */
+export interface Answer {
+  readonly status: number
+  readonly text: string
+  readonly code: string | undefined
+  readonly finish: string | undefined
+  readonly isDone: boolean
+  readonly retryAfter: string | undefined
+  /** All that came, headers included. */
+  readonly all: string
+}
+
+interface Chunk {
+  readonly error?: { readonly message: string; readonly type: string; readonly code: string | null }
+  readonly choices?: ReadonlyArray<{
+    readonly delta?: { readonly content?: string }
+    readonly message?: { readonly content: string }
+    readonly finish_reason: string | null
+  }>
+}
+
+const errorOf = (chunks: ReadonlyArray<Chunk>): string | undefined => {
+  const error = chunks.find((chunk) => chunk.error !== undefined)?.error
+  return error === undefined ? undefined : error.code ?? error.type
+}
+
+/** Reads a response to its end. */
+export const read = async (response: Response): Promise<Answer> => {
+  const body = await response.text()
+  const isStream = response.headers.get("content-type")?.startsWith("text/event-stream") === true
+  const data = isStream ? [...body.matchAll(/^data: (.*)$/gm)].map(([, data]) => data!) : [body]
+  const chunks = data.filter((one) => one !== "[DONE]").map((one) => JSON.parse(one) as Chunk)
+  const choices = chunks.flatMap((chunk) => chunk.choices ?? [])
+  return {
+    status: response.status,
+    text: choices.map(({ delta, message }) => delta?.content ?? message?.content ?? "").join(""),
+    code: errorOf(chunks),
+    finish: choices.map(({ finish_reason }) => finish_reason ?? undefined).findLast((reason) => reason !== undefined),
+    isDone: !isStream || data.at(-1) === "[DONE]",
+    retryAfter: response.headers.get("retry-after") ?? undefined,
+    all: `${JSON.stringify([...response.headers])}${body}`
+  }
+}
+
+const isWithin = (retryAfter: string | undefined, promised: Refused["retryAfter"]): boolean =>
+  promised === undefined
+    ? retryAfter === undefined
+    : Number(retryAfter) >= promised[0] && Number(retryAfter) <= promised[1]
+
+/** In the words of the promise, where it was kept. */
+export const seenOf = ({ refused, wire }: Case, answer: Answer): string => {
+  const { code, finish, isDone, retryAfter, status, text } = answer
+  if (status === 200 && code === undefined && isDone && finish === "stop") {
+    if (text === wire.text) return exact
+    return text === otherText ? exactBySecond : `200, "${text}"`
+  }
+  if (status === 200) {
+    const isPlain = !isDone && finish === undefined && text === wire.begun && code !== undefined
+    return isPlain
+      ? `200, then ${code} in the stream`
+      : `200, "${text}", error ${code}, finish ${finish}, ${isDone ? "[DONE]" : "no [DONE]"}`
+  }
+  if (code === undefined || text !== "") return `${status} with "${text}"`
+  return refused !== undefined && isWithin(retryAfter, refused.retryAfter)
+    ? refusedAs({ ...refused, status, code })
+    : `${status} ${code}, Retry-After ${retryAfter}`
+}
+
+/** A line of the matrix. */
+export interface Row {
+  readonly dialect: Dialect
+  readonly fault: Fault
+  readonly mode: Mode
+  readonly seen: { [S in Setup]?: { readonly promise: string; readonly seen: string; readonly calls: number } }
+  circuit?: string
+}
+
+const mark = ({ promise, seen }: { readonly promise: string; readonly seen: string }): string =>
+  promise === seen ? seen : `${seen} (PROMISED: ${promise})`
+
+/** Columns as wide as they need to be. */
+export const tableOf = (lines: ReadonlyArray<ReadonlyArray<string>>): string => {
+  const widths = lines[0]!.map((_, column) => Math.max(...lines.map((line) => line[column]!.length)))
+  const written = lines.map((line) => line.map((cell, column) => cell.padEnd(widths[column]!)).join("  ").trimEnd())
+  return [written[0], widths.map((width) => "-".repeat(width)).join("  "), ...written.slice(1)].join("\n")
+}
+
+/** The matrix as text. What was promised is what was seen, unless a cell says otherwise. */
+export const print = (rows: ReadonlyArray<Row>): string =>
+  tableOf([
+    ["dialect", "fault", "when", "asked", "alone", "with another behind it", "calls", "circuit after 5"],
+    ...rows.map(({ circuit = "", dialect, fault, mode, seen: { alone, chain } }) => [
+      dialect,
+      fault.name,
+      fault.when === "harmless" ? "" : `${fault.when} content`,
+      mode,
+      alone === undefined ? "" : mark(alone),
+      chain === undefined ? "" : mark(chain),
+      `${alone?.calls ?? ""}`,
+      circuit
+    ])
+  ])
