@@ -60,8 +60,8 @@ export interface FaultServer {
   readonly blocked: (index: number) => Promise<void>
   /** Resolves when the request of this number has come. */
   readonly came: (index: number) => Promise<void>
-  /** Lets what is gated go on. */
-  readonly release: () => void
+  /** Lets what is gated go on: the request of this number, or all. */
+  readonly release: (index?: number) => void
   readonly close: () => Promise<void>
 }
 
@@ -123,16 +123,20 @@ const faults: {
   trickle: (sink, last) => repeat(sink, last, () => pause(5))
 }
 
+/** Where the body goes, the headers having gone before it. */
+const begin = (response: ServerResponse, socket: Socket, { headers, raw = false, status = 200 }: Play): Writable => {
+  if (raw) return socket
+  response.writeHead(status, { "content-type": "text/event-stream; charset=utf-8", ...headers })
+  response.flushHeaders()
+  return response
+}
+
 const perform = async (response: ServerResponse, socket: Socket, play: Play, gate: Promise<void>) => {
   if (play.silent === "stall") return
   if (play.silent === "reset") return void socket.resetAndDestroy()
-  const { delayMs, fault, pieces, raw = false, status = 200 } = play
+  const { delayMs, fault, pieces } = play
   if (delayMs !== undefined) await pause(delayMs)
-  const sink: Writable = raw ? socket : response
-  if (!raw) {
-    response.writeHead(status, { "content-type": "text/event-stream; charset=utf-8", ...play.headers })
-    response.flushHeaders()
-  }
+  const sink = begin(response, socket, play)
   await send(sink, pieces.slice(0, fault?.after), play)
   if (play.gated === true) await gate
   if (fault === undefined) return void sink.end()
@@ -153,6 +157,7 @@ export const startFaultServer = async (
   const left = makeMarks()
   const came = makeMarks()
   const blocked = makeMarks()
+  const gates = makeMarks()
   const gate = Promise.withResolvers<void>()
   let connections = 0
   const server = createServer((request, response) => {
@@ -164,7 +169,7 @@ export const startFaultServer = async (
       })
       response.once("blocked", blocked(index).resolve)
       came(index).resolve()
-      await perform(response, request.socket, playOf(index, one), gate.promise)
+      await perform(response, request.socket, playOf(index, one), Promise.race([gate.promise, gates(index).promise]))
     }
     // A client that leaves while it asks is no fault of this server.
     answer().catch(() => response.destroy())
@@ -181,7 +186,7 @@ export const startFaultServer = async (
     left: (index) => left(index).promise,
     blocked: (index) => blocked(index).promise,
     came: (index) => came(index).promise,
-    release: gate.resolve,
+    release: (index) => (index === undefined ? gate : gates(index)).resolve(),
     close: async () => {
       server.closeAllConnections()
       server.close()

@@ -4,11 +4,12 @@ import { Cause, Effect, Result, Stream } from "effect"
 import type { Generation } from "../../services/Engine.ts"
 import type { Event } from "../../services/Inference.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
+import type { FinishReason } from "../../services/Job.ts"
 import * as Policies from "../../services/Policies.ts"
 import type { Body } from "./Body.ts"
 import type { Dialect, EventDecoder, Frame, Target, Told } from "./Dialect.ts"
 import * as Frames from "./Frames.ts"
-import { empty, malformed } from "./Refusals.ts"
+import { empty, malformed, readable } from "./Refusals.ts"
 import type { Upstream } from "./Upstream.ts"
 
 /** Reads what a provider says until the finish. */
@@ -21,16 +22,20 @@ export interface Reader {
   readonly take: () => { readonly events: ReadonlyArray<Event>; readonly failure: InferenceError.Reason | undefined }
 }
 
-/** Sees that an answer has content and one finish, its last event. */
+/** Sees that an answer has content, and the calls that it ends in. */
 export const makeCheck = (target: Target, { stop }: Generation) => {
   let hasContent = false
-  return (events: ReadonlyArray<Event>): InferenceError.Reason | undefined => {
-    const last = events.at(-1)
-    hasContent ||= events.length > 1 || (last !== undefined && last.type !== "finish")
+  let hasCalls = false
+  const atEnd = (reason: FinishReason): InferenceError.Reason | undefined => {
+    if (reason === "tool_calls" && !hasCalls) return malformed(target, "an answer that ends in calls and has none")
     // A stop sequence may well be the first thing that a model says, and thoughts may use up the length.
-    return last?.type === "finish" && last.reason === "stop" && !hasContent && stop.length === 0
-      ? empty(target)
-      : undefined
+    return reason === "stop" && !hasContent && stop.length === 0 ? empty(target) : undefined
+  }
+  return (events: ReadonlyArray<Event>): InferenceError.Reason | undefined => {
+    hasCalls ||= events.some(({ type }) => type === "tool_call")
+    hasContent ||= events.some(({ type }) => type !== "finish")
+    const last = events.at(-1)
+    return last?.type === "finish" ? atEnd(last.reason) : undefined
   }
 }
 
@@ -48,14 +53,14 @@ export const makeReader = (dialect: Dialect, decoder: EventDecoder, target: Targ
     }
     failure = check(told.success)
     if (failure !== undefined) return
-    events.push(...told.success)
+    for (const event of told.success) events.push(event)
     over = told.success.at(-1)?.type === "finish"
   }
   const addAll = (frames: () => ReadonlyArray<Frame>) => {
     try {
       for (const frame of frames()) {
         if (over || failure !== undefined) return
-        add(decoder.push(frame))
+        add(readable(target, () => decoder.push(frame)))
       }
     } catch (error) {
       if (!(error instanceof Frames.Unreadable)) throw error

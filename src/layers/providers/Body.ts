@@ -40,6 +40,9 @@ export const broken = (
   if (code === "UND_ERR_CONNECT_TIMEOUT") {
     return new InferenceError.UpstreamTimeout({ deployment, phase: "connect", afterMs: limits.connect })
   }
+  if (code === "UND_ERR_HEADERS_OVERFLOW") {
+    return new InferenceError.UpstreamFailed({ deployment, kind: "too_large", detail: "its headers are too large." })
+  }
   if (code.startsWith("HPE_")) {
     return new InferenceError.UpstreamFailed({ deployment, kind: "malformed", detail: `it speaks no HTTP (${code}).` })
   }

@@ -4,6 +4,7 @@ import * as InferenceError from "../../services/InferenceError.ts"
 import * as Keys from "../../services/Keys.ts"
 import type { RemoteDeployment } from "../../services/Model.ts"
 import * as Policies from "../../services/Policies.ts"
+import { ellipsis } from "./Refusals.ts"
 
 /** A key for one try. */
 export interface Held {
@@ -24,14 +25,30 @@ export interface KeyRing {
   readonly clean: (reason: InferenceError.Reason) => InferenceError.Reason
 }
 
+/** What has so few characters is no secret, and may stand in any text. */
+const shortest = 3
+const redacted = "<redacted>"
+
 const keysOf = ({ key, keys }: RemoteDeployment): ReadonlyArray<readonly [Redacted.Redacted | undefined, number]> =>
   keys === undefined ? [[key, 1]] : keys.map(({ key, weight = 1 }) => [key, weight])
 
 const secretsOf = (options: RemoteDeployment): ReadonlyArray<string> =>
   [...keysOf(options).map(([key]) => key), ...Object.values(options.headers ?? {})]
     .flatMap((secret) => secret === undefined ? [] : [Redacted.value(secret)])
-    // What has few characters is no secret, and may stand in any text.
-    .filter(({ length }) => length > 3)
+    .filter(({ length }) => length > shortest)
+
+/** A text without the secret, nor its beginning where the text was shortened in the secret's midst. */
+const without = (text: string, secret: string): string => {
+  const hidden = text.replaceAll(secret, redacted)
+  const end = hidden.lastIndexOf(ellipsis)
+  if (end < 0) return hidden
+  for (let length = Math.min(end, secret.length - 1); length > shortest; length--) {
+    if (hidden.startsWith(secret.slice(0, length), end - length)) {
+      return `${hidden.slice(0, end - length)}${redacted}${hidden.slice(end)}`
+    }
+  }
+  return hidden
+}
 
 const cleaned = (reason: InferenceError.Reason, hide: (text: string) => string): InferenceError.Reason => {
   switch (reason._tag) {
@@ -49,7 +66,10 @@ const cleaned = (reason: InferenceError.Reason, hide: (text: string) => string):
       return new InferenceError.ContentRefused({ deployment: reason.deployment, detail: hide(reason.detail) })
     case "InvalidRequest": {
       const { detail, path } = reason
-      return new InferenceError.InvalidRequest({ detail: hide(detail), ...(path === undefined ? {} : { path }) })
+      return new InferenceError.InvalidRequest({
+        detail: hide(detail),
+        ...(path === undefined ? {} : { path: hide(path) })
+      })
     }
     default:
       return reason
@@ -85,7 +105,6 @@ export const make = (options: RemoteDeployment): KeyRing => {
         else if (reason._tag === "RateLimited") keys = Keys.limited(keys, index, now, reason.retryAfterMs, rests)
         else if (reason._tag === "AuthenticationFailed") keys = Keys.refused(keys, index, now, rests)
       }),
-    clean: (reason) =>
-      cleaned(reason, (text) => secrets.reduce((hidden, secret) => hidden.replaceAll(secret, "<redacted>"), text))
+    clean: (reason) => cleaned(reason, (text) => secrets.reduce(without, text))
   }
 }

@@ -130,6 +130,10 @@ const makeLines = (generation: Generation, target: Target) => {
   return (line: unknown): Told => {
     if (fieldsOf(line) === undefined) return Result.fail(malformed(target, "a line without a JSON object"))
     if (at(line, "error") !== undefined) return Result.fail(inBand(line, target))
+    const nameless = listAt(line, "message", "tool_calls").some((call) =>
+      textAt(call, "function", "name") === undefined
+    )
+    if (nameless) return Result.fail(malformed(target, "a call without a name"))
     const text = textAt(line, "message", "content") ?? ""
     const events: ReadonlyArray<Event> = [
       ...(text === "" ? [] : [{ type: "text" as const, text, tokens: counter.count(text) }]),

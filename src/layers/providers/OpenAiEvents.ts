@@ -41,6 +41,10 @@ const finishes: Readonly<Record<string, FinishReason>> = {
   function_call: "tool_calls"
 }
 
+/** The first of the choices; another that nobody asked for is none of the answer. */
+const ownChoice = (body: unknown): Fields | undefined =>
+  fieldsOf(listAt(body, "choices").find((choice) => (countAt(choice, "index") ?? 0) === 0))
+
 /** What a choice's message and its deltas say alike. */
 const makeSpeaker = (generation: Generation, target: Target) => {
   const counter = makeCounter(generation)
@@ -83,6 +87,7 @@ const makeSpeaker = (generation: Generation, target: Target) => {
       if (finish === undefined) return Result.fail(cut(target))
       if (finish === "content_filter") return refused("its content filter ended the answer.")
       if (refusal !== "") return refused(brief(refusal))
+      if (!calls.areNamed()) return Result.fail(malformed(target, "a call without a name"))
       const reason = finishes[finish] ?? "stop"
       return Result.succeed([{
         type: "finish",
@@ -106,7 +111,7 @@ export const makeEvents = (inBand: InBand) => (generation: Generation, target: T
       if ((chunk["error"] ?? undefined) !== undefined) return Result.fail(inBand(chunk, target))
       speaker.count(chunk)
       // Azure begins with a chunk without choices, and usage comes in one.
-      const choice = fieldsOf(listAt(chunk, "choices")[0])
+      const choice = ownChoice(chunk)
       return Result.succeed(choice === undefined ? [] : speaker.say(choice, fieldsOf(choice["delta"]) ?? {}))
     },
     end: speaker.end
@@ -116,7 +121,7 @@ export const makeEvents = (inBand: InBand) => (generation: Generation, target: T
 export const makeWhole = (inBand: InBand) => (body: unknown, generation: Generation, target: Target): Told => {
   const answer = fieldsOf(body)
   if (answer !== undefined && (answer["error"] ?? undefined) !== undefined) return Result.fail(inBand(answer, target))
-  const choice = fieldsOf(listAt(body, "choices")[0])
+  const choice = ownChoice(body)
   const message = fieldsOf(choice?.["message"])
   if (answer === undefined || choice === undefined || message === undefined) {
     return Result.fail(malformed(target, "a body without choices[0].message"))

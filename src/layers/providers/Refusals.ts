@@ -1,14 +1,26 @@
 /** What the refusals of providers have in common: statuses, when to come back, and texts that are fit to be told. Pure. */
+import { Result } from "effect"
 import * as InferenceError from "../../services/InferenceError.ts"
 import type { Refusal, Target } from "./Dialect.ts"
 
 const mostCharacters = 300
 
+/** Where `brief` has left something out. */
+export const ellipsis = "…"
+
 /** A provider's text on one line, and not longer than a line is read. */
 export const brief = (text: string): string => {
   const line = text.replaceAll(/[\p{Cc}\s]+/gu, " ").trim()
-  return line.length <= mostCharacters ? line : `${line.slice(0, mostCharacters)}…`
+  return line.length <= mostCharacters ? line : `${line.slice(0, mostCharacters)}${ellipsis}`
 }
+
+/** The longest that a provider is believed when it says when to come back, ms: a day. */
+const longestWait = 86_400_000
+
+const bounded = (ms: number): number => Math.min(longestWait, Math.max(0, ms))
+
+/** HTTP's dates, and ISO's. */
+const dated = /^(?:[A-Z][a-z]{2,8},? |\d{4}-\d{2}-\d{2}T)/
 
 const unitMs: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }
 
@@ -21,7 +33,7 @@ const msOf = (text: string, now: number): number | undefined => {
       0
     )
   }
-  const date = Date.parse(text)
+  const date = dated.test(text) ? Date.parse(text) : Number.NaN
   return Number.isNaN(date) ? undefined : date - now
 }
 
@@ -41,16 +53,16 @@ export const retryAfterOf = (
 ): number | undefined => {
   const { now } = refusal
   const exact = Number(header(refusal, "retry-after-ms") ?? "x")
-  if (exact >= 0) return exact
+  if (exact >= 0 && exact !== Number.POSITIVE_INFINITY) return bounded(exact)
   const told = [
     header(refusal, "retry-after"),
     ...resets.map(([remaining, reset]) => header(refusal, remaining) === "0" ? header(refusal, reset) : undefined)
   ].map((text) => text === undefined ? undefined : msOf(text, now))
   const [after, ...others] = told
   // A date that has passed by the time it is read says "now".
-  if (after !== undefined) return Math.max(0, after)
+  if (after !== undefined) return bounded(after)
   const limits = others.filter((ms) => ms !== undefined)
-  return limits.length === 0 ? undefined : Math.max(0, ...limits)
+  return limits.length === 0 ? undefined : bounded(Math.max(...limits))
 }
 
 /** A prompt's tokens and the window that they do not fit. */
@@ -79,6 +91,9 @@ const isCallers = (status: number): boolean => status === 400 || status === 413 
 const words = ({ status }: Refusal, { message = "" }: Found): string =>
   message === "" ? `it answered with HTTP status ${status}.` : `${brief(message)} (HTTP status ${status})`
 
+const isCounted = ({ contextWindow, promptTokens }: ContextFigures): boolean =>
+  Number.isSafeInteger(contextWindow) && Number.isSafeInteger(promptTokens)
+
 const unfit = (
   { model, options }: Target,
   found: Exclude<Found["contextLength"], undefined>,
@@ -89,13 +104,14 @@ const unfit = (
   const least = contextSize === undefined
     ? undefined
     : { promptTokens: contextSize, contextWindow: contextSize, atLeast: true }
-  const figures = found === true ? least : found
+  const figures = found === true || !isCounted(found) ? least : found
   return figures === undefined
     ? new InferenceError.InvalidRequest({ path: "messages", detail: `The prompt is too long: ${text}` })
     : new InferenceError.ContextLengthExceeded({ model, ...figures })
 }
 
-const optionally = (retryAfterMs: number | undefined) => retryAfterMs === undefined ? {} : { retryAfterMs }
+const optionally = (retryAfterMs: number | undefined) =>
+  retryAfterMs === undefined ? {} : { retryAfterMs: bounded(retryAfterMs) }
 
 const ofStatus = (
   { status }: Refusal,
@@ -134,6 +150,19 @@ export const reasonOf = (
 /** What came is not what the dialect says. */
 export const malformed = ({ deployment }: Target, what: string): InferenceError.Reason =>
   new InferenceError.UpstreamFailed({ deployment, kind: "malformed", detail: `what it sent is ${what}.` })
+
+/** What a provider says, read: nesting that exhausts the stack is no answer. */
+export const readable = <A>(
+  target: Target,
+  read: () => Result.Result<A, InferenceError.Reason>
+): Result.Result<A, InferenceError.Reason> => {
+  try {
+    return read()
+  } catch (error) {
+    if (error instanceof RangeError) return Result.fail(malformed(target, "nested too deeply"))
+    throw error
+  }
+}
 
 /** The answer ended before its end. */
 export const cut = ({ deployment }: Target): InferenceError.Reason =>

@@ -16,6 +16,7 @@ import * as InferenceError from "../../services/InferenceError.ts"
 import * as Policies from "../../services/Policies.ts"
 import { eventsOf, makeCheck, makeReader } from "./Answer.ts"
 import type { Dialect, Each, Target, Task } from "./Dialect.ts"
+import { readable } from "./Refusals.ts"
 import type { Upstream } from "./Upstream.ts"
 
 /** What of the engine's abilities a generation needs. */
@@ -54,7 +55,8 @@ const makeGenerate = ({ dialect, target, upstream }: Parts) => {
 
   const whole = Effect.fnUntraced(function*(generation: Generation) {
     const call = yield* spoken(generate.request(generation, target, false))
-    const events = yield* spoken(generate.whole(yield* upstream.read(call), generation, target))
+    const body = yield* upstream.read(call)
+    const events = yield* spoken(readable(target, () => generate.whole(body, generation, target)))
     const wrong = makeCheck(target, generation)(events)
     return wrong === undefined ? Stream.fromIterable(events) : yield* InferenceError.make(wrong)
   })

@@ -9,6 +9,7 @@
 import { Clock, Effect, Exit, Redacted, Result, Scope, Stream } from "effect"
 import type { HttpClientResponse } from "effect/http"
 import { HttpClient, HttpClientRequest } from "effect/http"
+import { isUtf8 } from "node:buffer"
 import * as InferenceError from "../../services/InferenceError.ts"
 import type { Body, Wanted } from "./Body.ts"
 import { broken, mediaTypes, readRefusal, watched, wrongHeaders } from "./Body.ts"
@@ -127,9 +128,10 @@ export const make = (options: Options): Upstream => {
   })
 
   const read: Upstream["read"] = Effect.fnUntraced(function*(call) {
-    const { bytes } = yield* open(call, "json")
-    const pieces = yield* Stream.runCollect(bytes)
-    const body = parse(new TextDecoder().decode(Buffer.concat(pieces)))
+    const { bytes: stream } = yield* open(call, "json")
+    const bytes = Buffer.concat(yield* Stream.runCollect(stream))
+    if (!isUtf8(bytes)) return yield* InferenceError.make(malformed(target, "not UTF-8"))
+    const body = parse(new TextDecoder().decode(bytes))
     return body === undefined ? yield* InferenceError.make(malformed(target, "no JSON")) : body
   })
 

@@ -7,8 +7,10 @@ import { numbersOf } from "./Json.ts"
 import { malformed } from "./Refusals.ts"
 
 const unit = (numbers: ReadonlyArray<number>): Float32Array | undefined => {
-  const length = Math.hypot(...numbers)
-  return numbers.length === 0 || length === 0 ? undefined : Float32Array.from(numbers, (number) => number / length)
+  const length = Math.sqrt(numbers.reduce((sum, number) => sum + number * number, 0))
+  return numbers.length === 0 || length === 0 || length === Number.POSITIVE_INFINITY
+    ? undefined
+    : Float32Array.from(numbers, (number) => number / length)
 }
 
 /**
