@@ -31,3 +31,7 @@ export const numbersOf = (value: unknown): ReadonlyArray<number> | undefined =>
   Array.isArray(value) && value.every((one) => typeof one === "number" && Number.isFinite(one))
     ? value as ReadonlyArray<number>
     : undefined
+
+/** What a table of ours has under a name that comes from outside, where `constructor` is none. */
+export const ownOf = <A>(table: Readonly<Record<string, A>>, name: string | undefined): A | undefined =>
+  name !== undefined && Object.hasOwn(table, name) ? table[name] : undefined

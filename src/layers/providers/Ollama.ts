@@ -12,9 +12,9 @@ import type { Generation } from "../../services/Engine.ts"
 import type { Event } from "../../services/Inference.ts"
 import type { Reason } from "../../services/InferenceError.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
-import type { ChatMessage, OutputFormat } from "../../services/Job.ts"
+import type { ChatMessage, FinishReason, OutputFormat } from "../../services/Job.ts"
 import type { Dialect, EventDecoder, Target, Told } from "./Dialect.ts"
-import { at, countAt, fieldsOf, listAt, textAt } from "./Json.ts"
+import { at, countAt, fieldsOf, listAt, ownOf, textAt } from "./Json.ts"
 import { toolsOf } from "./OpenAiRequest.ts"
 import type { Found } from "./Refusals.ts"
 import { brief, cut, malformed, notSupported, parse, reasonOf } from "./Refusals.ts"
@@ -102,7 +102,7 @@ const inBand = (body: unknown, { deployment }: Target): Reason => {
 }
 
 /** `load` and `unload` tell of a model without an answer. */
-const finishes = { stop: "stop", length: "length" } as const
+const finishes: Readonly<Record<string, FinishReason>> = { stop: "stop", length: "length" }
 
 const makeLines = (generation: Generation, target: Target) => {
   const counter = makeCounter(generation)
@@ -117,7 +117,7 @@ const makeLines = (generation: Generation, target: Target) => {
       return calls.push(part, counter.count(text)) ?? []
     })
   const finish = (line: unknown): Told => {
-    const reason = finishes[textAt(line, "done_reason") as keyof typeof finishes] ?? "stop"
+    const reason = ownOf(finishes, textAt(line, "done_reason")) ?? "stop"
     return Result.succeed([{
       type: "finish",
       reason: reason === "stop" && calls.size() > 0 ? "tool_calls" : reason,

@@ -6,7 +6,7 @@ import * as InferenceError from "../../services/InferenceError.ts"
 import type { ChosenLogprob, FinishReason, TokenLogprob } from "../../services/Job.ts"
 import type { EventDecoder, Target, Told } from "./Dialect.ts"
 import type { Fields } from "./Json.ts"
-import { at, countAt, fieldsOf, listAt, numbersOf, textAt } from "./Json.ts"
+import { at, countAt, fieldsOf, listAt, numbersOf, ownOf, textAt } from "./Json.ts"
 import { brief, cut, malformed, parse } from "./Refusals.ts"
 import * as ToolParts from "./ToolParts.ts"
 import type { Told as Figures } from "./Usage.ts"
@@ -88,7 +88,7 @@ const makeSpeaker = (generation: Generation, target: Target) => {
       if (finish === "content_filter") return refused("its content filter ended the answer.")
       if (refusal !== "") return refused(brief(refusal))
       if (!calls.areNamed()) return Result.fail(malformed(target, "a call without a name"))
-      const reason = finishes[finish] ?? "stop"
+      const reason = ownOf(finishes, finish) ?? "stop"
       return Result.succeed([{
         type: "finish",
         reason: reason === "stop" && calls.size() > 0 ? "tool_calls" : reason,

@@ -1,7 +1,7 @@
 /** Errors of the OpenAI dialect, by status and in the middle of a stream. Pure. */
 import * as InferenceError from "../../services/InferenceError.ts"
 import type { Refusal, Target } from "./Dialect.ts"
-import { at, countAt, fieldsOf, textAt } from "./Json.ts"
+import { at, countAt, fieldsOf, ownOf, textAt } from "./Json.ts"
 import type { Found } from "./Refusals.ts"
 import { brief, reasonOf } from "./Refusals.ts"
 
@@ -78,7 +78,7 @@ const statuses: Readonly<Record<string, number>> = {
 const statusOf = (body: unknown): number => {
   const error = fieldsOf(at(body, "error")) ?? {}
   const code = countAt(error, "code") ?? countAt(error, "status")
-  const named = statuses[textAt(error, "code") ?? ""] ?? statuses[textAt(error, "type") ?? ""]
+  const named = ownOf(statuses, textAt(error, "code")) ?? ownOf(statuses, textAt(error, "type"))
   return code !== undefined && code >= 400 && code < 600 ? code : named ?? 500
 }
 

@@ -1,0 +1,151 @@
+/** The `openai` package through a chain of deployments of which most fail, its own retries off. */
+import { assert } from "@effect/vitest"
+import OpenAI from "openai"
+import { afterAll, beforeAll, describe, it } from "vitest"
+import { modelAsked } from "../support/FaultMatrix.ts"
+import type { FaultServer, Play } from "../support/FaultServer.ts"
+import { startFaultServer } from "../support/FaultServer.ts"
+import type { Service } from "../support/Service.ts"
+import { startService } from "../support/Service.ts"
+import { wires } from "../support/Wires.ts"
+
+const { begun, pieces, text } = wires.openai
+const json = { "content-type": "application/json" }
+const cutAfter = (after: number): Play => ({ pieces, fault: { kind: "cut", after }, gated: after > 1 })
+
+/** By the provider's name of the model. */
+const plays: Readonly<Record<string, Play>> = {
+  down: { status: 503, headers: json, pieces: ["{\"error\":{\"message\":\"Down for now.\"}}"] },
+  limited: {
+    status: 429,
+    headers: { ...json, "retry-after": "11" },
+    pieces: ["{\"error\":{\"message\":\"Slow down.\"}}"]
+  },
+  "cut early": cutAfter(1),
+  "cut late": cutAfter(2),
+  html: { headers: { "content-type": "text/html" }, pieces: ["<html></html>"] },
+  nothing: { pieces: [] },
+  wrong: {
+    status: 400,
+    headers: json,
+    pieces: ["{\"error\":{\"message\":\"temperature is too high.\",\"param\":\"temperature\"}}"]
+  },
+  well: { pieces, bytesAtATime: 5 }
+}
+
+const chains: Readonly<Record<string, ReadonlyArray<string>>> = {
+  chain: ["limited", "down", "html", "nothing", "cut early", "well"],
+  late: ["cut late", "well"],
+  "all limited": ["limited"],
+  "all down": ["down", "nothing"],
+  wrong: ["wrong", "well"]
+}
+
+let provider: FaultServer
+let service: Service
+let client: OpenAI
+
+const asked = (from: number) => provider.seen.slice(from).map(modelAsked)
+
+beforeAll(async () => {
+  provider = await startFaultServer((_, request) => plays[modelAsked(request)]!)
+  const models = Object.entries(chains).map(([name, chain]) => [name, {
+    preload: false,
+    policy: "in-order",
+    deployments: chain.map((model, index) => ({
+      provider: "openai",
+      model,
+      baseUrl: provider.url,
+      quality: 1 - index / 10
+    }))
+  }])
+  service = await startService(JSON.stringify({
+    models: Object.fromEntries(models) as object,
+    policies: { "in-order": { strategy: "quality", retries: 0, candidates: 6 } }
+  }))
+  client = new OpenAI({ baseURL: `${service.url}/v1`, apiKey: "none", maxRetries: 0 })
+})
+
+afterAll(async () => {
+  await service.stop()
+  await provider.close()
+})
+
+const messages = [{ role: "user" as const, content: "Hello" }]
+
+/** What came of a stream: its text, and the error that it ended in. */
+const streamed = async (model: string, onContent: () => void = () => {}) => {
+  let said = ""
+  try {
+    for await (const { choices } of await client.chat.completions.create({ model, messages, stream: true })) {
+      said += choices[0]?.delta.content ?? ""
+      if (said !== "") onContent()
+    }
+    return { said }
+  } catch (error) {
+    return { said, error }
+  }
+}
+
+const refused = async (answer: Promise<unknown>) => {
+  const error = await answer.then(() => assert.fail("answered"), (cause: unknown) => cause)
+  assert.instanceOf(error, OpenAI.APIError)
+  return error
+}
+
+describe("the openai package", () => {
+  it("hears nothing of the deployments that fail before one that does not, streaming", async () => {
+    const from = provider.seen.length
+    assert.deepStrictEqual(await streamed("chain"), { said: text })
+    assert.deepStrictEqual(asked(from), chains["chain"])
+  })
+
+  it("nor where the answer comes whole", async () => {
+    const { choices: [choice], usage } = await client.chat.completions.create({ model: "chain", messages })
+    assert.strictEqual(choice?.message.content, text)
+    assert.strictEqual(choice?.finish_reason, "stop")
+    assert.deepInclude(usage, { prompt_tokens: 19, completion_tokens: 10 })
+  })
+
+  it("throws where a stream breaks off after its first content, and gets no other's text", async () => {
+    const from = provider.seen.length
+    const { error, said } = await streamed("late", provider.release)
+    assert.strictEqual(said, begun)
+    assert.instanceOf(error, OpenAI.APIError)
+    assert.strictEqual((error as InstanceType<typeof OpenAI.APIError>).code, "upstream_failed")
+    assert.deepStrictEqual(asked(from), ["cut late"])
+  })
+
+  it("gets a whole answer of the next, where the first breaks off", async () => {
+    provider.release()
+    const { choices: [choice] } = await client.chat.completions.create({ model: "late", messages })
+    assert.strictEqual(choice?.message.content, text)
+  })
+
+  for (const stream of [false, true]) {
+    const how = stream ? "streaming" : "whole"
+
+    it(`is told when to come back, ${how}`, async () => {
+      const error = await refused(client.chat.completions.create({ model: "all limited", messages, stream }))
+      assert.instanceOf(error, OpenAI.RateLimitError)
+      assert.strictEqual(error.code, "rate_limit_exceeded")
+      const seconds = Number(error.headers?.get("retry-after"))
+      assert.isTrue(seconds > 1 && seconds <= 11, `${seconds}`)
+    })
+
+    it(`gets the error that says most where all fail, ${how}`, async () => {
+      const error = await refused(client.chat.completions.create({ model: "all down", messages, stream }))
+      assert.instanceOf(error, OpenAI.InternalServerError)
+      assert.deepInclude(error, { status: 502, code: "upstream_failed" })
+    })
+
+    it(`is told of its own mistake, which nobody else is asked to make, ${how}`, async () => {
+      const from = provider.seen.length
+      const error = await refused(client.chat.completions.create({ model: "wrong", messages, stream }))
+      assert.instanceOf(error, OpenAI.BadRequestError)
+      assert.deepInclude(error, { status: 400, param: "temperature" })
+      assert.include(error.message, "too high")
+      assert.deepStrictEqual(asked(from), ["wrong"])
+    })
+  }
+})

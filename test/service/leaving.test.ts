@@ -1,0 +1,151 @@
+/** A caller who leaves: the provider's socket is closed, tries that were to come do not, and a place in the queue is free. */
+import { assert } from "@effect/vitest"
+import { afterAll, beforeAll, describe, it } from "vitest"
+import { modelAsked, tableOf } from "../support/FaultMatrix.ts"
+import type { FaultServer, Play } from "../support/FaultServer.ts"
+import { startFaultServer } from "../support/FaultServer.ts"
+import type { Service } from "../support/Service.ts"
+import { startService, until } from "../support/Service.ts"
+import { wires } from "../support/Wires.ts"
+
+const { pieces } = wires.openai
+const stall: Play = { pieces, fault: { kind: "stall", after: 2 } }
+const plays: Readonly<Record<string, Play>> = {
+  silent: { silent: "stall", pieces: [] },
+  stall,
+  whole: stall,
+  flood: { pieces: [...pieces.slice(0, 2), pieces[1]!], fault: { kind: "flood", after: 2 } },
+  trickle: { pieces: [": ping\n\n"], fault: { kind: "trickle", after: 0 } },
+  "one piece": {
+    headers: { "content-type": "application/json" },
+    pieces: ["{", " "],
+    fault: { kind: "trickle", after: 1 }
+  },
+  refusal: { status: 500, pieces: ["x"], fault: { kind: "trickle", after: 0 } },
+  busy: { status: 503, pieces: [] },
+  narrow: stall
+}
+
+let provider: FaultServer
+let service: Service
+const seen: Array<readonly [name: string, ms: number]> = []
+
+/** The numbers of the requests to a model. */
+const requestsTo = (name: string): ReadonlyArray<number> =>
+  provider.seen.flatMap((request, index) => modelAsked(request) === name ? [index] : [])
+
+beforeAll(async () => {
+  provider = await startFaultServer((_, request) => {
+    const name = modelAsked(request)
+    return name === "narrow" && requestsTo(name).length > 1 ? { pieces } : plays[name]!
+  })
+  const model = (name: string) => ({
+    preload: false,
+    policy: "patient",
+    deployments: [{
+      provider: "openai",
+      model: name,
+      baseUrl: provider.url,
+      stream: name !== "one piece",
+      maxResponseBytes: "1 GiB",
+      ...(name === "narrow" ? { maxConcurrent: 1 } : {})
+    }]
+  })
+  service = await startService(JSON.stringify({
+    models: Object.fromEntries(Object.keys(plays).map((name) => [name, model(name)])),
+    // Tries would go on for minutes.
+    policies: {
+      patient: { retries: 50, maxAttempts: 50, maxWait: "5 minutes", backoff: { initial: "10 seconds", factor: 1 } }
+    }
+  }))
+})
+
+afterAll(async () => {
+  const lines = seen.map(([name, ms]) => [name, `${ms.toFixed(1)} ms`])
+  process.stdout.write(`${tableOf([["the caller leaves", "the provider's socket is closed after"], ...lines])}\n`)
+  await service.stop()
+  await provider.close()
+})
+
+/** Asks, and goes on as the caller who may leave. */
+const ask = (model: string, stream = true) => {
+  const leaving = new AbortController()
+  const response = fetch(`${service.url}/v1/chat/completions`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ model, messages: [{ role: "user", content: "Hello" }], stream }),
+    signal: leaving.signal
+  })
+  // Whoever leaves does not hear the end.
+  response.catch(() => {})
+  return { response, leave: () => leaving.abort() }
+}
+
+const requestTo = (name: string): Promise<number> => until(() => requestsTo(name)[0])
+
+/** Requests to a model that have come to their end, however they ended. */
+const endedOf = async (model: string): Promise<number> => {
+  const metrics = await (await fetch(`${service.url}/metrics`)).text()
+  return Number(
+    new RegExp(`^llm_request_duration_seconds_count\\{.*"${model}".*\\} (\\d+)`, "m").exec(metrics)?.[1] ?? 0
+  )
+}
+
+const deploymentOf = async (model: string) => {
+  const { deployments } = await (await fetch(`${service.url}/admin/deployments`)).json() as {
+    readonly deployments: ReadonlyArray<{ readonly model: string; readonly queued: number; readonly active: number }>
+  }
+  return deployments.find((one) => one.model === model)!
+}
+
+describe("a caller who leaves", () => {
+  for (
+    const [when, model, stream, hasContent] of [
+      ["before the headers", "silent", true, false],
+      ["before the first content", "trickle", true, false],
+      ["in the middle of a stream that stands still", "stall", true, true],
+      ["in the middle of a stream that floods", "flood", true, true],
+      ["before a whole answer, of which some has come", "whole", false, false],
+      ["before a whole answer in one piece", "one piece", false, false],
+      ["in the middle of a refusal", "refusal", true, false]
+    ] as const
+  ) {
+    it(`closes the provider's socket ${when}`, async () => {
+      const { leave, response } = ask(model, stream)
+      const index = await requestTo(model)
+      if (hasContent) await (await response).body!.getReader().read()
+      const left = performance.now()
+      leave()
+      await provider.left(index)
+      const ms = performance.now() - left
+      seen.push([when, ms])
+      // Generous: what counts is that it does not wait for a limit, of which the shortest is a minute.
+      assert.isBelow(ms, 1000)
+      await until(async () => await endedOf(model) === 1 || undefined)
+      assert.lengthOf(requestsTo(model), 1)
+    })
+  }
+
+  it("stops the tries that were to come", async () => {
+    const { leave } = ask("busy")
+    await requestTo("busy")
+    leave()
+    await until(async () => await endedOf("busy") === 1 || undefined)
+    assert.lengthOf(requestsTo("busy"), 1)
+  })
+
+  it("gives back a place in the queue, and the slot", async () => {
+    const first = ask("narrow")
+    await (await first.response).body!.getReader().read()
+    const second = ask("narrow")
+    await until(async () => (await deploymentOf("narrow")).queued === 1 || undefined)
+    const third = ask("narrow")
+    await until(async () => (await deploymentOf("narrow")).queued === 2 || undefined)
+    second.leave()
+    await until(async () => (await deploymentOf("narrow")).queued === 1 || undefined)
+    assert.lengthOf(requestsTo("narrow"), 1)
+    first.leave()
+    assert.include(await (await third.response).text(), "[DONE]")
+    assert.lengthOf(requestsTo("narrow"), 2)
+  })
+})
