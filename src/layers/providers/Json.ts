@@ -26,6 +26,16 @@ export const listAt = (value: unknown, ...path: ReadonlyArray<string>): Readonly
   return Array.isArray(found) ? found : []
 }
 
+/**
+ * One for each of so many inputs, by the numbers that they name, else by their order; undefined where one is missing,
+ * twice there, or beyond.
+ */
+export const eachOf = (found: ReadonlyArray<unknown>, length: number): ReadonlyArray<unknown> | undefined => {
+  const places = new Map(found.map((one, place) => [countAt(one, "index") ?? place, one]))
+  const inOrder = Array.from({ length }, (_, place) => places.get(place))
+  return found.length === length && !inOrder.includes(undefined) ? inOrder : undefined
+}
+
 /** Numbers and nothing else. */
 export const numbersOf = (value: unknown): ReadonlyArray<number> | undefined =>
   Array.isArray(value) && value.every((one) => typeof one === "number" && Number.isFinite(one))

@@ -8,7 +8,7 @@
  */
 import { Result } from "effect"
 import type { Dialect, Target } from "./Dialect.ts"
-import { countAt, listAt } from "./Json.ts"
+import { at, countAt, eachOf, listAt } from "./Json.ts"
 import { makeEvents, makeWhole } from "./OpenAiEvents.ts"
 import { failure, inBand } from "./OpenAiRefusal.ts"
 import type { Vocabulary } from "./OpenAiRequest.ts"
@@ -38,10 +38,7 @@ const embedding = ({ headers, path }: Place): NonNullable<Dialect["embed"]> => (
       body: { model: target.options.model, input, encoding_format: "float" }
     }),
   answer: (body, inputs, target) => {
-    const data = listAt(body, "data")
-    const vectors = data.map((one, place) => [countAt(one, "index") ?? place, one] as const)
-      .sort(([one], [two]) => one - two)
-      .map(([, one]) => listAt(one, "embedding"))
+    const vectors = (eachOf(listAt(body, "data"), inputs.length) ?? []).map((one) => at(one, "embedding"))
     return embeddingsOf(vectors, inputs, countAt(body, "usage", "prompt_tokens") ?? 0, target)
   }
 })

@@ -4,7 +4,7 @@ import { texts } from "../../services/Content.ts"
 import type { Countable } from "../../services/Engine.ts"
 import type { Classification } from "../../services/Job.ts"
 import type { Dialect } from "./Dialect.ts"
-import { at, countAt, listAt, numbersOf, textAt } from "./Json.ts"
+import { at, countAt, eachOf, listAt, numbersOf, textAt } from "./Json.ts"
 import { ownDialect } from "./OpenAi.ts"
 import { messagesOf, toolsOf } from "./OpenAiRequest.ts"
 import { malformed } from "./Refusals.ts"
@@ -18,12 +18,9 @@ const rerank: NonNullable<Dialect["rerank"]> = {
   request: ({ documents, query }, { options: { model } }) =>
     Result.succeed({ path: "/rerank", body: { model, query, documents } }),
   answer: (body, { documents }, target) => {
-    const scores: Array<number | undefined> = documents.map(() => undefined)
-    for (const result of listAt(body, "results")) {
-      scores[countAt(result, "index") ?? -1] = scoreAt(result, "relevance_score")
-    }
-    const found = numbersOf(scores)
-    return found === undefined || found.length !== documents.length
+    const results = eachOf(listAt(body, "results"), documents.length)
+    const found = numbersOf(results?.map((result) => scoreAt(result, "relevance_score")))
+    return found === undefined
       ? Result.fail(malformed(target, "not one score a document"))
       : Result.succeed({ scores: found, promptTokens: countAt(body, "usage", "prompt_tokens") ?? 0 })
   }

@@ -11,6 +11,7 @@ import { ollama } from "../../../src/layers/providers/Ollama.ts"
 import { openAi } from "../../../src/layers/providers/OpenAi.ts"
 import { brief, retryAfterOf } from "../../../src/layers/providers/Refusals.ts"
 import * as ToolParts from "../../../src/layers/providers/ToolParts.ts"
+import { troupe } from "../../../src/layers/providers/Troupe.ts"
 import type { Event } from "../../../src/services/Inference.ts"
 import { InvalidRequest, Reason } from "../../../src/services/InferenceError.ts"
 import { plain, streamedOf, targetOf } from "../../support/Dialects.ts"
@@ -141,6 +142,27 @@ describe("what a provider says", () => {
       openAi.embed!.answer({ data: [{ index: 0, embedding }] }, ["a"], targetOf("openai"))
     assert.isTrue(Result.isSuccess(answer(Array.from({ length: 500_000 }, () => 1))))
     assert.isTrue(Result.isFailure(answer([1e200, 1e200])))
+  })
+})
+
+describe("results by number", () => {
+  it("are malformed where one is missing, twice there, or beyond", () => {
+    const target = targetOf("troupe")
+    for (const [one, two] of [[0, 0], [1, 1], [0, 2], [0, 4_000_000_000], [-1, 0]]) {
+      const data = [{ index: one, embedding: [1] }, { index: two, embedding: [1] }]
+      const results = [{ index: one, relevance_score: 0.5 }, { index: two, relevance_score: 0.5 }]
+      assert.isTrue(Result.isFailure(openAi.embed!.answer({ data }, ["a", "b"], target)))
+      assert.isTrue(Result.isFailure(troupe.rerank!.answer({ results }, { query: "q", documents: ["a", "b"] }, target)))
+    }
+  })
+
+  it("are in their order, whatever order they come in", () => {
+    const told = troupe.rerank!.answer(
+      { results: [{ index: 1, relevance_score: 0.1 }, { index: 0, relevance_score: 0.9 }] },
+      { query: "q", documents: ["a", "b"] },
+      targetOf("troupe")
+    )
+    assert.deepStrictEqual(Result.getOrThrow(told).scores, [0.9, 0.1])
   })
 })
 
