@@ -93,7 +93,7 @@ const expectCircuit = async (one: Case, row: Row) => {
   const { callsOfSix, counts = true } = one.fault
   row.circuit = await circuitOf(one)
   assert.match(row.circuit, counts ? /^open for \d+ s$/ : /^closed$/)
-  assert.strictEqual(callsOf(one.id), callsOfSix ?? (counts ? 5 : 6))
+  if (callsOfSix !== "any") assert.strictEqual(callsOf(one.id), callsOfSix ?? (counts ? 5 : 6))
 }
 
 const expectCase = async (one: Case, row: Row) => {
@@ -109,12 +109,14 @@ const expectCase = async (one: Case, row: Row) => {
 const tryFault = async (cases: ReadonlyArray<Case>, fault: Fault) => {
   const own = Map.groupBy(cases.filter((one) => one.fault === fault), ({ mode }) => mode)
   const tried = modes.filter((mode) => own.has(mode))
+  const { dialect } = cases[0]!
   await Promise.all(tried.map(async (mode) => {
-    const row: Row = { dialect: cases[0]!.dialect, fault, mode, seen: {} }
+    const row: Row = { dialect, fault, mode, seen: {} }
     rows.push(row)
     for (const one of own.get(mode)!) await expectCase(one, row)
     const alone = own.get(mode)!.find(({ setup }) => setup === "alone")!
-    if (mode === tried[0] && fault.when !== "harmless") await expectCircuit(alone, row)
+    // A circuit knows reasons and no dialects.
+    if (mode === tried[0] && fault.when !== "harmless" && dialect === "openai") await expectCircuit(alone, row)
   }))
   return tried
 }

@@ -28,8 +28,8 @@ export interface Fault {
   readonly next?: "nobody" | "contextFallbacks" | "contentFallbacks"
   /** Calls that the host sees of one request; default 1. */
   readonly calls?: number
-  /** Calls of six requests, one after another; default 5 where the circuit opens, else 6. */
-  readonly callsOfSix?: number
+  /** Calls of six requests, one after another; default 5 where the circuit opens, else 6. `any` where time decides. */
+  readonly callsOfSix?: number | "any"
   /** Whether the circuit takes it for the deployment's own fault; default true. */
   readonly counts?: boolean
 }
