@@ -6,7 +6,7 @@
  * The status of an answer is chosen when its first content is there: until then every failure is an ordinary error
  * response. Afterwards a failure is a frame in the stream, which then ends as no whole answer does.
  */
-import { Array as Arr, Cause, Effect, Option, Pull, Stream } from "effect"
+import { Array as Arr, Cause, Channel, Effect, Option, Pull, Stream } from "effect"
 import { HttpServerResponse } from "effect/http"
 import type { InferenceError, Reason } from "../../services/InferenceError.ts"
 
@@ -25,13 +25,14 @@ type BytesPull = Pull.Pull<Arr.NonEmptyReadonlyArray<Uint8Array>>
  * @param frames fails in its first pull where the request fails before any content
  * @param headers asked for once the first frames are there
  */
-export const respond = Effect.fnUntraced(function*<R>(
+export const respond = Effect.fnUntraced(function*(
   id: string,
-  frames: Stream.Stream<string, InferenceError, R>,
+  frames: Stream.Stream<string, InferenceError>,
   { broken, failed }: Endings,
   headers: () => Readonly<Record<string, string>> = () => ({})
 ) {
-  const pull = yield* Stream.toPull(frames)
+  // Not `Stream.toPull`, which guards each pull against others beside it.
+  const pull = yield* Channel.toPullScoped(Stream.toChannel(frames), yield* Effect.scope)
   let first: ReadonlyArray<string> | undefined = yield* Pull.catchDone(pull, () => Effect.succeed([]))
   let isOver = false
   const encode = (texts: ReadonlyArray<string>) => Arr.of(encoder.encode(texts.join("")))

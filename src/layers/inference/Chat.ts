@@ -1,5 +1,5 @@
 /** Chat: an answer as it is generated, or whole. */
-import { Cause, Effect, Pull, Random, Stream } from "effect"
+import { Cause, Channel, Effect, Pull, Random, Stream } from "effect"
 import * as Content from "../../services/Content.ts"
 import type { Generation } from "../../services/Engine.ts"
 import type { Ability as Need } from "../../services/EngineProtocol.ts"
@@ -8,6 +8,7 @@ import { maxSeed } from "../../services/Inference.ts"
 import type { InferenceError } from "../../services/InferenceError.ts"
 import { EngineFailed, make } from "../../services/InferenceError.ts"
 import type { ChosenLogprob, ToolCall } from "../../services/Job.ts"
+import type { Deployment } from "../../services/Model.ts"
 import { check } from "./Check.ts"
 import type { Tally } from "./Operation.ts"
 import type { Engaged, Stage, Start } from "./Stage.ts"
@@ -103,20 +104,23 @@ const asked = (generation: Generation, { maxTokens }: Start): Generation =>
 
 type EventsPull = Pull.Pull<readonly [Event, ...Array<Event>], InferenceError>
 
+/** A stream that just ends is not an answer. */
+const brokeOff = ({ id }: Deployment): EventsPull =>
+  Effect.fail(make(new EngineFailed({ deployment: id, detail: "Its answer broke off." }))) as EventsPull
+
 /** An engine's events, with the attempt's books kept; they must end in a `finish`. */
 const pullOf = Effect.fnUntraced(
   function*({ borrow, content, deployment, limits, start, tally }: Engaged, generation: Generation) {
     const engine = yield* limits.first(borrow)
-    const pull = yield* Stream.toPull(engine.generate(asked(generation, start)))
+    const answer = engine.generate(asked(generation, start))
+    // Not `Stream.toPull`, which guards each pull against others beside it.
+    const pull = yield* Channel.toPullScoped(Stream.toChannel(answer), yield* Effect.scope)
     const keep = note(tally)
     const noted = Effect.map(pull, (events) => {
       content()
       return keep(events)
     })
-    const broke = Effect.fail(make(new EngineFailed({ deployment: deployment.id, detail: "Its answer broke off." })))
-    // A stream that just ends is not an answer.
-    const end = Effect.flatMap(Effect.sync(() => tally.done), (isDone): EventsPull => isDone ? Cause.done() : broke)
-    const whole: EventsPull = Pull.catchDone(noted, () => end)
+    const whole: EventsPull = Pull.catchDone(noted, () => tally.done ? Cause.done() : brokeOff(deployment))
     return { first: limits.first(whole), next: limits.next(whole) }
   }
 )
