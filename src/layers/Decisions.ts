@@ -20,13 +20,14 @@ export const layer = Layer.effect(
   Effect.map(Random.nextIntBetween(0, 36 ** 6), (random) => {
     // Ids of another run of the service name nothing of this one.
     const run = random.toString(36).padStart(6, "0")
-    const records = new Map<string, Draft>()
+    const prefix = `dec-${run}-`
+    const records: Array<Draft> = []
     let count = 0
+    const at = (index: number) => index >= 0 ? records[index % Policies.keptDecisions] : undefined
     return Decisions.of({
       begin(operation, { decision, fallbacks, model, policy }, at) {
-        const id = `dec-${run}-${(count++).toString(36)}`
         const draft: Draft = {
-          id,
+          id: `${prefix}${count.toString(36)}`,
           operation,
           model,
           policy: policy.name,
@@ -35,12 +36,14 @@ export const layer = Layer.effect(
           fallbacks: namesOf(fallbacks),
           attempts: []
         }
-        records.set(id, draft)
-        if (records.size > Policies.keptDecisions) records.delete(records.keys().next().value!)
+        records[count++ % Policies.keptDecisions] = draft
         return draft
       },
-      find: (id) => records.get(id),
-      latest: (count) => Array.from(records.values()).slice(-count).toReversed()
+      find(id) {
+        const found = at(Number.parseInt(id.slice(prefix.length), 36))
+        return found?.id === id ? found : undefined
+      },
+      latest: (most) => Array.from({ length: Math.min(most, records.length) }, (_, before) => at(count - 1 - before)!)
     })
   })
 )

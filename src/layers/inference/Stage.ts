@@ -7,6 +7,7 @@ import { Clock, Duration, Effect, SubscriptionRef } from "effect"
 import { Breaker } from "../../services/Breaker.ts"
 import { Decisions } from "../../services/Decisions.ts"
 import type { Engine } from "../../services/Engine.ts"
+import { factsOf } from "../../services/Facts.ts"
 import type { By } from "../../services/Inference.ts"
 import { InferenceError, make, Overloaded } from "../../services/InferenceError.ts"
 import type { Operation as OperationName } from "../../services/Metrics.ts"
@@ -61,8 +62,16 @@ const deploymentOf = ({ deployments, fallbacks: { content, context, ordinary } }
   throw new Error(`The plan names a deployment that its route has not: "${id}".`)
 }
 
+const targets = new WeakMap<Deployment, Plan.Target>()
+
 /** A provider's keys are turned over by whoever calls it. */
-const targetOf = ({ id }: Deployment): Plan.Target => ({ deployment: id, keys: 1 })
+const targetOf = (deployment: Deployment): Plan.Target => {
+  const known = targets.get(deployment)
+  if (known !== undefined) return known
+  const made: Plan.Target = { deployment: deployment.id, keys: 1, contextWindow: factsOf(deployment).contextWindow }
+  targets.set(deployment, made)
+  return made
+}
 
 /** What may be tried for a request. */
 const planOf = (

@@ -1,0 +1,150 @@
+/**
+ * The front door with all that routes, over engines that a test scripts. Time is the test's.
+ */
+import { Effect, Layer, Result, Stream, SubscriptionRef } from "effect"
+import * as BreakerLayer from "../../src/layers/Breaker.ts"
+import * as DecisionsLayer from "../../src/layers/Decisions.ts"
+import * as InferenceLayer from "../../src/layers/inference/Inference.ts"
+import * as MetricsLayer from "../../src/layers/Metrics.ts"
+import * as RegistryLayer from "../../src/layers/Registry.ts"
+import * as SelectorLayer from "../../src/layers/Selector.ts"
+import type { Decisions } from "../../src/services/Decisions.ts"
+import type { Engine, Generation } from "../../src/services/Engine.ts"
+import type { Event, Inference } from "../../src/services/Inference.ts"
+import * as InferenceError from "../../src/services/InferenceError.ts"
+import type { Deployment, DeploymentOptions, Model } from "../../src/services/Model.ts"
+import type { Standing } from "../../src/services/Models.ts"
+import { Models } from "../../src/services/Models.ts"
+import * as Policy from "../../src/services/Policy.ts"
+import type { Level } from "../../src/services/Pressure.ts"
+import { Pressure } from "../../src/services/Pressure.ts"
+import type { Selector } from "../../src/services/Selector.ts"
+import { Settings } from "../../src/services/Settings.ts"
+import { deployment } from "./Stage.ts"
+
+/** What an engine does with each of its jobs. */
+export interface Part {
+  /** Its answer, a piece an event; default its deployment's id. */
+  readonly pieces?: ReadonlyArray<string>
+  /** Before the first piece, and before each other. */
+  readonly firstMs?: number
+  readonly gapMs?: number
+  /** Comes after so many pieces, default none. */
+  readonly fails?: { readonly after?: number; readonly reason: InferenceError.Reason }
+  /** Only its first jobs fail; default all. */
+  readonly failures?: number
+}
+
+/** What was asked of an engine. */
+export interface Job {
+  readonly deployment: string
+  readonly standing: Standing
+  readonly generation: Generation | undefined
+  /** It was interrupted. */
+  left: boolean
+}
+
+export interface World {
+  readonly jobs: Array<Job>
+  readonly layer: Layer.Layer<Inference | Decisions | Selector>
+}
+
+export interface Setting {
+  /** Deployments with their parts, by model. */
+  readonly models: Readonly<Record<string, ReadonlyArray<Part & { readonly options?: Partial<DeploymentOptions> }>>>
+  readonly policy?: Partial<Policy.Policy>
+  /** Others that requests may name. */
+  readonly policies?: ReadonlyArray<Policy.Policy>
+  readonly fallbacks?: Readonly<Record<string, ReadonlyArray<string>>>
+}
+
+const usageOf = (completionTokens: number) => ({ promptTokens: 3, completionTokens, cachedTokens: 0 })
+
+const answer = (id: string, { fails, firstMs = 0, gapMs = 0, pieces = [id] }: Part) => {
+  const told = fails === undefined ? pieces : pieces.slice(0, fails.after ?? 0)
+  const waits = Stream.fromIterable(told.map((text, index) => ({ text, ms: index === 0 ? firstMs : gapMs })))
+  const texts = Stream.mapEffect(
+    waits,
+    ({ ms, text }) =>
+      Effect.as(ms > 0 ? Effect.sleep(ms) : Effect.void, { type: "text", text, tokens: 1 } satisfies Event)
+  )
+  const end: Stream.Stream<Event, InferenceError.InferenceError> = fails === undefined
+    ? Stream.succeed({ type: "finish", reason: "stop", usage: usageOf(pieces.length) })
+    : Stream.fromEffect(
+      Effect.andThen(told.length === 0 ? Effect.sleep(firstMs) : Effect.void, InferenceError.make(fails.reason))
+    )
+  return Stream.concat(texts, end)
+}
+
+const makeEngine = (world: World, id: string, part: Part, standing: Standing): Engine => {
+  const begin = (generation?: Generation) => {
+    const job: Job = { deployment: id, standing, generation, left: false }
+    const earlier = world.jobs.filter((one) => one.deployment === id).length
+    world.jobs.push(job)
+    const { fails: _, ...sound } = part
+    const played: Part = earlier < (part.failures ?? Number.POSITIVE_INFINITY) ? part : sound
+    return { job, played }
+  }
+  const notPlayed = Effect.die("not played")
+  return {
+    describe: { engine: "fake", contextWindow: 4096, slots: 4, abilities: ["generate", "embed"], details: {} },
+    generate: (generation) =>
+      Stream.unwrap(Effect.sync(() => {
+        const { job, played } = begin(generation)
+        return Stream.onExit(answer(id, played), (exit) =>
+          Effect.sync(() => {
+            job.left = exit._tag === "Failure" && exit.cause.reasons.some((reason) => reason._tag === "Interrupt")
+          }))
+      })),
+    embed: (inputs) =>
+      Effect.suspend(() => {
+        const { played } = begin()
+        return played.fails === undefined
+          ? Effect.succeed(inputs.map(() => Result.succeed({ vector: Float32Array.of(1), promptTokens: 1 })))
+          : InferenceError.make(played.fails.reason)
+      }),
+    rerank: () => notPlayed,
+    classify: () => notPlayed,
+    tokenize: () => notPlayed,
+    memoryBytes: Effect.succeed(0),
+    stop: Effect.void,
+    crashed: Effect.never
+  }
+}
+
+/** A world of these models; `a` has the deployments `a#0`, `a#1` and so on. */
+export const world = ({ fallbacks = {}, models, policies = [], policy = {} }: Setting): World => {
+  const parts = new Map<string, Part>()
+  const own: Policy.Policy = { ...Policy.defaults, retries: 0, ...policy }
+  const configured = Object.entries(models).map(([name, deployments]): Model => {
+    const [first, ...others] = deployments.map((part, index): Deployment => {
+      const id = `${name}#${index}`
+      parts.set(id, part)
+      return deployment(id, { model: name, options: { engine: "fake", ...part.options } as DeploymentOptions })
+    })
+    const routing = { policy: own, fallbacks: { ordinary: fallbacks[name] ?? [], context: [], content: [] } }
+    return { name, deployments: [first!, ...others], routing }
+  })
+  const notPlayed = Effect.die("not played")
+  const actors = Models.of({
+    borrow: ({ id }, standing) => Effect.succeed(makeEngine(made, id, parts.get(id)!, standing)),
+    status: ({ id }) => Effect.succeed({ deployment: id, state: "ready", running: 0, queued: 0, memoryBytes: 0 }),
+    load: () => notPlayed,
+    unload: () => notPlayed,
+    replace: () => notPlayed,
+    unloadIdle: () => notPlayed,
+    events: Stream.never,
+    stop: Effect.void,
+    statuses: Effect.succeed([])
+  })
+  const settings = { models: configured, policies: [own, ...policies] } as Partial<Settings["Service"]>
+  const layer = InferenceLayer.layer.pipe(
+    Layer.provideMerge(Layer.mergeAll(SelectorLayer.layer, DecisionsLayer.layer)),
+    Layer.provide([MetricsLayer.layer, Layer.effect(Pressure, SubscriptionRef.make<Level>("normal"))]),
+    Layer.provide(BreakerLayer.layer),
+    Layer.provide([RegistryLayer.layer, Layer.succeed(Models, actors)]),
+    Layer.provide(Layer.succeed(Settings, settings as Settings["Service"]))
+  )
+  const made: World = { jobs: [], layer }
+  return made
+}
