@@ -216,7 +216,13 @@ export type Event =
     readonly arguments: string
     readonly tokens: number
   }
-  | { readonly type: "finish"; readonly reason: FinishReason; readonly usage: TokenUsage }
+  | {
+    readonly type: "finish"
+    readonly reason: FinishReason
+    readonly usage: TokenUsage
+    /** Which stop sequence ended the answer, where one did and that is known. */
+    readonly stop?: string
+  }
 
 /** Who answered, and after how many attempts. */
 export interface By {
@@ -242,6 +248,8 @@ export interface Answer extends By {
   readonly logprobs?: ReadonlyArray<ChosenLogprob>
   /** `length`: the answer was cut at `maxTokens` or where the context window ends. */
   readonly finishReason: FinishReason
+  /** Which stop sequence ended the answer, where one did and that is known. */
+  readonly stop?: string
   readonly usage: TokenUsage
 }
 
