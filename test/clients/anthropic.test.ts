@@ -6,6 +6,7 @@ import type { Service } from "../support/Service.ts"
 import { startService, until } from "../support/Service.ts"
 
 const yaml = `
+server: { maxBodyBytes: 20000 }
 models:
   tiny-chat:
     deployments: [{ engine: llama, file: ${new URL("../../models/tiny-chat-q8_0.gguf", import.meta.url).pathname} }]
@@ -300,6 +301,9 @@ describe("errors", () => {
       const overflow = await refused({ messages: [{ role: "user", content: "a ".repeat(700) }] })
       assert.instanceOf(overflow, Anthropic.BadRequestError)
       assert.match(overflow.apiMessage!, /^prompt is too long: \d+ tokens > 512 maximum$/)
+      const large = await refused({ messages: [{ role: "user", content: "a".repeat(20_000) }] })
+      assert.instanceOf(large, Anthropic.ContentTooLargeError)
+      assert.match(large.requestID!, /^req_/)
       const picture = await refused({
         messages: [
           { role: "user", content: "Hello!" },
