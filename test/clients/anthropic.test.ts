@@ -322,7 +322,21 @@ describe("deployments that fail", () => {
 
   it("are followed by the next before any content", async () => {
     assert.deepStrictEqual(textOf(await ask("fake/chain")), ["the third answers"])
-    assert.deepStrictEqual(textOf(await stream("fake/chain").finalMessage()), ["the third answers"])
+    const { data, response } = await stream("fake/chain").withResponse()
+    assert.deepStrictEqual(textOf(await data.finalMessage()), ["the third answers"])
+    assert.strictEqual(response.headers.get("x-troupe-deployment"), "fake/chain#2")
+    assert.isAbove(Number(response.headers.get("x-troupe-attempts")), 1)
+  })
+
+  it("are passed over where the request says so", async () => {
+    const params = { ...asked("Hello"), model: "fake/chain", troupe: { deployments: ["fake/chain#2"] } }
+    const { data, response } = await client.messages.create(params).withResponse()
+    assert.deepStrictEqual(textOf(data), ["the third answers"])
+    assert.strictEqual(response.headers.get("x-troupe-attempts"), "1")
+    const nobody = { ...params, troupe: { deployments: ["gone"] } }
+    const wrong = await failure(client.messages.create(nobody))
+    assert.instanceOf(wrong, Anthropic.BadRequestError)
+    assert.match(wrong.apiMessage!, /^troupe\.deployments\[0\]/)
   })
 
   it("in the middle of a stream end it with an error, and the package throws", async () => {

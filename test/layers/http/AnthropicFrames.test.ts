@@ -24,6 +24,8 @@ const parse = (text: string): ReadonlyArray<Anthropic.StreamEvent> => {
   })
 }
 
+const by = { deployment: "m#0", attempts: 1, decision: "d" }
+
 const finishOf = (usage: Partial<Answer["usage"]> = {}): Event => ({
   type: "finish",
   reason: "stop",
@@ -130,7 +132,7 @@ const answers = fc.array(
   const finishReason = toolCalls.length === 0 ? "stop" as const : "tool_calls" as const
   const usage = { promptTokens: 9, completionTokens: events.length, cachedTokens: 4 }
   events.push({ type: "finish", reason: finishReason, usage })
-  return { events, answer: { text, toolCalls, finishReason, usage, deployment: "m#0" } satisfies Answer }
+  return { events, answer: { text, toolCalls, finishReason, usage, ...by } satisfies Answer }
 })
 
 /** What a client makes of a stream's events. */
@@ -264,7 +266,7 @@ describe("AnthropicFrames", () => {
       toolCalls: [call],
       finishReason: "length",
       usage: { promptTokens: 9, completionTokens: 5, cachedTokens: 4 },
-      deployment: "m#0"
+      ...by
     }
 
     it("leaves out a call that its end has cut", () => {

@@ -10,6 +10,7 @@ const body = { model: "m", max_tokens: 5, messages: [{ role: "user", content: "H
 const errorOf = async (response: Response) => (await response.json() as ErrorBody).error
 
 const deployment = "m#0"
+const by = { deployment, attempts: 1, decision: "d" }
 const upstream = { deployment, kind: "status" as const, detail: "No." }
 
 describe("reasons", () => {
@@ -97,10 +98,13 @@ describe("trouble outside of inference", () => {
       Effect.die(new Error("secret words"))
     ]
     for (const failure of failures) {
-      const inference = { stream: () => Stream.concat(Stream.succeed(event), Stream.fromEffect(failure)) }
+      const inference = {
+        open: () => Effect.succeed({ ...by, events: Stream.concat(Stream.succeed(event), Stream.fromEffect(failure)) })
+      }
       await withHandler({ inference }, async (post) => {
         const response = await post("messages", { ...body, stream: true })
         assert.strictEqual(response.status, 200)
+        assert.strictEqual(response.headers.get("x-troupe-deployment"), deployment)
         const text = await response.text()
         assert.match(text, /event: error\ndata: \{"type":"error",.*"api_error".*\n\n$/)
         assert.include(text, response.headers.get("request-id")!)
@@ -122,7 +126,7 @@ describe("the front door", () => {
           toolCalls: [],
           finishReason: "stop" as const,
           usage: { promptTokens: 1, completionTokens: 1, cachedTokens: 0 },
-          deployment
+          ...by
         })
       }
     }
