@@ -9,7 +9,7 @@
  */
 import { Schema } from "effect"
 import { mediaTypes } from "./Content.ts"
-import { Tool as InferenceTool } from "./Inference.ts"
+import { JsonObject, Tool as InferenceTool } from "./Inference.ts"
 import { standing } from "./OpenAi.ts"
 
 const within = (minimum: number, maximum: number) => Schema.isBetween({ minimum, maximum })
@@ -44,7 +44,7 @@ const ToolUseBlock = Schema.Struct({
   type: Schema.Literal("tool_use"),
   id: Schema.NonEmptyString,
   name: Schema.NonEmptyString,
-  input: Schema.Record(Schema.String, Schema.Unknown),
+  input: JsonObject,
   ...cached
 })
 
@@ -84,7 +84,7 @@ export const Tool = Schema.Struct({
   name: InferenceTool.fields.name,
   description: nullable(Schema.String),
   /** JSON Schema of the input, an object. */
-  input_schema: Schema.Record(Schema.String, Schema.Unknown),
+  input_schema: JsonObject,
   ...cached
 }).annotate({ identifier: "AnthropicTool" })
 export type Tool = typeof Tool.Type
@@ -115,7 +115,7 @@ const prompt = {
     /** The answer's text fits the schema. */
     format: nullable(Schema.Struct({
       type: Schema.Literal("json_schema"),
-      schema: Schema.Record(Schema.String, Schema.Unknown)
+      schema: JsonObject
     }))
   })),
   ...cached,

@@ -41,7 +41,8 @@ const isNestedDeeper = (value: unknown, levels: number): boolean => {
   return true
 }
 
-const JsonObject = Schema.Record(Schema.String, Schema.Unknown).check(
+/** An object of at most `mostLevels` levels. */
+export const JsonObject = Schema.Record(Schema.String, Schema.Unknown).check(
   Schema.makeFilter((json: unknown) =>
     isNestedDeeper(json, mostLevels)
       ? `Expected JSON of at most ${mostLevels} levels within each other`

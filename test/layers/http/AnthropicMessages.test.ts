@@ -211,6 +211,13 @@ describe("AnthropicMessages", () => {
     })
   })
 
+  it("refuses JSON of more levels than can be walked", () => {
+    const deep = JSON.parse(`${"{\"a\":".repeat(50_000)}1${"}".repeat(50_000)}`) as unknown
+    const one = { messages: [{ role: "assistant", content: [{ ...use, input: deep }] }, ...messages] }
+    assert.strictEqual(refused(one).path, "messages[0].content[0].input")
+    assert.strictEqual(refused({ tools: [{ ...tool, input_schema: deep }] }).path, "tools[0].input_schema")
+  })
+
   it("tells of what is wrong in messages by their places in the body", () => {
     const { placed } = decoded({
       system: "S",
