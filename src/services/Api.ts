@@ -2,6 +2,7 @@
 import { Schema } from "effect"
 import { HttpApi, HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
 import * as Admin from "./Admin.ts"
+import * as Anthropic from "./Anthropic.ts"
 import * as OpenAi from "./OpenAi.ts"
 import * as OpenAiTasks from "./OpenAiTasks.ts"
 import { Report } from "./Readiness.ts"
@@ -71,12 +72,61 @@ const OpenAiGroup = HttpApiGroup.make("openai").add(
   embeddings,
   rerank,
   classify,
-  tokenize,
-  HttpApiEndpoint.get("models", "/v1/models", { success: OpenAi.ModelList }),
+  tokenize
+)
+
+const anthropicError = (status: number, description: string) =>
+  Anthropic.ErrorBody.annotate({ description }).pipe(HttpApiSchema.status(status))
+
+const anthropicErrors = [
+  anthropicError(
+    400,
+    "The request is wrong, or what it gives does not fit the context window (`invalid_request_error`, whose message " +
+      "begins with `prompt is too long` then)"
+  ),
+  anthropicError(404, "No such model (`not_found_error`)"),
+  anthropicError(413, "The body is larger than `server.maxBodyBytes` (`request_too_large`)"),
+  anthropicError(
+    429,
+    "Too many requests wait, or a provider takes no more (`rate_limit_error`); `Retry-After` says when to try again"
+  ),
+  anthropicError(500, "The engine or the provider failed, or the model could not be loaded (`api_error`)"),
+  anthropicError(504, "The provider took too long (`timeout_error`)"),
+  anthropicError(529, "Nobody can answer for now (`overloaded_error`); `Retry-After` says when to try again")
+] as const
+
+const AnthropicGroup = HttpApiGroup.make("anthropic").add(
+  HttpApiEndpoint.post("messages", "/v1/messages", {
+    payload: Anthropic.MessagesRequest,
+    success: [Anthropic.Message, events(Anthropic.StreamEvent)],
+    error: anthropicErrors
+  }).annotateMerge(OpenApi.annotations({
+    title: "Create a message",
+    description:
+      "With `stream: true` the answer comes as server-sent events, which end with `message_stop`. A failure " +
+      "after the first of them is an `error` event, and no `message_stop` follows."
+  })),
+  HttpApiEndpoint.post("countTokens", "/v1/messages/count_tokens", {
+    payload: Anthropic.CountTokensRequest,
+    success: Anthropic.TokenCount,
+    error: anthropicErrors
+  }).annotateMerge(OpenApi.annotations({ title: "Count the tokens of a message's prompt" }))
+)
+
+const ModelGroup = HttpApiGroup.make("models").add(
+  HttpApiEndpoint.get("models", "/v1/models", { success: [OpenAi.ModelList, Anthropic.ModelList] }).annotateMerge(
+    OpenApi.annotations({
+      title: "List the models",
+      description: "In Anthropic's shape where the header `anthropic-version` is there."
+    })
+  ),
   HttpApiEndpoint.get("model", "/v1/models/:model", {
     params: { model: Schema.String },
-    success: OpenAi.Model,
-    error: error(404, "No such model (`model_not_found`)")
+    success: [OpenAi.Model, Anthropic.Model],
+    error: [
+      error(404, "No such model (`model_not_found`)"),
+      anthropicError(404, "No such model (`not_found_error`), in Anthropic's shape")
+    ]
   })
 )
 
@@ -114,6 +164,8 @@ const AdminGroup = HttpApiGroup.make("admin").add(
 
 export class Api extends HttpApi.make("troupe")
   .add(OpenAiGroup)
+  .add(AnthropicGroup)
+  .add(ModelGroup)
   .add(HealthGroup)
   .add(AdminGroup)
   .annotateMerge(OpenApi.annotations({

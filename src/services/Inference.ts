@@ -41,7 +41,8 @@ const isNestedDeeper = (value: unknown, levels: number): boolean => {
   return true
 }
 
-const JsonObject = Schema.Record(Schema.String, Schema.Unknown).check(
+/** An object of at most `mostLevels` levels. */
+export const JsonObject = Schema.Record(Schema.String, Schema.Unknown).check(
   Schema.makeFilter((json: unknown) =>
     isNestedDeeper(json, mostLevels)
       ? `Expected JSON of at most ${mostLevels} levels within each other`
@@ -216,7 +217,13 @@ export type Event =
     readonly arguments: string
     readonly tokens: number
   }
-  | { readonly type: "finish"; readonly reason: FinishReason; readonly usage: TokenUsage }
+  | {
+    readonly type: "finish"
+    readonly reason: FinishReason
+    readonly usage: TokenUsage
+    /** Which stop sequence ended the answer, where one did and that is known. */
+    readonly stop?: string
+  }
 
 /** Who answered, and after how many attempts. */
 export interface By {
@@ -242,6 +249,8 @@ export interface Answer extends By {
   readonly logprobs?: ReadonlyArray<ChosenLogprob>
   /** `length`: the answer was cut at `maxTokens` or where the context window ends. */
   readonly finishReason: FinishReason
+  /** Which stop sequence ended the answer, where one did and that is known. */
+  readonly stop?: string
   readonly usage: TokenUsage
 }
 

@@ -220,7 +220,13 @@ export type JobEvent =
   /** The engine is at work on the prompt, or on tokens that cannot be told yet. */
   | { readonly type: "progress" }
   | { readonly type: "result"; readonly result: JobResult }
-  | { readonly type: "finished"; readonly reason: FinishReason; readonly usage: TokenUsage }
+  | {
+    readonly type: "finished"
+    readonly reason: FinishReason
+    readonly usage: TokenUsage
+    /** Which stop sequence ended the answer, where one did. */
+    readonly stop?: string
+  }
   | { readonly type: "failed"; readonly failure: EngineFailure }
   | { readonly type: "cancelled" }
 

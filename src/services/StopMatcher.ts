@@ -11,8 +11,8 @@
  * Engine threads import this module, so it must not import `effect`: see `services/EngineProtocol`.
  */
 export interface StopMatcher {
-  /** The text that cannot belong to a stop sequence any more; `stopped` once one is complete. */
-  readonly push: (text: string) => { readonly text: string; readonly stopped: boolean }
+  /** The text that cannot belong to a stop sequence any more; `stopped` once one is complete, which is `sequence`. */
+  readonly push: (text: string) => { readonly text: string; readonly stopped: boolean; readonly sequence?: string }
   /** What was held back because it might have become a stop sequence. */
   readonly flush: () => string
 }
@@ -22,9 +22,10 @@ const passThrough: StopMatcher = {
   flush: () => ""
 }
 
-/** Where the first complete stop sequence begins, or -1. */
-const findStop = (text: string, stops: ReadonlyArray<string>): number => {
+/** The first complete stop sequence and where it begins. */
+const findStop = (text: string, stops: ReadonlyArray<string>) => {
   let begin = -1
+  let sequence = ""
   let end = Number.POSITIVE_INFINITY
   for (const stop of stops) {
     const at = text.indexOf(stop)
@@ -33,9 +34,10 @@ const findStop = (text: string, stops: ReadonlyArray<string>): number => {
     if (ends < end || (ends === end && at < begin)) {
       begin = at
       end = ends
+      sequence = stop
     }
   }
-  return begin
+  return { begin, sequence }
 }
 
 /** How many characters at the end of the text may be the beginning of a stop sequence. */
@@ -59,10 +61,10 @@ export const makeStopMatcher = (stops: ReadonlyArray<string>): StopMatcher => {
   return {
     push(text) {
       const all = held + text
-      const at = findStop(all, sequences)
-      if (at >= 0) {
+      const { begin, sequence } = findStop(all, sequences)
+      if (begin >= 0) {
         held = ""
-        return { text: all.slice(0, at), stopped: true }
+        return { text: all.slice(0, begin), stopped: true, sequence }
       }
       const keep = heldLength(all, sequences, longest)
       held = all.slice(all.length - keep)

@@ -71,3 +71,35 @@ engineConformance({
   keepsPrompts: false,
   ...shared
 })
+
+/** What Anthropic's API binds answers to: closed objects, and no lengths. */
+const closed = {
+  type: "json_schema",
+  schema: {
+    type: "object",
+    properties: { city: { enum: ["Tokyo", "Paris"] }, known: { type: "boolean" } },
+    required: ["city", "known"],
+    additionalProperties: false
+  }
+} as const
+
+for (const stream of [true, false]) {
+  engineConformance({
+    name: `a host of Anthropic's dialect${stream ? "" : ", whose answers come whole,"}`,
+    options: {
+      engine: "remote",
+      provider: "anthropic",
+      model: "tiny-chat",
+      baseUrl: service.url,
+      contextSize: 512,
+      maxConcurrent: 4,
+      stream,
+      abilities: ["generate", "tools", "format"]
+    },
+    abilities: ["generate", "tools", "format"],
+    keepsPrompts: false,
+    seeded: false,
+    ...shared,
+    formats: [closed]
+  })
+}

@@ -21,13 +21,23 @@ describe("the OpenAPI description", () => {
     }
   })
 
-  it("tells of both kinds of a chat completion's answer by the shapes that clients see", () => {
-    const { content } = description.paths["/v1/chat/completions"]!.post!.responses["200"] as {
+  it("names every status of the endpoints of Anthropic's dialect", () => {
+    for (const path of ["messages", "messages/count_tokens"]) {
+      const { responses } = description.paths[`/v1/${path}`]!.post!
+      assert.sameMembers(Object.keys(responses), ["200", "400", "404", "413", "429", "500", "504", "529"], path)
+    }
+  })
+
+  it.each([
+    ["chat/completions", "ChatCompletion", "ChatChunk"],
+    ["messages", "AnthropicMessage", "AnthropicStreamEvent"]
+  ])("tells of both kinds of an answer of %s by the shapes that clients see", (path, whole, streamed) => {
+    const { content } = description.paths[`/v1/${path}`]!.post!.responses["200"] as {
       readonly content: Readonly<Record<string, { readonly schema: unknown }>>
     }
     assert.deepStrictEqual(Object.fromEntries(Object.entries(content).map(([type, { schema }]) => [type, schema])), {
-      "application/json": { $ref: "#/components/schemas/ChatCompletion" },
-      "text/event-stream": { $ref: "#/components/schemas/ChatChunk" }
+      "application/json": { $ref: `#/components/schemas/${whole}` },
+      "text/event-stream": { $ref: `#/components/schemas/${streamed}` }
     })
   })
 })

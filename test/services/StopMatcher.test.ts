@@ -123,6 +123,14 @@ describe("StopMatcher", () => {
     assert.strictEqual(matcher.flush(), "")
   })
 
+  it("says which stop sequence it was", () => {
+    fc.assert(fc.property(texts, stopLists, (text, stops) => {
+      const { sequence, stopped, text: before } = makeStopMatcher(stops).push(text)
+      assert.strictEqual(sequence !== undefined, stopped)
+      if (sequence !== undefined) assert.isTrue(stops.includes(sequence) && text.startsWith(before + sequence))
+    }))
+  })
+
   it("finds a stop sequence that begins within a beginning of itself", () => {
     assert.deepStrictEqual(run(["aa", "a", "ab"], ["aab"]), { text: "aa", stopped: true })
   })

@@ -75,10 +75,11 @@ const makeWriter = (generation: Generation, room: number) => {
   let events: Array<Event> = []
   let failure: Unanswered | undefined
 
-  const end = (reason: FinishReason, told?: Response.Usage) => {
+  const end = (reason: FinishReason, told?: Response.Usage, stop?: string) => {
     if (ended) return
     ended = true
-    events.push({ type: "finish", reason, usage: usageOf(generation, bytes, told) })
+    const usage = usageOf(generation, bytes, told)
+    events.push({ type: "finish", reason, usage, ...(stop === undefined ? {} : { stop }) })
   }
   /** The text as far as it fits, with the tokens that it makes whole. */
   const write = (text: string, eventOf: (text: string, tokens: number) => Event) => {
@@ -121,9 +122,9 @@ const makeTake = (writer: Writer, generation: Generation): Take => {
   const calls = new Map<string, { readonly index: number; hasArguments: boolean }>()
 
   const addText = (text: string) => {
-    const { stopped, text: said } = stop.push(text)
+    const { sequence, stopped, text: said } = stop.push(text)
     writer.text(said)
-    if (stopped) writer.end("stop")
+    if (stopped) writer.end("stop", undefined, sequence)
   }
   const begin = (id: string, name: string) => {
     writer.text(stop.flush())

@@ -43,8 +43,10 @@ const contentOf = (event: JobEvent): Event | undefined => {
       const { count, ...call } = event
       return { ...call, tokens: count }
     }
-    case "finished":
-      return { type: "finish", reason: event.reason, usage: event.usage }
+    case "finished": {
+      const { reason, stop, usage } = event
+      return { type: "finish", reason, usage, ...(stop === undefined ? {} : { stop }) }
+    }
     default:
       return undefined
   }

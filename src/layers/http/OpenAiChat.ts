@@ -14,7 +14,7 @@ import {
   toolsOf,
   unsupportedInMessages
 } from "./OpenAiMessages.ts"
-import { standingOf } from "./OpenAiStanding.ts"
+import { standingOf } from "./Standing.ts"
 
 /** A decoded body: one inference request a choice, and how to answer. */
 export interface ChatCall {

@@ -1,7 +1,7 @@
 /** Errors in the OpenAI dialect: which status and body each reason has. Pure. */
 import type { Reason } from "../../services/InferenceError.ts"
 import type { ErrorBody } from "../../services/OpenAi.ts"
-import type { Fields } from "./OpenAiFields.ts"
+import type { Fields } from "./Fields.ts"
 
 /** An error ready to be sent. */
 export interface OpenAiError {

@@ -1,25 +1,7 @@
-/**
- * What the dialect calls the fields that engines and `Inference` find wrong. Pure.
- */
+/** What the OpenAI dialect calls the fields that engines and `Inference` find wrong. Pure. */
 
-/** An endpoint's own names. */
-export interface Fields {
-  /** Of what does not fit the context window. */
-  readonly prompt: string
-  /** Of the path of an `InvalidRequest`. */
-  readonly rename: (path: string) => string
-}
-
-type Names = ReadonlyArray<readonly [path: RegExp, name: string]>
-
-/** What all endpoints have. */
-const shared: Names = [[/^route/, "troupe"]]
-
-/** By the first pattern that fits. */
-const renaming = (names: Names) => (path: string): string => {
-  const found = [...names, ...shared].find(([pattern]) => pattern.test(path))
-  return found === undefined ? path : path.replace(found[0], found[1])
-}
+import type { Fields, Names } from "./Fields.ts"
+import { renaming } from "./Fields.ts"
 
 const conversation: Names = [
   [/^tools\[(\d+)\]\.(name|description|parameters)/, "tools[$1].function.$2"],

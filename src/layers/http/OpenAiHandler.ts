@@ -1,10 +1,10 @@
 /** The OpenAI dialect as all its endpoints speak it. */
 import { HttpServerResponse } from "effect/http"
 import type { Reason } from "../../services/InferenceError.ts"
+import type { Fields } from "./Fields.ts"
 import type { Dialect, Trouble } from "./Handler.ts"
 import * as OpenAiError from "./OpenAiError.ts"
-import type { Fields } from "./OpenAiFields.ts"
-import { bearerTokenOf } from "./OpenAiStanding.ts"
+import { bearerTokenOf } from "./Standing.ts"
 
 export const failure = ({ code, headers, message, status }: Trouble): OpenAiError.OpenAiError =>
   OpenAiError.make(message, {

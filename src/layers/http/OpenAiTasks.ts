@@ -22,7 +22,7 @@ import {
   toolsOf,
   unsupportedInMessages
 } from "./OpenAiMessages.ts"
-import { standingOf } from "./OpenAiStanding.ts"
+import { standingOf } from "./Standing.ts"
 
 type Decoded<A> = Result.Result<A, InvalidRequest>
 

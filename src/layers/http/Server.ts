@@ -17,7 +17,9 @@ import { Models } from "../../services/Models.ts"
 import { Readiness } from "../../services/Readiness.ts"
 import { Settings } from "../../services/Settings.ts"
 import * as AdminRoutes from "./AdminRoutes.ts"
+import * as AnthropicRoutes from "./AnthropicRoutes.ts"
 import * as HealthRoutes from "./HealthRoutes.ts"
+import * as ModelRoutes from "./ModelRoutes.ts"
 import * as OpenAiError from "./OpenAiError.ts"
 import * as OpenAiRoutes from "./OpenAiRoutes.ts"
 
@@ -55,7 +57,7 @@ const notFound = Effect.map(HttpServerRequest.HttpServerRequest, ({ method, url 
 
 const routes = Layer.mergeAll(
   HttpApiBuilder.layer(Api, { openapiPath: "/openapi.json" }).pipe(
-    Layer.provide([OpenAiRoutes.layer, HealthRoutes.layer, AdminRoutes.layer])
+    Layer.provide([OpenAiRoutes.layer, AnthropicRoutes.layer, ModelRoutes.layer, HealthRoutes.layer, AdminRoutes.layer])
   ),
   PrometheusMetrics.layerHttp({ path: "/metrics" }),
   HttpRouter.add("*", "/*", notFound)

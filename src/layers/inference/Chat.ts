@@ -85,8 +85,15 @@ const makeWhole = () => {
       }
     },
     end() {
-      const { reason, usage } = finish!
-      return { text, toolCalls, finishReason: reason, usage, ...(logprobs.length === 0 ? {} : { logprobs }) }
+      const { reason, stop, usage } = finish!
+      return {
+        text,
+        toolCalls,
+        finishReason: reason,
+        usage,
+        ...(logprobs.length === 0 ? {} : { logprobs }),
+        ...(stop === undefined ? {} : { stop })
+      }
     }
   }
 }

@@ -136,9 +136,11 @@ const makeReader = (generation: Generation, target: Target): (type: string, data
       return told()
     }],
     ["message_stop", () =>
-      Result.map(reasonOf(end, target), (reason) => [
-        { type: "finish", reason, usage: counter.usage(usageOf(usage)) }
-      ])],
+      Result.map(reasonOf(end, target), (reason) => {
+        const stop = reason === "stop" ? textAt(end, "stop_sequence") : undefined
+        const figures = counter.usage(usageOf(usage))
+        return [{ type: "finish", reason, usage: figures, ...(stop === undefined ? {} : { stop }) }]
+      })],
     ["error", (data) => Result.fail(inBand(data, target))]
   ])
   return (type, data) => handlers.get(type)?.(data) ?? told()

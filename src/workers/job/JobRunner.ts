@@ -128,6 +128,21 @@ const makeSpeaker = (job: GenerateJob, sender: Sender) => {
   }
 }
 
+/** A stop matcher that remembers what it found. */
+const makeStops = (job: GenerateJob) => {
+  const matcher = makeStopMatcher(job.stop)
+  const found: { stop?: string } = {}
+  return {
+    found,
+    flush: matcher.flush,
+    push(text: string) {
+      const cut = matcher.push(text)
+      if (cut.sequence !== undefined) found.stop = cut.sequence
+      return cut
+    }
+  }
+}
+
 /** Tokens to their end, through joiner and stop matcher; what it sends is whole once it has ended or thrown. */
 const stream = async <Token>(
   job: GenerateJob,
@@ -136,13 +151,14 @@ const stream = async <Token>(
   sender: Sender
 ): Promise<JobEvent> => {
   const joiner = makeTextJoiner(decode)
-  const stops = makeStopMatcher(job.stop)
+  const stops = makeStops(job)
   const { end, ledger, say, state } = makeSpeaker(job, sender)
   const limit = Math.min(job.maxTokens ?? room, room)
   const finished = (reason: FinishReason): JobEvent => ({
     type: "finished",
     reason: reason === "stop" && state.called ? "tool_calls" : reason,
-    usage: { promptTokens, completionTokens: sender.counted.tokens, cachedTokens }
+    usage: { promptTokens, completionTokens: sender.counted.tokens, cachedTokens },
+    ...stops.found
   })
   /** Takes a token in; true when a stop sequence is complete. */
   const hear = (token: Token): boolean => {
@@ -160,7 +176,6 @@ const stream = async <Token>(
     return stopped
   }
 
-  let reason: FinishReason = "stop"
   try {
     for await (const token of tokens) {
       if (control.isCancelled()) break
@@ -168,10 +183,7 @@ const stream = async <Token>(
         end()
         return finished("stop")
       }
-      if (sender.counted.tokens >= limit) {
-        reason = "length"
-        break
-      }
+      if (sender.counted.tokens >= limit) break
       await control.room(sender.unsent)
     }
   } catch (cause) {
@@ -179,7 +191,8 @@ const stream = async <Token>(
     throw cause
   }
   const stopped = rest()
-  return control.isCancelled() ? cancelled : finished(stopped ? "stop" : reason)
+  if (control.isCancelled()) return cancelled
+  return finished(!stopped && sender.counted.tokens >= limit ? "length" : "stop")
 }
 
 /**

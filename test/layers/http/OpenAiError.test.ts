@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
+import type { Fields } from "../../../src/layers/http/Fields.ts"
 import * as OpenAiError from "../../../src/layers/http/OpenAiError.ts"
 import * as OpenAiFields from "../../../src/layers/http/OpenAiFields.ts"
 import * as InferenceError from "../../../src/services/InferenceError.ts"
@@ -233,7 +234,7 @@ describe("OpenAiError", () => {
     }
   )
 
-  it.each<[fields: OpenAiFields.Fields, path: string, param: string]>([
+  it.each<[fields: Fields, path: string, param: string]>([
     [OpenAiFields.chat, "format.schema.properties.topP", "response_format.json_schema.schema.properties.topP"],
     [OpenAiFields.chat, "format.schema", "response_format.json_schema.schema"],
     [OpenAiFields.chat, "format.type", "response_format.type"],

@@ -1,85 +1,9 @@
 /** The handlers over a stand-in for the front door, without sockets and engines. */
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Layer, Logger, Stream, Tracer } from "effect"
-import { HttpRouter, HttpServer } from "effect/http"
-import { HttpApiBuilder } from "effect/http-api"
-import * as AdminRoutes from "../../../src/layers/http/AdminRoutes.ts"
-import * as HealthRoutes from "../../../src/layers/http/HealthRoutes.ts"
-import * as OpenAiRoutes from "../../../src/layers/http/OpenAiRoutes.ts"
-import { Api } from "../../../src/services/Api.ts"
-import type { Request } from "../../../src/services/Inference.ts"
-import { Inference } from "../../../src/services/Inference.ts"
+import { Duration, Effect, Tracer } from "effect"
+import type { Inference, Request } from "../../../src/services/Inference.ts"
 import * as InferenceError from "../../../src/services/InferenceError.ts"
-import { Models } from "../../../src/services/Models.ts"
-import type { Stage } from "../../../src/services/Readiness.ts"
-import { Readiness } from "../../../src/services/Readiness.ts"
-import { Registry } from "../../../src/services/Registry.ts"
-import { Settings } from "../../../src/services/Settings.ts"
-
-interface Stand {
-  readonly inference: Partial<Inference["Service"]>
-  readonly stage?: Stage
-}
-
-/** What was logged and traced. */
-const makeWitness = () => {
-  const seen: Array<unknown> = []
-  const logger = Logger.make((options) => {
-    seen.push(options.message, String(options.cause))
-  })
-  const tracer = Tracer.make({
-    span: (options) => {
-      const span = new Tracer.NativeSpan(options)
-      seen.push(span)
-      return span
-    }
-  })
-  return { seen, layer: Layer.mergeAll(Logger.layer([logger]), Layer.succeed(Tracer.Tracer, tracer)) }
-}
-
-const withHandler = async <A>(
-  { inference, stage = "ready" }: Stand,
-  use: (
-    post: (path: string, body: unknown, headers?: Record<string, string>) => Promise<Response>,
-    seen: ReadonlyArray<unknown>
-  ) => Promise<A>
-): Promise<A> => {
-  const witness = makeWitness()
-  const services = Layer.mergeAll(
-    Layer.mock(Inference)(inference),
-    Layer.mock(Registry)({}),
-    Layer.mock(Models)({}),
-    Layer.succeed(Readiness, { stage }),
-    Layer.succeed(
-      Settings,
-      {
-        server: { host: "127.0.0.1", port: 0, maxBodyBytes: 1000, shutdownGrace: Duration.seconds(1) }
-      } as Settings["Service"]
-    ),
-    HttpServer.layerServices
-  )
-  const routes = HttpApiBuilder.layer(Api).pipe(
-    Layer.provide([OpenAiRoutes.layer, HealthRoutes.layer, AdminRoutes.layer]),
-    Layer.provide(services),
-    Layer.provideMerge(witness.layer)
-  )
-  const { dispose, handler } = HttpRouter.toWebHandler(routes.pipe(Layer.provideMerge(HttpServer.layerServices)))
-  try {
-    return await use(
-      (path, body, headers = {}) =>
-        handler(
-          new globalThis.Request(`http://localhost/v1/${path}`, {
-            method: "POST",
-            headers: { "content-type": "application/json", ...headers },
-            body: typeof body === "string" ? body : JSON.stringify(body)
-          })
-        ),
-      witness.seen
-    )
-  } finally {
-    await dispose()
-  }
-}
+import { ending, failing, withHandler } from "../../support/Handlers.ts"
 
 const bodies: Readonly<Record<string, object>> = {
   "chat/completions": { model: "m", messages: [{ role: "user", content: "Hello" }] },
@@ -89,23 +13,10 @@ const bodies: Readonly<Record<string, object>> = {
   tokenize: { model: "m", prompt: "Hello" }
 }
 
-/** A front door at which everything ends like this. */
-const ending = (end: Effect.Effect<never, InferenceError.InferenceError>): Inference["Service"] => ({
-  open: () => end,
-  stream: () => Stream.fromEffect(end),
-  generate: () => end,
-  embed: () => end,
-  rerank: () => end,
-  classify: () => end,
-  tokenize: () => end
-})
-
 interface ErrorBody {
   readonly error: { readonly code: string | null; readonly param: string | null; readonly message: string }
 }
 const errorOf = async (response: Response) => (await response.json() as ErrorBody).error
-
-const failing = (reason: InferenceError.Reason) => ending(Effect.fail(InferenceError.make(reason)))
 
 describe.each(Object.entries(bodies))("POST /v1/%s", (path, body) => {
   it("tells that the queue is full, and when to come again", () =>

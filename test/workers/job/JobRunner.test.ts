@@ -203,6 +203,7 @@ describe("runJob", () => {
     assert.strictEqual(textOf(events), "one ")
     assert.deepInclude(events.at(-1), {
       reason: "stop",
+      stop: "two",
       usage: { promptTokens: 3, completionTokens: 7, cachedTokens: 0 }
     })
   })

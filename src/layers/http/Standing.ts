@@ -1,6 +1,5 @@
 /**
- * How a caller of the OpenAI dialect stands among others: whose request it is, its priority, and how long it keeps the
- * model. Pure.
+ * How a caller stands among others: whose request it is, its priority, and how long it keeps the model. Pure.
  */
 import { Duration } from "effect"
 import { hash } from "node:crypto"
@@ -32,8 +31,8 @@ const fingerprintLength = 20
 const fingerprint = (kind: "token" | "user", text: string): string =>
   hash("sha256", `${kind} ${text}`, "base64url").slice(0, fingerprintLength)
 
-const tenantOf = (fields: Fields, bearerToken: string | undefined): string => {
-  if (bearerToken !== undefined) return fingerprint("token", bearerToken)
+const tenantOf = (fields: Fields, key: string | undefined): string => {
+  if (key !== undefined) return fingerprint("token", key)
   const user = fields.safety_identifier ?? fields.user ?? ""
   return user === "" ? "" : fingerprint("user", user)
 }
@@ -41,9 +40,9 @@ const tenantOf = (fields: Fields, bearerToken: string | undefined): string => {
 /** A caller who names himself nowhere is the tenant "", which is the default. */
 export const standingOf = (
   fields: Fields,
-  bearerToken: string | undefined
+  key: string | undefined
 ): Standing & { readonly route?: Overrides } => {
-  const tenant = tenantOf(fields, bearerToken)
+  const tenant = tenantOf(fields, key)
   return {
     ...(tenant === "" ? {} : { tenant }),
     ...(fields.priority === undefined ? {} : { priority: fields.priority }),

@@ -1,9 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration } from "effect"
 import * as fc from "fast-check"
-import { bearerTokenOf, keepAliveOf } from "../../../src/layers/http/OpenAiStanding.ts"
+import { bearerTokenOf, keepAliveOf } from "../../../src/layers/http/Standing.ts"
 
-describe("OpenAiStanding", () => {
+describe("Standing", () => {
   describe("keep_alive", () => {
     it.each<[value: number | string, duration: Duration.Input]>([
       [0, 0],

@@ -1,0 +1,173 @@
+/**
+ * Conversations and tools of the Anthropic dialect: what they mean, and what a schema cannot say of them. Pure.
+ *
+ * **Details**
+ *
+ * One message of the dialect may become several: each result of a tool is a message of its own. Texts beside each other
+ * are one text, in lines of their own where people wrote them, and as they were where a model did.
+ */
+import type * as Anthropic from "../../services/Anthropic.ts"
+import type { Part } from "../../services/Content.ts"
+import type { Message, Tool, ToolChoice } from "../../services/Inference.ts"
+import type { ToolCall } from "../../services/Job.ts"
+import type { Problem } from "../../services/Problem.ts"
+
+type Block = Anthropic.BlockParam
+type Of<Type> = Extract<Block, { readonly type: Type }>
+type Seen = Of<"text"> | Of<"image">
+
+/** A message as the front door has it, and where the body has it. */
+export interface Placed {
+  readonly message: Message
+  readonly path: string
+  /** Of the parts, where the content is parts. */
+  readonly parts: ReadonlyArray<string>
+}
+
+/** With its path. */
+type At<A> = readonly [block: A, path: string]
+
+const partOf = (block: Seen): Part => {
+  if (block.type === "text") return { type: "text", text: block.text }
+  const { source } = block
+  return {
+    type: "image",
+    source: source.type === "url" ? source : { type: "base64", mediaType: source.media_type, data: source.data }
+  }
+}
+
+/** A text where it is nothing but texts. */
+const contentOf = (
+  blocks: ReadonlyArray<At<Seen>>,
+  between: string
+): Pick<Placed, "parts"> & Pick<Message, "content"> => {
+  const parts = blocks.map(([block]) => partOf(block))
+  return parts.every((part) => part.type === "text")
+    ? { content: parts.map(({ text }) => text).join(between), parts: [] }
+    : { content: parts, parts: blocks.map(([, path]) => path) }
+}
+
+const listed = <A>(path: string, blocks: ReadonlyArray<A>): ReadonlyArray<At<A>> =>
+  blocks.map((block, index) => [block, `${path}[${index}]`])
+
+/** A failure is told as one, since messages have no other word for it. */
+const resultOf = ([{ content, is_error, tool_use_id }, path]: At<Of<"tool_result">>): Placed => {
+  const blocks = typeof content === "string" ? [{ type: "text" as const, text: content }] : content ?? []
+  const failed: ReadonlyArray<At<Seen>> = is_error === true ? [[{ type: "text", text: "Error:" }, path]] : []
+  const { content: told, parts } = contentOf([...failed, ...listed(`${path}.content`, blocks)], "\n")
+  return { message: { role: "tool", content: told, toolCallId: tool_use_id }, path, parts }
+}
+
+const isSeen = (entry: At<Block>): entry is At<Seen> => entry[0].type === "text" || entry[0].type === "image"
+
+const isResult = (entry: At<Block>): entry is At<Of<"tool_result">> => entry[0].type === "tool_result"
+
+/** Results answer the calls before them, so they go first, as the dialect wants them. */
+const userOf = (blocks: ReadonlyArray<At<Block>>, path: string): ReadonlyArray<Placed> => {
+  const seen = blocks.filter(isSeen)
+  const { content, parts } = contentOf(seen, "\n")
+  const results = blocks.filter(isResult).map(resultOf)
+  return seen.length === 0 ? results : [...results, { message: { role: "user", content }, path, parts }]
+}
+
+const callOf = ({ id, input, name }: Of<"tool_use">): ToolCall => ({ id, name, arguments: JSON.stringify(input) })
+
+const assistantOf = (blocks: ReadonlyArray<At<Block>>, path: string): Placed => {
+  const calls = blocks.flatMap(([block]) => block.type === "tool_use" ? [callOf(block)] : [])
+  const { content } = contentOf(blocks.filter(isSeen), "")
+  return {
+    message: { role: "assistant", content, ...(calls.length === 0 ? {} : { toolCalls: calls }) },
+    path,
+    parts: []
+  }
+}
+
+const placedOf = ({ content, role }: Anthropic.MessageParam, index: number): ReadonlyArray<Placed> => {
+  const path = `messages[${index}]`
+  if (typeof content === "string") return [{ message: { role, content }, path, parts: [] }]
+  const blocks = listed(`${path}.content`, content)
+  if (role === "user") return userOf(blocks, path)
+  if (role === "assistant") return [assistantOf(blocks, path)]
+  return [{ message: { role, content: contentOf(blocks.filter(isSeen), "\n").content }, path, parts: [] }]
+}
+
+const systemOf = (system: Anthropic.MessagesRequest["system"]): ReadonlyArray<Placed> => {
+  const content = typeof system === "string" ? system : (system ?? []).map(({ text }) => text).join("\n")
+  return content === "" ? [] : [{ message: { role: "system", content }, path: "system", parts: [] }]
+}
+
+/** The whole conversation. */
+export const placed = (
+  { messages, system }: Pick<Anthropic.CountTokensRequest, "messages" | "system">
+): ReadonlyArray<Placed> => [...systemOf(system), ...messages.flatMap(placedOf)]
+
+/** The body's own path for one of the front door's that leads into a message; undefined where it does not. */
+export const locate = (path: string, placed: ReadonlyArray<Placed>): string | undefined => {
+  const found = /^(?:input\.)?messages\[(\d+)\](?:\.content\[(\d+)\])?/.exec(path)
+  const place = placed[Number(found?.[1])]
+  return place === undefined ? undefined : place.parts[Number(found?.[2])] ?? place.path
+}
+
+export const toolsOf = (tools: ReadonlyArray<Anthropic.Tool>): ReadonlyArray<Tool> =>
+  tools.map(({ description, input_schema: parameters, name }) => ({
+    name,
+    ...(typeof description === "string" ? { description } : {}),
+    parameters
+  }))
+
+const choices = { auto: "auto", any: "required", none: "none" } as const
+
+export const choiceOf = (choice: Anthropic.ToolChoice): typeof ToolChoice.Type =>
+  choice.type === "tool" ? { name: choice.name } : choices[choice.type]
+
+const speakers: Readonly<Record<Block["type"], ReadonlyArray<string>>> = {
+  text: ["user", "assistant", "system"],
+  image: ["user"],
+  tool_result: ["user"],
+  tool_use: ["assistant"],
+  thinking: ["assistant"],
+  redacted_thinking: ["assistant"]
+}
+
+const blockProblems = (
+  { content, role }: Anthropic.MessageParam,
+  path: string,
+  used: Set<string>
+): ReadonlyArray<Problem> => {
+  if (typeof content === "string") return []
+  return listed(`${path}.content`, content).flatMap(([block, path]): ReadonlyArray<Problem> => {
+    if (!speakers[block.type].includes(role)) {
+      return [{ path: `${path}.type`, expected: `No ${role} message has blocks of type ${block.type}` }]
+    }
+    if (block.type === "tool_use") used.add(block.id)
+    if (block.type !== "tool_result" || used.has(block.tool_use_id)) return []
+    const expected = "No assistant message before this one has a tool_use block of this id"
+    return [{ path: `${path}.tool_use_id`, expected }]
+  })
+}
+
+/** What is wrong from message to message. */
+export const messageProblems = (messages: ReadonlyArray<Anthropic.MessageParam>): ReadonlyArray<Problem> => {
+  const used = new Set<string>()
+  const last = messages.length - 1
+  return [
+    ...messages.flatMap((message, index) => blockProblems(message, `messages[${index}]`, used)),
+    ...(messages[last]?.role === "assistant"
+      ? [{ path: `messages[${last}]`, expected: "An answer cannot be begun for the model; end with a user's message" }]
+      : [])
+  ]
+}
+
+export const toolProblems = (
+  { tool_choice: choice, tools = [] }: Pick<Anthropic.CountTokensRequest, "tool_choice" | "tools">
+): ReadonlyArray<Problem> => {
+  const names = tools.map(({ name }) => name)
+  const repeated = names.flatMap((name, index) =>
+    names.indexOf(name) < index ? [{ path: `tools[${index}].name`, expected: "Another tool has this name" }] : []
+  )
+  if (choice === undefined || choice.type === "auto" || choice.type === "none") return repeated
+  if (tools.length === 0) return [{ path: "tool_choice", expected: "Only allowed with tools" }]
+  return choice.type === "any" || names.includes(choice.name)
+    ? repeated
+    : [...repeated, { path: "tool_choice.name", expected: "No tool of tools has this name" }]
+}

@@ -1,0 +1,245 @@
+/**
+ * Answers of the Anthropic dialect, whole and as the events of a stream. Pure.
+ *
+ * **Details**
+ *
+ * A text and every use of a tool is a block, begun and stopped by events of its own, and one block at a time is open.
+ *
+ * **Gotchas**
+ *
+ * How many tokens the prompt has is not known before the answer's end: `message_start` says 0, and `message_delta`, whose
+ * figures are of the whole, says it. A part of a call that comes when another block is open has no place to go: the
+ * stream then ends with an error and not with `message_stop`.
+ */
+import { Result } from "effect"
+import type * as Anthropic from "../../services/Anthropic.ts"
+import type { Answer, Event } from "../../services/Inference.ts"
+import * as InferenceError from "../../services/InferenceError.ts"
+import type { FinishReason, TokenUsage, ToolCall } from "../../services/Job.ts"
+import * as AnthropicError from "./AnthropicError.ts"
+
+/** What is said of an answer besides its content. */
+export interface Envelope {
+  /** The request's. */
+  readonly id: string
+  readonly model: string
+  /** Otherwise only an answer's first use of a tool is told. */
+  readonly parallelToolUse: boolean
+}
+
+const reasons: Readonly<Record<FinishReason, Anthropic.StopReason>> = {
+  stop: "end_turn",
+  length: "max_tokens",
+  tool_calls: "tool_use"
+}
+
+const endOf = (reason: FinishReason, stop?: string): Anthropic.End => ({
+  stop_reason: reason === "stop" && stop !== undefined ? "stop_sequence" : reasons[reason],
+  stop_sequence: reason === "stop" ? stop ?? null : null,
+  stop_details: null,
+  container: null
+})
+
+const refusal = (explanation: string): Anthropic.End => ({
+  stop_reason: "refusal",
+  stop_sequence: null,
+  stop_details: { type: "refusal", category: null, explanation },
+  container: null
+})
+
+const nothing: TokenUsage = { promptTokens: 0, completionTokens: 0, cachedTokens: 0 }
+
+const usageOf = (
+  { cachedTokens, completionTokens, promptTokens, reasoningTokens }: TokenUsage
+): Anthropic.DeltaUsage => ({
+  input_tokens: promptTokens - cachedTokens,
+  cache_creation_input_tokens: 0,
+  cache_read_input_tokens: cachedTokens,
+  output_tokens: completionTokens,
+  output_tokens_details: reasoningTokens === undefined ? null : { thinking_tokens: reasoningTokens },
+  server_tool_use: null
+})
+
+const messageIdOf = (id: string): string => id.replace(/^req_/, "msg_")
+
+const messageOf = (
+  { id, model }: Envelope,
+  content: ReadonlyArray<Anthropic.Block>,
+  end: Anthropic.End | undefined,
+  usage: TokenUsage
+): Anthropic.Message => ({
+  id: messageIdOf(id),
+  type: "message",
+  role: "assistant",
+  model,
+  content,
+  diagnostics: null,
+  ...(end ?? { ...endOf("stop"), stop_reason: null }),
+  usage: { ...usageOf(usage), cache_creation: null, inference_geo: null, service_tier: "standard", speed: null }
+})
+
+const textBlock = (text: string): Anthropic.Block => ({ type: "text", text, citations: null })
+
+const toolBlock = (id: string, name: string, input: Readonly<Record<string, unknown>>): Anthropic.Block => ({
+  type: "tool_use",
+  id,
+  name,
+  input,
+  caller: { type: "direct" }
+})
+
+const objectOf = (text: string): Readonly<Record<string, unknown>> | undefined => {
+  if (text === "") return {}
+  try {
+    const json: unknown = JSON.parse(text)
+    return typeof json === "object" && json !== null && !Array.isArray(json)
+      ? json as Readonly<Record<string, unknown>>
+      : undefined
+  } catch {
+    return undefined
+  }
+}
+
+type Blocks = Result.Result<ReadonlyArray<Anthropic.Block>, InferenceError.InferenceError>
+
+/** A call that the end of the answer has cut is left out; otherwise its arguments must be whole. */
+const callsOf = (calls: ReadonlyArray<ToolCall>, { deployment, finishReason }: Answer): Blocks => {
+  const blocks: Array<Anthropic.Block> = []
+  for (const { arguments: text, id, name } of calls) {
+    const input = objectOf(text)
+    if (input !== undefined) blocks.push(toolBlock(id, name, input))
+    else if (finishReason !== "length") {
+      const detail = `The arguments of its call of "${name}" are not the JSON of an object.`
+      return Result.fail(InferenceError.make(new InferenceError.EngineFailed({ deployment, detail })))
+    }
+  }
+  return Result.succeed(blocks)
+}
+
+/** The body of an answer that is not streamed. */
+export const encodeAnswer = (
+  envelope: Envelope,
+  answer: Answer
+): Result.Result<Anthropic.Message, InferenceError.InferenceError> => {
+  const { finishReason, stop, text, toolCalls, usage } = answer
+  const calls = callsOf(envelope.parallelToolUse ? toolCalls : toolCalls.slice(0, 1), answer)
+  return Result.map(calls, (blocks) =>
+    messageOf(
+      envelope,
+      text === "" ? blocks : [textBlock(text), ...blocks],
+      endOf(finishReason, stop),
+      usage
+    ))
+}
+
+/** The body of an answer that a model or its provider refuses to give. */
+export const encodeRefusal = (envelope: Envelope, explanation: string): Anthropic.Message =>
+  messageOf(envelope, [], refusal(explanation), nothing)
+
+const frame = (event: Anthropic.StreamEvent): string => `event: ${event.type}\ndata: ${JSON.stringify(event)}\n\n`
+
+/** An error in the middle of a stream, which then ends without `message_stop`. */
+export const encodeError = (body: Anthropic.ErrorBody): string => frame(body)
+
+/** Writes a stream's events. */
+export interface FrameEncoder {
+  /** Frames for some of an answer's events; texts that came together leave in one frame. */
+  readonly events: (events: ReadonlyArray<Event>) => string
+  /** The last frame, after the `finish`. */
+  readonly end: () => string
+  /** The last frames of an answer that is broken off by a refusal. */
+  readonly refuse: (explanation: string) => string
+}
+
+type CallEvent = Extract<Event, { type: "tool_call" }>
+
+/** Two events that came together as one, if one frame can tell both. */
+const join = (one: Event | undefined, two: Event): Event | undefined => {
+  if (one?.type === "text" && two.type === "text") return { ...one, text: one.text + two.text }
+  if (one?.type === "tool_call" && two.type === "tool_call" && one.index === two.index && two.id === undefined) {
+    return { ...one, arguments: one.arguments + two.arguments }
+  }
+  return undefined
+}
+
+/** The blocks of one answer. */
+const makeBlocks = () => {
+  /** The block that is open, or the last. */
+  let index = -1
+  let open: "text" | number | undefined
+  const begun = new Set<number>()
+
+  const stop = (): string => {
+    if (open === undefined) return ""
+    open = undefined
+    return frame({ type: "content_block_stop", index })
+  }
+  const start = (kind: "text" | number, content_block: Anthropic.Block): string => {
+    const stopped = stop()
+    open = kind
+    index++
+    return stopped + frame({ type: "content_block_start", index, content_block })
+  }
+  const delta = (type: "text_delta" | "input_json_delta", field: "text" | "partial_json", text: string): string =>
+    `event: content_block_delta\ndata: {"type":"content_block_delta","index":${index},"delta":{"type":"${type}",` +
+    `"${field}":${JSON.stringify(text)}}}\n\n`
+
+  return {
+    stop,
+    text(text: string): string {
+      if (text === "") return ""
+      const begin = open === "text" ? "" : start("text", textBlock(""))
+      return begin + delta("text_delta", "text", text)
+    },
+    /** Undefined where its block is stopped already. */
+    call({ arguments: text, id, index: call, name }: CallEvent): string | undefined {
+      if (begun.has(call) && open !== call) return undefined
+      const begin = begun.has(call) ? "" : start(call, toolBlock(id ?? "", name ?? "", {}))
+      begun.add(call)
+      return text === "" ? begin : begin + delta("input_json_delta", "partial_json", text)
+    }
+  }
+}
+
+const mixed = "The engine mixed up the parts of several tool calls."
+
+export const makeFrameEncoder = (envelope: Envelope): FrameEncoder => {
+  const blocks = makeBlocks()
+  let begun = false
+  let lost = false
+  let told = 0
+
+  const begin = (): string => {
+    if (begun) return ""
+    begun = true
+    return frame({ type: "message_start", message: messageOf(envelope, [], undefined, nothing) })
+  }
+  const close = (delta: Anthropic.End, usage: TokenUsage): string =>
+    blocks.stop() + frame({ type: "message_delta", delta, usage: usageOf(usage) })
+  const frameOf = (event: Event): string => {
+    if (event.type === "text") return blocks.text(event.text)
+    if (event.type === "finish") return lost ? "" : close(endOf(event.reason, event.stop), event.usage)
+    const call = blocks.call(event)
+    lost ||= call === undefined
+    return call ?? ""
+  }
+  const end = (): string =>
+    lost ? encodeError(AnthropicError.make(500, mixed, envelope.id).body) : frame({ type: "message_stop" })
+
+  return {
+    events(events) {
+      let out = begin()
+      let last: Event | undefined
+      for (const event of events) {
+        if (event.type !== "finish") told += event.tokens
+        if (event.type === "tool_call" && event.index > 0 && !envelope.parallelToolUse) continue
+        const both = join(last, event)
+        if (both === undefined && last !== undefined) out += frameOf(last)
+        last = both ?? event
+      }
+      return last === undefined ? out : out + frameOf(last)
+    },
+    end,
+    refuse: (explanation) => begin() + close(refusal(explanation), { ...nothing, completionTokens: told }) + end()
+  }
+}

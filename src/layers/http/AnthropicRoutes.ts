@@ -1,0 +1,115 @@
+/** Handlers of the Anthropic dialect. */
+import { Array as Arr, Effect, Stream } from "effect"
+import { HttpServerResponse } from "effect/http"
+import { HttpApiBuilder } from "effect/http-api"
+import { Api } from "../../services/Api.ts"
+import type { TokenizeRequest } from "../../services/Inference.ts"
+import { Inference } from "../../services/Inference.ts"
+import { InferenceError } from "../../services/InferenceError.ts"
+import * as AnthropicError from "./AnthropicError.ts"
+import type { Envelope } from "./AnthropicFrames.ts"
+import * as AnthropicFrames from "./AnthropicFrames.ts"
+import * as AnthropicHandler from "./AnthropicHandler.ts"
+import type { Asked, MessagesCall } from "./AnthropicMessages.ts"
+import * as AnthropicMessages from "./AnthropicMessages.ts"
+import type { Endings } from "./EventStream.ts"
+import * as EventStream from "./EventStream.ts"
+import type { Call, Endpoint } from "./Handler.ts"
+import * as Handler from "./Handler.ts"
+import * as Telling from "./Telling.ts"
+
+const shared = { idPrefix: "req_", failure: AnthropicError.fromReason } as const
+
+type Headers = Readonly<Record<string, string>>
+
+const respond = (body: unknown, headers: Headers = {}) => HttpServerResponse.jsonUnsafe(body, { headers })
+
+/** The error with the body's own path for what is wrong. */
+const located = ({ placed }: Pick<MessagesCall, "placed">) => (error: InferenceError): InferenceError => {
+  const { attempts, decision } = error
+  const reason = AnthropicMessages.relocate(error.reason, placed)
+  return reason === error.reason ? error : new InferenceError({
+    reason,
+    ...(attempts === undefined ? {} : { attempts }),
+    ...(decision === undefined ? {} : { decision })
+  })
+}
+
+const envelopeOf = ({ body: { parallelToolUse, request }, id }: Call<MessagesCall>): Envelope => ({
+  id,
+  model: request.model,
+  parallelToolUse
+})
+
+const wholeAnswer = (inference: Inference["Service"], call: Call<MessagesCall>) => {
+  const envelope = envelopeOf(call)
+  return inference.generate(call.body.request).pipe(
+    Effect.flatMap((answer) =>
+      Effect.map(
+        Effect.fromResult(AnthropicFrames.encodeAnswer(envelope, answer)),
+        (message) => respond(message, Telling.ofAnswer(answer))
+      )
+    ),
+    Effect.catchTag("InferenceError", (error) =>
+      error.reason._tag === "ContentRefused"
+        ? Effect.succeed(respond(AnthropicFrames.encodeRefusal(envelope, error.reason.detail), Telling.ofError(error)))
+        : Effect.fail(located(call.body)(error)))
+  )
+}
+
+/** Frames until the last event; the first pull fails where the request fails before any content. */
+const frames = (inference: Inference["Service"], call: Call<MessagesCall>, told: (headers: Headers) => void) => {
+  const encode = AnthropicFrames.makeFrameEncoder(envelopeOf(call))
+  const begun = Effect.map(inference.open(call.body.request), ({ events, ...by }) => {
+    told(Telling.ofAnswer(by))
+    return Stream.mapArray(events, (some) => Arr.of(encode.events(some)))
+  })
+  return Stream.unwrap(begun).pipe(
+    Stream.concat(Stream.sync(encode.end)),
+    Stream.catchTag("InferenceError", (error) => {
+      if (error.reason._tag !== "ContentRefused") return Stream.fail(located(call.body)(error))
+      told(Telling.ofError(error))
+      return Stream.succeed(encode.refuse(error.reason.detail))
+    })
+  )
+}
+
+const streamAnswer = (inference: Inference["Service"], call: Call<MessagesCall>) => {
+  let headers: Headers = {}
+  const all = frames(inference, call, (told) => {
+    headers = told
+  })
+  const endings: Endings = {
+    failed: (reason) => AnthropicFrames.encodeError(AnthropicError.fromReason(reason, call.id).body),
+    broken: () => AnthropicFrames.encodeError(AnthropicHandler.failure(Handler.broken, call.id).body)
+  }
+  return EventStream.respond(call.id, all, endings, () => headers)
+}
+
+const messages = (inference: Inference["Service"]): Endpoint<MessagesCall> => ({
+  ...shared,
+  decode: AnthropicMessages.decode,
+  answer: (call) => call.body.stream ? streamAnswer(inference, call) : wholeAnswer(inference, call)
+})
+
+const countTokens = (inference: Inference["Service"]): Endpoint<Asked<TokenizeRequest>> => ({
+  ...shared,
+  decode: AnthropicMessages.decodeCount,
+  answer: ({ body }) =>
+    Effect.mapBoth(inference.tokenize(body.request), {
+      onSuccess: (tokens) => respond({ input_tokens: tokens.length }),
+      onFailure: located(body)
+    })
+})
+
+export const layer = HttpApiBuilder.group(
+  Api,
+  "anthropic",
+  Effect.fn(function*(handlers) {
+    const inference = yield* Inference
+    const handler = yield* Handler.make(AnthropicHandler.dialect)
+    return handlers
+      .handleRaw("messages", handler(messages(inference)))
+      .handleRaw("countTokens", handler(countTokens(inference)))
+  })
+)

@@ -1,0 +1,259 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Duration, Result } from "effect"
+import type { MessagesCall } from "../../../src/layers/http/AnthropicMessages.ts"
+import * as AnthropicMessages from "../../../src/layers/http/AnthropicMessages.ts"
+import type { Request } from "../../../src/services/Inference.ts"
+import * as InferenceError from "../../../src/services/InferenceError.ts"
+
+const messages = [{ role: "user", content: "Hello" }]
+const least = { model: "tiny-chat", max_tokens: 10, messages }
+
+const decoded = (fields: object): MessagesCall => Result.getOrThrow(AnthropicMessages.decode({ ...least, ...fields }))
+const requested = (fields: object): Request => decoded(fields).request
+const said = (...messages: ReadonlyArray<object>) => requested({ messages }).messages
+
+const refused = (fields: object): InferenceError.InvalidRequest =>
+  Result.getOrThrowWith(
+    Result.flip(AnthropicMessages.decode({ ...least, ...fields })),
+    () => new Error("The body was taken.")
+  )
+
+const tool = { name: "add", description: "Adds.", input_schema: { type: "object" } }
+const use = { type: "tool_use", id: "call_1", name: "add", input: { a: 1 } }
+const png = { type: "base64", media_type: "image/png", data: "AAAA" }
+const image = { type: "image", source: png }
+const text = (text: string) => ({ type: "text", text })
+const cache_control = { type: "ephemeral", ttl: "1h" }
+
+describe("AnthropicMessages", () => {
+  describe("decode", () => {
+    it("of the least body leaves every option to its default", () => {
+      assert.deepStrictEqual(decoded({}), {
+        request: { model: "tiny-chat", maxTokens: 10, messages: [{ role: "user", content: "Hello" }] },
+        placed: [{ message: { role: "user", content: "Hello" }, path: "messages[0]", parts: [] }],
+        stream: false,
+        parallelToolUse: true
+      })
+    })
+
+    it("takes every field", () => {
+      const schema = { type: "object" }
+      const call = decoded({
+        system: "Be brief.",
+        stream: true,
+        temperature: 0.5,
+        top_p: 0.9,
+        top_k: 40,
+        stop_sequences: ["a", "b"],
+        tools: [{ ...tool, type: "custom", strict: true, cache_control }],
+        tool_choice: { type: "any", disable_parallel_tool_use: true },
+        output_config: { effort: "high", format: { type: "json_schema", schema } },
+        thinking: { type: "disabled" },
+        metadata: { user_id: "me" },
+        service_tier: "auto",
+        cache_control,
+        keep_alive: "5m",
+        priority: "high"
+      })
+      const { keepAlive, tenant, ...request } = call.request
+      assert.strictEqual(Duration.toMillis(keepAlive!), 300_000)
+      assert.match(tenant!, /^[\w-]{20}$/)
+      assert.deepStrictEqual(request, {
+        model: "tiny-chat",
+        messages: [{ role: "system", content: "Be brief." }, { role: "user", content: "Hello" }],
+        maxTokens: 10,
+        temperature: 0.5,
+        topP: 0.9,
+        topK: 40,
+        stop: ["a", "b"],
+        tools: [{ name: "add", description: "Adds.", parameters: { type: "object" } }],
+        toolChoice: "required",
+        format: { type: "json_schema", schema },
+        priority: "high"
+      })
+      assert.isTrue(call.stream)
+      assert.isFalse(call.parallelToolUse)
+    })
+
+    it("tells callers apart by their key, or else by user_id", () => {
+      const tenantOf = (key?: string, user_id: string | null = null) =>
+        Result.getOrThrow(AnthropicMessages.decode({ ...least, metadata: { user_id } }, key)).request.tenant
+      assert.strictEqual(tenantOf("one", "me"), tenantOf("one"))
+      assert.strictEqual(new Set([tenantOf(), tenantOf("one"), tenantOf("two"), tenantOf(undefined, "me")]).size, 4)
+    })
+
+    it.each<[choice: object, expected: Request["toolChoice"]]>([
+      [{ type: "auto" }, "auto"],
+      [{ type: "any" }, "required"],
+      [{ type: "none" }, "none"],
+      [{ type: "tool", name: "add" }, { name: "add" }]
+    ])("tool_choice %j", (tool_choice, expected) => {
+      assert.deepStrictEqual(requested({ tools: [tool], tool_choice }).toolChoice, expected)
+    })
+  })
+
+  describe("conversations", () => {
+    it("have systems in blocks, in lines of their own", () => {
+      const { messages } = requested({ system: [{ ...text("One."), cache_control }, text("Two.")] })
+      assert.deepStrictEqual(messages[0], { role: "system", content: "One.\nTwo." })
+      assert.deepStrictEqual(requested({ system: "" }).messages.length, 1)
+    })
+
+    it("have what a user says in blocks, and an assistant's blocks as they were written", () => {
+      assert.deepStrictEqual(
+        said(
+          { role: "system", content: [text("S")] },
+          { role: "user", content: [text("a"), text("b")] },
+          {
+            role: "assistant",
+            content: [{ type: "thinking", thinking: "Hm.", signature: "x" }, text("Let"), text(" me"), use]
+          },
+          { role: "user", content: [text("c")] }
+        ),
+        [
+          { role: "system", content: "S" },
+          { role: "user", content: "a\nb" },
+          {
+            role: "assistant",
+            content: "Let me",
+            toolCalls: [{ id: "call_1", name: "add", arguments: "{\"a\":1}" }]
+          },
+          { role: "user", content: "c" }
+        ]
+      )
+    })
+
+    it("have results of tools as messages of their own, before what is said beside them", () => {
+      const result = { type: "tool_result", tool_use_id: "call_1" }
+      assert.deepStrictEqual(
+        said(
+          { role: "assistant", content: [use] },
+          {
+            role: "user",
+            content: [
+              text("Go on."),
+              { ...result, content: "2" },
+              { ...result, content: [text("x"), text("y")] },
+              { ...result, content: "No network.", is_error: true },
+              result
+            ]
+          }
+        ).slice(1),
+        [
+          { role: "tool", content: "2", toolCallId: "call_1" },
+          { role: "tool", content: "x\ny", toolCallId: "call_1" },
+          { role: "tool", content: "Error:\nNo network.", toolCallId: "call_1" },
+          { role: "tool", content: "", toolCallId: "call_1" },
+          { role: "user", content: "Go on." }
+        ]
+      )
+    })
+
+    it("have images, of bytes and by URL, and in results of tools", () => {
+      const url = { type: "url", url: "https://example.com/cat.png" }
+      const part = { type: "image", source: { type: "base64", mediaType: "image/png", data: "AAAA" } }
+      assert.deepStrictEqual<unknown>(
+        said(
+          { role: "assistant", content: [use] },
+          {
+            role: "user",
+            content: [
+              text("What?"),
+              { type: "image", source: url },
+              { type: "tool_result", tool_use_id: "call_1", content: [image] }
+            ]
+          }
+        ).slice(1),
+        [
+          { role: "tool", content: [part], toolCallId: "call_1" },
+          { role: "user", content: [{ type: "text", text: "What?" }, { type: "image", source: url }] }
+        ]
+      )
+    })
+  })
+
+  describe("refuses", () => {
+    it.each<[path: string, fields: object]>([
+      ["max_tokens", { max_tokens: undefined }],
+      ["max_tokens", { max_tokens: 0 }],
+      ["messages", { messages: [] }],
+      ["temperature", { temperature: 1.5 }],
+      ["top_p", { top_p: -1 }],
+      ["stop_sequences[0]", { stop_sequences: [""] }],
+      ["thinking.type", { thinking: { type: "enabled", budget_tokens: 1024 } }],
+      ["thinking.type", { thinking: { type: "adaptive" } }],
+      ["output_config.effort", { output_config: { effort: "max" } }],
+      ["container", { container: "c" }],
+      ["context_management", { context_management: { edits: [] } }],
+      ["mcp_servers", { mcp_servers: [{}] }],
+      ["thread", { thread: { type: "create" } }],
+      ["speed", { speed: "fast" }],
+      ["max_token", { max_token: 5 }],
+      ["messages[0].role", { messages: [{ role: "tool", content: "x" }] }],
+      ["messages[0].content[0].type", { messages: [{ role: "user", content: [{ type: "document", source: {} }] }] }],
+      ["messages[0].content[1].type", { messages: [{ role: "user", content: [text("a"), use] }] }],
+      ["messages[0].content[0].source.media_type", {
+        messages: [{ role: "user", content: [{ ...image, source: { ...png, media_type: "image/bmp" } }] }]
+      }],
+      ["messages[0].content[0].type", { messages: [{ role: "assistant", content: [image] }, ...messages] }],
+      ["messages[0].content[0].tool_use_id", {
+        messages: [{ role: "user", content: [{ type: "tool_result", tool_use_id: "call_1", content: "2" }] }]
+      }],
+      ["messages[1]", { messages: [...messages, { role: "assistant", content: "The best answer is (" }] }],
+      ["tools[0].type", { tools: [{ type: "web_search_20250305", name: "web_search", input_schema: {} }] }],
+      ["tools[0].defer_loading", { tools: [{ ...tool, defer_loading: true }] }],
+      ["tools[1].name", { tools: [tool, tool] }],
+      ["tool_choice", { tool_choice: { type: "any" } }],
+      ["tool_choice.name", { tools: [tool], tool_choice: { type: "tool", name: "get_time" } }],
+      ["tool_choice.type", { tools: [tool], tool_choice: { type: "some" } }]
+    ])("%s of %j", (path, fields) => {
+      assert.strictEqual(refused(fields).path, path)
+    })
+  })
+
+  it("refuses JSON of more levels than can be walked", () => {
+    const deep = JSON.parse(`${"{\"a\":".repeat(50_000)}1${"}".repeat(50_000)}`) as unknown
+    const one = { messages: [{ role: "assistant", content: [{ ...use, input: deep }] }, ...messages] }
+    assert.strictEqual(refused(one).path, "messages[0].content[0].input")
+    assert.strictEqual(refused({ tools: [{ ...tool, input_schema: deep }] }).path, "tools[0].input_schema")
+  })
+
+  it("tells of what is wrong in messages by their places in the body", () => {
+    const { placed } = decoded({
+      system: "S",
+      messages: [
+        { role: "assistant", content: [use] },
+        {
+          role: "user",
+          content: [text("a"), { type: "tool_result", tool_use_id: "call_1", content: [text("x"), image] }, image]
+        }
+      ]
+    })
+    const pathOf = (path: string) => {
+      const reason = AnthropicMessages.relocate(new InferenceError.InvalidRequest({ path, detail: "Wrong" }), placed)
+      return "path" in reason ? reason.path : undefined
+    }
+    assert.strictEqual(pathOf("messages[0].content"), "system")
+    assert.strictEqual(pathOf("messages[2].content[1]"), "messages[1].content[1].content[1]")
+    assert.strictEqual(pathOf("input.messages[3].content[1].source.data"), "messages[1].content[2]")
+    assert.strictEqual(pathOf("messages"), "messages")
+    assert.strictEqual(pathOf("tools[1].parameters.type"), "tools[1].input_schema.type")
+    assert.strictEqual(pathOf("format.schema.type"), "output_config.format.schema.type")
+    const unable = new InferenceError.NotSupported({ deployment: "m#0", path: "topK", detail: "No." })
+    const own = AnthropicMessages.relocate(unable, placed)
+    assert.deepInclude(own, { _tag: "NotSupported", path: "top_k", deployment: "m#0" })
+  })
+
+  it("counts what would be asked", () => {
+    const { max_tokens: _, ...prompt } = least
+    const { request } = Result.getOrThrow(
+      AnthropicMessages.decodeCount({ ...prompt, system: "S", tools: [tool] }, "key")
+    )
+    assert.strictEqual(typeof request.tenant, "string")
+    assert.deepStrictEqual(request.input, {
+      messages: [{ role: "system", content: "S" }, { role: "user", content: "Hello" }],
+      tools: [{ name: "add", description: "Adds.", parameters: { type: "object" } }]
+    })
+    assert.isTrue(Result.isFailure(AnthropicMessages.decodeCount(least)))
+  })
+})

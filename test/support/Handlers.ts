@@ -1,0 +1,101 @@
+/** The handlers of every dialect over a stand-in for the front door, without sockets and engines. */
+import { Duration, Effect, Layer, Logger, Stream, Tracer } from "effect"
+import { HttpRouter, HttpServer } from "effect/http"
+import { HttpApiBuilder } from "effect/http-api"
+import * as AdminRoutes from "../../src/layers/http/AdminRoutes.ts"
+import * as AnthropicRoutes from "../../src/layers/http/AnthropicRoutes.ts"
+import * as HealthRoutes from "../../src/layers/http/HealthRoutes.ts"
+import * as ModelRoutes from "../../src/layers/http/ModelRoutes.ts"
+import * as OpenAiRoutes from "../../src/layers/http/OpenAiRoutes.ts"
+import { Api } from "../../src/services/Api.ts"
+import { Inference } from "../../src/services/Inference.ts"
+import * as InferenceError from "../../src/services/InferenceError.ts"
+import { Models } from "../../src/services/Models.ts"
+import type { Stage } from "../../src/services/Readiness.ts"
+import { Readiness } from "../../src/services/Readiness.ts"
+import { Registry } from "../../src/services/Registry.ts"
+import { Settings } from "../../src/services/Settings.ts"
+
+export interface Stand {
+  readonly inference: Partial<Inference["Service"]>
+  readonly stage?: Stage
+}
+
+/** What was logged and traced. */
+const makeWitness = () => {
+  const seen: Array<unknown> = []
+  const logger = Logger.make((options) => {
+    seen.push(options.message, String(options.cause))
+  })
+  const tracer = Tracer.make({
+    span: (options) => {
+      const span = new Tracer.NativeSpan(options)
+      seen.push(span)
+      return span
+    }
+  })
+  return { seen, layer: Layer.mergeAll(Logger.layer([logger]), Layer.succeed(Tracer.Tracer, tracer)) }
+}
+
+export const withHandler = async <A>(
+  { inference, stage = "ready" }: Stand,
+  use: (
+    post: (path: string, body: unknown, headers?: Record<string, string>) => Promise<Response>,
+    seen: ReadonlyArray<unknown>
+  ) => Promise<A>
+): Promise<A> => {
+  const witness = makeWitness()
+  const services = Layer.mergeAll(
+    Layer.mock(Inference)(inference),
+    Layer.mock(Registry)({}),
+    Layer.mock(Models)({}),
+    Layer.succeed(Readiness, { stage }),
+    Layer.succeed(
+      Settings,
+      {
+        server: { host: "127.0.0.1", port: 0, maxBodyBytes: 1000, shutdownGrace: Duration.seconds(1) }
+      } as Settings["Service"]
+    ),
+    HttpServer.layerServices
+  )
+  const routes = HttpApiBuilder.layer(Api).pipe(
+    Layer.provide([
+      OpenAiRoutes.layer,
+      AnthropicRoutes.layer,
+      ModelRoutes.layer,
+      HealthRoutes.layer,
+      AdminRoutes.layer
+    ]),
+    Layer.provide(services),
+    Layer.provideMerge(witness.layer)
+  )
+  const { dispose, handler } = HttpRouter.toWebHandler(routes.pipe(Layer.provideMerge(HttpServer.layerServices)))
+  try {
+    return await use(
+      (path, body, headers = {}) =>
+        handler(
+          new globalThis.Request(`http://localhost/v1/${path}`, {
+            method: "POST",
+            headers: { "content-type": "application/json", ...headers },
+            body: typeof body === "string" ? body : JSON.stringify(body)
+          })
+        ),
+      witness.seen
+    )
+  } finally {
+    await dispose()
+  }
+}
+
+/** A front door at which everything ends like this. */
+export const ending = (end: Effect.Effect<never, InferenceError.InferenceError>): Inference["Service"] => ({
+  open: () => end,
+  stream: () => Stream.fromEffect(end),
+  generate: () => end,
+  embed: () => end,
+  rerank: () => end,
+  classify: () => end,
+  tokenize: () => end
+})
+
+export const failing = (reason: InferenceError.Reason) => ending(Effect.fail(InferenceError.make(reason)))
