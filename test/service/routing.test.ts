@@ -1,0 +1,151 @@
+import { assert } from "@effect/vitest"
+import { execFile } from "node:child_process"
+import { readFileSync } from "node:fs"
+import { fileURLToPath } from "node:url"
+import { promisify } from "node:util"
+import { afterAll, beforeAll, describe, it } from "vitest"
+import type { Service } from "../support/Service.ts"
+import { startService } from "../support/Service.ts"
+
+const read = (path: string) => readFileSync(new URL(`../../${path}`, import.meta.url), "utf8")
+const document = read("docs/routing.md")
+const block = (language: string): string => new RegExp(`^\`\`\`${language}\\n(.*?)^\`\`\``, "ms").exec(document)![1]!
+
+/** As the document has it, and models with faults beside. */
+const yaml = block("yaml").replace("models/tiny", fileURLToPath(new URL("../../models/tiny", import.meta.url))) + `
+  fake/two:
+    strategy: quality
+    fallbacks: [tiny-chat]
+    deployments:
+      - { engine: fake, reply: first, quality: 0.9 }
+      - { engine: fake, reply: second, quality: 0.7 }
+  fake/fails:
+    policy: careful
+    deployments: [{ engine: fake, fault: { kind: error } }]
+  fake/falls:
+    strategy: quality
+    deployments:
+      - { engine: fake, fault: { kind: error }, quality: 0.9 }
+      - { engine: fake, reply: the other, quality: 0.1 }
+  fake/slow:
+    deployments: [{ engine: fake, promptDelayMs: 60000 }]
+`
+
+let service: Service
+beforeAll(async () => {
+  service = await startService(yaml, { ANTHROPIC_API_KEY: "sk-one", OPENAI_API_KEY: "sk-two" })
+})
+afterAll(() => service.stop())
+
+const post = (path: string, body: object, headers: Record<string, string> = {}) =>
+  fetch(`${service.url}${path}`, {
+    method: "POST",
+    headers: { "content-type": "application/json", ...headers },
+    body: JSON.stringify(body)
+  })
+
+const messages = [{ role: "user", content: "Hello" }]
+const chat = (body: object, headers?: Record<string, string>) =>
+  post("/v1/chat/completions", { messages, temperature: 0, ...body }, headers)
+
+const by = ({ headers }: Response) =>
+  ["deployment", "attempts", "decision"].map((name) => headers.get(`x-troupe-${name}`))
+
+const errorOf = async (response: Response) => {
+  const { error } = await response.json() as { error: { message: string; param: string | null } }
+  return { status: response.status, param: error.param, message: error.message }
+}
+
+describe("docs/routing.md", () => {
+  it("has a command that works", async () => {
+    const { stdout } = await promisify(execFile)("sh", [
+      "-c",
+      block("sh").replace("http://127.0.0.1:3000", service.url)
+    ])
+    assert.include(stdout, "Tokyo")
+  })
+})
+
+describe("an answer's headers", () => {
+  for (const stream of [false, true]) {
+    it(`say who answered after how many attempts, ${stream ? "streamed" : "whole"}`, async () => {
+      const response = await chat({ model: "fake/falls", stream })
+      const [deployment, attempts, decision] = by(response)
+      assert.deepStrictEqual([deployment, attempts], ["fake/falls#1", "2"])
+      assert.match(decision!, /^dec-/)
+      assert.include(await response.text(), "other")
+    })
+  }
+
+  it("say so of several choices and of Anthropic's dialect too", async () => {
+    for (const stream of [false, true]) {
+      const several = await chat({ model: "fake/two", n: 3, stream })
+      assert.deepStrictEqual(by(several).slice(0, 2), ["fake/two#0", "1"])
+      await several.text()
+    }
+    const response = await post("/v1/messages", { model: "fake/two", messages, max_tokens: 50 })
+    assert.deepStrictEqual(by(response).slice(0, 2), ["fake/two#0", "1"])
+  })
+
+  it("say of an error how many attempts there were", async () => {
+    const response = await chat({ model: "fake/fails", troupe: { fallbacks: [] } })
+    assert.strictEqual(response.status, 500)
+    const [deployment, attempts, decision] = by(response)
+    assert.deepStrictEqual([deployment, attempts], [null, "1"])
+    assert.match(decision!, /^dec-/)
+  })
+
+  it("say of embeddings as well", async () => {
+    const response = await post("/v1/embeddings", { model: "fake/two", input: "Hello" })
+    assert.strictEqual(response.headers.get("x-troupe-deployment"), "fake/two#0")
+  })
+})
+
+describe("a request's own wishes", () => {
+  it("are followed from the body, from headers, and from the body where both speak", async () => {
+    const asked = async (...wishes: Parameters<typeof chat>) => by(await chat(...wishes))[0]
+    assert.strictEqual(await asked({ model: "fake/two", troupe: { deployments: ["fake/two#1"] } }), "fake/two#1")
+    assert.strictEqual(
+      await asked({ model: "fake/two" }, { "x-troupe-except": "fake/two#0, fake/two#1" }),
+      "tiny-chat#0"
+    )
+    assert.strictEqual(
+      await asked({ model: "fake/two", troupe: { deployments: ["fake/two#1"] } }, {
+        "x-troupe-deployments": "fake/two#0"
+      }),
+      "fake/two#1"
+    )
+    const wish = { model: "fake/two", messages, max_tokens: 5, troupe: { deployments: ["fake/two#1"] } }
+    assert.strictEqual(by(await post("/v1/messages", wish))[0], "fake/two#1")
+    const texts = { model: "fake/two", input: "Hello", troupe: { deployments: ["fake/two#1"] } }
+    assert.strictEqual(by(await post("/v1/embeddings", texts))[0], "fake/two#1")
+  })
+
+  it("limit the time", async () => {
+    const response = await chat({ model: "fake/slow" }, { "x-troupe-timeout-ms": "50" })
+    assert.deepInclude(await errorOf(response), { status: 504 })
+  })
+
+  for (
+    const [what, wish, headers, param, detail] of [
+      ["a field", { troupe: { deployment: "fake/two#1" } }, {}, "troupe.deployment", "deployments"],
+      ["a policy", { troupe: { policy: "reckless" } }, {}, "troupe.policy", "default, careful"],
+      [
+        "a deployment",
+        { troupe: { deployments: ["fake/two#9"] } },
+        {},
+        "troupe.deployments[0]",
+        "fake/two#0, fake/two#1"
+      ],
+      ["a strategy", {}, { "x-troupe-strategy": "best" }, "troupe.strategy", "\"balanced\""],
+      ["a number", {}, { "x-troupe-retries": "many" }, "troupe.retries", ""],
+      ["an object", { troupe: "fast" }, {}, "troupe", "object"]
+    ] as const
+  ) {
+    it(`are refused where they name ${what} that there is not`, async () => {
+      const error = await errorOf(await chat({ model: "fake/two", ...wish }, headers))
+      assert.deepInclude(error, { status: 400, param })
+      assert.include(error.message, detail)
+    })
+  }
+})
