@@ -1,6 +1,7 @@
 import { assert } from "@effect/vitest"
 import { execFile } from "node:child_process"
 import { readFileSync } from "node:fs"
+import { setImmediate } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
 import { afterAll, beforeAll, describe, it } from "vitest"
@@ -27,6 +28,18 @@ const yaml = block("yaml").replace("models/tiny", fileURLToPath(new URL("../../m
     deployments:
       - { engine: fake, fault: { kind: error }, quality: 0.9 }
       - { engine: fake, reply: the other, quality: 0.1 }
+  fake/loads:
+    preload: false
+    strategy: quality
+    deployments:
+      - { engine: fake, reply: home, quality: 0.9, loadDelayMs: 4000 }
+      - { engine: fake, reply: away, quality: 0.1 }
+  fake/full:
+    strategy: quality
+    queueLimit: 1
+    deployments:
+      - { engine: fake, reply: home, quality: 0.9, slots: 1, promptDelayMs: 3000 }
+      - { engine: fake, reply: away, quality: 0.1 }
   fake/slow:
     deployments: [{ engine: fake, promptDelayMs: 60000 }]
 `
@@ -148,4 +161,38 @@ describe("a request's own wishes", () => {
       assert.include(error.message, detail)
     })
   }
+})
+
+describe("a local deployment that is not free", () => {
+  interface Seen {
+    readonly deployment: string
+    readonly state: string
+    readonly running: number
+    readonly queued: number
+  }
+  const seen = async (id: string): Promise<Seen> => {
+    const response = await fetch(`${service.url}/admin/deployments`)
+    const { deployments } = await response.json() as { readonly deployments: ReadonlyArray<Seen> }
+    return deployments.find(({ deployment }) => deployment === id)!
+  }
+  const until = async (id: string, holds: (seen: Seen) => boolean) => {
+    while (!holds(await seen(id))) await setImmediate()
+  }
+
+  it("is stood in for while it loads", async () => {
+    const first = chat({ model: "fake/loads" })
+    await until("fake/loads#0", ({ state }) => state === "loading")
+    assert.strictEqual(by(await chat({ model: "fake/loads" }))[0], "fake/loads#1")
+    assert.strictEqual(by(await first)[0], "fake/loads#0")
+    assert.strictEqual(by(await chat({ model: "fake/loads" }))[0], "fake/loads#0")
+  })
+
+  it("is stood in for while its queue is full", async () => {
+    const first = chat({ model: "fake/full" })
+    await until("fake/full#0", ({ running }) => running === 1)
+    const second = chat({ model: "fake/full" })
+    await until("fake/full#0", ({ queued }) => queued === 1)
+    assert.strictEqual(by(await chat({ model: "fake/full" }))[0], "fake/full#1")
+    assert.deepStrictEqual([by(await first)[0], by(await second)[0]], ["fake/full#0", "fake/full#0"])
+  })
 })
