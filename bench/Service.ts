@@ -18,6 +18,8 @@ export interface ServiceOptions {
   readonly config: string
   /** Options of Node, such as `--cpu-prof`. */
   readonly nodeOptions: ReadonlyArray<string>
+  /** Beside the bench's own environment. */
+  readonly env?: Readonly<Record<string, string>>
 }
 
 const entry = fileURLToPath(new URL("../src/main.ts", import.meta.url))
@@ -49,22 +51,22 @@ const listeningPort = (child: ChildProcess): Promise<number> =>
       fail(`The service ended with ${signal ?? `exit code ${code}`} before it listened`))
   })
 
-const start = (file: string, nodeOptions: ReadonlyArray<string>): ChildProcess =>
+const start = (file: string, { env, nodeOptions }: ServiceOptions): ChildProcess =>
   spawn(
     process.execPath,
     [...nodeOptions, entry, "serve", "--host", "127.0.0.1", "--port", "0", "--config", file],
-    { stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, NODE_ENV: "production" } }
+    { stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, NODE_ENV: "production", ...env } }
   )
 
 /** Runs the service beside `use` and stops it in order, however `use` ends. */
 export const withService = async <A>(
-  { config, nodeOptions }: ServiceOptions,
+  options: ServiceOptions,
   use: (service: Service) => Promise<A>
 ): Promise<A> => {
   const folder = mkdtempSync(join(tmpdir(), "troupe-bench-"))
   const file = join(folder, "troupe.yaml")
-  writeFileSync(file, config)
-  const child = start(file, nodeOptions)
+  writeFileSync(file, options.config)
+  const child = start(file, options)
   const stop = () => {
     child.kill("SIGTERM")
     rmSync(folder, { recursive: true, force: true })

@@ -12,3 +12,14 @@ export const percentile = (values: ReadonlyArray<number>, share: number): number
   const sorted = [...values].sort((a, b) => a - b)
   return sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)] ?? Number.NaN
 }
+
+/** How figures are spread. */
+export interface Spread {
+  readonly p50: number
+  readonly p99: number
+}
+
+export const spreadOf = (values: ReadonlyArray<number>): Spread => ({
+  p50: percentile(values, 0.5),
+  p99: percentile(values, 0.99)
+})

@@ -8,15 +8,18 @@
 import type { Socket } from "node:net"
 import { connect } from "node:net"
 import { answerParent } from "./Child.ts"
+import type { Post } from "./RawHttp.ts"
+import * as RawHttp from "./RawHttp.ts"
+import type { Spread } from "./Statistics.ts"
+import { spreadOf } from "./Statistics.ts"
 
 /** One round of load. */
-export interface LoadQuestion {
-  readonly port: number
-  readonly path: string
-  readonly body: string
+export interface LoadQuestion extends Post {
   readonly connections: number
   /** No request begins later. */
   readonly milliseconds: number
+  /** The text that tells of the first token. */
+  readonly firstToken?: string
 }
 
 export interface LoadAnswer {
@@ -24,54 +27,49 @@ export interface LoadAnswer {
   readonly milliseconds: number
   /** Bytes of all answers, heads included. */
   readonly bytes: number
-}
-
-const endOfHead = "\r\n\r\n"
-const endOfChunks = "0\r\n\r\n"
-
-/** Tells of each piece of an answer whether it is the last. Throws unless the status is 200. */
-const makeAnswerReader = () => {
-  let text = ""
-  let length = -1
-  return (piece: string): boolean => {
-    text += piece
-    if (length < 0) {
-      const head = text.indexOf(endOfHead)
-      if (head < 0) return false
-      if (!text.startsWith("HTTP/1.1 200 ")) throw new Error(`An answer was not 200: ${text.slice(0, 500)}`)
-      const declared = /\r\ncontent-length: (\d+)/i.exec(text.slice(0, head))?.[1]
-      length = declared === undefined ? Number.POSITIVE_INFINITY : head + endOfHead.length + Number(declared)
-    }
-    const whole = length === Number.POSITIVE_INFINITY ? text.endsWith(endOfChunks) : text.length >= length
-    if (whole) {
-      text = ""
-      length = -1
-    }
-    return whole
-  }
+  /** From a request to the end of its answer, ms. */
+  readonly latency: Spread
+  /** From a request to its first token, ms. */
+  readonly firstToken?: Spread
 }
 
 interface Count {
-  requests: number
   bytes: number
+  /** ms each. */
+  readonly latencies: Array<number>
+  readonly firstTokens: Array<number>
 }
 
 /** Asks over one connection until the time is over. */
-const drive = (port: number, request: string, until: number, count: Count): Promise<void> =>
+const drive = ({ firstToken, port }: LoadQuestion, request: string, until: number, count: Count): Promise<void> =>
   new Promise((resolve, reject) => {
     const socket: Socket = connect({ port, host: "127.0.0.1", noDelay: true })
-    const isWhole = makeAnswerReader()
+    const answer = RawHttp.makeReader()
+    let begun = 0
+    let isAwaited = false
     const next = () => {
-      if (performance.now() < until) socket.write(request)
+      begun = performance.now()
+      isAwaited = firstToken !== undefined
+      if (begun < until) socket.write(request)
       else socket.end(resolve)
+    }
+    const take = (piece: string) => {
+      count.bytes += piece.length
+      const isWhole = answer.push(piece)
+      if (isAwaited && answer.text().includes(firstToken!)) {
+        isAwaited = false
+        count.firstTokens.push(performance.now() - begun)
+      }
+      if (!isWhole) return
+      if (isAwaited) throw new Error(`An answer has no first token: ${answer.text().slice(0, 2_000)}`)
+      count.latencies.push(performance.now() - begun)
+      answer.next()
+      next()
     }
     // One character a byte.
     socket.setEncoding("latin1").on("connect", next).on("data", (piece: string) => {
       try {
-        count.bytes += piece.length
-        if (!isWhole(piece)) return
-        count.requests++
-        next()
+        take(piece)
       } catch (cause) {
         socket.destroy(cause as Error)
       }
@@ -79,19 +77,17 @@ const drive = (port: number, request: string, until: number, count: Count): Prom
     socket.on("close", () => reject(new Error("A connection was closed before its answer was whole")))
   })
 
-answerParent<LoadQuestion, LoadAnswer>(async ({ body, connections, milliseconds, path, port }) => {
-  const request = [
-    `POST ${path} HTTP/1.1`,
-    `host: 127.0.0.1:${port}`,
-    "content-type: application/json",
-    `content-length: ${Buffer.byteLength(body)}`,
-    "",
-    body
-  ].join("\r\n")
-  const count: Count = { requests: 0, bytes: 0 }
+answerParent<LoadQuestion, LoadAnswer>(async (question) => {
+  const request = RawHttp.textOf(question)
+  const count: Count = { bytes: 0, latencies: [], firstTokens: [] }
   const begun = performance.now()
-  await Promise.all(
-    Array.from({ length: connections }, () => drive(port, request, begun + milliseconds, count))
-  )
-  return { ...count, milliseconds: performance.now() - begun }
+  const until = begun + question.milliseconds
+  await Promise.all(Array.from({ length: question.connections }, () => drive(question, request, until, count)))
+  return {
+    requests: count.latencies.length,
+    milliseconds: performance.now() - begun,
+    bytes: count.bytes,
+    latency: spreadOf(count.latencies),
+    ...(question.firstToken === undefined ? {} : { firstToken: spreadOf(count.firstTokens) })
+  }
 })

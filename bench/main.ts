@@ -12,6 +12,7 @@ import * as Machine from "./Machine.ts"
 import { overhead } from "./Overhead.ts"
 import { memory } from "./PeakMemory.ts"
 import { prefix } from "./Prefix.ts"
+import { proxy } from "./Proxy.ts"
 import { recovery } from "./Recovery.ts"
 import type { Effort, Outcome, Scenario } from "./Scenario.ts"
 import { selection } from "./Selection.ts"
@@ -31,6 +32,7 @@ const scenarios: ReadonlyArray<Scenario> = [
   engineKinds,
   embeddings,
   overhead,
+  proxy,
   selection,
   install
 ]

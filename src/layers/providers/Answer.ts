@@ -86,39 +86,38 @@ type EventPull = Pull.Pull<readonly [Event, ...Array<Event>], InferenceError.Inf
 
 /** The events of a streamed body; what is wrong comes after the events before it. */
 export const eventsOf = (
-  { bytes, clean, watch }: Body & Pick<Upstream, "clean">,
+  { clean, isOver, pull, watch }: Body & Pick<Upstream, "clean">,
   reader: Reader
-): Stream.Stream<Event, InferenceError.InferenceError> =>
-  Stream.transformPull(bytes, (pull) => {
-    let failure: InferenceError.Reason | undefined
-    const settle = (): EventPull => {
-      const taken = reader.take()
-      failure = taken.failure
-      const [first, ...others] = taken.events
-      if (first === undefined) return next
-      watch.content()
-      return Effect.succeed([first, ...others])
-    }
-    /** The rest of a body whose answer is whole, so that its connection can serve again. */
-    const drain = Effect.forever(pull).pipe(
-      Effect.timeout(Policies.drainWait),
-      Effect.ignore,
-      Effect.andThen(Cause.done())
-    )
-    const next: EventPull = Effect.suspend(() => {
-      if (failure !== undefined) return Effect.fail(InferenceError.make(clean(failure)))
-      if (reader.isOver()) return drain
-      return Effect.matchEffect(pull, {
-        onSuccess: (pieces) => {
-          pieces.forEach(reader.push)
-          return settle()
-        },
-        onFailure: (error) => {
-          if (!Cause.isDone(error)) return Effect.fail(error)
-          reader.end()
-          return settle()
-        }
-      })
+): Stream.Stream<Event, InferenceError.InferenceError> => {
+  let failure: InferenceError.Reason | undefined
+  const settle = (): EventPull => {
+    const taken = reader.take()
+    failure = taken.failure
+    const [first, ...others] = taken.events
+    if (first === undefined) return next
+    watch.content()
+    return Effect.succeed([first, ...others])
+  }
+  /** The rest of a body whose answer is whole, so that its connection can serve again. */
+  const drain = Effect.forever(pull).pipe(
+    Effect.timeout(Policies.drainWait),
+    Effect.ignore,
+    Effect.andThen(Cause.done())
+  )
+  const next: EventPull = Effect.suspend(() => {
+    if (failure !== undefined) return Effect.fail(InferenceError.make(clean(failure)))
+    if (reader.isOver()) return isOver() ? Cause.done() : drain
+    return Effect.matchEffect(pull, {
+      onSuccess: (bytes) => {
+        reader.push(bytes)
+        return settle()
+      },
+      onFailure: (error) => {
+        if (!Cause.isDone(error)) return Effect.fail(error)
+        reader.end()
+        return settle()
+      }
     })
-    return Effect.succeed(next)
   })
+  return Stream.fromPull(Effect.succeed(next))
+}

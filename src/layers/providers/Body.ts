@@ -1,16 +1,19 @@
 /** Bodies and headers of a provider's answers, held to their bounds. */
-import { Cause, Effect, Stream } from "effect"
-import type { HttpClientError, HttpClientResponse } from "effect/http"
+import type { Pull } from "effect"
+import { Cause, Effect } from "effect"
 import * as InferenceError from "../../services/InferenceError.ts"
 import * as Policies from "../../services/Policies.ts"
 import type { Dialect, Target } from "./Dialect.ts"
 import { malformed, parse } from "./Refusals.ts"
 import type * as Watch from "./Watch.ts"
+import type { Head, Wire } from "./Wire.ts"
 
 /** The body of a success. */
 export interface Body {
   /** Fails for what went wrong with the exchange. */
-  readonly bytes: Stream.Stream<Uint8Array, InferenceError.InferenceError>
+  readonly pull: Pull.Pull<Uint8Array, InferenceError.InferenceError>
+  /** Whether all has come, taken or not. */
+  readonly isOver: () => boolean
   readonly watch: Watch.Watch
 }
 
@@ -23,17 +26,17 @@ export const mediaTypes: Readonly<Record<Wanted, ReadonlyArray<string>>> = {
   ndjson: ["application/x-ndjson", "application/ndjson", "application/jsonl"]
 }
 
-const codeOf = ({ reason }: HttpClientError.HttpClientError): string => {
-  const { cause } = reason as { readonly cause?: NodeJS.ErrnoException & { readonly errors?: unknown } }
-  const inner = Array.isArray(cause?.errors) ? cause.errors[0] as NodeJS.ErrnoException : cause
-  return inner?.code ?? inner?.name ?? reason._tag
+const codeOf = (error: NodeJS.ErrnoException & { readonly errors?: unknown }): string => {
+  // Of a host with several addresses, the first's.
+  const inner = Array.isArray(error.errors) ? error.errors[0] as NodeJS.ErrnoException : error
+  return inner.code ?? inner.name
 }
 
 /** What the network said, before the answer began and in its middle. */
 export const broken = (
   { deployment }: Target,
   limits: Watch.Limits,
-  error: HttpClientError.HttpClientError,
+  error: Error,
   begun: boolean
 ): InferenceError.Reason => {
   const code = codeOf(error)
@@ -57,53 +60,50 @@ const tooLarge = ({ deployment }: Target, bytes: number): InferenceError.Inferen
   )
 
 /** Why a success's headers are none, if so. */
-export const wrongHeaders = (target: Target, response: HttpClientResponse.HttpClientResponse, wanted: Wanted) => {
-  const type = response.headers["content-type"]?.split(";")[0]?.trim().toLowerCase()
+export const wrongHeaders = (target: Target, { headers }: Head, wanted: Wanted) => {
+  const type = headers["content-type"]?.split(";")[0]?.trim().toLowerCase()
   if (type === undefined) return malformed(target, "of no content type")
   if (!mediaTypes[wanted].includes(type)) {
     return malformed(target, `not of the content type ${mediaTypes[wanted][0]} that was asked for`)
   }
-  const encoding = response.headers["content-encoding"]
+  const encoding = headers["content-encoding"]
   return encoding === undefined || encoding === "identity" ? undefined : malformed(target, "compressed unasked")
 }
 
-/** The body's bytes, counted, timed, and with errors of ours. */
-export const watched = (
-  target: Target,
-  limits: Watch.Limits,
-  response: HttpClientResponse.HttpClientResponse,
-  watch: Watch.Watch
-): Stream.Stream<Uint8Array, InferenceError.InferenceError> => {
+/** A body that is counted, timed, and has errors of ours. */
+export const watched = (target: Target, limits: Watch.Limits, wire: Wire, watch: Watch.Watch): Body => {
   const most = target.options.maxResponseBytes ?? Policies.maxResponseBytes
   let bytes = 0
-  return Stream.transformPull(response.stream, (pull) =>
-    Effect.succeed(Effect.suspend(() => {
+  return {
+    watch,
+    isOver: wire.isOver,
+    pull: Effect.suspend(() => {
       watch.wait()
-      return Effect.matchEffect(pull, {
-        onSuccess: (pieces) => {
+      return Effect.matchEffect(wire.pull, {
+        onSuccess: (piece) => {
           watch.took()
-          bytes += pieces.reduce((sum, { length }) => sum + length, 0)
-          return bytes > most ? Effect.fail(tooLarge(target, most)) : Effect.succeed(pieces)
+          bytes += piece.length
+          return bytes > most ? Effect.fail(tooLarge(target, most)) : Effect.succeed(piece)
         },
-        onFailure: (error): Effect.Effect<never, InferenceError.InferenceError | Cause.Done> =>
+        onFailure: (error): Pull.Pull<never, InferenceError.InferenceError> =>
           Cause.isDone(error)
             ? Cause.done()
             : Effect.fail(InferenceError.make(watch.reason() ?? broken(target, limits, error, true)))
       })
-    })))
+    })
+  }
 }
 
 /** The beginning of a refusal's body: parsed JSON, or text. */
-export const readRefusal = (response: HttpClientResponse.HttpClientResponse): Effect.Effect<unknown> => {
+export const readRefusal = ({ pull }: Wire): Effect.Effect<unknown> => {
   const pieces: Array<Uint8Array> = []
   let bytes = 0
-  return response.stream.pipe(
-    Stream.takeUntil((piece) => {
-      pieces.push(piece)
-      bytes += piece.length
-      return bytes >= Policies.maxRefusalBytes
-    }),
-    Stream.runDrain,
+  const read: Effect.Effect<void, Error | Cause.Done> = Effect.flatMap(pull, (piece) => {
+    pieces.push(piece)
+    bytes += piece.length
+    return bytes >= Policies.maxRefusalBytes ? Effect.void : read
+  })
+  return read.pipe(
     Effect.timeout(Policies.refusalWait),
     Effect.ignore,
     Effect.map(() => {

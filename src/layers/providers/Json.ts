@@ -6,8 +6,11 @@ export const fieldsOf = (value: unknown): Fields | undefined =>
   typeof value === "object" && value !== null && !Array.isArray(value) ? value as Fields : undefined
 
 /** The value at the end of a path of names. */
-export const at = (value: unknown, ...path: ReadonlyArray<string>): unknown =>
-  path.reduce<unknown>((inner, name) => fieldsOf(inner)?.[name], value)
+export const at = (value: unknown, ...path: ReadonlyArray<string>): unknown => {
+  let inner = value
+  for (const name of path) inner = fieldsOf(inner)?.[name]
+  return inner
+}
 
 export const textAt = (value: unknown, ...path: ReadonlyArray<string>): string | undefined => {
   const found = at(value, ...path)

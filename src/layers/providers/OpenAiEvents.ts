@@ -58,8 +58,8 @@ const makeSpeaker = (generation: Generation, target: Target) => {
     const logprobs = generation.logprobs === undefined ? [] : logprobsOf(choice)
     return [{ type: "text", text, tokens: counter.count(text), ...(logprobs.length === 0 ? {} : { logprobs }) }]
   }
-  const callEvents = (message: Fields): ReadonlyArray<Event> =>
-    listAt(message, "tool_calls").flatMap((call, index) => {
+  const callEvents = (calling: ReadonlyArray<unknown>): ReadonlyArray<Event> =>
+    calling.flatMap((call, index) => {
       const text = textAt(call, "function", "arguments") ?? ""
       const id = textAt(call, "id")
       const part = {
@@ -78,7 +78,9 @@ const makeSpeaker = (generation: Generation, target: Target) => {
     say: (choice: Fields, message: Fields): ReadonlyArray<Event> => {
       refusal += textAt(message, "refusal") ?? ""
       finish = textAt(choice, "finish_reason") ?? finish
-      return [...textEvents(choice, textAt(message, "content")), ...callEvents(message)]
+      const events = textEvents(choice, textAt(message, "content"))
+      const calling = listAt(message, "tool_calls")
+      return calling.length === 0 ? events : [...events, ...callEvents(calling)]
     },
     count: (body: Fields) => {
       usage = usageOf(body["usage"]) ?? usage

@@ -7,7 +7,6 @@
  */
 import { NodeHttpClient } from "@effect/platform-node"
 import { Effect, Layer } from "effect"
-import { HttpClient } from "effect/http"
 import * as InferenceError from "../../services/InferenceError.ts"
 import type { Provider, RemoteDeployment } from "../../services/Model.ts"
 import * as Policies from "../../services/Policies.ts"
@@ -33,17 +32,13 @@ const dialects: Partial<Record<Provider, Dialect>> = {
   troupe
 }
 
-/** A client whose connections are the deployment's own. Redirects are not followed, nothing is sent twice. */
-const clientOf = Effect.fnUntraced(function*(options: RemoteDeployment) {
-  const dispatcher = yield* NodeHttpClient.makeDispatcherOptions({
+/** Connections that are the deployment's own. Redirects are not followed, nothing is sent twice. */
+const dispatcherOf = (options: RemoteDeployment) =>
+  NodeHttpClient.makeDispatcherOptions({
     connections: options.maxConcurrent ?? Policies.maxConcurrent,
     connect: { timeout: limitsOf(options).connect },
     allowH2: false
   })
-  const client = yield* Effect.provideService(NodeHttpClient.makeUndici, NodeHttpClient.Dispatcher, dispatcher)
-  // Its spans would hold requests, and those hold keys; an operation's span tells what there is to tell.
-  return HttpClient.transform(client, Effect.provideService(HttpClient.TracerDisabledWhen, () => true))
-})
 
 export const make = Effect.sync(() => {
   const rings = new WeakMap<RemoteDeployment, KeyRing>()
@@ -64,8 +59,8 @@ export const make = Effect.sync(() => {
         return yield* InferenceError.make(new InferenceError.ModelLoadFailed({ deployment: id, detail }))
       }
       const target = { deployment: id, model, options }
-      const client = yield* clientOf(options)
-      const upstream = Upstream.make({ target, dialect, client, ring: ringOf(options), baseUrl })
+      const dispatcher = yield* dispatcherOf(options)
+      const upstream = yield* Upstream.make({ target, dialect, dispatcher, ring: ringOf(options), baseUrl })
       const engine = RemoteEngine.make(dialect, target, upstream)
       yield* Effect.addFinalizer(() => engine.stop)
       return engine

@@ -6,9 +6,8 @@
  * The scope's end closes the connection unless the body was read to its end. A key that is limited or refused is
  * exchanged for another, within the same request, as long as there is one.
  */
-import { Clock, Effect, Exit, Redacted, Result, Scope, Stream } from "effect"
-import type { HttpClientResponse } from "effect/http"
-import { HttpClient, HttpClientRequest } from "effect/http"
+import type * as Undici from "@effect/platform-node/Undici"
+import { Cause, Clock, Effect, Redacted, Result, type Scope } from "effect"
 import { isUtf8 } from "node:buffer"
 import * as InferenceError from "../../services/InferenceError.ts"
 import type { Body, Wanted } from "./Body.ts"
@@ -17,6 +16,7 @@ import type { Call, Dialect, Target } from "./Dialect.ts"
 import type { Held, KeyRing } from "./KeyRing.ts"
 import { malformed, parse } from "./Refusals.ts"
 import * as Watch from "./Watch.ts"
+import * as Wire from "./Wire.ts"
 
 export interface Upstream {
   /** Sends the call, and waits for the headers of a success. The scope's end ends the exchange. */
@@ -36,7 +36,7 @@ export interface Upstream {
 export interface Options {
   readonly target: Target
   readonly dialect: Dialect
-  readonly client: HttpClient.HttpClient
+  readonly dispatcher: Undici.Dispatcher
   readonly ring: KeyRing
   readonly baseUrl: string
 }
@@ -47,51 +47,57 @@ const isOfKey = ({ _tag }: InferenceError.Reason): boolean => _tag === "RateLimi
 /** Writes requests. */
 const makeWriter = ({ baseUrl, dialect, target }: Options) => {
   const own = Object.entries(target.options.headers ?? {})
-  return (call: Call, wanted: Wanted, { key }: Held) =>
-    HttpClientRequest.post(`${baseUrl}${call.path}`, {
-      headers: {
-        accept: mediaTypes[wanted][0],
-        "accept-encoding": "identity",
-        "user-agent": "troupe",
-        ...call.headers,
-        ...(key === undefined ? {} : dialect.authorize(Redacted.value(key))),
-        ...Object.fromEntries(own.map(([name, value]) => [name.toLowerCase(), Redacted.value(value)]))
-      }
-    }).pipe(HttpClientRequest.bodyText(JSON.stringify(call.body), "application/json"))
+    .map(([name, value]) => [name.toLowerCase(), Redacted.value(value)] as const)
+  return (call: Call, wanted: Wanted, { key }: Held): Wire.Request => ({
+    url: `${baseUrl}${call.path}`,
+    headers: {
+      accept: mediaTypes[wanted][0]!,
+      "accept-encoding": "identity",
+      "user-agent": "troupe",
+      ...call.headers,
+      ...(key === undefined ? {} : dialect.authorize(Redacted.value(key))),
+      ...Object.fromEntries(own),
+      "content-type": "application/json"
+    },
+    body: JSON.stringify(call.body)
+  })
 }
 
-/** An exchange that has begun: its end closes every connection of it. */
+/** An exchange that has begun. */
 interface Begun {
   readonly call: Call
   readonly wanted: Wanted
   readonly watch: Watch.Watch
-  readonly life: Scope.Scope
+  /** Hands over what the exchange's end closes, another for each try. */
+  readonly hold: (wire: Wire.Wire) => void
 }
 
 const makeExchange = (options: Options, limits: Watch.Limits) => {
-  const { dialect, ring, target } = options
-  const client = HttpClient.withScope(options.client)
+  const { dialect, dispatcher, ring, target } = options
   const requestOf = makeWriter(options)
 
-  const refusalOf = Effect.fnUntraced(function*(response: HttpClientResponse.HttpClientResponse) {
-    const body = yield* readRefusal(response)
+  const refusalOf = Effect.fnUntraced(function*(wire: Wire.Wire, { headers, status }: Wire.Head) {
+    const body = yield* readRefusal(wire)
     const now = yield* Clock.currentTimeMillis
-    return dialect.failure({ status: response.status, headers: response.headers, body, now }, target)
+    return dialect.failure({ status, headers, body, now }, target)
   })
 
-  /** One try: a success's response, or why there is none. */
-  const attempt = Effect.fnUntraced(function*({ call, life, wanted, watch }: Begun, held: Held) {
-    const scope = yield* Scope.fork(life)
-    const response = yield* client.execute(requestOf(call, wanted, held)).pipe(
-      Scope.provide(scope),
-      Effect.mapError((error) => InferenceError.make(watch.reason() ?? broken(target, limits, error, false)))
+  /** One try: a success's body, or why there is none. */
+  const attempt = Effect.fnUntraced(function*({ call, hold, wanted, watch }: Begun, held: Held) {
+    const ended = watch.reason()
+    if (ended !== undefined) return yield* InferenceError.make(ended)
+    const wire = Wire.open(dispatcher, requestOf(call, wanted, held))
+    hold(wire)
+    const head = yield* Effect.mapError(
+      wire.head,
+      (error) => InferenceError.make(watch.reason() ?? broken(target, limits, error, false))
     )
     watch.headers()
-    const isSuccess = response.status >= 200 && response.status < 300
-    const reason = isSuccess ? wrongHeaders(target, response, wanted) : yield* refusalOf(response)
+    const isSuccess = head.status >= 200 && head.status < 300
+    const reason = isSuccess ? wrongHeaders(target, head, wanted) : yield* refusalOf(wire, head)
     yield* ring.note(held.index, isSuccess ? undefined : reason)
-    if (reason === undefined) return Result.succeed(response)
-    yield* Scope.close(scope, Exit.void)
+    if (reason === undefined) return Result.succeed(watched(target, limits, wire, watch))
+    wire.close()
     return Result.fail(ring.clean(reason))
   })
 
@@ -110,35 +116,35 @@ const makeExchange = (options: Options, limits: Watch.Limits) => {
   })
 }
 
-export const make = (options: Options): Upstream => {
+/** The exchanges of one deployment; the scope's end ends what watches them. */
+export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<Upstream, never, Scope.Scope> {
   const { ring, target } = options
   const limits = Watch.limitsOf(target.options)
   const exchange = makeExchange(options, limits)
-  const watches = new Set<Watch.Watch>()
+  const watcher = yield* Watch.make(target.deployment, limits)
 
   const open: Upstream["open"] = Effect.fnUntraced(function*(call, wanted) {
-    const life = yield* Scope.fork(yield* Effect.scope)
-    const watch = yield* Watch.make(target.deployment, limits, wanted !== "json", Scope.close(life, Exit.void))
-    yield* Effect.acquireRelease(
-      Effect.sync(() => watches.add(watch)),
-      () => Effect.sync(() => watches.delete(watch))
-    )
-    const response = yield* exchange({ call, wanted, watch, life })
-    return { watch, bytes: watched(target, limits, response, watch) }
+    let held: Wire.Wire | undefined
+    const watch = yield* watcher.watch(wanted !== "json", () => held?.close())
+    const hold = (wire: Wire.Wire) => {
+      held = wire
+    }
+    return yield* exchange({ call, wanted, watch, hold })
   })
 
   const read: Upstream["read"] = Effect.fnUntraced(function*(call) {
-    const { bytes: stream } = yield* open(call, "json")
-    const bytes = Buffer.concat(yield* Stream.runCollect(stream))
+    const { pull } = yield* open(call, "json")
+    const pieces: Array<Uint8Array> = []
+    const rest: Effect.Effect<never, InferenceError.InferenceError | Cause.Done> = Effect.flatMap(pull, (piece) => {
+      pieces.push(piece)
+      return rest
+    })
+    yield* Effect.catchIf(rest, Cause.isDone, () => Effect.void)
+    const bytes = Buffer.concat(pieces)
     if (!isUtf8(bytes)) return yield* InferenceError.make(malformed(target, "not UTF-8"))
     const body = parse(new TextDecoder().decode(bytes))
     return body === undefined ? yield* InferenceError.make(malformed(target, "no JSON")) : body
   })
 
-  return {
-    open,
-    read,
-    clean: ring.clean,
-    stop: (reason) => Effect.forEach([...watches], (watch) => watch.end(reason), { discard: true })
-  }
-}
+  return { open, read, clean: ring.clean, stop: (reason) => Effect.sync(() => watcher.stop(reason)) }
+})

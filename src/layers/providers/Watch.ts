@@ -1,10 +1,10 @@
 /**
- * How long one exchange with a provider may take, and who ends it when it takes longer.
+ * How long exchanges with a provider may take, and who ends one that takes longer.
  *
  * **Details**
  *
- * One fiber an exchange, however many pieces come. It does not interrupt who waits: it ends the exchange, and what waits
- * for a byte then fails and asks here why.
+ * One fiber for all exchanges of a deployment, however many there are and however many pieces come. It does not interrupt
+ * who waits: it ends the exchange, and what waits for a byte then fails and asks here why.
  */
 import type { Scope } from "effect"
 import { Clock, Duration, Effect } from "effect"
@@ -38,53 +38,50 @@ export interface Watch {
   readonly wait: () => void
   /** It is there. */
   readonly took: () => void
-  /** Ends the exchange for this reason. */
-  readonly end: (reason: InferenceError.Reason) => Effect.Effect<void>
   /** Why the exchange was ended from here, if it was. */
   readonly reason: () => InferenceError.Reason | undefined
 }
 
-/**
- * Watches an exchange until the scope ends.
- *
- * @param streamed whether the answer comes in pieces, of which the first must come in time
- * @param abort ends the exchange
- */
-export const make = Effect.fnUntraced(function*(
+/** The time of a deployment's exchanges. */
+export interface Watcher {
+  /**
+   * Watches an exchange until the scope ends.
+   *
+   * @param streamed whether the answer comes in pieces, of which the first must come in time
+   * @param close ends the exchange; also called at the scope's end
+   */
+  readonly watch: (streamed: boolean, close: () => void) => Effect.Effect<Watch, never, Scope.Scope>
+  /** Ends every exchange for this reason. */
+  readonly stop: (reason: InferenceError.Reason) => void
+}
+
+interface Watched extends Watch {
+  readonly end: (reason: InferenceError.Reason) => void
+  /** Ends what has taken too long by `time`; ms until it may have, at most. */
+  readonly look: (time: number) => number
+}
+
+const makeWatched = (
   deployment: string,
   limits: Limits,
   streamed: boolean,
-  abort: Effect.Effect<void>
-): Effect.fn.Return<Watch, never, Scope.Scope> {
-  const clock = yield* Clock.Clock
-  const now = () => clock.currentTimeMillisUnsafe()
+  now: () => number,
+  close: () => void
+): Watched => {
   const start = now()
+  const total = start + limits.total
   let phase: Phase = streamed ? "first_byte" : "total"
   let since: number | undefined
   let ended: InferenceError.Reason | undefined
 
-  const end = (reason: InferenceError.Reason) =>
-    Effect.suspend(() => {
-      if (ended !== undefined) return Effect.void
-      ended = reason
-      return abort
-    })
+  const end = (reason: InferenceError.Reason) => {
+    if (ended !== undefined) return
+    ended = reason
+    close()
+  }
   /** When the phase has taken too long; where nobody waits, nothing stalls. */
   const due = (): number =>
     phase === "stall" ? (since ?? Number.POSITIVE_INFINITY) + limits.stall : start + limits[phase]
-  // A later phase may be due before this one.
-  const step = Math.min(limits.first_byte, limits.first_token, limits.stall)
-  const total = start + limits.total
-
-  const watch = Effect.suspend(function loop(): Effect.Effect<void> {
-    const time = now()
-    const late: Phase | undefined = time >= due() ? phase : time >= total ? "total" : undefined
-    if (late !== undefined) {
-      return end(new InferenceError.UpstreamTimeout({ deployment, phase: late, afterMs: limits[late] }))
-    }
-    return Effect.flatMap(Effect.sleep(Math.max(1, Math.min(due() - time, total - time, step))), loop)
-  })
-  yield* Effect.forkScoped(watch)
 
   return {
     headers: () => {
@@ -101,7 +98,58 @@ export const make = Effect.fnUntraced(function*(
       // An answer that is not streamed has begun.
       if (phase === "total") phase = "stall"
     },
+    reason: () => ended,
     end,
-    reason: () => ended
+    look: (time) => {
+      if (ended !== undefined) return Number.POSITIVE_INFINITY
+      const late: Phase | undefined = time >= due() ? phase : time >= total ? "total" : undefined
+      if (late !== undefined) {
+        end(new InferenceError.UpstreamTimeout({ deployment, phase: late, afterMs: limits[late] }))
+      }
+      return Math.max(1, Math.min(due(), total) - time)
+    }
+  }
+}
+
+/** Watches until the scope ends. */
+export const make = Effect.fnUntraced(function*(
+  deployment: string,
+  limits: Limits
+): Effect.fn.Return<Watcher, never, Scope.Scope> {
+  const scope = yield* Effect.scope
+  const all = new Set<Watched>()
+  // Neither a later phase nor an exchange that begins meanwhile is due earlier.
+  const step = Math.min(limits.first_byte, limits.first_token, limits.stall, limits.total)
+  let isAwake = false
+
+  const loop: Effect.Effect<void> = Effect.flatMap(Clock.currentTimeMillis, (time) => {
+    if (all.size === 0) {
+      isAwake = false
+      return Effect.void
+    }
+    let pause = step
+    for (const watched of all) pause = Math.min(pause, watched.look(time))
+    return Effect.flatMap(Effect.sleep(pause), () => loop)
+  })
+
+  const begin = (streamed: boolean, close: () => void) =>
+    Effect.flatMap(Clock.Clock, (clock) => {
+      const watched = makeWatched(deployment, limits, streamed, () => clock.currentTimeMillisUnsafe(), close)
+      all.add(watched)
+      if (isAwake) return Effect.succeed(watched)
+      isAwake = true
+      return Effect.as(Effect.forkIn(loop, scope), watched)
+    })
+
+  return {
+    watch: (streamed, close) =>
+      Effect.acquireRelease(begin(streamed, close), (watched) =>
+        Effect.sync(() => {
+          all.delete(watched)
+          close()
+        })),
+    stop: (reason) => {
+      for (const watched of all) watched.end(reason)
+    }
   }
 })

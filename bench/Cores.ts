@@ -1,0 +1,38 @@
+/** Cores for processes that must not take time from each other; on Linux, with `taskset`. */
+import { execFileSync } from "node:child_process"
+import { readFileSync } from "node:fs"
+
+/** The numbers of a list as `0-2,5`. */
+const numbersOf = (list: string): ReadonlyArray<number> =>
+  list.trim().split(",").flatMap((range) => {
+    const [first, last = first] = range.split("-").map(Number)
+    return Array.from({ length: last! - first! + 1 }, (_, index) => first! + index)
+  })
+
+/** Cores that this process may use; none where the system does not tell. */
+const allowed = (): ReadonlyArray<number> => {
+  try {
+    return numbersOf(/^Cpus_allowed_list:(.*)$/m.exec(readFileSync("/proc/self/status", "utf8"))?.[1] ?? "")
+  } catch {
+    return []
+  }
+}
+
+/**
+ * Gives the measured processes one core together, which must be idle in turn, and the others all that is left.
+ *
+ * @returns whether that could be done
+ */
+export const part = (measured: ReadonlyArray<number>, others: ReadonlyArray<number>): boolean => {
+  const cores = allowed()
+  if (cores.length < 2) return false
+  const pin = (pid: number, cores: ReadonlyArray<number>) =>
+    execFileSync("taskset", ["--all-tasks", "--cpu-list", "--pid", cores.join(","), String(pid)], { stdio: "ignore" })
+  try {
+    for (const pid of measured) pin(pid, cores.slice(-1))
+    for (const pid of others) pin(pid, cores.slice(0, -1))
+    return true
+  } catch {
+    return false
+  }
+}

@@ -1,0 +1,73 @@
+/** Portkey's gateway as a child process, where it is installed: `npm ci --prefix bench/peers`. */
+import { spawn } from "node:child_process"
+import { once } from "node:events"
+import { existsSync } from "node:fs"
+import { createServer } from "node:http"
+import type { AddressInfo } from "node:net"
+import { fileURLToPath } from "node:url"
+import { ended } from "./Child.ts"
+import { until } from "./Until.ts"
+
+export interface Portkey {
+  readonly pid: number
+  readonly port: number
+  /** What a request says beside its key. */
+  readonly headers: Readonly<Record<string, string>>
+}
+
+const entry = fileURLToPath(
+  new URL("peers/node_modules/@portkey-ai/gateway/build/start-server.js", import.meta.url)
+)
+
+export const isInstalled: boolean = existsSync(entry)
+
+export const missing = "Portkey's gateway is not installed, so nothing is held against it: npm ci --prefix bench/peers"
+
+/** How long it may take to stop, ms. */
+const stopLimit = 2_000
+
+/** It takes a port by its number only. */
+const freePort = async (): Promise<number> => {
+  const server = createServer().listen(0)
+  await once(server, "listening")
+  const { port } = server.address() as AddressInfo
+  server.close()
+  await once(server, "close")
+  return port
+}
+
+const isListening = (port: number): Promise<boolean> =>
+  fetch(`http://127.0.0.1:${port}/`).then(({ ok }) => ok, () => false)
+
+/** Runs it beside `use`, or `use` without it where it is not installed. */
+export const withPortkey = async <A>(
+  upstreamPort: number,
+  use: (portkey: Portkey | undefined) => Promise<A>
+): Promise<A> => {
+  if (!isInstalled) return use(undefined)
+  const port = await freePort()
+  const child = spawn(process.execPath, [entry, "--headless", `--port=${port}`], {
+    stdio: "ignore",
+    env: { PATH: process.env["PATH"], NODE_ENV: "production" }
+  })
+  const stop = () => child.kill("SIGTERM")
+  process.once("exit", stop)
+  try {
+    await until("Portkey's gateway listens", () => {
+      if (child.exitCode !== null) throw new Error(`Portkey's gateway ended with exit code ${child.exitCode}`)
+      return isListening(port)
+    })
+    return await use({
+      pid: child.pid!,
+      port,
+      headers: {
+        "x-portkey-provider": "openai",
+        "x-portkey-custom-host": `http://127.0.0.1:${upstreamPort}/v1`
+      }
+    })
+  } finally {
+    process.off("exit", stop)
+    stop()
+    await ended(child, stopLimit)
+  }
+}

@@ -1,0 +1,33 @@
+/** Process entry: the least that Node can do as a proxy. It pipes requests to the upstream and answers back, unread. */
+import { once } from "node:events"
+import { Agent, createServer, request as ask } from "node:http"
+import type { AddressInfo } from "node:net"
+import { answerParent } from "./Child.ts"
+
+export interface PipeQuestion {
+  readonly upstreamPort: number
+}
+
+export interface PipeAnswer {
+  readonly port: number
+}
+
+answerParent<PipeQuestion, PipeAnswer>(async ({ upstreamPort }) => {
+  const agent = new Agent({ keepAlive: true })
+  const server = createServer((request, response) => {
+    const { headers, method, url } = request
+    const asked = ask({ agent, host: "127.0.0.1", port: upstreamPort, method, path: url, headers }, (answer) => {
+      response.writeHead(answer.statusCode!, answer.headers)
+      answer.pipe(response)
+      answer.once("error", () => response.destroy())
+    })
+    asked.once("error", () => response.destroy())
+    response.once("close", () => {
+      if (!response.writableFinished) asked.destroy()
+    })
+    request.pipe(asked)
+  })
+  server.listen(0, "127.0.0.1", 4_096)
+  await once(server, "listening")
+  return { port: (server.address() as AddressInfo).port }
+})

@@ -1,0 +1,155 @@
+/**
+ * One HTTP exchange on a dispatcher's connection: a request goes out, and the answer's pieces are taken as they come.
+ *
+ * **Details**
+ *
+ * Pieces that come together are taken together. At most `most` bytes wait to be taken, and what a socket's last read
+ * brought beyond them; then the socket is not read until they are.
+ *
+ * **Gotchas**
+ *
+ * Whoever opens an exchange closes it. A closed one fails whoever waits for it, and closes its connection unless the
+ * answer has come to its end, whoever has taken it.
+ */
+import type * as Undici from "@effect/platform-node/Undici"
+import type { Pull } from "effect"
+import { Cause, Effect } from "effect"
+
+/** Bytes that may wait to be taken. */
+const most = 64 * 2 ** 10
+
+/** What an answer begins with. */
+export interface Head {
+  readonly status: number
+  /** Names in lower case. */
+  readonly headers: Readonly<Record<string, string | undefined>>
+}
+
+export interface Wire {
+  /** Waits for the head; fails with what the network says. */
+  readonly head: Effect.Effect<Head, Error>
+  /** What has come of the body since the last time; waits where nothing has. */
+  readonly pull: Pull.Pull<Uint8Array, Error>
+  /** Whether all has come, taken or not. */
+  readonly isOver: () => boolean
+  readonly close: () => void
+}
+
+/** A POST request. */
+export interface Request {
+  readonly url: string
+  readonly headers: Readonly<Record<string, string>>
+  readonly body: string
+}
+
+type Headers = Parameters<NonNullable<Undici.Dispatcher.DispatchHandler["onResponseStart"]>>[2]
+
+const textsOf = (headers: Headers): Head["headers"] => {
+  const texts: Record<string, string | undefined> = {}
+  for (const name in headers) {
+    const value = headers[name]
+    texts[name] = Array.isArray(value) ? value.join(", ") : value
+  }
+  return texts
+}
+
+const closed = new Error("The exchange was closed")
+
+/** What the network has brought and nobody has taken. */
+interface Inbox {
+  controller: Undici.Dispatcher.DispatchController | undefined
+  head: Head | undefined
+  pieces: Array<Uint8Array>
+  bytes: number
+  end: Pull.Pull<never, Error> | undefined
+  /** Goes on with whoever waits. */
+  waiting: (() => void) | undefined
+}
+
+const wake = (inbox: Inbox): void => {
+  if (inbox.waiting === undefined) return
+  // Later, so that all that one read of the socket brings is taken at once.
+  queueMicrotask(inbox.waiting)
+  inbox.waiting = undefined
+}
+
+const finish = (inbox: Inbox, end: Pull.Pull<never, Error>): void => {
+  inbox.end ??= end
+  wake(inbox)
+}
+
+const handlerOf = (inbox: Inbox): Undici.Dispatcher.DispatchHandler => ({
+  onRequestStart: (controller) => {
+    inbox.controller = controller
+    if (inbox.end !== undefined) controller.abort(closed)
+  },
+  onResponseStart: (_, status, headers) => {
+    // Others come before the answer's own.
+    if (status < 200) return
+    inbox.head = { status, headers: textsOf(headers) }
+    wake(inbox)
+  },
+  onResponseData: (controller, piece) => {
+    inbox.pieces.push(piece)
+    inbox.bytes += piece.length
+    if (inbox.bytes >= most) controller.pause()
+    wake(inbox)
+  },
+  onResponseEnd: () => finish(inbox, Cause.done()),
+  onResponseError: (_, error) => finish(inbox, Effect.fail(error))
+})
+
+const take = (inbox: Inbox): Uint8Array | undefined => {
+  const { pieces } = inbox
+  if (pieces.length === 0) return undefined
+  inbox.pieces = []
+  inbox.bytes = 0
+  inbox.controller?.resume()
+  return pieces.length === 1 ? pieces[0] : Buffer.concat(pieces)
+}
+
+/** Runs `next` when more has come. */
+const after = <A, E>(inbox: Inbox, next: Effect.Effect<A, E>): Effect.Effect<A, E> =>
+  Effect.callback((resume) => {
+    inbox.waiting = () => resume(next)
+  })
+
+/** Sends a request. */
+export const open = (dispatcher: Undici.Dispatcher, { body, headers, url }: Request): Wire => {
+  const inbox: Inbox = {
+    controller: undefined,
+    head: undefined,
+    pieces: [],
+    bytes: 0,
+    end: undefined,
+    waiting: undefined
+  }
+  const head: Wire["head"] = Effect.suspend(() => {
+    if (inbox.head !== undefined) return Effect.succeed(inbox.head)
+    return inbox.end === undefined
+      ? after(inbox, head)
+      : Effect.catchIf(inbox.end, Cause.isDone, () => Effect.fail(closed))
+  })
+  const pull: Wire["pull"] = Effect.suspend(() => {
+    const bytes = take(inbox)
+    return bytes === undefined ? inbox.end ?? after(inbox, pull) : Effect.succeed(bytes)
+  })
+  try {
+    const { origin, pathname, search } = new URL(url)
+    const timeouts = { headersTimeout: 0, bodyTimeout: 0 }
+    const request = { ...timeouts, origin, path: pathname + search, method: "POST", headers, body }
+    dispatcher.dispatch(request, handlerOf(inbox))
+  } catch (error) {
+    finish(inbox, Effect.fail(error as Error))
+  }
+  return {
+    head,
+    pull,
+    isOver: () => inbox.end !== undefined,
+    close: () => {
+      if (inbox.end !== undefined) return
+      finish(inbox, Effect.fail(closed))
+      inbox.controller?.abort(closed)
+    }
+  }
+}
