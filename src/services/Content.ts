@@ -118,6 +118,12 @@ export const firstImage = (messages: ReadonlyArray<Message>): string | undefined
   return undefined
 }
 
+/** Likewise in the result of a tool, which most providers take as text only. */
+export const imageOfTool = (messages: ReadonlyArray<Message>): string | undefined => {
+  const index = messages.findIndex(({ content, role }) => role === "tool" && imageIn(content) >= 0)
+  return index < 0 ? undefined : `messages[${index}].content[${imageIn(messages[index]!.content)}]`
+}
+
 const isText = (message: Message): message is ChatMessage => typeof message.content === "string"
 
 /** For engines that have no eyes; the same list where all are plain texts. */

@@ -16,6 +16,7 @@ import * as InferenceError from "../../services/InferenceError.ts"
 import * as Policies from "../../services/Policies.ts"
 import { eventsOf, makeCheck, makeReader } from "./Answer.ts"
 import type { Dialect, Each, Target, Task } from "./Dialect.ts"
+import type { Media } from "./Media.ts"
 import { readable } from "./Refusals.ts"
 import type { Upstream } from "./Upstream.ts"
 
@@ -44,17 +45,27 @@ interface Parts {
   readonly dialect: Dialect
   readonly target: Target
   readonly upstream: Upstream
+  readonly media: Media
 }
 
 const makeSpoken = ({ clean }: Upstream) => <A>(result: Result.Result<A, InferenceError.Reason>) =>
   Effect.fromResult(Result.mapError(result, (reason) => InferenceError.make(clean(reason))))
 
-const makeGenerate = ({ dialect, target, upstream }: Parts) => {
+const makeGenerate = ({ dialect, media, target, upstream }: Parts) => {
   const { generate } = dialect
   const spoken = makeSpoken(upstream)
 
+  /** What to ask, its images as the dialect takes them. */
+  const callOf = (generation: Generation, stream: boolean) =>
+    firstImage(generation.messages) === undefined
+      ? spoken(generate.request(generation, target, stream))
+      : Effect.flatMap(
+        media.prepare(generation.messages, dialect.images),
+        (messages) => spoken(generate.request({ ...generation, messages }, target, stream))
+      )
+
   const whole = Effect.fnUntraced(function*(generation: Generation) {
-    const call = yield* spoken(generate.request(generation, target, false))
+    const call = yield* callOf(generation, false)
     const body = yield* upstream.read(call)
     const events = yield* spoken(readable(target, () => generate.whole(body, generation, target)))
     const wrong = makeCheck(target, generation)(events)
@@ -62,7 +73,7 @@ const makeGenerate = ({ dialect, target, upstream }: Parts) => {
   })
 
   const streamed = Effect.fnUntraced(function*(generation: Generation) {
-    const call = yield* spoken(generate.request(generation, target, true))
+    const call = yield* callOf(generation, true)
     const body = yield* upstream.open(call, dialect.framing)
     const decoder = generate.events(generation, target)
     return eventsOf({ ...body, clean: upstream.clean }, makeReader(dialect, decoder, target, generation))
@@ -115,9 +126,9 @@ const makeTasks = ({ target, upstream }: Parts, begin: Begin) => {
   return { run, runEach }
 }
 
-export const make = (dialect: Dialect, target: Target, upstream: Upstream): Engine => {
+export const make = (dialect: Dialect, target: Target, upstream: Upstream, media: Media): Engine => {
   const { deployment, options } = target
-  const parts = { dialect, target, upstream }
+  const parts = { dialect, target, upstream, media }
   const abilities = abilitiesOf(dialect, target)
   const over = new InferenceError.EngineStopped({ deployment })
   let stopped = false

@@ -1,6 +1,5 @@
 /** Another instance of Troupe: the OpenAI dialect, and what we have beyond it. Pure. */
 import { Result } from "effect"
-import { texts } from "../../services/Content.ts"
 import type { Countable } from "../../services/Engine.ts"
 import type { Classification } from "../../services/Job.ts"
 import type { Dialect } from "./Dialect.ts"
@@ -50,7 +49,7 @@ const classify: NonNullable<Dialect["classify"]> = {
 
 const tokenizeBody = (input: Countable) =>
   typeof input === "string" ? { prompt: input } : {
-    messages: messagesOf(texts(input.messages)),
+    messages: messagesOf(input.messages),
     ...(input.tools === undefined ? {} : { tools: toolsOf(input.tools) })
   }
 
@@ -67,7 +66,7 @@ export const troupe: Dialect = {
   ...ownDialect,
   name: "troupe",
   baseUrl: undefined,
-  abilities: ["generate", "tools", "format", "logprobs", "embed", "rerank", "classify", "tokenize"],
+  abilities: ["generate", "tools", "format", "logprobs", "embed", "rerank", "classify", "tokenize", "images"],
   rerank,
   classify,
   tokenize
