@@ -17,6 +17,7 @@ import type { AiError, LanguageModel } from "effect/ai"
 import { Response } from "effect/ai"
 import { firstImage } from "../../services/Content.ts"
 import type { Engine, Generation } from "../../services/Engine.ts"
+import { requiredOf } from "../../services/Extra.ts"
 import type { Event } from "../../services/Inference.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
 import type { LanguageModels, Source } from "../../services/LanguageModels.ts"
@@ -93,6 +94,8 @@ const check = (
 ): Effect.Effect<void, InferenceError.InferenceError> => {
   const image = firstImage(generation.messages)
   if (image !== undefined) return Effect.fail(invalid(image, `The language model "${name}" takes no images`))
+  const [field] = generation.extra === undefined ? [] : requiredOf(generation.extra)
+  if (field !== undefined) return Effect.fail(invalid(field, `The language model "${name}" takes no such field`))
   if (generation.logprobs !== undefined) {
     return Effect.fail(invalid("logprobs", `The language model "${name}" tells no log-probabilities`))
   }

@@ -1,7 +1,7 @@
 /** Generations as bodies of chat completions, OpenAI's own and those that others have in common. Pure. */
 import { Result } from "effect"
 import type { Content, ImagePart, Message } from "../../services/Content.ts"
-import { imageOfTool, textOf } from "../../services/Content.ts"
+import { imageOfTool } from "../../services/Content.ts"
 import type { Generation } from "../../services/Engine.ts"
 import type { Reason } from "../../services/InferenceError.ts"
 import type { JsonSchema, OutputFormat, SamplingOptions, ToolDefinition } from "../../services/Job.ts"
@@ -26,11 +26,9 @@ const imageOf = ({ detail, source }: ImagePart) => ({
   }
 })
 
-/** Texts only are one text, which hosts take that know no parts. */
+/** Parts stay at their places. */
 const contentOf = (content: Content) =>
-  typeof content === "string" || content.every(({ type }) => type === "text")
-    ? textOf(content)
-    : content.map((part) => part.type === "text" ? part : imageOf(part))
+  typeof content === "string" ? content : content.map((part) => part.type === "text" ? part : imageOf(part))
 
 const messageOf = ({ content: given, role, toolCallId, toolCalls = [] }: Message) => {
   const content = contentOf(given)

@@ -12,12 +12,13 @@ import { Effect, Result, Stream } from "effect"
 import { firstImage } from "../../services/Content.ts"
 import type { Engine, Generation, Hold } from "../../services/Engine.ts"
 import type { Ability } from "../../services/EngineProtocol.ts"
+import * as Extra from "../../services/Extra.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
 import * as Policies from "../../services/Policies.ts"
 import { eventsOf, makeCheck, makeReader } from "./Answer.ts"
-import type { Dialect, Each, Target, Task } from "./Dialect.ts"
+import type { Call, Dialect, Each, Target, Task } from "./Dialect.ts"
 import type { Media } from "./Media.ts"
-import { readable } from "./Refusals.ts"
+import { notSupported, readable } from "./Refusals.ts"
 import type { Upstream } from "./Upstream.ts"
 
 /** What of the engine's abilities a generation needs. */
@@ -36,6 +37,19 @@ const cannot = ({ deployment }: Target, ability: Ability) =>
   InferenceError.make(
     new InferenceError.InvalidRequest({ detail: `The model of "${deployment}" cannot do this: ${ability}.` })
   )
+
+/** The call with the fields of the caller's dialect in it, where it is this one. */
+const withExtra =
+  ({ extra }: Generation, target: Target) => (call: Call): Result.Result<Call, InferenceError.Reason> => {
+    if (extra === undefined) return Result.succeed(call)
+    if (Extra.spokenBy[target.options.provider] === extra.dialect) {
+      return Result.succeed({ ...call, body: Extra.place(call.body, extra) })
+    }
+    const [field] = Extra.requiredOf(extra)
+    return field === undefined
+      ? Result.succeed(call)
+      : Result.fail(notSupported(target, field, "its dialect has no such field. Leave it out."))
+  }
 
 /** A wrong input is the request's own fault, and may spoil it for the others. */
 const isOfInput = ({ reason }: InferenceError.InferenceError): boolean =>
@@ -56,13 +70,16 @@ const makeGenerate = ({ dialect, media, target, upstream }: Parts) => {
   const spoken = makeSpoken(upstream)
 
   /** What to ask, its images as the dialect takes them. */
-  const callOf = (generation: Generation, stream: boolean) =>
-    firstImage(generation.messages) === undefined
-      ? spoken(generate.request(generation, target, stream))
+  const callOf = (generation: Generation, stream: boolean) => {
+    const said = (asked: Generation) =>
+      spoken(Result.flatMap(generate.request(asked, target, stream), withExtra(asked, target)))
+    return firstImage(generation.messages) === undefined
+      ? said(generation)
       : Effect.flatMap(
         media.prepare(generation.messages, dialect.images),
-        (messages) => spoken(generate.request({ ...generation, messages }, target, stream))
+        (messages) => said({ ...generation, messages })
       )
+  }
 
   const whole = Effect.fnUntraced(function*(generation: Generation) {
     const call = yield* callOf(generation, false)
