@@ -1,6 +1,6 @@
 /** Recorded conversations of each dialect: the same events however they are cut, and refusals for what they are. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Result } from "effect"
+import { Duration, Effect, Result } from "effect"
 import * as fc from "fast-check"
 import { makeReader } from "../../../src/layers/providers/Answer.ts"
 import { anthropic } from "../../../src/layers/providers/Anthropic.ts"
@@ -215,6 +215,17 @@ describe("requests", () => {
       { role: "tool", content: "Rain", tool_name: "get_weather" }
     ])
     assert.notProperty(Result.getOrThrow(bodyOf(ollama, { ...conversation, toolChoice: "none" })).body, "tools")
+  })
+
+  it("says to another instance how its caller stands, and to nobody else", () => {
+    const standing = { tenant: "t", priority: "high", keepAlive: Duration.minutes(5) } as const
+    const said = { priority: "high", keep_alive: "300000ms", safety_identifier: "t" }
+    assert.deepInclude<object>(Result.getOrThrow(bodyOf(troupe, { standing })).body, said)
+    const forEver = { keepAlive: Duration.infinity }
+    assert.deepInclude<object>(Result.getOrThrow(bodyOf(troupe, { standing: forEver })).body, { keep_alive: -1 })
+    for (const [dialect, over] of [[openAi, { standing }], [troupe, {}]] as const) {
+      assert.doesNotHaveAnyKeys(Result.getOrThrow(bodyOf(dialect, over)).body, Object.keys(said))
+    }
   })
 
   it("shows images, as bytes and by URL, in each dialect's words", () => {
