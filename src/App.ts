@@ -42,7 +42,7 @@ export const runtime = Inference.layer.pipe(
   Layer.provideMerge(Breaker.layer),
   Layer.provideMerge(Layer.mergeAll(Registry.layer, Models.layer)),
   Layer.provide(Layer.merge(Engines.layer, Memory.layer)),
-  Layer.provide(Providers.layer),
+  Layer.provide(Providers.layerConfig),
   Layer.provide(store)
 )
 

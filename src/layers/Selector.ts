@@ -65,8 +65,14 @@ const makeBoard = (now: () => number) => {
   return { of, begin }
 }
 
-const nobody = ({ model, retryAfterMs, ruledOut }: Decision) =>
-  makeError(new NoDeployment({ model, ruledOut, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) }))
+/** Where no deployment could take it at any time, the request is at fault. */
+const nobody = ({ lacking, model, retryAfterMs, ruledOut }: Decision, { pathsOf = () => ["model"] }: Wish) => {
+  const reason = new NoDeployment({ model, ruledOut, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) })
+  if (lacking === undefined) return makeError(reason)
+  const [path = "model", ...others] = lacking.flatMap(pathsOf)
+  const also = others.length === 0 ? "" : ` (likewise ${others.join(", ")})`
+  return makeError(new InvalidRequest({ path, detail: `${reason.message}${also}` }))
+}
 
 const wrong = ({ detail, path }: Overrides.Problem) => makeError(new InvalidRequest({ path: `route.${path}`, detail }))
 
@@ -223,7 +229,7 @@ const route = Effect.fnUntraced(function*(parts: Parts, wish: Wish) {
   const own = named(model, decision)
   // Where none of its own can take the request, who stands in comes first.
   const deployments = own.length > 0 ? own : fallbacks.ordinary
-  if (!Arr.isReadonlyArrayNonEmpty(deployments)) return yield* nobody(decision)
+  if (!Arr.isReadonlyArrayNonEmpty(deployments)) return yield* nobody(decision, wish)
   return {
     model: model.name,
     deployments,

@@ -21,6 +21,7 @@
  */
 import { Schema } from "effect"
 import type { ChatMessage } from "./Job.ts"
+import { hostOf, isPrivateHost } from "./PublicAddress.ts"
 
 /** The kinds of images that every provider with eyes takes. */
 export const mediaTypes = ["image/png", "image/jpeg", "image/gif", "image/webp"] as const
@@ -114,6 +115,27 @@ export const firstImage = (messages: ReadonlyArray<Message>): string | undefined
   for (let index = 0; index < messages.length; index++) {
     const part = imageIn(messages[index]!.content)
     if (part >= 0) return `messages[${index}].content[${part}]`
+  }
+  return undefined
+}
+
+/** Likewise in the result of a tool, which most providers take as text only. */
+export const imageOfTool = (messages: ReadonlyArray<Message>): string | undefined => {
+  const index = messages.findIndex(({ content, role }) => role === "tool" && imageIn(content) >= 0)
+  return index < 0 ? undefined : `messages[${index}].content[${imageIn(messages[index]!.content)}]`
+}
+
+const isPrivate = (part: Part): boolean => {
+  if (part.type !== "image" || part.source.type !== "url") return false
+  const url = URL.parse(part.source.url)
+  return url === null || isPrivateHost(hostOf(url))
+}
+
+/** Likewise by the URL of a host that says of itself that it is not in the public Internet. */
+export const privateImage = (messages: ReadonlyArray<Message>): string | undefined => {
+  for (const [index, { content }] of messages.entries()) {
+    const part = typeof content === "string" ? -1 : content.findIndex(isPrivate)
+    if (part >= 0) return `messages[${index}].content[${part}].source.url`
   }
   return undefined
 }

@@ -38,7 +38,9 @@ export const Decision = Schema.Struct({
   /** Those who stand behind for now, since they load or their queue is full. */
   spilled: Schema.optionalKey(Schema.Array(Schema.String)),
   /** When the first of those who are ruled out for a time may be asked again, ms. */
-  retryAfterMs: Schema.optionalKey(Schema.Finite)
+  retryAfterMs: Schema.optionalKey(Schema.Finite),
+  /** What the request needs and none of them has, where that alone leaves nobody: the request is at fault. */
+  lacking: Schema.optionalKey(Schema.Array(Schema.String))
 })
 export type Decision = typeof Decision.Type
 

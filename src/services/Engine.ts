@@ -11,14 +11,20 @@ import type { Effect, Result, Scope, Stream } from "effect"
 import { Context } from "effect"
 import type { Message } from "./Content.ts"
 import type { EngineDescription } from "./EngineProtocol.ts"
+import type { Extra } from "./Extra.ts"
 import type { Event } from "./Inference.ts"
 import type { InferenceError } from "./InferenceError.ts"
 import type { Classification, Embedding, GenerateJob, TokenizeJob } from "./Job.ts"
 import type { Deployment } from "./Model.ts"
+import type { Standing } from "./Standing.ts"
 
 /** One generation, every default filled in. */
 export interface Generation extends Omit<GenerateJob, "kind" | "window" | "messages"> {
   readonly messages: ReadonlyArray<Message>
+  /** Fields of the caller's own dialect; left out, none. An engine that has no words for them refuses what is required. */
+  readonly extra?: Extra | undefined
+  /** For engines that hand a request on to others who queue it; left out, nothing is said. */
+  readonly standing?: Standing | undefined
 }
 
 /** A text, or a conversation without images and with its template around it, to count or to see as tokens. */

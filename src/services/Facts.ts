@@ -1,10 +1,11 @@
 /** What selection knows of a deployment for good: what its configuration says, and then what its provider publishes. */
+import * as Extra from "./Extra.ts"
 import type { KnownModel } from "./KnownModels.ts"
 import * as KnownModels from "./KnownModels.ts"
 import type { Deployment, DeploymentOptions } from "./Model.ts"
 import { defaultSlots } from "./Model.ts"
 import * as Policies from "./Policies.ts"
-import type { Facts } from "./SelectionInput.ts"
+import type { Facts, Need } from "./SelectionInput.ts"
 
 const free = { input: 0, output: 0 }
 
@@ -29,6 +30,14 @@ const slotsOf = (options: DeploymentOptions): number => {
 /** Engines whose models somebody else runs, or may. */
 const isElsewhere = ({ engine }: DeploymentOptions): boolean => engine === "remote" || engine === "language-model"
 
+/** What it has not for certain: engines of ours have no eyes, and who speaks another dialect has not its words. */
+const lacksOf = (options: DeploymentOptions): ReadonlyArray<Need> => {
+  const spoken = options.engine === "remote" ? Extra.spokenBy[options.provider] : undefined
+  const lacks: Array<Need> = Extra.needs.filter((need) => need !== `${spoken} fields`)
+  if (!isElsewhere(options)) lacks.push("images")
+  return lacks
+}
+
 /**
  * The facts of one deployment. What runs on this machine is free of charge unless its configuration says otherwise; the
  * price of what somebody else runs is not known unless it is told or published.
@@ -41,6 +50,7 @@ export const factsOf = ({ id, options }: Deployment): Facts => {
     quality: options.quality,
     contextWindow: options.contextSize ?? published?.contextWindow,
     abilities: options.abilities,
+    lacks: lacksOf(options),
     tasks: options.tasks,
     weight: options.weight,
     slots: slotsOf(options)

@@ -23,23 +23,11 @@
 import type { Effect, Scope, Stream } from "effect"
 import { Context, Schema } from "effect"
 import * as Content from "./Content.ts"
+import * as Extra from "./Extra.ts"
 import type { InferenceError } from "./InferenceError.ts"
 import type { ChosenLogprob, Classification, FinishReason, TokenUsage, ToolCall as JobToolCall } from "./Job.ts"
+import { isNestedDeeper, mostLevels } from "./JsonDepth.ts"
 import { Overrides } from "./Overrides.ts"
-
-/** Objects and lists within each other: more than any schema has, fewer than a stack overflows from. */
-const mostLevels = 500
-
-/** Without recursion, which is what the limit is for. */
-const isNestedDeeper = (value: unknown, levels: number): boolean => {
-  let level: Array<object> = [{ value }]
-  for (let depth = 0; depth <= levels; depth++) {
-    level = level.flatMap((one) => Object.values(one) as Array<unknown>)
-      .filter((one): one is object => typeof one === "object" && one !== null)
-    if (level.length === 0) return false
-  }
-  return true
-}
 
 /** An object of at most `mostLevels` levels. */
 export const JsonObject = Schema.Record(Schema.String, Schema.Unknown).check(
@@ -155,6 +143,8 @@ export const Request = Schema.Struct({
   format: Schema.optional(Format),
   /** Tell each token's log-probability and those of so many of the likeliest; default none. */
   logprobs: Schema.optional(Schema.Int.check(within(0, 20))),
+  /** What the caller says in a dialect's own words and Troupe has no name for; default nothing. */
+  extra: Schema.optional(Extra.Extra),
   ...standing
 })
 export type Request = typeof Request.Type

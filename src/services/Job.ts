@@ -183,6 +183,8 @@ export type EngineFailure =
     readonly contextWindow: number
   }
   | { readonly kind: "invalid_request"; readonly path: string; readonly message: string }
+  /** Another engine may well do it. */
+  | { readonly kind: "not_supported"; readonly path: string; readonly message: string }
   | { readonly kind: "package_missing"; readonly packageName: string }
   | { readonly kind: "load_failed"; readonly message: string }
   | { readonly kind: "crashed"; readonly message: string }

@@ -315,3 +315,23 @@ export const defaultIdleUnload = Duration.minutes(10)
 
 /** Requests that run side by side in one engine thread, unless configured. */
 export const defaultSlots = 4
+
+const providerNames: Readonly<Record<Provider, string>> = {
+  openai: "openai",
+  "azure-openai": "azure.ai.openai",
+  anthropic: "anthropic",
+  gemini: "gcp.gemini",
+  ollama: "ollama",
+  troupe: "troupe"
+}
+
+/**
+ * Who serves a deployment, by OpenTelemetry's values of `gen_ai.provider.name` where it has one; engines of ours are
+ * `troupe.llama` and the like.
+ *
+ * **Gotchas**
+ *
+ * A `provider` says which dialect is spoken: a host of its own that speaks OpenAI's is `openai` here.
+ */
+export const providerNameOf = ({ options }: Deployment): string =>
+  options.engine === "remote" ? providerNames[options.provider] : `troupe.${options.engine}`

@@ -14,9 +14,11 @@
 import type { Duration, Effect, Scope, Stream } from "effect"
 import { Context } from "effect"
 import type { Engine } from "./Engine.ts"
-import type { Priority } from "./Inference.ts"
 import type { InferenceError } from "./InferenceError.ts"
 import type { Deployment } from "./Model.ts"
+import type { Standing } from "./Standing.ts"
+
+export type { Standing } from "./Standing.ts"
 
 /**
  * Where a deployment is in its life: not loaded, loading, ready for jobs, letting its last jobs end, or failed. `gone`
@@ -42,13 +44,6 @@ export interface Load {
   readonly queued: number
   /** Resident memory outside this process, bytes. */
   readonly memoryBytes: number
-}
-
-/** How a caller stands among others, and what he wants of the model afterwards: see `Inference.Request`. */
-export interface Standing {
-  readonly tenant?: string | undefined
-  readonly priority?: Priority | undefined
-  readonly keepAlive?: Duration.Duration | undefined
 }
 
 /** What is known of a deployment now. */

@@ -7,6 +7,7 @@
  * Source: OpenAI's API reference, "Chat", "Models" and "Error codes". Fields that are not OpenAI's say so.
  */
 import { Schema } from "effect"
+import { Detail } from "./Content.ts"
 import * as GoDuration from "./GoDuration.ts"
 import { LogitBias, Priority, Tool as InferenceTool } from "./Inference.ts"
 import { Overrides } from "./Overrides.ts"
@@ -36,10 +37,19 @@ export const standing = {
   troupe: Schema.optionalKey(Overrides)
 }
 
-const TextPart = Schema.Struct({ type: Schema.Literal("text"), text: Schema.String })
+export const TextPart = Schema.Struct({ type: Schema.Literal("text"), text: Schema.String })
 
-/** A message's content: a text, or texts in parts. */
-const Content = Schema.Union([Schema.String, Schema.Array(TextPart)])
+export const ImagePart = Schema.Struct({
+  type: Schema.Literal("image_url"),
+  image_url: Schema.Struct({
+    /** `http`, `https` or `data:` with an image in base64. */
+    url: Schema.String,
+    detail: nullable(Detail)
+  })
+})
+
+/** A message's content: a text, or texts and images in parts; images of a user only. */
+const Content = Schema.Union([Schema.String, Schema.Array(Schema.Union([TextPart, ImagePart]))])
 
 /** A call of a tool; `arguments` is JSON text. */
 export const ToolCall = Schema.Struct({
@@ -47,6 +57,8 @@ export const ToolCall = Schema.Struct({
   type: Schema.Literal("function"),
   function: Schema.Struct({ name: Schema.NonEmptyString, arguments: Schema.String })
 })
+
+export type ChatPart = typeof TextPart.Type | typeof ImagePart.Type
 
 export const ChatMessage = Schema.Struct({
   /** `developer` means what `system` means. */
@@ -97,7 +109,7 @@ const StopText = Schema.NonEmptyString.check(
   Schema.makeFilter((text: string) => text.isWellFormed() ? undefined : "Expected whole characters")
 )
 
-/** The body of `POST /v1/chat/completions`. Fields that are not here and do not change the answer are ignored. */
+/** The body of `POST /v1/chat/completions`. Other fields are for deployments that speak this dialect. */
 export const ChatRequest = Schema.Struct({
   model: Schema.NonEmptyString,
   messages: Schema.NonEmptyArray(ChatMessage),
@@ -146,7 +158,12 @@ export const Usage = Schema.Struct({
   prompt_tokens_details: Schema.Struct({
     /** Of the prompt's tokens, those that needed no computing. */
     cached_tokens: Schema.Int
-  })
+  }),
+  /** Where a provider tells. */
+  completion_tokens_details: Schema.optionalKey(Schema.Struct({
+    /** Of the completion's tokens, those that were thought and not said. */
+    reasoning_tokens: Schema.Int
+  }))
 }).annotate({ identifier: "Usage" })
 export type Usage = typeof Usage.Type
 

@@ -111,6 +111,18 @@ export const refusalWait = Duration.seconds(2)
 /** How long a connection is kept for the rest of a body whose answer is whole, so that it can serve again. */
 export const drainWait = Duration.millis(250)
 
+/** Images that requests name by URL. */
+export const media = {
+  connect: Duration.seconds(5),
+  /** For one of them. */
+  total: Duration.seconds(20),
+  redirects: 3,
+  /** Of one request at once. */
+  concurrency: 4,
+  /** Of all images of one request, bytes. */
+  mostBytes: 64 * 2 ** 20
+}
+
 /** Requests that one remote deployment is sent side by side, unless configured. */
 export const maxConcurrent = 64
 

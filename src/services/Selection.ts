@@ -114,7 +114,7 @@ export const decide = (
   asked: Asked,
   options: Options
 ): Decision => {
-  const { retryAfterMs, ruledOut, viable } = sift(table, conditions, asked, options)
+  const { lacking, retryAfterMs, ruledOut, viable } = sift(table, conditions, asked, options)
   const { scores, terms } = Strategies.score({ table, conditions, asked, options, viable })
   const { isExplored, order, spilled } = rank(viable, scores, conditions, options, asked.seed)
   return {
@@ -131,6 +131,7 @@ export const decide = (
     ruledOut,
     ...(isExplored ? { explored: true } : {}),
     ...(spilled.length === 0 ? {} : { spilled: spilled.map((index) => table.ids[index]!) }),
-    ...(retryAfterMs === undefined ? {} : { retryAfterMs })
+    ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
+    ...(lacking === undefined ? {} : { lacking })
   }
 }

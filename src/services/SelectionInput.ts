@@ -1,9 +1,16 @@
 /** What a decision is made of: facts of deployments, their conditions, what is asked, and how to choose. */
 import type { Ability } from "./EngineProtocol.ts"
+import { abilities } from "./EngineProtocol.ts"
+import * as Extra from "./Extra.ts"
 import type { Measurement } from "./Measurements.ts"
 import * as Measurements from "./Measurements.ts"
 
 export type { Ability } from "./EngineProtocol.ts"
+
+/** What a deployment must be able to do, or have words for. */
+export type Need = Ability | Extra.Need
+
+export const needs: ReadonlyArray<Need> = [...abilities, ...Extra.needs]
 
 /** USD per million tokens. */
 export interface Price {
@@ -21,6 +28,8 @@ export interface Facts {
   readonly contextWindow?: number | undefined
   /** All that it can do; one that does not say is believed to be able to. */
   readonly abilities?: ReadonlyArray<Ability> | undefined
+  /** What it certainly has not, whatever is believed otherwise. */
+  readonly lacks?: ReadonlyArray<Need> | undefined
   /** What it is good at. */
   readonly tasks?: ReadonlyArray<string> | undefined
   /** Its share of requests beside the others', for `weighted` and `session`; default 1. */
@@ -69,7 +78,7 @@ export const ready: Condition = { measured: Measurements.none, state: "ready", q
 export interface Asked {
   readonly model: string
   /** What the deployment must be able to do. */
-  readonly needs: ReadonlyArray<Ability>
+  readonly needs: ReadonlyArray<Need>
   /** Tokens of the prompt at least; left out, they are not known and no window is too small. */
   readonly promptTokens?: number | undefined
   /** Tokens of the prompt, about: for what it costs. */

@@ -1,9 +1,9 @@
 /** What is known of deployments for good, laid out in columns: made once for each change of the registry. */
 import { hashText } from "./Draw.ts"
-import type { Ability } from "./EngineProtocol.ts"
-import { abilities } from "./EngineProtocol.ts"
+import * as Extra from "./Extra.ts"
 import type { Measurement } from "./Measurements.ts"
-import type { Facts } from "./SelectionInput.ts"
+import type { Facts, Need } from "./SelectionInput.ts"
+import { needs } from "./SelectionInput.ts"
 
 /** The same of many; a number that is not known is `NaN`. */
 export interface Table {
@@ -17,14 +17,18 @@ export interface Table {
   readonly slots: Float64Array
   /** Of the id. */
   readonly hash: Uint32Array
-  /** As bits; all of them where it does not say. */
+  /** And words, as bits; all of them where it does not say. */
   readonly abilities: Int32Array
   readonly tasks: ReadonlyArray<ReadonlySet<string> | undefined>
 }
 
-/** One bit an ability. */
-export const bitsOf = (some: ReadonlyArray<Ability>): number =>
-  some.reduce((bits, ability) => bits | 1 << abilities.indexOf(ability), 0)
+/** One bit each. */
+export const bitsOf = (some: ReadonlyArray<Need>): number =>
+  some.reduce((bits, need) => bits | 1 << needs.indexOf(need), 0)
+
+/** Words are no abilities: who lists these says nothing of those. */
+const abilityBits = ({ abilities, lacks = [] }: Facts): number =>
+  (abilities === undefined ? -1 : bitsOf(abilities) | bitsOf(Extra.needs)) & ~bitsOf(lacks)
 
 export const prepare = (facts: ReadonlyArray<Facts>): Table => {
   const column = (of: (one: Facts) => number | undefined) => Float64Array.from(facts, (one) => of(one) ?? Number.NaN)
@@ -38,7 +42,7 @@ export const prepare = (facts: ReadonlyArray<Facts>): Table => {
     weight: column(({ weight = 1 }) => weight),
     slots: column(({ slots = 1 }) => slots),
     hash: Uint32Array.from(facts, ({ deployment }) => hashText(deployment)),
-    abilities: Int32Array.from(facts, ({ abilities }) => abilities === undefined ? -1 : bitsOf(abilities)),
+    abilities: Int32Array.from(facts, abilityBits),
     tasks: facts.map(({ tasks }) => tasks && new Set(tasks))
   }
 }

@@ -1,6 +1,7 @@
 /** Who can take a request, and who cannot, with why in words. */
 import type { RuledOut } from "./Decision.ts"
-import type { Asked, Condition, Options } from "./SelectionInput.ts"
+import * as Extra from "./Extra.ts"
+import type { Asked, Condition, Need, Options } from "./SelectionInput.ts"
 import { promptTokensOf, usualAnswer } from "./SelectionInput.ts"
 import type { Table } from "./SelectionTable.ts"
 import { bitsOf, costOf } from "./SelectionTable.ts"
@@ -10,6 +11,8 @@ export interface Sifted {
   readonly viable: Int32Array
   readonly ruledOut: ReadonlyArray<RuledOut>
   readonly retryAfterMs: number | undefined
+  /** What every one that is wanted lacks something of, where that alone leaves nobody. */
+  readonly lacking: ReadonlyArray<Need> | undefined
 }
 
 interface Inquiry {
@@ -34,9 +37,14 @@ const beyondLimits = ({ asked, options: { limits }, table }: Inquiry, index: num
     : undefined
 }
 
-const missingAbility = ({ asked, table }: Inquiry, index: number): string => {
-  const missing = asked.needs.filter((need) => (table.abilities[index]! & bitsOf([need])) === 0)
-  return `it cannot do ${missing.join(", ")}`
+const missingOf = ({ asked, table }: Inquiry, index: number): ReadonlyArray<Need> =>
+  asked.needs.filter((need) => (table.abilities[index]! & bitsOf([need])) === 0)
+
+const whyMissing = (missing: ReadonlyArray<Need>): string => {
+  const abilities = missing.filter((need) => !Extra.needs.some((words) => words === need))
+  return abilities.length === 0
+    ? "it does not take such fields of the caller's dialect"
+    : `it cannot do ${abilities.join(", ")}`
 }
 
 const tooSmall = ({ asked: { promptTokens }, table }: Inquiry, index: number): string | undefined => {
@@ -57,9 +65,20 @@ const whyNot = (inquiry: Inquiry, index: number): string | undefined =>
   notWanted(inquiry, index) ??
     ((inquiry.table.abilities[index]! & inquiry.needs) === inquiry.needs
       ? undefined
-      : missingAbility(inquiry, index)) ??
+      : whyMissing(missingOf(inquiry, index))) ??
     tooSmall(inquiry, index) ??
     (inquiry.options.strategy === "cost" ? beyondLimits(inquiry, index) : undefined)
+
+const lackingOf = (inquiry: Inquiry): ReadonlyArray<Need> | undefined => {
+  const lacking = new Set<Need>()
+  for (let index = 0; index < inquiry.table.ids.length; index++) {
+    if (notWanted(inquiry, index) !== undefined) continue
+    const missing = missingOf(inquiry, index)
+    if (missing.length === 0) return undefined
+    for (const need of missing) lacking.add(need)
+  }
+  return lacking.size === 0 ? undefined : [...lacking]
+}
 
 const setOf = (list: ReadonlyArray<string> | undefined) => list && new Set(list)
 
@@ -95,5 +114,6 @@ export const sift = (
       retryAfterMs = Math.min(retryAfterMs ?? Number.POSITIVE_INFINITY, closed.retryAfterMs)
     }
   }
-  return { viable: viable.subarray(0, count), ruledOut, retryAfterMs }
+  const lacking = count === 0 ? lackingOf(inquiry) : undefined
+  return { viable: viable.subarray(0, count), ruledOut, retryAfterMs, lacking }
 }

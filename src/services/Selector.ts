@@ -15,12 +15,14 @@ import type { Deployment } from "./Model.ts"
 import type { Overrides } from "./Overrides.ts"
 import type { Policy } from "./Policy.ts"
 import type { List } from "./Retry.ts"
-import type { Ability } from "./Selection.ts"
+import type { Need } from "./Selection.ts"
 
 /** What of a request decides who answers it. */
 export interface Wish {
   readonly model: string
-  readonly needs?: ReadonlyArray<Ability> | undefined
+  readonly needs?: ReadonlyArray<Need> | undefined
+  /** The fields of the request that need it, for the error where nobody has it. */
+  readonly pathsOf?: ((need: string) => ReadonlyArray<string>) | undefined
   readonly maxTokens?: number | undefined
   readonly tenant?: string | undefined
   /** What the request wants otherwise than its model's configuration says. */
@@ -58,7 +60,10 @@ export interface Trial {
 }
 
 export class Selector extends Context.Service<Selector, {
-  /** Fails with `ModelNotFound`, and with `NoDeployment` where nobody can take the request. */
+  /**
+   * Fails with `ModelNotFound`, with `NoDeployment` where nobody can take the request, and with `InvalidRequest` where
+   * nobody could at any time.
+   */
   readonly route: (wish: Wish) => Effect.Effect<Route, InferenceError>
   /** Begins to measure an attempt. */
   readonly measure: (deployment: string, route: Route) => Trial

@@ -38,6 +38,8 @@ export interface Resolved {
     readonly port: number
     readonly shutdownGrace: Duration.Duration
     readonly maxBodyBytes: number
+    /** Hosts that may be asked for images though they are not in the public Internet; left out, none. */
+    readonly media?: { readonly allowHosts?: ReadonlyArray<string> }
   }
   readonly engineHost: "process" | "thread"
   readonly logLevel: "Debug" | "Info" | "Warn" | "Error"

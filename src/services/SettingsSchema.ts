@@ -15,6 +15,21 @@ const Server = Schema.Struct({
   maxBodyBytes: optional(
     "The largest request body; default 10 MiB.",
     Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))
+  ),
+  media: optional(
+    "Images that requests name by URL.",
+    Schema.Struct({
+      allowHosts: optional(
+        "Names and addresses of hosts that may be asked for images though they are not in the public Internet; default none.",
+        Schema.Array(
+          Schema.String.check(
+            Schema.isPattern(/^[a-z0-9._:-]+$/, {
+              message: "Expected a host's name or address in lower case, without port"
+            })
+          )
+        )
+      )
+    })
   )
 })
 

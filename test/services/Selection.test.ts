@@ -8,6 +8,8 @@ import type { Asked, Condition, Facts, Options } from "../../src/services/Select
 import * as Selection from "../../src/services/Selection.ts"
 import { beginnings, Prefixes } from "../../src/services/SelectionPrefixes.ts"
 
+const isIn = (one: string, list: ReadonlyArray<string>): boolean => list.includes(one)
+
 const asking = (more: Partial<Asked> = {}): Asked => ({ model: "m", needs: [], turn: 0, seed: 1, now: 0, ...more })
 
 const measured = (tookMs: number, more: Partial<Measurements.Measurement> = {}) => ({
@@ -44,6 +46,7 @@ const place = fc.record({
     quality: maybe(fc.nat(10).map((tenths) => tenths / 10)),
     contextWindow: maybe(fc.constantFrom(512, 4096, 128_000)),
     abilities: maybe(fc.subarray([...abilities])),
+    lacks: maybe(fc.subarray([...Selection.needs])),
     tasks: maybe(fc.subarray(["code", "chat"])),
     weight: fc.constantFrom(0, 1, 5),
     slots: fc.constantFrom(1, 4)
@@ -73,7 +76,7 @@ const scene = fc.record({
     spill: fc.boolean()
   }),
   asked: fc.record({
-    needs: fc.subarray([...abilities]),
+    needs: fc.subarray([...Selection.needs]),
     promptTokens: maybe(fc.nat(10_000)),
     task: maybe(fc.constantFrom("code", "chat", "other")),
     session: maybe(fc.string()),
@@ -114,9 +117,25 @@ describe("Selection", () => {
         for (const id of order(places, options, asked)) {
           const { condition, facts } = places[Number(id.slice(1))]!
           assert.strictEqual(condition.closed, undefined)
-          assert.isTrue(asked.needs.every((need) => facts.abilities?.includes(need) ?? true))
+          assert.isTrue(asked.needs.every((need) => !isIn(need, abilities) || isIn(need, facts.abilities ?? abilities)))
+          assert.isFalse(asked.needs.some((need) => isIn(need, facts.lacks ?? [])))
           assert.isTrue((asked.promptTokens ?? 0) < (facts.contextWindow ?? Number.POSITIVE_INFINITY))
         }
+      })
+    })
+
+    it("says what is lacking just where nobody who is wanted could ever take the request", () => {
+      property(({ asked, options, places }) => {
+        const { candidates, lacking } = decide(places, options, asked)
+        const lacks = places.map(({ facts }) =>
+          asked.needs.filter((need) =>
+            isIn(need, facts.lacks ?? []) || (isIn(need, abilities) && !isIn(need, facts.abilities ?? abilities))
+          )
+        )
+        const wanted = lacks.filter((_, index) => options.strategy !== "weighted" || places[index]!.facts.weight !== 0)
+        const isHopeless = wanted.length > 0 && wanted.every((missing) => missing.length > 0)
+        assert.deepStrictEqual(new Set(lacking), new Set(isHopeless ? wanted.flat() : []))
+        if (isHopeless) assert.deepStrictEqual(candidates, [])
       })
     })
 

@@ -351,6 +351,15 @@ describe("Settings", () => {
   })
 
   describe("problems", () => {
+    it("names hosts of images by name or address, without a port", () => {
+      const media = { allowHosts: ["pictures.local", "10.0.0.7", "fd00::7"] }
+      assert.deepStrictEqual(resolved({ server: { media } }).server.media, media)
+      assert.deepStrictEqual(
+        paths({ server: { media: { allowHosts: ["Pictures.local", "http://10.0.0.7", ""] } } }),
+        ["server.media.allowHosts[0]", "server.media.allowHosts[1]", "server.media.allowHosts[2]"]
+      )
+    })
+
     it("names every wrong value at once", () => {
       assert.deepStrictEqual(
         paths({

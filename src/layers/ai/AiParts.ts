@@ -24,7 +24,11 @@ const finishPart = (reason: FinishReason, usage: TokenUsage): Response.FinishPar
       cacheRead: usage.cachedTokens,
       cacheWrite: undefined
     },
-    outputTokens: { total: usage.completionTokens, text: usage.completionTokens, reasoning: 0 }
+    outputTokens: {
+      total: usage.completionTokens,
+      text: usage.completionTokens - (usage.reasoningTokens ?? 0),
+      reasoning: usage.reasoningTokens ?? 0
+    }
   },
   response: undefined
 })

@@ -4,23 +4,46 @@
  * **Details**
  *
  * What a model thought before is no part of what it said, and questions of approval are the program's own: both are
- * passed over. Files are refused.
+ * passed over. Files of users that are images become images; other files are refused.
  */
 import { Array as Arr, Effect } from "effect"
 import type { AiError } from "effect/ai"
 import { Prompt } from "effect/ai"
+import type { Content, ImagePart, ImageSource, Part } from "../../services/Content.ts"
+import { mediaTypes, textOf } from "../../services/Content.ts"
 import type { Message, Request } from "../../services/Inference.ts"
 import type { ToolCall } from "../../services/Job.ts"
 import { invalid, unsupported } from "./AiFailure.ts"
 
 type Failable<A> = Effect.Effect<A, AiError.AiError>
 
-const textOf = (method: string, parts: ReadonlyArray<Prompt.UserMessagePart>): Failable<string> =>
+/** What a file's data says of itself comes before its `mediaType`, which is a guess where it is a URL. */
+const sourceOf = ({ data, mediaType }: Prompt.FilePart): ImageSource | undefined => {
+  const text = data instanceof Uint8Array ? Buffer.from(data).toString("base64") : String(data)
+  const [head, type = mediaType] = /^data:([^;,]*)(?:;[^;,]*)*;base64,/i.exec(text) ?? []
+  if (data instanceof URL && head === undefined) return { type: "url", url: text }
+  const known = mediaTypes.find((one) => one === type.toLowerCase())
+  return known && { type: "base64", mediaType: known, data: head === undefined ? text : text.slice(head.length) }
+}
+
+const imageOf = (method: string, file: Prompt.FilePart): Failable<ImagePart> => {
+  const source = file.mediaType.startsWith("image/") ? sourceOf(file) : undefined
+  return source === undefined
+    ? Effect.fail(unsupported(method, `A file part of the type ${file.mediaType}`))
+    : Effect.succeed({ type: "image", source })
+}
+
+/** Texts only are one text. */
+const contentOf = (method: string, parts: ReadonlyArray<Prompt.UserMessagePart>): Failable<Content> =>
   Effect.map(
-    Effect.forEach(parts, (part) =>
-      part.type === "text" ? Effect.succeed(part.text) : Effect.fail(unsupported(method, "A file part"))),
-    (texts) =>
-      texts.join("")
+    Effect.forEach(parts, (part): Failable<Part> =>
+      part.type === "text" ? Effect.succeed({ type: "text", text: part.text }) : imageOf(method, part)),
+    (found) =>
+      found.some(({ type }) =>
+          type === "image"
+        )
+        ? found
+        : textOf(found)
   )
 
 /** Texts stay as they are; everything else is JSON. */
@@ -81,7 +104,7 @@ const messagesOf = (method: string, message: Prompt.Message): Failable<Array<Mes
     case "system":
       return Effect.succeed([{ role: "system", content: message.content }])
     case "user":
-      return Effect.map(textOf(method, message.content), (content) => [{ role: "user", content }])
+      return Effect.map(contentOf(method, message.content), (content) => [{ role: "user", content }])
     case "assistant":
       return assistantMessages(method, message.content)
     case "tool":

@@ -49,35 +49,48 @@ const specOf = (options: LocalOptions): EngineSpec => {
   }
 }
 
-const errorOf = ({ id, model }: Deployment, failure: EngineFailure): InferenceError.InferenceError => {
+/** What is wrong with the request, if that is what is wrong. */
+const requestReason = ({ id, model }: Deployment, failure: EngineFailure): InferenceError.Reason | undefined => {
   switch (failure.kind) {
-    case "context_length_exceeded":
-      return InferenceError.make(
-        new InferenceError.ContextLengthExceeded({
-          model,
-          promptTokens: failure.promptTokens,
-          contextWindow: failure.contextWindow,
-          ...(failure.atLeast === undefined ? {} : { atLeast: failure.atLeast })
-        })
-      )
+    case "context_length_exceeded": {
+      const { atLeast, contextWindow, promptTokens } = failure
+      return new InferenceError.ContextLengthExceeded({
+        model,
+        promptTokens,
+        contextWindow,
+        ...(atLeast === undefined ? {} : { atLeast })
+      })
+    }
     case "invalid_request":
-      return InferenceError.make(new InferenceError.InvalidRequest({ path: failure.path, detail: failure.message }))
-    case "package_missing":
-      return InferenceError.make(
-        new InferenceError.EngineMissing({ deployment: id, packageName: failure.packageName })
-      )
-    case "load_failed":
-      return InferenceError.make(new InferenceError.ModelLoadFailed({ deployment: id, detail: failure.message }))
-    case "crashed":
-      return InferenceError.make(new InferenceError.EngineCrashed({ deployment: id, detail: failure.message }))
-    case "hung":
-      return InferenceError.make(new InferenceError.EngineHung({ deployment: id, afterMs: failure.afterMs }))
-    case "stopped":
-      return InferenceError.make(new InferenceError.EngineStopped({ deployment: id }))
-    case "failed":
-      return InferenceError.make(new InferenceError.EngineFailed({ deployment: id, detail: failure.message }))
+      return new InferenceError.InvalidRequest({ path: failure.path, detail: failure.message })
+    case "not_supported":
+      return new InferenceError.NotSupported({ deployment: id, path: failure.path, detail: failure.message })
+    default:
+      return undefined
   }
 }
+
+type EnginesOwn = Exclude<EngineFailure, { kind: "context_length_exceeded" | "invalid_request" | "not_supported" }>
+
+const engineReason = ({ id }: Deployment, failure: EnginesOwn): InferenceError.Reason => {
+  switch (failure.kind) {
+    case "package_missing":
+      return new InferenceError.EngineMissing({ deployment: id, packageName: failure.packageName })
+    case "load_failed":
+      return new InferenceError.ModelLoadFailed({ deployment: id, detail: failure.message })
+    case "crashed":
+      return new InferenceError.EngineCrashed({ deployment: id, detail: failure.message })
+    case "hung":
+      return new InferenceError.EngineHung({ deployment: id, afterMs: failure.afterMs })
+    case "stopped":
+      return new InferenceError.EngineStopped({ deployment: id })
+    case "failed":
+      return new InferenceError.EngineFailed({ deployment: id, detail: failure.message })
+  }
+}
+
+const errorOf = (deployment: Deployment, failure: EngineFailure): InferenceError.InferenceError =>
+  InferenceError.make(requestReason(deployment, failure) ?? engineReason(deployment, failure as EnginesOwn))
 
 const waitReady = (
   deployment: Deployment,

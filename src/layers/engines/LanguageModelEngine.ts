@@ -15,8 +15,9 @@
 import { Context, Data, Deferred, Duration, Effect, Option, Schema, Stream } from "effect"
 import type { AiError, LanguageModel } from "effect/ai"
 import { Response } from "effect/ai"
-import { firstImage } from "../../services/Content.ts"
+import { imageOfTool, privateImage } from "../../services/Content.ts"
 import type { Engine, Generation } from "../../services/Engine.ts"
+import { requiredOf } from "../../services/Extra.ts"
 import type { Event } from "../../services/Inference.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
 import type { LanguageModels, Source } from "../../services/LanguageModels.ts"
@@ -91,8 +92,10 @@ const check = (
   { configure }: Source,
   name: string
 ): Effect.Effect<void, InferenceError.InferenceError> => {
-  const image = firstImage(generation.messages)
-  if (image !== undefined) return Effect.fail(invalid(image, `The language model "${name}" takes no images`))
+  const image = imageOfTool(generation.messages) ?? privateImage(generation.messages)
+  if (image !== undefined) return Effect.fail(invalid(image, `The language model "${name}" cannot be shown this image`))
+  const [field] = generation.extra === undefined ? [] : requiredOf(generation.extra)
+  if (field !== undefined) return Effect.fail(invalid(field, `The language model "${name}" takes no such field`))
   if (generation.logprobs !== undefined) {
     return Effect.fail(invalid("logprobs", `The language model "${name}" tells no log-probabilities`))
   }
@@ -172,7 +175,7 @@ const make = (
       engine: "language-model",
       contextWindow: contextSize,
       slots,
-      abilities: ["generate", "tools", "format"],
+      abilities: ["generate", "tools", "format", "images"],
       details: { name }
     },
     generate: (generation, hold): Stream.Stream<Event, InferenceError.InferenceError> =>

@@ -56,10 +56,13 @@ const reasons: Readonly<Record<Response.FinishReason, FinishReason | undefined>>
 
 const usageOf = (generation: Generation, bytes: number, told: Response.Usage | undefined): TokenUsage => {
   const { cacheRead = 0, total: prompt = tokensOf(promptBytes(generation)) } = told?.inputTokens ?? {}
+  const { reasoning = 0, total = tokensOf(bytes) } = told?.outputTokens ?? {}
   return {
     promptTokens: prompt,
-    completionTokens: told?.outputTokens.total ?? tokensOf(bytes),
-    cachedTokens: cacheRead
+    completionTokens: total,
+    cachedTokens: cacheRead,
+    // Many say 0 who do not know.
+    ...(reasoning === 0 ? {} : { reasoningTokens: reasoning })
   }
 }
 

@@ -2,11 +2,12 @@
 import { Effect, JsonSchema, Schema, SchemaRepresentation } from "effect"
 import type { LanguageModel } from "effect/ai"
 import { Prompt, Tool, Toolkit } from "effect/ai"
-import { texts } from "../../services/Content.ts"
+import type { Content, Message } from "../../services/Content.ts"
+import { partsOf, textOf } from "../../services/Content.ts"
 import type { Generation } from "../../services/Engine.ts"
 import type { InferenceError } from "../../services/InferenceError.ts"
 import { InvalidRequest, make } from "../../services/InferenceError.ts"
-import type { ChatMessage, OutputFormat, SamplingOptions, ToolCall, ToolChoice } from "../../services/Job.ts"
+import type { OutputFormat, SamplingOptions, ToolCall, ToolChoice } from "../../services/Job.ts"
 
 /** The caller's mistake. */
 export const invalid = (path: string, detail: string): InferenceError => make(new InvalidRequest({ path, detail }))
@@ -38,20 +39,31 @@ const parsed = (path: string, { arguments: text }: ToolCall): Effect.Effect<unkn
 
 const assistantMessage = Effect.fnUntraced(function*(
   path: string,
-  { content, toolCalls = [] }: ChatMessage
+  { content, toolCalls = [] }: Message
 ): Effect.fn.Return<Prompt.AssistantMessageEncoded, InferenceError> {
   const calls = yield* Effect.forEach(toolCalls, (call, index) =>
     Effect.map(
       parsed(`${path}.toolCalls[${index}].arguments`, call),
       (params) => ({ type: "tool-call", id: call.id, name: call.name, params }) as const
     ))
-  const texts = content === "" ? [] : [{ type: "text", text: content } as const]
+  const text = textOf(content)
+  const texts = text === "" ? [] : [{ type: "text", text } as const]
   return { role: "assistant", content: [...texts, ...calls] }
 })
 
+/** Of a URL nobody knows which kind of image it is. */
+const userContent = (content: Content): Prompt.UserMessageEncoded["content"] =>
+  typeof content === "string" ? content : partsOf(content).map((part) => {
+    if (part.type === "text") return part
+    const { source } = part
+    return source.type === "url"
+      ? { type: "file", mediaType: "image/*", data: new URL(source.url) }
+      : { type: "file", mediaType: source.mediaType, data: source.data }
+  })
+
 const messageOf = (
   path: string,
-  message: ChatMessage,
+  message: Message,
   toolNames: ReadonlyMap<string, string>
 ): Effect.Effect<Prompt.MessageEncoded, InferenceError> => {
   const { content, role, toolCallId: id = "" } = message
@@ -62,14 +74,19 @@ const messageOf = (
       const name = toolNames.get(id)
       return name === undefined
         ? Effect.fail(invalid(`${path}.toolCallId`, `Expected the id of a call in an earlier message, not "${id}"`))
-        : Effect.succeed({ role, content: [{ type: "tool-result", id, name, isFailure: false, result: content }] })
+        : Effect.succeed({
+          role,
+          content: [{ type: "tool-result", id, name, isFailure: false, result: textOf(content) }]
+        })
     }
-    default:
-      return Effect.succeed({ role, content })
+    case "user":
+      return Effect.succeed({ role, content: userContent(content) })
+    case "system":
+      return Effect.succeed({ role, content: textOf(content) })
   }
 }
 
-const promptOf = (messages: ReadonlyArray<ChatMessage>): Effect.Effect<Prompt.Prompt, InferenceError> => {
+const promptOf = (messages: ReadonlyArray<Message>): Effect.Effect<Prompt.Prompt, InferenceError> => {
   const toolNames = new Map(messages.flatMap(({ toolCalls = [] }) => toolCalls.map(({ id, name }) => [id, name])))
   return Effect.map(
     Effect.forEach(messages, (message, index) => messageOf(`messages[${index}]`, message, toolNames)),
@@ -95,7 +112,7 @@ export type Call = LanguageModel.GenerateTextOptions<Record<string, Tool.Any>>
 
 /** Calls of tools that nobody named are told as they are. */
 export const callOf = (generation: Generation): Effect.Effect<Call, InferenceError> =>
-  Effect.map(promptOf(texts(generation.messages)), (prompt) => ({
+  Effect.map(promptOf(generation.messages), (prompt) => ({
     prompt,
     toolkit: toolkitOf(generation),
     toolChoice: choiceOf(generation.toolChoice ?? "auto"),

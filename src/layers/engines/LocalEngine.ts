@@ -9,9 +9,18 @@ import { Cause, Effect, Queue, Result, Scope, Stream } from "effect"
 import { firstImage, texts } from "../../services/Content.ts"
 import type { Countable, Engine, Generation, Hold } from "../../services/Engine.ts"
 import type { EngineDescription, EngineHost, SendCommand } from "../../services/EngineProtocol.ts"
+import { requiredOf } from "../../services/Extra.ts"
 import type { Event } from "../../services/Inference.ts"
 import type { InferenceError } from "../../services/InferenceError.ts"
-import type { Each, EngineFailure, JobEvent, JobResult, TokenizeJob, WholeJob } from "../../services/Job.ts"
+import type {
+  Each,
+  EngineFailure,
+  GenerateJob,
+  JobEvent,
+  JobResult,
+  TokenizeJob,
+  WholeJob
+} from "../../services/Job.ts"
 import * as Policies from "../../services/Policies.ts"
 
 type ErrorOf = (failure: EngineFailure) => InferenceError
@@ -19,10 +28,22 @@ type ErrorOf = (failure: EngineFailure) => InferenceError
 const stopped: EngineFailure = { kind: "stopped" }
 const confused: EngineFailure = { kind: "failed", message: "It gave another kind of answer than it was asked for." }
 
-const blind = (path: string): EngineFailure => ({
-  kind: "invalid_request",
-  path,
-  message: "This model takes no images"
+const notSupported = (path: string, message: string): EngineFailure => ({ kind: "not_supported", path, message })
+
+/** What an engine of ours has no words for, if anything. */
+const unsaid = ({ extra, messages }: Generation): EngineFailure | undefined => {
+  const image = firstImage(messages)
+  if (image !== undefined) return notSupported(image, "it takes no images.")
+  const [field] = extra === undefined ? [] : requiredOf(extra)
+  return field === undefined ? undefined : notSupported(field, "it has nothing of the kind. Leave it out.")
+}
+
+/** As a thread is asked. */
+const jobOf = ({ extra: _, messages, standing: __, ...asked }: Generation): GenerateJob => ({
+  ...asked,
+  messages: texts(messages),
+  kind: "generate",
+  window: Policies.streamWindow
 })
 
 /** The failure that ends a job in another way than was asked for. */
@@ -81,8 +102,8 @@ const granting = (send: SendCommand) => {
 /** Starts a generation; the scope's end cancels it. */
 const start = Effect.fnUntraced(
   function*(host: EngineHost, errorOf: ErrorOf, generation: Generation, hold: Hold | undefined) {
-    const image = firstImage(generation.messages)
-    if (image !== undefined) return yield* errorOf(blind(image))
+    const failure = unsaid(generation)
+    if (failure !== undefined) return yield* errorOf(failure)
     const queue = yield* Queue.unbounded<Event, InferenceError | Cause.Done>()
     const release = hold?.()
     let live = true
@@ -90,9 +111,7 @@ const start = Effect.fnUntraced(
       live = false
       release?.()
     })
-    const messages = texts(generation.messages)
-    const job = { ...generation, messages, kind: "generate", window: Policies.streamWindow } as const
-    const send = host.start(job, (events) => events.forEach(onEvent))
+    const send = host.start(jobOf(generation), (events) => events.forEach(onEvent))
     const cancel = Effect.sync(() => {
       if (live) send({ type: "cancel" })
     })

@@ -1,11 +1,13 @@
 /** The OpenAI chat dialect: bodies to requests. Pure functions that know nothing of models. */
 import { Result, Schema } from "effect"
+import type { Extra } from "../../services/Extra.ts"
 import type { Request } from "../../services/Inference.ts"
 import type { InvalidRequest } from "../../services/InferenceError.ts"
 import { ChatRequest } from "../../services/OpenAi.ts"
 import type { Problem } from "../../services/Problem.ts"
 import type { Shape } from "./Body.ts"
 import * as Body from "./Body.ts"
+import { extraOf } from "./OpenAiExtra.ts"
 import {
   messageProblems,
   messagesOf,
@@ -72,7 +74,19 @@ const outputOf = (body: ChatRequest): Partial<Request> => {
   }
 }
 
-const requestsOf = (body: ChatRequest, bearerToken: string | undefined): ChatCall["requests"] => {
+/** Messages whose parts have fields of their own. */
+const inPartsOf = (extra: Extra | undefined): ReadonlySet<number> =>
+  new Set(
+    (extra?.fields ?? []).flatMap(({ path: [list, index, field] }) =>
+      list === "messages" && field === "content" && typeof index === "number" ? [index] : []
+    )
+  )
+
+const requestsOf = (
+  body: ChatRequest,
+  extra: Extra | undefined,
+  bearerToken: string | undefined
+): ChatCall["requests"] => {
   const shared: Request = {
     ...samplingOf(body),
     ...outputOf(body),
@@ -80,16 +94,17 @@ const requestsOf = (body: ChatRequest, bearerToken: string | undefined): ChatCal
     ...formatOf(body),
     ...standingOf(body, bearerToken),
     model: body.model,
-    messages: messagesOf(body.messages)
+    messages: messagesOf(body.messages, inPartsOf(extra)),
+    ...(extra === undefined ? {} : { extra })
   }
   const choice = (index: number): Request =>
     body.seed === undefined ? shared : { ...shared, seed: seed32(seed32(body.seed) + index) }
   return [choice(0), ...Array.from({ length: (body.n ?? 1) - 1 }, (_, index) => choice(index + 1))]
 }
 
-const callOf = (body: ChatRequest, bearerToken: string | undefined): ChatCall => ({
+const callOf = (body: ChatRequest, extra: Extra | undefined, bearerToken: string | undefined): ChatCall => ({
   model: body.model,
-  requests: requestsOf(body, bearerToken),
+  requests: requestsOf(body, extra, bearerToken),
   stream: body.stream ?? false,
   includeUsage: body.stream_options?.include_usage ?? false,
   parallelToolCalls: body.parallel_tool_calls ?? true
@@ -116,10 +131,9 @@ const shape: Shape<ChatRequest> = {
   unsupported: [
     ["functions", (value) => Array.isArray(value) && value.length === 0],
     ["function_call", (value) => value === "none" || value === "auto"],
+    // An answer's sound could not be told.
     ["modalities", (value) => Array.isArray(value) && value.every((modality) => modality === "text")],
-    ["audio", () => false],
-    ["prediction", () => false],
-    ["web_search_options", () => false]
+    ["audio", () => false]
   ],
   unsupportedWithin: ["messages", unsupportedInMessages],
   most: ["messages", mostMessages],
@@ -133,4 +147,4 @@ const shape: Shape<ChatRequest> = {
 
 /** The call that a parsed JSON body asks for. */
 export const decode = (json: unknown, bearerToken?: string): Result.Result<ChatCall, InvalidRequest> =>
-  Result.map(Body.decode(json, shape), (body) => callOf(body, bearerToken))
+  Result.map(Body.decode(json, shape), (body) => callOf(body, extraOf(json as Body.Body), bearerToken))

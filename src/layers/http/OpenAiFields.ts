@@ -4,6 +4,8 @@ import type { Fields, Names } from "./Fields.ts"
 import { renaming } from "./Fields.ts"
 
 const conversation: Names = [
+  [/^(messages\[\d+\]\.content\[\d+\])\.source(?:\.\w+)?/, "$1.image_url.url"],
+  [/^(messages\[\d+\]\.content\[\d+\])\.detail/, "$1.image_url.detail"],
   [/^tools\[(\d+)\]\.(name|description|parameters)/, "tools[$1].function.$2"],
   [/^(messages\[\d+\])\.toolCalls\[(\d+)\]\.(name|arguments)/, "$1.tool_calls[$2].function.$3"],
   [/^(messages\[\d+\])\.toolCalls/, "$1.tool_calls"],

@@ -20,16 +20,22 @@ export interface Envelope {
   readonly parallelToolCalls: boolean
 }
 
+const sumOf = (usages: ReadonlyArray<TokenUsage>, of: (usage: TokenUsage) => number): number =>
+  usages.reduce((sum, usage) => sum + of(usage), 0)
+
 /** The prompt counts once, however many answers it had. */
 const usageOf = (usages: ReadonlyArray<TokenUsage>): Usage => {
   const prompt_tokens = usages[0]?.promptTokens ?? 0
-  const completion_tokens = usages.reduce((sum, usage) => sum + usage.completionTokens, 0)
+  const completion_tokens = sumOf(usages, (usage) => usage.completionTokens)
   const cached_tokens = usages.reduce((least, usage) => Math.min(least, usage.cachedTokens), prompt_tokens)
   return {
     prompt_tokens,
     completion_tokens,
     total_tokens: prompt_tokens + completion_tokens,
-    prompt_tokens_details: { cached_tokens }
+    prompt_tokens_details: { cached_tokens },
+    ...(usages.every((usage) => usage.reasoningTokens === undefined)
+      ? {}
+      : { completion_tokens_details: { reasoning_tokens: sumOf(usages, (usage) => usage.reasoningTokens ?? 0) } })
   }
 }
 

@@ -1,4 +1,6 @@
 /** Conversations and tools of the OpenAI dialect: what they mean, and what a schema cannot say of them. Pure. */
+import type { Content, ImageSource, MediaType, Part } from "../../services/Content.ts"
+import { textOf } from "../../services/Content.ts"
 import type { Message, Request, Tool } from "../../services/Inference.ts"
 import type * as OpenAi from "../../services/OpenAi.ts"
 import type { Problem } from "../../services/Problem.ts"
@@ -13,20 +15,48 @@ export const unsupportedInMessages: Unsupported = [
   ["audio", () => false]
 ]
 
-const textOf = (content: OpenAi.ChatMessage["content"]): string =>
-  typeof content === "string" ? content : (content ?? []).map((part) => part.text).join("")
-
-const messageOf = ({ content, role, tool_call_id, tool_calls }: OpenAi.ChatMessage): Message => {
-  const text = textOf(content)
-  if (role === "tool") return { role, content: text, toolCallId: tool_call_id! }
-  if (role !== "assistant" || (tool_calls ?? []).length === 0) {
-    return { role: role === "developer" ? "system" : role, content: text }
-  }
-  return { role, content: text, toolCalls: tool_calls!.map((call) => ({ id: call.id, ...call.function })) }
+/** Whatever is wrong with it is found at the front door. */
+const sourceOf = (url: string): ImageSource => {
+  const [head, mediaType] = /^data:([^;,]*)(?:;[^;,]*)*;base64,/i.exec(url) ?? []
+  return head === undefined
+    ? { type: "url", url }
+    : { type: "base64", mediaType: mediaType!.toLowerCase() as MediaType, data: url.slice(head.length) }
 }
 
-/** As the front door has them. */
-export const messagesOf = (messages: ReadonlyArray<OpenAi.ChatMessage>): Request["messages"] => messages.map(messageOf)
+const partOf = (part: OpenAi.ChatPart): Part => {
+  if (part.type === "text") return part
+  const { detail, url } = part.image_url
+  const source = sourceOf(url)
+  return { type: "image", source, ...(typeof detail === "string" ? { detail } : {}) }
+}
+
+/** Texts only are one text. */
+const contentOf = (content: OpenAi.ChatMessage["content"], keepParts: boolean): Content => {
+  if (typeof content === "string") return content
+  const parts = (content ?? []).map(partOf)
+  return keepParts || parts.some(({ type }) => type === "image") ? parts : textOf(parts)
+}
+
+const messageOf = ({ content, role, tool_call_id, tool_calls }: OpenAi.ChatMessage, keepParts: boolean): Message => {
+  const said = contentOf(content, keepParts)
+  if (role === "tool") return { role, content: said, toolCallId: tool_call_id! }
+  if (role !== "assistant" || (tool_calls ?? []).length === 0) {
+    return { role: role === "developer" ? "system" : role, content: said }
+  }
+  return { role, content: said, toolCalls: tool_calls!.map((call) => ({ id: call.id, ...call.function })) }
+}
+
+const none: ReadonlySet<number> = new Set()
+
+/**
+ * As the front door has them.
+ *
+ * @param inParts the messages whose parts are kept, as they have more to say; default none
+ */
+export const messagesOf = (
+  messages: ReadonlyArray<OpenAi.ChatMessage>,
+  inParts: ReadonlySet<number> = none
+): Request["messages"] => messages.map((message, index) => messageOf(message, inParts.has(index)))
 
 const toolOf = ({ function: { description, name, parameters } }: OpenAi.Tool): Tool => ({
   name,
@@ -43,7 +73,7 @@ const roleProblems = (message: OpenAi.ChatMessage): ReadonlyArray<Problem> => {
   const called = callsOf(message).length > 0
   return [
     ...((message.content ?? undefined) === undefined && !called
-      ? [{ path: "content", expected: "Expected a text or a list of text parts" }]
+      ? [{ path: "content", expected: "Expected a text or a list of parts" }]
       : []),
     ...(called && message.role !== "assistant"
       ? [{ path: "tool_calls", expected: "Only an assistant calls tools" }]

@@ -2,18 +2,24 @@
 import { Cause, Channel, Effect, Pull, Random, Stream } from "effect"
 import * as Content from "../../services/Content.ts"
 import type { Generation } from "../../services/Engine.ts"
-import type { Ability as Need } from "../../services/EngineProtocol.ts"
 import type { Answer, Event, Opened, Request } from "../../services/Inference.ts"
 import { maxSeed } from "../../services/Inference.ts"
 import type { InferenceError } from "../../services/InferenceError.ts"
 import { EngineFailed, make } from "../../services/InferenceError.ts"
 import type { ChosenLogprob, ToolCall } from "../../services/Job.ts"
 import type { Deployment } from "../../services/Model.ts"
+import { needsOf, pathsOf } from "../../services/Needs.ts"
 import { check } from "./Check.ts"
 import type { Tally } from "./Operation.ts"
 import type { Engaged, Stage, Start } from "./Stage.ts"
 
 type FinishEvent = Extract<Event, { type: "finish" }>
+
+/** Nothing where nothing is said. */
+const standingOf = ({ keepAlive, priority, tenant }: Request): Pick<Generation, "standing"> =>
+  keepAlive === undefined && priority === undefined && tenant === undefined
+    ? {}
+    : { standing: { keepAlive, priority, tenant } }
 
 /** What an engine is asked: what the request says, and the defaults of what engines cannot go without. */
 const withDefaults = (request: Request): Effect.Effect<Generation> =>
@@ -21,7 +27,7 @@ const withDefaults = (request: Request): Effect.Effect<Generation> =>
     request.seed === undefined ? Random.nextIntBetween(0, maxSeed) : Effect.succeed(request.seed),
     (seed) => {
       const { keepAlive: _, model: __, priority: ___, route: ____, tenant: _____, ...asked } = request
-      const { format, logprobs, maxTokens, messages, stop = [], toolChoice, tools, ...sampling } = asked
+      const { extra, format, logprobs, maxTokens, messages, stop = [], toolChoice, tools, ...sampling } = asked
       return {
         messages,
         maxTokens,
@@ -29,7 +35,9 @@ const withDefaults = (request: Request): Effect.Effect<Generation> =>
         sampling: { ...sampling, temperature: request.temperature ?? 1, topP: request.topP ?? 1, seed },
         ...(tools === undefined ? {} : { tools, toolChoice }),
         ...(format === undefined ? {} : { format }),
-        ...(logprobs === undefined ? {} : { logprobs })
+        ...(logprobs === undefined ? {} : { logprobs }),
+        ...(extra === undefined ? {} : { extra }),
+        ...standingOf(request)
       }
     }
   )
@@ -98,16 +106,14 @@ const makeWhole = () => {
   }
 }
 
-/** What an engine must be able to do. */
-const needsOf = ({ format, logprobs, messages, tools = [] }: Request): ReadonlyArray<Need> => [
-  ...(tools.length > 0 ? ["tools"] as const : []),
-  ...(format === undefined ? [] : ["format"] as const),
-  ...(logprobs === undefined ? [] : ["logprobs"] as const),
-  ...(Content.firstImage(messages) === undefined ? [] : ["images"] as const)
-]
-
-const asked = (generation: Generation, { maxTokens }: Start): Generation =>
-  maxTokens === undefined ? generation : { ...generation, maxTokens }
+const asked = (generation: Generation, { lowPriority, maxTokens }: Start): Generation => {
+  if (maxTokens === undefined && !lowPriority) return generation
+  return {
+    ...generation,
+    ...(maxTokens === undefined ? {} : { maxTokens }),
+    ...(lowPriority ? { standing: { ...generation.standing, priority: "low" as const } } : {})
+  }
+}
 
 type EventsPull = Pull.Pull<readonly [Event, ...Array<Event>], InferenceError>
 
@@ -146,6 +152,7 @@ const checkChat = Effect.fnUntraced(function*({ begin }: Stage, given: Request) 
   const wish = {
     ...request,
     needs: needsOf(request),
+    pathsOf: (need: string) => pathsOf(request, need),
     promptLength: lengthOf(request),
     promptText: () => textOf(request)
   }

@@ -23,7 +23,8 @@ import type { Dialect } from "./Dialect.ts"
 export const anthropic: Dialect = {
   name: "anthropic",
   baseUrl: "https://api.anthropic.com",
-  abilities: ["generate", "tools", "format"],
+  abilities: ["generate", "tools", "format", "images"],
+  images: "urls",
   framing: "sse",
   authorize: (key) => ({ "x-api-key": key }),
   generate: { request, events, whole },

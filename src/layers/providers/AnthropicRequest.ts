@@ -1,8 +1,10 @@
 /** A generation as a request of Anthropic's Messages API. Pure; see `Anthropic`. */
 import { Result } from "effect"
+import type { Content, Message } from "../../services/Content.ts"
+import { partsOf } from "../../services/Content.ts"
 import type { Generation } from "../../services/Engine.ts"
 import type { Reason } from "../../services/InferenceError.ts"
-import type { ChatMessage, OutputFormat, ToolChoice, ToolDefinition } from "../../services/Job.ts"
+import type { OutputFormat, ToolChoice, ToolDefinition } from "../../services/Job.ts"
 import type { Call, Target } from "./Dialect.ts"
 import type { Fields } from "./Json.ts"
 import * as Prompts from "./Prompts.ts"
@@ -60,14 +62,30 @@ const formatOf = (format: OutputFormat | undefined, target: Target): Result.Resu
 /** The API takes ids of letters, digits, `_` and `-`; others come from conversations with other models. */
 const idOf = (id: string): string => id.replaceAll(/[^\w-]/gu, (character) => `_${character.codePointAt(0)}_`)
 
-const textParts = (text: string): ReadonlyArray<Fields> => text === "" ? [] : [{ type: "text", text }]
+const blocksOf = (content: Content): ReadonlyArray<Fields> =>
+  partsOf(content).map((part) => {
+    if (part.type === "text") return { type: "text", text: part.text }
+    const { source } = part
+    return {
+      type: "image",
+      source: source.type === "url"
+        ? { type: "url", url: source.url }
+        : { type: "base64", media_type: source.mediaType, data: source.data }
+    }
+  })
 
-const turnOf = (message: ChatMessage, path: string): Result.Result<Prompts.Turn<Fields>, Reason> => {
+const resultOf = (id: string, content: Content): Fields => ({
+  type: "tool_result",
+  tool_use_id: idOf(id),
+  content: typeof content === "string" ? content : blocksOf(content)
+})
+
+const turnOf = (message: Message, path: string): Result.Result<Prompts.Turn<Fields>, Reason> => {
   const { content, role, toolCallId, toolCalls = [] } = message
   if (role === "tool") {
     return toolCallId === undefined
       ? Result.fail(Prompts.invalid(`${path}.toolCallId`, "Expected the id of a call in an earlier message"))
-      : Result.succeed({ role: "user", parts: [{ type: "tool_result", tool_use_id: idOf(toolCallId), content }] })
+      : Result.succeed({ role: "user", parts: [resultOf(toolCallId, content)] })
   }
   const calls = toolCalls.map(({ arguments: text, id, name }, index) =>
     Result.map(
@@ -75,7 +93,7 @@ const turnOf = (message: ChatMessage, path: string): Result.Result<Prompts.Turn<
       (input): Fields => ({ type: "tool_use", id: idOf(id), name, input })
     )
   )
-  return Result.map(Result.all(calls), (parts) => ({ role, parts: [...textParts(content), ...parts] }))
+  return Result.map(Result.all(calls), (parts) => ({ role, parts: [...blocksOf(content), ...parts] }))
 }
 
 const toolOf = (

@@ -19,6 +19,7 @@ import type { Event } from "../../services/Inference.ts"
 import type { InferenceError, Reason } from "../../services/InferenceError.ts"
 import type { Classification, Embedding } from "../../services/Job.ts"
 import type { RemoteDeployment } from "../../services/Model.ts"
+import type { Taken } from "./Media.ts"
 
 /** Whom a call is for. */
 export interface Target {
@@ -88,6 +89,8 @@ export interface Dialect {
   readonly baseUrl: string | undefined
   /** Of the model, as far as the dialect can say; tasks that are left out below are not among them. */
   readonly abilities: ReadonlyArray<Ability>
+  /** How it takes images that are in the Internet. */
+  readonly images: Taken
   /** How a stream is cut into frames. */
   readonly framing: "sse" | "ndjson"
   /** The headers that a key goes into; names in lower case. */

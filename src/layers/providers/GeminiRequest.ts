@@ -1,8 +1,10 @@
 /** A generation as a request of the Gemini API. Pure; see `Gemini`. */
 import { Result } from "effect"
+import type { Content, Message } from "../../services/Content.ts"
+import { imageOfTool, partsOf, textOf } from "../../services/Content.ts"
 import type { Generation } from "../../services/Engine.ts"
 import type { Reason } from "../../services/InferenceError.ts"
-import type { ChatMessage, OutputFormat, ToolChoice, ToolDefinition } from "../../services/Job.ts"
+import type { OutputFormat, ToolChoice, ToolDefinition } from "../../services/Job.ts"
 import type { Call, Target } from "./Dialect.ts"
 import { type Fields, fieldsOf } from "./Json.ts"
 import * as Prompts from "./Prompts.ts"
@@ -54,11 +56,20 @@ const formatOf = (format: OutputFormat | undefined, target: Target): Result.Resu
     )
 }
 
+/** Images are bytes by the time they are here; there is no way to name a URL. */
+const contentParts = (content: Content): ReadonlyArray<Fields> =>
+  partsOf(content).flatMap((part): ReadonlyArray<Fields> => {
+    if (part.type === "text") return [{ text: part.text }]
+    return part.source.type === "base64"
+      ? [{ inlineData: { mimeType: part.source.mediaType, data: part.source.data } }]
+      : []
+  })
+
 /** In the place of the signature that a call came with, which a conversation here does not keep. */
 const unsigned = "skip_thought_signature_validator"
 
 const assistantTurn = (
-  { content, toolCalls = [] }: ChatMessage,
+  { content, toolCalls = [] }: Message,
   path: string
 ): Result.Result<Prompts.Turn<Fields>, Reason> => {
   const calls = toolCalls.map(({ arguments: text, id, name }, index) =>
@@ -71,13 +82,12 @@ const assistantTurn = (
       })
     )
   )
-  const texts = content === "" ? [] : [{ text: content }]
-  return Result.map(Result.all(calls), (parts) => ({ role: "model", parts: [...texts, ...parts] }))
+  return Result.map(Result.all(calls), (parts) => ({ role: "model", parts: [...contentParts(content), ...parts] }))
 }
 
 /** A result goes by its function's name too, and is an object. */
 const resultTurn = (
-  { content, toolCallId: id = "" }: ChatMessage,
+  { content, toolCallId: id = "" }: Message,
   path: string,
   names: ReadonlyMap<string, string>
 ): Result.Result<Prompts.Turn<Fields>, Reason> => {
@@ -87,7 +97,8 @@ const resultTurn = (
       Prompts.invalid(`${path}.toolCallId`, `Expected the id of a call in an earlier message, not "${id}"`)
     )
   }
-  const response = fieldsOf(parse(content)) ?? { output: content }
+  const text = textOf(content)
+  const response = fieldsOf(parse(text)) ?? { output: text }
   return Result.succeed({ role: "tool", parts: [{ functionResponse: { id, name, response } }] })
 }
 
@@ -98,7 +109,7 @@ const contentsOf = (generation: Generation): Result.Result<ReadonlyArray<Fields>
     if (message.role === "assistant") return assistantTurn(message, path)
     return message.role === "tool"
       ? resultTurn(message, path, names)
-      : Result.succeed({ role: "user", parts: message.content === "" ? [] : [{ text: message.content }] })
+      : Result.succeed({ role: "user", parts: contentParts(message.content) })
   })
   // Results are the user's, in a turn of their own, which has as many as there are calls.
   return Result.map(turns, (all) => all.map(({ parts, role }) => ({ role: role === "tool" ? "user" : role, parts })))
@@ -119,10 +130,33 @@ const toolsOf = (tools: ReadonlyArray<ToolDefinition>, choice: ToolChoice = "aut
   return { tools: [{ functionDeclarations }], toolConfig: { functionCallingConfig: choiceOf(choice) } }
 }
 
-const checked = (generation: Generation, target: Target): Result.Result<void, Reason> =>
-  generation.stop.length <= mostStops
+/** By the API's page on images, which lists no GIF. */
+const unseen = (messages: ReadonlyArray<Message>): string | undefined => {
+  for (const [index, { content }] of messages.entries()) {
+    const part = partsOf(content).find((part) =>
+      part.type === "image" && (part.source.type === "url" || part.source.mediaType === "image/gif")
+    )
+    if (part !== undefined && typeof content !== "string") return `messages[${index}].content[${content.indexOf(part)}]`
+  }
+  return undefined
+}
+
+const checked = (generation: Generation, target: Target): Result.Result<void, Reason> => {
+  const { messages, stop } = generation
+  if (stop.length > mostStops) {
+    return Result.fail(notSupported(target, "stop", `its provider takes at most ${mostStops} texts.`))
+  }
+  const seen = imageOfTool(messages)
+  if (seen !== undefined) {
+    return Result.fail(notSupported(target, seen, "its dialect has no images in the results of tools."))
+  }
+  const wrong = unseen(messages)
+  return wrong === undefined
     ? Prompts.without(["minP", "repeatPenalty", "logitBias"], generation, target)
-    : Result.fail(notSupported(target, "stop", `its provider takes at most ${mostStops} texts.`))
+    : Result.fail(
+      notSupported(target, wrong, "its provider takes the bytes of images of the types PNG, JPEG and WebP.")
+    )
+}
 
 const samplingOf = ({ maxTokens, sampling, stop }: Generation, { options }: Target): Fields => ({
   temperature: sampling.temperature,

@@ -7,12 +7,13 @@
  * word. Sampling is said in full, since its defaults are other than ours.
  */
 import { Result } from "effect"
-import { texts } from "../../services/Content.ts"
+import type { Content, Message } from "../../services/Content.ts"
+import { imageOfTool, textOf } from "../../services/Content.ts"
 import type { Generation } from "../../services/Engine.ts"
 import type { Event } from "../../services/Inference.ts"
 import type { Reason } from "../../services/InferenceError.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
-import type { ChatMessage, FinishReason, OutputFormat } from "../../services/Job.ts"
+import type { FinishReason, OutputFormat } from "../../services/Job.ts"
 import type { Dialect, EventDecoder, Target, Told } from "./Dialect.ts"
 import { at, countAt, fieldsOf, listAt, ownOf, textAt } from "./Json.ts"
 import { toolsOf } from "./OpenAiRequest.ts"
@@ -22,12 +23,19 @@ import * as ToolParts from "./ToolParts.ts"
 import { makeCounter } from "./Usage.ts"
 import { embeddingsOf } from "./Vectors.ts"
 
-/** Calls are named in the conversation by their tools. */
-const messagesOf = (messages: ReadonlyArray<ChatMessage>) => {
+/** Bytes in base64 by the time they are here; there is no way to name a URL. */
+const imagesOf = (content: Content): ReadonlyArray<string> =>
+  typeof content === "string" ?
+    [] :
+    content.flatMap((part) => part.type === "image" && part.source.type === "base64" ? [part.source.data] : [])
+
+/** Calls are named in the conversation by their tools. Images stand beside the text, wherever in it they were. */
+const messagesOf = (messages: ReadonlyArray<Message>) => {
   const names = new Map(messages.flatMap(({ toolCalls = [] }) => toolCalls.map(({ id, name }) => [id, name] as const)))
   return messages.map(({ content, role, toolCallId = "", toolCalls = [] }) => ({
     role,
-    content,
+    content: textOf(content),
+    ...(imagesOf(content).length === 0 ? {} : { images: imagesOf(content) }),
     ...(toolCalls.length === 0 ? {} : {
       tool_calls: toolCalls.map(({ arguments: text, name }) => ({
         function: { name, arguments: fieldsOf(parse(text)) ?? {} }
@@ -53,10 +61,12 @@ const optionsOf = ({ maxTokens, sampling, stop }: Generation, { options }: Targe
 
 const formatOf = (format: OutputFormat) => format.type === "json_object" ? "json" : format.schema
 
-const unsaid = ({ sampling, toolChoice, tools = [] }: Generation, target: Target): Reason | undefined => {
+const unsaid = ({ messages, sampling, toolChoice, tools = [] }: Generation, target: Target): Reason | undefined => {
   if (tools.length > 0 && toolChoice !== undefined && toolChoice !== "auto" && toolChoice !== "none") {
     return notSupported(target, "toolChoice", "its dialect cannot make a model call a tool. Leave it to the model.")
   }
+  const seen = imageOfTool(messages)
+  if (seen !== undefined) return notSupported(target, seen, "its dialect has no images in the results of tools.")
   return Object.keys(sampling.logitBias ?? {}).length > 0
     ? notSupported(target, "logitBias", "its dialect has no logit_bias. Leave it out.")
     : undefined
@@ -70,7 +80,7 @@ const requestOf: Dialect["generate"]["request"] = (generation, target, stream) =
     path: "/api/chat",
     body: {
       model: target.options.model,
-      messages: messagesOf(texts(messages)),
+      messages: messagesOf(messages),
       stream,
       options: optionsOf(generation, target),
       ...(tools.length === 0 || toolChoice === "none" ? {} : { tools: toolsOf(tools) }),
@@ -166,7 +176,8 @@ const embed: NonNullable<Dialect["embed"]> = {
 export const ollama: Dialect = {
   name: "ollama",
   baseUrl: "http://127.0.0.1:11434",
-  abilities: ["generate", "tools", "format", "embed"],
+  abilities: ["generate", "tools", "format", "embed", "images"],
+  images: "bytes",
   framing: "ndjson",
   authorize: (key) => ({ authorization: `Bearer ${key}` }),
   generate: { request: requestOf, events, whole },

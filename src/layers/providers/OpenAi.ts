@@ -3,8 +3,8 @@
  *
  * **Gotchas**
  *
- * Source: OpenAI's and Azure's API references. Images in messages are left out: our messages have none. What hosts other
- * than OpenAI have beyond its API (`top_k`, `min_p`) is said only where a `baseUrl` is configured.
+ * Source: OpenAI's and Azure's API references. What hosts other than OpenAI have beyond its API (`top_k`, `min_p`) is
+ * said only where a `baseUrl` is configured.
  */
 import { Result } from "effect"
 import type { Dialect, Target } from "./Dialect.ts"
@@ -54,8 +54,11 @@ const generating = ({ headers, path, vocabulary }: Place): Dialect["generate"] =
   whole: makeWhole(inBand)
 })
 
-const dialectAt = (place: Place): Pick<Dialect, "abilities" | "framing" | "generate" | "embed" | "failure"> => ({
-  abilities: ["generate", "tools", "format", "logprobs", "embed"],
+const dialectAt = (
+  place: Place
+): Pick<Dialect, "abilities" | "framing" | "images" | "generate" | "embed" | "failure"> => ({
+  abilities: ["generate", "tools", "format", "logprobs", "embed", "images"],
+  images: "urls",
   framing: "sse",
   generate: generating(place),
   embed: embedding(place),

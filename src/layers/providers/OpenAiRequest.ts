@@ -1,9 +1,10 @@
 /** Generations as bodies of chat completions, OpenAI's own and those that others have in common. Pure. */
 import { Result } from "effect"
-import { texts } from "../../services/Content.ts"
+import type { Content, ImagePart, Message } from "../../services/Content.ts"
+import { imageOfTool } from "../../services/Content.ts"
 import type { Generation } from "../../services/Engine.ts"
 import type { Reason } from "../../services/InferenceError.ts"
-import type { ChatMessage, JsonSchema, OutputFormat, SamplingOptions, ToolDefinition } from "../../services/Job.ts"
+import type { JsonSchema, OutputFormat, SamplingOptions, ToolDefinition } from "../../services/Job.ts"
 import type { Target } from "./Dialect.ts"
 import { fieldsOf } from "./Json.ts"
 import { notSupported } from "./Refusals.ts"
@@ -17,7 +18,20 @@ export interface Vocabulary {
   readonly more: ReadonlyArray<"topK" | "minP" | "repeatPenalty">
 }
 
-const messageOf = ({ content, role, toolCallId, toolCalls = [] }: ChatMessage) => {
+const imageOf = ({ detail, source }: ImagePart) => ({
+  type: "image_url",
+  image_url: {
+    url: source.type === "url" ? source.url : `data:${source.mediaType};base64,${source.data}`,
+    ...(detail === undefined ? {} : { detail })
+  }
+})
+
+/** Parts stay at their places. */
+const contentOf = (content: Content) =>
+  typeof content === "string" ? content : content.map((part) => part.type === "text" ? part : imageOf(part))
+
+const messageOf = ({ content: given, role, toolCallId, toolCalls = [] }: Message) => {
+  const content = contentOf(given)
   if (role === "tool") return { role, content, tool_call_id: toolCallId }
   if (toolCalls.length === 0) return { role, content }
   return {
@@ -31,7 +45,7 @@ const messageOf = ({ content, role, toolCallId, toolCalls = [] }: ChatMessage) =
   }
 }
 
-export const messagesOf = (messages: ReadonlyArray<ChatMessage>) => messages.map(messageOf)
+export const messagesOf = (messages: ReadonlyArray<Message>) => messages.map(messageOf)
 
 export const toolsOf = (tools: ReadonlyArray<ToolDefinition>) =>
   tools.map(({ description, name, parameters }) => ({
@@ -94,7 +108,7 @@ const wire = { topK: "top_k", minP: "min_p", repeatPenalty: "repeat_penalty" } a
 
 /** The first thing that the host has no words for. */
 const unsaid = (
-  { stop }: Generation,
+  { messages, stop }: Generation,
   sampling: Readonly<Record<string, unknown>>,
   { more, mostStops }: Vocabulary,
   target: Target
@@ -104,6 +118,8 @@ const unsaid = (
       return notSupported(target, name, `its dialect has no ${wire[name]}. Leave it out.`)
     }
   }
+  const seen = imageOfTool(messages)
+  if (seen !== undefined) return notSupported(target, seen, "its dialect has no images in the results of tools.")
   return stop.length > mostStops
     ? notSupported(target, "stop", `it takes at most ${mostStops} stop sequences, not ${stop.length}.`)
     : undefined
@@ -123,7 +139,7 @@ export const bodyOf = (
   const maxTokens = generation.maxTokens ?? target.options.maxTokens
   return Result.succeed({
     model: target.options.model,
-    messages: messagesOf(texts(messages)),
+    messages: messagesOf(messages),
     ...sampling,
     ...(maxTokens === undefined ? {} : { [vocabulary.maxTokens]: maxTokens }),
     ...(stop.length === 0 ? {} : { stop }),

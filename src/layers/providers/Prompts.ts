@@ -1,10 +1,11 @@
 /** What the dialects that do not speak OpenAI's make of a generation alike. Pure. */
 import { Result } from "effect"
-import { texts } from "../../services/Content.ts"
+import type { Message } from "../../services/Content.ts"
+import { textOf } from "../../services/Content.ts"
 import type { Generation } from "../../services/Engine.ts"
 import type { Reason } from "../../services/InferenceError.ts"
 import { InvalidRequest } from "../../services/InferenceError.ts"
-import type { ChatMessage, SamplingOptions } from "../../services/Job.ts"
+import type { SamplingOptions } from "../../services/Job.ts"
 import type { Target } from "./Dialect.ts"
 import { type Fields, fieldsOf } from "./Json.ts"
 import { notSupported, parse } from "./Refusals.ts"
@@ -39,8 +40,9 @@ export const without = (
 
 /** The system messages, wherever they are, as one text; undefined where there is none. */
 export const systemOf = ({ messages }: Generation): string | undefined => {
-  const said = texts(messages).filter(({ content, role }) => role === "system" && content !== "")
-  return said.length === 0 ? undefined : said.map(({ content }) => content).join("\n\n")
+  const texts = messages.filter(({ role }) => role === "system").map(({ content }) => textOf(content))
+    .filter((text) => text !== "")
+  return texts.length === 0 ? undefined : texts.join("\n\n")
 }
 
 /** The arguments of a call as an object. */
@@ -64,10 +66,10 @@ export interface Turn<Part> {
  */
 export const turnsOf = <Part>(
   { messages }: Generation,
-  turnOf: (message: ChatMessage, path: string) => Result.Result<Turn<Part>, Reason>
+  turnOf: (message: Message, path: string) => Result.Result<Turn<Part>, Reason>
 ): Result.Result<ReadonlyArray<Turn<Part>>, Reason> => {
   const turns: Array<Turn<Part>> = []
-  for (const [index, message] of texts(messages).entries()) {
+  for (const [index, message] of messages.entries()) {
     if (message.role === "system") continue
     const told = turnOf(message, `messages[${index}]`)
     if (Result.isFailure(told)) return Result.fail(told.failure)

@@ -11,11 +11,13 @@ import * as InferenceError from "../../services/InferenceError.ts"
 import type { Provider, RemoteDeployment } from "../../services/Model.ts"
 import * as Policies from "../../services/Policies.ts"
 import { Providers } from "../../services/Providers.ts"
+import { Settings } from "../../services/Settings.ts"
 import { anthropic } from "./Anthropic.ts"
 import type { Dialect } from "./Dialect.ts"
 import { gemini } from "./Gemini.ts"
 import type { KeyRing } from "./KeyRing.ts"
 import * as KeyRings from "./KeyRing.ts"
+import * as Media from "./Media.ts"
 import { ollama } from "./Ollama.ts"
 import { azureOpenAi, openAi } from "./OpenAi.ts"
 import * as RemoteEngine from "./RemoteEngine.ts"
@@ -40,7 +42,9 @@ const dispatcherOf = (options: RemoteDeployment) =>
     allowH2: false
   })
 
-export const make = Effect.sync(() => {
+/** @param options of the hosts that images may come from */
+export const makeWith = Effect.fnUntraced(function*(options: Media.Options) {
+  const media = yield* Media.make(options)
   const rings = new WeakMap<RemoteDeployment, KeyRing>()
   const ringOf = (options: RemoteDeployment): KeyRing => {
     const known = rings.get(options) ?? KeyRings.make(options)
@@ -61,11 +65,20 @@ export const make = Effect.sync(() => {
       const target = { deployment: id, model, options }
       const dispatcher = yield* dispatcherOf(options)
       const upstream = yield* Upstream.make({ target, dialect, dispatcher, ring: ringOf(options), baseUrl })
-      const engine = RemoteEngine.make(dialect, target, upstream)
+      const engine = RemoteEngine.make(dialect, target, upstream, media)
       yield* Effect.addFinalizer(() => engine.stop)
       return engine
     })
   })
 })
 
+/** With images of public hosts only. */
+export const make = makeWith({ allowHosts: [] })
+
 export const layer = Layer.effect(Providers, make)
+
+/** With images of the hosts that the settings allow as well. */
+export const layerConfig = Layer.effect(
+  Providers,
+  Effect.flatMap(Settings, ({ server }) => makeWith({ allowHosts: server.media?.allowHosts ?? [] }))
+)

@@ -12,11 +12,13 @@ import { Effect, Result, Stream } from "effect"
 import { firstImage } from "../../services/Content.ts"
 import type { Engine, Generation, Hold } from "../../services/Engine.ts"
 import type { Ability } from "../../services/EngineProtocol.ts"
+import * as Extra from "../../services/Extra.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
 import * as Policies from "../../services/Policies.ts"
 import { eventsOf, makeCheck, makeReader } from "./Answer.ts"
-import type { Dialect, Each, Target, Task } from "./Dialect.ts"
-import { readable } from "./Refusals.ts"
+import type { Call, Dialect, Each, Target, Task } from "./Dialect.ts"
+import type { Media } from "./Media.ts"
+import { notSupported, readable } from "./Refusals.ts"
 import type { Upstream } from "./Upstream.ts"
 
 /** What of the engine's abilities a generation needs. */
@@ -36,6 +38,19 @@ const cannot = ({ deployment }: Target, ability: Ability) =>
     new InferenceError.InvalidRequest({ detail: `The model of "${deployment}" cannot do this: ${ability}.` })
   )
 
+/** The call with the fields of the caller's dialect in it, where it is this one. */
+const withExtra =
+  ({ extra }: Generation, target: Target) => (call: Call): Result.Result<Call, InferenceError.Reason> => {
+    if (extra === undefined) return Result.succeed(call)
+    if (Extra.spokenBy[target.options.provider] === extra.dialect) {
+      return Result.succeed({ ...call, body: Extra.place(call.body, extra) })
+    }
+    const [field] = Extra.requiredOf(extra)
+    return field === undefined
+      ? Result.succeed(call)
+      : Result.fail(notSupported(target, field, "its dialect has no such field. Leave it out."))
+  }
+
 /** A wrong input is the request's own fault, and may spoil it for the others. */
 const isOfInput = ({ reason }: InferenceError.InferenceError): boolean =>
   reason._tag === "InvalidRequest" || reason._tag === "ContextLengthExceeded" || reason._tag === "ContentRefused"
@@ -44,17 +59,30 @@ interface Parts {
   readonly dialect: Dialect
   readonly target: Target
   readonly upstream: Upstream
+  readonly media: Media
 }
 
 const makeSpoken = ({ clean }: Upstream) => <A>(result: Result.Result<A, InferenceError.Reason>) =>
   Effect.fromResult(Result.mapError(result, (reason) => InferenceError.make(clean(reason))))
 
-const makeGenerate = ({ dialect, target, upstream }: Parts) => {
+const makeGenerate = ({ dialect, media, target, upstream }: Parts) => {
   const { generate } = dialect
   const spoken = makeSpoken(upstream)
 
+  /** What to ask, its images as the dialect takes them. */
+  const callOf = (generation: Generation, stream: boolean) => {
+    const said = (asked: Generation) =>
+      spoken(Result.flatMap(generate.request(asked, target, stream), withExtra(asked, target)))
+    return firstImage(generation.messages) === undefined
+      ? said(generation)
+      : Effect.flatMap(
+        media.prepare(generation.messages, dialect.images),
+        (messages) => said({ ...generation, messages })
+      )
+  }
+
   const whole = Effect.fnUntraced(function*(generation: Generation) {
-    const call = yield* spoken(generate.request(generation, target, false))
+    const call = yield* callOf(generation, false)
     const body = yield* upstream.read(call)
     const events = yield* spoken(readable(target, () => generate.whole(body, generation, target)))
     const wrong = makeCheck(target, generation)(events)
@@ -62,7 +90,7 @@ const makeGenerate = ({ dialect, target, upstream }: Parts) => {
   })
 
   const streamed = Effect.fnUntraced(function*(generation: Generation) {
-    const call = yield* spoken(generate.request(generation, target, true))
+    const call = yield* callOf(generation, true)
     const body = yield* upstream.open(call, dialect.framing)
     const decoder = generate.events(generation, target)
     return eventsOf({ ...body, clean: upstream.clean }, makeReader(dialect, decoder, target, generation))
@@ -115,9 +143,9 @@ const makeTasks = ({ target, upstream }: Parts, begin: Begin) => {
   return { run, runEach }
 }
 
-export const make = (dialect: Dialect, target: Target, upstream: Upstream): Engine => {
+export const make = (dialect: Dialect, target: Target, upstream: Upstream, media: Media): Engine => {
   const { deployment, options } = target
-  const parts = { dialect, target, upstream }
+  const parts = { dialect, target, upstream, media }
   const abilities = abilitiesOf(dialect, target)
   const over = new InferenceError.EngineStopped({ deployment })
   let stopped = false

@@ -1,9 +1,9 @@
 /** Another instance of Troupe: the OpenAI dialect, and what we have beyond it. Pure. */
-import { Result } from "effect"
-import { texts } from "../../services/Content.ts"
-import type { Countable } from "../../services/Engine.ts"
+import { Duration, Result } from "effect"
+import type { Countable, Generation } from "../../services/Engine.ts"
 import type { Classification } from "../../services/Job.ts"
 import type { Dialect } from "./Dialect.ts"
+import type { Fields } from "./Json.ts"
 import { at, countAt, eachOf, listAt, numbersOf, textAt } from "./Json.ts"
 import { ownDialect } from "./OpenAi.ts"
 import { messagesOf, toolsOf } from "./OpenAiRequest.ts"
@@ -50,7 +50,7 @@ const classify: NonNullable<Dialect["classify"]> = {
 
 const tokenizeBody = (input: Countable) =>
   typeof input === "string" ? { prompt: input } : {
-    messages: messagesOf(texts(input.messages)),
+    messages: messagesOf(input.messages),
     ...(input.tools === undefined ? {} : { tools: toolsOf(input.tools) })
   }
 
@@ -63,11 +63,32 @@ const tokenize: NonNullable<Dialect["tokenize"]> = {
   }
 }
 
+/** Milliseconds, which Go's durations have; what is negative means for ever. */
+const keepAliveOf = (keepAlive: Duration.Duration): string | number =>
+  Duration.isFinite(keepAlive) ? `${Duration.toMillis(keepAlive)}ms` : -1
+
+/** How our caller stands there; whose request it is counts where we have no key of our own. */
+const standingOf = ({ standing = {} }: Generation) => ({
+  ...(standing.priority === undefined ? {} : { priority: standing.priority }),
+  ...(standing.keepAlive === undefined ? {} : { keep_alive: keepAliveOf(standing.keepAlive) }),
+  ...((standing.tenant ?? "") === "" ? {} : { safety_identifier: standing.tenant })
+})
+
+const generate: Dialect["generate"] = {
+  ...ownDialect.generate,
+  request: (generation, target, stream) =>
+    Result.map(ownDialect.generate.request(generation, target, stream), (call) => ({
+      ...call,
+      body: { ...call.body as Fields, ...standingOf(generation) }
+    }))
+}
+
 export const troupe: Dialect = {
   ...ownDialect,
+  generate,
   name: "troupe",
   baseUrl: undefined,
-  abilities: ["generate", "tools", "format", "logprobs", "embed", "rerank", "classify", "tokenize"],
+  abilities: ["generate", "tools", "format", "logprobs", "embed", "rerank", "classify", "tokenize", "images"],
   rerank,
   classify,
   tokenize

@@ -150,19 +150,19 @@ const failures: ReadonlyArray<
 const refusals: ReadonlyArray<readonly [what: string, prompt: Prompt.RawInput, word: string]> = [
   [
     "a file",
-    [{ role: "user", content: [{ type: "file", mediaType: "image/png", data: new Uint8Array([1]) }] }],
-    "file"
+    [{ role: "user", content: [{ type: "file", mediaType: "application/pdf", data: new Uint8Array([1]) }] }],
+    "application/pdf"
   ],
   [
-    "a file beside a text",
+    "an image of a kind that nobody takes beside a text",
     [{
       role: "user",
       content: [
         { type: "text", text: "What is this?" },
-        { type: "file", mediaType: "image/png", data: new Uint8Array([1]) }
+        { type: "file", mediaType: "image/tiff", data: new Uint8Array([1]) }
       ]
     }],
-    "file"
+    "image/tiff"
   ],
   [
     "a file that the assistant made",
@@ -175,6 +175,48 @@ const refusals: ReadonlyArray<readonly [what: string, prompt: Prompt.RawInput, w
 
 describe("AiModel", () => {
   describe("generateText", () => {
+    it.effect("tells thoughts apart in the usage", () => {
+      const thought = { ...usage, reasoningTokens: 2 }
+      const answer = Stream.fromIterable<Event>([
+        { type: "text", text: "Hi", tokens: 1 },
+        { type: "finish", reason: "stop", usage: thought }
+      ])
+      return Effect.gen(function*() {
+        const parts = yield* Stream.runCollect(LanguageModel.streamText({ prompt: "Hello" }))
+        const last = parts.at(-1)
+        assert.deepInclude(last?.type === "finish" ? last.usage.outputTokens : {}, { total: 3, text: 1, reasoning: 2 })
+      }).pipe(on(stage(answer)))
+    })
+
+    it.effect("shows the files of a prompt that are images, however they are given", () => {
+      const made = stage()
+      const file = (data: string | Uint8Array | URL) => ({ type: "file", mediaType: "image/png", data }) as const
+      const data = [
+        new Uint8Array([1, 2, 3]),
+        "AQID",
+        "data:image/webp;base64,AQID",
+        new URL("https://example.com/cat.png"),
+        new URL("data:image/gif;base64,AQID")
+      ]
+      return Effect.gen(function*() {
+        yield* LanguageModel.generateText({
+          prompt: [{ role: "user", content: [{ type: "text", text: "What?" }, ...data.map(file)] }]
+        })
+        const bytes = (mediaType: string) => ({ type: "image", source: { type: "base64", mediaType, data: "AQID" } })
+        assert.deepStrictEqual<unknown>(made.requests[0]?.messages, [{
+          role: "user",
+          content: [
+            { type: "text", text: "What?" },
+            bytes("image/png"),
+            bytes("image/png"),
+            bytes("image/webp"),
+            { type: "image", source: { type: "url", url: "https://example.com/cat.png" } },
+            bytes("image/gif")
+          ]
+        }])
+      }).pipe(on(made))
+    })
+
     it.effect("gives the text, the reason and the usage", () =>
       Effect.gen(function*() {
         const response = yield* LanguageModel.generateText({ prompt: "Hello" })

@@ -117,7 +117,7 @@ describe("LanguageModelEngine", () => {
         engine: "language-model",
         contextWindow: 100,
         slots: 3,
-        abilities: ["generate", "tools", "format"],
+        abilities: ["generate", "tools", "format", "images"],
         details: { name: "scripted" }
       })
       assert.strictEqual(yield* memoryBytes, 0)
@@ -131,6 +131,13 @@ describe("LanguageModelEngine", () => {
         { type: "text", text: "there, you", tokens: 3 },
         { type: "finish", reason: "stop", usage: { promptTokens: 11, completionTokens: 5, cachedTokens: 7 } }
       ])
+    }))
+
+  it.effect("tells what was thought of it", () =>
+    Effect.gen(function*() {
+      const thought = { ...usage, outputTokens: { total: 5, text: 2, reasoning: 3 } }
+      const { usage: told } = last(yield* answer([...text("Hi"), finish("stop", thought)]))
+      assert.deepStrictEqual(told, { promptTokens: 11, completionTokens: 5, cachedTokens: 7, reasoningTokens: 3 })
     }))
 
   it.effect("counts four bytes as a token where the model tells none", () =>
@@ -308,6 +315,51 @@ describe("LanguageModelEngine", () => {
           }
         ])
         assert.deepStrictEqual(call?.prompt.content, expected.content)
+      }))
+  })
+
+  describe("images", () => {
+    const image = (source: object) => ({ type: "image", source })
+    const asking = (role: "user" | "tool", ...sources: ReadonlyArray<object>) =>
+      ({ messages: [{ role, content: [{ type: "text", text: "What?" }, ...sources.map(image)] }] }) as Partial<
+        Generation
+      >
+
+    it.effect("reach the model as files, as bytes and by URL", () =>
+      Effect.gen(function*() {
+        const model = script(Stream.fromIterable([finish("stop")]))
+        const bytes = { type: "base64", mediaType: "image/png", data: "AQID" }
+        yield* run(model.layer, asking("user", bytes, { type: "url", url: "https://example.com/cat.png" }))
+        const expected = Prompt.make([{
+          role: "user",
+          content: [
+            { type: "text", text: "What?" },
+            { type: "file", mediaType: "image/png", data: "AQID" },
+            { type: "file", mediaType: "image/*", data: new URL("https://example.com/cat.png") }
+          ]
+        }])
+        assert.deepStrictEqual(model.calls[0]?.prompt.content, expected.content)
+      }))
+
+    it.effect("of hosts that are not public, and of tools, are refused by their path", () =>
+      Effect.gen(function*() {
+        const cases = [
+          [asking("user", { type: "url", url: "http://localhost/cat.png" }), "messages[0].content[1].source.url"],
+          [asking("tool", { type: "url", url: "https://example.com/cat.png" }), "messages[0].content[1]"]
+        ] as const
+        for (const [asked, path] of cases) {
+          const model = script(Stream.empty)
+          const { reason } = yield* Effect.flip(run(model.layer, asked))
+          assert.deepInclude<object>(reason, { _tag: "InvalidRequest", path })
+          assert.deepStrictEqual(model.calls, [])
+        }
+      }))
+
+    it.effect("and fields of another dialect that must not be left out are refused by name", () =>
+      Effect.gen(function*() {
+        const extra = { dialect: "openai", fields: [{ path: ["store"], value: true }] } as const
+        const { reason } = yield* Effect.flip(run(script(Stream.empty).layer, { extra }))
+        assert.deepInclude<object>(reason, { _tag: "InvalidRequest", path: "store" })
       }))
   })
 

@@ -8,6 +8,8 @@ import type { InvalidRequest } from "../../../src/services/InferenceError.ts"
 
 const messages = [{ role: "user", content: "Hello" }] as const
 
+const toolCall = { id: "a", type: "function", function: { name: "get_time", arguments: "{}" } }
+
 const tool = (name: string) => ({
   type: "function",
   function: { name, description: "Tells.", parameters: { type: "object" } }
@@ -137,11 +139,50 @@ describe("OpenAiChat", () => {
       assert.strictEqual(refused({ messages: null }).path, "messages")
     })
 
-    it("passes over fields that do not change the answer", () => {
-      assert.deepStrictEqual(
-        decoded({ metadata: { a: "b" }, store: false, service_tier: "auto" }),
-        decoded({})
-      )
+    it("hands on what it does not know, with its place, and says what may be left out", () => {
+      const conversation = [
+        { role: "user", name: "Ann", content: [{ type: "text", text: "Hi", cache_control: { type: "ephemeral" } }] },
+        { role: "assistant", content: null, refusal: null, tool_calls: [{ index: 0, ...toolCall }] },
+        { role: "tool", tool_call_id: "a", content: "12:00", mood: "fine" }
+      ]
+      const { extra, messages: said } = only({
+        messages: conversation,
+        metadata: { a: "b" },
+        reasoning_effort: "low",
+        service_tier: "auto",
+        store: false,
+        seed_of_tomorrow: null,
+        tools: [{ type: "function", function: { name: "get_time", strict: true } }],
+        response_format: { type: "json_schema", json_schema: { name: "time", schema: {} } }
+      })
+      const found = extra?.fields.map(({ optional, path }) => `${path.join(".")}${optional === true ? "?" : ""}`)
+      assert.strictEqual(extra?.dialect, "openai")
+      assert.sameMembers([...found ?? []], [
+        "metadata",
+        "reasoning_effort",
+        "service_tier?",
+        "store?",
+        "messages.0.name?",
+        "messages.0.content.0.cache_control?",
+        "messages.1.tool_calls.0.index?",
+        "messages.2.mood",
+        "tools.0.function.strict?",
+        "response_format.json_schema.name?"
+      ])
+      assert.deepStrictEqual(said[0]?.content, [{ type: "text", text: "Hi" }])
+    })
+
+    it("takes images, by URL and as data, with how closely to look", () => {
+      const content = [
+        { type: "text", text: "What?" },
+        { type: "image_url", image_url: { url: "https://example.com/cat.png", detail: "high" } },
+        { type: "image_url", image_url: { url: "data:image/PNG;charset=x;base64,AAAA", detail: null } }
+      ]
+      assert.deepStrictEqual(only({ messages: [{ role: "user", content }] }).messages[0]?.content, [
+        { type: "text", text: "What?" },
+        { type: "image", source: { type: "url", url: "https://example.com/cat.png" }, detail: "high" },
+        { type: "image", source: { type: "base64", mediaType: "image/png", data: "AAAA" } }
+      ])
     })
 
     it("keeps messages in their order, developer meaning system", () => {
@@ -201,7 +242,7 @@ describe("OpenAiChat", () => {
       ["messages[0].content[1].type", {
         messages: [{
           role: "user",
-          content: [{ type: "text", text: "What is this?" }, { type: "image_url", image_url: { url: "x" } }]
+          content: [{ type: "text", text: "What is this?" }, { type: "input_audio", input_audio: { data: "x" } }]
         }]
       }],
       ["logit_bias.word", { logit_bias: { word: 1 } }],
@@ -242,9 +283,7 @@ describe("OpenAiChat", () => {
       ["functions", [[{ name: "f" }], "f"], [[]]],
       ["function_call", [{ name: "f" }, "f"], ["none", "auto"]],
       ["modalities", [["text", "audio"], "text"], [["text"], []]],
-      ["audio", [{ voice: "alloy" }, {}], []],
-      ["prediction", [{ type: "content", content: "x" }], []],
-      ["web_search_options", [{}], []]
+      ["audio", [{ voice: "alloy" }, {}], []]
     ])("%s is refused by its name unless it asks for nothing", (field, asksForSomething, asksForNothing) => {
       for (const value of asksForSomething) {
         const { detail, path } = refused({ [field]: value })

@@ -228,6 +228,27 @@ describe("OpenAiFrames", () => {
       })
     })
 
+    it("tell the tokens that were thought, where a provider tells them", () => {
+      const usage = { promptTokens: 4, completionTokens: 9, cachedTokens: 0 }
+      const answer = {
+        text: "x",
+        toolCalls: [],
+        finishReason: "stop",
+        deployment: "x#0",
+        attempts: 1,
+        decision: "d"
+      } as const
+      const told = (...reasoning: ReadonlyArray<number | undefined>) =>
+        OpenAiFrames.encodeAnswers(
+          { id: "x", created: 1, model: "x", includeUsage: true, parallelToolCalls: true },
+          reasoning.map((reasoningTokens) => ({ ...answer, usage: { ...usage, reasoningTokens } }))
+        ).usage.completion_tokens_details
+      assert.deepStrictEqual(told(7), { reasoning_tokens: 7 })
+      assert.deepStrictEqual(told(7, 2), { reasoning_tokens: 9 })
+      assert.deepStrictEqual(told(0), { reasoning_tokens: 0 })
+      assert.isUndefined(told(undefined))
+    })
+
     it("of several choices count the prompt once, as cached what all had cached, and every answer's tokens", () => {
       const { choices, usage } = OpenAiFrames.encodeAnswers(envelope, [answer("a", 2), answer("b", 3, "length")])
       assert.deepStrictEqual(usage, {

@@ -1,9 +1,11 @@
 /** Recorded conversations of each dialect: the same events however they are cut, and refusals for what they are. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Result } from "effect"
+import { Duration, Effect, Result } from "effect"
 import * as fc from "fast-check"
 import { makeReader } from "../../../src/layers/providers/Answer.ts"
+import { anthropic } from "../../../src/layers/providers/Anthropic.ts"
 import type { Dialect, Target } from "../../../src/layers/providers/Dialect.ts"
+import { gemini } from "../../../src/layers/providers/Gemini.ts"
 import { ollama } from "../../../src/layers/providers/Ollama.ts"
 import { azureOpenAi, openAi } from "../../../src/layers/providers/OpenAi.ts"
 import { troupe } from "../../../src/layers/providers/Troupe.ts"
@@ -213,6 +215,73 @@ describe("requests", () => {
       { role: "tool", content: "Rain", tool_name: "get_weather" }
     ])
     assert.notProperty(Result.getOrThrow(bodyOf(ollama, { ...conversation, toolChoice: "none" })).body, "tools")
+  })
+
+  it("says to another instance how its caller stands, and to nobody else", () => {
+    const standing = { tenant: "t", priority: "high", keepAlive: Duration.minutes(5) } as const
+    const said = { priority: "high", keep_alive: "300000ms", safety_identifier: "t" }
+    assert.deepInclude<object>(Result.getOrThrow(bodyOf(troupe, { standing })).body, said)
+    const forEver = { keepAlive: Duration.infinity }
+    assert.deepInclude<object>(Result.getOrThrow(bodyOf(troupe, { standing: forEver })).body, { keep_alive: -1 })
+    for (const [dialect, over] of [[openAi, { standing }], [troupe, {}]] as const) {
+      assert.doesNotHaveAnyKeys(Result.getOrThrow(bodyOf(dialect, over)).body, Object.keys(said))
+    }
+  })
+
+  it("shows images, as bytes and by URL, in each dialect's words", () => {
+    const bytes = { type: "image", source: { type: "base64", mediaType: "image/png", data: "AAAA" }, detail: "low" }
+    const url = { type: "image", source: { type: "url", url: "https://example.com/cat.png" } }
+    const asking = (...parts: ReadonlyArray<object>) =>
+      ({ messages: [{ role: "user", content: [{ type: "text", text: "What?" }, ...parts] }] }) as Partial<Generation>
+    const bodyFor = (dialect: Dialect, over: Partial<Generation>) =>
+      JSON.parse(JSON.stringify(Result.getOrThrow(bodyOf(dialect, over)).body)) as Record<string, Array<unknown>>
+    for (const dialect of [openAi, azureOpenAi, troupe]) {
+      assert.deepStrictEqual(bodyFor(dialect, asking(bytes, url))["messages"]?.[0], {
+        role: "user",
+        content: [
+          { type: "text", text: "What?" },
+          { type: "image_url", image_url: { url: "data:image/png;base64,AAAA", detail: "low" } },
+          { type: "image_url", image_url: { url: "https://example.com/cat.png" } }
+        ]
+      })
+    }
+    assert.deepStrictEqual(bodyFor(anthropic, asking(bytes, url))["messages"]?.[0], {
+      role: "user",
+      content: [
+        { type: "text", text: "What?" },
+        { type: "image", source: { type: "base64", media_type: "image/png", data: "AAAA" } },
+        { type: "image", source: { type: "url", url: "https://example.com/cat.png" } }
+      ]
+    })
+    assert.deepStrictEqual(bodyFor(gemini, asking(bytes))["contents"]?.[0], {
+      role: "user",
+      parts: [{ text: "What?" }, { inlineData: { mimeType: "image/png", data: "AAAA" } }]
+    })
+    assert.deepStrictEqual(bodyFor(ollama, asking(bytes))["messages"]?.[0], {
+      role: "user",
+      content: "What?",
+      images: ["AAAA"]
+    })
+  })
+
+  it("shows the images of a tool's result where a dialect can, and says so where it cannot", () => {
+    const call = { role: "assistant", content: "", toolCalls: [{ id: "1", name: "look", arguments: "{}" }] }
+    const source = { type: "base64", mediaType: "image/png", data: "AAAA" }
+    const result = { role: "tool", toolCallId: "1", content: [{ type: "image", source }] }
+    const over = { messages: [{ role: "user", content: "Look." }, call, result] } as Partial<Generation>
+    for (const dialect of [openAi, troupe, gemini, ollama]) {
+      const reason = Result.getOrThrow(Result.flip(bodyOf(dialect, over)))
+      assert.deepInclude<object>(reason, { _tag: "NotSupported", path: "messages[2].content[0]" })
+    }
+    const { messages } = Result.getOrThrow(bodyOf(anthropic, over)).body as { messages: ReadonlyArray<object> }
+    assert.deepStrictEqual(messages.at(-1), {
+      role: "user",
+      content: [{
+        type: "tool_result",
+        tool_use_id: "1",
+        content: [{ type: "image", source: { type: "base64", media_type: "image/png", data: "AAAA" } }]
+      }]
+    })
   })
 
   it("refuses what a dialect has no words for, by its path", () => {

@@ -1,0 +1,183 @@
+/** What reaches a provider as it was, and what is refused since nobody of a model can take it. */
+import { assert } from "@effect/vitest"
+import { once } from "node:events"
+import { createServer } from "node:http"
+import type { AddressInfo } from "node:net"
+import { afterAll, beforeAll, describe, it } from "vitest"
+import type { FaultServer } from "../support/FaultServer.ts"
+import { startFaultServer } from "../support/FaultServer.ts"
+import type { Service } from "../support/Service.ts"
+import { startService } from "../support/Service.ts"
+
+const json = { "content-type": "application/json" }
+
+const openAiAnswer = JSON.stringify({
+  choices: [{ index: 0, message: { role: "assistant", content: "A cat." }, finish_reason: "stop" }],
+  usage: {
+    prompt_tokens: 20,
+    completion_tokens: 9,
+    prompt_tokens_details: { cached_tokens: 4 },
+    completion_tokens_details: { reasoning_tokens: 6 }
+  }
+})
+
+const ollamaAnswer = JSON.stringify({
+  message: { role: "assistant", content: "A cat." },
+  done: true,
+  done_reason: "stop",
+  prompt_eval_count: 3,
+  eval_count: 2
+})
+
+const picture = Buffer.from("as good as a picture")
+const pictures = createServer((_, response) => {
+  response.writeHead(200, { "content-type": "image/png" }).end(picture)
+})
+
+let upstream: FaultServer
+let service: Service
+let pictureUrl: URL
+
+const tinyChat = new URL("../../models/tiny-chat-q8_0.gguf", import.meta.url).pathname
+
+beforeAll(async () => {
+  upstream = await startFaultServer((_, { path }) => ({
+    headers: json,
+    pieces: [path === "/api/chat" ? ollamaAnswer : openAiAnswer]
+  }))
+  pictures.listen(0, "127.0.0.1")
+  await once(pictures, "listening")
+  pictureUrl = new URL(`http://127.0.0.1:${(pictures.address() as AddressInfo).port}/cat.png`)
+  service = await startService(`
+server: { media: { allowHosts: [127.0.0.1] } }
+models:
+  fake/blind:
+    deployments: [{ engine: fake }]
+  mixed:
+    preload: false
+    strategy: round-robin
+    deployments:
+      - { engine: llama, file: ${tinyChat} }
+      - { provider: openai, model: gpt, baseUrl: "${upstream.url}", stream: false }
+      - { provider: ollama, model: llava, baseUrl: "${upstream.url}", stream: false, abilities: [generate] }
+  ollama:
+    deployments: [{ provider: ollama, model: llava, baseUrl: "${upstream.url}", stream: false }]
+`)
+})
+
+afterAll(async () => {
+  await service.stop()
+  await upstream.close()
+  pictures.close()
+})
+
+interface Answer {
+  readonly choices: ReadonlyArray<{ readonly message: { readonly content: string } }>
+  readonly usage: object
+  readonly error?: { readonly message: string; readonly param: string | null; readonly type: string }
+}
+
+const ask = async (model: string, fields: object) => {
+  const messages = [{ role: "user", content: "What is the capital of Japan?" }]
+  const response = await fetch(`${service.url}/v1/chat/completions`, {
+    method: "POST",
+    headers: json,
+    body: JSON.stringify({ model, messages, temperature: 0, ...fields })
+  })
+  return { status: response.status, body: await response.json() as Answer }
+}
+
+const sentLast = () => upstream.seen.at(-1)?.body as Record<string, ReadonlyArray<Record<string, unknown>>>
+
+const showing = (url: string) => ({
+  messages: [{ role: "user", content: [{ type: "text", text: "What?" }, { type: "image_url", image_url: { url } }] }]
+})
+
+const data = `data:image/png;base64,${picture.toString("base64")}`
+
+describe("images", () => {
+  it("go to the deployment that sees, whoever's turn it is", async () => {
+    for (let turn = 0; turn < 4; turn++) {
+      const { body, status } = await ask("mixed", showing(data))
+      assert.deepStrictEqual([status, body.choices[0]?.message.content], [200, "A cat."])
+      assert.deepStrictEqual(sentLast()["messages"], showing(data).messages)
+    }
+  })
+
+  it("are refused where no deployment sees, by the image", async () => {
+    const { body, status } = await ask("fake/blind", showing(data))
+    assert.deepStrictEqual([status, body.error?.param], [400, "messages[0].content[1]"])
+    assert.match(body.error?.message ?? "", /No deployment of "fake\/blind" .*images/)
+  })
+
+  it("that are wrong are refused by their path", async () => {
+    for (const url of ["data:image/tiff;base64,AAAA", "data:image/png;base64,???", "ftp://example.com/cat.png"]) {
+      const { body, status } = await ask("mixed", showing(url))
+      assert.deepStrictEqual([status, body.error?.param], [400, "messages[0].content[1].image_url.url"], url)
+    }
+  })
+
+  it("by URL are fetched for a provider of bytes, from hosts that are public or allowed", async () => {
+    const { body, status } = await ask("ollama", showing(pictureUrl.href))
+    assert.deepStrictEqual([status, body.choices[0]?.message.content], [200, "A cat."])
+    assert.deepStrictEqual(sentLast()["messages"], [
+      { role: "user", content: "What?", images: [picture.toString("base64")] }
+    ])
+    const asked = upstream.seen.length
+    for (const model of ["ollama", "mixed"]) {
+      const refused = await ask(model, showing(pictureUrl.href.replace("127.0.0.1", "localhost")))
+      assert.deepStrictEqual(
+        [refused.status, refused.body.error?.param],
+        [400, "messages[0].content[1].image_url.url"]
+      )
+    }
+    assert.strictEqual(upstream.seen.length, asked)
+  })
+})
+
+describe("fields that Troupe has no name for", () => {
+  const fields = {
+    store: true,
+    metadata: { a: "b" },
+    reasoning_effort: "low",
+    a_field_of_tomorrow: { deep: [1, { er: null }] },
+    tools: [{ type: "function", function: { name: "f", strict: true, parameters: { type: "object" } } }]
+  }
+
+  it("reach the deployment that speaks the caller's dialect as they were", async () => {
+    for (let turn = 0; turn < 3; turn++) {
+      const { body, status } = await ask("mixed", fields)
+      assert.strictEqual(status, 200, JSON.stringify(body))
+      assert.deepInclude<object>(sentLast(), fields)
+    }
+  })
+
+  it("are refused by name where no deployment speaks it, and hints are not", async () => {
+    for (const model of ["fake/blind", "ollama"]) {
+      const { body, status } = await ask(model, { store: true, reasoning_effort: "low" })
+      assert.deepStrictEqual([status, body.error?.param, body.error?.type], [400, "store", "invalid_request_error"])
+      assert.include(body.error?.message ?? "", "reasoning_effort")
+      const hints = { store: false, service_tier: "auto", metadata: {}, prompt_cache_key: "k" }
+      assert.strictEqual((await ask(model, hints)).status, 200)
+    }
+  })
+
+  it("leave the others to every deployment", async () => {
+    const before = upstream.seen.length
+    for (let turn = 0; turn < 3; turn++) assert.strictEqual((await ask("mixed", {})).status, 200)
+    assert.strictEqual(upstream.seen.length - before, 2)
+  })
+})
+
+describe("usage", () => {
+  it("tells what a provider had cached and thought", async () => {
+    const { body } = await ask("mixed", { store: true })
+    assert.deepStrictEqual(body.usage, {
+      prompt_tokens: 20,
+      completion_tokens: 9,
+      total_tokens: 29,
+      prompt_tokens_details: { cached_tokens: 4 },
+      completion_tokens_details: { reasoning_tokens: 6 }
+    })
+  })
+})
