@@ -119,15 +119,18 @@ const createContext = (library: Library, model: LlamaModel, spec: LlamaSpec): Pr
   }).catch((cause: Error) => complain(`${spec.file}: its context cannot be made`, cause))
 }
 
-/** What the model can do; one that sees the whole text at once, or only judges texts, cannot go on with one. */
+/**
+ * What the model can do. One that sees the whole text at once, or only judges texts, cannot go on with one; one that
+ * judges pools what it computes to a score, so it has no vectors.
+ */
 const abilitiesOf = ({ fileInfo, fileInsights }: LlamaModel, knowsTools: boolean): ReadonlyArray<Ability> => {
   const { attention } = fileInfo.architectureMetadata as { readonly attention?: { readonly causal?: boolean } }
-  const generates = attention?.causal !== false && fileInsights.hasDecoder && !fileInsights.supportsRanking
+  if (fileInsights.supportsRanking) return ["rerank", "tokenize"]
+  const generates = attention?.causal !== false && fileInsights.hasDecoder
   return [
     ...(generates ? ["generate", "format", "logprobs"] as const : []),
     ...(generates && knowsTools ? ["tools"] as const : []),
     ...(fileInsights.hasEncoder && fileInsights.hasDecoder ? [] : ["embed"] as const),
-    ...(fileInsights.supportsRanking ? ["rerank"] as const : []),
     "tokenize"
   ]
 }
