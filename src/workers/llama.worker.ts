@@ -16,6 +16,7 @@
 import type { LlamaGrammarEvaluationState, SequenceEvaluateOptions, Token } from "node-llama-cpp"
 import { workerData } from "node:worker_threads"
 import type { EngineDescription, LlamaSpec } from "../services/EngineProtocol.ts"
+import { promptPiece } from "../services/EngineProtocol.ts"
 import type { ChosenLogprob, GenerateJob } from "../services/Job.ts"
 import { failureFrom, refuse } from "../services/Job.ts"
 import type { Generation, JobTask, Watch } from "./job/JobRunner.ts"
@@ -26,7 +27,6 @@ import { load } from "./llama/LlamaLoad.ts"
 import { logprobsOf } from "./llama/LlamaLogprobs.ts"
 import { biasOf, penaltiesOf } from "./llama/LlamaSampling.ts"
 import type { Slot } from "./llama/LlamaSlots.ts"
-import { promptPiece } from "./llama/LlamaSlots.ts"
 import { makeWhole } from "./llama/LlamaWhole.ts"
 
 const spec = workerData as LlamaSpec

@@ -2,6 +2,7 @@
 import type { Llama, LlamaContext, LlamaModel } from "node-llama-cpp"
 import { setImmediate } from "node:timers/promises"
 import type { Ability, EngineDescription, LlamaSpec } from "../../services/EngineProtocol.ts"
+import { largestBatch, largestDefaultWindow, promptPiece } from "../../services/EngineProtocol.ts"
 import { failureFrom, refuse } from "../../services/Job.ts"
 import { checkFile } from "../model/ModelFile.ts"
 import { countCheck, fitCheck } from "../model/TextLimits.ts"
@@ -9,13 +10,10 @@ import { makeGrammars } from "./LlamaGrammar.ts"
 import { makeTokenTexts } from "./LlamaLogprobs.ts"
 import { makePrompts } from "./LlamaPrompt.ts"
 import { mendSampling } from "./LlamaSampling.ts"
-import { makeInterlude, makeSlot, promptPiece } from "./LlamaSlots.ts"
+import { makeInterlude, makeSlot } from "./LlamaSlots.ts"
 
 type Library = typeof import("node-llama-cpp")
 
-/** Tokens a slot gets when nobody says how many, since a model's own window may need more memory than there is. */
-const largestDefaultWindow = 4096
-const largestBatch = 512
 const complaintsKept = 8
 
 const importLibrary = (): Promise<Library> =>

@@ -6,9 +6,6 @@ import type { LlamaContextSequence, Token } from "node-llama-cpp"
 import { refuse } from "../../services/Job.ts"
 import type { Kept } from "../job/Slots.ts"
 
-/** Tokens of a prompt that are computed before the next look at whether anyone still wants the answer. */
-export const promptPiece = 64
-
 /**
  * Runs work that needs the context to itself, while every generation waits at its next token.
  *

@@ -6,11 +6,9 @@
  * What is kept is whole pieces of a prompt, as they were computed together: a token's numbers depend in their last
  * digits on which others are computed with it, and a seed's answer must not depend on what ran before.
  */
+import { promptPiece } from "../../services/EngineProtocol.ts"
 import type { Kept } from "../job/Slots.ts"
 import type { Cache, Decoder } from "./OnnxDecoder.ts"
-
-/** Tokens of a prompt that are computed before the next look at whether anyone still wants the answer. */
-export const promptPiece = 64
 
 /** One job at a time uses it. A step replaces all at once, so they are true of each other however a job ends. */
 export interface Slot {

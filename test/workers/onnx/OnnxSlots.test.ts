@@ -1,9 +1,10 @@
 import { assert } from "@effect/vitest"
 import fc from "fast-check"
 import { describe, it } from "vitest"
+import { promptPiece } from "../../../src/services/EngineProtocol.ts"
 import type { Decoder } from "../../../src/workers/onnx/OnnxDecoder.ts"
 import type { Slot } from "../../../src/workers/onnx/OnnxSlots.ts"
-import { begin, promptPiece, shared } from "../../../src/workers/onnx/OnnxSlots.ts"
+import { begin, shared } from "../../../src/workers/onnx/OnnxSlots.ts"
 
 const slotOf = (tokens: ReadonlyArray<number>, whole = 0): Slot => ({
   tokens,
