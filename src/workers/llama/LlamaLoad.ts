@@ -69,7 +69,9 @@ const startLibrary = async (library: Library, gpu: LlamaSpec["gpu"]): Promise<Ll
     gpu === undefined || gpu === "auto" ? complain("llama.cpp does not start", cause) : refuseGpu(gpu)
   )
   // Where a platform cannot have this GPU, the library takes what it has instead.
-  return gpu === undefined || gpu === "auto" || llama.gpu === gpu ? llama : refuseGpu(gpu)
+  if (gpu === undefined || gpu === "auto" || llama.gpu === gpu) return llama
+  await llama.dispose()
+  return refuseGpu(gpu)
 }
 
 const loadModel = (llama: Llama, spec: LlamaSpec): Promise<LlamaModel> =>
@@ -150,12 +152,7 @@ const describe = (spec: LlamaSpec, context: LlamaContext, knowsTools: boolean): 
   }
 }
 
-/** A loaded model with one free slot for each sequence; rejects with an `EngineFailure`. */
-export const load = async (spec: LlamaSpec) => {
-  checkOptions(spec)
-  await checkFile(spec.file)
-  const library = await importLibrary()
-  const llama = await startLibrary(library, spec.gpu)
+const loadWith = async (library: Library, llama: Llama, spec: LlamaSpec) => {
   const model = await loadModel(llama, spec)
   const context = await createContext(library, model, spec)
   mendSampling(llama, model, context)
@@ -180,4 +177,19 @@ export const load = async (spec: LlamaSpec) => {
   }
 }
 
-export type Loaded = Awaited<ReturnType<typeof load>>
+export type Loaded = Awaited<ReturnType<typeof loadWith>>
+
+/** A loaded model with one free slot for each sequence; rejects with an `EngineFailure`. */
+export const load = async (spec: LlamaSpec): Promise<Loaded> => {
+  checkOptions(spec)
+  await checkFile(spec.file)
+  const library = await importLibrary()
+  const llama = await startLibrary(library, spec.gpu)
+  try {
+    return await loadWith(library, llama, spec)
+  } catch (cause) {
+    // Nobody else can, and the thread ends next: what native code still does then aborts the process.
+    await llama.dispose()
+    throw cause
+  }
+}
