@@ -1,12 +1,38 @@
-/** How a pull is shown: one line that changes on a terminal, a line for every tenth elsewhere. */
+/**
+ * How a pull is shown: one line that changes and fits on a terminal, a line for every tenth elsewhere. Without colours.
+ */
 import type { Progress } from "../services/ModelStore.ts"
 import { bytesAsText } from "./Shared.ts"
 
-const barWidth = 30
+const widestBar = 30
+const narrowestBar = 10
+const shortestName = 8
 
-const bar = (part: number): string => {
-  const done = Math.round(part * barWidth)
-  return `[${"#".repeat(done)}${"-".repeat(barWidth - done)}]`
+/** Columns of a terminal that does not tell. */
+const usualColumns = 80
+
+/** What a file's name or a server says is no command to the terminal. */
+const printable = (text: string): string => text.replaceAll(/\p{Cc}/gu, "?")
+
+/** Columns that a text may take: letters beyond the Latin ones may take two. */
+const widthOf = (text: string): number =>
+  Array.from(text).reduce((width, letter) => width + (letter < "\u0300" ? 1 : 2), 0)
+
+/** A text's beginning and end where it is too wide. */
+const shorten = (text: string, width: number): string => {
+  const letters = Array.from(text)
+  let shortened = text
+  for (let kept = letters.length - 1; kept >= 0 && widthOf(shortened) > width; kept--) {
+    shortened = `${letters.slice(0, Math.ceil(kept / 2)).join("")}~${
+      letters.slice(letters.length - (kept >> 1)).join("")
+    }`
+  }
+  return shortened
+}
+
+const bar = (part: number, width: number): string => {
+  const done = Math.round(part * width)
+  return `[${"#".repeat(done)}${"-".repeat(width - done)}]`
 }
 
 type Received = Extract<Progress, { readonly type: "received" }>
@@ -19,6 +45,21 @@ const amountOf = ({ receivedBytes, totalBytes }: Received): string =>
   totalBytes === undefined
     ? bytesAsText(receivedBytes)
     : `${Math.floor((100 * receivedBytes) / totalBytes)} % of ${bytesAsText(totalBytes)}`
+
+/** One line that fits: first the bar becomes narrower, then the name, and then there is no bar. */
+const lineFor = (progress: Received, columns: number): string => {
+  const { file, receivedBytes, totalBytes } = progress
+  const [name, amount] = [printable(file), amountOf(progress)]
+  // In the last column some terminals begin the next line.
+  const room = columns - 1 - amount.length - 1
+  const wanted = Math.min(widestBar, room - widthOf(name) - 3)
+  const barWidth = Math.max(wanted, narrowestBar)
+  const nameRoom = room - barWidth - 3
+  if (totalBytes !== undefined && nameRoom >= Math.min(shortestName, widthOf(name))) {
+    return `${shorten(name, nameRoom)} ${bar(receivedBytes / totalBytes, barWidth)} ${amount}`
+  }
+  return room > 0 ? `${shorten(name, room)} ${amount}` : shorten(amount, columns - 1)
+}
 
 /** What else there is to tell; undefined for what is not told here. */
 const lineOf = (progress: Exclude<Progress, Received>): string | undefined => {
@@ -38,33 +79,47 @@ const lineOf = (progress: Exclude<Progress, Received>): string | undefined => {
   }
 }
 
-/** A printer for one pull. `end` leaves the terminal on a new line. */
-export const makeProgressPrinter = (out: { readonly isTTY?: boolean; write(text: string): unknown }) => {
+/** Where a pull is shown. */
+export interface Output {
+  readonly isTTY?: boolean
+  /** Of a terminal, as wide as it is now. */
+  readonly columns?: number
+  write(text: string): unknown
+}
+
+/**
+ * A printer for one pull. `end` leaves the terminal on a new line.
+ *
+ * @param isPlain the terminal cannot go back in a line
+ */
+export const makeProgressPrinter = (out: Output, isPlain = process.env["TERM"] === "dumb") => {
+  const isChanging = out.isTTY === true && !isPlain
   let isLineOpen = false
   let shown = ""
   const end = () => {
     if (isLineOpen) out.write("\n")
     isLineOpen = false
+    shown = ""
   }
-  const printReceived = (progress: Received) => {
-    const step = out.isTTY === true ? stepOf(progress) : Math.floor(stepOf(progress) / 10)
-    const key = `${progress.file} ${step}`
-    if (key === shown) return
-    shown = key
-    if (out.isTTY !== true) return void out.write(`${progress.file}: ${amountOf(progress)}\n`)
-    const { receivedBytes, totalBytes } = progress
-    const drawn = totalBytes === undefined ? "" : ` ${bar(receivedBytes / totalBytes)}`
-    out.write(`\r\x1b[2K${progress.file}${drawn} ${amountOf(progress)}`)
+  const change = (progress: Received) => {
+    const line = lineFor(progress, out.columns || usualColumns)
+    if (line !== shown) out.write(`\r\x1b[2K${line}`)
+    shown = line
     isLineOpen = true
+  }
+  const append = (progress: Received) => {
+    const key = `${progress.file} ${Math.floor(stepOf(progress) / 10)}`
+    if (key !== shown) out.write(`${printable(progress.file)}: ${amountOf(progress)}\n`)
+    shown = key
   }
   return {
     end,
     print: (progress: Progress) => {
-      if (progress.type === "received") return printReceived(progress)
+      if (progress.type === "received") return isChanging ? change(progress) : append(progress)
       const line = lineOf(progress)
       if (line === undefined) return
       end()
-      out.write(`${line}\n`)
+      out.write(`${printable(line)}\n`)
     }
   }
 }

@@ -34,5 +34,10 @@ export const Event = Schema.Struct({
 })
 
 /** What can be done to a model's deployments. */
-export const Action = Schema.Literals(["load", "unload", "reload"])
-export type Action = typeof Action.Type
+export const actions = ["load", "unload", "reload"] as const
+export type Action = typeof actions[number]
+
+export const isAction = (text: string): text is Action => (actions as ReadonlyArray<string>).includes(text)
+
+/** An action in a path. Any text, so that one that there is not is answered as a path that there is not. */
+export const ActionName = Schema.String.annotate({ description: `One of ${actions.join(", ")}`, examples: actions })

@@ -146,9 +146,13 @@ const AdminGroup = HttpApiGroup.make("admin").add(
       OpenApi.annotations({ title: "What every deployment does now" })
     ),
   HttpApiEndpoint.post("act", "/admin/models/:model/:action", {
-    params: { model: Schema.String, action: Admin.Action },
+    params: { model: Schema.String, action: Admin.ActionName },
     success: Admin.Deployments,
-    error: [forbidden, error(404, "No such model (`model_not_found`)"), ...errors.slice(-1)]
+    error: [
+      forbidden,
+      error(404, "No such model (`model_not_found`), or no such action (`not_found`)"),
+      ...errors.slice(-1)
+    ]
   }).annotateMerge(OpenApi.annotations({
     title: "Load, unload or reload a model",
     description: "`load` tries at once where a deployment is down. `unload` lets what runs end. `reload` loads the " +

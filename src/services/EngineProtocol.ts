@@ -28,6 +28,15 @@ export const abilities = [
 ] as const
 export type Ability = typeof abilities[number]
 
+/** Tokens a slot gets when nobody says how many, since a model's own window may need more memory than there is. */
+export const largestDefaultWindow = 4096
+
+/** Tokens of a prompt that are computed before the next look at whether anyone still wants the answer. */
+export const promptPiece = 64
+
+/** Tokens that llama.cpp computes together, over all slots. */
+export const largestBatch = 512
+
 /** What a loaded engine says of itself. */
 export interface EngineDescription {
   readonly engine: string

@@ -16,6 +16,7 @@
  * tiny-chat grew by 19, 37 and 97 MiB for 1, 8 and 32 slots of 512 tokens; the estimate is 18, 34 and 88.
  */
 import type { KvCacheType } from "./EngineProtocol.ts"
+import { largestBatch, largestDefaultWindow, promptPiece } from "./EngineProtocol.ts"
 import type { Header } from "./Gguf.ts"
 import { architectureOf, numberOf, weightsBytesOf } from "./Gguf.ts"
 
@@ -38,15 +39,8 @@ export interface Use {
   readonly useMmap?: boolean | undefined
 }
 
-/** Tokens a slot gets when nobody says how many; `workers/llama/LlamaLoad` has the same. */
-export const largestDefaultWindow = 4096
-
 /** llama.cpp's context sizes are multiples of this, tokens. */
 const windowStep = 256
-/** Tokens that are computed together; `workers/llama/LlamaLoad` has the same. */
-const largestBatch = 512
-/** Of which a slot computes so many at once; `workers/llama/LlamaSlots` has the same. */
-const promptPiece = 64
 const floatBytes = 4
 
 /** Bytes of an entry: quantised types keep 32 entries in a block, of ggml's sizes. */

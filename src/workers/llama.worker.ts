@@ -16,16 +16,17 @@
 import type { LlamaGrammarEvaluationState, SequenceEvaluateOptions, Token } from "node-llama-cpp"
 import { workerData } from "node:worker_threads"
 import type { EngineDescription, LlamaSpec } from "../services/EngineProtocol.ts"
+import { promptPiece } from "../services/EngineProtocol.ts"
 import type { ChosenLogprob, GenerateJob } from "../services/Job.ts"
 import { failureFrom, refuse } from "../services/Job.ts"
 import type { Generation, JobTask, Watch } from "./job/JobRunner.ts"
 import { notAble, runJob, runWhole } from "./job/JobRunner.ts"
+import { takeSlot } from "./job/Slots.ts"
 import type { Loaded } from "./llama/LlamaLoad.ts"
 import { load } from "./llama/LlamaLoad.ts"
 import { logprobsOf } from "./llama/LlamaLogprobs.ts"
 import { biasOf, penaltiesOf } from "./llama/LlamaSampling.ts"
 import type { Slot } from "./llama/LlamaSlots.ts"
-import { promptPiece, takeSlot } from "./llama/LlamaSlots.ts"
 import { makeWhole } from "./llama/LlamaWhole.ts"
 
 const spec = workerData as LlamaSpec
@@ -168,7 +169,7 @@ const generate = async (task: JobTask<GenerateJob>): Promise<void> => {
   const loaded = await loading
   let slot: Slot | undefined
   const take = (prompt: Array<Token>): Slot => {
-    slot = takeSlot(loaded.free, prompt)
+    slot = takeSlot(loaded.free, prompt.length, (one) => one.keptOf(prompt))
     return slot ?? refuse({ kind: "failed", message: "More jobs than slots reached the engine." })
   }
   await runJob(

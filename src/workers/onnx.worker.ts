@@ -18,12 +18,13 @@ import type { GenerateJob, JobResult, WholeJob } from "../services/Job.ts"
 import { failureFrom, refuse } from "../services/Job.ts"
 import type { JobTask, Watch } from "./job/JobRunner.ts"
 import { notAble, runJob, runWhole } from "./job/JobRunner.ts"
+import { takeSlot } from "./job/Slots.ts"
 import { countCheck } from "./model/TextLimits.ts"
 import { prepare, promptOf } from "./onnx/OnnxGenerate.ts"
 import type { Loaded } from "./onnx/OnnxLoad.ts"
 import { load } from "./onnx/OnnxLoad.ts"
 import type { Slot } from "./onnx/OnnxSlots.ts"
-import { takeSlot } from "./onnx/OnnxSlots.ts"
+import { keptOf } from "./onnx/OnnxSlots.ts"
 
 const loading = load(workerData as OnnxSpec).catch((cause) => refuse(failureFrom(cause, "load_failed")))
 // Unhandled, the rejection would end the thread before anyone has asked `describe`.
@@ -69,7 +70,7 @@ const generate = async (loaded: Loaded, task: JobTask<GenerateJob>): Promise<voi
   const free = loaded.work.kind === "generate" ? loaded.work.free : []
   let slot: Slot | undefined
   const take = (prompt: ReadonlyArray<number>): Slot => {
-    slot = takeSlot(free, prompt)
+    slot = takeSlot(free, prompt.length, (one) => keptOf(one, prompt))
     return slot ?? refuse({ kind: "failed", message: "More jobs than slots reached the engine." })
   }
   await runJob(

@@ -102,6 +102,16 @@ describe("administration", () => {
     assert.include(await missing.text(), "model_not_found")
   })
 
+  it("names the actions where one is asked for that there is not", async () => {
+    for (const action of ["explode", "toString", "Load"]) {
+      const response = await act("fake/a", action)
+      assert.strictEqual(response.status, 404)
+      const { error } = await response.json() as { readonly error: { readonly code: string; readonly message: string } }
+      assert.strictEqual(error.code, "not_found")
+      assert.strictEqual(error.message, `A model has no action "${action}". There are load, unload, reload.`)
+    }
+  })
+
   it("is spoken by the command line", async () => {
     const listed = await run(["ps", "--url", service.url])
     assert.match(listed.stdout, /fake\/a#0\s+fake\s+ready/)

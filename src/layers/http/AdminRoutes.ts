@@ -10,6 +10,7 @@ import { Array as Arr, Effect, Option, Stream } from "effect"
 import { HttpServerRequest, HttpServerResponse } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import type { Action } from "../../services/Admin.ts"
+import { actions as actionNames, isAction } from "../../services/Admin.ts"
 import { Api } from "../../services/Api.ts"
 import type { InferenceError } from "../../services/InferenceError.ts"
 import type { Deployment } from "../../services/Model.ts"
@@ -29,6 +30,13 @@ const forbidden = OpenAiError.make(
     code: "forbidden"
   }
 )
+
+const noAction = (action: string) =>
+  OpenAiError.make(`A model has no action ${JSON.stringify(action)}. There are ${actionNames.join(", ")}.`, {
+    status: 404,
+    type: "invalid_request_error",
+    code: "not_found"
+  })
 
 /** Of web pages, and of proxies: RFC 7239, and what was usual before it. */
 const telltales = ["origin", "forwarded", "x-forwarded-for"] as const
@@ -72,7 +80,8 @@ export const layer = HttpApiBuilder.group(
       unload: models.unload,
       reload: models.replace
     }
-    const act = Effect.fnUntraced(function*(model: string, action: Action) {
+    const act = Effect.fnUntraced(function*(model: string, action: string) {
+      if (!isAction(action)) return respondError(noAction(action))
       const { deployments } = yield* registry.find(model)
       yield* Effect.forEach(deployments, actions[action], { discard: true })
       return yield* list(deployments)

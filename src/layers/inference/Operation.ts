@@ -13,6 +13,7 @@ import type { Event } from "../../services/Inference.ts"
 import type { InferenceError } from "../../services/InferenceError.ts"
 import type { Metrics, Operation, Outcome } from "../../services/Metrics.ts"
 import type { Deployment } from "../../services/Model.ts"
+import { providerNameOf } from "../../services/Model.ts"
 import type { Route } from "../../services/Selector.ts"
 
 type FinishEvent = Extract<Event, { type: "finish" }>
@@ -65,7 +66,7 @@ const endAttributes = (
   const failure = Exit.isFailure(exit) ? Cause.findErrorOption(exit.cause) : undefined
   const error = failure?._tag === "Some" ? failure.value as InferenceError : undefined
   return {
-    "gen_ai.provider.name": `troupe.${deployment.options.engine}`,
+    "gen_ai.provider.name": providerNameOf(deployment),
     "gen_ai.response.model": deployment.id,
     "gen_ai.usage.output_tokens": tokens,
     "gen_ai.usage.input_tokens": promptTokens,

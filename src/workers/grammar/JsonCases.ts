@@ -4,6 +4,7 @@
  */
 import type { Located, SchemaObject } from "./JsonSchemaKeywords.ts"
 import { isFilledList, isString, objectOf, readKeyword, refuseAt, unsupported, within } from "./JsonSchemaKeywords.ts"
+import type { Work } from "./Work.ts"
 
 /** A schema without what is spread out. */
 export interface Part extends Located {
@@ -12,6 +13,9 @@ export interface Part extends Located {
 
 /** Schemas looked at for one value, over all its cases: alternatives of alternatives multiply. */
 const mostLooks = 2000
+
+/** Looking at a schema, in looks at a state. */
+const schemaWork = 20
 
 const list = "a list that is not empty"
 
@@ -58,7 +62,11 @@ const isNothing = (from: Located, schema: SchemaObject): boolean => {
  *
  * @param document what references point into
  */
-export const casesOf = (schemas: ReadonlyArray<Located>, document: Located): ReadonlyArray<ReadonlyArray<Part>> => {
+export const casesOf = (
+  schemas: ReadonlyArray<Located>,
+  document: Located,
+  work: Work
+): ReadonlyArray<ReadonlyArray<Part>> => {
   const cases: Array<ReadonlyArray<Part>> = []
 
   const alternativesOf = (from: Located, schema: SchemaObject, keyword: string): ReadonlyArray<Located> | undefined =>
@@ -76,6 +84,7 @@ export const casesOf = (schemas: ReadonlyArray<Located>, document: Located): Rea
   let looks = 0
   const look = (times: number): void => {
     looks += times
+    work.spend(times * schemaWork, schemas[0]!.path)
     if (looks > mostLooks) refuseAt(schemas[0]!.path, "combines too many alternatives; ask for fewer")
   }
 

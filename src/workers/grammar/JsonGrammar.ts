@@ -23,6 +23,8 @@ import { makeBuilder, text } from "./Grammar.ts"
 import { writeValue } from "./JsonSchemaGrammar.ts"
 import { refuseAt } from "./JsonSchemaKeywords.ts"
 import { anyObject } from "./JsonText.ts"
+import { makeWork } from "./Work.ts"
+import type { Work } from "./Work.ts"
 
 export type { Grammar } from "./Grammar.ts"
 export { gbnfOf } from "./Grammar.ts"
@@ -36,21 +38,26 @@ const nothingFits =
  *
  * Throws an `invalid_request` whose path begins with `format.schema`.
  */
-export const grammarOf = (format: OutputFormat): Grammar => {
+export const grammarOf = (format: OutputFormat, work: Work = makeWork()): Grammar => {
   const path = "format.schema"
   const builder = makeBuilder(path)
   if (format.type === "json_object") return builder.build(anyObject(builder))!
   const document = { schema: format.schema, path, via: [] }
-  const value = writeValue(builder, document)
+  const value = writeValue(builder, work, document)
   return builder.build([value]) ?? refuseAt(path, nothingFits)
 }
 
 const anObject = { type: "object" }
 
-const argumentsOf = (builder: GrammarBuilder, { parameters }: ToolDefinition, path: string): Sequence => {
+const argumentsOf = (
+  builder: GrammarBuilder,
+  work: Work,
+  { parameters }: ToolDefinition,
+  path: string
+): Sequence => {
   if (parameters === undefined) return anyObject(builder)
   const document = { schema: parameters, path, via: [] }
-  return [writeValue(builder, document, { schema: anObject, path, via: [] })]
+  return [writeValue(builder, work, document, { schema: anObject, path, via: [] })]
 }
 
 /**
@@ -60,7 +67,8 @@ const argumentsOf = (builder: GrammarBuilder, { parameters }: ToolDefinition, pa
  */
 export const toolGrammar = (
   tools: ReadonlyArray<ToolDefinition>,
-  choice: Extract<ToolChoice, "required" | object>
+  choice: Extract<ToolChoice, "required" | object>,
+  work: Work = makeWork()
 ): Grammar => {
   const callable = [...tools.entries()].filter(([, { name }]) => choice === "required" || name === choice.name)
   if (callable.length === 0) {
@@ -75,10 +83,10 @@ export const toolGrammar = (
     const path = `tools[${index}].parameters`
     // By itself first, to tell whose arguments are impossible.
     const alone = makeBuilder(path)
-    if (alone.build(argumentsOf(alone, tool, path)) === undefined) refuseAt(path, nothingFits)
+    if (alone.build(argumentsOf(alone, work, tool, path)) === undefined) refuseAt(path, nothingFits)
     return [
       text(`<tool_call>\n{"name": ${JSON.stringify(tool.name)}, "arguments": `),
-      ...argumentsOf(builder, tool, path),
+      ...argumentsOf(builder, work, tool, path),
       text("}\n</tool_call>")
     ]
   })

@@ -6,23 +6,38 @@ import { isList, isRecord, refuseAt } from "./JsonSchemaKeywords.ts"
 import type { Shape, TypeName } from "./JsonShape.ts"
 import { colon, comma } from "./JsonText.ts"
 import { accepts } from "./TextAutomaton.ts"
+import type { Work } from "./Work.ts"
 
-/** How many characters all of the texts begin with alike. */
-const commonLength = (texts: ReadonlyArray<ReadonlyArray<string>>): number => {
+/** How many characters from `from` on all of the texts have alike. */
+const commonLength = (texts: ReadonlyArray<ReadonlyArray<string>>, from: number): number => {
   const [first, ...rest] = texts as [ReadonlyArray<string>, ...ReadonlyArray<ReadonlyArray<string>>]
-  const differs = first.findIndex((char, index) => rest.some((one) => one[index] !== char))
-  return differs < 0 ? first.length : differs
+  let at = from
+  while (at < first.length && rest.every((one) => one[at] === first[at])) at++
+  return at - from
 }
 
-/** One of these texts; what begins alike is written once, so that a reader follows one way only. */
-const oneOf = (builder: GrammarBuilder, texts: ReadonlyArray<ReadonlyArray<string>>): GrammarSymbol => {
-  const groups = Map.groupBy(texts, (one) => one[0])
+/** Looking at a text at one place, in looks at a state. */
+const textWork = 10
+
+/**
+ * One of these texts, from `from` on; what begins alike is written once, so that a reader follows one way only.
+ *
+ * @param spend hears of looks
+ */
+const oneOf = (
+  builder: GrammarBuilder,
+  spend: (looks: number) => void,
+  texts: ReadonlyArray<ReadonlyArray<string>>,
+  from = 0
+): GrammarSymbol => {
+  const groups = Map.groupBy(texts, (one) => one[from])
   return builder.rule(
     "literal",
     [...groups.values()].map((group): Sequence => {
-      const length = commonLength(group)
-      const common = text(group[0]!.slice(0, length).join(""))
-      return group.length === 1 ? [common] : [common, oneOf(builder, group.map((one) => one.slice(length)))]
+      const to = group.length === 1 ? group[0]!.length : from + commonLength(group, from)
+      spend(group.length * (to - from + 1) * textWork)
+      const common = text(group[0]!.slice(from, to).join(""))
+      return group.length === 1 ? [common] : [common, oneOf(builder, spend, group, to)]
     })
   )
 }
@@ -38,16 +53,6 @@ const structure = (builder: GrammarBuilder, value: unknown): Sequence => {
   const entries = Object.entries(value)
     .map(([key, one]) => [text(JSON.stringify(key)), ...colon(builder), ...structure(builder, one)])
   return [text("{"), ...joined(builder, entries), text("}")]
-}
-
-/** Any one of the values, as alternatives. */
-export const literals = (builder: GrammarBuilder, values: ReadonlyArray<unknown>): ReadonlyArray<Sequence> => {
-  const isStructure = (value: unknown): boolean => typeof value === "object" && value !== null
-  const scalars = values.filter((value) => !isStructure(value)).map((value) => Array.from(JSON.stringify(value)))
-  return [
-    ...(scalars.length === 0 ? [] : [[oneOf(builder, scalars)]]),
-    ...values.filter(isStructure).map((value) => structure(builder, value))
-  ]
 }
 
 const typeOf = (value: unknown): TypeName => {
@@ -75,7 +80,7 @@ const isBare = ({ arrays, items, objects }: Shape): boolean =>
   objects.every((part) => part.properties === undefined && part.additional === undefined && part.required.length === 0)
 
 /** Whether a value that is listed may stand, whatever else is asked of it. */
-export const fits = (value: unknown, shape: Shape): boolean => {
+const fits = (value: unknown, shape: Shape): boolean => {
   const type = typeOf(value)
   if (!shape.types.has(type) && !(type === "integer" && shape.types.has("number"))) return false
   if (typeof value === "number") return isAbove(value, shape.low) && isBelow(value, shape.high)
@@ -84,4 +89,22 @@ export const fits = (value: unknown, shape: Shape): boolean => {
     return refuseAt(shape.path, "lists arrays or objects beside keywords about their parts; leave these keywords out")
   }
   return true
+}
+
+/** Any one of the shape's values that fits, as alternatives. */
+export const literals = (
+  { builder, work }: { readonly builder: GrammarBuilder; readonly work: Work },
+  shape: Shape
+): ReadonlyArray<Sequence> => {
+  const spend = (looks: number) => work.spend(looks, shape.path)
+  const values = shape.values!.filter((value) => {
+    if (typeof value === "string") spend(value.length * shape.texts.length)
+    return fits(value, shape)
+  })
+  const isStructure = (value: unknown): boolean => typeof value === "object" && value !== null
+  const scalars = values.filter((value) => !isStructure(value)).map((value) => Array.from(JSON.stringify(value)))
+  return [
+    ...(scalars.length === 0 ? [] : [[oneOf(builder, spend, scalars)]]),
+    ...values.filter(isStructure).map((value) => structure(builder, value))
+  ]
 }

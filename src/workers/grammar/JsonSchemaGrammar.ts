@@ -12,7 +12,7 @@
 import type { GrammarBuilder, GrammarSymbol, Sequence } from "./Grammar.ts"
 import { text } from "./Grammar.ts"
 import { casesOf } from "./JsonCases.ts"
-import { fits, literals } from "./JsonLiterals.ts"
+import { literals } from "./JsonLiterals.ts"
 import { integers, numbers } from "./JsonNumbers.ts"
 import type { Mark } from "./JsonReadings.ts"
 import { makeReadings, readingsOf } from "./JsonReadings.ts"
@@ -23,6 +23,7 @@ import { shapeOf } from "./JsonShape.ts"
 import { stringOf } from "./JsonStrings.ts"
 import { anyNumber, anyString, anyValue, colon, comma } from "./JsonText.ts"
 import { except, intersect, mostStates, ofLength } from "./TextAutomaton.ts"
+import type { Work } from "./Work.ts"
 
 /** Values within values, where a schema is not recursive. */
 const mostLevels = 64
@@ -35,9 +36,10 @@ type ValueOf = (schemas: ReadonlyArray<Located>) => GrammarSymbol
 interface Writer {
   readonly builder: GrammarBuilder
   readonly valueOf: ValueOf
+  readonly work: Work
 }
 
-const stringsOf = ({ builder }: Writer, { length, path, texts }: Shape): Sequence => {
+const stringsOf = ({ builder, work }: Writer, { length, path, texts }: Shape): Sequence => {
   const isFree = length.least === 0 && length.most === undefined
   if (isFree && texts.length === 0) return anyString(builder)
   if (Math.max(length.least, length.most ?? 0) >= mostStates) {
@@ -48,7 +50,9 @@ const stringsOf = ({ builder }: Writer, { length, path, texts }: Shape): Sequenc
   }
   const [first, ...rest] = isFree ? texts : [...texts, ofLength(length.least, length.most)]
   const all = rest.reduce(
-    (a, b) => intersect(a, b) ?? refuseAt(path, "asks for too much of one string; ask for a shorter one"),
+    (a, b) =>
+      intersect(a, b, (looks) => work.spend(looks, path)) ??
+        refuseAt(path, "asks for too much of one string; ask for a shorter one"),
     first!
   )
   return stringOf(builder, all)
@@ -142,7 +146,7 @@ const alternativesOf = (
 })
 
 const shapeAlternatives = (writer: Writer, shape: Shape): ReadonlyArray<Sequence> => {
-  if (shape.values !== undefined) return literals(writer.builder, shape.values.filter((value) => fits(value, shape)))
+  if (shape.values !== undefined) return literals(writer, shape)
   const write = alternativesOf(writer, shape)
   return [...shape.types].filter((type) => type !== "integer" || !shape.types.has("number")).flatMap((type) =>
     write[type]()
@@ -150,22 +154,24 @@ const shapeAlternatives = (writer: Writer, shape: Shape): ReadonlyArray<Sequence
 }
 
 /** What tells an object's shape from others. */
-const markOf = (shape: Shape, document: Located): Mark | undefined => {
+const markOf = (shape: Shape, document: Located, work: Work): Mark | undefined => {
   const { objects } = shape
   const name = objects.flatMap((part) => [...part.properties?.keys() ?? []])[0]
   if (name === undefined || !objects.some((part) => part.required.includes(name))) return undefined
-  const values = casesOf(schemasOf(objects, name), document).map((parts) => shapeOf(parts, shape.path).values)
+  const values = casesOf(schemasOf(objects, name), document, work).map((parts) =>
+    shapeOf(parts, shape.path, work).values
+  )
   return {
     name,
     values: values.every(isDefined) ? new Set(values.flat().map((value) => JSON.stringify(value))) : undefined
   }
 }
 
-const readingsOfShapes = (shapes: ReadonlyArray<Shape>, document: Located): number => {
+const readingsOfShapes = (shapes: ReadonlyArray<Shape>, document: Located, work: Work): number => {
   const open = shapes.filter(({ values }) => values === undefined)
   const objects = open.filter(({ types }) => types.has("object"))
   return readingsOf(
-    objects.length < 2 ? [] : objects.map((shape) => markOf(shape, document)),
+    objects.length < 2 ? [] : objects.map((shape) => markOf(shape, document, work)),
     open.filter(({ types }) => types.has("array")).length
   )
 }
@@ -183,6 +189,7 @@ const makeNumbering = () => {
 /** Writes the values that fit a document, to which its references point, and `more` schemas. */
 export const writeValue = (
   builder: GrammarBuilder,
+  work: Work,
   document: Located,
   ...more: ReadonlyArray<Located>
 ): GrammarSymbol => {
@@ -196,10 +203,10 @@ export const writeValue = (
     const { define, symbol } = builder.declare("value")
     known.set(keyOf(schemas), symbol)
     level++
-    const shapes = casesOf(schemas, document).map((parts) => shapeOf(parts, path))
-    define(shapes.flatMap((shape) => shapeAlternatives({ builder, valueOf }, shape)))
+    const shapes = casesOf(schemas, document, work).map((parts) => shapeOf(parts, path, work))
+    define(shapes.flatMap((shape) => shapeAlternatives({ builder, valueOf, work }, shape)))
     level--
-    readings.leave(readingsOfShapes(shapes, document))
+    readings.leave(readingsOfShapes(shapes, document, work))
     return symbol
   }
 

@@ -21,8 +21,8 @@ import {
   within
 } from "./JsonSchemaKeywords.ts"
 import { formatPatterns } from "./JsonStrings.ts"
-import { ofPattern } from "./PatternAutomaton.ts"
 import type { Automaton } from "./TextAutomaton.ts"
+import type { Work } from "./Work.ts"
 
 const typeNames = ["null", "boolean", "integer", "number", "string", "array", "object"] as const
 export type TypeName = (typeof typeNames)[number]
@@ -143,14 +143,13 @@ const countOf = (parts: ReadonlyArray<Part>, leastKeyword: string, mostKeyword: 
   return { least: Math.max(0, ...read(leastKeyword)), most: most.length === 0 ? undefined : Math.min(...most) }
 }
 
-const textsOf = (part: Part): ReadonlyArray<Automaton> => {
+const textsOf = (part: Part, work: Work): ReadonlyArray<Automaton> => {
   const pattern = readKeyword(part, part.schema, "pattern", isString, "a text")
   const format = readKeyword(part, part.schema, "format", isString, "a text")
-  const path = within(part.path, "pattern")
   const formatPattern = formatPatterns.get(format ?? "")
   return [
-    ...(pattern === undefined ? [] : [ofPattern(pattern, (message) => refuseAt(path, message))]),
-    ...(formatPattern === undefined ? [] : [ofPattern(formatPattern, (message) => refuseAt(path, message))])
+    ...(pattern === undefined ? [] : [work.automatonOf(pattern, within(part.path, "pattern"))]),
+    ...(formatPattern === undefined ? [] : [work.automatonOf(formatPattern, within(part.path, "format"))])
   ]
 }
 
@@ -196,8 +195,12 @@ const isWhole = (part: Part): boolean => {
   return divisor !== undefined && (divisor === 1 || unsupported(part, "multipleOf", "is supported as 1 only"))
 }
 
+/** Reading a part's keywords, in looks. */
+const partWork = 100
+
 /** The shape of one case; a contradiction within it may leave nothing that fits. */
-export const shapeOf = (parts: ReadonlyArray<Part>, path: string): Shape => {
+export const shapeOf = (parts: ReadonlyArray<Part>, path: string, work: Work): Shape => {
+  work.spend(parts.length * partWork, path)
   const types = new Set(allTypes(parts))
   if (parts.some(isWhole) && types.delete("number")) types.add("integer")
   if (types.has("number")) checkExact(parts)
@@ -208,7 +211,7 @@ export const shapeOf = (parts: ReadonlyArray<Part>, path: string): Shape => {
     low: boundOf(parts, "minimum", "exclusiveMinimum"),
     high: boundOf(parts, "maximum", "exclusiveMaximum"),
     length: countOf(parts, "minLength", "maxLength"),
-    texts: parts.flatMap(textsOf),
+    texts: parts.flatMap((part) => textsOf(part, work)),
     objects: parts.map(objectPartOf),
     arrays: parts.map(arrayPartOf),
     items: countOf(parts, "minItems", "maxItems")

@@ -19,12 +19,11 @@ type Move = { readonly on: "free" | "start" | "end" | ReadonlyArray<CodeRange>; 
 /** States of the net: a repetition of a group is spelt out as many times. */
 const mostNetStates = 20_000
 
-/** Looks at a state of the net for a piece of the alphabet: some tenths of a second. */
-const mostWork = 5_000_000
-
 const tooBig = "takes too many states; use smaller repetitions, or fewer alternatives in them"
 
 type Refuse = (message: string) => never
+
+type Spend = (looks: number) => void
 
 /** States and the moves out of each. */
 interface Net {
@@ -99,10 +98,43 @@ const piecesOf = (sets: ReadonlyArray<ReadonlyArray<CodeRange>>): ReadonlyArray<
 const holds = (set: ReadonlyArray<CodeRange>, [code]: CodeRange): boolean =>
   set.some(([first, last]) => first <= code && code <= last)
 
-/** @param refuse is told what is not supported */
-export const ofPattern = (source: string, refuse: Refuse): Automaton => {
+/** Reading a character of a pattern, and reaching a state of its net, in looks. */
+const characterWork = 20
+const reachWork = 4
+
+/** What moves that read a character lead to, piece by piece of the alphabet. */
+const readingOf = (moves: Net["moves"], spend: Spend) => {
+  const ranges = [...new Set(moves.flat().map(({ on }) => on).filter((on) => typeof on !== "string"))]
+  const pieces = piecesOf(ranges)
+  const piecesIn = new Map(ranges.map((set) => {
+    spend(set.length * pieces.length)
+    return [set, [...pieces.keys()].filter((index) => holds(set, pieces[index]!))]
+  }))
+  return {
+    pieces,
+    /** The states after each piece. */
+    readingAll: (set: ReadonlyArray<number>): ReadonlyArray<ReadonlySet<number>> => {
+      const after = pieces.map(() => new Set<number>())
+      for (const { on, to } of set.flatMap((one) => moves[one]!)) {
+        if (typeof on === "string") continue
+        const within = piecesIn.get(on)!
+        spend(2 * within.length)
+        for (const piece of within) after[piece]!.add(to)
+      }
+      return after
+    }
+  }
+}
+
+/**
+ * @param refuse is told what is not supported
+ * @param spend hears of looks at a move for a piece of the alphabet, and throws where they are too many
+ */
+export const ofPattern = (source: string, refuse: Refuse, spend: Spend = () => {}): Automaton => {
+  spend(source.length * characterWork)
   const { found, moves, start } = netOf(readPattern(source, refuse), refuse)
-  const pieces = piecesOf(moves.flat().flatMap(({ on }) => typeof on === "string" ? [] : [on]))
+  spend(moves.length)
+  const { pieces, readingAll } = readingOf(moves, spend)
   const sets: Array<ReadonlyArray<number>> = []
   const numbers = new Map<string, number>()
   const numberOf = (set: ReadonlyArray<number>): number => {
@@ -117,17 +149,21 @@ export const ofPattern = (source: string, refuse: Refuse): Automaton => {
     for (const one of reached) {
       for (const { on, to } of moves[one]!) if (on === "free" || free.includes(on)) reached.add(to)
     }
+    spend(reached.size * reachWork)
     return [...reached].sort((a, b) => a - b)
   }
 
   const edgesOf = (set: ReadonlyArray<number>): ReadonlyArray<Edge> => {
     const targets = new Map<number, Array<CodeRange>>()
-    const reading = set.flatMap((one) => moves[one]!)
-    for (const piece of pieces) {
-      const after = reading.filter(({ on }) => typeof on !== "string" && holds(on, piece))
-      if (after.length === 0) continue
-      const to = numberOf(closure(after.map(({ to }) => to)))
-      targets.set(to, [...(targets.get(to) ?? []), piece])
+    const known = new Map<string, number>()
+    for (const [piece, after] of readingAll(set).entries()) {
+      if (after.size === 0) continue
+      const key = [...after].join(" ")
+      const to = known.get(key) ?? numberOf(closure(after))
+      known.set(key, to)
+      const ranges = targets.get(to) ?? []
+      ranges.push(pieces[piece]!)
+      targets.set(to, ranges)
     }
     return [...targets].map(([to, ranges]) => ({ to, ranges: union(ranges) }))
   }
@@ -135,10 +171,8 @@ export const ofPattern = (source: string, refuse: Refuse): Automaton => {
   // Not among the numbered: what is true at the start only must not be true of the same set later on.
   sets.push(closure([start], "start"))
   const states: Array<AutomatonState> = []
-  let work = 0
   for (const [index, set] of sets.entries()) {
-    work += set.length * pieces.length
-    if (sets.length > mostStates || work > mostWork) refuse(tooBig)
+    if (sets.length > mostStates) refuse(tooBig)
     const ends = index === 0 ? closure(set, "start", "end") : closure(set, "end")
     states.push({ accepts: ends.includes(found), edges: edgesOf(set) })
   }

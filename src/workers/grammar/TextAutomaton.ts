@@ -27,6 +27,8 @@ export type Automaton = ReadonlyArray<AutomatonState>
 /** States of one automaton: some milliseconds and as many rules. */
 export const mostStates = 10_000
 
+const rangesOf = ({ edges }: AutomatonState): number => edges.reduce((sum, { ranges }) => sum + ranges.length, 0)
+
 /** The characters of both sets. */
 export const common = (a: ReadonlyArray<CodeRange>, b: ReadonlyArray<CodeRange>): ReadonlyArray<CodeRange> =>
   a.flatMap(([first, last]) =>
@@ -94,8 +96,16 @@ export const except = (words: ReadonlyArray<string>): Automaton => {
   return [...states, { accepts: true, edges: [{ ranges: anyCode, to: free }] }]
 }
 
-/** The texts of both; undefined where that takes more than `mostStates` states. */
-export const intersect = (a: Automaton, b: Automaton): Automaton | undefined => {
+/**
+ * The texts of both; undefined where that takes more than `mostStates` states.
+ *
+ * @param spend hears of pairs of edges that are looked at, and throws where they are too many
+ */
+export const intersect = (
+  a: Automaton,
+  b: Automaton,
+  spend: (looks: number) => void = () => {}
+): Automaton | undefined => {
   const states: Array<AutomatonState> = []
   const pairs: Array<readonly [number, number]> = [[0, 0]]
   const numbers = new Map([["0 0", 0]])
@@ -108,6 +118,7 @@ export const intersect = (a: Automaton, b: Automaton): Automaton | undefined => 
   for (const [left, right] of pairs) {
     if (pairs.length > mostStates) return undefined
     const [stateA, stateB] = [a[left]!, b[right]!]
+    spend(rangesOf(stateA) * rangesOf(stateB))
     states.push({
       accepts: stateA.accepts && stateB.accepts,
       edges: stateA.edges.flatMap((edgeA) =>

@@ -2,6 +2,7 @@
 import type { Llama, LlamaContext, LlamaModel } from "node-llama-cpp"
 import { setImmediate } from "node:timers/promises"
 import type { Ability, EngineDescription, LlamaSpec } from "../../services/EngineProtocol.ts"
+import { largestBatch, largestDefaultWindow, promptPiece } from "../../services/EngineProtocol.ts"
 import { failureFrom, refuse } from "../../services/Job.ts"
 import { checkFile } from "../model/ModelFile.ts"
 import { countCheck, fitCheck } from "../model/TextLimits.ts"
@@ -9,13 +10,10 @@ import { makeGrammars } from "./LlamaGrammar.ts"
 import { makeTokenTexts } from "./LlamaLogprobs.ts"
 import { makePrompts } from "./LlamaPrompt.ts"
 import { mendSampling } from "./LlamaSampling.ts"
-import { makeInterlude, makeSlot, promptPiece } from "./LlamaSlots.ts"
+import { makeInterlude, makeSlot } from "./LlamaSlots.ts"
 
 type Library = typeof import("node-llama-cpp")
 
-/** Tokens a slot gets when nobody says how many, since a model's own window may need more memory than there is. */
-const largestDefaultWindow = 4096
-const largestBatch = 512
 const complaintsKept = 8
 
 const importLibrary = (): Promise<Library> =>
@@ -71,7 +69,9 @@ const startLibrary = async (library: Library, gpu: LlamaSpec["gpu"]): Promise<Ll
     gpu === undefined || gpu === "auto" ? complain("llama.cpp does not start", cause) : refuseGpu(gpu)
   )
   // Where a platform cannot have this GPU, the library takes what it has instead.
-  return gpu === undefined || gpu === "auto" || llama.gpu === gpu ? llama : refuseGpu(gpu)
+  if (gpu === undefined || gpu === "auto" || llama.gpu === gpu) return llama
+  await llama.dispose()
+  return refuseGpu(gpu)
 }
 
 const loadModel = (llama: Llama, spec: LlamaSpec): Promise<LlamaModel> =>
@@ -119,15 +119,18 @@ const createContext = (library: Library, model: LlamaModel, spec: LlamaSpec): Pr
   }).catch((cause: Error) => complain(`${spec.file}: its context cannot be made`, cause))
 }
 
-/** What the model can do; one that sees the whole text at once, or only judges texts, cannot go on with one. */
+/**
+ * What the model can do. One that sees the whole text at once, or only judges texts, cannot go on with one; one that
+ * judges pools what it computes to a score, so it has no vectors.
+ */
 const abilitiesOf = ({ fileInfo, fileInsights }: LlamaModel, knowsTools: boolean): ReadonlyArray<Ability> => {
   const { attention } = fileInfo.architectureMetadata as { readonly attention?: { readonly causal?: boolean } }
-  const generates = attention?.causal !== false && fileInsights.hasDecoder && !fileInsights.supportsRanking
+  if (fileInsights.supportsRanking) return ["rerank", "tokenize"]
+  const generates = attention?.causal !== false && fileInsights.hasDecoder
   return [
     ...(generates ? ["generate", "format", "logprobs"] as const : []),
     ...(generates && knowsTools ? ["tools"] as const : []),
     ...(fileInsights.hasEncoder && fileInsights.hasDecoder ? [] : ["embed"] as const),
-    ...(fileInsights.supportsRanking ? ["rerank"] as const : []),
     "tokenize"
   ]
 }
@@ -149,12 +152,7 @@ const describe = (spec: LlamaSpec, context: LlamaContext, knowsTools: boolean): 
   }
 }
 
-/** A loaded model with one free slot for each sequence; rejects with an `EngineFailure`. */
-export const load = async (spec: LlamaSpec) => {
-  checkOptions(spec)
-  await checkFile(spec.file)
-  const library = await importLibrary()
-  const llama = await startLibrary(library, spec.gpu)
+const loadWith = async (library: Library, llama: Llama, spec: LlamaSpec) => {
   const model = await loadModel(llama, spec)
   const context = await createContext(library, model, spec)
   mendSampling(llama, model, context)
@@ -179,4 +177,19 @@ export const load = async (spec: LlamaSpec) => {
   }
 }
 
-export type Loaded = Awaited<ReturnType<typeof load>>
+export type Loaded = Awaited<ReturnType<typeof loadWith>>
+
+/** A loaded model with one free slot for each sequence; rejects with an `EngineFailure`. */
+export const load = async (spec: LlamaSpec): Promise<Loaded> => {
+  checkOptions(spec)
+  await checkFile(spec.file)
+  const library = await importLibrary()
+  const llama = await startLibrary(library, spec.gpu)
+  try {
+    return await loadWith(library, llama, spec)
+  } catch (cause) {
+    // Nobody else can, and the thread ends next: what native code still does then aborts the process.
+    await llama.dispose()
+    throw cause
+  }
+}

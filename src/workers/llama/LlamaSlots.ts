@@ -4,37 +4,7 @@
  */
 import type { LlamaContextSequence, Token } from "node-llama-cpp"
 import { refuse } from "../../services/Job.ts"
-
-/** Tokens of a prompt that are computed before the next look at whether anyone still wants the answer. */
-export const promptPiece = 64
-
-/** Of a slot, what picking one takes. */
-export interface Candidate {
-  /** How many tokens it has computed. */
-  readonly length: () => number
-  /** How many of them a prompt begins with. */
-  readonly shared: (prompt: Array<Token>) => number
-}
-
-/**
- * Takes a slot out of `free`: the one that shares most with the prompt, of several the one that was free for longest.
- *
- * Where that is less than half of the prompt, and less than half of what the slot has, it is more likely another
- * conversation's beginning, and the slot that was free for longest is taken so that the other's stays.
- *
- * @param free the one that was used last at the end
- */
-export const takeSlot = <Slot extends Candidate>(free: Array<Slot>, prompt: Array<Token>): Slot | undefined => {
-  let best = 0
-  let most = 0
-  for (const [index, slot] of free.entries()) {
-    const shared = slot.shared(prompt)
-    if (shared <= most || 2 * shared < Math.min(prompt.length, slot.length())) continue
-    best = index
-    most = shared
-  }
-  return free.splice(best, 1)[0]
-}
+import type { Kept } from "../job/Slots.ts"
 
 /**
  * Runs work that needs the context to itself, while every generation waits at its next token.
@@ -66,8 +36,10 @@ export const makeInterlude = () => {
 export type Interlude = ReturnType<typeof makeInterlude>
 
 /** A sequence that one job at a time uses. */
-export interface Slot extends Candidate {
+export interface Slot {
   readonly sequence: LlamaContextSequence
+  /** What a prompt finds in it. */
+  readonly keptOf: (prompt: Array<Token>) => Kept
   /** Keeps what the prompt shares with the last one, and returns how many tokens that are: never all of the prompt. */
   readonly begin: (prompt: Array<Token>) => Promise<number>
   /** A whole piece of a prompt has been computed. */
@@ -94,8 +66,7 @@ export const makeSlot = (sequence: LlamaContextSequence, interlude: Interlude, g
   let spoilt = false
   return {
     sequence,
-    length: () => sequence.nextTokenIndex,
-    shared,
+    keptOf: (prompt) => ({ length: sequence.nextTokenIndex, shared: shared(prompt) }),
     computed(tokens) {
       whole += tokens
     },

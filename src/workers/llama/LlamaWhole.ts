@@ -1,5 +1,5 @@
 /** Jobs of the llama engine that are answered whole: vectors, rankings and tokens. */
-import type { LlamaEmbeddingContext, LlamaRankingContext } from "node-llama-cpp"
+import type { LlamaEmbeddingContext, LlamaModel, LlamaRankingContext } from "node-llama-cpp"
 import type { LlamaSpec } from "../../services/EngineProtocol.ts"
 import type {
   Each,
@@ -35,6 +35,10 @@ const refuseIfTooLong = (promptTokens: number, contextWindow: number) => {
 const unitOf = (vector: ReadonlyArray<number>): Float32Array => {
   const length = Math.hypot(...vector)
   return Float32Array.from(vector, (value) => length === 0 ? value : value / length)
+}
+
+const refuseIfEmpty = (path: string, text: string) => {
+  if (text === "") refuse({ kind: "invalid_request", path, message: "Expected a text, which is not empty" })
 }
 
 const embedOne = async (
@@ -90,6 +94,8 @@ const rerank = async (
   { documents, query }: RerankJob,
   { isCancelled, progress }: Watch
 ): Promise<JobResult> => {
+  refuseIfEmpty("query", query)
+  documents.forEach((document, index) => refuseIfEmpty(`documents[${index}]`, document))
   const ranker = await context()
   const scores: Array<number> = []
   let promptTokens = 0
@@ -104,6 +110,17 @@ const rerank = async (
   }
   return { kind: "rerank", scores, promptTokens }
 }
+
+/**
+ * How a query and a document are put together where the library does not know.
+ *
+ * A vocabulary without a token for a text's end has BERT's, whose models saw `[CLS] query [SEP] document [SEP]` (Devlin
+ * et al., 2019, figure 1); the library would leave out the last one.
+ */
+const rankingTemplateOf = ({ fileInfo: { metadata: { tokenizer } }, tokens: { eos, sepString } }: LlamaModel) =>
+  eos === null && sepString !== null && tokenizer["chat_template.rerank"] === undefined
+    ? { template: `{{query}}${sepString}{{document}}${sepString}` as const }
+    : {}
 
 /** A text is one batch: models that see all of it at once cannot see it in pieces. */
 const optionsOf = (spec: LlamaSpec, contextSize: number) => ({
@@ -125,7 +142,7 @@ export const makeWhole = (loaded: Loaded, spec: LlamaSpec) => {
   const { description, model } = loaded
   const options = optionsOf(spec, description.contextWindow)
   const embedder = once(() => model.createEmbeddingContext(options))
-  const ranker = once(() => model.createRankingContext(options))
+  const ranker = once(() => model.createRankingContext({ ...options, ...rankingTemplateOf(model) }))
   return async (job: WholeJob, watch: Watch): Promise<JobResult> => {
     if (!description.abilities.includes(job.kind)) return notAble(job.kind)
     switch (job.kind) {

@@ -1,4 +1,5 @@
 /** One answer of an ONNX decoder: the prompt in pieces, then token after token. */
+import { promptPiece } from "../../services/EngineProtocol.ts"
 import type { ChosenLogprob, GenerateJob, TokenLogprob } from "../../services/Job.ts"
 import { refuse } from "../../services/Job.ts"
 import type { Grammar } from "../grammar/JsonGrammar.ts"
@@ -13,7 +14,7 @@ import { charactersOf, fitCheck, lengthOf } from "../model/TextLimits.ts"
 import type { Cache, Decoder } from "./OnnxDecoder.ts"
 import type { Loaded } from "./OnnxLoad.ts"
 import type { Slot } from "./OnnxSlots.ts"
-import { begin, promptPiece } from "./OnnxSlots.ts"
+import { begin } from "./OnnxSlots.ts"
 import type { OnnxTokenizer } from "./OnnxTokenizer.ts"
 
 /** A conversation's tokens; throws an `EngineFailure` for what is too long or does not fit the template. */

@@ -6,10 +6,9 @@
  * What is kept is whole pieces of a prompt, as they were computed together: a token's numbers depend in their last
  * digits on which others are computed with it, and a seed's answer must not depend on what ran before.
  */
+import { promptPiece } from "../../services/EngineProtocol.ts"
+import type { Kept } from "../job/Slots.ts"
 import type { Cache, Decoder } from "./OnnxDecoder.ts"
-
-/** Tokens of a prompt that are computed before the next look at whether anyone still wants the answer. */
-export const promptPiece = 64
 
 /** One job at a time uses it. A step replaces all at once, so they are true of each other however a job ends. */
 export interface Slot {
@@ -29,15 +28,11 @@ export const shared = ({ tokens }: Slot, prompt: ReadonlyArray<number>): number 
   return most
 }
 
-/**
- * Takes the slot that shares most with the prompt out of `free`; of several, the one that was free for longest.
- *
- * @param free the one that was used last at the end
- */
-export const takeSlot = (free: Array<Slot>, prompt: ReadonlyArray<number>): Slot | undefined => {
-  const counts = free.map((slot) => shared(slot, prompt))
-  return free.splice(counts.indexOf(Math.max(...counts)), 1)[0]
-}
+/** What a prompt finds in a slot. */
+export const keptOf = (slot: Slot, prompt: ReadonlyArray<number>): Kept => ({
+  length: slot.tokens.length,
+  shared: shared(slot, prompt)
+})
 
 /** Keeps the whole pieces that the slot shares with the prompt, and returns how many tokens that are. */
 export const begin = (decoder: Decoder, slot: Slot, prompt: ReadonlyArray<number>): number => {

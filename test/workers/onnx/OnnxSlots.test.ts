@@ -1,9 +1,10 @@
 import { assert } from "@effect/vitest"
 import fc from "fast-check"
 import { describe, it } from "vitest"
+import { promptPiece } from "../../../src/services/EngineProtocol.ts"
 import type { Decoder } from "../../../src/workers/onnx/OnnxDecoder.ts"
 import type { Slot } from "../../../src/workers/onnx/OnnxSlots.ts"
-import { begin, promptPiece, shared, takeSlot } from "../../../src/workers/onnx/OnnxSlots.ts"
+import { begin, shared } from "../../../src/workers/onnx/OnnxSlots.ts"
 
 const slotOf = (tokens: ReadonlyArray<number>, whole = 0): Slot => ({
   tokens,
@@ -42,20 +43,5 @@ describe("OnnxSlots", () => {
     assert.strictEqual(kept(slotOf(tokens, 2 * promptPiece), [...tokens, 0]), 2 * promptPiece)
     assert.strictEqual(kept(slotOf(tokens, 2 * promptPiece), tokens.slice(0, 2 * promptPiece)), promptPiece)
     assert.strictEqual(kept(slotOf(tokens, 0), tokens), 0)
-  })
-
-  it("takes the slot that shares most, the one free for longest among equals, and leaves the others in order", () => {
-    fc.assert(fc.property(fc.array(someTokens, { minLength: 1, maxLength: 5 }), somePrompt, (all, prompt) => {
-      const slots = all.map(slotOf)
-      const free = [...slots]
-      const taken = takeSlot(free, prompt)!
-      const counts = slots.map((slot) => shared(slot, prompt))
-      assert.strictEqual(slots.indexOf(taken), counts.indexOf(Math.max(...counts)))
-      assert.deepStrictEqual(free, slots.filter((slot) => slot !== taken))
-    }))
-  })
-
-  it("takes none where none is free", () => {
-    assert.isUndefined(takeSlot([], [1]))
   })
 })

@@ -1,0 +1,67 @@
+import { assert } from "@effect/vitest"
+import * as fc from "fast-check"
+import { describe, it } from "vitest"
+import { takeSlot } from "../../../src/workers/job/Slots.ts"
+
+const sharedOf = (tokens: ReadonlyArray<number>, prompt: ReadonlyArray<number>): number => {
+  const different = prompt.findIndex((token, index) => token !== tokens[index])
+  return different < 0 ? prompt.length : different
+}
+
+const slotOf = (name: string, tokens: ReadonlyArray<number>) => ({ name, tokens })
+
+type Slot = ReturnType<typeof slotOf>
+
+const take = (free: Array<Slot>, prompt: ReadonlyArray<number>): string | undefined =>
+  takeSlot(free, prompt.length, ({ tokens }) => ({ length: tokens.length, shared: sharedOf(tokens, prompt) }))?.name
+
+const prompt = [1, 2, 3, 4, 5, 6]
+
+describe("takeSlot", () => {
+  it("takes the slot that shares most with the prompt", () => {
+    const free = [
+      slotOf("empty", []),
+      slotOf("some", [1, 2, 3, 9]),
+      slotOf("most", [1, 2, 3, 4, 9]),
+      slotOf("other", [7])
+    ]
+    assert.strictEqual(take(free, prompt), "most")
+    assert.deepStrictEqual(free.map(({ name }) => name), ["empty", "some", "other"])
+  })
+
+  it("takes the one that was free for longest where several share as much, or none does", () => {
+    assert.strictEqual(take([slotOf("old", [1, 2, 3]), slotOf("new", [1, 2, 3])], prompt), "old")
+    assert.strictEqual(take([slotOf("old", [7]), slotOf("new", [8])], prompt), "old")
+  })
+
+  it("leaves a conversation alone that only begins like the prompt", () => {
+    assert.strictEqual(take([slotOf("empty", []), slotOf("other", [1, 2, 7, 7, 7])], prompt), "empty")
+  })
+
+  it("goes on with a conversation that is short beside what was said now", () => {
+    assert.strictEqual(take([slotOf("empty", []), slotOf("mine", [1, 2])], prompt), "mine")
+  })
+
+  it("takes a slot as long as there is one", () => {
+    const slots = fc.array(fc.array(fc.integer({ min: 0, max: 3 })), { maxLength: 6 })
+    fc.assert(fc.property(slots, fc.array(fc.integer({ min: 0, max: 3 })), (contents, tokens) => {
+      const free = contents.map((content, index) => slotOf(String(index), content))
+      const taken = contents.map(() => take(free, tokens))
+      assert.sameMembers(taken, contents.map((_, index) => String(index)))
+      assert.isUndefined(take(free, tokens))
+    }))
+  })
+
+  it("leaves conversations that share a short system prompt where they are", () => {
+    const system = [1, 2, 3]
+    const talks = [4, 5, 6].map((talk) => [...system, ...Array.from({ length: 8 }, () => talk)])
+    const free = ["empty", "empty", "empty"].map((name) => slotOf(name, []))
+    const seen = talks.map((talk, index) => {
+      const name = take(free, talk)
+      free.push(slotOf(`talk ${index}`, talk))
+      return name
+    })
+    assert.deepStrictEqual(seen, ["empty", "empty", "empty"])
+    for (const [index, talk] of talks.entries()) assert.strictEqual(take(free, [...talk, 9]), `talk ${index}`)
+  })
+})
