@@ -137,13 +137,15 @@ const nobodyElse = ofVisits((visit, calls) => {
   const { first } = visit
   if (first === undefined) return []
   const source = sourceOf(visit, calls)
-  return calls.filter((call) => call !== source).flatMap((call) => [
-    ...some(call.began.order > first.order, `had content, and call ${call.number} began after it`),
-    ...some(
-      (overOf(call)?.order ?? Number.POSITIVE_INFINITY) > first.order,
-      `had content, and call ${call.number} went on`
-    )
-  ])
+  return calls.flatMap((call) =>
+    call === source ? [] : [
+      ...some(call.began.order > first.order, `had content, and call ${call.number} began after it`),
+      ...some(
+        (overOf(call)?.order ?? Number.POSITIVE_INFINITY) > first.order,
+        `had content, and call ${call.number} went on`
+      )
+    ]
+  )
 })
 
 const neverUnloadedInUse: Check = ({ closedInUse }) =>
@@ -246,8 +248,8 @@ const onlyCandidates = ofVisits((visit, calls, record) => {
   const { deployments, routing } = modelOf(record, visit)
   const { content = [], context = [], ordinary = [] } = routing?.fallbacks ?? {}
   const standIns = [...ordinary, ...context, ...content].map((name) => `${name}#0`)
-  const allowed = [...deployments.map(({ id }) => id), ...standIns]
-  return calls.filter(({ deployment }) => !allowed.includes(deployment)).map(({ deployment }) =>
+  const allowed = new Set([...deployments.map(({ id }) => id), ...standIns])
+  return calls.filter(({ deployment }) => !allowed.has(deployment)).map(({ deployment }) =>
     `was sent to ${deployment}, who is not for him`
   )
 })

@@ -116,7 +116,7 @@ const playJob = Effect.fnUntraced(
         if (last.length > 0) job.emit(...last)
         return void theatre.fork(engine.crash("By chance."))
       default:
-        return job.emit(...last, { type: "failed", failure: { kind: "failed", message: String(end) } })
+        return job.emit(...last, { type: "failed", failure: { kind: "failed", message: end } })
     }
   }
 )

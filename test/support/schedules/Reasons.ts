@@ -37,7 +37,7 @@ export type Name = keyof typeof makers
 
 export const names = Object.keys(makers) as ReadonlyArray<Name>
 
-const isName = (name: string): name is `${Name}` => name in makers
+const isName = (name: string): name is Name => name in makers
 
 /** The reason of this name; of any other words, that the engine failed so. */
 export const reasonOf = (deployment: string, name: string): Reason =>

@@ -100,7 +100,7 @@ const countMetrics = ({ counts }: Record) =>
       const { model, success } = attributes ?? {}
       const name = [id, model, ...(success === undefined ? [] : [success])].join(" ")
       const { count } = state as { readonly count?: number }
-      if (count !== undefined) counts.set(name, Number(count))
+      if (count !== undefined) counts.set(name, count)
     }
   })
 
@@ -156,7 +156,7 @@ export const run = (world: World): Effect.Effect<Record> => {
   let fibers = 0
   const performance = Effect.gen(function*() {
     const clock = yield* Clock.Clock
-    const fork = Effect.runForkWith(yield* Effect.context<never>())
+    const fork = Effect.runForkWith(yield* Effect.context())
     let order = 0
     const moment = () => ({ order: order++, at: clock.currentTimeMillisUnsafe() })
     const theatre: Theatre = { record, moment, fork }

@@ -5,8 +5,7 @@
 import { Duration } from "effect"
 import type { Deployment, Model } from "../../../src/services/Model.ts"
 import type { Policy } from "../../../src/services/Policy.ts"
-import { names as strategies } from "../../../src/services/SelectionInput.ts"
-import { defaults as selection } from "../../../src/services/SelectionInput.ts"
+import { defaults as selection, names as strategies } from "../../../src/services/SelectionInput.ts"
 import type { Random } from "../Seeded.ts"
 import { randomOf } from "../Seeded.ts"
 import { MiB } from "../Stage.ts"
@@ -157,7 +156,7 @@ const deploymentOf = (random: Random, model: string, index: number): Deployment 
     slots: 1 + random.upTo(3),
     memory: random.upTo(6) * MiB,
     abilities: ["generate"]
-  } as Deployment["options"],
+  },
   idleUnload: random.pick([Duration.zero, Duration.seconds(1), Duration.minutes(10)]),
   preload: false,
   pinned: false,
