@@ -10,7 +10,7 @@
  * gives the same decisions, is for whoever runs a world twice. I3, I4 and I6 are of caches, quotas and rollouts, which no
  * world has.
  */
-import { Cause, Exit, Option } from "effect"
+import { Cause, Duration, Exit, Option } from "effect"
 import { InferenceError } from "../../../src/services/InferenceError.ts"
 import type { Model } from "../../../src/services/Model.ts"
 import type { Policy } from "../../../src/services/Policy.ts"
@@ -19,6 +19,15 @@ import { classify } from "../../../src/services/Retry.ts"
 import { reasonOf } from "./Reasons.ts"
 import type { Call, Record, Visit } from "./Record.ts"
 import { callsOf, endOf, overOf } from "./Record.ts"
+
+/** What is promised and not kept yet: nothing of it is checked. */
+export const inForce = {
+  /** A call that waited for its slot while the circuit opened is not made. */
+  circuitAfterWaiting: false as boolean,
+  /** Of a policy's time-outs. */
+  totalMs: false as boolean,
+  firstTokenMs: false as boolean
+}
 
 type Check = (record: Record) => ReadonlyArray<string>
 
@@ -151,19 +160,20 @@ const nobodyElse = ofVisits((visit, calls) => {
 const neverUnloadedInUse: Check = ({ closedInUse }) =>
   closedInUse.map(({ engine, moment }) => `engine ${engine} was ended at ${moment.at} while its jobs ran`)
 
-/** When the attempt that made the call was let through at the earliest. */
-const earliest = (visit: Visit, calls: ReadonlyArray<Call>, call: Call): number =>
-  Math.max(
-    visit.began?.at ?? 0,
-    ...calls.filter((one) => (overOf(one)?.order ?? Number.POSITIVE_INFINITY) < call.began.order)
-      .map((one) => overOf(one)!.at)
-  )
+/** When the attempt that made the call was let through at the earliest: a hedge waits beside calls that end meanwhile. */
+const earliest = (record: Record, visit: Visit, calls: ReadonlyArray<Call>, call: Call): number => {
+  const before = policyOf(record, visit).hedge === undefined
+    ? calls.flatMap((one) => (overOf(one)?.order ?? Infinity) < call.began.order ? [overOf(one)!.at] : [])
+    : []
+  return Math.max(visit.began?.at ?? 0, ...before)
+}
 
-/** The times, exclusive, in which a circuit was in this phase. */
-const during = ({ transitions }: Record, deployment: string, phase: "open" | "half-open") => {
+/** The times, exclusive, in which a circuit was in this phase. One whose time is over is open until somebody calls. */
+const during = ({ transitions, world }: Record, deployment: string, phase: "open" | "half-open") => {
+  const most = phase === "open" ? Duration.toMillis(world.breaker.openFor) : Number.POSITIVE_INFINITY
   const own = transitions.filter((one) => one.deployment === deployment)
   return own.flatMap(({ at, to }, index) =>
-    to === phase ? [{ from: at, to: own[index + 1]?.at ?? Number.POSITIVE_INFINITY }] : []
+    to === phase ? [{ from: at, to: Math.min(own[index + 1]?.at ?? Number.POSITIVE_INFINITY, at + most) }] : []
   )
 }
 
@@ -171,9 +181,9 @@ const openMeansNoCall = ofVisits((visit, calls, record) =>
   calls.flatMap((call) =>
     during(record, call.deployment, "open")
       .filter(({ from, to }) => from < call.began.at && call.began.at < to)
+      .filter(({ from }) => inForce.circuitAfterWaiting || from < earliest(record, visit, calls, call))
       .map(({ from, to }) =>
-        `called ${call.deployment} at ${call.began.at}, whose circuit was open from ${from} to ${to}` +
-        (from < earliest(visit, calls, call) ? "" : " (he may have waited since before)")
+        `called ${call.deployment} at ${call.began.at}, whose circuit was open from ${from} to ${to}`
       )
   )
 )
@@ -184,7 +194,7 @@ const oneProbe: Check = (record) =>
       const probes = record.visits.flatMap((visit) => {
         const calls = callsOf(record, visit)
         return calls.filter((call) =>
-          call.deployment === deployment && call.began.at < to && earliest(visit, calls, call) > from
+          call.deployment === deployment && call.began.at < to && earliest(record, visit, calls, call) > from
         )
       })
       return probes.flatMap((call) =>
@@ -301,18 +311,14 @@ const hedges: Check = (record) => {
   return [...faults, ...some(spent > earned + 1e-6, `${spent} hedges, and ${earned} were earned`)]
 }
 
-/** What is in force of the time-outs of policies. */
-const totalInForce: boolean = false
-const firstTokenInForce: boolean = false
-
 const totalTimeout = ofVisits((visit, calls, record) => {
   const { timeouts: { totalMs } } = policyOf(record, visit)
   const end = endOf(visit)
   if (totalMs === undefined || end === undefined || visit.began === undefined) return []
   const due = visit.began.at + totalMs
   return [
-    ...some(totalInForce && end.moment.at > due, `ended ${end.moment.at - due} ms after the total time-out`),
-    ...calls.filter((call) => earliest(visit, calls, call) >= due).map((call) =>
+    ...some(inForce.totalMs && end.moment.at > due, `ended ${end.moment.at - due} ms after the total time-out`),
+    ...calls.filter((call) => earliest(record, visit, calls, call) >= due).map((call) =>
       `was due at ${due}, and call ${call.number} began`
     )
   ]
@@ -320,7 +326,7 @@ const totalTimeout = ofVisits((visit, calls, record) => {
 
 const firstTokenTimeout = ofVisits((visit, calls, record) => {
   const { timeouts: { firstTokenMs } } = policyOf(record, visit)
-  if (firstTokenMs === undefined || !firstTokenInForce) return []
+  if (firstTokenMs === undefined || !inForce.firstTokenMs) return []
   return calls.flatMap((call) => {
     const came = call.firstTold?.at ?? overOf(call)?.at ?? Number.POSITIVE_INFINITY
     const late = came - call.began.at - firstTokenMs
