@@ -23,10 +23,7 @@ import { callsOf, endOf, overOf } from "./Record.ts"
 /** What is promised and not kept yet: nothing of it is checked. */
 export const inForce = {
   /** A call that waited for its slot while the circuit opened is not made. */
-  circuitAfterWaiting: false as boolean,
-  /** Of a policy's time-outs. */
-  totalMs: false as boolean,
-  firstTokenMs: false as boolean
+  circuitAfterWaiting: false as boolean
 }
 
 type Check = (record: Record) => ReadonlyArray<string>
@@ -257,8 +254,9 @@ const attempts = ofVisits((visit, calls, record) => {
 const onlyCandidates = ofVisits((visit, calls, record) => {
   const { deployments, routing } = modelOf(record, visit)
   const { content = [], context = [], ordinary = [] } = routing?.fallbacks ?? {}
-  const standIns = [...ordinary, ...context, ...content].map((name) => `${name}#0`)
-  const allowed = new Set([...deployments.map(({ id }) => id), ...standIns])
+  const names = new Set([...ordinary, ...context, ...content])
+  const standIns = record.world.models.flatMap((model) => names.has(model.name) ? model.deployments : [])
+  const allowed = new Set([...deployments, ...standIns].map(({ id }) => id))
   return calls.filter(({ deployment }) => !allowed.has(deployment)).map(({ deployment }) =>
     `was sent to ${deployment}, who is not for him`
   )
@@ -317,7 +315,11 @@ const totalTimeout = ofVisits((visit, calls, record) => {
   if (totalMs === undefined || end === undefined || visit.began === undefined) return []
   const due = visit.began.at + totalMs
   return [
-    ...some(inForce.totalMs && end.moment.at > due, `ended ${end.moment.at - due} ms after the total time-out`),
+    // A reader's own time does not count.
+    ...some(
+      visit.caller.readMs === 0 && end.moment.at > due,
+      `ended ${end.moment.at - due} ms after the total time-out`
+    ),
     ...calls.filter((call) => earliest(record, visit, calls, call) >= due).map((call) =>
       `was due at ${due}, and call ${call.number} began`
     )
@@ -326,11 +328,23 @@ const totalTimeout = ofVisits((visit, calls, record) => {
 
 const firstTokenTimeout = ofVisits((visit, calls, record) => {
   const { timeouts: { firstTokenMs } } = policyOf(record, visit)
-  if (firstTokenMs === undefined || !inForce.firstTokenMs) return []
+  if (firstTokenMs === undefined) return []
   return calls.flatMap((call) => {
     const came = call.firstTold?.at ?? overOf(call)?.at ?? Number.POSITIVE_INFINITY
     const late = came - call.began.at - firstTokenMs
     return some(late > 0, `waited ${late} ms too long for the first of call ${call.number}`)
+  })
+})
+
+const stallTimeout = ofVisits((visit, calls, record) => {
+  const { caller: { readMs, streams } } = visit
+  const { timeouts: { stallMs } } = policyOf(record, visit)
+  // A slow reader waits for nothing while he reads.
+  if (stallMs === undefined || (streams && readMs > 0)) return []
+  return calls.flatMap((call) => {
+    const over = overOf(call)?.at ?? Number.POSITIVE_INFINITY
+    const gap = call.firstTold === undefined ? 0 : Math.max(call.longestGap, over - call.lastTold)
+    return some(gap > stallMs, `waited ${gap} ms between two pieces of call ${call.number}, of ${stallMs}`)
   })
 })
 
@@ -364,6 +378,7 @@ export const invariants = {
   "hedges stay within their share, one beside the first": hedges,
   "the total time-out holds": totalTimeout,
   "the time-out of a first token holds": firstTokenTimeout,
+  "the time-out between two pieces holds": stallTimeout,
   "nothing leaks": nothingLeaks
 } as const satisfies { readonly [name: string]: Check }
 

@@ -65,7 +65,10 @@ type Window = ReturnType<typeof makeWindow>
 
 const tell = (call: Call, { moment }: Theatre, index: number): JobEvent => {
   const text = `${call.number}:${index};`
-  call.firstTold ??= moment()
+  const now = moment()
+  if (call.firstTold !== undefined) call.longestGap = Math.max(call.longestGap, now.at - call.lastTold)
+  call.firstTold ??= now
+  call.lastTold = now.at
   call.text += text
   call.tokens += call.fate.tokens
   return { type: "tokens", text, count: call.fate.tokens }
@@ -175,6 +178,8 @@ export const direct = (theatre: Theatre): Direction => {
       text: "",
       tokens: 0,
       firstTold: undefined,
+      lastTold: 0,
+      longestGap: 0,
       fateCame: false,
       finished: false,
       ended: undefined,

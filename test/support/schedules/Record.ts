@@ -30,6 +30,10 @@ export interface Call {
   text: string
   tokens: number
   firstTold: Moment | undefined
+  /** ms */
+  lastTold: number
+  /** Between two pieces, ms. */
+  longestGap: number
   /** What its fate says has come to pass. */
   fateCame: boolean
   /** It was told to the end. */
