@@ -20,11 +20,8 @@ import { reasonOf } from "./Reasons.ts"
 import type { Call, Record, Visit } from "./Record.ts"
 import { callsOf, endOf, overOf } from "./Record.ts"
 
-/** What is promised and not kept yet: nothing of it is checked. */
-export const inForce = {
-  /** A call that waited for its slot while the circuit opened is not made. */
-  circuitAfterWaiting: false as boolean
-}
+/** Whether a call is not made either that was let through, and waits for its slot while the circuit opens. */
+const checksAfterWaiting: boolean = false
 
 type Check = (record: Record) => ReadonlyArray<string>
 
@@ -178,7 +175,7 @@ const openMeansNoCall = ofVisits((visit, calls, record) =>
   calls.flatMap((call) =>
     during(record, call.deployment, "open")
       .filter(({ from, to }) => from < call.began.at && call.began.at < to)
-      .filter(({ from }) => inForce.circuitAfterWaiting || from < earliest(record, visit, calls, call))
+      .filter(({ from }) => checksAfterWaiting || from < earliest(record, visit, calls, call))
       .map(({ from, to }) =>
         `called ${call.deployment} at ${call.began.at}, whose circuit was open from ${from} to ${to}`
       )
