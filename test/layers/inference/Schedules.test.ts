@@ -6,7 +6,7 @@
  *
  * `SEED=96 npx vitest run test/layers/inference/Schedules.test.ts` runs one world alone, and prints all that happens.
  */
-import { assert, describe, it } from "@effect/vitest"
+import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { fateOf, faultsOf } from "../../support/schedules/Invariants.ts"
 import type { Record } from "../../support/schedules/Record.ts"
@@ -15,7 +15,7 @@ import { run } from "../../support/schedules/Run.ts"
 import { worldOf } from "../../support/schedules/World.ts"
 
 const worlds = 10_000
-const parts = 10
+const parts = 20
 
 /** Worlds between two that are run twice. */
 const twice = 50
@@ -47,6 +47,15 @@ const makeTally = () => {
 describe("Inference in random worlds", () => {
   const seed = process.env["SEED"]
 
+  // Worlds are full of errors, whose stacks nobody reads and cost a tenth of the time.
+  const { stackTraceLimit } = Error
+  beforeAll(() => {
+    Error.stackTraceLimit = 0
+  })
+  afterAll(() => {
+    Error.stackTraceLimit = stackTraceLimit
+  })
+
   it.runIf(seed !== undefined)(
     `keeps what it promises in world ${seed}`,
     () =>
@@ -73,9 +82,9 @@ describe("Inference in random worlds", () => {
       }
       const { cancelled, failure, left, opened, pending, restarted, success, takenOver } = tally
       assert.strictEqual(pending, 0)
-      assert.isAbove(Math.min(success, failure), 1_000)
-      assert.isAbove(Math.min(left, opened), 300)
-      assert.isAbove(Math.min(takenOver, cancelled, restarted), 100)
+      assert.isAbove(Math.min(success, failure), 500)
+      assert.isAbove(Math.min(left, opened), 150)
+      assert.isAbove(Math.min(takenOver, cancelled, restarted), 50)
     })
   }
 })
