@@ -66,6 +66,7 @@ export interface Played {
   readonly deployment: Deployment
   readonly jobs: Array<PlayedJob>
   readonly crash: (detail: string) => Effect.Effect<void>
+  readonly die: (failure: EngineFailure) => Effect.Effect<void>
   /** What it says that it takes, bytes. */
   memoryBytes: number
   /** Its place in the order in which engines were ready; undefined while it loads. */
@@ -73,7 +74,18 @@ export interface Played {
   open: boolean
 }
 
+/** What happens to a job after its start. */
+export interface JobListener {
+  readonly onCommand: (command: JobCommand) => void
+  readonly onEnd: () => void
+}
+
 export interface Direction {
+  /** Called when a job starts. */
+  readonly onJob?: (engine: Played, job: PlayedJob) => JobListener
+  readonly errorOf?: (deployment: Deployment, failure: EngineFailure) => InferenceError.InferenceError
+  /** The engine as its callers see it. */
+  readonly disguise?: (engine: Engine) => Engine
   readonly load?: (index: number, deployment: Deployment) => Effect.Effect<void, InferenceError.InferenceError>
   readonly close?: (index: number) => Effect.Effect<void>
   /** MiB; left out, every model fits. */
@@ -96,7 +108,7 @@ export interface Stage {
 }
 
 /** A host whose jobs the test plays; it is ready. */
-const makeHost = (played: Played) => {
+const makeHost = (played: Played, { onJob }: Direction) => {
   let dead: EngineFailure | undefined
   const host: EngineHost = {
     ready: new Promise(() => {}),
@@ -117,11 +129,16 @@ const makeHost = (played: Played) => {
         emit(...events) {
           if (one.ended) return
           one.ended = events.some(isTerminal)
+          if (one.ended) listener?.onEnd()
           onEvents(events)
         }
       }
       played.jobs.push(one)
-      return (command) => void one.commands.push(command)
+      const listener = onJob?.(played, one)
+      return (command) => {
+        one.commands.push(command)
+        listener?.onCommand(command)
+      }
     }
   }
   const die = (failure: EngineFailure) => {
@@ -131,7 +148,7 @@ const makeHost = (played: Played) => {
   return { host, die }
 }
 
-const errorOf = (failure: EngineFailure) =>
+const usualErrorOf = (_: Deployment, failure: EngineFailure) =>
   failure.kind === "stopped"
     ? InferenceError.make(new InferenceError.EngineStopped({ deployment: "a" }))
     : crashed(failure.kind === "crashed" ? failure.message : failure.kind)
@@ -158,7 +175,7 @@ const filesOf = ({ files = {} }: Direction) => {
   })
 }
 
-const settingsOf = ({ budget, hold = Duration.seconds(5), reading }: Direction) =>
+export const settingsOf = ({ budget, hold = Duration.seconds(5), reading }: Direction) =>
   Settings.of({
     environment: "test",
     server: { host: "127.0.0.1", port: 0, shutdownGrace: Duration.seconds(1), maxBodyBytes: 1 },
@@ -174,13 +191,14 @@ const settingsOf = ({ budget, hold = Duration.seconds(5), reading }: Direction) 
   })
 
 export const stage = (direction: Direction = {}): Stage => {
-  const { close = () => Effect.void, load = () => Effect.void, onChange = () => {}, reading } = direction
+  const { close = () => Effect.void, disguise, load = () => Effect.void, onChange = () => {}, reading } = direction
   const tries: Array<number> = []
   const engines: Array<Played> = []
   let ready = 0
 
   const start = Effect.fnUntraced(function*(deployment: Deployment) {
     const index = tries.length
+    const errorOf = (failure: EngineFailure) => (direction.errorOf ?? usualErrorOf)(deployment, failure)
     tries.push(yield* Clock.currentTimeMillis)
     const crash = yield* Deferred.make<never, InferenceError.InferenceError>()
     const end = (failure: EngineFailure) =>
@@ -194,11 +212,12 @@ export const stage = (direction: Direction = {}): Stage => {
       deployment,
       jobs: [],
       crash: (message) => end({ kind: "crashed", message }),
+      die: end,
       memoryBytes: 0,
       readyAs: undefined,
       open: true
     }
-    const { die, host } = makeHost(played)
+    const { die, host } = makeHost(played, direction)
     yield* Effect.acquireRelease(
       Effect.sync(() => {
         engines.push(played)
@@ -230,7 +249,7 @@ export const stage = (direction: Direction = {}): Stage => {
       crashed: Deferred.await(crash),
       stop: end({ kind: "stopped" })
     }
-    return engine
+    return disguise?.(engine) ?? engine
   })
 
   const surroundings = Layer.mergeAll(

@@ -6,27 +6,10 @@ import type { InferenceError } from "../../../src/services/InferenceError.ts"
 import type { Deployment } from "../../../src/services/Model.ts"
 import type { ActorEvent } from "../../../src/services/Models.ts"
 import { Models } from "../../../src/services/Models.ts"
+import type { Random } from "../../support/Seeded.ts"
+import { randomOf } from "../../support/Seeded.ts"
 import type { Stage } from "../../support/Stage.ts"
 import { crashed, indexOf, large, listen, loadFailed, MiB, settle, stage, using } from "../../support/Stage.ts"
-
-/** Random numbers that a seed tells (mulberry32, Tommy Ettinger, public domain). */
-const randomOf = (seed: number) => {
-  let state = seed >>> 0
-  const next = () => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let t = Math.imul(state ^ (state >>> 15), state | 1)
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61)
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296
-  }
-  const upTo = (most: number) => Math.floor(next() * most)
-  return {
-    upTo,
-    chance: (share: number) => next() < share,
-    pick: <A>(all: ReadonlyArray<A>): A => all[upTo(all.length)]!
-  }
-}
-
-type Random = ReturnType<typeof randomOf>
 
 const budget = 12
 const slots = 2

@@ -1,0 +1,44 @@
+/** Every way in which a played engine fails a job, by name. */
+import type { Reason } from "../../../src/services/InferenceError.ts"
+import * as E from "../../../src/services/InferenceError.ts"
+
+const upstream =
+  (kind: E.UpstreamFailed["kind"], more: { status?: number; retryAfterMs?: number } = {}) => (deployment: string) =>
+    new E.UpstreamFailed({ deployment, kind, detail: "By chance.", ...more })
+
+const makers = {
+  limited: (deployment) => new E.RateLimited({ deployment }),
+  "limited 300": (deployment) => new E.RateLimited({ deployment, retryAfterMs: 300 }),
+  "limited 20000": (deployment) => new E.RateLimited({ deployment, retryAfterMs: 20_000 }),
+  network: upstream("network"),
+  cut: upstream("cut"),
+  empty: upstream("empty"),
+  malformed: upstream("malformed"),
+  "status 400": upstream("status", { status: 400 }),
+  "status 401": upstream("status", { status: 401 }),
+  "status 404": upstream("status", { status: 404 }),
+  "status 429": upstream("status", { status: 429, retryAfterMs: 150 }),
+  "status 500": upstream("status", { status: 500 }),
+  "status 503": upstream("status", { status: 503 }),
+  "status 503, 400": upstream("status", { status: 503, retryAfterMs: 400 }),
+  timeout: (deployment) => new E.UpstreamTimeout({ deployment, phase: "first_token", afterMs: 1 }),
+  authentication: (deployment) => new E.AuthenticationFailed({ deployment }),
+  content: (deployment) => new E.ContentRefused({ deployment, detail: "By chance." }),
+  "too long": (deployment) =>
+    new E.ContextLengthExceeded({ model: deployment, promptTokens: 5_000, contextWindow: 4_096 }),
+  "no room": (deployment) =>
+    new E.ContextLengthExceeded({ model: deployment, promptTokens: 4_000, contextWindow: 4_096 }),
+  unsupported: (deployment) => new E.NotSupported({ deployment, path: "logprobs", detail: "By chance." }),
+  invalid: () => new E.InvalidRequest({ detail: "By chance." }),
+  failed: (deployment) => new E.EngineFailed({ deployment, detail: "By chance." })
+} as const satisfies Record<string, (deployment: string) => Reason>
+
+export type Name = keyof typeof makers
+
+export const names = Object.keys(makers) as ReadonlyArray<Name>
+
+const isName = (name: string): name is Name => name in makers
+
+/** The reason of this name; of any other words, that the engine failed so. */
+export const reasonOf = (deployment: string, name: string): Reason =>
+  isName(name) ? makers[name](deployment) : new E.EngineFailed({ deployment, detail: name })

@@ -1,0 +1,218 @@
+/**
+ * A world out of a seed: models and how they are routed, what goes wrong with their deployments and when, who calls and
+ * what else happens. Plain data that can be printed.
+ */
+import { Duration } from "effect"
+import type { Deployment, Model } from "../../../src/services/Model.ts"
+import type { Policy } from "../../../src/services/Policy.ts"
+import { defaults as selection, names as strategies } from "../../../src/services/SelectionInput.ts"
+import type { Random } from "../Seeded.ts"
+import { randomOf } from "../Seeded.ts"
+import { MiB } from "../Stage.ts"
+import type { Name as Reason } from "./Reasons.ts"
+import { names as reasons } from "./Reasons.ts"
+
+/** What becomes of one job. */
+export interface Fate {
+  /** Until the first piece, or what comes in its place, ms. */
+  readonly firstMs: number
+  /** Of the answer, told before it ends. */
+  readonly pieces: number
+  /** Between two pieces, ms; 0 tells all at once, the end included. */
+  readonly pieceMs: number
+  /** Of each piece. */
+  readonly tokens: number
+  /**
+   * `cut`: its stream ends without an end. `hang`: nothing comes any more, and the engine is killed for it. `crash`: it
+   * takes its engine with it.
+   */
+  readonly end: "finish" | "cut" | "hang" | "crash" | Reason
+  /** Until it lets go of the slot once it is cancelled, ms. */
+  readonly letGoMs: number
+}
+
+/** What becomes of one load. */
+export interface Load {
+  readonly ms: number
+  readonly end: "ready" | "fails" | "crashes" | "hangs"
+}
+
+/** The jobs that start before `until` take these fates in turn. */
+export interface Phase {
+  readonly until: number
+  readonly fates: ReadonlyArray<Fate>
+}
+
+export interface Script {
+  readonly phases: ReadonlyArray<Phase>
+  /** In turn, and the last one for all that follow. */
+  readonly loads: ReadonlyArray<Load>
+}
+
+export interface Caller {
+  readonly id: string
+  readonly at: number
+  readonly model: string
+  readonly streams: boolean
+  /** He hangs up after so long. */
+  readonly leavesAfter?: number
+  /** He reads so many events and stops. */
+  readonly takes?: number
+  /** What he takes to read one event, ms. */
+  readonly readMs: number
+  readonly tenant: string
+  readonly priority: "low" | "normal" | "high"
+  readonly maxTokens?: number
+  readonly keepAlive?: Duration.Duration
+}
+
+export interface Happening {
+  readonly at: number
+  readonly what: "unload" | "replace" | "load" | "crash" | "unload idle"
+  readonly deployment: string
+}
+
+export interface World {
+  readonly seed: number
+  readonly models: ReadonlyArray<Model>
+  readonly scripts: Readonly<Record<string, Script>>
+  readonly callers: ReadonlyArray<Caller>
+  readonly happenings: ReadonlyArray<Happening>
+  readonly budgetBytes: number
+  readonly breaker: {
+    readonly opensAfter: number
+    readonly openFor: Duration.Duration
+    readonly closesAfter: number
+  }
+}
+
+/** In which everyone arrives and everything happens, ms. */
+export const span = 6_000
+
+const times = <A>(count: number, make: (index: number) => A): ReadonlyArray<A> =>
+  Array.from({ length: count }, (_, index) => make(index))
+
+const endOf = (random: Random, faulty: number): Fate["end"] => {
+  if (!random.chance(faulty)) return "finish"
+  return random.chance(0.25) ? random.pick(["cut", "hang", "crash"] as const) : random.pick(reasons)
+}
+
+const fateOf = (random: Random, faulty: number): Fate => {
+  const end = endOf(random, faulty)
+  const early = end !== "finish" && random.chance(0.6)
+  return {
+    firstMs: random.upTo(random.pick([2, 50, 500, 3_000])),
+    pieces: early ? 0 : 1 + random.upTo(4),
+    pieceMs: random.chance(0.5) ? 0 : 1 + random.upTo(random.pick([20, 400])),
+    tokens: random.pick([1, 3, 90]),
+    end,
+    letGoMs: random.upTo(random.pick([1, 30]))
+  }
+}
+
+const scriptOf = (random: Random): Script => ({
+  phases: times(1 + random.upTo(3), (index) => {
+    const faulty = random.pick([0, 0.3, 0.7, 1])
+    return {
+      until: (index + 1) * (500 + random.upTo(3_000)),
+      fates: times(1 + random.upTo(3), () => fateOf(random, faulty))
+    }
+  }),
+  loads: times(1 + random.upTo(3), () => ({
+    ms: random.upTo(random.pick([1, 200, 2_000])),
+    end: random.chance(0.75) ? "ready" : random.pick(["fails", "crashes", "hangs"] as const)
+  }))
+})
+
+const policyOf = (random: Random): Policy => ({
+  name: "played",
+  selection: {
+    ...selection,
+    strategy: random.pick(strategies),
+    keep: 1 + random.upTo(4),
+    exploration: random.pick([0, 0.05, 1]),
+    spill: random.chance(0.7)
+  },
+  retries: random.upTo(4),
+  maxAttempts: 1 + random.upTo(6),
+  backoff: { initialMs: random.pick([10, 250]), factor: random.pick([1, 2, 3]), capMs: random.pick([300, 10_000]) },
+  maxWaitMs: random.pick([0, 400, 10_000]),
+  timeouts: {
+    ...(random.chance(0.3) ? { totalMs: random.pick([50, 800, 4_000]) } : {}),
+    ...(random.chance(0.2) ? { firstTokenMs: random.pick([20, 300, 2_000]) } : {}),
+    ...(random.chance(0.2) ? { stallMs: random.pick([20, 300, 2_000]) } : {})
+  },
+  ...(random.chance(0.3)
+    ? { hedge: { share: random.pick([0.1, 0.5, 1]), ...(random.chance(0.7) ? { afterMs: random.upTo(300) } : {}) } }
+    : {}),
+  shorterBy: random.pick([0.5, 0.7])
+})
+
+const deploymentOf = (random: Random, model: string, index: number): Deployment => ({
+  id: `${model}#${index}`,
+  model,
+  options: {
+    engine: "fake",
+    slots: 1 + random.upTo(3),
+    memory: random.upTo(6) * MiB,
+    abilities: ["generate"]
+  },
+  idleUnload: random.pick([Duration.zero, Duration.seconds(1), Duration.minutes(10)]),
+  preload: false,
+  pinned: false,
+  queueLimit: random.pick([1, 2, 512]),
+  stallAfter: Duration.seconds(random.pick([5, 120]))
+})
+
+const modelOf = (random: Random, name: string, others: ReadonlyArray<string>): Model => {
+  const [first, ...rest] = times(random.pick([1, 1, 2, 2, 3, 4]), (index) => deploymentOf(random, name, index))
+  const some = () => others.filter(() => random.chance(0.4))
+  return {
+    name,
+    deployments: [first!, ...rest],
+    ...(random.chance(0.9)
+      ? { routing: { policy: policyOf(random), fallbacks: { ordinary: some(), context: some(), content: some() } } }
+      : {})
+  }
+}
+
+const callerOf = (random: Random, id: string, names: ReadonlyArray<string>): Caller => ({
+  id,
+  // Many at once, or one after another.
+  at: random.chance(0.4) ? 100 : random.upTo(span),
+  // The first model is in demand.
+  model: random.chance(0.5) ? names[0]! : random.pick(names),
+  streams: random.chance(0.6),
+  readMs: random.chance(0.2) ? random.upTo(400) : 0,
+  tenant: random.pick(["x", "y", "z"]),
+  priority: random.pick(["low", "normal", "normal", "high"] as const),
+  ...(random.chance(0.25) ? { leavesAfter: random.upTo(random.pick([2, 300, 3_000])) } : {}),
+  ...(random.chance(0.15) ? { takes: 1 + random.upTo(3) } : {}),
+  ...(random.chance(0.3) ? { maxTokens: 1 + random.upTo(200) } : {}),
+  ...(random.chance(0.2) ? { keepAlive: random.pick([Duration.zero, Duration.seconds(5), Duration.infinity]) } : {})
+})
+
+/** The world that a seed tells. */
+export const worldOf = (seed: number): World => {
+  const random = randomOf(seed)
+  const names = times(random.pick([1, 1, 2, 2, 3, 4]), (index) => `m${index}`)
+  const models = names.map((name) => modelOf(random, name, names.filter((other) => other !== name)))
+  const deployments = models.flatMap((model) => model.deployments)
+  return {
+    seed,
+    models,
+    scripts: Object.fromEntries(deployments.map(({ id }) => [id, scriptOf(random)])),
+    callers: times(1 + random.upTo(6), (index) => callerOf(random, `c${index}`, names)),
+    happenings: times(random.chance(0.5) ? 0 : 1 + random.upTo(3), () => ({
+      at: random.upTo(span),
+      what: random.pick(["unload", "replace", "load", "crash", "unload idle"] as const),
+      deployment: random.pick(deployments).id
+    })),
+    budgetBytes: random.chance(0.7) ? Number.POSITIVE_INFINITY : random.pick([4, 8]) * MiB,
+    breaker: {
+      opensAfter: 1 + random.upTo(4),
+      openFor: Duration.millis(random.pick([300, 2_000, 60_000])),
+      closesAfter: 1 + random.upTo(3)
+    }
+  }
+}
