@@ -36,6 +36,8 @@ interface Circuit {
   /** The generation of the call that is on its way and decides, where there is one. */
   probe: number | undefined
   successes: number
+  /** How often it has opened. */
+  openings: number
 }
 
 /** A call is told to come back after this while another one tries the deployment, ms. */
@@ -52,24 +54,30 @@ interface Board {
 const circuitOf = ({ circuits }: Board, key: string): Circuit => {
   const known = circuits.get(key)
   if (known !== undefined) return known
-  const made: Circuit = { phase: "closed", openUntil: 0, probe: undefined, successes: 0 }
+  const made: Circuit = { phase: "closed", openUntil: 0, probe: undefined, successes: 0, openings: 0 }
   circuits.set(key, made)
   return made
 }
 
-const noteChange = (board: Board, change: CircuitBreaker.Transition | undefined) =>
-  change === undefined ? Effect.void : Effect.flatMap(Clock.currentTimeMillis, (at) => {
-    const circuit = circuitOf(board, change.key)
-    circuit.phase = phases[change.to]
+/** Changes a circuit, and tells of it. */
+const publish = ({ changes }: Board, deployment: string, circuit: Circuit, to: Phase, openForMs = 0) =>
+  Effect.flatMap(Clock.currentTimeMillis, (at) => {
+    const from = circuit.phase
+    circuit.phase = to
     circuit.successes = 0
-    circuit.openUntil = change.to === "Open" ? at + Duration.toMillis(change.retryAfter) : 0
-    return PubSub.publish(board.changes, {
-      deployment: change.key,
-      from: phases[change.from],
-      to: phases[change.to],
-      at
-    })
+    if (to === "open") circuit.openings++
+    circuit.openUntil = to === "open" ? at + openForMs : 0
+    return PubSub.publish(changes, { deployment, from, to, at })
   })
+
+const noteChange = (board: Board, change: CircuitBreaker.Transition | undefined) =>
+  change === undefined ? Effect.void : publish(
+    board,
+    change.key,
+    circuitOf(board, change.key),
+    phases[change.to],
+    change.to === "Open" ? Duration.toMillis(change.retryAfter) : 0
+  )
 
 const refusal = (deployment: string, { reason }: CircuitBreaker.CircuitBreakerError): InferenceError =>
   failure(
@@ -114,8 +122,8 @@ const makeEnter = (store: Store, board: Board, options: Options): Breaker["Servi
   const note = (key: string, { generation, probe, transition }: CircuitBreaker.Admission) => {
     const circuit = circuitOf(board, key)
     circuit.probe = probe ? generation : undefined
-    // The store forgets a circuit that nobody has used for long.
-    if (!probe) circuit.phase = "closed"
+    // The store forgets a circuit that nobody has used for long, and says nothing of it.
+    if (!probe && circuit.phase !== "closed") return publish(board, key, circuit, "closed")
     return noteChange(board, transition)
   }
   return (key, verdict) =>
@@ -139,6 +147,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
       const circuit = board.circuits.get(deployment)
       return circuit === undefined ? 0 : closedFor(circuit, now)
     },
+    openings: (deployment) => board.circuits.get(deployment)?.openings ?? 0,
     states: Effect.map(
       Clock.currentTimeMillis,
       (now) => Array.from(board.circuits, ([deployment, circuit]) => stateOf(deployment, circuit, now))

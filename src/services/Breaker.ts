@@ -62,6 +62,8 @@ export class Breaker extends Context.Service<Breaker, {
   ) => Effect.Effect<void, InferenceError, Scope.Scope>
   /** ms until a call is let through; 0 where one is now. Cheap: for policy that looks at many. */
   readonly closedFor: (deployment: string, now: number) => number
+  /** How often its circuit has opened: a call that has waited since it was let through enters again where it has. */
+  readonly openings: (deployment: string) => number
   /** Of every deployment that has been called. */
   readonly states: Effect.Effect<ReadonlyArray<State>>
   /** What changes from now on. */

@@ -200,6 +200,25 @@ describe("Breaker", () => {
       ])
     })))
 
+  it.effect("tells that a circuit is closed again which nobody has used for long", () =>
+    provided(Effect.gen(function*() {
+      const { openings, transitions } = yield* Breaker
+      const seen = yield* transitions.pipe(
+        Stream.take(2),
+        Stream.runCollect,
+        Effect.forkChild({ startImmediately: true })
+      )
+      yield* open
+      assert.strictEqual(openings("a"), 1)
+      yield* TestClock.adjust("2 hours")
+      yield* calls(1, fine)
+      assert.deepStrictEqual((yield* Fiber.join(seen)).map(({ from, to }) => [from, to]), [
+        ["closed", "open"],
+        ["open", "closed"]
+      ])
+      assert.strictEqual(openings("a"), 1)
+    })))
+
   it.effect("goes by other figures where it is told to", () =>
     Effect.gen(function*() {
       yield* calls(1, broken)

@@ -103,14 +103,14 @@ interface Parts {
 const makeEngage = ({ enter, models, now }: Parts) =>
   Effect.fnUntraced(function*(begun: Begun, standing: Standing, start: Start, { deadline }: Plan.Plan) {
     const deployment = deploymentOf(begun.route, start.deployment)
-    const { began, content, tally } = yield* enter(begun, deployment, start.hedge)
+    const { began, content, enterAgain, tally } = yield* enter(begun, deployment, start.hedge)
     begun.progress.tally = tally
     const own: Standing = start.lowPriority ? { ...standing, priority: "low" } : standing
     return {
       deployment,
       standing: own,
       start,
-      borrow: models.borrow(deployment, own),
+      borrow: Effect.tap(models.borrow(deployment, own), () => enterAgain),
       limits: TimeLimits.make(deployment.id, begun.route.policy.timeouts, { began, deadline, now }),
       tally,
       content

@@ -59,11 +59,10 @@ export const make = ({ breaker, now, selector }: Parts) =>
       close(draft, exit, verdict, now() - began)
       return verdict
     }
+    const exitOf = (closed: Exit.Exit<unknown, unknown>) =>
+      tally.failure === undefined ? closed : Exit.failCause(tally.failure)
     yield* Effect.tapCause(
-      breaker.enter(id, (closed) => {
-        const exit = tally.failure === undefined ? closed : Exit.failCause(tally.failure)
-        return end(exit, verdictOf(exit, tally))
-      }),
+      breaker.enter(id, (closed) => end(exitOf(closed), verdictOf(exitOf(closed), tally))),
       (cause) => Effect.sync(() => end(Exit.failCause(cause), "left"))
     )
     const content = () => {
@@ -71,5 +70,10 @@ export const make = ({ breaker, now, selector }: Parts) =>
       draft.firstTokenMs = now() - began
       trial.content()
     }
-    return { tally, began, content }
+    const openings = breaker.openings(id)
+    /** Whoever was called first may have found out, while this one waited, that it must not be called. */
+    const enterAgain = Effect.suspend(() =>
+      breaker.openings(id) === openings ? Effect.void : breaker.enter(id, (closed) => verdictOf(exitOf(closed), tally))
+    )
+    return { tally, began, content, enterAgain }
   })

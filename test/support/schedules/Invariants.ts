@@ -20,9 +20,6 @@ import { reasonOf } from "./Reasons.ts"
 import type { Call, Record, Visit } from "./Record.ts"
 import { callsOf, endOf, overOf } from "./Record.ts"
 
-/** Whether a call is not made either that was let through, and waits for its slot while the circuit opens. */
-const checksAfterWaiting: boolean = false
-
 type Check = (record: Record) => ReadonlyArray<string>
 
 /** Of each visit, with its calls. */
@@ -171,11 +168,10 @@ const during = ({ transitions, world }: Record, deployment: string, phase: "open
   )
 }
 
-const openMeansNoCall = ofVisits((visit, calls, record) =>
+const openMeansNoCall = ofVisits((_, calls, record) =>
   calls.flatMap((call) =>
     during(record, call.deployment, "open")
       .filter(({ from, to }) => from < call.began.at && call.began.at < to)
-      .filter(({ from }) => checksAfterWaiting || from < earliest(record, visit, calls, call))
       .map(({ from, to }) =>
         `called ${call.deployment} at ${call.began.at}, whose circuit was open from ${from} to ${to}`
       )
