@@ -6,14 +6,15 @@
  * An endpoint says what to answer to a parsed body, and its dialect what errors look like; whatever goes wrong becomes an
  * answer in that shape here. Every response has the id that the log has.
  */
-import { Clock, Effect, Predicate, Random, Result } from "effect"
+import { Clock, Effect, Random, Result } from "effect"
 import type { Scope } from "effect"
-import type { Headers, HttpServerError } from "effect/http"
+import type { Headers } from "effect/http"
 import { HttpServerRequest, HttpServerResponse } from "effect/http"
 import * as InferenceError from "../../services/InferenceError.ts"
 import * as Overrides from "../../services/Overrides.ts"
 import { Readiness } from "../../services/Readiness.ts"
 import { Settings } from "../../services/Settings.ts"
+import * as RequestBody from "./RequestBody.ts"
 import * as Telling from "./Telling.ts"
 
 /** One request. */
@@ -84,7 +85,9 @@ const stopping: Trouble = {
 const tooLarge = (maxBodyBytes: number): Trouble => ({
   status: 413,
   code: "request_too_large",
-  message: `The request body is larger than ${maxBodyBytes} bytes. Shorten it.`
+  message: `The request body is larger than ${maxBodyBytes} bytes. Shorten it.`,
+  // The rest of it is not read.
+  headers: { connection: "close" }
 })
 
 const unreadable: Trouble = {
@@ -92,8 +95,6 @@ const unreadable: Trouble = {
   code: null,
   message: "The request body could not be read to its end."
 }
-
-const isTooLarge = ({ reason }: HttpServerError.HttpServerError) => Predicate.isTagged(reason.cause, "MaxBytesError")
 
 const idPart = Effect.map(
   Random.nextIntBetween(0, Number.MAX_SAFE_INTEGER),
@@ -110,10 +111,15 @@ const parse = (text: string): Result.Result<unknown, InferenceError.InvalidReque
   })
 
 /** Reads and decodes the request, and answers it. */
-const handle = <Decoded>({ keyOf }: Dialect, { answer, decode }: Endpoint<Decoded>, id: string) =>
+const handle = <Decoded>(
+  { keyOf }: Dialect,
+  { answer, decode }: Endpoint<Decoded>,
+  id: string,
+  maxBodyBytes: number
+) =>
   Effect.gen(function*() {
     const request = yield* HttpServerRequest.HttpServerRequest
-    const json = yield* Effect.fromResult(parse(yield* request.text))
+    const json = yield* Effect.fromResult(parse(yield* RequestBody.text(request, maxBodyBytes)))
     const joined = Result.mapError(
       Overrides.join(json, request.headers),
       (wrong) => new InferenceError.InvalidRequest(wrong)
@@ -137,12 +143,12 @@ export const make = Effect.fnUntraced(function*(dialect: Dialect) {
       const log = failure.status >= 500 ? Effect.logWarning(`${id}: ${reason.message}`) : Effect.void
       return Effect.as(log, respondError({ ...failure, headers: { ...failure.headers, ...headers } }))
     }
-    return handle(dialect, endpoint, id).pipe(
+    return handle(dialect, endpoint, id, server.maxBodyBytes).pipe(
       Effect.catchTags({
         InvalidRequest: (reason) => fail(reason),
         InferenceError: (error) => fail(error.reason, Telling.ofError(error)),
-        HttpServerError: (error) =>
-          Effect.succeed(respond(isTooLarge(error) ? tooLarge(server.maxBodyBytes) : unreadable, id))
+        Unread: ({ why }) =>
+          Effect.succeed(respond(why === "too-large" ? tooLarge(server.maxBodyBytes) : unreadable, id))
       }),
       Effect.catchDefect((defect) =>
         Effect.as(Effect.logError(`${id} ended in a defect.`, defect), respond(broken, id))
