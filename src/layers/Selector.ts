@@ -16,8 +16,9 @@ import { defaults } from "../services/Policy.ts"
 import { Registry } from "../services/Registry.ts"
 import type { Condition } from "../services/Selection.ts"
 import * as Selection from "../services/Selection.ts"
+import { Board } from "../services/SelectionBoard.ts"
 import { beginnings, Prefixes } from "../services/SelectionPrefixes.ts"
-import type { Route, Trial, Wish } from "../services/Selector.ts"
+import type { Considered, Route, Wish } from "../services/Selector.ts"
 import { Selector } from "../services/Selector.ts"
 import { Settings } from "../services/Settings.ts"
 
@@ -39,31 +40,6 @@ const conditionOf = (
 const policyOf = ({ routing }: Model): Policy => routing?.policy ?? defaults
 
 const idle = { queued: 0, state: "ready" } as const
-
-/** What was measured, by deployment. */
-const makeBoard = (now: () => number) => {
-  const board = new Map<string, Measurement>()
-  const of = (deployment: string): Measurement => board.get(deployment) ?? Measurements.none
-  const begin = (deployment: string): Trial => {
-    const began = now()
-    let firstTokenMs: number | undefined
-    board.set(deployment, Measurements.started(of(deployment)))
-    return {
-      content() {
-        firstTokenMs ??= now() - began
-      },
-      end(end, tokens) {
-        const at = now()
-        const sample = { ok: end === "success", tookMs: at - began, firstTokenMs, tokens }
-        board.set(
-          deployment,
-          end === "left" ? Measurements.left(of(deployment)) : Measurements.ended(of(deployment), sample, at)
-        )
-      }
-    }
-  }
-  return { of, begin }
-}
 
 /** Where no deployment could take it at any time, the request is at fault. */
 const nobody = ({ lacking, model, retryAfterMs, ruledOut }: Decision, { pathsOf = () => ["model"] }: Wish) => {
@@ -117,10 +93,11 @@ interface Parts {
   readonly models: Models["Service"]
   readonly breaker: Breaker["Service"]
   readonly policies: ReadonlyArray<Policy>
-  readonly board: ReturnType<typeof makeBoard>
+  readonly board: Board
   readonly tableOf: ReturnType<typeof makeTables>
   readonly prefixes: Prefixes
   readonly now: () => number
+  /** Decisions made so far. */
   turn: number
 }
 
@@ -167,7 +144,7 @@ const ask = Effect.fnUntraced(function*(parts: Parts, model: Model, wish: Wish) 
     needs,
     maxTokens,
     likelyPromptTokens: promptLength === undefined ? undefined : Selection.estimateTokens(promptLength),
-    turn: parts.turn++,
+    turn: parts.turn,
     seed: yield* Random.nextIntBetween(0, maxSeed),
     now: parts.now(),
     ...chosen,
@@ -220,7 +197,7 @@ const fallbacksOf = Effect.fnUntraced(function*(parts: Parts, { routing }: Model
   }
 })
 
-const route = Effect.fnUntraced(function*(parts: Parts, wish: Wish) {
+const consider = Effect.fnUntraced(function*(parts: Parts, wish: Wish) {
   const model = yield* parts.registry.find(wish.model)
   const question = yield* ask(parts, model, wish)
   const { policy, prefix } = question
@@ -229,16 +206,23 @@ const route = Effect.fnUntraced(function*(parts: Parts, wish: Wish) {
   const own = named(model, decision)
   // Where none of its own can take the request, who stands in comes first.
   const deployments = own.length > 0 ? own : fallbacks.ordinary
-  if (!Arr.isReadonlyArrayNonEmpty(deployments)) return yield* nobody(decision, wish)
+  const [first] = deployments
   return {
     model: model.name,
     deployments,
     fallbacks: own.length > 0 ? fallbacks : { ...fallbacks, ordinary: [] },
     decision,
     policy,
-    slowestFirstTokenMs: policy.hedge && Measurements.slowestFirstToken(parts.board.of(deployments[0].id)),
+    slowestFirstTokenMs: policy.hedge && first && Measurements.slowestFirstToken(parts.board.of(first.id)),
     prefix
-  } satisfies Route
+  } satisfies Considered
+})
+
+const route = Effect.fnUntraced(function*(parts: Parts, wish: Wish) {
+  const { deployments, ...considered } = yield* consider(parts, wish)
+  parts.turn++
+  if (!Arr.isReadonlyArrayNonEmpty(deployments)) return yield* nobody(considered.decision, wish)
+  return { ...considered, deployments } satisfies Route
 })
 
 export const layer = Layer.effect(
@@ -252,7 +236,7 @@ export const layer = Layer.effect(
       models,
       breaker: yield* Breaker,
       policies: (yield* Settings).policies,
-      board: makeBoard(now),
+      board: new Board(now),
       tableOf: makeTables(),
       prefixes: yield* makePrefixes(models),
       now,
@@ -260,6 +244,7 @@ export const layer = Layer.effect(
     }
     return Selector.of({
       route: (wish) => route(parts, wish),
+      consider: (wish) => consider(parts, wish),
       measure: (deployment, { prefix }) => {
         if (prefix !== undefined) parts.prefixes.note(deployment, prefix)
         return parts.board.begin(deployment)

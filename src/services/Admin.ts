@@ -1,5 +1,6 @@
 /** What an operator sees and does: the shapes of `/admin`. */
 import { Schema } from "effect"
+import { Record } from "./Decision.ts"
 
 export const State = Schema.Literals(["cold", "loading", "ready", "draining", "failed"])
 
@@ -22,6 +23,9 @@ export const Deployment = Schema.Struct({
 export type Deployment = typeof Deployment.Type
 
 export const Deployments = Schema.Struct({ deployments: Schema.Array(Deployment) })
+
+/** The latest first. */
+export const Decisions = Schema.Struct({ decisions: Schema.Array(Record) })
 
 /** A change of a deployment's state. */
 export const Event = Schema.Struct({

@@ -33,10 +33,11 @@ export interface Wish {
   readonly promptText?: (() => string) | undefined
 }
 
-/** Who may answer one request, the primary first, and why. */
-export interface Route {
+/** Who would answer one request, and why. */
+export interface Considered {
   readonly model: string
-  readonly deployments: readonly [Deployment, ...Array<Deployment>]
+  /** The primary first; nobody, where all are ruled out. */
+  readonly deployments: ReadonlyArray<Deployment>
   /** Deployments of the models that stand in for it, by what may go wrong; `ordinary` ones come after the others. */
   readonly fallbacks: Readonly<Record<List, ReadonlyArray<Deployment>>>
   readonly decision: Decision
@@ -45,6 +46,11 @@ export interface Route {
   readonly slowestFirstTokenMs: number | undefined
   /** Hashes of the prompt's beginnings, where the policy goes by them: see `SelectionPrefixes`. */
   readonly prefix?: ReadonlyArray<number> | undefined
+}
+
+/** Who may answer one request, the primary first, and why. */
+export interface Route extends Considered {
+  readonly deployments: readonly [Deployment, ...Array<Deployment>]
 }
 
 /** One attempt, as it is measured. */
@@ -65,6 +71,8 @@ export class Selector extends Context.Service<Selector, {
    * nobody could at any time.
    */
   readonly route: (wish: Wish) => Effect.Effect<Route, InferenceError>
+  /** What `route` would decide now, also where that is nobody; no request is counted. Fails with `ModelNotFound`. */
+  readonly consider: (wish: Wish) => Effect.Effect<Considered, InferenceError>
   /** Begins to measure an attempt. */
   readonly measure: (deployment: string, route: Route) => Trial
 }>()("troupe/services/Selector") {}

@@ -1,13 +1,8 @@
 /**
- * Handlers for an operator: what the deployments do, and loading, unloading and reloading them.
- *
- * **Gotchas**
- *
- * They answer callers on the same machine only, and no web page: a request that a browser marks with its `Origin` is
- * refused, since a page from anywhere could send it. So is what a proxy on this machine says it passes on.
+ * Handlers for an operator: what the deployments do, loading, unloading and reloading them, and how requests are routed.
  */
-import { Array as Arr, Effect, Option, Stream } from "effect"
-import { HttpServerRequest, HttpServerResponse } from "effect/http"
+import { Array as Arr, Effect, Stream } from "effect"
+import { HttpServerResponse } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import type { Action } from "../../services/Admin.ts"
 import { actions as actionNames, isAction } from "../../services/Admin.ts"
@@ -16,20 +11,10 @@ import type { InferenceError } from "../../services/InferenceError.ts"
 import type { Deployment } from "../../services/Model.ts"
 import { Models } from "../../services/Models.ts"
 import { Registry } from "../../services/Registry.ts"
+import * as AdminDecisions from "./AdminDecisions.ts"
+import { guarded } from "./AdminGuard.ts"
 import { respondError } from "./Handler.ts"
 import * as OpenAiError from "./OpenAiError.ts"
-import * as OpenAiFields from "./OpenAiFields.ts"
-
-const loopback = /^(?:::ffff:)?127\.|^::1$/
-
-const forbidden = OpenAiError.make(
-  "Administration answers programs on the machine that Troupe runs on, and no web page.",
-  {
-    status: 403,
-    type: "invalid_request_error",
-    code: "forbidden"
-  }
-)
 
 const noAction = (action: string) =>
   OpenAiError.make(`A model has no action ${JSON.stringify(action)}. There are ${actionNames.join(", ")}.`, {
@@ -37,24 +22,6 @@ const noAction = (action: string) =>
     type: "invalid_request_error",
     code: "not_found"
   })
-
-/** Of web pages, and of proxies: RFC 7239, and what was usual before it. */
-const telltales = ["origin", "forwarded", "x-forwarded-for"] as const
-
-const isFromHere = Effect.map(
-  HttpServerRequest.HttpServerRequest,
-  ({ headers, remoteAddress }) =>
-    telltales.every((name) => headers[name] === undefined) &&
-    Option.exists(remoteAddress, (address) => loopback.test(address))
-)
-
-/** Only for who is on this machine. */
-const guarded = <R>(
-  answer: Effect.Effect<HttpServerResponse.HttpServerResponse, InferenceError, R>
-): Effect.Effect<HttpServerResponse.HttpServerResponse, never, R | HttpServerRequest.HttpServerRequest> =>
-  Effect.flatMap(isFromHere, (allowed) => allowed ? answer : Effect.succeed(respondError(forbidden))).pipe(
-    Effect.catch(({ reason }) => Effect.succeed(respondError(OpenAiError.fromReason(reason, OpenAiFields.chat))))
-  )
 
 const encoder = new TextEncoder()
 
@@ -98,8 +65,13 @@ export const layer = HttpApiBuilder.group(
       headers: { "cache-control": "no-cache" }
     })
 
+    const decisions = yield* AdminDecisions.make
+
     return handlers.handleRaw("deployments", () => guarded(all))
       .handleRaw("act", ({ params }) => guarded(act(params.model, params.action)))
       .handleRaw("events", () => guarded(Effect.succeed(watch)))
+      .handleRaw("decisions", ({ query }) => guarded(decisions.latest(query.limit)))
+      .handleRaw("decision", ({ params }) => guarded(decisions.find(params.id)))
+      .handleRaw("route", () => guarded(decisions.explain))
   })
 )

@@ -142,6 +142,7 @@ const stage = (
           policy: { ...Policy.defaults, retries: 0 },
           slowestFirstTokenMs: undefined
         }),
+      consider: () => Effect.die("not played"),
       measure: () => ({ content: () => {}, end: () => {} })
     })
   )
