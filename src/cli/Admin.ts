@@ -12,16 +12,27 @@ const model = Argument.String("model").pipe(
 
 const mebibytes = (bytes: number): string => `${Math.round(bytes / 2 ** 20)} MiB`
 
+const stateOf = ({ circuit, pinned, state }: Deployment): string =>
+  [state, ...(pinned ? ["pinned"] : []), ...(circuit === undefined ? [] : [`circuit ${circuit.phase}`])].join(", ")
+
+/** Why it cannot be asked. */
+const troubleOf = ({ circuit, lastFailure = "", state }: Deployment): string => {
+  if (state === "failed") return lastFailure
+  return circuit === undefined || circuit.retryAfterMs === 0
+    ? ""
+    : `failed too often, and is left alone for ${Math.ceil(circuit.retryAfterMs / 1_000)} s`
+}
+
 const rows = (deployments: ReadonlyArray<Deployment>): ReadonlyArray<ReadonlyArray<string>> => [
   ["DEPLOYMENT", "ENGINE", "STATE", "RUNNING", "WAITING", "MEMORY", ""],
-  ...deployments.map(({ deployment, engine, lastFailure, memoryBytes, pinned, queued, running, state }) => [
-    deployment,
-    engine,
-    pinned ? `${state}, pinned` : state,
-    String(running),
-    String(queued),
-    memoryBytes === 0 ? "" : mebibytes(memoryBytes),
-    state === "failed" ? lastFailure ?? "" : ""
+  ...deployments.map((deployment) => [
+    deployment.deployment,
+    deployment.engine,
+    stateOf(deployment),
+    String(deployment.running),
+    String(deployment.queued),
+    deployment.memoryBytes === 0 ? "" : mebibytes(deployment.memoryBytes),
+    troubleOf(deployment)
   ])
 ]
 

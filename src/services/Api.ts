@@ -169,6 +169,16 @@ const AdminGroup = HttpApiGroup.make("admin").add(
       description: "Server-sent events, one for each change from now on."
     })
   ),
+  HttpApiEndpoint.get("circuits", "/admin/circuits", { success: Admin.Circuits, error: forbidden }).annotateMerge(
+    OpenApi.annotations({ title: "Which deployments may be called now, of those that have been" })
+  ),
+  HttpApiEndpoint.get("circuitEvents", "/admin/circuits/events", {
+    success: events(Admin.CircuitEvent),
+    error: forbidden
+  }).annotateMerge(OpenApi.annotations({
+    title: "Watch the deployments' circuits",
+    description: "Server-sent events, one for each change from now on."
+  })),
   HttpApiEndpoint.get("decisions", "/admin/decisions", {
     query: { limit: Schema.optionalKey(Schema.NumberFromString) },
     success: Admin.Decisions,

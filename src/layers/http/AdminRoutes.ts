@@ -7,6 +7,8 @@ import { HttpApiBuilder } from "effect/http-api"
 import type { Action } from "../../services/Admin.ts"
 import { actions as actionNames, isAction } from "../../services/Admin.ts"
 import { Api } from "../../services/Api.ts"
+import type { State } from "../../services/Breaker.ts"
+import { Breaker } from "../../services/Breaker.ts"
 import type { InferenceError } from "../../services/InferenceError.ts"
 import type { Deployment } from "../../services/Model.ts"
 import { Models } from "../../services/Models.ts"
@@ -25,21 +27,45 @@ const noAction = (action: string) =>
 
 const encoder = new TextEncoder()
 
+/** Server-sent events, for as long as somebody watches. */
+const watch = (events: Stream.Stream<object>) => {
+  const frames = Stream.mapArray(
+    events,
+    (some) => Arr.of(encoder.encode(some.map((event) => `data: ${JSON.stringify(event)}\n\n`).join("")))
+  )
+  // Who watches gets an answer at once, not with the first event: a comment, by the standard of server-sent events.
+  return HttpServerResponse.stream(Stream.merge(frames, Stream.succeed(encoder.encode(": watching\n\n"))), {
+    contentType: "text/event-stream; charset=utf-8",
+    headers: { "cache-control": "no-cache" }
+  })
+}
+
+/** Nothing, where it is closed. */
+const circuitOf = (deployment: string, states: ReadonlyArray<State>) => {
+  const found = states.find((state) => state.deployment === deployment)
+  if (found === undefined || found.phase === "closed") return {}
+  return { circuit: { phase: found.phase, retryAfterMs: found.retryAfterMs } }
+}
+
 export const layer = HttpApiBuilder.group(
   Api,
   "admin",
   Effect.fn(function*(handlers) {
     const models = yield* Models
     const registry = yield* Registry
+    const breaker = yield* Breaker
 
-    const describe = Effect.fnUntraced(function*(deployment: Deployment) {
+    const describe = Effect.fnUntraced(function*(deployment: Deployment, states: ReadonlyArray<State>) {
       const status = yield* models.status(deployment)
-      const { model, options, pinned } = deployment
-      return { ...status, model, engine: options.engine, pinned }
+      const { id, model, options, pinned } = deployment
+      return { ...status, model, engine: options.engine, pinned, ...circuitOf(id, states) }
     })
     const list = Effect.fnUntraced(function*(deployments: ReadonlyArray<Deployment>) {
-      return HttpServerResponse.jsonUnsafe({ deployments: yield* Effect.forEach(deployments, describe) })
+      const states = yield* breaker.states
+      const described = yield* Effect.forEach(deployments, (deployment) => describe(deployment, states))
+      return HttpServerResponse.jsonUnsafe({ deployments: described })
     })
+    const circuits = Effect.map(breaker.states, (circuits) => HttpServerResponse.jsonUnsafe({ circuits }))
     const all = Effect.flatMap(registry.models, (some) => list(some.flatMap(({ deployments }) => deployments)))
 
     const actions: Readonly<Record<Action, (deployment: Deployment) => Effect.Effect<void, InferenceError>>> = {
@@ -54,22 +80,13 @@ export const layer = HttpApiBuilder.group(
       return yield* list(deployments)
     })
 
-    const events = models.events.pipe(
-      Stream.mapArray((some) =>
-        Arr.of(encoder.encode(some.map((event) => `data: ${JSON.stringify(event)}\n\n`).join("")))
-      )
-    )
-    // Who watches gets an answer at once, not with the first event: a comment, by the standard of server-sent events.
-    const watch = HttpServerResponse.stream(Stream.merge(events, Stream.succeed(encoder.encode(": watching\n\n"))), {
-      contentType: "text/event-stream; charset=utf-8",
-      headers: { "cache-control": "no-cache" }
-    })
-
     const decisions = yield* AdminDecisions.make
 
     return handlers.handleRaw("deployments", () => guarded(all))
       .handleRaw("act", ({ params }) => guarded(act(params.model, params.action)))
-      .handleRaw("events", () => guarded(Effect.succeed(watch)))
+      .handleRaw("events", () => guarded(Effect.succeed(watch(models.events))))
+      .handleRaw("circuits", () => guarded(circuits))
+      .handleRaw("circuitEvents", () => guarded(Effect.succeed(watch(breaker.transitions))))
       .handleRaw("decisions", ({ query }) => guarded(decisions.latest(query.limit)))
       .handleRaw("decision", ({ params }) => guarded(decisions.find(params.id)))
       .handleRaw("route", () => guarded(decisions.explain))
