@@ -1,10 +1,11 @@
 /** The selector over the registry's snapshot, the actors' states and what was measured. */
-import { Array as Arr, Clock, Effect, Layer, Random, Result, Stream } from "effect"
+import { Clock, Effect, Layer, Random, Result, Stream } from "effect"
 import { Breaker } from "../services/Breaker.ts"
+import * as CachedResponses from "../services/CachedResponses.ts"
 import type { Decision } from "../services/Decision.ts"
 import { factsOf } from "../services/Facts.ts"
 import { maxSeed } from "../services/Inference.ts"
-import { InvalidRequest, make as makeError, NoDeployment } from "../services/InferenceError.ts"
+import { InvalidRequest, make as makeError } from "../services/InferenceError.ts"
 import type { Measurement } from "../services/Measurements.ts"
 import * as Measurements from "../services/Measurements.ts"
 import type { Deployment, Model } from "../services/Model.ts"
@@ -18,8 +19,8 @@ import type { Condition } from "../services/Selection.ts"
 import * as Selection from "../services/Selection.ts"
 import { Board } from "../services/SelectionBoard.ts"
 import { beginnings, Prefixes } from "../services/SelectionPrefixes.ts"
-import type { Considered, Route, Wish } from "../services/Selector.ts"
-import { Selector } from "../services/Selector.ts"
+import type { Route, Wish } from "../services/Selector.ts"
+import { nobody, Selector } from "../services/Selector.ts"
 import { Settings } from "../services/Settings.ts"
 
 const conditionOf = (
@@ -40,15 +41,6 @@ const conditionOf = (
 const policyOf = ({ routing }: Model): Policy => routing?.policy ?? defaults
 
 const idle = { queued: 0, state: "ready" } as const
-
-/** Where no deployment could take it at any time, the request is at fault. */
-const nobody = ({ lacking, model, retryAfterMs, ruledOut }: Decision, { pathsOf = () => ["model"] }: Wish) => {
-  const reason = new NoDeployment({ model, ruledOut, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) })
-  if (lacking === undefined) return makeError(reason)
-  const [path = "model", ...others] = lacking.flatMap(pathsOf)
-  const also = others.length === 0 ? "" : ` (likewise ${others.join(", ")})`
-  return makeError(new InvalidRequest({ path, detail: `${reason.message}${also}` }))
-}
 
 const wrong = ({ detail, path }: Overrides.Problem) => makeError(new InvalidRequest({ path: `route.${path}`, detail }))
 
@@ -184,16 +176,22 @@ const standIns = Effect.fnUntraced(function*(parts: Parts, names: ReadonlyArray<
 })
 
 const noFallbackNames = { ordinary: [], context: [], content: [] }
-const noFallbacks: Route["fallbacks"] = noFallbackNames
+const noFallbacks = { fallbacks: noFallbackNames, cached: false } satisfies Pick<Route, "fallbacks" | "cached">
 
 const fallbacksOf = Effect.fnUntraced(function*(parts: Parts, { routing }: Model, question: Question) {
   const { content, context, ordinary } = { ...noFallbackNames, ...routing?.fallbacks }
   const asked = question.wish.route?.fallbacks ?? ordinary
   if (asked.length + context.length + content.length === 0) return noFallbacks
+  const index = CachedResponses.misplaced(asked)
+  if (index >= 0) return yield* wrong({ path: `fallbacks[${index}]`, detail: CachedResponses.onlyLast })
+  const cached = asked.at(-1) === CachedResponses.name
   return {
-    ordinary: yield* standIns(parts, asked, question),
-    context: yield* standIns(parts, context, question),
-    content: yield* standIns(parts, content, question)
+    cached,
+    fallbacks: {
+      ordinary: yield* standIns(parts, cached ? asked.slice(0, -1) : asked, question),
+      context: yield* standIns(parts, context, question),
+      content: yield* standIns(parts, content, question)
+    }
   }
 })
 
@@ -202,7 +200,7 @@ const consider = Effect.fnUntraced(function*(parts: Parts, wish: Wish) {
   const question = yield* ask(parts, model, wish)
   const { policy, prefix } = question
   const decision = yield* decide(parts, model, question)
-  const fallbacks = yield* fallbacksOf(parts, model, question)
+  const { cached, fallbacks } = yield* fallbacksOf(parts, model, question)
   const own = named(model, decision)
   // Where none of its own can take the request, who stands in comes first.
   const deployments = own.length > 0 ? own : fallbacks.ordinary
@@ -211,18 +209,19 @@ const consider = Effect.fnUntraced(function*(parts: Parts, wish: Wish) {
     model: model.name,
     deployments,
     fallbacks: own.length > 0 ? fallbacks : { ...fallbacks, ordinary: [] },
+    cached,
     decision,
     policy,
     slowestFirstTokenMs: policy.hedge && first && Measurements.slowestFirstToken(parts.board.of(first.id)),
     prefix
-  } satisfies Considered
+  } satisfies Route
 })
 
 const route = Effect.fnUntraced(function*(parts: Parts, wish: Wish) {
-  const { deployments, ...considered } = yield* consider(parts, wish)
+  const found = yield* consider(parts, wish)
   parts.turn++
-  if (!Arr.isReadonlyArrayNonEmpty(deployments)) return yield* nobody(considered.decision, wish)
-  return { ...considered, deployments } satisfies Route
+  const isOver = found.deployments.length === 0 && (!found.cached || found.decision.lacking !== undefined)
+  return isOver ? yield* nobody(found.decision, wish) : found
 })
 
 export const layer = Layer.effect(

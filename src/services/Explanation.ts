@@ -7,11 +7,12 @@
  * Whatever a strategy leaves to chance is drawn anew for every request, so the next one may go elsewhere.
  */
 import { Effect, Schema } from "effect"
+import { name as cachedResponses } from "./CachedResponses.ts"
 import { Decision } from "./Decision.ts"
 import { abilities } from "./EngineProtocol.ts"
 import { Overrides } from "./Overrides.ts"
 import { Registry } from "./Registry.ts"
-import type { Considered, Wish } from "./Selector.ts"
+import type { Route, Wish } from "./Selector.ts"
 import { Selector } from "./Selector.ts"
 
 /** What of a request decides. */
@@ -70,10 +71,11 @@ export const wishOf = ({ needs, prompt, ...rest }: Question, model: string): Wis
 const present = <A extends object>(some: A): A =>
   Object.fromEntries(Object.entries(some).filter(([, value]) => value !== undefined)) as A
 
-const idsOf = (deployments: Considered["deployments"]): ReadonlyArray<string> => deployments.map(({ id }) => id)
+const idsOf = (deployments: Route["deployments"]): ReadonlyArray<string> => deployments.map(({ id }) => id)
 
 export const make = (
-  { decision, deployments, fallbacks: { content, context, ordinary }, model, policy, slowestFirstTokenMs }: Considered
+  { cached, decision, deployments, fallbacks: { content, context, ordinary }, model, policy, slowestFirstTokenMs }:
+    Route
 ): Explanation => {
   const { backoff, hedge, maxAttempts, maxWaitMs, name, retries, shorterBy, timeouts } = policy
   return {
@@ -82,7 +84,7 @@ export const make = (
     decision,
     plan: {
       lists: {
-        ordinary: [...idsOf(deployments), ...idsOf(ordinary)],
+        ordinary: [...idsOf(deployments), ...idsOf(ordinary), ...(cached ? [cachedResponses] : [])],
         context: idsOf(context),
         content: idsOf(content)
       },

@@ -16,6 +16,15 @@ models:
     deployments:
       - { engine: fake, reply: the first answers, quality: 0.9, fault: { kind: error, trigger: fail early } }
       - { engine: fake, reply: the second answers, quality: 0.8 }
+  fake/remembered:
+    preload: false
+    policy: once
+    fallbacks: [fake/spare, cached-responses]
+    deployments: [{ engine: fake, reply: an answer to remember, abilities: [generate] }]
+  fake/spare:
+    preload: false
+    policy: once
+    deployments: [{ engine: fake, fault: { kind: error } }]
   fake/broken:
     preload: false
     policy: once
@@ -130,6 +139,63 @@ describe("how a request would be routed", () => {
     assert.include(stdout, "As the running service would decide now.")
     assert.include(stdout, "fake/chain#0 would answer this request for fake/chain, by quality (policy once).")
     assert.include(stdout, "The plan")
+  })
+})
+
+describe("an earlier answer", () => {
+  /** A request that only the broken spare may take. */
+  const alone = { troupe: { except: ["fake/remembered#0"] } }
+
+  interface Chunk {
+    readonly choices: ReadonlyArray<{
+      readonly delta: { readonly role?: string; readonly content?: string }
+      readonly finish_reason: string | null
+    }>
+    readonly usage?: { readonly total_tokens: number } | null
+  }
+
+  it("takes the place of a failure, whole and streamed, for the same caller only", async () => {
+    const given = await ask("fake/remembered", "Hello")
+    assert.isNull(given.headers.get("x-troupe-cache"))
+    const { usage } = await json<{ readonly usage: { readonly total_tokens: number } }>(given)
+
+    const whole = await ask("fake/remembered", "Hello", alone)
+    assert.strictEqual(whole.headers.get("x-troupe-cache"), "hit")
+    assert.strictEqual(whole.headers.get("x-troupe-deployment"), "cached-responses")
+    assert.strictEqual(whole.headers.get("x-troupe-attempts"), "2")
+    interface Body {
+      readonly choices: ReadonlyArray<{ readonly message: { readonly content: string } }>
+    }
+    assert.strictEqual((await json<Body>(whole)).choices[0]?.message.content, "an answer to remember")
+
+    const streamed = await ask("fake/remembered", "Hello", {
+      ...alone,
+      stream: true,
+      stream_options: { include_usage: true }
+    })
+    assert.strictEqual(streamed.headers.get("x-troupe-cache"), "hit")
+    const frames = (await streamed.text()).trim().split("\n\n").map((frame) => frame.slice("data: ".length))
+    assert.strictEqual(frames.at(-1), "[DONE]")
+    const chunks = frames.slice(0, -1).map((frame) => JSON.parse(frame) as Chunk)
+    assert.strictEqual(chunks[0]?.choices[0]?.delta.role, "assistant")
+    const content = chunks.map(({ choices: [choice] }) => choice?.delta.content ?? "").join("")
+    assert.strictEqual(content, "an answer to remember")
+    assert.deepStrictEqual(chunks.flatMap(({ choices: [choice] }) => choice?.finish_reason ?? []), ["stop"])
+    assert.strictEqual(chunks.at(-1)?.usage?.total_tokens, usage.total_tokens)
+
+    const other = await post("/v1/chat/completions", {
+      model: "fake/remembered",
+      messages: [{ role: "user", content: "Hello" }],
+      temperature: 0,
+      ...alone
+    }, { authorization: "Bearer somebody-else" })
+    assert.strictEqual(other.status, 500)
+    assert.include(await other.text(), "engine_failed")
+  })
+
+  it("is the end of the plan that is explained", async () => {
+    const { plan } = await json<Explanation>(post("/admin/route", { model: "fake/remembered", needs: ["tools"] }))
+    assert.strictEqual(plan.lists.ordinary.at(-1), "cached-responses")
   })
 })
 
