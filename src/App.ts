@@ -14,6 +14,7 @@
 import { Effect, Layer } from "effect"
 import * as LanguageModels from "./layers/ai/LanguageModels.ts"
 import * as Breaker from "./layers/Breaker.ts"
+import * as CachedResponses from "./layers/CachedResponses.ts"
 import * as Decisions from "./layers/Decisions.ts"
 import * as Engines from "./layers/engines/Engines.ts"
 import * as Server from "./layers/http/Server.ts"
@@ -38,7 +39,9 @@ export const store = Layer.provideMerge(ModelStore.layer, ModelFiles.layer)
 
 /** The runtime: `Inference` and what it stands on. Requires only `Settings`. */
 export const runtime = Inference.layer.pipe(
-  Layer.provideMerge(Layer.mergeAll(Selector.layer, Metrics.layer, Pressure.layer, Decisions.layer)),
+  Layer.provideMerge(
+    Layer.mergeAll(Selector.layer, Metrics.layer, Pressure.layer, Decisions.layer, CachedResponses.layer)
+  ),
   Layer.provideMerge(Breaker.layer),
   Layer.provideMerge(Layer.mergeAll(Registry.layer, Models.layer)),
   Layer.provide(Layer.merge(Engines.layer, Memory.layer)),

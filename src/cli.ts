@@ -2,8 +2,10 @@
 import { Console, Effect, Option } from "effect"
 import { Command } from "effect/cli"
 import { load, ps, reload, unload } from "./cli/Admin.ts"
+import { decisions } from "./cli/Decisions.ts"
 import { models } from "./cli/Models.ts"
 import { policy } from "./cli/Policy.ts"
+import { route } from "./cli/Route.ts"
 import { run } from "./cli/Run.ts"
 import { serve } from "./cli/Serve.ts"
 import { config, json, printJson } from "./cli/Shared.ts"
@@ -50,5 +52,5 @@ const configCommand = Command.make("config").pipe(
 /** The whole command line. */
 export const troupe = Command.make("troupe").pipe(
   Command.withDescription("Run language models as supervised actors: as a service, or once from the command line"),
-  Command.withSubcommands([serve, run, models, ps, load, unload, reload, policy, configCommand])
+  Command.withSubcommands([serve, run, models, ps, load, unload, reload, route, decisions, policy, configCommand])
 )

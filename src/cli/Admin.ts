@@ -1,75 +1,38 @@
 /** `troupe ps`, `load`, `unload` and `reload`: what a running service's models do, and what an operator does to them. */
-import { Console, Effect, Option, Schema } from "effect"
-import { Argument, Command, Flag } from "effect/cli"
-import type { HttpClientError } from "effect/http"
-import { FetchHttpClient } from "effect/http"
-import { HttpApiClient } from "effect/http-api"
-import * as SettingsFile from "../layers/SettingsFile.ts"
+import { Console, Effect, Schema } from "effect"
+import { Argument, Command } from "effect/cli"
 import type { Action, Deployment } from "../services/Admin.ts"
-import { Api } from "../services/Api.ts"
-import { addressOf, urlOf } from "./Address.ts"
-import { CommandFailed, config, json, printJson, table } from "./Shared.ts"
-
-const url = Flag.String("url").pipe(
-  Flag.withSchema(Schema.NonEmptyString),
-  Flag.withDescription("Where the service listens; default as HOST, PORT and the configuration say"),
-  Flag.optional
-)
-
-/** Flags that say which service is meant. */
-const target = { url, config }
-
-interface Target {
-  readonly url: Option.Option<string>
-  readonly config: Option.Option<string>
-}
+import { target, withClient } from "./Client.ts"
+import { json, printJson, table } from "./Shared.ts"
 
 const model = Argument.String("model").pipe(
   Argument.withSchema(Schema.NonEmptyString),
   Argument.withDescription("A configured model's name")
 )
 
-/** The service's own words, or why it could not be asked. */
-const explain = (at: string) => (error: unknown): Effect.Effect<never, CommandFailed> => {
-  const told = (error as { readonly error?: { readonly message?: string } }).error?.message
-  const transport = (error as HttpClientError.HttpClientError)._tag === "HttpClientError"
-  const message = told ?? (transport
-    ? `No service answers at ${at}. Start one with: troupe serve; or name another with --url`
-    : `${at} answers, but not as Troupe does.`)
-  return Effect.fail(new CommandFailed({ message }))
-}
-
-/** As `troupe serve` finds it, where no URL is given. */
-const urlOfService = Effect.fnUntraced(function*({ config, url }: Target) {
-  if (Option.isSome(url)) return url.value
-  const { server } = yield* SettingsFile.load({ file: Option.getOrUndefined(config) })
-  const { host, port } = yield* addressOf(server)
-  return urlOf(host, port)
-})
-
-const withClient = <A, E>(
-  target: Target,
-  use: (client: HttpApiClient.ForApi<typeof Api>) => Effect.Effect<A, E>
-) =>
-  Effect.flatMap(urlOfService(target), (at) =>
-    HttpApiClient.make(Api, { baseUrl: at }).pipe(
-      Effect.flatMap(use),
-      Effect.catch(explain(at)),
-      Effect.provide(FetchHttpClient.layer)
-    ))
-
 const mebibytes = (bytes: number): string => `${Math.round(bytes / 2 ** 20)} MiB`
+
+const stateOf = ({ circuit, pinned, state }: Deployment): string =>
+  [state, ...(pinned ? ["pinned"] : []), ...(circuit === undefined ? [] : [`circuit ${circuit.phase}`])].join(", ")
+
+/** Why it cannot be asked. */
+const troubleOf = ({ circuit, lastFailure = "", state }: Deployment): string => {
+  if (state === "failed") return lastFailure
+  return circuit === undefined || circuit.retryAfterMs === 0
+    ? ""
+    : `failed too often, and is left alone for ${Math.ceil(circuit.retryAfterMs / 1_000)} s`
+}
 
 const rows = (deployments: ReadonlyArray<Deployment>): ReadonlyArray<ReadonlyArray<string>> => [
   ["DEPLOYMENT", "ENGINE", "STATE", "RUNNING", "WAITING", "MEMORY", ""],
-  ...deployments.map(({ deployment, engine, lastFailure, memoryBytes, pinned, queued, running, state }) => [
-    deployment,
-    engine,
-    pinned ? `${state}, pinned` : state,
-    String(running),
-    String(queued),
-    memoryBytes === 0 ? "" : mebibytes(memoryBytes),
-    state === "failed" ? lastFailure ?? "" : ""
+  ...deployments.map((deployment) => [
+    deployment.deployment,
+    deployment.engine,
+    stateOf(deployment),
+    String(deployment.running),
+    String(deployment.queued),
+    deployment.memoryBytes === 0 ? "" : mebibytes(deployment.memoryBytes),
+    troubleOf(deployment)
   ])
 ]
 

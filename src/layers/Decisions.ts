@@ -1,5 +1,6 @@
 /** The records of the latest requests, in this process's memory. */
 import { Effect, Layer, Random } from "effect"
+import { name as cachedResponses } from "../services/CachedResponses.ts"
 import type { Draft } from "../services/Decisions.ts"
 import { Decisions } from "../services/Decisions.ts"
 import type { Deployment } from "../services/Model.ts"
@@ -10,10 +11,14 @@ const idOf = ({ id }: Deployment): string => id
 
 const none = { ordinary: [], context: [], content: [] }
 
-const namesOf = ({ content, context, ordinary }: Route["fallbacks"]) =>
-  ordinary.length + context.length + content.length === 0
+const namesOf = ({ cached, fallbacks: { content, context, ordinary } }: Route) =>
+  ordinary.length + context.length + content.length === 0 && !cached
     ? none
-    : { ordinary: ordinary.map(idOf), context: context.map(idOf), content: content.map(idOf) }
+    : {
+      ordinary: [...ordinary.map(idOf), ...(cached ? [cachedResponses] : [])],
+      context: context.map(idOf),
+      content: content.map(idOf)
+    }
 
 export const layer = Layer.effect(
   Decisions,
@@ -25,7 +30,8 @@ export const layer = Layer.effect(
     let count = 0
     const at = (index: number) => index >= 0 ? records[index % Policies.keptDecisions] : undefined
     return Decisions.of({
-      begin(operation, { decision, fallbacks, model, policy }, at) {
+      begin(operation, route, at) {
+        const { decision, model, policy } = route
         const draft: Draft = {
           id: `${prefix}${count.toString(36)}`,
           operation,
@@ -33,7 +39,7 @@ export const layer = Layer.effect(
           policy: policy.name,
           at,
           decision,
-          fallbacks: namesOf(fallbacks),
+          fallbacks: namesOf(route),
           attempts: []
         }
         records[count++ % Policies.keptDecisions] = draft

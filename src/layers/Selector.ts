@@ -1,10 +1,11 @@
 /** The selector over the registry's snapshot, the actors' states and what was measured. */
-import { Array as Arr, Clock, Effect, Layer, Random, Result, Stream } from "effect"
+import { Clock, Effect, Layer, Random, Result, Stream } from "effect"
 import { Breaker } from "../services/Breaker.ts"
+import * as CachedResponses from "../services/CachedResponses.ts"
 import type { Decision } from "../services/Decision.ts"
 import { factsOf } from "../services/Facts.ts"
 import { maxSeed } from "../services/Inference.ts"
-import { InvalidRequest, make as makeError, NoDeployment } from "../services/InferenceError.ts"
+import { InvalidRequest, make as makeError } from "../services/InferenceError.ts"
 import type { Measurement } from "../services/Measurements.ts"
 import * as Measurements from "../services/Measurements.ts"
 import type { Deployment, Model } from "../services/Model.ts"
@@ -16,9 +17,10 @@ import { defaults } from "../services/Policy.ts"
 import { Registry } from "../services/Registry.ts"
 import type { Condition } from "../services/Selection.ts"
 import * as Selection from "../services/Selection.ts"
+import { Board } from "../services/SelectionBoard.ts"
 import { beginnings, Prefixes } from "../services/SelectionPrefixes.ts"
-import type { Route, Trial, Wish } from "../services/Selector.ts"
-import { Selector } from "../services/Selector.ts"
+import type { Route, Wish } from "../services/Selector.ts"
+import { nobody, Selector } from "../services/Selector.ts"
 import { Settings } from "../services/Settings.ts"
 
 const conditionOf = (
@@ -39,40 +41,6 @@ const conditionOf = (
 const policyOf = ({ routing }: Model): Policy => routing?.policy ?? defaults
 
 const idle = { queued: 0, state: "ready" } as const
-
-/** What was measured, by deployment. */
-const makeBoard = (now: () => number) => {
-  const board = new Map<string, Measurement>()
-  const of = (deployment: string): Measurement => board.get(deployment) ?? Measurements.none
-  const begin = (deployment: string): Trial => {
-    const began = now()
-    let firstTokenMs: number | undefined
-    board.set(deployment, Measurements.started(of(deployment)))
-    return {
-      content() {
-        firstTokenMs ??= now() - began
-      },
-      end(end, tokens) {
-        const at = now()
-        const sample = { ok: end === "success", tookMs: at - began, firstTokenMs, tokens }
-        board.set(
-          deployment,
-          end === "left" ? Measurements.left(of(deployment)) : Measurements.ended(of(deployment), sample, at)
-        )
-      }
-    }
-  }
-  return { of, begin }
-}
-
-/** Where no deployment could take it at any time, the request is at fault. */
-const nobody = ({ lacking, model, retryAfterMs, ruledOut }: Decision, { pathsOf = () => ["model"] }: Wish) => {
-  const reason = new NoDeployment({ model, ruledOut, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) })
-  if (lacking === undefined) return makeError(reason)
-  const [path = "model", ...others] = lacking.flatMap(pathsOf)
-  const also = others.length === 0 ? "" : ` (likewise ${others.join(", ")})`
-  return makeError(new InvalidRequest({ path, detail: `${reason.message}${also}` }))
-}
 
 const wrong = ({ detail, path }: Overrides.Problem) => makeError(new InvalidRequest({ path: `route.${path}`, detail }))
 
@@ -117,10 +85,11 @@ interface Parts {
   readonly models: Models["Service"]
   readonly breaker: Breaker["Service"]
   readonly policies: ReadonlyArray<Policy>
-  readonly board: ReturnType<typeof makeBoard>
+  readonly board: Board
   readonly tableOf: ReturnType<typeof makeTables>
   readonly prefixes: Prefixes
   readonly now: () => number
+  /** Decisions made so far. */
   turn: number
 }
 
@@ -167,7 +136,7 @@ const ask = Effect.fnUntraced(function*(parts: Parts, model: Model, wish: Wish) 
     needs,
     maxTokens,
     likelyPromptTokens: promptLength === undefined ? undefined : Selection.estimateTokens(promptLength),
-    turn: parts.turn++,
+    turn: parts.turn,
     seed: yield* Random.nextIntBetween(0, maxSeed),
     now: parts.now(),
     ...chosen,
@@ -207,38 +176,52 @@ const standIns = Effect.fnUntraced(function*(parts: Parts, names: ReadonlyArray<
 })
 
 const noFallbackNames = { ordinary: [], context: [], content: [] }
-const noFallbacks: Route["fallbacks"] = noFallbackNames
+const noFallbacks = { fallbacks: noFallbackNames, cached: false } satisfies Pick<Route, "fallbacks" | "cached">
 
 const fallbacksOf = Effect.fnUntraced(function*(parts: Parts, { routing }: Model, question: Question) {
   const { content, context, ordinary } = { ...noFallbackNames, ...routing?.fallbacks }
   const asked = question.wish.route?.fallbacks ?? ordinary
   if (asked.length + context.length + content.length === 0) return noFallbacks
+  const index = CachedResponses.misplaced(asked)
+  if (index >= 0) return yield* wrong({ path: `fallbacks[${index}]`, detail: CachedResponses.onlyLast })
+  const cached = asked.at(-1) === CachedResponses.name
   return {
-    ordinary: yield* standIns(parts, asked, question),
-    context: yield* standIns(parts, context, question),
-    content: yield* standIns(parts, content, question)
+    cached,
+    fallbacks: {
+      ordinary: yield* standIns(parts, cached ? asked.slice(0, -1) : asked, question),
+      context: yield* standIns(parts, context, question),
+      content: yield* standIns(parts, content, question)
+    }
   }
 })
 
-const route = Effect.fnUntraced(function*(parts: Parts, wish: Wish) {
+const consider = Effect.fnUntraced(function*(parts: Parts, wish: Wish) {
   const model = yield* parts.registry.find(wish.model)
   const question = yield* ask(parts, model, wish)
   const { policy, prefix } = question
   const decision = yield* decide(parts, model, question)
-  const fallbacks = yield* fallbacksOf(parts, model, question)
+  const { cached, fallbacks } = yield* fallbacksOf(parts, model, question)
   const own = named(model, decision)
   // Where none of its own can take the request, who stands in comes first.
   const deployments = own.length > 0 ? own : fallbacks.ordinary
-  if (!Arr.isReadonlyArrayNonEmpty(deployments)) return yield* nobody(decision, wish)
+  const [first] = deployments
   return {
     model: model.name,
     deployments,
     fallbacks: own.length > 0 ? fallbacks : { ...fallbacks, ordinary: [] },
+    cached,
     decision,
     policy,
-    slowestFirstTokenMs: policy.hedge && Measurements.slowestFirstToken(parts.board.of(deployments[0].id)),
+    slowestFirstTokenMs: policy.hedge && first && Measurements.slowestFirstToken(parts.board.of(first.id)),
     prefix
   } satisfies Route
+})
+
+const route = Effect.fnUntraced(function*(parts: Parts, wish: Wish) {
+  const found = yield* consider(parts, wish)
+  parts.turn++
+  const isOver = found.deployments.length === 0 && (!found.cached || found.decision.lacking !== undefined)
+  return isOver ? yield* nobody(found.decision, wish) : found
 })
 
 export const layer = Layer.effect(
@@ -252,7 +235,7 @@ export const layer = Layer.effect(
       models,
       breaker: yield* Breaker,
       policies: (yield* Settings).policies,
-      board: makeBoard(now),
+      board: new Board(now),
       tableOf: makeTables(),
       prefixes: yield* makePrefixes(models),
       now,
@@ -260,6 +243,7 @@ export const layer = Layer.effect(
     }
     return Selector.of({
       route: (wish) => route(parts, wish),
+      consider: (wish) => consider(parts, wish),
       measure: (deployment, { prefix }) => {
         if (prefix !== undefined) parts.prefixes.note(deployment, prefix)
         return parts.board.begin(deployment)

@@ -3,8 +3,11 @@ import { Schema } from "effect"
 import { HttpApi, HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
 import * as Admin from "./Admin.ts"
 import * as Anthropic from "./Anthropic.ts"
+import { Record } from "./Decision.ts"
+import { Explanation, Question } from "./Explanation.ts"
 import * as OpenAi from "./OpenAi.ts"
 import * as OpenAiTasks from "./OpenAiTasks.ts"
+import { keptDecisions } from "./Policies.ts"
 import { Report } from "./Readiness.ts"
 
 const error = (status: number, description: string) =>
@@ -140,6 +143,8 @@ const HealthGroup = HttpApiGroup.make("health").add(
 
 const forbidden = error(403, "Administration answers programs on the same machine only (`forbidden`)")
 
+const wrong = error(400, "The request is wrong")
+
 const AdminGroup = HttpApiGroup.make("admin").add(
   HttpApiEndpoint.get("deployments", "/admin/deployments", { success: Admin.Deployments, error: forbidden })
     .annotateMerge(
@@ -163,7 +168,43 @@ const AdminGroup = HttpApiGroup.make("admin").add(
       title: "Watch the deployments' states",
       description: "Server-sent events, one for each change from now on."
     })
-  )
+  ),
+  HttpApiEndpoint.get("circuits", "/admin/circuits", { success: Admin.Circuits, error: forbidden }).annotateMerge(
+    OpenApi.annotations({ title: "Which deployments may be called now, of those that have been" })
+  ),
+  HttpApiEndpoint.get("circuitEvents", "/admin/circuits/events", {
+    success: events(Admin.CircuitEvent),
+    error: forbidden
+  }).annotateMerge(OpenApi.annotations({
+    title: "Watch the deployments' circuits",
+    description: "Server-sent events, one for each change from now on."
+  })),
+  HttpApiEndpoint.get("decisions", "/admin/decisions", {
+    query: { limit: Schema.optionalKey(Schema.NumberFromString) },
+    success: Admin.Decisions,
+    error: [forbidden, wrong]
+  }).annotateMerge(OpenApi.annotations({
+    title: "How the latest requests were routed, and what came of them",
+    description:
+      `The latest first: 20, or as many as \`limit\` says, of the ${keptDecisions} that are kept. They have ` +
+      "nothing of what was asked or answered."
+  })),
+  HttpApiEndpoint.get("decision", "/admin/decisions/:id", {
+    params: { id: Schema.String },
+    success: Record,
+    error: [forbidden, error(404, "There is no such record, or none any more (`decision_not_found`)")]
+  }).annotateMerge(OpenApi.annotations({
+    title: "How one request was routed, and what came of it",
+    description: "By the id that its answer has in `x-troupe-decision`."
+  })),
+  HttpApiEndpoint.post("route", "/admin/route", {
+    payload: Question,
+    success: Explanation,
+    error: [forbidden, wrong, error(404, "No such model (`model_not_found`)")]
+  }).annotateMerge(OpenApi.annotations({
+    title: "Explain how a request would be routed now",
+    description: "Nobody is called and nothing is counted. `route` has what a request says in `troupe`."
+  }))
 )
 
 export class Api extends HttpApi.make("troupe")

@@ -66,6 +66,15 @@ export const streamGrant = 64
 /** Records of decisions that are kept, the latest. */
 export const keptDecisions = 1_000
 
+/** What is kept of earlier answers, for models that have them as their last fallback. */
+export const cachedResponses = {
+  entries: 10_000,
+  bytes: 64 * 2 ** 20,
+  /** Of one answer. */
+  largestBytes: 2 ** 20,
+  timeToLive: Duration.hours(1)
+}
+
 /** Requests for embeddings that one job of an engine takes together. */
 export const batchSize = 10
 

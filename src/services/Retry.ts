@@ -24,6 +24,8 @@ export interface Verdict {
   readonly rotateKey: boolean
   /** It counts against the deployment's circuit. */
   readonly counts: boolean
+  /** The request is what is wrong: no earlier answer takes the place of one. */
+  readonly mistaken: boolean
   /** Not before, ms. */
   readonly retryAfterMs?: number
   /** What the next attempt asks otherwise: a shorter answer, or to go last among the waiting. */
@@ -35,11 +37,13 @@ const verdict = (given: Partial<Verdict>, retryAfterMs?: number): Verdict => ({
   next: "ordinary",
   rotateKey: false,
   counts: false,
+  mistaken: false,
   ...given,
   ...(retryAfterMs === undefined ? {} : { retryAfterMs })
 })
 
 const final = verdict({ next: "nobody" })
+const mistake = verdict({ next: "nobody", mistaken: true })
 
 type Tag = Reason["_tag"]
 type Of<T extends Tag> = Extract<Reason, { readonly _tag: T }>
@@ -48,10 +52,10 @@ type Of<T extends Tag> = Extract<Reason, { readonly _tag: T }>
 const passing = new Set([408, 429, 502, 503, 504])
 
 /** HTTP statuses that say that the request is wrong, whoever is asked. */
-const mistaken = new Set([400, 413, 422])
+const mistakes = new Set([400, 413, 422])
 
 const byStatus = (status: number, retryAfterMs: number | undefined): Verdict => {
-  if (mistaken.has(status)) return final
+  if (mistakes.has(status)) return mistake
   if (status === 401 || status === 403) return verdict({ rotateKey: true, counts: true })
   if (status === 429) return verdict({ again: "last", rotateKey: true, adjust: "low-priority" }, retryAfterMs)
   return passing.has(status)
@@ -80,11 +84,11 @@ const another = verdict({})
 const broken = verdict({ counts: true })
 
 const verdicts: { readonly [T in Tag]: (reason: Of<T>) => Verdict } = {
-  InvalidRequest: () => final,
-  ModelNotFound: () => final,
+  InvalidRequest: () => mistake,
+  ModelNotFound: () => mistake,
   // A prompt that leaves room fits with a shorter answer; one that fills the window needs a larger window.
   ContextLengthExceeded: ({ contextWindow, promptTokens }) =>
-    verdict({ next: "context", ...(promptTokens < contextWindow ? { adjust: "shorter" } : {}) }),
+    verdict({ next: "context", mistaken: true, ...(promptTokens < contextWindow ? { adjust: "shorter" } : {}) }),
   QueueFull: ({ retryAfterMs }) => verdict({}, retryAfterMs),
   // The whole machine is short of memory.
   Overloaded: ({ retryAfterMs }) => verdict({ next: "nobody" }, retryAfterMs),
@@ -101,7 +105,7 @@ const verdicts: { readonly [T in Tag]: (reason: Of<T>) => Verdict } = {
   UpstreamTimeout: () => verdict({ again: "last", counts: true }),
   RateLimited: ({ retryAfterMs }) => verdict({ again: "last", rotateKey: true, adjust: "low-priority" }, retryAfterMs),
   AuthenticationFailed: () => verdict({ rotateKey: true, counts: true }),
-  ContentRefused: () => verdict({ next: "content" }),
+  ContentRefused: () => verdict({ next: "content", mistaken: true }),
   NotSupported: () => another,
   CircuitOpen: ({ retryAfterMs }) => verdict({}, retryAfterMs),
   NoDeployment: ({ retryAfterMs }) => verdict({ next: "nobody" }, retryAfterMs)

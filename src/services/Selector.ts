@@ -11,6 +11,7 @@ import { Context } from "effect"
 import type { Verdict } from "./Breaker.ts"
 import type { Decision } from "./Decision.ts"
 import type { InferenceError } from "./InferenceError.ts"
+import { InvalidRequest, make, NoDeployment } from "./InferenceError.ts"
 import type { Deployment } from "./Model.ts"
 import type { Overrides } from "./Overrides.ts"
 import type { Policy } from "./Policy.ts"
@@ -33,18 +34,33 @@ export interface Wish {
   readonly promptText?: (() => string) | undefined
 }
 
-/** Who may answer one request, the primary first, and why. */
+/** Who may answer one request, and why. */
 export interface Route {
   readonly model: string
-  readonly deployments: readonly [Deployment, ...Array<Deployment>]
+  /** The primary first; nobody, where all are ruled out. */
+  readonly deployments: ReadonlyArray<Deployment>
   /** Deployments of the models that stand in for it, by what may go wrong; `ordinary` ones come after the others. */
   readonly fallbacks: Readonly<Record<List, ReadonlyArray<Deployment>>>
+  /** An earlier answer to the same request may be given where nobody else can answer: see `CachedResponses`. */
+  readonly cached: boolean
   readonly decision: Decision
   readonly policy: Policy
   /** ms in which 95 of 100 first tokens of the primary come, where that is known and the policy hedges. */
   readonly slowestFirstTokenMs: number | undefined
   /** Hashes of the prompt's beginnings, where the policy goes by them: see `SelectionPrefixes`. */
   readonly prefix?: ReadonlyArray<number> | undefined
+}
+
+/** Why there is nobody. Where no deployment could take it at any time, the request is at fault. */
+export const nobody = (
+  { lacking, model, retryAfterMs, ruledOut }: Decision,
+  { pathsOf = () => ["model"] }: Pick<Wish, "pathsOf"> = {}
+): InferenceError => {
+  const reason = new NoDeployment({ model, ruledOut, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) })
+  if (lacking === undefined) return make(reason)
+  const [path = "model", ...others] = lacking.flatMap(pathsOf)
+  const also = others.length === 0 ? "" : ` (likewise ${others.join(", ")})`
+  return make(new InvalidRequest({ path, detail: `${reason.message}${also}` }))
 }
 
 /** One attempt, as it is measured. */
@@ -61,10 +77,12 @@ export interface Trial {
 
 export class Selector extends Context.Service<Selector, {
   /**
-   * Fails with `ModelNotFound`, with `NoDeployment` where nobody can take the request, and with `InvalidRequest` where
-   * nobody could at any time.
+   * Fails with `ModelNotFound`, with `NoDeployment` where nobody can take the request and no answer may be cached, and with
+   * `InvalidRequest` where nobody could at any time.
    */
   readonly route: (wish: Wish) => Effect.Effect<Route, InferenceError>
+  /** What `route` would decide now, also where that is nobody; no request is counted. Fails with `ModelNotFound`. */
+  readonly consider: (wish: Wish) => Effect.Effect<Route, InferenceError>
   /** Begins to measure an attempt. */
   readonly measure: (deployment: string, route: Route) => Trial
 }>()("troupe/services/Selector") {}

@@ -13,6 +13,7 @@
  * prints a value.
  */
 import { Context, Duration, Result, Schema } from "effect"
+import { name as cachedResponses } from "./CachedResponses.ts"
 import type { Deployment, DeploymentOptions, Model } from "./Model.ts"
 import { defaultIdleUnload } from "./Model.ts"
 import * as Policies from "./Policies.ts"
@@ -99,6 +100,7 @@ const secrets = (file: Tree): ReadonlyArray<Problem> =>
 const nameProblem = (name: string, deployments: ReadonlyArray<DeploymentOptions>): string | undefined => {
   const fakes = deployments.filter((deployment) => deployment.engine === "fake").length
   if (name === "") return "Expected a name that is not empty"
+  if (name === cachedResponses) return `Expected another name: among fallbacks, ${name} are earlier answers`
   if (name.startsWith("fake/") && fakes < deployments.length) {
     return "Expected only fake deployments under a name that begins with fake/"
   }

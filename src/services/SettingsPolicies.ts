@@ -1,5 +1,6 @@
 /** The policies of `troupe.yaml`: their schema, what they come to, and whether models name ones that there are. */
 import { Duration, Schema } from "effect"
+import * as CachedResponses from "./CachedResponses.ts"
 import { described, optional, Span } from "./Model.ts"
 import type { Routing } from "./Policy.ts"
 import * as Policy from "./Policy.ts"
@@ -81,7 +82,11 @@ const Models = Schema.Array(Schema.NonEmptyString)
 export const routingFields = {
   policy: optional("The policy, by its name under policies; default the policy default.", Schema.NonEmptyString),
   strategy: optional("How to choose among its deployments; default as the policy says.", Schema.Literals(strategies)),
-  fallbacks: optional("Models that stand in for it, in order; default none.", Models),
+  fallbacks: optional(
+    "Models that stand in for it, in order, the last of which may be cached-responses: the newest earlier answer to the " +
+      "same request; default none.",
+    Models
+  ),
   contextFallbacks: optional("Models for prompts that are too long for it, in order; default none.", Models),
   contentFallbacks: optional("Models for content that its providers refuse, in order; default none.", Models)
 }
@@ -182,13 +187,18 @@ const fallbackProblems = (
   models: ReadonlyArray<string>
 ): ReadonlyArray<Found> => {
   const others = models.filter((name) => name !== model)
-  return (["fallbacks", "contextFallbacks", "contentFallbacks"] as const).flatMap((list) =>
-    (settings[list] ?? []).flatMap((name, index) =>
-      others.includes(name)
-        ? []
-        : [{ path: ["models", model, list, index], expected: `Expected the name of another model: ${listed(others)}` }]
-    )
-  )
+  return (["fallbacks", "contextFallbacks", "contentFallbacks"] as const).flatMap((list) => {
+    const names = settings[list] ?? []
+    return names.flatMap((name, index) => {
+      const isLast = list === "fallbacks" && index === names.length - 1
+      const expected = name === CachedResponses.name
+        ? isLast ? undefined : CachedResponses.onlyLast
+        : others.includes(name)
+        ? undefined
+        : `Expected the name of another model: ${listed(others)}`
+      return expected === undefined ? [] : [{ path: ["models", model, list, index], expected }]
+    })
+  })
 }
 
 /** Names of policies and models that there are not. */

@@ -11,6 +11,7 @@ const route: Route = {
   model: "a",
   deployments: [deployment("a#0")],
   fallbacks: { ordinary: [deployment("b#0")], context: [], content: [] },
+  cached: false,
   decision: { model: "a", strategy: "balanced", candidates: [], viable: 1, ruledOut: [] },
   policy: Policy.defaults,
   slowestFirstTokenMs: undefined

@@ -225,6 +225,30 @@ describe("Settings", () => {
       )
     })
 
+    it("has earlier answers as the last of the ordinary fallbacks only, and no model of that name", () => {
+      const cached = "cached-responses"
+      const { models } = resolved({ models: { a: { deployments: [llama()], fallbacks: [cached] } } })
+      assert.deepStrictEqual(models[0]?.routing?.fallbacks.ordinary, [cached])
+      const file = {
+        models: {
+          a: { deployments: [llama()], fallbacks: [cached, "b"], contextFallbacks: [cached] },
+          b: { deployments: [llama()] },
+          [cached]: { deployments: [llama()] }
+        }
+      }
+      assert.deepStrictEqual(problems(file), [
+        { path: `models.${cached}`, expected: `Expected another name: among fallbacks, ${cached} are earlier answers` },
+        {
+          path: "models.a.fallbacks[0]",
+          expected: `Expected ${cached} as the last of the ordinary fallbacks only`
+        },
+        {
+          path: "models.a.contextFallbacks[0]",
+          expected: `Expected ${cached} as the last of the ordinary fallbacks only`
+        }
+      ])
+    })
+
     it("finds models of the store by their name, and says how to pull those that are missing", () => {
       const { models, store } = resolved({ models: { chat: { deployments: [llama("store:stored")] } } })
       assert.deepStrictEqual(store, { folder: "/store" })

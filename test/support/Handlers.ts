@@ -2,6 +2,8 @@
 import { Duration, Effect, Layer, Logger, Stream, Tracer } from "effect"
 import { HttpRouter, HttpServer } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
+import * as Breaker from "../../src/layers/Breaker.ts"
+import * as Decisions from "../../src/layers/Decisions.ts"
 import * as AdminRoutes from "../../src/layers/http/AdminRoutes.ts"
 import * as AnthropicRoutes from "../../src/layers/http/AnthropicRoutes.ts"
 import * as HealthRoutes from "../../src/layers/http/HealthRoutes.ts"
@@ -14,6 +16,7 @@ import { Models } from "../../src/services/Models.ts"
 import type { Stage } from "../../src/services/Readiness.ts"
 import { Readiness } from "../../src/services/Readiness.ts"
 import { Registry } from "../../src/services/Registry.ts"
+import { Selector } from "../../src/services/Selector.ts"
 import { Settings } from "../../src/services/Settings.ts"
 
 export interface Stand {
@@ -48,6 +51,9 @@ export const withHandler = async <A>(
   const services = Layer.mergeAll(
     Layer.mock(Inference)(inference),
     Layer.mock(Registry)({}),
+    Layer.mock(Selector)({ measure: () => ({ content: () => {}, end: () => {} }) }),
+    Breaker.layer,
+    Decisions.layer,
     Layer.mock(Models)({}),
     Layer.succeed(Readiness, { stage }),
     Layer.succeed(

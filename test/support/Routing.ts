@@ -3,6 +3,7 @@
  */
 import { Effect, Layer, Result, Stream, SubscriptionRef } from "effect"
 import * as BreakerLayer from "../../src/layers/Breaker.ts"
+import * as CachedResponsesLayer from "../../src/layers/CachedResponses.ts"
 import * as DecisionsLayer from "../../src/layers/Decisions.ts"
 import * as InferenceLayer from "../../src/layers/inference/Inference.ts"
 import * as MetricsLayer from "../../src/layers/Metrics.ts"
@@ -33,6 +34,8 @@ export interface Part {
   readonly fails?: { readonly after?: number; readonly reason: InferenceError.Reason }
   /** Only its first jobs fail; default all. */
   readonly failures?: number
+  /** So many jobs go well before any fails; default none. */
+  readonly successes?: number
 }
 
 /** What was asked of an engine. */
@@ -82,7 +85,8 @@ const makeEngine = (world: World, id: string, part: Part, standing: Standing): E
     const earlier = world.jobs.filter((one) => one.deployment === id).length
     world.jobs.push(job)
     const { fails: _, ...sound } = part
-    const played: Part = earlier < (part.failures ?? Number.POSITIVE_INFINITY) ? part : sound
+    const { failures = Number.POSITIVE_INFINITY, successes = 0 } = part
+    const played: Part = earlier >= successes && earlier < successes + failures ? part : sound
     return { job, played }
   }
   const notPlayed = Effect.die("not played")
@@ -139,7 +143,7 @@ export const world = ({ fallbacks = {}, models, policies = [], policy = {} }: Se
   })
   const settings = { models: configured, policies: [own, ...policies] } as Partial<Settings["Service"]>
   const layer = InferenceLayer.layer.pipe(
-    Layer.provideMerge(Layer.mergeAll(SelectorLayer.layer, DecisionsLayer.layer)),
+    Layer.provideMerge(Layer.mergeAll(SelectorLayer.layer, DecisionsLayer.layer, CachedResponsesLayer.layer)),
     Layer.provide([MetricsLayer.layer, Layer.effect(Pressure, SubscriptionRef.make<Level>("normal"))]),
     Layer.provide(BreakerLayer.layer),
     Layer.provide([RegistryLayer.layer, Layer.succeed(Models, actors)]),

@@ -1,35 +1,22 @@
 /**
- * Handlers for an operator: what the deployments do, and loading, unloading and reloading them.
- *
- * **Gotchas**
- *
- * They answer callers on the same machine only, and no web page: a request that a browser marks with its `Origin` is
- * refused, since a page from anywhere could send it. So is what a proxy on this machine says it passes on.
+ * Handlers for an operator: what the deployments do, loading, unloading and reloading them, and how requests are routed.
  */
-import { Array as Arr, Effect, Option, Stream } from "effect"
-import { HttpServerRequest, HttpServerResponse } from "effect/http"
+import { Array as Arr, Effect, Stream } from "effect"
+import { HttpServerResponse } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import type { Action } from "../../services/Admin.ts"
 import { actions as actionNames, isAction } from "../../services/Admin.ts"
 import { Api } from "../../services/Api.ts"
+import type { State } from "../../services/Breaker.ts"
+import { Breaker } from "../../services/Breaker.ts"
 import type { InferenceError } from "../../services/InferenceError.ts"
 import type { Deployment } from "../../services/Model.ts"
 import { Models } from "../../services/Models.ts"
 import { Registry } from "../../services/Registry.ts"
+import * as AdminDecisions from "./AdminDecisions.ts"
+import { guarded } from "./AdminGuard.ts"
 import { respondError } from "./Handler.ts"
 import * as OpenAiError from "./OpenAiError.ts"
-import * as OpenAiFields from "./OpenAiFields.ts"
-
-const loopback = /^(?:::ffff:)?127\.|^::1$/
-
-const forbidden = OpenAiError.make(
-  "Administration answers programs on the machine that Troupe runs on, and no web page.",
-  {
-    status: 403,
-    type: "invalid_request_error",
-    code: "forbidden"
-  }
-)
 
 const noAction = (action: string) =>
   OpenAiError.make(`A model has no action ${JSON.stringify(action)}. There are ${actionNames.join(", ")}.`, {
@@ -38,25 +25,27 @@ const noAction = (action: string) =>
     code: "not_found"
   })
 
-/** Of web pages, and of proxies: RFC 7239, and what was usual before it. */
-const telltales = ["origin", "forwarded", "x-forwarded-for"] as const
-
-const isFromHere = Effect.map(
-  HttpServerRequest.HttpServerRequest,
-  ({ headers, remoteAddress }) =>
-    telltales.every((name) => headers[name] === undefined) &&
-    Option.exists(remoteAddress, (address) => loopback.test(address))
-)
-
-/** Only for who is on this machine. */
-const guarded = <R>(
-  answer: Effect.Effect<HttpServerResponse.HttpServerResponse, InferenceError, R>
-): Effect.Effect<HttpServerResponse.HttpServerResponse, never, R | HttpServerRequest.HttpServerRequest> =>
-  Effect.flatMap(isFromHere, (allowed) => allowed ? answer : Effect.succeed(respondError(forbidden))).pipe(
-    Effect.catch(({ reason }) => Effect.succeed(respondError(OpenAiError.fromReason(reason, OpenAiFields.chat))))
-  )
-
 const encoder = new TextEncoder()
+
+/** Server-sent events, for as long as somebody watches. */
+const watch = (events: Stream.Stream<object>) => {
+  const frames = Stream.mapArray(
+    events,
+    (some) => Arr.of(encoder.encode(some.map((event) => `data: ${JSON.stringify(event)}\n\n`).join("")))
+  )
+  // Who watches gets an answer at once, not with the first event: a comment, by the standard of server-sent events.
+  return HttpServerResponse.stream(Stream.merge(frames, Stream.succeed(encoder.encode(": watching\n\n"))), {
+    contentType: "text/event-stream; charset=utf-8",
+    headers: { "cache-control": "no-cache" }
+  })
+}
+
+/** Nothing, where it is closed. */
+const circuitOf = (deployment: string, states: ReadonlyArray<State>) => {
+  const found = states.find((state) => state.deployment === deployment)
+  if (found === undefined || found.phase === "closed") return {}
+  return { circuit: { phase: found.phase, retryAfterMs: found.retryAfterMs } }
+}
 
 export const layer = HttpApiBuilder.group(
   Api,
@@ -64,15 +53,19 @@ export const layer = HttpApiBuilder.group(
   Effect.fn(function*(handlers) {
     const models = yield* Models
     const registry = yield* Registry
+    const breaker = yield* Breaker
 
-    const describe = Effect.fnUntraced(function*(deployment: Deployment) {
+    const describe = Effect.fnUntraced(function*(deployment: Deployment, states: ReadonlyArray<State>) {
       const status = yield* models.status(deployment)
-      const { model, options, pinned } = deployment
-      return { ...status, model, engine: options.engine, pinned }
+      const { id, model, options, pinned } = deployment
+      return { ...status, model, engine: options.engine, pinned, ...circuitOf(id, states) }
     })
     const list = Effect.fnUntraced(function*(deployments: ReadonlyArray<Deployment>) {
-      return HttpServerResponse.jsonUnsafe({ deployments: yield* Effect.forEach(deployments, describe) })
+      const states = yield* breaker.states
+      const described = yield* Effect.forEach(deployments, (deployment) => describe(deployment, states))
+      return HttpServerResponse.jsonUnsafe({ deployments: described })
     })
+    const circuits = Effect.map(breaker.states, (circuits) => HttpServerResponse.jsonUnsafe({ circuits }))
     const all = Effect.flatMap(registry.models, (some) => list(some.flatMap(({ deployments }) => deployments)))
 
     const actions: Readonly<Record<Action, (deployment: Deployment) => Effect.Effect<void, InferenceError>>> = {
@@ -87,19 +80,15 @@ export const layer = HttpApiBuilder.group(
       return yield* list(deployments)
     })
 
-    const events = models.events.pipe(
-      Stream.mapArray((some) =>
-        Arr.of(encoder.encode(some.map((event) => `data: ${JSON.stringify(event)}\n\n`).join("")))
-      )
-    )
-    // Who watches gets an answer at once, not with the first event: a comment, by the standard of server-sent events.
-    const watch = HttpServerResponse.stream(Stream.merge(events, Stream.succeed(encoder.encode(": watching\n\n"))), {
-      contentType: "text/event-stream; charset=utf-8",
-      headers: { "cache-control": "no-cache" }
-    })
+    const decisions = yield* AdminDecisions.make
 
     return handlers.handleRaw("deployments", () => guarded(all))
       .handleRaw("act", ({ params }) => guarded(act(params.model, params.action)))
-      .handleRaw("events", () => guarded(Effect.succeed(watch)))
+      .handleRaw("events", () => guarded(Effect.succeed(watch(models.events))))
+      .handleRaw("circuits", () => guarded(circuits))
+      .handleRaw("circuitEvents", () => guarded(Effect.succeed(watch(breaker.transitions))))
+      .handleRaw("decisions", ({ query }) => guarded(decisions.latest(query.limit)))
+      .handleRaw("decision", ({ params }) => guarded(decisions.find(params.id)))
+      .handleRaw("route", () => guarded(decisions.explain))
   })
 )

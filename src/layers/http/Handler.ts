@@ -103,7 +103,8 @@ const idPart = Effect.map(
 
 const makeId = (prefix: string) => Effect.zipWith(idPart, idPart, (one, two) => `${prefix}${one}${two}`)
 
-const parse = (text: string): Result.Result<unknown, InferenceError.InvalidRequest> =>
+/** A body that is JSON. */
+export const parse = (text: string): Result.Result<unknown, InferenceError.InvalidRequest> =>
   Result.try({
     try: () => JSON.parse(text) as unknown,
     catch: (cause) =>

@@ -1,14 +1,16 @@
 /** What every answer tells of its routing, in headers. Pure. */
+import { name as cachedResponses } from "../../services/CachedResponses.ts"
 import type { By } from "../../services/Inference.ts"
 import type { InferenceError } from "../../services/InferenceError.ts"
 
 type Headers = Readonly<Record<string, string>>
 
-/** Its deployment, how many attempts it took, and the id of the record that says why. */
+/** Its deployment, how many attempts it took, the id of the record that says why, and whether it was given before. */
 export const ofAnswer = ({ attempts, decision, deployment }: By): Headers => ({
   "x-troupe-deployment": deployment,
   "x-troupe-attempts": String(attempts),
-  "x-troupe-decision": decision
+  "x-troupe-decision": decision,
+  ...(deployment === cachedResponses ? { "x-troupe-cache": "hit" } : {})
 })
 
 export const ofError = ({ attempts, decision }: InferenceError): Headers =>

@@ -160,6 +160,8 @@ const checkChat = Effect.fnUntraced(function*({ begin }: Stage, given: Request) 
   return { begun, request, generation: yield* withDefaults(request) }
 })
 
+type Checked = Effect.Success<ReturnType<typeof checkChat>>
+
 /** What was pulled already, and then the rest. */
 const resume = (first: readonly [Event, ...Array<Event>], rest: EventsPull): EventsPull => {
   let isFirst = true
@@ -171,9 +173,8 @@ const resume = (first: readonly [Event, ...Array<Event>], rest: EventsPull): Eve
 }
 
 /** The first of an answer, whoever brings it, and the rest of it: from here on a failure is the request's. */
-export const open = (stage: Stage) =>
-  Effect.fnUntraced(function*(given: Request) {
-    const { begun, generation, request } = yield* checkChat(stage, given)
+const begin = (stage: Stage) =>
+  Effect.fnUntraced(function*({ begun, generation, request }: Checked) {
     const { value: { engaged, first, pull }, ...by } = yield* stage.attempt(begun, request, (engaged) =>
       Effect.flatMap(pullOf(engaged, generation), ({ first, next }) =>
         // A stream that ends without an event has failed.
@@ -191,6 +192,13 @@ export const open = (stage: Stage) =>
     return { ...by, events: Stream.fromPull(Effect.succeed(resume(first, rest))) } satisfies Opened
   })
 
+/** With an earlier answer where all else fails, if the model has that. */
+export const open = (stage: Stage) => {
+  const answer = begin(stage)
+  return (given: Request) =>
+    Effect.flatMap(checkChat(stage, given), (checked) => stage.cached.opened(checked, makeWhole, answer(checked)))
+}
+
 export const stream = (stage: Stage) => {
   const begin = open(stage)
   return (request: Request): Stream.Stream<Event, InferenceError> =>
@@ -198,9 +206,8 @@ export const stream = (stage: Stage) => {
 }
 
 /** A whole answer: nobody has seen any of it before it is whole, so another may take over until then. */
-export const generate = (stage: Stage) =>
-  Effect.fnUntraced(function*(given: Request) {
-    const { begun, generation, request } = yield* checkChat(stage, given)
+const complete = (stage: Stage) =>
+  Effect.fnUntraced(function*({ begun, generation, request }: Checked) {
     const { value, ...by } = yield* stage.attempt(begun, request, (engaged) =>
       Effect.gen(function*() {
         const whole = makeWhole()
@@ -218,4 +225,13 @@ export const generate = (stage: Stage) =>
         return whole.end()
       }))
     return { ...value, ...by } satisfies Answer
-  }, Effect.scoped)
+  })
+
+/** Likewise. */
+export const generate = (stage: Stage) => {
+  const answer = complete(stage)
+  return (given: Request) =>
+    Effect.scoped(
+      Effect.flatMap(checkChat(stage, given), (checked) => stage.cached.whole(checked, answer(checked)))
+    )
+}

@@ -18,9 +18,23 @@ import type { Route } from "../../services/Selector.ts"
 
 type FinishEvent = Extract<Event, { type: "finish" }>
 
+/** Who is asked. */
+export interface Server {
+  /** Of the deployment. */
+  readonly id: string
+  /** As OpenTelemetry names it. */
+  readonly provider: string
+}
+
+export const serverOf = (deployment: Deployment): Server => ({
+  id: deployment.id,
+  provider: providerNameOf(deployment)
+})
+
 /** What an attempt has brought. */
 export interface Tally {
-  readonly deployment: Deployment
+  /** Undefined where nobody was asked. */
+  readonly server: Server | undefined
   /** Tokens generated. */
   tokens: number
   promptTokens: number | undefined
@@ -32,8 +46,8 @@ export interface Tally {
   done: boolean
 }
 
-export const tally = (deployment: Deployment): Tally => ({
-  deployment,
+export const tally = (server: Server | undefined): Tally => ({
+  server,
   tokens: 0,
   promptTokens: undefined,
   finish: undefined,
@@ -61,13 +75,13 @@ const endOf = (exit: Exit.Exit<unknown, unknown>, { done }: Tally): Outcome["end
 /** What the span says at the end. */
 const endAttributes = (
   exit: Exit.Exit<unknown, unknown>,
-  { record, tally: { deployment, finish, promptTokens, tokens } }: Progress
+  { record, tally: { server, finish, promptTokens, tokens } }: Progress
 ): Record<string, unknown> => {
   const failure = Exit.isFailure(exit) ? Cause.findErrorOption(exit.cause) : undefined
   const error = failure?._tag === "Some" ? failure.value as InferenceError : undefined
   return {
-    "gen_ai.provider.name": providerNameOf(deployment),
-    "gen_ai.response.model": deployment.id,
+    "gen_ai.provider.name": server?.provider,
+    "gen_ai.response.model": server?.id,
     "gen_ai.usage.output_tokens": tokens,
     "gen_ai.usage.input_tokens": promptTokens,
     "gen_ai.usage.cache_read.input_tokens": finish?.usage.cachedTokens,
@@ -110,7 +124,7 @@ export const begin = Effect.fnUntraced(function*(
   const span = yield* Effect.makeSpanScoped(`${operation} ${model}`, { kind: "internal" })
   annotate(span, { "gen_ai.operation.name": operation, "gen_ai.request.model": model, ...attributes })
   const record = decisions.begin(operation, route, yield* Clock.currentTimeMillis)
-  const progress: Progress = { record, tally: tally(deployment) }
+  const progress: Progress = { record, tally: tally(deployment && serverOf(deployment)) }
   yield* metrics.begin(model, operation)
   // Not `Effect.addFinalizer`, which copies the whole context for a finalizer that needs none of it.
   yield* Scope.addFinalizerExit(yield* Effect.scope, settle(metrics, operation, span, progress))

@@ -5,6 +5,7 @@
 import type { Scope } from "effect"
 import { Clock, Duration, Effect, SubscriptionRef } from "effect"
 import { Breaker } from "../../services/Breaker.ts"
+import { CachedResponses } from "../../services/CachedResponses.ts"
 import { Decisions } from "../../services/Decisions.ts"
 import type { Engine } from "../../services/Engine.ts"
 import { factsOf } from "../../services/Facts.ts"
@@ -19,8 +20,9 @@ import type { Action } from "../../services/Plan.ts"
 import * as Plan from "../../services/Plan.ts"
 import { interval, Pressure, sheds } from "../../services/Pressure.ts"
 import type { Route, Wish } from "../../services/Selector.ts"
-import { Selector } from "../../services/Selector.ts"
+import { nobody, Selector } from "../../services/Selector.ts"
 import * as Attempts from "./Attempts.ts"
+import * as Cached from "./Cached.ts"
 import * as Embedder from "./Embedder.ts"
 import type { HedgeBudgets } from "./Hedges.ts"
 import * as Hedges from "./Hedges.ts"
@@ -160,7 +162,7 @@ export const makeStage = Effect.gen(function*() {
       payHedge: Effect.sync(() => hedges.spend(route))
     }
     const { attempts, value: [value, { deployment, tally }] } = yield* Effect.mapError(
-      Attempts.drive(stage, plan),
+      route.deployments.length === 0 ? Effect.fail(nobody(route.decision)) : Attempts.drive(stage, plan),
       ({ attempts, reason }) =>
         new InferenceError({ reason, decision: record.id, ...(attempts === undefined ? {} : { attempts }) })
     )
@@ -169,7 +171,7 @@ export const makeStage = Effect.gen(function*() {
     return { value, deployment: deployment.id, attempts, decision: record.id } satisfies Committed<A>
   })
 
-  return { attempt, begin, embedder: Embedder.make(models) }
+  return { attempt, begin, cached: Cached.make(yield* CachedResponses), embedder: Embedder.make(models) }
 })
 
 export type Stage = Effect.Success<typeof makeStage>

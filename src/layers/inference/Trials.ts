@@ -48,7 +48,7 @@ interface Parts {
 export const make = ({ breaker, now, selector }: Parts) =>
   Effect.fnUntraced(function*({ progress: { record }, route }: Begun, deployment: Deployment, hedge: boolean) {
     const { id } = deployment
-    const tally = Operation.tally(deployment)
+    const tally = Operation.tally(Operation.serverOf(deployment))
     const began = now()
     const draft: AttemptDraft = { deployment: id, startedMs: began - record.at, outcome: "running" }
     if (hedge) draft.hedge = true

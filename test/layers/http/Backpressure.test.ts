@@ -3,12 +3,15 @@ import { Effect, Layer, Stream } from "effect"
 import { HttpServer } from "effect/http"
 import { connect } from "node:net"
 import { describe } from "vitest"
+import * as Breaker from "../../../src/layers/Breaker.ts"
+import * as Decisions from "../../../src/layers/Decisions.ts"
 import * as Server from "../../../src/layers/http/Server.ts"
 import type { Event } from "../../../src/services/Inference.ts"
 import { Inference } from "../../../src/services/Inference.ts"
 import { Models } from "../../../src/services/Models.ts"
 import { Readiness } from "../../../src/services/Readiness.ts"
 import { Registry } from "../../../src/services/Registry.ts"
+import { Selector } from "../../../src/services/Selector.ts"
 import { defaultServer, Settings } from "../../../src/services/Settings.ts"
 import { until } from "../../support/Service.ts"
 
@@ -40,6 +43,9 @@ const stage = () => {
   const layer = Server.layer.pipe(Layer.provide(Layer.mergeAll(
     Layer.mock(Inference)(inference),
     Layer.mock(Registry)({}),
+    Layer.mock(Selector)({ measure: () => ({ content: () => {}, end: () => {} }) }),
+    Breaker.layer,
+    Decisions.layer,
     Layer.mock(Models)({ stop: Effect.void }),
     Layer.succeed(Readiness, { stage: "ready" }),
     Layer.succeed(Settings, { server: { ...defaultServer, port: 0 } } as Settings["Service"])

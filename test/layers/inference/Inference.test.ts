@@ -17,6 +17,7 @@ import {
 } from "effect"
 import { TestClock } from "effect/testing"
 import * as BreakerLayer from "../../../src/layers/Breaker.ts"
+import * as CachedResponsesLayer from "../../../src/layers/CachedResponses.ts"
 import * as DecisionsLayer from "../../../src/layers/Decisions.ts"
 import * as InferenceLayer from "../../../src/layers/inference/Inference.ts"
 import * as MetricsLayer from "../../../src/layers/Metrics.ts"
@@ -132,6 +133,7 @@ const stage = (
           model,
           deployments: [deployment],
           fallbacks: { ordinary: [], context: [], content: [] },
+          cached: false,
           decision: {
             model,
             strategy: "balanced",
@@ -142,6 +144,7 @@ const stage = (
           policy: { ...Policy.defaults, retries: 0 },
           slowestFirstTokenMs: undefined
         }),
+      consider: () => Effect.die("not played"),
       measure: () => ({ content: () => {}, end: () => {} })
     })
   )
@@ -158,7 +161,8 @@ const stage = (
     MetricsLayer.layer,
     Layer.effect(Pressure, SubscriptionRef.make(pressure)),
     BreakerLayer.layer,
-    DecisionsLayer.layer
+    DecisionsLayer.layer,
+    CachedResponsesLayer.layer
   ]))
   const registry = new Map()
   const made: Stage = {

@@ -2,6 +2,7 @@
 import { Clock, Duration, Effect, Layer, Metric, Random, References, Stream, SubscriptionRef } from "effect"
 import { TestClock } from "effect/testing"
 import * as BreakerLayer from "../../../src/layers/Breaker.ts"
+import * as CachedResponsesLayer from "../../../src/layers/CachedResponses.ts"
 import * as DecisionsLayer from "../../../src/layers/Decisions.ts"
 import * as InferenceLayer from "../../../src/layers/inference/Inference.ts"
 import * as MetricsLayer from "../../../src/layers/Metrics.ts"
@@ -87,7 +88,9 @@ const happen = (models: Models["Service"], place: Stage, world: World) => ({ at,
 
 const layerOf = ({ breaker, models }: World, place: Stage) =>
   InferenceLayer.layer.pipe(
-    Layer.provideMerge(Layer.mergeAll(SelectorLayer.layer, MetricsLayer.layer, DecisionsLayer.layer)),
+    Layer.provideMerge(
+      Layer.mergeAll(SelectorLayer.layer, MetricsLayer.layer, DecisionsLayer.layer, CachedResponsesLayer.layer)
+    ),
     Layer.provide(Layer.effect(Pressure, SubscriptionRef.make<Level>("normal"))),
     Layer.provideMerge(BreakerLayer.layerWith(breaker)),
     Layer.provideMerge(RegistryLayer.layer),

@@ -1,0 +1,59 @@
+/** What an operator is told of routing: what was decided and what came of it, and what would be. */
+import { Effect, Result, Schema } from "effect"
+import { HttpServerRequest, HttpServerResponse } from "effect/http"
+import { Decisions } from "../../services/Decisions.ts"
+import * as Explanation from "../../services/Explanation.ts"
+import { InvalidRequest, make as failure } from "../../services/InferenceError.ts"
+import { keptDecisions } from "../../services/Policies.ts"
+import * as Problems from "../../services/Problem.ts"
+import { Registry } from "../../services/Registry.ts"
+import { Selector } from "../../services/Selector.ts"
+import { parse, respondError } from "./Handler.ts"
+import * as OpenAiError from "./OpenAiError.ts"
+
+const usualLimit = 20
+
+const notFound = (id: string) =>
+  respondError(OpenAiError.make(
+    `There is no decision "${id}". The latest ${keptDecisions} since the service began are kept; GET /admin/decisions ` +
+      "lists them.",
+    { status: 404, type: "invalid_request_error", code: "decision_not_found" }
+  ))
+
+const wrong = (path: string, detail: string) => failure(new InvalidRequest({ path, detail }))
+
+const decodeQuestion = Schema.decodeUnknownResult(Explanation.Question, { errors: "all", onExcessProperty: "error" })
+
+const questionOf = (json: unknown) =>
+  Result.mapError(decodeQuestion(json), (error) => {
+    const [first, ...others] = Problems.fromSchemaError(error)
+    return wrong(first!.path, Problems.summary(first!, others))
+  })
+
+const question = Effect.gen(function*() {
+  const { text } = yield* HttpServerRequest.HttpServerRequest
+  const body = yield* Effect.mapError(text, () => wrong("", "The body could not be read to its end."))
+  return yield* Effect.fromResult(Result.flatMap(Result.mapError(parse(body), failure), questionOf))
+})
+
+export const make = Effect.gen(function*() {
+  const decisions = yield* Decisions
+  const selector = yield* Selector
+  const registry = yield* Registry
+  const explain = (asked: Explanation.Question) =>
+    Explanation.explain(asked).pipe(
+      Effect.provideService(Selector, selector),
+      Effect.provideService(Registry, registry)
+    )
+  return {
+    latest: (limit = usualLimit) =>
+      Number.isInteger(limit) && limit >= 1 && limit <= keptDecisions
+        ? Effect.succeed(HttpServerResponse.jsonUnsafe({ decisions: decisions.latest(limit) }))
+        : Effect.fail(wrong("limit", `Expected a whole number from 1 to ${keptDecisions}`)),
+    find: (id: string) => {
+      const found = decisions.find(id)
+      return Effect.succeed(found === undefined ? notFound(id) : HttpServerResponse.jsonUnsafe(found))
+    },
+    explain: Effect.map(Effect.flatMap(question, explain), (told) => HttpServerResponse.jsonUnsafe(told))
+  }
+})

@@ -1,0 +1,38 @@
+/** What was measured, by deployment, and what is being measured: in memory, for the selector. */
+import type { Measurement } from "./Measurements.ts"
+import * as Measurements from "./Measurements.ts"
+import type { Trial } from "./Selector.ts"
+
+export class Board {
+  readonly #measured = new Map<string, Measurement>()
+  readonly #now: () => number
+
+  /** @param now ms since 1970 */
+  constructor(now: () => number) {
+    this.#now = now
+  }
+
+  of(deployment: string): Measurement {
+    return this.#measured.get(deployment) ?? Measurements.none
+  }
+
+  begin(deployment: string): Trial {
+    const began = this.#now()
+    let firstTokenMs: number | undefined
+    this.#measured.set(deployment, Measurements.started(this.of(deployment)))
+    return {
+      content: () => {
+        firstTokenMs ??= this.#now() - began
+      },
+      end: (end, tokens) => {
+        const at = this.#now()
+        const sample = { ok: end === "success", tookMs: at - began, firstTokenMs, tokens }
+        const known = this.of(deployment)
+        this.#measured.set(
+          deployment,
+          end === "left" ? Measurements.left(known) : Measurements.ended(known, sample, at)
+        )
+      }
+    }
+  }
+}

@@ -1,0 +1,68 @@
+import { assert } from "@effect/vitest"
+import { writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { describe, it } from "vitest"
+import { run, temporaryFolder } from "../support/Service.ts"
+
+const file = `
+server: { port: 9 } # where nobody listens
+policies:
+  patient: { retries: 5 }
+models:
+  fake/a:
+    fallbacks: [fake/b]
+    deployments:
+      - { engine: fake, quality: 0.9, abilities: [generate] }
+      - { engine: fake, quality: 0.6 }
+  fake/b: { deployments: [{ engine: fake }] }
+`
+
+interface Told {
+  readonly source: string
+  readonly model: string
+  readonly policy: string
+  readonly decision: { readonly strategy: string; readonly ruledOut: ReadonlyArray<unknown> }
+  readonly plan: { readonly lists: { readonly ordinary: ReadonlyArray<string> }; readonly retries: number }
+}
+
+describe("route, where no service runs", () => {
+  const route = async (...args: ReadonlyArray<string>) => {
+    using folder = temporaryFolder()
+    writeFileSync(join(folder.path, "troupe.yaml"), file)
+    return await run(["route", ...args], { cwd: folder.path })
+  }
+  const told = async (...args: ReadonlyArray<string>) =>
+    JSON.parse((await route("Hello", "--json", ...args)).stdout) as Told
+
+  it("decides by the configuration alone, and says so", async () => {
+    const { stdout } = await route("Hello", "--strategy", "quality")
+    assert.include(stdout, "No service runs")
+    assert.include(stdout, "fake/a#0 would answer this request for fake/a, by quality (policy default).")
+    assert.include(stdout, "If that fails: fake/a#1, fake/b#0")
+  })
+
+  it("takes a request's needs and wishes", async () => {
+    const { decision, plan, policy, source } = await told("--tools", "--policy", "patient", "--fallbacks", "")
+    assert.strictEqual(source, "configuration")
+    assert.strictEqual(policy, "patient")
+    assert.strictEqual(plan.retries, 5)
+    assert.deepStrictEqual(plan.lists.ordinary, ["fake/a#1"])
+    assert.deepStrictEqual(decision.ruledOut, [{ deployment: "fake/a#0", why: "it cannot do tools" }])
+    const only = await told("--model", "fake/a", "--deployments", "fake/a#1", "--strategy", "session", "--session", "s")
+    assert.deepStrictEqual([only.plan.lists.ordinary[0], only.decision.strategy], ["fake/a#1", "session"])
+  })
+
+  it("names each flag that is wrong", async () => {
+    const policy = await route("Hello", "--policy", "nope")
+    assert.deepStrictEqual([policy.code, policy.stdout], [1, ""])
+    assert.strictEqual(policy.stderr, "troupe: --policy: Expected the name of a policy: default, patient\n")
+    assert.match((await route("Hello", "--retries", "99")).stderr, /^troupe: --retries: Expected .* 10\n$/)
+    assert.include((await route("Hello", "--model", "nope")).stderr, "There is: fake/a, fake/b.")
+  })
+
+  it("does not pass the configuration off for the service that was named", async () => {
+    const { code, stderr } = await route("Hello", "--url", "http://127.0.0.1:9")
+    assert.strictEqual(code, 1)
+    assert.include(stderr, "No service answers at http://127.0.0.1:9")
+  })
+})

@@ -1,0 +1,125 @@
+import { assert } from "@effect/vitest"
+import * as fc from "fast-check"
+import { describe, it } from "vitest"
+import * as RoutingText from "../../src/cli/RoutingText.ts"
+import type { Record as DecisionRecord } from "../../src/services/Decision.ts"
+import type { Explanation } from "../../src/services/Explanation.ts"
+import { defaults } from "../../src/services/Policy.ts"
+
+const { backoff, maxAttempts, maxWaitMs, retries, shorterBy } = defaults
+
+/** A model of so many deployments, of which every third cannot be asked. */
+const explanationOf = (count: number): Explanation => {
+  const ids = Array.from({ length: count }, (_, index) => `chat#${index}`)
+  const out = ids.filter((_, index) => index % 3 === 2)
+  const candidates = ids.filter((id) => !out.includes(id)).map((deployment, index) => ({
+    deployment,
+    score: 1 / (index + 1),
+    terms: { speed: Math.PI, quality: 1 / 3, cost: 0 },
+    unknown: ["price", "speed"]
+  }))
+  return {
+    model: "chat",
+    policy: "default",
+    decision: {
+      model: "chat",
+      strategy: "balanced",
+      candidates,
+      viable: candidates.length,
+      ruledOut: out.map((deployment) => ({ deployment, why: "it cannot do tools" }))
+    },
+    plan: {
+      lists: { ordinary: candidates.map(({ deployment }) => deployment), context: [], content: [] },
+      retries,
+      maxAttempts,
+      backoff,
+      maxWaitMs,
+      timeouts: {},
+      shorterBy
+    }
+  }
+}
+
+describe("routing for a terminal", () => {
+  it("names who would answer, and who would follow", () => {
+    assert.strictEqual(
+      RoutingText.explained(explanationOf(3), false),
+      "chat#0 would answer this request for chat, by balanced (policy default).\nIf that fails: chat#1"
+    )
+    assert.strictEqual(
+      RoutingText.explained(explanationOf(1), false),
+      "chat#0 would answer this request for chat, by balanced (policy default)."
+    )
+  })
+
+  it("has scores with their terms, what is not known, who was ruled out and why, and the plan", () => {
+    const lines = RoutingText.explained(explanationOf(3), true).split("\n").map((line) =>
+      line.trim().replaceAll(/ +/g, " ")
+    )
+    const expected = [
+      "DEPLOYMENT SCORE SPEED QUALITY COST",
+      "chat#1 0.5 3.142 0.3333 0",
+      "price:",
+      "it cannot do tools:",
+      "chat#2",
+      "order chat#0, chat#1",
+      "attempts 6 at most, at one deployment 3",
+      "hedge none"
+    ]
+    for (const line of expected) assert.include(lines, line)
+  })
+
+  it("says why where nobody can answer, asked to explain or not", () => {
+    const { decision, plan, ...rest } = explanationOf(3)
+    const text = RoutingText.explained({
+      ...rest,
+      decision: { ...decision, candidates: [], viable: 0, retryAfterMs: 30_000 },
+      plan: { ...plan, lists: { ordinary: [], context: [], content: [] } }
+    }, false)
+    assert.include(text, "Nobody can answer")
+    assert.include(text, "in 30 s")
+    assert.include(text, "it cannot do tools:\n    chat#2")
+  })
+
+  it("fits 80 columns and one screen or two, for one deployment and for many", () => {
+    fc.assert(fc.property(fc.integer({ min: 1, max: 200 }), fc.boolean(), (count, everything) => {
+      const lines = RoutingText.explained(explanationOf(count), everything).split("\n")
+      assert.isAtMost(Math.max(...lines.map(({ length }) => length)), 80)
+      assert.isBelow(lines.length, 60)
+    }))
+  })
+
+  it("tells a recorded request with its attempts and what went wrong", () => {
+    const { decision, model, policy } = explanationOf(3)
+    const record: DecisionRecord = {
+      id: "dec-1-0",
+      operation: "chat",
+      model,
+      policy,
+      at: 0,
+      decision,
+      fallbacks: { ordinary: ["other#0"], context: [], content: [] },
+      attempts: [
+        {
+          deployment: "chat#0",
+          startedMs: 0,
+          tookMs: 12,
+          outcome: "failed",
+          error: { reason: "EngineCrashed", message: "It crashed. ".repeat(12) }
+        },
+        { deployment: "chat#1", startedMs: 15, firstTokenMs: 20, tookMs: 2_500, hedge: true, outcome: "answered" }
+      ],
+      answeredBy: "chat#1",
+      tookMs: 2_515,
+      end: "success"
+    }
+    const text = RoutingText.record(record)
+    assert.include(text, "dec-1-0: chat for chat at 1970-01-01T00:00:00Z, by balanced (policy default).")
+    assert.include(text, "It was answered by chat#1, after 2.515 s.")
+    assert.match(text, /chat#1 +15 ms, hedge +20 ms +2\.5 s +answered/)
+    assert.include(text, "chat#0: EngineCrashed: It crashed.")
+    assert.include(text, "for whatever fails:\n    other#0")
+    assert.isAtMost(Math.max(...text.split("\n").map(({ length }) => length)), 80)
+    assert.match(RoutingText.recorded([record]), /dec-1-0 +00:00:00Z +chat +chat#1 +2 +2\.515 s +answered/)
+  })
+})
