@@ -3,11 +3,12 @@
  *
  * **Details**
  *
- * `HttpServerRequest.text` reads by a stream's adapter, which cost more than the rest of reading and parsing together.
+ * `HttpServerRequest.text` reads by a stream's adapter, which cost more than the rest of reading and parsing together; it is
+ * for requests that come otherwise, as from a web handler.
  */
-import { NodeHttpServerRequest } from "@effect/platform-node"
-import { Effect } from "effect"
+import { Effect, Predicate } from "effect"
 import type { HttpServerRequest } from "effect/http"
+import { IncomingMessage } from "node:http"
 
 /** There is no text. */
 export interface Unread {
@@ -18,13 +19,8 @@ export interface Unread {
 const tooLarge: Unread = { _tag: "Unread", why: "too-large" }
 const unreadable: Unread = { _tag: "Unread", why: "unreadable" }
 
-/** @param maxBytes of what is sent */
-export const text = (
-  request: HttpServerRequest.HttpServerRequest,
-  maxBytes: number
-): Effect.Effect<string, Unread> =>
+const fromMessage = (message: IncomingMessage, maxBytes: number): Effect.Effect<string, Unread> =>
   Effect.callback((resume) => {
-    const message = NodeHttpServerRequest.toIncomingMessage(request)
     const chunks: Array<Buffer> = []
     let bytes = 0
     const listeners = {
@@ -48,7 +44,17 @@ export const text = (
       resume(result)
     }
     if (message.destroyed) return resume(Effect.fail(unreadable))
-    if (Number(request.headers["content-length"] ?? 0) > maxBytes) return resume(Effect.fail(tooLarge))
+    if (Number(message.headers["content-length"] ?? 0) > maxBytes) return resume(Effect.fail(tooLarge))
     for (const [event, listener] of Object.entries(listeners)) message.on(event, listener)
     return Effect.sync(ignore)
   })
+
+/** @param maxBytes of what is sent */
+export const text = (
+  request: HttpServerRequest.HttpServerRequest,
+  maxBytes: number
+): Effect.Effect<string, Unread> =>
+  request.source instanceof IncomingMessage
+    ? fromMessage(request.source, maxBytes)
+    : Effect.mapError(request.text, ({ reason }) =>
+      Predicate.isTagged(reason.cause, "MaxBytesError") ? tooLarge : unreadable)
