@@ -126,7 +126,7 @@ describe("StopMatcher", () => {
   it("takes back nothing of a text that was told, where a sequence begins in it", () => {
     const matcher = makeStopMatcher(["<|end|>"], "a <|e")
     assert.deepStrictEqual(matcher.push("nd"), { text: "", stopped: false })
-    assert.deepStrictEqual(matcher.push("|> more"), { text: "", stopped: true })
+    assert.deepStrictEqual(matcher.push("|> more"), { text: "", stopped: true, sequence: "<|end|>" })
     assert.strictEqual(makeStopMatcher(["<|end|>"], "a <|e").push("xit").text, "xit")
   })
 
