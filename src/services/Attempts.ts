@@ -13,8 +13,11 @@
  * - Otherwise the next deployment that is free goes at once, whatever `Retry-After` says.
  * - Only where none is free does the request wait for one that said when to come back, up to `maxWaitMs`.
  *
- * The first content commits: other attempts are cancelled, and from then on a failure is the request's failure. The machine
- * ends exactly once, with `done`, `fail`, or by being cancelled; after that it does nothing.
+ * The first content commits: other attempts are cancelled, and from then on a failure is the request's failure. Only where
+ * the policy says `continue` and the driver that the answer can be gone on with, which it tells by `cut`, another attempt
+ * follows: at those who have not failed yet, and then at those who have, the one that was cut included, after a pause. If
+ * none brings anything, the request fails with what had cut the answer. The machine ends exactly once, with `done`, `fail`,
+ * or by being cancelled; after that it does nothing.
  *
  * **Gotchas**
  *
@@ -50,7 +53,7 @@ const telling = (failures: ReadonlyArray<Attempt>, last: Reason): Reason => {
 }
 
 const fail = (state: State, reason: Reason): Step =>
-  end(state, [...cancelAll(state), { type: "fail", reason, attempts: state.failures }])
+  end(state, [...cancelAll(state), { type: "fail", reason: state.broken ?? reason, attempts: state.failures }])
 
 const untried: Tried = { tries: 0, key: 0, retired: [], limited: [], again: "never", notBefore: 0 }
 
@@ -196,14 +199,29 @@ const recover = (state: State, deployment: string, verdict: Verdict, view: View)
   return again ?? goOn(state, view) ?? wait(state, view)
 }
 
-const failed = (state: State, { attempt, reason, tookMs }: Extract<Event, { type: "failed" }>, view: View): Step => {
-  const { deployment } = state.running.find((one) => one.attempt === attempt)!
-  const noted: State = {
-    ...state,
-    running: state.running.filter((one) => one.attempt !== attempt),
-    failures: [...state.failures, { deployment, reason, tookMs }]
-  }
-  const verdict = classify(reason)
+type Failure = Extract<Event, { type: "failed" | "cut" }>
+
+/** The same without the attempt that has failed. */
+const note = (state: State, { attempt, reason, tookMs }: Failure, deployment: string): State => ({
+  ...state,
+  running: state.running.filter((one) => one.attempt !== attempt),
+  failures: [...state.failures, { deployment, reason, tookMs }]
+})
+
+const deploymentOf = ({ running }: State, attempt: number): string =>
+  running.find((one) => one.attempt === attempt)!.deployment
+
+/** What is wrong with a request that somebody has answered already is the way in which it goes on, and not the request. */
+const judge = ({ broken }: State, reason: Reason): Verdict =>
+  broken !== undefined && reason._tag === "InvalidRequest"
+    ? { ...classify(reason), next: "ordinary" }
+    : classify(reason)
+
+const failed = (state: State, event: Extract<Event, { type: "failed" }>, view: View): Step => {
+  const { attempt, reason } = event
+  const deployment = deploymentOf(state, attempt)
+  const noted = note(state, event, deployment)
+  const verdict = judge(state, reason)
   if (state.phase === "committed" || verdict.next === "nobody") return fail(noted, reason)
   const known = learn(noted, deployment, reason, verdict, view.now)
   // The other attempt may still answer.
@@ -211,10 +229,34 @@ const failed = (state: State, { attempt, reason, tookMs }: Extract<Event, { type
   return recover(known, deployment, verdict, view) ?? fail(known, telling(known.failures, reason))
 }
 
+const cut = (state: State, event: Extract<Event, { type: "cut" }>, view: View): Step => {
+  const { attempt, reason } = event
+  const deployment = deploymentOf(state, attempt)
+  const noted: State = { ...note(state, event, deployment), broken: reason }
+  const verdict = classify(reason)
+  if (!state.plan.policy.continue || verdict.next === "nobody") return fail(noted, reason)
+  const known = learn({ ...noted, phase: "trying" }, deployment, reason, verdict, view.now)
+  const next = isInTime(known, view, 0) ? goOn(known, view) ?? wait(known, view) : undefined
+  return next ?? fail(known, reason)
+}
+
+/** Without those that were only slower than this one: they may be asked again. */
+const withoutLosers = ({ running, tried }: State, attempt: number): State["tried"] => {
+  const losers = running.filter((one) => one.attempt !== attempt).map(({ deployment }) => deployment)
+  return losers.length === 0
+    ? tried
+    : Object.fromEntries(Object.entries(tried).filter(([deployment]) => !losers.includes(deployment)))
+}
+
 const content = (state: State, attempt: number): Step => {
   if (state.phase === "committed") return { state, actions: [] }
   return {
-    state: { ...state, phase: "committed", running: state.running.filter((one) => one.attempt === attempt) },
+    state: {
+      ...state,
+      phase: "committed",
+      running: state.running.filter((one) => one.attempt === attempt),
+      tried: withoutLosers(state, attempt)
+    },
     actions: [{ type: "commit", attempt }, ...cancelAll(state, attempt)]
   }
 }
@@ -238,6 +280,8 @@ export const next = (state: State, event: Event, view: View): Step => {
   switch (event.type) {
     case "failed":
       return failed(state, event, view)
+    case "cut":
+      return cut(state, event, view)
     case "content":
       return content(state, event.attempt)
     case "finished":

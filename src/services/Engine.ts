@@ -27,6 +27,29 @@ export interface Generation extends Omit<GenerateJob, "kind" | "window" | "messa
   readonly standing?: Standing | undefined
 }
 
+/** Asks for the rest of the assistant's last message. */
+const goOn = "Your last message was cut off. Go on exactly where it stops: repeat nothing of it, begin with the " +
+  "very next character, and say nothing else."
+
+/** The text so far as the assistant's last message, which some take for the beginning of their answer. */
+export const prefilled = (generation: Generation): Generation => {
+  const { continues, messages } = generation
+  return continues === undefined
+    ? generation
+    : { ...generation, messages: [...messages, { role: "assistant", content: continues }] }
+}
+
+/**
+ * The same, and a request to go on: for models that do not take a message for the beginning of their answer. It is as
+ * good as the model, which may begin anew, repeat something or leave a space out.
+ */
+export const asked = (generation: Generation): Generation => {
+  const { messages } = prefilled(generation)
+  return generation.continues === undefined
+    ? generation
+    : { ...generation, messages: [...messages, { role: "user", content: goOn }] }
+}
+
 /** A text, or a conversation without images and with its template around it, to count or to see as tokens. */
 export type Countable = string | Omit<Exclude<TokenizeJob["input"], string>, "messages"> & Pick<Generation, "messages">
 

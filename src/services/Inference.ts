@@ -113,6 +113,8 @@ export const Request = Schema.Struct({
   /** A model's name, as `Registry` lists them. */
   model: Schema.NonEmptyString,
   messages: Messages,
+  /** The assistant's text so far, which the answer goes on with and does not repeat; default none. Not with `format`. */
+  continues: Schema.optional(Schema.NonEmptyString),
   /** 0 is greedy; default 1. */
   temperature: Schema.optional(Schema.Finite.check(within(0, 2))),
   /** Nucleus sampling: the smallest set of tokens whose probability sums to this; default 1, which turns it off. */
@@ -146,7 +148,13 @@ export const Request = Schema.Struct({
   /** What the caller says in a dialect's own words and Troupe has no name for; default nothing. */
   extra: Schema.optional(Extra.Extra),
   ...standing
-})
+}).check(
+  Schema.makeFilter(({ continues, format }) =>
+    continues !== undefined && format !== undefined
+      ? [{ path: ["continues"], issue: "Expected none with a format: JSON cannot be begun by another" }]
+      : []
+  )
+)
 export type Request = typeof Request.Type
 
 /** A request, checked; throws where the types could not tell. */
@@ -185,7 +193,7 @@ export const TokenizeRequest = Schema.Struct({
 })
 export type TokenizeRequest = typeof TokenizeRequest.Type
 
-/** What a stream of an answer consists of: any number of `text` and `tool_call`, then one `finish`. */
+/** What a stream of an answer consists of: any number of `text`, `tool_call` and `seam`, then one `finish`. */
 export type Event =
   | {
     readonly type: "text"
@@ -207,6 +215,9 @@ export type Event =
     readonly arguments: string
     readonly tokens: number
   }
+  /** From here on the text is this deployment's, which goes on where another failed: only with the policy's `continue`. */
+  | { readonly type: "seam"; readonly deployment: string }
+  /** After a seam: the prompt's tokens as the last deployment counts them, and those that all have generated. */
   | {
     readonly type: "finish"
     readonly reason: FinishReason
@@ -225,7 +236,7 @@ export interface By {
   readonly decision: string
 }
 
-/** An answer that has begun: its first event is there. */
+/** An answer that has begun: its first event is there. Who goes on with it is told by `seam`. */
 export interface Opened extends By {
   /** To be read once, within the scope that it was opened in. */
   readonly events: Stream.Stream<Event, InferenceError>

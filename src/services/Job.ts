@@ -76,6 +76,8 @@ export interface GenerateJob {
   readonly maxTokens?: number | undefined
   /** The answer ends before the first of these texts. */
   readonly stop: ReadonlyArray<string>
+  /** The assistant's text so far, which the answer goes on with and does not repeat; left out, none. */
+  readonly continues?: string | undefined
   /** How many tokens may be on their way to a consumer that has not taken them yet. */
   readonly window: number
   /** Left out or empty, none. */

@@ -113,6 +113,8 @@ const StopText = Schema.NonEmptyString.check(
 export const ChatRequest = Schema.Struct({
   model: Schema.NonEmptyString,
   messages: Schema.NonEmptyArray(ChatMessage),
+  /** Not in OpenAI's API; vLLM's: the answer goes on with the last message, an assistant's, and does not repeat it. */
+  continue_final_message: Schema.optionalKey(Schema.Boolean),
   stream: Schema.optionalKey(Schema.Boolean),
   stream_options: Schema.optionalKey(Schema.Struct({ include_usage: nullable(Schema.Boolean) })),
   temperature: Schema.optionalKey(Schema.Finite.check(within(0, 2))),
@@ -232,7 +234,9 @@ export const ChatChunk = Schema.Struct({
     finish_reason: Schema.NullOr(FinishReason)
   })),
   /** Only with `stream_options.include_usage`, and then null on all chunks but the last. */
-  usage: Schema.optionalKey(Schema.NullOr(Usage))
+  usage: Schema.optionalKey(Schema.NullOr(Usage)),
+  /** Not in OpenAI's API: from here on the text is this deployment's, which goes on where another failed. */
+  troupe: Schema.optionalKey(Schema.Struct({ seam: Schema.Struct({ deployment: Schema.String }) }))
 }).annotate({ identifier: "ChatChunk" })
 
 export const Model = Schema.Struct({

@@ -39,7 +39,9 @@ export const Overrides = Schema.Struct({
   /** Attempts at one deployment after its first. */
   retries: Schema.optional(Schema.Int.check(within(0, 10))),
   /** For the request as a whole, ms; never longer than the policy says. */
-  timeoutMs: Schema.optional(Schema.Int.check(within(1, 86_400_000)))
+  timeoutMs: Schema.optional(Schema.Int.check(within(1, 86_400_000))),
+  /** Whether another deployment goes on from the text so far when one fails in the middle of an answer. */
+  continue: Schema.optional(Schema.Boolean)
 })
 export type Overrides = typeof Overrides.Type
 
@@ -58,7 +60,7 @@ const shorter = (own: number | undefined, asked: number | undefined): number | u
 export const policyFor = (
   own: Policy,
   policies: ReadonlyArray<Policy>,
-  { policy: name, retries, strategy, timeoutMs }: Overrides
+  { continue: goesOn, policy: name, retries, strategy, timeoutMs }: Overrides
 ): Result.Result<Policy, Problem> => {
   const named = name === undefined ? own : policies.find((one) => one.name === name)
   if (named === undefined) {
@@ -68,6 +70,7 @@ export const policyFor = (
   return Result.succeed({
     ...named,
     retries: retries ?? named.retries,
+    continue: goesOn ?? named.continue,
     selection: strategy === undefined ? named.selection : { ...named.selection, strategy },
     timeouts: { ...named.timeouts, totalMs: shorter(named.timeouts.totalMs, timeoutMs) }
   })
@@ -102,8 +105,11 @@ const readers: { readonly [Field in keyof Overrides]-?: (text: string) => unknow
   session: String,
   task: String,
   retries: Number,
-  timeoutMs: Number
+  timeoutMs: Number,
+  continue: (text) => booleans[text] ?? text
 }
+
+const booleans: Readonly<Record<string, boolean | undefined>> = { true: true, false: false }
 
 const list = (text: string): ReadonlyArray<string> => text.split(",").map((name) => name.trim()).filter(Boolean)
 

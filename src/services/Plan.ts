@@ -59,6 +59,8 @@ export interface State {
   readonly started: number
   readonly tried: Readonly<Record<string, Tried>>
   readonly failures: ReadonlyArray<Attempt>
+  /** What broke the answer off that is gone on with. */
+  readonly broken?: Reason | undefined
   readonly hedged: boolean
   readonly maxTokens: number | undefined
   readonly lowPriority: boolean
@@ -67,6 +69,8 @@ export interface State {
 export type Event =
   /** Also where the circuit refused it. */
   | { readonly type: "failed"; readonly attempt: number; readonly reason: Reason; readonly tookMs: number }
+  /** Its answer broke off in the middle, where another may go on. */
+  | { readonly type: "cut"; readonly attempt: number; readonly reason: Reason; readonly tookMs: number }
   /** The first of its answer has come. */
   | { readonly type: "content"; readonly attempt: number }
   | { readonly type: "finished"; readonly attempt: number }

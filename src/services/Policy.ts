@@ -33,6 +33,8 @@ export interface Policy {
   readonly hedge?: { readonly afterMs?: number | undefined; readonly share: number } | undefined
   /** What is left of `maxTokens` where prompt and answer do not fit together. */
   readonly shorterBy: number
+  /** When a deployment fails in the middle of an answer, another goes on from the text so far. */
+  readonly continue: boolean
 }
 
 /** How the requests for one model go. */
@@ -54,7 +56,8 @@ export const defaults: Policy = {
   backoff: { initialMs: 250, factor: 2, capMs: 10_000 },
   maxWaitMs: 10_000,
   timeouts: {},
-  shorterBy: 0.7
+  shorterBy: 0.7,
+  continue: false
 }
 
 /**

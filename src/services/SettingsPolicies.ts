@@ -72,6 +72,10 @@ export const PolicySettings = Schema.Struct({
   shorterBy: optional(
     "What is left of maxTokens where prompt and answer do not fit together; default 0.7.",
     Schema.Finite.check(Schema.isBetween({ minimum: 0.01, maximum: 0.99 }))
+  ),
+  continue: optional(
+    "When a deployment fails in the middle of an answer, another goes on from the text so far; default false.",
+    Schema.Boolean
   )
 })
 export type PolicySettings = typeof PolicySettings.Type
@@ -126,7 +130,7 @@ const resolve = (name: string, settings: PolicySettings, base: Policy.Policy): P
   const { backoff, hedge, maxAttempts, maxWait, retries, shorterBy, timeouts } = settings
   return {
     ...base,
-    ...only({ retries, maxAttempts, shorterBy, maxWaitMs: ms(maxWait) }),
+    ...only({ retries, maxAttempts, shorterBy, continue: settings.continue, maxWaitMs: ms(maxWait) }),
     name,
     selection: selectionOf(settings, base),
     backoff: {

@@ -51,12 +51,20 @@ const heldLength = (text: string, stops: ReadonlyArray<string>, longest: number)
 
 /**
  * @param stops empty ones are ignored
+ * @param before a text that was told already, with which the text goes on: a sequence that it begins is found
  */
-export const makeStopMatcher = (stops: ReadonlyArray<string>): StopMatcher => {
+export const makeStopMatcher = (stops: ReadonlyArray<string>, before = ""): StopMatcher => {
   const sequences = stops.filter((stop) => stop.length > 0)
   if (sequences.length === 0) return passThrough
   const longest = Math.max(...sequences.map((stop) => stop.length))
-  let held = ""
+  let held = before.slice(before.length - heldLength(before, sequences, longest))
+  let told = held.length
+  /** Without what was told already, before the text began. */
+  const untold = (text: string): string => {
+    const out = text.slice(told)
+    told = Math.max(0, told - text.length)
+    return out
+  }
 
   return {
     push(text) {
@@ -64,16 +72,16 @@ export const makeStopMatcher = (stops: ReadonlyArray<string>): StopMatcher => {
       const { begin, sequence } = findStop(all, sequences)
       if (begin >= 0) {
         held = ""
-        return { text: all.slice(0, begin), stopped: true, sequence }
+        return { text: untold(all.slice(0, begin)), stopped: true, sequence }
       }
       const keep = heldLength(all, sequences, longest)
       held = all.slice(all.length - keep)
-      return { text: all.slice(0, all.length - keep), stopped: false }
+      return { text: untold(all.slice(0, all.length - keep)), stopped: false }
     },
     flush() {
       const out = held
       held = ""
-      return out
+      return untold(out)
     }
   }
 }

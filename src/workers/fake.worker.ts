@@ -4,7 +4,8 @@
  * **Details**
  *
  * It keeps every promise a real engine keeps (window, stop sequences, seeds, counts, cancellation) and passes the
- * same conformance suite. A token is three bytes of UTF-8, so that characters are often split over tokens. At
+ * same conformance suite. A token is three bytes of UTF-8, so that characters are often split over tokens. It goes on
+ * with a text by leaving out as many characters of what it would say. At
  * temperature 0 it repeats its reply; above, the seed picks the words. As JSON its reply is the value of `fake`; a tool
  * that it must call gets it as an argument of that name.
  */
@@ -74,7 +75,7 @@ async function* generate(
 ): AsyncGenerator<FakeToken, void, undefined> {
   const fault = faultIn(job.messages.at(-1)?.content ?? "")
   let count = 0
-  for (const token of tokenize(replyTo(job))) {
+  for (const token of tokenize(replyTo(job).slice(job.continues?.length ?? 0))) {
     if (fault !== undefined && count >= fault.afterTokens) await breakDown(fault.kind)
     if (spec.tokenDelayMs > 0) await sleep(spec.tokenDelayMs)
     said(token)
@@ -110,7 +111,7 @@ const prepare = async (job: GenerateJob): Promise<Generation<FakeToken>> => {
   if (job.format?.type === "json_schema") {
     refuse({ kind: "invalid_request", path: "format.type", message: "The fake engine knows json_object only" })
   }
-  const promptTokens = tokenize(promptOf(job.messages)).length
+  const promptTokens = tokenize(promptOf(job.messages) + (job.continues ?? "")).length
   const room = spec.contextSize - promptTokens
   if (room <= 0) refuse(overflow(promptTokens))
   if (spec.promptDelayMs > 0) await sleep(spec.promptDelayMs)

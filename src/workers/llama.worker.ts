@@ -148,17 +148,20 @@ const prepare = async (
 ): Promise<Generation<Token>> => {
   const { checks, description: { abilities, contextWindow }, prompts } = loaded
   if (!abilities.includes("generate")) notAble("generate")
-  const prompt = prompts.tokensOf(checks.fit, job.messages, job.toolChoice === "none" ? [] : job.tools)
+  const goesOn = prompts.goesOn(checks.fit, job.continues ?? "")
+  const asked = prompts.tokensOf(checks.fit, job.messages, job.toolChoice === "none" ? [] : job.tools)
+  const prompt = [...asked, ...goesOn]
   const room = contextWindow - prompt.length
   if (room <= 0) refuse({ kind: "context_length_exceeded", promptTokens: prompt.length, contextWindow })
   const grammar = await loaded.grammarOf(job)
   const slot = take(prompt)
   const cachedTokens = await slot.begin(prompt)
-  const state: State = { grammar, answer: [], probabilities: undefined }
+  const state: State = { grammar, answer: [...goesOn], probabilities: undefined }
   return {
     promptTokens: prompt.length,
     cachedTokens,
     room,
+    goesOn,
     tokens: evaluate(loaded, slot, prompt.slice(cachedTokens), job, state, watch),
     logprobOf: () => logprobOf(loaded, job, state),
     decode: decoderOf(loaded, job)

@@ -11,6 +11,7 @@ const llama: Omit<Subject, "where"> = {
   options: { engine: "llama", file: `${models}tiny-chat-q8_0.gguf`, slots: 4, threads: 1 },
   abilities: ["generate", "tools", "format", "logprobs", "embed", "tokenize"],
   keepsPrompts: true,
+  goesOn: "exactly",
   ...prompts
 }
 
@@ -19,6 +20,7 @@ const onnx = (device: "cpu" | "wasm"): Omit<Subject, "where"> => ({
   options: { engine: "onnx", folder: `${models}tiny-chat-onnx`, device, slots: 4 },
   abilities: ["generate", "tools", "format", "logprobs", "tokenize"],
   keepsPrompts: true,
+  goesOn: "exactly",
   ...prompts
 })
 
@@ -31,7 +33,8 @@ const fake: Omit<Subject, "where"> = {
   tooLong: "word ".repeat(200),
   abilities: ["generate", "tools", "format", "logprobs", "embed", "rerank", "classify", "tokenize"],
   keepsPrompts: false,
-  formats: [{ type: "json_object" }]
+  formats: [{ type: "json_object" }],
+  goesOn: "exactly"
 }
 
 for (const where of ["thread", "process"] as const) {

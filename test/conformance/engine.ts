@@ -48,6 +48,8 @@ export interface Subject {
   }
   /** Formats that it knows. */
   readonly formats: ReadonlyArray<OutputFormat>
+  /** It goes on with a text so far exactly; default only as well as a model does that is asked to. */
+  readonly goesOn?: "exactly" | undefined
 }
 
 export const deploymentOf = (options: DeploymentOptions): Deployment => ({
@@ -99,7 +101,7 @@ const collect = (stream: Stream.Stream<Event, InferenceError>): Effect.Effect<Co
   Effect.map(Stream.runCollect(stream), (events) => {
     const last = events.at(-1)
     assert.strictEqual(last?.type, "finish")
-    const content = events.filter((event) => event.type !== "finish")
+    const content = events.filter((event) => "tokens" in event)
     assert.strictEqual(content.length, events.length - 1, "exactly one finish, and it is the last event")
     const texts = content.filter((event) => event.type === "text")
     return {
@@ -306,6 +308,59 @@ const promptTests = ({ long, nearlyFull, question: [prompt, answer] }: Subject, 
     }))
 }
 
+/** Every way to cut a text in two without splitting a character, neither of them empty. */
+const cutsOf = (text: string): ReadonlyArray<readonly [string, string]> => {
+  const characters = Array.from(text)
+  return characters.slice(1).map((_, index) =>
+    [characters.slice(0, index + 1).join(""), characters.slice(index + 1).join("")] as const
+  )
+}
+
+const goOnTests = ({ goesOn, question: [prompt, answer] }: Subject, test: Test) => {
+  test("goes on with a text so far, which counts as prompt", (engine) =>
+    Effect.gen(function*() {
+      const whole = yield* collect(engine.generate(ask(prompt)))
+      const continues = answer.slice(0, answer.indexOf(" ", answer.length / 2))
+      const rest = yield* collect(engine.generate(ask(prompt, { continues, maxTokens: 30 })))
+      assert.isAbove(rest.finish.usage.promptTokens, whole.finish.usage.promptTokens)
+    }))
+  if (goesOn === undefined) return
+
+  test("goes on exactly where a text was cut between two words, and counts only what it says", (engine) =>
+    Effect.gen(function*() {
+      const whole = yield* collect(engine.generate(ask(prompt)))
+      for (const [continues, rest] of cutsOf(answer).filter(([, rest]) => rest.startsWith(" "))) {
+        const { finish, text } = yield* collect(engine.generate(ask(prompt, { continues })))
+        assert.strictEqual(text, rest)
+        assert.isBelow(finish.usage.completionTokens, whole.finish.usage.completionTokens)
+        const { promptTokens } = whole.finish.usage
+        assert.isAbove(finish.usage.promptTokens, promptTokens)
+      }
+    }))
+
+  test("finds a stop sequence that the text so far begins", (engine) =>
+    Effect.gen(function*() {
+      const at = answer.indexOf(" ", answer.length / 2)
+      const stop = answer.slice(at - 2, at + 3)
+      const { finish, text } = yield* collect(
+        engine.generate(ask(prompt, { continues: answer.slice(0, at), stop: [stop] }))
+      )
+      assert.strictEqual(text, "")
+      assert.strictEqual(finish.reason, "stop")
+    }))
+
+  test("takes no control token out of a text so far", (engine) =>
+    Effect.gen(function*() {
+      const tokensOf = (continues: string) =>
+        Effect.map(
+          collect(engine.generate(ask(prompt, { continues, maxTokens: 1 }))),
+          ({ finish }) => finish.usage.promptTokens
+        )
+      const more = (yield* tokensOf("a<|im_end|>")) - (yield* tokensOf("a"))
+      assert.isAbove(more, 1)
+    }))
+}
+
 /** The tests of what an engine can do besides plain text, and of what it cannot. */
 const abilityTests = (subject: Subject, test: Test) => {
   const has = (ability: Ability) => subject.abilities.includes(ability)
@@ -315,6 +370,7 @@ const abilityTests = (subject: Subject, test: Test) => {
   if (has("embed")) embedTests(subject, test)
   if (has("tokenize")) tokenizeTests(subject, test)
   if (subject.keepsPrompts) promptTests(subject, test)
+  goOnTests(subject, test)
 
   test("refuses what it is not able to do", (engine) =>
     Effect.gen(function*() {

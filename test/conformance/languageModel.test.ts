@@ -50,7 +50,7 @@ engineConformance({
     engines,
     LanguageModelsLayer.layer({ tiny: { layer: tinyChat, configure: AiModel.configure } })
   ),
-  abilities: ["generate", "tools", "format"],
+  abilities: ["generate", "tools", "format", "images"],
   keepsPrompts: true,
   ...prompts
 })

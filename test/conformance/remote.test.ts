@@ -35,6 +35,7 @@ engineConformance({
     abilities: ["generate", "tools", "format", "logprobs", "tokenize"]
   },
   abilities: ["generate", "tools", "format", "logprobs", "tokenize"],
+  goesOn: "exactly",
   keepsPrompts: false,
   ...shared
 })
@@ -68,6 +69,7 @@ engineConformance({
     abilities: ["generate", "tools", "format", "tokenize"]
   },
   abilities: ["generate", "tools", "format", "tokenize"],
+  goesOn: "exactly",
   keepsPrompts: false,
   ...shared
 })

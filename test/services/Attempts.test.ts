@@ -200,6 +200,60 @@ describe("Attempts", () => {
     })
   })
 
+  describe("an answer that is cut, where another may go on", () => {
+    const goOn = { continue: true }
+    const cutBy = (reason: (deployment: string) => Reason): Outcome => ({ contentMs: 1, endMs: 5, reason })
+
+    it("is gone on with at once by the next deployment, and not by its own", () => {
+      const log = run(plan(both, goOn), { actors: { a: actor(cutBy(network)), b: actor(answers) } })
+      assert.deepStrictEqual(actionsOf(log).map(({ type }) => type), ["start", "commit", "start", "commit", "done"])
+      assert.deepStrictEqual(starts(log).map(({ afterMs, deployment }) => [deployment, afterMs]), [["a", 0], ["b", 0]])
+    })
+
+    it("is gone on with by its own after a pause, where nobody else is left and that may help", () => {
+      const alone = plan({ ordinary: [a] }, goOn)
+      assert.deepStrictEqual(called(run(alone, { actors: { a: actor(cutBy(network), answers) } })), ["a", "a"])
+      assert.deepStrictEqual(called(run(alone, { actors: { a: actor(cutBy(failed), answers) } })), ["a"])
+    })
+
+    it("is not gone on with where the request is wrong, Troupe is closed, or the deadline is over", () => {
+      for (const reason of [invalid, (deployment: string) => new InferenceError.EngineStopped({ deployment })]) {
+        const log = run(plan(both, goOn), { actors: { a: actor(cutBy(reason)), b: actor(answers) } })
+        assert.deepStrictEqual(called(log), ["a"])
+      }
+      const late = run(plan(both, { ...goOn, timeouts: { totalMs: 5 } }), {
+        actors: { a: actor(cutBy(network)), b: actor(answers) }
+      })
+      assert.deepStrictEqual(called(late), ["a"])
+    })
+
+    it("fails with what had cut it where nobody brings more, and tells every attempt", () => {
+      const log = run(plan(both, { ...goOn, retries: 0 }), {
+        actors: { a: actor(cutBy(network)), b: actor(fails(failed)) }
+      })
+      const { attempts, reason } = failureOf(log)
+      assert.strictEqual(reason._tag, "UpstreamFailed")
+      assert.deepStrictEqual(attempts.map((one) => one.reason._tag), ["UpstreamFailed", "EngineFailed"])
+    })
+
+    it("goes past one that takes no beginning of an answer", () => {
+      const three = { ordinary: [a, b, target("c")] }
+      const log = run(plan(three, goOn), {
+        actors: { a: actor(cutBy(network)), b: actor(fails(invalid)), c: actor(answers) }
+      })
+      assert.deepStrictEqual(called(log), ["a", "b", "c"])
+    })
+
+    it("goes to who was only slower than the one that was cut", () => {
+      const hedged = plan(both, { ...goOn, retries: 0, hedge: { share: 1, afterMs: 10 } })
+      const log = run(hedged, {
+        actors: { a: actor({ contentMs: 100, endMs: 200 }), b: actor({ contentMs: 20, endMs: 30, reason: failed }) }
+      })
+      assert.deepStrictEqual(called(log), ["a", "b", "a"])
+      assert.strictEqual(endsOf(log)[0]!.type, "done")
+    })
+  })
+
   describe("hedging", () => {
     const hedging = (afterMs?: number) => ({ hedge: { share: 0.05, ...(afterMs === undefined ? {} : { afterMs }) } })
     const slow: Outcome = { contentMs: 1_000, endMs: 1_100 }
@@ -316,7 +370,8 @@ describe("Attempts", () => {
       maxWaitMs: fc.constantFrom(0, 1_000, 10_000),
       hedgeAfter: fc.constantFrom(undefined, 0, 100, 600),
       totalMs: fc.constantFrom(undefined, 1_500),
-      maxTokens: fc.constantFrom(undefined, 1, 100)
+      maxTokens: fc.constantFrom(undefined, 1, 100),
+      continue: fc.boolean()
     }).map(({ hedgeAfter, lists, maxTokens, totalMs, ...policy }) =>
       plan(lists, {
         ...policy,
@@ -346,22 +401,43 @@ describe("Attempts", () => {
       always((log) => {
         const over = new Set<number>()
         for (const { actions, event } of log.entries) {
-          if (event?.type === "failed" || event?.type === "finished") over.add(event.attempt)
+          if (event !== undefined && /failed|cut|finished/.test(event.type) && "attempt" in event) {
+            over.add(event.attempt)
+          }
           for (const action of actions) if (action.type === "cancel") over.add(action.attempt)
         }
         assert.deepStrictEqual([...over].toSorted((a, b) => a - b), starts(log).map(({ attempt }) => attempt))
       })
     })
 
-    it("gives one deployment's answer, and asks nobody once it has begun", () => {
-      always((log) => {
-        const actions = actionsOf(log)
-        const commit = actions.findIndex(({ type }) => type === "commit")
-        const later: ReadonlyArray<Action> = commit < 0 ? [] : actions.slice(commit + 1)
-        assert.isTrue(later.every(({ type }) => type !== "start" && type !== "commit"))
-        const done = actions.find((action) => action.type === "done")
-        const committed = actions[commit]
-        assert.isTrue(done === undefined || committed?.type === "commit" && committed.attempt === done.attempt)
+    const isDone = ({ actions }: Log["entries"][number]) => actions.some(({ type }) => type === "done")
+
+    const committedAfter = (committed: number | undefined, action: Action): number | undefined => {
+      if (action.type === "start" || action.type === "commit") assert.isUndefined(committed)
+      if (action.type === "done") assert.strictEqual(action.attempt, committed)
+      return action.type === "commit" ? action.attempt : committed
+    }
+
+    it("gives one deployment's answer, and asks another once it has begun only to go on where it was cut", () => {
+      always((log, { policy }) => {
+        let committed: number | undefined
+        for (const { actions, event } of log.entries) {
+          if (policy.continue && event?.type === "cut" && event.attempt === committed) committed = undefined
+          for (const action of actions) committed = committedAfter(committed, action)
+        }
+        assert.strictEqual(endsOf(log).filter(({ type }) => type === "done").length, log.entries.some(isDone) ? 1 : 0)
+      })
+    })
+
+    it("fails with what has cut the answer last, if anything has", () => {
+      always((log, { policy }) => {
+        const cuts = log.entries.flatMap(({ before, event }) =>
+          event?.type === "cut" && before?.phase === "committed" ? [event.reason] : []
+        )
+        const failure = actionsOf(log).find((action) => action.type === "fail")
+        if (failure === undefined || cuts.length === 0) return
+        assert.strictEqual(failure.reason, cuts.at(-1))
+        assert.isTrue(policy.continue || cuts.length === 1)
       })
     })
 
@@ -384,7 +460,8 @@ describe("Attempts", () => {
         for (const name of names) {
           const keys = Math.max(1, ...Object.values(lists).flat().map((one) => one.deployment === name ? one.keys : 1))
           const tries = starts(log).filter(({ deployment }) => deployment === name).length
-          assert.isAtMost(tries, (policy.retries + 1) * keys)
+          // Who has lost against an answer that was cut begins anew.
+          assert.isAtMost(tries, (policy.retries + 1) * keys * (policy.continue && policy.hedge !== undefined ? 2 : 1))
         }
       })
     })
@@ -392,7 +469,7 @@ describe("Attempts", () => {
     /** Every attempt that follows a failure, with that. */
     const followUps = ({ entries }: Log) =>
       entries.flatMap(({ actions, after, at, before, event }) =>
-        event?.type !== "failed" ?
+        event?.type !== "failed" && event?.type !== "cut" ?
           [] :
           actions.flatMap((action) => action.type !== "start" ? [] : [{ action, after, at, before: before!, event }])
       )

@@ -28,6 +28,7 @@ const ways: { readonly [Field in keyof Request]-?: readonly [Request[Field], Req
   toolChoice: ["none", { name: "a" }],
   format: [{ type: "json_object" }, { type: "json_schema", schema: {} }],
   logprobs: [1, 2],
+  continues: ["The", "The capital"],
   extra: [
     { dialect: "openai", fields: [{ path: ["verbosity"], value: "low" }] },
     { dialect: "openai", fields: [{ path: ["verbosity"], value: "high" }] }

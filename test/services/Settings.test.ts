@@ -161,7 +161,13 @@ describe("Settings", () => {
     it("takes policies from it, which stand on the one named default", () => {
       const { policies } = resolved({
         policies: {
-          careful: { strategy: "cost", limits: { cost: 1 }, backoff: { cap: "1 second" }, hedge: { share: 0.1 } },
+          careful: {
+            strategy: "cost",
+            limits: { cost: 1 },
+            backoff: { cap: "1 second" },
+            hedge: { share: 0.1 },
+            continue: true
+          },
           default: { retries: 1, timeouts: { total: "1 minute" }, weights: { speed: 1 } }
         }
       })
@@ -176,7 +182,8 @@ describe("Settings", () => {
         name: "careful",
         selection: { ...base.selection, strategy: "cost", limits: { quality: 0.8, cost: 1 } },
         backoff: { initialMs: 250, factor: 2, capMs: 1_000 },
-        hedge: { share: 0.1 }
+        hedge: { share: 0.1 },
+        continue: true
       }])
     })
 

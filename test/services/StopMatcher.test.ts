@@ -104,6 +104,32 @@ describe("StopMatcher", () => {
     }))
   })
 
+  it("goes on with a text that was told as if it had told it itself", () => {
+    const cutAt = fc.tuple(texts, stopLists, fc.nat(), lengths)
+    fc.assert(fc.property(cutAt, ([text, stops, at, lengths]) => {
+      const whole = run([text], stops).text
+      // Nothing that has been told can hold a stop sequence.
+      const told = whole.slice(0, at % (whole.length + 1))
+      const matcher = makeStopMatcher(stops, told)
+      let out = told
+      let stopped = false
+      for (const piece of cut(text.slice(told.length), lengths)) {
+        const next = matcher.push(piece)
+        out += next.text
+        stopped = next.stopped
+        if (stopped) break
+      }
+      assert.strictEqual(stopped ? out : out + matcher.flush(), whole)
+    }))
+  })
+
+  it("takes back nothing of a text that was told, where a sequence begins in it", () => {
+    const matcher = makeStopMatcher(["<|end|>"], "a <|e")
+    assert.deepStrictEqual(matcher.push("nd"), { text: "", stopped: false })
+    assert.deepStrictEqual(matcher.push("|> more"), { text: "", stopped: true, sequence: "<|end|>" })
+    assert.strictEqual(makeStopMatcher(["<|end|>"], "a <|e").push("xit").text, "xit")
+  })
+
   it("finds a stop sequence that spans pieces", () => {
     assert.deepStrictEqual(run(["Hello <", "|en", "d|> and more"], ["<|end|>"]), { text: "Hello ", stopped: true })
   })

@@ -91,7 +91,12 @@ export const run = (plan: Plan, world: World): Log => {
       tell(
         reason === undefined
           ? { type: "finished", attempt }
-          : { type: "failed", attempt, reason: reason(deployment), tookMs: endMs }
+          : {
+            type: contentMs === undefined ? "failed" : "cut",
+            attempt,
+            reason: reason(deployment),
+            tookMs: endMs
+          }
       ))
   }
   const perform = (action: Action) => {

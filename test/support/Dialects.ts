@@ -102,6 +102,7 @@ export const saidBy = (told: Told): Said => {
   let text = ""
   for (const event of events.slice(0, -1)) {
     if (event.type === "finish") throw new Error("An event after the finish")
+    if (event.type === "seam") throw new Error("A provider's answer has no seam")
     if (event.type === "text") text += event.text
     else calls[event.index] = callAfter(calls, event)
   }

@@ -71,6 +71,10 @@ export const fromAnswer = Effect.fnUntraced(function*(
 
 type Part = Response.StreamPartEncoded
 
+const seamOf = ({ deployment }: Extract<Event, { type: "seam" }>) => ({
+  metadata: { troupe: { seam: { deployment } } }
+})
+
 const makeEncoder = (method: string) => {
   let texts = 0
   let text: string | undefined
@@ -90,10 +94,10 @@ const makeEncoder = (method: string) => {
     if (AiError.isAiError(part)) failure = part
     else if (part !== undefined) parts.push(part)
   }
-  const addText = (event: Extract<Event, { type: "text" }>) => {
+  const addText = (delta: string, more = {}) => {
     endCall("tool_calls")
     if (text === undefined) parts.push({ type: "text-start", id: text = `text-${texts++}` })
-    parts.push({ type: "text-delta", id: text, delta: event.text })
+    parts.push({ type: "text-delta", id: text, delta, ...more })
   }
   const addCall = (event: Extract<Event, { type: "tool_call" }>) => {
     endText()
@@ -106,15 +110,15 @@ const makeEncoder = (method: string) => {
     call.arguments += event.arguments
     parts.push({ type: "tool-params-delta", id: call.id, delta: event.arguments })
   }
-  const addFinish = ({ reason, usage }: Extract<Event, { type: "finish" }>) => {
-    endText()
-    endCall(reason)
-    parts.push(finishPart(reason, usage))
-  }
   const add = (event: Event) => {
-    if (event.type === "text") addText(event)
+    if (event.type === "text") addText(event.text)
     else if (event.type === "tool_call") addCall(event)
-    else addFinish(event)
+    else if (event.type === "seam") addText("", seamOf(event))
+    else {
+      endText()
+      endCall(event.reason)
+      parts.push(finishPart(event.reason, event.usage))
+    }
   }
   return (events: Arr.NonEmptyReadonlyArray<Event>): Effect.Effect<Arr.NonEmptyArray<Part>, AiError.AiError> => {
     parts = []

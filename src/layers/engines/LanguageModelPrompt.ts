@@ -5,6 +5,7 @@ import { Prompt, Tool, Toolkit } from "effect/ai"
 import type { Content, Message } from "../../services/Content.ts"
 import { partsOf, textOf } from "../../services/Content.ts"
 import type { Generation } from "../../services/Engine.ts"
+import { asked } from "../../services/Engine.ts"
 import type { InferenceError } from "../../services/InferenceError.ts"
 import { InvalidRequest, make } from "../../services/InferenceError.ts"
 import type { OutputFormat, SamplingOptions, ToolCall, ToolChoice } from "../../services/Job.ts"
@@ -112,7 +113,7 @@ export type Call = LanguageModel.GenerateTextOptions<Record<string, Tool.Any>>
 
 /** Calls of tools that nobody named are told as they are. */
 export const callOf = (generation: Generation): Effect.Effect<Call, InferenceError> =>
-  Effect.map(promptOf(generation.messages), (prompt) => ({
+  Effect.map(promptOf(asked(generation).messages), (prompt) => ({
     prompt,
     toolkit: toolkitOf(generation),
     toolChoice: choiceOf(generation.toolChoice ?? "auto"),

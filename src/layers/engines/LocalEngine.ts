@@ -90,7 +90,7 @@ const listener =
 const granting = (send: SendCommand) => {
   let taken = 0
   return <Events extends ReadonlyArray<Event>>(events: Events): Events => {
-    for (const event of events) if (event.type !== "finish") taken += event.tokens
+    for (const event of events) if ("tokens" in event) taken += event.tokens
     if (taken >= Policies.streamGrant) {
       send({ type: "grant", tokens: taken })
       taken = 0

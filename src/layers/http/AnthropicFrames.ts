@@ -218,6 +218,8 @@ export const makeFrameEncoder = (envelope: Envelope): FrameEncoder => {
     blocks.stop() + frame({ type: "message_delta", delta, usage: usageOf(usage) })
   const frameOf = (event: Event): string => {
     if (event.type === "text") return blocks.text(event.text)
+    // Anthropic's clients take no events but those they know.
+    if (event.type === "seam") return ""
     if (event.type === "finish") return lost ? "" : close(endOf(event.reason, event.stop), event.usage)
     const call = blocks.call(event)
     lost ||= call === undefined
@@ -231,7 +233,7 @@ export const makeFrameEncoder = (envelope: Envelope): FrameEncoder => {
       let out = begin()
       let last: Event | undefined
       for (const event of events) {
-        if (event.type !== "finish") told += event.tokens
+        if ("tokens" in event) told += event.tokens
         if (event.type === "tool_call" && event.index > 0 && !envelope.parallelToolUse) continue
         const both = join(last, event)
         if (both === undefined && last !== undefined) out += frameOf(last)

@@ -1,5 +1,6 @@
 /** The OpenAI chat dialect: bodies to requests. Pure functions that know nothing of models. */
 import { Result, Schema } from "effect"
+import { textOf } from "../../services/Content.ts"
 import type { Extra } from "../../services/Extra.ts"
 import type { Request } from "../../services/Inference.ts"
 import type { InvalidRequest } from "../../services/InferenceError.ts"
@@ -82,6 +83,14 @@ const inPartsOf = (extra: Extra | undefined): ReadonlySet<number> =>
     )
   )
 
+/** The last message apart, where the answer goes on with it. */
+const conversationOf = ({ continue_final_message = false, messages }: ChatRequest, extra: Extra | undefined) => {
+  const all = messagesOf(messages, inPartsOf(extra))
+  return continue_final_message
+    ? { messages: all.slice(0, -1), continues: textOf(all.at(-1)!.content) }
+    : { messages: all }
+}
+
 const requestsOf = (
   body: ChatRequest,
   extra: Extra | undefined,
@@ -94,7 +103,7 @@ const requestsOf = (
     ...formatOf(body),
     ...standingOf(body, bearerToken),
     model: body.model,
-    messages: messagesOf(body.messages, inPartsOf(extra)),
+    ...conversationOf(body, extra),
     ...(extra === undefined ? {} : { extra })
   }
   const choice = (index: number): Request =>
@@ -115,6 +124,23 @@ const choiceProblems = ({ tool_choice, tools = [] }: ChatRequest): ReadonlyArray
   if (tools.length === 0) return [{ path: "tool_choice", expected: "Only allowed with tools" }]
   if (tool_choice === "required" || tools.some((tool) => tool.function.name === tool_choice.function.name)) return []
   return [{ path: "tool_choice.function.name", expected: "No tool of tools has this name" }]
+}
+
+const goOnProblems = (
+  { continue_final_message = false, messages, response_format: format }: ChatRequest
+): ReadonlyArray<Problem> => {
+  if (!continue_final_message) return []
+  const path = "continue_final_message"
+  const last = messages.at(-1)!
+  const isText = last.role === "assistant" && (last.tool_calls ?? []).length === 0 && last.content !== ""
+  return [
+    ...(isText && messages.length > 1
+      ? []
+      : [{ path, expected: "Only allowed where the last of several messages is an assistant's text" }]),
+    ...(format === undefined || format.type === "text"
+      ? []
+      : [{ path, expected: "Only allowed without response_format" }])
+  ]
 }
 
 const optionProblems = (body: ChatRequest): ReadonlyArray<Problem> => [
@@ -141,6 +167,7 @@ const shape: Shape<ChatRequest> = {
     ...messageProblems(body.messages),
     ...toolProblems(body.tools ?? []),
     ...choiceProblems(body),
+    ...goOnProblems(body),
     ...optionProblems(body)
   ]
 }

@@ -19,6 +19,7 @@ const chatNames: Names = [
   [/^format\.schema/, "response_format.json_schema.schema"],
   [/^format/, "response_format"],
   [/^logprobs/, "top_logprobs"],
+  [/^continues/, "continue_final_message"],
   [/^maxTokens/, "max_completion_tokens"],
   [/^(top)P/, "$1_p"],
   [/^(top)K/, "$1_k"],

@@ -120,10 +120,13 @@ const join = (one: Event | undefined, two: Event): Event | undefined => {
   return undefined
 }
 
+/** From here on it is another deployment's text. */
+const seamOf = (deployment: string): string => `,"troupe":{"seam":{"deployment":${JSON.stringify(deployment)}}}`
+
 /** One choice's frames. */
 const makeChoice = (head: string, tail: string, parallelToolCalls: boolean) => {
-  const chunk = (delta: string, logprobs = "null", reason = "null"): string =>
-    `data: ${head}${delta},"logprobs":${logprobs},"finish_reason":${reason}}${tail}\n\n`
+  const chunk = (delta: string, logprobs = "null", reason = "null", more = ""): string =>
+    `data: ${head}${delta},"logprobs":${logprobs},"finish_reason":${reason}}${tail}${more}}\n\n`
   let begun = false
 
   const begin = (first: Event | undefined): string => {
@@ -134,6 +137,7 @@ const makeChoice = (head: string, tail: string, parallelToolCalls: boolean) => {
   const frameOf = (event: Event): string => {
     if (event.type === "finish") return chunk("{}", "null", JSON.stringify(event.reason))
     if (event.type === "tool_call") return chunk(callDelta(event))
+    if (event.type === "seam") return chunk("{}", "null", "null", seamOf(event.deployment))
     if (event.text === "") return ""
     const logprobs = event.logprobs === undefined ? "null" : JSON.stringify(logprobsOf(event.logprobs))
     return chunk(`{"content":${JSON.stringify(event.text)}}`, logprobs)
@@ -157,7 +161,7 @@ export const makeFrameEncoder = (
 ): FrameEncoder => {
   const head = `{"id":${JSON.stringify(id)},"object":"chat.completion.chunk","created":${created},` +
     `"model":${JSON.stringify(model)},"choices":[`
-  const tail = includeUsage ? "],\"usage\":null}" : "]}"
+  const tail = includeUsage ? "],\"usage\":null" : "]"
   const choices: Array<ReturnType<typeof makeChoice>> = []
   const usages: Array<TokenUsage> = []
 

@@ -5,14 +5,14 @@
  * **Details**
  *
  * An attempt has a scope of its own. The scopes of those that failed or lost are closed at once; that of the one that is
- * committed to lives as long as the request. A plan without a hedge has one attempt at a time, which runs on the
- * request's own fiber.
+ * committed to lives as long as the request, or until another goes on with its answer. A plan without a hedge has one
+ * attempt at a time, which runs on the request's own fiber; so do those that go on.
  */
 import { Cause, Effect, Exit, Fiber, Option, Queue, Random, Scope } from "effect"
 import * as Attempts from "../../services/Attempts.ts"
 import { EngineFailed, InferenceError } from "../../services/InferenceError.ts"
 import type { Reason } from "../../services/InferenceError.ts"
-import type { Action, Event, Plan, View } from "../../services/Plan.ts"
+import type { Action, Event, Plan, State, Step, View } from "../../services/Plan.ts"
 
 type Start = Extract<Action, { type: "start" }>
 
@@ -33,6 +33,8 @@ export interface Committed<A> {
   readonly value: A
   /** How many were started. */
   readonly attempts: number
+  /** Goes on elsewhere, when this one's answer has broken off; fails with what broke it off where nobody can. */
+  readonly resume: (cause: Cause.Cause<InferenceError>) => Effect.Effect<Committed<A>, InferenceError>
 }
 
 const viewOf = <A>({ closedFor, now }: Stage<A>): Effect.Effect<View> =>
@@ -55,10 +57,45 @@ const failure = ({ attempts, reason }: Extract<Action, { type: "fail" }>): Infer
 const runOne = <A>({ attempt }: Stage<A>, start: Start, scope: Scope.Closeable): Effect.Effect<A, InferenceError> =>
   Scope.provide(start.afterMs > 0 ? Effect.delay(attempt(start), start.afterMs) : attempt(start), scope)
 
+/** An attempt that has brought content. */
+interface Won<A> {
+  readonly start: Start
+  readonly scope: Scope.Closeable
+  /** ms since 1970 */
+  readonly began: number
+  readonly value: A
+}
+
+/** @param request the scope of the request */
+const commit = <A>(
+  stage: Stage<A>,
+  request: Scope.Scope,
+  state: State,
+  { began, scope, start: { afterMs, attempt, deployment }, value }: Won<A>
+): Committed<A> => ({
+  value,
+  attempts: state.started,
+  resume: Effect.fnUntraced(function*(cause) {
+    yield* Scope.close(scope, Exit.failCause(cause))
+    const view = yield* viewOf(stage)
+    const committed = Attempts.next(state, { type: "content", attempt }, view).state
+    const reason = reasonOf(cause, deployment)
+    const tookMs = view.now - began - afterMs
+    return yield* inTurn(stage, request, Attempts.next(committed, { type: "cut", attempt, reason, tookMs }, view))
+  })
+})
+
 /** One attempt after another. */
-const inTurn = Effect.fnUntraced(function*<A>(stage: Stage<A>, plan: Plan) {
-  const request = yield* Effect.scope
-  let step = Attempts.begin(plan, firstViewOf(stage))
+const inTurn: <A>(
+  stage: Stage<A>,
+  request: Scope.Scope,
+  first: Step
+) => Effect.Effect<Committed<A>, InferenceError> = Effect.fnUntraced(function*<A>(
+  stage: Stage<A>,
+  request: Scope.Scope,
+  first: Step
+) {
+  let step = first
   for (;;) {
     const failed = step.actions.find((action) => action.type === "fail")
     if (failed !== undefined) return yield* failure(failed)
@@ -66,7 +103,7 @@ const inTurn = Effect.fnUntraced(function*<A>(stage: Stage<A>, plan: Plan) {
     const began = stage.now()
     const scope = yield* Scope.fork(request)
     const exit = yield* Effect.exit(runOne(stage, start, scope))
-    if (Exit.isSuccess(exit)) return { value: exit.value, attempts: start.attempt } satisfies Committed<A>
+    if (Exit.isSuccess(exit)) return commit(stage, request, step.state, { start, scope, began, value: exit.value })
     // The request's scope closes the attempt's.
     if (Cause.hasInterrupts(exit.cause)) return yield* Effect.failCause(exit.cause)
     yield* Scope.close(scope, exit)
@@ -84,8 +121,7 @@ const inTurn = Effect.fnUntraced(function*<A>(stage: Stage<A>, plan: Plan) {
 type Told<A> = Event | { readonly type: "brought"; readonly attempt: number; readonly value: A }
 
 /** An attempt beside others. */
-interface Racer {
-  readonly scope: Scope.Closeable
+interface Racer extends Omit<Won<unknown>, "value"> {
   readonly fiber: Fiber.Fiber<unknown, unknown>
 }
 
@@ -94,8 +130,7 @@ const makeRace = Effect.fnUntraced(function*<A>(stage: Stage<A>) {
   const told = yield* Queue.unbounded<Told<A>>()
   const racers = new Map<number, Racer>()
 
-  const run = Effect.fnUntraced(function*(start: Start, scope: Scope.Closeable) {
-    const began = stage.now()
+  const run = Effect.fnUntraced(function*(start: Start, scope: Scope.Closeable, began: number) {
     const exit = yield* Effect.exit(runOne(stage, start, scope))
     if (Exit.isFailure(exit)) yield* Scope.close(scope, exit)
     const tookMs = stage.now() - began - start.afterMs
@@ -109,7 +144,9 @@ const makeRace = Effect.fnUntraced(function*<A>(stage: Stage<A>) {
   })
   const start = Effect.fnUntraced(function*(action: Start) {
     const scope = yield* Scope.fork(request)
-    racers.set(action.attempt, { scope, fiber: yield* Effect.forkScoped(run(action, scope)) })
+    const began = stage.now()
+    const fiber = yield* Effect.forkScoped(run(action, scope, began))
+    racers.set(action.attempt, { start: action, scope, began, fiber })
   })
   const awaitHedge = ({ afterMs, attempt }: Extract<Action, { type: "await-hedge" }>) =>
     Effect.forkScoped(
@@ -139,19 +176,20 @@ const makeRace = Effect.fnUntraced(function*<A>(stage: Stage<A>) {
         return Effect.void
     }
   }
-  return { act, told }
+  return { act, racers, told }
 })
 
 /** Attempts beside each other. */
 const hedged = Effect.fnUntraced(function*<A>(stage: Stage<A>, plan: Plan) {
-  const { act, told } = yield* makeRace(stage)
+  const request = yield* Effect.scope
+  const { act, racers, told } = yield* makeRace(stage)
   const values = new Map<number, A>()
   let step = Attempts.begin(plan, firstViewOf(stage))
   for (;;) {
     yield* Effect.forEach(step.actions, act, { discard: true })
-    const commit = step.actions.find((action) => action.type === "commit")
-    if (commit !== undefined) {
-      return { value: values.get(commit.attempt)!, attempts: step.state.started } satisfies Committed<A>
+    const won = step.actions.find((action) => action.type === "commit")
+    if (won !== undefined) {
+      return commit(stage, request, step.state, { ...racers.get(won.attempt)!, value: values.get(won.attempt)! })
     }
     const event = yield* Queue.take(told)
     if (event.type === "brought") values.set(event.attempt, event.value)
@@ -162,4 +200,6 @@ const hedged = Effect.fnUntraced(function*<A>(stage: Stage<A>, plan: Plan) {
 
 /** The first content of whoever brings it. The scope's end ends whatever still runs. */
 export const drive = <A>(stage: Stage<A>, plan: Plan): Effect.Effect<Committed<A>, InferenceError, Scope.Scope> =>
-  plan.hedgeAfterMs === undefined ? inTurn(stage, plan) : hedged(stage, plan)
+  plan.hedgeAfterMs === undefined
+    ? Effect.flatMap(Effect.scope, (request) => inTurn(stage, request, Attempts.begin(plan, firstViewOf(stage))))
+    : hedged(stage, plan)

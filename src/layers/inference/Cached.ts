@@ -84,6 +84,9 @@ const sizeOf = (event: Event): number => {
       return 2 * (event.text.length + JSON.stringify(event.logprobs ?? "").length)
     case "tool_call":
       return 2 * event.arguments.length
+    case "seam":
+      // What two deployments have said is nobody's answer.
+      return Number.POSITIVE_INFINITY
     case "finish":
       return 0
   }

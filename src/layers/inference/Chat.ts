@@ -10,8 +10,10 @@ import type { ChosenLogprob, ToolCall } from "../../services/Job.ts"
 import type { Deployment } from "../../services/Model.ts"
 import { needsOf, pathsOf } from "../../services/Needs.ts"
 import { check } from "./Check.ts"
+import type { EventsPull } from "./Continuation.ts"
+import * as Continuation from "./Continuation.ts"
 import type { Tally } from "./Operation.ts"
-import type { Engaged, Stage, Start } from "./Stage.ts"
+import type { Engaged, Stage } from "./Stage.ts"
 
 type FinishEvent = Extract<Event, { type: "finish" }>
 
@@ -27,12 +29,24 @@ const withDefaults = (request: Request): Effect.Effect<Generation> =>
     request.seed === undefined ? Random.nextIntBetween(0, maxSeed) : Effect.succeed(request.seed),
     (seed) => {
       const { keepAlive: _, model: __, priority: ___, route: ____, tenant: _____, ...asked } = request
-      const { extra, format, logprobs, maxTokens, messages, stop = [], toolChoice, tools, ...sampling } = asked
+      const {
+        continues,
+        extra,
+        format,
+        logprobs,
+        maxTokens,
+        messages,
+        stop = [],
+        toolChoice,
+        tools,
+        ...sampling
+      } = asked
       return {
         messages,
         maxTokens,
         stop,
         sampling: { ...sampling, temperature: request.temperature ?? 1, topP: request.topP ?? 1, seed },
+        ...(continues === undefined ? {} : { continues }),
         ...(tools === undefined ? {} : { tools, toolChoice }),
         ...(format === undefined ? {} : { format }),
         ...(logprobs === undefined ? {} : { logprobs }),
@@ -63,7 +77,7 @@ const note = (tally: Tally) => <Events extends ReadonlyArray<Event>>(events: Eve
       tally.done = true
       tally.tokens = event.usage.completionTokens
       tally.promptTokens = event.usage.promptTokens
-    } else {
+    } else if (event.type !== "seam") {
       tally.tokens += event.tokens
     }
   }
@@ -106,32 +120,21 @@ const makeWhole = () => {
   }
 }
 
-const asked = (generation: Generation, { lowPriority, maxTokens }: Start): Generation => {
-  if (maxTokens === undefined && !lowPriority) return generation
-  return {
-    ...generation,
-    ...(maxTokens === undefined ? {} : { maxTokens }),
-    ...(lowPriority ? { standing: { ...generation.standing, priority: "low" as const } } : {})
-  }
-}
-
-type EventsPull = Pull.Pull<readonly [Event, ...Array<Event>], InferenceError>
-
 /** A stream that just ends is not an answer. */
 const brokeOff = ({ id }: Deployment): EventsPull =>
   Effect.fail(make(new EngineFailed({ deployment: id, detail: "Its answer broke off." }))) as EventsPull
 
 /** An engine's events, with the attempt's books kept; they must end in a `finish`. */
 const pullOf = Effect.fnUntraced(
-  function*({ borrow, content, deployment, limits, start, tally }: Engaged, generation: Generation) {
+  function*({ borrow, content, deployment, limits, tally }: Engaged, { generation, space }: Continuation.Asked) {
     const engine = yield* limits.first(borrow)
-    const answer = engine.generate(asked(generation, start))
     // Not `Stream.toPull`, which guards each pull against others beside it.
-    const pull = yield* Channel.toPullScoped(Stream.toChannel(answer), yield* Effect.scope)
+    const pull = yield* Channel.toPullScoped(Stream.toChannel(engine.generate(generation)), yield* Effect.scope)
     const keep = note(tally)
+    const join = space === "" ? undefined : Continuation.makeJoin(space)
     const noted = Effect.map(pull, (events) => {
       content()
-      return keep(events)
+      return keep(join === undefined ? events : join(events))
     })
     const whole: EventsPull = Pull.catchDone(noted, () => tally.done ? Cause.done() : brokeOff(deployment))
     return { first: limits.first(whole), next: limits.next(whole) }
@@ -162,34 +165,31 @@ const checkChat = Effect.fnUntraced(function*({ begin }: Stage, given: Request) 
 
 type Checked = Effect.Success<ReturnType<typeof checkChat>>
 
-/** What was pulled already, and then the rest. */
-const resume = (first: readonly [Event, ...Array<Event>], rest: EventsPull): EventsPull => {
-  let isFirst = true
-  return Effect.suspend(() => {
-    if (!isFirst) return rest
-    isFirst = false
-    return Effect.succeed(first)
-  })
-}
-
-/** The first of an answer, whoever brings it, and the rest of it: from here on a failure is the request's. */
+/**
+ * The first of an answer, whoever brings it, and the rest of it: from here on a failure is the request's, unless another
+ * may go on.
+ */
 const begin = (stage: Stage) =>
   Effect.fnUntraced(function*({ begun, generation, request }: Checked) {
-    const { value: { engaged, first, pull }, ...by } = yield* stage.attempt(begun, request, (engaged) =>
-      Effect.flatMap(pullOf(engaged, generation), ({ first, next }) =>
+    const said = Continuation.nothing()
+    const committed = yield* stage.commit(begun, request, (engaged) =>
+      Effect.flatMap(pullOf(engaged, Continuation.asked(generation, engaged.start, said)), ({ first, next }) =>
         // A stream that ends without an event has failed.
         Effect.map(
           Pull.catchDone(first, () =>
             Effect.never),
-          (first) => ({ engaged, first, pull: next })
+          (first): Continuation.Beginning => ({ first, rest: engaged.limits.total(next) })
         )))
-    const rest = Effect.tapCause(engaged.limits.total(pull), (cause) =>
+    const pull = begun.route.policy.continue && Continuation.isPossible(generation)
+      ? Continuation.over(committed, generation, said, begun.progress)
+      : Continuation.whole(committed.value)
+    const events = Effect.tapCause(pull, (cause) =>
       Effect.sync(() => {
         if (!Pull.isDoneCause(cause)) {
-          engaged.tally.failure = cause as Cause.Cause<InferenceError>
+          begun.progress.tally.failure = cause as Cause.Cause<InferenceError>
         }
       }))
-    return { ...by, events: Stream.fromPull(Effect.succeed(resume(first, rest))) } satisfies Opened
+    return { ...committed.by, events: Stream.fromPull(Effect.succeed(events)) } satisfies Opened
   })
 
 /** With an earlier answer where all else fails, if the model has that. */
@@ -211,7 +211,10 @@ const complete = (stage: Stage) =>
     const { value, ...by } = yield* stage.attempt(begun, request, (engaged) =>
       Effect.gen(function*() {
         const whole = makeWhole()
-        const { first, next } = yield* pullOf(engaged, generation)
+        const { first, next } = yield* pullOf(
+          engaged,
+          Continuation.asked(generation, engaged.start, Continuation.nothing())
+        )
         let pull = first
         const drained = Effect.whileLoop({
           while: () => true,

@@ -60,6 +60,8 @@ export interface Progress {
   readonly record: Draft
   /** Of the attempt whose answer it is, or until there is one, of the last. */
   tally: Tally
+  /** Tokens that others have generated, whose answer that attempt goes on with. */
+  before: number
 }
 
 const annotate = (span: Span, attributes: Record<string, unknown>) => {
@@ -75,14 +77,14 @@ const endOf = (exit: Exit.Exit<unknown, unknown>, { done }: Tally): Outcome["end
 /** What the span says at the end. */
 const endAttributes = (
   exit: Exit.Exit<unknown, unknown>,
-  { record, tally: { server, finish, promptTokens, tokens } }: Progress
+  { before, record, tally: { server, finish, promptTokens, tokens } }: Progress
 ): Record<string, unknown> => {
   const failure = Exit.isFailure(exit) ? Cause.findErrorOption(exit.cause) : undefined
   const error = failure?._tag === "Some" ? failure.value as InferenceError : undefined
   return {
     "gen_ai.provider.name": server?.provider,
     "gen_ai.response.model": server?.id,
-    "gen_ai.usage.output_tokens": tokens,
+    "gen_ai.usage.output_tokens": before + tokens,
     "gen_ai.usage.input_tokens": promptTokens,
     "gen_ai.usage.cache_read.input_tokens": finish?.usage.cachedTokens,
     "gen_ai.response.finish_reasons": finish === undefined ? undefined : [finish.reason],
@@ -99,13 +101,14 @@ const settle = (metrics: Metrics["Service"], operation: Operation, span: Span, p
   closed: Exit.Exit<unknown, unknown>
 ) =>
   Effect.flatMap(Clock.currentTimeMillis, (now) => {
-    const { record, tally } = progress
+    const { before, record, tally } = progress
     const exit = tally.failure === undefined ? closed : Exit.failCause(tally.failure)
     const end = endOf(exit, tally)
     record.tookMs = now - record.at
     record.end = end
     annotate(span, endAttributes(exit, progress))
-    return metrics.end({ model: record.model, operation, seconds: record.tookMs / 1000, tokens: tally.tokens, end })
+    const tokens = before + tally.tokens
+    return metrics.end({ model: record.model, operation, seconds: record.tookMs / 1000, tokens, end })
   })
 
 /**
@@ -124,7 +127,7 @@ export const begin = Effect.fnUntraced(function*(
   const span = yield* Effect.makeSpanScoped(`${operation} ${model}`, { kind: "internal" })
   annotate(span, { "gen_ai.operation.name": operation, "gen_ai.request.model": model, ...attributes })
   const record = decisions.begin(operation, route, yield* Clock.currentTimeMillis)
-  const progress: Progress = { record, tally: tally(deployment && serverOf(deployment)) }
+  const progress: Progress = { record, tally: tally(deployment && serverOf(deployment)), before: 0 }
   yield* metrics.begin(model, operation)
   // Not `Effect.addFinalizer`, which copies the whole context for a finalizer that needs none of it.
   yield* Scope.addFinalizerExit(yield* Effect.scope, settle(metrics, operation, span, progress))

@@ -2,7 +2,7 @@
  * What every operation does alike: route, books, and the attempts of its plan, each with a circuit, a measurement and the
  * time that its policy gives it.
  */
-import type { Scope } from "effect"
+import type { Cause, Scope } from "effect"
 import { Clock, Duration, Effect, SubscriptionRef } from "effect"
 import { Breaker } from "../../services/Breaker.ts"
 import { CachedResponses } from "../../services/CachedResponses.ts"
@@ -53,8 +53,11 @@ export interface Engaged {
 }
 
 /** What a request is committed to. */
-export interface Committed<A> extends By {
+export interface Committed<A> {
   readonly value: A
+  readonly by: By
+  /** See `Attempts.Committed`. */
+  readonly resume: (cause: Cause.Cause<InferenceError>) => Effect.Effect<Committed<A>, InferenceError>
 }
 
 const deploymentOf = ({ deployments, fallbacks: { content, context, ordinary } }: Route, id: string): Deployment => {
@@ -119,6 +122,27 @@ const makeEngage = ({ enter, models, now }: Parts) =>
     } satisfies Engaged
   })
 
+/** What the machine came to, in the request's books. */
+const telling = <A, R>(
+  begun: Begun,
+  driven: Effect.Effect<Attempts.Committed<readonly [A, Engaged]>, InferenceError, R>
+): Effect.Effect<Committed<A>, InferenceError, R> => {
+  const { progress, progress: { record } } = begun
+  return Effect.mapBoth(driven, {
+    onSuccess: ({ attempts, resume, value: [value, { deployment, tally }] }) => {
+      progress.tally = tally
+      record.answeredBy = deployment.id
+      return {
+        value,
+        by: { deployment: deployment.id, attempts, decision: record.id },
+        resume: (cause) => telling(begun, resume(cause))
+      }
+    },
+    onFailure: ({ attempts, reason }) =>
+      new InferenceError({ reason, decision: record.id, ...(attempts === undefined ? {} : { attempts }) })
+  })
+}
+
 export const makeStage = Effect.gen(function*() {
   const selector = yield* Selector
   const models = yield* Models
@@ -143,12 +167,12 @@ export const makeStage = Effect.gen(function*() {
   )
 
   /** Tries the route's deployments as its plan says, until one has brought what `use` waits for. */
-  const attempt = Effect.fnUntraced(function*<A>(
+  const commit = Effect.fnUntraced(function*<A>(
     begun: Begun,
     request: Standing & { readonly maxTokens?: number | undefined },
     use: (engaged: Engaged) => Effect.Effect<A, InferenceError, Scope.Scope>
   ) {
-    const { progress: { record }, route } = begun
+    const { route } = begun
     const plan = planOf(route, request, now())
     hedges.earn(route)
     const stage: Attempts.Stage<readonly [A, Engaged]> = {
@@ -161,17 +185,20 @@ export const makeStage = Effect.gen(function*() {
       closedFor: (deployment) => breaker.closedFor(deployment, now()),
       payHedge: Effect.sync(() => hedges.spend(route))
     }
-    const { attempts, value: [value, { deployment, tally }] } = yield* Effect.mapError(
-      route.deployments.length === 0 ? Effect.fail(nobody(route.decision)) : Attempts.drive(stage, plan),
-      ({ attempts, reason }) =>
-        new InferenceError({ reason, decision: record.id, ...(attempts === undefined ? {} : { attempts }) })
+    return yield* telling(
+      begun,
+      route.deployments.length === 0 ? Effect.fail(nobody(route.decision)) : Attempts.drive(stage, plan)
     )
-    begun.progress.tally = tally
-    record.answeredBy = deployment.id
-    return { value, deployment: deployment.id, attempts, decision: record.id } satisfies Committed<A>
   })
 
-  return { attempt, begin, cached: Cached.make(yield* CachedResponses), embedder: Embedder.make(models) }
+  /** The same, of what is answered whole. */
+  const attempt = <A>(
+    begun: Begun,
+    request: Standing & { readonly maxTokens?: number | undefined },
+    use: (engaged: Engaged) => Effect.Effect<A, InferenceError, Scope.Scope>
+  ) => Effect.map(commit(begun, request, use), ({ by, value }) => ({ value, ...by }))
+
+  return { attempt, begin, cached: Cached.make(yield* CachedResponses), commit, embedder: Embedder.make(models) }
 })
 
 export type Stage = Effect.Success<typeof makeStage>

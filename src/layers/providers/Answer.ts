@@ -9,6 +9,7 @@ import * as Policies from "../../services/Policies.ts"
 import type { Body } from "./Body.ts"
 import type { Dialect, EventDecoder, Frame, Target, Told } from "./Dialect.ts"
 import * as Frames from "./Frames.ts"
+import { makeJoint } from "./Joint.ts"
 import { empty, malformed, readable } from "./Refusals.ts"
 import type { Upstream } from "./Upstream.ts"
 
@@ -23,13 +24,15 @@ export interface Reader {
 }
 
 /** Sees that an answer has content, and the calls that it ends in. */
-export const makeCheck = (target: Target, { stop }: Generation) => {
+export const makeCheck = (target: Target, { continues, stop }: Generation) => {
   let hasContent = false
   let hasCalls = false
+  // A stop sequence may well be the first thing that a model says, a text so far may be all, and thoughts may use up the
+  // length.
+  const mayBeEmpty = stop.length > 0 || continues !== undefined
   const atEnd = (reason: FinishReason): InferenceError.Reason | undefined => {
     if (reason === "tool_calls" && !hasCalls) return malformed(target, "an answer that ends in calls and has none")
-    // A stop sequence may well be the first thing that a model says, and thoughts may use up the length.
-    return reason === "stop" && !hasContent && stop.length === 0 ? empty(target) : undefined
+    return reason === "stop" && !hasContent && !mayBeEmpty ? empty(target) : undefined
   }
   return (events: ReadonlyArray<Event>): InferenceError.Reason | undefined => {
     hasCalls ||= events.some(({ type }) => type === "tool_call")
@@ -42,6 +45,7 @@ export const makeCheck = (target: Target, { stop }: Generation) => {
 export const makeReader = (dialect: Dialect, decoder: EventDecoder, target: Target, generation: Generation): Reader => {
   const framer = Frames.make(dialect.framing, target.options.maxResponseBytes ?? Policies.maxResponseBytes)
   const check = makeCheck(target, generation)
+  const join = makeJoint(generation)
   let events: Array<Event> = []
   let failure: InferenceError.Reason | undefined
   let over = false
@@ -53,8 +57,9 @@ export const makeReader = (dialect: Dialect, decoder: EventDecoder, target: Targ
     }
     failure = check(told.success)
     if (failure !== undefined) return
-    for (const event of told.success) events.push(event)
-    over = told.success.at(-1)?.type === "finish"
+    const joined = join(told.success)
+    for (const event of joined) events.push(event)
+    over = joined.at(-1)?.type === "finish"
   }
   const addAll = (frames: () => ReadonlyArray<Frame>) => {
     try {

@@ -6,7 +6,8 @@
  * System messages go together, in their order, wherever they are in the conversation. Neighbouring messages of one role
  * become one, as the API wants results of calls right after the calls. An answer is bound to a schema by
  * `output_config.format`; objects that leave open whether they have other properties are closed, as the API insists on.
- * Thoughts are passed over, and counted.
+ * Thoughts are passed over, and counted. A text so far is the beginning of an answer for models up to 4.5; later ones
+ * refuse an assistant's message at the end, and are asked to go on.
  *
  * Sources: Anthropic's pages on messages, streaming messages, errors, tool use and structured outputs.
  *

@@ -3,6 +3,7 @@ import { Result } from "effect"
 import type { Content, Message } from "../../services/Content.ts"
 import { partsOf } from "../../services/Content.ts"
 import type { Generation } from "../../services/Engine.ts"
+import { asked, prefilled } from "../../services/Engine.ts"
 import type { Reason } from "../../services/InferenceError.ts"
 import type { OutputFormat, ToolChoice, ToolDefinition } from "../../services/Job.ts"
 import type { Call, Target } from "./Dialect.ts"
@@ -126,6 +127,12 @@ const checked = (generation: Generation, target: Target): Result.Result<void, Re
     : Result.fail(notSupported(target, `stop[${blank}]`, "its provider takes no text that is white space only."))
 }
 
+/** Models whose answer an assistant's last message begins; Anthropic's later ones refuse one. */
+const prefills = /^claude-(?:2|3|instant|(?:opus|sonnet|haiku)-4(?:-[015])?(?:-20\d{6})?$)/
+
+const goingOn = (generation: Generation, { options: { model } }: Target): Generation =>
+  prefills.test(model) ? prefilled(generation) : asked(generation)
+
 /** What differs from the API's default, as some models take no more than one of the two. */
 const unlessOne = (value: number): number | undefined => value === 1 ? undefined : value
 
@@ -138,7 +145,7 @@ export const request = (
     yield* checked(generation, target)
     const { maxTokens, sampling, stop, toolChoice, tools = [] } = generation
     const { options } = target
-    const turns = yield* Prompts.turnsOf(generation, turnOf)
+    const turns = yield* Prompts.turnsOf(goingOn(generation, target), turnOf)
     const definitions = yield* Result.all(tools.map((tool, index) => toolOf(tool, index, target)))
     return {
       path: "/v1/messages",

@@ -3,6 +3,7 @@ import { Result } from "effect"
 import type { Content, Message } from "../../services/Content.ts"
 import { imageOfTool, partsOf, textOf } from "../../services/Content.ts"
 import type { Generation } from "../../services/Engine.ts"
+import { asked } from "../../services/Engine.ts"
 import type { Reason } from "../../services/InferenceError.ts"
 import type { OutputFormat, ToolChoice, ToolDefinition } from "../../services/Job.ts"
 import type { Call, Target } from "./Dialect.ts"
@@ -189,7 +190,8 @@ export const request = (
       path: pathOf(target, stream ? "streamGenerateContent?alt=sse" : "generateContent"),
       body: {
         systemInstruction: system === undefined ? undefined : { parts: [{ text: system }] },
-        contents: yield* contentsOf(generation),
+        // Of its models only some take the beginning of an answer.
+        contents: yield* contentsOf(asked(generation)),
         ...toolsOf(generation.tools ?? [], generation.toolChoice),
         generationConfig: { ...samplingOf(generation, target), ...yield* formatOf(generation.format, target) }
       }

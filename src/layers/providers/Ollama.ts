@@ -4,12 +4,13 @@
  * **Gotchas**
  *
  * Source: Ollama's API documentation. It cannot be made to call a tool, and cuts a prompt that does not fit without a
- * word. Sampling is said in full, since its defaults are other than ours.
+ * word. An assistant's message at the end is gone on with. Sampling is said in full, since its defaults are other than ours.
  */
 import { Result } from "effect"
 import type { Content, Message } from "../../services/Content.ts"
 import { imageOfTool, textOf } from "../../services/Content.ts"
 import type { Generation } from "../../services/Engine.ts"
+import { prefilled } from "../../services/Engine.ts"
 import type { Event } from "../../services/Inference.ts"
 import type { Reason } from "../../services/InferenceError.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
@@ -73,7 +74,8 @@ const unsaid = ({ messages, sampling, toolChoice, tools = [] }: Generation, targ
 }
 
 const requestOf: Dialect["generate"]["request"] = (generation, target, stream) => {
-  const { format, messages, toolChoice, tools = [] } = generation
+  const { format, toolChoice, tools = [] } = generation
+  const { messages } = prefilled(generation)
   const reason = unsaid(generation, target)
   if (reason !== undefined) return Result.fail(reason)
   return Result.succeed({

@@ -106,7 +106,8 @@ const ownPlace: Place = {
   vocabulary: () => ({
     maxTokens: "max_completion_tokens",
     mostStops: 16,
-    more: ["topK", "minP", "repeatPenalty"]
+    more: ["topK", "minP", "repeatPenalty"],
+    goesOn: true
   })
 }
 

@@ -3,6 +3,7 @@ import { Result } from "effect"
 import type { Content, ImagePart, Message } from "../../services/Content.ts"
 import { imageOfTool } from "../../services/Content.ts"
 import type { Generation } from "../../services/Engine.ts"
+import { asked, prefilled } from "../../services/Engine.ts"
 import type { Reason } from "../../services/InferenceError.ts"
 import type { JsonSchema, OutputFormat, SamplingOptions, ToolDefinition } from "../../services/Job.ts"
 import type { Target } from "./Dialect.ts"
@@ -16,6 +17,8 @@ export interface Vocabulary {
   readonly mostStops: number
   /** Sampling that OpenAI's own API has no words for. */
   readonly more: ReadonlyArray<"topK" | "minP" | "repeatPenalty">
+  /** It takes vLLM's `continue_final_message`; otherwise the model is asked to go on. */
+  readonly goesOn?: boolean
 }
 
 const imageOf = ({ detail, source }: ImagePart) => ({
@@ -125,6 +128,12 @@ const unsaid = (
     : undefined
 }
 
+/** The messages, and how the answer goes on with a text so far. */
+const conversationOf = (generation: Generation, { goesOn = false }: Vocabulary) => ({
+  messages: messagesOf((goesOn ? prefilled(generation) : asked(generation)).messages),
+  ...(goesOn && generation.continues !== undefined ? { continue_final_message: true } : {})
+})
+
 /** A chat completion's body. */
 export const bodyOf = (
   generation: Generation,
@@ -132,14 +141,14 @@ export const bodyOf = (
   stream: boolean,
   vocabulary: Vocabulary
 ): Result.Result<Readonly<Record<string, unknown>>, Reason> => {
-  const { format, logprobs, messages, stop } = generation
+  const { format, logprobs, stop } = generation
   const sampling = samplingOf(generation.sampling)
   const reason = unsaid(generation, sampling, vocabulary, target)
   if (reason !== undefined) return Result.fail(reason)
   const maxTokens = generation.maxTokens ?? target.options.maxTokens
   return Result.succeed({
     model: target.options.model,
-    messages: messagesOf(messages),
+    ...conversationOf(generation, vocabulary),
     ...sampling,
     ...(maxTokens === undefined ? {} : { [vocabulary.maxTokens]: maxTokens }),
     ...(stop.length === 0 ? {} : { stop }),

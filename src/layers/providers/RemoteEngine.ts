@@ -17,6 +17,7 @@ import * as InferenceError from "../../services/InferenceError.ts"
 import * as Policies from "../../services/Policies.ts"
 import { eventsOf, makeCheck, makeReader } from "./Answer.ts"
 import type { Call, Dialect, Each, Target, Task } from "./Dialect.ts"
+import { makeJoint } from "./Joint.ts"
 import type { Media } from "./Media.ts"
 import { notSupported, readable } from "./Refusals.ts"
 import type { Upstream } from "./Upstream.ts"
@@ -86,7 +87,7 @@ const makeGenerate = ({ dialect, media, target, upstream }: Parts) => {
     const body = yield* upstream.read(call)
     const events = yield* spoken(readable(target, () => generate.whole(body, generation, target)))
     const wrong = makeCheck(target, generation)(events)
-    return wrong === undefined ? Stream.fromIterable(events) : yield* InferenceError.make(wrong)
+    return wrong === undefined ? Stream.fromIterable(makeJoint(generation)(events)) : yield* InferenceError.make(wrong)
   })
 
   const streamed = Effect.fnUntraced(function*(generation: Generation) {

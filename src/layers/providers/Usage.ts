@@ -12,13 +12,13 @@ import type { TokenUsage } from "../../services/Job.ts"
 
 const bytesPerToken = 4
 
-const promptBytes = ({ messages, tools = [] }: Generation): number => {
+const promptBytes = ({ continues = "", messages, tools = [] }: Generation): number => {
   const texts = messages.flatMap(({ content, toolCalls = [] }) => [
     textOf(content),
     ...toolCalls.map((call) => call.arguments)
   ])
   const definitions = tools.length === 0 ? "" : JSON.stringify(tools)
-  return [...texts, definitions].reduce((sum, text) => sum + Buffer.byteLength(text), 0)
+  return [...texts, definitions, continues].reduce((sum, text) => sum + Buffer.byteLength(text), 0)
 }
 
 /** What a provider tells, if anything. */

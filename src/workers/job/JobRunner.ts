@@ -49,6 +49,8 @@ export interface Generation<Token> {
   /** Of the token yielded last; for jobs that ask for it. */
   readonly logprobOf?: (() => ChosenLogprob) | undefined
   readonly decode: (tokens: Array<Token>, before: ReadonlyArray<Token>) => string
+  /** Of the prompt, those of the text that the answer goes on with; left out, none. */
+  readonly goesOn?: ReadonlyArray<Token> | undefined
 }
 
 /** The consumer's side of a job: how much it has room for and whether it still wants it. */
@@ -100,11 +102,12 @@ const makeLedger = () => {
 }
 
 /** Watches for tool calls where the job has tools. */
-const readerOf = ({ messages, sampling, toolChoice, tools = [] }: GenerateJob) =>
+const readerOf = ({ continues = "", messages, sampling, toolChoice, tools = [] }: GenerateJob) =>
   tools.length === 0 || toolChoice === "none" ? undefined : makeToolCallReader(
     tools.map(({ name }) => name),
     // Another one at every turn of a conversation, and the same for the same seed.
-    (index) => `call_${sampling.seed.toString(36)}_${messages.length}_${index}`
+    (index) => `call_${sampling.seed.toString(36)}_${messages.length}_${index}`,
+    continues.trim() === ""
   )
 
 /** Text to the sender, with tool calls found and log-probabilities added. */
@@ -130,7 +133,7 @@ const makeSpeaker = (job: GenerateJob, sender: Sender) => {
 
 /** A stop matcher that remembers what it found. */
 const makeStops = (job: GenerateJob) => {
-  const matcher = makeStopMatcher(job.stop)
+  const matcher = makeStopMatcher(job.stop, job.continues)
   const found: { stop?: string } = {}
   return {
     found,
@@ -146,11 +149,11 @@ const makeStops = (job: GenerateJob) => {
 /** Tokens to their end, through joiner and stop matcher; what it sends is whole once it has ended or thrown. */
 const stream = async <Token>(
   job: GenerateJob,
-  { cachedTokens, decode, logprobOf, promptTokens, room, tokens }: Generation<Token>,
+  { cachedTokens, decode, goesOn, logprobOf, promptTokens, room, tokens }: Generation<Token>,
   control: Control,
   sender: Sender
 ): Promise<JobEvent> => {
-  const joiner = makeTextJoiner(decode)
+  const joiner = makeTextJoiner(decode, goesOn)
   const stops = makeStops(job)
   const { end, ledger, say, state } = makeSpeaker(job, sender)
   const limit = Math.min(job.maxTokens ?? room, room)

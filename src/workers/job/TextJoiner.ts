@@ -24,11 +24,13 @@ const mostPending = 64
 
 /**
  * @param decode text of `tokens`, given the tokens just before them
+ * @param first tokens before all, whose text is told already
  */
 export const makeTextJoiner = <Token>(
-  decode: (tokens: Array<Token>, before: ReadonlyArray<Token>) => string
+  decode: (tokens: Array<Token>, before: ReadonlyArray<Token>) => string,
+  first: ReadonlyArray<Token> = []
 ): TextJoiner<Token> => {
-  let before: Array<Token> = []
+  let before: ReadonlyArray<Token> = first.slice(-contextTokens)
   let pending: Array<Token> = []
   let emitted = 0
 

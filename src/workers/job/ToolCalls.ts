@@ -61,10 +61,11 @@ class Reader implements ToolCallReader {
   /** Text before what may be a call; it is the answer's if it is none. */
   #lead = ""
   /** Nothing but white space yet, so that the whole answer may be a call. */
-  #atBegin = true
+  #atBegin: boolean
   #afterCall = false
 
-  constructor(names: ReadonlySet<string>, idOf: (index: number) => string) {
+  constructor(names: ReadonlySet<string>, idOf: (index: number) => string, atBegin: boolean) {
+    this.#atBegin = atBegin
     this.#names = names
     this.#idOf = idOf
   }
@@ -210,6 +211,10 @@ class Reader implements ToolCallReader {
 /**
  * @param names of the tools there are: an answer without a marker is a call only of one of these
  * @param idOf the id of the answer's call with this index
+ * @param atBegin false where there was text before
  */
-export const makeToolCallReader = (names: ReadonlyArray<string>, idOf: (index: number) => string): ToolCallReader =>
-  new Reader(new Set(names), idOf)
+export const makeToolCallReader = (
+  names: ReadonlyArray<string>,
+  idOf: (index: number) => string,
+  atBegin = true
+): ToolCallReader => new Reader(new Set(names), idOf, atBegin)

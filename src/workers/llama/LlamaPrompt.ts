@@ -27,7 +27,12 @@ export interface Prompts {
     messages: ReadonlyArray<ChatMessage>,
     tools?: ReadonlyArray<ToolDefinition>
   ) => Array<Token>
+  /** Of a text that stands after those, in which nothing is a control token. */
+  readonly goesOn: (check: Check, text: string) => Array<Token>
 }
+
+/** What a template decides. */
+type Templated = Pick<Prompts, "knowsTools" | "endTokens" | "tokensOf">
 
 /** Of the types of tokens in a GGUF file. */
 const ordinary = 1
@@ -68,7 +73,7 @@ const amongControl = (model: LlamaModel, texts: ReadonlyArray<string>): Readonly
     )
   )
 
-const withTemplate = (model: LlamaModel, template: ChatTemplate): Omit<Prompts, "callTokens" | "otherTokens"> => ({
+const withTemplate = (model: LlamaModel, template: ChatTemplate): Templated => ({
   knowsTools: template.knowsTools,
   endTokens: amongControl(model, [template.turnEnd.trimStart()]),
   tokensOf(check, messages, tools = []) {
@@ -83,7 +88,7 @@ const withTemplate = (model: LlamaModel, template: ChatTemplate): Omit<Prompts, 
 })
 
 /** What the library makes of a model whose file does not say how to talk to it. */
-const withoutTemplate = (library: Library, model: LlamaModel): Omit<Prompts, "callTokens" | "otherTokens"> => {
+const withoutTemplate = (library: Library, model: LlamaModel): Templated => {
   const wrapper = library.resolveChatWrapper(model)
   const { stopGenerationTriggers } = wrapper.generateContextState({
     chatHistory: historyOf([{ role: "user", content: "Hello" }])
@@ -122,6 +127,10 @@ export const makePrompts = (library: Library, model: LlamaModel): Prompts => {
   const callTokens = amongControl(model, markers)
   return {
     callTokens,
+    goesOn(check, text) {
+      check(text.length)
+      return text === "" ? [] : model.tokenize(text, false, "trimLeadingSpace")
+    },
     otherTokens: controlTokens.filter((token) => !model.isEogToken(token) && !callTokens.has(token)),
     ...(template === undefined
       ? withoutTemplate(library, model)

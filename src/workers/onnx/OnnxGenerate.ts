@@ -103,9 +103,11 @@ const makeChooser = (
   job: GenerateJob,
   vocabulary: number,
   tokenizer: OnnxTokenizer,
-  endTokens: ReadonlySet<number>
+  endTokens: ReadonlySet<number>,
+  goesOn: ReadonlyArray<number>
 ) => {
   const sampler = makeSampler(job.sampling, vocabulary)
+  goesOn.forEach(sampler.accept)
   const grammar = grammarFor(job)
   const guard = grammar === undefined ? undefined : makeGuard(grammar, tokenizer, endTokens)
   let chosen: ReturnType<typeof likelihoods> | undefined
@@ -140,9 +142,15 @@ export const prepare = async (
 ): Promise<Generation<number>> => {
   if (work.kind !== "generate") return notAble("generate")
   const { decoder, endTokens, template } = work
-  const { choose, logprobOf } = makeChooser(job, decoder.vocabulary, tokenizer, endTokens)
+  const { continues = "" } = job
   const check = fitCheck(contextWindow, tokenizer.longestToken)
-  const prompt = promptOf(check, tokenizer, template, job.messages, job.toolChoice === "none" ? [] : job.tools)
+  check(continues.length)
+  const goesOn = continues === "" ? [] : tokenizer.encode([{ text: continues, special: false }])
+  const { choose, logprobOf } = makeChooser(job, decoder.vocabulary, tokenizer, endTokens, goesOn)
+  const prompt = [
+    ...promptOf(check, tokenizer, template, job.messages, job.toolChoice === "none" ? [] : job.tools),
+    ...goesOn
+  ]
   const room = contextWindow - prompt.length
   if (room <= 0) refuse({ kind: "context_length_exceeded", promptTokens: prompt.length, contextWindow })
   const slot = take(prompt)
@@ -151,6 +159,7 @@ export const prepare = async (
     promptTokens: prompt.length,
     cachedTokens,
     room,
+    goesOn,
     tokens: evaluate({ decoder, slot, prompt: prompt.slice(cachedTokens), choose, watch }),
     logprobOf,
     decode: (tokens, before) => tokenizer.decode(tokens, before.length === 0)

@@ -253,6 +253,16 @@ describe("AnthropicFrames", () => {
       }
     })
 
+    it("says nothing of where another deployment's text begins, which its clients could not read", () => {
+      const texts: ReadonlyArray<Event> = ["a", "b"].map((text) => ({ type: "text", text, tokens: 1 }))
+      const seam: Event = { type: "seam", deployment: "b#0" }
+      const [one, two] = texts
+      assert.strictEqual(
+        encode([one!, seam, two!, finishOf()], [1]),
+        encode([one!, two!, finishOf()], [1])
+      )
+    })
+
     it("says which stop sequence ended it", () => {
       const told = parse(encode([{ ...finishOf(), stop: "END" } as Event], [1]))
       assert.deepInclude(accumulate(told).end, { stop_reason: "stop_sequence", stop_sequence: "END" })

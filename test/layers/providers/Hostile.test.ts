@@ -63,6 +63,7 @@ const read = (dialect: Dialect, body: string) => {
 const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) >= 0
 
 const expectEvent = (event: Event, known: Set<number>) => {
+  if (event.type === "seam") throw new Error("A provider's answer has no seam")
   if (event.type === "finish") {
     assert.include(["stop", "length", "tool_calls"], event.reason)
     assert.isTrue(isCount(event.usage.completionTokens) && isCount(event.usage.cachedTokens))

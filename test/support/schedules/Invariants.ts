@@ -4,11 +4,11 @@
  *
  * **Details**
  *
- * I1 A request that was admitted ends exactly once. I2 An answer holds the text of one deployment. I5 A model in use is
- * never unloaded. I7 An open circuit means no call. I8 Cancellation reaches the engine, and stops retries, the place in
- * the queue and a load that nobody else waits for. I9 What one request can buffer is bounded. I10, that the same seed
- * gives the same decisions, is for whoever runs a world twice. I3, I4 and I6 are of caches, quotas and rollouts, which no
- * world has.
+ * I1 A request that was admitted ends exactly once. I2 An answer holds the text of one deployment, as nobody here asks
+ * for continuation. I5 A model in use is never unloaded. I7 An open circuit means no call. I8 Cancellation reaches the
+ * engine, and stops retries, the place in the queue and a load that nobody else waits for. I9 What one request can buffer
+ * is bounded. I10, that the same seed gives the same decisions, is for whoever runs a world twice. I3, I4 and I6 are of
+ * caches, quotas and rollouts, which no world has.
  */
 import { Cause, Duration, Exit, Option } from "effect"
 import { InferenceError } from "../../../src/services/InferenceError.ts"

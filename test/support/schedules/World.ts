@@ -134,6 +134,7 @@ const policyOf = (random: Random): Policy => ({
     spill: random.chance(0.7)
   },
   retries: random.upTo(4),
+  continue: false,
   maxAttempts: 1 + random.upTo(6),
   backoff: { initialMs: random.pick([10, 250]), factor: random.pick([1, 2, 3]), capMs: random.pick([300, 10_000]) },
   maxWaitMs: random.pick([0, 400, 10_000]),

@@ -1,0 +1,38 @@
+/** Where a provider's answer goes on with a text so far. Pure. */
+import type { Generation } from "../../services/Engine.ts"
+import type { Event } from "../../services/Inference.ts"
+import { makeStopMatcher } from "../../services/StopMatcher.ts"
+import { makeCounter } from "./Usage.ts"
+
+/** Ends an answer also at a stop sequence that the text so far begins, of which the provider sees the end only. */
+export const makeJoint = (generation: Generation): (events: ReadonlyArray<Event>) => ReadonlyArray<Event> => {
+  const { continues, stop } = generation
+  if (continues === undefined || stop.length === 0) return (events) => events
+  const matcher = makeStopMatcher(stop, continues)
+  const counter = makeCounter(generation)
+  const join = (event: Event): ReadonlyArray<Event> => {
+    if (event.type !== "text") {
+      const text = matcher.flush()
+      return text === "" ? [event] : [{ type: "text", text, tokens: 0 }, event]
+    }
+    counter.count(event.text)
+    const { sequence, stopped, text } = matcher.push(event.text)
+    const told: ReadonlyArray<Event> = text === "" && event.tokens === 0 ? [] : [{ ...event, text }]
+    return stopped
+      ? [...told, {
+        type: "finish",
+        reason: "stop",
+        usage: counter.usage({}),
+        ...(sequence === undefined ? {} : { stop: sequence })
+      }]
+      : told
+  }
+  return (events) => {
+    const joined: Array<Event> = []
+    for (const event of events) {
+      joined.push(...join(event))
+      if (joined.at(-1)?.type === "finish") break
+    }
+    return joined
+  }
+}

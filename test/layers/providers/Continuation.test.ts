@@ -1,0 +1,112 @@
+/** How each dialect is told to go on with a text so far. */
+import { assert, describe, it } from "@effect/vitest"
+import { Result } from "effect"
+import { makeCheck } from "../../../src/layers/providers/Answer.ts"
+import { anthropic } from "../../../src/layers/providers/Anthropic.ts"
+import type { Dialect } from "../../../src/layers/providers/Dialect.ts"
+import { gemini } from "../../../src/layers/providers/Gemini.ts"
+import { makeJoint } from "../../../src/layers/providers/Joint.ts"
+import { ollama } from "../../../src/layers/providers/Ollama.ts"
+import { azureOpenAi, openAi } from "../../../src/layers/providers/OpenAi.ts"
+import { troupe } from "../../../src/layers/providers/Troupe.ts"
+import type { Generation } from "../../../src/services/Engine.ts"
+import type { Event } from "../../../src/services/Inference.ts"
+
+const generation: Generation = {
+  messages: [{ role: "system", content: "Be brief." }, { role: "user", content: "Hello" }],
+  sampling: { temperature: 1, topP: 1, seed: 1 },
+  stop: [],
+  continues: "The capital"
+}
+
+const targetOf = (model: string) => ({
+  deployment: "subject#0",
+  model: "subject",
+  options: { engine: "remote", provider: "openai", model } as const
+})
+
+interface Body extends Record<string, unknown> {
+  readonly messages?: ReadonlyArray<unknown>
+  readonly contents?: ReadonlyArray<unknown>
+}
+
+const bodyOf = (dialect: Dialect, model: string, asked: Generation = generation): Body =>
+  Result.getOrThrow(dialect.generate.request(asked, targetOf(model), true)).body as Body
+
+const { continues: _, ...plain } = generation
+
+describe("a text so far", () => {
+  it("is what an answer of Anthropic's earlier models begins with", () => {
+    for (
+      const model of ["claude-3-5-haiku-20241022", "claude-sonnet-4-20250514", "claude-opus-4-1", "claude-sonnet-4-5"]
+    ) {
+      const { messages } = bodyOf(anthropic, model)
+      assert.deepStrictEqual(messages!.at(-1), { role: "assistant", content: [{ type: "text", text: "The capital" }] })
+    }
+  })
+
+  it("is what Ollama's answer begins with", () => {
+    assert.deepStrictEqual(bodyOf(ollama, "m").messages!.at(-1), { role: "assistant", content: "The capital" })
+  })
+
+  it("is what another instance's answer goes on with exactly", () => {
+    const body = bodyOf(troupe, "m")
+    assert.strictEqual(body["continue_final_message"], true)
+    assert.deepStrictEqual(body.messages!.at(-1), { role: "assistant", content: "The capital" })
+  })
+
+  const asking: ReadonlyArray<readonly [who: string, dialect: Dialect, model: string]> = [
+    ["OpenAI", openAi, "m"],
+    ["Azure", azureOpenAi, "m"],
+    ["Gemini", gemini, "gemini-2.5-flash"],
+    ["Anthropic's later models", anthropic, "claude-opus-4-6"],
+    ["a model of Anthropic's that nobody knows", anthropic, "claude-sonnet-6"]
+  ]
+  for (const [who, dialect, model] of asking) {
+    it(`is followed by a request to go on, as ${who} must be asked`, () => {
+      const { contents, messages = contents } = bodyOf(dialect, model)
+      const [before, last] = messages!.slice(-2).map((message) => JSON.stringify(message))
+      assert.match(before!, /"role":"(assistant|model)".*The capital/)
+      assert.match(last!, /"role":"user".*exactly where it stops/)
+      assert.notProperty(bodyOf(dialect, model), "continue_final_message")
+    })
+  }
+
+  it("changes nothing where there is none", () => {
+    for (
+      const [dialect, model] of [[openAi, "m"], [troupe, "m"], [ollama, "m"], [anthropic, "claude-3-haiku"]] as const
+    ) {
+      const { messages } = bodyOf(dialect, model, plain)
+      assert.include(JSON.stringify(messages!.at(-1)), "Hello")
+    }
+  })
+})
+
+describe("an answer that goes on", () => {
+  const text = (text: string): Event => ({ type: "text", text, tokens: 1 })
+  const finish: Event = {
+    type: "finish",
+    reason: "stop",
+    usage: { promptTokens: 1, completionTokens: 9, cachedTokens: 0 }
+  }
+
+  it("ends at a stop sequence that the text so far begins, which the provider cannot see", () => {
+    const join = makeJoint({ ...generation, stop: ["capital of"] })
+    assert.deepStrictEqual(join([text(" o")]), [text("")])
+    const [, last, ...more] = join([text("f Japan"), text(" is"), finish])
+    assert.deepInclude(last, { type: "finish", reason: "stop" })
+    assert.deepStrictEqual(more, [])
+  })
+
+  it("is told whole where it only looked like one", () => {
+    const join = makeJoint({ ...generation, stop: ["capital of"] })
+    const events = [...join([text(" o")]), ...join([text("n"), finish])]
+    assert.strictEqual(events.map((event) => event.type === "text" ? event.text : "").join(""), " on")
+    assert.deepStrictEqual(events.at(-1), finish)
+  })
+
+  it("may be nothing: the text so far was all", () => {
+    assert.isUndefined(makeCheck(targetOf("m"), generation)([finish]))
+    assert.strictEqual(makeCheck(targetOf("m"), plain)([finish])?._tag, "UpstreamFailed")
+  })
+})
