@@ -18,7 +18,7 @@ import type { Begun } from "./Trials.ts"
 type Response = CachedResponses.Response
 
 /** What makes a whole answer out of events. */
-interface Whole {
+export interface Whole {
   readonly add: (event: Event) => void
   readonly end: () => Response
 }
@@ -51,7 +51,7 @@ const settle = ({ progress }: Begun, { finishReason, usage }: Response) => {
 }
 
 /** A request that has been routed. */
-interface Asked {
+export interface Asked {
   readonly begun: Begun
   readonly request: Request
 }
