@@ -17,15 +17,15 @@ export const optional = <S extends Schema.Top>(description: string, schema: S) =
 const Count = Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))
 const Milliseconds = Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))
 
-const words = /^(\d+(?:\.\d+)?)\s*(milli|second|minute|hour|day|week)s?$/
-const spanExpected = "a span of time with its unit, as 10 minutes or 1h30m"
+const words = /^(\d+(?:\.\d+)?)\s*(ms|(?:milli|millisecond|second|minute|hour|day|week)s?)$/
+const spanExpected = "a span of time with its unit, as 500 ms, 10 minutes or 1h30m"
 const spanText = new RegExp(`${words.source}|^(?!-)(?:${GoDuration.pattern.source})`)
 
 const spanOf = (text: string): Duration.Duration => {
   const [, number, unit] = words.exec(text) ?? []
   return unit === undefined
     ? Duration.millis(GoDuration.toMillis(text))
-    : Duration.fromInputUnsafe(`${number} ${unit}s` as Duration.Input)
+    : Duration.fromInputUnsafe(`${number} ${/^m(?:s|illi)/.test(unit) ? "millis" : unit}` as Duration.Input)
 }
 
 /**

@@ -436,6 +436,10 @@ describe("Settings", () => {
       ["1 second", Duration.seconds(1)],
       ["1.5 hours", Duration.minutes(90)],
       ["500 millis", Duration.millis(500)],
+      ["500 milliseconds", Duration.millis(500)],
+      ["1 millisecond", Duration.millis(1)],
+      ["500 ms", Duration.millis(500)],
+      ["500ms", Duration.millis(500)],
       ["5m", Duration.minutes(5)],
       ["1h30m", Duration.minutes(90)],
       ["0", Duration.zero],
@@ -445,12 +449,15 @@ describe("Settings", () => {
       assert.deepStrictEqual(models[0]!.deployments[0].idleUnload, span)
     })
 
-    it.each([300, "300", "soon", "5 fortnights", true])("asks for a unit where a span of time is %j", (idleUnload) => {
-      assert.deepStrictEqual(problems({ models: { a: { deployments: [llama()], idleUnload } } }), [{
-        path: "models.a.idleUnload",
-        expected: "Expected a span of time with its unit, as 10 minutes or 1h30m"
-      }])
-    })
+    it.each([300, "300", "soon", "5 fortnights", "5 mss", true])(
+      "asks for a unit where a span of time is %j",
+      (idleUnload) => {
+        assert.deepStrictEqual(problems({ models: { a: { deployments: [llama()], idleUnload } } }), [{
+          path: "models.a.idleUnload",
+          expected: "Expected a span of time with its unit, as 500 ms, 10 minutes or 1h30m"
+        }])
+      }
+    )
 
     it("of time that runs backwards are named", () => {
       assert.deepStrictEqual(
