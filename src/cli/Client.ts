@@ -9,7 +9,9 @@ import { addressOf, urlOf } from "./Address.ts"
 import { CommandFailed, config } from "./Shared.ts"
 
 const url = Flag.String("url").pipe(
-  Flag.withSchema(Schema.NonEmptyString),
+  Flag.withSchema(Schema.String.check(
+    Schema.isPattern(/^https?:\/\/[^\s/]/, { message: "Expected a URL, as http://127.0.0.1:3000" })
+  )),
   Flag.withDescription("Where the service listens; default as HOST, PORT and the configuration say"),
   Flag.optional
 )

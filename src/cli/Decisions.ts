@@ -1,5 +1,5 @@
 /** `troupe decisions`: how the latest requests to a running service went, and why. */
-import { Console, Effect, Option } from "effect"
+import { Console, Effect, Option, Schema } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import { target, withClient } from "./Client.ts"
 import * as RoutingText from "./RoutingText.ts"
@@ -10,7 +10,11 @@ const options = {
     Argument.withDescription("One request, by the id that its answer has in x-troupe-decision; left out, the latest"),
     Argument.optional
   ),
-  limit: Flag.Int("limit").pipe(Flag.withDescription("How many of the latest; default 20"), Flag.withDefault(20)),
+  limit: Flag.Int("limit").pipe(
+    Flag.withSchema(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 1_000 }))),
+    Flag.withDescription("How many of the latest, up to 1,000; default 20"),
+    Flag.withDefault(20)
+  ),
   ...target,
   json
 }

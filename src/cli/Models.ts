@@ -164,7 +164,10 @@ const show = Command.make("show", { nameOrPath, config, json }, (input) =>
     Command.withDescription("Show what a model says of itself, and the memory it will take")
   )
 
-const yes = Flag.Boolean("yes").pipe(Flag.withDescription("Do not ask"), Flag.withDefault(false))
+const yes = Flag.Boolean("yes").pipe(
+  Flag.withDescription("Do not ask; without a terminal nothing is asked"),
+  Flag.withDefault(false)
+)
 
 /** The model of this name; else the only one whose name begins with it, for who is asked before it is removed. */
 const namedInStore = Effect.fnUntraced(function*(wanted: string, isAsked: boolean) {

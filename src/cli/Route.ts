@@ -23,7 +23,8 @@ const descriptions: Readonly<Record<string, string>> = {
   session: "The session that it is of",
   task: "What it is about, as deployments name it in tasks",
   retries: "Attempts at one deployment after its first",
-  "timeout-ms": "For the request as a whole, ms"
+  "timeout-ms": "For the request as a whole, ms",
+  continue: "true or false: another goes on where one fails in the middle"
 }
 
 /** One for each header that a request may have. */

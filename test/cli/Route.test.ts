@@ -60,6 +60,13 @@ describe("route, where no service runs", () => {
     assert.include((await route("Hello", "--model", "nope")).stderr, "There is: fake/a, fake/b.")
   })
 
+  it.each(["here", "ftp://127.0.0.1", "http://"])("asks for a URL where %s is given", async (url) => {
+    const { code, stderr } = await route("Hello", "--url", url)
+    assert.strictEqual(code, 1)
+    assert.include(stderr, "--url")
+    assert.include(stderr, "Expected a URL, as http://127.0.0.1:3000")
+  })
+
   it("does not pass the configuration off for the service that was named", async () => {
     const { code, stderr } = await route("Hello", "--url", "http://127.0.0.1:9")
     assert.strictEqual(code, 1)

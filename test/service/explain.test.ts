@@ -95,6 +95,9 @@ describe("how a request was routed", () => {
       const refused = await get(`/admin/decisions?limit=${limit}`)
       assert.strictEqual(refused.status, 400, limit)
       assert.strictEqual((await errorOf(refused)).param, "limit")
+      const { code, stderr } = await run(["decisions", "--limit", limit, "--url", service.url])
+      assert.strictEqual(code, 1)
+      assert.include(stderr, "--limit")
     }
   })
 
