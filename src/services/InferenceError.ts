@@ -260,7 +260,8 @@ export class NoDeployment extends Schema.TaggedError<NoDeployment>()("NoDeployme
 }) {
   override get message(): string {
     const whys = this.ruledOut.map(({ deployment, why }) => `${deployment}: ${why}`).join("; ")
-    return `No deployment of "${this.model}" can take this request. ${whys}`
+    const wait = this.retryAfterMs === undefined ? "" : `. Try again in ${Math.ceil(this.retryAfterMs / 1000)} s.`
+    return `No deployment of "${this.model}" can take this request. ${whys}${wait}`
   }
 }
 

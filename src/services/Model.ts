@@ -212,6 +212,9 @@ const Timeouts = Schema.Struct({
   total: optional("From the request to the answer's end, slow readers and all; default 10 minutes.", Span)
 })
 
+/** How the URLs look of providers that have none of their own. */
+const baseUrls = { "azure-openai": "as https://name.openai.azure.com", troupe: "as http://127.0.0.1:3000/v1" }
+
 /** A model that another host serves, over HTTP. */
 export const RemoteDeployment = Schema.Struct({
   engine: described("Left out in a configuration file, where `provider` says it.", Schema.Literal("remote")),
@@ -270,7 +273,10 @@ export const RemoteDeployment = Schema.Struct({
 }).check(Schema.makeFilter(({ baseUrl, key, keys, provider }) => {
   if (key !== undefined && keys !== undefined) return { path: ["keys"], issue: "Expected key or keys, not both" }
   return baseUrl === undefined && (provider === "azure-openai" || provider === "troupe")
-    ? { path: ["baseUrl"], issue: `Expected the URL of the host: ${provider} has none of its own` }
+    ? {
+      path: ["baseUrl"],
+      issue: `Expected the URL of the host, ${baseUrls[provider]}: ${provider} has none of its own`
+    }
     : undefined
 }))
 export type RemoteDeployment = typeof RemoteDeployment.Type

@@ -46,7 +46,8 @@ const inWords = (path: ReadonlyArray<PropertyKey>, message: string) => {
   if (/^Expected [A-Z]\w*$/.test(message)) return { path, expected: "Expected object" }
   const found = [...message.matchAll(kinds)]
   const last = found.pop()
-  if (last === undefined) return { path, expected: message }
+  // What is undefined cannot be written in JSON or YAML, and is no help to whoever writes it.
+  if (last === undefined) return { path, expected: message.replace(/ \| undefined$/, "") }
   const others = found.map(([, , kind]) => kind).join(", ")
   return { path: [...path, last[1]!], expected: `Expected ${others} or ${last[2]}` }
 }

@@ -43,7 +43,7 @@ const missingOf = ({ asked, table }: Inquiry, index: number): ReadonlyArray<Need
 const whyMissing = (missing: ReadonlyArray<Need>): string => {
   const abilities = missing.filter((need) => !Extra.needs.some((words) => words === need))
   return abilities.length === 0
-    ? "it does not take such fields of the caller's dialect"
+    ? "it takes no fields that Troupe does not know"
     : `it cannot do ${abilities.join(", ")}`
 }
 

@@ -61,6 +61,14 @@ const cases: ReadonlyArray<readonly [reason: InferenceError.Reason, figures: Rea
     "\"chat\"",
     "far#0: too small"
   ]],
+  [
+    new InferenceError.NoDeployment({
+      model: "chat",
+      ruledOut: [{ deployment: "far#0", why: "it is left alone" }],
+      retryAfterMs: 59_001
+    }),
+    ["far#0: it is left alone. Try again in 60 s."]
+  ],
   [new InferenceError.ModelLoadFailed({ deployment: "tiny-chat#0", detail: "The file ends too early." }), [
     "\"tiny-chat#0\"",
     "The file ends too early."

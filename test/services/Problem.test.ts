@@ -29,6 +29,14 @@ describe("Problem", () => {
     assert.strictEqual(Problem.formatPath(path), text)
   })
 
+  it("does not ask for undefined, which nobody can write", () => {
+    const Wishes = Schema.Struct({ continue: Schema.optional(Schema.Boolean) })
+    const decoded = Schema.decodeUnknownResult(Wishes)({ continue: "yes" })
+    assert.deepStrictEqual(Problem.fromSchemaError(Result.getOrThrow(Result.flip(decoded))), [
+      { path: "continue", expected: "Expected boolean" }
+    ])
+  })
+
   it("writes different paths of plain names differently", () => {
     const name = fc.string({ unit: fc.constantFrom("a", "b", "-", "_"), minLength: 1, maxLength: 3 })
     const path = fc.array(fc.oneof(name, fc.nat({ max: 20 })), { maxLength: 5 })
