@@ -7,11 +7,25 @@ import type { Resolved } from "../services/Settings.ts"
 import { routingOf } from "../services/SettingsPolicies.ts"
 import { CommandFailed, config, json, printJson, table } from "./Shared.ts"
 
+/** What `troupe.yaml` calls otherwise. */
+const written: Readonly<Record<string, string>> = {
+  "selection.keep": "candidates",
+  "fallbacks.ordinary": "fallbacks",
+  "fallbacks.context": "contextFallbacks",
+  "fallbacks.content": "contentFallbacks"
+}
+
+/** A figure's name and value as they are written in `troupe.yaml`, so that whoever reads them can change them. */
+const asWritten = (path: string, value: string): ReadonlyArray<string> => {
+  const name = written[path] ?? path.replace(/^selection\./, "")
+  return name.endsWith("Ms") ? [name.slice(0, -2), `${value} ms`] : [name, value]
+}
+
 /** One line a figure, by its path. */
 const rows = (value: unknown, path = ""): ReadonlyArray<ReadonlyArray<string>> =>
   typeof value === "object" && value !== null && !Array.isArray(value)
     ? Object.entries(value).flatMap(([key, inner]) => rows(inner, path === "" ? key : `${path}.${key}`))
-    : [[path, Array.isArray(value) ? value.join(", ") : String(value)]]
+    : [asWritten(path, Array.isArray(value) ? value.join(", ") : String(value))]
 
 /** A policy of this name, else how a model of this name is routed. */
 const find = (settings: Resolved, name: string): Effect.Effect<object, CommandFailed> => {

@@ -34,9 +34,30 @@ describe("policy show", () => {
   it("prints how a model's requests go", async () => {
     const { stdout } = await show("fake/a")
     const lines = stdout.split("\n").map((line) => line.split(/ +/).join(" "))
-    for (const line of ["model fake/a", "policy quick", "selection.strategy latency", "fallbacks.ordinary fake/b"]) {
+    for (const line of ["model fake/a", "policy quick", "strategy latency", "fallbacks fake/b"]) {
       assert.include(lines, line)
     }
+  })
+
+  it("names every figure as troupe.yaml does, so that it can be changed there", async () => {
+    using folder = temporaryFolder()
+    const path = join(folder.path, "troupe.yaml")
+    writeFileSync(path, "policies: { p: { hedge: { after: 5 seconds, share: 0.5 }, timeouts: { total: 9s } } }")
+    const shown = (stdout: string) => stdout.trim().split("\n").map((line) => line.split(/ {2,}/))
+    const [, ...figures] = shown((await run(["policy", "show", "p"], { cwd: folder.path })).stdout)
+    const tree: Record<string, object | string> = {}
+    for (const [name, value] of figures) {
+      const [key, inner] = name!.split(".")
+      tree[key!] = inner === undefined ? value! : { ...(tree[key!] as object), [inner]: value! }
+    }
+    const flow = (value: object | string): string =>
+      typeof value === "string"
+        ? value
+        : `{ ${Object.entries(value).map(([key, inner]) => `${key}: ${flow(inner as object | string)}`).join(", ")} }`
+    writeFileSync(path, `policies: { p: ${flow(tree)} }`)
+    const { code, stdout, stderr } = await run(["policy", "show", "p"], { cwd: folder.path })
+    assert.deepStrictEqual([code, stderr], [0, ""])
+    assert.deepStrictEqual(shown(stdout).slice(1), figures)
   })
 
   it("says what there is where the name is none of it", async () => {
