@@ -17,15 +17,16 @@ export const optional = <S extends Schema.Top>(description: string, schema: S) =
 const Count = Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))
 const Milliseconds = Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))
 
-const words = /^(\d+(?:\.\d+)?)\s*(ms|(?:milli|millisecond|second|minute|hour|day|week)s?)$/
+const words = /^(\d+(?:\.\d+)?)\s*((?:milli|millisecond|second|minute|hour|day|week)s?)$/
+const spaced = /^\d+(?:\.\d+)?\s+(?:ms|[smh])$/
 const spanExpected = "a span of time with its unit, as 500 ms, 10 minutes or 1h30m"
-const spanText = new RegExp(`${words.source}|^(?!-)(?:${GoDuration.pattern.source})`)
+const spanText = new RegExp(`${words.source}|${spaced.source}|^(?!-)(?:${GoDuration.pattern.source})`)
 
 const spanOf = (text: string): Duration.Duration => {
   const [, number, unit] = words.exec(text) ?? []
   return unit === undefined
-    ? Duration.millis(GoDuration.toMillis(text))
-    : Duration.fromInputUnsafe(`${number} ${/^m(?:s|illi)/.test(unit) ? "millis" : unit}` as Duration.Input)
+    ? Duration.millis(GoDuration.toMillis(text.replaceAll(/\s/g, "")))
+    : Duration.fromInputUnsafe(`${number} ${unit.startsWith("milli") ? "millis" : unit}` as Duration.Input)
 }
 
 /**

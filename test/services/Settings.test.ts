@@ -440,6 +440,8 @@ describe("Settings", () => {
       ["1 millisecond", Duration.millis(1)],
       ["500 ms", Duration.millis(500)],
       ["500ms", Duration.millis(500)],
+      ["10 s", Duration.seconds(10)],
+      ["1.5 h", Duration.minutes(90)],
       ["5m", Duration.minutes(5)],
       ["1h30m", Duration.minutes(90)],
       ["0", Duration.zero],
