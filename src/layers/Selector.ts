@@ -20,7 +20,7 @@ import * as Selection from "../services/Selection.ts"
 import { Board } from "../services/SelectionBoard.ts"
 import { beginnings, Prefixes } from "../services/SelectionPrefixes.ts"
 import type { Route, Wish } from "../services/Selector.ts"
-import { nobody, Selector } from "../services/Selector.ts"
+import { Selector } from "../services/Selector.ts"
 import { Settings } from "../services/Settings.ts"
 
 const conditionOf = (
@@ -217,12 +217,11 @@ const consider = Effect.fnUntraced(function*(parts: Parts, wish: Wish) {
   } satisfies Route
 })
 
-const route = Effect.fnUntraced(function*(parts: Parts, wish: Wish) {
-  const found = yield* consider(parts, wish)
-  parts.turn++
-  const isOver = found.deployments.length === 0 && (!found.cached || found.decision.lacking !== undefined)
-  return isOver ? yield* nobody(found.decision, wish) : found
-})
+const route = (parts: Parts, wish: Wish) =>
+  Effect.map(consider(parts, wish), (found) => {
+    parts.turn++
+    return found
+  })
 
 export const layer = Layer.effect(
   Selector,

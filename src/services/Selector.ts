@@ -76,12 +76,9 @@ export interface Trial {
 }
 
 export class Selector extends Context.Service<Selector, {
-  /**
-   * Fails with `ModelNotFound`, with `NoDeployment` where nobody can take the request and no answer may be cached, and with
-   * `InvalidRequest` where nobody could at any time.
-   */
+  /** Fails with `ModelNotFound`. */
   readonly route: (wish: Wish) => Effect.Effect<Route, InferenceError>
-  /** What `route` would decide now, also where that is nobody; no request is counted. Fails with `ModelNotFound`. */
+  /** What `route` would decide now; no request is counted. */
   readonly consider: (wish: Wish) => Effect.Effect<Route, InferenceError>
   /** Begins to measure an attempt. */
   readonly measure: (deployment: string, route: Route) => Trial

@@ -143,6 +143,32 @@ const telling = <A, R>(
   })
 }
 
+/** There is nobody, nor may an earlier answer be given. */
+const isOver = ({ cached, decision, deployments }: Route): boolean =>
+  deployments.length === 0 && (!cached || decision.lacking !== undefined)
+
+interface Front {
+  readonly decisions: Decisions["Service"]
+  readonly metrics: Metrics["Service"]
+  readonly pressure: Pressure["Service"]
+  readonly selector: Selector["Service"]
+}
+
+/** The route, and the request's books, which the scope's end settles. */
+const makeBegin = ({ decisions, metrics, pressure, selector }: Front) =>
+  Effect.fnUntraced(function*(operation: OperationName, wish: Standing & Wish, attributes: Attributes = {}) {
+    const route = yield* selector.route(wish)
+    if (wish.priority === "low" && sheds[yield* SubscriptionRef.get(pressure)].refuseLowPriority) {
+      return yield* make(new Overloaded({ retryAfterMs: Duration.toMillis(interval) }))
+    }
+    const progress = yield* Operation.begin(metrics, decisions, operation, route, attributes)
+    if (isOver(route)) {
+      const { reason } = nobody(route.decision, wish)
+      return yield* new InferenceError({ reason, decision: progress.record.id })
+    }
+    return { route, progress }
+  })
+
 export const makeStage = Effect.gen(function*() {
   const selector = yield* Selector
   const models = yield* Models
@@ -155,16 +181,7 @@ export const makeStage = Effect.gen(function*() {
   const hedges: HedgeBudgets = Hedges.make()
   const engage = makeEngage({ models, enter: Trials.make({ breaker, selector, now }), now })
 
-  /** The route, and the request's books, which the scope's end settles. */
-  const begin = Effect.fnUntraced(
-    function*(operation: OperationName, wish: Standing & Wish, attributes: Attributes = {}) {
-      const route = yield* selector.route(wish)
-      if (wish.priority === "low" && sheds[yield* SubscriptionRef.get(pressure)].refuseLowPriority) {
-        return yield* make(new Overloaded({ retryAfterMs: Duration.toMillis(interval) }))
-      }
-      return { route, progress: yield* Operation.begin(metrics, decisions, operation, route, attributes) }
-    }
-  )
+  const begin = makeBegin({ decisions, metrics, pressure, selector })
 
   /** Tries the route's deployments as its plan says, until one has brought what `use` waits for. */
   const commit = Effect.fnUntraced(function*<A>(

@@ -74,6 +74,17 @@ describe("routing", () => {
       }).pipe(Effect.provide(layer))
     })
 
+    it.effect("is kept of a request that nobody can take", () => {
+      const { layer } = world({ models: { a: [{ options: { abilities: ["generate"] } }] } })
+      return Effect.gen(function*() {
+        const { decision, reason } = yield* Effect.flip(generate({ tools: [{ name: "f" }] }))
+        assert.strictEqual(reason._tag, "InvalidRequest")
+        const record = yield* recordOf(decision!)
+        assert.deepInclude(record, { end: "failure", attempts: [] })
+        assert.lengthOf(record.decision.ruledOut, 1)
+      }).pipe(Effect.provide(layer))
+    })
+
     it.effect("tells that a caller left", () => {
       const { jobs, layer } = world({ models: { a: [{ firstMs: 1_000 }] } })
       return Effect.gen(function*() {
