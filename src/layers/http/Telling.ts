@@ -5,9 +5,12 @@ import type { InferenceError } from "../../services/InferenceError.ts"
 
 type Headers = Readonly<Record<string, string>>
 
+/** A model may be called anything, and headers take little: the rest is percent-encoded, as in a URL. */
+const sayable = (text: string): string => text.toWellFormed().replace(/[^\x21-\x24\x26-\x7e]+/g, encodeURIComponent)
+
 /** Its deployment, how many attempts it took, the id of the record that says why, and whether it was given before. */
 export const ofAnswer = ({ attempts, decision, deployment }: By): Headers => ({
-  "x-troupe-deployment": deployment,
+  "x-troupe-deployment": sayable(deployment),
   "x-troupe-attempts": String(attempts),
   "x-troupe-decision": decision,
   ...(deployment === cachedResponses ? { "x-troupe-cache": "hit" } : {})

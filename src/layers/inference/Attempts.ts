@@ -129,6 +129,7 @@ const makeRace = Effect.fnUntraced(function*<A>(stage: Stage<A>) {
   const request = yield* Effect.scope
   const told = yield* Queue.unbounded<Told<A>>()
   const racers = new Map<number, Racer>()
+  let timer: Fiber.Fiber<unknown> | undefined
 
   const run = Effect.fnUntraced(function*(start: Start, scope: Scope.Closeable, began: number) {
     const exit = yield* Effect.exit(runOne(stage, start, scope))
@@ -148,13 +149,19 @@ const makeRace = Effect.fnUntraced(function*<A>(stage: Stage<A>) {
     const fiber = yield* Effect.forkScoped(run(action, scope, began))
     racers.set(action.attempt, { start: action, scope, began, fiber })
   })
+  /** Only one that starts is paid for: see `pay`. */
   const awaitHedge = ({ afterMs, attempt }: Extract<Action, { type: "await-hedge" }>) =>
-    Effect.forkScoped(
-      Effect.map(
-        Effect.andThen(Effect.sleep(afterMs), stage.payHedge),
-        (allowed) => Queue.offerUnsafe(told, { type: "hedge-due", attempt, allowed })
-      )
+    Effect.map(
+      Effect.forkScoped(Effect.delay(
+        Effect.sync(() => Queue.offerUnsafe(told, { type: "hedge-due", attempt, allowed: true })),
+        afterMs
+      )),
+      (fiber) => {
+        timer = fiber
+      }
     )
+  /** The request's scope would end it, but may last as long as the answer. */
+  const stopTimer = Effect.suspend(() => timer === undefined ? Effect.void : Fiber.interrupt(timer))
   /** Also of one that has brought something in the same moment as the other. */
   const cancel = (attempt: number) => {
     const { fiber, scope } = racers.get(attempt)!
@@ -170,14 +177,21 @@ const makeRace = Effect.fnUntraced(function*<A>(stage: Stage<A>) {
       case "cancel":
         return cancel(action.attempt)
       case "fail":
-        return Effect.fail(failure(action))
+        return Effect.andThen(stopTimer, failure(action))
       case "commit":
+        return stopTimer
       case "done":
         return Effect.void
     }
   }
   return { act, racers, told }
 })
+
+/** What the machine says of an event, unless that is a hedge for which there is not enough. */
+const pay = <A>({ payHedge }: Stage<A>, before: Step, after: Step): Effect.Effect<Step> =>
+  after.actions.some((action) => action.type === "start" && action.hedge)
+    ? Effect.map(payHedge, (paid) => paid ? after : { state: before.state, actions: [] })
+    : Effect.succeed(after)
 
 /** Attempts beside each other. */
 const hedged = Effect.fnUntraced(function*<A>(stage: Stage<A>, plan: Plan) {
@@ -194,7 +208,7 @@ const hedged = Effect.fnUntraced(function*<A>(stage: Stage<A>, plan: Plan) {
     const event = yield* Queue.take(told)
     if (event.type === "brought") values.set(event.attempt, event.value)
     const seen: Event = event.type === "brought" ? { type: "content", attempt: event.attempt } : event
-    step = Attempts.next(step.state, seen, yield* viewOf(stage))
+    step = yield* pay(stage, step, Attempts.next(step.state, seen, yield* viewOf(stage)))
   }
 })
 

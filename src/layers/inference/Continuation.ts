@@ -12,6 +12,7 @@ import type { Generation } from "../../services/Engine.ts"
 import type { Event } from "../../services/Inference.ts"
 import type { InferenceError } from "../../services/InferenceError.ts"
 import type { Progress } from "./Operation.ts"
+import * as Operation from "./Operation.ts"
 import type { Committed, Start } from "./Stage.ts"
 
 type Events = readonly [Event, ...Array<Event>]
@@ -127,14 +128,17 @@ export const over = (
   let current = committed
   let pull = whole(committed.value)
 
-  const goOn = (cause: Cause.Cause<InferenceError>): Effect.Effect<Events, InferenceError> =>
-    Effect.map(current.resume(cause), (next) => {
+  const goOn = (cause: Cause.Cause<InferenceError>): Effect.Effect<Events, InferenceError> => {
+    // Whether another follows or not, these stand.
+    progress.before = said.tokens
+    progress.tally = Operation.tally(progress.tally.server)
+    return Effect.map(current.resume(cause), (next) => {
       current = next
       pull = next.value.rest
       said.carried = said.tokens
-      progress.before = said.tokens
       return [{ type: "seam", deployment: next.by.deployment }, ...next.value.first]
     })
+  }
   const pulled: EventsPull = Effect.catchCause(
     Effect.suspend(() => pull),
     (cause): EventsPull =>

@@ -226,6 +226,36 @@ describe("an answer whose deployment fails in the middle", () => {
     }).pipe(run)
   })
 
+  const tokens = Effect.map(
+    Metric.snapshot,
+    (metrics) => metrics.find(({ id }) => id === "llm_tokens_generated")?.state
+  )
+
+  const losses: ReadonlyArray<readonly [how: string, tokens: number, b: Played | undefined]> = [
+    ["nobody is left", 2, undefined],
+    ["the next fails", 2, Stream.fail(crashed("b"))],
+    ["the next is cut too", 3, cut("b", text("!"))]
+  ]
+  for (const [how, sum, b] of losses) {
+    it.effect(`counts the tokens of all who have told something where it fails at last, as ${how}`, () => {
+      const { run } = stage({ a: cut("a", text("Hello "), text("world")), ...(b === undefined ? {} : { b }) })
+      return Effect.gen(function*() {
+        assert.isDefined((yield* read(request)).error)
+        assert.deepInclude(yield* tokens, { count: 1, sum })
+      }).pipe(run)
+    })
+  }
+
+  it.effect("counts the tokens so far where the reader leaves before another has brought more", () => {
+    const { run } = stage({ a: cut("a", text("Hello "), text("world")), b: Stream.never })
+    return Effect.gen(function*() {
+      const reading = yield* Effect.forkChild(read(request))
+      yield* TestClock.adjust(50)
+      yield* Fiber.interrupt(reading)
+      assert.deepInclude(yield* tokens, { count: 1, sum: 2 })
+    }).pipe(run)
+  })
+
   it.effect("leaves out the white space that the text so far ends with, in what is asked and in what is answered", () => {
     const { asked, run } = stage({ a: cut("a", text("One.\n\n")), b: says(text("\n"), text("\n\nTwo"), finish(2)) })
     return Effect.gen(function*() {

@@ -147,6 +147,21 @@ describe("routing", () => {
       }).pipe(Effect.provide(layer))
     })
 
+    it.effect("is paid for only where it is made", () => {
+      const { jobs, layer } = world({
+        policy: { ...inOrder, hedge: { afterMs: 50, share: 0.25 } },
+        models: { a: [{ firstMs: 500 }, { gapMs: 200, pieces: ["x", "y"] }] }
+      })
+      return Effect.gen(function*() {
+        // Answers that begin in time and last longer than that, and one that is slow where there is nobody else.
+        for (let request = 0; request < 3; request++) yield* after(texts({ route: { deployments: ["a#1"] } }))
+        yield* after(texts({ route: { deployments: ["a#0"] } }))
+        assert.lengthOf(jobs, 4)
+        assert.strictEqual((yield* after(texts())).deployment, "a#1")
+        assert.deepStrictEqual(jobs.map(({ left }) => left), [false, false, false, false, true, false])
+      }).pipe(Effect.provide(layer))
+    })
+
     it.effect("tells of no tokens but those of the answer", () => {
       const { layer } = world({
         policy: hedged,
