@@ -1,40 +1,26 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Duration, Effect, Layer, Stream } from "effect"
+import { Context, Effect, Layer, Stream } from "effect"
 import type { Response } from "effect/ai"
 import { LanguageModel } from "effect/ai"
 import { HttpServer } from "effect/http"
 import * as App from "../src/App.ts"
 import * as LanguageModels from "../src/layers/ai/LanguageModels.ts"
 import { Inference } from "../src/services/Inference.ts"
-import type { Deployment, Model } from "../src/services/Model.ts"
+import type { Model } from "../src/services/Model.ts"
 import { Registry } from "../src/services/Registry.ts"
-import type { Resolved } from "../src/services/Settings.ts"
 import { languageModel, Settings } from "../src/services/Settings.ts"
+import * as Deployments from "./support/Deployments.ts"
 
-const deployment = (index: number): Deployment => ({
-  id: `fake/a#${index}`,
-  model: "fake/a",
-  // The second one cannot be loaded, which no one asks for.
-  options: index === 0 ? { engine: "fake" } : { engine: "fake", fault: { kind: "load" } },
-  idleUnload: Duration.minutes(10),
-  preload: true,
-  pinned: false,
-  queueLimit: 512,
-  stallAfter: Duration.minutes(2)
-})
+const deployment = (index: number) =>
+  Deployments.deployment(`fake/a#${index}`, {
+    // The second one cannot be loaded, which no one asks for.
+    options: index === 0 ? { engine: "fake" } : { engine: "fake", fault: { kind: "load" } },
+    preload: true
+  })
 
 const models: ReadonlyArray<Model> = [{ name: "fake/a", deployments: [deployment(0), deployment(1)] }]
 
-const settings: Resolved = {
-  environment: "test",
-  server: { host: "127.0.0.1", port: 0, shutdownGrace: Duration.seconds(5), maxBodyBytes: 1000 },
-  engineHost: "thread",
-  logLevel: "Error",
-  memory: { budgetBytes: undefined, hold: Duration.seconds(5) },
-  store: { folder: "/store" },
-  policies: [],
-  models
-}
+const settings = Deployments.settings({ models })
 
 const service = () =>
   Effect.gen(function*() {

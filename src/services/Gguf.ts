@@ -19,7 +19,16 @@
  * if (Result.isSuccess(header)) console.log(Gguf.quantisationOf(header.success), header.success.tensors.length)
  * ```
  */
-import { Result, Schema } from "effect"
+import { Result } from "effect"
+import type { Problem } from "./GgufCursor.ts"
+import { Cursor, Halt } from "./GgufCursor.ts"
+import type { TensorType } from "./GgufTypes.ts"
+import { fileTypes, tensorTypes } from "./GgufTypes.ts"
+
+export type { Problem } from "./GgufCursor.ts"
+export { Malformed, Truncated } from "./GgufCursor.ts"
+export type { TensorType } from "./GgufTypes.ts"
+export { tensorTypes } from "./GgufTypes.ts"
 
 /** An array that was stepped over: its length. */
 export interface Skipped {
@@ -50,199 +59,11 @@ export interface Header {
   readonly weightsOffset: number
 }
 
-/** The header goes on past the bytes there are; `moreBytes` is a lower bound of what is wanted. */
-export class Truncated extends Schema.TaggedError<Truncated>()("Truncated", {
-  moreBytes: Schema.Finite,
-  /** What was being read, as `metadata[3].value`. */
-  where: Schema.String
-}) {
-  override get message(): string {
-    return `The file ends within its header, at ${this.where}: at least ${this.moreBytes} bytes are missing.`
-  }
-}
-
-/** The bytes are not those of a GGUF header. */
-export class Malformed extends Schema.TaggedError<Malformed>()("Malformed", {
-  where: Schema.String,
-  /** Bytes from the file's beginning. */
-  offset: Schema.Finite,
-  expected: Schema.String
-}) {
-  override get message(): string {
-    return `${this.where} (byte ${this.offset}): ${this.expected}`
-  }
-}
-
-export type Problem = Truncated | Malformed
-
-/** A tensor type: its weights come in blocks of so many elements and bytes. */
-export interface TensorType {
-  readonly name: string
-  readonly blockElements: number
-  readonly blockBytes: number
-}
-
-const type = (name: string, blockElements: number, blockBytes: number): TensorType => ({
-  name,
-  blockElements,
-  blockBytes
-})
-
-/** By number; sizes as in ggml's `ggml-common.h`. */
-export const tensorTypes: ReadonlyMap<number, TensorType> = new Map([
-  [0, type("F32", 1, 4)],
-  [1, type("F16", 1, 2)],
-  [2, type("Q4_0", 32, 18)],
-  [3, type("Q4_1", 32, 20)],
-  [6, type("Q5_0", 32, 22)],
-  [7, type("Q5_1", 32, 24)],
-  [8, type("Q8_0", 32, 34)],
-  [9, type("Q8_1", 32, 36)],
-  [10, type("Q2_K", 256, 84)],
-  [11, type("Q3_K", 256, 110)],
-  [12, type("Q4_K", 256, 144)],
-  [13, type("Q5_K", 256, 176)],
-  [14, type("Q6_K", 256, 210)],
-  [15, type("Q8_K", 256, 292)],
-  [16, type("IQ2_XXS", 256, 66)],
-  [17, type("IQ2_XS", 256, 74)],
-  [18, type("IQ3_XXS", 256, 98)],
-  [19, type("IQ1_S", 256, 50)],
-  [20, type("IQ4_NL", 32, 18)],
-  [21, type("IQ3_S", 256, 110)],
-  [22, type("IQ2_S", 256, 82)],
-  [23, type("IQ4_XS", 256, 136)],
-  [24, type("I8", 1, 1)],
-  [25, type("I16", 1, 2)],
-  [26, type("I32", 1, 4)],
-  [27, type("I64", 1, 8)],
-  [28, type("F64", 1, 8)],
-  [29, type("IQ1_M", 256, 56)],
-  [30, type("BF16", 1, 2)],
-  [34, type("TQ1_0", 256, 54)],
-  [35, type("TQ2_0", 256, 66)],
-  [39, type("MXFP4", 32, 17)]
-])
-
-/** By number, as in llama.cpp's `llama_ftype`. */
-const fileTypes: ReadonlyMap<number, string> = new Map([
-  [0, "F32"],
-  [1, "F16"],
-  [2, "Q4_0"],
-  [3, "Q4_1"],
-  [7, "Q8_0"],
-  [8, "Q5_0"],
-  [9, "Q5_1"],
-  [10, "Q2_K"],
-  [11, "Q3_K_S"],
-  [12, "Q3_K_M"],
-  [13, "Q3_K_L"],
-  [14, "Q4_K_S"],
-  [15, "Q4_K_M"],
-  [16, "Q5_K_S"],
-  [17, "Q5_K_M"],
-  [18, "Q6_K"],
-  [19, "IQ2_XXS"],
-  [20, "IQ2_XS"],
-  [21, "Q2_K_S"],
-  [22, "IQ3_XS"],
-  [23, "IQ3_XXS"],
-  [24, "IQ1_S"],
-  [25, "IQ4_NL"],
-  [26, "IQ3_S"],
-  [27, "IQ3_M"],
-  [28, "IQ2_S"],
-  [29, "IQ2_M"],
-  [30, "IQ4_XS"],
-  [31, "IQ1_M"],
-  [32, "BF16"],
-  [36, "TQ1_0"],
-  [37, "TQ2_0"],
-  [38, "MXFP4"]
-])
-
 const magic = 0x46554747
 const mostDimensions = 4
 const longestKept = 1024
 /** ggml's `GGUF_DEFAULT_ALIGNMENT`, bytes. */
 const defaultAlignment = 32
-
-/** Leaves the reader for the end of `parse`, where it becomes a value again. */
-class Halt {
-  readonly problem: Problem
-  constructor(problem: Problem) {
-    this.problem = problem
-  }
-}
-
-/** Reads on from where it stands; `where` names what is being read. */
-class Cursor {
-  offset = 0
-  where = "magic"
-  readonly #view: DataView
-  readonly #bytes: Uint8Array
-  readonly #fileBytes: number
-  readonly #text = new TextDecoder()
-
-  constructor(bytes: Uint8Array, fileBytes: number) {
-    this.#bytes = bytes
-    this.#fileBytes = fileBytes
-    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-  }
-
-  refuse(expected: string): never {
-    throw new Halt(new Malformed({ where: this.where, offset: this.offset, expected }))
-  }
-
-  /** Where the next `size` bytes begin. */
-  take(size: number): number {
-    this.expect(size)
-    this.offset += size
-    return this.offset - size
-  }
-
-  /** There must be so many bytes to come. */
-  expect(size: number): void {
-    const end = this.offset + size
-    if (end <= this.#bytes.length) return
-    if (end > this.#fileBytes) this.refuse(`Expected ${size} more bytes, and the file has ${this.#fileBytes} in all`)
-    throw new Halt(new Truncated({ moreBytes: end - this.#bytes.length, where: this.where }))
-  }
-
-  u32 = (): number => this.#view.getUint32(this.take(4), true)
-
-  u64 = (): number => Number(this.#view.getBigUint64(this.take(8), true))
-
-  /** A number of things of which each takes at least so many bytes. */
-  count(leastBytes: number): number {
-    const count = this.u64()
-    if (!Number.isSafeInteger(count * leastBytes)) this.refuse("Expected a count that a file can hold")
-    this.expect(count * leastBytes)
-    return count
-  }
-
-  text(): string {
-    const length = this.count(1)
-    const start = this.take(length)
-    return this.#text.decode(this.#bytes.subarray(start, start + length))
-  }
-
-  readonly scalars: ReadonlyArray<readonly [bytes: number, read: (at: number) => number | boolean] | undefined> = [
-    [1, (at) => this.#view.getUint8(at)],
-    [1, (at) => this.#view.getInt8(at)],
-    [2, (at) => this.#view.getUint16(at, true)],
-    [2, (at) => this.#view.getInt16(at, true)],
-    [4, (at) => this.#view.getUint32(at, true)],
-    [4, (at) => this.#view.getInt32(at, true)],
-    [4, (at) => this.#view.getFloat32(at, true)],
-    [1, (at) => this.#view.getUint8(at) !== 0],
-    undefined,
-    undefined,
-    [8, (at) => Number(this.#view.getBigUint64(at, true))],
-    [8, (at) => Number(this.#view.getBigInt64(at, true))],
-    [8, (at) => this.#view.getFloat64(at, true)]
-  ]
-}
 
 /** As in ggml's `gguf_type`; the others are `scalars`. */
 const stringType = 8

@@ -12,50 +12,22 @@
  * `${NAME}` is the only way to a secret. A literal that looks like a key is refused by its path, and no problem ever
  * prints a value.
  */
-import { Context, Duration, Result, Schema } from "effect"
+import { Context, Result, Schema } from "effect"
 import { name as cachedResponses } from "./CachedResponses.ts"
-import type { Deployment, DeploymentOptions, Model } from "./Model.ts"
-import { defaultIdleUnload } from "./Model.ts"
-import * as Policies from "./Policies.ts"
-import type { Policy } from "./Policy.ts"
+import type { DeploymentOptions } from "./Model.ts"
 import type { Problem } from "./Problem.ts"
 import * as Problems from "./Problem.ts"
-import { policiesOf, routingFields, routingOf, routingProblems } from "./SettingsPolicies.ts"
+import { routingProblems } from "./SettingsPolicies.ts"
+import type { Environment, Resolved, Surroundings } from "./SettingsResolution.ts"
+import { environments, resolve } from "./SettingsResolution.ts"
 import { Source } from "./SettingsSchema.ts"
-import { missingFromStore, nameInStore } from "./SettingsStore.ts"
+import { missingFromStore } from "./SettingsStore.ts"
 import { interpolate, isLoneReference, looksLikeSecret, typed } from "./SettingsText.ts"
 import type { Path, Tree } from "./SettingsTree.ts"
 import { at, isFromOverlay, isMapping, leaves, mapLeaves, overlay } from "./SettingsTree.ts"
 
-/** The environments there are; `NODE_ENV` chooses, and development is the default. */
-export const environments = ["development", "test", "production"] as const
-export type Environment = typeof environments[number]
-
-/** Settings, every default filled in. */
-export interface Resolved {
-  readonly environment: Environment
-  readonly server: {
-    readonly host: string
-    readonly port: number
-    readonly shutdownGrace: Duration.Duration
-    readonly maxBodyBytes: number
-    /** Hosts that may be asked for images though they are not in the public Internet; left out, none. */
-    readonly media?: { readonly allowHosts?: ReadonlyArray<string> }
-  }
-  readonly engineHost: "process" | "thread"
-  readonly logLevel: "Debug" | "Info" | "Warn" | "Error"
-  readonly memory: {
-    /** What all models together may use; undefined, what the machine has less a reserve. */
-    readonly budgetBytes: number | undefined
-    /** How long a loaded model stays at least, before another that needs its memory may have it. */
-    readonly hold: Duration.Duration
-  }
-  /** Where pulled models lie, and how many bytes they may take; left out, what the disk has. */
-  readonly store: { readonly folder: string; readonly maxBytes?: number | undefined }
-  /** `default` first. */
-  readonly policies: ReadonlyArray<Policy>
-  readonly models: ReadonlyArray<Model>
-}
+export type { Environment, Resolved, Surroundings } from "./SettingsResolution.ts"
+export { defaultServer, environments, languageModel, modelWith } from "./SettingsResolution.ts"
 
 export class Settings extends Context.Service<Settings, Resolved>()("troupe/services/Settings") {}
 
@@ -69,23 +41,6 @@ export class SettingsError extends Schema.TaggedError<SettingsError>()("Settings
     return [`${this.source} cannot be used:`, ...this.problems.map((problem) => `  ${Problems.format(problem)}`)]
       .join("\n")
   }
-}
-
-/** What `decode` needs besides the file's content. */
-export interface Surroundings {
-  /** The value of `NODE_ENV`. */
-  readonly environment: string | undefined
-  /** Environment variables for `${NAME}`. */
-  readonly variables: Readonly<Record<string, string | undefined>>
-  /** Makes a path in the file absolute. */
-  readonly resolvePath: (path: string) => string
-  /** What serves `tiny-chat` when no model is configured. */
-  readonly embedded: DeploymentOptions
-  readonly defaultEngineHost: "process" | "thread"
-  /** Of the model store. */
-  readonly defaultStoreFolder: string
-  /** What to load of a model in the store; undefined where it has no such model. */
-  readonly findInStore: (folder: string, name: string) => string | undefined
 }
 
 type KeyedProblem = ReturnType<typeof Problems.keyed>[number]
@@ -195,109 +150,6 @@ const inspect = (base: Tree, over: Tree, environment: Environment, variables: Su
     missing
   }
 }
-
-const resolvePaths = (options: DeploymentOptions, resolve: Surroundings["resolvePath"]): DeploymentOptions => {
-  switch (options.engine) {
-    case "llama":
-      return {
-        ...options,
-        file: resolve(options.file),
-        ...(options.variants === undefined ? {} : { variants: options.variants.map(resolve) })
-      }
-    case "onnx":
-      return { ...options, folder: resolve(options.folder) }
-    case "fake":
-    case "language-model":
-    case "remote":
-      return options
-  }
-}
-
-type ModelSettings = NonNullable<Source["models"]>[string]
-
-const isRouted = (settings: ModelSettings): boolean => Object.keys(routingFields).some((field) => field in settings)
-
-const modelOf = (
-  name: string,
-  settings: ModelSettings,
-  resolve: Surroundings["resolvePath"],
-  policies: ReadonlyArray<Policy> = []
-): Model => {
-  const toDeployment = (options: DeploymentOptions, index: number): Deployment => ({
-    id: `${name}#${index}`,
-    model: name,
-    options: resolvePaths(options, resolve),
-    idleUnload: settings.idleUnload ?? defaultIdleUnload,
-    preload: settings.preload ?? true,
-    pinned: settings.pinned ?? false,
-    queueLimit: settings.queueLimit ?? Policies.queueLimit,
-    stallAfter: settings.stallAfter ?? Policies.stallAfter
-  })
-  const [first, ...others] = settings.deployments
-  return {
-    name,
-    deployments: [toDeployment(first, 0), ...others.map((options, index) => toDeployment(options, index + 1))],
-    ...(isRouted(settings) ? { routing: routingOf(settings, policies) } : {})
-  }
-}
-
-/** A model that no file configures, with one deployment whose paths are absolute. */
-export const modelWith = (name: string, options: DeploymentOptions): Model =>
-  modelOf(name, { deployments: [options] }, (path) => path)
-
-/** The model of a provided language model's name. */
-export const languageModel = (name: string): Model => modelWith(name, { engine: "language-model", name })
-
-const modelsOf = (
-  source: Source,
-  policies: ReadonlyArray<Policy>,
-  { embedded, resolvePath }: Surroundings
-): ReadonlyArray<Model> =>
-  Object.entries(source.models ?? { "tiny-chat": { deployments: [embedded] } } satisfies Source["models"]).map(
-    ([name, settings]) => modelOf(name, settings, resolvePath, policies)
-  )
-
-const logLevels = { debug: "Debug", info: "Info", warn: "Warn", error: "Error" } as const
-const defaultLogLevel = { development: "debug", test: "warn", production: "info" } as const
-
-export const defaultServer: Resolved["server"] = {
-  host: "127.0.0.1",
-  port: 3000,
-  shutdownGrace: Duration.seconds(30),
-  maxBodyBytes: 10 * 1024 * 1024
-}
-
-const storeFolderOf = (source: Source, { defaultStoreFolder, resolvePath }: Surroundings): string =>
-  source.store?.folder === undefined ? defaultStoreFolder : resolvePath(source.store.folder)
-
-/** Names of the store become paths; what it does not have stays as it is. */
-const withStore = (source: Source, surroundings: Surroundings): Surroundings => ({
-  ...surroundings,
-  resolvePath: (path) => {
-    const name = nameInStore(path)
-    if (name === undefined) return surroundings.resolvePath(path)
-    return surroundings.findInStore(storeFolderOf(source, surroundings), name) ?? path
-  }
-})
-
-const resolve = (
-  source: Source,
-  environment: Environment,
-  surroundings: Surroundings,
-  policies = policiesOf(source)
-): Resolved => ({
-  environment,
-  server: { ...defaultServer, ...source.server },
-  engineHost: source.engines?.host ?? surroundings.defaultEngineHost,
-  logLevel: logLevels[source.logLevel ?? defaultLogLevel[environment]],
-  memory: {
-    budgetBytes: source.memory?.budget,
-    hold: source.memory?.hold ?? Policies.memoryHold
-  },
-  store: { ...source.store, folder: storeFolderOf(source, surroundings) },
-  policies,
-  models: modelsOf(source, policies, withStore(source, surroundings))
-})
 
 const isEnvironment = (name: string): name is Environment => environments.some((known) => known === name)
 

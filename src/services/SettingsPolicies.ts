@@ -1,7 +1,7 @@
 /** The policies of `troupe.yaml`: their schema, what they come to, and whether models name ones that there are. */
 import { Duration, Schema } from "effect"
 import * as CachedResponses from "./CachedResponses.ts"
-import { described, optional, Span } from "./Model.ts"
+import { described, optional, Span } from "./Fields.ts"
 import type { Routing } from "./Policy.ts"
 import * as Policy from "./Policy.ts"
 import { names as strategies } from "./SelectionInput.ts"

@@ -1,6 +1,7 @@
 /** The schema of `troupe.yaml`, with the words that editors show. */
 import { Schema } from "effect"
-import { Bytes, DeploymentOptions, described, optional, RemoteDeployment, Span } from "./Model.ts"
+import { Bytes, described, optional, Span } from "./Fields.ts"
+import { DeploymentOptions, RemoteDeployment } from "./Model.ts"
 import { PolicySettings, routingFields } from "./SettingsPolicies.ts"
 
 const positive = Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))

@@ -4,7 +4,7 @@
  * Each implementation names its deployment and three prompts; the suite says nothing about speed or wording.
  */
 import { assert, it } from "@effect/vitest"
-import { Duration, Effect, Exit, Fiber, Layer, Result, Stream } from "effect"
+import { Effect, Exit, Fiber, Layer, Result, Stream } from "effect"
 import { describe } from "vitest"
 import * as EnginesLayer from "../../src/layers/engines/Engines.ts"
 import * as ModelsLayer from "../../src/layers/models/Models.ts"
@@ -17,6 +17,7 @@ import type { ChosenLogprob, OutputFormat, ToolCall, ToolDefinition } from "../.
 import type { Deployment, DeploymentOptions } from "../../src/services/Model.ts"
 import type { Status } from "../../src/services/Models.ts"
 import { Models } from "../../src/services/Models.ts"
+import { deployment } from "../support/Deployments.ts"
 
 /** An implementation under test. Its deployment must have 4 slots. */
 export interface Subject {
@@ -52,16 +53,7 @@ export interface Subject {
   readonly goesOn?: "exactly" | undefined
 }
 
-export const deploymentOf = (options: DeploymentOptions): Deployment => ({
-  id: "subject#0",
-  model: "subject",
-  options,
-  idleUnload: Duration.minutes(10),
-  preload: false,
-  pinned: false,
-  queueLimit: 512,
-  stallAfter: Duration.minutes(2)
-})
+export const deploymentOf = (options: DeploymentOptions) => deployment("subject#0", { options })
 
 const ask = (prompt: string, options: Partial<Generation> = {}): Generation => ({
   messages: [{ role: "user", content: prompt }],

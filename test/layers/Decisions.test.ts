@@ -5,7 +5,7 @@ import { Decisions } from "../../src/services/Decisions.ts"
 import * as Policies from "../../src/services/Policies.ts"
 import * as Policy from "../../src/services/Policy.ts"
 import type { Route } from "../../src/services/Selector.ts"
-import { deployment } from "../support/Stage.ts"
+import { deployment } from "../support/Deployments.ts"
 
 const route: Route = {
   model: "a",

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Layer, Logger, Stream, SubscriptionRef } from "effect"
+import { Duration, Effect, Layer, Logger, SubscriptionRef } from "effect"
 import { TestClock } from "effect/testing"
 import * as PressureLayer from "../../src/layers/Pressure.ts"
 import { Memory } from "../../src/services/Memory.ts"
@@ -12,20 +12,10 @@ const stage = () => {
   const state = { used: 0 }
   const unloads: Array<number> = []
   const logs: Array<string> = []
-  const notPlayed = Effect.die("not played")
-  const models = Models.of({
-    borrow: () => notPlayed,
-    load: () => notPlayed,
-    unload: () => notPlayed,
-    replace: () => notPlayed,
-    unloadIdle: (idleFor) => Effect.sync(() => unloads.push(Duration.toMillis(idleFor))),
-    events: Stream.empty,
-    stop: Effect.void,
-    status: () => notPlayed,
-    statuses: notPlayed
-  })
   const layer = PressureLayer.layer.pipe(Layer.provideMerge(Layer.mergeAll(
-    Layer.succeed(Models, models),
+    Layer.mock(Models)({
+      unloadIdle: (idleFor) => Effect.sync(() => unloads.push(Duration.toMillis(idleFor)))
+    }),
     Layer.succeed(Memory, {
       read: Effect.sync(() => ({ totalBytes: 100, availableBytes: 100 - state.used }))
     }),

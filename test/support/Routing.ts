@@ -21,7 +21,7 @@ import type { Level } from "../../src/services/Pressure.ts"
 import { Pressure } from "../../src/services/Pressure.ts"
 import type { Selector } from "../../src/services/Selector.ts"
 import { Settings } from "../../src/services/Settings.ts"
-import { deployment } from "./Stage.ts"
+import * as Deployments from "./Deployments.ts"
 
 /** What an engine does with each of its jobs. */
 export interface Part {
@@ -89,9 +89,8 @@ const makeEngine = (world: World, id: string, part: Part, standing: Standing): E
     const played: Part = earlier >= successes && earlier < successes + failures ? part : sound
     return { job, played }
   }
-  const notPlayed = Effect.die("not played")
-  return {
-    describe: { engine: "fake", contextWindow: 4096, slots: 4, abilities: ["generate", "embed"], details: {} },
+  return Deployments.engine({
+    describe: { abilities: ["generate", "embed"] },
     generate: (generation) =>
       Stream.unwrap(Effect.sync(() => {
         const { job, played } = begin(generation)
@@ -106,14 +105,8 @@ const makeEngine = (world: World, id: string, part: Part, standing: Standing): E
         return played.fails === undefined
           ? Effect.succeed(inputs.map(() => Result.succeed({ vector: Float32Array.of(1), promptTokens: 1 })))
           : InferenceError.make(played.fails.reason)
-      }),
-    rerank: () => notPlayed,
-    classify: () => notPlayed,
-    tokenize: () => notPlayed,
-    memoryBytes: Effect.succeed(0),
-    stop: Effect.void,
-    crashed: Effect.never
-  }
+      })
+  })
 }
 
 /** A world of these models; `a` has the deployments `a#0`, `a#1` and so on. */
@@ -124,21 +117,14 @@ export const world = ({ fallbacks = {}, models, policies = [], policy = {} }: Se
     const [first, ...others] = deployments.map((part, index): Deployment => {
       const id = `${name}#${index}`
       parts.set(id, part)
-      return deployment(id, { model: name, options: { engine: "fake", ...part.options } as DeploymentOptions })
+      return Deployments.deployment(id, { options: { engine: "fake", ...part.options } as DeploymentOptions })
     })
     const routing = { policy: own, fallbacks: { ordinary: fallbacks[name] ?? [], context: [], content: [] } }
     return { name, deployments: [first!, ...others], routing }
   })
-  const notPlayed = Effect.die("not played")
-  const actors = Models.of({
+  const actors = Layer.mock(Models)({
     borrow: ({ id }, standing) => Effect.succeed(makeEngine(made, id, parts.get(id)!, standing)),
     status: ({ id }) => Effect.succeed({ deployment: id, state: "ready", running: 0, queued: 0, memoryBytes: 0 }),
-    load: () => notPlayed,
-    unload: () => notPlayed,
-    replace: () => notPlayed,
-    unloadIdle: () => notPlayed,
-    events: Stream.never,
-    stop: Effect.void,
     statuses: Effect.succeed([])
   })
   const settings = { models: configured, policies: [own, ...policies] } as Partial<Settings["Service"]>
@@ -146,7 +132,7 @@ export const world = ({ fallbacks = {}, models, policies = [], policy = {} }: Se
     Layer.provideMerge(Layer.mergeAll(SelectorLayer.layer, DecisionsLayer.layer, CachedResponsesLayer.layer)),
     Layer.provide([MetricsLayer.layer, Layer.effect(Pressure, SubscriptionRef.make<Level>("normal"))]),
     Layer.provide(BreakerLayer.layer),
-    Layer.provide([RegistryLayer.layer, Layer.succeed(Models, actors)]),
+    Layer.provide([RegistryLayer.layer, actors]),
     Layer.provide(Layer.succeed(Settings, settings as Settings["Service"]))
   )
   const made: World = { jobs: [], layer }

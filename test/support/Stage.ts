@@ -20,20 +20,9 @@ import { ModelFileError, ModelFiles, Unreadable } from "../../src/services/Model
 import type { ActorEvent, Standing } from "../../src/services/Models.ts"
 import { Models } from "../../src/services/Models.ts"
 import { Settings } from "../../src/services/Settings.ts"
+import { deployment, settings } from "./Deployments.ts"
 
 export const MiB = 2 ** 20
-
-export const deployment = (id = "a", more: Partial<Deployment> = {}): Deployment => ({
-  id,
-  model: id,
-  options: { engine: "fake" },
-  idleUnload: Duration.minutes(10),
-  preload: false,
-  pinned: false,
-  queueLimit: 512,
-  stallAfter: Duration.minutes(2),
-  ...more
-})
 
 /** One that takes so much memory. */
 export const large = (id: string, mebibytes: number, more: Partial<Deployment> = {}): Deployment =>
@@ -176,18 +165,11 @@ const filesOf = ({ files = {} }: Direction) => {
 }
 
 export const settingsOf = ({ budget, hold = Duration.seconds(5), reading }: Direction) =>
-  Settings.of({
-    environment: "test",
-    server: { host: "127.0.0.1", port: 0, shutdownGrace: Duration.seconds(1), maxBodyBytes: 1 },
-    engineHost: "thread",
-    logLevel: "Error",
+  settings({
     memory: {
       budgetBytes: reading !== undefined ? undefined : budget === undefined ? Number.POSITIVE_INFINITY : budget * MiB,
       hold
-    },
-    store: { folder: "/nowhere", maxBytes: undefined },
-    policies: [],
-    models: []
+    }
   })
 
 export const stage = (direction: Direction = {}): Stage => {

@@ -2,6 +2,7 @@
 import { readFile } from "node:fs/promises"
 import { join } from "node:path"
 import type { OnnxSpec } from "../../services/EngineProtocol.ts"
+import { largestDefaultWindow } from "../../services/EngineProtocol.ts"
 import { failureFrom, refuse } from "../../services/Job.ts"
 import type { ChatTemplate } from "../model/ChatTemplate.ts"
 import { makeChatTemplate } from "../model/ChatTemplate.ts"
@@ -11,9 +12,6 @@ import type { Pooling } from "./OnnxWhole.ts"
 
 /** A JSON file's object. */
 type Fields = Readonly<Record<string, unknown>>
-
-/** Tokens a slot gets when nobody says how many, since a model's own window may need more memory than there is. */
-const largestDefaultWindow = 4096
 
 const readText = (file: string): Promise<string | undefined> =>
   readFile(file, "utf8").catch((cause: NodeJS.ErrnoException) =>

@@ -12,20 +12,12 @@ import type { Event } from "../../../src/services/Inference.ts"
 import type { Deployment, DeploymentOptions } from "../../../src/services/Model.ts"
 import { Models } from "../../../src/services/Models.ts"
 import * as Policies from "../../../src/services/Policies.ts"
+import * as Deployments from "../../support/Deployments.ts"
 
 const tinyChat = fileURLToPath(new URL("../../../models/tiny-chat-q8_0.gguf", import.meta.url))
 
-const deployment = (options: DeploymentOptions, more: Partial<Deployment> = {}): Deployment => ({
-  id: "subject#0",
-  model: "subject",
-  options,
-  idleUnload: Duration.minutes(10),
-  preload: false,
-  pinned: false,
-  queueLimit: 512,
-  stallAfter: Duration.minutes(2),
-  ...more
-})
+const deployment = (options: DeploymentOptions, more: Partial<Deployment> = {}) =>
+  Deployments.deployment("subject#0", { options, ...more })
 
 const fake = (more: Partial<Extract<DeploymentOptions, { engine: "fake" }>> = {}): DeploymentOptions => ({
   engine: "fake",

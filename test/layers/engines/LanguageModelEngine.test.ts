@@ -11,6 +11,7 @@ import type { Event } from "../../../src/services/Inference.ts"
 import type * as InferenceError from "../../../src/services/InferenceError.ts"
 import { LanguageModels } from "../../../src/services/LanguageModels.ts"
 import type { Deployment } from "../../../src/services/Model.ts"
+import * as Deployments from "../../support/Deployments.ts"
 
 class Unbuilt extends Data.TaggedError("Unbuilt")<{ readonly message: string }> {}
 
@@ -53,17 +54,8 @@ const script = (stream: Stream.Stream<Part, AiError.AiError>, whole: ReadonlyArr
   return { calls, layer }
 }
 
-const deployment = (name = "scripted", more: Partial<Deployment> = {}): Deployment => ({
-  id: "m#0",
-  model: "m",
-  options: { engine: "language-model", name, contextSize: 100, slots: 3 },
-  idleUnload: Duration.minutes(10),
-  preload: true,
-  pinned: false,
-  queueLimit: 512,
-  stallAfter: Duration.minutes(2),
-  ...more
-})
+const deployment = (name = "scripted", more: Partial<Deployment> = {}) =>
+  Deployments.deployment("m#0", { options: { engine: "language-model", name, contextSize: 100, slots: 3 }, ...more })
 
 const start = (
   provided: LanguageModelsLayer.Provided,

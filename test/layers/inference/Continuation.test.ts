@@ -1,6 +1,6 @@
 /** Answers that go on at another deployment, over engines that play a part each. */
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Duration, Effect, Exit, Fiber, Layer, Metric, Stream, SubscriptionRef } from "effect"
+import { Cause, Effect, Exit, Fiber, Layer, Metric, Stream, SubscriptionRef } from "effect"
 import { TestClock } from "effect/testing"
 import * as BreakerLayer from "../../../src/layers/Breaker.ts"
 import * as CachedResponsesLayer from "../../../src/layers/CachedResponses.ts"
@@ -9,27 +9,18 @@ import * as InferenceLayer from "../../../src/layers/inference/Inference.ts"
 import * as MetricsLayer from "../../../src/layers/Metrics.ts"
 import type { Breaker } from "../../../src/services/Breaker.ts"
 import { Decisions } from "../../../src/services/Decisions.ts"
-import type { Engine, Generation } from "../../../src/services/Engine.ts"
+import type { Generation } from "../../../src/services/Engine.ts"
 import type { Event, Request } from "../../../src/services/Inference.ts"
 import { Inference } from "../../../src/services/Inference.ts"
 import * as InferenceError from "../../../src/services/InferenceError.ts"
-import type { Deployment } from "../../../src/services/Model.ts"
 import { Models } from "../../../src/services/Models.ts"
 import * as Policy from "../../../src/services/Policy.ts"
 import type { Level } from "../../../src/services/Pressure.ts"
 import { Pressure } from "../../../src/services/Pressure.ts"
 import { Selector } from "../../../src/services/Selector.ts"
+import { deployment, engine } from "../../support/Deployments.ts"
 
-const deploymentOf = (id: string): Deployment => ({
-  id,
-  model: "m",
-  options: { engine: "fake" },
-  idleUnload: Duration.minutes(10),
-  preload: true,
-  pinned: false,
-  queueLimit: 512,
-  stallAfter: Duration.minutes(2)
-})
+const deploymentOf = (id: string) => deployment(id, { model: "m" })
 
 type Played = Stream.Stream<Event, InferenceError.InferenceError>
 
@@ -57,20 +48,13 @@ const stage = (
 ) => {
   const asked: Array<readonly [deployment: string, generation: Generation]> = []
   let borrowed = 0
-  const engineOf = (id: string): Engine => ({
-    describe: { engine: "fake", contextWindow: 4096, slots: 4, abilities: ["generate"], details: {} },
-    memoryBytes: Effect.succeed(0),
-    embed: () => Effect.die("not played"),
-    rerank: () => Effect.die("not played"),
-    classify: () => Effect.die("not played"),
-    tokenize: () => Effect.die("not played"),
-    stop: Effect.void,
-    crashed: Effect.never,
-    generate: (generation) => {
-      asked.push([id, generation])
-      return parts[id]!
-    }
-  })
+  const engineOf = (id: string) =>
+    engine({
+      generate: (generation) => {
+        asked.push([id, generation])
+        return parts[id]!
+      }
+    })
   const models = Layer.mock(Models)({
     borrow: ({ id }) =>
       Effect.acquireRelease(

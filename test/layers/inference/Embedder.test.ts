@@ -1,22 +1,13 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Exit, Fiber, Result, Stream } from "effect"
+import { Duration, Effect, Exit, Fiber, Result } from "effect"
 import { TestClock } from "effect/testing"
 import * as Embedder from "../../../src/layers/inference/Embedder.ts"
 import * as InferenceError from "../../../src/services/InferenceError.ts"
-import type { Deployment } from "../../../src/services/Model.ts"
-import { Models } from "../../../src/services/Models.ts"
+import type { Models } from "../../../src/services/Models.ts"
 import * as Policies from "../../../src/services/Policies.ts"
+import * as Deployments from "../../support/Deployments.ts"
 
-const deployment: Deployment = {
-  id: "fake/a#0",
-  model: "fake/a",
-  options: { engine: "fake" },
-  idleUnload: Duration.minutes(10),
-  preload: true,
-  pinned: false,
-  queueLimit: 512,
-  stallAfter: Duration.minutes(2)
-}
+const deployment = Deployments.deployment("fake/a#0")
 
 const down = InferenceError.make(
   new InferenceError.DeploymentDown({ deployment: "fake/a#0", detail: "It crashed.", retryAfterMs: 1 })
@@ -27,37 +18,23 @@ const wrongAt = (index: number) =>
 /** Models whose engine takes a second a job; its vectors tell the text's length. */
 const stage = (borrow: Effect.Effect<void, InferenceError.InferenceError> = Effect.void) => {
   const batches: Array<ReadonlyArray<string>> = []
-  const notPlayed = Effect.die("not played")
-  const models = Models.of({
+  const models = {
     borrow: () =>
-      Effect.as(borrow, {
-        describe: { engine: "fake", contextWindow: 100, slots: 1, abilities: ["embed"], details: {} },
-        generate: () => Stream.empty,
-        embed: (inputs) =>
-          Effect.as(
-            Effect.andThen(Effect.sync(() => batches.push(inputs)), Effect.sleep("1 second")),
-            inputs.map((text, index) =>
-              text === "wrong"
-                ? Result.fail(wrongAt(index))
-                : Result.succeed({ vector: Float32Array.of(text.length), promptTokens: text.length })
+      Effect.as(
+        borrow,
+        Deployments.engine({
+          embed: (inputs) =>
+            Effect.as(
+              Effect.andThen(Effect.sync(() => batches.push(inputs)), Effect.sleep("1 second")),
+              inputs.map((text, index) =>
+                text === "wrong"
+                  ? Result.fail(wrongAt(index))
+                  : Result.succeed({ vector: Float32Array.of(text.length), promptTokens: text.length })
+              )
             )
-          ),
-        rerank: () => notPlayed,
-        classify: () => notPlayed,
-        tokenize: () => notPlayed,
-        memoryBytes: Effect.succeed(0),
-        stop: Effect.void,
-        crashed: Effect.never
-      }),
-    load: () => notPlayed,
-    unload: () => notPlayed,
-    replace: () => notPlayed,
-    unloadIdle: () => notPlayed,
-    events: Stream.empty,
-    stop: Effect.void,
-    status: () => notPlayed,
-    statuses: notPlayed
-  })
+        })
+      )
+  } as Partial<Models["Service"]> as Models["Service"]
   const embed = Embedder.make(models)
   return { batches, ask: (...inputs: ReadonlyArray<string>) => Effect.forkChild(embed(deployment, {}, inputs)) }
 }

@@ -2,7 +2,6 @@ import { assert, describe, it } from "@effect/vitest"
 import {
   Cause,
   Deferred,
-  Duration,
   Effect,
   Exit,
   Fiber,
@@ -21,27 +20,18 @@ import * as CachedResponsesLayer from "../../../src/layers/CachedResponses.ts"
 import * as DecisionsLayer from "../../../src/layers/Decisions.ts"
 import * as InferenceLayer from "../../../src/layers/inference/Inference.ts"
 import * as MetricsLayer from "../../../src/layers/Metrics.ts"
-import type { Engine, Generation } from "../../../src/services/Engine.ts"
+import type { Generation } from "../../../src/services/Engine.ts"
 import type { Event, Request } from "../../../src/services/Inference.ts"
 import { Inference, maxSeed } from "../../../src/services/Inference.ts"
 import * as InferenceError from "../../../src/services/InferenceError.ts"
-import type { Deployment } from "../../../src/services/Model.ts"
 import { Models } from "../../../src/services/Models.ts"
 import * as Policy from "../../../src/services/Policy.ts"
 import type { Level } from "../../../src/services/Pressure.ts"
 import { Pressure, sheds } from "../../../src/services/Pressure.ts"
 import { Selector } from "../../../src/services/Selector.ts"
+import * as Deployments from "../../support/Deployments.ts"
 
-const deployment: Deployment = {
-  id: "fake/a#0",
-  model: "fake/a",
-  options: { engine: "fake" },
-  idleUnload: Duration.minutes(10),
-  preload: true,
-  pinned: false,
-  queueLimit: 512,
-  stallAfter: Duration.minutes(2)
-}
+const deployment = Deployments.deployment("fake/a#0")
 
 const request: Request = { model: "fake/a", messages: [{ role: "user", content: "Hello" }] }
 
@@ -84,47 +74,28 @@ const answer = Stream.fromArray([text("Hi "), text("there", 2), finish(3)])
 const stage = (
   { borrow = Effect.void, events = answer, pressure = "normal", route = Effect.void }: Behaviour = {}
 ): Stage => {
-  const engine: Engine = {
-    describe: { engine: "fake", contextWindow: 4096, slots: 4, abilities: ["generate"], details: {} },
-    memoryBytes: Effect.succeed(0),
-    embed: () => Effect.die("not played"),
-    rerank: () => Effect.die("not played"),
-    classify: () => Effect.die("not played"),
-    tokenize: () => Effect.die("not played"),
-    stop: Effect.void,
+  const engine = Deployments.engine({
     generate: (generation) => {
       made.generations.push(generation)
       return Stream.suspend(() => {
         made.begun++
         return Stream.ensuring(events, Effect.sync(() => made.ended++))
       })
-    },
-    crashed: Effect.never
-  }
-  const models = Layer.succeed(
-    Models,
-    Models.of({
-      borrow: () =>
-        Effect.andThen(
-          borrow,
-          Effect.acquireRelease(
-            Effect.sync(() => {
-              made.borrowed++
-              return engine
-            }),
-            () => Effect.sync(() => made.borrowed--)
-          )
-        ),
-      load: () => Effect.die("not played"),
-      unload: () => Effect.die("not played"),
-      replace: () => Effect.die("not played"),
-      unloadIdle: () => Effect.die("not played"),
-      events: Stream.empty,
-      stop: Effect.void,
-      status: () => Effect.die(new Error("No status is asked for.")),
-      statuses: Effect.succeed([])
-    })
-  )
+    }
+  })
+  const models = Layer.mock(Models)({
+    borrow: () =>
+      Effect.andThen(
+        borrow,
+        Effect.acquireRelease(
+          Effect.sync(() => {
+            made.borrowed++
+            return engine
+          }),
+          () => Effect.sync(() => made.borrowed--)
+        )
+      )
+  })
   const selector = Layer.succeed(
     Selector,
     Selector.of({

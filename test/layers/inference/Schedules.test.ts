@@ -8,7 +8,8 @@
  */
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { fateOf, faultsOf } from "../../support/schedules/Invariants.ts"
+import { fateOf } from "../../support/schedules/Checks.ts"
+import { faultsOf } from "../../support/schedules/Invariants.ts"
 import type { Record } from "../../support/schedules/Record.ts"
 import { report, shrink, traceOf } from "../../support/schedules/Report.ts"
 import { run } from "../../support/schedules/Run.ts"

@@ -4,19 +4,9 @@ import { Duration, Effect, Fiber, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import type { Deployment } from "../../../src/services/Model.ts"
 import { Models } from "../../../src/services/Models.ts"
+import { deployment } from "../../support/Deployments.ts"
 import type { Stage } from "../../support/Stage.ts"
-import {
-  crashed,
-  deployment,
-  finished,
-  generation,
-  hold,
-  settle,
-  stage,
-  statusOf,
-  using,
-  workFor
-} from "../../support/Stage.ts"
+import { crashed, finished, generation, hold, settle, stage, statusOf, using, workFor } from "../../support/Stage.ts"
 
 const withSlots = (slots: number, queueLimit = 512) =>
   deployment("a", { options: { engine: "fake", slots }, queueLimit })

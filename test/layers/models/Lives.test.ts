@@ -4,10 +4,10 @@ import { Duration, Effect, Fiber, Layer, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import type { ActorEvent } from "../../../src/services/Models.ts"
 import { Models } from "../../../src/services/Models.ts"
+import { deployment } from "../../support/Deployments.ts"
 import type { Stage } from "../../support/Stage.ts"
 import {
   crashed,
-  deployment,
   hold,
   indexOf,
   listen,

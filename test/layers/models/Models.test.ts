@@ -8,17 +8,9 @@ import * as InferenceError from "../../../src/services/InferenceError.ts"
 import type { Deployment } from "../../../src/services/Model.ts"
 import { Models } from "../../../src/services/Models.ts"
 import * as Policies from "../../../src/services/Policies.ts"
+import * as Deployments from "../../support/Deployments.ts"
 
-const deployment = (id = "fake/a#0", idleUnload = Duration.minutes(10)): Deployment => ({
-  id,
-  model: "fake/a",
-  options: { engine: "fake" },
-  idleUnload,
-  preload: true,
-  pinned: false,
-  queueLimit: 512,
-  stallAfter: Duration.minutes(2)
-})
+const deployment = (id = "fake/a#0", idleUnload = Duration.minutes(10)) => Deployments.deployment(id, { idleUnload })
 
 const loadFailed = InferenceError.make(
   new InferenceError.ModelLoadFailed({ deployment: "fake/a#0", detail: "No such file." })
@@ -62,17 +54,13 @@ const house = ({ close = () => Effect.void, load = () => Effect.void }: Behaviou
     yield* load(index)
     const crash = yield* Deferred.make<never, InferenceError.InferenceError>()
     const made: Started = {
-      engine: {
-        describe: { engine: "fake", contextWindow: 4096, slots: 4, abilities: ["generate"], details: { start: index } },
+      engine: Deployments.engine({
+        describe: { details: { start: index } },
         memoryBytes: Effect.succeed(3),
-        embed: () => Effect.die("not played"),
-        rerank: () => Effect.die("not played"),
-        classify: () => Effect.die("not played"),
-        tokenize: () => Effect.die("not played"),
         stop: Deferred.fail(crash, stopped),
         generate: () => Stream.empty,
         crashed: Deferred.await(crash)
-      },
+      }),
       deployment,
       crash: (detail) => Deferred.fail(crash, crashed(detail)),
       open: true

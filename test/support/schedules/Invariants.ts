@@ -10,46 +10,13 @@
  * is bounded. I10, that the same seed gives the same decisions, is for whoever runs a world twice. I3, I4 and I6 are of
  * caches, quotas and rollouts, which no world has.
  */
-import { Cause, Duration, Exit, Option } from "effect"
+import { Cause, Exit } from "effect"
 import { InferenceError } from "../../../src/services/InferenceError.ts"
-import type { Model } from "../../../src/services/Model.ts"
-import type { Policy } from "../../../src/services/Policy.ts"
-import { defaults, jitter } from "../../../src/services/Policy.ts"
-import { classify } from "../../../src/services/Retry.ts"
-import { reasonOf } from "./Reasons.ts"
+import type { Check } from "./Checks.ts"
+import { errorOf, fateOf, ofVisits, some } from "./Checks.ts"
 import type { Call, Record, Visit } from "./Record.ts"
-import { callsOf, endOf, overOf } from "./Record.ts"
-
-type Check = (record: Record) => ReadonlyArray<string>
-
-/** Of each visit, with its calls. */
-const ofVisits =
-  (check: (visit: Visit, calls: ReadonlyArray<Call>, record: Record) => ReadonlyArray<string>): Check => (record) =>
-    record.visits.flatMap((visit) =>
-      check(visit, callsOf(record, visit), record).map((fault) => `${visit.caller.id} ${fault}`)
-    )
-
-const modelOf = ({ world }: Record, { caller }: Visit): Model => world.models.find(({ name }) => name === caller.model)!
-
-const policyOf = (record: Record, visit: Visit): Policy => modelOf(record, visit).routing?.policy ?? defaults
-
-/** How a request went, for its caller. */
-export const fateOf = (visit: Visit): "success" | "failure" | "left" | "pending" => {
-  const end = endOf(visit)
-  if (end === undefined) return "pending"
-  if (Exit.isFailure(end.exit)) return Cause.hasInterrupts(end.exit.cause) ? "left" : "failure"
-  return visit.finishes.length > 0 ? "success" : "left"
-}
-
-/** Why a request failed. */
-export const errorOf = (visit: Visit): InferenceError | undefined => {
-  const exit = endOf(visit)?.exit
-  return exit === undefined || Exit.isSuccess(exit)
-    ? undefined
-    : Option.getOrUndefined(Cause.findErrorOption(exit.cause))
-}
-
-const some = (wrong: boolean, fault: string): ReadonlyArray<string> => wrong ? [fault] : []
+import { endOf, overOf } from "./Record.ts"
+import * as Routing from "./RoutingInvariants.ts"
 
 const endsOnce = ofVisits((visit) => {
   const end = endOf(visit)
@@ -151,50 +118,6 @@ const nobodyElse = ofVisits((visit, calls) => {
 const neverUnloadedInUse: Check = ({ closedInUse }) =>
   closedInUse.map(({ engine, moment }) => `engine ${engine} was ended at ${moment.at} while its jobs ran`)
 
-/** When the attempt that made the call was let through at the earliest: a hedge waits beside calls that end meanwhile. */
-const earliest = (record: Record, visit: Visit, calls: ReadonlyArray<Call>, call: Call): number => {
-  const before = policyOf(record, visit).hedge === undefined
-    ? calls.flatMap((one) => (overOf(one)?.order ?? Infinity) < call.began.order ? [overOf(one)!.at] : [])
-    : []
-  return Math.max(visit.began?.at ?? 0, ...before)
-}
-
-/** The times, exclusive, in which a circuit was in this phase. One whose time is over is open until somebody calls. */
-const during = ({ transitions, world }: Record, deployment: string, phase: "open" | "half-open") => {
-  const most = phase === "open" ? Duration.toMillis(world.breaker.openFor) : Number.POSITIVE_INFINITY
-  const own = transitions.filter((one) => one.deployment === deployment)
-  return own.flatMap(({ at, to }, index) =>
-    to === phase ? [{ from: at, to: Math.min(own[index + 1]?.at ?? Number.POSITIVE_INFINITY, at + most) }] : []
-  )
-}
-
-const openMeansNoCall = ofVisits((_, calls, record) =>
-  calls.flatMap((call) =>
-    during(record, call.deployment, "open")
-      .filter(({ from, to }) => from < call.began.at && call.began.at < to)
-      .map(({ from, to }) =>
-        `called ${call.deployment} at ${call.began.at}, whose circuit was open from ${from} to ${to}`
-      )
-  )
-)
-
-const oneProbe: Check = (record) =>
-  Object.keys(record.world.scripts).flatMap((deployment) =>
-    during(record, deployment, "half-open").flatMap(({ from, to }) => {
-      const probes = record.visits.flatMap((visit) => {
-        const calls = callsOf(record, visit)
-        return calls.filter((call) =>
-          call.deployment === deployment && call.began.at < to && earliest(record, visit, calls, call) > from
-        )
-      })
-      return probes.flatMap((call) =>
-        probes.filter((other) =>
-          other.began.order < call.began.order && (overOf(other)?.order ?? Infinity) > call.began.order
-        ).map((other) => `${deployment} was half open, and calls ${other.number} and ${call.number} ran together`)
-      )
-    })
-  )
-
 const leavingReachesEngines = ofVisits((visit, calls) => {
   const end = endOf(visit)
   if (end === undefined) return []
@@ -230,117 +153,6 @@ const neverMoreThanSlots: Check = ({ calls }) =>
     return some(running.length > call.slots, `${running.length} jobs in ${call.slots} slots of ${call.deployment}`)
   })
 
-const mostAt = (deployments: ReadonlyArray<string>): number =>
-  Math.max(0, ...deployments.map((one) => deployments.filter((other) => other === one).length))
-
-const attempts = ofVisits((visit, calls, record) => {
-  const { maxAttempts, retries } = policyOf(record, visit)
-  const failed = errorOf(visit)?.attempts ?? []
-  const most = Math.max(calls.length, failed.length)
-  const often = Math.max(mostAt(calls.map((call) => call.deployment)), mostAt(failed.map((one) => one.deployment)))
-  return [
-    ...some(most > maxAttempts, `was tried ${most} times, of ${maxAttempts}`),
-    ...some(often > retries + 1, `was tried ${often} times at one deployment, with ${retries} retries`)
-  ]
-})
-
-const onlyCandidates = ofVisits((visit, calls, record) => {
-  const { deployments, routing } = modelOf(record, visit)
-  const { content = [], context = [], ordinary = [] } = routing?.fallbacks ?? {}
-  const names = new Set([...ordinary, ...context, ...content])
-  const standIns = record.world.models.flatMap((model) => names.has(model.name) ? model.deployments : [])
-  const allowed = new Set([...deployments, ...standIns].map(({ id }) => id))
-  return calls.filter(({ deployment }) => !allowed.has(deployment)).map(({ deployment }) =>
-    `was sent to ${deployment}, who is not for him`
-  )
-})
-
-/** Pauses between two calls at one deployment are as long as the policy and the deployment say. */
-const pauses = ofVisits((visit, calls, record) => {
-  const { backoff } = policyOf(record, visit)
-  return calls.flatMap((call, index) => {
-    const before = calls.slice(0, index).findLast(({ deployment }) => deployment === call.deployment)
-    const ended = before?.ended?.at
-    if (before === undefined || ended === undefined || before.cancelled !== undefined) return []
-    const verdict = classify(reasonOf(call.deployment, before.fateCame ? before.fate.end : ""))
-    const least = verdict.adjust === "shorter" ? 0 : Math.max(
-      Math.floor(Math.min(backoff.capMs, backoff.initialMs) * jitter.least),
-      verdict.retryAfterMs ?? 0
-    )
-    return some(
-      call.began.at < ended + least,
-      `came back to ${call.deployment} after ${call.began.at - ended} ms, of ${least}`
-    )
-  })
-})
-
-const finalIsFinal = ofVisits((_, calls) =>
-  calls.flatMap((call) => {
-    const { cancelled, ended, fate: { end }, fateCame, number } = call
-    const wrong = fateCame && (end === "status 400" || end === "invalid")
-    if (!wrong || ended === undefined || cancelled !== undefined) return []
-    return calls.filter(({ began }) => began.order > ended.order).map((other) =>
-      `was wrong by call ${number}, and call ${other.number} began`
-    )
-  })
-)
-
-const hedges: Check = (record) => {
-  let earned = 0
-  let spent = 0
-  const faults = record.visits.flatMap((visit) => {
-    const { hedge } = policyOf(record, visit)
-    earned += hedge?.share ?? 0
-    return callsOf(record, visit).flatMap((call, _, calls) => {
-      const beside = calls.filter((one) =>
-        one.began.order < call.began.order && (overOf(one)?.order ?? Infinity) > call.began.order
-      ).length
-      spent += beside > 0 ? 1 : 0
-      return some(beside > (hedge === undefined ? 0 : 1), `${visit.caller.id} had ${beside + 1} calls at once`)
-    })
-  })
-  return [...faults, ...some(spent > earned + 1e-6, `${spent} hedges, and ${earned} were earned`)]
-}
-
-const totalTimeout = ofVisits((visit, calls, record) => {
-  const { timeouts: { totalMs } } = policyOf(record, visit)
-  const end = endOf(visit)
-  if (totalMs === undefined || end === undefined || visit.began === undefined) return []
-  const due = visit.began.at + totalMs
-  return [
-    // A reader's own time does not count.
-    ...some(
-      visit.caller.readMs === 0 && end.moment.at > due,
-      `ended ${end.moment.at - due} ms after the total time-out`
-    ),
-    ...calls.filter((call) => earliest(record, visit, calls, call) >= due).map((call) =>
-      `was due at ${due}, and call ${call.number} began`
-    )
-  ]
-})
-
-const firstTokenTimeout = ofVisits((visit, calls, record) => {
-  const { timeouts: { firstTokenMs } } = policyOf(record, visit)
-  if (firstTokenMs === undefined) return []
-  return calls.flatMap((call) => {
-    const came = call.firstTold?.at ?? overOf(call)?.at ?? Number.POSITIVE_INFINITY
-    const late = came - call.began.at - firstTokenMs
-    return some(late > 0, `waited ${late} ms too long for the first of call ${call.number}`)
-  })
-})
-
-const stallTimeout = ofVisits((visit, calls, record) => {
-  const { caller: { readMs, streams } } = visit
-  const { timeouts: { stallMs } } = policyOf(record, visit)
-  // A slow reader waits for nothing while he reads.
-  if (stallMs === undefined || (streams && readMs > 0)) return []
-  return calls.flatMap((call) => {
-    const over = overOf(call)?.at ?? Number.POSITIVE_INFINITY
-    const gap = call.firstTold === undefined ? 0 : Math.max(call.longestGap, over - call.lastTold)
-    return some(gap > stallMs, `waited ${gap} ms between two pieces of call ${call.number}, of ${stallMs}`)
-  })
-})
-
 const nothingLeaks: Check = ({ enginesLeft, fibers: { after, before, emptied, idle }, glances }) => {
   const last = glances.at(-1)!
   return [
@@ -358,20 +170,20 @@ export const invariants = {
   "I2: a caller reads the text of one call, whole where it is a success": oneText,
   "I2: once there is content nobody else is asked, and whoever else was is cancelled": nobodyElse,
   "I5: a model in use is never unloaded": neverUnloadedInUse,
-  "I7: an open circuit means no call": openMeansNoCall,
-  "I7: a half-open circuit lets one call through at a time": oneProbe,
+  "I7: an open circuit means no call": Routing.openMeansNoCall,
+  "I7: a half-open circuit lets one call through at a time": Routing.oneProbe,
   "I8: who leaves is not worked for any more": leavingReachesEngines,
   "I8: who leaves gives up his place, his slot and a load of his own": leavingFreesPlaces,
   "I9: an engine is ahead of its reader by a window at most": bounded,
   "no more jobs run than there are slots": neverMoreThanSlots,
-  "attempts are as many as the policy allows": attempts,
-  "only the route's deployments are asked": onlyCandidates,
-  "a deployment is left alone for as long as it says, and the policy": pauses,
-  "a request that is wrong is tried nowhere else": finalIsFinal,
-  "hedges stay within their share, one beside the first": hedges,
-  "the total time-out holds": totalTimeout,
-  "the time-out of a first token holds": firstTokenTimeout,
-  "the time-out between two pieces holds": stallTimeout,
+  "attempts are as many as the policy allows": Routing.attempts,
+  "only the route's deployments are asked": Routing.onlyCandidates,
+  "a deployment is left alone for as long as it says, and the policy": Routing.pauses,
+  "a request that is wrong is tried nowhere else": Routing.finalIsFinal,
+  "hedges stay within their share, one beside the first": Routing.hedges,
+  "the total time-out holds": Routing.totalTimeout,
+  "the time-out of a first token holds": Routing.firstTokenTimeout,
+  "the time-out between two pieces holds": Routing.stallTimeout,
   "nothing leaks": nothingLeaks
 } as const satisfies { readonly [name: string]: Check }
 

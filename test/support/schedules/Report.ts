@@ -1,7 +1,8 @@
 /** A world that breaks something, as small as it still does, for people to read. */
 import { Effect, Exit } from "effect"
+import { errorOf, fateOf } from "./Checks.ts"
 import type { Invariant } from "./Invariants.ts"
-import { errorOf, fateOf, faultsOf } from "./Invariants.ts"
+import { faultsOf } from "./Invariants.ts"
 import type { Call, Record, Visit } from "./Record.ts"
 import { endOf } from "./Record.ts"
 import { run } from "./Run.ts"

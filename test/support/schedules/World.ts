@@ -6,6 +6,7 @@ import { Duration } from "effect"
 import type { Deployment, Model } from "../../../src/services/Model.ts"
 import type { Policy } from "../../../src/services/Policy.ts"
 import { defaults as selection, names as strategies } from "../../../src/services/SelectionInput.ts"
+import { deployment } from "../Deployments.ts"
 import type { Random } from "../Seeded.ts"
 import { randomOf } from "../Seeded.ts"
 import { MiB } from "../Stage.ts"
@@ -149,21 +150,18 @@ const policyOf = (random: Random): Policy => ({
   shorterBy: random.pick([0.5, 0.7])
 })
 
-const deploymentOf = (random: Random, model: string, index: number): Deployment => ({
-  id: `${model}#${index}`,
-  model,
-  options: {
-    engine: "fake",
-    slots: 1 + random.upTo(3),
-    memory: random.upTo(6) * MiB,
-    abilities: ["generate"]
-  },
-  idleUnload: random.pick([Duration.zero, Duration.seconds(1), Duration.minutes(10)]),
-  preload: false,
-  pinned: false,
-  queueLimit: random.pick([1, 2, 512]),
-  stallAfter: Duration.seconds(random.pick([5, 120]))
-})
+const deploymentOf = (random: Random, model: string, index: number): Deployment =>
+  deployment(`${model}#${index}`, {
+    options: {
+      engine: "fake",
+      slots: 1 + random.upTo(3),
+      memory: random.upTo(6) * MiB,
+      abilities: ["generate"]
+    },
+    idleUnload: random.pick([Duration.zero, Duration.seconds(1), Duration.minutes(10)]),
+    queueLimit: random.pick([1, 2, 512]),
+    stallAfter: Duration.seconds(random.pick([5, 120]))
+  })
 
 const modelOf = (random: Random, name: string, others: ReadonlyArray<string>): Model => {
   const [first, ...rest] = times(random.pick([1, 1, 2, 2, 3, 4]), (index) => deploymentOf(random, name, index))

@@ -1,0 +1,94 @@
+/**
+ * What the fields of `troupe.yaml` are made of: words for spans of time and amounts of memory, and the fields that all
+ * deployments share.
+ */
+import { ByteSize, Duration, Option, Schema, SchemaTransformation } from "effect"
+import { abilities } from "./EngineProtocol.ts"
+import * as GoDuration from "./GoDuration.ts"
+
+/** A field with words that editors show: see `SettingsSchema.fileJsonSchema`. */
+export const described = <S extends Schema.Top>(description: string, schema: S): S["Rebuild"] =>
+  schema.annotate({ description })
+
+/** The same for a field that may be left out. */
+export const optional = <S extends Schema.Top>(description: string, schema: S) =>
+  Schema.optionalKey(described(description, schema))
+
+export const Count = Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))
+export const Milliseconds = Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))
+
+const words = /^(\d+(?:\.\d+)?)\s*((?:milli|millisecond|second|minute|hour|day|week)s?)$/
+const spaced = /^\d+(?:\.\d+)?\s+(?:ms|[smh])$/
+const spanExpected = "a span of time with its unit, as 500 ms, 10 minutes or 1h30m"
+const spanText = new RegExp(`${words.source}|${spaced.source}|^(?!-)(?:${GoDuration.pattern.source})`)
+
+const spanOf = (text: string): Duration.Duration => {
+  const [, number, unit] = words.exec(text) ?? []
+  return unit === undefined
+    ? Duration.millis(GoDuration.toMillis(text.replaceAll(/\s/g, "")))
+    : Duration.fromInputUnsafe(`${number} ${unit.startsWith("milli") ? "millis" : unit}` as Duration.Input)
+}
+
+/**
+ * Words for a span of time, as `10 minutes`, or as Go writes it, `1h30m`. Of bare numbers only 0 is taken: others count
+ * seconds elsewhere, and milliseconds in programs.
+ */
+export const Span = Schema.Union([
+  Schema.String.check(
+    Schema.isMaxLength(100),
+    Schema.isPattern(spanText, { message: `Expected ${spanExpected}` })
+  ),
+  Schema.Literal(0)
+]).annotate({ expected: spanExpected }).pipe(
+  Schema.decodeTo(
+    Schema.Duration,
+    SchemaTransformation.transform({
+      decode: (given) => given === 0 ? Duration.zero : spanOf(given),
+      encode: (span) => `${Duration.toMillis(span)} millis`
+    })
+  )
+)
+
+/** Words for an amount of memory, as `8 GiB`; also a number of bytes. */
+export const Bytes = Schema.Union([
+  Schema.String.check(
+    Schema.makeFilter((text: string) =>
+      Option.isSome(ByteSize.fromInput(text as ByteSize.Input))
+        ? undefined
+        : "Expected an amount of memory, as 8 GiB, or a number of bytes"
+    )
+  ).pipe(
+    Schema.decodeTo(
+      Count,
+      SchemaTransformation.transform({
+        decode: (text) => Number(ByteSize.fromInputUnsafe(text as ByteSize.Input)),
+        encode: (bytes) => `${bytes} B`
+      })
+    )
+  ),
+  Count
+])
+
+const Share = Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 1 }))
+const AtLeastNothing = Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))
+
+/** What the router is told of a deployment, since nothing measures it; what is left out is not known. */
+export const traits = {
+  price: optional(
+    "USD per million tokens; default nothing for what runs here, else what is known of the model.",
+    Schema.Struct({
+      input: described("Of the prompt, USD per million tokens.", AtLeastNothing),
+      output: described("Of the answer, USD per million tokens.", AtLeastNothing)
+    })
+  ),
+  quality: optional("How good its answers are, from 0 to 1; default not known.", Share),
+  abilities: optional(
+    "All that it can do; default not known, and then nothing is ruled out.",
+    Schema.Array(Schema.Literals(abilities))
+  ),
+  tasks: optional(
+    "What it is good at, in words that requests name too; default not known.",
+    Schema.Array(Schema.NonEmptyString)
+  ),
+  weight: optional("Its share of requests beside the others', for weighted and session; default 1.", AtLeastNothing)
+}

@@ -1,0 +1,48 @@
+/** What tests are set up with: deployments, settings and engines, of which each test says only what matters to it. */
+import { Duration, Effect, Stream } from "effect"
+import type { Engine } from "../../src/services/Engine.ts"
+import type { Deployment } from "../../src/services/Model.ts"
+import type { Resolved } from "../../src/services/Settings.ts"
+
+/** Of a model that its id begins with: `a#0` is of `a`, as is `a`. */
+export const deployment = (id = "a", more: Partial<Deployment> = {}): Deployment => ({
+  id,
+  model: id.split("#", 1)[0]!,
+  options: { engine: "fake" },
+  idleUnload: Duration.minutes(10),
+  preload: false,
+  pinned: false,
+  queueLimit: 512,
+  stallAfter: Duration.minutes(2),
+  ...more
+})
+
+export const settings = (more: Partial<Resolved> = {}): Resolved => ({
+  environment: "test",
+  server: { host: "127.0.0.1", port: 0, shutdownGrace: Duration.seconds(5), maxBodyBytes: 1000 },
+  engineHost: "thread",
+  logLevel: "Error",
+  memory: { budgetBytes: undefined, hold: Duration.seconds(5) },
+  store: { folder: "/nowhere" },
+  policies: [],
+  models: [],
+  ...more
+})
+
+const notPlayed = Effect.die("not played")
+
+/** An engine that does nothing but what is said. */
+export const engine = ({ describe, ...more }: Partial<Omit<Engine, "describe">> & {
+  readonly describe?: Partial<Engine["describe"]>
+} = {}): Engine => ({
+  describe: { engine: "fake", contextWindow: 4096, slots: 4, abilities: ["generate"], details: {}, ...describe },
+  generate: () => Stream.fromEffect(notPlayed),
+  embed: () => notPlayed,
+  rerank: () => notPlayed,
+  classify: () => notPlayed,
+  tokenize: () => notPlayed,
+  memoryBytes: Effect.succeed(0),
+  stop: Effect.void,
+  crashed: Effect.never,
+  ...more
+})

@@ -1,0 +1,164 @@
+/** Invariants of who is asked, when, how often and for how long: circuits, attempts, hedges and time-outs. Pure. */
+import { Duration } from "effect"
+import { jitter } from "../../../src/services/Policy.ts"
+import { classify } from "../../../src/services/Retry.ts"
+import type { Check } from "./Checks.ts"
+import { errorOf, modelOf, ofVisits, policyOf, some } from "./Checks.ts"
+import { reasonOf } from "./Reasons.ts"
+import type { Call, Record, Visit } from "./Record.ts"
+import { callsOf, endOf, overOf } from "./Record.ts"
+
+/** When the attempt that made the call was let through at the earliest: a hedge waits beside calls that end meanwhile. */
+const earliest = (record: Record, visit: Visit, calls: ReadonlyArray<Call>, call: Call): number => {
+  const before = policyOf(record, visit).hedge === undefined
+    ? calls.flatMap((one) => (overOf(one)?.order ?? Infinity) < call.began.order ? [overOf(one)!.at] : [])
+    : []
+  return Math.max(visit.began?.at ?? 0, ...before)
+}
+
+/** The times, exclusive, in which a circuit was in this phase. One whose time is over is open until somebody calls. */
+const during = ({ transitions, world }: Record, deployment: string, phase: "open" | "half-open") => {
+  const most = phase === "open" ? Duration.toMillis(world.breaker.openFor) : Number.POSITIVE_INFINITY
+  const own = transitions.filter((one) => one.deployment === deployment)
+  return own.flatMap(({ at, to }, index) =>
+    to === phase ? [{ from: at, to: Math.min(own[index + 1]?.at ?? Number.POSITIVE_INFINITY, at + most) }] : []
+  )
+}
+
+export const openMeansNoCall = ofVisits((_, calls, record) =>
+  calls.flatMap((call) =>
+    during(record, call.deployment, "open")
+      .filter(({ from, to }) => from < call.began.at && call.began.at < to)
+      .map(({ from, to }) =>
+        `called ${call.deployment} at ${call.began.at}, whose circuit was open from ${from} to ${to}`
+      )
+  )
+)
+
+export const oneProbe: Check = (record) =>
+  Object.keys(record.world.scripts).flatMap((deployment) =>
+    during(record, deployment, "half-open").flatMap(({ from, to }) => {
+      const probes = record.visits.flatMap((visit) => {
+        const calls = callsOf(record, visit)
+        return calls.filter((call) =>
+          call.deployment === deployment && call.began.at < to && earliest(record, visit, calls, call) > from
+        )
+      })
+      return probes.flatMap((call) =>
+        probes.filter((other) =>
+          other.began.order < call.began.order && (overOf(other)?.order ?? Infinity) > call.began.order
+        ).map((other) => `${deployment} was half open, and calls ${other.number} and ${call.number} ran together`)
+      )
+    })
+  )
+
+const mostAt = (deployments: ReadonlyArray<string>): number =>
+  Math.max(0, ...deployments.map((one) => deployments.filter((other) => other === one).length))
+
+export const attempts = ofVisits((visit, calls, record) => {
+  const { maxAttempts, retries } = policyOf(record, visit)
+  const failed = errorOf(visit)?.attempts ?? []
+  const most = Math.max(calls.length, failed.length)
+  const often = Math.max(mostAt(calls.map((call) => call.deployment)), mostAt(failed.map((one) => one.deployment)))
+  return [
+    ...some(most > maxAttempts, `was tried ${most} times, of ${maxAttempts}`),
+    ...some(often > retries + 1, `was tried ${often} times at one deployment, with ${retries} retries`)
+  ]
+})
+
+export const onlyCandidates = ofVisits((visit, calls, record) => {
+  const { deployments, routing } = modelOf(record, visit)
+  const { content = [], context = [], ordinary = [] } = routing?.fallbacks ?? {}
+  const names = new Set([...ordinary, ...context, ...content])
+  const standIns = record.world.models.flatMap((model) => names.has(model.name) ? model.deployments : [])
+  const allowed = new Set([...deployments, ...standIns].map(({ id }) => id))
+  return calls.filter(({ deployment }) => !allowed.has(deployment)).map(({ deployment }) =>
+    `was sent to ${deployment}, who is not for him`
+  )
+})
+
+/** Pauses between two calls at one deployment are as long as the policy and the deployment say. */
+export const pauses = ofVisits((visit, calls, record) => {
+  const { backoff } = policyOf(record, visit)
+  return calls.flatMap((call, index) => {
+    const before = calls.slice(0, index).findLast(({ deployment }) => deployment === call.deployment)
+    const ended = before?.ended?.at
+    if (before === undefined || ended === undefined || before.cancelled !== undefined) return []
+    const verdict = classify(reasonOf(call.deployment, before.fateCame ? before.fate.end : ""))
+    const least = verdict.adjust === "shorter" ? 0 : Math.max(
+      Math.floor(Math.min(backoff.capMs, backoff.initialMs) * jitter.least),
+      verdict.retryAfterMs ?? 0
+    )
+    return some(
+      call.began.at < ended + least,
+      `came back to ${call.deployment} after ${call.began.at - ended} ms, of ${least}`
+    )
+  })
+})
+
+export const finalIsFinal = ofVisits((_, calls) =>
+  calls.flatMap((call) => {
+    const { cancelled, ended, fate: { end }, fateCame, number } = call
+    const wrong = fateCame && (end === "status 400" || end === "invalid")
+    if (!wrong || ended === undefined || cancelled !== undefined) return []
+    return calls.filter(({ began }) => began.order > ended.order).map((other) =>
+      `was wrong by call ${number}, and call ${other.number} began`
+    )
+  })
+)
+
+export const hedges: Check = (record) => {
+  let earned = 0
+  let spent = 0
+  const faults = record.visits.flatMap((visit) => {
+    const { hedge } = policyOf(record, visit)
+    earned += hedge?.share ?? 0
+    return callsOf(record, visit).flatMap((call, _, calls) => {
+      const beside = calls.filter((one) =>
+        one.began.order < call.began.order && (overOf(one)?.order ?? Infinity) > call.began.order
+      ).length
+      spent += beside > 0 ? 1 : 0
+      return some(beside > (hedge === undefined ? 0 : 1), `${visit.caller.id} had ${beside + 1} calls at once`)
+    })
+  })
+  return [...faults, ...some(spent > earned + 1e-6, `${spent} hedges, and ${earned} were earned`)]
+}
+
+export const totalTimeout = ofVisits((visit, calls, record) => {
+  const { timeouts: { totalMs } } = policyOf(record, visit)
+  const end = endOf(visit)
+  if (totalMs === undefined || end === undefined || visit.began === undefined) return []
+  const due = visit.began.at + totalMs
+  return [
+    // A reader's own time does not count.
+    ...some(
+      visit.caller.readMs === 0 && end.moment.at > due,
+      `ended ${end.moment.at - due} ms after the total time-out`
+    ),
+    ...calls.filter((call) => earliest(record, visit, calls, call) >= due).map((call) =>
+      `was due at ${due}, and call ${call.number} began`
+    )
+  ]
+})
+
+export const firstTokenTimeout = ofVisits((visit, calls, record) => {
+  const { timeouts: { firstTokenMs } } = policyOf(record, visit)
+  if (firstTokenMs === undefined) return []
+  return calls.flatMap((call) => {
+    const came = call.firstTold?.at ?? overOf(call)?.at ?? Number.POSITIVE_INFINITY
+    const late = came - call.began.at - firstTokenMs
+    return some(late > 0, `waited ${late} ms too long for the first of call ${call.number}`)
+  })
+})
+
+export const stallTimeout = ofVisits((visit, calls, record) => {
+  const { caller: { readMs, streams } } = visit
+  const { timeouts: { stallMs } } = policyOf(record, visit)
+  // A slow reader waits for nothing while he reads.
+  if (stallMs === undefined || (streams && readMs > 0)) return []
+  return calls.flatMap((call) => {
+    const over = overOf(call)?.at ?? Number.POSITIVE_INFINITY
+    const gap = call.firstTold === undefined ? 0 : Math.max(call.longestGap, over - call.lastTold)
+    return some(gap > stallMs, `waited ${gap} ms between two pieces of call ${call.number}, of ${stallMs}`)
+  })
+})
