@@ -125,11 +125,30 @@ interface Racer extends Omit<Won<unknown>, "value"> {
   readonly fiber: Fiber.Fiber<unknown, unknown>
 }
 
+/** Tells when a hedge is due. Only one that starts is paid for: see `pay`. */
+const makeTimer = <A>(told: Queue.Queue<Told<A>>) => {
+  let fiber: Fiber.Fiber<unknown> | undefined
+  return {
+    start: ({ afterMs, attempt }: Extract<Action, { type: "await-hedge" }>) =>
+      Effect.map(
+        Effect.forkScoped(Effect.delay(
+          Effect.sync(() => Queue.offerUnsafe(told, { type: "hedge-due", attempt, allowed: true })),
+          afterMs
+        )),
+        (forked) => {
+          fiber = forked
+        }
+      ),
+    /** The request's scope would end it, but may last as long as the answer. */
+    stop: Effect.suspend(() => fiber === undefined ? Effect.void : Fiber.interrupt(fiber))
+  }
+}
+
 const makeRace = Effect.fnUntraced(function*<A>(stage: Stage<A>) {
   const request = yield* Effect.scope
   const told = yield* Queue.unbounded<Told<A>>()
   const racers = new Map<number, Racer>()
-  let timer: Fiber.Fiber<unknown> | undefined
+  const timer = makeTimer(told)
 
   const run = Effect.fnUntraced(function*(start: Start, scope: Scope.Closeable, began: number) {
     const exit = yield* Effect.exit(runOne(stage, start, scope))
@@ -149,19 +168,6 @@ const makeRace = Effect.fnUntraced(function*<A>(stage: Stage<A>) {
     const fiber = yield* Effect.forkScoped(run(action, scope, began))
     racers.set(action.attempt, { start: action, scope, began, fiber })
   })
-  /** Only one that starts is paid for: see `pay`. */
-  const awaitHedge = ({ afterMs, attempt }: Extract<Action, { type: "await-hedge" }>) =>
-    Effect.map(
-      Effect.forkScoped(Effect.delay(
-        Effect.sync(() => Queue.offerUnsafe(told, { type: "hedge-due", attempt, allowed: true })),
-        afterMs
-      )),
-      (fiber) => {
-        timer = fiber
-      }
-    )
-  /** The request's scope would end it, but may last as long as the answer. */
-  const stopTimer = Effect.suspend(() => timer === undefined ? Effect.void : Fiber.interrupt(timer))
   /** Also of one that has brought something in the same moment as the other. */
   const cancel = (attempt: number) => {
     const { fiber, scope } = racers.get(attempt)!
@@ -173,13 +179,13 @@ const makeRace = Effect.fnUntraced(function*<A>(stage: Stage<A>) {
       case "start":
         return start(action)
       case "await-hedge":
-        return awaitHedge(action)
+        return timer.start(action)
       case "cancel":
         return cancel(action.attempt)
       case "fail":
-        return Effect.andThen(stopTimer, failure(action))
+        return Effect.andThen(timer.stop, failure(action))
       case "commit":
-        return stopTimer
+        return timer.stop
       case "done":
         return Effect.void
     }
