@@ -26,7 +26,7 @@ const wrap = (text: string, first = "", others = first): string => {
 const figure = (value: number): string => String(Number(value.toPrecision(4)))
 
 /** A time for people. */
-export const span = (ms: number): string => ms < 1_000 ? `${Math.round(ms)} ms` : `${figure(ms / 1_000)} s`
+const span = (ms: number): string => ms < 1_000 ? `${Math.round(ms)} ms` : `${figure(ms / 1_000)} s`
 
 const names = (all: ReadonlyArray<string>): string => all.join(", ")
 

@@ -10,7 +10,7 @@ export const modes = ["stream", "whole", "whole of one piece"] as const
 export type Mode = typeof modes[number]
 
 /** `alone`: nobody else can answer. `chain`: a healthy deployment is next. */
-export const setups = ["alone", "chain"] as const
+const setups = ["alone", "chain"] as const
 export type Setup = typeof setups[number]
 
 /** One cell: a model of its own, so that its circuit and its keys are its own. */

@@ -73,7 +73,7 @@ const withoutToken = (headers: Readonly<Record<string, string>>, from: string, t
  *
  * @param url without secrets
  */
-export const get = Effect.fnUntraced(function*(url: string, headers: Readonly<Record<string, string>>) {
+const get = Effect.fnUntraced(function*(url: string, headers: Readonly<Record<string, string>>) {
   const client = HttpClient.withScope(yield* HttpClient.HttpClient)
   let at = url
   let sent = headers

@@ -24,7 +24,7 @@ export const moveInto = (from: string, to: string, folder: string): Effect.Effec
   })
 
 /** What to load of a model. */
-export const pathOf = (folder: string, { files, kind, name }: Manifest): string =>
+const pathOf = (folder: string, { files, kind, name }: Manifest): string =>
   kind === "gguf" ? join(folder, name, files[0].path) : join(folder, name)
 
 const modelOf = (folder: string, manifest: Manifest): StoredModel => ({

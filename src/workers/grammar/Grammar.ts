@@ -35,7 +35,7 @@ export interface Grammar {
 }
 
 /** Symbols of a whole grammar: tens of milliseconds and a few megabytes in llama.cpp. */
-export const mostSymbols = 50_000
+const mostSymbols = 50_000
 
 export const text = (text: string): GrammarSymbol => ({ text })
 

@@ -113,7 +113,7 @@ export const anyObject = (builder: GrammarBuilder): Sequence => [
   })
 ]
 
-export const anyArray = (builder: GrammarBuilder): Sequence => [
+const anyArray = (builder: GrammarBuilder): Sequence => [
   builder.shared("array", () => {
     const rest = builder.shared(
       "array-rest",

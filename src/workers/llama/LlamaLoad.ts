@@ -83,7 +83,7 @@ const loadModel = (llama: Llama, spec: LlamaSpec): Promise<LlamaModel> =>
   }).catch((cause: Error) => complain(spec.file, cause))
 
 /** Refuses options that contradict each other, which the library would ignore or explain badly. */
-export const checkOptions = ({ flashAttention, gpu, gpuLayers, kvCacheType = "f16" }: LlamaSpec): void => {
+const checkOptions = ({ flashAttention, gpu, gpuLayers, kvCacheType = "f16" }: LlamaSpec): void => {
   if (gpuLayers !== undefined && gpu === undefined) {
     refuse({ kind: "load_failed", message: "gpuLayers is set without gpu: say which GPU computes them, or auto" })
   }

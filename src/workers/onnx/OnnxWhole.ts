@@ -40,7 +40,7 @@ const unitLength = (vector: Float32Array): Float32Array => {
  *
  * @param rows `Float32Array[tokens × dimensions]`, padding not among them
  */
-export const pool = (rows: Float32Array, dimensions: number, pooling: Pooling): Float32Array => {
+const pool = (rows: Float32Array, dimensions: number, pooling: Pooling): Float32Array => {
   if (pooling === "cls") return rows.slice(0, dimensions)
   if (pooling === "lasttoken") return rows.slice(rows.length - dimensions)
   const pooled = rows.slice(0, dimensions)
@@ -51,14 +51,14 @@ export const pool = (rows: Float32Array, dimensions: number, pooling: Pooling): 
   return pooling === "max" ? pooled : pooled.map((sum) => sum * dimensions / rows.length)
 }
 
-export const softmax = (logits: Float32Array): Array<number> => {
+const softmax = (logits: Float32Array): Array<number> => {
   const most = logits.reduce((most, logit) => Math.max(most, logit), Number.NEGATIVE_INFINITY)
   const weights = Array.from(logits, (logit) => Math.exp(logit - most))
   const total = weights.reduce((sum, weight) => sum + weight, 0)
   return weights.map((weight) => weight / total)
 }
 
-export const sigmoid = (logit: number): number => 1 / (1 + Math.exp(-logit))
+const sigmoid = (logit: number): number => 1 / (1 + Math.exp(-logit))
 
 /** What each text comes to; the wrong ones keep their failures. */
 const forEach = async <A>(
