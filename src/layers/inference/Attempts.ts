@@ -43,11 +43,15 @@ const viewOf = <A>({ closedFor, now }: Stage<A>): Effect.Effect<View> =>
 /** No pause is drawn before the first attempt. */
 const firstViewOf = <A>({ closedFor, now }: Stage<A>): View => ({ now: now(), random: 0, closedFor })
 
-/** Why an attempt failed, of which an error nobody foresaw is a reason too. */
-const reasonOf = (cause: Cause.Cause<InferenceError>, deployment: string): Reason =>
+/** Why an attempt failed, of which a defect is a reason too; its words may hold anything and are the log's. */
+const reasonOf = (cause: Cause.Cause<InferenceError>, deployment: string): Effect.Effect<Reason> =>
   Option.match(Cause.findErrorOption(cause), {
-    onSome: ({ reason }) => reason,
-    onNone: () => new EngineFailed({ deployment, detail: String(Cause.squash(cause)).split("\n")[0] ?? "" })
+    onSome: ({ reason }) => Effect.succeed(reason),
+    onNone: () =>
+      Effect.as(
+        Effect.logError(`An attempt at "${deployment}" ended in a defect.`, cause),
+        new EngineFailed({ deployment, detail: "It ended in a defect." })
+      )
   })
 
 /** What the caller is told: all attempts, where there was more than one. */
@@ -56,6 +60,13 @@ const failure = ({ attempts, reason }: Extract<Action, { type: "fail" }>): Infer
 
 const runOne = <A>({ attempt }: Stage<A>, start: Start, scope: Scope.Closeable): Effect.Effect<A, InferenceError> =>
   Scope.provide(start.afterMs > 0 ? Effect.delay(attempt(start), start.afterMs) : attempt(start), scope)
+
+/** Ends an attempt. What goes wrong with that is nothing that the request or another attempt should fail of. */
+const close = (scope: Scope.Closeable, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> =>
+  Effect.catchCause(
+    Scope.close(scope, exit),
+    (cause) => Effect.logError("What an attempt held could not be given back.", cause)
+  )
 
 /** An attempt that has brought content. */
 interface Won<A> {
@@ -76,10 +87,10 @@ const commit = <A>(
   value,
   attempts: state.started,
   resume: Effect.fnUntraced(function*(cause) {
-    yield* Scope.close(scope, Exit.failCause(cause))
+    yield* close(scope, Exit.failCause(cause))
     const view = yield* viewOf(stage)
     const committed = Attempts.next(state, { type: "content", attempt }, view).state
-    const reason = reasonOf(cause, deployment)
+    const reason = yield* reasonOf(cause, deployment)
     const tookMs = view.now - began - afterMs
     return yield* inTurn(stage, request, Attempts.next(committed, { type: "cut", attempt, reason, tookMs }, view))
   })
@@ -106,9 +117,9 @@ const inTurn: <A>(
     if (Exit.isSuccess(exit)) return commit(stage, request, step.state, { start, scope, began, value: exit.value })
     // The request's scope closes the attempt's.
     if (Cause.hasInterrupts(exit.cause)) return yield* Effect.failCause(exit.cause)
-    yield* Scope.close(scope, exit)
+    yield* close(scope, exit)
     const view = yield* viewOf(stage)
-    const reason = reasonOf(exit.cause, start.deployment)
+    const reason = yield* reasonOf(exit.cause, start.deployment)
     step = Attempts.next(
       step.state,
       { type: "failed", attempt: start.attempt, reason, tookMs: view.now - began - start.afterMs },
@@ -152,14 +163,14 @@ const makeRace = Effect.fnUntraced(function*<A>(stage: Stage<A>) {
 
   const run = Effect.fnUntraced(function*(start: Start, scope: Scope.Closeable, began: number) {
     const exit = yield* Effect.exit(runOne(stage, start, scope))
-    if (Exit.isFailure(exit)) yield* Scope.close(scope, exit)
+    if (Exit.isFailure(exit)) yield* close(scope, exit)
     const tookMs = stage.now() - began - start.afterMs
     const { attempt, deployment } = start
     Queue.offerUnsafe(
       told,
       Exit.isSuccess(exit)
         ? { type: "brought", attempt, value: exit.value }
-        : { type: "failed", attempt, reason: reasonOf(exit.cause, deployment), tookMs }
+        : { type: "failed", attempt, reason: yield* reasonOf(exit.cause, deployment), tookMs }
     )
   })
   const start = Effect.fnUntraced(function*(action: Start) {
@@ -171,7 +182,7 @@ const makeRace = Effect.fnUntraced(function*<A>(stage: Stage<A>) {
   /** Also of one that has brought something in the same moment as the other. */
   const cancel = (attempt: number) => {
     const { fiber, scope } = racers.get(attempt)!
-    return Effect.andThen(Fiber.interrupt(fiber), Scope.close(scope, Exit.void))
+    return Effect.andThen(Fiber.interrupt(fiber), close(scope, Exit.void))
   }
 
   const act = (action: Action): Effect.Effect<unknown, InferenceError, Scope.Scope> => {

@@ -1,6 +1,6 @@
 /** Answers that go on at another deployment, over engines that play a part each. */
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Effect, Exit, Fiber, Layer, Metric, Stream, SubscriptionRef } from "effect"
+import { Cause, Effect, Exit, Fiber, Layer, Logger, Metric, Stream, SubscriptionRef } from "effect"
 import { TestClock } from "effect/testing"
 import * as BreakerLayer from "../../../src/layers/Breaker.ts"
 import * as CachedResponsesLayer from "../../../src/layers/CachedResponses.ts"
@@ -44,7 +44,8 @@ const request: Request = { model: "m", messages: [{ role: "user", content: "Hell
 const stage = (
   parts: Readonly<Record<string, Played>>,
   policy: Partial<Policy.Policy> = { continue: true },
-  behind: ReadonlyArray<string> = []
+  behind: ReadonlyArray<string> = [],
+  release: (id: string) => Effect.Effect<void> = () => Effect.void
 ) => {
   const asked: Array<readonly [deployment: string, generation: Generation]> = []
   let borrowed = 0
@@ -62,7 +63,7 @@ const stage = (
           borrowed++
           return engineOf(id)
         }),
-        () => Effect.sync(() => borrowed--)
+        () => Effect.andThen(Effect.sync(() => borrowed--), release(id))
       )
   })
   const [first, ...others] = Object.keys(parts).filter((id) => !behind.includes(id)).map(deploymentOf)
@@ -324,6 +325,49 @@ describe("a request with a text so far", () => {
     return Effect.gen(function*() {
       const { error } = yield* read({ ...request, continues: "{", format: { type: "json_object" } })
       assert.strictEqual(error?.reason._tag === "InvalidRequest" && error.reason.path, "continues")
+    }).pipe(run)
+  })
+})
+
+describe("a defect of who answers", () => {
+  const broken = new Error("secret words")
+
+  it.effect("is a failure like others, whose words the log has and nobody else", () => {
+    const { run } = stage({ a: Stream.die(broken) }, {})
+    const logged: Array<unknown> = []
+    const logger = Logger.make(({ cause, message }) => logged.push(message, Cause.pretty(cause)))
+    return Effect.gen(function*() {
+      const error = yield* Effect.flip(Inference.use((inference) => inference.generate(request)))
+      assert.strictEqual(error.reason._tag, "EngineFailed")
+      assert.notInclude(JSON.stringify([error, error.message, (yield* Decisions).latest(1)]), "secret")
+      assert.include(String(logged), "secret words")
+    }).pipe(run, Effect.provide(Logger.layer([logger])))
+  })
+
+  const release = (id: string) => id === "a" ? Effect.die(broken) : Effect.void
+  const answering = { b: says(text("Hi"), finish(1)) }
+  for (const [how, hedge] of [["in turn", undefined], ["beside each other", { share: 0, afterMs: 50 }]] as const) {
+    it.effect(`as it is cleaned up keeps nobody from answering, ${how}`, () => {
+      const { run } = stage({ a: cut("a"), ...answering }, { hedge }, [], release)
+      return Effect.gen(function*() {
+        const answer = yield* Effect.forkChild(Inference.use((inference) => inference.generate(request)))
+        yield* TestClock.adjust(100)
+        assert.deepInclude(yield* Fiber.join(answer), { text: "Hi", deployment: "b", attempts: 2 })
+      }).pipe(run)
+    })
+  }
+
+  it.effect("in one that was slower does not touch the answer", () => {
+    const { run } = stage(
+      { a: Stream.never, ...answering },
+      { hedge: { share: 1, afterMs: 50 } },
+      [],
+      release
+    )
+    return Effect.gen(function*() {
+      const reading = yield* Effect.forkChild(read(request))
+      yield* TestClock.adjust(50)
+      assert.deepStrictEqual(yield* Fiber.join(reading), { events: [text("Hi"), finish(1)], error: undefined })
     }).pipe(run)
   })
 })
