@@ -112,7 +112,7 @@ const settle = (metrics: Metrics["Service"], operation: Operation, span: Span, p
   })
 
 /**
- * Begins a request; the scope's end settles it.
+ * Begins a request; the scope's end settles it. Nobody leaves in between.
  *
  * @param attributes of the span, beside those that every operation has
  */
@@ -132,4 +132,4 @@ export const begin = Effect.fnUntraced(function*(
   // Not `Effect.addFinalizer`, which copies the whole context for a finalizer that needs none of it.
   yield* Scope.addFinalizerExit(yield* Effect.scope, settle(metrics, operation, span, progress))
   return progress
-})
+}, Effect.uninterruptible)

@@ -44,7 +44,7 @@ interface Parts {
   readonly now: () => number
 }
 
-/** Begins attempts; fails with `CircuitOpen`. */
+/** Begins attempts, and nobody leaves in between; fails with `CircuitOpen`. */
 export const make = ({ breaker, now, selector }: Parts) =>
   Effect.fnUntraced(function*({ progress: { record }, route }: Begun, deployment: Deployment, hedge: boolean) {
     const { id } = deployment
@@ -76,4 +76,4 @@ export const make = ({ breaker, now, selector }: Parts) =>
       breaker.openings(id) === openings ? Effect.void : breaker.enter(id, (closed) => verdictOf(exitOf(closed), tally))
     )
     return { tally, began, content, enterAgain }
-  })
+  }, Effect.uninterruptible)

@@ -1,0 +1,89 @@
+/** A request's and an attempt's books, whose callers leave at any moment. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Fiber } from "effect"
+import * as DecisionsLayer from "../../../src/layers/Decisions.ts"
+import * as Operation from "../../../src/layers/inference/Operation.ts"
+import * as Trials from "../../../src/layers/inference/Trials.ts"
+import type { Breaker } from "../../../src/services/Breaker.ts"
+import { Decisions } from "../../../src/services/Decisions.ts"
+import { Metrics } from "../../../src/services/Metrics.ts"
+import * as Policy from "../../../src/services/Policy.ts"
+import type { Route } from "../../../src/services/Selector.ts"
+import type { Selector } from "../../../src/services/Selector.ts"
+import { deployment } from "../../support/Stage.ts"
+
+const route: Route = {
+  model: "a",
+  deployments: [deployment()],
+  fallbacks: { ordinary: [], context: [], content: [] },
+  cached: false,
+  decision: { model: "a", strategy: "balanced", candidates: [], viable: 1, ruledOut: [] },
+  policy: Policy.defaults,
+  slowestFirstTokenMs: undefined
+}
+
+/** Metrics that take a turn of the scheduler, as anything may. */
+const counted = () => {
+  const counts = { begun: 0, ended: 0 }
+  const metrics = Metrics.of({
+    begin: () => Effect.andThen(Effect.sync(() => counts.begun++), Effect.yieldNow),
+    end: () => Effect.sync(() => counts.ended++)
+  })
+  return { counts, metrics }
+}
+
+/** Interrupted after so many turns. */
+const leftAfter = <A, E, R>(turns: number, effect: Effect.Effect<A, E, R>) =>
+  Effect.gen(function*() {
+    const fiber = yield* Effect.forkChild(effect)
+    yield* Effect.repeat(Effect.yieldNow, { times: turns })
+    yield* Fiber.interrupt(fiber)
+  })
+
+describe("books", () => {
+  for (const turns of [0, 1, 2, 3]) {
+    it.effect(`of a request are settled once for each that was begun, left after ${turns} turns`, () => {
+      const { counts, metrics } = counted()
+      return Effect.gen(function*() {
+        const decisions = yield* Decisions
+        const request = Effect.scoped(Operation.begin(metrics, decisions, "chat", route, {}))
+        yield* leftAfter(turns, request)
+        assert.strictEqual(counts.ended, counts.begun)
+        for (const { end } of decisions.latest(1)) assert.isDefined(end)
+      }).pipe(Effect.provide(DecisionsLayer.layer))
+    })
+
+    it.effect(`of an attempt are settled once for each that was begun, left after ${turns} turns`, () => {
+      const { counts, metrics } = counted()
+      const measured = { begun: 0, ended: 0 }
+      const selector: Partial<Selector["Service"]> = {
+        measure: () => {
+          measured.begun++
+          return { content: () => {}, end: () => measured.ended++ }
+        }
+      }
+      const breaker: Partial<Breaker["Service"]> = {
+        enter: (_, verdict) =>
+          Effect.andThen(
+            Effect.yieldNow,
+            Effect.asVoid(Effect.addFinalizer((exit) => Effect.sync(() => verdict(exit))))
+          ),
+        openings: () => 0
+      }
+      return Effect.gen(function*() {
+        const enter = Trials.make({
+          breaker: breaker as Breaker["Service"],
+          selector: selector as Selector["Service"],
+          now: () => 0
+        })
+        const attempt = Effect.flatMap(
+          Operation.begin(metrics, yield* Decisions, "chat", route, {}),
+          (progress) => enter({ route, progress }, deployment(), false)
+        )
+        yield* leftAfter(turns, Effect.scoped(attempt))
+        assert.deepStrictEqual(measured.ended, measured.begun)
+        assert.strictEqual(counts.ended, counts.begun)
+      }).pipe(Effect.provide(DecisionsLayer.layer))
+    })
+  }
+})
