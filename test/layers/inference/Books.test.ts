@@ -8,8 +8,7 @@ import type { Breaker } from "../../../src/services/Breaker.ts"
 import { Decisions } from "../../../src/services/Decisions.ts"
 import { Metrics } from "../../../src/services/Metrics.ts"
 import * as Policy from "../../../src/services/Policy.ts"
-import type { Route } from "../../../src/services/Selector.ts"
-import type { Selector } from "../../../src/services/Selector.ts"
+import type { Route, Selector } from "../../../src/services/Selector.ts"
 import { deployment } from "../../support/Stage.ts"
 
 const route: Route = {
