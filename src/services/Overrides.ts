@@ -104,12 +104,13 @@ const readers: { readonly [Field in keyof Overrides]-?: (text: string) => unknow
   fallbacks: (text) => list(text),
   session: String,
   task: String,
-  retries: Number,
-  timeoutMs: Number,
-  continue: (text) => booleans[text] ?? text
+  retries: (text) => number(text),
+  timeoutMs: (text) => number(text),
+  continue: (text) => text === "true" || (text === "false" ? false : text)
 }
 
-const booleans: Readonly<Record<string, boolean | undefined>> = { true: true, false: false }
+/** Nothing is not 0. */
+const number = (text: string): number | string => /^\d+$/.test(text) ? Number(text) : text
 
 const list = (text: string): ReadonlyArray<string> => text.split(",").map((name) => name.trim()).filter(Boolean)
 

@@ -103,10 +103,12 @@ const idPart = Effect.map(
 
 const makeId = (prefix: string) => Effect.zipWith(idPart, idPart, (one, two) => `${prefix}${one}${two}`)
 
+const byteOrderMark = "\ufeff"
+
 /** A body that is JSON. */
 export const parse = (text: string): Result.Result<unknown, InferenceError.InvalidRequest> =>
   Result.try({
-    try: () => JSON.parse(text) as unknown,
+    try: () => JSON.parse(text.startsWith(byteOrderMark) ? text.slice(1) : text) as unknown,
     catch: (cause) =>
       new InferenceError.InvalidRequest({ detail: `The body is not JSON: ${(cause as SyntaxError).message}` })
   })
