@@ -35,23 +35,23 @@ const two32 = 2 ** 32
 const seed32 = (seed: number): number => ((seed % two32) + two32) % two32
 
 /** Fields that are the same under another name. */
-const renamed = {
-  temperature: "temperature",
-  top_p: "topP",
-  min_p: "minP",
-  repeat_penalty: "repeatPenalty",
-  presence_penalty: "presencePenalty",
-  frequency_penalty: "frequencyPenalty",
-  logit_bias: "logitBias"
-} as const satisfies Partial<Record<keyof ChatRequest, keyof Request>>
+const renamed = [
+  ["temperature", "temperature"],
+  ["top_p", "topP"],
+  ["min_p", "minP"],
+  ["repeat_penalty", "repeatPenalty"],
+  ["presence_penalty", "presencePenalty"],
+  ["frequency_penalty", "frequencyPenalty"],
+  ["logit_bias", "logitBias"]
+] as const satisfies ReadonlyArray<readonly [keyof ChatRequest, keyof Request]>
 
-const samplingOf = (body: ChatRequest): Partial<Request> => ({
-  ...Object.fromEntries(
-    Object.entries(renamed).flatMap(([field, name]) => field in body ? [[name, body[field as keyof ChatRequest]]] : [])
-  ),
+const samplingOf = (body: ChatRequest): Partial<Request> => {
+  const sampling: Record<string, unknown> = {}
+  for (const [field, name] of renamed) if (field in body) sampling[name] = body[field]
   // 0 means all elsewhere, and leaving it out means so here.
-  ...(body.top_k === undefined || body.top_k === 0 ? {} : { topK: body.top_k })
-})
+  if (body.top_k !== undefined && body.top_k !== 0) sampling["topK"] = body.top_k
+  return sampling
+}
 
 const toolingOf = ({ tool_choice, tools = [] }: ChatRequest): Partial<Request> => {
   if (tools.length === 0) return {}

@@ -23,18 +23,16 @@ const fromMessage = (message: IncomingMessage, maxBytes: number): Effect.Effect<
   Effect.callback((resume) => {
     const chunks: Array<Buffer> = []
     let bytes = 0
-    const listeners = {
-      data(chunk: Buffer) {
-        bytes += chunk.length
-        if (bytes > maxBytes) return end(Effect.fail(tooLarge))
-        chunks.push(chunk)
-      },
-      end: () => end(Effect.succeed(chunks.length === 1 ? chunks[0]!.toString() : Buffer.concat(chunks).toString())),
-      error: () => end(Effect.fail(unreadable)),
-      close: () => end(Effect.fail(unreadable))
+    const onData = (chunk: Buffer) => {
+      bytes += chunk.length
+      if (bytes > maxBytes) return end(Effect.fail(tooLarge))
+      chunks.push(chunk)
     }
+    const onEnd = () =>
+      end(Effect.succeed(chunks.length === 1 ? chunks[0]!.toString() : Buffer.concat(chunks).toString()))
+    const onBroken = () => end(Effect.fail(unreadable))
     const ignore = () => {
-      for (const [event, listener] of Object.entries(listeners)) message.off(event, listener)
+      message.off("data", onData).off("end", onEnd).off("error", onBroken).off("close", onBroken)
       // What still comes is not kept; an error of it is nobody's.
       message.on("error", () => {})
       message.resume()
@@ -45,7 +43,7 @@ const fromMessage = (message: IncomingMessage, maxBytes: number): Effect.Effect<
     }
     if (message.destroyed) return resume(Effect.fail(unreadable))
     if (Number(message.headers["content-length"] ?? 0) > maxBytes) return resume(Effect.fail(tooLarge))
-    for (const [event, listener] of Object.entries(listeners)) message.on(event, listener)
+    message.on("data", onData).on("end", onEnd).on("error", onBroken).on("close", onBroken)
     return Effect.sync(ignore)
   })
 

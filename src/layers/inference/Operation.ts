@@ -6,8 +6,7 @@
  * One span a request, by the OpenTelemetry GenAI conventions, from the request to its last token. All bookkeeping is in
  * one finalizer of the request's scope, so it is done however the request ends.
  */
-import { Cause, Clock, Effect, Exit, Scope } from "effect"
-import type { Span } from "effect/Tracer"
+import { Cause, Clock, Effect, Exit, Scope, Tracer } from "effect"
 import type { Decisions, Draft } from "../../services/Decisions.ts"
 import type { Event } from "../../services/Inference.ts"
 import type { InferenceError } from "../../services/InferenceError.ts"
@@ -64,7 +63,16 @@ export interface Progress {
   before: number
 }
 
-const annotate = (span: Span, attributes: Record<string, unknown>) => {
+type Span = Tracer.Span | undefined
+
+/** None with the native tracer, which has no backend: nobody would see it, and making it takes BigInts and random ids. */
+const spanOf = (name: string): Effect.Effect<Span, never, Scope.Scope> =>
+  Effect.flatMap(
+    Tracer.Tracer,
+    (tracer) => tracer === Tracer.nativeTracer ? Effect.undefined : Effect.makeSpanScoped(name, { kind: "internal" })
+  )
+
+const annotate = (span: Tracer.Span, attributes: Record<string, unknown>) => {
   for (const [name, value] of Object.entries(attributes)) if (value !== undefined) span.attribute(name, value)
 }
 
@@ -106,7 +114,7 @@ const settle = (metrics: Metrics["Service"], operation: Operation, span: Span, p
     const end = endOf(exit, tally)
     record.tookMs = now - record.at
     record.end = end
-    annotate(span, endAttributes(exit, progress))
+    if (span !== undefined) annotate(span, endAttributes(exit, progress))
     const tokens = before + tally.tokens
     return metrics.end({ model: record.model, operation, seconds: record.tookMs / 1000, tokens, end })
   })
@@ -124,8 +132,10 @@ export const begin = Effect.fnUntraced(function*(
   attributes: Record<string, unknown>
 ) {
   const { deployments: [deployment], model } = route
-  const span = yield* Effect.makeSpanScoped(`${operation} ${model}`, { kind: "internal" })
-  annotate(span, { "gen_ai.operation.name": operation, "gen_ai.request.model": model, ...attributes })
+  const span = yield* spanOf(`${operation} ${model}`)
+  if (span !== undefined) {
+    annotate(span, { "gen_ai.operation.name": operation, "gen_ai.request.model": model, ...attributes })
+  }
   const record = decisions.begin(operation, route, yield* Clock.currentTimeMillis)
   const progress: Progress = { record, tally: tally(deployment && serverOf(deployment)), before: 0 }
   yield* metrics.begin(model, operation)
