@@ -18,8 +18,7 @@ const entry = fileURLToPath(new URL(`../../host${import.meta.url.slice(-3)}`, im
 
 const spawnChild = (options: HostOptions) =>
   fork(entry, [], {
-    // MB. V8's own choice takes 15 to 30 MB more in each thread, and no less CPU a token: decisions/011.
-    execArgv: ["--max-semi-space-size=1"],
+    execArgv: [],
     serialization: "advanced",
     stdio: ["ignore", "ignore", "inherit", "ipc"],
     env: {
