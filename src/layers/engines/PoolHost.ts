@@ -5,7 +5,12 @@
  *
  * The child process imports this module, so it must not import `effect`. No task is given a `signal`: aborting one
  * terminates its thread, and a native engine that is evaluating then takes the process down.
+ *
+ * V8 frees no WebAssembly code in a process with a pool: with threads that run some (the onnx engine on wasm, Node's own
+ * reading of modules), Node 24 frees code that is in use and ends with SIGTRAP or SIGSEGV
+ * (https://github.com/nodejs/node/issues/66366). What is kept is code that a better compilation has replaced.
  */
+import { setFlagsFromString } from "node:v8"
 import { MessageChannel } from "node:worker_threads"
 import { Piscina } from "piscina"
 import type { EngineDescription, EngineHost, HostOptions, SendCommand } from "../../services/EngineProtocol.ts"
@@ -19,8 +24,9 @@ const workerOf = (engine: string): string => new URL(`../../workers/${engine}.wo
 
 const stopped: EngineFailure = { kind: "stopped" }
 
-const makePool = ({ replicas, spec }: HostOptions) =>
-  new Piscina({
+const makePool = ({ replicas, spec }: HostOptions) => {
+  setFlagsFromString("--no-wasm-code-gc")
+  return new Piscina({
     filename: workerOf(spec.engine),
     workerData: spec,
     execArgv: [],
@@ -32,6 +38,7 @@ const makePool = ({ replicas, spec }: HostOptions) =>
     atomics: "disabled",
     recordTiming: false
   })
+}
 
 /** Of a job that is no plain data, or nested so deep that writing it as a message overflows the stack. */
 const isUnsendable = (cause: unknown): boolean =>
