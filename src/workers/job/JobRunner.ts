@@ -68,6 +68,8 @@ const makeControl = (port: MessagePort, window: number) => {
     spend: (tokens: number) => {
       credit -= tokens
     },
+    /** Whether the consumer has room for one more than so many, and is there. */
+    hasRoom: (unsent: number) => credit > unsent && !cancelled,
     /** Waits until the consumer has room for one more than what is not sent yet, or is gone. */
     async room(unsent: () => number) {
       while (credit <= unsent() && !cancelled) {
@@ -146,6 +148,36 @@ const makeStops = (job: GenerateJob) => {
   }
 }
 
+/**
+ * The tokens, of which the next is asked for before one is used, where it is sure to be wanted: so the engine computes
+ * while a token becomes text.
+ */
+async function* readAhead<Token>(
+  tokens: AsyncGenerator<Token, void, undefined>,
+  isNextSure: () => boolean
+): AsyncGenerator<Token, void, undefined> {
+  try {
+    for (let next = tokens.next();;) {
+      const { done, value } = await next
+      if (done === true) return
+      const ahead = isNextSure() ? tokens.next() : undefined
+      // Nobody hears of it where the consumer leaves now.
+      ahead?.catch(() => {})
+      yield value
+      next = ahead ?? tokens.next()
+    }
+  } finally {
+    await tokens.return()
+  }
+}
+
+/** Whether the token after the one at hand will be wanted, whatever that one says. */
+const makeIsNextSure = ({ logprobs, stop }: GenerateJob, limit: number, control: Control, sender: Sender) => {
+  // A stop sequence may end it, and a token's probabilities are told before there is another.
+  if (stop.length > 0 || logprobs !== undefined) return () => false
+  return () => sender.counted.tokens + 1 < limit && control.hasRoom(sender.unsent() + 1)
+}
+
 /** Tokens to their end, through joiner and stop matcher; what it sends is whole once it has ended or thrown. */
 const stream = async <Token>(
   job: GenerateJob,
@@ -180,7 +212,7 @@ const stream = async <Token>(
   }
 
   try {
-    for await (const token of tokens) {
+    for await (const token of readAhead(tokens, makeIsNextSure(job, limit, control, sender))) {
       if (control.isCancelled()) break
       if (hear(token)) {
         end()

@@ -6,6 +6,7 @@ import { largestBatch, largestDefaultWindow, promptPiece } from "../../services/
 import { failureFrom, refuse } from "../../services/Job.ts"
 import { checkFile } from "../model/ModelFile.ts"
 import { countCheck, fitCheck } from "../model/TextLimits.ts"
+import { makeBatches } from "./LlamaBatches.ts"
 import { makeGrammars } from "./LlamaGrammar.ts"
 import { makeTokenTexts } from "./LlamaLogprobs.ts"
 import { makePrompts } from "./LlamaPrompt.ts"
@@ -92,6 +93,9 @@ const checkOptions = ({ flashAttention, gpu, gpuLayers, kvCacheType = "f16" }: L
   }
 }
 
+/** Tokens of prompts that processors compute at once: more are no cheaper for each. */
+const promptsPerBatch = 2 * promptPiece
+
 /** Tokens a slot has. */
 const windowOf = (spec: LlamaSpec, model: LlamaModel): number => {
   const contextSize = spec.contextSize ?? Math.min(model.trainContextSize, largestDefaultWindow)
@@ -102,21 +106,30 @@ const windowOf = (spec: LlamaSpec, model: LlamaModel): number => {
   })
 }
 
-const createContext = (library: Library, model: LlamaModel, spec: LlamaSpec): Promise<LlamaContext> => {
+const createContext = async (
+  library: Library,
+  { gpu }: Llama,
+  model: LlamaModel,
+  spec: LlamaSpec
+): Promise<LlamaContext> => {
   const contextSize = windowOf(spec, model)
   const type = spec.kvCacheType?.toUpperCase() as Uppercase<NonNullable<LlamaSpec["kvCacheType"]>> | undefined
-  return model.createContext({
+  const batches = makeBatches(gpu === false ? promptsPerBatch : largestBatch)
+  const context = await model.createContext({
     contextSize,
     sequences: spec.slots,
     threads: spec.threads,
     // A slot never computes more than a piece at once; room for more would be memory for nothing.
     batchSize: Math.min(Math.min(contextSize, promptPiece) * spec.slots, largestBatch),
+    batching: { itemPrioritizationStrategy: batches.strategy },
     ...(spec.flashAttention === undefined ? {} : { flashAttention: spec.flashAttention }),
     ...(type === undefined ? {} : {
       experimentalKvCacheKeyType: library.GgmlType[type],
       experimentalKvCacheValueType: library.GgmlType[type]
     })
   }).catch((cause: Error) => complain(`${spec.file}: its context cannot be made`, cause))
+  batches.watch(context)
+  return context
 }
 
 /**
@@ -154,7 +167,7 @@ const describe = (spec: LlamaSpec, context: LlamaContext, knowsTools: boolean): 
 
 const loadWith = async (library: Library, llama: Llama, spec: LlamaSpec) => {
   const model = await loadModel(llama, spec)
-  const context = await createContext(library, model, spec)
+  const context = await createContext(library, llama, model, spec)
   mendSampling(llama, model, context)
   const interlude = makeInterlude()
   const longestToken = longestOf(model.fileInfo.metadata.tokenizer.ggml.tokens)

@@ -86,6 +86,35 @@ describe("runJob", () => {
     assert.strictEqual(textOf(events).length, 100)
   })
 
+  it("lets the engine compute while a token becomes text, and never more than is wanted", async () => {
+    const asked = async (options: Partial<GenerateJob>) => {
+      const order: Array<string> = []
+      const { port1, port2 } = new MessageChannel()
+      const ended = once(port1.on("message", () => {}), "close")
+      let next = 0
+      const tokens: AsyncGenerator<string, void, undefined> = {
+        next: () => {
+          order.push(`ask ${next}`)
+          return Promise.resolve({ done: false, value: String(next++) })
+        },
+        return: () => Promise.resolve({ done: true, value: undefined }),
+        throw: (cause) => Promise.reject(cause as Error),
+        [Symbol.asyncIterator]: () => tokens,
+        [Symbol.asyncDispose]: () => Promise.resolve()
+      }
+      const decode = (some: Array<string>) => {
+        order.push(`read ${some.join("")}`)
+        return some.join("")
+      }
+      const prepare = () => Promise.resolve({ promptTokens: 1, cachedTokens: 0, room: 9, tokens, decode })
+      await runJob({ port: port2, job: jobOf(options) }, prepare, () => {})
+      await ended
+      return order
+    }
+    assert.deepStrictEqual(await asked({ maxTokens: 3 }), ["ask 0", "ask 1", "read 0", "ask 2", "read 1", "read 2"])
+    assert.deepStrictEqual(await asked({ maxTokens: 3, stop: ["1"] }), ["ask 0", "read 0", "ask 1", "read 1"])
+  })
+
   it("sends the first text at once, and later texts together when they come fast", async () => {
     const { ended, events } = start("x".repeat(1000), jobOf())
     await ended
