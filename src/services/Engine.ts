@@ -25,6 +25,8 @@ export interface Generation extends Omit<GenerateJob, "kind" | "window" | "messa
   readonly extra?: Extra | undefined
   /** For engines that hand a request on to others who queue it; left out, nothing is said. */
   readonly standing?: Standing | undefined
+  /** Nobody sees any of the answer before it is whole, nor waits for its first piece: it may come in one. */
+  readonly whole?: boolean | undefined
 }
 
 /** Asks for the rest of the assistant's last message. */

@@ -78,7 +78,8 @@ export const RemoteDeployment = Schema.Struct({
   ),
   maxConcurrent: optional("Requests that it is sent side by side; default 64.", Count),
   stream: optional(
-    "Whether to have answers streamed; false for a host that cannot, whose answers then come as one piece; default true.",
+    "Whether to have answers streamed: true always, false never, for a host that cannot; default as the caller has them, " +
+      "or always where timeouts has firstByte, firstToken or stall.",
     Schema.Boolean
   ),
   timeouts: optional("How long the parts of an answer may take.", Timeouts),

@@ -58,7 +58,7 @@ beforeAll(async () => {
     const name = modelAsked(request)
     const before = calls.get(name) ?? []
     calls.set(name, [...before, index])
-    return playOf(byId, name, before.length)
+    return playOf(byId, request, before.length)
   })
   const models = Object.assign({}, ...all.map((one) => modelsOf(one, provider.url))) as object
   service = await startService(JSON.stringify({ models, policies }), { FAULT_MATRIX_KEY: key })

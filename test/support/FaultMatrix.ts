@@ -94,15 +94,16 @@ export const policies = {
 export const modelAsked = ({ body, path }: Pick<Seen, "body" | "path">): string =>
   /\/models\/([^:]+):/.exec(path)?.[1] ?? (body as { readonly model: string }).model
 
-const others: Readonly<Record<"true" | "false", Play>> = {
-  true: { pieces: otherPieces },
-  false: { headers: json, pieces: [otherWhole] }
-}
+/** Of whoever stands in, who is asked as the caller asks. */
+const otherOf = ({ body }: Pick<Seen, "body">): Play =>
+  (body as { readonly stream?: boolean }).stream === true
+    ? { pieces: otherPieces }
+    : { headers: json, pieces: [otherWhole] }
 
 /** What the provider does at a call of this number to this model. */
-export const playOf = (cases: ReadonlyMap<string, Case>, name: string, call: number): Play => {
-  const found = cases.get(name)
-  if (found === undefined) return others.true
+export const playOf = (cases: ReadonlyMap<string, Case>, seen: Pick<Seen, "body" | "path">, call: number): Play => {
+  const found = cases.get(modelAsked(seen))
+  if (found === undefined) return otherOf(seen)
   const { fault, mode } = found
   const play = (mode === "whole of one piece" ? fault.whole! : fault.streamed!)(call)
   // What comes right after it may reach a reader before the content, or in its place.

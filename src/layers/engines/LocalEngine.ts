@@ -39,7 +39,7 @@ const unsaid = ({ extra, messages }: Generation): EngineFailure | undefined => {
 }
 
 /** As a thread is asked. */
-const jobOf = ({ extra: _, messages, standing: __, ...asked }: Generation): GenerateJob => ({
+const jobOf = ({ extra: _, messages, standing: __, whole: ___, ...asked }: Generation): GenerateJob => ({
   ...asked,
   messages: texts(messages),
   kind: "generate",

@@ -9,6 +9,7 @@ import { EngineFailed, make } from "../../services/InferenceError.ts"
 import type { ChosenLogprob, ToolCall } from "../../services/Job.ts"
 import type { Deployment } from "../../services/Model.ts"
 import { needsOf, pathsOf } from "../../services/Needs.ts"
+import type { Policy } from "../../services/Policy.ts"
 import { check } from "./Check.ts"
 import type { EventsPull } from "./Continuation.ts"
 import * as Continuation from "./Continuation.ts"
@@ -133,7 +134,8 @@ const pullOf = Effect.fnUntraced(
     const keep = note(tally)
     const join = space === "" ? undefined : Continuation.makeJoin(space)
     const noted = Effect.map(pull, (events) => {
-      content()
+      // An answer in one piece tells nothing of when its first token was there.
+      if (generation.whole !== true || events.at(-1)?.type !== "finish") content()
       return keep(join === undefined ? events : join(events))
     })
     const whole: EventsPull = Pull.catchDone(noted, () => tally.done ? Cause.done() : brokeOff(deployment))
@@ -205,9 +207,14 @@ export const stream = (stage: Stage) => {
     Stream.unwrap(Effect.map(begin(request), ({ events }) => events))
 }
 
+/** Whether the policy looks at an answer's pieces: for its first one, or between two. */
+const watchesPieces = ({ hedge, timeouts: { firstTokenMs, stallMs } }: Policy): boolean =>
+  hedge !== undefined || firstTokenMs !== undefined || stallMs !== undefined
+
 /** A whole answer: nobody has seen any of it before it is whole, so another may take over until then. */
 const complete = (stage: Stage) =>
-  Effect.fnUntraced(function*({ begun, generation, request }: Checked) {
+  Effect.fnUntraced(function*({ begun, generation: asked, request }: Checked) {
+    const generation = watchesPieces(begun.route.policy) ? asked : { ...asked, whole: true }
     const { value, ...by } = yield* stage.attempt(begun, request, (engaged) =>
       Effect.gen(function*() {
         const whole = makeWhole()

@@ -14,6 +14,7 @@ import type { Engine, Generation, Hold } from "../../services/Engine.ts"
 import type { Ability } from "../../services/EngineProtocol.ts"
 import * as Extra from "../../services/Extra.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
+import type { RemoteDeployment } from "../../services/Model.ts"
 import * as Policies from "../../services/Policies.ts"
 import { eventsOf, makeCheck, makeReader } from "./Answer.ts"
 import type { Call, Dialect, Each, Target, Task } from "./Dialect.ts"
@@ -66,6 +67,10 @@ interface Parts {
 const makeSpoken = ({ clean }: Upstream) => <A>(result: Result.Result<A, InferenceError.Reason>) =>
   Effect.fromResult(Result.mapError(result, (reason) => InferenceError.make(clean(reason))))
 
+/** Whether a limit is asked for that only an answer in pieces can be held to. */
+const watchesPieces = ({ timeouts = {} }: RemoteDeployment): boolean =>
+  timeouts.firstByte !== undefined || timeouts.firstToken !== undefined || timeouts.stall !== undefined
+
 const makeGenerate = ({ dialect, media, target, upstream }: Parts) => {
   const { generate } = dialect
   const spoken = makeSpoken(upstream)
@@ -97,7 +102,10 @@ const makeGenerate = ({ dialect, media, target, upstream }: Parts) => {
     return eventsOf({ ...body, clean: upstream.clean }, makeReader(dialect, decoder, target, generation))
   })
 
-  return target.options.stream ?? true ? streamed : whole
+  const { stream } = target.options
+  const isWatched = watchesPieces(target.options)
+  return (generation: Generation) =>
+    stream ?? (isWatched || generation.whole !== true) ? streamed(generation) : whole(generation)
 }
 
 type Begin = (

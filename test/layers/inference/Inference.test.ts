@@ -52,6 +52,8 @@ interface Stage {
   readonly spans: Array<Tracer.NativeSpan>
   /** Engines that are borrowed now. */
   borrowed: number
+  /** First tokens whose time was measured. */
+  firstTokens: number
   /** Engine streams that have begun and have ended. */
   begun: number
   ended: number
@@ -63,6 +65,8 @@ interface Stage {
 interface Behaviour {
   /** Default normal. */
   readonly pressure?: Level
+  /** What the policy has otherwise than by default. */
+  readonly policy?: Partial<Policy.Policy>
 
   readonly events?: Stream.Stream<Event, InferenceError.InferenceError>
   readonly borrow?: Effect.Effect<void, InferenceError.InferenceError>
@@ -72,7 +76,7 @@ interface Behaviour {
 const answer = Stream.fromArray([text("Hi "), text("there", 2), finish(3)])
 
 const stage = (
-  { borrow = Effect.void, events = answer, pressure = "normal", route = Effect.void }: Behaviour = {}
+  { borrow = Effect.void, events = answer, policy = {}, pressure = "normal", route = Effect.void }: Behaviour = {}
 ): Stage => {
   const engine = Deployments.engine({
     generate: (generation) => {
@@ -112,11 +116,11 @@ const stage = (
             viable: 1,
             ruledOut: []
           },
-          policy: { ...Policy.defaults, retries: 0 },
+          policy: { ...Policy.defaults, retries: 0, ...policy },
           slowestFirstTokenMs: undefined
         }),
       consider: () => Effect.die("not played"),
-      measure: () => ({ content: () => {}, end: () => {} })
+      measure: () => ({ content: () => made.firstTokens++, end: () => {} })
     })
   )
   const tracer = Tracer.make({
@@ -139,6 +143,7 @@ const stage = (
   const made: Stage = {
     generations: [],
     spans: [],
+    firstTokens: 0,
     borrowed: 0,
     begun: 0,
     ended: 0,
@@ -323,7 +328,8 @@ describe("Inference", () => {
           messages: request.messages,
           sampling: { temperature: 1, topP: 1, seed: 1 },
           maxTokens: undefined,
-          stop: []
+          stop: [],
+          whole: true
         }])
       }).pipe(run)
     })
@@ -336,9 +342,37 @@ describe("Inference", () => {
           messages: request.messages,
           sampling: { temperature: 0, topP: 0.5, seed: 0 },
           maxTokens: 10,
-          stop: ["\n"]
+          stop: ["\n"],
+          whole: true
         }])
       }).pipe(run)
+    })
+
+    const watching: ReadonlyArray<readonly [string, Partial<Policy.Policy>, boolean]> = [
+      ["where nothing looks at its pieces", { timeouts: { totalMs: 1_000 } }, true],
+      ["and not where the first has its time", { timeouts: { firstTokenMs: 1_000 } }, false],
+      ["and not where each has its time", { timeouts: { stallMs: 1_000 } }, false],
+      ["and not where another may start beside it", { hedge: { share: 0.1 } }, false]
+    ]
+    for (const [when, policy, isWhole] of watching) {
+      it.effect(`is a whole answer for whom it is whole, ${when}`, () => {
+        const { generations, run } = stage({ policy })
+        return Effect.gen(function*() {
+          yield* generate(request)
+          yield* Stream.runDrain(Inference.use(({ stream }) => Effect.succeed(stream(request))).pipe(Stream.unwrap))
+          assert.deepStrictEqual(generations.map(({ whole = false }) => whole), [isWhole, false])
+        }).pipe(run)
+      })
+    }
+
+    it.effect("tells nothing of its first token where it comes in one piece", () => {
+      const place = stage()
+      return Effect.gen(function*() {
+        yield* generate(request)
+        assert.strictEqual(place.firstTokens, 0)
+        yield* Stream.runDrain(Inference.use(({ stream }) => Effect.succeed(stream(request))).pipe(Stream.unwrap))
+        assert.strictEqual(place.firstTokens, 1)
+      }).pipe(place.run)
     })
 
     const seedsOf = Effect.fnUntraced(function*(count: number, seed: string) {

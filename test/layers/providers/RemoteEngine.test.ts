@@ -269,6 +269,33 @@ describe("RemoteEngine", () => {
     for (const one of wholeAfter) it.effect(`${one[0]} after its first bytes`, () => expectFault(one, "", over))
   })
 
+  describe("asks for an answer in pieces or whole", () => {
+    const cases: ReadonlyArray<readonly [string, Partial<RemoteDeployment>, ReadonlyArray<boolean>]> = [
+      ["as it is wanted", {}, [true, false]],
+      ["in pieces always", { stream: true }, [true, true]],
+      ["whole always", { stream: false }, [false, false]],
+      ["in pieces where their time is limited", { timeouts: { stall: Duration.seconds(1) } }, [true, true]],
+      ["as it is wanted where only all of it is", { timeouts: { total: Duration.seconds(1) } }, [true, false]]
+    ]
+    for (const [name, over, streams] of cases) {
+      it.live(name, () =>
+        Effect.gen(function*() {
+          const { text: { answer: { text }, stream, whole } } = fixture("openai")
+          const asked: Array<boolean> = []
+          const server = yield* served((_, { body }) => {
+            const isStream = (body as { readonly stream?: boolean }).stream === true
+            asked.push(isStream)
+            return isStream ? { pieces: stream } : { headers: json, pieces: [JSON.stringify(whole)] }
+          })
+          const engine = yield* engineAt(server.url, over)
+          for (const one of [generation, { ...generation, whole: true }]) {
+            assert.strictEqual(textOf((yield* outcome(engine, one)).events), text)
+          }
+          assert.deepStrictEqual(asked, streams)
+        }))
+    }
+  })
+
   it.live("tells when to come back by a date", () =>
     Effect.gen(function*() {
       const date = new Date(Date.now() + 3_600_000).toUTCString()
