@@ -78,7 +78,12 @@ const useOf = (options: typeof LlamaDeployment.Type | typeof OnnxDeployment.Type
   slots: options.slots ?? defaultSlots,
   replicas: options.replicas ?? 1,
   ...(options.engine === "llama"
-    ? { kvCacheType: options.kvCacheType, flashAttention: options.flashAttention, useMmap: options.useMmap }
+    ? {
+      kvCacheType: options.kvCacheType,
+      flashAttention: options.flashAttention,
+      useMmap: options.useMmap,
+      gpu: options.gpu
+    }
     : {})
 })
 

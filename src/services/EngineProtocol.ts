@@ -34,8 +34,26 @@ export const largestDefaultWindow = 4096
 /** Tokens of a prompt that are computed before the next look at whether anyone still wants the answer. */
 export const promptPiece = 64
 
-/** Tokens that llama.cpp computes together, over all slots. */
-export const largestBatch = 512
+/** Tokens of prompts that llama.cpp computes together on processors, where more at once are no cheaper for each. */
+export const promptsPerBatch = 2 * promptPiece
+
+/** Tokens that llama.cpp computes together at most, over all slots. */
+const largestBatch = 512
+
+/**
+ * Tokens that one deployment has computed together: no slot computes more than a piece of its prompt at once, and room
+ * for more would be memory for nothing.
+ *
+ * @param contextSize tokens a slot
+ */
+export const batchOf = (
+  contextSize: number,
+  { gpu, slots }: { readonly slots: number; readonly gpu?: string | undefined }
+): number =>
+  Math.min(
+    Math.min(contextSize, promptPiece) * slots,
+    gpu === undefined ? promptsPerBatch + slots : largestBatch
+  )
 
 /** What a loaded engine says of itself. */
 export interface EngineDescription {

@@ -24,9 +24,9 @@ export interface Measurement {
   readonly at: number
   /** Of whole answers, ms. */
   readonly latencyMs: number | undefined
-  /** From the request to the first token, ms. */
+  /** From the request to the first token, ms; not of answers that came in one piece. */
   readonly firstTokenMs: number | undefined
-  /** Of one answer, once it has begun. */
+  /** Of one answer, once it has begun; of one that came in one piece, over all of its time. */
   readonly tokensPerSecond: number | undefined
   /** Share of failures, from 0 to 1. */
   readonly errorRate: number
@@ -99,10 +99,9 @@ export const left = (measurement: Measurement): Measurement => ({
   inFlight: Math.max(0, measurement.inFlight - 1)
 })
 
-const speedOf = ({ firstTokenMs, tokens, tookMs }: Sample): number | undefined => {
-  if (firstTokenMs === undefined || tokens === undefined || tokens < 2) return undefined
-  const ms = tookMs - firstTokenMs
-  return ms > 0 ? (tokens - 1) * 1000 / ms : undefined
+const speedOf = ({ firstTokenMs, tokens = 0, tookMs }: Sample): number | undefined => {
+  const [ms, written] = firstTokenMs === undefined ? [tookMs, tokens] : [tookMs - firstTokenMs, tokens - 1]
+  return ms > 0 && written > 0 ? written * 1000 / ms : undefined
 }
 
 /** A request has ended. */
@@ -147,8 +146,6 @@ export const expectedMs = (
   { errorRate, firstTokenMs, latencyMs, tokensPerSecond }: Measurement,
   tokens: number
 ): number | undefined => {
-  const once = firstTokenMs === undefined || tokensPerSecond === undefined
-    ? latencyMs
-    : firstTokenMs + tokens * 1000 / tokensPerSecond
+  const once = tokensPerSecond === undefined ? latencyMs : (firstTokenMs ?? 0) + tokens * 1000 / tokensPerSecond
   return once === undefined ? undefined : once / Math.max(0.01, 1 - errorRate)
 }

@@ -16,7 +16,7 @@
  * tiny-chat grew by 19, 37 and 97 MiB for 1, 8 and 32 slots of 512 tokens; the estimate is 18, 34 and 88.
  */
 import type { KvCacheType } from "./EngineProtocol.ts"
-import { largestBatch, largestDefaultWindow, promptPiece } from "./EngineProtocol.ts"
+import { batchOf, largestDefaultWindow } from "./EngineProtocol.ts"
 import type { Header } from "./Gguf.ts"
 import { architectureOf, numberOf, weightsBytesOf } from "./Gguf.ts"
 
@@ -37,6 +37,8 @@ export interface Use {
   readonly kvCacheType?: KvCacheType | undefined
   readonly flashAttention?: boolean | undefined
   readonly useMmap?: boolean | undefined
+  /** Where it computes; left out, on processors. */
+  readonly gpu?: string | undefined
 }
 
 /** llama.cpp's context sizes are multiples of this, tokens. */
@@ -132,7 +134,7 @@ export const ofGguf = (header: Header, fileBytes: number, use: Use): MemoryEstim
     ? weightsBytesOf(header)
     : fileBytes - header.weightsOffset
   const kvCache = shape.kvEntriesPerToken * window * use.slots * kvEntryBytes[use.kvCacheType ?? "f16"]
-  const batch = Math.min(Math.min(contextSize, promptPiece) * use.slots, largestBatch)
+  const batch = batchOf(contextSize, use)
   const scores = use.flashAttention === true ? 0 : batch * window * shape.heads * floatBytes
   return summed(
     Math.max(weights, 0) * (use.useMmap === false ? use.replicas : 1),

@@ -59,6 +59,13 @@ describe("Measurements", () => {
     assert.strictEqual(Measurements.expectedMs(measured, 200), 4_100)
   })
 
+  it("expects of those who answer in one piece as much time for each token as their answers took", () => {
+    const measured = of([[answer(1_000, { tokens: 50 }), 0]])
+    assert.strictEqual(measured.tokensPerSecond, 50)
+    assert.strictEqual(measured.firstTokenMs, undefined)
+    assert.strictEqual(Measurements.expectedMs(measured, 100), 2_000)
+  })
+
   it("is believed less the older it is", () => {
     const measured = of([[answer(100), 0]])
     const ages = [0, 60_000, 300_000, 3_600_000].map((now) => Measurements.confidence(measured, now))

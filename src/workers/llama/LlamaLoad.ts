@@ -2,7 +2,7 @@
 import type { Llama, LlamaContext, LlamaModel } from "node-llama-cpp"
 import { setImmediate } from "node:timers/promises"
 import type { Ability, EngineDescription, LlamaSpec } from "../../services/EngineProtocol.ts"
-import { largestBatch, largestDefaultWindow, promptPiece } from "../../services/EngineProtocol.ts"
+import { batchOf, largestDefaultWindow, promptPiece, promptsPerBatch } from "../../services/EngineProtocol.ts"
 import { failureFrom, refuse } from "../../services/Job.ts"
 import { checkFile } from "../model/ModelFile.ts"
 import { countCheck, fitCheck } from "../model/TextLimits.ts"
@@ -93,9 +93,6 @@ const checkOptions = ({ flashAttention, gpu, gpuLayers, kvCacheType = "f16" }: L
   }
 }
 
-/** Tokens of prompts that processors compute at once: more are no cheaper for each. */
-const promptsPerBatch = 2 * promptPiece
-
 /** Tokens a slot has. */
 const windowOf = (spec: LlamaSpec, model: LlamaModel): number => {
   const contextSize = spec.contextSize ?? Math.min(model.trainContextSize, largestDefaultWindow)
@@ -106,21 +103,16 @@ const windowOf = (spec: LlamaSpec, model: LlamaModel): number => {
   })
 }
 
-const createContext = async (
-  library: Library,
-  { gpu }: Llama,
-  model: LlamaModel,
-  spec: LlamaSpec
-): Promise<LlamaContext> => {
+const createContext = async (library: Library, model: LlamaModel, spec: LlamaSpec): Promise<LlamaContext> => {
   const contextSize = windowOf(spec, model)
   const type = spec.kvCacheType?.toUpperCase() as Uppercase<NonNullable<LlamaSpec["kvCacheType"]>> | undefined
-  const batches = makeBatches(gpu === false ? promptsPerBatch : largestBatch)
+  const batchSize = batchOf(contextSize, spec)
+  const batches = makeBatches(spec.gpu === undefined ? promptsPerBatch : batchSize)
   const context = await model.createContext({
     contextSize,
     sequences: spec.slots,
     threads: spec.threads,
-    // A slot never computes more than a piece at once; room for more would be memory for nothing.
-    batchSize: Math.min(Math.min(contextSize, promptPiece) * spec.slots, largestBatch),
+    batchSize,
     batching: { itemPrioritizationStrategy: batches.strategy },
     ...(spec.flashAttention === undefined ? {} : { flashAttention: spec.flashAttention }),
     ...(type === undefined ? {} : {
@@ -167,7 +159,7 @@ const describe = (spec: LlamaSpec, context: LlamaContext, knowsTools: boolean): 
 
 const loadWith = async (library: Library, llama: Llama, spec: LlamaSpec) => {
   const model = await loadModel(llama, spec)
-  const context = await createContext(library, llama, model, spec)
+  const context = await createContext(library, model, spec)
   mendSampling(llama, model, context)
   const interlude = makeInterlude()
   const longestToken = longestOf(model.fileInfo.metadata.tokenizer.ggml.tokens)
