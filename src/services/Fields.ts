@@ -6,9 +6,9 @@ import { ByteSize, Duration, Option, Schema, SchemaTransformation } from "effect
 import { abilities } from "./EngineProtocol.ts"
 import * as GoDuration from "./GoDuration.ts"
 
-/** A field with words that editors show: see `SettingsSchema.fileJsonSchema`. */
+/** A field with words that editors show, of what is written in the file: see `SettingsSchema.fileJsonSchema`. */
 export const described = <S extends Schema.Top>(description: string, schema: S): S["Rebuild"] =>
-  schema.annotate({ description })
+  Schema.annotateEncoded<S>({ description })(schema)
 
 /** The same for a field that may be left out. */
 export const optional = <S extends Schema.Top>(description: string, schema: S) =>

@@ -37,10 +37,13 @@ export const RemoteDeployment = Schema.Struct({
     Schema.Literals(providers)
   ),
   model: described("The model's name there; for azure-openai the deployment's.", Schema.NonEmptyString),
-  baseUrl: optional(
-    "Where it is, with the path that all of its paths begin with; default the provider's own, " +
-      "http://127.0.0.1:11434 for ollama; azure-openai and troupe have none.",
-    Schema.String.check(
+  // Words of what is checked by a function of ours would be lost: they stand before it.
+  baseUrl: Schema.optionalKey(
+    described(
+      "Where it is, with the path that all of its paths begin with; default the provider's own, " +
+        "http://127.0.0.1:11434 for ollama; azure-openai and troupe have none.",
+      Schema.String
+    ).check(
       Schema.makeFilter((text: string) =>
         isPlainUrl(text) ? undefined : "Expected an http or https URL without credentials, query and fragment"
       )

@@ -815,6 +815,20 @@ describe("Settings", () => {
       assert.deepStrictEqual(missing([...ofModel, ...ofDeployment]), [])
     })
 
+    it("has words for every field that is no section of others", () => {
+      const wordless = (part: unknown): ReadonlyArray<string> => {
+        if (typeof part !== "object" || part === null) return []
+        const properties = Object.entries(("properties" in part ? part.properties : {}) as Record<string, object>)
+        return [
+          ...properties.filter(([name, field]) =>
+            name !== "engine" && !("description" in field) && !("properties" in field)
+          ).map(([name]) => name),
+          ...Object.values(part).flatMap(wordless)
+        ]
+      }
+      assert.deepStrictEqual(wordless(schema), [])
+    })
+
     it("refers to nothing outside itself", () => {
       assert.notInclude(text, "$ref")
     })
