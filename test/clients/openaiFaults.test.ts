@@ -3,13 +3,13 @@ import { assert } from "@effect/vitest"
 import OpenAI from "openai"
 import { afterAll, beforeAll, describe, it } from "vitest"
 import { modelAsked } from "../support/FaultMatrix.ts"
-import type { FaultServer, Play } from "../support/FaultServer.ts"
+import type { FaultServer, Play, Seen } from "../support/FaultServer.ts"
 import { startFaultServer } from "../support/FaultServer.ts"
 import type { Service } from "../support/Service.ts"
 import { startService } from "../support/Service.ts"
 import { wires } from "../support/Wires.ts"
 
-const { begun, pieces, text } = wires.openai
+const { begun, pieces, text, whole } = wires.openai
 const json = { "content-type": "application/json" }
 const cutAfter = (after: number): Play => ({ pieces, fault: { kind: "cut", after }, gated: after > 1 })
 
@@ -33,6 +33,16 @@ const plays: Readonly<Record<string, Play>> = {
   well: { pieces, bytesAtATime: 5 }
 }
 
+const wholePieces = [whole.slice(0, 30), whole.slice(30, 60), whole.slice(60)]
+
+/** The same of an answer that is asked for whole. */
+const playOf = (request: Seen): Play => {
+  const play = plays[modelAsked(request)]!
+  return (request.body as { readonly stream?: boolean }).stream !== true && play.pieces === pieces
+    ? { ...play, headers: json, pieces: wholePieces }
+    : play
+}
+
 const chains: Readonly<Record<string, ReadonlyArray<string>>> = {
   chain: ["limited", "down", "html", "nothing", "cut early", "well"],
   late: ["cut late", "well"],
@@ -48,7 +58,7 @@ let client: OpenAI
 const asked = (from: number) => provider.seen.slice(from).map(modelAsked)
 
 beforeAll(async () => {
-  provider = await startFaultServer((_, request) => plays[modelAsked(request)]!)
+  provider = await startFaultServer((_, request) => playOf(request))
   const models = Object.entries(chains).map(([name, chain]) => [name, {
     preload: false,
     policy: "in-order",
