@@ -3,10 +3,9 @@ import { Effect, Option, Schema } from "effect"
 import { Flag } from "effect/cli"
 import { FetchHttpClient, HttpClientError } from "effect/http"
 import { HttpApiClient } from "effect/http-api"
-import * as SettingsFile from "../layers/SettingsFile.ts"
 import { Api } from "../services/Api.ts"
 import { addressOf, urlOf } from "./Address.ts"
-import { CommandFailed, config } from "./Shared.ts"
+import { CommandFailed, config, loadToShow } from "./Shared.ts"
 
 const url = Flag.String("url").pipe(
   Flag.withSchema(Schema.String.check(
@@ -43,7 +42,7 @@ const explain = (at: string) => (error: unknown): Effect.Effect<never, CommandFa
 /** As `troupe serve` finds it, where no URL is given. */
 const urlOfService = Effect.fnUntraced(function*({ config, url }: Target) {
   if (Option.isSome(url)) return url.value
-  const { server } = yield* SettingsFile.load({ file: Option.getOrUndefined(config) })
+  const { server } = yield* loadToShow(config)
   const { host, port } = yield* addressOf(server)
   return urlOf(host, port)
 })

@@ -2,7 +2,6 @@
 import { Console, Effect, Layer, Option, Stream } from "effect"
 import { Argument, Command, Flag, Prompt } from "effect/cli"
 import * as App from "../App.ts"
-import * as SettingsFile from "../layers/SettingsFile.ts"
 import { architectureOf, bitsOf, numberOf, quantisationOf, textOf } from "../services/Gguf.ts"
 import type { DeploymentOptions } from "../services/Model.ts"
 import { ModelFiles } from "../services/ModelFiles.ts"
@@ -10,11 +9,11 @@ import type { StoredModel } from "../services/ModelStore.ts"
 import { ModelStore } from "../services/ModelStore.ts"
 import { Settings } from "../services/Settings.ts"
 import { makeProgressPrinter } from "./PullProgress.ts"
-import { bytesAsText, CommandFailed, config, json, modelRows, printJson, table } from "./Shared.ts"
+import { bytesAsText, CommandFailed, config, json, loadToShow, modelRows, printJson, table } from "./Shared.ts"
 
 const withStore = (file: Option.Option<string>) => <A, E, R>(use: Effect.Effect<A, E, R>) =>
   Effect.flatMap(
-    SettingsFile.load({ file: Option.getOrUndefined(file) }),
+    loadToShow(file),
     (settings) => Effect.provide(use, Layer.provide(App.store, Layer.succeed(Settings, settings)))
   )
 
@@ -196,7 +195,7 @@ const remove = Command.make("rm", { name: storedName, yes, config }, (input) =>
 /** Lists what is configured; the store's models have commands of their own. */
 export const models = Command.make("models", { config, json }, ({ config, json }) =>
   Effect.gen(function*() {
-    const settings = yield* SettingsFile.load({ file: Option.getOrUndefined(config) })
+    const settings = yield* loadToShow(config)
     if (json) {
       return yield* printJson(settings.models.map(({ deployments, name }) => ({
         name,

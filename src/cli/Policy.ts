@@ -1,11 +1,10 @@
 /** `troupe policy`: how requests are routed and retried, as the configuration comes to it. */
 import { Console, Effect, Option } from "effect"
 import { Argument, Command } from "effect/cli"
-import * as SettingsFile from "../layers/SettingsFile.ts"
 import type { Routing } from "../services/Policy.ts"
 import type { Resolved } from "../services/Settings.ts"
 import { routingOf } from "../services/SettingsPolicies.ts"
-import { CommandFailed, config, json, printJson, table } from "./Shared.ts"
+import { CommandFailed, config, json, loadToShow, printJson, table } from "./Shared.ts"
 
 /** What `troupe.yaml` calls otherwise. */
 const written: Readonly<Record<string, string>> = {
@@ -50,7 +49,7 @@ const name = Argument.String("name").pipe(
 
 const show = Command.make("show", { name, config, json }, (input) =>
   Effect.gen(function*() {
-    const settings = yield* SettingsFile.load({ file: Option.getOrUndefined(input.config) })
+    const settings = yield* loadToShow(input.config)
     const one = Option.getOrUndefined(input.name)
     const found = one === undefined ? settings.policies : yield* find(settings, one)
     if (input.json) return yield* printJson(found)

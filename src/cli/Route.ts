@@ -2,7 +2,6 @@
 import { Console, Effect, Layer, Option, Schema } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import * as App from "../App.ts"
-import * as SettingsFile from "../layers/SettingsFile.ts"
 import { abilities } from "../services/EngineProtocol.ts"
 import type { Question } from "../services/Explanation.ts"
 import { explain as explainRoute, Question as QuestionSchema } from "../services/Explanation.ts"
@@ -12,7 +11,7 @@ import { Settings } from "../services/Settings.ts"
 import type { Target } from "./Client.ts"
 import { target, withClient } from "./Client.ts"
 import { explained } from "./RoutingText.ts"
-import { CommandFailed, json, logging, printJson } from "./Shared.ts"
+import { CommandFailed, json, loadToShow, logging, printJson } from "./Shared.ts"
 
 const descriptions: Readonly<Record<string, string>> = {
   policy: "By this policy",
@@ -96,7 +95,7 @@ const questionOf = ({ maxTokens, model, needs, overrides, prompt, tenant, tools 
 /** Nothing is loaded and nothing is measured yet. */
 const fromConfiguration = (question: Question, { config }: Target) =>
   Effect.flatMap(
-    SettingsFile.load({ file: Option.getOrUndefined(config), engineHost: "thread" }),
+    loadToShow(config),
     (settings) =>
       explainRoute(question).pipe(
         Effect.mapError(({ message }) => new CommandFailed({ message })),

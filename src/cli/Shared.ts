@@ -1,6 +1,7 @@
 /** What the commands share: flags, logs, and how they print. */
-import { Console, Layer, Logger, References, Schema } from "effect"
+import { Console, Layer, Logger, Option, References, Schema } from "effect"
 import { Flag } from "effect/cli"
+import * as SettingsFile from "../layers/SettingsFile.ts"
 import type { Deployment, Model } from "../services/Model.ts"
 import type { Resolved } from "../services/Settings.ts"
 
@@ -16,6 +17,10 @@ export const config = Flag.String("config").pipe(
 )
 
 export const json = Flag.Boolean("json").pipe(Flag.withDescription("Print JSON, for programs"), Flag.withDefault(false))
+
+/** The settings, for commands that call no deployment: those need no keys. */
+export const loadToShow = (file: Option.Option<string>) =>
+  SettingsFile.load({ file: Option.getOrUndefined(file), secretsMayBeUnset: true })
 
 /** Logs go to standard error: standard output is the command's own. */
 export const logging = (settings: Resolved) =>

@@ -30,6 +30,8 @@ export interface Options {
   /** Default: `troupe.yaml` in the current folder, if there is one. */
   readonly file?: string | undefined
   readonly engineHost?: "process" | "thread" | undefined
+  /** For whoever calls nobody: variables of keys and headers may be unset. */
+  readonly secretsMayBeUnset?: boolean | undefined
 }
 
 const unusable = (source: string, expected: string) => new SettingsError({ source, problems: [{ path: "", expected }] })
@@ -74,9 +76,10 @@ const findInStore = (folder: string, name: string): string | undefined => {
   }
 }
 
-const surroundings = (folder: string, engineHost: "process" | "thread"): Surroundings => ({
+const surroundings = (folder: string, { engineHost = "thread", secretsMayBeUnset }: Options): Surroundings => ({
   environment: process.env["NODE_ENV"],
   variables: process.env,
+  secretsMayBeUnset,
   resolvePath: (path) => resolve(folder, path),
   embedded,
   defaultEngineHost: engineHost,
@@ -88,7 +91,7 @@ const surroundings = (folder: string, engineHost: "process" | "thread"): Surroun
 export const load = Effect.fnUntraced(function*(options: Options = {}) {
   const file = resolve(options.file ?? defaultFile)
   const json = yield* parse(file, yield* read(file, options.file !== undefined))
-  const decoded = decode(json, surroundings(dirname(file), options.engineHost ?? "thread"))
+  const decoded = decode(json, surroundings(dirname(file), options))
   return yield* Result.match(decoded, {
     onFailure: (problems) => Effect.fail(new SettingsError({ source: file, problems: [...problems] })),
     onSuccess: Effect.succeed<Resolved>

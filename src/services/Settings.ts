@@ -110,6 +110,9 @@ const withEngines = (tree: Tree): Tree => {
   return { ...tree, models: Object.fromEntries(entries) }
 }
 
+/** Of a remote deployment's keys and headers. */
+const isSecret = (path: Path): boolean => path.at(-1) === "key" || path.at(-2) === "headers"
+
 /** What one environment comes to. */
 interface Inspected {
   readonly source: Source | undefined
@@ -119,17 +122,22 @@ interface Inspected {
 }
 
 /** One environment; what its overlay causes is told by its place in the overlay. */
-const inspect = (base: Tree, over: Tree, environment: Environment, variables: Surroundings["variables"]): Inspected => {
+const inspect = (base: Tree, over: Tree, environment: Environment, surroundings: Surroundings): Inspected => {
+  const { secretsMayBeUnset = false, variables } = surroundings
   const raw = withEngines(overlay(base, over))
   const place = (path: Path): Path => isFromOverlay(base, over, path) ? ["environments", environment, ...path] : path
   const missing: Array<Problem> = []
-  const expanded = mapLeaves(raw, (scalar, path) =>
-    interpolate(scalar, variables, (name) => {
-      missing.push({
-        path: Problems.formatPath(place(path)),
-        expected: `Expected the environment variable ${name} to be set`
-      })
-    }))
+  const expanded = mapLeaves(raw, (scalar, path) => {
+    const unset: Array<string> = []
+    const text = interpolate(scalar, variables, (name) => unset.push(name))
+    // A name in the place of its value, which nobody will send.
+    if (unset.length > 0 && secretsMayBeUnset && isSecret(path)) return scalar
+    missing.push(...unset.map((name) => ({
+      path: Problems.formatPath(place(path)),
+      expected: `Expected the environment variable ${name} to be set`
+    })))
+    return text
+  })
   const decoded = decodeTree(raw, expanded)
   const wrong = Result.isSuccess(decoded)
     // The name is wrong, not the deployments, wherever they stand.
@@ -183,7 +191,7 @@ export const decode = (file: Tree, surroundings: Surroundings): Result.Result<Re
   let source: Source | undefined
   for (const environment of environments) {
     const over = at(found.overlays, [environment])
-    const inspected = inspect(found.base, over, environment, surroundings.variables)
+    const inspected = inspect(found.base, over, environment, surroundings)
     problems.push(...inspected.wrong)
     // A variable that only another environment needs may well be missing here.
     if (environment === chosen) {

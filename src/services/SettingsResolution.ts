@@ -46,6 +46,8 @@ export interface Surroundings {
   readonly environment: string | undefined
   /** Environment variables for `${NAME}`. */
   readonly variables: Readonly<Record<string, string | undefined>>
+  /** Whether remote deployments' secrets may be unset, for whoever calls none of them; default false. */
+  readonly secretsMayBeUnset?: boolean | undefined
   /** Makes a path in the file absolute. */
   readonly resolvePath: (path: string) => string
   /** What serves `tiny-chat` when no model is configured. */

@@ -39,6 +39,16 @@ describe("policy show", () => {
     }
   })
 
+  it("needs no keys", async () => {
+    using folder = temporaryFolder()
+    writeFileSync(
+      join(folder.path, "troupe.yaml"),
+      "models: { chat: { deployments: [{ provider: openai, model: m, key: \"${SURELY_NOT_SET}\" }], policy: default } }"
+    )
+    const { stdout } = await run(["policy", "show", "chat"], { cwd: folder.path })
+    assert.include(stdout, "default")
+  })
+
   it("names every figure as troupe.yaml does, so that it can be changed there", async () => {
     using folder = temporaryFolder()
     const path = join(folder.path, "troupe.yaml")

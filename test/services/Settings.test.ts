@@ -581,6 +581,21 @@ describe("Settings", () => {
       ])
     })
 
+    it("a variable of a secret may be missing for whoever calls nobody, and no other", () => {
+      const remote = {
+        provider: "openai",
+        model: "${MODEL}",
+        keys: [{ key: "${KEY}" }],
+        headers: { "x-mark": "${MARK}" }
+      }
+      const file = { models: { a: { deployments: [remote] } } }
+      const places = ["keys[0].key", "headers.x-mark", "model"].map((field) => `models.a.deployments[0].${field}`)
+      assert.sameMembers([...paths(file)], places)
+      assert.deepStrictEqual(paths(file, { secretsMayBeUnset: true }), [places[2]])
+      const { models: [model] } = resolved(file, { secretsMayBeUnset: true, variables: { MODEL: "m" } })
+      assert.strictEqual(model?.name, "a")
+    })
+
     it("a variable that another environment needs may be missing", () => {
       const file = { environments: { production: { server: { host: "${HOST}", port: "${PORT}" } } } }
       assert.strictEqual(resolved(file).server.host, "127.0.0.1")
