@@ -589,9 +589,9 @@ describe("Settings", () => {
         headers: { "x-mark": "${MARK}" }
       }
       const file = { models: { a: { deployments: [remote] } } }
-      const places = ["keys[0].key", "headers.x-mark", "model"].map((field) => `models.a.deployments[0].${field}`)
-      assert.sameMembers([...paths(file)], places)
-      assert.deepStrictEqual(paths(file, { secretsMayBeUnset: true }), [places[2]])
+      const place = (field: string) => `models.a.deployments[0].${field}`
+      assert.sameMembers([...paths(file)], [place("keys[0].key"), place("headers.x-mark"), place("model")])
+      assert.deepStrictEqual(paths(file, { secretsMayBeUnset: true }), [place("model")])
       const { models: [model] } = resolved(file, { secretsMayBeUnset: true, variables: { MODEL: "m" } })
       assert.strictEqual(model?.name, "a")
     })
