@@ -60,13 +60,16 @@ const naturals = (builder: GrammarBuilder, low: bigint, high: bigint): ReadonlyA
 
 const biggest = BigInt(Number.MAX_SAFE_INTEGER)
 
-const clamp = (value: bigint): bigint => value > biggest ? biggest : value < -biggest ? -biggest : value
+/** A bound beyond what a double holds exactly stays there on its far side: nothing fits then. */
+const leastInteger = ({ exclusive, value }: Bound): bigint => {
+  const least = BigInt(exclusive ? Math.floor(value) + 1 : Math.ceil(value))
+  return least < -biggest ? -biggest : least
+}
 
-const leastInteger = ({ exclusive, value }: Bound): bigint =>
-  clamp(BigInt(exclusive ? Math.floor(value) + 1 : Math.ceil(value)))
-
-const mostInteger = ({ exclusive, value }: Bound): bigint =>
-  clamp(BigInt(exclusive ? Math.ceil(value) - 1 : Math.floor(value)))
+const mostInteger = ({ exclusive, value }: Bound): bigint => {
+  const most = BigInt(exclusive ? Math.ceil(value) - 1 : Math.floor(value))
+  return most > biggest ? biggest : most
+}
 
 /** Every integer between the bounds, as alternatives. */
 export const integers = (

@@ -141,7 +141,7 @@ const alternativesOf = (
       ? [anyNumber(writer.builder)]
       : numbers(writer.builder, shape.low, shape.high),
   string: () => [stringsOf(writer, shape)],
-  array: () => [arraysOf(writer, shape)],
+  array: () => shape.items.least > (shape.items.most ?? Infinity) ? [] : [arraysOf(writer, shape)],
   object: () => [objectsOf(writer, shape)]
 })
 

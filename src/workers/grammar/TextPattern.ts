@@ -116,13 +116,21 @@ const readSetItem = (cursor: Cursor): ReadonlyArray<CodeRange> => {
   return take(cursor, /^b/) === undefined ? readEscape(cursor) : only(0x08)
 }
 
+/** Without the flag `u`, a range to a set of characters is no mistake: its hyphen is one then. */
+const readRangeEnd = (cursor: Cursor): number => {
+  const [[first, last], ...more] = readSetItem(cursor) as [CodeRange, ...ReadonlyArray<CodeRange>]
+  return first === last && more.length === 0
+    ? last
+    : cursor.refuse("has a range that ends in a set of characters, which is not supported; write \\- for a hyphen")
+}
+
 const readSet = (cursor: Cursor): PatternNode => {
   const isNegated = take(cursor, /^\^/) !== undefined
   const ranges: Array<CodeRange> = []
   while (take(cursor, /^\]/) === undefined) {
     const [[first, last], ...more] = readSetItem(cursor) as [CodeRange, ...ReadonlyArray<CodeRange>]
     const isRange = more.length === 0 && first === last && take(cursor, /^-(?!\])/) !== undefined
-    ranges.push([first, isRange ? readSetItem(cursor).at(-1)![1] : last], ...more)
+    ranges.push([first, isRange ? readRangeEnd(cursor) : last], ...more)
   }
   return { kind: "set", ranges: isNegated ? complement(ranges) : union(ranges) }
 }
