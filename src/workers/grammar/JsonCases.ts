@@ -16,6 +16,8 @@ const mostLooks = 2000
 
 /** Looking at a schema, in looks at a state. */
 const schemaWork = 20
+/** Each of its keywords. */
+const keywordWork = 4
 
 const list = "a list that is not empty"
 
@@ -55,6 +57,12 @@ const isNothing = (from: Located, schema: SchemaObject): boolean => {
   const { not } = schema
   const isAll = not === true || (typeof not === "object" && not !== null && Object.keys(not).length === 0)
   return isAll || unsupported(from, "not", "is supported as \"not\": {} only")
+}
+
+const readSchema = (from: Located, work: Work): SchemaObject => {
+  const schema = objectOf(from)
+  work.spend(Object.keys(schema).length * keywordWork, from.path)
+  return schema
 }
 
 /**
@@ -99,7 +107,7 @@ export const casesOf = (
       return first.schema === false ? undefined : spread(rest, parts)
     }
     if (first.schema === true) return spread(rest, parts)
-    const schema = objectOf(first)
+    const schema = readSchema(first, work)
     if (isNothing(first, schema)) return
     const must = [...more(first, schema), ...rest]
     const choices = ["anyOf", "oneOf"].flatMap((keyword) => {

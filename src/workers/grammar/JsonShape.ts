@@ -98,15 +98,25 @@ const canonical = (value: unknown): string =>
       isRecord(part) ? Object.fromEntries(Object.entries(part).sort(([a], [b]) => a < b ? -1 : 1)) : part
   )
 
-const valuesOf = (parts: ReadonlyArray<Part>): ReadonlyArray<unknown> | undefined => {
+/** Reading a listed value, and a character of its text, in looks. */
+const valueWork = 4
+const characterWork = 0.5
+
+/** @param spend hears of looks */
+const valuesOf = (parts: ReadonlyArray<Part>, spend: (looks: number) => void): ReadonlyArray<unknown> | undefined => {
+  const keyOf = (value: unknown): string => {
+    const key = canonical(value)
+    spend(valueWork + Math.ceil(key.length * characterWork))
+    return key
+  }
   const lists = parts.flatMap((part) => {
     const { schema } = part
     const listed = readKeyword(part, schema, "enum", isFilledList, "a list that is not empty")
     return [...(listed === undefined ? [] : [listed]), ...(Object.hasOwn(schema, "const") ? [[schema["const"]]] : [])]
   })
   if (lists.length === 0) return undefined
-  const common = lists.slice(1).map((list) => new Set(list.map(canonical)))
-  const distinct = new Map(lists[0]!.map((value) => [canonical(value), value]))
+  const common = lists.slice(1).map((list) => new Set(list.map(keyOf)))
+  const distinct = new Map(lists[0]!.map((value) => [keyOf(value), value]))
   return [...distinct].filter(([key]) => common.every((list) => list.has(key))).map(([, value]) => value)
 }
 
@@ -195,19 +205,25 @@ const isWhole = (part: Part): boolean => {
   return divisor !== undefined && (divisor === 1 || unsupported(part, "multipleOf", "is supported as 1 only"))
 }
 
-/** Reading a part's keywords, in looks. */
+/** Reading a part's keywords, and each of what they name, in looks. */
 const partWork = 100
+const entryWork = 20
+
+const entriesOf = ({ schema: { prefixItems, properties, required } }: Part): number =>
+  [prefixItems, required].reduce<number>((sum, list) => sum + (isList(list) ? list.length : 0), 0) +
+  (isRecord(properties) ? Object.keys(properties).length : 0)
 
 /** The shape of one case; a contradiction within it may leave nothing that fits. */
 export const shapeOf = (parts: ReadonlyArray<Part>, path: string, work: Work): Shape => {
-  work.spend(parts.length * partWork, path)
+  const spend = (looks: number) => work.spend(looks, path)
+  for (const part of parts) spend(partWork + entriesOf(part) * entryWork)
   const types = new Set(allTypes(parts))
   if (parts.some(isWhole) && types.delete("number")) types.add("integer")
   if (types.has("number")) checkExact(parts)
   return {
     path,
     types,
-    values: valuesOf(parts),
+    values: valuesOf(parts, spend),
     low: boundOf(parts, "minimum", "exclusiveMinimum"),
     high: boundOf(parts, "maximum", "exclusiveMaximum"),
     length: countOf(parts, "minLength", "maxLength"),

@@ -52,6 +52,39 @@ describe("the work of a grammar", () => {
       /schema$/
     ],
     [
+      "enums in alternatives",
+      {
+        enum: Array.from({ length: 5000 }, (_, index) => `w${index}`),
+        anyOf: Array.from({ length: 450 }, () => ({ minLength: 100 }))
+      },
+      /schema$/
+    ],
+    [
+      "properties in alternatives",
+      {
+        properties: Object.fromEntries(Array.from({ length: 5000 }, (_, index) => [`w${index}`, true])),
+        required: Array.from({ length: 5000 }, (_, index) => `w${index}`),
+        anyOf: Array.from({ length: 450 }, () => ({ type: "string" }))
+      },
+      /schema$/
+    ],
+    [
+      "items in alternatives",
+      {
+        prefixItems: Array.from({ length: 5000 }, () => true),
+        anyOf: Array.from({ length: 450 }, () => ({ type: "string" }))
+      },
+      /schema$/
+    ],
+    [
+      "keywords in alternatives",
+      {
+        allOf: [Object.fromEntries(Array.from({ length: 5000 }, (_, index) => [`x-${index}`, 1]))],
+        anyOf: Array.from({ length: 450 }, () => ({ type: "string" }))
+      },
+      /allOf\[0\]$/
+    ],
+    [
       "alternatives that are nothing",
       {
         $defs: { none: { anyOf: Array.from({ length: 990 }, () => false) } },
