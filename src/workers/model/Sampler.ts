@@ -14,6 +14,8 @@ import type { SamplingOptions } from "../../services/Job.ts"
 import { makeRandom } from "./Random.ts"
 import { biasesOf, penaltyWindow } from "./SamplingOptions.ts"
 
+type Allows = (token: number) => boolean
+
 /** One answer's choices. */
 export interface Sampler {
   /**
@@ -21,7 +23,7 @@ export interface Sampler {
    *
    * @param allows asked for each candidate in turn; it should be cheap for likely ones
    */
-  readonly choose: (logits: Float32Array, allows?: (token: number) => boolean) => number | undefined
+  readonly choose: (logits: Float32Array, allows?: Allows) => number | undefined
   /** Tells that the answer has this token now. */
   readonly accept: (token: number) => void
 }
@@ -121,17 +123,26 @@ function* greedily(scores: Float32Array, most: number): Generator<number, void, 
   yield* others(scores, new Set([first]))
 }
 
+/** Refusals one by one, each of which takes a look at all that are left, before these are asked about at once. */
+const mostRefusals = 32
+
 function* randomly(
   scores: Float32Array,
   most: number,
   options: SamplingOptions,
-  random: () => number
+  random: () => number,
+  allows: Allows
 ): Generator<number, void, undefined> {
-  const ids = filtered(scores, options, most)
+  let ids = filtered(scores, options, most)
   const tried = new Set(ids)
   const weightsOver = (base: number) => ids.map((id) => Math.exp((scores[id]! - base) / options.temperature))
   let weights = weightsOver(most)
-  while (ids.length > 0) {
+  for (let refusals = 0; ids.length > 0; refusals++) {
+    if (refusals === mostRefusals) {
+      ids = ids.filter(allows)
+      if (ids.length === 0) break
+      weights = weightsOver(most)
+    }
     let total = weights.reduce((sum, weight) => sum + weight, 0)
     if (total === 0) {
       // What is left is so much less likely than what was refused that it was rounded away.
@@ -166,7 +177,7 @@ export const makeSampler = (options: SamplingOptions, vocabulary: number): Sampl
       penalise(scores, recent, options)
       const most = highest(scores)
       if (most === Number.NEGATIVE_INFINITY) return undefined
-      const order = options.temperature === 0 ? greedily(scores, most) : randomly(scores, most, options, random)
+      const order = options.temperature === 0 ? greedily(scores, most) : randomly(scores, most, options, random, allows)
       for (const token of order) if (allows(token)) return token
       return undefined
     },

@@ -127,6 +127,18 @@ describe("Sampler", () => {
     )
   })
 
+  it("asks about all that are left at once after some refusals, and draws among what is allowed as before", () => {
+    const logits = Float32Array.from({ length: 200 }, (_, id) => id < 197 ? 3 : id - 197)
+    const allowed = (id: number) => id >= 197
+    assert.isBelow(
+      distance(shares(logits, {}, allowed), softmax([...logits].map((logit, id) => allowed(id) ? logit : -Infinity))),
+      near
+    )
+    const later = choices(logits, options()).slice(32)
+    assert.deepStrictEqual(later, later.toSorted((a, b) => a - b))
+    assert.strictEqual(later.length, 200 - 32)
+  })
+
   it("draws by likelihood also when what was refused was a world likelier", () => {
     const logits = Float32Array.of(100, 1, 0)
     const found = shares(logits, { temperature: 0.5 }, (id) => id !== 0)
