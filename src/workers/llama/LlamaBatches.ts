@@ -99,9 +99,10 @@ export const makeBatches = (mostOfPrompts: number, now: () => number = () => per
       const next = items.filter(isNext)
       if (next.length < items.length) {
         width = undefined
-        const prompts = fit(items.filter((item) => !isNext(item)), Math.min(mostOfPrompts, size))
-        const left = size - prompts.reduce((sum, { processAmount }) => sum + processAmount, 0)
-        return [...next.slice(0, left).map(whole), ...prompts]
+        // At least one token of a prompt goes on, and otherwise no answer waits for prompts.
+        const first = next.slice(0, size - 1)
+        const left = size - first.length
+        return [...first.map(whole), ...fit(items.filter((item) => !isNext(item)), Math.min(mostOfPrompts, left))]
       }
       width = widths.choose(Math.min(next.length, size))
       return next.slice(0, width).map(whole)

@@ -80,6 +80,15 @@ describe("batches", () => {
     ])
   })
 
+  it("take every next token, however many prompts there are", () => {
+    const prompts = Array.from({ length: 8 }, () => item(64))
+    const next = [item(1), item(1)]
+    assert.deepStrictEqual(
+      makeBatches(512).strategy({ items: [...prompts, ...next], size: 512 }),
+      [...next, ...prompts.slice(0, 7)].map((item) => ({ item, processAmount: item.tokens.length }))
+    )
+  })
+
   it("take a part of what is larger than any batch", () => {
     const large = item(300)
     assert.deepStrictEqual(makeBatches(512).strategy({ items: [large], size: 256 }), [{
