@@ -22,13 +22,13 @@ const passThrough: StopMatcher = {
   flush: () => ""
 }
 
-/** The first complete stop sequence and where it begins. */
-const findStop = (text: string, stops: ReadonlyArray<string>) => {
+/** The first stop sequence that is complete after what was told already, and where it begins. */
+const findStop = (text: string, stops: ReadonlyArray<string>, told: number) => {
   let begin = -1
   let sequence = ""
   let end = Number.POSITIVE_INFINITY
   for (const stop of stops) {
-    const at = text.indexOf(stop)
+    const at = text.indexOf(stop, told + 1 - stop.length)
     if (at < 0) continue
     const ends = at + stop.length
     if (ends < end || (ends === end && at < begin)) {
@@ -69,7 +69,7 @@ export const makeStopMatcher = (stops: ReadonlyArray<string>, before = ""): Stop
   return {
     push(text) {
       const all = held + text
-      const { begin, sequence } = findStop(all, sequences)
+      const { begin, sequence } = findStop(all, sequences, told)
       if (begin >= 0) {
         held = ""
         return { text: untold(all.slice(0, begin)), stopped: true, sequence }

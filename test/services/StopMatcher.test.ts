@@ -130,6 +130,25 @@ describe("StopMatcher", () => {
     assert.strictEqual(makeStopMatcher(["<|end|>"], "a <|e").push("xit").text, "xit")
   })
 
+  it("passes over a sequence that was complete in a text that was told", () => {
+    assert.deepStrictEqual(makeStopMatcher(["\n", "END"], "one\n").push("two"), { text: "two", stopped: false })
+    fc.assert(fc.property(texts, texts, stopLists, lengths, (told, text, stops, lengths) => {
+      const ends = (stop: string) => {
+        const at = `${told}${text}`.indexOf(stop, told.length + 1 - stop.length)
+        return at < 0 ? [] : [{ at, end: at + stop.length }]
+      }
+      const [first] = stops.filter((stop) => stop !== "").flatMap(ends).sort((a, b) => a.end - b.end || a.at - b.at)
+      const matcher = makeStopMatcher(stops, told)
+      const found = cut(text, lengths).map((piece) => matcher.push(piece))
+      const said = found.slice(0, found.findIndex(({ stopped }) => stopped) + 1 || found.length)
+      const rest = first === undefined ? matcher.flush() : ""
+      assert.strictEqual(
+        said.map(({ text }) => text).join("") + rest,
+        text.slice(0, first === undefined ? text.length : Math.max(0, first.at - told.length))
+      )
+    }))
+  })
+
   it("finds a stop sequence that spans pieces", () => {
     assert.deepStrictEqual(run(["Hello <", "|en", "d|> and more"], ["<|end|>"]), { text: "Hello ", stopped: true })
   })
