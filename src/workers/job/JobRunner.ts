@@ -70,13 +70,14 @@ const makeControl = (port: MessagePort, window: number) => {
     },
     /** Whether the consumer has room for one more than so many, and is there. */
     hasRoom: (unsent: number) => credit > unsent && !cancelled,
-    /** Waits until the consumer has room for one more than what is not sent yet, or is gone. */
-    async room(unsent: () => number) {
+    /** Waits until the consumer has room for one more than what is not sent yet; false when it is gone. */
+    async room(unsent: () => number): Promise<boolean> {
       while (credit <= unsent() && !cancelled) {
         await new Promise<void>((resolve) => {
           wake = resolve
         })
       }
+      return !cancelled
     }
   }
 }
@@ -204,6 +205,7 @@ const stream = async <Token>(
     say(text)
     return stopped
   }
+  const isNextWanted = () => sender.counted.tokens < limit && control.room(sender.unsent)
   const rest = (): boolean => {
     const { stopped, text } = stops.push(joiner.flush())
     say(stopped ? text : text + stops.flush())
@@ -218,8 +220,7 @@ const stream = async <Token>(
         end()
         return finished("stop")
       }
-      if (sender.counted.tokens >= limit) break
-      await control.room(sender.unsent)
+      if (!await isNextWanted()) break
     }
   } catch (cause) {
     rest()

@@ -137,11 +137,12 @@ describe("runJob", () => {
   })
 
   it("wakes for a cancellation while it waits for its consumer", async () => {
-    const { ended, events, port } = start("x".repeat(100), jobOf({ window: 2 }))
+    const { ended, events, port, state } = start("x".repeat(100), jobOf({ window: 2 }))
     await turns(100)
     port.postMessage({ type: "cancel" })
     await ended
     assert.deepStrictEqual(events.at(-1), { type: "cancelled" })
+    assert.strictEqual(state.produced, 2, "the engine was asked for a token that nobody wants")
   })
 
   it("ends with length at maxTokens, and where the window has no more room", async () => {
