@@ -141,13 +141,14 @@ export const makeDecoder = (library: Library, session: Session): Decoder => {
   }
   const start = Object.fromEntries(pastInputs.map((metadata) => [metadata.name, emptyTensor(library, metadata)]))
   const empty = (): Cache => ({ length: 0, tensors: start })
+  const ones = (length: number) => new library.Tensor("int64", new BigInt64Array(length).fill(1n), [1, length])
   const integer = (values: ReadonlyArray<number>) => integers(library, values, [1, values.length])
 
   const run = async ({ length, tensors }: Cache, tokens: ReadonlyArray<number>, outputs: ReadonlyArray<string>) => {
     const total = length + tokens.length
     const feeds: Record<string, Tensor> = { ...tensors }
     feeds["input_ids"] = integer(tokens)
-    if (inputNames.includes("attention_mask")) feeds["attention_mask"] = integer(Array.from({ length: total }, () => 1))
+    if (inputNames.includes("attention_mask")) feeds["attention_mask"] = ones(total)
     if (inputNames.includes("position_ids")) feeds["position_ids"] = integer(tokens.map((_, at) => length + at))
     if (inputNames.includes("num_logits_to_keep")) feeds["num_logits_to_keep"] = integers(library, [1], [])
     const results = await session.run(feeds, outputs)
