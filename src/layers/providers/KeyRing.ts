@@ -101,7 +101,7 @@ export const make = (options: RemoteDeployment): KeyRing => {
     }),
     note: (index, reason) =>
       Effect.map(Clock.currentTimeMillis, (now) => {
-        if (reason === undefined) keys = Keys.accepted(keys, index)
+        if (reason === undefined) keys = Keys.accepted(keys, index, now)
         else if (reason._tag === "RateLimited") keys = Keys.limited(keys, index, now, reason.retryAfterMs, rests)
         else if (reason._tag === "AuthenticationFailed") keys = Keys.refused(keys, index, now, rests)
       }),
