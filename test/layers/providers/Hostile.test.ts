@@ -246,6 +246,18 @@ describe("a reason", () => {
       assert.notInclude(text, key.slice(-4))
     }))
   })
+
+  it("holds nothing of a key that another begins, nor of one in a header after its scheme", () => {
+    const ring = KeyRing.make({
+      engine: "remote",
+      provider: "openai",
+      model: "m",
+      keys: [{ key: Redacted.make("sk-one") }, { key: Redacted.make("sk-one-more") }],
+      headers: { authorization: Redacted.make("Bearer sk-header") }
+    })
+    const clean = ring.clean(new InvalidRequest({ detail: "Neither sk-one-more nor sk-header nor sk-one is one." }))
+    assert.strictEqual(clean.message, "Neither <redacted> nor <redacted> nor <redacted> is one.")
+  })
 })
 
 const { stream: pieces } = fixture("openai").text
