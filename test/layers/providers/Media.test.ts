@@ -1,8 +1,9 @@
 /** Images by URL: which hosts are asked for them, and what comes of it. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Stream } from "effect"
+import { Effect, Fiber, Stream } from "effect"
+import { TestClock } from "effect/testing"
 import { once } from "node:events"
-import type { RequestListener } from "node:http"
+import type { RequestListener, ServerResponse } from "node:http"
 import { createServer } from "node:http"
 import type { AddressInfo, LookupFunction } from "node:net"
 import { anthropic } from "../../../src/layers/providers/Anthropic.ts"
@@ -16,6 +17,7 @@ import type { Message } from "../../../src/services/Content.ts"
 import { mostImageBytes } from "../../../src/services/Content.ts"
 import * as InferenceError from "../../../src/services/InferenceError.ts"
 import type { RemoteDeployment } from "../../../src/services/Model.ts"
+import { until } from "../../support/Service.ts"
 import { generation } from "./support.ts"
 
 const picture = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0, 1, 2, 3, 255])
@@ -222,5 +224,28 @@ describe("Media", () => {
       for (const [provider, baseUrl, dialect, taken] of hosts) {
         assert.deepStrictEqual(yield* takenBy(provider, baseUrl, dialect), [taken], baseUrl)
       }
+    }))
+
+  it.effect("gives all images of a request a time, however many there are", () =>
+    Effect.gen(function*() {
+      const waiting: Array<ServerResponse> = []
+      const { port, seen } = yield* hosted((_, response) => {
+        waiting.push(response)
+      })
+      const media = yield* Media.make({ allowHosts: ["127.0.0.1"] })
+      const source = { type: "url", url: `http://127.0.0.1:${port}/` } as const
+      const content = Array.from({ length: 20 }, () => ({ type: "image", source }) as const)
+      const fiber = yield* Effect.forkChild(Effect.flip(media.prepare([{ role: "user", content }], "bytes")))
+      // Each takes nearly as long as one may.
+      for (let round = 1; round <= 4; round++) {
+        yield* Effect.promise(() => until(() => waiting.length === 4 ? true : undefined))
+        yield* TestClock.adjust("18 seconds")
+        for (const response of waiting.splice(0)) {
+          response.writeHead(200, { "content-type": "image/png" }).end(picture)
+        }
+      }
+      const { reason } = yield* Fiber.join(fiber)
+      assert.deepInclude<object>(reason, { _tag: "InvalidRequest", path: "messages" })
+      assert.lengthOf(seen, 16)
     }))
 })
