@@ -34,11 +34,14 @@ const pathOf = (param: string | undefined): string | undefined => {
 /** llama.cpp's server says so by a type, with figures beside it. */
 const ofLlama = "exceed_context_size_error"
 
-/** What messages tell of a prompt that does not fit: OpenAI's and vLLM's, vLLM's newer ones, and Troupe's. */
+/**
+ * What messages tell of a prompt that does not fit: OpenAI's and vLLM's, vLLM's newer ones, and Troupe's. What lies between
+ * is bounded, as a message in a stream may be as long as an answer.
+ */
 const windowFirst =
-  /context length is (\d+) tokens.*?(?:requested|resulted in|has|total of at least) (\d+)(?!\d| output)/is
+  /context length is (\d+) tokens.{0,200}?(?:requested|resulted in|has|total of at least) (\d+)(?!\d| output)/is
 const passed = /passed (\d+) input tokens .{0,200}?context length is only (\d+) tokens/is
-const promptFirst = /prompt has (at least )?(\d+) tokens, and the context window of .*? is (\d+) tokens/is
+const promptFirst = /prompt has (at least )?(\d+) tokens, and the context window of .{0,200}? is (\d+) tokens/is
 
 const figuresOf = (error: unknown, message: string): Found["contextLength"] => {
   const promptTokens = countAt(error, "n_prompt_tokens")

@@ -138,6 +138,14 @@ describe("what a provider says", () => {
     assert.lengthOf(events, calls.length + 1)
   })
 
+  it("may be an error of millions of words that nearly say something", () => {
+    for (const words of ["context length is 1 tokens ", "prompt has 1 tokens, and the context window of "]) {
+      const error = { message: words.repeat(200_000), code: "context_length_exceeded" }
+      const decoder = openAi.generate.events(generation, targetOf("openai"))
+      assert.isTrue(Result.isFailure(decoder.push({ event: "message", data: JSON.stringify({ error }) })))
+    }
+  })
+
   it("may be a vector of more numbers than a program's stack holds, or of numbers too large", () => {
     const answer = (embedding: ReadonlyArray<number>) =>
       openAi.embed!.answer({ data: [{ index: 0, embedding }] }, ["a"], targetOf("openai"))
