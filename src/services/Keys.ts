@@ -68,9 +68,16 @@ export const choose = (
     : { index, keys }
 }
 
-/** The provider took the key. */
-export const accepted = (keys: Keys, index: number): Keys =>
-  keys[index]!.standing === "usable" ? keys : change(keys, index, { standing: "usable", until: 0 })
+/**
+ * The provider took the key. While a limit lasts nobody is given it: who is told so then had asked before, and a whole
+ * answer takes long.
+ */
+export const accepted = (keys: Keys, index: number, now: number): Keys => {
+  const { standing, until } = keys[index]!
+  return standing === "usable" || standing === "limited" && until > now
+    ? keys
+    : change(keys, index, { standing: "usable", until: 0 })
+}
 
 /** The provider limits the key. */
 export const limited = (

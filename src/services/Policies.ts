@@ -125,6 +125,8 @@ export const media = {
   connect: Duration.seconds(5),
   /** For one of them. */
   total: Duration.seconds(20),
+  /** For all of one request. */
+  all: Duration.minutes(1),
   redirects: 3,
   /** Of one request at once. */
   concurrency: 4,

@@ -5,7 +5,7 @@
  *
  * Sources: IANA's registries of special-purpose addresses for IPv4 and IPv6 (RFC 6890). What is not certainly public is
  * not: private and shared (CGNAT) networks, loopback, link-local, where clouds have their metadata, unique-local,
- * multicast, documentation and reserved ones. An IPv6 address that stands for one of IPv4 is as public as that one.
+ * multicast, documentation and reserved ones; and one that Azure gives each of its machines' own host. An IPv6 address that stands for one of IPv4 is as public as that one.
  *
  * **Gotchas**
  *
@@ -18,6 +18,8 @@ const privateIpv4: ReadonlyArray<readonly [network: string, bits: number]> = [
   ["10.0.0.0", 8],
   ["100.64.0.0", 10],
   ["127.0.0.0", 8],
+  // Azure's own, with what the machine's agent is told: Microsoft's page "What is IP address 168.63.129.16?".
+  ["168.63.129.16", 32],
   ["169.254.0.0", 16],
   ["172.16.0.0", 12],
   ["192.0.0.0", 24],

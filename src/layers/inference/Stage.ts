@@ -143,6 +143,9 @@ const telling = <A, R>(
   })
 }
 
+/** Whether the first attempt, beside which a hedge would be, has brought content: whole answers do long before their end. */
+const hasBegun = ({ progress: { record: { attempts: [first] } } }: Begun): boolean => first?.firstTokenMs !== undefined
+
 /** There is nobody, nor may an earlier answer be given. */
 const isOver = ({ cached, decision, deployments }: Route): boolean =>
   deployments.length === 0 && (!cached || decision.lacking !== undefined)
@@ -200,7 +203,7 @@ export const makeStage = Effect.gen(function*() {
         ),
       now,
       closedFor: (deployment) => breaker.closedFor(deployment, now()),
-      payHedge: Effect.sync(() => hedges.spend(route))
+      payHedge: Effect.sync(() => !hasBegun(begun) && hedges.spend(route))
     }
     return yield* telling(
       begun,

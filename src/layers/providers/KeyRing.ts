@@ -32,10 +32,13 @@ const redacted = "<redacted>"
 const keysOf = ({ key, keys }: RemoteDeployment): ReadonlyArray<readonly [Redacted.Redacted | undefined, number]> =>
   keys === undefined ? [[key, 1]] : keys.map(({ key, weight = 1 }) => [key, weight])
 
+/** The longest first: one may begin another. Of a header as `Bearer <key>` the key alone is one too. */
 const secretsOf = (options: RemoteDeployment): ReadonlyArray<string> =>
   [...keysOf(options).map(([key]) => key), ...Object.values(options.headers ?? {})]
     .flatMap((secret) => secret === undefined ? [] : [Redacted.value(secret)])
+    .flatMap((secret) => [secret, secret.replace(/^\S+\s+/, "")])
     .filter(({ length }) => length > shortest)
+    .sort((one, other) => other.length - one.length)
 
 /** A text without the secret, nor its beginning where the text was shortened in the secret's midst. */
 const without = (text: string, secret: string): string => {
@@ -101,7 +104,7 @@ export const make = (options: RemoteDeployment): KeyRing => {
     }),
     note: (index, reason) =>
       Effect.map(Clock.currentTimeMillis, (now) => {
-        if (reason === undefined) keys = Keys.accepted(keys, index)
+        if (reason === undefined) keys = Keys.accepted(keys, index, now)
         else if (reason._tag === "RateLimited") keys = Keys.limited(keys, index, now, reason.retryAfterMs, rests)
         else if (reason._tag === "AuthenticationFailed") keys = Keys.refused(keys, index, now, rests)
       }),

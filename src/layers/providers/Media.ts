@@ -79,6 +79,7 @@ const typeOf = (response: HttpClientResponse.HttpClientResponse): MediaType | un
 }
 
 const tooLarge = `Expected an image of at most ${mostImageBytes} bytes`
+const tooSlow = `Expected images by URL that come within ${Duration.toSeconds(Policies.media.all)} s together`
 const tooMuch = `Expected images by URL of at most ${Policies.media.mostBytes} bytes together`
 
 /** What all images of one request have taken. */
@@ -224,6 +225,12 @@ export const make = Effect.fnUntraced(function*({ allowHosts, resolve = lookup }
       parts,
       ({ index, message, part }) => prepared(part, `messages[${message}].content[${index}]`, taken, spent),
       { concurrency: Policies.media.concurrency }
+    ).pipe(
+      // Meanwhile the request has a place at its deployment.
+      Effect.timeoutOrElse({
+        duration: Policies.media.all,
+        orElse: () => Effect.fail(refuse("messages", tooSlow))
+      })
     )
     let next = 0
     return messages.map((message) =>

@@ -4,7 +4,7 @@
  * **Gotchas**
  *
  * Source: OpenAI's and Azure's API references. What hosts other than OpenAI have beyond its API (`top_k`, `min_p`) is
- * said only where a `baseUrl` is configured.
+ * said only where the `baseUrl` of another is configured.
  */
 import { Result } from "effect"
 import type { Dialect, Target } from "./Dialect.ts"
@@ -20,8 +20,11 @@ const ownVocabulary: Vocabulary = { maxTokens: "max_completion_tokens", mostStop
 /** What servers of this dialect have in common: OpenAI's older name for the limit, and vLLM's and llama.cpp's sampling. */
 const commonVocabulary: Vocabulary = { maxTokens: "max_tokens", mostStops: 16, more: ["topK", "minP"] }
 
+/** Also where its address, or that of one of its regions, is configured: its newer models take no `max_tokens`. */
+const isOwn = /^https:\/\/(?:\w+\.)?api\.openai\.com(?:[:/]|$)/i
+
 const vocabularyOf = ({ options: { baseUrl } }: Target): Vocabulary =>
-  baseUrl === undefined ? ownVocabulary : commonVocabulary
+  baseUrl === undefined || isOwn.test(baseUrl) ? ownVocabulary : commonVocabulary
 
 /** Where a call goes, and with what. */
 interface Place {

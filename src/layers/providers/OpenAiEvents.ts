@@ -37,9 +37,14 @@ const logprobsOf = (choice: Fields): ReadonlyArray<ChosenLogprob> =>
 const finishes: Readonly<Record<string, FinishReason>> = {
   stop: "stop",
   length: "length",
+  // Mistral's window is full.
+  model_length: "length",
   tool_calls: "tool_calls",
   function_call: "tool_calls"
 }
+
+/** Where the host could not go on, as OpenRouter and Mistral, DeepSeek, and vLLM say. */
+const breaks = new Set(["error", "insufficient_system_resource", "abort"])
 
 /** The first of the choices; another that nobody asked for is none of the answer. */
 const ownChoice = (body: unknown): Fields | undefined =>
@@ -86,7 +91,7 @@ const makeSpeaker = (generation: Generation, target: Target) => {
       usage = usageOf(body["usage"]) ?? usage
     },
     end: (): Told => {
-      if (finish === undefined) return Result.fail(cut(target))
+      if (finish === undefined || breaks.has(finish)) return Result.fail(cut(target))
       if (finish === "content_filter") return refused("its content filter ended the answer.")
       if (refusal !== "") return refused(brief(refusal))
       if (!calls.areNamed()) return Result.fail(malformed(target, "a call without a name"))

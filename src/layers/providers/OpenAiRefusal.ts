@@ -31,11 +31,24 @@ const pathOf = (param: string | undefined): string | undefined => {
   return found === undefined ? param : param.replace(found[0], found[1])
 }
 
-/** What messages tell of a prompt that does not fit: OpenAI's, vLLM's and Troupe's. */
-const windowFirst = /context length is (\d+) tokens.*?(?:requested|resulted in|has) (\d+)/is
-const promptFirst = /prompt has (at least )?(\d+) tokens, and the context window of .*? is (\d+) tokens/is
+/** llama.cpp's server says so by a type, with figures beside it. */
+const ofLlama = "exceed_context_size_error"
 
-const figuresOf = (message: string): Found["contextLength"] => {
+/**
+ * What messages tell of a prompt that does not fit: OpenAI's and vLLM's, vLLM's newer ones, and Troupe's. What lies between
+ * is bounded, as a message in a stream may be as long as an answer.
+ */
+const windowFirst =
+  /context length is (\d+) tokens.{0,200}?(?:requested|resulted in|has|total of at least) (\d+)(?!\d| output)/is
+const passed = /passed (\d+) input tokens .{0,200}?context length is only (\d+) tokens/is
+const promptFirst = /prompt has (at least )?(\d+) tokens, and the context window of .{0,200}? is (\d+) tokens/is
+
+const figuresOf = (error: unknown, message: string): Found["contextLength"] => {
+  const promptTokens = countAt(error, "n_prompt_tokens")
+  const contextWindow = countAt(error, "n_ctx")
+  if (promptTokens !== undefined && contextWindow !== undefined) return { promptTokens, contextWindow }
+  const input = passed.exec(message)
+  if (input !== null) return { promptTokens: Number(input[1]), contextWindow: Number(input[2]) }
   const told = windowFirst.exec(message)
   if (told !== null) return { contextWindow: Number(told[1]), promptTokens: Number(told[2]) }
   const ours = promptFirst.exec(message)
@@ -43,6 +56,9 @@ const figuresOf = (message: string): Found["contextLength"] => {
   const figures = { promptTokens: Number(ours[2]), contextWindow: Number(ours[3]) }
   return ours[1] === undefined ? figures : { ...figures, atLeast: true }
 }
+
+const isTooLong = (error: unknown, message: string): boolean =>
+  textAt(error, "type") === ofLlama || windowFirst.test(message) || passed.test(message)
 
 const refusals: ReadonlySet<string> = new Set(["content_filter", "content_policy_violation", "moderation_blocked"])
 
@@ -52,13 +68,13 @@ const foundIn = (body: unknown): Found => {
   const message = typeof error === "string" ? error : textAt(error, "message") ?? textAt(body, "message") ?? ""
   const param = textAt(error, "param")
   const code = textAt(error, "code") ?? ""
-  const tooLong = code === "context_length_exceeded" || windowFirst.test(message)
+  const tooLong = code === "context_length_exceeded" || isTooLong(error, message)
   return {
     // The path is told beside it, by our name.
     message: param !== undefined && message.startsWith(`${param}: `) ? message.slice(param.length + 2) : message,
     path: pathOf(param),
     contentRefused: refusals.has(code),
-    contextLength: tooLong ? figuresOf(message) : undefined
+    contextLength: tooLong ? figuresOf(error, message) : undefined
   }
 }
 

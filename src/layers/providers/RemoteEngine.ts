@@ -16,10 +16,11 @@ import * as Extra from "../../services/Extra.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
 import type { RemoteDeployment } from "../../services/Model.ts"
 import * as Policies from "../../services/Policies.ts"
+import { hostOf, isPrivateHost } from "../../services/PublicAddress.ts"
 import { eventsOf, makeCheck, makeReader } from "./Answer.ts"
 import type { Call, Dialect, Each, Target, Task } from "./Dialect.ts"
 import { makeJoint } from "./Joint.ts"
-import type { Media } from "./Media.ts"
+import type { Media, Taken } from "./Media.ts"
 import { notSupported, readable } from "./Refusals.ts"
 import type { Upstream } from "./Upstream.ts"
 
@@ -71,8 +72,18 @@ const makeSpoken = ({ clean }: Upstream) => <A>(result: Result.Result<A, Inferen
 const watchesPieces = ({ timeouts = {} }: RemoteDeployment): boolean =>
   timeouts.firstByte !== undefined || timeouts.firstToken !== undefined || timeouts.stall !== undefined
 
+/**
+ * How images by URL go there. A host of our own network might fetch from it what a caller names, by a name that is public
+ * and an address that is not: so it gets bytes. Another instance looks by itself.
+ */
+const takenBy = ({ images }: Dialect, { options: { baseUrl = "", provider } }: Target): Taken => {
+  const url = provider === "troupe" ? null : URL.parse(baseUrl)
+  return url !== null && isPrivateHost(hostOf(url)) ? "bytes" : images
+}
+
 const makeGenerate = ({ dialect, media, target, upstream }: Parts) => {
   const { generate } = dialect
+  const taken = takenBy(dialect, target)
   const spoken = makeSpoken(upstream)
 
   /** What to ask, its images as the dialect takes them. */
@@ -82,7 +93,7 @@ const makeGenerate = ({ dialect, media, target, upstream }: Parts) => {
     return firstImage(generation.messages) === undefined
       ? said(generation)
       : Effect.flatMap(
-        media.prepare(generation.messages, dialect.images),
+        media.prepare(generation.messages, taken),
         (messages) => said({ ...generation, messages })
       )
   }

@@ -125,6 +125,27 @@ describe("routing", () => {
       }).pipe(Effect.provide(layer))
     })
 
+    it.effect("is not made beside one that has begun, where the caller waits for all of it", () => {
+      const { jobs, layer } = world({
+        policy: hedged,
+        models: { a: [{ firstMs: 40, gapMs: 500, pieces: ["x", "y"] }, {}] }
+      })
+      return Effect.gen(function*() {
+        assert.deepInclude(yield* after(generate()), { text: "xy", deployment: "a#0", attempts: 1 })
+        assert.deepStrictEqual(jobs.map(({ deployment }) => deployment), ["a#0"])
+      }).pipe(Effect.provide(layer))
+    })
+
+    it.effect("is made beside one that has not begun, where the caller waits for all of it", () => {
+      const { layer } = world({
+        policy: hedged,
+        models: { a: [{ firstMs: 60, gapMs: 500, pieces: ["x", "y"] }, { firstMs: 20 }] }
+      })
+      return Effect.gen(function*() {
+        assert.deepInclude(yield* after(generate()), { text: "a#1", deployment: "a#1", attempts: 2 })
+      }).pipe(Effect.provide(layer))
+    })
+
     it.effect("is not made where the first is fast enough, nor beside one that has begun", () => {
       const { jobs, layer } = world({
         policy: hedged,

@@ -302,6 +302,39 @@ describe("requests", () => {
   })
 })
 
+describe("OpenAI's own host", () => {
+  it("is told the limit by its newer name, however its address is given", () => {
+    const sayings: ReadonlyArray<readonly [baseUrl: string | undefined, field: string]> = [
+      [undefined, "max_completion_tokens"],
+      ["https://api.openai.com/v1", "max_completion_tokens"],
+      ["https://eu.api.openai.com/v1/", "max_completion_tokens"],
+      ["http://127.0.0.1:8000/v1", "max_tokens"],
+      ["https://api.openai.com.example.org/v1", "max_tokens"]
+    ]
+    for (const [baseUrl, field] of sayings) {
+      const options = baseUrl === undefined ? {} : { baseUrl }
+      const { body } = Result.getOrThrow(bodyOf(openAi, { maxTokens: 5 }, options))
+      assert.deepStrictEqual(Object.keys(body).filter((name) => name.startsWith("max")), [field], baseUrl)
+    }
+  })
+})
+
+describe("a chat completion's end", () => {
+  const ended = (finish_reason: string) =>
+    openAi.generate.whole({ choices: [{ message: { content: "Hello" }, finish_reason }] }, generation, targetOf())
+
+  it("is no success where the host could not go on", () => {
+    for (const reason of ["error", "insufficient_system_resource", "abort"]) {
+      const told = Result.getOrThrow(Result.flip(ended(reason)))
+      assert.deepInclude<object>(told, { _tag: "UpstreamFailed", kind: "cut" })
+    }
+  })
+
+  it("is one of length where the window is full", () => {
+    assert.deepInclude(Result.getOrThrow(ended("model_length")).at(-1), { type: "finish", reason: "length" })
+  })
+})
+
 describe("embeddings", () => {
   it.live("come as vectors of unit length, in order, a wrong text failing alone", () =>
     Effect.gen(function*() {

@@ -138,6 +138,14 @@ describe("what a provider says", () => {
     assert.lengthOf(events, calls.length + 1)
   })
 
+  it("may be an error of millions of words that nearly say something", () => {
+    for (const words of ["context length is 1 tokens ", "prompt has 1 tokens, and the context window of "]) {
+      const error = { message: words.repeat(200_000), code: "context_length_exceeded" }
+      const decoder = openAi.generate.events(generation, targetOf("openai"))
+      assert.isTrue(Result.isFailure(decoder.push({ event: "message", data: JSON.stringify({ error }) })))
+    }
+  })
+
   it("may be a vector of more numbers than a program's stack holds, or of numbers too large", () => {
     const answer = (embedding: ReadonlyArray<number>) =>
       openAi.embed!.answer({ data: [{ index: 0, embedding }] }, ["a"], targetOf("openai"))
@@ -245,6 +253,18 @@ describe("a reason", () => {
       assert.notInclude(text, key.slice(0, 4))
       assert.notInclude(text, key.slice(-4))
     }))
+  })
+
+  it("holds nothing of a key that another begins, nor of one in a header after its scheme", () => {
+    const ring = KeyRing.make({
+      engine: "remote",
+      provider: "openai",
+      model: "m",
+      keys: [{ key: Redacted.make("sk-one") }, { key: Redacted.make("sk-one-more") }],
+      headers: { authorization: Redacted.make("Bearer sk-header") }
+    })
+    const clean = ring.clean(new InvalidRequest({ detail: "Neither sk-one-more nor sk-header nor sk-one is one." }))
+    assert.strictEqual(clean.message, "Neither <redacted> nor <redacted> nor <redacted> is one.")
   })
 })
 

@@ -1,13 +1,24 @@
 /** Images by URL: which hosts are asked for them, and what comes of it. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Fiber, Stream } from "effect"
+import { TestClock } from "effect/testing"
 import { once } from "node:events"
-import type { RequestListener } from "node:http"
+import type { RequestListener, ServerResponse } from "node:http"
 import { createServer } from "node:http"
 import type { AddressInfo, LookupFunction } from "node:net"
+import { anthropic } from "../../../src/layers/providers/Anthropic.ts"
+import type { Dialect } from "../../../src/layers/providers/Dialect.ts"
 import * as Media from "../../../src/layers/providers/Media.ts"
+import { openAi } from "../../../src/layers/providers/OpenAi.ts"
+import * as RemoteEngine from "../../../src/layers/providers/RemoteEngine.ts"
+import { troupe } from "../../../src/layers/providers/Troupe.ts"
+import type { Upstream } from "../../../src/layers/providers/Upstream.ts"
 import type { Message } from "../../../src/services/Content.ts"
 import { mostImageBytes } from "../../../src/services/Content.ts"
+import * as InferenceError from "../../../src/services/InferenceError.ts"
+import type { RemoteDeployment } from "../../../src/services/Model.ts"
+import { until } from "../../support/Service.ts"
+import { generation } from "./support.ts"
 
 const picture = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0, 1, 2, 3, 255])
 
@@ -187,5 +198,54 @@ describe("Media", () => {
         yield* refusal(media, `http://127.0.0.1:${port}/`),
         "The host of this URL cannot be reached"
       )
+    }))
+
+  it.effect("hands URLs on to hosts that are public or look by themselves, and bytes to others", () =>
+    Effect.gen(function*() {
+      const takenBy = (provider: RemoteDeployment["provider"], baseUrl: string, dialect: Dialect) => {
+        const taken: Array<Media.Taken> = []
+        const media: Media.Media = {
+          prepare: (_, one) => Effect.suspend(() => (taken.push(one), InferenceError.make(stopped)))
+        }
+        const stopped = new InferenceError.EngineStopped({ deployment: "a" })
+        const options = { engine: "remote", provider, model: "m", baseUrl } as const
+        const upstream = { clean: (reason: InferenceError.Reason) => reason } as Upstream
+        const engine = RemoteEngine.make(dialect, { deployment: "a", model: "a", options }, upstream, media)
+        const asked = { ...generation, messages: asking("https://example.com/cat.png") }
+        return Effect.as(Effect.flip(Stream.runDrain(engine.generate(asked))), taken)
+      }
+      const hosts: ReadonlyArray<readonly [RemoteDeployment["provider"], string, Dialect, Media.Taken]> = [
+        ["openai", "https://api.openai.com/v1", openAi, "urls"],
+        ["openai", "http://127.0.0.1:8000/v1", openAi, "bytes"],
+        ["openai", "http://vllm:8000/v1", openAi, "bytes"],
+        ["anthropic", "http://10.0.0.7", anthropic, "bytes"],
+        ["troupe", "http://127.0.0.1:3000/v1", troupe, "urls"]
+      ]
+      for (const [provider, baseUrl, dialect, taken] of hosts) {
+        assert.deepStrictEqual(yield* takenBy(provider, baseUrl, dialect), [taken], baseUrl)
+      }
+    }))
+
+  it.effect("gives all images of a request a time, however many there are", () =>
+    Effect.gen(function*() {
+      const waiting: Array<ServerResponse> = []
+      const { port, seen } = yield* hosted((_, response) => {
+        waiting.push(response)
+      })
+      const media = yield* Media.make({ allowHosts: ["127.0.0.1"] })
+      const source = { type: "url", url: `http://127.0.0.1:${port}/` } as const
+      const content = Array.from({ length: 20 }, () => ({ type: "image", source }) as const)
+      const fiber = yield* Effect.forkChild(Effect.flip(media.prepare([{ role: "user", content }], "bytes")))
+      // Each takes nearly as long as one may.
+      for (let round = 1; round <= 4; round++) {
+        yield* Effect.promise(() => until(() => waiting.length === 4 ? true : undefined))
+        yield* TestClock.adjust("18 seconds")
+        for (const response of waiting.splice(0)) {
+          response.writeHead(200, { "content-type": "image/png" }).end(picture)
+        }
+      }
+      const { reason } = yield* Fiber.join(fiber)
+      assert.deepInclude<object>(reason, { _tag: "InvalidRequest", path: "messages" })
+      assert.lengthOf(seen, 16)
     }))
 })
