@@ -261,12 +261,13 @@ describe("tools", () => {
 
 describe("messages.countTokens", () => {
   it("counts a prompt as the answer's usage does, tools and all", async () => {
-    for (
-      const { messages, tools } of [asked("What is 7 + 5?"), { ...asked("Hello!"), tools: [weather] }].map(
-        (call) => ({ tools: undefined, ...call })
-      )
-    ) {
-      const prompt = { model: "tiny-chat", system, messages, ...(tools === undefined ? {} : { tools }) }
+    const calls: ReadonlyArray<Pick<Anthropic.MessageCountTokensParams, "messages" | "tools" | "tool_choice">> = [
+      { messages: asked("What is 7 + 5?").messages },
+      { messages: asked("Hello!").messages, tools: [weather] },
+      { messages: asked("Hello!").messages, tools: [weather], tool_choice: { type: "none" } }
+    ]
+    for (const call of calls) {
+      const prompt = { model: "tiny-chat", system, ...call }
       const { input_tokens } = await client.messages.countTokens(prompt)
       const { usage } = await client.messages.create({ ...greedy, ...prompt })
       assert.strictEqual(input_tokens, usage.input_tokens + usage.cache_read_input_tokens!)

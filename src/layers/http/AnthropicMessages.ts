@@ -129,7 +129,8 @@ export const decode = (json: unknown, key?: string): Result.Result<MessagesCall,
 export const decodeCount = (json: unknown, key?: string): Result.Result<Asked<TokenizeRequest>, InvalidRequest> =>
   Result.map(Body.decode(json, countShape), (body) => {
     const conversation = placed(body)
-    const tools = toolsOf(body.tools ?? [])
+    // As a generation has it: tools that may not be used are not told to the model.
+    const tools = body.tool_choice?.type === "none" ? [] : toolsOf(body.tools ?? [])
     const messages = conversation.map(({ message }) => message)
     return {
       request: {

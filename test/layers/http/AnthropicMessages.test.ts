@@ -254,6 +254,8 @@ describe("AnthropicMessages", () => {
       messages: [{ role: "system", content: "S" }, { role: "user", content: "Hello" }],
       tools: [{ name: "add", description: "Adds.", parameters: { type: "object" } }]
     })
+    const none = { ...prompt, tools: [tool], tool_choice: { type: "none" } }
+    assert.notProperty(Result.getOrThrow(AnthropicMessages.decodeCount(none)).request.input, "tools")
     assert.isTrue(Result.isFailure(AnthropicMessages.decodeCount(least)))
   })
 })
