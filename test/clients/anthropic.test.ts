@@ -112,6 +112,18 @@ describe("messages.create", () => {
     }
   })
 
+  it("goes on with an answer that is begun, whole and streamed", async () => {
+    const begun = asked("What is the capital of Japan?")
+    const call = { ...begun, messages: [...begun.messages, { role: "assistant" as const, content: "The capital of" }] }
+    const whole = await client.messages.create(call)
+    for (const answer of [whole, await client.messages.stream(call).finalMessage()]) {
+      assert.deepStrictEqual(textOf(answer), [" Japan is Tokyo."])
+      assert.strictEqual(answer.stop_reason, "end_turn")
+    }
+    const { input_tokens } = await client.messages.countTokens({ model: "tiny-chat", system, messages: call.messages })
+    assert.strictEqual(input_tokens, whole.usage.input_tokens + whole.usage.cache_read_input_tokens!)
+  })
+
   it("holds the answer to a schema", async () => {
     const schema = {
       type: "object" as const,
