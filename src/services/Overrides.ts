@@ -21,6 +21,9 @@ const within = (minimum: number, maximum: number) => Schema.isBetween({ minimum,
 const Name = Schema.NonEmptyString.check(Schema.isMaxLength(512))
 const Names = Schema.Array(Name).check(Schema.isMaxLength(100))
 
+/** Attempts at one deployment after its first, at most. */
+export const mostRetries = 10
+
 /** What is left out is as configured. */
 export const Overrides = Schema.Struct({
   /** A policy's name. */
@@ -37,7 +40,7 @@ export const Overrides = Schema.Struct({
   /** What the request is about, as deployments name it in `tasks`. */
   task: Schema.optional(Name),
   /** Attempts at one deployment after its first. */
-  retries: Schema.optional(Schema.Int.check(within(0, 10))),
+  retries: Schema.optional(Schema.Int.check(within(0, mostRetries))),
   /** For the request as a whole, ms; never longer than the policy says. */
   timeoutMs: Schema.optional(Schema.Int.check(within(1, 86_400_000))),
   /** Whether another deployment goes on from the text so far when one fails in the middle of an answer. */
