@@ -139,6 +139,23 @@ const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
   typeof value === "object" && value !== null && !Array.isArray(value)
 
 /**
+ * What is told of a request, with the header's name for a field of `troupe`, or of `route` within, that came in one.
+ *
+ * @param body as it came
+ */
+export const named = (
+  text: string,
+  body: unknown,
+  given: Readonly<Record<string, string | undefined>>
+): string => {
+  const own = isObject(body) && isObject(body["troupe"]) ? body["troupe"] : {}
+  return text.replace(/(?<![\w.-])(?:troupe|route)\.(\w+)(?:\[\d+\])?/g, (path: string, field: string) => {
+    const header = headers.find((one) => one.field === field)
+    return header === undefined || given[header.name] === undefined || Object.hasOwn(own, field) ? path : header.name
+  })
+}
+
+/**
  * A body with what its headers and its field `troupe` say together, unchecked but for names: a field that does not exist
  * would be passed over, and the caller would not know.
  */
