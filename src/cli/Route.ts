@@ -129,8 +129,11 @@ export const route = Command.make("route", options, (input) =>
       "CommandFailed",
       ({ message }) => Effect.fail(new CommandFailed({ message: inFlags(message) }))
     )
-    if (input.json) return yield* printJson({ source, ...explanation })
-    yield* Console.log(`${sources[source]}\n${explained(explanation, input.explain)}`)
+    yield* input.json
+      ? printJson({ source, ...explanation })
+      : Console.log(`${sources[source]}\n${explained(explanation, input.explain)}`)
+    // For scripts that ask whether anybody can.
+    if (explanation.plan.lists.ordinary.length === 0) process.exitCode = 1
   })).pipe(
     Command.withDescription("Tell who would answer a request, and why, without asking anybody"),
     Command.withExamples([

@@ -178,6 +178,15 @@ const standIns = Effect.fnUntraced(function*(parts: Parts, names: ReadonlyArray<
 const noFallbackNames = { ordinary: [], context: [], content: [] }
 const noFallbacks = { fallbacks: noFallbackNames, cached: false } satisfies Pick<Route, "fallbacks" | "cached">
 
+/** Names that the request itself has are its own mistake where there is no such model. */
+const checkNames = (parts: Parts, names: ReadonlyArray<string>) =>
+  Effect.forEach(names, (name, index) =>
+    Effect.catchTag(
+      parts.registry.find(name),
+      "InferenceError",
+      ({ reason }) => Effect.fail(wrong({ path: `fallbacks[${index}]`, detail: reason.message }))
+    ), { discard: true })
+
 const fallbacksOf = Effect.fnUntraced(function*(parts: Parts, { routing }: Model, question: Question) {
   const { content, context, ordinary } = { ...noFallbackNames, ...routing?.fallbacks }
   const asked = question.wish.route?.fallbacks ?? ordinary
@@ -185,10 +194,12 @@ const fallbacksOf = Effect.fnUntraced(function*(parts: Parts, { routing }: Model
   const index = CachedResponses.misplaced(asked)
   if (index >= 0) return yield* wrong({ path: `fallbacks[${index}]`, detail: CachedResponses.onlyLast })
   const cached = asked.at(-1) === CachedResponses.name
+  const names = cached ? asked.slice(0, -1) : asked
+  if (question.wish.route?.fallbacks !== undefined) yield* checkNames(parts, names)
   return {
     cached,
     fallbacks: {
-      ordinary: yield* standIns(parts, cached ? asked.slice(0, -1) : asked, question),
+      ordinary: yield* standIns(parts, names, question),
       context: yield* standIns(parts, context, question),
       content: yield* standIns(parts, content, question)
     }

@@ -13,6 +13,7 @@ import type { Problem } from "../services/Problem.ts"
 import { formatPath } from "../services/Problem.ts"
 import type { Resolved, Surroundings } from "../services/Settings.ts"
 import { decode, modelWith, Settings, SettingsError } from "../services/Settings.ts"
+import * as YamlPlace from "../services/YamlPlace.ts"
 
 /** The file that is read when none is named, in the current folder. */
 export const defaultFile = "troupe.yaml"
@@ -51,9 +52,11 @@ const read = (file: string, required: boolean): Effect.Effect<string, SettingsEr
 const parse = (file: string, text: string): Effect.Effect<unknown, SettingsError> =>
   Effect.try({
     try: () => Yaml.parse(text),
-    // An alias's name may be a secret that begins with an asterisk; no other message holds a value.
-    catch: (cause) =>
-      unusable(file, `Not YAML: ${(cause as Error).message.replace(/'\*.*'/, "(its name is not shown)")}`)
+    catch: (cause) => {
+      // An alias's name may be a secret that begins with an asterisk; no other message holds a value.
+      const message = (cause as Error).message.replace(/'\*.*'/, "(its name is not shown)")
+      return unusable(file, `Not YAML: ${YamlPlace.describe(text, message)}`)
+    }
   })
 
 const decodeManifest = Schema.decodeSync(Schema.fromJsonString(Manifest))

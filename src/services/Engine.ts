@@ -34,7 +34,7 @@ const goOn = "Your last message was cut off. Go on exactly where it stops: repea
   "very next character, and say nothing else."
 
 /** The text so far as the assistant's last message, which some take for the beginning of their answer. */
-export const prefilled = (generation: Generation): Generation => {
+export const prefilled = <A extends Pick<Generation, "continues" | "messages">>(generation: A): A => {
   const { continues, messages } = generation
   return continues === undefined
     ? generation

@@ -186,6 +186,8 @@ export const TokenizeRequest = Schema.Struct({
     Schema.String,
     Schema.Struct({
       messages: Messages.check(Schema.makeFilter(Content.imageProblem)),
+      /** The assistant's text so far; default none. */
+      continues: Schema.optional(Schema.NonEmptyString),
       tools: Schema.optional(Schema.Array(Tool))
     })
   ]),

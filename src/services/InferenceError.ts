@@ -184,7 +184,7 @@ export class UpstreamFailed extends Schema.TaggedError<UpstreamFailed>()("Upstre
   }
 }
 
-/** The provider took longer than it may. */
+/** The deployment, local or a provider's, took longer than it may. */
 export class UpstreamTimeout extends Schema.TaggedError<UpstreamTimeout>()("UpstreamTimeout", {
   deployment: Schema.String,
   /** What took too long; `stall` is the time between two pieces of an answer. */
@@ -192,7 +192,7 @@ export class UpstreamTimeout extends Schema.TaggedError<UpstreamTimeout>()("Upst
   afterMs: Schema.Finite
 }) {
   override get message(): string {
-    return `The provider of "${this.deployment}" took longer than ${this.afterMs} ms (${this.phase.replace("_", " ")}).`
+    return `"${this.deployment}" took longer than ${this.afterMs} ms (${this.phase.replace("_", " ")}).`
   }
 }
 

@@ -114,6 +114,8 @@ export interface TokenizeJob {
   readonly kind: "tokenize"
   readonly input: string | {
     readonly messages: ReadonlyArray<ChatMessage>
+    /** The assistant's text so far, as in `GenerateJob`. */
+    readonly continues?: string | undefined
     readonly tools?: ReadonlyArray<ToolDefinition> | undefined
   }
 }

@@ -101,6 +101,8 @@ export const TokenizeRequest = Schema.Struct({
   messages: Schema.optionalKey(Schema.NonEmptyArray(ChatMessage)),
   /** Only with `messages`. */
   tools: Schema.optionalKey(Schema.Array(Tool)),
+  /** Only with `messages`, as in `ChatRequest`. */
+  continue_final_message: Schema.optionalKey(Schema.Boolean),
   ...standing
 }).annotate({ identifier: "TokenizeRequest" })
 export type TokenizeRequest = typeof TokenizeRequest.Type

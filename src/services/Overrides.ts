@@ -21,6 +21,9 @@ const within = (minimum: number, maximum: number) => Schema.isBetween({ minimum,
 const Name = Schema.NonEmptyString.check(Schema.isMaxLength(512))
 const Names = Schema.Array(Name).check(Schema.isMaxLength(100))
 
+/** Attempts at one deployment after its first, at most. */
+export const mostRetries = 10
+
 /** What is left out is as configured. */
 export const Overrides = Schema.Struct({
   /** A policy's name. */
@@ -37,7 +40,7 @@ export const Overrides = Schema.Struct({
   /** What the request is about, as deployments name it in `tasks`. */
   task: Schema.optional(Name),
   /** Attempts at one deployment after its first. */
-  retries: Schema.optional(Schema.Int.check(within(0, 10))),
+  retries: Schema.optional(Schema.Int.check(within(0, mostRetries))),
   /** For the request as a whole, ms; never longer than the policy says. */
   timeoutMs: Schema.optional(Schema.Int.check(within(1, 86_400_000))),
   /** Whether another deployment goes on from the text so far when one fails in the middle of an answer. */
@@ -134,6 +137,23 @@ export const fromHeaders = (given: Readonly<Record<string, string | undefined>>)
 
 const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
   typeof value === "object" && value !== null && !Array.isArray(value)
+
+/**
+ * What is told of a request, with the header's name for a field of `troupe`, or of `route` within, that came in one.
+ *
+ * @param body as it came
+ */
+export const named = (
+  text: string,
+  body: unknown,
+  given: Readonly<Record<string, string | undefined>>
+): string => {
+  const own = isObject(body) && isObject(body["troupe"]) ? body["troupe"] : {}
+  return text.replace(/(?<![\w.-])(?:troupe|route)\.(\w+)(?:\[\d+\])?/g, (path: string, field: string) => {
+    const header = headers.find((one) => one.field === field)
+    return header === undefined || given[header.name] === undefined || Object.hasOwn(own, field) ? path : header.name
+  })
+}
 
 /**
  * A body with what its headers and its field `troupe` say together, unchecked but for names: a field that does not exist

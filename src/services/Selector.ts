@@ -51,12 +51,23 @@ export interface Route {
   readonly prefix?: ReadonlyArray<number> | undefined
 }
 
+/** The wish that leaves none of the model's deployments, if one does. */
+const tooMuch = ({ ruledOut }: Decision, { deployments: only, except = [] }: Overrides): string | undefined => {
+  if (only === undefined && except.length === 0) return undefined
+  const left = ruledOut.filter(({ deployment }) => only?.includes(deployment) ?? true)
+  if (!left.every(({ deployment }) => except.includes(deployment))) return undefined
+  return left.length === 0 ? "route.deployments" : "route.except"
+}
+
 /** Why there is nobody. Where no deployment could take it at any time, the request is at fault. */
 export const nobody = (
-  { lacking, model, retryAfterMs, ruledOut }: Decision,
-  { pathsOf = () => ["model"] }: Pick<Wish, "pathsOf"> = {}
+  decision: Decision,
+  { pathsOf = () => ["model"], route = {} }: Pick<Wish, "pathsOf" | "route"> = {}
 ): InferenceError => {
+  const { lacking, model, retryAfterMs, ruledOut } = decision
   const reason = new NoDeployment({ model, ruledOut, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) })
+  const wish = tooMuch(decision, route)
+  if (wish !== undefined) return make(new InvalidRequest({ path: wish, detail: reason.message }))
   if (lacking === undefined) return make(reason)
   const [path = "model", ...others] = lacking.flatMap(pathsOf)
   const also = others.length === 0 ? "" : ` (likewise ${others.join(", ")})`

@@ -2,11 +2,14 @@
 import { Duration, Schema } from "effect"
 import * as CachedResponses from "./CachedResponses.ts"
 import { described, optional, Span } from "./Fields.ts"
+import { mostRetries } from "./Overrides.ts"
 import type { Routing } from "./Policy.ts"
 import * as Policy from "./Policy.ts"
 import { names as strategies } from "./SelectionInput.ts"
 
 const atLeast = (minimum: number) => Schema.Int.check(Schema.isGreaterThanOrEqualTo(minimum))
+/** As many as a request may ask for itself. */
+const Retries = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: mostRetries }))
 const Share = Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 1 }))
 const AtLeastNothing = Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))
 
@@ -34,7 +37,7 @@ export const PolicySettings = Schema.Struct({
   exploration: optional("Share of requests that try who was never measured; default 0.05.", Share),
   candidates: optional("Deployments of the model to try, the first included; default 3.", atLeast(1)),
   spill: optional("Set behind who loads or has a full queue; default true.", Schema.Boolean),
-  retries: optional("Attempts at one deployment after its first; default 2.", atLeast(0)),
+  retries: optional("Attempts at one deployment after its first; default 2.", Retries),
   maxAttempts: optional("Attempts of one request in all; default 6.", atLeast(1)),
   backoff: optional(
     "The pause between two attempts at one deployment, less or more a fifth.",

@@ -49,7 +49,15 @@ const tokenize = (
     return { kind: "tokenize", tokens: tokenizer.encode([{ text: input, special: false }]) }
   }
   if (work.kind !== "generate") return notAble("generate")
-  return { kind: "tokenize", tokens: promptOf(check, tokenizer, work.template, input.messages, input.tools) }
+  const { continues = "", messages, tools } = input
+  check(continues.length)
+  return {
+    kind: "tokenize",
+    tokens: [
+      ...promptOf(check, tokenizer, work.template, messages, tools),
+      ...(continues === "" ? [] : tokenizer.encode([{ text: continues, special: false }]))
+    ]
+  }
 }
 
 const answer = (loaded: Loaded, job: WholeJob, watch: Watch): Promise<JobResult> | JobResult => {

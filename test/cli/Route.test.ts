@@ -52,6 +52,16 @@ describe("route, where no service runs", () => {
     assert.deepStrictEqual([only.plan.lists.ordinary[0], only.decision.strategy], ["fake/a#1", "session"])
   })
 
+  it("ends with 1 where nobody can answer", async () => {
+    for (const json of [[], ["--json"]]) {
+      const args = ["Hello", "--model", "fake/b", "--except", "fake/b#0", ...json]
+      const { code, stderr, stdout } = await route(...args)
+      assert.deepStrictEqual([code, stderr], [1, ""])
+      assert.include(stdout, "the request excludes it")
+    }
+    assert.strictEqual((await route("Hello", "--model", "fake/a", "--except", "fake/a#0,fake/a#1")).code, 0)
+  })
+
   it("names each flag that is wrong", async () => {
     const policy = await route("Hello", "--policy", "nope")
     assert.deepStrictEqual([policy.code, policy.stdout], [1, ""])

@@ -112,6 +112,18 @@ describe("messages.create", () => {
     }
   })
 
+  it("goes on with an answer that is begun, whole and streamed", async () => {
+    const begun = asked("What is the capital of Japan?")
+    const call = { ...begun, messages: [...begun.messages, { role: "assistant" as const, content: "The capital of" }] }
+    const whole = await client.messages.create(call)
+    for (const answer of [whole, await client.messages.stream(call).finalMessage()]) {
+      assert.deepStrictEqual(textOf(answer), [" Japan is Tokyo."])
+      assert.strictEqual(answer.stop_reason, "end_turn")
+    }
+    const { input_tokens } = await client.messages.countTokens({ model: "tiny-chat", system, messages: call.messages })
+    assert.strictEqual(input_tokens, whole.usage.input_tokens + whole.usage.cache_read_input_tokens!)
+  })
+
   it("holds the answer to a schema", async () => {
     const schema = {
       type: "object" as const,
@@ -261,12 +273,13 @@ describe("tools", () => {
 
 describe("messages.countTokens", () => {
   it("counts a prompt as the answer's usage does, tools and all", async () => {
-    for (
-      const { messages, tools } of [asked("What is 7 + 5?"), { ...asked("Hello!"), tools: [weather] }].map(
-        (call) => ({ tools: undefined, ...call })
-      )
-    ) {
-      const prompt = { model: "tiny-chat", system, messages, ...(tools === undefined ? {} : { tools }) }
+    const calls: ReadonlyArray<Pick<Anthropic.MessageCountTokensParams, "messages" | "tools" | "tool_choice">> = [
+      { messages: asked("What is 7 + 5?").messages },
+      { messages: asked("Hello!").messages, tools: [weather] },
+      { messages: asked("Hello!").messages, tools: [weather], tool_choice: { type: "none" } }
+    ]
+    for (const call of calls) {
+      const prompt = { model: "tiny-chat", system, ...call }
       const { input_tokens } = await client.messages.countTokens(prompt)
       const { usage } = await client.messages.create({ ...greedy, ...prompt })
       assert.strictEqual(input_tokens, usage.input_tokens + usage.cache_read_input_tokens!)

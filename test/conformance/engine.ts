@@ -308,13 +308,18 @@ const cutsOf = (text: string): ReadonlyArray<readonly [string, string]> => {
   )
 }
 
-const goOnTests = ({ goesOn, question: [prompt, answer] }: Subject, test: Test) => {
+const goOnTests = ({ abilities, goesOn, question: [prompt, answer] }: Subject, test: Test) => {
   test("goes on with a text so far, which counts as prompt", (engine) =>
     Effect.gen(function*() {
       const whole = yield* collect(engine.generate(ask(prompt)))
       const continues = answer.slice(0, answer.indexOf(" ", answer.length / 2))
       const rest = yield* collect(engine.generate(ask(prompt, { continues, maxTokens: 30 })))
-      assert.isAbove(rest.finish.usage.promptTokens, whole.finish.usage.promptTokens)
+      const { promptTokens } = rest.finish.usage
+      assert.isAbove(promptTokens, whole.finish.usage.promptTokens)
+      if (abilities.includes("tokenize")) {
+        const tokens = yield* engine.tokenize({ messages: ask(prompt).messages, continues })
+        assert.strictEqual(tokens.length, promptTokens)
+      }
     }))
   if (goesOn === undefined) return
 

@@ -53,9 +53,9 @@ beforeAll(async () => {
   })
   service = await startService(JSON.stringify({
     models: Object.fromEntries(Object.keys(plays).map((name) => [name, model(name)])),
-    // Tries would go on for minutes.
+    // Tries would go on for more than a minute.
     policies: {
-      patient: { retries: 50, maxAttempts: 50, maxWait: "5 minutes", backoff: { initial: "10 seconds", factor: 1 } }
+      patient: { retries: 10, maxAttempts: 11, maxWait: "5 minutes", backoff: { initial: "10 seconds", factor: 1 } }
     }
   }))
 })

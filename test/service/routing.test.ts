@@ -150,8 +150,18 @@ describe("a request's own wishes", () => {
         "troupe.deployments[0]",
         "fake/two#0, fake/two#1"
       ],
-      ["a strategy", {}, { "x-troupe-strategy": "best" }, "troupe.strategy", "\"balanced\""],
-      ["a number", {}, { "x-troupe-retries": "many" }, "troupe.retries", ""],
+      ["a strategy", {}, { "x-troupe-strategy": "best" }, "x-troupe-strategy", "\"balanced\""],
+      ["a number", {}, { "x-troupe-retries": "many" }, "x-troupe-retries", ""],
+      [
+        "a number and a strategy",
+        {},
+        { "x-troupe-retries": "1.5", "x-troupe-strategy": "best" },
+        "x-troupe-strategy",
+        "x-troupe-retries"
+      ],
+      ["a number in its body", { troupe: { retries: 11 } }, { "x-troupe-retries": "12" }, "troupe.retries", "10"],
+      ["a policy in a header", {}, { "x-troupe-policy": "reckless" }, "x-troupe-policy", "default, careful"],
+      ["a model", {}, { "x-troupe-fallbacks": "tiny-chat, nope" }, "x-troupe-fallbacks", "\"nope\" does not exist"],
       ["an object", { troupe: "fast" }, {}, "troupe", "object"]
     ] as const
   ) {
@@ -161,6 +171,17 @@ describe("a request's own wishes", () => {
       assert.include(error.message, detail)
     })
   }
+})
+
+describe("wishes in headers", () => {
+  it("are told of by their headers' names in Anthropic's dialect too", async () => {
+    const body = { model: "fake/two", messages, max_tokens: 5 }
+    for (const [header, value] of [["x-troupe-timeout-ms", "0"], ["x-troupe-except", "fake/two#9"]] as const) {
+      const { message, status } = await errorOf(await post("/v1/messages", body, { [header]: value }))
+      assert.strictEqual(status, 400)
+      assert.isTrue(message.startsWith(`${header}: `), message)
+    }
+  })
 })
 
 describe("a local deployment that is not free", () => {

@@ -44,7 +44,7 @@ const cases: ReadonlyArray<readonly [reason: InferenceError.Reason, figures: Rea
     ["\"far#0\"", "HTTP status 502."]
   ],
   [new InferenceError.UpstreamTimeout({ deployment: "far#0", phase: "first_token", afterMs: 5000 }), [
-    "\"far#0\"",
+    "\"far#0\" took longer",
     "5000 ms",
     "first token"
   ]],

@@ -208,11 +208,12 @@ describe("Settings", () => {
 
     it("is refused where it names a policy or a model that there is not, or the model itself", () => {
       const file = {
-        policies: { quick: { strategy: "fastest", hedge: { share: 2 } } },
+        policies: { quick: { strategy: "fastest", retries: 11, hedge: { share: 2 } } },
         models: { a: { deployments: [llama()] } }
       }
       assert.deepStrictEqual(problems(file).map(({ path }) => path), [
         "policies.quick.strategy",
+        "policies.quick.retries",
         "policies.quick.hedge.share"
       ])
       assert.deepStrictEqual(

@@ -4,10 +4,12 @@
  * **Details**
  *
  * One message of the dialect may become several: each result of a tool is a message of its own. Texts beside each other
- * are one text, in lines of their own where people wrote them, and as they were where a model did.
+ * are one text, in lines of their own where people wrote them, and as they were where a model did. An assistant's text at
+ * the end is the beginning of the answer, which does not repeat it.
  */
 import type * as Anthropic from "../../services/Anthropic.ts"
 import type { Part } from "../../services/Content.ts"
+import { textOf } from "../../services/Content.ts"
 import type { Message, Tool, ToolChoice } from "../../services/Inference.ts"
 import type { ToolCall } from "../../services/Job.ts"
 import type { Problem } from "../../services/Problem.ts"
@@ -101,8 +103,20 @@ export const placed = (
   { messages, system }: Pick<Anthropic.CountTokensRequest, "messages" | "system">
 ): ReadonlyArray<Placed> => [...systemOf(system), ...messages.flatMap(placedOf)]
 
+/** The last message apart, where it begins the answer. */
+export const conversationOf = (
+  { messages: asked }: Pick<Anthropic.CountTokensRequest, "messages">,
+  placed: ReadonlyArray<Placed>
+): { readonly messages: ReadonlyArray<Message>; readonly continues?: string } => {
+  const messages = placed.map(({ message }) => message)
+  return asked.at(-1)?.role === "assistant"
+    ? { messages: messages.slice(0, -1), continues: textOf(messages.at(-1)!.content) }
+    : { messages }
+}
+
 /** The body's own path for one of the front door's that leads into a message; undefined where it does not. */
 export const locate = (path: string, placed: ReadonlyArray<Placed>): string | undefined => {
+  if (/^(?:input\.)?continues/.test(path)) return placed.at(-1)?.path
   const found = /^(?:input\.)?messages\[(\d+)\](?:\.content\[(\d+)\])?/.exec(path)
   const place = placed[Number(found?.[1])]
   return place === undefined ? undefined : place.parts[Number(found?.[2])] ?? place.path
@@ -146,15 +160,37 @@ const blockProblems = (
   })
 }
 
-/** What is wrong from message to message. */
-export const messageProblems = (messages: ReadonlyArray<Anthropic.MessageParam>): ReadonlyArray<Problem> => {
-  const used = new Set<string>()
-  const last = messages.length - 1
+const isText = (content: Anthropic.MessageParam["content"]): boolean =>
+  typeof content === "string"
+    ? content !== ""
+    : content.every(({ type }) => type === "text") &&
+      content.some((block) => block.type === "text" && block.text !== "")
+
+/** Of an answer that is begun for the model. */
+const begunProblems = (
+  { messages, output_config: output }: Pick<Anthropic.CountTokensRequest, "messages" | "output_config">
+): ReadonlyArray<Problem> => {
+  const last = messages.at(-1)!
+  if (last.role !== "assistant") return []
+  const path = `messages[${messages.length - 1}]`
   return [
-    ...messages.flatMap((message, index) => blockProblems(message, `messages[${index}]`, used)),
-    ...(messages[last]?.role === "assistant"
-      ? [{ path: `messages[${last}]`, expected: "An answer cannot be begun for the model; end with a user's message" }]
-      : [])
+    ...(isText(last.content) && messages.length > 1
+      ? []
+      : [{ path, expected: "An answer is begun with a text, after other messages" }]),
+    ...((output?.format ?? null) === null
+      ? []
+      : [{ path, expected: "An answer can only be begun without output_config.format" }])
+  ]
+}
+
+/** What is wrong from message to message. */
+export const messageProblems = (
+  body: Pick<Anthropic.CountTokensRequest, "messages" | "output_config">
+): ReadonlyArray<Problem> => {
+  const used = new Set<string>()
+  return [
+    ...body.messages.flatMap((message, index) => blockProblems(message, `messages[${index}]`, used)),
+    ...begunProblems(body)
   ]
 }
 

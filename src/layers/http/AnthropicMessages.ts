@@ -5,7 +5,15 @@ import type { Request, TokenizeRequest } from "../../services/Inference.ts"
 import type { Reason } from "../../services/InferenceError.ts"
 import { InvalidRequest, NotSupported } from "../../services/InferenceError.ts"
 import type { Placed } from "./AnthropicConversation.ts"
-import { choiceOf, locate, messageProblems, placed, toolProblems, toolsOf } from "./AnthropicConversation.ts"
+import {
+  choiceOf,
+  conversationOf,
+  locate,
+  messageProblems,
+  placed,
+  toolProblems,
+  toolsOf
+} from "./AnthropicConversation.ts"
 import * as AnthropicFields from "./AnthropicFields.ts"
 import type { Shape } from "./Body.ts"
 import * as Body from "./Body.ts"
@@ -69,7 +77,7 @@ const callOf = (body: Anthropic.MessagesRequest, key: string | undefined): Messa
       ...(stop === undefined ? {} : { stop }),
       maxTokens,
       model,
-      messages: conversation.map(({ message }) => message)
+      ...conversationOf(body, conversation)
     },
     placed: conversation,
     stream,
@@ -99,7 +107,7 @@ const unsupportedInTools: Body.Unsupported = [
 const shared = {
   unsupportedWithin: ["tools", unsupportedInTools],
   most: ["messages", mostMessages],
-  problems: (body: Anthropic.CountTokensRequest) => [...messageProblems(body.messages), ...toolProblems(body)]
+  problems: (body: Anthropic.CountTokensRequest) => [...messageProblems(body), ...toolProblems(body)]
 } as const satisfies Partial<Shape<never>>
 
 const messagesShape: Shape<Anthropic.MessagesRequest> = {
@@ -129,12 +137,12 @@ export const decode = (json: unknown, key?: string): Result.Result<MessagesCall,
 export const decodeCount = (json: unknown, key?: string): Result.Result<Asked<TokenizeRequest>, InvalidRequest> =>
   Result.map(Body.decode(json, countShape), (body) => {
     const conversation = placed(body)
-    const tools = toolsOf(body.tools ?? [])
-    const messages = conversation.map(({ message }) => message)
+    // As a generation has it: tools that may not be used are not told to the model.
+    const tools = body.tool_choice?.type === "none" ? [] : toolsOf(body.tools ?? [])
     return {
       request: {
         model: body.model,
-        input: { messages, ...(tools.length === 0 ? {} : { tools }) },
+        input: { ...conversationOf(body, conversation), ...(tools.length === 0 ? {} : { tools }) },
         ...standing(body, key)
       },
       placed: conversation

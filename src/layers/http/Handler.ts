@@ -113,12 +113,23 @@ export const parse = (text: string): Result.Result<unknown, InferenceError.Inval
       new InferenceError.InvalidRequest({ detail: `The body is not JSON: ${(cause as SyntaxError).message}` })
   })
 
+/** What a reason is to whoever asked. */
+type Naming = (reason: InferenceError.Reason) => InferenceError.Reason
+
+/** Wishes by the names of the headers that said them. */
+const inHeaders = (json: unknown, headers: Headers.Headers): Naming => (reason) =>
+  reason._tag !== "InvalidRequest" || reason.path === undefined ? reason : new InferenceError.InvalidRequest({
+    path: Overrides.named(reason.path, json, headers),
+    detail: Overrides.named(reason.detail, json, headers)
+  })
+
 /** Reads and decodes the request, and answers it. */
 const handle = <Decoded>(
   { keyOf }: Dialect,
   { answer, decode }: Endpoint<Decoded>,
   id: string,
-  maxBodyBytes: number
+  maxBodyBytes: number,
+  tellAs: (naming: Naming) => void
 ) =>
   Effect.gen(function*() {
     const request = yield* HttpServerRequest.HttpServerRequest
@@ -127,7 +138,9 @@ const handle = <Decoded>(
       Overrides.join(json, request.headers),
       (wrong) => new InferenceError.InvalidRequest(wrong)
     )
-    const body = yield* Effect.fromResult(decode(yield* Effect.fromResult(joined), keyOf(request.headers)))
+    const whole = yield* Effect.fromResult(joined)
+    if (whole !== json) tellAs(inHeaders(json, request.headers))
+    const body = yield* Effect.fromResult(decode(whole, keyOf(request.headers)))
     const created = Math.floor((yield* Clock.currentTimeMillis) / 1000)
     return yield* answer({ id, created, body })
   })
@@ -140,13 +153,17 @@ export const make = Effect.fnUntraced(function*(dialect: Dialect) {
   const respond = (trouble: Trouble, id: string) => respondError(dialect.failure(trouble, id))
 
   const settled = <Decoded>(endpoint: Endpoint<Decoded>, id: string) => {
+    let named: Naming = (reason) => reason
     const fail = (reason: InferenceError.Reason, headers: Failure["headers"] = {}) => {
-      const failure = endpoint.failure(reason, id)
+      const failure = endpoint.failure(named(reason), id)
       // The caller's own mistakes are told to the caller only.
       const log = failure.status >= 500 ? Effect.logWarning(`${id}: ${reason.message}`) : Effect.void
       return Effect.as(log, respondError({ ...failure, headers: { ...failure.headers, ...headers } }))
     }
-    return handle(dialect, endpoint, id, server.maxBodyBytes).pipe(
+    const tellAs = (naming: Naming): void => {
+      named = naming
+    }
+    return handle(dialect, endpoint, id, server.maxBodyBytes, tellAs).pipe(
       Effect.catchTags({
         InvalidRequest: (reason) => fail(reason),
         InferenceError: (error) => fail(error.reason, Telling.ofError(error)),

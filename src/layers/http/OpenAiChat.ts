@@ -84,7 +84,10 @@ const inPartsOf = (extra: Extra | undefined): ReadonlySet<number> =>
   )
 
 /** The last message apart, where the answer goes on with it. */
-const conversationOf = ({ continue_final_message = false, messages }: ChatRequest, extra: Extra | undefined) => {
+export const conversationOf = (
+  { continue_final_message = false, messages }: Pick<ChatRequest, "continue_final_message" | "messages">,
+  extra?: Extra
+): Pick<Request, "messages" | "continues"> => {
   const all = messagesOf(messages, inPartsOf(extra))
   return continue_final_message
     ? { messages: all.slice(0, -1), continues: textOf(all.at(-1)!.content) }
@@ -126,8 +129,11 @@ const choiceProblems = ({ tool_choice, tools = [] }: ChatRequest): ReadonlyArray
   return [{ path: "tool_choice.function.name", expected: "No tool of tools has this name" }]
 }
 
-const goOnProblems = (
-  { continue_final_message = false, messages, response_format: format }: ChatRequest
+export const goOnProblems = (
+  { continue_final_message = false, messages, response_format: format }: Pick<
+    ChatRequest,
+    "continue_final_message" | "messages" | "response_format"
+  >
 ): ReadonlyArray<Problem> => {
   if (!continue_final_message) return []
   const path = "continue_final_message"

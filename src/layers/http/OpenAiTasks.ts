@@ -14,14 +14,8 @@ import * as OpenAiTasks from "../../services/OpenAiTasks.ts"
 import type { Problem } from "../../services/Problem.ts"
 import type { Shape } from "./Body.ts"
 import * as Body from "./Body.ts"
-import {
-  messageProblems,
-  messagesOf,
-  mostMessages,
-  toolProblems,
-  toolsOf,
-  unsupportedInMessages
-} from "./OpenAiMessages.ts"
+import { conversationOf, goOnProblems } from "./OpenAiChat.ts"
+import { messageProblems, mostMessages, toolProblems, toolsOf, unsupportedInMessages } from "./OpenAiMessages.ts"
 import { standingOf } from "./Standing.ts"
 
 type Decoded<A> = Result.Result<A, InvalidRequest>
@@ -177,18 +171,20 @@ export const encodeClassifications = (
 })
 
 const tokenizeProblems = (
-  { messages, prompt, tools = [] }: OpenAiTasks.TokenizeRequest
+  { continue_final_message = false, messages, prompt, tools = [] }: OpenAiTasks.TokenizeRequest
 ): ReadonlyArray<Problem> => {
   if (messages === undefined) {
     return [
       ...(prompt === undefined ? [{ path: "prompt", expected: "Expected prompt or messages" }] : []),
-      ...(tools.length > 0 ? [{ path: "tools", expected: "Only allowed with messages" }] : [])
+      ...(tools.length > 0 ? [{ path: "tools", expected: "Only allowed with messages" }] : []),
+      ...(continue_final_message ? [{ path: "continue_final_message", expected: "Only allowed with messages" }] : [])
     ]
   }
   return [
     ...(prompt === undefined ? [] : [{ path: "messages", expected: "Expected prompt or messages, not both" }]),
     ...messageProblems(messages),
-    ...toolProblems(tools)
+    ...toolProblems(tools),
+    ...goOnProblems({ continue_final_message, messages })
   ]
 }
 
@@ -198,7 +194,6 @@ const tokenizeShape: Shape<OpenAiTasks.TokenizeRequest> = {
   unsupported: [
     ["add_special_tokens", () => false],
     ["add_generation_prompt", (value) => value === true],
-    ["continue_final_message", (value) => value === false],
     ["return_token_strs", (value) => value === false],
     ["chat_template", () => false],
     ["chat_template_kwargs", () => false]
@@ -208,10 +203,15 @@ const tokenizeShape: Shape<OpenAiTasks.TokenizeRequest> = {
   problems: tokenizeProblems
 }
 
-const inputOf = ({ messages, prompt, tools = [] }: OpenAiTasks.TokenizeRequest): TokenizeRequest["input"] =>
+const inputOf = (
+  { continue_final_message = false, messages, prompt, tools = [] }: OpenAiTasks.TokenizeRequest
+): TokenizeRequest["input"] =>
   messages === undefined
     ? prompt!
-    : { messages: messagesOf(messages), ...(tools.length === 0 ? {} : { tools: toolsOf(tools) }) }
+    : {
+      ...conversationOf({ continue_final_message, messages }),
+      ...(tools.length === 0 ? {} : { tools: toolsOf(tools) })
+    }
 
 export const decodeTokenize = (json: unknown, bearerToken?: string): Decoded<TokenizeRequest> =>
   Result.map(Body.decode(json, tokenizeShape), (body) => ({

@@ -1,6 +1,7 @@
 /** Another instance of Troupe: the OpenAI dialect, and what we have beyond it. Pure. */
 import { Duration, Result } from "effect"
 import type { Countable, Generation } from "../../services/Engine.ts"
+import { prefilled } from "../../services/Engine.ts"
 import type { Classification } from "../../services/Job.ts"
 import type { Dialect } from "./Dialect.ts"
 import type { Fields } from "./Json.ts"
@@ -50,7 +51,8 @@ const classify: NonNullable<Dialect["classify"]> = {
 
 const tokenizeBody = (input: Countable) =>
   typeof input === "string" ? { prompt: input } : {
-    messages: messagesOf(input.messages),
+    messages: messagesOf(prefilled(input).messages),
+    ...(input.continues === undefined ? {} : { continue_final_message: true }),
     ...(input.tools === undefined ? {} : { tools: toolsOf(input.tools) })
   }
 

@@ -107,7 +107,9 @@ export const answerWhole = (job: WholeJob, check: Check, checkCount: (characters
         classifications: eachOf(job.inputs, check, (text, promptTokens) => ({ labels: labelsOf(text), promptTokens }))
       }
     case "tokenize": {
-      const text = typeof job.input === "string" ? job.input : promptOf(job.input.messages)
+      const text = typeof job.input === "string"
+        ? job.input
+        : promptOf(job.input.messages) + (job.input.continues ?? "")
       checkCount(text.length)
       return { kind: "tokenize", tokens: tokenize(text).map(idOf) }
     }

@@ -131,7 +131,8 @@ const optionsOf = (spec: LlamaSpec, contextSize: number) => ({
 
 const tokenize = ({ checks: { count }, model, prompts }: Loaded, input: TokenizeJob["input"]): JobResult => {
   if (typeof input !== "string") {
-    return { kind: "tokenize", tokens: prompts.tokensOf(count, input.messages, input.tools) }
+    const goesOn = prompts.goesOn(count, input.continues ?? "")
+    return { kind: "tokenize", tokens: [...prompts.tokensOf(count, input.messages, input.tools), ...goesOn] }
   }
   count(input.length)
   return { kind: "tokenize", tokens: model.tokenize(input) }

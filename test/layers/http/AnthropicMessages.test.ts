@@ -149,6 +149,22 @@ describe("AnthropicMessages", () => {
       )
     })
 
+    it("have an assistant's text at the end as the beginning of the answer", () => {
+      for (const content of ["The best (", [text("The best"), text(" (")]]) {
+        const begun = [...messages, { role: "assistant", content }]
+        const { placed, request } = decoded({ system: "S", messages: begun })
+        assert.strictEqual(request.continues, "The best (")
+        assert.deepStrictEqual<unknown>(request.messages, [{ role: "system", content: "S" }, {
+          role: "user",
+          content: "Hello"
+        }])
+        const unable = new InferenceError.NotSupported({ deployment: "m#0", path: "continues", detail: "No." })
+        assert.deepInclude(AnthropicMessages.relocate(unable, placed), { path: "messages[1]" })
+        const counted = AnthropicMessages.decodeCount({ model: "tiny-chat", messages: begun })
+        assert.deepStrictEqual<unknown>(Result.getOrThrow(counted).request.input, { messages, continues: "The best (" })
+      }
+    })
+
     it("have images, of bytes and by URL, and in results of tools", () => {
       const url = { type: "url", url: "https://example.com/cat.png" }
       const part = { type: "image", source: { type: "base64", mediaType: "image/png", data: "AAAA" } }
@@ -199,7 +215,13 @@ describe("AnthropicMessages", () => {
       ["messages[0].content[0].tool_use_id", {
         messages: [{ role: "user", content: [{ type: "tool_result", tool_use_id: "call_1", content: "2" }] }]
       }],
-      ["messages[1]", { messages: [...messages, { role: "assistant", content: "The best answer is (" }] }],
+      ["messages[0]", { messages: [{ role: "assistant", content: "The best answer is (" }] }],
+      ["messages[1]", { messages: [...messages, { role: "assistant", content: "" }] }],
+      ["messages[1]", { messages: [...messages, { role: "assistant", content: [text("Let me"), use] }] }],
+      ["messages[1]", {
+        messages: [...messages, { role: "assistant", content: "{" }],
+        output_config: { format: { type: "json_schema", schema: { type: "object" } } }
+      }],
       ["tools[0].type", { tools: [{ type: "web_search_20250305", name: "web_search", input_schema: {} }] }],
       ["tools[0].defer_loading", { tools: [{ ...tool, defer_loading: true }] }],
       ["tools[1].name", { tools: [tool, tool] }],
@@ -254,6 +276,8 @@ describe("AnthropicMessages", () => {
       messages: [{ role: "system", content: "S" }, { role: "user", content: "Hello" }],
       tools: [{ name: "add", description: "Adds.", parameters: { type: "object" } }]
     })
+    const none = { ...prompt, tools: [tool], tool_choice: { type: "none" } }
+    assert.notProperty(Result.getOrThrow(AnthropicMessages.decodeCount(none)).request.input, "tools")
     assert.isTrue(Result.isFailure(AnthropicMessages.decodeCount(least)))
   })
 })

@@ -67,6 +67,8 @@ describe("OpenAiTasks", () => {
     ["tokenize", decodeTokenize, {}, "prompt"],
     ["tokenize", decodeTokenize, { prompt: "a", messages }, "messages"],
     ["tokenize", decodeTokenize, { prompt: "a", tools: [tool] }, "tools"],
+    ["tokenize", decodeTokenize, { prompt: "a", continue_final_message: true }, "continue_final_message"],
+    ["tokenize", decodeTokenize, { messages, continue_final_message: true }, "continue_final_message"],
     ["tokenize", decodeTokenize, { messages: [{ role: "user" }] }, "messages[0].content"],
     ["tokenize", decodeTokenize, { messages, tools: [tool, tool] }, "tools[1].function.name"],
     ["tokenize", decodeTokenize, { prompt: "a", return_token_strs: true }, "return_token_strs"]

@@ -320,7 +320,8 @@ describe("routing", () => {
       const [wish, path, detail] of [
         [{ policy: "none" }, "route.policy", "default, patient"],
         [{ deployments: ["a#0", "b#0"] }, "route.deployments[1]", "a#0, a#1"],
-        [{ except: ["a#7"] }, "route.except[0]", "a#0, a#1"]
+        [{ except: ["a#7"] }, "route.except[0]", "a#0, a#1"],
+        [{ fallbacks: ["b", "z"] }, "route.fallbacks[1]", "The model \"z\" does not exist. There is: a, b."]
       ] as const
     ) {
       it.effect(`that name nothing there is are refused: ${path}`, () => {
@@ -334,13 +335,22 @@ describe("routing", () => {
       })
     }
 
-    it.effect("that name a model to stand in which there is not are refused", () => {
-      const { layer } = two()
-      return Effect.gen(function*() {
-        const { reason } = yield* Effect.flip(generate({ route: { fallbacks: ["z"] } }))
-        assert.strictEqual(reason._tag, "ModelNotFound")
-      }).pipe(Effect.provide(layer))
-    })
+    for (
+      const [wish, path] of [
+        [{ except: ["a#0", "a#1"] }, "route.except"],
+        [{ deployments: ["a#1"], except: ["a#1"] }, "route.except"],
+        [{ deployments: [] }, "route.deployments"]
+      ] as const
+    ) {
+      it.effect(`that leave nobody are refused, unless another model stands in: ${JSON.stringify(wish)}`, () => {
+        const { layer } = two()
+        return Effect.gen(function*() {
+          const { reason } = yield* Effect.flip(generate({ route: { ...wish, fallbacks: [] } }))
+          assert.deepInclude(reason, { _tag: "InvalidRequest", path })
+          assert.strictEqual((yield* generate({ route: wish })).deployment, "b#0")
+        }).pipe(Effect.provide(layer))
+      })
+    }
   })
 
   describe("affinity", () => {
