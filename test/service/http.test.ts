@@ -1,6 +1,7 @@
 /** The service over real sockets: answers, errors, faults, shutdown. */
 import { assert } from "@effect/vitest"
 import { connect } from "node:net"
+import { gzipSync } from "node:zlib"
 import { afterAll, beforeAll, describe, it } from "vitest"
 import type { Service } from "../support/Service.ts"
 import { startService, until } from "../support/Service.ts"
@@ -179,6 +180,18 @@ describe("bad input", () => {
     assert.match(error.message, /and 990 more$/)
     const long = { model: "tiny-chat", messages: Array.from({ length: 10_001 }, () => 1) }
     assert.match((await json(await chat(long))).error.message, /at most 10000 messages/)
+  })
+
+  it("a compressed body: 400, which says so, in each dialect's shape", async () => {
+    for (const path of ["/v1/chat/completions", "/v1/messages"]) {
+      const response = await fetch(`${service.url}${path}`, {
+        method: "POST",
+        headers: { "content-type": "application/json", "content-encoding": "gzip" },
+        body: gzipSync(JSON.stringify({ model: "tiny-chat", max_tokens: 1, messages: [] }))
+      })
+      assert.strictEqual(response.status, 400)
+      assert.match((await json(response)).error.message, /compressed.*without content-encoding/)
+    }
   })
 
   it("a method that a path does not take: 405, and HEAD wherever GET is", async () => {
