@@ -1,6 +1,6 @@
 /** The command line as a shell sees it. */
 import { assert } from "@effect/vitest"
-import { writeFileSync } from "node:fs"
+import { mkdirSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { describe, it } from "vitest"
 import { run, temporaryFolder, troupe, until } from "./support/Service.ts"
@@ -113,10 +113,12 @@ describe("config", () => {
     using folder = temporaryFolder()
     const file = join(folder.path, "troupe.yaml")
     writeFileSync(join(folder.path, "there.gguf"), "")
+    mkdirSync(join(folder.path, "half"))
+    writeFileSync(join(folder.path, "half", "config.json"), "{}")
     writeFileSync(
       file,
       "models: { a: { deployments: [{ engine: llama, file: there.gguf, variants: [gone.gguf] }, " +
-        "{ engine: onnx, folder: none }] } }\n"
+        "{ engine: onnx, folder: none }, { engine: onnx, folder: half, model: small }] } }\n"
     )
     const { code, stderr } = await run(["config", "check", "--config", file])
     assert.strictEqual(code, 1)
@@ -124,7 +126,9 @@ describe("config", () => {
       stderr,
       `troupe: ${file} cannot be used:\n` +
         `  models.a.deployments[0].variants[0]: There is nothing at ${join(folder.path, "gone.gguf")}\n` +
-        `  models.a.deployments[1].folder: There is nothing at ${join(folder.path, "none")}\n`
+        `  models.a.deployments[1].folder: There is nothing at ${join(folder.path, "none")}\n` +
+        `  models.a.deployments[2].folder: There is nothing at ${join(folder.path, "half", "tokenizer.json")}\n` +
+        `  models.a.deployments[2].folder: There is nothing at ${join(folder.path, "half", "onnx/small.onnx")}\n`
     )
   })
 

@@ -110,7 +110,11 @@ const pathsOf = ({ options }: Deployment): ReadonlyArray<readonly [place: string
         ...(options.variants ?? []).map((path, index) => [`variants[${index}]`, path] as const)
       ]
     case "onnx":
-      return [["folder", options.folder]]
+      return existsSync(options.folder)
+        ? ["config.json", "tokenizer.json", `onnx/${options.model ?? "model"}.onnx`].map(
+          (name) => ["folder", join(options.folder, name)] as const
+        )
+        : [["folder", options.folder]]
     default:
       return []
   }

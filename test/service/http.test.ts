@@ -1,6 +1,7 @@
 /** The service over real sockets: answers, errors, faults, shutdown. */
 import { assert } from "@effect/vitest"
 import { connect } from "node:net"
+import { gzipSync } from "node:zlib"
 import { afterAll, beforeAll, describe, it } from "vitest"
 import type { Service } from "../support/Service.ts"
 import { startService, until } from "../support/Service.ts"
@@ -181,10 +182,25 @@ describe("bad input", () => {
     assert.match((await json(await chat(long))).error.message, /at most 10000 messages/)
   })
 
+  it("a compressed body: 400, which says so, in each dialect's shape", async () => {
+    for (const path of ["/v1/chat/completions", "/v1/messages"]) {
+      const response = await fetch(`${service.url}${path}`, {
+        method: "POST",
+        headers: { "content-type": "application/json", "content-encoding": "gzip" },
+        body: gzipSync(JSON.stringify({ model: "tiny-chat", max_tokens: 1, messages: [] }))
+      })
+      assert.strictEqual(response.status, 400)
+      assert.match((await json(response)).error.message, /compressed.*without content-encoding/)
+    }
+  })
+
   it("a method that a path does not take: 405, and HEAD wherever GET is", async () => {
     const response = await fetch(`${service.url}/v1/chat/completions`)
     assert.strictEqual(response.status, 405)
     assert.strictEqual(response.headers.get("allow"), "POST")
+    const load = await fetch(`${service.url}/admin/models/tiny-chat/load`)
+    assert.deepStrictEqual([load.status, load.headers.get("allow")], [405, "POST"])
+    assert.strictEqual((await fetch(`${service.url}/v1/models/`, { method: "POST" })).status, 404)
     for (const path of ["/health/live", "/v1/models", "/metrics"]) {
       const head = await fetch(`${service.url}${path}`, { method: "HEAD" })
       assert.strictEqual(head.status, 200, path)

@@ -90,6 +90,14 @@ const tooLarge = (maxBodyBytes: number): Trouble => ({
   headers: { connection: "close" }
 })
 
+const encoded: Trouble = {
+  status: 400,
+  code: null,
+  message: "The request body is compressed, which is not supported. Send it without content-encoding.",
+  // None of it is read.
+  headers: { connection: "close" }
+}
+
 const unreadable: Trouble = {
   status: 400,
   code: null,
@@ -168,7 +176,9 @@ export const make = Effect.fnUntraced(function*(dialect: Dialect) {
         InvalidRequest: (reason) => fail(reason),
         InferenceError: (error) => fail(error.reason, Telling.ofError(error)),
         Unread: ({ why }) =>
-          Effect.succeed(respond(why === "too-large" ? tooLarge(server.maxBodyBytes) : unreadable, id))
+          Effect.succeed(
+            respond({ "too-large": tooLarge(server.maxBodyBytes), encoded, unreadable }[why], id)
+          )
       }),
       Effect.catchDefect((defect) =>
         Effect.as(Effect.logError(`${id} ended in a defect.`, defect), respond(broken, id))

@@ -13,10 +13,11 @@ import { IncomingMessage } from "node:http"
 /** There is no text. */
 export interface Unread {
   readonly _tag: "Unread"
-  readonly why: "too-large" | "unreadable"
+  readonly why: "too-large" | "encoded" | "unreadable"
 }
 
 const tooLarge: Unread = { _tag: "Unread", why: "too-large" }
+const encoded: Unread = { _tag: "Unread", why: "encoded" }
 const unreadable: Unread = { _tag: "Unread", why: "unreadable" }
 
 const fromMessage = (message: IncomingMessage, maxBytes: number): Effect.Effect<string, Unread> =>
@@ -41,6 +42,7 @@ const fromMessage = (message: IncomingMessage, maxBytes: number): Effect.Effect<
       ignore()
       resume(result)
     }
+    if ((message.headers["content-encoding"] ?? "identity") !== "identity") return resume(Effect.fail(encoded))
     if (message.destroyed) return resume(Effect.fail(unreadable))
     if (Number(message.headers["content-length"] ?? 0) > maxBytes) return resume(Effect.fail(tooLarge))
     message.on("data", onData).on("end", onEnd).on("error", onBroken).on("close", onBroken)

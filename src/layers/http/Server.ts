@@ -23,7 +23,7 @@ import * as ModelRoutes from "./ModelRoutes.ts"
 import * as OpenAiError from "./OpenAiError.ts"
 import * as OpenAiRoutes from "./OpenAiRoutes.ts"
 
-/** The methods of each path that there is. */
+/** The methods of each path that there is, whose parameters are in braces. */
 const methodsByPath: Readonly<Record<string, ReadonlyArray<string>>> = {
   ...Object.fromEntries(
     Object.entries(OpenApi.fromApi(Api).paths).map((
@@ -34,8 +34,13 @@ const methodsByPath: Readonly<Record<string, ReadonlyArray<string>>> = {
   "/openapi.json": ["GET"]
 }
 
+const paths = Object.entries(methodsByPath).map(([path, methods]) => ({
+  pattern: new RegExp(`^${path.replaceAll(".", "\\.").replaceAll(/\{\w+\}/g, "[^/]+")}$`),
+  methods: methods.join(", ")
+}))
+
 const explain = (method: string, path: string): OpenAiError.OpenAiError => {
-  const allowed = Object.hasOwn(methodsByPath, path) ? methodsByPath[path]!.join(", ") : undefined
+  const allowed = paths.find(({ pattern }) => pattern.test(path))?.methods
   return allowed === undefined
     ? OpenAiError.make(`There is nothing at ${path}. GET /openapi.json describes what there is.`, {
       status: 404,

@@ -167,7 +167,7 @@ const makeBegin = ({ decisions, metrics, pressure, selector }: Front) =>
     const progress = yield* Operation.begin(metrics, decisions, operation, route, attributes)
     if (isOver(route)) {
       const { reason } = nobody(route.decision, wish)
-      return yield* new InferenceError({ reason, decision: progress.record.id })
+      return yield* new InferenceError({ reason, decision: progress.record.id, attempts: [] })
     }
     return { route, progress }
   })

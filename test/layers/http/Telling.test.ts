@@ -2,9 +2,22 @@ import { assert, describe, it } from "@effect/vitest"
 import * as fc from "fast-check"
 import { validateHeaderValue } from "node:http"
 import * as Telling from "../../../src/layers/http/Telling.ts"
+import { InferenceError, NoDeployment } from "../../../src/services/InferenceError.ts"
 
 const told = (deployment: string): string =>
   Telling.ofAnswer({ deployment, attempts: 1, decision: "dec-1" })["x-troupe-deployment"]!
+
+describe("an error's headers", () => {
+  const headersOf = (attempts: { readonly attempts?: [] }) =>
+    Telling.ofError(
+      new InferenceError({ reason: new NoDeployment({ model: "chat", ruledOut: [] }), decision: "dec-1", ...attempts })
+    )
+
+  it("count no attempt where nobody could be asked, and one where none is listed", () => {
+    assert.strictEqual(headersOf({ attempts: [] })["x-troupe-attempts"], "0")
+    assert.strictEqual(headersOf({})["x-troupe-attempts"], "1")
+  })
+})
 
 describe("the deployment in an answer's headers", () => {
   it("is as it is where a header can say it", () => {

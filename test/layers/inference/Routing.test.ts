@@ -77,8 +77,9 @@ describe("routing", () => {
     it.effect("is kept of a request that nobody can take", () => {
       const { layer } = world({ models: { a: [{ options: { abilities: ["generate"] } }] } })
       return Effect.gen(function*() {
-        const { decision, reason } = yield* Effect.flip(generate({ tools: [{ name: "f" }] }))
+        const { attempts, decision, reason } = yield* Effect.flip(generate({ tools: [{ name: "f" }] }))
         assert.strictEqual(reason._tag, "InvalidRequest")
+        assert.deepStrictEqual(attempts, [])
         const record = yield* recordOf(decision!)
         assert.deepInclude(record, { end: "failure", attempts: [] })
         assert.lengthOf(record.decision.ruledOut, 1)
