@@ -10,6 +10,7 @@ import { Clock, Effect, Random, Result } from "effect"
 import type { Scope } from "effect"
 import type { Headers } from "effect/http"
 import { HttpServerRequest, HttpServerResponse } from "effect/http"
+import * as Hops from "../../services/Hops.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
 import * as Overrides from "../../services/Overrides.ts"
 import { Readiness } from "../../services/Readiness.ts"
@@ -141,6 +142,7 @@ const handle = <Decoded>(
 ) =>
   Effect.gen(function*() {
     const request = yield* HttpServerRequest.HttpServerRequest
+    const hops = yield* Effect.fromResult(Hops.fromHeaders(request.headers))
     const json = yield* Effect.fromResult(parse(yield* RequestBody.text(request, maxBodyBytes)))
     const joined = Result.mapError(
       Overrides.join(json, request.headers),
@@ -150,7 +152,8 @@ const handle = <Decoded>(
     if (whole !== json) tellAs(inHeaders(json, request.headers))
     const body = yield* Effect.fromResult(decode(whole, keyOf(request.headers)))
     const created = Math.floor((yield* Clock.currentTimeMillis) / 1000)
-    return yield* answer({ id, created, body })
+    const answered = answer({ id, created, body })
+    return yield* hops === 0 ? answered : Effect.provideService(answered, Hops.Hops, hops)
   })
 
 /** Makes handlers of a dialect's endpoints. */

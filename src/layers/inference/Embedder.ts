@@ -6,7 +6,8 @@
  * While the engine is at work on a batch, requests gather: up to 10, or for 100 ms. An engine that has nothing to do
  * begins at once. Each caller gets his own vectors or his own error.
  */
-import { Deferred, Effect, Exit, Request, RequestResolver, Result } from "effect"
+import { Context, Deferred, Effect, Exit, Request, RequestResolver, Result } from "effect"
+import { Hops } from "../../services/Hops.ts"
 import type { InferenceError } from "../../services/InferenceError.ts"
 import { InvalidRequest, make as makeError } from "../../services/InferenceError.ts"
 import type { Embedding } from "../../services/Job.ts"
@@ -44,7 +45,13 @@ const runBatch = (models: Models["Service"], entries: ReadonlyArray<Entry>) => {
   const { deployment, standing } = entries[0]!.request
   return Effect.gen(function*() {
     const engine = yield* models.borrow(deployment, standing)
-    const results = yield* engine.embed(entries.flatMap(({ request }) => request.inputs))
+    // They go on together, as far as the one that has come the farthest.
+    const hops = Math.max(...entries.map(({ context }) => Context.get(context, Hops)))
+    const results = yield* Effect.provideService(
+      engine.embed(entries.flatMap(({ request }) => request.inputs)),
+      Hops,
+      hops
+    )
     let from = 0
     for (const entry of entries) {
       const to = from + entry.request.inputs.length

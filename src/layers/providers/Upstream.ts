@@ -9,6 +9,7 @@
 import type * as Undici from "@effect/platform-node/Undici"
 import { Cause, Clock, Effect, Redacted, Result, type Scope } from "effect"
 import { isUtf8 } from "node:buffer"
+import * as Hops from "../../services/Hops.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
 import type { Body, Wanted } from "./Body.ts"
 import { broken, mediaTypes, readRefusal, watched, wrongHeaders } from "./Body.ts"
@@ -48,7 +49,7 @@ const isOfKey = ({ _tag }: InferenceError.Reason): boolean => _tag === "RateLimi
 const makeWriter = ({ baseUrl, dialect, target }: Options) => {
   const own = Object.entries(target.options.headers ?? {})
     .map(([name, value]) => [name.toLowerCase(), Redacted.value(value)] as const)
-  return (call: Call, wanted: Wanted, { key }: Held): Wire.Request => ({
+  return (call: Call, wanted: Wanted, { key }: Held, hops: number): Wire.Request => ({
     url: `${baseUrl}${call.path}`,
     headers: {
       accept: mediaTypes[wanted][0]!,
@@ -56,6 +57,7 @@ const makeWriter = ({ baseUrl, dialect, target }: Options) => {
       "user-agent": "troupe",
       ...call.headers,
       ...(key === undefined ? {} : dialect.authorize(Redacted.value(key))),
+      ...(dialect.name === "troupe" ? { [Hops.header]: String(hops + 1) } : {}),
       ...Object.fromEntries(own),
       "content-type": "application/json"
     },
@@ -86,7 +88,7 @@ const makeExchange = (options: Options, limits: Watch.Limits) => {
   const attempt = Effect.fnUntraced(function*({ call, hold, wanted, watch }: Begun, held: Held) {
     const ended = watch.reason()
     if (ended !== undefined) return yield* InferenceError.make(ended)
-    const wire = Wire.open(dispatcher, requestOf(call, wanted, held))
+    const wire = Wire.open(dispatcher, requestOf(call, wanted, held, yield* Hops.Hops))
     hold(wire)
     const head = yield* Effect.mapError(
       wire.head,
