@@ -118,7 +118,7 @@ const settle = Effect.fnUntraced(function*(tools: Tools, existing: StoredModel, 
 export const pull = Effect.fnUntraced(function*(tools: Tools, typed: string, given: PullOptions, report: Report) {
   const { folder } = tools.options
   const source = yield* Effect.mapError(Effect.fromResult(ModelSource.parse(typed)), (detail) => invalid(typed, detail))
-  const found = yield* find(tools, typed, source)
+  const found = yield* find(tools, typed, source, report)
   const name = given.name ?? found.name
   if (!ModelSource.isName(name)) {
     return yield* invalid(typed, `"${name}" cannot name a model; choose another with --name, of letters, digits, . _ -`)

@@ -1,5 +1,5 @@
 /** Finds out which files a source means. */
-import { Effect } from "effect"
+import { Duration, Effect, Schedule } from "effect"
 import { HttpClient } from "effect/http"
 import { resolve } from "node:path"
 import type { Source } from "../../services/ModelSource.ts"
@@ -9,8 +9,8 @@ import { ChecksumMismatch, DownloadFailed, fail } from "../../services/ModelStor
 import * as Http from "./Http.ts"
 import * as HuggingFace from "./HuggingFace.ts"
 import * as LocalFiles from "./LocalFiles.ts"
-import type { Origin } from "./Origin.ts"
-import type { Found, Tools } from "./Tools.ts"
+import type { Cut, Origin } from "./Origin.ts"
+import type { Found, Report, Tools } from "./Tools.ts"
 import { invalid } from "./Tools.ts"
 
 /** A URL's file, and its parts where it is split. */
@@ -33,22 +33,42 @@ const originsOfUrl = (client: HttpClient.HttpClient, url: string): ReadonlyArray
 const findOnHuggingFace = Effect.fnUntraced(function*(
   { client, options: { endpoint }, retry }: Tools,
   typed: string,
-  source: Extract<Source, { readonly type: "huggingface" }>
+  source: Extract<Source, { readonly type: "huggingface" }>,
+  report: Report
 ) {
+  const told = Schedule.tap(
+    Schedule.setInputType<Cut | ModelStoreError>()(retry),
+    ({ attempt, duration, input }) =>
+      input._tag === "Cut"
+        ? report({
+          type: "retry",
+          file: source.repository,
+          attempt,
+          delayMs: Duration.toMillis(duration),
+          detail: input.detail
+        })
+        : Effect.void
+  )
   const problem = ModelSource.urlProblem(endpoint.url)
   if (problem !== undefined) return yield* invalid("HF_ENDPOINT", problem)
   const choice = yield* HuggingFace.find(endpoint, source, typed).pipe(
-    Effect.retry({ schedule: retry, while: (error) => error._tag === "Cut" }),
+    Effect.retry({ schedule: told, while: (error) => error._tag === "Cut" }),
     Effect.catchTag("Cut", ({ detail }) => fail(new DownloadFailed({ url: endpoint.url, detail }))),
     Effect.provideService(HttpClient.HttpClient, client)
   )
   return { ...choice, origins: HuggingFace.originsOf(client, endpoint, source.repository, choice) } satisfies Found
 })
 
-export const find = (tools: Tools, typed: string, source: Source): Effect.Effect<Found, ModelStoreError> => {
+/** @param report hears of what is tried again */
+export const find = (
+  tools: Tools,
+  typed: string,
+  source: Source,
+  report: Report
+): Effect.Effect<Found, ModelStoreError> => {
   switch (source.type) {
     case "huggingface":
-      return findOnHuggingFace(tools, typed, source)
+      return findOnHuggingFace(tools, typed, source, report)
     case "url": {
       const name = ModelSource.nameOf(new URL(source.url).pathname)
       return Effect.succeed({ kind: "gguf", name, origins: originsOfUrl(tools.client, source.url) })

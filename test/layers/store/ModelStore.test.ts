@@ -194,6 +194,14 @@ describe("pull", () => {
       })
     ))
 
+  it.live("tells that it asks a hub again, and why", () =>
+    withStore(({ pull }) =>
+      Effect.gen(function*() {
+        const { events } = yield* pull("hf:org/model")
+        assert.deepInclude(events[0], { type: "retry", file: "org/model", attempt: 1 })
+        assert.deepInclude(events.at(-1), { type: "done" })
+      }), { faultOf: (index) => index === 0 ? { status: 503 } : undefined }))
+
   it.live("stops at the limit of the store, and goes on when there is room", () =>
     withStore(({ folder, pull, store }) =>
       Effect.gen(function*() {
