@@ -12,8 +12,8 @@
  * **Gotchas**
  *
  * An upper bound for models whose layers look at a sliding window only. Replicas share the file's pages but for
- * `useMmap: false`. The engine's process and library, about 110 MiB, are not in it. Beside that, an engine with
- * tiny-chat grew by 19, 37 and 97 MiB for 1, 8 and 32 slots of 512 tokens; the estimate is 18, 34 and 88.
+ * `useMmap: false`. The engine's process and library, about 130 MiB, are not in it: with tiny-chat and 1, 8 and 32 slots
+ * of 512 tokens, all of them at work, an engine process took 139, 168 and 225 MiB, for which the estimate is 7, 24 and 79.
  */
 import type { KvCacheType } from "./EngineProtocol.ts"
 import { batchOf, largestDefaultWindow } from "./EngineProtocol.ts"
