@@ -5,7 +5,8 @@
  *
  * Sources: IANA's registries of special-purpose addresses for IPv4 and IPv6 (RFC 6890). What is not certainly public is
  * not: private and shared (CGNAT) networks, loopback, link-local, where clouds have their metadata, unique-local,
- * multicast, documentation and reserved ones; and one that Azure gives each of its machines' own host. An IPv6 address that stands for one of IPv4 is as public as that one.
+ * multicast, documentation and reserved ones; and one by which Azure's machines reach their own host. An IPv6 address
+ * that stands for one of IPv4 is as public as that one.
  *
  * **Gotchas**
  *
