@@ -93,10 +93,13 @@ const model = fileURLToPath(new URL("../../models/tiny-chat-q8_0.gguf", import.m
 /** util-linux's `script` gives a program a terminal; others of that name take other options. */
 const hasScript = /util-linux/.test(spawnSync("script", ["--version"], { encoding: "utf8" }).stdout ?? "")
 
-/** Runs `troupe` on a terminal, with what is typed, until it ends; then tells the terminal's settings. */
+/**
+ * Runs `troupe` on a terminal, with what is typed, until it ends; then tells the terminal's settings. Ctrl-C reaches the
+ * shell too, and only with a trap does every shell go on after it.
+ */
 const onTerminal = (columns: number, args: ReadonlyArray<string>, env: Readonly<Record<string, string>>) => {
   const command = [
-    "exec 2>&1; stty cols",
+    "trap : INT; exec 2>&1; stty cols",
     String(columns),
     "rows 24; before=$(stty -g);",
     process.execPath,
@@ -106,7 +109,7 @@ const onTerminal = (columns: number, args: ReadonlyArray<string>, env: Readonly<
   ].join(" ")
   const child = spawn("script", ["-qec", command, "/dev/null"], {
     stdio: ["pipe", "pipe", "inherit"],
-    env: { ...process.env, TERM: "xterm", NO_COLOR: "1", ...env }
+    env: { ...process.env, SHELL: "/bin/sh", TERM: "xterm", NO_COLOR: "1", ...env }
   })
   const kill = () => child.kill("SIGKILL")
   process.once("exit", kill)
