@@ -1,4 +1,5 @@
 import { assert } from "@effect/vitest"
+import { get as httpGet } from "node:http"
 import { afterAll, beforeAll, describe, it } from "vitest"
 import type { Service } from "../support/Service.ts"
 import { run, startService, until } from "../support/Service.ts"
@@ -100,6 +101,33 @@ describe("administration", () => {
     const missing = await act("nope", "load")
     assert.strictEqual(missing.status, 404)
     assert.include(await missing.text(), "model_not_found")
+  })
+
+  it("refuses what another site sends, and whoever asks for a name that is not this machine's", async () => {
+    // What fetch does not let its users say.
+    const statusOf = (headers: Record<string, string>) =>
+      new Promise<number | undefined>((resolve, reject) => {
+        httpGet(`${service.url}/admin/deployments`, { headers }, (response) => {
+          response.resume()
+          resolve(response.statusCode)
+        }).on("error", reject)
+      })
+    for (const host of ["localhost", "LOCALHOST:1", "troupe.localhost:8080", "127.0.0.1", "127.8.0.1:80", "[::1]:9"]) {
+      assert.strictEqual(await statusOf({ host }), 200, host)
+    }
+    const others = [
+      "evil.example",
+      "127.0.0.1.evil.example",
+      "evil.example:80",
+      "localhost.evil.example",
+      "192.0.2.1"
+    ]
+    for (const host of others) assert.strictEqual(await statusOf({ host }), 403, host)
+    for (
+      const [site, status] of [["cross-site", 403], ["same-site", 403], ["none", 200], ["same-origin", 200]] as const
+    ) {
+      assert.strictEqual(await statusOf({ "sec-fetch-site": site }), status, site)
+    }
   })
 
   it("names the actions where one is asked for that there is not", async () => {

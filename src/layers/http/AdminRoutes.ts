@@ -14,7 +14,7 @@ import type { Deployment } from "../../services/Model.ts"
 import { Models } from "../../services/Models.ts"
 import { Registry } from "../../services/Registry.ts"
 import * as AdminDecisions from "./AdminDecisions.ts"
-import { guarded } from "./AdminGuard.ts"
+import * as AdminGuard from "./AdminGuard.ts"
 import { respondError } from "./Handler.ts"
 import * as OpenAiError from "./OpenAiError.ts"
 
@@ -54,6 +54,7 @@ export const layer = HttpApiBuilder.group(
     const models = yield* Models
     const registry = yield* Registry
     const breaker = yield* Breaker
+    const guarded = yield* AdminGuard.make
 
     const describe = Effect.fnUntraced(function*(deployment: Deployment, states: ReadonlyArray<State>) {
       const status = yield* models.status(deployment)
