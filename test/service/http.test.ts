@@ -212,6 +212,21 @@ describe("bad input", () => {
     const response = await fetch(`${service.url}/v1/nothing`)
     assert.strictEqual(response.status, 404)
     assert.strictEqual((await json(response)).error.code, "not_found")
+    assert.match(response.headers.get("x-request-id") ?? "", /^req_\w{22}$/)
+  })
+
+  it.each([
+    ["POST", "/v1/messages/batches", 404, "not_found_error"],
+    ["GET", "/v1/messages", 405, "invalid_request_error"],
+    ["PUT", "/v1/messages/count_tokens?beta=true", 405, "invalid_request_error"]
+  ])("%s %s: %d in Anthropic's shape", async (method, path, status, type) => {
+    const response = await fetch(`${service.url}${path}`, { method })
+    assert.strictEqual(response.status, status)
+    assert.strictEqual(response.headers.get("allow"), status === 405 ? "POST" : null)
+    const told = await response.json() as { type: string; error: { type: string }; request_id: string }
+    assert.deepStrictEqual([told.type, told.error.type], ["error", type])
+    assert.match(told.request_id, /^req_\w{22}$/)
+    assert.strictEqual(response.headers.get("request-id"), told.request_id)
   })
 })
 

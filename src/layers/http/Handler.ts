@@ -110,7 +110,7 @@ const idPart = Effect.map(
   (number) => number.toString(36).padStart(11, "0")
 )
 
-const makeId = (prefix: string) => Effect.zipWith(idPart, idPart, (one, two) => `${prefix}${one}${two}`)
+export const makeId = (prefix: string) => Effect.zipWith(idPart, idPart, (one, two) => `${prefix}${one}${two}`)
 
 const byteOrderMark = "\ufeff"
 

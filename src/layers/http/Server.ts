@@ -8,7 +8,7 @@
  */
 import { NodeHttpServer } from "@effect/platform-node"
 import { ByteSize, Duration, Effect, Layer } from "effect"
-import { HttpIncomingMessage, HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
+import { HttpIncomingMessage, HttpRouter, HttpServerRequest } from "effect/http"
 import { HttpApiBuilder, OpenApi } from "effect/http-api"
 import { PrometheusMetrics } from "effect/observability"
 import { createServer } from "node:http"
@@ -17,10 +17,12 @@ import { Models } from "../../services/Models.ts"
 import { Readiness } from "../../services/Readiness.ts"
 import { Settings } from "../../services/Settings.ts"
 import * as AdminRoutes from "./AdminRoutes.ts"
+import * as AnthropicHandler from "./AnthropicHandler.ts"
 import * as AnthropicRoutes from "./AnthropicRoutes.ts"
+import * as Handler from "./Handler.ts"
 import * as HealthRoutes from "./HealthRoutes.ts"
 import * as ModelRoutes from "./ModelRoutes.ts"
-import * as OpenAiError from "./OpenAiError.ts"
+import * as OpenAiHandler from "./OpenAiHandler.ts"
 import * as OpenAiRoutes from "./OpenAiRoutes.ts"
 
 /** The methods of each path that there is, whose parameters are in braces. */
@@ -39,26 +41,35 @@ const paths = Object.entries(methodsByPath).map(([path, methods]) => ({
   methods: methods.join(", ")
 }))
 
-const explain = (method: string, path: string): OpenAiError.OpenAiError => {
+const explain = (method: string, path: string): Handler.Trouble => {
   const allowed = paths.find(({ pattern }) => pattern.test(path))?.methods
   return allowed === undefined
-    ? OpenAiError.make(`There is nothing at ${path}. GET /openapi.json describes what there is.`, {
+    ? {
       status: 404,
-      type: "invalid_request_error",
-      code: "not_found"
-    })
-    : OpenAiError.make(`${path} takes ${allowed}, not ${method}.`, {
+      code: "not_found",
+      message: `There is nothing at ${path}. GET /openapi.json describes what there is.`
+    }
+    : {
       status: 405,
-      type: "invalid_request_error",
       code: "method_not_allowed",
+      message: `${path} takes ${allowed}, not ${method}.`,
       headers: { allow: allowed }
-    })
+    }
 }
 
-const notFound = Effect.map(HttpServerRequest.HttpServerRequest, ({ method, url }) => {
-  const { body, headers, status } = explain(method, url.split("?")[0]!)
-  return HttpServerResponse.jsonUnsafe(body, { status, headers })
-})
+/** Whose clients ask there. */
+const dialectOf = (path: string): Handler.Dialect =>
+  /^\/v1\/messages(?:\/|$)/.test(path) ? AnthropicHandler.dialect : OpenAiHandler.dialect
+
+const notFound = Effect.zipWith(
+  HttpServerRequest.HttpServerRequest,
+  Handler.makeId("req_"),
+  ({ method, url }, id) => {
+    const path = url.split("?")[0]!
+    const { failure, identify } = dialectOf(path)
+    return identify(Handler.respondError(failure(explain(method, path), id)), id)
+  }
+)
 
 const routes = Layer.mergeAll(
   HttpApiBuilder.layer(Api, { openapiPath: "/openapi.json" }).pipe(
