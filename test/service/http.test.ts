@@ -194,6 +194,36 @@ describe("bad input", () => {
     }
   })
 
+  it("a body that is not UTF-8: 400, which says so, in each dialect's shape, however it comes", async () => {
+    // é in Latin-1, an overlong "/", a surrogate, the half of a character.
+    const wrong = ["e9", "c0af", "eda080", "e282"].map((hex) => Buffer.from(hex, "hex"))
+    const message = (bytes: Uint8Array) =>
+      Buffer.concat([
+        Buffer.from("{\"model\":\"tiny-chat\",\"max_tokens\":1,\"messages\":[{\"role\":\"user\",\"content\":\""),
+        bytes,
+        Buffer.from("\"}]}")
+      ])
+    const send = (path: string, body: NonNullable<RequestInit["body"]>) =>
+      fetch(`${service.url}${path}`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body,
+        duplex: "half"
+      })
+    for (const path of ["/v1/chat/completions", "/v1/messages"]) {
+      for (const bytes of wrong) {
+        const response = await send(path, message(bytes))
+        assert.strictEqual(response.status, 400)
+        assert.match((await json(response)).error.message, /not UTF-8/)
+      }
+    }
+    // A character may come in halves.
+    const whole = message(Buffer.from("What color is snow? €"))
+    const middle = whole.indexOf("€") + 1
+    const pieces = ReadableStream.from([whole.subarray(0, middle), whole.subarray(middle)])
+    assert.strictEqual((await send("/v1/chat/completions", pieces)).status, 200)
+  })
+
   it("a method that a path does not take: 405, and HEAD wherever GET is", async () => {
     const response = await fetch(`${service.url}/v1/chat/completions`)
     assert.strictEqual(response.status, 405)

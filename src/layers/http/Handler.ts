@@ -105,6 +105,12 @@ const unreadable: Trouble = {
   message: "The request body could not be read to its end."
 }
 
+const notUtf8: Trouble = {
+  status: 400,
+  code: null,
+  message: "The request body is not UTF-8, which JSON is. Encode it so."
+}
+
 const idPart = Effect.map(
   Random.nextIntBetween(0, Number.MAX_SAFE_INTEGER),
   (number) => number.toString(36).padStart(11, "0")
@@ -180,7 +186,7 @@ export const make = Effect.fnUntraced(function*(dialect: Dialect) {
         InferenceError: (error) => fail(error.reason, Telling.ofError(error)),
         Unread: ({ why }) =>
           Effect.succeed(
-            respond({ "too-large": tooLarge(server.maxBodyBytes), encoded, unreadable }[why], id)
+            respond({ "too-large": tooLarge(server.maxBodyBytes), encoded, unreadable, notUtf8 }[why], id)
           )
       }),
       Effect.catchDefect((defect) =>

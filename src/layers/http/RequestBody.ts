@@ -8,17 +8,23 @@
  */
 import { Effect, Predicate } from "effect"
 import type { HttpServerRequest } from "effect/http"
+import { isUtf8 } from "node:buffer"
 import { IncomingMessage } from "node:http"
 
 /** There is no text. */
 export interface Unread {
   readonly _tag: "Unread"
-  readonly why: "too-large" | "encoded" | "unreadable"
+  readonly why: "too-large" | "encoded" | "unreadable" | "notUtf8"
 }
 
 const tooLarge: Unread = { _tag: "Unread", why: "too-large" }
 const encoded: Unread = { _tag: "Unread", why: "encoded" }
 const unreadable: Unread = { _tag: "Unread", why: "unreadable" }
+const notUtf8: Unread = { _tag: "Unread", why: "notUtf8" }
+
+/** JSON is UTF-8 (RFC 8259); decoding anything else would put U+FFFD where there was something. */
+const decode = (bytes: Buffer): Effect.Effect<string, Unread> =>
+  isUtf8(bytes) ? Effect.succeed(bytes.toString()) : Effect.fail(notUtf8)
 
 const fromMessage = (message: IncomingMessage, maxBytes: number): Effect.Effect<string, Unread> =>
   Effect.callback((resume) => {
@@ -29,8 +35,7 @@ const fromMessage = (message: IncomingMessage, maxBytes: number): Effect.Effect<
       if (bytes > maxBytes) return end(Effect.fail(tooLarge))
       chunks.push(chunk)
     }
-    const onEnd = () =>
-      end(Effect.succeed(chunks.length === 1 ? chunks[0]!.toString() : Buffer.concat(chunks).toString()))
+    const onEnd = () => end(decode(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks)))
     const onBroken = () => end(Effect.fail(unreadable))
     const ignore = () => {
       message.off("data", onData).off("end", onEnd).off("error", onBroken).off("close", onBroken)
@@ -56,5 +61,7 @@ export const text = (
 ): Effect.Effect<string, Unread> =>
   request.source instanceof IncomingMessage
     ? fromMessage(request.source, maxBytes)
-    : Effect.mapError(request.text, ({ reason }) =>
-      Predicate.isTagged(reason.cause, "MaxBytesError") ? tooLarge : unreadable)
+    : request.arrayBuffer.pipe(
+      Effect.mapError(({ reason }) => Predicate.isTagged(reason.cause, "MaxBytesError") ? tooLarge : unreadable),
+      Effect.flatMap((bytes) => decode(Buffer.from(bytes)))
+    )
