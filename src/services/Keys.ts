@@ -7,11 +7,12 @@
  * refuses until it is time for a probe: a single request then tries it, and whether it is taken decides.
  */
 
-/** One key's state; `until` (ms since 1970) counts where it is not `usable`. */
+/** One key's state; `until` (ms since 1970) counts where it is not `usable`, and `refusedAt` (likewise) where it is `refused`. */
 interface KeyState {
   readonly weight: number
   readonly standing: "usable" | "limited" | "refused"
   readonly until: number
+  readonly refusedAt: number
 }
 
 /** All keys of one deployment, at least one. */
@@ -29,11 +30,11 @@ export interface Rests {
 
 /** @param weights each above 0 */
 export const make = (weights: ReadonlyArray<number>): Keys =>
-  weights.map((weight) => ({ weight, standing: "usable", until: 0 }))
+  weights.map((weight) => ({ weight, standing: "usable", until: 0, refusedAt: 0 }))
 
 const isFree = ({ standing, until }: KeyState, now: number): boolean => standing === "usable" || until <= now
 
-const change = (keys: Keys, index: number, state: Omit<KeyState, "weight">): Keys =>
+const change = (keys: Keys, index: number, state: Partial<KeyState>): Keys =>
   keys.map((key, at) => at === index ? { ...key, ...state } : key)
 
 /** The first whose weights and those before it sum to more than the number. */
@@ -64,17 +65,20 @@ export const choose = (
   const index = drawn(keys, free, random)
   // Who chooses a refused key probes it, and nobody else does meanwhile.
   return keys[index]!.standing === "refused"
-    ? { index, keys: change(keys, index, { standing: "refused", until: now + rests.refused }) }
+    ? { index, keys: change(keys, index, { until: now + rests.refused }) }
     : { index, keys }
 }
 
 /**
- * The provider took the key. While a limit lasts nobody is given it: who is told so then had asked before, and a whole
- * answer takes long.
+ * The provider took the key. Answers take long, and who asked before the key was limited or refused knows nothing newer:
+ * while a limit lasts nobody is given the key, and a refused one is given to probes only.
+ *
+ * @param asked when the request took the key, ms since 1970
  */
-export const accepted = (keys: Keys, index: number, now: number): Keys => {
-  const { standing, until } = keys[index]!
-  return standing === "usable" || standing === "limited" && until > now
+export const accepted = (keys: Keys, index: number, asked: number, now: number): Keys => {
+  const { refusedAt, standing, until } = keys[index]!
+  const isOld = standing === "refused" ? asked <= refusedAt : until > now
+  return standing === "usable" || isOld
     ? keys
     : change(keys, index, { standing: "usable", until: 0 })
 }
@@ -94,7 +98,7 @@ export const limited = (
 
 /** The provider refuses the key. */
 export const refused = (keys: Keys, index: number, now: number, rests: Rests): Keys =>
-  change(keys, index, { standing: "refused", until: now + rests.refused })
+  change(keys, index, { standing: "refused", until: now + rests.refused, refusedAt: now })
 
 /** ms until the first limited key is free; undefined where all are refused. */
 export const limitedFor = (keys: Keys, now: number): number | undefined => {

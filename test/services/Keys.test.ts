@@ -29,7 +29,7 @@ const apply = (keys: Keys, one: Happening, now: number): Keys => {
     case "refused":
       return refused(keys, index, now, rests)
     case "accepted":
-      return accepted(keys, index, now)
+      return accepted(keys, index, now, now)
     case "chosen":
       return choose(keys, none, now, one.random, rests)?.keys ?? keys
   }
@@ -87,10 +87,10 @@ describe("Keys", () => {
   })
 
   it("keeps to a limit when a request that was sent before it is answered", () => {
-    const keys = accepted(limited(make([1]), 0, 100, 7000, rests), 0, 3000)
+    const keys = accepted(limited(make([1]), 0, 100, 7000, rests), 0, 50, 3000)
     assert.isUndefined(choose(keys, none, 7099, 0, rests))
     assert.strictEqual(limitedFor(keys, 3100), 4000)
-    assert.isUndefined(limitedFor(accepted(keys, 0, 7100), 7100))
+    assert.isUndefined(limitedFor(accepted(keys, 0, 7100, 7100), 7100))
   })
 
   it("has one request at a time probe a refused key", () => {
@@ -99,7 +99,15 @@ describe("Keys", () => {
     const probe = choose(keys, none, 5000, 0, rests)
     assert.strictEqual(probe?.index, 0)
     assert.isUndefined(choose(probe!.keys, none, 5000, 0, rests))
-    assert.strictEqual(choose(accepted(probe!.keys, 0, 5000), none, 5000, 0, rests)?.index, 0)
+    assert.strictEqual(choose(accepted(probe!.keys, 0, 5000, 5001), none, 5000, 0, rests)?.index, 0)
     assert.isUndefined(limitedFor(keys, 0))
+  })
+
+  it("keeps to a refusal when a request that was sent before it is answered, until a probe is", () => {
+    const keys = refused(make([1]), 0, 100, rests)
+    assert.isUndefined(choose(accepted(keys, 0, 50, 3000), none, 5099, 0, rests))
+    const probe = choose(keys, none, 5100, 0, rests)!
+    assert.isUndefined(choose(accepted(probe.keys, 0, 100, 5200), none, 5200, 0, rests))
+    assert.strictEqual(choose(accepted(probe.keys, 0, 5100, 5200), none, 5200, 0, rests)?.index, 0)
   })
 })

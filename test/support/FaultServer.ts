@@ -151,7 +151,7 @@ const bodyOf = async (request: IncomingMessage): Promise<unknown> => {
 
 /** @param playOf the answer to the request of this number, counted from 0 */
 export const startFaultServer = async (
-  playOf: (index: number, request: Seen) => Play
+  playOf: (index: number, request: Seen) => Play | Promise<Play>
 ): Promise<FaultServer> => {
   const seen: Array<Seen> = []
   const left = makeMarks()
@@ -169,7 +169,8 @@ export const startFaultServer = async (
       })
       response.once("blocked", blocked(index).resolve)
       came(index).resolve()
-      await perform(response, request.socket, playOf(index, one), Promise.race([gate.promise, gates(index).promise]))
+      const play = await playOf(index, one)
+      await perform(response, request.socket, play, Promise.race([gate.promise, gates(index).promise]))
     }
     // A client that leaves while it asks is no fault of this server.
     answer().catch(() => response.destroy())

@@ -91,7 +91,7 @@ type EventPull = Pull.Pull<readonly [Event, ...Array<Event>], InferenceError.Inf
 
 /** The events of a streamed body; what is wrong comes after the events before it. */
 export const eventsOf = (
-  { clean, isOver, pull, watch }: Body & Pick<Upstream, "clean">,
+  { clean, isOver, note, pull, watch }: Body & Pick<Upstream, "clean">,
   reader: Reader
 ): Stream.Stream<Event, InferenceError.InferenceError> => {
   let failure: InferenceError.Reason | undefined
@@ -110,7 +110,7 @@ export const eventsOf = (
     Effect.andThen(Cause.done())
   )
   const next: EventPull = Effect.suspend(() => {
-    if (failure !== undefined) return Effect.fail(InferenceError.make(clean(failure)))
+    if (failure !== undefined) return Effect.andThen(note(failure), InferenceError.make(clean(failure)))
     if (reader.isOver()) return isOver() ? Cause.done() : drain
     return Effect.matchEffect(pull, {
       onSuccess: (bytes) => {

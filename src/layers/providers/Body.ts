@@ -14,6 +14,8 @@ export interface Body {
   readonly pull: Pull.Pull<Uint8Array, InferenceError.InferenceError>
   /** Whether all has come, taken or not. */
   readonly isOver: () => boolean
+  /** Hears what the body says of the key that it was asked with, if anything. */
+  readonly note: (reason: InferenceError.Reason) => Effect.Effect<void>
   readonly watch: Watch.Watch
 }
 
@@ -71,7 +73,7 @@ export const wrongHeaders = (target: Target, { headers }: Head, wanted: Wanted) 
 }
 
 /** A body that is counted, timed, and has errors of ours. */
-export const watched = (target: Target, limits: Watch.Limits, wire: Wire, watch: Watch.Watch): Body => {
+export const watched = (target: Target, limits: Watch.Limits, wire: Wire, watch: Watch.Watch): Omit<Body, "note"> => {
   const most = target.options.maxResponseBytes ?? Policies.maxResponseBytes
   let bytes = 0
   return {

@@ -11,6 +11,8 @@ export interface Held {
   readonly index: number
   /** Undefined where none is configured: then the request goes without. */
   readonly key: Redacted.Redacted | undefined
+  /** When it was taken, ms since 1970. */
+  readonly since: number
 }
 
 export interface KeyRing {
@@ -20,7 +22,7 @@ export interface KeyRing {
     tried: ReadonlySet<number>
   ) => Effect.Effect<Held, InferenceError.InferenceError>
   /** What the provider said to the key: undefined, that it takes it. */
-  readonly note: (index: number, reason: InferenceError.Reason | undefined) => Effect.Effect<void>
+  readonly note: (held: Held, reason: InferenceError.Reason | undefined) => Effect.Effect<void>
   /** The same reason without the keys that a provider's words may hold. */
   readonly clean: (reason: InferenceError.Reason) => InferenceError.Reason
 }
@@ -100,11 +102,11 @@ export const make = (options: RemoteDeployment): KeyRing => {
       const chosen = Keys.choose(keys, tried, now, yield* Random.next, rests)
       if (chosen === undefined) return yield* noneFree(deployment, now)
       keys = chosen.keys
-      return { index: chosen.index, key: held[chosen.index] }
+      return { index: chosen.index, key: held[chosen.index], since: now }
     }),
-    note: (index, reason) =>
+    note: ({ index, since }, reason) =>
       Effect.map(Clock.currentTimeMillis, (now) => {
-        if (reason === undefined) keys = Keys.accepted(keys, index, now)
+        if (reason === undefined) keys = Keys.accepted(keys, index, since, now)
         else if (reason._tag === "RateLimited") keys = Keys.limited(keys, index, now, reason.retryAfterMs, rests)
         else if (reason._tag === "AuthenticationFailed") keys = Keys.refused(keys, index, now, rests)
       }),

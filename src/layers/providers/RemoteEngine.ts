@@ -100,8 +100,10 @@ const makeGenerate = ({ dialect, media, target, upstream }: Parts) => {
 
   const whole = Effect.fnUntraced(function*(generation: Generation) {
     const call = yield* callOf(generation, false)
-    const body = yield* upstream.read(call)
-    const events = yield* spoken(readable(target, () => generate.whole(body, generation, target)))
+    const events = yield* upstream.read(
+      call,
+      (body) => readable(target, () => generate.whole(body, generation, target))
+    )
     const wrong = makeCheck(target, generation)(events)
     return wrong === undefined ? Stream.fromIterable(makeJoint(generation)(events)) : yield* InferenceError.make(wrong)
   })
@@ -138,7 +140,7 @@ const makeTasks = ({ target, upstream }: Parts, begin: Begin) => {
       yield* begin([ability], hold)
       if (task === undefined) return yield* cannot(target, ability)
       const call = yield* spoken(task.request(input, target))
-      return yield* spoken(task.answer(yield* upstream.read(call), input, target))
+      return yield* upstream.read(call, (body) => task.answer(body, input, target))
     }))
 
   /** All inputs at once; one by one, where one of them is wrong. */

@@ -25,8 +25,11 @@ export interface Upstream {
     call: Call,
     wanted: Wanted
   ) => Effect.Effect<Body, InferenceError.InferenceError, Scope.Scope>
-  /** The same for an answer that is read whole, as parsed JSON. */
-  readonly read: (call: Call) => Effect.Effect<unknown, InferenceError.InferenceError, Scope.Scope>
+  /** The same for an answer that is read whole, from parsed JSON. */
+  readonly read: <A>(
+    call: Call,
+    decode: (body: unknown) => Result.Result<A, InferenceError.Reason>
+  ) => Effect.Effect<A, InferenceError.InferenceError, Scope.Scope>
   /** A reason without the keys. */
   readonly clean: (reason: InferenceError.Reason) => InferenceError.Reason
   /** Ends every exchange for this reason. */
@@ -97,8 +100,11 @@ const makeExchange = (options: Options, limits: Watch.Limits) => {
     watch.headers()
     const isSuccess = head.status >= 200 && head.status < 300
     const reason = isSuccess ? wrongHeaders(target, head, wanted) : yield* refusalOf(wire, head)
-    yield* ring.note(held.index, isSuccess ? undefined : reason)
-    if (reason === undefined) return Result.succeed(watched(target, limits, wire, watch))
+    yield* ring.note(held, isSuccess ? undefined : reason)
+    if (reason === undefined) {
+      const note: Body["note"] = (reason) => ring.note(held, reason)
+      return Result.succeed({ ...watched(target, limits, wire, watch), note })
+    }
     wire.close()
     return Result.fail(ring.clean(reason))
   })
@@ -134,8 +140,11 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     return yield* exchange({ call, wanted, watch, hold })
   })
 
-  const read: Upstream["read"] = Effect.fnUntraced(function*(call) {
-    const { pull } = yield* open(call, "json")
+  const read = Effect.fnUntraced(function*<A>(
+    call: Call,
+    decode: (body: unknown) => Result.Result<A, InferenceError.Reason>
+  ) {
+    const { note, pull } = yield* open(call, "json")
     const pieces: Array<Uint8Array> = []
     const rest: Effect.Effect<never, InferenceError.InferenceError | Cause.Done> = Effect.flatMap(pull, (piece) => {
       pieces.push(piece)
@@ -145,7 +154,11 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     const bytes = Buffer.concat(pieces)
     if (!isUtf8(bytes)) return yield* InferenceError.make(malformed(target, "not UTF-8"))
     const body = parse(new TextDecoder().decode(bytes))
-    return body === undefined ? yield* InferenceError.make(malformed(target, "no JSON")) : body
+    if (body === undefined) return yield* InferenceError.make(malformed(target, "no JSON"))
+    const decoded = decode(body)
+    if (Result.isSuccess(decoded)) return decoded.success
+    yield* note(decoded.failure)
+    return yield* InferenceError.make(ring.clean(decoded.failure))
   })
 
   return { open, read, clean: ring.clean, stop: (reason) => Effect.sync(() => watcher.stop(reason)) }

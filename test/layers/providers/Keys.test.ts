@@ -1,9 +1,9 @@
 /** What a deployment with several keys does when its provider limits or refuses some. */
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Redacted } from "effect"
+import { Duration, Effect, Fiber, Redacted } from "effect"
 import { TestClock } from "effect/testing"
-import type { Seen } from "../../support/FaultServer.ts"
-import { engineAt, fixture, outcome, served } from "./support.ts"
+import type { Play, Seen } from "../../support/FaultServer.ts"
+import { engineAt, fixture, generation, json, outcome, served } from "./support.ts"
 
 const { stream: pieces } = fixture("openai").text
 
@@ -36,6 +36,37 @@ describe("several keys", () => {
         assert.isUndefined((yield* outcome(engine)).reason)
       }))
   }
+
+  for (const whole of [false, true]) {
+    it.effect(`rests a key of which the answer says so in its midst, ${whole ? "whole" : "streamed"}`, () =>
+      Effect.gen(function*() {
+        const error = JSON.stringify({ error: { message: "Slow down.", code: "rate_limit_exceeded" } })
+        const server = yield* served((index) => {
+          if (index > 0) return { pieces }
+          return whole ? { headers: json, pieces: [error] } : { pieces: [pieces[0]!, pieces[1]!, `data: ${error}\n\n`] }
+        })
+        const engine = yield* engineAt(server.url, { key: Redacted.make("key-one") })
+        assert.strictEqual((yield* outcome(engine, { ...generation, whole })).reason?._tag, "RateLimited")
+        assert.strictEqual((yield* outcome(engine)).reason?._tag, "RateLimited")
+        assert.lengthOf(server.seen, 1)
+        yield* TestClock.adjust(Duration.minutes(2))
+        assert.isUndefined((yield* outcome(engine)).reason)
+      }))
+  }
+
+  it.effect("keeps to a refusal when an answer comes that was asked for before it", () =>
+    Effect.gen(function*() {
+      const late = Promise.withResolvers<Play>()
+      const server = yield* served((index) => index === 0 ? late.promise : { status: 401, pieces: [] })
+      const engine = yield* engineAt(server.url, { key: Redacted.make("key-one") })
+      const early = yield* Effect.forkChild(outcome(engine))
+      yield* Effect.promise(() => server.came(0))
+      assert.strictEqual((yield* outcome(engine)).reason?._tag, "AuthenticationFailed")
+      late.resolve({ pieces })
+      assert.isUndefined((yield* Fiber.join(early)).reason)
+      assert.strictEqual((yield* outcome(engine)).reason?._tag, "AuthenticationFailed")
+      assert.lengthOf(server.seen, 2)
+    }))
 
   it.effect("does not blame a key for what is not its fault", () =>
     Effect.gen(function*() {

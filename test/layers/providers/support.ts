@@ -49,7 +49,7 @@ export const generation: Generation = {
 export const json = { "content-type": "application/json" }
 
 /** A server for the test's time. */
-export const served = (playOf: (index: number, request: Seen) => Play) =>
+export const served = (playOf: (index: number, request: Seen) => Play | Promise<Play>) =>
   Effect.acquireRelease(
     Effect.promise(() => startFaultServer(playOf)),
     (server) => Effect.promise(() => server.close())
