@@ -18,7 +18,7 @@ const Timeouts = Schema.Struct({
   connect: optional("Until the connection stands; default 10 seconds.", Span),
   firstByte: optional("From the request to the headers of an answer that is streamed; default 1 minute.", Span),
   firstToken: optional(
-    "From the request to the first content of an answer that is streamed; thoughts are no content; default 2 minutes.",
+    "From the request to the first content, or thought, of an answer that is streamed; default 2 minutes.",
     Span
   ),
   stall: optional("Between two pieces of a body, while somebody waits for the next; default 1 minute.", Span),

@@ -19,6 +19,8 @@ export interface Reader {
   readonly end: () => void
   /** Whether the finish was told. */
   readonly isOver: () => boolean
+  /** Whether thoughts have come. */
+  readonly hasThoughts: () => boolean
   /** The events since, and what is wrong after them. */
   readonly take: () => { readonly events: ReadonlyArray<Event>; readonly failure: InferenceError.Reason | undefined }
 }
@@ -79,6 +81,7 @@ export const makeReader = (dialect: Dialect, decoder: EventDecoder, target: Targ
       if (!over && failure === undefined) add(decoder.end())
     },
     isOver: () => over,
+    hasThoughts: decoder.hasThoughts,
     take: () => {
       const taken = { events, failure }
       events = []
@@ -99,8 +102,8 @@ export const eventsOf = (
     const taken = reader.take()
     failure = taken.failure
     const [first, ...others] = taken.events
+    if (first !== undefined || reader.hasThoughts()) watch.content()
     if (first === undefined) return next
-    watch.content()
     return Effect.succeed([first, ...others])
   }
   /** The rest of a body whose answer is whole, so that its connection can serve again. */

@@ -65,6 +65,7 @@ const makeBlocks = (count: (text: string) => number, target: Target) => {
   /** By their blocks' indexes; of a block that is no call, undefined. */
   const calls = new Map<number, OpenCall | undefined>()
   let begun = 0
+  let thoughts = false
 
   const text = (text: string): Told => text === "" ? told() : told({ type: "text", text, tokens: count(text) })
   const piece = (index: number, text: string): Told =>
@@ -77,7 +78,11 @@ const makeBlocks = (count: (text: string) => number, target: Target) => {
     if (block === undefined || fieldsOf(content) === undefined) return lacking("a block without index and content")
     calls.set(block, undefined)
     if (textAt(content, "type") === "text") return text(textAt(content, "text") ?? "")
-    if (textAt(content, "type") !== "tool_use") return told()
+    if (textAt(content, "type") !== "tool_use") {
+      // Thoughts, and the provider's own tools, of which it thinks.
+      thoughts = true
+      return told()
+    }
     const id = textAt(content, "id")
     const name = textAt(content, "name")
     if (id === undefined || name === undefined) return lacking("a call without id and name")
@@ -111,11 +116,11 @@ const makeBlocks = (count: (text: string) => number, target: Target) => {
     const call = calls.get(countAt(data, "index") ?? -1)
     return call === undefined || call.hasPieces ? told() : piece(call.index, JSON.stringify(call.input ?? {}))
   }
-  return { start, delta, stop }
+  return { start, delta, stop, hasThoughts: () => thoughts }
 }
 
 /** An answer's state between its events, which are told parsed. */
-const makeReader = (generation: Generation, target: Target): (type: string, data: Fields) => Told => {
+const makeReader = (generation: Generation, target: Target) => {
   const counter = makeCounter(generation)
   const blocks = makeBlocks(counter.count, target)
   let usage: Fields = {}
@@ -143,11 +148,12 @@ const makeReader = (generation: Generation, target: Target): (type: string, data
       })],
     ["error", (data) => Result.fail(inBand(data, target))]
   ])
-  return (type, data) => handlers.get(type)?.(data) ?? told()
+  const read = (type: string, data: Fields): Told => handlers.get(type)?.(data) ?? told()
+  return { read, hasThoughts: blocks.hasThoughts }
 }
 
 export const events = (generation: Generation, target: Target): EventDecoder => {
-  const read = makeReader(generation, target)
+  const { hasThoughts, read } = makeReader(generation, target)
   return {
     push: ({ data }) => {
       const fields = fieldsOf(parse(data))
@@ -156,7 +162,8 @@ export const events = (generation: Generation, target: Target): EventDecoder => 
         ? Result.fail(malformed(target, "an event without a type"))
         : read(type, fields)
     },
-    end: () => Result.fail(cut(target))
+    end: () => Result.fail(cut(target)),
+    hasThoughts
   }
 }
 
@@ -166,7 +173,7 @@ export const whole = (body: unknown, generation: Generation, target: Target): To
   if (fields === undefined) return Result.fail(malformed(target, "no message"))
   if (fields["type"] === "error") return Result.fail(inBand(fields, target))
   if (!Array.isArray(fields["content"])) return Result.fail(malformed(target, "a message without content"))
-  const read = makeReader(generation, target)
+  const { read } = makeReader(generation, target)
   const streamed: ReadonlyArray<readonly [type: string, data: Fields]> = [
     ["message_start", { message: fields }],
     ...listAt(fields, "content").flatMap((content_block, index) =>

@@ -58,6 +58,8 @@ export interface EventDecoder {
   readonly push: (frame: Frame) => Told
   /** The body is over in good order: the `finish` if the answer was whole, else a failure with `cut` or `empty`. */
   readonly end: () => Told
+  /** Whether thoughts have come: they are no events, and show that the model is at work. */
+  readonly hasThoughts: () => boolean
 }
 
 /** An answer with a status that is none of success. */

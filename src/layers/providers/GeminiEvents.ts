@@ -46,6 +46,7 @@ const usageOf = (usage: unknown): Partial<TokenUsage> => {
 /** The events of an answer's parts; those that are neither text nor a call are passed over. */
 const makeParts = ({ messages }: Generation, count: (text: string) => number, target: Target) => {
   let calls = 0
+  let thoughts = false
   const callOf = (call: unknown): Told => {
     const name = textAt(call, "name")
     if (name === undefined) return Result.fail(malformed(target, "a call without a name"))
@@ -57,8 +58,12 @@ const makeParts = ({ messages }: Generation, count: (text: string) => number, ta
   }
   return {
     hasCalls: () => calls > 0,
+    hasThoughts: () => thoughts,
     eventsOf: (part: unknown): Told => {
-      if (at(part, "thought") === true) return Result.succeed([])
+      if (at(part, "thought") === true) {
+        thoughts = true
+        return Result.succeed([])
+      }
       const call = at(part, "functionCall")
       if (call !== undefined) return callOf(call)
       const text = textAt(part, "text") ?? ""
@@ -70,6 +75,7 @@ const makeParts = ({ messages }: Generation, count: (text: string) => number, ta
 interface Reader {
   readonly take: (body: unknown) => Told
   readonly end: () => Told
+  readonly hasThoughts: () => boolean
 }
 
 /** The last of the reasons to end counts: some models tell one with every piece. */
@@ -99,6 +105,7 @@ const makeReader = (generation: Generation, target: Target): Reader => {
   }
 
   return {
+    hasThoughts: parts.hasThoughts,
     take: (body) => {
       const fields = fieldsOf(Array.isArray(body) ? body[0] : body)
       if (fields === undefined) return Result.fail(malformed(target, "no answer"))
@@ -124,8 +131,8 @@ const makeReader = (generation: Generation, target: Target): Reader => {
 }
 
 export const events = (generation: Generation, target: Target): EventDecoder => {
-  const { end, take } = makeReader(generation, target)
-  return { push: ({ data }) => take(parse(data)), end }
+  const { end, hasThoughts, take } = makeReader(generation, target)
+  return { push: ({ data }) => take(parse(data)), end, hasThoughts }
 }
 
 export const whole = (body: unknown, generation: Generation, target: Target): Told => {

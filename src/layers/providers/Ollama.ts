@@ -119,6 +119,7 @@ const finishes: Readonly<Record<string, FinishReason>> = { stop: "stop", length:
 const makeLines = (generation: Generation, target: Target) => {
   const counter = makeCounter(generation)
   const calls = ToolParts.make((index) => `call_${index}`)
+  let thoughts = false
 
   const callEvents = (line: unknown): ReadonlyArray<Event> =>
     listAt(line, "message", "tool_calls").flatMap((call) => {
@@ -139,7 +140,7 @@ const makeLines = (generation: Generation, target: Target) => {
       })
     }])
   }
-  return (line: unknown): Told => {
+  const push = (line: unknown): Told => {
     if (fieldsOf(line) === undefined) return Result.fail(malformed(target, "a line without a JSON object"))
     if (at(line, "error") !== undefined) return Result.fail(inBand(line, target))
     const nameless = listAt(line, "message", "tool_calls").some((call) =>
@@ -147,24 +148,27 @@ const makeLines = (generation: Generation, target: Target) => {
     )
     if (nameless) return Result.fail(malformed(target, "a call without a name"))
     const text = textAt(line, "message", "content") ?? ""
+    thoughts ||= text === "" && (textAt(line, "message", "thinking") ?? "") !== ""
     const events: ReadonlyArray<Event> = [
       ...(text === "" ? [] : [{ type: "text" as const, text, tokens: counter.count(text) }]),
       ...callEvents(line)
     ]
     return at(line, "done") === true ? Result.map(finish(line), (last) => [...events, ...last]) : Result.succeed(events)
   }
+  return { push, hasThoughts: () => thoughts }
 }
 
 const events = (generation: Generation, target: Target): EventDecoder => {
-  const push = makeLines(generation, target)
+  const { hasThoughts, push } = makeLines(generation, target)
   return {
     push: ({ data }) => push(parse(data)),
-    end: () => Result.fail(cut(target))
+    end: () => Result.fail(cut(target)),
+    hasThoughts
   }
 }
 
 const whole: Dialect["generate"]["whole"] = (body, generation, target) => {
-  const told = makeLines(generation, target)(body)
+  const told = makeLines(generation, target).push(body)
   return Result.isSuccess(told) && told.success.at(-1)?.type !== "finish" ? Result.fail(cut(target)) : told
 }
 

@@ -50,6 +50,25 @@ const breaks = new Set(["error", "insufficient_system_resource", "abort"])
 const ownChoice = (body: unknown): Fields | undefined =>
   fieldsOf(listAt(body, "choices").find((choice) => (countAt(choice, "index") ?? 0) === 0))
 
+const refused = ({ deployment }: Target, detail: string): Told =>
+  Result.fail(new InferenceError.ContentRefused({ deployment, detail }))
+
+/** As DeepSeek and llama-server have them, and OpenRouter, Groq and vLLM. */
+const thinks = (message: Fields): boolean =>
+  (textAt(message, "reasoning_content") ?? textAt(message, "reasoning") ?? "") !== "" ||
+  listAt(message, "reasoning_details").length > 0
+
+/** Of a call. */
+const partOf = (call: unknown, index: number) => {
+  const id = textAt(call, "id")
+  return {
+    place: countAt(call, "index") ?? index,
+    id: id === "" ? undefined : id,
+    name: textAt(call, "function", "name"),
+    arguments: textAt(call, "function", "arguments") ?? ""
+  }
+}
+
 /** What a choice's message and its deltas say alike. */
 const makeSpeaker = (generation: Generation, target: Target) => {
   const counter = makeCounter(generation)
@@ -57,6 +76,7 @@ const makeSpeaker = (generation: Generation, target: Target) => {
   let refusal = ""
   let finish: string | undefined
   let usage: Figures | undefined
+  let thoughts = false
 
   const textEvents = (choice: Fields, text: string | undefined): ReadonlyArray<Event> => {
     if (text === undefined || text === "") return []
@@ -65,18 +85,9 @@ const makeSpeaker = (generation: Generation, target: Target) => {
   }
   const callEvents = (calling: ReadonlyArray<unknown>): ReadonlyArray<Event> =>
     calling.flatMap((call, index) => {
-      const text = textAt(call, "function", "arguments") ?? ""
-      const id = textAt(call, "id")
-      const part = {
-        place: countAt(call, "index") ?? index,
-        id: id === "" ? undefined : id,
-        name: textAt(call, "function", "name"),
-        arguments: text
-      }
-      return calls.push(part, counter.count(text)) ?? []
+      const part = partOf(call, index)
+      return calls.push(part, counter.count(part.arguments)) ?? []
     })
-  const refused = (detail: string): Told =>
-    Result.fail(new InferenceError.ContentRefused({ deployment: target.deployment, detail }))
 
   return {
     /** @param message the choice's own, or what is new of it */
@@ -85,15 +96,18 @@ const makeSpeaker = (generation: Generation, target: Target) => {
       finish = textAt(choice, "finish_reason") ?? finish
       const events = textEvents(choice, textAt(message, "content"))
       const calling = listAt(message, "tool_calls")
-      return calling.length === 0 ? events : [...events, ...callEvents(calling)]
+      if (calling.length > 0) return [...events, ...callEvents(calling)]
+      thoughts ||= events.length === 0 && thinks(message)
+      return events
     },
+    hasThoughts: () => thoughts,
     count: (body: Fields) => {
       usage = usageOf(body["usage"]) ?? usage
     },
     end: (): Told => {
       if (finish === undefined || breaks.has(finish)) return Result.fail(cut(target))
-      if (finish === "content_filter") return refused("its content filter ended the answer.")
-      if (refusal !== "") return refused(brief(refusal))
+      if (finish === "content_filter") return refused(target, "its content filter ended the answer.")
+      if (refusal !== "") return refused(target, brief(refusal))
       if (!calls.areNamed()) return Result.fail(malformed(target, "a call without a name"))
       const reason = ownOf(finishes, finish) ?? "stop"
       return Result.succeed([{
@@ -121,7 +135,8 @@ export const makeEvents = (inBand: InBand) => (generation: Generation, target: T
       const choice = ownChoice(chunk)
       return Result.succeed(choice === undefined ? [] : speaker.say(choice, fieldsOf(choice["delta"]) ?? {}))
     },
-    end: speaker.end
+    end: speaker.end,
+    hasThoughts: speaker.hasThoughts
   }
 }
 

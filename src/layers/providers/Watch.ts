@@ -32,7 +32,7 @@ export const limitsOf = ({ timeouts = {} }: RemoteDeployment): Limits => {
 export interface Watch {
   /** The headers are there. */
   readonly headers: () => void
-  /** The first content is there. */
+  /** The first content is there, or a thought. */
   readonly content: () => void
   /** Somebody waits for the next piece of the body. */
   readonly wait: () => void

@@ -1,8 +1,8 @@
 /** Recorded conversations of each dialect: the same events however they are cut, and refusals for what they are. */
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Result } from "effect"
+import { Cause, Duration, Effect, Result, Stream } from "effect"
 import * as fc from "fast-check"
-import { makeReader } from "../../../src/layers/providers/Answer.ts"
+import { eventsOf, makeReader } from "../../../src/layers/providers/Answer.ts"
 import { anthropic } from "../../../src/layers/providers/Anthropic.ts"
 import type { Dialect, Target } from "../../../src/layers/providers/Dialect.ts"
 import { gemini } from "../../../src/layers/providers/Gemini.ts"
@@ -11,6 +11,7 @@ import { azureOpenAi, openAi } from "../../../src/layers/providers/OpenAi.ts"
 import { troupe } from "../../../src/layers/providers/Troupe.ts"
 import type { Generation } from "../../../src/services/Engine.ts"
 import type { Event } from "../../../src/services/Inference.ts"
+import type { Reason } from "../../../src/services/InferenceError.ts"
 import type { ToolCall } from "../../../src/services/Job.ts"
 import type { RemoteDeployment } from "../../../src/services/Model.ts"
 import type { Fixture } from "./support.ts"
@@ -131,6 +132,48 @@ for (const [name, dialect, recorded] of dialects) {
     })
   })
 }
+
+describe("thoughts", () => {
+  const delta = (message: object) => ({ choices: [{ index: 0, delta: message }] })
+  const parts = (...parts: ReadonlyArray<object>) => ({ candidates: [{ content: { parts } }] })
+  const block = (content_block: object) => ({ type: "content_block_start", index: 0, content_block })
+  const cases: ReadonlyArray<readonly [Dialect, life: object, thought: object]> = [
+    [openAi, delta({ role: "assistant", content: "", reasoning_content: "" }), delta({ reasoning_content: "Hm" })],
+    [openAi, delta({ content: null, reasoning: null }), delta({ content: "", reasoning: "Hm" })],
+    [openAi, delta({ content: "" }), delta({ reasoning_details: [{ type: "reasoning.encrypted", data: "aG0=" }] })],
+    [anthropic, { type: "ping" }, block({ type: "thinking", thinking: "" })],
+    [anthropic, block({ type: "text", text: "" }), block({ type: "redacted_thinking", data: "aG0=" })],
+    [gemini, parts({ text: "" }), parts({ text: "Hm", thought: true })],
+    [ollama, { message: { content: "", thinking: "" } }, { message: { content: "", thinking: "Hm" } }]
+  ]
+  for (const [dialect, life, thought] of cases) {
+    it.effect(`of ${dialect.name} keep the limit of the first content, and other life does not: ${JSON.stringify(thought)}`, () =>
+      Effect.gen(function*() {
+        const target = targetOf()
+        const reader = makeReader(dialect, dialect.generate.events(generation, target), target, generation)
+        const pieces = [life, thought].map((data) =>
+          Buffer.from(dialect.framing === "sse" ? `data: ${JSON.stringify(data)}\n\n` : `${JSON.stringify(data)}\n`)
+        )
+        const beforeEach: Array<number> = []
+        let contents = 0
+        const pull = Effect.suspend(() => {
+          const piece = pieces[beforeEach.length]
+          beforeEach.push(contents)
+          return piece === undefined ? Cause.done() : Effect.succeed(piece)
+        })
+        const content = () => {
+          contents++
+        }
+        const watch = { headers: () => {}, content, wait: () => {}, took: () => {}, reason: () => undefined }
+        const body = { pull, watch, isOver: () => true, note: () => Effect.void, clean: (reason: Reason) => reason }
+        const events = yield* eventsOf(body, reader).pipe(
+          Stream.catchTag("InferenceError", () => Stream.empty),
+          Stream.runCollect
+        )
+        assert.deepStrictEqual([beforeEach, events], [[0, 0, 1], []])
+      }))
+  }
+})
 
 const bodyOf = (dialect: Dialect, over: Partial<Generation>, options: Partial<RemoteDeployment> = {}) =>
   Result.map(
