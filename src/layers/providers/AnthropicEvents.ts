@@ -16,6 +16,8 @@ const reasons: Readonly<Record<string, FinishReason>> = {
   stop_sequence: "stop",
   max_tokens: "length",
   model_context_window_exceeded: "length",
+  // Its own tools have taken all the rounds that they may: the answer is not at its end.
+  pause_turn: "length",
   tool_use: "tool_calls"
 }
 

@@ -53,10 +53,19 @@ const ownChoice = (body: unknown): Fields | undefined =>
 const refused = ({ deployment }: Target, detail: string): Told =>
   Result.fail(new InferenceError.ContentRefused({ deployment, detail }))
 
-/** As DeepSeek and llama-server have them, and OpenRouter, Groq and vLLM. */
+/** The text of a content; Mistral's models that think say theirs in parts. */
+const contentOf = (content: unknown): string =>
+  typeof content === "string"
+    ? content
+    : Array.isArray(content)
+    ? content.map((part) => textAt(part, "type") === "text" ? textAt(part, "text") ?? "" : "").join("")
+    : ""
+
+/** As DeepSeek and llama-server have them, OpenRouter, Groq and vLLM, and Mistral. */
 const thinks = (message: Fields): boolean =>
   (textAt(message, "reasoning_content") ?? textAt(message, "reasoning") ?? "") !== "" ||
-  listAt(message, "reasoning_details").length > 0
+  listAt(message, "reasoning_details").length > 0 ||
+  listAt(message, "content").some((part) => textAt(part, "type") === "thinking")
 
 /** Of a call. */
 const partOf = (call: unknown, index: number) => {
@@ -78,8 +87,8 @@ const makeSpeaker = (generation: Generation, target: Target) => {
   let usage: Figures | undefined
   let thoughts = false
 
-  const textEvents = (choice: Fields, text: string | undefined): ReadonlyArray<Event> => {
-    if (text === undefined || text === "") return []
+  const textEvents = (choice: Fields, text: string): ReadonlyArray<Event> => {
+    if (text === "") return []
     const logprobs = generation.logprobs === undefined ? [] : logprobsOf(choice)
     return [{ type: "text", text, tokens: counter.count(text), ...(logprobs.length === 0 ? {} : { logprobs }) }]
   }
@@ -94,7 +103,7 @@ const makeSpeaker = (generation: Generation, target: Target) => {
     say: (choice: Fields, message: Fields): ReadonlyArray<Event> => {
       refusal += textAt(message, "refusal") ?? ""
       finish = textAt(choice, "finish_reason") ?? finish
-      const events = textEvents(choice, textAt(message, "content"))
+      const events = textEvents(choice, contentOf(message["content"]))
       const calling = listAt(message, "tool_calls")
       if (calling.length > 0) return [...events, ...callEvents(calling)]
       thoughts ||= events.length === 0 && thinks(message)

@@ -141,6 +141,11 @@ describe("thoughts", () => {
     [openAi, delta({ role: "assistant", content: "", reasoning_content: "" }), delta({ reasoning_content: "Hm" })],
     [openAi, delta({ content: null, reasoning: null }), delta({ content: "", reasoning: "Hm" })],
     [openAi, delta({ content: "" }), delta({ reasoning_details: [{ type: "reasoning.encrypted", data: "aG0=" }] })],
+    [
+      openAi,
+      delta({ content: [] }),
+      delta({ content: [{ type: "thinking", thinking: [{ type: "text", text: "Hm" }] }] })
+    ],
     [anthropic, { type: "ping" }, block({ type: "thinking", thinking: "" })],
     [anthropic, block({ type: "text", text: "" }), block({ type: "redacted_thinking", data: "aG0=" })],
     [gemini, parts({ text: "" }), parts({ text: "Hm", thought: true })],
@@ -173,6 +178,45 @@ describe("thoughts", () => {
         assert.deepStrictEqual([beforeEach, events], [[0, 0, 1], []])
       }))
   }
+})
+
+describe("an OpenAI-like answer in parts", () => {
+  const thinking = { type: "thinking", thinking: [{ type: "text", text: "Hm." }] }
+  const usage = { prompt_tokens: 3, completion_tokens: 9, total_tokens: 12 }
+  const expected = {
+    text: "Hello!",
+    calls: [],
+    reason: "stop",
+    usage: { promptTokens: 3, completionTokens: 9, cachedTokens: 0 }
+  }
+
+  it("is its texts, without the thoughts, streamed", () => {
+    const chunks = [
+      { delta: { role: "assistant", content: [thinking] } },
+      { delta: { content: [{ type: "thinking", thinking: [], closed: true }, { type: "text", text: "Hel" }] } },
+      { delta: { content: "lo" } },
+      {
+        delta: { content: [{ type: "text", text: "!" }, { type: "reference", reference_ids: [1] }, null] },
+        finish_reason: "stop"
+      }
+    ]
+    const frames = chunks.map((choice) => `data: ${JSON.stringify({ choices: [{ index: 0, ...choice }], usage })}\n\n`)
+    const { events, failure } = read(openAi, [Buffer.from([...frames, "data: [DONE]\n\n"].join(""))])
+    assert.isUndefined(failure)
+    assert.deepStrictEqual<unknown>(answerOf(events), expected)
+  })
+
+  it("is its texts, without the thoughts, whole", () => {
+    const message = {
+      role: "assistant",
+      content: [thinking, { type: "text", text: "Hel" }, { type: "text", text: "lo!" }]
+    }
+    const body = { choices: [{ index: 0, message, finish_reason: "stop" }], usage }
+    assert.deepStrictEqual<unknown>(
+      answerOf(Result.getOrThrow(openAi.generate.whole(body, generation, targetOf()))),
+      expected
+    )
+  })
 })
 
 const bodyOf = (dialect: Dialect, over: Partial<Generation>, options: Partial<RemoteDeployment> = {}) =>
