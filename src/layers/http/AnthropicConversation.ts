@@ -3,7 +3,8 @@
  *
  * **Details**
  *
- * One message of the dialect may become several: each result of a tool is a message of its own. Texts beside each other
+ * Messages of one side in a row are one turn. One of them may become several messages: each result of a tool is a message of
+ * its own. Texts beside each other
  * are one text, in lines of their own where people wrote them, and as they were where a model did. An assistant's text at
  * the end is the beginning of the answer, which does not repeat it.
  */
@@ -84,10 +85,30 @@ const assistantOf = (blocks: ReadonlyArray<At<Block>>, path: string): Placed => 
   }
 }
 
-const placedOf = ({ content, role }: Anthropic.MessageParam, index: number): ReadonlyArray<Placed> => {
-  const path = `messages[${index}]`
-  if (typeof content === "string") return [{ message: { role, content }, path, parts: [] }]
-  const blocks = listed(`${path}.content`, content)
+/** Messages of one side in a row. */
+type Turn = readonly [At<Anthropic.MessageParam>, ...ReadonlyArray<At<Anthropic.MessageParam>>]
+
+/** Users' messages in a row are one turn, and so are assistants', as the dialect has it: many templates want them so. */
+const turnsOf = (messages: ReadonlyArray<Anthropic.MessageParam>): ReadonlyArray<Turn> => {
+  const turns: Array<[At<Anthropic.MessageParam>, ...Array<At<Anthropic.MessageParam>>]> = []
+  for (const [index, message] of messages.entries()) {
+    const turn = turns.at(-1)
+    const entry = [message, `messages[${index}]`] as const
+    if (turn?.[0][0].role === message.role && message.role !== "system") turn.push(entry)
+    else turns.push([entry])
+  }
+  return turns
+}
+
+const blocksOf = ([{ content }, path]: At<Anthropic.MessageParam>): ReadonlyArray<At<Block>> =>
+  typeof content === "string"
+    ? [[{ type: "text", text: content }, `${path}.content`]]
+    : listed(`${path}.content`, content)
+
+const placedOf = (turn: Turn): ReadonlyArray<Placed> => {
+  const [[{ content, role }, path], ...others] = turn
+  if (typeof content === "string" && others.length === 0) return [{ message: { role, content }, path, parts: [] }]
+  const blocks = turn.flatMap(blocksOf)
   if (role === "user") return userOf(blocks, path)
   if (role === "assistant") return [assistantOf(blocks, path)]
   return [{ message: { role, content: contentOf(blocks.filter(isSeen), "\n").content }, path, parts: [] }]
@@ -101,9 +122,9 @@ const systemOf = (system: Anthropic.MessagesRequest["system"]): ReadonlyArray<Pl
 /** The whole conversation. */
 export const placed = (
   { messages, system }: Pick<Anthropic.CountTokensRequest, "messages" | "system">
-): ReadonlyArray<Placed> => [...systemOf(system), ...messages.flatMap(placedOf)]
+): ReadonlyArray<Placed> => [...systemOf(system), ...turnsOf(messages).flatMap(placedOf)]
 
-/** The last message apart, where it begins the answer. */
+/** The last turn apart, where it begins the answer. */
 export const conversationOf = (
   { messages: asked }: Pick<Anthropic.CountTokensRequest, "messages">,
   placed: ReadonlyArray<Placed>
@@ -170,11 +191,11 @@ const isText = (content: Anthropic.MessageParam["content"]): boolean =>
 const begunProblems = (
   { messages, output_config: output }: Pick<Anthropic.CountTokensRequest, "messages" | "output_config">
 ): ReadonlyArray<Problem> => {
-  const last = messages.at(-1)!
+  const turn = turnsOf(messages).at(-1)!
+  const [last, path] = turn.at(-1)!
   if (last.role !== "assistant") return []
-  const path = `messages[${messages.length - 1}]`
   return [
-    ...(isText(last.content) && messages.length > 1
+    ...(turn.every(([{ content }]) => isText(content)) && turn.length < messages.length
       ? []
       : [{ path, expected: "An answer is begun with a text, after other messages" }]),
     ...((output?.format ?? null) === null

@@ -75,6 +75,53 @@ describe("AnthropicMessages", () => {
       assert.isFalse(call.parallelToolUse)
     })
 
+    it("makes one turn of messages of one side in a row", () => {
+      const assistant = (content: unknown) => ({ role: "assistant", content })
+      const user = (content: unknown) => ({ role: "user", content })
+      assert.deepStrictEqual(
+        said(
+          user("Hello."),
+          user([text("How"), text("are you?")]),
+          assistant("I am"),
+          assistant([text(" well.")]),
+          user("Good.")
+        ),
+        [
+          { role: "user", content: "Hello.\nHow\nare you?" },
+          { role: "assistant", content: "I am well." },
+          { role: "user", content: "Good." }
+        ]
+      )
+      // Results answer the call before them, in whichever message they are.
+      const result = (content: string) => ({ type: "tool_result", tool_use_id: "call_1", content })
+      assert.deepStrictEqual(
+        said(user("Add."), assistant("I add."), assistant([use]), user("Well?"), user([result("3")])).slice(1),
+        [
+          {
+            role: "assistant",
+            content: "I add.",
+            toolCalls: [{ id: "call_1", name: "add", arguments: "{\"a\":1}" }]
+          },
+          { role: "tool", content: "3", toolCallId: "call_1" },
+          { role: "user", content: "Well?" }
+        ]
+      )
+      const { request, placed } = decoded({
+        messages: [...messages, assistant("The best"), assistant([text(" is (")])]
+      })
+      assert.deepStrictEqual([request.messages, request.continues], [
+        messages as typeof request.messages,
+        "The best is ("
+      ])
+      assert.lengthOf(placed, 2)
+      // What is wrong is told by the body's own paths.
+      const seen = decoded({ messages: [user("Look:"), user([text("See"), image])] })
+      const wrong = new InferenceError.InvalidRequest({ path: "messages[0].content[2]", detail: "Wrong" })
+      assert.deepInclude(AnthropicMessages.relocate(wrong, seen.placed), { path: "messages[1].content[1]" })
+      const apart = { role: "system", content: "Be brief." }
+      assert.lengthOf(said(user("Hello."), apart, apart, user("Go on.")), 4)
+    })
+
     it("tells callers apart by their key, or else by user_id", () => {
       const tenantOf = (key?: string, user_id: string | null = null) =>
         Result.getOrThrow(AnthropicMessages.decode({ ...least, metadata: { user_id } }, key)).request.tenant
@@ -217,6 +264,10 @@ describe("AnthropicMessages", () => {
       }],
       ["messages[0]", { messages: [{ role: "assistant", content: "The best answer is (" }] }],
       ["messages[1]", { messages: [...messages, { role: "assistant", content: "" }] }],
+      ["messages[1]", { messages: ["The best", " is ("].map((content) => ({ role: "assistant", content })) }],
+      ["messages[2]", {
+        messages: [...messages, { role: "assistant", content: [use] }, { role: "assistant", content: "I" }]
+      }],
       ["messages[1]", { messages: [...messages, { role: "assistant", content: [text("Let me"), use] }] }],
       ["messages[1]", {
         messages: [...messages, { role: "assistant", content: "{" }],
