@@ -8,6 +8,7 @@
  */
 import { Array as Arr, Cause, Channel, Effect, Option, Pull, Stream } from "effect"
 import { HttpServerResponse } from "effect/http"
+import * as Hops from "../../services/Hops.ts"
 import type { InferenceError, Reason } from "../../services/InferenceError.ts"
 
 const encoder = new TextEncoder()
@@ -32,7 +33,10 @@ export const respond = Effect.fnUntraced(function*(
   headers: () => Readonly<Record<string, string>> = () => ({})
 ) {
   // Not `Stream.toPull`, which guards each pull against others beside it.
-  const pull = yield* Channel.toPullScoped(Stream.toChannel(frames), yield* Effect.scope)
+  const begun = yield* Channel.toPullScoped(Stream.toChannel(frames), yield* Effect.scope)
+  const hops = yield* Hops.Hops
+  // The body is read when the handler is done, without what that had provided; an answer that breaks off asks again.
+  const pull = hops === 0 ? begun : Effect.provideService(begun, Hops.Hops, hops)
   let first: ReadonlyArray<string> | undefined = yield* Pull.catchDone(pull, () => Effect.succeed([]))
   let isOver = false
   const encode = (texts: ReadonlyArray<string>) => Arr.of(encoder.encode(texts.join("")))

@@ -1,6 +1,7 @@
 /** The handlers over a stand-in for the front door, without sockets and engines. */
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Tracer } from "effect"
+import { Duration, Effect, Stream, Tracer } from "effect"
+import { Hops } from "../../../src/services/Hops.ts"
 import type { Inference, Request } from "../../../src/services/Inference.ts"
 import * as InferenceError from "../../../src/services/InferenceError.ts"
 import { ending, failing, withHandler } from "../../support/Handlers.ts"
@@ -124,6 +125,28 @@ describe("the front door", () => {
     assert.strictEqual(priority, "high")
     assert.isFalse(Duration.isFinite(keepAlive!))
   })
+})
+
+describe("a stream", () => {
+  it.each([["chat/completions", {}], ["messages", { max_tokens: 9 }]])(
+    "of %s knows to its end how many instances the request has come through",
+    async (path, more) => {
+      const text = Effect.map(Hops, (hops) => ({ type: "text", text: `<${hops}>`, tokens: 1 }) as const)
+      const usage = { promptTokens: 1, completionTokens: 2, cachedTokens: 0 }
+      const finish = { type: "finish", reason: "stop", usage } as const
+      const events = Stream.fromEffectRepeat(text).pipe(Stream.take(2), Stream.concat(Stream.succeed(finish)))
+      const inference: Partial<Inference["Service"]> = {
+        open: () => Effect.succeed({ deployment: "m#0", attempts: 1, decision: "d", events })
+      }
+      await withHandler({ inference }, async (post) => {
+        const body = { ...bodies["chat/completions"], ...more, stream: true }
+        for (const hops of ["0", "3"]) {
+          const told = await (await post(path, body, { "x-troupe-hops": hops })).text()
+          assert.deepStrictEqual(told.match(/<\d>/g), [`<${hops}>`, `<${hops}>`])
+        }
+      })
+    }
+  )
 })
 
 describe("what an engine finds wrong", () => {
