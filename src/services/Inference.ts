@@ -274,6 +274,11 @@ export interface Classifications extends By {
   readonly classifications: ReadonlyArray<Classification>
 }
 
+/** A text's tokens, by the model's own numbers. */
+export interface Tokens extends By {
+  readonly tokens: ReadonlyArray<number>
+}
+
 export class Inference extends Context.Service<Inference, {
   /** An answer from its first event on. What comes before that fails here, and what comes after it in `events`. */
   readonly open: (request: Request) => Effect.Effect<Opened, InferenceError, Scope.Scope>
@@ -286,5 +291,5 @@ export class Inference extends Context.Service<Inference, {
   readonly rerank: (request: RerankRequest) => Effect.Effect<Reranking, InferenceError>
   /** Fails with the first wrong input's error. */
   readonly classify: (request: ClassifyRequest) => Effect.Effect<Classifications, InferenceError>
-  readonly tokenize: (request: TokenizeRequest) => Effect.Effect<ReadonlyArray<number>, InferenceError>
+  readonly tokenize: (request: TokenizeRequest) => Effect.Effect<Tokens, InferenceError>
 }>()("troupe/services/Inference") {}

@@ -40,7 +40,7 @@ export const layer = (
       Tokenizer.make({
         tokenize: Effect.fnUntraced(function*(prompt) {
           const messages = yield* toMessages(method, prompt)
-          const tokens = yield* Effect.mapError(
+          const { tokens } = yield* Effect.mapError(
             inference.tokenize({ ...options, model, input: { messages } }),
             fromInferenceError(method)
           )

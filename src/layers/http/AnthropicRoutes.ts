@@ -22,7 +22,7 @@ const shared = { idPrefix: "req_", failure: AnthropicError.fromReason } as const
 
 type Headers = Readonly<Record<string, string>>
 
-const respond = (body: unknown, headers: Headers = {}) => HttpServerResponse.jsonUnsafe(body, { headers })
+const respond = (body: unknown, headers: Headers) => HttpServerResponse.jsonUnsafe(body, { headers })
 
 /** The error with the body's own path for what is wrong. */
 const located = ({ placed }: Pick<MessagesCall, "placed">) => (error: InferenceError): InferenceError => {
@@ -97,7 +97,7 @@ const countTokens = (inference: Inference["Service"]): Endpoint<Asked<TokenizeRe
   decode: AnthropicMessages.decodeCount,
   answer: ({ body }) =>
     Effect.mapBoth(inference.tokenize(body.request), {
-      onSuccess: (tokens) => respond({ input_tokens: tokens.length }),
+      onSuccess: (found) => respond({ input_tokens: found.tokens.length }, Telling.ofAnswer(found)),
       onFailure: located(body)
     })
 })

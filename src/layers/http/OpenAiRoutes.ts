@@ -15,8 +15,7 @@ import type { EmbedCall, RerankCall } from "./OpenAiTasks.ts"
 import * as OpenAiTasks from "./OpenAiTasks.ts"
 import * as Telling from "./Telling.ts"
 
-const respond = (body: unknown, by?: By) =>
-  HttpServerResponse.jsonUnsafe(body, by === undefined ? {} : { headers: Telling.ofAnswer(by) })
+const respond = (body: unknown, by: By) => HttpServerResponse.jsonUnsafe(body, { headers: Telling.ofAnswer(by) })
 
 const embeddings = (inference: Inference["Service"]): Endpoint<EmbedCall> => ({
   idPrefix: "embd-",
@@ -57,7 +56,8 @@ const tokenize = (inference: Inference["Service"]): Endpoint<TokenizeRequest> =>
   idPrefix: "tokenize-",
   failure: OpenAiHandler.failureOf(OpenAiFields.tokenize),
   decode: OpenAiTasks.decodeTokenize,
-  answer: ({ body }) => Effect.map(inference.tokenize(body), (tokens) => respond(OpenAiTasks.encodeTokens(tokens)))
+  answer: ({ body }) =>
+    Effect.map(inference.tokenize(body), (found) => respond(OpenAiTasks.encodeTokens(found.tokens), found))
 })
 
 export const layer = HttpApiBuilder.group(

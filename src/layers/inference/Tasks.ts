@@ -59,11 +59,11 @@ export const tokenize = (stage: Stage) =>
   Effect.fnUntraced(function*(given: TokenizeRequest) {
     const request = yield* check.tokenize(given)
     const begun = yield* stage.begin("tokenize", request)
-    const { value } = yield* stage.attempt(begun, request, ({ borrow, tally }) =>
+    const { value, ...by } = yield* stage.attempt(begun, request, ({ borrow, tally }) =>
       Effect.gen(function*() {
         const tokens = yield* (yield* borrow).tokenize(request.input)
         close(tally, tokens.length)
         return tokens
       }))
-    return value
+    return { tokens: value, ...by }
   }, Effect.scoped)

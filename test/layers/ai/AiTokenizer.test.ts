@@ -12,6 +12,9 @@ const tokens = ({ input }: TokenizeRequest): ReadonlyArray<number> =>
     ? []
     : input.messages.flatMap(({ content }) => Array.from({ length: content.length + 1 }, (_, index) => index))
 
+const told = (request: TokenizeRequest) =>
+  Effect.succeed({ tokens: tokens(request), deployment: "x#0", attempts: 1, decision: "dec-1" })
+
 const on = (tokenize: Inference["Service"]["tokenize"]) =>
   Effect.provide(Layer.provide(AiTokenizer.layer("x"), Layer.mock(Inference, { tokenize })))
 
@@ -20,7 +23,7 @@ describe("AiTokenizer", () => {
     Effect.gen(function*() {
       const { tokenize } = yield* Tokenizer.Tokenizer
       assert.deepStrictEqual(yield* tokenize("abc"), [0, 1, 2, 3])
-    }).pipe(on((request) => Effect.succeed(tokens(request)))))
+    }).pipe(on(told)))
 
   it.effect("keeps the last messages that fit", () =>
     Effect.gen(function*() {
@@ -32,7 +35,7 @@ describe("AiTokenizer", () => {
       ] as const
       const { content } = yield* truncate(history, 7)
       assert.deepStrictEqual(content.map(({ role }) => role), ["assistant", "user"])
-    }).pipe(on((request) => Effect.succeed(tokens(request)))))
+    }).pipe(on(told)))
 
   it.effect("fails in effect/ai's words", () =>
     Effect.gen(function*() {

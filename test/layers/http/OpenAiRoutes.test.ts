@@ -127,6 +127,24 @@ describe("the front door", () => {
   })
 })
 
+describe("tokens", () => {
+  it.each([["tokenize", {}], ["messages/count_tokens", { messages: [{ role: "user", content: "Hello" }] }]])(
+    "of %s are told with who counted them",
+    (path, more) => {
+      const tokens = { tokens: [7, 8], deployment: "m#1", attempts: 2, decision: "dec-1" }
+      return withHandler({ inference: { tokenize: () => Effect.succeed(tokens) } }, async (post) => {
+        const { headers, status } = await post(path, {
+          ...(path === "tokenize" ? bodies["tokenize"] : { model: "m" }),
+          ...more
+        })
+        assert.strictEqual(status, 200)
+        const names = ["x-troupe-deployment", "x-troupe-attempts", "x-troupe-decision"]
+        assert.deepStrictEqual(names.map((name) => headers.get(name)), ["m#1", "2", "dec-1"])
+      })
+    }
+  )
+})
+
 describe("a stream", () => {
   it.each([["chat/completions", {}], ["messages", { max_tokens: 9 }]])(
     "of %s knows to its end how many instances the request has come through",
