@@ -8,9 +8,10 @@ const hasRequired = ({ extra }: Request): boolean =>
   extra !== undefined && extra.fields.some(({ optional }) => optional !== true)
 
 export const needsOf = (request: Request): ReadonlyArray<Need> => {
-  const { extra, format, logprobs, messages, tools = [] } = request
+  const { extra, format, logprobs, messages, toolChoice, tools = [] } = request
   const needs: Array<Need> = []
-  if (tools.length > 0) needs.push("tools")
+  // Tools that must not be called are left out where a model does not know any.
+  if (tools.length > 0 && toolChoice !== "none") needs.push("tools")
   if (format !== undefined) needs.push("format")
   if (logprobs !== undefined) needs.push("logprobs")
   if (firstImage(messages) !== undefined) needs.push("images")

@@ -60,6 +60,9 @@ models:
       - { engine: llama, file: ${tinyChat} }
       - { provider: openai, model: gpt, baseUrl: "${upstream.url}", stream: false }
       - { provider: ollama, model: llava, baseUrl: "${upstream.url}", stream: false, abilities: [generate] }
+  toolless:
+    deployments:
+      - { provider: openai, model: gpt, baseUrl: "${upstream.url}", stream: false, abilities: [generate] }
   ollama:
     deployments: [{ provider: ollama, model: llava, baseUrl: "${upstream.url}", stream: false }]
 `)
@@ -132,6 +135,25 @@ describe("images", () => {
       )
     }
     assert.strictEqual(upstream.seen.length, asked)
+  })
+})
+
+describe("tools that must not be called", () => {
+  const tools = [{ type: "function", function: { name: "f", strict: true, parameters: { type: "object" } } }]
+
+  it("are left out where a model knows no tools, and shown where it does", async () => {
+    const { body, status } = await ask("toolless", { tools, tool_choice: "none" })
+    assert.deepStrictEqual([status, body.choices?.[0]?.message.content], [200, "A cat."])
+    assert.doesNotHaveAnyKeys(sentLast(), ["tools", "tool_choice"])
+    assert.strictEqual((await ask("mixed", { tools, tool_choice: "none", store: true })).status, 200)
+    assert.deepInclude<object>(sentLast(), { tools, tool_choice: "none" })
+  })
+
+  it("are refused by name where they may be", async () => {
+    for (const tool_choice of ["auto", "required"]) {
+      const { body, status } = await ask("toolless", { tools, tool_choice })
+      assert.deepStrictEqual([status, body.error?.param], [400, "tools"])
+    }
   })
 })
 

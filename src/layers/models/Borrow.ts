@@ -1,6 +1,6 @@
 /** How callers come to an engine: a slot for one job, a load without a job, an exchange of one engine for another. */
 import { Deferred, Effect, Fiber, Scope } from "effect"
-import type { Engine, Hold } from "../../services/Engine.ts"
+import type { Engine, Generation, Hold } from "../../services/Engine.ts"
 import type { InferenceError } from "../../services/InferenceError.ts"
 import { DeploymentDown, make as makeError } from "../../services/InferenceError.ts"
 import type { Deployment } from "../../services/Model.ts"
@@ -68,10 +68,17 @@ const leave = (house: House, actor: Actor, waiting: ReturnType<typeof Actors.enq
     return Lives.abandon(house, actor)
   })
 
+/** Tools that must not be called are shown to a model that knows tools, and to another they are not. */
+const shown = (generation: Generation, { describe: { abilities } }: Engine): Generation => {
+  if (generation.toolChoice !== "none" || abilities.includes("tools")) return generation
+  const { toolChoice: _, tools: __, ...rest } = generation
+  return rest
+}
+
 /** The engine, whose every job holds the slot until it is let go of. */
 const lend = (engine: Engine, hold: Hold): Engine => ({
   ...engine,
-  generate: (generation) => engine.generate(generation, hold),
+  generate: (generation) => engine.generate(shown(generation, engine), hold),
   embed: (inputs) => engine.embed(inputs, hold),
   rerank: (query, documents) => engine.rerank(query, documents, hold),
   classify: (inputs) => engine.classify(inputs, hold),
