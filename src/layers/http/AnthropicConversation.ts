@@ -3,10 +3,9 @@
  *
  * **Details**
  *
- * Messages of one side in a row are one turn. One of them may become several messages: each result of a tool is a message of
- * its own. Texts beside each other
- * are one text, in lines of their own where people wrote them, and as they were where a model did. An assistant's text at
- * the end is the beginning of the answer, which does not repeat it.
+ * Messages of one side in a row are one turn. One of them may become several messages: each result of a tool is a
+ * message of its own. Texts beside each other are one text, in lines of their own where people wrote them, and as they
+ * were where a model did. An assistant's text at the end is the beginning of the answer, which does not repeat it.
  */
 import type * as Anthropic from "../../services/Anthropic.ts"
 import type { Part } from "../../services/Content.ts"
