@@ -103,7 +103,7 @@ describe("config", () => {
     const { code, stderr } = await run(["config", "check", "--config", file])
     assert.strictEqual(code, 1)
     assert.include(stderr, "server.port: ")
-    assert.include(stderr, "environments.production.server.hots: There is no such field")
+    assert.include(stderr, "environments.production.server.hots: There is no such field. Did you mean host?\n")
     const json = await run(["config", "check", "--config", file, "--json"])
     assert.strictEqual(json.code, 1)
     assert.strictEqual((JSON.parse(json.stdout) as { problems: ReadonlyArray<unknown> }).problems.length, 2)

@@ -1,5 +1,6 @@
 /** What is wrong with data from outside, and where: for configuration files and request bodies alike. */
 import { Schema, SchemaIssue } from "effect"
+import { nearestName } from "./NearestName.ts"
 
 /** One thing that is wrong. */
 export const Problem = Schema.Struct({
@@ -32,12 +33,26 @@ export const summary = (first: Problem, others: ReadonlyArray<Problem>): string 
 
 const emptyList = "Expected at least one element"
 
+const unexpected = "Expected no excess property"
+
+/** With the names of the fields that there are, a line each: only the schema knows them, and only the path the wrong one. */
+const leafMessage: SchemaIssue.LeafHook = (issue) =>
+  issue._tag === "UnexpectedKey" && issue.ast._tag === "Objects"
+    ? [unexpected, ...issue.ast.propertySignatures.map(({ name }) => String(name))].join("\n")
+    : SchemaIssue.defaultLeafHook(issue)
+
+const noSuchField = (name: PropertyKey | undefined, message: string): string => {
+  const [, ...names] = message.split("\n")
+  const nearest = nearestName(String(name), names)
+  return nearest === undefined ? "There is no such field" : `There is no such field. Did you mean ${nearest}?`
+}
+
 /** The kinds of a union of structs that a literal tells apart, as the schema's message shows them. */
 const kinds = /\{ readonly "(\w+)": ("[^"]+"), \.\.\. \}/g
 
 /** What a schema's message shows of its insides, in words for whoever wrote the data. */
 const inWords = (path: ReadonlyArray<PropertyKey>, message: string) => {
-  if (message === "Expected no excess property") return { path, expected: "There is no such field" }
+  if (message.startsWith(unexpected)) return { path, expected: noSuchField(path.at(-1), message) }
   // Only a list that may not be empty misses an element.
   if (message === "Missing key" && typeof path.at(-1) === "number") {
     return { path: path.slice(0, -1), expected: emptyList }
@@ -52,7 +67,7 @@ const inWords = (path: ReadonlyArray<PropertyKey>, message: string) => {
   return { path: [...path, last[1]!], expected: `Expected ${others} or ${last[2]}` }
 }
 
-const issues = SchemaIssue.makeFormatterStandardSchemaV1()
+const issues = SchemaIssue.makeFormatterStandardSchemaV1({ leafHook: leafMessage })
 
 /** Every problem of a failed decoding, with its path as keys. */
 export const keyed = (

@@ -77,6 +77,17 @@ describe("Problem", () => {
     assert.notMatch(text, /4321|a secret|another|one more/)
   })
 
+  it("names the field that an unknown one was meant to be, wherever it stands", () => {
+    const linesOf = (input: unknown) => problemsOf(input).map(Problem.format)
+    assert.deepStrictEqual(linesOf({ name: "a", stop: [], inner: { list: [{ count: 1, cuont: 2 }] }, nmae: "b" }), [
+      "nmae: There is no such field. Did you mean name?",
+      "inner.list[0].cuont: There is no such field. Did you mean count?"
+    ])
+    assert.deepStrictEqual(linesOf({ name: "a", stop: [], inner: { list: [] }, temperature: 1 }), [
+      "temperature: There is no such field"
+    ])
+  })
+
   it("a list that may not be empty is named itself, and so is the key that tells kinds apart", () => {
     const Shapes = Schema.NonEmptyArray(Schema.Union([
       Schema.Struct({ kind: Schema.Literal("circle"), radius: Schema.Finite }),

@@ -492,6 +492,25 @@ describe("Settings", () => {
       })
     })
 
+    it("of unknown fields come with the name that is near, also where the deployment's kind decides which there are", () => {
+      const file = {
+        sever: { port: 1 },
+        models: {
+          a: { deployments: [{ engine: "llama", file: "a.gguf", context_size: 512 }], idleunlod: "5 minutes" },
+          b: {
+            deployments: [{ provider: "openai", model: "m", key: "${KEY}", baseURL: "http://localhost", file: "x" }]
+          }
+        }
+      }
+      assert.deepStrictEqual(problems(file, { variables: { KEY: "x" } }).map(Problems.format).sort(), [
+        "models.a.deployments[0].context_size: There is no such field. Did you mean contextSize?",
+        "models.a.idleunlod: There is no such field. Did you mean idleUnload?",
+        "models.b.deployments[0].baseURL: There is no such field. Did you mean baseUrl?",
+        "models.b.deployments[0].file: There is no such field",
+        "sever: There is no such field. Did you mean server?"
+      ])
+    })
+
     it("of an overlay are named in it, whichever environment is chosen", () => {
       const file = {
         server: { port: 80 },

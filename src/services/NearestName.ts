@@ -1,0 +1,47 @@
+/**
+ * The name that was meant by one that does not exist, for "Did you mean ...?".
+ *
+ * **Details**
+ *
+ * Names are compared by letters alone: `context_size` is as good as `contextSize`. The distance is the number of letters
+ * to insert, leave out, replace or swap with their neighbour (optimal string alignment).
+ */
+
+const lettersOf = (name: string): string => name.toLowerCase().replaceAll(/[-_]/g, "")
+
+const distanceBetween = (one: string, other: string): number => {
+  let beforeLast: Array<number> = []
+  let last = Array.from({ length: other.length + 1 }, (_, column) => column)
+  for (let row = 1; row <= one.length; row++) {
+    const current = [row]
+    for (let column = 1; column <= other.length; column++) {
+      const isSame = one[row - 1] === other[column - 1]
+      const isSwapped = one[row - 1] === other[column - 2] && one[row - 2] === other[column - 1]
+      current[column] = Math.min(
+        last[column]! + 1,
+        current[column - 1]! + 1,
+        last[column - 1]! + (isSame ? 0 : 1),
+        isSwapped ? beforeLast[column - 2]! + 1 : Number.POSITIVE_INFINITY
+      )
+    }
+    beforeLast = last
+    last = current
+  }
+  return last[other.length]!
+}
+
+/** What is longer than this is nobody's slip. */
+const longestName = 64
+
+/** The nearest of these names, of which a third of the letters may be wrong, at most two; undefined where none is near. */
+export const nearestName = (name: string, names: ReadonlyArray<string>): string | undefined => {
+  if (name.length > longestName) return undefined
+  const letters = lettersOf(name)
+  let nearest: string | undefined
+  let least = Math.min(2, Math.floor(letters.length / 3)) + 1
+  for (const known of names) {
+    const distance = distanceBetween(letters, lettersOf(known))
+    if (distance < least) [nearest, least] = [known, distance]
+  }
+  return nearest
+}
