@@ -1,7 +1,10 @@
 /** The command line as a shell sees it. */
 import { assert } from "@effect/vitest"
-import { mkdirSync, writeFileSync } from "node:fs"
+import { spawnSync } from "node:child_process"
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { fileURLToPath } from "node:url"
 import { describe, it } from "vitest"
 import { run, temporaryFolder, troupe, until } from "./support/Service.ts"
 
@@ -145,6 +148,36 @@ describe("config", () => {
       schema.properties,
       ["server", "engines", "memory", "store", "policies", "logLevel", "models", "environments"]
     )
+  })
+})
+
+describe("a Node that is too old", () => {
+  const main = fileURLToPath(new URL("../src/main.ts", import.meta.url))
+  const runWith = (version: string) => {
+    const pretend = `Object.defineProperty(process, "versions", { value: { ...process.versions, node: "${version}" } })`
+    const preload = `data:text/javascript,${encodeURIComponent(pretend)}`
+    const { status, stderr, stdout } = spawnSync(process.execPath, ["--import", preload, main, "config", "check"], {
+      encoding: "utf8",
+      cwd: tmpdir()
+    })
+    return { status, stderr, stdout: stdout.split(":")[0] }
+  }
+
+  it.each(["18.20.8", "20.20.2", "22.18.0"])("is told in one line what is needed: %s", (version) => {
+    assert.deepStrictEqual(runWith(version), {
+      status: 1,
+      stderr: `troupe: Node 22.19 or later is needed, and this is Node ${version}.\n`,
+      stdout: ""
+    })
+  })
+
+  it.each(["22.19.0", "24.0.0"])("is not %s", (version) => {
+    assert.deepInclude(runWith(version), { status: 0, stderr: "" })
+  })
+
+  it("finds nothing that it has not where the process begins", () => {
+    const imported = readFileSync(main, "utf8").matchAll(/^import .* from "(.*)"$/gm)
+    assert.deepStrictEqual([...imported].map(([, from]) => from), ["node:fs", "node:path"])
   })
 })
 
