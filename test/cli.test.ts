@@ -3,10 +3,12 @@ import { assert } from "@effect/vitest"
 import { spawnSync } from "node:child_process"
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
-import { join } from "node:path"
+import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { describe, it } from "vitest"
 import { run, temporaryFolder, troupe, until } from "./support/Service.ts"
+
+const main = fileURLToPath(new URL("../src/main.ts", import.meta.url))
 
 describe("run", () => {
   it("streams the answer to standard output and nothing else", async () => {
@@ -77,14 +79,14 @@ describe("run", () => {
 
 describe("what nobody knows", () => {
   it.each([
-    ["runn", "troupe: Unknown subcommand \"runn\" for \"troupe\". Did you mean run? See: troupe --help\n"],
+    ["runn", "troupe: Unknown subcommand \"runn\" for \"troupe\". Did you mean run? See: node main.ts --help\n"],
     [
       "serve --prot 3",
-      "troupe: Unrecognized flag: --prot in command troupe serve. Did you mean --port? See: troupe serve --help\n"
+      "troupe: Unrecognized flag: --prot in command troupe serve. Did you mean --port? See: node main.ts serve --help\n"
     ],
-    ["models show", "troupe: Missing required argument: name. See: troupe models show --help\n"]
+    ["models show", "troupe: Missing required argument: name. See: node main.ts models show --help\n"]
   ])("is told in one line: %s", async (line, expected) => {
-    const { code, stderr, stdout } = await run(line.split(" "))
+    const { code, stderr, stdout } = await run(line.split(" "), { cwd: dirname(main) })
     assert.deepStrictEqual({ code, stderr, stdout }, { code: 1, stderr: expected, stdout: "" })
   })
 })
@@ -152,7 +154,6 @@ describe("config", () => {
 })
 
 describe("a Node that is too old", () => {
-  const main = fileURLToPath(new URL("../src/main.ts", import.meta.url))
   const runWith = (version: string) => {
     const pretend = `Object.defineProperty(process, "versions", { value: { ...process.versions, node: "${version}" } })`
     const preload = `data:text/javascript,${encodeURIComponent(pretend)}`
@@ -189,4 +190,11 @@ describe("help", () => {
       assert.include(stdout, "USAGE")
     })
   }
+
+  it("shows commands that can be typed where it was asked", async () => {
+    const { stdout } = await run(["serve", "--help"], { cwd: fileURLToPath(new URL("..", import.meta.url)) })
+    assert.match(stdout, /^ +npm run troupe -- serve \[flags\]$/m)
+    assert.include(stdout, "npm run troupe -- serve --port 8080 --config ./troupe.yaml")
+    assert.notMatch(stdout, /^ *troupe serve/m)
+  })
 })

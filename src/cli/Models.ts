@@ -8,6 +8,7 @@ import { ModelFiles } from "../services/ModelFiles.ts"
 import type { StoredModel } from "../services/ModelStore.ts"
 import { ModelStore } from "../services/ModelStore.ts"
 import { Settings } from "../services/Settings.ts"
+import { asCalled } from "./Invocation.ts"
 import { makeProgressPrinter } from "./PullProgress.ts"
 import { bytesAsText, CommandFailed, config, json, loadToShow, modelRows, printJson, table } from "./Shared.ts"
 
@@ -77,7 +78,7 @@ const pull = Command.make("pull", { source, name, sha256, config, json }, (input
     yield* input.json ? printJson(about) : Console.log(
       `${about.name} is ${done.already ? "already in" : "in"} the store: ${
         [about.quantisation, bytesAsText(about.bytes)].filter((text) => text !== "").join(", ")
-      }.\nTry it: troupe run ${about.name} "Hello!"`
+      }.\nTry it: ${asCalled("troupe run")} ${about.name} "Hello!"`
     )
   }).pipe(withStore(input.config))).pipe(
     Command.withDescription("Bring a model to this machine, check it, and see that it loads"),
@@ -92,7 +93,9 @@ const list = Command.make("ls", { config, json }, (input) =>
     const store = yield* ModelStore
     const models = yield* Effect.forEach(yield* store.list, describeModel)
     if (input.json) return yield* printJson(models)
-    if (models.length === 0) return yield* Console.log("The store is empty. Pull a model: troupe models pull --help")
+    if (models.length === 0) {
+      return yield* Console.log(asCalled("The store is empty. Pull a model: troupe models pull --help"))
+    }
     yield* Console.log(table([
       ["NAME", "SIZE", "QUANTISATION", "INSPECTED", "SOURCE"],
       ...models.map((model) => [

@@ -1,10 +1,12 @@
 /** The command line as a process: signals, exit codes, and one line for what went wrong. Importing it runs it. */
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
 import { Cause, Console, Effect, Exit, Layer } from "effect"
+import type { HelpDoc } from "effect/cli"
 import { CliConfig, CliError, CliOutput, Command, GlobalFlag } from "effect/cli"
 import "effect/schema/SchemaJITCompiler/enable"
 import { readFileSync } from "node:fs"
 import { troupe } from "../cli.ts"
+import { asCalled } from "./Invocation.ts"
 
 const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as {
   version: string
@@ -31,7 +33,7 @@ const errorsBesideHelp = (cause: Cause.Cause<unknown>): ReadonlyArray<unknown> |
 const report = (cause: Cause.Cause<unknown>) => {
   const error = Cause.squash(cause)
   return Console.error(
-    Cause.hasFails(cause) && error instanceof Error ? `troupe: ${error.message}` : Cause.pretty(cause)
+    Cause.hasFails(cause) && error instanceof Error ? `troupe: ${asCalled(error.message)}` : Cause.pretty(cause)
   )
 }
 
@@ -41,15 +43,26 @@ const inOneLine = (message: string): string =>
     .replace(/\s*Did you mean this\?\s*(.*)$/s, (_, names: string) =>
       `. Did you mean ${names.split(/\s+/).join(" or ")}?`)
 
+/** With commands that can be typed here. */
+const inPlace = (help: HelpDoc.HelpDoc): HelpDoc.HelpDoc => ({
+  ...help,
+  usage: asCalled(help.usage),
+  ...(help.examples === undefined
+    ? {}
+    : { examples: help.examples.map((example) => ({ ...example, command: asCalled(example.command) })) })
+})
+
 /** A wrong invocation is one line, and where to read on. */
 const presenter = CliOutput.layerPresenter({
   present: (output) =>
     output._tag === "InvalidInvocation"
       ? Console.error(
         `troupe: ${output.errors.map((error) => inOneLine(error.message)).join("; ")}`.replace(/[^.?]$/, "$&.") +
-          ` See: ${output.commandPath.join(" ")} --help`
+          ` See: ${asCalled(`${output.commandPath.join(" ")} --help`)}`
       )
-      : CliOutput.defaultPresenter.present(output)
+      : CliOutput.defaultPresenter.present(
+        output._tag === "Help" ? { ...output, helpDoc: inPlace(output.helpDoc) } : output
+      )
 })
 const config = CliConfig.layer({ builtIns: [GlobalFlag.Help, GlobalFlag.Version, GlobalFlag.Completions] })
 

@@ -8,6 +8,7 @@ import { startModelServer } from "../support/ModelServer.ts"
 import { run, temporaryFolder, troupe, until } from "../support/Service.ts"
 
 const file = fileURLToPath(new URL("../../models/tiny-chat-q8_0.gguf", import.meta.url))
+const main = fileURLToPath(new URL("../../src/main.ts", import.meta.url))
 const bytes = new Uint8Array(readFileSync(file))
 
 const folder = temporaryFolder()
@@ -21,7 +22,7 @@ describe("with a pulled model", () => {
   beforeAll(async () => {
     const { code, stderr, stdout } = await models("pull", file, "--name", "mine")
     assert.strictEqual(code, 0, stderr)
-    assert.strictEqual(stdout, "mine is in the store: Q8_0, 2.9 MiB.\nTry it: troupe run mine \"Hello!\"\n")
+    assert.strictEqual(stdout, `mine is in the store: Q8_0, 2.9 MiB.\nTry it: node ${main} run mine "Hello!"\n`)
     assert.include(stderr, "Pulling mine, 2.9 MiB\n")
     assert.include(stderr, "tiny-chat-q8_0.gguf: 100 % of 2.9 MiB\n")
     assert.include(stderr, "Loading mine to see that it works\n")
