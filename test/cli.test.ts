@@ -114,7 +114,7 @@ describe("config", () => {
     assert.strictEqual((JSON.parse(json.stdout) as { problems: ReadonlyArray<unknown> }).problems.length, 2)
   })
 
-  it("names the files of models that are not there", async () => {
+  it("names the files of models that are not there, or are none", async () => {
     using folder = temporaryFolder()
     const file = join(folder.path, "troupe.yaml")
     writeFileSync(join(folder.path, "there.gguf"), "")
@@ -133,14 +133,80 @@ describe("config", () => {
         `  models.a.deployments[0].variants[0]: There is nothing at ${join(folder.path, "gone.gguf")}\n` +
         `  models.a.deployments[1].folder: There is nothing at ${join(folder.path, "none")}\n` +
         `  models.a.deployments[2].folder: There is nothing at ${join(folder.path, "half", "tokenizer.json")}\n` +
-        `  models.a.deployments[2].folder: There is nothing at ${join(folder.path, "half", "onnx/small.onnx")}\n`
+        `  models.a.deployments[2].folder: There is nothing at ${join(folder.path, "half", "onnx/small.onnx")}\n` +
+        `  models.a.deployments[0].file: ${join(folder.path, "there.gguf")} is not a model file that can be loaded: ` +
+        "it is empty\n"
     )
   })
 
   it("says that a good file is good", async () => {
     const { code, stdout } = await run(["config", "check"])
     assert.strictEqual(code, 0)
-    assert.strictEqual(stdout, "The configuration is valid. Environment: test. Models: tiny-chat.\n")
+    assert.match(
+      stdout,
+      /^The configuration is valid\. Environment: test\. Models: tiny-chat\.\n\nMODEL .*\ntiny-chat  512 of 512 tokens  about [\d.]+ MiB: it fits .*\.gguf\n$/
+    )
+  })
+
+  const weights = fileURLToPath(new URL("../models/tiny-chat-q8_0.gguf", import.meta.url))
+  const checkOf = async (text: string, env: Record<string, string> = {}) => {
+    using folder = temporaryFolder()
+    const file = join(folder.path, "troupe.yaml")
+    writeFileSync(file, text)
+    return await run(["config", "check", "--config", file], { env })
+  }
+
+  it("reads model files for the window and the memory that they allow", async () => {
+    const { code, stderr } = await checkOf(`
+memory: { budget: 20 MiB }
+models:
+  wide: { deployments: [{ engine: llama, file: ${weights}, contextSize: 1024 }] }
+  many: { deployments: [{ engine: llama, file: ${weights}, slots: 64 }] }
+  few: { deployments: [{ engine: llama, file: ${weights}, slots: 1, contextSize: 128 }] }
+`)
+    assert.strictEqual(code, 1)
+    const [, ...problems] = stderr.trimEnd().split("\n")
+    assert.deepStrictEqual(problems.map((line) => line.replace(/about [\d.]+/, "about N")), [
+      `  models.wide.deployments[0].contextSize: Expected at most 512 tokens, which ${weights} was trained for`,
+      "  models.many.deployments[0]: It takes about N MiB, and memory.budget is 20.0 MiB"
+    ])
+  })
+
+  it("takes a deployment that fits by one of its variants", async () => {
+    const f16 = weights.replace("q8_0", "f16")
+    const { code, stdout } = await checkOf(`
+memory: { budget: 6 MiB }
+models:
+  a: { deployments: [{ engine: llama, file: ${f16}, variants: [${weights}], slots: 1, contextSize: 128 }] }
+`)
+    assert.strictEqual(code, 0)
+    assert.match(
+      stdout,
+      /128 of 512 tokens .* it does not fit the 6\.0 MiB of the budget .*f16\.gguf\n.* it fits .*q8_0/
+    )
+  })
+
+  it("sends whoever names a file that the store has lost to the store", async () => {
+    using store = temporaryFolder()
+    const manifest = {
+      version: 1,
+      name: "lost",
+      kind: "gguf",
+      source: "x",
+      pulledAt: "",
+      files: [{ path: "a.gguf", bytes: 1, sha256: "" }]
+    }
+    mkdirSync(join(store.path, "lost"))
+    writeFileSync(join(store.path, "lost", "model.json"), JSON.stringify(manifest))
+    const { code, stderr } = await checkOf(
+      "models: { a: { deployments: [{ engine: llama, file: store:lost }] } }\n",
+      { TROUPE_MODELS: store.path }
+    )
+    assert.strictEqual(code, 1)
+    assert.match(
+      stderr,
+      /deployments\[0\]\.file: .*a\.gguf cannot be read: There is no such file\. See: .* models show lost\n$/
+    )
   })
 
   it("prints a JSON Schema", async () => {

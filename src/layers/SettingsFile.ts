@@ -120,7 +120,8 @@ const pathsOf = ({ options }: Deployment): ReadonlyArray<readonly [place: string
   }
 }
 
-const missingFiles = (settings: Resolved): ReadonlyArray<Problem> =>
+/** The models' files that are not there, which nobody but their engines would tell. */
+export const missingFiles = (settings: Resolved): ReadonlyArray<Problem> =>
   settings.models.flatMap(({ deployments, name }) =>
     deployments.flatMap((deployment, index) =>
       pathsOf(deployment)
@@ -132,15 +133,6 @@ const missingFiles = (settings: Resolved): ReadonlyArray<Problem> =>
         }))
     )
   )
-
-/** Fails where the models' files are not there, which nobody but their engines would tell. */
-export const checkFiles = (settings: Resolved, file?: string): Effect.Effect<void, SettingsError> =>
-  Effect.suspend(() => {
-    const problems = missingFiles(settings)
-    return problems.length === 0
-      ? Effect.void
-      : Effect.fail(new SettingsError({ source: resolve(file ?? defaultFile), problems: [...problems] }))
-  })
 
 /** The settings, with a model of the store by its name there unless one of that name is configured. */
 export const withStoreModel = (settings: Resolved, name: string): Resolved => {
