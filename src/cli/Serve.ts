@@ -1,9 +1,10 @@
 /** `troupe serve`: the service, until it is told to stop. */
-import { Console, Effect, Layer, Option, Schema } from "effect"
+import { Console, Duration, Effect, Layer, Option, Schema } from "effect"
 import { Command, Flag } from "effect/cli"
 import { HttpServer } from "effect/http"
 import * as App from "../App.ts"
 import * as SettingsFile from "../layers/SettingsFile.ts"
+import { Models } from "../services/Models.ts"
 import type { Resolved } from "../services/Settings.ts"
 import { Settings } from "../services/Settings.ts"
 import { addressOf, urlOf } from "./Address.ts"
@@ -40,6 +41,19 @@ const listening = (settings: Resolved, url: string): string => {
   ].join("\n")
 }
 
+/** What a stop waits for, for whoever wonders why the process is still there. */
+const tellStop = ({ server }: Resolved) =>
+  Effect.gen(function*() {
+    const models = yield* Models
+    const requests = (yield* models.statuses).reduce((sum, { queued, running }) => sum + running + queued, 0)
+    yield* Effect.logInfo(
+      requests === 0
+        ? "Stopping, with no request to wait for."
+        : `Stopping when ${requests === 1 ? "1 request has" : `${requests} requests have`} ended, in ` +
+          `${Duration.format(server.shutdownGrace)} at most. Ctrl-C again stops at once.`
+    )
+  })
+
 const explainServe = (settings: Resolved, error: { readonly cause?: unknown }): CommandFailed => {
   const cause = error.cause as NodeJS.ErrnoException | undefined
   const { host, port } = settings.server
@@ -65,6 +79,9 @@ export const serve = Command.make("serve", { config, host, port }, ({ config, ho
       const { address } = yield* HttpServer.HttpServer
       const bound = "port" in address ? address.port : settings.server.port
       yield* Console.log(listening(settings, urlOf(settings.server.host, bound)))
+      // Built last, it ends first.
+      const services = yield* Effect.context<Models>()
+      yield* Effect.addFinalizer(() => Effect.provide(tellStop(settings), services))
     }))
     return yield* banner.pipe(
       Layer.provide(App.service),

@@ -15,6 +15,15 @@ const question = { role: "user", content: "What is the capital of Japan?" }
 const post = (url: string, body: object): Promise<Response> =>
   fetch(`${url}/v1/chat/completions`, { method: "POST", body: JSON.stringify(body) })
 
+const isGone = (pid: number): boolean => {
+  try {
+    process.kill(pid, 0)
+    return false
+  } catch {
+    return true
+  }
+}
+
 /** A `troupe.yaml` with one GGUF file. */
 const yamlFor = (file: string): string =>
   `models:\n  m:\n    deployments:\n      - { engine: llama, file: "${file}" }\n`
@@ -119,7 +128,7 @@ describe("a prompt of megabytes", () => {
 
 describe("stop", () => {
   const slow = (words: number, grace: string): string =>
-    `server: { shutdownGrace: ${grace} }\nmodels:\n  fake/slow:\n    deployments:\n` +
+    `server: { shutdownGrace: ${grace} }\nlogLevel: info\nmodels:\n  fake/slow:\n    deployments:\n` +
     `      - { engine: fake, tokenDelayMs: 10, reply: "${"word ".repeat(words).trim()}" }\n`
   const request = { model: "fake/slow", messages: [question], temperature: 0, stream: true }
 
@@ -134,7 +143,13 @@ describe("stop", () => {
     await until(() => post(service.url, request).then(() => undefined, () => true))
     for (let next = await reader.read(); !next.done; next = await reader.read()) text += next.value
     assert.match(text, /data: \[DONE\]\n\n$/)
-    assert.strictEqual((await stopped).code, 0)
+    const { code, stderr } = await stopped
+    assert.strictEqual(code, 0)
+    assert.match(
+      stderr,
+      /level=INFO .*"Stopping when 1 request has ended, in 20s at most\. Ctrl-C again stops at once\."/
+    )
+    assert.strictEqual(stderr.split("Stopping").length, 2)
     for (const pid of engines) assert.throws(() => process.kill(pid, 0))
   })
 
@@ -159,18 +174,37 @@ describe("stop", () => {
     }
   })
 
+  it("says on the first Ctrl-C what it waits for, and on the second ends at once with its engines", async () => {
+    const service = await startService(slow(10_000, "1 hour"))
+    const text = post(service.url, request).then((response) => response.text())
+    text.catch(() => {})
+    await until(async () => {
+      const { deployments } = await (await fetch(`${service.url}/health/ready`)).json() as {
+        readonly deployments: ReadonlyArray<{ readonly running: number }>
+      }
+      return deployments[0]?.running === 1 ? true : undefined
+    })
+    const engines = service.engines()
+    assert.strictEqual(engines.length, 1)
+    service.process.child.kill("SIGINT")
+    await until(() => service.process.output().stderr.includes("Stopping when 1 request") ? true : undefined)
+    service.process.child.kill("SIGINT")
+    await service.process.finished
+    assert.strictEqual(service.process.child.signalCode, "SIGKILL")
+    await until(() => engines.every(isGone) ? true : undefined)
+  })
+
+  it("waits for nobody where nobody asks", async () => {
+    const { code, stderr } = await (await startService(slow(1, "1 hour"))).stop()
+    assert.strictEqual(code, 0)
+    assert.include(stderr, "Stopping, with no request to wait for.")
+  })
+
   it("an engine whose service is killed ends by itself", async () => {
     const service = await startService(slow(1000, "1 second"))
     const [engine] = service.engines()
     service.process.child.kill("SIGKILL")
     await service.process.finished
-    await until(() => {
-      try {
-        process.kill(engine!, 0)
-        return undefined
-      } catch {
-        return true
-      }
-    })
+    await until(() => isGone(engine!) ? true : undefined)
   })
 })
