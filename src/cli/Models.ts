@@ -3,7 +3,7 @@ import { Console, Effect, Layer, Option, Stream } from "effect"
 import { Argument, Command, Flag, Prompt } from "effect/cli"
 import * as App from "../App.ts"
 import { architectureOf, bitsOf, numberOf, quantisationOf, textOf } from "../services/Gguf.ts"
-import type { DeploymentOptions } from "../services/Model.ts"
+import { defaultSlots } from "../services/Model.ts"
 import { ModelFiles } from "../services/ModelFiles.ts"
 import type { StoredModel } from "../services/ModelStore.ts"
 import { ModelStore } from "../services/ModelStore.ts"
@@ -11,15 +11,13 @@ import { Settings } from "../services/Settings.ts"
 import { asCalled } from "./Invocation.ts"
 import { makeProgressPrinter } from "./PullProgress.ts"
 import { bytesAsText, CommandFailed, config, json, loadToShow, modelRows, printJson, table } from "./Shared.ts"
+import { asWritten, findShown } from "./ShownModel.ts"
 
 const withStore = (file: Option.Option<string>) => <A, E, R>(use: Effect.Effect<A, E, R>) =>
   Effect.flatMap(
     loadToShow(file),
-    (settings) => Effect.provide(use, Layer.provide(App.store, Layer.succeed(Settings, settings)))
+    (settings) => Effect.provide(use, Layer.provideMerge(App.store, Layer.succeed(Settings, settings)))
   )
-
-const optionsOf = ({ manifest, path }: StoredModel): DeploymentOptions =>
-  manifest.kind === "onnx" ? { engine: "onnx", folder: path } : { engine: "llama", file: path }
 
 const stateOf = ({ inspected, quarantined }: StoredModel["manifest"]): string =>
   quarantined !== undefined ? "quarantined" : inspected !== undefined ? "yes" : "no"
@@ -108,7 +106,9 @@ const list = Command.make("ls", { config, json }, (input) =>
     ]))
   }).pipe(withStore(input.config))).pipe(Command.withDescription("List the models of the store"))
 
-const nameOrPath = Argument.String("name").pipe(Argument.withDescription("A model of the store, or a GGUF file"))
+const nameOrPath = Argument.String("name").pipe(
+  Argument.withDescription("A model of the store, a configured one, or a GGUF file")
+)
 
 /** What a GGUF file says of itself. */
 const headerFigures = Effect.fnUntraced(function*(path: string) {
@@ -140,17 +140,15 @@ const showQuarantined = Effect.fnUntraced(function*(model: StoredModel, asJson: 
 
 const show = Command.make("show", { nameOrPath, config, json }, (input) =>
   Effect.gen(function*() {
-    const store = yield* ModelStore
-    const isPath = /[/\\]|\.gguf$/.test(input.nameOrPath)
-    const stored = isPath ? undefined : yield* store.get(input.nameOrPath)
+    const shown = yield* findShown(input.nameOrPath)
+    const { options, stored } = shown
     if (stored?.manifest.quarantined !== undefined) return yield* showQuarantined(stored, input.json)
-    const options: DeploymentOptions = stored === undefined
-      ? { engine: "llama", file: input.nameOrPath }
-      : optionsOf(stored)
     const memory = yield* (yield* ModelFiles).estimate(options)
     const availableBytes = process.availableMemory()
     const about = {
-      ...(stored === undefined ? { path: input.nameOrPath } : yield* describeModel(stored)),
+      ...(stored === undefined
+        ? { path: options.engine === "llama" ? options.file : options.folder }
+        : yield* describeModel(stored)),
       ...(options.engine === "llama" ? yield* headerFigures(options.file) : {})
     }
     const fits = memory.totalBytes <= availableBytes
@@ -158,12 +156,13 @@ const show = Command.make("show", { nameOrPath, config, json }, (input) =>
     const { chatTemplate, ...figures } = { chatTemplate: null, ...about }
     yield* Console.log(lines({
       ...figures,
-      memory: `about ${bytesAsText(memory.totalBytes)} with the default slots and window, ` +
+      memory: `about ${bytesAsText(memory.totalBytes)} with ${options.slots ?? defaultSlots} slots, ` +
         `and this machine has ${bytesAsText(availableBytes)} free: ${fits ? "it fits" : "it does not fit"}`
     }))
-    if (chatTemplate !== null) yield* Console.log(`chatTemplate\n${chatTemplate}`)
+    yield* Console.log(`\nIn troupe.yaml:\n\n${asWritten(shown)}`)
+    if (chatTemplate !== null) yield* Console.log(`\nchatTemplate\n${chatTemplate}`)
   }).pipe(withStore(input.config))).pipe(
-    Command.withDescription("Show what a model says of itself, and the memory it will take")
+    Command.withDescription("Show what a model says of itself, the memory it will take, and how troupe.yaml names it")
   )
 
 const yes = Flag.Boolean("yes").pipe(

@@ -1,7 +1,7 @@
 /** `troupe models pull`, `ls`, `show` and `rm`, and what they make possible. */
 import { assert } from "@effect/vitest"
-import { readdirSync, readFileSync, statSync, writeFileSync } from "node:fs"
-import { join } from "node:path"
+import { copyFileSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs"
+import { join, relative } from "node:path"
 import { fileURLToPath } from "node:url"
 import { afterAll, beforeAll, describe, it } from "vitest"
 import { startModelServer } from "../support/ModelServer.ts"
@@ -55,6 +55,27 @@ describe("with a pulled model", () => {
     assert.include(stdout, "<|im_start|>")
     const shown = JSON.parse((await models("show", file, "--json")).stdout) as Readonly<Record<string, unknown>>
     assert.deepInclude(shown, { bits: 8, fits: true, path: file })
+  })
+
+  it("shows what to paste into troupe.yaml, which works", async () => {
+    using place = temporaryFolder()
+    const pasted = async (shown: string) => {
+      const { stdout } = await models("show", shown)
+      const section = /^In troupe\.yaml:\n\n(models:\n(?: .*\n)*)/m.exec(stdout)![1]!
+      writeFileSync(join(place.path, "troupe.yaml"), section)
+      const { code, stderr } = await run(["config", "check"], { env, cwd: place.path })
+      assert.deepStrictEqual({ code, stderr }, { code: 0, stderr: "" })
+      return section
+    }
+    assert.strictEqual(
+      await pasted("mine"),
+      "models:\n  mine:\n    deployments:\n      - engine: llama\n        file: store:mine\n"
+    )
+    assert.match(await pasted("tiny-chat"), /^ {2}tiny-chat:[^]*file: \/.*q8_0\.gguf\n {8}slots: 8\n {8}threads: 1\n$/m)
+    const odd = join(place.path, "7 \"odd\" #name: é.gguf")
+    copyFileSync(file, odd)
+    assert.include(await pasted(odd), `file: ${JSON.stringify(odd)}`)
+    assert.include(await pasted(relative(folder.path, file)), `file: ${file}`)
   })
 
   it("removes it once, by its whole name", async () => {
