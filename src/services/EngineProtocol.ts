@@ -28,6 +28,19 @@ export const abilities = [
 ] as const
 export type Ability = typeof abilities[number]
 
+/** What who has it can do, for callers: "This model cannot call tools". */
+export const abilityInWords: Readonly<Record<Ability, string>> = {
+  generate: "write text",
+  tools: "call tools",
+  format: "keep to a format",
+  logprobs: "tell log-probabilities",
+  embed: "make embeddings",
+  rerank: "rank texts",
+  classify: "classify texts",
+  tokenize: "make texts into tokens",
+  images: "see images"
+}
+
 /** Tokens a slot gets when nobody says how many, since a model's own window may need more memory than there is. */
 export const largestDefaultWindow = 4096
 

@@ -1,6 +1,6 @@
 /** Who can take a request, and who cannot, with why in words. */
 import type { RuledOut } from "./Decision.ts"
-import * as Extra from "./Extra.ts"
+import { abilities, abilityInWords } from "./EngineProtocol.ts"
 import type { Asked, Condition, Need, Options } from "./SelectionInput.ts"
 import { promptTokensOf, usualAnswer } from "./SelectionInput.ts"
 import type { Table } from "./SelectionTable.ts"
@@ -41,10 +41,10 @@ const missingOf = ({ asked, table }: Inquiry, index: number): ReadonlyArray<Need
   asked.needs.filter((need) => (table.abilities[index]! & bitsOf([need])) === 0)
 
 const whyMissing = (missing: ReadonlyArray<Need>): string => {
-  const abilities = missing.filter((need) => !Extra.needs.some((words) => words === need))
-  return abilities.length === 0
+  const lacked = abilities.filter((ability) => missing.includes(ability)).map((ability) => abilityInWords[ability])
+  return lacked.length === 0
     ? "it takes no fields that Troupe does not know"
-    : `it cannot do ${abilities.join(", ")}`
+    : `it cannot ${lacked.join(" or ")}`
 }
 
 const tooSmall = ({ asked: { promptTokens }, table }: Inquiry, index: number): string | undefined => {

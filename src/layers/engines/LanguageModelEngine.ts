@@ -17,6 +17,8 @@ import type { AiError, LanguageModel } from "effect/ai"
 import { Response } from "effect/ai"
 import { imageOfTool, privateImage } from "../../services/Content.ts"
 import type { Engine, Generation } from "../../services/Engine.ts"
+import type { Ability } from "../../services/EngineProtocol.ts"
+import { abilityInWords } from "../../services/EngineProtocol.ts"
 import { requiredOf } from "../../services/Extra.ts"
 import type { Event } from "../../services/Inference.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
@@ -164,10 +166,10 @@ const make = (
       Stream.interruptWhen(Deferred.await(stopped))
     )
   })
-  const cannot = (what: string) =>
+  const cannot = (ability: Ability) =>
     Effect.fail(
       InferenceError.make(
-        new InferenceError.InvalidRequest({ detail: `The language model "${name}" does not ${what}.` })
+        new InferenceError.InvalidRequest({ path: "model", detail: `This model cannot ${abilityInWords[ability]}` })
       )
     )
   return {
@@ -183,7 +185,7 @@ const make = (
     embed: () => cannot("embed"),
     rerank: () => cannot("rerank"),
     classify: () => cannot("classify"),
-    tokenize: () => cannot("tell its tokens"),
+    tokenize: () => cannot("tokenize"),
     memoryBytes: Effect.succeed(0),
     stop: Effect.asVoid(
       Deferred.fail(

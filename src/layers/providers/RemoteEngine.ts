@@ -12,6 +12,7 @@ import { Effect, Result, Stream } from "effect"
 import { firstImage } from "../../services/Content.ts"
 import type { Engine, Generation, Hold } from "../../services/Engine.ts"
 import type { Ability } from "../../services/EngineProtocol.ts"
+import { abilityInWords } from "../../services/EngineProtocol.ts"
 import * as Extra from "../../services/Extra.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
 import type { RemoteDeployment } from "../../services/Model.ts"
@@ -36,9 +37,9 @@ const neededBy = ({ format, logprobs, messages, toolChoice, tools = [] }: Genera
 const abilitiesOf = (dialect: Dialect, { options }: Target): ReadonlyArray<Ability> =>
   dialect.abilities.filter((ability) => options.abilities === undefined || options.abilities.includes(ability))
 
-const cannot = ({ deployment }: Target, ability: Ability) =>
+const cannot = (ability: Ability) =>
   InferenceError.make(
-    new InferenceError.InvalidRequest({ detail: `The model of "${deployment}" cannot do this: ${ability}.` })
+    new InferenceError.InvalidRequest({ path: "model", detail: `This model cannot ${abilityInWords[ability]}` })
   )
 
 /** The call with the fields of the caller's dialect in it, where it is this one. */
@@ -138,7 +139,7 @@ const makeTasks = ({ target, upstream }: Parts, begin: Begin) => {
   ): Effect.Effect<Output, InferenceError.InferenceError> =>
     Effect.scoped(Effect.gen(function*() {
       yield* begin([ability], hold)
-      if (task === undefined) return yield* cannot(target, ability)
+      if (task === undefined) return yield* cannot(ability)
       const call = yield* spoken(task.request(input, target))
       return yield* upstream.read(call, (body) => task.answer(body, input, target))
     }))
@@ -179,7 +180,7 @@ export const make = (dialect: Dialect, target: Target, upstream: Upstream, media
       const missing = needed.find((ability) => !abilities.includes(ability))
       return missing === undefined
         ? Effect.acquireRelease(Effect.sync(() => hold?.()), (release) => Effect.sync(() => release?.()))
-        : Effect.fail(cannot(target, missing))
+        : Effect.fail(cannot(missing))
     })
 
   const generate = makeGenerate(parts)
@@ -189,7 +190,7 @@ export const make = (dialect: Dialect, target: Target, upstream: Upstream, media
   const each = <A>(ability: Ability, task: Task<ReadonlyArray<string>, Each<A>> | undefined) =>
     abilities.includes(ability) && task !== undefined
       ? (inputs: ReadonlyArray<string>, hold?: Hold) => runEach(ability, task, inputs, hold)
-      : () => Effect.fail(cannot(target, ability))
+      : () => Effect.fail(cannot(ability))
 
   return {
     describe: {

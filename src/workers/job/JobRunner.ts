@@ -7,6 +7,7 @@
  * within the consumer's window and stops within one token of a cancellation. So engines differ only in where tokens come from.
  */
 import type { MessagePort } from "node:worker_threads"
+import { abilityInWords } from "../../services/EngineProtocol.ts"
 import type {
   ChosenLogprob,
   FinishReason,
@@ -260,7 +261,7 @@ export const runJob = async <Token>(
 
 /** Refuses a job that the engine cannot do. */
 export const notAble = (kind: Job["kind"]): never =>
-  refuse({ kind: "invalid_request", path: "model", message: `This model cannot ${kind}` })
+  refuse({ kind: "invalid_request", path: "model", message: `This model cannot ${abilityInWords[kind]}` })
 
 /** Runs one job that is answered whole to its last event and closes its port. Never rejects. */
 export const runWhole = async (

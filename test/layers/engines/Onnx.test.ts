@@ -153,6 +153,11 @@ describe("onnx, sentence vectors", () => {
             Effect.flip(Stream.runDrain(engine.generate(ask("Hello!"))))
           ])
           assert.deepStrictEqual(errors.map(({ reason }) => reason._tag), Array.from(errors, () => "InvalidRequest"))
+          assert.deepStrictEqual(errors.map(({ message }) => message), [
+            "model: This model cannot rank texts",
+            "model: This model cannot classify texts",
+            "model: This model cannot write text"
+          ])
         })
     ))
 })
