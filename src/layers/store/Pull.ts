@@ -114,15 +114,20 @@ const settle = Effect.fnUntraced(function*(tools: Tools, existing: StoredModel, 
     : yield* fail(new ChecksumMismatch({ file: path, expected: given.sha256, actual: sha256 }))
 })
 
+const checkName = (typed: string, name: string) =>
+  ModelSource.isName(name)
+    ? Effect.void
+    : invalid(typed, `"${name}" cannot name a model; choose another with --name, of letters, digits, . _ -`)
+
 /** Pulls, and tells of it. */
 export const pull = Effect.fnUntraced(function*(tools: Tools, typed: string, given: PullOptions, report: Report) {
   const { folder } = tools.options
   const source = yield* Effect.mapError(Effect.fromResult(ModelSource.parse(typed)), (detail) => invalid(typed, detail))
+  // Before anybody is asked for the rest.
+  if (given.name !== undefined) yield* checkName(typed, given.name)
   const found = yield* find(tools, typed, source, report)
   const name = given.name ?? found.name
-  if (!ModelSource.isName(name)) {
-    return yield* invalid(typed, `"${name}" cannot name a model; choose another with --name, of letters, digits, . _ -`)
-  }
+  yield* checkName(typed, name)
   const origins = yield* withChecksum(found.origins, typed, given.sha256)
   yield* Lock.acquire(join(folder, `.${name}.lock`), name)
   const existing = yield* Manifests.read(folder, name)

@@ -188,6 +188,7 @@ describe("pull", () => {
           assert.deepInclude(yield* reasonOf(pull(source)), { _tag: "InvalidSource" })
         }
         assert.deepInclude(yield* reasonOf(pull(tinyChat, { name: "../up" })), { _tag: "InvalidSource" })
+        assert.deepInclude(yield* reasonOf(pull("hf:org/model", { name: "a/b" })), { _tag: "InvalidSource" })
         assert.deepInclude(yield* reasonOf(pull(tinyChat, { sha256: "abc" })), { _tag: "InvalidSource" })
         assert.strictEqual(server.seen.length, 0)
         assert.deepStrictEqual(readdirSync(folder), [])
