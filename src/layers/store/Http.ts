@@ -22,10 +22,19 @@ export const showUrl = (url: string): string => {
   return `${origin}${pathname}`
 }
 
+/** What those say who have no network, mostly. */
+const inWords: Readonly<Record<string, string>> = {
+  ENOTFOUND: "nobody knows a host of that name, or this machine is not online (ENOTFOUND)",
+  EAI_AGAIN: "no name server answers, or this machine is not online (EAI_AGAIN)",
+  ECONNREFUSED: "nobody takes calls there (ECONNREFUSED)",
+  ECONNRESET: "the connection was cut (ECONNRESET)"
+}
+
 /** What the network said, in a few words. */
 const detailOf = (error: HttpClientError.HttpClientError): string => {
   const { cause } = error.reason as { readonly cause?: NodeJS.ErrnoException }
-  return cause?.code ?? cause?.message ?? error.reason._tag
+  const code = cause?.code
+  return (code === undefined ? undefined : inWords[code]) ?? code ?? cause?.message ?? error.reason._tag
 }
 
 /** ms that a `Retry-After` header asks for: seconds, or a date (RFC 9110, section 10.2.3). */

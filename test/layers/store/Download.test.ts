@@ -192,6 +192,15 @@ describe("download", () => {
         )
       })))
 
+  it.live("says in words that nobody is there", () =>
+    withServer(() => undefined, ({ events, pull, server }) =>
+      Effect.gen(function*() {
+        yield* Effect.promise(server.close)
+        const error = yield* Effect.flip(pull())
+        assert.include(error.message, "could not be read: nobody takes calls there (ECONNREFUSED).")
+        assert.deepInclude(events.at(-1), { type: "retry", detail: "nobody takes calls there (ECONNREFUSED)" })
+      })))
+
   it.live("waits as long as a busy server asks for", () =>
     withServer(
       (index) => index === 0 ? { status: 429, headers: { "retry-after": "1" } } : undefined,
