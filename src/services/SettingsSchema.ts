@@ -106,8 +106,11 @@ const sections = <S extends Schema.Top>(model: S) => ({
   )
 })
 
-/** One environment's settings, overlay and all. */
-export const Source = Schema.Struct(sections(ModelSettings))
+/**
+ * One environment's settings, overlay and all. The overlays were taken out before; they are here for their name, which
+ * others are compared with.
+ */
+export const Source = Schema.Struct({ ...sections(ModelSettings), environments: Schema.optionalKey(Schema.Never) })
 export type Source = typeof Source.Type
 
 /** As people write them: a provider says that a deployment is remote. */

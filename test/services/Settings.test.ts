@@ -495,6 +495,7 @@ describe("Settings", () => {
     it("of unknown fields come with the name that is near, also where the deployment's kind decides which there are", () => {
       const file = {
         sever: { port: 1 },
+        environment: { production: {} },
         models: {
           a: { deployments: [{ engine: "llama", file: "a.gguf", context_size: 512 }], idleunlod: "5 minutes" },
           b: {
@@ -503,6 +504,7 @@ describe("Settings", () => {
         }
       }
       assert.deepStrictEqual(problems(file, { variables: { KEY: "x" } }).map(Problems.format).sort(), [
+        "environment: There is no such field. Did you mean environments?",
         "models.a.deployments[0].context_size: There is no such field. Did you mean contextSize?",
         "models.a.idleunlod: There is no such field. Did you mean idleUnload?",
         "models.b.deployments[0].baseURL: There is no such field. Did you mean baseUrl?",
