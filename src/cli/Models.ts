@@ -192,7 +192,9 @@ const remove = Command.make("rm", { name: storedName, yes, config }, (input) =>
     if (isAsked && !(yield* Prompt.run(Prompt.Confirm({ message: `Remove ${name} from the store?` })))) return
     yield* store.remove(name)
     yield* Console.log(`${name} is removed.`)
-  }).pipe(withStore(input.config))).pipe(Command.withDescription("Remove a model from the store"))
+  }).pipe(withStore(input.config))).pipe(
+    Command.withDescription("Remove a model from the store; on a terminal, asks first")
+  )
 
 /** Lists what is configured; the store's models have commands of their own. */
 export const models = Command.make("models", { config, json }, ({ config, json }) =>
