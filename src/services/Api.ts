@@ -207,6 +207,10 @@ const AdminGroup = HttpApiGroup.make("admin").add(
   }))
 )
 
+/** What `HttpApi` itself reads and writes. The handlers of models read bodies themselves, as routes of their own. */
+export class TypedApi extends HttpApi.make("troupe").add(ModelGroup).add(HealthGroup).add(AdminGroup) {}
+
+/** All that there is, as it is described. */
 export class Api extends HttpApi.make("troupe")
   .add(OpenAiGroup)
   .add(AnthropicGroup)

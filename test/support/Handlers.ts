@@ -9,7 +9,7 @@ import * as AnthropicRoutes from "../../src/layers/http/AnthropicRoutes.ts"
 import * as HealthRoutes from "../../src/layers/http/HealthRoutes.ts"
 import * as ModelRoutes from "../../src/layers/http/ModelRoutes.ts"
 import * as OpenAiRoutes from "../../src/layers/http/OpenAiRoutes.ts"
-import { Api } from "../../src/services/Api.ts"
+import { TypedApi } from "../../src/services/Api.ts"
 import { Inference } from "../../src/services/Inference.ts"
 import * as InferenceError from "../../src/services/InferenceError.ts"
 import { Models } from "../../src/services/Models.ts"
@@ -64,14 +64,11 @@ export const withHandler = async <A>(
     ),
     HttpServer.layerServices
   )
-  const routes = HttpApiBuilder.layer(Api).pipe(
-    Layer.provide([
-      OpenAiRoutes.layer,
-      AnthropicRoutes.layer,
-      ModelRoutes.layer,
-      HealthRoutes.layer,
-      AdminRoutes.layer
-    ]),
+  const routes = Layer.mergeAll(
+    OpenAiRoutes.layer,
+    AnthropicRoutes.layer,
+    HttpApiBuilder.layer(TypedApi).pipe(Layer.provide([ModelRoutes.layer, HealthRoutes.layer, AdminRoutes.layer]))
+  ).pipe(
     Layer.provide(services),
     Layer.provideMerge(witness.layer)
   )

@@ -6,7 +6,7 @@ import { HttpServerResponse } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import type { Action } from "../../services/Admin.ts"
 import { actions as actionNames, isAction } from "../../services/Admin.ts"
-import { Api } from "../../services/Api.ts"
+import { TypedApi } from "../../services/Api.ts"
 import type { State } from "../../services/Breaker.ts"
 import { Breaker } from "../../services/Breaker.ts"
 import type { InferenceError } from "../../services/InferenceError.ts"
@@ -48,7 +48,7 @@ const circuitOf = (deployment: string, states: ReadonlyArray<State>) => {
 }
 
 export const layer = HttpApiBuilder.group(
-  Api,
+  TypedApi,
   "admin",
   Effect.fn(function*(handlers) {
     const models = yield* Models

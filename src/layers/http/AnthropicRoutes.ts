@@ -1,7 +1,6 @@
 /** Handlers of the Anthropic dialect. */
 import { Array as Arr, Effect, Stream } from "effect"
-import { HttpServerResponse } from "effect/http"
-import { HttpApiBuilder } from "effect/http-api"
+import { HttpRouter, HttpServerResponse } from "effect/http"
 import { Api } from "../../services/Api.ts"
 import type { TokenizeRequest } from "../../services/Inference.ts"
 import { Inference } from "../../services/Inference.ts"
@@ -102,14 +101,12 @@ const countTokens = (inference: Inference["Service"]): Endpoint<Asked<TokenizeRe
     })
 })
 
-export const layer = HttpApiBuilder.group(
-  Api,
-  "anthropic",
-  Effect.fn(function*(handlers) {
-    const inference = yield* Inference
-    const handler = yield* Handler.make(AnthropicHandler.dialect)
-    return handlers
-      .handleRaw("messages", handler(messages(inference)))
-      .handleRaw("countTokens", handler(countTokens(inference)))
-  })
-)
+const { endpoints } = Api.groups.anthropic
+
+export const layer = HttpRouter.use(Effect.fnUntraced(function*(router) {
+  const inference = yield* Inference
+  const handler = yield* Handler.make(AnthropicHandler.dialect)
+  const { countTokens: counting, messages: asking } = endpoints
+  yield* router.add(asking.method, asking.path, handler(messages(inference)))
+  yield* router.add(counting.method, counting.path, handler(countTokens(inference)))
+}))

@@ -111,12 +111,10 @@ const notUtf8: Trouble = {
   message: "The request body is not UTF-8, which JSON is. Encode it so."
 }
 
-const idPart = Effect.map(
-  Random.nextIntBetween(0, Number.MAX_SAFE_INTEGER),
-  (number) => number.toString(36).padStart(11, "0")
-)
+const idPart = (random: number): string => Math.floor(random * Number.MAX_SAFE_INTEGER).toString(36).padStart(11, "0")
 
-export const makeId = (prefix: string) => Effect.zipWith(idPart, idPart, (one, two) => `${prefix}${one}${two}`)
+export const makeId = (prefix: string): Effect.Effect<string> =>
+  Random.Random.useSync((random) => `${prefix}${idPart(random.nextDoubleUnsafe())}${idPart(random.nextDoubleUnsafe())}`)
 
 const byteOrderMark = "\ufeff"
 
@@ -138,29 +136,49 @@ const inHeaders = (json: unknown, headers: Headers.Headers): Naming => (reason) 
     detail: Overrides.named(reason.detail, json, headers)
   })
 
+/** A request as it is asked. */
+interface Asked<Decoded> {
+  readonly body: Decoded
+  readonly hops: number
+}
+
+/** What a request asks for: its body, and the wishes of its headers. */
+const ask = <Decoded>(
+  { keyOf }: Dialect,
+  { decode }: Endpoint<Decoded>,
+  { headers }: HttpServerRequest.HttpServerRequest,
+  text: string,
+  tellAs: (naming: Naming) => void
+): Result.Result<Asked<Decoded>, InferenceError.InvalidRequest> =>
+  Result.flatMap(Hops.fromHeaders(headers), (hops) =>
+    Result.flatMap(parse(text), (json) => {
+      const joined = Overrides.join(json, headers)
+      if (Result.isFailure(joined)) return Result.fail(new InferenceError.InvalidRequest(joined.failure))
+      if (joined.success !== json) tellAs(inHeaders(json, headers))
+      return Result.map(decode(joined.success, keyOf(headers)), (body) => ({ body, hops }))
+    }))
+
 /** Reads and decodes the request, and answers it. */
 const handle = <Decoded>(
-  { keyOf }: Dialect,
-  { answer, decode }: Endpoint<Decoded>,
+  dialect: Dialect,
+  endpoint: Endpoint<Decoded>,
   id: string,
   maxBodyBytes: number,
   tellAs: (naming: Naming) => void
 ) =>
-  Effect.gen(function*() {
-    const request = yield* HttpServerRequest.HttpServerRequest
-    const hops = yield* Effect.fromResult(Hops.fromHeaders(request.headers))
-    const json = yield* Effect.fromResult(parse(yield* RequestBody.text(request, maxBodyBytes)))
-    const joined = Result.mapError(
-      Overrides.join(json, request.headers),
-      (wrong) => new InferenceError.InvalidRequest(wrong)
-    )
-    const whole = yield* Effect.fromResult(joined)
-    if (whole !== json) tellAs(inHeaders(json, request.headers))
-    const body = yield* Effect.fromResult(decode(whole, keyOf(request.headers)))
-    const created = Math.floor((yield* Clock.currentTimeMillis) / 1000)
-    const answered = answer({ id, created, body })
-    return yield* hops === 0 ? answered : Effect.provideService(answered, Hops.Hops, hops)
-  })
+  Effect.flatMap(
+    HttpServerRequest.HttpServerRequest,
+    (request) =>
+      Effect.flatMap(RequestBody.text(request, maxBodyBytes), (text) =>
+        Effect.flatMap(Effect.fromResult(ask(dialect, endpoint, request, text, tellAs)), ({ body, hops }) => {
+          const answered = Effect.flatMap(
+            Clock.currentTimeMillis,
+            (now) =>
+              endpoint.answer({ id, created: Math.floor(now / 1000), body })
+          )
+          return hops === 0 ? answered : Effect.provideService(answered, Hops.Hops, hops)
+        }))
+  )
 
 /** Makes handlers of a dialect's endpoints. */
 export const make = Effect.fnUntraced(function*(dialect: Dialect) {
@@ -195,7 +213,7 @@ export const make = Effect.fnUntraced(function*(dialect: Dialect) {
     )
   }
 
-  return <Decoded>(endpoint: Endpoint<Decoded>) => () =>
+  return <Decoded>(endpoint: Endpoint<Decoded>) =>
     Effect.flatMap(makeId(endpoint.idPrefix), (id) =>
       Effect.map(
         Effect.suspend(() =>

@@ -1,13 +1,13 @@
 /** Handlers for load balancers and supervisors. */
 import { Effect } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
-import { Api } from "../../services/Api.ts"
+import { TypedApi } from "../../services/Api.ts"
 import { Models } from "../../services/Models.ts"
 import { Readiness } from "../../services/Readiness.ts"
 import { Registry } from "../../services/Registry.ts"
 
 export const layer = HttpApiBuilder.group(
-  Api,
+  TypedApi,
   "health",
   Effect.fn(function*(handlers) {
     const models = yield* Models

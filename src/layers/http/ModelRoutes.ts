@@ -9,7 +9,7 @@ import { Clock, DateTime, Effect } from "effect"
 import type { HttpServerRequest } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import type * as Anthropic from "../../services/Anthropic.ts"
-import { Api } from "../../services/Api.ts"
+import { TypedApi } from "../../services/Api.ts"
 import type { Model } from "../../services/Model.ts"
 import type * as OpenAi from "../../services/OpenAi.ts"
 import { Registry } from "../../services/Registry.ts"
@@ -42,7 +42,7 @@ const anthropic = (created_at: string) => ({ name }: Model): Anthropic.Model => 
 })
 
 export const layer = HttpApiBuilder.group(
-  Api,
+  TypedApi,
   "models",
   Effect.fn(function*(handlers) {
     const registry = yield* Registry

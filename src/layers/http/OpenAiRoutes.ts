@@ -1,7 +1,6 @@
 /** Handlers of the OpenAI dialect. */
 import { Effect } from "effect"
-import { HttpServerResponse } from "effect/http"
-import { HttpApiBuilder } from "effect/http-api"
+import { HttpRouter, HttpServerResponse } from "effect/http"
 import { Api } from "../../services/Api.ts"
 import type { By, ClassifyRequest, TokenizeRequest } from "../../services/Inference.ts"
 import { Inference } from "../../services/Inference.ts"
@@ -60,17 +59,18 @@ const tokenize = (inference: Inference["Service"]): Endpoint<TokenizeRequest> =>
     Effect.map(inference.tokenize(body), (found) => respond(OpenAiTasks.encodeTokens(found.tokens), found))
 })
 
-export const layer = HttpApiBuilder.group(
-  Api,
-  "openai",
-  Effect.fn(function*(handlers) {
-    const inference = yield* Inference
-    const handler = yield* Handler.make(OpenAiHandler.dialect)
-    return handlers
-      .handleRaw("chatCompletions", handler(OpenAiChatEndpoint.make(inference)))
-      .handleRaw("embeddings", handler(embeddings(inference)))
-      .handleRaw("rerank", handler(rerank(inference)))
-      .handleRaw("classify", handler(classify(inference)))
-      .handleRaw("tokenize", handler(tokenize(inference)))
-  })
-)
+const { endpoints } = Api.groups.openai
+
+type Place = (typeof endpoints)[keyof typeof endpoints]
+
+export const layer = HttpRouter.use(Effect.fnUntraced(function*(router) {
+  const inference = yield* Inference
+  const handler = yield* Handler.make(OpenAiHandler.dialect)
+  const add = <Decoded>({ method, path }: Place, endpoint: Endpoint<Decoded>) =>
+    router.add(method, path, handler(endpoint))
+  yield* add(endpoints.chatCompletions, OpenAiChatEndpoint.make(inference))
+  yield* add(endpoints.embeddings, embeddings(inference))
+  yield* add(endpoints.rerank, rerank(inference))
+  yield* add(endpoints.classify, classify(inference))
+  yield* add(endpoints.tokenize, tokenize(inference))
+}))

@@ -8,11 +8,11 @@
  */
 import { NodeHttpServer } from "@effect/platform-node"
 import { ByteSize, Duration, Effect, Layer } from "effect"
-import { HttpIncomingMessage, HttpRouter, HttpServerRequest } from "effect/http"
+import { HttpIncomingMessage, HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { HttpApiBuilder, OpenApi } from "effect/http-api"
 import { PrometheusMetrics } from "effect/observability"
 import { createServer } from "node:http"
-import { Api } from "../../services/Api.ts"
+import { Api, TypedApi } from "../../services/Api.ts"
 import { Models } from "../../services/Models.ts"
 import { Readiness } from "../../services/Readiness.ts"
 import { Settings } from "../../services/Settings.ts"
@@ -25,10 +25,12 @@ import * as ModelRoutes from "./ModelRoutes.ts"
 import * as OpenAiHandler from "./OpenAiHandler.ts"
 import * as OpenAiRoutes from "./OpenAiRoutes.ts"
 
+const description = OpenApi.fromApi(Api)
+
 /** The methods of each path that there is, whose parameters are in braces. */
 const methodsByPath: Readonly<Record<string, ReadonlyArray<string>>> = {
   ...Object.fromEntries(
-    Object.entries(OpenApi.fromApi(Api).paths).map((
+    Object.entries(description.paths).map((
       [path, methods]
     ) => [path, Object.keys(methods).map((method) => method.toUpperCase())])
   ),
@@ -72,9 +74,10 @@ const notFound = Effect.zipWith(
 )
 
 const routes = Layer.mergeAll(
-  HttpApiBuilder.layer(Api, { openapiPath: "/openapi.json" }).pipe(
-    Layer.provide([OpenAiRoutes.layer, AnthropicRoutes.layer, ModelRoutes.layer, HealthRoutes.layer, AdminRoutes.layer])
-  ),
+  OpenAiRoutes.layer,
+  AnthropicRoutes.layer,
+  HttpApiBuilder.layer(TypedApi).pipe(Layer.provide([ModelRoutes.layer, HealthRoutes.layer, AdminRoutes.layer])),
+  HttpRouter.add("GET", "/openapi.json", Effect.sync(() => HttpServerResponse.jsonUnsafe(description))),
   PrometheusMetrics.layerHttp({ path: "/metrics" }),
   HttpRouter.add("*", "/*", notFound)
 )
