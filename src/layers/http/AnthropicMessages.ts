@@ -1,6 +1,7 @@
 /** The Anthropic dialect: bodies to requests. Pure functions that know nothing of models. */
-import { Result, Schema } from "effect"
+import { Result } from "effect"
 import * as Anthropic from "../../services/Anthropic.ts"
+import * as Decoder from "../../services/Decoder.ts"
 import type { Request, TokenizeRequest } from "../../services/Inference.ts"
 import type { Reason } from "../../services/InferenceError.ts"
 import { InvalidRequest, NotSupported } from "../../services/InferenceError.ts"
@@ -112,7 +113,7 @@ const shared = {
 
 const messagesShape: Shape<Anthropic.MessagesRequest> = {
   ...shared,
-  decode: Schema.decodeUnknownResult(Anthropic.MessagesRequest, { errors: "all" }),
+  decode: Decoder.make(Anthropic.MessagesRequest),
   known: new Set(Object.keys(Anthropic.MessagesRequest.fields)),
   unsupported: [
     ...unsupported,
@@ -124,7 +125,7 @@ const messagesShape: Shape<Anthropic.MessagesRequest> = {
 
 const countShape: Shape<Anthropic.CountTokensRequest> = {
   ...shared,
-  decode: Schema.decodeUnknownResult(Anthropic.CountTokensRequest, { errors: "all" }),
+  decode: Decoder.make(Anthropic.CountTokensRequest),
   known: new Set(Object.keys(Anthropic.CountTokensRequest.fields)),
   unsupported
 }

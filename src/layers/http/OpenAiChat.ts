@@ -1,6 +1,7 @@
 /** The OpenAI chat dialect: bodies to requests. Pure functions that know nothing of models. */
-import { Result, Schema } from "effect"
+import { Result } from "effect"
 import { textOf } from "../../services/Content.ts"
+import * as Decoder from "../../services/Decoder.ts"
 import type { Extra } from "../../services/Extra.ts"
 import type { Request } from "../../services/Inference.ts"
 import type { InvalidRequest } from "../../services/InferenceError.ts"
@@ -159,7 +160,7 @@ const optionProblems = (body: ChatRequest): ReadonlyArray<Problem> => [
 ]
 
 const shape: Shape<ChatRequest> = {
-  decode: Schema.decodeUnknownResult(ChatRequest, { errors: "all" }),
+  decode: Decoder.make(ChatRequest),
   unsupported: [
     ["functions", (value) => Array.isArray(value) && value.length === 0],
     ["function_call", (value) => value === "none" || value === "auto"],

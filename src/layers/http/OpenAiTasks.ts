@@ -1,5 +1,6 @@
 /** Embeddings, reranking, classification and tokens in the OpenAI dialect: bodies to requests, results to bodies. Pure. */
-import { Result, Schema } from "effect"
+import { Result } from "effect"
+import * as Decoder from "../../services/Decoder.ts"
 import type {
   Classifications,
   ClassifyRequest,
@@ -50,7 +51,7 @@ export interface EmbedCall {
 }
 
 const embeddingShape: Shape<OpenAiTasks.EmbeddingRequest> = {
-  decode: Schema.decodeUnknownResult(OpenAiTasks.EmbeddingRequest, { errors: "all" }),
+  decode: Decoder.make(OpenAiTasks.EmbeddingRequest),
   unsupported: [],
   most: ["input", mostInputs],
   problems: noProblems
@@ -95,7 +96,7 @@ export interface RerankCall {
 }
 
 const rerankShape: Shape<OpenAiTasks.RerankRequest> = {
-  decode: Schema.decodeUnknownResult(OpenAiTasks.RerankRequest, { errors: "all" }),
+  decode: Decoder.make(OpenAiTasks.RerankRequest),
   unsupported: [
     // Cohere's, of documents with several fields, and of documents that are cut.
     ["rank_fields", (value) => Array.isArray(value) && value.length === 0],
@@ -138,7 +139,7 @@ export const encodeRerank = (
 })
 
 const classifyShape: Shape<OpenAiTasks.ClassifyRequest> = {
-  decode: Schema.decodeUnknownResult(OpenAiTasks.ClassifyRequest, { errors: "all" }),
+  decode: Decoder.make(OpenAiTasks.ClassifyRequest),
   // Jina's: a model's labels are its own.
   unsupported: [["labels", () => false]],
   most: ["input", mostInputs],
@@ -189,7 +190,7 @@ const tokenizeProblems = (
 }
 
 const tokenizeShape: Shape<OpenAiTasks.TokenizeRequest> = {
-  decode: Schema.decodeUnknownResult(OpenAiTasks.TokenizeRequest, { errors: "all" }),
+  decode: Decoder.make(OpenAiTasks.TokenizeRequest),
   // vLLM's.
   unsupported: [
     ["add_special_tokens", () => false],

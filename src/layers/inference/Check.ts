@@ -1,5 +1,7 @@
 /** Requests as they must be, whoever made them. */
-import { Effect, Result, Schema } from "effect"
+import type { Schema } from "effect"
+import { Effect, Result } from "effect"
+import * as Decoder from "../../services/Decoder.ts"
 import {
   ClassifyRequest,
   EmbedRequest,
@@ -15,7 +17,7 @@ import * as Problems from "../../services/Problem.ts"
  * The request with only what a request has. Types cannot tell a temperature of 9, nor stop a program without them.
  */
 const checker = <S extends Schema.ConstraintDecoder<unknown>>(schema: S) => {
-  const decode = Schema.decodeUnknownResult(schema, { errors: "all" })
+  const decode = Decoder.make(schema)
   return (request: S["Type"]): Effect.Effect<S["Type"], InferenceError> => {
     const decoded = decode(request)
     if (Result.isSuccess(decoded)) return Effect.succeed(decoded.success)

@@ -86,25 +86,27 @@ const formatOf = (format: OutputFormat | undefined) => {
   return { response_format: { type: format.type, json_schema: jsonSchema(format.schema) } }
 }
 
+/** What an option is where nobody says it, if there is such a value. */
+const plain = [
+  ["temperature", "temperature", 1],
+  ["topP", "top_p", 1],
+  ["seed", "seed", undefined],
+  ["topK", "top_k", undefined],
+  ["minP", "min_p", 0],
+  ["repeatPenalty", "repeat_penalty", 1],
+  ["presencePenalty", "presence_penalty", 0],
+  ["frequencyPenalty", "frequency_penalty", 0],
+  ["logitBias", "logit_bias", undefined]
+] as const satisfies ReadonlyArray<readonly [keyof SamplingOptions, string, number | undefined]>
+
 /** Every sampling option but those that go without saying: some models take no others. */
-const samplingOf = (sampling: SamplingOptions) => {
-  const { frequencyPenalty, logitBias, minP, presencePenalty, repeatPenalty, seed, temperature, topK, topP } = sampling
-  const fields = {
-    temperature: [temperature, 1],
-    top_p: [topP, 1],
-    seed: [seed, undefined],
-    top_k: [topK, undefined],
-    min_p: [minP, 0],
-    repeat_penalty: [repeatPenalty, 1],
-    presence_penalty: [presencePenalty, 0],
-    frequency_penalty: [frequencyPenalty, 0],
-    logit_bias: [logitBias, undefined]
+const samplingOf = (sampling: SamplingOptions): Readonly<Record<string, unknown>> => {
+  const fields: Record<string, unknown> = {}
+  for (const [name, field, usual] of plain) {
+    const value = sampling[name]
+    if (value !== undefined && value !== usual) fields[field] = value
   }
-  return Object.fromEntries(
-    Object.entries(fields).flatMap(([name, [value, plain]]) =>
-      value === undefined || value === plain ? [] : [[name, value]]
-    )
-  )
+  return fields
 }
 
 const wire = { topK: "top_k", minP: "min_p", repeatPenalty: "repeat_penalty" } as const

@@ -7,8 +7,7 @@
  * stream or the engine closes the connection at once; so does a slow reader that takes longer than the whole answer may.
  * A socket is read only as fast as the stream is.
  */
-import type { Scope } from "effect"
-import { Effect, Result, Stream } from "effect"
+import { Effect, Result, Scope, Stream } from "effect"
 import { firstImage } from "../../services/Content.ts"
 import type { Engine, Generation, Hold } from "../../services/Engine.ts"
 import type { Ability } from "../../services/EngineProtocol.ts"
@@ -122,6 +121,12 @@ const makeGenerate = ({ dialect, media, target, upstream }: Parts) => {
     stream ?? (isWatched || generation.whole !== true) ? streamed(generation) : whole(generation)
 }
 
+/** Until the scope ends. Not `Effect.acquireRelease`, which copies the whole context for a release that needs none of it. */
+const holdSlot = (hold: Hold | undefined): Effect.Effect<void, never, Scope.Scope> =>
+  hold === undefined
+    ? Effect.void
+    : Effect.uninterruptible(Effect.flatMap(Effect.scope, (scope) => Scope.addFinalizer(scope, Effect.sync(hold()))))
+
 type Begin = (
   needed: ReadonlyArray<Ability>,
   hold: Hold | undefined
@@ -178,9 +183,7 @@ export const make = (dialect: Dialect, target: Target, upstream: Upstream, media
     Effect.suspend(() => {
       if (stopped) return Effect.fail(InferenceError.make(over))
       const missing = needed.find((ability) => !abilities.includes(ability))
-      return missing === undefined
-        ? Effect.acquireRelease(Effect.sync(() => hold?.()), (release) => Effect.sync(() => release?.()))
-        : Effect.fail(cannot(missing))
+      return missing === undefined ? holdSlot(hold) : Effect.fail(cannot(missing))
     })
 
   const generate = makeGenerate(parts)

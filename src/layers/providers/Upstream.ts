@@ -124,6 +124,8 @@ const makeExchange = (options: Options, limits: Watch.Limits) => {
   })
 }
 
+const decoder = new TextDecoder()
+
 /** The exchanges of one deployment; the scope's end ends what watches them. */
 export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<Upstream, never, Scope.Scope> {
   const { ring, target } = options
@@ -153,7 +155,7 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     yield* Effect.catchIf(rest, Cause.isDone, () => Effect.void)
     const bytes = Buffer.concat(pieces)
     if (!isUtf8(bytes)) return yield* InferenceError.make(malformed(target, "not UTF-8"))
-    const body = parse(new TextDecoder().decode(bytes))
+    const body = parse(decoder.decode(bytes))
     if (body === undefined) return yield* InferenceError.make(malformed(target, "no JSON"))
     const decoded = decode(body)
     if (Result.isSuccess(decoded)) return decoded.success

@@ -6,8 +6,7 @@
  * One fiber for all exchanges of a deployment, however many there are and however many pieces come. It does not interrupt
  * who waits: it ends the exchange, and what waits for a byte then fails and asks here why.
  */
-import type { Scope } from "effect"
-import { Clock, Duration, Effect } from "effect"
+import { Clock, Duration, Effect, Scope } from "effect"
 import * as InferenceError from "../../services/InferenceError.ts"
 import type { RemoteDeployment } from "../../services/Model.ts"
 import * as Policies from "../../services/Policies.ts"
@@ -117,37 +116,43 @@ export const make = Effect.fnUntraced(function*(
   limits: Limits
 ): Effect.fn.Return<Watcher, never, Scope.Scope> {
   const scope = yield* Effect.scope
+  const clock = yield* Clock.Clock
+  const now = () => clock.currentTimeMillisUnsafe()
   const all = new Set<Watched>()
   // Neither a later phase nor an exchange that begins meanwhile is due earlier.
   const step = Math.min(limits.first_byte, limits.first_token, limits.stall, limits.total)
   let isAwake = false
 
-  const loop: Effect.Effect<void> = Effect.flatMap(Clock.currentTimeMillis, (time) => {
+  const loop: Effect.Effect<void> = Effect.suspend(() => {
     if (all.size === 0) {
       isAwake = false
       return Effect.void
     }
+    const time = now()
     let pause = step
     for (const watched of all) pause = Math.min(pause, watched.look(time))
     return Effect.flatMap(Effect.sleep(pause), () => loop)
   })
 
-  const begin = (streamed: boolean, close: () => void) =>
-    Effect.flatMap(Clock.Clock, (clock) => {
-      const watched = makeWatched(deployment, limits, streamed, () => clock.currentTimeMillisUnsafe(), close)
-      all.add(watched)
-      if (isAwake) return Effect.succeed(watched)
-      isAwake = true
-      return Effect.as(Effect.forkIn(loop, scope), watched)
-    })
+  /** Begins to look, where nobody does. */
+  const wake = Effect.suspend(() => {
+    if (isAwake) return Effect.void
+    isAwake = true
+    return Effect.forkIn(loop, scope)
+  })
 
   return {
     watch: (streamed, close) =>
-      Effect.acquireRelease(begin(streamed, close), (watched) =>
-        Effect.sync(() => {
+      Effect.uninterruptible(Effect.flatMap(Effect.scope, (own) => {
+        const watched = makeWatched(deployment, limits, streamed, now, close)
+        const over = Effect.sync(() => {
           all.delete(watched)
           close()
-        })),
+        })
+        all.add(watched)
+        // Not `Effect.acquireRelease`, which copies the whole context for a release that needs none of it.
+        return Effect.as(Effect.andThen(Scope.addFinalizer(own, over), wake), watched)
+      })),
     stop: (reason) => {
       for (const watched of all) watched.end(reason)
     }
