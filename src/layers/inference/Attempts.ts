@@ -77,23 +77,27 @@ interface Won<A> {
   readonly value: A
 }
 
-/** @param request the scope of the request */
-const commit = <A>(
+/** Goes on with an answer that has broken off: see `Committed.resume`. */
+const goOn = Effect.fnUntraced(function*<A>(
   stage: Stage<A>,
   request: Scope.Scope,
   state: State,
-  { began, scope, start: { afterMs, attempt, deployment }, value }: Won<A>
-): Committed<A> => ({
-  value,
+  { began, scope, start: { afterMs, attempt, deployment } }: Won<A>,
+  cause: Cause.Cause<InferenceError>
+) {
+  yield* close(scope, Exit.failCause(cause))
+  const view = yield* viewOf(stage)
+  const committed = Attempts.next(state, { type: "content", attempt }, view).state
+  const reason = yield* reasonOf(cause, deployment)
+  const tookMs = view.now - began - afterMs
+  return yield* inTurn(stage, request, Attempts.next(committed, { type: "cut", attempt, reason, tookMs }, view))
+})
+
+/** @param request the scope of the request */
+const commit = <A>(stage: Stage<A>, request: Scope.Scope, state: State, won: Won<A>): Committed<A> => ({
+  value: won.value,
   attempts: state.started,
-  resume: Effect.fnUntraced(function*(cause) {
-    yield* close(scope, Exit.failCause(cause))
-    const view = yield* viewOf(stage)
-    const committed = Attempts.next(state, { type: "content", attempt }, view).state
-    const reason = yield* reasonOf(cause, deployment)
-    const tookMs = view.now - began - afterMs
-    return yield* inTurn(stage, request, Attempts.next(committed, { type: "cut", attempt, reason, tookMs }, view))
-  })
+  resume: (cause) => goOn(stage, request, state, won, cause)
 })
 
 /** One attempt after another. */

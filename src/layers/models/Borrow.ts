@@ -91,17 +91,20 @@ export const borrow = (
   deployment: Deployment,
   standing: Standing
 ): Effect.Effect<Engine, InferenceError, Scope.Scope> =>
-  Effect.uninterruptibleMask(Effect.fnUntraced(function*(restore) {
-    const { actor, waiting } = yield* enter(house, deployment, standing)
-    const { engine, life } = yield* Effect.onInterrupt(
-      restore(Deferred.await(waiting.value.slot)),
-      () => leave(house, actor, waiting)
-    )
-    const { hold, release } = makeHold(house, life)
-    // Not `Effect.addFinalizer`, which copies the whole context for a finalizer that needs none of it.
-    yield* Scope.addFinalizer(yield* Effect.scope, Effect.sync(release))
-    return lend(engine, hold)
-  }))
+  Effect.uninterruptibleMask((restore) =>
+    Effect.flatMap(enter(house, deployment, standing), ({ actor, waiting }) => {
+      const given = Effect.onInterrupt(
+        restore(Deferred.await(waiting.value.slot)),
+        () => leave(house, actor, waiting)
+      )
+      return Effect.flatMap(given, ({ engine, life }) =>
+        Effect.flatMap(Effect.scope, (scope) => {
+          const { hold, release } = makeHold(house, life)
+          // Not `Effect.addFinalizer`, which copies the whole context for a finalizer that needs none of it.
+          return Effect.as(Scope.addFinalizer(scope, Effect.sync(release)), lend(engine, hold))
+        }))
+    })
+  )
 
 /** See `Models.load`. */
 export const load = (house: House, deployment: Deployment): Effect.Effect<void, InferenceError> =>
