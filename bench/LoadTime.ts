@@ -88,8 +88,9 @@ const rowsOf = ({ direct, engine, service }: Loads): ReadonlyArray<Row> => {
 
 const measure = async (file: string, service: Service, effort: Effort): Promise<Outcome> => {
   const loads: Loads = { direct: [], engine: [], service: [] }
-  // The first finds the file's pages not in memory yet.
+  // The first finds the file's pages not in memory yet, and code that was not compiled before.
   await loadDirect(file)
+  await loadEngine(file)
   for (let load = 0; load < effort.rounds * loadsPerRound; load++) {
     loads.direct.push(await loadDirect(file))
     loads.engine.push(await loadEngine(file))

@@ -49,6 +49,9 @@ const usage = `Usage: npm run bench -- [--smoke] [--only <name>] [--profile]
 
 const results = fileURLToPath(new URL("results/", import.meta.url))
 
+// The command line gives it to the service and its engines; here every side has it.
+process.env["NODE_COMPILE_CACHE"] ??= `${results}compiled`
+
 interface Options {
   readonly smoke: boolean
   readonly effort: Effort
