@@ -78,10 +78,10 @@ export const serve = Command.make("serve", { config, host, port }, ({ config, ho
     const banner = Layer.effectDiscard(Effect.gen(function*() {
       const { address } = yield* HttpServer.HttpServer
       const bound = "port" in address ? address.port : settings.server.port
-      yield* Console.log(listening(settings, urlOf(settings.server.host, bound)))
-      // Built last, it ends first.
+      // Built last, it ends first. It is added before the banner: a signal may follow the banner at once.
       const services = yield* Effect.context<Models>()
       yield* Effect.addFinalizer(() => Effect.provide(tellStop(settings), services))
+      yield* Console.log(listening(settings, urlOf(settings.server.host, bound)))
     }))
     return yield* banner.pipe(
       Layer.provide(App.service),
