@@ -89,8 +89,8 @@ interface Parts {
   readonly tableOf: ReturnType<typeof makeTables>
   readonly prefixes: Prefixes
   readonly now: () => number
-  /** Decisions made so far. */
-  turn: number
+  /** Requests routed so far, by the model they ask for: models that take turns do not move each other's. */
+  readonly turns: Map<string, number>
 }
 
 /** How a model's deployments are. Whether one is busy decides nothing where there is no other. */
@@ -127,6 +127,8 @@ const overridden = (
       chosen: Overrides.chosen(route, deployments.map(idOf))
     })
 
+const turnOf = ({ turns }: Parts, { name }: Pick<Model, "name">): number => turns.get(name) ?? 0
+
 const ask = Effect.fnUntraced(function*(parts: Parts, model: Model, wish: Wish) {
   const { maxTokens, needs = [], promptLength, promptText, tenant } = wish
   const { chosen, policy } = yield* Effect.fromResult(
@@ -136,7 +138,7 @@ const ask = Effect.fnUntraced(function*(parts: Parts, model: Model, wish: Wish) 
     needs,
     maxTokens,
     likelyPromptTokens: promptLength === undefined ? undefined : Selection.estimateTokens(promptLength),
-    turn: parts.turn,
+    turn: turnOf(parts, model),
     seed: yield* Random.nextIntBetween(0, maxSeed),
     now: parts.now(),
     ...chosen,
@@ -230,7 +232,7 @@ const consider = Effect.fnUntraced(function*(parts: Parts, wish: Wish) {
 
 const route = (parts: Parts, wish: Wish) =>
   Effect.map(consider(parts, wish), (found) => {
-    parts.turn++
+    parts.turns.set(found.model, turnOf(parts, { name: found.model }) + 1)
     return found
   })
 
@@ -249,7 +251,7 @@ export const layer = Layer.effect(
       tableOf: makeTables(),
       prefixes: yield* makePrefixes(models),
       now,
-      turn: 0
+      turns: new Map()
     }
     return Selector.of({
       route: (wish) => route(parts, wish),

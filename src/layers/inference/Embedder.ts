@@ -5,6 +5,10 @@
  *
  * While the engine is at work on a batch, requests gather: up to 10, or for 100 ms. An engine that has nothing to do
  * begins at once. Each caller gets his own vectors or his own error.
+ *
+ * A batch holds requests of one tenant and one priority, so that a job waits in the queue by the rights of every request
+ * in it: no request uses another tenant's turn or another's priority. As without batches, the `keepAlive` of the last
+ * request counts.
  */
 import { Context, Deferred, Effect, Exit, Request, RequestResolver, Result } from "effect"
 import { Hops } from "../../services/Hops.ts"
@@ -41,10 +45,17 @@ const exitOf = (
   return Exit.succeed(results.map((result) => Result.getOrThrow(result)))
 }
 
+/** How a batch stands in the queue. All of its requests have the same tenant and priority. */
+const standingOf = (entries: ReadonlyArray<Entry>): Standing => entries.at(-1)!.request.standing
+
+/** Requests that may share a batch have the same. */
+const groupOf = ({ request: { standing: { priority = "normal", tenant = "" } } }: Entry): string =>
+  `${priority} ${tenant}`
+
 const runBatch = (models: Models["Service"], entries: ReadonlyArray<Entry>) => {
-  const { deployment, standing } = entries[0]!.request
+  const { deployment } = entries[0]!.request
   return Effect.gen(function*() {
-    const engine = yield* models.borrow(deployment, standing)
+    const engine = yield* models.borrow(deployment, standingOf(entries))
     // They go on together, as far as the one that has come the farthest.
     const hops = Math.max(...entries.map(({ context }) => Context.get(context, Hops)))
     const results = yield* Effect.provideService(
@@ -83,9 +94,10 @@ const makeResolver = (models: Models["Service"]): RequestResolver.RequestResolve
   const gather = Effect.suspend(() =>
     running === 0 ? Effect.yieldNow : Effect.raceFirst(Effect.sleep(Policies.batchWait), Deferred.await(idle))
   )
-  return RequestResolver.make<Embed>((entries) =>
-    Effect.acquireUseRelease(started, () => runBatch(models, entries), () => ended)
-  ).pipe(RequestResolver.setDelayEffect(gather), RequestResolver.batchN(Policies.batchSize))
+  return RequestResolver.makeGrouped<Embed, string>({
+    key: groupOf,
+    resolver: (entries) => Effect.acquireUseRelease(started, () => runBatch(models, entries), () => ended)
+  }).pipe(RequestResolver.setDelayEffect(gather), RequestResolver.batchN(Policies.batchSize))
 }
 
 /** Embeds for all callers of these models. */

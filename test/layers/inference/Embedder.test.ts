@@ -3,7 +3,7 @@ import { Duration, Effect, Exit, Fiber, Result } from "effect"
 import { TestClock } from "effect/testing"
 import * as Embedder from "../../../src/layers/inference/Embedder.ts"
 import * as InferenceError from "../../../src/services/InferenceError.ts"
-import type { Models } from "../../../src/services/Models.ts"
+import type { Models, Standing } from "../../../src/services/Models.ts"
 import * as Policies from "../../../src/services/Policies.ts"
 import * as Deployments from "../../support/Deployments.ts"
 
@@ -18,10 +18,11 @@ const wrongAt = (index: number) =>
 /** Models whose engine takes a second a job; its vectors tell the text's length. */
 const stage = (borrow: Effect.Effect<void, InferenceError.InferenceError> = Effect.void) => {
   const batches: Array<ReadonlyArray<string>> = []
+  const standings: Array<Standing> = []
   const models = {
-    borrow: () =>
+    borrow: (_, standing) =>
       Effect.as(
-        borrow,
+        Effect.andThen(Effect.sync(() => standings.push(standing)), borrow),
         Deployments.engine({
           embed: (inputs) =>
             Effect.as(
@@ -36,7 +37,9 @@ const stage = (borrow: Effect.Effect<void, InferenceError.InferenceError> = Effe
       )
   } as Partial<Models["Service"]> as Models["Service"]
   const embed = Embedder.make(models)
-  return { batches, ask: (...inputs: ReadonlyArray<string>) => Effect.forkChild(embed(deployment, {}, inputs)) }
+  const askAs = (standing: Standing, ...inputs: ReadonlyArray<string>) =>
+    Effect.forkChild(embed(deployment, standing, inputs))
+  return { batches, standings, askAs, ask: (...inputs: ReadonlyArray<string>) => askAs({}, ...inputs) }
 }
 
 const lengths = <E>(fiber: Fiber.Fiber<ReadonlyArray<{ readonly vector: Float32Array }>, E>) =>
@@ -115,6 +118,35 @@ describe("Embedder", () => {
       yield* Fiber.interrupt(leaving)
       yield* TestClock.adjust(500)
       assert.deepStrictEqual(yield* lengths(staying), [2])
+    })
+  })
+
+  const rights: ReadonlyArray<readonly [name: string, first: Standing, second: Standing]> = [
+    ["tenants", { tenant: "x" }, { tenant: "y" }],
+    ["priorities", { priority: "low" }, { priority: "high" }],
+    ["a priority and the usual one", {}, { priority: "low" }],
+    ["a tenant and none", {}, { tenant: "x" }]
+  ]
+  for (const [name, first, second] of rights) {
+    it.effect(`a batch waits by the rights of all in it: ${name} are not mixed`, () => {
+      const { askAs, batches, standings } = stage()
+      return Effect.gen(function*() {
+        const fibers = [yield* askAs(first, "a"), yield* askAs(second, "bb"), yield* askAs(first, "ccc")]
+        yield* TestClock.adjust("1 second")
+        assert.deepStrictEqual(batches, [["a", "ccc"], ["bb"]])
+        assert.deepStrictEqual(standings, [first, second])
+        assert.deepStrictEqual(yield* Effect.forEach(fibers, lengths), [[1], [2], [3]])
+      })
+    })
+  }
+
+  it.effect("a batch keeps the model for as long as its last request says", () => {
+    const { askAs, standings } = stage()
+    return Effect.gen(function*() {
+      yield* askAs({ tenant: "x", keepAlive: Duration.zero }, "a")
+      yield* askAs({ tenant: "x", keepAlive: Duration.hours(1) }, "b")
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(standings, [{ tenant: "x", keepAlive: Duration.hours(1) }])
     })
   })
 })

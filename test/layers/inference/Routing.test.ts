@@ -394,6 +394,22 @@ describe("routing", () => {
     })
   })
 
+  it.effect("round-robin gives each model turns of its own, whatever other models are asked for between", () => {
+    const { layer } = world({
+      policy: { selection: { ...Policy.defaults.selection, strategy: "round-robin" } },
+      models: { a: [{}, {}], b: [{}, {}, {}], c: [{}] }
+    })
+    return Effect.gen(function*() {
+      const served: Record<string, Array<string>> = { a: [], b: [], c: [] }
+      for (const model of "abacbaabcab") served[model]!.push((yield* generate({ model })).deployment)
+      assert.deepStrictEqual(served, {
+        a: ["a#0", "a#1", "a#0", "a#1", "a#0"],
+        b: ["b#0", "b#1", "b#2", "b#0"],
+        c: ["c#0", "c#0"]
+      })
+    }).pipe(Effect.provide(layer))
+  })
+
   it.effect("embeddings go to the next deployment too", () => {
     const { layer } = world({ policy: inOrder, models: { a: [{ fails: { reason: broke("a#0") } }, {}] } })
     return Effect.gen(function*() {
