@@ -37,17 +37,51 @@ import { languageModel, Settings } from "./services/Settings.ts"
 /** Models on this machine's disk, before they are loaded. Requires only `Settings`. */
 export const store = Layer.provideMerge(ModelStore.layer, ModelFiles.layer)
 
-/** The runtime: `Inference` and what it stands on. Requires only `Settings`. */
-export const runtime = Inference.layer.pipe(
-  Layer.provideMerge(
-    Layer.mergeAll(Selector.layer, Metrics.layer, Pressure.layer, Decisions.layer, CachedResponses.layer)
-  ),
-  Layer.provideMerge(Breaker.layer),
-  Layer.provideMerge(Layer.mergeAll(Registry.layer, Models.layer)),
-  Layer.provide(Layer.merge(Engines.layer, Memory.layer)),
-  Layer.provide(Providers.layerConfig),
-  Layer.provide(store)
-)
+/**
+ * Every service of the runtime, as the layer that provides it unless a program replaces it. A replacement that adds to
+ * one of these is built on it with `Layer.provide`.
+ */
+export const services = {
+  providers: Providers.layerConfig,
+  engines: Engines.layer,
+  memory: Memory.layer,
+  registry: Registry.layer,
+  models: Models.layer,
+  breaker: Breaker.layer,
+  selector: Selector.layer,
+  metrics: Metrics.layer,
+  pressure: Pressure.layer,
+  decisions: Decisions.layer,
+  cachedResponses: CachedResponses.layer,
+  inference: Inference.layer
+}
+
+/**
+ * The services that a program can replace, by name. Each is a layer that provides the service and may require what the
+ * layer in its place requires.
+ */
+export type Services = typeof services
+
+/** The runtime: `Inference` and the services below it, some of them replaced. Requires only `Settings`. */
+export const runtimeWith = (replaced: Partial<Services>) => {
+  const all: Services = { ...services, ...replaced }
+  return all.inference.pipe(
+    Layer.provideMerge(
+      Layer.mergeAll(all.selector, all.metrics, all.pressure, all.decisions, all.cachedResponses)
+    ),
+    Layer.provideMerge(all.breaker),
+    Layer.provideMerge(Layer.mergeAll(all.registry, all.models)),
+    Layer.provide(Layer.merge(all.engines, all.memory)),
+    Layer.provide(all.providers),
+    Layer.provide(store)
+  )
+}
+
+/** The runtime with its own services. Requires only `Settings`. */
+export const runtime = runtimeWith({})
+
+/** What `troupe.yaml` can say, as a typed value. */
+export type Config = SettingsFile.Config
 
 /** Options for embedding. */
 export interface Options<R = never> extends SettingsFile.Options {
@@ -56,22 +90,32 @@ export interface Options<R = never> extends SettingsFile.Options {
    * model of that name, that one answers, of which a language model may be a deployment.
    */
   readonly languageModels?: Readonly<Record<string, LanguageModels.Provided<unknown, R>>> | undefined
+  /**
+   * Services in place of Troupe's own, each a layer: `{ metrics: Layer.succeed(Metrics.Metrics, mine) }`. Everything that
+   * uses the service uses the given one.
+   */
+  readonly services?: Partial<Services> | undefined
 }
 
 /**
  * The runtime with its settings, for embedding: engines run on threads of this process.
  *
+ * Two of them in one program share nothing.
+ *
  * @param options where the settings come from; default `troupe.yaml` in the current folder, or the embedded model
  */
-export const layer = <R = never>({ languageModels = {}, ...options }: Options<R> = {}) => {
+export const layer = <R = never>({ languageModels = {}, services: replaced = {}, ...options }: Options<R> = {}) => {
   const provided = Object.keys(languageModels).map(languageModel)
   const settings = Effect.map(SettingsFile.load(options), ({ models, ...rest }) => ({
     ...rest,
     models: [...models, ...provided.filter(({ name }) => models.every((model) => model.name !== name))]
   }))
-  return runtime.pipe(
-    Layer.provideMerge(Layer.effect(Settings, settings)),
-    Layer.provide(LanguageModels.layer(languageModels))
+  // Layers are built once in a program: without `fresh`, a second Troupe would get the services of the first.
+  return Layer.fresh(
+    runtimeWith(replaced).pipe(
+      Layer.provideMerge(Layer.effect(Settings, settings)),
+      Layer.provide(LanguageModels.layer(languageModels))
+    )
   )
 }
 

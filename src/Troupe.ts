@@ -54,7 +54,8 @@ const unwrap = <A>(exit: Exit.Exit<A, unknown>, signal: AbortSignal | undefined)
 /**
  * Starts a Troupe. A model is loaded by its first request.
  *
- * @param options where the settings come from; default `troupe.yaml` in the current folder, or the embedded `tiny-chat`
+ * @param options `config`, the configuration as a value, or `file`; default `troupe.yaml` in the current folder, or the
+ * embedded `tiny-chat`. A configuration that is wrong makes the first call throw a `SettingsError`.
  */
 export const start = (options?: SettingsFile.Options): Troupe => {
   const runtime = ManagedRuntime.make(App.layer(options))

@@ -5,9 +5,19 @@ import { LanguageModel } from "effect/ai"
 import { HttpServer } from "effect/http"
 import * as App from "../src/App.ts"
 import * as LanguageModels from "../src/layers/ai/LanguageModels.ts"
+import { Breaker } from "../src/services/Breaker.ts"
+import { CachedResponses } from "../src/services/CachedResponses.ts"
+import { Decisions } from "../src/services/Decisions.ts"
+import { Engines } from "../src/services/Engine.ts"
 import { Inference } from "../src/services/Inference.ts"
+import { Memory } from "../src/services/Memory.ts"
+import { Metrics } from "../src/services/Metrics.ts"
 import type { Model } from "../src/services/Model.ts"
+import { Models } from "../src/services/Models.ts"
+import { Pressure } from "../src/services/Pressure.ts"
+import { Providers } from "../src/services/Providers.ts"
 import { Registry } from "../src/services/Registry.ts"
+import { Selector } from "../src/services/Selector.ts"
 import { languageModel, Settings } from "../src/services/Settings.ts"
 import * as Deployments from "./support/Deployments.ts"
 
@@ -75,6 +85,124 @@ describe("App.layer", () => {
       assert.strictEqual(model?.deployments[0].options.engine, "llama")
       assert.deepStrictEqual(others, [])
     }).pipe(Effect.provide(App.layer({ languageModels: { "tiny-chat": echo } }))))
+})
+
+const tags = {
+  providers: Providers,
+  engines: Engines,
+  memory: Memory,
+  registry: Registry,
+  models: Models,
+  breaker: Breaker,
+  selector: Selector,
+  metrics: Metrics,
+  pressure: Pressure,
+  decisions: Decisions,
+  cachedResponses: CachedResponses,
+  inference: Inference
+} satisfies Record<keyof App.Services, unknown>
+
+/** Troupe's own service, with the reads of its methods noted under its name. */
+const observed = (name: string, layer: Layer.Layer<never, unknown>, used: Set<string>) => {
+  const tag = tags[name as keyof typeof tags] as unknown as Context.Service<object, object>
+  return Layer.effect(
+    tag,
+    Effect.map(Layer.build(layer), (context) =>
+      new Proxy(Context.get(context as Context.Context<object>, tag), {
+        get(service, property) {
+          used.add(name)
+          const value = Reflect.get(service, property) as unknown
+          return typeof value === "function" ? value.bind(service) : value
+        }
+      }))
+  )
+}
+
+const fakeModel = (reply: string): App.Options => ({
+  config: { models: { "fake/a": { deployments: [{ engine: "fake", reply }], fallbacks: ["cached-responses"] } } }
+})
+
+const answerTo = Effect.map(
+  Effect.flatMap(
+    Inference,
+    ({ generate }) => generate({ model: "fake/a", messages: [{ role: "user", content: "Hello" }], temperature: 0 })
+  ),
+  ({ text }) => text
+)
+
+describe("App.layer, services", () => {
+  it.live("uses the given service wherever Troupe's own would be used, for each of them", () =>
+    Effect.gen(function*() {
+      const used = new Set<string>()
+      const services = Object.fromEntries(
+        Object.entries(App.services).map(([name, layer]) => [
+          name,
+          observed(name, layer as Layer.Layer<never, unknown>, used)
+        ])
+      ) as Partial<App.Services>
+      // A provider is asked only where a deployment is remote; this one refuses connections.
+      const config: App.Config = {
+        models: {
+          "fake/a": {
+            deployments: [{ engine: "fake", reply: "Hi" }],
+            fallbacks: ["remote", "cached-responses"]
+          },
+          remote: { deployments: [{ provider: "openai", model: "m", baseUrl: "http://127.0.0.1:9" }] }
+        }
+      }
+      yield* Effect.gen(function*() {
+        assert.strictEqual(yield* answerTo, "Hi")
+        const { generate } = yield* Inference
+        // Memory pressure decides on requests of low priority only.
+        yield* Effect.exit(
+          generate({ model: "remote", messages: [{ role: "user", content: "Hello" }], priority: "low" })
+        )
+      }).pipe(Effect.provide(App.layer({ config, services })))
+      assert.deepStrictEqual([...used].toSorted(), Object.keys(App.services).toSorted())
+    }))
+
+  it.live("shares nothing between two of them in one program", () =>
+    Effect.gen(function*() {
+      const inner = Effect.provide(answerTo, App.layer(fakeModel("inner")))
+      const both = Effect.all([answerTo, inner, answerTo])
+      assert.deepStrictEqual(yield* Effect.provide(both, App.layer(fakeModel("outer"))), ["outer", "inner", "outer"])
+    }))
+})
+
+describe("App.layer, config", () => {
+  const failure = (options: App.Options) =>
+    Effect.flip(Effect.provide(answerTo, App.layer(options))).pipe(Effect.map((error) => error.message))
+
+  it.live("takes the configuration as a value, with a literal key", () =>
+    Effect.gen(function*() {
+      const text = yield* Effect.provide(
+        answerTo,
+        App.layer({
+          config: {
+            models: {
+              "fake/a": { deployments: [{ engine: "fake", reply: "Hi" }] },
+              remote: { deployments: [{ provider: "openai", model: "m", key: `sk-${"a".repeat(40)}` }] }
+            }
+          }
+        })
+      )
+      assert.strictEqual(text, "Hi")
+    }))
+
+  it.live("names every field that is wrong, and refuses a file beside it", () =>
+    Effect.gen(function*() {
+      const wrong = {
+        models: { "fake/a": { deployments: [{ engine: "fake" }], idelUnload: "1 minute", queueLimit: 0 } }
+      }
+      const message = yield* failure({ config: wrong as unknown as App.Config })
+      assert.match(message, /^The option `config` cannot be used:\n/)
+      assert.include(message, "idelUnload")
+      assert.include(message, "queueLimit")
+      assert.include(
+        yield* failure({ ...fakeModel("Hi"), file: "troupe.yaml" }),
+        "Expected `config` or `file`, not both"
+      )
+    }))
 })
 
 describe("App.service", () => {

@@ -9,6 +9,7 @@ import { describe, it } from "vitest"
 const folder = new URL("../examples/", import.meta.url)
 
 const expected: Record<string, ReadonlyArray<string>> = {
+  "embedded-configuration.ts": ["fake/parrot: success, with tokens", "Hello, too!"],
   "inference.ts": ["The capital of Japan is Tokyo.", "Once upon a time, a sad fox named Hugo"],
   "language-model-deployment.ts": [
     "parrot#0: You said: What day comes after Friday?",

@@ -1,4 +1,4 @@
-/** Settings from `troupe.yaml`, or the embedded default where there is no file. */
+/** Settings from `troupe.yaml`, from a program's own configuration, or the embedded default where there is neither. */
 import { Effect, Layer, Result, Schema } from "effect"
 import { Yaml } from "effect/encoding"
 import { existsSync, readFileSync } from "node:fs"
@@ -13,6 +13,7 @@ import type { Problem } from "../services/Problem.ts"
 import { formatPath } from "../services/Problem.ts"
 import type { Resolved, Surroundings } from "../services/Settings.ts"
 import { decode, modelWith, Settings, SettingsError } from "../services/Settings.ts"
+import type { File } from "../services/SettingsSchema.ts"
 import * as YamlPlace from "../services/YamlPlace.ts"
 
 /** The file that is read when none is named, in the current folder. */
@@ -26,10 +27,18 @@ export const embedded: DeploymentOptions = {
   threads: 1
 }
 
+/** What `troupe.yaml` can say, as a typed value: the same fields, units and defaults. */
+export type Config = typeof File.Encoded
+
 /** Where settings come from. */
 export interface Options {
   /** Default: `troupe.yaml` in the current folder, if there is one. */
   readonly file?: string | undefined
+  /**
+   * The configuration itself, in place of a file. Relative paths are relative to the current folder, `${NAME}` stands for
+   * an environment variable as in a file, and a key may be the value itself: `key: process.env.OPENAI_API_KEY`.
+   */
+  readonly config?: Config | undefined
   readonly engineHost?: "process" | "thread" | undefined
   /** For whoever calls nobody: variables of keys and headers may be unset. */
   readonly secretsMayBeUnset?: boolean | undefined
@@ -90,13 +99,32 @@ const surroundings = (folder: string, { engineHost = "thread", secretsMayBeUnset
   findInStore
 })
 
+/** What is decoded, and how errors name it. */
+interface Given {
+  readonly source: string
+  readonly folder: string
+  readonly json: unknown
+  /** Whether a secret may be a literal: in a program's memory, never in a file. */
+  readonly literalSecrets: boolean
+}
+
+const readFrom = Effect.fnUntraced(function*({ config, file }: Options) {
+  if (config === undefined) {
+    const path = resolve(file ?? defaultFile)
+    const json = yield* parse(path, yield* read(path, file !== undefined))
+    return { source: path, folder: dirname(path), json, literalSecrets: false } satisfies Given
+  }
+  const source = "The option `config`"
+  if (file !== undefined) return yield* unusable(source, "Expected `config` or `file`, not both")
+  return { source, folder: process.cwd(), json: config, literalSecrets: true } satisfies Given
+})
+
 /** Reads, decodes and checks the settings. */
 export const load = Effect.fnUntraced(function*(options: Options = {}) {
-  const file = resolve(options.file ?? defaultFile)
-  const json = yield* parse(file, yield* read(file, options.file !== undefined))
-  const decoded = decode(json, surroundings(dirname(file), options))
+  const { folder, json, literalSecrets, source } = yield* readFrom(options)
+  const decoded = decode(json, { ...surroundings(folder, options), literalSecrets })
   return yield* Result.match(decoded, {
-    onFailure: (problems) => Effect.fail(new SettingsError({ source: file, problems: [...problems] })),
+    onFailure: (problems) => Effect.fail(new SettingsError({ source, problems: [...problems] })),
     onSuccess: Effect.succeed<Resolved>
   })
 })

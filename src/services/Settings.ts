@@ -187,7 +187,7 @@ export const decode = (file: Tree, surroundings: Surroundings): Result.Result<Re
     return Result.fail([{ path: "NODE_ENV", expected: `Expected one of ${environments.join(", ")}, not "${chosen}"` }])
   }
   const found = splitFile(file)
-  const problems = [...found.problems, ...secrets(file)]
+  const problems = [...found.problems, ...(surroundings.literalSecrets === true ? [] : secrets(file))]
   let source: Source | undefined
   for (const environment of environments) {
     const over = at(found.overlays, [environment])

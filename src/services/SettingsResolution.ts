@@ -48,6 +48,8 @@ export interface Surroundings {
   readonly variables: Readonly<Record<string, string | undefined>>
   /** Whether remote deployments' secrets may be unset, for whoever calls none of them; default false. */
   readonly secretsMayBeUnset?: boolean | undefined
+  /** Whether a secret may be a literal, as in a program's own configuration; default false, as in a file. */
+  readonly literalSecrets?: boolean | undefined
   /** Makes a path in the file absolute. */
   readonly resolvePath: (path: string) => string
   /** What serves `tiny-chat` when no model is configured. */
