@@ -8,8 +8,8 @@
  *
  * **Gotchas**
  *
- * It must not import `effect`: see `services/EngineProtocol`. Ctrl-C in a terminal reaches the whole process group;
- * this process leaves the decision to its parent and ends when the channel does.
+ * It must not import `effect`: see `services/EngineProtocol`. Ctrl-C in a terminal, or its end, reaches the whole process
+ * group; this process leaves the decision to its parent and ends when the channel does.
  */
 import { makePoolHost } from "./layers/engines/PoolHost.ts"
 import type { EngineHost, FromChild, HostOptions, SendCommand, ToChild } from "./services/EngineProtocol.ts"
@@ -69,7 +69,7 @@ const load = (options: HostOptions): EngineHost => {
 
 let host: EngineHost | undefined
 
-for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => {})
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => {})
 // The parent is gone.
 process.on("disconnect", end)
 

@@ -1,6 +1,7 @@
 /** Where the service listens: what flags, environment variables and settings say of it. */
 import { Effect } from "effect"
 import type { Resolved } from "../services/Settings.ts"
+import { bareHost } from "../services/Settings.ts"
 import { CommandFailed } from "./Shared.ts"
 
 const portFromEnvironment = Effect.suspend(() => {
@@ -17,7 +18,7 @@ export const addressOf = Effect.fnUntraced(function*(
   flags: { readonly host?: string | undefined; readonly port?: number | undefined } = {}
 ) {
   return {
-    host: flags.host ?? (process.env["HOST"] || server.host),
+    host: bareHost(flags.host ?? (process.env["HOST"] || server.host)),
     port: flags.port ?? (yield* portFromEnvironment) ?? server.port
   }
 })

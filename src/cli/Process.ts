@@ -22,6 +22,10 @@ for (const [signal, code] of Object.entries(signalExitCodes)) {
   })
 }
 
+// A reader of the output that ends early (`troupe serve | head -1`), a terminal that is gone or a full disk ends nothing:
+// without a listener, each write that fails would end the process.
+for (const output of [process.stdout, process.stderr]) output.on("error", () => {})
+
 /** Help was printed already, with what was wrong if anything was. */
 const errorsBesideHelp = (cause: Cause.Cause<unknown>): ReadonlyArray<unknown> | undefined => {
   const error = Cause.squash(cause)

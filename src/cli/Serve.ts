@@ -54,6 +54,18 @@ const tellStop = ({ server }: Resolved) =>
     )
   })
 
+/** A terminal that closes sends SIGHUP, which would end the process and every stream. */
+const ignoreHangUp = Effect.gen(function*() {
+  const services = yield* Effect.context()
+  const onHangUp = () => {
+    Effect.runForkWith(services)(Effect.logInfo("SIGHUP is ignored. Send SIGTERM to stop the service."))
+  }
+  yield* Effect.acquireRelease(
+    Effect.sync(() => process.on("SIGHUP", onHangUp)),
+    () => Effect.sync(() => process.off("SIGHUP", onHangUp))
+  )
+})
+
 const explainServe = (settings: Resolved, error: { readonly cause?: unknown }): CommandFailed => {
   const cause = error.cause as NodeJS.ErrnoException | undefined
   const { host, port } = settings.server
@@ -85,6 +97,7 @@ export const serve = Command.make("serve", { config, host, port }, ({ config, ho
     }))
     return yield* banner.pipe(
       Layer.provide(App.service),
+      Layer.provide(Layer.effectDiscard(ignoreHangUp)),
       Layer.provide(Layer.merge(Layer.succeed(Settings, settings), logging(settings))),
       Layer.launch,
       Effect.catchTag("ServeError", (error) => Effect.fail(explainServe(settings, error))),

@@ -139,3 +139,6 @@ export const maxConcurrent = 64
 
 /** How long a provider's key is left alone, ms: see `Keys`. */
 export const keyRests = { limited: 1000, longest: 3_600_000, refused: 60_000 }
+
+/** Requests that begin at once: how many wait for a later turn of the event loop, and what of one turn they may take, ms. */
+export const arrivals = { limit: 2048, sliceMs: 25 }

@@ -27,7 +27,7 @@ import type { Path, Tree } from "./SettingsTree.ts"
 import { at, isFromOverlay, isMapping, leaves, mapLeaves, overlay } from "./SettingsTree.ts"
 
 export type { Environment, Resolved, Surroundings } from "./SettingsResolution.ts"
-export { defaultServer, environments, languageModel, modelWith } from "./SettingsResolution.ts"
+export { bareHost, defaultServer, environments, languageModel, modelWith } from "./SettingsResolution.ts"
 
 export class Settings extends Context.Service<Settings, Resolved>()("troupe/services/Settings") {}
 

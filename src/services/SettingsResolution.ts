@@ -22,6 +22,14 @@ export interface Resolved {
     readonly port: number
     readonly shutdownGrace: Duration.Duration
     readonly maxBodyBytes: number
+    /** For the headers of one request, from the first byte. */
+    readonly headersTimeout: Duration.Duration
+    /** Between two pieces of a request's body. */
+    readonly bodyTimeout: Duration.Duration
+    /** Open at once. */
+    readonly maxConnections: number
+    /** Origins whose web pages may call the service; left out, none. */
+    readonly cors?: { readonly origins?: ReadonlyArray<string> }
     /** Hosts that may be asked for images though they are not in the public Internet; left out, none. */
     readonly media?: { readonly allowHosts?: ReadonlyArray<string> }
   }
@@ -129,7 +137,18 @@ export const defaultServer: Resolved["server"] = {
   host: "127.0.0.1",
   port: 3000,
   shutdownGrace: Duration.seconds(30),
-  maxBodyBytes: 10 * 1024 * 1024
+  maxBodyBytes: 10 * 1024 * 1024,
+  headersTimeout: Duration.seconds(15),
+  bodyTimeout: Duration.seconds(30),
+  maxConnections: 16_384
+}
+
+/** An IPv6 address as `[::1]` is taken without the brackets that only URLs need. */
+export const bareHost = (host: string): string => host.replace(/^\[(.*)\]$/, "$1")
+
+const serverOf = ({ server }: Source): Resolved["server"] => {
+  const settings = { ...defaultServer, ...server }
+  return { ...settings, host: bareHost(settings.host) }
 }
 
 const storeFolderOf = (source: Source, { defaultStoreFolder, resolvePath }: Surroundings): string =>
@@ -153,7 +172,7 @@ export const resolve = (
   policies = policiesOf(source)
 ): Resolved => ({
   environment,
-  server: { ...defaultServer, ...source.server },
+  server: serverOf(source),
   engineHost: source.engines?.host ?? surroundings.defaultEngineHost,
   logLevel: logLevels[source.logLevel ?? defaultLogLevel[environment]],
   memory: {

@@ -1,10 +1,23 @@
 /** The schema of `troupe.yaml`, with the words that editors show. */
-import { Schema } from "effect"
+import { Duration, Schema } from "effect"
 import { Bytes, described, optional, Span } from "./Fields.ts"
 import { DeploymentOptions, RemoteDeployment } from "./Model.ts"
 import { PolicySettings, routingFields } from "./SettingsPolicies.ts"
 
 const positive = Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))
+
+const PositiveSpan = Span.check(
+  Schema.makeFilter((span: Duration.Duration) =>
+    Duration.isPositive(span) ? undefined : "Expected a span of time longer than 0"
+  )
+)
+
+/** As a browser sends it in `Origin`, or `*`. */
+const Origin = Schema.String.check(
+  Schema.isPattern(/^(?:\*|[a-z][a-z0-9+.-]*:\/\/[^\s/?#]+)$/, {
+    message: "Expected an origin, as https://app.example.com or http://localhost:5173, or *"
+  })
+)
 
 const Server = Schema.Struct({
   host: optional("Address to listen on; default 127.0.0.1, this machine only.", Schema.NonEmptyString),
@@ -16,6 +29,25 @@ const Server = Schema.Struct({
   maxBodyBytes: optional(
     "The largest request body; default 10 MiB.",
     Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))
+  ),
+  headersTimeout: optional(
+    "How long a client may take to send a request's headers; later it gets 408. Default 15 seconds.",
+    PositiveSpan
+  ),
+  bodyTimeout: optional(
+    "How long a request body may pause between two pieces; later the client gets 408. The whole upload has no limit of " +
+      "time. Default 30 seconds.",
+    PositiveSpan
+  ),
+  maxConnections: optional("Connections open at once; more are closed as they come. Default 16384.", positive),
+  cors: optional(
+    "Web pages of other origins that may call the service from a browser.",
+    Schema.Struct({
+      origins: optional(
+        "Allowed origins, as https://app.example.com, or * for all; never of /admin. Default none.",
+        Schema.Array(Origin)
+      )
+    })
   ),
   media: optional(
     "Images that requests name by URL.",

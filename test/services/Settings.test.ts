@@ -7,7 +7,7 @@ import * as Policy from "../../src/services/Policy.ts"
 import type { Problem } from "../../src/services/Problem.ts"
 import * as Problems from "../../src/services/Problem.ts"
 import type { Resolved, Surroundings } from "../../src/services/Settings.ts"
-import { decode, environments, SettingsError } from "../../src/services/Settings.ts"
+import { decode, defaultServer, environments, SettingsError } from "../../src/services/Settings.ts"
 import { fileJsonSchema } from "../../src/services/SettingsSchema.ts"
 
 const surroundings = (over: Partial<Surroundings> = {}): Surroundings => ({
@@ -77,6 +77,27 @@ describe("Settings", () => {
     })
   })
 
+  describe("the server", () => {
+    it("takes an IPv6 address with and without brackets", () => {
+      for (const host of ["::1", "[::1]"]) assert.strictEqual(resolved({ server: { host } }).server.host, "::1")
+    })
+
+    it("refuses limits of no time, no connection, and origins that no browser sends", () => {
+      const server = {
+        headersTimeout: 0,
+        bodyTimeout: "0 seconds",
+        maxConnections: 0,
+        cors: { origins: ["app.example"] }
+      }
+      assert.deepStrictEqual(paths({ server }), [
+        "server.bodyTimeout",
+        "server.cors.origins[0]",
+        "server.headersTimeout",
+        "server.maxConnections"
+      ])
+    })
+  })
+
   describe("without a file", () => {
     it.each([undefined, null, {}])("%j means the defaults", (file) => {
       const settings = resolved(file)
@@ -84,7 +105,10 @@ describe("Settings", () => {
         host: "127.0.0.1",
         port: 3000,
         shutdownGrace: Duration.seconds(30),
-        maxBodyBytes: 10 * 1024 * 1024
+        maxBodyBytes: 10 * 1024 * 1024,
+        headersTimeout: Duration.seconds(15),
+        bodyTimeout: Duration.seconds(30),
+        maxConnections: 16_384
       })
       assert.strictEqual(settings.environment, "development")
       assert.strictEqual(settings.engineHost, "process")
@@ -136,7 +160,7 @@ describe("Settings", () => {
       })
       assert.deepStrictEqual(settings, {
         environment: "development",
-        server: { host: "0.0.0.0", port: 0, shutdownGrace: Duration.seconds(5), maxBodyBytes: 1024 },
+        server: { ...defaultServer, host: "0.0.0.0", port: 0, shutdownGrace: Duration.seconds(5), maxBodyBytes: 1024 },
         engineHost: "thread",
         logLevel: "Error",
         memory: { budgetBytes: undefined, hold: Duration.seconds(5) },

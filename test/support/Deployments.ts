@@ -3,6 +3,7 @@ import { Duration, Effect, Stream } from "effect"
 import type { Engine } from "../../src/services/Engine.ts"
 import type { Deployment } from "../../src/services/Model.ts"
 import type { Resolved } from "../../src/services/Settings.ts"
+import { defaultServer } from "../../src/services/Settings.ts"
 
 /** Of a model that its id begins with: `a#0` is of `a`, as is `a`. */
 export const deployment = (id = "a", more: Partial<Deployment> = {}): Deployment => ({
@@ -19,7 +20,7 @@ export const deployment = (id = "a", more: Partial<Deployment> = {}): Deployment
 
 export const settings = (more: Partial<Resolved> = {}): Resolved => ({
   environment: "test",
-  server: { host: "127.0.0.1", port: 0, shutdownGrace: Duration.seconds(5), maxBodyBytes: 1000 },
+  server: { ...defaultServer, port: 0, shutdownGrace: Duration.seconds(5), maxBodyBytes: 1000 },
   engineHost: "thread",
   logLevel: "Error",
   memory: { budgetBytes: undefined, hold: Duration.seconds(5) },

@@ -17,7 +17,7 @@ import type { Stage } from "../../src/services/Readiness.ts"
 import { Readiness } from "../../src/services/Readiness.ts"
 import { Registry } from "../../src/services/Registry.ts"
 import { Selector } from "../../src/services/Selector.ts"
-import { Settings } from "../../src/services/Settings.ts"
+import { defaultServer, Settings } from "../../src/services/Settings.ts"
 
 export interface Stand {
   readonly inference: Partial<Inference["Service"]>
@@ -59,7 +59,7 @@ export const withHandler = async <A>(
     Layer.succeed(
       Settings,
       {
-        server: { host: "127.0.0.1", port: 0, maxBodyBytes: 1000, shutdownGrace: Duration.seconds(1) }
+        server: { ...defaultServer, port: 0, maxBodyBytes: 1000, shutdownGrace: Duration.seconds(1) }
       } as Settings["Service"]
     ),
     HttpServer.layerServices

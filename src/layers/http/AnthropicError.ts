@@ -14,7 +14,6 @@ const types: Readonly<Record<number, string>> = {
   401: "authentication_error",
   403: "permission_error",
   404: "not_found_error",
-  405: "invalid_request_error",
   413: "request_too_large",
   429: "rate_limit_error",
   500: "api_error",
@@ -31,7 +30,11 @@ export const make = (
 ): AnthropicError => ({
   status,
   headers,
-  body: { type: "error", error: { type: types[status] ?? "api_error", message }, request_id: id }
+  body: {
+    type: "error",
+    error: { type: types[status] ?? (status < 500 ? "invalid_request_error" : "api_error"), message },
+    request_id: id
+  }
 })
 
 type Options = readonly [status: number, retryAfterMs?: number | undefined]

@@ -6,7 +6,7 @@
  * An endpoint says what to answer to a parsed body, and its dialect what errors look like; whatever goes wrong becomes an
  * answer in that shape here. Every response has the id that the log has.
  */
-import { Clock, Effect, Random, Result } from "effect"
+import { Clock, Duration, Effect, Random, Result } from "effect"
 import type { Scope } from "effect"
 import type { Headers } from "effect/http"
 import { HttpServerRequest, HttpServerResponse } from "effect/http"
@@ -105,6 +105,14 @@ const unreadable: Trouble = {
   message: "The request body could not be read to its end."
 }
 
+const late = (bodyTimeout: Duration.Duration): Trouble => ({
+  status: 408,
+  code: "request_timeout",
+  message: `No byte of the request body came for ${Duration.format(bodyTimeout)}. Send the request again.`,
+  // The rest of it is not read.
+  headers: { connection: "close" }
+})
+
 const notUtf8: Trouble = {
   status: 400,
   code: null,
@@ -167,13 +175,13 @@ const handle = <Decoded>(
   dialect: Dialect,
   endpoint: Endpoint<Decoded>,
   id: string,
-  maxBodyBytes: number,
+  limits: RequestBody.Limits,
   tellAs: (naming: Naming) => void
 ) =>
   Effect.flatMap(
     HttpServerRequest.HttpServerRequest,
     (request) =>
-      Effect.flatMap(RequestBody.text(request, maxBodyBytes), (text) =>
+      Effect.flatMap(RequestBody.text(request, limits), (text) =>
         Effect.flatMap(Effect.fromResult(ask(dialect, endpoint, request, text, tellAs)), ({ body, hops }) => {
           const answered = Effect.flatMap(
             Clock.currentTimeMillis,
@@ -189,6 +197,18 @@ export const make = Effect.fnUntraced(function*(dialect: Dialect) {
   const readiness = yield* Readiness
   const { server } = yield* Settings
 
+  const limits: RequestBody.Limits = {
+    maxBytes: server.maxBodyBytes,
+    idleMs: Duration.toMillis(server.bodyTimeout)
+  }
+  const unread = {
+    "too-large": tooLarge(server.maxBodyBytes),
+    late: late(server.bodyTimeout),
+    encoded,
+    unreadable,
+    notUtf8
+  } as const
+
   const respond = (trouble: Trouble, id: string) => respondError(dialect.failure(trouble, id))
 
   const settled = <Decoded>(endpoint: Endpoint<Decoded>, id: string) => {
@@ -202,14 +222,11 @@ export const make = Effect.fnUntraced(function*(dialect: Dialect) {
     const tellAs = (naming: Naming): void => {
       named = naming
     }
-    return handle(dialect, endpoint, id, server.maxBodyBytes, tellAs).pipe(
+    return handle(dialect, endpoint, id, limits, tellAs).pipe(
       Effect.catchTags({
         InvalidRequest: (reason) => fail(reason),
         InferenceError: (error) => fail(error.reason, Telling.ofError(error)),
-        Unread: ({ why }) =>
-          Effect.succeed(
-            respond({ "too-large": tooLarge(server.maxBodyBytes), encoded, unreadable, notUtf8 }[why], id)
-          )
+        Unread: ({ why }) => Effect.succeed(respond(unread[why], id))
       }),
       Effect.catchDefect((defect) =>
         Effect.as(Effect.logError(`${id} ended in a defect.`, defect), respond(broken, id))

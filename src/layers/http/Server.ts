@@ -11,18 +11,17 @@ import { ByteSize, Duration, Effect, Layer } from "effect"
 import { HttpIncomingMessage, HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { HttpApiBuilder, OpenApi } from "effect/http-api"
 import { PrometheusMetrics } from "effect/observability"
-import { createServer } from "node:http"
 import { Api, TypedApi } from "../../services/Api.ts"
 import { Models } from "../../services/Models.ts"
 import { Readiness } from "../../services/Readiness.ts"
 import { Settings } from "../../services/Settings.ts"
 import * as AdminRoutes from "./AdminRoutes.ts"
-import * as AnthropicHandler from "./AnthropicHandler.ts"
 import * as AnthropicRoutes from "./AnthropicRoutes.ts"
+import * as EarlyAnswer from "./EarlyAnswer.ts"
 import * as Handler from "./Handler.ts"
 import * as HealthRoutes from "./HealthRoutes.ts"
 import * as ModelRoutes from "./ModelRoutes.ts"
-import * as OpenAiHandler from "./OpenAiHandler.ts"
+import { NodeServer } from "./NodeServer.ts"
 import * as OpenAiRoutes from "./OpenAiRoutes.ts"
 
 const description = OpenApi.fromApi(Api)
@@ -43,8 +42,10 @@ const paths = Object.entries(methodsByPath).map(([path, methods]) => ({
   methods: methods.join(", ")
 }))
 
+const methodsOf = (path: string): string | undefined => paths.find(({ pattern }) => pattern.test(path))?.methods
+
 const explain = (method: string, path: string): Handler.Trouble => {
-  const allowed = paths.find(({ pattern }) => pattern.test(path))?.methods
+  const allowed = methodsOf(path)
   return allowed === undefined
     ? {
       status: 404,
@@ -59,16 +60,12 @@ const explain = (method: string, path: string): Handler.Trouble => {
     }
 }
 
-/** Whose clients ask there. */
-const dialectOf = (path: string): Handler.Dialect =>
-  /^\/v1\/messages(?:\/|$)/.test(path) ? AnthropicHandler.dialect : OpenAiHandler.dialect
-
 const notFound = Effect.zipWith(
   HttpServerRequest.HttpServerRequest,
   Handler.makeId("req_"),
   ({ method, url }, id) => {
     const path = url.split("?")[0]!
-    const { failure, identify } = dialectOf(path)
+    const { failure, identify } = EarlyAnswer.dialectOf(path)
     return identify(Handler.respondError(failure(explain(method, path), id)), id)
   }
 )
@@ -97,11 +94,9 @@ const bound = Layer.unwrap(Effect.gen(function*() {
   const readiness = yield* Readiness
   const models = yield* Models
   const grace = Duration.toMillis(server.shutdownGrace)
-  const node = createServer()
-  // Node leaves the body out by itself, having seen the method before this.
-  node.prependListener("request", (request) => {
-    if (request.method === "HEAD") request.method = "GET"
-  })
+  const services = yield* Effect.context()
+  const makeId = () => Effect.runSyncWith(services)(Handler.makeId("req_"))
+  const node = new NodeServer({ settings: server, methodsOf, makeId })
   const stop = Layer.effectDiscard(Effect.addFinalizer(() =>
     Effect.sync(() => {
       readiness.stage = "stopping"

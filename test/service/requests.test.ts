@@ -1,0 +1,174 @@
+/** Requests that are unusual on the wire: what the service answers before a model is asked. */
+import { assert } from "@effect/vitest"
+import { afterAll, beforeAll, describe, it } from "vitest"
+import { exchange, head, last } from "../support/RawHttp.ts"
+import type { Service } from "../support/Service.ts"
+import { startService } from "../support/Service.ts"
+
+const yaml = `
+models:
+  fake/a: { deployments: [{ engine: fake, reply: hi }] }
+server:
+  maxBodyBytes: 30000
+  headersTimeout: 300 ms
+  bodyTimeout: 300 ms
+  cors: { origins: ["https://app.example"] }
+`
+
+let service: Service
+beforeAll(async () => {
+  service = await startService(yaml)
+})
+afterAll(() => service.stop())
+
+const body = JSON.stringify({ model: "fake/a", max_tokens: 5, messages: [{ role: "user", content: "Hello" }] })
+
+const post = (path: string, headers: Record<string, string | number> = {}) =>
+  head("POST", path, { "content-type": "application/json", "content-length": body.length, ...headers })
+
+/** By the shape of their errors. */
+const dialects = [
+  ["/v1/chat/completions", "error"],
+  ["/v1/messages", "type"]
+] as const
+
+const messageOf = (json: unknown): string =>
+  (json as { readonly error?: { readonly message?: string } } | undefined)?.error?.message ?? ""
+
+describe("an expectation", () => {
+  it.each(["/v1/chat/completions", "/v1/messages"])(
+    "of 100-continue is met before the body comes at %s",
+    async (path) => {
+      const received = await exchange(
+        service.url,
+        [post(path, { expect: "100-continue" }), body],
+        /100 Continue\r\n\r\n$/
+      )
+      assert.match(received, /^HTTP\/1\.1 100 Continue\r\n\r\n/)
+      assert.strictEqual(last(received).status, 200)
+    }
+  )
+
+  it("of 100-continue gets the final status at once where the body would be refused", async () => {
+    const received = await exchange(service.url, [
+      post("/v1/chat/completions", { expect: "100-continue", "content-length": 40_000 })
+    ])
+    assert.notInclude(received, "100 Continue")
+    assert.strictEqual(last(received).status, 413)
+  })
+
+  it.each(dialects)("of another kind is 417 in the shape of %s", async (path, field) => {
+    const { json, status } = last(await exchange(service.url, [post(path, { expect: "the-impossible" })]))
+    assert.strictEqual(status, 417)
+    assert.property(json, field)
+    assert.include(messageOf(json), "100-continue")
+  })
+})
+
+describe("a path", () => {
+  it.each(["/v1/models/fake/a", "/v1/models/fake%2Fa"])("%s names a model with a slash", async (path) => {
+    const { json, status } = last(await exchange(service.url, [head("GET", path)]))
+    assert.strictEqual(status, 200)
+    assert.deepInclude(json as object, { id: "fake/a" })
+  })
+
+  it("with raw slashes of a model that is not configured is 404 and names the model", async () => {
+    const { json, status } = last(await exchange(service.url, [head("GET", "/v1/models/org/some/name")]))
+    assert.strictEqual(status, 404)
+    assert.include(messageOf(json), "org/some/name")
+  })
+
+  for (const [path, field] of dialects) {
+    it.each([
+      ["%", /%25/],
+      ["%zz", /%25/],
+      ["%ff", /UTF-8/],
+      ["?a=%", /query.*%25/],
+      ["?a=%c3%28", /query.*UTF-8/],
+      ["?a=1&b=2&a=3", /"a" twice/]
+    ])(`${path}%s is 400 in its own shape`, async (end, words) => {
+      const { json, status } = last(await exchange(service.url, [post(`${path}${end}`) + body]))
+      assert.strictEqual(status, 400)
+      assert.property(json, field)
+      assert.match(messageOf(json), words)
+    })
+
+    it.each(["?beta=true", "?api-version=2024-10-21", "?include[]=a&include[]=b"])(
+      `${path}%s is answered: clients of the dialect send it`,
+      async (query) => {
+        assert.strictEqual(last(await exchange(service.url, [post(`${path}${query}`) + body])).status, 200)
+      }
+    )
+  }
+})
+
+describe("a cross-origin request", () => {
+  const preflight = (origin: string, path = "/v1/chat/completions") =>
+    exchange(service.url, [
+      head("OPTIONS", path, {
+        origin,
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "authorization,content-type"
+      })
+    ])
+
+  it("of an allowed origin is let through, preflight first", async () => {
+    const received = await preflight("https://app.example")
+    assert.strictEqual(last(received).status, 204)
+    assert.include(received, "access-control-allow-origin: https://app.example")
+    assert.include(received, "access-control-allow-methods: POST")
+    assert.include(received, "access-control-allow-headers: authorization,content-type")
+    const answered = await exchange(service.url, [
+      post("/v1/chat/completions", { origin: "https://app.example" }) + body
+    ])
+    assert.strictEqual(last(answered).status, 200)
+    assert.include(answered, "access-control-allow-origin: https://app.example")
+  })
+
+  it.each(dialects)("of another origin is 403 in the shape of %s and names the setting", async (path, field) => {
+    const received = await preflight("https://other.example", path)
+    const { json, status } = last(received)
+    assert.strictEqual(status, 403)
+    assert.property(json, field)
+    assert.include(messageOf(json), "server.cors.origins")
+    assert.notInclude(received, "access-control-allow-origin")
+    const answered = await exchange(service.url, [post(path, { origin: "https://other.example" }) + body])
+    assert.notInclude(answered, "access-control-allow-origin")
+  })
+
+  it("never reaches administration", async () => {
+    assert.strictEqual(last(await preflight("https://app.example", "/admin/deployments")).status, 403)
+  })
+
+  it("OPTIONS of no web page names the methods", async () => {
+    const received = await exchange(service.url, [head("OPTIONS", "/v1/models")])
+    assert.strictEqual(last(received).status, 204)
+    assert.include(received, "allow: GET")
+    assert.strictEqual(last(await exchange(service.url, [head("OPTIONS", "/nope")])).status, 404)
+  })
+})
+
+describe("a client that stops sending", () => {
+  it("in its headers gets 408", async () => {
+    assert.strictEqual(
+      last(await exchange(service.url, ["GET /v1/models HTTP/1.1\r\nhost: localhost\r\n"])).status,
+      408
+    )
+  })
+
+  it.each(dialects)("in the body gets 408 in the shape of %s", async (path, field) => {
+    const { json, status } = last(await exchange(service.url, [post(path) + body.slice(0, 10)]))
+    assert.strictEqual(status, 408)
+    assert.property(json, field)
+    assert.include(messageOf(json), "300ms")
+  })
+})
+
+describe("the host [::1]", () => {
+  it("is listened on, and printed as a URL needs it", async () => {
+    const other = await startService(yaml.replace("server:", "server:\n  host: \"[::1]\""))
+    assert.match(other.url, /^http:\/\/\[::1\]:\d+$/)
+    assert.strictEqual(last(await exchange(other.url, [post("/v1/messages") + body])).status, 200)
+    await other.stop()
+  })
+})
