@@ -15,6 +15,7 @@ import type { Phase, State, Transition, Verdict } from "../services/Breaker.ts"
 import { Breaker } from "../services/Breaker.ts"
 import type { InferenceError } from "../services/InferenceError.ts"
 import { CircuitOpen, make as failure } from "../services/InferenceError.ts"
+import * as Monotonic from "../services/Monotonic.ts"
 import * as Policies from "../services/Policies.ts"
 
 /** When circuits open and close. */
@@ -26,12 +27,12 @@ export interface Options {
   readonly closesAfter: number
 }
 
-type Store = CircuitBreaker.CircuitBreakerStore["Service"]
+type Store = Pick<CircuitBreaker.CircuitBreakerStore["Service"], "admit" | "record">
 
 /** What is known of one circuit. */
 interface Circuit {
   phase: Phase
-  /** ms since 1970 */
+  /** ms of `Monotonic` */
   openUntil: number
   /** The generation of the call that is on its way and decides, where there is one. */
   probe: number | undefined
@@ -43,12 +44,22 @@ interface Circuit {
 /** A call is told to come back after this while another one tries the deployment, ms. */
 const whileProbing = 1_000
 
+/** The store measures how long a circuit has been open by the clock's date. */
+const withMonotonicClock = ({ admit, record }: Store, clock: Clock.Clock): Store => {
+  const monotonic = Monotonic.clockOf(clock)
+  return {
+    admit: (key) => Effect.provideService(admit(key), Clock.Clock, monotonic),
+    record: (options) => Effect.provideService(record(options), Clock.Clock, monotonic)
+  }
+}
+
 const phases = { Closed: "closed", Open: "open", HalfOpen: "half-open" } as const
 
 /** Circuits as they change, and who wants to know. */
 interface Board {
   readonly circuits: Map<string, Circuit>
   readonly changes: PubSub.PubSub<Transition>
+  readonly clock: Clock.Clock
 }
 
 const circuitOf = ({ circuits }: Board, key: string): Circuit => {
@@ -60,15 +71,14 @@ const circuitOf = ({ circuits }: Board, key: string): Circuit => {
 }
 
 /** Changes a circuit, and tells of it. */
-const publish = ({ changes }: Board, deployment: string, circuit: Circuit, to: Phase, openForMs = 0) =>
-  Effect.flatMap(Clock.currentTimeMillis, (at) => {
-    const from = circuit.phase
-    circuit.phase = to
-    circuit.successes = 0
-    if (to === "open") circuit.openings++
-    circuit.openUntil = to === "open" ? at + openForMs : 0
-    return PubSub.publish(changes, { deployment, from, to, at })
-  })
+const publish = ({ changes, clock }: Board, deployment: string, circuit: Circuit, to: Phase, openForMs = 0) => {
+  const from = circuit.phase
+  circuit.phase = to
+  circuit.successes = 0
+  if (to === "open") circuit.openings++
+  circuit.openUntil = to === "open" ? Monotonic.nowOf(clock) + openForMs : 0
+  return PubSub.publish(changes, { deployment, from, to, at: clock.currentTimeMillisUnsafe() })
+}
 
 const noteChange = (board: Board, change: CircuitBreaker.Transition | undefined) =>
   change === undefined ? Effect.void : publish(
@@ -139,8 +149,9 @@ const makeEnter = (store: Store, board: Board, options: Options): Breaker["Servi
 }
 
 const make = Effect.fnUntraced(function*(options: Options) {
-  const board: Board = { circuits: new Map(), changes: yield* PubSub.sliding<Transition>(1_024) }
-  const store = yield* CircuitBreaker.CircuitBreakerStore
+  const clock = yield* Clock.Clock
+  const board: Board = { circuits: new Map(), changes: yield* PubSub.sliding<Transition>(1_024), clock }
+  const store = withMonotonicClock(yield* CircuitBreaker.CircuitBreakerStore, clock)
   return Breaker.of({
     enter: makeEnter(store, board, options),
     closedFor: (deployment, now) => {
@@ -149,7 +160,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
     },
     openings: (deployment) => board.circuits.get(deployment)?.openings ?? 0,
     states: Effect.map(
-      Clock.currentTimeMillis,
+      Monotonic.now,
       (now) => Array.from(board.circuits, ([deployment, circuit]) => stateOf(deployment, circuit, now))
     ),
     transitions: Stream.fromPubSub(board.changes)

@@ -6,17 +6,18 @@
  * `Cache` of `effect` knows a number and an age but no bytes, so this is a `Map`, whose order is the order of use. An answer
  * is found by the SHA-256 of what identifies its request: no prompt is kept.
  */
-import { Clock, Duration, Effect, Layer } from "effect"
+import { Duration, Effect, Layer } from "effect"
 import { hash } from "node:crypto"
 import type { Response } from "../services/CachedResponses.ts"
 import { bytesOf, CachedResponses, fits, identify } from "../services/CachedResponses.ts"
 import type { Request } from "../services/Inference.ts"
+import * as Monotonic from "../services/Monotonic.ts"
 import * as Policies from "../services/Policies.ts"
 
 interface Entry {
   readonly response: Response
   readonly bytes: number
-  /** ms since 1970 */
+  /** ms of `Monotonic` */
   readonly until: number
 }
 
@@ -62,11 +63,11 @@ const make = ({ bytes: mostBytes, entries: mostEntries, timeToLive }: Options): 
       const bytes = bytesOf(response)
       if (!fits(bytes)) return Effect.void
       return Effect.map(
-        Clock.currentTimeMillis,
+        Monotonic.now,
         (now) => put(keyOf(request), { response, bytes, until: now + Duration.toMillis(timeToLive) })
       )
     },
-    recall: (request) => Effect.map(Clock.currentTimeMillis, (now) => take(keyOf(request), now))
+    recall: (request) => Effect.map(Monotonic.now, (now) => take(keyOf(request), now))
   }
 }
 

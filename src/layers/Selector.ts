@@ -11,6 +11,7 @@ import * as Measurements from "../services/Measurements.ts"
 import type { Deployment, Model } from "../services/Model.ts"
 import type { Status } from "../services/Models.ts"
 import { Models } from "../services/Models.ts"
+import * as Monotonic from "../services/Monotonic.ts"
 import * as Overrides from "../services/Overrides.ts"
 import type { Policy } from "../services/Policy.ts"
 import { defaults } from "../services/Policy.ts"
@@ -241,7 +242,7 @@ export const layer = Layer.effect(
   Effect.gen(function*() {
     const models = yield* Models
     const clock = yield* Clock.Clock
-    const now = () => clock.currentTimeMillisUnsafe()
+    const now = () => Monotonic.nowOf(clock)
     const parts: Parts = {
       registry: yield* Registry,
       models,

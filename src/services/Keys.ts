@@ -7,7 +7,7 @@
  * refuses until it is time for a probe: a single request then tries it, and whether it is taken decides.
  */
 
-/** One key's state; `until` (ms since 1970) counts where it is not `usable`, and `refusedAt` (likewise) where it is `refused`. */
+/** One key's state; `until` (ms of `Monotonic`) counts where it is not `usable`, and `refusedAt` (likewise) where it is `refused`. */
 interface KeyState {
   readonly weight: number
   readonly standing: "usable" | "limited" | "refused"
@@ -73,7 +73,7 @@ export const choose = (
  * The provider took the key. Answers take long, and who asked before the key was limited or refused knows nothing newer:
  * while a limit lasts nobody is given the key, and a refused one is given to probes only.
  *
- * @param asked when the request took the key, ms since 1970
+ * @param asked when the request took the key, ms of `Monotonic`
  */
 export const accepted = (keys: Keys, index: number, asked: number, now: number): Keys => {
   const { refusedAt, standing, until } = keys[index]!

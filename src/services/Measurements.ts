@@ -20,7 +20,7 @@
 export interface Measurement {
   /** Answers and failures that have been measured. */
   readonly samples: number
-  /** When the last one ended, ms since 1970. */
+  /** When the last one ended, ms of `Monotonic`. */
   readonly at: number
   /** Of whole answers, ms. */
   readonly latencyMs: number | undefined

@@ -22,7 +22,7 @@ export interface Plan {
   readonly lists: Readonly<Record<List, ReadonlyArray<Target>>>
   /** When a second attempt may start beside a first that has brought nothing; left out, never. */
   readonly hedgeAfterMs?: number | undefined
-  /** ms since 1970; left out, none. */
+  /** ms of `Monotonic`; left out, none. */
   readonly deadline?: number | undefined
   readonly maxTokens?: number | undefined
   readonly lowPriority?: boolean | undefined
@@ -39,7 +39,7 @@ export interface Tried {
   readonly limited: ReadonlyArray<number>
   /** Whether and when it may be tried again. */
   readonly again: Verdict["again"]
-  /** ms since 1970 */
+  /** ms of `Monotonic` */
   readonly notBefore: number
 }
 
@@ -101,7 +101,7 @@ export type Action =
 
 /** The world at the moment of an event. */
 export interface View {
-  /** ms since 1970 */
+  /** ms of `Monotonic` */
   readonly now: number
   /** From 0 to 1, a new one each time. */
   readonly random: number
@@ -122,7 +122,7 @@ export interface Ingredients {
   readonly lists: Plan["lists"]
   /** ms in which 95 of 100 first tokens of the primary come, where that is known. */
   readonly slowestFirstTokenMs?: number | undefined
-  /** When the request came, ms since 1970. */
+  /** When the request came, ms of `Monotonic`. */
   readonly now: number
   readonly maxTokens?: number | undefined
   readonly lowPriority?: boolean | undefined

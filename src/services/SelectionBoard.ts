@@ -7,7 +7,7 @@ export class Board {
   readonly #measured = new Map<string, Measurement>()
   readonly #now: () => number
 
-  /** @param now ms since 1970 */
+  /** @param now ms of `Monotonic` */
   constructor(now: () => number) {
     this.#now = now
   }

@@ -98,7 +98,7 @@ export interface Asked {
   readonly turn: number
   /** A 32-bit number from `Random`: whatever the decision leaves to chance follows from it. */
   readonly seed: number
-  /** ms since 1970 */
+  /** ms of `Monotonic` */
   readonly now: number
 }
 

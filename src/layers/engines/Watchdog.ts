@@ -10,6 +10,7 @@ import { Clock, Duration, Effect, Schedule } from "effect"
 import type { EngineHost } from "../../services/EngineProtocol.ts"
 import type { Job, JobEvent } from "../../services/Job.ts"
 import { isTerminal } from "../../services/Job.ts"
+import * as Monotonic from "../../services/Monotonic.ts"
 
 /** What is known of a job that runs. */
 interface Watched {
@@ -36,7 +37,7 @@ export const watch = Effect.fnUntraced(function*(host: EngineHost, stallAfter: D
   const clock = yield* Clock.Clock
   const limit = Duration.toMillis(stallAfter)
   const jobs = new Set<Watched>()
-  const now = () => clock.currentTimeMillisUnsafe()
+  const now = () => Monotonic.nowOf(clock)
 
   const look = Effect.sync(() => {
     const silentSince = now() - limit

@@ -18,7 +18,7 @@ type Start = Extract<Action, { type: "start" }>
 
 /** What the attempts are made of. */
 export interface Stage<A> {
-  /** ms since 1970 */
+  /** ms of `Monotonic` */
   readonly now: () => number
   /** Ends with the first content, or fails before it. */
   readonly attempt: (start: Start) => Effect.Effect<A, InferenceError, Scope.Scope>
@@ -72,7 +72,7 @@ const close = (scope: Scope.Closeable, exit: Exit.Exit<unknown, unknown>): Effec
 interface Won<A> {
   readonly start: Start
   readonly scope: Scope.Closeable
-  /** ms since 1970 */
+  /** ms of `Monotonic` */
   readonly began: number
   readonly value: A
 }

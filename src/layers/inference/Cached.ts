@@ -5,12 +5,13 @@
  *
  * What is given again is an attempt of the request like others, by `cached-responses`; no tokens count as generated.
  */
-import { Clock, Effect, Stream } from "effect"
+import { Effect, Stream } from "effect"
 import type { Scope } from "effect"
 import * as CachedResponses from "../../services/CachedResponses.ts"
 import type { AttemptDraft } from "../../services/Decisions.ts"
 import type { Answer, By, Event, Opened, Request } from "../../services/Inference.ts"
 import type { InferenceError } from "../../services/InferenceError.ts"
+import * as Monotonic from "../../services/Monotonic.ts"
 import { classify } from "../../services/Retry.ts"
 import * as Operation from "./Operation.ts"
 import type { Begun } from "./Trials.ts"
@@ -58,9 +59,9 @@ export interface Asked {
 
 const makeRecall = (responses: CachedResponses.CachedResponses["Service"]) =>
   Effect.fnUntraced(function*({ begun, request }: Asked, error: InferenceError) {
-    const { record } = begun.progress
+    const { began, record } = begun.progress
     if (classify(error.reason).mistaken) return yield* error
-    const startedMs = (yield* Clock.currentTimeMillis) - record.at
+    const startedMs = (yield* Monotonic.now) - began
     const found = yield* responses.recall(request)
     const draft: AttemptDraft = { deployment: cache.id, startedMs, tookMs: 0, outcome: "failed" }
     record.attempts.push(draft)

@@ -13,6 +13,7 @@ import type { InferenceError } from "../../services/InferenceError.ts"
 import type { Metrics, Operation, Outcome } from "../../services/Metrics.ts"
 import type { Deployment } from "../../services/Model.ts"
 import { providerNameOf } from "../../services/Model.ts"
+import * as Monotonic from "../../services/Monotonic.ts"
 import type { Route } from "../../services/Selector.ts"
 
 type FinishEvent = Extract<Event, { type: "finish" }>
@@ -57,6 +58,8 @@ export const tally = (server: Server | undefined): Tally => ({
 /** What is known of a request while it runs. */
 export interface Progress {
   readonly record: Draft
+  /** When the request was routed, ms of `Monotonic`. */
+  readonly began: number
   /** Of the attempt whose answer it is, or until there is one, of the last. */
   tally: Tally
   /** Tokens that others have generated, whose answer that attempt goes on with. */
@@ -108,11 +111,11 @@ const settle = (metrics: Metrics["Service"], operation: Operation, span: Span, p
 (
   closed: Exit.Exit<unknown, unknown>
 ) =>
-  Effect.flatMap(Clock.currentTimeMillis, (now) => {
-    const { before, record, tally } = progress
+  Effect.flatMap(Monotonic.now, (now) => {
+    const { before, began, record, tally } = progress
     const exit = tally.failure === undefined ? closed : Exit.failCause(tally.failure)
     const end = endOf(exit, tally)
-    record.tookMs = now - record.at
+    record.tookMs = now - began
     record.end = end
     if (span !== undefined) annotate(span, endAttributes(exit, progress))
     const tokens = before + tally.tokens
@@ -137,7 +140,12 @@ export const begin = Effect.fnUntraced(function*(
     annotate(span, { "gen_ai.operation.name": operation, "gen_ai.request.model": model, ...attributes })
   }
   const record = decisions.begin(operation, route, yield* Clock.currentTimeMillis)
-  const progress: Progress = { record, tally: tally(deployment && serverOf(deployment)), before: 0 }
+  const progress: Progress = {
+    record,
+    began: yield* Monotonic.now,
+    tally: tally(deployment && serverOf(deployment)),
+    before: 0
+  }
   yield* metrics.begin(model, operation)
   // Not `Effect.addFinalizer`, which copies the whole context for a finalizer that needs none of it.
   yield* Scope.addFinalizerExit(yield* Effect.scope, settle(metrics, operation, span, progress))

@@ -16,6 +16,7 @@ import { Metrics } from "../../services/Metrics.ts"
 import type { Deployment } from "../../services/Model.ts"
 import type { Standing } from "../../services/Models.ts"
 import { Models } from "../../services/Models.ts"
+import * as Monotonic from "../../services/Monotonic.ts"
 import type { Action } from "../../services/Plan.ts"
 import * as Plan from "../../services/Plan.ts"
 import { interval, Pressure, sheds } from "../../services/Pressure.ts"
@@ -101,7 +102,7 @@ const planOf = (
 interface Parts {
   readonly models: Models["Service"]
   readonly enter: ReturnType<typeof Trials.make>
-  /** ms since 1970 */
+  /** ms of `Monotonic` */
   readonly now: () => number
 }
 
@@ -180,7 +181,7 @@ export const makeStage = Effect.gen(function*() {
   const pressure = yield* Pressure
   const breaker = yield* Breaker
   const clock = yield* Clock.Clock
-  const now = () => clock.currentTimeMillisUnsafe()
+  const now = () => Monotonic.nowOf(clock)
   const hedges: HedgeBudgets = Hedges.make()
   const engage = makeEngage({ models, enter: Trials.make({ breaker, selector, now }), now })
 

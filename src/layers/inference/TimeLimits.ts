@@ -27,7 +27,7 @@ const none: Limits = { first: unlimited, next: unlimited, total: unlimited }
 
 /** What one attempt is measured by. */
 export interface Times {
-  /** ms since 1970, as of the deadline. */
+  /** ms of `Monotonic`, as the deadline. */
   readonly began: number
   readonly deadline: number | undefined
   readonly now: () => number

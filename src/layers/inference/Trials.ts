@@ -40,19 +40,19 @@ const close = (draft: AttemptDraft, exit: Exit.Exit<unknown, unknown>, verdict: 
 interface Parts {
   readonly breaker: Breaker["Service"]
   readonly selector: Selector["Service"]
-  /** ms since 1970 */
+  /** ms of `Monotonic` */
   readonly now: () => number
 }
 
 /** Begins attempts, and nobody leaves in between; fails with `CircuitOpen`. */
 export const make = ({ breaker, now, selector }: Parts) =>
-  Effect.fnUntraced(function*({ progress: { record }, route }: Begun, deployment: Deployment, hedge: boolean) {
+  Effect.fnUntraced(function*({ progress, route }: Begun, deployment: Deployment, hedge: boolean) {
     const { id } = deployment
     const tally = Operation.tally(Operation.serverOf(deployment))
     const began = now()
-    const draft: AttemptDraft = { deployment: id, startedMs: began - record.at, outcome: "running" }
+    const draft: AttemptDraft = { deployment: id, startedMs: began - progress.began, outcome: "running" }
     if (hedge) draft.hedge = true
-    record.attempts.push(draft)
+    progress.record.attempts.push(draft)
     const trial = selector.measure(id, route)
     const end = (exit: Exit.Exit<unknown, unknown>, verdict: Verdict) => {
       trial.end(verdict, tally.tokens)

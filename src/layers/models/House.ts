@@ -3,6 +3,7 @@ import type { Clock, Effect, Fiber } from "effect"
 import type { Engine, Engines } from "../../services/Engine.ts"
 import type { Deployment } from "../../services/Model.ts"
 import type { ActorEvent } from "../../services/Models.ts"
+import * as Monotonic from "../../services/Monotonic.ts"
 import type { Actor, Life } from "./Actor.ts"
 import * as Actors from "./Actor.ts"
 import type { Room } from "./Room.ts"
@@ -21,8 +22,8 @@ export interface House {
   readonly fork: <A, E>(effect: Effect.Effect<A, E, Engines>) => Fiber.Fiber<A, E>
 }
 
-/** ms */
-export const now = ({ clock }: House): number => clock.currentTimeMillisUnsafe()
+/** ms of `Monotonic` */
+export const now = ({ clock }: House): number => Monotonic.nowOf(clock)
 
 export const livesOf = ({ life, others }: Actor): ReadonlyArray<Life> =>
   life === undefined ? [...others] : [life, ...others]

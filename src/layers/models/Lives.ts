@@ -6,11 +6,12 @@
  * Each life is one fiber: it asks for memory, starts the engine, hands it to whoever waits, waits until it crashes, and
  * begins again by `Policies.restart`. Interrupting the fiber ends the engine and gives its memory back.
  */
-import { Cause, Clock, Deferred, Duration, Effect, Fiber, Option } from "effect"
+import { Cause, Deferred, Duration, Effect, Fiber, Option } from "effect"
 import { Engines } from "../../services/Engine.ts"
 import type { InferenceError } from "../../services/InferenceError.ts"
 import { EngineFailed, EngineStopped, make as makeError } from "../../services/InferenceError.ts"
 import type { Deployment } from "../../services/Model.ts"
+import * as Monotonic from "../../services/Monotonic.ts"
 import * as Policies from "../../services/Policies.ts"
 import type { Actor, Life } from "./Actor.ts"
 import * as Actors from "./Actor.ts"
@@ -67,9 +68,9 @@ const runEngine = Effect.fnUntraced(
     progress.ranWell = false
     // Nobody needs another engine of a life that ends.
     if (life.state === "draining") return yield* Effect.never
-    const started = yield* Clock.currentTimeMillis
+    const started = yield* Monotonic.now
     const engine = yield* engines.start(deployment)
-    const readyAt = yield* Clock.currentTimeMillis
+    const readyAt = yield* Monotonic.now
     life.readyAt = readyAt
     life.loadMs = readyAt - started
     life.engine = engine

@@ -81,7 +81,7 @@ const makeHouse = Effect.fnUntraced(function*(memory: MemoryOptions) {
         Actors.pump(life.actor, now(house))
       }
     }),
-    tell: (event) => void PubSub.publishUnsafe(events, { ...event, at: now(house) }),
+    tell: (event) => void PubSub.publishUnsafe(events, { ...event, at: clock.currentTimeMillisUnsafe() }),
     fork: (effect) => Fiber.runIn(Effect.runForkWith(context)(effect), scope)
   }
   return { house, events }

@@ -6,13 +6,14 @@
  * One life at a time is planned for, in the order of asking. Who must wait for models in use stops them from taking new
  * jobs once their hold time is over, so that they become idle; whether he gets the room or gives up, they go on after.
  */
-import { Clock, Deferred, Effect, Semaphore } from "effect"
+import { Deferred, Effect, Semaphore } from "effect"
 import type { Scope } from "effect"
 import type { InferenceError } from "../../services/InferenceError.ts"
 import { InsufficientMemory, make as makeError } from "../../services/InferenceError.ts"
 import type { Candidate, Plan, Resident, Snapshot } from "../../services/MemoryFit.ts"
 import * as MemoryFit from "../../services/MemoryFit.ts"
 import type { Deployment } from "../../services/Model.ts"
+import * as Monotonic from "../../services/Monotonic.ts"
 import type { Life } from "./Actor.ts"
 
 /** A deployment, or a variant of it, and what it needs. */
@@ -73,7 +74,7 @@ const makePlanner = ({ budget, holdMs, lives }: Options) =>
   Effect.fnUntraced(function*(candidates: ReadonlyArray<Choice>) {
     // First what takes time.
     const budgetOf = yield* budget
-    const now = yield* Clock.currentTimeMillis
+    const now = yield* Monotonic.now
     const granted = lives().filter(({ bytes }) => bytes > 0)
     const snapshot: Snapshot = { residents: granted.map(residentOf(now)), holdMs, budgetBytes: budgetOf(granted) }
     return MemoryFit.fit(candidates, snapshot)

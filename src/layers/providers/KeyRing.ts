@@ -1,8 +1,9 @@
 /** The keys of a remote deployment, and what its provider thinks of them. */
-import { Clock, Effect, Random, Redacted } from "effect"
+import { Effect, Random, Redacted } from "effect"
 import * as InferenceError from "../../services/InferenceError.ts"
 import * as Keys from "../../services/Keys.ts"
 import type { RemoteDeployment } from "../../services/Model.ts"
+import * as Monotonic from "../../services/Monotonic.ts"
 import * as Policies from "../../services/Policies.ts"
 import { ellipsis } from "./Refusals.ts"
 
@@ -11,7 +12,7 @@ export interface Held {
   readonly index: number
   /** Undefined where none is configured: then the request goes without. */
   readonly key: Redacted.Redacted | undefined
-  /** When it was taken, ms since 1970. */
+  /** When it was taken, ms of `Monotonic`. */
   readonly since: number
 }
 
@@ -98,14 +99,14 @@ export const make = (options: RemoteDeployment): KeyRing => {
 
   return {
     take: Effect.fnUntraced(function*(deployment, tried) {
-      const now = yield* Clock.currentTimeMillis
+      const now = yield* Monotonic.now
       const chosen = Keys.choose(keys, tried, now, yield* Random.next, rests)
       if (chosen === undefined) return yield* noneFree(deployment, now)
       keys = chosen.keys
       return { index: chosen.index, key: held[chosen.index], since: now }
     }),
     note: ({ index, since }, reason) =>
-      Effect.map(Clock.currentTimeMillis, (now) => {
+      Effect.map(Monotonic.now, (now) => {
         if (reason === undefined) keys = Keys.accepted(keys, index, since, now)
         else if (reason._tag === "RateLimited") keys = Keys.limited(keys, index, now, reason.retryAfterMs, rests)
         else if (reason._tag === "AuthenticationFailed") keys = Keys.refused(keys, index, now, rests)

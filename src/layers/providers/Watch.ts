@@ -9,6 +9,7 @@
 import { Clock, Duration, Effect, Scope } from "effect"
 import * as InferenceError from "../../services/InferenceError.ts"
 import type { RemoteDeployment } from "../../services/Model.ts"
+import * as Monotonic from "../../services/Monotonic.ts"
 import * as Policies from "../../services/Policies.ts"
 
 type Phase = InferenceError.UpstreamTimeout["phase"]
@@ -117,7 +118,7 @@ export const make = Effect.fnUntraced(function*(
 ): Effect.fn.Return<Watcher, never, Scope.Scope> {
   const scope = yield* Effect.scope
   const clock = yield* Clock.Clock
-  const now = () => clock.currentTimeMillisUnsafe()
+  const now = () => Monotonic.nowOf(clock)
   const all = new Set<Watched>()
   // Neither a later phase nor an exchange that begins meanwhile is due earlier.
   const step = Math.min(limits.first_byte, limits.first_token, limits.stall, limits.total)

@@ -3,7 +3,7 @@
  * is a pull that ended with its process.
  */
 import type { Duration, Schedule } from "effect"
-import { Clock, Duration as Durations, Effect, Option, Result, Schedule as Schedules, Schema, Stream } from "effect"
+import { Duration as Durations, Effect, Option, Result, Schedule as Schedules, Schema, Stream } from "effect"
 import { createHash } from "node:crypto"
 import { createReadStream } from "node:fs"
 import type { FileHandle } from "node:fs/promises"
@@ -18,6 +18,7 @@ import {
   ModelStoreError,
   StoreUnusable
 } from "../../services/ModelStore.ts"
+import * as Monotonic from "../../services/Monotonic.ts"
 import type { Opened, Origin } from "./Origin.ts"
 import { Cut } from "./Origin.ts"
 
@@ -221,7 +222,7 @@ const delayAfter = Effect.fnUntraced(function*(
   step: Effect.Success<ReturnType<typeof Schedules.toStep<unknown, unknown, never, never>>>,
   cut: Cut
 ) {
-  const now = yield* Clock.currentTimeMillis
+  const now = yield* Monotonic.now
   const next = yield* Effect.result(step(now, cut))
   return Result.isSuccess(next)
     ? Math.max(Durations.toMillis(next.success[1]), cut.retryAfterMs ?? 0)
