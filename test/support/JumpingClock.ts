@@ -12,13 +12,13 @@ export const make: Effect.Effect<Jumping> = Effect.map(Clock.Clock, (base) => {
   let offsetMs = 0
   const currentTimeMillisUnsafe = () => base.currentTimeMillisUnsafe() + offsetMs
   const currentTimeNanosUnsafe = () => base.currentTimeNanosUnsafe() + BigInt(offsetMs) * 1_000_000n
-  const clock: Clock.Clock = {
-    ...base,
+  // What `TestClock` has beside a clock stays reachable.
+  const clock: Clock.Clock = Object.assign(Object.create(base), {
     currentTimeMillisUnsafe,
     currentTimeMillis: Effect.sync(currentTimeMillisUnsafe),
     currentTimeNanosUnsafe,
     currentTimeNanos: Effect.sync(currentTimeNanosUnsafe)
-  }
+  })
   return {
     clock,
     jump: (ms) => {
