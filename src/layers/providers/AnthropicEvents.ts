@@ -8,7 +8,8 @@ import type { FinishReason, TokenUsage } from "../../services/Job.ts"
 import { inBand } from "./AnthropicErrors.ts"
 import type { EventDecoder, Target, Told } from "./Dialect.ts"
 import { at, countAt, type Fields, fieldsOf, listAt, textAt } from "./Json.ts"
-import { brief, cut, malformed, parse } from "./Refusals.ts"
+import { brief, cut, finishText, malformed, parse } from "./Refusals.ts"
+import { argumentsText, makeIds } from "./ToolParts.ts"
 import { makeCounter } from "./Usage.ts"
 
 const reasons: Readonly<Record<string, FinishReason>> = {
@@ -22,9 +23,12 @@ const reasons: Readonly<Record<string, FinishReason>> = {
 }
 
 const reasonOf = (told: Fields, target: Target): Result.Result<FinishReason, Reason> => {
-  const reason = textAt(told, "stop_reason") ?? ""
+  const reason = finishText(told["stop_reason"])
+  if (reason === undefined) return Result.fail(cut(target))
   if (Object.hasOwn(reasons, reason)) return Result.succeed(reasons[reason]!)
-  if (reason !== "refusal") return Result.fail(malformed(target, `an unknown reason to end: "${brief(reason)}"`))
+  if (reason !== "refusal") {
+    return Result.fail(malformed(target, `an unknown reason to end: "${brief(textAt(told, "stop_reason") ?? "")}"`))
+  }
   const detail = textAt(told, "stop_details", "explanation") ?? "the model refuses to answer this."
   return Result.fail(new InferenceError.ContentRefused({ deployment: target.deployment, detail: brief(detail) }))
 }
@@ -63,7 +67,8 @@ interface OpenCall {
 }
 
 /** The blocks of an answer; those that are neither text nor a call of ours are passed over. */
-const makeBlocks = (count: (text: string) => number, target: Target) => {
+const makeBlocks = (generation: Generation, count: (text: string) => number, target: Target) => {
+  const idOf = makeIds(generation)
   /** By their blocks' indexes; of a block that is no call, undefined. */
   const calls = new Map<number, OpenCall | undefined>()
   let begun = 0
@@ -85,16 +90,17 @@ const makeBlocks = (count: (text: string) => number, target: Target) => {
       thoughts = true
       return told()
     }
-    const id = textAt(content, "id")
-    const name = textAt(content, "name")
-    if (id === undefined || name === undefined) return lacking("a call without id and name")
+    const id = idOf(textAt(content, "id"))
+    const name = textAt(content, "name") ?? ""
+    if (name === "") return lacking("a call without a name")
     const index = begun++
     calls.set(block, { index, input: at(content, "input"), hasPieces: false })
     return told({ type: "tool_call", index, id, name, arguments: "", tokens: 0 })
   }
 
-  const argumentsOf = (block: number, json: string | undefined): Told => {
-    if (!calls.has(block) || json === undefined) return lacking("arguments of no call")
+  const argumentsOf = (block: number, part: unknown): Told => {
+    if (!calls.has(block)) return lacking("arguments of no call")
+    const json = argumentsText(part)
     const call = calls.get(block)
     // The provider's own tools have arguments too.
     if (call === undefined) return told()
@@ -109,41 +115,45 @@ const makeBlocks = (count: (text: string) => number, target: Target) => {
       return said === undefined ? lacking("a piece of text without text") : text(said)
     }
     return type === "input_json_delta"
-      ? argumentsOf(countAt(data, "index") ?? -1, textAt(data, "delta", "partial_json"))
+      ? argumentsOf(countAt(data, "index") ?? -1, at(data, "delta", "partial_json"))
       : told()
   }
 
   /** A call without arguments has none of their pieces. */
   const stop = (data: Fields): Told => {
     const call = calls.get(countAt(data, "index") ?? -1)
-    return call === undefined || call.hasPieces ? told() : piece(call.index, JSON.stringify(call.input ?? {}))
+    return call === undefined || call.hasPieces ? told() : piece(call.index, argumentsText(call.input) || "{}")
   }
-  return { start, delta, stop, hasThoughts: () => thoughts }
+  return { start, delta, stop, hasCalls: () => begun > 0, hasThoughts: () => thoughts }
 }
 
 /** An answer's state between its events, which are told parsed. */
 const makeReader = (generation: Generation, target: Target) => {
   const counter = makeCounter(generation)
-  const blocks = makeBlocks(counter.count, target)
+  const blocks = makeBlocks(generation, counter.count, target)
   let usage: Fields = {}
   let end: Fields = {}
+  const hasEnded = () => finishText(end["stop_reason"]) !== undefined
+  /** Content after the reason to end is not part of the answer. */
+  const beforeEnd = (read: (data: Fields) => Told) => (data: Fields): Told => hasEnded() ? told() : read(data)
 
   const handlers = new Map<string, (data: Fields) => Told>([
     ["message_start", (data) => {
       usage = over(usage, at(data, "message", "usage"))
       return told()
     }],
-    ["content_block_start", blocks.start],
-    ["content_block_delta", blocks.delta],
+    ["content_block_start", beforeEnd(blocks.start)],
+    ["content_block_delta", beforeEnd(blocks.delta)],
     ["content_block_stop", blocks.stop],
     ["message_delta", (data) => {
       // Figures are of the whole so far.
       usage = over(usage, data["usage"])
-      end = over(end, data["delta"])
+      if (!hasEnded()) end = over(end, data["delta"])
       return told()
     }],
     ["message_stop", () =>
-      Result.map(reasonOf(end, target), (reason) => {
+      Result.map(reasonOf(end, target), (given) => {
+        const reason = finishText(end["stop_reason"]) === "end_turn" && blocks.hasCalls() ? "tool_calls" : given
         const stop = reason === "stop" ? textAt(end, "stop_sequence") : undefined
         const figures = counter.usage(usageOf(usage))
         return [{ type: "finish", reason, usage: figures, ...(stop === undefined ? {} : { stop }) }]

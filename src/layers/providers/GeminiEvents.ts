@@ -8,7 +8,8 @@ import type { FinishReason, TokenUsage } from "../../services/Job.ts"
 import type { EventDecoder, Target, Told } from "./Dialect.ts"
 import { inBand } from "./GeminiErrors.ts"
 import { at, countAt, type Fields, fieldsOf, listAt, textAt } from "./Json.ts"
-import { brief, cut, malformed, parse } from "./Refusals.ts"
+import { brief, cut, finishText, malformed, parse } from "./Refusals.ts"
+import { argumentsText, makeIds } from "./ToolParts.ts"
 import { makeCounter } from "./Usage.ts"
 
 /** The reasons to end that are the content policy's. */
@@ -44,16 +45,16 @@ const usageOf = (usage: unknown): Partial<TokenUsage> => {
 }
 
 /** The events of an answer's parts; those that are neither text nor a call are passed over. */
-const makeParts = ({ messages }: Generation, count: (text: string) => number, target: Target) => {
+const makeParts = (generation: Generation, count: (text: string) => number, target: Target) => {
+  const idOf = makeIds(generation)
   let calls = 0
   let thoughts = false
   const callOf = (call: unknown): Told => {
-    const name = textAt(call, "name")
-    if (name === undefined) return Result.fail(malformed(target, "a call without a name"))
+    const name = textAt(call, "name") ?? ""
+    if (name === "") return Result.fail(malformed(target, "a call without a name"))
     const index = calls++
-    // The conversation's length keeps it apart from those of earlier answers.
-    const id = textAt(call, "id") ?? `call_${messages.length}_${index}`
-    const text = JSON.stringify(fieldsOf(at(call, "args")) ?? {})
+    const id = idOf(textAt(call, "id"))
+    const text = argumentsText(at(call, "args")) || "{}"
     return Result.succeed([{ type: "tool_call", index, id, name, arguments: text, tokens: count(text) }])
   }
   return {
@@ -94,13 +95,14 @@ const makeReader = (generation: Generation, target: Target): Reader => {
 
   const wrong = (body: Fields): Reason | undefined => body["error"] === undefined ? blockOf(body) : inBand(body, target)
 
-  const finishOf = (reason: string): Result.Result<FinishReason, Reason> => {
+  const finishOf = (given: string): Result.Result<FinishReason, Reason> => {
+    const reason = given.trim().toUpperCase()
     if (reason === "STOP") return Result.succeed(parts.hasCalls() ? "tool_calls" : "stop")
     if (reason === "MAX_TOKENS") return Result.succeed("length")
     return Result.fail(
       refusals.has(reason)
         ? refused(target, "the answer", reason, textAt(end, "finishMessage"))
-        : malformed(target, `an answer that ended for the reason "${brief(reason)}"`)
+        : malformed(target, `an answer that ended for the reason "${brief(given)}"`)
     )
   }
 
@@ -113,7 +115,7 @@ const makeReader = (generation: Generation, target: Target): Reader => {
       if (reason !== undefined) return Result.fail(reason)
       usage = fields["usageMetadata"] ?? usage
       const candidate = listAt(fields, "candidates")[0]
-      if (textAt(candidate, "finishReason") !== undefined) end = candidate
+      if (finishText(at(candidate, "finishReason")) !== undefined) end = candidate
       return Result.map(
         Result.all(listAt(candidate, "content", "parts").map(parts.eventsOf)),
         (events) => events.flat()

@@ -19,7 +19,7 @@ import type { Dialect, EventDecoder, Target, Told } from "./Dialect.ts"
 import { at, countAt, fieldsOf, listAt, ownOf, textAt } from "./Json.ts"
 import { toolsOf } from "./OpenAiRequest.ts"
 import type { Found } from "./Refusals.ts"
-import { brief, cut, malformed, notSupported, parse, reasonOf } from "./Refusals.ts"
+import { brief, cut, finishText, malformed, notSupported, parse, reasonOf } from "./Refusals.ts"
 import * as ToolParts from "./ToolParts.ts"
 import { makeCounter } from "./Usage.ts"
 import { embeddingsOf } from "./Vectors.ts"
@@ -30,15 +30,22 @@ const imagesOf = (content: Content): ReadonlyArray<string> =>
     [] :
     content.flatMap((part) => part.type === "image" && part.source.type === "base64" ? [part.source.data] : [])
 
-/** Calls are named in the conversation by their tools. Images stand beside the text, wherever in it they were. */
+/**
+ * A tool's result goes under the name of the call before it: an id may come again in a later turn. Images stand beside the
+ * text, wherever in it they were.
+ */
 const messagesOf = (messages: ReadonlyArray<Message>) => {
-  const names = new Map(messages.flatMap(({ toolCalls = [] }) => toolCalls.map(({ id, name }) => [id, name] as const)))
+  const names = new Map<string, string>()
+  const named = (toolCalls: NonNullable<Message["toolCalls"]>) => {
+    for (const { id, name } of toolCalls) names.set(id, name)
+    return toolCalls
+  }
   return messages.map(({ content, role, toolCallId = "", toolCalls = [] }) => ({
     role,
     content: textOf(content),
     ...(imagesOf(content).length === 0 ? {} : { images: imagesOf(content) }),
     ...(toolCalls.length === 0 ? {} : {
-      tool_calls: toolCalls.map(({ arguments: text, name }) => ({
+      tool_calls: named(toolCalls).map(({ arguments: text, name }) => ({
         function: { name, arguments: fieldsOf(parse(text)) ?? {} }
       }))
     }),
@@ -118,20 +125,26 @@ const finishes: Readonly<Record<string, FinishReason>> = { stop: "stop", length:
 
 const makeLines = (generation: Generation, target: Target) => {
   const counter = makeCounter(generation)
-  const calls = ToolParts.make((index) => `call_${index}`)
+  const calls = ToolParts.make(generation, counter.count)
   let thoughts = false
+  let places = 0
 
   const callEvents = (line: unknown): ReadonlyArray<Event> =>
     listAt(line, "message", "tool_calls").flatMap((call) => {
-      const text = JSON.stringify(fieldsOf(at(call, "function", "arguments")) ?? {})
-      const name = textAt(call, "function", "name")
+      const given = ToolParts.argumentsText(at(call, "function", "arguments"))
       // Every call comes whole, so that each is a new one.
-      const part = { place: calls.size(), id: textAt(call, "id"), name, arguments: text }
-      return calls.push(part, counter.count(text)) ?? []
+      return calls.push({
+        place: places++,
+        id: textAt(call, "id"),
+        name: textAt(call, "function", "name"),
+        arguments: given === "" ? "{}" : given
+      })
     })
   const finish = (line: unknown): Told => {
-    const reason = ownOf(finishes, textAt(line, "done_reason")) ?? "stop"
-    return Result.succeed([{
+    const reason = ownOf(finishes, finishText(at(line, "done_reason"))) ?? "stop"
+    const held = calls.end()
+    if (held === undefined) return Result.fail(malformed(target, "a call without a name"))
+    return Result.succeed([...held, {
       type: "finish",
       reason: reason === "stop" && calls.size() > 0 ? "tool_calls" : reason,
       usage: counter.usage({
@@ -144,7 +157,7 @@ const makeLines = (generation: Generation, target: Target) => {
     if (fieldsOf(line) === undefined) return Result.fail(malformed(target, "a line without a JSON object"))
     if (at(line, "error") !== undefined) return Result.fail(inBand(line, target))
     const nameless = listAt(line, "message", "tool_calls").some((call) =>
-      textAt(call, "function", "name") === undefined
+      (textAt(call, "function", "name") ?? "") === ""
     )
     if (nameless) return Result.fail(malformed(target, "a call without a name"))
     const text = textAt(line, "message", "content") ?? ""

@@ -7,7 +7,7 @@ import type { ChosenLogprob, FinishReason, TokenLogprob } from "../../services/J
 import type { EventDecoder, Target, Told } from "./Dialect.ts"
 import type { Fields } from "./Json.ts"
 import { at, countAt, fieldsOf, listAt, numbersOf, ownOf, textAt } from "./Json.ts"
-import { brief, cut, malformed, parse } from "./Refusals.ts"
+import { brief, cut, finishText, malformed, parse } from "./Refusals.ts"
 import * as ToolParts from "./ToolParts.ts"
 import type { Told as Figures } from "./Usage.ts"
 import { makeCounter } from "./Usage.ts"
@@ -34,14 +34,22 @@ const logprobsOf = (choice: Fields): ReadonlyArray<ChosenLogprob> =>
     return chosen === undefined ? [] : [{ ...chosen, top }]
   })
 
+/** Finish reasons of OpenAI's dialect, and those that gateways to other models leave as they are. */
 const finishes: Readonly<Record<string, FinishReason>> = {
   stop: "stop",
   length: "length",
   // Mistral's window is full.
   model_length: "length",
+  max_tokens: "length",
+  max_length: "length",
+  model_context_window_exceeded: "length",
   tool_calls: "tool_calls",
+  tool_use: "tool_calls",
   function_call: "tool_calls"
 }
+
+/** Refused by a content policy, also in Gemini's and Anthropic's words. */
+const blocks = new Set(["content_filter", "refusal", "safety", "recitation", "blocklist", "prohibited_content", "spii"])
 
 /** Where the host could not go on, as OpenRouter and Mistral, DeepSeek, and vLLM say. */
 const breaks = new Set(["error", "insufficient_system_resource", "abort"])
@@ -67,45 +75,56 @@ const thinks = (message: Fields): boolean =>
   listAt(message, "reasoning_details").length > 0 ||
   listAt(message, "content").some((part) => textAt(part, "type") === "thinking")
 
-/** Of a call. */
-const partOf = (call: unknown, index: number) => {
-  const id = textAt(call, "id")
-  return {
-    place: countAt(call, "index") ?? index,
-    id: id === "" ? undefined : id,
-    name: textAt(call, "function", "name"),
-    arguments: textAt(call, "function", "arguments") ?? ""
-  }
+/** The deltas of calls in a message; the legacy `function_call` where it has no others. */
+const callDeltas = (message: Fields): ReadonlyArray<ToolParts.Delta> => {
+  const calls = listAt(message, "tool_calls")
+  const deltaOf = (call: unknown, called: unknown, position: number): ToolParts.Delta => ({
+    // Without indexes, several calls of one delta are told apart by their order.
+    place: countAt(call, "index") ?? (calls.length > 1 ? position : undefined),
+    id: textAt(call, "id"),
+    name: textAt(called, "name"),
+    arguments: at(called, "arguments")
+  })
+  if (calls.length > 0) return calls.map((call, position) => deltaOf(call, at(call, "function"), position))
+  const legacy = fieldsOf(message["function_call"])
+  return legacy === undefined ? [] : [deltaOf({}, legacy, 0)]
 }
 
 /** What a choice's message and its deltas say alike. */
 const makeSpeaker = (generation: Generation, target: Target) => {
   const counter = makeCounter(generation)
-  const calls = ToolParts.make((index) => `call_${index}`)
+  const calls = ToolParts.make(generation, counter.count)
   let refusal = ""
   let finish: string | undefined
   let usage: Figures | undefined
   let thoughts = false
+  let hasText = false
 
   const textEvents = (choice: Fields, text: string): ReadonlyArray<Event> => {
     if (text === "") return []
+    hasText = true
     const logprobs = generation.logprobs === undefined ? [] : logprobsOf(choice)
     return [{ type: "text", text, tokens: counter.count(text), ...(logprobs.length === 0 ? {} : { logprobs }) }]
   }
-  const callEvents = (calling: ReadonlyArray<unknown>): ReadonlyArray<Event> =>
-    calling.flatMap((call, index) => {
-      const part = partOf(call, index)
-      return calls.push(part, counter.count(part.arguments)) ?? []
-    })
+  /** Some hosts say "tool_calls" where there is text alone, and "stop" where there are calls. */
+  const reasonOf = (finish: string): FinishReason => {
+    const reason = ownOf(finishes, finish) ?? "stop"
+    if (reason === "stop" && calls.size() > 0) return "tool_calls"
+    return reason === "tool_calls" && calls.size() === 0 && hasText ? "stop" : reason
+  }
 
   return {
-    /** @param message the choice's own, or what is new of it */
+    /**
+     * @param choice ignored after one with a finish reason
+     * @param message the choice's own, or what is new of it
+     */
     say: (choice: Fields, message: Fields): ReadonlyArray<Event> => {
+      if (finish !== undefined) return []
       refusal += textAt(message, "refusal") ?? ""
-      finish = textAt(choice, "finish_reason") ?? finish
+      finish = finishText(choice["finish_reason"])
       const events = textEvents(choice, contentOf(message["content"]))
-      const calling = listAt(message, "tool_calls")
-      if (calling.length > 0) return [...events, ...callEvents(calling)]
+      const called = callDeltas(message)
+      if (called.length > 0) return [...events, ...called.flatMap(calls.push)]
       thoughts ||= events.length === 0 && thinks(message)
       return events
     },
@@ -115,15 +134,11 @@ const makeSpeaker = (generation: Generation, target: Target) => {
     },
     end: (): Told => {
       if (finish === undefined || breaks.has(finish)) return Result.fail(cut(target))
-      if (finish === "content_filter") return refused(target, "its content filter ended the answer.")
+      if (blocks.has(finish)) return refused(target, "its content filter ended the answer.")
       if (refusal !== "") return refused(target, brief(refusal))
-      if (!calls.areNamed()) return Result.fail(malformed(target, "a call without a name"))
-      const reason = ownOf(finishes, finish) ?? "stop"
-      return Result.succeed([{
-        type: "finish",
-        reason: reason === "stop" && calls.size() > 0 ? "tool_calls" : reason,
-        usage: counter.usage(usage)
-      }])
+      const held = calls.end()
+      if (held === undefined) return Result.fail(malformed(target, "a call without a name"))
+      return Result.succeed([...held, { type: "finish", reason: reasonOf(finish), usage: counter.usage(usage) }])
     }
   }
 }

@@ -164,6 +164,14 @@ export const readable = <A>(
   }
 }
 
+/**
+ * A finish reason in lower case. Undefined where a provider gives none: some write "" or "null" while an answer goes on.
+ */
+export const finishText = (value: unknown): string | undefined => {
+  const text = typeof value === "string" ? value.trim().toLowerCase() : ""
+  return text === "" || text === "null" || text === "none" ? undefined : text
+}
+
 /** The answer ended before its end. */
 export const cut = ({ deployment }: Target): InferenceError.Reason =>
   new InferenceError.UpstreamFailed({ deployment, kind: "cut", detail: "its answer ended before its end." })

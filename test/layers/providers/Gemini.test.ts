@@ -103,7 +103,11 @@ describe("Gemini answers", () => {
   const part = fc.oneof(
     fc.string().map((text) => ({ part: { text, later: 1 }, text, call: undefined })),
     fc.string().map((text) => ({ part: { text, thought: true }, text: "", call: undefined })),
-    fc.record({ id: fc.option(fc.string()), name: fc.string(), args: fc.dictionary(fc.string(), fc.string()) }).map(
+    fc.record({
+      id: fc.option(fc.uuid()),
+      name: fc.string({ minLength: 1 }),
+      args: fc.dictionary(fc.string(), fc.string())
+    }).map(
       ({ args, id, name }) => ({
         part: { functionCall: { name, args, ...(id === null ? {} : { id }) } },
         text: "",

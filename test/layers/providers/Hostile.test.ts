@@ -10,7 +10,6 @@ import * as KeyRing from "../../../src/layers/providers/KeyRing.ts"
 import { ollama } from "../../../src/layers/providers/Ollama.ts"
 import { openAi } from "../../../src/layers/providers/OpenAi.ts"
 import { brief, retryAfterOf } from "../../../src/layers/providers/Refusals.ts"
-import * as ToolParts from "../../../src/layers/providers/ToolParts.ts"
 import { troupe } from "../../../src/layers/providers/Troupe.ts"
 import type { Event } from "../../../src/services/Inference.ts"
 import { InvalidRequest, Reason } from "../../../src/services/InferenceError.ts"
@@ -135,7 +134,8 @@ describe("what a provider says", () => {
       write(openAi, { choices: [{ index: 0, delta: { tool_calls: calls }, finish_reason: "tool_calls" }] })
     )
     assert.isUndefined(failure)
-    assert.lengthOf(events, calls.length + 1)
+    assert.lengthOf(events.filter((event) => event.type === "tool_call" && event.id !== undefined), calls.length)
+    assert.strictEqual(events.at(-1)?.type, "finish")
   })
 
   it("may be an error of millions of words that nearly say something", () => {
@@ -172,33 +172,6 @@ describe("results by number", () => {
       targetOf("troupe")
     )
     assert.deepStrictEqual(Result.getOrThrow(told).scores, [0.9, 0.1])
-  })
-})
-
-describe("pieces of calls", () => {
-  const part = { place: 0, id: undefined, name: undefined, arguments: "" }
-
-  it("make a call whose name comes after its id and its first arguments", () => {
-    const parts = ToolParts.make((index) => `call_${index}`)
-    assert.isUndefined(parts.push({ ...part, id: "a", arguments: "{" }, 1))
-    assert.isFalse(parts.areNamed())
-    assert.deepStrictEqual(parts.push({ ...part, name: "f", arguments: "}" }, 2), {
-      type: "tool_call",
-      index: 0,
-      id: "a",
-      name: "f",
-      arguments: "{}",
-      tokens: 3
-    })
-    assert.isTrue(parts.areNamed())
-  })
-
-  it("make one call for each id where all have one number", () => {
-    const parts = ToolParts.make((index) => `call_${index}`)
-    const indexes = ["a", "b", "a", undefined].map((id) =>
-      parts.push({ ...part, id, name: "f", arguments: "x" }, 1)?.index
-    )
-    assert.deepStrictEqual(indexes, [0, 1, 0, 1])
   })
 })
 
