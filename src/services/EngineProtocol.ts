@@ -78,6 +78,8 @@ export interface EngineDescription {
   readonly abilities: ReadonlyArray<Ability>
   /** Parameters, quantisation and the like, as the model file names them. */
   readonly details: Readonly<Record<string, string | number>>
+  /** What the operator should know of this model, for the log; left out, nothing. */
+  readonly warnings?: ReadonlyArray<string> | undefined
 }
 
 /** What a llama engine thread loads. */

@@ -9,6 +9,7 @@ import { makePoolHost } from "../../src/layers/engines/PoolHost.ts"
 import type { EngineHost, LlamaSpec } from "../../src/services/EngineProtocol.ts"
 import type { ChatMessage, EngineFailure, GenerateJob, JobEvent } from "../../src/services/Job.ts"
 import { isTerminal } from "../../src/services/Job.ts"
+import { readGguf, withTexts, writeGguf } from "../support/GgufCopy.ts"
 import { temporaryFolder } from "../support/Service.ts"
 
 const file = fileURLToPath(new URL("../../models/tiny-chat-q8_0.gguf", import.meta.url))
@@ -178,6 +179,41 @@ describe("the llama engine", () => {
       "The capital of Japan is Tokyo."
     )
     await other.close()
+  })
+
+  it("uses the format it knows, with a warning, where the file's chat template cannot be used", async () => {
+    using folder = temporaryFolder()
+    const tiny = readGguf(file)
+    const templates: ReadonlyArray<readonly [template: string, problem: string]> = [
+      ["", "it is empty"],
+      [" \n", "it is empty"],
+      ["{{ bos_token }}", "its prompt does not contain the messages"],
+      ["{% if %}", "Unexpected token"]
+    ]
+    for (const [template, problem] of templates) {
+      const copy = join(folder.path, "copy.gguf")
+      writeGguf(copy, withTexts(tiny, { "tokenizer.chat_template": template }))
+      const other = hostOf({ file: copy })
+      const { abilities, warnings = [] } = await other.ready
+      assert.notInclude(abilities, "tools")
+      assert.include(warnings.join(), problem)
+      const short = usageOf(await generate(other, { messages: user("Hello!"), maxTokens: 1 }))
+      const long = usageOf(await generate(other, { messages: user("Hello! ".repeat(50)), maxTokens: 1 }))
+      assert.isAbove(short.promptTokens, 2)
+      assert.isAbove(long.promptTokens, short.promptTokens + 50)
+      await other.close()
+    }
+  })
+
+  it("refuses a file whose chat template exceeds its work budget", async () => {
+    using folder = temporaryFolder()
+    const copy = join(folder.path, "copy.gguf")
+    writeGguf(copy, withTexts(readGguf(file), { "tokenizer.chat_template": "{{ messages }}{{ range(10 ** 9) }}" }))
+    const failure = await failureOf({ file: copy })
+    assert.match(
+      failure.kind === "load_failed" ? failure.message : failure.kind,
+      /^The chat template of copy.gguf exceeds its work budget/
+    )
   })
 
   it("says what is wrong with options that it cannot load with", async () => {

@@ -12,6 +12,7 @@ import { LanguageModels } from "../../services/LanguageModels.ts"
 import type { Deployment, DeploymentOptions, LanguageModelDeployment, RemoteDeployment } from "../../services/Model.ts"
 import { defaultSlots } from "../../services/Model.ts"
 import { ModelStore } from "../../services/ModelStore.ts"
+import { plainLine } from "../../services/PlainText.ts"
 import * as Policies from "../../services/Policies.ts"
 import { none, Providers } from "../../services/Providers.ts"
 import { Settings } from "../../services/Settings.ts"
@@ -132,6 +133,9 @@ const startLocal = Effect.fnUntraced(
       (host) => closeHost(deployment, host)
     )
     const description = yield* waitReady(deployment, host)
+    for (const warning of description.warnings ?? []) {
+      yield* Effect.logWarning(`${deployment.id}: ${plainLine(warning)}`)
+    }
     const watched = yield* Watchdog.watch(host, deployment.stallAfter)
     return LocalEngine.make(watched, description, (failure) => errorOf(deployment, failure))
   }

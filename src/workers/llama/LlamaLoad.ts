@@ -9,6 +9,7 @@ import { countCheck, fitCheck } from "../model/TextLimits.ts"
 import { makeBatches } from "./LlamaBatches.ts"
 import { makeGrammars } from "./LlamaGrammar.ts"
 import { makeTokenTexts } from "./LlamaLogprobs.ts"
+import type { Prompts } from "./LlamaPrompt.ts"
 import { makePrompts } from "./LlamaPrompt.ts"
 import { mendSampling } from "./LlamaSampling.ts"
 import { makeInterlude, makeSlot } from "./LlamaSlots.ts"
@@ -140,20 +141,26 @@ const abilitiesOf = ({ fileInfo, fileInsights }: LlamaModel, knowsTools: boolean
   ]
 }
 
-const describe = (spec: LlamaSpec, context: LlamaContext, knowsTools: boolean): EngineDescription => {
+const describe = (
+  spec: LlamaSpec,
+  context: LlamaContext,
+  { knowsTools, warnings }: Pick<Prompts, "knowsTools" | "warnings">
+): EngineDescription => {
   const { model } = context
+  const abilities = abilitiesOf(model, knowsTools)
   const { general } = model.fileInfo.metadata
   return {
     engine: "llama",
     contextWindow: context.contextSize,
     slots: spec.slots,
-    abilities: abilitiesOf(model, knowsTools),
+    abilities,
     details: {
       name: general.name ?? "",
       architecture: general.architecture,
       type: model.typeDescription,
       sizeBytes: model.size
-    }
+    },
+    warnings: abilities.includes("generate") ? warnings : []
   }
 }
 
@@ -177,7 +184,7 @@ const loadWith = async (library: Library, llama: Llama, spec: LlamaSpec) => {
     prompts,
     textOf: makeTokenTexts(model),
     grammarOf: makeGrammars(library, llama, model),
-    description: describe(spec, context, prompts.knowsTools),
+    description: describe(spec, context, prompts),
     free: Array.from({ length: spec.slots }, () => makeSlot(context.getSequence(), interlude, grain))
   }
 }

@@ -6,7 +6,7 @@ import type { ChatHistoryItem, LlamaModel, Token } from "node-llama-cpp"
 import type { ChatMessage, ToolDefinition } from "../../services/Job.ts"
 import { refuse } from "../../services/Job.ts"
 import { markers } from "../job/ToolCallSyntax.ts"
-import type { ChatTemplate, Piece } from "../model/ChatTemplate.ts"
+import type { ChatTemplate, Piece, Unusable } from "../model/ChatTemplate.ts"
 import { makeChatTemplate } from "../model/ChatTemplate.ts"
 import type { Check } from "../model/TextLimits.ts"
 import { charactersOf, lengthOf } from "../model/TextLimits.ts"
@@ -15,6 +15,8 @@ type Library = typeof import("node-llama-cpp")
 
 export interface Prompts {
   readonly knowsTools: boolean
+  /** What the operator should know of how prompts are made. */
+  readonly warnings: ReadonlyArray<string>
   /** Tokens that end an answer besides the vocabulary's own. */
   readonly endTokens: ReadonlySet<Token>
   /** Control tokens that announce a tool call. */
@@ -87,9 +89,24 @@ const withTemplate = (model: LlamaModel, template: ChatTemplate): Templated => (
   }
 })
 
+/**
+ * The format that the library knows for a model of this name and kind, or else its general one.
+ *
+ * The library's own Jinja is left out, as it has no work budget.
+ */
+const knownFormat = (library: Library, model: LlamaModel) =>
+  library.resolveChatWrapper({
+    bosString: model.tokens.bosString,
+    ...(model.filename === undefined ? {} : { filename: model.filename }),
+    fileInfo: model.fileInfo,
+    tokenizer: model.tokenizer,
+    noJinja: true,
+    warningLogs: false
+  }) ?? new library.GeneralChatWrapper()
+
 /** What the library makes of a model whose file does not say how to talk to it. */
 const withoutTemplate = (library: Library, model: LlamaModel): Templated => {
-  const wrapper = library.resolveChatWrapper(model)
+  const wrapper = knownFormat(library, model)
   const { stopGenerationTriggers } = wrapper.generateContextState({
     chatHistory: historyOf([{ role: "user", content: "Hello" }])
   })
@@ -114,16 +131,35 @@ const withoutTemplate = (library: Library, model: LlamaModel): Templated => {
   }
 }
 
-/** How this model is talked to. */
-export const makePrompts = (library: Library, model: LlamaModel): Prompts => {
-  const { chat_template: source, ggml: { tokens } } = model.fileInfo.metadata.tokenizer
-  const controlTokens = controlTokensOf(model)
-  const template = source === undefined ? undefined : makeChatTemplate({
+/** The file's template, or why there is none that can be used. */
+const templateOf = (model: LlamaModel, control: ReadonlyArray<string>): ChatTemplate | Unusable => {
+  const source = model.fileInfo.metadata.tokenizer.chat_template
+  if (source === undefined) return { problem: "the file has none" }
+  return makeChatTemplate({
+    name: model.filename ?? "the model",
     source,
     bos: model.tokens.bosString ?? undefined,
     eos: model.tokens.eosString ?? undefined,
-    control: controlTokens.map((id) => tokens[id]!)
+    control
   })
+}
+
+const formatOf = (library: Library, model: LlamaModel, template: ChatTemplate | Unusable) =>
+  "problem" in template
+    ? {
+      ...withoutTemplate(library, model),
+      warnings: [
+        `The chat template is not used: ${template.problem}. Prompts have the format that node-llama-cpp knows for ` +
+        "this model, without tools."
+      ]
+    }
+    : { ...withTemplate(model, template), warnings: [] }
+
+/** How this model is talked to. */
+export const makePrompts = (library: Library, model: LlamaModel): Prompts => {
+  const { ggml: { tokens } } = model.fileInfo.metadata.tokenizer
+  const controlTokens = controlTokensOf(model)
+  const template = templateOf(model, controlTokens.map((id) => tokens[id]!))
   const callTokens = amongControl(model, markers)
   return {
     callTokens,
@@ -132,8 +168,6 @@ export const makePrompts = (library: Library, model: LlamaModel): Prompts => {
       return text === "" ? [] : model.tokenize(text, false, "trimLeadingSpace")
     },
     otherTokens: controlTokens.filter((token) => !model.isEogToken(token) && !callTokens.has(token)),
-    ...(template === undefined
-      ? withoutTemplate(library, model)
-      : withTemplate(model, template))
+    ...formatOf(library, model, template)
   }
 }

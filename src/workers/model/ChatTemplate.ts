@@ -19,9 +19,10 @@
  * const pieces = template?.render([{ role: "user", content: "Hello </s>" }])
  * ```
  */
-import { Template } from "@huggingface/jinja"
 import type { ChatMessage, ToolDefinition } from "../../services/Job.ts"
 import { failureFrom, refuse } from "../../services/Job.ts"
+import { parseJinja } from "./Jinja.ts"
+import { OverBudget } from "./JinjaBudget.ts"
 
 /** A part of a prompt. */
 export interface Piece {
@@ -44,6 +45,8 @@ export interface ChatTemplate {
 
 /** What a template is made of. */
 export interface ChatTemplateOptions {
+  /** Of the model's file, for messages. */
+  readonly name: string
   /** Jinja. */
   readonly source: string
   readonly bos?: string | undefined
@@ -140,25 +143,36 @@ const finderOf = (control: ReadonlyArray<string>): RegExp => {
   return texts.length === 0 ? /(?!)/ : new RegExp(texts.map(escape).join("|"))
 }
 
-const parse = (source: string): Template | undefined => {
-  try {
-    return new Template(source)
-  } catch {
-    return undefined
-  }
+const probe = "probe4711"
+const question: ChatMessage = { role: "user", content: probe }
+const answer: ChatMessage = { role: "assistant", content: "probe4712" }
+const probeTool: ToolDefinition = {
+  name: "probe4713",
+  description: "Probe",
+  parameters: { type: "object", properties: { text: { type: "string" } }, required: ["text"] }
 }
 
-const probe = "probe4711"
-const question: ChatMessage = { role: "user", content: "Hello" }
+/** Why a template cannot be used. */
+export interface Unusable {
+  readonly problem: string
+}
 
-/** @returns undefined where the template cannot be parsed, or not even be used for one question */
-export const makeChatTemplate = ({ bos, control, eos, source }: ChatTemplateOptions): ChatTemplate | undefined => {
-  const template = parse(source)
-  if (template === undefined) return undefined
-  const controlToken = finderOf(control)
-  const everyControlToken = new RegExp(controlToken, "g")
+const messageOf = (cause: unknown): string => (failureFrom(cause, "failed") as { readonly message: string }).message
 
-  const print = (messages: ReadonlyArray<Value>, tools: ReadonlyArray<Value>, goOn: boolean): string =>
+const refuseBudget = (name: string, { message }: OverBudget, kind: "load_failed" | "invalid_request"): never => {
+  const said = `The chat template of ${name} exceeds its work budget: ${message}.`
+  return refuse(
+    kind === "load_failed"
+      ? { kind, message: `${said} Use a model file with another template.` }
+      : { kind, path: "messages", message: `${said} Send fewer or shorter messages.` }
+  )
+}
+
+type Print = (messages: ReadonlyArray<Value>, tools: ReadonlyArray<Value>, goOn: boolean) => string
+
+const printerOf = ({ bos, eos, source }: ChatTemplateOptions): Print => {
+  const template = parseJinja(source)
+  return (messages, tools, goOn) =>
     template.render({
       messages,
       ...(tools.length === 0 ? {} : { tools }),
@@ -166,31 +180,75 @@ export const makeChatTemplate = ({ bos, control, eos, source }: ChatTemplateOpti
       bos_token: bos ?? "",
       eos_token: eos ?? ""
     })
+}
+
+/** What a template makes of a first question, of its answer, and of a tool. */
+const tryOut = (print: Print) => {
   const attempt = (messages: ReadonlyArray<ChatMessage>, tools: ReadonlyArray<ToolDefinition>, goOn: boolean) => {
     try {
       return print(conversationOf(messages), toolsOf(tools), goOn)
-    } catch {
-      return undefined
+    } catch (cause) {
+      if (cause instanceof OverBudget) throw cause
+      return ""
     }
   }
-  if (attempt([question], [], true) === undefined) return undefined
-  const answered = attempt([question, { role: "assistant", content: probe }], [], false) ?? ""
-
+  const asked = print(conversationOf([question]), [], true)
+  const answered = attempt([question, answer], [], false)
+  const end = answered.lastIndexOf(answer.content)
   return {
-    knowsTools: attempt([question], [{ name: probe }], true)?.includes(probe) === true,
-    turnEnd: answered.includes(probe) ? answered.slice(answered.lastIndexOf(probe) + probe.length) : "",
+    asked,
+    turnEnd: end < 0 ? "" : answered.slice(end + answer.content.length),
+    knowsTools: attempt([question], [probeTool], true).includes(probeTool.name)
+  }
+}
+
+type Opened = { readonly print: Print } & ReturnType<typeof tryOut>
+
+/** A printer and what it was found to do, or why it cannot be used. Throws `load_failed` for one that works too long. */
+const open = (options: ChatTemplateOptions): Opened | Unusable => {
+  if (options.source.trim() === "") return { problem: "it is empty" }
+  try {
+    const print = printerOf(options)
+    const found = tryOut(print)
+    return found.asked.includes(probe) ? { print, ...found } : { problem: "its prompt does not contain the messages" }
+  } catch (cause) {
+    return cause instanceof OverBudget
+      ? refuseBudget(options.name, cause, "load_failed")
+      : { problem: messageOf(cause) }
+  }
+}
+
+/**
+ * @returns the template, or why it cannot be used: it is empty, it cannot be parsed, it fails for one question, or its
+ *   prompt leaves the question out
+ */
+export const makeChatTemplate = (options: ChatTemplateOptions): ChatTemplate | Unusable => {
+  const opened = open(options)
+  if ("problem" in opened) return opened
+  const { knowsTools, print, turnEnd } = opened
+  const controlToken = finderOf(options.control)
+  const everyControlToken = new RegExp(controlToken, "g")
+
+  const render = (messages: ReadonlyArray<ChatMessage>, tools: ReadonlyArray<ToolDefinition>): ReadonlyArray<Piece> => {
+    const mark = markFor(JSON.stringify([messages, tools]))
+    const marked = (values: ReadonlyArray<Value>) =>
+      mapStrings(values, (text) => text.replaceAll(everyControlToken, `${mark}$&`)) as ReadonlyArray<Value>
+    const prompt = print(marked(conversationOf(messages)), marked(toolsOf(tools)), true)
+    if (prompt.trim() === "") throw new Error("It prints no text for them")
+    return cut(prompt, mark, controlToken)
+  }
+  return {
+    knowsTools,
+    turnEnd,
     render(messages, tools = []) {
-      const mark = markFor(JSON.stringify([messages, tools]))
-      const marked = (values: ReadonlyArray<Value>) =>
-        mapStrings(values, (text) => text.replaceAll(everyControlToken, `${mark}$&`)) as ReadonlyArray<Value>
       try {
-        return cut(print(marked(conversationOf(messages)), marked(toolsOf(tools)), true), mark, controlToken)
+        return render(messages, tools)
       } catch (cause) {
-        const { message } = failureFrom(cause, "failed") as { readonly message: string }
+        if (cause instanceof OverBudget) return refuseBudget(options.name, cause, "invalid_request")
         return refuse({
           kind: "invalid_request",
           path: "messages",
-          message: `The model's chat template does not take these messages: ${message}`
+          message: `The model's chat template does not take these messages: ${messageOf(cause)}`
         })
       }
     }

@@ -1,6 +1,6 @@
 /** A model folder's files, in the layout that transformers.js reads, and what they say. */
 import { readFile } from "node:fs/promises"
-import { join } from "node:path"
+import { basename, join } from "node:path"
 import type { OnnxSpec } from "../../services/EngineProtocol.ts"
 import { largestDefaultWindow } from "../../services/EngineProtocol.ts"
 import { failureFrom, refuse } from "../../services/Job.ts"
@@ -110,11 +110,14 @@ export const templateOf = (folder: Folder, { control }: OnnxTokenizer): ChatTemp
   const source = sourceOf(folder)
   const bos = tokenOf(folder.tokenizerConfig["bos_token"])
   const eos = tokenOf(folder.tokenizerConfig["eos_token"])
-  return (source === "" ? undefined : makeChatTemplate({ source, bos, eos, control })) ?? refuse({
-    kind: "load_failed",
-    message:
-      `${folder.path} has no chat template that works: chat_template in tokenizer_config.json, or chat_template.jinja`
-  })
+  const template = makeChatTemplate({ name: basename(folder.path), source, bos, eos, control })
+  return "problem" in template
+    ? refuse({
+      kind: "load_failed",
+      message: `${folder.path} has no chat template that works: ${template.problem}. Expected chat_template in ` +
+        "tokenizer_config.json, or chat_template.jinja"
+    })
+    : template
 }
 
 /** Tokens that end an answer: what the files name, and the control token that the template ends a turn with. */

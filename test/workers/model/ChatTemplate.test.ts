@@ -3,7 +3,8 @@ import * as fc from "fast-check"
 import { readFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import { describe, it } from "vitest"
-import type { ToolDefinition } from "../../../src/services/Job.ts"
+import type { ChatMessage, ToolDefinition } from "../../../src/services/Job.ts"
+import type { ChatTemplate } from "../../../src/workers/model/ChatTemplate.ts"
 import { makeChatTemplate } from "../../../src/workers/model/ChatTemplate.ts"
 
 const { bos_token, chat_template, eos_token } = JSON.parse(
@@ -14,8 +15,21 @@ const { bos_token, chat_template, eos_token } = JSON.parse(
 ) as { readonly bos_token: string; readonly chat_template: string; readonly eos_token: string }
 
 const control = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>"]
-const make = (source: string) => makeChatTemplate({ source, bos: bos_token, eos: eos_token, control })!
+const tryMake = (source: string) =>
+  makeChatTemplate({ name: "tiny.gguf", source, bos: bos_token, eos: eos_token, control })
+const make = (source: string): ChatTemplate => {
+  const made = tryMake(source)
+  return "problem" in made ? assert.fail(made.problem) : made
+}
 const tinyChat = make(chat_template)
+
+const failureOf = (run: () => unknown): unknown => {
+  try {
+    return run()
+  } catch (cause) {
+    return cause
+  }
+}
 
 const textOf = (pieces: ReadonlyArray<{ readonly text: string }>) => pieces.map(({ text }) => text).join("")
 
@@ -141,14 +155,10 @@ sunny<|im_end|>
 
   it("refuses what the template refuses, in the template's words", () => {
     const template = make(
-      "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}Hello"
+      "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" +
+        "{{ messages[0].content }}"
     )
-    let failure: unknown
-    try {
-      template.render([{ role: "system", content: "" }])
-    } catch (cause) {
-      failure = cause
-    }
+    const failure = failureOf(() => template.render([{ role: "system", content: "" }]))
     assert.deepStrictEqual(failure, {
       kind: "invalid_request",
       path: "messages",
@@ -159,7 +169,7 @@ sunny<|im_end|>
   it("gives ids that strict templates take, the same for a call and its result", () => {
     const template = make(
       "{% for m in messages %}{% for c in m.tool_calls or [] %}{{ c.id }} {% endfor %}{{ m.tool_call_id }} {{ m.name }}" +
-        "{% endfor %}"
+        "{{ m.content }}{% endfor %}"
     )
     const pieces = template.render([
       { role: "assistant", content: "", toolCalls: [{ id: "call_abc", name: "add", arguments: "{}" }] },
@@ -168,8 +178,122 @@ sunny<|im_end|>
     assert.strictEqual(textOf(pieces).replaceAll(/\s+/g, " ").trim(), "call00000 call00000 add")
   })
 
-  it("is not there for a template that cannot be parsed or used", () => {
-    assert.isUndefined(makeChatTemplate({ source: "{% if %}", control }))
-    assert.isUndefined(makeChatTemplate({ source: "{{ messages | unheard_of }}", control }))
+  it("names why a template cannot be used", () => {
+    const problems: ReadonlyArray<readonly [source: string, problem: RegExp]> = [
+      ["", /^it is empty$/],
+      [" \n\t", /^it is empty$/],
+      ["{% if %}", /./],
+      ["{{ messages | unheard_of }}", /unheard_of/],
+      ["{{ bos_token }}", /does not contain the messages/],
+      ["{% for m in messages %}{{ m.role }}{% endfor %}", /does not contain the messages/],
+      ["{{ raise_exception('Not today') }}", /^Not today$/]
+    ]
+    for (const [source, problem] of problems) {
+      const made = tryMake(source)
+      assert.match("problem" in made ? made.problem : "usable", problem, source)
+    }
   })
+
+  it("refuses messages that the template prints nothing for", () => {
+    const template = make("{% for m in messages if m.role != 'system' %}{{ m.content }}{% endfor %}")
+    assert.deepStrictEqual(failureOf(() => template.render([{ role: "system", content: "Be brief." }])), {
+      kind: "invalid_request",
+      path: "messages",
+      message: "The model's chat template does not take these messages: It prints no text for them"
+    })
+  })
+
+  it("prints a call's arguments as JSON, however the template prints them", () => {
+    const messages = [
+      { role: "user", content: "Weather in Paris?" },
+      {
+        role: "assistant",
+        content: "",
+        toolCalls: [{ id: "1", name: "get_weather", arguments: "{\"city\":\"Paris\",\"days\":[1,2],\"live\":true}" }]
+      }
+    ] as const
+    const json = "{\"city\": \"Paris\", \"days\": [1, 2], \"live\": true}"
+    const ways: ReadonlyArray<readonly [print: string, text: string]> = [
+      ["{{ a }}", json],
+      ["{{ '' + a }}", json],
+      ["{{ a + '' }}", json],
+      ["{{ '' ~ a }}", json],
+      ["{{ [a] | join }}", json],
+      ["{{ a | tojson }}", json],
+      ["{{ a | string }}", "{'city': 'Paris', 'days': [1, 2], 'live': True}"],
+      ["{% for k, v in a.items() %}{{ k }}={{ v }};{% endfor %}", "city=Paris;days=[1, 2];live=True;"],
+      ["{% for k, v in a | dictsort %}{{ k }};{% endfor %}", "city;days;live;"],
+      ["{% for k in a %}{{ k }};{% endfor %}", "city;days;live;"],
+      ["{{ a.city }}/{{ a['days'][1] }}/{{ a.get('none', 'x') }}", "Paris/2/x"]
+    ]
+    for (const [print, text] of ways) {
+      const template = make(
+        "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}{% set a = c.function.arguments %}" +
+          `[${print}]{% endfor %}{% endfor %}`
+      )
+      assert.strictEqual(textOf(template.render(messages)), `Weather in Paris?[${text}]`, print)
+    }
+  })
+})
+
+/** Prompts that llama.cpp's template engine makes of published templates. */
+const published = JSON.parse(
+  readFileSync(fileURLToPath(new URL("../../fixtures/chatTemplates.json", import.meta.url)), "utf8")
+) as ReadonlyArray<
+  { readonly name: string; readonly source: string; readonly prompts: Readonly<Record<string, string>> }
+>
+
+const toolround = [
+  { role: "user", content: "Weather in Oslo?" },
+  {
+    role: "assistant",
+    content: "",
+    toolCalls: [{ id: "call_1", name: "get_weather", arguments: "{\"city\":\"Oslo\"}" }]
+  },
+  { role: "tool", content: "{\"t\": 3}", toolCallId: "call_1" }
+] as const
+
+const oneTool: ReadonlyArray<ToolDefinition> = [{
+  name: "get_weather",
+  description: "Weather",
+  parameters: { type: "object", properties: { city: { type: "string" } }, required: ["city"] }
+}]
+
+const conversations: Readonly<Record<string, readonly [ReadonlyArray<ChatMessage>, ReadonlyArray<ToolDefinition>]>> = {
+  user: [[{ role: "user", content: "Hello" }], []],
+  system: [[{ role: "system", content: "Be brief." }, { role: "user", content: "Hello" }], []],
+  multi: [
+    [{ role: "user", content: "Hi" }, { role: "assistant", content: "Hello!" }, { role: "user", content: "More" }],
+    []
+  ],
+  tools: [[{ role: "user", content: "Weather in Oslo?" }], oneTool],
+  toolround: [toolround, oneTool]
+}
+
+/** llama.cpp turns thinking on and gives the day; here templates decide, so the tests set what llama.cpp gives. */
+const asLlamaCpp = "{%- set enable_thinking = true -%}{%- set date_string = strftime_now('%d %b %Y') -%}"
+
+/** Ids and days differ. */
+const comparable = (text: string): string =>
+  text.replaceAll(/call0000\d|call_\d/g, "ID")
+    .replaceAll(/\d{4}-\d\d-\d\d|\d\d? [A-Z][a-z]{2,8} \d{4}|[A-Z][a-z]{2,8} \d\d?,? \d{4}/g, "DAY")
+
+describe("published chat templates", () => {
+  for (const { name, prompts, source } of published) {
+    it(`prints ${name} as llama.cpp does`, () => {
+      const template = makeChatTemplate({
+        name,
+        source: asLlamaCpp + source,
+        bos: "<s>",
+        eos: "</s>",
+        control: ["<s>", "</s>"]
+      })
+      if ("problem" in template) return assert.fail(template.problem)
+      for (const [conversation, expected] of Object.entries(prompts)) {
+        const text = textOf(template.render(...conversations[conversation]!))
+        assert.strictEqual(comparable(text), comparable(expected), conversation)
+      }
+      assert.strictEqual(template.knowsTools, prompts["tools"]?.includes("get_weather") === true)
+    })
+  }
 })
