@@ -1,8 +1,12 @@
 /** How commands speak to a running service. */
-import { Effect, Option, Schema } from "effect"
+import { NodeHttpClient } from "@effect/platform-node"
+import { Effect, Option, Redacted, Schema } from "effect"
 import { Flag } from "effect/cli"
-import { FetchHttpClient, HttpClientError } from "effect/http"
+import { FetchHttpClient, HttpClient, HttpClientError, HttpClientRequest } from "effect/http"
 import { HttpApiClient } from "effect/http-api"
+import { existsSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { defaultSocket } from "../services/AdminAddress.ts"
 import { Api } from "../services/Api.ts"
 import { addressOf, urlOf } from "./Address.ts"
 import { CommandFailed, config, loadToShow } from "./Shared.ts"
@@ -39,22 +43,62 @@ const explain = (at: string) => (error: unknown): Effect.Effect<never, CommandFa
     : Effect.fail(new CommandFailed({ message: `${at} answers, but not as Troupe does.` }))
 }
 
-/** As `troupe serve` finds it, where no URL is given. */
-const urlOfService = Effect.fnUntraced(function*({ config, url }: Target) {
-  if (Option.isSome(url)) return url.value
-  const { server } = yield* loadToShow(config)
+/** Where to ask, and how. */
+interface Endpoint {
+  readonly url: string
+  /** Of a socket; the URL is then for its path and `Host`. */
+  readonly socket?: string
+  readonly token?: string
+}
+
+const tokenInEnvironment = () => process.env["TROUPE_ADMIN_TOKEN"] || undefined
+
+const isLoopback = (hostname: string): boolean => /^(?:localhost|127(?:\.\d+){3}|\[::1\])$/.test(hostname)
+
+const socketOf = (port: number): string => defaultSocket(port, tmpdir(), process)
+
+/** A service of this machine is asked by its socket, where it has one. */
+const endpointAt = (url: string): Endpoint => {
+  const token = tokenInEnvironment()
+  const { hostname, port, protocol } = new URL(url)
+  const socket = socketOf(Number(port || (protocol === "https:" ? 443 : 80)))
+  return {
+    url,
+    ...(isLoopback(hostname) && existsSync(socket) ? { socket } : {}),
+    ...(token === undefined ? {} : { token })
+  }
+}
+
+/** As `troupe serve` is configured. */
+const configuredEndpoint = Effect.fnUntraced(function*(file: Option.Option<string>) {
+  const { server } = yield* loadToShow(file)
   const { host, port } = yield* addressOf(server)
-  return urlOf(host, port)
+  const { port: adminPort = 0, socket, token: configured } = server.admin
+  const token = configured === undefined ? tokenInEnvironment() : Redacted.value(configured)
+  const url = urlOf(host, port)
+  const authorized = token === undefined ? {} : { token }
+  if (typeof socket === "string") return { url, socket, ...authorized }
+  const local = socketOf(port)
+  if (socket === undefined && existsSync(local)) return { url, socket: local, ...authorized }
+  return { url: adminPort === 0 ? url : urlOf("127.0.0.1", adminPort), ...authorized }
 })
+
+const endpointOf = ({ config, url }: Target) =>
+  Option.isSome(url) ? Effect.sync(() => endpointAt(url.value)) : configuredEndpoint(config)
 
 /** Asks the running service. */
 export const withClient = <A, E>(
   target: Target,
   use: (client: HttpApiClient.ForApi<typeof Api>) => Effect.Effect<A, E>
 ) =>
-  Effect.flatMap(urlOfService(target), (at) =>
-    HttpApiClient.make(Api, { baseUrl: at }).pipe(
+  Effect.flatMap(endpointOf(target), ({ socket, token, url }: Endpoint) =>
+    HttpApiClient.make(Api, {
+      baseUrl: url,
+      ...(token === undefined ? {} : { transformClient: HttpClient.mapRequest(HttpClientRequest.bearerToken(token)) })
+    }).pipe(
       Effect.flatMap(use),
-      Effect.catch(explain(at)),
-      Effect.provide(FetchHttpClient.layer)
+      Effect.catch(explain(url)),
+      Effect.provide(
+        socket === undefined ? FetchHttpClient.layer : NodeHttpClient.layerNodeHttpOptions({ socketPath: socket })
+      )
     ))

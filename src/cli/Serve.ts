@@ -4,6 +4,7 @@ import { Command, Flag } from "effect/cli"
 import { HttpServer } from "effect/http"
 import * as App from "../App.ts"
 import * as SettingsFile from "../layers/SettingsFile.ts"
+import { AdminAddress } from "../services/AdminAddress.ts"
 import { Models } from "../services/Models.ts"
 import type { Resolved } from "../services/Settings.ts"
 import { Settings } from "../services/Settings.ts"
@@ -22,7 +23,16 @@ const port = Flag.Int("port").pipe(
   Flag.optional
 )
 
-const listening = (settings: Resolved, url: string): string => {
+const adminPort = Flag.Int("admin-port").pipe(
+  Flag.withSchema(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 65535 }))),
+  Flag.withDescription("Port of 127.0.0.1 for administration, 0 for any free one; default the configuration's"),
+  Flag.optional
+)
+
+const adminText = ({ socket, url }: AdminAddress["Service"]): string =>
+  [url, socket].filter((address) => address !== undefined).join(" and ") || "nowhere but by the token"
+
+const listening = (settings: Resolved, url: string, admin: AdminAddress["Service"]): string => {
   const model = settings.models[0]?.name ?? "tiny-chat"
   const body = JSON.stringify({
     model,
@@ -31,6 +41,7 @@ const listening = (settings: Resolved, url: string): string => {
   })
   return [
     `Troupe listens on ${url} (${settings.environment})`,
+    `Administration at ${adminText(admin)}`,
     "",
     table(modelRows(settings.models)),
     "",
@@ -77,41 +88,49 @@ const explainServe = (settings: Resolved, error: { readonly cause?: unknown }): 
   return new CommandFailed({ message })
 }
 
-export const serve = Command.make("serve", { config, host, port }, ({ config, host, port }) =>
-  Effect.gen(function*() {
-    const loaded = yield* SettingsFile.load({ file: Option.getOrUndefined(config), engineHost: "process" })
-    const settings: Resolved = {
-      ...loaded,
-      server: {
-        ...loaded.server,
-        ...(yield* addressOf(loaded.server, { host: Option.getOrUndefined(host), port: Option.getOrUndefined(port) }))
+export const serve = Command.make(
+  "serve",
+  { adminPort, config, host, port },
+  ({ adminPort, config, host, port }) =>
+    Effect.gen(function*() {
+      const loaded = yield* SettingsFile.load({ file: Option.getOrUndefined(config), engineHost: "process" })
+      const settings: Resolved = {
+        ...loaded,
+        server: {
+          ...loaded.server,
+          ...(yield* addressOf(loaded.server, {
+            host: Option.getOrUndefined(host),
+            port: Option.getOrUndefined(port)
+          })),
+          admin: { ...loaded.server.admin, ...(Option.isSome(adminPort) ? { port: adminPort.value } : {}) }
+        }
       }
-    }
-    const banner = Layer.effectDiscard(Effect.gen(function*() {
-      const { address } = yield* HttpServer.HttpServer
-      const bound = "port" in address ? address.port : settings.server.port
-      // Built last, it ends first. It is added before the banner: a signal may follow the banner at once.
-      const services = yield* Effect.context<Models>()
-      yield* Effect.addFinalizer(() => Effect.provide(tellStop(settings), services))
-      yield* Console.log(listening(settings, urlOf(settings.server.host, bound)))
-    }))
-    return yield* banner.pipe(
-      Layer.provide(App.service),
-      Layer.provide(Layer.effectDiscard(ignoreHangUp)),
-      Layer.provide(Layer.merge(Layer.succeed(Settings, settings), logging(settings))),
-      Layer.launch,
-      Effect.catchTag("ServeError", (error) => Effect.fail(explainServe(settings, error))),
-      // A service that is asked to stop and stops in order has done its work.
-      Effect.onInterrupt(() =>
-        Effect.sync(() => {
-          process.exitCode = 0
-        })
+      const banner = Layer.effectDiscard(Effect.gen(function*() {
+        const { address } = yield* HttpServer.HttpServer
+        const bound = "port" in address ? address.port : settings.server.port
+        // Built last, it ends first. It is added before the banner: a signal may follow the banner at once.
+        const services = yield* Effect.context<Models>()
+        yield* Effect.addFinalizer(() => Effect.provide(tellStop(settings), services))
+        yield* Console.log(listening(settings, urlOf(settings.server.host, bound), yield* AdminAddress))
+      }))
+      return yield* banner.pipe(
+        Layer.provide(App.service),
+        Layer.provide(Layer.effectDiscard(ignoreHangUp)),
+        Layer.provide(Layer.merge(Layer.succeed(Settings, settings), logging(settings))),
+        Layer.launch,
+        Effect.catchTag("ServeError", (error) => Effect.fail(explainServe(settings, error))),
+        // A service that is asked to stop and stops in order has done its work.
+        Effect.onInterrupt(() =>
+          Effect.sync(() => {
+            process.exitCode = 0
+          })
+        )
       )
-    )
-  })).pipe(
-    Command.withDescription("Start the service: HTTP on one port, every configured model loaded"),
-    Command.withExamples([
-      { command: "troupe serve", description: "Serve troupe.yaml, or the embedded model" },
-      { command: "troupe serve --port 8080 --config ./troupe.yaml", description: "Another port and file" }
-    ])
-  )
+    })
+).pipe(
+  Command.withDescription("Start the service: HTTP on one port, every configured model loaded"),
+  Command.withExamples([
+    { command: "troupe serve", description: "Serve troupe.yaml, or the embedded model" },
+    { command: "troupe serve --port 8080 --config ./troupe.yaml", description: "Another port and file" }
+  ])
+)

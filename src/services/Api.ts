@@ -141,12 +141,16 @@ const HealthGroup = HttpApiGroup.make("health").add(
   })
 )
 
-const forbidden = error(403, "Administration answers programs on the same machine only (`forbidden`)")
+/** Of every endpoint of administration. */
+const closed = [
+  error(401, "Administration needs the token of `server.admin.token` (`unauthorized`)"),
+  error(403, "Administration answers local programs only, and not on the port of the models (`forbidden`)")
+] as const
 
 const wrong = error(400, "The request is wrong")
 
 const AdminGroup = HttpApiGroup.make("admin").add(
-  HttpApiEndpoint.get("deployments", "/admin/deployments", { success: Admin.Deployments, error: forbidden })
+  HttpApiEndpoint.get("deployments", "/admin/deployments", { success: Admin.Deployments, error: closed })
     .annotateMerge(
       OpenApi.annotations({ title: "What every deployment does now" })
     ),
@@ -154,7 +158,7 @@ const AdminGroup = HttpApiGroup.make("admin").add(
     params: { model: Schema.String, action: Admin.ActionName },
     success: Admin.Deployments,
     error: [
-      forbidden,
+      ...closed,
       error(404, "No such model (`model_not_found`), or no such action (`not_found`)"),
       ...errors.slice(-1)
     ]
@@ -163,18 +167,18 @@ const AdminGroup = HttpApiGroup.make("admin").add(
     description: "`load` tries at once where a deployment is down. `unload` lets what runs end. `reload` loads the " +
       "deployment again beside itself, with a changed file for example, and moves over without failing a request."
   })),
-  HttpApiEndpoint.get("events", "/admin/events", { success: events(Admin.Event), error: forbidden }).annotateMerge(
+  HttpApiEndpoint.get("events", "/admin/events", { success: events(Admin.Event), error: closed }).annotateMerge(
     OpenApi.annotations({
       title: "Watch the deployments' states",
       description: "Server-sent events, one for each change from now on."
     })
   ),
-  HttpApiEndpoint.get("circuits", "/admin/circuits", { success: Admin.Circuits, error: forbidden }).annotateMerge(
+  HttpApiEndpoint.get("circuits", "/admin/circuits", { success: Admin.Circuits, error: closed }).annotateMerge(
     OpenApi.annotations({ title: "Which deployments may be called now, of those that have been" })
   ),
   HttpApiEndpoint.get("circuitEvents", "/admin/circuits/events", {
     success: events(Admin.CircuitEvent),
-    error: forbidden
+    error: closed
   }).annotateMerge(OpenApi.annotations({
     title: "Watch the deployments' circuits",
     description: "Server-sent events, one for each change from now on."
@@ -182,7 +186,7 @@ const AdminGroup = HttpApiGroup.make("admin").add(
   HttpApiEndpoint.get("decisions", "/admin/decisions", {
     query: { limit: Schema.optionalKey(Schema.NumberFromString) },
     success: Admin.Decisions,
-    error: [forbidden, wrong]
+    error: [...closed, wrong]
   }).annotateMerge(OpenApi.annotations({
     title: "How the latest requests were routed, and what came of them",
     description:
@@ -192,7 +196,7 @@ const AdminGroup = HttpApiGroup.make("admin").add(
   HttpApiEndpoint.get("decision", "/admin/decisions/:id", {
     params: { id: Schema.String },
     success: Record,
-    error: [forbidden, error(404, "There is no such record, or none any more (`decision_not_found`)")]
+    error: [...closed, error(404, "There is no such record, or none any more (`decision_not_found`)")]
   }).annotateMerge(OpenApi.annotations({
     title: "How one request was routed, and what came of it",
     description: "By the id that its answer has in `x-troupe-decision`."
@@ -200,7 +204,7 @@ const AdminGroup = HttpApiGroup.make("admin").add(
   HttpApiEndpoint.post("route", "/admin/route", {
     payload: Question,
     success: Explanation,
-    error: [forbidden, wrong, error(404, "No such model (`model_not_found`)")]
+    error: [...closed, wrong, error(404, "No such model (`model_not_found`)")]
   }).annotateMerge(OpenApi.annotations({
     title: "Explain how a request would be routed now",
     description: "Nobody is called and nothing is counted. `route` has what a request says in `troupe`."

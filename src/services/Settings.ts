@@ -110,8 +110,9 @@ const withEngines = (tree: Tree): Tree => {
   return { ...tree, models: Object.fromEntries(entries) }
 }
 
-/** Of a remote deployment's keys and headers. */
-const isSecret = (path: Path): boolean => path.at(-1) === "key" || path.at(-2) === "headers"
+/** Of keys and headers of remote deployments, and of administration. */
+const isSecret = (path: Path): boolean =>
+  path.at(-1) === "key" || path.at(-2) === "headers" || path.at(-1) === "token" && path.at(-2) === "admin"
 
 /** What one environment comes to. */
 interface Inspected {

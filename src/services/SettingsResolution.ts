@@ -1,6 +1,7 @@
 /**
  * What the settings of one environment come to: every default filled in, every path absolute.
  */
+import type { Redacted } from "effect"
 import { Duration } from "effect"
 import type { Deployment, DeploymentOptions, Model } from "./Model.ts"
 import { defaultIdleUnload } from "./Model.ts"
@@ -28,6 +29,13 @@ export interface Resolved {
     readonly bodyTimeout: Duration.Duration
     /** Open at once. */
     readonly maxConnections: number
+    readonly admin: {
+      /** Absolute; `false` for none; left out, the one that `AdminListener` names after the port. */
+      readonly socket?: string | false
+      /** Of 127.0.0.1; left out, none. */
+      readonly port?: number
+      readonly token?: Redacted.Redacted
+    }
     /** Origins whose web pages may call the service; left out, none. */
     readonly cors?: { readonly origins?: ReadonlyArray<string> }
     /** Hosts that may be asked for images though they are not in the public Internet; left out, none. */
@@ -140,15 +148,21 @@ export const defaultServer: Resolved["server"] = {
   maxBodyBytes: 10 * 1024 * 1024,
   headersTimeout: Duration.seconds(15),
   bodyTimeout: Duration.seconds(30),
-  maxConnections: 16_384
+  maxConnections: 16_384,
+  admin: {}
 }
 
 /** An IPv6 address as `[::1]` is taken without the brackets that only URLs need. */
 export const bareHost = (host: string): string => host.replace(/^\[(.*)\]$/, "$1")
 
-const serverOf = ({ server }: Source): Resolved["server"] => {
+const serverOf = ({ server }: Source, { resolvePath }: Surroundings): Resolved["server"] => {
   const settings = { ...defaultServer, ...server }
-  return { ...settings, host: bareHost(settings.host) }
+  const { socket } = settings.admin
+  return {
+    ...settings,
+    host: bareHost(settings.host),
+    admin: typeof socket === "string" ? { ...settings.admin, socket: resolvePath(socket) } : settings.admin
+  }
 }
 
 const storeFolderOf = (source: Source, { defaultStoreFolder, resolvePath }: Surroundings): string =>
@@ -172,7 +186,7 @@ export const resolve = (
   policies = policiesOf(source)
 ): Resolved => ({
   environment,
-  server: serverOf(source),
+  server: serverOf(source, surroundings),
   engineHost: source.engines?.host ?? surroundings.defaultEngineHost,
   logLevel: logLevels[source.logLevel ?? defaultLogLevel[environment]],
   memory: {

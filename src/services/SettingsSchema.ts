@@ -40,6 +40,26 @@ const Server = Schema.Struct({
     PositiveSpan
   ),
   maxConnections: optional("Connections open at once; more are closed as they come. Default 16384.", positive),
+  admin: optional(
+    "Where administration (/admin) listens. The port of the models serves it only with a token: a reverse proxy on the " +
+      "same machine cannot be told from a local program.",
+    Schema.Struct({
+      socket: optional(
+        "File of the socket that only this user may open, or false for none; default one of the port's name in the " +
+          "folder of temporary files, where the command line finds it.",
+        Schema.Union([Schema.NonEmptyString, Schema.Literal(false)])
+      ),
+      port: optional(
+        "Port of 127.0.0.1, for programs that cannot open a socket file; 0 for any free one. Default none.",
+        Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 65535 }))
+      ),
+      token: optional(
+        "${NAME}: bearer token of every request to /admin that does not come by the socket. With it, the port of the " +
+          "models serves /admin, too. Default none.",
+        Schema.RedactedFromValue(Schema.NonEmptyString, { disallowEncode: true })
+      )
+    })
+  ),
   cors: optional(
     "Web pages of other origins that may call the service from a browser.",
     Schema.Struct({

@@ -23,7 +23,7 @@ const keyShapes = [
 
 /** Names of fields that hold secrets. */
 const secretName =
-  /(?:^key|api[-_]?key|secret|password|passphrase|credentials?|authorization|(?:access|auth|bearer)[-_]?token)$/i
+  /(?:^key|^token|api[-_]?key|secret|password|passphrase|credentials?|authorization|(?:access|auth|bearer)[-_]?token)$/i
 
 /** Whether a value in a file is, or is named like, a secret that is spelled out. */
 export const looksLikeSecret = (key: PropertyKey | undefined, value: unknown): boolean => {

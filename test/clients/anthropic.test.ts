@@ -172,7 +172,7 @@ describe("messages.stream", () => {
     assert.instanceOf(await failure(stream.finalMessage()), Anthropic.APIUserAbortError)
     // Its one slot is free again.
     const running = async () => {
-      const { deployments } = await (await fetch(`${service.url}/admin/deployments`)).json() as {
+      const { deployments } = await (await fetch(`${service.admin}/admin/deployments`)).json() as {
         readonly deployments: ReadonlyArray<{ readonly model: string; readonly running: number }>
       }
       return deployments.find(({ model }) => model === "fake/slow")?.running

@@ -21,10 +21,11 @@ beforeAll(async () => {
 
 afterAll(() => service.stop())
 
-const get = (path: string, headers: Record<string, string> = {}) => fetch(`${service.url}${path}`, { headers })
+const get = (path: string, headers: Record<string, string> = {}) =>
+  fetch(`${path.startsWith("/admin") ? service.admin : service.url}${path}`, { headers })
 
 const act = (model: string, action: string) =>
-  fetch(`${service.url}/admin/models/${encodeURIComponent(model)}/${action}`, { method: "POST" })
+  fetch(`${service.admin}/admin/models/${encodeURIComponent(model)}/${action}`, { method: "POST" })
 
 const ask = () =>
   fetch(`${service.url}/v1/chat/completions`, {
@@ -107,7 +108,7 @@ describe("administration", () => {
     // What fetch does not let its users say.
     const statusOf = (headers: Record<string, string>) =>
       new Promise<number | undefined>((resolve, reject) => {
-        httpGet(`${service.url}/admin/deployments`, { headers }, (response) => {
+        httpGet(`${service.admin}/admin/deployments`, { headers }, (response) => {
           response.resume()
           resolve(response.statusCode)
         }).on("error", reject)

@@ -39,10 +39,11 @@ beforeAll(async () => {
 
 afterAll(() => service.stop())
 
-const get = (path: string, headers: Record<string, string> = {}) => fetch(`${service.url}${path}`, { headers })
+const get = (path: string, headers: Record<string, string> = {}) =>
+  fetch(`${path.startsWith("/admin") ? service.admin : service.url}${path}`, { headers })
 
 const post = (path: string, body: unknown, headers: Record<string, string> = {}) =>
-  fetch(`${service.url}${path}`, {
+  fetch(`${path.startsWith("/admin") ? service.admin : service.url}${path}`, {
     method: "POST",
     headers: { "content-type": "application/json", ...headers },
     body: JSON.stringify(body)

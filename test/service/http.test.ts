@@ -228,7 +228,7 @@ describe("bad input", () => {
     const response = await fetch(`${service.url}/v1/chat/completions`)
     assert.strictEqual(response.status, 405)
     assert.strictEqual(response.headers.get("allow"), "POST")
-    const load = await fetch(`${service.url}/admin/models/tiny-chat/load`)
+    const load = await fetch(`${service.admin}/admin/models/tiny-chat/load`)
     assert.deepStrictEqual([load.status, load.headers.get("allow")], [405, "POST"])
     assert.strictEqual((await fetch(`${service.url}/v1/models/`, { method: "POST" })).status, 404)
     for (const path of ["/health/live", "/v1/models", "/metrics"]) {

@@ -92,7 +92,7 @@ const endedOf = async (model: string): Promise<number> => {
 }
 
 const deploymentOf = async (model: string) => {
-  const { deployments } = await (await fetch(`${service.url}/admin/deployments`)).json() as {
+  const { deployments } = await (await fetch(`${service.admin}/admin/deployments`)).json() as {
     readonly deployments: ReadonlyArray<{ readonly model: string; readonly queued: number; readonly active: number }>
   }
   return deployments.find((one) => one.model === model)!

@@ -192,7 +192,7 @@ describe("a local deployment that is not free", () => {
     readonly queued: number
   }
   const seen = async (id: string): Promise<Seen> => {
-    const response = await fetch(`${service.url}/admin/deployments`)
+    const response = await fetch(`${service.admin}/admin/deployments`)
     const { deployments } = await response.json() as { readonly deployments: ReadonlyArray<Seen> }
     return deployments.find(({ deployment }) => deployment === id)!
   }

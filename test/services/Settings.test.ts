@@ -108,7 +108,8 @@ describe("Settings", () => {
         maxBodyBytes: 10 * 1024 * 1024,
         headersTimeout: Duration.seconds(15),
         bodyTimeout: Duration.seconds(30),
-        maxConnections: 16_384
+        maxConnections: 16_384,
+        admin: {}
       })
       assert.strictEqual(settings.environment, "development")
       assert.strictEqual(settings.engineHost, "process")

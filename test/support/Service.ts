@@ -72,6 +72,8 @@ export const until = async <A>(check: () => A | undefined | Promise<A | undefine
 /** A service that listens. */
 export interface Service {
   readonly url: string
+  /** Of administration. */
+  readonly admin: string
   readonly process: Running
   /** Process ids of its engine children. */
   readonly engines: () => ReadonlyArray<number>
@@ -86,7 +88,7 @@ export interface Service {
 export const startService = async (yaml?: string, env: Record<string, string> = {}): Promise<Service> => {
   const folder = temporaryFolder()
   if (yaml !== undefined) writeFileSync(join(folder.path, "troupe.yaml"), yaml)
-  const running = troupe(["serve", "--port", "0"], { cwd: folder.path, env })
+  const running = troupe(["serve", "--port", "0", "--admin-port", "0"], { cwd: folder.path, env })
   const ended = running.finished.then(({ stderr }) => {
     throw new Error(`The service ended: ${stderr}`)
   })
@@ -94,9 +96,11 @@ export const startService = async (yaml?: string, env: Record<string, string> = 
     ended,
     until(() => /listens on (http:\S+)/.exec(running.output().stdout)?.[1])
   ])
+  const admin = await until(() => /Administration at (http:\S+)/.exec(running.output().stdout)?.[1])
   ended.catch(() => {})
   return {
     url,
+    admin,
     process: running,
     engines: () =>
       execFileSync("ps", ["-A", "-o", "pid=,ppid=,args="], { encoding: "utf8" }).split("\n").flatMap((line) => {

@@ -1,19 +1,27 @@
 /**
- * Who may administer: callers on the same machine only, and no web page. A request that a browser marks as another site's is
- * refused, since a page from anywhere could send it. So is what a proxy on this machine says it passes on.
+ * Which callers may administer: local ones, or those with the token.
+ *
+ * **Details**
+ *
+ * The port of the models refuses all without `server.admin.token`: a reverse proxy on this machine that adds no header looks
+ * like a local program. The socket and the port of administration take local callers, but no web page and nothing that a
+ * proxy has passed on. With a token, only the socket is open without it.
  *
  * **Gotchas**
  *
  * A page whose own name is made to resolve to this machine (DNS rebinding) reads what is here as its own, and no header but
- * `Host` tells: so a request must ask for a loopback name or address, or for the configured one.
+ * `Host` shows it: so a request to the port must ask for a loopback name or address.
  */
-import { Effect, Option } from "effect"
+import { Effect, Option, Redacted } from "effect"
 import type { HttpServerResponse } from "effect/http"
 import { HttpServerRequest } from "effect/http"
 import type { InferenceError } from "../../services/InferenceError.ts"
 import { Settings } from "../../services/Settings.ts"
+import type { Origin } from "./AdminListener.ts"
+import { isSameToken, originOf } from "./AdminListener.ts"
 import { respondError } from "./Handler.ts"
 import * as OpenAiError from "./OpenAiError.ts"
+import { bearerTokenOf } from "./Standing.ts"
 
 const loopback = /^(?:::ffff:)?127\.|^::1$/
 
@@ -23,28 +31,56 @@ const loopbackHost = /^(?:(?:[\w-]+\.)*localhost|127(?:\.\d{1,3}){3}|\[::1\])$/
 const forbid = (message: string) =>
   respondError(OpenAiError.make(message, { status: 403, type: "invalid_request_error", code: "forbidden" }))
 
-const notFromHere = forbid("Administration answers programs on the machine that Troupe runs on, and no web page.")
+const notLocal = forbid("Administration answers programs on the service's own machine, and no web page and no proxy.")
 
-const notForHere = forbid(
-  "Administration answers at localhost, at a loopback address and at the configured server.host. Ask there."
+const notLoopback = forbid("Administration answers at localhost and at loopback addresses. Ask there.")
+
+const notHere = forbid(
+  "Administration is not on this port. Use the troupe command on the service's machine, or set server.admin.port or " +
+    "server.admin.token."
 )
 
-/** Of web pages, and of proxies: RFC 7239, and what was usual before it. */
-const telltales = ["origin", "forwarded", "x-forwarded-for"] as const
+const notAuthorized = respondError(OpenAiError.make(
+  "Administration needs the token of server.admin.token. Send it as a bearer token.",
+  {
+    status: 401,
+    type: "invalid_request_error",
+    code: "unauthorized",
+    headers: { "www-authenticate": "Bearer" }
+  }
+))
+
+/** Of proxies: RFC 9110, RFC 7239, RFC 8586, and what servers and clouds add. */
+const forwarding =
+  /^(?:via|forwarded|cdn-loop|x-real-ip|x-(?:cluster-)?client-ip|true-client-ip|fastly-client-ip|(?:x-forwarded|x-original|x-envoy|x-amzn?|x-azure|x-appengine|x-arr|x-proxy|cf)(?:-.*)?)$/
 
 /** What browsers say of requests that no other site has sent: W3C's Fetch Metadata. */
 const ownSites: ReadonlySet<string | undefined> = new Set([undefined, "none", "same-origin"])
 
 type Request = Pick<HttpServerRequest.HttpServerRequest, "headers" | "remoteAddress">
 
-const isFromHere = ({ headers, remoteAddress }: Request): boolean =>
-  telltales.every((name) => headers[name] === undefined) && ownSites.has(headers["sec-fetch-site"]) &&
-  Option.exists(remoteAddress, (address) => loopback.test(address))
+const isDirect = ({ headers }: Request): boolean =>
+  headers["origin"] === undefined && ownSites.has(headers["sec-fetch-site"]) &&
+  Object.keys(headers).every((name) => !forwarding.test(name))
 
-/** @param own `server.host` */
-const isForHere = ({ headers }: Request, own: string): boolean => {
-  const host = headers["host"]?.toLowerCase().replace(/:\d*$/, "")
-  return host !== undefined && (loopbackHost.test(host) || host === own || host === `[${own}]`)
+const isLoopback = ({ headers }: Request): boolean =>
+  loopbackHost.test(headers["host"]?.toLowerCase().replace(/:\d*$/, "") ?? "")
+
+/** Why a request may not administer. */
+const refusal = (
+  request: Request,
+  origin: Origin | undefined,
+  token: string | undefined
+): HttpServerResponse.HttpServerResponse | undefined => {
+  if (origin !== "socket" && token !== undefined) {
+    const given = bearerTokenOf(request.headers["authorization"])
+    return given !== undefined && isSameToken(given, token) ? undefined : notAuthorized
+  }
+  if (origin === undefined) return notHere
+  if (!isDirect(request)) return notLocal
+  if (origin === "socket") return undefined
+  if (!Option.exists(request.remoteAddress, (address) => loopback.test(address))) return notLocal
+  return isLoopback(request) ? undefined : notLoopback
 }
 
 /** Paths as the shapes of `/admin` have them. */
@@ -52,13 +88,13 @@ const fields = { prompt: "prompt", rename: (path: string) => path }
 
 type Answer<E, R> = Effect.Effect<HttpServerResponse.HttpServerResponse, E, R>
 
-/** Makes answers that are only for who is on this machine. */
+/** Makes answers that only administrators get. */
 export const make = Effect.map(Settings, ({ server }) => {
-  const own = server.host.toLowerCase()
+  const token = server.admin.token === undefined ? undefined : Redacted.value(server.admin.token)
   return <R>(answer: Answer<InferenceError, R>): Answer<never, R | HttpServerRequest.HttpServerRequest> =>
     Effect.flatMap(HttpServerRequest.HttpServerRequest, (request): Answer<InferenceError, R> => {
-      if (!isFromHere(request)) return Effect.succeed(notFromHere)
-      return isForHere(request, own) ? answer : Effect.succeed(notForHere)
+      const refused = refusal(request, originOf(request.source), token)
+      return refused === undefined ? answer : Effect.succeed(refused)
     }).pipe(
       Effect.catch(({ reason }) => Effect.succeed(respondError(OpenAiError.fromReason(reason, fields))))
     )

@@ -73,6 +73,11 @@ export class NodeServer extends Server {
     return true
   }
 
+  /** Handles a request of another listener, at once. */
+  handle(request: IncomingMessage, response: ServerResponse): void {
+    if (this.#isForRouter(request, response)) super.emit("request", request, response)
+  }
+
   #refuse(request: IncomingMessage, response: ServerResponse, trouble: Trouble): void {
     EarlyAnswer.send(request, response, trouble, this.#options.makeId())
   }

@@ -8,13 +8,15 @@
  */
 import { NodeHttpServer } from "@effect/platform-node"
 import { ByteSize, Duration, Effect, Layer } from "effect"
-import { HttpIncomingMessage, HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
+import { HttpIncomingMessage, HttpRouter, HttpServer, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { HttpApiBuilder, OpenApi } from "effect/http-api"
 import { PrometheusMetrics } from "effect/observability"
+import { AdminAddress } from "../../services/AdminAddress.ts"
 import { Api, TypedApi } from "../../services/Api.ts"
 import { Models } from "../../services/Models.ts"
 import { Readiness } from "../../services/Readiness.ts"
 import { Settings } from "../../services/Settings.ts"
+import * as AdminListener from "./AdminListener.ts"
 import * as AdminRoutes from "./AdminRoutes.ts"
 import * as AnthropicRoutes from "./AnthropicRoutes.ts"
 import * as EarlyAnswer from "./EarlyAnswer.ts"
@@ -109,9 +111,23 @@ const bound = Layer.unwrap(Effect.gen(function*() {
     port: server.port,
     gracefulShutdownTimeout: grace + lastWords
   })
+  const admin = Layer.effect(
+    AdminAddress,
+    Effect.flatMap(HttpServer.HttpServer, ({ address }) =>
+      AdminListener.listening({
+        settings: server,
+        port: "port" in address ? address.port : server.port,
+        handle: (request, response) => node.handle(request, response)
+      }))
+  )
   const maxBody = Layer.succeed(HttpIncomingMessage.MaxBodySize, ByteSize.bytes(server.maxBodyBytes))
-  return stop.pipe(Layer.provideMerge(served), Layer.provideMerge(http), Layer.provide(maxBody))
+  return stop.pipe(
+    Layer.provideMerge(served),
+    Layer.provideMerge(admin),
+    Layer.provideMerge(http),
+    Layer.provide(maxBody)
+  )
 }))
 
-/** Requires the front door; provides `HttpServer`, whose address tells the port that was bound. */
+/** Requires the front door; provides `HttpServer`, whose address tells the port that was bound, and `AdminAddress`. */
 export const layer = bound

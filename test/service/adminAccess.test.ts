@@ -1,0 +1,172 @@
+/** From where administration may be reached: its own socket and port, and the models' port by a token only. */
+import { assert } from "@effect/vitest"
+import { once } from "node:events"
+import { statSync, writeFileSync } from "node:fs"
+import { createServer, request as httpRequest } from "node:http"
+import type { AddressInfo } from "node:net"
+import { createServer as createSocketServer } from "node:net"
+import { dirname, join } from "node:path"
+import { afterAll, beforeAll, describe, it } from "vitest"
+import type { Service } from "../support/Service.ts"
+import { run, startService, temporaryFolder } from "../support/Service.ts"
+
+const models = `
+models:
+  fake/a: { deployments: [{ engine: fake, reply: hi }] }
+`
+const token = "a-long-token-of-an-operator"
+
+let open: Service
+let guarded: Service
+beforeAll(async () => {
+  open = await startService(models)
+  guarded = await startService(`${models}\nserver: { admin: { token: "\${OPERATOR_TOKEN}" } }`, {
+    OPERATOR_TOKEN: token
+  })
+})
+afterAll(async () => {
+  await open.stop()
+  await guarded.stop()
+})
+
+interface Asked {
+  readonly headers?: Readonly<Record<string, string>>
+  readonly socketPath?: string
+}
+
+const statusOf = (url: string, { headers = {}, socketPath }: Asked = {}): Promise<number | undefined> =>
+  new Promise((resolve, reject) => {
+    const options = { headers, ...(socketPath === undefined ? {} : { socketPath }) }
+    httpRequest(`${url}/admin/deployments`, options, (response) => {
+      response.resume()
+      resolve(response.statusCode)
+    }).on("error", reject).end()
+  })
+
+/** As nginx and HAProxy pass requests on by default: with nothing that tells of it. */
+const withProxy = async <A>(to: string, use: (url: string) => Promise<A>): Promise<A> => {
+  const { hostname, port } = new URL(to)
+  const proxy = createServer((incoming, outgoing) => {
+    const { headers, method, url } = incoming
+    incoming.pipe(httpRequest(
+      { hostname, port, path: url, method, headers: { ...headers, host: `${hostname}:${port}` } },
+      (answer) => {
+        outgoing.writeHead(answer.statusCode!, answer.headers)
+        answer.pipe(outgoing)
+      }
+    ))
+  })
+  proxy.listen(0, "127.0.0.1")
+  await once(proxy, "listening")
+  try {
+    return await use(`http://127.0.0.1:${(proxy.address() as AddressInfo).port}`)
+  } finally {
+    proxy.closeAllConnections()
+    proxy.close()
+  }
+}
+
+const socketOf = ({ process }: Service): string => / and (\S+)/.exec(process.output().stdout)![1]!
+
+const bearer = (text: string): Asked => ({ headers: { authorization: `Bearer ${text}` } })
+
+describe("administration", () => {
+  it("is not on the port of the models, whether a proxy passes the request on or not", async () => {
+    assert.strictEqual(await statusOf(open.url), 403)
+    assert.strictEqual(await statusOf(open.url, { headers: { host: "localhost" } }), 403)
+    assert.strictEqual(await withProxy(open.url, (url) => statusOf(url)), 403)
+  })
+
+  it.each([
+    "via",
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-forwarded",
+    "x-real-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "true-client-ip",
+    "fastly-client-ip",
+    "cf-connecting-ip",
+    "cf-ray",
+    "cdn-loop",
+    "x-original-url",
+    "x-envoy-external-address",
+    "x-amz-cf-id",
+    "x-azure-clientip"
+  ])("refuses what a proxy has passed on, by its header %s", async (name) => {
+    assert.strictEqual(await statusOf(open.admin, { headers: { [name]: "203.0.113.7" } }), 403)
+    assert.strictEqual(await statusOf(open.url, { headers: { [name]: "203.0.113.7" } }), 403)
+    const socketPath = socketOf(open)
+    assert.strictEqual(await statusOf("http://localhost", { socketPath, headers: { [name]: "203.0.113.7" } }), 403)
+  })
+
+  it("answers at a socket that only this user may open", async () => {
+    const socketPath = socketOf(open)
+    assert.strictEqual(await statusOf("http://localhost", { socketPath }), 200)
+    assert.strictEqual(statSync(socketPath).mode & 0o777, 0o600)
+    assert.strictEqual(statSync(dirname(socketPath)).mode & 0o777, 0o700)
+  })
+
+  it("takes the token on every port, and refuses others", async () => {
+    for (const url of [guarded.url, guarded.admin]) {
+      assert.strictEqual(await statusOf(url), 401)
+      assert.strictEqual(await statusOf(url, bearer("another")), 401)
+      assert.strictEqual(await statusOf(url, bearer(token)), 200)
+      assert.strictEqual(await withProxy(url, (proxied) => statusOf(proxied)), 401)
+      assert.strictEqual(await withProxy(url, (proxied) => statusOf(proxied, bearer(token))), 200)
+    }
+    assert.strictEqual(await statusOf("http://localhost", { socketPath: socketOf(guarded) }), 200)
+  })
+
+  it("takes no token that stands in the file", async () => {
+    using folder = temporaryFolder()
+    const file = join(folder.path, "troupe.yaml")
+    writeFileSync(file, `${models}\nserver: { admin: { token: spelled-out } }`)
+    const { code, stderr } = await run(["config", "check", "--config", file])
+    assert.strictEqual(code, 1)
+    assert.include(stderr, "server.admin.token")
+    assert.notInclude(stderr, "spelled-out")
+  })
+
+  it("is found by the command line at the socket, and by the token elsewhere", async () => {
+    assert.strictEqual((await run(["ps", "--url", open.url])).code, 0)
+    const port = new URL(guarded.url).port
+    assert.strictEqual((await run(["ps"], { env: { PORT: port } })).code, 0)
+    const refused = await run(["ps", "--url", guarded.admin])
+    assert.strictEqual(refused.code, 1)
+    assert.include(refused.stderr, "token")
+    const byToken = await run(["ps", "--url", guarded.admin], { env: { TROUPE_ADMIN_TOKEN: token } })
+    assert.strictEqual(byToken.code, 0)
+  })
+})
+
+describe("a configured socket", () => {
+  it("takes the place of a file that a killed service has left, and of no socket that is served", async () => {
+    using folder = temporaryFolder()
+    const socketPath = join(folder.path, "admin.sock")
+    const yaml = `${models}\nserver: { admin: { socket: ${socketPath} } }`
+    const killed = await startService(yaml)
+    killed.process.child.kill("SIGKILL")
+    await killed.process.finished
+    assert.isTrue(statSync(socketPath).isSocket())
+    const next = await startService(yaml)
+    assert.strictEqual(await statusOf("http://localhost", { socketPath }), 200)
+    await next.stop()
+    const other = createSocketServer().listen(socketPath)
+    await once(other, "listening")
+    const error = await startService(yaml).then(() => undefined, (cause: Error) => cause.message)
+    other.close()
+    assert.include(error, socketPath)
+    assert.include(error, "server.admin")
+  })
+
+  it("that is off leaves the port", async () => {
+    const service = await startService(`${models}\nserver: { admin: { socket: false } }`)
+    assert.notInclude(service.process.output().stdout, ".sock")
+    assert.strictEqual(await statusOf(service.admin), 200)
+    await service.stop()
+  })
+})
