@@ -83,8 +83,7 @@ const fromHuggingFacePage = (text: string): string | undefined => {
   return repository === undefined ? undefined : `hf:${repository}${quantisation}${file}`
 }
 
-/** A source as it is typed, or what is wrong with it. */
-export const parse = (text: string): Result.Result<Source, string> => {
+const parseKind = (text: string): Result.Result<Source, string> => {
   if (text.startsWith("hf:")) {
     const [, repository, quantisation, file] = huggingFace.exec(text) ?? []
     return repository === undefined || (file !== undefined && !isSafePath(file))
@@ -99,6 +98,15 @@ export const parse = (text: string): Result.Result<Source, string> => {
   }
   return text === "" ? Result.fail("Expected a source") : Result.succeed({ type: "path", path: text })
 }
+
+/** A source as it is typed, or what is wrong with it. */
+export const parse = (text: string): Result.Result<Source, string> =>
+  Number(splitPattern.exec(text.replace(/[?#].*$/, ""))?.[2] ?? 1) > mostParts
+    ? Result.fail(`A model has at most ${mostParts} parts`)
+    : parseKind(text)
+
+/** Files of a split model. */
+const mostParts = 1000
 
 const longestName = 128
 

@@ -76,10 +76,16 @@ export class DiskFull extends Schema.TaggedError<DiskFull>()("DiskFull", {
 /** Another process pulls the same model. */
 export class PullInProgress extends Schema.TaggedError<PullInProgress>()("PullInProgress", {
   name: Schema.String,
-  pid: Schema.Int
+  /** Of the other process, where its lock says so. */
+  pid: Schema.optionalKey(Schema.Int),
+  host: Schema.optionalKey(Schema.String),
+  /** A lock whose process has ended expires after so long. */
+  expiresSeconds: Schema.Finite
 }) {
   override get message(): string {
-    return `"${this.name}" is being pulled already, by the process ${this.pid}.`
+    const owner = this.pid === undefined ? "another process" : `process ${this.pid} on ${this.host ?? "this machine"}`
+    return `"${this.name}" is being pulled already, by ${owner}. If that process has ended, its lock expires within ` +
+      `${this.expiresSeconds} s.`
   }
 }
 

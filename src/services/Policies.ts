@@ -95,6 +95,12 @@ export const pullRetry = Schedule.min([Schedule.exponential("500 millis"), Sched
 /** A download without a byte for so long counts as cut. */
 export const pullStall = Duration.seconds(30)
 
+/** How often a pull says that it still has its lock. */
+export const pullLockHeartbeat = Duration.seconds(5)
+
+/** A pull's lock that said nothing for so long is abandoned. */
+export const pullLockExpiry = Duration.seconds(30)
+
 /** How long a model file may take to load and to compute a token before it is put in quarantine: for a slow disk. */
 export const inspectLimit = (fileBytes: number): Duration.Duration =>
   Duration.sum(Duration.minutes(2), Duration.seconds(fileBytes / 20e6))

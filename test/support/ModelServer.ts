@@ -87,6 +87,29 @@ const send = (request: IncomingMessage, response: ServerResponse, file: Uint8Arr
   return Math.min(body.length, fault.cutAfter ?? fault.stallAfter ?? body.length)
 }
 
+/** Hugging Face's list of files: all at once, or in pages. */
+export interface Paging {
+  readonly pageSize: number
+  /** The URL of the next page; left out, this server's own. */
+  readonly next?: (cursor: number) => string
+}
+
+const treePath = "/api/models/org/model/tree/main?recursive=1"
+
+const sendTree = (
+  response: ServerResponse,
+  path: string,
+  files: Readonly<Record<string, Uint8Array>>,
+  { next = (cursor) => `${treePath}&cursor=${cursor}`, pageSize }: Paging
+): void => {
+  const tree = treeOf(files)
+  const cursor = Number(/&cursor=(\d+)$/.exec(path)?.[1] ?? 0)
+  const end = cursor + pageSize
+  const link = { link: `<${treePath}>; rel="first", <${next(end)}>; rel="next"` }
+  response.writeHead(200, { "content-type": "application/json", ...(end < tree.length ? link : {}) })
+    .end(JSON.stringify(tree.slice(cursor, end)))
+}
+
 /**
  * Serves the files of the repository `org/model`, and of nothing else.
  *
@@ -94,7 +117,8 @@ const send = (request: IncomingMessage, response: ServerResponse, file: Uint8Arr
  */
 export const startModelServer = async (
   files: Readonly<Record<string, Uint8Array>>,
-  faultOf: (index: number, request: Seen) => Fault | undefined = () => undefined
+  faultOf: (index: number, request: Seen) => Fault | undefined = () => undefined,
+  paging: Paging = { pageSize: Number.POSITIVE_INFINITY }
 ): Promise<ModelServer> => {
   const seen: Array<Seen> = []
   let sent = 0
@@ -104,9 +128,7 @@ export const startModelServer = async (
     const fault = faultOf(seen.length, one) ?? {}
     seen.push(one)
     if (fault.status !== undefined) return void response.writeHead(fault.status, fault.headers).end("no")
-    if (path === "/api/models/org/model/tree/main?recursive=1") {
-      return void response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(treeOf(files)))
-    }
+    if (path.startsWith(treePath)) return sendTree(response, path, files, paging)
     const file = files[path.replace("/org/model/resolve/main/", "").replace(/\?.*$/, "")]
     if (file === undefined) return void response.writeHead(404).end("Entry not found")
     sent += send(request, response, file, fault)

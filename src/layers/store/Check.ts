@@ -18,13 +18,16 @@ const quarantine = Effect.fnUntraced(function*(
   { manifest, path }: StoredModel,
   detail: string
 ) {
-  yield* onDisk(path, async () => {
+  const kept = onDisk(path, async () => {
     for (const file of manifest.files) {
       const place = join(folder, manifest.name, file.path)
       await rename(place, `${place}.quarantined`)
     }
   })
-  yield* Manifests.write(folder, { ...manifest, quarantined: { at: yield* now, detail } })
+  // A store that cannot be written keeps no mark, and the file is inspected again before its next load.
+  yield* Effect.ignore(
+    Effect.andThen(kept, Manifests.write(folder, { ...manifest, quarantined: { at: yield* now, detail } }))
+  )
   return yield* fail(new Quarantined({ path, detail }))
 })
 
@@ -55,8 +58,27 @@ const tryGguf = ({ files }: Tools, { bytes, path }: StoredModel): Effect.Effect<
 const markedFile = ({ files, kind }: Manifest): Manifest["files"][number] =>
   (kind === "onnx" ? files.find(({ path }) => path.endsWith(".onnx")) : undefined) ?? files[0]
 
-const isMarked = ({ inspected }: Manifest, sha256: string, bytes: number, changedAt: number): boolean =>
-  inspected?.bytes === bytes && inspected.changedAt === changedAt && inspected.sha256 === sha256
+type Inspected = NonNullable<Manifest["inspected"]>
+
+const isMarked = (mark: Inspected | undefined, { bytes, changedAt, sha256 }: Omit<Inspected, "at">): boolean =>
+  mark?.bytes === bytes && mark.changedAt === changedAt && mark.sha256 === sha256
+
+/** Marks the model in its manifest; where the store cannot be written, for as long as this process runs. */
+const mark = Effect.fnUntraced(function*(
+  { inspected: kept, options: { folder } }: Tools,
+  model: StoredModel,
+  inspected: Inspected
+) {
+  kept.set(model.path, inspected)
+  return yield* Manifests.write(folder, { ...model.manifest, inspected }).pipe(
+    Effect.catch((error) =>
+      Effect.as(Effect.logDebug(`${model.path} was inspected, which could not be written down: ${error.message}`), {
+        ...model,
+        manifest: { ...model.manifest, inspected }
+      })
+    )
+  )
+})
 
 /** Gives the model marked as inspected, after inspecting it unless that was done. */
 export const ensure = Effect.fnUntraced(function*(tools: Tools, model: StoredModel, report: Report) {
@@ -67,7 +89,8 @@ export const ensure = Effect.fnUntraced(function*(tools: Tools, model: StoredMod
   const { folder } = tools.options
   const { path: file, sha256 } = markedFile(manifest)
   const { mtimeMs, size } = yield* onDisk(path, () => stat(join(folder, manifest.name, file)))
-  if (isMarked(manifest, sha256, size, mtimeMs)) return model
+  const version = { bytes: size, changedAt: mtimeMs, sha256 }
+  if (isMarked(manifest.inspected, version) || isMarked(tools.inspected.get(path), version)) return model
   yield* report({ type: "inspecting", name: manifest.name })
   const outcome = yield* manifest.kind === "onnx" ? tryOnnx(model) : tryGguf(tools, model)
   switch (outcome.type) {
@@ -78,9 +101,6 @@ export const ensure = Effect.fnUntraced(function*(tools: Tools, model: StoredMod
     case "no-engine":
       return model
     case "passed":
-      return yield* Manifests.write(folder, {
-        ...manifest,
-        inspected: { bytes: size, changedAt: mtimeMs, sha256, at: yield* now }
-      })
+      return yield* mark(tools, model, { ...version, at: yield* now })
   }
 })

@@ -47,14 +47,18 @@ export interface DownloadOptions {
 
 const folderOf = (options: DownloadOptions): string => dirname(options.target)
 
+const readOnly = new Set<string | undefined>(["EROFS", "EACCES", "EPERM"])
+
 /** What the disk said. */
 export const diskError = (path: string, cause: unknown, neededBytes = 1): ModelStoreError => {
   const { code, message } = cause as NodeJS.ErrnoException
-  return fail(
-    code === "ENOSPC" || code === "EDQUOT"
-      ? new DiskFull({ folder: dirname(path), neededBytes, availableBytes: 0 })
-      : new StoreUnusable({ path, detail: code ?? message })
-  )
+  if (code === "ENOSPC" || code === "EDQUOT") {
+    return fail(new DiskFull({ folder: dirname(path), neededBytes, availableBytes: 0 }))
+  }
+  const detail = readOnly.has(code)
+    ? `this process may not write there (${code}). Make the folder writable, or choose another store.folder`
+    : code ?? message
+  return fail(new StoreUnusable({ path, detail }))
 }
 
 /** Runs something of the disk's. */

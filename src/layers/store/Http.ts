@@ -120,12 +120,52 @@ const checkStatus = Effect.fnUntraced(function*(url: string, { headers, response
   })
 })
 
-/** A text that a server answers, for a request that is small. */
-export const getText = (url: string, headers: Readonly<Record<string, string>>) =>
+/** Bytes of an answer that is read as a text. */
+const longestText = 32 * 1024 * 1024
+
+const readText = Effect.fnUntraced(function*(url: string, { response }: Answer) {
+  const pieces: Array<Uint8Array> = []
+  let bytes = 0
+  yield* Stream.runForEach(
+    Stream.mapError(response.stream, (error) => new Cut({ detail: detailOf(error) })),
+    (piece) => {
+      bytes += piece.length
+      pieces.push(piece)
+      return bytes <= longestText
+        ? Effect.void
+        : fail(new DownloadFailed({ url: showUrl(url), detail: `the answer has more than ${longestText} bytes` }))
+    }
+  )
+  return new TextDecoder().decode(Buffer.concat(pieces))
+})
+
+/** The URL of the next page of a list: `Link: <url>; rel="next"` (RFC 8288). */
+const nextPageOf = (url: string, link: string | undefined): string | undefined => {
+  for (const [, target, parameters] of (link ?? "").matchAll(/<([^>]*)>((?:\s*;[^,<]*)*)/g)) {
+    if (/;\s*rel\s*=\s*"?(?:[^"]*\s)?next(?:\s[^"]*)?"?\s*(?:;|$)/i.test(parameters!)) {
+      return URL.parse(target!, url)?.href
+    }
+  }
+  return undefined
+}
+
+/** One page of a list that a server answers. */
+export interface Page {
+  readonly text: string
+  readonly next: string | undefined
+}
+
+/** Fails for a next page on another server, which the token must not reach. */
+export const getPage = (url: string, headers: Readonly<Record<string, string>>) =>
   Effect.scoped(Effect.gen(function*() {
     const answer = yield* get(url, headers)
     yield* checkStatus(url, answer)
-    return yield* Effect.mapError(answer.response.text, (error) => new Cut({ detail: detailOf(error) }))
+    const text = yield* readText(url, answer)
+    const next = nextPageOf(url, answer.headers["link"])
+    if (next !== undefined && new URL(next).origin !== new URL(url).origin) {
+      return yield* fail(new DownloadFailed({ url: showUrl(url), detail: "its next page is on another server" }))
+    }
+    return { text, next } satisfies Page
   }))
 
 const strongEtag = (etag: string | undefined): string | undefined => etag?.startsWith("\"") === true ? etag : undefined

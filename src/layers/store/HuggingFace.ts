@@ -3,8 +3,8 @@
  *
  * **Details**
  *
- * `GET /api/models/{repository}/tree/main?recursive=1` lists the files with the checksums of the large ones, and
- * `/{repository}/resolve/main/{file}` has the bytes: https://huggingface.co/docs/hub/api.
+ * `GET /api/models/{repository}/tree/main?recursive=1` lists the files with the checksums of the large ones, 1,000 on a
+ * page, and `/{repository}/resolve/main/{file}` has the bytes: https://huggingface.co/docs/hub/api.
  */
 import { Effect, Redacted, Result, Schema } from "effect"
 import type { HttpClient } from "effect/http"
@@ -41,19 +41,42 @@ const filesOf = (tree: typeof Tree.Type): ReadonlyArray<RepositoryFile> =>
 const headersOf = ({ token }: Endpoint): Readonly<Record<string, string>> =>
   token === undefined ? {} : { authorization: `Bearer ${Redacted.value(token)}` }
 
+/** Pages of a repository's list. */
+const mostPages = 100
+
+const pageOf = Effect.fnUntraced(function*(endpoint: Endpoint, url: string) {
+  const { next, text } = yield* Http.getPage(url, headersOf(endpoint))
+  const tree = yield* Effect.mapError(
+    Schema.decodeEffect(Tree)(text),
+    () => fail(new DownloadFailed({ url: Http.showUrl(url), detail: "the answer is not a list of files" }))
+  )
+  return { files: filesOf(tree), next }
+})
+
+/** Every file of a repository. */
+const list = Effect.fnUntraced(function*(endpoint: Endpoint, repository: string) {
+  const files: Array<RepositoryFile> = []
+  let url: string | undefined = `${endpoint.url}/api/models/${repository}/tree/main?recursive=1`
+  for (let page = 0; url !== undefined; page++) {
+    if (page === mostPages) {
+      return yield* fail(
+        new DownloadFailed({ url: Http.showUrl(url), detail: `the list of files has more than ${mostPages} pages` })
+      )
+    }
+    const found: Effect.Success<ReturnType<typeof pageOf>> = yield* pageOf(endpoint, url)
+    files.push(...found.files)
+    url = found.next
+  }
+  return files
+})
+
 /** Lists a repository and chooses. */
 export const find = Effect.fnUntraced(function*(
   endpoint: Endpoint,
   source: Extract<Source, { readonly type: "huggingface" }>,
   typed: string
 ) {
-  const url = `${endpoint.url}/api/models/${source.repository}/tree/main?recursive=1`
-  const text = yield* Http.getText(url, headersOf(endpoint))
-  const tree = yield* Effect.mapError(
-    Schema.decodeEffect(Tree)(text),
-    () => fail(new DownloadFailed({ url: Http.showUrl(url), detail: "the answer is not a list of files" }))
-  )
-  return yield* Result.match(choose(source, filesOf(tree)), {
+  return yield* Result.match(choose(source, yield* list(endpoint, source.repository)), {
     onFailure: (detail) => Effect.fail(fail(new InvalidSource({ source: typed, detail }))),
     onSuccess: Effect.succeed
   })

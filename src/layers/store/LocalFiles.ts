@@ -9,6 +9,9 @@ import { fail, InvalidSource } from "../../services/ModelStore.ts"
 import type { Origin } from "./Origin.ts"
 import { Cut } from "./Origin.ts"
 
+/** Files of one model. */
+const mostFiles = 1000
+
 /** A model on the disk. */
 export interface Found {
   readonly kind: "gguf" | "onnx"
@@ -49,15 +52,25 @@ const cutFrom = (cause: unknown) => {
   return new Cut({ detail: code ?? message })
 }
 
-const isOfModel = (path: string): boolean =>
-  /^[^/\\]+\.(json|jinja|txt|model)$/.test(path) || /^onnx[/\\][^/\\]+\.onnx(_data.*)?$/.test(path)
+const isCompanion = (name: string): boolean => /\.(json|jinja|txt|model)$/.test(name)
+const isWeights = (name: string): boolean => /\.onnx(_data.*)?$/.test(name)
+
+/** Of a model's folder, which is two levels deep: a folder that is none may hold millions of files below. */
+const namesIn = (folder: string): Promise<Array<string>> =>
+  readdir(folder).catch((cause: NodeJS.ErrnoException) =>
+    cause.code === "ENOENT" || cause.code === "ENOTDIR" ? [] : Promise.reject(cause)
+  )
 
 const findFolder = async (folder: string): Promise<Found | undefined> => {
-  const paths = (await readdir(folder, { recursive: true })).filter(isOfModel).sort()
+  const weights = (await namesIn(join(folder, "onnx"))).filter(isWeights).map((name) => join("onnx", name)).sort()
+  const companions = (await namesIn(folder)).filter(isCompanion).sort()
   // The weights first: they are what is checked.
-  const models = paths.filter((path) => path.endsWith(".onnx"))
-  const files = [...models, ...paths.filter((path) => !models.includes(path))]
-  if (models.length === 0 || !paths.includes("config.json")) return undefined
+  const models = weights.filter((path) => path.endsWith(".onnx"))
+  const files = [...models, ...weights.filter((path) => !models.includes(path)), ...companions]
+  if (models.length === 0 || !companions.includes("config.json")) return undefined
+  if (files.length > mostFiles) {
+    throw new Error(`${folder} has ${files.length} files that may belong to a model, and at most ${mostFiles} are read`)
+  }
   return {
     kind: "onnx",
     name: nameOf(folder),
@@ -82,7 +95,8 @@ export const find = Effect.fnUntraced(function*(typed: string) {
   const found = yield* Effect.tryPromise({
     try: async () => (await stat(path)).isDirectory() ? await findFolder(path) : await findFile(path),
     catch: (cause) => {
-      const { code, path: where = path } = cause as NodeJS.ErrnoException
+      const { code, message, path: where = path } = cause as NodeJS.ErrnoException
+      if (code === undefined) return wrong(message)
       return wrong(
         code === "ENOENT" ? `There is no file at ${where}${otherSources(typed)}` : `${where} cannot be read (${code})`
       )

@@ -1,7 +1,9 @@
 /** The store's folders and their `model.json`. */
 import { Effect, Option, Schema } from "effect"
-import { open, readdir, readFile, rename, rm, stat } from "node:fs/promises"
+import type { Dirent } from "node:fs"
+import { open, opendir, readFile, rename, rm, stat } from "node:fs/promises"
 import { join } from "node:path"
+import { isName } from "../../services/ModelSource.ts"
 import type { ModelStoreError, StoredModel } from "../../services/ModelStore.ts"
 import { Manifest } from "../../services/ModelStore.ts"
 import { onDisk } from "./Download.ts"
@@ -33,9 +35,15 @@ const modelOf = (folder: string, manifest: Manifest): StoredModel => ({
   bytes: manifest.files.reduce((sum, { bytes }) => sum + bytes, 0)
 })
 
+/** Bytes of a manifest: 1,000 files take about 200,000. */
+const longestManifest = 1_000_000
+
+const readManifest = async (file: string): Promise<string> =>
+  (await stat(file)).size > longestManifest ? "" : readFile(file, "utf8")
+
 /** The model of this name, if it is there whole. */
 export const read = (folder: string, name: string): Effect.Effect<StoredModel | undefined> =>
-  Effect.promise(() => readFile(join(folder, name, manifestName), "utf8").catch(() => "")).pipe(
+  Effect.promise(() => readManifest(join(folder, name, manifestName)).catch(() => "")).pipe(
     Effect.map((text) => {
       const manifest = Option.getOrUndefined(Schema.decodeOption(ManifestText)(text))
       return manifest === undefined || manifest.name !== name ? undefined : modelOf(folder, manifest)
@@ -62,27 +70,58 @@ export const write = (folder: string, manifest: Manifest): Effect.Effect<StoredM
   )
 }
 
-/** Every model that is there whole, by name. */
-export const list = Effect.fnUntraced(function*(folder: string) {
-  const names = yield* onDisk(
-    folder,
-    () => readdir(folder).catch((cause: NodeJS.ErrnoException) => cause.code === "ENOENT" ? [] : Promise.reject(cause))
+/** Models that a list names. */
+const mostModels = 1000
+
+/** Entries of a folder, without the memory for all names of a large one. */
+async function* entriesOf(folder: string): AsyncGenerator<Dirent, void, undefined> {
+  const opened = await opendir(folder).catch((cause: NodeJS.ErrnoException) =>
+    cause.code === "ENOENT" ? undefined : Promise.reject(cause)
   )
-  const models = yield* Effect.forEach([...names].sort(), (name) => read(folder, name))
+  if (opened !== undefined) yield* opened
+}
+
+/** The first names in order, and whether there are more. */
+const firstNames = async (folder: string, most: number) => {
+  let names: Array<string> = []
+  let isCut = false
+  const cut = () => {
+    isCut ||= names.length > most
+    names = names.sort().slice(0, most)
+  }
+  for await (const entry of entriesOf(folder)) {
+    if (!entry.isFile() && isName(entry.name)) names.push(entry.name)
+    if (names.length >= 2 * most) cut()
+  }
+  cut()
+  return { names, isCut }
+}
+
+/** Every model that is there whole, by name; of more than 1,000, the first. */
+export const list = Effect.fnUntraced(function*(folder: string) {
+  const { isCut, names } = yield* onDisk(folder, () => firstNames(folder, mostModels))
+  if (isCut) {
+    yield* Effect.logWarning(`${folder} has more than ${mostModels} folders; the list shows the first of them.`)
+  }
+  const models = yield* Effect.forEach(names, (name) => read(folder, name))
   return models.filter((model) => model !== undefined)
 })
 
+const bytesIn = async (folder: string): Promise<number> => {
+  let bytes = 0
+  for await (const entry of entriesOf(folder)) {
+    const path = join(folder, entry.name)
+    if (entry.isDirectory()) bytes += await bytesIn(path)
+    else if (entry.isFile() && !entry.name.endsWith(".lock")) {
+      bytes += await stat(path).then(({ size }) => size, () => 0)
+    }
+  }
+  return bytes
+}
+
 /** What a folder's files take, parts and all but locks, bytes; nothing where there is none. */
 export const bytesUnder = (folder: string): Effect.Effect<number> =>
-  Effect.promise(async () => {
-    const paths = await readdir(folder, { recursive: true }).catch(() => [])
-    const sizes = await Promise.all(
-      paths.filter((path) => !path.endsWith(".lock")).map((path) =>
-        stat(join(folder, path)).then((found) => found.isFile() ? found.size : 0, () => 0)
-      )
-    )
-    return sizes.reduce((sum, size) => sum + size, 0)
-  })
+  Effect.promise(() => bytesIn(folder).catch(() => 0))
 
 /** Takes a model away in one step, then its bytes. Tells whether there was anything. */
 export const remove = (folder: string, name: string): Effect.Effect<boolean, ModelStoreError> =>

@@ -23,7 +23,8 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     client: yield* HttpClient.HttpClient,
     files: yield* ModelFiles,
     retry: options.retry ?? Policies.pullRetry,
-    stallAfter: options.stallAfter ?? Policies.pullStall
+    stallAfter: options.stallAfter ?? Policies.pullStall,
+    inspected: new Map()
   }
   // A model that two deployments load is inspected once, and two models one after the other.
   const inspecting = yield* Semaphore.make(1)

@@ -119,6 +119,26 @@ const checkName = (typed: string, name: string) =>
     ? Effect.void
     : invalid(typed, `"${name}" cannot name a model; choose another with --name, of letters, digits, . _ -`)
 
+/** Brings the files into the store, for the holder of its lock. */
+const bring = Effect.fnUntraced(function*(
+  tools: Tools,
+  typed: string,
+  about: Pick<Manifest, "kind" | "name" | "source">,
+  origins: ReadonlyArray<Origin>,
+  report: Report
+) {
+  const bytes = origins.reduce<number | undefined>(
+    (sum, origin) => sum === undefined || origin.bytes === undefined ? undefined : sum + origin.bytes,
+    0
+  )
+  yield* report({ type: "resolved", name: about.name, files: origins.length, bytes })
+  return yield* Effect.gen(function*() {
+    const arrived = yield* receiveAll(tools, about.name, origins, report)
+    if (about.kind === "gguf") yield* checkHeaders(tools, typed, arrived)
+    return yield* commit(tools, about, arrived)
+  }).pipe(Effect.onError(() => removeEmptyFolders(join(tools.options.folder, about.name), origins)))
+})
+
 /** Pulls, and tells of it. */
 export const pull = Effect.fnUntraced(function*(tools: Tools, typed: string, given: PullOptions, report: Report) {
   const { folder } = tools.options
@@ -129,21 +149,13 @@ export const pull = Effect.fnUntraced(function*(tools: Tools, typed: string, giv
   const name = given.name ?? found.name
   yield* checkName(typed, name)
   const origins = yield* withChecksum(found.origins, typed, given.sha256)
-  yield* Lock.acquire(join(folder, `.${name}.lock`), name)
-  const existing = yield* Manifests.read(folder, name)
-  const there = existing === undefined ? undefined : yield* settle(tools, existing, shown(typed, source), given)
-  if (there !== undefined) {
-    return yield* report({ type: "done", model: yield* ensure(tools, there, report), already: true })
-  }
-  const bytes = origins.reduce<number | undefined>(
-    (sum, origin) => sum === undefined || origin.bytes === undefined ? undefined : sum + origin.bytes,
-    0
-  )
-  yield* report({ type: "resolved", name, files: origins.length, bytes })
-  const model = yield* Effect.gen(function*() {
-    const arrived = yield* receiveAll(tools, name, origins, report)
-    if (found.kind === "gguf") yield* checkHeaders(tools, typed, arrived)
-    return yield* commit(tools, { kind: found.kind, name, source: shown(typed, source) }, arrived)
-  }).pipe(Effect.onError(() => removeEmptyFolders(join(folder, name), origins)))
-  yield* report({ type: "done", model: yield* ensure(tools, model, report), already: false })
+  const { lost } = yield* Lock.acquire(join(folder, `.${name}.lock`), name)
+  const locked = Effect.gen(function*() {
+    const existing = yield* Manifests.read(folder, name)
+    const there = existing === undefined ? undefined : yield* settle(tools, existing, shown(typed, source), given)
+    const model = there ??
+      (yield* bring(tools, typed, { kind: found.kind, name, source: shown(typed, source) }, origins, report))
+    yield* report({ type: "done", model: yield* ensure(tools, model, report), already: there !== undefined })
+  })
+  yield* Effect.raceFirst(locked, lost)
 })

@@ -30,6 +30,8 @@ export interface Tools {
   readonly files: ModelFiles["Service"]
   readonly retry: Schedule.Schedule<unknown>
   readonly stallAfter: Duration.Duration
+  /** What was inspected since this process began, by path: a store that is read-only keeps no mark. */
+  readonly inspected: Map<string, NonNullable<Manifest["inspected"]>>
 }
 
 export type Report = (progress: Progress) => Effect.Effect<unknown>

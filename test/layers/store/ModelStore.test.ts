@@ -2,7 +2,16 @@
 import { NodeHttpClient } from "@effect/platform-node"
 import { assert, it } from "@effect/vitest"
 import { Effect, Fiber, Layer, Redacted, Schedule, Stream } from "effect"
-import { appendFileSync, copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
+import {
+  appendFileSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  utimesSync,
+  writeFileSync
+} from "node:fs"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { describe } from "vitest"
@@ -15,7 +24,7 @@ import type {
   PullOptions,
   StoredModel
 } from "../../../src/services/ModelStore.ts"
-import type { Fault, ModelServer } from "../../support/ModelServer.ts"
+import type { Fault, ModelServer, Paging } from "../../support/ModelServer.ts"
 import { sha256Of, startModelServer } from "../../support/ModelServer.ts"
 import { temporaryFolder } from "../../support/Service.ts"
 
@@ -47,13 +56,14 @@ const withStore = (
     readonly files?: Record<string, Uint8Array>
     readonly faultOf?: (index: number) => Fault | undefined
     readonly maxBytes?: number
+    readonly paging?: Paging
   } = {}
 ) =>
   Effect.scoped(Effect.gen(function*() {
     const { path: sources } = yield* Effect.acquireDisposable(Effect.sync(temporaryFolder))
     const folder = join(sources, "store")
     const server = yield* Effect.acquireRelease(
-      Effect.promise(() => startModelServer(options.files ?? repository, options.faultOf)),
+      Effect.promise(() => startModelServer(options.files ?? repository, options.faultOf, options.paging)),
       (server) => Effect.promise(server.close)
     )
     const store = yield* Store.make({
@@ -115,6 +125,43 @@ describe("pull", () => {
         assert.deepInclude(yield* reasonOf(pull("hf:org/model:f16", { name: "default" })), { _tag: "NameTaken" })
       })
     ))
+
+  const small = new TextEncoder().encode("{}")
+  const manyFiles: Record<string, Uint8Array> = {
+    ...Object.fromEntries(Array.from({ length: 2500 }, (_, index) => [`part-${index}.json`, small])),
+    "tiny-Q8_0.gguf": bytes
+  }
+
+  it.live("reads every page of a repository's list", () =>
+    withStore(({ pull, server }) =>
+      Effect.gen(function*() {
+        const { model } = yield* pull("hf:org/model:Q8_0")
+        assert.strictEqual(model.manifest.files[0].path, "tiny-Q8_0.gguf")
+        const pages = server.seen.filter(({ path }) => path.includes("/tree/main"))
+        assert.deepStrictEqual(pages.map(({ path }) => /cursor=(\d+)/.exec(path)?.[1]), [undefined, "1000", "2000"])
+        assert.isTrue(pages.every(({ headers }) => headers.authorization === "Bearer hush"))
+      }), { files: manyFiles, paging: { pageSize: 1000 } }))
+
+  it.live("follows a list neither to another server nor for ever", () =>
+    Effect.gen(function*() {
+      const detailOf = (next: (cursor: number) => string) =>
+        Effect.gen(function*() {
+          let detail: unknown
+          yield* withStore(({ pull, server }) =>
+            Effect.gen(function*() {
+              const reason = yield* reasonOf(pull("hf:org/model"))
+              assert.deepInclude(reason, { _tag: "DownloadFailed" })
+              assert.isAtMost(server.seen.length, 100)
+              detail = reason["detail"]
+            }), { paging: { pageSize: 1, next } })
+          return detail
+        })
+      assert.strictEqual(yield* detailOf(() => "http://127.0.0.1:1/list"), "its next page is on another server")
+      assert.strictEqual(
+        yield* detailOf(() => "/api/models/org/model/tree/main?recursive=1&cursor=0"),
+        "the list of files has more than 100 pages"
+      )
+    }))
 
   it.live("takes a file by its URL, and gives its secret to nobody", () =>
     withStore(({ folder, pull, server }) =>
@@ -226,7 +273,10 @@ describe("pull", () => {
         })
         assert.deepInclude(yield* reasonOf(pull("hf:org/model")), { _tag: "PullInProgress", pid: process.pid })
         yield* Fiber.interrupt(first)
-        writeFileSync(join(folder, ".tiny-Q8_0.lock"), "4194304")
+        const abandoned = join(folder, ".tiny-Q8_0.lock")
+        writeFileSync(abandoned, "4194304")
+        const longAgo = Date.now() / 1000 - 60
+        utimesSync(abandoned, longAgo, longAgo)
         assert.isFalse((yield* pull("hf:org/model")).events.some(({ type }) => type === "retry"))
         assert.isFalse(existsSync(join(folder, ".tiny-Q8_0.lock")))
       }), { faultOf: (index) => index === 1 ? { stallAfter: 10 } : undefined }))
@@ -240,6 +290,30 @@ const withoutHeads = (): Uint8Array => {
   new DataView(bad.buffer).setUint32(at + key.length + 4, 0, true)
   return bad
 }
+
+describe("list", () => {
+  it.live("names the first 1,000 models, and no folder or manifest that is none", () =>
+    withStore(({ folder, store }) =>
+      Effect.gen(function*() {
+        const manifestOf = (name: string, more = "") =>
+          JSON.stringify({
+            version: 1,
+            name,
+            kind: "gguf",
+            source: `x${more}`,
+            pulledAt: "",
+            files: [{ path: "x.gguf", bytes: 1, sha256: "" }]
+          })
+        const names = Array.from({ length: 1100 }, (_, index) => `model-${String(index).padStart(4, "0")}`)
+        for (const name of names) {
+          mkdirSync(join(folder, name), { recursive: true })
+          writeFileSync(join(folder, name, "model.json"), manifestOf(name, name === names[0] ? "x".repeat(1e6) : ""))
+        }
+        const listed = (yield* store.list).map(({ manifest }) => manifest.name)
+        assert.deepStrictEqual(listed, names.slice(1, 1000))
+      })
+    ))
+})
 
 describe("ensureInspected", () => {
   it.live("puts a file that aborts its process in quarantine, and lets it be pulled again", () =>
@@ -255,6 +329,23 @@ describe("ensureInspected", () => {
         assert.deepInclude(yield* reasonOf(store.ensureInspected(model.path)), { _tag: "Quarantined" })
         copyFileSync(tinyChat, file)
         assert.isDefined((yield* pull(file)).model.manifest.inspected)
+      })
+    ))
+
+  it.live("serves from a store that it may not write to, with one inspection for each file", () =>
+    withStore(({ folder, pull, store }) =>
+      Effect.gen(function*() {
+        const { model } = yield* pull(tinyChat)
+        const place = join(folder, model.manifest.name)
+        const { inspected: _, ...manifest } = model.manifest
+        writeFileSync(join(place, "model.json"), JSON.stringify(manifest))
+        // Writing a manifest begins with this file; as a folder it cannot be written, whatever the user.
+        mkdirSync(join(place, "model.json.part"))
+        yield* store.ensureInspected(model.path)
+        assert.strictEqual((yield* store.get(manifest.name)).manifest.inspected, undefined)
+        yield* store.ensureInspected(model.path)
+        writeFileSync(model.path, withoutHeads())
+        assert.deepInclude(yield* reasonOf(store.ensureInspected(model.path)), { _tag: "Quarantined" })
       })
     ))
 
