@@ -47,7 +47,7 @@ export const services = {
   memory: Memory.layer,
   registry: Registry.layer,
   models: Models.layer,
-  breaker: Breaker.layer,
+  breaker: Breaker.layerSettings,
   selector: Selector.layer,
   metrics: Metrics.layer,
   pressure: Pressure.layer,

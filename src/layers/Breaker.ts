@@ -1,44 +1,62 @@
 /**
- * The breaker over the store of `effect`'s `CircuitBreaker`, which says who may call when.
+ * The breaker over the store of `effect`'s `CircuitBreaker`, which keeps the streak of failures and the state.
  *
  * **Details**
  *
- * `CircuitBreaker` guards an effect; a call here lasts as long as a scope, so it asks the store itself when it begins and
- * tells it when it ends. The store closes a half-open circuit at its first success: here a success is told as nothing
- * until there have been enough, so that the circuit stays half open and the next call is the next probe.
+ * `CircuitBreaker` guards an effect; a call here lasts as long as a scope, so the store is asked when the call begins and
+ * told when it ends. The store closes a half-open circuit at its first success and lets one probe through: here a success
+ * is recorded as `Ignored` until there have been enough, and where a deployment stands alone, calls beside the probe are
+ * let through without the store. What decides is recorded under the generation of the store's probe.
  *
- * The same place sees every change, and keeps what `states` and `closedFor` tell.
+ * The store cannot reset a circuit: each reset gives the circuit another key there, and the store drops unused keys.
+ *
+ * The same place sees every change, and keeps what `states` and `closedFor` answer.
  */
 import { Clock, Duration, Effect, Layer, PubSub, Scope, Stream } from "effect"
 import { CircuitBreaker } from "effect/persistence"
-import type { Phase, State, Transition, Verdict } from "../services/Breaker.ts"
+import type { Ending, Options, Phase, State, Transition } from "../services/Breaker.ts"
 import { Breaker } from "../services/Breaker.ts"
-import type { InferenceError } from "../services/InferenceError.ts"
+import type { InferenceError, Reason } from "../services/InferenceError.ts"
 import { CircuitOpen, make as failure } from "../services/InferenceError.ts"
 import * as Monotonic from "../services/Monotonic.ts"
 import * as Policies from "../services/Policies.ts"
-
-/** When circuits open and close. */
-export interface Options {
-  /** Failures in a row. */
-  readonly opensAfter: number
-  readonly openFor: Duration.Duration
-  /** Successes in a row once it is half open. */
-  readonly closesAfter: number
-}
+import { classify } from "../services/Retry.ts"
+import { Settings } from "../services/Settings.ts"
 
 type Store = Pick<CircuitBreaker.CircuitBreakerStore["Service"], "admit" | "record">
 
 /** What is known of one circuit. */
 interface Circuit {
+  readonly deployment: string
   phase: Phase
   /** ms of `Monotonic` */
   openUntil: number
-  /** The generation of the call that is on its way and decides, where there is one. */
+  /** The store's generation of its probe, while that runs. */
   probe: number | undefined
+  /** Calls let through since it is half open that have not ended, the probe included. */
+  probes: number
   successes: number
   /** How often it has opened. */
   openings: number
+  resets: number
+  /** Failures that have counted, to order calls by. */
+  counted: number
+  /** The last that counted, and `counted` then. */
+  last: { readonly reason: Reason; readonly at: number } | undefined
+  /** `counted` when a failure that ends many calls at once counted last. */
+  sharedAt: number
+}
+
+/** A call that was let through. */
+interface Call {
+  readonly circuit: Circuit
+  readonly generation: number | undefined
+  /** It was let through by a half-open circuit. */
+  readonly isTrial: boolean
+  /** As the circuit's were when it began. */
+  readonly openings: number
+  readonly resets: number
+  readonly counted: number
 }
 
 /** A call is told to come back after this while another one tries the deployment, ms. */
@@ -55,36 +73,53 @@ const withMonotonicClock = ({ admit, record }: Store, clock: Clock.Clock): Store
 
 const phases = { Closed: "closed", Open: "open", HalfOpen: "half-open" } as const
 
-/** Circuits as they change, and who wants to know. */
+/** Circuits as they change, and who subscribes to changes. */
 interface Board {
   readonly circuits: Map<string, Circuit>
   readonly changes: PubSub.PubSub<Transition>
   readonly clock: Clock.Clock
+  readonly store: Store
+  readonly options: Options
 }
 
-const circuitOf = ({ circuits }: Board, key: string): Circuit => {
-  const known = circuits.get(key)
+const circuitOf = ({ circuits }: Board, deployment: string): Circuit => {
+  const known = circuits.get(deployment)
   if (known !== undefined) return known
-  const made: Circuit = { phase: "closed", openUntil: 0, probe: undefined, successes: 0, openings: 0 }
-  circuits.set(key, made)
+  const made: Circuit = {
+    deployment,
+    phase: "closed",
+    openUntil: 0,
+    probe: undefined,
+    probes: 0,
+    successes: 0,
+    openings: 0,
+    resets: 0,
+    counted: 0,
+    last: undefined,
+    sharedAt: 0
+  }
+  circuits.set(deployment, made)
   return made
 }
 
-/** Changes a circuit, and tells of it. */
-const publish = ({ changes, clock }: Board, deployment: string, circuit: Circuit, to: Phase, openForMs = 0) => {
-  const from = circuit.phase
+const storeKey = ({ deployment, resets }: Circuit): string => resets === 0 ? deployment : `${deployment}\n${resets}`
+
+/** Changes a circuit, and publishes the change. */
+const publish = ({ changes, clock }: Board, circuit: Circuit, to: Phase, openForMs = 0) => {
+  const { deployment, phase: from } = circuit
   circuit.phase = to
+  circuit.probe = undefined
+  circuit.probes = 0
   circuit.successes = 0
   if (to === "open") circuit.openings++
   circuit.openUntil = to === "open" ? Monotonic.nowOf(clock) + openForMs : 0
   return PubSub.publish(changes, { deployment, from, to, at: clock.currentTimeMillisUnsafe() })
 }
 
-const noteChange = (board: Board, change: CircuitBreaker.Transition | undefined) =>
+const noteChange = (board: Board, circuit: Circuit, change: CircuitBreaker.Transition | undefined) =>
   change === undefined ? Effect.void : publish(
     board,
-    change.key,
-    circuitOf(board, change.key),
+    circuit,
     phases[change.to],
     change.to === "Open" ? Duration.toMillis(change.retryAfter) : 0
   )
@@ -97,79 +132,156 @@ const refusal = (deployment: string, { reason }: CircuitBreaker.CircuitBreakerEr
     })
   )
 
-const closedFor = ({ openUntil, phase, probe }: Circuit, now: number): number => {
-  if (phase === "open") return Math.max(0, openUntil - now)
-  return phase === "half-open" && probe !== undefined ? whileProbing : 0
+/** Whether one more call may be let through beside the probe. */
+const hasRoom = ({ probes }: Circuit, options: Options, alone: boolean): boolean => alone && probes < options.probes
+
+const closedFor = (circuit: Circuit, options: Options, now: number, alone: boolean): number => {
+  if (circuit.phase === "open") return Math.max(0, circuit.openUntil - now)
+  const isTaken = circuit.phase === "half-open" && circuit.probe !== undefined
+  return isTaken && !hasRoom(circuit, options, alone) ? whileProbing : 0
 }
 
-const stateOf = (deployment: string, circuit: Circuit, now: number): State => ({
-  deployment,
+const stateOf = (circuit: Circuit, options: Options, now: number): State => ({
+  deployment: circuit.deployment,
   phase: circuit.phase === "open" && circuit.openUntil <= now ? "half-open" : circuit.phase,
-  retryAfterMs: closedFor(circuit, now),
+  retryAfterMs: closedFor(circuit, options, now, false),
   successes: circuit.successes
 })
 
 const outcomes = { success: "Success", failure: "Failure", left: "Ignored" } as const
 
-/** What becomes of a call that was let through. */
-const makeRecord = (store: Store, board: Board, { closesAfter, openFor, opensAfter }: Options) => {
+type Outcome = "Success" | "Failure" | "Ignored"
+
+/** Records what decides under this generation of the store's. */
+const record = (board: Board, circuit: Circuit, generation: number, outcome: Outcome) => {
+  const { options: { openFor, opensAfter }, store } = board
   const tripPolicy = CircuitBreaker.consecutive(opensAfter)
-  return (key: string, { generation }: CircuitBreaker.Admission, verdict: Verdict) => {
-    const circuit = circuitOf(board, key)
-    const isProbe = circuit.probe === generation
-    if (isProbe) circuit.probe = undefined
-    const isOneOfMany = isProbe && verdict === "success" && ++circuit.successes < closesAfter
-    const outcome = outcomes[isOneOfMany ? "left" : verdict]
-    return Effect.flatMap(
-      Effect.orDie(store.record({ key, generation, outcome, tripPolicy, openFor })),
-      (change) => noteChange(board, change)
-    )
-  }
+  return Effect.flatMap(
+    Effect.orDie(store.record({ key: storeKey(circuit), generation, outcome, tripPolicy, openFor })),
+    (change) => noteChange(board, circuit, change)
+  )
 }
 
-const makeEnter = (store: Store, board: Board, options: Options): Breaker["Service"]["enter"] => {
-  const record = makeRecord(store, board, options)
-  const note = (key: string, { generation, probe, transition }: CircuitBreaker.Admission) => {
-    const circuit = circuitOf(board, key)
-    circuit.probe = probe ? generation : undefined
-    // The store forgets a circuit that nobody has used for long, and says nothing of it.
-    if (!probe && circuit.phase !== "closed") return publish(board, key, circuit, "closed")
-    return noteChange(board, transition)
+/** Whether what failed the call has counted already, as the failure of another call. */
+const hasCounted = ({ circuit: { last, sharedAt }, counted }: Call, reason: Reason): boolean =>
+  (classify(reason).shared && counted < sharedAt) || (last?.reason === reason && counted < last.at)
+
+/** Of a call that a closed circuit let through. */
+const outcomeOf = (call: Call, { reason, verdict }: Ending): Outcome => {
+  const { circuit } = call
+  if (verdict !== "failure") return outcomes[verdict]
+  if (reason === undefined) return "Failure"
+  if (hasCounted(call, reason)) return "Ignored"
+  const at = ++circuit.counted
+  circuit.last = { reason, at }
+  if (classify(reason).shared) circuit.sharedAt = at
+  return "Failure"
+}
+
+/** Of a call that a half-open circuit let through: whether it decides already. */
+const trialOutcomeOf = ({ circuit }: Call, { closesAfter }: Options, { verdict }: Ending): Outcome => {
+  if (verdict !== "success") return outcomes[verdict]
+  circuit.successes++
+  return circuit.successes < closesAfter ? "Ignored" : "Success"
+}
+
+/** Ends a call beside the probe, which decides in the probe's place. */
+const decide = (board: Board, circuit: Circuit, outcome: Outcome): Effect.Effect<unknown> => {
+  const { probe } = circuit
+  if (outcome === "Ignored") return Effect.void
+  if (probe !== undefined) return record(board, circuit, probe, outcome)
+  return Effect.matchEffect(Effect.scoped(board.store.admit(storeKey(circuit))), {
+    onFailure: () => Effect.void,
+    onSuccess: ({ generation }) => record(board, circuit, generation, outcome)
+  })
+}
+
+/** What becomes of a call that was let through. One from before the circuit's last opening or reset decides nothing. */
+const leave = (board: Board, call: Call, ending: Ending): Effect.Effect<unknown> => {
+  const { circuit, generation, isTrial } = call
+  if (call.resets !== circuit.resets || call.openings !== circuit.openings) return Effect.void
+  if (!isTrial) return record(board, circuit, generation!, outcomeOf(call, ending))
+  if (circuit.phase !== "half-open") return Effect.void
+  const outcome = trialOutcomeOf(call, board.options, ending)
+  circuit.probes--
+  if (generation === undefined || generation !== circuit.probe) return decide(board, circuit, outcome)
+  circuit.probe = undefined
+  return record(board, circuit, generation, outcome)
+}
+
+/** Lets a call through, or fails with `CircuitOpen`. */
+const admit = (board: Board, circuit: Circuit, alone: boolean): Effect.Effect<Call, InferenceError, Scope.Scope> => {
+  const call = (generation: number | undefined, isTrial: boolean): Call => {
+    if (isTrial) circuit.probes++
+    const { counted, openings, resets } = circuit
+    return { circuit, generation, isTrial, openings, resets, counted }
   }
-  return (key, verdict) =>
-    Effect.uninterruptible(Effect.flatMap(Effect.scope, (scope) =>
-      Effect.matchEffect(store.admit(key), {
-        onFailure: (error) => Effect.fail(refusal(key, error)),
-        onSuccess: (admission) =>
-          Effect.andThen(
-            note(key, admission),
-            Scope.addFinalizerExit(scope, (exit) => record(key, admission, verdict(exit)))
-          )
-      })))
+  const isBesideProbe = circuit.phase === "half-open" && circuit.probe !== undefined
+  if (isBesideProbe && hasRoom(circuit, board.options, alone)) return Effect.sync(() => call(undefined, true))
+  return Effect.matchEffect(board.store.admit(storeKey(circuit)), {
+    onFailure: (error) => Effect.fail(refusal(circuit.deployment, error)),
+    onSuccess: ({ generation, probe, transition }) => {
+      // The store forgets a circuit that has not been used for long, without a transition.
+      const noted = !probe && circuit.phase !== "closed"
+        ? publish(board, circuit, "closed")
+        : noteChange(board, circuit, transition)
+      return Effect.map(noted, () => {
+        if (probe) circuit.probe = generation
+        return call(generation, probe)
+      })
+    }
+  })
+}
+
+const makeEnter = (board: Board): Breaker["Service"]["enter"] => (deployment, ending, alone = false) =>
+  Effect.uninterruptible(Effect.flatMap(Effect.scope, (scope) =>
+    Effect.flatMap(
+      Effect.suspend(() => admit(board, circuitOf(board, deployment), alone)),
+      (call) => Scope.addFinalizer(scope, Effect.suspend(() => leave(board, call, ending())))
+    )))
+
+const reset = (board: Board, circuit: Circuit): Effect.Effect<unknown> => {
+  circuit.resets++
+  return circuit.phase === "closed" ? Effect.void : publish(board, circuit, "closed")
 }
 
 const make = Effect.fnUntraced(function*(options: Options) {
   const clock = yield* Clock.Clock
-  const board: Board = { circuits: new Map(), changes: yield* PubSub.sliding<Transition>(1_024), clock }
-  const store = withMonotonicClock(yield* CircuitBreaker.CircuitBreakerStore, clock)
+  const board: Board = {
+    circuits: new Map(),
+    changes: yield* PubSub.sliding<Transition>(1_024),
+    clock,
+    store: withMonotonicClock(yield* CircuitBreaker.CircuitBreakerStore, clock),
+    options
+  }
+  const { circuits } = board
   return Breaker.of({
-    enter: makeEnter(store, board, options),
-    closedFor: (deployment, now) => {
-      const circuit = board.circuits.get(deployment)
-      return circuit === undefined ? 0 : closedFor(circuit, now)
+    enter: makeEnter(board),
+    closedFor: (deployment, now, alone = false) => {
+      const circuit = circuits.get(deployment)
+      return circuit === undefined ? 0 : closedFor(circuit, options, now, alone)
     },
-    openings: (deployment) => board.circuits.get(deployment)?.openings ?? 0,
-    states: Effect.map(
-      Monotonic.now,
-      (now) => Array.from(board.circuits, ([deployment, circuit]) => stateOf(deployment, circuit, now))
-    ),
+    openings: (deployment) => circuits.get(deployment)?.openings ?? 0,
+    reset: (deployment) =>
+      Effect.suspend(() => {
+        const circuit = circuits.get(deployment)
+        return circuit === undefined ? Effect.void : Effect.asVoid(reset(board, circuit))
+      }),
+    states: Effect.map(Monotonic.now, (now) => Array.from(circuits.values(), (one) => stateOf(one, options, now))),
     transitions: Stream.fromPubSub(board.changes)
   })
 })
 
-/** Circuits in this process's memory. */
-export const layerWith = (options: Options): Layer.Layer<Breaker> =>
-  Layer.effect(Breaker, make(options)).pipe(Layer.provide(CircuitBreaker.layerStoreMemory()))
+/** Circuits in this process's memory; what is left out is as in `Policies.breaker`. */
+export const layerWith = (options: Partial<Options>): Layer.Layer<Breaker> =>
+  Layer.effect(Breaker, make({ ...Policies.breaker, ...options })).pipe(
+    Layer.provide(CircuitBreaker.layerStoreMemory())
+  )
 
 /** By `Policies.breaker`. */
-export const layer = layerWith(Policies.breaker)
+export const layer = layerWith({})
+
+/** By the settings. */
+export const layerSettings: Layer.Layer<Breaker, never, Settings> = Layer.unwrap(
+  Settings.useSync(({ circuits }) => layerWith(circuits))
+)

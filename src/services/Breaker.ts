@@ -7,14 +7,32 @@
  * What counts as a failure is `Retry.classify`'s word: a caller's mistake, a rate limit or a full queue does not, nor does
  * a call that is interrupted. One outcome is counted for each call, so time-outs belong inside it; each attempt is a call.
  *
+ * One event is one failure: a crash, a failed load or a lost connection that ends several calls counts once, for all calls
+ * that had begun before it was counted.
+ *
+ * While a circuit is half open, one call at a time is let through; where no other deployment can take the request, several
+ * at a time (`Options.probes`).
+ *
  * **Gotchas**
  *
  * A call is let through or refused when it begins. A refusal is `CircuitOpen`, which names the deployment and the wait.
  */
-import type { Effect, Scope, Stream } from "effect"
+import type { Duration, Effect, Scope, Stream } from "effect"
 import { Cause, Context, Exit, Result } from "effect"
-import type { InferenceError } from "./InferenceError.ts"
+import { isCancellation } from "./Cancellation.ts"
+import type { InferenceError, Reason } from "./InferenceError.ts"
 import { classify } from "./Retry.ts"
+
+/** When circuits open and close. */
+export interface Options {
+  /** Failures in a row. */
+  readonly opensAfter: number
+  readonly openFor: Duration.Duration
+  /** Successes in a row once it is half open. */
+  readonly closesAfter: number
+  /** Calls at once through a half-open circuit, where no other deployment can take the request. */
+  readonly probes: number
+}
 
 /** `half-open`: one call at a time is let through, and what becomes of it decides. */
 export type Phase = "closed" | "open" | "half-open"
@@ -25,7 +43,7 @@ export interface State {
   readonly phase: Phase
   /** ms until a call is let through; 0 where one is now. */
   readonly retryAfterMs: number
-  /** Calls that have gone well since it was half open; so many more are needed as `Policies.breaker.closesAfter` says. */
+  /** Calls that have gone well since it was half open; it closes after as many as `Options.closesAfter` says. */
   readonly successes: number
 }
 
@@ -41,29 +59,47 @@ export interface Transition {
 /** What the end of a call says of its deployment; `left`, nothing: its caller has left or was wrong. */
 export type Verdict = "success" | "failure" | "left"
 
-/** What a call's end says of whoever answered it. */
-export const verdictOf = (exit: Exit.Exit<unknown, InferenceError>): Verdict => {
-  if (Exit.isSuccess(exit)) return "success"
-  if (Cause.hasInterruptsOnly(exit.cause)) return "left"
+/** How a call ended. */
+export interface Ending {
+  readonly verdict: Verdict
+  /** Why it failed; left out, it did not, or by a defect. */
+  readonly reason?: Reason | undefined
+}
+
+/** What a call's own end says of the deployment. */
+export const endingOf = (exit: Exit.Exit<unknown, InferenceError>): Ending => {
+  if (Exit.isSuccess(exit)) return { verdict: "success" }
+  if (isCancellation(exit.cause)) return { verdict: "left" }
   const error = Cause.findError(exit.cause)
-  // A defect is the deployment's, as far as anyone can tell.
-  return Result.isFailure(error) || classify(error.success.reason).counts ? "failure" : "left"
+  // A defect counts against the deployment.
+  if (Result.isFailure(error)) return { verdict: "failure" }
+  const { reason } = error.success
+  return { verdict: classify(reason).counts ? "failure" : "left", reason }
 }
 
 export class Breaker extends Context.Service<Breaker, {
   /**
    * Begins a call that lasts as long as a scope, as a stream does, unless the circuit is open.
    *
-   * @param verdict of the scope's end
+   * @param ending asked for when the scope is closed
+   * @param alone no other deployment can take the request
    */
   readonly enter: (
     deployment: string,
-    verdict: (exit: Exit.Exit<unknown, unknown>) => Verdict
+    ending: () => Ending,
+    alone?: boolean
   ) => Effect.Effect<void, InferenceError, Scope.Scope>
-  /** ms until a call is let through; 0 where one is now. Cheap: for policy that looks at many. */
-  readonly closedFor: (deployment: string, now: number) => number
+  /**
+   * ms until a call is let through; 0 where one is now. Cheap: for policy that looks at many.
+   *
+   * @param now ms of `Monotonic`
+   * @param alone no other deployment can take the request
+   */
+  readonly closedFor: (deployment: string, now: number, alone?: boolean) => number
   /** How often its circuit has opened: a call that has waited since it was let through enters again where it has. */
   readonly openings: (deployment: string) => number
+  /** Closes its circuit; calls that have begun before do not count any more. */
+  readonly reset: (deployment: string) => Effect.Effect<void>
   /** Of every deployment that has been called. */
   readonly states: Effect.Effect<ReadonlyArray<State>>
   /** What changes from now on. */

@@ -189,7 +189,9 @@ export class UpstreamTimeout extends Schema.TaggedError<UpstreamTimeout>()("Upst
   deployment: Schema.String,
   /** What took too long; `stall` is the time between two pieces of an answer. */
   phase: Schema.Literals(["connect", "first_byte", "first_token", "stall", "total"]),
-  afterMs: Schema.Finite
+  afterMs: Schema.Finite,
+  /** The request itself set this limit, so that it says nothing of the deployment. */
+  byCaller: Schema.optionalKey(Schema.Boolean)
 }) {
   override get message(): string {
     return `"${this.deployment}" took longer than ${this.afterMs} ms (${this.phase.replace("_", " ")}).`
@@ -211,7 +213,9 @@ export class RateLimited extends Schema.TaggedError<RateLimited>()("RateLimited"
 /** The provider refuses the key (401, 403), or no key is left that it takes. */
 export class AuthenticationFailed extends Schema.TaggedError<AuthenticationFailed>()("AuthenticationFailed", {
   deployment: Schema.String,
-  status: Schema.optionalKey(Schema.Int)
+  status: Schema.optionalKey(Schema.Int),
+  /** The provider was not asked, since it rejected the key before; ms until a request tries the key again. */
+  retryAfterMs: Schema.optionalKey(Schema.Finite)
 }) {
   override get message(): string {
     return `The provider of "${this.deployment}" does not take the configured key. Check the key and what it may do.`

@@ -13,6 +13,8 @@ interface KeyState {
   readonly standing: "usable" | "limited" | "refused"
   readonly until: number
   readonly refusedAt: number
+  /** Refusals in a row. */
+  readonly refusals: number
 }
 
 /** All keys of one deployment, at least one. */
@@ -24,13 +26,15 @@ export interface Rests {
   readonly limited: number
   /** A limited key at most, whatever its provider says. */
   readonly longest: number
-  /** A refused key, until a probe. */
+  /** A refused key, until a probe; doubles with each probe that is refused too. */
   readonly refused: number
+  /** A refused key at most. */
+  readonly longestRefused: number
 }
 
 /** @param weights each above 0 */
 export const make = (weights: ReadonlyArray<number>): Keys =>
-  weights.map((weight) => ({ weight, standing: "usable", until: 0, refusedAt: 0 }))
+  weights.map((weight) => ({ weight, standing: "usable", until: 0, refusedAt: 0, refusals: 0 }))
 
 const isFree = ({ standing, until }: KeyState, now: number): boolean => standing === "usable" || until <= now
 
@@ -46,6 +50,10 @@ const drawn = (keys: Keys, among: ReadonlyArray<number>, random: number): number
   }
   return among.at(-1)!
 }
+
+/** How long a key that was refused so many times in a row is not used, ms. */
+const refusedFor = (refusals: number, { longestRefused, refused }: Rests): number =>
+  Math.min(refused * 2 ** Math.max(0, refusals - 1), longestRefused)
 
 /**
  * A key for the next try, and the keys as they are then; undefined when none is free.
@@ -63,9 +71,10 @@ export const choose = (
   const free = keys.flatMap((key, index) => isFree(key, now) && !tried.has(index) ? [index] : [])
   if (free.length === 0) return undefined
   const index = drawn(keys, free, random)
-  // Who chooses a refused key probes it, and nobody else does meanwhile.
-  return keys[index]!.standing === "refused"
-    ? { index, keys: change(keys, index, { until: now + rests.refused }) }
+  const { refusals, standing } = keys[index]!
+  // A request that takes a refused key probes it; no other does meanwhile.
+  return standing === "refused"
+    ? { index, keys: change(keys, index, { until: now + refusedFor(refusals, rests) }) }
     : { index, keys }
 }
 
@@ -80,7 +89,7 @@ export const accepted = (keys: Keys, index: number, asked: number, now: number):
   const isOld = standing === "refused" ? asked <= refusedAt : until > now
   return standing === "usable" || isOld
     ? keys
-    : change(keys, index, { standing: "usable", until: 0 })
+    : change(keys, index, { standing: "usable", until: 0, refusals: 0 })
 }
 
 /** The provider limits the key. */
@@ -96,9 +105,29 @@ export const limited = (
     until: now + Math.min(retryAfterMs ?? rests.limited, rests.longest)
   })
 
-/** The provider refuses the key. */
-export const refused = (keys: Keys, index: number, now: number, rests: Rests): Keys =>
-  change(keys, index, { standing: "refused", until: now + rests.refused, refusedAt: now })
+/**
+ * The provider refuses the key. Requests that took it before an earlier refusal learn nothing newer: several of them in
+ * flight are one refusal.
+ *
+ * @param asked when the request took the key, ms of `Monotonic`
+ */
+export const refused = (keys: Keys, index: number, asked: number, now: number, rests: Rests): Keys => {
+  const key = keys[index]!
+  if (key.standing === "refused" && asked <= key.refusedAt) return keys
+  const refusals = key.refusals + 1
+  return change(keys, index, {
+    standing: "refused",
+    until: now + refusedFor(refusals, rests),
+    refusedAt: now,
+    refusals
+  })
+}
+
+/** ms until the first refused key may be probed; undefined where none is refused. */
+export const probeIn = (keys: Keys, now: number): number | undefined => {
+  const ends = keys.filter(({ standing }) => standing === "refused").map(({ until }) => until)
+  return ends.length === 0 ? undefined : Math.max(0, Math.min(...ends) - now)
+}
 
 /** ms until the first limited key is free; undefined where all are refused. */
 export const limitedFor = (keys: Keys, now: number): number | undefined => {

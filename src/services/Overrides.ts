@@ -70,12 +70,14 @@ export const policyFor = (
     const names = listed(policies.map((one) => one.name))
     return Result.fail({ path: "policy", detail: `Expected the name of a policy: ${names}` })
   }
+  const totalMs = shorter(named.timeouts.totalMs, timeoutMs)
+  const byCaller = named.name !== own.name ? "all" : totalMs === named.timeouts.totalMs ? undefined : "total"
   return Result.succeed({
     ...named,
     retries: retries ?? named.retries,
     continue: goesOn ?? named.continue,
     selection: strategy === undefined ? named.selection : { ...named.selection, strategy },
-    timeouts: { ...named.timeouts, totalMs: shorter(named.timeouts.totalMs, timeoutMs) }
+    timeouts: { ...named.timeouts, totalMs, ...(byCaller === undefined ? {} : { byCaller }) }
   })
 }
 

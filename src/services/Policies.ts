@@ -26,8 +26,10 @@ export const breaker = {
   /** In a row. */
   opensAfter: 5,
   openFor: Duration.seconds(60),
-  /** In a row, once one call at a time is let through again. */
-  closesAfter: 3
+  /** In a row, once calls are let through again. */
+  closesAfter: 3,
+  /** Calls at once while half open, where no other deployment can take the request. */
+  probes: 4
 } as const
 
 /** How long a deployment whose restarts are used up is left alone before a request may try it. */
@@ -143,8 +145,8 @@ export const media = {
 /** Requests that one remote deployment is sent side by side, unless configured. */
 export const maxConcurrent = 64
 
-/** How long a provider's key is left alone, ms: see `Keys`. */
-export const keyRests = { limited: 1000, longest: 3_600_000, refused: 60_000 }
+/** How long a provider's key is not used, ms: see `Keys.Rests`. */
+export const keyRests = { limited: 1000, longest: 3_600_000, refused: 1000, longestRefused: 60_000 }
 
 /** Requests that begin at once: how many wait for a later turn of the event loop, and what of one turn they may take, ms. */
 export const arrivals = { limit: 2048, sliceMs: 25 }

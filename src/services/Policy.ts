@@ -25,6 +25,8 @@ export interface Policy {
     readonly stallMs?: number | undefined
     /** Of the request as a whole. */
     readonly totalMs?: number | undefined
+    /** Those that the request itself set, or all where it chose the policy. */
+    readonly byCaller?: "total" | "all" | undefined
   }
   /**
    * A second attempt elsewhere, once the first has brought nothing for `afterMs` (left out: longer than 95 of 100 of its

@@ -24,6 +24,8 @@ export interface Verdict {
   readonly rotateKey: boolean
   /** It counts against the deployment's circuit. */
   readonly counts: boolean
+  /** One such event ends every call in flight: it counts once for all that had begun. */
+  readonly shared: boolean
   /** The request is what is wrong: no earlier answer takes the place of one. */
   readonly mistaken: boolean
   /** Not before, ms. */
@@ -37,6 +39,7 @@ const verdict = (given: Partial<Verdict>, retryAfterMs?: number): Verdict => ({
   next: "ordinary",
   rotateKey: false,
   counts: false,
+  shared: false,
   mistaken: false,
   ...given,
   ...(retryAfterMs === undefined ? {} : { retryAfterMs })
@@ -68,8 +71,9 @@ const ofUpstream = ({ kind, retryAfterMs, status }: Of<"UpstreamFailed">): Verdi
     case "status":
       return status === undefined ? verdict({ counts: true }, retryAfterMs) : byStatus(status, retryAfterMs)
     case "network":
-      return verdict({ again: "soon", counts: true }, retryAfterMs)
+      return verdict({ again: "soon", counts: true, shared: true }, retryAfterMs)
     case "cut":
+      return verdict({ again: "last", counts: true, shared: true }, retryAfterMs)
     case "empty":
       return verdict({ again: "last", counts: true }, retryAfterMs)
     case "malformed":
@@ -94,17 +98,18 @@ const verdicts: { readonly [T in Tag]: (reason: Of<T>) => Verdict } = {
   Overloaded: ({ retryAfterMs }) => verdict({ next: "nobody" }, retryAfterMs),
   DeploymentDown: ({ retryAfterMs }) => verdict({}, retryAfterMs),
   InsufficientMemory: () => another,
-  EngineHung: () => verdict({ again: "last", counts: true }),
-  ModelLoadFailed: () => broken,
+  EngineHung: () => verdict({ again: "last", counts: true, shared: true }),
+  ModelLoadFailed: () => verdict({ counts: true, shared: true }),
   EngineMissing: () => broken,
-  EngineCrashed: () => verdict({ again: "soon", counts: true }),
+  EngineCrashed: () => verdict({ again: "soon", counts: true, shared: true }),
   // Troupe is being closed.
   EngineStopped: () => final,
   EngineFailed: () => broken,
   UpstreamFailed: ofUpstream,
-  UpstreamTimeout: () => verdict({ again: "last", counts: true }),
+  UpstreamTimeout: ({ byCaller = false }) => verdict({ again: "last", counts: !byCaller }),
   RateLimited: ({ retryAfterMs }) => verdict({ again: "last", rotateKey: true, adjust: "low-priority" }, retryAfterMs),
-  AuthenticationFailed: () => verdict({ rotateKey: true, counts: true }),
+  // The provider was not asked again: its rejection has counted already.
+  AuthenticationFailed: ({ retryAfterMs }) => verdict({ rotateKey: true, counts: retryAfterMs === undefined }),
   ContentRefused: () => verdict({ next: "content", mistaken: true }),
   NotSupported: () => another,
   CircuitOpen: ({ retryAfterMs }) => verdict({}, retryAfterMs),

@@ -3,6 +3,8 @@
  */
 import type { Redacted } from "effect"
 import { Duration } from "effect"
+import type { Options as CircuitOptions } from "./Breaker.ts"
+import type { Rests } from "./Keys.ts"
 import type { Deployment, DeploymentOptions, Model } from "./Model.ts"
 import { defaultIdleUnload } from "./Model.ts"
 import * as Policies from "./Policies.ts"
@@ -49,6 +51,9 @@ export interface Resolved {
     /** How long a loaded model stays at least, before another that needs its memory may have it. */
     readonly hold: Duration.Duration
   }
+  readonly circuits: CircuitOptions
+  /** How long providers' keys are not used after they were limited or rejected. */
+  readonly keyCooldowns: Rests
   /** Where pulled models lie, and how many bytes they may take; left out, what the disk has. */
   readonly store: { readonly folder: string; readonly maxBytes?: number | undefined }
   /** `default` first. */
@@ -178,6 +183,29 @@ const withStore = (source: Source, surroundings: Surroundings): Surroundings => 
   }
 })
 
+const circuitsOf = ({ circuits = {} }: Source): CircuitOptions => {
+  const { breaker } = Policies
+  return {
+    opensAfter: circuits.failures ?? breaker.opensAfter,
+    openFor: circuits.openFor ?? breaker.openFor,
+    closesAfter: circuits.successes ?? breaker.closesAfter,
+    probes: circuits.probes ?? breaker.probes
+  }
+}
+
+const msOr = (span: Duration.Duration | undefined, otherwise: number): number =>
+  span === undefined ? otherwise : Duration.toMillis(span)
+
+const keyCooldownsOf = ({ keyCooldowns = {} }: Source): Rests => {
+  const { longest, longestRefused, limited, refused } = Policies.keyRests
+  return {
+    limited: msOr(keyCooldowns.rateLimited, limited),
+    longest: msOr(keyCooldowns.rateLimitedMax, longest),
+    refused: msOr(keyCooldowns.rejected, refused),
+    longestRefused: msOr(keyCooldowns.rejectedMax, longestRefused)
+  }
+}
+
 /** Settings of what a file says, for this environment. */
 export const resolve = (
   source: Source,
@@ -193,6 +221,8 @@ export const resolve = (
     budgetBytes: source.memory?.budget,
     hold: source.memory?.hold ?? Policies.memoryHold
   },
+  circuits: circuitsOf(source),
+  keyCooldowns: keyCooldownsOf(source),
   store: { ...source.store, folder: storeFolderOf(source, surroundings) },
   policies,
   models: modelsOf(source, policies, withStore(source, surroundings))

@@ -135,6 +135,30 @@ const Store = Schema.Struct({
   )
 })
 
+const Circuits = Schema.Struct({
+  failures: optional("Failures in a row that open a deployment's circuit; default 5.", positive),
+  openFor: optional("How long it stays open before calls try the deployment again; default 60 seconds.", PositiveSpan),
+  successes: optional("Successes in a row, once calls try it again, that close it; default 3.", positive),
+  probes: optional(
+    "Calls that may try it at the same time where no other deployment can take the request; default 4. Where another " +
+      "can, one at a time tries it.",
+    positive
+  )
+})
+
+const KeyCooldowns = Schema.Struct({
+  rateLimited: optional(
+    "How long a provider's key is not used after 429 without a retry-after; default 1 second.",
+    PositiveSpan
+  ),
+  rateLimitedMax: optional("The longest, whatever the provider's retry-after says; default 1 hour.", PositiveSpan),
+  rejected: optional(
+    "How long a key is not used after 401 or 403, until one request tries it again; doubles each time. Default 1 second.",
+    PositiveSpan
+  ),
+  rejectedMax: optional("The longest of those; default 1 minute.", PositiveSpan)
+})
+
 const LogLevel = Schema.Literals(["debug", "info", "warn", "error"])
 
 /** The sections of a file, whose models need only be whole where no overlay stands on something. */
@@ -142,6 +166,8 @@ const sections = <S extends Schema.Top>(model: S) => ({
   server: Schema.optionalKey(Server),
   engines: Schema.optionalKey(EngineSettings),
   memory: Schema.optionalKey(Memory),
+  circuits: optional("When a deployment that fails is not called for a time.", Circuits),
+  keyCooldowns: optional("When a provider's key is not used for a time.", KeyCooldowns),
   store: Schema.optionalKey(Store),
   policies: optional(
     "How requests are routed and retried, by names that models use; the one named default holds for all, and the others " +

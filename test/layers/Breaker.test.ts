@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Duration, Effect, Exit, Fiber, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import * as BreakerLayer from "../../src/layers/Breaker.ts"
-import { Breaker, verdictOf } from "../../src/services/Breaker.ts"
+import { Breaker, endingOf } from "../../src/services/Breaker.ts"
 import * as InferenceError from "../../src/services/InferenceError.ts"
 
 const broken = Effect.fail(
@@ -12,13 +12,17 @@ const mistaken = Effect.fail(InferenceError.make(new InferenceError.InvalidReque
 const fine = Effect.succeed("fine")
 
 /** Calls as an attempt does: for as long as a scope. */
-const guard = (deployment: string) => <A>(call: Effect.Effect<A, InferenceError.InferenceError>) =>
-  Breaker.use(({ enter }) =>
-    enter(deployment, (exit) => verdictOf(exit as Exit.Exit<A, InferenceError.InferenceError>))
-  ).pipe(
-    Effect.andThen(call),
+const guard = (deployment: string, alone = false) => <A>(call: Effect.Effect<A, InferenceError.InferenceError>) => {
+  let exit: Exit.Exit<A, InferenceError.InferenceError> = Exit.interrupt()
+  const noted = Effect.onExit(call, (own) =>
+    Effect.sync(() => {
+      exit = own
+    }))
+  return Breaker.use(({ enter }) => enter(deployment, () => endingOf(exit), alone)).pipe(
+    Effect.andThen(noted),
     Effect.scoped
   )
+}
 
 const calls = Effect.fnUntraced(function*<A>(
   count: number,
@@ -161,10 +165,10 @@ describe("Breaker", () => {
       provided(Effect.gen(function*() {
         const { enter } = yield* Breaker
         for (let call = 0; call < 5; call++) {
-          yield* Effect.scoped(enter("a", () => "failure"))
+          yield* Effect.scoped(enter("a", () => ({ verdict: "failure" })))
         }
         assert.strictEqual(yield* phase(), "open")
-        const { reason } = yield* Effect.flip(enter("a", () => "success"))
+        const { reason } = yield* Effect.flip(enter("a", () => ({ verdict: "success" })))
         assert.strictEqual(reason._tag, "CircuitOpen")
       })))
 
@@ -174,7 +178,7 @@ describe("Breaker", () => {
         yield* open
         yield* TestClock.adjust("60 seconds")
         const scope = yield* Scope.make()
-        yield* enter("a", () => "left").pipe(Scope.provide(scope))
+        yield* enter("a", () => ({ verdict: "left" })).pipe(Scope.provide(scope))
         assert.isAbove(closedFor("a", 60_000), 0)
         yield* Scope.close(scope, Exit.void)
         assert.strictEqual(closedFor("a", 60_000), 0)

@@ -16,6 +16,7 @@ const plays: Readonly<Record<string, Play>> = {
   whole: stall,
   flood: { pieces: [...pieces.slice(0, 2), pieces[1]!], fault: { kind: "flood", after: 2 } },
   trickle: { pieces: [": ping\n\n"], fault: { kind: "trickle", after: 0 } },
+  often: stall,
   "one piece": {
     headers: { "content-type": "application/json" },
     pieces: ["{", " "],
@@ -25,6 +26,9 @@ const plays: Readonly<Record<string, Play>> = {
   busy: { status: 503, pieces: [] },
   narrow: stall
 }
+
+/** How many requests each provider keeps waiting, where later ones are answered. */
+const mostLeft: Readonly<Record<string, number>> = { narrow: 1, often: 6 }
 
 let provider: FaultServer
 let service: Service
@@ -37,7 +41,8 @@ const requestsTo = (name: string): ReadonlyArray<number> =>
 beforeAll(async () => {
   provider = await startFaultServer((_, request) => {
     const name = modelAsked(request)
-    return name === "narrow" && requestsTo(name).length > 1 ? { pieces } : plays[name]!
+    const isLater = requestsTo(name).length > (mostLeft[name] ?? Number.POSITIVE_INFINITY)
+    return isLater ? { pieces } : plays[name]!
   })
   const model = (name: string) => ({
     preload: false,
@@ -125,6 +130,25 @@ describe("a caller who leaves", () => {
       assert.lengthOf(requestsTo(model), 1)
     })
   }
+
+  it("counts against nothing, however often it happens in the middle of a stream", async () => {
+    for (let call = 1; call <= 6; call++) {
+      const { leave, response } = ask("often")
+      await (await response).body!.getReader().read()
+      leave()
+      await until(async () => await endedOf("often") === call || undefined)
+    }
+    const seventh = await ask("often").response
+    assert.strictEqual(seventh.status, 200)
+    assert.include(await seventh.text(), "[DONE]")
+    const metrics = await (await fetch(`${service.url}/metrics`)).text()
+    assert.notMatch(metrics, /^llm_errors_total\{.*"often".*\} [1-9]/m)
+    assert.match(metrics, /^llm_requests_total\{.*"often".*success="true".*\} 1$/m)
+    const { circuits } = await (await fetch(`${service.url}/admin/circuits`)).json() as {
+      readonly circuits: ReadonlyArray<{ readonly deployment: string; readonly phase: string }>
+    }
+    assert.strictEqual(circuits.find(({ deployment }) => deployment === "often#0")?.phase, "closed")
+  })
 
   it("stops the tries that were to come", async () => {
     const { leave } = ask("busy")

@@ -1,9 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as fc from "fast-check"
 import type { Keys } from "../../src/services/Keys.ts"
-import { accepted, choose, limited, limitedFor, make, refused } from "../../src/services/Keys.ts"
+import { accepted, choose, limited, limitedFor, make, probeIn, refused } from "../../src/services/Keys.ts"
 
-const rests = { limited: 1000, longest: 60_000, refused: 5000 }
+const rests = { limited: 1000, longest: 60_000, refused: 5000, longestRefused: 20_000 }
 const none: ReadonlySet<number> = new Set()
 
 const weights = fc.array(fc.double({ min: 0.01, max: 100, noNaN: true }), { minLength: 1, maxLength: 6 })
@@ -27,7 +27,7 @@ const apply = (keys: Keys, one: Happening, now: number): Keys => {
     case "limited":
       return limited(keys, index, now, one.retryAfterMs, rests)
     case "refused":
-      return refused(keys, index, now, rests)
+      return refused(keys, index, now, now, rests)
     case "accepted":
       return accepted(keys, index, now, now)
     case "chosen":
@@ -62,7 +62,7 @@ describe("Keys", () => {
         now += one.after
         keys = apply(keys, one, now)
       }
-      const later = now + Math.max(rests.longest, rests.refused)
+      const later = now + Math.max(rests.longest, rests.longestRefused)
       const tried = new Set<number>()
       for (const _ of weights) {
         const chosen = choose(keys, tried, later, 0.5, rests)
@@ -94,7 +94,7 @@ describe("Keys", () => {
   })
 
   it("has one request at a time probe a refused key", () => {
-    const keys = refused(make([1]), 0, 0, rests)
+    const keys = refused(make([1]), 0, 0, 0, rests)
     assert.isUndefined(choose(keys, none, 4999, 0, rests))
     const probe = choose(keys, none, 5000, 0, rests)
     assert.strictEqual(probe?.index, 0)
@@ -103,8 +103,32 @@ describe("Keys", () => {
     assert.isUndefined(limitedFor(keys, 0))
   })
 
+  it("probes a refused key after twice as long each time, up to the longest, and anew once it was accepted", () => {
+    let keys = make([1])
+    let now = 0
+    const pauses: Array<number> = []
+    for (let probe = 0; probe < 5; probe++) {
+      keys = refused(keys, 0, now, now, rests)
+      const pause = probeIn(keys, now)!
+      assert.isUndefined(choose(keys, none, now + pause - 1, 0, rests))
+      now += pause
+      keys = choose(keys, none, now, 0, rests)!.keys
+      pauses.push(pause)
+      now++
+    }
+    assert.deepStrictEqual(pauses, [5000, 10_000, 20_000, 20_000, 20_000])
+    keys = refused(accepted(keys, 0, now, now), 0, now, now, rests)
+    assert.strictEqual(probeIn(keys, now), 5000)
+  })
+
+  it("takes refusals of requests that were in flight together for one", () => {
+    let keys = make([1])
+    for (const now of [100, 101, 102]) keys = refused(keys, 0, 50, now, rests)
+    assert.strictEqual(probeIn(keys, 102), 4998)
+  })
+
   it("keeps to a refusal when a request that was sent before it is answered, until a probe is", () => {
-    const keys = refused(make([1]), 0, 100, rests)
+    const keys = refused(make([1]), 0, 100, 100, rests)
     assert.isUndefined(choose(accepted(keys, 0, 50, 3000), none, 5099, 0, rests))
     const probe = choose(keys, none, 5100, 0, rests)!
     assert.isUndefined(choose(accepted(probe.keys, 0, 100, 5200), none, 5200, 0, rests))

@@ -31,14 +31,14 @@ type Case = (jump: Jump) => Effect.Effect<void, unknown, Scope.Scope>
 const openCircuit: Case = (jump) =>
   Effect.gen(function*() {
     const { closedFor, enter, states } = yield* Breaker
-    for (let call = 0; call < 5; call++) yield* Effect.scoped(enter("a", () => "failure"))
+    for (let call = 0; call < 5; call++) yield* Effect.scoped(enter("a", () => ({ verdict: "failure" })))
     jump()
     assert.strictEqual(closedFor("a", yield* Monotonic.now), 60_000)
     yield* TestClock.adjust("59 seconds")
-    assert.isTrue((yield* Effect.exit(Effect.scoped(enter("a", () => "success"))))._tag === "Failure")
+    assert.isTrue((yield* Effect.exit(Effect.scoped(enter("a", () => ({ verdict: "success" })))))._tag === "Failure")
     yield* TestClock.adjust("1 second")
     assert.strictEqual((yield* states)[0]!.phase, "half-open")
-    yield* Effect.scoped(enter("a", () => "success"))
+    yield* Effect.scoped(enter("a", () => ({ verdict: "success" })))
   }).pipe(Effect.provide(BreakerLayer.layer))
 
 const limitedKey: Case = (jump) =>

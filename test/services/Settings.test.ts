@@ -3,6 +3,7 @@ import { Duration, Redacted, Result } from "effect"
 import * as fc from "fast-check"
 import { inspect } from "node:util"
 import type { DeploymentOptions } from "../../src/services/Model.ts"
+import * as Policies from "../../src/services/Policies.ts"
 import * as Policy from "../../src/services/Policy.ts"
 import type { Problem } from "../../src/services/Problem.ts"
 import * as Problems from "../../src/services/Problem.ts"
@@ -165,6 +166,8 @@ describe("Settings", () => {
         engineHost: "thread",
         logLevel: "Error",
         memory: { budgetBytes: undefined, hold: Duration.seconds(5) },
+        circuits: Policies.breaker,
+        keyCooldowns: Policies.keyRests,
         store: { folder: "/folder/models", maxBytes: 1000 },
         policies: [Policy.defaults],
         models: [{
@@ -859,6 +862,8 @@ describe("Settings", () => {
         "server",
         "engines",
         "memory",
+        "circuits",
+        "keyCooldowns",
         "store",
         "policies",
         "logLevel",

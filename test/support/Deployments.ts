@@ -2,6 +2,7 @@
 import { Duration, Effect, Stream } from "effect"
 import type { Engine } from "../../src/services/Engine.ts"
 import type { Deployment } from "../../src/services/Model.ts"
+import * as Policies from "../../src/services/Policies.ts"
 import type { Resolved } from "../../src/services/Settings.ts"
 import { defaultServer } from "../../src/services/Settings.ts"
 
@@ -24,6 +25,8 @@ export const settings = (more: Partial<Resolved> = {}): Resolved => ({
   engineHost: "thread",
   logLevel: "Error",
   memory: { budgetBytes: undefined, hold: Duration.seconds(5) },
+  circuits: Policies.breaker,
+  keyCooldowns: Policies.keyRests,
   store: { folder: "/nowhere" },
   policies: [],
   models: [],

@@ -9,6 +9,7 @@ import * as InferenceLayer from "../../src/layers/inference/Inference.ts"
 import * as MetricsLayer from "../../src/layers/Metrics.ts"
 import * as RegistryLayer from "../../src/layers/Registry.ts"
 import * as SelectorLayer from "../../src/layers/Selector.ts"
+import type { Breaker } from "../../src/services/Breaker.ts"
 import type { Decisions } from "../../src/services/Decisions.ts"
 import type { Engine, Generation } from "../../src/services/Engine.ts"
 import type { Event, Inference } from "../../src/services/Inference.ts"
@@ -49,7 +50,7 @@ export interface Job {
 
 export interface World {
   readonly jobs: Array<Job>
-  readonly layer: Layer.Layer<Inference | Decisions | Selector>
+  readonly layer: Layer.Layer<Inference | Breaker | Decisions | Selector>
 }
 
 export interface Setting {
@@ -102,9 +103,11 @@ const makeEngine = (world: World, id: string, part: Part, standing: Standing): E
     embed: (inputs) =>
       Effect.suspend(() => {
         const { played } = begin()
-        return played.fails === undefined
+        const { fails, firstMs = 0 } = played
+        const result = fails === undefined
           ? Effect.succeed(inputs.map(() => Result.succeed({ vector: Float32Array.of(1), promptTokens: 1 })))
-          : InferenceError.make(played.fails.reason)
+          : InferenceError.make(fails.reason)
+        return firstMs > 0 ? Effect.delay(result, firstMs) : result
       })
   })
 }
@@ -131,7 +134,7 @@ export const world = ({ fallbacks = {}, models, policies = [], policy = {} }: Se
   const layer = InferenceLayer.layer.pipe(
     Layer.provideMerge(Layer.mergeAll(SelectorLayer.layer, DecisionsLayer.layer, CachedResponsesLayer.layer)),
     Layer.provide([MetricsLayer.layer, Layer.effect(Pressure, SubscriptionRef.make<Level>("normal"))]),
-    Layer.provide(BreakerLayer.layer),
+    Layer.provideMerge(BreakerLayer.layer),
     Layer.provide([RegistryLayer.layer, actors]),
     Layer.provide(Layer.succeed(Settings, settings as Settings["Service"]))
   )

@@ -8,6 +8,7 @@
  */
 import { Array as Arr, Cause, Channel, Effect, Option, Pull, Stream } from "effect"
 import { HttpServerResponse } from "effect/http"
+import { isCancellation } from "../../services/Cancellation.ts"
 import * as Hops from "../../services/Hops.ts"
 import type { InferenceError, Reason } from "../../services/InferenceError.ts"
 
@@ -42,7 +43,7 @@ export const respond = Effect.fnUntraced(function*(
   const encode = (texts: ReadonlyArray<string>) => Arr.of(encoder.encode(texts.join("")))
 
   const end = (cause: Cause.Cause<InferenceError | Cause.Done>): BytesPull => {
-    if (Pull.isDoneCause(cause) || Cause.hasInterruptsOnly(cause)) {
+    if (Pull.isDoneCause(cause) || isCancellation(cause)) {
       return Effect.failCause(cause as Cause.Cause<Cause.Done>)
     }
     isOver = true

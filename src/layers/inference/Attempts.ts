@@ -10,6 +10,7 @@
  */
 import { Cause, Effect, Exit, Fiber, Option, Queue, Random, Scope } from "effect"
 import * as Attempts from "../../services/Attempts.ts"
+import { isCancellation } from "../../services/Cancellation.ts"
 import { EngineFailed, InferenceError } from "../../services/InferenceError.ts"
 import type { Reason } from "../../services/InferenceError.ts"
 import type { Action, Event, Plan, State, Step, View } from "../../services/Plan.ts"
@@ -120,7 +121,7 @@ const inTurn: <A>(
     const exit = yield* Effect.exit(runOne(stage, start, scope))
     if (Exit.isSuccess(exit)) return commit(stage, request, step.state, { start, scope, began, value: exit.value })
     // The request's scope closes the attempt's.
-    if (Cause.hasInterrupts(exit.cause)) return yield* Effect.failCause(exit.cause)
+    if (isCancellation(exit.cause)) return yield* Effect.failCause(exit.cause)
     yield* close(scope, exit)
     const view = yield* viewOf(stage)
     const reason = yield* reasonOf(exit.cause, start.deployment)

@@ -48,6 +48,7 @@ const settle = ({ progress }: Begun, { finishReason, usage }: Response) => {
   tally.finish = { type: "finish", reason: finishReason, usage }
   tally.done = true
   progress.tally = tally
+  progress.failure = undefined
   progress.record.answeredBy = cache.id
 }
 

@@ -143,6 +143,13 @@ const pullOf = Effect.fnUntraced(
   }
 )
 
+/** Keeps why an answer breaks off; its end is no failure. */
+const noteFailure = (tally: Tally, pull: EventsPull): EventsPull =>
+  Effect.tapCause(pull, (cause) =>
+    Effect.sync(() => {
+      if (!Pull.isDoneCause(cause)) tally.failure = cause as Cause.Cause<InferenceError>
+    }))
+
 /** The prompt as one text, as engines begin it: what tools there are comes first. */
 const textOf = ({ messages, tools = [] }: Request): string => JSON.stringify([tools, messages])
 
@@ -180,18 +187,12 @@ const begin = (stage: Stage) =>
         Effect.map(
           Pull.catchDone(first, () =>
             Effect.never),
-          (first): Continuation.Beginning => ({ first, rest: engaged.limits.total(next) })
+          (first): Continuation.Beginning => ({ first, rest: noteFailure(engaged.tally, engaged.limits.total(next)) })
         )))
     const pull = begun.route.policy.continue && Continuation.isPossible(generation)
       ? Continuation.over(committed, generation, said, begun.progress)
       : Continuation.whole(committed.value)
-    const events = Effect.tapCause(pull, (cause) =>
-      Effect.sync(() => {
-        if (!Pull.isDoneCause(cause)) {
-          begun.progress.tally.failure = cause as Cause.Cause<InferenceError>
-        }
-      }))
-    return { ...committed.by, events: Stream.fromPull(Effect.succeed(events)) } satisfies Opened
+    return { ...committed.by, events: Stream.fromPull(Effect.succeed(pull)) } satisfies Opened
   })
 
 /** With an earlier answer where all else fails, if the model has that. */

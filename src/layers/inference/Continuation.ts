@@ -7,7 +7,9 @@
  * are tokens left. Whether another may try, and who, is `services/Attempts`' word. A reader sees a `seam` exactly between
  * the two texts, and at the end the tokens of both.
  */
-import { Cause, Effect, Pull } from "effect"
+import type { Cause } from "effect"
+import { Effect, Pull } from "effect"
+import { isCancellation } from "../../services/Cancellation.ts"
 import type { Generation } from "../../services/Engine.ts"
 import type { Event } from "../../services/Inference.ts"
 import type { InferenceError } from "../../services/InferenceError.ts"
@@ -132,7 +134,7 @@ export const over = (
     // Whether another follows or not, these stand.
     progress.before = said.tokens
     progress.tally = Operation.tally(progress.tally.server)
-    return Effect.map(current.resume(cause), (next) => {
+    return Effect.map(Operation.noting(progress)(current.resume(cause)), (next) => {
       current = next
       pull = next.value.rest
       said.carried = said.tokens
@@ -142,7 +144,7 @@ export const over = (
   const pulled: EventsPull = Effect.catchCause(
     Effect.suspend(() => pull),
     (cause): EventsPull =>
-      Pull.isDoneCause(cause) || Cause.hasInterrupts(cause) || !said.isPlain || !hasRoom(generation, said)
+      Pull.isDoneCause(cause) || isCancellation(cause) || !said.isPlain || !hasRoom(generation, said)
         ? Effect.failCause(cause)
         : goOn(cause as Cause.Cause<InferenceError>)
   )

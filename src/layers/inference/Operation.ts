@@ -7,6 +7,7 @@
  * one finalizer of the request's scope, so it is done however the request ends.
  */
 import { Cause, Clock, Effect, Exit, Scope, Tracer } from "effect"
+import { isCancellation } from "../../services/Cancellation.ts"
 import type { Decisions, Draft } from "../../services/Decisions.ts"
 import type { Event } from "../../services/Inference.ts"
 import type { InferenceError } from "../../services/InferenceError.ts"
@@ -40,7 +41,7 @@ export interface Tally {
   promptTokens: number | undefined
   /** The last event of an answer. */
   finish: FinishEvent | undefined
-  /** Why it failed, where whoever reads its stream may take the failure for an answer of his own. */
+  /** Why it failed. What its reader fails of afterwards is the reader's. */
   failure: Cause.Cause<InferenceError> | undefined
   /** It came to its end. */
   done: boolean
@@ -64,34 +65,51 @@ export interface Progress {
   tally: Tally
   /** Tokens that others have generated, whose answer that attempt goes on with. */
   before: number
+  /** Why the request failed, where no attempt's failure says so. */
+  failure: Cause.Cause<InferenceError> | undefined
 }
+
+/**
+ * How an attempt or a request ended, by what it did itself: neither how its scope is closed nor what its reader does with
+ * the answer counts. What has neither failed nor come to its end was cancelled, or its reader stopped.
+ */
+export const exitOf = ({ done, failure }: Pick<Tally, "done" | "failure">): Exit.Exit<void, InferenceError> => {
+  if (failure !== undefined && !isCancellation(failure)) return Exit.failCause(failure)
+  return done && failure === undefined ? Exit.void : Exit.interrupt()
+}
+
+/** Keeps why it fails, for `exitOf`. */
+export const noting = (kept: Pick<Tally, "failure">) => <A, R>(effect: Effect.Effect<A, InferenceError, R>) =>
+  Effect.tapCause(effect, (cause) =>
+    Effect.sync(() => {
+      kept.failure = cause
+    }))
 
 type Span = Tracer.Span | undefined
 
-/** None with the native tracer, which has no backend: nobody would see it, and making it takes BigInts and random ids. */
-const spanOf = (name: string): Effect.Effect<Span, never, Scope.Scope> =>
+/** None with the native tracer, which has no backend: making one takes BigInts and random ids. */
+const spanOf = (name: string): Effect.Effect<Span> =>
   Effect.flatMap(
     Tracer.Tracer,
-    (tracer) => tracer === Tracer.nativeTracer ? Effect.undefined : Effect.makeSpanScoped(name, { kind: "internal" })
+    (tracer) => tracer === Tracer.nativeTracer ? Effect.undefined : Effect.makeSpan(name, { kind: "internal" })
   )
 
 const annotate = (span: Tracer.Span, attributes: Record<string, unknown>) => {
   for (const [name, value] of Object.entries(attributes)) if (value !== undefined) span.attribute(name, value)
 }
 
-const endOf = (exit: Exit.Exit<unknown, unknown>, { done }: Tally): Outcome["end"] => {
-  if (Exit.isFailure(exit)) return Cause.hasInterruptsOnly(exit.cause) ? "interruption" : "failure"
-  // A consumer that stops reading ends its stream in success.
-  return done ? "success" : "interruption"
+const endOf = (exit: Exit.Exit<unknown, unknown>): Outcome["end"] => {
+  if (Exit.isSuccess(exit)) return "success"
+  return isCancellation(exit.cause) ? "interruption" : "failure"
 }
 
 /** What the span says at the end. */
 const endAttributes = (
-  exit: Exit.Exit<unknown, unknown>,
+  exit: Exit.Exit<unknown, InferenceError>,
   { before, record, tally: { server, finish, promptTokens, tokens } }: Progress
 ): Record<string, unknown> => {
   const failure = Exit.isFailure(exit) ? Cause.findErrorOption(exit.cause) : undefined
-  const error = failure?._tag === "Some" ? failure.value as InferenceError : undefined
+  const error = failure?._tag === "Some" ? failure.value : undefined
   return {
     "gen_ai.provider.name": server?.provider,
     "gen_ai.response.model": server?.id,
@@ -108,16 +126,16 @@ const endAttributes = (
 }
 
 const settle = (metrics: Metrics["Service"], operation: Operation, span: Span, progress: Progress) =>
-(
-  closed: Exit.Exit<unknown, unknown>
-) =>
-  Effect.flatMap(Monotonic.now, (now) => {
-    const { before, began, record, tally } = progress
-    const exit = tally.failure === undefined ? closed : Exit.failCause(tally.failure)
-    const end = endOf(exit, tally)
-    record.tookMs = now - began
+  Effect.flatMap(Clock.Clock, (clock) => {
+    const { before, began, failure, record, tally } = progress
+    const exit = exitOf({ done: tally.done, failure: failure ?? tally.failure })
+    const end = endOf(exit)
+    record.tookMs = Monotonic.nowOf(clock) - began
     record.end = end
-    if (span !== undefined) annotate(span, endAttributes(exit, progress))
+    if (span !== undefined) {
+      annotate(span, endAttributes(exit, progress))
+      span.end(clock.currentTimeNanosUnsafe(), exit)
+    }
     const tokens = before + tally.tokens
     return metrics.end({ model: record.model, operation, seconds: record.tookMs / 1000, tokens, end })
   })
@@ -144,10 +162,11 @@ export const begin = Effect.fnUntraced(function*(
     record,
     began: yield* Monotonic.now,
     tally: tally(deployment && serverOf(deployment)),
-    before: 0
+    before: 0,
+    failure: undefined
   }
   yield* metrics.begin(model, operation)
   // Not `Effect.addFinalizer`, which copies the whole context for a finalizer that needs none of it.
-  yield* Scope.addFinalizerExit(yield* Effect.scope, settle(metrics, operation, span, progress))
+  yield* Scope.addFinalizer(yield* Effect.scope, settle(metrics, operation, span, progress))
   return progress
 }, Effect.uninterruptible)

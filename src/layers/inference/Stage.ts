@@ -168,7 +168,8 @@ const makeBegin = ({ decisions, metrics, pressure, selector }: Front) =>
     const progress = yield* Operation.begin(metrics, decisions, operation, route, attributes)
     if (isOver(route)) {
       const { reason } = nobody(route.decision, wish)
-      return yield* new InferenceError({ reason, decision: progress.record.id, attempts: [] })
+      const error = new InferenceError({ reason, decision: progress.record.id, attempts: [] })
+      return yield* Operation.noting(progress)(Effect.fail(error))
     }
     return { route, progress }
   })
@@ -195,21 +196,26 @@ export const makeStage = Effect.gen(function*() {
   ) {
     const { route } = begun
     const plan = planOf(route, request, now())
+    const alone = Trials.isAlone(route)
     hedges.earn(route)
     const stage: Attempts.Stage<readonly [A, Engaged]> = {
       attempt: (start) =>
         Effect.flatMap(
           engage(begun, request, start, plan),
-          (engaged) => Effect.map(engaged.limits.total(use(engaged)), (value) => [value, engaged] as const)
+          (engaged) =>
+            Effect.map(
+              Operation.noting(engaged.tally)(engaged.limits.total(use(engaged))),
+              (value) => [value, engaged] as const
+            )
         ),
       now,
-      closedFor: (deployment) => breaker.closedFor(deployment, now()),
+      closedFor: (deployment) => breaker.closedFor(deployment, now(), alone),
       payHedge: Effect.sync(() => !hasBegun(begun) && hedges.spend(route))
     }
-    return yield* telling(
+    return yield* Operation.noting(begun.progress)(telling(
       begun,
       route.deployments.length === 0 ? Effect.fail(nobody(route.decision)) : Attempts.drive(stage, plan)
-    )
+    ))
   })
 
   /** The same, of what is answered whole. */

@@ -34,7 +34,7 @@ export interface Times {
 }
 
 export const make = (deployment: string, timeouts: Policy["timeouts"], { began, deadline, now }: Times): Limits => {
-  const { firstTokenMs, stallMs, totalMs } = timeouts
+  const { byCaller, firstTokenMs, stallMs, totalMs } = timeouts
   if (firstTokenMs === undefined && stallMs === undefined && totalMs === undefined) return none
   const limited = (phase: Phase, limitMs: number | undefined, leftMs: () => number): Limited =>
     limitMs === undefined ? unlimited : (effect) =>
@@ -42,7 +42,16 @@ export const make = (deployment: string, timeouts: Policy["timeouts"], { began, 
         Effect.timeoutOrElse(effect, {
           duration: Math.max(0, leftMs()),
           orElse: () =>
-            Effect.fail(new InferenceError({ reason: new UpstreamTimeout({ deployment, phase, afterMs: limitMs }) }))
+            Effect.fail(
+              new InferenceError({
+                reason: new UpstreamTimeout({
+                  deployment,
+                  phase,
+                  afterMs: limitMs,
+                  ...(byCaller === "all" || byCaller === phase ? { byCaller: true } : {})
+                })
+              })
+            )
         })
       )
   return {

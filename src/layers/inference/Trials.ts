@@ -1,12 +1,13 @@
 /** One attempt, let through by its deployment's circuit, measured and written down to the end of its scope. */
 import { Cause, Effect, Exit } from "effect"
 import type { Breaker, Verdict } from "../../services/Breaker.ts"
-import { verdictOf as verdictOfExit } from "../../services/Breaker.ts"
+import { endingOf } from "../../services/Breaker.ts"
+import { isCancellation } from "../../services/Cancellation.ts"
 import type { AttemptDraft } from "../../services/Decisions.ts"
 import type { InferenceError } from "../../services/InferenceError.ts"
 import type { Deployment } from "../../services/Model.ts"
 import type { Route, Selector } from "../../services/Selector.ts"
-import type { Progress, Tally } from "./Operation.ts"
+import type { Progress } from "./Operation.ts"
 import * as Operation from "./Operation.ts"
 
 /** A request that has been routed. */
@@ -15,20 +16,11 @@ export interface Begun {
   readonly progress: Progress
 }
 
-/** What the end of an attempt says of its deployment. */
-const verdictOf = (exit: Exit.Exit<unknown, unknown>, { done }: Tally): Verdict => {
-  if (Exit.isFailure(exit)) return verdictOfExit(exit as Exit.Exit<unknown, InferenceError>)
-  // A consumer that stops reading says nothing of who answers.
-  return done ? "success" : "left"
-}
-
-const outcomes = { success: "answered", failure: "failed", left: "left" } as const
-
 /** Writes down how an attempt ended. */
-const close = (draft: AttemptDraft, exit: Exit.Exit<unknown, unknown>, verdict: Verdict, tookMs: number): void => {
+const close = (draft: AttemptDraft, exit: Exit.Exit<unknown, InferenceError>, tookMs: number): void => {
   draft.tookMs = tookMs
-  draft.outcome = outcomes[verdict]
-  if (Exit.isSuccess(exit) || Cause.hasInterruptsOnly(exit.cause)) return
+  draft.outcome = Exit.isSuccess(exit) ? "answered" : "left"
+  if (Exit.isSuccess(exit) || isCancellation(exit.cause)) return
   const error = Cause.squash(exit.cause) as Partial<InferenceError>
   // A defect's words may hold anything.
   draft.error = error.reason === undefined
@@ -44,6 +36,10 @@ interface Parts {
   readonly now: () => number
 }
 
+/** Whether only one deployment may take the request. */
+export const isAlone = ({ deployments, fallbacks: { content, context, ordinary } }: Route): boolean =>
+  deployments.length + ordinary.length + context.length + content.length === 1
+
 /** Begins attempts, and nobody leaves in between; fails with `CircuitOpen`. */
 export const make = ({ breaker, now, selector }: Parts) =>
   Effect.fnUntraced(function*({ progress, route }: Begun, deployment: Deployment, hedge: boolean) {
@@ -54,15 +50,19 @@ export const make = ({ breaker, now, selector }: Parts) =>
     if (hedge) draft.hedge = true
     progress.record.attempts.push(draft)
     const trial = selector.measure(id, route)
-    const end = (exit: Exit.Exit<unknown, unknown>, verdict: Verdict) => {
+    const end = (exit: Exit.Exit<unknown, InferenceError>, verdict: Verdict) => {
       trial.end(verdict, tally.tokens)
-      close(draft, exit, verdict, now() - began)
-      return verdict
+      close(draft, exit, now() - began)
     }
-    const exitOf = (closed: Exit.Exit<unknown, unknown>) =>
-      tally.failure === undefined ? closed : Exit.failCause(tally.failure)
+    const ending = () => {
+      const exit = Operation.exitOf(tally)
+      const ending = endingOf(exit)
+      end(exit, ending.verdict)
+      return ending
+    }
+    const alone = isAlone(route)
     yield* Effect.tapCause(
-      breaker.enter(id, (closed) => end(exitOf(closed), verdictOf(exitOf(closed), tally))),
+      breaker.enter(id, ending, alone),
       (cause) => Effect.sync(() => end(Exit.failCause(cause), "left"))
     )
     const content = () => {
@@ -73,7 +73,9 @@ export const make = ({ breaker, now, selector }: Parts) =>
     const openings = breaker.openings(id)
     /** Whoever was called first may have found out, while this one waited, that it must not be called. */
     const enterAgain = Effect.suspend(() =>
-      breaker.openings(id) === openings ? Effect.void : breaker.enter(id, (closed) => verdictOf(exitOf(closed), tally))
+      breaker.openings(id) === openings
+        ? Effect.void
+        : breaker.enter(id, () => endingOf(Operation.exitOf(tally)), alone)
     )
     return { tally, began, content, enterAgain }
   }, Effect.uninterruptible)

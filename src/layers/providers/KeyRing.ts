@@ -82,17 +82,16 @@ const cleaned = (reason: InferenceError.Reason, hide: (text: string) => string):
   }
 }
 
-export const make = (options: RemoteDeployment): KeyRing => {
+export const make = (options: RemoteDeployment, rests: Keys.Rests = Policies.keyRests): KeyRing => {
   const held = keysOf(options).map(([key]) => key)
   const secrets = secretsOf(options)
-  const rests = Policies.keyRests
   let keys = Keys.make(keysOf(options).map(([, weight]) => weight))
 
   const noneFree = (deployment: string, now: number): InferenceError.InferenceError => {
     const retryAfterMs = Keys.limitedFor(keys, now)
     return InferenceError.make(
       retryAfterMs === undefined
-        ? new InferenceError.AuthenticationFailed({ deployment })
+        ? new InferenceError.AuthenticationFailed({ deployment, retryAfterMs: Keys.probeIn(keys, now) ?? 0 })
         : new InferenceError.RateLimited({ deployment, retryAfterMs })
     )
   }
@@ -109,7 +108,7 @@ export const make = (options: RemoteDeployment): KeyRing => {
       Effect.map(Monotonic.now, (now) => {
         if (reason === undefined) keys = Keys.accepted(keys, index, since, now)
         else if (reason._tag === "RateLimited") keys = Keys.limited(keys, index, now, reason.retryAfterMs, rests)
-        else if (reason._tag === "AuthenticationFailed") keys = Keys.refused(keys, index, now, rests)
+        else if (reason._tag === "AuthenticationFailed") keys = Keys.refused(keys, index, since, now, rests)
       }),
     clean: (reason) => cleaned(reason, (text) => secrets.reduce(without, text))
   }

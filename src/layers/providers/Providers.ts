@@ -8,6 +8,7 @@
 import { NodeHttpClient } from "@effect/platform-node"
 import { Effect, Layer } from "effect"
 import * as InferenceError from "../../services/InferenceError.ts"
+import type { Rests } from "../../services/Keys.ts"
 import type { Provider, RemoteDeployment } from "../../services/Model.ts"
 import * as Policies from "../../services/Policies.ts"
 import { Providers } from "../../services/Providers.ts"
@@ -42,12 +43,15 @@ const dispatcherOf = (options: RemoteDeployment) =>
     allowH2: false
   })
 
-/** @param options of the hosts that images may come from */
-export const makeWith = Effect.fnUntraced(function*(options: Media.Options) {
+/**
+ * @param options of the hosts that images may come from
+ * @param rests how long keys are not used after they were limited or rejected
+ */
+export const makeWith = Effect.fnUntraced(function*(options: Media.Options, rests: Rests = Policies.keyRests) {
   const media = yield* Media.make(options)
   const rings = new WeakMap<RemoteDeployment, KeyRing>()
   const ringOf = (options: RemoteDeployment): KeyRing => {
-    const known = rings.get(options) ?? KeyRings.make(options)
+    const known = rings.get(options) ?? KeyRings.make(options, rests)
     rings.set(options, known)
     return known
   }
@@ -77,8 +81,11 @@ export const make = makeWith({ allowHosts: [] })
 
 export const layer = Layer.effect(Providers, make)
 
-/** With images of the hosts that the settings allow as well. */
+/** By the settings. */
 export const layerConfig = Layer.effect(
   Providers,
-  Effect.flatMap(Settings, ({ server }) => makeWith({ allowHosts: server.media?.allowHosts ?? [] }))
+  Effect.flatMap(
+    Settings,
+    ({ keyCooldowns, server }) => makeWith({ allowHosts: server.media?.allowHosts ?? [] }, keyCooldowns)
+  )
 )

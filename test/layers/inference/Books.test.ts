@@ -62,10 +62,10 @@ describe("books", () => {
         }
       }
       const breaker: Partial<Breaker["Service"]> = {
-        enter: (_, verdict) =>
+        enter: (_, ending) =>
           Effect.andThen(
             Effect.yieldNow,
-            Effect.asVoid(Effect.addFinalizer((exit) => Effect.sync(() => verdict(exit))))
+            Effect.asVoid(Effect.addFinalizer(() => Effect.sync(ending)))
           ),
         openings: () => 0
       }
