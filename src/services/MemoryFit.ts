@@ -50,6 +50,11 @@ export type Plan =
   /** No more jobs for these; ask again when something has changed, or after so many ms at the latest. */
   | {
     readonly type: "wait"
+    /** What it waits to load; undefined where that is not known yet. */
+    readonly candidate: Candidate | undefined
+    /** What it waits for: to be evicted once nobody uses it and it has been held long enough. */
+    readonly victims: ReadonlyArray<string>
+    /** Those of them that have been held long enough. */
     readonly drain: ReadonlyArray<string>
     /** `Infinity`: nothing comes of time alone. */
     readonly atMostMs: number
@@ -104,6 +109,8 @@ const waitFor = (candidate: Candidate, free: number, movable: ReadonlyArray<Resi
   const chosen = cheapest(movable, candidate.bytes - free) ?? movable
   return {
     type: "wait",
+    candidate,
+    victims: keysOf(chosen),
     drain: keysOf(chosen.filter(({ heldMs }) => heldMs >= holdMs)),
     atMostMs: Math.min(...chosen.map(({ heldMs }) => heldMs < holdMs ? holdMs - heldMs : Number.POSITIVE_INFINITY))
   }

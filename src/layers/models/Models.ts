@@ -75,6 +75,7 @@ const makeHouse = Effect.fnUntraced(function*(memory: MemoryOptions) {
     room: Room.make({
       ...memory,
       lives: () => [...house.actors.values()].flatMap(livesOf),
+      fork: (effect) => house.fork(effect),
       unload: (life) => Effect.asVoid(Fiber.await(house.fork(Lives.drain(house, life)))),
       resume(life) {
         life.paused = false

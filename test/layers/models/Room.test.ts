@@ -283,6 +283,74 @@ describe("a model that cannot fit", () => {
   })
 })
 
+describe("a model that waits for memory", () => {
+  const remote = deployment("remote", {
+    options: { engine: "remote", provider: "openai", model: "m" }
+  })
+  const others: ReadonlyArray<readonly [name: string, other: Deployment]> = [
+    ["that is remote", remote],
+    ["that takes no memory", large("nothing", 0)],
+    ["that fits beside what it waits for", large("small", 2)],
+    ["that fits now, though it needs that memory", large("medium", 4)]
+  ]
+  for (const [name, other] of others) {
+    it.effect(`does not delay one ${name}`, () => {
+      const place = bounded({ budget: 10 })
+      return Effect.gen(function*() {
+        const runs = yield* hold(large("a", 6))
+        const waits = yield* hold(large("b", 8))
+        yield* TestClock.adjust("1 minute")
+        assert.strictEqual((yield* statusOf(large("b", 8))).state, "loading")
+        const quick = yield* workFor(other, 0)
+        yield* settle
+        assert.strictEqual(yield* Fiber.join(quick), 1)
+        yield* Fiber.interruptAll([runs, waits])
+        assert.deepStrictEqual(place.over, [])
+      }).pipe(Effect.provide(place.layer))
+    })
+  }
+
+  it.effect("does not delay the load of a remote deployment where the memory cannot be read", () => {
+    const place = stage({ reading: () => ({ totalBytes: 0, availableBytes: 0 }) })
+    return Effect.gen(function*() {
+      yield* once(remote)
+      assert.deepStrictEqual(openOf(place), ["remote"])
+    }).pipe(Effect.provide(place.layer))
+  })
+
+  it.effect("gets its turn, though small ones come at every moment, and is waited for by those that need its memory", () => {
+    const place = bounded({ budget: 10, hold: Duration.seconds(1) })
+    return Effect.gen(function*() {
+      const small = yield* Effect.forEach([1, 2, 3, 4, 5], (index) => stream(large(`s${index}`, 3), 100, 300))
+      yield* TestClock.adjust("2 seconds")
+      const waits = yield* stream(large("large", 10), 1, 0)
+      yield* TestClock.adjust("10 minutes")
+      for (const { callers } of [...small, waits]) yield* Fiber.joinAll(callers)
+      assert.deepStrictEqual(place.over, [])
+      // Those that are there and those that may overtake it: their hold times and last jobs.
+      assert.isAtMost(waits.waits[0]!, 4 * (1_000 + 300))
+      for (const one of small) assert.isAtMost(Math.max(...one.waits), 20_000)
+    }).pipe(Effect.provide(place.layer))
+  })
+
+  it.effect("waits for its own memory only, and not for that of one which waits longer", () => {
+    const place = bounded({ budget: 12, hold: Duration.zero })
+    return Effect.gen(function*() {
+      const long = yield* workFor(large("long", 6), "1 hour")
+      const short = yield* workFor(large("short", 6), "10 seconds")
+      yield* settle
+      // It needs the memory of both.
+      const both = yield* hold(large("both", 12))
+      yield* settle
+      const next = yield* workFor(large("next", 6), 0)
+      yield* TestClock.adjust("10 seconds")
+      yield* Fiber.joinAll([short, next])
+      assert.isUndefined(both.pollUnsafe())
+      yield* Fiber.interruptAll([long, both])
+    }).pipe(Effect.provide(place.layer))
+  })
+})
+
 describe("the memory of the machine", () => {
   it.effect("is used but for a fifth, and what loads counts before it has taken its memory", () => {
     let available = 20
