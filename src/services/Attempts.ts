@@ -175,7 +175,9 @@ const learn = (state: State, deployment: string, reason: Reason, verdict: Verdic
   return {
     ...state,
     list: verdict.next === "context" || verdict.next === "content" ? verdict.next : state.list,
-    tooSmall: reason._tag === "ContextLengthExceeded" ? Math.max(state.tooSmall, reason.contextWindow) : state.tooSmall,
+    tooSmall: reason._tag === "ContextLengthExceeded"
+      ? Math.max(state.tooSmall, reason.contextWindow ?? 0)
+      : state.tooSmall,
     lowPriority: state.lowPriority || verdict.adjust === "low-priority",
     tried: {
       ...state.tried,

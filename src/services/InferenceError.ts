@@ -11,7 +11,7 @@
  * ```ts
  * inference.generate(request).pipe(
  *   Effect.catchReason("InferenceError", "ContextLengthExceeded", (reason) =>
- *     Effect.logWarning(`${reason.promptTokens} tokens do not fit ${reason.contextWindow}`))
+ *     Effect.logWarning(`${reason.promptTokens} tokens do not fit in ${reason.contextWindow}`))
  * )
  * ```
  */
@@ -42,15 +42,18 @@ export class ModelNotFound extends Schema.TaggedError<ModelNotFound>()("ModelNot
   }
 }
 
-/** The prompt leaves no room for an answer in the model's context window; both are in tokens. */
+/** The prompt leaves no room for an answer in the model's context window; both are in tokens, where they are known. */
 export class ContextLengthExceeded extends Schema.TaggedError<ContextLengthExceeded>()("ContextLengthExceeded", {
   model: Schema.String,
-  promptTokens: Schema.Int,
-  contextWindow: Schema.Int,
+  promptTokens: Schema.optionalKey(Schema.Int),
+  contextWindow: Schema.optionalKey(Schema.Int),
   /** `promptTokens` is a lower bound: a prompt that cannot fit is not counted to its end. */
   atLeast: Schema.optionalKey(Schema.Boolean)
 }) {
   override get message(): string {
+    if (this.promptTokens === undefined || this.contextWindow === undefined) {
+      return `The prompt is longer than the context window of "${this.model}". Shorten the prompt.`
+    }
     return `The prompt has ${
       this.atLeast === true ? "at least " : ""
     }${this.promptTokens} tokens, and the context window of "${this.model}" is ` +
@@ -210,15 +213,21 @@ export class RateLimited extends Schema.TaggedError<RateLimited>()("RateLimited"
   }
 }
 
-/** The provider refuses the key (401, 403), or no key is left that it takes. */
+/** The provider rejects the key (401, 403), its account has no credit left (402, `quota`), or no key is left. */
 export class AuthenticationFailed extends Schema.TaggedError<AuthenticationFailed>()("AuthenticationFailed", {
   deployment: Schema.String,
   status: Schema.optionalKey(Schema.Int),
   /** The provider was not asked, since it rejected the key before; ms until a request tries the key again. */
-  retryAfterMs: Schema.optionalKey(Schema.Finite)
+  retryAfterMs: Schema.optionalKey(Schema.Finite),
+  /** The quota or credit of the account is used up: the key is right, and waiting does not help. */
+  quota: Schema.optionalKey(Schema.Literal(true))
 }) {
   override get message(): string {
-    return `The provider of "${this.deployment}" does not take the configured key. Check the key and what it may do.`
+    if (this.quota === true) {
+      return `The provider's quota is used up ("${this.deployment}"). Check the plan and billing.`
+    }
+    const status = this.status === undefined ? "" : ` (${this.status})`
+    return `The provider rejected the API key of "${this.deployment}"${status}. Check the key and its permissions.`
   }
 }
 

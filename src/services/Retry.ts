@@ -91,7 +91,7 @@ const verdicts: { readonly [T in Tag]: (reason: Of<T>) => Verdict } = {
   InvalidRequest: () => mistake,
   ModelNotFound: () => mistake,
   // A prompt that leaves room fits with a shorter answer; one that fills the window needs a larger window.
-  ContextLengthExceeded: ({ contextWindow, promptTokens }) =>
+  ContextLengthExceeded: ({ contextWindow = 0, promptTokens = 0 }) =>
     verdict({ next: "context", mistaken: true, ...(promptTokens < contextWindow ? { adjust: "shorter" } : {}) }),
   QueueFull: ({ retryAfterMs }) => verdict({}, retryAfterMs),
   // The whole machine is short of memory.

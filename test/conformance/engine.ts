@@ -463,7 +463,7 @@ export const engineConformance = (subject: Subject) => {
         assert.strictEqual(reason._tag, "ContextLengthExceeded")
         if (reason._tag !== "ContextLengthExceeded") return
         assert.strictEqual(reason.contextWindow, engine.describe.contextWindow)
-        assert.isAtLeast(reason.promptTokens, reason.contextWindow)
+        assert.isAtLeast(reason.promptTokens!, reason.contextWindow!)
         // The slot is free again.
         assert.strictEqual((yield* collect(engine.generate(ask(prompt)))).text, answer)
       }))

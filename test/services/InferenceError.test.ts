@@ -49,7 +49,16 @@ const cases: ReadonlyArray<readonly [reason: InferenceError.Reason, figures: Rea
     "first token"
   ]],
   [new InferenceError.RateLimited({ deployment: "far#0", retryAfterMs: 2500 }), ["\"far#0\"", "Try again in 3 s"]],
-  [new InferenceError.AuthenticationFailed({ deployment: "far#0", status: 401 }), ["\"far#0\"", "Check the key"]],
+  [new InferenceError.AuthenticationFailed({ deployment: "far#0", status: 401 }), [
+    "\"far#0\"",
+    "(401)",
+    "Check the key"
+  ]],
+  [new InferenceError.AuthenticationFailed({ deployment: "far#0", status: 429, quota: true }), [
+    "The provider's quota is used up",
+    "Check the plan and billing."
+  ]],
+  [new InferenceError.ContextLengthExceeded({ model: "far" }), ["\"far\"", "Shorten the prompt."]],
   [new InferenceError.ContentRefused({ deployment: "far#0", detail: "Not this." }), ["\"far#0\"", "Not this."]],
   [new InferenceError.NotSupported({ deployment: "far#0", path: "logprobs", detail: "It tells none." }), [
     "\"far#0\"",
@@ -134,7 +143,7 @@ describe("InferenceError", () => {
         Effect.catchReason(
           "InferenceError",
           "ContextLengthExceeded",
-          (reason) => Effect.succeed(reason.promptTokens - reason.contextWindow)
+          (reason) => Effect.succeed(reason.promptTokens! - reason.contextWindow!)
         )
       )
       assert.strictEqual(excess, 1)

@@ -46,10 +46,13 @@ export interface Wire {
   /** An event of this data. */
   readonly frame: (data: string) => string
   readonly error: string
+  /** What a caller is told of the error; default that the provider failed. */
+  readonly told?: Refused
 }
 
 export const json = { "content-type": "application/json" }
 export const failed: Refused = { status: 502, code: "upstream_failed" }
+export const overloaded: Refused = { status: 503, code: "upstream_overloaded" }
 export const timedOut: Refused = { status: 504, code: "upstream_timeout" }
 export const limited = (least: number, most = least): Refused => ({
   status: 429,
@@ -100,7 +103,7 @@ const breaks = (wire: Wire, when: "before" | "after"): ReadonlyArray<Fault> => {
     one("ends without its end", streamed("end"), inOne("end")),
     one("malformed JSON frame", streamed("trickle", [frame("{\"choices\":[")]), undefined),
     one("bytes that are no text", streamed("trickle", [noise]), undefined),
-    one("error object in the stream", streamed("trickle", [wire.error]), undefined)
+    one("error object in the stream", streamed("trickle", [wire.error]), undefined, { promise: wire.told ?? failed })
   ]
 }
 

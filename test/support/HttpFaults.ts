@@ -1,10 +1,11 @@
 /** What goes wrong with an exchange over HTTP, before there is an answer. */
 import { gzipSync } from "node:zlib"
 import type { Fault, Refused } from "./Faults.ts"
-import { always, failed, json, limited, refusedContent, short, timedOut } from "./Faults.ts"
+import { always, failed, json, limited, overloaded, refusedContent, short, timedOut } from "./Faults.ts"
 import type { Play } from "./FaultServer.ts"
 
 const refusedKey: Refused = { status: 502, code: "upstream_authentication_failed" }
+const usedUp: Refused = { status: 429, code: "insufficient_quota" }
 const mistaken: Refused = { status: 400, code: "invalid_request_error" }
 const megabytes = gzipSync(Buffer.alloc(50 * 2 ** 20))
 
@@ -60,11 +61,13 @@ export const statuses = (key: string): ReadonlyArray<Fault> => {
     ),
     status(500, failed),
     status(503, { ...failed, retryAfter: [2, 2] }, {}, {}, { "retry-after": "2" }),
-    status(529, failed),
+    status(529, overloaded),
     both("503 and 502, again and again", (call) => refusal(call % 2 === 0 ? 503 : 502, key), failed, {
       retries: 2,
       calls: 3
     }),
+    both("429, insufficient_quota", () => refusal(429, key, { code: "insufficient_quota" }), usedUp, { callsOfSix: 1 }),
+    both("402", () => refusal(402, key), usedUp, { callsOfSix: 1 }),
     status(401, refusedKey, { callsOfSix: 1 }),
     status(403, refusedKey, { callsOfSix: 1 }),
     status(400, mistaken, { next: "nobody", counts: false }, { param: `Bearer ${key}` }),
@@ -88,8 +91,8 @@ export const statuses = (key: string): ReadonlyArray<Fault> => {
           code: "context_length_exceeded",
           message: `maximum context length is ${"9".repeat(30)} tokens, you requested 12`
         }),
-      mistaken,
-      { next: "nobody", counts: false }
+      { status: 400, code: "context_length_exceeded" },
+      { next: "contextFallbacks", counts: false }
     ),
     both("content refused", () => refusal(400, key, { code: "content_filter" }), refusedContent, {
       next: "contentFallbacks",

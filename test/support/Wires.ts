@@ -1,5 +1,6 @@
 /** One answer, "Grüße aus 東京 🎌", as each dialect puts it on the wire. */
 import type { Wire } from "./Faults.ts"
+import { overloaded } from "./Faults.ts"
 
 /** Those whose streams are framed differently. */
 export type Dialect = "openai" | "anthropic" | "gemini" | "ollama"
@@ -56,7 +57,8 @@ const anthropic: Wire = {
   text,
   whole: JSON.stringify({ type: "message", content: [{ type: "text", text }], stop_reason: "end_turn", usage }),
   frame: sse,
-  error: named({ type: "error", error: { type: "overloaded_error", message: "Overloaded" } })
+  error: named({ type: "error", error: { type: "overloaded_error", message: "Overloaded" } }),
+  told: overloaded
 }
 
 const candidate = (text: string, more: object = {}) => ({

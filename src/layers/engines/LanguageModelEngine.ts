@@ -41,7 +41,12 @@ const told = ({ id, model }: Deployment, { reason }: AiError.AiError): Inference
   switch (inner?._tag) {
     case "ContextLengthExceeded": {
       const { atLeast = false, contextWindow, promptTokens } = inner
-      return new InferenceError.ContextLengthExceeded({ model, promptTokens, contextWindow, atLeast })
+      return new InferenceError.ContextLengthExceeded({
+        model,
+        atLeast,
+        ...(contextWindow === undefined ? {} : { contextWindow }),
+        ...(promptTokens === undefined ? {} : { promptTokens })
+      })
     }
     case "QueueFull": {
       const { limit, retryAfterMs } = inner

@@ -12,6 +12,7 @@ export interface AnthropicError extends Failure {
 const types: Readonly<Record<number, string>> = {
   400: "invalid_request_error",
   401: "authentication_error",
+  402: "billing_error",
   403: "permission_error",
   404: "not_found_error",
   413: "request_too_large",
@@ -55,10 +56,10 @@ const options: { readonly [Tag in Reason["_tag"]]: (reason: Named<Tag>) => Optio
   EngineCrashed: () => [500, 0],
   EngineStopped: () => [529, 0],
   EngineFailed: () => [500],
-  UpstreamFailed: ({ retryAfterMs }) => [500, retryAfterMs],
+  UpstreamFailed: ({ retryAfterMs, status }) => [status === 529 ? 529 : 500, retryAfterMs],
   UpstreamTimeout: () => [504],
   RateLimited: ({ retryAfterMs }) => [429, retryAfterMs ?? 0],
-  AuthenticationFailed: () => [500],
+  AuthenticationFailed: ({ quota }) => [quota === true ? 402 : 500],
   ContentRefused: () => [400],
   NotSupported: () => [400],
   CircuitOpen: ({ retryAfterMs }) => [529, retryAfterMs],
@@ -67,10 +68,11 @@ const options: { readonly [Tag in Reason["_tag"]]: (reason: Named<Tag>) => Optio
 
 const messageOf = (reason: Reason): string => {
   if (reason._tag === "InvalidRequest" && reason.path !== undefined) return `${reason.path}: ${reason.detail}`
+  if (reason._tag !== "ContextLengthExceeded") return reason.message
   // Anthropic's own words, by which clients know that they have to shorten the conversation.
-  return reason._tag === "ContextLengthExceeded"
-    ? `prompt is too long: ${reason.promptTokens} tokens > ${reason.contextWindow} maximum`
-    : reason.message
+  return reason.promptTokens === undefined || reason.contextWindow === undefined
+    ? "prompt is too long: it does not fit the context window"
+    : `prompt is too long: ${reason.promptTokens} tokens > ${reason.contextWindow} maximum`
 }
 
 /** By this code Anthropic's own clients know to send the whole conversation instead. */

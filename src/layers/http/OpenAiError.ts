@@ -12,7 +12,7 @@ export interface OpenAiError {
 
 interface Options {
   readonly status: number
-  readonly type: "invalid_request_error" | "rate_limit_error" | "server_error"
+  readonly type: "invalid_request_error" | "rate_limit_error" | "server_error" | "insufficient_quota"
   readonly code: string | null
   readonly param?: string | null
   readonly headers?: Readonly<Record<string, string>>
@@ -49,6 +49,22 @@ const tooMany = (code: string, retryAfterMs: number): Options => ({
   headers: after(retryAfterMs)
 })
 
+/** As OpenAI tells it; its clients try a 429 again unless the header says otherwise. */
+const noQuota: Options = {
+  status: 429,
+  type: "insufficient_quota",
+  code: "insufficient_quota",
+  headers: { "x-should-retry": "false" }
+}
+
+/** An overload is told as such: 503 where the provider says 529, a status that OpenAI's API does not have. */
+const upstreamFailed = ({ retryAfterMs, status }: Named<"UpstreamFailed">): Options =>
+  server(
+    status === 529 ? 503 : 502,
+    status === 529 ? "upstream_overloaded" : "upstream_failed",
+    retryAfterMs === undefined ? {} : after(retryAfterMs)
+  )
+
 type Named<Tag> = Extract<Reason, { readonly _tag: Tag }>
 
 const options: { readonly [Tag in Reason["_tag"]]: (reason: Named<Tag>, fields: Fields) => Options } = {
@@ -65,11 +81,10 @@ const options: { readonly [Tag in Reason["_tag"]]: (reason: Named<Tag>, fields: 
   EngineCrashed: () => server(503, "engine_crashed", soon),
   EngineStopped: () => server(503, "engine_stopped", soon),
   EngineFailed: () => server(500, "engine_failed"),
-  UpstreamFailed: ({ retryAfterMs }) =>
-    server(502, "upstream_failed", retryAfterMs === undefined ? {} : after(retryAfterMs)),
+  UpstreamFailed: upstreamFailed,
   UpstreamTimeout: () => server(504, "upstream_timeout"),
   RateLimited: ({ retryAfterMs }) => tooMany("rate_limit_exceeded", retryAfterMs ?? 0),
-  AuthenticationFailed: () => server(502, "upstream_authentication_failed"),
+  AuthenticationFailed: ({ quota }) => quota === true ? noQuota : server(502, "upstream_authentication_failed"),
   ContentRefused: () => invalid("content_policy_violation", null),
   NotSupported: ({ path }, { rename }) => invalid("not_supported", rename(path)),
   CircuitOpen: ({ retryAfterMs }) => server(503, "circuit_open", after(retryAfterMs)),

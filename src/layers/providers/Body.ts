@@ -14,6 +14,8 @@ export interface Body {
   readonly pull: Pull.Pull<Uint8Array, InferenceError.InferenceError>
   /** Whether all has come, taken or not. */
   readonly isOver: () => boolean
+  /** What comes. */
+  readonly media: Wanted
   /** Hears what the body says of the key that it was asked with, if anything. */
   readonly note: (reason: InferenceError.Reason) => Effect.Effect<void>
   readonly watch: Watch.Watch
@@ -61,19 +63,32 @@ const tooLarge = ({ deployment }: Target, bytes: number): InferenceError.Inferen
     new InferenceError.UpstreamFailed({ deployment, kind: "too_large", detail: `it sent more than ${bytes} bytes.` })
   )
 
+const mediaTypeOf = ({ headers }: Head): string | undefined =>
+  headers["content-type"]?.split(";")[0]?.trim().toLowerCase()
+
+/** What an answer's body is: where events are asked for, an error may come as JSON, and so may a whole answer. */
+export const mediaOf = (head: Head, wanted: Wanted): Wanted => isJson(mediaTypeOf(head)) ? "json" : wanted
+
+const isJson = (type = ""): boolean => /^(?:application|text)\/(?:[\w.-]+\+)?json$/.test(type)
+
 /** Why a success's headers are none, if so. */
-export const wrongHeaders = (target: Target, { headers }: Head, wanted: Wanted) => {
-  const type = headers["content-type"]?.split(";")[0]?.trim().toLowerCase()
+export const wrongHeaders = (target: Target, head: Head, wanted: Wanted) => {
+  const type = mediaTypeOf(head)
   if (type === undefined) return malformed(target, "of no content type")
-  if (!mediaTypes[wanted].includes(type)) {
+  if (!mediaTypes[wanted].includes(type) && !isJson(type)) {
     return malformed(target, `not of the content type ${mediaTypes[wanted][0]} that was asked for`)
   }
-  const encoding = headers["content-encoding"]
+  const encoding = head.headers["content-encoding"]
   return encoding === undefined || encoding === "identity" ? undefined : malformed(target, "compressed unasked")
 }
 
 /** A body that is counted, timed, and has errors of ours. */
-export const watched = (target: Target, limits: Watch.Limits, wire: Wire, watch: Watch.Watch): Omit<Body, "note"> => {
+export const watched = (
+  target: Target,
+  limits: Watch.Limits,
+  wire: Wire,
+  watch: Watch.Watch
+): Omit<Body, "media" | "note"> => {
   const most = target.options.maxResponseBytes ?? Policies.maxResponseBytes
   let bytes = 0
   return {

@@ -2,26 +2,8 @@
 import type { Reason } from "../../services/InferenceError.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
 import type { Refusal, Target } from "./Dialect.ts"
-import { at, countAt, listAt, textAt } from "./Json.ts"
-import { brief, type Found, reasonOf } from "./Refusals.ts"
-
-const unfit = /input token count(?: \((\d+)\))? exceeds the maximum number of tokens allowed(?: \((\d+)\))?/i
-
-const contextLengthOf = (message: string): Found["contextLength"] => {
-  const match = unfit.exec(message)
-  if (match === null) return undefined
-  const [, prompt, most] = match
-  return prompt === undefined || most === undefined
-    ? true
-    : { promptTokens: Number(prompt), contextWindow: Number(most) }
-}
-
-/** ms of a `google.rpc.RetryInfo`'s delay, as `34.5s`. */
-const retryDelayOf = (details: ReadonlyArray<unknown>): number | undefined => {
-  const text = details.map((detail) => textAt(detail, "retryDelay")).find((delay) => delay !== undefined) ?? ""
-  const seconds = /^(\d+(?:\.\d+)?)s$/.exec(text)?.[1]
-  return seconds === undefined ? undefined : Number(seconds) * 1000
-}
+import { at, listAt, textAt } from "./Json.ts"
+import { brief, reasonOf, statusOf } from "./Refusals.ts"
 
 /** Where it is told that the key is wrong, with status 400. */
 const isOfKey = (details: ReadonlyArray<unknown>): boolean =>
@@ -43,14 +25,14 @@ export const failure = (refusal: Refusal, target: Target): Reason => {
       detail: `${brief(message)} (HTTP status ${status})`
     })
   }
-  return reasonOf(
-    refusal,
-    target,
-    { message, contextLength: status === 400 ? contextLengthOf(message) : undefined },
-    retryDelayOf(details)
-  )
+  return reasonOf(refusal, target, { message, codes: [textAt(body, "error", "status")] })
 }
 
 /** Of an error that comes in the place of an answer. */
 export const inBand = (body: unknown, target: Target): Reason =>
-  failure({ status: countAt(at(body, "error"), "code") ?? 500, headers: {}, body, now: 0 }, target)
+  failure({
+    status: statusOf(at(body, "error", "code"), at(body, "error", "status")) ?? 500,
+    headers: {},
+    body,
+    now: 0
+  }, target)

@@ -13,13 +13,12 @@ import type { Generation } from "../../services/Engine.ts"
 import { prefilled } from "../../services/Engine.ts"
 import type { Event } from "../../services/Inference.ts"
 import type { Reason } from "../../services/InferenceError.ts"
-import * as InferenceError from "../../services/InferenceError.ts"
 import type { FinishReason, OutputFormat } from "../../services/Job.ts"
 import type { Dialect, EventDecoder, Target, Told } from "./Dialect.ts"
 import { at, countAt, fieldsOf, listAt, ownOf, textAt } from "./Json.ts"
 import { toolsOf } from "./OpenAiRequest.ts"
 import type { Found } from "./Refusals.ts"
-import { brief, cut, finishText, malformed, notSupported, parse, reasonOf } from "./Refusals.ts"
+import { cut, finishText, inBandReason, malformed, notSupported, parse, reasonOf } from "./Refusals.ts"
 import * as ToolParts from "./ToolParts.ts"
 import { makeCounter } from "./Usage.ts"
 import { embeddingsOf } from "./Vectors.ts"
@@ -99,26 +98,11 @@ const requestOf: Dialect["generate"]["request"] = (generation, target, stream) =
 }
 
 /** @param body `{ error }` */
-const foundIn = (body: unknown): Found => {
-  const message = textAt(body, "error") ?? ""
-  return {
-    message,
-    contextLength: /exceeds (?:the )?(?:maximum |available )?context (?:length|size|window)/i.test(message)
-      ? true
-      : undefined
-  }
-}
+const foundIn = (body: unknown): Found => ({ message: textAt(body, "error") ?? textAt(body, "error", "message") ?? "" })
 
 const failure: Dialect["failure"] = (refusal, target) => reasonOf(refusal, target, foundIn(refusal.body))
 
-const inBand = (body: unknown, { deployment }: Target): Reason => {
-  const detail = brief(textAt(body, "error") ?? "")
-  return new InferenceError.UpstreamFailed({
-    deployment,
-    kind: "status",
-    detail: detail === "" ? "it told an error in its answer." : detail
-  })
-}
+const inBand = (body: unknown, target: Target): Reason => inBandReason(body, target, foundIn(body), undefined)
 
 /** `load` and `unload` tell of a model without an answer. */
 const finishes: Readonly<Record<string, FinishReason>> = { stop: "stop", length: "length" }

@@ -7,6 +7,7 @@ import type { ChosenLogprob, FinishReason, TokenLogprob } from "../../services/J
 import type { EventDecoder, Target, Told } from "./Dialect.ts"
 import type { Fields } from "./Json.ts"
 import { at, countAt, fieldsOf, listAt, numbersOf, ownOf, textAt } from "./Json.ts"
+import { isError } from "./OpenAiRefusal.ts"
 import { brief, cut, finishText, malformed, parse } from "./Refusals.ts"
 import * as ToolParts from "./ToolParts.ts"
 import type { Told as Figures } from "./Usage.ts"
@@ -149,14 +150,16 @@ export type InBand = (error: unknown, target: Target) => InferenceError.Reason
 export const makeEvents = (inBand: InBand) => (generation: Generation, target: Target): EventDecoder => {
   const speaker = makeSpeaker(generation, target)
   return {
-    push: ({ data }) => {
+    push: ({ data, event }) => {
       if (data === "[DONE]") return speaker.end()
       const chunk = fieldsOf(parse(data))
       if (chunk === undefined) return Result.fail(malformed(target, "an event without a JSON object"))
-      if ((chunk["error"] ?? undefined) !== undefined) return Result.fail(inBand(chunk, target))
+      if (isError(chunk, event)) return Result.fail(inBand(chunk, target))
       speaker.count(chunk)
       // Azure begins with a chunk without choices, and usage comes in one.
       const choice = ownChoice(chunk)
+      // OpenRouter's errors of one choice.
+      if (choice !== undefined && isError(choice)) return Result.fail(inBand(choice, target))
       return Result.succeed(choice === undefined ? [] : speaker.say(choice, fieldsOf(choice["delta"]) ?? {}))
     },
     end: speaker.end,
@@ -166,8 +169,9 @@ export const makeEvents = (inBand: InBand) => (generation: Generation, target: T
 
 export const makeWhole = (inBand: InBand) => (body: unknown, generation: Generation, target: Target): Told => {
   const answer = fieldsOf(body)
-  if (answer !== undefined && (answer["error"] ?? undefined) !== undefined) return Result.fail(inBand(answer, target))
+  if (answer !== undefined && isError(answer)) return Result.fail(inBand(answer, target))
   const choice = ownChoice(body)
+  if (choice !== undefined && isError(choice)) return Result.fail(inBand(choice, target))
   const message = fieldsOf(choice?.["message"])
   if (answer === undefined || choice === undefined || message === undefined) {
     return Result.fail(malformed(target, "a body without choices[0].message"))

@@ -1,7 +1,11 @@
-/** What the refusals of providers have in common: statuses, when to come back, and texts that are fit to be told. Pure. */
+/** What the refusals of providers have in common: statuses, meanings, and texts that are fit to be told. Pure. */
 import { Result } from "effect"
 import * as InferenceError from "../../services/InferenceError.ts"
+import { bounded, retryAfterOf } from "../../services/RetryAfter.ts"
 import type { Refusal, Target } from "./Dialect.ts"
+import { ownOf } from "./Json.ts"
+import type { ContextFigures } from "./Wordings.ts"
+import { figuresOf, meaningOf } from "./Wordings.ts"
 
 const mostCharacters = 300
 
@@ -14,100 +18,77 @@ export const brief = (text: string): string => {
   return line.length <= mostCharacters ? line : `${line.slice(0, mostCharacters)}${ellipsis}`
 }
 
-/** The longest that a provider is believed when it says when to come back, ms: a day. */
-const longestWait = 86_400_000
-
-const bounded = (ms: number): number => Math.min(longestWait, Math.max(0, ms))
-
-/** HTTP's dates, and ISO's. */
-const dated = /^(?:[A-Z][a-z]{2,8},? |\d{4}-\d{2}-\d{2}T)/
-
-const unitMs: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }
-
-/** ms of a span as `1s`, `6m0s` and `20ms`, of plain seconds, or until a date. */
-const msOf = (text: string, now: number): number | undefined => {
-  if (/^\d+(?:\.\d+)?$/.test(text)) return Number(text) * 1000
-  if (/^(?:\d+(?:\.\d+)?(?:ms|s|m|h))+$/.test(text)) {
-    return [...text.matchAll(/([\d.]+)(ms|s|m|h)/g)].reduce(
-      (sum, [, number, unit]) => sum + Number(number) * unitMs[unit!]!,
-      0
-    )
-  }
-  const date = dated.test(text) ? Date.parse(text) : Number.NaN
-  return Number.isNaN(date) ? undefined : date - now
-}
-
-const header = ({ headers }: Refusal, name: string): string | undefined => headers[name]?.trim()
-
-/**
- * ms until the provider takes requests again, as its headers say: `retry-after-ms`, `retry-after` in seconds or as a
- * date (RFC 9110, section 10.2.3), or when the limits that have nothing left are reset.
- *
- * @param resets pairs of headers: what remains, and when it is reset; default OpenAI's
- */
-export const retryAfterOf = (
-  refusal: Refusal,
-  resets: ReadonlyArray<readonly [remaining: string, reset: string]> = ["requests", "tokens"].map(
-    (what) => [`x-ratelimit-remaining-${what}`, `x-ratelimit-reset-${what}`] as const
-  )
-): number | undefined => {
-  const { now } = refusal
-  const exact = Number(header(refusal, "retry-after-ms") ?? "x")
-  if (exact >= 0 && exact !== Number.POSITIVE_INFINITY) return bounded(exact)
-  const told = [
-    header(refusal, "retry-after"),
-    ...resets.map(([remaining, reset]) => header(refusal, remaining) === "0" ? header(refusal, reset) : undefined)
-  ].map((text) => text === undefined ? undefined : msOf(text, now))
-  const [after, ...others] = told
-  // A date that has passed by the time it is read says "now".
-  if (after !== undefined) return bounded(after)
-  const limits = others.filter((ms) => ms !== undefined)
-  return limits.length === 0 ? undefined : bounded(Math.max(...limits))
-}
-
-/** A prompt's tokens and the window that they do not fit. */
-export interface ContextFigures {
-  readonly promptTokens: number
-  readonly contextWindow: number
-  /** There are at least so many. */
-  readonly atLeast?: boolean
-}
-
 /** What a dialect found in a refusal's body. */
 export interface Found {
   /** The provider's own words. */
-  readonly message?: string | undefined
+  readonly message: string
+  /** The provider's codes and types. */
+  readonly codes?: ReadonlyArray<string | undefined>
   /** The field that is wrong, by our name for it. */
   readonly path?: string | undefined
-  /** The prompt does not fit; figures where they are told. */
-  readonly contextLength?: ContextFigures | true | undefined
-  /** It is refused by the provider's content policy. */
-  readonly contentRefused?: boolean | undefined
+  /** Figures that are told beside the words. */
+  readonly figures?: ContextFigures | undefined
 }
+
+/** HTTP statuses of the codes and types that providers give, for errors that come without one. */
+const statuses: Readonly<Record<string, number>> = {
+  invalid_request_error: 400,
+  badrequesterror: 400,
+  invalid_argument: 400,
+  failed_precondition: 400,
+  authentication_error: 401,
+  invalid_api_key: 401,
+  unauthenticated: 401,
+  billing_error: 402,
+  permission_error: 403,
+  permission_denied: 403,
+  not_found_error: 404,
+  notfounderror: 404,
+  not_found: 404,
+  request_too_large: 413,
+  rate_limit_error: 429,
+  rate_limit_exceeded: 429,
+  ratelimiterror: 429,
+  insufficient_quota: 429,
+  resource_exhausted: 429,
+  api_error: 500,
+  server_error: 500,
+  internal_server_error: 500,
+  internalservererror: 500,
+  internal: 500,
+  service_unavailable: 503,
+  serviceunavailableerror: 503,
+  unavailable: 503,
+  timeout_error: 504,
+  deadline_exceeded: 504,
+  overloaded_error: 529
+}
+
+const statusOfCode = (code: unknown): number | undefined => {
+  const number = typeof code === "number" || (typeof code === "string" && /^\d{3}$/.test(code))
+    ? Number(code)
+    : undefined
+  if (number !== undefined && number >= 400 && number < 600) return number
+  return typeof code === "string" ? ownOf(statuses, code.toLowerCase()) : undefined
+}
+
+/** The status that the first of these codes stands for: a number, or a name. */
+export const statusOf = (...codes: ReadonlyArray<unknown>): number | undefined =>
+  codes.map(statusOfCode).find((status) => status !== undefined)
 
 /** Whose mistake it is: the request's own, and no retry makes it better. */
 const isCallers = (status: number): boolean => status === 400 || status === 413 || status === 422
 
-const words = ({ status }: Refusal, { message = "" }: Found): string =>
+const words = ({ status }: Refusal, { message }: Found): string =>
   message === "" ? `it answered with HTTP status ${status}.` : `${brief(message)} (HTTP status ${status})`
 
-const isCounted = ({ contextWindow, promptTokens }: ContextFigures): boolean =>
-  Number.isSafeInteger(contextWindow) && Number.isSafeInteger(promptTokens)
-
-const unfit = (
-  { model, options }: Target,
-  found: Exclude<Found["contextLength"], undefined>,
-  text: string
-): InferenceError.Reason => {
+const unfit = ({ model, options }: Target, found: Found): InferenceError.Reason => {
   const { contextSize } = options
-  // A count that nobody told is at least what does not fit.
+  // A count that the provider does not give is at least what does not fit.
   const least = contextSize === undefined
     ? undefined
     : { promptTokens: contextSize, contextWindow: contextSize, atLeast: true }
-  const figures = found === true || !isCounted(found) ? least : found
-  return figures === undefined
-    ? new InferenceError.InvalidRequest({ path: "messages", detail: `The prompt is too long: ${text}` })
-    : new InferenceError.ContextLengthExceeded({ model, ...figures })
+  return new InferenceError.ContextLengthExceeded({ model, ...found.figures ?? figuresOf(found.message) ?? least })
 }
 
 const optionally = (retryAfterMs: number | undefined) =>
@@ -128,9 +109,9 @@ const ofStatus = (
 }
 
 /**
- * The reason of a refusal.
+ * The reason of a refusal: by its code or type, by its words, else by its status.
  *
- * @param retryAfterMs default what the headers tell
+ * @param retryAfterMs default what headers and body tell
  */
 export const reasonOf = (
   refusal: Refusal,
@@ -138,13 +119,44 @@ export const reasonOf = (
   found: Found,
   retryAfterMs = retryAfterOf(refusal)
 ): InferenceError.Reason => {
+  const { status } = refusal
+  const { deployment } = target
   const detail = words(refusal, found)
-  if (found.contentRefused === true) {
-    return new InferenceError.ContentRefused({ deployment: target.deployment, detail })
+  switch (meaningOf({ status, codes: found.codes ?? [], message: found.message })) {
+    case "context":
+      return unfit(target, found)
+    case "content":
+      return new InferenceError.ContentRefused({ deployment, detail })
+    case "quota":
+      return new InferenceError.AuthenticationFailed({ deployment, status, quota: true })
+    case undefined:
+      return ofStatus(refusal, target, found.path, detail, retryAfterMs)
   }
-  return found.contextLength === undefined
-    ? ofStatus(refusal, target, found.path, detail, retryAfterMs)
-    : unfit(target, found.contextLength, detail)
+}
+
+/**
+ * The reason of an error that comes with a status of success, or within a stream.
+ *
+ * @param status that the error names, if any
+ */
+export const inBandReason = (
+  body: unknown,
+  target: Target,
+  found: Found,
+  status: number | undefined
+): InferenceError.Reason => {
+  const reason = reasonOf({ status: status ?? 500, headers: {}, body, now: 0 }, target, found)
+  if (reason._tag !== "UpstreamFailed") return reason
+  const detail = found.message === "" ? "it told an error in its answer." : brief(found.message)
+  const { deployment } = target
+  const { retryAfterMs } = reason
+  return new InferenceError.UpstreamFailed({
+    deployment,
+    kind: "status",
+    detail,
+    ...(status === undefined ? {} : { status }),
+    ...optionally(retryAfterMs)
+  })
 }
 
 /** What came is not what the dialect says. */

@@ -18,6 +18,7 @@ import type { RemoteDeployment } from "../../services/Model.ts"
 import * as Policies from "../../services/Policies.ts"
 import { hostOf, isPrivateHost } from "../../services/PublicAddress.ts"
 import { eventsOf, makeCheck, makeReader } from "./Answer.ts"
+import type { Body } from "./Body.ts"
 import type { Call, Dialect, Each, Target, Task } from "./Dialect.ts"
 import { makeJoint } from "./Joint.ts"
 import type { Media, Taken } from "./Media.ts"
@@ -98,19 +99,26 @@ const makeGenerate = ({ dialect, media, target, upstream }: Parts) => {
       )
   }
 
-  const whole = Effect.fnUntraced(function*(generation: Generation) {
-    const call = yield* callOf(generation, false)
-    const events = yield* upstream.read(
-      call,
+  /** The events of an answer that comes whole. */
+  const finish = Effect.fnUntraced(function*(body: Body, generation: Generation) {
+    const events = yield* upstream.finish(
+      body,
       (body) => readable(target, () => generate.whole(body, generation, target))
     )
     const wrong = makeCheck(target, generation)(events)
     return wrong === undefined ? Stream.fromIterable(makeJoint(generation)(events)) : yield* InferenceError.make(wrong)
   })
 
+  const whole = Effect.fnUntraced(function*(generation: Generation) {
+    const call = yield* callOf(generation, false)
+    return yield* finish(yield* upstream.open(call, "json"), generation)
+  })
+
   const streamed = Effect.fnUntraced(function*(generation: Generation) {
     const call = yield* callOf(generation, true)
     const body = yield* upstream.open(call, dialect.framing)
+    // A gateway's errors are JSON also where a stream is asked for.
+    if (body.media === "json") return yield* finish(body, generation)
     const decoder = generate.events(generation, target)
     return eventsOf({ ...body, clean: upstream.clean }, makeReader(dialect, decoder, target, generation))
   })

@@ -12,7 +12,7 @@ import { isUtf8 } from "node:buffer"
 import * as Hops from "../../services/Hops.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
 import type { Body, Wanted } from "./Body.ts"
-import { broken, mediaTypes, readRefusal, watched, wrongHeaders } from "./Body.ts"
+import { broken, mediaOf, mediaTypes, readRefusal, watched, wrongHeaders } from "./Body.ts"
 import type { Call, Dialect, Target } from "./Dialect.ts"
 import type { Held, KeyRing } from "./KeyRing.ts"
 import { malformed, parse } from "./Refusals.ts"
@@ -25,7 +25,12 @@ export interface Upstream {
     call: Call,
     wanted: Wanted
   ) => Effect.Effect<Body, InferenceError.InferenceError, Scope.Scope>
-  /** The same for an answer that is read whole, from parsed JSON. */
+  /** Reads a body to its end, and decodes its JSON. */
+  readonly finish: <A>(
+    body: Body,
+    decode: (body: unknown) => Result.Result<A, InferenceError.Reason>
+  ) => Effect.Effect<A, InferenceError.InferenceError>
+  /** Sends the call, and reads its answer whole. */
   readonly read: <A>(
     call: Call,
     decode: (body: unknown) => Result.Result<A, InferenceError.Reason>
@@ -103,7 +108,7 @@ const makeExchange = (options: Options, limits: Watch.Limits) => {
     yield* ring.note(held, isSuccess ? undefined : reason)
     if (reason === undefined) {
       const note: Body["note"] = (reason) => ring.note(held, reason)
-      return Result.succeed({ ...watched(target, limits, wire, watch), note })
+      return Result.succeed({ ...watched(target, limits, wire, watch), media: mediaOf(head, wanted), note })
     }
     wire.close()
     return Result.fail(ring.clean(reason))
@@ -142,11 +147,10 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     return yield* exchange({ call, wanted, watch, hold })
   })
 
-  const read = Effect.fnUntraced(function*<A>(
-    call: Call,
+  const finish = Effect.fnUntraced(function*<A>(
+    { note, pull }: Body,
     decode: (body: unknown) => Result.Result<A, InferenceError.Reason>
   ) {
-    const { note, pull } = yield* open(call, "json")
     const pieces: Array<Uint8Array> = []
     const rest: Effect.Effect<never, InferenceError.InferenceError | Cause.Done> = Effect.flatMap(pull, (piece) => {
       pieces.push(piece)
@@ -163,5 +167,7 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     return yield* InferenceError.make(ring.clean(decoded.failure))
   })
 
-  return { open, read, clean: ring.clean, stop: (reason) => Effect.sync(() => watcher.stop(reason)) }
+  const read: Upstream["read"] = (call, decode) => Effect.flatMap(open(call, "json"), (body) => finish(body, decode))
+
+  return { open, finish, read, clean: ring.clean, stop: (reason) => Effect.sync(() => watcher.stop(reason)) }
 })

@@ -8,6 +8,7 @@ import { HttpClient, HttpClientRequest } from "effect/http"
 import { urlProblem } from "../../services/ModelSource.ts"
 import type { ModelStoreError } from "../../services/ModelStore.ts"
 import { AccessDenied, DownloadFailed, fail, SourceNotFound } from "../../services/ModelStore.ts"
+import { retryAfterOf } from "../../services/RetryAfter.ts"
 import type { Opened, Origin } from "./Origin.ts"
 import { Cut } from "./Origin.ts"
 
@@ -35,13 +36,6 @@ const detailOf = (error: HttpClientError.HttpClientError): string => {
   const { cause } = error.reason as { readonly cause?: NodeJS.ErrnoException }
   const code = cause?.code
   return (code === undefined ? undefined : inWords[code]) ?? code ?? cause?.message ?? error.reason._tag
-}
-
-/** ms that a `Retry-After` header asks for: seconds, or a date (RFC 9110, section 10.2.3). */
-const retryAfterOf = (header: string | undefined, now: number): number | undefined => {
-  if (header === undefined) return undefined
-  const ms = /^\d+$/.test(header) ? Number(header) * 1000 : Date.parse(header) - now
-  return Number.isFinite(ms) && ms > 0 ? ms : undefined
 }
 
 const refusal = (url: string, status: number): ModelStoreError => {
@@ -116,7 +110,7 @@ const checkStatus = Effect.fnUntraced(function*(url: string, { headers, response
   const now = yield* Clock.currentTimeMillis
   return yield* new Cut({
     detail: `the server answered with HTTP status ${response.status}`,
-    retryAfterMs: retryAfterOf(headers["retry-after"], now)
+    retryAfterMs: retryAfterOf({ headers, now })
   })
 })
 

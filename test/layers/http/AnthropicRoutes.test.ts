@@ -27,7 +27,9 @@ describe("reasons", () => {
     [new InferenceError.EngineFailed({ deployment, detail: "Broken." }), 500, "api_error"],
     [new InferenceError.EngineCrashed({ deployment, detail: "Broken." }), 500, "api_error", "1"],
     [new InferenceError.UpstreamFailed(upstream), 500, "api_error"],
+    [new InferenceError.UpstreamFailed({ ...upstream, status: 529 }), 529, "overloaded_error"],
     [new InferenceError.AuthenticationFailed({ deployment }), 500, "api_error"],
+    [new InferenceError.AuthenticationFailed({ deployment, quota: true }), 402, "billing_error"],
     [new InferenceError.UpstreamTimeout({ deployment, phase: "total", afterMs: 5 }), 504, "timeout_error"]
   ])("%j is %d %s", (reason, status, type, retryAfter) =>
     withHandler({ inference: failing(reason) }, async (post) => {

@@ -145,6 +145,22 @@ const cases: ReadonlyArray<Case> = [
     headers: {}
   },
   {
+    reason: new InferenceError.AuthenticationFailed({ deployment, status: 429, quota: true }),
+    status: 429,
+    type: "insufficient_quota",
+    code: "insufficient_quota",
+    param: null,
+    headers: { "x-should-retry": "false" }
+  },
+  {
+    reason: new InferenceError.UpstreamFailed({ deployment, kind: "status", status: 529, detail: "Overloaded." }),
+    status: 503,
+    type: "server_error",
+    code: "upstream_overloaded",
+    param: null,
+    headers: {}
+  },
+  {
     reason: new InferenceError.ContentRefused({ deployment, detail: "Not this." }),
     status: 400,
     type: "invalid_request_error",

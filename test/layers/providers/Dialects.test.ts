@@ -170,7 +170,14 @@ describe("thoughts", () => {
           contents++
         }
         const watch = { headers: () => {}, content, wait: () => {}, took: () => {}, reason: () => undefined }
-        const body = { pull, watch, isOver: () => true, note: () => Effect.void, clean: (reason: Reason) => reason }
+        const body = {
+          media: "sse" as const,
+          pull,
+          watch,
+          isOver: () => true,
+          note: () => Effect.void,
+          clean: (reason: Reason) => reason
+        }
         const events = yield* eventsOf(body, reader).pipe(
           Stream.catchTag("InferenceError", () => Stream.empty),
           Stream.runCollect

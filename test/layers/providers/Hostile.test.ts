@@ -9,10 +9,11 @@ import { gemini } from "../../../src/layers/providers/Gemini.ts"
 import * as KeyRing from "../../../src/layers/providers/KeyRing.ts"
 import { ollama } from "../../../src/layers/providers/Ollama.ts"
 import { openAi } from "../../../src/layers/providers/OpenAi.ts"
-import { brief, retryAfterOf } from "../../../src/layers/providers/Refusals.ts"
+import { brief } from "../../../src/layers/providers/Refusals.ts"
 import { troupe } from "../../../src/layers/providers/Troupe.ts"
 import type { Event } from "../../../src/services/Inference.ts"
 import { InvalidRequest, Reason } from "../../../src/services/InferenceError.ts"
+import { retryAfterOf } from "../../../src/services/RetryAfter.ts"
 import { plain, streamedOf, targetOf } from "../../support/Dialects.ts"
 import { engineAt, fixture, generation, json, outcome, served, textOf } from "./support.ts"
 
@@ -177,8 +178,7 @@ describe("results by number", () => {
 
 describe("when to come back", () => {
   const day = 86_400_000
-  const of = (headers: Record<string, string>) =>
-    retryAfterOf({ status: 429, headers, body: "", now: 1_700_000_000_000 })
+  const of = (headers: Record<string, string>) => retryAfterOf({ headers, body: "", now: 1_700_000_000_000 })
 
   it("is within a day, or not told, whatever the headers say", () => {
     const value = fc.oneof(
