@@ -85,13 +85,21 @@ const cleaned = (reason: InferenceError.Reason, hide: (text: string) => string):
 export const make = (options: RemoteDeployment, rests: Keys.Rests = Policies.keyRests): KeyRing => {
   const held = keysOf(options).map(([key]) => key)
   const secrets = secretsOf(options)
+  // No wait makes a used-up quota better: its key rests the longest from the first refusal on.
+  const quotaRests = { ...rests, refused: rests.longestRefused }
+  /** Keys whose quota was used up when they were last refused. */
+  const usedUp = new Set<number>()
   let keys = Keys.make(keysOf(options).map(([, weight]) => weight))
 
   const noneFree = (deployment: string, now: number): InferenceError.InferenceError => {
     const retryAfterMs = Keys.limitedFor(keys, now)
     return InferenceError.make(
       retryAfterMs === undefined
-        ? new InferenceError.AuthenticationFailed({ deployment, retryAfterMs: Keys.probeIn(keys, now) ?? 0 })
+        ? new InferenceError.AuthenticationFailed({
+          deployment,
+          retryAfterMs: Keys.probeIn(keys, now) ?? 0,
+          ...(usedUp.size === held.length ? { quota: true as const } : {})
+        })
         : new InferenceError.RateLimited({ deployment, retryAfterMs })
     )
   }
@@ -108,7 +116,11 @@ export const make = (options: RemoteDeployment, rests: Keys.Rests = Policies.key
       Effect.map(Monotonic.now, (now) => {
         if (reason === undefined) keys = Keys.accepted(keys, index, since, now)
         else if (reason._tag === "RateLimited") keys = Keys.limited(keys, index, now, reason.retryAfterMs, rests)
-        else if (reason._tag === "AuthenticationFailed") keys = Keys.refused(keys, index, since, now, rests)
+        else if (reason._tag === "AuthenticationFailed") {
+          keys = Keys.refused(keys, index, since, now, reason.quota === true ? quotaRests : rests)
+        }
+        if (reason?._tag === "AuthenticationFailed" && reason.quota === true) usedUp.add(index)
+        else usedUp.delete(index)
       }),
     clean: (reason) => cleaned(reason, (text) => secrets.reduce(without, text))
   }

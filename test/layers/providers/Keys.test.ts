@@ -68,6 +68,26 @@ describe("several keys", () => {
       assert.lengthOf(server.seen, 2)
     }))
 
+  it.effect("rests for a minute where its quota is used up, and says so meanwhile", () =>
+    Effect.gen(function*() {
+      const body = JSON.stringify({ error: { message: "No.", code: "insufficient_quota" } })
+      const server = yield* served(() => ({
+        status: 429,
+        headers: { "content-type": "application/json" },
+        pieces: [body]
+      }))
+      const engine = yield* engineAt(server.url, { key: Redacted.make("key-one") })
+      for (let index = 0; index < 3; index++) {
+        const { reason } = yield* outcome(engine)
+        assert.deepInclude({ ...reason }, { _tag: "AuthenticationFailed", quota: true })
+        assert.include(reason?.message, "The provider's quota is used up")
+        yield* TestClock.adjust(Duration.seconds(20))
+      }
+      assert.lengthOf(server.seen, 1)
+      yield* outcome(engine)
+      assert.lengthOf(server.seen, 2)
+    }))
+
   it.effect("does not blame a key for what is not its fault", () =>
     Effect.gen(function*() {
       const server = yield* served(() => ({ status: 500, pieces: [] }))
