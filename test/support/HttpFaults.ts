@@ -66,10 +66,13 @@ export const statuses = (key: string): ReadonlyArray<Fault> => {
       retries: 2,
       calls: 3
     }),
-    both("429, insufficient_quota", () => refusal(429, key, { code: "insufficient_quota" }), usedUp, { callsOfSix: 1 }),
-    both("402", () => refusal(402, key), usedUp, { callsOfSix: 1 }),
-    status(401, refusedKey, { callsOfSix: 1 }),
-    status(403, refusedKey, { callsOfSix: 1 }),
+    both("429, insufficient_quota", () => refusal(429, key, { code: "insufficient_quota" }), usedUp, {
+      counts: false,
+      callsOfSix: 1
+    }),
+    both("402", () => refusal(402, key), usedUp, { counts: false, callsOfSix: 1 }),
+    status(401, refusedKey, { counts: false, callsOfSix: "any" }),
+    status(403, refusedKey, { counts: false, callsOfSix: "any" }),
     status(400, mistaken, { next: "nobody", counts: false }, { param: `Bearer ${key}` }),
     status(413, mistaken, { next: "nobody", counts: false }, { message: `${"x".repeat(290)}${key}` }),
     status(422, mistaken, { next: "nobody", counts: false }),
