@@ -17,7 +17,7 @@ const within = (minimum: number, maximum: number) => Schema.isBetween({ minimum,
 /** Clients send null for what they leave out. */
 const nullable = <S extends Schema.Top>(schema: S) => Schema.optionalKey(Schema.NullOr(schema))
 
-/** Taken and passed over: what prompts begin alike with is computed once anyway. */
+/** For Anthropic: elsewhere, what prompts begin alike with is computed once anyway. */
 const cached = {
   cache_control: nullable(Schema.Struct({
     type: Schema.Literal("ephemeral"),
@@ -40,6 +40,17 @@ const ImageBlock = Schema.Struct({
   ...cached
 })
 
+/** An object of a type that is not among these: for deployments that speak this dialect. */
+const other = (...known: ReadonlyArray<string>) =>
+  Schema.Struct({
+    type: Schema.String.check(
+      Schema.makeFilter((type: string) => known.includes(type) ? `Expected the fields of type ${type}` : undefined)
+    )
+  })
+
+/** An image of another source, as one that was uploaded. */
+const OtherImageBlock = Schema.Struct({ type: Schema.Literal("image"), source: other("base64", "url") })
+
 const ToolUseBlock = Schema.Struct({
   type: Schema.Literal("tool_use"),
   id: Schema.NonEmptyString,
@@ -51,7 +62,15 @@ const ToolUseBlock = Schema.Struct({
 const ToolResultBlock = Schema.Struct({
   type: Schema.Literal("tool_result"),
   tool_use_id: Schema.NonEmptyString,
-  content: nullable(Schema.Union([Schema.String, Schema.Array(Schema.Union([TextBlock, ImageBlock]))])),
+  content: nullable(Schema.Union([
+    Schema.String,
+    Schema.Array(Schema.Union([
+      TextBlock,
+      ImageBlock,
+      OtherImageBlock,
+      other("text", "image")
+    ]))
+  ])),
   is_error: nullable(Schema.Boolean),
   ...cached
 })
@@ -60,14 +79,19 @@ const ToolResultBlock = Schema.Struct({
 const ThinkingBlock = Schema.Struct({ type: Schema.Literal("thinking") })
 const RedactedThinkingBlock = Schema.Struct({ type: Schema.Literal("redacted_thinking") })
 
+/** As documents, and what Anthropic's own tools were asked and found. */
+const OtherBlock = other("text", "image", "tool_use", "tool_result", "thinking", "redacted_thinking")
+
 /** A part of a message in a request. */
 export const BlockParam = Schema.Union([
   TextBlock,
   ImageBlock,
+  OtherImageBlock,
   ToolUseBlock,
   ToolResultBlock,
   ThinkingBlock,
-  RedactedThinkingBlock
+  RedactedThinkingBlock,
+  OtherBlock
 ])
 export type BlockParam = typeof BlockParam.Type
 
@@ -89,6 +113,24 @@ export const Tool = Schema.Struct({
 }).annotate({ identifier: "AnthropicTool" })
 export type Tool = typeof Tool.Type
 
+/** A tool of Anthropic's own, as `web_search_20250305`. */
+const OtherTool = other("custom")
+
+/** Any tool. */
+export const AnyTool = Schema.Union([Tool, OtherTool])
+export type AnyTool = typeof AnyTool.Type
+
+/** What is asked of the answer's text. */
+export const OutputConfig = Schema.Struct({
+  /** `high` is Anthropic's default; others are for deployments that speak this dialect. */
+  effort: nullable(Schema.String),
+  /** The answer's text fits the schema. */
+  format: nullable(Schema.Struct({
+    type: Schema.Literal("json_schema"),
+    schema: JsonObject
+  }))
+})
+
 /** True: the answer has one use of a tool at most. */
 const parallel = { disable_parallel_tool_use: Schema.optionalKey(Schema.Boolean) }
 
@@ -105,19 +147,11 @@ const prompt = {
   model: Schema.NonEmptyString,
   messages: Schema.NonEmptyArray(MessageParam),
   system: Schema.optionalKey(Schema.Union([Schema.String, Schema.Array(TextBlock)])),
-  tools: Schema.optionalKey(Schema.Array(Tool).check(Schema.isMaxLength(128))),
+  tools: Schema.optionalKey(Schema.Array(AnyTool).check(Schema.isMaxLength(128))),
   tool_choice: Schema.optionalKey(ToolChoice),
-  /** Thinking is not supported; that it be off may be said. */
-  thinking: Schema.optionalKey(Schema.Struct({ type: Schema.Literal("disabled") })),
-  output_config: Schema.optionalKey(Schema.Struct({
-    /** `high` is Anthropic's default; nothing else is supported. */
-    effort: nullable(Schema.Literal("high")),
-    /** The answer's text fits the schema. */
-    format: nullable(Schema.Struct({
-      type: Schema.Literal("json_schema"),
-      schema: JsonObject
-    }))
-  })),
+  /** Whether the model thinks, for deployments that speak this dialect. */
+  thinking: Schema.optionalKey(Schema.Struct({ type: Schema.String })),
+  output_config: Schema.optionalKey(OutputConfig),
   ...cached,
   /** Not in Anthropic's API: as in `ChatRequest`. */
   keep_alive: standing.keep_alive,
@@ -132,7 +166,7 @@ const StopText = Schema.NonEmptyString.check(
   Schema.makeFilter((text: string) => text.isWellFormed() ? undefined : "Expected whole characters")
 )
 
-/** The body of `POST /v1/messages`. Fields that are not here are refused. */
+/** The body of `POST /v1/messages`. Other fields are for deployments that speak this dialect. */
 export const MessagesRequest = Schema.Struct({
   ...prompt,
   max_tokens: Schema.Int.check(within(1, 1_000_000)),
@@ -146,8 +180,8 @@ export const MessagesRequest = Schema.Struct({
     /** Whose request it is, unless it has a key. */
     user_id: nullable(Schema.String)
   })),
-  /** There is one tier. */
-  service_tier: Schema.optionalKey(Schema.Literals(["auto", "standard_only"]))
+  /** For deployments that speak this dialect: there is one tier elsewhere. */
+  service_tier: Schema.optionalKey(Schema.String)
 }).annotate({ identifier: "MessagesRequest" })
 export type MessagesRequest = typeof MessagesRequest.Type
 

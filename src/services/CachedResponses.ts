@@ -44,8 +44,8 @@ const canonical = (value: unknown): string =>
 
 /** Two requests are the same where this is. What a request will have one day is part of it too. */
 export const identify = (
-  { keepAlive: _, priority: __, route: ___, seed: ____, tenant = "", ...asked }: Request
-): string => canonical({ tenant, asked })
+  { keepAlive: _, priority: __, route: ___, seed: ____, source, tenant = "", ...asked }: Request
+): string => canonical({ tenant, asked, headers: source?.headers })
 
 /** Whether it came to a normal end: one that was cut before the caller's own limit has not. */
 export const isWhole = (

@@ -14,15 +14,26 @@ import type { EngineDescription } from "./EngineProtocol.ts"
 import type { Extra } from "./Extra.ts"
 import type { Event } from "./Inference.ts"
 import type { InferenceError } from "./InferenceError.ts"
-import type { Classification, Embedding, GenerateJob, TokenizeJob } from "./Job.ts"
+import type { Classification, Embedding, GenerateJob, SamplingOptions, TokenizeJob } from "./Job.ts"
 import type { Deployment } from "./Model.ts"
+import type { Source } from "./Source.ts"
 import type { Standing } from "./Standing.ts"
 
-/** One generation, every default filled in. */
-export interface Generation extends Omit<GenerateJob, "kind" | "window" | "messages"> {
+/** What the caller set; an engine applies its own defaults to the rest. */
+export type Sampling = { readonly [Option in keyof SamplingOptions]?: SamplingOptions[Option] | undefined }
+
+/** One generation. */
+export interface Generation extends Omit<GenerateJob, "kind" | "window" | "messages" | "sampling"> {
   readonly messages: ReadonlyArray<Message>
+  readonly sampling: Sampling
+  /** The caller's own request; left out, there is none. */
+  readonly source?: Source | undefined
+  /** `continues` holds text of an earlier attempt, which `source` does not have; default false. */
+  readonly resumed?: boolean | undefined
   /** Fields of the caller's own dialect; left out, none. An engine that has no words for them refuses what is required. */
   readonly extra?: Extra | undefined
+  /** Whether an answer may have several calls, for engines that can be told; default true. */
+  readonly parallelToolCalls?: boolean | undefined
   /** For engines that hand a request on to others who queue it; left out, nothing is said. */
   readonly standing?: Standing | undefined
   /** Nobody sees any of the answer before it is whole, nor waits for its first piece: it may come in one. */
@@ -30,7 +41,8 @@ export interface Generation extends Omit<GenerateJob, "kind" | "window" | "messa
 }
 
 /** Asks for the rest of the assistant's last message. */
-const goOn = "Your last message was cut off. Go on exactly where it stops: repeat nothing of it, begin with the " +
+export const goOn =
+  "Your last message was cut off. Go on exactly where it stops: repeat nothing of it, begin with the " +
   "very next character, and say nothing else."
 
 /** The text so far as the assistant's last message, which some take for the beginning of their answer. */
@@ -54,6 +66,11 @@ export const asked = (generation: Generation): Generation => {
 
 /** A text, or a conversation without images and with its template around it, to count or to see as tokens. */
 export type Countable = string | Omit<Exclude<TokenizeJob["input"], string>, "messages"> & Pick<Generation, "messages">
+
+/** A conversation to count, and the caller's own request for it. */
+export interface Counted extends Exclude<Countable, string> {
+  readonly source?: Source | undefined
+}
 
 /** Scores from 0 to 1, in the order of the documents. */
 export interface Ranking {
@@ -92,6 +109,8 @@ export interface Engine {
     input: Countable,
     hold?: Hold
   ) => Effect.Effect<ReadonlyArray<number>, InferenceError>
+  /** Tokens of the prompt, where they can be counted and not told one by one; left out, `tokenize` counts. */
+  readonly count?: (input: Counted, hold?: Hold) => Effect.Effect<number, InferenceError>
   /** Resident memory outside this process, bytes. */
   readonly memoryBytes: Effect.Effect<number>
   /** Whether it takes no more jobs: true before any job fails of its end. Left out, it never ends of itself. */

@@ -28,6 +28,7 @@ import type { InferenceError } from "./InferenceError.ts"
 import type { ChosenLogprob, Classification, FinishReason, TokenUsage, ToolCall as JobToolCall } from "./Job.ts"
 import { isNestedDeeper, mostLevels } from "./JsonDepth.ts"
 import { Overrides } from "./Overrides.ts"
+import { Source } from "./Source.ts"
 
 /** An object of at most `mostLevels` levels. */
 export const JsonObject = Schema.Record(Schema.String, Schema.Unknown).check(
@@ -141,12 +142,16 @@ export const Request = Schema.Struct({
   tools: Schema.optional(Schema.Array(Tool)),
   /** Default `auto`. */
   toolChoice: Schema.optional(ToolChoice),
+  /** Whether an answer may have several calls; default true. */
+  parallelToolCalls: Schema.optional(Schema.Boolean),
   /** Default any text. */
   format: Schema.optional(Format),
   /** Tell each token's log-probability and those of so many of the likeliest; default none. */
   logprobs: Schema.optional(Schema.Int.check(within(0, 20))),
   /** What the caller says in a dialect's own words and Troupe has no name for; default nothing. */
   extra: Schema.optional(Extra.Extra),
+  /** The caller's own request, which a provider of its dialect is sent; default none. */
+  source: Schema.optional(Source),
   ...standing
 }).check(
   Schema.makeFilter(({ continues, format }) =>
@@ -194,6 +199,23 @@ export const TokenizeRequest = Schema.Struct({
   ...standing
 })
 export type TokenizeRequest = typeof TokenizeRequest.Type
+
+/** A conversation whose prompt's tokens are to be counted, with its template around it. */
+export const CountRequest = Schema.Struct({
+  model: Schema.NonEmptyString,
+  input: Schema.Struct({
+    messages: Messages,
+    /** The assistant's text so far; default none. */
+    continues: Schema.optional(Schema.NonEmptyString),
+    tools: Schema.optional(Schema.Array(Tool))
+  }),
+  /** As in `Request`. */
+  extra: Schema.optional(Extra.Extra),
+  /** As in `Request`. */
+  source: Schema.optional(Source),
+  ...standing
+})
+export type CountRequest = typeof CountRequest.Type
 
 /** What a stream of an answer consists of: any number of `text`, `tool_call` and `seam`, then one `finish`. */
 export type Event =
@@ -279,6 +301,11 @@ export interface Tokens extends By {
   readonly tokens: ReadonlyArray<number>
 }
 
+/** How many tokens a prompt has. */
+export interface Count extends By {
+  readonly promptTokens: number
+}
+
 export class Inference extends Context.Service<Inference, {
   /** An answer from its first event on. What comes before that fails here, and what comes after it in `events`. */
   readonly open: (request: Request) => Effect.Effect<Opened, InferenceError, Scope.Scope>
@@ -292,4 +319,6 @@ export class Inference extends Context.Service<Inference, {
   /** Fails with the first wrong input's error. */
   readonly classify: (request: ClassifyRequest) => Effect.Effect<Classifications, InferenceError>
   readonly tokenize: (request: TokenizeRequest) => Effect.Effect<Tokens, InferenceError>
+  /** Counts a prompt's tokens; a provider counts its own. */
+  readonly count: (request: CountRequest) => Effect.Effect<Count, InferenceError>
 }>()("troupe/services/Inference") {}

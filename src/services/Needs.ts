@@ -4,10 +4,13 @@ import { requiredOf } from "./Extra.ts"
 import type { Request } from "./Inference.ts"
 import type { Need } from "./SelectionInput.ts"
 
-const hasRequired = ({ extra }: Request): boolean =>
+/** The fields of a request that may need something. */
+type Asked = Pick<Request, "extra" | "format" | "logprobs" | "messages" | "toolChoice" | "tools">
+
+const hasRequired = ({ extra }: Asked): boolean =>
   extra !== undefined && extra.fields.some(({ optional }) => optional !== true)
 
-export const needsOf = (request: Request): ReadonlyArray<Need> => {
+export const needsOf = (request: Asked): ReadonlyArray<Need> => {
   const { extra, format, logprobs, messages, toolChoice, tools = [] } = request
   const needs: Array<Need> = []
   // Tools that must not be called are left out where a model does not know any.
@@ -20,7 +23,7 @@ export const needsOf = (request: Request): ReadonlyArray<Need> => {
 }
 
 /** The fields that need it. */
-export const pathsOf = ({ extra, messages }: Request, need: string): ReadonlyArray<string> => {
+export const pathsOf = ({ extra, messages }: Asked, need: string): ReadonlyArray<string> => {
   if (need === "images") return [firstImage(messages) ?? "messages"]
   return extra !== undefined && need === `${extra.dialect} fields` ? requiredOf(extra) : [need]
 }

@@ -48,8 +48,19 @@ export const ImagePart = Schema.Struct({
   })
 })
 
-/** A message's content: a text, or texts and images in parts; images of a user only. */
-const Content = Schema.Union([Schema.String, Schema.Array(Schema.Union([TextPart, ImagePart]))])
+/** An object of a type that is not among these: for deployments that speak this dialect. */
+const other = (...known: ReadonlyArray<string>) =>
+  Schema.Struct({
+    type: Schema.String.check(
+      Schema.makeFilter((type: string) => known.includes(type) ? `Expected the fields of type ${type}` : undefined)
+    )
+  })
+
+/** A part of another type, as `input_audio` or `file`. */
+export const OtherPart = other("text", "image_url")
+
+/** A message's content: a text, or parts; images of a user only. */
+const Content = Schema.Union([Schema.String, Schema.Array(Schema.Union([TextPart, ImagePart, OtherPart]))])
 
 /** A call of a tool; `arguments` is JSON text. */
 export const ToolCall = Schema.Struct({
@@ -58,7 +69,10 @@ export const ToolCall = Schema.Struct({
   function: Schema.Struct({ name: Schema.NonEmptyString, arguments: Schema.String })
 })
 
-export type ChatPart = typeof TextPart.Type | typeof ImagePart.Type
+/** A call of a tool of another type. */
+const OtherToolCall = Schema.Struct({ id: Schema.NonEmptyString, ...other("function").fields })
+
+export type ChatPart = typeof TextPart.Type | typeof ImagePart.Type | typeof OtherPart.Type
 
 export const ChatMessage = Schema.Struct({
   /** `developer` means what `system` means. */
@@ -66,9 +80,15 @@ export const ChatMessage = Schema.Struct({
   /** Null or left out only where an assistant called tools. */
   content: nullable(Content),
   /** What an assistant called. */
-  tool_calls: nullable(Schema.Array(ToolCall)),
+  tool_calls: nullable(Schema.Array(Schema.Union([ToolCall, OtherToolCall]))),
   /** Which call a tool's message answers. */
-  tool_call_id: nullable(Schema.String)
+  tool_call_id: nullable(Schema.String),
+  /** What an assistant said otherwise than in a text, for deployments that speak this dialect. */
+  refusal: Schema.optionalKey(Schema.Unknown),
+  /** Likewise. */
+  audio: Schema.optionalKey(Schema.Unknown),
+  /** Likewise. */
+  function_call: Schema.optionalKey(Schema.Unknown)
 }).annotate({ identifier: "ChatMessage" })
 export type ChatMessage = typeof ChatMessage.Type
 
@@ -84,9 +104,17 @@ export const Tool = Schema.Struct({
 }).annotate({ identifier: "Tool" })
 export type Tool = typeof Tool.Type
 
+/** A tool of another type, as `custom`. */
+const OtherTool = other("function")
+
+/** Any tool. */
+export const AnyTool = Schema.Union([Tool, OtherTool])
+export type AnyTool = typeof AnyTool.Type
+
 const ToolChoice = Schema.Union([
   Schema.Literals(["none", "auto", "required"]),
-  Schema.Struct({ type: Schema.Literal("function"), function: Schema.Struct({ name: Schema.NonEmptyString }) })
+  Schema.Struct({ type: Schema.Literal("function"), function: Schema.Struct({ name: Schema.NonEmptyString }) }),
+  other("function")
 ])
 
 const ResponseFormat = Schema.Union([
@@ -98,10 +126,12 @@ const ResponseFormat = Schema.Union([
     json_schema: Schema.Struct({
       name: nullable(Schema.String),
       description: nullable(Schema.String),
-      schema: Schema.Record(Schema.String, Schema.Unknown),
+      /** Default any. */
+      schema: nullable(Schema.Record(Schema.String, Schema.Unknown)),
       strict: nullable(Schema.Boolean)
     })
-  })
+  }),
+  other("text", "json_object", "json_schema")
 ])
 
 const StopText = Schema.NonEmptyString.check(
@@ -139,7 +169,7 @@ export const ChatRequest = Schema.Struct({
   ])),
   /** Answers to generate. */
   n: Schema.optionalKey(Schema.Int.check(within(1, 128))),
-  tools: Schema.optionalKey(Schema.Array(Tool).check(Schema.isMaxLength(128))),
+  tools: Schema.optionalKey(Schema.Array(AnyTool).check(Schema.isMaxLength(128))),
   tool_choice: Schema.optionalKey(ToolChoice),
   /** False: the answer has one call at most. */
   parallel_tool_calls: Schema.optionalKey(Schema.Boolean),

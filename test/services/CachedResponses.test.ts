@@ -25,6 +25,7 @@ const ways: { readonly [Field in keyof Request]-?: readonly [Request[Field], Req
   maxTokens: [1, 2],
   stop: [["a"], ["b"]],
   tools: [[{ name: "a" }], [{ name: "a", description: "It adds." }]],
+  parallelToolCalls: [false, true],
   toolChoice: ["none", { name: "a" }],
   format: [{ type: "json_object" }, { type: "json_schema", schema: {} }],
   logprobs: [1, 2],
@@ -33,6 +34,7 @@ const ways: { readonly [Field in keyof Request]-?: readonly [Request[Field], Req
     { dialect: "openai", fields: [{ path: ["verbosity"], value: "low" }] },
     { dialect: "openai", fields: [{ path: ["verbosity"], value: "high" }] }
   ],
+  source: [{ dialect: "openai", body: { stream: true } }, { dialect: "openai", body: {} }],
   tenant: ["one", "two"],
   priority: ["low", "high"],
   keepAlive: [Duration.seconds(1), Duration.seconds(2)],
@@ -40,7 +42,7 @@ const ways: { readonly [Field in keyof Request]-?: readonly [Request[Field], Req
 }
 
 /** What changes nothing of the answer. */
-const passedOver: ReadonlySet<string> = new Set(["seed", "priority", "keepAlive", "route"])
+const passedOver: ReadonlySet<string> = new Set(["seed", "source", "priority", "keepAlive", "route"])
 
 const fields = Object.keys(ways) as ReadonlyArray<keyof Request>
 

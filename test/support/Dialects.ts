@@ -63,7 +63,7 @@ export const wholesOf = (provider: Provider) =>
 
 export const generationOf = (given: Partial<Generation> = {}): Generation => ({
   messages: [{ role: "user", content: "Hi" }],
-  sampling: { temperature: 1, topP: 1, seed: 7 },
+  sampling: {},
   stop: [],
   ...given
 })

@@ -98,7 +98,8 @@ export const ending = (end: Effect.Effect<never, InferenceError.InferenceError>)
   embed: () => end,
   rerank: () => end,
   classify: () => end,
-  tokenize: () => end
+  tokenize: () => end,
+  count: () => end
 })
 
 export const failing = (reason: InferenceError.Reason) => ending(Effect.fail(InferenceError.make(reason)))

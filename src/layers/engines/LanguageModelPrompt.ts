@@ -4,17 +4,17 @@ import type { LanguageModel } from "effect/ai"
 import { Prompt, Tool, Toolkit } from "effect/ai"
 import type { Content, Message } from "../../services/Content.ts"
 import { partsOf, textOf } from "../../services/Content.ts"
-import type { Generation } from "../../services/Engine.ts"
+import type { Generation, Sampling } from "../../services/Engine.ts"
 import { asked } from "../../services/Engine.ts"
 import type { InferenceError } from "../../services/InferenceError.ts"
 import { InvalidRequest, make } from "../../services/InferenceError.ts"
-import type { OutputFormat, SamplingOptions, ToolCall, ToolChoice } from "../../services/Job.ts"
+import type { OutputFormat, ToolCall, ToolChoice } from "../../services/Job.ts"
 
 /** The caller's mistake. */
 export const invalid = (path: string, detail: string): InferenceError => make(new InvalidRequest({ path, detail }))
 
-/** What an option says when it asks for nothing. The seed is passed over, since every generation has one. */
-const neutral: Readonly<Record<Exclude<keyof SamplingOptions, "seed">, number | undefined>> = {
+/** What an option says when it asks for nothing. A seed is ignored. */
+const neutral: Readonly<Record<Exclude<keyof Sampling, "seed">, number | undefined>> = {
   temperature: 1,
   topP: 1,
   topK: undefined,
@@ -26,9 +26,9 @@ const neutral: Readonly<Record<Exclude<keyof SamplingOptions, "seed">, number | 
 }
 
 /** The first sampling option that asks for something. */
-export const unspokenOption = (sampling: SamplingOptions): string | undefined =>
+export const unspokenOption = (sampling: Sampling): string | undefined =>
   Object.entries(neutral).find(([name, value]) => {
-    const asked = sampling[name as keyof SamplingOptions]
+    const asked = sampling[name as keyof Sampling]
     return asked !== undefined && asked !== value
   })?.[0]
 

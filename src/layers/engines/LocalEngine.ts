@@ -5,12 +5,13 @@
  *
  * A job is released when the engine has let go of it, which may be a token after its caller has left.
  */
-import { Cause, Effect, Queue, Result, Scope, Stream } from "effect"
+import { Cause, Effect, Queue, Random, Result, Scope, Stream } from "effect"
 import { firstImage, texts } from "../../services/Content.ts"
 import type { Countable, Engine, Generation, Hold } from "../../services/Engine.ts"
 import type { EngineDescription, EngineHost, SendCommand } from "../../services/EngineProtocol.ts"
 import { requiredOf } from "../../services/Extra.ts"
 import type { Event } from "../../services/Inference.ts"
+import { maxSeed } from "../../services/Inference.ts"
 import type { InferenceError } from "../../services/InferenceError.ts"
 import type {
   Each,
@@ -38,13 +39,27 @@ const unsaid = ({ extra, messages }: Generation): EngineFailure | undefined => {
   return field === undefined ? undefined : notSupported(field, "it has nothing of the kind. Leave it out.")
 }
 
-/** As a thread is asked. */
-const jobOf = ({ extra: _, messages, standing: __, whole: ___, ...asked }: Generation): GenerateJob => ({
-  ...asked,
-  messages: texts(messages),
-  kind: "generate",
-  window: Policies.streamWindow
-})
+/** As a thread is asked: temperature and `topP` default to 1. */
+const jobOf = (generation: Generation, randomSeed: number): GenerateJob => {
+  const {
+    extra: _,
+    messages,
+    parallelToolCalls: __,
+    resumed: ___,
+    sampling: { seed = randomSeed, temperature = 1, topP = 1, ...sampling },
+    source: ____,
+    standing: _____,
+    whole: ______,
+    ...asked
+  } = generation
+  return {
+    ...asked,
+    sampling: { ...sampling, temperature, topP, seed },
+    messages: texts(messages),
+    kind: "generate",
+    window: Policies.streamWindow
+  }
+}
 
 /** The failure that ends a job in another way than was asked for. */
 const failureOf = (event: JobEvent): EngineFailure => {
@@ -104,6 +119,7 @@ const start = Effect.fnUntraced(
   function*(host: EngineHost, errorOf: ErrorOf, generation: Generation, hold: Hold | undefined) {
     const failure = unsaid(generation)
     if (failure !== undefined) return yield* errorOf(failure)
+    const seed = generation.sampling.seed ?? (yield* Random.nextIntBetween(0, maxSeed))
     const queue = yield* Queue.unbounded<Event, InferenceError | Cause.Done>()
     const release = hold?.()
     let live = true
@@ -111,7 +127,7 @@ const start = Effect.fnUntraced(
       live = false
       release?.()
     })
-    const send = host.start(jobOf(generation), (events) => events.forEach(onEvent))
+    const send = host.start(jobOf(generation, seed), (events) => events.forEach(onEvent))
     const cancel = Effect.sync(() => {
       if (live) send({ type: "cancel" })
     })

@@ -16,7 +16,9 @@ import type { Problem } from "../../services/Problem.ts"
 
 type Block = Anthropic.BlockParam
 type Of<Type> = Extract<Block, { readonly type: Type }>
-type Seen = Of<"text"> | Of<"image">
+type Image = Extract<Of<"image">, { readonly source: { readonly data: string } | { readonly url: string } }>
+/** What a message of ours may hold. */
+type Seen = Of<"text"> | Image
 
 /** A message as the front door has it, and where the body has it. */
 export interface Placed {
@@ -56,26 +58,33 @@ const listed = <A>(path: string, blocks: ReadonlyArray<A>): ReadonlyArray<At<A>>
 const resultOf = ([{ content, is_error, tool_use_id }, path]: At<Of<"tool_result">>): Placed => {
   const blocks = typeof content === "string" ? [{ type: "text" as const, text: content }] : content ?? []
   const failed: ReadonlyArray<At<Seen>> = is_error === true ? [[{ type: "text", text: "Error:" }, path]] : []
-  const { content: told, parts } = contentOf([...failed, ...listed(`${path}.content`, blocks)], "\n")
+  const { content: told, parts } = contentOf([...failed, ...listed(`${path}.content`, blocks).filter(isSeen)], "\n")
   return { message: { role: "tool", content: told, toolCallId: tool_use_id }, path, parts }
 }
 
-const isSeen = (entry: At<Block>): entry is At<Seen> => entry[0].type === "text" || entry[0].type === "image"
+/** Blocks of other types are for deployments that speak the dialect: see `AnthropicExtra`. */
+const isSeen = (entry: At<object>): entry is At<Seen> => {
+  const [block] = entry
+  if ("text" in block) return true
+  return "source" in block && ["base64", "url"].includes((block.source as { readonly type: string }).type)
+}
 
-const isResult = (entry: At<Block>): entry is At<Of<"tool_result">> => entry[0].type === "tool_result"
+const isResult = (entry: At<Block>): entry is At<Of<"tool_result">> => "tool_use_id" in entry[0]
 
 /** Results answer the calls before them, so they go first, as the dialect wants them. */
 const userOf = (blocks: ReadonlyArray<At<Block>>, path: string): ReadonlyArray<Placed> => {
   const seen = blocks.filter(isSeen)
   const { content, parts } = contentOf(seen, "\n")
   const results = blocks.filter(isResult).map(resultOf)
-  return seen.length === 0 ? results : [...results, { message: { role: "user", content }, path, parts }]
+  return seen.length === 0 && results.length > 0
+    ? results
+    : [...results, { message: { role: "user", content }, path, parts }]
 }
 
 const callOf = ({ id, input, name }: Of<"tool_use">): ToolCall => ({ id, name, arguments: JSON.stringify(input) })
 
 const assistantOf = (blocks: ReadonlyArray<At<Block>>, path: string): Placed => {
-  const calls = blocks.flatMap(([block]) => block.type === "tool_use" ? [callOf(block)] : [])
+  const calls = blocks.flatMap(([block]) => "input" in block ? [callOf(block)] : [])
   const { content } = contentOf(blocks.filter(isSeen), "")
   return {
     message: { role: "assistant", content, ...(calls.length === 0 ? {} : { toolCalls: calls }) },
@@ -129,9 +138,8 @@ export const conversationOf = (
   placed: ReadonlyArray<Placed>
 ): { readonly messages: ReadonlyArray<Message>; readonly continues?: string } => {
   const messages = placed.map(({ message }) => message)
-  return asked.at(-1)?.role === "assistant"
-    ? { messages: messages.slice(0, -1), continues: textOf(messages.at(-1)!.content) }
-    : { messages }
+  const continues = asked.at(-1)?.role === "assistant" ? textOf(messages.at(-1)!.content) : ""
+  return continues === "" ? { messages } : { messages: messages.slice(0, -1), continues }
 }
 
 /** The body's own path for one of the front door's that leads into a message; undefined where it does not. */
@@ -142,8 +150,11 @@ export const locate = (path: string, placed: ReadonlyArray<Placed>): string | un
   return place === undefined ? undefined : place.parts[Number(found?.[2])] ?? place.path
 }
 
-export const toolsOf = (tools: ReadonlyArray<Anthropic.Tool>): ReadonlyArray<Tool> =>
-  tools.map(({ description, input_schema: parameters, name }) => ({
+const isOwn = (tool: Anthropic.AnyTool): tool is Anthropic.Tool => "input_schema" in tool
+
+/** The caller's own; Anthropic's are for deployments that speak the dialect. */
+export const toolsOf = (tools: ReadonlyArray<Anthropic.AnyTool>): ReadonlyArray<Tool> =>
+  tools.filter(isOwn).map(({ description, input_schema: parameters, name }) => ({
     name,
     ...(typeof description === "string" ? { description } : {}),
     parameters
@@ -154,7 +165,7 @@ const choices = { auto: "auto", any: "required", none: "none" } as const
 export const choiceOf = (choice: Anthropic.ToolChoice): typeof ToolChoice.Type =>
   choice.type === "tool" ? { name: choice.name } : choices[choice.type]
 
-const speakers: Readonly<Record<Block["type"], ReadonlyArray<string>>> = {
+const speakers: Readonly<Record<string, ReadonlyArray<string>>> = {
   text: ["user", "assistant", "system"],
   image: ["user"],
   tool_result: ["user"],
@@ -170,21 +181,22 @@ const blockProblems = (
 ): ReadonlyArray<Problem> => {
   if (typeof content === "string") return []
   return listed(`${path}.content`, content).flatMap(([block, path]): ReadonlyArray<Problem> => {
-    if (!speakers[block.type].includes(role)) {
+    if (Object.hasOwn(speakers, block.type) && !speakers[block.type]!.includes(role)) {
       return [{ path: `${path}.type`, expected: `No ${role} message has blocks of type ${block.type}` }]
     }
-    if (block.type === "tool_use") used.add(block.id)
-    if (block.type !== "tool_result" || used.has(block.tool_use_id)) return []
+    if ("input" in block) used.add(block.id)
+    if (!("tool_use_id" in block) || used.has(block.tool_use_id)) return []
     const expected = "No assistant message before this one has a tool_use block of this id"
     return [{ path: `${path}.tool_use_id`, expected }]
   })
 }
 
-const isText = (content: Anthropic.MessageParam["content"]): boolean =>
+/** A text, or blocks that only Anthropic can go on with; thoughts beside it are passed over. */
+const isBeginning = (content: Anthropic.MessageParam["content"]): boolean =>
   typeof content === "string"
     ? content !== ""
-    : content.every(({ type }) => type === "text") &&
-      content.some((block) => block.type === "text" && block.text !== "")
+    : content.every(({ type }) => type !== "tool_use") &&
+      content.some((block) => "text" in block ? block.text !== "" : !Object.hasOwn(speakers, block.type))
 
 /** Of an answer that is begun for the model. */
 const begunProblems = (
@@ -194,7 +206,7 @@ const begunProblems = (
   const [last, path] = turn.at(-1)!
   if (last.role !== "assistant") return []
   return [
-    ...(turn.every(([{ content }]) => isText(content)) && turn.length < messages.length
+    ...(turn.every(([{ content }]) => isBeginning(content)) && turn.length < messages.length
       ? []
       : [{ path, expected: "An answer is begun with a text, after other messages" }]),
     ...((output?.format ?? null) === null
@@ -217,13 +229,15 @@ export const messageProblems = (
 export const toolProblems = (
   { tool_choice: choice, tools = [] }: Pick<Anthropic.CountTokensRequest, "tool_choice" | "tools">
 ): ReadonlyArray<Problem> => {
-  const names = tools.map(({ name }) => name)
+  const names = tools.map((tool) => isOwn(tool) ? tool.name : undefined)
   const repeated = names.flatMap((name, index) =>
-    names.indexOf(name) < index ? [{ path: `tools[${index}].name`, expected: "Another tool has this name" }] : []
+    name !== undefined && names.indexOf(name) < index
+      ? [{ path: `tools[${index}].name`, expected: "Another tool has this name" }]
+      : []
   )
   if (choice === undefined || choice.type === "auto" || choice.type === "none") return repeated
   if (tools.length === 0) return [{ path: "tool_choice", expected: "Only allowed with tools" }]
-  return choice.type === "any" || names.includes(choice.name)
+  return choice.type === "any" || names.includes(choice.name) || !tools.every(isOwn)
     ? repeated
     : [...repeated, { path: "tool_choice.name", expected: "No tool of tools has this name" }]
 }

@@ -2,9 +2,11 @@
 import { Result } from "effect"
 import * as Anthropic from "../../services/Anthropic.ts"
 import * as Decoder from "../../services/Decoder.ts"
-import type { Request, TokenizeRequest } from "../../services/Inference.ts"
+import { requiredOf } from "../../services/Extra.ts"
+import type { CountRequest, Request } from "../../services/Inference.ts"
 import type { Reason } from "../../services/InferenceError.ts"
 import { InvalidRequest, NotSupported } from "../../services/InferenceError.ts"
+import type { Source } from "../../services/Source.ts"
 import type { Placed } from "./AnthropicConversation.ts"
 import {
   choiceOf,
@@ -15,9 +17,11 @@ import {
   toolProblems,
   toolsOf
 } from "./AnthropicConversation.ts"
+import { extraOf } from "./AnthropicExtra.ts"
 import * as AnthropicFields from "./AnthropicFields.ts"
 import type { Shape } from "./Body.ts"
 import * as Body from "./Body.ts"
+import type { Caller } from "./Standing.ts"
 import { standingOf } from "./Standing.ts"
 
 /** What a body asks for. */
@@ -43,9 +47,13 @@ const samplingOf = ({ temperature, top_k, top_p }: Anthropic.MessagesRequest): P
   ...(top_k === undefined || top_k === 0 ? {} : { topK: top_k })
 })
 
-const toolingOf = ({ tool_choice, tools = [] }: Anthropic.MessagesRequest): Partial<Request> => {
-  if (tools.length === 0) return {}
-  return { tools: toolsOf(tools), ...(tool_choice === undefined ? {} : { toolChoice: choiceOf(tool_choice) }) }
+const isSerial = (choice: Anthropic.ToolChoice | undefined): boolean =>
+  choice !== undefined && choice.type !== "none" && (choice.disable_parallel_tool_use ?? false)
+
+const toolingOf = ({ tool_choice: choice, tools: given = [] }: Anthropic.MessagesRequest): Partial<Request> => {
+  const tools = toolsOf(given)
+  if (tools.length === 0 || choice === undefined) return tools.length === 0 ? {} : { tools }
+  return { tools, toolChoice: choiceOf(choice), ...(isSerial(choice) ? { parallelToolCalls: false } : {}) }
 }
 
 const formatOf = ({ output_config: output }: Anthropic.MessagesRequest): Partial<Request> =>
@@ -53,7 +61,7 @@ const formatOf = ({ output_config: output }: Anthropic.MessagesRequest): Partial
 
 const standing = (
   { keep_alive, priority, troupe }: Anthropic.CountTokensRequest,
-  key: string | undefined,
+  caller: Caller,
   user?: string | null
 ) =>
   standingOf({
@@ -61,24 +69,24 @@ const standing = (
     ...(priority === undefined ? {} : { priority }),
     ...(troupe === undefined ? {} : { troupe }),
     ...(typeof user === "string" ? { user } : {})
-  }, key)
+  }, caller)
 
-const isSerial = (choice: Anthropic.ToolChoice | undefined): boolean =>
-  choice !== undefined && choice.type !== "none" && (choice.disable_parallel_tool_use ?? false)
-
-const callOf = (body: Anthropic.MessagesRequest, key: string | undefined): MessagesCall => {
+const callOf = (body: Anthropic.MessagesRequest, json: Body.Body, caller: Caller): MessagesCall => {
   const { max_tokens: maxTokens, metadata, model, stop_sequences: stop, stream = false, tool_choice } = body
   const conversation = placed(body)
+  const extra = extraOf(json)
   return {
     request: {
       ...samplingOf(body),
       ...toolingOf(body),
       ...formatOf(body),
-      ...standing(body, key, metadata?.user_id),
+      ...standing(body, caller, metadata?.user_id),
       ...(stop === undefined ? {} : { stop }),
       maxTokens,
       model,
-      ...conversationOf(body, conversation)
+      ...conversationOf(body, conversation),
+      ...(extra === undefined ? {} : { extra }),
+      source: sourceOf(json, caller)
     },
     placed: conversation,
     stream,
@@ -86,74 +94,58 @@ const callOf = (body: Anthropic.MessagesRequest, key: string | undefined): Messa
   }
 }
 
-const isEmptyList = (value: unknown): boolean => Array.isArray(value) && value.length === 0
-
-const isDirect = (value: unknown): boolean => Array.isArray(value) && value.every((caller) => caller === "direct")
-
-/** Of what both endpoints take. */
-const unsupported: Body.Unsupported = [
-  ["context_management", () => false],
-  ["mcp_servers", isEmptyList],
-  ["thread", () => false],
-  ["speed", (value) => value === "standard"]
-]
-
-/** What would change which tools the model sees, and what it is told of them. */
-const unsupportedInTools: Body.Unsupported = [
-  ["defer_loading", (value) => value === false],
-  ["allowed_callers", isDirect],
-  ["input_examples", isEmptyList]
-]
-
 const shared = {
-  unsupportedWithin: ["tools", unsupportedInTools],
+  unsupported: [],
   most: ["messages", mostMessages],
   problems: (body: Anthropic.CountTokensRequest) => [...messageProblems(body), ...toolProblems(body)]
 } as const satisfies Partial<Shape<never>>
 
-const messagesShape: Shape<Anthropic.MessagesRequest> = {
-  ...shared,
-  decode: Decoder.make(Anthropic.MessagesRequest),
-  known: new Set(Object.keys(Anthropic.MessagesRequest.fields)),
-  unsupported: [
-    ...unsupported,
-    ["container", () => false],
-    ["diagnostics", () => false],
-    ["inference_geo", () => false]
-  ]
-}
+const messagesShape: Shape<Anthropic.MessagesRequest> = { ...shared, decode: Decoder.make(Anthropic.MessagesRequest) }
 
 const countShape: Shape<Anthropic.CountTokensRequest> = {
   ...shared,
-  decode: Decoder.make(Anthropic.CountTokensRequest),
-  known: new Set(Object.keys(Anthropic.CountTokensRequest.fields)),
-  unsupported
+  decode: Decoder.make(Anthropic.CountTokensRequest)
+}
+
+/** Headers that belong to the dialect. */
+const dialectHeaders = ["anthropic-beta", "anthropic-version"] as const
+
+const sourceOf = (json: Body.Body, { headers = {} }: Caller): Source => {
+  const found = dialectHeaders.flatMap((name) => headers[name] === undefined ? [] : [[name, headers[name]] as const])
+  return { dialect: "anthropic", body: json, ...(found.length === 0 ? {} : { headers: Object.fromEntries(found) }) }
 }
 
 /** The message that a parsed JSON body asks for. */
-export const decode = (json: unknown, key?: string): Result.Result<MessagesCall, InvalidRequest> =>
-  Result.map(Body.decode(json, messagesShape), (body) => callOf(body, key))
+export const decode = (json: unknown, caller: Caller = {}): Result.Result<MessagesCall, InvalidRequest> =>
+  Result.map(Body.decode(json, messagesShape), (body) => callOf(body, json as Body.Body, caller))
 
 /** The count that a parsed JSON body asks for. */
-export const decodeCount = (json: unknown, key?: string): Result.Result<Asked<TokenizeRequest>, InvalidRequest> =>
+export const decodeCount = (
+  json: unknown,
+  caller: Caller = {}
+): Result.Result<Asked<CountRequest>, InvalidRequest> =>
   Result.map(Body.decode(json, countShape), (body) => {
     const conversation = placed(body)
+    const extra = extraOf(json as Body.Body)
     // As a generation has it: tools that may not be used are not told to the model.
     const tools = body.tool_choice?.type === "none" ? [] : toolsOf(body.tools ?? [])
     return {
       request: {
         model: body.model,
         input: { ...conversationOf(body, conversation), ...(tools.length === 0 ? {} : { tools }) },
-        ...standing(body, key)
+        ...(extra === undefined ? {} : { extra }),
+        source: sourceOf(json as Body.Body, caller),
+        ...standing(body, caller)
       },
       placed: conversation
     }
   })
 
 /** The reason with the body's own path for what is wrong. */
-export const relocate = (reason: Reason, placed: ReadonlyArray<Placed>): Reason => {
+export const relocate = (reason: Reason, { placed, request }: Asked<Pick<Request, "extra">>): Reason => {
   const path = "path" in reason ? reason.path : undefined
-  if (path === undefined) return reason
+  // Paths of `extra` are the body's own already.
+  if (path === undefined || (request.extra !== undefined && requiredOf(request.extra).includes(path))) return reason
   const own = locate(path, placed) ?? AnthropicFields.rename(path.replace(/^input\./, ""))
   if (reason._tag === "InvalidRequest") return new InvalidRequest({ detail: reason.detail, path: own })
   return reason._tag === "NotSupported"

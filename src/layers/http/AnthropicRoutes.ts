@@ -2,7 +2,7 @@
 import { Array as Arr, Effect, Stream } from "effect"
 import { HttpRouter, HttpServerResponse } from "effect/http"
 import { Api } from "../../services/Api.ts"
-import type { TokenizeRequest } from "../../services/Inference.ts"
+import type { CountRequest, Request } from "../../services/Inference.ts"
 import { Inference } from "../../services/Inference.ts"
 import { InferenceError } from "../../services/InferenceError.ts"
 import * as AnthropicError from "./AnthropicError.ts"
@@ -24,9 +24,9 @@ type Headers = Readonly<Record<string, string>>
 const respond = (body: unknown, headers: Headers) => HttpServerResponse.jsonUnsafe(body, { headers })
 
 /** The error with the body's own path for what is wrong. */
-const located = ({ placed }: Pick<MessagesCall, "placed">) => (error: InferenceError): InferenceError => {
+const located = (asked: Asked<Pick<Request, "extra">>) => (error: InferenceError): InferenceError => {
   const { attempts, decision } = error
-  const reason = AnthropicMessages.relocate(error.reason, placed)
+  const reason = AnthropicMessages.relocate(error.reason, asked)
   return reason === error.reason ? error : new InferenceError({
     reason,
     ...(attempts === undefined ? {} : { attempts }),
@@ -91,12 +91,12 @@ const messages = (inference: Inference["Service"]): Endpoint<MessagesCall> => ({
   answer: (call) => call.body.stream ? streamAnswer(inference, call) : wholeAnswer(inference, call)
 })
 
-const countTokens = (inference: Inference["Service"]): Endpoint<Asked<TokenizeRequest>> => ({
+const countTokens = (inference: Inference["Service"]): Endpoint<Asked<CountRequest>> => ({
   ...shared,
   decode: AnthropicMessages.decodeCount,
   answer: ({ body }) =>
-    Effect.mapBoth(inference.tokenize(body.request), {
-      onSuccess: (found) => respond({ input_tokens: found.tokens.length }, Telling.ofAnswer(found)),
+    Effect.mapBoth(inference.count(body.request), {
+      onSuccess: (found) => respond({ input_tokens: found.promptTokens }, Telling.ofAnswer(found)),
       onFailure: located(body)
     })
 })

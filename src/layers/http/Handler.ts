@@ -16,6 +16,7 @@ import * as Overrides from "../../services/Overrides.ts"
 import { Readiness } from "../../services/Readiness.ts"
 import { Settings } from "../../services/Settings.ts"
 import * as RequestBody from "./RequestBody.ts"
+import type { Caller } from "./Standing.ts"
 import * as Telling from "./Telling.ts"
 
 /** One request. */
@@ -58,7 +59,7 @@ export interface Dialect {
 export interface Endpoint<Decoded> {
   /** In front of its ids. */
   readonly idPrefix: string
-  readonly decode: (json: unknown, key: string | undefined) => Result.Result<Decoded, InferenceError.InvalidRequest>
+  readonly decode: (json: unknown, caller: Caller) => Result.Result<Decoded, InferenceError.InvalidRequest>
   readonly answer: (
     call: Call<Decoded>
   ) => Effect.Effect<HttpServerResponse.HttpServerResponse, InferenceError.InferenceError, Scope.Scope>
@@ -167,7 +168,7 @@ const ask = <Decoded>(
       const joined = Overrides.join(json, headers)
       if (Result.isFailure(joined)) return Result.fail(new InferenceError.InvalidRequest(joined.failure))
       if (joined.success !== json) tellAs(inHeaders(json, headers))
-      return Result.map(decode(joined.success, keyOf(headers)), (body) => ({ body, hops }))
+      return Result.map(decode(joined.success, { key: keyOf(headers), headers }), (body) => ({ body, hops }))
     }))
 
 /** Reads and decodes the request, and answers it. */

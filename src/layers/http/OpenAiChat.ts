@@ -2,7 +2,6 @@
 import { Result } from "effect"
 import { textOf } from "../../services/Content.ts"
 import * as Decoder from "../../services/Decoder.ts"
-import type { Extra } from "../../services/Extra.ts"
 import type { Request } from "../../services/Inference.ts"
 import type { InvalidRequest } from "../../services/InferenceError.ts"
 import { ChatRequest } from "../../services/OpenAi.ts"
@@ -10,14 +9,8 @@ import type { Problem } from "../../services/Problem.ts"
 import type { Shape } from "./Body.ts"
 import * as Body from "./Body.ts"
 import { extraOf } from "./OpenAiExtra.ts"
-import {
-  messageProblems,
-  messagesOf,
-  mostMessages,
-  toolProblems,
-  toolsOf,
-  unsupportedInMessages
-} from "./OpenAiMessages.ts"
+import { functionsOf, messageProblems, messagesOf, mostMessages, toolProblems, toolsOf } from "./OpenAiMessages.ts"
+import type { Caller } from "./Standing.ts"
 import { standingOf } from "./Standing.ts"
 
 /** A decoded body: one inference request a choice, and how to answer. */
@@ -54,16 +47,24 @@ const samplingOf = (body: ChatRequest): Partial<Request> => {
   return sampling
 }
 
-const toolingOf = ({ tool_choice, tools = [] }: ChatRequest): Partial<Request> => {
-  if (tools.length === 0) return {}
-  if (tool_choice === undefined) return { tools: toolsOf(tools) }
-  return { tools: toolsOf(tools), toolChoice: typeof tool_choice === "string" ? tool_choice : tool_choice.function }
+const choiceOf = (choice: ChatRequest["tool_choice"]): Partial<Request> => {
+  if (typeof choice === "string") return { toolChoice: choice }
+  return choice !== undefined && "function" in choice ? { toolChoice: choice.function } : {}
+}
+
+const toolingOf = (
+  { parallel_tool_calls: parallel, tool_choice, tools: given = [] }: ChatRequest
+): Partial<Request> => {
+  const tools = toolsOf(given)
+  return tools.length === 0
+    ? {}
+    : { tools, ...choiceOf(tool_choice), ...(parallel === undefined ? {} : { parallelToolCalls: parallel }) }
 }
 
 const formatOf = ({ response_format: format }: ChatRequest): Partial<Request> => {
-  if (format === undefined || format.type === "text") return {}
-  if (format.type === "json_object") return { format }
-  return { format: { type: format.type, schema: format.json_schema.schema } }
+  if (format === undefined) return {}
+  if ("json_schema" in format) return { format: { type: format.type, schema: format.json_schema.schema ?? {} } }
+  return format.type === "json_object" ? { format: { type: "json_object" } } : {}
 }
 
 /** How long the answer may be, and what is told of it. */
@@ -76,48 +77,47 @@ const outputOf = (body: ChatRequest): Partial<Request> => {
   }
 }
 
-/** Messages whose parts have fields of their own. */
-const inPartsOf = (extra: Extra | undefined): ReadonlySet<number> =>
-  new Set(
-    (extra?.fields ?? []).flatMap(({ path: [list, index, field] }) =>
-      list === "messages" && field === "content" && typeof index === "number" ? [index] : []
-    )
-  )
-
 /** The last message apart, where the answer goes on with it. */
 export const conversationOf = (
-  { continue_final_message = false, messages }: Pick<ChatRequest, "continue_final_message" | "messages">,
-  extra?: Extra
+  { continue_final_message = false, messages }: Pick<ChatRequest, "continue_final_message" | "messages">
 ): Pick<Request, "messages" | "continues"> => {
-  const all = messagesOf(messages, inPartsOf(extra))
+  const all = messagesOf(messages)
   return continue_final_message
     ? { messages: all.slice(0, -1), continues: textOf(all.at(-1)!.content) }
     : { messages: all }
 }
 
-const requestsOf = (
-  body: ChatRequest,
-  extra: Extra | undefined,
-  bearerToken: string | undefined
-): ChatCall["requests"] => {
+const requestsOf = (body: ChatRequest, json: Body.Body, caller: Caller): ChatCall["requests"] => {
+  const extra = extraOf(json)
+  const { n = 1, seed } = body
   const shared: Request = {
     ...samplingOf(body),
     ...outputOf(body),
     ...toolingOf(body),
     ...formatOf(body),
-    ...standingOf(body, bearerToken),
+    ...standingOf(body, caller),
     model: body.model,
-    ...conversationOf(body, extra),
-    ...(extra === undefined ? {} : { extra })
+    ...conversationOf(body),
+    ...(seed === undefined ? {} : { seed: seed32(seed) }),
+    ...(extra === undefined ? {} : { extra }),
+    source: { dialect: "openai", body: json }
   }
+  if (n === 1) return [shared]
+  const { n: _, ...single } = json
   const choice = (index: number): Request =>
-    body.seed === undefined ? shared : { ...shared, seed: seed32(seed32(body.seed) + index) }
-  return [choice(0), ...Array.from({ length: (body.n ?? 1) - 1 }, (_, index) => choice(index + 1))]
+    seed === undefined
+      ? { ...shared, source: { dialect: "openai", body: single } }
+      : {
+        ...shared,
+        seed: seed32(shared.seed! + index),
+        source: { dialect: "openai", body: { ...single, seed: seed + index } }
+      }
+  return [choice(0), ...Array.from({ length: n - 1 }, (_, index) => choice(index + 1))]
 }
 
-const callOf = (body: ChatRequest, extra: Extra | undefined, bearerToken: string | undefined): ChatCall => ({
+const callOf = (body: ChatRequest, json: Body.Body, caller: Caller): ChatCall => ({
   model: body.model,
-  requests: requestsOf(body, extra, bearerToken),
+  requests: requestsOf(body, json, caller),
   stream: body.stream ?? false,
   includeUsage: body.stream_options?.include_usage ?? false,
   parallelToolCalls: body.parallel_tool_calls ?? true
@@ -126,7 +126,8 @@ const callOf = (body: ChatRequest, extra: Extra | undefined, bearerToken: string
 const choiceProblems = ({ tool_choice, tools = [] }: ChatRequest): ReadonlyArray<Problem> => {
   if (tool_choice === undefined || tool_choice === "none" || tool_choice === "auto") return []
   if (tools.length === 0) return [{ path: "tool_choice", expected: "Only allowed with tools" }]
-  if (tool_choice === "required" || tools.some((tool) => tool.function.name === tool_choice.function.name)) return []
+  if (tool_choice === "required" || !("function" in tool_choice)) return []
+  if (functionsOf(tools).some((tool) => tool.function.name === tool_choice.function.name)) return []
   return [{ path: "tool_choice.function.name", expected: "No tool of tools has this name" }]
 }
 
@@ -161,14 +162,7 @@ const optionProblems = (body: ChatRequest): ReadonlyArray<Problem> => [
 
 const shape: Shape<ChatRequest> = {
   decode: Decoder.make(ChatRequest),
-  unsupported: [
-    ["functions", (value) => Array.isArray(value) && value.length === 0],
-    ["function_call", (value) => value === "none" || value === "auto"],
-    // An answer's sound could not be told.
-    ["modalities", (value) => Array.isArray(value) && value.every((modality) => modality === "text")],
-    ["audio", () => false]
-  ],
-  unsupportedWithin: ["messages", unsupportedInMessages],
+  unsupported: [],
   most: ["messages", mostMessages],
   problems: (body) => [
     ...messageProblems(body.messages),
@@ -180,5 +174,5 @@ const shape: Shape<ChatRequest> = {
 }
 
 /** The call that a parsed JSON body asks for. */
-export const decode = (json: unknown, bearerToken?: string): Result.Result<ChatCall, InvalidRequest> =>
-  Result.map(Body.decode(json, shape), (body) => callOf(body, extraOf(json as Body.Body), bearerToken))
+export const decode = (json: unknown, caller: Caller = {}): Result.Result<ChatCall, InvalidRequest> =>
+  Result.map(Body.decode(json, shape), (body) => callOf(body, json as Body.Body, caller))

@@ -9,7 +9,7 @@ import type { Unsupported } from "./Body.ts"
 /** More than any context window has room for. */
 export const mostMessages = 10_000
 
-/** Fields of a message that change the answer and are not supported. */
+/** Fields of a message that change its tokens, which only a provider could count. */
 export const unsupportedInMessages: Unsupported = [
   ["function_call", () => false],
   ["audio", () => false]
@@ -23,40 +23,34 @@ const sourceOf = (url: string): ImageSource => {
     : { type: "base64", mediaType: mediaType!.toLowerCase() as MediaType, data: url.slice(head.length) }
 }
 
-const partOf = (part: OpenAi.ChatPart): Part => {
-  if (part.type === "text") return part
+/** Parts of other types are for deployments that speak the dialect: see `OpenAiExtra`. */
+const partOf = (part: OpenAi.ChatPart): ReadonlyArray<Part> => {
+  if ("text" in part) return [part]
+  if (!("image_url" in part)) return []
   const { detail, url } = part.image_url
   const source = sourceOf(url)
-  return { type: "image", source, ...(typeof detail === "string" ? { detail } : {}) }
+  return [{ type: "image", source, ...(typeof detail === "string" ? { detail } : {}) }]
 }
 
 /** Texts only are one text. */
-const contentOf = (content: OpenAi.ChatMessage["content"], keepParts: boolean): Content => {
+const contentOf = (content: OpenAi.ChatMessage["content"]): Content => {
   if (typeof content === "string") return content
-  const parts = (content ?? []).map(partOf)
-  return keepParts || parts.some(({ type }) => type === "image") ? parts : textOf(parts)
+  const parts = (content ?? []).flatMap(partOf)
+  return parts.some(({ type }) => type === "image") ? parts : textOf(parts)
 }
 
-const messageOf = ({ content, role, tool_call_id, tool_calls }: OpenAi.ChatMessage, keepParts: boolean): Message => {
-  const said = contentOf(content, keepParts)
+const messageOf = ({ content, role, tool_call_id, tool_calls }: OpenAi.ChatMessage): Message => {
+  const said = contentOf(content)
   if (role === "tool") return { role, content: said, toolCallId: tool_call_id! }
-  if (role !== "assistant" || (tool_calls ?? []).length === 0) {
+  const calls = (tool_calls ?? []).filter((call) => "function" in call)
+  if (role !== "assistant" || calls.length === 0) {
     return { role: role === "developer" ? "system" : role, content: said }
   }
-  return { role, content: said, toolCalls: tool_calls!.map((call) => ({ id: call.id, ...call.function })) }
+  return { role, content: said, toolCalls: calls.map((call) => ({ id: call.id, ...call.function })) }
 }
 
-const none: ReadonlySet<number> = new Set()
-
-/**
- * As the front door has them.
- *
- * @param inParts the messages whose parts are kept, as they have more to say; default none
- */
-export const messagesOf = (
-  messages: ReadonlyArray<OpenAi.ChatMessage>,
-  inParts: ReadonlySet<number> = none
-): Request["messages"] => messages.map((message, index) => messageOf(message, inParts.has(index)))
+/** As the front door has them. */
+export const messagesOf = (messages: ReadonlyArray<OpenAi.ChatMessage>): Request["messages"] => messages.map(messageOf)
 
 const toolOf = ({ function: { description, name, parameters } }: OpenAi.Tool): Tool => ({
   name,
@@ -64,15 +58,22 @@ const toolOf = ({ function: { description, name, parameters } }: OpenAi.Tool): T
   ...(parameters === undefined || parameters === null ? {} : { parameters })
 })
 
+const isFunction = (tool: OpenAi.AnyTool): tool is OpenAi.Tool => "function" in tool
+
+/** Functions; tools of other types are for deployments that speak the dialect. */
+export const functionsOf = (tools: ReadonlyArray<OpenAi.AnyTool>): ReadonlyArray<OpenAi.Tool> =>
+  tools.filter(isFunction)
+
 /** Likewise. */
-export const toolsOf = (tools: ReadonlyArray<OpenAi.Tool>): ReadonlyArray<Tool> => tools.map(toolOf)
+export const toolsOf = (tools: ReadonlyArray<OpenAi.AnyTool>): ReadonlyArray<Tool> => functionsOf(tools).map(toolOf)
 
 const callsOf = ({ tool_calls }: OpenAi.ChatMessage) => tool_calls ?? []
 
 const roleProblems = (message: OpenAi.ChatMessage): ReadonlyArray<Problem> => {
   const called = callsOf(message).length > 0
   return [
-    ...((message.content ?? undefined) === undefined && !called
+    ...((message.content ?? message.refusal ?? message.audio ?? message.function_call ?? undefined) === undefined &&
+        !called
       ? [{ path: "content", expected: "Expected a text or a list of parts" }]
       : []),
     ...(called && message.role !== "assistant"
@@ -100,13 +101,13 @@ export const messageProblems = (messages: ReadonlyArray<OpenAi.ChatMessage>): Re
   })
 }
 
-const isRepeated = (name: string, index: number, tools: ReadonlyArray<OpenAi.Tool>): boolean =>
-  tools.findIndex((tool) => tool.function.name === name) < index
+const nameOf = (tool: OpenAi.AnyTool): string | undefined => isFunction(tool) ? tool.function.name : undefined
 
 /** A call says only a tool's name, so no two may share one. */
-export const toolProblems = (tools: ReadonlyArray<OpenAi.Tool>): ReadonlyArray<Problem> =>
-  tools.flatMap(({ function: { name } }, index) =>
-    isRepeated(name, index, tools)
+export const toolProblems = (tools: ReadonlyArray<OpenAi.AnyTool>): ReadonlyArray<Problem> =>
+  tools.flatMap((one, index) => {
+    const name = nameOf(one)
+    return name !== undefined && tools.findIndex((tool) => nameOf(tool) === name) < index
       ? [{ path: `tools[${index}].function.name`, expected: "Another tool has this name" }]
       : []
-  )
+  })

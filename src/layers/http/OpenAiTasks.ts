@@ -17,6 +17,7 @@ import type { Shape } from "./Body.ts"
 import * as Body from "./Body.ts"
 import { conversationOf, goOnProblems } from "./OpenAiChat.ts"
 import { messageProblems, mostMessages, toolProblems, toolsOf, unsupportedInMessages } from "./OpenAiMessages.ts"
+import type { Caller } from "./Standing.ts"
 import { standingOf } from "./Standing.ts"
 
 type Decoded<A> = Result.Result<A, InvalidRequest>
@@ -57,9 +58,9 @@ const embeddingShape: Shape<OpenAiTasks.EmbeddingRequest> = {
   problems: noProblems
 }
 
-export const decodeEmbedding = (json: unknown, bearerToken?: string): Decoded<EmbedCall> =>
+export const decodeEmbedding = (json: unknown, caller: Caller = {}): Decoded<EmbedCall> =>
   Result.map(decodeTexts(json, embeddingShape), (body) => ({
-    request: { model: body.model, inputs: listOf(body.input), ...standingOf(body, bearerToken) },
+    request: { model: body.model, inputs: listOf(body.input), ...standingOf(body, caller) },
     asBase64: body.encoding_format === "base64",
     dimensions: body.dimensions
   }))
@@ -107,13 +108,13 @@ const rerankShape: Shape<OpenAiTasks.RerankRequest> = {
   problems: noProblems
 }
 
-export const decodeRerank = (json: unknown, bearerToken?: string): Decoded<RerankCall> =>
+export const decodeRerank = (json: unknown, caller: Caller = {}): Decoded<RerankCall> =>
   Result.map(Body.decode(json, rerankShape), (body) => ({
     request: {
       model: body.model,
       query: body.query,
       documents: body.documents.map((document) => typeof document === "string" ? document : document.text),
-      ...standingOf(body, bearerToken)
+      ...standingOf(body, caller)
     },
     topN: body.top_n,
     returnDocuments: body.return_documents ?? false
@@ -146,11 +147,11 @@ const classifyShape: Shape<OpenAiTasks.ClassifyRequest> = {
   problems: noProblems
 }
 
-export const decodeClassify = (json: unknown, bearerToken?: string): Decoded<ClassifyRequest> =>
+export const decodeClassify = (json: unknown, caller: Caller = {}): Decoded<ClassifyRequest> =>
   Result.map(decodeTexts(json, classifyShape), (body) => ({
     model: body.model,
     inputs: listOf(body.input),
-    ...standingOf(body, bearerToken)
+    ...standingOf(body, caller)
   }))
 
 export const encodeClassifications = (
@@ -214,11 +215,11 @@ const inputOf = (
       ...(tools.length === 0 ? {} : { tools: toolsOf(tools) })
     }
 
-export const decodeTokenize = (json: unknown, bearerToken?: string): Decoded<TokenizeRequest> =>
+export const decodeTokenize = (json: unknown, caller: Caller = {}): Decoded<TokenizeRequest> =>
   Result.map(Body.decode(json, tokenizeShape), (body) => ({
     model: body.model,
     input: inputOf(body),
-    ...standingOf(body, bearerToken)
+    ...standingOf(body, caller)
   }))
 
 export const encodeTokens = (tokens: ReadonlyArray<number>): OpenAiTasks.TokenList => ({

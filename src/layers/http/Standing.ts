@@ -7,6 +7,15 @@ import * as GoDuration from "../../services/GoDuration.ts"
 import type { Standing } from "../../services/Models.ts"
 import type { standing } from "../../services/OpenAi.ts"
 import type { Overrides } from "../../services/Overrides.ts"
+import { tenantHeader } from "../../services/Standing.ts"
+
+/** What identifies a caller beside the body. */
+export interface Caller {
+  /** A bearer token, or the dialect's own key. */
+  readonly key?: string | undefined
+  /** Names in lower case. */
+  readonly headers?: Readonly<Record<string, string | undefined>> | undefined
+}
 
 /** The fields of a body that say so. */
 type Fields = { readonly [Field in keyof typeof standing]?: (typeof standing)[Field]["Type"] }
@@ -31,18 +40,19 @@ const fingerprintLength = 20
 const fingerprint = (kind: "token" | "user", text: string): string =>
   hash("sha256", `${kind} ${text}`, "base64url").slice(0, fingerprintLength)
 
-const tenantOf = (fields: Fields, key: string | undefined): string => {
+/** Another instance names the tenant in a header, as the body is its caller's. */
+const tenantOf = (fields: Fields, { headers = {}, key }: Caller): string => {
   if (key !== undefined) return fingerprint("token", key)
-  const user = fields.safety_identifier ?? fields.user ?? ""
+  const user = headers[tenantHeader] ?? fields.safety_identifier ?? fields.user ?? ""
   return user === "" ? "" : fingerprint("user", user)
 }
 
 /** A caller who names himself nowhere is the tenant "", which is the default. */
 export const standingOf = (
   fields: Fields,
-  key: string | undefined
+  caller: Caller
 ): Standing & { readonly route?: Overrides } => {
-  const tenant = tenantOf(fields, key)
+  const tenant = tenantOf(fields, caller)
   return {
     ...(tenant === "" ? {} : { tenant }),
     ...(fields.priority === undefined ? {} : { priority: fields.priority }),

@@ -1,9 +1,8 @@
 /** Chat: an answer as it is generated, or whole. */
-import { Cause, Channel, Effect, Pull, Random, Stream } from "effect"
+import { Cause, Channel, Effect, Pull, Stream } from "effect"
 import * as Content from "../../services/Content.ts"
 import type { Generation } from "../../services/Engine.ts"
 import type { Answer, Event, Opened, Request } from "../../services/Inference.ts"
-import { maxSeed } from "../../services/Inference.ts"
 import type { InferenceError } from "../../services/InferenceError.ts"
 import { EngineFailed, make } from "../../services/InferenceError.ts"
 import type { ChosenLogprob, ToolCall } from "../../services/Job.ts"
@@ -24,38 +23,38 @@ const standingOf = ({ keepAlive, priority, tenant }: Request): Pick<Generation, 
     ? {}
     : { standing: { keepAlive, priority, tenant } }
 
-/** What an engine is asked: what the request says, and the defaults of what engines cannot go without. */
-const withDefaults = (request: Request): Effect.Effect<Generation> =>
-  Effect.map(
-    request.seed === undefined ? Random.nextIntBetween(0, maxSeed) : Effect.succeed(request.seed),
-    (seed) => {
-      const { keepAlive: _, model: __, priority: ___, route: ____, tenant: _____, ...asked } = request
-      const {
-        continues,
-        extra,
-        format,
-        logprobs,
-        maxTokens,
-        messages,
-        stop = [],
-        toolChoice,
-        tools,
-        ...sampling
-      } = asked
-      return {
-        messages,
-        maxTokens,
-        stop,
-        sampling: { ...sampling, temperature: request.temperature ?? 1, topP: request.topP ?? 1, seed },
-        ...(continues === undefined ? {} : { continues }),
-        ...(tools === undefined ? {} : { tools, toolChoice }),
-        ...(format === undefined ? {} : { format }),
-        ...(logprobs === undefined ? {} : { logprobs }),
-        ...(extra === undefined ? {} : { extra }),
-        ...standingOf(request)
-      }
-    }
-  )
+/** What an engine is asked: what the request says, without its routing. */
+const generationOf = (request: Request): Generation => {
+  const { keepAlive: _, model: __, priority: ___, route: ____, tenant: _____, ...asked } = request
+  const {
+    continues,
+    extra,
+    format,
+    logprobs,
+    maxTokens,
+    messages,
+    parallelToolCalls,
+    source,
+    stop = [],
+    toolChoice,
+    tools,
+    ...sampling
+  } = asked
+  return {
+    messages,
+    maxTokens,
+    stop,
+    sampling,
+    ...(continues === undefined ? {} : { continues }),
+    ...(tools === undefined ? {} : { tools, toolChoice }),
+    ...(parallelToolCalls === undefined ? {} : { parallelToolCalls }),
+    ...(format === undefined ? {} : { format }),
+    ...(logprobs === undefined ? {} : { logprobs }),
+    ...(extra === undefined ? {} : { extra }),
+    ...(source === undefined ? {} : { source }),
+    ...standingOf(request)
+  }
+}
 
 /** By name as in OpenTelemetry's GenAI conventions. */
 const chatAttributes = (request: Request): Record<string, unknown> => ({
@@ -169,7 +168,7 @@ const checkChat = Effect.fnUntraced(function*({ begin }: Stage, given: Request) 
     promptText: () => textOf(request)
   }
   const begun = yield* begin("chat", wish, chatAttributes(request))
-  return { begun, request, generation: yield* withDefaults(request) }
+  return { begun, request, generation: generationOf(request) }
 })
 
 type Checked = Effect.Success<ReturnType<typeof checkChat>>

@@ -4,6 +4,7 @@ import { Effect, Result } from "effect"
 import * as Decoder from "../../services/Decoder.ts"
 import {
   ClassifyRequest,
+  CountRequest,
   EmbedRequest,
   Request as RequestSchema,
   RerankRequest,
@@ -32,5 +33,6 @@ export const check = {
   embeddings: checker(EmbedRequest),
   rerank: checker(RerankRequest),
   classify: checker(ClassifyRequest),
-  tokenize: checker(TokenizeRequest)
+  tokenize: checker(TokenizeRequest),
+  count: checker(CountRequest)
 }

@@ -71,7 +71,8 @@ export const asked = (
       // A plan may ask for fewer than were said already.
       ...(maxTokens === undefined ? {} : { maxTokens: Math.max(1, maxTokens - tokens) }),
       ...(lowPriority ? { standing: { ...asked.standing, priority: "low" as const } } : {}),
-      ...(kept === "" ? {} : { continues: kept })
+      ...(kept === "" ? {} : { continues: kept }),
+      ...(text === "" ? {} : { resumed: true })
     },
     space: all.slice(kept.length)
   }

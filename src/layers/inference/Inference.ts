@@ -17,6 +17,7 @@ export const layer = Layer.effect(
       embed: Tasks.embed(stage),
       rerank: Tasks.rerank(stage),
       classify: Tasks.classifyTexts(stage),
-      tokenize: Tasks.tokenize(stage)
+      tokenize: Tasks.tokenize(stage),
+      count: Tasks.count(stage)
     }))
 )

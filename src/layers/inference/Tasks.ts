@@ -1,6 +1,13 @@
 /** What is answered whole: embeddings, reranking, labels and tokens. */
 import { Effect } from "effect"
-import type { ClassifyRequest, EmbedRequest, RerankRequest, TokenizeRequest } from "../../services/Inference.ts"
+import type {
+  ClassifyRequest,
+  CountRequest,
+  EmbedRequest,
+  RerankRequest,
+  TokenizeRequest
+} from "../../services/Inference.ts"
+import { needsOf, pathsOf } from "../../services/Needs.ts"
 import { check } from "./Check.ts"
 import type { Tally } from "./Operation.ts"
 import type { Stage } from "./Stage.ts"
@@ -66,4 +73,23 @@ export const tokenize = (stage: Stage) =>
         return tokens
       }))
     return { tokens: value, ...by }
+  }, Effect.scoped)
+
+/** An engine that cannot count makes the prompt into tokens. */
+export const count = (stage: Stage) =>
+  Effect.fnUntraced(function*(given: CountRequest) {
+    const request = yield* check.count(given)
+    const { extra, input, source } = request
+    const asked = { extra, messages: input.messages }
+    const wish = { ...request, needs: needsOf(asked), pathsOf: (need: string) => pathsOf(asked, need) }
+    const begun = yield* stage.begin("tokenize", wish)
+    const { value, ...by } = yield* stage.attempt(begun, request, ({ borrow, tally }) =>
+      Effect.gen(function*() {
+        const engine = yield* borrow
+        const promptTokens = engine.count === undefined
+          ? (yield* engine.tokenize(input)).length
+          : yield* engine.count(source === undefined ? input : { ...input, source })
+        return close(tally, promptTokens)
+      }))
+    return { promptTokens: value, ...by }
   }, Effect.scoped)

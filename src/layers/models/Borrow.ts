@@ -1,10 +1,11 @@
 /** How callers come to an engine: a slot for one job, a load without a job, an exchange of one engine for another. */
 import { Deferred, Effect, Fiber, Scope } from "effect"
-import type { Engine, Generation, Hold } from "../../services/Engine.ts"
+import type { Counted, Engine, Generation, Hold } from "../../services/Engine.ts"
 import type { InferenceError } from "../../services/InferenceError.ts"
 import { DeploymentDown, make as makeError } from "../../services/InferenceError.ts"
 import type { Deployment } from "../../services/Model.ts"
 import type { Standing } from "../../services/Models.ts"
+import * as Source from "../../services/Source.ts"
 import type { Actor, Life } from "./Actor.ts"
 import * as Actors from "./Actor.ts"
 import type { House } from "./House.ts"
@@ -71,8 +72,8 @@ const leave = (house: House, actor: Actor, waiting: ReturnType<typeof Actors.enq
 /** Tools that must not be called are shown to a model that knows tools, and to another they are not. */
 const shown = (generation: Generation, { describe: { abilities } }: Engine): Generation => {
   if (generation.toolChoice !== "none" || abilities.includes("tools")) return generation
-  const { toolChoice: _, tools: __, ...rest } = generation
-  return rest
+  const { source, toolChoice: _, tools: __, ...rest } = generation
+  return source === undefined ? rest : { ...rest, source: Source.without(source, ["tools", "tool_choice"]) }
 }
 
 /** The engine, whose every job holds the slot until it is let go of. */
@@ -82,7 +83,8 @@ const lend = (engine: Engine, hold: Hold): Engine => ({
   embed: (inputs) => engine.embed(inputs, hold),
   rerank: (query, documents) => engine.rerank(query, documents, hold),
   classify: (inputs) => engine.classify(inputs, hold),
-  tokenize: (input) => engine.tokenize(input, hold)
+  tokenize: (input) => engine.tokenize(input, hold),
+  ...(engine.count === undefined ? {} : { count: (input: Counted) => engine.count!(input, hold) })
 })
 
 /** See `Models.borrow`. */

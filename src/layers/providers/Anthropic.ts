@@ -13,13 +13,15 @@
  *
  * **Gotchas**
  *
- * The API has no seed: the same request may be answered otherwise. A temperature or `topP` of 1 is its default and left
- * out. An answer whose caller names no limit has at most 4,096 tokens, unless the deployment's `maxTokens` says more.
+ * The API has no seed: the same request may be answered otherwise. An answer whose caller names no limit has at most 4,096 tokens, unless the deployment's `maxTokens` says more.
  */
+import { Result } from "effect"
 import { failure } from "./AnthropicErrors.ts"
 import { events, whole } from "./AnthropicEvents.ts"
-import { request } from "./AnthropicRequest.ts"
+import { countRequest, passThrough, request } from "./AnthropicRequest.ts"
 import type { Dialect } from "./Dialect.ts"
+import { countAt } from "./Json.ts"
+import { malformed } from "./Refusals.ts"
 
 export const anthropic: Dialect = {
   name: "anthropic",
@@ -28,6 +30,15 @@ export const anthropic: Dialect = {
   images: "urls",
   framing: "sse",
   authorize: (key) => ({ "x-api-key": key }),
-  generate: { request, events, whole },
+  generate: { request, passThrough, events, whole },
+  count: {
+    request: countRequest,
+    answer: (body, _, target) => {
+      const tokens = countAt(body, "input_tokens")
+      return tokens === undefined
+        ? Result.fail(malformed(target, "a body without input_tokens"))
+        : Result.succeed(tokens)
+    }
+  },
   failure
 }

@@ -2,11 +2,13 @@
 import { Result } from "effect"
 import type { Content, Message } from "../../services/Content.ts"
 import { partsOf } from "../../services/Content.ts"
-import type { Generation } from "../../services/Engine.ts"
+import type { Counted, Generation } from "../../services/Engine.ts"
 import { asked, prefilled } from "../../services/Engine.ts"
 import type { Reason } from "../../services/InferenceError.ts"
-import type { OutputFormat, ToolChoice, ToolDefinition } from "../../services/Job.ts"
-import type { Call, Target } from "./Dialect.ts"
+import type { OutputFormat, ToolDefinition } from "../../services/Job.ts"
+import * as Source from "../../services/Source.ts"
+import * as AnthropicPassThrough from "./AnthropicPassThrough.ts"
+import type { Call, Dialect, Target } from "./Dialect.ts"
 import type { Fields } from "./Json.ts"
 import * as Prompts from "./Prompts.ts"
 import { notSupported } from "./Refusals.ts"
@@ -14,6 +16,8 @@ import * as Schemas from "./Schemas.ts"
 
 /** The API has no default, and refuses a request that names none. */
 const defaultMaxTokens = 4096
+
+const defaultVersion = "2023-06-01"
 
 /** The values of `format` that answers are bound to, by Anthropic's page on structured outputs. */
 const formats = new Set(
@@ -108,13 +112,19 @@ const toolOf = (
 
 const choices = { auto: "auto", none: "none", required: "any" } as const
 
-const choiceOf = (choice: ToolChoice): Fields =>
-  typeof choice === "string" ? { type: choices[choice] } : { type: "tool", name: choice.name }
+const choiceOf = ({ parallelToolCalls, toolChoice = "auto" }: Generation): Fields => {
+  const choice = typeof toolChoice === "string"
+    ? { type: choices[toolChoice] }
+    : { type: "tool", name: toolChoice.name }
+  return parallelToolCalls === undefined || toolChoice === "none"
+    ? choice
+    : { ...choice, disable_parallel_tool_use: !parallelToolCalls }
+}
 
-/** Fails for what the API has no words for; the seed is passed over, since every generation has one. */
+/** Fails for what the API has no words for; a seed is ignored. */
 const checked = (generation: Generation, target: Target): Result.Result<void, Reason> => {
   const { sampling, stop } = generation
-  if (sampling.temperature > 1) {
+  if ((sampling.temperature ?? 0) > 1) {
     return Result.fail(notSupported(target, "temperature", "its provider takes at most 1."))
   }
   const blank = stop.findIndex((text) => text.trim() === "")
@@ -133,8 +143,34 @@ const prefills = /^claude-(?:2|3|instant|(?:opus|sonnet|haiku)-4(?:-[015])?(?:-2
 const goingOn = (generation: Generation, { options: { model } }: Target): Generation =>
   prefills.test(model) ? prefilled(generation) : asked(generation)
 
-/** What differs from the API's default, as some models take no more than one of the two. */
-const unlessOne = (value: number): number | undefined => value === 1 ? undefined : value
+const versionOf = ({ options }: Target): string | undefined => options.apiVersion
+
+const headersOf = (source: Source.Source | undefined, target: Target) => ({
+  ...source?.headers,
+  "anthropic-version": versionOf(target) ?? source?.headers?.["anthropic-version"] ?? defaultVersion
+})
+
+/** The dialect's headers that the caller sent reach the provider. */
+export const passThrough: NonNullable<Dialect["generate"]["passThrough"]> = (
+  generation,
+  source,
+  target,
+  stream,
+  fetched
+) => {
+  return Result.succeed({
+    path: "/v1/messages",
+    headers: headersOf(source, target),
+    body: AnthropicPassThrough.bodyOf(
+      generation,
+      source,
+      target,
+      stream,
+      prefills.test(target.options.model),
+      fetched
+    )
+  })
+}
 
 export const request = (
   generation: Generation,
@@ -143,25 +179,43 @@ export const request = (
 ): Result.Result<Call, Reason> =>
   Result.gen(function*() {
     yield* checked(generation, target)
-    const { maxTokens, sampling, stop, toolChoice, tools = [] } = generation
+    const { maxTokens, sampling, stop, tools = [] } = generation
     const { options } = target
     const turns = yield* Prompts.turnsOf(goingOn(generation, target), turnOf)
     const definitions = yield* Result.all(tools.map((tool, index) => toolOf(tool, index, target)))
     return {
       path: "/v1/messages",
-      headers: { "anthropic-version": options.apiVersion ?? "2023-06-01" },
+      headers: headersOf(undefined, target),
       body: {
         model: options.model,
         max_tokens: maxTokens ?? options.maxTokens ?? defaultMaxTokens,
         system: Prompts.systemOf(generation),
         messages: turns.map(({ parts, role }) => ({ role, content: parts })),
-        temperature: unlessOne(sampling.temperature),
-        top_p: unlessOne(sampling.topP),
+        temperature: sampling.temperature,
+        top_p: sampling.topP,
         top_k: sampling.topK,
         stop_sequences: stop.length === 0 ? undefined : stop,
-        ...(definitions.length === 0 ? {} : { tools: definitions, tool_choice: choiceOf(toolChoice ?? "auto") }),
+        ...(definitions.length === 0 ? {} : { tools: definitions, tool_choice: choiceOf(generation) }),
         output_config: yield* formatOf(generation.format, target),
         stream
       }
     }
   })
+
+/** What counting takes of a message's body. */
+const countedFields: ReadonlySet<string> = new Set(["model", "system", "messages", "tools", "tool_choice"])
+
+/** The request that counts a prompt's tokens. */
+export const countRequest = ({ source, ...input }: Counted, target: Target): Result.Result<Call, Reason> => {
+  const path = "/v1/messages/count_tokens"
+  if (source?.dialect === "anthropic") {
+    const body = Source.bodyWith(source, { model: target.options.model })
+    return Result.succeed({ path, headers: headersOf(source, target), body })
+  }
+  const generation: Generation = { ...input, sampling: {}, stop: [] }
+  return Result.map(request(generation, target, false), ({ body, ...call }) => ({
+    ...call,
+    path,
+    body: Object.fromEntries(Object.entries(body as Fields).filter(([name]) => countedFields.has(name)))
+  }))
+}

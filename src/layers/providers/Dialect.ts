@@ -13,12 +13,14 @@
  * hold the key.
  */
 import type { Result } from "effect"
-import type { Countable, Generation, Ranking } from "../../services/Engine.ts"
+import type { ImageSource } from "../../services/Content.ts"
+import type { Countable, Counted, Generation, Ranking } from "../../services/Engine.ts"
 import type { Ability } from "../../services/EngineProtocol.ts"
 import type { Event } from "../../services/Inference.ts"
 import type { InferenceError, Reason } from "../../services/InferenceError.ts"
 import type { Classification, Embedding } from "../../services/Job.ts"
 import type { RemoteDeployment } from "../../services/Model.ts"
+import type { Source } from "../../services/Source.ts"
 import type { Taken } from "./Media.ts"
 
 /** Whom a call is for. */
@@ -40,6 +42,9 @@ export interface Call {
   /** Sent as JSON. */
   readonly body: unknown
 }
+
+/** Images by the URLs that the caller gave, for a host that takes bytes only. */
+export type Fetched = ReadonlyMap<string, Extract<ImageSource, { readonly type: "base64" }>>
 
 /** One event of a stream. */
 export interface Frame {
@@ -100,6 +105,14 @@ export interface Dialect {
   readonly generate: {
     /** @param stream whether the answer is to be streamed */
     readonly request: (generation: Generation, target: Target, stream: boolean) => Result.Result<Call, Reason>
+    /** The caller's own request, of a caller who speaks this dialect too. */
+    readonly passThrough?: (
+      generation: Generation,
+      source: Source,
+      target: Target,
+      stream: boolean,
+      fetched: Fetched | undefined
+    ) => Result.Result<Call, Reason>
     readonly events: (generation: Generation, target: Target) => EventDecoder
     /** The events of an answer that was not streamed, `finish` the last. */
     readonly whole: (body: unknown, generation: Generation, target: Target) => Told
@@ -108,6 +121,8 @@ export interface Dialect {
   readonly rerank?: Task<{ readonly query: string; readonly documents: ReadonlyArray<string> }, Ranking>
   readonly classify?: Task<ReadonlyArray<string>, Each<Classification>>
   readonly tokenize?: Task<Countable, ReadonlyArray<number>>
+  /** Tokens of a prompt. */
+  readonly count?: Task<Counted, number>
   /** Why a call was refused; `Refusals` has what providers share. */
   readonly failure: (refusal: Refusal, target: Target) => Reason
 }

@@ -166,7 +166,7 @@ const samplingOf = ({ maxTokens, sampling, stop }: Generation, { options }: Targ
   presencePenalty: sampling.presencePenalty,
   frequencyPenalty: sampling.frequencyPenalty,
   // The API's are signed integers of 32 bits.
-  seed: sampling.seed % 2 ** 31,
+  seed: sampling.seed === undefined ? undefined : sampling.seed % 2 ** 31,
   maxOutputTokens: maxTokens ?? options.maxTokens,
   stopSequences: stop.length === 0 ? undefined : stop
 })

@@ -4,7 +4,7 @@
  * **Gotchas**
  *
  * Source: Ollama's API documentation. It cannot be made to call a tool, and cuts a prompt that does not fit without a
- * word. An assistant's message at the end is gone on with. Sampling is said in full, since its defaults are other than ours.
+ * word. An assistant's message at the end is gone on with. Options that the caller did not set are left to its defaults.
  */
 import { Result } from "effect"
 import type { Content, Message } from "../../services/Content.ts"
@@ -52,19 +52,23 @@ const messagesOf = (messages: ReadonlyArray<Message>) => {
   }))
 }
 
-const optionsOf = ({ maxTokens, sampling, stop }: Generation, { options }: Target) => ({
-  temperature: sampling.temperature,
-  top_p: sampling.topP,
-  top_k: sampling.topK ?? 0,
-  min_p: sampling.minP ?? 0,
-  seed: sampling.seed,
-  repeat_penalty: sampling.repeatPenalty ?? 1,
-  presence_penalty: sampling.presencePenalty ?? 0,
-  frequency_penalty: sampling.frequencyPenalty ?? 0,
-  num_predict: maxTokens ?? options.maxTokens ?? -1,
-  ...(stop.length === 0 ? {} : { stop }),
-  ...(options.contextSize === undefined ? {} : { num_ctx: options.contextSize })
-})
+/** What is undefined is not sent. */
+const optionsOf = ({ maxTokens, sampling, stop }: Generation, { options }: Target) => {
+  const fields = {
+    temperature: sampling.temperature,
+    top_p: sampling.topP,
+    top_k: sampling.topK,
+    min_p: sampling.minP,
+    seed: sampling.seed,
+    repeat_penalty: sampling.repeatPenalty,
+    presence_penalty: sampling.presencePenalty,
+    frequency_penalty: sampling.frequencyPenalty,
+    num_predict: maxTokens ?? options.maxTokens,
+    stop: stop.length === 0 ? undefined : stop,
+    num_ctx: options.contextSize
+  }
+  return Object.values(fields).every((value) => value === undefined) ? {} : { options: fields }
+}
 
 const formatOf = (format: OutputFormat) => format.type === "json_object" ? "json" : format.schema
 
@@ -90,7 +94,7 @@ const requestOf: Dialect["generate"]["request"] = (generation, target, stream) =
       model: target.options.model,
       messages: messagesOf(messages),
       stream,
-      options: optionsOf(generation, target),
+      ...optionsOf(generation, target),
       ...(tools.length === 0 || toolChoice === "none" ? {} : { tools: toolsOf(tools) }),
       ...(format === undefined ? {} : { format: formatOf(format) })
     }

@@ -10,12 +10,13 @@ import { Result } from "effect"
 import type { Dialect, Target } from "./Dialect.ts"
 import { at, countAt, eachOf, listAt } from "./Json.ts"
 import { makeEvents, makeWhole } from "./OpenAiEvents.ts"
+import * as OpenAiPassThrough from "./OpenAiPassThrough.ts"
 import { failure, inBand } from "./OpenAiRefusal.ts"
 import type { Vocabulary } from "./OpenAiRequest.ts"
 import { bodyOf } from "./OpenAiRequest.ts"
 import { embeddingsOf } from "./Vectors.ts"
 
-const ownVocabulary: Vocabulary = { maxTokens: "max_completion_tokens", mostStops: 4, more: [] }
+const ownVocabulary: Vocabulary = { maxTokens: "max_completion_tokens", mostStops: 4, more: [], isOwn: true }
 
 /** What servers of this dialect have in common: OpenAI's older name for the limit, and vLLM's and llama.cpp's sampling. */
 const commonVocabulary: Vocabulary = { maxTokens: "max_tokens", mostStops: 16, more: ["topK", "minP"] }
@@ -46,20 +47,29 @@ const embedding = ({ headers, path }: Place): NonNullable<Dialect["embed"]> => (
   }
 })
 
-const generating = ({ headers, path, vocabulary }: Place): Dialect["generate"] => ({
+const generating = (
+  { headers, path, vocabulary }: Place
+): Dialect["generate"] & Pick<Required<Dialect["generate"]>, "passThrough"> => ({
   request: (generation, target, stream) =>
     Result.map(bodyOf(generation, target, stream, vocabulary(target)), (body) => ({
       path: path("chat/completions", target),
       headers: headers(target),
       body
     })),
+  passThrough: (generation, source, target, stream, fetched) =>
+    Result.map(
+      OpenAiPassThrough.bodyOf(generation, source, target, stream, vocabulary(target), fetched),
+      (body) => ({ path: path("chat/completions", target), headers: headers(target), body })
+    ),
   events: makeEvents(inBand),
   whole: makeWhole(inBand)
 })
 
 const dialectAt = (
   place: Place
-): Pick<Dialect, "abilities" | "framing" | "images" | "generate" | "embed" | "failure"> => ({
+): Pick<Dialect, "abilities" | "framing" | "images" | "embed" | "failure"> & {
+  readonly generate: ReturnType<typeof generating>
+} => ({
   abilities: ["generate", "tools", "format", "logprobs", "embed", "images"],
   images: "urls",
   framing: "sse",

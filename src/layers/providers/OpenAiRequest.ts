@@ -2,10 +2,10 @@
 import { Result } from "effect"
 import type { Content, ImagePart, Message } from "../../services/Content.ts"
 import { imageOfTool } from "../../services/Content.ts"
-import type { Generation } from "../../services/Engine.ts"
+import type { Generation, Sampling } from "../../services/Engine.ts"
 import { asked, prefilled } from "../../services/Engine.ts"
 import type { Reason } from "../../services/InferenceError.ts"
-import type { JsonSchema, OutputFormat, SamplingOptions, ToolDefinition } from "../../services/Job.ts"
+import type { JsonSchema, OutputFormat, ToolDefinition } from "../../services/Job.ts"
 import type { Target } from "./Dialect.ts"
 import { fieldsOf } from "./Json.ts"
 import { notSupported } from "./Refusals.ts"
@@ -19,6 +19,8 @@ export interface Vocabulary {
   readonly more: ReadonlyArray<"topK" | "minP" | "repeatPenalty">
   /** It takes vLLM's `continue_final_message`; otherwise the model is asked to go on. */
   readonly goesOn?: boolean
+  /** It is OpenAI's own API, or Azure's. */
+  readonly isOwn?: boolean
 }
 
 const imageOf = ({ detail, source }: ImagePart) => ({
@@ -60,10 +62,14 @@ export const toolsOf = (tools: ReadonlyArray<ToolDefinition>) =>
     }
   }))
 
-const toolingOf = ({ toolChoice, tools = [] }: Generation) => {
+const toolingOf = ({ parallelToolCalls, toolChoice, tools = [] }: Generation) => {
   if (tools.length === 0) return {}
   const choice = typeof toolChoice === "object" ? { type: "function", function: toolChoice } : toolChoice
-  return { tools: toolsOf(tools), ...(choice === undefined ? {} : { tool_choice: choice }) }
+  return {
+    tools: toolsOf(tools),
+    ...(choice === undefined ? {} : { tool_choice: choice }),
+    ...(parallelToolCalls === undefined ? {} : { parallel_tool_calls: parallelToolCalls })
+  }
 }
 
 /** Whether OpenAI takes it as `strict`: every object is closed, and every property of it required. */
@@ -86,41 +92,47 @@ const formatOf = (format: OutputFormat | undefined) => {
   return { response_format: { type: format.type, json_schema: jsonSchema(format.schema) } }
 }
 
-/** What an option is where nobody says it, if there is such a value. */
-const plain = [
-  ["temperature", "temperature", 1],
-  ["topP", "top_p", 1],
-  ["seed", "seed", undefined],
-  ["topK", "top_k", undefined],
-  ["minP", "min_p", 0],
-  ["repeatPenalty", "repeat_penalty", 1],
-  ["presencePenalty", "presence_penalty", 0],
-  ["frequencyPenalty", "frequency_penalty", 0],
-  ["logitBias", "logit_bias", undefined]
-] as const satisfies ReadonlyArray<readonly [keyof SamplingOptions, string, number | undefined]>
+const samplingNames = [
+  ["temperature", "temperature"],
+  ["topP", "top_p"],
+  ["seed", "seed"],
+  ["topK", "top_k"],
+  ["minP", "min_p"],
+  ["repeatPenalty", "repeat_penalty"],
+  ["presencePenalty", "presence_penalty"],
+  ["frequencyPenalty", "frequency_penalty"],
+  ["logitBias", "logit_bias"]
+] as const satisfies ReadonlyArray<readonly [keyof Sampling, string]>
 
-/** Every sampling option but those that go without saying: some models take no others. */
-const samplingOf = (sampling: SamplingOptions): Readonly<Record<string, unknown>> => {
+/** The options that the caller set, those of them that equal a default too. */
+const samplingOf = (sampling: Sampling, { more }: Vocabulary): Readonly<Record<string, unknown>> => {
   const fields: Record<string, unknown> = {}
-  for (const [name, field, usual] of plain) {
+  for (const [name, field] of samplingNames) {
     const value = sampling[name]
-    if (value !== undefined && value !== usual) fields[field] = value
+    const isKnown = !(name in beyond) || more.includes(name as keyof typeof beyond)
+    if (value !== undefined && isKnown) fields[field] = value
   }
   return fields
 }
 
-const wire = { topK: "top_k", minP: "min_p", repeatPenalty: "repeat_penalty" } as const
+/** Options beyond OpenAI's API: their fields, and the value that asks for nothing. */
+const beyond = {
+  topK: ["top_k", undefined],
+  minP: ["min_p", 0],
+  repeatPenalty: ["repeat_penalty", 1]
+} as const
 
 /** The first thing that the host has no words for. */
-const unsaid = (
-  { messages, stop }: Generation,
-  sampling: Readonly<Record<string, unknown>>,
+export const unsaid = (
+  { messages, sampling, stop }: Generation,
   { more, mostStops }: Vocabulary,
   target: Target
 ): Reason | undefined => {
   for (const name of ["topK", "minP", "repeatPenalty"] as const) {
-    if (wire[name] in sampling && !more.includes(name)) {
-      return notSupported(target, name, `its dialect has no ${wire[name]}. Leave it out.`)
+    const [field, neutral] = beyond[name]
+    const value = sampling[name]
+    if (value !== undefined && value !== neutral && !more.includes(name)) {
+      return notSupported(target, name, `its dialect has no ${field}. Leave it out.`)
     }
   }
   const seen = imageOfTool(messages)
@@ -144,14 +156,13 @@ export const bodyOf = (
   vocabulary: Vocabulary
 ): Result.Result<Readonly<Record<string, unknown>>, Reason> => {
   const { format, logprobs, stop } = generation
-  const sampling = samplingOf(generation.sampling)
-  const reason = unsaid(generation, sampling, vocabulary, target)
+  const reason = unsaid(generation, vocabulary, target)
   if (reason !== undefined) return Result.fail(reason)
   const maxTokens = generation.maxTokens ?? target.options.maxTokens
   return Result.succeed({
     model: target.options.model,
     ...conversationOf(generation, vocabulary),
-    ...sampling,
+    ...samplingOf(generation.sampling, vocabulary),
     ...(maxTokens === undefined ? {} : { [vocabulary.maxTokens]: maxTokens }),
     ...(stop.length === 0 ? {} : { stop }),
     ...toolingOf(generation),

@@ -2,10 +2,9 @@
 import { Result } from "effect"
 import type { Message } from "../../services/Content.ts"
 import { textOf } from "../../services/Content.ts"
-import type { Generation } from "../../services/Engine.ts"
+import type { Generation, Sampling } from "../../services/Engine.ts"
 import type { Reason } from "../../services/InferenceError.ts"
 import { InvalidRequest } from "../../services/InferenceError.ts"
-import type { SamplingOptions } from "../../services/Job.ts"
 import type { Target } from "./Dialect.ts"
 import { type Fields, fieldsOf } from "./Json.ts"
 import { notSupported, parse } from "./Refusals.ts"
@@ -13,14 +12,14 @@ import { notSupported, parse } from "./Refusals.ts"
 export const invalid = (path: string, detail: string): Reason => new InvalidRequest({ path, detail })
 
 /** What an option says when it asks for nothing; left out, nothing does. */
-const neutral: Readonly<Partial<Record<keyof SamplingOptions, number>>> = {
+const neutral: Readonly<Partial<Record<keyof Sampling, number>>> = {
   minP: 0,
   repeatPenalty: 1,
   presencePenalty: 0,
   frequencyPenalty: 0
 }
 
-const asks = (sampling: SamplingOptions, name: keyof SamplingOptions): boolean => {
+const asks = (sampling: Sampling, name: keyof Sampling): boolean => {
   const value = sampling[name]
   if (value === undefined || value === neutral[name]) return false
   return typeof value === "number" || Object.keys(value).length > 0
@@ -28,7 +27,7 @@ const asks = (sampling: SamplingOptions, name: keyof SamplingOptions): boolean =
 
 /** Fails for the first of these options that asks for something, and for log-probabilities. */
 export const without = (
-  names: ReadonlyArray<keyof SamplingOptions>,
+  names: ReadonlyArray<keyof Sampling>,
   { logprobs, sampling }: Generation,
   target: Target
 ): Result.Result<void, Reason> => {

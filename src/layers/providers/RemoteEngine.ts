@@ -8,8 +8,8 @@
  * A socket is read only as fast as the stream is.
  */
 import { Effect, Result, Scope, Stream } from "effect"
-import { firstImage } from "../../services/Content.ts"
-import type { Engine, Generation, Hold } from "../../services/Engine.ts"
+import { firstImage, type Message } from "../../services/Content.ts"
+import type { Counted, Engine, Generation, Hold } from "../../services/Engine.ts"
 import type { Ability } from "../../services/EngineProtocol.ts"
 import { abilityInWords } from "../../services/EngineProtocol.ts"
 import * as Extra from "../../services/Extra.ts"
@@ -17,9 +17,10 @@ import * as InferenceError from "../../services/InferenceError.ts"
 import type { RemoteDeployment } from "../../services/Model.ts"
 import * as Policies from "../../services/Policies.ts"
 import { hostOf, isPrivateHost } from "../../services/PublicAddress.ts"
+import { dialectOf } from "../../services/Source.ts"
 import { eventsOf, makeCheck, makeReader } from "./Answer.ts"
 import type { Body } from "./Body.ts"
-import type { Call, Dialect, Each, Target, Task } from "./Dialect.ts"
+import type { Call, Dialect, Each, Fetched, Target, Task } from "./Dialect.ts"
 import { makeJoint } from "./Joint.ts"
 import type { Media, Taken } from "./Media.ts"
 import { notSupported, readable } from "./Refusals.ts"
@@ -55,6 +56,34 @@ const withExtra =
       : Result.fail(notSupported(target, field, "its dialect has no such field. Leave it out."))
   }
 
+/** What the URLs of images came to. */
+const fetchedOf = (before: ReadonlyArray<Message>, after: ReadonlyArray<Message>): Fetched => {
+  const fetched: Array<readonly [string, NonNullable<ReturnType<Fetched["get"]>>]> = []
+  for (const [index, { content }] of before.entries()) {
+    if (typeof content === "string") continue
+    for (const [at, part] of content.entries()) {
+      const now = after[index]!.content[at]
+      if (part.type !== "image" || part.source.type !== "url" || typeof now !== "object") continue
+      if (now.type === "image" && now.source.type === "base64") fetched.push([part.source.url, now.source])
+    }
+  }
+  return new Map(fetched)
+}
+
+/** The caller's own request, where the caller speaks this dialect. */
+const callFor = (
+  { generate: { passThrough, request } }: Dialect,
+  generation: Generation,
+  target: Target,
+  stream: boolean,
+  fetched?: Fetched
+): Result.Result<Call, InferenceError.Reason> => {
+  const { source } = generation
+  return source !== undefined && passThrough !== undefined && dialectOf(target.options) === source.dialect
+    ? passThrough(generation, source, target, stream, fetched)
+    : Result.flatMap(request(generation, target, stream), withExtra(generation, target))
+}
+
 /** A wrong input is the request's own fault, and may spoil it for the others. */
 const isOfInput = ({ reason }: InferenceError.InferenceError): boolean =>
   reason._tag === "InvalidRequest" || reason._tag === "ContextLengthExceeded" || reason._tag === "ContentRefused"
@@ -89,14 +118,11 @@ const makeGenerate = ({ dialect, media, target, upstream }: Parts) => {
 
   /** What to ask, its images as the dialect takes them. */
   const callOf = (generation: Generation, stream: boolean) => {
-    const said = (asked: Generation) =>
-      spoken(Result.flatMap(generate.request(asked, target, stream), withExtra(asked, target)))
-    return firstImage(generation.messages) === undefined
-      ? said(generation)
-      : Effect.flatMap(
-        media.prepare(generation.messages, taken),
-        (messages) => said({ ...generation, messages })
-      )
+    if (firstImage(generation.messages) === undefined) return spoken(callFor(dialect, generation, target, stream))
+    return Effect.flatMap(media.prepare(generation.messages, taken), (messages) => {
+      const fetched = messages === generation.messages ? undefined : fetchedOf(generation.messages, messages)
+      return spoken(callFor(dialect, { ...generation, messages }, target, stream, fetched))
+    })
   }
 
   /** The events of an answer that comes whole. */
@@ -217,6 +243,9 @@ export const make = (dialect: Dialect, target: Target, upstream: Upstream, media
     rerank: (query, documents, hold) => run("rerank", dialect.rerank, { query, documents }, hold),
     classify: each("classify", dialect.classify),
     tokenize: (input, hold) => run("tokenize", dialect.tokenize, input, hold),
+    ...(dialect.count === undefined
+      ? {}
+      : { count: (input: Counted, hold?: Hold) => run("generate", dialect.count, input, hold) }),
     memoryBytes: Effect.succeed(0),
     isOver: () => stopped,
     stop: Effect.suspend(() => {

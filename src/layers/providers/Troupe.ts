@@ -3,6 +3,7 @@ import { Duration, Result } from "effect"
 import type { Countable, Generation } from "../../services/Engine.ts"
 import { prefilled } from "../../services/Engine.ts"
 import type { Classification } from "../../services/Job.ts"
+import * as Standing from "../../services/Standing.ts"
 import type { Dialect } from "./Dialect.ts"
 import type { Fields } from "./Json.ts"
 import { at, countAt, eachOf, listAt, numbersOf, textAt } from "./Json.ts"
@@ -69,18 +70,28 @@ const tokenize: NonNullable<Dialect["tokenize"]> = {
 const keepAliveOf = (keepAlive: Duration.Duration): string | number =>
   Duration.isFinite(keepAlive) ? `${Duration.toMillis(keepAlive)}ms` : -1
 
-/** How our caller stands there; whose request it is counts where we have no key of our own. */
+/** How our caller stands there. */
 const standingOf = ({ standing = {} }: Generation) => ({
   ...(standing.priority === undefined ? {} : { priority: standing.priority }),
-  ...(standing.keepAlive === undefined ? {} : { keep_alive: keepAliveOf(standing.keepAlive) }),
-  ...((standing.tenant ?? "") === "" ? {} : { safety_identifier: standing.tenant })
+  ...(standing.keepAlive === undefined ? {} : { keep_alive: keepAliveOf(standing.keepAlive) })
 })
+
+/** The caller's tenant: it counts there where we have no key of our own. */
+const tenantHeader = ({ standing: { tenant = "" } = {} }: Generation): Readonly<Record<string, string>> =>
+  tenant === "" ? {} : { [Standing.tenantHeader]: tenant }
 
 const generate: Dialect["generate"] = {
   ...ownDialect.generate,
   request: (generation, target, stream) =>
     Result.map(ownDialect.generate.request(generation, target, stream), (call) => ({
       ...call,
+      headers: tenantHeader(generation),
+      body: { ...call.body as Fields, ...standingOf(generation) }
+    })),
+  passThrough: (generation, ...rest) =>
+    Result.map(ownDialect.generate.passThrough(generation, ...rest), (call) => ({
+      ...call,
+      headers: tenantHeader(generation),
       body: { ...call.body as Fields, ...standingOf(generation) }
     }))
 }

@@ -40,6 +40,7 @@ const stage = (
     rerank: () => Effect.die("not played"),
     classify: () => Effect.die("not played"),
     tokenize: () => Effect.die("not played"),
+    count: () => Effect.die("not played"),
     generate: (request) =>
       Effect.map(Stream.runCollect(stream(request)), (events) => {
         const last = events.at(-1)

@@ -1,10 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Stream } from "effect"
+import { Effect, Fiber, Random, Stream } from "effect"
 import * as LocalEngine from "../../../src/layers/engines/LocalEngine.ts"
 import type { Generation } from "../../../src/services/Engine.ts"
 import type { EngineDescription, EngineHost } from "../../../src/services/EngineProtocol.ts"
+import { maxSeed } from "../../../src/services/Inference.ts"
 import * as InferenceError from "../../../src/services/InferenceError.ts"
-import type { JobCommand, JobEvent } from "../../../src/services/Job.ts"
+import type { JobCommand, JobEvent, SamplingOptions } from "../../../src/services/Job.ts"
 
 const generation: Generation = {
   messages: [{ role: "user", content: "Hello" }],
@@ -16,6 +17,7 @@ const generation: Generation = {
 interface Job {
   readonly emit: (...events: ReadonlyArray<JobEvent>) => void
   readonly commands: Array<JobCommand>
+  readonly sampling: SamplingOptions | undefined
 }
 
 /** An engine over a host whose jobs the test plays. */
@@ -28,9 +30,10 @@ const stage = () => {
     memoryBytes: () => 0,
     abandon: () => {},
     close: () => Promise.resolve(),
-    start: (_, onEvents) => {
+    start: (job, onEvents) => {
       const commands: Array<JobCommand> = []
-      jobs.push({ emit: (...events) => onEvents(events), commands })
+      const sampling = job.kind === "generate" ? job.sampling : undefined
+      jobs.push({ emit: (...events) => onEvents(events), commands, sampling })
       return (command) => commands.push(command)
     }
   }
@@ -55,6 +58,28 @@ const finished: JobEvent = {
 const turns = Effect.forEach(Array.from({ length: 20 }), () => Effect.yieldNow, { discard: true })
 
 describe("LocalEngine", () => {
+  /** The sampling of so many jobs that set none of it. */
+  const samplingOf = Effect.fnUntraced(function*(count: number, seed: string) {
+    const { engine, jobs } = stage()
+    const { sampling: _, ...rest } = generation
+    const run = Stream.runHead(engine.generate({ ...rest, sampling: {} }))
+    const runs = Effect.replicateEffect(Effect.raceFirst(run, turns), count)
+    yield* runs.pipe(Random.withSeed(seed))
+    return jobs.map(({ sampling }) => sampling!)
+  })
+
+  it.effect("applies the defaults of local engines, and a random seed, to what the caller did not set", () =>
+    Effect.gen(function*() {
+      const all = yield* samplingOf(50, "any")
+      assert.strictEqual(new Set(all.map(({ seed }) => seed)).size, 50)
+      for (const { seed, ...sampling } of all) {
+        assert.deepStrictEqual<object>(sampling, { temperature: 1, topP: 1 })
+        assert.isTrue(Number.isInteger(seed) && seed >= 0 && seed <= maxSeed)
+      }
+      assert.deepStrictEqual(yield* samplingOf(5, "one"), yield* samplingOf(5, "one"))
+      assert.notDeepEqual(yield* samplingOf(5, "one"), yield* samplingOf(5, "two"))
+    }))
+
   it.effect("gives what came before a failure, then the failure", () =>
     Effect.gen(function*() {
       const { engine, jobs } = stage()

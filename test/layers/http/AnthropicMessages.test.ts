@@ -8,7 +8,13 @@ import * as InferenceError from "../../../src/services/InferenceError.ts"
 const messages = [{ role: "user", content: "Hello" }]
 const least = { model: "tiny-chat", max_tokens: 10, messages }
 
-const decoded = (fields: object): MessagesCall => Result.getOrThrow(AnthropicMessages.decode({ ...least, ...fields }))
+/** Without the body itself. */
+const decoded = (fields: object): MessagesCall => {
+  const { request: { source: _, ...request }, ...call } = Result.getOrThrow(
+    AnthropicMessages.decode({ ...least, ...fields })
+  )
+  return { ...call, request }
+}
 const requested = (fields: object): Request => decoded(fields).request
 const said = (...messages: ReadonlyArray<object>) => requested({ messages }).messages
 
@@ -55,7 +61,8 @@ describe("AnthropicMessages", () => {
         keep_alive: "5m",
         priority: "high"
       })
-      const { keepAlive, tenant, ...request } = call.request
+      const { extra, keepAlive, tenant, ...request } = call.request
+      assert.isTrue(extra?.fields.every(({ optional }) => optional))
       assert.strictEqual(Duration.toMillis(keepAlive!), 300_000)
       assert.match(tenant!, /^[\w-]{20}$/)
       assert.deepStrictEqual(request, {
@@ -68,6 +75,7 @@ describe("AnthropicMessages", () => {
         stop: ["a", "b"],
         tools: [{ name: "add", description: "Adds.", parameters: { type: "object" } }],
         toolChoice: "required",
+        parallelToolCalls: false,
         format: { type: "json_schema", schema },
         priority: "high"
       })
@@ -117,14 +125,14 @@ describe("AnthropicMessages", () => {
       // What is wrong is told by the body's own paths.
       const seen = decoded({ messages: [user("Look:"), user([text("See"), image])] })
       const wrong = new InferenceError.InvalidRequest({ path: "messages[0].content[2]", detail: "Wrong" })
-      assert.deepInclude(AnthropicMessages.relocate(wrong, seen.placed), { path: "messages[1].content[1]" })
+      assert.deepInclude(AnthropicMessages.relocate(wrong, seen), { path: "messages[1].content[1]" })
       const apart = { role: "system", content: "Be brief." }
       assert.lengthOf(said(user("Hello."), apart, apart, user("Go on.")), 4)
     })
 
     it("tells callers apart by their key, or else by user_id", () => {
       const tenantOf = (key?: string, user_id: string | null = null) =>
-        Result.getOrThrow(AnthropicMessages.decode({ ...least, metadata: { user_id } }, key)).request.tenant
+        Result.getOrThrow(AnthropicMessages.decode({ ...least, metadata: { user_id } }, { key })).request.tenant
       assert.strictEqual(tenantOf("one", "me"), tenantOf("one"))
       assert.strictEqual(new Set([tenantOf(), tenantOf("one"), tenantOf("two"), tenantOf(undefined, "me")]).size, 4)
     })
@@ -206,7 +214,7 @@ describe("AnthropicMessages", () => {
           content: "Hello"
         }])
         const unable = new InferenceError.NotSupported({ deployment: "m#0", path: "continues", detail: "No." })
-        assert.deepInclude(AnthropicMessages.relocate(unable, placed), { path: "messages[1]" })
+        assert.deepInclude(AnthropicMessages.relocate(unable, { placed, request }), { path: "messages[1]" })
         const counted = AnthropicMessages.decodeCount({ model: "tiny-chat", messages: begun })
         assert.deepStrictEqual<unknown>(Result.getOrThrow(counted).request.input, { messages, continues: "The best (" })
       }
@@ -243,17 +251,7 @@ describe("AnthropicMessages", () => {
       ["temperature", { temperature: 1.5 }],
       ["top_p", { top_p: -1 }],
       ["stop_sequences[0]", { stop_sequences: [""] }],
-      ["thinking.type", { thinking: { type: "enabled", budget_tokens: 1024 } }],
-      ["thinking.type", { thinking: { type: "adaptive" } }],
-      ["output_config.effort", { output_config: { effort: "max" } }],
-      ["container", { container: "c" }],
-      ["context_management", { context_management: { edits: [] } }],
-      ["mcp_servers", { mcp_servers: [{}] }],
-      ["thread", { thread: { type: "create" } }],
-      ["speed", { speed: "fast" }],
-      ["max_token", { max_token: 5 }],
       ["messages[0].role", { messages: [{ role: "tool", content: "x" }] }],
-      ["messages[0].content[0].type", { messages: [{ role: "user", content: [{ type: "document", source: {} }] }] }],
       ["messages[0].content[1].type", { messages: [{ role: "user", content: [text("a"), use] }] }],
       ["messages[0].content[0].source.media_type", {
         messages: [{ role: "user", content: [{ ...image, source: { ...png, media_type: "image/bmp" } }] }]
@@ -273,14 +271,71 @@ describe("AnthropicMessages", () => {
         messages: [...messages, { role: "assistant", content: "{" }],
         output_config: { format: { type: "json_schema", schema: { type: "object" } } }
       }],
-      ["tools[0].type", { tools: [{ type: "web_search_20250305", name: "web_search", input_schema: {} }] }],
-      ["tools[0].defer_loading", { tools: [{ ...tool, defer_loading: true }] }],
       ["tools[1].name", { tools: [tool, tool] }],
       ["tool_choice", { tool_choice: { type: "any" } }],
       ["tool_choice.name", { tools: [tool], tool_choice: { type: "tool", name: "get_time" } }],
       ["tool_choice.type", { tools: [tool], tool_choice: { type: "some" } }]
     ])("%s of %j", (path, fields) => {
       assert.strictEqual(refused(fields).path, path)
+    })
+  })
+
+  describe("what only deployments of the dialect take", () => {
+    const document = { type: "document", source: { type: "file", file_id: "file_1" } }
+    const search = { type: "web_search_20250305", name: "web_search" }
+    it.each<[path: string, fields: object]>([
+      ["thinking", { thinking: { type: "enabled", budget_tokens: 1024 } }],
+      ["thinking?", { thinking: { type: "adaptive" } }],
+      ["thinking?", { thinking: { type: "disabled" } }],
+      ["output_config.effort", { output_config: { effort: "max" } }],
+      ["output_config.effort?", { output_config: { effort: "high" } }],
+      ["container", { container: "c" }],
+      ["context_management", { context_management: { edits: [] } }],
+      ["mcp_servers", { mcp_servers: [{}] }],
+      ["mcp_servers?", { mcp_servers: [] }],
+      ["thread", { thread: { type: "create" } }],
+      ["speed", { speed: "fast" }],
+      ["speed?", { speed: "standard" }],
+      ["service_tier?", { service_tier: "standard_only" }],
+      ["max_token", { max_token: 5 }],
+      ["system.0.citations", { system: [{ ...text("S"), citations: [{ type: "char_location" }] }] }],
+      ["messages.0.content.1", { messages: [{ role: "user", content: [text("a"), document] }] }],
+      ["messages.0.content.0", { messages: [{ role: "user", content: [{ ...image, source: document.source }] }] }],
+      ["messages.1.content.0.content.1", {
+        messages: [{ role: "assistant", content: [use] }, {
+          role: "user",
+          content: [{ type: "tool_result", tool_use_id: "call_1", content: [text("a"), document] }]
+        }]
+      }],
+      ["messages.1.content.0", {
+        messages: [...messages, { role: "assistant", content: [{ type: "server_tool_use", id: "s", name: "x" }] }]
+      }],
+      ["messages.1.content.0?", {
+        messages: [...messages, { role: "assistant", content: [{ type: "thinking", thinking: "Hm" }, text("A")] }]
+      }],
+      ["tools.0", { tools: [search] }],
+      ["tools.0", { tools: [search], tool_choice: { type: "tool", name: "web_search" } }],
+      ["tools.0.defer_loading", { tools: [{ ...tool, defer_loading: true }] }],
+      ["tools.0.defer_loading?", { tools: [{ ...tool, defer_loading: false }] }]
+    ])("is %s of %j", (expected, fields) => {
+      const found = requested(fields).extra?.fields.map(({ optional, path }) =>
+        `${path.join(".")}${optional === true ? "?" : ""}`
+      )
+      assert.deepStrictEqual(found, [expected])
+    })
+
+    it("is the body as it came, with the headers of the dialect", () => {
+      const body = { ...least, a_field_of_tomorrow: null }
+      const headers = { "anthropic-beta": "a,b", "anthropic-version": "2023-06-01", "x-api-key": "secret" }
+      const { request: { source } } = Result.getOrThrow(AnthropicMessages.decode(body, { headers }))
+      assert.strictEqual<unknown>(source?.body, body)
+      assert.deepStrictEqual(source?.headers, { "anthropic-beta": "a,b", "anthropic-version": "2023-06-01" })
+    })
+
+    it("is told by its own place where no deployment takes it", () => {
+      const call = decoded({ system: "S", messages: [{ role: "user", content: [text("a"), document] }] })
+      const wrong = new InferenceError.InvalidRequest({ path: "messages[0].content[1]", detail: "No." })
+      assert.strictEqual(AnthropicMessages.relocate(wrong, call), wrong)
     })
   })
 
@@ -303,7 +358,10 @@ describe("AnthropicMessages", () => {
       ]
     })
     const pathOf = (path: string) => {
-      const reason = AnthropicMessages.relocate(new InferenceError.InvalidRequest({ path, detail: "Wrong" }), placed)
+      const reason = AnthropicMessages.relocate(new InferenceError.InvalidRequest({ path, detail: "Wrong" }), {
+        placed,
+        request: {}
+      })
       return "path" in reason ? reason.path : undefined
     }
     assert.strictEqual(pathOf("messages[0].content"), "system")
@@ -313,14 +371,14 @@ describe("AnthropicMessages", () => {
     assert.strictEqual(pathOf("tools[1].parameters.type"), "tools[1].input_schema.type")
     assert.strictEqual(pathOf("format.schema.type"), "output_config.format.schema.type")
     const unable = new InferenceError.NotSupported({ deployment: "m#0", path: "topK", detail: "No." })
-    const own = AnthropicMessages.relocate(unable, placed)
+    const own = AnthropicMessages.relocate(unable, { placed, request: {} })
     assert.deepInclude(own, { _tag: "NotSupported", path: "top_k", deployment: "m#0" })
   })
 
   it("counts what would be asked", () => {
     const { max_tokens: _, ...prompt } = least
     const { request } = Result.getOrThrow(
-      AnthropicMessages.decodeCount({ ...prompt, system: "S", tools: [tool] }, "key")
+      AnthropicMessages.decodeCount({ ...prompt, system: "S", tools: [tool] }, { key: "key" })
     )
     assert.strictEqual(typeof request.tenant, "string")
     assert.deepStrictEqual(request.input, {
@@ -329,6 +387,5 @@ describe("AnthropicMessages", () => {
     })
     const none = { ...prompt, tools: [tool], tool_choice: { type: "none" } }
     assert.notProperty(Result.getOrThrow(AnthropicMessages.decodeCount(none)).request.input, "tools")
-    assert.isTrue(Result.isFailure(AnthropicMessages.decodeCount(least)))
   })
 })

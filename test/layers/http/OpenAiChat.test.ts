@@ -15,9 +15,14 @@ const tool = (name: string) => ({
   function: { name, description: "Tells.", parameters: { type: "object" } }
 })
 
-/** The decoded call for a body with these fields besides the model and its messages. */
-const decoded = (fields: object): ChatCall =>
-  Result.getOrThrow(OpenAiChat.decode({ model: "tiny-chat", messages, ...fields }))
+/** The decoded call for a body with these fields besides the model and its messages, without the body itself. */
+const decoded = (fields: object): ChatCall => {
+  const { requests: [first, ...others], ...call } = Result.getOrThrow(
+    OpenAiChat.decode({ model: "tiny-chat", messages, ...fields })
+  )
+  const without = ({ source: _, ...request }: Request): Request => request
+  return { ...call, requests: [without(first), ...others.map(without)] }
+}
 
 const only = (fields: object): Request => decoded(fields).requests[0]
 
@@ -83,6 +88,7 @@ describe("OpenAiChat", () => {
               stop: ["a", "b"],
               tools: [{ name: "get_time", description: "Tells.", parameters: { type: "object" } }],
               toolChoice: "required",
+              parallelToolCalls: false,
               format: { type: "json_object" },
               logprobs: 5,
               keepAlive: Duration.minutes(5),
@@ -169,7 +175,7 @@ describe("OpenAiChat", () => {
         "tools.0.function.strict?",
         "response_format.json_schema.name?"
       ])
-      assert.deepStrictEqual(said[0]?.content, [{ type: "text", text: "Hi" }])
+      assert.deepStrictEqual(said[0]?.content, "Hi")
     })
 
     it("takes images, by URL and as data, with how closely to look", () => {
@@ -239,11 +245,8 @@ describe("OpenAiChat", () => {
       ["messages[1].role", { messages: [...messages, { role: "robot", content: "x" }] }],
       ["messages[0].content", { messages: [{ role: "user" }] }],
       ["messages[0].content", { messages: [{ role: "user", content: 5 }] }],
-      ["messages[0].content[1].type", {
-        messages: [{
-          role: "user",
-          content: [{ type: "text", text: "What is this?" }, { type: "input_audio", input_audio: { data: "x" } }]
-        }]
+      ["messages[0].content[1].text", {
+        messages: [{ role: "user", content: [{ type: "text", text: "What is this?" }, { type: "text" }] }]
       }],
       ["logit_bias.word", { logit_bias: { word: 1 } }],
       ["logit_bias.-1", { logit_bias: { "-1": 1 } }],
@@ -271,31 +274,68 @@ describe("OpenAiChat", () => {
       for (const field of ["model", "messages", "temperature", "stop[0]", "n"]) assert.include(message, `${field}: `)
       assert.notInclude(message, "\n")
     })
-
-    it("a field that is not supported hides no other problem", () => {
-      const { message } = refused({ functions: [{}], audio: {}, temperature: 9 })
-      for (const field of ["functions", "audio", "temperature"]) assert.include(message, field)
-    })
   })
 
-  describe("fields that are not supported", () => {
+  describe("what only deployments of the dialect take", () => {
+    /** What was found, `?` where it may be left out. */
+    const foundIn = (fields: object) =>
+      (only(fields).extra?.fields ?? []).map(({ optional, path }) => `${path.join(".")}${optional === true ? "?" : ""}`)
+
     it.each<[field: string, asksForSomething: ReadonlyArray<unknown>, asksForNothing: ReadonlyArray<unknown>]>([
       ["functions", [[{ name: "f" }], "f"], [[]]],
       ["function_call", [{ name: "f" }, "f"], ["none", "auto"]],
       ["modalities", [["text", "audio"], "text"], [["text"], []]],
       ["audio", [{ voice: "alloy" }, {}], []]
-    ])("%s is refused by its name unless it asks for nothing", (field, asksForSomething, asksForNothing) => {
-      for (const value of asksForSomething) {
-        const { detail, path } = refused({ [field]: value })
-        assert.strictEqual(path, field)
-        assert.include(detail, "not supported")
-      }
-      for (const value of asksForNothing) assert.deepStrictEqual(decoded({ [field]: value }), decoded({}))
+    ])("%s is needed unless it asks for nothing", (field, asksForSomething, asksForNothing) => {
+      for (const value of asksForSomething) assert.deepStrictEqual(foundIn({ [field]: value }), [field])
+      for (const value of asksForNothing) assert.deepStrictEqual(foundIn({ [field]: value }), [`${field}?`])
     })
 
-    it("within a message, the older way of calling is refused by its path", () => {
-      const conversation = [...messages, { role: "assistant", content: "", function_call: { name: "f" } }]
-      assert.strictEqual(refused({ messages: conversation }).path, "messages[1].function_call")
+    it("are parts, tools, calls, choices and formats of other types, at their places", () => {
+      const content = [
+        { type: "text", text: "What is this?" },
+        { type: "input_audio", input_audio: { data: "aGk=", format: "wav" } },
+        { type: "file", file: { file_id: "file-1" } }
+      ]
+      const custom = { id: "c", type: "custom", custom: { name: "code", input: "1" } }
+      const fields = {
+        messages: [
+          { role: "user", content },
+          { role: "assistant", content: [{ type: "refusal", refusal: "No." }] },
+          { role: "assistant", content: "", function_call: { name: "f", arguments: "" } },
+          { role: "assistant", audio: { id: "audio_1" } },
+          { role: "assistant", tool_calls: [custom] },
+          { role: "tool", tool_call_id: "c", content: "1" }
+        ],
+        tools: [{ type: "custom", custom: { name: "code" } }],
+        tool_choice: { type: "custom", custom: { name: "code" } },
+        response_format: { type: "grammar", grammar: "root ::= x" }
+      }
+      assert.sameMembers(foundIn(fields), [
+        "messages.0.content.1",
+        "messages.0.content.2",
+        "messages.1.content.0?",
+        "messages.2.function_call",
+        "messages.3.audio",
+        "messages.4.tool_calls.0",
+        "tools.0",
+        "tool_choice",
+        "response_format"
+      ])
+      assert.deepStrictEqual(only(fields).messages.map(({ content }) => content), [
+        "What is this?",
+        "",
+        "",
+        "",
+        "",
+        "1"
+      ])
+    })
+
+    it("is the body as it came, beside the request", () => {
+      const body = { model: "m", messages, n: null, a_field_of_tomorrow: [1, { er: null }] }
+      const [{ source }] = Result.getOrThrow(OpenAiChat.decode(body)).requests
+      assert.strictEqual<unknown>(source?.body, body)
     })
   })
 
@@ -362,7 +402,7 @@ describe("OpenAiChat", () => {
       ["tool_choice", { tools: [tool("f")], tool_choice: "sometimes" }],
       ["tools[0].function.name", { tools: [tool("two words")] }],
       ["tools[1].function.name", { tools: [tool("f"), tool("f")] }],
-      ["tools[0].type", { tools: [{ type: "custom", custom: { name: "f" } }] }],
+      ["tools[0].function", { tools: [{ type: "function", name: "f" }] }],
       ["tools[0].function.parameters", { tools: [{ type: "function", function: { name: "f", parameters: "any" } }] }],
       ["tools", { tools: "f" }],
       ["messages[1].tool_calls[0].function.arguments", {
@@ -413,9 +453,8 @@ describe("OpenAiChat", () => {
     })
 
     it.each<[path: string, format: unknown]>([
-      ["response_format.json_schema.schema", { type: "json_schema", json_schema: { name: "person" } }],
+      ["response_format.json_schema.schema", { type: "json_schema", json_schema: { name: "person", schema: 1 } }],
       ["response_format.json_schema", { type: "json_schema" }],
-      ["response_format.type", { type: "yaml" }],
       ["response_format.type", "text"]
     ])("refuses by the path %s", (path, response_format) => {
       assert.strictEqual(refused({ response_format }).path, path)
@@ -447,7 +486,7 @@ describe("OpenAiChat", () => {
     })
 
     const tenant = (fields: object, bearerToken?: string) =>
-      Result.getOrThrow(OpenAiChat.decode({ model: "m", messages, ...fields }, bearerToken)).requests[0].tenant
+      Result.getOrThrow(OpenAiChat.decode({ model: "m", messages, ...fields }, { key: bearerToken })).requests[0].tenant
 
     it("a bearer token goes before safety_identifier, and that before user", () => {
       assert.strictEqual(tenant({ safety_identifier: "a", user: "b" }, "t"), tenant({}, "t"))

@@ -132,7 +132,9 @@ describe("tokens", () => {
     "of %s are told with who counted them",
     (path, more) => {
       const tokens = { tokens: [7, 8], deployment: "m#1", attempts: 2, decision: "dec-1" }
-      return withHandler({ inference: { tokenize: () => Effect.succeed(tokens) } }, async (post) => {
+      const counted = { promptTokens: 2, deployment: "m#1", attempts: 2, decision: "dec-1" }
+      const inference = { tokenize: () => Effect.succeed(tokens), count: () => Effect.succeed(counted) }
+      return withHandler({ inference }, async (post) => {
         const { headers, status } = await post(path, {
           ...(path === "tokenize" ? bodies["tokenize"] : { model: "m" }),
           ...more

@@ -5,7 +5,7 @@ import * as OpenAiTasks from "../../../src/layers/http/OpenAiTasks.ts"
 import type { InvalidRequest } from "../../../src/services/InferenceError.ts"
 import * as Shapes from "../../../src/services/OpenAiTasks.ts"
 
-type Decode = (json: unknown, bearerToken?: string) => Result.Result<unknown, InvalidRequest>
+type Decode = (json: unknown, caller?: { readonly key?: string }) => Result.Result<unknown, InvalidRequest>
 
 const refusal = <A>(result: Result.Result<A, InvalidRequest>): InvalidRequest =>
   Result.getOrThrowWith(Result.flip(result), () => new Error("It was taken."))
@@ -25,7 +25,9 @@ const least: ReadonlyArray<readonly [name: string, decode: Decode, body: object]
 describe("OpenAiTasks", () => {
   describe.each(least)("%s", (_, decode, body) => {
     const requestOf = (fields: object, bearerToken?: string): object => {
-      const decoded = Result.getOrThrow(decode({ ...body, ...fields }, bearerToken)) as { readonly request?: object }
+      const decoded = Result.getOrThrow(
+        decode({ ...body, ...fields }, bearerToken === undefined ? {} : { key: bearerToken })
+      ) as { readonly request?: object }
       return decoded.request ?? decoded
     }
 

@@ -8,7 +8,6 @@ import {
   Layer,
   Metric,
   Option,
-  Random,
   Result,
   Stream,
   SubscriptionRef,
@@ -22,7 +21,7 @@ import * as InferenceLayer from "../../../src/layers/inference/Inference.ts"
 import * as MetricsLayer from "../../../src/layers/Metrics.ts"
 import type { Generation } from "../../../src/services/Engine.ts"
 import type { Event, Request } from "../../../src/services/Inference.ts"
-import { Inference, maxSeed } from "../../../src/services/Inference.ts"
+import { Inference } from "../../../src/services/Inference.ts"
 import * as InferenceError from "../../../src/services/InferenceError.ts"
 import { Models } from "../../../src/services/Models.ts"
 import * as Policy from "../../../src/services/Policy.ts"
@@ -320,13 +319,13 @@ describe("Inference", () => {
   })
 
   describe("what the engine is asked", () => {
-    it.effect("is the request with every default filled in", () => {
+    it.effect("is the request as it is", () => {
       const { generations, run } = stage()
       return Effect.gen(function*() {
         yield* generate({ ...request, seed: 1 })
         assert.deepStrictEqual(generations, [{
           messages: request.messages,
-          sampling: { temperature: 1, topP: 1, seed: 1 },
+          sampling: { seed: 1 },
           maxTokens: undefined,
           stop: [],
           whole: true
@@ -375,28 +374,15 @@ describe("Inference", () => {
       }).pipe(place.run)
     })
 
-    const seedsOf = Effect.fnUntraced(function*(count: number, seed: string) {
+    it.effect("sets nothing that the request does not set", () => {
       const { generations, run } = stage()
-      yield* run(Effect.replicateEffect(generate(request), count)).pipe(Random.withSeed(seed))
-      return generations.map(({ sampling }) => sampling.seed)
+      return Effect.gen(function*() {
+        yield* generate({ model: "chat", messages: [{ role: "user", content: "Hello" }] })
+        assert.deepStrictEqual(generations.map(({ maxTokens, sampling, stop }) => ({ maxTokens, sampling, stop })), [
+          { maxTokens: undefined, sampling: {}, stop: [] }
+        ])
+      }).pipe(run)
     })
-
-    it.effect("has a seed of its own where the request has none", () =>
-      Effect.gen(function*() {
-        const seeds = yield* seedsOf(100, "any")
-        assert.strictEqual(new Set(seeds).size, 100)
-        for (const seed of seeds) {
-          assert.isTrue(Number.isInteger(seed))
-          assert.isAtLeast(seed, 0)
-          assert.isAtMost(seed, maxSeed)
-        }
-      }))
-
-    it.effect("takes that seed from Effect's Random", () =>
-      Effect.gen(function*() {
-        assert.deepStrictEqual(yield* seedsOf(5, "one"), yield* seedsOf(5, "one"))
-        assert.notDeepEqual(yield* seedsOf(5, "one"), yield* seedsOf(5, "two"))
-      }))
   })
 
   describe("a request that types alone let pass", () => {

@@ -268,7 +268,25 @@ describe("requests", () => {
       },
       { role: "tool", content: "Rain", tool_call_id: "call_1" }
     ])
-    assert.notProperty(body, "top_p")
+    assert.strictEqual(body["top_p"], 1)
+  })
+
+  it("sets no option that the caller does not set, and every one that the caller does", () => {
+    const unset = { sampling: {} }
+    for (const dialect of [openAi, azureOpenAi, troupe]) {
+      const { body } = Result.getOrThrow(bodyOf(dialect, unset))
+      assert.sameMembers(Object.keys(body), ["model", "messages", "stream", "stream_options"])
+    }
+    const { body: toOllama } = Result.getOrThrow(bodyOf(ollama, unset))
+    assert.deepStrictEqual<object>(JSON.parse(JSON.stringify(toOllama["options"])) as object, { num_ctx: 4096 })
+    const { body: toAnthropic } = Result.getOrThrow(bodyOf(anthropic, unset))
+    const said = Object.entries(toAnthropic).flatMap(([name, value]) => value === undefined ? [] : [name])
+    assert.sameMembers(said, ["model", "messages", "max_tokens", "stream"])
+    const defaults = { temperature: 1, topP: 1, presencePenalty: 0, frequencyPenalty: 0, seed: 0 }
+    const { body: toOpenAi } = Result.getOrThrow(bodyOf(openAi, { sampling: defaults }))
+    assert.deepInclude(toOpenAi, { temperature: 1, top_p: 1, presence_penalty: 0, frequency_penalty: 0, seed: 0 })
+    const { body: other } = Result.getOrThrow(bodyOf(anthropic, { sampling: { temperature: 1, topP: 1 } }))
+    assert.deepInclude(other, { temperature: 1, top_p: 1 })
   })
 
   it("asks for strict formats only of schemas that OpenAI takes so", () => {
@@ -296,10 +314,18 @@ describe("requests", () => {
     assert.deepStrictEqual<object>(azureOpenAi.authorize("k"), { "api-key": "k" })
   })
 
-  it("says a conversation with tools to Ollama, and sampling in full", () => {
+  it("says a conversation with tools to Ollama, and the options that are set", () => {
     const { body, path } = Result.getOrThrow(bodyOf(ollama, { ...conversation, maxTokens: 7, stop: ["x"] }))
     assert.strictEqual(path, "/api/chat")
-    assert.deepInclude(body["options"] as object, { temperature: 0, top_k: 0, repeat_penalty: 1, num_predict: 7 })
+    const options = JSON.parse(JSON.stringify(body["options"])) as object
+    assert.deepStrictEqual<object>(options, {
+      temperature: 0,
+      top_p: 1,
+      seed: 1,
+      num_predict: 7,
+      stop: ["x"],
+      num_ctx: 4096
+    })
     assert.deepStrictEqual((body["messages"] as ReadonlyArray<unknown>).slice(1), [
       {
         role: "assistant",
@@ -313,8 +339,10 @@ describe("requests", () => {
 
   it("says to another instance how its caller stands, and to nobody else", () => {
     const standing = { tenant: "t", priority: "high", keepAlive: Duration.minutes(5) } as const
-    const said = { priority: "high", keep_alive: "300000ms", safety_identifier: "t" }
-    assert.deepInclude<object>(Result.getOrThrow(bodyOf(troupe, { standing })).body, said)
+    const said = { priority: "high", keep_alive: "300000ms" }
+    const { body, headers } = Result.getOrThrow(bodyOf(troupe, { standing }))
+    assert.deepInclude<object>(body, said)
+    assert.deepStrictEqual<object | undefined>(headers, { "x-troupe-tenant": "t" })
     const forEver = { keepAlive: Duration.infinity }
     assert.deepInclude<object>(Result.getOrThrow(bodyOf(troupe, { standing: forEver })).body, { keep_alive: -1 })
     for (const [dialect, over] of [[openAi, { standing }], [troupe, {}]] as const) {

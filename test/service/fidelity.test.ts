@@ -1,0 +1,155 @@
+/** What callers send reaches a provider of their dialect as it was. */
+import { assert } from "@effect/vitest"
+import * as fc from "fast-check"
+import { afterAll, beforeAll, describe, it } from "vitest"
+import * as Bodies from "../support/Bodies.ts"
+import type { FaultServer } from "../support/FaultServer.ts"
+import { startFaultServer } from "../support/FaultServer.ts"
+import type { Service } from "../support/Service.ts"
+import { startService } from "../support/Service.ts"
+import { wires } from "../support/Wires.ts"
+
+type Fields = Readonly<Record<string, unknown>>
+
+const json = { "content-type": "application/json" }
+
+const isStreamed = (body: unknown): boolean => (body as Fields)["stream"] === true
+
+let upstream: FaultServer
+let service: Service
+/** In front of the service. */
+let front: Service
+
+beforeAll(async () => {
+  upstream = await startFaultServer((_, { body, path }) => {
+    if (path.endsWith("/count_tokens")) return { headers: json, pieces: ["{\"input_tokens\":7}"] }
+    const { headers, pieces, whole } = wires[path.endsWith("/messages") ? "anthropic" : "openai"]
+    return isStreamed(body) ? { headers, pieces } : { headers: json, pieces: [whole] }
+  })
+  service = await startService(
+    `
+policies: { default: { retries: 0 } }
+models:
+  openai: { deployments: [{ provider: openai, model: up, baseUrl: "${upstream.url}" }] }
+  azure: { deployments: [{ provider: azure-openai, model: up, baseUrl: "${upstream.url}", key: "\${K}" }] }
+  anthropic: { deployments: [{ provider: anthropic, model: up, baseUrl: "${upstream.url}", key: "\${K}" }] }
+  short: { deployments: [{ provider: openai, model: up, baseUrl: "${upstream.url}", maxTokens: 9 }] }
+`,
+    { K: "key" }
+  )
+  front = await startService(`
+policies: { default: { retries: 0 } }
+models:
+  openai: { deployments: [{ provider: troupe, model: openai, baseUrl: "${service.url}/v1" }] }
+`)
+}, 60_000)
+
+afterAll(async () => {
+  await front.stop()
+  await service.stop()
+  await upstream.close()
+})
+
+const post = async (url: string, path: string, body: Fields, headers: Readonly<Record<string, string>> = {}) => {
+  const response = await fetch(`${url}/v1/${path}`, {
+    method: "POST",
+    headers: { ...json, ...headers },
+    body: JSON.stringify(body)
+  })
+  const answer = await response.text()
+  assert.strictEqual(response.status, 200, `${answer} for ${JSON.stringify(body)}`)
+  return answer
+}
+
+/** What the provider was sent, as JSON has it. */
+const sentBy = async (url: string, path: string, body: Fields): Promise<unknown> => {
+  await post(url, path, body)
+  return upstream.seen.at(-1)!.body
+}
+
+const usageAsked = ({ stream, stream_options: options }: Fields): Fields =>
+  stream === true ? { stream_options: { ...options as Fields | undefined, include_usage: true } } : {}
+
+const asJson = (value: unknown): unknown => JSON.parse(JSON.stringify(value))
+
+/** What OpenAI's own API has no words for is refused for it, and for Azure. */
+const ofOpenAiItself = ({ min_p: _, repeat_penalty: __, top_k: ___, ...body }: Fields): Fields => body
+
+const runs = { numRuns: 150 }
+
+describe("a request of the provider's own dialect arrives as it was", () => {
+  const chats: ReadonlyArray<
+    readonly [name: string, url: () => string, model: string, bodies: typeof Bodies.openAiChat]
+  > = [
+    ["openai", () => service.url, "openai", Bodies.openAiChat],
+    ["azure-openai", () => service.url, "azure", Bodies.openAiChat.map(ofOpenAiItself)],
+    ["openai through another Troupe", () => front.url, "openai", Bodies.openAiChat]
+  ]
+  it.each(chats)("chat completions at %s", async (_, url, model, bodies) => {
+    await fc.assert(
+      fc.asyncProperty(bodies, async (body) => {
+        const sent = await sentBy(url(), "chat/completions", { ...body, model })
+        assert.deepStrictEqual(sent, asJson({ ...body, model: "up", ...usageAsked(body) }))
+      }),
+      runs
+    )
+  }, 60_000)
+
+  it("messages at anthropic", async () => {
+    await fc.assert(
+      fc.asyncProperty(Bodies.anthropicMessages, async (body) => {
+        const sent = await sentBy(service.url, "messages", { ...body, model: "anthropic" })
+        assert.deepStrictEqual(sent, asJson({ ...body, model: "up" }))
+      }),
+      runs
+    )
+  }, 60_000)
+
+  it("the counting of tokens at anthropic, by its own endpoint", async () => {
+    await fc.assert(
+      fc.asyncProperty(Bodies.anthropicCount, async (body) => {
+        const answer = await post(service.url, "messages/count_tokens", { ...body, model: "anthropic" })
+        assert.deepStrictEqual<unknown>(JSON.parse(answer), { input_tokens: 7 })
+        const { body: sent, path } = upstream.seen.at(-1)!
+        assert.strictEqual(path, "/v1/messages/count_tokens")
+        assert.deepStrictEqual(sent, asJson({ ...body, model: "up" }))
+      }),
+      runs
+    )
+  }, 60_000)
+
+  it("keys stay in their order", async () => {
+    const body = { zeta: 1, messages: [{ content: "Hi", role: "user" }], model: "openai", alpha: 2, temperature: 1 }
+    const sent = await sentBy(service.url, "chat/completions", body)
+    assert.strictEqual(JSON.stringify(sent), JSON.stringify({ ...body, model: "up" }))
+  })
+
+  it("with the headers of the dialect", async () => {
+    const headers = { "anthropic-beta": "one,two", "anthropic-version": "2023-01-01" }
+    const body = { model: "anthropic", max_tokens: 5, messages: [{ role: "user", content: "Hi" }] }
+    await post(service.url, "messages", body, headers)
+    assert.include(upstream.seen.at(-1)!.headers, headers)
+  })
+
+  it("without Troupe's own fields", async () => {
+    const own = { keep_alive: "5m", priority: "high", troupe: { retries: 0 } }
+    const body = { model: "openai", messages: [{ role: "user", content: "Hi" }] }
+    assert.deepStrictEqual(await sentBy(service.url, "chat/completions", { ...body, ...own }), { ...body, model: "up" })
+  })
+})
+
+describe("what a deployment's configuration sets", () => {
+  const messages = [{ role: "user", content: "Hi" }]
+
+  it("limits an answer whose caller sets no limit, and no other", async () => {
+    const sent = async (more: Fields) =>
+      await sentBy(service.url, "chat/completions", { model: "short", messages, ...more })
+    assert.deepStrictEqual(await sent({}), { model: "up", messages, max_tokens: 9 })
+    assert.deepStrictEqual(await sent({ max_tokens: null }), { model: "up", messages, max_tokens: 9 })
+    for (
+      const more of [{ max_tokens: 20 }, { max_completion_tokens: 20 }, { max_tokens: 5, max_completion_tokens: 20 }]
+    ) {
+      assert.deepStrictEqual(await sent(more), { model: "up", messages, ...more })
+    }
+  })
+})
