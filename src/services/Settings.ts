@@ -14,6 +14,7 @@
  */
 import { Context, Result, Schema } from "effect"
 import { name as cachedResponses } from "./CachedResponses.ts"
+import * as HeaderValue from "./HeaderValue.ts"
 import type { DeploymentOptions } from "./Model.ts"
 import type { Problem } from "./Problem.ts"
 import * as Problems from "./Problem.ts"
@@ -22,7 +23,7 @@ import type { Environment, Resolved, Surroundings } from "./SettingsResolution.t
 import { environments, resolve } from "./SettingsResolution.ts"
 import { Source } from "./SettingsSchema.ts"
 import { missingFromStore } from "./SettingsStore.ts"
-import { interpolate, isLoneReference, looksLikeSecret, typed } from "./SettingsText.ts"
+import { interpolate, isLoneReference, looksLikeSecret, referencesIn, typed } from "./SettingsText.ts"
 import type { Path, Tree } from "./SettingsTree.ts"
 import { at, isFromOverlay, isMapping, leaves, mapLeaves, overlay } from "./SettingsTree.ts"
 
@@ -114,11 +115,18 @@ const withEngines = (tree: Tree): Tree => {
 const isSecret = (path: Path): boolean =>
   path.at(-1) === "key" || path.at(-2) === "headers" || path.at(-1) === "token" && path.at(-2) === "admin"
 
+/** Names the variables that a secret comes from, never the secret. */
+const unfit = (scalar: Tree, problem: string): string => {
+  const names = referencesIn(scalar)
+  const subject = names.length === 0 ? "a value" : `the environment variable ${names.join(" and ")}`
+  return `Expected ${subject} to fit an HTTP header: ${problem}`
+}
+
 /** What one environment comes to. */
 interface Inspected {
   readonly source: Source | undefined
   readonly wrong: ReadonlyArray<Problem>
-  /** References to variables that are not set. */
+  /** References to variables that are not set, or whose values cannot be sent. */
   readonly missing: ReadonlyArray<Problem>
 }
 
@@ -137,7 +145,13 @@ const inspect = (base: Tree, over: Tree, environment: Environment, surroundings:
       path: Problems.formatPath(place(path)),
       expected: `Expected the environment variable ${name} to be set`
     })))
-    return text
+    if (typeof text !== "string" || text === "" || !isSecret(path)) return text
+    const value = path.at(-2) === "headers" ? HeaderValue.trim(text) : HeaderValue.trimKey(text)
+    const problem = HeaderValue.problemIn(value)
+    if (problem !== undefined) {
+      missing.push({ path: Problems.formatPath(place(path)), expected: unfit(scalar, problem) })
+    }
+    return value
   })
   const decoded = decodeTree(raw, expanded)
   const wrong = Result.isSuccess(decoded)

@@ -41,6 +41,10 @@ export const typed = (text: unknown): unknown => {
   return text === "true" ? true : text === "false" ? false : text
 }
 
+/** The variables that a text refers to. */
+export const referencesIn = (value: unknown): ReadonlyArray<string> =>
+  typeof value === "string" ? Array.from(value.matchAll(reference), ([, name]) => name!) : []
+
 /**
  * A text with environment variables in the place of `${NAME}`.
  *

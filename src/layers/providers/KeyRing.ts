@@ -1,5 +1,6 @@
 /** The keys of a remote deployment, and what its provider thinks of them. */
 import { Effect, Random, Redacted } from "effect"
+import * as HeaderValue from "../../services/HeaderValue.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
 import * as Keys from "../../services/Keys.ts"
 import type { RemoteDeployment } from "../../services/Model.ts"
@@ -32,8 +33,25 @@ export interface KeyRing {
 const shortest = 3
 const redacted = "<redacted>"
 
+/** A secret file's last line break is no part of the key. */
+const trimmed = (key: Redacted.Redacted | undefined) =>
+  key === undefined ? undefined : Redacted.make(HeaderValue.trimKey(Redacted.value(key)))
+
 const keysOf = ({ key, keys }: RemoteDeployment): ReadonlyArray<readonly [Redacted.Redacted | undefined, number]> =>
-  keys === undefined ? [[key, 1]] : keys.map(({ key, weight = 1 }) => [key, weight])
+  keys === undefined ? [[trimmed(key), 1]] : keys.map(({ key, weight = 1 }) => [trimmed(key), weight])
+
+/** Why a key or a header cannot be sent, if so. */
+export const unfitIn = (options: RemoteDeployment): string | undefined => {
+  const values: ReadonlyArray<readonly [name: string, value: Redacted.Redacted | undefined]> = [
+    ...keysOf(options).map(([key], index) => [options.keys === undefined ? "key" : `keys[${index}]`, key] as const),
+    ...Object.entries(options.headers ?? {}).map(([name, value]) => [`headers.${name}`, value] as const)
+  ]
+  for (const [name, value] of values) {
+    const problem = value === undefined ? undefined : HeaderValue.problemIn(HeaderValue.trim(Redacted.value(value)))
+    if (problem !== undefined) return `${name} does not fit an HTTP header: ${problem}.`
+  }
+  return undefined
+}
 
 /** The longest first: one may begin another. Of a header as `Bearer <key>` the key alone is one too. */
 const secretsOf = (options: RemoteDeployment): ReadonlyArray<string> =>

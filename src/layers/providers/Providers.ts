@@ -66,6 +66,10 @@ export const makeWith = Effect.fnUntraced(function*(options: Media.Options, rest
           : `"${options.provider}" needs a baseUrl.`
         return yield* InferenceError.make(new InferenceError.ModelLoadFailed({ deployment: id, detail }))
       }
+      const unfit = KeyRings.unfitIn(options)
+      if (unfit !== undefined) {
+        return yield* InferenceError.make(new InferenceError.ModelLoadFailed({ deployment: id, detail: unfit }))
+      }
       const target = { deployment: id, model, options }
       const dispatcher = yield* dispatcherOf(options)
       const upstream = yield* Upstream.make({ target, dialect, dispatcher, ring: ringOf(options), baseUrl })

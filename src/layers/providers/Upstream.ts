@@ -9,6 +9,7 @@
 import type * as Undici from "@effect/platform-node/Undici"
 import { Cause, Clock, Effect, Redacted, Result, type Scope } from "effect"
 import { isUtf8 } from "node:buffer"
+import * as HeaderValue from "../../services/HeaderValue.ts"
 import * as Hops from "../../services/Hops.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
 import type { Body, Wanted } from "./Body.ts"
@@ -56,7 +57,7 @@ const isOfKey = ({ _tag }: InferenceError.Reason): boolean => _tag === "RateLimi
 /** Writes requests. */
 const makeWriter = ({ baseUrl, dialect, target }: Options) => {
   const own = Object.entries(target.options.headers ?? {})
-    .map(([name, value]) => [name.toLowerCase(), Redacted.value(value)] as const)
+    .map(([name, value]) => [name.toLowerCase(), HeaderValue.trim(Redacted.value(value))] as const)
   return (call: Call, wanted: Wanted, { key }: Held, hops: number): Wire.Request => ({
     url: `${baseUrl}${call.path}`,
     headers: {

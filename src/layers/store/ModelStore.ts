@@ -3,6 +3,7 @@ import { NodeHttpClient } from "@effect/platform-node"
 import { Effect, Layer, Queue, Redacted, Semaphore, Stream } from "effect"
 import { HttpClient } from "effect/http"
 import { join, relative, resolve, sep } from "node:path"
+import * as HeaderValue from "../../services/HeaderValue.ts"
 import { ModelFiles } from "../../services/ModelFiles.ts"
 import * as ModelSource from "../../services/ModelSource.ts"
 import { fail, ModelStore, NotInStore } from "../../services/ModelStore.ts"
@@ -67,10 +68,11 @@ export const make = Effect.fnUntraced(function*(options: Options) {
 })
 
 const endpointOf = (): Endpoint => {
-  const token = process.env["HF_TOKEN"]
+  const token = HeaderValue.trimKey(process.env["HF_TOKEN"] ?? "")
+  const url = HeaderValue.trim(process.env["HF_ENDPOINT"] ?? "")
   return {
-    url: (process.env["HF_ENDPOINT"] || "https://huggingface.co").replace(/\/+$/, ""),
-    token: token === undefined || token === "" ? undefined : Redacted.make(token)
+    url: (url || "https://huggingface.co").replace(/\/+$/, ""),
+    token: token === "" ? undefined : Redacted.make(token)
   }
 }
 

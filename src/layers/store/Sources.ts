@@ -1,7 +1,8 @@
 /** Finds out which files a source means. */
-import { Duration, Effect, Schedule } from "effect"
+import { Duration, Effect, Redacted, Schedule } from "effect"
 import { HttpClient } from "effect/http"
 import { resolve } from "node:path"
+import * as HeaderValue from "../../services/HeaderValue.ts"
 import type { Source } from "../../services/ModelSource.ts"
 import * as ModelSource from "../../services/ModelSource.ts"
 import type { ModelStoreError } from "../../services/ModelStore.ts"
@@ -51,6 +52,8 @@ const findOnHuggingFace = Effect.fnUntraced(function*(
   )
   const problem = ModelSource.urlProblem(endpoint.url)
   if (problem !== undefined) return yield* invalid("HF_ENDPOINT", problem)
+  const unfit = endpoint.token === undefined ? undefined : HeaderValue.problemIn(Redacted.value(endpoint.token))
+  if (unfit !== undefined) return yield* invalid("HF_TOKEN", `It does not fit an HTTP header: ${unfit}`)
   const choice = yield* HuggingFace.find(endpoint, source, typed).pipe(
     Effect.retry({ schedule: told, while: (error) => error._tag === "Cut" }),
     Effect.catchTag("Cut", ({ detail }) => fail(new DownloadFailed({ url: endpoint.url, detail }))),

@@ -88,6 +88,34 @@ describe("several keys", () => {
       assert.lengthOf(server.seen, 2)
     }))
 
+  it.effect("is sent without the line break that a secret file ends with", () =>
+    Effect.gen(function*() {
+      const server = yield* served(() => ({ pieces }))
+      for (const around of ["\n", "\r\n", "\uFEFF", " "]) {
+        const engine = yield* engineAt(server.url, {
+          key: Redacted.make(`${around}key-one${around}`),
+          headers: { "x-more": Redacted.make(`more${around}`) }
+        })
+        assert.isUndefined((yield* outcome(engine)).reason)
+        assert.deepInclude(server.seen.at(-1)!.headers, { authorization: "Bearer key-one", "x-more": "more" })
+      }
+    }))
+
+  it.effect("that cannot be sent refuses the start, and is not shown", () =>
+    Effect.gen(function*() {
+      for (
+        const [name, over] of [
+          ["key", { key: Redacted.make("hidden\nkey") }],
+          ["headers.x-more", { headers: { "x-more": Redacted.make("hidden\0") } }]
+        ] as const
+      ) {
+        const { reason } = yield* Effect.flip(engineAt("http://127.0.0.1:9", over))
+        assert.strictEqual(reason._tag, "ModelLoadFailed")
+        assert.include(reason.message, `${name} does not fit an HTTP header`)
+        assert.notInclude(reason.message, "hidden")
+      }
+    }))
+
   it.effect("does not blame a key for what is not its fault", () =>
     Effect.gen(function*() {
       const server = yield* served(() => ({ status: 500, pieces: [] }))

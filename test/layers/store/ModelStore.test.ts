@@ -57,6 +57,7 @@ const withStore = (
     readonly faultOf?: (index: number) => Fault | undefined
     readonly maxBytes?: number
     readonly paging?: Paging
+    readonly token?: string
   } = {}
 ) =>
   Effect.scoped(Effect.gen(function*() {
@@ -69,7 +70,7 @@ const withStore = (
     const store = yield* Store.make({
       folder,
       maxBytes: options.maxBytes,
-      endpoint: { url: server.url, token: Redacted.make("hush") },
+      endpoint: { url: server.url, token: Redacted.make(options.token ?? "hush") },
       retry: Schedule.upTo(Schedule.spaced("1 millis"), { times: 3 })
     })
     const pull: Try["pull"] = (source, given) =>
@@ -182,6 +183,16 @@ describe("pull", () => {
     "onnx/model_q4.onnx": new Uint8Array([4]),
     "notes.bin": new Uint8Array([5])
   }
+
+  it.live("names HF_TOKEN, and does not show it, where it does not fit a header", () =>
+    withStore(({ pull }) =>
+      Effect.gen(function*() {
+        assert.deepInclude(yield* reasonOf(pull("hf:org/model")), {
+          _tag: "InvalidSource",
+          source: "HF_TOKEN",
+          detail: "It does not fit an HTTP header: it has a line break"
+        })
+      }), { token: "hush\nhush" }))
 
   it.live("takes an ONNX folder, from here and from a repository, once it has been loaded in a process of its own", () =>
     withStore(({ pull }) =>
