@@ -3,8 +3,9 @@
  *
  * **Details**
  *
- * Arrivals start at once until those of one turn have taken `sliceMs`. The rest wait in order, and each following turn
- * starts as many as fit its slice. At most `limit` wait; more are refused.
+ * Arrivals start at once until `perTurn` of one turn have started, or have taken `sliceMs`. The rest wait in order, and each
+ * following turn starts as many. At most `limit` wait; more are refused. The number counts because most of a request's work
+ * comes after its start, when the turn's callbacks have returned.
  *
  * **Gotchas**
  *
@@ -14,6 +15,8 @@
 export interface Options {
   /** The most that may wait. */
   readonly limit: number
+  /** The most that start in one turn. */
+  readonly perTurn: number
   /** ms of one turn that may go to arrivals. */
   readonly sliceMs: number
   /** ms, monotonic. */
@@ -30,6 +33,8 @@ export class ArrivalPacer {
   #head = 0
   /** When this turn's first arrival came; undefined before it. */
   #turnSince: number | undefined
+  /** In this turn. */
+  #started = 0
 
   constructor(options: Options) {
     this.#options = options
@@ -46,24 +51,29 @@ export class ArrivalPacer {
       this.#turnSince = now()
       nextTurn(this.#turn)
     }
-    if (this.waiting === 0 && this.#hasTime()) start()
-    else if (this.waiting < limit) this.#waiting.push(start)
+    if (this.waiting === 0 && this.#hasRoom()) {
+      this.#started++
+      start()
+    } else if (this.waiting < limit) this.#waiting.push(start)
     else return false
     return true
   }
 
-  #hasTime(): boolean {
-    return this.#options.now() - this.#turnSince! < this.#options.sliceMs
+  #hasRoom(): boolean {
+    const { now, perTurn, sliceMs } = this.#options
+    return this.#started < perTurn && now() - this.#turnSince! < sliceMs
   }
 
   readonly #turn = (): void => {
     this.#turnSince = undefined
+    this.#started = 0
     if (this.waiting === 0) return
     this.#turnSince = this.#options.now()
     this.#options.nextTurn(this.#turn)
     do {
+      this.#started++
       this.#waiting[this.#head++]!()
-    } while (this.waiting > 0 && this.#hasTime())
+    } while (this.waiting > 0 && this.#hasRoom())
     if (this.waiting > 0) return
     this.#waiting = []
     this.#head = 0

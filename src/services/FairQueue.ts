@@ -4,11 +4,13 @@
  * **Details**
  *
  * The highest priority goes first, and every span of `ageing` that a caller has waited lifts him by one priority, so
- * that none waits for ever. Tenants of the same priority take turns, of whom one who begins to wait comes last; of one
- * tenant it is the turn of the caller who has waited longest.
+ * that none waits for ever. At the same priority, network addresses take turns, and within an address its tenants; one that
+ * begins to wait comes last. Of one tenant, the caller that has waited longest is next. A tenant is a key that its caller may
+ * have made up: any number of keys from one address get the turns of one address.
  *
- * A full queue refuses newcomers, unless one tenant holds more than the newcomer's tenant would: then the newest caller
- * of the tenant who holds most makes room. So one tenant's flood shuts out only itself.
+ * A full queue refuses newcomers, unless another address holds more places than the newcomer's would, or another tenant of
+ * the same address more than the newcomer's would: then the newest caller of the one that holds most makes room. So a flood
+ * shuts out only itself.
  *
  * **Gotchas**
  *
@@ -19,6 +21,8 @@ import type { Priority } from "./Inference.ts"
 /** One that waits. */
 export interface Waiting<A> {
   readonly tenant: string
+  /** See `CallerAddress`; default empty, which is one for all. */
+  readonly address?: string
   readonly priority: Priority
   /** Since when, ms. */
   readonly since: number
@@ -39,11 +43,47 @@ export interface Options {
   readonly ageing: number
 }
 
+/** The callers of each tenant, oldest first, in the order of service: the last that was served, or has begun to wait, is last. */
+type Tenants<A> = Map<string, Array<Waiting<A>>>
+
+const addressOf = ({ address = "" }: Waiting<unknown>): string => address
+
+const sizeOf = (tenants: Tenants<unknown>): number => {
+  let size = 0
+  for (const callers of tenants.values()) size += callers.length
+  return size
+}
+
+/** The key whose value is the largest of those larger than `than`; the first of several. */
+const largest = <V>(
+  entries: Iterable<readonly [string, V]>,
+  sizeOf: (value: V) => number,
+  than: number
+): V | undefined => {
+  let found: V | undefined
+  let most = than
+  for (const [, value] of entries) {
+    const size = sizeOf(value)
+    if (size <= most) continue
+    found = value
+    most = size
+  }
+  return found
+}
+
+/** Makes an entry the last. */
+const moveToEnd = <V>(map: Map<string, V>, key: string): void => {
+  const value = map.get(key)
+  if (value === undefined) return
+  map.delete(key)
+  map.set(key, value)
+}
+
 /** A queue; see the module's head. */
 export class FairQueue<A> {
   readonly #options: Options
-  /** In the order of service: the tenant who was served last, or has begun to wait, is last. Each has his callers, oldest first. */
-  readonly #tenants = new Map<string, Array<Waiting<A>>>()
+  /** In the order of service, as their tenants are. */
+  readonly #addresses = new Map<string, Tenants<A>>()
   #size = 0
 
   constructor(options: Options) {
@@ -59,42 +99,45 @@ export class FairQueue<A> {
       this.#add(waiting)
       return { accepted: true }
     }
-    const displaced = this.#displace((this.#tenants.get(waiting.tenant)?.length ?? 0) + 1)
+    const displaced = this.#displaceFor(waiting)
     if (displaced === undefined) return { accepted: false }
+    this.#takeOut(displaced)
     this.#add(waiting)
     return { accepted: true, displaced }
   }
 
   /** Takes out the one whose turn it is. */
   next(now: number): Waiting<A> | undefined {
-    let best: { readonly tenant: string; readonly index: number; readonly rank: number } | undefined
-    for (const [tenant, callers] of this.#tenants) {
-      for (const [index, waiting] of callers.entries()) {
-        const rank = this.#rankOf(waiting, now)
-        if (best === undefined || rank > best.rank) best = { tenant, index, rank }
+    let best: Waiting<A> | undefined
+    let highest = -1
+    for (const tenants of this.#addresses.values()) {
+      for (const callers of tenants.values()) {
+        for (const waiting of callers) {
+          const rank = this.#rankOf(waiting, now)
+          if (rank <= highest) continue
+          best = waiting
+          highest = rank
+        }
       }
     }
     if (best === undefined) return undefined
-    const waiting = this.#takeOut(best.tenant, best.index)
-    const rest = this.#tenants.get(best.tenant)
-    if (rest !== undefined) {
-      this.#tenants.delete(best.tenant)
-      this.#tenants.set(best.tenant, rest)
-    }
-    return waiting
+    const address = addressOf(best)
+    const tenants = this.#addresses.get(address)!
+    this.#takeOut(best)
+    moveToEnd(tenants, best.tenant)
+    moveToEnd(this.#addresses, address)
+    return best
   }
 
   /** Takes out one who leaves; false if he is not there. */
   remove(waiting: Waiting<A>): boolean {
-    const index = this.#tenants.get(waiting.tenant)?.indexOf(waiting) ?? -1
-    if (index >= 0) this.#takeOut(waiting.tenant, index)
-    return index >= 0
+    return this.#takeOut(waiting)
   }
 
   /** Takes out all. */
   clear(): ReadonlyArray<Waiting<A>> {
-    const all = [...this.#tenants.values()].flat()
-    this.#tenants.clear()
+    const all = [...this.#addresses.values()].flatMap((tenants) => [...tenants.values()].flat())
+    this.#addresses.clear()
     this.#size = 0
     return all
   }
@@ -104,29 +147,35 @@ export class FairQueue<A> {
   }
 
   #add(waiting: Waiting<A>) {
-    const callers = this.#tenants.get(waiting.tenant)
-    if (callers === undefined) this.#tenants.set(waiting.tenant, [waiting])
+    const address = addressOf(waiting)
+    let tenants = this.#addresses.get(address)
+    if (tenants === undefined) this.#addresses.set(address, tenants = new Map())
+    const callers = tenants.get(waiting.tenant)
+    if (callers === undefined) tenants.set(waiting.tenant, [waiting])
     else callers.push(waiting)
     this.#size++
   }
 
-  #takeOut(tenant: string, index: number): Waiting<A> {
-    const callers = this.#tenants.get(tenant)!
-    const [waiting] = callers.splice(index, 1)
-    if (callers.length === 0) this.#tenants.delete(tenant)
+  #takeOut(waiting: Waiting<A>): boolean {
+    const address = addressOf(waiting)
+    const tenants = this.#addresses.get(address)
+    const callers = tenants?.get(waiting.tenant)
+    const index = callers?.indexOf(waiting) ?? -1
+    if (tenants === undefined || callers === undefined || index < 0) return false
+    callers.splice(index, 1)
+    if (callers.length === 0) tenants.delete(waiting.tenant)
+    if (tenants.size === 0) this.#addresses.delete(address)
     this.#size--
-    return waiting!
+    return true
   }
 
-  /** Takes out the newest caller of whoever holds the most places, if that is more than `than`. */
-  #displace(than: number): Waiting<A> | undefined {
-    let most = ""
-    let held = than
-    for (const [tenant, callers] of this.#tenants) {
-      if (callers.length <= held) continue
-      most = tenant
-      held = callers.length
-    }
-    return held === than ? undefined : this.#takeOut(most, held - 1)
+  /** The newest caller of the address, or else of the tenant of the same address, that holds more than the newcomer's would. */
+  #displaceFor(newcomer: Waiting<A>): Waiting<A> | undefined {
+    const own: Tenants<A> = this.#addresses.get(addressOf(newcomer)) ?? new Map()
+    const flood = largest(this.#addresses, sizeOf, sizeOf(own) + 1)
+    const lengthOf = (callers: ReadonlyArray<Waiting<A>>) => callers.length
+    return flood === undefined
+      ? largest(own, lengthOf, (own.get(newcomer.tenant)?.length ?? 0) + 1)?.at(-1)
+      : largest(flood, lengthOf, 0)!.at(-1)
   }
 }

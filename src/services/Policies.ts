@@ -148,5 +148,15 @@ export const maxConcurrent = 64
 /** How long a provider's key is not used, ms: see `Keys.Rests`. */
 export const keyRests = { limited: 1000, longest: 3_600_000, refused: 1000, longestRefused: 60_000 }
 
-/** Requests that begin at once: how many wait for a later turn of the event loop, and what of one turn they may take, ms. */
-export const arrivals = { limit: 2048, sliceMs: 25 }
+/** What of one turn of the event loop may go to work that comes in floods: how many, and ms. */
+export const turns = {
+  /** Requests that begin; more than so many that wait are refused. */
+  arrivals: { limit: 2048, perTurn: 16, sliceMs: 25 },
+  /** Answers to those that are refused. */
+  refusals: { limit: Number.POSITIVE_INFINITY, perTurn: 64, sliceMs: 10 },
+  /** Large bodies, to be parsed or decoded. */
+  largeBodies: { limit: Number.POSITIVE_INFINITY, perTurn: 4, sliceMs: 25 }
+}
+
+/** Choices of one request (`n`) that are asked for side by side: one request takes no more places of a queue. */
+export const choicesAtOnce = 4

@@ -25,6 +25,10 @@ export interface Resolved {
     readonly port: number
     readonly shutdownGrace: Duration.Duration
     readonly maxBodyBytes: number
+    /** Of all request bodies together, bytes; left out, a quarter of the heap. */
+    readonly maxRequestMemory?: number
+    /** Whose `X-Forwarded-For` is believed. */
+    readonly trustedProxies: ReadonlyArray<string>
     /** For the headers of one request, from the first byte. */
     readonly headersTimeout: Duration.Duration
     /** Between two pieces of a request's body. */
@@ -154,7 +158,8 @@ export const defaultServer: Resolved["server"] = {
   headersTimeout: Duration.seconds(15),
   bodyTimeout: Duration.seconds(30),
   maxConnections: 16_384,
-  admin: {}
+  admin: {},
+  trustedProxies: []
 }
 
 /** An IPv6 address as `[::1]` is taken without the brackets that only URLs need. */

@@ -30,6 +30,16 @@ const Server = Schema.Struct({
     "The largest request body; default 10 MiB.",
     Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))
   ),
+  maxRequestMemory: optional(
+    "Memory that request bodies may take together, as 512 MiB or in bytes, each from its first byte until its answer " +
+      "ends; beyond it 503. Default a quarter of the memory that Node.js gives the service's heap.",
+    Bytes
+  ),
+  trustedProxies: optional(
+    "Addresses of reverse proxies whose X-Forwarded-For tells callers apart; default none, and then all callers behind a " +
+      "proxy count as one address.",
+    Schema.Array(Schema.NonEmptyString)
+  ),
   headersTimeout: optional(
     "How long a client may take to send a request's headers; later it gets 408. Default 15 seconds.",
     PositiveSpan

@@ -3,10 +3,10 @@ import * as fc from "fast-check"
 import { ArrivalPacer } from "../../src/services/ArrivalPacer.ts"
 
 /** A pacer over a clock and turns that the test moves. */
-const make = (limit: number, sliceMs: number) => {
+const make = (limit: number, sliceMs: number, perTurn = 100) => {
   let time = 0
   const turns: Array<() => void> = []
-  const pacer = new ArrivalPacer({ limit, sliceMs, now: () => time, nextTurn: (run) => turns.push(run) })
+  const pacer = new ArrivalPacer({ limit, perTurn, sliceMs, now: () => time, nextTurn: (run) => turns.push(run) })
   return {
     pacer,
     pass: (ms: number) => {
@@ -36,34 +36,44 @@ describe("ArrivalPacer", () => {
     assert.deepStrictEqual(started, [0, 1, 2, 3, 4, 5])
   })
 
-  it("starts every accepted arrival once, in order, and no turn takes more than its slice and one arrival", () => {
+  it("starts every accepted arrival once, in order, and no turn takes more than its number, or its slice and one arrival", () => {
     const step = fc.oneof(fc.record({ cost: fc.integer({ min: 0, max: 30 }) }), fc.constant("turn" as const))
-    fc.assert(fc.property(fc.array(step), fc.integer({ min: 1, max: 5 }), (steps, limit) => {
-      const { pacer, pass, turn } = make(limit, 10)
-      const accepted: Array<number> = []
-      const started: Array<number> = []
-      let spent = 0
-      const begin = () => {
-        spent = 0
-        return turn()
-      }
-      for (const [index, one] of steps.entries()) {
-        if (one === "turn") begin()
-        else {
-          const isTaken = pacer.offer(() => {
-            assert.isBelow(spent, 10)
-            started.push(index)
-            pass(one.cost)
-            spent += one.cost
-          })
-          if (isTaken) accepted.push(index)
-          else assert.strictEqual(pacer.waiting, limit)
+    fc.assert(
+      fc.property(
+        fc.array(step),
+        fc.integer({ min: 1, max: 5 }),
+        fc.integer({ min: 1, max: 4 }),
+        (steps, limit, perTurn) => {
+          const { pacer, pass, turn } = make(limit, 10, perTurn)
+          const accepted: Array<number> = []
+          const started: Array<number> = []
+          let spent = 0
+          let begun = 0
+          const begin = () => {
+            spent = 0
+            begun = 0
+            return turn()
+          }
+          for (const [index, one] of steps.entries()) {
+            if (one === "turn") begin()
+            else {
+              const isTaken = pacer.offer(() => {
+                assert.isBelow(spent, 10)
+                assert.isAtMost(++begun, perTurn)
+                started.push(index)
+                pass(one.cost)
+                spent += one.cost
+              })
+              if (isTaken) accepted.push(index)
+              else assert.strictEqual(pacer.waiting, limit)
+            }
+            assert.isAtMost(pacer.waiting, limit)
+          }
+          while (begin());
+          assert.deepStrictEqual(started, accepted)
+          assert.strictEqual(pacer.waiting, 0)
         }
-        assert.isAtMost(pacer.waiting, limit)
-      }
-      while (begin());
-      assert.deepStrictEqual(started, accepted)
-      assert.strictEqual(pacer.waiting, 0)
-    }))
+      )
+    )
   })
 })

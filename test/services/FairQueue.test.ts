@@ -11,17 +11,25 @@ interface Caller {
 }
 
 type Step =
-  | { readonly type: "offer"; readonly tenant: string; readonly priority: Priority; readonly after: number }
+  | {
+    readonly type: "offer"
+    readonly address: string
+    readonly tenant: string
+    readonly priority: Priority
+    readonly after: number
+  }
   | { readonly type: "next"; readonly after: number }
   | { readonly type: "leave"; readonly which: number }
 
 const tenants = ["a", "b", "c"] as const
+const addresses = ["", "192.0.2.1", "192.0.2.2"] as const
 
 const step: fc.Arbitrary<Step> = fc.oneof(
   {
     weight: 4,
     arbitrary: fc.record({
       type: fc.constant("offer" as const),
+      address: fc.constantFrom(...addresses),
       tenant: fc.constantFrom(...tenants),
       priority: fc.constantFrom("low" as const, "normal" as const, "high" as const),
       after: fc.nat(600)
@@ -36,41 +44,49 @@ const schedule = fc.array(step, { maxLength: 120 })
 /** What the head of the module says, over one list in the order of arrival, without a thought for speed. */
 const makeModel = (limit: number) => {
   const waiting: Array<Waiting<Caller>> = []
-  /** When it was each tenant's turn last, or he began to wait. */
+  /** When it was the turn of each address, and of each tenant of an address, last; or when it began to wait. */
   const turns = new Map<string, number>()
   let turn = 0
-  const heldBy = (tenant: string) => waiting.filter((one) => one.tenant === tenant)
+  const address = ({ address = "" }: Waiting<Caller>) => `address ${address}`
+  const tenant = (one: Waiting<Caller>) => `${address(one)} tenant ${one.tenant}`
+  const keys = [address, tenant] as const
+  const held = (key: (one: Waiting<Caller>) => string, name: string) => waiting.filter((one) => key(one) === name)
   const takeOut = (one: Waiting<Caller>) => {
     waiting.splice(waiting.indexOf(one), 1)
     return one
   }
-  const turnOf = ({ tenant }: Waiting<Caller>) => turns.get(tenant) ?? 0
+  /** The callers of the one that holds the most places of those that are counted. */
+  const most = (key: (one: Waiting<Caller>) => string, among: ReadonlyArray<Waiting<Caller>>) =>
+    [...new Set(among.map(key))].map((name) => held(key, name)).sort((a, b) =>
+      b.length - a.length || turns.get(key(a[0]!))! - turns.get(key(b[0]!))!
+    )[0] ?? []
+  const displacedBy = (one: Waiting<Caller>) => {
+    const flood = most(address, waiting)
+    if (flood.length > held(address, address(one)).length + 1) return most(tenant, flood).at(-1)
+    const largest = most(tenant, held(address, address(one)))
+    return largest.length > held(tenant, tenant(one)).length + 1 ? largest.at(-1) : undefined
+  }
   return {
     waiting,
-    heldBy,
     takeOut,
     offer(one: Waiting<Caller>): Waiting<Caller> | undefined {
-      const add = () => {
-        if (heldBy(one.tenant).length === 0) turns.set(one.tenant, ++turn)
-        waiting.push(one)
-      }
-      if (waiting.length < limit) {
-        add()
-        return undefined
-      }
-      const most = [...new Set(waiting.map(({ tenant }) => tenant))]
-        .sort((a, b) => heldBy(b).length - heldBy(a).length || turns.get(a)! - turns.get(b)!)[0]
-      if (most === undefined || heldBy(most).length <= heldBy(one.tenant).length + 1) return one
-      const displaced = takeOut(heldBy(most).at(-1)!)
-      add()
+      const displaced = waiting.length < limit ? undefined : displacedBy(one)
+      if (waiting.length >= limit && displaced === undefined) return one
+      if (displaced !== undefined) takeOut(displaced)
+      for (const key of keys) if (held(key, key(one)).length === 0) turns.set(key(one), ++turn)
+      waiting.push(one)
       return displaced
     },
     next(now: number): Waiting<Caller> | undefined {
       const rankOf = ({ priority, since }: Waiting<Caller>) =>
         Math.min(2, ["low", "normal", "high"].indexOf(priority) + Math.floor((now - since) / ageing))
-      const best = waiting.toSorted((a, b) => rankOf(b) - rankOf(a) || turnOf(a) - turnOf(b))[0]
+      const turnOf = (key: (one: Waiting<Caller>) => string, one: Waiting<Caller>) => turns.get(key(one))!
+      const best =
+        waiting.toSorted((a, b) =>
+          rankOf(b) - rankOf(a) || turnOf(address, a) - turnOf(address, b) || turnOf(tenant, a) - turnOf(tenant, b)
+        )[0]
       if (best === undefined) return undefined
-      turns.set(best.tenant, ++turn)
+      for (const key of keys) turns.set(key(best), ++turn)
       return takeOut(best)
     }
   }
@@ -86,7 +102,8 @@ const play = (limit: number, steps: ReadonlyArray<Step>) => {
   for (const one of steps) {
     if (one.type === "offer") {
       now += one.after
-      const waiting = { tenant: one.tenant, priority: one.priority, since: now, value: { name: names++ } }
+      const { address, priority, tenant } = one
+      const waiting = { address, tenant, priority, since: now, value: { name: names++ } }
       const refused = model.offer(waiting)
       const offer = queue.offer(waiting)
       assert.strictEqual(offer.accepted ? offer.displaced : waiting, refused)
@@ -199,6 +216,26 @@ describe("FairQueue", () => {
         }
       }
     ))
+  })
+
+  it("lets addresses take turns, however many tenants each has", () => {
+    const queue = new FairQueue<Caller>({ limit: 100, ageing })
+    for (let name = 0; name < 50; name++) queue.offer({ ...waiting(`made up ${name}`, name), address: "192.0.2.1" })
+    for (let name = 50; name < 53; name++) queue.offer({ ...waiting("b", name), address: "192.0.2.2" })
+    assert.deepStrictEqual(
+      drain(queue, 0).slice(0, 7).map(({ value }) => value.name),
+      [0, 50, 1, 51, 2, 52, 3]
+    )
+  })
+
+  it("lets another address in where one has filled it with tenants of one caller each", () => {
+    const queue = new FairQueue<Caller>({ limit: 8, ageing })
+    for (let name = 0; name < 8; name++) queue.offer({ ...waiting(`made up ${name}`, name), address: "192.0.2.1" })
+    assert.isFalse(queue.offer({ ...waiting("one more", 8), address: "192.0.2.1" }).accepted)
+    for (let name = 10; name < 14; name++) {
+      assert.isTrue(queue.offer({ ...waiting("b", name), address: "192.0.2.2" }).accepted)
+    }
+    assert.isFalse(queue.offer({ ...waiting("b", 14), address: "192.0.2.2" }).accepted)
   })
 
   describe("when it is full", () => {

@@ -110,7 +110,8 @@ describe("Settings", () => {
         headersTimeout: Duration.seconds(15),
         bodyTimeout: Duration.seconds(30),
         maxConnections: 16_384,
-        admin: {}
+        admin: {},
+        trustedProxies: []
       })
       assert.strictEqual(settings.environment, "development")
       assert.strictEqual(settings.engineHost, "process")

@@ -10,6 +10,7 @@ import * as HealthRoutes from "../../src/layers/http/HealthRoutes.ts"
 import * as ModelRoutes from "../../src/layers/http/ModelRoutes.ts"
 import * as OpenAiRoutes from "../../src/layers/http/OpenAiRoutes.ts"
 import { TypedApi } from "../../src/services/Api.ts"
+import { ByteBudget, RequestBytes } from "../../src/services/ByteBudget.ts"
 import { Inference } from "../../src/services/Inference.ts"
 import * as InferenceError from "../../src/services/InferenceError.ts"
 import { Models } from "../../src/services/Models.ts"
@@ -56,6 +57,7 @@ export const withHandler = async <A>(
     Decisions.layer,
     Layer.mock(Models)({}),
     Layer.succeed(Readiness, { stage }),
+    Layer.sync(RequestBytes, () => new ByteBudget(1e6)),
     Layer.succeed(
       Settings,
       {

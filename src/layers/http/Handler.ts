@@ -6,15 +6,16 @@
  * An endpoint says what to answer to a parsed body, and its dialect what errors look like; whatever goes wrong becomes an
  * answer in that shape here. Every response has the id that the log has.
  */
-import { Clock, Duration, Effect, Random, Result } from "effect"
-import type { Scope } from "effect"
+import { Clock, Duration, Effect, Random, Result, Scope } from "effect"
 import type { Headers } from "effect/http"
 import { HttpServerRequest, HttpServerResponse } from "effect/http"
+import * as CallerAddress from "../../services/CallerAddress.ts"
 import * as Hops from "../../services/Hops.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
 import * as Overrides from "../../services/Overrides.ts"
 import { Readiness } from "../../services/Readiness.ts"
 import { Settings } from "../../services/Settings.ts"
+import * as Intake from "./Intake.ts"
 import * as RequestBody from "./RequestBody.ts"
 import type { Caller } from "./Standing.ts"
 import * as Telling from "./Telling.ts"
@@ -114,11 +115,32 @@ const late = (bodyTimeout: Duration.Duration): Trouble => ({
   headers: { connection: "close" }
 })
 
+const full: Trouble = {
+  status: 503,
+  code: "overloaded",
+  message: "The requests that the service works for hold as much memory as they may. Try again.",
+  // The rest of the body is not read.
+  headers: { "retry-after": "1", connection: "close" }
+}
+
 const notUtf8: Trouble = {
   status: 400,
   code: null,
   message: "The request body is not UTF-8, which JSON is. Encode it so."
 }
+
+/** By why there is no text of the body. */
+const unreadTroubles = (
+  maxBodyBytes: number,
+  bodyTimeout: Duration.Duration
+): Readonly<Record<RequestBody.Unread["why"], Trouble>> => ({
+  "too-large": tooLarge(maxBodyBytes),
+  late: late(bodyTimeout),
+  full,
+  encoded,
+  unreadable,
+  notUtf8
+})
 
 /** Letters of each part of an id: V8 is many times as slow to write numbers of more than 31 bits. */
 const idParts = [6, 5, 6, 5]
@@ -160,55 +182,73 @@ const ask = <Decoded>(
   { keyOf }: Dialect,
   { decode }: Endpoint<Decoded>,
   { headers }: HttpServerRequest.HttpServerRequest,
-  text: string,
+  json: unknown,
   tellAs: (naming: Naming) => void
 ): Result.Result<Asked<Decoded>, InferenceError.InvalidRequest> =>
-  Result.flatMap(Hops.fromHeaders(headers), (hops) =>
-    Result.flatMap(parse(text), (json) => {
-      const joined = Overrides.join(json, headers)
-      if (Result.isFailure(joined)) return Result.fail(new InferenceError.InvalidRequest(joined.failure))
-      if (joined.success !== json) tellAs(inHeaders(json, headers))
-      return Result.map(decode(joined.success, { key: keyOf(headers), headers }), (body) => ({ body, hops }))
-    }))
+  Result.flatMap(Hops.fromHeaders(headers), (hops) => {
+    const joined = Overrides.join(json, headers)
+    if (Result.isFailure(joined)) return Result.fail(new InferenceError.InvalidRequest(joined.failure))
+    if (joined.success !== json) tellAs(inHeaders(json, headers))
+    return Result.map(decode(joined.success, { key: keyOf(headers), headers }), (body) => ({ body, hops }))
+  })
+
+/** Parses and decodes the body. A large one leaves the event loop to others between the steps. */
+const receive = <Decoded>(
+  dialect: Dialect,
+  endpoint: Endpoint<Decoded>,
+  request: HttpServerRequest.HttpServerRequest,
+  body: RequestBody.Text,
+  tellAs: (naming: Naming) => void
+): Effect.Effect<Asked<Decoded>, InferenceError.InvalidRequest> => {
+  const decoded = (json: unknown) => ask(dialect, endpoint, request, json, tellAs)
+  if (!Intake.isLarge(body)) return Effect.fromResult(Result.flatMap(parse(body.text), decoded))
+  return Effect.flatMap(
+    Intake.nextTurn,
+    () =>
+      Effect.flatMap(
+        Effect.fromResult(parse(body.text)),
+        (json) => Effect.flatMap(Intake.nextTurn, () => Effect.fromResult(decoded(json)))
+      )
+  )
+}
 
 /** Reads and decodes the request, and answers it. */
 const handle = <Decoded>(
   dialect: Dialect,
   endpoint: Endpoint<Decoded>,
   id: string,
-  limits: RequestBody.Limits,
+  intake: Intake.Intake,
   tellAs: (naming: Naming) => void
 ) =>
-  Effect.flatMap(
-    HttpServerRequest.HttpServerRequest,
-    (request) =>
-      Effect.flatMap(RequestBody.text(request, limits), (text) =>
-        Effect.flatMap(Effect.fromResult(ask(dialect, endpoint, request, text, tellAs)), ({ body, hops }) => {
-          const answered = Effect.flatMap(
-            Clock.currentTimeMillis,
-            (now) =>
-              endpoint.answer({ id, created: Math.floor(now / 1000), body })
-          )
-          return hops === 0 ? answered : Effect.provideService(answered, Hops.Hops, hops)
-        }))
-  )
+  Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) => {
+    const hold = intake.limits.budget.hold()
+    const received = Effect.flatMap(
+      RequestBody.text(request, intake.limits, hold),
+      (text) => receive(dialect, endpoint, request, text, tellAs)
+    )
+    const handled = Effect.flatMap(received, ({ body, hops }) => {
+      const answered = Effect.flatMap(
+        Clock.currentTimeMillis,
+        (now) => endpoint.answer({ id, created: Math.floor(now / 1000), body })
+      )
+      return Effect.provideService(
+        hops === 0 ? answered : Effect.provideService(answered, Hops.Hops, hops),
+        CallerAddress.CallerAddress,
+        Intake.addressOf(request, intake)
+      )
+    })
+    // The request's scope ends with its answer, or when the client hangs up.
+    return Effect.flatMap(Effect.scope, (scope) =>
+      Effect.flatMap(Scope.addFinalizer(scope, Effect.sync(hold.release)), () => handled))
+  })
 
 /** Makes handlers of a dialect's endpoints. */
 export const make = Effect.fnUntraced(function*(dialect: Dialect) {
   const readiness = yield* Readiness
   const { server } = yield* Settings
 
-  const limits: RequestBody.Limits = {
-    maxBytes: server.maxBodyBytes,
-    idleMs: Duration.toMillis(server.bodyTimeout)
-  }
-  const unread = {
-    "too-large": tooLarge(server.maxBodyBytes),
-    late: late(server.bodyTimeout),
-    encoded,
-    unreadable,
-    notUtf8
-  } as const
+  const intake = yield* Intake.make
+  const unread = unreadTroubles(intake.limits.maxBytes, server.bodyTimeout)
 
   const respond = (trouble: Trouble, id: string) => respondError(dialect.failure(trouble, id))
 
@@ -223,7 +263,7 @@ export const make = Effect.fnUntraced(function*(dialect: Dialect) {
     const tellAs = (naming: Naming): void => {
       named = naming
     }
-    return handle(dialect, endpoint, id, limits, tellAs).pipe(
+    return handle(dialect, endpoint, id, intake, tellAs).pipe(
       Effect.catchTags({
         InvalidRequest: (reason) => fail(reason),
         InferenceError: (error) => fail(error.reason, Telling.ofError(error)),

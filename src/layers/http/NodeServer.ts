@@ -46,7 +46,14 @@ const checkInterval = (headersTimeout: number): number => Math.max(10, Math.min(
 export class NodeServer extends Server {
   readonly #options: Options
   readonly #pacer = new ArrivalPacer({
-    ...Policies.arrivals,
+    ...Policies.turns.arrivals,
+    now: () => performance.now(),
+    nextTurn: (run) => setImmediate(run)
+  })
+
+  /** Answering thousands takes its time, too. */
+  readonly #refusals = new ArrivalPacer({
+    ...Policies.turns.refusals,
     now: () => performance.now(),
     nextTurn: (run) => setImmediate(run)
   })
@@ -69,7 +76,7 @@ export class NodeServer extends Server {
     const started = this.#pacer.offer(() => {
       if (!response.destroyed && this.#isForRouter(request, response)) super.emit(event, request, response)
     })
-    if (!started) this.#refuse(request, response, overloaded)
+    if (!started) this.#refusals.offer(() => this.#refuse(request, response, overloaded))
     return true
   }
 
@@ -79,6 +86,7 @@ export class NodeServer extends Server {
   }
 
   #refuse(request: IncomingMessage, response: ServerResponse, trouble: Trouble): void {
+    if (response.destroyed) return
     EarlyAnswer.send(request, response, trouble, this.#options.makeId())
   }
 

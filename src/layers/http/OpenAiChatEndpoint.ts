@@ -9,6 +9,7 @@
 import { Array as Arr, Effect, Stream } from "effect"
 import { HttpServerResponse } from "effect/http"
 import type { By, Inference } from "../../services/Inference.ts"
+import * as Policies from "../../services/Policies.ts"
 import type { Endings } from "./EventStream.ts"
 import * as EventStream from "./EventStream.ts"
 import type { Call, Endpoint } from "./Handler.ts"
@@ -44,7 +45,7 @@ const frames = (
     }))
   const choices = requests.length === 1
     ? choice(0)
-    : Stream.mergeAll(requests.map((_, index) => choice(index)), { concurrency: "unbounded" })
+    : Stream.mergeAll(requests.map((_, index) => choice(index)), { concurrency: Policies.choicesAtOnce })
   return Stream.concat(choices, Stream.sync(encode.end))
 }
 
@@ -67,7 +68,7 @@ const wholeAnswer = Effect.fnUntraced(function*(inference: Inference["Service"],
   const { requests } = call.body
   const answers = requests.length === 1
     ? [yield* inference.generate(requests[0])]
-    : yield* Effect.forEach(requests, inference.generate, { concurrency: "unbounded" })
+    : yield* Effect.forEach(requests, inference.generate, { concurrency: Policies.choicesAtOnce })
   return HttpServerResponse.jsonUnsafe(OpenAiFrames.encodeAnswers(envelopeOf(call), answers), {
     headers: Telling.ofAnswer(answers[0]!)
   })

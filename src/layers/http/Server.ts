@@ -11,8 +11,10 @@ import { ByteSize, Duration, Effect, Layer } from "effect"
 import { HttpIncomingMessage, HttpRouter, HttpServer, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { HttpApiBuilder, OpenApi } from "effect/http-api"
 import { PrometheusMetrics } from "effect/observability"
+import { getHeapStatistics } from "node:v8"
 import { AdminAddress } from "../../services/AdminAddress.ts"
 import { Api, TypedApi } from "../../services/Api.ts"
+import { ByteBudget, RequestBytes } from "../../services/ByteBudget.ts"
 import { Models } from "../../services/Models.ts"
 import { Readiness } from "../../services/Readiness.ts"
 import { Settings } from "../../services/Settings.ts"
@@ -121,8 +123,13 @@ const bound = Layer.unwrap(Effect.gen(function*() {
       }))
   )
   const maxBody = Layer.succeed(HttpIncomingMessage.MaxBodySize, ByteSize.bytes(server.maxBodyBytes))
+  const requestBytes = Layer.sync(
+    RequestBytes,
+    () => new ByteBudget(server.maxRequestMemory ?? Math.floor(getHeapStatistics().heap_size_limit / 4))
+  )
   return stop.pipe(
     Layer.provideMerge(served),
+    Layer.provideMerge(requestBytes),
     Layer.provideMerge(admin),
     Layer.provideMerge(http),
     Layer.provide(maxBody)

@@ -197,10 +197,11 @@ const queueFull = (actor: Actor): InferenceError => {
 export const enqueue = (
   actor: Actor,
   { priority = "normal", tenant = "" }: Standing,
+  address: string,
   now: number
 ): Waiting<Caller> => {
   const caller: Caller = { slot: Deferred.makeUnsafe(), life: undefined }
-  const waiting = { tenant, priority, since: now, value: caller }
+  const waiting = { address, tenant, priority, since: now, value: caller }
   const offer = actor.mailbox.offer(waiting)
   const refused = offer.accepted ? offer.displaced : waiting
   if (refused !== undefined) Deferred.doneUnsafe(refused.value.slot, Effect.fail(queueFull(actor)))

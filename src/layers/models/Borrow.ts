@@ -1,5 +1,6 @@
 /** How callers come to an engine: a slot for one job, a load without a job, an exchange of one engine for another. */
 import { Deferred, Effect, Fiber, Scope } from "effect"
+import { CallerAddress } from "../../services/CallerAddress.ts"
 import type { Counted, Engine, Generation, Hold } from "../../services/Engine.ts"
 import type { InferenceError } from "../../services/InferenceError.ts"
 import { DeploymentDown, make as makeError } from "../../services/InferenceError.ts"
@@ -50,11 +51,11 @@ const makeHold = (house: House, life: Life) => {
 }
 
 const enter = (house: House, deployment: Deployment, standing: Standing) =>
-  Effect.suspend(() => {
+  Effect.withFiber((fiber) => {
     const actor = actorOf(house, deployment)
     if (actor.downUntil > now(house)) return Effect.fail(down(house, actor))
     actor.keepAlive = standing.keepAlive ?? actor.deployment.idleUnload
-    const waiting = Actors.enqueue(actor, standing, now(house))
+    const waiting = Actors.enqueue(actor, standing, fiber.getRef(CallerAddress), now(house))
     Actors.pump(actor, now(house))
     Lives.ensureLife(house, actor)
     return Effect.succeed({ actor, waiting })

@@ -1,0 +1,55 @@
+/** What bounds all requests together on their way in: bytes, turns of the event loop, and turns of their callers. */
+import { Duration, Effect, Option } from "effect"
+import type { HttpServerRequest } from "effect/http"
+import { ArrivalPacer } from "../../services/ArrivalPacer.ts"
+import { RequestBytes } from "../../services/ByteBudget.ts"
+import * as CallerAddress from "../../services/CallerAddress.ts"
+import * as Policies from "../../services/Policies.ts"
+import { Settings } from "../../services/Settings.ts"
+import type * as RequestBody from "./RequestBody.ts"
+
+export interface Intake {
+  readonly limits: RequestBody.Limits
+  readonly trustedProxies: ReadonlySet<string>
+}
+
+export const make = Effect.gen(function*() {
+  const { server } = yield* Settings
+  const budget = yield* RequestBytes
+  const intake: Intake = {
+    limits: {
+      maxBytes: Math.min(server.maxBodyBytes, budget.limit),
+      idleMs: Duration.toMillis(server.bodyTimeout),
+      budget
+    },
+    trustedProxies: new Set(server.trustedProxies)
+  }
+  return intake
+})
+
+/** Bodies of more values are parsed and decoded in turns, ... */
+const manyValues = 5_000
+
+/** ... or of more text. */
+const longText = 2 ** 20
+
+/** Whether a body is parsed and decoded in turns. */
+export const isLarge = ({ text, values }: RequestBody.Text): boolean => values > manyValues || text.length > longText
+
+/** Of this process, which has one event loop. */
+const turns = new ArrivalPacer({
+  ...Policies.turns.largeBodies,
+  now: () => performance.now(),
+  nextTurn: (run) => setImmediate(run)
+})
+
+/** Waits until this turn of the event loop has time for a large body. */
+export const nextTurn = Effect.callback<void>((resume) => {
+  turns.offer(() => resume(Effect.void))
+})
+
+/** By which callers take turns. */
+export const addressOf = (
+  { headers, remoteAddress }: HttpServerRequest.HttpServerRequest,
+  { trustedProxies }: Intake
+): string => CallerAddress.of(Option.getOrElse(remoteAddress, () => ""), headers["x-forwarded-for"], trustedProxies)
