@@ -8,7 +8,6 @@
  * provider refuses. `begin` starts the first attempt, `next` answers each event with actions. What a failure means is
  * `Retry.classify`'s word, what is allowed is the policy's:
  *
- * - Another key of the same provider goes first, at once.
  * - What passes by itself is tried at the same deployment after a pause, `retries` times.
  * - Otherwise the next deployment that is free goes at once, whatever `Retry-After` says.
  * - Only where none is free does the request wait for one that said when to come back, up to `maxWaitMs`.
@@ -16,8 +15,8 @@
  * The first content commits: other attempts are cancelled, and from then on a failure is the request's failure. Only where
  * the policy says `continue` and the driver that the answer can be gone on with, which it tells by `cut`, another attempt
  * follows: at those who have not failed yet, and then at those who have, the one that was cut included, after a pause. If
- * none brings anything, the request fails with what had cut the answer. The machine ends exactly once, with `done`, `fail`,
- * or by being cancelled; after that it does nothing.
+ * none brings anything, the request fails with what had cut the answer. A request that fails does so exactly once, with
+ * `fail`; after that the machine does nothing.
  *
  * **Gotchas**
  *
@@ -30,7 +29,7 @@
 import type { Attempt, Reason } from "./InferenceError.ts"
 import { NoDeployment } from "./InferenceError.ts"
 import type { Action, Event, Plan, State, Step, Tried, View } from "./Plan.ts"
-import { nextKey, remaining, waiting } from "./PlanTargets.ts"
+import { remaining, waiting } from "./PlanTargets.ts"
 import { backoffMs } from "./Policy.ts"
 import type { Verdict } from "./Retry.ts"
 import { classify, isRefusal } from "./Retry.ts"
@@ -55,15 +54,13 @@ const telling = (failures: ReadonlyArray<Attempt>, last: Reason): Reason => {
 const fail = (state: State, reason: Reason): Step =>
   end(state, [...cancelAll(state), { type: "fail", reason: state.broken ?? reason, attempts: state.failures }])
 
-const untried: Tried = { tries: 0, key: 0, retired: [], limited: [], again: "never", notBefore: 0 }
-
-const keyOf = ({ tried }: State, deployment: string): number => tried[deployment]?.key ?? 0
+const untried: Tried = { tries: 0, again: "never", notBefore: 0 }
 
 /** Starts an attempt there, if there may be another. */
 const start = (
   state: State,
   deployment: string,
-  { afterMs = 0, hedge = false, key = keyOf(state, deployment) } = {}
+  { afterMs = 0, hedge = false } = {}
 ): Step | undefined => {
   if (state.started >= state.plan.policy.maxAttempts) return undefined
   const attempt = state.started + 1
@@ -72,7 +69,6 @@ const start = (
     attempt,
     deployment,
     afterMs,
-    key,
     hedge,
     lowPriority: state.lowPriority,
     ...(state.maxTokens === undefined ? {} : { maxTokens: state.maxTokens })
@@ -84,7 +80,7 @@ const start = (
       started: attempt,
       hedged: state.hedged || hedge,
       running: [...state.running, { attempt, deployment }],
-      tried: { ...state.tried, [deployment]: { ...known, key, tries: known.tries + 1 } }
+      tried: { ...state.tried, [deployment]: { ...known, tries: known.tries + 1 } }
     },
     actions: [action]
   }
@@ -137,12 +133,6 @@ const shorten = (state: State, deployment: string, { adjust }: Verdict): Step | 
   return start({ ...state, maxTokens: Math.max(1, Math.floor(maxTokens * policy.shorterBy)) }, deployment)
 }
 
-const rotate = (state: State, deployment: string, { rotateKey }: Verdict): Step | undefined => {
-  const { limited, retired } = state.tried[deployment]!
-  const key = rotateKey ? nextKey(state, deployment, [...limited, ...retired]) : undefined
-  return key === undefined ? undefined : start(state, deployment, { key })
-}
-
 const retry = (state: State, deployment: string, verdict: Verdict, view: View): Step | undefined => {
   const { tries } = state.tried[deployment]!
   if (verdict.again !== "soon" || tries > state.plan.policy.retries) return undefined
@@ -159,14 +149,7 @@ const goOn = (state: State, view: View): Step | undefined => {
 const wait = (state: State, view: View): Step | undefined => {
   const found = waiting(state, view)
   if (found === undefined || !isInTime(state, view, found.ms)) return undefined
-  const { deployment, key, ms } = found
-  const known = { ...state.tried[deployment]!, limited: [] }
-  return start({ ...state, tried: { ...state.tried, [deployment]: known } }, deployment, { afterMs: ms, key })
-}
-
-const keysAfter = ({ key, limited, retired }: Tried, { again, rotateKey }: Verdict): Partial<Tried> => {
-  if (!rotateKey) return {}
-  return again === "never" ? { retired: [...retired, key] } : { limited: [...limited, key] }
+  return start(state, found.deployment, { afterMs: found.ms })
 }
 
 /** What the failure changes for every attempt to come. */
@@ -183,7 +166,6 @@ const learn = (state: State, deployment: string, reason: Reason, verdict: Verdic
       ...state.tried,
       [deployment]: {
         ...known,
-        ...keysAfter(known, verdict),
         again: verdict.again,
         notBefore: now + (verdict.retryAfterMs ?? 0)
       }
@@ -196,8 +178,7 @@ const recover = (state: State, deployment: string, verdict: Verdict, view: View)
   if (!isInTime(state, view, 0)) return undefined
   const again = view.closedFor(deployment) > 0
     ? undefined
-    : shorten(state, deployment, verdict) ?? rotate(state, deployment, verdict) ??
-      retry(state, deployment, verdict, view)
+    : shorten(state, deployment, verdict) ?? retry(state, deployment, verdict, view)
   return again ?? goOn(state, view) ?? wait(state, view)
 }
 
@@ -263,13 +244,8 @@ const content = (state: State, attempt: number): Step => {
   }
 }
 
-const finished = (state: State, attempt: number): Step => {
-  const committed = content(state, attempt)
-  return end(committed.state, [...committed.actions, { type: "done", attempt }])
-}
-
-const hedge = (state: State, allowed: boolean, view: View): Step => {
-  const isDue = allowed && state.phase === "trying" && !state.hedged && state.running.length === 1
+const hedge = (state: State, view: View): Step => {
+  const isDue = state.phase === "trying" && !state.hedged && state.running.length === 1
   const other = isDue && isInTime(state, view, 0) ? remaining(state, view) : undefined
   return (other === undefined ? undefined : start(state, other, { hedge: true })) ?? { state, actions: [] }
 }
@@ -277,7 +253,6 @@ const hedge = (state: State, allowed: boolean, view: View): Step => {
 /** What to do about an event. Of an attempt that does not run, or after the end, there is nothing to do. */
 export const next = (state: State, event: Event, view: View): Step => {
   if (state.phase === "ended") return { state, actions: [] }
-  if (event.type === "cancelled") return end(state, cancelAll(state))
   if (!state.running.some(({ attempt }) => attempt === event.attempt)) return { state, actions: [] }
   switch (event.type) {
     case "failed":
@@ -286,9 +261,7 @@ export const next = (state: State, event: Event, view: View): Step => {
       return cut(state, event, view)
     case "content":
       return content(state, event.attempt)
-    case "finished":
-      return finished(state, event.attempt)
     case "hedge-due":
-      return hedge(state, event.allowed, view)
+      return hedge(state, view)
   }
 }

@@ -9,8 +9,6 @@ import type { List, Verdict } from "./Retry.ts"
 /** A deployment that may be tried. */
 export interface Target {
   readonly deployment: string
-  /** Keys that its provider may be asked with; 1 where there is nothing to rotate. */
-  readonly keys: number
   /** Tokens; left out, not known. */
   readonly contextWindow?: number | undefined
 }
@@ -31,12 +29,6 @@ export interface Plan {
 /** What is known of a deployment that was tried. */
 export interface Tried {
   readonly tries: number
-  /** The key that was used last, from 0. */
-  readonly key: number
-  /** Keys that the provider does not take. */
-  readonly retired: ReadonlyArray<number>
-  /** Keys whose limit is used up for now. */
-  readonly limited: ReadonlyArray<number>
   /** Whether and when it may be tried again. */
   readonly again: Verdict["again"]
   /** ms of `Monotonic` */
@@ -73,11 +65,8 @@ export type Event =
   | { readonly type: "cut"; readonly attempt: number; readonly reason: Reason; readonly tookMs: number }
   /** The first of its answer has come. */
   | { readonly type: "content"; readonly attempt: number }
-  | { readonly type: "finished"; readonly attempt: number }
-  /** The time of an `await-hedge` is over; `allowed` where the budget has paid for it. */
-  | { readonly type: "hedge-due"; readonly attempt: number; readonly allowed: boolean }
-  /** The caller has left. */
-  | { readonly type: "cancelled" }
+  /** The time of an `await-hedge` is over. */
+  | { readonly type: "hedge-due"; readonly attempt: number }
 
 export type Action =
   | {
@@ -86,8 +75,6 @@ export type Action =
     readonly attempt: number
     readonly deployment: string
     readonly afterMs: number
-    /** Which of the target's keys, from 0. */
-    readonly key: number
     readonly hedge: boolean
     readonly maxTokens?: number
     readonly lowPriority: boolean
@@ -96,7 +83,6 @@ export type Action =
   /** Everything else of this answer goes to the caller. */
   | { readonly type: "commit"; readonly attempt: number }
   | { readonly type: "cancel"; readonly attempt: number }
-  | { readonly type: "done"; readonly attempt: number }
   | { readonly type: "fail"; readonly reason: Reason; readonly attempts: ReadonlyArray<Attempt> }
 
 /** The world at the moment of an event. */

@@ -17,18 +17,10 @@ export const remaining = (state: State, { closedFor }: View): string | undefined
   targetsOf(state).find(({ deployment }) => state.tried[deployment] === undefined && closedFor(deployment) === 0)
     ?.deployment
 
-/** A key that may be used there, but for these; `undefined` where none is left. */
-export const nextKey = (state: State, deployment: string, except: ReadonlyArray<number>): number | undefined => {
-  const keys = targetsOf(state).find((target) => target.deployment === deployment)?.keys ?? 1
-  for (let key = 0; key < keys; key++) if (!except.includes(key)) return key
-  return undefined
-}
-
 /** Somebody to wait for. */
 export interface Waiting {
   readonly deployment: string
   readonly ms: number
-  readonly key: number
 }
 
 /** Who of the tried may be asked again first, and in how long. */
@@ -38,10 +30,8 @@ export const waiting = (state: State, { closedFor, now, random }: View): Waiting
   for (const { deployment } of targetsOf(state)) {
     const tried = state.tried[deployment]
     if (tried === undefined || tried.again === "never" || tried.tries > policy.retries) continue
-    const key = nextKey(state, deployment, tried.retired)
-    if (key === undefined) continue
     const ms = Math.max(backoffMs(policy, tried.tries, random), tried.notBefore - now, closedFor(deployment))
-    if (ms <= policy.maxWaitMs && (first === undefined || ms < first.ms)) first = { deployment, ms, key }
+    if (ms <= policy.maxWaitMs && (first === undefined || ms < first.ms)) first = { deployment, ms }
   }
   return first
 }

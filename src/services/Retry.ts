@@ -3,8 +3,8 @@
  *
  * **Details**
  *
- * What passes by itself is tried again at the same deployment: HTTP 408, 502, 503, 504, a broken connection, a crashed
- * engine. What says "not now" or took its time already is tried there again only where no other deployment is free. A
+ * What passes by itself is tried again at the same deployment: HTTP 408, 500, 502, 503, 504, 520 to 524, 529, a broken
+ * connection, a crashed engine. What says "not now" or took its time already is tried there again only where no other deployment is free. A
  * request that is wrong is wrong everywhere, so nobody else is asked.
  *
  * A circuit counts what is the deployment's own fault: never a caller's mistake, a full queue or a rate limit.
@@ -20,8 +20,6 @@ export interface Verdict {
   readonly again: "soon" | "last" | "never"
   /** Who is asked next; `nobody` is final. */
   readonly next: List | "nobody"
-  /** Another key of the same provider may do. */
-  readonly rotateKey: boolean
   /** It counts against the deployment's circuit. */
   readonly counts: boolean
   /** One such event ends every call in flight: it counts once for all that had begun. */
@@ -37,7 +35,6 @@ export interface Verdict {
 const verdict = (given: Partial<Verdict>, retryAfterMs?: number): Verdict => ({
   again: "never",
   next: "ordinary",
-  rotateKey: false,
   counts: false,
   shared: false,
   mistaken: false,
@@ -51,16 +48,19 @@ const mistake = verdict({ next: "nobody", mistaken: true })
 type Tag = Reason["_tag"]
 type Of<T extends Tag> = Extract<Reason, { readonly _tag: T }>
 
-/** HTTP statuses that pass by themselves. */
-const passing = new Set([408, 429, 502, 503, 504])
+/**
+ * HTTP statuses that pass by themselves: 529 is Anthropic's "overloaded", 520 to 524 are Cloudflare's words for a provider
+ * that it cannot reach or that does not answer it.
+ */
+const passing = new Set([408, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529])
 
 /** HTTP statuses that say that the request is wrong, whoever is asked. */
 const mistakes = new Set([400, 413, 422])
 
 const byStatus = (status: number, retryAfterMs: number | undefined): Verdict => {
   if (mistakes.has(status)) return mistake
-  if (status === 401 || status === 403) return verdict({ rotateKey: true, counts: true })
-  if (status === 429) return verdict({ again: "last", rotateKey: true, adjust: "low-priority" }, retryAfterMs)
+  if (status === 401 || status === 403) return verdict({ counts: true })
+  if (status === 429) return verdict({ again: "last", adjust: "low-priority" }, retryAfterMs)
   return passing.has(status)
     ? verdict({ again: "soon", counts: true }, retryAfterMs)
     : verdict({ counts: status >= 500 || status === 404 }, retryAfterMs)
@@ -107,9 +107,9 @@ const verdicts: { readonly [T in Tag]: (reason: Of<T>) => Verdict } = {
   EngineFailed: () => broken,
   UpstreamFailed: ofUpstream,
   UpstreamTimeout: ({ byCaller = false }) => verdict({ again: "last", counts: !byCaller }),
-  RateLimited: ({ retryAfterMs }) => verdict({ again: "last", rotateKey: true, adjust: "low-priority" }, retryAfterMs),
+  RateLimited: ({ retryAfterMs }) => verdict({ again: "last", adjust: "low-priority" }, retryAfterMs),
   // The provider was not asked again: its rejection has counted already.
-  AuthenticationFailed: ({ retryAfterMs }) => verdict({ rotateKey: true, counts: retryAfterMs === undefined }),
+  AuthenticationFailed: ({ retryAfterMs }) => verdict({ counts: retryAfterMs === undefined }),
   ContentRefused: () => verdict({ next: "content", mistaken: true }),
   NotSupported: () => another,
   CircuitOpen: ({ retryAfterMs }) => verdict({}, retryAfterMs),

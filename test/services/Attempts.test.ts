@@ -11,7 +11,7 @@ import * as Policies from "../../src/services/Policy.ts"
 import type { Actor, Log, Outcome, World } from "../support/AttemptsDriver.ts"
 import { run } from "../support/AttemptsDriver.ts"
 
-const target = (deployment: string, more: Partial<Target> = {}): Target => ({ deployment, keys: 1, ...more })
+const target = (deployment: string, more: Partial<Target> = {}): Target => ({ deployment, ...more })
 
 interface Lists {
   readonly ordinary?: ReadonlyArray<Target>
@@ -47,7 +47,10 @@ const actionsOf = ({ entries }: Log) => entries.flatMap(({ actions }) => actions
 const starts = (log: Log) => actionsOf(log).filter((action) => action.type === "start")
 const called = ({ calls }: Log) => calls.map(({ deployment }) => deployment)
 const failureOf = (log: Log) => actionsOf(log).find((action) => action.type === "fail")!
-const endsOf = (log: Log) => actionsOf(log).filter(({ type }) => type === "done" || type === "fail")
+const endsOf = (log: Log) => [
+  ...log.done.map((attempt) => ({ type: "done", attempt })),
+  ...actionsOf(log).filter(({ type }) => type === "fail")
+]
 
 const a = target("a")
 const b = target("b")
@@ -116,29 +119,11 @@ describe("Attempts", () => {
       const short = plan({ ordinary: [a] }, { timeouts: { totalMs: 1_000 } })
       assert.strictEqual(starts(run(short, { actors: { a: actor(fails(limited(2_000)), answers) } })).length, 1)
     })
-
-    it("uses the next key at once, and the first again after the wait", () => {
-      const log = run(plan({ ordinary: [target("a", { keys: 2 })] }), {
-        actors: { a: actor(fails(limited(1_000)), fails(limited(1_000)), answers) }
-      })
-      assert.deepStrictEqual(starts(log).map(({ afterMs, key }) => [key, afterMs]), [[0, 0], [1, 0], [0, 1_000]])
-    })
   })
 
-  describe("a key that is refused", () => {
-    it("is not used again in this request", () => {
-      const log = run(plan({ ordinary: [target("a", { keys: 2 })] }), {
-        actors: { a: actor(fails(unauthorised), fails(limited(1_000)), answers) }
-      })
-      assert.deepStrictEqual(log.calls.map(({ key }) => key), [0, 1, 1])
-    })
-
-    it("goes on to the next deployment when it was the last", () => {
-      const log = run(plan({ ordinary: [target("a", { keys: 2 }), b] }), {
-        actors: { a: actor(fails(unauthorised)), b: actor(answers) }
-      })
-      assert.deepStrictEqual(called(log), ["a", "a", "b"])
-    })
+  it("goes on to the next deployment where a provider rejects the keys", () => {
+    const log = run(plan(both), { actors: { a: actor(fails(unauthorised)), b: actor(answers) } })
+    assert.deepStrictEqual(called(log), ["a", "b"])
   })
 
   describe("a prompt that is too long", () => {
@@ -206,7 +191,8 @@ describe("Attempts", () => {
 
     it("is gone on with at once by the next deployment, and not by its own", () => {
       const log = run(plan(both, goOn), { actors: { a: actor(cutBy(network)), b: actor(answers) } })
-      assert.deepStrictEqual(actionsOf(log).map(({ type }) => type), ["start", "commit", "start", "commit", "done"])
+      assert.deepStrictEqual(actionsOf(log).map(({ type }) => type), ["start", "commit", "start", "commit"])
+      assert.deepStrictEqual(log.done, [2])
       assert.deepStrictEqual(starts(log).map(({ afterMs, deployment }) => [deployment, afterMs]), [["a", 0], ["b", 0]])
     })
 
@@ -261,13 +247,13 @@ describe("Attempts", () => {
     it("starts a second attempt when the first is slow, takes the quicker one and cancels the other", () => {
       const log = run(plan(both, hedging(50)), { actors: { a: actor(slow), b: actor(answers) } })
       assert.deepStrictEqual(actionsOf(log), [
-        { type: "start", attempt: 1, deployment: "a", afterMs: 0, key: 0, hedge: false, lowPriority: false },
+        { type: "start", attempt: 1, deployment: "a", afterMs: 0, hedge: false, lowPriority: false },
         { type: "await-hedge", attempt: 1, afterMs: 50 },
-        { type: "start", attempt: 2, deployment: "b", afterMs: 0, key: 0, hedge: true, lowPriority: false },
+        { type: "start", attempt: 2, deployment: "b", afterMs: 0, hedge: true, lowPriority: false },
         { type: "commit", attempt: 2 },
-        { type: "cancel", attempt: 1 },
-        { type: "done", attempt: 2 }
+        { type: "cancel", attempt: 1 }
       ])
+      assert.deepStrictEqual(log.done, [2])
     })
 
     it("takes no notice of what it has cancelled", () => {
@@ -310,17 +296,6 @@ describe("Attempts", () => {
     })
   })
 
-  it("stops everything when the caller leaves", () => {
-    const log = run(plan(both, { hedge: { share: 1, afterMs: 5 } }), {
-      actors: { a: actor({ endMs: 1_000 }), b: actor({ endMs: 1_000 }) },
-      cancelAt: 100
-    })
-    assert.deepStrictEqual(log.entries.at(-1)!.actions, [{ type: "cancel", attempt: 1 }, {
-      type: "cancel",
-      attempt: 2
-    }])
-  })
-
   describe("in any world", () => {
     const names = ["a", "b", "c", "d", "e"] as const
     const reasons: ReadonlyArray<(deployment: string) => Reason> = [
@@ -358,7 +333,6 @@ describe("Attempts", () => {
       fc.tuple(...chosen.map((deployment) =>
         fc.record({
           deployment: fc.constant(deployment),
-          keys: fc.integer({ min: 1, max: 3 }),
           contextWindow: fc.constantFrom(undefined, 100, 1_000)
         })
       ))
@@ -387,34 +361,28 @@ describe("Attempts", () => {
       fc.assert(fc.property(anyPlan, world, (plan, world) => check(run(plan, world), plan, world)), { numRuns: 5_000 })
 
     it("ends exactly once, and does nothing afterwards", () => {
-      always((log, _, { cancelAt }) => {
+      always((log) => {
+        assert.strictEqual(endsOf(log).length, log.cancelled ? 0 : 1)
         const last = log.entries.findIndex(({ after }) => after.phase === "ended")
-        assert.isAtLeast(last, 0)
-        const wasCancelled = log.entries[last]!.event?.type === "cancelled"
-        assert.isTrue(!wasCancelled || cancelAt !== undefined)
-        assert.strictEqual(endsOf(log).length, wasCancelled ? 0 : 1)
-        assert.isTrue(log.entries.slice(last + 1).every(({ actions }) => actions.length === 0))
+        assert.strictEqual(last >= 0, actionsOf(log).some(({ type }) => type === "fail"))
+        if (last >= 0) assert.isTrue(log.entries.slice(last + 1).every(({ actions }) => actions.length === 0))
       })
     })
 
     it("leaves nothing running when it ends", () => {
       always((log) => {
-        const over = new Set<number>()
+        if (log.cancelled) return
+        const over = new Set<number>(log.done)
         for (const { actions, event } of log.entries) {
-          if (event !== undefined && /failed|cut|finished/.test(event.type) && "attempt" in event) {
-            over.add(event.attempt)
-          }
+          if (event?.type === "failed" || event?.type === "cut") over.add(event.attempt)
           for (const action of actions) if (action.type === "cancel") over.add(action.attempt)
         }
         assert.deepStrictEqual([...over].toSorted((a, b) => a - b), starts(log).map(({ attempt }) => attempt))
       })
     })
 
-    const isDone = ({ actions }: Log["entries"][number]) => actions.some(({ type }) => type === "done")
-
     const committedAfter = (committed: number | undefined, action: Action): number | undefined => {
       if (action.type === "start" || action.type === "commit") assert.isUndefined(committed)
-      if (action.type === "done") assert.strictEqual(action.attempt, committed)
       return action.type === "commit" ? action.attempt : committed
     }
 
@@ -425,7 +393,7 @@ describe("Attempts", () => {
           if (policy.continue && event?.type === "cut" && event.attempt === committed) committed = undefined
           for (const action of actions) committed = committedAfter(committed, action)
         }
-        assert.strictEqual(endsOf(log).filter(({ type }) => type === "done").length, log.entries.some(isDone) ? 1 : 0)
+        for (const attempt of log.done) assert.strictEqual(attempt, committed)
       })
     })
 
@@ -453,15 +421,14 @@ describe("Attempts", () => {
     })
 
     it("makes no more attempts than it may, at most two at a time and one of them a hedge", () => {
-      always((log, { lists, policy }) => {
+      always((log, { policy }) => {
         assert.isAtMost(starts(log).length, policy.maxAttempts)
         assert.isAtMost(starts(log).filter(({ hedge }) => hedge).length, 1)
         for (const { after } of log.entries) assert.isAtMost(after.running.length, 2)
         for (const name of names) {
-          const keys = Math.max(1, ...Object.values(lists).flat().map((one) => one.deployment === name ? one.keys : 1))
           const tries = starts(log).filter(({ deployment }) => deployment === name).length
           // Who has lost against an answer that was cut begins anew.
-          assert.isAtMost(tries, (policy.retries + 1) * keys * (policy.continue && policy.hedge !== undefined ? 2 : 1))
+          assert.isAtMost(tries, (policy.retries + 1) * (policy.continue && policy.hedge !== undefined ? 2 : 1))
         }
       })
     })

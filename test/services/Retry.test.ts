@@ -20,30 +20,35 @@ const kind = (kind: InferenceError.UpstreamFailed["kind"]) =>
 const tooLong = (promptTokens: number) =>
   new InferenceError.ContextLengthExceeded({ model: "m", promptTokens, contextWindow: 100 })
 
-/** again, next, and then `key` where another may do, and `counts` where it counts against the circuit. */
+/** again, next, and then `counts` where it counts against the circuit, `once` where once for all calls in flight. */
 const short = (reason: InferenceError.Reason): string => {
-  const { again, counts, next, rotateKey } = classify(reason)
-  return [again, next, ...(rotateKey ? ["key"] : []), ...(counts ? ["counts"] : [])].join(" ")
+  const { again, counts, next, shared } = classify(reason)
+  return [again, next, ...(counts ? ["counts"] : []), ...(shared ? ["once"] : [])].join(" ")
 }
 
 describe("Retry", () => {
   it("tries again what passes by itself, and never what will not", () => {
-    const verdicts = [400, 401, 402, 403, 404, 408, 413, 422, 429, 500, 502, 503, 504]
+    const verdicts = [400, 401, 402, 403, 404, 408, 413, 422, 429, 500, 502, 503, 504, 520, 522, 524, 529, 501]
       .map((code) => `${code}: ${short(status(code))}`)
     assert.deepStrictEqual(verdicts, [
       "400: never nobody",
-      "401: never ordinary key counts",
+      "401: never ordinary counts",
       "402: never ordinary",
-      "403: never ordinary key counts",
+      "403: never ordinary counts",
       "404: never ordinary counts",
       "408: soon ordinary counts",
       "413: never nobody",
       "422: never nobody",
-      "429: last ordinary key",
-      "500: never ordinary counts",
+      "429: last ordinary",
+      "500: soon ordinary counts",
       "502: soon ordinary counts",
       "503: soon ordinary counts",
-      "504: soon ordinary counts"
+      "504: soon ordinary counts",
+      "520: soon ordinary counts",
+      "522: soon ordinary counts",
+      "524: soon ordinary counts",
+      "529: soon ordinary counts",
+      "501: never ordinary counts"
     ])
   })
 
@@ -56,21 +61,26 @@ describe("Retry", () => {
       [new InferenceError.Overloaded({ retryAfterMs: 1 }), "never nobody"],
       [new InferenceError.DeploymentDown({ deployment, detail, retryAfterMs: 1 }), "never ordinary"],
       [new InferenceError.InsufficientMemory({ deployment, neededBytes: 2, availableBytes: 1 }), "never ordinary"],
-      [new InferenceError.EngineHung({ deployment, afterMs: 1 }), "last ordinary counts"],
-      [new InferenceError.ModelLoadFailed({ deployment, detail }), "never ordinary counts"],
+      [new InferenceError.EngineHung({ deployment, afterMs: 1 }), "last ordinary counts once"],
+      [new InferenceError.ModelLoadFailed({ deployment, detail }), "never ordinary counts once"],
       [new InferenceError.EngineMissing({ deployment, packageName: "p" }), "never ordinary counts"],
-      [new InferenceError.EngineCrashed({ deployment, detail }), "soon ordinary counts"],
+      [new InferenceError.EngineCrashed({ deployment, detail }), "soon ordinary counts once"],
       [new InferenceError.EngineStopped({ deployment }), "never nobody"],
       [new InferenceError.EngineFailed({ deployment, detail }), "never ordinary counts"],
-      [kind("network"), "soon ordinary counts"],
-      [kind("cut"), "last ordinary counts"],
+      [kind("network"), "soon ordinary counts once"],
+      [kind("cut"), "last ordinary counts once"],
       [kind("empty"), "last ordinary counts"],
       [kind("malformed"), "never ordinary counts"],
       [kind("too_large"), "never ordinary counts"],
       [kind("redirect"), "never ordinary counts"],
       [new InferenceError.UpstreamTimeout({ deployment, phase: "stall", afterMs: 1 }), "last ordinary counts"],
-      [new InferenceError.RateLimited({ deployment }), "last ordinary key"],
-      [new InferenceError.AuthenticationFailed({ deployment }), "never ordinary key counts"],
+      [
+        new InferenceError.UpstreamTimeout({ deployment, phase: "total", afterMs: 1, byCaller: true }),
+        "last ordinary"
+      ],
+      [new InferenceError.RateLimited({ deployment }), "last ordinary"],
+      [new InferenceError.AuthenticationFailed({ deployment }), "never ordinary counts"],
+      [new InferenceError.AuthenticationFailed({ deployment, retryAfterMs: 1 }), "never ordinary"],
       [new InferenceError.ContentRefused({ deployment, detail }), "never content"],
       [new InferenceError.NotSupported({ deployment, path: "tools", detail }), "never ordinary"],
       [new InferenceError.CircuitOpen({ deployment, retryAfterMs: 1 }), "never ordinary"],

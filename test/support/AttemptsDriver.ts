@@ -38,7 +38,11 @@ export interface Entry {
 export interface Log {
   readonly entries: ReadonlyArray<Entry>
   /** Calls that reached a deployment. */
-  readonly calls: ReadonlyArray<{ readonly at: number; readonly deployment: string; readonly key: number }>
+  readonly calls: ReadonlyArray<{ readonly at: number; readonly deployment: string }>
+  /** The attempts whose answers came to their end. */
+  readonly done: ReadonlyArray<number>
+  /** The caller left. */
+  readonly cancelled: boolean
   readonly closedFor: (deployment: string, at: number) => number
 }
 
@@ -57,6 +61,8 @@ export const run = (plan: Plan, world: World): Log => {
   let timers: Array<Timer> = []
   const entries: Array<Entry> = []
   const calls: Array<Log["calls"][number]> = []
+  const done: Array<number> = []
+  let cancelled = false
   let state: State | undefined
   const closedFor = (deployment: string, at: number) => {
     const open = world.actors[deployment]!.closed?.find(({ from, to }) => from <= at && at < to)
@@ -75,8 +81,17 @@ export const run = (plan: Plan, world: World): Log => {
     state = after
     for (const action of actions) perform(action)
   }
-  const tell = (event: Event) => step(event, next(state!, event, view()))
-  const launch = ({ attempt, deployment, key }: Start) => {
+  const tell = (event: Event) => {
+    const after = next(state!, event, view())
+    const isHedge = after.actions.some((action) => action.type === "start" && action.hedge)
+    step(event, isHedge && world.hedgeAllowed === false ? { state: state!, actions: [] } : after)
+  }
+  const finish = (attempt: number, hasContent: boolean) => {
+    if (!hasContent) tell({ type: "content", attempt })
+    done.push(attempt)
+    timers = []
+  }
+  const launch = ({ attempt, deployment }: Start) => {
     const retryAfterMs = closedFor(deployment, now)
     if (retryAfterMs > 0) {
       const reason = new InferenceError.CircuitOpen({ deployment, retryAfterMs })
@@ -85,19 +100,13 @@ export const run = (plan: Plan, world: World): Log => {
     const { outcomes } = world.actors[deployment]!
     const turn = calls.filter((call) => call.deployment === deployment).length
     const { contentMs, endMs, reason } = outcomes[Math.min(turn, outcomes.length - 1)]!
-    calls.push({ at: now, deployment, key })
+    calls.push({ at: now, deployment })
     if (contentMs !== undefined) after(contentMs, attempt, () => tell({ type: "content", attempt }))
+    const type = contentMs === undefined ? "failed" : "cut"
     after(endMs, attempt, () =>
-      tell(
-        reason === undefined
-          ? { type: "finished", attempt }
-          : {
-            type: contentMs === undefined ? "failed" : "cut",
-            attempt,
-            reason: reason(deployment),
-            tookMs: endMs
-          }
-      ))
+      reason === undefined
+        ? finish(attempt, contentMs !== undefined)
+        : tell({ type, attempt, reason: reason(deployment), tookMs: endMs }))
   }
   const perform = (action: Action) => {
     switch (action.type) {
@@ -107,13 +116,17 @@ export const run = (plan: Plan, world: World): Log => {
         return after(
           action.afterMs,
           undefined,
-          () => tell({ type: "hedge-due", attempt: action.attempt, allowed: world.hedgeAllowed ?? true })
+          () => tell({ type: "hedge-due", attempt: action.attempt })
         )
       case "cancel":
         timers = timers.filter(({ attempt }) => attempt !== action.attempt)
     }
   }
-  if (world.cancelAt !== undefined) after(world.cancelAt, undefined, () => tell({ type: "cancelled" }))
+  const cancel = () => {
+    cancelled = state!.phase !== "ended"
+    timers = []
+  }
+  if (world.cancelAt !== undefined) after(world.cancelAt, undefined, cancel)
   step(undefined, begin(plan, view()))
   while (timers.length > 0) {
     const due = timers.reduce((first, timer) => timer.at < first.at ? timer : first)
@@ -121,5 +134,5 @@ export const run = (plan: Plan, world: World): Log => {
     now = due.at
     due.fire()
   }
-  return { entries, calls, closedFor }
+  return { entries, calls, done, cancelled, closedFor }
 }

@@ -71,6 +71,7 @@ export const statuses = (key: string): ReadonlyArray<Fault> => {
       callsOfSix: 1
     }),
     both("402", () => refusal(402, key), usedUp, { counts: false, callsOfSix: 1 }),
+    // A key is tried again after a second: requests in between are not the deployment's failures.
     status(401, refusedKey, { counts: false, callsOfSix: "any" }),
     status(403, refusedKey, { counts: false, callsOfSix: "any" }),
     status(400, mistaken, { next: "nobody", counts: false }, { param: `Bearer ${key}` }),

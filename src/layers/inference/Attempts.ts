@@ -146,7 +146,7 @@ const makeTimer = <A>(told: Queue.Enqueue<Told<A>>) => {
   let timer: Fiber.Fiber<unknown> | undefined
   return {
     start: ({ afterMs, attempt }: Extract<Action, { type: "await-hedge" }>) => {
-      const due = Effect.sync(() => Queue.offerUnsafe(told, { type: "hedge-due", attempt, allowed: true }))
+      const due = Effect.sync(() => Queue.offerUnsafe(told, { type: "hedge-due", attempt }))
       return Effect.map(Effect.forkScoped(Effect.delay(due, afterMs)), (fiber) => {
         timer = fiber
       })
@@ -198,8 +198,6 @@ const makeRace = Effect.fnUntraced(function*<A>(stage: Stage<A>) {
         return Effect.andThen(timer.stop, failure(action))
       case "commit":
         return timer.stop
-      case "done":
-        return Effect.void
     }
   }
   return { act, racers, told }

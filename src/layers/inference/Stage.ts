@@ -70,11 +70,10 @@ const deploymentOf = ({ deployments, fallbacks: { content, context, ordinary } }
 
 const targets = new WeakMap<Deployment, Plan.Target>()
 
-/** A provider's keys are turned over by whoever calls it. */
 const targetOf = (deployment: Deployment): Plan.Target => {
   const known = targets.get(deployment)
   if (known !== undefined) return known
-  const made: Plan.Target = { deployment: deployment.id, keys: 1, contextWindow: factsOf(deployment).contextWindow }
+  const made: Plan.Target = { deployment: deployment.id, contextWindow: factsOf(deployment).contextWindow }
   targets.set(deployment, made)
   return made
 }
