@@ -1,6 +1,7 @@
 /** The commands of `troupe`. Handlers fail with an error whose message is one clear line; `main.ts` prints it. */
 import { Command } from "effect/cli"
 import { load, ps, reload, unload } from "./cli/Admin.ts"
+import { circuits } from "./cli/Circuits.ts"
 import { check } from "./cli/ConfigCheck.ts"
 import { decisions } from "./cli/Decisions.ts"
 import { models } from "./cli/Models.ts"
@@ -23,5 +24,18 @@ const configCommand = Command.make("config").pipe(
 /** The whole command line. */
 export const troupe = Command.make("troupe").pipe(
   Command.withDescription("Run language models as supervised actors: as a service, or once from the command line"),
-  Command.withSubcommands([serve, run, models, ps, load, unload, reload, route, decisions, policy, configCommand])
+  Command.withSubcommands([
+    serve,
+    run,
+    models,
+    ps,
+    load,
+    unload,
+    reload,
+    circuits,
+    route,
+    decisions,
+    policy,
+    configCommand
+  ])
 )

@@ -214,7 +214,18 @@ models:
     assert.include(schema.$schema, "json-schema.org")
     assert.hasAllKeys(
       schema.properties,
-      ["server", "engines", "memory", "store", "policies", "logLevel", "models", "environments"]
+      [
+        "server",
+        "engines",
+        "memory",
+        "circuits",
+        "keyCooldowns",
+        "store",
+        "policies",
+        "logLevel",
+        "models",
+        "environments"
+      ]
     )
   })
 })

@@ -23,7 +23,8 @@ export const invocation = (entry: string, folder: string): string => {
 
 const called = invocation(process.argv[1] ?? "", process.cwd())
 
-const command = /(?<![\w/\\.-])troupe (?=serve|run|models|ps|load|unload|reload|route|decisions|policy|config|[<[-])/g
+const command =
+  /(?<![\w/\\.-])troupe (?=serve|run|models|ps|load|unload|reload|circuits|route|decisions|policy|config|[<[-])/g
 
 /** A text whose commands can be typed here. */
 export const asCalled = (text: string, by = called): string => text.replaceAll(command, () => `${by} `)

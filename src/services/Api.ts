@@ -176,6 +176,16 @@ const AdminGroup = HttpApiGroup.make("admin").add(
   HttpApiEndpoint.get("circuits", "/admin/circuits", { success: Admin.Circuits, error: closed }).annotateMerge(
     OpenApi.annotations({ title: "Which deployments may be called now, of those that have been" })
   ),
+  HttpApiEndpoint.post("resetCircuit", "/admin/circuits/:deployment/reset", {
+    params: { deployment: Schema.String },
+    success: Admin.Circuits,
+    error: [...closed, error(404, "No such deployment (`deployment_not_found`)")]
+  }).annotateMerge(OpenApi.annotations({
+    title: "Close a deployment's circuit",
+    description:
+      "Calls reach the deployment again at once; earlier failures do not count any more. A successful `load` or " +
+      "`reload` of its model does the same."
+  })),
   HttpApiEndpoint.get("circuitEvents", "/admin/circuits/events", {
     success: events(Admin.CircuitEvent),
     error: closed

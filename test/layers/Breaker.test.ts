@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Duration, Effect, Exit, Fiber, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import * as BreakerLayer from "../../src/layers/Breaker.ts"
+import type { Verdict } from "../../src/services/Breaker.ts"
 import { Breaker, endingOf } from "../../src/services/Breaker.ts"
 import * as InferenceError from "../../src/services/InferenceError.ts"
 
@@ -222,6 +223,202 @@ describe("Breaker", () => {
       ])
       assert.strictEqual(openings("a"), 1)
     })))
+
+  describe("one event", () => {
+    const reasons = {
+      crash: new InferenceError.EngineCrashed({ deployment: "a", detail: "SIGSEGV" }),
+      hang: new InferenceError.EngineHung({ deployment: "a", afterMs: 1 }),
+      "failed load": new InferenceError.ModelLoadFailed({ deployment: "a", detail: "No such file." }),
+      "lost connection": new InferenceError.UpstreamFailed({ deployment: "a", kind: "cut", detail: "ECONNRESET" }),
+      "refused connection": new InferenceError.UpstreamFailed({
+        deployment: "a",
+        kind: "network",
+        detail: "ECONNREFUSED"
+      })
+    }
+
+    /** Calls in flight that all end in this way. */
+    const together = Effect.fnUntraced(function*(
+      count: number,
+      failure: (call: number) => Effect.Effect<never, InferenceError.InferenceError>
+    ) {
+      const event = yield* Deferred.make<void>()
+      const fibers = yield* Effect.forEach(
+        Array.from({ length: count }, (_, call) => call),
+        (call) =>
+          Effect.forkChild(Effect.andThen(Deferred.await(event), failure(call)).pipe(guard("a")), {
+            startImmediately: true
+          })
+      )
+      yield* Deferred.succeed(event, undefined)
+      yield* Effect.forEach(fibers, Fiber.await)
+    })
+
+    for (const [name, reason] of Object.entries(reasons)) {
+      it.effect(`counts once for all calls that it ends: a ${name}`, () =>
+        provided(Effect.gen(function*() {
+          const fails = () => Effect.fail(InferenceError.make(reason))
+          for (let event = 1; event <= 4; event++) {
+            yield* together(8, fails)
+            assert.strictEqual(yield* phase(), "closed")
+          }
+          yield* together(8, fails)
+          assert.strictEqual(yield* phase(), "open")
+        })))
+    }
+
+    it.effect("counts once where several calls get the same failure, as those of one batch do", () =>
+      provided(Effect.gen(function*() {
+        yield* together(10, () => broken)
+        assert.strictEqual(yield* phase(), "closed")
+        yield* calls(4, broken)
+        assert.strictEqual(yield* phase(), "open")
+      })))
+
+    it.effect("is not several failures of their own: those open the circuit together", () =>
+      provided(Effect.gen(function*() {
+        yield* together(5, (call) =>
+          InferenceError.make(
+            new InferenceError.UpstreamFailed({ deployment: "a", kind: "status", status: 500, detail: String(call) })
+          ))
+        assert.strictEqual(yield* phase(), "open")
+      })))
+  })
+
+  describe("where no other deployment can take the request", () => {
+    const begun = (alone: boolean) =>
+      Effect.gen(function*() {
+        const { enter } = yield* Breaker
+        const scope = yield* Scope.make()
+        let verdict: Verdict = "left"
+        yield* enter("a", () => ({ verdict }), alone).pipe(Scope.provide(scope))
+        return (end: Verdict) => {
+          verdict = end
+          return Scope.close(scope, Exit.void)
+        }
+      })
+
+    const halfOpen = Effect.andThen(open, TestClock.adjust("60 seconds"))
+
+    it.effect("several calls try it at a time, up to a bound", () =>
+      provided(Effect.gen(function*() {
+        const { closedFor } = yield* Breaker
+        yield* halfOpen
+        for (let call = 0; call < 4; call++) {
+          assert.strictEqual(closedFor("a", 60_000, true), 0)
+          yield* begun(true)
+        }
+        assert.isAbove(closedFor("a", 60_000, true), 0)
+        assert.isAbove(closedFor("a", 60_000), 0)
+        assert.strictEqual((yield* Effect.flip(begun(true))).reason._tag, "CircuitOpen")
+        assert.strictEqual((yield* Effect.flip(begun(false))).reason._tag, "CircuitOpen")
+      })))
+
+    it.effect("one at a time tries it for a request that another can take", () =>
+      provided(Effect.gen(function*() {
+        yield* halfOpen
+        yield* begun(false)
+        assert.strictEqual((yield* Effect.flip(begun(false))).reason._tag, "CircuitOpen")
+        yield* begun(true)
+      })))
+
+    for (const order of [[0, 1, 2], [2, 1, 0], [1, 2, 0]]) {
+      it.effect(`three successes of calls at a time close it, in the order ${order.join(", ")}`, () =>
+        provided(Effect.gen(function*() {
+          yield* halfOpen
+          const ends = [yield* begun(true), yield* begun(true), yield* begun(true)]
+          yield* ends[order[0]!]!("success")
+          yield* ends[order[1]!]!("success")
+          assert.strictEqual(yield* phase(), "half-open")
+          yield* ends[order[2]!]!("success")
+          assert.strictEqual(yield* phase(), "closed")
+        })))
+
+      it.effect(`one failure opens it, and the others decide nothing, in the order ${order.join(", ")}`, () =>
+        provided(Effect.gen(function*() {
+          yield* halfOpen
+          const ends = [yield* begun(true), yield* begun(true), yield* begun(true)]
+          yield* ends[order[0]!]!("left")
+          yield* ends[order[1]!]!("failure")
+          assert.strictEqual(yield* phase(), "open")
+          yield* ends[order[2]!]!("success")
+          assert.strictEqual(yield* phase(), "open")
+          const { openings } = yield* Breaker
+          assert.strictEqual(openings("a"), 2)
+          yield* TestClock.adjust("60 seconds")
+          yield* calls(3, fine)
+          assert.strictEqual(yield* phase(), "closed")
+        })))
+    }
+
+    it.effect("gives the places back", () =>
+      provided(Effect.gen(function*() {
+        yield* halfOpen
+        for (let round = 0; round < 3; round++) {
+          const ends = [yield* begun(true), yield* begun(true), yield* begun(true), yield* begun(true)]
+          for (const end of ends) yield* end("left")
+        }
+        assert.strictEqual(yield* phase(), "half-open")
+      })))
+  })
+
+  describe("a reset", () => {
+    it.effect("closes an open circuit, and says so", () =>
+      provided(Effect.gen(function*() {
+        const { reset, transitions } = yield* Breaker
+        const seen = yield* transitions.pipe(
+          Stream.take(2),
+          Stream.runCollect,
+          Effect.forkChild({ startImmediately: true })
+        )
+        yield* open
+        yield* reset("a")
+        assert.strictEqual(yield* phase(), "closed")
+        assert.isTrue(yield* isLetThrough())
+        assert.deepStrictEqual((yield* Fiber.join(seen)).map(({ from, to }) => [from, to]), [
+          ["closed", "open"],
+          ["open", "closed"]
+        ])
+      })))
+
+    it.effect("forgets failures, and those of calls that have begun before it", () =>
+      provided(Effect.gen(function*() {
+        const { enter, reset } = yield* Breaker
+        const before = yield* Scope.make()
+        for (let call = 0; call < 5; call++) {
+          yield* enter("a", () => ({ verdict: "failure" })).pipe(Scope.provide(before))
+        }
+        yield* calls(4, broken)
+        yield* reset("a")
+        yield* Scope.close(before, Exit.void)
+        yield* calls(4, broken)
+        assert.strictEqual(yield* phase(), "closed")
+        yield* calls(1, broken)
+        assert.strictEqual(yield* phase(), "open")
+      })))
+
+    it.effect("lets a call through while another probes, and takes no notice of that", () =>
+      provided(Effect.gen(function*() {
+        const { reset } = yield* Breaker
+        yield* open
+        yield* TestClock.adjust("60 seconds")
+        const probe = yield* Effect.forkChild(Effect.andThen(Effect.sleep("1 second"), broken).pipe(guard("a")), {
+          startImmediately: true
+        })
+        yield* reset("a")
+        assert.isTrue(yield* isLetThrough())
+        yield* TestClock.adjust("1 second")
+        yield* Fiber.await(probe)
+        assert.strictEqual(yield* phase(), "closed")
+      })))
+
+    it.effect("of a deployment that was never called does nothing", () =>
+      provided(Effect.gen(function*() {
+        const { reset, states } = yield* Breaker
+        yield* reset("b")
+        assert.deepStrictEqual(yield* states, [])
+      })))
+  })
 
   it.effect("goes by other figures where it is told to", () =>
     Effect.gen(function*() {

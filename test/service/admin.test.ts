@@ -5,12 +5,14 @@ import type { Service } from "../support/Service.ts"
 import { run, startService, until } from "../support/Service.ts"
 
 const yaml = `
+circuits: { failures: 2, openFor: 1 hour }
 models:
   fake/a:
     deployments:
       - engine: fake
         reply: a fake answer
         tokenDelayMs: 20
+        fault: { kind: error, trigger: break }
 `
 
 let service: Service
@@ -27,11 +29,11 @@ const get = (path: string, headers: Record<string, string> = {}) =>
 const act = (model: string, action: string) =>
   fetch(`${service.admin}/admin/models/${encodeURIComponent(model)}/${action}`, { method: "POST" })
 
-const ask = () =>
+const ask = (content = "Hello") =>
   fetch(`${service.url}/v1/chat/completions`, {
     method: "POST",
     headers: { "content-type": "application/json" },
-    body: JSON.stringify({ model: "fake/a", messages: [{ role: "user", content: "Hello" }], temperature: 0 })
+    body: JSON.stringify({ model: "fake/a", messages: [{ role: "user", content }], temperature: 0 })
   })
 
 const stateOf = async (): Promise<string> => {
@@ -73,10 +75,10 @@ describe("administration", () => {
   })
 
   it("reloads a model without failing a request", async () => {
-    const asked = Array.from({ length: 12 }, ask)
+    const asked = Array.from({ length: 12 }, () => ask())
     const before = service.engines()
     assert.strictEqual((await act("fake/a", "reload")).status, 200)
-    const after = await Promise.all([...asked, ...Array.from({ length: 12 }, ask)])
+    const after = await Promise.all([...asked, ...Array.from({ length: 12 }, () => ask())])
     assert.deepStrictEqual(new Set(after.map(({ status }) => status)), new Set([200]))
     const engines = await until(() => service.engines().length === 1 ? service.engines() : undefined)
     assert.notDeepEqual(engines, before)
@@ -139,6 +141,52 @@ describe("administration", () => {
       assert.strictEqual(error.code, "not_found")
       assert.strictEqual(error.message, `A model has no action "${action}". There are load, unload, reload.`)
     }
+  })
+
+  describe("a circuit that is open", () => {
+    const opened = async () => {
+      // As many failures as the configuration says.
+      for (const status of [500, 500, 503]) assert.strictEqual((await ask("break")).status, status)
+      assert.strictEqual((await ask()).status, 503)
+    }
+    const reset = (deployment: string) =>
+      fetch(`${service.admin}/admin/circuits/${encodeURIComponent(deployment)}/reset`, { method: "POST" })
+
+    it("is closed by a reset", async () => {
+      await opened()
+      const response = await reset("fake/a#0")
+      assert.strictEqual(response.status, 200)
+      const { circuits } = await response.json() as { readonly circuits: ReadonlyArray<object> }
+      assert.deepInclude(circuits[0], { deployment: "fake/a#0", phase: "closed", retryAfterMs: 0 })
+      assert.strictEqual((await ask()).status, 200)
+    })
+
+    it("is closed by a load or a reload that succeeds, and not by an unload", async () => {
+      for (const action of ["load", "reload"]) {
+        await opened()
+        assert.strictEqual((await act("fake/a", "unload")).status, 200)
+        assert.strictEqual((await ask()).status, 503)
+        assert.strictEqual((await act("fake/a", action)).status, 200)
+        assert.strictEqual((await ask()).status, 200, action)
+      }
+    })
+
+    it("is shown and reset by the command line", async () => {
+      await opened()
+      const listed = await run(["circuits", "ls", "--url", service.url])
+      assert.match(listed.stdout, /fake\/a#0 +open +\d+ s/)
+      const closed = await run(["circuits", "reset", "fake/a#0", "--url", service.url])
+      assert.match(closed.stdout, /fake\/a#0 +closed/)
+      assert.strictEqual((await ask()).status, 200)
+    })
+
+    it("cannot be reset where there is no such deployment", async () => {
+      const response = await reset("nope#0")
+      assert.strictEqual(response.status, 404)
+      const { error } = await response.json() as { readonly error: { readonly code: string; readonly message: string } }
+      assert.strictEqual(error.code, "deployment_not_found")
+      assert.strictEqual(error.message, "There is no deployment \"nope#0\". GET /admin/deployments lists them.")
+    })
   })
 
   it("is spoken by the command line", async () => {

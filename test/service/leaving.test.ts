@@ -144,7 +144,7 @@ describe("a caller who leaves", () => {
     const metrics = await (await fetch(`${service.url}/metrics`)).text()
     assert.notMatch(metrics, /^llm_errors_total\{.*"often".*\} [1-9]/m)
     assert.match(metrics, /^llm_requests_total\{.*"often".*success="true".*\} 1$/m)
-    const { circuits } = await (await fetch(`${service.url}/admin/circuits`)).json() as {
+    const { circuits } = await (await fetch(`${service.admin}/admin/circuits`)).json() as {
       readonly circuits: ReadonlyArray<{ readonly deployment: string; readonly phase: string }>
     }
     assert.strictEqual(circuits.find(({ deployment }) => deployment === "often#0")?.phase, "closed")

@@ -187,6 +187,33 @@ describe("Settings", () => {
       })
     })
 
+    it("takes the figures of circuits and of keys' cooldowns from it, the others by default", () => {
+      const { circuits, keyCooldowns } = resolved({
+        circuits: { failures: 2, openFor: "5 seconds", probes: 1 },
+        keyCooldowns: { rejected: "2 seconds", rateLimitedMax: "1 minute" }
+      })
+      assert.deepStrictEqual(circuits, { opensAfter: 2, openFor: Duration.seconds(5), closesAfter: 3, probes: 1 })
+      assert.deepStrictEqual(keyCooldowns, { limited: 1000, longest: 60_000, refused: 2000, longestRefused: 60_000 })
+    })
+
+    for (
+      const [section, field, value] of [
+        ["circuits", "failures", 0],
+        ["circuits", "openFor", "0 seconds"],
+        ["circuits", "successes", 0],
+        ["circuits", "probes", 1.5],
+        ["circuits", "closeAfter", 1],
+        ["keyCooldowns", "rejected", "0 millis"],
+        ["keyCooldowns", "rateLimited", -1]
+      ] as const
+    ) {
+      it(`refuses ${section}.${field}: ${value} by its path`, () => {
+        assert.deepStrictEqual(problems({ [section]: { [field]: value } }).map(({ path }) => path), [
+          `${section}.${field}`
+        ])
+      })
+    }
+
     it("takes policies from it, which stand on the one named default", () => {
       const { policies } = resolved({
         policies: {

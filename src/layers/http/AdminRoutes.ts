@@ -25,6 +25,13 @@ const noAction = (action: string) =>
     code: "not_found"
   })
 
+const noDeployment = (id: string) =>
+  OpenAiError.make(`There is no deployment ${JSON.stringify(id)}. GET /admin/deployments lists them.`, {
+    status: 404,
+    type: "invalid_request_error",
+    code: "deployment_not_found"
+  })
+
 const encoder = new TextEncoder()
 
 /** Server-sent events, for as long as somebody watches. */
@@ -69,10 +76,22 @@ export const layer = HttpApiBuilder.group(
     const circuits = Effect.map(breaker.states, (circuits) => HttpServerResponse.jsonUnsafe({ circuits }))
     const all = Effect.flatMap(registry.models, (some) => list(some.flatMap(({ deployments }) => deployments)))
 
+    const reset = Effect.fnUntraced(function*(id: string) {
+      const known = (yield* registry.models).some(({ deployments }) => deployments.some((one) => one.id === id))
+      if (!known) return respondError(noDeployment(id))
+      yield* breaker.reset(id)
+      return yield* circuits
+    })
+
+    /** What an operator has loaded successfully is called again, whatever failed before. */
+    const thenReset =
+      (action: (deployment: Deployment) => Effect.Effect<void, InferenceError>) => (deployment: Deployment) =>
+        Effect.andThen(action(deployment), breaker.reset(deployment.id))
+
     const actions: Readonly<Record<Action, (deployment: Deployment) => Effect.Effect<void, InferenceError>>> = {
-      load: models.load,
+      load: thenReset(models.load),
       unload: models.unload,
-      reload: models.replace
+      reload: thenReset(models.replace)
     }
     const act = Effect.fnUntraced(function*(model: string, action: string) {
       if (!isAction(action)) return respondError(noAction(action))
@@ -87,6 +106,7 @@ export const layer = HttpApiBuilder.group(
       .handleRaw("act", ({ params }) => guarded(act(params.model, params.action)))
       .handleRaw("events", () => guarded(Effect.succeed(watch(models.events))))
       .handleRaw("circuits", () => guarded(circuits))
+      .handleRaw("resetCircuit", ({ params }) => guarded(reset(params.deployment)))
       .handleRaw("circuitEvents", () => guarded(Effect.succeed(watch(breaker.transitions))))
       .handleRaw("decisions", ({ query }) => guarded(decisions.latest(query.limit)))
       .handleRaw("decision", ({ params }) => guarded(decisions.find(params.id)))

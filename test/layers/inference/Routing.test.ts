@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Random, Stream } from "effect"
 import { TestClock } from "effect/testing"
+import { Breaker } from "../../../src/services/Breaker.ts"
 import { Decisions } from "../../../src/services/Decisions.ts"
 import type { Request } from "../../../src/services/Inference.ts"
 import { Inference } from "../../../src/services/Inference.ts"
@@ -96,6 +97,38 @@ describe("routing", () => {
         assert.deepInclude(record, { end: "interruption", tookMs: 400 })
         assert.deepInclude(record!.attempts[0], { outcome: "left", tookMs: 400 })
         assert.isTrue(jobs[0]!.left)
+      }).pipe(Effect.provide(layer))
+    })
+  })
+
+  describe("a limit that the request itself sets", () => {
+    const short: Policy.Policy = { ...Policy.defaults, name: "short", timeouts: { firstTokenMs: 5 } }
+    const asked: Readonly<Record<string, Request["route"]>> = {
+      "its time as a whole": { timeoutMs: 5 },
+      "a policy with a shorter one": { policy: "short" },
+      "a policy, and a time": { policy: "short", timeoutMs: 3 }
+    }
+    const timeout = (route: Request["route"]) => after(Effect.flip(generate({ route: { retries: 0, ...route } })))
+    const phaseOf = Breaker.use(({ states }) => Effect.map(states, ([state]) => state?.phase))
+
+    for (const [name, route] of Object.entries(asked)) {
+      it.effect(`does not count against the deployment: ${name}`, () => {
+        const { layer } = world({ policies: [short], models: { a: [{ firstMs: 50 }] } })
+        return Effect.gen(function*() {
+          for (let call = 0; call < 6; call++) {
+            assert.strictEqual((yield* timeout(route)).reason._tag, "UpstreamTimeout")
+          }
+          assert.strictEqual(yield* phaseOf, "closed")
+          yield* after(generate())
+        }).pipe(Effect.provide(layer))
+      })
+    }
+
+    it.effect("is another than the policy's own, which counts, also where the request asks for as much", () => {
+      const { layer } = world({ policy: { timeouts: { totalMs: 5 } }, models: { a: [{ firstMs: 50 }] } })
+      return Effect.gen(function*() {
+        for (let call = 0; call < 5; call++) yield* timeout(call % 2 === 0 ? {} : { timeoutMs: 1_000 })
+        assert.strictEqual(yield* phaseOf, "open")
       }).pipe(Effect.provide(layer))
     })
   })
