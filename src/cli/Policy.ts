@@ -1,9 +1,8 @@
 /** `troupe policy`: how requests are routed and retried, as the configuration comes to it. */
 import { Console, Effect, Option } from "effect"
 import { Argument, Command } from "effect/cli"
-import type { Routing } from "../services/Policy.ts"
+import { routingOf } from "../services/Policy.ts"
 import type { Resolved } from "../services/Settings.ts"
-import { routingOf } from "../services/SettingsPolicies.ts"
 import { CommandFailed, config, json, loadToShow, printJson, table } from "./Shared.ts"
 
 /** What `troupe.yaml` calls otherwise. */
@@ -37,8 +36,7 @@ const find = (settings: Resolved, name: string): Effect.Effect<object, CommandFa
       new CommandFailed({ message: `There is no policy and no model "${name}". There is: ${names.join(", ")}.` })
     )
   }
-  const { fallbacks, policy: { name: policyName, ...figures } }: Routing = model.routing ??
-    routingOf({}, settings.policies)
+  const { fallbacks, policy: { name: policyName, ...figures } } = routingOf(model, settings.policies)
   return Effect.succeed({ model: name, policy: policyName, ...figures, fallbacks })
 }
 

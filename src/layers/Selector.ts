@@ -2,9 +2,12 @@
 import { Clock, Effect, Layer, Random, Result, Stream } from "effect"
 import { Breaker } from "../services/Breaker.ts"
 import * as CachedResponses from "../services/CachedResponses.ts"
+import * as Capability from "../services/Capability.ts"
 import type { Decision } from "../services/Decision.ts"
+import type { Ability } from "../services/EngineProtocol.ts"
 import { factsOf } from "../services/Facts.ts"
 import { maxSeed } from "../services/Inference.ts"
+import type { InferenceError } from "../services/InferenceError.ts"
 import { InvalidRequest, make as makeError } from "../services/InferenceError.ts"
 import type { Measurement } from "../services/Measurements.ts"
 import * as Measurements from "../services/Measurements.ts"
@@ -14,7 +17,7 @@ import { Models } from "../services/Models.ts"
 import * as Monotonic from "../services/Monotonic.ts"
 import * as Overrides from "../services/Overrides.ts"
 import type { Policy } from "../services/Policy.ts"
-import { defaults } from "../services/Policy.ts"
+import { routingOf } from "../services/Policy.ts"
 import { Registry } from "../services/Registry.ts"
 import type { Condition } from "../services/Selection.ts"
 import * as Selection from "../services/Selection.ts"
@@ -23,6 +26,7 @@ import { beginnings, Prefixes } from "../services/SelectionPrefixes.ts"
 import type { Route, Wish } from "../services/Selector.ts"
 import { Selector } from "../services/Selector.ts"
 import { Settings } from "../services/Settings.ts"
+import * as UnknownFields from "../services/UnknownFields.ts"
 
 const conditionOf = (
   { queueLimit }: Deployment,
@@ -39,36 +43,47 @@ const conditionOf = (
   queueFull: queued >= queueLimit
 })
 
-const policyOf = ({ routing }: Model): Policy => routing?.policy ?? defaults
-
 const idle = { queued: 0, state: "ready" } as const
 
 const wrong = ({ detail, path }: Overrides.Problem) => makeError(new InvalidRequest({ path: `route.${path}`, detail }))
 
-/** A table for each model, made once. */
+/** A table for each model, made anew when an engine has said more of what it can do. */
 const makeTables = () => {
-  const tables = new WeakMap<Model, ReturnType<typeof Selection.prepare>>()
-  return (model: Model) => {
-    const known = tables.get(model)
-    if (known !== undefined) return known
-    const made = Selection.prepare(model.deployments.map(factsOf))
-    tables.set(model, made)
-    return made
+  const observed = new Capability.Observed()
+  let tables = new WeakMap<Model, ReturnType<typeof Selection.prepare>>()
+  const renew = (isNew: boolean): void => {
+    if (isNew) tables = new WeakMap()
+  }
+  return {
+    of: (model: Model) => {
+      const known = tables.get(model)
+      if (known !== undefined) return known
+      const made = Selection.prepare(
+        model.deployments.map((deployment) =>
+          factsOf(deployment, observed.narrow(deployment.id, Capability.configured(deployment.options)))
+        )
+      )
+      tables.set(model, made)
+      return made
+    },
+    loaded: (deployment: string, abilities: ReadonlyArray<Ability>) => renew(observed.loaded(deployment, abilities)),
+    refused: (deployment: string, ability: Ability) => renew(observed.refused(deployment, ability))
   }
 }
 
 /** Characters of a prompt that decide who has it cached: the first 16,000 tokens or so. */
 const longestPrefix = 65_536
 
-/** What was sent where, for the policies that go by it. */
-const makePrefixes = Effect.fnUntraced(function*({ events }: Models["Service"]) {
-  const prefixes = new Prefixes()
-  yield* Effect.forkScoped(Stream.runForEach(events, ({ deployment, state }) =>
+/** Keeps what is known of engines up to date with their loads and ends. */
+const watch = (
+  { events }: Models["Service"],
+  { prefixes, tables }: Pick<Parts, "prefixes" | "tables">
+) =>
+  Effect.forkScoped(Stream.runForEach(events, ({ abilities, deployment, state }) =>
     Effect.sync(() => {
       if (state === "gone") prefixes.forget(deployment)
+      if (abilities !== undefined) tables.loaded(deployment, abilities)
     })))
-  return prefixes
-})
 
 const idOf = ({ id }: Deployment): string => id
 
@@ -87,7 +102,7 @@ interface Parts {
   readonly breaker: Breaker["Service"]
   readonly policies: ReadonlyArray<Policy>
   readonly board: Board
-  readonly tableOf: ReturnType<typeof makeTables>
+  readonly tables: ReturnType<typeof makeTables>
   readonly prefixes: Prefixes
   readonly now: () => number
   /** Requests routed so far, by the model they ask for: models that take turns do not move each other's. */
@@ -133,7 +148,7 @@ const turnOf = ({ turns }: Parts, { name }: Pick<Model, "name">): number => turn
 const ask = Effect.fnUntraced(function*(parts: Parts, model: Model, wish: Wish) {
   const { maxTokens, needs = [], promptLength, promptText, tenant } = wish
   const { chosen, policy } = yield* Effect.fromResult(
-    Result.mapError(overridden(policyOf(model), model, parts.policies, wish), wrong)
+    Result.mapError(overridden(routingOf(model, parts.policies).policy, model, parts.policies, wish), wrong)
   )
   const asked = {
     needs,
@@ -155,7 +170,7 @@ const decide = (parts: Parts, model: Model, { asked, policy, prefix }: Question)
   Effect.map(conditionsOf(parts, model), (conditions) => {
     const prefixShares = prefix && parts.prefixes.shares(model.deployments.map(idOf), prefix)
     return Selection.decide(
-      parts.tableOf(model),
+      parts.tables.of(model),
       conditions,
       { ...asked, model: model.name, prefixShares },
       policy.selection
@@ -166,20 +181,35 @@ const decide = (parts: Parts, model: Model, { asked, policy, prefix }: Question)
 const named = (model: Model, { candidates }: Decision): ReadonlyArray<Deployment> =>
   candidates.map(({ deployment }) => model.deployments.find(({ id }) => id === deployment)!)
 
-/** Who stands in, in the order of the models named and of each one's own choice. */
+/** Deployments that stand in, and what was decided of each model's. */
+interface StandIns {
+  readonly found: ReadonlyArray<Deployment>
+  readonly decisions: ReadonlyArray<Decision>
+}
+
+/** In the order of the models named and of each one's own choice. */
 const standIns = Effect.fnUntraced(function*(parts: Parts, names: ReadonlyArray<string>, question: Question) {
   const found: Array<Deployment> = []
+  const decisions: Array<Decision> = []
   // Whom the request names are deployments of the model that it asks for.
   const asked = { ...question.asked, only: undefined, except: undefined }
   for (const name of names) {
     const model = yield* parts.registry.find(name)
-    found.push(...named(model, yield* decide(parts, model, { ...question, asked, policy: policyOf(model) })))
+    const { policy } = routingOf(model, parts.policies)
+    const decision = yield* decide(parts, model, { ...question, asked, policy })
+    decisions.push(decision)
+    found.push(...named(model, decision))
   }
-  return found
+  return { found, decisions } satisfies StandIns
 })
 
-const noFallbackNames = { ordinary: [], context: [], content: [] }
-const noFallbacks = { fallbacks: noFallbackNames, cached: false } satisfies Pick<Route, "fallbacks" | "cached">
+/** What stands in for a model. */
+interface Fallbacks extends Pick<Route, "fallbacks" | "cached"> {
+  /** Of the models that stand in at any failure. */
+  readonly decisions: ReadonlyArray<Decision>
+}
+
+const noFallbacks: Fallbacks = { fallbacks: { ordinary: [], context: [], content: [] }, cached: false, decisions: [] }
 
 /** Names that the request itself has are its own mistake where there is no such model. */
 const checkNames = (parts: Parts, names: ReadonlyArray<string>) =>
@@ -190,8 +220,8 @@ const checkNames = (parts: Parts, names: ReadonlyArray<string>) =>
       ({ reason }) => Effect.fail(wrong({ path: `fallbacks[${index}]`, detail: reason.message }))
     ), { discard: true })
 
-const fallbacksOf = Effect.fnUntraced(function*(parts: Parts, { routing }: Model, question: Question) {
-  const { content, context, ordinary } = { ...noFallbackNames, ...routing?.fallbacks }
+const fallbacksOf = Effect.fnUntraced(function*(parts: Parts, model: Model, question: Question) {
+  const { content, context, ordinary } = routingOf(model, parts.policies).fallbacks
   const asked = question.wish.route?.fallbacks ?? ordinary
   if (asked.length + context.length + content.length === 0) return noFallbacks
   const index = CachedResponses.misplaced(asked)
@@ -199,22 +229,59 @@ const fallbacksOf = Effect.fnUntraced(function*(parts: Parts, { routing }: Model
   const cached = asked.at(-1) === CachedResponses.name
   const names = cached ? asked.slice(0, -1) : asked
   if (question.wish.route?.fallbacks !== undefined) yield* checkNames(parts, names)
+  const { decisions, found } = yield* standIns(parts, names, question)
   return {
     cached,
+    decisions,
     fallbacks: {
-      ordinary: yield* standIns(parts, names, question),
-      context: yield* standIns(parts, context, question),
-      content: yield* standIns(parts, content, question)
+      ordinary: found,
+      context: (yield* standIns(parts, context, question)).found,
+      content: (yield* standIns(parts, content, question)).found
     }
-  }
+  } satisfies Fallbacks
 })
+
+/**
+ * Whether other models may stand in for this one. Fields that Troupe does not know must not send a prompt where it would
+ * not go without them: where they rule out all of the model's own deployments, or one on this machine, only models that the
+ * request itself names stand in. A field that is probably misspelt must not even choose among the model's own, and fails.
+ */
+const mayFallBack = (parts: Parts, model: Model, question: Question): Effect.Effect<boolean, InferenceError> => {
+  const { asked, policy, wish: { extra, route } } = question
+  const need = extra && asked.needs.find((one) => one === `${extra.dialect} fields`)
+  if (need === undefined) return Effect.succeed(true)
+  const own = Selection.wanted(parts.tables.of(model), need, { ...asked, model: model.name }, policy.selection)
+  const lacking = own.filter(({ has }) => !has)
+  if (lacking.length === 0) return Effect.succeed(true)
+  const isNamed = route?.fallbacks !== undefined
+  const isRefused = lacking.length === own.length && !isNamed
+  const found = isRefused ? undefined : UnknownFields.misspelt(extra!)
+  if (found !== undefined) return makeError(new InvalidRequest(found))
+  const isLocal = lacking.some(({ index }) => model.deployments[index]!.options.engine !== "remote")
+  return Effect.succeed(isNamed || !(isRefused || isLocal))
+}
+
+/** The decision where no deployment is left, with those of the models that would stand in. */
+const joined = (own: Decision, others: ReadonlyArray<Decision>): Decision => {
+  if (others.length === 0) return own
+  const { lacking, retryAfterMs: _, ...rest } = own
+  const waits = [own, ...others].flatMap(({ retryAfterMs }) => retryAfterMs ?? [])
+  return {
+    ...rest,
+    ruledOut: [own, ...others].flatMap(({ ruledOut }) => ruledOut),
+    ...(waits.length === 0 ? {} : { retryAfterMs: Math.min(...waits) }),
+    ...(lacking !== undefined && others.every((one) => one.lacking !== undefined) ? { lacking } : {})
+  }
+}
 
 const consider = Effect.fnUntraced(function*(parts: Parts, wish: Wish) {
   const model = yield* parts.registry.find(wish.model)
   const question = yield* ask(parts, model, wish)
   const { policy, prefix } = question
   const decision = yield* decide(parts, model, question)
-  const { cached, fallbacks } = yield* fallbacksOf(parts, model, question)
+  const { cached, decisions, fallbacks } = (yield* mayFallBack(parts, model, question))
+    ? yield* fallbacksOf(parts, model, question)
+    : noFallbacks
   const own = named(model, decision)
   // Where none of its own can take the request, who stands in comes first.
   const deployments = own.length > 0 ? own : fallbacks.ordinary
@@ -224,7 +291,7 @@ const consider = Effect.fnUntraced(function*(parts: Parts, wish: Wish) {
     deployments,
     fallbacks: own.length > 0 ? fallbacks : { ...fallbacks, ordinary: [] },
     cached,
-    decision,
+    decision: deployments.length > 0 ? decision : joined(decision, decisions),
     policy,
     slowestFirstTokenMs: policy.hedge && first && Measurements.slowestFirstToken(parts.board.of(first.id)),
     prefix
@@ -249,14 +316,20 @@ export const layer = Layer.effect(
       breaker: yield* Breaker,
       policies: (yield* Settings).policies,
       board: new Board(now),
-      tableOf: makeTables(),
-      prefixes: yield* makePrefixes(models),
+      tables: makeTables(),
+      prefixes: new Prefixes(),
       now,
       turns: new Map()
     }
+    yield* watch(models, parts)
     return Selector.of({
       route: (wish) => route(parts, wish),
       consider: (wish) => consider(parts, wish),
+      learn: (reason) => {
+        if (reason._tag === "NotSupported" && reason.capability !== undefined) {
+          parts.tables.refused(reason.deployment, reason.capability)
+        }
+      },
       measure: (deployment, { prefix }) => {
         if (prefix !== undefined) parts.prefixes.note(deployment, prefix)
         return parts.board.begin(deployment)

@@ -14,7 +14,7 @@
  */
 import type { EngineFailure, Job, JobCommand, JobEvent } from "./Job.ts"
 
-/** What a loaded engine can do. */
+/** What a loaded engine can do; `services/Capability` says what each kind of deployment has of these. */
 export const abilities = [
   "generate",
   "tools",
@@ -28,17 +28,17 @@ export const abilities = [
 ] as const
 export type Ability = typeof abilities[number]
 
-/** What who has it can do, for callers: "This model cannot call tools". */
+/** For messages, as "`tiny` does not support tool calls". */
 export const abilityInWords: Readonly<Record<Ability, string>> = {
-  generate: "write text",
-  tools: "call tools",
-  format: "keep to a format",
-  logprobs: "tell log-probabilities",
-  embed: "make embeddings",
-  rerank: "rank texts",
-  classify: "classify texts",
-  tokenize: "make texts into tokens",
-  images: "see images"
+  generate: "text generation",
+  tools: "tool calls",
+  format: "structured output",
+  logprobs: "log probabilities",
+  embed: "embeddings",
+  rerank: "reranking",
+  classify: "classification",
+  tokenize: "tokenization",
+  images: "image input"
 }
 
 /** Tokens a slot gets when nobody says how many, since a model's own window may need more memory than there is. */

@@ -12,6 +12,7 @@ import { Decision } from "./Decision.ts"
 import { abilities } from "./EngineProtocol.ts"
 import { Overrides } from "./Overrides.ts"
 import { Registry } from "./Registry.ts"
+import type { Need } from "./SelectionInput.ts"
 import type { Route, Wish } from "./Selector.ts"
 import { Selector } from "./Selector.ts"
 
@@ -57,11 +58,14 @@ export const Explanation = Schema.Struct({
 }).annotate({ identifier: "RouteExplanation" })
 export type Explanation = typeof Explanation.Type
 
-/** The request that is asked about. */
-export const wishOf = ({ needs, prompt, ...rest }: Question, model: string): Wish => ({
+/** Requests that no text is generated for. */
+const tasks: ReadonlySet<Need> = new Set<Need>(["embed", "rerank", "classify", "tokenize"])
+
+/** The request that is asked about: a chat, unless it needs another task. */
+export const wishOf = ({ needs = [], prompt, ...rest }: Question, model: string): Wish => ({
   ...rest,
   model,
-  needs,
+  needs: needs.some((need) => tasks.has(need)) ? needs : ["generate", ...needs],
   promptLength: prompt?.length,
   // As engines begin it: no tools, and one message.
   promptText: prompt === undefined ? undefined : () => JSON.stringify([[], [{ role: "user", content: prompt }]])

@@ -64,9 +64,13 @@ export type Need = `${Dialect} fields`
 
 export const needs = dialects.map((dialect): Need => `${dialect} fields`)
 
-/** The fields that must not be left out, as `messages[0].audio`. */
-export const requiredOf = ({ fields }: Extra): ReadonlyArray<string> =>
-  fields.filter(({ optional }) => optional !== true).map(({ path }) => formatPath(path))
+/** The fields that must not be left out. */
+export const requiredFields = ({ fields }: Extra): ReadonlyArray<Field> =>
+  fields.filter(({ optional }) => optional !== true)
+
+/** Their paths, as `messages[0].audio`. */
+export const requiredOf = (extra: Extra): ReadonlyArray<string> =>
+  requiredFields(extra).map(({ path }) => formatPath(path))
 
 /** Values by the steps to them, so that a body is gone through once however many there are. */
 interface Tree {

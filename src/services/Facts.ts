@@ -1,4 +1,6 @@
 /** What selection knows of a deployment for good: what its configuration says, and then what its provider publishes. */
+import * as Capability from "./Capability.ts"
+import type { Ability } from "./EngineProtocol.ts"
 import * as Extra from "./Extra.ts"
 import type { KnownModel } from "./KnownModels.ts"
 import * as KnownModels from "./KnownModels.ts"
@@ -30,27 +32,27 @@ const slotsOf = (options: DeploymentOptions): number => {
 /** Engines whose models somebody else runs, or may. */
 const isElsewhere = ({ engine }: DeploymentOptions): boolean => engine === "remote" || engine === "language-model"
 
-/** What it has not for certain: engines of ours have no eyes, and who speaks another dialect has not its words. */
-const lacksOf = (options: DeploymentOptions): ReadonlyArray<Need> => {
+/** Fields of a dialect that the deployment does not speak, and counting where it has neither tokens nor an endpoint. */
+const lacksOf = (options: DeploymentOptions, abilities: ReadonlyArray<Ability>): ReadonlyArray<Need> => {
   const spoken = options.engine === "remote" ? Extra.spokenBy[options.provider] : undefined
   const lacks: Array<Need> = Extra.needs.filter((need) => need !== `${spoken} fields`)
-  if (!isElsewhere(options)) lacks.push("images")
+  if (!Capability.counts(options, abilities)) lacks.push("count")
   return lacks
 }
 
 /**
- * The facts of one deployment. What runs on this machine is free of charge unless its configuration says otherwise; the
+ * The facts of one deployment, which has these abilities. What runs on this machine is free of charge unless its configuration says otherwise; the
  * price of what somebody else runs is not known unless it is told or published.
  */
-export const factsOf = ({ id, options }: Deployment): Facts => {
+export const factsOf = ({ id, options }: Deployment, abilities = Capability.configured(options)): Facts => {
   const published = publishedOf(options)
   return {
     deployment: id,
     price: options.price ?? published?.price ?? (isElsewhere(options) ? undefined : free),
     quality: options.quality,
     contextWindow: options.contextSize ?? published?.contextWindow,
-    abilities: options.abilities,
-    lacks: lacksOf(options),
+    abilities,
+    lacks: lacksOf(options, abilities),
     tasks: options.tasks,
     weight: options.weight,
     slots: slotsOf(options)

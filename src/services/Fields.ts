@@ -83,7 +83,7 @@ export const traits = {
   ),
   quality: optional("How good its answers are, from 0 to 1; default not known.", Share),
   abilities: optional(
-    "All that it can do; default not known, and then nothing is ruled out.",
+    "What it can do, of what its engine can; requests that need more go elsewhere. Default all of that.",
     Schema.Array(Schema.Literals(abilities))
   ),
   tasks: optional(

@@ -16,8 +16,13 @@
  * ```
  */
 import { Schema } from "effect"
+import type { Ability } from "./EngineProtocol.ts"
+import { abilities, abilityInWords } from "./EngineProtocol.ts"
 
 const mebibytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(0)} MiB`
+
+/** Deployments and models that a message lists. */
+const mostListed = 10
 
 /** The request itself is wrong. `path` names the value, as `messages[0].content`. */
 export class InvalidRequest extends Schema.TaggedError<InvalidRequest>()("InvalidRequest", {
@@ -241,14 +246,16 @@ export class ContentRefused extends Schema.TaggedError<ContentRefused>()("Conten
   }
 }
 
-/** The request asks for what this deployment's dialect cannot say. `path` names it, as `logprobs`. */
+/** The deployment cannot do what the request needs; another may. `path` names it, as `logprobs`. */
 export class NotSupported extends Schema.TaggedError<NotSupported>()("NotSupported", {
   deployment: Schema.String,
   path: Schema.String,
-  detail: Schema.String
+  detail: Schema.String,
+  /** What it lacks for every request; left out, only this one asks too much. */
+  capability: Schema.optionalKey(Schema.Literals(abilities))
 }) {
   override get message(): string {
-    return `${this.path}: "${this.deployment}" cannot do this: ${this.detail}`
+    return `${this.path}: not supported by "${this.deployment}": ${this.detail}`
   }
 }
 
@@ -272,7 +279,9 @@ export class NoDeployment extends Schema.TaggedError<NoDeployment>()("NoDeployme
   retryAfterMs: Schema.optionalKey(Schema.Finite)
 }) {
   override get message(): string {
-    const whys = this.ruledOut.map(({ deployment, why }) => `${deployment}: ${why}`).join("; ")
+    const listed = this.ruledOut.slice(0, mostListed).map(({ deployment, why }) => `${deployment}: ${why}`)
+    const more = this.ruledOut.length - listed.length
+    const whys = [...listed, ...(more > 0 ? [`and ${more} more`] : [])].join("; ")
     const wait = this.retryAfterMs === undefined ? "" : `. Try again in ${Math.ceil(this.retryAfterMs / 1000)} s.`
     return `No deployment of "${this.model}" can take this request. ${whys}${wait}`
   }
@@ -329,3 +338,14 @@ export class InferenceError extends Schema.TaggedError<InferenceError>()("Infere
 
 /** An `InferenceError` of this reason. */
 export const make = (reason: Reason): InferenceError => new InferenceError({ reason })
+
+/** The deployment lacks a capability. */
+export const notCapable = (deployment: string, capability: Ability, path = "model"): InferenceError =>
+  make(
+    new NotSupported({
+      deployment,
+      path,
+      capability,
+      detail: `the model does not support ${abilityInWords[capability]}`
+    })
+  )

@@ -5,6 +5,7 @@
  *
  * Engine threads import this module, so it must not import `effect`: see `services/EngineProtocol`.
  */
+import type { Ability } from "./EngineProtocol.ts"
 
 /** A JSON Schema, as callers write it. */
 export type JsonSchema = Readonly<Record<string, unknown>>
@@ -188,7 +189,13 @@ export type EngineFailure =
   }
   | { readonly kind: "invalid_request"; readonly path: string; readonly message: string }
   /** Another engine may well do it. */
-  | { readonly kind: "not_supported"; readonly path: string; readonly message: string }
+  | {
+    readonly kind: "not_supported"
+    readonly path: string
+    readonly message: string
+    /** What the model lacks; left out, only this request asks too much. */
+    readonly capability?: Ability
+  }
   | { readonly kind: "package_missing"; readonly packageName: string }
   | { readonly kind: "load_failed"; readonly message: string }
   | { readonly kind: "crashed"; readonly message: string }

@@ -14,6 +14,7 @@
 import type { Duration, Effect, Scope, Stream } from "effect"
 import { Context } from "effect"
 import type { Engine } from "./Engine.ts"
+import type { Ability } from "./EngineProtocol.ts"
 import type { InferenceError } from "./InferenceError.ts"
 import type { Deployment } from "./Model.ts"
 import type { Standing } from "./Standing.ts"
@@ -32,6 +33,8 @@ export interface ActorEvent {
   readonly state: Exclude<State, "cold"> | "gone"
   /** Why it loads again or has failed. */
   readonly cause?: string
+  /** What its engine can do; of `ready`. */
+  readonly abilities?: ReadonlyArray<Ability>
   /** ms since 1970 */
   readonly at: number
 }

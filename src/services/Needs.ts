@@ -1,7 +1,6 @@
 /** What a chat request needs of whoever answers it, and which of its fields need it. Pure. */
 import { firstImage } from "./Content.ts"
-import { requiredOf } from "./Extra.ts"
-import type { Request } from "./Inference.ts"
+import type { Request, TokenizeRequest } from "./Inference.ts"
 import type { Need } from "./SelectionInput.ts"
 
 /** The fields of a request that may need something. */
@@ -12,7 +11,7 @@ const hasRequired = ({ extra }: Asked): boolean =>
 
 export const needsOf = (request: Asked): ReadonlyArray<Need> => {
   const { extra, format, logprobs, messages, toolChoice, tools = [] } = request
-  const needs: Array<Need> = []
+  const needs: Array<Need> = ["generate"]
   // Tools that must not be called are left out where a model does not know any.
   if (tools.length > 0 && toolChoice !== "none") needs.push("tools")
   if (format !== undefined) needs.push("format")
@@ -23,7 +22,28 @@ export const needsOf = (request: Asked): ReadonlyArray<Need> => {
 }
 
 /** The fields that need it. */
-export const pathsOf = ({ extra, messages }: Asked, need: string): ReadonlyArray<string> => {
+export const pathsOf = ({ messages }: Pick<Request, "messages">, need: string): ReadonlyArray<string> => {
   if (need === "images") return [firstImage(messages) ?? "messages"]
-  return extra !== undefined && need === `${extra.dialect} fields` ? requiredOf(extra) : [need]
+  return [need === "generate" || need === "count" ? "model" : need]
+}
+
+/** What counting the tokens of a conversation needs. */
+export const needsOfCount = (request: Asked): ReadonlyArray<Need> => [
+  "count",
+  ...needsOf(request).filter((need) => need !== "generate")
+]
+
+/** What making a text, or a conversation with images and tools, into tokens needs. */
+export const needsOfTokenize = ({ input }: TokenizeRequest): ReadonlyArray<Need> => {
+  if (typeof input === "string") return ["tokenize"]
+  const needs: Array<Need> = ["tokenize"]
+  if ((input.tools ?? []).length > 0) needs.push("tools")
+  if (firstImage(input.messages) !== undefined) needs.push("images")
+  return needs
+}
+
+/** The field that needs it. */
+export const pathOfTokenize = ({ input }: TokenizeRequest, need: string): string => {
+  if (typeof input === "string" || need === "tokenize") return "model"
+  return need === "images" ? `input.${firstImage(input.messages)}` : `input.${need}`
 }

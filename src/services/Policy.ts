@@ -62,6 +62,19 @@ export const defaults: Policy = {
   continue: false
 }
 
+const noFallbacks: Routing["fallbacks"] = { ordinary: [], context: [], content: [] }
+
+/**
+ * How a model's requests go: as its configuration says, else by the configured policy `default` without fallbacks.
+ *
+ * @param policies all that are configured
+ */
+export const routingOf = (
+  { routing }: { readonly routing?: Routing },
+  policies: ReadonlyArray<Policy>
+): Routing =>
+  routing ?? { policy: policies.find(({ name }) => name === defaults.name) ?? defaults, fallbacks: noFallbacks }
+
 /**
  * The pause before the `retry`th attempt after the first, ms.
  *

@@ -22,7 +22,8 @@ export const formatPath = (path: ReadonlyArray<PropertyKey>): string =>
 export const format = (problem: Problem): string =>
   problem.path === "" ? problem.expected : `${problem.path}: ${problem.expected}`
 
-const mostListed = 10
+/** Problems that a summary names. */
+export const mostListed = 10
 
 /** What was expected first, and the others in short: a text that what is wrong cannot make long. */
 export const summary = (first: Problem, others: ReadonlyArray<Problem>): string => {
@@ -41,9 +42,9 @@ const leafMessage: SchemaIssue.LeafHook = (issue) =>
     ? [unexpected, ...issue.ast.propertySignatures.map(({ name }) => String(name))].join("\n")
     : SchemaIssue.defaultLeafHook(issue)
 
-const noSuchField = (name: PropertyKey | undefined, message: string): string => {
-  const [, ...names] = message.split("\n")
-  const nearest = nearestName(String(name), names)
+/** @param names of the fields that there are */
+export const noSuchField = (name: string, names: Iterable<string>): string => {
+  const nearest = nearestName(name, [...names])
   return nearest === undefined ? "There is no such field" : `There is no such field. Did you mean ${nearest}?`
 }
 
@@ -52,7 +53,9 @@ const kinds = /\{ readonly "(\w+)": ("[^"]+"), \.\.\. \}/g
 
 /** What a schema's message shows of its insides, in words for whoever wrote the data. */
 const inWords = (path: ReadonlyArray<PropertyKey>, message: string) => {
-  if (message.startsWith(unexpected)) return { path, expected: noSuchField(path.at(-1), message) }
+  if (message.startsWith(unexpected)) {
+    return { path, expected: noSuchField(String(path.at(-1)), message.split("\n").slice(1)) }
+  }
   // Only a list that may not be empty misses an element.
   if (message === "Missing key" && typeof path.at(-1) === "number") {
     return { path: path.slice(0, -1), expected: emptyList }

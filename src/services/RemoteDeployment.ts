@@ -72,7 +72,7 @@ export const RemoteDeployment = Schema.Struct({
   contextSize: optional("Tokens that prompt and answer share, as the provider says; default not known.", Count),
   ...traits,
   abilities: optional(
-    "What the model can do; default all that the dialect has words for.",
+    "What the model can do, of what its provider's API can; requests that need more go elsewhere. Default all of that.",
     Schema.Array(Schema.Literals(abilities))
   ),
   maxTokens: optional(

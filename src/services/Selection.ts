@@ -36,6 +36,7 @@ import { sift } from "./SelectionViability.ts"
 
 export * from "./SelectionInput.ts"
 export { prepare } from "./SelectionTable.ts"
+export { wanted } from "./SelectionViability.ts"
 
 const isSpilled = ({ queueFull, state }: Condition): boolean => queueFull || state === "loading"
 

@@ -8,9 +8,9 @@ import * as Measurements from "./Measurements.ts"
 export type { Ability } from "./EngineProtocol.ts"
 
 /** What a deployment must be able to do, or have words for. */
-export type Need = Ability | Extra.Need
+export type Need = Ability | "count" | Extra.Need
 
-export const needs: ReadonlyArray<Need> = [...abilities, ...Extra.needs]
+export const needs: ReadonlyArray<Need> = [...abilities, "count", ...Extra.needs]
 
 /** USD per million tokens. */
 export interface Price {
@@ -26,7 +26,7 @@ export interface Facts {
   readonly quality?: number | undefined
   /** Tokens that prompt and answer share. */
   readonly contextWindow?: number | undefined
-  /** All that it can do; one that does not say is believed to be able to. */
+  /** All that it can do; left out, everything. */
   readonly abilities?: ReadonlyArray<Ability> | undefined
   /** What it certainly has not, whatever is believed otherwise. */
   readonly lacks?: ReadonlyArray<Need> | undefined

@@ -26,9 +26,11 @@ export interface Table {
 export const bitsOf = (some: ReadonlyArray<Need>): number =>
   some.reduce((bits, need) => bits | 1 << needs.indexOf(need), 0)
 
-/** Words are no abilities: who lists these says nothing of those. */
+/** A list of abilities says nothing of what is no ability. */
+const others: ReadonlyArray<Need> = ["count", ...Extra.needs]
+
 const abilityBits = ({ abilities, lacks = [] }: Facts): number =>
-  (abilities === undefined ? -1 : bitsOf(abilities) | bitsOf(Extra.needs)) & ~bitsOf(lacks)
+  (abilities === undefined ? -1 : bitsOf([...abilities, ...others])) & ~bitsOf(lacks)
 
 export const prepare = (facts: ReadonlyArray<Facts>): Table => {
   const column = (of: (one: Facts) => number | undefined) => Float64Array.from(facts, (one) => of(one) ?? Number.NaN)

@@ -41,10 +41,13 @@ const missingOf = ({ asked, table }: Inquiry, index: number): ReadonlyArray<Need
   asked.needs.filter((need) => (table.abilities[index]! & bitsOf([need])) === 0)
 
 const whyMissing = (missing: ReadonlyArray<Need>): string => {
-  const lacked = abilities.filter((ability) => missing.includes(ability)).map((ability) => abilityInWords[ability])
+  const lacked = [
+    ...abilities.filter((ability) => missing.includes(ability)).map((ability) => abilityInWords[ability]),
+    ...(missing.includes("count") ? ["token counting"] : [])
+  ]
   return lacked.length === 0
-    ? "it takes no fields that Troupe does not know"
-    : `it cannot ${lacked.join(" or ")}`
+    ? "it does not accept unknown request fields"
+    : `it does not support ${lacked.join(" or ")}`
 }
 
 const tooSmall = ({ asked: { promptTokens }, table }: Inquiry, index: number): string | undefined => {
@@ -82,6 +85,29 @@ const lackingOf = (inquiry: Inquiry): ReadonlyArray<Need> | undefined => {
 
 const setOf = (list: ReadonlyArray<string> | undefined) => list && new Set(list)
 
+const inquire = (table: Table, asked: Asked, options: Options): Inquiry => ({
+  table,
+  asked,
+  options,
+  needs: bitsOf(asked.needs),
+  only: setOf(asked.only),
+  except: setOf(asked.except)
+})
+
+/** Deployments that the request and the strategy admit, by index, and whether each has what is needed. */
+export const wanted = (
+  table: Table,
+  need: Need,
+  asked: Asked,
+  options: Options
+): ReadonlyArray<{ readonly index: number; readonly has: boolean }> => {
+  const inquiry = inquire(table, asked, options)
+  const bit = bitsOf([need])
+  return table.ids.flatMap((_, index) =>
+    notWanted(inquiry, index) === undefined ? [{ index, has: (table.abilities[index]! & bit) !== 0 }] : []
+  )
+}
+
 /** Goes through all of them once. */
 export const sift = (
   table: Table,
@@ -89,14 +115,7 @@ export const sift = (
   asked: Asked,
   options: Options
 ): Sifted => {
-  const inquiry: Inquiry = {
-    table,
-    asked,
-    options,
-    needs: bitsOf(asked.needs),
-    only: setOf(asked.only),
-    except: setOf(asked.except)
-  }
+  const inquiry = inquire(table, asked, options)
   const viable = new Int32Array(table.ids.length)
   const ruledOut: Array<RuledOut> = []
   let count = 0

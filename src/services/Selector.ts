@@ -10,13 +10,15 @@ import type { Effect } from "effect"
 import { Context } from "effect"
 import type { Verdict } from "./Breaker.ts"
 import type { Decision } from "./Decision.ts"
-import type { InferenceError } from "./InferenceError.ts"
+import type { Extra } from "./Extra.ts"
+import type { InferenceError, Reason } from "./InferenceError.ts"
 import { InvalidRequest, make, NoDeployment } from "./InferenceError.ts"
 import type { Deployment } from "./Model.ts"
 import type { Overrides } from "./Overrides.ts"
 import type { Policy } from "./Policy.ts"
 import type { List } from "./Retry.ts"
 import type { Need } from "./Selection.ts"
+import * as UnknownFields from "./UnknownFields.ts"
 
 /** What of a request decides who answers it. */
 export interface Wish {
@@ -24,6 +26,8 @@ export interface Wish {
   readonly needs?: ReadonlyArray<Need> | undefined
   /** The fields of the request that need it, for the error where nobody has it. */
   readonly pathsOf?: ((need: string) => ReadonlyArray<string>) | undefined
+  /** Fields that Troupe does not know: see `UnknownFields`. */
+  readonly extra?: Extra | undefined
   readonly maxTokens?: number | undefined
   readonly tenant?: string | undefined
   /** What the request wants otherwise than its model's configuration says. */
@@ -59,19 +63,30 @@ const tooMuch = ({ ruledOut }: Decision, { deployments: only, except = [] }: Ove
   return left.length === 0 ? "route.deployments" : "route.except"
 }
 
-/** Why there is nobody. Where no deployment could take it at any time, the request is at fault. */
+/** A capability that no deployment has is the request's mistake, by the fields that need it. */
+const lacks = (
+  { lacking = [], model }: Decision,
+  reason: NoDeployment,
+  { extra, pathsOf = () => ["model"] }: Pick<Wish, "extra" | "pathsOf">
+): InvalidRequest => {
+  if (extra !== undefined && lacking.includes(`${extra.dialect} fields`)) {
+    return new InvalidRequest(UnknownFields.refused(extra, model))
+  }
+  const [path = "model", ...others] = lacking.flatMap(pathsOf)
+  const also = others.length === 0 ? "" : ` (likewise ${others.join(", ")})`
+  return new InvalidRequest({ path, detail: `${reason.message}${also}` })
+}
+
+/** Why no deployment is left. Where none could take the request at any time, the request is at fault. */
 export const nobody = (
   decision: Decision,
-  { pathsOf = () => ["model"], route = {} }: Pick<Wish, "pathsOf" | "route"> = {}
+  { route = {}, ...wish }: Pick<Wish, "extra" | "pathsOf" | "route"> = {}
 ): InferenceError => {
   const { lacking, model, retryAfterMs, ruledOut } = decision
   const reason = new NoDeployment({ model, ruledOut, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) })
-  const wish = tooMuch(decision, route)
-  if (wish !== undefined) return make(new InvalidRequest({ path: wish, detail: reason.message }))
-  if (lacking === undefined) return make(reason)
-  const [path = "model", ...others] = lacking.flatMap(pathsOf)
-  const also = others.length === 0 ? "" : ` (likewise ${others.join(", ")})`
-  return make(new InvalidRequest({ path, detail: `${reason.message}${also}` }))
+  const path = tooMuch(decision, route)
+  if (path !== undefined) return make(new InvalidRequest({ path, detail: reason.message }))
+  return make(lacking === undefined ? reason : lacks(decision, reason, wish))
 }
 
 /** One attempt, as it is measured. */
@@ -91,6 +106,8 @@ export class Selector extends Context.Service<Selector, {
   readonly route: (wish: Wish) => Effect.Effect<Route, InferenceError>
   /** What `route` would decide now; no request is counted. */
   readonly consider: (wish: Wish) => Effect.Effect<Route, InferenceError>
+  /** Takes note of a capability that an attempt found missing: later requests that need it go elsewhere. */
+  readonly learn: (reason: Reason) => void
   /** Begins to measure an attempt. */
   readonly measure: (deployment: string, route: Route) => Trial
 }>()("troupe/services/Selector") {}

@@ -109,7 +109,7 @@ const chosenOf = (token: FakeToken, top: number): ChosenLogprob => {
 
 const prepare = async (job: GenerateJob): Promise<Generation<FakeToken>> => {
   if (job.format?.type === "json_schema") {
-    refuse({ kind: "invalid_request", path: "format.type", message: "The fake engine knows json_object only" })
+    refuse({ kind: "not_supported", path: "format.type", message: "the fake engine supports json_object only" })
   }
   const promptTokens = tokenize(promptOf(job.messages) + (job.continues ?? "")).length
   const room = spec.contextSize - promptTokens

@@ -47,7 +47,7 @@ describe("route, where no service runs", () => {
     assert.strictEqual(policy, "patient")
     assert.strictEqual(plan.retries, 5)
     assert.deepStrictEqual(plan.lists.ordinary, ["fake/a#1"])
-    assert.deepStrictEqual(decision.ruledOut, [{ deployment: "fake/a#0", why: "it cannot call tools" }])
+    assert.deepStrictEqual(decision.ruledOut, [{ deployment: "fake/a#0", why: "it does not support tool calls" }])
     const only = await told("--model", "fake/a", "--deployments", "fake/a#1", "--strategy", "session", "--session", "s")
     assert.deepStrictEqual([only.plan.lists.ordinary[0], only.decision.strategy], ["fake/a#1", "session"])
   })

@@ -26,7 +26,7 @@ const explanationOf = (count: number): Explanation => {
       strategy: "balanced",
       candidates,
       viable: candidates.length,
-      ruledOut: out.map((deployment) => ({ deployment, why: "it cannot call tools" }))
+      ruledOut: out.map((deployment) => ({ deployment, why: "it does not support tool calls" }))
     },
     plan: {
       lists: { ordinary: candidates.map(({ deployment }) => deployment), context: [], content: [] },
@@ -60,7 +60,7 @@ describe("routing for a terminal", () => {
       "DEPLOYMENT SCORE SPEED QUALITY COST",
       "chat#1 0.5 3.142 0.3333 0",
       "price:",
-      "it cannot call tools:",
+      "it does not support tool calls:",
       "chat#2",
       "order chat#0, chat#1",
       "attempts 6 at most, at one deployment 3",
@@ -78,7 +78,7 @@ describe("routing for a terminal", () => {
     }, false)
     assert.include(text, "Nobody can answer")
     assert.include(text, "in 30 s")
-    assert.include(text, "it cannot call tools:\n    chat#2")
+    assert.include(text, "it does not support tool calls:\n    chat#2")
   })
 
   it("fits 80 columns and one screen or two, for one deployment and for many", () => {

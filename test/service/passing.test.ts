@@ -110,7 +110,7 @@ describe("images", () => {
   it("are refused where no deployment sees, by the image", async () => {
     const { body, status } = await ask("fake/blind", showing(data))
     assert.deepStrictEqual([status, body.error?.param], [400, "messages[0].content[1]"])
-    assert.match(body.error?.message ?? "", /No deployment of "fake\/blind" .*images/)
+    assert.match(body.error?.message ?? "", /No deployment of "fake\/blind" .*image input/)
   })
 
   it("that are wrong are refused by their path", async () => {

@@ -35,9 +35,9 @@ describe("Facts", () => {
     assert.strictEqual(of(remote).slots, 64)
   })
 
-  it("knows that engines of ours have no eyes, and who takes which dialect's fields", () => {
+  it("knows which dialect's fields a deployment accepts", () => {
     const lacks = (options: DeploymentOptions) => [...of(options).lacks ?? []].sort()
-    assert.deepStrictEqual(lacks({ engine: "fake" }), ["anthropic fields", "images", "openai fields"])
+    assert.deepStrictEqual(lacks({ engine: "fake" }), ["anthropic fields", "openai fields"])
     assert.deepStrictEqual(lacks({ engine: "language-model", name: "m" }), ["anthropic fields", "openai fields"])
     for (const provider of ["openai", "azure-openai", "troupe"] as const) {
       assert.deepStrictEqual(lacks({ ...remote, provider }), ["anthropic fields"])
@@ -47,8 +47,8 @@ describe("Facts", () => {
   })
 
   it("leaves what nobody says unknown", () => {
-    const { abilities, contextWindow, quality, tasks } = of({ engine: "llama", file: "m.gguf" })
-    assert.deepStrictEqual([abilities, contextWindow, quality, tasks], [undefined, undefined, undefined, undefined])
+    const { contextWindow, quality, tasks } = of({ engine: "llama", file: "m.gguf" })
+    assert.deepStrictEqual([contextWindow, quality, tasks], [undefined, undefined, undefined])
     assert.strictEqual(KnownModels.find("constructor", "name"), undefined)
   })
 })

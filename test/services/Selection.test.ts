@@ -175,7 +175,7 @@ describe("Selection", () => {
       )
       assert.deepStrictEqual(decision.ruledOut.map(({ why }) => why), [
         "its context window of 100 tokens is too small for a prompt of at least 200",
-        "it cannot call tools",
+        "it does not support tool calls",
         "its circuit is open",
         "it is cooling",
         "its context window of 100 tokens is too small for a prompt of at least 200"

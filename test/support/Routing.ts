@@ -12,10 +12,11 @@ import * as SelectorLayer from "../../src/layers/Selector.ts"
 import type { Breaker } from "../../src/services/Breaker.ts"
 import type { Decisions } from "../../src/services/Decisions.ts"
 import type { Engine, Generation } from "../../src/services/Engine.ts"
+import { abilities } from "../../src/services/EngineProtocol.ts"
 import type { Event, Inference } from "../../src/services/Inference.ts"
 import * as InferenceError from "../../src/services/InferenceError.ts"
 import type { Deployment, DeploymentOptions, Model } from "../../src/services/Model.ts"
-import type { Standing } from "../../src/services/Models.ts"
+import type { ActorEvent, Standing } from "../../src/services/Models.ts"
 import { Models } from "../../src/services/Models.ts"
 import * as Policy from "../../src/services/Policy.ts"
 import type { Level } from "../../src/services/Pressure.ts"
@@ -60,6 +61,8 @@ export interface Setting {
   /** Others that requests may name. */
   readonly policies?: ReadonlyArray<Policy.Policy>
   readonly fallbacks?: Readonly<Record<string, ReadonlyArray<string>>>
+  /** What has happened to deployments before the first request. */
+  readonly events?: ReadonlyArray<ActorEvent>
 }
 
 const usageOf = (completionTokens: number) => ({ promptTokens: 3, completionTokens, cachedTokens: 0 })
@@ -90,8 +93,17 @@ const makeEngine = (world: World, id: string, part: Part, standing: Standing): E
     const played: Part = earlier >= successes && earlier < successes + failures ? part : sound
     return { job, played }
   }
+  const played = <A>(result: A) =>
+    Effect.suspend(() => {
+      const { played: { fails, firstMs = 0 } } = begin()
+      const ended = fails === undefined ? Effect.succeed(result) : InferenceError.make(fails.reason)
+      return firstMs > 0 ? Effect.delay(ended, firstMs) : ended
+    })
   return Deployments.engine({
-    describe: { abilities: ["generate", "embed"] },
+    describe: { abilities },
+    rerank: (_, documents) => played({ scores: documents.map(() => 1), promptTokens: 1 }),
+    classify: (inputs) => played(inputs.map(() => Result.succeed({ labels: [], promptTokens: 1 }))),
+    tokenize: () => played([1]),
     generate: (generation) =>
       Stream.unwrap(Effect.sync(() => {
         const { job, played } = begin(generation)
@@ -100,20 +112,12 @@ const makeEngine = (world: World, id: string, part: Part, standing: Standing): E
             job.left = exit._tag === "Failure" && exit.cause.reasons.some((reason) => reason._tag === "Interrupt")
           }))
       })),
-    embed: (inputs) =>
-      Effect.suspend(() => {
-        const { played } = begin()
-        const { fails, firstMs = 0 } = played
-        const result = fails === undefined
-          ? Effect.succeed(inputs.map(() => Result.succeed({ vector: Float32Array.of(1), promptTokens: 1 })))
-          : InferenceError.make(fails.reason)
-        return firstMs > 0 ? Effect.delay(result, firstMs) : result
-      })
+    embed: (inputs) => played(inputs.map(() => Result.succeed({ vector: Float32Array.of(1), promptTokens: 1 })))
   })
 }
 
 /** A world of these models; `a` has the deployments `a#0`, `a#1` and so on. */
-export const world = ({ fallbacks = {}, models, policies = [], policy = {} }: Setting): World => {
+export const world = ({ events = [], fallbacks = {}, models, policies = [], policy = {} }: Setting): World => {
   const parts = new Map<string, Part>()
   const own: Policy.Policy = { ...Policy.defaults, retries: 0, ...policy }
   const configured = Object.entries(models).map(([name, deployments]): Model => {
@@ -126,6 +130,7 @@ export const world = ({ fallbacks = {}, models, policies = [], policy = {} }: Se
     return { name, deployments: [first!, ...others], routing }
   })
   const actors = Layer.mock(Models)({
+    events: Stream.fromIterable(events),
     borrow: ({ id }, standing) => Effect.succeed(makeEngine(made, id, parts.get(id)!, standing)),
     status: ({ id }) => Effect.succeed({ deployment: id, state: "ready", running: 0, queued: 0, memoryBytes: 0 }),
     statuses: Effect.succeed([])

@@ -65,7 +65,12 @@ const requestReason = ({ id, model }: Deployment, failure: EngineFailure): Infer
     case "invalid_request":
       return new InferenceError.InvalidRequest({ path: failure.path, detail: failure.message })
     case "not_supported":
-      return new InferenceError.NotSupported({ deployment: id, path: failure.path, detail: failure.message })
+      return new InferenceError.NotSupported({
+        deployment: id,
+        path: failure.path,
+        detail: failure.message,
+        ...(failure.capability === undefined ? {} : { capability: failure.capability })
+      })
     default:
       return undefined
   }

@@ -15,10 +15,10 @@
 import { Context, Data, Deferred, Duration, Effect, Option, Schema, Stream } from "effect"
 import type { AiError, LanguageModel } from "effect/ai"
 import { Response } from "effect/ai"
+import * as Capability from "../../services/Capability.ts"
 import { imageOfTool, privateImage } from "../../services/Content.ts"
 import type { Engine, Generation } from "../../services/Engine.ts"
 import type { Ability } from "../../services/EngineProtocol.ts"
-import { abilityInWords } from "../../services/EngineProtocol.ts"
 import { requiredOf } from "../../services/Extra.ts"
 import type { Event } from "../../services/Inference.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
@@ -28,7 +28,7 @@ import { defaultSlots } from "../../services/Model.ts"
 import type { Unanswered } from "./LanguageModelEvents.ts"
 import { toEvents } from "./LanguageModelEvents.ts"
 import type { Call } from "./LanguageModelPrompt.ts"
-import { callOf, invalid, schemaOf, unspokenOption } from "./LanguageModelPrompt.ts"
+import { callOf, schemaOf, unspokenOption } from "./LanguageModelPrompt.ts"
 
 const failed = ({ id }: Deployment, detail: string) =>
   InferenceError.make(new InferenceError.EngineFailed({ deployment: id, detail }))
@@ -97,19 +97,21 @@ const errorOf = (deployment: Deployment, error: AiError.AiError | Unanswered | H
 const check = (
   generation: Generation,
   { configure }: Source,
-  name: string
+  { deployment, name }: { readonly deployment: string; readonly name: string }
 ): Effect.Effect<void, InferenceError.InferenceError> => {
+  const lacks = (path: string, detail: string) =>
+    Effect.fail(InferenceError.make(new InferenceError.NotSupported({ deployment, path, detail })))
   const image = imageOfTool(generation.messages) ?? privateImage(generation.messages)
-  if (image !== undefined) return Effect.fail(invalid(image, `The language model "${name}" cannot be shown this image`))
+  if (image !== undefined) return lacks(image, `the language model "${name}" does not accept this image`)
   const [field] = generation.extra === undefined ? [] : requiredOf(generation.extra)
-  if (field !== undefined) return Effect.fail(invalid(field, `The language model "${name}" takes no such field`))
+  if (field !== undefined) return lacks(field, `the language model "${name}" does not accept this field`)
   if (generation.logprobs !== undefined) {
-    return Effect.fail(invalid("logprobs", `The language model "${name}" tells no log-probabilities`))
+    return Effect.fail(InferenceError.notCapable(deployment, "logprobs", "logprobs"))
   }
   const option = configure === undefined ? unspokenOption(generation.sampling) : undefined
   return option === undefined
     ? Effect.void
-    : Effect.fail(invalid(option, `The language model "${name}" is provided without a way to configure it`))
+    : lacks(option, `the language model "${name}" is provided without \`configure\`, which sets it`)
 }
 
 /** `LanguageModel` without the types by which it tells known tools apart: here they come at run time. */
@@ -159,7 +161,7 @@ const make = (
   stopped: Deferred.Deferred<never, InferenceError.InferenceError>
 ): Engine => {
   const open = Effect.fnUntraced(function*(generation: Generation, hold: (() => () => void) | undefined) {
-    yield* check(generation, source, name)
+    yield* check(generation, source, { deployment: deployment.id, name })
     const parts = yield* partsOf(model as unknown as Untyped, generation)
     yield* Effect.acquireRelease(Effect.sync(() => hold?.()), (release) => Effect.sync(() => release?.()))
     const lively = Duration.isZero(deployment.stallAfter)
@@ -171,18 +173,13 @@ const make = (
       Stream.interruptWhen(Deferred.await(stopped))
     )
   })
-  const cannot = (ability: Ability) =>
-    Effect.fail(
-      InferenceError.make(
-        new InferenceError.InvalidRequest({ path: "model", detail: `This model cannot ${abilityInWords[ability]}` })
-      )
-    )
+  const cannot = (ability: Ability) => Effect.fail(InferenceError.notCapable(deployment.id, ability))
   return {
     describe: {
       engine: "language-model",
       contextWindow: contextSize,
       slots,
-      abilities: ["generate", "tools", "format", "images"],
+      abilities: Capability.configured(deployment.options),
       details: { name }
     },
     generate: (generation, hold): Stream.Stream<Event, InferenceError.InferenceError> =>

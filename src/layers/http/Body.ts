@@ -57,8 +57,9 @@ const unknownIn = (
   known === undefined
     ? []
     : Object.keys(body).filter((field) => !known.has(field) && unsupported.every(([name]) => name !== field)).map((
-      field
-    ) => ({ path: field, expected: "There is no such field" }))
+      field,
+      index
+    ) => ({ path: field, expected: Problems.noSuchField(field, index < Problems.mostListed ? known : []) }))
 
 const dropNulls = (body: Body): Body => Object.fromEntries(Object.entries(body).filter(([, value]) => value !== null))
 

@@ -202,10 +202,13 @@ export const makeStage = Effect.gen(function*() {
         Effect.flatMap(
           engage(begun, request, start, plan),
           (engaged) =>
-            Effect.map(
-              Operation.noting(engaged.tally)(engaged.limits.total(use(engaged))),
-              (value) => [value, engaged] as const
-            )
+            Effect.mapBoth(Operation.noting(engaged.tally)(engaged.limits.total(use(engaged))), {
+              onSuccess: (value) => [value, engaged] as const,
+              onFailure: (error) => {
+                selector.learn(error.reason)
+                return error
+              }
+            })
         ),
       now,
       closedFor: (deployment) => breaker.closedFor(deployment, now(), alone),

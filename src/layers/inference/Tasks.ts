@@ -7,7 +7,7 @@ import type {
   RerankRequest,
   TokenizeRequest
 } from "../../services/Inference.ts"
-import { needsOf, pathsOf } from "../../services/Needs.ts"
+import { needsOfCount, needsOfTokenize, pathOfTokenize, pathsOf } from "../../services/Needs.ts"
 import { check } from "./Check.ts"
 import type { Tally } from "./Operation.ts"
 import type { Stage } from "./Stage.ts"
@@ -65,7 +65,11 @@ export const classifyTexts = (stage: Stage) =>
 export const tokenize = (stage: Stage) =>
   Effect.fnUntraced(function*(given: TokenizeRequest) {
     const request = yield* check.tokenize(given)
-    const begun = yield* stage.begin("tokenize", request)
+    const begun = yield* stage.begin("tokenize", {
+      ...request,
+      needs: needsOfTokenize(request),
+      pathsOf: (need: string) => [pathOfTokenize(request, need)]
+    })
     const { value, ...by } = yield* stage.attempt(begun, request, ({ borrow, tally }) =>
       Effect.gen(function*() {
         const tokens = yield* (yield* borrow).tokenize(request.input)
@@ -81,7 +85,7 @@ export const count = (stage: Stage) =>
     const request = yield* check.count(given)
     const { extra, input, source } = request
     const asked = { extra, messages: input.messages }
-    const wish = { ...request, needs: needsOf(asked), pathsOf: (need: string) => pathsOf(asked, need) }
+    const wish = { ...request, needs: needsOfCount(asked), pathsOf: (need: string) => pathsOf(asked, need) }
     const begun = yield* stage.begin("tokenize", wish)
     const { value, ...by } = yield* stage.attempt(begun, request, ({ borrow, tally }) =>
       Effect.gen(function*() {

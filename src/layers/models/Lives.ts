@@ -32,12 +32,14 @@ const noteCrash = (house: House, life: Life) => (error: InferenceError) =>
     return isDeath(error) ? Effect.logWarning(error.message) : Effect.void
   })
 
+const abilitiesOf = ({ engine }: Life) => engine === undefined ? {} : { abilities: engine.describe.abilities }
+
 /** The engine is there, for the first time or again: it serves, also in place of the one before. */
 const serve = (house: House, life: Life) => {
   const { actor } = life
   if (life.state === "draining") return
   life.state = "ready"
-  house.tell({ deployment: actor.id, state: "ready" })
+  house.tell({ deployment: actor.id, state: "ready", ...abilitiesOf(life) })
   if (actor.life !== life) takeOver(house, life)
   actor.failed = false
   actor.downUntil = 0

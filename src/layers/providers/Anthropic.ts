@@ -26,7 +26,6 @@ import { malformed } from "./Refusals.ts"
 export const anthropic: Dialect = {
   name: "anthropic",
   baseUrl: "https://api.anthropic.com",
-  abilities: ["generate", "tools", "format", "images"],
   images: "urls",
   framing: "sse",
   authorize: (key) => ({ "x-api-key": key }),

@@ -15,7 +15,6 @@
 import type { Result } from "effect"
 import type { ImageSource } from "../../services/Content.ts"
 import type { Countable, Counted, Generation, Ranking } from "../../services/Engine.ts"
-import type { Ability } from "../../services/EngineProtocol.ts"
 import type { Event } from "../../services/Inference.ts"
 import type { InferenceError, Reason } from "../../services/InferenceError.ts"
 import type { Classification, Embedding } from "../../services/Job.ts"
@@ -94,8 +93,6 @@ export interface Dialect {
   readonly name: string
   /** Where it is unless configured; undefined, it must be configured. Without a slash at its end. */
   readonly baseUrl: string | undefined
-  /** Of the model, as far as the dialect can say; tasks that are left out below are not among them. */
-  readonly abilities: ReadonlyArray<Ability>
   /** How it takes images that are in the Internet. */
   readonly images: Taken
   /** How a stream is cut into frames. */

@@ -48,7 +48,6 @@ const embed: Task<ReadonlyArray<string>, Each<Embedding>> = {
 export const gemini: Dialect = {
   name: "gcp.gemini",
   baseUrl: "https://generativelanguage.googleapis.com",
-  abilities: ["generate", "tools", "format", "embed", "images"],
   images: "bytes",
   framing: "sse",
   authorize: (key) => ({ "x-goog-api-key": key }),

@@ -183,7 +183,6 @@ const embed: NonNullable<Dialect["embed"]> = {
 export const ollama: Dialect = {
   name: "ollama",
   baseUrl: "http://127.0.0.1:11434",
-  abilities: ["generate", "tools", "format", "embed", "images"],
   images: "bytes",
   framing: "ndjson",
   authorize: (key) => ({ authorization: `Bearer ${key}` }),

@@ -67,10 +67,9 @@ const generating = (
 
 const dialectAt = (
   place: Place
-): Pick<Dialect, "abilities" | "framing" | "images" | "embed" | "failure"> & {
+): Pick<Dialect, "framing" | "images" | "embed" | "failure"> & {
   readonly generate: ReturnType<typeof generating>
 } => ({
-  abilities: ["generate", "tools", "format", "logprobs", "embed", "images"],
   images: "urls",
   framing: "sse",
   generate: generating(place),

@@ -8,10 +8,10 @@
  * A socket is read only as fast as the stream is.
  */
 import { Effect, Result, Scope, Stream } from "effect"
+import * as Capability from "../../services/Capability.ts"
 import { firstImage, type Message } from "../../services/Content.ts"
 import type { Counted, Engine, Generation, Hold } from "../../services/Engine.ts"
 import type { Ability } from "../../services/EngineProtocol.ts"
-import { abilityInWords } from "../../services/EngineProtocol.ts"
 import * as Extra from "../../services/Extra.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
 import type { RemoteDeployment } from "../../services/Model.ts"
@@ -34,14 +34,6 @@ const neededBy = ({ format, logprobs, messages, toolChoice, tools = [] }: Genera
   ...(logprobs === undefined ? [] : ["logprobs" as const]),
   ...(firstImage(messages) === undefined ? [] : ["images" as const])
 ]
-
-const abilitiesOf = (dialect: Dialect, { options }: Target): ReadonlyArray<Ability> =>
-  dialect.abilities.filter((ability) => options.abilities === undefined || options.abilities.includes(ability))
-
-const cannot = (ability: Ability) =>
-  InferenceError.make(
-    new InferenceError.InvalidRequest({ path: "model", detail: `This model cannot ${abilityInWords[ability]}` })
-  )
 
 /** The call with the fields of the caller's dialect in it, where it is this one. */
 const withExtra =
@@ -169,6 +161,7 @@ type Begin = (
 /** What is answered whole, by its ability. */
 const makeTasks = ({ target, upstream }: Parts, begin: Begin) => {
   const spoken = makeSpoken(upstream)
+  const { deployment } = target
 
   const run = <Input, Output>(
     ability: Ability,
@@ -178,7 +171,7 @@ const makeTasks = ({ target, upstream }: Parts, begin: Begin) => {
   ): Effect.Effect<Output, InferenceError.InferenceError> =>
     Effect.scoped(Effect.gen(function*() {
       yield* begin([ability], hold)
-      if (task === undefined) return yield* cannot(ability)
+      if (task === undefined) return yield* InferenceError.notCapable(deployment, ability)
       const call = yield* spoken(task.request(input, target))
       return yield* upstream.read(call, (body) => task.answer(body, input, target))
     }))
@@ -208,7 +201,7 @@ const makeTasks = ({ target, upstream }: Parts, begin: Begin) => {
 export const make = (dialect: Dialect, target: Target, upstream: Upstream, media: Media): Engine => {
   const { deployment, options } = target
   const parts = { dialect, target, upstream, media }
-  const abilities = abilitiesOf(dialect, target)
+  const abilities = Capability.configured(options)
   const over = new InferenceError.EngineStopped({ deployment })
   let stopped = false
 
@@ -217,7 +210,7 @@ export const make = (dialect: Dialect, target: Target, upstream: Upstream, media
     Effect.suspend(() => {
       if (stopped) return Effect.fail(InferenceError.make(over))
       const missing = needed.find((ability) => !abilities.includes(ability))
-      return missing === undefined ? holdSlot(hold) : Effect.fail(cannot(missing))
+      return missing === undefined ? holdSlot(hold) : Effect.fail(InferenceError.notCapable(deployment, missing))
     })
 
   const generate = makeGenerate(parts)
@@ -227,7 +220,7 @@ export const make = (dialect: Dialect, target: Target, upstream: Upstream, media
   const each = <A>(ability: Ability, task: Task<ReadonlyArray<string>, Each<A>> | undefined) =>
     abilities.includes(ability) && task !== undefined
       ? (inputs: ReadonlyArray<string>, hold?: Hold) => runEach(ability, task, inputs, hold)
-      : () => Effect.fail(cannot(ability))
+      : () => Effect.fail(InferenceError.notCapable(deployment, ability))
 
   return {
     describe: {

@@ -101,7 +101,6 @@ export const troupe: Dialect = {
   generate,
   name: "troupe",
   baseUrl: undefined,
-  abilities: ["generate", "tools", "format", "logprobs", "embed", "rerank", "classify", "tokenize", "images"],
   rerank,
   classify,
   tokenize

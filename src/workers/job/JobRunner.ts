@@ -261,7 +261,12 @@ export const runJob = async <Token>(
 
 /** Refuses a job that the engine cannot do. */
 export const notAble = (kind: Job["kind"]): never =>
-  refuse({ kind: "invalid_request", path: "model", message: `This model cannot ${abilityInWords[kind]}` })
+  refuse({
+    kind: "not_supported",
+    path: "model",
+    message: `the model does not support ${abilityInWords[kind]}`,
+    capability: kind
+  })
 
 /** Runs one job that is answered whole to its last event and closes its port. Never rejects. */
 export const runWhole = async (

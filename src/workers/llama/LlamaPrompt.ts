@@ -80,7 +80,12 @@ const withTemplate = (model: LlamaModel, template: ChatTemplate): Templated => (
   endTokens: amongControl(model, [template.turnEnd.trimStart()]),
   tokensOf(check, messages, tools = []) {
     if (tools.length > 0 && !template.knowsTools) {
-      refuse({ kind: "invalid_request", path: "tools", message: "This model's chat template does not know tools" })
+      refuse({
+        kind: "not_supported",
+        path: "tools",
+        message: "the model's chat template has no tools",
+        capability: "tools"
+      })
     }
     check(charactersOf(messages))
     const pieces = template.render(messages, tools)
@@ -119,9 +124,10 @@ const withoutTemplate = (library: Library, model: LlamaModel): Templated => {
     tokensOf(check, messages, tools = []) {
       if (tools.length > 0) {
         refuse({
-          kind: "invalid_request",
+          kind: "not_supported",
           path: "tools",
-          message: "This model's file has no template that knows tools"
+          message: "the model's file has no chat template",
+          capability: "tools"
         })
       }
       check(charactersOf(messages))

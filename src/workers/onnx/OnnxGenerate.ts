@@ -26,7 +26,12 @@ export const promptOf = (
   tools: GenerateJob["tools"] = []
 ): Array<number> => {
   if (tools.length > 0 && !template.knowsTools) {
-    refuse({ kind: "invalid_request", path: "tools", message: "This model's chat template does not know tools" })
+    refuse({
+      kind: "not_supported",
+      path: "tools",
+      message: "the model's chat template has no tools",
+      capability: "tools"
+    })
   }
   check(charactersOf(messages))
   const pieces = template.render(messages, tools)

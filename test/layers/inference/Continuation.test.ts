@@ -70,6 +70,7 @@ const stage = (
   const selector = Layer.succeed(
     Selector,
     Selector.of({
+      learn: () => {},
       route: ({ model }) =>
         Effect.succeed({
           model,

@@ -102,6 +102,7 @@ const stage = (
   const selector = Layer.succeed(
     Selector,
     Selector.of({
+      learn: () => {},
       route: ({ model }) =>
         Effect.as(route, {
           model,
