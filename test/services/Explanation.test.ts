@@ -50,7 +50,7 @@ describe("an explanation", () => {
 
   it("reads a prompt as engines see it: after no tools, as one message", () => {
     const wish = Explanation.wishOf({ prompt: "Hello", needs: ["tools"], maxTokens: 5 }, "a")
-    assert.deepInclude(wish, { model: "a", needs: ["tools"], maxTokens: 5, promptLength: 5 })
+    assert.deepInclude(wish, { model: "a", needs: ["generate", "tools"], maxTokens: 5, promptLength: 5 })
     assert.strictEqual(wish.promptText?.(), `[[],[{"role":"user","content":"Hello"}]]`)
     assert.isUndefined(Explanation.wishOf({}, "a").promptText)
   })
