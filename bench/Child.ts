@@ -10,6 +10,7 @@ import type { ChildProcess } from "node:child_process"
 import { fork } from "node:child_process"
 import { once } from "node:events"
 import { fileURLToPath } from "node:url"
+import { engineEnvironment } from "../src/services/EngineEnvironment.ts"
 
 type Reply<A> = { readonly value: A } | { readonly error: string }
 
@@ -59,7 +60,7 @@ export const withChild = async <Question, Answer, A>(
   const child = fork(fileURLToPath(new URL(script, import.meta.url)), {
     execArgv: [],
     stdio: ["ignore", "inherit", "inherit", "ipc"],
-    env: { ...process.env, ...env }
+    env: { ...engineEnvironment(process.env), ...env }
   })
   await once(child, "spawn")
   try {

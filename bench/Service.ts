@@ -5,6 +5,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
+import { engineEnvironment } from "../src/services/EngineEnvironment.ts"
 import { ended } from "./Child.ts"
 
 /** A service that has loaded its models and listens. */
@@ -55,7 +56,7 @@ const start = (file: string, { env, nodeOptions }: ServiceOptions): ChildProcess
   spawn(
     process.execPath,
     [...nodeOptions, entry, "serve", "--host", "127.0.0.1", "--port", "0", "--config", file],
-    { stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, NODE_ENV: "production", ...env } }
+    { stdio: ["ignore", "pipe", "inherit"], env: { ...engineEnvironment(process.env), NODE_ENV: "production", ...env } }
   )
 
 /** Runs the service beside `use` and stops it in order, however `use` ends. */

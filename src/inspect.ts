@@ -1,5 +1,5 @@
 /**
- * Process entry that loads models to see whether they can be loaded: all of the file, and of a GGUF file one token computed.
+ * Process entry that loads models to see whether they can be loaded: all of the file, and one token or text computed.
  *
  * **Details**
  *
@@ -11,37 +11,17 @@
  * It must not import `effect`: see `services/EngineProtocol`.
  */
 import type { FromInspector, LlamaSpec, OnnxSpec } from "./services/EngineProtocol.ts"
-import { failureFrom, refuse } from "./services/Job.ts"
-import type { Loaded } from "./workers/llama/LlamaLoad.ts"
-import { load } from "./workers/llama/LlamaLoad.ts"
+import { failureFrom } from "./services/Job.ts"
+import { loadChecked } from "./workers/llama/LlamaCheck.ts"
 
 if (process.send === undefined) {
   process.stderr.write("This file is started by Troupe itself. Run `troupe --help`.\n")
   process.exit(64)
 }
 
-/** No token is left out, so that one that is not a number shows. */
-const everyToken = { temperature: 1, topK: 0, topP: 1 }
-
-/** Damaged weights compute what is not a number. A model that cannot go on with a text is only loaded. */
-const computeToken = async ({ description, free, model }: Loaded): Promise<void> => {
-  const [slot] = free
-  const token = model.tokens.bos ?? model.tokenize("a")[0] ?? model.tokens.eos
-  if (slot === undefined || token === null || !description.abilities.includes("generate")) return
-  const computed = slot.sequence.evaluateWithMetadata([token], { confidence: true }, everyToken)
-  for await (const { confidence } of computed) {
-    if (Number.isFinite(confidence)) return
-    refuse({ kind: "load_failed", message: "Its weights are damaged: what they compute is not a number" })
-  }
-}
-
 const tryLlama = async (spec: LlamaSpec): Promise<void> => {
-  const loaded = await load(spec)
-  try {
-    await computeToken(loaded)
-  } finally {
-    await loaded.llama.dispose()
-  }
+  const { loaded } = await loadChecked(spec)
+  await loaded.llama.dispose()
 }
 
 const tryOnnx = async (spec: OnnxSpec): Promise<void> => {

@@ -22,25 +22,23 @@ import { failureFrom, refuse } from "../services/Job.ts"
 import type { Generation, JobTask, Watch } from "./job/JobRunner.ts"
 import { notAble, runJob, runWhole } from "./job/JobRunner.ts"
 import { takeSlot } from "./job/Slots.ts"
+import { loadChecked } from "./llama/LlamaCheck.ts"
 import type { Loaded } from "./llama/LlamaLoad.ts"
-import { load } from "./llama/LlamaLoad.ts"
 import { logprobsOf } from "./llama/LlamaLogprobs.ts"
 import { biasOf, penaltiesOf } from "./llama/LlamaSampling.ts"
 import type { Slot } from "./llama/LlamaSlots.ts"
-import { makeWhole } from "./llama/LlamaWhole.ts"
 
 const spec = workerData as LlamaSpec
 
 // A throw on this thread in mid-generation aborts the whole process unless someone listens.
 process.on("uncaughtException", (cause) => {
-  process.stderr.write(`troupe: the llama engine thread caught: ${cause.message}\n`)
+  process.stderr.write(`troupe: the llama engine thread caught: ${cause.message.replaceAll(/[^\x20-\x7e]/g, "?")}\n`)
 })
 
-const loading = load(spec).catch((cause) => refuse(failureFrom(cause, "load_failed")))
+const checked = loadChecked(spec).catch((cause) => refuse(failureFrom(cause, "load_failed")))
+const loading = checked.then(({ loaded }) => loaded)
 // Unhandled, the rejection would end the thread before anyone has asked `describe`.
 loading.catch(() => {})
-const whole = loading.then((loaded) => makeWhole(loaded, spec))
-whole.catch(() => {})
 
 const optionsOf = (
   { library, model, prompts }: Loaded,
@@ -186,7 +184,7 @@ const generate = async (task: JobTask<GenerateJob>): Promise<void> => {
 
 const answer = async ({ job, port }: JobTask): Promise<void> => {
   if (job.kind === "generate") return generate({ job, port })
-  await runWhole(port, async (watch) => (await whole)(job, watch))
+  await runWhole(port, async (watch) => (await checked).whole(job, watch))
 }
 
 /** Resolves once the model is loaded. */

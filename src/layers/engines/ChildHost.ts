@@ -10,9 +10,11 @@ import type { ChildProcess } from "node:child_process"
 import { fork } from "node:child_process"
 import { availableParallelism } from "node:os"
 import { fileURLToPath } from "node:url"
+import { engineEnvironment } from "../../services/EngineEnvironment.ts"
 import type { EngineDescription, EngineHost, FromChild, HostOptions, ToChild } from "../../services/EngineProtocol.ts"
 import type { EngineFailure, JobEvent } from "../../services/Job.ts"
 import { failureFrom, isTerminal } from "../../services/Job.ts"
+import { plainText } from "../../services/PlainText.ts"
 
 const entry = fileURLToPath(new URL(`../../host${import.meta.url.slice(-3)}`, import.meta.url))
 
@@ -20,13 +22,17 @@ const spawnChild = (options: HostOptions) =>
   fork(entry, [], {
     execArgv: [],
     serialization: "advanced",
-    stdio: ["ignore", "ignore", "inherit", "ipc"],
+    stdio: ["ignore", "ignore", "pipe", "ipc"],
     env: {
-      ...process.env,
+      ...engineEnvironment(process.env),
       // Sampling runs on libuv's pool: with its default of 4 threads they fight the compute threads for the cores.
       UV_THREADPOOL_SIZE: String(Math.min(options.replicas, availableParallelism()))
     }
   })
+
+/** Passes on what native code writes, which may quote a model file's own bytes. */
+const passOnErrors = (child: ChildProcess) =>
+  child.stderr?.setEncoding("utf8").on("data", (text: string) => void process.stderr.write(plainText(text)))
 
 /** Calls once, with the reason, when the child is no more. */
 const onDeath = (child: ChildProcess, die: (failure: EngineFailure) => void) => {
@@ -133,6 +139,7 @@ const makeOutbox = (child: ChildProcess, refused: (message: ToChild, cause: unkn
 /** Starts a child process that holds a pool of engine threads. */
 export const makeChildHost = (options: HostOptions): EngineHost => {
   const child = spawnChild(options)
+  passOnErrors(child)
   const { exited, jobs, ready, state } = watch(child)
   const post = makeOutbox(child, (message, cause) => {
     if (message.type === "start") jobs.hear(message.id, [{ type: "failed", failure: failureFrom(cause, "failed") }])

@@ -13,6 +13,7 @@
 import { setFlagsFromString } from "node:v8"
 import { MessageChannel } from "node:worker_threads"
 import { Piscina } from "piscina"
+import { engineEnvironment } from "../../services/EngineEnvironment.ts"
 import type { EngineDescription, EngineHost, HostOptions, SendCommand } from "../../services/EngineProtocol.ts"
 import type { EngineFailure, Job, JobEvent } from "../../services/Job.ts"
 import { failureFrom, isTerminal } from "../../services/Job.ts"
@@ -32,6 +33,7 @@ const makePool = ({ replicas, spec }: HostOptions) => {
   return new Piscina({
     filename: workerOf(spec.engine),
     workerData: spec,
+    env: engineEnvironment(process.env),
     execArgv: [],
     resourceLimits: { maxYoungGenerationSizeMb: youngGeneration },
     minThreads: replicas,

@@ -11,6 +11,7 @@ import { Effect } from "effect"
 import type { ChildProcess } from "node:child_process"
 import { fork } from "node:child_process"
 import { fileURLToPath } from "node:url"
+import { engineEnvironment } from "../../services/EngineEnvironment.ts"
 import type { FromInspector, LlamaSpec, OnnxSpec } from "../../services/EngineProtocol.ts"
 
 const entry = fileURLToPath(new URL(`../../inspect${import.meta.url.slice(-3)}`, import.meta.url))
@@ -37,16 +38,14 @@ const ownFaults = new Set<NodeJS.Signals | null>([
 
 const stderrKept = 8192
 
-const spawn = () => {
-  const { HF_TOKEN: _, ...env } = process.env
-  return fork(entry, [], {
+const spawn = () =>
+  fork(entry, [], {
     execArgv: [],
     serialization: "advanced",
     stdio: ["ignore", "ignore", "pipe", "ipc"],
     // ggml calls a debugger for a trace of where it aborts.
-    env: { ...env, UV_THREADPOOL_SIZE: "1", GGML_NO_BACKTRACE: "1" }
+    env: { ...engineEnvironment(process.env), UV_THREADPOOL_SIZE: "1", GGML_NO_BACKTRACE: "1" }
   })
-}
 
 /** What a dying process said, as one line of plain characters. */
 const lastWords = (stderr: string): string => {

@@ -14,6 +14,7 @@ import type {
 import { failureFrom, refuse } from "../../services/Job.ts"
 import type { Watch } from "../job/JobRunner.ts"
 import { notAble } from "../job/JobRunner.ts"
+import { checkScore, checkVector } from "../model/OutputCheck.ts"
 import type { Loaded } from "./LlamaLoad.ts"
 
 /** Made when first asked for, once; asked for again after a failure. */
@@ -34,7 +35,7 @@ const refuseIfTooLong = (promptTokens: number, contextWindow: number) => {
 
 const unitOf = (vector: ReadonlyArray<number>): Float32Array => {
   const length = Math.hypot(...vector)
-  return Float32Array.from(vector, (value) => length === 0 ? value : value / length)
+  return Float32Array.from(vector, (value) => value / length)
 }
 
 const refuseIfEmpty = (path: string, text: string) => {
@@ -56,6 +57,7 @@ const embedOne = async (
   const promptTokens = embedder.calculateInputLength(tokens)
   refuseIfTooLong(promptTokens, description.contextWindow)
   const { vector } = await embedder.getEmbeddingFor(tokens)
+  checkVector(vector)
   return { vector: unitOf(vector), promptTokens }
 }
 
@@ -105,7 +107,9 @@ const rerank = async (
     const tokens = ranker.calculateInputLength(query, document)
     refuseIfTooLong(tokens, description.contextWindow)
     promptTokens += tokens
-    scores.push(await ranker.rank(query, document))
+    const score = await ranker.rank(query, document)
+    checkScore(score)
+    scores.push(score)
     progress()
   }
   return { kind: "rerank", scores, promptTokens }

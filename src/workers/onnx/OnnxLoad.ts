@@ -1,8 +1,10 @@
 /** Loads a model folder: what its graph is for, and how that is done. */
 import { basename, join } from "node:path"
 import type { Ability, EngineDescription, OnnxSpec } from "../../services/EngineProtocol.ts"
-import { refuse } from "../../services/Job.ts"
+import { failureFrom, refuse } from "../../services/Job.ts"
+import type { Watch } from "../job/JobRunner.ts"
 import type { ChatTemplate } from "../model/ChatTemplate.ts"
+import { checkFirstOutput } from "../model/OutputCheck.ts"
 import type { Decoder } from "./OnnxDecoder.ts"
 import { makeDecoder } from "./OnnxDecoder.ts"
 import { checkEncoder, makeEncoder, vectorOutputOf } from "./OnnxEncoder.ts"
@@ -95,7 +97,23 @@ const abilitiesOf = (work: Work): ReadonlyArray<Ability> =>
     ? [work.kind, "tokenize"]
     : ["generate", ...(work.template.knowsTools ? ["tools"] as const : []), "format", "logprobs", "tokenize"]
 
-/** A loaded model; rejects with an `EngineFailure`. */
+const unwatched: Watch = { isCancelled: () => false, progress: () => {} }
+
+/** Has the model compute one token or one text: damaged weights are found at the load. */
+const check = async (work: Work, { encode }: OnnxTokenizer): Promise<void> => {
+  try {
+    if (work.kind === "generate") {
+      const [token = 0] = encode([{ text: "a", special: false }])
+      checkFirstOutput((await work.decoder.step(work.decoder.empty(), [token])).logits)
+    } else if (work.kind === "rerank") await work.whole.rerank("a", ["a"], unwatched)
+    else await work.whole[work.kind](["a"], unwatched)
+  } catch (cause) {
+    const failure = failureFrom(cause, "load_failed")
+    refuse(failure.kind === "failed" ? { kind: "load_failed", message: failure.message } : failure)
+  }
+}
+
+/** A loaded model that computed once; rejects with an `EngineFailure`. */
 export const load = async (spec: OnnxSpec) => {
   const folder = await readFolder(spec.folder)
   const contextWindow = windowOf(folder, spec)
@@ -107,6 +125,10 @@ export const load = async (spec: OnnxSpec) => {
   const parts: Parts = { folder, tokenizer, library, session, contextWindow }
   const kind = kindOf(session, architecture, labelCount(session, folder))
   const work = kind === "generate" ? generatorOf(parts, spec.slots) : wholeOf(kind, parts)
+  await check(work, tokenizer).catch(async (cause: unknown) => {
+    await session.release()
+    throw cause
+  })
   const description: EngineDescription = {
     engine: "onnx",
     contextWindow,

@@ -8,6 +8,7 @@
 import type { Classification, Each, JobResult } from "../../services/Job.ts"
 import { refuse } from "../../services/Job.ts"
 import type { Watch } from "../job/JobRunner.ts"
+import { checkScore, checkVector } from "../model/OutputCheck.ts"
 import type { Encoder, Row } from "./OnnxEncoder.ts"
 
 /** How a text's vectors, one a token, become one. */
@@ -31,8 +32,9 @@ export interface Whole {
 }
 
 const unitLength = (vector: Float32Array): Float32Array => {
+  checkVector(vector)
   const length = Math.hypot(...vector)
-  return length === 0 ? vector : vector.map((value) => value / length)
+  return vector.map((value) => value / length)
 }
 
 /**
@@ -97,7 +99,10 @@ const rerank = async (
   const rows = await forward(inputs, "logits", watch)
   return {
     kind: "rerank",
-    scores: rows.map(({ numbers }) => sigmoid(numbers[0]!)),
+    scores: rows.map(({ numbers }) => {
+      checkScore(numbers[0]!)
+      return sigmoid(numbers[0]!)
+    }),
     promptTokens: inputs.reduce((sum, { ids }) => sum + ids.length, 0)
   }
 }
@@ -114,9 +119,9 @@ export const makeWhole = ({ encoder, labels, pooling, vectors = "" }: WholeOptio
   rerank: (query, documents, watch) => rerank(encoder, query, documents, watch),
   classify: async (inputs, watch) => ({
     kind: "classify",
-    classifications: await forEach(encoder, inputs, "logits", watch, ({ numbers }, promptTokens) => ({
-      labels: labelled(numbers, labels),
-      promptTokens
-    }))
+    classifications: await forEach(encoder, inputs, "logits", watch, ({ numbers }, promptTokens) => {
+      numbers.forEach(checkScore)
+      return { labels: labelled(numbers, labels), promptTokens }
+    })
   })
 })

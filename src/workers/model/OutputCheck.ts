@@ -1,0 +1,41 @@
+/**
+ * Whether what a model computes can be an answer: damaged weights load well, and then compute what is not a number, or
+ * the same number for every token.
+ */
+import { refuse } from "../../services/Job.ts"
+
+/** What is wrong with a model's numbers, if anything. Minus infinity is a number here: models mask tokens with it. */
+export const outputProblem = (numbers: ArrayLike<number>): string | undefined => {
+  let least = Number.POSITIVE_INFINITY
+  let most = Number.NEGATIVE_INFINITY
+  for (let at = 0; at < numbers.length; at++) {
+    const number = numbers[at]!
+    if (Number.isNaN(number) || number === Number.POSITIVE_INFINITY) return "its output is not a number"
+    if (number < least) least = number
+    if (number > most) most = number
+  }
+  if (numbers.length === 0) return "it has no output"
+  if (most === Number.NEGATIVE_INFINITY) return "its output is not a number"
+  return numbers.length > 1 && least === most ? "its output is the same for every token" : undefined
+}
+
+/** Refuses a model whose first output is no answer. */
+export const checkFirstOutput = (numbers: ArrayLike<number>): void => {
+  const problem = outputProblem(numbers)
+  if (problem !== undefined) refuse({ kind: "load_failed", message: `The model file is damaged: ${problem}.` })
+}
+
+/** Refuses a vector or scores that are not numbers, or a vector without a direction. */
+export const checkVector = (vector: ArrayLike<number>): void => {
+  const problem = outputProblem(vector)
+  if (problem !== undefined) {
+    refuse({ kind: "failed", message: "The model computed a vector without a direction; its file may be damaged." })
+  }
+}
+
+/** Refuses a score that is not a number. */
+export const checkScore = (score: number): void => {
+  if (!Number.isFinite(score)) {
+    refuse({ kind: "failed", message: "The model computed a score that is not a number; its file may be damaged." })
+  }
+}
