@@ -18,6 +18,7 @@ import * as HeaderValue from "./HeaderValue.ts"
 import type { DeploymentOptions } from "./Model.ts"
 import type { Problem } from "./Problem.ts"
 import * as Problems from "./Problem.ts"
+import * as ProxySettings from "./ProxySettings.ts"
 import { routingProblems } from "./SettingsPolicies.ts"
 import type { Environment, Resolved, Surroundings } from "./SettingsResolution.ts"
 import { environments, resolve } from "./SettingsResolution.ts"
@@ -202,7 +203,11 @@ export const decode = (file: Tree, surroundings: Surroundings): Result.Result<Re
     return Result.fail([{ path: "NODE_ENV", expected: `Expected one of ${environments.join(", ")}, not "${chosen}"` }])
   }
   const found = splitFile(file)
-  const problems = [...found.problems, ...(surroundings.literalSecrets === true ? [] : secrets(file))]
+  const problems = [
+    ...found.problems,
+    ...ProxySettings.problemsOf(surroundings.variables),
+    ...(surroundings.literalSecrets === true ? [] : secrets(file))
+  ]
   let source: Source | undefined
   for (const environment of environments) {
     const over = at(found.overlays, [environment])

@@ -45,6 +45,12 @@ describe("a value for a header", () => {
   })
 })
 
+it("A proxy variable that is no URL of a proxy refuses the settings, by its name", () => {
+  const problems = Result.getOrThrow(Result.flip(decode({}, { HTTPS_PROXY: "ftp://hidden" })))
+  assert.deepStrictEqual(problems.map(({ path }) => path), ["HTTPS_PROXY"])
+  assert.notInclude(problems[0]!.expected, "hidden")
+})
+
 describe("a secret from an environment variable", () => {
   const fields = [
     ["key", { key: "${K}" }, "key"],

@@ -36,6 +36,20 @@ const codeOf = (error: NodeJS.ErrnoException & { readonly errors?: unknown }): s
   return inner.code ?? inner.name
 }
 
+/** Why there is no connection, where it is known. */
+const unconnected = (error: NodeJS.ErrnoException & { readonly hostname?: string }, code: string): string => {
+  const status = /^Proxy response \((\d+)\)|^Proxy Authentication Required \((407)\)/.exec(error.message)
+  if (status !== null) {
+    return `the proxy refused the connection (${status[1] ?? status[2]}). Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY.`
+  }
+  if (code === "ENOTFOUND" || code === "EAI_AGAIN") {
+    return `could not resolve host \`${error.hostname ?? ""}\` (${code}). Check the name and the network.`
+  }
+  return code === "ECONNREFUSED"
+    ? `the connection was refused (${code}). Check that the provider runs at \`baseUrl\`.`
+    : `the connection failed (${code}).`
+}
+
 /** What the network said, before the answer began and in its middle. */
 export const broken = (
   { deployment }: Target,
@@ -55,7 +69,7 @@ export const broken = (
   }
   return begun
     ? new InferenceError.UpstreamFailed({ deployment, kind: "cut", detail: `its answer broke off (${code}).` })
-    : new InferenceError.UpstreamFailed({ deployment, kind: "network", detail: `the connection failed (${code}).` })
+    : new InferenceError.UpstreamFailed({ deployment, kind: "network", detail: unconnected(error, code) })
 }
 
 const tooLarge = ({ deployment }: Target, bytes: number): InferenceError.InferenceError =>

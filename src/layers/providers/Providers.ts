@@ -6,12 +6,14 @@
  * What is known of a deployment's keys outlives its engine, which may be unloaded when idle.
  */
 import { NodeHttpClient } from "@effect/platform-node"
+import type * as Undici from "@effect/platform-node/Undici"
 import { Effect, Layer } from "effect"
 import * as InferenceError from "../../services/InferenceError.ts"
 import type { Rests } from "../../services/Keys.ts"
 import type { Provider, RemoteDeployment } from "../../services/Model.ts"
 import * as Policies from "../../services/Policies.ts"
 import { Providers } from "../../services/Providers.ts"
+import * as ProxySettings from "../../services/ProxySettings.ts"
 import { Settings } from "../../services/Settings.ts"
 import { anthropic } from "./Anthropic.ts"
 import type { Dialect } from "./Dialect.ts"
@@ -35,19 +37,35 @@ const dialects: Partial<Record<Provider, Dialect>> = {
   troupe
 }
 
+// Loaded where a proxy is named only.
+const loadUndici = Effect.promise(() => import("@effect/platform-node/Undici"))
+
 /** Connections that are the deployment's own. Redirects are not followed, nothing is sent twice. */
-const dispatcherOf = (options: RemoteDeployment) =>
-  NodeHttpClient.makeDispatcherOptions({
-    connections: options.maxConcurrent ?? Policies.maxConcurrent,
-    connect: { timeout: limitsOf(options).connect },
-    allowH2: false
-  })
+const dispatcherOf = (options: RemoteDeployment, proxy: string | undefined) => {
+  const connections = options.maxConcurrent ?? Policies.maxConcurrent
+  const timeout = limitsOf(options).connect
+  return proxy === undefined
+    ? NodeHttpClient.makeDispatcherOptions({ connections, connect: { timeout }, allowH2: false })
+    : Effect.acquireRelease(
+      Effect.map(
+        loadUndici,
+        ({ ProxyAgent }): Undici.Dispatcher =>
+          new ProxyAgent({ uri: proxy, connections, connectTimeout: timeout, allowH2: false })
+      ),
+      (dispatcher) => Effect.promise(() => dispatcher.destroy())
+    )
+}
 
 /**
  * @param options of the hosts that images may come from
  * @param rests how long keys are not used after they were limited or rejected
+ * @param env has the variables that name proxies
  */
-export const makeWith = Effect.fnUntraced(function*(options: Media.Options, rests: Rests = Policies.keyRests) {
+export const makeWith = Effect.fnUntraced(function*(
+  options: Media.Options,
+  rests: Rests = Policies.keyRests,
+  env: ProxySettings.Environment = process.env
+) {
   const media = yield* Media.make(options)
   const rings = new WeakMap<RemoteDeployment, KeyRing>()
   const ringOf = (options: RemoteDeployment): KeyRing => {
@@ -71,7 +89,7 @@ export const makeWith = Effect.fnUntraced(function*(options: Media.Options, rest
         return yield* InferenceError.make(new InferenceError.ModelLoadFailed({ deployment: id, detail: unfit }))
       }
       const target = { deployment: id, model, options }
-      const dispatcher = yield* dispatcherOf(options)
+      const dispatcher = yield* dispatcherOf(options, ProxySettings.proxyFor(baseUrl, env))
       const upstream = yield* Upstream.make({ target, dialect, dispatcher, ring: ringOf(options), baseUrl })
       const engine = RemoteEngine.make(dialect, target, upstream, media)
       yield* Effect.addFinalizer(() => engine.stop)

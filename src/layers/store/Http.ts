@@ -23,11 +23,11 @@ export const showUrl = (url: string): string => {
   return `${origin}${pathname}`
 }
 
-/** What those say who have no network, mostly. */
+/** The common network errors. */
 const inWords: Readonly<Record<string, string>> = {
-  ENOTFOUND: "nobody knows a host of that name, or this machine is not online (ENOTFOUND)",
-  EAI_AGAIN: "no name server answers, or this machine is not online (EAI_AGAIN)",
-  ECONNREFUSED: "nobody takes calls there (ECONNREFUSED)",
+  ENOTFOUND: "the host could not be resolved (ENOTFOUND). Check the name and the network",
+  EAI_AGAIN: "the host could not be resolved (EAI_AGAIN). Check the name server and the network",
+  ECONNREFUSED: "the connection was refused (ECONNREFUSED)",
   ECONNRESET: "the connection was cut (ECONNRESET)"
 }
 

@@ -8,6 +8,7 @@ import { ModelFiles } from "../../services/ModelFiles.ts"
 import * as ModelSource from "../../services/ModelSource.ts"
 import { fail, ModelStore, NotInStore } from "../../services/ModelStore.ts"
 import * as Policies from "../../services/Policies.ts"
+import * as ProxySettings from "../../services/ProxySettings.ts"
 import { Settings } from "../../services/Settings.ts"
 import { ensure } from "./Check.ts"
 import type { Endpoint } from "./HuggingFace.ts"
@@ -76,8 +77,31 @@ const endpointOf = (): Endpoint => {
   }
 }
 
+/** A client whose connections go through the proxies that the environment names, if any. */
+export const clientLayer = (env: ProxySettings.Environment) => {
+  if (!ProxySettings.isUsed(env)) return NodeHttpClient.layerNodeHttp
+  const dispatcher = Effect.acquireRelease(
+    Effect.map(
+      // Loaded where a proxy is named only.
+      Effect.promise(() => import("@effect/platform-node/Undici")),
+      ({ Agent, Pool, ProxyAgent }) =>
+        new Agent({
+          factory: (origin, options) => {
+            const uri = ProxySettings.proxyFor(String(origin), env)
+            return uri === undefined ? new Pool(origin, options) : new ProxyAgent({ uri })
+          }
+        })
+    ),
+    (agent) => Effect.promise(() => agent.destroy())
+  )
+  return Layer.provide(
+    NodeHttpClient.layerUndiciNoDispatcher,
+    Layer.effect(NodeHttpClient.Dispatcher, dispatcher)
+  )
+}
+
 /** The store that the settings name, reading from `HF_ENDPOINT` with `HF_TOKEN` where these are set. */
 export const layer = Layer.effect(
   ModelStore,
   Effect.flatMap(Settings, ({ store }) => make({ ...store, endpoint: endpointOf() }))
-).pipe(Layer.provide(NodeHttpClient.layerNodeHttp))
+).pipe(Layer.provide(clientLayer(process.env)))
