@@ -67,7 +67,7 @@ describe("run", () => {
   it("names the models there are when one does not exist", async () => {
     const { code, stderr } = await run(["run", "gpt-9", "Hello!"])
     assert.strictEqual(code, 1)
-    assert.strictEqual(stderr, "troupe: The model \"gpt-9\" does not exist. There is: tiny-chat.\n")
+    assert.strictEqual(stderr, "troupe: The model \"gpt-9\" does not exist. Available models: tiny-chat.\n")
   })
 
   it("names each option that is out of range", async () => {

@@ -90,7 +90,10 @@ const reasons = (decision: Decision): ReadonlyArray<string> => [
     "Not known, and taken as neutral",
     groupBy(decision.candidates, ({ unknown }) => unknown, ({ deployment }) => deployment)
   ),
-  ...groups("Ruled out", groupBy(decision.ruledOut, ({ why }) => [why], ({ deployment }) => deployment))
+  ...groups("Ruled out", groupBy(decision.ruledOut, ({ why }) => [why], ({ deployment }) => deployment)),
+  ...(decision.ruledOutCount === undefined || decision.ruledOutCount <= decision.ruledOut.length
+    ? []
+    : [`and ${decision.ruledOutCount - decision.ruledOut.length} more ruled out`])
 ]
 
 type Lists = Plan["lists"]

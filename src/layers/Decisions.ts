@@ -1,6 +1,7 @@
 /** The records of the latest requests, in this process's memory. */
 import { Effect, Layer, Random } from "effect"
 import { name as cachedResponses } from "../services/CachedResponses.ts"
+import type { Decision } from "../services/Decision.ts"
 import type { Draft } from "../services/Decisions.ts"
 import { Decisions } from "../services/Decisions.ts"
 import type { Deployment } from "../services/Model.ts"
@@ -11,14 +12,30 @@ const idOf = ({ id }: Deployment): string => id
 
 const none = { ordinary: [], context: [], content: [] }
 
+const first = <A>(list: ReadonlyArray<A>): ReadonlyArray<A> =>
+  list.length > Policies.listedInDecision ? list.slice(0, Policies.listedInDecision) : list
+
 const namesOf = ({ cached, fallbacks: { content, context, ordinary } }: Route) =>
   ordinary.length + context.length + content.length === 0 && !cached
     ? none
     : {
-      ordinary: [...ordinary.map(idOf), ...(cached ? [cachedResponses] : [])],
-      context: context.map(idOf),
-      content: content.map(idOf)
+      ordinary: [...first(ordinary).map(idOf), ...(cached ? [cachedResponses] : [])],
+      context: first(context).map(idOf),
+      content: first(content).map(idOf)
     }
+
+/** The decision with the first of long lists: a thousand records are kept, and a model may have as many deployments. */
+const bounded = (decision: Decision): Decision => {
+  const { candidates, ruledOut, spilled = [] } = decision
+  if (Math.max(candidates.length, ruledOut.length, spilled.length) <= Policies.listedInDecision) return decision
+  return {
+    ...decision,
+    candidates: first(candidates),
+    ruledOut: first(ruledOut),
+    ruledOutCount: ruledOut.length,
+    ...(spilled.length === 0 ? {} : { spilled: first(spilled) })
+  }
+}
 
 export const layer = Layer.effect(
   Decisions,
@@ -38,7 +55,7 @@ export const layer = Layer.effect(
           model,
           policy: policy.name,
           at,
-          decision,
+          decision: bounded(decision),
           fallbacks: namesOf(route),
           attempts: []
         }

@@ -33,6 +33,8 @@ export const Decision = Schema.Struct({
   /** How many could take the request, listed or not. */
   viable: Schema.Int,
   ruledOut: Schema.Array(RuledOut),
+  /** How many may not, where a record lists the first of them only. */
+  ruledOutCount: Schema.optionalKey(Schema.Int),
   /** The primary goes first because nothing is known of it yet. */
   explored: Schema.optionalKey(Schema.Boolean),
   /** Those who stand behind for now, since they load or their queue is full. */

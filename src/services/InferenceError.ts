@@ -16,8 +16,10 @@
  * ```
  */
 import { Schema } from "effect"
+import * as Bounded from "./Bounded.ts"
 import type { Ability } from "./EngineProtocol.ts"
 import { abilities, abilityInWords } from "./EngineProtocol.ts"
+import { nearestName } from "./NearestName.ts"
 
 const mebibytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(0)} MiB`
 
@@ -40,10 +42,12 @@ export class ModelNotFound extends Schema.TaggedError<ModelNotFound>()("ModelNot
   available: Schema.Array(Schema.String)
 }) {
   override get message(): string {
+    const nearest = nearestName(this.model, this.available)
+    const meant = nearest === undefined ? "" : ` Did you mean ${nearest}?`
     const available = this.available.length === 0
       ? "No model is configured."
-      : `There is: ${this.available.join(", ")}.`
-    return `The model "${this.model}" does not exist. ${available}`
+      : `Available models: ${Bounded.list(this.available)}.`
+    return `The model "${Bounded.name(this.model)}" does not exist.${meant} ${available}`
   }
 }
 

@@ -13,6 +13,7 @@
  * ```
  */
 import { Result, Schema } from "effect"
+import * as Bounded from "./Bounded.ts"
 import type { Policy } from "./Policy.ts"
 import type { Asked } from "./SelectionInput.ts"
 import { names as strategies } from "./SelectionInput.ts"
@@ -172,5 +173,8 @@ export const join = (
   const unknown = Object.keys(own).find((name) => !Object.hasOwn(readers, name))
   return unknown === undefined
     ? Result.succeed({ ...body, troupe: { ...said, ...own } })
-    : Result.fail({ path: `troupe.${unknown}`, detail: `Expected one of ${listed(Object.keys(readers))}` })
+    : Result.fail({
+      path: `troupe.${Bounded.name(unknown)}`,
+      detail: `Expected one of ${listed(Object.keys(readers))}`
+    })
 }

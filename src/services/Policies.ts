@@ -68,6 +68,9 @@ export const streamGrant = 64
 /** Records of decisions that are kept, the latest. */
 export const keptDecisions = 1_000
 
+/** Deployments that a kept record lists of each kind: candidates, ruled out, set behind, and fallbacks. */
+export const listedInDecision = 20
+
 /** What is kept of earlier answers, for models that have them as their last fallback. */
 export const cachedResponses = {
   entries: 10_000,

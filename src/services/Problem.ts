@@ -1,5 +1,6 @@
 /** What is wrong with data from outside, and where: for configuration files and request bodies alike. */
 import { Schema, SchemaIssue } from "effect"
+import * as Bounded from "./Bounded.ts"
 import { nearestName } from "./NearestName.ts"
 
 /** One thing that is wrong. */
@@ -11,12 +12,16 @@ export const Problem = Schema.Struct({
 })
 export type Problem = typeof Problem.Type
 
-/** A path in the notation of JavaScript: `stop[0]`. */
+/** A path in the notation of JavaScript, `stop[0]`, of bounded length. */
 export const formatPath = (path: ReadonlyArray<PropertyKey>): string =>
-  path.reduce<string>((text, key) => {
-    if (typeof key === "number") return `${text}[${key}]`
-    return text === "" ? String(key) : `${text}.${String(key)}`
-  }, "")
+  Bounded.cut(
+    path.reduce<string>((text, key) => {
+      if (typeof key === "number") return `${text}[${key}]`
+      const name = Bounded.name(String(key))
+      return text === "" ? name : `${text}.${name}`
+    }, ""),
+    Bounded.longestPath
+  )
 
 /** One line for people. */
 export const format = (problem: Problem): string =>

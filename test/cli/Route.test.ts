@@ -67,7 +67,7 @@ describe("route, where no service runs", () => {
     assert.deepStrictEqual([policy.code, policy.stdout], [1, ""])
     assert.strictEqual(policy.stderr, "troupe: --policy: Expected the name of a policy: default, patient\n")
     assert.match((await route("Hello", "--retries", "99")).stderr, /^troupe: --retries: Expected .* 10\n$/)
-    assert.include((await route("Hello", "--model", "nope")).stderr, "There is: fake/a, fake/b.")
+    assert.include((await route("Hello", "--model", "nope")).stderr, "Available models: fake/a, fake/b.")
   })
 
   it.each(["here", "ftp://127.0.0.1", "http://"])("asks for a URL where %s is given", async (url) => {

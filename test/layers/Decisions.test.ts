@@ -39,6 +39,26 @@ describe("Decisions", () => {
       assert.lengthOf(latest(1_000_000), Policies.keptDecisions)
     }).pipe(Effect.provide(DecisionsLayer.layer)))
 
+  it.effect("keeps the first of long lists, and how many there were", () =>
+    Effect.gen(function*() {
+      const { begin, find } = yield* Decisions
+      const most = Policies.listedInDecision
+      const many = Array.from({ length: 5_000 }, (_, index) => deployment(`a#${index}`))
+      const { id } = begin("chat", {
+        ...route,
+        fallbacks: { ordinary: many, context: many, content: many },
+        decision: {
+          ...route.decision,
+          ruledOut: many.map(({ id }) => ({ deployment: id, why: "its circuit is open" })),
+          spilled: many.map(({ id }) => id)
+        }
+      }, 0)
+      const { decision, fallbacks } = find(id)!
+      assert.deepStrictEqual([decision.ruledOut.length, decision.ruledOutCount], [most, 5_000])
+      for (const list of [decision.spilled!, ...Object.values(fallbacks)]) assert.lengthOf(list, most)
+      assert.deepStrictEqual(decision.ruledOut[0], { deployment: "a#0", why: "its circuit is open" })
+    }).pipe(Effect.provide(DecisionsLayer.layer)))
+
   it.effect("finds nothing by what is no id of this run", () =>
     Effect.gen(function*() {
       const { begin, find } = yield* Decisions

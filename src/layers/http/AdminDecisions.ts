@@ -1,6 +1,7 @@
 /** What an operator is told of routing: what was decided and what came of it, and what would be. */
 import { Effect, Result, Schema } from "effect"
 import { HttpServerRequest, HttpServerResponse } from "effect/http"
+import * as Bounded from "../../services/Bounded.ts"
 import { Decisions } from "../../services/Decisions.ts"
 import * as Explanation from "../../services/Explanation.ts"
 import { InvalidRequest, make as failure } from "../../services/InferenceError.ts"
@@ -15,7 +16,9 @@ const usualLimit = 20
 
 const notFound = (id: string) =>
   respondError(OpenAiError.make(
-    `There is no decision "${id}". The latest ${keptDecisions} since the service began are kept; GET /admin/decisions ` +
+    `There is no decision "${
+      Bounded.name(id)
+    }". The latest ${keptDecisions} since the service began are kept; GET /admin/decisions ` +
       "lists them.",
     { status: 404, type: "invalid_request_error", code: "decision_not_found" }
   ))

@@ -7,6 +7,7 @@ import { HttpApiBuilder } from "effect/http-api"
 import type { Action } from "../../services/Admin.ts"
 import { actions as actionNames, isAction } from "../../services/Admin.ts"
 import { TypedApi } from "../../services/Api.ts"
+import * as Bounded from "../../services/Bounded.ts"
 import type { State } from "../../services/Breaker.ts"
 import { Breaker } from "../../services/Breaker.ts"
 import type { InferenceError } from "../../services/InferenceError.ts"
@@ -26,7 +27,7 @@ const noAction = (action: string) =>
   })
 
 const noDeployment = (id: string) =>
-  OpenAiError.make(`There is no deployment ${JSON.stringify(id)}. GET /admin/deployments lists them.`, {
+  OpenAiError.make(`There is no deployment ${JSON.stringify(Bounded.name(id))}. GET /admin/deployments lists them.`, {
     status: 404,
     type: "invalid_request_error",
     code: "deployment_not_found"

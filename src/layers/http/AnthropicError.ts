@@ -1,5 +1,6 @@
 /** Errors in the Anthropic dialect: which status and body each reason has. Pure. */
 import type { ErrorBody } from "../../services/Anthropic.ts"
+import * as Bounded from "../../services/Bounded.ts"
 import type { Reason } from "../../services/InferenceError.ts"
 import type { Failure } from "./Handler.ts"
 
@@ -33,7 +34,10 @@ export const make = (
   headers,
   body: {
     type: "error",
-    error: { type: types[status] ?? (status < 500 ? "invalid_request_error" : "api_error"), message },
+    error: {
+      type: types[status] ?? (status < 500 ? "invalid_request_error" : "api_error"),
+      message: Bounded.cut(message, Bounded.longestMessage)
+    },
     request_id: id
   }
 })

@@ -1,4 +1,5 @@
 /** Errors in the OpenAI dialect: which status and body each reason has. Pure. */
+import * as Bounded from "../../services/Bounded.ts"
 import type { Reason } from "../../services/InferenceError.ts"
 import type { ErrorBody } from "../../services/OpenAi.ts"
 import type { Fields } from "./Fields.ts"
@@ -22,7 +23,14 @@ interface Options {
 export const make = (message: string, { code, headers = {}, param = null, status, type }: Options): OpenAiError => ({
   status,
   headers,
-  body: { error: { message, type, param, code } }
+  body: {
+    error: {
+      message: Bounded.cut(message, Bounded.longestMessage),
+      type,
+      param: param === null ? null : Bounded.cut(param, Bounded.longestPath),
+      code
+    }
+  }
 })
 
 const invalid = (code: string | null, param: string | null, status = 400): Options => ({

@@ -355,7 +355,7 @@ describe("routing", () => {
         [{ policy: "none" }, "route.policy", "default, patient"],
         [{ deployments: ["a#0", "b#0"] }, "route.deployments[1]", "a#0, a#1"],
         [{ except: ["a#7"] }, "route.except[0]", "a#0, a#1"],
-        [{ fallbacks: ["b", "z"] }, "route.fallbacks[1]", "The model \"z\" does not exist. There is: a, b."]
+        [{ fallbacks: ["b", "z"] }, "route.fallbacks[1]", "The model \"z\" does not exist. Available models: a, b."]
       ] as const
     ) {
       it.effect(`that name nothing there is are refused: ${path}`, () => {
