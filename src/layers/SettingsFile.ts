@@ -14,6 +14,7 @@ import { formatPath } from "../services/Problem.ts"
 import type { Resolved, Surroundings } from "../services/Settings.ts"
 import { decode, modelWith, Settings, SettingsError } from "../services/Settings.ts"
 import type { File } from "../services/SettingsSchema.ts"
+import * as YamlBounds from "../services/YamlBounds.ts"
 import * as YamlPlace from "../services/YamlPlace.ts"
 
 /** The file that is read when none is named, in the current folder. */
@@ -58,10 +59,22 @@ const read = (file: string, required: boolean): Effect.Effect<string, SettingsEr
     }
   })
 
-const parse = (file: string, text: string): Effect.Effect<unknown, SettingsError> =>
+const parse = (file: string, text: string): Effect.Effect<unknown, SettingsError> => {
+  const tooLarge = YamlBounds.problemOfText(text)
+  if (tooLarge !== undefined) return Effect.fail(unusable(file, tooLarge))
+  return Effect.flatMap(parseYaml(file, text), (tree) => {
+    const tooMuch = YamlBounds.problemOfTree(tree)
+    return tooMuch === undefined ? Effect.succeed(tree) : Effect.fail(unusable(file, tooMuch))
+  })
+}
+
+const parseYaml = (file: string, text: string): Effect.Effect<unknown, SettingsError> =>
   Effect.try({
     try: () => Yaml.parse(text),
     catch: (cause) => {
+      if (cause instanceof RangeError) {
+        return unusable(file, `Mappings and lists are nested deeper than ${YamlBounds.most.levels} levels`)
+      }
       // An alias's name may be a secret that begins with an asterisk; no other message holds a value.
       const message = (cause as Error).message.replace(/'\*.*'/, "(its name is not shown)")
       return unusable(file, `Not YAML: ${YamlPlace.describe(text, message)}`)

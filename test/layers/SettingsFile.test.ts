@@ -204,6 +204,45 @@ describe("SettingsFile", () => {
         })
     )
 
+    const laughs = ["a0: &a0 [x, x, x]"]
+    for (let level = 1; level < 30; level++) {
+      laughs.push(`a${level}: &a${level} [${Array.from({ length: 9 }, () => `*a${level - 1}`).join(", ")}]`)
+    }
+    it.effect.each<readonly [what: string, content: string, problem: RegExp]>([
+      ["aliases of aliases", laughs.join("\n"), /more than 100000 values, its aliases/],
+      [
+        "aliases of aliases in block style",
+        laughs.join("\n").replaceAll("[x, x, x]", "\n  - x"),
+        /more than 100000 values/
+      ],
+      [
+        "merges",
+        `a: &a { x: 1 }\n${Array.from({ length: 2_000 }, (_, at) => `b${at}: { <<: *a }`).join("\n")}`,
+        /1000 aliases/
+      ],
+      ["nested lists", `a: ${"[".repeat(200)}${"]".repeat(200)}`, /nested deeper than 100 levels/],
+      ["very deep lists", `a: ${"[".repeat(200_000)}`, /nested deeper than 100 levels/],
+      ["a very long text", `a: ${"x".repeat(2 ** 21)}`, /larger than 1048576 characters/]
+    ])("that is too large is refused: %s", ([, content, problem]) =>
+      Effect.gen(function*() {
+        const file = yield* write(join(yield* folder, "troupe.yaml"), content)
+        const error = yield* failureOf({ file })
+        assert.lengthOf(error.problems, 1)
+        assert.match(error.message, problem)
+      }))
+
+    it.effect("may use aliases and merges", () =>
+      Effect.gen(function*() {
+        const content = "policies:\n  a: &a { retries: 1, maxAttempts: 2 }\n  b: { <<: *a, retries: 3 }\n  c: *a\n"
+        const { policies } = yield* SettingsFile.load({
+          file: yield* write(join(yield* folder, "troupe.yaml"), content)
+        })
+        assert.deepStrictEqual(policies.map(({ maxAttempts, retries }) => [retries, maxAttempts]), [[2, 6], [1, 2], [
+          3,
+          2
+        ], [1, 2]])
+      }))
+
     it.effect("that is not YAML prints no value of it", () =>
       Effect.gen(function*() {
         const file = yield* write(join(yield* folder, "troupe.yaml"), "server:\n  password: *hunter2\n")
