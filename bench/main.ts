@@ -16,6 +16,7 @@ import { proxy } from "./Proxy.ts"
 import { recovery } from "./Recovery.ts"
 import type { Effort, Outcome, Scenario } from "./Scenario.ts"
 import { selection } from "./Selection.ts"
+import { stall } from "./Stall.ts"
 import { synthetic } from "./Synthetic.ts"
 import * as SyntheticGguf from "./SyntheticGguf.ts"
 import * as Table from "./Table.ts"
@@ -34,6 +35,7 @@ const scenarios: ReadonlyArray<Scenario> = [
   overhead,
   proxy,
   selection,
+  stall,
   install
 ]
 

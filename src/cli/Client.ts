@@ -86,19 +86,28 @@ const configuredEndpoint = Effect.fnUntraced(function*(file: Option.Option<strin
 const endpointOf = ({ config, url }: Target) =>
   Option.isSome(url) ? Effect.sync(() => endpointAt(url.value)) : configuredEndpoint(config)
 
-/** Asks the running service. */
+const ask = <A, E>(
+  { socket, token, url }: Endpoint,
+  use: (client: HttpApiClient.ForApi<typeof Api>) => Effect.Effect<A, E>
+) =>
+  HttpApiClient.make(Api, {
+    baseUrl: url,
+    ...(token === undefined ? {} : { transformClient: HttpClient.mapRequest(HttpClientRequest.bearerToken(token)) })
+  }).pipe(
+    Effect.flatMap(use),
+    Effect.catch(explain(url)),
+    Effect.provide(
+      socket === undefined ? FetchHttpClient.layer : NodeHttpClient.layerNodeHttpOptions({ socketPath: socket })
+    )
+  )
+
+/** Asks the running service. A socket that a killed service has left is passed over. */
 export const withClient = <A, E>(
   target: Target,
   use: (client: HttpApiClient.ForApi<typeof Api>) => Effect.Effect<A, E>
 ) =>
-  Effect.flatMap(endpointOf(target), ({ socket, token, url }: Endpoint) =>
-    HttpApiClient.make(Api, {
-      baseUrl: url,
-      ...(token === undefined ? {} : { transformClient: HttpClient.mapRequest(HttpClientRequest.bearerToken(token)) })
-    }).pipe(
-      Effect.flatMap(use),
-      Effect.catch(explain(url)),
-      Effect.provide(
-        socket === undefined ? FetchHttpClient.layer : NodeHttpClient.layerNodeHttpOptions({ socketPath: socket })
-      )
-    ))
+  Effect.flatMap(endpointOf(target), (endpoint: Endpoint) => {
+    const { socket, ...direct } = endpoint
+    const asked = ask(endpoint, use)
+    return socket === undefined ? asked : Effect.catchTag(asked, "NoService", () => ask(direct, use))
+  })

@@ -10,7 +10,7 @@
 import { Schema } from "effect"
 import { mediaTypes } from "./Content.ts"
 import { JsonObject, Tool as InferenceTool } from "./Inference.ts"
-import { standing } from "./OpenAi.ts"
+import { mostStops, mostTools, standing } from "./OpenAi.ts"
 
 const within = (minimum: number, maximum: number) => Schema.isBetween({ minimum, maximum })
 
@@ -147,7 +147,7 @@ const prompt = {
   model: Schema.NonEmptyString,
   messages: Schema.NonEmptyArray(MessageParam),
   system: Schema.optionalKey(Schema.Union([Schema.String, Schema.Array(TextBlock)])),
-  tools: Schema.optionalKey(Schema.Array(AnyTool).check(Schema.isMaxLength(128))),
+  tools: Schema.optionalKey(Schema.Array(AnyTool).check(Schema.isMaxLength(mostTools))),
   tool_choice: Schema.optionalKey(ToolChoice),
   /** Whether the model thinks, for deployments that speak this dialect. */
   thinking: Schema.optionalKey(Schema.Struct({ type: Schema.String })),
@@ -170,7 +170,7 @@ const StopText = Schema.NonEmptyString.check(
 export const MessagesRequest = Schema.Struct({
   ...prompt,
   max_tokens: Schema.Int.check(within(1, 1_000_000)),
-  stop_sequences: Schema.optionalKey(Schema.Array(StopText).check(Schema.isMaxLength(16))),
+  stop_sequences: Schema.optionalKey(Schema.Array(StopText).check(Schema.isMaxLength(mostStops))),
   stream: Schema.optionalKey(Schema.Boolean),
   temperature: Schema.optionalKey(Schema.Finite.check(within(0, 1))),
   top_p: Schema.optionalKey(Schema.Finite.check(within(0, 1))),

@@ -17,6 +17,12 @@ const within = (minimum: number, maximum: number) => Schema.isBetween({ minimum,
 /** Clients send null for what they leave out. */
 const nullable = <S extends Schema.Top>(schema: S) => Schema.optionalKey(Schema.NullOr(schema))
 
+/** Tools of one request. */
+export const mostTools = 128
+
+/** Stop sequences of one request. */
+export const mostStops = 16
+
 /** What every request may say besides. */
 export const standing = {
   /** Not in OpenAI's API; Ollama's: how long the model stays loaded, in seconds or as `5m`; negative keeps it. */
@@ -165,11 +171,11 @@ export const ChatRequest = Schema.Struct({
   max_completion_tokens: Schema.optionalKey(Schema.Int.check(within(1, 1_000_000))),
   stop: Schema.optionalKey(Schema.Union([
     StopText,
-    Schema.Array(StopText).check(Schema.isMaxLength(16))
+    Schema.Array(StopText).check(Schema.isMaxLength(mostStops))
   ])),
   /** Answers to generate. */
   n: Schema.optionalKey(Schema.Int.check(within(1, 128))),
-  tools: Schema.optionalKey(Schema.Array(AnyTool).check(Schema.isMaxLength(128))),
+  tools: Schema.optionalKey(Schema.Array(AnyTool).check(Schema.isMaxLength(mostTools))),
   tool_choice: Schema.optionalKey(ToolChoice),
   /** False: the answer has one call at most. */
   parallel_tool_calls: Schema.optionalKey(Schema.Boolean),

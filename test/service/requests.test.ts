@@ -1,9 +1,11 @@
 /** Requests that are unusual on the wire: what the service answers before a model is asked. */
 import { assert } from "@effect/vitest"
+import { once } from "node:events"
+import { connect } from "node:net"
 import { afterAll, beforeAll, describe, it } from "vitest"
 import { exchange, head, last } from "../support/RawHttp.ts"
 import type { Service } from "../support/Service.ts"
-import { startService } from "../support/Service.ts"
+import { startService, until } from "../support/Service.ts"
 
 const yaml = `
 models:
@@ -16,10 +18,16 @@ server:
 `
 
 let service: Service
+/** With bodies of the usual size. */
+let large: Service
 beforeAll(async () => {
   service = await startService(yaml)
+  large = await startService(yaml.replace("maxBodyBytes: 30000", "maxConnections: 2"))
 })
-afterAll(() => service.stop())
+afterAll(async () => {
+  await service.stop()
+  await large.stop()
+})
 
 const body = JSON.stringify({ model: "fake/a", max_tokens: 5, messages: [{ role: "user", content: "Hello" }] })
 
@@ -170,5 +178,42 @@ describe("the host [::1]", () => {
     assert.match(other.url, /^http:\/\/\[::1\]:\d+$/)
     assert.strictEqual(last(await exchange(other.url, [post("/v1/messages") + body])).status, 200)
     await other.stop()
+  })
+})
+
+describe("a body that is too much to decode", () => {
+  const list = (element: string, count: number) => Array.from({ length: count }, () => element).join(",")
+
+  for (const [path, field] of dialects) {
+    it.each([
+      [`"x":${"[".repeat(501)}${"]".repeat(501)}`, /more than 500 objects and lists/],
+      [`"x":{${Array.from({ length: 8_193 }, (_, index) => `"${index}":1`).join(",")}}`, /more than 8192 fields/],
+      [`"x":[${list("1", 350_000)}]`, /more than 350000 values/],
+      [`"tools":[${list("{}", 129)}]`, /at most 128 tools/]
+    ])(`is 400 at ${path}: %#`, async (fields, words) => {
+      const json = `${body.slice(0, -1)},${fields}}`
+      const { json: error, status } = last(
+        await exchange(large.url, [post(path, { "content-length": json.length }) + json])
+      )
+      assert.strictEqual(status, 400)
+      assert.property(error, field)
+      assert.match(messageOf(error), words)
+    })
+  }
+})
+
+describe("a connection beyond server.maxConnections", () => {
+  it("is closed, and there is a place again when another ends", async () => {
+    const { hostname, port } = new URL(large.url)
+    const first = connect(Number(port), hostname)
+    const second = connect(Number(port), hostname)
+    await Promise.all([once(first, "connect"), once(second, "connect")])
+    assert.strictEqual(await exchange(large.url, [head("GET", "/health/live")]).catch(() => ""), "")
+    first.destroy()
+    const answered = await until(async () =>
+      await exchange(large.url, [head("GET", "/health/live")]).catch(() => "") || undefined
+    )
+    assert.strictEqual(last(answered).status, 200)
+    second.destroy()
   })
 })

@@ -6,6 +6,7 @@ import { requiredOf } from "../../services/Extra.ts"
 import type { CountRequest, Request } from "../../services/Inference.ts"
 import type { Reason } from "../../services/InferenceError.ts"
 import { InvalidRequest, NotSupported } from "../../services/InferenceError.ts"
+import { mostStops, mostTools } from "../../services/OpenAi.ts"
 import type { Source } from "../../services/Source.ts"
 import type { Placed } from "./AnthropicConversation.ts"
 import {
@@ -96,7 +97,7 @@ const callOf = (body: Anthropic.MessagesRequest, json: Body.Body, caller: Caller
 
 const shared = {
   unsupported: [],
-  most: ["messages", mostMessages],
+  most: [["messages", mostMessages], ["tools", mostTools], ["stop_sequences", mostStops]],
   problems: (body: Anthropic.CountTokensRequest) => [...messageProblems(body), ...toolProblems(body)]
 } as const satisfies Partial<Shape<never>>
 

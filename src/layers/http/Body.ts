@@ -28,8 +28,8 @@ export interface Shape<A> {
   readonly unsupportedWithin?: readonly [field: string, unsupported: Unsupported]
   /** All fields that there are; left out, others are passed over. */
   readonly known?: ReadonlySet<string>
-  /** A list's most elements: checking each costs time that others wait for. */
-  readonly most: readonly [field: string, count: number]
+  /** The most elements of lists, counted before any is checked: checking each costs time that others wait for. */
+  readonly most: ReadonlyArray<readonly [field: string, count: number]>
   /** What the schema cannot say; of bodies that the schema takes. */
   readonly problems: (decoded: A) => ReadonlyArray<Problem>
 }
@@ -63,6 +63,8 @@ const unknownIn = (
 
 const dropNulls = (body: Body): Body => Object.fromEntries(Object.entries(body).filter(([, value]) => value !== null))
 
+const isLonger = (list: unknown, count: number): boolean => Array.isArray(list) && list.length > count
+
 const refuse = (path: string, detail: string): Result.Result<never, InvalidRequest> =>
   Result.fail(new InvalidRequest(path === "" ? { detail } : { detail, path }))
 
@@ -70,9 +72,8 @@ const refuse = (path: string, detail: string): Result.Result<never, InvalidReque
 export const decode = <A>(json: unknown, shape: Shape<A>): Result.Result<A, InvalidRequest> => {
   if (!isBody(json)) return refuse("", "Expected the body to be a JSON object")
   const body = dropNulls(json)
-  const [field, most] = shape.most
-  const list = body[field]
-  if (Array.isArray(list) && list.length > most) return refuse(field, `Expected at most ${most} ${field}`)
+  const long = shape.most.find(([field, count]) => isLonger(body[field], count))
+  if (long !== undefined) return refuse(long[0], `Expected at most ${long[1]} ${long[0]}`)
   const decoded = shape.decode(body)
   const [first, ...others] = [
     ...unsupportedIn(body, shape.unsupported),

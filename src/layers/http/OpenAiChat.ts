@@ -4,7 +4,7 @@ import { textOf } from "../../services/Content.ts"
 import * as Decoder from "../../services/Decoder.ts"
 import type { Request } from "../../services/Inference.ts"
 import type { InvalidRequest } from "../../services/InferenceError.ts"
-import { ChatRequest } from "../../services/OpenAi.ts"
+import { ChatRequest, mostStops, mostTools } from "../../services/OpenAi.ts"
 import type { Problem } from "../../services/Problem.ts"
 import type { Shape } from "./Body.ts"
 import * as Body from "./Body.ts"
@@ -163,7 +163,7 @@ const optionProblems = (body: ChatRequest): ReadonlyArray<Problem> => [
 const shape: Shape<ChatRequest> = {
   decode: Decoder.make(ChatRequest),
   unsupported: [],
-  most: ["messages", mostMessages],
+  most: [["messages", mostMessages], ["tools", mostTools], ["stop", mostStops]],
   problems: (body) => [
     ...messageProblems(body.messages),
     ...toolProblems(body.tools ?? []),

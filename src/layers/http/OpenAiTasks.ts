@@ -11,6 +11,7 @@ import type {
   TokenizeRequest
 } from "../../services/Inference.ts"
 import { InvalidRequest } from "../../services/InferenceError.ts"
+import { mostTools } from "../../services/OpenAi.ts"
 import * as OpenAiTasks from "../../services/OpenAiTasks.ts"
 import type { Problem } from "../../services/Problem.ts"
 import type { Shape } from "./Body.ts"
@@ -54,7 +55,7 @@ export interface EmbedCall {
 const embeddingShape: Shape<OpenAiTasks.EmbeddingRequest> = {
   decode: Decoder.make(OpenAiTasks.EmbeddingRequest),
   unsupported: [],
-  most: ["input", mostInputs],
+  most: [["input", mostInputs]],
   problems: noProblems
 }
 
@@ -104,7 +105,7 @@ const rerankShape: Shape<OpenAiTasks.RerankRequest> = {
     ["max_chunks_per_doc", () => false],
     ["max_tokens_per_doc", () => false]
   ],
-  most: ["documents", mostDocuments],
+  most: [["documents", mostDocuments]],
   problems: noProblems
 }
 
@@ -143,7 +144,7 @@ const classifyShape: Shape<OpenAiTasks.ClassifyRequest> = {
   decode: Decoder.make(OpenAiTasks.ClassifyRequest),
   // Jina's: a model's labels are its own.
   unsupported: [["labels", () => false]],
-  most: ["input", mostInputs],
+  most: [["input", mostInputs]],
   problems: noProblems
 }
 
@@ -201,7 +202,7 @@ const tokenizeShape: Shape<OpenAiTasks.TokenizeRequest> = {
     ["chat_template_kwargs", () => false]
   ],
   unsupportedWithin: ["messages", unsupportedInMessages],
-  most: ["messages", mostMessages],
+  most: [["messages", mostMessages], ["tools", mostTools]],
   problems: tokenizeProblems
 }
 
