@@ -6,6 +6,7 @@ import { CliConfig, CliError, CliOutput, Command, GlobalFlag } from "effect/cli"
 import { readFileSync } from "node:fs"
 import { troupe } from "../cli.ts"
 import { asCalled } from "./Invocation.ts"
+import { plainConsole } from "./PlainConsole.ts"
 
 const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as {
   version: string
@@ -63,8 +64,13 @@ const presenter = CliOutput.layerPresenter({
         `troupe: ${output.errors.map((error) => inOneLine(error.message)).join("; ")}`.replace(/[^.?]$/, "$&.") +
           ` See: ${asCalled(`${output.commandPath.join(" ")} --help`)}`
       )
-      : CliOutput.defaultPresenter.present(
-        output._tag === "Help" ? { ...output, helpDoc: inPlace(output.helpDoc) } : output
+      : Effect.provideService(
+        CliOutput.defaultPresenter.present(
+          output._tag === "Help" ? { ...output, helpDoc: inPlace(output.helpDoc) } : output
+        ),
+        // Help has colours, and no text but our own.
+        Console.Console,
+        globalThis.console
       )
 })
 const config = CliConfig.layer({ builtIns: [GlobalFlag.Help, GlobalFlag.Version, GlobalFlag.Completions] })
@@ -74,6 +80,7 @@ Command.run(troupe, { version }).pipe(
     Cause.hasInterruptsOnly(cause) || errorsBesideHelp(cause) !== undefined ? Effect.void : report(cause)
   ),
   Effect.provide(Layer.mergeAll(NodeServices.layer, presenter, config)),
+  Effect.provideService(Console.Console, plainConsole(globalThis.console)),
   NodeRuntime.runMain({
     disableErrorReporting: true,
     teardown: (exit, onExit) => {

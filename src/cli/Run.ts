@@ -6,6 +6,7 @@ import * as App from "../App.ts"
 import * as SettingsFile from "../layers/SettingsFile.ts"
 import type { Request } from "../services/Inference.ts"
 import { Inference, Request as RequestSchema } from "../services/Inference.ts"
+import { plainText } from "../services/PlainText.ts"
 import * as Problems from "../services/Problem.ts"
 import { Settings } from "../services/Settings.ts"
 import { CommandFailed, config, json, logging, printJson } from "./Shared.ts"
@@ -16,7 +17,8 @@ const brokenPipe = 141
 /** Waits until the text is taken; ends the command quietly when whoever reads our output has gone. */
 const writeOut = (text: string) =>
   Effect.callback<void, CommandFailed>((resume) => {
-    process.stdout.write(text, (error?: NodeJS.ErrnoException | null) => {
+    // A program that reads the answer gets it as it is.
+    process.stdout.write(process.stdout.isTTY ? plainText(text) : text, (error?: NodeJS.ErrnoException | null) => {
       if (!error) return resume(Effect.void)
       if (error.code !== "EPIPE") {
         return resume(Effect.fail(new CommandFailed({ message: `Standard output: ${error.message}` })))

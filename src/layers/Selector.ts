@@ -145,6 +145,10 @@ const overridden = (
 
 const turnOf = ({ turns }: Parts, { name }: Pick<Model, "name">): number => turns.get(name) ?? 0
 
+/** Whose caches a prompt is in: each tenant's own, unless a deployment of the model shares them. */
+const cacheOwnerOf = ({ deployments }: Model, tenant: string | undefined): string | undefined =>
+  deployments.some(({ options }) => "sharePrefixes" in options && options.sharePrefixes) ? undefined : tenant
+
 const ask = Effect.fnUntraced(function*(parts: Parts, model: Model, wish: Wish) {
   const { maxTokens, needs = [], promptLength, promptText, tenant } = wish
   const { chosen, policy } = yield* Effect.fromResult(
@@ -161,7 +165,7 @@ const ask = Effect.fnUntraced(function*(parts: Parts, model: Model, wish: Wish) 
     session: chosen?.session ?? tenant
   }
   const prefix = policy.selection.strategy === "prefix" && promptText !== undefined
-    ? beginnings(promptText().slice(0, longestPrefix))
+    ? beginnings(promptText().slice(0, longestPrefix), cacheOwnerOf(model, tenant))
     : undefined
   return { asked, policy, prefix, wish } satisfies Question
 })

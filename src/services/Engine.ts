@@ -23,7 +23,7 @@ import type { Standing } from "./Standing.ts"
 export type Sampling = { readonly [Option in keyof SamplingOptions]?: SamplingOptions[Option] | undefined }
 
 /** One generation. */
-export interface Generation extends Omit<GenerateJob, "kind" | "window" | "messages" | "sampling"> {
+export interface Generation extends Omit<GenerateJob, "kind" | "window" | "messages" | "owner" | "sampling"> {
   readonly messages: ReadonlyArray<Message>
   readonly sampling: Sampling
   /** The caller's own request; left out, there is none. */

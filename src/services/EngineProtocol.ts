@@ -102,6 +102,8 @@ export interface LlamaSpec {
   readonly useMlock?: boolean | undefined
   /** Type of the KV cache's entries; left out, F16. */
   readonly kvCacheType?: KvCacheType | undefined
+  /** Jobs of all owners share computed beginnings of prompts; left out, false. */
+  readonly sharePrefixes?: boolean | undefined
 }
 
 /** Smaller ones save memory and cost precision; those with a quantised V need `flashAttention`. */
@@ -124,6 +126,8 @@ export interface OnnxSpec {
   readonly slots: number
   /** Compute threads of one engine thread. */
   readonly threads: number
+  /** Jobs of all owners share computed beginnings of prompts; left out, false. */
+  readonly sharePrefixes?: boolean | undefined
 }
 
 /** What the fake engine does wrong, and when. */

@@ -79,6 +79,8 @@ export interface GenerateJob {
   readonly stop: ReadonlyArray<string>
   /** The assistant's text so far, which the answer goes on with and does not repeat; left out, none. */
   readonly continues?: string | undefined
+  /** What an earlier job of another owner computed is not used; left out, the owner "". */
+  readonly owner?: string | undefined
   /** How many tokens may be on their way to a consumer that has not taken them yet. */
   readonly window: number
   /** Left out or empty, none. */

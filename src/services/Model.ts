@@ -23,6 +23,12 @@ const contextSize = optional(
 )
 const threads = optional("Compute threads of each engine thread; default 1.", Count)
 
+const sharePrefixes = optional(
+  "Tenants share what was computed of prompts that begin alike. That is faster, and cached_tokens then shows one tenant " +
+    "what another sent; default false, where each tenant has its own.",
+  Schema.Boolean
+)
+
 /** A GGUF file on llama.cpp. */
 export const LlamaDeployment = Schema.Struct({
   engine: Schema.Literal("llama"),
@@ -52,6 +58,7 @@ export const LlamaDeployment = Schema.Struct({
     "Type of the KV cache's entries, of which smaller ones save memory and need flashAttention; default f16.",
     Schema.Literals(["f32", "f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"])
   ),
+  sharePrefixes,
   ...shared
 })
 
@@ -70,6 +77,7 @@ export const OnnxDeployment = Schema.Struct({
   ),
   contextSize,
   threads,
+  sharePrefixes,
   ...shared
 })
 

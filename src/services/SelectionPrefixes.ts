@@ -12,10 +12,14 @@ import { combine, hashText } from "./Draw.ts"
 /** Characters of a block: some 64 tokens. */
 const blockLength = 256
 
-/** The hashes of a prompt's beginnings, the shortest first; a last piece shorter than a block is left out. */
-export const beginnings = (prompt: string): ReadonlyArray<number> => {
+/**
+ * The hashes of a prompt's beginnings, the shortest first; a last piece shorter than a block is left out.
+ *
+ * @param tenant whose caches these are: engines keep each tenant's apart; default one for all
+ */
+export const beginnings = (prompt: string, tenant = ""): ReadonlyArray<number> => {
   const hashes: Array<number> = []
-  let hash = 0
+  let hash = tenant === "" ? 0 : hashText(tenant)
   for (let from = 0; from + blockLength <= prompt.length; from += blockLength) {
     hash = combine(hash, hashText(prompt, from, from + blockLength))
     hashes.push(hash)

@@ -21,7 +21,7 @@ import type { ChosenLogprob, GenerateJob } from "../services/Job.ts"
 import { failureFrom, refuse } from "../services/Job.ts"
 import type { Generation, JobTask, Watch } from "./job/JobRunner.ts"
 import { notAble, runJob, runWhole } from "./job/JobRunner.ts"
-import { takeSlot } from "./job/Slots.ts"
+import { takeOwned } from "./job/Slots.ts"
 import { loadChecked } from "./llama/LlamaCheck.ts"
 import type { Loaded } from "./llama/LlamaLoad.ts"
 import { logprobsOf } from "./llama/LlamaLogprobs.ts"
@@ -170,7 +170,13 @@ const generate = async (task: JobTask<GenerateJob>): Promise<void> => {
   const loaded = await loading
   let slot: Slot | undefined
   const take = (prompt: Array<Token>): Slot => {
-    slot = takeSlot(loaded.free, prompt.length, (one) => one.keptOf(prompt))
+    slot = takeOwned(
+      loaded.free,
+      prompt.length,
+      spec.sharePrefixes === true ? "" : task.job.owner ?? "",
+      (one) => one.keptOf(prompt),
+      (one) => one.spoil()
+    )
     return slot ?? refuse({ kind: "failed", message: "More jobs than slots reached the engine." })
   }
   await runJob(

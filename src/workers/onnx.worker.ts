@@ -18,7 +18,7 @@ import type { GenerateJob, JobResult, WholeJob } from "../services/Job.ts"
 import { failureFrom, refuse } from "../services/Job.ts"
 import type { JobTask, Watch } from "./job/JobRunner.ts"
 import { notAble, runJob, runWhole } from "./job/JobRunner.ts"
-import { takeSlot } from "./job/Slots.ts"
+import { takeOwned } from "./job/Slots.ts"
 import { countCheck } from "./model/TextLimits.ts"
 import { prepare, promptOf } from "./onnx/OnnxGenerate.ts"
 import type { Loaded } from "./onnx/OnnxLoad.ts"
@@ -26,7 +26,9 @@ import { load } from "./onnx/OnnxLoad.ts"
 import type { Slot } from "./onnx/OnnxSlots.ts"
 import { keptOf } from "./onnx/OnnxSlots.ts"
 
-const loading = load(workerData as OnnxSpec).catch((cause) => refuse(failureFrom(cause, "load_failed")))
+const spec = workerData as OnnxSpec
+
+const loading = load(spec).catch((cause) => refuse(failureFrom(cause, "load_failed")))
 // Unhandled, the rejection would end the thread before anyone has asked `describe`.
 loading.catch(() => {})
 
@@ -78,7 +80,16 @@ const generate = async (loaded: Loaded, task: JobTask<GenerateJob>): Promise<voi
   const free = loaded.work.kind === "generate" ? loaded.work.free : []
   let slot: Slot | undefined
   const take = (prompt: ReadonlyArray<number>): Slot => {
-    slot = takeSlot(free, prompt.length, (one) => keptOf(one, prompt))
+    slot = takeOwned(
+      free,
+      prompt.length,
+      spec.sharePrefixes === true ? "" : task.job.owner ?? "",
+      (one) => keptOf(one, prompt),
+      (one) => {
+        one.tokens = []
+        one.whole = 0
+      }
+    )
     return slot ?? refuse({ kind: "failed", message: "More jobs than slots reached the engine." })
   }
   await runJob(

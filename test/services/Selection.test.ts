@@ -444,6 +444,16 @@ describe("Selection", () => {
       assert.strictEqual(choose([0.3, 0, 0, 0]), "d1")
     })
 
+    it("keeps each tenant's prompts apart", () => {
+      const text = "x".repeat(1024)
+      const prefixes = new Prefixes()
+      prefixes.note("a#0", beginnings(text, "one"))
+      assert.deepStrictEqual([...prefixes.shares(["a#0"], beginnings(text, "one"))], [1])
+      for (const other of ["two", ""]) {
+        assert.deepStrictEqual([...prefixes.shares(["a#0"], beginnings(text, other))], [0])
+      }
+    })
+
     it("give way where loads are out of balance", () => {
       const choose = (inFlight: number) =>
         primary([{ condition: busy(inFlight) }, { condition: busy(100) }], { strategy: "prefix" }, {

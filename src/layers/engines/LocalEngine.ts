@@ -6,6 +6,7 @@
  * A job is released when the engine has let go of it, which may be a token after its caller has left.
  */
 import { Cause, Effect, Queue, Random, Result, Scope, Stream } from "effect"
+import { hash } from "node:crypto"
 import { firstImage, texts } from "../../services/Content.ts"
 import type { Countable, Engine, Generation, Hold } from "../../services/Engine.ts"
 import type { EngineDescription, EngineHost, SendCommand } from "../../services/EngineProtocol.ts"
@@ -39,6 +40,15 @@ const unsaid = ({ extra, messages }: Generation): EngineFailure | undefined => {
   return field === undefined ? undefined : notSupported(field, "it has nothing of the kind. Leave it out.")
 }
 
+/** Characters of an owner: enough that two tenants never share one. */
+const ownerLength = 20
+
+/** The tenant as engines know it: its name may be a secret, and is needed nowhere below. */
+const ownerOf = ({ standing }: Generation): Pick<GenerateJob, "owner"> => {
+  const { tenant = "" } = standing ?? {}
+  return tenant === "" ? {} : { owner: hash("sha256", tenant, "base64url").slice(0, ownerLength) }
+}
+
 /** As a thread is asked: temperature and `topP` default to 1. */
 const jobOf = (generation: Generation, randomSeed: number): GenerateJob => {
   const {
@@ -53,6 +63,7 @@ const jobOf = (generation: Generation, randomSeed: number): GenerateJob => {
     ...asked
   } = generation
   return {
+    ...ownerOf(generation),
     ...asked,
     sampling: { ...sampling, temperature, topP, seed },
     messages: texts(messages),

@@ -34,3 +34,30 @@ export const takeSlot = <Slot>(
   }
   return free.splice(best, 1)[0]
 }
+
+/** What a slot computed is used for its owner's jobs alone, so that `cachedTokens` shows no other tenant's prompts. */
+export interface Owned {
+  owner: string
+}
+
+/** Of another owner's slot, a prompt finds nothing. */
+const foreign: Kept = { length: 0, shared: 0 }
+
+/**
+ * Takes a slot for an owner; one that was another's keeps nothing.
+ *
+ * @param forget has the slot keep nothing of what it computed
+ */
+export const takeOwned = <Slot extends Owned>(
+  free: Array<Slot>,
+  promptTokens: number,
+  owner: string,
+  keptOf: (slot: Slot) => Kept,
+  forget: (slot: Slot) => void
+): Slot | undefined => {
+  const slot = takeSlot(free, promptTokens, (one) => one.owner === owner ? keptOf(one) : foreign)
+  if (slot === undefined || slot.owner === owner) return slot
+  forget(slot)
+  slot.owner = owner
+  return slot
+}

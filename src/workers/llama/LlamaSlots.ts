@@ -4,7 +4,7 @@
  */
 import type { LlamaContextSequence, Token } from "node-llama-cpp"
 import { refuse } from "../../services/Job.ts"
-import type { Kept } from "../job/Slots.ts"
+import type { Kept, Owned } from "../job/Slots.ts"
 
 /**
  * Runs work that needs the context to itself, while every generation waits at its next token.
@@ -36,7 +36,7 @@ export const makeInterlude = () => {
 export type Interlude = ReturnType<typeof makeInterlude>
 
 /** A sequence that one job at a time uses. */
-export interface Slot {
+export interface Slot extends Owned {
   readonly sequence: LlamaContextSequence
   /** What a prompt finds in it. */
   readonly keptOf: (prompt: Array<Token>) => Kept
@@ -65,6 +65,7 @@ export const makeSlot = (sequence: LlamaContextSequence, interlude: Interlude, g
   }
   let spoilt = false
   return {
+    owner: "",
     sequence,
     keptOf: (prompt) => ({ length: sequence.nextTokenIndex, shared: shared(prompt) }),
     computed(tokens) {

@@ -7,11 +7,11 @@
  * digits on which others are computed with it, and a seed's answer must not depend on what ran before.
  */
 import { promptPiece } from "../../services/EngineProtocol.ts"
-import type { Kept } from "../job/Slots.ts"
+import type { Kept, Owned } from "../job/Slots.ts"
 import type { Cache, Decoder } from "./OnnxDecoder.ts"
 
 /** One job at a time uses it. A step replaces all at once, so they are true of each other however a job ends. */
-export interface Slot {
+export interface Slot extends Owned {
   tokens: ReadonlyArray<number>
   cache: Cache
   /** Of the tokens, how many at the beginning were computed in whole pieces of a prompt. */
@@ -19,7 +19,7 @@ export interface Slot {
 }
 
 export const makeSlots = (decoder: Decoder, count: number): Array<Slot> =>
-  Array.from({ length: count }, () => ({ tokens: [], cache: decoder.empty(), whole: 0 }))
+  Array.from({ length: count }, () => ({ owner: "", tokens: [], cache: decoder.empty(), whole: 0 }))
 
 /** How many tokens at the beginning of a prompt a slot has computed; never all, since the last one's logits are wanted. */
 export const shared = ({ tokens }: Slot, prompt: ReadonlyArray<number>): number => {

@@ -18,6 +18,7 @@ interface Job {
   readonly emit: (...events: ReadonlyArray<JobEvent>) => void
   readonly commands: Array<JobCommand>
   readonly sampling: SamplingOptions | undefined
+  readonly owner: string | undefined
 }
 
 /** An engine over a host whose jobs the test plays. */
@@ -33,7 +34,8 @@ const stage = () => {
     start: (job, onEvents) => {
       const commands: Array<JobCommand> = []
       const sampling = job.kind === "generate" ? job.sampling : undefined
-      jobs.push({ emit: (...events) => onEvents(events), commands, sampling })
+      const owner = job.kind === "generate" ? job.owner : undefined
+      jobs.push({ emit: (...events) => onEvents(events), commands, sampling, owner })
       return (command) => commands.push(command)
     }
   }
@@ -58,6 +60,26 @@ const finished: JobEvent = {
 const turns = Effect.forEach(Array.from({ length: 20 }), () => Effect.yieldNow, { discard: true })
 
 describe("LocalEngine", () => {
+  it.effect("names a tenant to engines by a short hash, and never by its name", () =>
+    Effect.gen(function*() {
+      const { engine, jobs } = stage()
+      const tenants = [undefined, "", "sk-secret", "sk-secret", "other"]
+      for (const tenant of tenants) {
+        const running = yield* Effect.forkChild(
+          Stream.runDrain(engine.generate({ ...generation, standing: { tenant } })),
+          { startImmediately: true }
+        )
+        yield* turns
+        jobs.at(-1)!.emit(finished)
+        yield* Fiber.join(running)
+      }
+      const owners = jobs.map(({ owner }) => owner)
+      assert.deepStrictEqual(owners.slice(0, 2), [undefined, undefined])
+      assert.match(owners[2]!, /^[\w-]{20}$/)
+      assert.strictEqual(owners[3], owners[2])
+      assert.notStrictEqual(owners[4], owners[2])
+    }))
+
   /** The sampling of so many jobs that set none of it. */
   const samplingOf = Effect.fnUntraced(function*(count: number, seed: string) {
     const { engine, jobs } = stage()

@@ -1,7 +1,7 @@
 import { assert } from "@effect/vitest"
 import * as fc from "fast-check"
 import { describe, it } from "vitest"
-import { takeSlot } from "../../../src/workers/job/Slots.ts"
+import { takeOwned, takeSlot } from "../../../src/workers/job/Slots.ts"
 
 const sharedOf = (tokens: ReadonlyArray<number>, prompt: ReadonlyArray<number>): number => {
   const different = prompt.findIndex((token, index) => token !== tokens[index])
@@ -63,5 +63,39 @@ describe("takeSlot", () => {
     })
     assert.deepStrictEqual(seen, ["empty", "empty", "empty"])
     for (const [index, talk] of talks.entries()) assert.strictEqual(take(free, [...talk, 9]), `talk ${index}`)
+  })
+})
+
+describe("takeOwned", () => {
+  it("uses what a slot computed for its owner's prompts alone", () => {
+    const owners = fc.constantFrom("", "a", "b", "c")
+    const prompts = fc.array(fc.nat({ max: 2 }), { minLength: 1, maxLength: 6 })
+    fc.assert(fc.property(fc.array(fc.tuple(owners, prompts)), (jobs) => {
+      const free = ["first", "second"].map((name) => ({ owner: "", name, tokens: [] as ReadonlyArray<number> }))
+      const computed = new Map<string, ReadonlyArray<ReadonlyArray<number>>>()
+      for (const [owner, prompt] of jobs) {
+        const slot = takeOwned(
+          free,
+          prompt.length,
+          owner,
+          ({ tokens }) => ({ length: tokens.length, shared: sharedOf(tokens, prompt) }),
+          (one) => {
+            one.tokens = []
+          }
+        )!
+        const own = computed.get(owner) ?? []
+        assert.isTrue(slot.tokens.length === 0 || own.some((one) => one === slot.tokens))
+        assert.strictEqual(slot.owner, owner)
+        slot.tokens = prompt
+        computed.set(owner, [...own, prompt])
+        free.push(slot)
+      }
+    }))
+  })
+
+  it("leaves another owner's slot alone where one is free that has nothing", () => {
+    const free = [{ owner: "", tokens: [] }, { owner: "a", tokens: [1, 2, 3] }]
+    const slot = takeOwned(free, 3, "b", ({ tokens }) => ({ length: tokens.length, shared: tokens.length }), () => {})
+    assert.deepStrictEqual(slot, { owner: "b", tokens: [] })
   })
 })

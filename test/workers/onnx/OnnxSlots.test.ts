@@ -7,6 +7,7 @@ import type { Slot } from "../../../src/workers/onnx/OnnxSlots.ts"
 import { begin, shared } from "../../../src/workers/onnx/OnnxSlots.ts"
 
 const slotOf = (tokens: ReadonlyArray<number>, whole = 0): Slot => ({
+  owner: "",
   tokens,
   cache: { length: tokens.length, tensors: {} },
   whole
