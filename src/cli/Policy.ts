@@ -16,7 +16,7 @@ const written: Readonly<Record<string, string>> = {
 /** A figure's name and value as they are written in `troupe.yaml`, so that whoever reads them can change them. */
 const asWritten = (path: string, value: string): ReadonlyArray<string> => {
   const name = written[path] ?? path.replace(/^selection\./, "")
-  return name.endsWith("Ms") ? [name.slice(0, -2), `${value} ms`] : [name, value]
+  return name.endsWith("Ms") ? [name.slice(0, -2), value === "0" ? "false" : `${value} ms`] : [name, value]
 }
 
 /** One line a figure, by its path. */

@@ -19,8 +19,8 @@ export const Milliseconds = Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0)
 
 const words = /^(\d+(?:\.\d+)?)\s*((?:milli|millisecond|second|minute|hour|day|week)s?)$/
 const spaced = /^\d+(?:\.\d+)?\s+(?:ms|[smh])$/
-const spanExpected = "a span of time with its unit, as 500 ms, 10 minutes or 1h30m"
-const spanText = new RegExp(`${words.source}|${spaced.source}|^(?!-)(?:${GoDuration.pattern.source})`)
+// A duration of 0 has no digit but 0.
+const spanText = new RegExp(`^(?=.*[1-9])(?:${words.source}|${spaced.source}|^(?!-)(?:${GoDuration.pattern.source}))`)
 
 const spanOf = (text: string): Duration.Duration => {
   const [, number, unit] = words.exec(text) ?? []
@@ -29,25 +29,46 @@ const spanOf = (text: string): Duration.Duration => {
     : Duration.fromInputUnsafe(`${number} ${unit.startsWith("milli") ? "millis" : unit}` as Duration.Input)
 }
 
-/**
- * Words for a span of time, as `10 minutes`, or as Go writes it, `1h30m`. Of bare numbers only 0 is taken: others count
- * seconds elsewhere, and milliseconds in programs.
- */
-export const Span = Schema.Union([
+const expectedSpan = "a duration above 0 with its unit, such as 500 ms, 10 minutes or 1h30m"
+
+const expectedSpanOrOff = `${expectedSpan}, or false to turn it off`
+
+const spanTextOf = (expected: string) =>
   Schema.String.check(
     Schema.isMaxLength(100),
-    Schema.isPattern(spanText, { message: `Expected ${spanExpected}` })
-  ),
-  Schema.Literal(0)
-]).annotate({ expected: spanExpected }).pipe(
-  Schema.decodeTo(
-    Schema.Duration,
-    SchemaTransformation.transform({
-      decode: (given) => given === 0 ? Duration.zero : spanOf(given),
-      encode: (span) => `${Duration.toMillis(span)} millis`
-    })
+    Schema.isPattern(spanText, { message: `Expected ${expected}` })
   )
+
+const encodeSpan = (span: Duration.Duration): string => `${Duration.toMillis(span)} millis`
+
+/**
+ * Words for a duration, as `10 minutes`, or as Go writes it, `1h30m`. Numbers are refused: they count seconds elsewhere, and
+ * milliseconds in programs. 0 is refused: it would mean "off" for one setting and "at once" for another.
+ */
+export const Span = Schema.Union([spanTextOf(expectedSpan)]).annotate({ expected: expectedSpan }).pipe(
+  Schema.decodeTo(Schema.Duration, SchemaTransformation.transform({ decode: spanOf, encode: encodeSpan }))
 )
+
+/** The same, or `false` for a setting that can be turned off. */
+export const SpanOrOff = Schema.Union([spanTextOf(expectedSpanOrOff), Schema.Literal(false)])
+  .annotate({ expected: expectedSpanOrOff })
+  .pipe(
+    Schema.decodeTo(
+      Schema.Union([Schema.Duration, Schema.Literal(false)]),
+      SchemaTransformation.transform({
+        decode: (given): Duration.Duration | false => given === false ? false : spanOf(given),
+        encode: (span) => span === false ? false : encodeSpan(span)
+      })
+    )
+  )
+export type SpanOrOff = Duration.Duration | false
+
+/** A duration that is turned off counts as this one. */
+export const orOff = (
+  span: SpanOrOff | undefined,
+  usual: Duration.Duration,
+  off: Duration.Duration
+): Duration.Duration => span === false ? off : span ?? usual
 
 /** Words for an amount of memory, as `8 GiB`; also a number of bytes. */
 export const Bytes = Schema.Union([

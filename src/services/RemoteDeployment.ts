@@ -1,7 +1,7 @@
 /** A deployment that another host serves, and what a configuration says of it. */
 import { Schema } from "effect"
 import { abilities } from "./EngineProtocol.ts"
-import { Bytes, Count, described, optional, Span, traits } from "./Fields.ts"
+import { Bytes, Count, described, optional, SpanOrOff, traits } from "./Fields.ts"
 
 /** The dialects that remote deployments speak. */
 export const providers = ["openai", "azure-openai", "anthropic", "gemini", "ollama", "troupe"] as const
@@ -15,14 +15,14 @@ const isPlainUrl = (text: string): boolean => {
 }
 
 const Timeouts = Schema.Struct({
-  connect: optional("Until the connection stands; default 10 seconds.", Span),
-  firstByte: optional("From the request to the headers of an answer that is streamed; default 1 minute.", Span),
+  connect: optional("Until the connection stands; default 10 seconds.", SpanOrOff),
+  firstByte: optional("From the request to the headers of an answer that is streamed; default 1 minute.", SpanOrOff),
   firstToken: optional(
     "From the request to the first content, or thought, of an answer that is streamed; default 2 minutes.",
-    Span
+    SpanOrOff
   ),
-  stall: optional("Between two pieces of a body, while somebody waits for the next; default 1 minute.", Span),
-  total: optional("From the request to the answer's end, slow readers and all; default 10 minutes.", Span)
+  stall: optional("Between two pieces of a body, while somebody waits for the next; default 1 minute.", SpanOrOff),
+  total: optional("From the request to the answer's end, slow readers and all; default 10 minutes.", SpanOrOff)
 })
 
 /** How the URLs look of providers that have none of their own. */
@@ -85,7 +85,7 @@ export const RemoteDeployment = Schema.Struct({
       "or always where timeouts has firstByte, firstToken or stall.",
     Schema.Boolean
   ),
-  timeouts: optional("How long the parts of an answer may take.", Timeouts),
+  timeouts: optional("How long the parts of an answer may take, false for no limit.", Timeouts),
   maxResponseBytes: optional("The largest body that is taken, as 16 MiB or in bytes; default 16 MiB.", Bytes)
 }).check(Schema.makeFilter(({ baseUrl, key, keys, provider }) => {
   if (key !== undefined && keys !== undefined) return { path: ["keys"], issue: "Expected key or keys, not both" }

@@ -1,7 +1,7 @@
 /** The policies of `troupe.yaml`: their schema, what they come to, and whether models name ones that there are. */
 import { Duration, Schema } from "effect"
 import * as CachedResponses from "./CachedResponses.ts"
-import { described, optional, Span } from "./Fields.ts"
+import { described, optional, Span, SpanOrOff } from "./Fields.ts"
 import { mostRetries } from "./Overrides.ts"
 import type { Routing } from "./Policy.ts"
 import * as Policy from "./Policy.ts"
@@ -51,15 +51,16 @@ export const PolicySettings = Schema.Struct({
     })
   ),
   maxWait: optional(
-    "The longest that a request waits for a deployment to take it again, where no other is free; default 10 seconds.",
-    Span
+    "The longest that a request waits for a deployment to take it again, where no other is free, false for not at all; default " +
+      "10 seconds.",
+    SpanOrOff
   ),
   timeouts: optional(
     "How long it may take; default no limit but those of the deployments.",
     Schema.Struct({
-      firstToken: optional("Each attempt, to its first content.", Span),
-      stall: optional("Between two pieces of an answer.", Span),
-      total: optional("The request as a whole.", Span)
+      firstToken: optional("Each attempt, to its first content; false for no limit.", SpanOrOff),
+      stall: optional("Between two pieces of an answer; false for no limit.", SpanOrOff),
+      total: optional("The request as a whole; false for no limit.", SpanOrOff)
     })
   ),
   hedge: optional(
@@ -111,6 +112,10 @@ const defaultName = Policy.defaults.name
 
 const ms = (span: Duration.Duration | undefined): number | undefined => span && Duration.toMillis(span)
 
+/** No limit where it is turned off. */
+const limitOf = (span: SpanOrOff | undefined, base: number | undefined): number | undefined =>
+  span === false ? undefined : ms(span) ?? base
+
 /** Without what is not there. */
 const only = <A extends object>(some: A) =>
   Object.fromEntries(Object.entries(some).filter(([, value]) => value !== undefined)) as {
@@ -133,17 +138,24 @@ const resolve = (name: string, settings: PolicySettings, base: Policy.Policy): P
   const { backoff, hedge, maxAttempts, maxWait, retries, shorterBy, timeouts } = settings
   return {
     ...base,
-    ...only({ retries, maxAttempts, shorterBy, continue: settings.continue, maxWaitMs: ms(maxWait) }),
+    ...only({
+      retries,
+      maxAttempts,
+      shorterBy,
+      continue: settings.continue,
+      maxWaitMs: maxWait === false ? 0 : ms(maxWait)
+    }),
     name,
     selection: selectionOf(settings, base),
     backoff: {
       ...base.backoff,
       ...only({ initialMs: ms(backoff?.initial), factor: backoff?.factor, capMs: ms(backoff?.cap) })
     },
-    timeouts: {
-      ...base.timeouts,
-      ...only({ firstTokenMs: ms(timeouts?.firstToken), stallMs: ms(timeouts?.stall), totalMs: ms(timeouts?.total) })
-    },
+    timeouts: only({
+      firstTokenMs: limitOf(timeouts?.firstToken, base.timeouts.firstTokenMs),
+      stallMs: limitOf(timeouts?.stall, base.timeouts.stallMs),
+      totalMs: limitOf(timeouts?.total, base.timeouts.totalMs)
+    }),
     ...(hedge === undefined ? {} : { hedge: { share: hedge.share, ...only({ afterMs: ms(hedge.after) }) } })
   }
 }

@@ -4,6 +4,7 @@
 import type { Redacted } from "effect"
 import { Duration } from "effect"
 import type { Options as CircuitOptions } from "./Breaker.ts"
+import { orOff } from "./Fields.ts"
 import type { Rests } from "./Keys.ts"
 import type { Deployment, DeploymentOptions, Model } from "./Model.ts"
 import { defaultIdleUnload } from "./Model.ts"
@@ -117,11 +118,11 @@ const modelOf = (
     id: `${name}#${index}`,
     model: name,
     options: resolvePaths(options, resolve),
-    idleUnload: settings.idleUnload ?? defaultIdleUnload,
+    idleUnload: orOff(settings.idleUnload, defaultIdleUnload, Duration.infinity),
     preload: settings.preload ?? true,
     pinned: settings.pinned ?? false,
     queueLimit: settings.queueLimit ?? Policies.queueLimit,
-    stallAfter: settings.stallAfter ?? Policies.stallAfter
+    stallAfter: orOff(settings.stallAfter, Policies.stallAfter, Duration.infinity)
   })
   const [first, ...others] = settings.deployments
   return {
@@ -171,6 +172,7 @@ const serverOf = ({ server }: Source, { resolvePath }: Surroundings): Resolved["
   return {
     ...settings,
     host: bareHost(settings.host),
+    shutdownGrace: orOff(server?.shutdownGrace, defaultServer.shutdownGrace, Duration.zero),
     admin: typeof socket === "string" ? { ...settings.admin, socket: resolvePath(socket) } : settings.admin
   }
 }
@@ -224,7 +226,7 @@ export const resolve = (
   logLevel: logLevels[source.logLevel ?? defaultLogLevel[environment]],
   memory: {
     budgetBytes: source.memory?.budget,
-    hold: source.memory?.hold ?? Policies.memoryHold
+    hold: orOff(source.memory?.hold, Policies.memoryHold, Duration.zero)
   },
   circuits: circuitsOf(source),
   keyCooldowns: keyCooldownsOf(source),

@@ -1,16 +1,10 @@
 /** The schema of `troupe.yaml`, with the words that editors show. */
-import { Duration, Schema } from "effect"
-import { Bytes, described, optional, Span } from "./Fields.ts"
+import { Schema } from "effect"
+import { Bytes, described, optional, Span, SpanOrOff } from "./Fields.ts"
 import { DeploymentOptions, RemoteDeployment } from "./Model.ts"
 import { PolicySettings, routingFields } from "./SettingsPolicies.ts"
 
 const positive = Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))
-
-const PositiveSpan = Span.check(
-  Schema.makeFilter((span: Duration.Duration) =>
-    Duration.isPositive(span) ? undefined : "Expected a span of time longer than 0"
-  )
-)
 
 /** As a browser sends it in `Origin`, or `*`. */
 const Origin = Schema.String.check(
@@ -25,7 +19,10 @@ const Server = Schema.Struct({
     "Port to listen on, 0 for any free one; default 3000.",
     Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 65535 }))
   ),
-  shutdownGrace: optional("How long a shutdown waits for requests in flight; default 30 seconds.", Span),
+  shutdownGrace: optional(
+    "How long a shutdown waits for requests in flight, false for not at all; default 30 seconds.",
+    SpanOrOff
+  ),
   maxBodyBytes: optional(
     "The largest request body; default 10 MiB.",
     Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))
@@ -42,12 +39,12 @@ const Server = Schema.Struct({
   ),
   headersTimeout: optional(
     "How long a client may take to send a request's headers; later it gets 408. Default 15 seconds.",
-    PositiveSpan
+    Span
   ),
   bodyTimeout: optional(
     "How long a request body may pause between two pieces; later the client gets 408. The whole upload has no limit of " +
       "time. Default 30 seconds.",
-    PositiveSpan
+    Span
   ),
   maxConnections: optional("Connections open at once; more are closed as they come. Default 16384.", positive),
   admin: optional(
@@ -108,7 +105,7 @@ const ModelSettings = Schema.Struct({
     "Ways to serve the model, tried in the order that its policy chooses.",
     Schema.NonEmptyArray(DeploymentOptions)
   ),
-  idleUnload: optional("How long an unused model stays loaded; default 10 minutes.", Span),
+  idleUnload: optional("How long an unused model stays loaded, false for ever; default 10 minutes.", SpanOrOff),
   preload: optional(
     "Whether the service loads it at start, and does not start where that fails; default true.",
     Schema.Boolean
@@ -116,8 +113,8 @@ const ModelSettings = Schema.Struct({
   pinned: optional("Keep it loaded, idle or not, whoever else needs the memory; default false.", Schema.Boolean),
   queueLimit: optional("Requests that may wait for it before others get 429; default 512.", positive),
   stallAfter: optional(
-    "How long its engine may give no sign of work before it counts as hung and is ended, 0 for ever; default 2 minutes.",
-    Span
+    "How long its engine may give no sign of work before it counts as hung and is ended, false for ever; default 2 minutes.",
+    SpanOrOff
   ),
   ...routingFields
 })
@@ -129,8 +126,9 @@ const Memory = Schema.Struct({
     Bytes
   ),
   hold: optional(
-    "How long a model stays at least, once loaded, before another that needs its memory may have it; default 5 seconds.",
-    Span
+    "How long a model stays at least, once loaded, before another that needs its memory may have it, false for not at all; default 5 " +
+      "seconds.",
+    SpanOrOff
   )
 })
 
@@ -147,7 +145,7 @@ const Store = Schema.Struct({
 
 const Circuits = Schema.Struct({
   failures: optional("Failures in a row that open a deployment's circuit; default 5.", positive),
-  openFor: optional("How long it stays open before calls try the deployment again; default 60 seconds.", PositiveSpan),
+  openFor: optional("How long it stays open before calls try the deployment again; default 60 seconds.", Span),
   successes: optional("Successes in a row, once calls try it again, that close it; default 3.", positive),
   probes: optional(
     "Calls that may try it at the same time where no other deployment can take the request; default 4. Where another " +
@@ -159,14 +157,14 @@ const Circuits = Schema.Struct({
 const KeyCooldowns = Schema.Struct({
   rateLimited: optional(
     "How long a provider's key is not used after 429 without a retry-after; default 1 second.",
-    PositiveSpan
+    Span
   ),
-  rateLimitedMax: optional("The longest, whatever the provider's retry-after says; default 1 hour.", PositiveSpan),
+  rateLimitedMax: optional("The longest, whatever the provider's retry-after says; default 1 hour.", Span),
   rejected: optional(
     "How long a key is not used after 401 or 403, until one request tries it again; doubles each time. Default 1 second.",
-    PositiveSpan
+    Span
   ),
-  rejectedMax: optional("The longest of those; default 1 minute.", PositiveSpan)
+  rejectedMax: optional("The longest of those; default 1 minute.", Span)
 })
 
 const LogLevel = Schema.Literals(["debug", "info", "warn", "error"])

@@ -488,7 +488,7 @@ describe("Settings", () => {
       )
     })
 
-    it.each<[text: string | number, span: Duration.Duration]>([
+    it.each<[text: string | false, span: Duration.Duration]>([
       ["30 minutes", Duration.minutes(30)],
       ["1 second", Duration.seconds(1)],
       ["1.5 hours", Duration.minutes(90)],
@@ -501,19 +501,19 @@ describe("Settings", () => {
       ["1.5 h", Duration.minutes(90)],
       ["5m", Duration.minutes(5)],
       ["1h30m", Duration.minutes(90)],
-      ["0", Duration.zero],
-      [0, Duration.zero]
+      [false, Duration.infinity]
     ])("takes %j as a span of time", (idleUnload, span) => {
       const { models } = resolved({ models: { a: { deployments: [llama()], idleUnload } } })
       assert.deepStrictEqual(models[0]!.deployments[0].idleUnload, span)
     })
 
-    it.each([300, "300", "soon", "5 fortnights", "5 mss", true])(
+    it.each([300, "300", "soon", "5 fortnights", "5 mss", true, 0, "0", "0s", "0 minutes"])(
       "asks for a unit where a span of time is %j",
       (idleUnload) => {
         assert.deepStrictEqual(problems({ models: { a: { deployments: [llama()], idleUnload } } }), [{
           path: "models.a.idleUnload",
-          expected: "Expected a span of time with its unit, as 500 ms, 10 minutes or 1h30m"
+          expected:
+            "Expected a duration above 0 with its unit, such as 500 ms, 10 minutes or 1h30m, or false to turn it off"
         }])
       }
     )

@@ -164,7 +164,7 @@ const make = (
     yield* check(generation, source, { deployment: deployment.id, name })
     const parts = yield* partsOf(model as unknown as Untyped, generation)
     yield* Effect.acquireRelease(Effect.sync(() => hold?.()), (release) => Effect.sync(() => release?.()))
-    const lively = Duration.isZero(deployment.stallAfter)
+    const lively = !Duration.isFinite(deployment.stallAfter)
       ? parts
       : Stream.timeoutOrElse(parts, { duration: deployment.stallAfter, orElse: () => Stream.fail(new Hung()) })
     return toEvents(generation, source.configure === undefined, lively).pipe(

@@ -30,10 +30,10 @@ const looks = 4
 /**
  * The host, watched until the scope ends.
  *
- * @param stallAfter silence that counts as hung; zero and infinity turn the watch off
+ * @param stallAfter silence that counts as hung; infinity turns the watch off
  */
 export const watch = Effect.fnUntraced(function*(host: EngineHost, stallAfter: Duration.Duration) {
-  if (Duration.isZero(stallAfter) || !Duration.isFinite(stallAfter)) return host
+  if (!Duration.isFinite(stallAfter)) return host
   const clock = yield* Clock.Clock
   const limit = Duration.toMillis(stallAfter)
   const jobs = new Set<Watched>()

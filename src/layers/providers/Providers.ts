@@ -43,7 +43,9 @@ const loadUndici = Effect.promise(() => import("@effect/platform-node/Undici"))
 /** Connections that are the deployment's own. Redirects are not followed, nothing is sent twice. */
 const dispatcherOf = (options: RemoteDeployment, proxy: string | undefined) => {
   const connections = options.maxConcurrent ?? Policies.maxConcurrent
-  const timeout = limitsOf(options).connect
+  const limit = limitsOf(options).connect
+  // undici's word for no limit.
+  const timeout = Number.isFinite(limit) ? limit : 0
   return proxy === undefined
     ? NodeHttpClient.makeDispatcherOptions({ connections, connect: { timeout }, allowH2: false })
     : Effect.acquireRelease(

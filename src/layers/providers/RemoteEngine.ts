@@ -13,6 +13,7 @@ import { firstImage, type Message } from "../../services/Content.ts"
 import type { Counted, Engine, Generation, Hold } from "../../services/Engine.ts"
 import type { Ability } from "../../services/EngineProtocol.ts"
 import * as Extra from "../../services/Extra.ts"
+import type { SpanOrOff } from "../../services/Fields.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
 import type { RemoteDeployment } from "../../services/Model.ts"
 import * as Policies from "../../services/Policies.ts"
@@ -90,9 +91,11 @@ interface Parts {
 const makeSpoken = ({ clean }: Upstream) => <A>(result: Result.Result<A, InferenceError.Reason>) =>
   Effect.fromResult(Result.mapError(result, (reason) => InferenceError.make(clean(reason))))
 
+const isLimited = (limit: SpanOrOff | undefined): boolean => limit !== undefined && limit !== false
+
 /** Whether a limit is asked for that only an answer in pieces can be held to. */
 const watchesPieces = ({ timeouts = {} }: RemoteDeployment): boolean =>
-  timeouts.firstByte !== undefined || timeouts.firstToken !== undefined || timeouts.stall !== undefined
+  isLimited(timeouts.firstByte) || isLimited(timeouts.firstToken) || isLimited(timeouts.stall)
 
 /**
  * How images by URL go there. A host of our own network might fetch from it what a caller names, by a name that is public

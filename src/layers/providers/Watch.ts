@@ -7,6 +7,7 @@
  * who waits: it ends the exchange, and what waits for a byte then fails and asks here why.
  */
 import { Clock, Duration, Effect, Scope } from "effect"
+import { orOff } from "../../services/Fields.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
 import type { RemoteDeployment } from "../../services/Model.ts"
 import * as Monotonic from "../../services/Monotonic.ts"
@@ -20,11 +21,11 @@ export type Limits = Readonly<Record<Phase, number>>
 export const limitsOf = ({ timeouts = {} }: RemoteDeployment): Limits => {
   const { upstream } = Policies
   return {
-    connect: Duration.toMillis(timeouts.connect ?? upstream.connect),
-    first_byte: Duration.toMillis(timeouts.firstByte ?? upstream.firstByte),
-    first_token: Duration.toMillis(timeouts.firstToken ?? upstream.firstToken),
-    stall: Duration.toMillis(timeouts.stall ?? upstream.stall),
-    total: Duration.toMillis(timeouts.total ?? upstream.total)
+    connect: Duration.toMillis(orOff(timeouts.connect, upstream.connect, Duration.infinity)),
+    first_byte: Duration.toMillis(orOff(timeouts.firstByte, upstream.firstByte, Duration.infinity)),
+    first_token: Duration.toMillis(orOff(timeouts.firstToken, upstream.firstToken, Duration.infinity)),
+    stall: Duration.toMillis(orOff(timeouts.stall, upstream.stall, Duration.infinity)),
+    total: Duration.toMillis(orOff(timeouts.total, upstream.total, Duration.infinity))
   }
 }
 

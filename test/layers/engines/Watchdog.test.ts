@@ -143,14 +143,12 @@ describe("Watchdog", () => {
       assert.deepStrictEqual(given, hung)
     }))
 
-  for (const off of [Duration.zero, Duration.infinity]) {
-    it.effect(`is off where the time is ${Duration.format(off)}`, () =>
-      Effect.gen(function*() {
-        const { given } = yield* watched(off)
-        yield* TestClock.adjust("1000 days")
-        assert.deepStrictEqual(given, [])
-      }))
-  }
+  it.effect("is off where the time has no end", () =>
+    Effect.gen(function*() {
+      const { given } = yield* watched(Duration.infinity)
+      yield* TestClock.adjust("1000 days")
+      assert.deepStrictEqual(given, [])
+    }))
 
   it.effect("ends with its scope", () =>
     Effect.gen(function*() {
