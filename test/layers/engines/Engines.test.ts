@@ -200,6 +200,26 @@ describe.each(["process", "thread"] as const)("an engine that hangs (%s)", (wher
     }).pipe(Effect.provide(modelsIn(where))))
 })
 
+describe("an engine in a process of its own", () => {
+  it.live("tells its memory, and lives on when a caller leaves in mid-answer", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const slow = deployment(fake({ tokenDelayMs: 2, reply: "one two three ".repeat(200) }))
+      const engine = yield* EnginesLayer.make("process").start(slow)
+      // A process of Node takes more than this, and less than that.
+      assert.isTrue((yield* engine.memoryBytes) > 20e6 && (yield* engine.memoryBytes) < 2e9)
+      for (let time = 0; time < 3; time++) {
+        let released = false
+        const hold = () => () => {
+          released = true
+        }
+        yield* Stream.runDrain(Stream.take(engine.generate(ask("Hello"), hold), 1))
+        yield* until(() => released)
+        assert.isFalse(engine.isOver?.())
+      }
+      assert.strictEqual((yield* Stream.runCollect(engine.generate(ask("Hello")))).at(-1)?.type, "finish")
+    })))
+})
+
 describe.each(["process", "thread"] as const)("an engine that does not come to be loaded (%s)", (where) => {
   it.effect("counts as hung after Policies.loadTimeout", () =>
     Effect.gen(function*() {
