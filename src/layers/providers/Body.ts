@@ -3,8 +3,9 @@ import type { Pull } from "effect"
 import { Cause, Effect } from "effect"
 import * as InferenceError from "../../services/InferenceError.ts"
 import * as Policies from "../../services/Policies.ts"
+import { isKnown, Undecodable } from "./Decompression.ts"
 import type { Dialect, Target } from "./Dialect.ts"
-import { malformed, parse } from "./Refusals.ts"
+import { brief, malformed, parse } from "./Refusals.ts"
 import type * as Watch from "./Watch.ts"
 import type { Head, Wire } from "./Wire.ts"
 
@@ -52,11 +53,13 @@ const unconnected = (error: NodeJS.ErrnoException & { readonly hostname?: string
 
 /** What the network said, before the answer began and in its middle. */
 export const broken = (
-  { deployment }: Target,
+  target: Target,
   limits: Watch.Limits,
   error: Error,
   begun: boolean
 ): InferenceError.Reason => {
+  if (error instanceof Undecodable) return malformed(target, error.message)
+  const { deployment } = target
   const code = codeOf(error)
   if (code === "UND_ERR_CONNECT_TIMEOUT") {
     return new InferenceError.UpstreamTimeout({ deployment, phase: "connect", afterMs: limits.connect })
@@ -92,8 +95,9 @@ export const wrongHeaders = (target: Target, head: Head, wanted: Wanted) => {
   if (!mediaTypes[wanted].includes(type) && !isJson(type)) {
     return malformed(target, `not of the content type ${mediaTypes[wanted][0]} that was asked for`)
   }
-  const encoding = head.headers["content-encoding"]
-  return encoding === undefined || encoding === "identity" ? undefined : malformed(target, "compressed unasked")
+  return isKnown(head.headers["content-encoding"])
+    ? undefined
+    : malformed(target, `of the content encoding "${brief(head.headers["content-encoding"]!)}", which is not known`)
 }
 
 /** A body that is counted, timed, and has errors of ours. */

@@ -12,8 +12,10 @@ import { isUtf8 } from "node:buffer"
 import * as HeaderValue from "../../services/HeaderValue.ts"
 import * as Hops from "../../services/Hops.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
+import * as Policies from "../../services/Policies.ts"
 import type { Body, Wanted } from "./Body.ts"
 import { broken, mediaOf, mediaTypes, readRefusal, watched, wrongHeaders } from "./Body.ts"
+import { decoded } from "./Decompression.ts"
 import type { Call, Dialect, Target } from "./Dialect.ts"
 import type { Held, KeyRing } from "./KeyRing.ts"
 import { malformed, parse } from "./Refusals.ts"
@@ -74,6 +76,9 @@ const makeWriter = ({ baseUrl, dialect, target }: Options) => {
   })
 }
 
+/** A body of an unknown encoding: nothing of it can be read. */
+const undecoded = (wire: Wire.Wire): Wire.Wire => ({ ...wire, pull: Cause.done() })
+
 /** An exchange that has begun. */
 interface Begun {
   readonly call: Call
@@ -86,6 +91,7 @@ interface Begun {
 const makeExchange = (options: Options, limits: Watch.Limits) => {
   const { dialect, dispatcher, ring, target } = options
   const requestOf = makeWriter(options)
+  const most = target.options.maxResponseBytes ?? Policies.maxResponseBytes
 
   const refusalOf = Effect.fnUntraced(function*(wire: Wire.Wire, { headers, status }: Wire.Head) {
     const body = yield* readRefusal(wire)
@@ -97,13 +103,15 @@ const makeExchange = (options: Options, limits: Watch.Limits) => {
   const attempt = Effect.fnUntraced(function*({ call, hold, wanted, watch }: Begun, held: Held) {
     const ended = watch.reason()
     if (ended !== undefined) return yield* InferenceError.make(ended)
-    const wire = Wire.open(dispatcher, requestOf(call, wanted, held, yield* Hops.Hops))
-    hold(wire)
+    const plain = Wire.open(dispatcher, requestOf(call, wanted, held, yield* Hops.Hops))
+    hold(plain)
     const head = yield* Effect.mapError(
-      wire.head,
+      plain.head,
       (error) => InferenceError.make(watch.reason() ?? broken(target, limits, error, false))
     )
     watch.headers()
+    const wire = decoded(plain, head.headers["content-encoding"], most) ?? undecoded(plain)
+    hold(wire)
     const isSuccess = head.status >= 200 && head.status < 300
     const reason = isSuccess ? wrongHeaders(target, head, wanted) : yield* refusalOf(wire, head)
     yield* ring.note(held, isSuccess ? undefined : reason)
