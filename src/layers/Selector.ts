@@ -6,6 +6,7 @@ import * as Capability from "../services/Capability.ts"
 import type { Decision } from "../services/Decision.ts"
 import type { Ability } from "../services/EngineProtocol.ts"
 import { factsOf } from "../services/Facts.ts"
+import * as Foreign from "../services/Foreign.ts"
 import { maxSeed } from "../services/Inference.ts"
 import type { InferenceError } from "../services/InferenceError.ts"
 import { InvalidRequest, make as makeError } from "../services/InferenceError.ts"
@@ -103,6 +104,7 @@ interface Parts {
   readonly policies: ReadonlyArray<Policy>
   readonly board: Board
   readonly tables: ReturnType<typeof makeTables>
+  readonly foreign: Foreign.Foreign
   readonly prefixes: Prefixes
   readonly now: () => number
   /** Requests routed so far, by the model they ask for: models that take turns do not move each other's. */
@@ -170,6 +172,17 @@ const ask = Effect.fnUntraced(function*(parts: Parts, model: Model, wish: Wish) 
   return { asked, policy, prefix, wish } satisfies Question
 })
 
+/** A program's own strategy that throws scores nothing: its deployments come last. */
+const guarded = (foreign: Foreign.Foreign, options: Policy["selection"]): Policy["selection"] => {
+  const { strategy } = options
+  if (typeof strategy === "string") return options
+  const { name, score } = strategy
+  return {
+    ...options,
+    strategy: { name, score: (...given) => foreign.call(`strategy "${name}"`, () => score(...given), Number.NaN) }
+  }
+}
+
 const decide = (parts: Parts, model: Model, { asked, policy, prefix }: Question) =>
   Effect.map(conditionsOf(parts, model), (conditions) => {
     const prefixShares = prefix && parts.prefixes.shares(model.deployments.map(idOf), prefix)
@@ -177,7 +190,7 @@ const decide = (parts: Parts, model: Model, { asked, policy, prefix }: Question)
       parts.tables.of(model),
       conditions,
       { ...asked, model: model.name, prefixShares },
-      policy.selection
+      guarded(parts.foreign, policy.selection)
     )
   })
 
@@ -322,6 +335,7 @@ export const layer = Layer.effect(
       board: new Board(now),
       tables: makeTables(),
       prefixes: new Prefixes(),
+      foreign: yield* Foreign.make,
       now,
       turns: new Map()
     }

@@ -15,13 +15,14 @@ import type { Engine, Generation } from "../../src/services/Engine.ts"
 import { abilities } from "../../src/services/EngineProtocol.ts"
 import type { Event, Inference } from "../../src/services/Inference.ts"
 import * as InferenceError from "../../src/services/InferenceError.ts"
+import { Metrics } from "../../src/services/Metrics.ts"
 import type { Deployment, DeploymentOptions, Model } from "../../src/services/Model.ts"
 import type { ActorEvent, Standing } from "../../src/services/Models.ts"
 import { Models } from "../../src/services/Models.ts"
 import * as Policy from "../../src/services/Policy.ts"
 import type { Level } from "../../src/services/Pressure.ts"
 import { Pressure } from "../../src/services/Pressure.ts"
-import type { Selector } from "../../src/services/Selector.ts"
+import { Selector } from "../../src/services/Selector.ts"
 import { Settings } from "../../src/services/Settings.ts"
 import * as Deployments from "./Deployments.ts"
 
@@ -63,6 +64,11 @@ export interface Setting {
   readonly fallbacks?: Readonly<Record<string, ReadonlyArray<string>>>
   /** What has happened to deployments before the first request. */
   readonly events?: ReadonlyArray<ActorEvent>
+  /** A program's own, in place of ours. */
+  readonly metrics?: Metrics["Service"]
+  readonly measure?: Selector["Service"]["measure"]
+  /** The engines as their callers see them. */
+  readonly disguise?: (engine: Engine) => Engine
 }
 
 const usageOf = (completionTokens: number) => ({ promptTokens: 3, completionTokens, cachedTokens: 0 })
@@ -117,7 +123,9 @@ const makeEngine = (world: World, id: string, part: Part, standing: Standing): E
 }
 
 /** A world of these models; `a` has the deployments `a#0`, `a#1` and so on. */
-export const world = ({ events = [], fallbacks = {}, models, policies = [], policy = {} }: Setting): World => {
+export const world = (setting: Setting): World => {
+  const { disguise = (engine) => engine, events = [], fallbacks = {}, measure, metrics, models } = setting
+  const { policies = [], policy = {} } = setting
   const parts = new Map<string, Part>()
   const own: Policy.Policy = { ...Policy.defaults, retries: 0, ...policy }
   const configured = Object.entries(models).map(([name, deployments]): Model => {
@@ -131,14 +139,22 @@ export const world = ({ events = [], fallbacks = {}, models, policies = [], poli
   })
   const actors = Layer.mock(Models)({
     events: Stream.fromIterable(events),
-    borrow: ({ id }, standing) => Effect.succeed(makeEngine(made, id, parts.get(id)!, standing)),
+    borrow: ({ id }, standing) => Effect.succeed(disguise(makeEngine(made, id, parts.get(id)!, standing))),
     status: ({ id }) => Effect.succeed({ deployment: id, state: "ready", running: 0, queued: 0, memoryBytes: 0 }),
     statuses: Effect.succeed([])
   })
   const settings = { models: configured, policies: [own, ...policies] } as Partial<Settings["Service"]>
+  const selectorLayer = measure === undefined
+    ? SelectorLayer.layer
+    : Layer.effect(Selector, Effect.map(Selector, (own) => Selector.of({ ...own, measure }))).pipe(
+      Layer.provide(SelectorLayer.layer)
+    )
   const layer = InferenceLayer.layer.pipe(
-    Layer.provideMerge(Layer.mergeAll(SelectorLayer.layer, DecisionsLayer.layer, CachedResponsesLayer.layer)),
-    Layer.provide([MetricsLayer.layer, Layer.effect(Pressure, SubscriptionRef.make<Level>("normal"))]),
+    Layer.provideMerge(Layer.mergeAll(selectorLayer, DecisionsLayer.layer, CachedResponsesLayer.layer)),
+    Layer.provide([
+      metrics === undefined ? MetricsLayer.layer : Layer.succeed(Metrics, metrics),
+      Layer.effect(Pressure, SubscriptionRef.make<Level>("normal"))
+    ]),
     Layer.provideMerge(BreakerLayer.layer),
     Layer.provide([RegistryLayer.layer, actors]),
     Layer.provide(Layer.succeed(Settings, settings as Settings["Service"]))

@@ -15,6 +15,7 @@
 import { Context, Data, Deferred, Duration, Effect, Option, Schema, Stream } from "effect"
 import type { AiError, LanguageModel } from "effect/ai"
 import { Response } from "effect/ai"
+import { isCancellation } from "../../services/Cancellation.ts"
 import * as Capability from "../../services/Capability.ts"
 import { imageOfTool, privateImage } from "../../services/Content.ts"
 import type { Engine, Generation } from "../../services/Engine.ts"
@@ -153,6 +154,14 @@ const partsOf = Effect.fnUntraced(function*(model: Untyped, generation: Generati
   )
 })
 
+/** A model that interrupts itself has failed: only the caller cancels. Where the caller interrupts, this is not run. */
+const notInterrupted = (deployment: Deployment, events: Stream.Stream<Event, InferenceError.InferenceError>) =>
+  Stream.catchCauseIf(
+    events,
+    isCancellation,
+    () => Stream.fail(failed(deployment, "The language model interrupted itself."))
+  )
+
 const make = (
   deployment: Deployment,
   { contextSize = 0, name, slots = defaultSlots }: LanguageModelDeployment,
@@ -183,7 +192,7 @@ const make = (
       details: { name }
     },
     generate: (generation, hold): Stream.Stream<Event, InferenceError.InferenceError> =>
-      Stream.unwrap(open(generation, hold)),
+      notInterrupted(deployment, Stream.unwrap(open(generation, hold))),
     embed: () => cannot("embed"),
     rerank: () => cannot("rerank"),
     classify: () => cannot("classify"),

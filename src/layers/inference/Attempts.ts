@@ -69,6 +69,13 @@ const close = (scope: Scope.Closeable, exit: Exit.Exit<unknown, unknown>): Effec
     (cause) => Effect.logError("What an attempt held could not be given back.", cause)
   )
 
+/** An attempt's scope, which the request's scope closes where nothing else has. */
+const scopeOf = (request: Scope.Scope): Effect.Effect<Scope.Closeable> =>
+  Effect.suspend(() => {
+    const scope = Scope.makeUnsafe()
+    return Effect.as(Scope.addFinalizerExit(request, (exit) => close(scope, exit)), scope)
+  })
+
 /** An attempt that has brought content. */
 interface Won<A> {
   readonly start: Start
@@ -117,7 +124,7 @@ const inTurn: <A>(
     if (failed !== undefined) return yield* failure(failed)
     const start = step.actions.find((action) => action.type === "start")!
     const began = stage.now()
-    const scope = yield* Scope.fork(request)
+    const scope = yield* scopeOf(request)
     const exit = yield* Effect.exit(runOne(stage, start, scope))
     if (Exit.isSuccess(exit)) return commit(stage, request, step.state, { start, scope, began, value: exit.value })
     // The request's scope closes the attempt's.
@@ -175,7 +182,7 @@ const makeRace = Effect.fnUntraced(function*<A>(stage: Stage<A>) {
     )
   })
   const start = Effect.fnUntraced(function*(action: Start) {
-    const scope = yield* Scope.fork(request)
+    const scope = yield* scopeOf(request)
     const began = stage.now()
     const fiber = yield* Effect.forkScoped(run(action, scope, began))
     racers.set(action.attempt, { start: action, scope, began, fiber })

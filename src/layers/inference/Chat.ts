@@ -1,5 +1,6 @@
 /** Chat: an answer as it is generated, or whole. */
 import { Cause, Channel, Effect, Pull, Stream } from "effect"
+import { isCancellation } from "../../services/Cancellation.ts"
 import * as Content from "../../services/Content.ts"
 import type { Generation } from "../../services/Engine.ts"
 import type { Answer, Event, Opened, Request } from "../../services/Inference.ts"
@@ -124,9 +125,25 @@ const makeWhole = () => {
 const brokeOff = ({ id }: Deployment): EventsPull =>
   Effect.fail(make(new EngineFailed({ deployment: id, detail: "Its answer broke off." }))) as EventsPull
 
+/** An answer that has come to its end stays whole, also where its engine dies of giving back what it held. */
+const endOf = (
+  { deployment, tally: { done } }: Engaged,
+  cause: Cause.Cause<InferenceError | Cause.Done>
+): EventsPull => {
+  if (Pull.isDoneCause(cause)) return done ? Cause.done() : brokeOff(deployment)
+  const isDefect = !isCancellation(cause) && Cause.findErrorOption(cause)._tag === "None"
+  return done && isDefect
+    ? Effect.andThen(
+      Effect.logError(`The engine of "${deployment.id}" ended in a defect after a whole answer.`, cause),
+      Cause.done()
+    )
+    : Effect.failCause(cause)
+}
+
 /** An engine's events, with the attempt's books kept; they must end in a `finish`. */
 const pullOf = Effect.fnUntraced(
-  function*({ borrow, content, deployment, limits, tally }: Engaged, { generation, space }: Continuation.Asked) {
+  function*(engaged: Engaged, { generation, space }: Continuation.Asked) {
+    const { borrow, content, limits, tally } = engaged
     const engine = yield* limits.first(borrow)
     // Not `Stream.toPull`, which guards each pull against others beside it.
     const pull = yield* Channel.toPullScoped(Stream.toChannel(engine.generate(generation)), yield* Effect.scope)
@@ -137,7 +154,7 @@ const pullOf = Effect.fnUntraced(
       if (generation.whole !== true || events.at(-1)?.type !== "finish") content()
       return keep(join === undefined ? events : join(events))
     })
-    const whole: EventsPull = Pull.catchDone(noted, () => tally.done ? Cause.done() : brokeOff(deployment))
+    const whole: EventsPull = Effect.catchCause(noted, (cause) => endOf(engaged, cause))
     return { first: limits.first(whole), next: limits.next(whole) }
   }
 )

@@ -9,6 +9,7 @@
 import { Cause, Clock, Effect, Exit, Scope, Tracer } from "effect"
 import { isCancellation } from "../../services/Cancellation.ts"
 import type { Decisions, Draft } from "../../services/Decisions.ts"
+import type { Foreign } from "../../services/Foreign.ts"
 import type { Event } from "../../services/Inference.ts"
 import type { InferenceError } from "../../services/InferenceError.ts"
 import type { Metrics, Operation, Outcome } from "../../services/Metrics.ts"
@@ -87,16 +88,23 @@ export const noting = (kept: Pick<Tally, "failure">) => <A, R>(effect: Effect.Ef
 
 type Span = Tracer.Span | undefined
 
+const tracerName = "tracer"
+const metricsName = "metrics"
+
 /** None with the native tracer, which has no backend: making one takes BigInts and random ids. */
-const spanOf = (name: string): Effect.Effect<Span> =>
+const spanOf = ({ run }: Foreign, name: string): Effect.Effect<Span> =>
   Effect.flatMap(
     Tracer.Tracer,
-    (tracer) => tracer === Tracer.nativeTracer ? Effect.undefined : Effect.makeSpan(name, { kind: "internal" })
+    (tracer) =>
+      tracer === Tracer.nativeTracer
+        ? Effect.undefined
+        : run<Span, never>(tracerName, Effect.makeSpan(name, { kind: "internal" }), undefined)
   )
 
-const annotate = (span: Tracer.Span, attributes: Record<string, unknown>) => {
-  for (const [name, value] of Object.entries(attributes)) if (value !== undefined) span.attribute(name, value)
-}
+const annotate = ({ call }: Foreign, span: Tracer.Span, attributes: Record<string, unknown>) =>
+  call(tracerName, () => {
+    for (const [name, value] of Object.entries(attributes)) if (value !== undefined) span.attribute(name, value)
+  }, undefined)
 
 const endOf = (exit: Exit.Exit<unknown, unknown>): Outcome["end"] => {
   if (Exit.isSuccess(exit)) return "success"
@@ -125,7 +133,7 @@ const endAttributes = (
   }
 }
 
-const settle = (metrics: Metrics["Service"], operation: Operation, span: Span, progress: Progress) =>
+const settle = ({ foreign, metrics }: Parts, operation: Operation, span: Span, progress: Progress) =>
   Effect.flatMap(Clock.Clock, (clock) => {
     const { before, began, failure, record, tally } = progress
     const exit = exitOf({ done: tally.done, failure: failure ?? tally.failure })
@@ -133,12 +141,20 @@ const settle = (metrics: Metrics["Service"], operation: Operation, span: Span, p
     record.tookMs = Monotonic.nowOf(clock) - began
     record.end = end
     if (span !== undefined) {
-      annotate(span, endAttributes(exit, progress))
-      span.end(clock.currentTimeNanosUnsafe(), exit)
+      annotate(foreign, span, endAttributes(exit, progress))
+      foreign.call(tracerName, () => span.end(clock.currentTimeNanosUnsafe(), exit), undefined)
     }
     const tokens = before + tally.tokens
-    return metrics.end({ model: record.model, operation, seconds: record.tookMs / 1000, tokens, end })
+    const outcome: Outcome = { model: record.model, operation, seconds: record.tookMs / 1000, tokens, end }
+    return foreign.run(metricsName, Effect.suspend(() => metrics.end(outcome)), undefined)
   })
+
+/** What keeps a request's accounts. */
+interface Parts {
+  readonly metrics: Metrics["Service"]
+  readonly decisions: Decisions["Service"]
+  readonly foreign: Foreign
+}
 
 /**
  * Begins a request; the scope's end settles it. Nobody leaves in between.
@@ -146,16 +162,16 @@ const settle = (metrics: Metrics["Service"], operation: Operation, span: Span, p
  * @param attributes of the span, beside those that every operation has
  */
 export const begin = Effect.fnUntraced(function*(
-  metrics: Metrics["Service"],
-  decisions: Decisions["Service"],
+  parts: Parts,
   operation: Operation,
   route: Route,
   attributes: Record<string, unknown>
 ) {
+  const { decisions, foreign, metrics } = parts
   const { deployments: [deployment], model } = route
-  const span = yield* spanOf(`${operation} ${model}`)
+  const span = yield* spanOf(foreign, `${operation} ${model}`)
   if (span !== undefined) {
-    annotate(span, { "gen_ai.operation.name": operation, "gen_ai.request.model": model, ...attributes })
+    annotate(foreign, span, { "gen_ai.operation.name": operation, "gen_ai.request.model": model, ...attributes })
   }
   const record = decisions.begin(operation, route, yield* Clock.currentTimeMillis)
   const progress: Progress = {
@@ -165,8 +181,8 @@ export const begin = Effect.fnUntraced(function*(
     before: 0,
     failure: undefined
   }
-  yield* metrics.begin(model, operation)
+  yield* foreign.run(metricsName, Effect.suspend(() => metrics.begin(model, operation)), undefined)
   // Not `Effect.addFinalizer`, which copies the whole context for a finalizer that needs none of it.
-  yield* Scope.addFinalizer(yield* Effect.scope, settle(metrics, operation, span, progress))
+  yield* Scope.addFinalizer(yield* Effect.scope, settle(parts, operation, span, progress))
   return progress
 }, Effect.uninterruptible)

@@ -9,6 +9,7 @@ import { CachedResponses } from "../../services/CachedResponses.ts"
 import { Decisions } from "../../services/Decisions.ts"
 import type { Engine } from "../../services/Engine.ts"
 import { factsOf } from "../../services/Facts.ts"
+import * as Foreign from "../../services/Foreign.ts"
 import type { By } from "../../services/Inference.ts"
 import { InferenceError, make, Overloaded } from "../../services/InferenceError.ts"
 import type { Operation as OperationName } from "../../services/Metrics.ts"
@@ -152,19 +153,20 @@ const isOver = ({ cached, decision, deployments }: Route): boolean =>
 
 interface Front {
   readonly decisions: Decisions["Service"]
+  readonly foreign: Foreign.Foreign
   readonly metrics: Metrics["Service"]
   readonly pressure: Pressure["Service"]
   readonly selector: Selector["Service"]
 }
 
 /** The route, and the request's books, which the scope's end settles. */
-const makeBegin = ({ decisions, metrics, pressure, selector }: Front) =>
+const makeBegin = ({ decisions, foreign, metrics, pressure, selector }: Front) =>
   Effect.fnUntraced(function*(operation: OperationName, wish: Standing & Wish, attributes: Attributes = {}) {
     const route = yield* selector.route(wish)
     if (wish.priority === "low" && sheds[yield* SubscriptionRef.get(pressure)].refuseLowPriority) {
       return yield* make(new Overloaded({ retryAfterMs: Duration.toMillis(interval) }))
     }
-    const progress = yield* Operation.begin(metrics, decisions, operation, route, attributes)
+    const progress = yield* Operation.begin({ decisions, foreign, metrics }, operation, route, attributes)
     if (isOver(route)) {
       const { reason } = nobody(route.decision, wish)
       const error = new InferenceError({ reason, decision: progress.record.id, attempts: [] })
@@ -183,9 +185,10 @@ export const makeStage = Effect.gen(function*() {
   const clock = yield* Clock.Clock
   const now = () => Monotonic.nowOf(clock)
   const hedges: HedgeBudgets = Hedges.make()
-  const engage = makeEngage({ models, enter: Trials.make({ breaker, selector, now }), now })
+  const foreign = yield* Foreign.make
+  const engage = makeEngage({ models, enter: Trials.make({ breaker, foreign, selector, now }), now })
 
-  const begin = makeBegin({ decisions, metrics, pressure, selector })
+  const begin = makeBegin({ decisions, foreign, metrics, pressure, selector })
 
   /** Tries the route's deployments as its plan says, until one has brought what `use` waits for. */
   const commit = Effect.fnUntraced(function*<A>(

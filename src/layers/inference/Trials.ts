@@ -4,9 +4,10 @@ import type { Breaker, Verdict } from "../../services/Breaker.ts"
 import { endingOf } from "../../services/Breaker.ts"
 import { isCancellation } from "../../services/Cancellation.ts"
 import type { AttemptDraft } from "../../services/Decisions.ts"
+import type { Foreign } from "../../services/Foreign.ts"
 import type { InferenceError } from "../../services/InferenceError.ts"
 import type { Deployment } from "../../services/Model.ts"
-import type { Route, Selector } from "../../services/Selector.ts"
+import type { Route, Selector, Trial } from "../../services/Selector.ts"
 import type { Progress } from "./Operation.ts"
 import * as Operation from "./Operation.ts"
 
@@ -31,17 +32,21 @@ const close = (draft: AttemptDraft, exit: Exit.Exit<unknown, InferenceError>, to
 
 interface Parts {
   readonly breaker: Breaker["Service"]
+  readonly foreign: Foreign
   readonly selector: Selector["Service"]
   /** ms of `Monotonic` */
   readonly now: () => number
 }
+
+const measurementsName = "selector's measurements"
+const unmeasured: Trial = { content: () => {}, end: () => {} }
 
 /** Whether only one deployment may take the request. */
 export const isAlone = ({ deployments, fallbacks: { content, context, ordinary } }: Route): boolean =>
   deployments.length + ordinary.length + context.length + content.length === 1
 
 /** Begins attempts, and nobody leaves in between; fails with `CircuitOpen`. */
-export const make = ({ breaker, now, selector }: Parts) =>
+export const make = ({ breaker, foreign, now, selector }: Parts) =>
   Effect.fnUntraced(function*({ progress, route }: Begun, deployment: Deployment, hedge: boolean) {
     const { id } = deployment
     const tally = Operation.tally(Operation.serverOf(deployment))
@@ -49,9 +54,9 @@ export const make = ({ breaker, now, selector }: Parts) =>
     const draft: AttemptDraft = { deployment: id, startedMs: began - progress.began, outcome: "running" }
     if (hedge) draft.hedge = true
     progress.record.attempts.push(draft)
-    const trial = selector.measure(id, route)
+    const trial = foreign.call(measurementsName, () => selector.measure(id, route), unmeasured)
     const end = (exit: Exit.Exit<unknown, InferenceError>, verdict: Verdict) => {
-      trial.end(verdict, tally.tokens)
+      foreign.call(measurementsName, () => trial.end(verdict, tally.tokens), undefined)
       close(draft, exit, now() - began)
     }
     const ending = () => {
@@ -68,7 +73,7 @@ export const make = ({ breaker, now, selector }: Parts) =>
     const content = () => {
       if (draft.firstTokenMs !== undefined) return
       draft.firstTokenMs = now() - began
-      trial.content()
+      foreign.call(measurementsName, trial.content, undefined)
     }
     const openings = breaker.openings(id)
     /** Whoever was called first may have found out, while this one waited, that it must not be called. */

@@ -6,6 +6,8 @@ import * as Operation from "../../../src/layers/inference/Operation.ts"
 import * as Trials from "../../../src/layers/inference/Trials.ts"
 import type { Breaker } from "../../../src/services/Breaker.ts"
 import { Decisions } from "../../../src/services/Decisions.ts"
+import * as Foreign from "../../../src/services/Foreign.ts"
+import * as InferenceError from "../../../src/services/InferenceError.ts"
 import { Metrics } from "../../../src/services/Metrics.ts"
 import * as Policy from "../../../src/services/Policy.ts"
 import type { Route, Selector } from "../../../src/services/Selector.ts"
@@ -39,13 +41,47 @@ const leftAfter = <A, E, R>(turns: number, effect: Effect.Effect<A, E, R>) =>
     yield* Fiber.interrupt(fiber)
   })
 
+describe("an attempt that its circuit refuses", () => {
+  it.effect("is measured and recorded to its end", () => {
+    const { metrics } = counted()
+    const ends: Array<readonly [string, number]> = []
+    const selector: Partial<Selector["Service"]> = {
+      measure: () => ({ content: () => {}, end: (verdict, tokens) => ends.push([verdict, tokens]) })
+    }
+    const refusal = InferenceError.make(new InferenceError.CircuitOpen({ deployment: "a", retryAfterMs: 1_000 }))
+    const breaker: Partial<Breaker["Service"]> = { enter: () => Effect.fail(refusal), openings: () => 0 }
+    return Effect.gen(function*() {
+      const foreign = yield* Foreign.make
+      const enter = Trials.make({
+        breaker: breaker as Breaker["Service"],
+        foreign,
+        selector: selector as Selector["Service"],
+        now: () => 0
+      })
+      const decisions = yield* Decisions
+      const progress = yield* Operation.begin({ metrics, decisions, foreign }, "chat", route, {})
+      assert.strictEqual(yield* Effect.flip(enter({ route, progress }, deployment(), false)), refusal)
+      assert.deepStrictEqual(ends, [["left", 0]])
+      assert.deepStrictEqual(progress.record.attempts, [{
+        deployment: "a",
+        startedMs: 0,
+        tookMs: 0,
+        outcome: "failed",
+        error: { reason: "CircuitOpen", message: refusal.message }
+      }])
+    }).pipe(Effect.scoped, Effect.provide(DecisionsLayer.layer))
+  })
+})
+
 describe("books", () => {
   for (const turns of [0, 1, 2, 3]) {
     it.effect(`of a request are settled once for each that was begun, left after ${turns} turns`, () => {
       const { counts, metrics } = counted()
       return Effect.gen(function*() {
         const decisions = yield* Decisions
-        const request = Effect.scoped(Operation.begin(metrics, decisions, "chat", route, {}))
+        const request = Effect.scoped(
+          Operation.begin({ metrics, decisions, foreign: yield* Foreign.make }, "chat", route, {})
+        )
         yield* leftAfter(turns, request)
         assert.strictEqual(counts.ended, counts.begun)
         for (const { end } of decisions.latest(1)) assert.isDefined(end)
@@ -72,11 +108,12 @@ describe("books", () => {
       return Effect.gen(function*() {
         const enter = Trials.make({
           breaker: breaker as Breaker["Service"],
+          foreign: yield* Foreign.make,
           selector: selector as Selector["Service"],
           now: () => 0
         })
         const attempt = Effect.flatMap(
-          Operation.begin(metrics, yield* Decisions, "chat", route, {}),
+          Operation.begin({ metrics, decisions: yield* Decisions, foreign: yield* Foreign.make }, "chat", route, {}),
           (progress) => enter({ route, progress }, deployment(), false)
         )
         yield* leftAfter(turns, Effect.scoped(attempt))
