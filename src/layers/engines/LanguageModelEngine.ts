@@ -12,7 +12,7 @@
  * Of tokens that the model does not count, and of `maxTokens` where its `configure` does not tell it, see
  * `LanguageModelEvents`.
  */
-import { Context, Data, Deferred, Duration, Effect, Option, Schema, Stream } from "effect"
+import { Cause, Context, Data, Deferred, Duration, Effect, Option, Schema, Stream } from "effect"
 import type { AiError, LanguageModel } from "effect/ai"
 import { Response } from "effect/ai"
 import { isCancellation } from "../../services/Cancellation.ts"
@@ -154,12 +154,19 @@ const partsOf = Effect.fnUntraced(function*(model: Untyped, generation: Generati
   )
 })
 
-/** A model that interrupts itself has failed: only the caller cancels. Where the caller interrupts, this is not run. */
-const notInterrupted = (deployment: Deployment, events: Stream.Stream<Event, InferenceError.InferenceError>) =>
+/**
+ * A model that dies or interrupts itself has failed: only the caller cancels. Where the caller interrupts, this is not run.
+ * The defect's words may hold anything, so they go to the log.
+ */
+const withFailures = (deployment: Deployment, events: Stream.Stream<Event, InferenceError.InferenceError>) =>
   Stream.catchCauseIf(
     events,
-    isCancellation,
-    () => Stream.fail(failed(deployment, "The language model interrupted itself."))
+    (cause) => isCancellation(cause) || Option.isNone(Cause.findErrorOption(cause)),
+    (cause) =>
+      Stream.fromEffect(Effect.andThen(
+        Effect.logError(`The language model of "${deployment.id}" ended in a defect.`, cause),
+        failed(deployment, isCancellation(cause) ? "It interrupted itself." : "It ended in a defect.")
+      ))
   )
 
 const make = (
@@ -192,7 +199,7 @@ const make = (
       details: { name }
     },
     generate: (generation, hold): Stream.Stream<Event, InferenceError.InferenceError> =>
-      notInterrupted(deployment, Stream.unwrap(open(generation, hold))),
+      withFailures(deployment, Stream.unwrap(open(generation, hold))),
     embed: () => cannot("embed"),
     rerank: () => cannot("rerank"),
     classify: () => cannot("classify"),
@@ -219,9 +226,14 @@ export const start = Effect.fnUntraced(
         `No language model "${options.name}" is provided. A program that embeds Troupe provides it by LanguageModels.`
       )
     }
-    const model = yield* Effect.mapError(
+    const started = Effect.mapError(
       source.start,
       (cause) => unloadable((cause instanceof Error ? cause.message : String(cause)).split("\n")[0]!)
+    )
+    const model = yield* Effect.catchCauseIf(
+      started,
+      isCancellation,
+      () => Effect.fail(unloadable("The language model interrupted itself."))
     )
     const engine = make(deployment, options, source, model, Deferred.makeUnsafe())
     yield* Effect.addFinalizer(() => engine.stop)
