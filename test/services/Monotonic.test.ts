@@ -173,6 +173,7 @@ describe("Monotonic", () => {
       "layers/models/Models.ts",
       "layers/providers/Upstream.ts",
       "layers/store/Http.ts",
+      "layers/store/Lock.ts",
       "layers/store/Tools.ts",
       "services/Monotonic.ts"
     ])

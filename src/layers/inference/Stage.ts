@@ -175,6 +175,17 @@ const makeBegin = ({ decisions, foreign, metrics, pressure, selector }: Front) =
     return { route, progress }
   })
 
+/** An attempt's work within its request's time, its failure kept and learned from. */
+const makeNoted = ({ foreign, selector }: Pick<Front, "foreign" | "selector">) =>
+<A, R>(
+  { limits, tally }: Engaged,
+  work: Effect.Effect<A, InferenceError, R>
+): Effect.Effect<A, InferenceError, R> =>
+  Effect.tapError(
+    Operation.noting(tally)(limits.total(work)),
+    ({ reason }) => Effect.sync(() => foreign.call("selector", () => selector.learn(reason), undefined))
+  )
+
 export const makeStage = Effect.gen(function*() {
   const selector = yield* Selector
   const models = yield* Models
@@ -189,6 +200,7 @@ export const makeStage = Effect.gen(function*() {
   const engage = makeEngage({ models, enter: Trials.make({ breaker, foreign, selector, now }), now })
 
   const begin = makeBegin({ decisions, foreign, metrics, pressure, selector })
+  const noted = makeNoted({ foreign, selector })
 
   /** Tries the route's deployments as its plan says, until one has brought what `use` waits for. */
   const commit = Effect.fnUntraced(function*<A>(
@@ -204,14 +216,7 @@ export const makeStage = Effect.gen(function*() {
       attempt: (start) =>
         Effect.flatMap(
           engage(begun, request, start, plan),
-          (engaged) =>
-            Effect.mapBoth(Operation.noting(engaged.tally)(engaged.limits.total(use(engaged))), {
-              onSuccess: (value) => [value, engaged] as const,
-              onFailure: (error) => {
-                selector.learn(error.reason)
-                return error
-              }
-            })
+          (engaged) => Effect.map(noted(engaged, use(engaged)), (value) => [value, engaged] as const)
         ),
       now,
       closedFor: (deployment) => breaker.closedFor(deployment, now(), alone),
