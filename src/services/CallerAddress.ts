@@ -8,8 +8,16 @@
  */
 import { Context } from "effect"
 
-/** Of the request that a fiber works for; empty where there is none. */
-export const CallerAddress = Context.Reference<string>("troupe/services/CallerAddress", { defaultValue: () => "" })
+/**
+ * Finds the address in the context of a fiber; empty where it works for no request of the network.
+ *
+ * It is provided once and asked where a request waits for a local engine: to provide the address itself would copy every
+ * request's context.
+ */
+export const CallerAddress = Context.Reference<(context: Context.Context<never>) => string>(
+  "troupe/services/CallerAddress",
+  { defaultValue: () => () => "" }
+)
 
 const mappedIpv4 = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i
 

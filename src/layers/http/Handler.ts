@@ -9,7 +9,6 @@
 import { Clock, Duration, Effect, Random, Result, Scope } from "effect"
 import type { Headers } from "effect/http"
 import { HttpServerRequest, HttpServerResponse } from "effect/http"
-import * as CallerAddress from "../../services/CallerAddress.ts"
 import * as Hops from "../../services/Hops.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
 import * as Overrides from "../../services/Overrides.ts"
@@ -217,13 +216,13 @@ const handle = <Decoded>(
   dialect: Dialect,
   endpoint: Endpoint<Decoded>,
   id: string,
-  intake: Intake.Intake,
+  limits: RequestBody.Limits,
   tellAs: (naming: Naming) => void
 ) =>
   Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) => {
-    const hold = intake.limits.budget.hold()
+    const hold = limits.budget.hold()
     const received = Effect.flatMap(
-      RequestBody.text(request, intake.limits, hold),
+      RequestBody.text(request, limits, hold),
       (text) => receive(dialect, endpoint, request, text, tellAs)
     )
     const handled = Effect.flatMap(received, ({ body, hops }) => {
@@ -231,11 +230,7 @@ const handle = <Decoded>(
         Clock.currentTimeMillis,
         (now) => endpoint.answer({ id, created: Math.floor(now / 1000), body })
       )
-      return Effect.provideService(
-        hops === 0 ? answered : Effect.provideService(answered, Hops.Hops, hops),
-        CallerAddress.CallerAddress,
-        Intake.addressOf(request, intake)
-      )
+      return hops === 0 ? answered : Effect.provideService(answered, Hops.Hops, hops)
     })
     // The request's scope ends with its answer, or when the client hangs up.
     return Effect.flatMap(Effect.scope, (scope) =>
@@ -247,8 +242,8 @@ export const make = Effect.fnUntraced(function*(dialect: Dialect) {
   const readiness = yield* Readiness
   const { server } = yield* Settings
 
-  const intake = yield* Intake.make
-  const unread = unreadTroubles(intake.limits.maxBytes, server.bodyTimeout)
+  const limits = yield* Intake.make
+  const unread = unreadTroubles(limits.maxBytes, server.bodyTimeout)
 
   const respond = (trouble: Trouble, id: string) => respondError(dialect.failure(trouble, id))
 
@@ -263,7 +258,7 @@ export const make = Effect.fnUntraced(function*(dialect: Dialect) {
     const tellAs = (naming: Naming): void => {
       named = naming
     }
-    return handle(dialect, endpoint, id, intake, tellAs).pipe(
+    return handle(dialect, endpoint, id, limits, tellAs).pipe(
       Effect.catchTags({
         InvalidRequest: (reason) => fail(reason),
         InferenceError: (error) => fail(error.reason, Telling.ofError(error)),

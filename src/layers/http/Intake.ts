@@ -1,6 +1,6 @@
 /** What bounds all requests together on their way in: bytes, turns of the event loop, and turns of their callers. */
-import { Duration, Effect, Option } from "effect"
-import type { HttpServerRequest } from "effect/http"
+import { Context, Duration, Effect, Layer, Option } from "effect"
+import { HttpServerRequest } from "effect/http"
 import { ArrivalPacer } from "../../services/ArrivalPacer.ts"
 import { RequestBytes } from "../../services/ByteBudget.ts"
 import * as CallerAddress from "../../services/CallerAddress.ts"
@@ -8,23 +8,15 @@ import * as Policies from "../../services/Policies.ts"
 import { Settings } from "../../services/Settings.ts"
 import type * as RequestBody from "./RequestBody.ts"
 
-export interface Intake {
-  readonly limits: RequestBody.Limits
-  readonly trustedProxies: ReadonlySet<string>
-}
-
 export const make = Effect.gen(function*() {
   const { server } = yield* Settings
   const budget = yield* RequestBytes
-  const intake: Intake = {
-    limits: {
-      maxBytes: Math.min(server.maxBodyBytes, budget.limit),
-      idleMs: Duration.toMillis(server.bodyTimeout),
-      budget
-    },
-    trustedProxies: new Set(server.trustedProxies)
+  const limits: RequestBody.Limits = {
+    maxBytes: Math.min(server.maxBodyBytes, budget.limit),
+    idleMs: Duration.toMillis(server.bodyTimeout),
+    budget
   }
-  return intake
+  return limits
 })
 
 /** Bodies of more values are parsed and decoded in turns, ... */
@@ -49,7 +41,15 @@ export const nextTurn = Effect.callback<void>((resume) => {
 })
 
 /** By which callers take turns. */
-export const addressOf = (
-  { headers, remoteAddress }: HttpServerRequest.HttpServerRequest,
-  { trustedProxies }: Intake
-): string => CallerAddress.of(Option.getOrElse(remoteAddress, () => ""), headers["x-forwarded-for"], trustedProxies)
+export const layerCallerAddress = Layer.effect(
+  CallerAddress.CallerAddress,
+  Effect.map(Settings, ({ server }) => {
+    const trustedProxies = new Set(server.trustedProxies)
+    return (context: Context.Context<never>) => {
+      const request = Context.getOption(context, HttpServerRequest.HttpServerRequest)
+      if (Option.isNone(request)) return ""
+      const { headers, remoteAddress } = request.value
+      return CallerAddress.of(Option.getOrElse(remoteAddress, () => ""), headers["x-forwarded-for"], trustedProxies)
+    }
+  })
+)

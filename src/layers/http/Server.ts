@@ -24,6 +24,7 @@ import * as AnthropicRoutes from "./AnthropicRoutes.ts"
 import * as EarlyAnswer from "./EarlyAnswer.ts"
 import * as Handler from "./Handler.ts"
 import * as HealthRoutes from "./HealthRoutes.ts"
+import * as Intake from "./Intake.ts"
 import * as ModelRoutes from "./ModelRoutes.ts"
 import { NodeServer } from "./NodeServer.ts"
 import * as OpenAiRoutes from "./OpenAiRoutes.ts"
@@ -130,6 +131,7 @@ const bound = Layer.unwrap(Effect.gen(function*() {
   return stop.pipe(
     Layer.provideMerge(served),
     Layer.provideMerge(requestBytes),
+    Layer.provide(Intake.layerCallerAddress),
     Layer.provideMerge(admin),
     Layer.provideMerge(http),
     Layer.provide(maxBody)

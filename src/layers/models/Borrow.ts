@@ -55,7 +55,7 @@ const enter = (house: House, deployment: Deployment, standing: Standing) =>
     const actor = actorOf(house, deployment)
     if (actor.downUntil > now(house)) return Effect.fail(down(house, actor))
     actor.keepAlive = standing.keepAlive ?? actor.deployment.idleUnload
-    const waiting = Actors.enqueue(actor, standing, fiber.getRef(CallerAddress), now(house))
+    const waiting = Actors.enqueue(actor, standing, fiber.getRef(CallerAddress)(fiber.context), now(house))
     Actors.pump(actor, now(house))
     Lives.ensureLife(house, actor)
     return Effect.succeed({ actor, waiting })
