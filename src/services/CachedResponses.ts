@@ -21,7 +21,7 @@ import * as Policies from "./Policies.ts"
 export const name = "cached-responses"
 
 /** An answer without who gave it. */
-export type Response = Omit<Answer, keyof By>
+export type Response = Omit<Answer, keyof By | "native">
 
 /** The index of one that does not stand last; -1 where there is none. */
 export const misplaced = (fallbacks: ReadonlyArray<string>): number => {

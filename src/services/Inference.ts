@@ -28,6 +28,7 @@ import type { InferenceError } from "./InferenceError.ts"
 import type { ChosenLogprob, Classification, FinishReason, TokenUsage, ToolCall as JobToolCall } from "./Job.ts"
 import { isNestedDeeper, mostLevels } from "./JsonDepth.ts"
 import { Overrides } from "./Overrides.ts"
+import type { Native } from "./Source.ts"
 import { Source } from "./Source.ts"
 
 /** An object of at most `mostLevels` levels. */
@@ -241,6 +242,14 @@ export type Event =
   }
   /** From here on the text is this deployment's, which goes on where another failed: only with the policy's `continue`. */
   | { readonly type: "seam"; readonly deployment: string }
+  /** What a provider of the caller's dialect sent: it says the same as the events after it, up to a seam, and more. */
+  | {
+    readonly type: "native"
+    readonly native: Native
+    /** Whether it has more than text, calls and thoughts. */
+    readonly content: boolean
+    readonly tokens: 0
+  }
   /** After a seam: the prompt's tokens as the last deployment counts them, and those that all have generated. */
   | {
     readonly type: "finish"
@@ -248,6 +257,8 @@ export type Event =
     readonly usage: TokenUsage
     /** Which stop sequence ended the answer, where one did and that is known. */
     readonly stop?: string
+    /** What a provider of the caller's dialect sent with the end of the answer. */
+    readonly native?: Native
   }
 
 /** Who answered, and after how many attempts. */
@@ -277,6 +288,8 @@ export interface Answer extends By {
   /** Which stop sequence ended the answer, where one did and that is known. */
   readonly stop?: string
   readonly usage: TokenUsage
+  /** The answer as a provider of the caller's dialect sent it, whole or in chunks. */
+  readonly native?: ReadonlyArray<Native>
 }
 
 /** One vector an input, in their order. */

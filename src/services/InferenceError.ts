@@ -243,7 +243,9 @@ export class AuthenticationFailed extends Schema.TaggedError<AuthenticationFaile
 /** The provider will not answer this, by its content policy. */
 export class ContentRefused extends Schema.TaggedError<ContentRefused>()("ContentRefused", {
   deployment: Schema.String,
-  detail: Schema.String
+  detail: Schema.String,
+  /** The answer that refuses, in parts, as a provider of the caller's dialect sent it: see `Source.Native`. */
+  answer: Schema.optionalKey(Schema.Array(Schema.Unknown))
 }) {
   override get message(): string {
     return `The provider of "${this.deployment}" refuses the content: ${this.detail}`

@@ -129,8 +129,8 @@ export type Job = GenerateJob | EmbedJob | RerankJob | ClassifyJob | TokenizeJob
 /** A job that is answered whole. */
 export type WholeJob = Exclude<Job, GenerateJob>
 
-/** Why a generation ended in the ordinary way. */
-export type FinishReason = "stop" | "length" | "tool_calls"
+/** Why a generation ended in the ordinary way; `content_filter`: a provider broke off an answer that had begun. */
+export type FinishReason = "stop" | "length" | "tool_calls" | "content_filter"
 
 /** Tokens counted by the engine itself. */
 export interface TokenUsage {
@@ -139,6 +139,8 @@ export interface TokenUsage {
   readonly completionTokens: number
   /** Prompt tokens that needed no computing, since a slot had them already. */
   readonly cachedTokens: number
+  /** Tokens of `promptTokens` that a provider has written to its cache, where it tells. */
+  readonly cacheWriteTokens?: number | undefined
   /** Tokens of `completionTokens` that were thought and not said, where a provider tells. */
   readonly reasoningTokens?: number | undefined
 }

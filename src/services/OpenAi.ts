@@ -187,7 +187,7 @@ export const ChatRequest = Schema.Struct({
 }).annotate({ identifier: "ChatRequest" })
 export type ChatRequest = typeof ChatRequest.Type
 
-export const FinishReason = Schema.Literals(["stop", "length", "tool_calls"])
+export const FinishReason = Schema.Literals(["stop", "length", "tool_calls", "content_filter"])
 
 export const Usage = Schema.Struct({
   prompt_tokens: Schema.Int,
@@ -195,7 +195,9 @@ export const Usage = Schema.Struct({
   total_tokens: Schema.Int,
   prompt_tokens_details: Schema.Struct({
     /** Of the prompt's tokens, those that needed no computing. */
-    cached_tokens: Schema.Int
+    cached_tokens: Schema.Int,
+    /** Of the prompt's tokens, those that a provider has written to its cache, where it tells; as OpenRouter has it. */
+    cache_write_tokens: Schema.optionalKey(Schema.Int)
   }),
   /** Where a provider tells. */
   completion_tokens_details: Schema.optionalKey(Schema.Struct({

@@ -38,6 +38,16 @@ export interface Native {
 export const dialectOf = (options: DeploymentOptions): Dialect | undefined =>
   options.engine === "remote" ? spokenBy[options.provider] : undefined
 
+/** A request that may have come from a caller of some dialect. */
+interface Asked {
+  readonly source?: Source | undefined
+  readonly resumed?: boolean | undefined
+}
+
+/** Whether a deployment's answer reaches the caller as it is: not where another's goes on. */
+export const isNative = ({ resumed = false, source }: Asked, options: DeploymentOptions): boolean =>
+  source !== undefined && !resumed && dialectOf(options) === source.dialect
+
 /** Fields of a request's body that are Troupe's own and not of any dialect. */
 const own = new Set(["keep_alive", "priority", "troupe"])
 

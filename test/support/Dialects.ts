@@ -91,6 +91,12 @@ const callAfter = (calls: ReadonlyArray<ToolCall>, { arguments: piece, id, index
     : { ...before, arguments: before.arguments + piece }
 }
 
+/** Of an event before the finish. */
+const contentOf = (event: Event): Extract<Event, { readonly type: "text" | "tool_call" }> => {
+  if (event.type === "text" || event.type === "tool_call") return event
+  throw new Error(`Nobody asked for a ${event.type} before the finish`)
+}
+
 /** What events come to: text and calls put together; what is empty is left out. */
 export const saidBy = (told: Told): Said => {
   if (Result.isFailure(told)) return { reason: plain(told.failure) }
@@ -100,9 +106,7 @@ export const saidBy = (told: Told): Said => {
   const { reason, usage } = last
   const calls: Array<ToolCall> = []
   let text = ""
-  for (const event of events.slice(0, -1)) {
-    if (event.type === "finish") throw new Error("An event after the finish")
-    if (event.type === "seam") throw new Error("A provider's answer has no seam")
+  for (const event of events.slice(0, -1).map(contentOf)) {
     if (event.type === "text") text += event.text
     else calls[event.index] = callAfter(calls, event)
   }

@@ -14,15 +14,22 @@ import type { Answer, Event } from "../../services/Inference.ts"
 import type { FinishReason, TokenUsage, ToolCall } from "../../services/Job.ts"
 import { failWith } from "./AiFailure.ts"
 
+const reasons = {
+  stop: "stop",
+  length: "length",
+  tool_calls: "tool-calls",
+  content_filter: "content-filter"
+} as const satisfies Readonly<Record<FinishReason, Response.FinishReason>>
+
 const finishPart = (reason: FinishReason, usage: TokenUsage): Response.FinishPartEncoded => ({
   type: "finish",
-  reason: reason === "tool_calls" ? "tool-calls" : reason,
+  reason: reasons[reason],
   usage: {
     inputTokens: {
       total: usage.promptTokens,
-      uncached: usage.promptTokens - usage.cachedTokens,
+      uncached: usage.promptTokens - usage.cachedTokens - (usage.cacheWriteTokens ?? 0),
       cacheRead: usage.cachedTokens,
-      cacheWrite: undefined
+      cacheWrite: usage.cacheWriteTokens
     },
     outputTokens: {
       total: usage.completionTokens,
@@ -114,7 +121,7 @@ const makeEncoder = (method: string) => {
     if (event.type === "text") addText(event.text)
     else if (event.type === "tool_call") addCall(event)
     else if (event.type === "seam") addText("", seamOf(event))
-    else {
+    else if (event.type === "finish") {
       endText()
       endCall(event.reason)
       parts.push(finishPart(event.reason, event.usage))

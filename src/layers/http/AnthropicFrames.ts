@@ -16,7 +16,10 @@ import type * as Anthropic from "../../services/Anthropic.ts"
 import type { Answer, Event } from "../../services/Inference.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
 import type { FinishReason, TokenUsage, ToolCall } from "../../services/Job.ts"
+import type { Native } from "../../services/Source.ts"
 import * as AnthropicError from "./AnthropicError.ts"
+import * as AnthropicNative from "./AnthropicNative.ts"
+import type { Body } from "./Body.ts"
 
 /** What is said of an answer besides its content. */
 export interface Envelope {
@@ -30,15 +33,19 @@ export interface Envelope {
 const reasons: Readonly<Record<FinishReason, Anthropic.StopReason>> = {
   stop: "end_turn",
   length: "max_tokens",
-  tool_calls: "tool_use"
+  tool_calls: "tool_use",
+  content_filter: "refusal"
 }
 
-const endOf = (reason: FinishReason, stop?: string): Anthropic.End => ({
-  stop_reason: reason === "stop" && stop !== undefined ? "stop_sequence" : reasons[reason],
-  stop_sequence: reason === "stop" ? stop ?? null : null,
-  stop_details: null,
-  container: null
-})
+const filtered = "The provider's content filter ended the answer."
+
+const endOf = (reason: FinishReason, stop?: string): Anthropic.End =>
+  reason === "content_filter" ? refusal(filtered) : ({
+    stop_reason: reason === "stop" && stop !== undefined ? "stop_sequence" : reasons[reason],
+    stop_sequence: reason === "stop" ? stop ?? null : null,
+    stop_details: null,
+    container: null
+  })
 
 const refusal = (explanation: string): Anthropic.End => ({
   stop_reason: "refusal",
@@ -50,10 +57,10 @@ const refusal = (explanation: string): Anthropic.End => ({
 const nothing: TokenUsage = { promptTokens: 0, completionTokens: 0, cachedTokens: 0 }
 
 const usageOf = (
-  { cachedTokens, completionTokens, promptTokens, reasoningTokens }: TokenUsage
+  { cacheWriteTokens = 0, cachedTokens, completionTokens, promptTokens, reasoningTokens }: TokenUsage
 ): Anthropic.DeltaUsage => ({
-  input_tokens: promptTokens - cachedTokens,
-  cache_creation_input_tokens: 0,
+  input_tokens: promptTokens - cachedTokens - cacheWriteTokens,
+  cache_creation_input_tokens: cacheWriteTokens,
   cache_read_input_tokens: cachedTokens,
   output_tokens: completionTokens,
   output_tokens_details: reasoningTokens === undefined ? null : { thinking_tokens: reasoningTokens },
@@ -116,11 +123,16 @@ const callsOf = (calls: ReadonlyArray<ToolCall>, { deployment, finishReason }: A
   return Result.succeed(blocks)
 }
 
+const nativeOf = (parts: ReadonlyArray<Native> | undefined, { id, model }: Envelope) =>
+  AnthropicNative.answer(parts, { id: messageIdOf(id), model })
+
 /** The body of an answer that is not streamed. */
 export const encodeAnswer = (
   envelope: Envelope,
   answer: Answer
 ): Result.Result<Anthropic.Message, InferenceError.InferenceError> => {
+  const native = nativeOf(answer.native, envelope)
+  if (native !== undefined) return Result.succeed(native)
   const { finishReason, stop, text, toolCalls, usage } = answer
   const calls = callsOf(envelope.parallelToolUse ? toolCalls : toolCalls.slice(0, 1), answer)
   return Result.map(calls, (blocks) =>
@@ -133,10 +145,14 @@ export const encodeAnswer = (
 }
 
 /** The body of an answer that a model or its provider refuses to give. */
-export const encodeRefusal = (envelope: Envelope, explanation: string): Anthropic.Message =>
-  messageOf(envelope, [], refusal(explanation), nothing)
+export const encodeRefusal = (
+  envelope: Envelope,
+  { answer, detail }: InferenceError.ContentRefused
+): Anthropic.Message =>
+  nativeOf(answer as ReadonlyArray<Native> | undefined, envelope) ?? messageOf(envelope, [], refusal(detail), nothing)
 
-const frame = (event: Anthropic.StreamEvent): string => `event: ${event.type}\ndata: ${JSON.stringify(event)}\n\n`
+const frame = (event: Anthropic.StreamEvent | Body): string =>
+  `event: ${String(event.type)}\ndata: ${JSON.stringify(event)}\n\n`
 
 /** An error in the middle of a stream, which then ends without `message_stop`. */
 export const encodeError = (body: Anthropic.ErrorBody): string => frame(body)
@@ -148,13 +164,15 @@ export interface FrameEncoder {
   /** The last frame, after the `finish`. */
   readonly end: () => string
   /** The last frames of an answer that is broken off by a refusal. */
-  readonly refuse: (explanation: string) => string
+  readonly refuse: (reason: InferenceError.ContentRefused) => string
 }
 
-type CallEvent = Extract<Event, { type: "tool_call" }>
+type CallEvent = Extract<Event, { readonly type: "tool_call" }>
+/** What this module says in events of its own. */
+type OwnEvent = Exclude<Event, { readonly type: "native" }>
 
 /** Two events that came together as one, if one frame can tell both. */
-const join = (one: Event | undefined, two: Event): Event | undefined => {
+const join = (one: OwnEvent | undefined, two: OwnEvent): OwnEvent | undefined => {
   if (one?.type === "text" && two.type === "text") return { ...one, text: one.text + two.text }
   if (one?.type === "tool_call" && two.type === "tool_call" && one.index === two.index && two.id === undefined) {
     return { ...one, arguments: one.arguments + two.arguments }
@@ -166,7 +184,7 @@ const join = (one: Event | undefined, two: Event): Event | undefined => {
 const makeBlocks = () => {
   /** The block that is open, or the last. */
   let index = -1
-  let open: "text" | number | undefined
+  let open: "text" | "other" | number | undefined
   const begun = new Set<number>()
 
   const stop = (): string => {
@@ -186,6 +204,14 @@ const makeBlocks = () => {
 
   return {
     stop,
+    /** Keeps count of the provider's own blocks. */
+    note(event: Body): void {
+      if (event["type"] === "content_block_start") {
+        index = Number(event["index"])
+        open = (event["content_block"] as Body)["type"] === "text" ? "text" : "other"
+      }
+      if (event["type"] === "content_block_stop") open = undefined
+    },
     text(text: string): string {
       if (text === "") return ""
       const begin = open === "text" ? "" : start("text", textBlock(""))
@@ -203,8 +229,28 @@ const makeBlocks = () => {
 
 const mixed = "The engine mixed up the parts of several tool calls."
 
+const mixedUp = ({ id }: Envelope): string => encodeError(AnthropicError.make(500, mixed, id).body)
+
+/** What Anthropic's own events have said, which ours do not say again. */
+const makeNative = (envelope: Envelope, blocks: ReturnType<typeof makeBlocks>) => {
+  let native = false
+  return {
+    frames: (part: Native): string => {
+      const events = AnthropicNative.events(part, { id: messageIdOf(envelope.id), model: envelope.model })
+      native ||= events.length > 0
+      for (const event of events) blocks.note(event)
+      return events.map(frame).join("")
+    },
+    isSaid: (event: OwnEvent): boolean => {
+      if (event.type === "seam") native = false
+      return native || (event.type === "tool_call" && event.index > 0 && !envelope.parallelToolUse)
+    }
+  }
+}
+
 export const makeFrameEncoder = (envelope: Envelope): FrameEncoder => {
   const blocks = makeBlocks()
+  const native = makeNative(envelope, blocks)
   let begun = false
   let lost = false
   let told = 0
@@ -216,7 +262,7 @@ export const makeFrameEncoder = (envelope: Envelope): FrameEncoder => {
   }
   const close = (delta: Anthropic.End, usage: TokenUsage): string =>
     blocks.stop() + frame({ type: "message_delta", delta, usage: usageOf(usage) })
-  const frameOf = (event: Event): string => {
+  const frameOf = (event: OwnEvent): string => {
     if (event.type === "text") return blocks.text(event.text)
     // Anthropic's clients take no events but those they know.
     if (event.type === "seam") return ""
@@ -225,16 +271,22 @@ export const makeFrameEncoder = (envelope: Envelope): FrameEncoder => {
     lost ||= call === undefined
     return call ?? ""
   }
-  const end = (): string =>
-    lost ? encodeError(AnthropicError.make(500, mixed, envelope.id).body) : frame({ type: "message_stop" })
+  const end = (): string => lost ? mixedUp(envelope) : frame({ type: "message_stop" })
 
+  const nativeFrames = (part: Native): string => {
+    const frames = native.frames(part)
+    begun ||= frames !== ""
+    return frames
+  }
   return {
     events(events) {
-      let out = begin()
-      let last: Event | undefined
+      let out = ""
+      let last: OwnEvent | undefined
       for (const event of events) {
         if ("tokens" in event) told += event.tokens
-        if (event.type === "tool_call" && event.index > 0 && !envelope.parallelToolUse) continue
+        if (event.type === "native") out += nativeFrames(event.native)
+        if (event.type === "native" || native.isSaid(event)) continue
+        out += begin()
         const both = join(last, event)
         if (both === undefined && last !== undefined) out += frameOf(last)
         last = both ?? event
@@ -242,6 +294,10 @@ export const makeFrameEncoder = (envelope: Envelope): FrameEncoder => {
       return last === undefined ? out : out + frameOf(last)
     },
     end,
-    refuse: (explanation) => begin() + close(refusal(explanation), { ...nothing, completionTokens: told }) + end()
+    refuse({ answer, detail }) {
+      const out = ((answer ?? []) as ReadonlyArray<Native>).map(nativeFrames).join("")
+      const usage = { ...nothing, completionTokens: told }
+      return (out === "" ? begin() + close(refusal(detail), usage) : out) + end()
+    }
   }
 }

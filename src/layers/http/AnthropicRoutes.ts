@@ -51,7 +51,7 @@ const wholeAnswer = (inference: Inference["Service"], call: Call<MessagesCall>) 
     ),
     Effect.catchTag("InferenceError", (error) =>
       error.reason._tag === "ContentRefused"
-        ? Effect.succeed(respond(AnthropicFrames.encodeRefusal(envelope, error.reason.detail), Telling.ofError(error)))
+        ? Effect.succeed(respond(AnthropicFrames.encodeRefusal(envelope, error.reason), Telling.ofError(error)))
         : Effect.fail(located(call.body)(error)))
   )
 }
@@ -68,7 +68,7 @@ const frames = (inference: Inference["Service"], call: Call<MessagesCall>, told:
     Stream.catchTag("InferenceError", (error) => {
       if (error.reason._tag !== "ContentRefused") return Stream.fail(located(call.body)(error))
       told(Telling.ofError(error))
-      return Stream.succeed(encode.refuse(error.reason.detail))
+      return Stream.succeed(encode.refuse(error.reason))
     })
   )
 }

@@ -9,6 +9,7 @@
 import { Array as Arr, Effect, Stream } from "effect"
 import { HttpServerResponse } from "effect/http"
 import type { By, Inference } from "../../services/Inference.ts"
+import type { InferenceError } from "../../services/InferenceError.ts"
 import * as Policies from "../../services/Policies.ts"
 import type { Endings } from "./EventStream.ts"
 import * as EventStream from "./EventStream.ts"
@@ -37,7 +38,7 @@ const frames = (
   envelope: Envelope,
   begun: (by: By) => void
 ) => {
-  const encode = OpenAiFrames.makeFrameEncoder(envelope)
+  const encode = OpenAiFrames.makeFrameEncoder(envelope, requests.length)
   const choice = (index: number) =>
     Stream.unwrap(Effect.map(inference.open(requests[index]!), ({ events, ...by }) => {
       begun(by)
@@ -46,7 +47,14 @@ const frames = (
   const choices = requests.length === 1
     ? choice(0)
     : Stream.mergeAll(requests.map((_, index) => choice(index)), { concurrency: Policies.choicesAtOnce })
-  return Stream.concat(choices, Stream.sync(encode.end))
+  return Stream.concat(choices, Stream.sync(encode.end)).pipe(
+    Stream.catchTag("InferenceError", (error) => {
+      const refused = requests.length === 1 && error.reason._tag === "ContentRefused"
+        ? encode.refuse(error.reason)
+        : undefined
+      return refused === undefined ? Stream.fail(error) : Stream.succeed(refused)
+    })
+  )
 }
 
 const failure = OpenAiHandler.failureOf(OpenAiFields.chat)
@@ -64,15 +72,30 @@ const streamAnswer = (inference: Inference["Service"], call: Call<ChatCall>) => 
   return EventStream.respond(call.id, all, endings, () => first === undefined ? {} : Telling.ofAnswer(first))
 }
 
-const wholeAnswer = Effect.fnUntraced(function*(inference: Inference["Service"], call: Call<ChatCall>) {
-  const { requests } = call.body
-  const answers = requests.length === 1
-    ? [yield* inference.generate(requests[0])]
-    : yield* Effect.forEach(requests, inference.generate, { concurrency: Policies.choicesAtOnce })
-  return HttpServerResponse.jsonUnsafe(OpenAiFrames.encodeAnswers(envelopeOf(call), answers), {
-    headers: Telling.ofAnswer(answers[0]!)
-  })
-})
+/** A refusal that a provider has sent as an answer is one. */
+const refusedAnswer = (call: Call<ChatCall>) => (error: InferenceError) => {
+  const body = call.body.requests.length === 1 && error.reason._tag === "ContentRefused"
+    ? OpenAiFrames.encodeRefusal(envelopeOf(call), error.reason)
+    : undefined
+  return body === undefined
+    ? Effect.fail(error)
+    : Effect.succeed(HttpServerResponse.jsonUnsafe(body, { headers: Telling.ofError(error) }))
+}
+
+const answers = (inference: Inference["Service"], { requests }: ChatCall) =>
+  requests.length === 1
+    ? Effect.map(inference.generate(requests[0]), (answer) => [answer])
+    : Effect.forEach(requests, inference.generate, { concurrency: Policies.choicesAtOnce })
+
+const wholeAnswer = (inference: Inference["Service"], call: Call<ChatCall>) =>
+  answers(inference, call.body).pipe(
+    Effect.map((answers) =>
+      HttpServerResponse.jsonUnsafe(OpenAiFrames.encodeAnswers(envelopeOf(call), answers), {
+        headers: Telling.ofAnswer(answers[0]!)
+      })
+    ),
+    Effect.catchTag("InferenceError", refusedAnswer(call))
+  )
 
 export const make = (inference: Inference["Service"]): Endpoint<ChatCall> => ({
   idPrefix: "chatcmpl-",

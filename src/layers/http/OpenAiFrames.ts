@@ -6,8 +6,11 @@
  * An encoder runs for every event of every stream: what its frames share is written once, and no schema is asked.
  */
 import type { Answer, Event } from "../../services/Inference.ts"
+import type { ContentRefused } from "../../services/InferenceError.ts"
 import type { ChosenLogprob, TokenLogprob, TokenUsage, ToolCall } from "../../services/Job.ts"
 import type { ChatCompletion, ErrorBody, Logprobs, Usage } from "../../services/OpenAi.ts"
+import type { Native } from "../../services/Source.ts"
+import * as OpenAiNative from "./OpenAiNative.ts"
 
 /** What all frames of one answer share. */
 export interface Envelope {
@@ -32,7 +35,12 @@ const usageOf = (usages: ReadonlyArray<TokenUsage>): Usage => {
     prompt_tokens,
     completion_tokens,
     total_tokens: prompt_tokens + completion_tokens,
-    prompt_tokens_details: { cached_tokens },
+    prompt_tokens_details: {
+      cached_tokens,
+      ...(usages.every((usage) => usage.cacheWriteTokens === undefined)
+        ? {}
+        : { cache_write_tokens: sumOf(usages, (usage) => usage.cacheWriteTokens ?? 0) })
+    },
     ...(usages.every((usage) => usage.reasoningTokens === undefined)
       ? {}
       : { completion_tokens_details: { reasoning_tokens: sumOf(usages, (usage) => usage.reasoningTokens ?? 0) } })
@@ -66,8 +74,17 @@ const messageOf = (answer: Answer, parallelToolCalls: boolean): ChatCompletion["
   return { role: "assistant", content: text === "" ? null : text, refusal: null, tool_calls: told.map(toolCallOf) }
 }
 
+/** The body of a refusal that a provider of the dialect has sent as an answer; undefined of any other. */
+export const encodeRefusal = (envelope: Envelope, { answer }: ContentRefused): ChatCompletion | undefined =>
+  OpenAiNative.answer(answer as ReadonlyArray<Native> | undefined, envelope, usageOf([]))
+
 /** The body of an answer that is not streamed. */
-export const encodeAnswers = (
+export const encodeAnswers = (envelope: Envelope, answers: ReadonlyArray<Answer>): ChatCompletion =>
+  (answers.length === 1
+    ? OpenAiNative.answer(answers[0]!.native, envelope, usageOf([answers[0]!.usage]))
+    : undefined) ?? encode(envelope, answers)
+
+const encode = (
   { created, id, model, parallelToolCalls }: Envelope,
   answers: ReadonlyArray<Answer>
 ): ChatCompletion => ({
@@ -95,9 +112,13 @@ export interface FrameEncoder {
   readonly events: (choice: number, events: ReadonlyArray<Event>) => string
   /** The last frames, after all choices have finished. */
   readonly end: () => string
+  /** All frames of a refusal that a provider of the dialect has sent as an answer; undefined of any other. */
+  readonly refuse: (reason: ContentRefused) => string | undefined
 }
 
-type CallEvent = Extract<Event, { type: "tool_call" }>
+type CallEvent = Extract<Event, { readonly type: "tool_call" }>
+/** What this module says in frames of its own. */
+type OwnEvent = Exclude<Event, { readonly type: "native" }>
 
 /** The first piece of a call has its id and name. */
 const callDelta = ({ arguments: text, id, index, name }: CallEvent): string => {
@@ -110,7 +131,7 @@ const joinLogprobs = (one: ReadonlyArray<ChosenLogprob> = [], two: ReadonlyArray
   one.length + two.length === 0 ? {} : { logprobs: [...one, ...two] }
 
 /** Two events that came together as one, if one frame can tell both. */
-const join = (one: Event | undefined, two: Event): Event | undefined => {
+const join = (one: OwnEvent | undefined, two: OwnEvent): OwnEvent | undefined => {
   if (one?.type === "text" && two.type === "text") {
     return { type: "text", text: one.text + two.text, tokens: 0, ...joinLogprobs(one.logprobs, two.logprobs) }
   }
@@ -124,17 +145,23 @@ const join = (one: Event | undefined, two: Event): Event | undefined => {
 const seamOf = (deployment: string): string => `,"troupe":{"seam":{"deployment":${JSON.stringify(deployment)}}}`
 
 /** One choice's frames. */
-const makeChoice = (head: string, tail: string, parallelToolCalls: boolean) => {
+const makeChoice = (
+  head: string,
+  tail: string,
+  parallelToolCalls: boolean,
+  nativeOf: (native: Native) => string | undefined
+) => {
   const chunk = (delta: string, logprobs = "null", reason = "null", more = ""): string =>
     `data: ${head}${delta},"logprobs":${logprobs},"finish_reason":${reason}}${tail}${more}}\n\n`
   let begun = false
+  let native = false
 
-  const begin = (first: Event | undefined): string => {
-    if (begun || first === undefined) return ""
+  const begin = (first: OwnEvent): string => {
+    if (begun) return ""
     begun = true
     return chunk(`{"role":"assistant","content":${first.type === "tool_call" ? "null" : "\"\""}}`)
   }
-  const frameOf = (event: Event): string => {
+  const frameOf = (event: OwnEvent): string => {
     if (event.type === "finish") return chunk("{}", "null", JSON.stringify(event.reason))
     if (event.type === "tool_call") return chunk(callDelta(event))
     if (event.type === "seam") return chunk("{}", "null", "null", seamOf(event.deployment))
@@ -143,11 +170,29 @@ const makeChoice = (head: string, tail: string, parallelToolCalls: boolean) => {
     return chunk(`{"content":${JSON.stringify(event.text)}}`, logprobs)
   }
 
+  /** Nothing of what the provider's own chunks have said. */
+  const isSaid = (event: OwnEvent): boolean => {
+    if (event.type === "seam") native = false
+    return native || (event.type === "tool_call" && event.index > 0 && !parallelToolCalls)
+  }
+
+  const nativeFrame = (part: Native): string => {
+    const chunk = nativeOf(part)
+    native ||= chunk !== undefined
+    begun ||= native
+    return chunk ?? ""
+  }
+
   return (events: ReadonlyArray<Event>): string => {
-    let out = begin(events[0])
-    let last: Event | undefined
+    let out = ""
+    let last: OwnEvent | undefined
     for (const event of events) {
-      if (event.type === "tool_call" && event.index > 0 && !parallelToolCalls) continue
+      if (event.type === "native") {
+        out += nativeFrame(event.native)
+        continue
+      }
+      if (isSaid(event)) continue
+      if (!begun) out += begin(event)
       const both = join(last, event)
       if (both === undefined && last !== undefined) out += frameOf(last)
       last = both ?? event
@@ -156,9 +201,27 @@ const makeChoice = (head: string, tail: string, parallelToolCalls: boolean) => {
   }
 }
 
-export const makeFrameEncoder = (
-  { created, id, includeUsage, model, parallelToolCalls }: Envelope
-): FrameEncoder => {
+/** A chunk of usage alone. */
+const isUsage = ({ body: { choices, usage } }: Native): boolean =>
+  (usage ?? null) !== null && Array.isArray(choices) && choices.length === 0
+
+/** Of several choices each is another answer. */
+const nothingNative = (): undefined => undefined
+
+/** @param count choices of the answer; default 1 */
+export const makeFrameEncoder = (envelope: Envelope, count = 1): FrameEncoder => {
+  const { created, id, includeUsage, model, parallelToolCalls } = envelope
+  let nativeUsage: string | undefined
+  const nativeOf = (native: Native): string | undefined => {
+    const chunk = OpenAiNative.chunk(native, envelope)
+    if (chunk === undefined) return undefined
+    const usage = native.body["usage"] ?? null
+    if (usage !== null) {
+      // Some hosts have it in the last chunk of the text.
+      nativeUsage = native.form === "whole" ? frame(JSON.stringify({ ...chunk, choices: [], usage })) : ""
+    }
+    return frame(JSON.stringify(chunk))
+  }
   const head = `{"id":${JSON.stringify(id)},"object":"chat.completion.chunk","created":${created},` +
     `"model":${JSON.stringify(model)},"choices":[`
   const tail = includeUsage ? "],\"usage\":null" : "]"
@@ -168,13 +231,29 @@ export const makeFrameEncoder = (
   return {
     events(choice, events) {
       const last = events.at(-1)
-      if (last?.type === "finish") usages.push(last.usage)
-      choices[choice] ??= makeChoice(`${head}{"index":${choice},"delta":`, tail, parallelToolCalls)
+      if (last?.type === "finish") {
+        usages.push(last.usage)
+        if (last.native !== undefined && count === 1) nativeUsage = nativeOf(last.native)
+      }
+      choices[choice] ??= makeChoice(
+        `${head}{"index":${choice},"delta":`,
+        tail,
+        parallelToolCalls,
+        count === 1 ? nativeOf : nothingNative
+      )
       return choices[choice](events)
     },
     end() {
-      const usage = includeUsage ? frame(`${head}],"usage":${JSON.stringify(usageOf(usages))}}`) : ""
+      const usage = includeUsage
+        ? nativeUsage ?? frame(`${head}],"usage":${JSON.stringify(usageOf(usages))}}`)
+        : ""
       return `${usage}data: [DONE]\n\n`
+    },
+    refuse({ answer = [] }) {
+      const frames = (answer as ReadonlyArray<Native>).flatMap((part) =>
+        includeUsage || !isUsage(part) ? nativeOf(part) ?? [] : []
+      )
+      return frames.length === 0 ? undefined : `${frames.join("")}data: [DONE]\n\n`
     }
   }
 }

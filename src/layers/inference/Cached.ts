@@ -89,6 +89,9 @@ const sizeOf = (event: Event): number => {
     case "seam":
       // What two deployments have said is nobody's answer.
       return Number.POSITIVE_INFINITY
+    case "native":
+      // It is not kept.
+      return 0
     case "finish":
       return 0
   }
@@ -104,7 +107,7 @@ const collect = (
   return Stream.mapArrayEffect(events, (some) => {
     for (const event of some) {
       bytes += sizeOf(event)
-      if (CachedResponses.fits(bytes)) whole.add(event)
+      if (event.type !== "native" && CachedResponses.fits(bytes)) whole.add(event)
     }
     const isKept = some.at(-1)?.type === "finish" && CachedResponses.fits(bytes)
     return Effect.as(isKept ? keep(whole.end()) : Effect.void, some)
@@ -121,7 +124,7 @@ export const make = (responses: CachedResponses.CachedResponses["Service"]) => {
     whole: (asked: Asked, answer: Effect.Effect<Answer, InferenceError, Scope.Scope>) =>
       !asked.begun.route.cached ? answer : Effect.matchEffect(answer, {
         onSuccess: (given) => {
-          const { attempts: _, decision: __, deployment: ___, ...response } = given
+          const { attempts: _, decision: __, deployment: ___, native: ____, ...response } = given
           return Effect.as(keep(asked, response), given)
         },
         onFailure: (error) => Effect.map(recall(asked, error), ({ by, response }): Answer => ({ ...response, ...by }))

@@ -10,6 +10,7 @@ import type { ChosenLogprob, ToolCall } from "../../services/Job.ts"
 import type { Deployment } from "../../services/Model.ts"
 import { needsOf, pathsOf } from "../../services/Needs.ts"
 import type { Policy } from "../../services/Policy.ts"
+import type { Native } from "../../services/Source.ts"
 import { check } from "./Check.ts"
 import type { EventsPull } from "./Continuation.ts"
 import * as Continuation from "./Continuation.ts"
@@ -91,9 +92,13 @@ const makeWhole = () => {
   let finish: FinishEvent | undefined
   const logprobs: Array<ChosenLogprob> = []
   const toolCalls: Array<ToolCall> = []
+  const native: Array<Native> = []
   return {
     add(event: Event) {
       switch (event.type) {
+        case "native":
+          native.push(event.native)
+          return
         case "text":
           text += event.text
           if (event.logprobs !== undefined) logprobs.push(...event.logprobs)
@@ -105,6 +110,7 @@ const makeWhole = () => {
         }
         case "finish":
           finish = event
+          if (event.native !== undefined) native.push(event.native)
       }
     },
     end() {
@@ -115,7 +121,8 @@ const makeWhole = () => {
         finishReason: reason,
         usage,
         ...(logprobs.length === 0 ? {} : { logprobs }),
-        ...(stop === undefined ? {} : { stop })
+        ...(stop === undefined ? {} : { stop }),
+        ...(native.length === 0 ? {} : { native })
       }
     }
   }

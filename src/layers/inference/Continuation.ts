@@ -117,6 +117,7 @@ const hear = (said: Said, event: Event): Event => {
         : { ...event, usage: { ...usage, completionTokens: said.carried + usage.completionTokens } }
     }
     case "seam":
+    case "native":
       return event
   }
 }

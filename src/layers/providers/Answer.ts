@@ -37,8 +37,11 @@ export const makeCheck = (target: Target, { continues, stop }: Generation) => {
     return reason === "stop" && !hasContent && !mayBeEmpty ? empty(target) : undefined
   }
   return (events: ReadonlyArray<Event>): InferenceError.Reason | undefined => {
-    hasCalls ||= events.some(({ type }) => type === "tool_call")
-    hasContent ||= events.some(({ type }) => type !== "finish")
+    for (const event of events) {
+      const isOther = event.type === "native" && event.content
+      hasCalls ||= event.type === "tool_call" || isOther
+      hasContent ||= event.type === "text" || event.type === "tool_call" || isOther
+    }
     const last = events.at(-1)
     return last?.type === "finish" ? atEnd(last.reason) : undefined
   }
@@ -47,7 +50,7 @@ export const makeCheck = (target: Target, { continues, stop }: Generation) => {
 export const makeReader = (dialect: Dialect, decoder: EventDecoder, target: Target, generation: Generation): Reader => {
   const framer = Frames.make(dialect.framing, target.options.maxResponseBytes ?? Policies.maxResponseBytes)
   const check = makeCheck(target, generation)
-  const join = makeJoint(generation)
+  const join = makeJoint(generation, target.options)
   let events: Array<Event> = []
   let failure: InferenceError.Reason | undefined
   let over = false

@@ -5,7 +5,9 @@ import type { Event } from "../../services/Inference.ts"
 import type { Reason } from "../../services/InferenceError.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
 import type { FinishReason, TokenUsage } from "../../services/Job.ts"
+import { isNative } from "../../services/Source.ts"
 import { inBand } from "./AnthropicErrors.ts"
+import * as AnthropicNative from "./AnthropicNative.ts"
 import type { EventDecoder, Target, Told } from "./Dialect.ts"
 import { at, countAt, type Fields, fieldsOf, listAt, textAt } from "./Json.ts"
 import { brief, cut, finishText, malformed, parse } from "./Refusals.ts"
@@ -22,13 +24,15 @@ const reasons: Readonly<Record<string, FinishReason>> = {
   tool_use: "tool_calls"
 }
 
-const reasonOf = (told: Fields, target: Target): Result.Result<FinishReason, Reason> => {
+const reasonOf = (told: Fields, target: Target, isBegun: boolean): Result.Result<FinishReason, Reason> => {
   const reason = finishText(told["stop_reason"])
   if (reason === undefined) return Result.fail(cut(target))
   if (Object.hasOwn(reasons, reason)) return Result.succeed(reasons[reason]!)
   if (reason !== "refusal") {
     return Result.fail(malformed(target, `an unknown reason to end: "${brief(textAt(told, "stop_reason") ?? "")}"`))
   }
+  // What has been said stands.
+  if (isBegun) return Result.succeed("content_filter")
   const detail = textAt(told, "stop_details", "explanation") ?? "the model refuses to answer this."
   return Result.fail(new InferenceError.ContentRefused({ deployment: target.deployment, detail: brief(detail) }))
 }
@@ -41,6 +45,8 @@ const usageOf = (usage: Fields): Partial<TokenUsage> => {
   const reasoning = countAt(usage, "output_tokens_details", "thinking_tokens")
   return {
     cachedTokens: cached,
+    // 0 says nothing.
+    cacheWriteTokens: countAt(usage, "cache_creation_input_tokens") || undefined,
     ...(input === undefined
       ? {}
       : { promptTokens: input + cached + (countAt(usage, "cache_creation_input_tokens") ?? 0) }),
@@ -66,6 +72,25 @@ interface OpenCall {
   hasPieces: boolean
 }
 
+const lacking = (what: string, target: Target): Told => Result.fail(malformed(target, what))
+
+/** What is new of a block: text, or arguments of a call. */
+const makeDelta = (
+  text: (text: string) => Told,
+  argumentsOf: (block: number, part: unknown) => Told,
+  target: Target
+) =>
+(data: Fields): Told => {
+  const type = textAt(data, "delta", "type")
+  if (type === "text_delta") {
+    const said = textAt(data, "delta", "text")
+    return said === undefined ? lacking("a piece of text without text", target) : text(said)
+  }
+  return type === "input_json_delta"
+    ? argumentsOf(countAt(data, "index") ?? -1, at(data, "delta", "partial_json"))
+    : told()
+}
+
 /** The blocks of an answer; those that are neither text nor a call of ours are passed over. */
 const makeBlocks = (generation: Generation, count: (text: string) => number, target: Target) => {
   const idOf = makeIds(generation)
@@ -73,16 +98,21 @@ const makeBlocks = (generation: Generation, count: (text: string) => number, tar
   const calls = new Map<number, OpenCall | undefined>()
   let begun = 0
   let thoughts = false
+  let hasText = false
 
-  const text = (text: string): Told => text === "" ? told() : told({ type: "text", text, tokens: count(text) })
+  const text = (text: string): Told => {
+    if (text === "") return told()
+    hasText = true
+    return told({ type: "text", text, tokens: count(text) })
+  }
   const piece = (index: number, text: string): Told =>
     text === "" ? told() : told({ type: "tool_call", index, arguments: text, tokens: count(text) })
-  const lacking = (what: string): Told => Result.fail(malformed(target, what))
-
   const start = (data: Fields): Told => {
     const block = countAt(data, "index")
     const content = at(data, "content_block")
-    if (block === undefined || fieldsOf(content) === undefined) return lacking("a block without index and content")
+    if (block === undefined || fieldsOf(content) === undefined) {
+      return lacking("a block without index and content", target)
+    }
     calls.set(block, undefined)
     if (textAt(content, "type") === "text") return text(textAt(content, "text") ?? "")
     if (textAt(content, "type") !== "tool_use") {
@@ -92,14 +122,14 @@ const makeBlocks = (generation: Generation, count: (text: string) => number, tar
     }
     const id = idOf(textAt(content, "id"))
     const name = textAt(content, "name") ?? ""
-    if (name === "") return lacking("a call without a name")
+    if (name === "") return lacking("a call without a name", target)
     const index = begun++
     calls.set(block, { index, input: at(content, "input"), hasPieces: false })
     return told({ type: "tool_call", index, id, name, arguments: "", tokens: 0 })
   }
 
   const argumentsOf = (block: number, part: unknown): Told => {
-    if (!calls.has(block)) return lacking("arguments of no call")
+    if (!calls.has(block)) return lacking("arguments of no call", target)
     const json = argumentsText(part)
     const call = calls.get(block)
     // The provider's own tools have arguments too.
@@ -108,23 +138,14 @@ const makeBlocks = (generation: Generation, count: (text: string) => number, tar
     return piece(call.index, json)
   }
 
-  const delta = (data: Fields): Told => {
-    const type = textAt(data, "delta", "type")
-    if (type === "text_delta") {
-      const said = textAt(data, "delta", "text")
-      return said === undefined ? lacking("a piece of text without text") : text(said)
-    }
-    return type === "input_json_delta"
-      ? argumentsOf(countAt(data, "index") ?? -1, at(data, "delta", "partial_json"))
-      : told()
-  }
-
   /** A call without arguments has none of their pieces. */
   const stop = (data: Fields): Told => {
     const call = calls.get(countAt(data, "index") ?? -1)
     return call === undefined || call.hasPieces ? told() : piece(call.index, argumentsText(call.input) || "{}")
   }
-  return { start, delta, stop, hasCalls: () => begun > 0, hasThoughts: () => thoughts }
+  const delta = makeDelta(text, argumentsOf, target)
+  const said = () => ({ calls: begun > 0, content: begun > 0 || hasText })
+  return { start, delta, stop, said, hasThoughts: () => thoughts }
 }
 
 /** An answer's state between its events, which are told parsed. */
@@ -152,8 +173,8 @@ const makeReader = (generation: Generation, target: Target) => {
       return told()
     }],
     ["message_stop", () =>
-      Result.map(reasonOf(end, target), (given) => {
-        const reason = finishText(end["stop_reason"]) === "end_turn" && blocks.hasCalls() ? "tool_calls" : given
+      Result.map(reasonOf(end, target, blocks.said().content), (given) => {
+        const reason = finishText(end["stop_reason"]) === "end_turn" && blocks.said().calls ? "tool_calls" : given
         const stop = reason === "stop" ? textAt(end, "stop_sequence") : undefined
         const figures = counter.usage(usageOf(usage))
         return [{ type: "finish", reason, usage: figures, ...(stop === undefined ? {} : { stop }) }]
@@ -166,13 +187,14 @@ const makeReader = (generation: Generation, target: Target) => {
 
 export const events = (generation: Generation, target: Target): EventDecoder => {
   const { hasThoughts, read } = makeReader(generation, target)
+  const chunks = isNative(generation, target.options) ? AnthropicNative.makeChunks() : undefined
   return {
     push: ({ data }) => {
       const fields = fieldsOf(parse(data))
       const type = textAt(fields, "type")
-      return fields === undefined || type === undefined
-        ? Result.fail(malformed(target, "an event without a type"))
-        : read(type, fields)
+      if (fields === undefined || type === undefined) return Result.fail(malformed(target, "an event without a type"))
+      const events = read(type, fields)
+      return chunks === undefined ? events : chunks.push(type, fields, events)
     },
     end: () => Result.fail(cut(target)),
     hasThoughts
@@ -197,5 +219,6 @@ export const whole = (body: unknown, generation: Generation, target: Target): To
     ["message_delta", { delta: fields }],
     ["message_stop", {}]
   ]
-  return Result.map(Result.all(streamed.map(([type, data]) => read(type, data))), (all) => all.flat())
+  const events = Result.map(Result.all(streamed.map(([type, data]) => read(type, data))), (all) => all.flat())
+  return isNative(generation, target.options) ? AnthropicNative.whole(fields, events) : events
 }

@@ -1,13 +1,18 @@
 /** Where a provider's answer goes on with a text so far. Pure. */
 import type { Generation } from "../../services/Engine.ts"
 import type { Event } from "../../services/Inference.ts"
+import type { RemoteDeployment } from "../../services/Model.ts"
+import { isNative } from "../../services/Source.ts"
 import { makeStopMatcher } from "../../services/StopMatcher.ts"
 import { makeCounter } from "./Usage.ts"
 
 /** Ends an answer also at a stop sequence that the text so far begins, of which the provider sees the end only. */
-export const makeJoint = (generation: Generation): (events: ReadonlyArray<Event>) => ReadonlyArray<Event> => {
+export const makeJoint = (
+  generation: Generation,
+  options: RemoteDeployment
+): (events: ReadonlyArray<Event>) => ReadonlyArray<Event> => {
   const { continues, stop } = generation
-  if (continues === undefined || stop.length === 0) return (events) => events
+  if (continues === undefined || stop.length === 0 || isNative(generation, options)) return (events) => events
   const matcher = makeStopMatcher(stop, continues)
   const counter = makeCounter(generation)
   const join = (event: Event): ReadonlyArray<Event> => {

@@ -87,7 +87,11 @@ const cleaned = (reason: InferenceError.Reason, hide: (text: string) => string):
       })
     }
     case "ContentRefused":
-      return new InferenceError.ContentRefused({ deployment: reason.deployment, detail: hide(reason.detail) })
+      return new InferenceError.ContentRefused({
+        deployment: reason.deployment,
+        detail: hide(reason.detail),
+        ...(reason.answer === undefined ? {} : { answer: reason.answer })
+      })
     case "InvalidRequest": {
       const { detail, path } = reason
       return new InferenceError.InvalidRequest({

@@ -4,9 +4,11 @@ import type { Generation } from "../../services/Engine.ts"
 import type { Event } from "../../services/Inference.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
 import type { ChosenLogprob, FinishReason, TokenLogprob } from "../../services/Job.ts"
+import { isNative } from "../../services/Source.ts"
 import type { EventDecoder, Target, Told } from "./Dialect.ts"
 import type { Fields } from "./Json.ts"
 import { at, countAt, fieldsOf, listAt, numbersOf, ownOf, textAt } from "./Json.ts"
+import * as OpenAiNative from "./OpenAiNative.ts"
 import { isError } from "./OpenAiRefusal.ts"
 import { brief, cut, finishText, malformed, parse } from "./Refusals.ts"
 import * as ToolParts from "./ToolParts.ts"
@@ -18,6 +20,7 @@ const usageOf = (usage: unknown): Figures | undefined =>
     promptTokens: countAt(usage, "prompt_tokens"),
     completionTokens: countAt(usage, "completion_tokens"),
     cachedTokens: countAt(usage, "prompt_tokens_details", "cached_tokens"),
+    cacheWriteTokens: countAt(usage, "prompt_tokens_details", "cache_write_tokens"),
     reasoningTokens: countAt(usage, "completion_tokens_details", "reasoning_tokens")
   }
 
@@ -91,6 +94,26 @@ const callDeltas = (message: Fields): ReadonlyArray<ToolParts.Delta> => {
   return legacy === undefined ? [] : [deltaOf({}, legacy, 0)]
 }
 
+/** Leaves out calls of custom tools, which only callers of the dialect know. */
+const makeOthers = () => {
+  /** Their places; what follows a call's first delta does not say its type. */
+  const places = new Set<number>()
+  return {
+    without: (message: Fields): Fields => {
+      const calls = listAt(message, "tool_calls")
+      const left = calls.filter((call, position) => {
+        const place = countAt(call, "index") ?? position
+        if ((textAt(call, "type") ?? "function") !== "function") places.add(place)
+        return !places.has(place)
+      })
+      return left.length === calls.length ? message : { ...message, tool_calls: left }
+    }
+  }
+}
+
+/** Whether the caller calls functions in the older way. */
+const isLegacy = ({ source }: Generation): boolean => (source?.body["functions"] ?? null) !== null
+
 /** What a choice's message and its deltas say alike. */
 const makeSpeaker = (generation: Generation, target: Target) => {
   const counter = makeCounter(generation)
@@ -100,6 +123,7 @@ const makeSpeaker = (generation: Generation, target: Target) => {
   let usage: Figures | undefined
   let thoughts = false
   let hasText = false
+  const others = makeOthers()
 
   const textEvents = (choice: Fields, text: string): ReadonlyArray<Event> => {
     if (text === "") return []
@@ -119,8 +143,9 @@ const makeSpeaker = (generation: Generation, target: Target) => {
      * @param choice ignored after one with a finish reason
      * @param message the choice's own, or what is new of it
      */
-    say: (choice: Fields, message: Fields): ReadonlyArray<Event> => {
+    say: (choice: Fields, given: Fields): ReadonlyArray<Event> => {
       if (finish !== undefined) return []
+      const message = others.without(given)
       refusal += textAt(message, "refusal") ?? ""
       finish = finishText(choice["finish_reason"])
       const events = textEvents(choice, contentOf(message["content"]))
@@ -135,11 +160,13 @@ const makeSpeaker = (generation: Generation, target: Target) => {
     },
     end: (): Told => {
       if (finish === undefined || breaks.has(finish)) return Result.fail(cut(target))
-      if (blocks.has(finish)) return refused(target, "its content filter ended the answer.")
-      if (refusal !== "") return refused(target, brief(refusal))
+      const isBegun = hasText || calls.size() > 0
+      if (!isBegun && blocks.has(finish)) return refused(target, "its content filter ended the answer.")
+      if (!isBegun && refusal !== "") return refused(target, brief(refusal))
       const held = calls.end()
       if (held === undefined) return Result.fail(malformed(target, "a call without a name"))
-      return Result.succeed([...held, { type: "finish", reason: reasonOf(finish), usage: counter.usage(usage) }])
+      const reason = blocks.has(finish) ? "content_filter" : reasonOf(finish)
+      return Result.succeed([...held, { type: "finish", reason, usage: counter.usage(usage) }])
     }
   }
 }
@@ -149,9 +176,11 @@ export type InBand = (error: unknown, target: Target) => InferenceError.Reason
 
 export const makeEvents = (inBand: InBand) => (generation: Generation, target: Target): EventDecoder => {
   const speaker = makeSpeaker(generation, target)
+  const chunks = isNative(generation, target.options) ? OpenAiNative.makeChunks(isLegacy(generation)) : undefined
+  const end = (): Told => chunks === undefined ? speaker.end() : chunks.end(speaker.end())
   return {
     push: ({ data, event }) => {
-      if (data === "[DONE]") return speaker.end()
+      if (data === "[DONE]") return end()
       const chunk = fieldsOf(parse(data))
       if (chunk === undefined) return Result.fail(malformed(target, "an event without a JSON object"))
       if (isError(chunk, event)) return Result.fail(inBand(chunk, target))
@@ -160,9 +189,10 @@ export const makeEvents = (inBand: InBand) => (generation: Generation, target: T
       const choice = ownChoice(chunk)
       // OpenRouter's errors of one choice.
       if (choice !== undefined && isError(choice)) return Result.fail(inBand(choice, target))
-      return Result.succeed(choice === undefined ? [] : speaker.say(choice, fieldsOf(choice["delta"]) ?? {}))
+      const events = choice === undefined ? [] : speaker.say(choice, fieldsOf(choice["delta"]) ?? {})
+      return Result.succeed(chunks === undefined ? events : chunks.push(chunk, choice, events))
     },
-    end: speaker.end,
+    end,
     hasThoughts: speaker.hasThoughts
   }
 }
@@ -179,5 +209,8 @@ export const makeWhole = (inBand: InBand) => (body: unknown, generation: Generat
   const speaker = makeSpeaker(generation, target)
   speaker.count(answer)
   const events = speaker.say(choice, message)
-  return Result.map(speaker.end(), (finish) => [...events, ...finish])
+  const told = Result.map(speaker.end(), (finish) => [...events, ...finish])
+  return isNative(generation, target.options)
+    ? OpenAiNative.whole(answer, choice, told, isLegacy(generation))
+    : told
 }

@@ -127,7 +127,9 @@ const makeGenerate = ({ dialect, media, target, upstream }: Parts) => {
       (body) => readable(target, () => generate.whole(body, generation, target))
     )
     const wrong = makeCheck(target, generation)(events)
-    return wrong === undefined ? Stream.fromIterable(makeJoint(generation)(events)) : yield* InferenceError.make(wrong)
+    return wrong === undefined
+      ? Stream.fromIterable(makeJoint(generation, target.options)(events))
+      : yield* InferenceError.make(wrong)
   })
 
   const whole = Effect.fnUntraced(function*(generation: Generation) {

@@ -45,6 +45,7 @@ export const makeCounter = (generation: Generation): Counter => {
       promptTokens: told.promptTokens ?? Math.ceil(promptBytes(generation) / bytesPerToken),
       completionTokens: told.completionTokens ?? Math.ceil(bytes / bytesPerToken),
       cachedTokens: told.cachedTokens ?? 0,
+      ...(told.cacheWriteTokens === undefined ? {} : { cacheWriteTokens: told.cacheWriteTokens }),
       ...(told.reasoningTokens === undefined ? {} : { reasoningTokens: told.reasoningTokens })
     })
   }

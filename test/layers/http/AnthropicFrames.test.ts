@@ -8,6 +8,7 @@ import type { Target } from "../../../src/layers/providers/Dialect.ts"
 import * as Anthropic from "../../../src/services/Anthropic.ts"
 import type { Generation } from "../../../src/services/Engine.ts"
 import type { Answer, Event } from "../../../src/services/Inference.ts"
+import * as InferenceError from "../../../src/services/InferenceError.ts"
 
 const envelope: Envelope = { id: "req_1", model: "tiny-chat", parallelToolUse: true }
 
@@ -239,10 +240,11 @@ describe("AnthropicFrames", () => {
     })
 
     it("that is refused ends with that, before any content and after some", () => {
+      const refused = new InferenceError.ContentRefused({ deployment: "m#0", detail: "Not this." })
       for (const before of [[], [{ type: "text" as const, text: "I", tokens: 1 }]]) {
         const encoder = AnthropicFrames.makeFrameEncoder(envelope)
         const begun = before.length === 0 ? "" : encoder.events(before)
-        const told = parse(begun + encoder.refuse("Not this."))
+        const told = parse(begun + encoder.refuse(refused))
         assertBlocks(told)
         assert.strictEqual(told[0]?.type, "message_start")
         assert.strictEqual(told.at(-1)?.type, "message_stop")

@@ -83,6 +83,7 @@ describe("a text so far", () => {
 })
 
 describe("an answer that goes on", () => {
+  const options = { engine: "remote", provider: "openai", model: "m" } as const
   const text = (text: string): Event => ({ type: "text", text, tokens: 1 })
   const finish: Event = {
     type: "finish",
@@ -91,7 +92,7 @@ describe("an answer that goes on", () => {
   }
 
   it("ends at a stop sequence that the text so far begins, which the provider cannot see", () => {
-    const join = makeJoint({ ...generation, stop: ["capital of"] })
+    const join = makeJoint({ ...generation, stop: ["capital of"] }, options)
     assert.deepStrictEqual(join([text(" o")]), [text("")])
     const [, last, ...more] = join([text("f Japan"), text(" is"), finish])
     assert.deepInclude(last, { type: "finish", reason: "stop" })
@@ -99,7 +100,7 @@ describe("an answer that goes on", () => {
   })
 
   it("is told whole where it only looked like one", () => {
-    const join = makeJoint({ ...generation, stop: ["capital of"] })
+    const join = makeJoint({ ...generation, stop: ["capital of"] }, options)
     const events = [...join([text(" o")]), ...join([text("n"), finish])]
     assert.strictEqual(events.map((event) => event.type === "text" ? event.text : "").join(""), " on")
     assert.deepStrictEqual(events.at(-1), finish)

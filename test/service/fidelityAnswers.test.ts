@@ -1,0 +1,268 @@
+/** What a provider answers reaches callers of its dialect as it was, but for the id and the model. */
+import Anthropic from "@anthropic-ai/sdk"
+import { assert } from "@effect/vitest"
+import * as fc from "fast-check"
+import OpenAI from "openai"
+import { afterAll, beforeAll, describe, it } from "vitest"
+import type { Fields } from "../support/Answers.ts"
+import * as Answers from "../support/Answers.ts"
+import type { FaultServer } from "../support/FaultServer.ts"
+import { startFaultServer } from "../support/FaultServer.ts"
+import type { Service } from "../support/Service.ts"
+import { startService } from "../support/Service.ts"
+
+const json = { "content-type": "application/json" }
+const sse = { "content-type": "text/event-stream" }
+
+const isStreamed = (body: unknown): boolean => (body as Fields)["stream"] === true
+
+const openAiStream = (
+  chunks: ReadonlyArray<Fields>
+) => [...chunks.map((chunk) => `data: ${JSON.stringify(chunk)}\n\n`), "data: [DONE]\n\n"]
+const anthropicStream = (events: ReadonlyArray<Fields>) =>
+  events.map((event) => `event: ${String(event["type"])}\ndata: ${JSON.stringify(event)}\n\n`)
+
+let upstream: FaultServer
+let service: Service
+let front: Service
+/** What the provider answers next. */
+let answer: Fields
+
+beforeAll(async () => {
+  upstream = await startFaultServer((_, { body, path }) => {
+    if (!isStreamed(body)) return { headers: json, pieces: [JSON.stringify(answer)] }
+    return path.endsWith("/messages")
+      ? { headers: sse, pieces: anthropicStream(Answers.anthropicEvents(answer)) }
+      : { headers: sse, pieces: openAiStream(Answers.openAiChunks(answer)) }
+  })
+  const openAi = `provider: openai, model: up, baseUrl: "${upstream.url}"`
+  const anthropic = `provider: anthropic, model: up, baseUrl: "${upstream.url}", key: "\${K}"`
+  service = await startService(
+    `
+models:
+  openai: { deployments: [{ ${openAi} }] }
+  openai-whole: { deployments: [{ ${openAi}, stream: false }] }
+  openai-streamed: { deployments: [{ ${openAi}, stream: true }] }
+  anthropic: { deployments: [{ ${anthropic} }] }
+  anthropic-whole: { deployments: [{ ${anthropic}, stream: false }] }
+  anthropic-streamed: { deployments: [{ ${anthropic}, stream: true }] }
+`,
+    { K: "key" }
+  )
+  front = await startService(`
+models:
+  openai: { deployments: [{ provider: troupe, model: openai, baseUrl: "${service.url}/v1" }] }
+`)
+}, 60_000)
+
+afterAll(async () => {
+  await front.stop()
+  await service.stop()
+  await upstream.close()
+})
+
+const messages = [{ role: "user", content: "Hi" }]
+
+const post = async (url: string, path: string, body: object): Promise<string> => {
+  const response = await fetch(`${url}/v1/${path}`, { method: "POST", headers: json, body: JSON.stringify(body) })
+  const text = await response.text()
+  assert.strictEqual(response.status, 200, text)
+  return text
+}
+
+const dataOf = (stream: string): ReadonlyArray<Fields> =>
+  stream.split("\n").filter((line) => line.startsWith("data: {")).map((line) => JSON.parse(line.slice(6)) as Fields)
+
+/** As JSON has it, without what is ours. */
+const theirs = ({ id: _, model: __, ...body }: Fields): Fields => JSON.parse(JSON.stringify(body)) as Fields
+
+const runs = { numRuns: 100 }
+
+describe("chat completions", () => {
+  const places: ReadonlyArray<readonly [name: string, url: () => string]> = [
+    ["of openai", () => service.url],
+    ["of openai through another Troupe", () => front.url]
+  ]
+  it.each(places)("%s arrive as they were, whole", async (_, url) => {
+    await fc.assert(
+      fc.asyncProperty(Answers.openAi, async (given) => {
+        answer = given
+        const found = JSON.parse(await post(url(), "chat/completions", { model: "openai", messages })) as Fields
+        assert.strictEqual(found["model"], "openai")
+        assert.deepStrictEqual(theirs(found), theirs(given))
+      }),
+      runs
+    )
+  }, 60_000)
+
+  it.each(places)("%s arrive as they were, streamed", async (_, url) => {
+    const options = { stream: true, stream_options: { include_usage: true } }
+    await fc.assert(
+      fc.asyncProperty(Answers.openAi, async (given) => {
+        answer = given
+        const found = await post(url(), "chat/completions", { model: "openai", messages, ...options })
+        assert.deepStrictEqual(dataOf(found).map(theirs), Answers.openAiChunks(given).map(theirs))
+        assert.isTrue(found.endsWith("data: [DONE]\n\n"))
+      }),
+      runs
+    )
+  }, 60_000)
+
+  it("have no usage in a stream whose caller does not ask for it", async () => {
+    await fc.assert(
+      fc.asyncProperty(Answers.openAi, async (given) => {
+        answer = given
+        const found = await post(service.url, "chat/completions", { model: "openai", messages, stream: true })
+        const expected = Answers.openAiChunks(given).slice(0, -1).map(({ usage: _, ...chunk }) => theirs(chunk))
+        assert.deepStrictEqual(dataOf(found).map(theirs), expected)
+      }),
+      runs
+    )
+  }, 60_000)
+
+  it("are assembled where only the provider streams", async () => {
+    await fc.assert(
+      fc.asyncProperty(Answers.openAi, async (given) => {
+        answer = given
+        const found = await post(service.url, "chat/completions", { model: "openai-streamed", messages })
+        assert.deepStrictEqual(theirs(JSON.parse(found) as Fields), theirs(given))
+      }),
+      runs
+    )
+  }, 60_000)
+
+  it("are whole in one chunk where only the caller streams, as the client reads it", async () => {
+    const client = new OpenAI({ baseURL: `${service.url}/v1`, apiKey: "none", maxRetries: 0 })
+    await fc.assert(
+      fc.asyncProperty(Answers.openAi, async (given) => {
+        answer = given
+        const stream = await client.chat.completions.create({
+          model: "openai-whole",
+          messages: [{ role: "user", content: "Hi" }],
+          stream: true,
+          stream_options: { include_usage: true }
+        })
+        const chunks: Array<OpenAI.ChatCompletionChunk> = []
+        for await (const chunk of stream) chunks.push(chunk)
+        const [{ finish_reason, message }] = given["choices"] as [
+          { readonly finish_reason: string; readonly message: Fields }
+        ]
+        assert.strictEqual(chunks[0]?.choices[0]?.delta.content, message["content"] as string)
+        assert.strictEqual<unknown>(chunks[0]?.choices[0]?.finish_reason, finish_reason)
+        assert.deepStrictEqual<unknown>(chunks.at(-1)?.usage, theirs(given)["usage"])
+      }),
+      { numRuns: 30 }
+    )
+  }, 60_000)
+})
+
+describe("messages", () => {
+  it("of anthropic arrive as they were, whole", async () => {
+    await fc.assert(
+      fc.asyncProperty(Answers.anthropic, async (given) => {
+        answer = given
+        const found = await post(service.url, "messages", { model: "anthropic", max_tokens: 5, messages })
+        assert.deepStrictEqual(theirs(JSON.parse(found) as Fields), theirs(given))
+      }),
+      runs
+    )
+  }, 60_000)
+
+  const ownId = (event: Fields): Fields =>
+    event["type"] === "message_start" ? { ...event, message: theirs(event["message"] as Fields) } : event
+
+  it("of anthropic arrive as they were, streamed", async () => {
+    await fc.assert(
+      fc.asyncProperty(Answers.anthropic, async (given) => {
+        answer = given
+        const found = await post(service.url, "messages", { model: "anthropic", max_tokens: 5, messages, stream: true })
+        const expected = Answers.anthropicEvents(given).filter(({ type }) => type !== "ping")
+        assert.deepStrictEqual(
+          dataOf(found).filter(({ type }) => type !== "ping").map(ownId),
+          (JSON.parse(JSON.stringify(expected)) as ReadonlyArray<Fields>).map(ownId)
+        )
+      }),
+      runs
+    )
+  }, 60_000)
+
+  it("are assembled where only the provider streams", async () => {
+    await fc.assert(
+      fc.asyncProperty(Answers.anthropic, async (given) => {
+        answer = given
+        const found = await post(service.url, "messages", { model: "anthropic-streamed", max_tokens: 5, messages })
+        assert.deepStrictEqual(theirs(JSON.parse(found) as Fields), theirs(given))
+      }),
+      runs
+    )
+  }, 60_000)
+
+  it("are the same message to the client, however they come", async () => {
+    const client = new Anthropic({ baseURL: service.url, apiKey: "none", maxRetries: 0 })
+    await fc.assert(
+      fc.asyncProperty(Answers.anthropic, async (given) => {
+        answer = given
+        for (const model of ["anthropic", "anthropic-whole"]) {
+          const found = await client.messages.stream({
+            model,
+            max_tokens: 5,
+            messages: [{ role: "user", content: "Hi" }]
+          }).finalMessage()
+          assert.strictEqual(found.model, model)
+          assert.deepStrictEqual<unknown>(
+            JSON.parse(JSON.stringify(found.content)),
+            JSON.parse(JSON.stringify(given["content"]))
+          )
+          assert.strictEqual<unknown>(found.stop_reason, given["stop_reason"])
+        }
+      }),
+      { numRuns: 30 }
+    )
+  }, 60_000)
+})
+
+describe("refusals", () => {
+  it("of openai's model reach the caller in its words, whole and streamed", async () => {
+    answer = {
+      id: "c",
+      object: "chat.completion",
+      created: 1,
+      model: "gpt",
+      choices: [{
+        index: 0,
+        message: { role: "assistant", content: null, refusal: "I can't help with that." },
+        logprobs: null,
+        finish_reason: "stop"
+      }],
+      usage: { prompt_tokens: 1, completion_tokens: 7, total_tokens: 8 }
+    }
+    const whole = await post(service.url, "chat/completions", { model: "openai", messages })
+    assert.deepStrictEqual(theirs(JSON.parse(whole) as Fields), theirs(answer))
+    const client = new OpenAI({ baseURL: `${service.url}/v1`, apiKey: "none", maxRetries: 0 })
+    const streamed = await client.chat.completions.stream({
+      model: "openai",
+      messages: [{ role: "user", content: "Hi" }]
+    }).finalChatCompletion()
+    assert.strictEqual(streamed.choices[0]?.message.refusal, "I can't help with that.")
+  })
+
+  it("of anthropic's model reach the caller with their details, whole and streamed", async () => {
+    answer = {
+      id: "msg",
+      type: "message",
+      role: "assistant",
+      model: "claude",
+      content: [],
+      stop_reason: "refusal",
+      stop_sequence: null,
+      stop_details: { type: "refusal", category: "bio", explanation: "No." },
+      usage: { input_tokens: 4, output_tokens: 0, cache_creation_input_tokens: 3 }
+    }
+    const request = { model: "anthropic", max_tokens: 5, messages }
+    assert.deepStrictEqual(theirs(JSON.parse(await post(service.url, "messages", request)) as Fields), theirs(answer))
+    const streamed = dataOf(await post(service.url, "messages", { ...request, stream: true }))
+    const expected = Answers.anthropicEvents(answer)
+    assert.deepStrictEqual(streamed.at(-2), JSON.parse(JSON.stringify(expected.at(-2))))
+    assert.strictEqual(streamed.at(-1)?.["type"], "message_stop")
+  })
+})
