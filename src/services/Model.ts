@@ -49,7 +49,7 @@ export const LlamaDeployment = Schema.Struct({
   ),
   flashAttention: optional(
     "Less memory for long windows, and often faster; false keeps every token of an earlier prompt that begins alike, " +
-      "else whole pieces of 128; default where model and build can.",
+      "else whole pieces of 64; default where model and build can.",
     Schema.Boolean
   ),
   useMmap: optional("Map the file instead of reading it; default true.", Schema.Boolean),
