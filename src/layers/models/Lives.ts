@@ -122,7 +122,7 @@ export const giveUp = (house: House, life: Life, cause: Cause.Cause<InferenceErr
   const served = actor.life === life
   life.state = "gone"
   actor.others.delete(life)
-  if (served) actor.life = undefined
+  if (served) leave(actor)
   actor.lastFailure = error.message
   house.tell({ deployment: actor.id, state: "failed", cause: error.message })
   Deferred.doneUnsafe(life.ready, Effect.fail(error))
@@ -162,13 +162,20 @@ const untilIdle = (life: Life): Effect.Effect<void> =>
     return Effect.sync(() => life.idle.delete(tell))
   })
 
+/** The actor has no engine to unload: the timer that would unload it ends too. */
+const leave = (actor: Actor): void => {
+  actor.life = undefined
+  actor.unloadTimer?.fiber?.interruptUnsafe()
+  actor.unloadTimer = undefined
+}
+
 /** Lets running jobs end, then ends the engine. Who waits meanwhile is served by the next life. */
 export const drain = (house: House, life: Life): Effect.Effect<void, never, Engines> =>
   Effect.suspend(() => {
     if (life.state === "gone") return Effect.void
     const { actor } = life
     const first = life.state !== "draining"
-    if (actor.life === life) actor.life = undefined
+    if (actor.life === life) leave(actor)
     actor.others.add(life)
     life.state = "draining"
     if (first) house.tell({ deployment: actor.id, state: "draining" })

@@ -9,6 +9,7 @@ import type { Deployment } from "../../../src/services/Model.ts"
 import { Models } from "../../../src/services/Models.ts"
 import * as Policies from "../../../src/services/Policies.ts"
 import * as Deployments from "../../support/Deployments.ts"
+import { pendingTimers } from "../../support/Timers.ts"
 
 const deployment = (id = "fake/a#0", idleUnload = Duration.minutes(10)) => Deployments.deployment(id, { idleUnload })
 
@@ -152,6 +153,19 @@ describe("Models", () => {
   })
 
   describe("unloading", () => {
+    it.live("ends the timer that would unload an idle engine with the engine", () => {
+      const actors = house()
+      return Effect.gen(function*() {
+        const timers = yield* pendingTimers
+        yield* borrowOnce(deployment("fake/a#0"))
+        yield* borrowOnce(deployment("fake/b#0"))
+        assert.strictEqual(timers(), 2)
+        yield* Models.use(({ unloadIdle }) => unloadIdle(Duration.millis(0)))
+        assert.deepStrictEqual(openOf(actors), [false, false])
+        assert.strictEqual(timers(), 0)
+      }).pipe(Effect.provide(actors.layer))
+    })
+
     const idle = deployment("fake/a#0", Duration.minutes(10))
 
     it.effect("comes when nobody has borrowed for exactly the idle time", () => {

@@ -1,8 +1,10 @@
 /** The time of a deployment's exchanges, of which one fiber takes care. */
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Effect, Exit, Scope } from "effect"
+import { Clock, Effect, Exit, Fiber, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import * as Watch from "../../../src/layers/providers/Watch.ts"
+import { pendingTimers } from "../../support/Timers.ts"
+import { engineAt, fixture, outcome, served } from "./support.ts"
 
 const limits: Watch.Limits = { connect: 1_000, first_byte: 3_000, first_token: 5_000, stall: 2_000, total: 20_000 }
 
@@ -59,5 +61,28 @@ describe("Watch", () => {
       yield* begin("silent")
       yield* TestClock.adjust(3_000)
       assert.deepStrictEqual(ended, [["silent", 3_000, "first_byte"]])
+    }))
+
+  it.live("leaves no timer behind once the engine has ended, whatever became of its exchanges", () =>
+    Effect.gen(function*() {
+      const timers = yield* pendingTimers
+      const { stream: pieces } = fixture("openai").text
+      const server = yield* served((index) =>
+        index === 1
+          ? { pieces, fault: { kind: "cut", after: 2 } }
+          : index === 2
+          ? { pieces: [], silent: "stall" }
+          : { pieces }
+      )
+      yield* Effect.scoped(Effect.gen(function*() {
+        const engine = yield* engineAt(server.url)
+        assert.isUndefined((yield* outcome(engine)).reason)
+        assert.isDefined((yield* outcome(engine)).reason)
+        const left = yield* Effect.forkChild(outcome(engine))
+        yield* Effect.promise(() => server.came(2))
+        assert.isAbove(timers(), 0)
+        yield* Fiber.interrupt(left)
+      }))
+      assert.strictEqual(timers(), 0)
     }))
 })
