@@ -14,7 +14,7 @@ import type { Native } from "../../services/Source.ts"
 import { check } from "./Check.ts"
 import type { EventsPull } from "./Continuation.ts"
 import * as Continuation from "./Continuation.ts"
-import type { Tally } from "./Operation.ts"
+import type { Progress, Tally } from "./Operation.ts"
 import type { Engaged, Stage } from "./Stage.ts"
 
 type FinishEvent = Extract<Event, { type: "finish" }>
@@ -167,10 +167,12 @@ const pullOf = Effect.fnUntraced(
 )
 
 /** Keeps why an answer breaks off; its end is no failure. */
-const noteFailure = (tally: Tally, pull: EventsPull): EventsPull =>
+const noteFailure = (tally: Tally, progress: Progress, pull: EventsPull): EventsPull =>
   Effect.tapCause(pull, (cause) =>
     Effect.sync(() => {
-      if (!Pull.isDoneCause(cause)) tally.failure = cause as Cause.Cause<InferenceError>
+      if (Pull.isDoneCause(cause)) return
+      tally.failure = cause as Cause.Cause<InferenceError>
+      progress.failure = tally.failure
     }))
 
 /** The prompt as one text, as engines begin it: what tools there are comes first. */
@@ -210,7 +212,10 @@ const begin = (stage: Stage) =>
         Effect.map(
           Pull.catchDone(first, () =>
             Effect.never),
-          (first): Continuation.Beginning => ({ first, rest: noteFailure(engaged.tally, engaged.limits.total(next)) })
+          (first): Continuation.Beginning => ({
+            first,
+            rest: noteFailure(engaged.tally, begun.progress, engaged.limits.total(next))
+          })
         )))
     const pull = begun.route.policy.continue && Continuation.isPossible(generation)
       ? Continuation.over(committed, generation, said, begun.progress)

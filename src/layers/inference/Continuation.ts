@@ -136,6 +136,7 @@ export const over = (
     // Whether another follows or not, these stand.
     progress.before = said.tokens
     progress.tally = Operation.tally(progress.tally.server)
+    progress.failure = undefined
     return Effect.map(Operation.noting(progress)(current.resume(cause)), (next) => {
       current = next
       pull = next.value.rest

@@ -66,7 +66,7 @@ export interface Progress {
   tally: Tally
   /** Tokens that others have generated, whose answer that attempt goes on with. */
   before: number
-  /** Why the request failed, where no attempt's failure says so. */
+  /** Why the request failed: an attempt's failure is not the request's while another may follow. */
   failure: Cause.Cause<InferenceError> | undefined
 }
 
@@ -136,7 +136,7 @@ const endAttributes = (
 const settle = ({ foreign, metrics }: Parts, operation: Operation, span: Span, progress: Progress) =>
   Effect.flatMap(Clock.Clock, (clock) => {
     const { before, began, failure, record, tally } = progress
-    const exit = exitOf({ done: tally.done, failure: failure ?? tally.failure })
+    const exit = exitOf({ done: tally.done, failure })
     const end = endOf(exit)
     record.tookMs = Monotonic.nowOf(clock) - began
     record.end = end

@@ -8,6 +8,7 @@ import { Decisions } from "../../../src/services/Decisions.ts"
 import type { Opened } from "../../../src/services/Inference.ts"
 import { Inference } from "../../../src/services/Inference.ts"
 import type { InferenceError } from "../../../src/services/InferenceError.ts"
+import { EngineCrashed } from "../../../src/services/InferenceError.ts"
 import * as Policy from "../../../src/services/Policy.ts"
 import { world } from "../../support/Routing.ts"
 
@@ -119,6 +120,19 @@ describe("a caller who leaves counts against nothing", () => {
         yield* Fiber.join(fiber)
       })
     ))
+
+  it.effect("who leaves between two attempts", () => {
+    const { layer } = world({
+      policy: { retries: 1, backoff: { initialMs: 1_000, factor: 1, capMs: 1_000 } },
+      models: { a: [{ fails: { reason: new EngineCrashed({ deployment: "a#0", detail: "SIGSEGV" }) } }] }
+    })
+    return Effect.gen(function*() {
+      yield* leave(500, drained, interruptAndDie)
+      const [record] = yield* Decisions.use(({ latest }) => Effect.succeed(latest(1)))
+      assert.strictEqual(record!.end, "interruption")
+      assert.deepStrictEqual(record!.attempts.map(({ outcome }) => outcome), ["failed"])
+    }).pipe(Effect.provide(layer))
+  })
 
   it.effect("who leaves two attempts, of which one was cancelled as the slower", () => {
     const policy = { hedge: { afterMs: 50, share: 1 }, selection: { ...Policy.defaults.selection, keep: 9 } }
