@@ -103,8 +103,14 @@ const others = ({ content, context }: Lists): ReadonlyArray<readonly [string, st
   ...(content.length === 0 ? [] : [["refused", few(content)] as const])
 ]
 
-const timeouts = ({ timeouts: { firstTokenMs, stallMs, totalMs } }: Plan): string => {
-  const known = [["first token", firstTokenMs], ["stall", stallMs], ["total", totalMs]] as const
+const timeouts = ({ timeouts: { firstTokenMs, loadMs, queueMs, stallMs, totalMs } }: Plan): string => {
+  const known = [
+    ["queue", queueMs],
+    ["load", loadMs],
+    ["first token", firstTokenMs],
+    ["stall", stallMs],
+    ["total", totalMs]
+  ] as const
   const set = known.flatMap(([what, ms]) => ms === undefined ? [] : [`${what} ${span(ms)}`])
   return set.length === 0 ? "none but those of the deployments" : names(set)
 }

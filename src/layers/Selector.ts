@@ -349,8 +349,14 @@ export const layer = Layer.effect(
         }
       },
       measure: (deployment, { prefix }) => {
-        if (prefix !== undefined) parts.prefixes.note(deployment, prefix)
-        return parts.board.begin(deployment)
+        const trial = parts.board.begin(deployment)
+        if (prefix === undefined) return trial
+        // One that is refused before it has a slot leaves no prompt there.
+        const granted = () => {
+          trial.granted()
+          parts.prefixes.note(deployment, prefix)
+        }
+        return { ...trial, granted }
       }
     })
   })

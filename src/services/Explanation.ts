@@ -43,7 +43,13 @@ export const Plan = Schema.Struct({
   backoff: Schema.Struct({ initialMs: Schema.Finite, factor: Schema.Finite, capMs: Schema.Finite }),
   maxWaitMs: Schema.Finite,
   /** What is left out has no limit. */
-  timeouts: Schema.Struct({ firstTokenMs: optionalMs, stallMs: optionalMs, totalMs: optionalMs }),
+  timeouts: Schema.Struct({
+    queueMs: optionalMs,
+    loadMs: optionalMs,
+    firstTokenMs: optionalMs,
+    stallMs: optionalMs,
+    totalMs: optionalMs
+  }),
   /** Left out, never; without `afterMs`, as soon as the first tokens of the primary have been measured. */
   hedge: Schema.optionalKey(Schema.Struct({ afterMs: optionalMs, share: Schema.Finite })),
   shorterBy: Schema.Finite

@@ -199,8 +199,11 @@ export class UpstreamFailed extends Schema.TaggedError<UpstreamFailed>()("Upstre
 /** The deployment, local or a provider's, took longer than it may. */
 export class UpstreamTimeout extends Schema.TaggedError<UpstreamTimeout>()("UpstreamTimeout", {
   deployment: Schema.String,
-  /** What took too long; `stall` is the time between two pieces of an answer. */
-  phase: Schema.Literals(["connect", "first_byte", "first_token", "stall", "total"]),
+  /**
+   * What took too long. `queue`: until a loaded engine had a slot; `load`: a load of the model; `stall`: the time between
+   * two pieces of an answer.
+   */
+  phase: Schema.Literals(["queue", "load", "connect", "first_byte", "first_token", "stall", "total"]),
   afterMs: Schema.Finite,
   /** The request itself set this limit, so that it says nothing of the deployment. */
   byCaller: Schema.optionalKey(Schema.Boolean)

@@ -24,7 +24,7 @@ export interface Measurement {
   readonly at: number
   /** Of whole answers, ms. */
   readonly latencyMs: number | undefined
-  /** From the request to the first token, ms; not of answers that came in one piece. */
+  /** From the slot to the first token, ms; not of answers that came in one piece. */
   readonly firstTokenMs: number | undefined
   /** Of one answer, once it has begun; of one that came in one piece, over all of its time. */
   readonly tokensPerSecond: number | undefined
@@ -39,7 +39,7 @@ export interface Measurement {
 /** How one request went. */
 export interface Sample {
   readonly ok: boolean
-  /** From its start to its end, ms. */
+  /** From when it had its slot to its end, ms: neither the queue nor a load counts. */
   readonly tookMs: number
   readonly firstTokenMs?: number | undefined
   /** Tokens generated. */

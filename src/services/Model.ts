@@ -142,6 +142,8 @@ export interface Deployment {
   readonly queueLimit: number
   /** Its engine counts as hung when it gives no sign for so long. */
   readonly stallAfter: Duration.Duration
+  /** A load that takes longer ends, and all that wait for it fail: `timeouts.load` of the model's policy. */
+  readonly loadTimeout: Duration.Duration
 }
 
 /** A name to ask for, and who can answer. */

@@ -4,7 +4,7 @@
  * **Details**
  *
  * The first borrower loads the model, and however many borrow meanwhile wait for that one load, which stops when its
- * last waiter leaves. Borrowers wait in a queue that is bounded (`QueueFull`), fair among tenants and by priority. A
+ * last waiter leaves, and ends with `UpstreamTimeout` when it takes longer than the deployment's `loadTimeout`. Borrowers wait in a queue that is bounded (`QueueFull`), fair among tenants and by priority. A
  * model that nobody has used for its idle time is unloaded, unless it is pinned. An engine that crashes is started again by
  * `Policies.restart`; when the restarts are used up, the deployment is down, and borrowers fail at once with
  * `DeploymentDown` until `Policies.probeAfter` has passed, when the next one tries it, or until `load` is called.
@@ -61,8 +61,15 @@ export class Models extends Context.Service<Models, {
   /**
    * The loaded engine with a slot of it, for one job. The slot is held until the scope is closed and the engine has let
    * go of the job; the model is not unloaded before that.
+   *
+   * @param movedOn asked when it is interrupted while it waits: `true`, its caller has gone on with another deployment, and
+   * a load that it began continues; default `false`, its caller has left, which stops a load that no other waits for
    */
-  readonly borrow: (deployment: Deployment, standing: Standing) => Effect.Effect<Engine, InferenceError, Scope.Scope>
+  readonly borrow: (
+    deployment: Deployment,
+    standing: Standing,
+    movedOn?: () => boolean
+  ) => Effect.Effect<Engine, InferenceError, Scope.Scope>
   /** Loads the model if it is not loaded, and tries again at once where it is down. */
   readonly load: (deployment: Deployment) => Effect.Effect<void, InferenceError>
   /** Lets what runs end, then unloads the model; who waits meanwhile loads it again. */

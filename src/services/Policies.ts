@@ -50,8 +50,8 @@ export const memoryReserve = 0.2
 /** An engine that gives no sign for so long while a job waits for it counts as hung, unless configured. */
 export const stallAfter = Duration.minutes(2)
 
-/** An engine that is not loaded after this counts as hung. */
-export const loadTimeout = Duration.minutes(15)
+/** How long a model may take to load, unless configured. */
+export const loadTimeout = Duration.minutes(5)
 
 /** How long an engine may take to end in order; a process that holds one is killed then, a thread left behind. */
 export const closeGrace = Duration.seconds(5)

@@ -1,6 +1,8 @@
 /**
  * How a model's requests are routed and what happens when an attempt fails: plain data with a name, that can be printed.
  */
+import { Duration } from "effect"
+import * as Policies from "./Policies.ts"
 import type { List } from "./Retry.ts"
 import type { Options as Selection } from "./SelectionInput.ts"
 import { defaults as selection } from "./SelectionInput.ts"
@@ -19,7 +21,14 @@ export interface Policy {
   readonly maxWaitMs: number
   /** ms; what is left out has no limit of the policy's. */
   readonly timeouts: {
-    /** To the first content, of each attempt. */
+    /**
+     * Until a loaded engine has a slot for an attempt: its place in the queue and the load that it waits for, which goes
+     * on when the attempt ends.
+     */
+    readonly queueMs?: number | undefined
+    /** Of a load of one of the model's deployments, whoever waits for it: see `Deployment.loadTimeout`. */
+    readonly loadMs?: number | undefined
+    /** To the first content, of each attempt, from when it has its slot. */
     readonly firstTokenMs?: number | undefined
     /** Between two pieces of an answer. */
     readonly stallMs?: number | undefined
@@ -57,7 +66,7 @@ export const defaults: Policy = {
   maxAttempts: 6,
   backoff: { initialMs: 250, factor: 2, capMs: 10_000 },
   maxWaitMs: 10_000,
-  timeouts: {},
+  timeouts: { loadMs: Duration.toMillis(Policies.loadTimeout) },
   shorterBy: 0.7,
   continue: false
 }

@@ -106,7 +106,9 @@ const verdicts: { readonly [T in Tag]: (reason: Of<T>) => Verdict } = {
   EngineStopped: () => final,
   EngineFailed: () => broken,
   UpstreamFailed: ofUpstream,
-  UpstreamTimeout: ({ byCaller = false }) => verdict({ again: "last", counts: !byCaller }),
+  // Waiting for a slot or a load says nothing of how a deployment answers.
+  UpstreamTimeout: ({ byCaller = false, phase }) =>
+    verdict({ again: "last", counts: !byCaller && phase !== "queue" && phase !== "load" }),
   RateLimited: ({ retryAfterMs }) => verdict({ again: "last", adjust: "low-priority" }, retryAfterMs),
   // The provider was not asked again: its rejection has counted already.
   AuthenticationFailed: ({ retryAfterMs }) => verdict({ counts: retryAfterMs === undefined }),

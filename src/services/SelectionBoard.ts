@@ -17,16 +17,20 @@ export class Board {
   }
 
   begin(deployment: string): Trial {
-    const began = this.#now()
+    let began: number | undefined
     let firstTokenMs: number | undefined
     this.#measured.set(deployment, Measurements.started(this.of(deployment)))
     return {
+      granted: () => {
+        began ??= this.#now()
+      },
       content: () => {
-        firstTokenMs ??= this.#now() - began
+        if (began !== undefined) firstTokenMs ??= this.#now() - began
       },
       end: (end, tokens) => {
         const at = this.#now()
-        const sample = { ok: end === "success", tookMs: at - began, firstTokenMs, tokens }
+        // Without a slot it has taken no time of the deployment's.
+        const sample = { ok: end === "success", tookMs: at - (began ?? at), firstTokenMs, tokens }
         const known = this.of(deployment)
         this.#measured.set(
           deployment,

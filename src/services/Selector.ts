@@ -91,6 +91,8 @@ export const nobody = (
 
 /** One attempt, as it is measured. */
 export interface Trial {
+  /** A loaded engine has given it a slot: what follows counts as latency, and the engine will have its prompt. */
+  readonly granted: () => void
   /** The first of its answer has come. */
   readonly content: () => void
   /**

@@ -58,7 +58,17 @@ export const PolicySettings = Schema.Struct({
   timeouts: optional(
     "How long it may take; default no limit but those of the deployments.",
     Schema.Struct({
-      firstToken: optional("Each attempt, to its first content; false for no limit.", SpanOrOff),
+      queue: optional(
+        "Each attempt, until a loaded engine has a slot for it; then the request goes on elsewhere, and a load that it " +
+          "waited for continues. Default and false: no limit.",
+        SpanOrOff
+      ),
+      load: optional(
+        "A load of one of the model's deployments; then its engine is ended, and what waits for it fails or goes on " +
+          "elsewhere. Default 5 minutes.",
+        Span
+      ),
+      firstToken: optional("Each attempt, from its slot to its first content; false for no limit.", SpanOrOff),
       stall: optional("Between two pieces of an answer; false for no limit.", SpanOrOff),
       total: optional("The request as a whole; false for no limit.", SpanOrOff)
     })
@@ -134,6 +144,18 @@ const selectionOf = (settings: PolicySettings, { selection }: Policy.Policy): Po
   limits: { ...selection.limits, ...settings.limits }
 })
 
+const timeoutsOf = (
+  { firstToken, load, queue, stall, total }: NonNullable<PolicySettings["timeouts"]> = {},
+  base: Policy.Policy["timeouts"]
+): Policy.Policy["timeouts"] =>
+  only({
+    queueMs: limitOf(queue, base.queueMs),
+    loadMs: limitOf(load, base.loadMs),
+    firstTokenMs: limitOf(firstToken, base.firstTokenMs),
+    stallMs: limitOf(stall, base.stallMs),
+    totalMs: limitOf(total, base.totalMs)
+  })
+
 const resolve = (name: string, settings: PolicySettings, base: Policy.Policy): Policy.Policy => {
   const { backoff, hedge, maxAttempts, maxWait, retries, shorterBy, timeouts } = settings
   return {
@@ -151,11 +173,7 @@ const resolve = (name: string, settings: PolicySettings, base: Policy.Policy): P
       ...base.backoff,
       ...only({ initialMs: ms(backoff?.initial), factor: backoff?.factor, capMs: ms(backoff?.cap) })
     },
-    timeouts: only({
-      firstTokenMs: limitOf(timeouts?.firstToken, base.timeouts.firstTokenMs),
-      stallMs: limitOf(timeouts?.stall, base.timeouts.stallMs),
-      totalMs: limitOf(timeouts?.total, base.timeouts.totalMs)
-    }),
+    timeouts: timeoutsOf(timeouts, base.timeouts),
     ...(hedge === undefined ? {} : { hedge: { share: hedge.share, ...only({ afterMs: ms(hedge.after) }) } })
   }
 }

@@ -114,6 +114,7 @@ const modelOf = (
   resolve: Surroundings["resolvePath"],
   policies: ReadonlyArray<Policy> = []
 ): Model => {
+  const { policy: { timeouts: { loadMs } } } = routingOf(settings, policies)
   const toDeployment = (options: DeploymentOptions, index: number): Deployment => ({
     id: `${name}#${index}`,
     model: name,
@@ -122,7 +123,8 @@ const modelOf = (
     preload: settings.preload ?? true,
     pinned: settings.pinned ?? false,
     queueLimit: settings.queueLimit ?? Policies.queueLimit,
-    stallAfter: orOff(settings.stallAfter, Policies.stallAfter, Duration.infinity)
+    stallAfter: orOff(settings.stallAfter, Policies.stallAfter, Duration.infinity),
+    loadTimeout: loadMs === undefined ? Policies.loadTimeout : Duration.millis(loadMs)
   })
   const [first, ...others] = settings.deployments
   return {

@@ -128,7 +128,8 @@ describe("Settings", () => {
           preload: true,
           pinned: false,
           queueLimit: 512,
-          stallAfter: Duration.minutes(2)
+          stallAfter: Duration.minutes(2),
+          loadTimeout: Duration.minutes(5)
         }]
       }])
     })
@@ -181,7 +182,8 @@ describe("Settings", () => {
             preload: false,
             pinned: false,
             queueLimit: 512,
-            stallAfter: Duration.minutes(2)
+            stallAfter: Duration.minutes(2),
+            loadTimeout: Duration.minutes(5)
           }]
         }]
       })
@@ -231,7 +233,7 @@ describe("Settings", () => {
         ...Policy.defaults,
         selection: { ...Policy.defaults.selection, weights: { speed: 1, quality: 0.4, cost: 0.3, task: 1 } },
         retries: 1,
-        timeouts: { totalMs: 60_000 }
+        timeouts: { ...Policy.defaults.timeouts, totalMs: 60_000 }
       }
       assert.deepStrictEqual(policies, [base, {
         ...base,

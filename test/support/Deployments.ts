@@ -16,6 +16,7 @@ export const deployment = (id = "a", more: Partial<Deployment> = {}): Deployment
   pinned: false,
   queueLimit: 512,
   stallAfter: Duration.minutes(2),
+  loadTimeout: Duration.minutes(5),
   ...more
 })
 

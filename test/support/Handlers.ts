@@ -52,7 +52,10 @@ export const withHandler = async <A>(
   const services = Layer.mergeAll(
     Layer.mock(Inference)(inference),
     Layer.mock(Registry)({}),
-    Layer.mock(Selector)({ learn: () => {}, measure: () => ({ content: () => {}, end: () => {} }) }),
+    Layer.mock(Selector)({
+      learn: () => {},
+      measure: () => ({ granted: () => {}, content: () => {}, end: () => {} })
+    }),
     Breaker.layer,
     Decisions.layer,
     Layer.mock(Models)({}),

@@ -98,21 +98,19 @@ const engineReason = ({ id }: Deployment, failure: EnginesOwn): InferenceError.R
 const errorOf = (deployment: Deployment, failure: EngineFailure): InferenceError.InferenceError =>
   InferenceError.make(requestReason(deployment, failure) ?? engineReason(deployment, failure as EnginesOwn))
 
+/** Whoever gives up waiting has its process killed: one that loads may not hear that it is to end. A thread loads on. */
 const waitReady = (
+  where: "process" | "thread",
   deployment: Deployment,
   host: EngineHost
 ): Effect.Effect<EngineDescription, InferenceError.InferenceError> =>
-  Effect.tryPromise({
-    try: () => host.ready,
-    catch: (cause) => errorOf(deployment, cause as EngineFailure)
-  }).pipe(Effect.timeoutOrElse({
-    duration: Policies.loadTimeout,
-    orElse: () => {
-      const failure: EngineFailure = { kind: "hung", afterMs: Duration.toMillis(Policies.loadTimeout) }
-      host.abandon(failure)
-      return Effect.fail(errorOf(deployment, failure))
-    }
-  }))
+  Effect.onInterrupt(
+    Effect.tryPromise({
+      try: () => host.ready,
+      catch: (cause) => errorOf(deployment, cause as EngineFailure)
+    }),
+    () => where === "process" ? Effect.sync(() => host.abandon({ kind: "stopped" })) : Effect.void
+  )
 
 const graces = {
   cancelGraceMs: Duration.toMillis(Policies.cancelGrace),
@@ -137,7 +135,7 @@ const startLocal = Effect.fnUntraced(
       Effect.sync(() => (where === "process" ? makeChildHost : makePoolHost)({ ...graces, spec, replicas })),
       (host) => closeHost(deployment, host)
     )
-    const description = yield* waitReady(deployment, host)
+    const description = yield* waitReady(where, deployment, host)
     for (const warning of description.warnings ?? []) {
       yield* Effect.logWarning(`${deployment.id}: ${plainLine(warning)}`)
     }

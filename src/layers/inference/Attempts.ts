@@ -25,6 +25,8 @@ export interface Stage<A> {
   readonly attempt: (start: Start) => Effect.Effect<A, InferenceError, Scope.Scope>
   /** ms for which a deployment must not be called; 0, it is free. */
   readonly closedFor: (deployment: string) => number
+  /** Called before an attempt is cancelled because another has brought content. */
+  readonly moveOn: (attempt: number) => void
   /** Pays for a hedge, if there is enough. */
   readonly payHedge: Effect.Effect<boolean>
 }
@@ -190,6 +192,7 @@ const makeRace = Effect.fnUntraced(function*<A>(stage: Stage<A>) {
   /** Also of one that has brought something in the same moment as the other. */
   const cancel = (attempt: number) => {
     const { fiber, scope } = racers.get(attempt)!
+    stage.moveOn(attempt)
     return Effect.andThen(Fiber.interrupt(fiber), close(scope, Exit.void))
   }
 

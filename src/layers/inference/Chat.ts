@@ -151,7 +151,7 @@ const endOf = (
 const pullOf = Effect.fnUntraced(
   function*(engaged: Engaged, { generation, space }: Continuation.Asked) {
     const { borrow, content, limits, tally } = engaged
-    const engine = yield* limits.first(borrow)
+    const engine = yield* borrow
     // Not `Stream.toPull`, which guards each pull against others beside it.
     const pull = yield* Channel.toPullScoped(Stream.toChannel(engine.generate(generation)), yield* Effect.scope)
     const keep = note(tally)

@@ -19,11 +19,22 @@ import type { Deployment } from "../../services/Model.ts"
 import type { Models, Standing } from "../../services/Models.ts"
 import * as Policies from "../../services/Policies.ts"
 
-interface Embed extends Request.Request<ReadonlyArray<Embedding>, InferenceError> {
-  readonly _tag: "Embed"
+/** What a batch needs to know of each request in it. */
+export interface Asking {
   readonly deployment: Deployment
   readonly standing: Standing
+  /** Called when the batch has a slot. */
+  readonly granted: () => void
+  /** See `Models.borrow`. */
+  readonly movedOn: () => boolean
+}
+
+interface Embed extends Request.Request<ReadonlyArray<Embedding>, InferenceError> {
+  readonly _tag: "Embed"
+  readonly asking: Asking
   readonly inputs: ReadonlyArray<string>
+  /** Done when its caller has left. */
+  readonly left: Deferred.Deferred<void>
 }
 const Embed = Request.tagged<Embed>("Embed")
 
@@ -46,16 +57,19 @@ const exitOf = (
 }
 
 /** How a batch stands in the queue. All of its requests have the same tenant and priority. */
-const standingOf = (entries: ReadonlyArray<Entry>): Standing => entries.at(-1)!.request.standing
+const standingOf = (entries: ReadonlyArray<Entry>): Standing => entries.at(-1)!.request.asking.standing
 
 /** Requests that may share a batch have the same. */
-const groupOf = ({ request: { standing: { priority = "normal", tenant = "" } } }: Entry): string =>
+const groupOf = ({ request: { asking: { standing: { priority = "normal", tenant = "" } } } }: Entry): string =>
   `${priority} ${tenant}`
 
 const runBatch = (models: Models["Service"], entries: ReadonlyArray<Entry>) => {
-  const { deployment } = entries[0]!.request
-  return Effect.gen(function*() {
-    const engine = yield* models.borrow(deployment, standingOf(entries))
+  const { asking: { deployment } } = entries[0]!.request
+  const movedOn = () => entries.some(({ request: { asking } }) => asking.movedOn())
+  const allLeft = Effect.forEach(entries, ({ request: { left } }) => Deferred.await(left), { discard: true })
+  const answered = Effect.gen(function*() {
+    const engine = yield* models.borrow(deployment, standingOf(entries), movedOn)
+    for (const { request: { asking } } of entries) asking.granted()
     // They go on together, as far as the one that has come the farthest.
     const hops = Math.max(...entries.map(({ context }) => Context.get(context, Hops)))
     const results = yield* Effect.provideService(
@@ -69,8 +83,9 @@ const runBatch = (models: Models["Service"], entries: ReadonlyArray<Entry>) => {
       entry.completeUnsafe(exitOf(results.slice(from, to)))
       from = to
     }
-  }).pipe(
-    Effect.scoped,
+  })
+  // A batch that has begun is not stopped by `Effect.request` when the last of its callers leaves.
+  return Effect.raceFirst(Effect.scoped(answered), allLeft).pipe(
     // Who has his answer already does not hear of this.
     Effect.onError((cause) =>
       Effect.sync(() => {
@@ -110,10 +125,12 @@ export const make = (models: Models["Service"]) => {
     resolvers.set(id, made)
     return made
   }
-  return (
-    deployment: Deployment,
-    standing: Standing,
-    inputs: ReadonlyArray<string>
-  ): Effect.Effect<ReadonlyArray<Embedding>, InferenceError> =>
-    Effect.request(Embed({ deployment, standing, inputs }), resolverOf(deployment.id))
+  return (asking: Asking, inputs: ReadonlyArray<string>): Effect.Effect<ReadonlyArray<Embedding>, InferenceError> =>
+    Effect.suspend(() => {
+      const left = Deferred.makeUnsafe<void>()
+      return Effect.onInterrupt(
+        Effect.request(Embed({ asking, inputs, left }), resolverOf(asking.deployment.id)),
+        () => Deferred.succeed(left, undefined)
+      )
+    })
 }

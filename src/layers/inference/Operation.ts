@@ -44,6 +44,8 @@ export interface Tally {
   finish: FinishEvent | undefined
   /** Why it failed. What its reader fails of afterwards is the reader's. */
   failure: Cause.Cause<InferenceError> | undefined
+  /** A loaded engine has given it a slot. */
+  granted: boolean
   /** It came to its end. */
   done: boolean
 }
@@ -54,6 +56,7 @@ export const tally = (server: Server | undefined): Tally => ({
   promptTokens: undefined,
   finish: undefined,
   failure: undefined,
+  granted: false,
   done: false
 })
 

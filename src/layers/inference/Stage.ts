@@ -3,7 +3,7 @@
  * time that its policy gives it.
  */
 import type { Cause, Scope } from "effect"
-import { Clock, Duration, Effect, SubscriptionRef } from "effect"
+import { Clock, Deferred, Duration, Effect, SubscriptionRef } from "effect"
 import { Breaker } from "../../services/Breaker.ts"
 import { CachedResponses } from "../../services/CachedResponses.ts"
 import { Decisions } from "../../services/Decisions.ts"
@@ -12,6 +12,7 @@ import { factsOf } from "../../services/Facts.ts"
 import * as Foreign from "../../services/Foreign.ts"
 import type { By } from "../../services/Inference.ts"
 import { InferenceError, make, Overloaded } from "../../services/InferenceError.ts"
+import type { Embedding } from "../../services/Job.ts"
 import type { Operation as OperationName } from "../../services/Metrics.ts"
 import { Metrics } from "../../services/Metrics.ts"
 import type { Deployment } from "../../services/Model.ts"
@@ -45,8 +46,10 @@ export interface Engaged {
   readonly standing: Standing
   /** What the plan asks otherwise than the caller. */
   readonly start: Start
-  /** Its engine with a slot of it. */
+  /** Its engine with a slot of it, within the time for that. */
   readonly borrow: Effect.Effect<Engine, InferenceError, Scope.Scope>
+  /** Embeds, with other requests, within the time for its slot. */
+  readonly embed: (inputs: ReadonlyArray<string>) => Effect.Effect<ReadonlyArray<Embedding>, InferenceError>
   readonly limits: Limits
   /** To be kept by who uses it. */
   readonly tally: Tally
@@ -106,22 +109,51 @@ interface Parts {
   readonly now: () => number
 }
 
-const makeEngage = ({ enter, models, now }: Parts) =>
-  Effect.fnUntraced(function*(begun: Begun, standing: Standing, start: Start, { deadline }: Plan.Plan) {
-    const deployment = deploymentOf(begun.route, start.deployment)
-    const { began, content, enterAgain, tally } = yield* enter(begun, deployment, start.hedge)
-    begun.progress.tally = tally
-    const own: Standing = start.lowPriority ? { ...standing, priority: "low" } : standing
-    return {
-      deployment,
-      standing: own,
-      start,
-      borrow: Effect.tap(models.borrow(deployment, own), () => enterAgain),
-      limits: TimeLimits.make(deployment.id, begun.route.policy.timeouts, { began, deadline, now }),
-      tally,
-      content
-    } satisfies Engaged
-  })
+/** Attempts that a time limit or another attempt has ended, and not the request's caller. */
+type Moved = Set<number>
+
+const makeEngage = ({ enter, models, now }: Parts) => {
+  const embedder = Embedder.make(models)
+  return Effect.fnUntraced(
+    function*(begun: Begun, standing: Standing, start: Start, { deadline }: Plan.Plan, moved: Moved) {
+      const deployment = deploymentOf(begun.route, start.deployment)
+      const { content, enterAgain, granted, tally } = yield* enter(begun, deployment, start.hedge)
+      begun.progress.tally = tally
+      const own: Standing = start.lowPriority ? { ...standing, priority: "low" } : standing
+      const onLimit = () => void moved.add(start.attempt)
+      const movedOn = () => moved.has(start.attempt)
+      const limits = TimeLimits.make(deployment.id, begun.route.policy.timeouts, { deadline, now, onLimit })
+      const entered = Effect.map(enterAgain, granted)
+      const borrowed = Effect.tap(models.borrow(deployment, own, movedOn), () => entered)
+      return {
+        deployment,
+        standing: own,
+        start,
+        borrow: limits.queue(borrowed),
+        embed: (inputs) =>
+          Effect.suspend(() => {
+            const waits = Deferred.makeUnsafe<void>()
+            const asking = {
+              deployment,
+              standing: own,
+              movedOn,
+              granted() {
+                granted()
+                Deferred.doneUnsafe(waits, Effect.void)
+              }
+            }
+            const embeddings = embedder(asking, inputs)
+            return limits.queue === TimeLimits.unlimited
+              ? embeddings
+              : Effect.raceFirst(embeddings, Effect.andThen(limits.queue(Deferred.await(waits)), Effect.never))
+          }),
+        limits,
+        tally,
+        content
+      } satisfies Engaged
+    }
+  )
+}
 
 /** What the machine came to, in the request's books. */
 const telling = <A, R>(
@@ -211,15 +243,17 @@ export const makeStage = Effect.gen(function*() {
     const { route } = begun
     const plan = planOf(route, request, now())
     const alone = Trials.isAlone(route)
+    const moved: Moved = new Set()
     hedges.earn(route)
     const stage: Attempts.Stage<readonly [A, Engaged]> = {
       attempt: (start) =>
         Effect.flatMap(
-          engage(begun, request, start, plan),
+          engage(begun, request, start, plan, moved),
           (engaged) => Effect.map(noted(engaged, use(engaged)), (value) => [value, engaged] as const)
         ),
       now,
       closedFor: (deployment) => breaker.closedFor(deployment, now(), alone),
+      moveOn: (attempt) => void moved.add(attempt),
       payHedge: Effect.sync(() => !hasBegun(begun) && hedges.spend(route))
     }
     return yield* Operation.noting(begun.progress)(telling(
@@ -235,7 +269,7 @@ export const makeStage = Effect.gen(function*() {
     use: (engaged: Engaged) => Effect.Effect<A, InferenceError, Scope.Scope>
   ) => Effect.map(commit(begun, request, use), ({ by, value }) => ({ value, ...by }))
 
-  return { attempt, begin, cached: Cached.make(yield* CachedResponses), commit, embedder: Embedder.make(models) }
+  return { attempt, begin, cached: Cached.make(yield* CachedResponses), commit }
 })
 
 export type Stage = Effect.Success<typeof makeStage>

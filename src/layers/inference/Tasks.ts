@@ -26,8 +26,8 @@ export const embed = (stage: Stage) =>
     const request = yield* check.embeddings(given)
     const wish = { ...request, needs: ["embed"] as const, promptLength: lengthOf(request.inputs) }
     const begun = yield* stage.begin("embeddings", wish)
-    const { value, ...by } = yield* stage.attempt(begun, request, ({ deployment, standing, tally }) =>
-      Effect.map(stage.embedder(deployment, standing, request.inputs), (embeddings) => ({
+    const { value, ...by } = yield* stage.attempt(begun, request, ({ embed, tally }) =>
+      Effect.map(embed(request.inputs), (embeddings) => ({
         vectors: embeddings.map(({ vector }) =>
           vector
         ),

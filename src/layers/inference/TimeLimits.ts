@@ -1,5 +1,6 @@
 /**
- * The time that a policy gives an attempt: to its first content, between two pieces, and to the request's end.
+ * The time that a policy gives an attempt: for its slot, to its first content, between two pieces, and to the request's
+ * end.
  *
  * **Details**
  *
@@ -9,11 +10,13 @@ import { Effect } from "effect"
 import { InferenceError, UpstreamTimeout } from "../../services/InferenceError.ts"
 import type { Policy } from "../../services/Policy.ts"
 
-type Phase = "first_token" | "stall" | "total"
+type Phase = "queue" | "first_token" | "stall" | "total"
 type Limited = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | InferenceError, R>
 
 export interface Limits {
-  /** What must be there before the first content can be. */
+  /** What waits for a slot, and a load before it. */
+  readonly queue: Limited
+  /** The first content, from the slot on. */
   readonly first: Limited
   /** The next piece of an answer. */
   readonly next: Limited
@@ -21,42 +24,39 @@ export interface Limits {
   readonly total: Limited
 }
 
-const unlimited: Limited = (effect) => effect
+/** No limit. */
+export const unlimited: Limited = (effect) => effect
 
-const none: Limits = { first: unlimited, next: unlimited, total: unlimited }
+const none: Limits = { queue: unlimited, first: unlimited, next: unlimited, total: unlimited }
 
 /** What one attempt is measured by. */
 export interface Times {
-  /** ms of `Monotonic`, as the deadline. */
-  readonly began: number
+  /** ms of `Monotonic` */
   readonly deadline: number | undefined
   readonly now: () => number
+  /** Called when a limit is reached, before what it limits is interrupted. */
+  readonly onLimit: () => void
 }
 
-export const make = (deployment: string, timeouts: Policy["timeouts"], { began, deadline, now }: Times): Limits => {
-  const { byCaller, firstTokenMs, stallMs, totalMs } = timeouts
-  if (firstTokenMs === undefined && stallMs === undefined && totalMs === undefined) return none
-  const limited = (phase: Phase, limitMs: number | undefined, leftMs: () => number): Limited =>
-    limitMs === undefined ? unlimited : (effect) =>
-      Effect.suspend(() =>
-        Effect.timeoutOrElse(effect, {
-          duration: Math.max(0, leftMs()),
-          orElse: () =>
-            Effect.fail(
-              new InferenceError({
-                reason: new UpstreamTimeout({
-                  deployment,
-                  phase,
-                  afterMs: limitMs,
-                  ...(byCaller === "all" || byCaller === phase ? { byCaller: true } : {})
-                })
-              })
-            )
-        })
-      )
+export const make = (deployment: string, timeouts: Policy["timeouts"], { deadline, now, onLimit }: Times): Limits => {
+  const { byCaller, firstTokenMs, queueMs, stallMs, totalMs } = timeouts
+  if (queueMs === undefined && firstTokenMs === undefined && stallMs === undefined && totalMs === undefined) return none
+  const limited = (phase: Phase, limitMs: number | undefined, leftMs = () => limitMs!): Limited => {
+    if (limitMs === undefined) return unlimited
+    const reached = Effect.suspend(() => {
+      onLimit()
+      const own = byCaller === "all" || byCaller === phase
+      const reason = new UpstreamTimeout({ deployment, phase, afterMs: limitMs, ...(own ? { byCaller: true } : {}) })
+      return Effect.fail(new InferenceError({ reason }))
+    })
+    // Not `Effect.timeoutOrElse`, which interrupts before it asks what to do.
+    return (effect) =>
+      Effect.suspend(() => Effect.raceFirst(effect, Effect.andThen(Effect.sleep(Math.max(0, leftMs())), reached)))
+  }
   return {
-    first: limited("first_token", firstTokenMs, () => began + firstTokenMs! - now()),
-    next: limited("stall", stallMs, () => stallMs!),
+    queue: limited("queue", queueMs),
+    first: limited("first_token", firstTokenMs),
+    next: limited("stall", stallMs),
     total: limited("total", totalMs, () => deadline! - now())
   }
 }

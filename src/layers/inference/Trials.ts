@@ -1,6 +1,6 @@
 /** One attempt, let through by its deployment's circuit, measured and written down to the end of its scope. */
 import { Cause, Effect, Exit } from "effect"
-import type { Breaker, Verdict } from "../../services/Breaker.ts"
+import type { Breaker, Ending, Verdict } from "../../services/Breaker.ts"
 import { endingOf } from "../../services/Breaker.ts"
 import { isCancellation } from "../../services/Cancellation.ts"
 import type { AttemptDraft } from "../../services/Decisions.ts"
@@ -30,6 +30,10 @@ const close = (draft: AttemptDraft, exit: Exit.Exit<unknown, InferenceError>, to
   draft.outcome = "failed"
 }
 
+/** A time limit that ends an attempt before it has a slot says nothing of the deployment, whichever limit it is. */
+const waitingEnded = ({ granted }: Operation.Tally, ending: Ending): Ending =>
+  !granted && ending.reason?._tag === "UpstreamTimeout" ? { ...ending, verdict: "left" } : ending
+
 interface Parts {
   readonly breaker: Breaker["Service"]
   readonly foreign: Foreign
@@ -39,7 +43,7 @@ interface Parts {
 }
 
 const measurementsName = "selector's measurements"
-const unmeasured: Trial = { content: () => {}, end: () => {} }
+const unmeasured: Trial = { granted: () => {}, content: () => {}, end: () => {} }
 
 /** Whether only one deployment may take the request. */
 export const isAlone = ({ deployments, fallbacks: { content, context, ordinary } }: Route): boolean =>
@@ -61,9 +65,14 @@ export const make = ({ breaker, foreign, now, selector }: Parts) =>
     }
     const ending = () => {
       const exit = Operation.exitOf(tally)
-      const ending = endingOf(exit)
+      const ending = waitingEnded(tally, endingOf(exit))
       end(exit, ending.verdict)
       return ending
+    }
+    const granted = () => {
+      if (tally.granted) return
+      tally.granted = true
+      foreign.call(measurementsName, trial.granted, undefined)
     }
     const alone = isAlone(route)
     yield* Effect.tapCause(
@@ -82,5 +91,5 @@ export const make = ({ breaker, foreign, now, selector }: Parts) =>
         ? Effect.void
         : breaker.enter(id, () => endingOf(Operation.exitOf(tally)), alone)
     )
-    return { tally, began, content, enterAgain }
+    return { tally, granted, content, enterAgain }
   }, Effect.uninterruptible)

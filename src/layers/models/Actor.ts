@@ -34,6 +34,8 @@ export interface Life {
   running: number
   /** No job is given a slot: another model waits for the memory. */
   paused: boolean
+  /** Its first load goes on though nothing waits for it any more: a request that began it went on elsewhere. */
+  continues: boolean
   /** Memory that it was granted, bytes. */
   bytes: number
   /** When its engine was ready last, ms; undefined, it never was. */
@@ -124,6 +126,7 @@ export const makeLife = (actor: Actor, deployment: Deployment): Life => ({
   engine: undefined,
   running: 0,
   paused: false,
+  continues: false,
   bytes: 0,
   readyAt: undefined,
   loadMs: 0,

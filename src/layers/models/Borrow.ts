@@ -62,11 +62,12 @@ const enter = (house: House, deployment: Deployment, standing: Standing) =>
   })
 
 /** A caller who leaves gives up his place, or the slot that he was given this moment. */
-const leave = (house: House, actor: Actor, waiting: ReturnType<typeof Actors.enqueue>) =>
+const leave = (house: House, actor: Actor, waiting: ReturnType<typeof Actors.enqueue>, movedOn: () => boolean) =>
   Effect.suspend(() => {
     const { life } = waiting.value
     if (life !== undefined) return Effect.sync(makeHold(house, life).release)
     actor.mailbox.remove(waiting)
+    if (actor.life !== undefined && movedOn()) actor.life.continues = true
     return Lives.abandon(house, actor)
   })
 
@@ -92,13 +93,14 @@ const lend = (engine: Engine, hold: Hold): Engine => ({
 export const borrow = (
   house: House,
   deployment: Deployment,
-  standing: Standing
+  standing: Standing,
+  movedOn = () => false
 ): Effect.Effect<Engine, InferenceError, Scope.Scope> =>
   Effect.uninterruptibleMask((restore) =>
     Effect.flatMap(enter(house, deployment, standing), ({ actor, waiting }) => {
       const given = Effect.onInterrupt(
         restore(Deferred.await(waiting.value.slot)),
-        () => leave(house, actor, waiting)
+        () => leave(house, actor, waiting, movedOn)
       )
       return Effect.flatMap(given, ({ engine, life }) =>
         Effect.flatMap(Effect.scope, (scope) => {

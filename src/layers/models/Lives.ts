@@ -9,7 +9,7 @@
 import { Cause, Deferred, Duration, Effect, Fiber, Option } from "effect"
 import { Engines } from "../../services/Engine.ts"
 import type { InferenceError } from "../../services/InferenceError.ts"
-import { EngineFailed, EngineStopped, make as makeError } from "../../services/InferenceError.ts"
+import { EngineFailed, EngineStopped, make as makeError, UpstreamTimeout } from "../../services/InferenceError.ts"
 import type { Deployment } from "../../services/Model.ts"
 import * as Monotonic from "../../services/Monotonic.ts"
 import * as Policies from "../../services/Policies.ts"
@@ -63,6 +63,20 @@ const takeOver = (house: House, life: Life) => {
   if (before !== undefined) house.fork(drain(house, before))
 }
 
+/** A load has a limit of its own, whoever waits for it. */
+const startInTime = (engines: Engines["Service"], deployment: Deployment) =>
+  Effect.timeoutOrElse(engines.start(deployment), {
+    duration: deployment.loadTimeout,
+    orElse: () =>
+      makeError(
+        new UpstreamTimeout({
+          deployment: deployment.id,
+          phase: "load",
+          afterMs: Duration.toMillis(deployment.loadTimeout)
+        })
+      )
+  })
+
 /** Runs one engine until it crashes; never succeeds. `progress.ranWell` tells whether it had run for long. */
 const runEngine = Effect.fnUntraced(
   function*(house: House, life: Life, deployment: Deployment, progress: { ranWell: boolean }) {
@@ -71,7 +85,7 @@ const runEngine = Effect.fnUntraced(
     // Nobody needs another engine of a life that ends.
     if (life.state === "draining") return yield* Effect.never
     const started = yield* Monotonic.now
-    const engine = yield* engines.start(deployment)
+    const engine = yield* startInTime(engines, deployment)
     const readyAt = yield* Monotonic.now
     life.readyAt = readyAt
     life.loadMs = readyAt - started
@@ -130,7 +144,8 @@ export const giveUp = (house: House, life: Life, cause: Cause.Cause<InferenceErr
   actor.failed = true
   // Who waited while a new version loaded is served by the old one.
   if (!served) return ensureLife(house, actor)
-  actor.downUntil = isDeath(error) ? now(house) + Duration.toMillis(Policies.probeAfter) : 0
+  const isDown = isDeath(error) || error.reason._tag === "UpstreamTimeout"
+  actor.downUntil = isDown ? now(house) + Duration.toMillis(Policies.probeAfter) : 0
   Actors.failAll(actor, error)
 }
 
@@ -235,11 +250,14 @@ const unloadAt = (house: House, actor: Actor, at: number): Effect.Effect<void, n
     })
   )
 
-/** One who waited has left; the last to leave before the engine is there for the first time stops its load. */
+/**
+ * One who waited has left; the last to leave before the engine is there for the first time stops its load, unless it is to
+ * continue.
+ */
 export const abandon = (house: House, actor: Actor): Effect.Effect<void> =>
   Effect.suspend(() => {
     const { life } = actor
-    if (life !== undefined && life.readyAt === undefined && !Actors.isWanted(actor)) {
+    if (life !== undefined && life.readyAt === undefined && !life.continues && !Actors.isWanted(actor)) {
       return Effect.asVoid(Fiber.await(house.fork(drain(house, life))))
     }
     if (life === undefined) forget(house, actor)

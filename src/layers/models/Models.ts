@@ -132,7 +132,7 @@ const make = Effect.fnUntraced(function*(memory: MemoryOptions) {
     )
   )
   return Models.of({
-    borrow: (deployment, standing) => Borrow.borrow(house, deployment, standing),
+    borrow: (deployment, standing, movedOn) => Borrow.borrow(house, deployment, standing, movedOn),
     load: (deployment) => Borrow.load(house, deployment),
     unload: ({ id }) =>
       Effect.suspend(() => {

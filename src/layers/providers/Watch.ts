@@ -13,7 +13,7 @@ import type { RemoteDeployment } from "../../services/Model.ts"
 import * as Monotonic from "../../services/Monotonic.ts"
 import * as Policies from "../../services/Policies.ts"
 
-type Phase = InferenceError.UpstreamTimeout["phase"]
+type Phase = Exclude<InferenceError.UpstreamTimeout["phase"], "queue" | "load">
 
 /** ms each. */
 export type Limits = Readonly<Record<Phase, number>>

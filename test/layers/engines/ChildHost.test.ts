@@ -29,6 +29,16 @@ const job = (content: string): GenerateJob => ({
   window: 1_000
 })
 
+describe("a child's memory", () => {
+  it("is told when the engine is ready: Node alone takes tens of MiB", async () => {
+    const host = makeChildHost(optionsOf({}))
+    await host.ready
+    assert.isAbove(host.memoryBytes(), 2 ** 24)
+    await host.close()
+    assert.strictEqual(host.memoryBytes(), 0)
+  })
+})
+
 const lastOf = (host: ReturnType<typeof makeChildHost>, content: string) => {
   const last = Promise.withResolvers<JobEvent>()
   const send = host.start(job(content), (events) => {

@@ -221,16 +221,18 @@ describe("an engine in a process of its own", () => {
 })
 
 describe.each(["process", "thread"] as const)("an engine that does not come to be loaded (%s)", (where) => {
-  it.effect("counts as hung after Policies.loadTimeout", () =>
+  it.effect("ends with its load's limit, and no process is left", () =>
     Effect.gen(function*() {
-      const engines = EnginesLayer.make(where)
       const slow = deployment(fake({ loadDelayMs: 2_000_000_000 }))
-      const loading = yield* Effect.forkChild(Effect.flip(Effect.scoped(engines.start(slow))))
-      yield* TestClock.adjust(Duration.toMillis(Policies.loadTimeout) - 1)
+      const { loadTimeout } = slow
+      const loading = yield* Effect.forkChild(Effect.flip(Models.use(({ load }) => load(slow))))
+      yield* TestClock.adjust(Duration.toMillis(loadTimeout) - 1)
       assert.isUndefined(loading.pollUnsafe())
       yield* TestClock.adjust(1)
+      // A thread is waited for, and then left behind.
+      if (where === "thread") yield* TestClock.adjust(Duration.times(Policies.closeGrace, 2))
       const { reason } = yield* Fiber.join(loading)
-      assert.deepInclude(reason, { _tag: "EngineHung", afterMs: Duration.toMillis(Policies.loadTimeout) })
+      assert.deepInclude(reason, { _tag: "UpstreamTimeout", phase: "load", afterMs: Duration.toMillis(loadTimeout) })
       assert.deepStrictEqual(children(), [])
-    }))
+    }).pipe(Effect.provide(modelsIn(where))))
 })

@@ -43,7 +43,10 @@ const stage = () => {
   const layer = Server.layer.pipe(Layer.provide(Layer.mergeAll(
     Layer.mock(Inference)(inference),
     Layer.mock(Registry)({}),
-    Layer.mock(Selector)({ learn: () => {}, measure: () => ({ content: () => {}, end: () => {} }) }),
+    Layer.mock(Selector)({
+      learn: () => {},
+      measure: () => ({ granted: () => {}, content: () => {}, end: () => {} })
+    }),
     Breaker.layer,
     Decisions.layer,
     Layer.mock(Models)({ stop: Effect.void }),

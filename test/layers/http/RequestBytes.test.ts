@@ -51,7 +51,7 @@ const layerOf = () =>
         })
     }),
     Layer.mock(Registry)({}),
-    Layer.mock(Selector)({ learn: () => {}, measure: () => ({ content: () => {}, end: () => {} }) }),
+    Layer.mock(Selector)({ learn: () => {}, measure: () => ({ granted: () => {}, content: () => {}, end: () => {} }) }),
     Breaker.layer,
     Decisions.layer,
     Layer.mock(Models)({ stop: Effect.void }),

@@ -46,7 +46,7 @@ describe("an attempt that its circuit refuses", () => {
     const { metrics } = counted()
     const ends: Array<readonly [string, number]> = []
     const selector: Partial<Selector["Service"]> = {
-      measure: () => ({ content: () => {}, end: (verdict, tokens) => ends.push([verdict, tokens]) })
+      measure: () => ({ granted: () => {}, content: () => {}, end: (verdict, tokens) => ends.push([verdict, tokens]) })
     }
     const refusal = InferenceError.make(new InferenceError.CircuitOpen({ deployment: "a", retryAfterMs: 1_000 }))
     const breaker: Partial<Breaker["Service"]> = { enter: () => Effect.fail(refusal), openings: () => 0 }
@@ -94,7 +94,7 @@ describe("books", () => {
       const selector: Partial<Selector["Service"]> = {
         measure: () => {
           measured.begun++
-          return { content: () => {}, end: () => measured.ended++ }
+          return { granted: () => {}, content: () => {}, end: () => measured.ended++ }
         }
       }
       const breaker: Partial<Breaker["Service"]> = {

@@ -82,7 +82,7 @@ const stage = (
           cached: false
         }),
       consider: () => Effect.die("not played"),
-      measure: () => ({ content: () => {}, end: () => {} })
+      measure: () => ({ granted: () => {}, content: () => {}, end: () => {} })
     })
   )
   const shared = Layer.mergeAll(DecisionsLayer.layer, BreakerLayer.layer)

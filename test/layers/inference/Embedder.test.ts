@@ -38,7 +38,7 @@ const stage = (borrow: Effect.Effect<void, InferenceError.InferenceError> = Effe
   } as Partial<Models["Service"]> as Models["Service"]
   const embed = Embedder.make(models)
   const askAs = (standing: Standing, ...inputs: ReadonlyArray<string>) =>
-    Effect.forkChild(embed(deployment, standing, inputs))
+    Effect.forkChild(embed({ deployment, standing, granted: () => {}, movedOn: () => false }, inputs))
   return { batches, standings, askAs, ask: (...inputs: ReadonlyArray<string>) => askAs({}, ...inputs) }
 }
 

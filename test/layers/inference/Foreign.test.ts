@@ -14,7 +14,7 @@ const thrown = (): never => {
 }
 
 const metrics: Metrics["Service"] = { begin: () => Effect.void, end: () => Effect.void }
-const trial: Trial = { content: () => {}, end: () => {} }
+const trial: Trial = { granted: () => {}, content: () => {}, end: () => {} }
 
 const tracerWith = (broken: Partial<Tracer.Span>) =>
   Tracer.make({ span: (options) => Object.assign(new Tracer.NativeSpan(options), broken) })

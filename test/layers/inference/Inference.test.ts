@@ -120,7 +120,7 @@ const stage = (
           slowestFirstTokenMs: undefined
         }),
       consider: () => Effect.die("not played"),
-      measure: () => ({ content: () => made.firstTokens++, end: () => {} })
+      measure: () => ({ granted: () => {}, content: () => made.firstTokens++, end: () => {} })
     })
   )
   const tracer = Tracer.make({

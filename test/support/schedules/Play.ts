@@ -215,10 +215,7 @@ export const direct = (theatre: Theatre): Direction => {
       case "crashes":
         return Effect.andThen(pause(ms), fail(new InferenceError.EngineCrashed({ deployment: id, detail })))
       case "hangs":
-        return Effect.andThen(
-          Effect.sleep(Policies.loadTimeout),
-          fail(new InferenceError.EngineHung({ deployment: id, afterMs: Duration.toMillis(Policies.loadTimeout) }))
-        )
+        return Effect.never
     }
   }
 

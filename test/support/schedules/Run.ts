@@ -108,10 +108,19 @@ const countMetrics = ({ counts }: Record) =>
     }
   })
 
+/** A time limit or a hedge may end an attempt whose caller has not left: the load that it began continues. */
+const mayMoveOn = ({ models }: World): boolean =>
+  models.some(({ routing }) =>
+    routing !== undefined &&
+    (routing.policy.hedge !== undefined || routing.policy.timeouts.totalMs !== undefined ||
+      routing.policy.timeouts.queueMs !== undefined)
+  )
+
 /** Nobody is there, and nothing else has asked for a load. */
 const unaskedLoads = ({ visits, world }: Record, { engines }: Stage): ReadonlyArray<string> => {
   if (visits.some(({ began, ends }) => began !== undefined && ends.length === 0)) return []
   if (world.happenings.some(({ what }) => what === "load" || what === "replace")) return []
+  if (mayMoveOn(world)) return []
   const wasReady = (id: string) =>
     engines.some(({ deployment, readyAs }) => deployment.id === id && readyAs !== undefined)
   return engines.filter(({ deployment, open }) => open && !wasReady(deployment.id)).map(({ deployment }) =>

@@ -142,7 +142,8 @@ const policyOf = (random: Random): Policy => ({
   timeouts: {
     ...(random.chance(0.3) ? { totalMs: random.pick([50, 800, 4_000]) } : {}),
     ...(random.chance(0.2) ? { firstTokenMs: random.pick([20, 300, 2_000]) } : {}),
-    ...(random.chance(0.2) ? { stallMs: random.pick([20, 300, 2_000]) } : {})
+    ...(random.chance(0.2) ? { stallMs: random.pick([20, 300, 2_000]) } : {}),
+    ...(random.chance(0.15) ? { queueMs: random.pick([20, 300, 2_000]) } : {})
   },
   ...(random.chance(0.3)
     ? { hedge: { share: random.pick([0.1, 0.5, 1]), ...(random.chance(0.7) ? { afterMs: random.upTo(300) } : {}) } }
