@@ -144,7 +144,10 @@ const HealthGroup = HttpApiGroup.make("health").add(
 /** Of every endpoint of administration. */
 const closed = [
   error(401, "Administration needs the token of `server.admin.token` (`unauthorized`)"),
-  error(403, "Administration answers local programs only, and not on the port of the models (`forbidden`)")
+  error(
+    403,
+    "Administration answers local programs only, and on the port of the models only GET requests (`forbidden`)"
+  )
 ] as const
 
 const wrong = error(400, "The request is wrong")

@@ -48,8 +48,8 @@ const Server = Schema.Struct({
   ),
   maxConnections: optional("Connections open at once; more are closed as they come. Default 16384.", positive),
   admin: optional(
-    "Where administration (/admin) listens. The port of the models serves it only with a token: a reverse proxy on the " +
-      "same machine cannot be told from a local program.",
+    "Where administration (/admin) listens. Without a token, the port of the models answers only its GET requests: a " +
+      "reverse proxy on the same machine cannot be told from a local program.",
     Schema.Struct({
       socket: optional(
         "File of the socket that only this user may open, or false for none; default one of the port's name in the " +

@@ -30,14 +30,17 @@ afterAll(async () => {
 })
 
 interface Asked {
+  readonly method?: string
+  readonly path?: string
   readonly headers?: Readonly<Record<string, string>>
   readonly socketPath?: string
 }
 
-const statusOf = (url: string, { headers = {}, socketPath }: Asked = {}): Promise<number | undefined> =>
+const statusOf = (url: string, asked: Asked = {}): Promise<number | undefined> =>
   new Promise((resolve, reject) => {
-    const options = { headers, ...(socketPath === undefined ? {} : { socketPath }) }
-    httpRequest(`${url}/admin/deployments`, options, (response) => {
+    const { headers = {}, method = "GET", path = "/admin/deployments", socketPath } = asked
+    const options = { headers, method, ...(socketPath === undefined ? {} : { socketPath }) }
+    httpRequest(`${url}${path}`, options, (response) => {
       response.resume()
       resolve(response.statusCode)
     }).on("error", reject).end()
@@ -71,10 +74,25 @@ const socketOf = ({ process }: Service): string => / and (\S+)/.exec(process.out
 const bearer = (text: string): Asked => ({ headers: { authorization: `Bearer ${text}` } })
 
 describe("administration", () => {
-  it("is not on the port of the models, whether a proxy passes the request on or not", async () => {
-    assert.strictEqual(await statusOf(open.url), 403)
-    assert.strictEqual(await statusOf(open.url, { headers: { host: "localhost" } }), 403)
-    assert.strictEqual(await withProxy(open.url, (url) => statusOf(url)), 403)
+  it.each([
+    "/admin/models/fake%2Fa/load",
+    "/admin/models/fake%2Fa/unload",
+    "/admin/models/fake%2Fa/reload",
+    "/admin/circuits/fake%2Fa%230/reset"
+  ])("changes nothing on the port of the models, whether a proxy passes the request on or not: %s", async (path) => {
+    const change = { method: "POST", path }
+    assert.strictEqual(await statusOf(open.url, change), 403)
+    assert.strictEqual(await statusOf(open.url, { ...change, headers: { host: "localhost" } }), 403)
+    assert.strictEqual(await withProxy(open.url, (url) => statusOf(url, change)), 403)
+    assert.strictEqual(await statusOf(open.admin, change), 200)
+  })
+
+  it("is read by local programs on the port of the models, and by no web page", async () => {
+    for (const path of ["/admin/deployments", "/admin/circuits", "/admin/decisions"]) {
+      assert.strictEqual(await statusOf(open.url, { path }), 200)
+      assert.strictEqual(await statusOf(open.url, { path, headers: { origin: "https://example.com" } }), 403)
+      assert.strictEqual(await statusOf(open.url, { path, headers: { host: "example.com" } }), 403)
+    }
   })
 
   it.each([

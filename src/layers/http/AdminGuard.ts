@@ -3,9 +3,10 @@
  *
  * **Details**
  *
- * The port of the models refuses all without `server.admin.token`: a reverse proxy on this machine that adds no header looks
- * like a local program. The socket and the port of administration take local callers, but no web page and nothing that a
- * proxy has passed on. With a token, only the socket is open without it.
+ * A reverse proxy on this machine that adds no header looks like a local program. So without `server.admin.token` the port
+ * of the models changes nothing: it answers reads (GET) of local callers, as `/metrics` does for everyone. The socket and
+ * the port of administration take local callers, but no web page and nothing that a proxy has passed on. With a token, only
+ * the socket is open without it.
  *
  * **Gotchas**
  *
@@ -36,8 +37,8 @@ const notLocal = forbid("Administration answers programs on the service's own ma
 const notLoopback = forbid("Administration answers at localhost and at loopback addresses. Ask there.")
 
 const notHere = forbid(
-  "Administration is not on this port. Use the troupe command on the service's machine, or set server.admin.port or " +
-    "server.admin.token."
+  "This port answers GET requests of /admin only. To change something, use the troupe command on the service's machine, " +
+    "or set server.admin.port or server.admin.token."
 )
 
 const notAuthorized = respondError(OpenAiError.make(
@@ -57,7 +58,7 @@ const forwarding =
 /** What browsers say of requests that no other site has sent: W3C's Fetch Metadata. */
 const ownSites: ReadonlySet<string | undefined> = new Set([undefined, "none", "same-origin"])
 
-type Request = Pick<HttpServerRequest.HttpServerRequest, "headers" | "remoteAddress">
+type Request = Pick<HttpServerRequest.HttpServerRequest, "headers" | "method" | "remoteAddress">
 
 const isDirect = ({ headers }: Request): boolean =>
   headers["origin"] === undefined && ownSites.has(headers["sec-fetch-site"]) &&
@@ -66,17 +67,19 @@ const isDirect = ({ headers }: Request): boolean =>
 const isLoopback = ({ headers }: Request): boolean =>
   loopbackHost.test(headers["host"]?.toLowerCase().replace(/:\d*$/, "") ?? "")
 
+const withToken = ({ headers }: Request, token: string): HttpServerResponse.HttpServerResponse | undefined => {
+  const given = bearerTokenOf(headers["authorization"])
+  return given !== undefined && isSameToken(given, token) ? undefined : notAuthorized
+}
+
 /** Why a request may not administer. */
 const refusal = (
   request: Request,
   origin: Origin | undefined,
   token: string | undefined
 ): HttpServerResponse.HttpServerResponse | undefined => {
-  if (origin !== "socket" && token !== undefined) {
-    const given = bearerTokenOf(request.headers["authorization"])
-    return given !== undefined && isSameToken(given, token) ? undefined : notAuthorized
-  }
-  if (origin === undefined) return notHere
+  if (origin !== "socket" && token !== undefined) return withToken(request, token)
+  if (origin === undefined && request.method !== "GET") return notHere
   if (!isDirect(request)) return notLocal
   if (origin === "socket") return undefined
   if (!Option.exists(request.remoteAddress, (address) => loopback.test(address))) return notLocal
