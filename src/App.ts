@@ -62,6 +62,9 @@ export const services = {
  */
 export type Services = typeof services
 
+/** The memory that this machine has. */
+export const memory = Memory.layer
+
 /** The runtime: `Inference` and the services below it, some of them replaced. Requires only `Settings`. */
 export const runtimeWith = (replaced: Partial<Services>) => {
   const all: Services = { ...services, ...replaced }

@@ -108,7 +108,10 @@ describe("config", () => {
     const { code, stderr } = await run(["config", "check", "--config", file])
     assert.strictEqual(code, 1)
     assert.include(stderr, "server.port: ")
-    assert.include(stderr, "environments.production.server.hots: There is no such field. Did you mean host?\n")
+    assert.include(
+      stderr,
+      "environments.production.server.hots: There is no such field. Did you mean host? (line 2, column 41)\n"
+    )
     const json = await run(["config", "check", "--config", file, "--json"])
     assert.strictEqual(json.code, 1)
     assert.strictEqual((JSON.parse(json.stdout) as { problems: ReadonlyArray<unknown> }).problems.length, 2)
@@ -130,12 +133,18 @@ describe("config", () => {
     assert.strictEqual(
       stderr,
       `troupe: ${file} cannot be used:\n` +
-        `  models.a.deployments[0].variants[0]: There is nothing at ${join(folder.path, "gone.gguf")}\n` +
-        `  models.a.deployments[1].folder: There is nothing at ${join(folder.path, "none")}\n` +
-        `  models.a.deployments[2].folder: There is nothing at ${join(folder.path, "half", "tokenizer.json")}\n` +
-        `  models.a.deployments[2].folder: There is nothing at ${join(folder.path, "half", "onnx/small.onnx")}\n` +
+        `  models.a.deployments[0].variants[0]: There is nothing at ${
+          join(folder.path, "gone.gguf")
+        } (line 1, column 76)\n` +
+        `  models.a.deployments[1].folder: There is nothing at ${join(folder.path, "none")} (line 1, column 106)\n` +
+        `  models.a.deployments[2].folder: There is nothing at ${
+          join(folder.path, "half", "tokenizer.json")
+        } (line 1, column 138)\n` +
+        `  models.a.deployments[2].folder: There is nothing at ${
+          join(folder.path, "half", "onnx/small.onnx")
+        } (line 1, column 138)\n` +
         `  models.a.deployments[0].file: ${join(folder.path, "there.gguf")} is not a model file that can be loaded: ` +
-        "it is empty\n"
+        "it is empty (line 1, column 47)\n"
     )
   })
 
@@ -144,7 +153,7 @@ describe("config", () => {
     assert.strictEqual(code, 0)
     assert.match(
       stdout,
-      /^The configuration is valid\. Environment: test\. Models: tiny-chat\.\n\nMODEL .*\ntiny-chat  512 of 512 tokens  about [\d.]+ MiB: it fits .*\.gguf\n$/
+      /^The configuration is valid\. Environment: test\. Models: tiny-chat\.\n\nMODEL .*\ntiny-chat  512 of 512 tokens  about [\d.]+ MiB: fits the .* available on this machine now .*\.gguf\n$/
     )
   })
 
@@ -159,6 +168,7 @@ describe("config", () => {
   it("reads model files for the window and the memory that they allow", async () => {
     const { code, stderr } = await checkOf(`
 memory: { budget: 20 MiB }
+engines: { host: thread }
 models:
   wide: { deployments: [{ engine: llama, file: ${weights}, contextSize: 1024 }] }
   many: { deployments: [{ engine: llama, file: ${weights}, slots: 64 }] }
@@ -167,8 +177,83 @@ models:
     assert.strictEqual(code, 1)
     const [, ...problems] = stderr.trimEnd().split("\n")
     assert.deepStrictEqual(problems.map((line) => line.replace(/about [\d.]+/, "about N")), [
-      `  models.wide.deployments[0].contextSize: Expected at most 512 tokens, which ${weights} was trained for`,
-      "  models.many.deployments[0]: It takes about N MiB, and memory.budget is 20.0 MiB"
+      `  models.wide.deployments[0].contextSize: Expected at most 512 tokens, which ${weights} was trained for (line 5, column ${
+        50 + weights.length
+      })`,
+      "  models.many.deployments[0]: It needs about N MiB of memory, and at most 20.0 MiB can be free for it: memory.budget " +
+      "less what pinned models use. Use a smaller variant, fewer slots or a shorter contextSize, or raise memory.budget " +
+      "(line 6, column 25)"
+    ])
+  })
+
+  it("judges memory as the service does, engine processes and pinned models included", async () => {
+    using folder = temporaryFolder()
+    const file = join(folder.path, "troupe.yaml")
+    const small = `{ engine: llama, file: ${weights}, slots: 1, contextSize: 128 }`
+    const text = (budget: string) => `
+memory: { budget: ${budget} }
+server: { port: 0 }
+models:
+  a: { deployments: [${small}], pinned: true }
+  b: { deployments: [${small}] }
+`
+    // One process needs about 115 MiB.
+    for (const [budget, refused] of [["20 MiB", "a"], ["150 MiB", "b"]] as const) {
+      writeFileSync(file, text(budget))
+      const checked = await run(["config", "check", "--config", file])
+      assert.strictEqual(checked.code, 1)
+      assert.match(checked.stderr, new RegExp(`models\\.${refused}\\.deployments\\[0\\]: It needs about 11\\d`))
+      const served = await run(["serve", "--config", file])
+      assert.notStrictEqual(served.code, 0)
+      assert.include(served.stderr, `"${refused}#0" needs`)
+    }
+    writeFileSync(file, text("300 MiB"))
+    assert.strictEqual((await run(["config", "check", "--config", file])).code, 0)
+  })
+
+  it("finds problems of every kind in one pass, each with its place", async () => {
+    const { code, stderr } = await checkOf(`server:
+  port: 70000
+  shutdownGrace: 0
+policies:
+  default: { retries: -1 }
+models:
+  a:
+    deployments: [{ engine: llama, file: ${weights}, slots: 0 }]
+  b:
+    deployments: [{ engine: llama, file: /nowhere/b.gguf }]
+    fallbacks: [a, nobody]
+    policy: none
+  c:
+    deployments:
+      - { engine: llama, file: store:missing }
+      - { provider: openai, model: m, key: "\${SURELY_NOT_SET}" }
+  fake/d: { deployments: [{ engine: llama, file: ${weights} }] }
+  e:
+    idleUnload: soon
+    deployments: [{ engine: llama, file: ${weights}, contextSize: 4096 }]
+environments:
+  production: { logLevel: loud }
+`)
+    assert.strictEqual(code, 1)
+    const found = stderr.split("\n").flatMap((line) => {
+      const [, path, place] = /^ {2}([^ ]+): .* \(line (\d+), column \d+\)$/.exec(line) ?? []
+      return path === undefined ? [] : [`${path} ${place}`]
+    })
+    assert.sameMembers(found, [
+      "server.port 2",
+      "server.shutdownGrace 3",
+      "policies.default.retries 5",
+      "models.a.deployments[0].slots 8",
+      "models.b.deployments[0].file 10",
+      "models.b.fallbacks[1] 11",
+      "models.b.policy 12",
+      "models.c.deployments[0].file 15",
+      "models.c.deployments[1].key 16",
+      "models.fake/d 17",
+      "models.e.idleUnload 19",
+      "models.e.deployments[0].contextSize 20",
+      "environments.production.logLevel 22"
     ])
   })
 
@@ -176,13 +261,14 @@ models:
     const f16 = weights.replace("q8_0", "f16")
     const { code, stdout } = await checkOf(`
 memory: { budget: 6 MiB }
+engines: { host: thread }
 models:
   a: { deployments: [{ engine: llama, file: ${f16}, variants: [${weights}], slots: 1, contextSize: 128 }] }
 `)
     assert.strictEqual(code, 0)
     assert.match(
       stdout,
-      /128 of 512 tokens .* it does not fit the 6\.0 MiB of the budget .*f16\.gguf\n.* it fits .*q8_0/
+      /128 of 512 tokens .* does not fit the 6\.0 MiB available of the budget .*f16\.gguf\n.* fits .*q8_0/
     )
   })
 
@@ -205,7 +291,7 @@ models:
     assert.strictEqual(code, 1)
     assert.match(
       stderr,
-      /deployments\[0\]\.file: .*a\.gguf cannot be read: There is no such file\. See: .* models show lost\n$/
+      /deployments\[0\]\.file: .*a\.gguf cannot be read: There is no such file\. See: .* models show lost \(line 1, column 47\)\n$/
     )
   })
 

@@ -6,6 +6,8 @@ import { Console, Effect, Layer, Option, Result } from "effect"
 import { Command } from "effect/cli"
 import { relative, resolve, sep } from "node:path"
 import * as App from "../App.ts"
+import type { Verdict } from "../layers/models/Forecast.ts"
+import * as Forecast from "../layers/models/Forecast.ts"
 import * as SettingsFile from "../layers/SettingsFile.ts"
 import { contextSizeOf, shapeOf } from "../services/MemoryEstimate.ts"
 import type { Deployment, DeploymentOptions } from "../services/Model.ts"
@@ -14,6 +16,7 @@ import type { Problem } from "../services/Problem.ts"
 import { formatPath } from "../services/Problem.ts"
 import type { Resolved } from "../services/Settings.ts"
 import { Settings, SettingsError } from "../services/Settings.ts"
+import { nameInStore } from "../services/SettingsStore.ts"
 import { bytesAsText, config, json, printJson, table } from "./Shared.ts"
 
 /** One of the files that a deployment can be loaded from. */
@@ -36,8 +39,13 @@ interface Facts extends Candidate {
   readonly memoryBytes: number
 }
 
-const candidatesOf = ({ model, options }: Deployment, index: number): ReadonlyArray<Candidate> => {
-  const place = formatPath(["models", model, "deployments", index])
+/** As `models.assistant.deployments[0]`: a deployment's id ends in its place in the list. */
+const placeOf = ({ id, model }: Deployment): string =>
+  formatPath(["models", model, "deployments", Number(id.slice(id.lastIndexOf("#") + 1))])
+
+const candidatesOf = (deployment: Deployment): ReadonlyArray<Candidate> => {
+  const { model, options } = deployment
+  const place = placeOf(deployment)
   switch (options.engine) {
     case "llama":
       return [options.file, ...(options.variants ?? [])].map((file, at) => ({
@@ -53,6 +61,9 @@ const candidatesOf = ({ model, options }: Deployment, index: number): ReadonlyAr
       return []
   }
 }
+
+const sourceOf = ({ options }: Deployment): string | undefined =>
+  options.engine === "llama" ? options.file : options.engine === "onnx" ? options.folder : undefined
 
 const windowsOf = Effect.fnUntraced(function*({ options }: Candidate) {
   if (options.engine !== "llama") return { window: null, trainedWindow: null }
@@ -90,53 +101,74 @@ const look =
       )
     )
 
-/** Deployments of which no candidate can ever fit. */
-const tooLarge = (facts: ReadonlyArray<Facts>, budgetBytes: number | undefined): ReadonlyArray<Problem> =>
-  budgetBytes === undefined ? [] : [...Map.groupBy(facts, ({ place }) => place)].flatMap(([place, ofOne]) => {
-    const least = Math.min(...ofOne.map(({ memoryBytes }) => memoryBytes))
-    return least <= budgetBytes ? [] : [{
-      path: place,
-      expected: `It takes about ${bytesAsText(least)}, and memory.budget is ${bytesAsText(budgetBytes)}`
-    }]
-  })
+const missingMemory = ({ availableBytes, neededBytes }: Verdict): string =>
+  `needs about ${bytesAsText(neededBytes)} of memory, and at most ${bytesAsText(availableBytes)} can be free for it`
 
-/** Every local deployment's facts; fails with everything that is wrong. */
-const lookAtFiles = Effect.fnUntraced(function*(settings: Resolved, file: string) {
+/** Deployments that can never be loaded. What is free on this machine says nothing of the one that the service runs on. */
+const tooLarge = ({ memory }: Resolved, verdicts: ReadonlyArray<Verdict>): ReadonlyArray<Problem> =>
+  memory.budgetBytes === undefined ? [] : verdicts.filter(({ fits }) => !fits).map((verdict) => ({
+    path: placeOf(verdict.deployment),
+    expected: `It ${missingMemory(verdict)}: memory.budget less what pinned models use. ` +
+      "Use a smaller variant, fewer slots or a shorter contextSize, or raise memory.budget"
+  }))
+
+/** What is known of a configuration's model files, and what is wrong with them. */
+interface Looked {
+  readonly facts: ReadonlyArray<Facts>
+  readonly verdicts: ReadonlyArray<Verdict>
+  readonly problems: ReadonlyArray<Problem>
+}
+
+/** Looks at every local deployment. */
+const lookAtFiles = Effect.fnUntraced(function*(settings: Resolved) {
   const missing = SettingsFile.missingFiles(settings)
   const paths = new Set(missing.map(({ path }) => path))
-  const candidates = settings.models
-    .flatMap(({ deployments }) => deployments.flatMap(candidatesOf))
-    .filter(({ field, place }) => !paths.has(`${place}.${field}`))
+  const deployments = settings.models.flatMap(({ deployments }) => deployments)
+  const candidates = deployments.flatMap(candidatesOf).filter(({ field, place, source }) =>
+    nameInStore(source) === undefined && !paths.has(`${place}.${field}`)
+  )
   const looks = yield* Effect.forEach(candidates, look(settings))
   const facts = looks.flatMap((found) => Result.isSuccess(found) ? [found.success] : [])
   const wrong = looks.flatMap((found) => Result.isFailure(found) ? [found.failure] : [])
-  const problems = [...missing, ...wrong, ...tooLarge(facts, settings.memory.budgetBytes)]
-  return problems.length === 0 ? facts : yield* new SettingsError({ source: resolve(file), problems })
+  const places = new Set(facts.map(({ place }) => place))
+  const readable = deployments.filter((deployment) =>
+    deployment.options.engine === "fake" || places.has(placeOf(deployment))
+  )
+  const verdicts = yield* Forecast.forecast(settings, readable)
+  return { facts, verdicts, problems: [...missing, ...wrong, ...tooLarge(settings, verdicts)] } satisfies Looked
 })
 
 const windowAsText = ({ trainedWindow, window }: Facts): string =>
   window === null ? "" : `${window} of ${trainedWindow ?? "?"} tokens`
 
-const printFacts = (settings: Resolved, facts: ReadonlyArray<Facts>) => {
-  const { budgetBytes } = settings.memory
-  const availableBytes = budgetBytes ?? process.availableMemory()
-  const where = budgetBytes === undefined ? "free here" : "of the budget"
-  const rows = facts.map((one) => [
-    one.model,
-    windowAsText(one),
-    `about ${bytesAsText(one.memoryBytes)}: ${one.memoryBytes <= availableBytes ? "it fits" : "it does not fit"} the ` +
-    `${bytesAsText(availableBytes)} ${where}`,
-    one.source
-  ])
+const printFacts = ({ memory }: Resolved, { facts, verdicts }: Looked) => {
+  const where = memory.budgetBytes === undefined ? "on this machine now" : "of the budget"
+  const rows = facts.map((one) => {
+    const verdict = verdicts.find(({ deployment }) => placeOf(deployment) === one.place)!
+    const { bytes } = verdict.choices.find(({ deployment }) => sourceOf(deployment) === one.source)!
+    const { availableBytes } = verdict
+    return [
+      one.model,
+      windowAsText(one),
+      `about ${bytesAsText(bytes)}: ${bytes <= availableBytes ? "fits" : "does not fit"} the ` +
+      `${bytesAsText(availableBytes)} available ${where}`,
+      one.source
+    ]
+  })
   return rows.length === 0 ? Effect.void : Console.log(`\n${table([["MODEL", "WINDOW", "MEMORY", "SOURCE"], ...rows])}`)
 }
 
+/** As the service reads it. Of a file with problems, what is right is looked at too. */
 const lookAt = Effect.fnUntraced(function*(file: string | undefined) {
-  const settings = yield* SettingsFile.load({ file })
-  const facts = yield* lookAtFiles(settings, file ?? SettingsFile.defaultFile).pipe(
-    Effect.provide(Layer.provide(App.store, Layer.succeed(Settings, settings)))
+  const { problems, settings, source, text } = yield* SettingsFile.inspect({ file, engineHost: "process" })
+  const looked = settings === undefined ? undefined : yield* lookAtFiles(settings).pipe(
+    Effect.provide(Layer.merge(App.memory, Layer.provide(App.store, Layer.succeed(Settings, settings))))
   )
-  return { settings, facts }
+  const all = [...problems, ...SettingsFile.located(text, looked?.problems ?? [])]
+  if (settings === undefined || looked === undefined || all.length > 0) {
+    return yield* new SettingsError({ source, problems: all })
+  }
+  return { settings, looked }
 })
 
 export const check = Command.make(
@@ -145,7 +177,7 @@ export const check = Command.make(
   ({ config, json }) =>
     lookAt(Option.getOrUndefined(config)).pipe(
       Effect.matchEffect({
-        onSuccess: ({ facts, settings }) => {
+        onSuccess: ({ looked, settings }) => {
           const { environment, models } = settings
           const names = models.map(({ name }) => name)
           return json
@@ -153,11 +185,11 @@ export const check = Command.make(
               valid: true,
               environment,
               models: names,
-              files: facts.map(({ options: _, ...one }) => one)
+              files: looked.facts.map(({ options: _, ...one }) => one)
             })
             : Effect.andThen(
               Console.log(`The configuration is valid. Environment: ${environment}. Models: ${names.join(", ")}.`),
-              printFacts(settings, facts)
+              printFacts(settings, looked)
             )
         },
         onFailure: (error) =>

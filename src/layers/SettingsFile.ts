@@ -1,5 +1,5 @@
 /** Settings from `troupe.yaml`, from a program's own configuration, or the embedded default where there is neither. */
-import { Effect, Layer, Result, Schema } from "effect"
+import { Effect, Layer, Schema } from "effect"
 import { Yaml } from "effect/encoding"
 import { existsSync, readFileSync } from "node:fs"
 import { readFile } from "node:fs/promises"
@@ -12,10 +12,12 @@ import { Manifest } from "../services/ModelStore.ts"
 import type { Problem } from "../services/Problem.ts"
 import { formatPath } from "../services/Problem.ts"
 import type { Resolved, Surroundings } from "../services/Settings.ts"
-import { decode, modelWith, Settings, SettingsError } from "../services/Settings.ts"
+import { modelWith, Settings, SettingsError, survey } from "../services/Settings.ts"
 import type { File } from "../services/SettingsSchema.ts"
+import { nameInStore } from "../services/SettingsStore.ts"
 import * as YamlBounds from "../services/YamlBounds.ts"
 import * as YamlPlace from "../services/YamlPlace.ts"
+import * as YamlPositions from "../services/YamlPositions.ts"
 
 /** The file that is read when none is named, in the current folder. */
 export const defaultFile = "troupe.yaml"
@@ -116,6 +118,8 @@ const surroundings = (folder: string, { engineHost = "thread", secretsMayBeUnset
 interface Given {
   readonly source: string
   readonly folder: string
+  /** Of a file. */
+  readonly text: string | undefined
   readonly json: unknown
   /** Whether a secret may be a literal: in a program's memory, never in a file. */
   readonly literalSecrets: boolean
@@ -124,22 +128,35 @@ interface Given {
 const readFrom = Effect.fnUntraced(function*({ config, file }: Options) {
   if (config === undefined) {
     const path = resolve(file ?? defaultFile)
-    const json = yield* parse(path, yield* read(path, file !== undefined))
-    return { source: path, folder: dirname(path), json, literalSecrets: false } satisfies Given
+    const text = yield* read(path, file !== undefined)
+    const json = yield* parse(path, text)
+    return { source: path, folder: dirname(path), text, json, literalSecrets: false } satisfies Given
   }
   const source = "The option `config`"
   if (file !== undefined) return yield* unusable(source, "Expected `config` or `file`, not both")
-  return { source, folder: process.cwd(), json: config, literalSecrets: true } satisfies Given
+  return { source, folder: process.cwd(), text: undefined, json: config, literalSecrets: true } satisfies Given
+})
+
+/** Problems with their lines and columns, where they are of a text. */
+export const located = (text: string | undefined, problems: ReadonlyArray<Problem>): ReadonlyArray<Problem> => {
+  if (problems.length === 0 || text === undefined) return problems
+  const positionOf = YamlPositions.make(text)
+  return problems.map((problem) => ({ ...problem, ...positionOf(problem.path) }))
+}
+
+/** Reads the settings: every problem of them, and what the rest comes to. Fails where the file is not YAML. */
+export const inspect = Effect.fnUntraced(function*(options: Options = {}) {
+  const { folder, json, literalSecrets, source, text } = yield* readFrom(options)
+  const { problems, settings } = survey(json, { ...surroundings(folder, options), literalSecrets })
+  return { source, text, problems: located(text, problems), settings }
 })
 
 /** Reads, decodes and checks the settings. */
 export const load = Effect.fnUntraced(function*(options: Options = {}) {
-  const { folder, json, literalSecrets, source } = yield* readFrom(options)
-  const decoded = decode(json, { ...surroundings(folder, options), literalSecrets })
-  return yield* Result.match(decoded, {
-    onFailure: (problems) => Effect.fail(new SettingsError({ source, problems: [...problems] })),
-    onSuccess: Effect.succeed<Resolved>
-  })
+  const { problems, settings, source } = yield* inspect(options)
+  return settings === undefined || problems.length > 0
+    ? yield* new SettingsError({ source, problems: [...problems] })
+    : settings
 })
 
 /** The paths of a deployment's files, by their place in it. */
@@ -167,7 +184,9 @@ export const missingFiles = (settings: Resolved): ReadonlyArray<Problem> =>
     deployments.flatMap((deployment, index) =>
       pathsOf(deployment)
         // What the store has lost or put in quarantine is its own to tell.
-        .filter(([, path]) => !path.startsWith(settings.store.folder) && !existsSync(path))
+        .filter(([, path]) =>
+          nameInStore(path) === undefined && !path.startsWith(settings.store.folder) && !existsSync(path)
+        )
         .map(([place, path]) => ({
           path: `${formatPath(["models", name, "deployments", index])}.${place}`,
           expected: `There is nothing at ${path}`

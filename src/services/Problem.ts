@@ -8,7 +8,10 @@ export const Problem = Schema.Struct({
   /** Where, as `models.tiny-chat.deployments[0].file`; empty for the whole. */
   path: Schema.String,
   /** What was expected there. */
-  expected: Schema.String
+  expected: Schema.String,
+  /** Where in the file, from 1; left out where that is not known. */
+  line: Schema.optionalKey(Schema.Int),
+  column: Schema.optionalKey(Schema.Int)
 })
 export type Problem = typeof Problem.Type
 
@@ -24,8 +27,10 @@ export const formatPath = (path: ReadonlyArray<PropertyKey>): string =>
   )
 
 /** One line for people. */
-export const format = (problem: Problem): string =>
-  problem.path === "" ? problem.expected : `${problem.path}: ${problem.expected}`
+export const format = ({ column, expected, line, path }: Problem): string => {
+  const where = line === undefined ? "" : ` (line ${line}, column ${column})`
+  return path === "" ? `${expected}${where}` : `${path}: ${expected}${where}`
+}
 
 /** Problems that a summary names. */
 export const mostListed = 10

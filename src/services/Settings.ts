@@ -20,6 +20,7 @@ import type { Problem } from "./Problem.ts"
 import * as Problems from "./Problem.ts"
 import * as ProxySettings from "./ProxySettings.ts"
 import { routingProblems } from "./SettingsPolicies.ts"
+import { pruned } from "./SettingsPruning.ts"
 import type { Environment, Resolved, Surroundings } from "./SettingsResolution.ts"
 import { environments, resolve } from "./SettingsResolution.ts"
 import { Source } from "./SettingsSchema.ts"
@@ -92,6 +93,26 @@ const decodeTree = (raw: Tree, expanded: Tree): Result.Result<Source, ReadonlyAr
   return Result.mapError(decodeSource(retyped), Problems.keyed)
 }
 
+const namesIn = (tree: Tree, section: string): ReadonlyArray<string> => {
+  const found = at(tree, [section])
+  return isMapping(found) ? Object.keys(found) : []
+}
+
+/** What is understood of a tree, and what is wrong with it. What is wrong is taken out until the rest is right. */
+const decodePart = (raw: Tree, expanded: Tree): { source: Source | undefined; wrong: ReadonlyArray<KeyedProblem> } => {
+  const first = decodeTree(raw, expanded)
+  let left = expanded
+  let decoded = first
+  for (let round = 0; round < 3 && Result.isFailure(decoded); round++) {
+    left = pruned(left, decoded.failure.map(({ path }) => path))
+    decoded = decodeTree(raw, left)
+  }
+  return {
+    source: Result.isSuccess(decoded) ? decoded.success : undefined,
+    wrong: Result.isFailure(first) ? first.failure : []
+  }
+}
+
 /** A deployment with a provider and without an engine is remote. */
 const withEngines = (tree: Tree): Tree => {
   const models = at(tree, ["models"])
@@ -140,12 +161,14 @@ const inspect = (base: Tree, over: Tree, environment: Environment, surroundings:
   const expanded = mapLeaves(raw, (scalar, path) => {
     const unset: Array<string> = []
     const text = interpolate(scalar, variables, (name) => unset.push(name))
-    // A name in the place of its value, which nobody will send.
-    if (unset.length > 0 && secretsMayBeUnset && isSecret(path)) return scalar
-    missing.push(...unset.map((name) => ({
-      path: Problems.formatPath(place(path)),
-      expected: `Expected the environment variable ${name} to be set`
-    })))
+    if (!(secretsMayBeUnset && isSecret(path))) {
+      missing.push(...unset.map((name) => ({
+        path: Problems.formatPath(place(path)),
+        expected: `Expected the environment variable ${name} to be set`
+      })))
+    }
+    // The name in the place of the value, which is not sent: the rest of the deployment can be checked.
+    if (unset.length > 0 && isSecret(path)) return scalar
     if (typeof text !== "string" || text === "" || !isSecret(path)) return text
     const value = path.at(-2) === "headers" ? HeaderValue.trim(text) : HeaderValue.trimKey(text)
     const problem = HeaderValue.problemIn(value)
@@ -154,22 +177,17 @@ const inspect = (base: Tree, over: Tree, environment: Environment, surroundings:
     }
     return value
   })
-  const decoded = decodeTree(raw, expanded)
-  const wrong = Result.isSuccess(decoded)
+  const { source, wrong: undecoded } = decodePart(raw, expanded)
+  const found = source === undefined ? [] : [
     // The name is wrong, not the deployments, wherever they stand.
-    ? [
-      ...nameProblems(decoded.success).map(({ expected, path }) => ({
-        path: Problems.formatPath(place(path).slice(0, -1)),
-        expected
-      })),
-      ...routingProblems(decoded.success).map(({ expected, path }) => ({
-        path: Problems.formatPath(place(path)),
-        expected
-      }))
-    ]
-    : decoded.failure.map(({ expected, path }) => ({ path: Problems.formatPath(place(path)), expected }))
+    ...nameProblems(source).map(({ expected, path }) => ({ path: place(path).slice(0, -1), expected })),
+    ...routingProblems(source, { models: namesIn(raw, "models"), policies: namesIn(raw, "policies") })
+      .map(({ expected, path }) => ({ path: place(path), expected }))
+  ]
+  const wrong = [...undecoded.map(({ expected, path }) => ({ path: place(path), expected })), ...found]
+    .map(({ expected, path }) => ({ path: Problems.formatPath(path), expected }))
   return {
-    source: Result.isSuccess(decoded) ? decoded.success : undefined,
+    source,
     wrong: wrong.filter(({ path }) => !missing.some((one) => one.path === path)),
     missing
   }
@@ -196,11 +214,18 @@ const splitFile = (file: Tree): { base: Tree; overlays: Tree; problems: Readonly
   }
 }
 
-/** Settings from a parsed file, or every problem of it. */
-export const decode = (file: Tree, surroundings: Surroundings): Result.Result<Resolved, ReadonlyArray<Problem>> => {
+/** A parsed file: every problem of it, and the settings that what is right comes to. */
+export interface Surveyed {
+  readonly problems: ReadonlyArray<Problem>
+  readonly settings: Resolved | undefined
+}
+
+/** Finds every problem of a parsed file. */
+export const survey = (file: Tree, surroundings: Surroundings): Surveyed => {
   const chosen = surroundings.environment || "development"
   if (!isEnvironment(chosen)) {
-    return Result.fail([{ path: "NODE_ENV", expected: `Expected one of ${environments.join(", ")}, not "${chosen}"` }])
+    const expected = `Expected one of ${environments.join(", ")}, not "${chosen}"`
+    return { problems: [{ path: "NODE_ENV", expected }], settings: undefined }
   }
   const found = splitFile(file)
   const problems = [
@@ -219,9 +244,14 @@ export const decode = (file: Tree, surroundings: Surroundings): Result.Result<Re
       source = inspected.source
     }
   }
+  const settings = source && resolve(source, chosen, surroundings)
+  if (settings !== undefined) problems.push(...missingFromStore(settings.models))
   const distinct = [...new Map(problems.map((problem) => [Problems.format(problem), problem])).values()]
-  if (distinct.length > 0 || source === undefined) return Result.fail(distinct)
-  const settings = resolve(source, chosen, surroundings)
-  const missing = missingFromStore(settings.models)
-  return missing.length > 0 ? Result.fail(missing) : Result.succeed(settings)
+  return { problems: distinct, settings }
+}
+
+/** Settings from a parsed file, or every problem of it. */
+export const decode = (file: Tree, surroundings: Surroundings): Result.Result<Resolved, ReadonlyArray<Problem>> => {
+  const { problems, settings } = survey(file, surroundings)
+  return problems.length > 0 || settings === undefined ? Result.fail(problems) : Result.succeed(settings)
 }

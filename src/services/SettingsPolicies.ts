@@ -238,10 +238,16 @@ const fallbackProblems = (
   })
 }
 
-/** Names of policies and models that there are not. */
-export const routingProblems = ({ models = {}, policies = {} }: Source): ReadonlyArray<Found> => {
-  const policyNames = [defaultName, ...Object.keys(policies).filter((name) => name !== defaultName)]
-  const modelNames = Object.keys(models)
+/** Names of policies and models that there are not; `known` are those of a file of which only a part is understood. */
+export const routingProblems = (
+  { models = {}, policies = {} }: Source,
+  known: { readonly models: ReadonlyArray<string>; readonly policies: ReadonlyArray<string> } = {
+    models: Object.keys(models),
+    policies: Object.keys(policies)
+  }
+): ReadonlyArray<Found> => {
+  const policyNames = [defaultName, ...known.policies.filter((name) => name !== defaultName)]
+  const modelNames = known.models
   return Object.entries(models).flatMap(([model, settings]) => [
     ...policyProblem(model, settings, policyNames),
     ...fallbackProblems(model, settings, modelNames)

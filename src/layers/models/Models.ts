@@ -43,7 +43,7 @@ const takenBytes = (lives: ReadonlyArray<Life>): number =>
   lives.reduce((sum, { bytes, engine }) => engine === undefined ? sum : sum + bytes, 0)
 
 /** What models may use: what was configured, or what they use and what is left, less the reserve. */
-const budgetOf = ({ budgetBytes }: Resolved["memory"], memory: Memory["Service"]): MemoryOptions["budget"] =>
+export const budgetOf = ({ budgetBytes }: Resolved["memory"], memory: Memory["Service"]): MemoryOptions["budget"] =>
   budgetBytes !== undefined
     ? Effect.succeed(() => budgetBytes)
     : Effect.map(memory.read, ({ availableBytes, totalBytes }) => (lives) =>
