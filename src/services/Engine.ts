@@ -16,7 +16,7 @@ import type { Event } from "./Inference.ts"
 import type { InferenceError } from "./InferenceError.ts"
 import type { Classification, Embedding, GenerateJob, SamplingOptions, TokenizeJob } from "./Job.ts"
 import type { Deployment } from "./Model.ts"
-import type { Source } from "./Source.ts"
+import type { Native, Source } from "./Source.ts"
 import type { Standing } from "./Standing.ts"
 
 /** What the caller set; an engine applies its own defaults to the rest. */
@@ -72,6 +72,12 @@ export interface Counted extends Exclude<Countable, string> {
   readonly source?: Source | undefined
 }
 
+/** Embeddings as a provider sent them. */
+export interface NativeEmbeddings {
+  readonly native: Native
+  readonly promptTokens: number
+}
+
 /** Scores from 0 to 1, in the order of the documents. */
 export interface Ranking {
   readonly scores: ReadonlyArray<number>
@@ -109,6 +115,8 @@ export interface Engine {
     input: Countable,
     hold?: Hold
   ) => Effect.Effect<ReadonlyArray<number>, InferenceError>
+  /** Embeds for a caller of the provider's own dialect, whose answer is passed on; left out, it has none. */
+  readonly embedNative?: (source: Source, hold?: Hold) => Effect.Effect<NativeEmbeddings, InferenceError>
   /** Tokens of the prompt, where they can be counted and not told one by one; left out, `tokenize` counts. */
   readonly count?: (input: Counted, hold?: Hold) => Effect.Effect<number, InferenceError>
   /** Resident memory outside this process, bytes. */

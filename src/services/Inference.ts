@@ -169,7 +169,16 @@ export const request = (input: Request): Request => Schema.decodeSync(Request)(i
 const Texts = Schema.Array(Schema.String).check(Schema.isMinLength(1))
 
 /** Texts to turn into vectors of unit length. */
-export const EmbedRequest = Schema.Struct({ model: Schema.NonEmptyString, inputs: Texts, ...standing })
+export const EmbedRequest = Schema.Struct({
+  model: Schema.NonEmptyString,
+  /** Empty texts stand for inputs that only `source` has, as tokens. */
+  inputs: Texts,
+  /** As in `Request`. */
+  extra: Schema.optional(Extra.Extra),
+  /** As in `Request`. */
+  source: Schema.optional(Source),
+  ...standing
+})
 export type EmbedRequest = typeof EmbedRequest.Type
 
 /** Documents to order by how well they answer a query. */
@@ -296,6 +305,8 @@ export interface Answer extends By {
 export interface Embeddings extends By {
   readonly vectors: ReadonlyArray<Float32Array>
   readonly promptTokens: number
+  /** The answer as a provider of the caller's dialect sent it; there are no `vectors` then. */
+  readonly native?: Native
 }
 
 /** A score from 0 to 1 a document, in their order. */

@@ -33,6 +33,10 @@ export const needsOfCount = (request: Asked): ReadonlyArray<Need> => [
   ...needsOf(request).filter((need) => need !== "generate")
 ]
 
+/** What embedding needs. */
+export const needsOfEmbedding = ({ extra }: Pick<Request, "extra">): ReadonlyArray<Need> =>
+  extra?.fields.some(({ optional }) => optional !== true) === true ? ["embed", `${extra.dialect} fields`] : ["embed"]
+
 /** What making a text, or a conversation with images and tools, into tokens needs. */
 export const needsOfTokenize = ({ input }: TokenizeRequest): ReadonlyArray<Need> => {
   if (typeof input === "string") return ["tokenize"]

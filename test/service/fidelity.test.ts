@@ -15,6 +15,17 @@ const json = { "content-type": "application/json" }
 
 const isStreamed = (body: unknown): boolean => (body as Fields)["stream"] === true
 
+/** As many vectors as there are inputs, and what else a provider says. */
+const embedded = ({ encoding_format: format, input }: Fields) => {
+  const inputs = Array.isArray(input) && typeof input[0] !== "number" ? input : [input]
+  const data = inputs.map((_, index) => ({
+    object: "embedding",
+    index,
+    embedding: format === "base64" ? "AACAPw==" : [3]
+  }))
+  return { object: "list", data, model: "up", x_cost: 1, usage: { prompt_tokens: 2, total_tokens: 2 } }
+}
+
 let upstream: FaultServer
 let service: Service
 /** In front of the service. */
@@ -22,6 +33,7 @@ let front: Service
 
 beforeAll(async () => {
   upstream = await startFaultServer((_, { body, path }) => {
+    if (path.endsWith("/embeddings")) return { headers: json, pieces: [JSON.stringify(embedded(body as Fields))] }
     if (path.endsWith("/count_tokens")) return { headers: json, pieces: ["{\"input_tokens\":7}"] }
     const { headers, pieces, whole } = wires[path.endsWith("/messages") ? "anthropic" : "openai"]
     return isStreamed(body) ? { headers, pieces } : { headers: json, pieces: [whole] }
@@ -116,6 +128,19 @@ describe("a request of the provider's own dialect arrives as it was", () => {
       }),
       runs
     )
+  }, 60_000)
+
+  it("embeddings, tokens among their inputs, and their answers", async () => {
+    for (const url of [service.url, front.url]) {
+      await fc.assert(
+        fc.asyncProperty(Bodies.openAiEmbedding, async (body) => {
+          const answer = await post(url, "embeddings", { ...body, model: "openai" })
+          assert.deepStrictEqual(upstream.seen.at(-1)!.body, asJson({ ...body, model: "up" }))
+          assert.deepStrictEqual<unknown>(JSON.parse(answer), { ...embedded(body), model: "openai" })
+        }),
+        { numRuns: 60 }
+      )
+    }
   }, 60_000)
 
   it("keys stay in their order", async () => {

@@ -16,6 +16,7 @@ import * as OpenAiTasks from "../../services/OpenAiTasks.ts"
 import type { Problem } from "../../services/Problem.ts"
 import type { Shape } from "./Body.ts"
 import * as Body from "./Body.ts"
+import { isObject } from "./ExtraFinder.ts"
 import { conversationOf, goOnProblems } from "./OpenAiChat.ts"
 import { messageProblems, mostMessages, toolProblems, toolsOf, unsupportedInMessages } from "./OpenAiMessages.ts"
 import type { Caller } from "./Standing.ts"
@@ -59,20 +60,45 @@ const embeddingShape: Shape<OpenAiTasks.EmbeddingRequest> = {
   problems: noProblems
 }
 
-export const decodeEmbedding = (json: unknown, caller: Caller = {}): Decoded<EmbedCall> =>
-  Result.map(decodeTexts(json, embeddingShape), (body) => ({
-    request: { model: body.model, inputs: listOf(body.input), ...standingOf(body, caller) },
+/** Tokens are for deployments that speak the dialect; the rest of the body is checked as that of a text. */
+const decodeTokens = (json: Body.Body, tokens: ReadonlyArray<unknown>, caller: Caller): Decoded<EmbedCall> =>
+  Result.map(decodeEmbedding({ ...json, input: " " }, caller), (call) => ({
+    ...call,
+    request: {
+      ...call.request,
+      inputs: typeof tokens[0] === "number" ? [""] : tokens.map(() => ""),
+      extra: { dialect: "openai", fields: [{ path: ["input"], value: tokens }] },
+      source: { dialect: "openai", body: json }
+    }
+  }))
+
+export const decodeEmbedding = (json: unknown, caller: Caller = {}): Decoded<EmbedCall> => {
+  if (isObject(json) && areTokens(json["input"])) {
+    return decodeTokens(json, json["input"] as ReadonlyArray<unknown>, caller)
+  }
+  return Result.map(Body.decode(json, embeddingShape), (body) => ({
+    request: {
+      model: body.model,
+      inputs: listOf(body.input),
+      source: { dialect: "openai", body: json as Body.Body },
+      ...standingOf(body, caller)
+    },
     asBase64: body.encoding_format === "base64",
     dimensions: body.dimensions
   }))
+}
 
 const base64Of = (vector: Float32Array): string =>
   Buffer.from(vector.buffer, vector.byteOffset, vector.byteLength).toString("base64")
 
 export const encodeEmbeddings = (
   { asBase64, dimensions, request }: EmbedCall,
-  { promptTokens, vectors }: Embeddings
+  { native, promptTokens, vectors }: Embeddings
 ): Decoded<OpenAiTasks.EmbeddingList> => {
+  if (native !== undefined) {
+    const list = { usage: usageOf(promptTokens), ...native.body, model: request.model }
+    return Result.succeed(list as Body.Body as OpenAiTasks.EmbeddingList)
+  }
   const actual = vectors[0]?.length
   if (dimensions !== undefined && dimensions !== actual) {
     const detail = `The vectors of "${request.model}" have ${actual} dimensions and are not cut; leave this field out`

@@ -1,16 +1,21 @@
 /** What is answered whole: embeddings, reranking, labels and tokens. */
+import type { Scope } from "effect"
 import { Effect } from "effect"
 import type {
   ClassifyRequest,
   CountRequest,
+  Embeddings,
   EmbedRequest,
   RerankRequest,
   TokenizeRequest
 } from "../../services/Inference.ts"
-import { needsOfCount, needsOfTokenize, pathOfTokenize, pathsOf } from "../../services/Needs.ts"
+import type { InferenceError } from "../../services/InferenceError.ts"
+import { notCapable } from "../../services/InferenceError.ts"
+import { needsOfCount, needsOfEmbedding, needsOfTokenize, pathOfTokenize, pathsOf } from "../../services/Needs.ts"
+import { dialectOf } from "../../services/Source.ts"
 import { check } from "./Check.ts"
 import type { Tally } from "./Operation.ts"
-import type { Stage } from "./Stage.ts"
+import type { Engaged, Stage } from "./Stage.ts"
 
 /** Sums up what was counted of prompts, and that the attempt came to its end. */
 const close = (tally: Tally, ...promptTokens: ReadonlyArray<number>): number => {
@@ -21,18 +26,35 @@ const close = (tally: Tally, ...promptTokens: ReadonlyArray<number>): number => 
 
 const lengthOf = (texts: ReadonlyArray<string>): number => texts.reduce((sum, { length }) => sum + length, 0)
 
+/** In one call for several callers, or as the caller's own dialect has it. */
+const embedding = ({ inputs, source }: EmbedRequest) =>
+({ borrow, deployment, embed, tally }: Engaged): Effect.Effect<
+  Pick<Embeddings, "native" | "promptTokens" | "vectors">,
+  InferenceError,
+  Scope.Scope
+> => {
+  if (source === undefined || dialectOf(deployment.options) !== source.dialect) {
+    return Effect.map(embed(inputs), (embeddings) => ({
+      vectors: embeddings.map(({ vector }) => vector),
+      promptTokens: close(tally, ...embeddings.map((one) => one.promptTokens))
+    }))
+  }
+  return Effect.flatMap(borrow, ({ embedNative }) =>
+    embedNative === undefined
+      ? Effect.fail(notCapable(deployment.id, "embed"))
+      : Effect.map(embedNative(source), ({ native, promptTokens }) => ({
+        vectors: [],
+        native,
+        promptTokens: close(tally, promptTokens)
+      })))
+}
+
 export const embed = (stage: Stage) =>
   Effect.fnUntraced(function*(given: EmbedRequest) {
     const request = yield* check.embeddings(given)
-    const wish = { ...request, needs: ["embed"] as const, promptLength: lengthOf(request.inputs) }
+    const wish = { ...request, needs: needsOfEmbedding(request), promptLength: lengthOf(request.inputs) }
     const begun = yield* stage.begin("embeddings", wish)
-    const { value, ...by } = yield* stage.attempt(begun, request, ({ embed, tally }) =>
-      Effect.map(embed(request.inputs), (embeddings) => ({
-        vectors: embeddings.map(({ vector }) =>
-          vector
-        ),
-        promptTokens: close(tally, ...embeddings.map((one) => one.promptTokens))
-      })))
+    const { value, ...by } = yield* stage.attempt(begun, request, embedding(request))
     return { ...value, ...by }
   }, Effect.scoped)
 

@@ -86,6 +86,9 @@ const lend = (engine: Engine, hold: Hold): Engine => ({
   rerank: (query, documents) => engine.rerank(query, documents, hold),
   classify: (inputs) => engine.classify(inputs, hold),
   tokenize: (input) => engine.tokenize(input, hold),
+  ...(engine.embedNative === undefined
+    ? {}
+    : { embedNative: (source: Source.Source) => engine.embedNative!(source, hold) }),
   ...(engine.count === undefined ? {} : { count: (input: Counted) => engine.count!(input, hold) })
 })
 

@@ -14,7 +14,7 @@
  */
 import type { Result } from "effect"
 import type { ImageSource } from "../../services/Content.ts"
-import type { Countable, Counted, Generation, Ranking } from "../../services/Engine.ts"
+import type { Countable, Counted, Generation, NativeEmbeddings, Ranking } from "../../services/Engine.ts"
 import type { Event } from "../../services/Inference.ts"
 import type { InferenceError, Reason } from "../../services/InferenceError.ts"
 import type { Classification, Embedding } from "../../services/Job.ts"
@@ -115,6 +115,8 @@ export interface Dialect {
     readonly whole: (body: unknown, generation: Generation, target: Target) => Told
   }
   readonly embed?: Task<ReadonlyArray<string>, Each<Embedding>>
+  /** For callers of the same dialect. */
+  readonly embedNative?: Task<Source, NativeEmbeddings>
   readonly rerank?: Task<{ readonly query: string; readonly documents: ReadonlyArray<string> }, Ranking>
   readonly classify?: Task<ReadonlyArray<string>, Each<Classification>>
   readonly tokenize?: Task<Countable, ReadonlyArray<number>>

@@ -7,13 +7,15 @@
  * said only where the `baseUrl` of another is configured.
  */
 import { Result } from "effect"
+import * as Source from "../../services/Source.ts"
 import type { Dialect, Target } from "./Dialect.ts"
-import { at, countAt, eachOf, listAt } from "./Json.ts"
+import { at, countAt, eachOf, fieldsOf, listAt } from "./Json.ts"
 import { makeEvents, makeWhole } from "./OpenAiEvents.ts"
 import * as OpenAiPassThrough from "./OpenAiPassThrough.ts"
 import { failure, inBand } from "./OpenAiRefusal.ts"
 import type { Vocabulary } from "./OpenAiRequest.ts"
 import { bodyOf } from "./OpenAiRequest.ts"
+import { malformed } from "./Refusals.ts"
 import { embeddingsOf } from "./Vectors.ts"
 
 const ownVocabulary: Vocabulary = { maxTokens: "max_completion_tokens", mostStops: 4, more: [], isOwn: true }
@@ -47,6 +49,29 @@ const embedding = ({ headers, path }: Place): NonNullable<Dialect["embed"]> => (
   }
 })
 
+/** Inputs of a request, which is a text, texts, tokens or lists of tokens. */
+const inputsOf = ({ body: { input } }: Source.Source): number =>
+  Array.isArray(input) && typeof input[0] !== "number" ? input.length : 1
+
+/** The caller's own request, and the provider's answer as it is. */
+const nativeEmbedding = ({ headers, path }: Place): NonNullable<Dialect["embedNative"]> => ({
+  request: (source, target) =>
+    Result.succeed({
+      path: path("embeddings", target),
+      headers: headers(target),
+      body: Source.bodyWith(source, { model: target.options.model })
+    }),
+  answer: (body, source, target) => {
+    const fields = fieldsOf(body)
+    return fields === undefined || listAt(fields, "data").length !== inputsOf(source)
+      ? Result.fail(malformed(target, "not one vector an input"))
+      : Result.succeed({
+        native: { dialect: "openai", form: "whole", body: fields },
+        promptTokens: countAt(fields, "usage", "prompt_tokens") ?? 0
+      })
+  }
+})
+
 const generating = (
   { headers, path, vocabulary }: Place
 ): Dialect["generate"] & Pick<Required<Dialect["generate"]>, "passThrough"> => ({
@@ -67,13 +92,14 @@ const generating = (
 
 const dialectAt = (
   place: Place
-): Pick<Dialect, "framing" | "images" | "embed" | "failure"> & {
+): Pick<Dialect, "framing" | "images" | "embed" | "embedNative" | "failure"> & {
   readonly generate: ReturnType<typeof generating>
 } => ({
   images: "urls",
   framing: "sse",
   generate: generating(place),
   embed: embedding(place),
+  embedNative: nativeEmbedding(place),
   failure
 })
 

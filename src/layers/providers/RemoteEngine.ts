@@ -18,6 +18,7 @@ import * as InferenceError from "../../services/InferenceError.ts"
 import type { RemoteDeployment } from "../../services/Model.ts"
 import * as Policies from "../../services/Policies.ts"
 import { hostOf, isPrivateHost } from "../../services/PublicAddress.ts"
+import type { Source } from "../../services/Source.ts"
 import { dialectOf } from "../../services/Source.ts"
 import { eventsOf, makeCheck, makeReader } from "./Answer.ts"
 import type { Body } from "./Body.ts"
@@ -238,6 +239,9 @@ export const make = (dialect: Dialect, target: Target, upstream: Upstream, media
     generate: (generation, hold) =>
       Stream.unwrap(Effect.andThen(begin(neededBy(generation), hold), generate(generation))),
     embed: each("embed", dialect.embed),
+    ...(dialect.embedNative === undefined
+      ? {}
+      : { embedNative: (source: Source, hold?: Hold) => run("embed", dialect.embedNative, source, hold) }),
     rerank: (query, documents, hold) => run("rerank", dialect.rerank, { query, documents }, hold),
     classify: each("classify", dialect.classify),
     tokenize: (input, hold) => run("tokenize", dialect.tokenize, input, hold),
