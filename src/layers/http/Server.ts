@@ -7,7 +7,7 @@
  * interrupts them.
  */
 import { NodeHttpServer } from "@effect/platform-node"
-import { ByteSize, Duration, Effect, Layer } from "effect"
+import { ByteSize, Deferred, Duration, Effect, Layer } from "effect"
 import { HttpIncomingMessage, HttpRouter, HttpServer, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { HttpApiBuilder, OpenApi } from "effect/http-api"
 import { PrometheusMetrics } from "effect/observability"
@@ -102,10 +102,15 @@ const bound = Layer.unwrap(Effect.gen(function*() {
   const services = yield* Effect.context()
   const makeId = () => Effect.runSyncWith(services)(Handler.makeId("req_"))
   const node = new NodeServer({ settings: server, methodsOf, makeId })
+  const stopping = yield* Deferred.make<void>()
+  // Begun before the server, so that it ends after it.
+  yield* Effect.forkScoped(
+    Effect.andThen(Deferred.await(stopping), Effect.andThen(Effect.sleep(grace), models.stop))
+  )
   const stop = Layer.effectDiscard(Effect.addFinalizer(() =>
     Effect.sync(() => {
       readiness.stage = "stopping"
-      setTimeout(() => Effect.runFork(models.stop), grace).unref()
+      Deferred.doneUnsafe(stopping, Effect.void)
       setTimeout(() => node.closeAllConnections(), grace + 2 * lastWords).unref()
     })
   ))
