@@ -16,6 +16,7 @@ import type { Effect } from "effect"
 import { Context } from "effect"
 import type { Answer, By, Request } from "./Inference.ts"
 import * as Policies from "./Policies.ts"
+import { choicesOf } from "./Source.ts"
 
 /** The name among fallbacks, and the deployment that such an answer is by. */
 export const name = "cached-responses"
@@ -47,11 +48,11 @@ export const identify = (
   { keepAlive: _, priority: __, route: ___, seed: ____, source, tenant = "", ...asked }: Request
 ): string => canonical({ tenant, asked, headers: source?.headers })
 
-/** Whether it came to a normal end: one that was cut before the caller's own limit has not. */
+/** Whether it is all of the answer: one that was cut before the caller's own limit is not, nor is one of several. */
 export const isWhole = (
   { finishReason, usage }: Response,
-  { maxTokens = Number.POSITIVE_INFINITY }: Request
-): boolean => finishReason !== "length" || usage.completionTokens >= maxTokens
+  { maxTokens = Number.POSITIVE_INFINITY, source }: Request
+): boolean => choicesOf({ source }) > 1 ? false : finishReason !== "length" || usage.completionTokens >= maxTokens
 
 /** Bytes of memory, about: a character takes two at most. */
 export const bytesOf = (response: Response): number => 2 * JSON.stringify(response).length

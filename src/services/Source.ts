@@ -48,6 +48,12 @@ interface Asked {
 export const isNative = ({ resumed = false, source }: Asked, options: DeploymentOptions): boolean =>
   source !== undefined && !resumed && dialectOf(options) === source.dialect
 
+/** Answers that a request asks for at once. */
+export const choicesOf = ({ source }: Pick<Asked, "source">): number => {
+  const n = source?.body["n"]
+  return typeof n === "number" ? n : 1
+}
+
 /** Fields of a request's body that are Troupe's own and not of any dialect. */
 const own = new Set(["keep_alive", "priority", "troupe"])
 

@@ -156,6 +156,30 @@ describe("chat completions", () => {
   }, 60_000)
 })
 
+describe("several choices", () => {
+  it("are one call of the provider, whole and streamed", async () => {
+    const choices = [0, 1, 2].map((index) => ({
+      index,
+      message: { role: "assistant", content: `Choice ${index}`, refusal: null },
+      logprobs: null,
+      finish_reason: index === 1 ? "length" : "stop"
+    }))
+    const usage = { prompt_tokens: 1, completion_tokens: 9, total_tokens: 10 }
+    answer = { id: "c", object: "chat.completion", created: 1, model: "up", choices, usage }
+    const before = upstream.seen.length
+    const client = new OpenAI({ baseURL: `${service.url}/v1`, apiKey: "none", maxRetries: 0 })
+    const request = { model: "openai", n: 3, seed: 7, messages: [{ role: "user" as const, content: "Hi" }] }
+    const whole = await client.chat.completions.create(request)
+    assert.deepStrictEqual<unknown>(whole.choices, choices)
+    assert.deepStrictEqual<unknown>(whole.usage, usage)
+    const streamed = await client.chat.completions.stream({ ...request, model: "openai-whole" }).finalChatCompletion()
+    const told = streamed.choices.map(({ finish_reason, index, message }) => [index, message.content, finish_reason])
+    assert.deepStrictEqual(told, [[0, "Choice 0", "stop"], [1, "Choice 1", "length"], [2, "Choice 2", "stop"]])
+    const sent = upstream.seen.slice(before).map(({ body }) => body as Fields)
+    assert.deepStrictEqual(sent.map(({ n, seed }) => [n, seed]), [[3, 7], [3, 7]])
+  })
+})
+
 describe("messages", () => {
   it("of anthropic arrive as they were, whole", async () => {
     await fc.assert(

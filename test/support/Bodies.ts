@@ -110,7 +110,7 @@ export const openAiChat: Arb<Fields> = all(
   some(nullables({
     temperature: fc.constantFrom(0, 0.5, 1, 2),
     top_p: fc.constantFrom(0.1, 1),
-    n: one(1),
+    n: fc.constantFrom(1, 3),
     seed: fc.integer(),
     stop: fc.oneof(text, fc.array(text, { maxLength: 4 })),
     presence_penalty: fc.constantFrom(-2, 0, 1.5),

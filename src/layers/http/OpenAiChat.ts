@@ -18,6 +18,8 @@ export interface ChatCall {
   readonly model: string
   /** One for each of `n`; they differ in their seeds. */
   readonly requests: readonly [Request, ...Array<Request>]
+  /** All of `n` in one request, for deployments of the dialect; left out where there is one. */
+  readonly together?: Request
   readonly stream: boolean
   readonly includeUsage: boolean
   /** Whether an answer may have more than one tool call. */
@@ -87,7 +89,7 @@ export const conversationOf = (
     : { messages: all }
 }
 
-const requestsOf = (body: ChatRequest, json: Body.Body, caller: Caller): ChatCall["requests"] => {
+const requestsOf = (body: ChatRequest, json: Body.Body, caller: Caller): Pick<ChatCall, "requests" | "together"> => {
   const extra = extraOf(json)
   const { n = 1, seed } = body
   const shared: Request = {
@@ -102,7 +104,11 @@ const requestsOf = (body: ChatRequest, json: Body.Body, caller: Caller): ChatCal
     ...(extra === undefined ? {} : { extra }),
     source: { dialect: "openai", body: json }
   }
-  if (n === 1) return [shared]
+  if (n === 1) return { requests: [shared] }
+  const together: Request = {
+    ...shared,
+    extra: { dialect: "openai", fields: [...extra?.fields ?? [], { path: ["n"], value: n }] }
+  }
   const { n: _, ...single } = json
   const choice = (index: number): Request =>
     seed === undefined
@@ -112,12 +118,12 @@ const requestsOf = (body: ChatRequest, json: Body.Body, caller: Caller): ChatCal
         seed: seed32(shared.seed! + index),
         source: { dialect: "openai", body: { ...single, seed: seed + index } }
       }
-  return [choice(0), ...Array.from({ length: n - 1 }, (_, index) => choice(index + 1))]
+  return { requests: [choice(0), ...Array.from({ length: n - 1 }, (_, index) => choice(index + 1))], together }
 }
 
 const callOf = (body: ChatRequest, json: Body.Body, caller: Caller): ChatCall => ({
   model: body.model,
-  requests: requestsOf(body, json, caller),
+  ...requestsOf(body, json, caller),
   stream: body.stream ?? false,
   includeUsage: body.stream_options?.include_usage ?? false,
   parallelToolCalls: body.parallel_tool_calls ?? true

@@ -10,7 +10,10 @@ import { Array as Arr, Effect, Stream } from "effect"
 import { HttpServerResponse } from "effect/http"
 import type { By, Inference } from "../../services/Inference.ts"
 import type { InferenceError } from "../../services/InferenceError.ts"
+import type { Deployment } from "../../services/Model.ts"
 import * as Policies from "../../services/Policies.ts"
+import type { Registry } from "../../services/Registry.ts"
+import { dialectOf } from "../../services/Source.ts"
 import type { Endings } from "./EventStream.ts"
 import * as EventStream from "./EventStream.ts"
 import type { Call, Endpoint } from "./Handler.ts"
@@ -97,9 +100,26 @@ const wholeAnswer = (inference: Inference["Service"], call: Call<ChatCall>) =>
     Effect.catchTag("InferenceError", refusedAnswer(call))
   )
 
-export const make = (inference: Inference["Service"]): Endpoint<ChatCall> => ({
+const isOpenAi = ({ options }: Deployment): boolean => dialectOf(options) === "openai"
+
+/** All choices in one call, where every deployment of the model takes several. */
+const gathered = (registry: Registry["Service"], call: Call<ChatCall>): Effect.Effect<Call<ChatCall>> => {
+  const { model, together } = call.body
+  return together === undefined ? Effect.succeed(call) : Effect.match(registry.find(model), {
+    // The request says so itself.
+    onFailure: () => call,
+    onSuccess: ({ deployments }) =>
+      deployments.every(isOpenAi) ? { ...call, body: { ...call.body, requests: [together] } } : call
+  })
+}
+
+export const make = (inference: Inference["Service"], registry: Registry["Service"]): Endpoint<ChatCall> => ({
   idPrefix: "chatcmpl-",
   failure,
   decode: OpenAiChat.decode,
-  answer: (call) => call.body.stream ? streamAnswer(inference, call) : wholeAnswer(inference, call)
+  answer: (call) =>
+    Effect.flatMap(
+      gathered(registry, call),
+      (all) => all.body.stream ? streamAnswer(inference, all) : wholeAnswer(inference, all)
+    )
 })

@@ -5,6 +5,7 @@ import { Api } from "../../services/Api.ts"
 import type { By, ClassifyRequest, TokenizeRequest } from "../../services/Inference.ts"
 import { Inference } from "../../services/Inference.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
+import { Registry } from "../../services/Registry.ts"
 import type { Endpoint } from "./Handler.ts"
 import * as Handler from "./Handler.ts"
 import * as OpenAiChatEndpoint from "./OpenAiChatEndpoint.ts"
@@ -68,7 +69,7 @@ export const layer = HttpRouter.use(Effect.fnUntraced(function*(router) {
   const handler = yield* Handler.make(OpenAiHandler.dialect)
   const add = <Decoded>({ method, path }: Place, endpoint: Endpoint<Decoded>) =>
     router.add(method, path, handler(endpoint))
-  yield* add(endpoints.chatCompletions, OpenAiChatEndpoint.make(inference))
+  yield* add(endpoints.chatCompletions, OpenAiChatEndpoint.make(inference, yield* Registry))
   yield* add(endpoints.embeddings, embeddings(inference))
   yield* add(endpoints.rerank, rerank(inference))
   yield* add(endpoints.classify, classify(inference))

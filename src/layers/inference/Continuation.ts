@@ -13,6 +13,7 @@ import { isCancellation } from "../../services/Cancellation.ts"
 import type { Generation } from "../../services/Engine.ts"
 import type { Event } from "../../services/Inference.ts"
 import type { InferenceError } from "../../services/InferenceError.ts"
+import { choicesOf } from "../../services/Source.ts"
 import type { Progress } from "./Operation.ts"
 import * as Operation from "./Operation.ts"
 import type { Committed, Start } from "./Stage.ts"
@@ -96,7 +97,8 @@ const isForced = ({ toolChoice }: Generation): boolean => toolChoice === "requir
 
 /** Whether an answer to this may be gone on with, as long as it is plain. */
 export const isPossible = (generation: Generation): boolean =>
-  generation.format === undefined && generation.logprobs === undefined && !isForced(generation)
+  generation.format === undefined && generation.logprobs === undefined && !isForced(generation) &&
+  choicesOf(generation) === 1
 
 const hasRoom = ({ maxTokens = Number.POSITIVE_INFINITY }: Generation, { tokens }: Said): boolean => tokens < maxTokens
 

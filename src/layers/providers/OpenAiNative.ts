@@ -113,7 +113,11 @@ export interface Chunks {
   readonly end: (told: Told) => Told
 }
 
-const withChoice = (chunk: Fields, choice: Fields): Fields => ({ ...chunk, choices: [choice] })
+/** The chunk with its first choice mended; others stay as they are. */
+const withChoice = (chunk: Fields, choice: Fields): Fields => ({
+  ...chunk,
+  choices: listAt(chunk, "choices").map((one) => (fieldsOf(one)?.["index"] ?? 0) === 0 ? choice : one)
+})
 
 /** Refused with the answer that says so. */
 const refusedWith = (reason: InferenceError.Reason, answer: ReadonlyArray<Native>): InferenceError.Reason =>
@@ -139,7 +143,7 @@ const endOf = (
   const calls = all.filter(isCallEvent)
   const finish = all.at(-1) as Finish
   const tool_calls = calls.map((call) => deltaOf({}, call))
-  const before = withChoice(chunk, { ...choice, delta: { tool_calls }, finish_reason: null })
+  const before = { ...chunk, choices: [{ ...choice, delta: { tool_calls }, finish_reason: null }] }
   const last = withChoice(chunk, { ...choice, finish_reason: finishOf(choice["finish_reason"], finish.reason) })
   return [
     ...(calls.length === 0 ? [] : [eventOf(before, true)]),

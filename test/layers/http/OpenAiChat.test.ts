@@ -17,7 +17,7 @@ const tool = (name: string) => ({
 
 /** The decoded call for a body with these fields besides the model and its messages, without the body itself. */
 const decoded = (fields: object): ChatCall => {
-  const { requests: [first, ...others], ...call } = Result.getOrThrow(
+  const { requests: [first, ...others], together: _, ...call } = Result.getOrThrow(
     OpenAiChat.decode({ model: "tiny-chat", messages, ...fields })
   )
   const without = ({ source: _, ...request }: Request): Request => request
