@@ -245,6 +245,105 @@ describe("messages", () => {
   }, 60_000)
 })
 
+describe("what has a counterpart in the other dialect", () => {
+  const tools = [{ type: "function", function: { name: "f", parameters: { type: "object" } } }]
+  const ownTools = [{ name: "f", input_schema: { type: "object" } }]
+  const toAnthropic = { model: "anthropic", messages }
+  const toOpenAi = { model: "openai", max_tokens: 5, messages }
+
+  const message = (more: Fields): Fields => ({
+    id: "msg",
+    type: "message",
+    role: "assistant",
+    model: "claude",
+    content: [{ type: "text", text: "Hi", citations: null }],
+    stop_reason: "end_turn",
+    stop_sequence: null,
+    usage: { input_tokens: 3, output_tokens: 2, cache_creation_input_tokens: 100, cache_read_input_tokens: 20 },
+    ...more
+  })
+  const completion = (finish_reason: string): Fields => ({
+    id: "c",
+    object: "chat.completion",
+    created: 1,
+    model: "gpt",
+    choices: [{
+      index: 0,
+      message: { role: "assistant", content: "Hi", refusal: null },
+      logprobs: null,
+      finish_reason
+    }],
+    usage: {
+      prompt_tokens: 30,
+      completion_tokens: 2,
+      total_tokens: 32,
+      prompt_tokens_details: { cached_tokens: 10, cache_write_tokens: 5 }
+    }
+  })
+
+  type Sent = readonly [field: string, value: unknown]
+  it.each<[name: string, path: string, asked: Fields, answered: Fields, sent: Sent]>([
+    [
+      "parallel_tool_calls at anthropic",
+      "chat/completions",
+      { ...toAnthropic, tools, parallel_tool_calls: false },
+      message({}),
+      ["tool_choice", { type: "auto", disable_parallel_tool_use: true }]
+    ],
+    [
+      "disable_parallel_tool_use at openai",
+      "messages",
+      { ...toOpenAi, tools: ownTools, tool_choice: { type: "any", disable_parallel_tool_use: true } },
+      completion("stop"),
+      ["parallel_tool_calls", false]
+    ],
+    [
+      "max_completion_tokens at anthropic",
+      "chat/completions",
+      { ...toAnthropic, max_completion_tokens: 77 },
+      message({}),
+      ["max_tokens", 77]
+    ],
+    ["a temperature of 1 at anthropic", "chat/completions", { ...toAnthropic, temperature: 1 }, message({}), [
+      "temperature",
+      1
+    ]]
+  ])("%s", async (_, path, asked, answered, [field, value]) => {
+    answer = answered
+    await post(service.url, path, asked)
+    assert.deepStrictEqual((upstream.seen.at(-1)!.body as Fields)[field], value)
+  })
+
+  it("are tokens that were read from a cache and written to it", async () => {
+    answer = message({})
+    const chat = JSON.parse(await post(service.url, "chat/completions", toAnthropic)) as Fields
+    assert.deepStrictEqual(chat["usage"], {
+      prompt_tokens: 123,
+      completion_tokens: 2,
+      total_tokens: 125,
+      prompt_tokens_details: { cached_tokens: 20, cache_write_tokens: 100 }
+    })
+    answer = completion("stop")
+    const { usage } = JSON.parse(await post(service.url, "messages", toOpenAi)) as { readonly usage: Fields }
+    assert.deepInclude(usage, { input_tokens: 15, cache_read_input_tokens: 10, cache_creation_input_tokens: 5 })
+  })
+
+  it("is text that a content filter broke off, with the reason", async () => {
+    answer = message({ stop_reason: "refusal" })
+    const chat = JSON.parse(await post(service.url, "chat/completions", toAnthropic)) as {
+      readonly choices: readonly [{ readonly finish_reason: string; readonly message: Fields }]
+    }
+    assert.deepStrictEqual([chat.choices[0].message["content"], chat.choices[0].finish_reason], [
+      "Hi",
+      "content_filter"
+    ])
+    answer = completion("content_filter")
+    const told = JSON.parse(await post(service.url, "messages", toOpenAi)) as Fields
+    assert.strictEqual(told["stop_reason"], "refusal")
+    assert.deepInclude((told["content"] as ReadonlyArray<Fields>)[0]!, { text: "Hi" })
+  })
+})
+
 describe("refusals", () => {
   it("of openai's model reach the caller in its words, whole and streamed", async () => {
     answer = {
