@@ -36,7 +36,8 @@ const refusedAs = ({ code, retryAfter, status }: Refused): string => {
 const exact = "200, exact"
 const exactBySecond = "200, exact, by the second"
 
-const promiseOf = ({ next, promise, when }: Fault, mode: Mode, setup: Setup): string => {
+const promiseOf = ({ answer, next, promise, when }: Fault, mode: Mode, setup: Setup): string => {
+  if (answer !== undefined && (when === "after" || setup !== "chain")) return answer
   if (when === "harmless" || promise === undefined) return exact
   if (when === "after" && mode === "stream") return `200, then ${promise.code} in the stream`
   return setup === "chain" && next !== "nobody" ? exactBySecond : refusedAs(promise)

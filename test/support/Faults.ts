@@ -11,6 +11,8 @@ export interface Refused {
 
 /** What a host does, by how it was asked. */
 export interface Fault {
+  /** What callers see of it where it is an answer all the same, as a text that is broken off. */
+  readonly answer?: string
   readonly name: string
   /** `harmless`: the answer is exact. The others: before or after the first content of a stream has come. */
   readonly when: "harmless" | "before" | "after"

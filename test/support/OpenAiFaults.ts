@@ -92,6 +92,7 @@ const nonAnswers = ({ begun, pieces }: Wire): ReadonlyArray<Fault> => {
     promise
   })
   const flood = "x".repeat(2000)
+  const filtered = (text: string) => `200, "${text}", error undefined, finish content_filter, done true`
   const message = (content: unknown, finish_reason: unknown, more: object = {}) =>
     JSON.stringify({ choices: [{ index: 0, message: { content, ...more }, finish_reason }] })
   return [
@@ -124,6 +125,7 @@ const nonAnswers = ({ begun, pieces }: Wire): ReadonlyArray<Fault> => {
       { pieces: [choice({}, { finish_reason: "content_filter" }), done] },
       refusedContent,
       {
+        answer: filtered(""),
         next: "contentFallbacks",
         counts: false
       }
@@ -139,6 +141,7 @@ const nonAnswers = ({ begun, pieces }: Wire): ReadonlyArray<Fault> => {
       { pieces: [choice({}, { finish_reason: "content_filter" }), done] },
       refusedContent,
       {
+        answer: filtered(begun),
         next: "contentFallbacks",
         counts: false
       }

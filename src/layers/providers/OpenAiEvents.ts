@@ -4,7 +4,7 @@ import type { Generation } from "../../services/Engine.ts"
 import type { Event } from "../../services/Inference.ts"
 import * as InferenceError from "../../services/InferenceError.ts"
 import type { ChosenLogprob, FinishReason, TokenLogprob } from "../../services/Job.ts"
-import { isNative } from "../../services/Source.ts"
+import { choicesOf, isNative } from "../../services/Source.ts"
 import type { EventDecoder, Target, Told } from "./Dialect.ts"
 import type { Fields } from "./Json.ts"
 import { at, countAt, fieldsOf, listAt, numbersOf, ownOf, textAt } from "./Json.ts"
@@ -176,7 +176,9 @@ export type InBand = (error: unknown, target: Target) => InferenceError.Reason
 
 export const makeEvents = (inBand: InBand) => (generation: Generation, target: Target): EventDecoder => {
   const speaker = makeSpeaker(generation, target)
-  const chunks = isNative(generation, target.options) ? OpenAiNative.makeChunks(isLegacy(generation)) : undefined
+  const chunks = isNative(generation, target.options)
+    ? OpenAiNative.makeChunks(isLegacy(generation), choicesOf(generation))
+    : undefined
   const end = (): Told => chunks === undefined ? speaker.end() : chunks.end(speaker.end())
   return {
     push: ({ data, event }) => {
@@ -211,6 +213,6 @@ export const makeWhole = (inBand: InBand) => (body: unknown, generation: Generat
   const events = speaker.say(choice, message)
   const told = Result.map(speaker.end(), (finish) => [...events, ...finish])
   return isNative(generation, target.options)
-    ? OpenAiNative.whole(answer, choice, told, isLegacy(generation))
+    ? OpenAiNative.whole(answer, choice, told, isLegacy(generation), choicesOf(generation))
     : told
 }

@@ -174,8 +174,19 @@ const makeHeld = () => {
   }
 }
 
-/** @param legacy the caller calls functions in the older way */
-export const makeChunks = (legacy: boolean): Chunks => {
+/** The chunk without choices that the caller did not ask for; undefined where it has no others. */
+const askedOf = (chunk: Fields, count: number): Fields | undefined => {
+  const choices = listAt(chunk, "choices")
+  const asked = choices.filter((one) => Number(fieldsOf(one)?.["index"] ?? 0) < count)
+  if (asked.length === choices.length) return chunk
+  return asked.length === 0 ? undefined : { ...chunk, choices: asked }
+}
+
+/**
+ * @param legacy the caller calls functions in the older way
+ * @param count choices that the caller asked for
+ */
+export const makeChunks = (legacy: boolean, count: number): Chunks => {
   const { aside, begin, left } = makeHeld()
   let last: Last | undefined
   let usage: Fields | undefined
@@ -206,7 +217,9 @@ export const makeChunks = (legacy: boolean): Chunks => {
   }
 
   return {
-    push: (chunk, choice, events) => {
+    push: (given, choice, events) => {
+      const chunk = askedOf(given, count)
+      if (chunk === undefined) return events
       if (choice === undefined) return add(chunk)
       return last === undefined ? say(chunk, choice, events) : []
     },
@@ -243,7 +256,7 @@ const callOf = (raw: unknown, { arguments: text, id, name }: Call): Fields => {
 }
 
 /** A whole answer: the body, and what it means. */
-export const whole = (body: Fields, choice: Fields, told: Told, legacy: boolean): Told => {
+export const whole = (body: Fields, choice: Fields, told: Told, legacy: boolean, count: number): Told => {
   if (Result.isFailure(told)) return Result.fail(refusedWith(told.failure, [native(body, "whole")]))
   const message = fieldsOf(choice["message"]) ?? {}
   const raw = listAt(message, "tool_calls")
@@ -259,6 +272,6 @@ export const whole = (body: Fields, choice: Fields, told: Told, legacy: boolean)
   }
   const content = calls.length > 0 || raw.some(isOther) ||
     saidIn(message).some((name) => isContent(name) && name !== "annotations")
-  const choices = listAt(body, "choices").map((one) => one === choice ? repaired : one)
+  const choices = listAt(askedOf(body, count), "choices").map((one) => one === choice ? repaired : one)
   return Result.succeed([eventOf({ ...body, choices }, content, "whole"), ...told.success])
 }
