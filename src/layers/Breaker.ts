@@ -43,6 +43,8 @@ interface Circuit {
   counted: number
   /** The last that counted, and `counted` then. */
   last: { readonly reason: Reason; readonly at: number } | undefined
+  /** How often in a row it has opened because the host could not be reached. */
+  unreachable: number
   /** `counted` when a failure that ends many calls at once counted last. */
   sharedAt: number
 }
@@ -96,6 +98,7 @@ const circuitOf = ({ circuits }: Board, deployment: string): Circuit => {
     resets: 0,
     counted: 0,
     last: undefined,
+    unreachable: 0,
     sharedAt: 0
   }
   circuits.set(deployment, made)
@@ -112,6 +115,7 @@ const publish = ({ changes, clock }: Board, circuit: Circuit, to: Phase, openFor
   circuit.probes = 0
   circuit.successes = 0
   if (to === "open") circuit.openings++
+  if (to === "closed") circuit.unreachable = 0
   circuit.openUntil = to === "open" ? Monotonic.nowOf(clock) + openForMs : 0
   return PubSub.publish(changes, { deployment, from, to, at: clock.currentTimeMillisUnsafe() })
 }
@@ -152,13 +156,26 @@ const outcomes = { success: "Success", failure: "Failure", left: "Ignored" } as 
 
 type Outcome = "Success" | "Failure" | "Ignored"
 
+const isUnreachable = ({ reason }: Ending): boolean => reason?._tag === "UpstreamFailed" && reason.kind === "network"
+
+/**
+ * How long the circuit stays open if this failure opens it. A host that cannot be reached may only restart, and a probe of
+ * it costs nothing: the first wait is short, and each further one twice as long.
+ */
+const openForOf = ({ unreachable }: Circuit, { openFor }: Options, ending: Ending): Duration.Duration =>
+  isUnreachable(ending) ? Duration.min(openFor, Duration.times(Policies.unreachableFor, 2 ** unreachable)) : openFor
+
 /** Records what decides under this generation of the store's. */
-const record = (board: Board, circuit: Circuit, generation: number, outcome: Outcome) => {
-  const { options: { openFor, opensAfter }, store } = board
-  const tripPolicy = CircuitBreaker.consecutive(opensAfter)
+const record = (board: Board, circuit: Circuit, generation: number, outcome: Outcome, ending: Ending) => {
+  const { options, store } = board
+  const tripPolicy = CircuitBreaker.consecutive(options.opensAfter)
+  const openFor = openForOf(circuit, options, ending)
   return Effect.flatMap(
     Effect.orDie(store.record({ key: storeKey(circuit), generation, outcome, tripPolicy, openFor })),
-    (change) => noteChange(board, circuit, change)
+    (change) => {
+      if (change?.to === "Open" && isUnreachable(ending)) circuit.unreachable++
+      return noteChange(board, circuit, change)
+    }
   )
 }
 
@@ -186,13 +203,13 @@ const trialOutcomeOf = ({ circuit }: Call, { closesAfter }: Options, { verdict }
 }
 
 /** Ends a call beside the probe, which decides in the probe's place. */
-const decide = (board: Board, circuit: Circuit, outcome: Outcome): Effect.Effect<unknown> => {
+const decide = (board: Board, circuit: Circuit, outcome: Outcome, ending: Ending): Effect.Effect<unknown> => {
   const { probe } = circuit
   if (outcome === "Ignored") return Effect.void
-  if (probe !== undefined) return record(board, circuit, probe, outcome)
+  if (probe !== undefined) return record(board, circuit, probe, outcome, ending)
   return Effect.matchEffect(Effect.scoped(board.store.admit(storeKey(circuit))), {
     onFailure: () => Effect.void,
-    onSuccess: ({ generation }) => record(board, circuit, generation, outcome)
+    onSuccess: ({ generation }) => record(board, circuit, generation, outcome, ending)
   })
 }
 
@@ -200,13 +217,13 @@ const decide = (board: Board, circuit: Circuit, outcome: Outcome): Effect.Effect
 const leave = (board: Board, call: Call, ending: Ending): Effect.Effect<unknown> => {
   const { circuit, generation, isTrial } = call
   if (call.resets !== circuit.resets || call.openings !== circuit.openings) return Effect.void
-  if (!isTrial) return record(board, circuit, generation!, outcomeOf(call, ending))
+  if (!isTrial) return record(board, circuit, generation!, outcomeOf(call, ending), ending)
   if (circuit.phase !== "half-open") return Effect.void
   const outcome = trialOutcomeOf(call, board.options, ending)
   circuit.probes--
-  if (generation === undefined || generation !== circuit.probe) return decide(board, circuit, outcome)
+  if (generation === undefined || generation !== circuit.probe) return decide(board, circuit, outcome, ending)
   circuit.probe = undefined
-  return record(board, circuit, generation, outcome)
+  return record(board, circuit, generation, outcome, ending)
 }
 
 /** Lets a call through, or fails with `CircuitOpen`. */

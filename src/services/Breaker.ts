@@ -10,6 +10,9 @@
  * One event is one failure: a crash, a failed load or a lost connection that ends several calls counts once, for all calls
  * that had begun before it was counted.
  *
+ * A circuit that opens because its host cannot be reached is probed again after a second, then after two, four and so on,
+ * up to `Options.openFor`: a host that restarts is back as soon as it answers.
+ *
  * While a circuit is half open, one call at a time is let through; where no other deployment can take the request, several
  * at a time (`Options.probes`).
  *

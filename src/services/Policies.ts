@@ -32,6 +32,9 @@ export const breaker = {
   probes: 4
 } as const
 
+/** The first wait of a circuit that opens because its host cannot be reached; each further one is twice as long. */
+export const unreachableFor = Duration.seconds(1)
+
 /** How long a deployment whose restarts are used up is left alone before a request may try it. */
 export const probeAfter = Duration.seconds(30)
 

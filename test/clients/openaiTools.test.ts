@@ -198,7 +198,7 @@ describe("embeddings", () => {
     const error = await client.post("/rerank", { body }).then(() => assert.fail("answered"), (cause: unknown) => cause)
     assert.instanceOf(error, OpenAI.BadRequestError)
     assert.strictEqual(error.param, "model")
-    assert.match(error.message, /cannot rank texts/)
+    assert.match(error.message, /does not support reranking/)
   })
 })
 

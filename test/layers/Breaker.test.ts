@@ -267,6 +267,30 @@ describe("Breaker", () => {
         })))
     }
 
+    it.effect("of a host that cannot be reached opens for 1 s, then twice as long each time, up to the setting", () =>
+      provided(Effect.gen(function*() {
+        const refused = Effect.suspend(() => Effect.fail(InferenceError.make(reasons["refused connection"])))
+        const cut = Effect.suspend(() => Effect.fail(InferenceError.make(reasons["lost connection"])))
+        yield* calls(5, refused)
+        for (const seconds of [1, 2, 4, 8, 16, 32, 60, 60]) {
+          assert.strictEqual(yield* phase(), "open")
+          yield* TestClock.adjust(Duration.millis(seconds * 1_000 - 1))
+          assert.strictEqual(yield* phase(), "open")
+          yield* TestClock.adjust(1)
+          assert.strictEqual(yield* phase(), "half-open")
+          yield* calls(1, refused)
+        }
+        yield* TestClock.adjust(60_000)
+        yield* calls(3, Effect.void)
+        assert.strictEqual(yield* phase(), "closed")
+        yield* calls(5, refused)
+        yield* TestClock.adjust(1_000)
+        assert.strictEqual(yield* phase(), "half-open")
+        yield* calls(1, cut)
+        yield* TestClock.adjust(59_999)
+        assert.strictEqual(yield* phase(), "open")
+      })))
+
     it.effect("counts once where several calls get the same failure, as those of one batch do", () =>
       provided(Effect.gen(function*() {
         yield* together(10, () => broken)

@@ -119,7 +119,8 @@ describe("durations of troupe.yaml", () => {
     const [{ idleUnload, stallAfter }] = settings.models[0]!.deployments
     assert.isFalse(Duration.isFinite(idleUnload) || Duration.isFinite(stallAfter))
     assert.isTrue(Duration.isZero(settings.server.shutdownGrace) && Duration.isZero(settings.memory.hold))
-    assert.deepInclude(settings.policies[1], { maxWaitMs: 0, timeouts: {} })
-    assert.deepStrictEqual(settings.policies[0]!.timeouts, { totalMs: 1_000, stallMs: 1_000 })
+    // A load always has a limit.
+    assert.deepInclude(settings.policies[1], { maxWaitMs: 0, timeouts: { loadMs: 300_000 } })
+    assert.deepStrictEqual(settings.policies[0]!.timeouts, { loadMs: 300_000, totalMs: 1_000, stallMs: 1_000 })
   })
 })

@@ -26,8 +26,6 @@ export interface Shape<A> {
   readonly unsupported: Unsupported
   /** Of objects in lists: the list's field and what its elements must not have. */
   readonly unsupportedWithin?: readonly [field: string, unsupported: Unsupported]
-  /** All fields that there are; left out, others are passed over. */
-  readonly known?: ReadonlySet<string>
   /** The most elements of lists, counted before any is checked: checking each costs time that others wait for. */
   readonly most: ReadonlyArray<readonly [field: string, count: number]>
   /** What the schema cannot say; of bodies that the schema takes. */
@@ -50,17 +48,6 @@ const unsupportedWithin = (body: Body, within: Shape<never>["unsupportedWithin"]
     : []
 }
 
-const unknownIn = (
-  body: Body,
-  { known, unsupported }: Pick<Shape<never>, "known" | "unsupported">
-): ReadonlyArray<Problem> =>
-  known === undefined
-    ? []
-    : Object.keys(body).filter((field) => !known.has(field) && unsupported.every(([name]) => name !== field)).map((
-      field,
-      index
-    ) => ({ path: field, expected: Problems.noSuchField(field, index < Problems.mostListed ? known : []) }))
-
 const dropNulls = (body: Body): Body => Object.fromEntries(Object.entries(body).filter(([, value]) => value !== null))
 
 const isLonger = (list: unknown, count: number): boolean => Array.isArray(list) && list.length > count
@@ -78,7 +65,6 @@ export const decode = <A>(json: unknown, shape: Shape<A>): Result.Result<A, Inva
   const [first, ...others] = [
     ...unsupportedIn(body, shape.unsupported),
     ...unsupportedWithin(body, shape.unsupportedWithin),
-    ...unknownIn(body, shape),
     ...(Result.isFailure(decoded) ? Problems.fromSchemaError(decoded.failure) : shape.problems(decoded.success))
   ]
   if (first !== undefined) return refuse(first.path, Problems.summary(first, others))
