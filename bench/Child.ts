@@ -10,7 +10,7 @@ import type { ChildProcess } from "node:child_process"
 import { fork } from "node:child_process"
 import { once } from "node:events"
 import { fileURLToPath } from "node:url"
-import { engineEnvironment } from "../src/services/EngineEnvironment.ts"
+import { engineEnvironment } from "../src/domain/EngineEnvironment.ts"
 
 type Reply<A> = { readonly value: A } | { readonly error: string }
 

@@ -1,7 +1,8 @@
 /** What one decision of the router costs, by how many deployments there are to choose from. */
-import { draw } from "../src/services/Draw.ts"
-import * as Measurements from "../src/services/Measurements.ts"
-import * as Selection from "../src/services/Selection.ts"
+import { draw } from "../src/domain/Hashing.ts"
+import { unmeasured } from "../src/domain/Measurement.ts"
+import * as Measurements from "../src/services/health/LatencyStats.ts"
+import * as Selection from "../src/services/routing/Selection.ts"
 import type { Outcome, Row, Scenario } from "./Scenario.ts"
 import { median } from "./Statistics.ts"
 
@@ -22,7 +23,7 @@ const scene = (size: number) => {
   })))
   const conditions = indices.map((index): Selection.Condition => {
     const sample = { ok: true, tookMs: 500 + draw(4, index) * 1_000, firstTokenMs: 100 * draw(5, index), tokens: 100 }
-    return { ...Selection.ready, measured: Measurements.ended(Measurements.started(Measurements.none), sample, 0) }
+    return { ...Selection.ready, measured: Measurements.ended(Measurements.started(unmeasured), sample, 0) }
   })
   return { table, conditions }
 }

@@ -5,7 +5,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
-import { engineEnvironment } from "../src/services/EngineEnvironment.ts"
+import { engineEnvironment } from "../src/domain/EngineEnvironment.ts"
 import { ended } from "./Child.ts"
 
 /** A service that has loaded its models and listens. */

@@ -15,9 +15,9 @@
  */
 import { Cause, Effect, Exit, ManagedRuntime, Stream } from "effect"
 import * as App from "./App.ts"
-import type * as SettingsFile from "./layers/SettingsFile.ts"
-import type { Answer, Event, Request } from "./services/Inference.ts"
-import { Inference } from "./services/Inference.ts"
+import type { Answer, Event, Request } from "./domain/Inference.ts"
+import type * as SettingsFile from "./layers/settings/SettingsFile.ts"
+import { Inference } from "./services/inference/Inference.ts"
 
 /** Options of one call. */
 export interface CallOptions {

@@ -10,7 +10,7 @@ import { route } from "./cli/Route.ts"
 import { run } from "./cli/Run.ts"
 import { serve } from "./cli/Serve.ts"
 import { printJson } from "./cli/Shared.ts"
-import { fileJsonSchema } from "./services/SettingsSchema.ts"
+import { fileJsonSchema } from "./services/settings/Schema.ts"
 
 const schema = Command.make("schema", {}, () => printJson(fileJsonSchema())).pipe(
   Command.withDescription("Print the JSON Schema of troupe.yaml, for editors")

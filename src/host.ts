@@ -8,13 +8,13 @@
  *
  * **Gotchas**
  *
- * It must not import `effect`: see `services/EngineProtocol`. Ctrl-C in a terminal, or its end, reaches the whole process
+ * It must not import `effect`: see `domain/EngineProtocol`. Ctrl-C in a terminal, or its end, reaches the whole process
  * group; this process leaves the decision to its parent and ends when the channel does.
  */
+import type { EngineHost, FromChild, HostOptions, SendCommand, ToChild } from "./domain/EngineProtocol.ts"
+import type { JobEvent } from "./domain/Job.ts"
+import { failureFrom, isTerminal } from "./domain/Job.ts"
 import { makePoolHost } from "./layers/engines/PoolHost.ts"
-import type { EngineHost, FromChild, HostOptions, SendCommand, ToChild } from "./services/EngineProtocol.ts"
-import type { JobEvent } from "./services/Job.ts"
-import { failureFrom, isTerminal } from "./services/Job.ts"
 
 /** ms */
 const memoryReportInterval = 2_000

@@ -8,10 +8,10 @@
  *
  * **Gotchas**
  *
- * It must not import `effect`: see `services/EngineProtocol`.
+ * It must not import `effect`: see `domain/EngineProtocol`.
  */
-import type { FromInspector, LlamaSpec, OnnxSpec } from "./services/EngineProtocol.ts"
-import { failureFrom } from "./services/Job.ts"
+import type { FromInspector, LlamaSpec, OnnxSpec } from "./domain/EngineProtocol.ts"
+import { failureFrom } from "./domain/Job.ts"
 import { loadChecked } from "./workers/llama/LlamaCheck.ts"
 
 if (process.send === undefined) {

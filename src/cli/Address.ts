@@ -1,7 +1,7 @@
 /** Where the service listens: what flags, environment variables and settings say of it. */
 import { Effect } from "effect"
-import type { Resolved } from "../services/Settings.ts"
-import { bareHost } from "../services/Settings.ts"
+import type { Resolved } from "../services/settings/Settings.ts"
+import { bareHost } from "../services/settings/Settings.ts"
 import { CommandFailed } from "./Shared.ts"
 
 const portFromEnvironment = Effect.suspend(() => {

@@ -1,7 +1,7 @@
 /** `troupe ps`, `load`, `unload` and `reload`: what a running service's models do, and what an operator does to them. */
 import { Console, Effect, Schema } from "effect"
 import { Argument, Command } from "effect/cli"
-import type { Action, Deployment } from "../services/Admin.ts"
+import type { Action, Deployment } from "../layers/http/AdminSchema.ts"
 import { target, withClient } from "./Client.ts"
 import { json, printJson, table } from "./Shared.ts"
 

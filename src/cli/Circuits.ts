@@ -1,7 +1,7 @@
 /** `troupe circuits`: which deployments a running service does not call for now, and how an operator ends that. */
 import { Console, Effect, Schema } from "effect"
 import { Argument, Command } from "effect/cli"
-import type { Circuit } from "../services/Admin.ts"
+import type { Circuit } from "../layers/http/AdminSchema.ts"
 import { target, withClient } from "./Client.ts"
 import { json, printJson, table } from "./Shared.ts"
 

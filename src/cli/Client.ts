@@ -6,8 +6,8 @@ import { FetchHttpClient, HttpClient, HttpClientError, HttpClientRequest } from 
 import { HttpApiClient } from "effect/http-api"
 import { existsSync } from "node:fs"
 import { tmpdir } from "node:os"
-import { defaultSocket } from "../services/AdminAddress.ts"
-import { Api } from "../services/Api.ts"
+import { Api } from "../layers/http/Api.ts"
+import { defaultSocket } from "../services/settings/AdminAddress.ts"
 import { addressOf, urlOf } from "./Address.ts"
 import { CommandFailed, config, loadToShow } from "./Shared.ts"
 

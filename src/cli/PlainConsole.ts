@@ -1,6 +1,6 @@
 /** The console of the command line: what it prints and logs holds no control sequences, wherever the text is from. */
 import type { Console } from "effect"
-import { plainText } from "../services/PlainText.ts"
+import { plainText } from "../domain/PlainText.ts"
 
 const cleaned = (values: ReadonlyArray<unknown>): ReadonlyArray<unknown> =>
   values.map((value) => typeof value === "string" ? plainText(value) : value)

@@ -1,8 +1,8 @@
 /** `troupe policy`: how requests are routed and retried, as the configuration comes to it. */
 import { Console, Effect, Option } from "effect"
 import { Argument, Command } from "effect/cli"
-import { routingOf } from "../services/Policy.ts"
-import type { Resolved } from "../services/Settings.ts"
+import { routingOf } from "../domain/RoutingPolicy.ts"
+import type { Resolved } from "../services/settings/Settings.ts"
 import { CommandFailed, config, json, loadToShow, printJson, table } from "./Shared.ts"
 
 /** What `troupe.yaml` calls otherwise. */

@@ -1,7 +1,7 @@
 /**
  * How a pull is shown: one line that changes and fits on a terminal, a line for every tenth elsewhere. Without colours.
  */
-import type { Progress } from "../services/ModelStore.ts"
+import type { Progress } from "../services/store/ModelStore.ts"
 import { bytesAsText } from "./Shared.ts"
 
 const widestBar = 30

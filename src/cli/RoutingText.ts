@@ -1,6 +1,6 @@
 /** Routing in words and tables for a terminal of 80 columns. Pure. */
-import type { Decision, Record as DecisionRecord } from "../services/Decision.ts"
-import type { Explanation, Plan } from "../services/Explanation.ts"
+import type { Decision, Record as DecisionRecord } from "../services/routing/DecisionRecord.ts"
+import type { Explanation, Plan } from "../services/routing/Explanation.ts"
 import { table } from "./Shared.ts"
 
 const columns = 80

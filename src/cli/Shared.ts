@@ -1,9 +1,9 @@
 /** What the commands share: flags, logs, and how they print. */
 import { Console, Layer, Logger, Option, References, Schema } from "effect"
 import { Flag } from "effect/cli"
-import * as SettingsFile from "../layers/SettingsFile.ts"
-import type { Deployment, Model } from "../services/Model.ts"
-import type { Resolved } from "../services/Settings.ts"
+import type { Deployment, Model } from "../domain/Deployment.ts"
+import * as SettingsFile from "../layers/settings/SettingsFile.ts"
+import type { Resolved } from "../services/settings/Settings.ts"
 
 /** What a command could not do, in words for whoever typed it. */
 export class CommandFailed extends Schema.TaggedError<CommandFailed>()("CommandFailed", {

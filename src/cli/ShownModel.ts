@@ -1,12 +1,12 @@
 /** The model that `troupe models show` is asked about, and how `troupe.yaml` names it. */
 import { Effect } from "effect"
 import { isAbsolute, resolve } from "node:path"
-import type { DeploymentOptions, LlamaDeployment, OnnxDeployment } from "../services/Model.ts"
-import { nameOf } from "../services/ModelSource.ts"
-import type { StoredModel } from "../services/ModelStore.ts"
-import { ModelStore } from "../services/ModelStore.ts"
-import type { Resolved } from "../services/Settings.ts"
-import { Settings } from "../services/Settings.ts"
+import type { DeploymentOptions, LlamaDeployment, OnnxDeployment } from "../domain/Deployment.ts"
+import type { Resolved } from "../services/settings/Settings.ts"
+import { Settings } from "../services/settings/Settings.ts"
+import { nameOf } from "../services/store/ModelSource.ts"
+import type { StoredModel } from "../services/store/ModelStore.ts"
+import { ModelStore } from "../services/store/ModelStore.ts"
 
 type Local = typeof LlamaDeployment.Type | typeof OnnxDeployment.Type
 

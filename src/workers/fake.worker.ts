@@ -11,9 +11,9 @@
  */
 import { setTimeout as sleep } from "node:timers/promises"
 import { workerData } from "node:worker_threads"
-import type { EngineDescription, FakeSpec } from "../services/EngineProtocol.ts"
-import type { ChosenLogprob, EngineFailure, GenerateJob, JobResult, TokenLogprob, WholeJob } from "../services/Job.ts"
-import { refuse } from "../services/Job.ts"
+import type { EngineDescription, FakeSpec } from "../domain/EngineProtocol.ts"
+import type { ChosenLogprob, EngineFailure, GenerateJob, JobResult, TokenLogprob, WholeJob } from "../domain/Job.ts"
+import { refuse } from "../domain/Job.ts"
 import type { Check, FakeToken } from "./fake/FakeTasks.ts"
 import { answerWhole, bytesPerToken, promptOf, tokenize } from "./fake/FakeTasks.ts"
 import type { Generation, JobTask } from "./job/JobRunner.ts"

@@ -13,9 +13,9 @@
  * the host waits for them.
  */
 import { workerData } from "node:worker_threads"
-import type { EngineDescription, OnnxSpec } from "../services/EngineProtocol.ts"
-import type { GenerateJob, JobResult, WholeJob } from "../services/Job.ts"
-import { failureFrom, refuse } from "../services/Job.ts"
+import type { EngineDescription, OnnxSpec } from "../domain/EngineProtocol.ts"
+import type { GenerateJob, JobResult, WholeJob } from "../domain/Job.ts"
+import { failureFrom, refuse } from "../domain/Job.ts"
 import type { JobTask, Watch } from "./job/JobRunner.ts"
 import { notAble, runJob, runWhole } from "./job/JobRunner.ts"
 import { takeOwned } from "./job/Slots.ts"

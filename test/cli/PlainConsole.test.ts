@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
 import { describe, it } from "vitest"
 import { plainConsole } from "../../src/cli/PlainConsole.ts"
-import { plainLine, plainText } from "../../src/services/PlainText.ts"
+import { plainLine, plainText } from "../../src/domain/PlainText.ts"
 import { readGguf, withTexts, writeGguf } from "../support/GgufCopy.ts"
 import { temporaryFolder } from "../support/Service.ts"
 

@@ -2,7 +2,7 @@ import { assert } from "@effect/vitest"
 import { writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { describe, it } from "vitest"
-import * as Policy from "../../src/services/Policy.ts"
+import * as Policy from "../../src/domain/RoutingPolicy.ts"
 import { run, temporaryFolder } from "../support/Service.ts"
 
 const file = `

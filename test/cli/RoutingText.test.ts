@@ -2,9 +2,9 @@ import { assert } from "@effect/vitest"
 import * as fc from "fast-check"
 import { describe, it } from "vitest"
 import * as RoutingText from "../../src/cli/RoutingText.ts"
-import type { Record as DecisionRecord } from "../../src/services/Decision.ts"
-import type { Explanation } from "../../src/services/Explanation.ts"
-import { defaults } from "../../src/services/Policy.ts"
+import { defaults } from "../../src/domain/RoutingPolicy.ts"
+import type { Record as DecisionRecord } from "../../src/services/routing/DecisionRecord.ts"
+import type { Explanation } from "../../src/services/routing/Explanation.ts"
 
 const { backoff, maxAttempts, maxWaitMs, retries, shorterBy } = defaults
 

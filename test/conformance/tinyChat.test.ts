@@ -4,9 +4,9 @@ import { Effect, Stream } from "effect"
 import { readFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import { describe } from "vitest"
+import type { DeploymentOptions } from "../../src/domain/Deployment.ts"
 import * as EnginesLayer from "../../src/layers/engines/Engines.ts"
-import type { Engine } from "../../src/services/Engine.ts"
-import type { DeploymentOptions } from "../../src/services/Model.ts"
+import type { Engine } from "../../src/services/engines/Engine.ts"
 import { deploymentOf } from "./engine.ts"
 
 const models = fileURLToPath(new URL("../../models/", import.meta.url))

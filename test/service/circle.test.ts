@@ -4,7 +4,7 @@ import { once } from "node:events"
 import { createServer, request as ask } from "node:http"
 import type { AddressInfo } from "node:net"
 import { afterAll, beforeAll, describe, it } from "vitest"
-import { most } from "../../src/services/Hops.ts"
+import { most } from "../../src/domain/HopLimit.ts"
 import type { Service } from "../support/Service.ts"
 import { startService } from "../support/Service.ts"
 

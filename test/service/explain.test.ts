@@ -1,8 +1,8 @@
 /** Routing as an operator sees it: who would answer and why, what became of requests, and which circuits are open. */
 import { assert } from "@effect/vitest"
 import { afterAll, beforeAll, describe, it } from "vitest"
-import type { Record as DecisionRecord } from "../../src/services/Decision.ts"
-import type { Explanation } from "../../src/services/Explanation.ts"
+import type { Record as DecisionRecord } from "../../src/services/routing/DecisionRecord.ts"
+import type { Explanation } from "../../src/services/routing/Explanation.ts"
 import type { Service } from "../support/Service.ts"
 import { run, startService } from "../support/Service.ts"
 

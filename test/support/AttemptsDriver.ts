@@ -1,9 +1,9 @@
 /** Drives the machine of attempts through a world of scripted deployments, and keeps a record of all that was done. */
-import { begin, next } from "../../src/services/Attempts.ts"
-import { draw } from "../../src/services/Draw.ts"
-import type { Reason } from "../../src/services/InferenceError.ts"
-import * as InferenceError from "../../src/services/InferenceError.ts"
-import type { Action, Event, Plan, State, Step } from "../../src/services/Plan.ts"
+import { draw } from "../../src/domain/Hashing.ts"
+import type { Reason } from "../../src/domain/InferenceError.ts"
+import * as InferenceError from "../../src/domain/InferenceError.ts"
+import { begin, next } from "../../src/services/resilience/AttemptMachine.ts"
+import type { Action, Event, Plan, State, Step } from "../../src/services/resilience/AttemptPlan.ts"
 
 /** What becomes of a call: content at `contentMs`, if any, and the end at `endMs`. */
 export interface Outcome {

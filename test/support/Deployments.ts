@@ -1,10 +1,10 @@
 /** What tests are set up with: deployments, settings and engines, of which each test says only what matters to it. */
 import { Duration, Effect, Stream } from "effect"
-import type { Engine } from "../../src/services/Engine.ts"
-import type { Deployment } from "../../src/services/Model.ts"
-import * as Policies from "../../src/services/Policies.ts"
-import type { Resolved } from "../../src/services/Settings.ts"
-import { defaultServer } from "../../src/services/Settings.ts"
+import * as Policies from "../../src/domain/Defaults.ts"
+import type { Deployment } from "../../src/domain/Deployment.ts"
+import type { Engine } from "../../src/services/engines/Engine.ts"
+import type { Resolved } from "../../src/services/settings/Settings.ts"
+import { defaultServer } from "../../src/services/settings/Settings.ts"
 
 /** Of a model that its id begins with: `a#0` is of `a`, as is `a`. */
 export const deployment = (id = "a", more: Partial<Deployment> = {}): Deployment => ({

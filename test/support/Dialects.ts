@@ -1,12 +1,12 @@
 /** Conversations with providers as their documentation shows them, and what comes of them. */
 import { Result, Schema } from "effect"
 import { readFileSync } from "node:fs"
-import type { Call, Dialect, Frame, Target, Told } from "../../src/layers/providers/Dialect.ts"
-import type { Generation } from "../../src/services/Engine.ts"
-import type { Event } from "../../src/services/Inference.ts"
-import { Reason } from "../../src/services/InferenceError.ts"
-import type { ToolCall } from "../../src/services/Job.ts"
-import type { Provider, RemoteDeployment } from "../../src/services/Model.ts"
+import type { Call, Dialect, Frame, Target, Told } from "../../src/dialects/shared/ProviderDialect.ts"
+import type { Provider, RemoteDeployment } from "../../src/domain/Deployment.ts"
+import type { Generation } from "../../src/domain/Generation.ts"
+import type { Event } from "../../src/domain/Inference.ts"
+import { Reason } from "../../src/domain/InferenceError.ts"
+import type { ToolCall } from "../../src/domain/Job.ts"
 
 interface RequestCase {
   readonly name: string

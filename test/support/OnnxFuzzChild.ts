@@ -5,8 +5,8 @@
  */
 import { cpSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import type { EngineFailure } from "../../src/services/Job.ts"
-import { failureFrom } from "../../src/services/Job.ts"
+import type { EngineFailure } from "../../src/domain/Job.ts"
+import { failureFrom } from "../../src/domain/Job.ts"
 import { makeRandom } from "../../src/workers/model/Random.ts"
 import { prepare } from "../../src/workers/onnx/OnnxGenerate.ts"
 import { load } from "../../src/workers/onnx/OnnxLoad.ts"

@@ -2,9 +2,9 @@
 import { assert } from "@effect/vitest"
 import { fileURLToPath } from "node:url"
 import { describe, it } from "vitest"
+import type { EngineHost, EngineSpec } from "../../src/domain/EngineProtocol.ts"
+import type { GenerateJob } from "../../src/domain/Job.ts"
 import { makePoolHost } from "../../src/layers/engines/PoolHost.ts"
-import type { EngineHost, EngineSpec } from "../../src/services/EngineProtocol.ts"
-import type { GenerateJob } from "../../src/services/Job.ts"
 
 const models = fileURLToPath(new URL("../../models/", import.meta.url))
 

@@ -2,9 +2,9 @@
 import { assert } from "@effect/vitest"
 import * as fc from "fast-check"
 import { afterAll, beforeAll, describe, it } from "vitest"
+import type { EngineHost } from "../../src/domain/EngineProtocol.ts"
+import type { EngineFailure, Job, JobResult } from "../../src/domain/Job.ts"
 import { makePoolHost } from "../../src/layers/engines/PoolHost.ts"
-import type { EngineHost } from "../../src/services/EngineProtocol.ts"
-import type { EngineFailure, Job, JobResult } from "../../src/services/Job.ts"
 import { contextWindow, scoreOf, tokensOf, writeRankingModel } from "../support/RankingModel.ts"
 import { startService, temporaryFolder } from "../support/Service.ts"
 

@@ -16,8 +16,8 @@
  */
 import { Effect, Layer } from "effect"
 import { EmbeddingModel, Model } from "effect/ai"
-import type { EmbedRequest } from "../../services/Inference.ts"
-import { Inference } from "../../services/Inference.ts"
+import type { EmbedRequest } from "../../domain/Inference.ts"
+import { Inference } from "../../services/inference/Inference.ts"
 import { fromInferenceError } from "./AiFailure.ts"
 
 /** How the caller stands among others. */

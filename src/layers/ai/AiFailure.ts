@@ -1,8 +1,8 @@
 /** What goes wrong, in the words of `effect/ai`. */
 import { Duration, Schema } from "effect"
 import { AiError } from "effect/ai"
-import type { InferenceError } from "../../services/InferenceError.ts"
-import { Reason } from "../../services/InferenceError.ts"
+import type { InferenceError } from "../../domain/InferenceError.ts"
+import { Reason } from "../../domain/InferenceError.ts"
 
 export const failWith = (method: string, reason: AiError.AiErrorReason): AiError.AiError =>
   AiError.make({ module: "Troupe", method, reason })

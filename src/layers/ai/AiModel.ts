@@ -24,8 +24,8 @@
  */
 import { Context, Effect, Layer, Stream } from "effect"
 import { LanguageModel, Model } from "effect/ai"
-import type { Generation } from "../../services/Engine.ts"
-import { Inference } from "../../services/Inference.ts"
+import type { Generation } from "../../domain/Generation.ts"
+import { Inference } from "../../services/inference/Inference.ts"
 import { fromInferenceError } from "./AiFailure.ts"
 import { fromAnswer, fromEvents } from "./AiParts.ts"
 import type { Options } from "./AiRequest.ts"

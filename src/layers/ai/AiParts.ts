@@ -10,8 +10,8 @@ import type { Array as Arr } from "effect"
 import { Effect, Stream } from "effect"
 import type { Response } from "effect/ai"
 import { AiError, Tool } from "effect/ai"
-import type { Answer, Event } from "../../services/Inference.ts"
-import type { FinishReason, TokenUsage, ToolCall } from "../../services/Job.ts"
+import type { Answer, Event } from "../../domain/Inference.ts"
+import type { FinishReason, TokenUsage, ToolCall } from "../../domain/Job.ts"
 import { failWith } from "./AiFailure.ts"
 
 const reasons = {

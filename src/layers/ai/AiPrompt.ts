@@ -9,10 +9,10 @@
 import { Array as Arr, Effect } from "effect"
 import type { AiError } from "effect/ai"
 import { Prompt } from "effect/ai"
-import type { Content, ImagePart, ImageSource, Part } from "../../services/Content.ts"
-import { mediaTypes, textOf } from "../../services/Content.ts"
-import type { Message, Request } from "../../services/Inference.ts"
-import type { ToolCall } from "../../services/Job.ts"
+import type { Message, Request } from "../../domain/Inference.ts"
+import type { ToolCall } from "../../domain/Job.ts"
+import type { Content, ImagePart, ImageSource, Part } from "../../domain/Message.ts"
+import { mediaTypes, textOf } from "../../domain/Message.ts"
 import { invalid, unsupported } from "./AiFailure.ts"
 
 type Failable<A> = Effect.Effect<A, AiError.AiError>

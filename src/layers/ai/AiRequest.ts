@@ -8,8 +8,8 @@
  */
 import { Effect } from "effect"
 import { AiError, LanguageModel, Tool } from "effect/ai"
-import type { Request, Tool as ToolDefinition } from "../../services/Inference.ts"
-import type { JsonSchema, OutputFormat, ToolChoice } from "../../services/Job.ts"
+import type { Request, Tool as ToolDefinition } from "../../domain/Inference.ts"
+import type { JsonSchema, OutputFormat, ToolChoice } from "../../domain/Job.ts"
 import { failWith, invalid, unsupported } from "./AiFailure.ts"
 import { toMessages } from "./AiPrompt.ts"
 

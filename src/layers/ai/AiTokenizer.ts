@@ -19,8 +19,8 @@
  */
 import { Effect, Layer } from "effect"
 import { Tokenizer } from "effect/ai"
-import type { TokenizeRequest } from "../../services/Inference.ts"
-import { Inference } from "../../services/Inference.ts"
+import type { TokenizeRequest } from "../../domain/Inference.ts"
+import { Inference } from "../../services/inference/Inference.ts"
 import { fromInferenceError } from "./AiFailure.ts"
 import { toMessages } from "./AiPrompt.ts"
 

@@ -10,11 +10,11 @@ import type { ChildProcess } from "node:child_process"
 import { fork } from "node:child_process"
 import { availableParallelism } from "node:os"
 import { fileURLToPath } from "node:url"
-import { engineEnvironment } from "../../services/EngineEnvironment.ts"
-import type { EngineDescription, EngineHost, FromChild, HostOptions, ToChild } from "../../services/EngineProtocol.ts"
-import type { EngineFailure, JobEvent } from "../../services/Job.ts"
-import { failureFrom, isTerminal } from "../../services/Job.ts"
-import { plainText } from "../../services/PlainText.ts"
+import { engineEnvironment } from "../../domain/EngineEnvironment.ts"
+import type { EngineDescription, EngineHost, FromChild, HostOptions, ToChild } from "../../domain/EngineProtocol.ts"
+import type { EngineFailure, JobEvent } from "../../domain/Job.ts"
+import { failureFrom, isTerminal } from "../../domain/Job.ts"
+import { plainText } from "../../domain/PlainText.ts"
 
 const entry = fileURLToPath(new URL(`../../host${import.meta.url.slice(-3)}`, import.meta.url))
 

@@ -3,24 +3,29 @@
  * beside them the language models that a program provides, and remote deployments.
  */
 import { Duration, Effect, Layer } from "effect"
-import { Engines } from "../../services/Engine.ts"
-import type { EngineDescription, EngineHost, EngineSpec } from "../../services/EngineProtocol.ts"
-import * as InferenceError from "../../services/InferenceError.ts"
-import type { EngineFailure } from "../../services/Job.ts"
-import type { LanguageModels as Provided } from "../../services/LanguageModels.ts"
-import { LanguageModels } from "../../services/LanguageModels.ts"
-import type { Deployment, DeploymentOptions, LanguageModelDeployment, RemoteDeployment } from "../../services/Model.ts"
-import { defaultSlots } from "../../services/Model.ts"
-import { ModelStore } from "../../services/ModelStore.ts"
-import { plainLine } from "../../services/PlainText.ts"
-import * as Policies from "../../services/Policies.ts"
-import { none, Providers } from "../../services/Providers.ts"
-import { Settings } from "../../services/Settings.ts"
+import * as Policies from "../../domain/Defaults.ts"
+import type {
+  Deployment,
+  DeploymentOptions,
+  LanguageModelDeployment,
+  RemoteDeployment
+} from "../../domain/Deployment.ts"
+import { defaultSlots } from "../../domain/Deployment.ts"
+import type { EngineDescription, EngineHost, EngineSpec } from "../../domain/EngineProtocol.ts"
+import * as InferenceError from "../../domain/InferenceError.ts"
+import type { EngineFailure } from "../../domain/Job.ts"
+import { plainLine } from "../../domain/PlainText.ts"
+import { Engines } from "../../services/engines/Engine.ts"
+import type { LanguageModels as Provided } from "../../services/engines/LanguageModels.ts"
+import { LanguageModels } from "../../services/engines/LanguageModels.ts"
+import { none, Providers } from "../../services/engines/Providers.ts"
+import { Settings } from "../../services/settings/Settings.ts"
+import { ModelStore } from "../../services/store/ModelStore.ts"
 import { makeChildHost } from "./ChildHost.ts"
+import * as Watchdog from "./HangDetector.ts"
 import * as LanguageModelEngine from "./LanguageModelEngine.ts"
 import * as LocalEngine from "./LocalEngine.ts"
 import { makePoolHost } from "./PoolHost.ts"
-import * as Watchdog from "./Watchdog.ts"
 
 type LocalOptions = Exclude<DeploymentOptions, LanguageModelDeployment | RemoteDeployment>
 

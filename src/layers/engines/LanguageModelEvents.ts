@@ -13,11 +13,11 @@
  */
 import { Data, Effect, Stream } from "effect"
 import type { Response } from "effect/ai"
-import { textOf } from "../../services/Content.ts"
-import type { Generation } from "../../services/Engine.ts"
-import type { Event } from "../../services/Inference.ts"
-import type { FinishReason, TokenUsage } from "../../services/Job.ts"
-import { makeStopMatcher } from "../../services/StopMatcher.ts"
+import type { Generation } from "../../domain/Generation.ts"
+import type { Event } from "../../domain/Inference.ts"
+import type { FinishReason, TokenUsage } from "../../domain/Job.ts"
+import { textOf } from "../../domain/Message.ts"
+import { makeStopMatcher } from "../../domain/StopMatcher.ts"
 
 /** The parts say that there is no answer, and why. */
 export class Unanswered extends Data.TaggedError("Unanswered")<{ readonly detail: string }> {}

@@ -2,13 +2,13 @@
 import { Effect, JsonSchema, Schema, SchemaRepresentation } from "effect"
 import type { LanguageModel } from "effect/ai"
 import { Prompt, Tool, Toolkit } from "effect/ai"
-import type { Content, Message } from "../../services/Content.ts"
-import { partsOf, textOf } from "../../services/Content.ts"
-import type { Generation, Sampling } from "../../services/Engine.ts"
-import { asked } from "../../services/Engine.ts"
-import type { InferenceError } from "../../services/InferenceError.ts"
-import { InvalidRequest, make } from "../../services/InferenceError.ts"
-import type { OutputFormat, ToolCall, ToolChoice } from "../../services/Job.ts"
+import type { Generation, Sampling } from "../../domain/Generation.ts"
+import { asked } from "../../domain/Generation.ts"
+import type { InferenceError } from "../../domain/InferenceError.ts"
+import { InvalidRequest, make } from "../../domain/InferenceError.ts"
+import type { OutputFormat, ToolCall, ToolChoice } from "../../domain/Job.ts"
+import type { Content, Message } from "../../domain/Message.ts"
+import { partsOf, textOf } from "../../domain/Message.ts"
 
 /** The caller's mistake. */
 export const invalid = (path: string, detail: string): InferenceError => make(new InvalidRequest({ path, detail }))

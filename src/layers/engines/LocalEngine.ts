@@ -7,23 +7,16 @@
  */
 import { Cause, Effect, Queue, Random, Result, Scope, Stream } from "effect"
 import { hash } from "node:crypto"
-import { firstImage, texts } from "../../services/Content.ts"
-import type { Countable, Engine, Generation, Hold } from "../../services/Engine.ts"
-import type { EngineDescription, EngineHost, SendCommand } from "../../services/EngineProtocol.ts"
-import { requiredOf } from "../../services/Extra.ts"
-import type { Event } from "../../services/Inference.ts"
-import { maxSeed } from "../../services/Inference.ts"
-import type { InferenceError } from "../../services/InferenceError.ts"
-import type {
-  Each,
-  EngineFailure,
-  GenerateJob,
-  JobEvent,
-  JobResult,
-  TokenizeJob,
-  WholeJob
-} from "../../services/Job.ts"
-import * as Policies from "../../services/Policies.ts"
+import * as Policies from "../../domain/Defaults.ts"
+import type { EngineDescription, EngineHost, SendCommand } from "../../domain/EngineProtocol.ts"
+import type { Countable, Generation } from "../../domain/Generation.ts"
+import type { Event } from "../../domain/Inference.ts"
+import { maxSeed } from "../../domain/Inference.ts"
+import type { InferenceError } from "../../domain/InferenceError.ts"
+import type { Each, EngineFailure, GenerateJob, JobEvent, JobResult, TokenizeJob, WholeJob } from "../../domain/Job.ts"
+import { firstImage, texts } from "../../domain/Message.ts"
+import { requiredOf } from "../../domain/PassThrough.ts"
+import type { Engine, Hold } from "../../services/engines/Engine.ts"
 
 type ErrorOf = (failure: EngineFailure) => InferenceError
 

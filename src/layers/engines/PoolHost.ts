@@ -13,10 +13,10 @@
 import { setFlagsFromString } from "node:v8"
 import { MessageChannel } from "node:worker_threads"
 import { Piscina } from "piscina"
-import { engineEnvironment } from "../../services/EngineEnvironment.ts"
-import type { EngineDescription, EngineHost, HostOptions, SendCommand } from "../../services/EngineProtocol.ts"
-import type { EngineFailure, Job, JobEvent } from "../../services/Job.ts"
-import { failureFrom, isTerminal } from "../../services/Job.ts"
+import { engineEnvironment } from "../../domain/EngineEnvironment.ts"
+import type { EngineDescription, EngineHost, HostOptions, SendCommand } from "../../domain/EngineProtocol.ts"
+import type { EngineFailure, Job, JobEvent } from "../../domain/Job.ts"
+import { failureFrom, isTerminal } from "../../domain/Job.ts"
 
 // `tsc` rewrites import paths but not URLs; the extension is this file's own.
 const extension = import.meta.url.slice(-3)

@@ -1,16 +1,16 @@
 /** What an operator is told of routing: what was decided and what came of it, and what would be. */
 import { Effect, Result, Schema } from "effect"
 import { HttpServerRequest, HttpServerResponse } from "effect/http"
-import * as Bounded from "../../services/Bounded.ts"
-import { Decisions } from "../../services/Decisions.ts"
-import * as Explanation from "../../services/Explanation.ts"
-import { InvalidRequest, make as failure } from "../../services/InferenceError.ts"
-import { keptDecisions } from "../../services/Policies.ts"
-import * as Problems from "../../services/Problem.ts"
-import { Registry } from "../../services/Registry.ts"
-import { Selector } from "../../services/Selector.ts"
-import { parse, respondError } from "./Handler.ts"
-import * as OpenAiError from "./OpenAiError.ts"
+import * as OpenAiError from "../../dialects/openai/EncodeError.ts"
+import * as Bounded from "../../domain/Bounded.ts"
+import { keptDecisions } from "../../domain/Defaults.ts"
+import { InvalidRequest, make as failure } from "../../domain/InferenceError.ts"
+import * as Problems from "../../domain/Problem.ts"
+import { Registry } from "../../services/models/Registry.ts"
+import { Decisions } from "../../services/routing/DecisionLog.ts"
+import * as Explanation from "../../services/routing/Explanation.ts"
+import { Selector } from "../../services/routing/Router.ts"
+import { parse, respondError } from "./Endpoint.ts"
 
 const usualLimit = 20
 

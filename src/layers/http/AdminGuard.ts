@@ -16,13 +16,13 @@
 import { Effect, Option, Redacted } from "effect"
 import type { HttpServerResponse } from "effect/http"
 import { HttpServerRequest } from "effect/http"
-import type { InferenceError } from "../../services/InferenceError.ts"
-import { Settings } from "../../services/Settings.ts"
+import * as OpenAiError from "../../dialects/openai/EncodeError.ts"
+import { bearerTokenOf } from "../../dialects/shared/CallerIdentity.ts"
+import type { InferenceError } from "../../domain/InferenceError.ts"
+import { Settings } from "../../services/settings/Settings.ts"
 import type { Origin } from "./AdminListener.ts"
 import { isSameToken, originOf } from "./AdminListener.ts"
-import { respondError } from "./Handler.ts"
-import * as OpenAiError from "./OpenAiError.ts"
-import { bearerTokenOf } from "./Standing.ts"
+import { respondError } from "./Endpoint.ts"
 
 const loopback = /^(?:::ffff:)?127\.|^::1$/
 

@@ -1,8 +1,9 @@
 /** The Anthropic dialect as all its endpoints speak it. */
 import { HttpServerResponse } from "effect/http"
-import * as AnthropicError from "./AnthropicError.ts"
-import type { Dialect, Trouble } from "./Handler.ts"
-import { bearerTokenOf } from "./Standing.ts"
+import * as AnthropicError from "../../dialects/anthropic/EncodeError.ts"
+import { bearerTokenOf } from "../../dialects/shared/CallerIdentity.ts"
+import type { Trouble } from "../../dialects/shared/HttpProblem.ts"
+import type { Dialect } from "./Endpoint.ts"
 
 /** 503 is not among the dialect's statuses: who cannot answer now is overloaded. */
 export const failure = ({ headers, message, status }: Trouble, id: string): AnthropicError.AnthropicError =>

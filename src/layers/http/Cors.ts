@@ -6,7 +6,7 @@
  * `/admin` allows none. Credentials such as cookies are not allowed either: keys go in headers, which need none.
  */
 import type { IncomingHttpHeaders } from "node:http"
-import type { Trouble } from "./Handler.ts"
+import type { Trouble } from "../../dialects/shared/HttpProblem.ts"
 
 /** How long browsers may keep a preflight's answer, s. */
 const maxAge = 600

@@ -6,8 +6,9 @@
  * They are written straight to Node's response: what is refused here comes in floods, or has a target that no router takes.
  */
 import type { IncomingMessage, ServerResponse } from "node:http"
+import type { Trouble } from "../../dialects/shared/HttpProblem.ts"
 import * as AnthropicHandler from "./AnthropicHandler.ts"
-import type { Dialect, Trouble } from "./Handler.ts"
+import type { Dialect } from "./Endpoint.ts"
 import * as OpenAiHandler from "./OpenAiHandler.ts"
 
 /** By the clients that use the path. */

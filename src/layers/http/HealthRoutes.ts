@@ -1,10 +1,10 @@
 /** Handlers for load balancers and supervisors. */
 import { Effect } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
-import { TypedApi } from "../../services/Api.ts"
-import { Models } from "../../services/Models.ts"
-import { Readiness } from "../../services/Readiness.ts"
-import { Registry } from "../../services/Registry.ts"
+import { Models } from "../../services/models/Models.ts"
+import { Readiness } from "../../services/models/Readiness.ts"
+import { Registry } from "../../services/models/Registry.ts"
+import { TypedApi } from "./Api.ts"
 
 export const layer = HttpApiBuilder.group(
   TypedApi,

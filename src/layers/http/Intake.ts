@@ -1,11 +1,11 @@
 /** What bounds all requests together on their way in: bytes, turns of the event loop, and turns of their callers. */
 import { Context, Duration, Effect, Layer, Option } from "effect"
 import { HttpServerRequest } from "effect/http"
-import { ArrivalPacer } from "../../services/ArrivalPacer.ts"
-import { RequestBytes } from "../../services/ByteBudget.ts"
-import * as CallerAddress from "../../services/CallerAddress.ts"
-import * as Policies from "../../services/Policies.ts"
-import { Settings } from "../../services/Settings.ts"
+import * as CallerAddress from "../../domain/CallerAddress.ts"
+import * as Policies from "../../domain/Defaults.ts"
+import { ArrivalPacer } from "../../services/limits/ArrivalPacer.ts"
+import { RequestBytes } from "../../services/limits/ByteBudget.ts"
+import { Settings } from "../../services/settings/Settings.ts"
 import type * as RequestBody from "./RequestBody.ts"
 
 export const make = Effect.gen(function*() {

@@ -8,14 +8,14 @@
 import { Clock, DateTime, Effect } from "effect"
 import type { HttpServerRequest } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
-import type * as Anthropic from "../../services/Anthropic.ts"
-import { TypedApi } from "../../services/Api.ts"
-import type { Model } from "../../services/Model.ts"
-import type * as OpenAi from "../../services/OpenAi.ts"
-import { Registry } from "../../services/Registry.ts"
-import * as AnthropicError from "./AnthropicError.ts"
-import * as OpenAiError from "./OpenAiError.ts"
-import * as OpenAiFields from "./OpenAiFields.ts"
+import * as AnthropicError from "../../dialects/anthropic/EncodeError.ts"
+import type * as Anthropic from "../../dialects/anthropic/Schema.ts"
+import * as OpenAiError from "../../dialects/openai/EncodeError.ts"
+import * as OpenAiFields from "../../dialects/openai/FieldNames.ts"
+import type * as OpenAi from "../../dialects/openai/Schema.ts"
+import type { Model } from "../../domain/Deployment.ts"
+import { Registry } from "../../services/models/Registry.ts"
+import { TypedApi } from "./Api.ts"
 
 const isAnthropic = ({ headers }: HttpServerRequest.HttpServerRequest): boolean =>
   headers["anthropic-version"] !== undefined

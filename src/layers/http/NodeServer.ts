@@ -9,12 +9,12 @@
 import { Duration, Result } from "effect"
 import type { IncomingMessage, ServerResponse } from "node:http"
 import { Server } from "node:http"
-import { ArrivalPacer } from "../../services/ArrivalPacer.ts"
-import * as Policies from "../../services/Policies.ts"
-import type { Resolved } from "../../services/Settings.ts"
+import type { Trouble } from "../../dialects/shared/HttpProblem.ts"
+import * as Policies from "../../domain/Defaults.ts"
+import { ArrivalPacer } from "../../services/limits/ArrivalPacer.ts"
+import type { Resolved } from "../../services/settings/Settings.ts"
 import * as Cors from "./Cors.ts"
 import * as EarlyAnswer from "./EarlyAnswer.ts"
-import type { Trouble } from "./Handler.ts"
 import * as RequestTarget from "./RequestTarget.ts"
 
 export interface Options {

@@ -1,10 +1,11 @@
 /** The OpenAI dialect as all its endpoints speak it. */
 import { HttpServerResponse } from "effect/http"
-import type { Reason } from "../../services/InferenceError.ts"
-import type { Fields } from "./Fields.ts"
-import type { Dialect, Trouble } from "./Handler.ts"
-import * as OpenAiError from "./OpenAiError.ts"
-import { bearerTokenOf } from "./Standing.ts"
+import * as OpenAiError from "../../dialects/openai/EncodeError.ts"
+import { bearerTokenOf } from "../../dialects/shared/CallerIdentity.ts"
+import type { Fields } from "../../dialects/shared/FieldNames.ts"
+import type { Trouble } from "../../dialects/shared/HttpProblem.ts"
+import type { Reason } from "../../domain/InferenceError.ts"
+import type { Dialect } from "./Endpoint.ts"
 
 export const failure = ({ code, headers, message, status }: Trouble): OpenAiError.OpenAiError =>
   OpenAiError.make(message, {

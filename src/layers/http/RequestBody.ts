@@ -12,9 +12,9 @@ import type { HttpServerRequest } from "effect/http"
 import { isUtf8 } from "node:buffer"
 import type { ServerResponse } from "node:http"
 import { IncomingMessage } from "node:http"
-import type { ByteBudget, Hold } from "../../services/ByteBudget.ts"
-import { InvalidRequest } from "../../services/InferenceError.ts"
-import * as JsonScan from "../../services/JsonScan.ts"
+import { InvalidRequest } from "../../domain/InferenceError.ts"
+import * as JsonScan from "../../domain/JsonScan.ts"
+import type { ByteBudget, Hold } from "../../services/limits/ByteBudget.ts"
 
 /** There is no text. */
 export interface Unread {

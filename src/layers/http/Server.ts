@@ -12,17 +12,18 @@ import { HttpIncomingMessage, HttpRouter, HttpServer, HttpServerRequest, HttpSer
 import { HttpApiBuilder, OpenApi } from "effect/http-api"
 import { PrometheusMetrics } from "effect/observability"
 import { getHeapStatistics } from "node:v8"
-import { AdminAddress } from "../../services/AdminAddress.ts"
-import { Api, TypedApi } from "../../services/Api.ts"
-import { ByteBudget, RequestBytes } from "../../services/ByteBudget.ts"
-import { Models } from "../../services/Models.ts"
-import { Readiness } from "../../services/Readiness.ts"
-import { Settings } from "../../services/Settings.ts"
+import type { Trouble } from "../../dialects/shared/HttpProblem.ts"
+import { ByteBudget, RequestBytes } from "../../services/limits/ByteBudget.ts"
+import { Models } from "../../services/models/Models.ts"
+import { Readiness } from "../../services/models/Readiness.ts"
+import { AdminAddress } from "../../services/settings/AdminAddress.ts"
+import { Settings } from "../../services/settings/Settings.ts"
 import * as AdminListener from "./AdminListener.ts"
 import * as AdminRoutes from "./AdminRoutes.ts"
 import * as AnthropicRoutes from "./AnthropicRoutes.ts"
+import { Api, TypedApi } from "./Api.ts"
 import * as EarlyAnswer from "./EarlyAnswer.ts"
-import * as Handler from "./Handler.ts"
+import * as Handler from "./Endpoint.ts"
 import * as HealthRoutes from "./HealthRoutes.ts"
 import * as Intake from "./Intake.ts"
 import * as ModelRoutes from "./ModelRoutes.ts"
@@ -49,7 +50,7 @@ const paths = Object.entries(methodsByPath).map(([path, methods]) => ({
 
 const methodsOf = (path: string): string | undefined => paths.find(({ pattern }) => pattern.test(path))?.methods
 
-const explain = (method: string, path: string): Handler.Trouble => {
+const explain = (method: string, path: string): Trouble => {
   const allowed = methodsOf(path)
   return allowed === undefined
     ? {

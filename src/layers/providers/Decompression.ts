@@ -11,8 +11,8 @@ import type { Pull } from "effect"
 import { Cause, Data, Effect } from "effect"
 import type { Transform } from "node:stream"
 import { createBrotliDecompress, createGunzip, createInflate, createInflateRaw, createZstdDecompress } from "node:zlib"
-import { ownOf } from "./Json.ts"
-import type { Wire } from "./Wire.ts"
+import { ownOf } from "../../dialects/shared/Json.ts"
+import type { Wire } from "./Connection.ts"
 
 /** The bytes are not what their content encoding says. */
 export class Undecodable extends Data.TaggedError("Undecodable")<{ readonly message: string }> {}

@@ -8,25 +8,34 @@
  * A socket is read only as fast as the stream is.
  */
 import { Effect, Result, Scope, Stream } from "effect"
-import * as Capability from "../../services/Capability.ts"
-import { firstImage, type Message } from "../../services/Content.ts"
-import type { Counted, Engine, Generation, Hold } from "../../services/Engine.ts"
-import type { Ability } from "../../services/EngineProtocol.ts"
-import * as Extra from "../../services/Extra.ts"
-import type { SpanOrOff } from "../../services/Fields.ts"
-import * as InferenceError from "../../services/InferenceError.ts"
-import type { RemoteDeployment } from "../../services/Model.ts"
-import * as Policies from "../../services/Policies.ts"
-import { hostOf, isPrivateHost } from "../../services/PublicAddress.ts"
-import type { Source } from "../../services/Source.ts"
-import { dialectOf } from "../../services/Source.ts"
-import { eventsOf, makeCheck, makeReader } from "./Answer.ts"
-import type { Body } from "./Body.ts"
-import type { Call, Dialect, Each, Fetched, Target, Task } from "./Dialect.ts"
-import { makeJoint } from "./Joint.ts"
-import type { Media, Taken } from "./Media.ts"
-import { notSupported, readable } from "./Refusals.ts"
-import type { Upstream } from "./Upstream.ts"
+import { notSupported, readable } from "../../dialects/shared/ErrorMapping.ts"
+import { makeJoint } from "../../dialects/shared/PrefixStopMatcher.ts"
+import type {
+  Call,
+  Dialect,
+  Each,
+  Fetched,
+  ImageTransport,
+  Target,
+  Task
+} from "../../dialects/shared/ProviderDialect.ts"
+import * as Capability from "../../domain/Capability.ts"
+import * as Policies from "../../domain/Defaults.ts"
+import type { RemoteDeployment } from "../../domain/Deployment.ts"
+import type { Ability } from "../../domain/EngineProtocol.ts"
+import type { SpanOrOff } from "../../domain/Fields.ts"
+import type { Counted, Generation } from "../../domain/Generation.ts"
+import * as InferenceError from "../../domain/InferenceError.ts"
+import { firstImage, type Message } from "../../domain/Message.ts"
+import * as Extra from "../../domain/PassThrough.ts"
+import { hostOf, isPrivateHost } from "../../domain/PublicAddress.ts"
+import type { Source } from "../../domain/Source.ts"
+import { dialectOf } from "../../domain/Source.ts"
+import type { Engine, Hold } from "../../services/engines/Engine.ts"
+import { eventsOf, makeCheck, makeReader } from "./AnswerEvents.ts"
+import type { Upstream } from "./HttpExchange.ts"
+import type { Media } from "./ImageFetcher.ts"
+import type { Body } from "./ResponseBody.ts"
 
 /** What of the engine's abilities a generation needs. */
 const neededBy = ({ format, logprobs, messages, toolChoice, tools = [] }: Generation): ReadonlyArray<Ability> => [
@@ -102,7 +111,7 @@ const watchesPieces = ({ timeouts = {} }: RemoteDeployment): boolean =>
  * How images by URL go there. A host of our own network might fetch from it what a caller names, by a name that is public
  * and an address that is not: so it gets bytes. Another instance looks by itself.
  */
-const takenBy = ({ images }: Dialect, { options: { baseUrl = "", provider } }: Target): Taken => {
+const takenBy = ({ images }: Dialect, { options: { baseUrl = "", provider } }: Target): ImageTransport => {
   const url = provider === "troupe" ? null : URL.parse(baseUrl)
   return url !== null && isPrivateHost(hostOf(url)) ? "bytes" : images
 }

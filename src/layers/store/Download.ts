@@ -9,7 +9,8 @@ import { createReadStream } from "node:fs"
 import type { FileHandle } from "node:fs/promises"
 import { mkdir, open, readFile, rm, stat, writeFile } from "node:fs/promises"
 import { dirname } from "node:path"
-import type { Progress } from "../../services/ModelStore.ts"
+import * as Monotonic from "../../domain/Monotonic.ts"
+import type { Progress } from "../../services/store/ModelStore.ts"
 import {
   ChecksumMismatch,
   DiskFull,
@@ -17,8 +18,7 @@ import {
   fail,
   ModelStoreError,
   StoreUnusable
-} from "../../services/ModelStore.ts"
-import * as Monotonic from "../../services/Monotonic.ts"
+} from "../../services/store/ModelStore.ts"
 import type { Opened, Origin } from "./Origin.ts"
 import { Cut } from "./Origin.ts"
 

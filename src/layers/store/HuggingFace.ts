@@ -8,9 +8,9 @@
  */
 import { Effect, Redacted, Result, Schema } from "effect"
 import type { HttpClient } from "effect/http"
-import type { Choice, RepositoryFile, Source } from "../../services/ModelSource.ts"
-import { choose } from "../../services/ModelSource.ts"
-import { DownloadFailed, fail, InvalidSource } from "../../services/ModelStore.ts"
+import type { Choice, RepositoryFile, Source } from "../../services/store/ModelSource.ts"
+import { choose } from "../../services/store/ModelSource.ts"
+import { DownloadFailed, fail, InvalidSource } from "../../services/store/ModelStore.ts"
 import * as Http from "./Http.ts"
 import type { Origin } from "./Origin.ts"
 

@@ -11,8 +11,8 @@ import { Effect } from "effect"
 import type { ChildProcess } from "node:child_process"
 import { fork } from "node:child_process"
 import { fileURLToPath } from "node:url"
-import { engineEnvironment } from "../../services/EngineEnvironment.ts"
-import type { FromInspector, LlamaSpec, OnnxSpec } from "../../services/EngineProtocol.ts"
+import { engineEnvironment } from "../../domain/EngineEnvironment.ts"
+import type { FromInspector, LlamaSpec, OnnxSpec } from "../../domain/EngineProtocol.ts"
 
 const entry = fileURLToPath(new URL(`../../inspect${import.meta.url.slice(-3)}`, import.meta.url))
 

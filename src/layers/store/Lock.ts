@@ -18,9 +18,9 @@ import { readFileSync, readlinkSync } from "node:fs"
 import { link, mkdir, readFile, rename, rm, stat, utimes, writeFile } from "node:fs/promises"
 import { hostname } from "node:os"
 import { dirname } from "node:path"
-import type { ModelStoreError } from "../../services/ModelStore.ts"
-import { fail, PullInProgress, StoreUnusable } from "../../services/ModelStore.ts"
-import * as Policies from "../../services/Policies.ts"
+import * as Policies from "../../domain/Defaults.ts"
+import type { ModelStoreError } from "../../services/store/ModelStore.ts"
+import { fail, PullInProgress, StoreUnusable } from "../../services/store/ModelStore.ts"
 import { diskError, onDisk } from "./Download.ts"
 
 const Owner = Schema.Struct({

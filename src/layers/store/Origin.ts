@@ -1,7 +1,7 @@
 /** What a pull reads from, be it a server or this machine's disk, and how its failures are told apart. */
 import { Data } from "effect"
 import type { Effect, Scope, Stream } from "effect"
-import type { ModelStoreError } from "../../services/ModelStore.ts"
+import type { ModelStoreError } from "../../services/store/ModelStore.ts"
 
 /** A failure that may pass: a cut connection, a busy server. */
 export class Cut extends Data.TaggedError("Cut")<{

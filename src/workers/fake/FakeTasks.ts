@@ -1,5 +1,5 @@
 /** What the fake engine answers whole: vectors, scores, labels and tokens out of the text's own bytes and words. */
-import type { Classification, Each, Embedding, EngineFailure, Job, JobResult, WholeJob } from "../../services/Job.ts"
+import type { Classification, Each, Embedding, EngineFailure, Job, JobResult, WholeJob } from "../../domain/Job.ts"
 
 export type FakeToken = Uint8Array
 

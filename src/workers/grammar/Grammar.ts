@@ -11,7 +11,7 @@
  *
  * A rule must not come back to itself before a character: llama.cpp refuses such a grammar.
  */
-import { refuse } from "../../services/Job.ts"
+import { refuse } from "../../domain/Job.ts"
 
 /** Code points from the first to the last, both among them. */
 export type CodeRange = readonly [first: number, last: number]

@@ -16,15 +16,15 @@
  * gbnfOf(grammar) // for llama.cpp
  * ```
  */
-import type { OutputFormat, ToolChoice, ToolDefinition } from "../../services/Job.ts"
-import { refuse } from "../../services/Job.ts"
+import type { OutputFormat, ToolChoice, ToolDefinition } from "../../domain/Job.ts"
+import { refuse } from "../../domain/Job.ts"
+import { makeWork } from "./Budget.ts"
+import type { Work } from "./Budget.ts"
 import type { Grammar, GrammarBuilder, Sequence } from "./Grammar.ts"
 import { makeBuilder, text } from "./Grammar.ts"
 import { writeValue } from "./JsonSchemaGrammar.ts"
 import { refuseAt } from "./JsonSchemaKeywords.ts"
 import { anyObject } from "./JsonText.ts"
-import { makeWork } from "./Work.ts"
-import type { Work } from "./Work.ts"
 
 export type { Grammar } from "./Grammar.ts"
 export { gbnfOf } from "./Grammar.ts"

@@ -1,12 +1,12 @@
 /** Given values as a grammar, and which of them fit a shape. */
+import type { Work } from "./Budget.ts"
 import type { GrammarBuilder, GrammarSymbol, Sequence } from "./Grammar.ts"
 import { text } from "./Grammar.ts"
 import type { Bound } from "./JsonNumbers.ts"
 import { isList, isRecord, refuseAt } from "./JsonSchemaKeywords.ts"
-import type { Shape, TypeName } from "./JsonShape.ts"
 import { colon, comma } from "./JsonText.ts"
+import type { Shape, TypeName } from "./MergedSchema.ts"
 import { accepts } from "./TextAutomaton.ts"
-import type { Work } from "./Work.ts"
 
 /** How many characters from `from` on all of the texts have alike. */
 const commonLength = (texts: ReadonlyArray<ReadonlyArray<string>>, from: number): number => {

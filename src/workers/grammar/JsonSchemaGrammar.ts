@@ -9,21 +9,21 @@
  *
  * Schemas that must hold together are kept as lists, and a list that comes again, as in a recursive schema, is one rule.
  */
+import type { Mark } from "./AmbiguityBound.ts"
+import { makeReadings, readingsOf } from "./AmbiguityBound.ts"
+import type { Work } from "./Budget.ts"
 import type { GrammarBuilder, GrammarSymbol, Sequence } from "./Grammar.ts"
 import { text } from "./Grammar.ts"
-import { casesOf } from "./JsonCases.ts"
 import { literals } from "./JsonLiterals.ts"
 import { integers, numbers } from "./JsonNumbers.ts"
-import type { Mark } from "./JsonReadings.ts"
-import { makeReadings, readingsOf } from "./JsonReadings.ts"
 import type { Located } from "./JsonSchemaKeywords.ts"
 import { refuseAt } from "./JsonSchemaKeywords.ts"
-import type { ArrayPart, ObjectPart, Shape, TypeName } from "./JsonShape.ts"
-import { shapeOf } from "./JsonShape.ts"
 import { stringOf } from "./JsonStrings.ts"
 import { anyNumber, anyString, anyValue, colon, comma } from "./JsonText.ts"
+import type { ArrayPart, ObjectPart, Shape, TypeName } from "./MergedSchema.ts"
+import { shapeOf } from "./MergedSchema.ts"
+import { casesOf } from "./SchemaAlternatives.ts"
 import { except, intersect, mostStates, ofLength } from "./TextAutomaton.ts"
-import type { Work } from "./Work.ts"
 
 /** Values within values, where a schema is not recursive. */
 const mostLevels = 64

@@ -5,7 +5,7 @@
  *
  * A keyword that nobody knows is refused as well, since it may be a constraint that is misspelt.
  */
-import { refuse } from "../../services/Job.ts"
+import { refuse } from "../../domain/Job.ts"
 
 /** A schema and where it stands in the request. */
 export interface Located {

@@ -7,7 +7,7 @@
  * within the consumer's window and stops within one token of a cancellation. So engines differ only in where tokens come from.
  */
 import type { MessagePort } from "node:worker_threads"
-import { abilityInWords } from "../../services/EngineProtocol.ts"
+import { abilityInWords } from "../../domain/EngineProtocol.ts"
 import type {
   ChosenLogprob,
   FinishReason,
@@ -16,9 +16,9 @@ import type {
   JobCommand,
   JobEvent,
   JobResult
-} from "../../services/Job.ts"
-import { failureFrom, refuse } from "../../services/Job.ts"
-import { makeStopMatcher } from "../../services/StopMatcher.ts"
+} from "../../domain/Job.ts"
+import { failureFrom, refuse } from "../../domain/Job.ts"
+import { makeStopMatcher } from "../../domain/StopMatcher.ts"
 import type { Sender } from "./JobSender.ts"
 import { makeSender } from "./JobSender.ts"
 import { makeTextJoiner } from "./TextJoiner.ts"

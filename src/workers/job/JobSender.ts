@@ -6,7 +6,7 @@
  * The first part leaves at once, and so does every other unless the last one left a moment ago: an engine that is
  * faster than that would spend more on messages than on tokens.
  */
-import type { ChosenLogprob, JobEvent } from "../../services/Job.ts"
+import type { ChosenLogprob, JobEvent } from "../../domain/Job.ts"
 import type { Part } from "./ToolCalls.ts"
 
 /** How long a part may wait for more: below what a reader sees, above what a small model needs for a token. */

@@ -14,7 +14,7 @@ import type {
   LlamaContext,
   PrioritizedBatchItem
 } from "node-llama-cpp"
-import { refuse } from "../../services/Job.ts"
+import { refuse } from "../../domain/Job.ts"
 
 /** Batches of a width before it is known what they take. */
 const trials = 3

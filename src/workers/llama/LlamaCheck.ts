@@ -1,13 +1,13 @@
 /** Loads a GGUF model and has it compute once, so that damaged weights are found at the load. */
 import type { Token } from "node-llama-cpp"
-import type { LlamaSpec } from "../../services/EngineProtocol.ts"
-import type { EngineFailure, WholeJob } from "../../services/Job.ts"
-import { failureFrom, refuse } from "../../services/Job.ts"
+import type { LlamaSpec } from "../../domain/EngineProtocol.ts"
+import type { EngineFailure, WholeJob } from "../../domain/Job.ts"
+import { failureFrom, refuse } from "../../domain/Job.ts"
 import type { Watch } from "../job/JobRunner.ts"
 import { checkFirstOutput } from "../model/OutputCheck.ts"
 import type { Loaded } from "./LlamaLoad.ts"
 import { load } from "./LlamaLoad.ts"
-import { makeWhole } from "./LlamaWhole.ts"
+import { makeWhole } from "./LlamaTasks.ts"
 
 /** No token is left out, so that one that is not a number shows. */
 const everyToken = { temperature: 1, topK: 0, topP: 1 }

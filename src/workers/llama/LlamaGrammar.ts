@@ -1,6 +1,6 @@
 /** Holds the llama engine's answers to a format, or to a call of a tool. */
 import type { Llama, LlamaGrammar, LlamaGrammarEvaluationState, LlamaModel } from "node-llama-cpp"
-import type { GenerateJob } from "../../services/Job.ts"
+import type { GenerateJob } from "../../domain/Job.ts"
 import type { Grammar } from "../grammar/JsonGrammar.ts"
 import { gbnfOf, grammarOf, toolGrammar } from "../grammar/JsonGrammar.ts"
 

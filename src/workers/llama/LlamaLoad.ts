@@ -1,9 +1,9 @@
 /** Loads a GGUF model and makes its context, with failures that say what was wrong with which file. */
 import type { Llama, LlamaContext, LlamaModel } from "node-llama-cpp"
 import { setImmediate } from "node:timers/promises"
-import type { Ability, EngineDescription, LlamaSpec } from "../../services/EngineProtocol.ts"
-import { batchOf, largestDefaultWindow, promptPiece, promptsPerBatch } from "../../services/EngineProtocol.ts"
-import { failureFrom, refuse } from "../../services/Job.ts"
+import type { Ability, EngineDescription, LlamaSpec } from "../../domain/EngineProtocol.ts"
+import { batchOf, largestDefaultWindow, promptPiece, promptsPerBatch } from "../../domain/EngineProtocol.ts"
+import { failureFrom, refuse } from "../../domain/Job.ts"
 import { checkFile } from "../model/ModelFile.ts"
 import { countCheck, fitCheck } from "../model/TextLimits.ts"
 import { makeBatches } from "./LlamaBatches.ts"

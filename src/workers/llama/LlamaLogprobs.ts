@@ -1,6 +1,6 @@
 /** Log-probabilities of the llama engine's tokens: texts and bytes of tokens, and the numbers beside them. */
 import type { LlamaModel, Token } from "node-llama-cpp"
-import type { ChosenLogprob, TokenLogprob } from "../../services/Job.ts"
+import type { ChosenLogprob, TokenLogprob } from "../../domain/Job.ts"
 import { byteOfLetter } from "../model/ByteLevel.ts"
 
 /** What callers of OpenAI's know for a token whose probability is too small for a float. */

@@ -3,8 +3,8 @@
  * file has none that can be used.
  */
 import type { ChatHistoryItem, LlamaModel, Token } from "node-llama-cpp"
-import type { ChatMessage, ToolDefinition } from "../../services/Job.ts"
-import { refuse } from "../../services/Job.ts"
+import type { ChatMessage, ToolDefinition } from "../../domain/Job.ts"
+import { refuse } from "../../domain/Job.ts"
 import { markers } from "../job/ToolCallSyntax.ts"
 import type { ChatTemplate, Piece, Unusable } from "../model/ChatTemplate.ts"
 import { makeChatTemplate } from "../model/ChatTemplate.ts"

@@ -1,7 +1,7 @@
 /** How the llama engine samples: in order, with penalties and biases, and with the probabilities before all of it. */
 import type { Llama, LlamaContext, LlamaModel, Token } from "node-llama-cpp"
-import type { SamplingOptions } from "../../services/Job.ts"
-import { refuse } from "../../services/Job.ts"
+import type { SamplingOptions } from "../../domain/Job.ts"
+import { refuse } from "../../domain/Job.ts"
 import { biasesOf, penaltyWindow } from "../model/SamplingOptions.ts"
 
 /** A native sampler, which holds its options and its random state. */

@@ -3,7 +3,7 @@
  * begins alike.
  */
 import type { LlamaContextSequence, Token } from "node-llama-cpp"
-import { refuse } from "../../services/Job.ts"
+import { refuse } from "../../domain/Job.ts"
 import type { Kept, Owned } from "../job/Slots.ts"
 
 /**

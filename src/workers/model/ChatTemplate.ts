@@ -19,8 +19,8 @@
  * const pieces = template?.render([{ role: "user", content: "Hello </s>" }])
  * ```
  */
-import type { ChatMessage, ToolDefinition } from "../../services/Job.ts"
-import { failureFrom, refuse } from "../../services/Job.ts"
+import type { ChatMessage, ToolDefinition } from "../../domain/Job.ts"
+import { failureFrom, refuse } from "../../domain/Job.ts"
 import { parseJinja } from "./Jinja.ts"
 import { OverBudget } from "./JinjaBudget.ts"
 

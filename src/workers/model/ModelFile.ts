@@ -1,6 +1,6 @@
 /** What is wrong with a model's file before any library sees it. */
 import { access, stat } from "node:fs/promises"
-import { refuse } from "../../services/Job.ts"
+import { refuse } from "../../domain/Job.ts"
 
 /** Throws `load_failed` unless there is a file with something in it. */
 export const checkFile = async (file: string): Promise<void> => {

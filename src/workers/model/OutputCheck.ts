@@ -2,7 +2,7 @@
  * Whether what a model computes can be an answer: damaged weights load well, and then compute what is not a number, or
  * the same number for every token.
  */
-import { refuse } from "../../services/Job.ts"
+import { refuse } from "../../domain/Job.ts"
 
 /** What is wrong with a model's numbers, if anything. Minus infinity is a number here: models mask tokens with it. */
 export const outputProblem = (numbers: ArrayLike<number>): string | undefined => {

@@ -10,7 +10,7 @@
  * distributed as the tokens that are not refused are among themselves. When all that the filters left are refused, the
  * others follow, likeliest first.
  */
-import type { SamplingOptions } from "../../services/Job.ts"
+import type { SamplingOptions } from "../../domain/Job.ts"
 import { makeRandom } from "./Random.ts"
 import { biasesOf, penaltyWindow } from "./SamplingOptions.ts"
 

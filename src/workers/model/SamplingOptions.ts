@@ -1,6 +1,6 @@
 /** What sampling options mean to every engine. */
-import type { SamplingOptions } from "../../services/Job.ts"
-import { refuse } from "../../services/Job.ts"
+import type { SamplingOptions } from "../../domain/Job.ts"
+import { refuse } from "../../domain/Job.ts"
 
 /** How many of the answer's last tokens count for the penalties. */
 export const penaltyWindow = 64

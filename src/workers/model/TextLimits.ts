@@ -2,8 +2,8 @@
  * How long a text may be that is to become tokens: all jobs of a thread wait meanwhile, so one of megabytes is refused
  * before it is made into any.
  */
-import type { ChatMessage } from "../../services/Job.ts"
-import { refuse } from "../../services/Job.ts"
+import type { ChatMessage } from "../../domain/Job.ts"
+import { refuse } from "../../domain/Job.ts"
 import type { Piece } from "./ChatTemplate.ts"
 
 /** Throws for a text of so many characters. */

@@ -7,7 +7,7 @@
  * sequence itself: whoever calls keeps the cache that the last step gave, and may drop it at any time.
  */
 import type { InferenceSession, Tensor } from "onnxruntime-node"
-import { refuse } from "../../services/Job.ts"
+import { refuse } from "../../domain/Job.ts"
 import type { Library, Session } from "./OnnxRuntime.ts"
 
 /** One sequence: what the model remembers of the tokens so far. */

@@ -7,8 +7,8 @@
  * batches.
  */
 import { setImmediate as turn } from "node:timers/promises"
-import type { Each, EngineFailure } from "../../services/Job.ts"
-import { refuse } from "../../services/Job.ts"
+import type { Each, EngineFailure } from "../../domain/Job.ts"
+import { refuse } from "../../domain/Job.ts"
 import type { Watch } from "../job/JobRunner.ts"
 import { floatsOf, integers } from "./OnnxDecoder.ts"
 import type { Library, Session } from "./OnnxRuntime.ts"

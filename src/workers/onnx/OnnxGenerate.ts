@@ -1,7 +1,7 @@
 /** One answer of an ONNX decoder: the prompt in pieces, then token after token. */
-import { promptPiece } from "../../services/EngineProtocol.ts"
-import type { ChosenLogprob, GenerateJob, TokenLogprob } from "../../services/Job.ts"
-import { refuse } from "../../services/Job.ts"
+import { promptPiece } from "../../domain/EngineProtocol.ts"
+import type { ChosenLogprob, GenerateJob, TokenLogprob } from "../../domain/Job.ts"
+import { refuse } from "../../domain/Job.ts"
 import type { Grammar } from "../grammar/JsonGrammar.ts"
 import { grammarOf, makeMatcher, toolGrammar } from "../grammar/JsonGrammar.ts"
 import type { Generation, Watch } from "../job/JobRunner.ts"

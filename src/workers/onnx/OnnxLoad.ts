@@ -1,7 +1,7 @@
 /** Loads a model folder: what its graph is for, and how that is done. */
 import { basename, join } from "node:path"
-import type { Ability, EngineDescription, OnnxSpec } from "../../services/EngineProtocol.ts"
-import { failureFrom, refuse } from "../../services/Job.ts"
+import type { Ability, EngineDescription, OnnxSpec } from "../../domain/EngineProtocol.ts"
+import { failureFrom, refuse } from "../../domain/Job.ts"
 import type { Watch } from "../job/JobRunner.ts"
 import type { ChatTemplate } from "../model/ChatTemplate.ts"
 import { checkFirstOutput } from "../model/OutputCheck.ts"
@@ -24,9 +24,9 @@ import type { Library, Session } from "./OnnxRuntime.ts"
 import { importRuntime, openSession } from "./OnnxRuntime.ts"
 import type { Slot } from "./OnnxSlots.ts"
 import { makeSlots } from "./OnnxSlots.ts"
+import type { Whole } from "./OnnxTasks.ts"
+import { makeWhole } from "./OnnxTasks.ts"
 import type { OnnxTokenizer } from "./OnnxTokenizer.ts"
-import type { Whole } from "./OnnxWhole.ts"
-import { makeWhole } from "./OnnxWhole.ts"
 
 /** What a graph is for; the architecture tells graphs apart whose output is called logits. */
 const kindOf = (

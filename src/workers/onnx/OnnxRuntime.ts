@@ -14,8 +14,8 @@ import { readdir, readFile } from "node:fs/promises"
 import { basename, dirname, join } from "node:path"
 import { setImmediate as turn } from "node:timers/promises"
 import type { InferenceSession, Tensor } from "onnxruntime-node"
-import type { OnnxDevice, OnnxSpec } from "../../services/EngineProtocol.ts"
-import { refuse } from "../../services/Job.ts"
+import type { OnnxDevice, OnnxSpec } from "../../domain/EngineProtocol.ts"
+import { refuse } from "../../domain/Job.ts"
 import { checkFile } from "../model/ModelFile.ts"
 
 export type Library = typeof import("onnxruntime-node")

@@ -6,7 +6,7 @@
  * What is kept is whole pieces of a prompt, as they were computed together: a token's numbers depend in their last
  * digits on which others are computed with it, and a seed's answer must not depend on what ran before.
  */
-import { promptPiece } from "../../services/EngineProtocol.ts"
+import { promptPiece } from "../../domain/EngineProtocol.ts"
 import type { Kept, Owned } from "../job/Slots.ts"
 import type { Cache, Decoder } from "./OnnxDecoder.ts"
 

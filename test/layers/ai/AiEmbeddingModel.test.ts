@@ -1,10 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer } from "effect"
 import { EmbeddingModel, Model } from "effect/ai"
+import type { EmbedRequest } from "../../../src/domain/Inference.ts"
+import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import * as AiEmbeddingModel from "../../../src/layers/ai/AiEmbeddingModel.ts"
-import type { EmbedRequest } from "../../../src/services/Inference.ts"
-import { Inference } from "../../../src/services/Inference.ts"
-import * as InferenceError from "../../../src/services/InferenceError.ts"
+import { Inference } from "../../../src/services/inference/Inference.ts"
 
 const stage = (failure?: InferenceError.Reason) => {
   const requests: Array<EmbedRequest> = []

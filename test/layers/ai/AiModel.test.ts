@@ -2,11 +2,11 @@ import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Layer, Schema, Stream } from "effect"
 import { AiError, Chat, LanguageModel, Model, Tool, Toolkit } from "effect/ai"
 import type { Prompt } from "effect/ai"
+import type { Event, Request } from "../../../src/domain/Inference.ts"
+import * as InferenceError from "../../../src/domain/InferenceError.ts"
+import type { ToolCall } from "../../../src/domain/Job.ts"
 import * as AiModel from "../../../src/layers/ai/AiModel.ts"
-import type { Event, Request } from "../../../src/services/Inference.ts"
-import { Inference } from "../../../src/services/Inference.ts"
-import * as InferenceError from "../../../src/services/InferenceError.ts"
-import type { ToolCall } from "../../../src/services/Job.ts"
+import { Inference } from "../../../src/services/inference/Inference.ts"
 
 interface Stage {
   /** What was asked. */

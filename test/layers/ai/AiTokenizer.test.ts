@@ -1,10 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer } from "effect"
 import { Tokenizer } from "effect/ai"
+import type { TokenizeRequest } from "../../../src/domain/Inference.ts"
+import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import * as AiTokenizer from "../../../src/layers/ai/AiTokenizer.ts"
-import type { TokenizeRequest } from "../../../src/services/Inference.ts"
-import { Inference } from "../../../src/services/Inference.ts"
-import * as InferenceError from "../../../src/services/InferenceError.ts"
+import { Inference } from "../../../src/services/inference/Inference.ts"
 
 /** A token a character of a message, and one around each. */
 const tokens = ({ input }: TokenizeRequest): ReadonlyArray<number> =>

@@ -4,11 +4,11 @@ import { Context, Effect, Layer, Logger, Stream } from "effect"
 import type { Response } from "effect/ai"
 import { LanguageModel } from "effect/ai"
 import * as App from "../../../src/App.ts"
+import type { Request } from "../../../src/domain/Inference.ts"
 import type * as LanguageModels from "../../../src/layers/ai/LanguageModels.ts"
-import type { Request } from "../../../src/services/Inference.ts"
-import { Inference } from "../../../src/services/Inference.ts"
-import { Models } from "../../../src/services/Models.ts"
-import { Registry } from "../../../src/services/Registry.ts"
+import { Inference } from "../../../src/services/inference/Inference.ts"
+import { Models } from "../../../src/services/models/Models.ts"
+import { Registry } from "../../../src/services/models/Registry.ts"
 
 const defect = new Error("A defect of the model's.")
 const thrown = (): never => {

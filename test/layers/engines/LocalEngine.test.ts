@@ -1,11 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Random, Stream } from "effect"
+import type { EngineDescription, EngineHost } from "../../../src/domain/EngineProtocol.ts"
+import type { Generation } from "../../../src/domain/Generation.ts"
+import { maxSeed } from "../../../src/domain/Inference.ts"
+import * as InferenceError from "../../../src/domain/InferenceError.ts"
+import type { JobCommand, JobEvent, SamplingOptions } from "../../../src/domain/Job.ts"
 import * as LocalEngine from "../../../src/layers/engines/LocalEngine.ts"
-import type { Generation } from "../../../src/services/Engine.ts"
-import type { EngineDescription, EngineHost } from "../../../src/services/EngineProtocol.ts"
-import { maxSeed } from "../../../src/services/Inference.ts"
-import * as InferenceError from "../../../src/services/InferenceError.ts"
-import type { JobCommand, JobEvent, SamplingOptions } from "../../../src/services/Job.ts"
 
 const generation: Generation = {
   messages: [{ role: "user", content: "Hello" }],

@@ -1,9 +1,9 @@
 import { assert } from "@effect/vitest"
 import { describe, it } from "vitest"
+import type { HostOptions } from "../../../src/domain/EngineProtocol.ts"
+import type { GenerateJob, JobEvent } from "../../../src/domain/Job.ts"
+import { isTerminal } from "../../../src/domain/Job.ts"
 import { makePoolHost } from "../../../src/layers/engines/PoolHost.ts"
-import type { HostOptions } from "../../../src/services/EngineProtocol.ts"
-import type { GenerateJob, JobEvent } from "../../../src/services/Job.ts"
-import { isTerminal } from "../../../src/services/Job.ts"
 
 const options: HostOptions = {
   replicas: 2,

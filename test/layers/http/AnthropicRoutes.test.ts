@@ -1,9 +1,9 @@
 /** The handlers of the Anthropic dialect over a stand-in for the front door. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Stream } from "effect"
-import type { ErrorBody, Message } from "../../../src/services/Anthropic.ts"
-import type { Request } from "../../../src/services/Inference.ts"
-import * as InferenceError from "../../../src/services/InferenceError.ts"
+import type { ErrorBody, Message } from "../../../src/dialects/anthropic/Schema.ts"
+import type { Request } from "../../../src/domain/Inference.ts"
+import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import { ending, failing, withHandler } from "../../support/Handlers.ts"
 
 const body = { model: "m", max_tokens: 5, messages: [{ role: "user", content: "Hello" }] }

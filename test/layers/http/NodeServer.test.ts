@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration } from "effect"
 import { NodeServer } from "../../../src/layers/http/NodeServer.ts"
-import { defaultServer } from "../../../src/services/Settings.ts"
+import { defaultServer } from "../../../src/services/settings/Settings.ts"
 
 describe("NodeServer", () => {
   it("limits the headers and the connections as configured, and never a whole upload that moves", () => {

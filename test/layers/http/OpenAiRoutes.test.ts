@@ -1,9 +1,10 @@
 /** The handlers over a stand-in for the front door, without sockets and engines. */
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Stream, Tracer } from "effect"
-import { Hops } from "../../../src/services/Hops.ts"
-import type { Inference, Request } from "../../../src/services/Inference.ts"
-import * as InferenceError from "../../../src/services/InferenceError.ts"
+import { Hops } from "../../../src/domain/HopLimit.ts"
+import type { Request } from "../../../src/domain/Inference.ts"
+import * as InferenceError from "../../../src/domain/InferenceError.ts"
+import type { Inference } from "../../../src/services/inference/Inference.ts"
 import { ending, failing, withHandler } from "../../support/Handlers.ts"
 
 const bodies: Readonly<Record<string, object>> = {

@@ -1,16 +1,16 @@
 /** How each dialect is told to go on with a text so far. */
 import { assert, describe, it } from "@effect/vitest"
 import { Result } from "effect"
-import { makeCheck } from "../../../src/layers/providers/Answer.ts"
-import { anthropic } from "../../../src/layers/providers/Anthropic.ts"
-import type { Dialect } from "../../../src/layers/providers/Dialect.ts"
-import { gemini } from "../../../src/layers/providers/Gemini.ts"
-import { makeJoint } from "../../../src/layers/providers/Joint.ts"
-import { ollama } from "../../../src/layers/providers/Ollama.ts"
-import { azureOpenAi, openAi } from "../../../src/layers/providers/OpenAi.ts"
-import { troupe } from "../../../src/layers/providers/Troupe.ts"
-import type { Generation } from "../../../src/services/Engine.ts"
-import type { Event } from "../../../src/services/Inference.ts"
+import { anthropic } from "../../../src/dialects/anthropic/Provider.ts"
+import { gemini } from "../../../src/dialects/gemini/Provider.ts"
+import { ollama } from "../../../src/dialects/ollama/Provider.ts"
+import { azureOpenAi, openAi } from "../../../src/dialects/openai/Provider.ts"
+import { makeJoint } from "../../../src/dialects/shared/PrefixStopMatcher.ts"
+import type { Dialect } from "../../../src/dialects/shared/ProviderDialect.ts"
+import { troupe } from "../../../src/dialects/troupe/Provider.ts"
+import type { Generation } from "../../../src/domain/Generation.ts"
+import type { Event } from "../../../src/domain/Inference.ts"
+import { makeCheck } from "../../../src/layers/providers/AnswerEvents.ts"
 
 const generation: Generation = {
   messages: [{ role: "system", content: "Be brief." }, { role: "user", content: "Hello" }],

@@ -5,7 +5,7 @@ import { TestClock } from "effect/testing"
 import { once } from "node:events"
 import type { AddressInfo } from "node:net"
 import { createServer } from "node:net"
-import type { RemoteDeployment } from "../../../src/services/Model.ts"
+import type { RemoteDeployment } from "../../../src/domain/Deployment.ts"
 import type { Play } from "../../support/FaultServer.ts"
 import { engineAt, fixture, generation, json, outcome, secret, served, textOf } from "./support.ts"
 

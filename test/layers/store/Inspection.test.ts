@@ -5,10 +5,10 @@ import { readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { describe } from "vitest"
-import * as ModelFiles from "../../../src/layers/ModelFiles.ts"
+import * as ModelFiles from "../../../src/layers/engines/ModelFiles.ts"
 import type { Inspector } from "../../../src/layers/store/Inspection.ts"
 import { start } from "../../../src/layers/store/Inspection.ts"
-import { ModelFiles as ModelFilesService } from "../../../src/services/ModelFiles.ts"
+import { ModelFiles as ModelFilesService } from "../../../src/services/engines/ModelFiles.ts"
 import { temporaryFolder } from "../../support/Service.ts"
 
 const good = new Uint8Array(

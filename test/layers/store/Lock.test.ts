@@ -10,7 +10,7 @@ import { fileURLToPath } from "node:url"
 import { describe } from "vitest"
 import { diskError } from "../../../src/layers/store/Download.ts"
 import * as Lock from "../../../src/layers/store/Lock.ts"
-import type { ModelStoreError } from "../../../src/services/ModelStore.ts"
+import type { ModelStoreError } from "../../../src/services/store/ModelStore.ts"
 import { temporaryFolder } from "../../support/Service.ts"
 
 const withFile = <A, E>(use: (file: string) => Effect.Effect<A, E, Scope.Scope>) =>

@@ -15,7 +15,7 @@ import {
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { describe } from "vitest"
-import * as ModelFiles from "../../../src/layers/ModelFiles.ts"
+import * as ModelFiles from "../../../src/layers/engines/ModelFiles.ts"
 import * as Store from "../../../src/layers/store/ModelStore.ts"
 import type {
   ModelStore,
@@ -23,7 +23,7 @@ import type {
   Progress,
   PullOptions,
   StoredModel
-} from "../../../src/services/ModelStore.ts"
+} from "../../../src/services/store/ModelStore.ts"
 import type { Fault, ModelServer, Paging } from "../../support/ModelServer.ts"
 import { sha256Of, startModelServer } from "../../support/ModelServer.ts"
 import { temporaryFolder } from "../../support/Service.ts"

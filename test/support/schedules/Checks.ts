@@ -1,9 +1,9 @@
 /** What checks of a record are made of. */
 import { Cause, Exit, Option } from "effect"
-import type { InferenceError } from "../../../src/services/InferenceError.ts"
-import type { Model } from "../../../src/services/Model.ts"
-import type { Policy } from "../../../src/services/Policy.ts"
-import { defaults } from "../../../src/services/Policy.ts"
+import type { Model } from "../../../src/domain/Deployment.ts"
+import type { InferenceError } from "../../../src/domain/InferenceError.ts"
+import type { Policy } from "../../../src/domain/RoutingPolicy.ts"
+import { defaults } from "../../../src/domain/RoutingPolicy.ts"
 import type { Call, Record, Visit } from "./Record.ts"
 import { callsOf, endOf } from "./Record.ts"
 

@@ -11,7 +11,7 @@
  * caches, quotas and rollouts, which no world has.
  */
 import { Cause, Exit } from "effect"
-import { InferenceError } from "../../../src/services/InferenceError.ts"
+import { InferenceError } from "../../../src/domain/InferenceError.ts"
 import type { Check } from "./Checks.ts"
 import { errorOf, fateOf, ofVisits, some } from "./Checks.ts"
 import type { Call, Record, Visit } from "./Record.ts"

@@ -1,6 +1,6 @@
 /** Every way in which a played engine fails a job, by name. */
-import type { Reason } from "../../../src/services/InferenceError.ts"
-import * as E from "../../../src/services/InferenceError.ts"
+import type { Reason } from "../../../src/domain/InferenceError.ts"
+import * as E from "../../../src/domain/InferenceError.ts"
 
 const upstream =
   (kind: E.UpstreamFailed["kind"], more: { status?: number; retryAfterMs?: number } = {}) => (deployment: string) =>

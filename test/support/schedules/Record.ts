@@ -1,8 +1,8 @@
 /** What is seen while a world runs: plain data, in one order. */
 import type { Exit } from "effect"
-import type { Transition } from "../../../src/services/Breaker.ts"
-import type { Event } from "../../../src/services/Inference.ts"
-import type { InferenceError } from "../../../src/services/InferenceError.ts"
+import type { Event } from "../../../src/domain/Inference.ts"
+import type { InferenceError } from "../../../src/domain/InferenceError.ts"
+import type { Transition } from "../../../src/services/health/Breaker.ts"
 import type { Caller, Fate, World } from "./World.ts"
 
 /** A moment: what has a smaller `order` was before, also within the same millisecond. */

@@ -1,7 +1,7 @@
 /** Invariants of who is asked, when, how often and for how long: circuits, attempts, hedges and time-outs. Pure. */
 import { Duration } from "effect"
-import { jitter } from "../../../src/services/Policy.ts"
-import { classify } from "../../../src/services/Retry.ts"
+import { classify } from "../../../src/domain/FailureClass.ts"
+import { jitter } from "../../../src/domain/RoutingPolicy.ts"
 import type { Check } from "./Checks.ts"
 import { errorOf, modelOf, ofVisits, policyOf, some } from "./Checks.ts"
 import { reasonOf } from "./Reasons.ts"

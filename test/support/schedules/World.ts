@@ -3,9 +3,9 @@
  * what else happens. Plain data that can be printed.
  */
 import { Duration } from "effect"
-import type { Deployment, Model } from "../../../src/services/Model.ts"
-import type { Policy } from "../../../src/services/Policy.ts"
-import { defaults as selection, names as strategies } from "../../../src/services/SelectionInput.ts"
+import type { Deployment, Model } from "../../../src/domain/Deployment.ts"
+import type { Policy } from "../../../src/domain/RoutingPolicy.ts"
+import { defaults as selection, names as strategies } from "../../../src/domain/SelectionInput.ts"
 import { deployment } from "../Deployments.ts"
 import type { Random } from "../Seeded.ts"
 import { randomOf } from "../Seeded.ts"

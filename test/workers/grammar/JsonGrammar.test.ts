@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as fc from "fast-check"
-import type { JsonSchema } from "../../../src/services/Job.ts"
+import type { JsonSchema } from "../../../src/domain/Job.ts"
 import type { Grammar } from "../../../src/workers/grammar/JsonGrammar.ts"
 import { gbnfOf, grammarOf, makeMatcher, toolGrammar } from "../../../src/workers/grammar/JsonGrammar.ts"
 import type { AnySchema } from "../../support/JsonFits.ts"

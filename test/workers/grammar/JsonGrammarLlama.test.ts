@@ -4,7 +4,7 @@ import type { Llama, LlamaContext, LlamaGrammar, LlamaModel } from "node-llama-c
 import { getLlama, LlamaGrammarEvaluationState, LlamaLogLevel } from "node-llama-cpp"
 import { fileURLToPath } from "node:url"
 import { afterAll, beforeAll } from "vitest"
-import type { JsonSchema } from "../../../src/services/Job.ts"
+import type { JsonSchema } from "../../../src/domain/Job.ts"
 import type { Grammar } from "../../../src/workers/grammar/JsonGrammar.ts"
 import { gbnfOf, grammarOf, makeMatcher, toolGrammar } from "../../../src/workers/grammar/JsonGrammar.ts"
 import { buildFor } from "../../../src/workers/llama/LlamaLoad.ts"

@@ -3,7 +3,7 @@ import * as fc from "fast-check"
 import { readFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import { describe, it } from "vitest"
-import type { ChatMessage, ToolDefinition } from "../../../src/services/Job.ts"
+import type { ChatMessage, ToolDefinition } from "../../../src/domain/Job.ts"
 import type { ChatTemplate } from "../../../src/workers/model/ChatTemplate.ts"
 import { makeChatTemplate } from "../../../src/workers/model/ChatTemplate.ts"
 

@@ -1,7 +1,7 @@
 import { assert } from "@effect/vitest"
 import fc from "fast-check"
 import { describe, it } from "vitest"
-import type { SamplingOptions } from "../../../src/services/Job.ts"
+import type { SamplingOptions } from "../../../src/domain/Job.ts"
 import { likelihoods, makeSampler } from "../../../src/workers/model/Sampler.ts"
 
 const options = (given: Partial<SamplingOptions> = {}): SamplingOptions => ({

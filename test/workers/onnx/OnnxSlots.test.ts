@@ -1,7 +1,7 @@
 import { assert } from "@effect/vitest"
 import fc from "fast-check"
 import { describe, it } from "vitest"
-import { promptPiece } from "../../../src/services/EngineProtocol.ts"
+import { promptPiece } from "../../../src/domain/EngineProtocol.ts"
 import type { Decoder } from "../../../src/workers/onnx/OnnxDecoder.ts"
 import type { Slot } from "../../../src/workers/onnx/OnnxSlots.ts"
 import { begin, shared } from "../../../src/workers/onnx/OnnxSlots.ts"

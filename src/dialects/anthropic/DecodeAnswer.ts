@@ -1,0 +1,224 @@
+/** Answers of Anthropic's Messages API, streamed and whole. Pure; see `Anthropic`. */
+import { Result } from "effect"
+import type { Generation } from "../../domain/Generation.ts"
+import type { Event } from "../../domain/Inference.ts"
+import type { Reason } from "../../domain/InferenceError.ts"
+import * as InferenceError from "../../domain/InferenceError.ts"
+import type { FinishReason, TokenUsage } from "../../domain/Job.ts"
+import { isNative } from "../../domain/Source.ts"
+import { brief, cut, finishText, malformed, parse } from "../shared/ErrorMapping.ts"
+import { at, countAt, type Fields, fieldsOf, listAt, textAt } from "../shared/Json.ts"
+import type { EventDecoder, Target, Told } from "../shared/ProviderDialect.ts"
+import { makeCounter } from "../shared/TokenCounter.ts"
+import { argumentsText, makeIds } from "../shared/ToolCallAssembler.ts"
+import { inBand } from "./DecodeError.ts"
+import * as AnthropicNative from "./DecodeNative.ts"
+
+const reasons: Readonly<Record<string, FinishReason>> = {
+  end_turn: "stop",
+  stop_sequence: "stop",
+  max_tokens: "length",
+  model_context_window_exceeded: "length",
+  // Its own tools have taken all the rounds that they may: the answer is not at its end.
+  pause_turn: "length",
+  tool_use: "tool_calls"
+}
+
+const reasonOf = (told: Fields, target: Target, isBegun: boolean): Result.Result<FinishReason, Reason> => {
+  const reason = finishText(told["stop_reason"])
+  if (reason === undefined) return Result.fail(cut(target))
+  if (Object.hasOwn(reasons, reason)) return Result.succeed(reasons[reason]!)
+  if (reason !== "refusal") {
+    return Result.fail(malformed(target, `an unknown reason to end: "${brief(textAt(told, "stop_reason") ?? "")}"`))
+  }
+  // What has been said stands.
+  if (isBegun) return Result.succeed("content_filter")
+  const detail = textAt(told, "stop_details", "explanation") ?? "the model refuses to answer this."
+  return Result.fail(new InferenceError.ContentRefused({ deployment: target.deployment, detail: brief(detail) }))
+}
+
+/** Cached tokens are told beside the others, and are among them here. */
+const usageOf = (usage: Fields): Partial<TokenUsage> => {
+  const input = countAt(usage, "input_tokens")
+  const cached = countAt(usage, "cache_read_input_tokens") ?? 0
+  const output = countAt(usage, "output_tokens")
+  const reasoning = countAt(usage, "output_tokens_details", "thinking_tokens")
+  return {
+    cachedTokens: cached,
+    // 0 says nothing.
+    cacheWriteTokens: countAt(usage, "cache_creation_input_tokens") || undefined,
+    ...(input === undefined
+      ? {}
+      : { promptTokens: input + cached + (countAt(usage, "cache_creation_input_tokens") ?? 0) }),
+    ...(output === undefined ? {} : { completionTokens: output }),
+    ...(reasoning === undefined ? {} : { reasoningTokens: reasoning })
+  }
+}
+
+const told = (...events: ReadonlyArray<Event>): Told => Result.succeed(events)
+
+/** The next of `told`'s fields that say something: what is null says nothing. */
+const over = (before: Fields, told: unknown): Fields => ({
+  ...before,
+  ...Object.fromEntries(Object.entries(fieldsOf(told) ?? {}).filter(([, value]) => value !== null))
+})
+
+/** A call whose arguments are coming. */
+interface OpenCall {
+  /** Which of the answer's calls. */
+  readonly index: number
+  /** All arguments, where they came with the call's start. */
+  readonly input: unknown
+  hasPieces: boolean
+}
+
+const lacking = (what: string, target: Target): Told => Result.fail(malformed(target, what))
+
+/** What is new of a block: text, or arguments of a call. */
+const makeDelta = (
+  text: (text: string) => Told,
+  argumentsOf: (block: number, part: unknown) => Told,
+  target: Target
+) =>
+(data: Fields): Told => {
+  const type = textAt(data, "delta", "type")
+  if (type === "text_delta") {
+    const said = textAt(data, "delta", "text")
+    return said === undefined ? lacking("a piece of text without text", target) : text(said)
+  }
+  return type === "input_json_delta"
+    ? argumentsOf(countAt(data, "index") ?? -1, at(data, "delta", "partial_json"))
+    : told()
+}
+
+/** The blocks of an answer; those that are neither text nor a call of ours are passed over. */
+const makeBlocks = (generation: Generation, count: (text: string) => number, target: Target) => {
+  const idOf = makeIds(generation)
+  /** By their blocks' indexes; of a block that is no call, undefined. */
+  const calls = new Map<number, OpenCall | undefined>()
+  let begun = 0
+  let thoughts = false
+  let hasText = false
+
+  const text = (text: string): Told => {
+    if (text === "") return told()
+    hasText = true
+    return told({ type: "text", text, tokens: count(text) })
+  }
+  const piece = (index: number, text: string): Told =>
+    text === "" ? told() : told({ type: "tool_call", index, arguments: text, tokens: count(text) })
+  const start = (data: Fields): Told => {
+    const block = countAt(data, "index")
+    const content = at(data, "content_block")
+    if (block === undefined || fieldsOf(content) === undefined) {
+      return lacking("a block without index and content", target)
+    }
+    calls.set(block, undefined)
+    if (textAt(content, "type") === "text") return text(textAt(content, "text") ?? "")
+    if (textAt(content, "type") !== "tool_use") {
+      // Thoughts, and the provider's own tools, of which it thinks.
+      thoughts = true
+      return told()
+    }
+    const id = idOf(textAt(content, "id"))
+    const name = textAt(content, "name") ?? ""
+    if (name === "") return lacking("a call without a name", target)
+    const index = begun++
+    calls.set(block, { index, input: at(content, "input"), hasPieces: false })
+    return told({ type: "tool_call", index, id, name, arguments: "", tokens: 0 })
+  }
+
+  const argumentsOf = (block: number, part: unknown): Told => {
+    if (!calls.has(block)) return lacking("arguments of no call", target)
+    const json = argumentsText(part)
+    const call = calls.get(block)
+    // The provider's own tools have arguments too.
+    if (call === undefined) return told()
+    call.hasPieces ||= json !== ""
+    return piece(call.index, json)
+  }
+
+  /** A call without arguments has none of their pieces. */
+  const stop = (data: Fields): Told => {
+    const call = calls.get(countAt(data, "index") ?? -1)
+    return call === undefined || call.hasPieces ? told() : piece(call.index, argumentsText(call.input) || "{}")
+  }
+  const delta = makeDelta(text, argumentsOf, target)
+  const said = () => ({ calls: begun > 0, content: begun > 0 || hasText })
+  return { start, delta, stop, said, hasThoughts: () => thoughts }
+}
+
+/** An answer's state between its events, which are told parsed. */
+const makeReader = (generation: Generation, target: Target) => {
+  const counter = makeCounter(generation)
+  const blocks = makeBlocks(generation, counter.count, target)
+  let usage: Fields = {}
+  let end: Fields = {}
+  const hasEnded = () => finishText(end["stop_reason"]) !== undefined
+  /** Content after the reason to end is not part of the answer. */
+  const beforeEnd = (read: (data: Fields) => Told) => (data: Fields): Told => hasEnded() ? told() : read(data)
+
+  const handlers = new Map<string, (data: Fields) => Told>([
+    ["message_start", (data) => {
+      usage = over(usage, at(data, "message", "usage"))
+      return told()
+    }],
+    ["content_block_start", beforeEnd(blocks.start)],
+    ["content_block_delta", beforeEnd(blocks.delta)],
+    ["content_block_stop", blocks.stop],
+    ["message_delta", (data) => {
+      // Figures are of the whole so far.
+      usage = over(usage, data["usage"])
+      if (!hasEnded()) end = over(end, data["delta"])
+      return told()
+    }],
+    ["message_stop", () =>
+      Result.map(reasonOf(end, target, blocks.said().content), (given) => {
+        const reason = finishText(end["stop_reason"]) === "end_turn" && blocks.said().calls ? "tool_calls" : given
+        const stop = reason === "stop" ? textAt(end, "stop_sequence") : undefined
+        const figures = counter.usage(usageOf(usage))
+        return [{ type: "finish", reason, usage: figures, ...(stop === undefined ? {} : { stop }) }]
+      })],
+    ["error", (data) => Result.fail(inBand(data, target))]
+  ])
+  const read = (type: string, data: Fields): Told => handlers.get(type)?.(data) ?? told()
+  return { read, hasThoughts: blocks.hasThoughts }
+}
+
+export const events = (generation: Generation, target: Target): EventDecoder => {
+  const { hasThoughts, read } = makeReader(generation, target)
+  const chunks = isNative(generation, target.options) ? AnthropicNative.makeChunks() : undefined
+  return {
+    push: ({ data }) => {
+      const fields = fieldsOf(parse(data))
+      const type = textAt(fields, "type")
+      if (fields === undefined || type === undefined) return Result.fail(malformed(target, "an event without a type"))
+      const events = read(type, fields)
+      return chunks === undefined ? events : chunks.push(type, fields, events)
+    },
+    end: () => Result.fail(cut(target)),
+    hasThoughts
+  }
+}
+
+/** A whole answer, told as if it had been streamed. */
+export const whole = (body: unknown, generation: Generation, target: Target): Told => {
+  const fields = fieldsOf(body)
+  if (fields === undefined) return Result.fail(malformed(target, "no message"))
+  if (fields["type"] === "error") return Result.fail(inBand(fields, target))
+  if (!Array.isArray(fields["content"])) return Result.fail(malformed(target, "a message without content"))
+  const { read } = makeReader(generation, target)
+  const streamed: ReadonlyArray<readonly [type: string, data: Fields]> = [
+    ["message_start", { message: fields }],
+    ...listAt(fields, "content").flatMap((content_block, index) =>
+      [
+        ["content_block_start", { index, content_block }],
+        ["content_block_stop", { index }]
+      ] as const
+    ),
+    ["message_delta", { delta: fields }],
+    ["message_stop", {}]
+  ]
+  const events = Result.map(Result.all(streamed.map(([type, data]) => read(type, data))), (all) => all.flat())
+  return isNative(generation, target.options) ? AnthropicNative.whole(fields, events) : events
+}

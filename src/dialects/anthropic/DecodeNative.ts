@@ -1,0 +1,112 @@
+/**
+ * Messages for callers of the same dialect: events and bodies as Anthropic sent them. Pure.
+ *
+ * **Details**
+ *
+ * Events that say nothing yet are held until one does, so that an answer which fails before it can still be asked for
+ * elsewhere.
+ */
+import { Result } from "effect"
+import type { Event } from "../../domain/Inference.ts"
+import * as InferenceError from "../../domain/InferenceError.ts"
+import type { Native } from "../../domain/Source.ts"
+import { at, type Fields, fieldsOf, listAt, textAt } from "../shared/Json.ts"
+import type { Told } from "../shared/ProviderDialect.ts"
+
+const native = (body: Fields, form: Native["form"] = "chunk"): Native => ({ dialect: "anthropic", form, body })
+
+const eventOf = (body: Fields, content: boolean, form?: Native["form"]): Event => ({
+  type: "native",
+  native: native(body, form),
+  content,
+  tokens: 0
+})
+
+/** Blocks that are text, thoughts, or calls of the caller's tools. */
+const ordinary: ReadonlySet<string> = new Set(["text", "thinking", "redacted_thinking", "tool_use"])
+
+/** Whether a block is of Anthropic's own tools, and the like. */
+const isOther = (block: unknown): boolean => !ordinary.has(textAt(block, "type") ?? "text")
+
+const says = (type: string, data: Fields): boolean => {
+  if (type === "content_block_delta") {
+    const { type: _, ...delta } = fieldsOf(data["delta"]) ?? {}
+    return Object.values(delta).some((value) => value !== "" && value !== null)
+  }
+  const block = data["content_block"]
+  return type === "content_block_start" && (isOther(block) || textAt(block, "type") === "redacted_thinking")
+}
+
+/** Ids that another answer of the conversation has too are made unique. */
+const withId = (data: Fields, events: ReadonlyArray<Event>): Fields => {
+  const begun = events.find((event) => event.type === "tool_call" && event.id !== undefined)
+  const block = fieldsOf(data["content_block"])
+  return begun?.type !== "tool_call" || block === undefined || block["id"] === begun.id
+    ? data
+    : { ...data, content_block: { ...block, id: begun.id } }
+}
+
+/** An answer that ends in calls says so. */
+const withReason = (data: Fields, reason: string): Fields =>
+  reason === "tool_calls" && at(data, "delta", "stop_reason") === "end_turn"
+    ? { ...data, delta: { ...fieldsOf(data["delta"]), stop_reason: "tool_use" } }
+    : data
+
+export interface Chunks {
+  /** The events of one of the stream's: what the caller gets, and what it means. */
+  readonly push: (type: string, data: Fields, told: Told) => Told
+}
+
+const refusedWith = (reason: InferenceError.Reason, answer: ReadonlyArray<Native>): InferenceError.Reason =>
+  reason._tag === "ContentRefused"
+    ? new InferenceError.ContentRefused({ deployment: reason.deployment, detail: reason.detail, answer })
+    : reason
+
+export const makeChunks = (): Chunks => {
+  let held: Array<Fields> = []
+  let begun = false
+  const ends: Array<Fields> = []
+
+  const begin = (): ReadonlyArray<Event> => {
+    begun = true
+    const events = held.map((data) => eventOf(data, false))
+    held = []
+    return events
+  }
+  const failed = (reason: InferenceError.Reason): Told =>
+    Result.fail(refusedWith(reason, [...held, ...ends].map((data) => native(data))))
+  const end = (events: ReadonlyArray<Event>): Told => {
+    const finish = events.at(-1)
+    const reason = finish?.type === "finish" ? finish.reason : ""
+    return Result.succeed([...begin(), ...ends.map((data) => eventOf(withReason(data, reason), false)), ...events])
+  }
+
+  const add = (type: string, data: Fields, events: ReadonlyArray<Event>): ReadonlyArray<Event> => {
+    if (!begun && events.length === 0 && !says(type, data)) {
+      if (type !== "ping") held.push(data)
+      return events
+    }
+    const content = events.length > 0 || isOther(data["content_block"])
+    return [...begin(), eventOf(withId(data, events), content), ...events]
+  }
+
+  return {
+    push: (type, data, told) => {
+      if (Result.isFailure(told)) return failed(told.failure)
+      if (type === "message_stop") return end(told.success)
+      if (type === "message_delta") {
+        ends.push(data)
+        return told
+      }
+      // Content after the reason to end is not part of the answer.
+      return Result.succeed(ends.length > 0 ? [] : add(type, data, told.success))
+    }
+  }
+}
+
+/** A whole answer: the body, and what it means. */
+export const whole = (body: Fields, told: Told): Told => {
+  if (Result.isFailure(told)) return Result.fail(refusedWith(told.failure, [native(body, "whole")]))
+  const content = listAt(body, "content").some(isOther)
+  return Result.succeed([eventOf(body, content, "whole"), ...told.success])
+}

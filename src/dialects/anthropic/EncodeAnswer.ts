@@ -1,0 +1,303 @@
+/**
+ * Answers of the Anthropic dialect, whole and as the events of a stream. Pure.
+ *
+ * **Details**
+ *
+ * A text and every use of a tool is a block, begun and stopped by events of its own, and one block at a time is open.
+ *
+ * **Gotchas**
+ *
+ * How many tokens the prompt has is not known before the answer's end: `message_start` says 0, and `message_delta`, whose
+ * figures are of the whole, says it. A part of a call that comes when another block is open has no place to go: the
+ * stream then ends with an error and not with `message_stop`.
+ */
+import { Result } from "effect"
+import type { Answer, Event } from "../../domain/Inference.ts"
+import * as InferenceError from "../../domain/InferenceError.ts"
+import type { FinishReason, TokenUsage, ToolCall } from "../../domain/Job.ts"
+import type { Native } from "../../domain/Source.ts"
+import type { Body } from "../shared/BodyChecks.ts"
+import * as AnthropicError from "./EncodeError.ts"
+import * as AnthropicNative from "./EncodeNative.ts"
+import type * as Anthropic from "./Schema.ts"
+
+/** What is said of an answer besides its content. */
+export interface Envelope {
+  /** The request's. */
+  readonly id: string
+  readonly model: string
+  /** Otherwise only an answer's first use of a tool is told. */
+  readonly parallelToolUse: boolean
+}
+
+const reasons: Readonly<Record<FinishReason, Anthropic.StopReason>> = {
+  stop: "end_turn",
+  length: "max_tokens",
+  tool_calls: "tool_use",
+  content_filter: "refusal"
+}
+
+const filtered = "The provider's content filter ended the answer."
+
+const endOf = (reason: FinishReason, stop?: string): Anthropic.End =>
+  reason === "content_filter" ? refusal(filtered) : ({
+    stop_reason: reason === "stop" && stop !== undefined ? "stop_sequence" : reasons[reason],
+    stop_sequence: reason === "stop" ? stop ?? null : null,
+    stop_details: null,
+    container: null
+  })
+
+const refusal = (explanation: string): Anthropic.End => ({
+  stop_reason: "refusal",
+  stop_sequence: null,
+  stop_details: { type: "refusal", category: null, explanation },
+  container: null
+})
+
+const nothing: TokenUsage = { promptTokens: 0, completionTokens: 0, cachedTokens: 0 }
+
+const usageOf = (
+  { cacheWriteTokens = 0, cachedTokens, completionTokens, promptTokens, reasoningTokens }: TokenUsage
+): Anthropic.DeltaUsage => ({
+  input_tokens: promptTokens - cachedTokens - cacheWriteTokens,
+  cache_creation_input_tokens: cacheWriteTokens,
+  cache_read_input_tokens: cachedTokens,
+  output_tokens: completionTokens,
+  output_tokens_details: reasoningTokens === undefined ? null : { thinking_tokens: reasoningTokens },
+  server_tool_use: null
+})
+
+const messageIdOf = (id: string): string => id.replace(/^req_/, "msg_")
+
+const messageOf = (
+  { id, model }: Envelope,
+  content: ReadonlyArray<Anthropic.Block>,
+  end: Anthropic.End | undefined,
+  usage: TokenUsage
+): Anthropic.Message => ({
+  id: messageIdOf(id),
+  type: "message",
+  role: "assistant",
+  model,
+  content,
+  diagnostics: null,
+  ...(end ?? { ...endOf("stop"), stop_reason: null }),
+  usage: { ...usageOf(usage), cache_creation: null, inference_geo: null, service_tier: "standard", speed: null }
+})
+
+const textBlock = (text: string): Anthropic.Block => ({ type: "text", text, citations: null })
+
+const toolBlock = (id: string, name: string, input: Readonly<Record<string, unknown>>): Anthropic.Block => ({
+  type: "tool_use",
+  id,
+  name,
+  input,
+  caller: { type: "direct" }
+})
+
+const objectOf = (text: string): Readonly<Record<string, unknown>> | undefined => {
+  if (text === "") return {}
+  try {
+    const json: unknown = JSON.parse(text)
+    return typeof json === "object" && json !== null && !Array.isArray(json)
+      ? json as Readonly<Record<string, unknown>>
+      : undefined
+  } catch {
+    return undefined
+  }
+}
+
+type Blocks = Result.Result<ReadonlyArray<Anthropic.Block>, InferenceError.InferenceError>
+
+/** A call that the end of the answer has cut is left out; otherwise its arguments must be whole. */
+const callsOf = (calls: ReadonlyArray<ToolCall>, { deployment, finishReason }: Answer): Blocks => {
+  const blocks: Array<Anthropic.Block> = []
+  for (const { arguments: text, id, name } of calls) {
+    const input = objectOf(text)
+    if (input !== undefined) blocks.push(toolBlock(id, name, input))
+    else if (finishReason !== "length") {
+      const detail = `The arguments of its call of "${name}" are not the JSON of an object.`
+      return Result.fail(InferenceError.make(new InferenceError.EngineFailed({ deployment, detail })))
+    }
+  }
+  return Result.succeed(blocks)
+}
+
+const nativeOf = (parts: ReadonlyArray<Native> | undefined, { id, model }: Envelope) =>
+  AnthropicNative.answer(parts, { id: messageIdOf(id), model })
+
+/** The body of an answer that is not streamed. */
+export const encodeAnswer = (
+  envelope: Envelope,
+  answer: Answer
+): Result.Result<Anthropic.Message, InferenceError.InferenceError> => {
+  const native = nativeOf(answer.native, envelope)
+  if (native !== undefined) return Result.succeed(native)
+  const { finishReason, stop, text, toolCalls, usage } = answer
+  const calls = callsOf(envelope.parallelToolUse ? toolCalls : toolCalls.slice(0, 1), answer)
+  return Result.map(calls, (blocks) =>
+    messageOf(
+      envelope,
+      text === "" ? blocks : [textBlock(text), ...blocks],
+      endOf(finishReason, stop),
+      usage
+    ))
+}
+
+/** The body of an answer that a model or its provider refuses to give. */
+export const encodeRefusal = (
+  envelope: Envelope,
+  { answer, detail }: InferenceError.ContentRefused
+): Anthropic.Message =>
+  nativeOf(answer as ReadonlyArray<Native> | undefined, envelope) ?? messageOf(envelope, [], refusal(detail), nothing)
+
+const frame = (event: Anthropic.StreamEvent | Body): string =>
+  `event: ${String(event.type)}\ndata: ${JSON.stringify(event)}\n\n`
+
+/** An error in the middle of a stream, which then ends without `message_stop`. */
+export const encodeError = (body: Anthropic.ErrorBody): string => frame(body)
+
+/** Writes a stream's events. */
+export interface FrameEncoder {
+  /** Frames for some of an answer's events; texts that came together leave in one frame. */
+  readonly events: (events: ReadonlyArray<Event>) => string
+  /** The last frame, after the `finish`. */
+  readonly end: () => string
+  /** The last frames of an answer that is broken off by a refusal. */
+  readonly refuse: (reason: InferenceError.ContentRefused) => string
+}
+
+type CallEvent = Extract<Event, { readonly type: "tool_call" }>
+/** What this module says in events of its own. */
+type OwnEvent = Exclude<Event, { readonly type: "native" }>
+
+/** Two events that came together as one, if one frame can tell both. */
+const join = (one: OwnEvent | undefined, two: OwnEvent): OwnEvent | undefined => {
+  if (one?.type === "text" && two.type === "text") return { ...one, text: one.text + two.text }
+  if (one?.type === "tool_call" && two.type === "tool_call" && one.index === two.index && two.id === undefined) {
+    return { ...one, arguments: one.arguments + two.arguments }
+  }
+  return undefined
+}
+
+/** The blocks of one answer. */
+const makeBlocks = () => {
+  /** The block that is open, or the last. */
+  let index = -1
+  let open: "text" | "other" | number | undefined
+  const begun = new Set<number>()
+
+  const stop = (): string => {
+    if (open === undefined) return ""
+    open = undefined
+    return frame({ type: "content_block_stop", index })
+  }
+  const start = (kind: "text" | number, content_block: Anthropic.Block): string => {
+    const stopped = stop()
+    open = kind
+    index++
+    return stopped + frame({ type: "content_block_start", index, content_block })
+  }
+  const delta = (type: "text_delta" | "input_json_delta", field: "text" | "partial_json", text: string): string =>
+    `event: content_block_delta\ndata: {"type":"content_block_delta","index":${index},"delta":{"type":"${type}",` +
+    `"${field}":${JSON.stringify(text)}}}\n\n`
+
+  return {
+    stop,
+    /** Keeps count of the provider's own blocks. */
+    note(event: Body): void {
+      if (event["type"] === "content_block_start") {
+        index = Number(event["index"])
+        open = (event["content_block"] as Body)["type"] === "text" ? "text" : "other"
+      }
+      if (event["type"] === "content_block_stop") open = undefined
+    },
+    text(text: string): string {
+      if (text === "") return ""
+      const begin = open === "text" ? "" : start("text", textBlock(""))
+      return begin + delta("text_delta", "text", text)
+    },
+    /** Undefined where its block is stopped already. */
+    call({ arguments: text, id, index: call, name }: CallEvent): string | undefined {
+      if (begun.has(call) && open !== call) return undefined
+      const begin = begun.has(call) ? "" : start(call, toolBlock(id ?? "", name ?? "", {}))
+      begun.add(call)
+      return text === "" ? begin : begin + delta("input_json_delta", "partial_json", text)
+    }
+  }
+}
+
+const mixed = "The engine mixed up the parts of several tool calls."
+
+const mixedUp = ({ id }: Envelope): string => encodeError(AnthropicError.make(500, mixed, id).body)
+
+/** What Anthropic's own events have said, which ours do not say again. */
+const makeNative = (envelope: Envelope, blocks: ReturnType<typeof makeBlocks>) => {
+  let native = false
+  return {
+    frames: (part: Native): string => {
+      const events = AnthropicNative.events(part, { id: messageIdOf(envelope.id), model: envelope.model })
+      native ||= events.length > 0
+      for (const event of events) blocks.note(event)
+      return events.map(frame).join("")
+    },
+    isSaid: (event: OwnEvent): boolean => {
+      if (event.type === "seam") native = false
+      return native || (event.type === "tool_call" && event.index > 0 && !envelope.parallelToolUse)
+    }
+  }
+}
+
+export const makeFrameEncoder = (envelope: Envelope): FrameEncoder => {
+  const blocks = makeBlocks()
+  const native = makeNative(envelope, blocks)
+  let begun = false
+  let lost = false
+  let told = 0
+
+  const begin = (): string => {
+    if (begun) return ""
+    begun = true
+    return frame({ type: "message_start", message: messageOf(envelope, [], undefined, nothing) })
+  }
+  const close = (delta: Anthropic.End, usage: TokenUsage): string =>
+    blocks.stop() + frame({ type: "message_delta", delta, usage: usageOf(usage) })
+  const frameOf = (event: OwnEvent): string => {
+    if (event.type === "text") return blocks.text(event.text)
+    // Anthropic's clients take no events but those they know.
+    if (event.type === "seam") return ""
+    if (event.type === "finish") return lost ? "" : close(endOf(event.reason, event.stop), event.usage)
+    const call = blocks.call(event)
+    lost ||= call === undefined
+    return call ?? ""
+  }
+  const end = (): string => lost ? mixedUp(envelope) : frame({ type: "message_stop" })
+
+  const nativeFrames = (part: Native): string => {
+    const frames = native.frames(part)
+    begun ||= frames !== ""
+    return frames
+  }
+  return {
+    events(events) {
+      let out = ""
+      let last: OwnEvent | undefined
+      for (const event of events) {
+        if ("tokens" in event) told += event.tokens
+        if (event.type === "native") out += nativeFrames(event.native)
+        if (event.type === "native" || native.isSaid(event)) continue
+        out += begin()
+        const both = join(last, event)
+        if (both === undefined && last !== undefined) out += frameOf(last)
+        last = both ?? event
+      }
+      return last === undefined ? out : out + frameOf(last)
+    },
+    end,
+    refuse({ answer, detail }) {
+      const out = ((answer ?? []) as ReadonlyArray<Native>).map(nativeFrames).join("")
+      const usage = { ...nothing, completionTokens: told }
+      return (out === "" ? begin() + close(refusal(detail), usage) : out) + end()
+    }
+  }
+}

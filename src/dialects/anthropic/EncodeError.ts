@@ -1,0 +1,97 @@
+/** Errors in the Anthropic dialect: which status and body each reason has. Pure. */
+import * as Bounded from "../../domain/Bounded.ts"
+import type { Reason } from "../../domain/InferenceError.ts"
+import type { Failure } from "../shared/HttpProblem.ts"
+import type { ErrorBody } from "./Schema.ts"
+
+/** An error ready to be sent. */
+export interface AnthropicError extends Failure {
+  readonly body: ErrorBody
+}
+
+/** By Anthropic's page on errors. */
+const types: Readonly<Record<number, string>> = {
+  400: "invalid_request_error",
+  401: "authentication_error",
+  402: "billing_error",
+  403: "permission_error",
+  404: "not_found_error",
+  413: "request_too_large",
+  429: "rate_limit_error",
+  500: "api_error",
+  504: "timeout_error",
+  529: "overloaded_error"
+}
+
+/** @param message for people: what was wrong, the limit and what to do */
+export const make = (
+  status: number,
+  message: string,
+  id: string,
+  headers: Readonly<Record<string, string>> = {}
+): AnthropicError => ({
+  status,
+  headers,
+  body: {
+    type: "error",
+    error: {
+      type: types[status] ?? (status < 500 ? "invalid_request_error" : "api_error"),
+      message: Bounded.cut(message, Bounded.longestMessage)
+    },
+    request_id: id
+  }
+})
+
+type Options = readonly [status: number, retryAfterMs?: number | undefined]
+
+type Named<Tag> = Extract<Reason, { readonly _tag: Tag }>
+
+const options: { readonly [Tag in Reason["_tag"]]: (reason: Named<Tag>) => Options } = {
+  InvalidRequest: () => [400],
+  ModelNotFound: () => [404],
+  ContextLengthExceeded: () => [400],
+  QueueFull: ({ retryAfterMs }) => [429, retryAfterMs],
+  Overloaded: ({ retryAfterMs }) => [529, retryAfterMs],
+  DeploymentDown: ({ retryAfterMs }) => [529, retryAfterMs],
+  InsufficientMemory: () => [529],
+  EngineHung: () => [500, 0],
+  ModelLoadFailed: () => [500],
+  EngineMissing: () => [500],
+  EngineCrashed: () => [500, 0],
+  EngineStopped: () => [529, 0],
+  EngineFailed: () => [500],
+  UpstreamFailed: ({ retryAfterMs, status }) => [status === 529 ? 529 : 500, retryAfterMs],
+  UpstreamTimeout: () => [504],
+  RateLimited: ({ retryAfterMs }) => [429, retryAfterMs ?? 0],
+  AuthenticationFailed: ({ quota }) => [quota === true ? 402 : 500],
+  ContentRefused: () => [400],
+  NotSupported: () => [400],
+  CircuitOpen: ({ retryAfterMs }) => [529, retryAfterMs],
+  NoDeployment: ({ retryAfterMs }) => [529, retryAfterMs]
+}
+
+const messageOf = (reason: Reason): string => {
+  if (reason._tag === "InvalidRequest" && reason.path !== undefined) return `${reason.path}: ${reason.detail}`
+  if (reason._tag !== "ContextLengthExceeded") return reason.message
+  // Anthropic's own words, by which clients know that they have to shorten the conversation.
+  return reason.promptTokens === undefined || reason.contextWindow === undefined
+    ? "prompt is too long: it does not fit the context window"
+    : `prompt is too long: ${reason.promptTokens} tokens > ${reason.contextWindow} maximum`
+}
+
+/** By this code Anthropic's own clients know to send the whole conversation instead. */
+const unthreaded = ({ body, ...rest }: AnthropicError): AnthropicError => ({
+  ...rest,
+  body: { ...body, error: { ...body.error, details: { error_code: "thread_unsupported_request" } } }
+})
+
+/** @param reason whose path has the dialect's own names already */
+export const fromReason = (reason: Reason, id: string): AnthropicError => {
+  const optionsOf = options[reason._tag] as (reason: Reason) => Options
+  const [status, retryAfterMs] = optionsOf(reason)
+  const headers = retryAfterMs === undefined
+    ? {}
+    : { "retry-after": String(Math.max(1, Math.ceil(retryAfterMs / 1000))) }
+  const error = make(status, messageOf(reason), id, headers)
+  return reason._tag === "InvalidRequest" && reason.path === "thread" ? unthreaded(error) : error
+}

@@ -1,0 +1,145 @@
+/** Answers of Anthropic for callers of its dialect: the id and the model are ours, all else is theirs. Pure. */
+import type { Native } from "../../domain/Source.ts"
+import type { Body } from "../shared/BodyChecks.ts"
+import { isObject, listOf } from "../shared/ExtraFinder.ts"
+import type { Message } from "./Schema.ts"
+
+interface Envelope {
+  readonly id: string
+  readonly model: string
+}
+
+type Mutable = Record<string, unknown>
+
+const isOurs = ({ dialect }: Native): boolean => dialect === "anthropic"
+
+/** A block of a whole answer as it begins in a stream, and what comes after. */
+const streamed = (index: number, block: Body): ReadonlyArray<Body> => {
+  const delta = (delta: Body): Body => ({ type: "content_block_delta", index, delta })
+  const events = (start: Body, ...deltas: ReadonlyArray<Body>): ReadonlyArray<Body> => [
+    { type: "content_block_start", index, content_block: start },
+    ...deltas.map(delta),
+    { type: "content_block_stop", index }
+  ]
+  switch (block["type"]) {
+    case "text": {
+      const citations = listOf(block["citations"])
+      return events(
+        { ...block, text: "", ...(citations.length === 0 ? {} : { citations: [] }) },
+        ...citations.map((citation) => ({ type: "citations_delta", citation })),
+        { type: "text_delta", text: block["text"] }
+      )
+    }
+    case "thinking":
+      return events(
+        { ...block, thinking: "", signature: "" },
+        { type: "thinking_delta", thinking: block["thinking"] },
+        { type: "signature_delta", signature: block["signature"] }
+      )
+    case "tool_use":
+    case "server_tool_use":
+      return events(
+        { ...block, input: {} },
+        { type: "input_json_delta", partial_json: JSON.stringify(block["input"] ?? {}) }
+      )
+    default:
+      return events(block)
+  }
+}
+
+const endFields: ReadonlySet<string> = new Set(["stop_reason", "stop_sequence", "stop_details", "container"])
+
+/** A whole answer as a stream's events but the last. */
+const eventsOf = (body: Body): ReadonlyArray<Body> => {
+  const start: Mutable = {}
+  const delta: Mutable = {}
+  for (const name of Object.keys(body)) {
+    start[name] = endFields.has(name) ? null : body[name]
+    if (endFields.has(name)) delta[name] = body[name]
+  }
+  return [
+    { type: "message_start", message: { ...start, content: [] } },
+    ...listOf(body["content"]).flatMap((block, index) => streamed(index, block as Body)),
+    { type: "message_delta", delta, usage: body["usage"] }
+  ]
+}
+
+const ownOf = (event: Body, { id, model }: Envelope): Body =>
+  event["type"] === "message_start" && isObject(event["message"])
+    ? { ...event, message: { ...event["message"], id, model } }
+    : event
+
+/** A stream's events; none of a provider of another dialect. */
+export const events = (native: Native, envelope: Envelope): ReadonlyArray<Body> => {
+  if (!isOurs(native)) return []
+  const all = native.form === "whole" ? eventsOf(native.body) : [native.body]
+  return all.map((event) => ownOf(event, envelope))
+}
+
+const parsed = (text: string): unknown => {
+  try {
+    return JSON.parse(text) as unknown
+  } catch {
+    return {}
+  }
+}
+
+const textOf = (value: unknown): string => typeof value === "string" ? value : ""
+
+const after = (before: unknown, piece: unknown): string => textOf(before) + textOf(piece)
+
+/** Adds what is new of a block. */
+const addDelta = (block: Mutable, delta: Body): void => {
+  switch (delta["type"]) {
+    case "text_delta":
+      block["text"] = after(block["text"], delta["text"])
+      return
+    case "thinking_delta":
+      block["thinking"] = after(block["thinking"], delta["thinking"])
+      return
+    case "signature_delta":
+      block["signature"] = delta["signature"]
+      return
+    case "citations_delta":
+      block["citations"] = [...listOf(block["citations"]), delta["citation"]]
+      return
+    case "input_json_delta":
+      block["input"] = after(block["input"], delta["partial_json"])
+      return
+    default:
+      Object.assign(block, { ...delta, type: block["type"] })
+  }
+}
+
+/** A whole answer out of a stream's events. */
+const assembled = (parts: ReadonlyArray<Native>): Body => {
+  let message: Mutable = {}
+  const content: Array<Mutable> = []
+  for (const { body } of parts) {
+    const at = Number(body["index"] ?? 0)
+    switch (body["type"]) {
+      case "message_start":
+        message = { ...body["message"] as Body }
+        break
+      case "content_block_start":
+        content[at] = { ...body["content_block"] as Body }
+        break
+      case "content_block_delta":
+        addDelta(content[at]!, body["delta"] as Body)
+        break
+      case "message_delta": {
+        const { delta, type: _, usage, ...rest } = body
+        Object.assign(message, delta, rest, { usage: { ...message["usage"] as Body, ...usage as Body } })
+      }
+    }
+  }
+  for (const block of content) if (typeof block["input"] === "string") block["input"] = parsed(block["input"])
+  return { ...message, content }
+}
+
+/** The body of a whole answer, which is trusted to be one; undefined where no provider of the dialect has given it. */
+export const answer = (parts: ReadonlyArray<Native> | undefined, { id, model }: Envelope): Message | undefined => {
+  if (parts === undefined || parts.length === 0 || !parts.every(isOurs)) return undefined
+  const found = parts.find(({ form }) => form === "whole")?.body ?? assembled(parts)
+  return { ...found, id, model } as Body as Message
+}

@@ -1,0 +1,221 @@
+/** A generation as a request of Anthropic's Messages API. Pure; see `Anthropic`. */
+import { Result } from "effect"
+import type { Counted, Generation } from "../../domain/Generation.ts"
+import { asked, prefilled } from "../../domain/Generation.ts"
+import type { Reason } from "../../domain/InferenceError.ts"
+import type { OutputFormat, ToolDefinition } from "../../domain/Job.ts"
+import type { Content, Message } from "../../domain/Message.ts"
+import { partsOf } from "../../domain/Message.ts"
+import * as Source from "../../domain/Source.ts"
+import * as Prompts from "../shared/Conversation.ts"
+import { notSupported } from "../shared/ErrorMapping.ts"
+import type { Fields } from "../shared/Json.ts"
+import * as Schemas from "../shared/JsonSchemaSubset.ts"
+import type { Call, Dialect, Target } from "../shared/ProviderDialect.ts"
+import * as AnthropicPassThrough from "./PassThrough.ts"
+
+/** The API has no default, and refuses a request that names none. */
+const defaultMaxTokens = 4096
+
+const defaultVersion = "2023-06-01"
+
+/** The values of `format` that answers are bound to, by Anthropic's page on structured outputs. */
+const formats = new Set(
+  ["date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"]
+)
+
+const isObject = ({ properties, type }: Fields): boolean =>
+  type === "object" || properties !== undefined || (Array.isArray(type) && type.includes("object"))
+
+/** By the same page. */
+const words: Schemas.Words = {
+  known: {
+    type: Schemas.any,
+    title: Schemas.any,
+    description: Schemas.any,
+    enum: (value) => Array.isArray(value) && value.every((one) => typeof one !== "object" || one === null),
+    const: (value) => typeof value !== "object" || value === null,
+    properties: Schemas.any,
+    required: Schemas.any,
+    additionalProperties: (value) => value === false,
+    items: Schemas.any,
+    minItems: (value) => value === 0 || value === 1,
+    anyOf: Schemas.any,
+    pattern: Schemas.any,
+    format: (value) => formats.has(String(value)),
+    $ref: Schemas.isLocal,
+    $defs: Schemas.any,
+    definitions: Schemas.any
+  },
+  // Objects have to be closed. One that names no properties would be bound to be empty, which nobody means.
+  rewrite: (schema) =>
+    !isObject(schema) || schema["additionalProperties"] !== undefined
+      ? schema
+      : { ...schema, additionalProperties: schema["properties"] === undefined }
+}
+
+const formatOf = (format: OutputFormat | undefined, target: Target): Result.Result<unknown, Reason> => {
+  if (format === undefined) return Result.succeed(undefined)
+  return format.type === "json_schema"
+    ? Result.map(
+      Schemas.sayable(format.schema, words, target),
+      (schema) => ({ format: { type: "json_schema", schema } })
+    )
+    : Result.fail(notSupported(target, "format", "its provider binds answers to schemas only. Give a json_schema."))
+}
+
+/** The API takes ids of letters, digits, `_` and `-`; others come from conversations with other models. */
+const idOf = (id: string): string => id.replaceAll(/[^\w-]/gu, (character) => `_${character.codePointAt(0)}_`)
+
+const blocksOf = (content: Content): ReadonlyArray<Fields> =>
+  partsOf(content).map((part) => {
+    if (part.type === "text") return { type: "text", text: part.text }
+    const { source } = part
+    return {
+      type: "image",
+      source: source.type === "url"
+        ? { type: "url", url: source.url }
+        : { type: "base64", media_type: source.mediaType, data: source.data }
+    }
+  })
+
+const resultOf = (id: string, content: Content): Fields => ({
+  type: "tool_result",
+  tool_use_id: idOf(id),
+  content: typeof content === "string" ? content : blocksOf(content)
+})
+
+const turnOf = (message: Message, path: string): Result.Result<Prompts.Turn<Fields>, Reason> => {
+  const { content, role, toolCallId, toolCalls = [] } = message
+  if (role === "tool") {
+    return toolCallId === undefined
+      ? Result.fail(Prompts.invalid(`${path}.toolCallId`, "Expected the id of a call in an earlier message"))
+      : Result.succeed({ role: "user", parts: [resultOf(toolCallId, content)] })
+  }
+  const calls = toolCalls.map(({ arguments: text, id, name }, index) =>
+    Result.map(
+      Prompts.argumentsOf(`${path}.toolCalls[${index}].arguments`, text),
+      (input): Fields => ({ type: "tool_use", id: idOf(id), name, input })
+    )
+  )
+  return Result.map(Result.all(calls), (parts) => ({ role, parts: [...blocksOf(content), ...parts] }))
+}
+
+const toolOf = (
+  { description, name, parameters }: ToolDefinition,
+  index: number,
+  target: Target
+): Result.Result<Fields, Reason> =>
+  /^[\w-]{1,128}$/.test(name)
+    ? Result.succeed({ name, description, input_schema: { type: "object", ...parameters } })
+    : Result.fail(notSupported(target, `tools[${index}].name`, "its provider takes letters, digits, _ and - only."))
+
+const choices = { auto: "auto", none: "none", required: "any" } as const
+
+const choiceOf = ({ parallelToolCalls, toolChoice = "auto" }: Generation): Fields => {
+  const choice = typeof toolChoice === "string"
+    ? { type: choices[toolChoice] }
+    : { type: "tool", name: toolChoice.name }
+  return parallelToolCalls === undefined || toolChoice === "none"
+    ? choice
+    : { ...choice, disable_parallel_tool_use: !parallelToolCalls }
+}
+
+/** Fails for what the API has no words for; a seed is ignored. */
+const checked = (generation: Generation, target: Target): Result.Result<void, Reason> => {
+  const { sampling, stop } = generation
+  if ((sampling.temperature ?? 0) > 1) {
+    return Result.fail(notSupported(target, "temperature", "its provider takes at most 1."))
+  }
+  const blank = stop.findIndex((text) => text.trim() === "")
+  return blank === -1
+    ? Prompts.without(
+      ["minP", "repeatPenalty", "presencePenalty", "frequencyPenalty", "logitBias"],
+      generation,
+      target
+    )
+    : Result.fail(notSupported(target, `stop[${blank}]`, "its provider takes no text that is white space only."))
+}
+
+/** Models whose answer an assistant's last message begins; Anthropic's later ones refuse one. */
+const prefills = /^claude-(?:2|3|instant|(?:opus|sonnet|haiku)-4(?:-[015])?(?:-20\d{6})?$)/
+
+const goingOn = (generation: Generation, { options: { model } }: Target): Generation =>
+  prefills.test(model) ? prefilled(generation) : asked(generation)
+
+const versionOf = ({ options }: Target): string | undefined => options.apiVersion
+
+const headersOf = (source: Source.Source | undefined, target: Target) => ({
+  ...source?.headers,
+  "anthropic-version": versionOf(target) ?? source?.headers?.["anthropic-version"] ?? defaultVersion
+})
+
+/** The dialect's headers that the caller sent reach the provider. */
+export const passThrough: NonNullable<Dialect["generate"]["passThrough"]> = (
+  generation,
+  source,
+  target,
+  stream,
+  fetched
+) => {
+  return Result.succeed({
+    path: "/v1/messages",
+    headers: headersOf(source, target),
+    body: AnthropicPassThrough.bodyOf(
+      generation,
+      source,
+      target,
+      stream,
+      prefills.test(target.options.model),
+      fetched
+    )
+  })
+}
+
+export const request = (
+  generation: Generation,
+  target: Target,
+  stream: boolean
+): Result.Result<Call, Reason> =>
+  Result.gen(function*() {
+    yield* checked(generation, target)
+    const { maxTokens, sampling, stop, tools = [] } = generation
+    const { options } = target
+    const turns = yield* Prompts.turnsOf(goingOn(generation, target), turnOf)
+    const definitions = yield* Result.all(tools.map((tool, index) => toolOf(tool, index, target)))
+    return {
+      path: "/v1/messages",
+      headers: headersOf(undefined, target),
+      body: {
+        model: options.model,
+        max_tokens: maxTokens ?? options.maxTokens ?? defaultMaxTokens,
+        system: Prompts.systemOf(generation),
+        messages: turns.map(({ parts, role }) => ({ role, content: parts })),
+        temperature: sampling.temperature,
+        top_p: sampling.topP,
+        top_k: sampling.topK,
+        stop_sequences: stop.length === 0 ? undefined : stop,
+        ...(definitions.length === 0 ? {} : { tools: definitions, tool_choice: choiceOf(generation) }),
+        output_config: yield* formatOf(generation.format, target),
+        stream
+      }
+    }
+  })
+
+/** What counting takes of a message's body. */
+const countedFields: ReadonlySet<string> = new Set(["model", "system", "messages", "tools", "tool_choice"])
+
+/** The request that counts a prompt's tokens. */
+export const countRequest = ({ source, ...input }: Counted, target: Target): Result.Result<Call, Reason> => {
+  const path = "/v1/messages/count_tokens"
+  if (source?.dialect === "anthropic") {
+    const body = Source.bodyWith(source, { model: target.options.model })
+    return Result.succeed({ path, headers: headersOf(source, target), body })
+  }
+  const generation: Generation = { ...input, sampling: {}, stop: [] }
+  return Result.map(request(generation, target, false), ({ body, ...call }) => ({
+    ...call,
+    path,
+    body: Object.fromEntries(Object.entries(body as Fields).filter(([name]) => countedFields.has(name)))
+  }))
+}

@@ -1,0 +1,62 @@
+/**
+ * A caller's message as the body of a provider's: everything arrives as it was, but the model, streaming, and what a policy
+ * changes. Pure.
+ */
+import type { Generation } from "../../domain/Generation.ts"
+import { goOn } from "../../domain/Generation.ts"
+import * as Source from "../../domain/Source.ts"
+import { type Fields, fieldsOf } from "../shared/Json.ts"
+import type { Fetched, Target } from "../shared/ProviderDialect.ts"
+
+const withImage = (block: unknown, fetched: Fetched): unknown => {
+  const fields = fieldsOf(block)
+  if (fields === undefined) return block
+  const { content, source } = fields
+  if (Array.isArray(content)) return { ...fields, content: content.map((inner) => withImage(inner, fetched)) }
+  const found = fields["type"] === "image" ? fetched.get(String(fieldsOf(source)?.["url"])) : undefined
+  return found === undefined
+    ? block
+    : { ...fields, source: { type: "base64", media_type: found.mediaType, data: found.data } }
+}
+
+/** Without the assistant's messages at the end, which begin the answer. */
+const withoutBeginning = (messages: ReadonlyArray<unknown>): ReadonlyArray<unknown> => {
+  const end = messages.findLastIndex((message) => fieldsOf(message)?.["role"] !== "assistant")
+  return messages.slice(0, end + 1)
+}
+
+/**
+ * The messages, where they are other than the caller's.
+ *
+ * @param prefills the model takes an assistant's message for the beginning of its answer
+ */
+const messagesOf = (
+  { continues, resumed = false }: Generation,
+  given: ReadonlyArray<unknown>,
+  prefills: boolean,
+  fetched: Fetched | undefined
+): Fields => {
+  const messages = fetched === undefined ? given : given.map((message) => withImage(message, fetched))
+  if (!resumed || continues === undefined) return messages === given ? {} : { messages }
+  const all = [...withoutBeginning(messages), { role: "assistant", content: continues }]
+  return { messages: prefills ? all : [...all, { role: "user", content: goOn }] }
+}
+
+/** The body for a provider of the caller's dialect. */
+export const bodyOf = (
+  generation: Generation,
+  source: Source.Source,
+  target: Target,
+  stream: boolean,
+  prefills: boolean,
+  fetched: Fetched | undefined
+): Fields => {
+  const { body } = source
+  const { maxTokens } = generation
+  return Source.bodyWith(source, {
+    model: target.options.model,
+    ...(maxTokens === undefined || maxTokens === body["max_tokens"] ? {} : { max_tokens: maxTokens }),
+    ...messagesOf(generation, body["messages"] as ReadonlyArray<unknown>, prefills, fetched),
+    ...(stream ? { stream } : body["stream"] === true ? { stream: undefined } : {})
+  })
+}

@@ -1,0 +1,316 @@
+/**
+ * The Anthropic dialect's shapes: what `POST /v1/messages`, `POST /v1/messages/count_tokens` and, for its clients,
+ * `GET /v1/models` take and give.
+ *
+ * **Details**
+ *
+ * Source: Anthropic's API reference, "Messages", "Streaming messages", "Models" and "Errors", and the types of its
+ * TypeScript client. Fields that are not Anthropic's say so.
+ */
+import { Schema } from "effect"
+import { JsonObject, Tool as InferenceTool } from "../../domain/Inference.ts"
+import { mediaTypes } from "../../domain/Message.ts"
+import { mostStops, mostTools, standing } from "../openai/Schema.ts"
+
+const within = (minimum: number, maximum: number) => Schema.isBetween({ minimum, maximum })
+
+/** Clients send null for what they leave out. */
+const nullable = <S extends Schema.Top>(schema: S) => Schema.optionalKey(Schema.NullOr(schema))
+
+/** For Anthropic: elsewhere, what prompts begin alike with is computed once anyway. */
+const cached = {
+  cache_control: nullable(Schema.Struct({
+    type: Schema.Literal("ephemeral"),
+    ttl: nullable(Schema.String)
+  }))
+}
+
+const TextBlock = Schema.Struct({ type: Schema.Literal("text"), text: Schema.String, ...cached })
+
+const ImageBlock = Schema.Struct({
+  type: Schema.Literal("image"),
+  source: Schema.Union([
+    Schema.Struct({
+      type: Schema.Literal("base64"),
+      media_type: Schema.Literals(mediaTypes),
+      data: Schema.String
+    }),
+    Schema.Struct({ type: Schema.Literal("url"), url: Schema.String })
+  ]),
+  ...cached
+})
+
+/** An object of a type that is not among these: for deployments that speak this dialect. */
+const other = (...known: ReadonlyArray<string>) =>
+  Schema.Struct({
+    type: Schema.String.check(
+      Schema.makeFilter((type: string) => known.includes(type) ? `Expected the fields of type ${type}` : undefined)
+    )
+  })
+
+/** An image of another source, as one that was uploaded. */
+const OtherImageBlock = Schema.Struct({ type: Schema.Literal("image"), source: other("base64", "url") })
+
+const ToolUseBlock = Schema.Struct({
+  type: Schema.Literal("tool_use"),
+  id: Schema.NonEmptyString,
+  name: Schema.NonEmptyString,
+  input: JsonObject,
+  ...cached
+})
+
+const ToolResultBlock = Schema.Struct({
+  type: Schema.Literal("tool_result"),
+  tool_use_id: Schema.NonEmptyString,
+  content: nullable(Schema.Union([
+    Schema.String,
+    Schema.Array(Schema.Union([
+      TextBlock,
+      ImageBlock,
+      OtherImageBlock,
+      other("text", "image")
+    ]))
+  ])),
+  is_error: nullable(Schema.Boolean),
+  ...cached
+})
+
+/** Thoughts of an earlier answer, which are passed over, as Anthropic does where thinking is off. */
+const ThinkingBlock = Schema.Struct({ type: Schema.Literal("thinking") })
+const RedactedThinkingBlock = Schema.Struct({ type: Schema.Literal("redacted_thinking") })
+
+/** As documents, and what Anthropic's own tools were asked and found. */
+const OtherBlock = other("text", "image", "tool_use", "tool_result", "thinking", "redacted_thinking")
+
+/** A part of a message in a request. */
+export const BlockParam = Schema.Union([
+  TextBlock,
+  ImageBlock,
+  OtherImageBlock,
+  ToolUseBlock,
+  ToolResultBlock,
+  ThinkingBlock,
+  RedactedThinkingBlock,
+  OtherBlock
+])
+export type BlockParam = typeof BlockParam.Type
+
+export const MessageParam = Schema.Struct({
+  role: Schema.Literals(["user", "assistant", "system"]),
+  /** A text, or blocks: `tool_use` of an assistant only, `image` and `tool_result` of a user only. */
+  content: Schema.Union([Schema.String, Schema.NonEmptyArray(BlockParam)])
+}).annotate({ identifier: "AnthropicMessageParam" })
+export type MessageParam = typeof MessageParam.Type
+
+/** A tool of the caller's own that the model may use. */
+export const Tool = Schema.Struct({
+  type: nullable(Schema.Literal("custom")),
+  name: InferenceTool.fields.name,
+  description: nullable(Schema.String),
+  /** JSON Schema of the input, an object. */
+  input_schema: JsonObject,
+  ...cached
+}).annotate({ identifier: "AnthropicTool" })
+export type Tool = typeof Tool.Type
+
+/** A tool of Anthropic's own, as `web_search_20250305`. */
+const OtherTool = other("custom")
+
+/** Any tool. */
+export const AnyTool = Schema.Union([Tool, OtherTool])
+export type AnyTool = typeof AnyTool.Type
+
+/** What is asked of the answer's text. */
+export const OutputConfig = Schema.Struct({
+  /** `high` is Anthropic's default; others are for deployments that speak this dialect. */
+  effort: nullable(Schema.String),
+  /** The answer's text fits the schema. */
+  format: nullable(Schema.Struct({
+    type: Schema.Literal("json_schema"),
+    schema: JsonObject
+  }))
+})
+
+/** True: the answer has one use of a tool at most. */
+const parallel = { disable_parallel_tool_use: Schema.optionalKey(Schema.Boolean) }
+
+const ToolChoice = Schema.Union([
+  Schema.Struct({ type: Schema.Literal("auto"), ...parallel }),
+  Schema.Struct({ type: Schema.Literal("any"), ...parallel }),
+  Schema.Struct({ type: Schema.Literal("tool"), name: Schema.NonEmptyString, ...parallel }),
+  Schema.Struct({ type: Schema.Literal("none") })
+])
+export type ToolChoice = typeof ToolChoice.Type
+
+/** What asking and counting have in common. */
+const prompt = {
+  model: Schema.NonEmptyString,
+  messages: Schema.NonEmptyArray(MessageParam),
+  system: Schema.optionalKey(Schema.Union([Schema.String, Schema.Array(TextBlock)])),
+  tools: Schema.optionalKey(Schema.Array(AnyTool).check(Schema.isMaxLength(mostTools))),
+  tool_choice: Schema.optionalKey(ToolChoice),
+  /** Whether the model thinks, for deployments that speak this dialect. */
+  thinking: Schema.optionalKey(Schema.Struct({ type: Schema.String })),
+  output_config: Schema.optionalKey(OutputConfig),
+  ...cached,
+  /** Not in Anthropic's API: as in `ChatRequest`. */
+  keep_alive: standing.keep_alive,
+  /** Likewise. */
+  priority: standing.priority,
+  /** Likewise. */
+  troupe: standing.troupe
+}
+
+const StopText = Schema.NonEmptyString.check(
+  Schema.isMaxLength(1000),
+  Schema.makeFilter((text: string) => text.isWellFormed() ? undefined : "Expected whole characters")
+)
+
+/** The body of `POST /v1/messages`. Other fields are for deployments that speak this dialect. */
+export const MessagesRequest = Schema.Struct({
+  ...prompt,
+  max_tokens: Schema.Int.check(within(1, 1_000_000)),
+  stop_sequences: Schema.optionalKey(Schema.Array(StopText).check(Schema.isMaxLength(mostStops))),
+  stream: Schema.optionalKey(Schema.Boolean),
+  temperature: Schema.optionalKey(Schema.Finite.check(within(0, 1))),
+  top_p: Schema.optionalKey(Schema.Finite.check(within(0, 1))),
+  /** 0 means all. */
+  top_k: Schema.optionalKey(Schema.Int.check(within(0, 1_000_000))),
+  metadata: Schema.optionalKey(Schema.Struct({
+    /** Whose request it is, unless it has a key. */
+    user_id: nullable(Schema.String)
+  })),
+  /** For deployments that speak this dialect: there is one tier elsewhere. */
+  service_tier: Schema.optionalKey(Schema.String)
+}).annotate({ identifier: "MessagesRequest" })
+export type MessagesRequest = typeof MessagesRequest.Type
+
+/** The body of `POST /v1/messages/count_tokens`. */
+export const CountTokensRequest = Schema.Struct(prompt).annotate({ identifier: "CountTokensRequest" })
+export type CountTokensRequest = typeof CountTokensRequest.Type
+
+export const TokenCount = Schema.Struct({ input_tokens: Schema.Int }).annotate({ identifier: "TokenCount" })
+
+export const StopReason = Schema.Literals(["end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal"])
+export type StopReason = typeof StopReason.Type
+
+const tokens = {
+  /** Of the prompt's tokens, those that were computed. */
+  input_tokens: Schema.Int,
+  cache_creation_input_tokens: Schema.Int,
+  /** Of the prompt's tokens, those that needed no computing. */
+  cache_read_input_tokens: Schema.Int,
+  output_tokens: Schema.Int,
+  /** Null where nothing was thought. */
+  output_tokens_details: Schema.NullOr(Schema.Struct({ thinking_tokens: Schema.Int })),
+  server_tool_use: Schema.Null
+}
+
+const DeltaUsage = Schema.Struct(tokens).annotate({ identifier: "AnthropicDeltaUsage" })
+export type DeltaUsage = typeof DeltaUsage.Type
+
+const Usage = Schema.Struct({
+  ...tokens,
+  cache_creation: Schema.Null,
+  inference_geo: Schema.Null,
+  service_tier: Schema.Literal("standard"),
+  speed: Schema.Null
+}).annotate({ identifier: "AnthropicUsage" })
+export type Usage = typeof Usage.Type
+
+const Block = Schema.Union([
+  Schema.Struct({ type: Schema.Literal("text"), text: Schema.String, citations: Schema.Null }),
+  Schema.Struct({
+    type: Schema.Literal("tool_use"),
+    id: Schema.String,
+    name: Schema.String,
+    input: Schema.Record(Schema.String, Schema.Unknown),
+    caller: Schema.Struct({ type: Schema.Literal("direct") })
+  })
+])
+export type Block = typeof Block.Type
+
+/** Why an answer ended. */
+const end = {
+  /** Null in `message_start` only. */
+  stop_reason: Schema.NullOr(StopReason),
+  /** Which of `stop_sequences` ended the answer. */
+  stop_sequence: Schema.NullOr(Schema.String),
+  /** Of a refusal. */
+  stop_details: Schema.NullOr(Schema.Struct({
+    type: Schema.Literal("refusal"),
+    category: Schema.Null,
+    explanation: Schema.String
+  })),
+  container: Schema.Null
+}
+const End = Schema.Struct(end)
+export type End = typeof End.Type
+
+export const Message = Schema.Struct({
+  id: Schema.String,
+  type: Schema.Literal("message"),
+  role: Schema.Literal("assistant"),
+  model: Schema.String,
+  content: Schema.Array(Block),
+  diagnostics: Schema.Null,
+  ...end,
+  usage: Usage
+}).annotate({ identifier: "AnthropicMessage" })
+export type Message = typeof Message.Type
+
+/** The body of every error, and the data of an `error` event. */
+export const ErrorBody = Schema.Struct({
+  type: Schema.Literal("error"),
+  error: Schema.Struct({
+    type: Schema.String,
+    message: Schema.String,
+    details: Schema.optionalKey(Schema.Struct({ error_code: Schema.String }))
+  }),
+  request_id: Schema.NullOr(Schema.String)
+}).annotate({ identifier: "AnthropicError" })
+export type ErrorBody = typeof ErrorBody.Type
+
+/** The data of a stream's events, each of which has its `type` as its name. */
+export const StreamEvent = Schema.Union([
+  /** Its usage is 0: the prompt's tokens are told with the last figures, in `message_delta`. */
+  Schema.Struct({ type: Schema.Literal("message_start"), message: Message }),
+  Schema.Struct({ type: Schema.Literal("content_block_start"), index: Schema.Int, content_block: Block }),
+  Schema.Struct({
+    type: Schema.Literal("content_block_delta"),
+    index: Schema.Int,
+    delta: Schema.Union([
+      Schema.Struct({ type: Schema.Literal("text_delta"), text: Schema.String }),
+      Schema.Struct({ type: Schema.Literal("input_json_delta"), partial_json: Schema.String })
+    ])
+  }),
+  Schema.Struct({ type: Schema.Literal("content_block_stop"), index: Schema.Int }),
+  Schema.Struct({ type: Schema.Literal("message_delta"), delta: End, usage: DeltaUsage }),
+  Schema.Struct({ type: Schema.Literal("message_stop") }),
+  ErrorBody
+]).annotate({ identifier: "AnthropicStreamEvent" })
+export type StreamEvent = typeof StreamEvent.Type
+
+export const Model = Schema.Struct({
+  type: Schema.Literal("model"),
+  id: Schema.String,
+  display_name: Schema.String,
+  /** When the service started, as RFC 3339 has it. */
+  created_at: Schema.String,
+  lifecycle: Schema.Literal("active"),
+  capabilities: Schema.Null,
+  deprecated_at: Schema.Null,
+  line: Schema.Null,
+  max_input_tokens: Schema.Null,
+  max_tokens: Schema.Null,
+  retires_at: Schema.Null
+}).annotate({ identifier: "AnthropicModel" })
+export type Model = typeof Model.Type
+
+/** All models are on the first page. */
+export const ModelList = Schema.Struct({
+  data: Schema.Array(Model),
+  has_more: Schema.Literal(false),
+  first_id: Schema.NullOr(Schema.String),
+  last_id: Schema.NullOr(Schema.String)
+}).annotate({ identifier: "AnthropicModelList" })

@@ -1,0 +1,143 @@
+/** Answers of the Gemini API, streamed and whole. Pure; see `Gemini`. */
+import { Result } from "effect"
+import type { Generation } from "../../domain/Generation.ts"
+import type { Event } from "../../domain/Inference.ts"
+import type { Reason } from "../../domain/InferenceError.ts"
+import * as InferenceError from "../../domain/InferenceError.ts"
+import type { FinishReason, TokenUsage } from "../../domain/Job.ts"
+import { brief, cut, finishText, malformed, parse } from "../shared/ErrorMapping.ts"
+import { at, countAt, type Fields, fieldsOf, listAt, textAt } from "../shared/Json.ts"
+import type { EventDecoder, Target, Told } from "../shared/ProviderDialect.ts"
+import { makeCounter } from "../shared/TokenCounter.ts"
+import { argumentsText, makeIds } from "../shared/ToolCallAssembler.ts"
+import { inBand } from "./DecodeError.ts"
+
+/** The reasons to end that are the content policy's. */
+const refusals = new Set([
+  "SAFETY",
+  "RECITATION",
+  "LANGUAGE",
+  "BLOCKLIST",
+  "PROHIBITED_CONTENT",
+  "SPII",
+  "IMAGE_SAFETY",
+  "IMAGE_PROHIBITED_CONTENT",
+  "IMAGE_RECITATION"
+])
+
+const refused = ({ deployment }: Target, what: string, why: string, words: string | undefined): Reason =>
+  new InferenceError.ContentRefused({
+    deployment,
+    detail: brief(`${what} is blocked (${why})${words === undefined ? "." : `: ${words}`}`)
+  })
+
+/** Thoughts are told beside the answer's other tokens, and are among them here. */
+const usageOf = (usage: unknown): Partial<TokenUsage> => {
+  const prompt = countAt(usage, "promptTokenCount")
+  const said = countAt(usage, "candidatesTokenCount")
+  const thought = countAt(usage, "thoughtsTokenCount")
+  return {
+    cachedTokens: countAt(usage, "cachedContentTokenCount") ?? 0,
+    ...(prompt === undefined ? {} : { promptTokens: prompt }),
+    ...(said === undefined && thought === undefined ? {} : { completionTokens: (said ?? 0) + (thought ?? 0) }),
+    ...(thought === undefined ? {} : { reasoningTokens: thought })
+  }
+}
+
+/** The events of an answer's parts; those that are neither text nor a call are passed over. */
+const makeParts = (generation: Generation, count: (text: string) => number, target: Target) => {
+  const idOf = makeIds(generation)
+  let calls = 0
+  let thoughts = false
+  const callOf = (call: unknown): Told => {
+    const name = textAt(call, "name") ?? ""
+    if (name === "") return Result.fail(malformed(target, "a call without a name"))
+    const index = calls++
+    const id = idOf(textAt(call, "id"))
+    const text = argumentsText(at(call, "args")) || "{}"
+    return Result.succeed([{ type: "tool_call", index, id, name, arguments: text, tokens: count(text) }])
+  }
+  return {
+    hasCalls: () => calls > 0,
+    hasThoughts: () => thoughts,
+    eventsOf: (part: unknown): Told => {
+      if (at(part, "thought") === true) {
+        thoughts = true
+        return Result.succeed([])
+      }
+      const call = at(part, "functionCall")
+      if (call !== undefined) return callOf(call)
+      const text = textAt(part, "text") ?? ""
+      return Result.succeed(text === "" ? [] : [{ type: "text", text, tokens: count(text) } satisfies Event])
+    }
+  }
+}
+
+interface Reader {
+  readonly take: (body: unknown) => Told
+  readonly end: () => Told
+  readonly hasThoughts: () => boolean
+}
+
+/** The last of the reasons to end counts: some models tell one with every piece. */
+const makeReader = (generation: Generation, target: Target): Reader => {
+  const counter = makeCounter(generation)
+  const parts = makeParts(generation, counter.count, target)
+  let usage: unknown
+  let end: unknown
+
+  const blockOf = (body: Fields): Reason | undefined => {
+    const block = textAt(body, "promptFeedback", "blockReason")
+    return block === undefined
+      ? undefined
+      : refused(target, "the prompt", block, textAt(body, "promptFeedback", "blockReasonMessage"))
+  }
+
+  const wrong = (body: Fields): Reason | undefined => body["error"] === undefined ? blockOf(body) : inBand(body, target)
+
+  const finishOf = (given: string): Result.Result<FinishReason, Reason> => {
+    const reason = given.trim().toUpperCase()
+    if (reason === "STOP") return Result.succeed(parts.hasCalls() ? "tool_calls" : "stop")
+    if (reason === "MAX_TOKENS") return Result.succeed("length")
+    return Result.fail(
+      refusals.has(reason)
+        ? refused(target, "the answer", reason, textAt(end, "finishMessage"))
+        : malformed(target, `an answer that ended for the reason "${brief(given)}"`)
+    )
+  }
+
+  return {
+    hasThoughts: parts.hasThoughts,
+    take: (body) => {
+      const fields = fieldsOf(Array.isArray(body) ? body[0] : body)
+      if (fields === undefined) return Result.fail(malformed(target, "no answer"))
+      const reason = wrong(fields)
+      if (reason !== undefined) return Result.fail(reason)
+      usage = fields["usageMetadata"] ?? usage
+      const candidate = listAt(fields, "candidates")[0]
+      if (finishText(at(candidate, "finishReason")) !== undefined) end = candidate
+      return Result.map(
+        Result.all(listAt(candidate, "content", "parts").map(parts.eventsOf)),
+        (events) => events.flat()
+      )
+    },
+    end: () => {
+      const reason = textAt(end, "finishReason")
+      if (reason === undefined) return Result.fail(cut(target))
+      return Result.map(
+        finishOf(reason),
+        (reason) => [{ type: "finish", reason, usage: counter.usage(usageOf(usage)) }]
+      )
+    }
+  }
+}
+
+export const events = (generation: Generation, target: Target): EventDecoder => {
+  const { end, hasThoughts, take } = makeReader(generation, target)
+  return { push: ({ data }) => take(parse(data)), end, hasThoughts }
+}
+
+export const whole = (body: unknown, generation: Generation, target: Target): Told => {
+  const { end, take } = makeReader(generation, target)
+  return Result.flatMap(take(body), (events) => Result.map(end(), (last) => [...events, ...last]))
+}

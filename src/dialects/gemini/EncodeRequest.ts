@@ -1,0 +1,199 @@
+/** A generation as a request of the Gemini API. Pure; see `Gemini`. */
+import { Result } from "effect"
+import type { Generation } from "../../domain/Generation.ts"
+import { asked } from "../../domain/Generation.ts"
+import type { Reason } from "../../domain/InferenceError.ts"
+import type { OutputFormat, ToolChoice, ToolDefinition } from "../../domain/Job.ts"
+import type { Content, Message } from "../../domain/Message.ts"
+import { imageOfTool, partsOf, textOf } from "../../domain/Message.ts"
+import * as Prompts from "../shared/Conversation.ts"
+import { notSupported, parse } from "../shared/ErrorMapping.ts"
+import { type Fields, fieldsOf } from "../shared/Json.ts"
+import * as Schemas from "../shared/JsonSchemaSubset.ts"
+import type { Call, Target } from "../shared/ProviderDialect.ts"
+
+const mostStops = 5
+
+const isTextOrNumber = (value: unknown): boolean => typeof value === "string" || typeof value === "number"
+
+/** By the reference of `responseJsonSchema`; what it does not name is passed over unsaid. */
+const words: Schemas.Words = {
+  known: {
+    $id: Schemas.any,
+    $defs: Schemas.any,
+    $ref: Schemas.isLocal,
+    $anchor: Schemas.any,
+    type: Schemas.any,
+    format: Schemas.any,
+    title: Schemas.any,
+    description: Schemas.any,
+    enum: (value) => Array.isArray(value) && value.every(isTextOrNumber),
+    items: Schemas.any,
+    prefixItems: Schemas.any,
+    minItems: Schemas.any,
+    maxItems: Schemas.any,
+    minimum: Schemas.any,
+    maximum: Schemas.any,
+    anyOf: Schemas.any,
+    properties: Schemas.any,
+    additionalProperties: Schemas.any,
+    required: Schemas.any,
+    propertyOrdering: Schemas.any
+  },
+  rewrite: ({ const: only, ...schema }) => {
+    if (only === undefined) return schema
+    return isTextOrNumber(only) ? { ...schema, enum: [only] } : { ...schema, const: only }
+  }
+}
+
+const formatOf = (format: OutputFormat | undefined, target: Target): Result.Result<Fields, Reason> => {
+  if (format === undefined) return Result.succeed({})
+  const responseMimeType = "application/json"
+  return format.type === "json_object"
+    ? Result.succeed({ responseMimeType })
+    : Result.map(
+      Schemas.sayable(format.schema, words, target),
+      (responseJsonSchema) => ({ responseMimeType, responseJsonSchema })
+    )
+}
+
+/** Images are bytes by the time they are here; there is no way to name a URL. */
+const contentParts = (content: Content): ReadonlyArray<Fields> =>
+  partsOf(content).flatMap((part): ReadonlyArray<Fields> => {
+    if (part.type === "text") return [{ text: part.text }]
+    return part.source.type === "base64"
+      ? [{ inlineData: { mimeType: part.source.mediaType, data: part.source.data } }]
+      : []
+  })
+
+/** In the place of the signature that a call came with, which a conversation here does not keep. */
+const unsigned = "skip_thought_signature_validator"
+
+const assistantTurn = (
+  { content, toolCalls = [] }: Message,
+  path: string
+): Result.Result<Prompts.Turn<Fields>, Reason> => {
+  const calls = toolCalls.map(({ arguments: text, id, name }, index) =>
+    Result.map(
+      Prompts.argumentsOf(`${path}.toolCalls[${index}].arguments`, text),
+      // Of calls side by side, the first is the one that is signed.
+      (args): Fields => ({
+        functionCall: { id, name, args },
+        ...(index === 0 ? { thoughtSignature: unsigned } : {})
+      })
+    )
+  )
+  return Result.map(Result.all(calls), (parts) => ({ role: "model", parts: [...contentParts(content), ...parts] }))
+}
+
+/** A result goes by its function's name too, and is an object. */
+const resultTurn = (
+  { content, toolCallId: id = "" }: Message,
+  path: string,
+  names: ReadonlyMap<string, string>
+): Result.Result<Prompts.Turn<Fields>, Reason> => {
+  const name = names.get(id)
+  if (name === undefined) {
+    return Result.fail(
+      Prompts.invalid(`${path}.toolCallId`, `Expected the id of a call in an earlier message, not "${id}"`)
+    )
+  }
+  const text = textOf(content)
+  const response = fieldsOf(parse(text)) ?? { output: text }
+  return Result.succeed({ role: "tool", parts: [{ functionResponse: { id, name, response } }] })
+}
+
+const contentsOf = (generation: Generation): Result.Result<ReadonlyArray<Fields>, Reason> => {
+  const names = new Map<string, string>()
+  const turns = Prompts.turnsOf<Fields>(generation, (message, path) => {
+    for (const { id, name } of message.toolCalls ?? []) names.set(id, name)
+    if (message.role === "assistant") return assistantTurn(message, path)
+    return message.role === "tool"
+      ? resultTurn(message, path, names)
+      : Result.succeed({ role: "user", parts: contentParts(message.content) })
+  })
+  // Results are the user's, in a turn of their own, which has as many as there are calls.
+  return Result.map(turns, (all) => all.map(({ parts, role }) => ({ role: role === "tool" ? "user" : role, parts })))
+}
+
+const modes = { auto: "AUTO", none: "NONE", required: "ANY" } as const
+
+const choiceOf = (choice: ToolChoice): Fields =>
+  typeof choice === "string" ? { mode: modes[choice] } : { mode: "ANY", allowedFunctionNames: [choice.name] }
+
+const toolsOf = (tools: ReadonlyArray<ToolDefinition>, choice: ToolChoice = "auto"): Fields => {
+  if (tools.length === 0) return {}
+  const functionDeclarations = tools.map(({ description, name, parameters }) => ({
+    name,
+    description,
+    parametersJsonSchema: parameters
+  }))
+  return { tools: [{ functionDeclarations }], toolConfig: { functionCallingConfig: choiceOf(choice) } }
+}
+
+/** By the API's page on images, which lists no GIF. */
+const unseen = (messages: ReadonlyArray<Message>): string | undefined => {
+  for (const [index, { content }] of messages.entries()) {
+    const part = partsOf(content).find((part) =>
+      part.type === "image" && (part.source.type === "url" || part.source.mediaType === "image/gif")
+    )
+    if (part !== undefined && typeof content !== "string") return `messages[${index}].content[${content.indexOf(part)}]`
+  }
+  return undefined
+}
+
+const checked = (generation: Generation, target: Target): Result.Result<void, Reason> => {
+  const { messages, stop } = generation
+  if (stop.length > mostStops) {
+    return Result.fail(notSupported(target, "stop", `its provider takes at most ${mostStops} texts.`))
+  }
+  const seen = imageOfTool(messages)
+  if (seen !== undefined) {
+    return Result.fail(notSupported(target, seen, "its dialect has no images in the results of tools."))
+  }
+  const wrong = unseen(messages)
+  return wrong === undefined
+    ? Prompts.without(["minP", "repeatPenalty", "logitBias"], generation, target)
+    : Result.fail(
+      notSupported(target, wrong, "its provider takes the bytes of images of the types PNG, JPEG and WebP.")
+    )
+}
+
+const samplingOf = ({ maxTokens, sampling, stop }: Generation, { options }: Target): Fields => ({
+  temperature: sampling.temperature,
+  topP: sampling.topP,
+  topK: sampling.topK,
+  presencePenalty: sampling.presencePenalty,
+  frequencyPenalty: sampling.frequencyPenalty,
+  // The API's are signed integers of 32 bits.
+  seed: sampling.seed === undefined ? undefined : sampling.seed % 2 ** 31,
+  maxOutputTokens: maxTokens ?? options.maxTokens,
+  stopSequences: stop.length === 0 ? undefined : stop
+})
+
+/** As `models/gemini-2.5-flash`; tuned models have a folder of their own. */
+export const modelOf = ({ options: { model } }: Target): string => model.includes("/") ? model : `models/${model}`
+
+/** The path of what a model is asked. */
+export const pathOf = (target: Target, method: string): string =>
+  `/${target.options.apiVersion ?? "v1beta"}/${modelOf(target).split("/").map(encodeURIComponent).join("/")}:${method}`
+
+export const request = (
+  generation: Generation,
+  target: Target,
+  stream: boolean
+): Result.Result<Call, Reason> =>
+  Result.gen(function*() {
+    yield* checked(generation, target)
+    const system = Prompts.systemOf(generation)
+    return {
+      path: pathOf(target, stream ? "streamGenerateContent?alt=sse" : "generateContent"),
+      body: {
+        systemInstruction: system === undefined ? undefined : { parts: [{ text: system }] },
+        // Of its models only some take the beginning of an answer.
+        contents: yield* contentsOf(asked(generation)),
+        ...toolsOf(generation.tools ?? [], generation.toolChoice),
+        generationConfig: { ...samplingOf(generation, target), ...yield* formatOf(generation.format, target) }
+      }
+    }
+  })

@@ -1,0 +1,192 @@
+/**
+ * Ollama's own API: `/api/chat` in lines of JSON, and `/api/embed`. Pure.
+ *
+ * **Gotchas**
+ *
+ * Source: Ollama's API documentation. It cannot be made to call a tool, and cuts a prompt that does not fit without a
+ * word. An assistant's message at the end is gone on with. Options that the caller did not set are left to its defaults.
+ */
+import { Result } from "effect"
+import type { Generation } from "../../domain/Generation.ts"
+import { prefilled } from "../../domain/Generation.ts"
+import type { Event } from "../../domain/Inference.ts"
+import type { Reason } from "../../domain/InferenceError.ts"
+import type { FinishReason, OutputFormat } from "../../domain/Job.ts"
+import type { Content, Message } from "../../domain/Message.ts"
+import { imageOfTool, textOf } from "../../domain/Message.ts"
+import { toolsOf } from "../openai/EncodeRequest.ts"
+import { embeddingsOf } from "../shared/Embeddings.ts"
+import type { Found } from "../shared/ErrorMapping.ts"
+import { cut, finishText, inBandReason, malformed, notSupported, parse, reasonOf } from "../shared/ErrorMapping.ts"
+import { at, countAt, fieldsOf, listAt, ownOf, textAt } from "../shared/Json.ts"
+import type { Dialect, EventDecoder, Target, Told } from "../shared/ProviderDialect.ts"
+import { makeCounter } from "../shared/TokenCounter.ts"
+import * as ToolParts from "../shared/ToolCallAssembler.ts"
+
+/** Bytes in base64 by the time they are here; there is no way to name a URL. */
+const imagesOf = (content: Content): ReadonlyArray<string> =>
+  typeof content === "string" ?
+    [] :
+    content.flatMap((part) => part.type === "image" && part.source.type === "base64" ? [part.source.data] : [])
+
+/**
+ * A tool's result goes under the name of the call before it: an id may come again in a later turn. Images stand beside the
+ * text, wherever in it they were.
+ */
+const messagesOf = (messages: ReadonlyArray<Message>) => {
+  const names = new Map<string, string>()
+  const named = (toolCalls: NonNullable<Message["toolCalls"]>) => {
+    for (const { id, name } of toolCalls) names.set(id, name)
+    return toolCalls
+  }
+  return messages.map(({ content, role, toolCallId = "", toolCalls = [] }) => ({
+    role,
+    content: textOf(content),
+    ...(imagesOf(content).length === 0 ? {} : { images: imagesOf(content) }),
+    ...(toolCalls.length === 0 ? {} : {
+      tool_calls: named(toolCalls).map(({ arguments: text, name }) => ({
+        function: { name, arguments: fieldsOf(parse(text)) ?? {} }
+      }))
+    }),
+    ...(role === "tool" ? { tool_name: names.get(toolCallId) ?? "" } : {})
+  }))
+}
+
+/** What is undefined is not sent. */
+const optionsOf = ({ maxTokens, sampling, stop }: Generation, { options }: Target) => {
+  const fields = {
+    temperature: sampling.temperature,
+    top_p: sampling.topP,
+    top_k: sampling.topK,
+    min_p: sampling.minP,
+    seed: sampling.seed,
+    repeat_penalty: sampling.repeatPenalty,
+    presence_penalty: sampling.presencePenalty,
+    frequency_penalty: sampling.frequencyPenalty,
+    num_predict: maxTokens ?? options.maxTokens,
+    stop: stop.length === 0 ? undefined : stop,
+    num_ctx: options.contextSize
+  }
+  return Object.values(fields).every((value) => value === undefined) ? {} : { options: fields }
+}
+
+const formatOf = (format: OutputFormat) => format.type === "json_object" ? "json" : format.schema
+
+const unsaid = ({ messages, sampling, toolChoice, tools = [] }: Generation, target: Target): Reason | undefined => {
+  if (tools.length > 0 && toolChoice !== undefined && toolChoice !== "auto" && toolChoice !== "none") {
+    return notSupported(target, "toolChoice", "its dialect cannot make a model call a tool. Leave it to the model.")
+  }
+  const seen = imageOfTool(messages)
+  if (seen !== undefined) return notSupported(target, seen, "its dialect has no images in the results of tools.")
+  return Object.keys(sampling.logitBias ?? {}).length > 0
+    ? notSupported(target, "logitBias", "its dialect has no logit_bias. Leave it out.")
+    : undefined
+}
+
+const requestOf: Dialect["generate"]["request"] = (generation, target, stream) => {
+  const { format, toolChoice, tools = [] } = generation
+  const { messages } = prefilled(generation)
+  const reason = unsaid(generation, target)
+  if (reason !== undefined) return Result.fail(reason)
+  return Result.succeed({
+    path: "/api/chat",
+    body: {
+      model: target.options.model,
+      messages: messagesOf(messages),
+      stream,
+      ...optionsOf(generation, target),
+      ...(tools.length === 0 || toolChoice === "none" ? {} : { tools: toolsOf(tools) }),
+      ...(format === undefined ? {} : { format: formatOf(format) })
+    }
+  })
+}
+
+/** @param body `{ error }` */
+const foundIn = (body: unknown): Found => ({ message: textAt(body, "error") ?? textAt(body, "error", "message") ?? "" })
+
+const failure: Dialect["failure"] = (refusal, target) => reasonOf(refusal, target, foundIn(refusal.body))
+
+const inBand = (body: unknown, target: Target): Reason => inBandReason(body, target, foundIn(body), undefined)
+
+/** `load` and `unload` tell of a model without an answer. */
+const finishes: Readonly<Record<string, FinishReason>> = { stop: "stop", length: "length" }
+
+const makeLines = (generation: Generation, target: Target) => {
+  const counter = makeCounter(generation)
+  const calls = ToolParts.make(generation, counter.count)
+  let thoughts = false
+  let places = 0
+
+  const callEvents = (line: unknown): ReadonlyArray<Event> =>
+    listAt(line, "message", "tool_calls").flatMap((call) => {
+      const given = ToolParts.argumentsText(at(call, "function", "arguments"))
+      // Every call comes whole, so that each is a new one.
+      return calls.push({
+        place: places++,
+        id: textAt(call, "id"),
+        name: textAt(call, "function", "name"),
+        arguments: given === "" ? "{}" : given
+      })
+    })
+  const finish = (line: unknown): Told => {
+    const reason = ownOf(finishes, finishText(at(line, "done_reason"))) ?? "stop"
+    const held = calls.end()
+    if (held === undefined) return Result.fail(malformed(target, "a call without a name"))
+    return Result.succeed([...held, {
+      type: "finish",
+      reason: reason === "stop" && calls.size() > 0 ? "tool_calls" : reason,
+      usage: counter.usage({
+        promptTokens: countAt(line, "prompt_eval_count"),
+        completionTokens: countAt(line, "eval_count")
+      })
+    }])
+  }
+  const push = (line: unknown): Told => {
+    if (fieldsOf(line) === undefined) return Result.fail(malformed(target, "a line without a JSON object"))
+    if (at(line, "error") !== undefined) return Result.fail(inBand(line, target))
+    const nameless = listAt(line, "message", "tool_calls").some((call) =>
+      (textAt(call, "function", "name") ?? "") === ""
+    )
+    if (nameless) return Result.fail(malformed(target, "a call without a name"))
+    const text = textAt(line, "message", "content") ?? ""
+    thoughts ||= text === "" && (textAt(line, "message", "thinking") ?? "") !== ""
+    const events: ReadonlyArray<Event> = [
+      ...(text === "" ? [] : [{ type: "text" as const, text, tokens: counter.count(text) }]),
+      ...callEvents(line)
+    ]
+    return at(line, "done") === true ? Result.map(finish(line), (last) => [...events, ...last]) : Result.succeed(events)
+  }
+  return { push, hasThoughts: () => thoughts }
+}
+
+const events = (generation: Generation, target: Target): EventDecoder => {
+  const { hasThoughts, push } = makeLines(generation, target)
+  return {
+    push: ({ data }) => push(parse(data)),
+    end: () => Result.fail(cut(target)),
+    hasThoughts
+  }
+}
+
+const whole: Dialect["generate"]["whole"] = (body, generation, target) => {
+  const told = makeLines(generation, target).push(body)
+  return Result.isSuccess(told) && told.success.at(-1)?.type !== "finish" ? Result.fail(cut(target)) : told
+}
+
+const embed: NonNullable<Dialect["embed"]> = {
+  request: (input, { options: { model } }) =>
+    Result.succeed({ path: "/api/embed", body: { model, input, truncate: false } }),
+  answer: (body, inputs, target) =>
+    embeddingsOf(listAt(body, "embeddings"), inputs, countAt(body, "prompt_eval_count") ?? 0, target)
+}
+
+export const ollama: Dialect = {
+  name: "ollama",
+  baseUrl: "http://127.0.0.1:11434",
+  images: "bytes",
+  framing: "ndjson",
+  authorize: (key) => ({ authorization: `Bearer ${key}` }),
+  generate: { request: requestOf, events, whole },
+  embed,
+  failure
+}

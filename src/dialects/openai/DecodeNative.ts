@@ -1,0 +1,277 @@
+/**
+ * Chat completions for callers of the same dialect: chunks and bodies as the provider sent them, with tool calls and finish
+ * reasons mended where they are not as the dialect has them. Pure.
+ *
+ * **Details**
+ *
+ * Chunks that say nothing yet are held until one does, so that an answer which fails before it can still be asked for
+ * elsewhere. The chunk with the finish reason is held until the answer's end, which decides the reason.
+ */
+import { Result } from "effect"
+import type { Event } from "../../domain/Inference.ts"
+import * as InferenceError from "../../domain/InferenceError.ts"
+import type { FinishReason } from "../../domain/Job.ts"
+import type { Native } from "../../domain/Source.ts"
+import { finishText } from "../shared/ErrorMapping.ts"
+import { type Fields, fieldsOf, listAt, textAt } from "../shared/Json.ts"
+import type { Told } from "../shared/ProviderDialect.ts"
+
+type CallEvent = Extract<Event, { readonly type: "tool_call" }>
+type Finish = Extract<Event, { readonly type: "finish" }>
+
+const native = (body: Fields, form: Native["form"] = "chunk"): Native => ({ dialect: "openai", form, body })
+
+const eventOf = (body: Fields, content: boolean, form?: Native["form"]): Event => ({
+  type: "native",
+  native: native(body, form),
+  content,
+  tokens: 0
+})
+
+/** The dialect's own finish reasons, and what each is here. */
+const finishes: Readonly<Record<string, FinishReason>> = {
+  stop: "stop",
+  length: "length",
+  tool_calls: "tool_calls",
+  function_call: "tool_calls",
+  content_filter: "content_filter"
+}
+
+const finishOf = (raw: unknown, reason: FinishReason): unknown =>
+  typeof raw === "string" && Object.hasOwn(finishes, raw) && finishes[raw] === reason ? raw : reason
+
+const isCallEvent = (event: Event): event is CallEvent => event.type === "tool_call"
+
+/** Calls of custom tools, which the events do not have. */
+const isOther = (call: unknown): boolean => (textAt(call, "type") ?? "function") !== "function"
+
+const functionOf = (raw: unknown, name: string | undefined, text: string): Fields => {
+  const { arguments: _, name: __, ...rest } = fieldsOf(fieldsOf(raw)?.["function"]) ?? {}
+  return { ...(name === undefined ? {} : { name }), ...rest, arguments: text }
+}
+
+/** A piece of a call as an event has it, with what else the provider said of it. */
+const deltaOf = (raw: unknown, { arguments: text, id, index, name }: CallEvent): Fields => {
+  const { function: _, id: __, index: ___, type: ____, ...rest } = fieldsOf(raw) ?? {}
+  return {
+    index,
+    ...(id === undefined ? {} : { id, type: "function" }),
+    ...rest,
+    function: functionOf(raw, name, text)
+  }
+}
+
+const deltasOf = (raw: ReadonlyArray<unknown>, calls: ReadonlyArray<CallEvent>): ReadonlyArray<unknown> =>
+  raw.some(isOther) ? raw : calls.map((call, at) => deltaOf(raw.length === calls.length ? raw[at] : undefined, call))
+
+/** Text in parts, as Mistral's models that think have it, as a text. */
+const withText = (message: Fields): Fields => {
+  const { content } = message
+  if (!Array.isArray(content)) return message
+  const textsOf = (list: ReadonlyArray<unknown>): string => list.map((part) => textAt(part, "text") ?? "").join("")
+  const thoughts = content.map((part) => textsOf(listAt(part, "thinking"))).join("")
+  return {
+    ...message,
+    content: textsOf(content),
+    ...(thoughts === "" ? {} : { reasoning_content: thoughts })
+  }
+}
+
+/** A message, or what is new of it, with these calls. */
+const messageWith = (message: Fields, calls: ReadonlyArray<unknown>, legacy: boolean): Fields => {
+  const { function_call: called, tool_calls: given, ...rest } = withText(message)
+  return {
+    ...rest,
+    ...(calls.length > 0 && (legacy || called === undefined) ? { tool_calls: calls } : {}),
+    ...(calls.length === 0 && Array.isArray(given) && given.length === 0 ? { tool_calls: given } : {}),
+    ...(called === undefined || !legacy ? {} : { function_call: called })
+  }
+}
+
+const thoughtFields: ReadonlySet<string> = new Set(["reasoning", "reasoning_content", "reasoning_details"])
+const silentFields: ReadonlySet<string> = new Set(["role", "refusal", "content", "tool_calls"])
+
+const isEmpty = (value: unknown): boolean =>
+  value === null || value === undefined || value === "" || (Array.isArray(value) && value.length === 0)
+
+/** The fields of a delta that say something beside text and calls. */
+const saidIn = (delta: Fields): ReadonlyArray<string> =>
+  Object.keys(delta).filter((name) => !silentFields.has(name) && !isEmpty(delta[name]))
+
+export interface Chunks {
+  /**
+   * The events of a chunk: what the caller gets, and what it means.
+   *
+   * @param choice the first choice of the chunk, if it has one
+   */
+  readonly push: (
+    chunk: Fields,
+    choice: Fields | undefined,
+    events: ReadonlyArray<Event>
+  ) => ReadonlyArray<Event>
+  /** The events of the answer's end. */
+  readonly end: (told: Told) => Told
+}
+
+/** The chunk with its first choice mended; others stay as they are. */
+const withChoice = (chunk: Fields, choice: Fields): Fields => ({
+  ...chunk,
+  choices: listAt(chunk, "choices").map((one) => (fieldsOf(one)?.["index"] ?? 0) === 0 ? choice : one)
+})
+
+/** Refused with the answer that says so. */
+const refusedWith = (reason: InferenceError.Reason, answer: ReadonlyArray<Native>): InferenceError.Reason =>
+  reason._tag === "ContentRefused"
+    ? new InferenceError.ContentRefused({ deployment: reason.deployment, detail: reason.detail, answer })
+    : reason
+
+/** The chunk with the finish reason, and what it means. */
+interface Last {
+  readonly chunk: Fields
+  readonly choice: Fields
+  readonly events: ReadonlyArray<Event>
+}
+
+const isContent = (name: string): boolean => !thoughtFields.has(name)
+
+/** The end of an answer: calls that were held, the chunk with the finish reason, and usage. */
+const endOf = (
+  { chunk, choice, events }: Last,
+  all: ReadonlyArray<Event>,
+  usage: Fields | undefined
+): ReadonlyArray<Event> => {
+  const calls = all.filter(isCallEvent)
+  const finish = all.at(-1) as Finish
+  const tool_calls = calls.map((call) => deltaOf({}, call))
+  const before = { ...chunk, choices: [{ ...choice, delta: { tool_calls }, finish_reason: null }] }
+  const last = withChoice(chunk, { ...choice, finish_reason: finishOf(choice["finish_reason"], finish.reason) })
+  return [
+    ...(calls.length === 0 ? [] : [eventOf(before, true)]),
+    ...calls,
+    eventOf(last, events.length > 0 || saidIn(fieldsOf(choice["delta"]) ?? {}).some(isContent)),
+    ...events,
+    { ...finish, ...(usage === undefined ? {} : { native: native(usage) }) }
+  ]
+}
+
+/** Chunks that say nothing yet, until one says something. */
+const makeHeld = () => {
+  let held: Array<Fields> = []
+  let begun = false
+  return {
+    begin: (): ReadonlyArray<Event> => {
+      begun = true
+      const events = held.map((chunk) => eventOf(chunk, false))
+      held = []
+      return events
+    },
+    aside: (chunk: Fields): ReadonlyArray<Event> => {
+      if (begun) return [eventOf(chunk, false)]
+      held.push(chunk)
+      return []
+    },
+    left: (): ReadonlyArray<Fields> => held
+  }
+}
+
+/** The chunk without choices that the caller did not ask for; undefined where it has no others. */
+const askedOf = (chunk: Fields, count: number): Fields | undefined => {
+  const choices = listAt(chunk, "choices")
+  const asked = choices.filter((one) => Number(fieldsOf(one)?.["index"] ?? 0) < count)
+  if (asked.length === choices.length) return chunk
+  return asked.length === 0 ? undefined : { ...chunk, choices: asked }
+}
+
+/**
+ * @param legacy the caller calls functions in the older way
+ * @param count choices that the caller asked for
+ */
+export const makeChunks = (legacy: boolean, count: number): Chunks => {
+  const { aside, begin, left } = makeHeld()
+  let last: Last | undefined
+  let usage: Fields | undefined
+
+  /** A chunk without choices, as Azure's first, or usage. */
+  const add = (chunk: Fields): ReadonlyArray<Event> => {
+    if (fieldsOf(chunk["usage"]) === undefined) return aside(chunk)
+    usage = chunk
+    return []
+  }
+  const say = (chunk: Fields, choice: Fields, events: ReadonlyArray<Event>): ReadonlyArray<Event> => {
+    const delta = fieldsOf(choice["delta"]) ?? {}
+    const raw = listAt(delta, "tool_calls")
+    const said = saidIn(delta)
+    const other = raw.some(isOther)
+    const calls = deltasOf(raw, events.filter(isCallEvent))
+    const repaired = { ...choice, delta: messageWith(delta, calls, legacy) }
+    if (finishText(choice["finish_reason"]) !== undefined) {
+      last = { chunk, choice: repaired, events }
+      return []
+    }
+    if (events.length > 0 || said.length > 0 || other) {
+      const content = events.length > 0 || other || said.some(isContent)
+      return [...begin(), eventOf(withChoice(chunk, repaired), content), ...events]
+    }
+    // A piece of a call that does not begin it yet is not passed on.
+    return raw.length > 0 && !("role" in delta) ? [] : aside(withChoice(chunk, repaired))
+  }
+
+  return {
+    push: (given, choice, events) => {
+      const chunk = askedOf(given, count)
+      if (chunk === undefined) return events
+      if (choice === undefined) return add(chunk)
+      return last === undefined ? say(chunk, choice, events) : []
+    },
+    end: (told) => {
+      if (Result.isFailure(told)) {
+        const ends = last === undefined ? [] : [withChoice(last.chunk, last.choice)]
+        const parts = [...left(), ...ends, ...(usage === undefined ? [] : [usage])]
+        return Result.fail(refusedWith(told.failure, parts.map((body) => native(body))))
+      }
+      return last === undefined ? told : Result.succeed([...begin(), ...endOf(last, told.success, usage)])
+    }
+  }
+}
+
+interface Call {
+  readonly id: string
+  readonly name: string
+  readonly arguments: string
+}
+
+/** Whole calls out of their events. */
+const callsOf = (events: ReadonlyArray<Event>): ReadonlyArray<Call> => {
+  const calls: Array<Call> = []
+  for (const event of events.filter(isCallEvent)) {
+    const { arguments: before = "", id = event.id ?? "", name = event.name ?? "" } = calls[event.index] ?? {}
+    calls[event.index] = { id, name, arguments: before + event.arguments }
+  }
+  return calls
+}
+
+const callOf = (raw: unknown, { arguments: text, id, name }: Call): Fields => {
+  const { function: _, id: __, index: ___, type: ____, ...rest } = fieldsOf(raw) ?? {}
+  return { id, type: "function", ...rest, function: functionOf(raw, name, text) }
+}
+
+/** A whole answer: the body, and what it means. */
+export const whole = (body: Fields, choice: Fields, told: Told, legacy: boolean, count: number): Told => {
+  if (Result.isFailure(told)) return Result.fail(refusedWith(told.failure, [native(body, "whole")]))
+  const message = fieldsOf(choice["message"]) ?? {}
+  const raw = listAt(message, "tool_calls")
+  const calls = callsOf(told.success)
+  const rebuilt = raw.some(isOther)
+    ? raw
+    : calls.map((call, at) => callOf(raw.length === calls.length ? raw[at] : undefined, call))
+  const { reason } = told.success.at(-1) as Finish
+  const repaired = {
+    ...choice,
+    message: messageWith(message, rebuilt, legacy),
+    finish_reason: finishOf(choice["finish_reason"], reason)
+  }
+  const content = calls.length > 0 || raw.some(isOther) ||
+    saidIn(message).some((name) => isContent(name) && name !== "annotations")
+  const choices = listAt(askedOf(body, count), "choices").map((one) => one === choice ? repaired : one)
+  return Result.succeed([eventOf({ ...body, choices }, content, "whole"), ...told.success])
+}

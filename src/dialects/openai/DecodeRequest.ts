@@ -1,0 +1,184 @@
+/** The OpenAI chat dialect: bodies to requests. Pure functions that know nothing of models. */
+import { Result } from "effect"
+import * as Decoder from "../../domain/Decoder.ts"
+import type { Request } from "../../domain/Inference.ts"
+import type { InvalidRequest } from "../../domain/InferenceError.ts"
+import { textOf } from "../../domain/Message.ts"
+import type { Problem } from "../../domain/Problem.ts"
+import type { Shape } from "../shared/BodyChecks.ts"
+import * as Body from "../shared/BodyChecks.ts"
+import type { Caller } from "../shared/CallerIdentity.ts"
+import { standingOf } from "../shared/CallerIdentity.ts"
+import { functionsOf, messageProblems, messagesOf, mostMessages, toolProblems, toolsOf } from "./DecodeMessages.ts"
+import { extraOf } from "./Extra.ts"
+import { ChatRequest, mostStops, mostTools } from "./Schema.ts"
+
+/** A decoded body: one inference request a choice, and how to answer. */
+export interface ChatCall {
+  readonly model: string
+  /** One for each of `n`; they differ in their seeds. */
+  readonly requests: readonly [Request, ...Array<Request>]
+  /** All of `n` in one request, for deployments of the dialect; left out where there is one. */
+  readonly together?: Request
+  readonly stream: boolean
+  readonly includeUsage: boolean
+  /** Whether an answer may have more than one tool call. */
+  readonly parallelToolCalls: boolean
+}
+
+const two32 = 2 ** 32
+/** The lowest 32 bits, as a whole number of any size and sign has them. */
+const seed32 = (seed: number): number => ((seed % two32) + two32) % two32
+
+/** Fields that are the same under another name. */
+const renamed = [
+  ["temperature", "temperature"],
+  ["top_p", "topP"],
+  ["min_p", "minP"],
+  ["repeat_penalty", "repeatPenalty"],
+  ["presence_penalty", "presencePenalty"],
+  ["frequency_penalty", "frequencyPenalty"],
+  ["logit_bias", "logitBias"]
+] as const satisfies ReadonlyArray<readonly [keyof ChatRequest, keyof Request]>
+
+const samplingOf = (body: ChatRequest): Partial<Request> => {
+  const sampling: Record<string, unknown> = {}
+  for (const [field, name] of renamed) if (field in body) sampling[name] = body[field]
+  // 0 means all elsewhere, and leaving it out means so here.
+  if (body.top_k !== undefined && body.top_k !== 0) sampling["topK"] = body.top_k
+  return sampling
+}
+
+const choiceOf = (choice: ChatRequest["tool_choice"]): Partial<Request> => {
+  if (typeof choice === "string") return { toolChoice: choice }
+  return choice !== undefined && "function" in choice ? { toolChoice: choice.function } : {}
+}
+
+const toolingOf = (
+  { parallel_tool_calls: parallel, tool_choice, tools: given = [] }: ChatRequest
+): Partial<Request> => {
+  const tools = toolsOf(given)
+  return tools.length === 0
+    ? {}
+    : { tools, ...choiceOf(tool_choice), ...(parallel === undefined ? {} : { parallelToolCalls: parallel }) }
+}
+
+const formatOf = ({ response_format: format }: ChatRequest): Partial<Request> => {
+  if (format === undefined) return {}
+  if ("json_schema" in format) return { format: { type: format.type, schema: format.json_schema.schema ?? {} } }
+  return format.type === "json_object" ? { format: { type: "json_object" } } : {}
+}
+
+/** How long the answer may be, and what is told of it. */
+const outputOf = (body: ChatRequest): Partial<Request> => {
+  const maxTokens = body.max_completion_tokens ?? body.max_tokens
+  return {
+    ...(maxTokens === undefined ? {} : { maxTokens }),
+    ...(body.stop === undefined ? {} : { stop: typeof body.stop === "string" ? [body.stop] : body.stop }),
+    ...(body.logprobs === true ? { logprobs: body.top_logprobs ?? 0 } : {})
+  }
+}
+
+/** The last message apart, where the answer goes on with it. */
+export const conversationOf = (
+  { continue_final_message = false, messages }: Pick<ChatRequest, "continue_final_message" | "messages">
+): Pick<Request, "messages" | "continues"> => {
+  const all = messagesOf(messages)
+  return continue_final_message
+    ? { messages: all.slice(0, -1), continues: textOf(all.at(-1)!.content) }
+    : { messages: all }
+}
+
+const requestsOf = (body: ChatRequest, json: Body.Body, caller: Caller): Pick<ChatCall, "requests" | "together"> => {
+  const extra = extraOf(json)
+  const { n = 1, seed } = body
+  const shared: Request = {
+    ...samplingOf(body),
+    ...outputOf(body),
+    ...toolingOf(body),
+    ...formatOf(body),
+    ...standingOf(body, caller),
+    model: body.model,
+    ...conversationOf(body),
+    ...(seed === undefined ? {} : { seed: seed32(seed) }),
+    ...(extra === undefined ? {} : { extra }),
+    source: { dialect: "openai", body: json }
+  }
+  if (n === 1) return { requests: [shared] }
+  const together: Request = {
+    ...shared,
+    extra: { dialect: "openai", fields: [...extra?.fields ?? [], { path: ["n"], value: n }] }
+  }
+  const { n: _, ...single } = json
+  const choice = (index: number): Request =>
+    seed === undefined
+      ? { ...shared, source: { dialect: "openai", body: single } }
+      : {
+        ...shared,
+        seed: seed32(shared.seed! + index),
+        source: { dialect: "openai", body: { ...single, seed: seed + index } }
+      }
+  return { requests: [choice(0), ...Array.from({ length: n - 1 }, (_, index) => choice(index + 1))], together }
+}
+
+const callOf = (body: ChatRequest, json: Body.Body, caller: Caller): ChatCall => ({
+  model: body.model,
+  ...requestsOf(body, json, caller),
+  stream: body.stream ?? false,
+  includeUsage: body.stream_options?.include_usage ?? false,
+  parallelToolCalls: body.parallel_tool_calls ?? true
+})
+
+const choiceProblems = ({ tool_choice, tools = [] }: ChatRequest): ReadonlyArray<Problem> => {
+  if (tool_choice === undefined || tool_choice === "none" || tool_choice === "auto") return []
+  if (tools.length === 0) return [{ path: "tool_choice", expected: "Only allowed with tools" }]
+  if (tool_choice === "required" || !("function" in tool_choice)) return []
+  if (functionsOf(tools).some((tool) => tool.function.name === tool_choice.function.name)) return []
+  return [{ path: "tool_choice.function.name", expected: "No tool of tools has this name" }]
+}
+
+export const goOnProblems = (
+  { continue_final_message = false, messages, response_format: format }: Pick<
+    ChatRequest,
+    "continue_final_message" | "messages" | "response_format"
+  >
+): ReadonlyArray<Problem> => {
+  if (!continue_final_message) return []
+  const path = "continue_final_message"
+  const last = messages.at(-1)!
+  const isText = last.role === "assistant" && (last.tool_calls ?? []).length === 0 && last.content !== ""
+  return [
+    ...(isText && messages.length > 1
+      ? []
+      : [{ path, expected: "Only allowed where the last of several messages is an assistant's text" }]),
+    ...(format === undefined || format.type === "text"
+      ? []
+      : [{ path, expected: "Only allowed without response_format" }])
+  ]
+}
+
+const optionProblems = (body: ChatRequest): ReadonlyArray<Problem> => [
+  ...(body.stream_options !== undefined && body.stream !== true
+    ? [{ path: "stream_options", expected: "Only allowed with stream: true" }]
+    : []),
+  ...((body.top_logprobs ?? 0) > 0 && body.logprobs !== true
+    ? [{ path: "top_logprobs", expected: "Only allowed with logprobs: true" }]
+    : [])
+]
+
+const shape: Shape<ChatRequest> = {
+  decode: Decoder.make(ChatRequest),
+  unsupported: [],
+  most: [["messages", mostMessages], ["tools", mostTools], ["stop", mostStops]],
+  problems: (body) => [
+    ...messageProblems(body.messages),
+    ...toolProblems(body.tools ?? []),
+    ...choiceProblems(body),
+    ...goOnProblems(body),
+    ...optionProblems(body)
+  ]
+}
+
+/** The call that a parsed JSON body asks for. */
+export const decode = (json: unknown, caller: Caller = {}): Result.Result<ChatCall, InvalidRequest> =>
+  Result.map(Body.decode(json, shape), (body) => callOf(body, json as Body.Body, caller))

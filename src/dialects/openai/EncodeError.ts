@@ -1,0 +1,113 @@
+/** Errors in the OpenAI dialect: which status and body each reason has. Pure. */
+import * as Bounded from "../../domain/Bounded.ts"
+import type { Reason } from "../../domain/InferenceError.ts"
+import type { Fields } from "../shared/FieldNames.ts"
+import type { ErrorBody } from "./Schema.ts"
+
+/** An error ready to be sent. */
+export interface OpenAiError {
+  readonly status: number
+  readonly body: ErrorBody
+  readonly headers: Readonly<Record<string, string>>
+}
+
+interface Options {
+  readonly status: number
+  readonly type: "invalid_request_error" | "rate_limit_error" | "server_error" | "insufficient_quota"
+  readonly code: string | null
+  readonly param?: string | null
+  readonly headers?: Readonly<Record<string, string>>
+}
+
+/** @param message for people: what was wrong, the limit and what to do */
+export const make = (message: string, { code, headers = {}, param = null, status, type }: Options): OpenAiError => ({
+  status,
+  headers,
+  body: {
+    error: {
+      message: Bounded.cut(message, Bounded.longestMessage),
+      type,
+      param: param === null ? null : Bounded.cut(param, Bounded.longestPath),
+      code
+    }
+  }
+})
+
+const invalid = (code: string | null, param: string | null, status = 400): Options => ({
+  status,
+  type: "invalid_request_error",
+  code,
+  param
+})
+
+const server = (status: number, code: string, headers: Readonly<Record<string, string>> = {}): Options => ({
+  status,
+  type: "server_error",
+  code,
+  headers
+})
+
+const after = (ms: number) => ({ "retry-after": String(Math.max(1, Math.ceil(ms / 1000))) })
+const soon = after(0)
+
+const tooMany = (code: string, retryAfterMs: number): Options => ({
+  status: 429,
+  type: "rate_limit_error",
+  code,
+  headers: after(retryAfterMs)
+})
+
+/** As OpenAI tells it; its clients try a 429 again unless the header says otherwise. */
+const noQuota: Options = {
+  status: 429,
+  type: "insufficient_quota",
+  code: "insufficient_quota",
+  headers: { "x-should-retry": "false" }
+}
+
+/** An overload is told as such: 503 where the provider says 529, a status that OpenAI's API does not have. */
+const upstreamFailed = ({ retryAfterMs, status }: Named<"UpstreamFailed">): Options =>
+  server(
+    status === 529 ? 503 : 502,
+    status === 529 ? "upstream_overloaded" : "upstream_failed",
+    retryAfterMs === undefined ? {} : after(retryAfterMs)
+  )
+
+type Named<Tag> = Extract<Reason, { readonly _tag: Tag }>
+
+const options: { readonly [Tag in Reason["_tag"]]: (reason: Named<Tag>, fields: Fields) => Options } = {
+  InvalidRequest: ({ path }, { rename }) => invalid(null, path === undefined ? null : rename(path)),
+  ModelNotFound: () => invalid("model_not_found", "model", 404),
+  ContextLengthExceeded: (_, { prompt }) => invalid("context_length_exceeded", prompt),
+  QueueFull: ({ retryAfterMs }) => tooMany("queue_full", retryAfterMs),
+  Overloaded: ({ retryAfterMs }) => tooMany("overloaded", retryAfterMs),
+  DeploymentDown: ({ retryAfterMs }) => server(503, "deployment_down", after(retryAfterMs)),
+  InsufficientMemory: () => server(503, "insufficient_memory"),
+  EngineHung: () => server(503, "engine_hung", soon),
+  ModelLoadFailed: () => server(503, "model_load_failed"),
+  EngineMissing: () => server(503, "engine_missing"),
+  EngineCrashed: () => server(503, "engine_crashed", soon),
+  EngineStopped: () => server(503, "engine_stopped", soon),
+  EngineFailed: () => server(500, "engine_failed"),
+  UpstreamFailed: upstreamFailed,
+  UpstreamTimeout: () => server(504, "upstream_timeout"),
+  RateLimited: ({ retryAfterMs }) => tooMany("rate_limit_exceeded", retryAfterMs ?? 0),
+  AuthenticationFailed: ({ quota }) => quota === true ? noQuota : server(502, "upstream_authentication_failed"),
+  ContentRefused: () => invalid("content_policy_violation", null),
+  NotSupported: ({ path }, { rename }) => invalid("not_supported", rename(path)),
+  CircuitOpen: ({ retryAfterMs }) => server(503, "circuit_open", after(retryAfterMs)),
+  NoDeployment: ({ retryAfterMs }) =>
+    server(503, "no_deployment", retryAfterMs === undefined ? {} : after(retryAfterMs))
+}
+
+/** The engine's own names in front of a message mean nothing to the caller. */
+const messageOf = (reason: Reason, { rename }: Fields): string =>
+  reason._tag === "InvalidRequest" && reason.path !== undefined
+    ? `${rename(reason.path)}: ${reason.detail}`
+    : reason.message
+
+/** @param fields what the endpoint calls what is wrong */
+export const fromReason = (reason: Reason, fields: Fields): OpenAiError => {
+  const optionsOf = options[reason._tag] as (reason: Reason, fields: Fields) => Options
+  return make(messageOf(reason, fields), optionsOf(reason, fields))
+}

@@ -1,0 +1,99 @@
+/**
+ * What a chat body says that has no place in a request of ours, for deployments that speak OpenAI's dialect. Pure.
+ *
+ * **Details**
+ *
+ * Whatever is not known here is handed on with its place in the body. Hints, and values that ask for nothing, may be left
+ * out by whoever has no words for them; anything else must reach a deployment that has, or the request is refused.
+ */
+import type { Extra } from "../../domain/PassThrough.ts"
+import type { Body } from "../shared/BodyChecks.ts"
+import type { Finder, Path, Place } from "../shared/ExtraFinder.ts"
+import * as ExtraFinder from "../shared/ExtraFinder.ts"
+import { ChatMessage, ChatRequest, ImagePart, TextPart, Tool, ToolCall } from "./Schema.ts"
+
+const { always, isObject, listOf, placeOf, typeOf } = ExtraFinder
+
+/** Of the body; a value that is OpenAI's own default asks for nothing. */
+const body = placeOf(ChatRequest, {
+  function_call: (value) => value === "none" || value === "auto",
+  functions: (value) => Array.isArray(value) && value.length === 0,
+  metadata: (value) => typeof value === "object" && value !== null && Object.keys(value).length === 0,
+  modalities: (value) => Array.isArray(value) && value.every((modality) => modality === "text"),
+  prompt_cache_key: always,
+  prompt_cache_retention: always,
+  service_tier: (value) => value === "auto" || value === "default",
+  store: (value) => value === false,
+  verbosity: (value) => value === "medium"
+})
+
+/** Of a message; what an assistant said beside its text comes back with the conversation. */
+const message = placeOf(ChatMessage, {
+  annotations: always,
+  cache_control: always,
+  name: always,
+  reasoning: always,
+  reasoning_content: always,
+  reasoning_details: always,
+  refusal: always
+}, ["audio", "function_call", "refusal"])
+
+const tool = placeOf(Tool, { cache_control: always })
+const toolFunction = placeOf(Tool.fields.function, { strict: always })
+const text = placeOf(TextPart, { cache_control: always })
+const image = placeOf(ImagePart, { cache_control: always })
+const imageUrl = placeOf(ImagePart.fields.image_url, {})
+const call: Place = { known: new Set(Object.keys(ToolCall.fields)), isHint: always }
+
+/** What a format is called binds no answer, and whether it is strict is for the host to say. */
+const format: Place = { known: new Set(["schema"]), isHint: always }
+
+const lookAtPart = ({ add, look }: Finder, part: unknown, path: Path) => {
+  const type = typeOf(part)
+  if (type === "text") return look(part, text, path)
+  if (type !== "image_url") return add(part, path, type === "refusal")
+  look(part, image, path)
+  look((part as Body)["image_url"], imageUrl, [...path, "image_url"])
+}
+
+const lookAtMessage = (finder: Finder, one: unknown, index: number) => {
+  if (!isObject(one)) return
+  finder.look(one, message, ["messages", index])
+  for (const [at, part] of listOf(one["content"]).entries()) {
+    lookAtPart(finder, part, ["messages", index, "content", at])
+  }
+  for (const [at, called] of listOf(one["tool_calls"]).entries()) {
+    const path = ["messages", index, "tool_calls", at]
+    if (typeOf(called) === "function") finder.look(called, call, path)
+    else finder.add(called, path)
+  }
+}
+
+const lookAtTools = ({ add, look }: Finder, tools: unknown) => {
+  for (const [index, one] of listOf(tools).entries()) {
+    if (typeOf(one) !== "function") {
+      add(one, ["tools", index])
+      continue
+    }
+    look(one, tool, ["tools", index])
+    look((one as Body)["function"], toolFunction, ["tools", index, "function"])
+  }
+}
+
+const lookAtFormat = ({ add, look }: Finder, asked: unknown) => {
+  if (!isObject(asked)) return
+  if (!["text", "json_object", "json_schema"].includes(String(asked["type"]))) add(asked, ["response_format"])
+  look(asked["json_schema"], format, ["response_format", "json_schema"])
+}
+
+/** Of a body that is a chat request; undefined where nothing is left. */
+export const extraOf = (json: Body): Extra | undefined => {
+  const finder = ExtraFinder.make()
+  finder.look(json, body, [])
+  for (const [index, one] of listOf(json["messages"]).entries()) lookAtMessage(finder, one, index)
+  lookAtTools(finder, json["tools"])
+  const choice = json["tool_choice"]
+  if (isObject(choice) && choice["type"] !== "function") finder.add(choice, ["tool_choice"])
+  lookAtFormat(finder, json["response_format"])
+  return finder.extra("openai")
+}

@@ -1,0 +1,303 @@
+/**
+ * The OpenAI dialect's shapes: what `POST /v1/chat/completions` and `GET /v1/models` take and give, and what all its
+ * endpoints share. The others' own are in `OpenAiTasks`.
+ *
+ * **Details**
+ *
+ * Source: OpenAI's API reference, "Chat", "Models" and "Error codes". Fields that are not OpenAI's say so.
+ */
+import { Schema } from "effect"
+import * as GoDuration from "../../domain/GoDuration.ts"
+import { LogitBias, Priority, Tool as InferenceTool } from "../../domain/Inference.ts"
+import { Detail } from "../../domain/Message.ts"
+import { Overrides } from "../../domain/RoutingOptions.ts"
+
+const within = (minimum: number, maximum: number) => Schema.isBetween({ minimum, maximum })
+
+/** Clients send null for what they leave out. */
+const nullable = <S extends Schema.Top>(schema: S) => Schema.optionalKey(Schema.NullOr(schema))
+
+/** Tools of one request. */
+export const mostTools = 128
+
+/** Stop sequences of one request. */
+export const mostStops = 16
+
+/** What every request may say besides. */
+export const standing = {
+  /** Not in OpenAI's API; Ollama's: how long the model stays loaded, in seconds or as `5m`; negative keeps it. */
+  keep_alive: Schema.optionalKey(Schema.Union([
+    Schema.Finite,
+    Schema.String.check(
+      Schema.isMaxLength(100),
+      Schema.isPattern(GoDuration.pattern, { message: "Expected a duration, as 5m or 1h30m, or a number of seconds" })
+    )
+  ])),
+  /** Not in OpenAI's API: who goes first among the waiting; default normal. */
+  priority: Schema.optionalKey(Priority),
+  /** Whose request it is, unless it has a bearer token. */
+  safety_identifier: Schema.optionalKey(Schema.String),
+  /** OpenAI's older name for `safety_identifier`. */
+  user: Schema.optionalKey(Schema.String),
+  /** Not in OpenAI's API: routing otherwise than configured. */
+  troupe: Schema.optionalKey(Overrides)
+}
+
+export const TextPart = Schema.Struct({ type: Schema.Literal("text"), text: Schema.String })
+
+export const ImagePart = Schema.Struct({
+  type: Schema.Literal("image_url"),
+  image_url: Schema.Struct({
+    /** `http`, `https` or `data:` with an image in base64. */
+    url: Schema.String,
+    detail: nullable(Detail)
+  })
+})
+
+/** An object of a type that is not among these: for deployments that speak this dialect. */
+const other = (...known: ReadonlyArray<string>) =>
+  Schema.Struct({
+    type: Schema.String.check(
+      Schema.makeFilter((type: string) => known.includes(type) ? `Expected the fields of type ${type}` : undefined)
+    )
+  })
+
+/** A part of another type, as `input_audio` or `file`. */
+export const OtherPart = other("text", "image_url")
+
+/** A message's content: a text, or parts; images of a user only. */
+const Content = Schema.Union([Schema.String, Schema.Array(Schema.Union([TextPart, ImagePart, OtherPart]))])
+
+/** A call of a tool; `arguments` is JSON text. */
+export const ToolCall = Schema.Struct({
+  id: Schema.NonEmptyString,
+  type: Schema.Literal("function"),
+  function: Schema.Struct({ name: Schema.NonEmptyString, arguments: Schema.String })
+})
+
+/** A call of a tool of another type. */
+const OtherToolCall = Schema.Struct({ id: Schema.NonEmptyString, ...other("function").fields })
+
+export type ChatPart = typeof TextPart.Type | typeof ImagePart.Type | typeof OtherPart.Type
+
+export const ChatMessage = Schema.Struct({
+  /** `developer` means what `system` means. */
+  role: Schema.Literals(["system", "developer", "user", "assistant", "tool"]),
+  /** Null or left out only where an assistant called tools. */
+  content: nullable(Content),
+  /** What an assistant called. */
+  tool_calls: nullable(Schema.Array(Schema.Union([ToolCall, OtherToolCall]))),
+  /** Which call a tool's message answers. */
+  tool_call_id: nullable(Schema.String),
+  /** What an assistant said otherwise than in a text, for deployments that speak this dialect. */
+  refusal: Schema.optionalKey(Schema.Unknown),
+  /** Likewise. */
+  audio: Schema.optionalKey(Schema.Unknown),
+  /** Likewise. */
+  function_call: Schema.optionalKey(Schema.Unknown)
+}).annotate({ identifier: "ChatMessage" })
+export type ChatMessage = typeof ChatMessage.Type
+
+/** A tool that the model may call. */
+export const Tool = Schema.Struct({
+  type: Schema.Literal("function"),
+  function: Schema.Struct({
+    name: InferenceTool.fields.name,
+    description: nullable(Schema.String),
+    /** JSON Schema of the arguments. */
+    parameters: nullable(Schema.Record(Schema.String, Schema.Unknown))
+  })
+}).annotate({ identifier: "Tool" })
+export type Tool = typeof Tool.Type
+
+/** A tool of another type, as `custom`. */
+const OtherTool = other("function")
+
+/** Any tool. */
+export const AnyTool = Schema.Union([Tool, OtherTool])
+export type AnyTool = typeof AnyTool.Type
+
+const ToolChoice = Schema.Union([
+  Schema.Literals(["none", "auto", "required"]),
+  Schema.Struct({ type: Schema.Literal("function"), function: Schema.Struct({ name: Schema.NonEmptyString }) }),
+  other("function")
+])
+
+const ResponseFormat = Schema.Union([
+  Schema.Struct({ type: Schema.Literal("text") }),
+  Schema.Struct({ type: Schema.Literal("json_object") }),
+  Schema.Struct({
+    type: Schema.Literal("json_schema"),
+    /** The answer fits the schema, `strict` or not. */
+    json_schema: Schema.Struct({
+      name: nullable(Schema.String),
+      description: nullable(Schema.String),
+      /** Default any. */
+      schema: nullable(Schema.Record(Schema.String, Schema.Unknown)),
+      strict: nullable(Schema.Boolean)
+    })
+  }),
+  other("text", "json_object", "json_schema")
+])
+
+const StopText = Schema.NonEmptyString.check(
+  Schema.isMaxLength(1000),
+  Schema.makeFilter((text: string) => text.isWellFormed() ? undefined : "Expected whole characters")
+)
+
+/** The body of `POST /v1/chat/completions`. Other fields are for deployments that speak this dialect. */
+export const ChatRequest = Schema.Struct({
+  model: Schema.NonEmptyString,
+  messages: Schema.NonEmptyArray(ChatMessage),
+  /** Not in OpenAI's API; vLLM's: the answer goes on with the last message, an assistant's, and does not repeat it. */
+  continue_final_message: Schema.optionalKey(Schema.Boolean),
+  stream: Schema.optionalKey(Schema.Boolean),
+  stream_options: Schema.optionalKey(Schema.Struct({ include_usage: nullable(Schema.Boolean) })),
+  temperature: Schema.optionalKey(Schema.Finite.check(within(0, 2))),
+  top_p: Schema.optionalKey(Schema.Finite.check(within(0, 1))),
+  /** Any whole number; its lowest 32 bits count. */
+  seed: Schema.optionalKey(Schema.Int),
+  presence_penalty: Schema.optionalKey(Schema.Finite.check(within(-2, 2))),
+  frequency_penalty: Schema.optionalKey(Schema.Finite.check(within(-2, 2))),
+  /** By token id of the model's own vocabulary. */
+  logit_bias: Schema.optionalKey(LogitBias),
+  /** Not in OpenAI's own API; the name that llama.cpp, Ollama and vLLM have. */
+  top_k: Schema.optionalKey(Schema.Int.check(within(0, 1_000_000))),
+  /** Likewise. */
+  min_p: Schema.optionalKey(Schema.Finite.check(within(0, 1))),
+  /** Likewise. */
+  repeat_penalty: Schema.optionalKey(Schema.Finite.check(within(0.01, 10))),
+  max_tokens: Schema.optionalKey(Schema.Int.check(within(1, 1_000_000))),
+  max_completion_tokens: Schema.optionalKey(Schema.Int.check(within(1, 1_000_000))),
+  stop: Schema.optionalKey(Schema.Union([
+    StopText,
+    Schema.Array(StopText).check(Schema.isMaxLength(mostStops))
+  ])),
+  /** Answers to generate. */
+  n: Schema.optionalKey(Schema.Int.check(within(1, 128))),
+  tools: Schema.optionalKey(Schema.Array(AnyTool).check(Schema.isMaxLength(mostTools))),
+  tool_choice: Schema.optionalKey(ToolChoice),
+  /** False: the answer has one call at most. */
+  parallel_tool_calls: Schema.optionalKey(Schema.Boolean),
+  response_format: Schema.optionalKey(ResponseFormat),
+  logprobs: Schema.optionalKey(Schema.Boolean),
+  /** Only with `logprobs`. */
+  top_logprobs: Schema.optionalKey(Schema.Int.check(within(0, 20))),
+  ...standing
+}).annotate({ identifier: "ChatRequest" })
+export type ChatRequest = typeof ChatRequest.Type
+
+export const FinishReason = Schema.Literals(["stop", "length", "tool_calls", "content_filter"])
+
+export const Usage = Schema.Struct({
+  prompt_tokens: Schema.Int,
+  completion_tokens: Schema.Int,
+  total_tokens: Schema.Int,
+  prompt_tokens_details: Schema.Struct({
+    /** Of the prompt's tokens, those that needed no computing. */
+    cached_tokens: Schema.Int,
+    /** Of the prompt's tokens, those that a provider has written to its cache, where it tells; as OpenRouter has it. */
+    cache_write_tokens: Schema.optionalKey(Schema.Int)
+  }),
+  /** Where a provider tells. */
+  completion_tokens_details: Schema.optionalKey(Schema.Struct({
+    /** Of the completion's tokens, those that were thought and not said. */
+    reasoning_tokens: Schema.Int
+  }))
+}).annotate({ identifier: "Usage" })
+export type Usage = typeof Usage.Type
+
+const tokenLogprob = {
+  token: Schema.String,
+  logprob: Schema.Finite,
+  /** Of the token, in UTF-8. */
+  bytes: Schema.Array(Schema.Int)
+}
+
+/** One for each of the text's tokens. */
+export const Logprobs = Schema.Struct({
+  content: Schema.Array(Schema.Struct({
+    ...tokenLogprob,
+    /** The likeliest in its place, likeliest first. */
+    top_logprobs: Schema.Array(Schema.Struct(tokenLogprob))
+  })),
+  refusal: Schema.Null
+}).annotate({ identifier: "Logprobs" })
+export type Logprobs = typeof Logprobs.Type
+
+export const ChatCompletion = Schema.Struct({
+  id: Schema.String,
+  object: Schema.Literal("chat.completion"),
+  /** Seconds since 1970. */
+  created: Schema.Int,
+  model: Schema.String,
+  choices: Schema.Array(Schema.Struct({
+    index: Schema.Int,
+    message: Schema.Struct({
+      role: Schema.Literal("assistant"),
+      /** Null where the answer is nothing but calls. */
+      content: Schema.NullOr(Schema.String),
+      refusal: Schema.Null,
+      tool_calls: Schema.optionalKey(Schema.Array(ToolCall))
+    }),
+    logprobs: Schema.NullOr(Logprobs),
+    finish_reason: FinishReason
+  })),
+  usage: Usage
+}).annotate({ identifier: "ChatCompletion" })
+export type ChatCompletion = typeof ChatCompletion.Type
+
+/** A piece of a tool call: its id, type and name come with the first. */
+const ToolCallDelta = Schema.Struct({
+  index: Schema.Int,
+  id: Schema.optionalKey(Schema.String),
+  type: Schema.optionalKey(Schema.Literal("function")),
+  function: Schema.Struct({ name: Schema.optionalKey(Schema.String), arguments: Schema.String })
+})
+
+export const ChatChunk = Schema.Struct({
+  id: Schema.String,
+  object: Schema.Literal("chat.completion.chunk"),
+  /** Seconds since 1970. */
+  created: Schema.Int,
+  model: Schema.String,
+  choices: Schema.Array(Schema.Struct({
+    index: Schema.Int,
+    delta: Schema.Struct({
+      role: Schema.optionalKey(Schema.Literal("assistant")),
+      content: Schema.optionalKey(Schema.NullOr(Schema.String)),
+      tool_calls: Schema.optionalKey(Schema.Array(ToolCallDelta))
+    }),
+    logprobs: Schema.NullOr(Logprobs),
+    finish_reason: Schema.NullOr(FinishReason)
+  })),
+  /** Only with `stream_options.include_usage`, and then null on all chunks but the last. */
+  usage: Schema.optionalKey(Schema.NullOr(Usage)),
+  /** Not in OpenAI's API: from here on the text is this deployment's, which goes on where another failed. */
+  troupe: Schema.optionalKey(Schema.Struct({ seam: Schema.Struct({ deployment: Schema.String }) }))
+}).annotate({ identifier: "ChatChunk" })
+
+export const Model = Schema.Struct({
+  id: Schema.String,
+  object: Schema.Literal("model"),
+  /** Seconds since 1970. */
+  created: Schema.Int,
+  owned_by: Schema.String
+}).annotate({ identifier: "Model" })
+
+export const ModelList = Schema.Struct({
+  object: Schema.Literal("list"),
+  data: Schema.Array(Model)
+})
+
+/** The body of every error. */
+export const ErrorBody = Schema.Struct({
+  error: Schema.Struct({
+    message: Schema.String,
+    type: Schema.String,
+    /** The field that is wrong, as `messages[0].content`. */
+    param: Schema.NullOr(Schema.String),
+    code: Schema.NullOr(Schema.String)
+  })
+})
+export type ErrorBody = typeof ErrorBody.Type

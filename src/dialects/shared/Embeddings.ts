@@ -1,0 +1,43 @@
+/** Embeddings as providers tell them. Pure. */
+import { Result } from "effect"
+import type { Reason } from "../../domain/InferenceError.ts"
+import type { Embedding } from "../../domain/Job.ts"
+import { malformed } from "./ErrorMapping.ts"
+import { numbersOf } from "./Json.ts"
+import type { Each, Target } from "./ProviderDialect.ts"
+
+const unit = (numbers: ReadonlyArray<number>): Float32Array | undefined => {
+  const length = Math.sqrt(numbers.reduce((sum, number) => sum + number * number, 0))
+  return numbers.length === 0 || length === 0 || length === Number.POSITIVE_INFINITY
+    ? undefined
+    : Float32Array.from(numbers, (number) => number / length)
+}
+
+/**
+ * Vectors of unit length.
+ *
+ * @param promptTokens of all inputs; each input counts its share, as providers do not tell them apart
+ */
+export const embeddingsOf = (
+  vectors: ReadonlyArray<unknown>,
+  inputs: ReadonlyArray<string>,
+  promptTokens: number,
+  target: Target
+): Result.Result<Each<Embedding>, Reason> => {
+  const found = vectors.map((vector) => unit(numbersOf(vector) ?? []))
+  if (found.length !== inputs.length || found.includes(undefined)) {
+    return Result.fail(malformed(target, "not one vector an input"))
+  }
+  const characters = inputs.reduce((sum, { length }) => sum + length, 0)
+  let told = 0
+  let before = 0
+  return Result.succeed(found.map((vector, index) => {
+    before += inputs[index]!.length
+    const upToHere = index === inputs.length - 1 || characters === 0
+      ? promptTokens
+      : Math.round(promptTokens * before / characters)
+    const share = upToHere - told
+    told = upToHere
+    return Result.succeed({ vector: vector!, promptTokens: share })
+  }))
+}

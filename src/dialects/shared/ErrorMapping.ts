@@ -1,0 +1,206 @@
+/** What the refusals of providers have in common: statuses, meanings, and texts that are fit to be told. Pure. */
+import { Result } from "effect"
+import * as InferenceError from "../../domain/InferenceError.ts"
+import { bounded, retryAfterOf } from "../../domain/RetryAfter.ts"
+import { ownOf } from "./Json.ts"
+import type { Refusal, Target } from "./ProviderDialect.ts"
+import type { ContextFigures } from "./Wordings.ts"
+import { figuresOf, meaningOf } from "./Wordings.ts"
+
+const mostCharacters = 300
+
+/** Where `brief` has left something out. */
+export const ellipsis = "…"
+
+/** A provider's text on one line, and not longer than a line is read. */
+export const brief = (text: string): string => {
+  const line = text.replaceAll(/[\p{Cc}\s]+/gu, " ").trim()
+  return line.length <= mostCharacters ? line : `${line.slice(0, mostCharacters)}${ellipsis}`
+}
+
+/** What a dialect found in a refusal's body. */
+export interface Found {
+  /** The provider's own words. */
+  readonly message: string
+  /** The provider's codes and types. */
+  readonly codes?: ReadonlyArray<string | undefined>
+  /** The field that is wrong, by our name for it. */
+  readonly path?: string | undefined
+  /** Figures that are told beside the words. */
+  readonly figures?: ContextFigures | undefined
+}
+
+/** HTTP statuses of the codes and types that providers give, for errors that come without one. */
+const statuses: Readonly<Record<string, number>> = {
+  invalid_request_error: 400,
+  badrequesterror: 400,
+  invalid_argument: 400,
+  failed_precondition: 400,
+  authentication_error: 401,
+  invalid_api_key: 401,
+  unauthenticated: 401,
+  billing_error: 402,
+  permission_error: 403,
+  permission_denied: 403,
+  not_found_error: 404,
+  notfounderror: 404,
+  not_found: 404,
+  request_too_large: 413,
+  rate_limit_error: 429,
+  rate_limit_exceeded: 429,
+  ratelimiterror: 429,
+  insufficient_quota: 429,
+  resource_exhausted: 429,
+  api_error: 500,
+  server_error: 500,
+  internal_server_error: 500,
+  internalservererror: 500,
+  internal: 500,
+  service_unavailable: 503,
+  serviceunavailableerror: 503,
+  unavailable: 503,
+  timeout_error: 504,
+  deadline_exceeded: 504,
+  overloaded_error: 529
+}
+
+const statusOfCode = (code: unknown): number | undefined => {
+  const number = typeof code === "number" || (typeof code === "string" && /^\d{3}$/.test(code))
+    ? Number(code)
+    : undefined
+  if (number !== undefined && number >= 400 && number < 600) return number
+  return typeof code === "string" ? ownOf(statuses, code.toLowerCase()) : undefined
+}
+
+/** The status that the first of these codes stands for: a number, or a name. */
+export const statusOf = (...codes: ReadonlyArray<unknown>): number | undefined =>
+  codes.map(statusOfCode).find((status) => status !== undefined)
+
+/** Whose mistake it is: the request's own, and no retry makes it better. */
+const isCallers = (status: number): boolean => status === 400 || status === 413 || status === 422
+
+const words = ({ status }: Refusal, { message }: Found): string =>
+  message === "" ? `it answered with HTTP status ${status}.` : `${brief(message)} (HTTP status ${status})`
+
+const unfit = ({ model, options }: Target, found: Found): InferenceError.Reason => {
+  const { contextSize } = options
+  // A count that the provider does not give is at least what does not fit.
+  const least = contextSize === undefined
+    ? undefined
+    : { promptTokens: contextSize, contextWindow: contextSize, atLeast: true }
+  return new InferenceError.ContextLengthExceeded({ model, ...found.figures ?? figuresOf(found.message) ?? least })
+}
+
+const optionally = (retryAfterMs: number | undefined) =>
+  retryAfterMs === undefined ? {} : { retryAfterMs: bounded(retryAfterMs) }
+
+const ofStatus = (
+  { status }: Refusal,
+  { deployment }: Target,
+  path: string | undefined,
+  detail: string,
+  retryAfterMs: number | undefined
+): InferenceError.Reason => {
+  if (status === 401 || status === 403) return new InferenceError.AuthenticationFailed({ deployment, status })
+  if (status === 429) return new InferenceError.RateLimited({ deployment, ...optionally(retryAfterMs) })
+  if (isCallers(status)) return new InferenceError.InvalidRequest({ detail, ...(path === undefined ? {} : { path }) })
+  const kind = status >= 300 && status < 400 ? "redirect" as const : "status" as const
+  return new InferenceError.UpstreamFailed({ deployment, kind, status, detail, ...optionally(retryAfterMs) })
+}
+
+/**
+ * The reason of a refusal: by its code or type, by its words, else by its status.
+ *
+ * @param retryAfterMs default what headers and body tell
+ */
+export const reasonOf = (
+  refusal: Refusal,
+  target: Target,
+  found: Found,
+  retryAfterMs = retryAfterOf(refusal)
+): InferenceError.Reason => {
+  const { status } = refusal
+  const { deployment } = target
+  const detail = words(refusal, found)
+  switch (meaningOf({ status, codes: found.codes ?? [], message: found.message })) {
+    case "context":
+      return unfit(target, found)
+    case "content":
+      return new InferenceError.ContentRefused({ deployment, detail })
+    case "quota":
+      return new InferenceError.AuthenticationFailed({ deployment, status, quota: true })
+    case undefined:
+      return ofStatus(refusal, target, found.path, detail, retryAfterMs)
+  }
+}
+
+/**
+ * The reason of an error that comes with a status of success, or within a stream.
+ *
+ * @param status that the error names, if any
+ */
+export const inBandReason = (
+  body: unknown,
+  target: Target,
+  found: Found,
+  status: number | undefined
+): InferenceError.Reason => {
+  const reason = reasonOf({ status: status ?? 500, headers: {}, body, now: 0 }, target, found)
+  if (reason._tag !== "UpstreamFailed") return reason
+  const detail = found.message === "" ? "it told an error in its answer." : brief(found.message)
+  const { deployment } = target
+  const { retryAfterMs } = reason
+  return new InferenceError.UpstreamFailed({
+    deployment,
+    kind: "status",
+    detail,
+    ...(status === undefined ? {} : { status }),
+    ...optionally(retryAfterMs)
+  })
+}
+
+/** What came is not what the dialect says. */
+export const malformed = ({ deployment }: Target, what: string): InferenceError.Reason =>
+  new InferenceError.UpstreamFailed({ deployment, kind: "malformed", detail: `what it sent is ${what}.` })
+
+/** What a provider says, read: nesting that exhausts the stack is no answer. */
+export const readable = <A>(
+  target: Target,
+  read: () => Result.Result<A, InferenceError.Reason>
+): Result.Result<A, InferenceError.Reason> => {
+  try {
+    return read()
+  } catch (error) {
+    if (error instanceof RangeError) return Result.fail(malformed(target, "nested too deeply"))
+    throw error
+  }
+}
+
+/**
+ * A finish reason in lower case. Undefined where a provider gives none: some write "" or "null" while an answer goes on.
+ */
+export const finishText = (value: unknown): string | undefined => {
+  const text = typeof value === "string" ? value.trim().toLowerCase() : ""
+  return text === "" || text === "null" || text === "none" ? undefined : text
+}
+
+/** The answer ended before its end. */
+export const cut = ({ deployment }: Target): InferenceError.Reason =>
+  new InferenceError.UpstreamFailed({ deployment, kind: "cut", detail: "its answer ended before its end." })
+
+/** The answer has an end and no content. */
+export const empty = ({ deployment }: Target): InferenceError.Reason =>
+  new InferenceError.UpstreamFailed({ deployment, kind: "empty", detail: "its answer has no content." })
+
+/** The dialect has no words for it. */
+export const notSupported = ({ deployment }: Target, path: string, detail: string): InferenceError.Reason =>
+  new InferenceError.NotSupported({ deployment, path, detail })
+
+/** Parsed JSON; undefined where a text is none. */
+export const parse = (text: string): unknown => {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}

@@ -1,0 +1,43 @@
+/** Where a provider's answer goes on with a text so far. Pure. */
+import type { RemoteDeployment } from "../../domain/Deployment.ts"
+import type { Generation } from "../../domain/Generation.ts"
+import type { Event } from "../../domain/Inference.ts"
+import { isNative } from "../../domain/Source.ts"
+import { makeStopMatcher } from "../../domain/StopMatcher.ts"
+import { makeCounter } from "./TokenCounter.ts"
+
+/** Ends an answer also at a stop sequence that the text so far begins, of which the provider sees the end only. */
+export const makeJoint = (
+  generation: Generation,
+  options: RemoteDeployment
+): (events: ReadonlyArray<Event>) => ReadonlyArray<Event> => {
+  const { continues, stop } = generation
+  if (continues === undefined || stop.length === 0 || isNative(generation, options)) return (events) => events
+  const matcher = makeStopMatcher(stop, continues)
+  const counter = makeCounter(generation)
+  const join = (event: Event): ReadonlyArray<Event> => {
+    if (event.type !== "text") {
+      const text = matcher.flush()
+      return text === "" ? [event] : [{ type: "text", text, tokens: 0 }, event]
+    }
+    counter.count(event.text)
+    const { sequence, stopped, text } = matcher.push(event.text)
+    const told: ReadonlyArray<Event> = text === "" && event.tokens === 0 ? [] : [{ ...event, text }]
+    return stopped
+      ? [...told, {
+        type: "finish",
+        reason: "stop",
+        usage: counter.usage({}),
+        ...(sequence === undefined ? {} : { stop: sequence })
+      }]
+      : told
+  }
+  return (events) => {
+    const joined: Array<Event> = []
+    for (const event of events) {
+      joined.push(...join(event))
+      if (joined.at(-1)?.type === "finish") break
+    }
+    return joined
+  }
+}

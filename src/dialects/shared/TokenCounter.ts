@@ -1,0 +1,52 @@
+/**
+ * Tokens of an answer: as the provider counts them, and estimated where it does not. Pure.
+ *
+ * **Gotchas**
+ *
+ * No provider says how many tokens a piece of text has, and some never say how many the whole had. Four bytes of text
+ * count as one token then, a usual figure for English.
+ */
+import type { Generation } from "../../domain/Generation.ts"
+import type { TokenUsage } from "../../domain/Job.ts"
+import { textOf } from "../../domain/Message.ts"
+
+const bytesPerToken = 4
+
+const promptBytes = ({ continues = "", messages, tools = [] }: Generation): number => {
+  const texts = messages.flatMap(({ content, toolCalls = [] }) => [
+    textOf(content),
+    ...toolCalls.map((call) => call.arguments)
+  ])
+  const definitions = tools.length === 0 ? "" : JSON.stringify(tools)
+  return [...texts, definitions, continues].reduce((sum, text) => sum + Buffer.byteLength(text), 0)
+}
+
+/** What a provider tells, if anything. */
+export type Told = { readonly [Figure in keyof TokenUsage]?: number | undefined }
+
+export interface Counter {
+  /** Tokens that this text of the answer makes whole. */
+  readonly count: (text: string) => number
+  /** Of the whole answer. */
+  readonly usage: (told: Told | undefined) => TokenUsage
+}
+
+export const makeCounter = (generation: Generation): Counter => {
+  let bytes = 0
+  let counted = 0
+  return {
+    count: (text) => {
+      bytes += Buffer.byteLength(text)
+      const tokens = Math.floor(bytes / bytesPerToken) - counted
+      counted += tokens
+      return tokens
+    },
+    usage: (told = {}) => ({
+      promptTokens: told.promptTokens ?? Math.ceil(promptBytes(generation) / bytesPerToken),
+      completionTokens: told.completionTokens ?? Math.ceil(bytes / bytesPerToken),
+      cachedTokens: told.cachedTokens ?? 0,
+      ...(told.cacheWriteTokens === undefined ? {} : { cacheWriteTokens: told.cacheWriteTokens }),
+      ...(told.reasoningTokens === undefined ? {} : { reasoningTokens: told.reasoningTokens })
+    })
+  }
+}

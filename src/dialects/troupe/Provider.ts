@@ -1,0 +1,107 @@
+/** Another instance of Troupe: the OpenAI dialect, and what we have beyond it. Pure. */
+import { Duration, Result } from "effect"
+import * as Standing from "../../domain/Caller.ts"
+import type { Countable, Generation } from "../../domain/Generation.ts"
+import { prefilled } from "../../domain/Generation.ts"
+import type { Classification } from "../../domain/Job.ts"
+import { messagesOf, toolsOf } from "../openai/EncodeRequest.ts"
+import { ownDialect } from "../openai/Provider.ts"
+import { malformed } from "../shared/ErrorMapping.ts"
+import type { Fields } from "../shared/Json.ts"
+import { at, countAt, eachOf, listAt, numbersOf, textAt } from "../shared/Json.ts"
+import type { Dialect } from "../shared/ProviderDialect.ts"
+
+const scoreAt = (value: unknown, name: string): number | undefined => {
+  const score = at(value, name)
+  return typeof score === "number" && score >= 0 && score <= 1 ? score : undefined
+}
+
+const rerank: NonNullable<Dialect["rerank"]> = {
+  request: ({ documents, query }, { options: { model } }) =>
+    Result.succeed({ path: "/rerank", body: { model, query, documents } }),
+  answer: (body, { documents }, target) => {
+    const results = eachOf(listAt(body, "results"), documents.length)
+    const found = numbersOf(results?.map((result) => scoreAt(result, "relevance_score")))
+    return found === undefined
+      ? Result.fail(malformed(target, "not one score a document"))
+      : Result.succeed({ scores: found, promptTokens: countAt(body, "usage", "prompt_tokens") ?? 0 })
+  }
+}
+
+const labelsOf = (one: unknown): Classification["labels"] =>
+  listAt(one, "predictions").flatMap((prediction) => {
+    const label = textAt(prediction, "label")
+    const score = scoreAt(prediction, "score")
+    return label === undefined || score === undefined ? [] : [{ label, score }]
+  })
+
+const classify: NonNullable<Dialect["classify"]> = {
+  request: (input, { options: { model } }) => Result.succeed({ path: "/classify", body: { model, input } }),
+  answer: (body, inputs, target) => {
+    const found = listAt(body, "data").map(labelsOf)
+    if (found.length !== inputs.length || found.some((labels) => labels.length === 0)) {
+      return Result.fail(malformed(target, "not labels for every input"))
+    }
+    const promptTokens = countAt(body, "usage", "prompt_tokens") ?? 0
+    // They are told together; the first input counts them.
+    return Result.succeed(
+      found.map((labels, index) => Result.succeed({ labels, promptTokens: index === 0 ? promptTokens : 0 }))
+    )
+  }
+}
+
+const tokenizeBody = (input: Countable) =>
+  typeof input === "string" ? { prompt: input } : {
+    messages: messagesOf(prefilled(input).messages),
+    ...(input.continues === undefined ? {} : { continue_final_message: true }),
+    ...(input.tools === undefined ? {} : { tools: toolsOf(input.tools) })
+  }
+
+const tokenize: NonNullable<Dialect["tokenize"]> = {
+  request: (input, { options: { model } }) =>
+    Result.succeed({ path: "/tokenize", body: { model, ...tokenizeBody(input) } }),
+  answer: (body, _, target) => {
+    const tokens = numbersOf(at(body, "tokens"))
+    return tokens === undefined ? Result.fail(malformed(target, "a body without tokens")) : Result.succeed(tokens)
+  }
+}
+
+/** Milliseconds, which Go's durations have; what is negative means for ever. */
+const keepAliveOf = (keepAlive: Duration.Duration): string | number =>
+  Duration.isFinite(keepAlive) ? `${Duration.toMillis(keepAlive)}ms` : -1
+
+/** How our caller stands there. */
+const standingOf = ({ standing = {} }: Generation) => ({
+  ...(standing.priority === undefined ? {} : { priority: standing.priority }),
+  ...(standing.keepAlive === undefined ? {} : { keep_alive: keepAliveOf(standing.keepAlive) })
+})
+
+/** The caller's tenant: it counts there where we have no key of our own. */
+const tenantHeader = ({ standing: { tenant = "" } = {} }: Generation): Readonly<Record<string, string>> =>
+  tenant === "" ? {} : { [Standing.tenantHeader]: tenant }
+
+const generate: Dialect["generate"] = {
+  ...ownDialect.generate,
+  request: (generation, target, stream) =>
+    Result.map(ownDialect.generate.request(generation, target, stream), (call) => ({
+      ...call,
+      headers: tenantHeader(generation),
+      body: { ...call.body as Fields, ...standingOf(generation) }
+    })),
+  passThrough: (generation, ...rest) =>
+    Result.map(ownDialect.generate.passThrough(generation, ...rest), (call) => ({
+      ...call,
+      headers: tenantHeader(generation),
+      body: { ...call.body as Fields, ...standingOf(generation) }
+    }))
+}
+
+export const troupe: Dialect = {
+  ...ownDialect,
+  generate,
+  name: "troupe",
+  baseUrl: undefined,
+  rerank,
+  classify,
+  tokenize
+}

@@ -1,0 +1,331 @@
+/**
+ * The front door: one request in, one answer out, whoever gives it.
+ *
+ * **Details**
+ *
+ * Every admitted request ends exactly once, with an answer, an `InferenceError` or an interruption. Interrupting the
+ * effect or ending the stream early stops the engine within one token.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const program = Effect.gen(function*() {
+ *   const inference = yield* Inference.Inference
+ *   const answer = yield* inference.generate(Inference.request({
+ *     model: "tiny-chat",
+ *     messages: [{ role: "user", content: "What is the capital of Japan?" }],
+ *     temperature: 0
+ *   }))
+ *   return answer.text
+ * })
+ * ```
+ */
+import type { Stream } from "effect"
+import { Schema } from "effect"
+import type { InferenceError } from "./InferenceError.ts"
+import type { ChosenLogprob, Classification, FinishReason, TokenUsage, ToolCall as JobToolCall } from "./Job.ts"
+import { isNestedDeeper, mostLevels } from "./JsonDepth.ts"
+import * as Content from "./Message.ts"
+import * as Extra from "./PassThrough.ts"
+import { Overrides } from "./RoutingOptions.ts"
+import type { Native } from "./Source.ts"
+import { Source } from "./Source.ts"
+
+/** An object of at most `mostLevels` levels. */
+export const JsonObject = Schema.Record(Schema.String, Schema.Unknown).check(
+  Schema.makeFilter((json: unknown) =>
+    isNestedDeeper(json, mostLevels)
+      ? `Expected JSON of at most ${mostLevels} levels within each other`
+      : undefined
+  )
+)
+
+/** A call of a tool that a model asks for; `arguments` is JSON text. */
+export const ToolCall = Schema.Struct({ id: Schema.String, name: Schema.NonEmptyString, arguments: Schema.String })
+
+/** One message of a conversation. */
+export const Message = Schema.Struct({
+  role: Schema.Literals(["system", "user", "assistant", "tool"]),
+  /** A text, or parts; images in `user` and `tool` messages only. */
+  content: Content.Content,
+  /** What an `assistant` called. */
+  toolCalls: Schema.optional(Schema.Array(ToolCall)),
+  /** Which call a `tool` message answers. */
+  toolCallId: Schema.optional(Schema.String)
+})
+export type Message = typeof Message.Type
+
+/** At least one. */
+const Messages = Schema.Array(Message).check(Schema.isMinLength(1), Schema.makeFilter(Content.problem))
+
+/** A tool that the model may call. */
+export const Tool = Schema.Struct({
+  name: Schema.String.check(Schema.isPattern(/^[\w.-]{1,128}$/)),
+  description: Schema.optional(Schema.String),
+  /** JSON Schema of the arguments, which are an object; default any. */
+  parameters: Schema.optional(JsonObject)
+})
+export type Tool = typeof Tool.Type
+
+/** Whether the model calls a tool: as it likes, never, always, or this one. */
+export const ToolChoice = Schema.Union([
+  Schema.Literals(["auto", "none", "required"]),
+  Schema.Struct({ name: Schema.NonEmptyString })
+])
+
+/** What the answer's text must be: any JSON object, or JSON that fits the schema. */
+export const Format = Schema.Union([
+  Schema.Struct({ type: Schema.Literal("json_object") }),
+  Schema.Struct({ type: Schema.Literal("json_schema"), schema: JsonObject })
+])
+
+/** Who goes first among the waiting; waiting makes up for it in time. */
+export const Priority = Schema.Literals(["low", "normal", "high"])
+export type Priority = typeof Priority.Type
+
+/** The largest seed: seeds are 32-bit unsigned integers. */
+export const maxSeed = 2 ** 32 - 1
+
+const within = (minimum: number, maximum: number) => Schema.isBetween({ minimum, maximum })
+
+/** How a caller stands among others, and what he wants of the model afterwards. */
+const standing = {
+  /** Whose request it is: slots go round among tenants; default "". */
+  tenant: Schema.optional(Schema.String),
+  /** Default `normal`. */
+  priority: Schema.optional(Priority),
+  /**
+   * How long the model stays loaded after this request: at least 0, where 0 unloads it when nobody uses it, and
+   * `Duration.infinity` keeps it; default the deployment's `idleUnload`.
+   */
+  keepAlive: Schema.optional(Schema.Duration),
+  /** Routing otherwise than configured. */
+  route: Schema.optional(Overrides)
+}
+
+/** Added to the logits of tokens, by token id. */
+export const LogitBias = Schema.Record(Schema.String, Schema.Finite.check(within(-100, 100))).check(
+  Schema.makeFilter((biases: Readonly<Record<string, number>>) =>
+    Object.keys(biases).filter((id) => !/^\d+$/.test(id)).map((id) => ({ path: [id], issue: "Expected a token id" }))
+  )
+)
+
+/** What a caller asks for. */
+export const Request = Schema.Struct({
+  /** A model's name, as `Registry` lists them. */
+  model: Schema.NonEmptyString,
+  messages: Messages,
+  /** The assistant's text so far, which the answer goes on with and does not repeat; default none. Not with `format`. */
+  continues: Schema.optional(Schema.NonEmptyString),
+  /** 0 is greedy; default 1. */
+  temperature: Schema.optional(Schema.Finite.check(within(0, 2))),
+  /** Nucleus sampling: the smallest set of tokens whose probability sums to this; default 1, which turns it off. */
+  topP: Schema.optional(Schema.Finite.check(within(0, 1))),
+  /** The same seed, options and prompt give the same answer; default random. */
+  seed: Schema.optional(Schema.Int.check(within(0, maxSeed))),
+  /** Only the so many likeliest tokens; default all. */
+  topK: Schema.optional(Schema.Int.check(within(1, 1_000_000))),
+  /** Only tokens at least this likely, as a share of the likeliest; default 0, all. */
+  minP: Schema.optional(Schema.Finite.check(within(0, 1))),
+  /** Divides the logits of tokens that the answer has already; default 1. */
+  repeatPenalty: Schema.optional(Schema.Finite.check(within(0.01, 10))),
+  /** Taken off the logit of a token that the answer has already; default 0. */
+  presencePenalty: Schema.optional(Schema.Finite.check(within(-2, 2))),
+  /** Taken off the logit of a token for each time that the answer has it; default 0. */
+  frequencyPenalty: Schema.optional(Schema.Finite.check(within(-2, 2))),
+  /** Added to the logits of tokens, by token id; -100 never chooses one; default none. */
+  logitBias: Schema.optional(LogitBias),
+  /** The most tokens to generate; default as many as the context window has room for. */
+  maxTokens: Schema.optional(Schema.Int.check(within(1, 1_000_000))),
+  /** The answer ends before the first of these; default none. */
+  stop: Schema.optional(Schema.Array(Schema.NonEmptyString)),
+  /** Default none. */
+  tools: Schema.optional(Schema.Array(Tool)),
+  /** Default `auto`. */
+  toolChoice: Schema.optional(ToolChoice),
+  /** Whether an answer may have several calls; default true. */
+  parallelToolCalls: Schema.optional(Schema.Boolean),
+  /** Default any text. */
+  format: Schema.optional(Format),
+  /** Tell each token's log-probability and those of so many of the likeliest; default none. */
+  logprobs: Schema.optional(Schema.Int.check(within(0, 20))),
+  /** What the caller says in a dialect's own words and Troupe has no name for; default nothing. */
+  extra: Schema.optional(Extra.Extra),
+  /** The caller's own request, which a provider of its dialect is sent; default none. */
+  source: Schema.optional(Source),
+  ...standing
+}).check(
+  Schema.makeFilter(({ continues, format }) =>
+    continues !== undefined && format !== undefined
+      ? [{ path: ["continues"], issue: "Expected none with a format: JSON cannot be begun by another" }]
+      : []
+  )
+)
+export type Request = typeof Request.Type
+
+/** A request, checked; throws where the types could not tell. */
+export const request = (input: Request): Request => Schema.decodeSync(Request)(input)
+
+const Texts = Schema.Array(Schema.String).check(Schema.isMinLength(1))
+
+/** Texts to turn into vectors of unit length. */
+export const EmbedRequest = Schema.Struct({
+  model: Schema.NonEmptyString,
+  /** Empty texts stand for inputs that only `source` has, as tokens. */
+  inputs: Texts,
+  /** As in `Request`. */
+  extra: Schema.optional(Extra.Extra),
+  /** As in `Request`. */
+  source: Schema.optional(Source),
+  ...standing
+})
+export type EmbedRequest = typeof EmbedRequest.Type
+
+/** Documents to order by how well they answer a query. */
+export const RerankRequest = Schema.Struct({
+  model: Schema.NonEmptyString,
+  query: Schema.String,
+  documents: Texts,
+  ...standing
+})
+export type RerankRequest = typeof RerankRequest.Type
+
+/** Texts to give the labels of a model that has labels. */
+export const ClassifyRequest = Schema.Struct({ model: Schema.NonEmptyString, inputs: Texts, ...standing })
+export type ClassifyRequest = typeof ClassifyRequest.Type
+
+/** A text, or a conversation with its template around it, to count or to see as tokens. */
+export const TokenizeRequest = Schema.Struct({
+  model: Schema.NonEmptyString,
+  input: Schema.Union([
+    Schema.String,
+    Schema.Struct({
+      messages: Messages.check(Schema.makeFilter(Content.imageProblem)),
+      /** The assistant's text so far; default none. */
+      continues: Schema.optional(Schema.NonEmptyString),
+      tools: Schema.optional(Schema.Array(Tool))
+    })
+  ]),
+  ...standing
+})
+export type TokenizeRequest = typeof TokenizeRequest.Type
+
+/** A conversation whose prompt's tokens are to be counted, with its template around it. */
+export const CountRequest = Schema.Struct({
+  model: Schema.NonEmptyString,
+  input: Schema.Struct({
+    messages: Messages,
+    /** The assistant's text so far; default none. */
+    continues: Schema.optional(Schema.NonEmptyString),
+    tools: Schema.optional(Schema.Array(Tool))
+  }),
+  /** As in `Request`. */
+  extra: Schema.optional(Extra.Extra),
+  /** As in `Request`. */
+  source: Schema.optional(Source),
+  ...standing
+})
+export type CountRequest = typeof CountRequest.Type
+
+/** What a stream of an answer consists of: any number of `text`, `tool_call` and `seam`, then one `finish`. */
+export type Event =
+  | {
+    readonly type: "text"
+    readonly text: string
+    /** Tokens generated since the event before. */
+    readonly tokens: number
+    /** Of the tokens whose text is here, when asked for. */
+    readonly logprobs?: ReadonlyArray<ChosenLogprob>
+  }
+  | {
+    readonly type: "tool_call"
+    /** Which call of this answer, from 0. */
+    readonly index: number
+    /** With the call's first event, and only then. */
+    readonly id?: string
+    /** Likewise. */
+    readonly name?: string
+    /** The next piece of the arguments' JSON. */
+    readonly arguments: string
+    readonly tokens: number
+  }
+  /** From here on the text is this deployment's, which goes on where another failed: only with the policy's `continue`. */
+  | { readonly type: "seam"; readonly deployment: string }
+  /** What a provider of the caller's dialect sent: it says the same as the events after it, up to a seam, and more. */
+  | {
+    readonly type: "native"
+    readonly native: Native
+    /** Whether it has more than text, calls and thoughts. */
+    readonly content: boolean
+    readonly tokens: 0
+  }
+  /** After a seam: the prompt's tokens as the last deployment counts them, and those that all have generated. */
+  | {
+    readonly type: "finish"
+    readonly reason: FinishReason
+    readonly usage: TokenUsage
+    /** Which stop sequence ended the answer, where one did and that is known. */
+    readonly stop?: string
+    /** What a provider of the caller's dialect sent with the end of the answer. */
+    readonly native?: Native
+  }
+
+/** Who answered, and after how many attempts. */
+export interface By {
+  /** Its id. */
+  readonly deployment: string
+  /** Those that failed before it included. */
+  readonly attempts: number
+  /** The id of the record that says why: see `Decisions`. */
+  readonly decision: string
+}
+
+/** An answer that has begun: its first event is there. Who goes on with it is told by `seam`. */
+export interface Opened extends By {
+  /** To be read once, within the scope that it was opened in. */
+  readonly events: Stream.Stream<Event, InferenceError>
+}
+
+/** A whole answer. */
+export interface Answer extends By {
+  readonly text: string
+  readonly toolCalls: ReadonlyArray<JobToolCall>
+  /** Of all the text's tokens, when asked for. */
+  readonly logprobs?: ReadonlyArray<ChosenLogprob>
+  /** `length`: the answer was cut at `maxTokens` or where the context window ends. */
+  readonly finishReason: FinishReason
+  /** Which stop sequence ended the answer, where one did and that is known. */
+  readonly stop?: string
+  readonly usage: TokenUsage
+  /** The answer as a provider of the caller's dialect sent it, whole or in chunks. */
+  readonly native?: ReadonlyArray<Native>
+}
+
+/** One vector an input, in their order. */
+export interface Embeddings extends By {
+  readonly vectors: ReadonlyArray<Float32Array>
+  readonly promptTokens: number
+  /** The answer as a provider of the caller's dialect sent it; there are no `vectors` then. */
+  readonly native?: Native
+}
+
+/** A score from 0 to 1 a document, in their order. */
+export interface Reranking extends By {
+  readonly scores: ReadonlyArray<number>
+  readonly promptTokens: number
+}
+
+/** One input's labels each, in their order. */
+export interface Classifications extends By {
+  readonly classifications: ReadonlyArray<Classification>
+}
+
+/** A text's tokens, by the model's own numbers. */
+export interface Tokens extends By {
+  readonly tokens: ReadonlyArray<number>
+}
+
+/** How many tokens a prompt has. */
+export interface Count extends By {
+  readonly promptTokens: number
+}

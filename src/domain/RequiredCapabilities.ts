@@ -1,0 +1,53 @@
+/** What a chat request needs of whoever answers it, and which of its fields need it. Pure. */
+import type { Request, TokenizeRequest } from "./Inference.ts"
+import { firstImage } from "./Message.ts"
+import type { Need } from "./SelectionInput.ts"
+
+/** The fields of a request that may need something. */
+type Asked = Pick<Request, "extra" | "format" | "logprobs" | "messages" | "toolChoice" | "tools">
+
+const hasRequired = ({ extra }: Asked): boolean =>
+  extra !== undefined && extra.fields.some(({ optional }) => optional !== true)
+
+export const needsOf = (request: Asked): ReadonlyArray<Need> => {
+  const { extra, format, logprobs, messages, toolChoice, tools = [] } = request
+  const needs: Array<Need> = ["generate"]
+  // Tools that must not be called are left out where a model does not know any.
+  if (tools.length > 0 && toolChoice !== "none") needs.push("tools")
+  if (format !== undefined) needs.push("format")
+  if (logprobs !== undefined) needs.push("logprobs")
+  if (firstImage(messages) !== undefined) needs.push("images")
+  if (extra !== undefined && hasRequired(request)) needs.push(`${extra.dialect} fields`)
+  return needs
+}
+
+/** The fields that need it. */
+export const pathsOf = ({ messages }: Pick<Request, "messages">, need: string): ReadonlyArray<string> => {
+  if (need === "images") return [firstImage(messages) ?? "messages"]
+  return [need === "generate" || need === "count" ? "model" : need]
+}
+
+/** What counting the tokens of a conversation needs. */
+export const needsOfCount = (request: Asked): ReadonlyArray<Need> => [
+  "count",
+  ...needsOf(request).filter((need) => need !== "generate")
+]
+
+/** What embedding needs. */
+export const needsOfEmbedding = ({ extra }: Pick<Request, "extra">): ReadonlyArray<Need> =>
+  extra?.fields.some(({ optional }) => optional !== true) === true ? ["embed", `${extra.dialect} fields`] : ["embed"]
+
+/** What making a text, or a conversation with images and tools, into tokens needs. */
+export const needsOfTokenize = ({ input }: TokenizeRequest): ReadonlyArray<Need> => {
+  if (typeof input === "string") return ["tokenize"]
+  const needs: Array<Need> = ["tokenize"]
+  if ((input.tools ?? []).length > 0) needs.push("tools")
+  if (firstImage(input.messages) !== undefined) needs.push("images")
+  return needs
+}
+
+/** The field that needs it. */
+export const pathOfTokenize = ({ input }: TokenizeRequest, need: string): string => {
+  if (typeof input === "string" || need === "tokenize") return "model"
+  return need === "images" ? `input.${firstImage(input.messages)}` : `input.${need}`
+}

@@ -1,0 +1,116 @@
+/**
+ * How a model's requests are routed and what happens when an attempt fails: plain data with a name, that can be printed.
+ */
+import { Duration } from "effect"
+import * as Policies from "./Defaults.ts"
+import type { List } from "./FailureClass.ts"
+import type { Options as Selection } from "./SelectionInput.ts"
+import { defaults as selection } from "./SelectionInput.ts"
+
+export interface Policy {
+  readonly name: string
+  /** Who is chosen. */
+  readonly selection: Selection
+  /** Attempts at one deployment after its first. */
+  readonly retries: number
+  /** Attempts of one request in all. */
+  readonly maxAttempts: number
+  /** Between two attempts at one deployment: doubling by `factor` from `initialMs` to `capMs`, less or more a fifth. */
+  readonly backoff: { readonly initialMs: number; readonly factor: number; readonly capMs: number }
+  /** The longest that a request waits for a deployment to take it again, where nobody else is free, ms. */
+  readonly maxWaitMs: number
+  /** ms; what is left out has no limit of the policy's. */
+  readonly timeouts: {
+    /**
+     * Until a loaded engine has a slot for an attempt: its place in the queue and the load that it waits for, which goes
+     * on when the attempt ends.
+     */
+    readonly queueMs?: number | undefined
+    /** Of a load of one of the model's deployments, whoever waits for it: see `Deployment.loadTimeout`. */
+    readonly loadMs?: number | undefined
+    /** To the first content, of each attempt, from when it has its slot. */
+    readonly firstTokenMs?: number | undefined
+    /** Between two pieces of an answer. */
+    readonly stallMs?: number | undefined
+    /** Of the request as a whole. */
+    readonly totalMs?: number | undefined
+    /** Those that the request itself set, or all where it chose the policy. */
+    readonly byCaller?: "total" | "all" | undefined
+  }
+  /**
+   * A second attempt elsewhere, once the first has brought nothing for `afterMs` (left out: longer than 95 of 100 of its
+   * first tokens take), for at most this share of requests.
+   */
+  readonly hedge?: { readonly afterMs?: number | undefined; readonly share: number } | undefined
+  /** What is left of `maxTokens` where prompt and answer do not fit together. */
+  readonly shorterBy: number
+  /** When a deployment fails in the middle of an answer, another goes on from the text so far. */
+  readonly continue: boolean
+}
+
+/** How the requests for one model go. */
+export interface Routing {
+  readonly policy: Policy
+  /** Names of models that stand in for it, in order. */
+  readonly fallbacks: Readonly<Record<List, ReadonlyArray<string>>>
+}
+
+/** How much a pause may be shorter or longer, so that those who failed together do not come back together. */
+export const jitter = { least: 0.8, most: 1.2 } as const
+
+/** What holds where nothing is configured. */
+export const defaults: Policy = {
+  name: "default",
+  selection,
+  retries: 2,
+  maxAttempts: 6,
+  backoff: { initialMs: 250, factor: 2, capMs: 10_000 },
+  maxWaitMs: 10_000,
+  timeouts: { loadMs: Duration.toMillis(Policies.loadTimeout) },
+  shorterBy: 0.7,
+  continue: false
+}
+
+const noFallbacks: Routing["fallbacks"] = { ordinary: [], context: [], content: [] }
+
+/**
+ * How a model's requests go: as its configuration says, else by the configured policy `default` without fallbacks.
+ *
+ * @param policies all that are configured
+ */
+export const routingOf = (
+  { routing }: { readonly routing?: Routing },
+  policies: ReadonlyArray<Policy>
+): Routing =>
+  routing ?? { policy: policies.find(({ name }) => name === defaults.name) ?? defaults, fallbacks: noFallbacks }
+
+/**
+ * The pause before the `retry`th attempt after the first, ms.
+ *
+ * @param random from 0 to 1
+ */
+export const backoffMs = ({ backoff }: Policy, retry: number, random: number): number => {
+  const { capMs, factor, initialMs } = backoff
+  const pause = Math.min(capMs, initialMs * factor ** (retry - 1))
+  return Math.round(pause * (jitter.least + (jitter.most - jitter.least) * random))
+}
+
+/** What may still be hedged: every request earns its share, and a hedge costs one. */
+export interface HedgeBudget {
+  readonly earned: number
+}
+
+export const noHedges: HedgeBudget = { earned: 0 }
+
+/** Hedges that a quiet time may save up. */
+const mostEarned = 10
+
+/** A request has come. */
+export const earn = ({ earned }: HedgeBudget, { hedge }: Policy): HedgeBudget => ({
+  earned: Math.min(mostEarned, earned + (hedge?.share ?? 0))
+})
+
+/** Pays for one hedge; `undefined` where there is not enough. */
+export const spend = ({ earned }: HedgeBudget): HedgeBudget | undefined =>
+  // Shares such as 0.1 do not add up to a whole number exactly.
+  earned < 1 - 1e-9 ? undefined : { earned: Math.max(0, earned - 1) }

@@ -1,0 +1,79 @@
+/**
+ * Earlier answers in this process's memory, bounded in number, bytes and age.
+ *
+ * **Details**
+ *
+ * `Cache` of `effect` knows a number and an age but no bytes, so this is a `Map`, whose order is the order of use. An answer
+ * is found by the SHA-256 of what identifies its request: no prompt is kept.
+ */
+import { Duration, Effect, Layer } from "effect"
+import { hash } from "node:crypto"
+import * as Policies from "../../domain/Defaults.ts"
+import type { Request } from "../../domain/Inference.ts"
+import * as Monotonic from "../../domain/Monotonic.ts"
+import type { Response } from "../../services/cache/CachedResponses.ts"
+import { bytesOf, CachedResponses, fits, identify } from "../../services/cache/CachedResponses.ts"
+
+interface Entry {
+  readonly response: Response
+  readonly bytes: number
+  /** ms of `Monotonic` */
+  readonly until: number
+}
+
+/** What may be kept. */
+export interface Options {
+  readonly entries: number
+  readonly bytes: number
+  readonly timeToLive: Duration.Duration
+}
+
+/** Where the answer to a request is. */
+export const keyOf = (request: Request): string => hash("sha256", identify(request), "base64url")
+
+const make = ({ bytes: mostBytes, entries: mostEntries, timeToLive }: Options): CachedResponses["Service"] => {
+  /** The one that was used longest ago first. */
+  const entries = new Map<string, Entry>()
+  let held = 0
+
+  const remove = (key: string, { bytes }: Entry) => {
+    entries.delete(key)
+    held -= bytes
+  }
+  const put = (key: string, entry: Entry) => {
+    const before = entries.get(key)
+    if (before !== undefined) remove(key, before)
+    entries.set(key, entry)
+    held += entry.bytes
+    for (const [oldest, one] of entries) {
+      if (entries.size <= mostEntries && held <= mostBytes) return
+      remove(oldest, one)
+    }
+  }
+  const take = (key: string, now: number): Response | undefined => {
+    const entry = entries.get(key)
+    if (entry === undefined) return undefined
+    remove(key, entry)
+    if (entry.until <= now) return undefined
+    put(key, entry)
+    return entry.response
+  }
+  return {
+    keep: (request, response) => {
+      const bytes = bytesOf(response)
+      if (!fits(bytes)) return Effect.void
+      return Effect.map(
+        Monotonic.now,
+        (now) => put(keyOf(request), { response, bytes, until: now + Duration.toMillis(timeToLive) })
+      )
+    },
+    recall: (request) => Effect.map(Monotonic.now, (now) => take(keyOf(request), now))
+  }
+}
+
+/** With these bounds. */
+export const layerWith = (options: Options): Layer.Layer<CachedResponses> =>
+  Layer.sync(CachedResponses, () => CachedResponses.of(make(options)))
+
+/** By `Policies.cachedResponses`. */
+export const layer = layerWith(Policies.cachedResponses)

@@ -1,0 +1,74 @@
+/** What an operator sees and does: the shapes of `/admin`. */
+import { Schema } from "effect"
+import { Record } from "../../services/routing/DecisionRecord.ts"
+
+export const State = Schema.Literals(["cold", "loading", "ready", "draining", "failed"])
+
+const Phase = Schema.Literals(["closed", "open", "half-open"])
+
+/** A deployment's circuit as it is now: see `Breaker`. */
+export const Circuit = Schema.Struct({
+  deployment: Schema.String,
+  phase: Phase,
+  /** ms until a call is let through; 0 where one is now. */
+  retryAfterMs: Schema.Finite,
+  /** Calls that have gone well since it was half open. */
+  successes: Schema.Int
+})
+export type Circuit = typeof Circuit.Type
+
+/** Of every deployment that has been called. */
+export const Circuits = Schema.Struct({ circuits: Schema.Array(Circuit) })
+
+/** A change of a deployment's circuit. */
+export const CircuitEvent = Schema.Struct({
+  deployment: Schema.String,
+  from: Phase,
+  to: Phase,
+  /** ms since 1970 */
+  at: Schema.Finite
+})
+
+/** One deployment as it is now. */
+export const Deployment = Schema.Struct({
+  deployment: Schema.String,
+  model: Schema.String,
+  engine: Schema.String,
+  state: State,
+  /** Jobs that hold a slot. */
+  running: Schema.Int,
+  /** Callers that wait. */
+  queued: Schema.Int,
+  /** Of its engine's process, resident. */
+  memoryBytes: Schema.Int,
+  pinned: Schema.Boolean,
+  /** Why it failed last. */
+  lastFailure: Schema.optionalKey(Schema.String),
+  /** Where it is not closed. */
+  circuit: Schema.optionalKey(Schema.Struct({ phase: Phase, retryAfterMs: Schema.Finite }))
+})
+export type Deployment = typeof Deployment.Type
+
+export const Deployments = Schema.Struct({ deployments: Schema.Array(Deployment) })
+
+/** The latest first. */
+export const Decisions = Schema.Struct({ decisions: Schema.Array(Record) })
+
+/** A change of a deployment's state. */
+export const Event = Schema.Struct({
+  deployment: Schema.String,
+  state: Schema.Literals(["loading", "ready", "draining", "gone", "failed"]),
+  /** Why it loads again or has failed. */
+  cause: Schema.optionalKey(Schema.String),
+  /** ms since 1970 */
+  at: Schema.Int
+})
+
+/** What can be done to a model's deployments. */
+export const actions = ["load", "unload", "reload"] as const
+export type Action = typeof actions[number]
+
+export const isAction = (text: string): text is Action => (actions as ReadonlyArray<string>).includes(text)
+
+/** An action in a path. Any text, so that one that there is not is answered as a path that there is not. */
+export const ActionName = Schema.String.annotate({ description: `One of ${actions.join(", ")}`, examples: actions })

@@ -1,0 +1,134 @@
+/** A provider's answer as events, whatever its pieces are, and no success unless it is one. */
+import type { Pull } from "effect"
+import { Cause, Effect, Result, Stream } from "effect"
+import { empty, malformed, readable } from "../../dialects/shared/ErrorMapping.ts"
+import * as Frames from "../../dialects/shared/FrameDecoder.ts"
+import { makeJoint } from "../../dialects/shared/PrefixStopMatcher.ts"
+import type { Dialect, EventDecoder, Frame, Target, Told } from "../../dialects/shared/ProviderDialect.ts"
+import * as Policies from "../../domain/Defaults.ts"
+import type { Generation } from "../../domain/Generation.ts"
+import type { Event } from "../../domain/Inference.ts"
+import * as InferenceError from "../../domain/InferenceError.ts"
+import type { FinishReason } from "../../domain/Job.ts"
+import type { Upstream } from "./HttpExchange.ts"
+import type { Body } from "./ResponseBody.ts"
+
+/** Reads what a provider says until the finish. */
+export interface Reader {
+  readonly push: (bytes: Uint8Array) => void
+  readonly end: () => void
+  /** Whether the finish was told. */
+  readonly isOver: () => boolean
+  /** Whether thoughts have come. */
+  readonly hasThoughts: () => boolean
+  /** The events since, and what is wrong after them. */
+  readonly take: () => { readonly events: ReadonlyArray<Event>; readonly failure: InferenceError.Reason | undefined }
+}
+
+/** Sees that an answer has content, and the calls that it ends in. */
+export const makeCheck = (target: Target, { continues, stop }: Generation) => {
+  let hasContent = false
+  let hasCalls = false
+  // A stop sequence may well be the first thing that a model says, a text so far may be all, and thoughts may use up the
+  // length.
+  const mayBeEmpty = stop.length > 0 || continues !== undefined
+  const atEnd = (reason: FinishReason): InferenceError.Reason | undefined => {
+    if (reason === "tool_calls" && !hasCalls) return malformed(target, "an answer that ends in calls and has none")
+    return reason === "stop" && !hasContent && !mayBeEmpty ? empty(target) : undefined
+  }
+  return (events: ReadonlyArray<Event>): InferenceError.Reason | undefined => {
+    for (const event of events) {
+      const isOther = event.type === "native" && event.content
+      hasCalls ||= event.type === "tool_call" || isOther
+      hasContent ||= event.type === "text" || event.type === "tool_call" || isOther
+    }
+    const last = events.at(-1)
+    return last?.type === "finish" ? atEnd(last.reason) : undefined
+  }
+}
+
+export const makeReader = (dialect: Dialect, decoder: EventDecoder, target: Target, generation: Generation): Reader => {
+  const framer = Frames.make(dialect.framing, target.options.maxResponseBytes ?? Policies.maxResponseBytes)
+  const check = makeCheck(target, generation)
+  const join = makeJoint(generation, target.options)
+  let events: Array<Event> = []
+  let failure: InferenceError.Reason | undefined
+  let over = false
+
+  const add = (told: Told) => {
+    if (Result.isFailure(told)) {
+      failure = told.failure
+      return
+    }
+    failure = check(told.success)
+    if (failure !== undefined) return
+    const joined = join(told.success)
+    for (const event of joined) events.push(event)
+    over = joined.at(-1)?.type === "finish"
+  }
+  const addAll = (frames: () => ReadonlyArray<Frame>) => {
+    try {
+      for (const frame of frames()) {
+        if (over || failure !== undefined) return
+        add(readable(target, () => decoder.push(frame)))
+      }
+    } catch (error) {
+      if (!(error instanceof Frames.Unreadable)) throw error
+      failure = malformed(target, error.message)
+    }
+  }
+  return {
+    push: (bytes) => addAll(() => framer.push(bytes)),
+    end: () => {
+      addAll(() => framer.end())
+      if (!over && failure === undefined) add(decoder.end())
+    },
+    isOver: () => over,
+    hasThoughts: decoder.hasThoughts,
+    take: () => {
+      const taken = { events, failure }
+      events = []
+      return taken
+    }
+  }
+}
+
+type EventPull = Pull.Pull<readonly [Event, ...Array<Event>], InferenceError.InferenceError>
+
+/** The events of a streamed body; what is wrong comes after the events before it. */
+export const eventsOf = (
+  { clean, isOver, note, pull, watch }: Body & Pick<Upstream, "clean">,
+  reader: Reader
+): Stream.Stream<Event, InferenceError.InferenceError> => {
+  let failure: InferenceError.Reason | undefined
+  const settle = (): EventPull => {
+    const taken = reader.take()
+    failure = taken.failure
+    const [first, ...others] = taken.events
+    if (first !== undefined || reader.hasThoughts()) watch.content()
+    if (first === undefined) return next
+    return Effect.succeed([first, ...others])
+  }
+  /** The rest of a body whose answer is whole, so that its connection can serve again. */
+  const drain = Effect.forever(pull).pipe(
+    Effect.timeout(Policies.drainWait),
+    Effect.ignore,
+    Effect.andThen(Cause.done())
+  )
+  const next: EventPull = Effect.suspend(() => {
+    if (failure !== undefined) return Effect.andThen(note(failure), InferenceError.make(clean(failure)))
+    if (reader.isOver()) return isOver() ? Cause.done() : drain
+    return Effect.matchEffect(pull, {
+      onSuccess: (bytes) => {
+        reader.push(bytes)
+        return settle()
+      },
+      onFailure: (error) => {
+        if (!Cause.isDone(error)) return Effect.fail(error)
+        reader.end()
+        return settle()
+      }
+    })
+  })
+  return Stream.fromPull(Effect.succeed(next))
+}

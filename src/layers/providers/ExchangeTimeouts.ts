@@ -1,0 +1,162 @@
+/**
+ * How long exchanges with a provider may take, and who ends one that takes longer.
+ *
+ * **Details**
+ *
+ * One fiber for all exchanges of a deployment, however many there are and however many pieces come. It does not interrupt
+ * who waits: it ends the exchange, and what waits for a byte then fails and asks here why.
+ */
+import { Clock, Duration, Effect, Scope } from "effect"
+import * as Policies from "../../domain/Defaults.ts"
+import type { RemoteDeployment } from "../../domain/Deployment.ts"
+import { orOff } from "../../domain/Fields.ts"
+import * as InferenceError from "../../domain/InferenceError.ts"
+import * as Monotonic from "../../domain/Monotonic.ts"
+
+type Phase = Exclude<InferenceError.UpstreamTimeout["phase"], "queue" | "load">
+
+/** ms each. */
+export type Limits = Readonly<Record<Phase, number>>
+
+export const limitsOf = ({ timeouts = {} }: RemoteDeployment): Limits => {
+  const { upstream } = Policies
+  return {
+    connect: Duration.toMillis(orOff(timeouts.connect, upstream.connect, Duration.infinity)),
+    first_byte: Duration.toMillis(orOff(timeouts.firstByte, upstream.firstByte, Duration.infinity)),
+    first_token: Duration.toMillis(orOff(timeouts.firstToken, upstream.firstToken, Duration.infinity)),
+    stall: Duration.toMillis(orOff(timeouts.stall, upstream.stall, Duration.infinity)),
+    total: Duration.toMillis(orOff(timeouts.total, upstream.total, Duration.infinity))
+  }
+}
+
+/** One exchange's time. */
+export interface Watch {
+  /** The headers are there. */
+  readonly headers: () => void
+  /** The first content is there, or a thought. */
+  readonly content: () => void
+  /** Somebody waits for the next piece of the body. */
+  readonly wait: () => void
+  /** It is there. */
+  readonly took: () => void
+  /** Why the exchange was ended from here, if it was. */
+  readonly reason: () => InferenceError.Reason | undefined
+}
+
+/** The time of a deployment's exchanges. */
+export interface Watcher {
+  /**
+   * Watches an exchange until the scope ends.
+   *
+   * @param streamed whether the answer comes in pieces, of which the first must come in time
+   * @param close ends the exchange; also called at the scope's end
+   */
+  readonly watch: (streamed: boolean, close: () => void) => Effect.Effect<Watch, never, Scope.Scope>
+  /** Ends every exchange for this reason. */
+  readonly stop: (reason: InferenceError.Reason) => void
+}
+
+interface Watched extends Watch {
+  readonly end: (reason: InferenceError.Reason) => void
+  /** Ends what has taken too long by `time`; ms until it may have, at most. */
+  readonly look: (time: number) => number
+}
+
+const makeWatched = (
+  deployment: string,
+  limits: Limits,
+  streamed: boolean,
+  now: () => number,
+  close: () => void
+): Watched => {
+  const start = now()
+  const total = start + limits.total
+  let phase: Phase = streamed ? "first_byte" : "total"
+  let since: number | undefined
+  let ended: InferenceError.Reason | undefined
+
+  const end = (reason: InferenceError.Reason) => {
+    if (ended !== undefined) return
+    ended = reason
+    close()
+  }
+  /** When the phase has taken too long; where nobody waits, nothing stalls. */
+  const due = (): number =>
+    phase === "stall" ? (since ?? Number.POSITIVE_INFINITY) + limits.stall : start + limits[phase]
+
+  return {
+    headers: () => {
+      if (phase === "first_byte") phase = "first_token"
+    },
+    content: () => {
+      phase = "stall"
+    },
+    wait: () => {
+      since = now()
+    },
+    took: () => {
+      since = undefined
+      // An answer that is not streamed has begun.
+      if (phase === "total") phase = "stall"
+    },
+    reason: () => ended,
+    end,
+    look: (time) => {
+      if (ended !== undefined) return Number.POSITIVE_INFINITY
+      const late: Phase | undefined = time >= due() ? phase : time >= total ? "total" : undefined
+      if (late !== undefined) {
+        end(new InferenceError.UpstreamTimeout({ deployment, phase: late, afterMs: limits[late] }))
+      }
+      return Math.max(1, Math.min(due(), total) - time)
+    }
+  }
+}
+
+/** Watches until the scope ends. */
+export const make = Effect.fnUntraced(function*(
+  deployment: string,
+  limits: Limits
+): Effect.fn.Return<Watcher, never, Scope.Scope> {
+  const scope = yield* Effect.scope
+  const clock = yield* Clock.Clock
+  const now = () => Monotonic.nowOf(clock)
+  const all = new Set<Watched>()
+  // Neither a later phase nor an exchange that begins meanwhile is due earlier.
+  const step = Math.min(limits.first_byte, limits.first_token, limits.stall, limits.total)
+  let isAwake = false
+
+  const loop: Effect.Effect<void> = Effect.suspend(() => {
+    if (all.size === 0) {
+      isAwake = false
+      return Effect.void
+    }
+    const time = now()
+    let pause = step
+    for (const watched of all) pause = Math.min(pause, watched.look(time))
+    return Effect.flatMap(Effect.sleep(pause), () => loop)
+  })
+
+  /** Begins to look, where nobody does. */
+  const wake = Effect.suspend(() => {
+    if (isAwake) return Effect.void
+    isAwake = true
+    return Effect.forkIn(loop, scope)
+  })
+
+  return {
+    watch: (streamed, close) =>
+      Effect.uninterruptible(Effect.flatMap(Effect.scope, (own) => {
+        const watched = makeWatched(deployment, limits, streamed, now, close)
+        const over = Effect.sync(() => {
+          all.delete(watched)
+          close()
+        })
+        all.add(watched)
+        // Not `Effect.acquireRelease`, which copies the whole context for a release that needs none of it.
+        return Effect.as(Effect.andThen(Scope.addFinalizer(own, over), wake), watched)
+      })),
+    stop: (reason) => {
+      for (const watched of all) watched.end(reason)
+    }
+  }
+})

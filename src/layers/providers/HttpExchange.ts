@@ -1,0 +1,182 @@
+/**
+ * Exchanges with a provider: a call goes out with a key, and a body comes back, within bounds.
+ *
+ * **Details**
+ *
+ * The scope's end closes the connection unless the body was read to its end. A key that is limited or refused is
+ * exchanged for another, within the same request, as long as there is one.
+ */
+import type * as Undici from "@effect/platform-node/Undici"
+import { Cause, Clock, Effect, Redacted, Result, type Scope } from "effect"
+import { isUtf8 } from "node:buffer"
+import { malformed, parse } from "../../dialects/shared/ErrorMapping.ts"
+import type { Call, Dialect, Target } from "../../dialects/shared/ProviderDialect.ts"
+import * as Policies from "../../domain/Defaults.ts"
+import * as HeaderValue from "../../domain/HeaderValue.ts"
+import * as Hops from "../../domain/HopLimit.ts"
+import * as InferenceError from "../../domain/InferenceError.ts"
+import * as Wire from "./Connection.ts"
+import { decoded } from "./Decompression.ts"
+import * as Watch from "./ExchangeTimeouts.ts"
+import type { Held, KeyRing } from "./KeyPool.ts"
+import type { Body, Wanted } from "./ResponseBody.ts"
+import { broken, mediaOf, mediaTypes, readRefusal, watched, wrongHeaders } from "./ResponseBody.ts"
+
+export interface Upstream {
+  /** Sends the call, and waits for the headers of a success. The scope's end ends the exchange. */
+  readonly open: (
+    call: Call,
+    wanted: Wanted
+  ) => Effect.Effect<Body, InferenceError.InferenceError, Scope.Scope>
+  /** Reads a body to its end, and decodes its JSON. */
+  readonly finish: <A>(
+    body: Body,
+    decode: (body: unknown) => Result.Result<A, InferenceError.Reason>
+  ) => Effect.Effect<A, InferenceError.InferenceError>
+  /** Sends the call, and reads its answer whole. */
+  readonly read: <A>(
+    call: Call,
+    decode: (body: unknown) => Result.Result<A, InferenceError.Reason>
+  ) => Effect.Effect<A, InferenceError.InferenceError, Scope.Scope>
+  /** A reason without the keys. */
+  readonly clean: (reason: InferenceError.Reason) => InferenceError.Reason
+  /** Ends every exchange for this reason. */
+  readonly stop: (reason: InferenceError.Reason) => Effect.Effect<void>
+}
+
+/** What one deployment's exchanges share. */
+export interface Options {
+  readonly target: Target
+  readonly dialect: Dialect
+  readonly dispatcher: Undici.Dispatcher
+  readonly ring: KeyRing
+  readonly baseUrl: string
+}
+
+/** Whether another key may fare better. */
+const isOfKey = ({ _tag }: InferenceError.Reason): boolean => _tag === "RateLimited" || _tag === "AuthenticationFailed"
+
+/** Writes requests. */
+const makeWriter = ({ baseUrl, dialect, target }: Options) => {
+  const own = Object.entries(target.options.headers ?? {})
+    .map(([name, value]) => [name.toLowerCase(), HeaderValue.trim(Redacted.value(value))] as const)
+  return (call: Call, wanted: Wanted, { key }: Held, hops: number): Wire.Request => ({
+    url: `${baseUrl}${call.path}`,
+    headers: {
+      accept: mediaTypes[wanted][0]!,
+      "accept-encoding": "identity",
+      "user-agent": "troupe",
+      ...call.headers,
+      ...(key === undefined ? {} : dialect.authorize(Redacted.value(key))),
+      ...(dialect.name === "troupe" ? { [Hops.header]: String(hops + 1) } : {}),
+      ...Object.fromEntries(own),
+      "content-type": "application/json"
+    },
+    body: JSON.stringify(call.body)
+  })
+}
+
+/** A body of an unknown encoding: nothing of it can be read. */
+const undecoded = (wire: Wire.Wire): Wire.Wire => ({ ...wire, pull: Cause.done() })
+
+/** An exchange that has begun. */
+interface Begun {
+  readonly call: Call
+  readonly wanted: Wanted
+  readonly watch: Watch.Watch
+  /** Hands over what the exchange's end closes, another for each try. */
+  readonly hold: (wire: Wire.Wire) => void
+}
+
+const makeExchange = (options: Options, limits: Watch.Limits) => {
+  const { dialect, dispatcher, ring, target } = options
+  const requestOf = makeWriter(options)
+  const most = target.options.maxResponseBytes ?? Policies.maxResponseBytes
+
+  const refusalOf = Effect.fnUntraced(function*(wire: Wire.Wire, { headers, status }: Wire.Head) {
+    const body = yield* readRefusal(wire)
+    const now = yield* Clock.currentTimeMillis
+    return dialect.failure({ status, headers, body, now }, target)
+  })
+
+  /** One try: a success's body, or why there is none. */
+  const attempt = Effect.fnUntraced(function*({ call, hold, wanted, watch }: Begun, held: Held) {
+    const ended = watch.reason()
+    if (ended !== undefined) return yield* InferenceError.make(ended)
+    const plain = Wire.open(dispatcher, requestOf(call, wanted, held, yield* Hops.Hops))
+    hold(plain)
+    const head = yield* Effect.mapError(
+      plain.head,
+      (error) => InferenceError.make(watch.reason() ?? broken(target, limits, error, false))
+    )
+    watch.headers()
+    const wire = decoded(plain, head.headers["content-encoding"], most) ?? undecoded(plain)
+    hold(wire)
+    const isSuccess = head.status >= 200 && head.status < 300
+    const reason = isSuccess ? wrongHeaders(target, head, wanted) : yield* refusalOf(wire, head)
+    yield* ring.note(held, isSuccess ? undefined : reason)
+    if (reason === undefined) {
+      const note: Body["note"] = (reason) => ring.note(held, reason)
+      return Result.succeed({ ...watched(target, limits, wire, watch), media: mediaOf(head, wanted), note })
+    }
+    wire.close()
+    return Result.fail(ring.clean(reason))
+  })
+
+  /** Tries keys until one is taken, or there is none left. */
+  return Effect.fnUntraced(function*(begun: Begun) {
+    const tried = new Set<number>()
+    let held = yield* ring.take(target.deployment, tried)
+    for (;;) {
+      const answer = yield* attempt(begun, held)
+      if (Result.isSuccess(answer)) return answer.success
+      tried.add(held.index)
+      const error = InferenceError.make(answer.failure)
+      if (!isOfKey(answer.failure)) return yield* error
+      held = yield* Effect.mapError(ring.take(target.deployment, tried), () => error)
+    }
+  })
+}
+
+const decoder = new TextDecoder()
+
+/** The exchanges of one deployment; the scope's end ends what watches them. */
+export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<Upstream, never, Scope.Scope> {
+  const { ring, target } = options
+  const limits = Watch.limitsOf(target.options)
+  const exchange = makeExchange(options, limits)
+  const watcher = yield* Watch.make(target.deployment, limits)
+
+  const open: Upstream["open"] = Effect.fnUntraced(function*(call, wanted) {
+    let held: Wire.Wire | undefined
+    const watch = yield* watcher.watch(wanted !== "json", () => held?.close())
+    const hold = (wire: Wire.Wire) => {
+      held = wire
+    }
+    return yield* exchange({ call, wanted, watch, hold })
+  })
+
+  const finish = Effect.fnUntraced(function*<A>(
+    { note, pull }: Body,
+    decode: (body: unknown) => Result.Result<A, InferenceError.Reason>
+  ) {
+    const pieces: Array<Uint8Array> = []
+    const rest: Effect.Effect<never, InferenceError.InferenceError | Cause.Done> = Effect.flatMap(pull, (piece) => {
+      pieces.push(piece)
+      return rest
+    })
+    yield* Effect.catchIf(rest, Cause.isDone, () => Effect.void)
+    const bytes = Buffer.concat(pieces)
+    if (!isUtf8(bytes)) return yield* InferenceError.make(malformed(target, "not UTF-8"))
+    const body = parse(decoder.decode(bytes))
+    if (body === undefined) return yield* InferenceError.make(malformed(target, "no JSON"))
+    const decoded = decode(body)
+    if (Result.isSuccess(decoded)) return decoded.success
+    yield* note(decoded.failure)
+    return yield* InferenceError.make(ring.clean(decoded.failure))
+  })
+
+  const read: Upstream["read"] = (call, decode) => Effect.flatMap(open(call, "json"), (body) => finish(body, decode))
+
+  return { open, finish, read, clean: ring.clean, stop: (reason) => Effect.sync(() => watcher.stop(reason)) }
+})

@@ -1,0 +1,149 @@
+/** The keys of a remote deployment, and what its provider thinks of them. */
+import { Effect, Random, Redacted } from "effect"
+import { ellipsis } from "../../dialects/shared/ErrorMapping.ts"
+import * as Policies from "../../domain/Defaults.ts"
+import type { RemoteDeployment } from "../../domain/Deployment.ts"
+import * as HeaderValue from "../../domain/HeaderValue.ts"
+import * as InferenceError from "../../domain/InferenceError.ts"
+import * as Monotonic from "../../domain/Monotonic.ts"
+import * as Keys from "../../services/keys/KeyPool.ts"
+
+/** A key for one try. */
+export interface Held {
+  readonly index: number
+  /** Undefined where none is configured: then the request goes without. */
+  readonly key: Redacted.Redacted | undefined
+  /** When it was taken, ms of `Monotonic`. */
+  readonly since: number
+}
+
+export interface KeyRing {
+  /** A key that is free and not tried. Fails with why none is. */
+  readonly take: (
+    deployment: string,
+    tried: ReadonlySet<number>
+  ) => Effect.Effect<Held, InferenceError.InferenceError>
+  /** What the provider said to the key: undefined, that it takes it. */
+  readonly note: (held: Held, reason: InferenceError.Reason | undefined) => Effect.Effect<void>
+  /** The same reason without the keys that a provider's words may hold. */
+  readonly clean: (reason: InferenceError.Reason) => InferenceError.Reason
+}
+
+/** What has so few characters is no secret, and may stand in any text. */
+const shortest = 3
+const redacted = "<redacted>"
+
+/** A secret file's last line break is no part of the key. */
+const trimmed = (key: Redacted.Redacted | undefined) =>
+  key === undefined ? undefined : Redacted.make(HeaderValue.trimKey(Redacted.value(key)))
+
+const keysOf = ({ key, keys }: RemoteDeployment): ReadonlyArray<readonly [Redacted.Redacted | undefined, number]> =>
+  keys === undefined ? [[trimmed(key), 1]] : keys.map(({ key, weight = 1 }) => [trimmed(key), weight])
+
+/** Why a key or a header cannot be sent, if so. */
+export const unfitIn = (options: RemoteDeployment): string | undefined => {
+  const values: ReadonlyArray<readonly [name: string, value: Redacted.Redacted | undefined]> = [
+    ...keysOf(options).map(([key], index) => [options.keys === undefined ? "key" : `keys[${index}]`, key] as const),
+    ...Object.entries(options.headers ?? {}).map(([name, value]) => [`headers.${name}`, value] as const)
+  ]
+  for (const [name, value] of values) {
+    const problem = value === undefined ? undefined : HeaderValue.problemIn(HeaderValue.trim(Redacted.value(value)))
+    if (problem !== undefined) return `${name} does not fit an HTTP header: ${problem}.`
+  }
+  return undefined
+}
+
+/** The longest first: one may begin another. Of a header as `Bearer <key>` the key alone is one too. */
+const secretsOf = (options: RemoteDeployment): ReadonlyArray<string> =>
+  [...keysOf(options).map(([key]) => key), ...Object.values(options.headers ?? {})]
+    .flatMap((secret) => secret === undefined ? [] : [Redacted.value(secret)])
+    .flatMap((secret) => [secret, secret.replace(/^\S+\s+/, "")])
+    .filter(({ length }) => length > shortest)
+    .sort((one, other) => other.length - one.length)
+
+/** A text without the secret, nor its beginning where the text was shortened in the secret's midst. */
+const without = (text: string, secret: string): string => {
+  const hidden = text.replaceAll(secret, redacted)
+  const end = hidden.lastIndexOf(ellipsis)
+  if (end < 0) return hidden
+  for (let length = Math.min(end, secret.length - 1); length > shortest; length--) {
+    if (hidden.startsWith(secret.slice(0, length), end - length)) {
+      return `${hidden.slice(0, end - length)}${redacted}${hidden.slice(end)}`
+    }
+  }
+  return hidden
+}
+
+const cleaned = (reason: InferenceError.Reason, hide: (text: string) => string): InferenceError.Reason => {
+  switch (reason._tag) {
+    case "UpstreamFailed": {
+      const { deployment, detail, kind, retryAfterMs, status } = reason
+      return new InferenceError.UpstreamFailed({
+        deployment,
+        kind,
+        detail: hide(detail),
+        ...(status === undefined ? {} : { status }),
+        ...(retryAfterMs === undefined ? {} : { retryAfterMs })
+      })
+    }
+    case "ContentRefused":
+      return new InferenceError.ContentRefused({
+        deployment: reason.deployment,
+        detail: hide(reason.detail),
+        ...(reason.answer === undefined ? {} : { answer: reason.answer })
+      })
+    case "InvalidRequest": {
+      const { detail, path } = reason
+      return new InferenceError.InvalidRequest({
+        detail: hide(detail),
+        ...(path === undefined ? {} : { path: hide(path) })
+      })
+    }
+    default:
+      return reason
+  }
+}
+
+export const make = (options: RemoteDeployment, rests: Keys.Rests = Policies.keyRests): KeyRing => {
+  const held = keysOf(options).map(([key]) => key)
+  const secrets = secretsOf(options)
+  // No wait makes a used-up quota better: its key rests the longest from the first refusal on.
+  const quotaRests = { ...rests, refused: rests.longestRefused }
+  /** Keys whose quota was used up when they were last refused. */
+  const usedUp = new Set<number>()
+  let keys = Keys.make(keysOf(options).map(([, weight]) => weight))
+
+  const noneFree = (deployment: string, now: number): InferenceError.InferenceError => {
+    const retryAfterMs = Keys.limitedFor(keys, now)
+    return InferenceError.make(
+      retryAfterMs === undefined
+        ? new InferenceError.AuthenticationFailed({
+          deployment,
+          retryAfterMs: Keys.probeIn(keys, now) ?? 0,
+          ...(usedUp.size === held.length ? { quota: true as const } : {})
+        })
+        : new InferenceError.RateLimited({ deployment, retryAfterMs })
+    )
+  }
+
+  return {
+    take: Effect.fnUntraced(function*(deployment, tried) {
+      const now = yield* Monotonic.now
+      const chosen = Keys.choose(keys, tried, now, yield* Random.next, rests)
+      if (chosen === undefined) return yield* noneFree(deployment, now)
+      keys = chosen.keys
+      return { index: chosen.index, key: held[chosen.index], since: now }
+    }),
+    note: ({ index, since }, reason) =>
+      Effect.map(Monotonic.now, (now) => {
+        if (reason === undefined) keys = Keys.accepted(keys, index, since, now)
+        else if (reason._tag === "RateLimited") keys = Keys.limited(keys, index, now, reason.retryAfterMs, rests)
+        else if (reason._tag === "AuthenticationFailed") {
+          keys = Keys.refused(keys, index, since, now, reason.quota === true ? quotaRests : rests)
+        }
+        if (reason?._tag === "AuthenticationFailed" && reason.quota === true) usedUp.add(index)
+        else usedUp.delete(index)
+      }),
+    clean: (reason) => cleaned(reason, (text) => secrets.reduce(without, text))
+  }
+}

@@ -1,0 +1,149 @@
+/** Bodies and headers of a provider's answers, held to their bounds. */
+import type { Pull } from "effect"
+import { Cause, Effect } from "effect"
+import { brief, malformed, parse } from "../../dialects/shared/ErrorMapping.ts"
+import type { Dialect, Target } from "../../dialects/shared/ProviderDialect.ts"
+import * as Policies from "../../domain/Defaults.ts"
+import * as InferenceError from "../../domain/InferenceError.ts"
+import type { Head, Wire } from "./Connection.ts"
+import { isKnown, Undecodable } from "./Decompression.ts"
+import type * as Watch from "./ExchangeTimeouts.ts"
+
+/** The body of a success. */
+export interface Body {
+  /** Fails for what went wrong with the exchange. */
+  readonly pull: Pull.Pull<Uint8Array, InferenceError.InferenceError>
+  /** Whether all has come, taken or not. */
+  readonly isOver: () => boolean
+  /** What comes. */
+  readonly media: Wanted
+  /** Hears what the body says of the key that it was asked with, if anything. */
+  readonly note: (reason: InferenceError.Reason) => Effect.Effect<void>
+  readonly watch: Watch.Watch
+}
+
+/** What is wanted of the answer. */
+export type Wanted = "json" | Dialect["framing"]
+
+export const mediaTypes: Readonly<Record<Wanted, ReadonlyArray<string>>> = {
+  json: ["application/json"],
+  sse: ["text/event-stream"],
+  ndjson: ["application/x-ndjson", "application/ndjson", "application/jsonl"]
+}
+
+const codeOf = (error: NodeJS.ErrnoException & { readonly errors?: unknown }): string => {
+  // Of a host with several addresses, the first's.
+  const inner = Array.isArray(error.errors) ? error.errors[0] as NodeJS.ErrnoException : error
+  return inner.code ?? inner.name
+}
+
+/** Why there is no connection, where it is known. */
+const unconnected = (error: NodeJS.ErrnoException & { readonly hostname?: string }, code: string): string => {
+  const status = /^Proxy response \((\d+)\)|^Proxy Authentication Required \((407)\)/.exec(error.message)
+  if (status !== null) {
+    return `the proxy refused the connection (${status[1] ?? status[2]}). Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY.`
+  }
+  if (code === "ENOTFOUND" || code === "EAI_AGAIN") {
+    return `could not resolve host \`${error.hostname ?? ""}\` (${code}). Check the name and the network.`
+  }
+  return code === "ECONNREFUSED"
+    ? `the connection was refused (${code}). Check that the provider runs at \`baseUrl\`.`
+    : `the connection failed (${code}).`
+}
+
+/** What the network said, before the answer began and in its middle. */
+export const broken = (
+  target: Target,
+  limits: Watch.Limits,
+  error: Error,
+  begun: boolean
+): InferenceError.Reason => {
+  if (error instanceof Undecodable) return malformed(target, error.message)
+  const { deployment } = target
+  const code = codeOf(error)
+  if (code === "UND_ERR_CONNECT_TIMEOUT") {
+    return new InferenceError.UpstreamTimeout({ deployment, phase: "connect", afterMs: limits.connect })
+  }
+  if (code === "UND_ERR_HEADERS_OVERFLOW") {
+    return new InferenceError.UpstreamFailed({ deployment, kind: "too_large", detail: "its headers are too large." })
+  }
+  if (code.startsWith("HPE_")) {
+    return new InferenceError.UpstreamFailed({ deployment, kind: "malformed", detail: `it speaks no HTTP (${code}).` })
+  }
+  return begun
+    ? new InferenceError.UpstreamFailed({ deployment, kind: "cut", detail: `its answer broke off (${code}).` })
+    : new InferenceError.UpstreamFailed({ deployment, kind: "network", detail: unconnected(error, code) })
+}
+
+const tooLarge = ({ deployment }: Target, bytes: number): InferenceError.InferenceError =>
+  InferenceError.make(
+    new InferenceError.UpstreamFailed({ deployment, kind: "too_large", detail: `it sent more than ${bytes} bytes.` })
+  )
+
+const mediaTypeOf = ({ headers }: Head): string | undefined =>
+  headers["content-type"]?.split(";")[0]?.trim().toLowerCase()
+
+/** What an answer's body is: where events are asked for, an error may come as JSON, and so may a whole answer. */
+export const mediaOf = (head: Head, wanted: Wanted): Wanted => isJson(mediaTypeOf(head)) ? "json" : wanted
+
+const isJson = (type = ""): boolean => /^(?:application|text)\/(?:[\w.-]+\+)?json$/.test(type)
+
+/** Why a success's headers are none, if so. */
+export const wrongHeaders = (target: Target, head: Head, wanted: Wanted) => {
+  const type = mediaTypeOf(head)
+  if (type === undefined) return malformed(target, "of no content type")
+  if (!mediaTypes[wanted].includes(type) && !isJson(type)) {
+    return malformed(target, `not of the content type ${mediaTypes[wanted][0]} that was asked for`)
+  }
+  return isKnown(head.headers["content-encoding"])
+    ? undefined
+    : malformed(target, `of the content encoding "${brief(head.headers["content-encoding"]!)}", which is not known`)
+}
+
+/** A body that is counted, timed, and has errors of ours. */
+export const watched = (
+  target: Target,
+  limits: Watch.Limits,
+  wire: Wire,
+  watch: Watch.Watch
+): Omit<Body, "media" | "note"> => {
+  const most = target.options.maxResponseBytes ?? Policies.maxResponseBytes
+  let bytes = 0
+  return {
+    watch,
+    isOver: wire.isOver,
+    pull: Effect.suspend(() => {
+      watch.wait()
+      return Effect.matchEffect(wire.pull, {
+        onSuccess: (piece) => {
+          watch.took()
+          bytes += piece.length
+          return bytes > most ? Effect.fail(tooLarge(target, most)) : Effect.succeed(piece)
+        },
+        onFailure: (error): Pull.Pull<never, InferenceError.InferenceError> =>
+          Cause.isDone(error)
+            ? Cause.done()
+            : Effect.fail(InferenceError.make(watch.reason() ?? broken(target, limits, error, true)))
+      })
+    })
+  }
+}
+
+/** The beginning of a refusal's body: parsed JSON, or text. */
+export const readRefusal = ({ pull }: Wire): Effect.Effect<unknown> => {
+  const pieces: Array<Uint8Array> = []
+  let bytes = 0
+  const read: Effect.Effect<void, Error | Cause.Done> = Effect.flatMap(pull, (piece) => {
+    pieces.push(piece)
+    bytes += piece.length
+    return bytes >= Policies.maxRefusalBytes ? Effect.void : read
+  })
+  return read.pipe(
+    Effect.timeout(Policies.refusalWait),
+    Effect.ignore,
+    Effect.map(() => {
+      const text = new TextDecoder().decode(Buffer.concat(pieces).subarray(0, Policies.maxRefusalBytes))
+      return parse(text) ?? text
+    })
+  )
+}

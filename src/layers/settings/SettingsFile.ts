@@ -1,0 +1,210 @@
+/** Settings from `troupe.yaml`, from a program's own configuration, or the embedded default where there is neither. */
+import { Effect, Layer, Schema } from "effect"
+import { Yaml } from "effect/encoding"
+import { existsSync, readFileSync } from "node:fs"
+import { readFile } from "node:fs/promises"
+import { homedir } from "node:os"
+import { dirname, join, resolve } from "node:path"
+import { fileURLToPath } from "node:url"
+import type { Deployment, DeploymentOptions } from "../../domain/Deployment.ts"
+import type { Problem } from "../../domain/Problem.ts"
+import { formatPath } from "../../domain/Problem.ts"
+import type { File } from "../../services/settings/Schema.ts"
+import type { Resolved, Surroundings } from "../../services/settings/Settings.ts"
+import { modelWith, Settings, SettingsError, survey } from "../../services/settings/Settings.ts"
+import { nameInStore } from "../../services/settings/StoreReferences.ts"
+import * as YamlBounds from "../../services/settings/YamlBounds.ts"
+import * as YamlPlace from "../../services/settings/YamlErrors.ts"
+import * as YamlPositions from "../../services/settings/YamlPositions.ts"
+import { isName } from "../../services/store/ModelSource.ts"
+import { Manifest } from "../../services/store/ModelStore.ts"
+
+/** The file that is read when none is named, in the current folder. */
+export const defaultFile = "troupe.yaml"
+
+/** `tiny-chat` as this package ships it: small enough for every machine, and fastest on one compute thread. */
+export const embedded: DeploymentOptions = {
+  engine: "llama",
+  file: fileURLToPath(new URL("../../../models/tiny-chat-q8_0.gguf", import.meta.url)),
+  slots: 8,
+  threads: 1
+}
+
+/** What `troupe.yaml` can say, as a typed value: the same fields, units and defaults. */
+export type Config = typeof File.Encoded
+
+/** Where settings come from. */
+export interface Options {
+  /** Default: `troupe.yaml` in the current folder, if there is one. */
+  readonly file?: string | undefined
+  /**
+   * The configuration itself, in place of a file. Relative paths are relative to the current folder, `${NAME}` stands for
+   * an environment variable as in a file, and a key may be the value itself: `key: process.env.OPENAI_API_KEY`.
+   */
+  readonly config?: Config | undefined
+  readonly engineHost?: "process" | "thread" | undefined
+  /** For whoever calls nobody: variables of keys and headers may be unset. */
+  readonly secretsMayBeUnset?: boolean | undefined
+}
+
+const unusable = (source: string, expected: string) => new SettingsError({ source, problems: [{ path: "", expected }] })
+
+const read = (file: string, required: boolean): Effect.Effect<string, SettingsError> =>
+  !required && !existsSync(file) ? Effect.succeed("") : Effect.tryPromise({
+    try: () => readFile(file, "utf8"),
+    catch: (cause) => {
+      const { code, message } = cause as NodeJS.ErrnoException
+      return unusable(
+        file,
+        code === "ENOENT" ? "There is no such file" : code === "EISDIR" ? "It is a folder" : message
+      )
+    }
+  })
+
+const parse = (file: string, text: string): Effect.Effect<unknown, SettingsError> => {
+  const tooLarge = YamlBounds.problemOfText(text)
+  if (tooLarge !== undefined) return Effect.fail(unusable(file, tooLarge))
+  return Effect.flatMap(parseYaml(file, text), (tree) => {
+    const tooMuch = YamlBounds.problemOfTree(tree)
+    return tooMuch === undefined ? Effect.succeed(tree) : Effect.fail(unusable(file, tooMuch))
+  })
+}
+
+const parseYaml = (file: string, text: string): Effect.Effect<unknown, SettingsError> =>
+  Effect.try({
+    try: () => Yaml.parse(text),
+    catch: (cause) => {
+      if (cause instanceof RangeError) {
+        return unusable(file, `Mappings and lists are nested deeper than ${YamlBounds.most.levels} levels`)
+      }
+      // An alias's name may be a secret that begins with an asterisk; no other message holds a value.
+      const message = (cause as Error).message.replace(/'\*.*'/, "(its name is not shown)")
+      return unusable(file, `Not YAML: ${YamlPlace.describe(text, message)}`)
+    }
+  })
+
+const decodeManifest = Schema.decodeSync(Schema.fromJsonString(Manifest))
+
+/** The XDG base directory specification's data folder, and Windows' own. */
+const dataFolder = (): string =>
+  process.env["XDG_DATA_HOME"] || (process.platform === "win32" && process.env["LOCALAPPDATA"]) ||
+  join(homedir(), ".local/share")
+
+const storeFolder = (): string => resolve(process.env["TROUPE_MODELS"] || join(dataFolder(), "troupe/models"))
+
+/** Also of a model in quarantine, whose loading says why it is there. */
+const findInStore = (folder: string, name: string): string | undefined => {
+  if (!isName(name)) return undefined
+  try {
+    const manifest = decodeManifest(readFileSync(join(folder, name, "model.json"), "utf8"))
+    return manifest.kind === "gguf" ? join(folder, name, manifest.files[0].path) : join(folder, name)
+  } catch {
+    return undefined
+  }
+}
+
+const surroundings = (folder: string, { engineHost = "thread", secretsMayBeUnset }: Options): Surroundings => ({
+  environment: process.env["NODE_ENV"],
+  variables: process.env,
+  secretsMayBeUnset,
+  resolvePath: (path) => resolve(folder, path),
+  embedded,
+  defaultEngineHost: engineHost,
+  defaultStoreFolder: storeFolder(),
+  findInStore
+})
+
+/** What is decoded, and how errors name it. */
+interface Given {
+  readonly source: string
+  readonly folder: string
+  /** Of a file. */
+  readonly text: string | undefined
+  readonly json: unknown
+  /** Whether a secret may be a literal: in a program's memory, never in a file. */
+  readonly literalSecrets: boolean
+}
+
+const readFrom = Effect.fnUntraced(function*({ config, file }: Options) {
+  if (config === undefined) {
+    const path = resolve(file ?? defaultFile)
+    const text = yield* read(path, file !== undefined)
+    const json = yield* parse(path, text)
+    return { source: path, folder: dirname(path), text, json, literalSecrets: false } satisfies Given
+  }
+  const source = "The option `config`"
+  if (file !== undefined) return yield* unusable(source, "Expected `config` or `file`, not both")
+  return { source, folder: process.cwd(), text: undefined, json: config, literalSecrets: true } satisfies Given
+})
+
+/** Problems with their lines and columns, where they are of a text. */
+export const located = (text: string | undefined, problems: ReadonlyArray<Problem>): ReadonlyArray<Problem> => {
+  if (problems.length === 0 || text === undefined) return problems
+  const positionOf = YamlPositions.make(text)
+  return problems.map((problem) => ({ ...problem, ...positionOf(problem.path) }))
+}
+
+/** Reads the settings: every problem of them, and what the rest comes to. Fails where the file is not YAML. */
+export const inspect = Effect.fnUntraced(function*(options: Options = {}) {
+  const { folder, json, literalSecrets, source, text } = yield* readFrom(options)
+  const { problems, settings } = survey(json, { ...surroundings(folder, options), literalSecrets })
+  return { source, text, problems: located(text, problems), settings }
+})
+
+/** Reads, decodes and checks the settings. */
+export const load = Effect.fnUntraced(function*(options: Options = {}) {
+  const { problems, settings, source } = yield* inspect(options)
+  return settings === undefined || problems.length > 0
+    ? yield* new SettingsError({ source, problems: [...problems] })
+    : settings
+})
+
+/** The paths of a deployment's files, by their place in it. */
+const pathsOf = ({ options }: Deployment): ReadonlyArray<readonly [place: string, path: string]> => {
+  switch (options.engine) {
+    case "llama":
+      return [
+        ["file", options.file],
+        ...(options.variants ?? []).map((path, index) => [`variants[${index}]`, path] as const)
+      ]
+    case "onnx":
+      return existsSync(options.folder)
+        ? ["config.json", "tokenizer.json", `onnx/${options.model ?? "model"}.onnx`].map(
+          (name) => ["folder", join(options.folder, name)] as const
+        )
+        : [["folder", options.folder]]
+    default:
+      return []
+  }
+}
+
+/** The models' files that are not there, which nobody but their engines would tell. */
+export const missingFiles = (settings: Resolved): ReadonlyArray<Problem> =>
+  settings.models.flatMap(({ deployments, name }) =>
+    deployments.flatMap((deployment, index) =>
+      pathsOf(deployment)
+        // What the store has lost or put in quarantine is its own to tell.
+        .filter(([, path]) =>
+          nameInStore(path) === undefined && !path.startsWith(settings.store.folder) && !existsSync(path)
+        )
+        .map(([place, path]) => ({
+          path: `${formatPath(["models", name, "deployments", index])}.${place}`,
+          expected: `There is nothing at ${path}`
+        }))
+    )
+  )
+
+/** The settings, with a model of the store by its name there unless one of that name is configured. */
+export const withStoreModel = (settings: Resolved, name: string): Resolved => {
+  const path = settings.models.some((model) => model.name === name)
+    ? undefined
+    : findInStore(settings.store.folder, name)
+  if (path === undefined) return settings
+  const options: DeploymentOptions = path.endsWith(".gguf")
+    ? { engine: "llama", file: path }
+    : { engine: "onnx", folder: path }
+  return { ...settings, models: [...settings.models, modelWith(name, options)] }
+}
+
+/** Settings read once. */
+export const layer = (options?: Options): Layer.Layer<Settings, SettingsError> => Layer.effect(Settings, load(options))

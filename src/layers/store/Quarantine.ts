@@ -1,0 +1,106 @@
+/** Knows models to load before they are loaded, and puts those that do not in quarantine. */
+import { Effect } from "effect"
+import { rename, stat } from "node:fs/promises"
+import { join } from "node:path"
+import * as Policies from "../../domain/Defaults.ts"
+import { contextSizeOf, shapeOf } from "../../services/models/MemoryEstimate.ts"
+import type { Manifest, StoredModel } from "../../services/store/ModelStore.ts"
+import { fail, Quarantined, StoreUnusable } from "../../services/store/ModelStore.ts"
+import { onDisk } from "./Download.ts"
+import type { Outcome } from "./Inspection.ts"
+import { inspect } from "./Inspection.ts"
+import * as Manifests from "./Manifests.ts"
+import type { Report, Tools } from "./StoreContext.ts"
+import { now } from "./StoreContext.ts"
+
+const quarantine = Effect.fnUntraced(function*(
+  { options: { folder } }: Tools,
+  { manifest, path }: StoredModel,
+  detail: string
+) {
+  const kept = onDisk(path, async () => {
+    for (const file of manifest.files) {
+      const place = join(folder, manifest.name, file.path)
+      await rename(place, `${place}.quarantined`)
+    }
+  })
+  // A store that cannot be written keeps no mark, and the file is inspected again before its next load.
+  yield* Effect.ignore(
+    Effect.andThen(kept, Manifests.write(folder, { ...manifest, quarantined: { at: yield* now, detail } }))
+  )
+  return yield* fail(new Quarantined({ path, detail }))
+})
+
+/** Tokens that are enough to compute one. */
+const inspectedWindow = 256
+
+const tryOnnx = ({ bytes, path }: StoredModel): Effect.Effect<Outcome> =>
+  inspect({ engine: "onnx", folder: path, model: "model", slots: 1, threads: 1 }, Policies.inspectLimit(bytes))
+
+const tryGguf = ({ files }: Tools, { bytes, path }: StoredModel): Effect.Effect<Outcome> =>
+  files.inspectFile(path).pipe(
+    Effect.flatMap(({ header }) =>
+      inspect(
+        {
+          engine: "llama",
+          file: path,
+          contextSize: Math.min(contextSizeOf(shapeOf(header), undefined), inspectedWindow),
+          slots: 1,
+          threads: 1
+        },
+        Policies.inspectLimit(bytes)
+      )
+    ),
+    Effect.catch(({ reason }) => Effect.succeed<Outcome>({ type: "bad", detail: `${reason.detail}.` }))
+  )
+
+/** The file whose size, time and checksum tell whether a model was inspected as it is. */
+const markedFile = ({ files, kind }: Manifest): Manifest["files"][number] =>
+  (kind === "onnx" ? files.find(({ path }) => path.endsWith(".onnx")) : undefined) ?? files[0]
+
+type Inspected = NonNullable<Manifest["inspected"]>
+
+const isMarked = (mark: Inspected | undefined, { bytes, changedAt, sha256 }: Omit<Inspected, "at">): boolean =>
+  mark?.bytes === bytes && mark.changedAt === changedAt && mark.sha256 === sha256
+
+/** Marks the model in its manifest; where the store cannot be written, for as long as this process runs. */
+const mark = Effect.fnUntraced(function*(
+  { inspected: kept, options: { folder } }: Tools,
+  model: StoredModel,
+  inspected: Inspected
+) {
+  kept.set(model.path, inspected)
+  return yield* Manifests.write(folder, { ...model.manifest, inspected }).pipe(
+    Effect.catch((error) =>
+      Effect.as(Effect.logDebug(`${model.path} was inspected, which could not be written down: ${error.message}`), {
+        ...model,
+        manifest: { ...model.manifest, inspected }
+      })
+    )
+  )
+})
+
+/** Gives the model marked as inspected, after inspecting it unless that was done. */
+export const ensure = Effect.fnUntraced(function*(tools: Tools, model: StoredModel, report: Report) {
+  const { manifest, path } = model
+  if (manifest.quarantined !== undefined) {
+    return yield* fail(new Quarantined({ path, detail: manifest.quarantined.detail }))
+  }
+  const { folder } = tools.options
+  const { path: file, sha256 } = markedFile(manifest)
+  const { mtimeMs, size } = yield* onDisk(path, () => stat(join(folder, manifest.name, file)))
+  const version = { bytes: size, changedAt: mtimeMs, sha256 }
+  if (isMarked(manifest.inspected, version) || isMarked(tools.inspected.get(path), version)) return model
+  yield* report({ type: "inspecting", name: manifest.name })
+  const outcome = yield* manifest.kind === "onnx" ? tryOnnx(model) : tryGguf(tools, model)
+  switch (outcome.type) {
+    case "bad":
+      return yield* quarantine(tools, model, outcome.detail)
+    case "unknown":
+      return yield* fail(new StoreUnusable({ path, detail: outcome.detail }))
+    case "no-engine":
+      return model
+    case "passed":
+      return yield* mark(tools, model, { ...version, at: yield* now })
+  }
+})

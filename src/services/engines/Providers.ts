@@ -1,0 +1,26 @@
+/**
+ * Deployments that another host serves: engines over HTTP.
+ */
+import type { Scope } from "effect"
+import { Context, Effect } from "effect"
+import type { Deployment, RemoteDeployment } from "../../domain/Deployment.ts"
+import * as InferenceError from "../../domain/InferenceError.ts"
+import type { Engine } from "./Engine.ts"
+
+export class Providers extends Context.Service<Providers, {
+  /** Makes the engine of a remote deployment; the scope's end closes its connections. */
+  readonly start: (
+    deployment: Deployment,
+    options: RemoteDeployment
+  ) => Effect.Effect<Engine, InferenceError.InferenceError, Scope.Scope>
+}>()("troupe/services/engines/Providers") {}
+
+/** Where there is no way to another host. */
+export const none = Providers.of({
+  start: ({ id }) =>
+    Effect.fail(
+      InferenceError.make(
+        new InferenceError.ModelLoadFailed({ deployment: id, detail: "remote deployments are not provided here." })
+      )
+    )
+})

@@ -1,0 +1,95 @@
+/** One attempt, let through by its deployment's circuit, measured and written down to the end of its scope. */
+import { Cause, Effect, Exit } from "effect"
+import { isCancellation } from "../../domain/Cancellation.ts"
+import type { Deployment } from "../../domain/Deployment.ts"
+import type { InferenceError } from "../../domain/InferenceError.ts"
+import type { Breaker, Ending, Verdict } from "../health/Breaker.ts"
+import { endingOf } from "../health/Breaker.ts"
+import type { Foreign } from "../observability/Foreign.ts"
+import type { AttemptDraft } from "../routing/DecisionLog.ts"
+import type { Route, Selector, Trial } from "../routing/Router.ts"
+import type { Progress } from "./RequestTelemetry.ts"
+import * as Operation from "./RequestTelemetry.ts"
+
+/** A request that has been routed. */
+export interface Begun {
+  readonly route: Route
+  readonly progress: Progress
+}
+
+/** Writes down how an attempt ended. */
+const close = (draft: AttemptDraft, exit: Exit.Exit<unknown, InferenceError>, tookMs: number): void => {
+  draft.tookMs = tookMs
+  draft.outcome = Exit.isSuccess(exit) ? "answered" : "left"
+  if (Exit.isSuccess(exit) || isCancellation(exit.cause)) return
+  const error = Cause.squash(exit.cause) as Partial<InferenceError>
+  // A defect's words may hold anything.
+  draft.error = error.reason === undefined
+    ? { reason: "Defect", message: "It ended in a defect." }
+    : { reason: error.reason._tag, message: error.reason.message }
+  draft.outcome = "failed"
+}
+
+/** A time limit that ends an attempt before it has a slot says nothing of the deployment, whichever limit it is. */
+const waitingEnded = ({ granted }: Operation.Tally, ending: Ending): Ending =>
+  !granted && ending.reason?._tag === "UpstreamTimeout" ? { ...ending, verdict: "left" } : ending
+
+interface Parts {
+  readonly breaker: Breaker["Service"]
+  readonly foreign: Foreign
+  readonly selector: Selector["Service"]
+  /** ms of `Monotonic` */
+  readonly now: () => number
+}
+
+const measurementsName = "selector's measurements"
+const unmeasured: Trial = { granted: () => {}, content: () => {}, end: () => {} }
+
+/** Whether only one deployment may take the request. */
+export const isAlone = ({ deployments, fallbacks: { content, context, ordinary } }: Route): boolean =>
+  deployments.length + ordinary.length + context.length + content.length === 1
+
+/** Begins attempts, and nobody leaves in between; fails with `CircuitOpen`. */
+export const make = ({ breaker, foreign, now, selector }: Parts) =>
+  Effect.fnUntraced(function*({ progress, route }: Begun, deployment: Deployment, hedge: boolean) {
+    const { id } = deployment
+    const tally = Operation.tally(Operation.serverOf(deployment))
+    const began = now()
+    const draft: AttemptDraft = { deployment: id, startedMs: began - progress.began, outcome: "running" }
+    if (hedge) draft.hedge = true
+    progress.record.attempts.push(draft)
+    const trial = foreign.call(measurementsName, () => selector.measure(id, route), unmeasured)
+    const end = (exit: Exit.Exit<unknown, InferenceError>, verdict: Verdict) => {
+      foreign.call(measurementsName, () => trial.end(verdict, tally.tokens), undefined)
+      close(draft, exit, now() - began)
+    }
+    const ending = () => {
+      const exit = Operation.exitOf(tally)
+      const ending = waitingEnded(tally, endingOf(exit))
+      end(exit, ending.verdict)
+      return ending
+    }
+    const granted = () => {
+      if (tally.granted) return
+      tally.granted = true
+      foreign.call(measurementsName, trial.granted, undefined)
+    }
+    const alone = isAlone(route)
+    yield* Effect.tapCause(
+      breaker.enter(id, ending, alone),
+      (cause) => Effect.sync(() => end(Exit.failCause(cause), "left"))
+    )
+    const content = () => {
+      if (draft.firstTokenMs !== undefined) return
+      draft.firstTokenMs = now() - began
+      foreign.call(measurementsName, trial.content, undefined)
+    }
+    const openings = breaker.openings(id)
+    /** Whoever was called first may have found out, while this one waited, that it must not be called. */
+    const enterAgain = Effect.suspend(() =>
+      breaker.openings(id) === openings
+        ? Effect.void
+        : breaker.enter(id, () => endingOf(Operation.exitOf(tally)), alone)
+    )
+    return { tally, granted, content, enterAgain }
+  }, Effect.uninterruptible)

@@ -1,0 +1,135 @@
+/**
+ * Which of the models that wait for memory get it now. Pure policy over one snapshot; `MemoryFit` plans for one model, this
+ * module for all that wait.
+ *
+ * **Details**
+ *
+ * Models are served in the order in which they began to wait, but none waits for memory that no earlier one can use:
+ *
+ * - A model that fits is granted its memory at once, as long as every earlier one still gets the memory that it waits for.
+ * - A model that fits only in memory that an earlier one waits for may overtake it as well, until an earlier one has been
+ *   overtaken `overtakesLimit` times: a large model gets its turn, however many small ones come.
+ * - Other models wait. Each names models to drain that no earlier one drains already, so that a long job of one model
+ *   delays only those that need the memory of that model.
+ * - A model that cannot fit beside the pinned models is refused at once.
+ */
+import type { Candidate, Plan, Resident, Snapshot } from "./EvictionPlan.ts"
+import * as MemoryFit from "./EvictionPlan.ts"
+
+/** A model that waits for memory. */
+export interface Waiting {
+  readonly key: string
+  /** The ways to load it; not empty. */
+  readonly candidates: ReadonlyArray<Candidate>
+  /** How often a later model has taken memory that this one waits for. */
+  readonly overtaken: number
+}
+
+/** What becomes of one that waits. */
+export interface Decision {
+  readonly key: string
+  readonly plan: Plan
+  /** It takes memory that all those before it wait for. */
+  readonly overtakes: boolean
+}
+
+/** How often a model may be overtaken. */
+export const overtakesLimit = 3
+
+/** Memory as it is now, and as it will be once each of the earlier models has what it waits for. */
+interface Outlook {
+  readonly now: ReadonlyArray<Resident>
+  readonly later: ReadonlyArray<Resident>
+  /** What the earlier ones wait for. */
+  readonly awaited: ReadonlySet<string>
+}
+
+const loading = (key: string, bytes: number, pinned: boolean): Resident => ({
+  key,
+  bytes,
+  pinned,
+  inUse: true,
+  idleMs: 0,
+  heldMs: 0,
+  reloadMs: 0,
+  demand: 0
+})
+
+const exchange = (
+  residents: ReadonlyArray<Resident>,
+  out: ReadonlyArray<string>,
+  into: Resident
+): ReadonlyArray<Resident> => [...residents.filter(({ key }) => !out.includes(key)), into]
+
+const sum = (residents: ReadonlyArray<Resident>): number => residents.reduce((total, { bytes }) => total + bytes, 0)
+
+/** Memory without what the earlier models need of it: what they wait for stays, and what they will take is taken. */
+const spared = ({ awaited, later, now }: Outlook): ReadonlyArray<Resident> => [
+  ...now.map((resident) => awaited.has(resident.key) ? { ...resident, pinned: true } : resident),
+  loading("", Math.max(0, sum(later) - sum(now)), true)
+]
+
+/** What one model gets, given those before it. */
+const decide = (
+  { candidates, key }: Waiting,
+  earlier: ReadonlyArray<Waiting>,
+  outlook: Outlook,
+  snapshot: Snapshot
+): Decision => {
+  const fit = (residents: ReadonlyArray<Resident>) => MemoryFit.fit(candidates, { ...snapshot, residents })
+  const alone = fit(outlook.now)
+  if (earlier.length === 0 || alone.type === "refuse") return { key, plan: alone, overtakes: false }
+  const harmless = fit(spared(outlook))
+  if (harmless.type === "load") return { key, plan: harmless, overtakes: false }
+  if (alone.type === "load" && earlier.every(({ overtaken }) => overtaken < overtakesLimit)) {
+    return { key, plan: alone, overtakes: true }
+  }
+  const afterwards = fit(outlook.later)
+  if (afterwards.type === "wait") return { key, plan: afterwards, overtakes: false }
+  // Its memory comes with that of the earlier ones, or after them.
+  const { candidate } = afterwards.type === "load" ? afterwards : { candidate: undefined }
+  return {
+    key,
+    plan: { type: "wait", candidate, victims: [], drain: [], atMostMs: Number.POSITIVE_INFINITY },
+    overtakes: false
+  }
+}
+
+/** The outlook of those that come after. */
+const after = ({ key, plan }: Decision, { awaited, later, now }: Outlook): Outlook => {
+  switch (plan.type) {
+    case "load": {
+      const { candidate: { bytes }, evict } = plan
+      const evicted = sum(now.filter((resident) => evict.includes(resident.key)))
+      return {
+        // What is evicted beyond need is free when it has ended, and not before.
+        now: exchange(now, evict, loading(key, Math.max(bytes, evicted), false)),
+        later: exchange(later, evict, loading(key, bytes, false)),
+        awaited
+      }
+    }
+    case "wait":
+      return plan.candidate === undefined ? { awaited, later, now } : {
+        now,
+        later: exchange(later, plan.victims, loading(key, plan.candidate.bytes, true)),
+        awaited: new Set([...awaited, ...plan.victims])
+      }
+    case "refuse":
+      return { awaited, later, now }
+  }
+}
+
+/** What becomes of each that waits, in the order in which they wait. */
+export const schedule = (waiting: ReadonlyArray<Waiting>, snapshot: Snapshot): ReadonlyArray<Decision> => {
+  let outlook: Outlook = { now: snapshot.residents, later: snapshot.residents, awaited: new Set() }
+  const earlier: Array<Waiting> = []
+  return waiting.map((one) => {
+    const decision = decide(one, earlier, outlook, snapshot)
+    outlook = after(decision, outlook)
+    if (decision.overtakes) earlier.splice(0, earlier.length, ...earlier.map(overtake))
+    if (decision.plan.type === "wait") earlier.push(one)
+    return decision
+  })
+}
+
+const overtake = (one: Waiting): Waiting => ({ ...one, overtaken: one.overtaken + 1 })

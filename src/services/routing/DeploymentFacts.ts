@@ -1,0 +1,60 @@
+/** What selection knows of a deployment for good: what its configuration says, and then what its provider publishes. */
+import * as Capability from "../../domain/Capability.ts"
+import * as Policies from "../../domain/Defaults.ts"
+import type { Deployment, DeploymentOptions } from "../../domain/Deployment.ts"
+import { defaultSlots } from "../../domain/Deployment.ts"
+import type { Ability } from "../../domain/EngineProtocol.ts"
+import type { KnownModel } from "../../domain/KnownModels.ts"
+import * as KnownModels from "../../domain/KnownModels.ts"
+import * as Extra from "../../domain/PassThrough.ts"
+import type { Facts, Need } from "../../domain/SelectionInput.ts"
+
+const free = { input: 0, output: 0 }
+
+/** Another host than the provider's own has prices of its own. */
+const publishedOf = (options: DeploymentOptions): KnownModel | undefined =>
+  options.engine === "remote" && options.baseUrl === undefined
+    ? KnownModels.find(options.provider, options.model)
+    : undefined
+
+/** Requests that it works on side by side. */
+const slotsOf = (options: DeploymentOptions): number => {
+  switch (options.engine) {
+    case "remote":
+      return options.maxConcurrent ?? Policies.maxConcurrent
+    case "language-model":
+      return options.slots ?? defaultSlots
+    default:
+      return (options.slots ?? defaultSlots) * (options.replicas ?? 1)
+  }
+}
+
+/** Engines whose models somebody else runs, or may. */
+const isElsewhere = ({ engine }: DeploymentOptions): boolean => engine === "remote" || engine === "language-model"
+
+/** Fields of a dialect that the deployment does not speak, and counting where it has neither tokens nor an endpoint. */
+const lacksOf = (options: DeploymentOptions, abilities: ReadonlyArray<Ability>): ReadonlyArray<Need> => {
+  const spoken = options.engine === "remote" ? Extra.spokenBy[options.provider] : undefined
+  const lacks: Array<Need> = Extra.needs.filter((need) => need !== `${spoken} fields`)
+  if (!Capability.counts(options, abilities)) lacks.push("count")
+  return lacks
+}
+
+/**
+ * The facts of one deployment, which has these abilities. What runs on this machine is free of charge unless its configuration says otherwise; the
+ * price of what somebody else runs is not known unless it is told or published.
+ */
+export const factsOf = ({ id, options }: Deployment, abilities = Capability.configured(options)): Facts => {
+  const published = publishedOf(options)
+  return {
+    deployment: id,
+    price: options.price ?? published?.price ?? (isElsewhere(options) ? undefined : free),
+    quality: options.quality,
+    contextWindow: options.contextSize ?? published?.contextWindow,
+    abilities,
+    lacks: lacksOf(options, abilities),
+    tasks: options.tasks,
+    weight: options.weight,
+    slots: slotsOf(options)
+  }
+}

@@ -1,0 +1,122 @@
+/**
+ * What would become of a request if it came now, as plain data: who would answer, who would follow, why, and by which
+ * plan. Nothing is called and nothing is counted.
+ *
+ * **Gotchas**
+ *
+ * Whatever a strategy leaves to chance is drawn anew for every request, so the next one may go elsewhere.
+ */
+import { Effect, Schema } from "effect"
+import { abilities } from "../../domain/EngineProtocol.ts"
+import { Overrides } from "../../domain/RoutingOptions.ts"
+import type { Need } from "../../domain/SelectionInput.ts"
+import { name as cachedResponses } from "../cache/CachedResponses.ts"
+import { Registry } from "../models/Registry.ts"
+import { Decision } from "./DecisionRecord.ts"
+import type { Route, Wish } from "./Router.ts"
+import { Selector } from "./Router.ts"
+
+/** What of a request decides. */
+export const Question = Schema.Struct({
+  /** Default the first that is configured. */
+  model: Schema.optionalKey(Schema.NonEmptyString),
+  /** Of a user's message, the only one. */
+  prompt: Schema.optionalKey(Schema.String),
+  /** What the deployment must be able to do. */
+  needs: Schema.optionalKey(Schema.Array(Schema.Literals(abilities))),
+  maxTokens: Schema.optionalKey(Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))),
+  tenant: Schema.optionalKey(Schema.String),
+  route: Schema.optionalKey(Overrides)
+}).annotate({ identifier: "RouteQuestion" })
+export type Question = typeof Question.Type
+
+const Names = Schema.Array(Schema.String)
+const optionalMs = Schema.optionalKey(Schema.Finite)
+
+/** What would be tried, as a policy and the moment come to it; times in ms. */
+export const Plan = Schema.Struct({
+  /** Deployments in the order in which they are tried, by what goes wrong; the first of `ordinary` would answer. */
+  lists: Schema.Struct({ ordinary: Names, context: Names, content: Names }),
+  /** At one deployment, after its first attempt. */
+  retries: Schema.Int,
+  maxAttempts: Schema.Int,
+  backoff: Schema.Struct({ initialMs: Schema.Finite, factor: Schema.Finite, capMs: Schema.Finite }),
+  maxWaitMs: Schema.Finite,
+  /** What is left out has no limit. */
+  timeouts: Schema.Struct({
+    queueMs: optionalMs,
+    loadMs: optionalMs,
+    firstTokenMs: optionalMs,
+    stallMs: optionalMs,
+    totalMs: optionalMs
+  }),
+  /** Left out, never; without `afterMs`, as soon as the first tokens of the primary have been measured. */
+  hedge: Schema.optionalKey(Schema.Struct({ afterMs: optionalMs, share: Schema.Finite })),
+  shorterBy: Schema.Finite
+})
+export type Plan = typeof Plan.Type
+
+export const Explanation = Schema.Struct({
+  model: Schema.String,
+  policy: Schema.String,
+  decision: Decision,
+  plan: Plan
+}).annotate({ identifier: "RouteExplanation" })
+export type Explanation = typeof Explanation.Type
+
+/** Requests that no text is generated for. */
+const tasks: ReadonlySet<Need> = new Set<Need>(["embed", "rerank", "classify", "tokenize"])
+
+/** The request that is asked about: a chat, unless it needs another task. */
+export const wishOf = ({ needs = [], prompt, ...rest }: Question, model: string): Wish => ({
+  ...rest,
+  model,
+  needs: needs.some((need) => tasks.has(need)) ? needs : ["generate", ...needs],
+  promptLength: prompt?.length,
+  // As engines begin it: no tools, and one message.
+  promptText: prompt === undefined ? undefined : () => JSON.stringify([[], [{ role: "user", content: prompt }]])
+})
+
+/** Without what is not there: JSON has no `undefined`. */
+const present = <A extends object>(some: A): A =>
+  Object.fromEntries(Object.entries(some).filter(([, value]) => value !== undefined)) as A
+
+const idsOf = (deployments: Route["deployments"]): ReadonlyArray<string> => deployments.map(({ id }) => id)
+
+export const make = (
+  { cached, decision, deployments, fallbacks: { content, context, ordinary }, model, policy, slowestFirstTokenMs }:
+    Route
+): Explanation => {
+  const { backoff, hedge, maxAttempts, maxWaitMs, name, retries, shorterBy, timeouts } = policy
+  return {
+    model,
+    policy: name,
+    decision,
+    plan: {
+      lists: {
+        ordinary: [...idsOf(deployments), ...idsOf(ordinary), ...(cached ? [cachedResponses] : [])],
+        context: idsOf(context),
+        content: idsOf(content)
+      },
+      retries,
+      maxAttempts,
+      backoff,
+      maxWaitMs,
+      timeouts: present(timeouts) as Plan["timeouts"],
+      ...(hedge === undefined
+        ? {}
+        : {
+          hedge: present({ share: hedge.share, afterMs: hedge.afterMs ?? slowestFirstTokenMs }) as Plan["hedge"] & {}
+        }),
+      shorterBy
+    }
+  }
+}
+
+/** Fails as `Selector.consider` does. */
+export const explain = Effect.fnUntraced(function*(question: Question) {
+  const selector = yield* Selector
+  const registry = yield* Registry
+  const model = question.model ?? (yield* registry.models)[0]!.name
+  return make(yield* selector.consider(wishOf(question, model)))
+})

@@ -1,0 +1,78 @@
+/**
+ * Which deployment has probably which prompts cached, told from what was sent where. Bounded: what was asked for least
+ * lately is forgotten first.
+ *
+ * **Details**
+ *
+ * A prompt is known by the hashes of its beginnings, each a block of characters longer than the one before. Hashes may
+ * collide, which costs a request its cache and nothing else.
+ */
+import { combine, hashText } from "../../domain/Hashing.ts"
+
+/** Characters of a block: some 64 tokens. */
+const blockLength = 256
+
+/**
+ * The hashes of a prompt's beginnings, the shortest first; a last piece shorter than a block is left out.
+ *
+ * @param tenant whose caches these are: engines keep each tenant's apart; default one for all
+ */
+export const beginnings = (prompt: string, tenant = ""): ReadonlyArray<number> => {
+  const hashes: Array<number> = []
+  let hash = tenant === "" ? 0 : hashText(tenant)
+  for (let from = 0; from + blockLength <= prompt.length; from += blockLength) {
+    hash = combine(hash, hashText(prompt, from, from + blockLength))
+    hashes.push(hash)
+  }
+  return hashes
+}
+
+/** What was sent where. */
+export class Prefixes {
+  readonly #limit: number
+  /** In the order of use, the oldest first. */
+  readonly #holders = new Map<number, Set<string>>()
+
+  /** @param limit beginnings to remember at most */
+  constructor(limit = 100_000) {
+    this.#limit = limit
+  }
+
+  get size(): number {
+    return this.#holders.size
+  }
+
+  /** A prompt was sent there. */
+  note(deployment: string, prompt: ReadonlyArray<number>): void {
+    // The longest first, so that a short beginning is never forgotten before what it begins.
+    for (const hash of prompt.toReversed()) {
+      const holders = this.#holders.get(hash) ?? new Set()
+      holders.add(deployment)
+      this.#holders.delete(hash)
+      this.#holders.set(hash, holders)
+    }
+    for (const hash of this.#holders.keys()) {
+      if (this.#holders.size <= this.#limit) break
+      this.#holders.delete(hash)
+    }
+  }
+
+  /** A deployment has lost its cache. */
+  forget(deployment: string): void {
+    for (const [hash, holders] of this.#holders) {
+      holders.delete(deployment)
+      if (holders.size === 0) this.#holders.delete(hash)
+    }
+  }
+
+  /** Share of the prompt that each has, from 0 to 1, in the order of `deployments`. */
+  shares(deployments: ReadonlyArray<string>, prompt: ReadonlyArray<number>): Float64Array {
+    const held = new Map<string, number>()
+    for (const [index, hash] of prompt.entries()) {
+      const holders = this.#holders.get(hash)
+      if (holders === undefined) break
+      for (const holder of holders) if ((held.get(holder) ?? 0) === index) held.set(holder, index + 1)
+    }
+    return Float64Array.from(deployments, (deployment) => (held.get(deployment) ?? 0) / Math.max(1, prompt.length))
+  }
+}

@@ -1,0 +1,138 @@
+/**
+ * Who of a model's deployments answers a request, and who stands in for him. Pure policy over one snapshot.
+ *
+ * **Details**
+ *
+ * `decide` first rules out who cannot take the request or may not be called now, each with why, then scores the others by
+ * the chosen strategy and names the best few in order. The same table, conditions and request, with the same seed, give
+ * the same decision, which is plain data (`services/routing/DecisionRecord`).
+ *
+ * What is not known of a deployment (price, quality, context window, speed) is neutral: it rules nobody out and is named
+ * in the decision. Where speed counts, one who was never measured is still tried: now and then he goes first, as long as
+ * he has nothing else to do.
+ *
+ * A table is made once for each change of the registry (`prepare`), conditions are read at each decision.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const table = Selection.prepare([
+ *   { deployment: "small", price: { input: 0.1, output: 0.4 }, quality: 0.7 },
+ *   { deployment: "large", price: { input: 2, output: 8 }, quality: 0.9 }
+ * ])
+ * const decision = Selection.decide(table, [Selection.ready, Selection.ready], {
+ *   model: "chat", needs: [], promptTokens: 500, now: 0, seed: 1, turn: 0
+ * }, { ...Selection.defaults, strategy: "quality" })
+ * decision.candidates[0].deployment // "large"
+ * ```
+ */
+import { draw } from "../../domain/Hashing.ts"
+import type { Asked, Condition, Options } from "../../domain/SelectionInput.ts"
+import type { Table } from "./CandidateTable.ts"
+import { unknownOf } from "./CandidateTable.ts"
+import type { Candidate, Decision } from "./DecisionRecord.ts"
+import { sift } from "./Eligibility.ts"
+import * as Strategies from "./Strategies.ts"
+
+export * from "../../domain/SelectionInput.ts"
+export { prepare } from "./CandidateTable.ts"
+export { wanted } from "./Eligibility.ts"
+
+const isSpilled = ({ queueFull, state }: Condition): boolean => queueFull || state === "loading"
+
+/** Which of two goes first: who need not spill, then who scores more, then who stands first in the table. */
+interface Ranking {
+  readonly scores: Float64Array
+  readonly behind: Uint8Array
+}
+
+const isBefore = ({ behind, scores }: Ranking, a: number, b: number): boolean => {
+  if (behind[a] !== behind[b]) return behind[a]! < behind[b]!
+  return scores[a] === scores[b] ? a < b : scores[a]! > scores[b]!
+}
+
+/** The best few, best first, without sorting the rest. */
+const best = (viable: ArrayLike<number>, keep: number, ranking: Ranking): Array<number> => {
+  const top: Array<number> = []
+  for (let at = 0; at < viable.length; at++) {
+    const index = viable[at]!
+    if (top.length === keep && !isBefore(ranking, index, top[keep - 1]!)) continue
+    let place = top.length < keep ? top.length : keep - 1
+    for (; place > 0 && isBefore(ranking, index, top[place - 1]!); place--) top[place] = top[place - 1]!
+    top[place] = index
+  }
+  return top
+}
+
+/** One who was never measured and has nothing to do, if it is time to try one. */
+const explored = (
+  viable: ArrayLike<number>,
+  conditions: ReadonlyArray<Condition>,
+  { exploration, strategy }: Options,
+  seed: number
+): number | undefined => {
+  if (strategy !== "balanced" && strategy !== "speed") return undefined
+  if (draw(seed, -1) >= exploration) return undefined
+  const untried: Array<number> = []
+  for (let at = 0; at < viable.length; at++) {
+    const index = viable[at]!
+    const { measured } = conditions[index]!
+    if (measured.samples === 0 && measured.inFlight === 0 && !isSpilled(conditions[index]!)) untried.push(index)
+  }
+  return untried[Math.floor(draw(seed, -2) * untried.length)]
+}
+
+/** Who stands behind; nobody where all would. */
+const spilledOf = (viable: ArrayLike<number>, conditions: ReadonlyArray<Condition>, { spill }: Options) => {
+  const spilled: Array<number> = []
+  if (!spill) return spilled
+  for (let at = 0; at < viable.length; at++) if (isSpilled(conditions[viable[at]!]!)) spilled.push(viable[at]!)
+  return spilled.length === viable.length ? [] : spilled
+}
+
+/** The order to try them in: the best few, before whom comes the one who is explored. */
+const rank = (
+  viable: ArrayLike<number>,
+  scores: Float64Array,
+  conditions: ReadonlyArray<Condition>,
+  options: Options,
+  seed: number
+) => {
+  const behind = new Uint8Array(conditions.length)
+  const spilled = spilledOf(viable, conditions, options)
+  for (const index of spilled) behind[index] = 1
+  const top = best(viable, options.keep, { scores, behind })
+  const first = explored(viable, conditions, options, seed)
+  if (first === undefined || first === top[0]) return { order: top, isExplored: false, spilled }
+  const order = [first, ...top.filter((index) => index !== first)].slice(0, options.keep)
+  return { order, isExplored: true, spilled }
+}
+
+/** Who answers, in order; nobody where all are ruled out. */
+export const decide = (
+  table: Table,
+  conditions: ReadonlyArray<Condition>,
+  asked: Asked,
+  options: Options
+): Decision => {
+  const { lacking, retryAfterMs, ruledOut, viable } = sift(table, conditions, asked, options)
+  const { scores, terms } = Strategies.score({ table, conditions, asked, options, viable })
+  const { isExplored, order, spilled } = rank(viable, scores, conditions, options, asked.seed)
+  return {
+    model: asked.model,
+    strategy: typeof options.strategy === "string" ? options.strategy : options.strategy.name,
+    candidates: order.map((index): Candidate => ({
+      deployment: table.ids[index]!,
+      // -0 is no JSON.
+      score: scores[index]! + 0,
+      terms: terms(index),
+      unknown: unknownOf(table, index, conditions[index]!.measured)
+    })),
+    viable: viable.length,
+    ruledOut,
+    ...(isExplored ? { explored: true } : {}),
+    ...(spilled.length === 0 ? {} : { spilled: spilled.map((index) => table.ids[index]!) }),
+    ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
+    ...(lacking === undefined ? {} : { lacking })
+  }
+}

@@ -1,0 +1,255 @@
+/** The policies of `troupe.yaml`: their schema, what they come to, and whether models name ones that there are. */
+import { Duration, Schema } from "effect"
+import { described, optional, Span, SpanOrOff } from "../../domain/Fields.ts"
+import { mostRetries } from "../../domain/RoutingOptions.ts"
+import type { Routing } from "../../domain/RoutingPolicy.ts"
+import * as Policy from "../../domain/RoutingPolicy.ts"
+import { names as strategies } from "../../domain/SelectionInput.ts"
+import * as CachedResponses from "../cache/CachedResponses.ts"
+
+const atLeast = (minimum: number) => Schema.Int.check(Schema.isGreaterThanOrEqualTo(minimum))
+/** As many as a request may ask for itself. */
+const Retries = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: mostRetries }))
+const Share = Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 1 }))
+const AtLeastNothing = Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))
+
+const strategy = optional("How to choose among deployments; default balanced.", Schema.Literals(strategies))
+
+/** One policy, as a file writes it. */
+export const PolicySettings = Schema.Struct({
+  strategy,
+  weights: optional(
+    "What counts how much in balanced; default speed 0.3, quality 0.4, cost 0.3, task 1.",
+    Schema.Struct({
+      speed: optional("Of speed.", AtLeastNothing),
+      quality: optional("Of quality.", AtLeastNothing),
+      cost: optional("Of cost.", AtLeastNothing),
+      task: optional("Of suiting the request's task.", AtLeastNothing)
+    })
+  ),
+  limits: optional(
+    "Limits of the strategy cost.",
+    Schema.Struct({
+      quality: optional("Quality at least; default 0.8.", Share),
+      cost: optional("USD for a request at most; default 0.01.", AtLeastNothing)
+    })
+  ),
+  exploration: optional("Share of requests that try who was never measured; default 0.05.", Share),
+  candidates: optional("Deployments of the model to try, the first included; default 3.", atLeast(1)),
+  spill: optional("Set behind who loads or has a full queue; default true.", Schema.Boolean),
+  retries: optional("Attempts at one deployment after its first; default 2.", Retries),
+  maxAttempts: optional("Attempts of one request in all; default 6.", atLeast(1)),
+  backoff: optional(
+    "The pause between two attempts at one deployment, less or more a fifth.",
+    Schema.Struct({
+      initial: optional("The first; default 250 millis.", Span),
+      factor: optional(
+        "How much longer each is than the one before; default 2.",
+        Schema.Finite.check(Schema.isGreaterThanOrEqualTo(1))
+      ),
+      cap: optional("The longest; default 10 seconds.", Span)
+    })
+  ),
+  maxWait: optional(
+    "The longest that a request waits for a deployment to take it again, where no other is free, false for not at all; default " +
+      "10 seconds.",
+    SpanOrOff
+  ),
+  timeouts: optional(
+    "How long it may take; default no limit but those of the deployments.",
+    Schema.Struct({
+      queue: optional(
+        "Each attempt, until a loaded engine has a slot for it; then the request goes on elsewhere, and a load that it " +
+          "waited for continues. Default and false: no limit.",
+        SpanOrOff
+      ),
+      load: optional(
+        "A load of one of the model's deployments; then its engine is ended, and what waits for it fails or goes on " +
+          "elsewhere. Default 5 minutes.",
+        Span
+      ),
+      firstToken: optional("Each attempt, from its slot to its first content; false for no limit.", SpanOrOff),
+      stall: optional("Between two pieces of an answer; false for no limit.", SpanOrOff),
+      total: optional("The request as a whole; false for no limit.", SpanOrOff)
+    })
+  ),
+  hedge: optional(
+    "A second attempt elsewhere when the first is slow; default none.",
+    Schema.Struct({
+      after: optional(
+        "When the first has brought nothing; default longer than 95 of 100 of its first tokens take.",
+        Span
+      ),
+      share: described("The share of requests at most.", Share)
+    })
+  ),
+  shorterBy: optional(
+    "What is left of maxTokens where prompt and answer do not fit together; default 0.7.",
+    Schema.Finite.check(Schema.isBetween({ minimum: 0.01, maximum: 0.99 }))
+  ),
+  continue: optional(
+    "When a deployment fails in the middle of an answer, another goes on from the text so far; default false.",
+    Schema.Boolean
+  )
+})
+export type PolicySettings = typeof PolicySettings.Type
+
+const Models = Schema.Array(Schema.NonEmptyString)
+
+/** What a model says of its routing. */
+export const routingFields = {
+  policy: optional("The policy, by its name under policies; default the policy default.", Schema.NonEmptyString),
+  strategy: optional("How to choose among its deployments; default as the policy says.", Schema.Literals(strategies)),
+  fallbacks: optional(
+    "Models that stand in for it, in order, the last of which may be cached-responses: the newest earlier answer to the " +
+      "same request; default none.",
+    Models
+  ),
+  contextFallbacks: optional("Models for prompts that are too long for it, in order; default none.", Models),
+  contentFallbacks: optional("Models for content that its providers refuse, in order; default none.", Models)
+}
+
+const RoutingSettings = Schema.Struct(routingFields)
+type RoutingSettings = typeof RoutingSettings.Type
+
+/** The sections that matter here. */
+interface Source {
+  readonly policies?: Readonly<Record<string, PolicySettings>>
+  readonly models?: Readonly<Record<string, RoutingSettings>>
+}
+
+const defaultName = Policy.defaults.name
+
+const ms = (span: Duration.Duration | undefined): number | undefined => span && Duration.toMillis(span)
+
+/** No limit where it is turned off. */
+const limitOf = (span: SpanOrOff | undefined, base: number | undefined): number | undefined =>
+  span === false ? undefined : ms(span) ?? base
+
+/** Without what is not there. */
+const only = <A extends object>(some: A) =>
+  Object.fromEntries(Object.entries(some).filter(([, value]) => value !== undefined)) as {
+    readonly [K in keyof A]?: Exclude<A[K], undefined>
+  }
+
+const selectionOf = (settings: PolicySettings, { selection }: Policy.Policy): Policy.Policy["selection"] => ({
+  ...selection,
+  ...only({
+    strategy: settings.strategy,
+    exploration: settings.exploration,
+    keep: settings.candidates,
+    spill: settings.spill
+  }),
+  weights: { ...selection.weights, ...settings.weights },
+  limits: { ...selection.limits, ...settings.limits }
+})
+
+const timeoutsOf = (
+  { firstToken, load, queue, stall, total }: NonNullable<PolicySettings["timeouts"]> = {},
+  base: Policy.Policy["timeouts"]
+): Policy.Policy["timeouts"] =>
+  only({
+    queueMs: limitOf(queue, base.queueMs),
+    loadMs: limitOf(load, base.loadMs),
+    firstTokenMs: limitOf(firstToken, base.firstTokenMs),
+    stallMs: limitOf(stall, base.stallMs),
+    totalMs: limitOf(total, base.totalMs)
+  })
+
+const resolve = (name: string, settings: PolicySettings, base: Policy.Policy): Policy.Policy => {
+  const { backoff, hedge, maxAttempts, maxWait, retries, shorterBy, timeouts } = settings
+  return {
+    ...base,
+    ...only({
+      retries,
+      maxAttempts,
+      shorterBy,
+      continue: settings.continue,
+      maxWaitMs: maxWait === false ? 0 : ms(maxWait)
+    }),
+    name,
+    selection: selectionOf(settings, base),
+    backoff: {
+      ...base.backoff,
+      ...only({ initialMs: ms(backoff?.initial), factor: backoff?.factor, capMs: ms(backoff?.cap) })
+    },
+    timeouts: timeoutsOf(timeouts, base.timeouts),
+    ...(hedge === undefined ? {} : { hedge: { share: hedge.share, ...only({ afterMs: ms(hedge.after) }) } })
+  }
+}
+
+/** All policies, `default` first: the others stand on it, and it may be configured too. */
+export const policiesOf = ({ policies = {} }: Source): ReadonlyArray<Policy.Policy> => {
+  const { [defaultName]: own = {}, ...others } = policies
+  const base = resolve(defaultName, own, Policy.defaults)
+  return [base, ...Object.entries(others).map(([name, settings]) => resolve(name, settings, base))]
+}
+
+/** How a model's requests go. */
+export const routingOf = (settings: RoutingSettings, policies: ReadonlyArray<Policy.Policy>): Routing => {
+  const name = settings.policy ?? defaultName
+  // Names have been checked; a program without a file has the defaults.
+  const policy = policies.find((one) => one.name === name) ?? Policy.defaults
+  return {
+    policy: settings.strategy === undefined
+      ? policy
+      : { ...policy, selection: { ...policy.selection, strategy: settings.strategy } },
+    fallbacks: {
+      ordinary: settings.fallbacks ?? [],
+      context: settings.contextFallbacks ?? [],
+      content: settings.contentFallbacks ?? []
+    }
+  }
+}
+
+interface Found {
+  readonly path: ReadonlyArray<PropertyKey>
+  readonly expected: string
+}
+
+const listed = (all: ReadonlyArray<string>): string => all.length === 0 ? "there is none" : all.join(", ")
+
+const policyProblem = (
+  model: string,
+  { policy }: RoutingSettings,
+  policies: ReadonlyArray<string>
+): ReadonlyArray<Found> =>
+  policy === undefined || policies.includes(policy)
+    ? []
+    : [{ path: ["models", model, "policy"], expected: `Expected the name of a policy: ${listed(policies)}` }]
+
+const fallbackProblems = (
+  model: string,
+  settings: RoutingSettings,
+  models: ReadonlyArray<string>
+): ReadonlyArray<Found> => {
+  const others = models.filter((name) => name !== model)
+  return (["fallbacks", "contextFallbacks", "contentFallbacks"] as const).flatMap((list) => {
+    const names = settings[list] ?? []
+    return names.flatMap((name, index) => {
+      const isLast = list === "fallbacks" && index === names.length - 1
+      const expected = name === CachedResponses.name
+        ? isLast ? undefined : CachedResponses.onlyLast
+        : others.includes(name)
+        ? undefined
+        : `Expected the name of another model: ${listed(others)}`
+      return expected === undefined ? [] : [{ path: ["models", model, list, index], expected }]
+    })
+  })
+}
+
+/** Names of policies and models that there are not; `known` are those of a file of which only a part is understood. */
+export const routingProblems = (
+  { models = {}, policies = {} }: Source,
+  known: { readonly models: ReadonlyArray<string>; readonly policies: ReadonlyArray<string> } = {
+    models: Object.keys(models),
+    policies: Object.keys(policies)
+  }
+): ReadonlyArray<Found> => {
+  const policyNames = [defaultName, ...known.policies.filter((name) => name !== defaultName)]
+  const modelNames = known.models
+  return Object.entries(models).flatMap(([model, settings]) => [
+    ...policyProblem(model, settings, policyNames),
+    ...fallbackProblems(model, settings, modelNames)
+  ])
+}

@@ -1,0 +1,257 @@
+/**
+ * What `troupe.yaml` says: the three environments, the defaults, and what is refused.
+ *
+ * **Details**
+ *
+ * `decode` is pure: the parsed file, the environment's name and the environment variables go in; settings or every
+ * problem come out. An overlay under `environments` is laid over the rest for the environment that `NODE_ENV` names:
+ * mappings merge, everything else replaces. All three are checked, whichever is chosen.
+ *
+ * **Gotchas**
+ *
+ * `${NAME}` is the only way to a secret. A literal that looks like a key is refused by its path, and no problem ever
+ * prints a value.
+ */
+import { Context, Result, Schema } from "effect"
+import type { DeploymentOptions } from "../../domain/Deployment.ts"
+import * as HeaderValue from "../../domain/HeaderValue.ts"
+import type { Problem } from "../../domain/Problem.ts"
+import * as Problems from "../../domain/Problem.ts"
+import { name as cachedResponses } from "../cache/CachedResponses.ts"
+import { interpolate, isLoneReference, looksLikeSecret, referencesIn, typed } from "./Interpolation.ts"
+import type { Path, Tree } from "./Overlay.ts"
+import { at, isFromOverlay, isMapping, leaves, mapLeaves, overlay } from "./Overlay.ts"
+import { routingProblems } from "./PolicySettings.ts"
+import * as ProxySettings from "./ProxySettings.ts"
+import { pruned } from "./Pruning.ts"
+import type { Environment, Resolved, Surroundings } from "./Resolution.ts"
+import { environments, resolve } from "./Resolution.ts"
+import { Source } from "./Schema.ts"
+import { missingFromStore } from "./StoreReferences.ts"
+
+export type { Environment, Resolved, Surroundings } from "./Resolution.ts"
+export { bareHost, defaultServer, environments, languageModel, modelWith } from "./Resolution.ts"
+
+export class Settings extends Context.Service<Settings, Resolved>()("troupe/services/settings/Settings") {}
+
+/** A configuration that cannot be used, with everything that is wrong with it. */
+export class SettingsError extends Schema.TaggedError<SettingsError>()("SettingsError", {
+  /** The file, or what else was read. */
+  source: Schema.String,
+  problems: Schema.Array(Problems.Problem)
+}) {
+  override get message(): string {
+    return [`${this.source} cannot be used:`, ...this.problems.map((problem) => `  ${Problems.format(problem)}`)]
+      .join("\n")
+  }
+}
+
+type KeyedProblem = ReturnType<typeof Problems.keyed>[number]
+
+const secrets = (file: Tree): ReadonlyArray<Problem> =>
+  leaves(file).filter(([path, value]) => looksLikeSecret(path.at(-1), value)).map(([path]) => ({
+    path: Problems.formatPath(path),
+    expected: "Expected ${NAME}, the name of an environment variable: a secret must not stand in a file"
+  }))
+
+/** Names that callers ask for; the fake engine says that it is one wherever it shows. */
+const nameProblem = (name: string, deployments: ReadonlyArray<DeploymentOptions>): string | undefined => {
+  const fakes = deployments.filter((deployment) => deployment.engine === "fake").length
+  if (name === "") return "Expected a name that is not empty"
+  if (name === cachedResponses) return `Expected another name: among fallbacks, ${name} are earlier answers`
+  if (name.startsWith("fake/") && fakes < deployments.length) {
+    return "Expected only fake deployments under a name that begins with fake/"
+  }
+  return name.startsWith("fake/") || fakes === 0
+    ? undefined
+    : `Expected the name fake/${name}, since it has a fake deployment`
+}
+
+/** At the deployments, whose kind decides. */
+const nameProblems = ({ models }: Source): ReadonlyArray<KeyedProblem> =>
+  models !== undefined && Object.keys(models).length === 0
+    ? [{ path: ["models", "deployments"], expected: "Expected a model; without this section there is tiny-chat" }]
+    : Object.entries(models ?? {}).flatMap(([name, { deployments }]) => {
+      const expected = nameProblem(name, deployments)
+      return expected === undefined ? [] : [{ path: ["models", name, "deployments"], expected }]
+    })
+
+const decodeSource = Schema.decodeUnknownResult(Source, { errors: "all", onExcessProperty: "error" })
+
+/**
+ * Decodes a tree whose references have become texts. Where a lone reference stands for something that is not a text, its
+ * value is taken for what it spells.
+ */
+const decodeTree = (raw: Tree, expanded: Tree): Result.Result<Source, ReadonlyArray<KeyedProblem>> => {
+  const first = Result.mapError(decodeSource(expanded), Problems.keyed)
+  if (Result.isSuccess(first)) return first
+  const wrong = new Set(
+    first.failure.filter(({ path }) => isLoneReference(at(raw, path))).map(({ path }) => Problems.formatPath(path))
+  )
+  if (wrong.size === 0) return first
+  const retyped = mapLeaves(expanded, (scalar, path) => wrong.has(Problems.formatPath(path)) ? typed(scalar) : scalar)
+  return Result.mapError(decodeSource(retyped), Problems.keyed)
+}
+
+const namesIn = (tree: Tree, section: string): ReadonlyArray<string> => {
+  const found = at(tree, [section])
+  return isMapping(found) ? Object.keys(found) : []
+}
+
+/** What is understood of a tree, and what is wrong with it. What is wrong is taken out until the rest is right. */
+const decodePart = (raw: Tree, expanded: Tree): { source: Source | undefined; wrong: ReadonlyArray<KeyedProblem> } => {
+  const first = decodeTree(raw, expanded)
+  let left = expanded
+  let decoded = first
+  for (let round = 0; round < 3 && Result.isFailure(decoded); round++) {
+    left = pruned(left, decoded.failure.map(({ path }) => path))
+    decoded = decodeTree(raw, left)
+  }
+  return {
+    source: Result.isSuccess(decoded) ? decoded.success : undefined,
+    wrong: Result.isFailure(first) ? first.failure : []
+  }
+}
+
+/** A deployment with a provider and without an engine is remote. */
+const withEngines = (tree: Tree): Tree => {
+  const models = at(tree, ["models"])
+  if (!isMapping(tree) || !isMapping(models)) return tree
+  const explicit = (deployment: Tree): Tree =>
+    isMapping(deployment) && "provider" in deployment && !("engine" in deployment)
+      ? { engine: "remote", ...deployment }
+      : deployment
+  const entries = Object.entries(models).map(([name, model]) => {
+    const deployments = at(model, ["deployments"])
+    return [
+      name,
+      isMapping(model) && Array.isArray(deployments)
+        ? { ...model, deployments: deployments.map(explicit) }
+        : model
+    ]
+  })
+  return { ...tree, models: Object.fromEntries(entries) }
+}
+
+/** Of keys and headers of remote deployments, and of administration. */
+const isSecret = (path: Path): boolean =>
+  path.at(-1) === "key" || path.at(-2) === "headers" || path.at(-1) === "token" && path.at(-2) === "admin"
+
+/** Names the variables that a secret comes from, never the secret. */
+const unfit = (scalar: Tree, problem: string): string => {
+  const names = referencesIn(scalar)
+  const subject = names.length === 0 ? "a value" : `the environment variable ${names.join(" and ")}`
+  return `Expected ${subject} to fit an HTTP header: ${problem}`
+}
+
+/** What one environment comes to. */
+interface Inspected {
+  readonly source: Source | undefined
+  readonly wrong: ReadonlyArray<Problem>
+  /** References to variables that are not set, or whose values cannot be sent. */
+  readonly missing: ReadonlyArray<Problem>
+}
+
+/** One environment; what its overlay causes is told by its place in the overlay. */
+const inspect = (base: Tree, over: Tree, environment: Environment, surroundings: Surroundings): Inspected => {
+  const { secretsMayBeUnset = false, variables } = surroundings
+  const raw = withEngines(overlay(base, over))
+  const place = (path: Path): Path => isFromOverlay(base, over, path) ? ["environments", environment, ...path] : path
+  const missing: Array<Problem> = []
+  const expanded = mapLeaves(raw, (scalar, path) => {
+    const unset: Array<string> = []
+    const text = interpolate(scalar, variables, (name) => unset.push(name))
+    if (!(secretsMayBeUnset && isSecret(path))) {
+      missing.push(...unset.map((name) => ({
+        path: Problems.formatPath(place(path)),
+        expected: `Expected the environment variable ${name} to be set`
+      })))
+    }
+    // The name in the place of the value, which is not sent: the rest of the deployment can be checked.
+    if (unset.length > 0 && isSecret(path)) return scalar
+    if (typeof text !== "string" || text === "" || !isSecret(path)) return text
+    const value = path.at(-2) === "headers" ? HeaderValue.trim(text) : HeaderValue.trimKey(text)
+    const problem = HeaderValue.problemIn(value)
+    if (problem !== undefined) {
+      missing.push({ path: Problems.formatPath(place(path)), expected: unfit(scalar, problem) })
+    }
+    return value
+  })
+  const { source, wrong: undecoded } = decodePart(raw, expanded)
+  const found = source === undefined ? [] : [
+    // The name is wrong, not the deployments, wherever they stand.
+    ...nameProblems(source).map(({ expected, path }) => ({ path: place(path).slice(0, -1), expected })),
+    ...routingProblems(source, { models: namesIn(raw, "models"), policies: namesIn(raw, "policies") })
+      .map(({ expected, path }) => ({ path: place(path), expected }))
+  ]
+  const wrong = [...undecoded.map(({ expected, path }) => ({ path: place(path), expected })), ...found]
+    .map(({ expected, path }) => ({ path: Problems.formatPath(path), expected }))
+  return {
+    source,
+    wrong: wrong.filter(({ path }) => !missing.some((one) => one.path === path)),
+    missing
+  }
+}
+
+const isEnvironment = (name: string): name is Environment => environments.some((known) => known === name)
+
+const splitFile = (file: Tree): { base: Tree; overlays: Tree; problems: ReadonlyArray<Problem> } => {
+  if (file === null || file === undefined) return { base: {}, overlays: {}, problems: [] }
+  if (!isMapping(file)) return { base: {}, overlays: {}, problems: [{ path: "", expected: "Expected a mapping" }] }
+  const { environments: section, ...base } = file
+  const overlays = section ?? {}
+  if (!isMapping(overlays)) {
+    return { base, overlays: {}, problems: [{ path: "environments", expected: "Expected a mapping" }] }
+  }
+  const unknown = Object.keys(overlays).filter((name) => !isEnvironment(name))
+  return {
+    base,
+    overlays,
+    problems: unknown.map((name) => ({
+      path: Problems.formatPath(["environments", name]),
+      expected: `Expected one of ${environments.join(", ")}`
+    }))
+  }
+}
+
+/** A parsed file: every problem of it, and the settings that what is right comes to. */
+export interface Surveyed {
+  readonly problems: ReadonlyArray<Problem>
+  readonly settings: Resolved | undefined
+}
+
+/** Finds every problem of a parsed file. */
+export const survey = (file: Tree, surroundings: Surroundings): Surveyed => {
+  const chosen = surroundings.environment || "development"
+  if (!isEnvironment(chosen)) {
+    const expected = `Expected one of ${environments.join(", ")}, not "${chosen}"`
+    return { problems: [{ path: "NODE_ENV", expected }], settings: undefined }
+  }
+  const found = splitFile(file)
+  const problems = [
+    ...found.problems,
+    ...ProxySettings.problemsOf(surroundings.variables),
+    ...(surroundings.literalSecrets === true ? [] : secrets(file))
+  ]
+  let source: Source | undefined
+  for (const environment of environments) {
+    const over = at(found.overlays, [environment])
+    const inspected = inspect(found.base, over, environment, surroundings)
+    problems.push(...inspected.wrong)
+    // A variable that only another environment needs may well be missing here.
+    if (environment === chosen) {
+      problems.push(...inspected.missing)
+      source = inspected.source
+    }
+  }
+  const settings = source && resolve(source, chosen, surroundings)
+  if (settings !== undefined) problems.push(...missingFromStore(settings.models))
+  const distinct = [...new Map(problems.map((problem) => [Problems.format(problem), problem])).values()]
+  return { problems: distinct, settings }
+}
+
+/** Settings from a parsed file, or every problem of it. */
+export const decode = (file: Tree, surroundings: Surroundings): Result.Result<Resolved, ReadonlyArray<Problem>> => {
+  const { problems, settings } = survey(file, surroundings)
+  return problems.length > 0 || settings === undefined ? Result.fail(problems) : Result.succeed(settings)
+}

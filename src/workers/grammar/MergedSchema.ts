@@ -1,0 +1,235 @@
+/**
+ * What the parts of one case come to, when all must hold: the types that they have in common, the tighter of two
+ * bounds, the automata that all must accept, the properties and items of all.
+ */
+import type { Work } from "./Budget.ts"
+import type { Bound } from "./JsonNumbers.ts"
+import { isExact } from "./JsonNumbers.ts"
+import type { Located } from "./JsonSchemaKeywords.ts"
+import {
+  isCount,
+  isFilledList,
+  isList,
+  isNumber,
+  isRecord,
+  isString,
+  partOf,
+  readKeyword,
+  refuseAt,
+  typeOfKeyword,
+  unsupported,
+  within
+} from "./JsonSchemaKeywords.ts"
+import { formatPatterns } from "./JsonStrings.ts"
+import type { Part } from "./SchemaAlternatives.ts"
+import type { Automaton } from "./TextAutomaton.ts"
+
+const typeNames = ["null", "boolean", "integer", "number", "string", "array", "object"] as const
+export type TypeName = (typeof typeNames)[number]
+
+/** From so many to so many; left out, without end. */
+export interface Count {
+  readonly least: number
+  readonly most: number | undefined
+}
+
+/** One part's say about objects. */
+export interface ObjectPart {
+  readonly properties: ReadonlyMap<string, Located> | undefined
+  readonly required: ReadonlyArray<string>
+  readonly additional: Located | undefined
+}
+
+/** One part's say about arrays. */
+export interface ArrayPart {
+  readonly prefix: ReadonlyArray<Located>
+  readonly items: Located | undefined
+  readonly isOpen: boolean
+}
+
+export interface Shape {
+  readonly path: string
+  readonly types: ReadonlySet<TypeName>
+  /** Undefined, any. */
+  readonly values: ReadonlyArray<unknown> | undefined
+  readonly low: Bound | undefined
+  readonly high: Bound | undefined
+  readonly length: Count
+  readonly texts: ReadonlyArray<Automaton>
+  readonly objects: ReadonlyArray<ObjectPart>
+  readonly arrays: ReadonlyArray<ArrayPart>
+  readonly items: Count
+}
+
+const isTypeName = (value: unknown): value is TypeName => (typeNames as ReadonlyArray<unknown>).includes(value)
+
+const isTypes = (value: unknown): value is TypeName | ReadonlyArray<TypeName> =>
+  isTypeName(value) || (isFilledList(value) && value.every(isTypeName))
+
+/** The types that a part allows; undefined where it does not say. */
+const typesOf = (part: Part): ReadonlySet<TypeName> | undefined => {
+  const types = readKeyword(part, part.schema, "type", isTypes, `one of ${typeNames.join(", ")}, or a list of them`)
+  return types === undefined ? undefined : new Set(typeof types === "string" ? [types] : types)
+}
+
+/** `number` holds `integer`, and nothing else holds another. */
+const commonTypes = (a: ReadonlySet<TypeName>, b: ReadonlySet<TypeName>): ReadonlySet<TypeName> => {
+  const common = new Set(typeNames.filter((type) => a.has(type) && b.has(type)))
+  if (!common.has("number") && (a.has("number") || b.has("number")) && (a.has("integer") || b.has("integer"))) {
+    common.add("integer")
+  }
+  return common
+}
+
+/** Where no part names a type, those of which any part speaks; where none speaks of any, all. */
+const allTypes = (parts: ReadonlyArray<Part>): ReadonlySet<TypeName> => {
+  const named = parts.map(typesOf).filter((types) => types !== undefined)
+  if (named.length > 0) return named.reduce(commonTypes)
+  const spoken = parts.flatMap(({ schema }) => Object.keys(schema).map((keyword) => typeOfKeyword.get(keyword)))
+    .filter(isTypeName)
+  return new Set(spoken.length === 0 ? typeNames : spoken)
+}
+
+/** The same text for equal values. */
+const canonical = (value: unknown): string =>
+  JSON.stringify(
+    value,
+    (_, part: unknown) =>
+      isRecord(part) ? Object.fromEntries(Object.entries(part).sort(([a], [b]) => a < b ? -1 : 1)) : part
+  )
+
+/** Reading a listed value, and a character of its text, in looks. */
+const valueWork = 4
+const characterWork = 0.5
+
+/** @param spend hears of looks */
+const valuesOf = (parts: ReadonlyArray<Part>, spend: (looks: number) => void): ReadonlyArray<unknown> | undefined => {
+  const keyOf = (value: unknown): string => {
+    const key = canonical(value)
+    spend(valueWork + Math.ceil(key.length * characterWork))
+    return key
+  }
+  const lists = parts.flatMap((part) => {
+    const { schema } = part
+    const listed = readKeyword(part, schema, "enum", isFilledList, "a list that is not empty")
+    return [...(listed === undefined ? [] : [listed]), ...(Object.hasOwn(schema, "const") ? [[schema["const"]]] : [])]
+  })
+  if (lists.length === 0) return undefined
+  const common = lists.slice(1).map((list) => new Set(list.map(keyOf)))
+  const distinct = new Map(lists[0]!.map((value) => [keyOf(value), value]))
+  return [...distinct].filter(([key]) => common.every((list) => list.has(key))).map(([, value]) => value)
+}
+
+const boundOf = (parts: ReadonlyArray<Part>, keyword: "minimum" | "maximum", exclusiveKeyword: string) => {
+  const sign = keyword === "minimum" ? 1 : -1
+  const bounds = parts.flatMap((part) =>
+    [keyword, exclusiveKeyword].flatMap((keyword, index): ReadonlyArray<Bound> => {
+      const value = readKeyword(part, part.schema, keyword, isNumber, "a number")
+      return value === undefined ? [] : [{ value, exclusive: index === 1 }]
+    })
+  )
+  return bounds.sort((a, b) => (b.value - a.value) * sign || Number(b.exclusive) - Number(a.exclusive))[0]
+}
+
+const checkExact = (parts: ReadonlyArray<Part>): void => {
+  for (const part of parts) {
+    for (const keyword of ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"]) {
+      const value = part.schema[keyword]
+      if (isNumber(value) && !isExact({ value, exclusive: false })) {
+        refuseAt(
+          within(part.path, keyword),
+          "has more than 15 digits, which is the limit for a number's bound; round it"
+        )
+      }
+    }
+  }
+}
+
+const countOf = (parts: ReadonlyArray<Part>, leastKeyword: string, mostKeyword: string): Count => {
+  const read = (keyword: string): ReadonlyArray<number> =>
+    parts.map((part) => readKeyword(part, part.schema, keyword, isCount, "a whole number, 0 or more"))
+      .filter((count) => count !== undefined)
+  const most = read(mostKeyword)
+  return { least: Math.max(0, ...read(leastKeyword)), most: most.length === 0 ? undefined : Math.min(...most) }
+}
+
+const textsOf = (part: Part, work: Work): ReadonlyArray<Automaton> => {
+  const pattern = readKeyword(part, part.schema, "pattern", isString, "a text")
+  const format = readKeyword(part, part.schema, "format", isString, "a text")
+  const formatPattern = formatPatterns.get(format ?? "")
+  return [
+    ...(pattern === undefined ? [] : [work.automatonOf(pattern, within(part.path, "pattern"))]),
+    ...(formatPattern === undefined ? [] : [work.automatonOf(formatPattern, within(part.path, "format"))])
+  ]
+}
+
+const isNames = (value: unknown): value is ReadonlyArray<string> => isList(value) && value.every(isString)
+
+const objectPartOf = (part: Part): ObjectPart => {
+  const { schema } = part
+  const properties = readKeyword(part, schema, "properties", isRecord, "an object of schemas")
+  const required = readKeyword(part, schema, "required", isNames, "a list of names") ?? []
+  if ((readKeyword(part, schema, "minProperties", isCount, "a whole number") ?? 0) > new Set(required).size) {
+    unsupported(part, "minProperties", "above the number of required properties is not supported")
+  }
+  if (Object.hasOwn(schema, "maxProperties")) unsupported(part, "maxProperties")
+  return {
+    properties: properties === undefined
+      ? undefined
+      : new Map(Object.entries(properties).map(([name, one]) => [name, partOf(part, one, "properties", name)])),
+    required,
+    additional: Object.hasOwn(schema, "additionalProperties")
+      ? partOf(part, schema["additionalProperties"], "additionalProperties")
+      : undefined
+  }
+}
+
+const arrayPartOf = (part: Part): ArrayPart => {
+  const { schema } = part
+  const prefix = readKeyword(part, schema, "prefixItems", isFilledList, "a list of schemas that is not empty") ?? []
+  if (isList(schema["items"])) {
+    refuseAt(within(part.path, "items"), "must be a schema; use prefixItems for a list of them")
+  }
+  if (schema["uniqueItems"] !== undefined && schema["uniqueItems"] !== false) unsupported(part, "uniqueItems")
+  const items = Object.hasOwn(schema, "items") ? partOf(part, schema["items"], "items") : undefined
+  return {
+    prefix: prefix.map((one, index) => partOf(part, one, "prefixItems", index)),
+    items,
+    isOpen: prefix.length === 0 || (items !== undefined && items.schema !== true)
+  }
+}
+
+/** Whether a `multipleOf` asks for an integer. */
+const isWhole = (part: Part): boolean => {
+  const divisor = readKeyword(part, part.schema, "multipleOf", isNumber, "a number above 0")
+  return divisor !== undefined && (divisor === 1 || unsupported(part, "multipleOf", "is supported as 1 only"))
+}
+
+/** Reading a part's keywords, and each of what they name, in looks. */
+const partWork = 100
+const entryWork = 20
+
+const entriesOf = ({ schema: { prefixItems, properties, required } }: Part): number =>
+  [prefixItems, required].reduce<number>((sum, list) => sum + (isList(list) ? list.length : 0), 0) +
+  (isRecord(properties) ? Object.keys(properties).length : 0)
+
+/** The shape of one case; a contradiction within it may leave nothing that fits. */
+export const shapeOf = (parts: ReadonlyArray<Part>, path: string, work: Work): Shape => {
+  const spend = (looks: number) => work.spend(looks, path)
+  for (const part of parts) spend(partWork + entriesOf(part) * entryWork)
+  const types = new Set(allTypes(parts))
+  if (parts.some(isWhole) && types.delete("number")) types.add("integer")
+  if (types.has("number")) checkExact(parts)
+  return {
+    path,
+    types,
+    values: valuesOf(parts, spend),
+    low: boundOf(parts, "minimum", "exclusiveMinimum"),
+    high: boundOf(parts, "maximum", "exclusiveMaximum"),
+    length: countOf(parts, "minLength", "maxLength"),
+    texts: parts.flatMap((part) => textsOf(part, work)),
+    objects: parts.map(objectPartOf),
+    arrays: parts.map(arrayPartOf),
+    items: countOf(parts, "minItems", "maxItems")
+  }
+}

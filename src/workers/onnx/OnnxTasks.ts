@@ -1,0 +1,127 @@
+/**
+ * What an encoder's outputs come to: sentence vectors, scores of a query's documents, and labels.
+ *
+ * **Details**
+ *
+ * A text that is empty or too long fails alone; of a query's documents, the first such one fails the job.
+ */
+import type { Classification, Each, JobResult } from "../../domain/Job.ts"
+import { refuse } from "../../domain/Job.ts"
+import type { Watch } from "../job/JobRunner.ts"
+import { checkScore, checkVector } from "../model/OutputCheck.ts"
+import type { Encoder, Row } from "./OnnxEncoder.ts"
+
+/** How a text's vectors, one a token, become one. */
+export type Pooling = "mean" | "cls" | "max" | "lasttoken"
+
+export interface WholeOptions {
+  readonly encoder: Encoder
+  /** The output that holds vectors, in a model that has one. */
+  readonly vectors: string | undefined
+  readonly pooling: Pooling
+  readonly labels: ReadonlyArray<string>
+}
+
+type Scores = (inputs: ReadonlyArray<string>, watch: Watch) => Promise<JobResult>
+
+/** Jobs that are answered whole. */
+export interface Whole {
+  readonly embed: Scores
+  readonly rerank: (query: string, documents: ReadonlyArray<string>, watch: Watch) => Promise<JobResult>
+  readonly classify: Scores
+}
+
+const unitLength = (vector: Float32Array): Float32Array => {
+  checkVector(vector)
+  const length = Math.hypot(...vector)
+  return vector.map((value) => value / length)
+}
+
+/**
+ * One vector of a text's token vectors.
+ *
+ * @param rows `Float32Array[tokens × dimensions]`, padding not among them
+ */
+const pool = (rows: Float32Array, dimensions: number, pooling: Pooling): Float32Array => {
+  if (pooling === "cls") return rows.slice(0, dimensions)
+  if (pooling === "lasttoken") return rows.slice(rows.length - dimensions)
+  const pooled = rows.slice(0, dimensions)
+  for (let at = dimensions; at < rows.length; at++) {
+    const axis = at % dimensions
+    pooled[axis] = pooling === "max" ? Math.max(pooled[axis]!, rows[at]!) : pooled[axis]! + rows[at]!
+  }
+  return pooling === "max" ? pooled : pooled.map((sum) => sum * dimensions / rows.length)
+}
+
+const softmax = (logits: Float32Array): Array<number> => {
+  const most = logits.reduce((most, logit) => Math.max(most, logit), Number.NEGATIVE_INFINITY)
+  const weights = Array.from(logits, (logit) => Math.exp(logit - most))
+  const total = weights.reduce((sum, weight) => sum + weight, 0)
+  return weights.map((weight) => weight / total)
+}
+
+const sigmoid = (logit: number): number => 1 / (1 + Math.exp(-logit))
+
+/** What each text comes to; the wrong ones keep their failures. */
+const forEach = async <A>(
+  { forward, read }: Encoder,
+  texts: ReadonlyArray<string>,
+  output: string,
+  watch: Watch,
+  make: (row: Row, promptTokens: number) => A
+): Promise<ReadonlyArray<Each<A>>> => {
+  const inputs = await read(texts.map((text, index) => ({ path: `inputs[${index}]`, text })), watch)
+  const readable = inputs.flatMap((input) => input.ok ? [input.value] : [])
+  const rows = (await forward(readable, output, watch))[Symbol.iterator]()
+  return inputs.map((input): Each<A> => {
+    if (!input.ok) return input
+    const { value } = rows.next()
+    // A cancelled job's result is read by nobody.
+    return value === undefined
+      ? { ok: false, failure: { kind: "stopped" } }
+      : { ok: true, value: make(value, input.value.ids.length) }
+  })
+}
+
+const labelled = (row: Float32Array, labels: ReadonlyArray<string>): Classification["labels"] =>
+  softmax(row).map((score, index) => ({ label: labels[index] ?? `LABEL_${index}`, score }))
+    .sort((a, b) => b.score - a.score)
+
+const rerank = async (
+  { forward, read }: Encoder,
+  query: string,
+  documents: ReadonlyArray<string>,
+  watch: Watch
+): Promise<JobResult> => {
+  if (query === "") refuse({ kind: "invalid_request", path: "query", message: "Expected a text, which is not empty" })
+  const pairs = documents.map((pair, index) => ({ path: `documents[${index}]`, text: query, pair }))
+  const inputs = (await read(pairs, watch)).map((input) => input.ok ? input.value : refuse(input.failure))
+  const rows = await forward(inputs, "logits", watch)
+  return {
+    kind: "rerank",
+    scores: rows.map(({ numbers }) => {
+      checkScore(numbers[0]!)
+      return sigmoid(numbers[0]!)
+    }),
+    promptTokens: inputs.reduce((sum, { ids }) => sum + ids.length, 0)
+  }
+}
+
+/** The three jobs over one encoder, which can do one of them. */
+export const makeWhole = ({ encoder, labels, pooling, vectors = "" }: WholeOptions): Whole => ({
+  embed: async (inputs, watch) => ({
+    kind: "embed",
+    embeddings: await forEach(encoder, inputs, vectors, watch, ({ dimensions, numbers }, promptTokens) => ({
+      vector: unitLength(pool(numbers, dimensions, pooling)),
+      promptTokens
+    }))
+  }),
+  rerank: (query, documents, watch) => rerank(encoder, query, documents, watch),
+  classify: async (inputs, watch) => ({
+    kind: "classify",
+    classifications: await forEach(encoder, inputs, "logits", watch, ({ numbers }, promptTokens) => {
+      numbers.forEach(checkScore)
+      return { labels: labelled(numbers, labels), promptTokens }
+    })
+  })
+})

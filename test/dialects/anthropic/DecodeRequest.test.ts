@@ -1,0 +1,391 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Duration, Result } from "effect"
+import type { MessagesCall } from "../../../src/dialects/anthropic/DecodeRequest.ts"
+import * as AnthropicMessages from "../../../src/dialects/anthropic/DecodeRequest.ts"
+import type { Request } from "../../../src/domain/Inference.ts"
+import * as InferenceError from "../../../src/domain/InferenceError.ts"
+
+const messages = [{ role: "user", content: "Hello" }]
+const least = { model: "tiny-chat", max_tokens: 10, messages }
+
+/** Without the body itself. */
+const decoded = (fields: object): MessagesCall => {
+  const { request: { source: _, ...request }, ...call } = Result.getOrThrow(
+    AnthropicMessages.decode({ ...least, ...fields })
+  )
+  return { ...call, request }
+}
+const requested = (fields: object): Request => decoded(fields).request
+const said = (...messages: ReadonlyArray<object>) => requested({ messages }).messages
+
+const refused = (fields: object): InferenceError.InvalidRequest =>
+  Result.getOrThrowWith(
+    Result.flip(AnthropicMessages.decode({ ...least, ...fields })),
+    () => new Error("The body was taken.")
+  )
+
+const tool = { name: "add", description: "Adds.", input_schema: { type: "object" } }
+const use = { type: "tool_use", id: "call_1", name: "add", input: { a: 1 } }
+const png = { type: "base64", media_type: "image/png", data: "AAAA" }
+const image = { type: "image", source: png }
+const text = (text: string) => ({ type: "text", text })
+const cache_control = { type: "ephemeral", ttl: "1h" }
+
+describe("AnthropicMessages", () => {
+  describe("decode", () => {
+    it("of the least body leaves every option to its default", () => {
+      assert.deepStrictEqual(decoded({}), {
+        request: { model: "tiny-chat", maxTokens: 10, messages: [{ role: "user", content: "Hello" }] },
+        placed: [{ message: { role: "user", content: "Hello" }, path: "messages[0]", parts: [] }],
+        stream: false,
+        parallelToolUse: true
+      })
+    })
+
+    it("takes every field", () => {
+      const schema = { type: "object" }
+      const call = decoded({
+        system: "Be brief.",
+        stream: true,
+        temperature: 0.5,
+        top_p: 0.9,
+        top_k: 40,
+        stop_sequences: ["a", "b"],
+        tools: [{ ...tool, type: "custom", strict: true, cache_control }],
+        tool_choice: { type: "any", disable_parallel_tool_use: true },
+        output_config: { effort: "high", format: { type: "json_schema", schema } },
+        thinking: { type: "disabled" },
+        metadata: { user_id: "me" },
+        service_tier: "auto",
+        cache_control,
+        keep_alive: "5m",
+        priority: "high"
+      })
+      const { extra, keepAlive, tenant, ...request } = call.request
+      assert.isTrue(extra?.fields.every(({ optional }) => optional))
+      assert.strictEqual(Duration.toMillis(keepAlive!), 300_000)
+      assert.match(tenant!, /^[\w-]{20}$/)
+      assert.deepStrictEqual(request, {
+        model: "tiny-chat",
+        messages: [{ role: "system", content: "Be brief." }, { role: "user", content: "Hello" }],
+        maxTokens: 10,
+        temperature: 0.5,
+        topP: 0.9,
+        topK: 40,
+        stop: ["a", "b"],
+        tools: [{ name: "add", description: "Adds.", parameters: { type: "object" } }],
+        toolChoice: "required",
+        parallelToolCalls: false,
+        format: { type: "json_schema", schema },
+        priority: "high"
+      })
+      assert.isTrue(call.stream)
+      assert.isFalse(call.parallelToolUse)
+    })
+
+    it("makes one turn of messages of one side in a row", () => {
+      const assistant = (content: unknown) => ({ role: "assistant", content })
+      const user = (content: unknown) => ({ role: "user", content })
+      assert.deepStrictEqual(
+        said(
+          user("Hello."),
+          user([text("How"), text("are you?")]),
+          assistant("I am"),
+          assistant([text(" well.")]),
+          user("Good.")
+        ),
+        [
+          { role: "user", content: "Hello.\nHow\nare you?" },
+          { role: "assistant", content: "I am well." },
+          { role: "user", content: "Good." }
+        ]
+      )
+      // Results answer the call before them, in whichever message they are.
+      const result = (content: string) => ({ type: "tool_result", tool_use_id: "call_1", content })
+      assert.deepStrictEqual(
+        said(user("Add."), assistant("I add."), assistant([use]), user("Well?"), user([result("3")])).slice(1),
+        [
+          {
+            role: "assistant",
+            content: "I add.",
+            toolCalls: [{ id: "call_1", name: "add", arguments: "{\"a\":1}" }]
+          },
+          { role: "tool", content: "3", toolCallId: "call_1" },
+          { role: "user", content: "Well?" }
+        ]
+      )
+      const { request, placed } = decoded({
+        messages: [...messages, assistant("The best"), assistant([text(" is (")])]
+      })
+      assert.deepStrictEqual([request.messages, request.continues], [
+        messages as typeof request.messages,
+        "The best is ("
+      ])
+      assert.lengthOf(placed, 2)
+      // What is wrong is told by the body's own paths.
+      const seen = decoded({ messages: [user("Look:"), user([text("See"), image])] })
+      const wrong = new InferenceError.InvalidRequest({ path: "messages[0].content[2]", detail: "Wrong" })
+      assert.deepInclude(AnthropicMessages.relocate(wrong, seen), { path: "messages[1].content[1]" })
+      const apart = { role: "system", content: "Be brief." }
+      assert.lengthOf(said(user("Hello."), apart, apart, user("Go on.")), 4)
+    })
+
+    it("tells callers apart by their key, or else by user_id", () => {
+      const tenantOf = (key?: string, user_id: string | null = null) =>
+        Result.getOrThrow(AnthropicMessages.decode({ ...least, metadata: { user_id } }, { key })).request.tenant
+      assert.strictEqual(tenantOf("one", "me"), tenantOf("one"))
+      assert.strictEqual(new Set([tenantOf(), tenantOf("one"), tenantOf("two"), tenantOf(undefined, "me")]).size, 4)
+    })
+
+    it.each<[choice: object, expected: Request["toolChoice"]]>([
+      [{ type: "auto" }, "auto"],
+      [{ type: "any" }, "required"],
+      [{ type: "none" }, "none"],
+      [{ type: "tool", name: "add" }, { name: "add" }]
+    ])("tool_choice %j", (tool_choice, expected) => {
+      assert.deepStrictEqual(requested({ tools: [tool], tool_choice }).toolChoice, expected)
+    })
+  })
+
+  describe("conversations", () => {
+    it("have systems in blocks, in lines of their own", () => {
+      const { messages } = requested({ system: [{ ...text("One."), cache_control }, text("Two.")] })
+      assert.deepStrictEqual(messages[0], { role: "system", content: "One.\nTwo." })
+      assert.deepStrictEqual(requested({ system: "" }).messages.length, 1)
+    })
+
+    it("have what a user says in blocks, and an assistant's blocks as they were written", () => {
+      assert.deepStrictEqual(
+        said(
+          { role: "system", content: [text("S")] },
+          { role: "user", content: [text("a"), text("b")] },
+          {
+            role: "assistant",
+            content: [{ type: "thinking", thinking: "Hm.", signature: "x" }, text("Let"), text(" me"), use]
+          },
+          { role: "user", content: [text("c")] }
+        ),
+        [
+          { role: "system", content: "S" },
+          { role: "user", content: "a\nb" },
+          {
+            role: "assistant",
+            content: "Let me",
+            toolCalls: [{ id: "call_1", name: "add", arguments: "{\"a\":1}" }]
+          },
+          { role: "user", content: "c" }
+        ]
+      )
+    })
+
+    it("have results of tools as messages of their own, before what is said beside them", () => {
+      const result = { type: "tool_result", tool_use_id: "call_1" }
+      assert.deepStrictEqual(
+        said(
+          { role: "assistant", content: [use] },
+          {
+            role: "user",
+            content: [
+              text("Go on."),
+              { ...result, content: "2" },
+              { ...result, content: [text("x"), text("y")] },
+              { ...result, content: "No network.", is_error: true },
+              result
+            ]
+          }
+        ).slice(1),
+        [
+          { role: "tool", content: "2", toolCallId: "call_1" },
+          { role: "tool", content: "x\ny", toolCallId: "call_1" },
+          { role: "tool", content: "Error:\nNo network.", toolCallId: "call_1" },
+          { role: "tool", content: "", toolCallId: "call_1" },
+          { role: "user", content: "Go on." }
+        ]
+      )
+    })
+
+    it("have an assistant's text at the end as the beginning of the answer", () => {
+      for (const content of ["The best (", [text("The best"), text(" (")]]) {
+        const begun = [...messages, { role: "assistant", content }]
+        const { placed, request } = decoded({ system: "S", messages: begun })
+        assert.strictEqual(request.continues, "The best (")
+        assert.deepStrictEqual<unknown>(request.messages, [{ role: "system", content: "S" }, {
+          role: "user",
+          content: "Hello"
+        }])
+        const unable = new InferenceError.NotSupported({ deployment: "m#0", path: "continues", detail: "No." })
+        assert.deepInclude(AnthropicMessages.relocate(unable, { placed, request }), { path: "messages[1]" })
+        const counted = AnthropicMessages.decodeCount({ model: "tiny-chat", messages: begun })
+        assert.deepStrictEqual<unknown>(Result.getOrThrow(counted).request.input, { messages, continues: "The best (" })
+      }
+    })
+
+    it("have images, of bytes and by URL, and in results of tools", () => {
+      const url = { type: "url", url: "https://example.com/cat.png" }
+      const part = { type: "image", source: { type: "base64", mediaType: "image/png", data: "AAAA" } }
+      assert.deepStrictEqual<unknown>(
+        said(
+          { role: "assistant", content: [use] },
+          {
+            role: "user",
+            content: [
+              text("What?"),
+              { type: "image", source: url },
+              { type: "tool_result", tool_use_id: "call_1", content: [image] }
+            ]
+          }
+        ).slice(1),
+        [
+          { role: "tool", content: [part], toolCallId: "call_1" },
+          { role: "user", content: [{ type: "text", text: "What?" }, { type: "image", source: url }] }
+        ]
+      )
+    })
+  })
+
+  describe("refuses", () => {
+    it.each<[path: string, fields: object]>([
+      ["max_tokens", { max_tokens: undefined }],
+      ["max_tokens", { max_tokens: 0 }],
+      ["messages", { messages: [] }],
+      ["temperature", { temperature: 1.5 }],
+      ["top_p", { top_p: -1 }],
+      ["stop_sequences[0]", { stop_sequences: [""] }],
+      ["messages[0].role", { messages: [{ role: "tool", content: "x" }] }],
+      ["messages[0].content[1].type", { messages: [{ role: "user", content: [text("a"), use] }] }],
+      ["messages[0].content[0].source.media_type", {
+        messages: [{ role: "user", content: [{ ...image, source: { ...png, media_type: "image/bmp" } }] }]
+      }],
+      ["messages[0].content[0].type", { messages: [{ role: "assistant", content: [image] }, ...messages] }],
+      ["messages[0].content[0].tool_use_id", {
+        messages: [{ role: "user", content: [{ type: "tool_result", tool_use_id: "call_1", content: "2" }] }]
+      }],
+      ["messages[0]", { messages: [{ role: "assistant", content: "The best answer is (" }] }],
+      ["messages[1]", { messages: [...messages, { role: "assistant", content: "" }] }],
+      ["messages[1]", { messages: ["The best", " is ("].map((content) => ({ role: "assistant", content })) }],
+      ["messages[2]", {
+        messages: [...messages, { role: "assistant", content: [use] }, { role: "assistant", content: "I" }]
+      }],
+      ["messages[1]", { messages: [...messages, { role: "assistant", content: [text("Let me"), use] }] }],
+      ["messages[1]", {
+        messages: [...messages, { role: "assistant", content: "{" }],
+        output_config: { format: { type: "json_schema", schema: { type: "object" } } }
+      }],
+      ["tools[1].name", { tools: [tool, tool] }],
+      ["tool_choice", { tool_choice: { type: "any" } }],
+      ["tool_choice.name", { tools: [tool], tool_choice: { type: "tool", name: "get_time" } }],
+      ["tool_choice.type", { tools: [tool], tool_choice: { type: "some" } }]
+    ])("%s of %j", (path, fields) => {
+      assert.strictEqual(refused(fields).path, path)
+    })
+  })
+
+  describe("what only deployments of the dialect take", () => {
+    const document = { type: "document", source: { type: "file", file_id: "file_1" } }
+    const search = { type: "web_search_20250305", name: "web_search" }
+    it.each<[path: string, fields: object]>([
+      ["thinking", { thinking: { type: "enabled", budget_tokens: 1024 } }],
+      ["thinking?", { thinking: { type: "adaptive" } }],
+      ["thinking?", { thinking: { type: "disabled" } }],
+      ["output_config.effort", { output_config: { effort: "max" } }],
+      ["output_config.effort?", { output_config: { effort: "high" } }],
+      ["container", { container: "c" }],
+      ["context_management", { context_management: { edits: [] } }],
+      ["mcp_servers", { mcp_servers: [{}] }],
+      ["mcp_servers?", { mcp_servers: [] }],
+      ["thread", { thread: { type: "create" } }],
+      ["speed", { speed: "fast" }],
+      ["speed?", { speed: "standard" }],
+      ["service_tier?", { service_tier: "standard_only" }],
+      ["max_token", { max_token: 5 }],
+      ["system.0.citations", { system: [{ ...text("S"), citations: [{ type: "char_location" }] }] }],
+      ["messages.0.content.1", { messages: [{ role: "user", content: [text("a"), document] }] }],
+      ["messages.0.content.0", { messages: [{ role: "user", content: [{ ...image, source: document.source }] }] }],
+      ["messages.1.content.0.content.1", {
+        messages: [{ role: "assistant", content: [use] }, {
+          role: "user",
+          content: [{ type: "tool_result", tool_use_id: "call_1", content: [text("a"), document] }]
+        }]
+      }],
+      ["messages.1.content.0", {
+        messages: [...messages, { role: "assistant", content: [{ type: "server_tool_use", id: "s", name: "x" }] }]
+      }],
+      ["messages.1.content.0?", {
+        messages: [...messages, { role: "assistant", content: [{ type: "thinking", thinking: "Hm" }, text("A")] }]
+      }],
+      ["tools.0", { tools: [search] }],
+      ["tools.0", { tools: [search], tool_choice: { type: "tool", name: "web_search" } }],
+      ["tools.0.defer_loading", { tools: [{ ...tool, defer_loading: true }] }],
+      ["tools.0.defer_loading?", { tools: [{ ...tool, defer_loading: false }] }]
+    ])("is %s of %j", (expected, fields) => {
+      const found = requested(fields).extra?.fields.map(({ optional, path }) =>
+        `${path.join(".")}${optional === true ? "?" : ""}`
+      )
+      assert.deepStrictEqual(found, [expected])
+    })
+
+    it("is the body as it came, with the headers of the dialect", () => {
+      const body = { ...least, a_field_of_tomorrow: null }
+      const headers = { "anthropic-beta": "a,b", "anthropic-version": "2023-06-01", "x-api-key": "secret" }
+      const { request: { source } } = Result.getOrThrow(AnthropicMessages.decode(body, { headers }))
+      assert.strictEqual<unknown>(source?.body, body)
+      assert.deepStrictEqual(source?.headers, { "anthropic-beta": "a,b", "anthropic-version": "2023-06-01" })
+    })
+
+    it("is told by its own place where no deployment takes it", () => {
+      const call = decoded({ system: "S", messages: [{ role: "user", content: [text("a"), document] }] })
+      const wrong = new InferenceError.InvalidRequest({ path: "messages[0].content[1]", detail: "No." })
+      assert.strictEqual(AnthropicMessages.relocate(wrong, call), wrong)
+    })
+  })
+
+  it("refuses JSON of more levels than can be walked", () => {
+    const deep = JSON.parse(`${"{\"a\":".repeat(50_000)}1${"}".repeat(50_000)}`) as unknown
+    const one = { messages: [{ role: "assistant", content: [{ ...use, input: deep }] }, ...messages] }
+    assert.strictEqual(refused(one).path, "messages[0].content[0].input")
+    assert.strictEqual(refused({ tools: [{ ...tool, input_schema: deep }] }).path, "tools[0].input_schema")
+  })
+
+  it("tells of what is wrong in messages by their places in the body", () => {
+    const { placed } = decoded({
+      system: "S",
+      messages: [
+        { role: "assistant", content: [use] },
+        {
+          role: "user",
+          content: [text("a"), { type: "tool_result", tool_use_id: "call_1", content: [text("x"), image] }, image]
+        }
+      ]
+    })
+    const pathOf = (path: string) => {
+      const reason = AnthropicMessages.relocate(new InferenceError.InvalidRequest({ path, detail: "Wrong" }), {
+        placed,
+        request: {}
+      })
+      return "path" in reason ? reason.path : undefined
+    }
+    assert.strictEqual(pathOf("messages[0].content"), "system")
+    assert.strictEqual(pathOf("messages[2].content[1]"), "messages[1].content[1].content[1]")
+    assert.strictEqual(pathOf("input.messages[3].content[1].source.data"), "messages[1].content[2]")
+    assert.strictEqual(pathOf("messages"), "messages")
+    assert.strictEqual(pathOf("tools[1].parameters.type"), "tools[1].input_schema.type")
+    assert.strictEqual(pathOf("format.schema.type"), "output_config.format.schema.type")
+    const unable = new InferenceError.NotSupported({ deployment: "m#0", path: "topK", detail: "No." })
+    const own = AnthropicMessages.relocate(unable, { placed, request: {} })
+    assert.deepInclude(own, { _tag: "NotSupported", path: "top_k", deployment: "m#0" })
+  })
+
+  it("counts what would be asked", () => {
+    const { max_tokens: _, ...prompt } = least
+    const { request } = Result.getOrThrow(
+      AnthropicMessages.decodeCount({ ...prompt, system: "S", tools: [tool] }, { key: "key" })
+    )
+    assert.strictEqual(typeof request.tenant, "string")
+    assert.deepStrictEqual(request.input, {
+      messages: [{ role: "system", content: "S" }, { role: "user", content: "Hello" }],
+      tools: [{ name: "add", description: "Adds.", parameters: { type: "object" } }]
+    })
+    const none = { ...prompt, tools: [tool], tool_choice: { type: "none" } }
+    assert.notProperty(Result.getOrThrow(AnthropicMessages.decodeCount(none)).request.input, "tools")
+  })
+})

@@ -1,0 +1,255 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Result } from "effect"
+import * as fc from "fast-check"
+import { anthropic } from "../../../src/dialects/anthropic/Provider.ts"
+import type { Generation } from "../../../src/domain/Generation.ts"
+import type { Said } from "../../support/Dialects.ts"
+import {
+  decode,
+  frameOf,
+  generationOf,
+  plain,
+  refusalsOf,
+  requestsOf,
+  saidBy,
+  sent,
+  streamedOf,
+  targetOf,
+  wholesOf
+} from "../../support/Dialects.ts"
+
+const target = targetOf("anthropic")
+
+const refusalOf = (given: Partial<Generation>) =>
+  plain(Result.getOrThrow(Result.flip(anthropic.generate.request(generationOf(given), target, true)))) as {
+    readonly _tag: string
+    readonly path: string
+  }
+
+const bodyOf = (given: Partial<Generation>) =>
+  sent(Result.getOrThrow(anthropic.generate.request(generationOf(given), target, true))).body as Record<string, unknown>
+
+const sampling = { temperature: 1, topP: 1, seed: 7 }
+const tools = [{ name: "f" }]
+const schema = (schema: object) => ({ format: { type: "json_schema", schema: { ...schema } } }) as const
+
+describe("Anthropic requests", () => {
+  for (const { call, generation, name, options, stream } of requestsOf("anthropic")) {
+    it(`say ${name}`, () => {
+      const told = anthropic.generate.request(generationOf(generation), targetOf("anthropic", options), stream)
+      assert.deepStrictEqual(sent(Result.getOrThrow(told)), call)
+    })
+  }
+
+  it.each(
+    [
+      ["auto", { type: "auto" }],
+      ["none", { type: "none" }],
+      ["required", { type: "any" }],
+      [{ name: "f" }, { type: "tool", name: "f" }]
+    ] as const
+  )("say the tool choice %j", (toolChoice, said) => {
+    assert.deepStrictEqual(bodyOf({ tools, toolChoice })["tool_choice"], said)
+  })
+
+  it.each<readonly [string, Partial<Generation>]>([
+    ["temperature", { sampling: { ...sampling, temperature: 1.5 } }],
+    ["minP", { sampling: { ...sampling, minP: 0.1 } }],
+    ["repeatPenalty", { sampling: { ...sampling, repeatPenalty: 1.1 } }],
+    ["presencePenalty", { sampling: { ...sampling, presencePenalty: 0.5 } }],
+    ["frequencyPenalty", { sampling: { ...sampling, frequencyPenalty: -0.5 } }],
+    ["logitBias", { sampling: { ...sampling, logitBias: { 1: 2 } } }],
+    ["logprobs", { logprobs: 0 }],
+    ["stop[1]", { stop: ["a", "\n"] }],
+    ["tools[0].name", { tools: [{ name: "a.b" }] }],
+    ["format", { format: { type: "json_object" } }],
+    ["format.schema.additionalProperties", schema({ type: "object" })],
+    ["format.schema.minLength", schema({ type: "string", minLength: 2 })],
+    ["format.schema.properties.a.items.anyOf[1].minimum", {
+      ...schema({ properties: { a: { type: "array", items: { anyOf: [{ type: "null" }, { minimum: 3 }] } } } })
+    }],
+    ["format.schema.constructor", schema({ constructor: 1 })]
+  ])("cannot say %s", (path, given) => {
+    const { _tag, path: told } = refusalOf(given)
+    assert.deepStrictEqual([_tag, told], ["NotSupported", path])
+  })
+
+  it.each<readonly [string, Partial<Generation>]>([
+    ["messages", { messages: [{ role: "system", content: "Be brief." }] }],
+    ["messages[0].toolCallId", { messages: [{ role: "tool", content: "x" }] }],
+    ["messages[0].toolCalls[0].arguments", {
+      messages: [{ role: "assistant", content: "", toolCalls: [{ id: "a", name: "f", arguments: "[1]" }] }]
+    }]
+  ])("refuse what is wrong at %s", (path, given) => {
+    const { _tag, path: told } = refusalOf(given)
+    assert.deepStrictEqual([_tag, told], ["InvalidRequest", path])
+  })
+
+  it("carry the key in a header of its own", () => {
+    assert.deepStrictEqual(anthropic.authorize("k"), { "x-api-key": "k" })
+  })
+
+  it("let user and assistant speak by turns, and lose no text", () => {
+    const message = fc.record({
+      role: fc.constantFrom("system" as const, "user" as const, "assistant" as const),
+      content: fc.string()
+    })
+    fc.assert(fc.property(fc.array(message), (messages) => {
+      const told = anthropic.generate.request(generationOf({ messages }), target, true)
+      const spoken = messages.filter(({ content, role }) => role !== "system" && content !== "")
+      if (Result.isFailure(told)) return assert.strictEqual(spoken.length, 0)
+      const body = sent(told.success).body as {
+        readonly messages: ReadonlyArray<{ role: string; content: ReadonlyArray<{ readonly text: string }> }>
+      }
+      body.messages.slice(1).forEach(({ role }, index) => assert.notStrictEqual(role, body.messages[index]!.role))
+      assert.deepStrictEqual(
+        body.messages.flatMap(({ content, role }) => content.map(({ text }) => ({ role, content: text }))),
+        spoken
+      )
+    }))
+  })
+})
+
+describe("Anthropic answers", () => {
+  for (const { frames, name, said } of streamedOf("anthropic")) {
+    it(`are read as they are streamed: ${name}`, () => {
+      assert.deepStrictEqual(saidBy(decode(anthropic, frames.map(frameOf), generationOf(), target)), said)
+    })
+  }
+
+  for (const { name, said, whole } of wholesOf("anthropic")) {
+    it(`are read whole: ${name}`, () => {
+      assert.deepStrictEqual(saidBy(anthropic.generate.whole(whole, generationOf(), target)), said)
+    })
+  }
+
+  /** A block's start, its pieces, and what it says. */
+  const block = fc.oneof(
+    fc.array(fc.string()).map((pieces) => ({
+      start: { type: "text", text: "" },
+      deltas: pieces.map((text) => ({ type: "text_delta", text })),
+      text: pieces.join(""),
+      call: undefined
+    })),
+    fc.record({
+      id: fc.uuid(),
+      name: fc.string({ minLength: 1 }),
+      input: fc.dictionary(fc.string(), fc.json()),
+      at: fc.nat()
+    }).map(
+      ({ at, id, input, name }) => {
+        const json = JSON.stringify(input)
+        const middle = at % json.length
+        return {
+          start: { type: "tool_use", id, name, input: {} },
+          deltas: [json.slice(0, middle), json.slice(middle)].map((partial_json) => ({
+            type: "input_json_delta",
+            partial_json
+          })),
+          text: "",
+          call: { id, name, arguments: json }
+        }
+      }
+    ),
+    fc.string().map((thinking) => ({
+      start: { type: "thinking", thinking: "" },
+      deltas: [{ type: "thinking_delta", thinking }],
+      text: "",
+      call: undefined
+    })),
+    fc.constant({
+      start: { type: "server_tool_use", id: "s", name: "web_search" },
+      deltas: [{ type: "input_json_delta", partial_json: "{}" }],
+      text: "",
+      call: undefined
+    })
+  )
+
+  const noise = fc.constantFrom<object>(
+    { type: "ping" },
+    { type: "constructor" },
+    { type: "later_event", message: { usage: { output_tokens: 99 } } },
+    { type: "content_block_delta", index: 0, delta: { type: "citations_delta", citation: {} } }
+  )
+
+  interface Streamed {
+    readonly frames: ReadonlyArray<object>
+    readonly said: Said
+  }
+
+  const streams = fc.tuple(fc.array(block), fc.array(fc.tuple(fc.nat(), noise))).map(([blocks, noises]): Streamed => {
+    const frames: Array<object> = [
+      { type: "message_start", later: 1, message: { usage: { input_tokens: 5, output_tokens: 1 } } },
+      ...blocks.flatMap(({ deltas, start }, index) => [
+        { type: "content_block_start", index, content_block: start, later: true },
+        ...deltas.map((delta) => ({ type: "content_block_delta", index, delta: { ...delta, later: 1 } })),
+        { type: "content_block_stop", index }
+      ]),
+      { type: "message_delta", delta: { stop_reason: "end_turn" }, usage: { output_tokens: 9 } }
+    ]
+    for (const [at, frame] of noises) frames.splice(at % (frames.length + 1), 0, frame)
+    const text = blocks.map((block) => block.text).join("")
+    const calls = blocks.flatMap(({ call }) => call === undefined ? [] : [call])
+    return {
+      frames,
+      said: { ...(text === "" ? {} : { text }), ...(calls.length === 0 ? {} : { calls }) }
+    }
+  })
+
+  it("are put together from any blocks, whatever comes between", () => {
+    fc.assert(fc.property(streams, ({ frames, said }) => {
+      const told = decode(anthropic, [...frames, { type: "message_stop" }].map(frameOf), generationOf(), target)
+      const finish = {
+        reason: said.calls === undefined ? "stop" : "tool_calls",
+        usage: { promptTokens: 5, completionTokens: 9, cachedTokens: 0 }
+      }
+      assert.deepStrictEqual(saidBy(told), { ...said, finish } as Said)
+    }))
+  })
+
+  it("are cut wherever they end before their last event", () => {
+    fc.assert(fc.property(streams, fc.nat(), ({ frames }, length) => {
+      const begun = frames.slice(0, length % (frames.length + 1)).map(frameOf)
+      const { reason } = saidBy(decode(anthropic, begun, generationOf(), target))
+      assert.strictEqual((reason as { kind: string }).kind, "cut")
+    }))
+  })
+
+  it("are malformed where a frame is no event", () => {
+    const garbage = fc.oneof(fc.string(), fc.json()).filter((data) => {
+      try {
+        return typeof JSON.parse(data)?.type !== "string"
+      } catch {
+        return true
+      }
+    })
+    fc.assert(fc.property(garbage, (data) => {
+      const { reason } = saidBy(decode(anthropic, [{ event: "message", data }], generationOf(), target))
+      assert.strictEqual((reason as { kind: string }).kind, "malformed")
+    }))
+  })
+
+  it("never throw, whatever an event or a body holds", () => {
+    const type = fc.constantFrom(
+      "message_start",
+      "content_block_start",
+      "content_block_delta",
+      "message_delta",
+      "error"
+    )
+    const field = fc.constantFrom("index", "delta", "content_block", "usage", "error", "message", "content", "type")
+    const value = fc.oneof(fc.jsonValue(), fc.dictionary(field, fc.oneof(fc.jsonValue(), type)))
+    fc.assert(fc.property(fc.dictionary(field, value), type, (fields, type) => {
+      assert.isDefined(decode(anthropic, [frameOf({ ...fields, type })], generationOf(), target))
+      assert.isDefined(anthropic.generate.whole(fields, generationOf(), target))
+    }))
+  })
+})
+
+describe("Anthropic refusals", () => {
+  for (const { body, headers = {}, name, reason, status } of refusalsOf("anthropic")) {
+    it(`are understood: ${name}`, () => {
+      assert.deepStrictEqual(plain(anthropic.failure({ status, headers, body, now: 1000 }, target)), reason)
+    })
+  }
+})

@@ -1,0 +1,331 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Schema } from "effect"
+import * as OpenAiError from "../../../src/dialects/openai/EncodeError.ts"
+import * as OpenAiFields from "../../../src/dialects/openai/FieldNames.ts"
+import { ErrorBody } from "../../../src/dialects/openai/Schema.ts"
+import type { Fields } from "../../../src/dialects/shared/FieldNames.ts"
+import * as InferenceError from "../../../src/domain/InferenceError.ts"
+
+interface Case {
+  readonly reason: InferenceError.Reason
+  readonly status: number
+  readonly type: string
+  readonly code: string | null
+  readonly param: string | null
+  readonly headers: Readonly<Record<string, string>>
+}
+
+const deployment = "tiny-chat#0"
+
+const cases: ReadonlyArray<Case> = [
+  {
+    reason: new InferenceError.InvalidRequest({ detail: "Expected an integer", path: "messages[0].content" }),
+    status: 400,
+    type: "invalid_request_error",
+    code: null,
+    param: "messages[0].content",
+    headers: {}
+  },
+  {
+    reason: new InferenceError.InvalidRequest({ detail: "The body is not JSON" }),
+    status: 400,
+    type: "invalid_request_error",
+    code: null,
+    param: null,
+    headers: {}
+  },
+  {
+    reason: new InferenceError.ModelNotFound({ model: "gpt-x", available: ["tiny-chat"] }),
+    status: 404,
+    type: "invalid_request_error",
+    code: "model_not_found",
+    param: "model",
+    headers: {}
+  },
+  {
+    reason: new InferenceError.ContextLengthExceeded({ model: "tiny-chat", promptTokens: 5000, contextWindow: 4096 }),
+    status: 400,
+    type: "invalid_request_error",
+    code: "context_length_exceeded",
+    param: "messages",
+    headers: {}
+  },
+  {
+    reason: new InferenceError.QueueFull({ deployment, limit: 64, retryAfterMs: 1500 }),
+    status: 429,
+    type: "rate_limit_error",
+    code: "queue_full",
+    param: null,
+    headers: { "retry-after": "2" }
+  },
+  {
+    reason: new InferenceError.QueueFull({ deployment, limit: 64, retryAfterMs: 0 }),
+    status: 429,
+    type: "rate_limit_error",
+    code: "queue_full",
+    param: null,
+    headers: { "retry-after": "1" }
+  },
+  {
+    reason: new InferenceError.Overloaded({ retryAfterMs: 30_000 }),
+    status: 429,
+    type: "rate_limit_error",
+    code: "overloaded",
+    param: null,
+    headers: { "retry-after": "30" }
+  },
+  {
+    reason: new InferenceError.DeploymentDown({ deployment, detail: "Exit code 134.", retryAfterMs: 29_500 }),
+    status: 503,
+    type: "server_error",
+    code: "deployment_down",
+    param: null,
+    headers: { "retry-after": "30" }
+  },
+  {
+    reason: new InferenceError.InsufficientMemory({ deployment, neededBytes: 2 ** 30, availableBytes: 2 ** 29 }),
+    status: 503,
+    type: "server_error",
+    code: "insufficient_memory",
+    param: null,
+    headers: {}
+  },
+  {
+    reason: new InferenceError.EngineHung({ deployment, afterMs: 30_000 }),
+    status: 503,
+    type: "server_error",
+    code: "engine_hung",
+    param: null,
+    headers: { "retry-after": "1" }
+  },
+  {
+    reason: new InferenceError.UpstreamFailed({ deployment, kind: "cut", detail: "It broke off." }),
+    status: 502,
+    type: "server_error",
+    code: "upstream_failed",
+    param: null,
+    headers: {}
+  },
+  {
+    reason: new InferenceError.UpstreamFailed({
+      deployment,
+      kind: "status",
+      status: 503,
+      retryAfterMs: 4000,
+      detail: "HTTP status 503."
+    }),
+    status: 502,
+    type: "server_error",
+    code: "upstream_failed",
+    param: null,
+    headers: { "retry-after": "4" }
+  },
+  {
+    reason: new InferenceError.UpstreamTimeout({ deployment, phase: "stall", afterMs: 5000 }),
+    status: 504,
+    type: "server_error",
+    code: "upstream_timeout",
+    param: null,
+    headers: {}
+  },
+  {
+    reason: new InferenceError.RateLimited({ deployment, retryAfterMs: 1500 }),
+    status: 429,
+    type: "rate_limit_error",
+    code: "rate_limit_exceeded",
+    param: null,
+    headers: { "retry-after": "2" }
+  },
+  {
+    reason: new InferenceError.AuthenticationFailed({ deployment, status: 401 }),
+    status: 502,
+    type: "server_error",
+    code: "upstream_authentication_failed",
+    param: null,
+    headers: {}
+  },
+  {
+    reason: new InferenceError.AuthenticationFailed({ deployment, status: 429, quota: true }),
+    status: 429,
+    type: "insufficient_quota",
+    code: "insufficient_quota",
+    param: null,
+    headers: { "x-should-retry": "false" }
+  },
+  {
+    reason: new InferenceError.UpstreamFailed({ deployment, kind: "status", status: 529, detail: "Overloaded." }),
+    status: 503,
+    type: "server_error",
+    code: "upstream_overloaded",
+    param: null,
+    headers: {}
+  },
+  {
+    reason: new InferenceError.ContentRefused({ deployment, detail: "Not this." }),
+    status: 400,
+    type: "invalid_request_error",
+    code: "content_policy_violation",
+    param: null,
+    headers: {}
+  },
+  {
+    reason: new InferenceError.NotSupported({ deployment, path: "topP", detail: "It has none." }),
+    status: 400,
+    type: "invalid_request_error",
+    code: "not_supported",
+    param: "top_p",
+    headers: {}
+  },
+  {
+    reason: new InferenceError.CircuitOpen({ deployment, retryAfterMs: 60_000 }),
+    status: 503,
+    type: "server_error",
+    code: "circuit_open",
+    param: null,
+    headers: { "retry-after": "60" }
+  },
+  {
+    reason: new InferenceError.NoDeployment({ model: "chat", ruledOut: [], retryAfterMs: 1000 }),
+    status: 503,
+    type: "server_error",
+    code: "no_deployment",
+    param: null,
+    headers: { "retry-after": "1" }
+  },
+  {
+    reason: new InferenceError.ModelLoadFailed({ deployment, detail: "The file ends too early." }),
+    status: 503,
+    type: "server_error",
+    code: "model_load_failed",
+    param: null,
+    headers: {}
+  },
+  {
+    reason: new InferenceError.EngineMissing({ deployment, packageName: "node-llama-cpp" }),
+    status: 503,
+    type: "server_error",
+    code: "engine_missing",
+    param: null,
+    headers: {}
+  },
+  {
+    reason: new InferenceError.EngineCrashed({ deployment, detail: "Exit code 134." }),
+    status: 503,
+    type: "server_error",
+    code: "engine_crashed",
+    param: null,
+    headers: { "retry-after": "1" }
+  },
+  {
+    reason: new InferenceError.EngineStopped({ deployment }),
+    status: 503,
+    type: "server_error",
+    code: "engine_stopped",
+    param: null,
+    headers: { "retry-after": "1" }
+  },
+  {
+    reason: new InferenceError.EngineFailed({ deployment, detail: "Out of memory." }),
+    status: 500,
+    type: "server_error",
+    code: "engine_failed",
+    param: null,
+    headers: {}
+  }
+]
+
+describe("OpenAiError", () => {
+  it("there is a case here for every reason", () => {
+    assert.strictEqual(new Set(cases.map(({ reason }) => reason._tag)).size, InferenceError.Reason.members.length)
+  })
+
+  it.each(cases.map((one) => [`${one.reason._tag}, ${one.reason.message}`, one] as const))(
+    "%s",
+    (_, { code, headers, param, reason, status, type }) => {
+      assert.deepStrictEqual(OpenAiError.fromReason(reason, OpenAiFields.chat), {
+        status,
+        headers,
+        body: { error: { message: reason.message, type, param, code } }
+      })
+    }
+  )
+
+  it.each<[fields: Fields, path: string, param: string]>([
+    [OpenAiFields.chat, "format.schema.properties.topP", "response_format.json_schema.schema.properties.topP"],
+    [OpenAiFields.chat, "format.schema", "response_format.json_schema.schema"],
+    [OpenAiFields.chat, "format.type", "response_format.type"],
+    [OpenAiFields.chat, "tools[0].parameters", "tools[0].function.parameters"],
+    [OpenAiFields.chat, "tools[12].parameters.properties.x", "tools[12].function.parameters.properties.x"],
+    [OpenAiFields.chat, "tools", "tools"],
+    [OpenAiFields.chat, "tools[2].parameters.type", "tools[2].function.parameters.type"],
+    [OpenAiFields.chat, "tools[2].function.name", "tools[2].function.name"],
+    [OpenAiFields.chat, "tools[2].type", "tools[2].type"],
+    [OpenAiFields.chat, "toolChoice.name", "tool_choice.function.name"],
+    [OpenAiFields.chat, "toolChoice", "tool_choice"],
+    [OpenAiFields.chat, "logitBias.5", "logit_bias.5"],
+    [OpenAiFields.chat, "logprobs", "top_logprobs"],
+    [OpenAiFields.chat, "messages[3].toolCallId", "messages[3].tool_call_id"],
+    [OpenAiFields.chat, "messages[1].toolCalls[0].arguments", "messages[1].tool_calls[0].function.arguments"],
+    [OpenAiFields.chat, "messages[1].toolCalls[0].id", "messages[1].tool_calls[0].id"],
+    [OpenAiFields.chat, "messages[1].content", "messages[1].content"],
+    [OpenAiFields.chat, "topP", "top_p"],
+    [OpenAiFields.chat, "topK", "top_k"],
+    [OpenAiFields.chat, "minP", "min_p"],
+    [OpenAiFields.chat, "repeatPenalty", "repeat_penalty"],
+    [OpenAiFields.chat, "frequencyPenalty", "frequency_penalty"],
+    [OpenAiFields.chat, "presencePenalty", "presence_penalty"],
+    [OpenAiFields.chat, "keepAlive", "keep_alive"],
+    [OpenAiFields.chat, "maxTokens", "max_completion_tokens"],
+    [OpenAiFields.chat, "stop[0]", "stop[0]"],
+    [OpenAiFields.chat, "model", "model"],
+    [OpenAiFields.texts, "inputs[1]", "input[1]"],
+    [OpenAiFields.texts, "model", "model"],
+    [OpenAiFields.rerank, "documents[0]", "documents[0]"],
+    [OpenAiFields.tokenize, "input", "prompt"],
+    [OpenAiFields.tokenize, "input.messages[0].toolCallId", "messages[0].tool_call_id"],
+    [OpenAiFields.tokenize, "input.tools[0].parameters", "tools[0].function.parameters"],
+    [OpenAiFields.tokenize, "model", "model"]
+  ])("%j calls %s %s", (fields, path, param) => {
+    const { error } = OpenAiError.fromReason(new InferenceError.InvalidRequest({ detail: "Wrong", path }), fields).body
+    assert.deepInclude(error, { param, message: `${param}: Wrong` })
+  })
+
+  it("what does not fit the window is called as the endpoint calls it", () => {
+    const reason = new InferenceError.ContextLengthExceeded({ model: "m", promptTokens: 9, contextWindow: 8 })
+    const { chat, rerank, texts, tokenize } = OpenAiFields
+    assert.deepStrictEqual(
+      [chat, texts, rerank, tokenize].map((fields) => OpenAiError.fromReason(reason, fields).body.error.param),
+      ["messages", "input", "documents", "prompt"]
+    )
+  })
+
+  it("every body is of the described shape", () => {
+    for (const { reason } of cases) {
+      const { body } = OpenAiError.fromReason(reason, OpenAiFields.chat)
+      const received: unknown = JSON.parse(JSON.stringify(body))
+      assert.deepStrictEqual(Schema.decodeUnknownSync(ErrorBody, { onExcessProperty: "error" })(received), body)
+    }
+  })
+
+  it("an error of the service's own has no parameter and no headers unless they are given", () => {
+    assert.deepStrictEqual(
+      OpenAiError.make("Too large.", { status: 413, type: "invalid_request_error", code: "request_too_large" }),
+      {
+        status: 413,
+        headers: {},
+        body: {
+          error: { message: "Too large.", type: "invalid_request_error", param: null, code: "request_too_large" }
+        }
+      }
+    )
+    const given = OpenAiError.make("Stopping.", {
+      status: 503,
+      type: "server_error",
+      code: null,
+      param: "model",
+      headers: { connection: "close" }
+    })
+    assert.deepStrictEqual(given.headers, { connection: "close" })
+    assert.strictEqual(given.body.error.param, "model")
+  })
+})

@@ -1,0 +1,54 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Duration } from "effect"
+import * as fc from "fast-check"
+import { bearerTokenOf, keepAliveOf } from "../../../src/dialects/shared/CallerIdentity.ts"
+
+describe("Standing", () => {
+  describe("keep_alive", () => {
+    it.each<[value: number | string, duration: Duration.Input]>([
+      [0, 0],
+      ["0", 0],
+      ["0s", 0],
+      [300, "5 minutes"],
+      [0.5, "500 millis"],
+      ["5m", "5 minutes"],
+      ["30s", "30 seconds"],
+      ["1h30m", "90 minutes"],
+      ["1.5h", "90 minutes"],
+      ["+.5s", "500 millis"],
+      ["2h3m4s5ms", 7_384_005],
+      ["1us", 1],
+      [-1, Duration.infinity],
+      ["-1m", Duration.infinity],
+      ["99999999999999h", Duration.infinity]
+    ])("%j", (value, duration) => {
+      assert.deepStrictEqual(Duration.toMillis(keepAliveOf(value)), Duration.toMillis(duration))
+    })
+
+    it("as text and as seconds mean the same", () => {
+      fc.assert(fc.property(fc.nat({ max: 1e9 }), (seconds) => {
+        const text = `${Math.floor(seconds / 3600)}h${Math.floor(seconds / 60) % 60}m${seconds % 60}s`
+        assert.deepStrictEqual(keepAliveOf(text), keepAliveOf(seconds))
+      }))
+    })
+
+    it("only what is nothing at all unloads at once", () => {
+      fc.assert(fc.property(fc.double({ min: 0, noNaN: true, noDefaultInfinity: true }), (seconds) => {
+        assert.strictEqual(Duration.isZero(keepAliveOf(seconds)), seconds === 0)
+      }))
+    })
+  })
+
+  it.each<[header: string | undefined, token: string | undefined]>([
+    ["Bearer abc", "abc"],
+    ["bearer  abc ", "abc"],
+    ["Basic abc", undefined],
+    ["Bearer", undefined],
+    ["Bearer ", undefined],
+    ["Bearer a b", undefined],
+    ["", undefined],
+    [undefined, undefined]
+  ])("the token of %j is %j", (header, token) => {
+    assert.strictEqual(bearerTokenOf(header), token)
+  })
+})

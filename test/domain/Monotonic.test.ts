@@ -1,0 +1,181 @@
+/** Intervals do not depend on the system's date, which administrators and NTP change. */
+import { assert, describe, it } from "@effect/vitest"
+import { Duration, Effect, Fiber, Redacted, Stream } from "effect"
+import type { Scope } from "effect"
+import { TestClock } from "effect/testing"
+import { globSync, readFileSync } from "node:fs"
+import { fileURLToPath } from "node:url"
+import { RateLimited } from "../../src/domain/InferenceError.ts"
+import * as Monotonic from "../../src/domain/Monotonic.ts"
+import * as CachedResponsesLayer from "../../src/layers/cache/CachedResponses.ts"
+import * as Watchdog from "../../src/layers/engines/HangDetector.ts"
+import * as Watch from "../../src/layers/providers/ExchangeTimeouts.ts"
+import * as KeyRing from "../../src/layers/providers/KeyPool.ts"
+import { CachedResponses } from "../../src/services/cache/CachedResponses.ts"
+import { Breaker } from "../../src/services/health/Breaker.ts"
+import * as BreakerLayer from "../../src/services/health/BreakerLayer.ts"
+import { Inference } from "../../src/services/inference/Inference.ts"
+import { Models } from "../../src/services/models/Models.ts"
+import { Decisions } from "../../src/services/routing/DecisionLog.ts"
+import { withJumps } from "../support/JumpingClock.ts"
+import { world } from "../support/Routing.ts"
+import { large, settle, stage, using } from "../support/Stage.ts"
+
+const hour = 3_600_000
+
+type Jump = () => void
+
+/** Something with an interval, during which the date changes once. */
+type Case = (jump: Jump) => Effect.Effect<void, unknown, Scope.Scope>
+
+const openCircuit: Case = (jump) =>
+  Effect.gen(function*() {
+    const { closedFor, enter, states } = yield* Breaker
+    for (let call = 0; call < 5; call++) yield* Effect.scoped(enter("a", () => ({ verdict: "failure" })))
+    jump()
+    assert.strictEqual(closedFor("a", yield* Monotonic.now), 60_000)
+    yield* TestClock.adjust("59 seconds")
+    assert.isTrue((yield* Effect.exit(Effect.scoped(enter("a", () => ({ verdict: "success" })))))._tag === "Failure")
+    yield* TestClock.adjust("1 second")
+    assert.strictEqual((yield* states)[0]!.phase, "half-open")
+    yield* Effect.scoped(enter("a", () => ({ verdict: "success" })))
+  }).pipe(Effect.provide(BreakerLayer.layer))
+
+const limitedKey: Case = (jump) =>
+  Effect.gen(function*() {
+    const ring = KeyRing.make({ engine: "remote", provider: "openai", model: "m", key: Redacted.make("secret") })
+    const held = yield* ring.take("a", new Set())
+    yield* ring.note(held, new RateLimited({ deployment: "a", retryAfterMs: 30_000 }))
+    jump()
+    const { reason } = yield* Effect.flip(ring.take("a", new Set()))
+    assert.deepStrictEqual(reason, new RateLimited({ deployment: "a", retryAfterMs: 30_000 }))
+    yield* TestClock.adjust("30 seconds")
+    yield* ring.take("a", new Set())
+  })
+
+const limits: Watch.Limits = { connect: 1_000, first_byte: 3_000, first_token: 5_000, stall: 2_000, total: 20_000 }
+
+const exchange: Case = (jump) =>
+  Effect.gen(function*() {
+    const watcher = yield* Watch.make("a", limits)
+    const watch = yield* watcher.watch(true, () => {})
+    jump()
+    yield* TestClock.adjust(2_999)
+    assert.isUndefined(watch.reason())
+    yield* TestClock.adjust(2)
+    assert.strictEqual(watch.reason()?._tag, "UpstreamTimeout")
+  })
+
+const engineJob: Case = (jump) =>
+  Effect.gen(function*() {
+    let hung = 0
+    const host = {
+      ready: new Promise<never>(() => {}),
+      exited: new Promise<never>(() => {}),
+      isOver: () => false,
+      memoryBytes: () => 0,
+      abandon: () => void hung++,
+      close: () => Promise.resolve(),
+      start: () => () => {}
+    }
+    const watched = yield* Watchdog.watch(host, Duration.seconds(10))
+    watched.start({ kind: "tokenize", input: "Hello" }, () => {})
+    jump()
+    yield* TestClock.adjust("9 seconds")
+    assert.strictEqual(hung, 0)
+    yield* TestClock.adjust("4 seconds")
+    assert.isAbove(hung, 0)
+  })
+
+const earlierAnswer: Case = (jump) =>
+  Effect.gen(function*() {
+    const { keep, recall } = yield* CachedResponses
+    const request = { model: "a", messages: [{ role: "user", content: "Hello" }] } as const
+    const usage = { promptTokens: 1, completionTokens: 1, cachedTokens: 0 }
+    yield* keep(request, { text: "Hi", toolCalls: [], finishReason: "stop", usage })
+    jump()
+    yield* TestClock.adjust("59 minutes")
+    assert.isDefined(yield* recall(request))
+    yield* TestClock.adjust("2 hours")
+    assert.isUndefined(yield* recall(request))
+  }).pipe(Effect.provide(CachedResponsesLayer.layer))
+
+/** Two pieces 100 ms apart, in the middle of which the date changes. */
+const stream: Case = (jump) => {
+  const { layer } = world({
+    policy: { timeouts: { firstTokenMs: 500, stallMs: 500, totalMs: 1_000 } },
+    models: { a: [{ firstMs: 100, gapMs: 100, pieces: ["x", "y"] }] }
+  })
+  return Effect.gen(function*() {
+    const events = Inference.use((inference) =>
+      Stream.runCollect(inference.stream({ model: "a", messages: [{ role: "user", content: "Hello" }] }))
+    )
+    const fiber = yield* Effect.forkChild(events)
+    yield* TestClock.adjust(50)
+    jump()
+    yield* TestClock.adjust(100)
+    jump()
+    yield* TestClock.adjust(50)
+    assert.lengthOf(yield* Fiber.join(fiber), 3)
+    const [record] = yield* Decisions.use(({ latest }) => Effect.succeed(latest(1)))
+    assert.strictEqual(record!.tookMs, 200)
+    assert.deepInclude(record!.attempts[0], { startedMs: 0, firstTokenMs: 100, tookMs: 200 })
+  }).pipe(Effect.provide(layer))
+}
+
+/** Idle models are unloaded after 10 minutes. */
+const idleModel: Case = (jump) => {
+  const { engines, layer } = stage()
+  return Effect.gen(function*() {
+    const { events } = yield* Models
+    const changes: Array<number> = []
+    yield* Effect.forkChild(Stream.runForEach(events, ({ at }) => Effect.sync(() => changes.push(at))))
+    yield* settle
+    yield* using(large("a", 1), () => Effect.void)
+    jump()
+    yield* TestClock.adjust("9 minutes")
+    assert.isTrue(engines[0]!.open)
+    yield* TestClock.adjust("2 minutes")
+    assert.isFalse(engines[0]!.open)
+    // What is shown is the date.
+    assert.isAbove(Math.abs(changes.at(-1)! - changes[0]!), hour / 2)
+  }).pipe(Effect.provide(layer))
+}
+
+const cases: Readonly<Record<string, Case>> = {
+  "a circuit stays open": openCircuit,
+  "a limited key rests": limitedKey,
+  "an exchange with a provider lasts": exchange,
+  "an engine is silent": engineJob,
+  "an earlier answer is kept": earlierAnswer,
+  "an answer is streamed and measured": stream,
+  "an idle model stays loaded": idleModel
+}
+
+describe("Monotonic", () => {
+  for (const [name, run] of Object.entries(cases)) {
+    for (const [way, ms] of [["forward", hour], ["back", -hour]] as const) {
+      it.effect(`${name} for as long, when the date is set ${way} by an hour`, () =>
+        withJumps((jump) => run(() => jump(ms))))
+    }
+  }
+
+  it("is what intervals are measured by: only these files read the date, to show or compare it with another", () => {
+    const root = fileURLToPath(new URL("../../src/", import.meta.url))
+    const dates = /currentTimeMillis|currentTimeNanos|Date\.now|DateTime\.now/
+    const readers = globSync("**/*.ts", { cwd: root })
+      .filter((file) => dates.test(readFileSync(root + file, "utf8").replaceAll(/\/\*\*[^]*?\*\//g, "")))
+    assert.deepStrictEqual(readers.toSorted(), [
+      "domain/Monotonic.ts",
+      "layers/http/Endpoint.ts",
+      "layers/http/ModelRoutes.ts",
+      "layers/providers/HttpExchange.ts",
+      "layers/store/Http.ts",
+      "layers/store/Lock.ts",
+      "layers/store/StoreContext.ts",
+      "services/health/BreakerLayer.ts",
+      "services/inference/RequestTelemetry.ts",
+      "services/models/ModelsLayer.ts"
+    ])
+  })
+})

@@ -1,0 +1,39 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as fc from "fast-check"
+import { nearestName } from "../../src/domain/NearestName.ts"
+
+const names = ["host", "port", "contextSize", "shutdownGrace", "gpu"]
+
+describe("nearestName", () => {
+  it.each([
+    ["hots", "host"],
+    ["prot", "port"],
+    ["pots", undefined],
+    ["PORT", "port"],
+    ["context_size", "contextSize"],
+    ["contexSise", "contextSize"],
+    ["shutdown-grace", "shutdownGrace"],
+    ["gpus", "gpu"],
+    ["xy", undefined],
+    ["temperature", undefined],
+    ["", undefined]
+  ])("takes %j for %s", (name, expected) => {
+    assert.strictEqual(nearestName(name, names), expected)
+  })
+
+  it("takes the nearest, not the first", () => {
+    assert.strictEqual(nearestName("variant", ["variance", "variants"]), "variants")
+  })
+
+  it("finds any name with one letter too many, too few or wrong", () => {
+    const slip = fc.tuple(
+      fc.constantFrom("contextSize", "shutdownGrace"),
+      fc.nat({ max: 10 }),
+      fc.constantFrom("", "q"),
+      fc.nat({ max: 1 })
+    )
+    fc.assert(fc.property(slip, ([name, at, letter, removed]) => {
+      assert.strictEqual(nearestName(name.slice(0, at) + letter + name.slice(at + removed), names), name)
+    }))
+  })
+})

@@ -1,0 +1,159 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Duration, Effect } from "effect"
+import { TestClock } from "effect/testing"
+import type { EngineHost, SendCommand } from "../../../src/domain/EngineProtocol.ts"
+import type { EngineFailure, Job, JobEvent } from "../../../src/domain/Job.ts"
+import * as Watchdog from "../../../src/layers/engines/HangDetector.ts"
+
+const generate: Job = {
+  kind: "generate",
+  messages: [{ role: "user", content: "Hello" }],
+  sampling: { temperature: 0, topP: 1, seed: 1 },
+  stop: [],
+  window: 10
+}
+
+const tokens = (count: number): JobEvent => ({ type: "tokens", text: "x", count })
+
+/** A host that says what the test says, watched; a job of it, and how often it was given up. */
+const watched = Effect.fnUntraced(function*(stallAfter: Duration.Duration = Duration.seconds(10), job: Job = generate) {
+  const given: Array<EngineFailure> = []
+  const heard: Array<JobEvent> = []
+  const listeners: Array<(events: ReadonlyArray<JobEvent>) => void> = []
+  const host: EngineHost = {
+    ready: new Promise(() => {}),
+    exited: new Promise(() => {}),
+    isOver: () => false,
+    memoryBytes: () => 0,
+    abandon(failure) {
+      given.push(failure)
+      for (const listen of listeners.splice(0)) listen([{ type: "failed", failure }])
+    },
+    close: () => Promise.resolve(),
+    start(_, onEvents) {
+      listeners.push(onEvents)
+      return () => {}
+    }
+  }
+  const guarded = yield* Watchdog.watch(host, stallAfter)
+  const send: SendCommand = guarded.start(job, (events) => heard.push(...events))
+  return {
+    given,
+    heard,
+    send,
+    start: () => guarded.start(job, () => {}),
+    emit: (event: JobEvent) => listeners[0]?.([event])
+  }
+})
+
+const hung: Array<EngineFailure> = [{ kind: "hung", afterMs: 10_000 }]
+
+describe("Watchdog", () => {
+  it.effect("gives up an engine that says nothing to a job that waits, within a quarter of the time more", () =>
+    Effect.gen(function*() {
+      const { given, heard } = yield* watched()
+      yield* TestClock.adjust("9999 millis")
+      assert.deepStrictEqual(given, [])
+      yield* TestClock.adjust("2501 millis")
+      assert.deepStrictEqual(given, hung)
+      assert.deepStrictEqual(heard.map(({ type }) => type), ["failed"])
+      // Once: the job is no more.
+      yield* TestClock.adjust("1 hour")
+      assert.deepStrictEqual(given, hung)
+    }))
+
+  it.effect("hears every event as a sign, progress with a prompt too", () =>
+    Effect.gen(function*() {
+      const { emit, given } = yield* watched()
+      for (let count = 0; count < 20; count++) {
+        yield* TestClock.adjust("9 seconds")
+        emit({ type: "progress" })
+      }
+      assert.deepStrictEqual(given, [])
+      yield* TestClock.adjust("13 seconds")
+      assert.deepStrictEqual(given, hung)
+    }))
+
+  it.effect("lets an engine be silent whose consumer does not read", () =>
+    Effect.gen(function*() {
+      const { emit, given } = yield* watched()
+      emit(tokens(10))
+      yield* TestClock.adjust("1 hour")
+      assert.deepStrictEqual(given, [])
+    }))
+
+  it.effect("counts the silence from when its consumer has room again", () =>
+    Effect.gen(function*() {
+      const { emit, given, send } = yield* watched()
+      emit(tokens(12))
+      yield* TestClock.adjust("1 hour")
+      send({ type: "grant", tokens: 2 })
+      yield* TestClock.adjust("1 hour")
+      assert.deepStrictEqual(given, [])
+      send({ type: "grant", tokens: 1 })
+      yield* TestClock.adjust("9 seconds")
+      assert.deepStrictEqual(given, [])
+      yield* TestClock.adjust("4 seconds")
+      assert.deepStrictEqual(given, hung)
+    }))
+
+  it.effect("takes what a consumer reads of what was there for no sign of the engine", () =>
+    Effect.gen(function*() {
+      const { emit, given, send } = yield* watched()
+      emit(tokens(5))
+      for (let count = 0; count < 5; count++) {
+        yield* TestClock.adjust("2500 millis")
+        send({ type: "grant", tokens: 1 })
+      }
+      assert.deepStrictEqual(given, hung)
+    }))
+
+  it.effect("expects a sign of a cancelled job as well, which would keep its slot", () =>
+    Effect.gen(function*() {
+      const { given, send } = yield* watched()
+      send({ type: "cancel" })
+      yield* TestClock.adjust("13 seconds")
+      assert.deepStrictEqual(given, hung)
+    }))
+
+  it.effect("expects nothing of a job that has ended, nor of an engine without jobs", () =>
+    Effect.gen(function*() {
+      const { emit, given } = yield* watched()
+      emit({ type: "finished", reason: "stop", usage: { promptTokens: 1, completionTokens: 1, cachedTokens: 0 } })
+      yield* TestClock.adjust("1 hour")
+      assert.deepStrictEqual(given, [])
+    }))
+
+  it.effect("expects a sign of each job: another's is none", () =>
+    Effect.gen(function*() {
+      const { given, start, emit } = yield* watched()
+      start()
+      for (let count = 0; count < 4; count++) {
+        yield* TestClock.adjust("3 seconds")
+        emit({ type: "progress" })
+      }
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(given, hung)
+    }))
+
+  it.effect("expects a sign of a job that is answered whole", () =>
+    Effect.gen(function*() {
+      const { given } = yield* watched(Duration.seconds(10), { kind: "embed", inputs: ["Hello"] })
+      yield* TestClock.adjust("13 seconds")
+      assert.deepStrictEqual(given, hung)
+    }))
+
+  it.effect("is off where the time has no end", () =>
+    Effect.gen(function*() {
+      const { given } = yield* watched(Duration.infinity)
+      yield* TestClock.adjust("1000 days")
+      assert.deepStrictEqual(given, [])
+    }))
+
+  it.effect("ends with its scope", () =>
+    Effect.gen(function*() {
+      const { given } = yield* Effect.scoped(watched())
+      yield* TestClock.adjust("1 hour")
+      assert.deepStrictEqual(given, [])
+    }))
+})

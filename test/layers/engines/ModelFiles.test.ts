@@ -1,0 +1,91 @@
+/** Headers read from the disk. */
+import { assert, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { appendFileSync, copyFileSync, cpSync, truncateSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
+import { describe } from "vitest"
+import * as ModelFiles from "../../../src/layers/engines/ModelFiles.ts"
+import { ModelFiles as Service } from "../../../src/services/engines/ModelFiles.ts"
+import { temporaryFolder } from "../../support/Service.ts"
+
+const models = fileURLToPath(new URL("../../../models/", import.meta.url))
+const file = join(models, "tiny-chat-q8_0.gguf")
+
+const withFiles = <A, E>(use: (files: Service["Service"], folder: string) => Effect.Effect<A, E>) =>
+  Effect.scoped(Effect.gen(function*() {
+    const folder = yield* Effect.acquireDisposable(Effect.sync(temporaryFolder))
+    return yield* use(yield* Service, folder.path)
+  })).pipe(Effect.provide(ModelFiles.layer))
+
+describe("ModelFiles", () => {
+  it.effect("reads a header once, and again when the file has changed", () =>
+    withFiles((files, folder) =>
+      Effect.gen(function*() {
+        const path = join(folder, "model.gguf")
+        copyFileSync(file, path)
+        const first = yield* files.inspectFile(path)
+        assert.strictEqual(yield* files.inspectFile(path), first)
+        appendFileSync(path, "more")
+        const second = yield* files.inspectFile(path)
+        assert.strictEqual(second.bytes, first.bytes + 4)
+      })
+    ))
+
+  it.effect("names a file that is missing, empty, cut short or another kind", () =>
+    withFiles((files, folder) =>
+      Effect.gen(function*() {
+        const path = join(folder, "model.gguf")
+        const problem = () => Effect.map(Effect.flip(files.inspectFile(path)), ({ message }) => message)
+        assert.strictEqual(yield* problem(), `${path} cannot be read: There is no such file`)
+        writeFileSync(path, "")
+        assert.include(yield* problem(), "it is empty")
+        writeFileSync(path, "hello, world")
+        assert.include(yield* problem(), "Expected a GGUF file")
+        copyFileSync(file, path)
+        truncateSync(path, 9000)
+        assert.include(yield* problem(), "the file has 9000 in all")
+      })
+    ))
+
+  it.effect("reads a header that is longer than the first piece", () =>
+    withFiles((files, folder) =>
+      Effect.gen(function*() {
+        const path = join(folder, "model.gguf")
+        writeFileSync(path, longHeader(2_000_000))
+        const { header } = yield* files.inspectFile(path)
+        assert.strictEqual((header.metadata.get("note") as string).length, 2_000_000)
+      })
+    ))
+
+  it.effect("estimates a GGUF file, an ONNX folder and a fake", () =>
+    withFiles((files, folder) =>
+      Effect.gen(function*() {
+        const llama = yield* files.estimate({ engine: "llama", file })
+        const fake = yield* files.estimate({ engine: "fake" })
+        assert.isAbove(llama.totalBytes, 3_000_000)
+        assert.strictEqual(fake.totalBytes, 0)
+        const onnxFolder = join(folder, "onnx")
+        cpSync(join(models, "tiny-chat-onnx"), onnxFolder, { recursive: true })
+        const whole = yield* files.estimate({ engine: "onnx", folder: onnxFolder })
+        writeFileSync(join(onnxFolder, "onnx/model.onnx_data"), new Uint8Array(1000))
+        const external = yield* files.estimate({ engine: "onnx", folder: onnxFolder })
+        assert.strictEqual(external.weightsBytes, whole.weightsBytes + 1000)
+      })
+    ))
+})
+
+/** A GGUF file with one long text and no tensors. */
+const longHeader = (length: number): Uint8Array => {
+  const bytes = new Uint8Array(24 + 8 + 4 + 4 + 8 + length)
+  const view = new DataView(bytes.buffer)
+  view.setUint32(0, 0x46554747, true)
+  view.setUint32(4, 3, true)
+  view.setBigUint64(16, 1n, true)
+  view.setBigUint64(24, 4n, true)
+  bytes.set(new TextEncoder().encode("note"), 32)
+  view.setUint32(36, 8, true)
+  view.setBigUint64(40, BigInt(length), true)
+  bytes.fill(97, 48)
+  return bytes
+}

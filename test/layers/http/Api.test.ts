@@ -1,0 +1,43 @@
+import { assert } from "@effect/vitest"
+import { OpenApi } from "effect/http-api"
+import { readFileSync } from "node:fs"
+import { describe, it } from "vitest"
+import { Api } from "../../../src/layers/http/Api.ts"
+
+const description = OpenApi.fromApi(Api)
+
+describe("the OpenAPI description", () => {
+  it("has the package's version", () => {
+    const { version } = JSON.parse(readFileSync(new URL("../../../package.json", import.meta.url), "utf8")) as {
+      readonly version: string
+    }
+    assert.strictEqual(description.info.version, version)
+  })
+
+  it("names every status of every endpoint that a model answers", () => {
+    for (const path of ["chat/completions", "embeddings", "rerank", "classify", "tokenize"]) {
+      const { responses } = description.paths[`/v1/${path}`]!.post!
+      assert.sameMembers(Object.keys(responses), ["200", "400", "404", "413", "429", "500", "503"], path)
+    }
+  })
+
+  it("names every status of the endpoints of Anthropic's dialect", () => {
+    for (const path of ["messages", "messages/count_tokens"]) {
+      const { responses } = description.paths[`/v1/${path}`]!.post!
+      assert.sameMembers(Object.keys(responses), ["200", "400", "404", "413", "429", "500", "504", "529"], path)
+    }
+  })
+
+  it.each([
+    ["chat/completions", "ChatCompletion", "ChatChunk"],
+    ["messages", "AnthropicMessage", "AnthropicStreamEvent"]
+  ])("tells of both kinds of an answer of %s by the shapes that clients see", (path, whole, streamed) => {
+    const { content } = description.paths[`/v1/${path}`]!.post!.responses["200"] as {
+      readonly content: Readonly<Record<string, { readonly schema: unknown }>>
+    }
+    assert.deepStrictEqual(Object.fromEntries(Object.entries(content).map(([type, { schema }]) => [type, schema])), {
+      "application/json": { $ref: `#/components/schemas/${whole}` },
+      "text/event-stream": { $ref: `#/components/schemas/${streamed}` }
+    })
+  })
+})

@@ -1,0 +1,88 @@
+/** The time of a deployment's exchanges, of which one fiber takes care. */
+import { assert, describe, it } from "@effect/vitest"
+import { Clock, Effect, Exit, Fiber, Scope } from "effect"
+import { TestClock } from "effect/testing"
+import * as Watch from "../../../src/layers/providers/ExchangeTimeouts.ts"
+import { pendingTimers } from "../../support/Timers.ts"
+import { engineAt, fixture, outcome, served } from "./support.ts"
+
+const limits: Watch.Limits = { connect: 1_000, first_byte: 3_000, first_token: 5_000, stall: 2_000, total: 20_000 }
+
+/** When each of some exchanges was ended, ms after it had begun. */
+const endings = (watcher: Watch.Watcher) => {
+  const ended: Array<readonly [name: string, afterMs: number, phase: string]> = []
+  const begin = Effect.fnUntraced(function*(name: string, streamed = true) {
+    const clock = yield* Clock.Clock
+    const start = clock.currentTimeMillisUnsafe()
+    const own: Watch.Watch = yield* watcher.watch(streamed, () => {
+      const reason = own.reason()
+      if (reason?._tag !== "UpstreamTimeout") return
+      ended.push([name, clock.currentTimeMillisUnsafe() - start, reason.phase])
+    })
+    return own
+  })
+  return { ended, begin }
+}
+
+describe("Watch", () => {
+  it.effect("ends each exchange in its own time, whenever it began and whatever others do", () =>
+    Effect.gen(function*() {
+      const watcher = yield* Watch.make("remote/one", limits)
+      const { begin, ended } = endings(watcher)
+      const apart = yield* Scope.make()
+      yield* begin("silent")
+      yield* TestClock.adjust(1_700)
+      yield* begin("later")
+      yield* Effect.provideService(begin("gone"), Scope.Scope, apart)
+      const stalled = yield* begin("stalled")
+      stalled.headers()
+      stalled.content()
+      stalled.wait()
+      const whole = yield* begin("whole", false)
+      whole.wait()
+      yield* TestClock.adjust(600)
+      yield* Scope.close(apart, Exit.void)
+      // To the tenth of a second, by many looks.
+      for (let tenth = 0; tenth < 300; tenth++) yield* TestClock.adjust(100)
+      assert.deepStrictEqual(ended.toSorted(([one], [two]) => one.localeCompare(two)), [
+        ["later", 3_000, "first_byte"],
+        ["silent", 3_000, "first_byte"],
+        ["stalled", 2_000, "stall"],
+        ["whole", 20_000, "total"]
+      ])
+    }))
+
+  it.effect("watches again after a time without exchanges", () =>
+    Effect.gen(function*() {
+      const watcher = yield* Watch.make("remote/one", limits)
+      const { begin, ended } = endings(watcher)
+      yield* Effect.scoped(begin("answered"))
+      yield* TestClock.adjust(60_000)
+      yield* begin("silent")
+      yield* TestClock.adjust(3_000)
+      assert.deepStrictEqual(ended, [["silent", 3_000, "first_byte"]])
+    }))
+
+  it.live("leaves no timer behind once the engine has ended, whatever became of its exchanges", () =>
+    Effect.gen(function*() {
+      const timers = yield* pendingTimers
+      const { stream: pieces } = fixture("openai").text
+      const server = yield* served((index) =>
+        index === 1
+          ? { pieces, fault: { kind: "cut", after: 2 } }
+          : index === 2
+          ? { pieces: [], silent: "stall" }
+          : { pieces }
+      )
+      yield* Effect.scoped(Effect.gen(function*() {
+        const engine = yield* engineAt(server.url)
+        assert.isUndefined((yield* outcome(engine)).reason)
+        assert.isDefined((yield* outcome(engine)).reason)
+        const left = yield* Effect.forkChild(outcome(engine))
+        yield* Effect.promise(() => server.came(2))
+        assert.isAbove(timers(), 0)
+        yield* Fiber.interrupt(left)
+      }))
+      assert.strictEqual(timers(), 0)
+    }))
+})

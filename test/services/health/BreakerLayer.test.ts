@@ -1,0 +1,457 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Deferred, Duration, Effect, Exit, Fiber, Scope, Stream } from "effect"
+import { TestClock } from "effect/testing"
+import * as InferenceError from "../../../src/domain/InferenceError.ts"
+import type { Verdict } from "../../../src/services/health/Breaker.ts"
+import { Breaker, endingOf } from "../../../src/services/health/Breaker.ts"
+import * as BreakerLayer from "../../../src/services/health/BreakerLayer.ts"
+
+const broken = Effect.fail(
+  InferenceError.make(new InferenceError.EngineFailed({ deployment: "a", detail: "It broke." }))
+)
+const mistaken = Effect.fail(InferenceError.make(new InferenceError.InvalidRequest({ detail: "No." })))
+const fine = Effect.succeed("fine")
+
+/** Calls as an attempt does: for as long as a scope. */
+const guard = (deployment: string, alone = false) => <A>(call: Effect.Effect<A, InferenceError.InferenceError>) => {
+  let exit: Exit.Exit<A, InferenceError.InferenceError> = Exit.interrupt()
+  const noted = Effect.onExit(call, (own) =>
+    Effect.sync(() => {
+      exit = own
+    }))
+  return Breaker.use(({ enter }) => enter(deployment, () => endingOf(exit), alone)).pipe(
+    Effect.andThen(noted),
+    Effect.scoped
+  )
+}
+
+const calls = Effect.fnUntraced(function*<A>(
+  count: number,
+  call: Effect.Effect<A, InferenceError.InferenceError>,
+  deployment = "a"
+) {
+  return yield* Effect.forEach(Array.from({ length: count }), () => Effect.exit(call.pipe(guard(deployment))))
+})
+
+/** Whether the call was made. */
+const isLetThrough = Effect.fnUntraced(function*(deployment = "a") {
+  let called = false
+  yield* calls(1, Effect.sync(() => (called = true)), deployment)
+  return called
+})
+
+const open = calls(5, broken)
+
+const phase = Effect.fnUntraced(function*(deployment = "a") {
+  const { states } = yield* Breaker
+  return (yield* states).find((state) => state.deployment === deployment)?.phase
+})
+
+const provided = <A, E>(effect: Effect.Effect<A, E, Breaker | Scope.Scope>) =>
+  effect.pipe(Effect.provide(BreakerLayer.layer))
+
+describe("Breaker", () => {
+  it.effect("opens after 5 failures, and refuses without calling, by name and wait", () =>
+    provided(Effect.gen(function*() {
+      yield* calls(4, broken)
+      assert.strictEqual(yield* phase(), "closed")
+      yield* calls(1, broken)
+      yield* TestClock.adjust("20 seconds")
+      assert.isFalse(yield* isLetThrough())
+      const { reason } = yield* Effect.flip(fine.pipe(guard("a")))
+      assert.deepStrictEqual(reason, new InferenceError.CircuitOpen({ deployment: "a", retryAfterMs: 40_000 }))
+    })))
+
+  it.effect("counts failures in a row", () =>
+    provided(Effect.gen(function*() {
+      yield* calls(4, broken)
+      yield* calls(1, fine)
+      yield* calls(4, broken)
+      assert.strictEqual(yield* phase(), "closed")
+    })))
+
+  it.effect("keeps a circuit for each deployment", () =>
+    provided(Effect.gen(function*() {
+      yield* open
+      assert.isFalse(yield* isLetThrough("a"))
+      assert.isTrue(yield* isLetThrough("b"))
+    })))
+
+  it.effect("lets a call through after 60 s, and closes after 3 successes", () =>
+    provided(Effect.gen(function*() {
+      yield* open
+      yield* TestClock.adjust("59 seconds")
+      assert.isFalse(yield* isLetThrough())
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(yield* phase(), "half-open")
+      yield* calls(2, fine)
+      assert.strictEqual(yield* phase(), "half-open")
+      yield* calls(1, fine)
+      assert.strictEqual(yield* phase(), "closed")
+    })))
+
+  it.effect("opens again at one failure while half open, and then needs 3 successes anew", () =>
+    provided(Effect.gen(function*() {
+      yield* open
+      yield* TestClock.adjust("60 seconds")
+      yield* calls(2, fine)
+      yield* calls(1, broken)
+      assert.strictEqual(yield* phase(), "open")
+      assert.isFalse(yield* isLetThrough())
+      yield* TestClock.adjust("60 seconds")
+      yield* calls(2, fine)
+      assert.strictEqual(yield* phase(), "half-open")
+      yield* calls(1, fine)
+      assert.strictEqual(yield* phase(), "closed")
+    })))
+
+  it.effect("takes 5 failures again once it has closed", () =>
+    provided(Effect.gen(function*() {
+      yield* open
+      yield* TestClock.adjust("60 seconds")
+      yield* calls(3, fine)
+      yield* calls(4, broken)
+      assert.strictEqual(yield* phase(), "closed")
+    })))
+
+  it.effect("does not count a caller's mistakes, nor who leaves", () =>
+    provided(Effect.gen(function*() {
+      yield* calls(10, mistaken)
+      for (let left = 0; left < 10; left++) {
+        const fiber = yield* Effect.forkChild(Effect.never.pipe(guard("a")), { startImmediately: true })
+        yield* Fiber.interrupt(fiber)
+      }
+      assert.strictEqual(yield* phase(), "closed")
+      assert.isTrue(yield* isLetThrough())
+    })))
+
+  it.effect("counts neither between two failures as a success", () =>
+    provided(Effect.gen(function*() {
+      yield* calls(4, broken)
+      yield* calls(1, mistaken)
+      yield* calls(1, broken)
+      assert.strictEqual(yield* phase(), "open")
+    })))
+
+  it.effect("lets one call at a time through while half open, and the next when that one is interrupted", () =>
+    provided(Effect.gen(function*() {
+      const { closedFor } = yield* Breaker
+      yield* open
+      yield* TestClock.adjust("60 seconds")
+      const fiber = yield* Effect.forkChild(Effect.never.pipe(guard("a")), { startImmediately: true })
+      assert.isFalse(yield* isLetThrough())
+      assert.isAbove(closedFor("a", 60_000), 0)
+      yield* Fiber.interrupt(fiber)
+      assert.strictEqual(closedFor("a", 60_000), 0)
+      assert.isTrue(yield* isLetThrough())
+    })))
+
+  it.effect("takes no notice while half open of a call from before", () =>
+    provided(Effect.gen(function*() {
+      const answer = yield* Deferred.make<void>()
+      const early = yield* Effect.forkChild(Deferred.await(answer).pipe(guard("a")), { startImmediately: true })
+      yield* open
+      yield* TestClock.adjust("60 seconds")
+      const probe = yield* Effect.forkChild(Effect.never.pipe(guard("a")), { startImmediately: true })
+      yield* Deferred.succeed(answer, undefined)
+      yield* Fiber.join(early)
+      assert.isFalse(yield* isLetThrough())
+      const { states } = yield* Breaker
+      assert.strictEqual((yield* states)[0]!.successes, 0)
+      yield* Fiber.interrupt(probe)
+    })))
+
+  describe("for calls that last as long as a scope", () => {
+    it.effect("counts what its end means", () =>
+      provided(Effect.gen(function*() {
+        const { enter } = yield* Breaker
+        for (let call = 0; call < 5; call++) {
+          yield* Effect.scoped(enter("a", () => ({ verdict: "failure" })))
+        }
+        assert.strictEqual(yield* phase(), "open")
+        const { reason } = yield* Effect.flip(enter("a", () => ({ verdict: "success" })))
+        assert.strictEqual(reason._tag, "CircuitOpen")
+      })))
+
+    it.effect("counts nothing where its caller has left", () =>
+      provided(Effect.gen(function*() {
+        const { closedFor, enter } = yield* Breaker
+        yield* open
+        yield* TestClock.adjust("60 seconds")
+        const scope = yield* Scope.make()
+        yield* enter("a", () => ({ verdict: "left" })).pipe(Scope.provide(scope))
+        assert.isAbove(closedFor("a", 60_000), 0)
+        yield* Scope.close(scope, Exit.void)
+        assert.strictEqual(closedFor("a", 60_000), 0)
+        assert.strictEqual(yield* phase(), "half-open")
+      })))
+  })
+
+  it.effect("tells of every change", () =>
+    provided(Effect.gen(function*() {
+      const { transitions } = yield* Breaker
+      const seen = yield* transitions.pipe(
+        Stream.take(3),
+        Stream.runCollect,
+        Effect.forkChild({ startImmediately: true })
+      )
+      yield* open
+      yield* TestClock.adjust("60 seconds")
+      yield* calls(3, fine)
+      assert.deepStrictEqual((yield* Fiber.join(seen)).map(({ at, from, to }) => [from, to, at]), [
+        ["closed", "open", 0],
+        ["open", "half-open", 60_000],
+        ["half-open", "closed", 60_000]
+      ])
+    })))
+
+  it.effect("tells that a circuit is closed again which nobody has used for long", () =>
+    provided(Effect.gen(function*() {
+      const { openings, transitions } = yield* Breaker
+      const seen = yield* transitions.pipe(
+        Stream.take(2),
+        Stream.runCollect,
+        Effect.forkChild({ startImmediately: true })
+      )
+      yield* open
+      assert.strictEqual(openings("a"), 1)
+      yield* TestClock.adjust("2 hours")
+      yield* calls(1, fine)
+      assert.deepStrictEqual((yield* Fiber.join(seen)).map(({ from, to }) => [from, to]), [
+        ["closed", "open"],
+        ["open", "closed"]
+      ])
+      assert.strictEqual(openings("a"), 1)
+    })))
+
+  describe("one event", () => {
+    const reasons = {
+      crash: new InferenceError.EngineCrashed({ deployment: "a", detail: "SIGSEGV" }),
+      hang: new InferenceError.EngineHung({ deployment: "a", afterMs: 1 }),
+      "failed load": new InferenceError.ModelLoadFailed({ deployment: "a", detail: "No such file." }),
+      "lost connection": new InferenceError.UpstreamFailed({ deployment: "a", kind: "cut", detail: "ECONNRESET" }),
+      "refused connection": new InferenceError.UpstreamFailed({
+        deployment: "a",
+        kind: "network",
+        detail: "ECONNREFUSED"
+      })
+    }
+
+    /** Calls in flight that all end in this way. */
+    const together = Effect.fnUntraced(function*(
+      count: number,
+      failure: (call: number) => Effect.Effect<never, InferenceError.InferenceError>
+    ) {
+      const event = yield* Deferred.make<void>()
+      const fibers = yield* Effect.forEach(
+        Array.from({ length: count }, (_, call) => call),
+        (call) =>
+          Effect.forkChild(Effect.andThen(Deferred.await(event), failure(call)).pipe(guard("a")), {
+            startImmediately: true
+          })
+      )
+      yield* Deferred.succeed(event, undefined)
+      yield* Effect.forEach(fibers, Fiber.await)
+    })
+
+    for (const [name, reason] of Object.entries(reasons)) {
+      it.effect(`counts once for all calls that it ends: a ${name}`, () =>
+        provided(Effect.gen(function*() {
+          const fails = () => Effect.fail(InferenceError.make(reason))
+          for (let event = 1; event <= 4; event++) {
+            yield* together(8, fails)
+            assert.strictEqual(yield* phase(), "closed")
+          }
+          yield* together(8, fails)
+          assert.strictEqual(yield* phase(), "open")
+        })))
+    }
+
+    it.effect("of a host that cannot be reached opens for 1 s, then twice as long each time, up to the setting", () =>
+      provided(Effect.gen(function*() {
+        const refused = Effect.suspend(() => Effect.fail(InferenceError.make(reasons["refused connection"])))
+        const cut = Effect.suspend(() => Effect.fail(InferenceError.make(reasons["lost connection"])))
+        yield* calls(5, refused)
+        for (const seconds of [1, 2, 4, 8, 16, 32, 60, 60]) {
+          assert.strictEqual(yield* phase(), "open")
+          yield* TestClock.adjust(Duration.millis(seconds * 1_000 - 1))
+          assert.strictEqual(yield* phase(), "open")
+          yield* TestClock.adjust(1)
+          assert.strictEqual(yield* phase(), "half-open")
+          yield* calls(1, refused)
+        }
+        yield* TestClock.adjust(60_000)
+        yield* calls(3, Effect.void)
+        assert.strictEqual(yield* phase(), "closed")
+        yield* calls(5, refused)
+        yield* TestClock.adjust(1_000)
+        assert.strictEqual(yield* phase(), "half-open")
+        yield* calls(1, cut)
+        yield* TestClock.adjust(59_999)
+        assert.strictEqual(yield* phase(), "open")
+      })))
+
+    it.effect("counts once where several calls get the same failure, as those of one batch do", () =>
+      provided(Effect.gen(function*() {
+        yield* together(10, () => broken)
+        assert.strictEqual(yield* phase(), "closed")
+        yield* calls(4, broken)
+        assert.strictEqual(yield* phase(), "open")
+      })))
+
+    it.effect("is not several failures of their own: those open the circuit together", () =>
+      provided(Effect.gen(function*() {
+        yield* together(5, (call) =>
+          InferenceError.make(
+            new InferenceError.UpstreamFailed({ deployment: "a", kind: "status", status: 500, detail: String(call) })
+          ))
+        assert.strictEqual(yield* phase(), "open")
+      })))
+  })
+
+  describe("where no other deployment can take the request", () => {
+    const begun = (alone: boolean) =>
+      Effect.gen(function*() {
+        const { enter } = yield* Breaker
+        const scope = yield* Scope.make()
+        let verdict: Verdict = "left"
+        yield* enter("a", () => ({ verdict }), alone).pipe(Scope.provide(scope))
+        return (end: Verdict) => {
+          verdict = end
+          return Scope.close(scope, Exit.void)
+        }
+      })
+
+    const halfOpen = Effect.andThen(open, TestClock.adjust("60 seconds"))
+
+    it.effect("several calls try it at a time, up to a bound", () =>
+      provided(Effect.gen(function*() {
+        const { closedFor } = yield* Breaker
+        yield* halfOpen
+        for (let call = 0; call < 4; call++) {
+          assert.strictEqual(closedFor("a", 60_000, true), 0)
+          yield* begun(true)
+        }
+        assert.isAbove(closedFor("a", 60_000, true), 0)
+        assert.isAbove(closedFor("a", 60_000), 0)
+        assert.strictEqual((yield* Effect.flip(begun(true))).reason._tag, "CircuitOpen")
+        assert.strictEqual((yield* Effect.flip(begun(false))).reason._tag, "CircuitOpen")
+      })))
+
+    it.effect("one at a time tries it for a request that another can take", () =>
+      provided(Effect.gen(function*() {
+        yield* halfOpen
+        yield* begun(false)
+        assert.strictEqual((yield* Effect.flip(begun(false))).reason._tag, "CircuitOpen")
+        yield* begun(true)
+      })))
+
+    for (const order of [[0, 1, 2], [2, 1, 0], [1, 2, 0]]) {
+      it.effect(`three successes of calls at a time close it, in the order ${order.join(", ")}`, () =>
+        provided(Effect.gen(function*() {
+          yield* halfOpen
+          const ends = [yield* begun(true), yield* begun(true), yield* begun(true)]
+          yield* ends[order[0]!]!("success")
+          yield* ends[order[1]!]!("success")
+          assert.strictEqual(yield* phase(), "half-open")
+          yield* ends[order[2]!]!("success")
+          assert.strictEqual(yield* phase(), "closed")
+        })))
+
+      it.effect(`one failure opens it, and the others decide nothing, in the order ${order.join(", ")}`, () =>
+        provided(Effect.gen(function*() {
+          yield* halfOpen
+          const ends = [yield* begun(true), yield* begun(true), yield* begun(true)]
+          yield* ends[order[0]!]!("left")
+          yield* ends[order[1]!]!("failure")
+          assert.strictEqual(yield* phase(), "open")
+          yield* ends[order[2]!]!("success")
+          assert.strictEqual(yield* phase(), "open")
+          const { openings } = yield* Breaker
+          assert.strictEqual(openings("a"), 2)
+          yield* TestClock.adjust("60 seconds")
+          yield* calls(3, fine)
+          assert.strictEqual(yield* phase(), "closed")
+        })))
+    }
+
+    it.effect("gives the places back", () =>
+      provided(Effect.gen(function*() {
+        yield* halfOpen
+        for (let round = 0; round < 3; round++) {
+          const ends = [yield* begun(true), yield* begun(true), yield* begun(true), yield* begun(true)]
+          for (const end of ends) yield* end("left")
+        }
+        assert.strictEqual(yield* phase(), "half-open")
+      })))
+  })
+
+  describe("a reset", () => {
+    it.effect("closes an open circuit, and says so", () =>
+      provided(Effect.gen(function*() {
+        const { reset, transitions } = yield* Breaker
+        const seen = yield* transitions.pipe(
+          Stream.take(2),
+          Stream.runCollect,
+          Effect.forkChild({ startImmediately: true })
+        )
+        yield* open
+        yield* reset("a")
+        assert.strictEqual(yield* phase(), "closed")
+        assert.isTrue(yield* isLetThrough())
+        assert.deepStrictEqual((yield* Fiber.join(seen)).map(({ from, to }) => [from, to]), [
+          ["closed", "open"],
+          ["open", "closed"]
+        ])
+      })))
+
+    it.effect("forgets failures, and those of calls that have begun before it", () =>
+      provided(Effect.gen(function*() {
+        const { enter, reset } = yield* Breaker
+        const before = yield* Scope.make()
+        for (let call = 0; call < 5; call++) {
+          yield* enter("a", () => ({ verdict: "failure" })).pipe(Scope.provide(before))
+        }
+        yield* calls(4, broken)
+        yield* reset("a")
+        yield* Scope.close(before, Exit.void)
+        yield* calls(4, broken)
+        assert.strictEqual(yield* phase(), "closed")
+        yield* calls(1, broken)
+        assert.strictEqual(yield* phase(), "open")
+      })))
+
+    it.effect("lets a call through while another probes, and takes no notice of that", () =>
+      provided(Effect.gen(function*() {
+        const { reset } = yield* Breaker
+        yield* open
+        yield* TestClock.adjust("60 seconds")
+        const probe = yield* Effect.forkChild(Effect.andThen(Effect.sleep("1 second"), broken).pipe(guard("a")), {
+          startImmediately: true
+        })
+        yield* reset("a")
+        assert.isTrue(yield* isLetThrough())
+        yield* TestClock.adjust("1 second")
+        yield* Fiber.await(probe)
+        assert.strictEqual(yield* phase(), "closed")
+      })))
+
+    it.effect("of a deployment that was never called does nothing", () =>
+      provided(Effect.gen(function*() {
+        const { reset, states } = yield* Breaker
+        yield* reset("b")
+        assert.deepStrictEqual(yield* states, [])
+      })))
+  })
+
+  it.effect("goes by other figures where it is told to", () =>
+    Effect.gen(function*() {
+      yield* calls(1, broken)
+      assert.strictEqual(yield* phase(), "open")
+      yield* TestClock.adjust("1 second")
+      yield* calls(1, fine)
+      assert.strictEqual(yield* phase(), "closed")
+    }).pipe(
+      Effect.provide(BreakerLayer.layerWith({ opensAfter: 1, openFor: Duration.seconds(1), closesAfter: 1 }))
+    ))
+})

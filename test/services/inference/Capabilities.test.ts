@@ -1,0 +1,193 @@
+/** Capability × kind of deployment × topology: who is asked, and what a caller is told where no deployment is capable. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import * as Capability from "../../../src/domain/Capability.ts"
+import type { DeploymentOptions } from "../../../src/domain/Deployment.ts"
+import type { Ability } from "../../../src/domain/EngineProtocol.ts"
+import { abilities, abilityInWords } from "../../../src/domain/EngineProtocol.ts"
+import type { Request } from "../../../src/domain/Inference.ts"
+import * as InferenceError from "../../../src/domain/InferenceError.ts"
+import * as Policy from "../../../src/domain/RoutingPolicy.ts"
+import { Inference } from "../../../src/services/inference/Inference.ts"
+import type { Part, Setting } from "../../support/Routing.ts"
+import { world } from "../../support/Routing.ts"
+
+const inOrder: Partial<Policy.Policy> = { selection: { ...Policy.defaults.selection, strategy: "cost", keep: 9 } }
+
+const image = { type: "image", source: { type: "base64", mediaType: "image/png", data: "AAAA" } } as const
+
+const chat = (more: Partial<Request> = {}) =>
+  Inference.use((inference) =>
+    inference.generate({ model: "a", messages: [{ role: "user", content: "Hello" }], ...more })
+  )
+
+type Asked = Effect.Effect<{ readonly deployment: string }, InferenceError.InferenceError, Inference>
+
+/** A request that needs the capability, beside those that it needs anyway. */
+const requests: Readonly<Record<Ability, { readonly also?: Ability; readonly ask: Asked }>> = {
+  generate: { ask: chat() },
+  tools: { also: "generate", ask: chat({ tools: [{ name: "f" }] }) },
+  format: { also: "generate", ask: chat({ format: { type: "json_object" } }) },
+  logprobs: { also: "generate", ask: chat({ logprobs: 1 }) },
+  images: { also: "generate", ask: chat({ messages: [{ role: "user", content: [image] }] }) },
+  embed: { ask: Inference.use(({ embed }) => embed({ model: "a", inputs: ["x"] })) },
+  rerank: { ask: Inference.use(({ rerank }) => rerank({ model: "a", query: "x", documents: ["y"] })) },
+  classify: { ask: Inference.use(({ classify }) => classify({ model: "a", inputs: ["x"] })) },
+  tokenize: { ask: Inference.use(({ tokenize }) => tokenize({ model: "a", input: "x" })) }
+}
+
+const free = { price: { input: 0, output: 0 }, quality: 1 }
+const remote = (provider: "openai" | "azure-openai" | "anthropic" | "gemini" | "ollama" | "troupe") => ({
+  engine: "remote" as const,
+  provider,
+  model: "m",
+  baseUrl: "http://127.0.0.1:1",
+  ...free
+})
+
+/** One deployment of each kind, and some that configuration narrows. */
+const kinds: Readonly<Record<string, DeploymentOptions>> = {
+  llama: { engine: "llama", file: "/m.gguf", ...free },
+  onnx: { engine: "onnx", folder: "/m", ...free },
+  fake: { engine: "fake", ...free },
+  "language-model": { engine: "language-model", name: "m", ...free },
+  openai: remote("openai"),
+  "azure-openai": remote("azure-openai"),
+  anthropic: remote("anthropic"),
+  gemini: remote("gemini"),
+  ollama: remote("ollama"),
+  troupe: remote("troupe"),
+  "llama for embeddings": { engine: "llama", file: "/m.gguf", ...free, abilities: ["embed"] },
+  "openai without images": { ...remote("openai"), abilities: ["generate", "tools", "format"] }
+}
+
+/** Has every capability. */
+const able: Part & { readonly options: DeploymentOptions } = { options: { ...remote("troupe"), quality: 0.9 } }
+
+const settingOf = (own: ReadonlyArray<Setting["models"][string][number]>, more: Partial<Setting> = {}): Setting => ({
+  policy: inOrder,
+  models: { a: own, ...more.models },
+  ...(more.fallbacks === undefined ? {} : { fallbacks: more.fallbacks })
+})
+
+/** Who answers, or why nobody does, and who was asked. */
+const outcome = (setting: Setting, ask: Asked) => {
+  const made = world(setting)
+  return ask.pipe(
+    Effect.map(({ deployment }) => ({ deployment, error: undefined })),
+    Effect.catch((error) => Effect.succeed({ deployment: undefined, error })),
+    Effect.map((found) => ({ ...found, asked: made.jobs.map(({ deployment }) => deployment) })),
+    Effect.provide(made.layer)
+  )
+}
+
+for (const [kind, options] of Object.entries(kinds)) {
+  describe(`a deployment of the kind ${kind}`, () => {
+    const has = Capability.configured(options)
+    it.effect.each(abilities)("with a request for %s", (ability) =>
+      Effect.gen(function*() {
+        const { also, ask } = requests[ability]
+        const isAble = has.includes(ability) && (also === undefined || has.includes(also))
+        const alone = yield* outcome(settingOf([{ options }]), ask)
+        const beside = yield* outcome(settingOf([{ options }, able]), ask)
+        const behind = yield* outcome(
+          settingOf([{ options }], { models: { b: [able] }, fallbacks: { a: ["b"] } }),
+          ask
+        )
+        const hopeless = yield* outcome(
+          settingOf([{ options }, { options }], { models: { b: [{ options }] }, fallbacks: { a: ["b"] } }),
+          ask
+        )
+        if (isAble) {
+          for (const { asked, deployment } of [alone, beside, behind, hopeless]) {
+            assert.deepStrictEqual([deployment, asked], ["a#0", ["a#0"]])
+          }
+          return
+        }
+        assert.deepStrictEqual([beside.deployment, beside.asked], ["a#1", ["a#1"]])
+        assert.deepStrictEqual([behind.deployment, behind.asked], ["b#0", ["b#0"]])
+        const missing = has.includes(ability) ? also! : ability
+        for (const [{ asked, error }, looked] of [[alone, ["a#0"]], [hopeless, ["a#0", "a#1", "b#0"]]] as const) {
+          assert.deepStrictEqual([error?.reason._tag, asked], ["InvalidRequest", []])
+          for (const word of [abilityInWords[missing], ...looked]) assert.include(error?.message, word)
+        }
+      }))
+  })
+}
+
+describe("a request to count tokens", () => {
+  const ask = Inference.use(({ count }) =>
+    count({ model: "a", input: { messages: [{ role: "user", content: "Hello" }] } })
+  )
+
+  it.effect.each(Object.keys(kinds))("goes to %s where its kind counts, else on", (kind) =>
+    Effect.gen(function*() {
+      const options = kinds[kind]!
+      const isAble = ["llama", "onnx", "fake", "troupe", "anthropic"].includes(kind)
+      const beside = yield* outcome(settingOf([{ options }, able]), ask)
+      assert.strictEqual(beside.deployment, isAble ? "a#0" : "a#1")
+      const { error } = yield* outcome(settingOf([{ options }]), ask)
+      if (isAble) assert.isUndefined(error)
+      else assert.include(error?.message, "token counting")
+    }))
+})
+
+describe("what an engine says", () => {
+  const lacking = new InferenceError.NotSupported({
+    deployment: "a#0",
+    path: "model",
+    detail: "no",
+    capability: "embed"
+  })
+  const llama = kinds["llama"]!
+
+  it.effect("when it is loaded rules it out, before it is asked", () => {
+    const made = world({
+      ...settingOf([{ options: llama }, able]),
+      events: [{ deployment: "a#0", state: "ready", abilities: ["embed", "tokenize"], at: 0 }]
+    })
+    return Effect.gen(function*() {
+      yield* Effect.yieldNow
+      assert.strictEqual((yield* requests.generate.ask).deployment, "a#1")
+      assert.strictEqual((yield* requests.embed.ask).deployment, "a#0")
+      assert.deepStrictEqual(made.jobs.map(({ deployment }) => deployment), ["a#1", "a#0"])
+    }).pipe(Effect.provide(made.layer))
+  })
+
+  it.effect.each(["sibling", "fallback"] as const)("to a request is learnt, and a %s answers it", (place) => {
+    const first = { options: llama, fails: { reason: lacking } }
+    const made = world(
+      place === "sibling"
+        ? settingOf([first, able])
+        : settingOf([first], { models: { b: [able] }, fallbacks: { a: ["b"] } })
+    )
+    return Effect.gen(function*() {
+      const other = place === "sibling" ? "a#1" : "b#0"
+      assert.strictEqual((yield* requests.embed.ask).deployment, other)
+      assert.strictEqual((yield* requests.embed.ask).deployment, other)
+      assert.deepStrictEqual(made.jobs.map(({ deployment }) => deployment), ["a#0", other, other])
+    }).pipe(Effect.provide(made.layer))
+  })
+
+  it.effect("to a request for its lone deployment is the request's mistake from then on", () => {
+    const made = world(settingOf([{ options: llama, fails: { reason: lacking } }]))
+    return Effect.gen(function*() {
+      assert.strictEqual((yield* Effect.flip(requests.embed.ask)).reason._tag, "NotSupported")
+      assert.strictEqual((yield* Effect.flip(requests.embed.ask)).reason._tag, "InvalidRequest")
+      assert.lengthOf(made.jobs, 1)
+    }).pipe(Effect.provide(made.layer))
+  })
+})
+
+describe("Observed", () => {
+  it("forgets refusals when another engine is loaded", () => {
+    const observed = new Capability.Observed()
+    assert.isTrue(observed.refused("a", "embed"))
+    assert.isFalse(observed.refused("a", "embed"))
+    assert.deepStrictEqual(observed.narrow("a", ["embed", "tools"]), ["tools"])
+    assert.isTrue(observed.loaded("a", ["embed", "tools"]))
+    assert.isFalse(observed.loaded("a", ["tools", "embed"]))
+    assert.deepStrictEqual(observed.narrow("a", ["embed", "tools", "format"]), ["embed", "tools"])
+    assert.deepStrictEqual(observed.narrow("b", ["format"]), ["format"])
+  })
+})

@@ -1,0 +1,152 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Duration, Effect, Exit, Fiber, Result } from "effect"
+import { TestClock } from "effect/testing"
+import * as Policies from "../../../src/domain/Defaults.ts"
+import * as InferenceError from "../../../src/domain/InferenceError.ts"
+import * as Embedder from "../../../src/services/inference/EmbeddingBatcher.ts"
+import type { Models, Standing } from "../../../src/services/models/Models.ts"
+import * as Deployments from "../../support/Deployments.ts"
+
+const deployment = Deployments.deployment("fake/a#0")
+
+const down = InferenceError.make(
+  new InferenceError.DeploymentDown({ deployment: "fake/a#0", detail: "It crashed.", retryAfterMs: 1 })
+)
+const wrongAt = (index: number) =>
+  InferenceError.make(new InferenceError.InvalidRequest({ detail: "Too long", path: `inputs[${index}]` }))
+
+/** Models whose engine takes a second a job; its vectors tell the text's length. */
+const stage = (borrow: Effect.Effect<void, InferenceError.InferenceError> = Effect.void) => {
+  const batches: Array<ReadonlyArray<string>> = []
+  const standings: Array<Standing> = []
+  const models = {
+    borrow: (_, standing) =>
+      Effect.as(
+        Effect.andThen(Effect.sync(() => standings.push(standing)), borrow),
+        Deployments.engine({
+          embed: (inputs) =>
+            Effect.as(
+              Effect.andThen(Effect.sync(() => batches.push(inputs)), Effect.sleep("1 second")),
+              inputs.map((text, index) =>
+                text === "wrong"
+                  ? Result.fail(wrongAt(index))
+                  : Result.succeed({ vector: Float32Array.of(text.length), promptTokens: text.length })
+              )
+            )
+        })
+      )
+  } as Partial<Models["Service"]> as Models["Service"]
+  const embed = Embedder.make(models)
+  const askAs = (standing: Standing, ...inputs: ReadonlyArray<string>) =>
+    Effect.forkChild(embed({ deployment, standing, granted: () => {}, movedOn: () => false }, inputs))
+  return { batches, standings, askAs, ask: (...inputs: ReadonlyArray<string>) => askAs({}, ...inputs) }
+}
+
+const lengths = <E>(fiber: Fiber.Fiber<ReadonlyArray<{ readonly vector: Float32Array }>, E>) =>
+  Effect.map(Fiber.join(fiber), (embeddings) => embeddings.map(({ vector }) => vector[0]))
+
+describe("Embedder", () => {
+  it.effect("begins at once where the engine has nothing to do, with all who ask in the same turn", () => {
+    const { ask, batches } = stage()
+    return Effect.gen(function*() {
+      const one = yield* ask("a", "bb")
+      const two = yield* ask("ccc")
+      yield* TestClock.adjust(0)
+      assert.deepStrictEqual(batches, [["a", "bb", "ccc"]])
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(yield* lengths(one), [1, 2])
+      assert.deepStrictEqual(yield* lengths(two), [3])
+    })
+  })
+
+  it.effect("gathers while the engine is at work, for 100 ms", () => {
+    const { ask, batches } = stage()
+    return Effect.gen(function*() {
+      yield* ask("first")
+      yield* TestClock.adjust(0)
+      yield* ask("second")
+      yield* TestClock.adjust(Duration.toMillis(Policies.batchWait) - 1)
+      yield* ask("third")
+      assert.strictEqual(batches.length, 1)
+      yield* TestClock.adjust(1)
+      assert.deepStrictEqual(batches, [["first"], ["second", "third"]])
+    })
+  })
+
+  it.effect("gathers no more than 10 requests", () => {
+    const { ask, batches } = stage()
+    return Effect.gen(function*() {
+      yield* ask("first")
+      yield* TestClock.adjust(0)
+      for (let index = 0; index < 12; index++) yield* ask(`${index}`)
+      yield* TestClock.adjust(0)
+      assert.deepStrictEqual(batches.map((batch) => batch.length), [1, Policies.batchSize])
+    })
+  })
+
+  it.effect("a wrong input fails its own caller alone, with the place it has among his", () => {
+    const { ask } = stage()
+    return Effect.gen(function*() {
+      const right = yield* ask("right")
+      const mixed = yield* ask("fine", "wrong")
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(yield* lengths(right), [5])
+      assert.deepStrictEqual(yield* Fiber.await(mixed), Exit.fail(wrongAt(1)))
+    })
+  })
+
+  it.effect("an engine that cannot be had fails all of its batch, and the next one begins anew", () => {
+    let failing = true
+    const { ask } = stage(Effect.suspend(() => failing ? Effect.fail(down) : Effect.void))
+    return Effect.gen(function*() {
+      const fibers = [yield* ask("a"), yield* ask("b")]
+      yield* TestClock.adjust(0)
+      for (const fiber of fibers) assert.deepStrictEqual(yield* Fiber.await(fiber), Exit.fail(down))
+      failing = false
+      const again = yield* ask("a")
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(yield* lengths(again), [1])
+    })
+  })
+
+  it.effect("a caller who leaves takes nothing from the others", () => {
+    const { ask } = stage()
+    return Effect.gen(function*() {
+      const leaving = yield* ask("a")
+      const staying = yield* ask("bb")
+      yield* TestClock.adjust(500)
+      yield* Fiber.interrupt(leaving)
+      yield* TestClock.adjust(500)
+      assert.deepStrictEqual(yield* lengths(staying), [2])
+    })
+  })
+
+  const rights: ReadonlyArray<readonly [name: string, first: Standing, second: Standing]> = [
+    ["tenants", { tenant: "x" }, { tenant: "y" }],
+    ["priorities", { priority: "low" }, { priority: "high" }],
+    ["a priority and the usual one", {}, { priority: "low" }],
+    ["a tenant and none", {}, { tenant: "x" }]
+  ]
+  for (const [name, first, second] of rights) {
+    it.effect(`a batch waits by the rights of all in it: ${name} are not mixed`, () => {
+      const { askAs, batches, standings } = stage()
+      return Effect.gen(function*() {
+        const fibers = [yield* askAs(first, "a"), yield* askAs(second, "bb"), yield* askAs(first, "ccc")]
+        yield* TestClock.adjust("1 second")
+        assert.deepStrictEqual(batches, [["a", "ccc"], ["bb"]])
+        assert.deepStrictEqual(standings, [first, second])
+        assert.deepStrictEqual(yield* Effect.forEach(fibers, lengths), [[1], [2], [3]])
+      })
+    })
+  }
+
+  it.effect("a batch keeps the model for as long as its last request says", () => {
+    const { askAs, standings } = stage()
+    return Effect.gen(function*() {
+      yield* askAs({ tenant: "x", keepAlive: Duration.zero }, "a")
+      yield* askAs({ tenant: "x", keepAlive: Duration.hours(1) }, "b")
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(standings, [{ tenant: "x", keepAlive: Duration.hours(1) }])
+    })
+  })
+})

@@ -1,0 +1,110 @@
+/** What a program provides beside its requests may throw or die: no answer changes, no request hangs, nothing is leaked. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Layer, Logger, Stream, Tracer } from "effect"
+import * as Policy from "../../../src/domain/RoutingPolicy.ts"
+import { Inference } from "../../../src/services/inference/Inference.ts"
+import type { Metrics } from "../../../src/services/observability/Metrics.ts"
+import type { Trial } from "../../../src/services/routing/Router.ts"
+import type { Setting } from "../../support/Routing.ts"
+import { world } from "../../support/Routing.ts"
+
+const defect = new Error("A defect of the program's.")
+const thrown = (): never => {
+  throw defect
+}
+
+const metrics: Metrics["Service"] = { begin: () => Effect.void, end: () => Effect.void }
+const trial: Trial = { granted: () => {}, content: () => {}, end: () => {} }
+
+const tracerWith = (broken: Partial<Tracer.Span>) =>
+  Tracer.make({ span: (options) => Object.assign(new Tracer.NativeSpan(options), broken) })
+
+interface Fault extends Partial<Setting> {
+  readonly tracer?: Tracer.Tracer
+  /** What its one line in the log begins with. */
+  readonly logged: string
+}
+
+const ofMetrics = { logged: "The metrics failed" }
+const ofTracer = { logged: "The tracer failed" }
+const ofMeasurements = { logged: "The selector's measurements failed" }
+
+const faults: Readonly<Record<string, Fault>> = {
+  "metrics that throw at the beginning": { metrics: { ...metrics, begin: thrown }, ...ofMetrics },
+  "metrics that die at the beginning": { metrics: { ...metrics, begin: () => Effect.die(defect) }, ...ofMetrics },
+  "metrics that interrupt themselves": { metrics: { ...metrics, begin: () => Effect.interrupt }, ...ofMetrics },
+  "metrics that throw at the end": { metrics: { ...metrics, end: thrown }, ...ofMetrics },
+  "metrics that die at the end": { metrics: { ...metrics, end: () => Effect.die(defect) }, ...ofMetrics },
+  "a tracer that throws": { tracer: Tracer.make({ span: thrown }), ...ofTracer },
+  "a span that takes no attributes": { tracer: tracerWith({ attribute: thrown }), ...ofTracer },
+  "a span that does not end": { tracer: tracerWith({ end: thrown }), ...ofTracer },
+  "measurements that do not begin": { measure: thrown, ...ofMeasurements },
+  "measurements that take no first content": { measure: () => ({ ...trial, content: thrown }), ...ofMeasurements },
+  "measurements that do not end": { measure: () => ({ ...trial, end: thrown }), ...ofMeasurements },
+  "a strategy that throws": {
+    policy: { selection: { ...Policy.defaults.selection, strategy: { name: "mine", score: thrown } } },
+    logged: "The strategy \"mine\" failed"
+  }
+}
+
+const asked = { model: "a", messages: [{ role: "user", content: "Hello" }] } as const
+
+const whole = Inference.use((inference) => Effect.map(inference.generate(asked), ({ text }) => text))
+const streamed = Inference.use((inference) =>
+  Effect.map(
+    Stream.runCollect(inference.stream(asked)),
+    (events) => events.map((event) => event.type === "text" ? event.text : "").join("")
+  )
+)
+const embedded = Inference.use((inference) =>
+  Effect.map(inference.embed({ model: "a", inputs: ["Hello"] }), ({ vectors }) => vectors.length)
+)
+
+const operations = { "a whole answer": [whole, "xy"], "a stream": [streamed, "xy"], embeddings: [embedded, 1] } as const
+
+/** The log's lines. */
+const logged = () => {
+  const lines: Array<string> = []
+  const logger = Logger.make(({ message }) => {
+    lines.push(String(message))
+  })
+  return { lines, layer: Logger.layer([logger]) }
+}
+
+const models: Setting["models"] = { a: [{ pieces: ["x", "y"] }, { pieces: ["x", "y"] }] }
+
+describe("what a program provides does not change an answer, and is logged once", () => {
+  for (const [fault, { logged: line, tracer = Tracer.nativeTracer, ...setting }] of Object.entries(faults)) {
+    for (const [name, [operation, expected]] of Object.entries(operations)) {
+      const noContent = name === "embeddings" && fault === "measurements that take no first content"
+      it.effect(`${fault}: ${name}`, () => {
+        const { layer, lines } = logged()
+        return Effect.gen(function*() {
+          for (let call = 0; call < 3; call++) assert.strictEqual(yield* operation, expected)
+          yield* Effect.yieldNow
+          assert.deepStrictEqual(lines.map((text) => text.startsWith(line)), noContent ? [] : [true])
+        }).pipe(
+          Effect.provide(Layer.provideMerge(world({ models, ...setting }).layer, layer)),
+          Effect.provideService(Tracer.Tracer, tracer)
+        )
+      })
+    }
+  }
+
+  for (const [name, [operation, expected]] of Object.entries(operations)) {
+    it.effect(`an engine that cannot give back what it held: ${name}`, () => {
+      const { layer } = logged()
+      const { layer: worldLayer } = world({
+        models,
+        disguise: (engine) => ({
+          ...engine,
+          generate: (generation) => Stream.ensuring(engine.generate(generation), Effect.die(defect)),
+          embed: engine.embed
+        })
+      })
+      return Effect.gen(function*() {
+        for (let call = 0; call < 3; call++) assert.strictEqual(yield* operation, expected)
+      }).pipe(Effect.provide(Layer.provideMerge(worldLayer, layer)))
+    })
+  }
+})

@@ -1,0 +1,641 @@
+import { assert, describe, it } from "@effect/vitest"
+import {
+  Cause,
+  Deferred,
+  Effect,
+  Exit,
+  Fiber,
+  Layer,
+  Metric,
+  Option,
+  Result,
+  Stream,
+  SubscriptionRef,
+  Tracer
+} from "effect"
+import { TestClock } from "effect/testing"
+import type { Generation } from "../../../src/domain/Generation.ts"
+import type { Event, Request } from "../../../src/domain/Inference.ts"
+import * as InferenceError from "../../../src/domain/InferenceError.ts"
+import * as Policy from "../../../src/domain/RoutingPolicy.ts"
+import * as CachedResponsesLayer from "../../../src/layers/cache/CachedResponses.ts"
+import * as BreakerLayer from "../../../src/services/health/BreakerLayer.ts"
+import * as InferenceLayer from "../../../src/services/inference/Inference.ts"
+import { Inference } from "../../../src/services/inference/Inference.ts"
+import type { Level } from "../../../src/services/models/MemoryPressure.ts"
+import { Pressure, sheds } from "../../../src/services/models/MemoryPressure.ts"
+import { Models } from "../../../src/services/models/Models.ts"
+import * as MetricsLayer from "../../../src/services/observability/MetricsLayer.ts"
+import * as DecisionsLayer from "../../../src/services/routing/DecisionLogLayer.ts"
+import { Selector } from "../../../src/services/routing/Router.ts"
+import * as Deployments from "../../support/Deployments.ts"
+
+const deployment = Deployments.deployment("fake/a#0")
+
+const request: Request = { model: "fake/a", messages: [{ role: "user", content: "Hello" }] }
+
+const text = (text: string, tokens = 1): Event => ({ type: "text", text, tokens })
+const finish = (completionTokens: number, reason: "stop" | "length" = "stop"): Event => ({
+  type: "finish",
+  reason,
+  usage: { promptTokens: 7, completionTokens, cachedTokens: 0 }
+})
+
+const failed = InferenceError.make(
+  new InferenceError.EngineFailed({ deployment: "fake/a#0", detail: "Out of memory." })
+)
+const notFound = InferenceError.make(new InferenceError.ModelNotFound({ model: "fake/a", available: [] }))
+
+interface Stage {
+  readonly generations: Array<Generation>
+  readonly spans: Array<Tracer.NativeSpan>
+  /** Engines that are borrowed now. */
+  borrowed: number
+  /** First tokens whose time was measured. */
+  firstTokens: number
+  /** Engine streams that have begun and have ended. */
+  begun: number
+  ended: number
+  readonly layer: Layer.Layer<Inference>
+  /** Runs with the metrics and the spans of this stage alone. */
+  readonly run: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, Exclude<R, Inference>>
+}
+
+interface Behaviour {
+  /** Default normal. */
+  readonly pressure?: Level
+  /** What the policy has otherwise than by default. */
+  readonly policy?: Partial<Policy.Policy>
+
+  readonly events?: Stream.Stream<Event, InferenceError.InferenceError>
+  readonly borrow?: Effect.Effect<void, InferenceError.InferenceError>
+  readonly route?: Effect.Effect<void, InferenceError.InferenceError>
+}
+
+const answer = Stream.fromArray([text("Hi "), text("there", 2), finish(3)])
+
+const stage = (
+  { borrow = Effect.void, events = answer, policy = {}, pressure = "normal", route = Effect.void }: Behaviour = {}
+): Stage => {
+  const engine = Deployments.engine({
+    generate: (generation) => {
+      made.generations.push(generation)
+      return Stream.suspend(() => {
+        made.begun++
+        return Stream.ensuring(events, Effect.sync(() => made.ended++))
+      })
+    }
+  })
+  const models = Layer.mock(Models)({
+    borrow: () =>
+      Effect.andThen(
+        borrow,
+        Effect.acquireRelease(
+          Effect.sync(() => {
+            made.borrowed++
+            return engine
+          }),
+          () => Effect.sync(() => made.borrowed--)
+        )
+      )
+  })
+  const selector = Layer.succeed(
+    Selector,
+    Selector.of({
+      learn: () => {},
+      route: ({ model }) =>
+        Effect.as(route, {
+          model,
+          deployments: [deployment],
+          fallbacks: { ordinary: [], context: [], content: [] },
+          cached: false,
+          decision: {
+            model,
+            strategy: "balanced",
+            candidates: [{ deployment: deployment.id, score: 1, terms: {}, unknown: [] }],
+            viable: 1,
+            ruledOut: []
+          },
+          policy: { ...Policy.defaults, retries: 0, ...policy },
+          slowestFirstTokenMs: undefined
+        }),
+      consider: () => Effect.die("not played"),
+      measure: () => ({ granted: () => {}, content: () => made.firstTokens++, end: () => {} })
+    })
+  )
+  const tracer = Tracer.make({
+    span: (options) => {
+      const span = new Tracer.NativeSpan(options)
+      made.spans.push(span)
+      return span
+    }
+  })
+  const layer = InferenceLayer.layer.pipe(Layer.provide([
+    selector,
+    models,
+    MetricsLayer.layer,
+    Layer.effect(Pressure, SubscriptionRef.make(pressure)),
+    BreakerLayer.layer,
+    DecisionsLayer.layer,
+    CachedResponsesLayer.layer
+  ]))
+  const registry = new Map()
+  const made: Stage = {
+    generations: [],
+    spans: [],
+    firstTokens: 0,
+    borrowed: 0,
+    begun: 0,
+    ended: 0,
+    layer,
+    run: (effect) =>
+      effect.pipe(
+        Effect.provide(layer),
+        Effect.provideService(Metric.MetricRegistry, registry),
+        Effect.provideService(Tracer.Tracer, tracer)
+      )
+  }
+  return made
+}
+
+const generate = (request: Request) => Inference.use((inference) => inference.generate(request))
+
+const stream = (request: Request) =>
+  Stream.unwrap(Inference.use((inference) => Effect.succeed(inference.stream(request))))
+
+/** Every metric by its name and labels: a count, or how many values with what sum. */
+const metrics = Effect.map(
+  Metric.snapshot,
+  (snapshots) =>
+    Object.fromEntries(snapshots.map((snapshot): [string, unknown] => {
+      const labels = Object.entries(snapshot.attributes ?? {}).map(([name, value]) => `${name}="${value}"`).sort()
+      const key = `${snapshot.id}{${labels.join(",")}}`
+      switch (snapshot.type) {
+        case "Counter":
+          return [key, snapshot.state.count]
+        case "Histogram":
+          return [key, { count: snapshot.state.count, sum: snapshot.state.sum }]
+        default:
+          return [key, snapshot.state]
+      }
+    }))
+)
+
+const attributesOf = (span: Tracer.NativeSpan | undefined) => Object.fromEntries(span?.attributes ?? [])
+
+const exitOf = (span: Tracer.NativeSpan | undefined) => span?.status._tag === "Ended" ? span.status.exit : undefined
+
+describe("Inference", () => {
+  describe("generate", () => {
+    it.effect("joins the texts and tells reason, usage and deployment", () => {
+      const { run } = stage()
+      return Effect.gen(function*() {
+        const { decision, ...answer } = yield* generate(request)
+        assert.match(decision, /^dec-/)
+        assert.deepStrictEqual(answer, {
+          text: "Hi there",
+          toolCalls: [],
+          finishReason: "stop",
+          usage: { promptTokens: 7, completionTokens: 3, cachedTokens: 0 },
+          deployment: "fake/a#0",
+          attempts: 1
+        })
+      }).pipe(run)
+    })
+
+    it.effect("fails with the engine's error", () => {
+      const { run } = stage({ events: Stream.concat(Stream.make(text("Hi")), Stream.fail(failed)) })
+      return Effect.gen(function*() {
+        assert.strictEqual((yield* Effect.flip(generate(request))).reason, failed.reason)
+      }).pipe(run)
+    })
+
+    it.effect("fails with the error of the route and asks no engine", () => {
+      const actors = stage({ route: Effect.fail(notFound) })
+      return Effect.gen(function*() {
+        assert.strictEqual(yield* Effect.flip(generate(request)), notFound)
+        assert.strictEqual(actors.begun, 0)
+      }).pipe(actors.run)
+    })
+
+    it.effect("gives the engine back at its end", () => {
+      const actors = stage()
+      return Effect.gen(function*() {
+        yield* generate(request)
+        assert.deepInclude(actors, { begun: 1, ended: 1, borrowed: 0 })
+      }).pipe(actors.run)
+    })
+
+    it.effect("stops the engine and gives it back when it is interrupted", () => {
+      const actors = stage({ events: Stream.concat(Stream.make(text("Hi")), Stream.never) })
+      return Effect.gen(function*() {
+        const fiber = yield* Effect.forkChild(generate(request))
+        yield* TestClock.adjust("1 minute")
+        assert.deepInclude(actors, { begun: 1, ended: 0, borrowed: 1 })
+        yield* Fiber.interrupt(fiber)
+        assert.deepInclude(actors, { begun: 1, ended: 1, borrowed: 0 })
+      }).pipe(actors.run)
+    })
+  })
+
+  describe("stream", () => {
+    it.effect("gives the engine's events as they are", () => {
+      const { run } = stage()
+      return Effect.gen(function*() {
+        assert.deepStrictEqual(yield* Stream.runCollect(stream(request)), [text("Hi "), text("there", 2), finish(3)])
+      }).pipe(run)
+    })
+
+    it.effect("gives events that came together together", () => {
+      const { run } = stage({
+        events: Stream.fromArrays([text("a"), text("b")], [text("c"), finish(3)])
+      })
+      return Effect.gen(function*() {
+        const sizes: Array<number> = []
+        yield* Stream.runForEachArray(stream(request), (events) => Effect.sync(() => sizes.push(events.length)))
+        assert.deepStrictEqual(sizes, [2, 2])
+      }).pipe(run)
+    })
+
+    it.effect("gives an event before the next is there", () => {
+      const { run } = stage({ events: Stream.concat(Stream.make(text("Hi")), Stream.never) })
+      return Effect.gen(function*() {
+        const first = yield* Deferred.make<Event>()
+        const fiber = yield* Effect.forkChild(
+          Stream.runForEach(stream(request), (event) => Deferred.succeed(first, event))
+        )
+        assert.deepStrictEqual(yield* Deferred.await(first), text("Hi"))
+        yield* Fiber.interrupt(fiber)
+      }).pipe(run)
+    })
+
+    it.effect("that is ended early stops the engine's and gives the engine back", () => {
+      const actors = stage({ events: Stream.concat(Stream.make(text("Hi")), Stream.never) })
+      return Effect.gen(function*() {
+        assert.deepStrictEqual(yield* Stream.runCollect(Stream.take(stream(request), 1)), [text("Hi")])
+        assert.deepInclude(actors, { begun: 1, ended: 1, borrowed: 0 })
+      }).pipe(actors.run)
+    })
+
+    it.effect("gives what came before a failure", () => {
+      const { run } = stage({ events: Stream.concat(Stream.make(text("Hi")), Stream.fail(failed)) })
+      return Effect.gen(function*() {
+        const events: Array<Event> = []
+        const error = yield* Effect.flip(
+          Stream.runForEach(stream(request), (event) => Effect.sync(() => events.push(event)))
+        )
+        assert.strictEqual(error, failed)
+        assert.deepStrictEqual(events, [text("Hi")])
+      }).pipe(run)
+    })
+
+    it.effect("does nothing until it is run", () => {
+      const actors = stage()
+      return Effect.gen(function*() {
+        const inference = yield* Inference
+        const events = inference.stream(request)
+        yield* TestClock.adjust("1 minute")
+        assert.deepInclude(actors, { begun: 0, borrowed: 0 })
+        assert.deepStrictEqual(actors.spans, [])
+        yield* Stream.runDrain(events)
+        assert.strictEqual(actors.begun, 1)
+      }).pipe(actors.run)
+    })
+  })
+
+  describe("under memory pressure", () => {
+    for (const pressure of ["normal", "warning", "critical", "emergency"] as const) {
+      it.effect(`that is ${pressure}, requests of low priority are ${pressure === "normal" || pressure === "warning" ? "served" : "refused"}`, () => {
+        const { run } = stage({ pressure })
+        return Effect.gen(function*() {
+          const low = yield* Effect.result(generate({ ...request, priority: "low" }))
+          assert.strictEqual(
+            Result.isFailure(low) ? low.failure.reason._tag : "served",
+            sheds[pressure].refuseLowPriority ? "Overloaded" : "served"
+          )
+          yield* generate(request)
+        }).pipe(run)
+      })
+    }
+  })
+
+  describe("what the engine is asked", () => {
+    it.effect("is the request as it is", () => {
+      const { generations, run } = stage()
+      return Effect.gen(function*() {
+        yield* generate({ ...request, seed: 1 })
+        assert.deepStrictEqual(generations, [{
+          messages: request.messages,
+          sampling: { seed: 1 },
+          maxTokens: undefined,
+          stop: [],
+          whole: true
+        }])
+      }).pipe(run)
+    })
+
+    it.effect("is what the request says", () => {
+      const { generations, run } = stage()
+      return Effect.gen(function*() {
+        yield* generate({ ...request, temperature: 0, topP: 0.5, seed: 0, maxTokens: 10, stop: ["\n"] })
+        assert.deepStrictEqual(generations, [{
+          messages: request.messages,
+          sampling: { temperature: 0, topP: 0.5, seed: 0 },
+          maxTokens: 10,
+          stop: ["\n"],
+          whole: true
+        }])
+      }).pipe(run)
+    })
+
+    const watching: ReadonlyArray<readonly [string, Partial<Policy.Policy>, boolean]> = [
+      ["where nothing looks at its pieces", { timeouts: { totalMs: 1_000 } }, true],
+      ["and not where the first has its time", { timeouts: { firstTokenMs: 1_000 } }, false],
+      ["and not where each has its time", { timeouts: { stallMs: 1_000 } }, false],
+      ["and not where another may start beside it", { hedge: { share: 0.1 } }, false]
+    ]
+    for (const [when, policy, isWhole] of watching) {
+      it.effect(`is a whole answer for whom it is whole, ${when}`, () => {
+        const { generations, run } = stage({ policy })
+        return Effect.gen(function*() {
+          yield* generate(request)
+          yield* Stream.runDrain(Inference.use(({ stream }) => Effect.succeed(stream(request))).pipe(Stream.unwrap))
+          assert.deepStrictEqual(generations.map(({ whole = false }) => whole), [isWhole, false])
+        }).pipe(run)
+      })
+    }
+
+    it.effect("tells nothing of its first token where it comes in one piece", () => {
+      const place = stage()
+      return Effect.gen(function*() {
+        yield* generate(request)
+        assert.strictEqual(place.firstTokens, 0)
+        yield* Stream.runDrain(Inference.use(({ stream }) => Effect.succeed(stream(request))).pipe(Stream.unwrap))
+        assert.strictEqual(place.firstTokens, 1)
+      }).pipe(place.run)
+    })
+
+    it.effect("sets nothing that the request does not set", () => {
+      const { generations, run } = stage()
+      return Effect.gen(function*() {
+        yield* generate({ model: "chat", messages: [{ role: "user", content: "Hello" }] })
+        assert.deepStrictEqual(generations.map(({ maxTokens, sampling, stop }) => ({ maxTokens, sampling, stop })), [
+          { maxTokens: undefined, sampling: {}, stop: [] }
+        ])
+      }).pipe(run)
+    })
+  })
+
+  describe("a request that types alone let pass", () => {
+    it.effect("is refused where its JSON is nested so deep that it overflows a stack", () => {
+      const nested = (depth: number) =>
+        JSON.parse(`${"{\"a\":".repeat(depth)}1${"}".repeat(depth)}`) as Record<string, unknown>
+      const place = stage()
+      return Effect.gen(function*() {
+        const inference = yield* Inference
+        const withTool = (depth: number) =>
+          inference.generate({ ...request, tools: [{ name: "deep", parameters: nested(depth) }] })
+        yield* withTool(400)
+        const { reason } = yield* Effect.flip(withTool(100_000))
+        assert.strictEqual(reason._tag === "InvalidRequest" && reason.path, "tools[0].parameters")
+        assert.isBelow(reason.message.length, 200)
+      }).pipe(Effect.provide(place.layer), place.run)
+    })
+
+    it.effect("is refused with every wrong value, before anything is borrowed", () => {
+      const place = stage()
+      const wrong: Request = { ...request, temperature: 9, maxTokens: 0, seed: -1 }
+      return Effect.gen(function*() {
+        const { reason } = yield* Effect.flip(Inference.use(({ generate }) => generate(wrong)))
+        assert.strictEqual(reason._tag, "InvalidRequest")
+        for (const field of ["temperature", "maxTokens", "seed"]) assert.include(reason.message, `${field}: `)
+        assert.deepStrictEqual(place.generations, [])
+      }).pipe(Effect.provide(place.layer), place.run)
+    })
+  })
+
+  describe("an engine's stream that breaks off", () => {
+    it.effect("is a failure, whole and streamed", () => {
+      const place = stage({ events: Stream.make(text("Once upon")) })
+      return Effect.gen(function*() {
+        const whole = yield* Effect.flip(Inference.use(({ generate }) => generate(request)))
+        assert.strictEqual(whole.reason._tag, "EngineFailed")
+        const streamed = yield* Effect.flip(Inference.use(({ stream }) => Stream.runDrain(stream(request))))
+        assert.strictEqual(streamed.reason._tag, "EngineFailed")
+      }).pipe(Effect.provide(place.layer), place.run)
+    })
+  })
+
+  describe("spans", () => {
+    it.effect("are one a request, with the GenAI attributes", () => {
+      const { run, spans } = stage()
+      return Effect.gen(function*() {
+        yield* generate({ ...request, temperature: 0.5, topP: 0.9, seed: 42, maxTokens: 100, stop: ["\n"] })
+        assert.deepStrictEqual(spans.map(({ name }) => name), ["chat fake/a"])
+        const { "troupe.decision": decision, ...attributes } = attributesOf(spans[0])
+        assert.match(String(decision), /^dec-/)
+        assert.deepStrictEqual(attributes, {
+          "gen_ai.operation.name": "chat",
+          "gen_ai.provider.name": "troupe.fake",
+          "gen_ai.request.model": "fake/a",
+          "gen_ai.response.model": "fake/a#0",
+          "gen_ai.request.max_tokens": 100,
+          "gen_ai.request.temperature": 0.5,
+          "gen_ai.request.top_p": 0.9,
+          "gen_ai.request.seed": 42,
+          "gen_ai.request.stop_sequences": ["\n"],
+          "gen_ai.usage.input_tokens": 7,
+          "gen_ai.usage.cache_read.input_tokens": 0,
+          "gen_ai.usage.output_tokens": 3,
+          "gen_ai.response.finish_reasons": ["stop"],
+          "troupe.strategy": "balanced",
+          "troupe.attempts": 1
+        })
+        assert.isTrue(Exit.isSuccess(exitOf(spans[0])!))
+      }).pipe(run)
+    })
+
+    it.effect("have no attribute for what the request leaves out", () => {
+      const { run, spans } = stage()
+      return Effect.gen(function*() {
+        yield* generate(request)
+        assert.deepStrictEqual(
+          Object.keys(attributesOf(spans[0])).filter((name) => name.startsWith("gen_ai.request.")),
+          ["gen_ai.request.model"]
+        )
+      }).pipe(run)
+    })
+
+    it.effect("have no attribute with what was said", () => {
+      const { run, spans } = stage()
+      return Effect.gen(function*() {
+        yield* generate(request)
+        assert.notMatch(JSON.stringify(attributesOf(spans[0])), /Hello|Hi there/)
+      }).pipe(run)
+    })
+
+    it.effect("last from the request to the last token", () => {
+      const { run, spans } = stage({
+        borrow: Effect.sleep("1 second"),
+        events: Stream.concat(
+          Stream.fromEffect(Effect.as(Effect.sleep("2 seconds"), text("Hi"))),
+          Stream.make(finish(1))
+        )
+      })
+      return Effect.gen(function*() {
+        yield* TestClock.adjust("10 seconds")
+        const fiber = yield* Effect.forkChild(Stream.runDrain(stream(request)))
+        yield* TestClock.adjust("3 seconds")
+        yield* Fiber.join(fiber)
+        const status = spans[0]!.status
+        assert.strictEqual(status.startTime, 10_000_000_000n)
+        assert.strictEqual(status._tag === "Ended" ? status.endTime : undefined, 13_000_000_000n)
+      }).pipe(run)
+    })
+
+    it.effect("are children of the caller's span", () => {
+      const { run, spans } = stage()
+      return Effect.gen(function*() {
+        yield* Effect.withSpan(generate(request), "caller")
+        assert.deepStrictEqual(spans.map(({ name }) => name), ["caller", "chat fake/a"])
+        assert.strictEqual(Option.getOrUndefined(spans[1]!.parent), spans[0])
+      }).pipe(run)
+    })
+
+    it.effect("end on an error too, which they name", () => {
+      const { run, spans } = stage({ events: Stream.concat(Stream.make(text("Hi", 2)), Stream.fail(failed)) })
+      return Effect.gen(function*() {
+        yield* Effect.flip(generate(request))
+        yield* Effect.flip(Stream.runDrain(stream(request)))
+        assert.strictEqual(spans.length, 2)
+        for (const span of spans) {
+          assert.deepInclude(attributesOf(span), {
+            "error.type": "EngineFailed",
+            "error.message": failed.message,
+            "gen_ai.usage.output_tokens": 2
+          })
+          assert.isTrue(Exit.isFailure(exitOf(span)!))
+        }
+      }).pipe(run)
+    })
+
+    it.effect("name the error of a model that could not be borrowed", () => {
+      const { run, spans } = stage({ borrow: Effect.fail(failed) })
+      return Effect.gen(function*() {
+        yield* Effect.flip(generate(request))
+        assert.deepInclude(attributesOf(spans[0]), { "error.type": "EngineFailed", "gen_ai.usage.output_tokens": 0 })
+        assert.isTrue(Exit.isFailure(exitOf(spans[0])!))
+      }).pipe(run)
+    })
+
+    it.effect("end when the request is interrupted, without an error", () => {
+      const { run, spans } = stage({ events: Stream.concat(Stream.make(text("Hi", 2)), Stream.never) })
+      return Effect.gen(function*() {
+        const fiber = yield* Effect.forkChild(generate(request))
+        yield* TestClock.adjust("1 minute")
+        yield* Fiber.interrupt(fiber)
+        const exit = exitOf(spans[0])!
+        assert.isTrue(Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause))
+        assert.notProperty(attributesOf(spans[0]), "error.type")
+        assert.strictEqual(attributesOf(spans[0])["gen_ai.usage.output_tokens"], 2)
+      }).pipe(run)
+    })
+  })
+
+  describe("metrics", () => {
+    it.effect("of a success", () => {
+      const { run } = stage({
+        borrow: Effect.sleep("500 millis"),
+        events: Stream.concat(
+          Stream.make(text("Hi")),
+          Stream.fromEffect(Effect.as(Effect.sleep("1 second"), finish(3)))
+        )
+      })
+      return Effect.gen(function*() {
+        const fiber = yield* Effect.forkChild(generate(request))
+        yield* TestClock.adjust("2 seconds")
+        yield* Fiber.join(fiber)
+        assert.deepStrictEqual(yield* metrics, {
+          "llm_model_usage_total{model=\"fake/a\",operation=\"chat\"}": 1,
+          "llm_requests_total{model=\"fake/a\",success=\"true\"}": 1,
+          "llm_request_duration_seconds{model=\"fake/a\"}": { count: 1, sum: 1.5 },
+          "llm_tokens_generated{model=\"fake/a\"}": { count: 1, sum: 3 }
+        })
+      }).pipe(run)
+    })
+
+    it.effect("of a failure", () => {
+      const { run } = stage({ events: Stream.concat(Stream.make(text("Hi", 2)), Stream.fail(failed)) })
+      return Effect.gen(function*() {
+        yield* Effect.flip(Stream.runDrain(stream(request)))
+        assert.deepStrictEqual(yield* metrics, {
+          "llm_model_usage_total{model=\"fake/a\",operation=\"chat\"}": 1,
+          "llm_requests_total{model=\"fake/a\",success=\"false\"}": 1,
+          "llm_errors_total{model=\"fake/a\"}": 1,
+          "llm_request_duration_seconds{model=\"fake/a\"}": { count: 1, sum: 0 },
+          "llm_tokens_generated{model=\"fake/a\"}": { count: 1, sum: 2 }
+        })
+      }).pipe(run)
+    })
+
+    const neither = {
+      "llm_model_usage_total{model=\"fake/a\",operation=\"chat\"}": 1,
+      "llm_request_duration_seconds{model=\"fake/a\"}": { count: 1, sum: 60 },
+      "llm_tokens_generated{model=\"fake/a\"}": { count: 1, sum: 2 }
+    }
+
+    it.effect("of an interrupted request count neither success nor failure", () => {
+      const { run } = stage({ events: Stream.concat(Stream.make(text("Hi", 2)), Stream.never) })
+      return Effect.gen(function*() {
+        const fiber = yield* Effect.forkChild(generate(request))
+        yield* TestClock.adjust("1 minute")
+        yield* Fiber.interrupt(fiber)
+        assert.deepStrictEqual(yield* metrics, neither)
+      }).pipe(run)
+    })
+
+    it.effect("of a stream that its reader ended early count neither success nor failure", () => {
+      const { run } = stage({ events: Stream.concat(Stream.make(text("Hi", 2)), Stream.never) })
+      return Effect.gen(function*() {
+        const patient = Stream.tap(stream(request), () => Effect.sleep("1 minute"))
+        const fiber = yield* Effect.forkChild(Stream.runDrain(Stream.take(patient, 1)))
+        yield* TestClock.adjust("1 minute")
+        yield* Fiber.join(fiber)
+        assert.deepStrictEqual(yield* metrics, neither)
+      }).pipe(run)
+    })
+
+    it.effect("of a request interrupted while it waits for the engine count neither", () => {
+      const { run } = stage({ borrow: Effect.never })
+      return Effect.gen(function*() {
+        const fiber = yield* Effect.forkChild(generate(request))
+        yield* TestClock.adjust("1 minute")
+        yield* Fiber.interrupt(fiber)
+        assert.deepStrictEqual(yield* metrics, {
+          ...neither,
+          "llm_tokens_generated{model=\"fake/a\"}": { count: 1, sum: 0 }
+        })
+      }).pipe(run)
+    })
+
+    it.effect("add up over requests", () => {
+      const { run } = stage()
+      return Effect.gen(function*() {
+        yield* Effect.replicateEffect(generate(request), 3, { concurrency: "unbounded", discard: true })
+        assert.deepInclude(yield* metrics, {
+          "llm_model_usage_total{model=\"fake/a\",operation=\"chat\"}": 3,
+          "llm_requests_total{model=\"fake/a\",success=\"true\"}": 3,
+          "llm_tokens_generated{model=\"fake/a\"}": { count: 3, sum: 9 }
+        })
+      }).pipe(run)
+    })
+
+    it.effect("of a model that does not exist make no time series", () => {
+      const { run } = stage({ route: Effect.fail(notFound) })
+      return Effect.gen(function*() {
+        yield* Effect.flip(generate(request))
+        assert.deepStrictEqual(yield* metrics, {})
+      }).pipe(run)
+    })
+  })
+})

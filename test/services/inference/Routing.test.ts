@@ -1,0 +1,472 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Fiber, Random, Stream } from "effect"
+import { TestClock } from "effect/testing"
+import type { Request } from "../../../src/domain/Inference.ts"
+import * as InferenceError from "../../../src/domain/InferenceError.ts"
+import * as Policy from "../../../src/domain/RoutingPolicy.ts"
+import { Breaker } from "../../../src/services/health/Breaker.ts"
+import { Inference } from "../../../src/services/inference/Inference.ts"
+import { Decisions } from "../../../src/services/routing/DecisionLog.ts"
+import { Selector } from "../../../src/services/routing/Router.ts"
+import { world } from "../../support/Routing.ts"
+
+const messages = [{ role: "user", content: "Hello" }] as const
+const broke = (id: string) => new InferenceError.EngineFailed({ deployment: id, detail: "It broke." })
+
+/** In the order of the configuration. */
+const inOrder: Partial<Policy.Policy> = { selection: { ...Policy.defaults.selection, strategy: "cost", keep: 9 } }
+
+const generate = (more: Partial<Request> = {}) =>
+  Inference.use((inference) => inference.generate({ model: "a", messages, ...more }))
+
+const texts = (more: Partial<Request> = {}) =>
+  Inference.use((inference) =>
+    Effect.scoped(
+      Effect.flatMap(inference.open({ model: "a", messages, ...more }), ({ events, ...by }) =>
+        Effect.map(Stream.runCollect(events), (all) => ({
+          ...by,
+          text: all.map((event) => event.type === "text" ? event.text : "").join("")
+        })))
+    )
+  )
+
+const recordOf = (id: string) => Decisions.use(({ find }) => Effect.succeed(find(id)!))
+
+/** The result, and as much time as it takes. */
+const after = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.gen(function*() {
+    const fiber = yield* Effect.forkChild(effect)
+    yield* TestClock.adjust("1 minute")
+    return yield* Fiber.join(fiber)
+  })
+
+describe("routing", () => {
+  describe("a record of each request", () => {
+    it.effect("tells every attempt with its time and error, and who answered", () => {
+      const { layer } = world({
+        policy: inOrder,
+        models: { a: [{ firstMs: 40, fails: { reason: broke("a#0") } }, { firstMs: 30, gapMs: 5, pieces: ["x", "y"] }] }
+      })
+      return Effect.gen(function*() {
+        const { attempts, decision, deployment } = yield* after(generate())
+        assert.deepStrictEqual({ attempts, deployment }, { attempts: 2, deployment: "a#1" })
+        const record = yield* recordOf(decision)
+        assert.deepInclude(record, { operation: "chat", model: "a", answeredBy: "a#1", end: "success", tookMs: 75 })
+        assert.deepStrictEqual(record.attempts, [
+          {
+            deployment: "a#0",
+            startedMs: 0,
+            outcome: "failed",
+            tookMs: 40,
+            error: { reason: "EngineFailed", message: "The engine of \"a#0\" failed: It broke." }
+          },
+          { deployment: "a#1", startedMs: 40, outcome: "answered", firstTokenMs: 30, tookMs: 35 }
+        ])
+      }).pipe(Effect.provide(layer))
+    })
+
+    it.effect("is named by the error where all have failed", () => {
+      const { layer } = world({ models: { a: [{ fails: { reason: broke("a#0") } }] } })
+      return Effect.gen(function*() {
+        const { decision } = yield* after(Effect.flip(generate()))
+        const record = yield* recordOf(decision!)
+        assert.strictEqual(record.end, "failure")
+        assert.isUndefined(record.answeredBy)
+      }).pipe(Effect.provide(layer))
+    })
+
+    it.effect("is kept of a request that nobody can take", () => {
+      const { layer } = world({ models: { a: [{ options: { abilities: ["generate"] } }] } })
+      return Effect.gen(function*() {
+        const { attempts, decision, reason } = yield* Effect.flip(generate({ tools: [{ name: "f" }] }))
+        assert.strictEqual(reason._tag, "InvalidRequest")
+        assert.deepStrictEqual(attempts, [])
+        const record = yield* recordOf(decision!)
+        assert.deepInclude(record, { end: "failure", attempts: [] })
+        assert.lengthOf(record.decision.ruledOut, 1)
+      }).pipe(Effect.provide(layer))
+    })
+
+    it.effect("tells that a caller left", () => {
+      const { jobs, layer } = world({ models: { a: [{ firstMs: 1_000 }] } })
+      return Effect.gen(function*() {
+        const fiber = yield* Effect.forkChild(generate())
+        yield* TestClock.adjust(400)
+        yield* Fiber.interrupt(fiber)
+        const [record] = yield* Decisions.use(({ latest }) => Effect.succeed(latest(1)))
+        assert.deepInclude(record, { end: "interruption", tookMs: 400 })
+        assert.deepInclude(record!.attempts[0], { outcome: "left", tookMs: 400 })
+        assert.isTrue(jobs[0]!.left)
+      }).pipe(Effect.provide(layer))
+    })
+  })
+
+  describe("a limit that the request itself sets", () => {
+    const short: Policy.Policy = { ...Policy.defaults, name: "short", timeouts: { firstTokenMs: 5 } }
+    const asked: Readonly<Record<string, Request["route"]>> = {
+      "its time as a whole": { timeoutMs: 5 },
+      "a policy with a shorter one": { policy: "short" },
+      "a policy, and a time": { policy: "short", timeoutMs: 3 }
+    }
+    const timeout = (route: Request["route"]) => after(Effect.flip(generate({ route: { retries: 0, ...route } })))
+    const phaseOf = Breaker.use(({ states }) => Effect.map(states, ([state]) => state?.phase))
+
+    for (const [name, route] of Object.entries(asked)) {
+      it.effect(`does not count against the deployment: ${name}`, () => {
+        const { layer } = world({ policies: [short], models: { a: [{ firstMs: 50 }] } })
+        return Effect.gen(function*() {
+          for (let call = 0; call < 6; call++) {
+            assert.strictEqual((yield* timeout(route)).reason._tag, "UpstreamTimeout")
+          }
+          assert.strictEqual(yield* phaseOf, "closed")
+          yield* after(generate())
+        }).pipe(Effect.provide(layer))
+      })
+    }
+
+    it.effect("is another than the policy's own, which counts, also where the request asks for as much", () => {
+      const { layer } = world({ policy: { timeouts: { totalMs: 5 } }, models: { a: [{ firstMs: 50 }] } })
+      return Effect.gen(function*() {
+        for (let call = 0; call < 5; call++) yield* timeout(call % 2 === 0 ? {} : { timeoutMs: 1_000 })
+        assert.strictEqual(yield* phaseOf, "open")
+      }).pipe(Effect.provide(layer))
+    })
+  })
+
+  describe("a second attempt beside a slow one", () => {
+    const hedged = { ...inOrder, hedge: { afterMs: 50, share: 1 } }
+
+    it.effect("answers if it is faster, and the slow one is cancelled", () => {
+      const { jobs, layer } = world({ policy: hedged, models: { a: [{ firstMs: 500 }, { firstMs: 20 }] } })
+      return Effect.gen(function*() {
+        const { decision, text } = yield* after(texts())
+        assert.strictEqual(text, "a#1")
+        const record = yield* recordOf(decision)
+        assert.deepStrictEqual(
+          record.attempts.map(({ deployment, hedge, outcome, startedMs, tookMs }) => ({
+            deployment,
+            hedge,
+            outcome,
+            startedMs,
+            tookMs
+          })),
+          [
+            { deployment: "a#0", hedge: undefined, outcome: "left", startedMs: 0, tookMs: 70 },
+            { deployment: "a#1", hedge: true, outcome: "answered", startedMs: 50, tookMs: 20 }
+          ]
+        )
+        assert.deepStrictEqual(jobs.map(({ left }) => left), [true, false])
+      }).pipe(Effect.provide(layer))
+    })
+
+    it.effect("is not made beside one that has begun, where the caller waits for all of it", () => {
+      const { jobs, layer } = world({
+        policy: hedged,
+        models: { a: [{ firstMs: 40, gapMs: 500, pieces: ["x", "y"] }, {}] }
+      })
+      return Effect.gen(function*() {
+        assert.deepInclude(yield* after(generate()), { text: "xy", deployment: "a#0", attempts: 1 })
+        assert.deepStrictEqual(jobs.map(({ deployment }) => deployment), ["a#0"])
+      }).pipe(Effect.provide(layer))
+    })
+
+    it.effect("is made beside one that has not begun, where the caller waits for all of it", () => {
+      const { layer } = world({
+        policy: hedged,
+        models: { a: [{ firstMs: 60, gapMs: 500, pieces: ["x", "y"] }, { firstMs: 20 }] }
+      })
+      return Effect.gen(function*() {
+        assert.deepInclude(yield* after(generate()), { text: "a#1", deployment: "a#1", attempts: 2 })
+      }).pipe(Effect.provide(layer))
+    })
+
+    it.effect("is not made where the first is fast enough, nor beside one that has begun", () => {
+      const { jobs, layer } = world({
+        policy: hedged,
+        models: { a: [{ firstMs: 40, gapMs: 500, pieces: ["x", "y"] }, {}] }
+      })
+      return Effect.gen(function*() {
+        assert.strictEqual((yield* after(texts())).text, "xy")
+        assert.deepStrictEqual(jobs.map(({ deployment }) => deployment), ["a#0"])
+      }).pipe(Effect.provide(layer))
+    })
+
+    it.effect("is made for no more than the share of requests", () => {
+      const { jobs, layer } = world({
+        policy: { ...inOrder, hedge: { afterMs: 50, share: 0.25 } },
+        models: { a: [{ firstMs: 500 }, { firstMs: 20 }] }
+      })
+      return Effect.gen(function*() {
+        for (let request = 0; request < 20; request++) yield* after(texts())
+        assert.lengthOf(jobs.filter(({ deployment }) => deployment === "a#1"), 5)
+      }).pipe(Effect.provide(layer))
+    })
+
+    it.effect("is paid for only where it is made", () => {
+      const { jobs, layer } = world({
+        policy: { ...inOrder, hedge: { afterMs: 50, share: 0.25 } },
+        models: { a: [{ firstMs: 500 }, { gapMs: 200, pieces: ["x", "y"] }] }
+      })
+      return Effect.gen(function*() {
+        // Answers that begin in time and last longer than that, and one that is slow where there is nobody else.
+        for (let request = 0; request < 3; request++) yield* after(texts({ route: { deployments: ["a#1"] } }))
+        yield* after(texts({ route: { deployments: ["a#0"] } }))
+        assert.lengthOf(jobs, 4)
+        assert.strictEqual((yield* after(texts())).deployment, "a#1")
+        assert.deepStrictEqual(jobs.map(({ left }) => left), [false, false, false, false, true, false])
+      }).pipe(Effect.provide(layer))
+    })
+
+    it.effect("tells of no tokens but those of the answer", () => {
+      const { layer } = world({
+        policy: hedged,
+        models: { a: [{ firstMs: 70, pieces: ["slow", "er"] }, { firstMs: 20 }] }
+      })
+      return Effect.gen(function*() {
+        const answer = yield* after(generate())
+        assert.strictEqual(answer.usage.completionTokens, answer.text === "a#1" ? 1 : 2)
+      }).pipe(Effect.provide(layer))
+    })
+  })
+
+  describe("time", () => {
+    const limited = (timeouts: Policy.Policy["timeouts"]): Partial<Policy.Policy> => ({ ...inOrder, timeouts })
+
+    it.effect("to the first content is up, and the next answers", () => {
+      const { layer } = world({
+        policy: limited({ firstTokenMs: 100 }),
+        models: { a: [{ firstMs: 101 }, { firstMs: 99 }] }
+      })
+      return Effect.gen(function*() {
+        const { decision, text } = yield* after(texts())
+        assert.strictEqual(text, "a#1")
+        assert.strictEqual((yield* recordOf(decision)).attempts[0]!.error!.reason, "UpstreamTimeout")
+        assert.strictEqual((yield* after(generate())).text, "a#1")
+      }).pipe(Effect.provide(layer))
+    })
+
+    it.effect("between two pieces is up: a stream fails, a whole answer comes from the next", () => {
+      const { layer } = world({
+        policy: limited({ stallMs: 100 }),
+        models: { a: [{ firstMs: 500, gapMs: 101, pieces: ["x", "y"] }, {}] }
+      })
+      return Effect.gen(function*() {
+        const { reason } = yield* after(Effect.flip(texts()))
+        assert.deepInclude(reason, { _tag: "UpstreamTimeout", phase: "stall", afterMs: 100 })
+        assert.strictEqual((yield* after(generate())).text, "a#1")
+      }).pipe(Effect.provide(layer))
+    })
+
+    it.effect("does not count while a reader takes his", () => {
+      const { layer } = world({
+        policy: limited({ stallMs: 100 }),
+        models: { a: [{ gapMs: 50, pieces: ["x", "y", "z"] }] }
+      })
+      return Effect.gen(function*() {
+        const { stream } = yield* Inference
+        const read = stream({ model: "a", messages }).pipe(Stream.tap(() => Effect.sleep(1_000)), Stream.runCount)
+        assert.strictEqual(yield* after(read), 4)
+      }).pipe(Effect.provide(layer))
+    })
+
+    for (
+      const [what, part] of [["before", { firstMs: 60 }], ["after", {
+        firstMs: 0,
+        gapMs: 200,
+        pieces: ["x", "y"]
+      }]] as const
+    ) {
+      it.effect(`of the request as a whole is up ${what} the first content`, () => {
+        const { jobs, layer } = world({
+          policy: limited({ totalMs: 100 }),
+          models: { a: [what === "before" ? { firstMs: 60, fails: { reason: broke("a#0") } } : part, { firstMs: 60 }] }
+        })
+        return Effect.gen(function*() {
+          const { reason } = yield* after(Effect.flip(texts()))
+          assert.deepInclude(reason, { _tag: "UpstreamTimeout", phase: "total", afterMs: 100 })
+          assert.isTrue(jobs.at(-1)!.left)
+        }).pipe(Effect.provide(layer))
+      })
+    }
+  })
+
+  describe("a request's own wishes", () => {
+    const two = () =>
+      world({
+        policies: [{ ...Policy.defaults, name: "patient", retries: 2 }],
+        policy: inOrder,
+        models: { a: [{}, {}], b: [{}] },
+        fallbacks: { a: ["b"] }
+      })
+
+    it.effect("name its deployments", () => {
+      const { layer } = two()
+      return Effect.gen(function*() {
+        assert.strictEqual((yield* generate({ route: { deployments: ["a#1"] } })).deployment, "a#1")
+        assert.strictEqual((yield* generate({ route: { except: ["a#0"] } })).deployment, "a#1")
+      }).pipe(Effect.provide(layer))
+    })
+
+    it.effect("name what stands in, or that nothing does", () => {
+      const failing = () =>
+        world({
+          policy: inOrder,
+          models: { a: [{ fails: { reason: broke("a#0") } }], b: [{}], c: [{}] },
+          fallbacks: { a: ["b"] }
+        })
+      const { layer } = failing()
+      return Effect.gen(function*() {
+        assert.strictEqual((yield* after(generate())).deployment, "b#0")
+        assert.strictEqual((yield* after(generate({ route: { fallbacks: ["c"] } }))).deployment, "c#0")
+        assert.strictEqual(
+          (yield* after(Effect.flip(generate({ route: { fallbacks: [] } })))).reason._tag,
+          "EngineFailed"
+        )
+      }).pipe(Effect.provide(layer))
+    })
+
+    it.effect("take another policy by its name, and fewer or more retries", () => {
+      const once = new InferenceError.EngineCrashed({ deployment: "a#0", detail: "Gone." })
+      const { jobs, layer } = world({
+        policies: [{ ...Policy.defaults, name: "patient", retries: 2 }],
+        models: { a: [{ fails: { reason: once }, failures: 2 }] }
+      })
+      return Effect.gen(function*() {
+        assert.strictEqual((yield* after(generate({ route: { policy: "patient" } }))).attempts, 3)
+        const { policy } = yield* recordOf(
+          (yield* after(generate({ route: { policy: "patient", retries: 0 } }))).decision
+        )
+        assert.strictEqual(policy, "patient")
+        assert.lengthOf(jobs, 4)
+      }).pipe(Effect.provide(layer))
+    })
+
+    it.effect("limit its time", () => {
+      const { layer } = world({ models: { a: [{ firstMs: 500 }] } })
+      return Effect.gen(function*() {
+        const { reason } = yield* after(Effect.flip(generate({ route: { timeoutMs: 100 } })))
+        assert.deepInclude(reason, { _tag: "UpstreamTimeout", phase: "total", afterMs: 100 })
+        assert.strictEqual((yield* after(generate({ route: { timeoutMs: 501 } }))).text, "a#0")
+      }).pipe(Effect.provide(layer))
+    })
+
+    for (
+      const [wish, path, detail] of [
+        [{ policy: "none" }, "route.policy", "default, patient"],
+        [{ deployments: ["a#0", "b#0"] }, "route.deployments[1]", "a#0, a#1"],
+        [{ except: ["a#7"] }, "route.except[0]", "a#0, a#1"],
+        [{ fallbacks: ["b", "z"] }, "route.fallbacks[1]", "The model \"z\" does not exist. Available models: a, b."]
+      ] as const
+    ) {
+      it.effect(`that name nothing there is are refused: ${path}`, () => {
+        const { jobs, layer } = two()
+        return Effect.gen(function*() {
+          const { reason } = yield* Effect.flip(generate({ route: wish }))
+          assert.deepInclude(reason, { _tag: "InvalidRequest", path })
+          assert.include(reason.message, detail)
+          assert.lengthOf(jobs, 0)
+        }).pipe(Effect.provide(layer))
+      })
+    }
+
+    for (
+      const [wish, path] of [
+        [{ except: ["a#0", "a#1"] }, "route.except"],
+        [{ deployments: ["a#1"], except: ["a#1"] }, "route.except"],
+        [{ deployments: [] }, "route.deployments"]
+      ] as const
+    ) {
+      it.effect(`that leave nobody are refused, unless another model stands in: ${JSON.stringify(wish)}`, () => {
+        const { layer } = two()
+        return Effect.gen(function*() {
+          const { reason } = yield* Effect.flip(generate({ route: { ...wish, fallbacks: [] } }))
+          assert.deepInclude(reason, { _tag: "InvalidRequest", path })
+          assert.strictEqual((yield* generate({ route: wish })).deployment, "b#0")
+        }).pipe(Effect.provide(layer))
+      })
+    }
+  })
+
+  describe("affinity", () => {
+    const four = (strategy: "session" | "prefix") =>
+      world({
+        policy: { selection: { ...Policy.defaults.selection, strategy } },
+        models: { a: [{}, {}, {}, {}] }
+      })
+
+    it.effect("keeps a session, or else a tenant, with one deployment, and spreads them", () => {
+      const { layer } = four("session")
+      return Effect.gen(function*() {
+        const by = (more: Partial<Request>) => Effect.map(generate(more), ({ deployment }) => deployment)
+        const found = new Set<string>()
+        for (let session = 0; session < 20; session++) {
+          const route = { session: `s${session}` }
+          const first = yield* by({ route })
+          for (let again = 0; again < 3; again++) assert.strictEqual(yield* by({ route, tenant: `t${again}` }), first)
+          found.add(first)
+        }
+        assert.isAbove(found.size, 2)
+        const tenant = yield* by({ tenant: "t" })
+        for (let again = 0; again < 3; again++) assert.strictEqual(yield* by({ tenant: "t" }), tenant)
+      }).pipe(Effect.provide(layer), Random.withSeed("sessions"))
+    })
+
+    it.effect("sends a conversation to whom has its beginning", () => {
+      const { layer } = four("prefix")
+      const opening = "In the beginning there was a long and winding text. ".repeat(20)
+      const turns = (count: number, start = opening): Request["messages"] =>
+        Array.from({ length: count }, (_, index) => ({ role: "user", content: index === 0 ? start : `And ${index}?` }))
+      return Effect.gen(function*() {
+        const by = (messages: Request["messages"]) => Effect.map(generate({ messages }), ({ deployment }) => deployment)
+        const first = yield* by(turns(1))
+        for (let count = 2; count < 8; count++) assert.strictEqual(yield* by(turns(count)), first)
+        const others = new Set<string>()
+        for (let at = 0; at < 20; at++) others.add(yield* by(turns(1, `${at} ${opening}`)))
+        assert.isAbove(others.size, 1)
+      }).pipe(Effect.provide(layer), Random.withSeed("prefixes"))
+    })
+  })
+
+  it.effect("round-robin gives each model turns of its own, whatever other models are asked for between", () => {
+    const { layer } = world({
+      policy: { selection: { ...Policy.defaults.selection, strategy: "round-robin" } },
+      models: { a: [{}, {}], b: [{}, {}, {}], c: [{}] }
+    })
+    return Effect.gen(function*() {
+      const served: Record<string, Array<string>> = { a: [], b: [], c: [] }
+      for (const model of "abacbaabcab") served[model]!.push((yield* generate({ model })).deployment)
+      assert.deepStrictEqual(served, {
+        a: ["a#0", "a#1", "a#0", "a#1", "a#0"],
+        b: ["b#0", "b#1", "b#2", "b#0"],
+        c: ["c#0", "c#0"]
+      })
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("embeddings go to the next deployment too", () => {
+    const { layer } = world({ policy: inOrder, models: { a: [{ fails: { reason: broke("a#0") } }, {}] } })
+    return Effect.gen(function*() {
+      const { embed } = yield* Inference
+      const { attempts, deployment, vectors } = yield* after(embed({ model: "a", inputs: ["x", "y"] }))
+      assert.deepStrictEqual({ attempts, deployment, count: vectors.length }, {
+        attempts: 2,
+        deployment: "a#1",
+        count: 2
+      })
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("who stands in answers where none of the model's own can take the request", () => {
+    const { layer } = world({
+      policy: inOrder,
+      models: { a: [{ options: { abilities: ["generate"] } }], b: [{}] },
+      fallbacks: { a: ["b"] }
+    })
+    return Effect.gen(function*() {
+      const { deployment } = yield* generate({ tools: [{ name: "f" }] })
+      assert.strictEqual(deployment, "b#0")
+      const { fallbacks } = yield* Selector.use(({ route }) => route({ model: "a" }))
+      assert.deepStrictEqual(fallbacks.ordinary.map(({ id }) => id), ["b#0"])
+    }).pipe(Effect.provide(layer))
+  })
+})

@@ -1,0 +1,374 @@
+/** Answers that go on at another deployment, over engines that play a part each. */
+import { assert, describe, it } from "@effect/vitest"
+import { Cause, Effect, Exit, Fiber, Layer, Logger, Metric, Stream, SubscriptionRef } from "effect"
+import { TestClock } from "effect/testing"
+import type { Generation } from "../../../src/domain/Generation.ts"
+import type { Event, Request } from "../../../src/domain/Inference.ts"
+import * as InferenceError from "../../../src/domain/InferenceError.ts"
+import * as Policy from "../../../src/domain/RoutingPolicy.ts"
+import * as CachedResponsesLayer from "../../../src/layers/cache/CachedResponses.ts"
+import type { Breaker } from "../../../src/services/health/Breaker.ts"
+import * as BreakerLayer from "../../../src/services/health/BreakerLayer.ts"
+import * as InferenceLayer from "../../../src/services/inference/Inference.ts"
+import { Inference } from "../../../src/services/inference/Inference.ts"
+import type { Level } from "../../../src/services/models/MemoryPressure.ts"
+import { Pressure } from "../../../src/services/models/MemoryPressure.ts"
+import { Models } from "../../../src/services/models/Models.ts"
+import * as MetricsLayer from "../../../src/services/observability/MetricsLayer.ts"
+import { Decisions } from "../../../src/services/routing/DecisionLog.ts"
+import * as DecisionsLayer from "../../../src/services/routing/DecisionLogLayer.ts"
+import { Selector } from "../../../src/services/routing/Router.ts"
+import { deployment, engine } from "../../support/Deployments.ts"
+
+const deploymentOf = (id: string) => deployment(id, { model: "m" })
+
+type Played = Stream.Stream<Event, InferenceError.InferenceError>
+
+const text = (text: string, tokens = 1): Event => ({ type: "text", text, tokens })
+const finish = (completionTokens: number, promptTokens = 7): Event => ({
+  type: "finish",
+  reason: "stop",
+  usage: { promptTokens, completionTokens, cachedTokens: 0 }
+})
+const seam = (deployment: string): Event => ({ type: "seam", deployment })
+const crashed = (deployment: string) =>
+  InferenceError.make(new InferenceError.EngineCrashed({ deployment, detail: "It died." }))
+
+const says = (...events: ReadonlyArray<Event>): Played => Stream.fromArray(events)
+const cut = (deployment: string, ...events: ReadonlyArray<Event>): Played =>
+  Stream.concat(says(...events), Stream.fail(crashed(deployment)))
+
+const request: Request = { model: "m", messages: [{ role: "user", content: "Hello" }], seed: 1 }
+
+/** One deployment each, by name, in order; those of `behind` are another model's. */
+const stage = (
+  parts: Readonly<Record<string, Played>>,
+  policy: Partial<Policy.Policy> = { continue: true },
+  behind: ReadonlyArray<string> = [],
+  release: (id: string) => Effect.Effect<void> = () => Effect.void
+) => {
+  const asked: Array<readonly [deployment: string, generation: Generation]> = []
+  let borrowed = 0
+  const engineOf = (id: string) =>
+    engine({
+      generate: (generation) => {
+        asked.push([id, generation])
+        return parts[id]!
+      }
+    })
+  const models = Layer.mock(Models)({
+    borrow: ({ id }) =>
+      Effect.acquireRelease(
+        Effect.sync(() => {
+          borrowed++
+          return engineOf(id)
+        }),
+        () => Effect.andThen(Effect.sync(() => borrowed--), release(id))
+      )
+  })
+  const [first, ...others] = Object.keys(parts).filter((id) => !behind.includes(id)).map(deploymentOf)
+  const selector = Layer.succeed(
+    Selector,
+    Selector.of({
+      learn: () => {},
+      route: ({ model }) =>
+        Effect.succeed({
+          model,
+          deployments: [first!, ...others],
+          fallbacks: { ordinary: behind.map(deploymentOf), context: [], content: [] },
+          decision: { model, strategy: "balanced", candidates: [], viable: 1, ruledOut: [] },
+          policy: { ...Policy.defaults, retries: 0, ...policy },
+          slowestFirstTokenMs: undefined,
+          cached: false
+        }),
+      consider: () => Effect.die("not played"),
+      measure: () => ({ granted: () => {}, content: () => {}, end: () => {} })
+    })
+  )
+  const shared = Layer.mergeAll(DecisionsLayer.layer, BreakerLayer.layer)
+  const layer = InferenceLayer.layer.pipe(
+    Layer.provide([
+      selector,
+      models,
+      MetricsLayer.layer,
+      CachedResponsesLayer.layer,
+      Layer.effect(Pressure, SubscriptionRef.make<Level>("normal"))
+    ]),
+    Layer.provideMerge(shared)
+  )
+  const registry = new Map()
+  return {
+    asked,
+    borrowed: () => borrowed,
+    run: <A, E>(effect: Effect.Effect<A, E, Inference | Decisions | Breaker>) =>
+      effect.pipe(Effect.provide(layer), Effect.provideService(Metric.MetricRegistry, registry))
+  }
+}
+
+/** All that a reader gets, and how it ends. */
+const read = Effect.fnUntraced(function*(request: Request) {
+  const inference = yield* Inference
+  const events: Array<Event> = []
+  const exit = yield* Effect.exit(
+    Stream.runForEach(inference.stream(request), (event) => Effect.sync(() => events.push(event)))
+  )
+  return { events, error: Exit.isFailure(exit) ? Cause.squash(exit.cause) as InferenceError.InferenceError : undefined }
+})
+
+const textOf = (events: ReadonlyArray<Event>) => events.map((event) => event.type === "text" ? event.text : "").join("")
+
+describe("an answer whose deployment fails in the middle", () => {
+  it.effect("goes on at the next, from the text so far, with a seam where the text changes hands", () => {
+    const { asked, borrowed, run } = stage({
+      a: cut("a", text("Hello "), text("wor", 2)),
+      b: says(text("ld"), text("!"), finish(2, 11))
+    })
+    return Effect.gen(function*() {
+      const { error, events } = yield* read({ ...request, maxTokens: 10 })
+      assert.isUndefined(error)
+      assert.deepStrictEqual(events, [
+        text("Hello "),
+        text("wor", 2),
+        seam("b"),
+        text("ld"),
+        text("!"),
+        finish(5, 11)
+      ])
+      assert.deepStrictEqual(
+        asked.map(([id, { continues, maxTokens }]) => [id, continues, maxTokens]),
+        [["a", undefined, 10], ["b", "Hello wor", 7]]
+      )
+      assert.strictEqual(borrowed(), 0)
+    }).pipe(run)
+  })
+
+  it.effect("is written down with both attempts, and as the last one's", () => {
+    const { run } = stage({ a: cut("a", text("Hello ")), b: says(text("world"), finish(1)) })
+    return Effect.gen(function*() {
+      yield* read(request)
+      const [record] = (yield* Decisions).latest(1)
+      assert.deepInclude(record, { answeredBy: "b", end: "success" })
+      assert.deepStrictEqual(
+        record!.attempts.map(({ deployment, error, outcome }) => [deployment, outcome, error?.reason]),
+        [["a", "failed", "EngineCrashed"], ["b", "answered", undefined]]
+      )
+      const snapshot = yield* Metric.snapshot
+      const tokens = snapshot.find(({ id }) => id === "llm_tokens_generated")
+      assert.deepInclude(tokens?.state, { sum: 2 })
+    }).pipe(run)
+  })
+
+  it.effect("is not gone on with unless that is asked for", () => {
+    const { asked, run } = stage({ a: cut("a", text("Hello ")), b: says(text("world"), finish(1)) }, {})
+    return Effect.gen(function*() {
+      const { error, events } = yield* read(request)
+      assert.strictEqual(textOf(events), "Hello ")
+      assert.strictEqual(error?.reason._tag, "EngineCrashed")
+      assert.strictEqual(asked.length, 1)
+    }).pipe(run)
+  })
+
+  it.effect("goes on as often as there is somebody, models that stand in included", () => {
+    const { asked, run } = stage(
+      { a: cut("a", text("one ")), b: cut("b", text("two ")), c: says(text("three"), finish(1)) },
+      { continue: true },
+      ["c"]
+    )
+    return Effect.gen(function*() {
+      const { events } = yield* read(request)
+      assert.deepStrictEqual(events, [
+        text("one "),
+        seam("b"),
+        text("two "),
+        seam("c"),
+        text("three"),
+        finish(3)
+      ])
+      assert.deepStrictEqual(asked.map(([, { continues }]) => continues), [undefined, "one", "one two"])
+    }).pipe(run)
+  })
+
+  it.effect("has no more attempts than the policy allows in all", () => {
+    const parts = { a: cut("a", text("1")), b: cut("b", text("2")), c: says(text("3"), finish(1)) }
+    const { asked, run } = stage(parts, { continue: true, maxAttempts: 2 })
+    return Effect.gen(function*() {
+      const { error, events } = yield* read(request)
+      assert.strictEqual(textOf(events), "12")
+      assert.deepStrictEqual(error?.attempts?.map(({ deployment }) => deployment), ["a", "b"])
+      assert.strictEqual(asked.length, 2)
+    }).pipe(run)
+  })
+
+  it.effect("fails with what had cut it where nobody brings more, and tells all attempts", () => {
+    const hung = InferenceError.make(new InferenceError.EngineHung({ deployment: "b", afterMs: 5 }))
+    const { borrowed, run } = stage({ a: cut("a", text("Hello ")), b: Stream.fail(hung) })
+    return Effect.gen(function*() {
+      const { error, events } = yield* read(request)
+      assert.deepStrictEqual(events, [text("Hello ")])
+      assert.strictEqual(error?.reason._tag, "EngineCrashed")
+      assert.deepStrictEqual(error?.attempts?.map(({ reason }) => reason._tag), ["EngineCrashed", "EngineHung"])
+      assert.strictEqual(borrowed(), 0)
+      assert.strictEqual((yield* Decisions).latest(1)[0]?.end, "failure")
+    }).pipe(run)
+  })
+
+  const tokens = Effect.map(
+    Metric.snapshot,
+    (metrics) => metrics.find(({ id }) => id === "llm_tokens_generated")?.state
+  )
+
+  const losses: ReadonlyArray<readonly [how: string, tokens: number, b: Played | undefined]> = [
+    ["nobody is left", 2, undefined],
+    ["the next fails", 2, Stream.fail(crashed("b"))],
+    ["the next is cut too", 3, cut("b", text("!"))]
+  ]
+  for (const [how, sum, b] of losses) {
+    it.effect(`counts the tokens of all who have told something where it fails at last, as ${how}`, () => {
+      const { run } = stage({ a: cut("a", text("Hello "), text("world")), ...(b === undefined ? {} : { b }) })
+      return Effect.gen(function*() {
+        assert.isDefined((yield* read(request)).error)
+        assert.deepInclude(yield* tokens, { count: 1, sum })
+      }).pipe(run)
+    })
+  }
+
+  it.effect("counts the tokens so far where the reader leaves before another has brought more", () => {
+    const { run } = stage({ a: cut("a", text("Hello "), text("world")), b: Stream.never })
+    return Effect.gen(function*() {
+      const reading = yield* Effect.forkChild(read(request))
+      yield* TestClock.adjust(50)
+      yield* Fiber.interrupt(reading)
+      assert.deepInclude(yield* tokens, { count: 1, sum: 2 })
+    }).pipe(run)
+  })
+
+  it.effect("leaves out the white space that the text so far ends with, in what is asked and in what is answered", () => {
+    const { asked, run } = stage({ a: cut("a", text("One.\n\n")), b: says(text("\n"), text("\n\nTwo"), finish(2)) })
+    return Effect.gen(function*() {
+      assert.strictEqual(textOf((yield* read(request)).events), "One.\n\n\nTwo")
+      assert.strictEqual(asked[1]![1].continues, "One.")
+    }).pipe(run)
+  })
+
+  const call: Event = { type: "tool_call", index: 0, id: "1", name: "f", arguments: "{", tokens: 1 }
+  const unsound: ReadonlyArray<readonly [why: string, request: Partial<Request>, ...said: ReadonlyArray<Event>]> = [
+    ["a tool call has begun", { tools: [{ name: "f" }] }, text("x"), call],
+    ["its text is JSON", { format: { type: "json_object" } }, text("{")],
+    ["log-probabilities are asked for", { logprobs: 1 }, text("x")],
+    ["it must call a tool", { tools: [{ name: "f" }], toolChoice: "required" }, text(" ")],
+    ["all of its tokens are said", { maxTokens: 2 }, text("x", 2)]
+  ]
+  for (const [why, more, ...said] of unsound) {
+    it.effect(`fails where ${why}`, () => {
+      const { asked, run } = stage({ a: cut("a", ...said), b: says(text("world"), finish(1)) })
+      return Effect.gen(function*() {
+        const { error, events } = yield* read({ ...request, ...more })
+        assert.deepStrictEqual(events, said)
+        assert.strictEqual(error?.reason._tag, "EngineCrashed")
+        assert.strictEqual(asked.length, 1)
+      }).pipe(run)
+    })
+  }
+
+  it.effect("counts against its deployment's circuit", () => {
+    const { asked, run } = stage({ a: cut("a", text("Hello ")), b: says(text("world"), finish(1)) })
+    return Effect.gen(function*() {
+      yield* Effect.replicateEffect(read(request), 6)
+      assert.deepStrictEqual(asked.slice(-1).map(([id]) => id), ["b"])
+      assert.strictEqual(asked.filter(([id]) => id === "a").length, 5)
+    }).pipe(run)
+  })
+
+  it.effect("goes on where a hedge has won, at the one that was only slower", () => {
+    let times = 0
+    const { asked, borrowed, run } = stage(
+      {
+        a: Stream.suspend(() => times++ === 0 ? Stream.never : says(text("world"), finish(1))),
+        b: cut("b", text("Hello "))
+      },
+      { continue: true, hedge: { share: 1, afterMs: 50 } }
+    )
+    return Effect.gen(function*() {
+      const reading = yield* Effect.forkChild(read(request))
+      yield* TestClock.adjust(50)
+      assert.deepStrictEqual((yield* Fiber.join(reading)).events, [
+        text("Hello "),
+        seam("a"),
+        text("world"),
+        finish(2)
+      ])
+      assert.deepStrictEqual(asked.map(([id]) => id), ["a", "b", "a"])
+      assert.strictEqual(borrowed(), 0)
+    }).pipe(run)
+  })
+
+  it.effect("is whole where nobody has seen any of it: another answers from the beginning", () => {
+    const { asked, run } = stage({ a: cut("a", text("Hello ")), b: says(text("Hi"), finish(1)) })
+    return Effect.gen(function*() {
+      const answer = yield* Inference.use((inference) => inference.generate(request))
+      assert.deepInclude(answer, { text: "Hi", deployment: "b", attempts: 2 })
+      assert.isUndefined(asked[1]![1].continues)
+    }).pipe(run)
+  })
+})
+
+describe("a request with a text so far", () => {
+  it.effect("has its answer go on with that", () => {
+    const { asked, run } = stage({ a: cut("a", text("b")), b: says(text("c"), finish(1)) })
+    return Effect.gen(function*() {
+      assert.strictEqual(textOf((yield* read({ ...request, continues: "a" })).events), "bc")
+      assert.deepStrictEqual(asked.map(([, { continues }]) => continues), ["a", "ab"])
+    }).pipe(run)
+  })
+
+  it.effect("has no format", () => {
+    const { run } = stage({ a: says(finish(1)) })
+    return Effect.gen(function*() {
+      const { error } = yield* read({ ...request, continues: "{", format: { type: "json_object" } })
+      assert.strictEqual(error?.reason._tag === "InvalidRequest" && error.reason.path, "continues")
+    }).pipe(run)
+  })
+})
+
+describe("a defect of who answers", () => {
+  const broken = new Error("secret words")
+
+  it.effect("is a failure like others, whose words the log has and nobody else", () => {
+    const { run } = stage({ a: Stream.die(broken) }, {})
+    const logged: Array<unknown> = []
+    const logger = Logger.make(({ cause, message }) => logged.push(message, Cause.pretty(cause)))
+    return Effect.gen(function*() {
+      const error = yield* Effect.flip(Inference.use((inference) => inference.generate(request)))
+      assert.strictEqual(error.reason._tag, "EngineFailed")
+      assert.notInclude(JSON.stringify([error, error.message, (yield* Decisions).latest(1)]), "secret")
+      assert.include(String(logged), "secret words")
+    }).pipe(run, Effect.provide(Logger.layer([logger])))
+  })
+
+  const release = (id: string) => id === "a" ? Effect.die(broken) : Effect.void
+  const answering = { b: says(text("Hi"), finish(1)) }
+  for (const [how, hedge] of [["in turn", undefined], ["beside each other", { share: 0, afterMs: 50 }]] as const) {
+    it.effect(`as it is cleaned up keeps nobody from answering, ${how}`, () => {
+      const { run } = stage({ a: cut("a"), ...answering }, { hedge }, [], release)
+      return Effect.gen(function*() {
+        const answer = yield* Effect.forkChild(Inference.use((inference) => inference.generate(request)))
+        yield* TestClock.adjust(100)
+        assert.deepInclude(yield* Fiber.join(answer), { text: "Hi", deployment: "b", attempts: 2 })
+      }).pipe(run)
+    })
+  }
+
+  it.effect("in one that was slower does not touch the answer", () => {
+    const { run } = stage(
+      { a: Stream.never, ...answering },
+      { hedge: { share: 1, afterMs: 50 } },
+      [],
+      release
+    )
+    return Effect.gen(function*() {
+      const reading = yield* Effect.forkChild(read(request))
+      yield* TestClock.adjust(50)
+      assert.deepStrictEqual(yield* Fiber.join(reading), { events: [text("Hi"), finish(1)], error: undefined })
+    }).pipe(run)
+  })
+})

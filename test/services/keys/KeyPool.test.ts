@@ -1,0 +1,137 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as fc from "fast-check"
+import type { Keys } from "../../../src/services/keys/KeyPool.ts"
+import { accepted, choose, limited, limitedFor, make, probeIn, refused } from "../../../src/services/keys/KeyPool.ts"
+
+const rests = { limited: 1000, longest: 60_000, refused: 5000, longestRefused: 20_000 }
+const none: ReadonlySet<number> = new Set()
+
+const weights = fc.array(fc.double({ min: 0.01, max: 100, noNaN: true }), { minLength: 1, maxLength: 6 })
+const random = fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true })
+
+/** What happens to keys, in order of time. */
+const happenings = fc.array(fc.record({
+  kind: fc.constantFrom("limited" as const, "refused" as const, "accepted" as const, "chosen" as const),
+  index: fc.nat(5),
+  after: fc.nat(10_000),
+  retryAfterMs: fc.option(fc.nat(200_000), { nil: undefined }),
+  random
+}))
+
+type Happening = typeof happenings extends fc.Arbitrary<infer A> ? A extends ReadonlyArray<infer One> ? One : never
+  : never
+
+const apply = (keys: Keys, one: Happening, now: number): Keys => {
+  const index = one.index % keys.length
+  switch (one.kind) {
+    case "limited":
+      return limited(keys, index, now, one.retryAfterMs, rests)
+    case "refused":
+      return refused(keys, index, now, now, rests)
+    case "accepted":
+      return accepted(keys, index, now, now)
+    case "chosen":
+      return choose(keys, none, now, one.random, rests)?.keys ?? keys
+  }
+}
+
+describe("Keys", () => {
+  it("chooses only keys that are free and not tried, and one of them if there is one", () => {
+    fc.assert(fc.property(weights, happenings, fc.uniqueArray(fc.nat(5)), random, (weights, all, tried, random) => {
+      let keys = make(weights)
+      let now = 0
+      for (const one of all) {
+        now += one.after
+        keys = apply(keys, one, now)
+      }
+      const excluded = new Set(tried)
+      const free = keys.flatMap(({ standing, until }, index) =>
+        (standing === "usable" || until <= now) && !excluded.has(index) ? [index] : []
+      )
+      const chosen = choose(keys, excluded, now, random, rests)
+      if (free.length === 0) assert.isUndefined(chosen)
+      else assert.include(free, chosen?.index)
+    }))
+  })
+
+  it("leaves no key alone for longer than it may", () => {
+    fc.assert(fc.property(weights, happenings, (weights, all) => {
+      let keys = make(weights)
+      let now = 0
+      for (const one of all) {
+        now += one.after
+        keys = apply(keys, one, now)
+      }
+      const later = now + Math.max(rests.longest, rests.longestRefused)
+      const tried = new Set<number>()
+      for (const _ of weights) {
+        const chosen = choose(keys, tried, later, 0.5, rests)
+        assert.isDefined(chosen)
+        tried.add(chosen.index)
+      }
+      assert.strictEqual(tried.size, weights.length)
+    }))
+  })
+
+  it("chooses by weight", () => {
+    const keys = make([1, 3])
+    const draws = Array.from({ length: 1000 }, (_, index) => choose(keys, none, 0, index / 1000, rests)!.index)
+    assert.strictEqual(draws.filter((index) => index === 0).length, 250)
+  })
+
+  it("leaves a limited key alone for as long as its provider says, and others go on", () => {
+    const keys = limited(make([1, 1]), 0, 100, 7000, rests)
+    for (const random of [0, 0.5, 0.99]) assert.strictEqual(choose(keys, none, 200, random, rests)?.index, 1)
+    assert.strictEqual(limitedFor(keys, 100), 7000)
+    assert.strictEqual(choose(keys, none, 7100, 0, rests)?.index, 0)
+  })
+
+  it("keeps to a limit when a request that was sent before it is answered", () => {
+    const keys = accepted(limited(make([1]), 0, 100, 7000, rests), 0, 50, 3000)
+    assert.isUndefined(choose(keys, none, 7099, 0, rests))
+    assert.strictEqual(limitedFor(keys, 3100), 4000)
+    assert.isUndefined(limitedFor(accepted(keys, 0, 7100, 7100), 7100))
+  })
+
+  it("has one request at a time probe a refused key", () => {
+    const keys = refused(make([1]), 0, 0, 0, rests)
+    assert.isUndefined(choose(keys, none, 4999, 0, rests))
+    const probe = choose(keys, none, 5000, 0, rests)
+    assert.strictEqual(probe?.index, 0)
+    assert.isUndefined(choose(probe!.keys, none, 5000, 0, rests))
+    assert.strictEqual(choose(accepted(probe!.keys, 0, 5000, 5001), none, 5000, 0, rests)?.index, 0)
+    assert.isUndefined(limitedFor(keys, 0))
+  })
+
+  it("probes a refused key after twice as long each time, up to the longest, and anew once it was accepted", () => {
+    let keys = make([1])
+    let now = 0
+    const pauses: Array<number> = []
+    for (let probe = 0; probe < 5; probe++) {
+      keys = refused(keys, 0, now, now, rests)
+      const pause = probeIn(keys, now)!
+      assert.isUndefined(choose(keys, none, now + pause - 1, 0, rests))
+      now += pause
+      keys = choose(keys, none, now, 0, rests)!.keys
+      pauses.push(pause)
+      now++
+    }
+    assert.deepStrictEqual(pauses, [5000, 10_000, 20_000, 20_000, 20_000])
+    keys = refused(accepted(keys, 0, now, now), 0, now, now, rests)
+    assert.strictEqual(probeIn(keys, now), 5000)
+  })
+
+  it("takes refusals of requests that were in flight together for one", () => {
+    let keys = make([1])
+    for (const now of [100, 101, 102]) keys = refused(keys, 0, 50, now, rests)
+    assert.strictEqual(probeIn(keys, 102), 4998)
+  })
+
+  it("keeps to a refusal when a request that was sent before it is answered, until a probe is", () => {
+    const keys = refused(make([1]), 0, 100, 100, rests)
+    assert.isUndefined(choose(accepted(keys, 0, 50, 3000), none, 5099, 0, rests))
+    const probe = choose(keys, none, 5100, 0, rests)!
+    assert.isUndefined(choose(accepted(probe.keys, 0, 100, 5200), none, 5200, 0, rests))
+    assert.strictEqual(choose(accepted(probe.keys, 0, 5100, 5200), none, 5200, 0, rests)?.index, 0)
+  })
+})

@@ -1,0 +1,40 @@
+/** Memory and queues, as they are sampled for the metrics. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Layer, Metric } from "effect"
+import { TestClock } from "effect/testing"
+import type { Status } from "../../../src/services/models/Models.ts"
+import { Models } from "../../../src/services/models/Models.ts"
+import * as MetricsLayer from "../../../src/services/observability/MetricsLayer.ts"
+
+const gauge = (id: string) =>
+  Effect.map(Metric.snapshot, (snapshots) => {
+    const found = snapshots.find((one) => one.id === id)
+    return found?.type === "Gauge" ? Number(found.state.value) : Number.NaN
+  })
+
+describe("the sampler", () => {
+  it.effect("sets the gauges to the sums over all deployments, every 5 seconds", () => {
+    let statuses: ReadonlyArray<Status> = []
+    const status = (queued: number, memoryBytes: number): Status => ({
+      deployment: "a",
+      state: "ready",
+      running: 0,
+      queued,
+      memoryBytes
+    })
+    const models = Layer.mock(Models)({ statuses: Effect.sync(() => statuses) })
+    return Effect.gen(function*() {
+      yield* TestClock.adjust(0)
+      assert.strictEqual(yield* gauge("llm_queue_size"), 0)
+      const own = yield* gauge("llm_memory_usage_bytes")
+      assert.isAbove(own, 0)
+      statuses = [status(3, 2 ** 40), status(4, 2 ** 40)]
+      yield* TestClock.adjust("5 seconds")
+      assert.strictEqual(yield* gauge("llm_queue_size"), 7)
+      assert.isAbove(yield* gauge("llm_memory_usage_bytes"), 2 ** 41)
+    }).pipe(
+      Effect.provide(Layer.provide(MetricsLayer.layerSampler, models)),
+      Effect.provideService(Metric.MetricRegistry, new Map())
+    )
+  })
+})

@@ -1,0 +1,474 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as fc from "fast-check"
+import type { Reason } from "../../../src/domain/InferenceError.ts"
+import * as InferenceError from "../../../src/domain/InferenceError.ts"
+import type { Policy } from "../../../src/domain/RoutingPolicy.ts"
+import * as Policies from "../../../src/domain/RoutingPolicy.ts"
+import { next } from "../../../src/services/resilience/AttemptMachine.ts"
+import type { Action, Plan, Target } from "../../../src/services/resilience/AttemptPlan.ts"
+import * as Plans from "../../../src/services/resilience/AttemptPlan.ts"
+import { targetsOf } from "../../../src/services/resilience/AttemptTargets.ts"
+import type { Actor, Log, Outcome, World } from "../../support/AttemptsDriver.ts"
+import { run } from "../../support/AttemptsDriver.ts"
+
+const target = (deployment: string, more: Partial<Target> = {}): Target => ({ deployment, ...more })
+
+interface Lists {
+  readonly ordinary?: ReadonlyArray<Target>
+  readonly context?: ReadonlyArray<Target>
+  readonly content?: ReadonlyArray<Target>
+}
+
+const plan = (lists: Lists, policy: Partial<Policy> = {}, more: Partial<Plans.Ingredients> = {}): Plan =>
+  Plans.make({
+    model: "m",
+    policy: { ...Policies.defaults, ...policy },
+    lists: { ordinary: [], context: [], content: [], ...lists },
+    now: 0,
+    ...more
+  })
+
+const detail = "It broke."
+const network = (deployment: string) => new InferenceError.UpstreamFailed({ deployment, kind: "network", detail })
+const failed = (deployment: string) => new InferenceError.EngineFailed({ deployment, detail })
+const limited = (retryAfterMs?: number) => (deployment: string) =>
+  new InferenceError.RateLimited({ deployment, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) })
+const unauthorised = (deployment: string) => new InferenceError.AuthenticationFailed({ deployment, status: 401 })
+const invalid = () => new InferenceError.InvalidRequest({ detail })
+const refused = (deployment: string) => new InferenceError.ContentRefused({ deployment, detail })
+const tooLong = (promptTokens: number, contextWindow: number) => () =>
+  new InferenceError.ContextLengthExceeded({ model: "m", promptTokens, contextWindow })
+
+const answers: Outcome = { contentMs: 10, endMs: 100 }
+const fails = (reason: (deployment: string) => Reason, endMs = 5): Outcome => ({ endMs, reason })
+const actor = (...outcomes: ReadonlyArray<Outcome>): Actor => ({ outcomes })
+
+const actionsOf = ({ entries }: Log) => entries.flatMap(({ actions }) => actions)
+const starts = (log: Log) => actionsOf(log).filter((action) => action.type === "start")
+const called = ({ calls }: Log) => calls.map(({ deployment }) => deployment)
+const failureOf = (log: Log) => actionsOf(log).find((action) => action.type === "fail")!
+const endsOf = (log: Log) => [
+  ...log.done.map((attempt) => ({ type: "done", attempt })),
+  ...actionsOf(log).filter(({ type }) => type === "fail")
+]
+
+const a = target("a")
+const b = target("b")
+const both = { ordinary: [a, b] }
+
+describe("Attempts", () => {
+  describe("a deployment that fails", () => {
+    it("is tried again after growing pauses where that may help, and then the next one", () => {
+      const log = run(plan(both), { actors: { a: actor(fails(network)), b: actor(answers) } })
+      assert.deepStrictEqual(called(log), ["a", "a", "a", "b"])
+      const [, second, third, next] = starts(log).map(({ afterMs }) => afterMs)
+      assert.isTrue(second! >= 200 && second! <= 300 && third! >= 400 && third! <= 600, `${second} ${third}`)
+      assert.strictEqual(next, 0)
+    })
+
+    it("is not tried again where that cannot help", () => {
+      const log = run(plan(both), { actors: { a: actor(fails(failed)), b: actor(answers) } })
+      assert.deepStrictEqual(called(log), ["a", "b"])
+    })
+
+    it("ends the request where it is the request that is wrong", () => {
+      const log = run(plan(both), { actors: { a: actor(fails(invalid)), b: actor(answers) } })
+      assert.deepStrictEqual(called(log), ["a"])
+      assert.strictEqual(failureOf(log).reason._tag, "InvalidRequest")
+    })
+
+    it("leaves every attempt and its cause when all have failed", () => {
+      const log = run(plan(both, { retries: 0 }), { actors: { a: actor(fails(network, 7)), b: actor(fails(failed)) } })
+      const { attempts, reason } = failureOf(log)
+      assert.deepStrictEqual(attempts.map((one) => [one.deployment, one.reason._tag, one.tookMs]), [
+        ["a", "UpstreamFailed", 7],
+        ["b", "EngineFailed", 5]
+      ])
+      assert.strictEqual(reason._tag, "EngineFailed")
+    })
+
+    it("is told of rather than one that refused", () => {
+      const closed = { outcomes: [answers], closed: [{ from: 3, to: 100_000 }] }
+      const log = run(plan(both, { retries: 1 }), { actors: { a: actor(fails(network, 2)), b: closed } })
+      assert.strictEqual(failureOf(log).reason._tag, "UpstreamFailed")
+    })
+  })
+
+  describe("a rate limit", () => {
+    it("goes on at once where another is free, with low priority", () => {
+      const log = run(plan(both), { actors: { a: actor(fails(limited(2_000))), b: actor(answers) } })
+      assert.deepStrictEqual(
+        starts(log).map(({ afterMs, deployment, lowPriority }) => [deployment, afterMs, lowPriority]),
+        [
+          ["a", 0, false],
+          ["b", 0, true]
+        ]
+      )
+    })
+
+    it("is waited for where nobody is free, for no longer than the policy says", () => {
+      const world = (ms: number) => ({ actors: { a: actor(fails(limited(ms)), answers) } })
+      const patient = run(plan({ ordinary: [a] }), world(9_000))
+      assert.deepStrictEqual(starts(patient).map(({ afterMs }) => afterMs), [0, 9_000])
+      assert.strictEqual(endsOf(patient)[0]!.type, "done")
+      const { reason } = failureOf(run(plan({ ordinary: [a] }), world(11_000)))
+      assert.strictEqual((reason as InferenceError.RateLimited).retryAfterMs, 11_000)
+    })
+
+    it("is not waited for beyond the deadline", () => {
+      const short = plan({ ordinary: [a] }, { timeouts: { totalMs: 1_000 } })
+      assert.strictEqual(starts(run(short, { actors: { a: actor(fails(limited(2_000)), answers) } })).length, 1)
+    })
+  })
+
+  it("goes on to the next deployment where a provider rejects the keys", () => {
+    const log = run(plan(both), { actors: { a: actor(fails(unauthorised)), b: actor(answers) } })
+    assert.deepStrictEqual(called(log), ["a", "b"])
+  })
+
+  describe("a prompt that is too long", () => {
+    it("asks for 0.7 of the answer where the prompt itself fits", () => {
+      const log = run(plan({ ordinary: [a] }, {}, { maxTokens: 100 }), {
+        actors: { a: actor(fails(tooLong(60, 100)), fails(tooLong(60, 100)), answers) }
+      })
+      assert.deepStrictEqual(starts(log).map(({ maxTokens }) => maxTokens), [100, 70, 49])
+    })
+
+    it("goes to a larger window, by its own list and then by what is known", () => {
+      const log = run(
+        plan({
+          ordinary: [a, target("small", { contextWindow: 50 }), target("large", { contextWindow: 500 })],
+          context: [target("long", { contextWindow: 400 })],
+          content: [b]
+        }),
+        {
+          actors: {
+            a: actor(fails(tooLong(200, 100))),
+            small: actor(answers),
+            long: actor(fails(failed)),
+            large: actor(answers),
+            b: actor(answers)
+          }
+        }
+      )
+      assert.deepStrictEqual(called(log), ["a", "long", "large"])
+    })
+
+    it("is the caller's to hear of where no window is larger", () => {
+      const log = run(plan(both), { actors: { a: actor(fails(tooLong(200, 100))), b: actor(answers) } })
+      assert.strictEqual(failureOf(log).reason._tag, "ContextLengthExceeded")
+      assert.deepStrictEqual(called(log), ["a"])
+    })
+  })
+
+  it("takes refused content to its own list, or nowhere", () => {
+    const actors = { a: actor(fails(refused)), b: actor(answers), c: actor(answers) }
+    assert.deepStrictEqual(called(run(plan({ ...both, content: [target("c")] }), { actors })), ["a", "c"])
+    assert.strictEqual(failureOf(run(plan(both), { actors })).reason._tag, "ContentRefused")
+  })
+
+  it("says that nobody is free, and when, without calling anyone", () => {
+    const closed = (to: number) => ({ outcomes: [answers], closed: [{ from: 0, to }] })
+    const log = run(plan(both), { actors: { a: closed(9_000), b: closed(4_000) } })
+    const reason = failureOf(log).reason as InferenceError.NoDeployment
+    assert.strictEqual(reason._tag, "NoDeployment")
+    assert.strictEqual(reason.retryAfterMs, 4_000)
+    assert.deepStrictEqual(log.calls, [])
+  })
+
+  describe("once content has come", () => {
+    it("nobody else is asked, and a failure is the request's", () => {
+      const log = run(plan(both), {
+        actors: { a: actor({ contentMs: 1, endMs: 5, reason: network }), b: actor(answers) }
+      })
+      assert.deepStrictEqual(actionsOf(log).map(({ type }) => type), ["start", "commit", "fail"])
+    })
+  })
+
+  describe("an answer that is cut, where another may go on", () => {
+    const goOn = { continue: true }
+    const cutBy = (reason: (deployment: string) => Reason): Outcome => ({ contentMs: 1, endMs: 5, reason })
+
+    it("is gone on with at once by the next deployment, and not by its own", () => {
+      const log = run(plan(both, goOn), { actors: { a: actor(cutBy(network)), b: actor(answers) } })
+      assert.deepStrictEqual(actionsOf(log).map(({ type }) => type), ["start", "commit", "start", "commit"])
+      assert.deepStrictEqual(log.done, [2])
+      assert.deepStrictEqual(starts(log).map(({ afterMs, deployment }) => [deployment, afterMs]), [["a", 0], ["b", 0]])
+    })
+
+    it("is gone on with by its own after a pause, where nobody else is left and that may help", () => {
+      const alone = plan({ ordinary: [a] }, goOn)
+      assert.deepStrictEqual(called(run(alone, { actors: { a: actor(cutBy(network), answers) } })), ["a", "a"])
+      assert.deepStrictEqual(called(run(alone, { actors: { a: actor(cutBy(failed), answers) } })), ["a"])
+    })
+
+    it("is not gone on with where the request is wrong, Troupe is closed, or the deadline is over", () => {
+      for (const reason of [invalid, (deployment: string) => new InferenceError.EngineStopped({ deployment })]) {
+        const log = run(plan(both, goOn), { actors: { a: actor(cutBy(reason)), b: actor(answers) } })
+        assert.deepStrictEqual(called(log), ["a"])
+      }
+      const late = run(plan(both, { ...goOn, timeouts: { totalMs: 5 } }), {
+        actors: { a: actor(cutBy(network)), b: actor(answers) }
+      })
+      assert.deepStrictEqual(called(late), ["a"])
+    })
+
+    it("fails with what had cut it where nobody brings more, and tells every attempt", () => {
+      const log = run(plan(both, { ...goOn, retries: 0 }), {
+        actors: { a: actor(cutBy(network)), b: actor(fails(failed)) }
+      })
+      const { attempts, reason } = failureOf(log)
+      assert.strictEqual(reason._tag, "UpstreamFailed")
+      assert.deepStrictEqual(attempts.map((one) => one.reason._tag), ["UpstreamFailed", "EngineFailed"])
+    })
+
+    it("goes past one that takes no beginning of an answer", () => {
+      const three = { ordinary: [a, b, target("c")] }
+      const log = run(plan(three, goOn), {
+        actors: { a: actor(cutBy(network)), b: actor(fails(invalid)), c: actor(answers) }
+      })
+      assert.deepStrictEqual(called(log), ["a", "b", "c"])
+    })
+
+    it("goes to who was only slower than the one that was cut", () => {
+      const hedged = plan(both, { ...goOn, retries: 0, hedge: { share: 1, afterMs: 10 } })
+      const log = run(hedged, {
+        actors: { a: actor({ contentMs: 100, endMs: 200 }), b: actor({ contentMs: 20, endMs: 30, reason: failed }) }
+      })
+      assert.deepStrictEqual(called(log), ["a", "b", "a"])
+      assert.strictEqual(endsOf(log)[0]!.type, "done")
+    })
+  })
+
+  describe("hedging", () => {
+    const hedging = (afterMs?: number) => ({ hedge: { share: 0.05, ...(afterMs === undefined ? {} : { afterMs }) } })
+    const slow: Outcome = { contentMs: 1_000, endMs: 1_100 }
+
+    it("starts a second attempt when the first is slow, takes the quicker one and cancels the other", () => {
+      const log = run(plan(both, hedging(50)), { actors: { a: actor(slow), b: actor(answers) } })
+      assert.deepStrictEqual(actionsOf(log), [
+        { type: "start", attempt: 1, deployment: "a", afterMs: 0, hedge: false, lowPriority: false },
+        { type: "await-hedge", attempt: 1, afterMs: 50 },
+        { type: "start", attempt: 2, deployment: "b", afterMs: 0, hedge: true, lowPriority: false },
+        { type: "commit", attempt: 2 },
+        { type: "cancel", attempt: 1 }
+      ])
+      assert.deepStrictEqual(log.done, [2])
+    })
+
+    it("takes no notice of what it has cancelled", () => {
+      const log = run(plan(both, hedging(50)), { actors: { a: actor(slow), b: actor(answers) } })
+      const committed = log.entries.find(({ after }) => after.phase === "committed")!.after
+      const late = { type: "failed", attempt: 1, reason: network("a"), tookMs: 60 } as const
+      const step = next(committed, late, { now: 60, random: 0, closedFor: () => 0 })
+      assert.deepStrictEqual(step, { state: committed, actions: [] })
+    })
+
+    it("waits as long as 95 of 100 first tokens take, where nothing else is said", () => {
+      assert.strictEqual(plan(both, hedging(), { slowestFirstTokenMs: 70 }).hedgeAfterMs, 70)
+      assert.strictEqual(plan(both, hedging()).hedgeAfterMs, undefined)
+      assert.strictEqual(plan(both, {}, { slowestFirstTokenMs: 70 }).hedgeAfterMs, undefined)
+    })
+
+    it("does nothing where the budget does not allow it, or nobody else is free", () => {
+      const actors = { a: actor(slow), b: actor(answers) }
+      assert.deepStrictEqual(called(run(plan(both, hedging(50)), { actors, hedgeAllowed: false })), ["a"])
+      assert.deepStrictEqual(called(run(plan({ ordinary: [a] }, hedging(50)), { actors })), ["a"])
+    })
+
+    it("lets the other go on when one of the two fails", () => {
+      const log = run(plan(both, hedging(50)), { actors: { a: actor(slow), b: actor(fails(failed)) } })
+      assert.deepStrictEqual(called(log), ["a", "b"])
+      assert.deepStrictEqual(endsOf(log), [{ type: "done", attempt: 1 }])
+    })
+
+    it("takes no more than its share of requests", () => {
+      const policy = { ...Policies.defaults, hedge: { share: 0.1 } }
+      let budget = Policies.noHedges
+      let hedges = 0
+      for (let request = 0; request < 1_000; request++) {
+        budget = Policies.earn(budget, policy)
+        const paid = Policies.spend(budget)
+        if (paid !== undefined) hedges++
+        budget = paid ?? budget
+      }
+      assert.isTrue(hedges >= 99 && hedges <= 100, String(hedges))
+    })
+  })
+
+  describe("in any world", () => {
+    const names = ["a", "b", "c", "d", "e"] as const
+    const reasons: ReadonlyArray<(deployment: string) => Reason> = [
+      network,
+      failed,
+      limited(),
+      limited(700),
+      limited(60_000),
+      unauthorised,
+      invalid,
+      refused,
+      tooLong(50, 100),
+      tooLong(500, 100),
+      (deployment) => new InferenceError.EngineCrashed({ deployment, detail }),
+      (deployment) => new InferenceError.UpstreamTimeout({ deployment, phase: "stall", afterMs: 5 }),
+      (deployment) => new InferenceError.QueueFull({ deployment, limit: 1, retryAfterMs: 500 })
+    ]
+    const outcome: fc.Arbitrary<Outcome> = fc.record({
+      contentMs: fc.option(fc.nat(500), { nil: undefined, freq: 2 }),
+      endMs: fc.integer({ min: 500, max: 1_000 }),
+      reason: fc.option(fc.constantFrom(...reasons), { nil: undefined, freq: 5 })
+    })
+    const closed = fc.array(
+      fc.tuple(fc.nat(4_000), fc.integer({ min: 1, max: 3_000 })).map(([from, ms]) => ({ from, to: from + ms })),
+      { maxLength: 2 }
+    )
+    const some = fc.record({ outcomes: fc.array(outcome, { minLength: 1, maxLength: 3 }), closed })
+    const world: fc.Arbitrary<World> = fc.record({
+      actors: fc.record({ a: some, b: some, c: some, d: some, e: some }),
+      cancelAt: fc.option(fc.nat(3_000), { nil: undefined, freq: 1 }),
+      hedgeAllowed: fc.boolean(),
+      seed: fc.nat()
+    })
+    const list = fc.subarray([...names]).chain((chosen) =>
+      fc.tuple(...chosen.map((deployment) =>
+        fc.record({
+          deployment: fc.constant(deployment),
+          contextWindow: fc.constantFrom(undefined, 100, 1_000)
+        })
+      ))
+    )
+    const anyPlan = fc.record({
+      lists: fc.record({ ordinary: list, context: list, content: list }),
+      retries: fc.nat(3),
+      maxAttempts: fc.integer({ min: 1, max: 8 }),
+      maxWaitMs: fc.constantFrom(0, 1_000, 10_000),
+      hedgeAfter: fc.constantFrom(undefined, 0, 100, 600),
+      totalMs: fc.constantFrom(undefined, 1_500),
+      maxTokens: fc.constantFrom(undefined, 1, 100),
+      continue: fc.boolean()
+    }).map(({ hedgeAfter, lists, maxTokens, totalMs, ...policy }) =>
+      plan(lists, {
+        ...policy,
+        timeouts: { totalMs },
+        hedge: hedgeAfter === undefined ? undefined : { share: 1, afterMs: hedgeAfter }
+      }, { maxTokens })
+    )
+
+    /** The longest pause before an attempt at the same deployment. */
+    const longestPause = Policies.defaults.backoff.capMs * Policies.jitter.most
+
+    const always = (check: (log: Log, plan: Plan, world: World) => void) =>
+      fc.assert(fc.property(anyPlan, world, (plan, world) => check(run(plan, world), plan, world)), { numRuns: 5_000 })
+
+    it("ends exactly once, and does nothing afterwards", () => {
+      always((log) => {
+        assert.strictEqual(endsOf(log).length, log.cancelled ? 0 : 1)
+        const last = log.entries.findIndex(({ after }) => after.phase === "ended")
+        assert.strictEqual(last >= 0, actionsOf(log).some(({ type }) => type === "fail"))
+        if (last >= 0) assert.isTrue(log.entries.slice(last + 1).every(({ actions }) => actions.length === 0))
+      })
+    })
+
+    it("leaves nothing running when it ends", () => {
+      always((log) => {
+        if (log.cancelled) return
+        const over = new Set<number>(log.done)
+        for (const { actions, event } of log.entries) {
+          if (event?.type === "failed" || event?.type === "cut") over.add(event.attempt)
+          for (const action of actions) if (action.type === "cancel") over.add(action.attempt)
+        }
+        assert.deepStrictEqual([...over].toSorted((a, b) => a - b), starts(log).map(({ attempt }) => attempt))
+      })
+    })
+
+    const committedAfter = (committed: number | undefined, action: Action): number | undefined => {
+      if (action.type === "start" || action.type === "commit") assert.isUndefined(committed)
+      return action.type === "commit" ? action.attempt : committed
+    }
+
+    it("gives one deployment's answer, and asks another once it has begun only to go on where it was cut", () => {
+      always((log, { policy }) => {
+        let committed: number | undefined
+        for (const { actions, event } of log.entries) {
+          if (policy.continue && event?.type === "cut" && event.attempt === committed) committed = undefined
+          for (const action of actions) committed = committedAfter(committed, action)
+        }
+        for (const attempt of log.done) assert.strictEqual(attempt, committed)
+      })
+    })
+
+    it("fails with what has cut the answer last, if anything has", () => {
+      always((log, { policy }) => {
+        const cuts = log.entries.flatMap(({ before, event }) =>
+          event?.type === "cut" && before?.phase === "committed" ? [event.reason] : []
+        )
+        const failure = actionsOf(log).find((action) => action.type === "fail")
+        if (failure === undefined || cuts.length === 0) return
+        assert.strictEqual(failure.reason, cuts.at(-1))
+        assert.isTrue(policy.continue || cuts.length === 1)
+      })
+    })
+
+    it("never calls, nor means to call, a deployment while it is closed", () => {
+      always((log) => {
+        for (const { at, deployment } of log.calls) assert.strictEqual(log.closedFor(deployment, at), 0)
+        for (const { actions, at } of log.entries) {
+          for (const action of actions) {
+            assert.isTrue(action.type !== "start" || log.closedFor(action.deployment, at) <= action.afterMs)
+          }
+        }
+      })
+    })
+
+    it("makes no more attempts than it may, at most two at a time and one of them a hedge", () => {
+      always((log, { policy }) => {
+        assert.isAtMost(starts(log).length, policy.maxAttempts)
+        assert.isAtMost(starts(log).filter(({ hedge }) => hedge).length, 1)
+        for (const { after } of log.entries) assert.isAtMost(after.running.length, 2)
+        for (const name of names) {
+          const tries = starts(log).filter(({ deployment }) => deployment === name).length
+          // Who has lost against an answer that was cut begins anew.
+          assert.isAtMost(tries, (policy.retries + 1) * (policy.continue && policy.hedge !== undefined ? 2 : 1))
+        }
+      })
+    })
+
+    /** Every attempt that follows a failure, with that. */
+    const followUps = ({ entries }: Log) =>
+      entries.flatMap(({ actions, after, at, before, event }) =>
+        event?.type !== "failed" && event?.type !== "cut" ?
+          [] :
+          actions.flatMap((action) => action.type !== "start" ? [] : [{ action, after, at, before: before!, event }])
+      )
+
+    it("never waits for one that said when to come back while another is free", () => {
+      always((log) => {
+        for (const { action, after, at, before, event } of followUps(log)) {
+          const free = targetsOf(after).filter(({ deployment }) =>
+            before.tried[deployment] === undefined && log.closedFor(deployment, at) === 0
+          )
+          if (action.afterMs === 0 || free.length === 0) continue
+          const saidWhen = "retryAfterMs" in event.reason ? event.reason.retryAfterMs ?? 0 : 0
+          assert.isTrue(saidWhen <= action.afterMs && action.afterMs <= longestPause)
+          assert.strictEqual(action.deployment, failedOf(before, event.attempt))
+        }
+      })
+    })
+
+    it("starts nothing after the deadline, and waits no longer than it may", () => {
+      always((log, { deadline = Number.POSITIVE_INFINITY, policy }) => {
+        for (const { action, at } of followUps(log)) {
+          assert.isBelow(at + action.afterMs, deadline)
+          assert.isAtMost(action.afterMs, Math.max(policy.maxWaitMs, longestPause))
+        }
+      })
+    })
+
+    it("does the same in the same world", () => {
+      always((log, plan, world) => assert.deepStrictEqual(run(plan, world).calls, log.calls))
+    })
+
+    const failedOf = (state: Plans.State, attempt: number) =>
+      state.running.find((one) => one.attempt === attempt)?.deployment
+  })
+})

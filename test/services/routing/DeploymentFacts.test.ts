@@ -1,0 +1,54 @@
+import { assert, describe, it } from "@effect/vitest"
+import type { DeploymentOptions } from "../../../src/domain/Deployment.ts"
+import * as KnownModels from "../../../src/domain/KnownModels.ts"
+import { factsOf } from "../../../src/services/routing/DeploymentFacts.ts"
+import { modelWith } from "../../../src/services/settings/Settings.ts"
+
+const of = (options: DeploymentOptions) => factsOf(modelWith("m", options).deployments[0])
+
+const remote = { engine: "remote", provider: "openai", model: "gpt-4o" } as const
+
+describe("Facts", () => {
+  it("takes what runs here for free, and does not know the price of what others run", () => {
+    assert.deepStrictEqual(of({ engine: "fake" }).price, { input: 0, output: 0 })
+    assert.strictEqual(of({ engine: "language-model", name: "m" }).price, undefined)
+    assert.strictEqual(of({ ...remote, model: "a model of one's own" }).price, undefined)
+  })
+
+  it("believes the configuration before what a provider publishes", () => {
+    const published = of(remote)
+    assert.deepStrictEqual([published.price, published.contextWindow], [{ input: 2.5, output: 10 }, 128_000])
+    const price = { input: 1, output: 1 }
+    const told = of({ ...remote, price, contextSize: 9 })
+    assert.deepStrictEqual([told.price, told.contextWindow], [price, 9])
+  })
+
+  it("does not take a provider's prices for those of another host", () => {
+    const { contextWindow, price } = of({ ...remote, baseUrl: "https://host.example/v1" })
+    assert.deepStrictEqual([price, contextWindow], [undefined, undefined])
+  })
+
+  it("counts the slots of all replicas, and a provider's connections", () => {
+    assert.strictEqual(of({ engine: "fake", slots: 3, replicas: 2 }).slots, 6)
+    assert.strictEqual(of({ engine: "fake" }).slots, 4)
+    assert.strictEqual(of({ ...remote, maxConcurrent: 7 }).slots, 7)
+    assert.strictEqual(of(remote).slots, 64)
+  })
+
+  it("knows which dialect's fields a deployment accepts", () => {
+    const lacks = (options: DeploymentOptions) => [...of(options).lacks ?? []].filter((need) => need !== "count").sort()
+    assert.deepStrictEqual(lacks({ engine: "fake" }), ["anthropic fields", "openai fields"])
+    assert.deepStrictEqual(lacks({ engine: "language-model", name: "m" }), ["anthropic fields", "openai fields"])
+    for (const provider of ["openai", "azure-openai", "troupe"] as const) {
+      assert.deepStrictEqual(lacks({ ...remote, provider }), ["anthropic fields"])
+    }
+    assert.deepStrictEqual(lacks({ ...remote, provider: "anthropic" }), ["openai fields"])
+    assert.deepStrictEqual(lacks({ ...remote, provider: "gemini" }), ["anthropic fields", "openai fields"])
+  })
+
+  it("leaves what nobody says unknown", () => {
+    const { contextWindow, quality, tasks } = of({ engine: "llama", file: "m.gguf" })
+    assert.deepStrictEqual([contextWindow, quality, tasks], [undefined, undefined, undefined])
+    assert.strictEqual(KnownModels.find("constructor", "name"), undefined)
+  })
+})

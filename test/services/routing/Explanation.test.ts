@@ -1,0 +1,57 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Schema } from "effect"
+import { defaults } from "../../../src/domain/RoutingPolicy.ts"
+import { Inference } from "../../../src/services/inference/Inference.ts"
+import * as Explanation from "../../../src/services/routing/Explanation.ts"
+import { Selector } from "../../../src/services/routing/Router.ts"
+import type { Setting } from "../../support/Routing.ts"
+import { world } from "../../support/Routing.ts"
+
+const settingOf = (strategy: "quality" | "round-robin"): Setting => ({
+  models: { a: [{ options: { quality: 0.5 } }, { options: { quality: 0.9 } }], b: [{}] },
+  fallbacks: { a: ["b", "cached-responses"] },
+  policy: {
+    selection: { ...defaults.selection, strategy },
+    hedge: { share: 0.1 },
+    timeouts: { firstTokenMs: 1_000, stallMs: undefined }
+  }
+})
+
+const considered = Selector.use(({ consider }) => Effect.map(consider({ model: "a" }), Explanation.make))
+
+const answeredBy = Inference.use(({ generate }) =>
+  Effect.map(generate({ model: "a", messages: [{ role: "user", content: "Hello" }] }), ({ deployment }) => deployment)
+)
+
+describe("an explanation", () => {
+  it.effect("is plain data of its schema: the plan in order, and no limit where there is none", () =>
+    Effect.gen(function*() {
+      const told = yield* considered
+      assert.deepStrictEqual(told.plan.lists, {
+        ordinary: ["a#1", "a#0", "b#0", "cached-responses"],
+        context: [],
+        content: []
+      })
+      assert.deepStrictEqual(told.plan.timeouts, { firstTokenMs: 1_000 })
+      assert.deepStrictEqual(told.plan.hedge, { share: 0.1 })
+      const json = JSON.parse(JSON.stringify(told)) as unknown
+      assert.deepStrictEqual(yield* Schema.decodeUnknownEffect(Explanation.Explanation)(json), told)
+      assert.strictEqual(yield* answeredBy, "a#1")
+    }).pipe(Effect.provide(world(settingOf("quality")).layer)))
+
+  it.effect("takes nobody's turn", () =>
+    Effect.gen(function*() {
+      const before = yield* answeredBy
+      const next = (yield* considered).plan.lists.ordinary[0]
+      assert.notStrictEqual(next, before)
+      assert.strictEqual((yield* considered).plan.lists.ordinary[0], next)
+      assert.strictEqual(yield* answeredBy, next)
+    }).pipe(Effect.provide(world(settingOf("round-robin")).layer)))
+
+  it("reads a prompt as engines see it: after no tools, as one message", () => {
+    const wish = Explanation.wishOf({ prompt: "Hello", needs: ["tools"], maxTokens: 5 }, "a")
+    assert.deepInclude(wish, { model: "a", needs: ["generate", "tools"], maxTokens: 5, promptLength: 5 })
+    assert.strictEqual(wish.promptText?.(), `[[],[{"role":"user","content":"Hello"}]]`)
+    assert.isUndefined(Explanation.wishOf({}, "a").promptText)
+  })
+})

@@ -1,0 +1,137 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Layer, Result, Stream } from "effect"
+import * as fc from "fast-check"
+import type { Extra } from "../../../src/domain/PassThrough.ts"
+import * as Policy from "../../../src/domain/RoutingPolicy.ts"
+import * as BreakerLayer from "../../../src/services/health/BreakerLayer.ts"
+import { Models } from "../../../src/services/models/Models.ts"
+import * as RegistryLayer from "../../../src/services/models/RegistryLayer.ts"
+import type { Wish } from "../../../src/services/routing/Router.ts"
+import { Selector } from "../../../src/services/routing/Router.ts"
+import * as SelectorLayer from "../../../src/services/routing/RouterLayer.ts"
+import type { Resolved, Surroundings } from "../../../src/services/settings/Settings.ts"
+import { decode, languageModel, modelWith, Settings } from "../../../src/services/settings/Settings.ts"
+
+const surroundings: Surroundings = {
+  environment: "test",
+  variables: {},
+  resolvePath: (path) => path,
+  embedded: { engine: "fake" },
+  defaultEngineHost: "thread",
+  defaultStoreFolder: "/store",
+  findInStore: () => undefined
+}
+
+const settingsOf = (file: object): Resolved => Result.getOrThrow(decode(file, surroundings))
+
+const actors = Layer.mock(Models)({
+  events: Stream.empty,
+  status: ({ id }) => Effect.succeed({ deployment: id, state: "ready", running: 0, queued: 0, memoryBytes: 0 })
+})
+
+const layerOf = (settings: Resolved) =>
+  SelectorLayer.layer.pipe(
+    Layer.provide([BreakerLayer.layer, RegistryLayer.layer, actors]),
+    Layer.provide(Layer.succeed(Settings, settings))
+  )
+
+const consider = (settings: Resolved, wish: Wish) =>
+  Selector.use((selector) => selector.consider(wish)).pipe(Effect.provide(layerOf(settings)))
+
+describe("Selector", () => {
+  describe("the configured policy default", () => {
+    const policies = {
+      default: { strategy: "speed", retries: 7, timeouts: { total: "3 seconds" } },
+      own: { retries: 1 }
+    }
+    const fake = { deployments: [{ engine: "fake" }] }
+    const models = {
+      "fake/plain": fake,
+      "fake/routed": { ...fake, fallbacks: ["fake/plain"] },
+      "fake/own": { ...fake, policy: "own" }
+    }
+    const settings = settingsOf({ policies, models })
+    // What programs and the command line add to the models of a file.
+    const all: Resolved = {
+      ...settings,
+      models: [...settings.models, languageModel("provided"), modelWith("pulled", { engine: "fake" })]
+    }
+
+    it.effect.each(all.models.map(({ name }) => name))(
+      "is how requests for %s go, as policy show prints",
+      (name) =>
+        Effect.gen(function*() {
+          const model = all.models.find((one) => one.name === name)!
+          const { policy } = yield* consider(all, { model: name })
+          assert.deepStrictEqual(policy, Policy.routingOf(model, all.policies).policy)
+          assert.strictEqual(policy.selection.strategy, "speed")
+          assert.strictEqual(policy.timeouts.totalMs, 3_000)
+          assert.strictEqual(policy.retries, name === "fake/own" ? 1 : 7)
+        })
+    )
+
+    it.effect("is how requests for the embedded model go", () =>
+      Effect.gen(function*() {
+        const { policy } = yield* consider(settingsOf({ policies }), { model: "tiny-chat" })
+        assert.strictEqual(policy.retries, 7)
+      }))
+  })
+
+  describe("fields that Troupe does not know", () => {
+    const kinds = {
+      local: { engine: "fake" },
+      openai: { engine: "remote", provider: "openai", model: "m" },
+      anthropic: { engine: "remote", provider: "anthropic", model: "m" }
+    } as const
+    const some = (maxLength: number, minLength = 0) =>
+      fc.array(fc.constantFrom("local", "openai", "anthropic"), { minLength, maxLength })
+
+    it("never send a prompt from this machine to a model that the request does not name", () =>
+      fc.assert(
+        fc.asyncProperty(
+          some(3, 1),
+          some(2, 1),
+          fc.constantFrom("temprature", "reasoning_effort", "new_field"),
+          fc.constantFrom("openai", "anthropic"),
+          async (own, others, field, dialect) => {
+            // Names of fakes begin with fake/ in files only.
+            const model = (name: string, list: ReadonlyArray<keyof typeof kinds>) => {
+              const { deployments: [deployment] } = modelWith(name, kinds.local)
+              const [first, ...rest] = list.map((kind, index) => ({
+                ...deployment,
+                id: `${name}#${index}`,
+                options: kinds[kind]
+              }))
+              return { name, deployments: [first!, ...rest] as const }
+            }
+            const fallbacks = { ordinary: ["b"], context: ["b"], content: ["b"] }
+            const settings: Resolved = {
+              ...settingsOf({}),
+              models: [
+                { ...model("a", own), routing: { policy: Policy.defaults, fallbacks } },
+                model("b", others)
+              ]
+            }
+            const extra: Extra = { dialect, fields: [{ path: [field], value: 1 }] }
+            const wish: Wish = { model: "a", needs: ["generate", `${dialect} fields`], extra }
+            const found = await Effect.runPromise(Effect.result(consider(settings, wish)))
+            const isMixed = own.includes(dialect) && own.some((kind) => kind !== dialect)
+            if (Result.isFailure(found)) {
+              assert.isTrue(isMixed && field === "temprature")
+              assert.deepInclude<object>(found.failure.reason, { _tag: "InvalidRequest", path: field })
+              return
+            }
+            const route = found.success
+            const listed = [...route.deployments, ...Object.values(route.fallbacks).flat()]
+            for (const { options } of listed) assert.isTrue(options.engine === "remote" && options.provider === dialect)
+            assert.isFalse(isMixed && field === "temprature")
+            if (own.includes("local") || !own.includes(dialect)) {
+              assert.isTrue(
+                listed.every(({ id }) => id.startsWith("a"))
+              )
+            }
+          }
+        )
+      ))
+  })
+})

@@ -1,0 +1,499 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Schema } from "effect"
+import * as fc from "fast-check"
+import { abilities } from "../../../src/domain/EngineProtocol.ts"
+import type { Measurement } from "../../../src/domain/Measurement.ts"
+import { unmeasured } from "../../../src/domain/Measurement.ts"
+import * as Measurements from "../../../src/services/health/LatencyStats.ts"
+import { Decision } from "../../../src/services/routing/DecisionRecord.ts"
+import { beginnings, Prefixes } from "../../../src/services/routing/PrefixIndex.ts"
+import type { Asked, Condition, Facts, Options } from "../../../src/services/routing/Selection.ts"
+import * as Selection from "../../../src/services/routing/Selection.ts"
+
+const isIn = (one: string, list: ReadonlyArray<string>): boolean => list.includes(one)
+
+const asking = (more: Partial<Asked> = {}): Asked => ({ model: "m", needs: [], turn: 0, seed: 1, now: 0, ...more })
+
+const measured = (tookMs: number, more: Partial<Measurement> = {}) => ({
+  ...Measurements.ended(Measurements.started(unmeasured), { ok: true, tookMs }, 0),
+  ...more
+})
+
+const condition = (more: Partial<Condition> = {}): Condition => ({ ...Selection.ready, ...more })
+
+const busy = (inFlight: number): Condition => condition({ measured: measured(100, { inFlight }) })
+
+interface Place {
+  readonly facts?: Partial<Facts>
+  readonly condition?: Condition
+}
+
+const decide = (places: ReadonlyArray<Place>, options: Partial<Options> = {}, asked: Partial<Asked> = {}) =>
+  Selection.decide(
+    Selection.prepare(places.map(({ facts }, index) => ({ deployment: `d${index}`, ...facts }))),
+    places.map(({ condition }) => condition ?? Selection.ready),
+    asking(asked),
+    { ...Selection.defaults, exploration: 0, ...options }
+  )
+
+const order = (...args: Parameters<typeof decide>) => decide(...args).candidates.map(({ deployment }) => deployment)
+
+const primary = (...args: Parameters<typeof decide>) => order(...args)[0]
+
+const maybe = <A>(arbitrary: fc.Arbitrary<A>) => fc.option(arbitrary, { nil: undefined })
+
+const place = fc.record({
+  facts: fc.record({
+    price: maybe(fc.record({ input: fc.nat(100), output: fc.nat(100) })),
+    quality: maybe(fc.nat(10).map((tenths) => tenths / 10)),
+    contextWindow: maybe(fc.constantFrom(512, 4096, 128_000)),
+    abilities: maybe(fc.subarray([...abilities])),
+    lacks: maybe(fc.subarray([...Selection.needs])),
+    tasks: maybe(fc.subarray(["code", "chat"])),
+    weight: fc.constantFrom(0, 1, 5),
+    slots: fc.constantFrom(1, 4)
+  }),
+  condition: fc.record({
+    measured: fc.record({
+      samples: fc.nat(3),
+      tookMs: fc.nat(10_000),
+      errorRate: fc.constantFrom(0, 0.5, 1),
+      inFlight: fc.nat(100)
+    }).map(({ samples, tookMs, ...more }) =>
+      samples === 0 ? { ...unmeasured, inFlight: more.inFlight } : measured(tookMs, more)
+    ),
+    state: fc.constantFrom("ready", "cold", "loading"),
+    queued: fc.nat(10),
+    queueFull: fc.boolean(),
+    closed: maybe(fc.record({ why: fc.constant("its circuit is open"), retryAfterMs: fc.nat(60_000) }))
+  })
+})
+
+const scene = fc.record({
+  places: fc.array(place, { maxLength: 12 }),
+  options: fc.record({
+    strategy: fc.constantFrom(...Selection.names),
+    exploration: fc.constantFrom(0, 0.5, 1),
+    keep: fc.integer({ min: 1, max: 4 }),
+    spill: fc.boolean()
+  }),
+  asked: fc.record({
+    needs: fc.subarray([...Selection.needs]),
+    promptTokens: maybe(fc.nat(10_000)),
+    task: maybe(fc.constantFrom("code", "chat", "other")),
+    session: maybe(fc.string()),
+    prefixShares: maybe(fc.array(fc.double({ min: 0, max: 1, noNaN: true }), { minLength: 12, maxLength: 12 })),
+    turn: fc.nat(1_000),
+    seed: fc.nat(),
+    now: fc.nat(10_000_000)
+  })
+})
+
+type Scene = typeof scene extends fc.Arbitrary<infer A> ? A : never
+
+const property = (check: (scene: Scene) => void) => fc.assert(fc.property(scene, check), { numRuns: 2_000 })
+
+describe("Selection", () => {
+  describe("whatever the strategy", () => {
+    it("lists or rules out each deployment once, and gives nothing but plain data", () => {
+      property(({ asked, options, places }) => {
+        const decision = decide(places, options, asked)
+        const listed = decision.candidates.map(({ deployment }) => deployment)
+        const out = decision.ruledOut.map(({ deployment }) => deployment)
+        assert.strictEqual(new Set([...listed, ...out]).size, listed.length + out.length)
+        assert.strictEqual(decision.viable + out.length, places.length)
+        assert.strictEqual(listed.length, Math.min(decision.viable, options.keep))
+        const json = JSON.parse(JSON.stringify(decision)) as unknown
+        assert.deepStrictEqual(Schema.decodeUnknownSync(Decision)(json), decision)
+      })
+    })
+
+    it("decides the same again, from the same seed", () => {
+      property(({ asked, options, places }) => {
+        assert.deepStrictEqual(decide(places, options, asked), decide(places, options, asked))
+      })
+    })
+
+    it("never names one who may not be called, cannot do it, or whose window is too small", () => {
+      property(({ asked, options, places }) => {
+        for (const id of order(places, options, asked)) {
+          const { condition, facts } = places[Number(id.slice(1))]!
+          assert.strictEqual(condition.closed, undefined)
+          assert.isTrue(asked.needs.every((need) => !isIn(need, abilities) || isIn(need, facts.abilities ?? abilities)))
+          assert.isFalse(asked.needs.some((need) => isIn(need, facts.lacks ?? [])))
+          assert.isTrue((asked.promptTokens ?? 0) < (facts.contextWindow ?? Number.POSITIVE_INFINITY))
+        }
+      })
+    })
+
+    it("says what is lacking just where nobody who is wanted could ever take the request", () => {
+      property(({ asked, options, places }) => {
+        const { candidates, lacking } = decide(places, options, asked)
+        const lacks = places.map(({ facts }) =>
+          asked.needs.filter((need) =>
+            isIn(need, facts.lacks ?? []) || (isIn(need, abilities) && !isIn(need, facts.abilities ?? abilities))
+          )
+        )
+        const wanted = lacks.filter((_, index) => options.strategy !== "weighted" || places[index]!.facts.weight !== 0)
+        const isHopeless = wanted.length > 0 && wanted.every((missing) => missing.length > 0)
+        assert.deepStrictEqual(new Set(lacking), new Set(isHopeless ? wanted.flat() : []))
+        if (isHopeless) assert.deepStrictEqual(candidates, [])
+      })
+    })
+
+    it("goes by the score, best first, save for who is explored and who stands behind", () => {
+      property(({ asked, options, places }) => {
+        const { candidates, explored, spilled = [] } = decide(places, options, asked)
+        const ranked = candidates.slice(explored === true ? 1 : 0)
+        const keys = ranked.map(({ deployment, score }) => [spilled.includes(deployment) ? 1 : 0, -score] as const)
+        assert.deepStrictEqual(keys, keys.toSorted((a, b) => a[0] - b[0] || a[1] - b[1]))
+      })
+    })
+
+    it("gives terms from 0 to 1 where it balances", () => {
+      property(({ asked, options, places }) => {
+        for (const { terms } of decide(places, { ...options, strategy: "balanced" }, asked).candidates) {
+          for (const term of Object.values(terms)) assert.isTrue(term >= 0 && term <= 1, JSON.stringify(terms))
+        }
+      })
+    })
+  })
+
+  describe("ruling out", () => {
+    it("says why, and when one who is closed may be asked again", () => {
+      const decision = decide(
+        [
+          { facts: { contextWindow: 100 } },
+          { facts: { abilities: ["format"] } },
+          { condition: condition({ closed: { why: "its circuit is open", retryAfterMs: 9_000 } }) },
+          { condition: condition({ closed: { why: "it is cooling", retryAfterMs: 4_000 } }) },
+          {
+            facts: { contextWindow: 100 },
+            condition: condition({ closed: { why: "its circuit is open", retryAfterMs: 1 } })
+          }
+        ],
+        {},
+        { needs: ["tools"], promptTokens: 200 }
+      )
+      assert.deepStrictEqual(decision.ruledOut.map(({ why }) => why), [
+        "its context window of 100 tokens is too small for a prompt of at least 200",
+        "it does not support tool calls",
+        "its circuit is open",
+        "it is cooling",
+        "its context window of 100 tokens is too small for a prompt of at least 200"
+      ])
+      assert.strictEqual(decision.retryAfterMs, 4_000)
+      assert.deepStrictEqual(decision.candidates, [])
+    })
+
+    it("keeps to what the request names", () => {
+      assert.deepStrictEqual(order([{}, {}, {}], {}, { only: ["d1", "d2"], except: ["d2"] }), ["d1"])
+    })
+
+    it("names what is not known, and rules nobody out for it", () => {
+      const [candidate] = decide([{}], { strategy: "cost" }, { needs: ["tools"], promptTokens: 1e6 }).candidates
+      assert.deepStrictEqual(candidate!.unknown, ["price", "quality", "contextWindow", "speed"])
+    })
+  })
+
+  describe("balanced", () => {
+    const good = { facts: { quality: 0.9, price: { input: 10, output: 10 } }, condition: busy(0) }
+
+    it("weighs speed, quality and cost", () => {
+      const { candidates } = decide(
+        [
+          good,
+          { facts: { quality: 0.5, price: { input: 5, output: 5 } }, condition: condition({ measured: measured(50) }) }
+        ],
+        { weights: { speed: 0.3, quality: 0.4, cost: 0.3, task: 1 } },
+        { promptTokens: 100 }
+      )
+      assert.deepStrictEqual(candidates.map(({ deployment, terms }) => [deployment, terms]), [
+        ["d1", { speed: 1, quality: 0.5, cost: 0.5 }],
+        ["d0", { speed: 0.5, quality: 0.9, cost: 1 }]
+      ])
+      assert.approximately(candidates[0]!.score, 0.3 + 0.2 + 0.15, 1e-9)
+      assert.approximately(candidates[1]!.score, 0.15 + 0.36, 1e-9)
+    })
+
+    it("follows its weights", () => {
+      const cheap = { facts: { quality: 0.1, price: { input: 0, output: 0 } }, condition: busy(0) }
+      const only = { speed: 0, quality: 0, cost: 0, task: 0 }
+      assert.strictEqual(primary([cheap, good], { weights: { ...only, quality: 1 } }), "d1")
+      assert.strictEqual(primary([cheap, good], { weights: { ...only, cost: 1 } }), "d0")
+    })
+
+    it("adds what suits the task", () => {
+      const coder = { facts: { quality: 0.5, tasks: ["code"] } }
+      assert.strictEqual(primary([{ facts: { quality: 0.9, tasks: ["chat"] } }, coder], {}, { task: "code" }), "d1")
+      assert.strictEqual(primary([{ facts: { quality: 0.9, tasks: ["chat"] } }, coder]), "d0")
+    })
+
+    it("never makes one worse by more quality, less cost or more speed", () => {
+      fc.assert(fc.property(
+        fc.record({
+          quality: fc.nat(9),
+          price: fc.integer({ min: 1, max: 100 }),
+          ms: fc.integer({ min: 2, max: 1e4 })
+        }),
+        fc.record({
+          quality: fc.nat(9),
+          price: fc.integer({ min: 1, max: 100 }),
+          ms: fc.integer({ min: 2, max: 1e4 })
+        }),
+        fc.constantFrom("quality", "price", "ms"),
+        (mine, other, better) => {
+          const at = (one: typeof mine) => ({
+            facts: { quality: one.quality / 10, price: { input: one.price, output: one.price } },
+            condition: condition({ measured: measured(one.ms) })
+          })
+          const improved = { ...mine, [better]: better === "quality" ? mine.quality + 1 : mine[better] / 2 }
+          const wasFirst = primary([at(mine), at(other)]) === "d0"
+          assert.isTrue(!wasFirst || primary([at(improved), at(other)]) === "d0")
+        }
+      ))
+    })
+
+    it("believes an old measurement less", () => {
+      const places = [{ condition: condition({ measured: measured(10_000) }) }, {}]
+      assert.strictEqual(primary(places.toReversed(), { strategy: "speed" }, { now: 0 }), "d1")
+      const [slow] = decide([{ condition: condition({ measured: measured(10_000) }) }, { condition: busy(0) }], {
+        strategy: "speed",
+        keep: 1
+      }, { now: 1e9, only: ["d0"] }).candidates
+      assert.isBelow(Math.abs(slow!.score - 0.5), 0.01)
+    })
+  })
+
+  describe("exploring", () => {
+    const places = [{ condition: busy(0) }, {}, {}]
+
+    it("tries those who were never measured in the share that is asked for", () => {
+      const decisions = Array.from(
+        { length: 4_000 },
+        (_, seed) => decide([{ facts: { quality: 1 }, condition: busy(0) }, {}, {}], { exploration: 0.1 }, { seed })
+      )
+      const tried = decisions.filter(({ explored }) => explored).map(({ candidates }) => candidates[0]!.deployment)
+      assert.isTrue(tried.length > 300 && tried.length < 500, String(tried.length))
+      assert.deepStrictEqual([...new Set(tried)].toSorted(), ["d1", "d2"])
+    })
+
+    it("sends one request at a time to one who was never measured", () => {
+      const trying = condition({ measured: Measurements.started(unmeasured) })
+      const decision = decide([{ facts: { quality: 1 }, condition: busy(0) }, { condition: trying }], {
+        exploration: 1
+      })
+      assert.strictEqual(decision.explored, undefined)
+    })
+
+    it("keeps the others as fallbacks", () => {
+      const decision = decide(places, { exploration: 1, keep: 3 })
+      assert.strictEqual(decision.candidates.length, 3)
+    })
+
+    it("costs nothing when all have been measured", () => {
+      const decision = decide([{ condition: busy(0) }, { condition: busy(1) }], { exploration: 1 })
+      assert.strictEqual(decision.explored, undefined)
+    })
+  })
+
+  describe("spilling", () => {
+    it("sets behind who loads or has a full queue, and says so", () => {
+      const decision = decide([
+        { facts: { quality: 1 }, condition: condition({ state: "loading" }) },
+        { facts: { quality: 0.9 }, condition: condition({ queueFull: true }) },
+        { facts: { quality: 0.1 } }
+      ], { strategy: "quality" })
+      assert.deepStrictEqual(decision.candidates.map(({ deployment }) => deployment), ["d2", "d0", "d1"])
+      assert.deepStrictEqual(decision.spilled, ["d0", "d1"])
+    })
+
+    it("goes by the score where all load, and where the policy does not spill", () => {
+      const loading = condition({ state: "loading" })
+      const places = [{ facts: { quality: 1 }, condition: loading }, { facts: { quality: 0.1 }, condition: loading }]
+      assert.strictEqual(decide(places, { strategy: "quality" }).spilled, undefined)
+      assert.deepStrictEqual(order([places[0]!, {}], { strategy: "quality", spill: false }), ["d0", "d1"])
+    })
+  })
+
+  describe("cost", () => {
+    it("takes the best quality for its cost within the limits, and says which limit rules out whom", () => {
+      const decision = decide(
+        [
+          { facts: { quality: 0.9, price: { input: 10, output: 20 } } },
+          { facts: { quality: 0.85, price: { input: 1, output: 2 } } },
+          { facts: { quality: 0.7, price: { input: 0, output: 0 } } },
+          { facts: { quality: 0.95, price: { input: 100, output: 200 } } }
+        ],
+        { strategy: "cost" },
+        { promptTokens: 100, maxTokens: 100 }
+      )
+      assert.deepStrictEqual(decision.candidates.map(({ deployment }) => deployment), ["d1", "d0"])
+      assert.deepStrictEqual(decision.ruledOut, [
+        { deployment: "d2", why: "its quality of 0.7 is below the limit of 0.8" },
+        { deployment: "d3", why: "the request would cost about 0.0300 USD there, and the limit is 0.0100 USD" }
+      ])
+    })
+
+    it("lets quality and cost be exactly at their limits", () => {
+      const atLimit = { facts: { quality: 0.8, price: { input: 100, output: 0 } } }
+      assert.strictEqual(primary([atLimit], { strategy: "cost" }, { promptTokens: 100, maxTokens: 1 }), "d0")
+    })
+
+    it("estimates the answer's length where nobody says it", () => {
+      const dear = { facts: { quality: 0.9, price: { input: 0, output: 40 } } }
+      assert.strictEqual(primary([dear], { strategy: "cost" }, {}), undefined)
+      assert.strictEqual(primary([dear], { strategy: "cost" }, { maxTokens: 100 }), "d0")
+    })
+
+    it("does not take a price that is not known for a low one", () => {
+      const known = { facts: { quality: 0.8, price: { input: 1, output: 1 } } }
+      assert.strictEqual(primary([{ facts: { quality: 0.8 } }, known], { strategy: "cost" }), "d1")
+    })
+  })
+
+  describe("sharing load", () => {
+    const shares = (places: ReadonlyArray<Place>, options: Partial<Options>, asked: (n: number) => Partial<Asked>) => {
+      const counts = places.map(() => 0)
+      for (let n = 0; n < 4_000; n++) counts[Number(primary(places, options, asked(n))!.slice(1))]!++
+      return counts.map((count) => count / 4_000)
+    }
+
+    it("weighs by weight", () => {
+      const places = [{ facts: { weight: 1 } }, { facts: { weight: 3 } }, { facts: { weight: 0 } }]
+      const [one, three, zero] = shares(places, { strategy: "weighted" }, (seed) => ({ seed }))
+      assert.approximately(one!, 0.25, 0.03)
+      assert.approximately(three!, 0.75, 0.03)
+      assert.strictEqual(zero, 0)
+    })
+
+    it("goes to the least busy for its slots, and among equals to each alike", () => {
+      assert.strictEqual(
+        primary([{ condition: busy(2) }, { condition: busy(3), facts: { slots: 4 } }], {
+          strategy: "least-busy"
+        }),
+        "d1"
+      )
+      const [first] = shares([{}, {}], { strategy: "least-busy" }, (seed) => ({ seed }))
+      assert.approximately(first!, 0.5, 0.03)
+    })
+
+    it("goes round in turn", () => {
+      const turns = [0, 1, 2, 3].map((turn) => primary([{}, {}, {}], { strategy: "round-robin" }, { turn }))
+      assert.deepStrictEqual(turns, ["d0", "d1", "d2", "d0"])
+      assert.deepStrictEqual(order([{}, {}, {}], { strategy: "round-robin" }, { turn: 1 }), ["d1", "d2", "d0"])
+    })
+
+    it("takes the better of two by latency and load, so the worst never goes first", () => {
+      const places = [100, 200, 300].map((ms) => ({ condition: condition({ measured: measured(ms) }) }))
+      const [fast, , slow] = shares(places, { strategy: "latency" }, (seed) => ({ seed }))
+      assert.approximately(fast!, 2 / 3, 0.03)
+      assert.strictEqual(slow, 0)
+    })
+
+    it("counts the queue in latency, and tries who was never measured by one request at a time", () => {
+      const quick = condition({ measured: measured(100, { inFlight: 9 }) })
+      assert.strictEqual(
+        primary([{ condition: quick }, { condition: condition({ measured: measured(300) }) }], { strategy: "latency" }),
+        "d1"
+      )
+      const trying = condition({ measured: Measurements.started(unmeasured) })
+      assert.strictEqual(primary([{ condition: quick }, {}], { strategy: "latency" }), "d1")
+      assert.strictEqual(primary([{ condition: quick }, { condition: trying }], { strategy: "latency" }), "d0")
+    })
+  })
+
+  describe("sessions", () => {
+    const sessions = Array.from({ length: 1_000 }, (_, index) => `session ${index}`)
+    const homes = (count: number, except: ReadonlyArray<string> = []) =>
+      sessions.map((session) =>
+        primary(Array.from({ length: count }, () => ({})), { strategy: "session" }, { session, except })
+      )
+
+    it("stay on their deployment, whatever else is asked", () => {
+      property(({ asked, places }) => {
+        const one = { strategy: "session", keep: 1 } as const
+        const other = { ...asked, session: "s", seed: asked.seed + 1, turn: asked.turn + 1 }
+        const spill = { ...one, spill: false }
+        assert.deepStrictEqual(order(places, spill, { ...asked, session: "s" }), order(places, spill, other))
+      })
+    })
+
+    it("spread over all", () => {
+      const counts = [0, 1, 2, 3, 4].map((n) => homes(5).filter((home) => home === `d${n}`).length)
+      for (const count of counts) assert.isTrue(count > 140 && count < 260, counts.join())
+    })
+
+    it("move only from a deployment that goes, and only to one that comes", () => {
+      const before = homes(5)
+      const without = homes(5, ["d2"])
+      for (const [index, home] of before.entries()) if (home !== "d2") assert.strictEqual(without[index], home)
+      const more = homes(6)
+      const moved = before.filter((home, index) => {
+        if (more[index] !== home) assert.strictEqual(more[index], "d5")
+        return more[index] !== home
+      })
+      assert.isTrue(moved.length > 100 && moved.length < 240, String(moved.length))
+    })
+  })
+
+  describe("prefixes", () => {
+    const four = [busy(1), busy(0), busy(2), busy(3)].map((condition) => ({ condition }))
+
+    it("go to whoever has most of the prompt, if it is more than 0.3", () => {
+      const choose = (prefixShares: ReadonlyArray<number>) => primary(four, { strategy: "prefix" }, { prefixShares })
+      assert.strictEqual(choose([0.5, 0, 0.9, 0]), "d2")
+      assert.strictEqual(choose([0.3, 0, 0, 0]), "d1")
+    })
+
+    it("keeps each tenant's prompts apart", () => {
+      const text = "x".repeat(1024)
+      const prefixes = new Prefixes()
+      prefixes.note("a#0", beginnings(text, "one"))
+      assert.deepStrictEqual([...prefixes.shares(["a#0"], beginnings(text, "one"))], [1])
+      for (const other of ["two", ""]) {
+        assert.deepStrictEqual([...prefixes.shares(["a#0"], beginnings(text, other))], [0])
+      }
+    })
+
+    it("give way where loads are out of balance", () => {
+      const choose = (inFlight: number) =>
+        primary([{ condition: busy(inFlight) }, { condition: busy(100) }], { strategy: "prefix" }, {
+          prefixShares: [1, 0]
+        })
+      assert.strictEqual(choose(164), "d0")
+      assert.strictEqual(choose(165), "d1")
+    })
+
+    const prompt = (...blocks: ReadonlyArray<string>) => beginnings(blocks.map((one) => one.repeat(256)).join(""))
+
+    it("are remembered by their beginnings", () => {
+      const prefixes = new Prefixes()
+      prefixes.note("d0", prompt("a", "b", "c"))
+      prefixes.note("d1", prompt("a"))
+      const shares = prefixes.shares(["d0", "d1", "d2"], prompt("a", "b", "x", "c"))
+      assert.deepStrictEqual([...shares], [0.5, 0.25, 0])
+      assert.deepStrictEqual([...prefixes.shares(["d0"], prompt("b", "c"))], [0])
+    })
+
+    it("are forgotten with their deployment, and the least used when there are too many", () => {
+      const prefixes = new Prefixes(3)
+      prefixes.note("d0", prompt("a", "b"))
+      prefixes.note("d0", prompt("c", "d"))
+      assert.strictEqual(prefixes.size, 3)
+      assert.deepStrictEqual([...prefixes.shares(["d0"], prompt("a", "b"))], [0.5])
+      prefixes.forget("d0")
+      assert.strictEqual(prefixes.size, 0)
+    })
+  })
+
+  it("takes a strategy of one's own", () => {
+    const longest = {
+      name: "longest window",
+      score: ({ contextWindow = 0 }: Facts) => contextWindow
+    }
+    const decision = decide([{}, { facts: { contextWindow: 10 } }], { strategy: longest })
+    assert.strictEqual(decision.strategy, "longest window")
+    assert.strictEqual(decision.candidates[0]!.deployment, "d1")
+  })
+})
