@@ -140,8 +140,27 @@ describe("a cross-origin request", () => {
     assert.property(json, field)
     assert.include(messageOf(json), "server.cors.origins")
     assert.notInclude(received, "access-control-allow-origin")
-    const answered = await exchange(service.url, [post(path, { origin: "https://other.example" }) + body])
+  })
+
+  it.each(dialects.flatMap(([path, field]) =>
+    [
+      [path, field, { origin: "https://other.example", "content-type": "text/plain" }],
+      [path, field, { origin: "null" }],
+      [path, field, { "sec-fetch-site": "cross-site" }],
+      [path, field, { host: "other.example", origin: "http://other.example" }]
+    ] as const
+  ))("that needs no preflight is 403 in the shape of %s (%s) before a model is called: %o", async (
+    path,
+    field,
+    headers
+  ) => {
+    const answered = await exchange(service.url, [post(path, headers) + body])
+    const { json, status } = last(answered)
+    assert.strictEqual(status, 403)
+    assert.property(json, field)
+    assert.include(messageOf(json), "server.cors.origins")
     assert.notInclude(answered, "access-control-allow-origin")
+    assert.notInclude(answered, "x-troupe-decision")
   })
 
   it("never reaches administration", async () => {

@@ -22,12 +22,10 @@ import type { InferenceError } from "../../domain/InferenceError.ts"
 import { Settings } from "../../services/settings/Settings.ts"
 import type { Origin } from "./AdminListener.ts"
 import { isSameToken, originOf } from "./AdminListener.ts"
+import { isLoopbackHost } from "./Cors.ts"
 import { respondError } from "./Endpoint.ts"
 
 const loopback = /^(?:::ffff:)?127\.|^::1$/
-
-/** What a URL may call this machine: names that browsers resolve here themselves, and addresses. */
-const loopbackHost = /^(?:(?:[\w-]+\.)*localhost|127(?:\.\d{1,3}){3}|\[::1\])$/
 
 const forbid = (message: string) =>
   respondError(OpenAiError.make(message, { status: 403, type: "invalid_request_error", code: "forbidden" }))
@@ -64,9 +62,6 @@ const isDirect = ({ headers }: Request): boolean =>
   headers["origin"] === undefined && ownSites.has(headers["sec-fetch-site"]) &&
   Object.keys(headers).every((name) => !forwarding.test(name))
 
-const isLoopback = ({ headers }: Request): boolean =>
-  loopbackHost.test(headers["host"]?.toLowerCase().replace(/:\d*$/, "") ?? "")
-
 const withToken = ({ headers }: Request, token: string): HttpServerResponse.HttpServerResponse | undefined => {
   const given = bearerTokenOf(headers["authorization"])
   return given !== undefined && isSameToken(given, token) ? undefined : notAuthorized
@@ -83,7 +78,7 @@ const refusal = (
   if (!isDirect(request)) return notLocal
   if (origin === "socket") return undefined
   if (!Option.exists(request.remoteAddress, (address) => loopback.test(address))) return notLocal
-  return isLoopback(request) ? undefined : notLoopback
+  return isLoopbackHost(request.headers["host"]) ? undefined : notLoopback
 }
 
 /** Paths as the shapes of `/admin` have them. */

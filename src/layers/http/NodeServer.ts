@@ -100,13 +100,16 @@ export class NodeServer extends Server {
     request.url = target.success
     // Node leaves the body out by itself, having seen the method before this.
     if (request.method === "HEAD") request.method = "GET"
-    return request.headers.origin === undefined && request.method !== "OPTIONS" || this.#isAllowed(request, response)
+    const { origin, "sec-fetch-site": site } = request.headers
+    const isOfProgram = origin === undefined && site === undefined && request.method !== "OPTIONS"
+    return isOfProgram || this.#isAllowed(request, response)
   }
 
   #isAllowed(request: IncomingMessage, response: ServerResponse): boolean {
     const path = request.url!.split("?")[0]!
     const answer = Cors.answer({
       origins: this.#options.settings.cors?.origins ?? [],
+      bound: this.#options.settings.host,
       method: request.method!,
       path,
       headers: request.headers,
