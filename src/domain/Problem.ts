@@ -82,10 +82,14 @@ const inWords = (path: ReadonlyArray<PropertyKey>, message: string) => {
 
 const issues = SchemaIssue.makeFormatterStandardSchemaV1({ leafHook: leafMessage })
 
+/** A problem whose path is still a list of keys. */
+export interface KeyedProblem {
+  readonly path: ReadonlyArray<PropertyKey>
+  readonly expected: string
+}
+
 /** Every problem of a failed decoding, with its path as keys. */
-export const keyed = (
-  error: Schema.SchemaError
-): ReadonlyArray<{ path: ReadonlyArray<PropertyKey>; expected: string }> =>
+export const keyed = (error: Schema.SchemaError): ReadonlyArray<KeyedProblem> =>
   issues(error.issue).issues.map((issue) =>
     inWords((issue.path ?? []).map((key) => typeof key === "object" ? key.key : key), issue.message)
   )

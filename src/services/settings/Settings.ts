@@ -15,9 +15,10 @@
 import { Context, Result, Schema } from "effect"
 import type { DeploymentOptions } from "../../domain/Deployment.ts"
 import * as HeaderValue from "../../domain/HeaderValue.ts"
-import type { Problem } from "../../domain/Problem.ts"
+import type { KeyedProblem, Problem } from "../../domain/Problem.ts"
 import * as Problems from "../../domain/Problem.ts"
 import { name as cachedResponses } from "../cache/CachedResponses.ts"
+import { withHint } from "./Hints.ts"
 import { interpolate, isLoneReference, looksLikeSecret, referencesIn, typed } from "./Interpolation.ts"
 import type { Path, Tree } from "./Overlay.ts"
 import { at, isFromOverlay, isMapping, leaves, mapLeaves, overlay } from "./Overlay.ts"
@@ -45,8 +46,6 @@ export class SettingsError extends Schema.TaggedError<SettingsError>()("Settings
       .join("\n")
   }
 }
-
-type KeyedProblem = ReturnType<typeof Problems.keyed>[number]
 
 const secrets = (file: Tree): ReadonlyArray<Problem> =>
   leaves(file).filter(([path, value]) => looksLikeSecret(path.at(-1), value)).map(([path]) => ({
@@ -137,11 +136,30 @@ const withEngines = (tree: Tree): Tree => {
 const isSecret = (path: Path): boolean =>
   path.at(-1) === "key" || path.at(-2) === "headers" || path.at(-1) === "token" && path.at(-2) === "admin"
 
+const variablesNamed = (names: ReadonlyArray<string>): string =>
+  `the environment variable${names.length === 1 ? "" : "s"} ${[...new Set(names)].join(" and ")}`
+
 /** Names the variables that a secret comes from, never the secret. */
 const unfit = (scalar: Tree, problem: string): string => {
   const names = referencesIn(scalar)
-  const subject = names.length === 0 ? "a value" : `the environment variable ${names.join(" and ")}`
+  const subject = names.length === 0 ? "a value" : variablesNamed(names)
   return `Expected ${subject} to fit an HTTP header: ${problem}`
+}
+
+const emptyVariable = (scalar: Tree): string =>
+  `Expected ${variablesNamed(referencesIn(scalar))} to have a value that is not empty`
+
+/** Names the variables whose values are wrong. */
+const withVariables = (raw: Tree, expanded: Tree, { expected, path }: KeyedProblem): KeyedProblem => {
+  const scalar = at(raw, path)
+  const names = referencesIn(scalar)
+  if (names.length === 0) return { path, expected }
+  return {
+    path,
+    expected: at(expanded, path) === ""
+      ? emptyVariable(scalar)
+      : `${expected}. The value is from ${variablesNamed(names)}`
+  }
 }
 
 /** What one environment comes to. */
@@ -167,8 +185,12 @@ const inspect = (base: Tree, over: Tree, environment: Environment, surroundings:
         expected: `Expected the environment variable ${name} to be set`
       })))
     }
+    const isEmpty = text === "" && unset.length === 0 && referencesIn(scalar).length > 0
+    if (isEmpty && isSecret(path) && !secretsMayBeUnset) {
+      missing.push({ path: Problems.formatPath(place(path)), expected: emptyVariable(scalar) })
+    }
     // The name in the place of the value, which is not sent: the rest of the deployment can be checked.
-    if (unset.length > 0 && isSecret(path)) return scalar
+    if ((unset.length > 0 || isEmpty) && isSecret(path)) return scalar
     if (typeof text !== "string" || text === "" || !isSecret(path)) return text
     const value = path.at(-2) === "headers" ? HeaderValue.trim(text) : HeaderValue.trimKey(text)
     const problem = HeaderValue.problemIn(value)
@@ -184,7 +206,8 @@ const inspect = (base: Tree, over: Tree, environment: Environment, surroundings:
     ...routingProblems(source, { models: namesIn(raw, "models"), policies: namesIn(raw, "policies") })
       .map(({ expected, path }) => ({ path: place(path), expected }))
   ]
-  const wrong = [...undecoded.map(({ expected, path }) => ({ path: place(path), expected })), ...found]
+  const hinted = undecoded.map((problem) => withHint(raw, withVariables(raw, expanded, problem)))
+  const wrong = [...hinted.map(({ expected, path }) => ({ path: place(path), expected })), ...found]
     .map(({ expected, path }) => ({ path: Problems.formatPath(path), expected }))
   return {
     source,

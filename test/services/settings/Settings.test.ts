@@ -550,6 +550,44 @@ describe("Settings", () => {
       })
     })
 
+    it.each<[deployment: object, field: string, expected: RegExp]>([
+      [{ engine: "llma", file: "a" }, "engine", /Expected "llama", .*Did you mean llama\?$/],
+      [{ engin: "llama", file: "a" }, "engin", /^There is no such field\. Did you mean engine\?$/],
+      [{ providr: "openai", model: "a" }, "providr", /^There is no such field\. Did you mean provider\?$/],
+      [{ file: "a" }, "engine", /Did you mean engine: llama\?$/],
+      [{ folder: "a" }, "engine", /Did you mean engine: onnx\?$/],
+      [{ model: "a" }, "engine", /A remote model needs a provider: openai, /],
+      [{ engine: "openai", model: "a" }, "engine", /Use provider: openai without engine$/],
+      [{ engine: "ollama", model: "a" }, "engine", /Use provider: ollama without engine$/],
+      [{ provider: "antropic", model: "a" }, "provider", /Did you mean anthropic\?$/],
+      [
+        { engine: "llama", file: "a", abilities: "embed" },
+        "abilities",
+        /^Expected a list, such as \[generate, embed\]$/
+      ],
+      [{ engine: "llama", file: "a", price: 2 }, "price", /^Expected a mapping, such as \{ input: /]
+    ])("of the deployment %j are at %s, with a hint", (deployment, field, expected) => {
+      const [problem, ...others] = problems({ models: { a: { deployments: [deployment] } } })
+      assert.deepStrictEqual(others, [])
+      assert.strictEqual(problem?.path, `models.a.deployments[0].${field}`)
+      assert.match(problem!.expected, expected)
+    })
+
+    it.each<[file: object, line: RegExp]>([
+      [{ models: ["a"] }, /^models: Expected a mapping, such as \{ assistant: \{ deployments: \[/],
+      [{ models: { a: "a.gguf" } }, /^models\.a: Expected a mapping, such as \{ deployments: \[/],
+      [
+        { models: { a: { deployments: { engine: "llama" } } } },
+        /^models\.a\.deployments: Expected a list, such as \[\{ /
+      ],
+      [{ models: { a: { deployments: ["a.gguf"] } } }, /^models\.a\.deployments\[0\]: Expected a mapping, such as \{ /],
+      [{ server: 3000 }, /^server: Expected a mapping, such as \{ port: 3000 \}$/],
+      [{ server: { trustedProxies: "10.0.0.1" } }, /^server\.trustedProxies: Expected a list$/],
+      [{ logLevel: "wran" }, /^logLevel: Expected .*Did you mean warn\?$/]
+    ])("of the shape of %j show the right one", (file, line) => {
+      assert.match(problems(file).map(Problems.format).join("\n"), line)
+    })
+
     it("of unknown fields come with the name that is near, also where the deployment's kind decides which there are", () => {
       const file = {
         sever: { port: 1 },
@@ -639,6 +677,26 @@ describe("Settings", () => {
     it("a number that is no number of the right kind is refused by its path", () => {
       assert.deepStrictEqual(paths({ server: { port: "${PORT}" } }, { variables: { PORT: "80.5" } }), ["server.port"])
       assert.deepStrictEqual(paths({ server: { port: "${PORT}" } }, { variables: { PORT: "eighty" } }), ["server.port"])
+    })
+
+    it("a variable whose value is empty or of the wrong kind is named", () => {
+      const deployment = { provider: "openai", model: "${MODEL}", key: "${KEY}", headers: { "x-team": "${TEAM}" } }
+      const file = { server: { port: "${PORT}" }, models: { a: { deployments: [deployment, llama("${A}${B}")] } } }
+      const variables = { MODEL: "", KEY: "", TEAM: "", PORT: "eighty", A: "", B: "" }
+      const empty = (names: string) => `Expected the environment variable${names} to have a value that is not empty`
+      const place = "models.a.deployments"
+      assert.sameMembers(problems(file, { variables }).map(Problems.format), [
+        "server.port: Expected number. The value is from the environment variable PORT",
+        `${place}[0].model: ${empty(" MODEL")}`,
+        `${place}[0].key: ${empty(" KEY")}`,
+        `${place}[0].headers.x-team: ${empty(" TEAM")}`,
+        `${place}[1].file: ${empty("s A and B")}`
+      ])
+      assert.sameMembers([...paths(file, { variables, secretsMayBeUnset: true })], [
+        "server.port",
+        `${place}[0].model`,
+        `${place}[1].file`
+      ])
     })
 
     it("what a variable holds is not looked at again", () => {

@@ -1,0 +1,101 @@
+/**
+ * Hints for problems of a configuration: the name that was probably meant, and the shape that a list or a mapping has.
+ * Pure; a hint never holds a value of the file.
+ */
+import { nearestName } from "../../domain/NearestName.ts"
+import type { KeyedProblem } from "../../domain/Problem.ts"
+import * as Problems from "../../domain/Problem.ts"
+import { providers } from "../../domain/RemoteDeployment.ts"
+import type { Path, Tree } from "./Overlay.ts"
+import { at, isMapping } from "./Overlay.ts"
+
+const deployment = "{ engine: llama, file: models/assistant.gguf }"
+const model = `{ deployments: [${deployment}] }`
+
+/** Examples by path; `*` stands for a name or an index. */
+const shapes: Readonly<Record<string, string>> = {
+  models: `{ assistant: ${model} }`,
+  "models.*": model,
+  "models.*.deployments": `[${deployment}]`,
+  "models.*.deployments.*": deployment,
+  "models.*.deployments.*.abilities": "[generate, embed]",
+  "models.*.deployments.*.keys": "[{ key: ${NAME} }]",
+  "models.*.deployments.*.price": "{ input: 0.15, output: 0.6 }",
+  "models.*.deployments.*.tasks": "[code]",
+  "models.*.deployments.*.variants": "[models/assistant-q4.gguf]",
+  "models.*.fallbacks": "[another-model]",
+  policies: "{ default: { retries: 2 } }",
+  server: "{ port: 3000 }"
+}
+
+const shapeAt = (path: Path): string | undefined =>
+  shapes[path.map((key, index) => index === 0 || path[0] === "models" && index % 2 === 0 ? String(key) : "*").join(".")]
+
+const kinds: Readonly<Record<string, string>> = { "Expected array": "a list", "Expected object": "a mapping" }
+
+const withShape = ({ expected, path }: KeyedProblem): string => {
+  const kind = kinds[expected]
+  if (kind === undefined) return expected
+  const shape = shapeAt(path)
+  return shape === undefined ? `Expected ${kind}` : `Expected ${kind}, such as ${shape}`
+}
+
+/** The choices that a message lists, as `Expected "a" | "b"`. */
+const choicesIn = (expected: string): ReadonlyArray<string> =>
+  Array.from(expected.matchAll(/"([^"]+)"/g), ([, name]) => name!)
+
+const isProvider = (name: string): boolean => providers.some((known) => known === name)
+
+const didYouMean = (name: Tree, expected: string): string => {
+  const nearest = typeof name === "string" ? nearestName(name, choicesIn(expected)) : undefined
+  return nearest === undefined ? expected : `${expected}. Did you mean ${nearest}?`
+}
+
+/** What fields that only one kind of deployment has say of a deployment without an engine. */
+const kindByField: ReadonlyArray<readonly [field: string, hint: string]> = [
+  ["file", "Did you mean engine: llama?"],
+  ["folder", "Did you mean engine: onnx?"],
+  ["model", `A remote model needs a provider: ${providers.join(", ")}`],
+  ["baseUrl", `A remote model needs a provider: ${providers.join(", ")}`]
+]
+
+/** Of a deployment without `engine` and `provider`, or with an engine that does not exist. */
+const engineProblem = (problem: KeyedProblem, deployment: Record<string, Tree>): KeyedProblem => {
+  const { expected, path } = problem
+  const { engine } = deployment
+  if (typeof engine === "string") {
+    const provider = isProvider(engine) ? engine : undefined
+    return provider === undefined
+      ? { path, expected: didYouMean(engine, expected) }
+      : { path, expected: `${provider} is a provider, not an engine. Use provider: ${provider} without engine` }
+  }
+  const misspelt = Object.keys(deployment).find((key) => nearestName(key, ["engine", "provider"]) !== undefined)
+  if (misspelt !== undefined) {
+    return {
+      path: [...path.slice(0, -1), misspelt],
+      expected: Problems.noSuchField(misspelt, ["engine", "provider"])
+    }
+  }
+  const hint = kindByField.find(([field]) => field in deployment)?.[1]
+  return { path, expected: hint === undefined ? expected : `${expected}. ${hint}` }
+}
+
+/**
+ * The problem with a hint where there is one.
+ *
+ * @param tree as the file has it, with references in the place of what variables hold
+ */
+export const withHint = (tree: Tree, problem: KeyedProblem): KeyedProblem => {
+  const { expected, path } = problem
+  if (path[0] === "models" && path.length === 5 && path[4] === "engine") {
+    const place = path.slice(0, -1)
+    const deployment = at(tree, place)
+    return isMapping(deployment)
+      ? engineProblem(problem, deployment)
+      : { path: place, expected: withShape({ path: place, expected: "Expected object" }) }
+  }
+  return {
+    path,
+    expected: expected.startsWith("Expected \"") ? didYouMean(at(tree, path), expected) : withShape(problem)
+  }
+}
