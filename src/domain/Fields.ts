@@ -70,13 +70,15 @@ export const orOff = (
   off: Duration.Duration
 ): Duration.Duration => span === false ? off : span ?? usual
 
-/** Words for an amount of memory, as `8 GiB`; also a number of bytes. */
+const expectedBytes = "an amount of bytes above 0, such as 8 GiB or 1048576"
+
+/** An amount of bytes, as `8 GiB` or a number. Every amount of bytes in `troupe.yaml` is one of these. */
 export const Bytes = Schema.Union([
   Schema.String.check(
     Schema.makeFilter((text: string) =>
       Option.isSome(ByteSize.fromInput(text as ByteSize.Input))
         ? undefined
-        : "Expected an amount of memory, as 8 GiB, or a number of bytes"
+        : `Expected ${expectedBytes}`
     )
   ).pipe(
     Schema.decodeTo(
@@ -88,7 +90,7 @@ export const Bytes = Schema.Union([
     )
   ),
   Count
-])
+]).annotate({ expected: expectedBytes })
 
 const Share = Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 1 }))
 const AtLeastNothing = Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))

@@ -23,10 +23,7 @@ const Server = Schema.Struct({
     "How long a shutdown waits for requests in flight, false for not at all; default 30 seconds.",
     SpanOrOff
   ),
-  maxBodyBytes: optional(
-    "The largest request body; default 10 MiB.",
-    Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))
-  ),
+  maxBodyBytes: optional("The largest request body, as 16 MiB or in bytes; default 10 MiB.", Bytes),
   maxRequestMemory: optional(
     "Memory that request bodies may take together, as 512 MiB or in bytes, each from its first byte until its answer " +
       "ends; beyond it 503. Default a quarter of the memory that Node.js gives the service's heap.",
@@ -138,8 +135,8 @@ const Store = Schema.Struct({
     Schema.NonEmptyString
   ),
   maxBytes: optional(
-    "The most that pulled models may take on the disk, bytes; default what the disk has.",
-    Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))
+    "The most that pulled models may take on the disk, as 200 GiB or in bytes; default what the disk has.",
+    Bytes
   )
 })
 

@@ -170,33 +170,37 @@ interface Inspected {
   readonly missing: ReadonlyArray<Problem>
 }
 
+/** What a scalar comes to, and what is wrong with the variables that it refers to. */
+interface Expanded {
+  readonly value: Tree
+  readonly problems: ReadonlyArray<string>
+}
+
+const expandSecret = (scalar: Tree, path: Path, text: string): Expanded => {
+  const value = path.at(-2) === "headers" ? HeaderValue.trim(text) : HeaderValue.trimKey(text)
+  const problem = HeaderValue.problemIn(value)
+  return { value, problems: problem === undefined ? [] : [unfit(scalar, problem)] }
+}
+
+const expand = (scalar: Tree, path: Path, { secretsMayBeUnset = false, variables }: Surroundings): Expanded => {
+  const unset: Array<string> = []
+  const text = interpolate(scalar, variables, (name) => unset.push(name))
+  const problems = unset.map((name) => `Expected the environment variable ${name} to be set`)
+  if (typeof text !== "string" || !isSecret(path)) return { value: text, problems }
+  if (unset.length === 0 && text === "" && referencesIn(scalar).length > 0) problems.push(emptyVariable(scalar))
+  // The name in the place of the value, which is not sent: the rest of the deployment can be checked.
+  if (problems.length > 0) return { value: scalar, problems: secretsMayBeUnset ? [] : problems }
+  return expandSecret(scalar, path, text)
+}
+
 /** One environment; what its overlay causes is told by its place in the overlay. */
 const inspect = (base: Tree, over: Tree, environment: Environment, surroundings: Surroundings): Inspected => {
-  const { secretsMayBeUnset = false, variables } = surroundings
   const raw = withEngines(overlay(base, over))
   const place = (path: Path): Path => isFromOverlay(base, over, path) ? ["environments", environment, ...path] : path
   const missing: Array<Problem> = []
   const expanded = mapLeaves(raw, (scalar, path) => {
-    const unset: Array<string> = []
-    const text = interpolate(scalar, variables, (name) => unset.push(name))
-    if (!(secretsMayBeUnset && isSecret(path))) {
-      missing.push(...unset.map((name) => ({
-        path: Problems.formatPath(place(path)),
-        expected: `Expected the environment variable ${name} to be set`
-      })))
-    }
-    const isEmpty = text === "" && unset.length === 0 && referencesIn(scalar).length > 0
-    if (isEmpty && isSecret(path) && !secretsMayBeUnset) {
-      missing.push({ path: Problems.formatPath(place(path)), expected: emptyVariable(scalar) })
-    }
-    // The name in the place of the value, which is not sent: the rest of the deployment can be checked.
-    if ((unset.length > 0 || isEmpty) && isSecret(path)) return scalar
-    if (typeof text !== "string" || text === "" || !isSecret(path)) return text
-    const value = path.at(-2) === "headers" ? HeaderValue.trim(text) : HeaderValue.trimKey(text)
-    const problem = HeaderValue.problemIn(value)
-    if (problem !== undefined) {
-      missing.push({ path: Problems.formatPath(place(path)), expected: unfit(scalar, problem) })
-    }
+    const { problems, value } = expand(scalar, path, surroundings)
+    missing.push(...problems.map((expected) => ({ path: Problems.formatPath(place(path)), expected })))
     return value
   })
   const { source, wrong: undecoded } = decodePart(raw, expanded)

@@ -99,6 +99,67 @@ describe("Settings", () => {
     })
   })
 
+  describe("amounts of bytes", () => {
+    const remote = { provider: "openai", model: "m" }
+    const fileWith = (bytes: unknown) => ({
+      server: { maxBodyBytes: bytes, maxRequestMemory: bytes },
+      memory: { budget: bytes },
+      store: { maxBytes: bytes },
+      models: {
+        a: { deployments: [{ ...remote, maxResponseBytes: bytes }] },
+        "fake/b": { deployments: [{ engine: "fake", memory: bytes }] }
+      }
+    })
+    const places = [
+      "memory.budget",
+      "models.a.deployments[0].maxResponseBytes",
+      "models.fake/b.deployments[0].memory",
+      "server.maxBodyBytes",
+      "server.maxRequestMemory",
+      "store.maxBytes"
+    ]
+
+    it.each([["16 MiB"], [16 * 2 ** 20], ["${SIZE}"]])("of %j are taken everywhere", (bytes) => {
+      const { memory, models, server, store } = resolved(fileWith(bytes), { variables: { SIZE: "16777216" } })
+      const [remote, fake] = models.map(({ deployments: [{ options }] }) => options)
+      assert.deepStrictEqual([server.maxBodyBytes, server.maxRequestMemory, memory.budgetBytes, store.maxBytes], [
+        16 * 2 ** 20,
+        16 * 2 ** 20,
+        16 * 2 ** 20,
+        16 * 2 ** 20
+      ])
+      assert.deepInclude(remote, { maxResponseBytes: 16 * 2 ** 20 })
+      assert.deepInclude(fake, { memory: 16 * 2 ** 20 })
+    })
+
+    it.each([["much"], ["0 B"], [0], [1.5], [true], ["-1 GiB"]])("of %j are refused everywhere", (bytes) => {
+      assert.deepStrictEqual(paths(fileWith(bytes)), places)
+    })
+
+    it("are all of one schema", () => {
+      const found: Array<string> = []
+      const look = (part: unknown): void => {
+        if (typeof part !== "object" || part === null) return
+        for (const [name, field] of Object.entries("properties" in part ? part.properties as object : {})) {
+          if (!/(?:bytes|memory|budget)$/i.test(name) || "properties" in field) continue
+          found.push(name)
+          assert.include(JSON.stringify(field), "\"type\":\"string\"", name)
+          assert.match(field.description, /as \d+ (?:MiB|GiB) or in bytes/, name)
+        }
+        Object.values(part).forEach(look)
+      }
+      look(fileJsonSchema())
+      assert.includeMembers(found, [
+        "maxBodyBytes",
+        "maxRequestMemory",
+        "budget",
+        "maxBytes",
+        "maxResponseBytes",
+        "memory"
+      ])
+    })
+  })
+
   describe("without a file", () => {
     it.each([undefined, null, {}])("%j means the defaults", (file) => {
       const settings = resolved(file)
