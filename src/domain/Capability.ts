@@ -37,10 +37,15 @@ export const counts = (options: DeploymentOptions, abilities: ReadonlyArray<Abil
   abilities.includes("tokenize") ||
   (options.engine === "remote" && options.provider === "anthropic" && abilities.includes("generate"))
 
+/** What can be found missing: an ability, or token counting. */
+export type Capability = Ability | "count"
+
 /** What engines have said of deployments since the service began, by deployment. */
 export class Observed {
   readonly #abilities = new Map<string, ReadonlyArray<Ability>>()
-  readonly #missing = new Map<string, ReadonlySet<Ability>>()
+  /** Capabilities that were refused, and until when each is held to be missing, ms of `Monotonic`. */
+  readonly #missing = new Map<string, Map<Capability, number>>()
+  #nextEnd = Number.POSITIVE_INFINITY
 
   /** An engine was loaded; what was said of the one before no longer counts. Tells whether that changes anything. */
   loaded(deployment: string, abilities: ReadonlyArray<Ability>): boolean {
@@ -51,12 +56,36 @@ export class Observed {
     return this.#missing.delete(deployment) || !isSame
   }
 
-  /** An engine has refused a request that needs this ability. Tells whether that is new. */
-  refused(deployment: string, ability: Ability): boolean {
-    const known = this.#missing.get(deployment)
-    if (known?.has(ability) === true) return false
-    this.#missing.set(deployment, new Set([...known ?? [], ability]))
-    return true
+  /**
+   * An engine has refused a request that needs this capability. Returns whether that is new.
+   *
+   * @param until when it may be asked again, ms of `Monotonic`
+   */
+  refused(deployment: string, capability: Capability, until: number): boolean {
+    const known = this.#missing.get(deployment) ?? new Map<Capability, number>()
+    const isNew = !known.has(capability)
+    this.#missing.set(deployment, known.set(capability, until))
+    this.#nextEnd = Math.min(this.#nextEnd, until)
+    return isNew
+  }
+
+  /** Forgets refusals that are over. Returns whether there were any. Cheap: for every request. */
+  expire(now: number): boolean {
+    if (now < this.#nextEnd) return false
+    this.#nextEnd = Number.POSITIVE_INFINITY
+    let expired = false
+    for (const missing of this.#missing.values()) {
+      for (const [capability, until] of missing) {
+        if (until > now) this.#nextEnd = Math.min(this.#nextEnd, until)
+        else expired = missing.delete(capability)
+      }
+    }
+    return expired
+  }
+
+  /** Whether its engine, as loaded now, has refused to count tokens. */
+  lacksCount(deployment: string): boolean {
+    return this.#missing.get(deployment)?.has("count") === true
   }
 
   /** Of these abilities, those that the deployment's engine has confirmed, or has said nothing of. */

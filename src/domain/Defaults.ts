@@ -35,6 +35,9 @@ export const breaker = {
 /** The first wait of a circuit that opens because its host cannot be reached; each further one is twice as long. */
 export const unreachableFor = Duration.seconds(1)
 
+/** How long a capability that an engine or a provider refused is held to be missing, unless it is loaded again before. */
+export const missingFor = Duration.minutes(5)
+
 /** How long a deployment whose restarts are used up is left alone before a request may try it. */
 export const probeAfter = Duration.seconds(30)
 

@@ -260,8 +260,8 @@ export class NotSupported extends Schema.TaggedError<NotSupported>()("NotSupport
   deployment: Schema.String,
   path: Schema.String,
   detail: Schema.String,
-  /** What it lacks for every request; left out, only this one asks too much. */
-  capability: Schema.optionalKey(Schema.Literals(abilities))
+  /** What it lacks for every request; left out, only this one asks too much. `count`: token counting. */
+  capability: Schema.optionalKey(Schema.Literals([...abilities, "count"]))
 }) {
   override get message(): string {
     return `${this.path}: not supported by "${this.deployment}": ${this.detail}`

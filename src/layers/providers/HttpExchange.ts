@@ -10,7 +10,9 @@ import type * as Undici from "@effect/platform-node/Undici"
 import { Cause, Clock, Effect, Redacted, Result, type Scope } from "effect"
 import { isUtf8 } from "node:buffer"
 import { malformed, parse } from "../../dialects/shared/ErrorMapping.ts"
+import * as MissingEndpoint from "../../dialects/shared/MissingEndpoint.ts"
 import type { Call, Dialect, Target } from "../../dialects/shared/ProviderDialect.ts"
+import type { Capability } from "../../domain/Capability.ts"
 import * as Policies from "../../domain/Defaults.ts"
 import * as HeaderValue from "../../domain/HeaderValue.ts"
 import * as Hops from "../../domain/HopLimit.ts"
@@ -33,10 +35,15 @@ export interface Upstream {
     body: Body,
     decode: (body: unknown) => Result.Result<A, InferenceError.Reason>
   ) => Effect.Effect<A, InferenceError.InferenceError>
-  /** Sends the call, and reads its answer whole. */
+  /**
+   * Sends the call, and reads its answer whole.
+   *
+   * @param capability what the endpoint is for, where it has no other use
+   */
   readonly read: <A>(
     call: Call,
-    decode: (body: unknown) => Result.Result<A, InferenceError.Reason>
+    decode: (body: unknown) => Result.Result<A, InferenceError.Reason>,
+    capability?: Capability
   ) => Effect.Effect<A, InferenceError.InferenceError, Scope.Scope>
   /** A reason without the keys. */
   readonly clean: (reason: InferenceError.Reason) => InferenceError.Reason
@@ -84,6 +91,7 @@ interface Begun {
   readonly call: Call
   readonly wanted: Wanted
   readonly watch: Watch.Watch
+  readonly capability: Capability | undefined
   /** Hands over what the exchange's end closes, another for each try. */
   readonly hold: (wire: Wire.Wire) => void
 }
@@ -93,14 +101,19 @@ const makeExchange = (options: Options, limits: Watch.Limits) => {
   const requestOf = makeWriter(options)
   const most = target.options.maxResponseBytes ?? Policies.maxResponseBytes
 
-  const refusalOf = Effect.fnUntraced(function*(wire: Wire.Wire, { headers, status }: Wire.Head) {
+  const refusalOf = Effect.fnUntraced(function*(
+    wire: Wire.Wire,
+    { headers, status }: Wire.Head,
+    capability: Capability | undefined
+  ) {
     const body = yield* readRefusal(wire)
     const now = yield* Clock.currentTimeMillis
-    return dialect.failure({ status, headers, body, now }, target)
+    const refusal = { status, headers, body, now }
+    return (capability && MissingEndpoint.reasonOf(refusal, target, capability)) ?? dialect.failure(refusal, target)
   })
 
   /** One try: a success's body, or why there is none. */
-  const attempt = Effect.fnUntraced(function*({ call, hold, wanted, watch }: Begun, held: Held) {
+  const attempt = Effect.fnUntraced(function*({ call, capability, hold, wanted, watch }: Begun, held: Held) {
     const ended = watch.reason()
     if (ended !== undefined) return yield* InferenceError.make(ended)
     const plain = Wire.open(dispatcher, requestOf(call, wanted, held, yield* Hops.Hops))
@@ -113,7 +126,7 @@ const makeExchange = (options: Options, limits: Watch.Limits) => {
     const wire = decoded(plain, head.headers["content-encoding"], most) ?? undecoded(plain)
     hold(wire)
     const isSuccess = head.status >= 200 && head.status < 300
-    const reason = isSuccess ? wrongHeaders(target, head, wanted) : yield* refusalOf(wire, head)
+    const reason = isSuccess ? wrongHeaders(target, head, wanted) : yield* refusalOf(wire, head, capability)
     yield* ring.note(held, isSuccess ? undefined : reason)
     if (reason === undefined) {
       const note: Body["note"] = (reason) => ring.note(held, reason)
@@ -147,13 +160,13 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
   const exchange = makeExchange(options, limits)
   const watcher = yield* Watch.make(target.deployment, limits)
 
-  const open: Upstream["open"] = Effect.fnUntraced(function*(call, wanted) {
+  const openFor = Effect.fnUntraced(function*(call: Call, wanted: Wanted, capability: Capability | undefined) {
     let held: Wire.Wire | undefined
     const watch = yield* watcher.watch(wanted !== "json", () => held?.close())
     const hold = (wire: Wire.Wire) => {
       held = wire
     }
-    return yield* exchange({ call, wanted, watch, hold })
+    return yield* exchange({ call, wanted, watch, capability, hold })
   })
 
   const finish = Effect.fnUntraced(function*<A>(
@@ -176,7 +189,14 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     return yield* InferenceError.make(ring.clean(decoded.failure))
   })
 
-  const read: Upstream["read"] = (call, decode) => Effect.flatMap(open(call, "json"), (body) => finish(body, decode))
+  const read: Upstream["read"] = (call, decode, capability) =>
+    Effect.flatMap(openFor(call, "json", capability), (body) => finish(body, decode))
 
-  return { open, finish, read, clean: ring.clean, stop: (reason) => Effect.sync(() => watcher.stop(reason)) }
+  return {
+    open: (call, wanted) => openFor(call, wanted, undefined),
+    finish,
+    read,
+    clean: ring.clean,
+    stop: (reason) => Effect.sync(() => watcher.stop(reason))
+  }
 })

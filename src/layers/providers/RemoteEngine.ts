@@ -182,13 +182,14 @@ const makeTasks = ({ target, upstream }: Parts, begin: Begin) => {
     ability: Ability,
     task: Task<Input, Output> | undefined,
     input: Input,
-    hold: Hold | undefined
+    hold: Hold | undefined,
+    capability: Capability.Capability = ability
   ): Effect.Effect<Output, InferenceError.InferenceError> =>
     Effect.scoped(Effect.gen(function*() {
       yield* begin([ability], hold)
       if (task === undefined) return yield* InferenceError.notCapable(deployment, ability)
       const call = yield* spoken(task.request(input, target))
-      return yield* upstream.read(call, (body) => task.answer(body, input, target))
+      return yield* upstream.read(call, (body) => task.answer(body, input, target), capability)
     }))
 
   /** All inputs at once; one by one, where one of them is wrong. */
@@ -256,7 +257,7 @@ export const make = (dialect: Dialect, target: Target, upstream: Upstream, media
     tokenize: (input, hold) => run("tokenize", dialect.tokenize, input, hold),
     ...(dialect.count === undefined
       ? {}
-      : { count: (input: Counted, hold?: Hold) => run("generate", dialect.count, input, hold) }),
+      : { count: (input: Counted, hold?: Hold) => run("generate", dialect.count, input, hold, "count") }),
     memoryBytes: Effect.succeed(0),
     isOver: () => stopped,
     stop: Effect.suspend(() => {

@@ -33,18 +33,28 @@ const slotsOf = (options: DeploymentOptions): number => {
 const isElsewhere = ({ engine }: DeploymentOptions): boolean => engine === "remote" || engine === "language-model"
 
 /** Fields of a dialect that the deployment does not speak, and counting where it has neither tokens nor an endpoint. */
-const lacksOf = (options: DeploymentOptions, abilities: ReadonlyArray<Ability>): ReadonlyArray<Need> => {
+const lacksOf = (
+  options: DeploymentOptions,
+  abilities: ReadonlyArray<Ability>,
+  counts: boolean
+): ReadonlyArray<Need> => {
   const spoken = options.engine === "remote" ? Extra.spokenBy[options.provider] : undefined
   const lacks: Array<Need> = Extra.needs.filter((need) => need !== `${spoken} fields`)
-  if (!Capability.counts(options, abilities)) lacks.push("count")
+  if (!counts || !Capability.counts(options, abilities)) lacks.push("count")
   return lacks
 }
 
 /**
  * The facts of one deployment, which has these abilities. What runs on this machine is free of charge unless its configuration says otherwise; the
  * price of what somebody else runs is not known unless it is told or published.
+ *
+ * @param counts false where it has turned out that it cannot count tokens
  */
-export const factsOf = ({ id, options }: Deployment, abilities = Capability.configured(options)): Facts => {
+export const factsOf = (
+  { id, options }: Deployment,
+  abilities = Capability.configured(options),
+  counts = true
+): Facts => {
   const published = publishedOf(options)
   return {
     deployment: id,
@@ -52,7 +62,7 @@ export const factsOf = ({ id, options }: Deployment, abilities = Capability.conf
     quality: options.quality,
     contextWindow: options.contextSize ?? published?.contextWindow,
     abilities,
-    lacks: lacksOf(options, abilities),
+    lacks: lacksOf(options, abilities, counts),
     tasks: options.tasks,
     weight: options.weight,
     slots: slotsOf(options)

@@ -1,7 +1,8 @@
 /** The selector over the registry's snapshot, the actors' states and what was measured. */
-import { Clock, Effect, Layer, Random, Result, Stream } from "effect"
+import { Clock, Duration, Effect, Layer, Random, Result, Stream } from "effect"
 import * as UnknownFields from "../../dialects/shared/UnknownFields.ts"
 import * as Capability from "../../domain/Capability.ts"
+import * as Policies from "../../domain/Defaults.ts"
 import type { Deployment, Model } from "../../domain/Deployment.ts"
 import type { Ability } from "../../domain/EngineProtocol.ts"
 import { maxSeed } from "../../domain/Inference.ts"
@@ -48,8 +49,8 @@ const idle = { queued: 0, state: "ready" } as const
 
 const wrong = ({ detail, path }: Overrides.Problem) => makeError(new InvalidRequest({ path: `route.${path}`, detail }))
 
-/** A table for each model, made anew when an engine has said more of what it can do. */
-const makeTables = () => {
+/** A table for each model, made anew when more is known of what an engine can do. */
+const makeTables = (now: () => number) => {
   const observed = new Capability.Observed()
   let tables = new WeakMap<Model, ReturnType<typeof Selection.prepare>>()
   const renew = (isNew: boolean): void => {
@@ -57,18 +58,24 @@ const makeTables = () => {
   }
   return {
     of: (model: Model) => {
+      renew(observed.expire(now()))
       const known = tables.get(model)
       if (known !== undefined) return known
       const made = Selection.prepare(
         model.deployments.map((deployment) =>
-          factsOf(deployment, observed.narrow(deployment.id, Capability.configured(deployment.options)))
+          factsOf(
+            deployment,
+            observed.narrow(deployment.id, Capability.configured(deployment.options)),
+            !observed.lacksCount(deployment.id)
+          )
         )
       )
       tables.set(model, made)
       return made
     },
     loaded: (deployment: string, abilities: ReadonlyArray<Ability>) => renew(observed.loaded(deployment, abilities)),
-    refused: (deployment: string, ability: Ability) => renew(observed.refused(deployment, ability))
+    refused: (deployment: string, capability: Capability.Capability) =>
+      renew(observed.refused(deployment, capability, now() + Duration.toMillis(Policies.missingFor)))
   }
 }
 
@@ -333,7 +340,7 @@ export const layer = Layer.effect(
       breaker: yield* Breaker,
       policies: (yield* Settings).policies,
       board: new Board(now),
-      tables: makeTables(),
+      tables: makeTables(now),
       prefixes: new Prefixes(),
       foreign: yield* Foreign.make,
       now,

@@ -1,6 +1,7 @@
 /** Capability × kind of deployment × topology: who is asked, and what a caller is told where no deployment is capable. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
+import { TestClock } from "effect/testing"
 import * as Capability from "../../../src/domain/Capability.ts"
 import type { DeploymentOptions } from "../../../src/domain/Deployment.ts"
 import type { Ability } from "../../../src/domain/EngineProtocol.ts"
@@ -8,6 +9,7 @@ import { abilities, abilityInWords } from "../../../src/domain/EngineProtocol.ts
 import type { Request } from "../../../src/domain/Inference.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import * as Policy from "../../../src/domain/RoutingPolicy.ts"
+import { Breaker } from "../../../src/services/health/Breaker.ts"
 import { Inference } from "../../../src/services/inference/Inference.ts"
 import type { Part, Setting } from "../../support/Routing.ts"
 import { world } from "../../support/Routing.ts"
@@ -179,11 +181,62 @@ describe("what an engine says", () => {
   })
 })
 
+describe("a capability that a provider has refused", () => {
+  const cases = {
+    embed: { provider: "openai", ask: requests.embed.ask },
+    count: {
+      provider: "anthropic",
+      ask: Inference.use(({ count }) =>
+        count({ model: "a", input: { messages: [{ role: "user", content: "Hello" }] } })
+      )
+    }
+  } as const
+
+  it.effect.each(Object.keys(cases) as ReadonlyArray<keyof typeof cases>)(
+    "is left out of later requests for a while, and the circuit stays closed: %s",
+    (capability) => {
+      const { ask, provider } = cases[capability]
+      const lacking = new InferenceError.NotSupported({ deployment: "a#0", path: "model", detail: "no", capability })
+      const made = world(settingOf([{ options: remote(provider), fails: { reason: lacking }, failures: 2 }]))
+      return Effect.gen(function*() {
+        assert.strictEqual((yield* Effect.flip(ask)).reason._tag, "NotSupported")
+        for (let request = 0; request < 6; request++) {
+          assert.strictEqual((yield* Effect.flip(ask)).reason._tag, "InvalidRequest")
+        }
+        assert.lengthOf(made.jobs, 1)
+        assert.deepStrictEqual((yield* (yield* Breaker).states).map(({ phase }) => phase), ["closed"])
+        yield* TestClock.adjust("5 minutes")
+        assert.strictEqual((yield* Effect.flip(ask)).reason._tag, "NotSupported")
+        assert.lengthOf(made.jobs, 2)
+        yield* chat()
+      }).pipe(Effect.provide(made.layer))
+    }
+  )
+})
+
 describe("Observed", () => {
+  it("holds a refusal until its time is over", () => {
+    const observed = new Capability.Observed()
+    observed.refused("a", "embed", 10)
+    observed.refused("a", "count", 20)
+    observed.refused("b", "tools", 30)
+    assert.isFalse(observed.expire(9))
+    assert.deepStrictEqual(observed.narrow("a", ["embed"]), [])
+    assert.isTrue(observed.expire(10))
+    assert.deepStrictEqual(observed.narrow("a", ["embed"]), ["embed"])
+    assert.isTrue(observed.lacksCount("a"))
+    assert.isFalse(observed.expire(19))
+    assert.isTrue(observed.expire(20))
+    assert.isFalse(observed.lacksCount("a"))
+    assert.deepStrictEqual(observed.narrow("b", ["tools"]), [])
+    assert.isTrue(observed.expire(30))
+    assert.isFalse(observed.expire(40))
+  })
+
   it("forgets refusals when another engine is loaded", () => {
     const observed = new Capability.Observed()
-    assert.isTrue(observed.refused("a", "embed"))
-    assert.isFalse(observed.refused("a", "embed"))
+    assert.isTrue(observed.refused("a", "embed", 1))
+    assert.isFalse(observed.refused("a", "embed", 1))
     assert.deepStrictEqual(observed.narrow("a", ["embed", "tools"]), ["tools"])
     assert.isTrue(observed.loaded("a", ["embed", "tools"]))
     assert.isFalse(observed.loaded("a", ["tools", "embed"]))
