@@ -25,6 +25,19 @@ import { deployment, settings } from "./Deployments.ts"
 
 export const MiB = 2 ** 20
 
+/** How long the machine has been up when a test begins, longer than any idle time: the monotonic clock starts anywhere. */
+const uptimeNanos = 400n * 86_400n * 1_000_000_000n
+
+/** The test's clock on a machine that has been up for a while. */
+const upClock = Effect.map(Clock.Clock, (base) => {
+  const monotonicTimeNanosUnsafe = () => base.monotonicTimeNanosUnsafe() + uptimeNanos
+  const clock: Clock.Clock = Object.assign(Object.create(base), {
+    monotonicTimeNanosUnsafe,
+    monotonicTimeNanos: Effect.sync(monotonicTimeNanosUnsafe)
+  })
+  return clock
+})
+
 /** One that takes so much memory. */
 export const large = (id: string, mebibytes: number, more: Partial<Deployment> = {}): Deployment =>
   deployment(id, { options: { engine: "fake", memory: mebibytes * MiB }, ...more })
@@ -244,7 +257,11 @@ export const stage = (direction: Direction = {}): Stage => {
       Memory.of({ read: Effect.sync(() => reading?.() ?? { totalBytes: 0, availableBytes: 0 }) })
     )
   )
-  return { tries, engines, layer: Layer.provide(ModelsLayer.layer, surroundings) }
+  const models = ModelsLayer.layer.pipe(
+    Layer.provide(surroundings),
+    Layer.provide(Layer.effect(Clock.Clock, upClock))
+  )
+  return { tries, engines, layer: models }
 }
 
 export const generation: Generation = {

@@ -78,7 +78,7 @@ export interface Actor {
   served: number
   /** How long a job holds its slot, smoothed, ms. */
   meanJobMs: number
-  /** When a job ended last, ms. */
+  /** When a job ended last, its engine became ready, or the actor was made, ms of `Monotonic`. */
   lastUsed: number
   keepAlive: Duration.Duration
   /** Why it failed last. */
@@ -90,7 +90,8 @@ export interface Actor {
   unloadTimer: { readonly at: number; fiber: Fiber.Fiber<unknown, unknown> | undefined } | undefined
 }
 
-export const make = (deployment: Deployment): Actor => {
+/** @param now ms of `Monotonic`, from which its idle time counts until its first job has ended */
+export const make = (deployment: Deployment, now: number): Actor => {
   const actor: Actor = {
     id: deployment.id,
     deployment,
@@ -107,7 +108,7 @@ export const make = (deployment: Deployment): Actor => {
     lives: 0,
     served: 0,
     meanJobMs: 0,
-    lastUsed: 0,
+    lastUsed: now,
     keepAlive: deployment.idleUnload,
     lastFailure: undefined,
     failed: false,
@@ -148,6 +149,9 @@ export const stateOf = (actor: Actor): State => {
 
 /** Whether anyone waits for its engine. */
 export const isWanted = ({ mailbox, watchers }: Actor): boolean => mailbox.size > 0 || watchers.size > 0
+
+/** Whether a request or an operator waits for this load, which otherwise only continues. */
+export const isAwaited = ({ actor, continues }: Life): boolean => !continues || isWanted(actor)
 
 const capacityOf = (life: Life, engine: Engine): number =>
   engine.describe.slots * ("replicas" in life.deployment.options ? life.deployment.options.replicas ?? 1 : 1)

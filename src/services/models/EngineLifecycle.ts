@@ -39,6 +39,7 @@ const serve = (house: House, life: Life) => {
   const { actor } = life
   if (life.state === "draining") return
   life.state = "ready"
+  life.continues = false
   house.tell({ deployment: actor.id, state: "ready", ...abilitiesOf(life) })
   if (actor.life !== life) takeOver(house, life)
   actor.failed = false
@@ -162,6 +163,8 @@ export const begin = (house: House, life: Life): void => {
 
 /** Starts the life that is to serve, where one is wanted and none is there or about to take over. */
 export const ensureLife = (house: House, actor: Actor): void => {
+  // Memory is planned again for a load that only continued and is awaited now.
+  if (actor.life?.continues === true) house.room.changed()
   if (actor.life !== undefined || Actors.successorOf(actor) !== undefined || !Actors.isWanted(actor)) return
   actor.life = Actors.makeLife(actor, actor.deployment)
   actor.failed = false
@@ -218,9 +221,9 @@ const end = (house: House, life: Life) => {
   forget(house, actor)
 }
 
-/** Whether nobody has a use for its engine. */
+/** Whether it has been loaded and has no use: only then does its idle time count. */
 export const isUnused = (actor: Actor): actor is Actor & { readonly life: Life } =>
-  actor.life !== undefined && actor.life.running === 0 && !Actors.isWanted(actor)
+  actor.life?.readyAt !== undefined && actor.life.running === 0 && !Actors.isWanted(actor)
 
 /** When it is unloaded if nobody uses it until then, ms. */
 const unloadTimeOf = ({ deployment, keepAlive, lastUsed }: Actor): number =>
@@ -261,6 +264,7 @@ export const abandon = (house: House, actor: Actor): Effect.Effect<void> =>
       return Effect.asVoid(Fiber.await(house.fork(drain(house, life))))
     }
     if (life === undefined) forget(house, actor)
+    else if (life.continues) house.room.changed()
     else settleDown(house, actor)
     return Effect.void
   })

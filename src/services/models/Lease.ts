@@ -14,7 +14,8 @@ import { now } from "./ActorContext.ts"
 import * as Lives from "./EngineLifecycle.ts"
 import type { Standing } from "./Models.ts"
 
-const actorOf = ({ actors, replaced }: House, asked: Deployment): Actor => {
+const actorOf = (house: House, asked: Deployment): Actor => {
+  const { actors, replaced } = house
   const deployment = replaced.get(asked.id) ?? asked
   const known = actors.get(deployment.id)
   if (known !== undefined) {
@@ -22,7 +23,7 @@ const actorOf = ({ actors, replaced }: House, asked: Deployment): Actor => {
     if (known.life === undefined) known.deployment = deployment
     return known
   }
-  const made = Actors.make(deployment)
+  const made = Actors.make(deployment, now(house))
   actors.set(deployment.id, made)
   return made
 }

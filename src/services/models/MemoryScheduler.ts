@@ -10,6 +10,9 @@
  * A life that waits for models in use stops them from taking new jobs once their hold time is over, so that they become
  * idle. They take jobs again when it has its memory or leaves, unless another waits for them too.
  *
+ * A load that only continues, as every request that waited for it has moved on, gets what memory is free or idle once all
+ * others are planned for, and stops no model from taking jobs.
+ *
  * A deployment that takes no memory here, as a remote one, is not planned for and never waits.
  */
 import type { Cause, Fiber, Scope } from "effect"
@@ -19,6 +22,7 @@ import type { InferenceError } from "../../domain/InferenceError.ts"
 import { InsufficientMemory, make as makeError } from "../../domain/InferenceError.ts"
 import * as Monotonic from "../../domain/Monotonic.ts"
 import type { Life } from "./Actor.ts"
+import * as Actors from "./Actor.ts"
 import type { Candidate, Plan, Resident, Snapshot } from "./EvictionPlan.ts"
 import * as MemoryQueue from "./MemoryQueue.ts"
 
@@ -108,10 +112,16 @@ const pause = ({ paused }: Entry, lives: ReadonlyArray<Life>): void => {
   }
 }
 
-/** It waits no more: what it has paused takes jobs again, unless another waits for that too. */
-const leave = ({ waiting }: State, entry: Entry, resume: Options["resume"]): void => {
-  if (!waiting.delete(entry)) return
-  for (const life of entry.paused) if (![...waiting].some(({ paused }) => paused.has(life))) resume(life)
+/** What it has paused takes jobs again, unless another waits for that too. */
+const unpause = ({ waiting }: State, { paused }: Entry, resume: Options["resume"]): void => {
+  const lives = [...paused]
+  paused.clear()
+  for (const life of lives) if (![...waiting].some((other) => other.paused.has(life))) resume(life)
+}
+
+/** It waits no more. */
+const leave = (state: State, entry: Entry, resume: Options["resume"]): void => {
+  if (state.waiting.delete(entry)) unpause(state, entry, resume)
 }
 
 const sum = (lives: ReadonlyArray<Life>): number => lives.reduce((total, { bytes }) => total + bytes, 0)
@@ -166,12 +176,21 @@ const act = (state: State, options: Options, decisions: ReadonlyArray<MemoryQueu
         Deferred.doneUnsafe(entry.granted, Effect.fail(refused(entry.life, plan)))
         break
       case "wait":
-        pause(entry, byKeys(plan.drain))
+        if (Actors.isAwaited(entry.life)) pause(entry, byKeys(plan.drain))
+        else unpause(state, entry, options.resume)
         soonest = Math.min(soonest, plan.atMostMs)
         earlier.push(entry)
     }
   }
   return soonest
+}
+
+/** Those that wait, first those that requests wait for. */
+const inOrder = ({ waiting }: State): ReadonlyArray<MemoryQueue.Waiting> => {
+  const entries = [...waiting]
+  const awaited = entries.filter(({ life }) => Actors.isAwaited(life))
+  const others = entries.filter(({ life }) => !Actors.isAwaited(life))
+  return [...awaited, ...others].map(({ candidates, life, overtaken }) => ({ key: keyOf(life), candidates, overtaken }))
 }
 
 const failAll = ({ waiting }: State, cause: Cause.Cause<never>): void => {
@@ -185,11 +204,7 @@ const makePlan = (state: State, options: Options): () => void => {
     const budgetOf = yield* options.budget
     const now = yield* Monotonic.now
     state.stale = false
-    const waiting = Array.from(
-      state.waiting,
-      ({ candidates, life, overtaken }) => ({ key: keyOf(life), candidates, overtaken })
-    )
-    const decisions = MemoryQueue.schedule(waiting, snapshotOf(state, options, now, budgetOf))
+    const decisions = MemoryQueue.schedule(inOrder(state), snapshotOf(state, options, now, budgetOf))
     state.timer?.interruptUnsafe()
     const soonest = act(state, options, decisions)
     if (Number.isFinite(soonest)) state.timer = options.fork(Effect.andThen(Effect.sleep(soonest), Effect.sync(plan)))

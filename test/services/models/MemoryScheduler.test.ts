@@ -146,6 +146,75 @@ describe("two models that do not fit together", () => {
     }).pipe(Effect.provide(place.layer))
   })
 
+  it.effect("serve on beside a load that only continues, which gets the memory once it is idle", () => {
+    const place = bounded({ budget: 10, hold: Duration.seconds(5) })
+    return Effect.gen(function*() {
+      const runs = yield* workFor(a, "1 minute")
+      yield* TestClock.adjust("6 seconds")
+      const waits = yield* Effect.forkChild(
+        Models.use(({ borrow }) => borrow(b, {}, () => true)).pipe(Effect.scoped)
+      )
+      yield* settle
+      const late = yield* workFor(a, "10 seconds")
+      yield* settle
+      // While a request waits for the other model, this one takes no jobs.
+      assert.deepInclude(yield* statusOf(a), { running: 1, queued: 1 })
+      yield* Fiber.interrupt(waits)
+      yield* settle
+      assert.deepInclude(yield* statusOf(a), { running: 2, queued: 0 })
+      assert.strictEqual((yield* statusOf(b)).state, "loading")
+      yield* TestClock.adjust("54 seconds")
+      assert.strictEqual(yield* Fiber.join(runs), 0)
+      assert.strictEqual(yield* Fiber.join(late), 0)
+      yield* settle
+      assert.deepStrictEqual(openOf(place), ["b"])
+      assert.deepStrictEqual(place.over, [])
+    }).pipe(Effect.provide(place.layer))
+  })
+
+  it.effect("take turns again once a request waits for the load that only continued", () => {
+    const place = bounded({ budget: 10, hold: Duration.seconds(5) })
+    return Effect.gen(function*() {
+      const runs = yield* workFor(a, "1 minute")
+      yield* TestClock.adjust("6 seconds")
+      const moving = yield* Effect.forkChild(
+        Models.use(({ borrow }) => borrow(b, {}, () => true)).pipe(Effect.scoped)
+      )
+      yield* settle
+      yield* Fiber.interrupt(moving)
+      const stays = yield* workFor(b, 0)
+      yield* settle
+      const late = yield* workFor(a, 0)
+      yield* settle
+      assert.isUndefined(late.pollUnsafe())
+      yield* TestClock.adjust("54 seconds")
+      assert.strictEqual(yield* Fiber.join(runs), 0)
+      assert.strictEqual(yield* Fiber.join(stays), 1)
+      yield* Fiber.interrupt(late)
+    }).pipe(Effect.provide(place.layer))
+  })
+
+  it.effect("come before a load that only continues, though it has waited for longer", () => {
+    const c = large("c", 6)
+    const place = bounded({ budget: 10, hold: Duration.seconds(5) })
+    return Effect.gen(function*() {
+      const runs = yield* workFor(a, "1 minute")
+      yield* TestClock.adjust("6 seconds")
+      const moving = yield* Effect.forkChild(
+        Models.use(({ borrow }) => borrow(b, {}, () => true)).pipe(Effect.scoped)
+      )
+      yield* settle
+      yield* Fiber.interrupt(moving)
+      const stays = yield* workFor(c, 0)
+      yield* TestClock.adjust("54 seconds")
+      yield* Fiber.join(runs)
+      assert.strictEqual(yield* Fiber.join(stays), 1)
+      assert.deepStrictEqual(startsOf(place), ["a", "c"])
+      yield* TestClock.adjust("5 seconds")
+      assert.deepStrictEqual(startsOf(place), ["a", "c", "b"])
+    }).pipe(Effect.provide(place.layer))
+  })
+
   it.effect("are unloaded when idle, though they were stopped for one who has left, and so has who waited for them", () => {
     const place = bounded({ budget: 12, hold: Duration.seconds(5) })
     return Effect.gen(function*() {
