@@ -118,6 +118,15 @@ export const withTexts = (gguf: Gguf, texts: Readonly<Record<string, string>>): 
   ])
 })
 
+/** The same model with these numbers in its metadata, as unsigned integers of 32 bits. */
+export const withNumbers = (gguf: Gguf, numbers: Readonly<Record<string, number>>): Gguf => ({
+  ...gguf,
+  metadata: new Map([
+    ...gguf.metadata,
+    ...Object.entries(numbers).map(([key, value]) => [key, { type: 4, raw: u32(value) }] as const)
+  ])
+})
+
 /** The same model with one tensor's bytes changed in place. */
 export const withTensor = (gguf: Gguf, name: string, change: (bytes: Buffer) => void): Gguf => {
   const weights = Buffer.from(gguf.weights)

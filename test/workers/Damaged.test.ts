@@ -8,7 +8,7 @@ import type { EngineSpec } from "../../src/domain/EngineProtocol.ts"
 import type { EngineFailure } from "../../src/domain/Job.ts"
 import { makePoolHost } from "../../src/layers/engines/PoolHost.ts"
 import { outputProblem } from "../../src/workers/model/OutputCheck.ts"
-import { readGguf, withTensor, writeGguf } from "../support/GgufCopy.ts"
+import { readGguf, withNumbers, withTensor, writeGguf } from "../support/GgufCopy.ts"
 import { logitGraph, vectorGraph, writeModel } from "../support/OnnxModels.ts"
 import type { Graph } from "../support/OnnxWriter.ts"
 import { temporaryFolder } from "../support/Service.ts"
@@ -59,6 +59,32 @@ describe("a load of damaged weights", () => {
       )
     })
   }
+})
+
+describe("a load of sound weights whose likeliest first token ends the answer", () => {
+  const tiny = readGguf(join(models, "tiny-chat-q8_0.gguf"))
+  // After the token that begins a text, <|im_start|> has a probability of 0.996.
+  const likeliest = 1
+  for (const key of ["eos_token_id", "eot_token_id"]) {
+    it(`succeeds on every try by llama: ${key}`, async () => {
+      using folder = temporaryFolder()
+      const file = join(folder.path, "sound.gguf")
+      writeGguf(file, withNumbers(tiny, { [`tokenizer.ggml.${key}`]: likeliest }))
+      for (let tries = 0; tries < 3; tries++) {
+        assert.strictEqual(await load({ engine: "llama", file, slots: 1, threads: 1 }), "loads")
+      }
+    })
+  }
+
+  it("succeeds by onnx, whatever token ends an answer", async () => {
+    using folder = temporaryFolder()
+    cpSync(join(models, "tiny-chat-onnx"), folder.path, { recursive: true })
+    const { vocab_size: size } = JSON.parse(readFileSync(join(folder.path, "config.json"), "utf8"))
+    const everyToken = Array.from({ length: size }, (_, token) => token)
+    writeFileSync(join(folder.path, "generation_config.json"), JSON.stringify({ eos_token_id: everyToken }))
+    const spec = { engine: "onnx", folder: folder.path, model: "model", slots: 1, threads: 1 } as const
+    assert.strictEqual(await load(spec), "loads")
+  })
 })
 
 describe("a load of an encoder", () => {

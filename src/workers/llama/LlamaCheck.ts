@@ -9,8 +9,11 @@ import type { Loaded } from "./LlamaLoad.ts"
 import { load } from "./LlamaLoad.ts"
 import { makeWhole } from "./LlamaTasks.ts"
 
-/** No token is left out, so that one that is not a number shows. */
-const everyToken = { temperature: 1, topK: 0, topP: 1 }
+/**
+ * Draws nothing at random, and yields a token that ends an answer as any other: a sound model passes on every load. The
+ * probabilities are those before sampling, see `mendSampling`.
+ */
+const likeliestToken = { temperature: 0, yieldEogToken: true } as const
 
 const firstToken = ({ model }: Loaded): Token | undefined =>
   model.tokens.bos ?? model.tokenize("a")[0] ?? model.tokens.eos ?? undefined
@@ -22,7 +25,7 @@ const checkToken = async (loaded: Loaded): Promise<void> => {
   if (slot === undefined || token === undefined) return
   const probabilities: Array<number> = []
   for await (
-    const computed of slot.sequence.evaluateWithMetadata([token], { confidence: true }, everyToken)
+    const computed of slot.sequence.evaluateWithMetadata([token], { confidence: true }, likeliestToken)
   ) {
     const { confidence, probabilities: likeliest } = computed as {
       readonly confidence: number
