@@ -37,6 +37,16 @@ describe("a child's memory", () => {
     await host.close()
     assert.strictEqual(host.memoryBytes(), 0)
   })
+
+  it("is reported again while the engine runs", { timeout: 60_000 }, async () => {
+    const host = makeChildHost(optionsOf({}))
+    await host.ready
+    const first = host.memoryBytes()
+    // Each job takes memory, and reports come at intervals.
+    while (host.memoryBytes() === first) await lastOf(host, "Hello").last
+    assert.isAbove(host.memoryBytes(), 2 ** 24)
+    await host.close()
+  })
 })
 
 const lastOf = (host: ReturnType<typeof makeChildHost>, content: string) => {

@@ -485,6 +485,15 @@ describe("Selection", () => {
       prefixes.forget("d0")
       assert.strictEqual(prefixes.size, 0)
     })
+
+    it("are at most 100,000 beginnings where no other limit is given", () => {
+      const prefixes = new Prefixes()
+      prefixes.note("d0", Array.from({ length: 100_000 }, (_, hash) => hash))
+      assert.strictEqual(prefixes.size, 100_000)
+      prefixes.note("d0", [-1])
+      assert.strictEqual(prefixes.size, 100_000)
+      assert.deepStrictEqual([...prefixes.shares(["d0"], [-1])], [1])
+    })
   })
 
   it("takes a strategy of one's own", () => {
