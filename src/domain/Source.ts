@@ -32,6 +32,8 @@ export interface Native {
   /** A whole answer, or one event of a stream. */
   readonly form: "whole" | "chunk"
   readonly body: Fields
+  /** Whether it has content beside the text and the function calls of the events after it, as thoughts or audio. */
+  readonly hasMore: boolean
 }
 
 /** The dialect that a deployment shares with callers; undefined where it has one of its own. */

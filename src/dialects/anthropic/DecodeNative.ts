@@ -13,7 +13,31 @@ import type { Native } from "../../domain/Source.ts"
 import { at, type Fields, fieldsOf, listAt, textAt } from "../shared/Json.ts"
 import type { Told } from "../shared/ProviderDialect.ts"
 
-const native = (body: Fields, form: Native["form"] = "chunk"): Native => ({ dialect: "anthropic", form, body })
+/** Whether a block has content beside text and calls of the caller's tools. */
+const hasMore = (block: unknown): boolean => {
+  const type = textAt(block, "type")
+  return type === "text" ? listAt(block, "citations").length > 0 : type !== "tool_use"
+}
+
+const plainEvents: ReadonlySet<string> = new Set(
+  ["message_start", "content_block_stop", "message_delta", "message_stop", "ping"]
+)
+const plainDeltas: ReadonlySet<string> = new Set(["text_delta", "input_json_delta"])
+
+const saysMore = (event: Fields): boolean => {
+  const type = textAt(event, "type") ?? ""
+  if (plainEvents.has(type)) return false
+  return type === "content_block_delta"
+    ? !plainDeltas.has(textAt(event, "delta", "type") ?? "")
+    : type !== "content_block_start" || hasMore(event["content_block"])
+}
+
+const native = (body: Fields, form: Native["form"] = "chunk"): Native => ({
+  dialect: "anthropic",
+  form,
+  body,
+  hasMore: form === "whole" ? listAt(body, "content").some(hasMore) : saysMore(body)
+})
 
 const eventOf = (body: Fields, content: boolean, form?: Native["form"]): Event => ({
   type: "native",

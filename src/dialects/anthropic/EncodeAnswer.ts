@@ -17,6 +17,8 @@ import * as InferenceError from "../../domain/InferenceError.ts"
 import type { FinishReason, TokenUsage, ToolCall } from "../../domain/Job.ts"
 import type { Native } from "../../domain/Source.ts"
 import type { Body } from "../shared/BodyChecks.ts"
+import type { OwnEvent } from "../shared/FrameBatch.ts"
+import { write } from "../shared/FrameBatch.ts"
 import * as AnthropicError from "./EncodeError.ts"
 import * as AnthropicNative from "./EncodeNative.ts"
 import type * as Anthropic from "./Schema.ts"
@@ -168,17 +170,6 @@ export interface FrameEncoder {
 }
 
 type CallEvent = Extract<Event, { readonly type: "tool_call" }>
-/** What this module says in events of its own. */
-type OwnEvent = Exclude<Event, { readonly type: "native" }>
-
-/** Two events that came together as one, if one frame can tell both. */
-const join = (one: OwnEvent | undefined, two: OwnEvent): OwnEvent | undefined => {
-  if (one?.type === "text" && two.type === "text") return { ...one, text: one.text + two.text }
-  if (one?.type === "tool_call" && two.type === "tool_call" && one.index === two.index && two.id === undefined) {
-    return { ...one, arguments: one.arguments + two.arguments }
-  }
-  return undefined
-}
 
 /** The blocks of one answer. */
 const makeBlocks = () => {
@@ -278,20 +269,11 @@ export const makeFrameEncoder = (envelope: Envelope): FrameEncoder => {
     begun ||= frames !== ""
     return frames
   }
+  const writer = { begin, frameOf, isSaid: native.isSaid, nativeFrames }
   return {
     events(events) {
-      let out = ""
-      let last: OwnEvent | undefined
-      for (const event of events) {
-        if ("tokens" in event) told += event.tokens
-        if (event.type === "native") out += nativeFrames(event.native)
-        if (event.type === "native" || native.isSaid(event)) continue
-        out += begin()
-        const both = join(last, event)
-        if (both === undefined && last !== undefined) out += frameOf(last)
-        last = both ?? event
-      }
-      return last === undefined ? out : out + frameOf(last)
+      for (const event of events) if ("tokens" in event) told += event.tokens
+      return write(writer, events)
     },
     end,
     refuse({ answer, detail }) {

@@ -9,7 +9,7 @@ import { partsOf } from "../../domain/Message.ts"
 import * as Source from "../../domain/Source.ts"
 import * as Prompts from "../shared/Conversation.ts"
 import { notSupported } from "../shared/ErrorMapping.ts"
-import type { Fields } from "../shared/Json.ts"
+import { type Fields, textAt } from "../shared/Json.ts"
 import * as Schemas from "../shared/JsonSchemaSubset.ts"
 import type { Call, Dialect, Target } from "../shared/ProviderDialect.ts"
 import * as AnthropicPassThrough from "./PassThrough.ts"
@@ -140,6 +140,9 @@ const checked = (generation: Generation, target: Target): Result.Result<void, Re
 /** Models whose answer an assistant's last message begins; Anthropic's later ones refuse one. */
 const prefills = /^claude-(?:2|3|instant|(?:opus|sonnet|haiku)-4(?:-[015])?(?:-20\d{6})?$)/
 
+/** Whether thinking is on, with which Anthropic refuses an assistant's last message that is not a thought. */
+const thinks = ({ body }: Source.Source): boolean => (textAt(body, "thinking", "type") ?? "disabled") !== "disabled"
+
 const goingOn = (generation: Generation, { options: { model } }: Target): Generation =>
   prefills.test(model) ? prefilled(generation) : asked(generation)
 
@@ -166,7 +169,7 @@ export const passThrough: NonNullable<Dialect["generate"]["passThrough"]> = (
       source,
       target,
       stream,
-      prefills.test(target.options.model),
+      prefills.test(target.options.model) && !thinks(source),
       fetched
     )
   })

@@ -28,7 +28,7 @@ const withoutBeginning = (messages: ReadonlyArray<unknown>): ReadonlyArray<unkno
 /**
  * The messages, where they are other than the caller's.
  *
- * @param prefills the model takes an assistant's message for the beginning of its answer
+ * @param prefills the model takes an assistant's message for the beginning of its answer, as the request is
  */
 const messagesOf = (
   { continues, resumed = false }: Generation,

@@ -13,13 +13,18 @@ import * as InferenceError from "../../domain/InferenceError.ts"
 import type { FinishReason } from "../../domain/Job.ts"
 import type { Native } from "../../domain/Source.ts"
 import { finishText } from "../shared/ErrorMapping.ts"
-import { type Fields, fieldsOf, listAt, textAt } from "../shared/Json.ts"
+import { at, type Fields, fieldsOf, listAt, textAt } from "../shared/Json.ts"
 import type { Told } from "../shared/ProviderDialect.ts"
 
 type CallEvent = Extract<Event, { readonly type: "tool_call" }>
 type Finish = Extract<Event, { readonly type: "finish" }>
 
-const native = (body: Fields, form: Native["form"] = "chunk"): Native => ({ dialect: "openai", form, body })
+const native = (body: Fields, form: Native["form"] = "chunk"): Native => ({
+  dialect: "openai",
+  form,
+  body,
+  hasMore: listAt(body, "choices").some((choice) => saysMore(at(choice, form === "whole" ? "message" : "delta")))
+})
 
 const eventOf = (body: Fields, content: boolean, form?: Native["form"]): Event => ({
   type: "native",
@@ -42,8 +47,11 @@ const finishOf = (raw: unknown, reason: FinishReason): unknown =>
 
 const isCallEvent = (event: Event): event is CallEvent => event.type === "tool_call"
 
-/** Calls of custom tools, which the events do not have. */
-const isOther = (call: unknown): boolean => (textAt(call, "type") ?? "function") !== "function"
+/** Calls of custom tools, which the events do not have; pieces after a call's first have no type. */
+const isOther = (call: unknown): boolean => {
+  const type = textAt(call, "type")
+  return type === undefined ? fieldsOf(at(call, "custom")) !== undefined : type !== "function"
+}
 
 const functionOf = (raw: unknown, name: string | undefined, text: string): Fields => {
   const { arguments: _, name: __, ...rest } = fieldsOf(fieldsOf(raw)?.["function"]) ?? {}
@@ -97,6 +105,13 @@ const isEmpty = (value: unknown): boolean =>
 /** The fields of a delta that say something beside text and calls. */
 const saidIn = (delta: Fields): ReadonlyArray<string> =>
   Object.keys(delta).filter((name) => !silentFields.has(name) && !isEmpty(delta[name]))
+
+/** Whether a message, or what is new of it, has content beside text and function calls. */
+const saysMore = (given: unknown): boolean => {
+  const message = fieldsOf(given)
+  return message !== undefined &&
+    (saidIn(message).length > 0 || !isEmpty(message["refusal"]) || listAt(message, "tool_calls").some(isOther))
+}
 
 export interface Chunks {
   /**

@@ -9,6 +9,8 @@ import type { Answer, Event } from "../../domain/Inference.ts"
 import type { ContentRefused } from "../../domain/InferenceError.ts"
 import type { ChosenLogprob, TokenLogprob, TokenUsage, ToolCall } from "../../domain/Job.ts"
 import type { Native } from "../../domain/Source.ts"
+import type { OwnEvent } from "../shared/FrameBatch.ts"
+import { write } from "../shared/FrameBatch.ts"
 import * as OpenAiNative from "./EncodeNative.ts"
 import type { ChatCompletion, ErrorBody, Logprobs, Usage } from "./Schema.ts"
 
@@ -117,28 +119,12 @@ export interface FrameEncoder {
 }
 
 type CallEvent = Extract<Event, { readonly type: "tool_call" }>
-/** What this module says in frames of its own. */
-type OwnEvent = Exclude<Event, { readonly type: "native" }>
 
 /** The first piece of a call has its id and name. */
 const callDelta = ({ arguments: text, id, index, name }: CallEvent): string => {
   const begin = id === undefined ? "" : `"id":${JSON.stringify(id)},"type":"function",`
   const named = name === undefined ? "" : `"name":${JSON.stringify(name)},`
   return `{"tool_calls":[{"index":${index},${begin}"function":{${named}"arguments":${JSON.stringify(text)}}}]}`
-}
-
-const joinLogprobs = (one: ReadonlyArray<ChosenLogprob> = [], two: ReadonlyArray<ChosenLogprob> = []) =>
-  one.length + two.length === 0 ? {} : { logprobs: [...one, ...two] }
-
-/** Two events that came together as one, if one frame can tell both. */
-const join = (one: OwnEvent | undefined, two: OwnEvent): OwnEvent | undefined => {
-  if (one?.type === "text" && two.type === "text") {
-    return { type: "text", text: one.text + two.text, tokens: 0, ...joinLogprobs(one.logprobs, two.logprobs) }
-  }
-  if (one?.type === "tool_call" && two.type === "tool_call" && one.index === two.index && two.id === undefined) {
-    return { ...one, arguments: one.arguments + two.arguments }
-  }
-  return undefined
 }
 
 /** From here on it is another deployment's text. */
@@ -176,29 +162,15 @@ const makeChoice = (
     return native || (event.type === "tool_call" && event.index > 0 && !parallelToolCalls)
   }
 
-  const nativeFrame = (part: Native): string => {
+  const nativeFrames = (part: Native): string => {
     const chunk = nativeOf(part)
     native ||= chunk !== undefined
     begun ||= native
     return chunk ?? ""
   }
 
-  return (events: ReadonlyArray<Event>): string => {
-    let out = ""
-    let last: OwnEvent | undefined
-    for (const event of events) {
-      if (event.type === "native") {
-        out += nativeFrame(event.native)
-        continue
-      }
-      if (isSaid(event)) continue
-      if (!begun) out += begin(event)
-      const both = join(last, event)
-      if (both === undefined && last !== undefined) out += frameOf(last)
-      last = both ?? event
-    }
-    return last === undefined ? out : out + frameOf(last)
-  }
+  const writer = { begin, frameOf, isSaid, nativeFrames }
+  return (events: ReadonlyArray<Event>): string => write(writer, events)
 }
 
 /** A chunk of usage alone. */

@@ -66,7 +66,7 @@ const nativeEmbedding = ({ headers, path }: Place): NonNullable<Dialect["embedNa
     return fields === undefined || listAt(fields, "data").length !== inputsOf(source)
       ? Result.fail(malformed(target, "not one vector an input"))
       : Result.succeed({
-        native: { dialect: "openai", form: "whole", body: fields },
+        native: { dialect: "openai", form: "whole", body: fields, hasMore: false },
         promptTokens: countAt(fields, "usage", "prompt_tokens") ?? 0
       })
   }

@@ -3,9 +3,9 @@
  *
  * **Details**
  *
- * Only plain text is gone on with: no call of a tool has begun, no format or log-probabilities are asked for, and there
- * are tokens left. Whether another may try, and who, is `services/resilience/AttemptMachine`' word. A reader sees a `seam` exactly between
- * the two texts, and at the end the tokens of both.
+ * Only plain text is continued: no tool call, thought, audio or other content has been sent, no format or
+ * log-probabilities are asked for, and there are tokens left. `services/resilience/AttemptMachine` decides which
+ * deployment may continue. A reader gets a `seam` exactly between the two texts, and at the end the tokens of both.
  */
 import type { Cause } from "effect"
 import { Effect, Pull } from "effect"
@@ -43,11 +43,13 @@ interface Said {
   tokens: number
   /** Nothing but text. */
   isPlain: boolean
+  /** Parts of it came as the provider sent them. */
+  isBegun: boolean
   /** Tokens of those before the last seam. */
   carried: number
 }
 
-export const nothing = (): Said => ({ text: "", tokens: 0, isPlain: true, carried: 0 })
+export const nothing = (): Said => ({ text: "", tokens: 0, isPlain: true, isBegun: false, carried: 0 })
 
 /** What an attempt is asked, and what of its answer the text so far has already. */
 export interface Asked {
@@ -62,7 +64,7 @@ export interface Asked {
 export const asked = (
   { continues = "", ...asked }: Generation,
   { lowPriority, maxTokens }: Start,
-  { text, tokens }: Said
+  { isBegun, text, tokens }: Said
 ): Asked => {
   const all = continues + text
   const kept = all.trimEnd()
@@ -73,7 +75,7 @@ export const asked = (
       ...(maxTokens === undefined ? {} : { maxTokens: Math.max(1, maxTokens - tokens) }),
       ...(lowPriority ? { standing: { ...asked.standing, priority: "low" as const } } : {}),
       ...(kept === "" ? {} : { continues: kept }),
-      ...(text === "" ? {} : { resumed: true })
+      ...(text !== "" || isBegun ? { resumed: true } : {})
     },
     space: all.slice(kept.length)
   }
@@ -112,6 +114,10 @@ const hear = (said: Said, event: Event): Event => {
     case "tool_call":
       said.isPlain = false
       return event
+    case "native":
+      said.isPlain &&= !event.native.hasMore
+      said.isBegun = true
+      return event
     case "finish": {
       const { usage } = event
       return said.carried === 0
@@ -119,7 +125,6 @@ const hear = (said: Said, event: Event): Event => {
         : { ...event, usage: { ...usage, completionTokens: said.carried + usage.completionTokens } }
     }
     case "seam":
-    case "native":
       return event
   }
 }

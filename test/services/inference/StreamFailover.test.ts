@@ -251,8 +251,16 @@ describe("an answer whose deployment fails in the middle", () => {
   })
 
   const call: Event = { type: "tool_call", index: 0, id: "1", name: "f", arguments: "{", tokens: 1 }
+  const native = (hasMore: boolean): Event => ({
+    type: "native",
+    native: { dialect: "openai", form: "chunk", body: {}, hasMore },
+    content: true,
+    tokens: 0
+  })
   const unsound: ReadonlyArray<readonly [why: string, request: Partial<Request>, ...said: ReadonlyArray<Event>]> = [
     ["a tool call has begun", { tools: [{ name: "f" }] }, text("x"), call],
+    ["its provider has sent more than text", {}, native(true), text("x")],
+    ["its provider has sent more than text, and no text", {}, native(true)],
     ["its text is JSON", { format: { type: "json_object" } }, text("{")],
     ["log-probabilities are asked for", { logprobs: 1 }, text("x")],
     ["it must call a tool", { tools: [{ name: "f" }], toolChoice: "required" }, text(" ")],
@@ -266,6 +274,18 @@ describe("an answer whose deployment fails in the middle", () => {
         assert.deepStrictEqual(events, said)
         assert.strictEqual(error?.reason._tag, "EngineCrashed")
         assert.strictEqual(asked.length, 1)
+      }).pipe(run)
+    })
+  }
+
+  for (const said of [[native(false), text("Hello ")], [native(false)]]) {
+    it.effect(`asks the next for no native answer after ${said.length} events of the provider's own`, () => {
+      const { asked, run } = stage({ a: cut("a", ...said), b: says(text("world"), finish(1)) })
+      return Effect.gen(function*() {
+        const { error, events } = yield* read(request)
+        assert.isUndefined(error)
+        assert.deepStrictEqual(events.slice(0, said.length + 1), [...said, seam("b")])
+        assert.deepStrictEqual(asked.map(([, { resumed }]) => resumed), [undefined, true])
       }).pipe(run)
     })
   }

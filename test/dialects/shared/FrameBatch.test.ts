@@ -1,0 +1,38 @@
+/** The order of frames that are written at once, for both dialects that callers use. */
+import { assert } from "@effect/vitest"
+import { describe, it } from "vitest"
+import * as AnthropicAnswer from "../../../src/dialects/anthropic/EncodeAnswer.ts"
+import * as OpenAiAnswer from "../../../src/dialects/openai/EncodeAnswer.ts"
+import type { Event } from "../../../src/domain/Inference.ts"
+import type { Dialect } from "../../../src/domain/PassThrough.ts"
+
+const own = (text: string): Event => ({ type: "text", text, tokens: 1 })
+const native = (dialect: Dialect, body: Readonly<Record<string, unknown>>): Event => ({
+  type: "native",
+  native: { dialect, form: "chunk", body, hasMore: false },
+  content: true,
+  tokens: 0
+})
+
+describe("frames of events that came together", () => {
+  it.each<
+    [dialect: Dialect, encode: (events: ReadonlyArray<Event>) => string, body: Readonly<Record<string, unknown>>]
+  >([
+    [
+      "openai",
+      (events) =>
+        OpenAiAnswer.makeFrameEncoder({ id: "i", created: 1, model: "m", includeUsage: false, parallelToolCalls: true })
+          .events(0, events),
+      { choices: [{ index: 0, delta: { content: "later" }, finish_reason: null }] }
+    ],
+    [
+      "anthropic",
+      AnthropicAnswer.makeFrameEncoder({ id: "i", model: "m", parallelToolUse: true }).events,
+      { type: "content_block_delta", index: 0, delta: { type: "text_delta", text: "later" } }
+    ]
+  ])("keep their order where the provider's own follow others, as %s", (dialect, encode, body) => {
+    const frames = encode([own("ear"), own("lier"), native(dialect, body)])
+    assert.isAbove(frames.indexOf("later"), frames.indexOf("earlier"), frames)
+    assert.isAbove(frames.indexOf("earlier"), 0)
+  })
+})
