@@ -157,6 +157,43 @@ describe("config", () => {
     )
   })
 
+  it("warns of a provider's public API without a key, and of nothing else", async () => {
+    using folder = temporaryFolder()
+    const file = join(folder.path, "troupe.yaml")
+    const remote = (...fields: ReadonlyArray<string>) => `{ deployments: [{ model: m, ${fields.join(", ")} }] }`
+    const models = {
+      open: remote("provider: openai"),
+      written: remote("provider: anthropic", "baseUrl: \"https://api.anthropic.com/\""),
+      keyed: remote("provider: openai", "key: \"${KEY}\""),
+      headed: remote("provider: gemini", "headers: { X-Goog-Api-Key: \"${KEY}\" }"),
+      local: remote("provider: ollama"),
+      other: remote("provider: openai", "baseUrl: \"http://127.0.0.1:8000/v1\"")
+    }
+    const lines = Object.entries(models).map(([name, model]) => `  ${name}: ${model}\n`)
+    writeFileSync(file, `models:\n${lines.join("")}`)
+    const env = { KEY: "k" }
+    const { code, stderr, stdout } = await run(["config", "check", "--config", file], { env })
+    assert.strictEqual(code, 0)
+    assert.match(stdout, /^The configuration is valid\./)
+    const warning = (url: string) =>
+      `No key is configured, and ${url} refuses requests without one. Set key: \${NAME}, or baseUrl where another ` +
+      "host is meant"
+    assert.strictEqual(
+      stderr,
+      `Warning: models.open.deployments[0]: ${warning("https://api.openai.com/v1")} (line 2, column 25)\n` +
+        `Warning: models.written.deployments[0]: ${warning("https://api.anthropic.com")} (line 3, column 28)\n`
+    )
+    const json = JSON.parse((await run(["config", "check", "--config", file, "--json"], { env })).stdout) as {
+      readonly valid: boolean
+      readonly warnings: ReadonlyArray<{ readonly path: string }>
+    }
+    assert.isTrue(json.valid)
+    assert.deepStrictEqual(json.warnings.map(({ path }) => path), [
+      "models.open.deployments[0]",
+      "models.written.deployments[0]"
+    ])
+  })
+
   const weights = fileURLToPath(new URL("../models/tiny-chat-q8_0.gguf", import.meta.url))
   const checkOf = async (text: string, env: Record<string, string> = {}) => {
     using folder = temporaryFolder()

@@ -30,10 +30,20 @@ export interface Target {
 /** Nobody listens there. */
 export class NoService extends Schema.TaggedError<NoService>()("NoService", { message: Schema.String }) {}
 
+/** Commands for the paths that the service's messages name. */
+const commands: Readonly<Record<string, string>> = {
+  "GET /admin/deployments": "troupe ps",
+  "GET /admin/decisions": "troupe decisions",
+  "GET /admin/circuits": "troupe circuits ls"
+}
+
+const withCommands = (message: string): string =>
+  message.replaceAll(/GET \/admin\/\w+/g, (path) => commands[path] === undefined ? path : `\`${commands[path]}\``)
+
 /** The service's own words, or why it could not be asked. */
 const explain = (at: string) => (error: unknown): Effect.Effect<never, CommandFailed | NoService> => {
   const told = (error as { readonly error?: { readonly message?: string } }).error?.message
-  if (told !== undefined) return Effect.fail(new CommandFailed({ message: told }))
+  if (told !== undefined) return Effect.fail(new CommandFailed({ message: withCommands(told) }))
   return HttpClientError.isHttpClientError(error) && error.reason._tag === "TransportError"
     ? Effect.fail(
       new NoService({

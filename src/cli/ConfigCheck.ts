@@ -8,7 +8,7 @@ import { relative, resolve, sep } from "node:path"
 import * as App from "../App.ts"
 import type { Deployment, DeploymentOptions } from "../domain/Deployment.ts"
 import type { Problem } from "../domain/Problem.ts"
-import { formatPath } from "../domain/Problem.ts"
+import { format, formatPath } from "../domain/Problem.ts"
 import * as SettingsFile from "../layers/settings/SettingsFile.ts"
 import { ModelFiles } from "../services/engines/ModelFiles.ts"
 import { contextSizeOf, shapeOf } from "../services/models/MemoryEstimate.ts"
@@ -17,6 +17,7 @@ import * as Forecast from "../services/models/MemoryForecast.ts"
 import type { Resolved } from "../services/settings/Settings.ts"
 import { Settings, SettingsError } from "../services/settings/Settings.ts"
 import { nameInStore } from "../services/settings/StoreReferences.ts"
+import { warningsOf } from "./ConfigWarnings.ts"
 import { bytesAsText, config, json, printJson, table } from "./Shared.ts"
 
 /** One of the files that a deployment can be loaded from. */
@@ -168,7 +169,7 @@ const lookAt = Effect.fnUntraced(function*(file: string | undefined) {
   if (settings === undefined || looked === undefined || all.length > 0) {
     return yield* new SettingsError({ source, problems: all })
   }
-  return { settings, looked }
+  return { settings, looked, warnings: SettingsFile.located(text, warningsOf(settings)) }
 })
 
 export const check = Command.make(
@@ -177,7 +178,7 @@ export const check = Command.make(
   ({ config, json }) =>
     lookAt(Option.getOrUndefined(config)).pipe(
       Effect.matchEffect({
-        onSuccess: ({ looked, settings }) => {
+        onSuccess: ({ looked, settings, warnings }) => {
           const { environment, models } = settings
           const names = models.map(({ name }) => name)
           return json
@@ -185,12 +186,14 @@ export const check = Command.make(
               valid: true,
               environment,
               models: names,
-              files: looked.facts.map(({ options: _, ...one }) => one)
+              files: looked.facts.map(({ options: _, ...one }) => one),
+              warnings
             })
-            : Effect.andThen(
+            : Effect.all([
               Console.log(`The configuration is valid. Environment: ${environment}. Models: ${names.join(", ")}.`),
-              printFacts(settings, looked)
-            )
+              printFacts(settings, looked),
+              ...warnings.map((warning) => Console.error(`Warning: ${format(warning)}`))
+            ], { discard: true })
         },
         onFailure: (error) =>
           json

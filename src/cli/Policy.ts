@@ -3,7 +3,7 @@ import { Console, Effect, Option } from "effect"
 import { Argument, Command } from "effect/cli"
 import { routingOf } from "../domain/RoutingPolicy.ts"
 import type { Resolved } from "../services/settings/Settings.ts"
-import { CommandFailed, config, json, loadToShow, printJson, table } from "./Shared.ts"
+import { CommandFailed, config, json, loadToShow, printJson, spanAsText, table } from "./Shared.ts"
 
 /** What `troupe.yaml` calls otherwise. */
 const written: Readonly<Record<string, string>> = {
@@ -16,7 +16,7 @@ const written: Readonly<Record<string, string>> = {
 /** A figure's name and value as they are written in `troupe.yaml`, so that whoever reads them can change them. */
 const asWritten = (path: string, value: string): ReadonlyArray<string> => {
   const name = written[path] ?? path.replace(/^selection\./, "")
-  return name.endsWith("Ms") ? [name.slice(0, -2), value === "0" ? "false" : `${value} ms`] : [name, value]
+  return name.endsWith("Ms") ? [name.slice(0, -2), value === "0" ? "false" : spanAsText(Number(value))] : [name, value]
 }
 
 /** One line a figure, by its path. */

@@ -37,6 +37,15 @@ export const table = (rows: ReadonlyArray<ReadonlyArray<string>>): string => {
   return rows.map((row) => row.map((cell, column) => cell.padEnd(widths[column]!)).join("  ").trimEnd()).join("\n")
 }
 
+const units = [["hour", 3_600_000], ["minute", 60_000], ["second", 1_000]] as const
+
+/** A duration in words that `troupe.yaml` takes, as `10 seconds`; in the largest unit of which it is a whole number. */
+export const spanAsText = (ms: number): string => {
+  const [unit, length] = units.find(([, length]) => ms >= length && ms % length === 0) ?? ["ms", 1]
+  const count = ms / length
+  return unit === "ms" || count === 1 ? `${count} ${unit}` : `${count} ${unit}s`
+}
+
 /** A size for people. */
 export const bytesAsText = (bytes: number): string =>
   bytes < 2 ** 20

@@ -103,6 +103,12 @@ export const pullRetry = Schedule.min([Schedule.exponential("500 millis"), Sched
   Schedule.upTo({ times: 8 })
 )
 
+/**
+ * Retries of a download that has brought nothing while its host cannot be reached: 0.5, 1, 2 and 4 s after one another,
+ * by `pullRetry`. A wrong name or port fails within 10 s.
+ */
+export const pullUnreachableRetries = 4
+
 /** A download without a byte for so long counts as cut. */
 export const pullStall = Duration.seconds(30)
 

@@ -70,6 +70,26 @@ describe("policy show", () => {
     assert.deepStrictEqual(shown(stdout).slice(1), figures)
   })
 
+  it("prints durations in words", async () => {
+    using folder = temporaryFolder()
+    const path = join(folder.path, "troupe.yaml")
+    writeFileSync(
+      path,
+      "policies: { p: { backoff: { initial: 250 ms, cap: 10 seconds }, maxWait: 1500 ms, " +
+        "timeouts: { queue: 1 second, load: 90 minutes, total: 2h } } }"
+    )
+    const { stdout } = await run(["policy", "show", "p"], { cwd: folder.path })
+    const lines = stdout.split("\n").map((line) => line.split(/ +/).join(" "))
+    assert.includeMembers(lines, [
+      "backoff.initial 250 ms",
+      "backoff.cap 10 seconds",
+      "maxWait 1500 ms",
+      "timeouts.queue 1 second",
+      "timeouts.load 90 minutes",
+      "timeouts.total 2 hours"
+    ])
+  })
+
   it("says what there is where the name is none of it", async () => {
     const { code, stderr } = await show("nobody")
     assert.notStrictEqual(code, 0)

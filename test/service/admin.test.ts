@@ -187,6 +187,23 @@ describe("administration", () => {
       assert.strictEqual(error.code, "deployment_not_found")
       assert.strictEqual(error.message, "There is no deployment \"nope#0\". GET /admin/deployments lists them.")
     })
+
+    it.each([
+      ["fake/a", " Did you mean fake/a#0?"],
+      ["fake/b#0", " Did you mean fake/a#0?"],
+      ["nope#0", ""]
+    ])("named by %s gets the deployment that was meant, and a command that lists them", async (name, meant) => {
+      const { code, stderr } = await run(["circuits", "reset", name, "--url", service.url])
+      assert.strictEqual(code, 1)
+      assert.match(
+        stderr,
+        new RegExp(
+          `^troupe: There is no deployment "${name}"\\.${meant.replace("?", "\\?")} \`.+ ps\` lists them\\.\n$`
+        )
+      )
+      const decision = await run(["decisions", "dec-nope", "--url", service.url])
+      assert.match(decision.stderr, /`.+ decisions` lists them\.\n$/)
+    })
   })
 
   it("is spoken by the command line", async () => {

@@ -8,6 +8,7 @@ import * as OpenAiError from "../../dialects/openai/EncodeError.ts"
 import * as Bounded from "../../domain/Bounded.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
+import { nearestName } from "../../domain/NearestName.ts"
 import type { State } from "../../services/health/Breaker.ts"
 import { Breaker } from "../../services/health/Breaker.ts"
 import { Models } from "../../services/models/Models.ts"
@@ -26,12 +27,20 @@ const noAction = (action: string) =>
     code: "not_found"
   })
 
-const noDeployment = (id: string) =>
-  OpenAiError.make(`There is no deployment ${JSON.stringify(Bounded.name(id))}. GET /admin/deployments lists them.`, {
-    status: 404,
-    type: "invalid_request_error",
-    code: "deployment_not_found"
-  })
+/** The deployments of the model of this name, else the one whose id is near. */
+const meant = (id: string, deployments: ReadonlyArray<Deployment>): string => {
+  const ofModel = deployments.filter(({ model }) => model === id).slice(0, 3)
+  const nearest = nearestName(id, deployments.map((one) => one.id))
+  const names = ofModel.length > 0 ? ofModel.map((one) => one.id) : nearest === undefined ? [] : [nearest]
+  return names.length === 0 ? "" : ` Did you mean ${names.join(" or ")}?`
+}
+
+const noDeployment = (id: string, deployments: ReadonlyArray<Deployment>) =>
+  OpenAiError.make(
+    `There is no deployment ${JSON.stringify(Bounded.name(id))}.${meant(id, deployments)} ` +
+      "GET /admin/deployments lists them.",
+    { status: 404, type: "invalid_request_error", code: "deployment_not_found" }
+  )
 
 const encoder = new TextEncoder()
 
@@ -78,8 +87,8 @@ export const layer = HttpApiBuilder.group(
     const all = Effect.flatMap(registry.models, (some) => list(some.flatMap(({ deployments }) => deployments)))
 
     const reset = Effect.fnUntraced(function*(id: string) {
-      const known = (yield* registry.models).some(({ deployments }) => deployments.some((one) => one.id === id))
-      if (!known) return respondError(noDeployment(id))
+      const deployments = (yield* registry.models).flatMap(({ deployments }) => deployments)
+      if (deployments.every((one) => one.id !== id)) return respondError(noDeployment(id, deployments))
       yield* breaker.reset(id)
       return yield* circuits
     })

@@ -37,6 +37,22 @@ const dialects: Partial<Record<Provider, Dialect>> = {
   troupe
 }
 
+/** Without the slashes at its end. */
+const trimmed = (url: string | undefined): string | undefined => url?.replace(/\/+$/, "")
+
+/** Where a deployment is called. */
+export const addressOf = (options: RemoteDeployment) => {
+  const dialect = dialects[options.provider]
+  return {
+    /** Undefined where none is configured and the provider has none of its own. */
+    baseUrl: trimmed(options.baseUrl ?? dialect?.baseUrl),
+    /** The provider's own; undefined where it has none. */
+    defaultUrl: dialect?.baseUrl,
+    /** Headers that a key goes into; names in lower case. */
+    keyHeaders: Object.keys(dialect?.authorize("") ?? {})
+  }
+}
+
 // Loaded where a proxy is named only.
 const loadUndici = Effect.promise(() => import("@effect/platform-node/Undici"))
 
@@ -79,7 +95,7 @@ export const makeWith = Effect.fnUntraced(function*(
   return Providers.of({
     start: Effect.fnUntraced(function*({ id, model }, options) {
       const dialect = dialects[options.provider]
-      const baseUrl = (options.baseUrl ?? dialect?.baseUrl)?.replace(/\/+$/, "")
+      const { baseUrl } = addressOf(options)
       if (dialect === undefined || baseUrl === undefined) {
         const detail = dialect === undefined
           ? `the dialect "${options.provider}" is not spoken yet.`

@@ -9,6 +9,7 @@ import { createReadStream } from "node:fs"
 import type { FileHandle } from "node:fs/promises"
 import { mkdir, open, readFile, rm, stat, writeFile } from "node:fs/promises"
 import { dirname } from "node:path"
+import { pullUnreachableRetries } from "../../domain/Defaults.ts"
 import * as Monotonic from "../../domain/Monotonic.ts"
 import type { Progress } from "../../services/store/ModelStore.ts"
 import {
@@ -38,6 +39,8 @@ export interface DownloadOptions {
   readonly target: string
   /** Tries after failures in a row; a try that brought bytes starts the count anew. */
   readonly retry: Schedule.Schedule<unknown>
+  /** Whether the same pull has brought another file: then a host that cannot be reached is tried as long as any other. */
+  readonly hasBegun?: boolean
   /** A connection without a byte for so long counts as cut. */
   readonly stallAfter: Duration.Duration
   /** Bytes this file may take. */
@@ -235,10 +238,15 @@ const delayAfter = Effect.fnUntraced(function*(
 
 /** Downloads one file to its part; fails when its failures do not pass. */
 export const download = Effect.fnUntraced(function*(options: DownloadOptions) {
-  const { origin, report, retry } = options
+  const { hasBegun = false, origin, report, retry } = options
   let attempts = 0
   // A server without ranges sends the same bytes again: that is no progress.
   let furthest = 0
+  let unreachable = 0
+  const isLost = (cut: Cut): boolean => {
+    if (cut.isUnreachable === true && furthest === 0 && !hasBegun) unreachable++
+    return unreachable > pullUnreachableRetries
+  }
   for (;;) {
     const step = yield* Schedules.toStep(retry)
     let progressed = false
@@ -250,7 +258,7 @@ export const download = Effect.fnUntraced(function*(options: DownloadOptions) {
       if (Result.isSuccess(result)) return result.success
       const cut = result.failure
       if (cut instanceof ModelStoreError) return yield* cut
-      const delayMs = yield* delayAfter(step, cut)
+      const delayMs = isLost(cut) ? undefined : yield* delayAfter(step, cut)
       if (delayMs === undefined) return yield* fail(new DownloadFailed({ url: origin.label, detail: cut.detail }))
       attempts++
       yield* report({ type: "retry", file: origin.path, attempt: attempts, delayMs, detail: cut.detail })

@@ -31,9 +31,14 @@ const inWords: Readonly<Record<string, string>> = {
   ECONNRESET: "the connection was cut (ECONNRESET)"
 }
 
+const unreachable = new Set(["ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "EHOSTUNREACH", "ENETUNREACH"])
+
+const causeOf = (error: HttpClientError.HttpClientError): NodeJS.ErrnoException | undefined =>
+  (error.reason as { readonly cause?: NodeJS.ErrnoException }).cause
+
 /** What the network said, in a few words. */
 const detailOf = (error: HttpClientError.HttpClientError): string => {
-  const { cause } = error.reason as { readonly cause?: NodeJS.ErrnoException }
+  const cause = causeOf(error)
   const code = cause?.code
   return (code === undefined ? undefined : inWords[code]) ?? code ?? cause?.message ?? error.reason._tag
 }
@@ -84,7 +89,11 @@ const get = Effect.fnUntraced(function*(url: string, headers: Readonly<Record<st
   for (let hop = 0; hop <= mostRedirects; hop++) {
     const response = yield* client.execute(
       HttpClientRequest.get(at, { headers: { "accept-encoding": "identity", ...sent } })
-    ).pipe(Effect.mapError((error) => new Cut({ detail: detailOf(error) })))
+    ).pipe(
+      Effect.mapError((error) =>
+        new Cut({ detail: detailOf(error), isUnreachable: unreachable.has(causeOf(error)?.code ?? "") })
+      )
+    )
     kept = {
       ...kept,
       ...Object.fromEntries(linked.flatMap((name) => name in response.headers ? [[name, response.headers[name]]] : []))

@@ -8,6 +8,8 @@ export class Cut extends Data.TaggedError("Cut")<{
   readonly detail: string
   /** What the server asked for. */
   readonly retryAfterMs?: number | undefined
+  /** No connection was made: the host is unknown, refuses, or has no route. */
+  readonly isUnreachable?: boolean | undefined
 }> {}
 
 /** A file that has begun to arrive. */

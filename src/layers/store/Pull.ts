@@ -52,7 +52,7 @@ const receiveAll = Effect.fnUntraced(function*(
   for (const origin of origins) {
     const room = whole - arrived.reduce((sum, { bytes }) => sum + bytes, 0)
     const target = join(options.folder, name, origin.path)
-    arrived.push(yield* download({ origin, target, retry, stallAfter, room, report }))
+    arrived.push(yield* download({ origin, target, retry, stallAfter, room, report, hasBegun: arrived.length > 0 }))
   }
   return arrived
 })

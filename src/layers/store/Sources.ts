@@ -2,6 +2,7 @@
 import { Duration, Effect, Redacted, Schedule } from "effect"
 import { HttpClient } from "effect/http"
 import { resolve } from "node:path"
+import { pullUnreachableRetries } from "../../domain/Defaults.ts"
 import * as HeaderValue from "../../domain/HeaderValue.ts"
 import type { Source } from "../../services/store/ModelSource.ts"
 import * as ModelSource from "../../services/store/ModelSource.ts"
@@ -54,8 +55,14 @@ const findOnHuggingFace = Effect.fnUntraced(function*(
   if (problem !== undefined) return yield* invalid("HF_ENDPOINT", problem)
   const unfit = endpoint.token === undefined ? undefined : HeaderValue.problemIn(Redacted.value(endpoint.token))
   if (unfit !== undefined) return yield* invalid("HF_TOKEN", `It does not fit an HTTP header: ${unfit}`)
+  let unreachable = 0
+  const mayPass = (error: Cut | ModelStoreError): boolean => {
+    if (error._tag !== "Cut") return false
+    if (error.isUnreachable === true) unreachable++
+    return unreachable <= pullUnreachableRetries
+  }
   const choice = yield* HuggingFace.find(endpoint, source, typed).pipe(
-    Effect.retry({ schedule: told, while: (error) => error._tag === "Cut" }),
+    Effect.retry({ schedule: told, while: mayPass }),
     Effect.catchTag("Cut", ({ detail }) => fail(new DownloadFailed({ url: endpoint.url, detail }))),
     Effect.provideService(HttpClient.HttpClient, client)
   )

@@ -201,6 +201,38 @@ describe("download", () => {
         assert.deepInclude(events.at(-1), { type: "retry", detail: "the connection was refused (ECONNREFUSED)" })
       })))
 
+  const often = { retry: Schedule.upTo(Schedule.spaced("1 millis"), { times: 20 }) }
+  const retries = (events: ReadonlyArray<Progress>) => events.filter(({ type }) => type === "retry").length
+
+  it.live("gives up a host that cannot be reached after a few tries", () =>
+    withServer(() => undefined, ({ events, pull, server }) =>
+      Effect.gen(function*() {
+        yield* Effect.promise(server.close)
+        assert.include((yield* Effect.flip(pull(often))).message, "ECONNREFUSED")
+        assert.strictEqual(retries(events), 4)
+      })))
+
+  it.live("tries it as long as any other once a transfer had begun, of this file or of another", () =>
+    withServer(
+      (index) => index === 0 ? { cutAfter: 100_000 } : undefined,
+      ({ events, pull, server }) =>
+        Effect.gen(function*() {
+          let isClosed = false
+          const report = (progress: Progress) =>
+            Effect.promise(async () => {
+              events.push(progress)
+              if (progress.type !== "retry" || isClosed) return
+              isClosed = true
+              await server.close()
+            })
+          yield* Effect.flip(pull({ ...often, report }))
+          assert.isAtLeast(retries(events), 20)
+          events.splice(0)
+          yield* Effect.flip(pull({ ...often, hasBegun: true }))
+          assert.strictEqual(retries(events), 20)
+        })
+    ))
+
   it.live("waits as long as a busy server asks for", () =>
     withServer(
       (index) => index === 0 ? { status: 429, headers: { "retry-after": "1" } } : undefined,
