@@ -157,12 +157,21 @@ export class EngineCrashed extends Schema.TaggedError<EngineCrashed>()("EngineCr
   }
 }
 
-/** Troupe is being closed, and the request's engine with it. */
+/** Troupe is being closed, and the request's engine with it; or an operator has stopped a load. */
 export class EngineStopped extends Schema.TaggedError<EngineStopped>()("EngineStopped", {
-  deployment: Schema.String
+  deployment: Schema.String,
+  /** What stopped the load that a `load` or `replace` waited for. */
+  by: Schema.optionalKey(Schema.Literals(["unload", "replace"]))
 }) {
   override get message(): string {
-    return `The engine of "${this.deployment}" was stopped before the answer was whole.`
+    switch (this.by) {
+      case "unload":
+        return `The load of "${this.deployment}" was stopped: the model was unloaded meanwhile.`
+      case "replace":
+        return `The load of "${this.deployment}" was stopped: another version of it is loaded instead.`
+      default:
+        return `The engine of "${this.deployment}" was stopped before the answer was whole.`
+    }
   }
 }
 

@@ -84,6 +84,13 @@ describe("administration", () => {
     assert.notDeepEqual(engines, before)
   })
 
+  it("answers every one of several reloads at once with their outcome", async () => {
+    const answers = await Promise.all(["load", "reload", "reload", "reload"].map((action) => act("fake/a", action)))
+    assert.deepStrictEqual(answers.map(({ status }) => status), [200, 200, 200, 200])
+    assert.strictEqual(await stateOf(), "ready")
+    await until(() => service.engines().length === 1 ? true : undefined)
+  })
+
   it("lets watchers see the states as they change", async () => {
     const { body } = await get("/admin/events")
     const reader = body!.pipeThrough(new TextDecoderStream()).getReader()

@@ -19,6 +19,9 @@ import type { Waiting } from "./Mailbox.ts"
 import { FairQueue } from "./Mailbox.ts"
 import type { Standing, State } from "./Models.ts"
 
+/** Calls that wait for an engine and need no slot. */
+export type Waiters = Set<Deferred.Deferred<void, InferenceError>>
+
 /** One engine's time, from its load to its end; a restart after a crash belongs to it. */
 export interface Life {
   readonly actor: Actor
@@ -44,8 +47,8 @@ export interface Life {
   loadMs: number
   /** Told when no job holds a slot any more. */
   readonly idle: Set<() => void>
-  /** Done when its engine is there for the first time, or cannot be had. */
-  readonly ready: Deferred.Deferred<void, InferenceError>
+  /** Calls of `replace` that wait until it serves. */
+  readonly waiters: Waiters
   fiber: Fiber.Fiber<unknown, unknown> | undefined
 }
 
@@ -71,8 +74,8 @@ export interface Actor {
   /** Those that still drain, and at most one that loads to take over. */
   readonly others: Set<Life>
   readonly mailbox: FairQueue<Caller>
-  /** Those who wait for the engine without wanting a slot. */
-  readonly watchers: Set<Deferred.Deferred<void, InferenceError>>
+  /** Calls of `load`. */
+  readonly watchers: Waiters
   lives: number
   /** Jobs served. */
   served: number
@@ -132,7 +135,7 @@ export const makeLife = (actor: Actor, deployment: Deployment): Life => ({
   readyAt: undefined,
   loadMs: 0,
   idle: new Set(),
-  ready: Deferred.makeUnsafe(),
+  waiters: new Set(),
   fiber: undefined
 })
 
@@ -171,18 +174,18 @@ export const pump = ({ life, mailbox }: Actor, now: number): void => {
   }
 }
 
-/** Tells those who wait without wanting a slot. */
-export const tellWatchers = ({ watchers }: Actor, outcome: Effect.Effect<void, InferenceError>): void => {
-  const waiting = [...watchers]
-  watchers.clear()
-  for (const watcher of waiting) Deferred.doneUnsafe(watcher, outcome)
+/** Ends the wait of all of them. */
+export const resolve = (waiters: Waiters, outcome: Effect.Effect<void, InferenceError>): void => {
+  const waiting = [...waiters]
+  waiters.clear()
+  for (const waiter of waiting) Deferred.doneUnsafe(waiter, outcome)
 }
 
 /** Fails everyone who waits. */
 export const failAll = (actor: Actor, error: InferenceError): void => {
   const failure = Effect.fail(error)
   for (const { value } of actor.mailbox.clear()) Deferred.doneUnsafe(value.slot, failure)
-  tellWatchers(actor, failure)
+  resolve(actor.watchers, failure)
 }
 
 const smoothing = 0.2

@@ -6,7 +6,7 @@
  * Each life is one fiber: it asks for memory, starts the engine, hands it to whoever waits, waits until it crashes, and
  * begins again by `Policies.restart`. Interrupting the fiber ends the engine and gives its memory back.
  */
-import { Cause, Deferred, Duration, Effect, Fiber, Option } from "effect"
+import { Cause, Duration, Effect, Fiber, Option } from "effect"
 import * as Policies from "../../domain/Defaults.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
@@ -46,8 +46,8 @@ const serve = (house: House, life: Life) => {
   actor.downUntil = 0
   actor.lastUsed = now(house)
   Actors.pump(actor, now(house))
-  Actors.tellWatchers(actor, Effect.void)
-  Deferred.doneUnsafe(life.ready, Effect.void)
+  Actors.resolve(actor.watchers, Effect.void)
+  Actors.resolve(life.waiters, Effect.void)
   house.room.changed()
   settleDown(house, actor)
 }
@@ -118,8 +118,9 @@ const supervise = Effect.fnUntraced(function*(house: House, life: Life) {
   )
 }, Effect.scoped)
 
-/** Tells that an engine was ended on purpose. */
-export const stoppedError = ({ id }: Actor): InferenceError => makeError(new EngineStopped({ deployment: id }))
+/** The error of what waits for an engine that is ended on purpose; without `by`, as Troupe is closed. */
+export const stoppedError = ({ id }: Actor, by?: EngineStopped["by"]): InferenceError =>
+  makeError(new EngineStopped({ deployment: id, ...(by === undefined ? {} : { by }) }))
 
 /** Why the supervisor has given up, of which an error nobody foresaw is a reason too. */
 const reasonFor = ({ id }: Actor, cause: Cause.Cause<InferenceError>): InferenceError =>
@@ -140,7 +141,7 @@ export const giveUp = (house: House, life: Life, cause: Cause.Cause<InferenceErr
   if (served) leave(actor)
   actor.lastFailure = error.message
   house.tell({ deployment: actor.id, state: "failed", cause: error.message })
-  Deferred.doneUnsafe(life.ready, Effect.fail(error))
+  Actors.resolve(life.waiters, Effect.fail(error))
   if (actor.life !== undefined || Actors.successorOf(actor) !== undefined) return
   actor.failed = true
   // Who waited while a new version loaded is served by the old one.
@@ -216,7 +217,7 @@ const end = (house: House, life: Life) => {
   actor.others.delete(life)
   house.tell({ deployment: actor.id, state: "gone" })
   house.room.changed()
-  Deferred.doneUnsafe(life.ready, Effect.fail(stoppedError(actor)))
+  Actors.resolve(life.waiters, Effect.fail(stoppedError(actor)))
   ensureLife(house, actor)
   forget(house, actor)
 }

@@ -1,5 +1,5 @@
 /** How callers come to an engine: a slot for one job, a load without a job, an exchange of one engine for another. */
-import { Deferred, Effect, Fiber, Scope } from "effect"
+import { Deferred, Effect, Equal, Fiber, Scope } from "effect"
 import { CallerAddress } from "../../domain/CallerAddress.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import type { Counted, Generation } from "../../domain/Generation.ts"
@@ -136,6 +136,27 @@ export const load = (house: House, deployment: Deployment): Effect.Effect<void, 
     })
   )
 
+/**
+ * Stops a load for a newer one. What waits for it waits for the newer one where that loads the same deployment, whose file
+ * may have changed since.
+ */
+const supersede = (house: House, before: Life, next: Life): void => {
+  if (Equal.equals(before.deployment, next.deployment)) {
+    for (const waiter of before.waiters) next.waiters.add(waiter)
+    before.waiters.clear()
+  } else Actors.resolve(before.waiters, Effect.fail(Lives.stoppedError(before.actor, "replace")))
+  house.fork(Lives.drain(house, before))
+}
+
+/** The caller of a `replace` has left; the last one stops the load. What serves already stays. */
+const leaveReplacement = (house: House, { others }: Actor, waiter: Deferred.Deferred<void, InferenceError>) =>
+  Effect.suspend(() => {
+    const life = [...others].find(({ waiters }) => waiters.has(waiter))
+    if (life === undefined) return Effect.void
+    life.waiters.delete(waiter)
+    return life.waiters.size > 0 ? Effect.void : Effect.asVoid(Fiber.await(house.fork(Lives.drain(house, life))))
+  })
+
 /** See `Models.replace`. */
 export const replace = (house: House, deployment: Deployment): Effect.Effect<void, InferenceError> =>
   Effect.uninterruptibleMask((restore) =>
@@ -143,14 +164,14 @@ export const replace = (house: House, deployment: Deployment): Effect.Effect<voi
       const actor = actorOf(house, deployment)
       const superseded = Actors.successorOf(actor)
       const next = Actors.makeLife(actor, deployment)
+      const waiter = Deferred.makeUnsafe<void, InferenceError>()
+      next.waiters.add(waiter)
       actor.others.add(next)
-      if (superseded !== undefined) house.fork(Lives.drain(house, superseded))
+      if (superseded !== undefined) supersede(house, superseded, next)
       Lives.begin(house, next)
       return Effect.onInterrupt(
-        restore(Deferred.await(next.ready)),
-        // If it serves already, it stays.
-        () =>
-          next.readyAt !== undefined ? Effect.void : Effect.asVoid(Fiber.await(house.fork(Lives.drain(house, next))))
+        restore(Deferred.await(waiter)),
+        () => leaveReplacement(house, actor, waiter)
       )
     })
   )

@@ -77,7 +77,9 @@ export class Models extends Context.Service<Models, {
   /**
    * Exchanges a deployment for one of the same id with other options, or whose file has changed: the new one loads
    * beside the old, new jobs go to it, and the old one ends when its last job has. From then on it is what loads for
-   * this id, also where the old one is asked for. Where the new one fails, the old one stays.
+   * this id, also where the old one is asked for. Where the new one fails, the old one stays. A later `replace` stops the
+   * load of an earlier one: with an equal deployment both have the later one's outcome, with another one the earlier fails
+   * with `EngineStopped`.
    */
   readonly replace: (deployment: Deployment) => Effect.Effect<void, InferenceError>
   /** Unloads what nobody uses, is not pinned and has been idle for so long; tells how many that were. */

@@ -257,11 +257,56 @@ describe("replace", () => {
       yield* TestClock.adjust("500 millis")
       const second = yield* Effect.forkChild(replace(red))
       yield* TestClock.adjust("1 second")
-      assert.strictEqual((yield* Fiber.join(first)).reason._tag, "EngineStopped")
+      assert.strictEqual(
+        (yield* Fiber.join(first)).message,
+        "The load of \"a\" was stopped: another version of it is loaded instead."
+      )
       yield* Fiber.join(second)
       assert.deepStrictEqual(openOf(place), [false, false, true])
       assert.strictEqual(yield* once(), 2)
     }).pipe(Effect.provide(place.layer))
+  })
+
+  for (const fails of [false, true]) {
+    it.effect(`by the same deployment again loads it anew, and both have its outcome: ${fails ? "error" : "ready"}`, () => {
+      const place = stage({
+        load: (index) =>
+          index === 0
+            ? Effect.void
+            : Effect.andThen(Effect.sleep("1 second"), fails && index === 3 ? Effect.fail(loadFailed) : Effect.void)
+      })
+      return Effect.gen(function*() {
+        yield* once()
+        const callers = []
+        for (let count = 0; count < 3; count++) {
+          callers.push(yield* Effect.forkChild(Effect.exit(replace({ ...green, options: { ...green.options } }))))
+          yield* TestClock.adjust("500 millis")
+        }
+        yield* TestClock.adjust("500 millis")
+        const outcome = fails ? Exit.fail(loadFailed) : Exit.void
+        assert.deepStrictEqual(yield* Fiber.joinAll(callers), [outcome, outcome, outcome])
+        assert.deepStrictEqual(openOf(place), [fails, false, false, !fails])
+        assert.strictEqual(yield* once(), fails ? 0 : 3)
+      }).pipe(Effect.provide(place.layer))
+    })
+  }
+
+  it.effect("by the same deployment again continues while one caller is left, and stops with the last", () => {
+    return Effect.forEach([[0], [1], [0, 1], [1, 0]], (leaving) => {
+      const place = stage(slowGreen)
+      return Effect.gen(function*() {
+        yield* once()
+        const callers = [yield* Effect.forkChild(Effect.exit(replace()))]
+        yield* TestClock.adjust("500 millis")
+        callers.push(yield* Effect.forkChild(Effect.exit(replace())))
+        yield* settle
+        for (const index of leaving) yield* Fiber.interrupt(callers[index]!)
+        yield* TestClock.adjust("1 second")
+        const left = callers.find((_, index) => !leaving.includes(index))
+        if (left !== undefined) assert.deepStrictEqual(yield* Fiber.join(left), Exit.void)
+        assert.strictEqual(yield* once(), left === undefined ? 0 : 2, String(leaving))
+      }).pipe(Effect.provide(place.layer))
+    })
   })
 
   it.effect("takes the new one's idle time", () => {
