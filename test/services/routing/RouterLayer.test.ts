@@ -77,6 +77,34 @@ describe("Selector", () => {
       }))
   })
 
+  describe("the index of prompts", () => {
+    const policies = { default: { strategy: "prefix" } }
+    const prompt = "A long and winding text. ".repeat(40)
+
+    /** What share of a prompt of tenant "one" a deployment of these options has for each tenant. */
+    const sharesFor = (more: object) => {
+      const settings = {
+        ...settingsOf({ policies }),
+        models: [modelWith("a", { engine: "onnx", folder: "x", ...more })]
+      }
+      const wish = (tenant: string | undefined): Wish => ({ model: "a", promptText: () => prompt, tenant })
+      return Selector.use(({ consider, measure, route }) =>
+        Effect.gen(function*() {
+          const sent = yield* route(wish("one"))
+          measure(sent.deployments[0]!.id, sent).granted()
+          return yield* Effect.forEach(["one", "two", undefined], (tenant) =>
+            Effect.map(consider(wish(tenant)), ({ decision }) => decision.candidates[0]!.terms["share"]))
+        })
+      ).pipe(Effect.provide(layerOf(settings)))
+    }
+
+    it.effect("keeps each tenant's prompts apart, as engines keep their caches", () =>
+      Effect.map(sharesFor({}), (shares) => assert.deepStrictEqual(shares, [1, 0, 0])))
+
+    it.effect("has the prompts of all tenants where the deployment shares them", () =>
+      Effect.map(sharesFor({ sharePrefixes: true }), (shares) => assert.deepStrictEqual(shares, [1, 1, 1])))
+  })
+
   describe("fields that Troupe does not know", () => {
     const kinds = {
       local: { engine: "fake" },
