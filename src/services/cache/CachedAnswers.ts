@@ -90,8 +90,8 @@ const sizeOf = (event: Event): number => {
       // What two deployments have said is nobody's answer.
       return Number.POSITIVE_INFINITY
     case "native":
-      // It is not kept.
-      return 0
+      // Only what text and function calls say is kept.
+      return event.native.hasMore ? Number.POSITIVE_INFINITY : 0
     case "finish":
       return 0
   }
@@ -124,8 +124,9 @@ export const make = (responses: CachedResponses.CachedResponses["Service"]) => {
     whole: (asked: Asked, answer: Effect.Effect<Answer, InferenceError, Scope.Scope>) =>
       !asked.begun.route.cached ? answer : Effect.matchEffect(answer, {
         onSuccess: (given) => {
-          const { attempts: _, decision: __, deployment: ___, native: ____, ...response } = given
-          return Effect.as(keep(asked, response), given)
+          const { attempts: _, decision: __, deployment: ___, native = [], ...response } = given
+          const isComplete = !native.some(({ hasMore }) => hasMore)
+          return Effect.as(isComplete ? keep(asked, response) : Effect.void, given)
         },
         onFailure: (error) => Effect.map(recall(asked, error), ({ by, response }): Answer => ({ ...response, ...by }))
       }),

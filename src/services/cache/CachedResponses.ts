@@ -21,7 +21,7 @@ import { choicesOf } from "../../domain/Source.ts"
 /** The name among fallbacks, and the deployment that such an answer is by. */
 export const name = "cached-responses"
 
-/** An answer without who gave it. */
+/** An answer without its deployment. Answers that have more than text and function calls are not kept. */
 export type Response = Omit<Answer, keyof By | "native">
 
 /** The index of one that does not stand last; -1 where there is none. */
