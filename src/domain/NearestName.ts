@@ -33,15 +33,27 @@ const distanceBetween = (one: string, other: string): number => {
 /** What is longer than this is nobody's slip. */
 const longestName = 64
 
-/** The nearest of these names, of which a third of the letters may be wrong, at most two; undefined where none is near. */
+const lettersInCommon = (one: string, other: string): number => {
+  let count = 0
+  while (count < one.length && one[count] === other[count]) count++
+  return count
+}
+
+/**
+ * The nearest of these names, of which a third of the letters may be wrong, at most two; undefined where none is near. Of
+ * several that are as near, the one that begins alike.
+ */
 export const nearestName = (name: string, names: ReadonlyArray<string>): string | undefined => {
   if (name.length > longestName) return undefined
   const letters = lettersOf(name)
   let nearest: string | undefined
   let least = Math.min(2, Math.floor(letters.length / 3)) + 1
   for (const known of names) {
-    const distance = distanceBetween(letters, lettersOf(known))
-    if (distance < least) [nearest, least] = [known, distance]
+    const other = lettersOf(known)
+    const distance = distanceBetween(letters, other)
+    const isNearer = distance < least || (distance === least && nearest !== undefined &&
+      lettersInCommon(letters, other) > lettersInCommon(letters, lettersOf(nearest)))
+    if (isNearer) [nearest, least] = [known, distance]
   }
   return nearest
 }

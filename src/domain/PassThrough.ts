@@ -53,8 +53,14 @@ export const Field = Schema.Struct({
 })
 export type Field = typeof Field.Type
 
+/** Endpoints of the OpenAI dialect that have fields of their own. */
+export const tasks = ["embeddings", "rerank", "classify", "tokenize"] as const
+export type Task = typeof tasks[number]
+
 export const Extra = Schema.Struct({
   dialect: Schema.Literals(dialects),
+  /** The endpoint; left out, one that generates. */
+  task: Schema.optional(Schema.Literals(tasks)),
   fields: Schema.Array(Field).check(Schema.isMaxLength(mostFields))
 })
 export type Extra = typeof Extra.Type

@@ -25,6 +25,10 @@ describe("nearestName", () => {
     assert.strictEqual(nearestName("variant", ["variance", "variants"]), "variants")
   })
 
+  it("takes the one that begins alike, of several that are as near", () => {
+    for (const known of [["top_p", "stop"], ["stop", "top_p"]]) assert.strictEqual(nearestName("stopp", known), "stop")
+  })
+
   it("finds any name with one letter too many, too few or wrong", () => {
     const slip = fc.tuple(
       fc.constantFrom("contextSize", "shutdownGrace"),

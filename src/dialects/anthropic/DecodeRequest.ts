@@ -11,6 +11,7 @@ import type { Shape } from "../shared/BodyChecks.ts"
 import * as Body from "../shared/BodyChecks.ts"
 import type { Caller } from "../shared/CallerIdentity.ts"
 import { standingOf } from "../shared/CallerIdentity.ts"
+import * as UnknownFields from "../shared/UnknownFields.ts"
 import type { Placed } from "./DecodeMessages.ts"
 import { choiceOf, conversationOf, locate, messageProblems, placed, toolProblems, toolsOf } from "./DecodeMessages.ts"
 import { extraOf } from "./Extra.ts"
@@ -88,6 +89,7 @@ const callOf = (body: Anthropic.MessagesRequest, json: Body.Body, caller: Caller
 }
 
 const shared = {
+  meant: UnknownFields.meantBy("anthropic"),
   unsupported: [],
   most: [["messages", mostMessages], ["tools", mostTools], ["stop_sequences", mostStops]],
   problems: (body: Anthropic.CountTokensRequest) => [...messageProblems(body), ...toolProblems(body)]
@@ -137,8 +139,9 @@ export const decodeCount = (
 /** The reason with the body's own path for what is wrong. */
 export const relocate = (reason: Reason, { placed, request }: Asked<Pick<Request, "extra">>): Reason => {
   const path = "path" in reason ? reason.path : undefined
-  // Paths of `extra` are the body's own already.
-  if (path === undefined || (request.extra !== undefined && requiredOf(request.extra).includes(path))) return reason
+  // Paths of `extra` are the body's own already, and what leads into its values.
+  const isOwn = (field: string) => path === field || path?.startsWith(`${field}.`)
+  if (path === undefined || (request.extra !== undefined && requiredOf(request.extra).some(isOwn))) return reason
   const own = locate(path, placed) ?? AnthropicFields.rename(path.replace(/^input\./, ""))
   if (reason._tag === "InvalidRequest") return new InvalidRequest({ detail: reason.detail, path: own })
   return reason._tag === "NotSupported"

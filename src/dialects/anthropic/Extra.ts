@@ -51,6 +51,10 @@ const tool = placeOf(Anthropic.Tool, {
   strict: always
 })
 
+const metadata = placeOf({ fields: { user_id: true } }, {})
+const outputFormat = placeOf({ fields: { type: true, schema: true } }, {})
+const choice = placeOf({ fields: { type: true, name: true, disable_parallel_tool_use: true } }, {})
+
 const thoughts = new Set<unknown>(["thinking", "redacted_thinking"])
 const understood = new Set<unknown>(["text", "tool_use", "tool_result"])
 
@@ -84,6 +88,10 @@ export const extraOf = (json: Body): Extra | undefined => {
     }
   }
   lookAtTools(finder, json["tools"])
-  finder.look(json["output_config"], outputConfig, ["output_config"])
+  const output = json["output_config"]
+  finder.look(output, outputConfig, ["output_config"])
+  if (isObject(output)) finder.look(output["format"], outputFormat, ["output_config", "format"])
+  finder.look(json["metadata"], metadata, ["metadata"])
+  finder.look(json["tool_choice"], choice, ["tool_choice"])
   return finder.extra("anthropic")
 }

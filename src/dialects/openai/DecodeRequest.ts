@@ -9,6 +9,7 @@ import type { Shape } from "../shared/BodyChecks.ts"
 import * as Body from "../shared/BodyChecks.ts"
 import type { Caller } from "../shared/CallerIdentity.ts"
 import { standingOf } from "../shared/CallerIdentity.ts"
+import * as UnknownFields from "../shared/UnknownFields.ts"
 import { functionsOf, messageProblems, messagesOf, mostMessages, toolProblems, toolsOf } from "./DecodeMessages.ts"
 import { extraOf } from "./Extra.ts"
 import { ChatRequest, mostStops, mostTools } from "./Schema.ts"
@@ -167,6 +168,7 @@ const optionProblems = (body: ChatRequest): ReadonlyArray<Problem> => [
 ]
 
 const shape: Shape<ChatRequest> = {
+  meant: UnknownFields.meantBy("openai"),
   decode: Decoder.make(ChatRequest),
   unsupported: [],
   most: [["messages", mostMessages], ["tools", mostTools], ["stop", mostStops]],

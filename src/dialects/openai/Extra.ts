@@ -6,11 +6,13 @@
  * Whatever is not known here is handed on with its place in the body. Hints, and values that ask for nothing, may be left
  * out by whoever has no words for them; anything else must reach a deployment that has, or the request is refused.
  */
-import type { Extra } from "../../domain/PassThrough.ts"
+import type { Extra, Task } from "../../domain/PassThrough.ts"
 import type { Body } from "../shared/BodyChecks.ts"
 import type { Finder, Path, Place } from "../shared/ExtraFinder.ts"
 import * as ExtraFinder from "../shared/ExtraFinder.ts"
-import { ChatMessage, ChatRequest, ImagePart, TextPart, Tool, ToolCall } from "./Schema.ts"
+import { ChatMessage, ChatRequest, ImagePart, StreamOptions, TextPart, Tool, ToolCall } from "./Schema.ts"
+
+const isFalse = (value: unknown): boolean => value === false
 
 const { always, isObject, listOf, placeOf, typeOf } = ExtraFinder
 
@@ -23,7 +25,7 @@ const body = placeOf(ChatRequest, {
   prompt_cache_key: always,
   prompt_cache_retention: always,
   service_tier: (value) => value === "auto" || value === "default",
-  store: (value) => value === false,
+  store: isFalse,
   verbosity: (value) => value === "medium"
 })
 
@@ -46,7 +48,21 @@ const imageUrl = placeOf(ImagePart.fields.image_url, {})
 const call: Place = { known: new Set(Object.keys(ToolCall.fields)), isHint: always }
 
 /** What a format is called binds no answer, and whether it is strict is for the host to say. */
-const format: Place = { known: new Set(["schema"]), isHint: always }
+const schemaFormat: Place = {
+  known: new Set(["schema"]),
+  isHint: (name) => ["name", "description", "strict"].includes(name)
+}
+
+/** Of a format of each type. */
+const formats: Readonly<Record<string, Place>> = {
+  text: placeOf({ fields: { type: true } }, {}),
+  json_object: placeOf({ fields: { type: true } }, {}),
+  json_schema: placeOf({ fields: { type: true, json_schema: true } }, {})
+}
+
+const streamOptions = placeOf(StreamOptions, { include_obfuscation: always, continuous_usage_stats: isFalse })
+const choice = placeOf({ fields: { type: true, function: true } }, {})
+const choiceFunction = placeOf({ fields: { name: true } }, {})
 
 const lookAtPart = ({ add, look }: Finder, part: unknown, path: Path) => {
   const type = typeOf(part)
@@ -82,18 +98,51 @@ const lookAtTools = ({ add, look }: Finder, tools: unknown) => {
 
 const lookAtFormat = ({ add, look }: Finder, asked: unknown) => {
   if (!isObject(asked)) return
-  if (!["text", "json_object", "json_schema"].includes(String(asked["type"]))) add(asked, ["response_format"])
-  look(asked["json_schema"], format, ["response_format", "json_schema"])
+  const type = String(asked["type"])
+  if (!Object.hasOwn(formats, type)) return add(asked, ["response_format"])
+  look(asked, formats[type]!, ["response_format"])
+  if (type === "json_schema") look(asked["json_schema"], schemaFormat, ["response_format", "json_schema"])
+}
+
+const lookAtChoice = ({ add, look }: Finder, asked: unknown) => {
+  if (!isObject(asked)) return
+  if (asked["type"] !== "function") return add(asked, ["tool_choice"])
+  look(asked, choice, ["tool_choice"])
+  look(asked["function"], choiceFunction, ["tool_choice", "function"])
+}
+
+const lookAtMessages = (finder: Finder, messages: unknown) => {
+  for (const [index, one] of listOf(messages).entries()) lookAtMessage(finder, one, index)
 }
 
 /** Of a body that is a chat request; undefined where nothing is left. */
 export const extraOf = (json: Body): Extra | undefined => {
   const finder = ExtraFinder.make()
   finder.look(json, body, [])
-  for (const [index, one] of listOf(json["messages"]).entries()) lookAtMessage(finder, one, index)
+  lookAtMessages(finder, json["messages"])
   lookAtTools(finder, json["tools"])
-  const choice = json["tool_choice"]
-  if (isObject(choice) && choice["type"] !== "function") finder.add(choice, ["tool_choice"])
+  finder.look(json["stream_options"], streamOptions, ["stream_options"])
+  lookAtChoice(finder, json["tool_choice"])
   lookAtFormat(finder, json["response_format"])
   return finder.extra("openai")
+}
+
+const document = placeOf({ fields: { text: true } }, {})
+
+/**
+ * Of a body of another endpoint; undefined where nothing is left.
+ *
+ * @param place of the body itself
+ */
+export const extraOfTask = (json: Body, place: Place, task: Task): Extra | undefined => {
+  const finder = ExtraFinder.make()
+  finder.look(json, place, [])
+  if (task === "rerank") {
+    for (const [index, one] of listOf(json["documents"]).entries()) finder.look(one, document, ["documents", index])
+  }
+  if (task === "tokenize") {
+    lookAtMessages(finder, json["messages"])
+    lookAtTools(finder, json["tools"])
+  }
+  return finder.extra("openai", task)
 }

@@ -145,6 +145,8 @@ const StopText = Schema.NonEmptyString.check(
   Schema.makeFilter((text: string) => text.isWellFormed() ? undefined : "Expected whole characters")
 )
 
+export const StreamOptions = Schema.Struct({ include_usage: nullable(Schema.Boolean) })
+
 /** The body of `POST /v1/chat/completions`. Other fields are for deployments that speak this dialect. */
 export const ChatRequest = Schema.Struct({
   model: Schema.NonEmptyString,
@@ -152,7 +154,7 @@ export const ChatRequest = Schema.Struct({
   /** Not in OpenAI's API; vLLM's: the answer goes on with the last message, an assistant's, and does not repeat it. */
   continue_final_message: Schema.optionalKey(Schema.Boolean),
   stream: Schema.optionalKey(Schema.Boolean),
-  stream_options: Schema.optionalKey(Schema.Struct({ include_usage: nullable(Schema.Boolean) })),
+  stream_options: Schema.optionalKey(StreamOptions),
   temperature: Schema.optionalKey(Schema.Finite.check(within(0, 2))),
   top_p: Schema.optionalKey(Schema.Finite.check(within(0, 1))),
   /** Any whole number; its lowest 32 bits count. */

@@ -11,14 +11,19 @@ import type {
   TokenizeRequest
 } from "../../domain/Inference.ts"
 import { InvalidRequest } from "../../domain/InferenceError.ts"
+import type { Task } from "../../domain/PassThrough.ts"
+import { requiredFields } from "../../domain/PassThrough.ts"
 import type { Problem } from "../../domain/Problem.ts"
 import type { Shape } from "../shared/BodyChecks.ts"
 import * as Body from "../shared/BodyChecks.ts"
 import type { Caller } from "../shared/CallerIdentity.ts"
 import { standingOf } from "../shared/CallerIdentity.ts"
-import { isObject } from "../shared/ExtraFinder.ts"
+import type { Place } from "../shared/ExtraFinder.ts"
+import * as ExtraFinder from "../shared/ExtraFinder.ts"
+import * as UnknownFields from "../shared/UnknownFields.ts"
 import { messageProblems, mostMessages, toolProblems, toolsOf, unsupportedInMessages } from "./DecodeMessages.ts"
 import { conversationOf, goOnProblems } from "./DecodeRequest.ts"
+import { extraOfTask } from "./Extra.ts"
 import { mostTools } from "./Schema.ts"
 import * as OpenAiTasks from "./TaskSchema.ts"
 
@@ -45,6 +50,18 @@ const usageOf = (promptTokens: number) => ({ prompt_tokens: promptTokens, total_
 
 const noProblems = (): ReadonlyArray<Problem> => []
 
+const fieldsOf = (schema: { readonly fields: object }, { unsupported }: Pick<Shape<never>, "unsupported">): Place =>
+  ExtraFinder.placeOf(schema, Object.fromEntries(unsupported))
+
+/** Refuses fields that are not known: they reach no provider. */
+const closed =
+  (place: Place, task: Task) => <A extends { readonly model: string }>(json: unknown) => (body: A): Decoded<A> => {
+    const extra = extraOfTask(json as Body.Body, place, task)
+    return extra === undefined || requiredFields(extra).length === 0
+      ? Result.succeed(body)
+      : Result.fail(new InvalidRequest(UnknownFields.refused(extra, body.model)))
+  }
+
 /** Embeddings asked for, and how to tell them. */
 export interface EmbedCall {
   readonly request: EmbedRequest
@@ -54,11 +71,14 @@ export interface EmbedCall {
 }
 
 const embeddingShape: Shape<OpenAiTasks.EmbeddingRequest> = {
+  meant: UnknownFields.meantBy("embeddings"),
   decode: Decoder.make(OpenAiTasks.EmbeddingRequest),
   unsupported: [],
   most: [["input", mostInputs]],
   problems: noProblems
 }
+
+const embeddingFields = fieldsOf(OpenAiTasks.EmbeddingRequest, embeddingShape)
 
 /** Tokens are for deployments that speak the dialect; the rest of the body is checked as that of a text. */
 const decodeTokens = (json: Body.Body, tokens: ReadonlyArray<unknown>, caller: Caller): Decoded<EmbedCall> =>
@@ -67,25 +87,33 @@ const decodeTokens = (json: Body.Body, tokens: ReadonlyArray<unknown>, caller: C
     request: {
       ...call.request,
       inputs: typeof tokens[0] === "number" ? [""] : tokens.map(() => ""),
-      extra: { dialect: "openai", fields: [{ path: ["input"], value: tokens }] },
+      extra: {
+        dialect: "openai",
+        task: "embeddings",
+        fields: [...call.request.extra?.fields ?? [], { path: ["input"], value: tokens }]
+      },
       source: { dialect: "openai", body: json }
     }
   }))
 
 export const decodeEmbedding = (json: unknown, caller: Caller = {}): Decoded<EmbedCall> => {
-  if (isObject(json) && areTokens(json["input"])) {
+  if (ExtraFinder.isObject(json) && areTokens(json["input"])) {
     return decodeTokens(json, json["input"] as ReadonlyArray<unknown>, caller)
   }
-  return Result.map(Body.decode(json, embeddingShape), (body) => ({
-    request: {
-      model: body.model,
-      inputs: listOf(body.input),
-      source: { dialect: "openai", body: json as Body.Body },
-      ...standingOf(body, caller)
-    },
-    asBase64: body.encoding_format === "base64",
-    dimensions: body.dimensions
-  }))
+  return Result.map(Body.decode(json, embeddingShape), (body) => {
+    const extra = extraOfTask(json as Body.Body, embeddingFields, "embeddings")
+    return {
+      request: {
+        model: body.model,
+        inputs: listOf(body.input),
+        ...(extra === undefined ? {} : { extra }),
+        source: { dialect: "openai", body: json as Body.Body },
+        ...standingOf(body, caller)
+      },
+      asBase64: body.encoding_format === "base64",
+      dimensions: body.dimensions
+    }
+  })
 }
 
 const base64Of = (vector: Float32Array): string =>
@@ -124,6 +152,7 @@ export interface RerankCall {
 }
 
 const rerankShape: Shape<OpenAiTasks.RerankRequest> = {
+  meant: UnknownFields.meantBy("rerank"),
   decode: Decoder.make(OpenAiTasks.RerankRequest),
   unsupported: [
     // Cohere's, of documents with several fields, and of documents that are cut.
@@ -135,8 +164,10 @@ const rerankShape: Shape<OpenAiTasks.RerankRequest> = {
   problems: noProblems
 }
 
+const rerankFields = closed(fieldsOf(OpenAiTasks.RerankRequest, rerankShape), "rerank")
+
 export const decodeRerank = (json: unknown, caller: Caller = {}): Decoded<RerankCall> =>
-  Result.map(Body.decode(json, rerankShape), (body) => ({
+  Result.map(Result.flatMap(Body.decode(json, rerankShape), rerankFields(json)), (body) => ({
     request: {
       model: body.model,
       query: body.query,
@@ -167,6 +198,7 @@ export const encodeRerank = (
 })
 
 const classifyShape: Shape<OpenAiTasks.ClassifyRequest> = {
+  meant: UnknownFields.meantBy("classify"),
   decode: Decoder.make(OpenAiTasks.ClassifyRequest),
   // Jina's: a model's labels are its own.
   unsupported: [["labels", () => false]],
@@ -174,8 +206,10 @@ const classifyShape: Shape<OpenAiTasks.ClassifyRequest> = {
   problems: noProblems
 }
 
+const classifyFields = closed(fieldsOf(OpenAiTasks.ClassifyRequest, classifyShape), "classify")
+
 export const decodeClassify = (json: unknown, caller: Caller = {}): Decoded<ClassifyRequest> =>
-  Result.map(decodeTexts(json, classifyShape), (body) => ({
+  Result.map(Result.flatMap(decodeTexts(json, classifyShape), classifyFields(json)), (body) => ({
     model: body.model,
     inputs: listOf(body.input),
     ...standingOf(body, caller)
@@ -218,6 +252,7 @@ const tokenizeProblems = (
 }
 
 const tokenizeShape: Shape<OpenAiTasks.TokenizeRequest> = {
+  meant: UnknownFields.meantBy("tokenize"),
   decode: Decoder.make(OpenAiTasks.TokenizeRequest),
   // vLLM's.
   unsupported: [
@@ -242,8 +277,10 @@ const inputOf = (
       ...(tools.length === 0 ? {} : { tools: toolsOf(tools) })
     }
 
+const tokenizeFields = closed(fieldsOf(OpenAiTasks.TokenizeRequest, tokenizeShape), "tokenize")
+
 export const decodeTokenize = (json: unknown, caller: Caller = {}): Decoded<TokenizeRequest> =>
-  Result.map(Body.decode(json, tokenizeShape), (body) => ({
+  Result.map(Result.flatMap(Body.decode(json, tokenizeShape), tokenizeFields(json)), (body) => ({
     model: body.model,
     input: inputOf(body),
     ...standingOf(body, caller)

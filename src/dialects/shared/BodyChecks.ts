@@ -8,6 +8,7 @@
  */
 import type { Schema } from "effect"
 import { Result } from "effect"
+import * as Bounded from "../../domain/Bounded.ts"
 import { InvalidRequest } from "../../domain/InferenceError.ts"
 import type { Problem } from "../../domain/Problem.ts"
 import * as Problems from "../../domain/Problem.ts"
@@ -22,6 +23,8 @@ export type Unsupported = ReadonlyArray<readonly [field: string, asksForNothing:
 
 /** What a body must be. */
 export interface Shape<A> {
+  /** The body's field that a name which is not one of them was probably meant to be. */
+  readonly meant: (name: string) => string | undefined
   readonly decode: (body: Body) => Result.Result<A, Schema.SchemaError>
   readonly unsupported: Unsupported
   /** Of objects in lists: the list's field and what its elements must not have. */
@@ -55,6 +58,23 @@ const isLonger = (list: unknown, count: number): boolean => Array.isArray(list) 
 const refuse = (path: string, detail: string): Result.Result<never, InvalidRequest> =>
   Result.fail(new InvalidRequest(path === "" ? { detail } : { detail, path }))
 
+/** A comparison with every field costs time that others wait for. */
+const mostCompared = 100
+
+/** The problems, where a field is missing with the name that the body has instead: misspelt, or another API's. */
+const withMisnamed = (body: Body, meant: Shape<never>["meant"], problems: ReadonlyArray<Problem>) => {
+  const missing = new Set(problems.map(({ path }) => path).filter((path) => !Object.hasOwn(body, path)))
+  if (missing.size === 0) return problems
+  const instead = new Map<string | undefined, string>()
+  for (const name of Object.keys(body).slice(0, mostCompared)) instead.set(meant(name), name)
+  return problems.map((problem) => {
+    const name = missing.has(problem.path) ? instead.get(problem.path) : undefined
+    return name === undefined
+      ? problem
+      : { ...problem, expected: `${problem.expected}; ${Bounded.name(name)} is unknown. Did you mean ${problem.path}?` }
+  })
+}
+
 /** What a parsed JSON body asks for; of several problems, the first is the error's path, all are its text. */
 export const decode = <A>(json: unknown, shape: Shape<A>): Result.Result<A, InvalidRequest> => {
   if (!isBody(json)) return refuse("", "Expected the body to be a JSON object")
@@ -62,10 +82,13 @@ export const decode = <A>(json: unknown, shape: Shape<A>): Result.Result<A, Inva
   const long = shape.most.find(([field, count]) => isLonger(body[field], count))
   if (long !== undefined) return refuse(long[0], `Expected at most ${long[1]} ${long[0]}`)
   const decoded = shape.decode(body)
+  const wrong = Result.isFailure(decoded)
+    ? Problems.fromSchemaError(decoded.failure)
+    : shape.problems(decoded.success)
   const [first, ...others] = [
     ...unsupportedIn(body, shape.unsupported),
     ...unsupportedWithin(body, shape.unsupportedWithin),
-    ...(Result.isFailure(decoded) ? Problems.fromSchemaError(decoded.failure) : shape.problems(decoded.success))
+    ...(wrong.length === 0 ? [] : withMisnamed(body, shape.meant, wrong))
   ]
   if (first !== undefined) return refuse(first.path, Problems.summary(first, others))
   return Result.mapError(decoded, () => new InvalidRequest({ detail: "Expected another body" }))

@@ -1,5 +1,5 @@
 /** Finds the fields of a body that Troupe has no name for. Pure. */
-import type { Dialect, Extra, Field } from "../../domain/PassThrough.ts"
+import type { Dialect, Extra, Field, Task } from "../../domain/PassThrough.ts"
 import type { Body } from "./BodyChecks.ts"
 
 export type Path = Field["path"]
@@ -37,7 +37,7 @@ export interface Finder {
   /** Adds a whole value, of a type that is not known. */
   readonly add: (value: unknown, path: Path, optional?: boolean) => void
   /** What was found; undefined where there is nothing. */
-  readonly extra: (dialect: Dialect) => Extra | undefined
+  readonly extra: (dialect: Dialect, task?: Task) => Extra | undefined
 }
 
 export const make = (): Finder => {
@@ -53,6 +53,7 @@ export const make = (): Finder => {
         if (!known.has(name) && value[name] !== null) add(value[name], [...path, name], isHint(name, value[name]))
       }
     },
-    extra: (dialect) => fields.length === 0 ? undefined : { dialect, fields }
+    extra: (dialect, task) =>
+      fields.length === 0 ? undefined : { dialect, ...(task === undefined ? {} : { task }), fields }
   }
 }

@@ -1,42 +1,117 @@
 /**
- * Request fields that Troupe does not know: which of them are misspelt, and what the caller is told of them. Pure.
+ * Request fields that Troupe does not know, and types that it does not know: which are misspelt, and the errors about
+ * them. Pure.
  *
  * **Details**
  *
  * A field that no local deployment accepts leaves only remote ones. So a misspelt field must never choose where a prompt
- * goes: where it would, it is refused by name. Fields that providers document are not misspelt, however near another name
- * they are.
+ * goes: where it would, it is refused by name. So is a field with a misspelt `type`. Names that providers document are not
+ * misspelt, however near another name they are; a name near a documented one is.
  */
+import * as Bounded from "../../domain/Bounded.ts"
 import { nearestName } from "../../domain/NearestName.ts"
-import type { Dialect, Extra, Field } from "../../domain/PassThrough.ts"
+import type { Dialect, Extra, Field, Task } from "../../domain/PassThrough.ts"
 import { requiredFields } from "../../domain/PassThrough.ts"
 import { formatPath } from "../../domain/Problem.ts"
 import * as Anthropic from "../anthropic/Schema.ts"
 import * as OpenAi from "../openai/Schema.ts"
+import * as OpenAiTasks from "../openai/TaskSchema.ts"
+import { isObject, typeOf } from "./ExtraFinder.ts"
 
 type Names = ReadonlyArray<string>
 
-/** Lists whose elements have fields of their own: the first pattern that fits the path of the object, indexes left out. */
-type Places = ReadonlyArray<readonly [path: string, names: Names]>
+/** By the path of an object, indexes left out. */
+type Places = Readonly<Record<string, Names>>
 
 const namesOf = (schema: { readonly fields: object }): Names => Object.keys(schema.fields)
 
-const places: Readonly<Record<Dialect, Places>> = {
-  openai: [
-    ["", namesOf(OpenAi.ChatRequest)],
-    ["messages", namesOf(OpenAi.ChatMessage)],
-    ["messages.content", [...namesOf(OpenAi.TextPart), ...namesOf(OpenAi.ImagePart)]],
-    ["messages.content.image_url", namesOf(OpenAi.ImagePart.fields.image_url)],
-    ["messages.tool_calls", namesOf(OpenAi.ToolCall)],
-    ["tools", namesOf(OpenAi.Tool)],
-    ["tools.function", namesOf(OpenAi.Tool.fields.function)],
-    ["response_format.json_schema", ["name", "description", "schema", "strict"]]
-  ],
-  anthropic: [
-    ["", namesOf(Anthropic.MessagesRequest)],
-    ["messages", namesOf(Anthropic.MessageParam)],
-    ["tools", namesOf(Anthropic.Tool)]
-  ]
+/** What providers have in a message besides. */
+const messageFields = [
+  "annotations",
+  "cache_control",
+  "name",
+  "reasoning",
+  "reasoning_content",
+  "reasoning_details",
+  "refusal"
+]
+
+const tools: Places = {
+  "tools": [...namesOf(OpenAi.Tool), "cache_control"],
+  "tools.function": [...namesOf(OpenAi.Tool.fields.function), "strict"]
+}
+
+const messages: Places = {
+  "messages": [...namesOf(OpenAi.ChatMessage), ...messageFields],
+  "messages.content": [...namesOf(OpenAi.TextPart), ...namesOf(OpenAi.ImagePart), "cache_control"],
+  "messages.content.image_url": namesOf(OpenAi.ImagePart.fields.image_url),
+  "messages.tool_calls": namesOf(OpenAi.ToolCall)
+}
+
+const places: Readonly<Record<Dialect | Task, Places>> = {
+  openai: {
+    "": namesOf(OpenAi.ChatRequest),
+    ...messages,
+    ...tools,
+    "response_format": ["type", "json_schema"],
+    "response_format.json_schema": ["name", "description", "schema", "strict"],
+    "stream_options": [...namesOf(OpenAi.StreamOptions), "include_obfuscation", "continuous_usage_stats"],
+    "tool_choice": ["type", "function"],
+    "tool_choice.function": ["name"]
+  },
+  anthropic: {
+    "": namesOf(Anthropic.MessagesRequest),
+    "messages": namesOf(Anthropic.MessageParam),
+    "tools": namesOf(Anthropic.Tool),
+    "metadata": ["user_id"],
+    "output_config": namesOf(Anthropic.OutputConfig),
+    "output_config.format": ["type", "schema"],
+    "tool_choice": ["type", "name", "disable_parallel_tool_use"]
+  },
+  embeddings: { "": namesOf(OpenAiTasks.EmbeddingRequest) },
+  rerank: { "": namesOf(OpenAiTasks.RerankRequest), "documents": ["text"] },
+  classify: { "": namesOf(OpenAiTasks.ClassifyRequest) },
+  tokenize: { "": namesOf(OpenAiTasks.TokenizeRequest), ...messages, ...tools }
+}
+
+/** Names that other APIs have for fields of a task. */
+const aliases: Readonly<Partial<Record<Dialect | Task, Readonly<Record<string, string>>>>> = {
+  embeddings: { content: "input", prompt: "input", text: "input", texts: "input" },
+  rerank: { docs: "documents", passages: "documents", texts: "documents", top_k: "top_n" },
+  classify: { content: "input", text: "input", texts: "input" },
+  tokenize: { content: "prompt", input: "prompt", text: "prompt" }
+}
+
+/** The types of a value, by its path: those that Troupe knows, and those that providers document besides. */
+interface Types {
+  readonly known: Names
+  readonly documented: Names
+}
+
+const types: Readonly<Record<Dialect, Readonly<Record<string, Types>>>> = {
+  openai: {
+    "messages.content": {
+      known: ["text", "image_url"],
+      documented: ["audio_url", "file", "input_audio", "input_text", "refusal", "thinking", "video_url"]
+    },
+    "messages.tool_calls": { known: ["function"], documented: ["custom"] },
+    "response_format": {
+      known: ["text", "json_object", "json_schema"],
+      documented: ["ebnf", "grammar", "python", "regex", "structural_tag"]
+    },
+    "tool_choice": { known: ["function"], documented: ["allowed_tools", "custom"] },
+    "tools": { known: ["function"], documented: ["custom"] }
+  },
+  anthropic: {
+    "messages.content": {
+      known: ["text", "image", "tool_use", "tool_result"],
+      documented: ["container_upload", "document", "redacted_thinking", "search_result", "server_tool_use", "thinking"]
+    },
+    "messages.content.content": { known: ["text", "image"], documented: ["document", "search_result"] },
+    "messages.content.source": { known: ["base64", "url"], documented: ["content", "file", "text"] },
+    "system": { known: ["text"], documented: [] },
+    "tools": { known: ["custom"], documented: [] }
+  }
 }
 
 /** Fields of OpenAI's, Anthropic's, vLLM's, llama.cpp's and OpenRouter's APIs that Troupe has no name for. */
@@ -100,13 +175,50 @@ const documented: ReadonlySet<string> = new Set([
 /** A comparison with every known name costs some 0.1 ms, and others wait for it. */
 const mostCompared = 100
 
+const placeOf = (path: Field["path"]): string => path.filter((step) => typeof step === "string").join(".")
+
 /** The known name that a field was probably meant to have; undefined for documented ones and where no name is near. */
-const meant = (dialect: Dialect, path: Field["path"]): string | undefined => {
+const meant = (extra: Pick<Extra, "dialect" | "task">, path: Field["path"]): string | undefined => {
   const name = path.at(-1)
-  if (typeof name !== "string" || documented.has(name)) return undefined
-  const place = path.slice(0, -1).filter((step) => typeof step === "string").join(".")
-  const names = places[dialect].find(([known]) => known === place)?.[1]
-  return names === undefined || names.includes(name) ? undefined : nearestName(name, names)
+  const of = extra.task ?? extra.dialect
+  const names = places[of][placeOf(path.slice(0, -1))]
+  if (typeof name !== "string" || names === undefined || names.includes(name)) return undefined
+  if (path.length > 1) return nearestName(name, names)
+  if (documented.has(name)) return undefined
+  const alias = aliases[of]
+  if (alias !== undefined && Object.hasOwn(alias, name)) return alias[name]
+  return nearestName(name, extra.task === undefined ? [...names, ...documented] : names)
+}
+
+/** Of a body's own field: see `Shape.meant`. */
+export const meantBy = (of: Dialect | Task) => (name: string): string | undefined =>
+  meant(of === "openai" || of === "anthropic" ? { dialect: of } : { dialect: "openai", task: of }, [name])
+
+/** A type that is not known. */
+interface UnknownType extends Types {
+  readonly path: Field["path"]
+  readonly type: string
+}
+
+/** Of a field that is a whole value; of an image whose type is known, that of its source. */
+const unknownType = ({ dialect }: Extra, { path, value }: Field): UnknownType | undefined => {
+  const found = Object.hasOwn(types[dialect], placeOf(path)) ? types[dialect][placeOf(path)]! : undefined
+  const type = typeOf(value)
+  if (found === undefined || typeof type !== "string") return undefined
+  if (!found.known.includes(type)) return { ...found, path: [...path, "type"], type }
+  const inner = types[dialect][`${placeOf(path)}.source`]
+  const source = isObject(value) ? typeOf(value["source"]) : undefined
+  return inner === undefined || typeof source !== "string" || inner.known.includes(source)
+    ? undefined
+    : { ...inner, path: [...path, "source", "type"], type: source }
+}
+
+const nearestType = ({ documented, known, type }: UnknownType): string | undefined =>
+  documented.includes(type) ? undefined : nearestName(type, [...known, ...documented])
+
+const quoted = (names: Names): string => {
+  const [last, ...others] = names.map((name) => `"${name}"`).toReversed()
+  return others.length === 0 ? last! : `${others.toReversed().join(", ")} or ${last}`
 }
 
 /** A field, as an error names it. */
@@ -118,24 +230,43 @@ export interface Unknown {
 const distinct = (extra: Extra): ReadonlyArray<Field> => {
   const byName = new Map<string, Field>()
   for (const field of requiredFields(extra)) {
-    const name = field.path.filter((step) => typeof step === "string").join(".")
-    if (!byName.has(name)) byName.set(name, field)
+    const type = typeOf(field.value)
+    const key = `${placeOf(field.path)} ${typeof type === "string" ? type : ""}`
+    if (!byName.has(key)) byName.set(key, field)
     if (byName.size === mostCompared) break
   }
   return [...byName.values()]
 }
 
+const typeProblem = (found: UnknownType, nearest: string | undefined): Unknown => ({
+  path: formatPath(found.path),
+  detail: `Expected ${quoted(found.known)}, got ${JSON.stringify(Bounded.name(found.type))}.` +
+    (nearest === undefined ? "" : ` Did you mean "${nearest}"?`)
+})
+
+const problemOf = (extra: Extra, field: Field): Unknown | undefined => {
+  const found = unknownType(extra, field)
+  if (found !== undefined) {
+    const nearest = nearestType(found)
+    return nearest === undefined ? undefined : typeProblem(found, nearest)
+  }
+  const name = meant(extra, field.path)
+  return name === undefined
+    ? undefined
+    : { path: formatPath(field.path), detail: `Unknown field. Did you mean ${name}?` }
+}
+
 /** The first field that is probably misspelt. */
 export const misspelt = (extra: Extra): Unknown | undefined => {
-  for (const { path } of distinct(extra)) {
-    const name = meant(extra.dialect, path)
-    if (name !== undefined) return { path: formatPath(path), detail: `Unknown field. Did you mean ${name}?` }
+  for (const field of distinct(extra)) {
+    const problem = problemOf(extra, field)
+    if (problem !== undefined) return problem
   }
   return undefined
 }
 
 /**
- * What to say of the fields where no deployment of the model accepts them: a misspelt one first, else the first.
+ * The error where no deployment of the model accepts the fields: about a misspelt one first, else the first.
  *
  * @param model whose deployments do not accept it
  */
@@ -143,6 +274,8 @@ export const refused = (extra: Extra, model: string): Unknown => {
   const found = misspelt(extra)
   if (found !== undefined) return found
   const [first, ...others] = distinct(extra)
+  const type = unknownType(extra, first!)
+  if (type !== undefined && !type.documented.includes(type.type)) return typeProblem(type, undefined)
   const also = others.slice(0, 9).map(({ path }) => formatPath(path))
   return {
     path: formatPath(first!.path),
