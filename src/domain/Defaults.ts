@@ -38,6 +38,9 @@ export const unreachableFor = Duration.seconds(1)
 /** How long a capability that an engine or a provider refused is held to be missing, unless it is loaded again before. */
 export const missingFor = Duration.minutes(5)
 
+/** Failures that take long, as time-outs do, are one event if they end within this time. */
+export const slowEventFor = Duration.seconds(1)
+
 /** How long a deployment whose restarts are used up is left alone before a request may try it. */
 export const probeAfter = Duration.seconds(30)
 

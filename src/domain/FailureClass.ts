@@ -22,7 +22,7 @@ export interface Verdict {
   readonly next: List | "nobody"
   /** It counts against the deployment's circuit. */
   readonly counts: boolean
-  /** One such event ends every call in flight: it counts once for all that had begun. */
+  /** One such event ends every call in flight, each perhaps in another way: see `eventKey`. */
   readonly shared: boolean
   /** The request is what is wrong: no earlier answer takes the place of one. */
   readonly mistaken: boolean
@@ -120,6 +120,33 @@ const verdicts: { readonly [T in Tag]: (reason: Of<T>) => Verdict } = {
 
 /** What to make of this failure. */
 export const classify = (reason: Reason): Verdict => (verdicts[reason._tag] as (reason: Reason) => Verdict)(reason)
+
+/**
+ * Which failures may be one event: calls in flight together that fail with the same key. What ends every call in flight
+ * (`Verdict.shared`) has one key, in whatever way each call learns of it.
+ *
+ * @param reason undefined for a defect
+ */
+export const eventKey = (reason: Reason | undefined): string => {
+  if (reason === undefined) return "Defect"
+  if (classify(reason).shared) return "shared"
+  switch (reason._tag) {
+    case "UpstreamFailed":
+      return `${reason._tag} ${reason.kind} ${reason.status ?? ""}`
+    case "UpstreamTimeout":
+      return `${reason._tag} ${reason.phase}`
+    default:
+      return reason._tag
+  }
+}
+
+/** HTTP statuses of servers that waited for another one. */
+const slow = new Set([408, 504, 522, 524])
+
+/** Whether the failure is that something took too long. Calls that time out together may have nothing else in common. */
+export const isSlow = (reason: Reason | undefined): boolean =>
+  reason?._tag === "UpstreamTimeout" ||
+  (reason?._tag === "UpstreamFailed" && reason.status !== undefined && slow.has(reason.status))
 
 const refusals: ReadonlySet<Tag> = new Set(["CircuitOpen", "DeploymentDown", "QueueFull", "NoDeployment"])
 

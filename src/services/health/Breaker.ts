@@ -7,14 +7,17 @@
  * What counts as a failure is `Retry.classify`'s word: a caller's mistake, a rate limit or a full queue does not, nor does
  * a call that is interrupted. One outcome is counted for each call, so time-outs belong inside it; each attempt is a call.
  *
- * One event is one failure: a crash, a failed load or a lost connection that ends several calls counts once, for all calls
- * that had begun before it was counted.
+ * One event is one failure: calls that were in flight together count once when they fail in the same way (`FailureClass.eventKey`), as
+ * by a crash, a lost connection, one instant of HTTP 503 or a key that the provider rejects. Failures of calls that began
+ * one after another count each. Failures that take long (`isSlow`) are one event only within `Policies.slowEventFor`: the
+ * calls that a hung provider lets time out do not end together.
  *
  * A circuit that opens because its host cannot be reached is probed again after a second, then after two, four and so on,
  * up to `Options.openFor`: a host that restarts is back as soon as it answers.
  *
  * While a circuit is half open, one call at a time is let through; where no other deployment can take the request, several
- * at a time (`Options.probes`).
+ * at a time (`Options.probes`). A call's first content is its success and gives its place to the next: an answer may stream
+ * for minutes. What fails after that is a failure all the same.
  *
  * **Gotchas**
  *
@@ -86,12 +89,13 @@ export class Breaker extends Context.Service<Breaker, {
    *
    * @param ending asked for when the scope is closed
    * @param alone no other deployment can take the request
+   * @returns to be called when the first content of the answer has come
    */
   readonly enter: (
     deployment: string,
     ending: () => Ending,
     alone?: boolean
-  ) => Effect.Effect<void, InferenceError, Scope.Scope>
+  ) => Effect.Effect<() => void, InferenceError, Scope.Scope>
   /**
    * ms until a call is let through; 0 where one is now. Cheap: for policy that looks at many.
    *

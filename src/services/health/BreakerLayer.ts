@@ -6,7 +6,8 @@
  * `CircuitBreaker` guards an effect; a call here lasts as long as a scope, so the store is asked when the call begins and
  * told when it ends. The store closes a half-open circuit at its first success and lets one probe through: here a success
  * is recorded as `Ignored` until there have been enough, and where a deployment stands alone, calls beside the probe are
- * let through without the store. What decides is recorded under the generation of the store's probe.
+ * let through without the store. What decides is recorded under the generation of the store's probe. First content, which
+ * comes outside of any effect, is written down in the circuit and recorded in the store by the next call (`settle`).
  *
  * The store cannot reset a circuit: each reset gives the circuit another key there, and the store drops unused keys.
  *
@@ -15,8 +16,8 @@
 import { Clock, Duration, Effect, Layer, PubSub, Scope, Stream } from "effect"
 import { CircuitBreaker } from "effect/persistence"
 import * as Policies from "../../domain/Defaults.ts"
-import { classify } from "../../domain/FailureClass.ts"
-import type { InferenceError, Reason } from "../../domain/InferenceError.ts"
+import { eventKey, isSlow } from "../../domain/FailureClass.ts"
+import type { InferenceError } from "../../domain/InferenceError.ts"
 import { CircuitOpen, make as failure } from "../../domain/InferenceError.ts"
 import * as Monotonic from "../../domain/Monotonic.ts"
 import { Settings } from "../settings/Settings.ts"
@@ -33,7 +34,9 @@ interface Circuit {
   openUntil: number
   /** The store's generation of its probe, while that runs. */
   probe: number | undefined
-  /** Calls let through since it is half open that have not ended, the probe included. */
+  /** The store's probe has brought content: the next call may take its place. */
+  probeAnswered: boolean
+  /** Calls let through since it is half open that have neither brought content nor ended, the probe included. */
   probes: number
   successes: number
   /** How often it has opened. */
@@ -41,12 +44,10 @@ interface Circuit {
   resets: number
   /** Failures that have counted, to order calls by. */
   counted: number
-  /** The last that counted, and `counted` then. */
-  last: { readonly reason: Reason; readonly at: number } | undefined
+  /** The last failure of each kind that has counted. */
+  readonly events: Map<string, { readonly counted: number; readonly at: number }>
   /** How often in a row it has opened because the host could not be reached. */
   unreachable: number
-  /** `counted` when a failure that ends many calls at once counted last. */
-  sharedAt: number
 }
 
 /** A call that was let through. */
@@ -59,6 +60,8 @@ interface Call {
   readonly openings: number
   readonly resets: number
   readonly counted: number
+  /** It was let through by a half-open circuit, and its content has counted as its success. */
+  answered: boolean
 }
 
 /** A call is told to come back after this while another one tries the deployment, ms. */
@@ -92,14 +95,14 @@ const circuitOf = ({ circuits }: Board, deployment: string): Circuit => {
     phase: "closed",
     openUntil: 0,
     probe: undefined,
+    probeAnswered: false,
     probes: 0,
     successes: 0,
     openings: 0,
     resets: 0,
     counted: 0,
-    last: undefined,
-    unreachable: 0,
-    sharedAt: 0
+    events: new Map(),
+    unreachable: 0
   }
   circuits.set(deployment, made)
   return made
@@ -112,6 +115,7 @@ const publish = ({ changes, clock }: Board, circuit: Circuit, to: Phase, openFor
   const { deployment, phase: from } = circuit
   circuit.phase = to
   circuit.probe = undefined
+  circuit.probeAnswered = false
   circuit.probes = 0
   circuit.successes = 0
   if (to === "open") circuit.openings++
@@ -141,7 +145,7 @@ const hasRoom = ({ probes }: Circuit, options: Options, alone: boolean): boolean
 
 const closedFor = (circuit: Circuit, options: Options, now: number, alone: boolean): number => {
   if (circuit.phase === "open") return Math.max(0, circuit.openUntil - now)
-  const isTaken = circuit.phase === "half-open" && circuit.probe !== undefined
+  const isTaken = circuit.phase === "half-open" && circuit.probe !== undefined && !circuit.probeAnswered
   return isTaken && !hasRoom(circuit, options, alone) ? whileProbing : 0
 }
 
@@ -180,18 +184,20 @@ const record = (board: Board, circuit: Circuit, generation: number, outcome: Out
 }
 
 /** Whether what failed the call has counted already, as the failure of another call. */
-const hasCounted = ({ circuit: { last, sharedAt }, counted }: Call, reason: Reason): boolean =>
-  (classify(reason).shared && counted < sharedAt) || (last?.reason === reason && counted < last.at)
+const hasCounted = ({ circuit: { events }, counted }: Call, key: string, slow: boolean, now: number): boolean => {
+  const event = events.get(key)
+  return event !== undefined && counted < event.counted &&
+    (!slow || now - event.at < Duration.toMillis(Policies.slowEventFor))
+}
 
 /** Of a call that a closed circuit let through. */
-const outcomeOf = (call: Call, { reason, verdict }: Ending): Outcome => {
+const outcomeOf = ({ clock }: Board, call: Call, { reason, verdict }: Ending): Outcome => {
   const { circuit } = call
   if (verdict !== "failure") return outcomes[verdict]
-  if (reason === undefined) return "Failure"
-  if (hasCounted(call, reason)) return "Ignored"
-  const at = ++circuit.counted
-  circuit.last = { reason, at }
-  if (classify(reason).shared) circuit.sharedAt = at
+  const key = eventKey(reason)
+  const now = Monotonic.nowOf(clock)
+  if (hasCounted(call, key, isSlow(reason), now)) return "Ignored"
+  circuit.events.set(key, { counted: ++circuit.counted, at: now })
   return "Failure"
 }
 
@@ -202,7 +208,7 @@ const trialOutcomeOf = ({ circuit }: Call, { closesAfter }: Options, { verdict }
   return circuit.successes < closesAfter ? "Ignored" : "Success"
 }
 
-/** Ends a call beside the probe, which decides in the probe's place. */
+/** Decides for a circuit by a call beside the store's probe, in the probe's place. */
 const decide = (board: Board, circuit: Circuit, outcome: Outcome, ending: Ending): Effect.Effect<unknown> => {
   const { probe } = circuit
   if (outcome === "Ignored") return Effect.void
@@ -213,11 +219,45 @@ const decide = (board: Board, circuit: Circuit, outcome: Outcome, ending: Ending
   })
 }
 
-/** What becomes of a call that was let through. One from before the circuit's last opening or reset decides nothing. */
-const leave = (board: Board, call: Call, ending: Ending): Effect.Effect<unknown> => {
+const success: Ending = { verdict: "success" }
+
+/** Records in the store what first content has shown. */
+const settle = (board: Board, circuit: Circuit): Effect.Effect<unknown> =>
+  Effect.suspend(() => {
+    const { phase, probe, probeAnswered, successes } = circuit
+    if (phase !== "half-open") return Effect.void
+    if (successes >= board.options.closesAfter) return decide(board, circuit, "Success", success)
+    if (probe === undefined || !probeAnswered) return Effect.void
+    circuit.probe = undefined
+    circuit.probeAnswered = false
+    return record(board, circuit, probe, "Ignored", success)
+  })
+
+/** Whether nothing has happened to its circuit that makes its end meaningless. */
+const isCurrent = ({ circuit, openings, resets }: Call): boolean =>
+  resets === circuit.resets && openings === circuit.openings
+
+/** First content: the call has gone well, and its place is free. */
+const noteContent = (call: Call): void => {
   const { circuit, generation, isTrial } = call
-  if (call.resets !== circuit.resets || call.openings !== circuit.openings) return Effect.void
-  if (!isTrial) return record(board, circuit, generation!, outcomeOf(call, ending), ending)
+  if (!isTrial || call.answered || circuit.phase !== "half-open" || !isCurrent(call)) return
+  call.answered = true
+  circuit.probes--
+  circuit.successes++
+  if (generation !== undefined && generation === circuit.probe) circuit.probeAnswered = true
+}
+
+/** The end of a call whose content has counted: only a failure says something new. */
+const leaveAnswered = (board: Board, call: Call, ending: Ending): Effect.Effect<unknown> => {
+  const { circuit } = call
+  if (ending.verdict !== "failure") return settle(board, circuit)
+  const outcome = circuit.phase === "half-open" ? "Failure" : outcomeOf(board, call, ending)
+  return decide(board, circuit, outcome, ending)
+}
+
+/** The end of a call that a half-open circuit let through, without content. */
+const leaveTrial = (board: Board, call: Call, ending: Ending): Effect.Effect<unknown> => {
+  const { circuit, generation } = call
   if (circuit.phase !== "half-open") return Effect.void
   const outcome = trialOutcomeOf(call, board.options, ending)
   circuit.probes--
@@ -226,12 +266,20 @@ const leave = (board: Board, call: Call, ending: Ending): Effect.Effect<unknown>
   return record(board, circuit, generation, outcome, ending)
 }
 
+/** What becomes of a call that was let through. One from before the circuit's last opening or reset decides nothing. */
+const leave = (board: Board, call: Call, ending: Ending): Effect.Effect<unknown> => {
+  const { circuit, generation, isTrial } = call
+  if (!isCurrent(call)) return Effect.void
+  if (!isTrial) return record(board, circuit, generation!, outcomeOf(board, call, ending), ending)
+  return call.answered ? leaveAnswered(board, call, ending) : leaveTrial(board, call, ending)
+}
+
 /** Lets a call through, or fails with `CircuitOpen`. */
 const admit = (board: Board, circuit: Circuit, alone: boolean): Effect.Effect<Call, InferenceError, Scope.Scope> => {
   const call = (generation: number | undefined, isTrial: boolean): Call => {
     if (isTrial) circuit.probes++
     const { counted, openings, resets } = circuit
-    return { circuit, generation, isTrial, openings, resets, counted }
+    return { circuit, generation, isTrial, openings, resets, counted, answered: false }
   }
   const isBesideProbe = circuit.phase === "half-open" && circuit.probe !== undefined
   if (isBesideProbe && hasRoom(circuit, board.options, alone)) return Effect.sync(() => call(undefined, true))
@@ -253,8 +301,16 @@ const admit = (board: Board, circuit: Circuit, alone: boolean): Effect.Effect<Ca
 const makeEnter = (board: Board): Breaker["Service"]["enter"] => (deployment, ending, alone = false) =>
   Effect.uninterruptible(Effect.flatMap(Effect.scope, (scope) =>
     Effect.flatMap(
-      Effect.suspend(() => admit(board, circuitOf(board, deployment), alone)),
-      (call) => Scope.addFinalizer(scope, Effect.suspend(() => leave(board, call, ending())))
+      Effect.suspend(() => {
+        const circuit = circuitOf(board, deployment)
+        const admitted = Effect.suspend(() => admit(board, circuit, alone))
+        return circuit.phase === "half-open" ? Effect.andThen(settle(board, circuit), admitted) : admitted
+      }),
+      (call) =>
+        Effect.as(
+          Scope.addFinalizer(scope, Effect.suspend(() => leave(board, call, ending()))),
+          () => noteContent(call)
+        )
     )))
 
 const reset = (board: Board, circuit: Circuit): Effect.Effect<unknown> => {

@@ -45,9 +45,12 @@ interface Parts {
 const measurementsName = "selector's measurements"
 const unmeasured: Trial = { granted: () => {}, content: () => {}, end: () => {} }
 
-/** Whether only one deployment may take the request. */
-export const isAlone = ({ deployments, fallbacks: { content, context, ordinary } }: Route): boolean =>
-  deployments.length + ordinary.length + context.length + content.length === 1
+/**
+ * Whether no other deployment can take the request. Those that stand in for long prompts and refused content only do not
+ * count: they are not asked when this one is not available.
+ */
+export const isAlone = ({ alone, deployments, fallbacks: { ordinary } }: Route): boolean =>
+  alone === true || deployments.length + ordinary.length === 1
 
 /** Begins attempts, and nobody leaves in between; fails with `CircuitOpen`. */
 export const make = ({ breaker, foreign, now, selector }: Parts) =>
@@ -75,13 +78,14 @@ export const make = ({ breaker, foreign, now, selector }: Parts) =>
       foreign.call(measurementsName, trial.granted, undefined)
     }
     const alone = isAlone(route)
-    yield* Effect.tapCause(
+    let noteContent = yield* Effect.tapCause(
       breaker.enter(id, ending, alone),
       (cause) => Effect.sync(() => end(Exit.failCause(cause), "left"))
     )
     const content = () => {
       if (draft.firstTokenMs !== undefined) return
       draft.firstTokenMs = now() - began
+      noteContent()
       foreign.call(measurementsName, trial.content, undefined)
     }
     const openings = breaker.openings(id)
@@ -89,7 +93,9 @@ export const make = ({ breaker, foreign, now, selector }: Parts) =>
     const enterAgain = Effect.suspend(() =>
       breaker.openings(id) === openings
         ? Effect.void
-        : breaker.enter(id, () => endingOf(Operation.exitOf(tally)), alone)
+        : Effect.map(breaker.enter(id, () => endingOf(Operation.exitOf(tally)), alone), (entered) => {
+          noteContent = entered
+        })
     )
     return { tally, granted, content, enterAgain }
   }, Effect.uninterruptible)

@@ -43,6 +43,8 @@ export interface Route {
   readonly model: string
   /** The primary first; nobody, where all are ruled out. */
   readonly deployments: ReadonlyArray<Deployment>
+  /** Every other deployment that could take it may not be called now, so that half-open circuits let more through. */
+  readonly alone?: boolean | undefined
   /** Deployments of the models that stand in for it, by what may go wrong; `ordinary` ones come after the others. */
   readonly fallbacks: Readonly<Record<List, ReadonlyArray<Deployment>>>
   /** An earlier answer to the same request may be given where nobody else can answer: see `CachedResponses`. */

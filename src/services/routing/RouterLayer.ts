@@ -101,6 +101,8 @@ interface Question {
   readonly wish: Wish
   readonly asked: Omit<Selection.Asked, "model" | "prefixShares">
   readonly prefix: ReadonlyArray<number> | undefined
+  /** No deployment can take the request but those whose circuit is half open. */
+  readonly alone: boolean
 }
 
 /** What every decision needs. */
@@ -121,10 +123,11 @@ interface Parts {
 /** How a model's deployments are. Whether one is busy decides nothing where there is no other. */
 const conditionsOf = (
   { board, breaker, models, now }: Parts,
-  { deployments }: Model
+  { deployments }: Model,
+  alone: boolean
 ): Effect.Effect<ReadonlyArray<Condition>> => {
   const condition = (deployment: Deployment, status: Pick<Status, "queued" | "state">) =>
-    conditionOf(deployment, status, board.of(deployment.id), breaker.closedFor(deployment.id, now()))
+    conditionOf(deployment, status, board.of(deployment.id), breaker.closedFor(deployment.id, now(), alone))
   return deployments.length === 1
     ? Effect.succeed([condition(deployments[0], idle)])
     : Effect.forEach(
@@ -176,7 +179,7 @@ const ask = Effect.fnUntraced(function*(parts: Parts, model: Model, wish: Wish) 
   const prefix = policy.selection.strategy === "prefix" && promptText !== undefined
     ? beginnings(promptText().slice(0, longestPrefix), cacheOwnerOf(model, tenant))
     : undefined
-  return { asked, policy, prefix, wish } satisfies Question
+  return { asked, policy, prefix, wish, alone: false } satisfies Question
 })
 
 /** A program's own strategy that throws scores nothing: its deployments come last. */
@@ -190,8 +193,8 @@ const guarded = (foreign: Foreign.Foreign, options: Policy["selection"]): Policy
   }
 }
 
-const decide = (parts: Parts, model: Model, { asked, policy, prefix }: Question) =>
-  Effect.map(conditionsOf(parts, model), (conditions) => {
+const decide = (parts: Parts, model: Model, { alone, asked, policy, prefix }: Question) =>
+  Effect.map(conditionsOf(parts, model, alone), (conditions) => {
     const prefixShares = prefix && parts.prefixes.shares(model.deployments.map(idOf), prefix)
     return Selection.decide(
       parts.tables.of(model),
@@ -298,10 +301,8 @@ const joined = (own: Decision, others: ReadonlyArray<Decision>): Decision => {
   }
 }
 
-const consider = Effect.fnUntraced(function*(parts: Parts, wish: Wish) {
-  const model = yield* parts.registry.find(wish.model)
-  const question = yield* ask(parts, model, wish)
-  const { policy, prefix } = question
+const weigh = Effect.fnUntraced(function*(parts: Parts, model: Model, question: Question) {
+  const { alone, policy, prefix } = question
   const decision = yield* decide(parts, model, question)
   const { cached, decisions, fallbacks } = (yield* mayFallBack(parts, model, question))
     ? yield* fallbacksOf(parts, model, question)
@@ -313,6 +314,7 @@ const consider = Effect.fnUntraced(function*(parts: Parts, wish: Wish) {
   return {
     model: model.name,
     deployments,
+    alone,
     fallbacks: own.length > 0 ? fallbacks : { ...fallbacks, ordinary: [] },
     cached,
     decision: deployments.length > 0 ? decision : joined(decision, decisions),
@@ -320,6 +322,16 @@ const consider = Effect.fnUntraced(function*(parts: Parts, wish: Wish) {
     slowestFirstTokenMs: policy.hedge && first && Measurements.slowestFirstToken(parts.board.of(first.id)),
     prefix
   } satisfies Route
+})
+
+/** Where only circuits are in the way, half-open ones let several calls through at a time. */
+const consider = Effect.fnUntraced(function*(parts: Parts, wish: Wish) {
+  const model = yield* parts.registry.find(wish.model)
+  const question = yield* ask(parts, model, wish)
+  const found = yield* weigh(parts, model, question)
+  return found.deployments.length > 0 || found.decision.retryAfterMs === undefined
+    ? found
+    : yield* weigh(parts, model, { ...question, alone: true })
 })
 
 const route = (parts: Parts, wish: Wish) =>

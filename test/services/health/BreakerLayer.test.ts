@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Duration, Effect, Exit, Fiber, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
-import type { Verdict } from "../../../src/services/health/Breaker.ts"
+import type { Ending, Verdict } from "../../../src/services/health/Breaker.ts"
 import { Breaker, endingOf } from "../../../src/services/health/Breaker.ts"
 import * as BreakerLayer from "../../../src/services/health/BreakerLayer.ts"
 
@@ -234,8 +234,28 @@ describe("Breaker", () => {
         deployment: "a",
         kind: "network",
         detail: "ECONNREFUSED"
-      })
+      }),
+      "HTTP status 500": new InferenceError.UpstreamFailed({
+        deployment: "a",
+        kind: "status",
+        status: 500,
+        detail: ""
+      }),
+      "HTTP status 503": new InferenceError.UpstreamFailed({
+        deployment: "a",
+        kind: "status",
+        status: 503,
+        detail: ""
+      }),
+      "rejected key": new InferenceError.AuthenticationFailed({ deployment: "a", status: 401 }),
+      "malformed answer": new InferenceError.UpstreamFailed({ deployment: "a", kind: "malformed", detail: "" }),
+      "engine's failure": new InferenceError.EngineFailed({ deployment: "a", detail: "" }),
+      "time-out": new InferenceError.UpstreamTimeout({ deployment: "a", phase: "first_token", afterMs: 1 }),
+      "HTTP status 504": new InferenceError.UpstreamFailed({ deployment: "a", kind: "status", status: 504, detail: "" })
     }
+
+    const copy = <A extends object>(reason: A): A =>
+      Object.create(Object.getPrototypeOf(reason), Object.getOwnPropertyDescriptors(reason))
 
     /** Calls in flight that all end in this way. */
     const together = Effect.fnUntraced(function*(
@@ -255,9 +275,11 @@ describe("Breaker", () => {
     })
 
     for (const [name, reason] of Object.entries(reasons)) {
+      // Each call has an error of its own.
+      const fails = () => Effect.fail(InferenceError.make(copy(reason)))
+
       it.effect(`counts once for all calls that it ends: a ${name}`, () =>
         provided(Effect.gen(function*() {
-          const fails = () => Effect.fail(InferenceError.make(reason))
           for (let event = 1; event <= 4; event++) {
             yield* together(8, fails)
             assert.strictEqual(yield* phase(), "closed")
@@ -265,7 +287,49 @@ describe("Breaker", () => {
           yield* together(8, fails)
           assert.strictEqual(yield* phase(), "open")
         })))
+
+      it.effect(`counts each time where calls fail one after another: a ${name}`, () =>
+        provided(Effect.gen(function*() {
+          for (let call = 1; call <= 5; call++) {
+            assert.notStrictEqual(yield* phase(), "open")
+            yield* calls(1, fails())
+          }
+          assert.strictEqual(yield* phase(), "open")
+        })))
     }
+
+    it.effect("is none where calls in flight time out at different times, as those of a hung provider do", () =>
+      provided(Effect.gen(function*() {
+        const timesOut = Effect.andThen(
+          Effect.sleep("30 seconds"),
+          Effect.fail(InferenceError.make(reasons["time-out"]))
+        )
+        for (let call = 0; call < 5; call++) {
+          yield* Effect.forkChild(timesOut.pipe(guard("a")), { startImmediately: true })
+          yield* TestClock.adjust("1 second")
+        }
+        yield* TestClock.adjust("28 seconds")
+        assert.strictEqual(yield* phase(), "closed")
+        yield* TestClock.adjust("1 second")
+        assert.strictEqual(yield* phase(), "open")
+      })))
+
+    it.effect("is another event where calls in flight fail in another way", () =>
+      provided(Effect.gen(function*() {
+        const kinds = [500, 503, 501, 505]
+        yield* together(8, (call) =>
+          InferenceError.make(
+            new InferenceError.UpstreamFailed({
+              deployment: "a",
+              kind: "status",
+              status: kinds[call % kinds.length]!,
+              detail: ""
+            })
+          ))
+        assert.strictEqual(yield* phase(), "closed")
+        yield* calls(1, broken)
+        assert.strictEqual(yield* phase(), "open")
+      })))
 
     it.effect("of a host that cannot be reached opens for 1 s, then twice as long each time, up to the setting", () =>
       provided(Effect.gen(function*() {
@@ -298,14 +362,99 @@ describe("Breaker", () => {
         yield* calls(4, broken)
         assert.strictEqual(yield* phase(), "open")
       })))
+  })
 
-    it.effect("is not several failures of their own: those open the circuit together", () =>
+  describe("content of a call that a half-open circuit let through", () => {
+    /** A call, and functions for its content and its end. */
+    const begun = Effect.fnUntraced(function*() {
+      const { enter } = yield* Breaker
+      const scope = yield* Scope.make()
+      let ending: Ending = { verdict: "left" }
+      const content = yield* enter("a", () => ending).pipe(Scope.provide(scope))
+      const end = (given: Ending) => {
+        ending = given
+        return Scope.close(scope, Exit.void)
+      }
+      return { content, end }
+    })
+
+    const halfOpen = Effect.andThen(open, TestClock.adjust("60 seconds"))
+    const failed: Ending = {
+      verdict: "failure",
+      reason: new InferenceError.EngineHung({ deployment: "a", afterMs: 1 })
+    }
+
+    it.effect("gives its place to the next, and three close the circuit while all of them go on", () =>
       provided(Effect.gen(function*() {
-        yield* together(5, (call) =>
-          InferenceError.make(
-            new InferenceError.UpstreamFailed({ deployment: "a", kind: "status", status: 500, detail: String(call) })
-          ))
+        const { closedFor, states } = yield* Breaker
+        yield* halfOpen
+        for (let call = 1; call <= 3; call++) {
+          const { content } = yield* begun()
+          assert.isAbove(closedFor("a", 60_000), 0)
+          content()
+          content()
+          assert.strictEqual(closedFor("a", 60_000), 0)
+          assert.strictEqual((yield* states)[0]!.successes, call)
+        }
+        yield* begun()
+        yield* begun()
+        assert.strictEqual(yield* phase(), "closed")
+      })))
+
+    for (const verdict of ["success", "left"] as const) {
+      it.effect(`counts once, and not again at the end: ${verdict}`, () =>
+        provided(Effect.gen(function*() {
+          const { states } = yield* Breaker
+          yield* halfOpen
+          for (let call = 1; call <= 2; call++) {
+            const { content, end } = yield* begun()
+            content()
+            yield* end({ verdict })
+            assert.deepInclude((yield* states)[0], { phase: "half-open", successes: call })
+          }
+          const { content, end } = yield* begun()
+          content()
+          yield* end({ verdict })
+          assert.strictEqual(yield* phase(), "closed")
+        })))
+    }
+
+    it.effect("does not make up for a failure after it: the circuit opens again", () =>
+      provided(Effect.gen(function*() {
+        yield* halfOpen
+        const { content, end } = yield* begun()
+        content()
+        yield* begun()
+        yield* end(failed)
         assert.strictEqual(yield* phase(), "open")
+        yield* TestClock.adjust("60 seconds")
+        yield* calls(3, fine)
+        assert.strictEqual(yield* phase(), "closed")
+      })))
+
+    it.effect("lets a failure after it count as one where the circuit has closed since", () =>
+      provided(Effect.gen(function*() {
+        yield* halfOpen
+        const { content, end } = yield* begun()
+        content()
+        yield* calls(2, fine)
+        assert.strictEqual(yield* phase(), "closed")
+        yield* calls(4, broken)
+        yield* end(failed)
+        assert.strictEqual(yield* phase(), "open")
+      })))
+
+    it.effect("means nothing where the circuit has opened again since", () =>
+      provided(Effect.gen(function*() {
+        const { states } = yield* Breaker
+        yield* halfOpen
+        const first = yield* begun()
+        first.content()
+        const second = yield* begun()
+        yield* first.end(failed)
+        second.content()
+        yield* second.end({ verdict: "success" })
+        assert.deepInclude((yield* states)[0], { phase: "open", successes: 0 })
       })))
   })
 

@@ -101,7 +101,7 @@ describe("books", () => {
         enter: (_, ending) =>
           Effect.andThen(
             Effect.yieldNow,
-            Effect.asVoid(Effect.addFinalizer(() => Effect.sync(ending)))
+            Effect.as(Effect.addFinalizer(() => Effect.sync(ending)), () => {})
           ),
         openings: () => 0
       }

@@ -470,3 +470,53 @@ describe("routing", () => {
     }).pipe(Effect.provide(layer))
   })
 })
+
+describe("a half-open circuit", () => {
+  const part = (id: string) => ({
+    firstMs: 5_000,
+    gapMs: 60_000,
+    pieces: ["one", "two"],
+    fails: { reason: broke(id) },
+    failures: 5
+  })
+
+  /** Opens the circuits of all deployments of the model. */
+  const opened = (requests: number) =>
+    Effect.gen(function*() {
+      for (let request = 0; request < requests; request++) yield* Effect.exit(after(generate()))
+      const { states } = yield* Breaker
+      assert.isTrue((yield* states).every(({ phase }) => phase !== "closed"))
+      yield* TestClock.adjust("1 minute")
+    })
+
+  for (const count of [1, 2]) {
+    it.effect(`lets several requests at a time through where no other can take them: ${count} deployments`, () => {
+      const { jobs, layer } = world({
+        policy: { ...inOrder, retries: 0 },
+        models: { a: Array.from({ length: count }, (_, index) => part(`a#${index}`)) }
+      })
+      return Effect.gen(function*() {
+        yield* opened(5)
+        const before = jobs.length
+        for (let request = 0; request < 4; request++) yield* Effect.forkChild(texts(), { startImmediately: true })
+        yield* TestClock.adjust(1)
+        assert.strictEqual(jobs.length, before + 4)
+      }).pipe(Effect.provide(layer))
+    })
+  }
+
+  it.effect("closes while its probes still stream", () => {
+    const { layer } = world({ policy: { ...inOrder, retries: 0 }, models: { a: [part("a#0")] } })
+    return Effect.gen(function*() {
+      yield* opened(5)
+      const streams: Array<Fiber.Fiber<unknown, unknown>> = []
+      for (let request = 0; request < 4; request++) {
+        streams.push(yield* Effect.forkChild(texts(), { startImmediately: true }))
+        yield* TestClock.adjust("6 seconds")
+      }
+      const { states } = yield* Breaker
+      assert.deepStrictEqual((yield* states).map(({ phase }) => phase), ["closed"])
+      assert.isTrue(streams.every((one) => one.pollUnsafe() === undefined))
+    }).pipe(Effect.provide(layer))
+  })
+})

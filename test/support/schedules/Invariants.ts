@@ -171,7 +171,8 @@ export const invariants = {
   "I2: once there is content nobody else is asked, and whoever else was is cancelled": nobodyElse,
   "I5: a model in use is never unloaded": neverUnloadedInUse,
   "I7: an open circuit means no call": Routing.openMeansNoCall,
-  "I7: a half-open circuit lets one call through at a time": Routing.oneProbe,
+  "I7: a half-open circuit lets one call wait for content at a time, or several where no other deployment can take it":
+    Routing.boundedProbes,
   "I8: who leaves is not worked for any more": leavingReachesEngines,
   "I8: who leaves gives up his place, his slot and a load of his own": leavingFreesPlaces,
   "I9: an engine is ahead of its reader by a window at most": bounded,

@@ -1,5 +1,6 @@
 /** Invariants of who is asked, when, how often and for how long: circuits, attempts, hedges and time-outs. Pure. */
 import { Duration } from "effect"
+import { breaker } from "../../../src/domain/Defaults.ts"
 import { classify } from "../../../src/domain/FailureClass.ts"
 import { jitter } from "../../../src/domain/RoutingPolicy.ts"
 import type { Check } from "./Checks.ts"
@@ -35,20 +36,41 @@ export const openMeansNoCall = ofVisits((_, calls, record) =>
   )
 )
 
-export const oneProbe: Check = (record) =>
+/** Deployments, beside this one, of which one is asked at any failure; those of its own model and of fallbacks. */
+const othersOf = (record: Record, visit: Visit, deployment: string): ReadonlyArray<string> => {
+  const { deployments, routing } = modelOf(record, visit)
+  const names = routing?.fallbacks.ordinary ?? []
+  const standIns = record.world.models.flatMap((model) => names.includes(model.name) ? model.deployments : [])
+  return [...deployments, ...standIns].map(({ id }) => id).filter((id) => id !== deployment)
+}
+
+/** Whether its circuit has never opened up to that time. */
+const neverOpened = ({ transitions }: Record, deployment: string, at: number): boolean =>
+  !transitions.some((one) => one.deployment === deployment && one.at <= at)
+
+/** Calls that wait for their first content beside others: one, or `probes` where no other deployment can take the request. */
+export const boundedProbes: Check = (record) =>
   Object.keys(record.world.scripts).flatMap((deployment) =>
     during(record, deployment, "half-open").flatMap(({ from, to }) => {
       const probes = record.visits.flatMap((visit) => {
         const calls = callsOf(record, visit)
         return calls.filter((call) =>
           call.deployment === deployment && call.began.at < to && earliest(record, visit, calls, call) > from
+        ).map((call) => ({ call, visit }))
+      })
+      return probes.flatMap(({ call, visit }) => {
+        const beside = probes.filter(({ call: other }) =>
+          other.began.order < call.began.order && (overOf(other)?.order ?? Infinity) > call.began.order &&
+          (other.firstTold?.order ?? Infinity) > call.began.order
+        )
+        const others = othersOf(record, visit, deployment)
+        const isAlone = others.every((other) => !neverOpened(record, other, call.began.at))
+        const most = isAlone ? breaker.probes : 1
+        return some(
+          beside.length >= most,
+          `${deployment} was half open, and call ${call.number} ran beside ${beside.length} others, of ${most} in all`
         )
       })
-      return probes.flatMap((call) =>
-        probes.filter((other) =>
-          other.began.order < call.began.order && (overOf(other)?.order ?? Infinity) > call.began.order
-        ).map((other) => `${deployment} was half open, and calls ${other.number} and ${call.number} ran together`)
-      )
     })
   )
 
