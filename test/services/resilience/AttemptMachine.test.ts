@@ -121,6 +121,30 @@ describe("Attempts", () => {
     })
   })
 
+  describe("a failure with the time when the deployment takes requests again", () => {
+    const unavailable = (retryAfterMs: number) => (deployment: string) =>
+      new InferenceError.UpstreamFailed({ deployment, kind: "status", status: 503, detail, retryAfterMs })
+    const startsAfter = (lists: Lists, retryAfterMs: number) =>
+      starts(run(plan(lists), { actors: { a: actor(fails(unavailable(retryAfterMs)), answers), b: actor(answers) } }))
+
+    it("sends the request to the next deployment at once, instead of a retry before that time", () => {
+      assert.deepStrictEqual(
+        startsAfter(both, 2_000).map(({ afterMs, deployment }) => [deployment, afterMs]),
+        [["a", 0], ["b", 0]]
+      )
+    })
+
+    it("delays the next attempt until that time where no other deployment is free", () => {
+      assert.deepStrictEqual(startsAfter({ ordinary: [a] }, 2_000).map(({ afterMs }) => afterMs), [0, 2_000])
+    })
+
+    it("changes nothing where the pause before a retry is longer", () => {
+      const [first, second] = startsAfter(both, 100)
+      assert.deepStrictEqual([first!.deployment, second!.deployment], ["a", "a"])
+      assert.isTrue(second!.afterMs >= 200 && second!.afterMs <= 300, String(second!.afterMs))
+    })
+  })
+
   it("goes on to the next deployment where a provider rejects the keys", () => {
     const log = run(plan(both), { actors: { a: actor(fails(unauthorised)), b: actor(answers) } })
     assert.deepStrictEqual(called(log), ["a", "b"])
