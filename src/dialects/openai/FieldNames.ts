@@ -18,7 +18,6 @@ const chatNames: Names = [
   [/^toolChoice/, "tool_choice"],
   [/^format\.schema/, "response_format.json_schema.schema"],
   [/^format/, "response_format"],
-  [/^logprobs/, "top_logprobs"],
   [/^continues/, "continue_final_message"],
   [/^maxTokens/, "max_completion_tokens"],
   [/^(top)P/, "$1_p"],

@@ -263,7 +263,7 @@ describe("OpenAiError", () => {
     [OpenAiFields.chat, "toolChoice.name", "tool_choice.function.name"],
     [OpenAiFields.chat, "toolChoice", "tool_choice"],
     [OpenAiFields.chat, "logitBias.5", "logit_bias.5"],
-    [OpenAiFields.chat, "logprobs", "top_logprobs"],
+    [OpenAiFields.chat, "logprobs", "logprobs"],
     [OpenAiFields.chat, "messages[3].toolCallId", "messages[3].tool_call_id"],
     [OpenAiFields.chat, "messages[1].toolCalls[0].arguments", "messages[1].tool_calls[0].function.arguments"],
     [OpenAiFields.chat, "messages[1].toolCalls[0].id", "messages[1].tool_calls[0].id"],
