@@ -19,7 +19,10 @@ export interface ChatCall {
   readonly model: string
   /** One for each of `n`; they differ in their seeds. */
   readonly requests: readonly [Request, ...Array<Request>]
-  /** All of `n` in one request, for deployments of the dialect; left out where there is one. */
+  /**
+   * All of `n` in one request; left out where `n` is 1. A deployment of another dialect answers it with the first choice
+   * alone.
+   */
   readonly together?: Request
   readonly stream: boolean
   readonly includeUsage: boolean
@@ -106,10 +109,6 @@ const requestsOf = (body: ChatRequest, json: Body.Body, caller: Caller): Pick<Ch
     source: { dialect: "openai", body: json }
   }
   if (n === 1) return { requests: [shared] }
-  const together: Request = {
-    ...shared,
-    extra: { dialect: "openai", fields: [...extra?.fields ?? [], { path: ["n"], value: n }] }
-  }
   const { n: _, ...single } = json
   const choice = (index: number): Request =>
     seed === undefined
@@ -119,7 +118,7 @@ const requestsOf = (body: ChatRequest, json: Body.Body, caller: Caller): Pick<Ch
         seed: seed32(shared.seed! + index),
         source: { dialect: "openai", body: { ...single, seed: seed + index } }
       }
-  return { requests: [choice(0), ...Array.from({ length: n - 1 }, (_, index) => choice(index + 1))], together }
+  return { requests: [choice(0), ...Array.from({ length: n - 1 }, (_, index) => choice(index + 1))], together: shared }
 }
 
 const callOf = (body: ChatRequest, json: Body.Body, caller: Caller): ChatCall => ({

@@ -15,7 +15,7 @@ import * as OpenAiFrames from "../../dialects/openai/EncodeAnswer.ts"
 import * as OpenAiFields from "../../dialects/openai/FieldNames.ts"
 import * as Policies from "../../domain/Defaults.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
-import type { By } from "../../domain/Inference.ts"
+import type { Answer, By, Opened, Request } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { dialectOf } from "../../domain/Source.ts"
 import type { Inference } from "../../services/inference/Inference.ts"
@@ -35,27 +35,52 @@ const envelopeOf = ({ body: { includeUsage, model, parallelToolCalls }, created,
   parallelToolCalls
 })
 
-/** Frames until the last event; the first pull fails where the request fails before any content. */
+type Services = readonly [inference: Inference["Service"], registry: Registry["Service"]]
+
+const isOpenAi = ({ options }: Deployment): boolean => dialectOf(options) === "openai"
+
+/** Whether the deployment of this id answers with all choices that it is asked for. */
+const takesSeveral = (registry: Registry["Service"], id: string): Effect.Effect<boolean> =>
+  Effect.map(
+    registry.models,
+    (models) => models.some(({ deployments }) => deployments.some((one) => one.id === id && isOpenAi(one)))
+  )
+
+/**
+ * Frames until the last event; the first pull fails where the request fails before any content.
+ *
+ * @param together all choices in one request; left out, each is a request
+ */
 const frames = (
-  inference: Inference["Service"],
-  { requests }: ChatCall,
+  [inference, registry]: Services,
+  requests: ChatCall["requests"],
+  together: Request | undefined,
   envelope: Envelope,
   begun: (by: By) => void
 ) => {
-  const encode = OpenAiFrames.makeFrameEncoder(envelope, requests.length)
-  const choice = (index: number) =>
-    Stream.unwrap(Effect.map(inference.open(requests[index]!), ({ events, ...by }) => {
-      begun(by)
-      return Stream.mapArray(events, (some) => Arr.of(encode.events(index, some)))
+  let isOne = together !== undefined || requests.length === 1
+  let encode = OpenAiFrames.makeFrameEncoder(envelope, isOne ? 1 : requests.length)
+  const framesOf = (index: number, { events, ...by }: Opened) => {
+    begun(by)
+    return Stream.mapArray(events, (some) => Arr.of(encode.events(index, some)))
+  }
+  const choice = (request: Request, index: number) =>
+    Stream.unwrap(Effect.map(inference.open(request), (opened) => framesOf(index, opened)))
+  const merged = Stream.mergeAll({ concurrency: Policies.choicesAtOnce })
+  /** The other choices are asked for where the deployment that answers takes one at a time. */
+  const gathered = (request: Request) =>
+    Stream.unwrap(Effect.gen(function*() {
+      const opened = yield* inference.open(request)
+      isOne = yield* takesSeveral(registry, opened.deployment)
+      if (isOne) return framesOf(0, opened)
+      encode = OpenAiFrames.makeFrameEncoder(envelope, requests.length)
+      const others = requests.slice(1).map((other, index) => choice(other, index + 1))
+      return merged([framesOf(0, opened), ...others])
     }))
-  const choices = requests.length === 1
-    ? choice(0)
-    : Stream.mergeAll(requests.map((_, index) => choice(index)), { concurrency: Policies.choicesAtOnce })
-  return Stream.concat(choices, Stream.sync(encode.end)).pipe(
+  const single = requests.length === 1 ? choice(requests[0], 0) : merged(requests.map(choice))
+  return Stream.concat(together === undefined ? single : gathered(together), Stream.sync(() => encode.end())).pipe(
     Stream.catchTag("InferenceError", (error) => {
-      const refused = requests.length === 1 && error.reason._tag === "ContentRefused"
-        ? encode.refuse(error.reason)
-        : undefined
+      const refused = isOne && error.reason._tag === "ContentRefused" ? encode.refuse(error.reason) : undefined
       return refused === undefined ? Stream.fail(error) : Stream.succeed(refused)
     })
   )
@@ -68,9 +93,9 @@ const endings: Endings = {
   broken: () => OpenAiFrames.encodeError(OpenAiHandler.failure(broken).body)
 }
 
-const streamAnswer = (inference: Inference["Service"], call: Call<ChatCall>) => {
+const streamAnswer = (services: Services, call: Call<ChatCall>, together: Request | undefined) => {
   let first: By | undefined
-  const all = frames(inference, call.body, envelopeOf(call), (by) => {
+  const all = frames(services, call.body.requests, together, envelopeOf(call), (by) => {
     first ??= by
   })
   return EventStream.respond(call.id, all, endings, () => first === undefined ? {} : Telling.ofAnswer(first))
@@ -78,7 +103,7 @@ const streamAnswer = (inference: Inference["Service"], call: Call<ChatCall>) => 
 
 /** A refusal that a provider has sent as an answer is one. */
 const refusedAnswer = (call: Call<ChatCall>) => (error: InferenceError) => {
-  const body = call.body.requests.length === 1 && error.reason._tag === "ContentRefused"
+  const body = error.reason._tag === "ContentRefused"
     ? OpenAiFrames.encodeRefusal(envelopeOf(call), error.reason)
     : undefined
   return body === undefined
@@ -86,33 +111,35 @@ const refusedAnswer = (call: Call<ChatCall>) => (error: InferenceError) => {
     : Effect.succeed(HttpServerResponse.jsonUnsafe(body, { headers: Telling.ofError(error) }))
 }
 
-const answers = (inference: Inference["Service"], { requests }: ChatCall) =>
-  requests.length === 1
-    ? Effect.map(inference.generate(requests[0]), (answer) => [answer])
-    : Effect.forEach(requests, inference.generate, { concurrency: Policies.choicesAtOnce })
-
-const wholeAnswer = (inference: Inference["Service"], call: Call<ChatCall>) =>
-  answers(inference, call.body).pipe(
-    Effect.map((answers) =>
-      HttpServerResponse.jsonUnsafe(OpenAiFrames.encodeAnswers(envelopeOf(call), answers), {
-        headers: Telling.ofAnswer(answers[0]!)
-      })
-    ),
-    Effect.catchTag("InferenceError", refusedAnswer(call))
-  )
-
-const isOpenAi = ({ options }: Deployment): boolean => dialectOf(options) === "openai"
-
-/** All choices in one call, where every deployment of the model takes several. */
-const gathered = (registry: Registry["Service"], call: Call<ChatCall>): Effect.Effect<Call<ChatCall>> => {
-  const { model, together } = call.body
-  return together === undefined ? Effect.succeed(call) : Effect.match(registry.find(model), {
-    // The request says so itself.
-    onFailure: () => call,
-    onSuccess: ({ deployments }) =>
-      deployments.every(isOpenAi) ? { ...call, body: { ...call.body, requests: [together] } } : call
+const wholeAnswer = ([inference]: Services, call: Call<ChatCall>, together: Request | undefined) => {
+  const respond = (answers: Arr.NonEmptyReadonlyArray<Answer>) =>
+    HttpServerResponse.jsonUnsafe(OpenAiFrames.encodeAnswers(envelopeOf(call), answers), {
+      headers: Telling.ofAnswer(answers[0])
+    })
+  const each = (requests: ReadonlyArray<Request>) =>
+    Effect.forEach(requests, inference.generate, { concurrency: Policies.choicesAtOnce })
+  const { requests: [single, ...others] } = call.body
+  const first = together ?? single
+  if (together === undefined && others.length > 0) {
+    return Effect.map(each(call.body.requests), (answers) => respond(answers as [Answer, ...Array<Answer>]))
+  }
+  return Effect.matchEffect(inference.generate(first), {
+    onFailure: refusedAnswer(call),
+    onSuccess: (answer) =>
+      // A provider of the dialect has answered with all choices.
+      others.length === 0 || answer.native !== undefined
+        ? Effect.succeed(respond([answer]))
+        : Effect.map(each(others), (rest) => respond([answer, ...rest]))
   })
 }
+
+/** All choices in one request, where every deployment of the model takes several; undefined, one request a choice. */
+const gathered = (registry: Registry["Service"], { model, together }: ChatCall): Effect.Effect<Request | undefined> =>
+  together === undefined ? Effect.succeed(undefined) : Effect.match(registry.find(model), {
+    // The request says so itself.
+    onFailure: () => undefined,
+    onSuccess: ({ deployments }) => deployments.every(isOpenAi) ? together : undefined
+  })
 
 export const make = (inference: Inference["Service"], registry: Registry["Service"]): Endpoint<ChatCall> => ({
   idPrefix: "chatcmpl-",
@@ -120,7 +147,7 @@ export const make = (inference: Inference["Service"], registry: Registry["Servic
   decode: OpenAiChat.decode,
   answer: (call) =>
     Effect.flatMap(
-      gathered(registry, call),
-      (all) => all.body.stream ? streamAnswer(inference, all) : wholeAnswer(inference, all)
+      gathered(registry, call.body),
+      (together) => (call.body.stream ? streamAnswer : wholeAnswer)([inference, registry], call, together)
     )
 })
