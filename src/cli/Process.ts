@@ -3,10 +3,12 @@ import { NodeRuntime, NodeServices } from "@effect/platform-node"
 import { Cause, Console, Effect, Exit, Layer } from "effect"
 import type { HelpDoc } from "effect/cli"
 import { CliConfig, CliError, CliOutput, Command, GlobalFlag } from "effect/cli"
-import { readFileSync } from "node:fs"
+import { readFileSync, unlinkSync } from "node:fs"
 import { troupe } from "../cli.ts"
 import { asCalled } from "./Invocation.ts"
 import { plainConsole } from "./PlainConsole.ts"
+import { leftovers } from "./Shared.ts"
+import { endsAtOnce } from "./Signals.ts"
 
 const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as {
   version: string
@@ -15,11 +17,26 @@ const { version } = JSON.parse(readFileSync(new URL("../../package.json", import
 /** 128 and the number of the signal that ended us: what shells expect. */
 const signalExitCodes = { SIGINT: 130, SIGTERM: 143 } as const
 let interruptedWith: number | undefined
+let interruptedAt: number | undefined
+
+/** A second signal does not wait for what runs. An exit would: it ends native threads. */
+const endAtOnce = (): void => {
+  for (const file of leftovers) {
+    try {
+      unlinkSync(file)
+    } catch {
+      // It is gone already, or is a named pipe.
+    }
+  }
+  process.kill(process.pid, "SIGKILL")
+}
+
 for (const [signal, code] of Object.entries(signalExitCodes)) {
   process.on(signal, () => {
-    // Whoever asks twice does not want to wait for what runs.
-    if (interruptedWith !== undefined) process.kill(process.pid, "SIGKILL")
+    const now = performance.now()
+    if (endsAtOnce(interruptedAt, now, process.env["npm_lifecycle_event"])) endAtOnce()
     interruptedWith = code
+    interruptedAt ??= now
   })
 }
 

@@ -9,7 +9,7 @@ import { AdminAddress } from "../services/settings/AdminAddress.ts"
 import type { Resolved } from "../services/settings/Settings.ts"
 import { Settings } from "../services/settings/Settings.ts"
 import { addressOf, urlOf } from "./Address.ts"
-import { CommandFailed, config, logging, modelRows, table } from "./Shared.ts"
+import { CommandFailed, config, leftovers, logging, modelRows, table } from "./Shared.ts"
 
 const host = Flag.String("host").pipe(
   Flag.withSchema(Schema.NonEmptyString),
@@ -111,7 +111,9 @@ export const serve = Command.make(
         // Built last, it ends first. It is added before the banner: a signal may follow the banner at once.
         const services = yield* Effect.context<Models>()
         yield* Effect.addFinalizer(() => Effect.provide(tellStop(settings), services))
-        yield* Console.log(listening(settings, urlOf(settings.server.host, bound), yield* AdminAddress))
+        const admin = yield* AdminAddress
+        if (admin.socket !== undefined) leftovers.add(admin.socket)
+        yield* Console.log(listening(settings, urlOf(settings.server.host, bound), admin))
       }))
       return yield* banner.pipe(
         Layer.provide(App.service),

@@ -75,3 +75,6 @@ export const modelRows = (models: ReadonlyArray<Model>): ReadonlyArray<ReadonlyA
     deployments.map((deployment) => [name, deployment.options.engine, sourceOf(deployment)])
   )
 ]
+
+/** Files that a second signal removes: it ends the process without its finalizers. */
+export const leftovers = new Set<string>()

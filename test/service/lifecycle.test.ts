@@ -1,6 +1,6 @@
 /** How the service starts, refuses to start, and stops. */
 import { assert } from "@effect/vitest"
-import { copyFileSync, truncateSync, writeFileSync } from "node:fs"
+import { copyFileSync, existsSync, truncateSync, writeFileSync } from "node:fs"
 import { createServer } from "node:net"
 import type { AddressInfo } from "node:net"
 import { join } from "node:path"
@@ -188,9 +188,12 @@ describe("stop", () => {
     assert.strictEqual(engines.length, 1)
     service.process.child.kill("SIGINT")
     await until(() => service.process.output().stderr.includes("Stopping when 1 request") ? true : undefined)
+    const socket = / and (\/\S+\.sock)/.exec(service.process.output().stdout)![1]!
+    assert.isTrue(existsSync(socket))
     service.process.child.kill("SIGINT")
     await service.process.finished
     assert.strictEqual(service.process.child.signalCode, "SIGKILL")
+    assert.isFalse(existsSync(socket))
     await until(() => engines.every(isGone) ? true : undefined)
   })
 
