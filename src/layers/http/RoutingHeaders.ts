@@ -5,6 +5,9 @@ import { name as cachedResponses } from "../../services/cache/CachedResponses.ts
 
 type Headers = Readonly<Record<string, string>>
 
+/** All headers below. */
+export const names = ["x-troupe-attempts", "x-troupe-cache", "x-troupe-decision", "x-troupe-deployment"] as const
+
 /** A model may be called anything, and headers take little: the rest is percent-encoded, as in a URL. */
 const sayable = (text: string): string => text.toWellFormed().replace(/[^\x21-\x24\x26-\x7e]+/g, encodeURIComponent)
 

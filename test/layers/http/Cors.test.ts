@@ -2,6 +2,8 @@
 import { assert } from "@effect/vitest"
 import { describe, it } from "vitest"
 import * as Cors from "../../../src/layers/http/Cors.ts"
+import * as RoutingHeaders from "../../../src/layers/http/RoutingHeaders.ts"
+import { name as cachedResponses } from "../../../src/services/cache/CachedResponses.ts"
 
 const ask = (
   headers: Readonly<Record<string, string>>,
@@ -79,6 +81,14 @@ describe("Cors", () => {
       const answer = ask({ origin: "https://app.example" }, { origins, path: "/admin/deployments" })
       assert.strictEqual(codeOf(answer), "origin_not_allowed")
     }
+  })
+
+  it("lets pages read every header about routing", () => {
+    const answer = ask({ origin: "https://app.example" })
+    const exposed = answer._tag === "Continue" ? answer.headers["access-control-expose-headers"]!.split(", ") : []
+    const routing = RoutingHeaders.ofAnswer({ deployment: cachedResponses, attempts: 1, decision: "dec-1" })
+    assert.property(routing, "x-troupe-cache")
+    assert.includeMembers(exposed, Object.keys(routing))
   })
 
   it("names the setting, and the origin in bounded length", () => {
