@@ -133,7 +133,13 @@ const preload = Layer.effectDiscard(Effect.gen(function*() {
   const deployments = (yield* registry.models).map(({ deployments }) => deployments[0])
   yield* Effect.forEach(
     deployments.filter((deployment) => deployment.preload),
-    (deployment) => models.load(deployment),
+    (deployment) =>
+      // An operator may unload a model before it is loaded, which is no reason not to start.
+      Effect.catchIf(
+        models.load(deployment),
+        ({ reason }) => reason._tag === "EngineStopped" && reason.by === "unload",
+        () => Effect.void
+      ),
     { discard: true }
   )
   readiness.stage = "ready"

@@ -225,3 +225,32 @@ describe("administration", () => {
     assert.include(wrong.stderr, "does not exist")
   })
 })
+
+describe("a load that hangs", () => {
+  it("is stopped by an unload, and its caller gets the reason", async () => {
+    const hanging = await startService(`
+models:
+  fake/hangs: { preload: false, deployments: [{ engine: fake, loadDelayMs: 600000 }] }
+`)
+    const post = (action: string) => fetch(`${hanging.admin}/admin/models/fake%2Fhangs/${action}`, { method: "POST" })
+    const stateIn = async (response: Response) =>
+      (await response.json() as { readonly deployments: ReadonlyArray<{ readonly state: string }> }).deployments[0]
+        ?.state
+    const state = async () => stateIn(await fetch(`${hanging.admin}/admin/deployments`))
+    try {
+      const loading = post("load")
+      await until(async () => await state() === "loading" ? true : undefined)
+      const unloaded = await post("unload")
+      assert.deepStrictEqual([unloaded.status, await stateIn(unloaded)], [200, "cold"])
+      const refused = await loading
+      assert.strictEqual(refused.status, 503)
+      assert.deepInclude((await refused.json() as { readonly error: object }).error, {
+        code: "engine_stopped",
+        message: "The load of \"fake/hangs#0\" was stopped: the model was unloaded meanwhile."
+      })
+      assert.strictEqual(await state(), "cold")
+    } finally {
+      await hanging.stop()
+    }
+  })
+})

@@ -1,4 +1,4 @@
-/** How callers come to an engine: a slot for one job, a load without a job, an exchange of one engine for another. */
+/** What callers do with an engine: borrow a slot for one job, load it, replace it by another, unload it. */
 import { Deferred, Effect, Equal, Fiber, Scope } from "effect"
 import { CallerAddress } from "../../domain/CallerAddress.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
@@ -175,3 +175,19 @@ export const replace = (house: House, deployment: Deployment): Effect.Effect<voi
       )
     })
   )
+
+/** See `Models.unload`. */
+export const unload = (house: House, { id }: Deployment): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    const actor = house.actors.get(id)
+    if (actor === undefined) return Effect.void
+    const successor = Actors.successorOf(actor)
+    const stopped = Effect.fail(Lives.stoppedError(actor, "unload"))
+    Actors.resolve(actor.watchers, stopped)
+    if (successor !== undefined) Actors.resolve(successor.waiters, stopped)
+    return Effect.forEach(
+      [actor.life, successor],
+      (life) => life === undefined ? Effect.void : Fiber.await(house.fork(Lives.drain(house, life))),
+      { concurrency: "unbounded", discard: true }
+    )
+  })

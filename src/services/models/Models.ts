@@ -72,7 +72,10 @@ export class Models extends Context.Service<Models, {
   ) => Effect.Effect<Engine, InferenceError, Scope.Scope>
   /** Loads the model if it is not loaded, and tries again at once where it is down. */
   readonly load: (deployment: Deployment) => Effect.Effect<void, InferenceError>
-  /** Lets what runs end, then unloads the model; who waits meanwhile loads it again. */
+  /**
+   * Lets what runs end, then unloads the model. A load that is not done is stopped: a `load` or `replace` that waits for it
+   * fails with `EngineStopped`, and requests that wait load the model again.
+   */
   readonly unload: (deployment: Deployment) => Effect.Effect<void>
   /**
    * Exchanges a deployment for one of the same id with other options, or whose file has changed: the new one loads

@@ -134,11 +134,7 @@ const make = Effect.fnUntraced(function*(memory: MemoryOptions) {
   return Models.of({
     borrow: (deployment, standing, movedOn) => Borrow.borrow(house, deployment, standing, movedOn),
     load: (deployment) => Borrow.load(house, deployment),
-    unload: ({ id }) =>
-      Effect.suspend(() => {
-        const life = actors.get(id)?.life
-        return life === undefined ? Effect.void : Effect.asVoid(Fiber.await(fork(Lives.drain(house, life))))
-      }),
+    unload: (deployment) => Borrow.unload(house, deployment),
     replace: (deployment) => Borrow.replace(house, deployment),
     unloadIdle: (idleFor) => Effect.suspend(() => Fiber.join(fork(unloadIdle(house, idleFor)))),
     events: Stream.fromPubSub(events),

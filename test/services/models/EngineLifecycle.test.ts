@@ -140,16 +140,64 @@ describe("load", () => {
     }).pipe(Effect.provide(place.layer))
   })
 
-  it.effect("that is unloaded meanwhile goes on in the next life", () => {
-    const place = stage({ load: () => Effect.sleep("1 second") })
+  const unloaded = "The load of \"a\" was stopped: the model was unloaded meanwhile."
+  const hangs = () => Effect.never
+
+  it.effect("that is unloaded meanwhile fails, and the model is not loaded again", () => {
+    const place = stage({ load: hangs })
     return Effect.gen(function*() {
-      const loading = yield* Effect.forkChild(load())
+      const loading = yield* Effect.forEach([1, 2], () => Effect.forkChild(Effect.flip(load())))
       yield* TestClock.adjust("500 millis")
       yield* unload()
+      assert.deepStrictEqual((yield* Fiber.joinAll(loading)).map(({ message }) => message), [unloaded, unloaded])
+      assert.strictEqual((yield* statusOf(deployment())).state, "cold")
+      yield* TestClock.adjust("1 hour")
+      assert.strictEqual(place.tries.length, 1)
+      assert.deepStrictEqual(openOf(place), [false])
+    }).pipe(Effect.provide(place.layer))
+  })
+
+  it.effect("that is unloaded while requests wait fails, and the requests load the model again", () => {
+    const place = stage({ load: (index) => index === 0 ? hangs() : Effect.sleep("1 second") })
+    return Effect.gen(function*() {
+      const loading = yield* Effect.forkChild(Effect.flip(load()))
+      const waits = yield* workFor(deployment(), 0)
+      yield* TestClock.adjust("500 millis")
+      yield* unload()
+      assert.strictEqual((yield* Fiber.join(loading)).message, unloaded)
+      assert.deepInclude(yield* statusOf(deployment()), { state: "loading", queued: 1 })
       yield* TestClock.adjust("1 second")
-      yield* Fiber.join(loading)
+      assert.strictEqual(yield* Fiber.join(waits), 1)
+    }).pipe(Effect.provide(place.layer))
+  })
+
+  for (const served of [true, false]) {
+    it.effect(`of a new version that is unloaded meanwhile fails, where one ${served ? "serves" : "does not"}`, () => {
+      const place = stage({ load: (index) => served && index === 0 ? Effect.void : hangs() })
+      return Effect.gen(function*() {
+        if (served) yield* once()
+        const replacing = yield* Effect.forkChild(Effect.flip(Models.use(({ replace }) => replace(deployment()))))
+        yield* TestClock.adjust("500 millis")
+        yield* unload()
+        assert.strictEqual((yield* Fiber.join(replacing)).message, unloaded)
+        assert.strictEqual((yield* statusOf(deployment())).state, "cold")
+        yield* TestClock.adjust("1 hour")
+        assert.isEmpty(openOf(place).filter((open) => open))
+      }).pipe(Effect.provide(place.layer))
+    })
+  }
+
+  it.effect("that begins while the model is being unloaded loads it again", () => {
+    const place = stage({ close: (index) => index === 0 ? Effect.sleep("1 second") : Effect.void })
+    return Effect.gen(function*() {
+      yield* load()
+      const unloading = yield* Effect.forkChild(unload())
+      yield* settle
+      yield* load()
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.join(unloading)
       assert.strictEqual((yield* statusOf(deployment())).state, "ready")
-      assert.strictEqual(place.tries.length, 2)
+      assert.deepStrictEqual(openOf(place), [false, true])
     }).pipe(Effect.provide(place.layer))
   })
 
