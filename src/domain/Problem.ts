@@ -61,6 +61,14 @@ export const noSuchField = (name: string, names: Iterable<string>): string => {
 /** The kinds of a union of structs that a literal tells apart, as the schema's message shows them. */
 const kinds = /\{ readonly "(\w+)": ("[^"]+"), \.\.\. \}/g
 
+/** Messages of schemas, in the words of whoever writes the data. */
+const wordings: ReadonlyArray<readonly [message: RegExp, words: string]> = [
+  [/ \| undefined$/, ""],
+  [/^Expected a value with a length of at least 1$/, "Expected a value that is not empty"],
+  [/^Expected a string matching the RegExp (.+)$/s, "Expected text that matches $1"],
+  [/^Expected a string representing a finite number$/, "Expected a number"]
+]
+
 /** What a schema's message shows of its insides, in words for whoever wrote the data. */
 const inWords = (path: ReadonlyArray<PropertyKey>, message: string) => {
   if (message.startsWith(unexpected)) {
@@ -70,12 +78,15 @@ const inWords = (path: ReadonlyArray<PropertyKey>, message: string) => {
   if (message === "Missing key" && typeof path.at(-1) === "number") {
     return { path: path.slice(0, -1), expected: emptyList }
   }
+  if (message === "Missing key") return { path, expected: `\`${Bounded.name(String(path.at(-1)))}\` is required` }
   // Schemas that have names are those of objects.
   if (/^Expected [A-Z]\w*$/.test(message)) return { path, expected: "Expected object" }
   const found = [...message.matchAll(kinds)]
   const last = found.pop()
   // What is undefined cannot be written in JSON or YAML, and is no help to whoever writes it.
-  if (last === undefined) return { path, expected: message.replace(/ \| undefined$/, "") }
+  if (last === undefined) {
+    return { path, expected: wordings.reduce((text, [pattern, words]) => text.replace(pattern, words), message) }
+  }
   const others = found.map(([, , kind]) => kind).join(", ")
   return { path: [...path, last[1]!], expected: `Expected ${others} or ${last[2]}` }
 }

@@ -102,6 +102,22 @@ describe("Problem", () => {
     ])
   })
 
+  it("has no words of schemas", () => {
+    const Words = Schema.Struct({
+      messages: Schema.Array(Schema.Struct({ role: Schema.String })),
+      name: Schema.NonEmptyString,
+      code: Schema.String.check(Schema.isPattern(/^a+$/)),
+      model: Schema.String
+    })
+    const decoded = Schema.decodeUnknownResult(Words, { errors: "all" })({ messages: [{}], name: "", code: "b" })
+    assert.deepStrictEqual(Problem.fromSchemaError(Result.getOrThrow(Result.flip(decoded))), [
+      { path: "messages[0].role", expected: "`role` is required" },
+      { path: "name", expected: "Expected a value that is not empty" },
+      { path: "code", expected: "Expected text that matches ^a+$" },
+      { path: "model", expected: "`model` is required" }
+    ])
+  })
+
   it("says object where a schema with a name has one", () => {
     const Named = Schema.Struct({ count: Schema.Int }).annotate({ identifier: "Named" })
     const error = Result.getOrThrow(Result.flip(Schema.decodeUnknownResult(Schema.Array(Named))([5])))
