@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Exit, Fiber, Result } from "effect"
 import { TestClock } from "effect/testing"
 import * as Policies from "../../../src/domain/Defaults.ts"
+import { Hops } from "../../../src/domain/HopLimit.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import * as Embedder from "../../../src/services/inference/EmbeddingBatcher.ts"
 import type { Models, Standing } from "../../../src/services/models/Models.ts"
@@ -147,6 +148,42 @@ describe("Embedder", () => {
       yield* askAs({ tenant: "x", keepAlive: Duration.hours(1) }, "b")
       yield* TestClock.adjust("1 second")
       assert.deepStrictEqual(standings, [{ tenant: "x", keepAlive: Duration.hours(1) }])
+    })
+  })
+
+  it.effect("a batch counts for each request in it: its slot, its hops, and that it moved on", () => {
+    const granted: Array<string> = []
+    const hops: Array<number> = []
+    let moved = ""
+    let hasMovedOn = () => false
+    const models = {
+      borrow: (_, __, movedOn = () => false) =>
+        Effect.sync(() => {
+          hasMovedOn = movedOn
+          return Deployments.engine({
+            embed: (inputs) =>
+              Effect.map(Hops, (count) => {
+                hops.push(count)
+                return inputs.map(() => Result.succeed({ vector: Float32Array.of(1), promptTokens: 1 }))
+              })
+          })
+        })
+    } as Partial<Models["Service"]> as Models["Service"]
+    const embed = Embedder.make(models)
+    const ask = (name: string, count: number) => {
+      const asking = { deployment, standing: {}, granted: () => void granted.push(name), movedOn: () => moved === name }
+      return Effect.forkChild(Effect.provideService(embed(asking, [name]), Hops, count))
+    }
+    return Effect.gen(function*() {
+      const fibers = [yield* ask("a", 1), yield* ask("b", 3), yield* ask("c", 2)]
+      yield* Effect.forEach(fibers, Fiber.join)
+      assert.deepStrictEqual(granted, ["a", "b", "c"])
+      assert.deepStrictEqual(hops, [3])
+      assert.isFalse(hasMovedOn())
+      for (const name of ["a", "b", "c"]) {
+        moved = name
+        assert.isTrue(hasMovedOn())
+      }
     })
   })
 })
