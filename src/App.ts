@@ -12,6 +12,7 @@
  * ```
  */
 import { Effect, Layer } from "effect"
+import * as Problems from "./domain/Problem.ts"
 import * as LanguageModels from "./layers/ai/LanguageModels.ts"
 import * as CachedResponses from "./layers/cache/CachedResponses.ts"
 import * as Engines from "./layers/engines/Engines.ts"
@@ -32,7 +33,7 @@ import * as Registry from "./services/models/RegistryLayer.ts"
 import * as Metrics from "./services/observability/MetricsLayer.ts"
 import * as Decisions from "./services/routing/DecisionLogLayer.ts"
 import * as Selector from "./services/routing/RouterLayer.ts"
-import { languageModel, Settings } from "./services/settings/Settings.ts"
+import { languageModel, Settings, SettingsError } from "./services/settings/Settings.ts"
 
 /** Models on this machine's disk, before they are loaded. Requires only `Settings`. */
 export const store = Layer.provideMerge(ModelStore.layer, ModelFiles.layer)
@@ -103,6 +104,25 @@ export interface Options<R = never> extends SettingsFile.Options {
   readonly services?: Partial<Services> | undefined
 }
 
+/** Options beside `languageModels` and `services`. */
+const optionNames = [
+  "config",
+  "file",
+  "engineHost",
+  "secretsMayBeUnset"
+] as const satisfies ReadonlyArray<keyof SettingsFile.Options>
+
+/** Names that do not exist: programs without types may misspell one. */
+const unknownIn = (
+  path: ReadonlyArray<string>,
+  given: object,
+  names: ReadonlyArray<string>
+): ReadonlyArray<Problems.Problem> =>
+  Object.keys(given).filter((name) => !names.includes(name)).map((name) => ({
+    path: Problems.formatPath([...path, name]),
+    expected: Problems.noSuchField(name, path.length === 0 ? [...names, "languageModels", "services"] : names)
+  }))
+
 /**
  * The runtime with its settings, for embedding: engines run on threads of this process.
  *
@@ -112,7 +132,11 @@ export interface Options<R = never> extends SettingsFile.Options {
  */
 export const layer = <R = never>({ languageModels = {}, services: replaced = {}, ...options }: Options<R> = {}) => {
   const provided = Object.keys(languageModels).map(languageModel)
-  const settings = Effect.map(SettingsFile.load(options), ({ models, ...rest }) => ({
+  const problems = [...unknownIn([], options, optionNames), ...unknownIn(["services"], replaced, Object.keys(services))]
+  const loaded = problems.length === 0
+    ? SettingsFile.load(options)
+    : Effect.fail(new SettingsError({ source: "The options of Troupe", problems }))
+  const settings = Effect.map(loaded, ({ models, ...rest }) => ({
     ...rest,
     models: [...models, ...provided.filter(({ name }) => models.every((model) => model.name !== name))]
   }))

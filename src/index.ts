@@ -8,6 +8,8 @@
  * - `Troupe`: the same for programs without Effect.
  * - `Breaker`, `CachedResponses`, `Metrics` and the other services: to replace one, see `App.services`.
  */
+import "./RequireNode.ts"
+
 export * as App from "./App.ts"
 export * as Policies from "./domain/Defaults.ts"
 export * as Model from "./domain/Deployment.ts"

@@ -13,20 +13,11 @@
  * A Node that is too old must be able to read this file to be told so: it imports nothing by itself but what Node 18 has,
  * and is written in the syntax of that.
  */
-import { readFileSync } from "node:fs"
 import { join } from "node:path"
+import { unsupported } from "./NodeVersion.ts"
 
-const { engines } = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8")) as {
-  engines: { node: string }
-}
-
-/** As `22.19` of `>=22.19`. */
-const needed = engines.node.replace(">=", "")
-const [major = 0, minor = 0] = process.versions.node.split(".").map(Number)
-const [neededMajor = 0, neededMinor = 0] = needed.split(".").map(Number)
-
-if (major < neededMajor || (major === neededMajor && minor < neededMinor)) {
-  process.stderr.write(`troupe: Node ${needed} or later is needed, and this is Node ${process.versions.node}.\n`)
+if (unsupported !== undefined) {
+  process.stderr.write(`troupe: ${unsupported}\n`)
   process.exitCode = 1
 } else {
   const { enableCompileCache } = await import("node:module")

@@ -1,7 +1,7 @@
 /** The promise API on the embedded model. */
 import { assert } from "@effect/vitest"
 import { afterAll, describe, it } from "vitest"
-import { InferenceError, Troupe } from "../src/index.ts"
+import { InferenceError, Settings, Troupe } from "../src/index.ts"
 import type { Inference } from "../src/index.ts"
 
 const troupe = Troupe.start()
@@ -59,6 +59,30 @@ describe("Troupe", () => {
       }
     })
     assert.strictEqual(await story, why)
+  })
+
+  it.each([
+    [{ temprature: 0 }, "temprature: There is no such field. Did you mean temperature?"],
+    [{ max_tokens: 5 }, "max_tokens: There is no such field. Did you mean maxTokens?"],
+    [{ route: { retires: 1 } }, "route.retires: There is no such field. Did you mean retries?"]
+  ])("refuses the misspelt option of %j by name", async (options, message) => {
+    const error = await thrown(() => troupe.generate(ask("Hello!", options as object)))
+    assert.instanceOf(error, InferenceError.InferenceError)
+    assert.strictEqual(error.reason._tag, "InvalidRequest")
+    assert.include(error.message, message)
+  })
+
+  it.each([
+    [{ confg: {} }, "confg: There is no such field. Did you mean config?"],
+    [{ fil: "troupe.yaml" }, "fil: There is no such field. Did you mean file?"],
+    [{ services: { metric: {} } }, "services.metric: There is no such field. Did you mean metrics?"],
+    [{ languageModel: {} }, "languageModel: There is no such field. Did you mean languageModels?"]
+  ])("refuses the misspelt start option of %j by name", async (options, message) => {
+    const wrong = Troupe.start(options as Parameters<typeof Troupe.start>[0])
+    const error = await thrown(() => wrong.generate(ask("Hello!")))
+    await wrong.close()
+    assert.instanceOf(error, Settings.SettingsError)
+    assert.include(error.message, message)
   })
 
   it("takes what a program without types adds to a request for nothing", async () => {

@@ -377,8 +377,29 @@ describe("a Node that is too old", () => {
   })
 
   it("finds nothing that it has not where the process begins", () => {
-    const imported = readFileSync(main, "utf8").matchAll(/^import .* from "(.*)"$/gm)
-    assert.deepStrictEqual([...imported].map(([, from]) => from), ["node:fs", "node:path"])
+    const importedBy = (file: string) =>
+      Array.from(readFileSync(file, "utf8").matchAll(/^import .* from "(.*)"$/gm), ([, from]) => from)
+    assert.deepStrictEqual(importedBy(main), ["node:path", "./NodeVersion.ts"])
+    assert.deepStrictEqual(importedBy(join(dirname(main), "NodeVersion.ts")), ["node:fs"])
+  })
+
+  it("is named first where the package is imported", () => {
+    const pretend = "Object.defineProperty(process, 'versions', { value: { ...process.versions, node: '20.20.2' } })"
+    const index = join(dirname(main), "index.ts")
+    const { status, stderr } = spawnSync(process.execPath, [
+      "--import",
+      `data:text/javascript,${encodeURIComponent(pretend)}`,
+      "--input-type=module",
+      "--eval",
+      `import(${JSON.stringify(index)}).catch(({ message }) => console.error(message))`
+    ], { encoding: "utf8", cwd: tmpdir() })
+    assert.deepStrictEqual([status, stderr], [
+      0,
+      "troupe: Node 22.19 or later is needed, and this is Node 20.20.2.\n"
+    ])
+    assert.match(readFileSync(index, "utf8"), /\*\/\nimport "\.\/RequireNode\.ts"\n/)
+    const decompression = readFileSync(join(dirname(main), "layers/providers/Decompression.ts"), "utf8")
+    assert.match(decompression, /^import \* as zlib from "node:zlib"$/m)
   })
 })
 

@@ -10,7 +10,8 @@
 import type { Pull } from "effect"
 import { Cause, Data, Effect } from "effect"
 import type { Transform } from "node:stream"
-import { createBrotliDecompress, createGunzip, createInflate, createInflateRaw, createZstdDecompress } from "node:zlib"
+// A named import that Node 20 does not have would fail before `RequireNode` can say which Node is needed.
+import * as zlib from "node:zlib"
 import { ownOf } from "../../dialects/shared/Json.ts"
 import type { Wire } from "./Connection.ts"
 
@@ -19,15 +20,15 @@ export class Undecodable extends Data.TaggedError("Undecodable")<{ readonly mess
 
 /** RFC 9110 means deflate in a zlib wrapper (RFC 1950), and some servers leave it out. */
 const inflate = ([first = 0, second = 0]: Uint8Array): Transform =>
-  first % 16 === 8 && (first * 256 + second) % 31 === 0 ? createInflate() : createInflateRaw()
+  first % 16 === 8 && (first * 256 + second) % 31 === 0 ? zlib.createInflate() : zlib.createInflateRaw()
 
 /** By content encoding; the first piece of the body is given. */
 const decoders: Readonly<Record<string, (first: Uint8Array) => Transform>> = {
-  gzip: () => createGunzip(),
-  "x-gzip": () => createGunzip(),
+  gzip: () => zlib.createGunzip(),
+  "x-gzip": () => zlib.createGunzip(),
   deflate: inflate,
-  br: () => createBrotliDecompress(),
-  zstd: () => createZstdDecompress()
+  br: () => zlib.createBrotliDecompress(),
+  zstd: () => zlib.createZstdDecompress()
 }
 
 interface Decoder {
