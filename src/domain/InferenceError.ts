@@ -226,11 +226,15 @@ export class UpstreamTimeout extends Schema.TaggedError<UpstreamTimeout>()("Upst
 export class RateLimited extends Schema.TaggedError<RateLimited>()("RateLimited", {
   deployment: Schema.String,
   /** When the provider says to come back. */
-  retryAfterMs: Schema.optionalKey(Schema.Finite)
+  retryAfterMs: Schema.optionalKey(Schema.Finite),
+  /** The provider was not called, since it limited all keys before. */
+  cached: Schema.optionalKey(Schema.Literal(true))
 }) {
   override get message(): string {
     const when = this.retryAfterMs === undefined ? "" : ` Try again in ${Math.ceil(this.retryAfterMs / 1000)} s.`
-    return `The provider of "${this.deployment}" takes no more requests for now.${when}`
+    return this.cached === true
+      ? `The provider of "${this.deployment}" was not called: it limited the rate of requests before.${when}`
+      : `The provider of "${this.deployment}" takes no more requests for now.${when}`
   }
 }
 
@@ -244,11 +248,14 @@ export class AuthenticationFailed extends Schema.TaggedError<AuthenticationFaile
   quota: Schema.optionalKey(Schema.Literal(true))
 }) {
   override get message(): string {
+    const cached = this.retryAfterMs === undefined
+      ? ""
+      : ` The provider was not called; the key is tried again in ${Math.max(1, Math.ceil(this.retryAfterMs / 1000))} s.`
     if (this.quota === true) {
-      return `The provider's quota is used up ("${this.deployment}"). Check the plan and billing.`
+      return `The provider's quota is used up ("${this.deployment}"). Check the plan and billing.${cached}`
     }
     const status = this.status === undefined ? "" : ` (${this.status})`
-    return `The provider rejected the API key of "${this.deployment}"${status}. Check the key and its permissions.`
+    return `The provider rejected the API key of "${this.deployment}"${status}. Check the key and its permissions.${cached}`
   }
 }
 

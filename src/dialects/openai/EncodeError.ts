@@ -92,7 +92,10 @@ const options: { readonly [Tag in Reason["_tag"]]: (reason: Named<Tag>, fields: 
   UpstreamFailed: upstreamFailed,
   UpstreamTimeout: () => server(504, "upstream_timeout"),
   RateLimited: ({ retryAfterMs }) => tooMany("rate_limit_exceeded", retryAfterMs ?? 0),
-  AuthenticationFailed: ({ quota }) => quota === true ? noQuota : server(502, "upstream_authentication_failed"),
+  AuthenticationFailed: ({ quota, retryAfterMs }) =>
+    quota === true
+      ? noQuota
+      : server(502, "upstream_authentication_failed", retryAfterMs === undefined ? {} : after(retryAfterMs)),
   ContentRefused: () => invalid("content_policy_violation", null),
   NotSupported: ({ path }, { rename }) => invalid("not_supported", rename(path)),
   CircuitOpen: ({ retryAfterMs }) => server(503, "circuit_open", after(retryAfterMs)),

@@ -96,6 +96,10 @@ interface Begun {
   readonly hold: (wire: Wire.Wire) => void
 }
 
+/** A probe of a key that ends without an answer leaves the key to the next. */
+const releasing = <A, E, R>({ release }: KeyRing, held: Held, attempt: Effect.Effect<A, E, R>) =>
+  held.probes ? Effect.onError(attempt, () => release(held)) : attempt
+
 const makeExchange = (options: Options, limits: Watch.Limits) => {
   const { dialect, dispatcher, ring, target } = options
   const requestOf = makeWriter(options)
@@ -141,7 +145,7 @@ const makeExchange = (options: Options, limits: Watch.Limits) => {
     const tried = new Set<number>()
     let held = yield* ring.take(target.deployment, tried)
     for (;;) {
-      const answer = yield* attempt(begun, held)
+      const answer = yield* releasing(ring, held, attempt(begun, held))
       if (Result.isSuccess(answer)) return answer.success
       tried.add(held.index)
       const error = InferenceError.make(answer.failure)

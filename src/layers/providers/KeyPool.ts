@@ -15,6 +15,8 @@ export interface Held {
   readonly key: Redacted.Redacted | undefined
   /** When it was taken, ms of `Monotonic`. */
   readonly since: number
+  /** The provider has refused it, and this request tries it again. */
+  readonly probes: boolean
 }
 
 export interface KeyRing {
@@ -25,6 +27,8 @@ export interface KeyRing {
   ) => Effect.Effect<Held, InferenceError.InferenceError>
   /** What the provider said to the key: undefined, that it takes it. */
   readonly note: (held: Held, reason: InferenceError.Reason | undefined) => Effect.Effect<void>
+  /** The provider has not answered. */
+  readonly release: (held: Held) => Effect.Effect<void>
   /** The same reason without the keys that a provider's words may hold. */
   readonly clean: (reason: InferenceError.Reason) => InferenceError.Reason
 }
@@ -72,6 +76,24 @@ const without = (text: string, secret: string): string => {
     }
   }
   return hidden
+}
+
+/** Statuses of a request that a gateway or the provider gave up. */
+const gaveUp = new Set([407, 408])
+
+const ofRequest = new Set<InferenceError.Reason["_tag"]>([
+  "InvalidRequest",
+  "ContextLengthExceeded",
+  "ContentRefused",
+  "NotSupported"
+])
+
+/** Whether a refusal shows that the provider accepts the key: it read the request, and its fault is not its own. */
+const proves = (reason: InferenceError.Reason | undefined): boolean => {
+  if (reason === undefined || ofRequest.has(reason._tag)) return true
+  if (reason._tag !== "UpstreamFailed") return false
+  const { status = 0 } = reason
+  return status >= 400 && status < 500 && !gaveUp.has(status)
 }
 
 const cleaned = (reason: InferenceError.Reason, hide: (text: string) => string): InferenceError.Reason => {
@@ -122,8 +144,14 @@ export const make = (options: RemoteDeployment, rests: Keys.Rests = Policies.key
           retryAfterMs: Keys.probeIn(keys, now) ?? 0,
           ...(usedUp.size === held.length ? { quota: true as const } : {})
         })
-        : new InferenceError.RateLimited({ deployment, retryAfterMs })
+        : new InferenceError.RateLimited({ deployment, retryAfterMs, cached: true })
     )
+  }
+
+  const rejected = (index: number, since: number, now: number, isUsedUp: boolean): Keys.Keys => {
+    if (isUsedUp) usedUp.add(index)
+    else usedUp.delete(index)
+    return Keys.refused(keys, index, since, now, isUsedUp ? quotaRests : rests)
   }
 
   return {
@@ -131,18 +159,21 @@ export const make = (options: RemoteDeployment, rests: Keys.Rests = Policies.key
       const now = yield* Monotonic.now
       const chosen = Keys.choose(keys, tried, now, yield* Random.next, rests)
       if (chosen === undefined) return yield* noneFree(deployment, now)
+      const probes = chosen.keys !== keys
       keys = chosen.keys
-      return { index: chosen.index, key: held[chosen.index], since: now }
+      return { index: chosen.index, key: held[chosen.index], since: now, probes }
     }),
     note: ({ index, since }, reason) =>
       Effect.map(Monotonic.now, (now) => {
-        if (reason === undefined) keys = Keys.accepted(keys, index, since, now)
-        else if (reason._tag === "RateLimited") keys = Keys.limited(keys, index, now, reason.retryAfterMs, rests)
-        else if (reason._tag === "AuthenticationFailed") {
-          keys = Keys.refused(keys, index, since, now, reason.quota === true ? quotaRests : rests)
-        }
-        if (reason?._tag === "AuthenticationFailed" && reason.quota === true) usedUp.add(index)
-        else usedUp.delete(index)
+        if (reason?._tag === "AuthenticationFailed") keys = rejected(index, since, now, reason.quota === true)
+        else if (reason?._tag === "RateLimited") keys = Keys.limited(keys, index, now, reason.retryAfterMs, rests)
+        else if (proves(reason)) keys = Keys.accepted(keys, index, since, now)
+        else keys = Keys.released(keys, index, since, now)
+        if (reason?._tag === "RateLimited" || proves(reason)) usedUp.delete(index)
+      }),
+    release: ({ index, since }) =>
+      Effect.map(Monotonic.now, (now) => {
+        keys = Keys.released(keys, index, since, now)
       }),
     clean: (reason) => cleaned(reason, (text) => secrets.reduce(without, text))
   }

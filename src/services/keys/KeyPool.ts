@@ -92,7 +92,17 @@ export const accepted = (keys: Keys, index: number, asked: number, now: number):
     : change(keys, index, { standing: "usable", until: 0, refusals: 0 })
 }
 
-/** The provider limits the key. */
+/**
+ * A probe of a refused key has ended without a word on the key, as by HTTP 503: the next request may probe it at once.
+ *
+ * @param asked when the request took the key, ms of `Monotonic`
+ */
+export const released = (keys: Keys, index: number, asked: number, now: number): Keys => {
+  const { refusedAt, standing, until } = keys[index]!
+  return standing === "refused" && asked > refusedAt && until > now ? change(keys, index, { until: now }) : keys
+}
+
+/** The provider limits the key, and so accepts it otherwise. */
 export const limited = (
   keys: Keys,
   index: number,
@@ -102,7 +112,8 @@ export const limited = (
 ): Keys =>
   change(keys, index, {
     standing: "limited",
-    until: now + Math.min(retryAfterMs ?? rests.limited, rests.longest)
+    until: now + Math.min(retryAfterMs ?? rests.limited, rests.longest),
+    refusals: 0
   })
 
 /**

@@ -126,3 +126,63 @@ describe("several keys", () => {
       }
     }))
 })
+
+describe("a probe of a rejected key", () => {
+  /** The answers to the first request, which is rejected, to the probe, and to all that follow. */
+  const probed = Effect.fnUntraced(function*(probe: Play) {
+    const server = yield* served((index) => [{ status: 401, pieces: [] }, probe][index] ?? { pieces })
+    const engine = yield* engineAt(server.url, { key: Redacted.make("key-one") })
+    assert.strictEqual((yield* outcome(engine)).reason?._tag, "AuthenticationFailed")
+    yield* TestClock.adjust("1 second")
+    return { engine, server, reason: (yield* outcome(engine)).reason }
+  })
+
+  for (const status of [400, 404, 405, 409, 413, 422]) {
+    it.effect(`shows that the key is accepted where it is answered ${status}`, () =>
+      Effect.gen(function*() {
+        const { engine, reason, server } = yield* probed({ status, headers: json, pieces: ["{}"] })
+        assert.notStrictEqual(reason?._tag, "AuthenticationFailed")
+        assert.isUndefined((yield* outcome(engine)).reason)
+        assert.lengthOf(server.seen, 3)
+      }))
+  }
+
+  const inconclusive: Readonly<Record<string, Play>> = {
+    "status 500": { status: 500, pieces: [] },
+    "status 503": { status: 503, pieces: [] },
+    "status 529": { status: 529, pieces: [] },
+    "a reset connection": { pieces: [], silent: "reset" }
+  }
+  for (const [name, play] of Object.entries(inconclusive)) {
+    it.effect(`is reported as it ended, and the next request probes at once: ${name}`, () =>
+      Effect.gen(function*() {
+        const { engine, reason, server } = yield* probed(play)
+        assert.strictEqual(reason?._tag, "UpstreamFailed")
+        assert.isUndefined((yield* outcome(engine)).reason)
+        assert.lengthOf(server.seen, 3)
+      }))
+  }
+
+  it.effect("that is limited waits as long as the provider says, and the key is accepted after that", () =>
+    Effect.gen(function*() {
+      const { engine, reason, server } = yield* probed({ status: 429, headers: { "retry-after": "30" }, pieces: [] })
+      assert.strictEqual(reason?._tag, "RateLimited")
+      const next = (yield* outcome(engine)).reason
+      assert.deepInclude(next, { _tag: "RateLimited", retryAfterMs: 30_000, cached: true })
+      assert.include(next?.message, "was not called")
+      assert.include(next?.message, "30 s")
+      assert.lengthOf(server.seen, 2)
+      yield* TestClock.adjust("30 seconds")
+      assert.isUndefined((yield* outcome(engine)).reason)
+    }))
+
+  it.effect("is announced by the rejection that is given without a call", () =>
+    Effect.gen(function*() {
+      const { engine, reason, server } = yield* probed({ status: 401, pieces: [] })
+      assert.notInclude(reason?.message, "not called")
+      const next = (yield* outcome(engine)).reason
+      assert.deepInclude(next, { _tag: "AuthenticationFailed", retryAfterMs: 2_000 })
+      assert.include(next?.message, "The provider was not called; the key is tried again in 2 s.")
+      assert.lengthOf(server.seen, 2)
+    }))
+})
