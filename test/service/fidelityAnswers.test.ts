@@ -52,6 +52,7 @@ models:
   front = await startService(`
 models:
   openai: { deployments: [{ provider: troupe, model: openai, baseUrl: "${service.url}/v1" }] }
+  anthropic: { deployments: [{ provider: troupe, model: anthropic, baseUrl: "${service.url}/v1" }] }
 `)
 }, 60_000)
 
@@ -342,6 +343,36 @@ describe("what has a counterpart in the other dialect", () => {
     assert.strictEqual(told["stop_reason"], "refusal")
     assert.deepInclude((told["content"] as ReadonlyArray<Fields>)[0]!, { text: "Hi" })
   })
+})
+
+describe("a stop sequence over another Troupe", () => {
+  it.each([["END", "stop_sequence", "END"], ["other", "end_turn", null]])(
+    "%s reaches the caller as %s",
+    async (given, reason, stop) => {
+      answer = {
+        id: "msg_1",
+        type: "message",
+        role: "assistant",
+        model: "up",
+        content: [{ type: "text", text: "Hello" }],
+        stop_reason: "stop_sequence",
+        stop_sequence: given,
+        usage: { input_tokens: 3, output_tokens: 2 }
+      }
+      const client = new Anthropic({ baseURL: front.url, apiKey: "none", maxRetries: 0 })
+      const request = {
+        model: "anthropic",
+        max_tokens: 10,
+        stop_sequences: ["END"],
+        messages: [{ role: "user" as const, content: "Hi" }]
+      }
+      const whole = await client.messages.create(request)
+      const streamed = await client.messages.stream(request).finalMessage()
+      for (const { stop_reason, stop_sequence } of [whole, streamed]) {
+        assert.deepStrictEqual<unknown>([stop_reason, stop_sequence], [reason, stop])
+      }
+    }
+  )
 })
 
 describe("refusals", () => {

@@ -114,12 +114,27 @@ const makeOthers = () => {
 /** Whether the caller calls functions in the older way. */
 const isLegacy = ({ source }: Generation): boolean => (source?.body["functions"] ?? null) !== null
 
+/** The stop sequence that ended the answer, as vLLM and Troupe have it; other hosts have other words there. */
+const stopOf = (
+  { stop }: Generation,
+  reason: FinishReason,
+  given: string | undefined
+): { readonly stop?: string } => reason === "stop" && given !== undefined && stop.includes(given) ? { stop: given } : {}
+
+/** Some hosts say "tool_calls" where there is text alone, and "stop" where there are calls. */
+const reasonOf = (finish: string, hasCalls: boolean, hasText: boolean): FinishReason => {
+  const reason = ownOf(finishes, finish) ?? "stop"
+  if (reason === "stop" && hasCalls) return "tool_calls"
+  return reason === "tool_calls" && !hasCalls && hasText ? "stop" : reason
+}
+
 /** What a choice's message and its deltas say alike. */
 const makeSpeaker = (generation: Generation, target: Target) => {
   const counter = makeCounter(generation)
   const calls = ToolParts.make(generation, counter.count)
   let refusal = ""
   let finish: string | undefined
+  let stopReason: string | undefined
   let usage: Figures | undefined
   let thoughts = false
   let hasText = false
@@ -131,13 +146,6 @@ const makeSpeaker = (generation: Generation, target: Target) => {
     const logprobs = generation.logprobs === undefined ? [] : logprobsOf(choice)
     return [{ type: "text", text, tokens: counter.count(text), ...(logprobs.length === 0 ? {} : { logprobs }) }]
   }
-  /** Some hosts say "tool_calls" where there is text alone, and "stop" where there are calls. */
-  const reasonOf = (finish: string): FinishReason => {
-    const reason = ownOf(finishes, finish) ?? "stop"
-    if (reason === "stop" && calls.size() > 0) return "tool_calls"
-    return reason === "tool_calls" && calls.size() === 0 && hasText ? "stop" : reason
-  }
-
   return {
     /**
      * @param choice ignored after one with a finish reason
@@ -148,6 +156,7 @@ const makeSpeaker = (generation: Generation, target: Target) => {
       const message = others.without(given)
       refusal += textAt(message, "refusal") ?? ""
       finish = finishText(choice["finish_reason"])
+      stopReason = textAt(choice, "stop_reason")
       const events = textEvents(choice, contentOf(message["content"]))
       const called = callDeltas(message)
       if (called.length > 0) return [...events, ...called.flatMap(calls.push)]
@@ -165,8 +174,9 @@ const makeSpeaker = (generation: Generation, target: Target) => {
       if (!isBegun && refusal !== "") return refused(target, brief(refusal))
       const held = calls.end()
       if (held === undefined) return Result.fail(malformed(target, "a call without a name"))
-      const reason = blocks.has(finish) ? "content_filter" : reasonOf(finish)
-      return Result.succeed([...held, { type: "finish", reason, usage: counter.usage(usage) }])
+      const reason = blocks.has(finish) ? "content_filter" : reasonOf(finish, calls.size() > 0, hasText)
+      const stop = stopOf(generation, reason, stopReason)
+      return Result.succeed([...held, { type: "finish", reason, usage: counter.usage(usage), ...stop }])
     }
   }
 }

@@ -98,7 +98,8 @@ const encode = (
     index,
     message: messageOf(answer, parallelToolCalls),
     logprobs: answer.logprobs === undefined ? null : logprobsOf(answer.logprobs),
-    finish_reason: answer.finishReason
+    finish_reason: answer.finishReason,
+    ...(answer.stop === undefined ? {} : { stop_reason: answer.stop })
   })),
   usage: usageOf(answers.map((answer) => answer.usage))
 })
@@ -127,6 +128,10 @@ const callDelta = ({ arguments: text, id, index, name }: CallEvent): string => {
   return `{"tool_calls":[{"index":${index},${begin}"function":{${named}"arguments":${JSON.stringify(text)}}}]}`
 }
 
+/** The finish reason, and after it the stop sequence as vLLM names it. */
+const endOf = ({ reason, stop }: Extract<Event, { readonly type: "finish" }>): string =>
+  JSON.stringify(reason) + (stop === undefined ? "" : `,"stop_reason":${JSON.stringify(stop)}`)
+
 /** From here on it is another deployment's text. */
 const seamOf = (deployment: string): string => `,"troupe":{"seam":{"deployment":${JSON.stringify(deployment)}}}`
 
@@ -148,7 +153,7 @@ const makeChoice = (
     return chunk(`{"role":"assistant","content":${first.type === "tool_call" ? "null" : "\"\""}}`)
   }
   const frameOf = (event: OwnEvent): string => {
-    if (event.type === "finish") return chunk("{}", "null", JSON.stringify(event.reason))
+    if (event.type === "finish") return chunk("{}", "null", endOf(event))
     if (event.type === "tool_call") return chunk(callDelta(event))
     if (event.type === "seam") return chunk("{}", "null", "null", seamOf(event.deployment))
     if (event.text === "") return ""

@@ -243,7 +243,9 @@ export const ChatCompletion = Schema.Struct({
       tool_calls: Schema.optionalKey(Schema.Array(ToolCall))
     }),
     logprobs: Schema.NullOr(Logprobs),
-    finish_reason: FinishReason
+    finish_reason: FinishReason,
+    /** Not in OpenAI's API, as vLLM has it: which stop sequence ended the answer, where that is known. */
+    stop_reason: Schema.optionalKey(Schema.String)
   })),
   usage: Usage
 }).annotate({ identifier: "ChatCompletion" })
@@ -271,7 +273,9 @@ export const ChatChunk = Schema.Struct({
       tool_calls: Schema.optionalKey(Schema.Array(ToolCallDelta))
     }),
     logprobs: Schema.NullOr(Logprobs),
-    finish_reason: Schema.NullOr(FinishReason)
+    finish_reason: Schema.NullOr(FinishReason),
+    /** As in `ChatCompletion`. */
+    stop_reason: Schema.optionalKey(Schema.String)
   })),
   /** Only with `stream_options.include_usage`, and then null on all chunks but the last. */
   usage: Schema.optionalKey(Schema.NullOr(Usage)),
