@@ -40,6 +40,20 @@ for (const [signal, code] of Object.entries(signalExitCodes)) {
   })
 }
 
+/** How soon the service notices that npm's shell has ended, ms. */
+const shellCheck = 250
+
+// npm forwards a signal to its shell, and most shells end without passing it on.
+if (process.env["npm_lifecycle_event"] === "start") {
+  const shell = process.ppid
+  const check = setInterval(() => {
+    if (process.ppid === shell) return
+    clearInterval(check)
+    if (interruptedAt === undefined) process.kill(process.pid, "SIGTERM")
+  }, shellCheck)
+  check.unref()
+}
+
 // A reader of the output that ends early (`troupe serve | head -1`), a terminal that is gone or a full disk ends nothing:
 // without a listener, each write that fails would end the process.
 for (const output of [process.stdout, process.stderr]) output.on("error", () => {})

@@ -4,7 +4,7 @@
  *
  * **Gotchas**
  *
- * `SEED=96 npx vitest run test/layers/inference/Schedules.test.ts` runs one world alone, and prints all that happens.
+ * `SEED=96 npx vitest run test/services/inference/Schedules.test.ts` runs one world alone, and prints all that happens.
  */
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
