@@ -79,7 +79,7 @@ export const runtimeWith = (replaced: Partial<Services>) => {
     Layer.provideMerge(all.breaker),
     Layer.provideMerge(Layer.mergeAll(all.registry, all.models)),
     Layer.provide(Layer.merge(all.engines, all.memory)),
-    Layer.provide(all.providers),
+    Layer.provideMerge(all.providers),
     Layer.provide(store)
   )
 }

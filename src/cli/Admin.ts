@@ -15,12 +15,15 @@ const mebibytes = (bytes: number): string => `${Math.round(bytes / 2 ** 20)} MiB
 const stateOf = ({ circuit, pinned, state }: Deployment): string =>
   [state, ...(pinned ? ["pinned"] : []), ...(circuit === undefined ? [] : [`circuit ${circuit.phase}`])].join(", ")
 
-/** Why it cannot be asked. */
-const troubleOf = ({ circuit, lastFailure = "", state }: Deployment): string => {
+const seconds = (ms: number): string => `${Math.ceil(ms / 1_000)} s`
+
+/** Why it is not called. */
+const troubleOf = ({ circuit, keys, lastFailure = "", state }: Deployment): string => {
   if (state === "failed") return lastFailure
-  return circuit === undefined || circuit.retryAfterMs === 0
-    ? ""
-    : `failed too often, and is left alone for ${Math.ceil(circuit.retryAfterMs / 1_000)} s`
+  if (circuit !== undefined && circuit.retryAfterMs > 0) {
+    return `circuit open after failures; retry in ${seconds(circuit.retryAfterMs)}`
+  }
+  return keys === undefined ? "" : `the provider limited or rejected its keys; retry in ${seconds(keys.retryAfterMs)}`
 }
 
 const rows = (deployments: ReadonlyArray<Deployment>): ReadonlyArray<ReadonlyArray<string>> => [

@@ -226,7 +226,7 @@ describe("circuits", () => {
 
     const listed = (await run(["ps", "--url", service.url])).stdout.split("\n")
     const lineOf = (deployment: string) => listed.find((line) => line.startsWith(deployment))
-    assert.match(lineOf("fake/broken#0")!, /ready, circuit open .*left alone for \d+ s/)
+    assert.match(lineOf("fake/broken#0")!, /ready, circuit open .*after failures; retry in \d+ s/)
     assert.notInclude(lineOf("fake/chain#1"), "circuit")
 
     const { decision, plan } = await json<Explanation>(post("/admin/route", { model: "fake/broken" }))

@@ -9,6 +9,7 @@ import { TypedApi } from "../../src/layers/http/Api.ts"
 import * as HealthRoutes from "../../src/layers/http/HealthRoutes.ts"
 import * as ModelRoutes from "../../src/layers/http/ModelRoutes.ts"
 import * as OpenAiRoutes from "../../src/layers/http/OpenAiRoutes.ts"
+import { none, Providers } from "../../src/services/engines/Providers.ts"
 import * as Breaker from "../../src/services/health/BreakerLayer.ts"
 import { Inference } from "../../src/services/inference/Inference.ts"
 import { ByteBudget, RequestBytes } from "../../src/services/limits/ByteBudget.ts"
@@ -59,6 +60,7 @@ export const withHandler = async <A>(
     Breaker.layer,
     Decisions.layer,
     Layer.mock(Models)({}),
+    Layer.succeed(Providers, none),
     Layer.succeed(Readiness, { stage }),
     Layer.sync(RequestBytes, () => new ByteBudget(1e6)),
     Layer.succeed(

@@ -8,7 +8,9 @@ import * as OpenAiError from "../../dialects/openai/EncodeError.ts"
 import * as Bounded from "../../domain/Bounded.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
+import * as Monotonic from "../../domain/Monotonic.ts"
 import { nearestName } from "../../domain/NearestName.ts"
+import { Providers } from "../../services/engines/Providers.ts"
 import type { State } from "../../services/health/Breaker.ts"
 import { Breaker } from "../../services/health/Breaker.ts"
 import { Models } from "../../services/models/Models.ts"
@@ -64,6 +66,16 @@ const circuitOf = (deployment: string, states: ReadonlyArray<State>) => {
   return { circuit: { phase: found.phase, retryAfterMs: found.retryAfterMs } }
 }
 
+/** A deployment as `GET /admin/deployments` shows it. */
+const makeDescribe = (models: Models["Service"], providers: Providers["Service"]) =>
+  Effect.fnUntraced(function*(deployment: Deployment, states: ReadonlyArray<State>) {
+    const status = yield* models.status(deployment)
+    const { id, model, options, pinned } = deployment
+    const retryAfterMs = providers.keysRest(deployment, yield* Monotonic.now)
+    const keys = retryAfterMs > 0 ? { keys: { retryAfterMs } } : {}
+    return { ...status, model, engine: options.engine, pinned, ...circuitOf(id, states), ...keys }
+  })
+
 export const layer = HttpApiBuilder.group(
   TypedApi,
   "admin",
@@ -71,13 +83,10 @@ export const layer = HttpApiBuilder.group(
     const models = yield* Models
     const registry = yield* Registry
     const breaker = yield* Breaker
+    const providers = yield* Providers
     const guarded = yield* AdminGuard.make
 
-    const describe = Effect.fnUntraced(function*(deployment: Deployment, states: ReadonlyArray<State>) {
-      const status = yield* models.status(deployment)
-      const { id, model, options, pinned } = deployment
-      return { ...status, model, engine: options.engine, pinned, ...circuitOf(id, states) }
-    })
+    const describe = makeDescribe(models, providers)
     const list = Effect.fnUntraced(function*(deployments: ReadonlyArray<Deployment>) {
       const states = yield* breaker.states
       const described = yield* Effect.forEach(deployments, (deployment) => describe(deployment, states))
@@ -86,17 +95,22 @@ export const layer = HttpApiBuilder.group(
     const circuits = Effect.map(breaker.states, (circuits) => HttpServerResponse.jsonUnsafe({ circuits }))
     const all = Effect.flatMap(registry.models, (some) => list(some.flatMap(({ deployments }) => deployments)))
 
+    /** Nothing that failed before keeps calls from the deployment. */
+    const callAgain = (deployment: Deployment) =>
+      Effect.andThen(Effect.sync(() => providers.resetKeys(deployment)), breaker.reset(deployment.id))
+
     const reset = Effect.fnUntraced(function*(id: string) {
       const deployments = (yield* registry.models).flatMap(({ deployments }) => deployments)
-      if (deployments.every((one) => one.id !== id)) return respondError(noDeployment(id, deployments))
-      yield* breaker.reset(id)
+      const deployment = deployments.find((one) => one.id === id)
+      if (deployment === undefined) return respondError(noDeployment(id, deployments))
+      yield* callAgain(deployment)
       return yield* circuits
     })
 
     /** What an operator has loaded successfully is called again, whatever failed before. */
     const thenReset =
       (action: (deployment: Deployment) => Effect.Effect<void, InferenceError>) => (deployment: Deployment) =>
-        Effect.andThen(action(deployment), breaker.reset(deployment.id))
+        Effect.andThen(action(deployment), callAgain(deployment))
 
     const actions: Readonly<Record<Action, (deployment: Deployment) => Effect.Effect<void, InferenceError>>> = {
       load: thenReset(models.load),

@@ -45,7 +45,9 @@ export const Deployment = Schema.Struct({
   /** Why it failed last. */
   lastFailure: Schema.optionalKey(Schema.String),
   /** Where it is not closed. */
-  circuit: Schema.optionalKey(Schema.Struct({ phase: Phase, retryAfterMs: Schema.Finite }))
+  circuit: Schema.optionalKey(Schema.Struct({ phase: Phase, retryAfterMs: Schema.Finite })),
+  /** Where its provider has limited or rejected all of its keys: ms until one is tried again. */
+  keys: Schema.optionalKey(Schema.Struct({ retryAfterMs: Schema.Finite }))
 })
 export type Deployment = typeof Deployment.Type
 

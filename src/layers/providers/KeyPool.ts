@@ -29,6 +29,10 @@ export interface KeyRing {
   readonly note: (held: Held, reason: InferenceError.Reason | undefined) => Effect.Effect<void>
   /** The provider has not answered. */
   readonly release: (held: Held) => Effect.Effect<void>
+  /** ms until any key may be used; 0 where one is free. */
+  readonly restsFor: (now: number) => number
+  /** All keys are free again, whatever the provider said to them. */
+  readonly reset: () => void
   /** The same reason without the keys that a provider's words may hold. */
   readonly clean: (reason: InferenceError.Reason) => InferenceError.Reason
 }
@@ -126,6 +130,25 @@ const cleaned = (reason: InferenceError.Reason, hide: (text: string) => string):
   }
 }
 
+/** Why no key is free. */
+const noneFree = (
+  deployment: string,
+  keys: Keys.Keys,
+  now: number,
+  isUsedUp: boolean
+): InferenceError.InferenceError => {
+  const retryAfterMs = Keys.limitedFor(keys, now)
+  return InferenceError.make(
+    retryAfterMs === undefined
+      ? new InferenceError.AuthenticationFailed({
+        deployment,
+        retryAfterMs: Keys.probeIn(keys, now) ?? 0,
+        ...(isUsedUp ? { quota: true as const } : {})
+      })
+      : new InferenceError.RateLimited({ deployment, retryAfterMs, cached: true })
+  )
+}
+
 export const make = (options: RemoteDeployment, rests: Keys.Rests = Policies.keyRests): KeyRing => {
   const held = keysOf(options).map(([key]) => key)
   const secrets = secretsOf(options)
@@ -133,20 +156,8 @@ export const make = (options: RemoteDeployment, rests: Keys.Rests = Policies.key
   const quotaRests = { ...rests, refused: rests.longestRefused }
   /** Keys whose quota was used up when they were last refused. */
   const usedUp = new Set<number>()
-  let keys = Keys.make(keysOf(options).map(([, weight]) => weight))
-
-  const noneFree = (deployment: string, now: number): InferenceError.InferenceError => {
-    const retryAfterMs = Keys.limitedFor(keys, now)
-    return InferenceError.make(
-      retryAfterMs === undefined
-        ? new InferenceError.AuthenticationFailed({
-          deployment,
-          retryAfterMs: Keys.probeIn(keys, now) ?? 0,
-          ...(usedUp.size === held.length ? { quota: true as const } : {})
-        })
-        : new InferenceError.RateLimited({ deployment, retryAfterMs, cached: true })
-    )
-  }
+  const fresh = Keys.make(keysOf(options).map(([, weight]) => weight))
+  let keys = fresh
 
   const rejected = (index: number, since: number, now: number, isUsedUp: boolean): Keys.Keys => {
     if (isUsedUp) usedUp.add(index)
@@ -158,7 +169,7 @@ export const make = (options: RemoteDeployment, rests: Keys.Rests = Policies.key
     take: Effect.fnUntraced(function*(deployment, tried) {
       const now = yield* Monotonic.now
       const chosen = Keys.choose(keys, tried, now, yield* Random.next, rests)
-      if (chosen === undefined) return yield* noneFree(deployment, now)
+      if (chosen === undefined) return yield* noneFree(deployment, keys, now, usedUp.size === held.length)
       const probes = chosen.keys !== keys
       keys = chosen.keys
       return { index: chosen.index, key: held[chosen.index], since: now, probes }
@@ -175,6 +186,11 @@ export const make = (options: RemoteDeployment, rests: Keys.Rests = Policies.key
       Effect.map(Monotonic.now, (now) => {
         keys = Keys.released(keys, index, since, now)
       }),
+    restsFor: (now) => Keys.restsFor(keys, now),
+    reset: () => {
+      keys = fresh
+      usedUp.clear()
+    },
     clean: (reason) => cleaned(reason, (text) => secrets.reduce(without, text))
   }
 }

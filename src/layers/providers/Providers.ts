@@ -112,7 +112,9 @@ export const makeWith = Effect.fnUntraced(function*(
       const engine = RemoteEngine.make(dialect, target, upstream, media)
       yield* Effect.addFinalizer(() => engine.stop)
       return engine
-    })
+    }),
+    keysRest: ({ options }, now) => options.engine === "remote" ? rings.get(options)?.restsFor(now) ?? 0 : 0,
+    resetKeys: ({ options }) => options.engine === "remote" ? rings.get(options)?.reset() : undefined
   })
 })
 

@@ -13,6 +13,14 @@ export class Providers extends Context.Service<Providers, {
     deployment: Deployment,
     options: RemoteDeployment
   ) => Effect.Effect<Engine, InferenceError.InferenceError, Scope.Scope>
+  /**
+   * ms until a key of the deployment may be used, where its provider has limited or rejected all of them; else 0.
+   *
+   * @param now ms of `Monotonic`
+   */
+  readonly keysRest: (deployment: Deployment, now: number) => number
+  /** Uses all keys of the deployment again, whatever its provider said to them. */
+  readonly resetKeys: (deployment: Deployment) => void
 }>()("troupe/services/engines/Providers") {}
 
 /** Where there is no way to another host. */
@@ -22,5 +30,7 @@ export const none = Providers.of({
       InferenceError.make(
         new InferenceError.ModelLoadFailed({ deployment: id, detail: "remote deployments are not provided here." })
       )
-    )
+    ),
+  keysRest: () => 0,
+  resetKeys: () => {}
 })

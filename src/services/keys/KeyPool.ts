@@ -134,6 +134,10 @@ export const refused = (keys: Keys, index: number, asked: number, now: number, r
   })
 }
 
+/** ms until any key may be used; 0 where one is free. */
+export const restsFor = (keys: Keys, now: number): number =>
+  Math.min(...keys.map((key) => isFree(key, now) ? 0 : key.until - now))
+
 /** ms until the first refused key may be probed; undefined where none is refused. */
 export const probeIn = (keys: Keys, now: number): number | undefined => {
   const ends = keys.filter(({ standing }) => standing === "refused").map(({ until }) => until)

@@ -5,6 +5,7 @@ import { connect } from "node:net"
 import { describe } from "vitest"
 import type { Event } from "../../../src/domain/Inference.ts"
 import * as Server from "../../../src/layers/http/Server.ts"
+import { none, Providers } from "../../../src/services/engines/Providers.ts"
 import * as Breaker from "../../../src/services/health/BreakerLayer.ts"
 import { Inference } from "../../../src/services/inference/Inference.ts"
 import { Models } from "../../../src/services/models/Models.ts"
@@ -50,6 +51,7 @@ const stage = () => {
     Breaker.layer,
     Decisions.layer,
     Layer.mock(Models)({ stop: Effect.void }),
+    Layer.succeed(Providers, none),
     Layer.succeed(Readiness, { stage: "ready" }),
     Layer.succeed(Settings, { server: { ...defaultServer, port: 0 } } as Settings["Service"])
   )))

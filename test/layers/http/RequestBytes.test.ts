@@ -8,6 +8,7 @@ import { connect } from "node:net"
 import type { Event } from "../../../src/domain/Inference.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import * as Server from "../../../src/layers/http/Server.ts"
+import { none, Providers } from "../../../src/services/engines/Providers.ts"
 import * as Breaker from "../../../src/services/health/BreakerLayer.ts"
 import { Inference } from "../../../src/services/inference/Inference.ts"
 import type { ByteBudget } from "../../../src/services/limits/ByteBudget.ts"
@@ -55,6 +56,7 @@ const layerOf = () =>
     Breaker.layer,
     Decisions.layer,
     Layer.mock(Models)({ stop: Effect.void }),
+    Layer.succeed(Providers, none),
     Layer.succeed(Readiness, { stage: "ready" }),
     Logger.layer([]),
     Layer.succeed(

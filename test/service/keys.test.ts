@@ -1,0 +1,82 @@
+/** Provider keys that are not used for a while: how an operator sees them, and frees them. */
+import { assert } from "@effect/vitest"
+import { once } from "node:events"
+import { createServer } from "node:http"
+import type { AddressInfo } from "node:net"
+import { afterAll, beforeAll, describe, it } from "vitest"
+import type { Service } from "../support/Service.ts"
+import { run, startService } from "../support/Service.ts"
+
+const answer = {
+  id: "x",
+  object: "chat.completion",
+  created: 1,
+  model: "m",
+  choices: [{ index: 0, message: { role: "assistant", content: "ok" }, finish_reason: "stop" }],
+  usage: { prompt_tokens: 1, completion_tokens: 1, total_tokens: 2 }
+}
+
+/** How the provider answers next: by this status, or with an answer. */
+let status = 200
+let calls = 0
+const provider = createServer((request, response) => {
+  request.resume()
+  calls++
+  response.writeHead(status, { "content-type": "application/json", "retry-after": "3600" })
+  response.end(JSON.stringify(status === 200 ? answer : { error: { message: "no" } }))
+})
+
+let service: Service
+beforeAll(async () => {
+  provider.listen(0, "127.0.0.1")
+  await once(provider, "listening")
+  service = await startService(
+    `models:
+  m: { deployments: [{ provider: openai, model: m, key: "\${KEY}", baseUrl: "http://127.0.0.1:${
+      (provider.address() as AddressInfo).port
+    }" }] }
+policies: { default: { retries: 0, maxWait: false } }
+keyCooldowns: { rejected: 1 hour, rejectedMax: 1 hour }
+`,
+    { KEY: "test-key" }
+  )
+})
+afterAll(async () => {
+  await service.stop()
+  provider.close()
+})
+
+const ask = async () => {
+  const response = await fetch(`${service.url}/v1/chat/completions`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ model: "m", messages: [{ role: "user", content: "Hello" }] })
+  })
+  await response.arrayBuffer()
+  return response.status
+}
+
+/** The provider limits or rejects the key, and takes it again from then on. */
+const refuse = async (refusal: number) => {
+  status = refusal
+  assert.isAtLeast(await ask(), 400)
+  status = 200
+  const before = calls
+  assert.isAtLeast(await ask(), 400)
+  assert.strictEqual(calls, before, "the provider is not called meanwhile")
+}
+
+describe("a key that is not used for an hour", () => {
+  for (const refusal of [429, 401]) {
+    for (const command of [["circuits", "reset", "m#0"], ["reload", "m"], ["load", "m"]]) {
+      it(`because of a ${refusal}, is shown by ps and used again after ${command.join(" ")}`, async () => {
+        await refuse(refusal)
+        const shown = await run(["ps", "--url", service.url])
+        assert.match(shown.stdout, /m#0 .*the provider limited or rejected its keys; retry in 3\d{3} s/)
+        assert.strictEqual((await run([...command, "--url", service.url])).code, 0)
+        assert.notInclude((await run(["ps", "--url", service.url])).stdout, "rejected its keys")
+        assert.strictEqual(await ask(), 200)
+      })
+    }
+  }
+})
