@@ -8,7 +8,7 @@ import { describe, it } from "vitest"
 import * as Gguf from "../../../src/services/store/Gguf.ts"
 
 const read = (name: string) =>
-  new Uint8Array(readFileSync(fileURLToPath(new URL(`../../models/${name}`, import.meta.url))))
+  new Uint8Array(readFileSync(fileURLToPath(new URL(`../../../models/${name}`, import.meta.url))))
 const file = read("tiny-chat-q8_0.gguf")
 
 const headerOf = (bytes: Uint8Array): Gguf.Header => Result.getOrThrow(Gguf.parse(bytes, { fileBytes: bytes.length }))

@@ -1,0 +1,19 @@
+/** The Engine seam's suite over the llama engine, in a process of its own. */
+import { fileURLToPath } from "node:url"
+import { engineConformance } from "./engine.ts"
+import { prompts } from "./tinyChat.ts"
+
+engineConformance({
+  name: "llama",
+  options: {
+    engine: "llama",
+    file: fileURLToPath(new URL("../../models/tiny-chat-q8_0.gguf", import.meta.url)),
+    slots: 4,
+    threads: 1
+  },
+  abilities: ["generate", "tools", "format", "logprobs", "embed", "tokenize"],
+  keepsPrompts: true,
+  goesOn: "exactly",
+  where: "process",
+  ...prompts
+})

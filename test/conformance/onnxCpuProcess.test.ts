@@ -1,0 +1,19 @@
+/** The Engine seam's suite over the onnx engine on cpu, in a process of its own. */
+import { fileURLToPath } from "node:url"
+import { engineConformance } from "./engine.ts"
+import { prompts } from "./tinyChat.ts"
+
+engineConformance({
+  name: "onnx on cpu",
+  options: {
+    engine: "onnx",
+    folder: fileURLToPath(new URL("../../models/tiny-chat-onnx", import.meta.url)),
+    device: "cpu",
+    slots: 4
+  },
+  abilities: ["generate", "tools", "format", "logprobs", "tokenize"],
+  keepsPrompts: true,
+  goesOn: "exactly",
+  where: "process",
+  ...prompts
+})
