@@ -1,5 +1,6 @@
 /** The command line as a process: signals, exit codes, and one line for what went wrong. Importing it runs it. */
-import { NodeRuntime, NodeServices } from "@effect/platform-node"
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Cause, Console, Effect, Exit, Layer } from "effect"
 import type { HelpDoc } from "effect/cli"
 import { CliConfig, CliError, CliOutput, Command, GlobalFlag } from "effect/cli"

@@ -6,7 +6,7 @@
  * `HttpServerRequest.text` reads by a stream's adapter, which cost more than the rest of reading and parsing together; it is
  * for requests that come otherwise, as from a web handler.
  */
-import { NodeHttpServerRequest } from "@effect/platform-node"
+import * as NodeHttpServerRequest from "@effect/platform-node/NodeHttpServerRequest"
 import { Effect, Predicate, Result } from "effect"
 import type { HttpServerRequest } from "effect/http"
 import { isUtf8 } from "node:buffer"

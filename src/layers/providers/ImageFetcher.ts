@@ -13,7 +13,7 @@
  * Refusals do not tell what a name resolves to, nor what a host answered beyond its status: callers must not learn about
  * our network by asking for images.
  */
-import { NodeHttpClient } from "@effect/platform-node"
+import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import { Duration, Effect, Result, Stream } from "effect"
 import type { Scope } from "effect"
 import type { HttpClientError, HttpClientResponse } from "effect/http"

@@ -5,7 +5,7 @@
  *
  * What is known of a deployment's keys outlives its engine, which may be unloaded when idle.
  */
-import { NodeHttpClient } from "@effect/platform-node"
+import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import type * as Undici from "@effect/platform-node/Undici"
 import { Effect, Layer } from "effect"
 import { anthropic } from "../../dialects/anthropic/Provider.ts"

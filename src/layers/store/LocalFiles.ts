@@ -1,5 +1,5 @@
 /** Reads a model that is on this machine already: a GGUF file with its parts, or an ONNX folder. */
-import { NodeStream } from "@effect/platform-node"
+import * as NodeStream from "@effect/platform-node/NodeStream"
 import { Effect } from "effect"
 import { createReadStream } from "node:fs"
 import { readdir, stat } from "node:fs/promises"

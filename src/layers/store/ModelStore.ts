@@ -1,5 +1,5 @@
 /** The model store in a folder of this machine. */
-import { NodeHttpClient } from "@effect/platform-node"
+import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import { Effect, Layer, Queue, Redacted, Semaphore, Stream } from "effect"
 import { HttpClient } from "effect/http"
 import { join, relative, resolve, sep } from "node:path"

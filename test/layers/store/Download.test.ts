@@ -1,5 +1,5 @@
 /** Downloads over a real connection that is cut, slow, wrong or lying. */
-import { NodeHttpClient } from "@effect/platform-node"
+import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import { assert, it } from "@effect/vitest"
 import { Duration, Effect, Result, Schedule } from "effect"
 import { HttpClient } from "effect/http"

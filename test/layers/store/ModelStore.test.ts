@@ -1,5 +1,5 @@
 /** The store in a folder: what pulls leave there, who may pull, and what is safe to load. */
-import { NodeHttpClient } from "@effect/platform-node"
+import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import { assert, it } from "@effect/vitest"
 import { Effect, Fiber, Layer, Redacted, Schedule, Stream } from "effect"
 import {
