@@ -19,8 +19,7 @@ import { Pressure } from "../../src/services/models/MemoryPressure.ts"
 import type { ActorEvent, Standing } from "../../src/services/models/Models.ts"
 import { Models } from "../../src/services/models/Models.ts"
 import * as RegistryLayer from "../../src/services/models/RegistryLayer.ts"
-import { Metrics } from "../../src/services/observability/Metrics.ts"
-import * as MetricsLayer from "../../src/services/observability/MetricsLayer.ts"
+import * as Metrics from "../../src/services/observability/Metrics.ts"
 import type { Decisions } from "../../src/services/routing/DecisionLog.ts"
 import * as DecisionsLayer from "../../src/services/routing/DecisionLogLayer.ts"
 import { Selector } from "../../src/services/routing/Router.ts"
@@ -67,7 +66,7 @@ export interface Setting {
   /** What has happened to deployments before the first request. */
   readonly events?: ReadonlyArray<ActorEvent>
   /** A program's own, in place of ours. */
-  readonly metrics?: Metrics["Service"]
+  readonly metrics?: Metrics.Metrics["Service"]
   readonly measure?: Selector["Service"]["measure"]
   /** The engines as their callers see them. */
   readonly disguise?: (engine: Engine) => Engine
@@ -154,7 +153,7 @@ export const world = (setting: Setting): World => {
   const layer = InferenceLayer.layer.pipe(
     Layer.provideMerge(Layer.mergeAll(selectorLayer, DecisionsLayer.layer, CachedResponsesLayer.layer)),
     Layer.provide([
-      metrics === undefined ? MetricsLayer.layer : Layer.succeed(Metrics, metrics),
+      metrics === undefined ? Metrics.layer : Layer.succeed(Metrics.Metrics, metrics),
       Layer.effect(Pressure, SubscriptionRef.make<Level>("normal"))
     ]),
     Layer.provideMerge(BreakerLayer.layer),

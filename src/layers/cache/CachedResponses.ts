@@ -1,10 +1,10 @@
 /**
- * Earlier answers in this process's memory, bounded in number, bytes and age.
+ * Keeps earlier answers in the memory of this process, bounded in number, bytes and age.
  *
  * **Details**
  *
- * `Cache` of `effect` knows a number and an age but no bytes, so this is a `Map`, whose order is the order of use. An answer
- * is found by the SHA-256 of what identifies its request: no prompt is kept.
+ * Effect's `Cache` is not bounded in bytes, so this is a `Map` in order of use. The key is the SHA-256 of what identifies a
+ * request: prompts are not kept. SHA-256 is why this is a layer: it comes from Node.
  */
 import { Duration, Effect, Layer } from "effect"
 import { hash } from "node:crypto"
@@ -21,18 +21,18 @@ interface Entry {
   readonly until: number
 }
 
-/** What may be kept. */
+/** Bounds of the cache. */
 export interface Options {
   readonly entries: number
   readonly bytes: number
   readonly timeToLive: Duration.Duration
 }
 
-/** Where the answer to a request is. */
+/** The key of a request's answer. */
 export const keyOf = (request: Request): string => hash("sha256", identify(request), "base64url")
 
-const make = ({ bytes: mostBytes, entries: mostEntries, timeToLive }: Options): CachedResponses["Service"] => {
-  /** The one that was used longest ago first. */
+const make = ({ bytes: maxBytes, entries: maxEntries, timeToLive }: Options): CachedResponses["Service"] => {
+  /** Least recently used first. */
   const entries = new Map<string, Entry>()
   let held = 0
 
@@ -46,7 +46,7 @@ const make = ({ bytes: mostBytes, entries: mostEntries, timeToLive }: Options): 
     entries.set(key, entry)
     held += entry.bytes
     for (const [oldest, one] of entries) {
-      if (entries.size <= mostEntries && held <= mostBytes) return
+      if (entries.size <= maxEntries && held <= maxBytes) return
       remove(oldest, one)
     }
   }
@@ -71,9 +71,9 @@ const make = ({ bytes: mostBytes, entries: mostEntries, timeToLive }: Options): 
   }
 }
 
-/** With these bounds. */
+/** A cache with these bounds. */
 export const layerWith = (options: Options): Layer.Layer<CachedResponses> =>
   Layer.sync(CachedResponses, () => CachedResponses.of(make(options)))
 
-/** By `Policies.cachedResponses`. */
+/** A cache with the bounds of `Policies.cachedResponses`. */
 export const layer = layerWith(Policies.cachedResponses)

@@ -1,39 +1,47 @@
 /**
- * Answers that were given before, for when nobody can answer: the last link of a model's ordinary fallbacks.
+ * Earlier answers, returned when no deployment can answer: the last entry of a model's ordinary fallbacks.
  *
  * **Details**
  *
- * A model has it by the name `cached-responses` at the end of its `fallbacks`. Then its answers that came to a normal end
- * are kept, and where everything else has failed with what is not the caller's own mistake (`Retry.classify`), the newest
- * answer to the very same request is given again. Models without the link cost nothing.
+ * A model enables this with the name `cached-responses` at the end of its `fallbacks`. Complete answers of that model are
+ * then kept. When every deployment fails for a reason that is not the caller's mistake (`FailureClass.classify`), the
+ * newest answer to the same request is returned. It is recorded as an attempt of the request, by `cached-responses`, and
+ * counts no generated tokens. Models without the entry have no cost.
  *
  * **Gotchas**
  *
- * A request is the same where `identify` says the same: everything that changes the answer, and the tenant, so that no
- * tenant is ever given another's. The seed is left out, as whoever has nobody to ask is better off with another draw.
+ * Two requests are the same if `identify` returns the same text: it includes every field that changes the answer, and the
+ * tenant, so that no tenant receives another tenant's answer. It leaves the seed out, since an answer with another seed is
+ * better than an error.
  */
-import type { Effect } from "effect"
-import { Context } from "effect"
+import { Context, Effect, Stream } from "effect"
+import type { Scope } from "effect"
 import * as Policies from "../../domain/Defaults.ts"
-import type { Answer, By, Request } from "../../domain/Inference.ts"
+import { classify } from "../../domain/FailureClass.ts"
+import type { Answer, By, Event, Opened, Request } from "../../domain/Inference.ts"
+import type { InferenceError } from "../../domain/InferenceError.ts"
+import * as Monotonic from "../../domain/Monotonic.ts"
 import { choicesOf } from "../../domain/Source.ts"
+import type { Begun } from "../inference/AttemptScope.ts"
+import * as Operation from "../inference/RequestTelemetry.ts"
+import type { AttemptDraft } from "../routing/DecisionLog.ts"
 
-/** The name among fallbacks, and the deployment that such an answer is by. */
+/** The name in `fallbacks`, and the deployment that a cached answer names. */
 export const name = "cached-responses"
 
-/** An answer without its deployment. Answers that have more than text and function calls are not kept. */
+/** An answer without its deployment. Answers with more than text and function calls are not kept. */
 export type Response = Omit<Answer, keyof By | "native">
 
-/** The index of one that does not stand last; -1 where there is none. */
+/** The index of an entry `cached-responses` that is not the last; -1 if there is none. */
 export const misplaced = (fallbacks: ReadonlyArray<string>): number => {
   const index = fallbacks.indexOf(name)
   return index === fallbacks.length - 1 ? -1 : index
 }
 
-/** What is expected of it among fallbacks. */
+/** The error detail for a misplaced entry. */
 export const onlyLast = `Expected ${name} as the last of the ordinary fallbacks only`
 
-/** JSON with the fields of every object in order, and without what is undefined. */
+/** JSON with the fields of every object in alphabetical order, without undefined fields. */
 const canonical = (value: unknown): string =>
   JSON.stringify(
     value,
@@ -43,26 +51,156 @@ const canonical = (value: unknown): string =>
         : inner
   )
 
-/** Two requests are the same where this is. What a request will have one day is part of it too. */
+/** Equal for requests that may share an answer. Fields that are added to requests are part of it unless excluded here. */
 export const identify = (
   { keepAlive: _, priority: __, route: ___, seed: ____, source, tenant = "", ...asked }: Request
 ): string => canonical({ tenant, asked, headers: source?.headers })
 
-/** Whether it is all of the answer: one that was cut before the caller's own limit is not, nor is one of several. */
+/** Whether the answer is complete: not cut before the caller's own limit, and not one of several choices. */
 export const isWhole = (
   { finishReason, usage }: Response,
   { maxTokens = Number.POSITIVE_INFINITY, source }: Request
 ): boolean => choicesOf({ source }) > 1 ? false : finishReason !== "length" || usage.completionTokens >= maxTokens
 
-/** Bytes of memory, about: a character takes two at most. */
+/** An upper estimate of the memory, bytes: a character takes at most two. */
 export const bytesOf = (response: Response): number => 2 * JSON.stringify(response).length
 
-/** Larger ones are not kept. */
+/** Whether an answer of this size is kept. */
 export const fits = (bytes: number): boolean => bytes <= Policies.cachedResponses.largestBytes
 
 export class CachedResponses extends Context.Service<CachedResponses, {
-  /** In the place of an earlier answer to the same request. */
+  /** Replaces an earlier answer to the same request. */
   readonly keep: (request: Request, response: Response) => Effect.Effect<void>
-  /** The newest; undefined where there is none, or none any more. */
+  /** The newest answer; undefined if there is none or it has expired. */
   readonly recall: (request: Request) => Effect.Effect<Response | undefined>
 }>()("troupe/services/cache/CachedResponses") {}
+
+/** Builds a complete answer from its events. */
+export interface AnswerBuilder {
+  readonly add: (event: Event) => void
+  readonly end: () => Response
+}
+
+const server: Operation.Server = { id: name, provider: "troupe.cache" }
+
+const notCached = { reason: "NotCached", message: "No earlier answer to the same request is kept." }
+
+/** The events of a kept answer, all at once and without generated tokens. */
+const eventsOf = ({ finishReason, logprobs, stop, text, toolCalls, usage }: Response): ReadonlyArray<Event> => [
+  ...(text === "" ? [] : [{ type: "text" as const, text, tokens: 0, ...(logprobs === undefined ? {} : { logprobs }) }]),
+  ...toolCalls.map((call, index) => ({ type: "tool_call" as const, index, ...call, tokens: 0 })),
+  { type: "finish", reason: finishReason, usage, ...(stop === undefined ? {} : { stop }) }
+]
+
+/** The usage of a kept answer: all prompt tokens are cached. */
+const withCachedUsage = ({ usage, ...rest }: Response): Response => ({
+  ...rest,
+  usage: { ...usage, cachedTokens: usage.promptTokens }
+})
+
+const recordAnswer = ({ progress }: Begun, { finishReason, usage }: Response) => {
+  const tally = Operation.tally(server)
+  tally.promptTokens = usage.promptTokens
+  tally.finish = { type: "finish", reason: finishReason, usage }
+  tally.done = true
+  progress.tally = tally
+  progress.failure = undefined
+  progress.record.answeredBy = server.id
+}
+
+/** A request that has been routed. */
+interface Asked {
+  readonly begun: Begun
+  readonly request: Request
+}
+
+const makeRecall = (responses: CachedResponses["Service"]) =>
+  Effect.fnUntraced(function*({ begun, request }: Asked, error: InferenceError) {
+    const { began, record } = begun.progress
+    if (classify(error.reason).mistaken) return yield* error
+    const startedMs = (yield* Monotonic.now) - began
+    const found = yield* responses.recall(request)
+    const draft: AttemptDraft = { deployment: server.id, startedMs, tookMs: 0, outcome: "failed" }
+    record.attempts.push(draft)
+    if (found === undefined) {
+      draft.error = notCached
+      return yield* error
+    }
+    draft.outcome = "answered"
+    draft.firstTokenMs = 0
+    const response = withCachedUsage(found)
+    recordAnswer(begun, response)
+    return {
+      response,
+      by: { deployment: server.id, attempts: record.attempts.length, decision: record.id } satisfies By
+    }
+  })
+
+const sizeOf = (event: Event): number => {
+  switch (event.type) {
+    case "text":
+      return 2 * (event.text.length + JSON.stringify(event.logprobs ?? "").length)
+    case "tool_call":
+      return 2 * event.arguments.length
+    case "seam":
+      // An answer of two deployments is not kept.
+      return Number.POSITIVE_INFINITY
+    case "native":
+      // Only text and function calls are kept.
+      return event.native.hasMore ? Number.POSITIVE_INFINITY : 0
+    case "finish":
+      return 0
+  }
+}
+
+/** Passes events on, and keeps the complete answer at the `finish` event if it fits. */
+const collect = (
+  events: Opened["events"],
+  answer: AnswerBuilder,
+  keep: (response: Response) => Effect.Effect<void>
+): Opened["events"] => {
+  let bytes = 0
+  return Stream.mapArrayEffect(events, (some) => {
+    for (const event of some) {
+      bytes += sizeOf(event)
+      if (event.type !== "native" && fits(bytes)) answer.add(event)
+    }
+    const isKept = some.at(-1)?.type === "finish" && fits(bytes)
+    return Effect.as(isKept ? keep(answer.end()) : Effect.void, some)
+  })
+}
+
+/** The last entry of a model's fallbacks: keeps answers, and returns a kept one when everything else fails. */
+export const makeFallback = (responses: CachedResponses["Service"]) => {
+  const recall = makeRecall(responses)
+  const keep = ({ request }: Asked, response: Response) =>
+    isWhole(response, request) ? responses.keep(request, response) : Effect.void
+
+  return {
+    /** For a buffered answer. */
+    buffered: (asked: Asked, answer: Effect.Effect<Answer, InferenceError, Scope.Scope>) =>
+      Effect.matchEffect(answer, {
+        onSuccess: (given) => {
+          const { attempts: _, decision: __, deployment: ___, native = [], ...response } = given
+          const isComplete = !native.some(({ hasMore }) => hasMore)
+          return Effect.as(isComplete ? keep(asked, response) : Effect.void, given)
+        },
+        onFailure: (error) => Effect.map(recall(asked, error), ({ by, response }): Answer => ({ ...response, ...by }))
+      }),
+    /** For a streamed answer. A failure after the first event is not replaced. */
+    streamed: (
+      asked: Asked,
+      makeAnswer: () => AnswerBuilder,
+      opened: Effect.Effect<Opened, InferenceError, Scope.Scope>
+    ) =>
+      Effect.matchEffect(opened, {
+        onSuccess: ({ events, ...by }) =>
+          Effect.succeed({ ...by, events: collect(events, makeAnswer(), (response) => keep(asked, response)) }),
+        onFailure: (error) =>
+          Effect.map(
+            recall(asked, error),
+            ({ by, response }): Opened => ({ ...by, events: Stream.fromIterable(eventsOf(response)) })
+          )
+      })
+  }
+}

@@ -5,7 +5,7 @@ import type { Deployment } from "../../domain/Deployment.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import type { Breaker, Ending, Verdict } from "../health/Breaker.ts"
 import { endingOf } from "../health/Breaker.ts"
-import type { Foreign } from "../observability/Foreign.ts"
+import type { GuardedCallbacks } from "../observability/GuardedCallbacks.ts"
 import type { AttemptDraft } from "../routing/DecisionLog.ts"
 import type { Route, Selector, Trial } from "../routing/Router.ts"
 import type { Progress } from "./RequestTelemetry.ts"
@@ -36,7 +36,7 @@ const waitingEnded = ({ granted }: Operation.Tally, ending: Ending): Ending =>
 
 interface Parts {
   readonly breaker: Breaker["Service"]
-  readonly foreign: Foreign
+  readonly callbacks: GuardedCallbacks
   readonly selector: Selector["Service"]
   /** ms of `Monotonic` */
   readonly now: () => number
@@ -53,7 +53,7 @@ export const isAlone = ({ alone, deployments, fallbacks: { ordinary } }: Route):
   alone === true || deployments.length + ordinary.length === 1
 
 /** Begins attempts, and nobody leaves in between; fails with `CircuitOpen`. */
-export const make = ({ breaker, foreign, now, selector }: Parts) =>
+export const make = ({ breaker, callbacks, now, selector }: Parts) =>
   Effect.fnUntraced(function*({ progress, route }: Begun, deployment: Deployment, hedge: boolean) {
     const { id } = deployment
     const tally = Operation.tally(Operation.serverOf(deployment))
@@ -61,9 +61,9 @@ export const make = ({ breaker, foreign, now, selector }: Parts) =>
     const draft: AttemptDraft = { deployment: id, startedMs: began - progress.began, outcome: "running" }
     if (hedge) draft.hedge = true
     progress.record.attempts.push(draft)
-    const trial = foreign.call(measurementsName, () => selector.measure(id, route), unmeasured)
+    const trial = callbacks.call(measurementsName, () => selector.measure(id, route), unmeasured)
     const end = (exit: Exit.Exit<unknown, InferenceError>, verdict: Verdict) => {
-      foreign.call(measurementsName, () => trial.end(verdict, tally.tokens), undefined)
+      callbacks.call(measurementsName, () => trial.end(verdict, tally.tokens), undefined)
       close(draft, exit, now() - began)
     }
     const ending = () => {
@@ -75,7 +75,7 @@ export const make = ({ breaker, foreign, now, selector }: Parts) =>
     const granted = () => {
       if (tally.granted) return
       tally.granted = true
-      foreign.call(measurementsName, trial.granted, undefined)
+      callbacks.call(measurementsName, trial.granted, undefined)
     }
     const alone = isAlone(route)
     let noteContent = yield* Effect.tapCause(
@@ -86,7 +86,7 @@ export const make = ({ breaker, foreign, now, selector }: Parts) =>
       if (draft.firstTokenMs !== undefined) return
       draft.firstTokenMs = now() - began
       noteContent()
-      foreign.call(measurementsName, trial.content, undefined)
+      callbacks.call(measurementsName, trial.content, undefined)
     }
     const openings = breaker.openings(id)
     /** Whoever was called first may have found out, while this one waited, that it must not be called. */

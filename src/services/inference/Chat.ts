@@ -227,7 +227,11 @@ const begin = (stage: Stage) =>
 export const open = (stage: Stage) => {
   const answer = begin(stage)
   return (given: Request) =>
-    Effect.flatMap(checkChat(stage, given), (checked) => stage.cached.opened(checked, makeWhole, answer(checked)))
+    Effect.flatMap(
+      checkChat(stage, given),
+      (checked) =>
+        checked.begun.route.cached ? stage.cached.streamed(checked, makeWhole, answer(checked)) : answer(checked)
+    )
 }
 
 export const stream = (stage: Stage) => {
@@ -271,6 +275,7 @@ export const generate = (stage: Stage) => {
   const answer = complete(stage)
   return (given: Request) =>
     Effect.scoped(
-      Effect.flatMap(checkChat(stage, given), (checked) => stage.cached.whole(checked, answer(checked)))
+      Effect.flatMap(checkChat(stage, given), (checked) =>
+        checked.begun.route.cached ? stage.cached.buffered(checked, answer(checked)) : answer(checked))
     )
 }

@@ -9,14 +9,13 @@ import type { By } from "../../domain/Inference.ts"
 import { InferenceError, make, Overloaded } from "../../domain/InferenceError.ts"
 import type { Embedding } from "../../domain/Job.ts"
 import * as Monotonic from "../../domain/Monotonic.ts"
-import * as Cached from "../cache/CachedAnswers.ts"
-import { CachedResponses } from "../cache/CachedResponses.ts"
+import * as CachedResponses from "../cache/CachedResponses.ts"
 import type { Engine } from "../engines/Engine.ts"
 import { Breaker } from "../health/Breaker.ts"
 import { interval, Pressure, sheds } from "../models/MemoryPressure.ts"
 import type { Standing } from "../models/Models.ts"
 import { Models } from "../models/Models.ts"
-import * as Foreign from "../observability/Foreign.ts"
+import * as GuardedCallbacks from "../observability/GuardedCallbacks.ts"
 import type { Operation as OperationName } from "../observability/Metrics.ts"
 import { Metrics } from "../observability/Metrics.ts"
 import * as Attempts from "../resilience/AttemptDriver.ts"
@@ -185,20 +184,20 @@ const isOver = ({ cached, decision, deployments }: Route): boolean =>
 
 interface Front {
   readonly decisions: Decisions["Service"]
-  readonly foreign: Foreign.Foreign
+  readonly callbacks: GuardedCallbacks.GuardedCallbacks
   readonly metrics: Metrics["Service"]
   readonly pressure: Pressure["Service"]
   readonly selector: Selector["Service"]
 }
 
 /** The route, and the request's books, which the scope's end settles. */
-const makeBegin = ({ decisions, foreign, metrics, pressure, selector }: Front) =>
+const makeBegin = ({ decisions, callbacks, metrics, pressure, selector }: Front) =>
   Effect.fnUntraced(function*(operation: OperationName, wish: Standing & Wish, attributes: Attributes = {}) {
     const route = yield* selector.route(wish)
     if (wish.priority === "low" && sheds[yield* SubscriptionRef.get(pressure)].refuseLowPriority) {
       return yield* make(new Overloaded({ retryAfterMs: Duration.toMillis(interval) }))
     }
-    const progress = yield* Operation.begin({ decisions, foreign, metrics }, operation, route, attributes)
+    const progress = yield* Operation.begin({ decisions, callbacks, metrics }, operation, route, attributes)
     if (isOver(route)) {
       const { reason } = nobody(route.decision, wish)
       const error = new InferenceError({ reason, decision: progress.record.id, attempts: [] })
@@ -208,14 +207,14 @@ const makeBegin = ({ decisions, foreign, metrics, pressure, selector }: Front) =
   })
 
 /** An attempt's work within its request's time, its failure kept and learned from. */
-const makeNoted = ({ foreign, selector }: Pick<Front, "foreign" | "selector">) =>
+const makeNoted = ({ callbacks, selector }: Pick<Front, "callbacks" | "selector">) =>
 <A, R>(
   { limits, tally }: Engaged,
   work: Effect.Effect<A, InferenceError, R>
 ): Effect.Effect<A, InferenceError, R> =>
   Effect.tapError(
     Operation.noting(tally)(limits.total(work)),
-    ({ reason }) => Effect.sync(() => foreign.call("selector", () => selector.learn(reason), undefined))
+    ({ reason }) => Effect.sync(() => callbacks.call("selector", () => selector.learn(reason), undefined))
   )
 
 export const makeStage = Effect.gen(function*() {
@@ -228,11 +227,11 @@ export const makeStage = Effect.gen(function*() {
   const clock = yield* Clock.Clock
   const now = () => Monotonic.nowOf(clock)
   const hedges: HedgeBudgets = Hedges.make()
-  const foreign = yield* Foreign.make
-  const engage = makeEngage({ models, enter: Trials.make({ breaker, foreign, selector, now }), now })
+  const callbacks = yield* GuardedCallbacks.make
+  const engage = makeEngage({ models, enter: Trials.make({ breaker, callbacks, selector, now }), now })
 
-  const begin = makeBegin({ decisions, foreign, metrics, pressure, selector })
-  const noted = makeNoted({ foreign, selector })
+  const begin = makeBegin({ decisions, callbacks, metrics, pressure, selector })
+  const noted = makeNoted({ callbacks, selector })
 
   /** Tries the route's deployments as its plan says, until one has brought what `use` waits for. */
   const commit = Effect.fnUntraced(function*<A>(
@@ -269,7 +268,7 @@ export const makeStage = Effect.gen(function*() {
     use: (engaged: Engaged) => Effect.Effect<A, InferenceError, Scope.Scope>
   ) => Effect.map(commit(begun, request, use), ({ by, value }) => ({ value, ...by }))
 
-  return { attempt, begin, cached: Cached.make(yield* CachedResponses), commit }
+  return { attempt, begin, cached: CachedResponses.makeFallback(yield* CachedResponses.CachedResponses), commit }
 })
 
 export type Stage = Effect.Success<typeof makeStage>

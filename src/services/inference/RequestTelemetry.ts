@@ -13,7 +13,7 @@ import { providerNameOf } from "../../domain/Deployment.ts"
 import type { Event } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import * as Monotonic from "../../domain/Monotonic.ts"
-import type { Foreign } from "../observability/Foreign.ts"
+import type { GuardedCallbacks } from "../observability/GuardedCallbacks.ts"
 import type { Metrics, Operation, Outcome } from "../observability/Metrics.ts"
 import type { Decisions, Draft } from "../routing/DecisionLog.ts"
 import type { Route } from "../routing/Router.ts"
@@ -95,7 +95,7 @@ const tracerName = "tracer"
 const metricsName = "metrics"
 
 /** None with the native tracer, which has no backend: making one takes BigInts and random ids. */
-const spanOf = ({ run }: Foreign, name: string): Effect.Effect<Span> =>
+const spanOf = ({ run }: GuardedCallbacks, name: string): Effect.Effect<Span> =>
   Effect.flatMap(
     Tracer.Tracer,
     (tracer) =>
@@ -104,7 +104,7 @@ const spanOf = ({ run }: Foreign, name: string): Effect.Effect<Span> =>
         : run<Span, never>(tracerName, Effect.makeSpan(name, { kind: "internal" }), undefined)
   )
 
-const annotate = ({ call }: Foreign, span: Tracer.Span, attributes: Record<string, unknown>) =>
+const annotate = ({ call }: GuardedCallbacks, span: Tracer.Span, attributes: Record<string, unknown>) =>
   call(tracerName, () => {
     for (const [name, value] of Object.entries(attributes)) if (value !== undefined) span.attribute(name, value)
   }, undefined)
@@ -136,7 +136,7 @@ const endAttributes = (
   }
 }
 
-const settle = ({ foreign, metrics }: Parts, operation: Operation, span: Span, progress: Progress) =>
+const settle = ({ callbacks, metrics }: Parts, operation: Operation, span: Span, progress: Progress) =>
   Effect.flatMap(Clock.Clock, (clock) => {
     const { before, began, failure, record, tally } = progress
     const exit = exitOf({ done: tally.done, failure })
@@ -144,19 +144,19 @@ const settle = ({ foreign, metrics }: Parts, operation: Operation, span: Span, p
     record.tookMs = Monotonic.nowOf(clock) - began
     record.end = end
     if (span !== undefined) {
-      annotate(foreign, span, endAttributes(exit, progress))
-      foreign.call(tracerName, () => span.end(clock.currentTimeNanosUnsafe(), exit), undefined)
+      annotate(callbacks, span, endAttributes(exit, progress))
+      callbacks.call(tracerName, () => span.end(clock.currentTimeNanosUnsafe(), exit), undefined)
     }
     const tokens = before + tally.tokens
     const outcome: Outcome = { model: record.model, operation, seconds: record.tookMs / 1000, tokens, end }
-    return foreign.run(metricsName, Effect.suspend(() => metrics.end(outcome)), undefined)
+    return callbacks.run(metricsName, Effect.suspend(() => metrics.end(outcome)), undefined)
   })
 
 /** What keeps a request's accounts. */
 interface Parts {
   readonly metrics: Metrics["Service"]
   readonly decisions: Decisions["Service"]
-  readonly foreign: Foreign
+  readonly callbacks: GuardedCallbacks
 }
 
 /**
@@ -170,11 +170,11 @@ export const begin = Effect.fnUntraced(function*(
   route: Route,
   attributes: Record<string, unknown>
 ) {
-  const { decisions, foreign, metrics } = parts
+  const { decisions, callbacks, metrics } = parts
   const { deployments: [deployment], model } = route
-  const span = yield* spanOf(foreign, `${operation} ${model}`)
+  const span = yield* spanOf(callbacks, `${operation} ${model}`)
   if (span !== undefined) {
-    annotate(foreign, span, { "gen_ai.operation.name": operation, "gen_ai.request.model": model, ...attributes })
+    annotate(callbacks, span, { "gen_ai.operation.name": operation, "gen_ai.request.model": model, ...attributes })
   }
   const record = decisions.begin(operation, route, yield* Clock.currentTimeMillis)
   const progress: Progress = {
@@ -184,7 +184,7 @@ export const begin = Effect.fnUntraced(function*(
     before: 0,
     failure: undefined
   }
-  yield* foreign.run(metricsName, Effect.suspend(() => metrics.begin(model, operation)), undefined)
+  yield* callbacks.run(metricsName, Effect.suspend(() => metrics.begin(model, operation)), undefined)
   // Not `Effect.addFinalizer`, which copies the whole context for a finalizer that needs none of it.
   yield* Scope.addFinalizer(yield* Effect.scope, settle(parts, operation, span, progress))
   return progress

@@ -1,12 +1,13 @@
 /**
- * What is counted, by the names dashboards know. `GET /metrics` prints it for Prometheus.
+ * The service's metrics, recorded in Effect's metric registry. `GET /metrics` prints them for Prometheus.
  *
  * **Gotchas**
  *
- * A label is only ever the name of a configured model, so that callers cannot make up time series.
+ * The `model` label holds names of configured models only, so that callers cannot create time series.
  */
-import type { Effect } from "effect"
-import { Context, Metric } from "effect"
+import { Context, Effect, Layer, Metric, Schedule } from "effect"
+import * as Policies from "../../domain/Defaults.ts"
+import { Models } from "../models/Models.ts"
 
 const requests = Metric.counter("llm_requests_total", {
   description: "Requests that ended, by model and success",
@@ -28,11 +29,11 @@ const usage = Metric.counter("llm_model_usage_total", {
   incremental: true
 })
 
-/** As OpenTelemetry's `gen_ai.operation.name`, where it has a name for it. */
+/** The value of OpenTelemetry's `gen_ai.operation.name`, where the conventions have one. */
 export type Operation = "chat" | "embeddings" | "rerank" | "classify" | "tokenize"
 
-/** The handles of one model and operation, made once. */
-export interface ModelMetrics {
+/** The metrics of one model and operation, created once. */
+interface ModelMetrics {
   readonly begun: Metric.Counter<number>
   readonly succeeded: Metric.Counter<number>
   readonly failed: Metric.Counter<number>
@@ -41,7 +42,7 @@ export interface ModelMetrics {
   readonly tokens: Metric.Histogram<number>
 }
 
-export const forModel = (model: string, operation: Operation): ModelMetrics => ({
+const forModel = (model: string, operation: Operation): ModelMetrics => ({
   begun: Metric.withAttributes(usage, { model, operation }),
   succeeded: Metric.withAttributes(requests, { model, success: "true" }),
   failed: Metric.withAttributes(requests, { model, success: "false" }),
@@ -50,13 +51,11 @@ export const forModel = (model: string, operation: Operation): ModelMetrics => (
   tokens: Metric.withAttributes(tokens, { model })
 })
 
-/** Resident memory of this process and its engine processes. */
-export const memoryUsage = Metric.gauge("llm_memory_usage_bytes", {
+const memoryUsage = Metric.gauge("llm_memory_usage_bytes", {
   description: "Resident memory of the service and its engine processes, bytes"
 })
 
-/** Requests waiting for a slot. */
-export const queueSize = Metric.gauge("llm_queue_size", { description: "Requests waiting for an engine slot" })
+const queueSize = Metric.gauge("llm_queue_size", { description: "Requests waiting for an engine slot" })
 
 /** How one request ended. */
 export interface Outcome {
@@ -64,7 +63,7 @@ export interface Outcome {
   readonly operation: Operation
   readonly seconds: number
   readonly tokens: number
-  /** A caller who left is neither. */
+  /** `interruption`: the caller disconnected. */
   readonly end: "success" | "failure" | "interruption"
 }
 
@@ -72,3 +71,48 @@ export class Metrics extends Context.Service<Metrics, {
   readonly begin: (model: string, operation: Operation) => Effect.Effect<void>
   readonly end: (outcome: Outcome) => Effect.Effect<void>
 }>()("troupe/services/observability/Metrics") {}
+
+/** Records into Effect's metric registry. */
+export const layer = Layer.effect(
+  Metrics,
+  Effect.gen(function*() {
+    const context = yield* Effect.context()
+    const handles = new Map<string, ModelMetrics>()
+    const handlesOf = (model: string, operation: Operation): ModelMetrics => {
+      const key = `${operation} ${model}`
+      const known = handles.get(key)
+      if (known !== undefined) return known
+      const created = forModel(model, operation)
+      handles.set(key, created)
+      return created
+    }
+    return Metrics.of({
+      begin: (model, operation) => Effect.sync(() => handlesOf(model, operation).begun.updateUnsafe(1, context)),
+      end: ({ end, model, operation, seconds, tokens }: Outcome) =>
+        Effect.sync(() => {
+          const metrics = handlesOf(model, operation)
+          metrics.duration.updateUnsafe(seconds, context)
+          metrics.tokens.updateUnsafe(tokens, context)
+          if (end === "success") metrics.succeeded.updateUnsafe(1, context)
+          if (end === "failure") {
+            metrics.failed.updateUnsafe(1, context)
+            metrics.errors.updateUnsafe(1, context)
+          }
+        })
+    })
+  })
+)
+
+/** Samples memory and queue sizes every `Policies.sampleInterval`. */
+export const layerSampler = Layer.effectDiscard(
+  Effect.gen(function*() {
+    const models = yield* Models
+    const sample = Effect.gen(function*() {
+      const statuses = yield* models.statuses
+      const engines = statuses.reduce((sum, status) => sum + status.memoryBytes, 0)
+      yield* Metric.update(memoryUsage, process.memoryUsage.rss() + engines)
+      yield* Metric.update(queueSize, statuses.reduce((sum, status) => sum + status.queued, 0))
+    })
+    yield* Effect.forkScoped(Effect.repeat(sample, Schedule.spaced(Policies.sampleInterval)))
+  })
+)

@@ -20,7 +20,7 @@ import * as Measurements from "../health/LatencyStats.ts"
 import type { Status } from "../models/Models.ts"
 import { Models } from "../models/Models.ts"
 import { Registry } from "../models/Registry.ts"
-import * as Foreign from "../observability/Foreign.ts"
+import * as GuardedCallbacks from "../observability/GuardedCallbacks.ts"
 import { Settings } from "../settings/Settings.ts"
 import type { Decision } from "./DecisionRecord.ts"
 import { factsOf } from "./DeploymentFacts.ts"
@@ -113,7 +113,7 @@ interface Parts {
   readonly policies: ReadonlyArray<Policy>
   readonly board: Board
   readonly tables: ReturnType<typeof makeTables>
-  readonly foreign: Foreign.Foreign
+  readonly callbacks: GuardedCallbacks.GuardedCallbacks
   readonly prefixes: Prefixes
   readonly now: () => number
   /** Requests routed so far, by the model they ask for: models that take turns do not move each other's. */
@@ -183,13 +183,13 @@ const ask = Effect.fnUntraced(function*(parts: Parts, model: Model, wish: Wish) 
 })
 
 /** A program's own strategy that throws scores nothing: its deployments come last. */
-const guarded = (foreign: Foreign.Foreign, options: Policy["selection"]): Policy["selection"] => {
+const guarded = (callbacks: GuardedCallbacks.GuardedCallbacks, options: Policy["selection"]): Policy["selection"] => {
   const { strategy } = options
   if (typeof strategy === "string") return options
   const { name, score } = strategy
   return {
     ...options,
-    strategy: { name, score: (...given) => foreign.call(`strategy "${name}"`, () => score(...given), Number.NaN) }
+    strategy: { name, score: (...given) => callbacks.call(`strategy "${name}"`, () => score(...given), Number.NaN) }
   }
 }
 
@@ -200,7 +200,7 @@ const decide = (parts: Parts, model: Model, { alone, asked, policy, prefix }: Qu
       parts.tables.of(model),
       conditions,
       { ...asked, model: model.name, prefixShares },
-      guarded(parts.foreign, policy.selection)
+      guarded(parts.callbacks, policy.selection)
     )
   })
 
@@ -354,7 +354,7 @@ export const layer = Layer.effect(
       board: new Board(now),
       tables: makeTables(now),
       prefixes: new Prefixes(),
-      foreign: yield* Foreign.make,
+      callbacks: yield* GuardedCallbacks.make,
       now,
       turns: new Map()
     }

@@ -6,7 +6,7 @@ import * as Policy from "../../../src/domain/RoutingPolicy.ts"
 import type { Breaker } from "../../../src/services/health/Breaker.ts"
 import * as Trials from "../../../src/services/inference/AttemptScope.ts"
 import * as Operation from "../../../src/services/inference/RequestTelemetry.ts"
-import * as Foreign from "../../../src/services/observability/Foreign.ts"
+import * as GuardedCallbacks from "../../../src/services/observability/GuardedCallbacks.ts"
 import { Metrics } from "../../../src/services/observability/Metrics.ts"
 import { Decisions } from "../../../src/services/routing/DecisionLog.ts"
 import * as DecisionsLayer from "../../../src/services/routing/DecisionLogLayer.ts"
@@ -51,15 +51,15 @@ describe("an attempt that its circuit refuses", () => {
     const refusal = InferenceError.make(new InferenceError.CircuitOpen({ deployment: "a", retryAfterMs: 1_000 }))
     const breaker: Partial<Breaker["Service"]> = { enter: () => Effect.fail(refusal), openings: () => 0 }
     return Effect.gen(function*() {
-      const foreign = yield* Foreign.make
+      const callbacks = yield* GuardedCallbacks.make
       const enter = Trials.make({
         breaker: breaker as Breaker["Service"],
-        foreign,
+        callbacks,
         selector: selector as Selector["Service"],
         now: () => 0
       })
       const decisions = yield* Decisions
-      const progress = yield* Operation.begin({ metrics, decisions, foreign }, "chat", route, {})
+      const progress = yield* Operation.begin({ metrics, decisions, callbacks }, "chat", route, {})
       assert.strictEqual(yield* Effect.flip(enter({ route, progress }, deployment(), false)), refusal)
       assert.deepStrictEqual(ends, [["left", 0]])
       assert.deepStrictEqual(progress.record.attempts, [{
@@ -80,7 +80,7 @@ describe("books", () => {
       return Effect.gen(function*() {
         const decisions = yield* Decisions
         const request = Effect.scoped(
-          Operation.begin({ metrics, decisions, foreign: yield* Foreign.make }, "chat", route, {})
+          Operation.begin({ metrics, decisions, callbacks: yield* GuardedCallbacks.make }, "chat", route, {})
         )
         yield* leftAfter(turns, request)
         assert.strictEqual(counts.ended, counts.begun)
@@ -108,12 +108,17 @@ describe("books", () => {
       return Effect.gen(function*() {
         const enter = Trials.make({
           breaker: breaker as Breaker["Service"],
-          foreign: yield* Foreign.make,
+          callbacks: yield* GuardedCallbacks.make,
           selector: selector as Selector["Service"],
           now: () => 0
         })
         const attempt = Effect.flatMap(
-          Operation.begin({ metrics, decisions: yield* Decisions, foreign: yield* Foreign.make }, "chat", route, {}),
+          Operation.begin(
+            { metrics, decisions: yield* Decisions, callbacks: yield* GuardedCallbacks.make },
+            "chat",
+            route,
+            {}
+          ),
           (progress) => enter({ route, progress }, deployment(), false)
         )
         yield* leftAfter(turns, Effect.scoped(attempt))

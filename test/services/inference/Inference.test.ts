@@ -25,7 +25,7 @@ import { Inference } from "../../../src/services/inference/Inference.ts"
 import type { Level } from "../../../src/services/models/MemoryPressure.ts"
 import { Pressure, sheds } from "../../../src/services/models/MemoryPressure.ts"
 import { Models } from "../../../src/services/models/Models.ts"
-import * as MetricsLayer from "../../../src/services/observability/MetricsLayer.ts"
+import * as Metrics from "../../../src/services/observability/Metrics.ts"
 import * as DecisionsLayer from "../../../src/services/routing/DecisionLogLayer.ts"
 import { Selector } from "../../../src/services/routing/Router.ts"
 import * as Deployments from "../../support/Deployments.ts"
@@ -133,7 +133,7 @@ const stage = (
   const layer = InferenceLayer.layer.pipe(Layer.provide([
     selector,
     models,
-    MetricsLayer.layer,
+    Metrics.layer,
     Layer.effect(Pressure, SubscriptionRef.make(pressure)),
     BreakerLayer.layer,
     DecisionsLayer.layer,

@@ -15,7 +15,7 @@ import type { Level } from "../../../src/services/models/MemoryPressure.ts"
 import { Pressure } from "../../../src/services/models/MemoryPressure.ts"
 import { Models } from "../../../src/services/models/Models.ts"
 import * as RegistryLayer from "../../../src/services/models/RegistryLayer.ts"
-import * as MetricsLayer from "../../../src/services/observability/MetricsLayer.ts"
+import * as Metrics from "../../../src/services/observability/Metrics.ts"
 import * as DecisionsLayer from "../../../src/services/routing/DecisionLogLayer.ts"
 import { Selector } from "../../../src/services/routing/Router.ts"
 import * as SelectorLayer from "../../../src/services/routing/RouterLayer.ts"
@@ -59,7 +59,7 @@ const play = (direction: Pick<Direction, "load">, policy: Partial<Policy.Policy>
   ]
   const layer = InferenceLayer.layer.pipe(
     Layer.provideMerge(
-      Layer.mergeAll(SelectorLayer.layer, MetricsLayer.layer, DecisionsLayer.layer, CachedResponsesLayer.layer)
+      Layer.mergeAll(SelectorLayer.layer, Metrics.layer, DecisionsLayer.layer, CachedResponsesLayer.layer)
     ),
     Layer.provide(Layer.effect(Pressure, SubscriptionRef.make<Level>("normal"))),
     Layer.provideMerge(BreakerLayer.layerWith(Policies.breaker)),

@@ -14,7 +14,7 @@ import { Inference } from "../../../src/services/inference/Inference.ts"
 import type { Level } from "../../../src/services/models/MemoryPressure.ts"
 import { Pressure } from "../../../src/services/models/MemoryPressure.ts"
 import { Models } from "../../../src/services/models/Models.ts"
-import * as MetricsLayer from "../../../src/services/observability/MetricsLayer.ts"
+import * as Metrics from "../../../src/services/observability/Metrics.ts"
 import { Decisions } from "../../../src/services/routing/DecisionLog.ts"
 import * as DecisionsLayer from "../../../src/services/routing/DecisionLogLayer.ts"
 import { Selector } from "../../../src/services/routing/Router.ts"
@@ -90,7 +90,7 @@ const stage = (
     Layer.provide([
       selector,
       models,
-      MetricsLayer.layer,
+      Metrics.layer,
       CachedResponsesLayer.layer,
       Layer.effect(Pressure, SubscriptionRef.make<Level>("normal"))
     ]),

@@ -11,7 +11,7 @@ import type { Level } from "../../../src/services/models/MemoryPressure.ts"
 import { Pressure } from "../../../src/services/models/MemoryPressure.ts"
 import { Models } from "../../../src/services/models/Models.ts"
 import * as RegistryLayer from "../../../src/services/models/RegistryLayer.ts"
-import * as MetricsLayer from "../../../src/services/observability/MetricsLayer.ts"
+import * as Metrics from "../../../src/services/observability/Metrics.ts"
 import * as DecisionsLayer from "../../../src/services/routing/DecisionLogLayer.ts"
 import * as SelectorLayer from "../../../src/services/routing/RouterLayer.ts"
 import { Settings } from "../../../src/services/settings/Settings.ts"
@@ -89,7 +89,7 @@ const happen = (models: Models["Service"], place: Stage, world: World) => ({ at,
 const layerOf = ({ breaker, models }: World, place: Stage) =>
   InferenceLayer.layer.pipe(
     Layer.provideMerge(
-      Layer.mergeAll(SelectorLayer.layer, MetricsLayer.layer, DecisionsLayer.layer, CachedResponsesLayer.layer)
+      Layer.mergeAll(SelectorLayer.layer, Metrics.layer, DecisionsLayer.layer, CachedResponsesLayer.layer)
     ),
     Layer.provide(Layer.effect(Pressure, SubscriptionRef.make<Level>("normal"))),
     Layer.provideMerge(BreakerLayer.layerWith(breaker)),

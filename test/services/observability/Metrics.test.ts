@@ -4,7 +4,7 @@ import { Effect, Layer, Metric } from "effect"
 import { TestClock } from "effect/testing"
 import type { Status } from "../../../src/services/models/Models.ts"
 import { Models } from "../../../src/services/models/Models.ts"
-import * as MetricsLayer from "../../../src/services/observability/MetricsLayer.ts"
+import * as Metrics from "../../../src/services/observability/Metrics.ts"
 
 const gauge = (id: string) =>
   Effect.map(Metric.snapshot, (snapshots) => {
@@ -33,7 +33,7 @@ describe("the sampler", () => {
       assert.strictEqual(yield* gauge("llm_queue_size"), 7)
       assert.isAbove(yield* gauge("llm_memory_usage_bytes"), 2 ** 41)
     }).pipe(
-      Effect.provide(Layer.provide(MetricsLayer.layerSampler, models)),
+      Effect.provide(Layer.provide(Metrics.layerSampler, models)),
       Effect.provideService(Metric.MetricRegistry, new Map())
     )
   })
