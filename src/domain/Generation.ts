@@ -14,7 +14,7 @@ export interface Generation extends Omit<GenerateJob, "kind" | "window" | "messa
   readonly sampling: Sampling
   /** The caller's own request; left out, there is none. */
   readonly source?: Source | undefined
-  /** `continues` holds text of an earlier attempt, which `source` does not have; default false. */
+  /** `assistantPrefix` holds text of an earlier attempt, which `source` does not have; default false. */
   readonly resumed?: boolean | undefined
   /** Fields of the caller's own dialect; left out, none. An engine that has no words for them refuses what is required. */
   readonly extra?: Extra | undefined
@@ -23,7 +23,7 @@ export interface Generation extends Omit<GenerateJob, "kind" | "window" | "messa
   /** For engines that hand a request on to others who queue it; left out, nothing is said. */
   readonly standing?: Standing | undefined
   /** Nobody sees any of the answer before it is whole, nor waits for its first piece: it may come in one. */
-  readonly whole?: boolean | undefined
+  readonly buffered?: boolean | undefined
 }
 
 /** Asks for the rest of the assistant's last message. */
@@ -32,11 +32,11 @@ export const goOn =
   "very next character, and say nothing else."
 
 /** The text so far as the assistant's last message, which some take for the beginning of their answer. */
-export const prefilled = <A extends Pick<Generation, "continues" | "messages">>(generation: A): A => {
-  const { continues, messages } = generation
-  return continues === undefined
+export const prefilled = <A extends Pick<Generation, "assistantPrefix" | "messages">>(generation: A): A => {
+  const { assistantPrefix, messages } = generation
+  return assistantPrefix === undefined
     ? generation
-    : { ...generation, messages: [...messages, { role: "assistant", content: continues }] }
+    : { ...generation, messages: [...messages, { role: "assistant", content: assistantPrefix }] }
 }
 
 /**
@@ -45,7 +45,7 @@ export const prefilled = <A extends Pick<Generation, "continues" | "messages">>(
  */
 export const asked = (generation: Generation): Generation => {
   const { messages } = prefilled(generation)
-  return generation.continues === undefined
+  return generation.assistantPrefix === undefined
     ? generation
     : { ...generation, messages: [...messages, { role: "user", content: goOn }] }
 }

@@ -116,7 +116,7 @@ export const Request = Schema.Struct({
   model: Schema.NonEmptyString,
   messages: Messages,
   /** The assistant's text so far, which the answer goes on with and does not repeat; default none. Not with `format`. */
-  continues: Schema.optional(Schema.NonEmptyString),
+  assistantPrefix: Schema.optional(Schema.NonEmptyString),
   /** 0 is greedy; default 1. */
   temperature: Schema.optional(Schema.Finite.check(within(0, 2))),
   /** Nucleus sampling: the smallest set of tokens whose probability sums to this; default 1, which turns it off. */
@@ -155,9 +155,9 @@ export const Request = Schema.Struct({
   source: Schema.optional(Source),
   ...standing
 }).check(
-  Schema.makeFilter(({ continues, format }) =>
-    continues !== undefined && format !== undefined
-      ? [{ path: ["continues"], issue: "Expected none with a format: JSON cannot be begun by another" }]
+  Schema.makeFilter(({ assistantPrefix, format }) =>
+    assistantPrefix !== undefined && format !== undefined
+      ? [{ path: ["assistantPrefix"], issue: "Expected none with a format: JSON cannot be begun by another" }]
       : []
   )
 )
@@ -202,7 +202,7 @@ export const TokenizeRequest = Schema.Struct({
     Schema.Struct({
       messages: Messages.check(Schema.makeFilter(Content.imageProblem)),
       /** The assistant's text so far; default none. */
-      continues: Schema.optional(Schema.NonEmptyString),
+      assistantPrefix: Schema.optional(Schema.NonEmptyString),
       tools: Schema.optional(Schema.Array(Tool))
     })
   ]),
@@ -216,7 +216,7 @@ export const CountRequest = Schema.Struct({
   input: Schema.Struct({
     messages: Messages,
     /** The assistant's text so far; default none. */
-    continues: Schema.optional(Schema.NonEmptyString),
+    assistantPrefix: Schema.optional(Schema.NonEmptyString),
     tools: Schema.optional(Schema.Array(Tool))
   }),
   /** As in `Request`. */
@@ -227,7 +227,7 @@ export const CountRequest = Schema.Struct({
 })
 export type CountRequest = typeof CountRequest.Type
 
-/** What a stream of an answer consists of: any number of `text`, `tool_call` and `seam`, then one `finish`. */
+/** What a stream of an answer consists of: any number of `text`, `tool_call` and `handoff`, then one `finish`. */
 export type Event =
   | {
     readonly type: "text"
@@ -250,8 +250,8 @@ export type Event =
     readonly tokens: number
   }
   /** From here on the text is this deployment's, which goes on where another failed: only with the policy's `continue`. */
-  | { readonly type: "seam"; readonly deployment: string }
-  /** What a provider of the caller's dialect sent: it says the same as the events after it, up to a seam, and more. */
+  | { readonly type: "handoff"; readonly deployment: string }
+  /** What a provider of the caller's dialect sent: it says the same as the events after it, up to a handoff, and more. */
   | {
     readonly type: "native"
     readonly native: Native
@@ -259,7 +259,7 @@ export type Event =
     readonly content: boolean
     readonly tokens: 0
   }
-  /** After a seam: the prompt's tokens as the last deployment counts them, and those that all have generated. */
+  /** After a handoff: the prompt's tokens as the last deployment counts them, and those that all have generated. */
   | {
     readonly type: "finish"
     readonly reason: FinishReason
@@ -280,7 +280,7 @@ export interface By {
   readonly decision: string
 }
 
-/** An answer that has begun: its first event is there. Who goes on with it is told by `seam`. */
+/** An answer that has begun: its first event is there. Who goes on with it is told by `handoff`. */
 export interface Opened extends By {
   /** To be read once, within the scope that it was opened in. */
   readonly events: Stream.Stream<Event, InferenceError>

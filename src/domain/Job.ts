@@ -78,7 +78,7 @@ export interface GenerateJob {
   /** The answer ends before the first of these texts. */
   readonly stop: ReadonlyArray<string>
   /** The assistant's text so far, which the answer goes on with and does not repeat; left out, none. */
-  readonly continues?: string | undefined
+  readonly assistantPrefix?: string | undefined
   /** What an earlier job of another owner computed is not used; left out, the owner "". */
   readonly owner?: string | undefined
   /** How many tokens may be on their way to a consumer that has not taken them yet. */
@@ -118,7 +118,7 @@ export interface TokenizeJob {
   readonly input: string | {
     readonly messages: ReadonlyArray<ChatMessage>
     /** The assistant's text so far, as in `GenerateJob`. */
-    readonly continues?: string | undefined
+    readonly assistantPrefix?: string | undefined
     readonly tools?: ReadonlyArray<ToolDefinition> | undefined
   }
 }

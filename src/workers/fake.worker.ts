@@ -75,7 +75,7 @@ async function* generate(
 ): AsyncGenerator<FakeToken, void, undefined> {
   const fault = faultIn(job.messages.at(-1)?.content ?? "")
   let count = 0
-  for (const token of tokenize(replyTo(job).slice(job.continues?.length ?? 0))) {
+  for (const token of tokenize(replyTo(job).slice(job.assistantPrefix?.length ?? 0))) {
     if (fault !== undefined && count >= fault.afterTokens) await breakDown(fault.kind)
     if (spec.tokenDelayMs > 0) await sleep(spec.tokenDelayMs)
     said(token)
@@ -111,7 +111,7 @@ const prepare = async (job: GenerateJob): Promise<Generation<FakeToken>> => {
   if (job.format?.type === "json_schema") {
     refuse({ kind: "not_supported", path: "format.type", message: "the fake engine supports json_object only" })
   }
-  const promptTokens = tokenize(promptOf(job.messages) + (job.continues ?? "")).length
+  const promptTokens = tokenize(promptOf(job.messages) + (job.assistantPrefix ?? "")).length
   const room = spec.contextSize - promptTokens
   if (room <= 0) refuse(overflow(promptTokens))
   if (spec.promptDelayMs > 0) await sleep(spec.promptDelayMs)

@@ -146,7 +146,7 @@ const prepare = async (
 ): Promise<Generation<Token>> => {
   const { checks, description: { abilities, contextWindow }, prompts } = loaded
   if (!abilities.includes("generate")) notAble("generate")
-  const goesOn = prompts.goesOn(checks.fit, job.continues ?? "")
+  const goesOn = prompts.goesOn(checks.fit, job.assistantPrefix ?? "")
   const asked = prompts.tokensOf(checks.fit, job.messages, job.toolChoice === "none" ? [] : job.tools)
   const prompt = [...asked, ...goesOn]
   const room = contextWindow - prompt.length

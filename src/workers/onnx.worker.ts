@@ -51,13 +51,13 @@ const tokenize = (
     return { kind: "tokenize", tokens: tokenizer.encode([{ text: input, special: false }]) }
   }
   if (work.kind !== "generate") return notAble("generate")
-  const { continues = "", messages, tools } = input
-  check(continues.length)
+  const { assistantPrefix = "", messages, tools } = input
+  check(assistantPrefix.length)
   return {
     kind: "tokenize",
     tokens: [
       ...promptOf(check, tokenizer, work.template, messages, tools),
-      ...(continues === "" ? [] : tokenizer.encode([{ text: continues, special: false }]))
+      ...(assistantPrefix === "" ? [] : tokenizer.encode([{ text: assistantPrefix, special: false }]))
     ]
   }
 }

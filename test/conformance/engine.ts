@@ -315,12 +315,12 @@ const goOnTests = ({ abilities, goesOn, question: [prompt, answer] }: Subject, t
   test("goes on with a text so far, which counts as prompt", (engine) =>
     Effect.gen(function*() {
       const whole = yield* collect(engine.generate(ask(prompt)))
-      const continues = answer.slice(0, answer.indexOf(" ", answer.length / 2))
-      const rest = yield* collect(engine.generate(ask(prompt, { continues, maxTokens: 30 })))
+      const assistantPrefix = answer.slice(0, answer.indexOf(" ", answer.length / 2))
+      const rest = yield* collect(engine.generate(ask(prompt, { assistantPrefix, maxTokens: 30 })))
       const { promptTokens } = rest.finish.usage
       assert.isAbove(promptTokens, whole.finish.usage.promptTokens)
       if (abilities.includes("tokenize")) {
-        const tokens = yield* engine.tokenize({ messages: ask(prompt).messages, continues })
+        const tokens = yield* engine.tokenize({ messages: ask(prompt).messages, assistantPrefix })
         assert.strictEqual(tokens.length, promptTokens)
       }
     }))
@@ -329,8 +329,8 @@ const goOnTests = ({ abilities, goesOn, question: [prompt, answer] }: Subject, t
   test("goes on exactly where a text was cut between two words, and counts only what it says", (engine) =>
     Effect.gen(function*() {
       const whole = yield* collect(engine.generate(ask(prompt)))
-      for (const [continues, rest] of cutsOf(answer).filter(([, rest]) => rest.startsWith(" "))) {
-        const { finish, text } = yield* collect(engine.generate(ask(prompt, { continues })))
+      for (const [assistantPrefix, rest] of cutsOf(answer).filter(([, rest]) => rest.startsWith(" "))) {
+        const { finish, text } = yield* collect(engine.generate(ask(prompt, { assistantPrefix })))
         assert.strictEqual(text, rest)
         assert.isBelow(finish.usage.completionTokens, whole.finish.usage.completionTokens)
         const { promptTokens } = whole.finish.usage
@@ -343,7 +343,7 @@ const goOnTests = ({ abilities, goesOn, question: [prompt, answer] }: Subject, t
       const at = answer.indexOf(" ", answer.length / 2)
       const stop = answer.slice(at - 2, at + 3)
       const { finish, text } = yield* collect(
-        engine.generate(ask(prompt, { continues: answer.slice(0, at), stop: [stop] }))
+        engine.generate(ask(prompt, { assistantPrefix: answer.slice(0, at), stop: [stop] }))
       )
       assert.strictEqual(text, "")
       assert.strictEqual(finish.reason, "stop")
@@ -351,9 +351,9 @@ const goOnTests = ({ abilities, goesOn, question: [prompt, answer] }: Subject, t
 
   test("takes no control token out of a text so far", (engine) =>
     Effect.gen(function*() {
-      const tokensOf = (continues: string) =>
+      const tokensOf = (assistantPrefix: string) =>
         Effect.map(
-          collect(engine.generate(ask(prompt, { continues, maxTokens: 1 }))),
+          collect(engine.generate(ask(prompt, { assistantPrefix, maxTokens: 1 }))),
           ({ finish }) => finish.usage.promptTokens
         )
       const more = (yield* tokensOf("a<|im_end|>")) - (yield* tokensOf("a"))

@@ -63,7 +63,7 @@ const read = (dialect: Dialect, body: string) => {
 const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) >= 0
 
 const expectEvent = (event: Event, known: Set<number>) => {
-  if (event.type === "seam" || event.type === "native") throw new Error(`Nobody asked for a ${event.type}`)
+  if (event.type === "handoff" || event.type === "native") throw new Error(`Nobody asked for a ${event.type}`)
   if (event.type === "finish") {
     assert.include(["stop", "length", "tool_calls", "content_filter"], event.reason)
     assert.isTrue(isCount(event.usage.completionTokens) && isCount(event.usage.cachedTokens))

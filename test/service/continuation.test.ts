@@ -56,7 +56,7 @@ interface Chunk {
     readonly finish_reason: string | null
   }>
   readonly usage?: { readonly completion_tokens: number }
-  readonly troupe?: { readonly seam: { readonly deployment: string } }
+  readonly troupe?: { readonly handoff: { readonly deployment: string } }
 }
 
 const chunksOf = async (response: Response): Promise<ReadonlyArray<Chunk>> =>
@@ -72,7 +72,7 @@ describe("a stream whose engine fails in the middle", () => {
     const chunks = await chunksOf(response)
     assert.strictEqual(contentOf(chunks), "The capital of Japan is Tokyo.")
     const at = chunks.findIndex(({ troupe }) => troupe !== undefined)
-    assert.deepStrictEqual(chunks[at]!.troupe, { seam: { deployment: "tiny-chat#0" } })
+    assert.deepStrictEqual(chunks[at]!.troupe, { handoff: { deployment: "tiny-chat#0" } })
     assert.deepStrictEqual(chunks[at]!.choices[0]!.delta, {})
     assert.strictEqual(contentOf(chunks.slice(0, at)), "The capital of ")
     assert.strictEqual(chunks.filter(({ troupe }) => troupe !== undefined).length, 1)
@@ -112,7 +112,7 @@ describe("a stream whose engine fails in the middle", () => {
   it("goes on after a native abort of its engine", async () => {
     const chunks = await chunksOf(await ask("fake/crash"))
     assert.strictEqual(contentOf(chunks), "one two three four")
-    assert.deepStrictEqual(chunks.flatMap(({ troupe }) => troupe === undefined ? [] : [troupe.seam.deployment]), [
+    assert.deepStrictEqual(chunks.flatMap(({ troupe }) => troupe === undefined ? [] : [troupe.handoff.deployment]), [
       "fake/crash#1"
     ])
   })

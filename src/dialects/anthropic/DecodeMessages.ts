@@ -136,15 +136,15 @@ export const placed = (
 export const conversationOf = (
   { messages: asked }: Pick<Anthropic.CountTokensRequest, "messages">,
   placed: ReadonlyArray<Placed>
-): { readonly messages: ReadonlyArray<Message>; readonly continues?: string } => {
+): { readonly messages: ReadonlyArray<Message>; readonly assistantPrefix?: string } => {
   const messages = placed.map(({ message }) => message)
-  const continues = asked.at(-1)?.role === "assistant" ? textOf(messages.at(-1)!.content) : ""
-  return continues === "" ? { messages } : { messages: messages.slice(0, -1), continues }
+  const assistantPrefix = asked.at(-1)?.role === "assistant" ? textOf(messages.at(-1)!.content) : ""
+  return assistantPrefix === "" ? { messages } : { messages: messages.slice(0, -1), assistantPrefix }
 }
 
 /** The body's own path for one of the front door's that leads into a message; undefined where it does not. */
 export const locate = (path: string, placed: ReadonlyArray<Placed>): string | undefined => {
-  if (/^(?:input\.)?continues/.test(path)) return placed.at(-1)?.path
+  if (/^(?:input\.)?assistantPrefix/.test(path)) return placed.at(-1)?.path
   const found = /^(?:input\.)?messages\[(\d+)\](?:\.content\[(\d+)\])?/.exec(path)
   const place = placed[Number(found?.[1])]
   return place === undefined ? undefined : place.parts[Number(found?.[2])] ?? place.path

@@ -233,7 +233,7 @@ const makeNative = (envelope: Envelope, blocks: ReturnType<typeof makeBlocks>) =
       return events.map(frame).join("")
     },
     isSaid: (event: OwnEvent): boolean => {
-      if (event.type === "seam") native = false
+      if (event.type === "handoff") native = false
       return native || (event.type === "tool_call" && event.index > 0 && !envelope.parallelToolUse)
     }
   }
@@ -256,7 +256,7 @@ export const makeFrameEncoder = (envelope: Envelope): FrameEncoder => {
   const frameOf = (event: OwnEvent): string => {
     if (event.type === "text") return blocks.text(event.text)
     // Anthropic's clients take no events but those they know.
-    if (event.type === "seam") return ""
+    if (event.type === "handoff") return ""
     if (event.type === "finish") return lost ? "" : close(endOf(event.reason, event.stop), event.usage)
     const call = blocks.call(event)
     lost ||= call === undefined

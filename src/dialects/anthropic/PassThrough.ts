@@ -31,14 +31,14 @@ const withoutBeginning = (messages: ReadonlyArray<unknown>): ReadonlyArray<unkno
  * @param prefills the model takes an assistant's message for the beginning of its answer, as the request is
  */
 const messagesOf = (
-  { continues, resumed = false }: Generation,
+  { assistantPrefix, resumed = false }: Generation,
   given: ReadonlyArray<unknown>,
   prefills: boolean,
   fetched: Fetched | undefined
 ): Fields => {
   const messages = fetched === undefined ? given : given.map((message) => withImage(message, fetched))
-  if (!resumed || continues === undefined) return messages === given ? {} : { messages }
-  const all = [...withoutBeginning(messages), { role: "assistant", content: continues }]
+  if (!resumed || assistantPrefix === undefined) return messages === given ? {} : { messages }
+  const all = [...withoutBeginning(messages), { role: "assistant", content: assistantPrefix }]
   return { messages: prefills ? all : [...all, { role: "user", content: goOn }] }
 }
 

@@ -86,10 +86,10 @@ const outputOf = (body: ChatRequest): Partial<Request> => {
 /** The last message apart, where the answer goes on with it. */
 export const conversationOf = (
   { continue_final_message = false, messages }: Pick<ChatRequest, "continue_final_message" | "messages">
-): Pick<Request, "messages" | "continues"> => {
+): Pick<Request, "messages" | "assistantPrefix"> => {
   const all = messagesOf(messages)
   return continue_final_message
-    ? { messages: all.slice(0, -1), continues: textOf(all.at(-1)!.content) }
+    ? { messages: all.slice(0, -1), assistantPrefix: textOf(all.at(-1)!.content) }
     : { messages: all }
 }
 

@@ -133,7 +133,7 @@ const endOf = ({ reason, stop }: Extract<Event, { readonly type: "finish" }>): s
   JSON.stringify(reason) + (stop === undefined ? "" : `,"stop_reason":${JSON.stringify(stop)}`)
 
 /** From here on it is another deployment's text. */
-const seamOf = (deployment: string): string => `,"troupe":{"seam":{"deployment":${JSON.stringify(deployment)}}}`
+const handoffOf = (deployment: string): string => `,"troupe":{"handoff":{"deployment":${JSON.stringify(deployment)}}}`
 
 /** One choice's frames. */
 const makeChoice = (
@@ -155,7 +155,7 @@ const makeChoice = (
   const frameOf = (event: OwnEvent): string => {
     if (event.type === "finish") return chunk("{}", "null", endOf(event))
     if (event.type === "tool_call") return chunk(callDelta(event))
-    if (event.type === "seam") return chunk("{}", "null", "null", seamOf(event.deployment))
+    if (event.type === "handoff") return chunk("{}", "null", "null", handoffOf(event.deployment))
     if (event.text === "") return ""
     const logprobs = event.logprobs === undefined ? "null" : JSON.stringify(logprobsOf(event.logprobs))
     return chunk(`{"content":${JSON.stringify(event.text)}}`, logprobs)
@@ -163,7 +163,7 @@ const makeChoice = (
 
   /** Nothing of what the provider's own chunks have said. */
   const isSaid = (event: OwnEvent): boolean => {
-    if (event.type === "seam") native = false
+    if (event.type === "handoff") native = false
     return native || (event.type === "tool_call" && event.index > 0 && !parallelToolCalls)
   }
 

@@ -145,7 +145,7 @@ export const unsaid = (
 /** The messages, and how the answer goes on with a text so far. */
 const conversationOf = (generation: Generation, { goesOn = false }: Vocabulary) => ({
   messages: messagesOf((goesOn ? prefilled(generation) : asked(generation)).messages),
-  ...(goesOn && generation.continues !== undefined ? { continue_final_message: true } : {})
+  ...(goesOn && generation.assistantPrefix !== undefined ? { continue_final_message: true } : {})
 })
 
 /** A chat completion's body. */

@@ -18,7 +18,7 @@ const chatNames: Names = [
   [/^toolChoice/, "tool_choice"],
   [/^format\.schema/, "response_format.json_schema.schema"],
   [/^format/, "response_format"],
-  [/^continues/, "continue_final_message"],
+  [/^assistantPrefix/, "continue_final_message"],
   [/^maxTokens/, "max_completion_tokens"],
   [/^(top)P/, "$1_p"],
   [/^(top)K/, "$1_k"],

@@ -54,7 +54,7 @@ const continuationOf = (messages: ReadonlyArray<unknown>, text: string, { goesOn
 }
 
 const conversationOf = (
-  { continues, resumed = false }: Generation,
+  { assistantPrefix, resumed = false }: Generation,
   body: Fields,
   vocabulary: Vocabulary,
   fetched: Fetched | undefined
@@ -62,8 +62,8 @@ const conversationOf = (
   const given = body["messages"] as ReadonlyArray<unknown>
   const messages = fetched === undefined ? given : withImages(given, fetched)
   const isBegun = body["continue_final_message"] === true
-  if (continues !== undefined && (resumed || (isBegun && vocabulary.isOwn === true))) {
-    return continuationOf(isBegun ? messages.slice(0, -1) : messages, continues, vocabulary)
+  if (assistantPrefix !== undefined && (resumed || (isBegun && vocabulary.isOwn === true))) {
+    return continuationOf(isBegun ? messages.slice(0, -1) : messages, assistantPrefix, vocabulary)
   }
   return messages === given ? {} : { messages }
 }

@@ -280,7 +280,7 @@ export const ChatChunk = Schema.Struct({
   /** Only with `stream_options.include_usage`, and then null on all chunks but the last. */
   usage: Schema.optionalKey(Schema.NullOr(Usage)),
   /** Not in OpenAI's API: from here on the text is this deployment's, which goes on where another failed. */
-  troupe: Schema.optionalKey(Schema.Struct({ seam: Schema.Struct({ deployment: Schema.String }) }))
+  troupe: Schema.optionalKey(Schema.Struct({ handoff: Schema.Struct({ deployment: Schema.String }) }))
 }).annotate({ identifier: "ChatChunk" })
 
 export const Model = Schema.Struct({

@@ -11,9 +11,9 @@ export const makeJoint = (
   generation: Generation,
   options: RemoteDeployment
 ): (events: ReadonlyArray<Event>) => ReadonlyArray<Event> => {
-  const { continues, stop } = generation
-  if (continues === undefined || stop.length === 0 || isNative(generation, options)) return (events) => events
-  const matcher = makeStopMatcher(stop, continues)
+  const { assistantPrefix, stop } = generation
+  if (assistantPrefix === undefined || stop.length === 0 || isNative(generation, options)) return (events) => events
+  const matcher = makeStopMatcher(stop, assistantPrefix)
   const counter = makeCounter(generation)
   const join = (event: Event): ReadonlyArray<Event> => {
     if (event.type !== "text") {

@@ -12,13 +12,13 @@ import { textOf } from "../../domain/Message.ts"
 
 const bytesPerToken = 4
 
-const promptBytes = ({ continues = "", messages, tools = [] }: Generation): number => {
+const promptBytes = ({ assistantPrefix = "", messages, tools = [] }: Generation): number => {
   const texts = messages.flatMap(({ content, toolCalls = [] }) => [
     textOf(content),
     ...toolCalls.map((call) => call.arguments)
   ])
   const definitions = tools.length === 0 ? "" : JSON.stringify(tools)
-  return [...texts, definitions, continues].reduce((sum, text) => sum + Buffer.byteLength(text), 0)
+  return [...texts, definitions, assistantPrefix].reduce((sum, text) => sum + Buffer.byteLength(text), 0)
 }
 
 /** What a provider tells, if anything. */

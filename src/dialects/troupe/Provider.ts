@@ -53,7 +53,7 @@ const classify: NonNullable<Dialect["classify"]> = {
 const tokenizeBody = (input: Countable) =>
   typeof input === "string" ? { prompt: input } : {
     messages: messagesOf(prefilled(input).messages),
-    ...(input.continues === undefined ? {} : { continue_final_message: true }),
+    ...(input.assistantPrefix === undefined ? {} : { continue_final_message: true }),
     ...(input.tools === undefined ? {} : { tools: toolsOf(input.tools) })
   }
 

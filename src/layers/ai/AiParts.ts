@@ -78,8 +78,8 @@ export const fromAnswer = Effect.fnUntraced(function*(
 
 type Part = Response.StreamPartEncoded
 
-const seamOf = ({ deployment }: Extract<Event, { type: "seam" }>) => ({
-  metadata: { troupe: { seam: { deployment } } }
+const handoffOf = ({ deployment }: Extract<Event, { type: "handoff" }>) => ({
+  metadata: { troupe: { handoff: { deployment } } }
 })
 
 const makeEncoder = (method: string) => {
@@ -120,7 +120,7 @@ const makeEncoder = (method: string) => {
   const add = (event: Event) => {
     if (event.type === "text") addText(event.text)
     else if (event.type === "tool_call") addCall(event)
-    else if (event.type === "seam") addText("", seamOf(event))
+    else if (event.type === "handoff") addText("", handoffOf(event))
     else if (event.type === "finish") {
       endText()
       endCall(event.reason)

@@ -27,13 +27,13 @@ const bytesPerToken = 4
 
 const tokensOf = (bytes: number): number => Math.ceil(bytes / bytesPerToken)
 
-const promptBytes = ({ continues = "", messages, tools = [] }: Generation): number => {
+const promptBytes = ({ assistantPrefix = "", messages, tools = [] }: Generation): number => {
   const texts = messages.flatMap(({ content, toolCalls = [] }) => [
     textOf(content),
     ...toolCalls.map((call) => call.arguments)
   ])
   const definitions = tools.length === 0 ? "" : JSON.stringify(tools)
-  return [...texts, definitions, continues].reduce((sum, text) => sum + Buffer.byteLength(text), 0)
+  return [...texts, definitions, assistantPrefix].reduce((sum, text) => sum + Buffer.byteLength(text), 0)
 }
 
 /** As many whole characters as fit. */
@@ -121,7 +121,7 @@ type Take = {
 
 /** What to do with each part. */
 const makeTake = (writer: Writer, generation: Generation): Take => {
-  const stop = makeStopMatcher(generation.stop, generation.continues)
+  const stop = makeStopMatcher(generation.stop, generation.assistantPrefix)
   const calls = new Map<string, { readonly index: number; hasArguments: boolean }>()
 
   const addText = (text: string) => {

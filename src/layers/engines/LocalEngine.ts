@@ -52,7 +52,7 @@ const jobOf = (generation: Generation, randomSeed: number): GenerateJob => {
     sampling: { seed = randomSeed, temperature = 1, topP = 1, ...sampling },
     source: ____,
     standing: _____,
-    whole: ______,
+    buffered: ______,
     ...asked
   } = generation
   return {

@@ -26,12 +26,12 @@ export interface Reader {
 }
 
 /** Sees that an answer has content, and the calls that it ends in. */
-export const makeCheck = (target: Target, { continues, stop }: Generation) => {
+export const makeCheck = (target: Target, { assistantPrefix, stop }: Generation) => {
   let hasContent = false
   let hasCalls = false
   // A stop sequence may well be the first thing that a model says, a text so far may be all, and thoughts may use up the
   // length.
-  const mayBeEmpty = stop.length > 0 || continues !== undefined
+  const mayBeEmpty = stop.length > 0 || assistantPrefix !== undefined
   const atEnd = (reason: FinishReason): InferenceError.Reason | undefined => {
     if (reason === "tool_calls" && !hasCalls) return malformed(target, "an answer that ends in calls and has none")
     return reason === "stop" && !hasContent && !mayBeEmpty ? empty(target) : undefined

@@ -159,7 +159,7 @@ const makeGenerate = ({ dialect, media, target, upstream }: Parts) => {
   const { stream } = target.options
   const isWatched = watchesPieces(target.options)
   return (generation: Generation) =>
-    stream ?? (isWatched || generation.whole !== true) ? streamed(generation) : whole(generation)
+    stream ?? (isWatched || generation.buffered !== true) ? streamed(generation) : whole(generation)
 }
 
 /** Until the scope ends. Not `Effect.acquireRelease`, which copies the whole context for a release that needs none of it. */

@@ -142,7 +142,7 @@ const sizeOf = (event: Event): number => {
       return 2 * (event.text.length + JSON.stringify(event.logprobs ?? "").length)
     case "tool_call":
       return 2 * event.arguments.length
-    case "seam":
+    case "handoff":
       // An answer of two deployments is not kept.
       return Number.POSITIVE_INFINITY
     case "native":

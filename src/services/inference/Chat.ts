@@ -29,7 +29,7 @@ const standingOf = ({ keepAlive, priority, tenant }: Request): Pick<Generation, 
 const generationOf = (request: Request): Generation => {
   const { keepAlive: _, model: __, priority: ___, route: ____, tenant: _____, ...asked } = request
   const {
-    continues,
+    assistantPrefix,
     extra,
     format,
     logprobs,
@@ -47,7 +47,7 @@ const generationOf = (request: Request): Generation => {
     maxTokens,
     stop,
     sampling,
-    ...(continues === undefined ? {} : { continues }),
+    ...(assistantPrefix === undefined ? {} : { assistantPrefix }),
     ...(tools === undefined ? {} : { tools, toolChoice }),
     ...(parallelToolCalls === undefined ? {} : { parallelToolCalls }),
     ...(format === undefined ? {} : { format }),
@@ -79,7 +79,7 @@ const note = (tally: Tally) => <Events extends ReadonlyArray<Event>>(events: Eve
       tally.done = true
       tally.tokens = event.usage.completionTokens
       tally.promptTokens = event.usage.promptTokens
-    } else if (event.type !== "seam") {
+    } else if (event.type !== "handoff") {
       tally.tokens += event.tokens
     }
   }
@@ -158,7 +158,7 @@ const pullOf = Effect.fnUntraced(
     const join = space === "" ? undefined : Continuation.makeJoin(space)
     const noted = Effect.map(pull, (events) => {
       // An answer in one piece tells nothing of when its first token was there.
-      if (generation.whole !== true || events.at(-1)?.type !== "finish") content()
+      if (generation.buffered !== true || events.at(-1)?.type !== "finish") content()
       return keep(join === undefined ? events : join(events))
     })
     const whole: EventsPull = Effect.catchCause(noted, (cause) => endOf(engaged, cause))
@@ -247,7 +247,7 @@ const watchesPieces = ({ hedge, timeouts: { firstTokenMs, stallMs } }: Policy): 
 /** A whole answer: nobody has seen any of it before it is whole, so another may take over until then. */
 const complete = (stage: Stage) =>
   Effect.fnUntraced(function*({ begun, generation: asked, request }: Checked) {
-    const generation = watchesPieces(begun.route.policy) ? asked : { ...asked, whole: true }
+    const generation = watchesPieces(begun.route.policy) ? asked : { ...asked, buffered: true }
     const { value, ...by } = yield* stage.attempt(begun, request, (engaged) =>
       Effect.gen(function*() {
         const whole = makeWhole()

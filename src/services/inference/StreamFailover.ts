@@ -5,7 +5,7 @@
  *
  * Only plain text is continued: no tool call, thought, audio or other content has been sent, no format or
  * log-probabilities are asked for, and there are tokens left. `services/resilience/AttemptMachine` decides which
- * deployment may continue. A reader gets a `seam` exactly between the two texts, and at the end the tokens of both.
+ * deployment may continue. A reader gets a `handoff` exactly between the two texts, and at the end the tokens of both.
  */
 import type { Cause } from "effect"
 import { Effect, Pull } from "effect"
@@ -45,7 +45,7 @@ interface Said {
   isPlain: boolean
   /** Parts of it came as the provider sent them. */
   isBegun: boolean
-  /** Tokens of those before the last seam. */
+  /** Tokens of those before the last handoff. */
   carried: number
 }
 
@@ -62,11 +62,11 @@ export interface Asked {
  * vocabularies, and some providers take none: so it is said anew.
  */
 export const asked = (
-  { continues = "", ...asked }: Generation,
+  { assistantPrefix = "", ...asked }: Generation,
   { lowPriority, maxTokens }: Start,
   { isBegun, text, tokens }: Said
 ): Asked => {
-  const all = continues + text
+  const all = assistantPrefix + text
   const kept = all.trimEnd()
   return {
     generation: {
@@ -74,7 +74,7 @@ export const asked = (
       // A plan may ask for fewer than were said already.
       ...(maxTokens === undefined ? {} : { maxTokens: Math.max(1, maxTokens - tokens) }),
       ...(lowPriority ? { standing: { ...asked.standing, priority: "low" as const } } : {}),
-      ...(kept === "" ? {} : { continues: kept }),
+      ...(kept === "" ? {} : { assistantPrefix: kept }),
       ...(text !== "" || isBegun ? { resumed: true } : {})
     },
     space: all.slice(kept.length)
@@ -124,7 +124,7 @@ const hear = (said: Said, event: Event): Event => {
         ? event
         : { ...event, usage: { ...usage, completionTokens: said.carried + usage.completionTokens } }
     }
-    case "seam":
+    case "handoff":
       return event
   }
 }
@@ -148,7 +148,7 @@ export const over = (
       current = next
       pull = next.value.rest
       said.carried = said.tokens
-      return [{ type: "seam", deployment: next.by.deployment }, ...next.value.first]
+      return [{ type: "handoff", deployment: next.by.deployment }, ...next.value.first]
     })
   }
   const pulled: EventsPull = Effect.catchCause(

@@ -109,7 +109,7 @@ export const answerWhole = (job: WholeJob, check: Check, checkCount: (characters
     case "tokenize": {
       const text = typeof job.input === "string"
         ? job.input
-        : promptOf(job.input.messages) + (job.input.continues ?? "")
+        : promptOf(job.input.messages) + (job.input.assistantPrefix ?? "")
       checkCount(text.length)
       return { kind: "tokenize", tokens: tokenize(text).map(idOf) }
     }

@@ -106,12 +106,12 @@ const makeLedger = () => {
 }
 
 /** Watches for tool calls where the job has tools. */
-const readerOf = ({ continues = "", messages, sampling, toolChoice, tools = [] }: GenerateJob) =>
+const readerOf = ({ assistantPrefix = "", messages, sampling, toolChoice, tools = [] }: GenerateJob) =>
   tools.length === 0 || toolChoice === "none" ? undefined : makeToolCallReader(
     tools.map(({ name }) => name),
     // Another one at every turn of a conversation, and the same for the same seed.
     (index) => `call_${sampling.seed.toString(36)}_${messages.length}_${index}`,
-    continues.trim() === ""
+    assistantPrefix.trim() === ""
   )
 
 /** Text to the sender, with tool calls found and log-probabilities added. */
@@ -137,7 +137,7 @@ const makeSpeaker = (job: GenerateJob, sender: Sender) => {
 
 /** A stop matcher that remembers what it found. */
 const makeStops = (job: GenerateJob) => {
-  const matcher = makeStopMatcher(job.stop, job.continues)
+  const matcher = makeStopMatcher(job.stop, job.assistantPrefix)
   const found: { stop?: string } = {}
   return {
     found,

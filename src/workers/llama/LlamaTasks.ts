@@ -135,7 +135,7 @@ const optionsOf = (spec: LlamaSpec, contextSize: number) => ({
 
 const tokenize = ({ checks: { count }, model, prompts }: Loaded, input: TokenizeJob["input"]): JobResult => {
   if (typeof input !== "string") {
-    const goesOn = prompts.goesOn(count, input.continues ?? "")
+    const goesOn = prompts.goesOn(count, input.assistantPrefix ?? "")
     return { kind: "tokenize", tokens: [...prompts.tokensOf(count, input.messages, input.tools), ...goesOn] }
   }
   count(input.length)

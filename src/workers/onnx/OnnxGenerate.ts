@@ -147,10 +147,10 @@ export const prepare = async (
 ): Promise<Generation<number>> => {
   if (work.kind !== "generate") return notAble("generate")
   const { decoder, endTokens, template } = work
-  const { continues = "" } = job
+  const { assistantPrefix = "" } = job
   const check = fitCheck(contextWindow, tokenizer.longestToken)
-  check(continues.length)
-  const goesOn = continues === "" ? [] : tokenizer.encode([{ text: continues, special: false }])
+  check(assistantPrefix.length)
+  const goesOn = assistantPrefix === "" ? [] : tokenizer.encode([{ text: assistantPrefix, special: false }])
   const { choose, logprobOf } = makeChooser(job, decoder.vocabulary, tokenizer, endTokens, goesOn)
   const prompt = [
     ...promptOf(check, tokenizer, template, job.messages, job.toolChoice === "none" ? [] : job.tools),

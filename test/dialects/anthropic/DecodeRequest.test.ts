@@ -117,7 +117,7 @@ describe("AnthropicMessages", () => {
       const { request, placed } = decoded({
         messages: [...messages, assistant("The best"), assistant([text(" is (")])]
       })
-      assert.deepStrictEqual([request.messages, request.continues], [
+      assert.deepStrictEqual([request.messages, request.assistantPrefix], [
         messages as typeof request.messages,
         "The best is ("
       ])
@@ -208,15 +208,18 @@ describe("AnthropicMessages", () => {
       for (const content of ["The best (", [text("The best"), text(" (")]]) {
         const begun = [...messages, { role: "assistant", content }]
         const { placed, request } = decoded({ system: "S", messages: begun })
-        assert.strictEqual(request.continues, "The best (")
+        assert.strictEqual(request.assistantPrefix, "The best (")
         assert.deepStrictEqual<unknown>(request.messages, [{ role: "system", content: "S" }, {
           role: "user",
           content: "Hello"
         }])
-        const unable = new InferenceError.NotSupported({ deployment: "m#0", path: "continues", detail: "No." })
+        const unable = new InferenceError.NotSupported({ deployment: "m#0", path: "assistantPrefix", detail: "No." })
         assert.deepInclude(AnthropicMessages.relocate(unable, { placed, request }), { path: "messages[1]" })
         const counted = AnthropicMessages.decodeCount({ model: "tiny-chat", messages: begun })
-        assert.deepStrictEqual<unknown>(Result.getOrThrow(counted).request.input, { messages, continues: "The best (" })
+        assert.deepStrictEqual<unknown>(Result.getOrThrow(counted).request.input, {
+          messages,
+          assistantPrefix: "The best ("
+        })
       }
     })
 

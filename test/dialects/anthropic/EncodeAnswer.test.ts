@@ -257,10 +257,10 @@ describe("AnthropicFrames", () => {
 
     it("says nothing of where another deployment's text begins, which its clients could not read", () => {
       const texts: ReadonlyArray<Event> = ["a", "b"].map((text) => ({ type: "text", text, tokens: 1 }))
-      const seam: Event = { type: "seam", deployment: "b#0" }
+      const handoff: Event = { type: "handoff", deployment: "b#0" }
       const [one, two] = texts
       assert.strictEqual(
-        encode([one!, seam, two!, finishOf()], [1]),
+        encode([one!, handoff, two!, finishOf()], [1]),
         encode([one!, two!, finishOf()], [1])
       )
     })

@@ -58,15 +58,18 @@ describe("OpenAiFrames", () => {
 
     it("say where another deployment's text begins, in a chunk of its own without content", () => {
       for (const includeUsage of [false, true]) {
-        const seam: Event = { type: "seam", deployment: "b#0" }
-        const data = parse(encode({ ...envelope, includeUsage }, [[[text("a"), seam, text("b")], [finish("stop")]]]), 7)
+        const handoff: Event = { type: "handoff", deployment: "b#0" }
+        const data = parse(
+          encode({ ...envelope, includeUsage }, [[[text("a"), handoff, text("b")], [finish("stop")]]]),
+          7
+        )
         const chunks = chunksOf(data)
         assert.deepStrictEqual(
           chunks.slice(0, 4).map(({ choices: [choice], troupe }) => [choice!.delta, troupe]),
           [
             [{ role: "assistant", content: "" }, undefined],
             [{ content: "a" }, undefined],
-            [{}, { seam: { deployment: "b#0" } }],
+            [{}, { handoff: { deployment: "b#0" } }],
             [{ content: "b" }, undefined]
           ]
         )

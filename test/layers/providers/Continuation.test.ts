@@ -16,7 +16,7 @@ const generation: Generation = {
   messages: [{ role: "system", content: "Be brief." }, { role: "user", content: "Hello" }],
   sampling: { temperature: 1, topP: 1, seed: 1 },
   stop: [],
-  continues: "The capital"
+  assistantPrefix: "The capital"
 }
 
 const targetOf = (model: string) => ({
@@ -33,7 +33,7 @@ interface Body extends Record<string, unknown> {
 const bodyOf = (dialect: Dialect, model: string, asked: Generation = generation): Body =>
   Result.getOrThrow(dialect.generate.request(asked, targetOf(model), true)).body as Body
 
-const { continues: _, ...plain } = generation
+const { assistantPrefix: _, ...plain } = generation
 
 describe("a text so far", () => {
   it("is what an answer of Anthropic's earlier models begins with", () => {

@@ -37,16 +37,18 @@ describe("several keys", () => {
       }))
   }
 
-  for (const whole of [false, true]) {
-    it.effect(`rests a key of which the answer says so in its midst, ${whole ? "whole" : "streamed"}`, () =>
+  for (const buffered of [false, true]) {
+    it.effect(`rests a key of which the answer says so in its midst, ${buffered ? "buffered" : "streamed"}`, () =>
       Effect.gen(function*() {
         const error = JSON.stringify({ error: { message: "Slow down.", code: "rate_limit_exceeded" } })
         const server = yield* served((index) => {
           if (index > 0) return { pieces }
-          return whole ? { headers: json, pieces: [error] } : { pieces: [pieces[0]!, pieces[1]!, `data: ${error}\n\n`] }
+          return buffered
+            ? { headers: json, pieces: [error] }
+            : { pieces: [pieces[0]!, pieces[1]!, `data: ${error}\n\n`] }
         })
         const engine = yield* engineAt(server.url, { key: Redacted.make("key-one") })
-        assert.strictEqual((yield* outcome(engine, { ...generation, whole })).reason?._tag, "RateLimited")
+        assert.strictEqual((yield* outcome(engine, { ...generation, buffered })).reason?._tag, "RateLimited")
         assert.strictEqual((yield* outcome(engine)).reason?._tag, "RateLimited")
         assert.lengthOf(server.seen, 1)
         yield* TestClock.adjust(Duration.minutes(2))

@@ -288,7 +288,7 @@ describe("RemoteEngine", () => {
             return isStream ? { pieces: stream } : { headers: json, pieces: [JSON.stringify(whole)] }
           })
           const engine = yield* engineAt(server.url, over)
-          for (const one of [generation, { ...generation, whole: true }]) {
+          for (const one of [generation, { ...generation, buffered: true }]) {
             assert.strictEqual(textOf((yield* outcome(engine, one)).events), text)
           }
           assert.deepStrictEqual(asked, streams)

@@ -36,7 +36,7 @@ const values: { readonly [Field in keyof Request]-?: readonly [Request[Field], R
   toolChoice: ["none", { name: "a" }],
   format: [{ type: "json_object" }, { type: "json_schema", schema: {} }],
   logprobs: [1, 2],
-  continues: ["The", "The capital"],
+  assistantPrefix: ["The", "The capital"],
   extra: [
     { dialect: "openai", fields: [{ path: ["verbosity"], value: "low" }] },
     { dialect: "openai", fields: [{ path: ["verbosity"], value: "high" }] }

@@ -329,7 +329,7 @@ describe("Inference", () => {
           sampling: { seed: 1 },
           maxTokens: undefined,
           stop: [],
-          whole: true
+          buffered: true
         }])
       }).pipe(run)
     })
@@ -343,24 +343,24 @@ describe("Inference", () => {
           sampling: { temperature: 0, topP: 0.5, seed: 0 },
           maxTokens: 10,
           stop: ["\n"],
-          whole: true
+          buffered: true
         }])
       }).pipe(run)
     })
 
-    const watching: ReadonlyArray<readonly [string, Partial<Policy.Policy>, boolean]> = [
-      ["where nothing looks at its pieces", { timeouts: { totalMs: 1_000 } }, true],
-      ["and not where the first has its time", { timeouts: { firstTokenMs: 1_000 } }, false],
-      ["and not where each has its time", { timeouts: { stallMs: 1_000 } }, false],
-      ["and not where another may start beside it", { hedge: { share: 0.1 } }, false]
+    const policies: ReadonlyArray<readonly [string, Partial<Policy.Policy>, boolean]> = [
+      ["if no limit applies to its pieces", { timeouts: { totalMs: 1_000 } }, true],
+      ["and not with a limit to the first token", { timeouts: { firstTokenMs: 1_000 } }, false],
+      ["and not with a stall limit", { timeouts: { stallMs: 1_000 } }, false],
+      ["and not with hedging", { hedge: { share: 0.1 } }, false]
     ]
-    for (const [when, policy, isWhole] of watching) {
-      it.effect(`is a whole answer for whom it is whole, ${when}`, () => {
+    for (const [when, policy, isBuffered] of policies) {
+      it.effect(`is buffered for generate ${when}`, () => {
         const { generations, run } = stage({ policy })
         return Effect.gen(function*() {
           yield* generate(request)
           yield* Stream.runDrain(Inference.use(({ stream }) => Effect.succeed(stream(request))).pipe(Stream.unwrap))
-          assert.deepStrictEqual(generations.map(({ whole = false }) => whole), [isWhole, false])
+          assert.deepStrictEqual(generations.map(({ buffered = false }) => buffered), [isBuffered, false])
         }).pipe(run)
       })
     }

@@ -30,7 +30,7 @@ const finish = (completionTokens: number, promptTokens = 7): Event => ({
   reason: "stop",
   usage: { promptTokens, completionTokens, cachedTokens: 0 }
 })
-const seam = (deployment: string): Event => ({ type: "seam", deployment })
+const handoff = (deployment: string): Event => ({ type: "handoff", deployment })
 const crashed = (deployment: string) =>
   InferenceError.make(new InferenceError.EngineCrashed({ deployment, detail: "It died." }))
 
@@ -118,7 +118,7 @@ const read = Effect.fnUntraced(function*(request: Request) {
 const textOf = (events: ReadonlyArray<Event>) => events.map((event) => event.type === "text" ? event.text : "").join("")
 
 describe("an answer whose deployment fails in the middle", () => {
-  it.effect("goes on at the next, from the text so far, with a seam where the text changes hands", () => {
+  it.effect("goes on at the next, from the text so far, with a handoff where the text changes hands", () => {
     const { asked, borrowed, run } = stage({
       a: cut("a", text("Hello "), text("wor", 2)),
       b: says(text("ld"), text("!"), finish(2, 11))
@@ -129,13 +129,13 @@ describe("an answer whose deployment fails in the middle", () => {
       assert.deepStrictEqual(events, [
         text("Hello "),
         text("wor", 2),
-        seam("b"),
+        handoff("b"),
         text("ld"),
         text("!"),
         finish(5, 11)
       ])
       assert.deepStrictEqual(
-        asked.map(([id, { continues, maxTokens }]) => [id, continues, maxTokens]),
+        asked.map(([id, { assistantPrefix, maxTokens }]) => [id, assistantPrefix, maxTokens]),
         [["a", undefined, 10], ["b", "Hello wor", 7]]
       )
       assert.strictEqual(borrowed(), 0)
@@ -178,13 +178,13 @@ describe("an answer whose deployment fails in the middle", () => {
       const { events } = yield* read(request)
       assert.deepStrictEqual(events, [
         text("one "),
-        seam("b"),
+        handoff("b"),
         text("two "),
-        seam("c"),
+        handoff("c"),
         text("three"),
         finish(3)
       ])
-      assert.deepStrictEqual(asked.map(([, { continues }]) => continues), [undefined, "one", "one two"])
+      assert.deepStrictEqual(asked.map(([, { assistantPrefix }]) => assistantPrefix), [undefined, "one", "one two"])
     }).pipe(run)
   })
 
@@ -246,7 +246,7 @@ describe("an answer whose deployment fails in the middle", () => {
     const { asked, run } = stage({ a: cut("a", text("One.\n\n")), b: says(text("\n"), text("\n\nTwo"), finish(2)) })
     return Effect.gen(function*() {
       assert.strictEqual(textOf((yield* read(request)).events), "One.\n\n\nTwo")
-      assert.strictEqual(asked[1]![1].continues, "One.")
+      assert.strictEqual(asked[1]![1].assistantPrefix, "One.")
     }).pipe(run)
   })
 
@@ -284,7 +284,7 @@ describe("an answer whose deployment fails in the middle", () => {
       return Effect.gen(function*() {
         const { error, events } = yield* read(request)
         assert.isUndefined(error)
-        assert.deepStrictEqual(events.slice(0, said.length + 1), [...said, seam("b")])
+        assert.deepStrictEqual(events.slice(0, said.length + 1), [...said, handoff("b")])
         assert.deepStrictEqual(asked.map(([, { resumed }]) => resumed), [undefined, true])
       }).pipe(run)
     })
@@ -313,7 +313,7 @@ describe("an answer whose deployment fails in the middle", () => {
       yield* TestClock.adjust(50)
       assert.deepStrictEqual((yield* Fiber.join(reading)).events, [
         text("Hello "),
-        seam("a"),
+        handoff("a"),
         text("world"),
         finish(2)
       ])
@@ -327,7 +327,7 @@ describe("an answer whose deployment fails in the middle", () => {
     return Effect.gen(function*() {
       const answer = yield* Inference.use((inference) => inference.generate(request))
       assert.deepInclude(answer, { text: "Hi", deployment: "b", attempts: 2 })
-      assert.isUndefined(asked[1]![1].continues)
+      assert.isUndefined(asked[1]![1].assistantPrefix)
     }).pipe(run)
   })
 })
@@ -336,16 +336,16 @@ describe("a request with a text so far", () => {
   it.effect("has its answer go on with that", () => {
     const { asked, run } = stage({ a: cut("a", text("b")), b: says(text("c"), finish(1)) })
     return Effect.gen(function*() {
-      assert.strictEqual(textOf((yield* read({ ...request, continues: "a" })).events), "bc")
-      assert.deepStrictEqual(asked.map(([, { continues }]) => continues), ["a", "ab"])
+      assert.strictEqual(textOf((yield* read({ ...request, assistantPrefix: "a" })).events), "bc")
+      assert.deepStrictEqual(asked.map(([, { assistantPrefix }]) => assistantPrefix), ["a", "ab"])
     }).pipe(run)
   })
 
   it.effect("has no format", () => {
     const { run } = stage({ a: says(finish(1)) })
     return Effect.gen(function*() {
-      const { error } = yield* read({ ...request, continues: "{", format: { type: "json_object" } })
-      assert.strictEqual(error?.reason._tag === "InvalidRequest" && error.reason.path, "continues")
+      const { error } = yield* read({ ...request, assistantPrefix: "{", format: { type: "json_object" } })
+      assert.strictEqual(error?.reason._tag === "InvalidRequest" && error.reason.path, "assistantPrefix")
     }).pipe(run)
   })
 })
