@@ -24,9 +24,8 @@ import * as SettingsFile from "./layers/settings/SettingsFile.ts"
 import * as ModelStore from "./layers/store/ModelStore.ts"
 import * as Breaker from "./services/health/BreakerLayer.ts"
 import * as Inference from "./services/inference/Inference.ts"
-import * as Pressure from "./services/models/MemoryPressureLayer.ts"
-import { Models as ModelsService } from "./services/models/Models.ts"
-import * as Models from "./services/models/ModelsLayer.ts"
+import * as Pressure from "./services/models/MemoryPressure.ts"
+import * as Models from "./services/models/Models.ts"
 import { Readiness } from "./services/models/Readiness.ts"
 import { Registry as RegistryService } from "./services/models/Registry.ts"
 import * as Registry from "./services/models/RegistryLayer.ts"
@@ -152,7 +151,7 @@ export const layer = <R = never>({ languageModels = {}, services: replaced = {},
 /** Loads what a request can be routed to, so that what the service says it serves can answer. */
 const preload = Layer.effectDiscard(Effect.gen(function*() {
   const registry = yield* RegistryService
-  const models = yield* ModelsService
+  const models = yield* Models.Models
   const readiness = yield* Readiness
   const deployments = (yield* registry.models).map(({ deployments }) => deployments[0])
   yield* Effect.forEach(

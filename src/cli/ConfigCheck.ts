@@ -13,7 +13,7 @@ import * as SettingsFile from "../layers/settings/SettingsFile.ts"
 import { ModelFiles } from "../services/engines/ModelFiles.ts"
 import { contextSizeOf, shapeOf } from "../services/models/MemoryEstimate.ts"
 import type { Verdict } from "../services/models/MemoryForecast.ts"
-import * as Forecast from "../services/models/MemoryForecast.ts"
+import * as MemoryForecast from "../services/models/MemoryForecast.ts"
 import type { Resolved } from "../services/settings/Settings.ts"
 import { Settings, SettingsError } from "../services/settings/Settings.ts"
 import { nameInStore } from "../services/settings/StoreReferences.ts"
@@ -135,7 +135,7 @@ const lookAtFiles = Effect.fnUntraced(function*(settings: Resolved) {
   const readable = deployments.filter((deployment) =>
     deployment.options.engine === "fake" || places.has(placeOf(deployment))
   )
-  const verdicts = yield* Forecast.forecast(settings, readable)
+  const verdicts = yield* MemoryForecast.forecast(settings, readable)
   return { facts, verdicts, problems: [...missing, ...wrong, ...tooLarge(settings, verdicts)] } satisfies Looked
 })
 
@@ -146,7 +146,7 @@ const printFacts = ({ memory }: Resolved, { facts, verdicts }: Looked) => {
   const where = memory.budgetBytes === undefined ? "on this machine now" : "of the budget"
   const rows = facts.map((one) => {
     const verdict = verdicts.find(({ deployment }) => placeOf(deployment) === one.place)!
-    const { bytes } = verdict.choices.find(({ deployment }) => sourceOf(deployment) === one.source)!
+    const { bytes } = verdict.candidates.find(({ deployment }) => sourceOf(deployment) === one.source)!
     const { availableBytes } = verdict
     return [
       one.model,

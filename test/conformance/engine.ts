@@ -15,9 +15,8 @@ import type { ChosenLogprob, OutputFormat, ToolCall, ToolDefinition } from "../.
 import * as EnginesLayer from "../../src/layers/engines/Engines.ts"
 import type { Engine } from "../../src/services/engines/Engine.ts"
 import { Engines } from "../../src/services/engines/Engine.ts"
-import type { Status } from "../../src/services/models/Models.ts"
-import { Models } from "../../src/services/models/Models.ts"
-import * as ModelsLayer from "../../src/services/models/ModelsLayer.ts"
+import type { Status } from "../../src/services/models/Actor.ts"
+import { layerUnbounded, Models } from "../../src/services/models/Models.ts"
 import { deployment } from "../support/Deployments.ts"
 
 /** An implementation under test. Its deployment must have 4 slots. */
@@ -120,11 +119,11 @@ const idle = (engine: Stage): Effect.Effect<void> =>
 
 const stage = Effect.fnUntraced(function*(deployment: Deployment) {
   const models = yield* Models
-  const engine = yield* Effect.scoped(models.borrow(deployment, {}))
+  const engine = yield* Effect.scoped(models.lease(deployment, {}))
   return {
     ...engine,
     generate: (generation) =>
-      Stream.unwrap(Effect.map(models.borrow(deployment, {}), (lent) => lent.generate(generation))),
+      Stream.unwrap(Effect.map(models.lease(deployment, {}), (lent) => lent.generate(generation))),
     load: models.status(deployment)
   } satisfies Stage
 })
@@ -388,7 +387,7 @@ export const engineConformance = (subject: Subject) => {
   const withEngine = <A, E>(use: (engine: Stage) => Effect.Effect<A, E>) =>
     Effect.flatMap(stage(deploymentOf(subject.options)), use).pipe(
       Effect.provide(
-        Layer.provide(ModelsLayer.layerUnbounded, engines)
+        Layer.provide(layerUnbounded, engines)
       )
     )
   const test = <E>(name: string, use: (engine: Stage) => Effect.Effect<void, E>) => {

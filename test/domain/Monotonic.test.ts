@@ -179,7 +179,7 @@ describe("Monotonic", () => {
       "layers/store/StoreContext.ts",
       "services/health/BreakerLayer.ts",
       "services/inference/RequestTelemetry.ts",
-      "services/models/ModelsLayer.ts"
+      "services/models/Models.ts"
     ])
   })
 })

@@ -2,6 +2,7 @@
  * The front door with all that routes, over engines that a test scripts. Time is the test's.
  */
 import { Effect, Layer, Result, Stream, SubscriptionRef } from "effect"
+import type { Standing } from "../../src/domain/Caller.ts"
 import type { Deployment, DeploymentOptions, Model } from "../../src/domain/Deployment.ts"
 import { abilities } from "../../src/domain/EngineProtocol.ts"
 import type { Generation } from "../../src/domain/Generation.ts"
@@ -14,9 +15,9 @@ import type { Breaker } from "../../src/services/health/Breaker.ts"
 import * as BreakerLayer from "../../src/services/health/BreakerLayer.ts"
 import * as InferenceLayer from "../../src/services/inference/Inference.ts"
 import type { Inference } from "../../src/services/inference/Inference.ts"
+import type { ActorEvent } from "../../src/services/models/Actor.ts"
 import type { Level } from "../../src/services/models/MemoryPressure.ts"
 import { Pressure } from "../../src/services/models/MemoryPressure.ts"
-import type { ActorEvent, Standing } from "../../src/services/models/Models.ts"
 import { Models } from "../../src/services/models/Models.ts"
 import * as RegistryLayer from "../../src/services/models/RegistryLayer.ts"
 import * as Metrics from "../../src/services/observability/Metrics.ts"
@@ -140,7 +141,7 @@ export const world = (setting: Setting): World => {
   })
   const actors = Layer.mock(Models)({
     events: Stream.fromIterable(events),
-    borrow: ({ id }, standing) => Effect.succeed(disguise(makeEngine(made, id, parts.get(id)!, standing))),
+    lease: ({ id }, standing) => Effect.succeed(disguise(makeEngine(made, id, parts.get(id)!, standing))),
     status: ({ id }) => Effect.succeed({ deployment: id, state: "ready", running: 0, queued: 0, memoryBytes: 0 }),
     statuses: Effect.succeed([])
   })

@@ -4,6 +4,7 @@
  */
 import { Clock, Deferred, Duration, Effect, Layer, Stream } from "effect"
 import { TestClock } from "effect/testing"
+import type { Standing } from "../../src/domain/Caller.ts"
 import type { Deployment, DeploymentOptions } from "../../src/domain/Deployment.ts"
 import type { EngineHost } from "../../src/domain/EngineProtocol.ts"
 import type { Generation } from "../../src/domain/Generation.ts"
@@ -14,11 +15,10 @@ import * as LocalEngine from "../../src/layers/engines/LocalEngine.ts"
 import type { Engine } from "../../src/services/engines/Engine.ts"
 import { Engines } from "../../src/services/engines/Engine.ts"
 import { ModelFileError, ModelFiles, Unreadable } from "../../src/services/engines/ModelFiles.ts"
+import type { ActorEvent } from "../../src/services/models/Actor.ts"
 import type { Reading } from "../../src/services/models/Memory.ts"
 import { Memory } from "../../src/services/models/Memory.ts"
-import type { ActorEvent, Standing } from "../../src/services/models/Models.ts"
-import { Models } from "../../src/services/models/Models.ts"
-import * as ModelsLayer from "../../src/services/models/ModelsLayer.ts"
+import { layer as modelsLayer, Models } from "../../src/services/models/Models.ts"
 import { Settings } from "../../src/services/settings/Settings.ts"
 import type { Header, Value } from "../../src/services/store/Gguf.ts"
 import { deployment, settings } from "./Deployments.ts"
@@ -257,7 +257,7 @@ export const stage = (direction: Direction = {}): Stage => {
       Memory.of({ read: Effect.sync(() => reading?.() ?? { totalBytes: 0, availableBytes: 0 }) })
     )
   )
-  const models = ModelsLayer.layer.pipe(
+  const models = modelsLayer.pipe(
     Layer.provide(surroundings),
     Layer.provide(Layer.effect(Clock.Clock, upClock))
   )
@@ -282,7 +282,7 @@ export const using = <A, E>(
   deployment: Deployment,
   use: (engine: Engine) => Effect.Effect<A, E>,
   standing: Standing = {}
-) => Models.use(({ borrow }) => Effect.flatMap(borrow(deployment, standing), use)).pipe(Effect.scoped)
+) => Models.use(({ lease }) => Effect.flatMap(lease(deployment, standing), use)).pipe(Effect.scoped)
 
 /** Borrows for as long as the fiber lives. */
 export const hold = (deployment: Deployment, standing: Standing = {}) =>

@@ -177,10 +177,10 @@ const make = (
   model: LanguageModel.LanguageModel,
   stopped: Deferred.Deferred<never, InferenceError.InferenceError>
 ): Engine => {
-  const open = Effect.fnUntraced(function*(generation: Generation, hold: (() => () => void) | undefined) {
+  const open = Effect.fnUntraced(function*(generation: Generation, retain: (() => () => void) | undefined) {
     yield* check(generation, source, { deployment: deployment.id, name })
     const parts = yield* partsOf(model as unknown as Untyped, generation)
-    yield* Effect.acquireRelease(Effect.sync(() => hold?.()), (release) => Effect.sync(() => release?.()))
+    yield* Effect.acquireRelease(Effect.sync(() => retain?.()), (release) => Effect.sync(() => release?.()))
     const lively = !Duration.isFinite(deployment.stallAfter)
       ? parts
       : Stream.timeoutOrElse(parts, { duration: deployment.stallAfter, orElse: () => Stream.fail(new Hung()) })
@@ -199,8 +199,8 @@ const make = (
       abilities: Capability.configured(deployment.options),
       details: { name }
     },
-    generate: (generation, hold): Stream.Stream<Event, InferenceError.InferenceError> =>
-      withFailures(deployment, Stream.unwrap(open(generation, hold))),
+    generate: (generation, retain): Stream.Stream<Event, InferenceError.InferenceError> =>
+      withFailures(deployment, Stream.unwrap(open(generation, retain))),
     embed: () => cannot("embed"),
     rerank: () => cannot("rerank"),
     classify: () => cannot("classify"),

@@ -16,7 +16,7 @@ import type { InferenceError } from "../../domain/InferenceError.ts"
 import type { Each, EngineFailure, GenerateJob, JobEvent, JobResult, TokenizeJob, WholeJob } from "../../domain/Job.ts"
 import { firstImage, texts } from "../../domain/Message.ts"
 import { requiredOf } from "../../domain/PassThrough.ts"
-import type { Engine, Hold } from "../../services/engines/Engine.ts"
+import type { Engine, Retain } from "../../services/engines/Engine.ts"
 
 type ErrorOf = (failure: EngineFailure) => InferenceError
 
@@ -120,12 +120,12 @@ const granting = (send: SendCommand) => {
 
 /** Starts a generation; the scope's end cancels it. */
 const start = Effect.fnUntraced(
-  function*(host: EngineHost, errorOf: ErrorOf, generation: Generation, hold: Hold | undefined) {
+  function*(host: EngineHost, errorOf: ErrorOf, generation: Generation, retain: Retain | undefined) {
     const failure = unsaid(generation)
     if (failure !== undefined) return yield* errorOf(failure)
     const seed = generation.sampling.seed ?? (yield* Random.nextIntBetween(0, maxSeed))
     const queue = yield* Queue.unbounded<Event, InferenceError | Cause.Done>()
-    const release = hold?.()
+    const release = retain?.()
     let live = true
     const onEvent = listener(queue, errorOf, () => {
       live = false
@@ -148,10 +148,10 @@ const ask = <Kind extends WholeJob["kind"]>(
   host: EngineHost,
   errorOf: ErrorOf,
   job: Extract<WholeJob, { kind: Kind }>,
-  hold: Hold | undefined
+  retain: Retain | undefined
 ): Effect.Effect<Extract<JobResult, { kind: Kind }>, InferenceError> =>
   Effect.callback((resume) => {
-    const release = hold?.()
+    const release = retain?.()
     const send = host.start(job, (events) => {
       for (const event of events) {
         if (event.type === "progress") continue
@@ -179,23 +179,23 @@ export const make = (host: EngineHost, description: EngineDescription, errorOf: 
   describe: description,
   memoryBytes: Effect.sync(() => host.memoryBytes()),
   isOver: () => host.isOver(),
-  generate: (generation, hold) =>
+  generate: (generation, retain) =>
     Stream.unwrap(Effect.map(
-      start(host, errorOf, generation, hold),
+      start(host, errorOf, generation, retain),
       ({ queue, send }) => Stream.fromPull(Effect.succeed(Effect.map(Queue.takeAll(queue), granting(send))))
     )),
-  embed: (inputs, hold) =>
+  embed: (inputs, retain) =>
     Effect.map(
-      ask(host, errorOf, { kind: "embed", inputs }, hold),
+      ask(host, errorOf, { kind: "embed", inputs }, retain),
       ({ embeddings }) => embeddings.map(resultOf(errorOf))
     ),
-  rerank: (query, documents, hold) => ask(host, errorOf, { kind: "rerank", query, documents }, hold),
-  classify: (inputs, hold) =>
+  rerank: (query, documents, retain) => ask(host, errorOf, { kind: "rerank", query, documents }, retain),
+  classify: (inputs, retain) =>
     Effect.map(
-      ask(host, errorOf, { kind: "classify", inputs }, hold),
+      ask(host, errorOf, { kind: "classify", inputs }, retain),
       ({ classifications }) => classifications.map(resultOf(errorOf))
     ),
-  tokenize: (input, hold) => Effect.map(ask(host, errorOf, tokenizeJob(input), hold), ({ tokens }) => tokens),
+  tokenize: (input, retain) => Effect.map(ask(host, errorOf, tokenizeJob(input), retain), ({ tokens }) => tokens),
   stop: Effect.promise(() => host.close()),
   crashed: Effect.flatMap(Effect.promise(() => host.exited), (failure) => Effect.fail(errorOf(failure)))
 })

@@ -31,7 +31,7 @@ import * as Extra from "../../domain/PassThrough.ts"
 import { hostOf, isPrivateHost } from "../../domain/PublicAddress.ts"
 import type { Source } from "../../domain/Source.ts"
 import { dialectOf } from "../../domain/Source.ts"
-import type { Engine, Hold } from "../../services/engines/Engine.ts"
+import type { Engine, Retain } from "../../services/engines/Engine.ts"
 import { eventsOf, makeCheck, makeReader } from "./AnswerEvents.ts"
 import type { Upstream } from "./HttpExchange.ts"
 import type { Media } from "./ImageFetcher.ts"
@@ -163,14 +163,14 @@ const makeGenerate = ({ dialect, media, target, upstream }: Parts) => {
 }
 
 /** Until the scope ends. Not `Effect.acquireRelease`, which copies the whole context for a release that needs none of it. */
-const holdSlot = (hold: Hold | undefined): Effect.Effect<void, never, Scope.Scope> =>
-  hold === undefined
+const retainSlot = (retain: Retain | undefined): Effect.Effect<void, never, Scope.Scope> =>
+  retain === undefined
     ? Effect.void
-    : Effect.uninterruptible(Effect.flatMap(Effect.scope, (scope) => Scope.addFinalizer(scope, Effect.sync(hold()))))
+    : Effect.uninterruptible(Effect.flatMap(Effect.scope, (scope) => Scope.addFinalizer(scope, Effect.sync(retain()))))
 
 type Begin = (
   needed: ReadonlyArray<Ability>,
-  hold: Hold | undefined
+  retain: Retain | undefined
 ) => Effect.Effect<unknown, InferenceError.InferenceError, Scope.Scope>
 
 /** What is answered whole, by its ability. */
@@ -182,11 +182,11 @@ const makeTasks = ({ target, upstream }: Parts, begin: Begin) => {
     ability: Ability,
     task: Task<Input, Output> | undefined,
     input: Input,
-    hold: Hold | undefined,
+    retain: Retain | undefined,
     capability: Capability.Capability = ability
   ): Effect.Effect<Output, InferenceError.InferenceError> =>
     Effect.scoped(Effect.gen(function*() {
-      yield* begin([ability], hold)
+      yield* begin([ability], retain)
       if (task === undefined) return yield* InferenceError.notCapable(deployment, ability)
       const call = yield* spoken(task.request(input, target))
       return yield* upstream.read(call, (body) => task.answer(body, input, target), capability)
@@ -197,16 +197,16 @@ const makeTasks = ({ target, upstream }: Parts, begin: Begin) => {
     ability: Ability,
     task: Task<ReadonlyArray<string>, Each<A>> | undefined,
     inputs: ReadonlyArray<string>,
-    hold: Hold | undefined
+    retain: Retain | undefined
   ): Effect.Effect<Each<A>, InferenceError.InferenceError> =>
     Effect.catchIf(
-      run(ability, task, inputs, hold),
+      run(ability, task, inputs, retain),
       isOfInput,
       (error): Effect.Effect<Each<A>, InferenceError.InferenceError> =>
         inputs.length < 2
           ? Effect.succeed(inputs.map(() => Result.fail(error)))
           : Effect.map(
-            Effect.forEach(inputs, (input) => runEach(ability, task, [input], hold)),
+            Effect.forEach(inputs, (input) => runEach(ability, task, [input], retain)),
             (results) => results.flat()
           )
     )
@@ -222,11 +222,11 @@ export const make = (dialect: Dialect, target: Target, upstream: Upstream, media
   let stopped = false
 
   /** Takes the slot until the connection is done with. */
-  const begin: Begin = (needed, hold) =>
+  const begin: Begin = (needed, retain) =>
     Effect.suspend(() => {
       if (stopped) return Effect.fail(InferenceError.make(over))
       const missing = needed.find((ability) => !abilities.includes(ability))
-      return missing === undefined ? holdSlot(hold) : Effect.fail(InferenceError.notCapable(deployment, missing))
+      return missing === undefined ? retainSlot(retain) : Effect.fail(InferenceError.notCapable(deployment, missing))
     })
 
   const generate = makeGenerate(parts)
@@ -235,7 +235,7 @@ export const make = (dialect: Dialect, target: Target, upstream: Upstream, media
   /** Where the ability is missing, it is not the inputs that are wrong. */
   const each = <A>(ability: Ability, task: Task<ReadonlyArray<string>, Each<A>> | undefined) =>
     abilities.includes(ability) && task !== undefined
-      ? (inputs: ReadonlyArray<string>, hold?: Hold) => runEach(ability, task, inputs, hold)
+      ? (inputs: ReadonlyArray<string>, retain?: Retain) => runEach(ability, task, inputs, retain)
       : () => Effect.fail(InferenceError.notCapable(deployment, ability))
 
   return {
@@ -246,18 +246,18 @@ export const make = (dialect: Dialect, target: Target, upstream: Upstream, media
       abilities,
       details: { provider: options.provider, model: options.model }
     },
-    generate: (generation, hold) =>
-      Stream.unwrap(Effect.andThen(begin(neededBy(generation), hold), generate(generation))),
+    generate: (generation, retain) =>
+      Stream.unwrap(Effect.andThen(begin(neededBy(generation), retain), generate(generation))),
     embed: each("embed", dialect.embed),
     ...(dialect.embedNative === undefined
       ? {}
-      : { embedNative: (source: Source, hold?: Hold) => run("embed", dialect.embedNative, source, hold) }),
-    rerank: (query, documents, hold) => run("rerank", dialect.rerank, { query, documents }, hold),
+      : { embedNative: (source: Source, retain?: Retain) => run("embed", dialect.embedNative, source, retain) }),
+    rerank: (query, documents, retain) => run("rerank", dialect.rerank, { query, documents }, retain),
     classify: each("classify", dialect.classify),
-    tokenize: (input, hold) => run("tokenize", dialect.tokenize, input, hold),
+    tokenize: (input, retain) => run("tokenize", dialect.tokenize, input, retain),
     ...(dialect.count === undefined
       ? {}
-      : { count: (input: Counted, hold?: Hold) => run("generate", dialect.count, input, hold, "count") }),
+      : { count: (input: Counted, retain?: Retain) => run("generate", dialect.count, input, retain, "count") }),
     memoryBytes: Effect.succeed(0),
     isOver: () => stopped,
     stop: Effect.suspend(() => {

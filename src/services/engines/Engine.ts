@@ -18,7 +18,7 @@ import type { Classification, Embedding } from "../../domain/Job.ts"
 import type { Source } from "../../domain/Source.ts"
 
 /** Called when a job starts; what it returns is called when the engine has let go of the job. */
-export type Hold = () => () => void
+export type Retain = () => () => void
 
 /** A loaded engine. What it cannot do, as its `abilities` tell, fails with `InvalidRequest`. */
 export interface Engine {
@@ -28,30 +28,30 @@ export interface Engine {
    *
    * @param hold tells how long the job's slot is taken, which may be longer than the stream, as of every job here
    */
-  readonly generate: (generation: Generation, hold?: Hold) => Stream.Stream<Event, InferenceError>
+  readonly generate: (generation: Generation, retain?: Retain) => Stream.Stream<Event, InferenceError>
   /** One result an input, in their order: a wrong input fails alone. */
   readonly embed: (
     inputs: ReadonlyArray<string>,
-    hold?: Hold
+    retain?: Retain
   ) => Effect.Effect<ReadonlyArray<Result.Result<Embedding, InferenceError>>, InferenceError>
   readonly rerank: (
     query: string,
     documents: ReadonlyArray<string>,
-    hold?: Hold
+    retain?: Retain
   ) => Effect.Effect<Ranking, InferenceError>
   /** Likewise. */
   readonly classify: (
     inputs: ReadonlyArray<string>,
-    hold?: Hold
+    retain?: Retain
   ) => Effect.Effect<ReadonlyArray<Result.Result<Classification, InferenceError>>, InferenceError>
   readonly tokenize: (
     input: Countable,
-    hold?: Hold
+    retain?: Retain
   ) => Effect.Effect<ReadonlyArray<number>, InferenceError>
   /** Embeds for a caller of the provider's own dialect, whose answer is passed on; left out, it has none. */
-  readonly embedNative?: (source: Source, hold?: Hold) => Effect.Effect<NativeEmbeddings, InferenceError>
+  readonly embedNative?: (source: Source, retain?: Retain) => Effect.Effect<NativeEmbeddings, InferenceError>
   /** Tokens of the prompt, where they can be counted and not told one by one; left out, `tokenize` counts. */
-  readonly count?: (input: Counted, hold?: Hold) => Effect.Effect<number, InferenceError>
+  readonly count?: (input: Counted, retain?: Retain) => Effect.Effect<number, InferenceError>
   /** Resident memory outside this process, bytes. */
   readonly memoryBytes: Effect.Effect<number>
   /** Whether it takes no more jobs: true before any job fails of its end. Left out, it never ends of itself. */

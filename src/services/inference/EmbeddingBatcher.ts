@@ -11,13 +11,14 @@
  * request counts.
  */
 import { Context, Deferred, Effect, Exit, Request, RequestResolver, Result } from "effect"
+import type { Standing } from "../../domain/Caller.ts"
 import * as Policies from "../../domain/Defaults.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import { Hops } from "../../domain/HopLimit.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { InvalidRequest, make as makeError } from "../../domain/InferenceError.ts"
 import type { Embedding } from "../../domain/Job.ts"
-import type { Models, Standing } from "../models/Models.ts"
+import type { Models } from "../models/Models.ts"
 
 /** What a batch needs to know of each request in it. */
 export interface Asking {
@@ -25,7 +26,7 @@ export interface Asking {
   readonly standing: Standing
   /** Called when the batch has a slot. */
   readonly granted: () => void
-  /** See `Models.borrow`. */
+  /** See `Models.lease`. */
   readonly movedOn: () => boolean
 }
 
@@ -68,7 +69,7 @@ const runBatch = (models: Models["Service"], entries: ReadonlyArray<Entry>) => {
   const movedOn = () => entries.some(({ request: { asking } }) => asking.movedOn())
   const allLeft = Effect.forEach(entries, ({ request: { left } }) => Deferred.await(left), { discard: true })
   const answered = Effect.gen(function*() {
-    const engine = yield* models.borrow(deployment, standingOf(entries), movedOn)
+    const engine = yield* models.lease(deployment, standingOf(entries), movedOn)
     for (const { request: { asking } } of entries) asking.granted()
     // They go on together, as far as the one that has come the farthest.
     const hops = Math.max(...entries.map(({ context }) => Context.get(context, Hops)))

@@ -4,6 +4,7 @@
  */
 import type { Cause, Scope } from "effect"
 import { Clock, Deferred, Duration, Effect, SubscriptionRef } from "effect"
+import type { Standing } from "../../domain/Caller.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import type { By } from "../../domain/Inference.ts"
 import { InferenceError, make, Overloaded } from "../../domain/InferenceError.ts"
@@ -13,7 +14,6 @@ import * as CachedResponses from "../cache/CachedResponses.ts"
 import type { Engine } from "../engines/Engine.ts"
 import { Breaker } from "../health/Breaker.ts"
 import { interval, Pressure, sheds } from "../models/MemoryPressure.ts"
-import type { Standing } from "../models/Models.ts"
 import { Models } from "../models/Models.ts"
 import * as GuardedCallbacks from "../observability/GuardedCallbacks.ts"
 import type { Operation as OperationName } from "../observability/Metrics.ts"
@@ -123,7 +123,7 @@ const makeEngage = ({ enter, models, now }: Parts) => {
       const movedOn = () => moved.has(start.attempt)
       const limits = TimeLimits.make(deployment.id, begun.route.policy.timeouts, { deadline, now, onLimit })
       const entered = Effect.map(enterAgain, granted)
-      const borrowed = Effect.tap(models.borrow(deployment, own, movedOn), () => entered)
+      const borrowed = Effect.tap(models.lease(deployment, own, movedOn), () => entered)
       return {
         deployment,
         standing: own,

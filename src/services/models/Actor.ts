@@ -1,114 +1,148 @@
 /**
- * An actor: the owner of one deployment. Its mailbox holds the callers that wait, its life is an engine that is loading,
- * ready or draining, and lives follow one another.
+ * An actor: the owner of one deployment. Its mailbox holds the callers that wait. An engine instance is one run of its
+ * engine, from the load to the end; one instance follows another.
  *
  * **Details**
  *
- * A mailbox outlives its engine: callers who wait while an engine crashes, is exchanged for another version or makes
- * room for another model are served by the next. Everything here is plain state and takes no time; the fibers that
- * change it are in `Lives` and `layers/Models`.
+ * The mailbox outlives engine instances: callers that wait while an engine crashes, is replaced or is evicted get a slot
+ * of the next instance. This file is plain state with synchronous functions; the fibers that change it are in
+ * `EngineLifecycle` and `Models`.
  */
 import type { Fiber } from "effect"
 import { Deferred, Duration, Effect } from "effect"
+import type { Standing } from "../../domain/Caller.ts"
 import * as Policies from "../../domain/Defaults.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
+import type { Ability } from "../../domain/EngineProtocol.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { make as makeError, QueueFull } from "../../domain/InferenceError.ts"
 import type { Engine } from "../engines/Engine.ts"
 import type { Waiting } from "./Mailbox.ts"
-import { FairQueue } from "./Mailbox.ts"
-import type { Standing, State } from "./Models.ts"
+import { Mailbox } from "./Mailbox.ts"
+
+/**
+ * The state of a deployment: not loaded, loading, ready for jobs, finishing its last jobs, or failed. `gone` is emitted
+ * once when its engine has ended; the state is `cold` from then on.
+ */
+export type State = "cold" | "loading" | "ready" | "draining" | "failed"
+
+/** A change of a deployment's state, emitted after it has happened. */
+export interface ActorEvent {
+  readonly deployment: string
+  readonly state: Exclude<State, "cold"> | "gone"
+  /** Why it loads again or has failed. */
+  readonly cause?: string
+  /** What its engine can do; of `ready`. */
+  readonly abilities?: ReadonlyArray<Ability>
+  /** ms since 1970 */
+  readonly at: number
+}
+
+/** The current state and load of a deployment. */
+export interface Status {
+  readonly deployment: string
+  readonly state: State
+  /** Jobs that hold a slot. */
+  readonly running: number
+  /** Callers that wait for the engine or a slot. */
+  readonly queued: number
+  /** Resident memory outside this process, bytes. */
+  readonly memoryBytes: number
+  /** The reason of the last failure. */
+  readonly lastFailure?: string
+}
 
 /** Calls that wait for an engine and need no slot. */
 export type Waiters = Set<Deferred.Deferred<void, InferenceError>>
 
-/** One engine's time, from its load to its end; a restart after a crash belongs to it. */
-export interface Life {
+/** One run of an engine, from its load to its end, including its restarts after crashes. */
+export interface EngineInstance {
   readonly actor: Actor
   readonly version: number
-  /** As it was asked for. */
+  /** As requested. */
   readonly deployment: Deployment
-  /** What was granted memory: the deployment, or a variant of it. */
+  /** The deployment, or the variant of it, that was granted memory. */
   granted: Deployment
   state: "loading" | "ready" | "draining" | "gone"
-  /** Undefined while it is being started. */
+  /** Undefined while the engine starts. */
   engine: Engine | undefined
   /** Jobs that hold a slot. */
   running: number
-  /** No job is given a slot: another model waits for the memory. */
+  /** Gets no new jobs, because another model waits for its memory. */
   paused: boolean
-  /** Its first load goes on though nothing waits for it any more: a request that began it went on elsewhere. */
-  continues: boolean
-  /** Memory that it was granted, bytes. */
+  /** The first load continues without waiting callers: the request that began it went to another deployment. */
+  detached: boolean
+  /** Granted memory, bytes. */
   bytes: number
-  /** When its engine was ready last, ms; undefined, it never was. */
+  /** When the engine became ready last, ms; undefined if it never did. */
   readyAt: number | undefined
-  /** What loading it took, ms. */
+  /** Duration of the last load, ms. */
   loadMs: number
-  /** Told when no job holds a slot any more. */
-  readonly idle: Set<() => void>
-  /** Calls of `replace` that wait until it serves. */
+  /** Called when no job holds a slot any more. */
+  readonly onIdle: Set<() => void>
+  /** Calls of `replace` that wait until this instance is ready. */
   readonly waiters: Waiters
   fiber: Fiber.Fiber<unknown, unknown> | undefined
 }
 
-/** A slot of an engine, which may have crashed when its borrower comes to use it: it fails his job then. */
+/** A slot of an engine. If the engine has crashed before the job starts, the job fails. */
 export interface Slot {
-  readonly life: Life
+  readonly instance: EngineInstance
   readonly engine: Engine
 }
 
 /** A caller in the mailbox. */
-export interface Caller {
+export interface SlotRequest {
   readonly slot: Deferred.Deferred<Slot, InferenceError>
-  /** The life whose slot he was given. */
-  life: Life | undefined
+  /** The instance whose slot it was given. */
+  instance: EngineInstance | undefined
 }
 
 export interface Actor {
   readonly id: string
-  /** What serves, or will. */
+  /** What is loaded, or will be. */
   deployment: Deployment
-  /** The one that serves. */
-  life: Life | undefined
-  /** Those that still drain, and at most one that loads to take over. */
-  readonly others: Set<Life>
-  readonly mailbox: FairQueue<Caller>
+  /** The instance that gets the jobs. */
+  instance: EngineInstance | undefined
+  /** Instances that drain, and at most one that loads to take over. */
+  readonly others: Set<EngineInstance>
+  readonly mailbox: Mailbox<SlotRequest>
   /** Calls of `load`. */
-  readonly watchers: Waiters
-  lives: number
-  /** Jobs served. */
+  readonly loadWaiters: Waiters
+  /** Instances made so far. */
+  instances: number
+  /** Jobs completed. */
   served: number
-  /** How long a job holds its slot, smoothed, ms. */
+  /** How long a job holds its slot, exponentially smoothed, ms. */
   meanJobMs: number
-  /** When a job ended last, its engine became ready, or the actor was made, ms of `Monotonic`. */
+  /** When a job ended last, the engine became ready, or the actor was made, ms of `Monotonic`. */
   lastUsed: number
   keepAlive: Duration.Duration
-  /** Why it failed last. */
+  /** The reason of the last failure. */
   lastFailure: string | undefined
-  /** It failed and has not been tried again. */
+  /** It failed and has not been loaded since. */
   failed: boolean
-  /** After its last restart failed: callers are refused until then, ms. */
+  /** The last restart failed: callers are refused until then, ms. */
   downUntil: number
   unloadTimer: { readonly at: number; fiber: Fiber.Fiber<unknown, unknown> | undefined } | undefined
 }
 
-/** @param now ms of `Monotonic`, from which its idle time counts until its first job has ended */
+/** @param now ms of `Monotonic`; idle time counts from here until the first job has ended */
 export const make = (deployment: Deployment, now: number): Actor => {
   const actor: Actor = {
     id: deployment.id,
     deployment,
-    life: undefined,
+    instance: undefined,
     others: new Set(),
-    mailbox: new FairQueue({
-      // Another version may have another limit.
+    mailbox: new Mailbox({
+      // `replace` may change the limit.
       get limit() {
         return actor.deployment.queueLimit
       },
       ageing: Duration.toMillis(Policies.queueAgeing)
     }),
-    watchers: new Set(),
-    lives: 0,
+    loadWaiters: new Set(),
+    instances: 0,
     served: 0,
     meanJobMs: 0,
     lastUsed: now,
@@ -121,79 +155,95 @@ export const make = (deployment: Deployment, now: number): Actor => {
   return actor
 }
 
-export const makeLife = (actor: Actor, deployment: Deployment): Life => ({
+export const makeInstance = (actor: Actor, deployment: Deployment): EngineInstance => ({
   actor,
-  version: ++actor.lives,
+  version: ++actor.instances,
   deployment,
   granted: deployment,
   state: "loading",
   engine: undefined,
   running: 0,
   paused: false,
-  continues: false,
+  detached: false,
   bytes: 0,
   readyAt: undefined,
   loadMs: 0,
-  idle: new Set(),
+  onIdle: new Set(),
   waiters: new Set(),
   fiber: undefined
 })
 
-/** The one that loads to take over from the one that serves. */
-export const successorOf = ({ others }: Actor): Life | undefined =>
+/** All instances of an actor, the one that gets the jobs first. */
+export const instancesOf = ({ instance, others }: Actor): ReadonlyArray<EngineInstance> =>
+  instance === undefined ? [...others] : [instance, ...others]
+
+/** The instance that loads to take over. */
+export const successorOf = ({ others }: Actor): EngineInstance | undefined =>
   others.size === 0 ? undefined : [...others].find(({ state }) => state === "loading")
 
 export const stateOf = (actor: Actor): State => {
-  const life = actor.life ?? successorOf(actor)
-  if (life !== undefined && life.state !== "gone") return life.state
+  const instance = actor.instance ?? successorOf(actor)
+  if (instance !== undefined && instance.state !== "gone") return instance.state
   if (actor.others.size > 0) return "draining"
   return actor.failed ? "failed" : "cold"
 }
 
-/** Whether anyone waits for its engine. */
-export const isWanted = ({ mailbox, watchers }: Actor): boolean => mailbox.size > 0 || watchers.size > 0
+/** Of a deployment; without an actor it is cold. */
+export const statusOf = (id: string, actor: Actor | undefined): Effect.Effect<Status> =>
+  Effect.map(actor?.instance?.engine?.memoryBytes ?? Effect.succeed(0), (memoryBytes) => ({
+    deployment: id,
+    state: actor === undefined ? "cold" : stateOf(actor),
+    running: actor === undefined ? 0 : instancesOf(actor).reduce((sum, { running }) => sum + running, 0),
+    queued: actor?.mailbox.size ?? 0,
+    memoryBytes,
+    ...(actor?.lastFailure === undefined ? {} : { lastFailure: actor.lastFailure })
+  }))
 
-/** Whether a request or an operator waits for this load, which otherwise only continues. */
-export const isAwaited = ({ actor, continues }: Life): boolean => !continues || isWanted(actor)
+/** Whether any caller waits for the engine. */
+export const isWanted = ({ loadWaiters, mailbox }: Actor): boolean => mailbox.size > 0 || loadWaiters.size > 0
 
-const capacityOf = (life: Life, engine: Engine): number =>
-  engine.describe.slots * ("replicas" in life.deployment.options ? life.deployment.options.replicas ?? 1 : 1)
+/** Whether a request or an operator waits for this load; a detached load may have no waiting caller. */
+export const isAwaited = ({ actor, detached }: EngineInstance): boolean => !detached || isWanted(actor)
 
-/** Gives free slots to whose turn it is. */
-export const pump = ({ life, mailbox }: Actor, now: number): void => {
-  if (life?.engine === undefined || life.paused || life.state !== "ready") return
-  // Its jobs fail before its end is noted: who waits is not to fail with them, but is served by the next.
-  if (life.engine.isOver?.() === true) return
-  const capacity = capacityOf(life, life.engine)
-  while (life.running < capacity) {
+const capacityOf = ({ deployment: { options } }: EngineInstance, engine: Engine): number =>
+  engine.describe.slots * ("replicas" in options ? options.replicas ?? 1 : 1)
+
+/** Gives free slots to waiting callers, in the mailbox's order. */
+export const dispatch = ({ instance, mailbox }: Actor, now: number): void => {
+  if (instance?.engine === undefined || instance.paused || instance.state !== "ready") return
+  // An engine refuses jobs before its crash is recorded: waiting callers must not fail with it, the next instance serves them.
+  if (instance.engine.isOver?.() === true) return
+  const capacity = capacityOf(instance, instance.engine)
+  while (instance.running < capacity) {
     const next = mailbox.next(now)
     if (next === undefined) return
-    life.running++
-    next.value.life = life
-    Deferred.doneUnsafe(next.value.slot, Effect.succeed({ life, engine: life.engine }))
+    instance.running++
+    next.value.instance = instance
+    Deferred.doneUnsafe(next.value.slot, Effect.succeed({ instance, engine: instance.engine }))
   }
 }
 
-/** Ends the wait of all of them. */
+/** Completes all of them with this outcome. */
 export const resolve = (waiters: Waiters, outcome: Effect.Effect<void, InferenceError>): void => {
   const waiting = [...waiters]
   waiters.clear()
   for (const waiter of waiting) Deferred.doneUnsafe(waiter, outcome)
 }
 
-/** Fails everyone who waits. */
+/** Fails every caller that waits for the engine. */
 export const failAll = (actor: Actor, error: InferenceError): void => {
   const failure = Effect.fail(error)
   for (const { value } of actor.mailbox.clear()) Deferred.doneUnsafe(value.slot, failure)
-  resolve(actor.watchers, failure)
+  resolve(actor.loadWaiters, failure)
 }
 
 const smoothing = 0.2
+/** ms */
 const shortestRetry = 1_000
 
 const queueFull = (actor: Actor): InferenceError => {
-  const { id, life, mailbox, meanJobMs } = actor
-  const slots = life?.engine === undefined ? 1 : capacityOf(life, life.engine)
+  const { id, instance, mailbox, meanJobMs } = actor
+  const slots = instance?.engine === undefined ? 1 : capacityOf(instance, instance.engine)
   return makeError(
     new QueueFull({
       deployment: id,
@@ -203,28 +253,28 @@ const queueFull = (actor: Actor): InferenceError => {
   )
 }
 
-/** Puts a caller into the mailbox; where it is full, he or the one who makes room for him fails. */
+/** Puts a caller into the mailbox. If it is full, either this caller or the one that it displaces fails. */
 export const enqueue = (
   actor: Actor,
   { priority = "normal", tenant = "" }: Standing,
   address: string,
   now: number
-): Waiting<Caller> => {
-  const caller: Caller = { slot: Deferred.makeUnsafe(), life: undefined }
-  const waiting = { address, tenant, priority, since: now, value: caller }
+): Waiting<SlotRequest> => {
+  const request: SlotRequest = { slot: Deferred.makeUnsafe(), instance: undefined }
+  const waiting = { address, tenant, priority, since: now, value: request }
   const offer = actor.mailbox.offer(waiting)
   const refused = offer.accepted ? offer.displaced : waiting
   if (refused !== undefined) Deferred.doneUnsafe(refused.value.slot, Effect.fail(queueFull(actor)))
   return waiting
 }
 
-/** A job has let go of its slot. */
-export const release = (life: Life, taken: number, now: number): void => {
-  const { actor } = life
-  life.running--
+/** A job has released its slot. */
+export const release = (instance: EngineInstance, takenAt: number, now: number): void => {
+  const { actor } = instance
+  instance.running--
   actor.lastUsed = now
-  actor.meanJobMs += (actor.served === 0 ? 1 : smoothing) * (now - taken - actor.meanJobMs)
+  actor.meanJobMs += (actor.served === 0 ? 1 : smoothing) * (now - takenAt - actor.meanJobMs)
   actor.served++
-  pump(actor, now)
-  if (life.running === 0) { for (const tell of life.idle) tell() }
+  dispatch(actor, now)
+  if (instance.running === 0) { for (const notify of instance.onIdle) notify() }
 }

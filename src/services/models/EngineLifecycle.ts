@@ -1,70 +1,97 @@
 /**
- * The lives of engines: load, serve, crash and start again, drain and end.
+ * The lifecycle of engine instances: load, serve, crash and restart, drain and end.
  *
  * **Details**
  *
- * Each life is one fiber: it asks for memory, starts the engine, hands it to whoever waits, waits until it crashes, and
- * begins again by `Policies.restart`. Interrupting the fiber ends the engine and gives its memory back.
+ * Each instance is one fiber. It reserves memory, starts the engine, dispatches waiting callers, waits for a crash, and
+ * restarts by `Policies.restart`. Interrupting the fiber ends the engine and releases its memory.
  */
+import type { Clock } from "effect"
 import { Cause, Duration, Effect, Fiber, Option } from "effect"
 import * as Policies from "../../domain/Defaults.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { EngineFailed, EngineStopped, make as makeError, UpstreamTimeout } from "../../domain/InferenceError.ts"
 import * as Monotonic from "../../domain/Monotonic.ts"
+import type { Engine } from "../engines/Engine.ts"
 import { Engines } from "../engines/Engine.ts"
-import type { Actor, Life } from "./Actor.ts"
-import * as Actors from "./Actor.ts"
-import type { House } from "./ActorContext.ts"
-import { forget, now } from "./ActorContext.ts"
+import type { ActorEvent, EngineInstance } from "./Actor.ts"
+import * as Actor from "./Actor.ts"
+import type { MemoryScheduler } from "./MemoryScheduler.ts"
 
-/** Whether an error is the engine's death, after which another may live. */
-const isDeath = ({ reason }: InferenceError): boolean => reason._tag === "EngineCrashed" || reason._tag === "EngineHung"
+/** What all actors share. */
+export interface ActorContext {
+  /** Actors whose deployment is in use or has failed, by the deployment's id. */
+  readonly actors: Map<string, Actor.Actor>
+  /** The deployment that replaced the configured one of the same id, which callers still pass. */
+  readonly replaced: Map<string, Deployment>
+  readonly clock: Clock.Clock
+  readonly memory: MemoryScheduler
+  /** Records the memory that an instance's engine uses. */
+  readonly measure: (instance: EngineInstance, engine: Engine) => Effect.Effect<void>
+  readonly emit: (event: Omit<ActorEvent, "at">) => void
+  /** Runs until the layer ends, in the layer's context: its logs do not belong to the request that came first. */
+  readonly fork: <A, E>(effect: Effect.Effect<A, E, Engines>) => Fiber.Fiber<A, E>
+}
 
-/** A crash, noted before the engine's scope closes: from here on callers wait for the next engine. */
-const noteCrash = (house: House, life: Life) => (error: InferenceError) =>
+/** ms of `Monotonic` */
+export const now = ({ clock }: ActorContext): number => Monotonic.nowOf(clock)
+
+/** Removes an actor that has no instance, no waiting caller and no failure to report. */
+const forget = ({ actors }: ActorContext, actor: Actor.Actor): void => {
+  if (Actor.stateOf(actor) === "cold" && !Actor.isWanted(actor) && actors.get(actor.id) === actor) {
+    actors.delete(actor.id)
+  }
+}
+
+/** Whether an error ends the engine, so that a restart can help. */
+const isEngineEnd = ({ reason }: InferenceError): boolean =>
+  reason._tag === "EngineCrashed" || reason._tag === "EngineHung"
+
+/** Records a crash before the engine's scope closes: callers wait for the next engine from here on. */
+const recordCrash = (context: ActorContext, instance: EngineInstance) => (error: InferenceError) =>
   Effect.suspend(() => {
-    life.engine = undefined
-    if (life.state !== "draining") {
-      life.state = "loading"
-      house.tell({ deployment: life.actor.id, state: "loading", cause: error.message })
+    instance.engine = undefined
+    if (instance.state !== "draining") {
+      instance.state = "loading"
+      context.emit({ deployment: instance.actor.id, state: "loading", cause: error.message })
     }
-    return isDeath(error) ? Effect.logWarning(error.message) : Effect.void
+    return isEngineEnd(error) ? Effect.logWarning(error.message) : Effect.void
   })
 
-const abilitiesOf = ({ engine }: Life) => engine === undefined ? {} : { abilities: engine.describe.abilities }
+const abilitiesOf = ({ engine }: EngineInstance) => engine === undefined ? {} : { abilities: engine.describe.abilities }
 
-/** The engine is there, for the first time or again: it serves, also in place of the one before. */
-const serve = (house: House, life: Life) => {
-  const { actor } = life
-  if (life.state === "draining") return
-  life.state = "ready"
-  life.continues = false
-  house.tell({ deployment: actor.id, state: "ready", ...abilitiesOf(life) })
-  if (actor.life !== life) takeOver(house, life)
+/** The engine is ready, for the first time or after a restart: it gets jobs, in place of the instance before. */
+const serve = (context: ActorContext, instance: EngineInstance) => {
+  const { actor } = instance
+  if (instance.state === "draining") return
+  instance.state = "ready"
+  instance.detached = false
+  context.emit({ deployment: actor.id, state: "ready", ...abilitiesOf(instance) })
+  if (actor.instance !== instance) takeOver(context, instance)
   actor.failed = false
   actor.downUntil = 0
-  actor.lastUsed = now(house)
-  Actors.pump(actor, now(house))
-  Actors.resolve(actor.watchers, Effect.void)
-  Actors.resolve(life.waiters, Effect.void)
-  house.room.changed()
-  settleDown(house, actor)
+  actor.lastUsed = now(context)
+  Actor.dispatch(actor, now(context))
+  Actor.resolve(actor.loadWaiters, Effect.void)
+  Actor.resolve(instance.waiters, Effect.void)
+  context.memory.replan()
+  scheduleUnload(context, actor)
 }
 
-/** It serves in place of the one before, which lets its jobs end; so does whatever is loaded for its id from now on. */
-const takeOver = (house: House, life: Life) => {
-  const { actor } = life
-  const before = actor.life
-  actor.others.delete(life)
-  actor.life = life
-  actor.deployment = life.deployment
-  house.replaced.set(actor.id, life.deployment)
-  actor.keepAlive = life.deployment.idleUnload
-  if (before !== undefined) house.fork(drain(house, before))
+/** Gets the jobs in place of the instance before, which drains. Later loads of this id use its deployment. */
+const takeOver = (context: ActorContext, instance: EngineInstance) => {
+  const { actor } = instance
+  const before = actor.instance
+  actor.others.delete(instance)
+  actor.instance = instance
+  actor.deployment = instance.deployment
+  context.replaced.set(actor.id, instance.deployment)
+  actor.keepAlive = instance.deployment.idleUnload
+  if (before !== undefined) context.fork(drain(context, before))
 }
 
-/** A load has a limit of its own, whoever waits for it. */
+/** A load has its own limit, independent of its callers' limits. */
 const startInTime = (engines: Engines["Service"], deployment: Deployment) =>
   Effect.timeoutOrElse(engines.start(deployment), {
     duration: deployment.loadTimeout,
@@ -78,194 +105,191 @@ const startInTime = (engines: Engines["Service"], deployment: Deployment) =>
       )
   })
 
-/** Runs one engine until it crashes; never succeeds. `progress.ranWell` tells whether it had run for long. */
+/** Runs one engine until it crashes; never succeeds. Sets `progress.ranWell` if it ran for `Policies.stableAfter`. */
 const runEngine = Effect.fnUntraced(
-  function*(house: House, life: Life, deployment: Deployment, progress: { ranWell: boolean }) {
+  function*(context: ActorContext, instance: EngineInstance, deployment: Deployment, progress: { ranWell: boolean }) {
     const engines = yield* Engines
     progress.ranWell = false
-    // Nobody needs another engine of a life that ends.
-    if (life.state === "draining") return yield* Effect.never
+    // A draining instance needs no other engine.
+    if (instance.state === "draining") return yield* Effect.never
     const started = yield* Monotonic.now
     const engine = yield* startInTime(engines, deployment)
     const readyAt = yield* Monotonic.now
-    life.readyAt = readyAt
-    life.loadMs = readyAt - started
-    life.engine = engine
-    yield* Effect.logDebug(`${deployment.id} is loaded after ${life.loadMs} ms.`)
-    serve(house, life)
+    instance.readyAt = readyAt
+    instance.loadMs = readyAt - started
+    instance.engine = engine
+    yield* Effect.logDebug(`Loaded ${deployment.id} in ${instance.loadMs} ms.`)
+    serve(context, instance)
     return yield* Effect.tapError(engine.crashed, (error) => {
-      progress.ranWell = now(house) - readyAt >= Duration.toMillis(Policies.stableAfter)
-      return noteCrash(house, life)(error)
+      progress.ranWell = now(context) - readyAt >= Duration.toMillis(Policies.stableAfter)
+      return recordCrash(context, instance)(error)
     })
   },
   Effect.scoped
 )
 
-/** Keeps an engine running; fails when it cannot be loaded or the restarts are used up. */
-const supervise = Effect.fnUntraced(function*(house: House, life: Life) {
-  const deployment = yield* house.room.reserve(life)
+/** Keeps an engine running; fails when it cannot be loaded or all restarts have failed. */
+const supervise = Effect.fnUntraced(function*(context: ActorContext, instance: EngineInstance) {
+  const deployment = yield* context.memory.reserve(instance)
   const progress = { ranWell: false }
-  return yield* runEngine(house, life, deployment, progress).pipe(
+  return yield* runEngine(context, instance, deployment, progress).pipe(
     Effect.tapError((error) =>
       Effect.sync(() => {
-        life.actor.lastFailure = error.message
+        instance.actor.lastFailure = error.message
       })
     ),
-    // An engine that ran well is started again as if it never crashed before.
+    // After a stable run the restart schedule begins anew.
     Effect.catch((error) => progress.ranWell ? Effect.void : Effect.fail(error)),
     Effect.retry(Policies.restart),
     Effect.forever
   )
 }, Effect.scoped)
 
-/** The error of what waits for an engine that is ended on purpose; without `by`, as Troupe is closed. */
-export const stoppedError = ({ id }: Actor, by?: EngineStopped["by"]): InferenceError =>
+/** The error of callers that wait for an engine that is stopped; without `by`, because Troupe closes. */
+export const stoppedError = ({ id }: Actor.Actor, by?: EngineStopped["by"]): InferenceError =>
   makeError(new EngineStopped({ deployment: id, ...(by === undefined ? {} : { by }) }))
 
-/** Why the supervisor has given up, of which an error nobody foresaw is a reason too. */
-const reasonFor = ({ id }: Actor, cause: Cause.Cause<InferenceError>): InferenceError =>
+/** Why supervision ended; a defect becomes `EngineFailed`. */
+const reasonFor = ({ id }: Actor.Actor, cause: Cause.Cause<InferenceError>): InferenceError =>
   Option.getOrElse(Cause.findErrorOption(cause), () => {
     const [detail = ""] = String(Cause.squash(cause)).split("\n")
     return makeError(new EngineFailed({ deployment: id, detail }))
   })
 
-/** The engine cannot be had: who waits fails, and the next one tries again, or is refused while it is down. */
-export const giveUp = (house: House, life: Life, cause: Cause.Cause<InferenceError>): void => {
-  // Whoever interrupts or drains it sees to the rest.
-  if (Cause.hasInterruptsOnly(cause) || life.state === "draining") return
-  const { actor } = life
+/** Supervision has ended: waiting callers fail. The next caller loads again, or is refused while the deployment is down. */
+export const giveUp = (context: ActorContext, instance: EngineInstance, cause: Cause.Cause<InferenceError>): void => {
+  // What interrupts or drains the instance does the rest.
+  if (Cause.hasInterruptsOnly(cause) || instance.state === "draining") return
+  const { actor } = instance
   const error = reasonFor(actor, cause)
-  const served = actor.life === life
-  life.state = "gone"
-  actor.others.delete(life)
-  if (served) leave(actor)
+  const wasCurrent = actor.instance === instance
+  instance.state = "gone"
+  actor.others.delete(instance)
+  if (wasCurrent) detach(actor)
   actor.lastFailure = error.message
-  house.tell({ deployment: actor.id, state: "failed", cause: error.message })
-  Actors.resolve(life.waiters, Effect.fail(error))
-  if (actor.life !== undefined || Actors.successorOf(actor) !== undefined) return
+  context.emit({ deployment: actor.id, state: "failed", cause: error.message })
+  Actor.resolve(instance.waiters, Effect.fail(error))
+  if (actor.instance !== undefined || Actor.successorOf(actor) !== undefined) return
   actor.failed = true
-  // Who waited while a new version loaded is served by the old one.
-  if (!served) return ensureLife(house, actor)
-  const isDown = isDeath(error) || error.reason._tag === "UpstreamTimeout"
-  actor.downUntil = isDown ? now(house) + Duration.toMillis(Policies.probeAfter) : 0
-  Actors.failAll(actor, error)
+  // Callers that waited while a new version loaded get the old version.
+  if (!wasCurrent) return ensureInstance(context, actor)
+  const isDown = isEngineEnd(error) || error.reason._tag === "UpstreamTimeout"
+  actor.downUntil = isDown ? now(context) + Duration.toMillis(Policies.probeAfter) : 0
+  Actor.failAll(actor, error)
 }
 
-/** Starts a life's fiber. */
-export const begin = (house: House, life: Life): void => {
-  house.tell({ deployment: life.actor.id, state: "loading" })
-  life.fiber = house.fork(
-    // Whoever else asks in this turn waits for the same life, however soon it fails.
-    Effect.andThen(Effect.yieldNow, supervise(house, life)).pipe(
-      Effect.catchCause((cause) => Effect.sync(() => giveUp(house, life, cause)))
+/** Starts the instance's fiber. */
+export const begin = (context: ActorContext, instance: EngineInstance): void => {
+  context.emit({ deployment: instance.actor.id, state: "loading" })
+  instance.fiber = context.fork(
+    // Callers that ask in the same turn wait for this instance, even if it fails at once.
+    Effect.andThen(Effect.yieldNow, supervise(context, instance)).pipe(
+      Effect.catchCause((cause) => Effect.sync(() => giveUp(context, instance, cause)))
     )
   )
 }
 
-/** Starts the life that is to serve, where one is wanted and none is there or about to take over. */
-export const ensureLife = (house: House, actor: Actor): void => {
-  // Memory is planned again for a load that only continued and is awaited now.
-  if (actor.life?.continues === true) house.room.changed()
-  if (actor.life !== undefined || Actors.successorOf(actor) !== undefined || !Actors.isWanted(actor)) return
-  actor.life = Actors.makeLife(actor, actor.deployment)
+/** Starts an instance if a caller waits and none exists or is about to take over. */
+export const ensureInstance = (context: ActorContext, actor: Actor.Actor): void => {
+  // A detached load that is awaited again has another rank in the memory queue.
+  if (actor.instance?.detached === true) context.memory.replan()
+  if (actor.instance !== undefined || Actor.successorOf(actor) !== undefined || !Actor.isWanted(actor)) return
+  actor.instance = Actor.makeInstance(actor, actor.deployment)
   actor.failed = false
-  begin(house, actor.life)
+  begin(context, actor.instance)
 }
 
-/** Resolves when no job holds a slot of this life. */
-const untilIdle = (life: Life): Effect.Effect<void> =>
+/** Resolves when no job holds a slot of this instance. */
+const untilIdle = (instance: EngineInstance): Effect.Effect<void> =>
   Effect.callback((resume) => {
-    const tell = () => resume(Effect.void)
-    if (life.running === 0) return tell()
-    life.idle.add(tell)
-    return Effect.sync(() => life.idle.delete(tell))
+    const notify = () => resume(Effect.void)
+    if (instance.running === 0) return notify()
+    instance.onIdle.add(notify)
+    return Effect.sync(() => instance.onIdle.delete(notify))
   })
 
-/** The actor has no engine to unload: the timer that would unload it ends too. */
-const leave = (actor: Actor): void => {
-  actor.life = undefined
+/** Takes the current instance off the actor and cancels its unload timer. */
+const detach = (actor: Actor.Actor): void => {
+  actor.instance = undefined
   actor.unloadTimer?.fiber?.interruptUnsafe()
   actor.unloadTimer = undefined
 }
 
-/** Lets running jobs end, then ends the engine. Who waits meanwhile is served by the next life. */
-export const drain = (house: House, life: Life): Effect.Effect<void, never, Engines> =>
+/** Lets running jobs end, then ends the engine. Callers that wait meanwhile get the next instance. */
+export const drain = (context: ActorContext, instance: EngineInstance): Effect.Effect<void, never, Engines> =>
   Effect.suspend(() => {
-    if (life.state === "gone") return Effect.void
-    const { actor } = life
-    const first = life.state !== "draining"
-    if (actor.life === life) leave(actor)
-    actor.others.add(life)
-    life.state = "draining"
-    if (first) house.tell({ deployment: actor.id, state: "draining" })
-    const interrupt = Effect.suspend(() => life.fiber === undefined ? Effect.void : Fiber.interrupt(life.fiber))
-    return untilIdle(life).pipe(
-      Effect.andThen(Effect.suspend(() => measure(house, life))),
+    if (instance.state === "gone") return Effect.void
+    const { actor } = instance
+    const first = instance.state !== "draining"
+    if (actor.instance === instance) detach(actor)
+    actor.others.add(instance)
+    instance.state = "draining"
+    if (first) context.emit({ deployment: actor.id, state: "draining" })
+    const interrupt = Effect.suspend(() => instance.fiber === undefined ? Effect.void : Fiber.interrupt(instance.fiber))
+    return untilIdle(instance).pipe(
+      Effect.andThen(Effect.suspend(() => measure(context, instance))),
       Effect.andThen(interrupt),
-      Effect.andThen(Effect.sync(() => end(house, life)))
+      Effect.andThen(Effect.sync(() => end(context, instance)))
     )
   })
 
-/** Learns what its engine takes, if there is one. */
-export const measure = (house: House, life: Life): Effect.Effect<void> =>
-  life.engine === undefined ? Effect.void : house.measure(life, life.engine)
+/** Records the memory that its engine uses, if it is loaded. */
+export const measure = (context: ActorContext, instance: EngineInstance): Effect.Effect<void> =>
+  instance.engine === undefined ? Effect.void : context.measure(instance, instance.engine)
 
-const end = (house: House, life: Life) => {
-  const { actor } = life
-  if (life.state === "gone") return
-  life.state = "gone"
-  actor.others.delete(life)
-  house.tell({ deployment: actor.id, state: "gone" })
-  house.room.changed()
-  Actors.resolve(life.waiters, Effect.fail(stoppedError(actor)))
-  ensureLife(house, actor)
-  forget(house, actor)
+const end = (context: ActorContext, instance: EngineInstance) => {
+  const { actor } = instance
+  if (instance.state === "gone") return
+  instance.state = "gone"
+  actor.others.delete(instance)
+  context.emit({ deployment: actor.id, state: "gone" })
+  context.memory.replan()
+  Actor.resolve(instance.waiters, Effect.fail(stoppedError(actor)))
+  ensureInstance(context, actor)
+  forget(context, actor)
 }
 
-/** Whether it has been loaded and has no use: only then does its idle time count. */
-export const isUnused = (actor: Actor): actor is Actor & { readonly life: Life } =>
-  actor.life?.readyAt !== undefined && actor.life.running === 0 && !Actors.isWanted(actor)
+/** Whether it is loaded and unused, so that its idle time counts. */
+export const isUnused = (actor: Actor.Actor): actor is Actor.Actor & { readonly instance: EngineInstance } =>
+  actor.instance?.readyAt !== undefined && actor.instance.running === 0 && !Actor.isWanted(actor)
 
-/** When it is unloaded if nobody uses it until then, ms. */
-const unloadTimeOf = ({ deployment, keepAlive, lastUsed }: Actor): number =>
+/** When it is unloaded if it stays unused, ms. */
+const unloadTimeOf = ({ deployment, keepAlive, lastUsed }: Actor.Actor): number =>
   deployment.pinned ? Number.POSITIVE_INFINITY : lastUsed + Duration.toMillis(keepAlive)
 
-/** Nobody uses it: it is unloaded when its time is over, which whoever uses it meanwhile puts off. */
-export const settleDown = (house: House, actor: Actor): void => {
+/** Sets the timer that unloads an unused model after its idle time. A use meanwhile postpones the unload. */
+export const scheduleUnload = (context: ActorContext, actor: Actor.Actor): void => {
   if (!isUnused(actor)) return
   const at = unloadTimeOf(actor)
   if (!Number.isFinite(at)) return
   if (actor.unloadTimer !== undefined && actor.unloadTimer.at <= at) return
   actor.unloadTimer?.fiber?.interruptUnsafe()
-  // Set first: where the time is over already, the fiber may be through before `fork` returns.
-  const timer: NonNullable<Actor["unloadTimer"]> = { at, fiber: undefined }
+  // Set first: if the time is over already, the fiber may complete before `fork` returns.
+  const timer: NonNullable<Actor.Actor["unloadTimer"]> = { at, fiber: undefined }
   actor.unloadTimer = timer
-  timer.fiber = house.fork(unloadAt(house, actor, at))
+  timer.fiber = context.fork(unloadAt(context, actor, at))
 }
 
-const unloadAt = (house: House, actor: Actor, at: number): Effect.Effect<void, never, Engines> =>
+const unloadAt = (context: ActorContext, actor: Actor.Actor, at: number): Effect.Effect<void, never, Engines> =>
   Effect.andThen(
-    Effect.sleep(Math.max(0, at - now(house))),
+    Effect.sleep(Math.max(0, at - now(context))),
     Effect.suspend(() => {
       actor.unloadTimer = undefined
       if (!isUnused(actor)) return Effect.void
-      if (now(house) >= unloadTimeOf(actor)) return drain(house, actor.life)
-      return Effect.sync(() => settleDown(house, actor))
+      if (now(context) >= unloadTimeOf(actor)) return drain(context, actor.instance)
+      return Effect.sync(() => scheduleUnload(context, actor))
     })
   )
 
-/**
- * One who waited has left; the last to leave before the engine is there for the first time stops its load, unless it is to
- * continue.
- */
-export const abandon = (house: House, actor: Actor): Effect.Effect<void> =>
+/** A waiting caller has left. If it was the last one, a first load that is not detached stops. */
+export const abandon = (context: ActorContext, actor: Actor.Actor): Effect.Effect<void> =>
   Effect.suspend(() => {
-    const { life } = actor
-    if (life !== undefined && life.readyAt === undefined && !life.continues && !Actors.isWanted(actor)) {
-      return Effect.asVoid(Fiber.await(house.fork(drain(house, life))))
+    const { instance } = actor
+    if (instance !== undefined && instance.readyAt === undefined && !instance.detached && !Actor.isWanted(actor)) {
+      return Effect.asVoid(Fiber.await(context.fork(drain(context, instance))))
     }
-    if (life === undefined) forget(house, actor)
-    else if (life.continues) house.room.changed()
-    else settleDown(house, actor)
+    if (instance === undefined) forget(context, actor)
+    else if (instance.detached) context.memory.replan()
+    else scheduleUnload(context, actor)
     return Effect.void
   })

@@ -1,43 +1,42 @@
 /**
- * Whether a model fits the memory there is, and what must go to make room. Pure policy over one snapshot.
+ * Whether a model fits the available memory, and which models to evict for it. Pure policy over one snapshot.
  *
  * **Details**
  *
- * The largest variant that fits is taken. Where none does, models that nobody uses go for the largest that then fits,
- * the cheapest to lose first; where
- * that is not enough for any variant, models in use are waited for; and what cannot fit beside the pinned models is
- * refused. A model stays for at least the hold time once it is loaded, so two models that do not fit together take
- * turns instead of chasing each other out at every request.
+ * The plan takes the largest variant that fits. If none fits, it evicts unused models for the largest variant that then
+ * fits, the cheapest to reload first. If that is not enough for any variant, it waits for models in use. A model that
+ * cannot fit beside the pinned models is refused. A loaded model stays for at least the hold time, so that two models
+ * that do not fit together take turns instead of evicting each other at every request.
  *
- * The plan never exceeds the budget and never names a pinned model or one in use to go.
+ * The plan never exceeds the budget and never evicts a pinned model or one in use.
  */
 
-/** A model that has its memory. */
+/** A model that has memory. */
 export interface Resident {
   readonly key: string
   readonly bytes: number
   readonly pinned: boolean
-  /** It is loading, or a job holds a slot of it. */
+  /** It loads, or a job holds a slot of it. */
   readonly inUse: boolean
   /** Since its last job, ms. */
   readonly idleMs: number
   /** Since it was loaded, ms. */
   readonly heldMs: number
-  /** What loading it took, ms. */
+  /** Duration of its load, ms. */
   readonly reloadMs: number
-  /** Requests that it has served or that wait for it. */
+  /** Requests served plus requests that wait. */
   readonly demand: number
 }
 
-/** One way to load the model that is asked for. */
+/** One way to load a model: the configured file or a variant. */
 export interface Candidate {
   readonly name: string
   readonly bytes: number
-  /** Of a weight; what is not known counts as more than any. */
+  /** Bits a weight; unknown counts as more than any. */
   readonly bits?: number
 }
 
-/** What there is. */
+/** The memory, and the models that have some. */
 export interface Snapshot {
   readonly budgetBytes: number
   readonly residents: ReadonlyArray<Resident>
@@ -47,29 +46,25 @@ export interface Snapshot {
 /** What to do. */
 export type Plan =
   | { readonly type: "load"; readonly candidate: Candidate; readonly evict: ReadonlyArray<string> }
-  /** No more jobs for these; ask again when something has changed, or after so many ms at the latest. */
   | {
     readonly type: "wait"
-    /** What it waits to load; undefined where that is not known yet. */
+    /** What it waits to load; undefined while that is unknown. */
     readonly candidate: Candidate | undefined
-    /** What it waits for: to be evicted once nobody uses it and it has been held long enough. */
+    /** Models to evict once they are unused and their hold time is over. */
     readonly victims: ReadonlyArray<string>
-    /** Those of them that have been held long enough. */
+    /** Those whose hold time is over: they get no new jobs. */
     readonly drain: ReadonlyArray<string>
-    /** `Infinity`: nothing comes of time alone. */
+    /** Plan again after this at the latest; `Infinity` if time alone changes nothing. */
     readonly atMostMs: number
   }
   | { readonly type: "refuse"; readonly neededBytes: number; readonly availableBytes: number }
 
 const GiB = 2 ** 30
 
-/** The finest quantisation worth its memory on a machine with this budget, bits a weight. */
+/** The finest quantisation to prefer with this budget, bits a weight. */
 export const finestBits = (budgetBytes: number): number => budgetBytes < 2 * GiB ? 4 : budgetBytes < 4 * GiB ? 8 : 16
 
-/**
- * Candidates in the order to try them: the largest first of those that are coarse enough for the budget, then the
- * others, the smallest first.
- */
+/** Candidates in order of preference: those coarse enough for the budget, largest first, then the others, smallest first. */
 export const order = (candidates: ReadonlyArray<Candidate>, budgetBytes: number): ReadonlyArray<Candidate> => {
   const finest = finestBits(budgetBytes)
   const fits = ({ bits = Number.POSITIVE_INFINITY }: Candidate) => bits <= finest
@@ -81,10 +76,10 @@ export const order = (candidates: ReadonlyArray<Candidate>, budgetBytes: number)
 
 const sum = (residents: ReadonlyArray<Resident>): number => residents.reduce((total, { bytes }) => total + bytes, 0)
 
-/** What it costs to lose a model: long to load, much asked for, used a moment ago. */
+/** The cost of evicting a model: it grows with reload time and demand, and falls with idle time. */
 export const costOf = ({ demand, idleMs, reloadMs }: Resident): number => (reloadMs + 1) * (demand + 1) / (idleMs + 1)
 
-/** The cheapest of these whose going frees enough; undefined if all together do not. */
+/** The cheapest models whose eviction frees enough; undefined if all together do not. */
 const cheapest = (residents: ReadonlyArray<Resident>, bytes: number): ReadonlyArray<Resident> | undefined => {
   const chosen: Array<Resident> = []
   let freed = 0
@@ -94,7 +89,7 @@ const cheapest = (residents: ReadonlyArray<Resident>, bytes: number): ReadonlyAr
     freed += resident.bytes
   }
   if (freed < bytes) return undefined
-  // The last ones may have made the first ones unnecessary.
+  // The last ones may make the first ones unnecessary.
   return chosen.filter((resident) => {
     if (freed - resident.bytes < bytes) return true
     freed -= resident.bytes
@@ -104,7 +99,7 @@ const cheapest = (residents: ReadonlyArray<Resident>, bytes: number): ReadonlyAr
 
 const keysOf = (residents: ReadonlyArray<Resident>): ReadonlyArray<string> => residents.map(({ key }) => key)
 
-/** Waits for what is in use or has not been held long enough yet. */
+/** Waits for models in use or whose hold time is not over. */
 const waitFor = (candidate: Candidate, free: number, movable: ReadonlyArray<Resident>, holdMs: number): Plan => {
   const chosen = cheapest(movable, candidate.bytes - free) ?? movable
   return {
@@ -116,11 +111,15 @@ const waitFor = (candidate: Candidate, free: number, movable: ReadonlyArray<Resi
   }
 }
 
-/** What must become free for it; what takes nothing always fits, also where more is in use than there is. */
+/** Bytes to free for a candidate; one that needs none always fits, even over budget. */
 const missing = ({ bytes }: Candidate, free: number): number => bytes === 0 ? 0 : bytes - free
 
-/** What to do for one of these candidates, which must not be empty. */
-export const fit = (candidates: ReadonlyArray<Candidate>, { budgetBytes, holdMs, residents }: Snapshot): Plan => {
+/**
+ * The plan for one model.
+ *
+ * @param candidates not empty
+ */
+export const make = (candidates: ReadonlyArray<Candidate>, { budgetBytes, holdMs, residents }: Snapshot): Plan => {
   const ordered = order(candidates, budgetBytes)
   const free = budgetBytes - sum(residents)
   const fitting = ordered.find((candidate) => missing(candidate, free) <= 0)

@@ -1,193 +1,207 @@
-/** What callers do with an engine: borrow a slot for one job, load it, replace it by another, unload it. */
+/** What callers do with an engine: lease a slot for one job, load, replace, unload. */
 import { Deferred, Effect, Equal, Fiber, Scope } from "effect"
+import type { Standing } from "../../domain/Caller.ts"
 import { CallerAddress } from "../../domain/CallerAddress.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import type { Counted, Generation } from "../../domain/Generation.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { DeploymentDown, make as makeError } from "../../domain/InferenceError.ts"
 import * as Source from "../../domain/Source.ts"
-import type { Engine, Hold } from "../engines/Engine.ts"
-import type { Actor, Life } from "./Actor.ts"
-import * as Actors from "./Actor.ts"
-import type { House } from "./ActorContext.ts"
-import { now } from "./ActorContext.ts"
-import * as Lives from "./EngineLifecycle.ts"
-import type { Standing } from "./Models.ts"
+import type { Engine, Retain } from "../engines/Engine.ts"
+import type { EngineInstance } from "./Actor.ts"
+import * as Actor from "./Actor.ts"
+import type { ActorContext } from "./EngineLifecycle.ts"
+import * as EngineLifecycle from "./EngineLifecycle.ts"
+import { now } from "./EngineLifecycle.ts"
 
-const actorOf = (house: House, asked: Deployment): Actor => {
-  const { actors, replaced } = house
-  const deployment = replaced.get(asked.id) ?? asked
+const actorOf = (context: ActorContext, requested: Deployment): Actor.Actor => {
+  const { actors, replaced } = context
+  const deployment = replaced.get(requested.id) ?? requested
   const known = actors.get(deployment.id)
   if (known !== undefined) {
-    // Where nothing serves, what served last or is asked for counts, not what failed to load in its place.
-    if (known.life === undefined) known.deployment = deployment
+    // Without an instance, the deployment that served last or is requested counts, not one that failed to replace it.
+    if (known.instance === undefined) known.deployment = deployment
     return known
   }
-  const made = Actors.make(deployment, now(house))
+  const made = Actor.make(deployment, now(context))
   actors.set(deployment.id, made)
   return made
 }
 
-const down = (house: House, { downUntil, id, lastFailure }: Actor): InferenceError =>
+const down = (context: ActorContext, { downUntil, id, lastFailure }: Actor.Actor): InferenceError =>
   makeError(
-    new DeploymentDown({ deployment: id, detail: lastFailure ?? "", retryAfterMs: downUntil - now(house) })
+    new DeploymentDown({ deployment: id, detail: lastFailure ?? "", retryAfterMs: downUntil - now(context) })
   )
 
-/** Gives a slot back when all who hold it have let go: its borrower's scope, and the engine's job. */
-const makeHold = (house: House, life: Life) => {
-  const taken = now(house)
+/** Counts what holds a slot, the caller's scope and the engine's job; the slot is released when none is left. */
+const makeSlotHold = (context: ActorContext, instance: EngineInstance) => {
+  const takenAt = now(context)
   let holders = 1
   const release = () => {
     holders--
     if (holders > 0) return
-    Actors.release(life, taken, now(house))
-    if (life.running > 0) return
-    house.room.changed()
-    Lives.settleDown(house, life.actor)
+    Actor.release(instance, takenAt, now(context))
+    if (instance.running > 0) return
+    context.memory.replan()
+    EngineLifecycle.scheduleUnload(context, instance.actor)
   }
-  const hold = () => {
+  const retain = () => {
     holders++
     return release
   }
-  return { hold, release }
+  return { retain, release }
 }
 
-const enter = (house: House, deployment: Deployment, standing: Standing) =>
+const enter = (context: ActorContext, deployment: Deployment, standing: Standing) =>
   Effect.withFiber((fiber) => {
-    const actor = actorOf(house, deployment)
-    if (actor.downUntil > now(house)) return Effect.fail(down(house, actor))
+    const actor = actorOf(context, deployment)
+    if (actor.downUntil > now(context)) return Effect.fail(down(context, actor))
     actor.keepAlive = standing.keepAlive ?? actor.deployment.idleUnload
-    const waiting = Actors.enqueue(actor, standing, fiber.getRef(CallerAddress)(fiber.context), now(house))
-    Actors.pump(actor, now(house))
-    Lives.ensureLife(house, actor)
+    const waiting = Actor.enqueue(actor, standing, fiber.getRef(CallerAddress)(fiber.context), now(context))
+    Actor.dispatch(actor, now(context))
+    EngineLifecycle.ensureInstance(context, actor)
     return Effect.succeed({ actor, waiting })
   })
 
-/** A caller who leaves gives up his place, or the slot that he was given this moment. */
-const leave = (house: House, actor: Actor, waiting: ReturnType<typeof Actors.enqueue>, movedOn: () => boolean) =>
+/** An interrupted caller gives up its place in the mailbox, or the slot that it has just been given. */
+const leave = (
+  context: ActorContext,
+  actor: Actor.Actor,
+  waiting: ReturnType<typeof Actor.enqueue>,
+  movedOn: () => boolean
+) =>
   Effect.suspend(() => {
-    const { life } = waiting.value
-    if (life !== undefined) return Effect.sync(makeHold(house, life).release)
+    const { instance } = waiting.value
+    if (instance !== undefined) return Effect.sync(makeSlotHold(context, instance).release)
     actor.mailbox.remove(waiting)
-    if (actor.life !== undefined && movedOn()) actor.life.continues = true
-    return Lives.abandon(house, actor)
+    if (actor.instance !== undefined && movedOn()) actor.instance.detached = true
+    return EngineLifecycle.abandon(context, actor)
   })
 
-/** Tools that must not be called are shown to a model that knows tools, and to another they are not. */
-const shown = (generation: Generation, { describe: { abilities } }: Engine): Generation => {
+/** With `toolChoice: none`, a model without tool support does not see the tools. */
+const withoutUnusedTools = (generation: Generation, { describe: { abilities } }: Engine): Generation => {
   if (generation.toolChoice !== "none" || abilities.includes("tools")) return generation
   const { source, toolChoice: _, tools: __, ...rest } = generation
   return source === undefined ? rest : { ...rest, source: Source.without(source, ["tools", "tool_choice"]) }
 }
 
-/** The engine, whose every job holds the slot until it is let go of. */
-const lend = (engine: Engine, hold: Hold): Engine => ({
+/** The engine, each of whose jobs retains the slot until it ends. */
+const retaining = (engine: Engine, retain: Retain): Engine => ({
   ...engine,
-  generate: (generation) => engine.generate(shown(generation, engine), hold),
-  embed: (inputs) => engine.embed(inputs, hold),
-  rerank: (query, documents) => engine.rerank(query, documents, hold),
-  classify: (inputs) => engine.classify(inputs, hold),
-  tokenize: (input) => engine.tokenize(input, hold),
+  generate: (generation) => engine.generate(withoutUnusedTools(generation, engine), retain),
+  embed: (inputs) => engine.embed(inputs, retain),
+  rerank: (query, documents) => engine.rerank(query, documents, retain),
+  classify: (inputs) => engine.classify(inputs, retain),
+  tokenize: (input) => engine.tokenize(input, retain),
   ...(engine.embedNative === undefined
     ? {}
-    : { embedNative: (source: Source.Source) => engine.embedNative!(source, hold) }),
-  ...(engine.count === undefined ? {} : { count: (input: Counted) => engine.count!(input, hold) })
+    : { embedNative: (source: Source.Source) => engine.embedNative!(source, retain) }),
+  ...(engine.count === undefined ? {} : { count: (input: Counted) => engine.count!(input, retain) })
 })
 
-/** See `Models.borrow`. */
-export const borrow = (
-  house: House,
+/** See `Models.lease`. */
+export const lease = (
+  context: ActorContext,
   deployment: Deployment,
   standing: Standing,
   movedOn = () => false
 ): Effect.Effect<Engine, InferenceError, Scope.Scope> =>
   Effect.uninterruptibleMask((restore) =>
-    Effect.flatMap(enter(house, deployment, standing), ({ actor, waiting }) => {
-      const given = Effect.onInterrupt(
+    Effect.flatMap(enter(context, deployment, standing), ({ actor, waiting }) => {
+      const slot = Effect.onInterrupt(
         restore(Deferred.await(waiting.value.slot)),
-        () => leave(house, actor, waiting, movedOn)
+        () => leave(context, actor, waiting, movedOn)
       )
-      return Effect.flatMap(given, ({ engine, life }) =>
+      return Effect.flatMap(slot, ({ engine, instance }) =>
         Effect.flatMap(Effect.scope, (scope) => {
-          const { hold, release } = makeHold(house, life)
-          // Not `Effect.addFinalizer`, which copies the whole context for a finalizer that needs none of it.
-          return Effect.as(Scope.addFinalizer(scope, Effect.sync(release)), lend(engine, hold))
+          const { release, retain } = makeSlotHold(context, instance)
+          // `Effect.addFinalizer` would copy the whole context for a finalizer that needs none of it.
+          return Effect.as(Scope.addFinalizer(scope, Effect.sync(release)), retaining(engine, retain))
         }))
     })
   )
 
 /** See `Models.load`. */
-export const load = (house: House, deployment: Deployment): Effect.Effect<void, InferenceError> =>
+export const load = (context: ActorContext, deployment: Deployment): Effect.Effect<void, InferenceError> =>
   Effect.uninterruptibleMask((restore) =>
     Effect.suspend(() => {
-      const actor = actorOf(house, deployment)
+      const actor = actorOf(context, deployment)
       actor.downUntil = 0
-      if (actor.life?.state === "ready") return Effect.void
-      const watcher = Deferred.makeUnsafe<void, InferenceError>()
-      actor.watchers.add(watcher)
-      Lives.ensureLife(house, actor)
+      if (actor.instance?.state === "ready") return Effect.void
+      const waiter = Deferred.makeUnsafe<void, InferenceError>()
+      actor.loadWaiters.add(waiter)
+      EngineLifecycle.ensureInstance(context, actor)
       return Effect.onInterrupt(
-        restore(Deferred.await(watcher)),
+        restore(Deferred.await(waiter)),
         () => {
-          actor.watchers.delete(watcher)
-          return Lives.abandon(house, actor)
+          actor.loadWaiters.delete(waiter)
+          return EngineLifecycle.abandon(context, actor)
         }
       )
     })
   )
 
 /**
- * Stops a load for a newer one. What waits for it waits for the newer one where that loads the same deployment, whose file
- * may have changed since.
+ * Stops a replacement that still loads in favour of a newer one. If both load the same deployment (its file may have
+ * changed), the callers of the earlier one wait for the newer one.
  */
-const supersede = (house: House, before: Life, next: Life): void => {
+const supersede = (context: ActorContext, before: EngineInstance, next: EngineInstance): void => {
   if (Equal.equals(before.deployment, next.deployment)) {
     for (const waiter of before.waiters) next.waiters.add(waiter)
     before.waiters.clear()
-  } else Actors.resolve(before.waiters, Effect.fail(Lives.stoppedError(before.actor, "replace")))
-  house.fork(Lives.drain(house, before))
+  } else Actor.resolve(before.waiters, Effect.fail(EngineLifecycle.stoppedError(before.actor, "replace")))
+  context.fork(EngineLifecycle.drain(context, before))
 }
 
-/** The caller of a `replace` has left; the last one stops the load. What serves already stays. */
-const leaveReplacement = (house: House, { others }: Actor, waiter: Deferred.Deferred<void, InferenceError>) =>
+/** An interrupted caller of `replace` has left; without another caller the load stops. The current instance stays. */
+const leaveReplacement = (
+  context: ActorContext,
+  { others }: Actor.Actor,
+  waiter: Deferred.Deferred<void, InferenceError>
+) =>
   Effect.suspend(() => {
-    const life = [...others].find(({ waiters }) => waiters.has(waiter))
-    if (life === undefined) return Effect.void
-    life.waiters.delete(waiter)
-    return life.waiters.size > 0 ? Effect.void : Effect.asVoid(Fiber.await(house.fork(Lives.drain(house, life))))
+    const instance = [...others].find(({ waiters }) => waiters.has(waiter))
+    if (instance === undefined) return Effect.void
+    instance.waiters.delete(waiter)
+    return instance.waiters.size > 0
+      ? Effect.void
+      : Effect.asVoid(Fiber.await(context.fork(EngineLifecycle.drain(context, instance))))
   })
 
 /** See `Models.replace`. */
-export const replace = (house: House, deployment: Deployment): Effect.Effect<void, InferenceError> =>
+export const replace = (context: ActorContext, deployment: Deployment): Effect.Effect<void, InferenceError> =>
   Effect.uninterruptibleMask((restore) =>
     Effect.suspend(() => {
-      const actor = actorOf(house, deployment)
-      const superseded = Actors.successorOf(actor)
-      const next = Actors.makeLife(actor, deployment)
+      const actor = actorOf(context, deployment)
+      const superseded = Actor.successorOf(actor)
+      const next = Actor.makeInstance(actor, deployment)
       const waiter = Deferred.makeUnsafe<void, InferenceError>()
       next.waiters.add(waiter)
       actor.others.add(next)
-      if (superseded !== undefined) supersede(house, superseded, next)
-      Lives.begin(house, next)
+      if (superseded !== undefined) supersede(context, superseded, next)
+      EngineLifecycle.begin(context, next)
       return Effect.onInterrupt(
         restore(Deferred.await(waiter)),
-        () => leaveReplacement(house, actor, waiter)
+        () => leaveReplacement(context, actor, waiter)
       )
     })
   )
 
 /** See `Models.unload`. */
-export const unload = (house: House, { id }: Deployment): Effect.Effect<void> =>
+export const unload = (context: ActorContext, { id }: Deployment): Effect.Effect<void> =>
   Effect.suspend(() => {
-    const actor = house.actors.get(id)
+    const actor = context.actors.get(id)
     if (actor === undefined) return Effect.void
-    const successor = Actors.successorOf(actor)
-    const stopped = Effect.fail(Lives.stoppedError(actor, "unload"))
-    Actors.resolve(actor.watchers, stopped)
-    if (successor !== undefined) Actors.resolve(successor.waiters, stopped)
+    const successor = Actor.successorOf(actor)
+    const stopped = Effect.fail(EngineLifecycle.stoppedError(actor, "unload"))
+    Actor.resolve(actor.loadWaiters, stopped)
+    if (successor !== undefined) Actor.resolve(successor.waiters, stopped)
     return Effect.forEach(
-      [actor.life, successor],
-      (life) => life === undefined ? Effect.void : Fiber.await(house.fork(Lives.drain(house, life))),
+      [actor.instance, successor],
+      (instance) =>
+        instance === undefined
+          ? Effect.void
+          : Fiber.await(context.fork(EngineLifecycle.drain(context, instance))),
       { concurrency: "unbounded", discard: true }
     )
   })

@@ -1,37 +1,38 @@
 /**
- * The ways to load a deployment and the memory each needs: as measured when it was loaded last, or as its files tell.
+ * The ways to load a deployment and the memory that each needs: as measured at its last load, or as estimated from its
+ * files.
  */
 import { Effect } from "effect"
 import type { Deployment } from "../../domain/Deployment.ts"
 import type { Engine } from "../engines/Engine.ts"
 import type { ModelFiles } from "../engines/ModelFiles.ts"
 import { bitsOf } from "../store/Gguf.ts"
-import type { Life } from "./Actor.ts"
-import type { Choice } from "./MemoryScheduler.ts"
+import type { EngineInstance } from "./Actor.ts"
+import type { LoadCandidate } from "./MemoryScheduler.ts"
 
 /** An engine process without a model: Node, the library and the pool, bytes. Measured: 110 MiB on Linux. */
 const processBytes = 110 * 2 ** 20
 
 const mebibyte = 2 ** 20
 
-/** The deployment with each of its files in the first place. */
+/** The deployment, once for each of its files. */
 const variantsOf = (deployment: Deployment): readonly [Deployment, ...Array<Deployment>] => {
   const { options } = deployment
   if (options.engine !== "llama" || options.variants === undefined) return [deployment]
   return [deployment, ...options.variants.map((file) => ({ ...deployment, options: { ...options, file } }))]
 }
 
-/** What makes a footprint: the same options take the same memory. */
+/** Equal options use the same memory. */
 const nameOf = ({ options }: Deployment): string => JSON.stringify(options)
 
-export interface Choices {
-  readonly choices: (deployment: Deployment) => Effect.Effect<readonly [Choice, ...Array<Choice>]>
-  /** Remembers the most that a life's engine takes, which counts from now on in place of the estimate. */
-  readonly measure: (life: Life, engine: Engine) => Effect.Effect<void>
+export interface LoadCandidates {
+  readonly candidates: (deployment: Deployment) => Effect.Effect<readonly [LoadCandidate, ...Array<LoadCandidate>]>
+  /** Records the highest memory use of an instance's engine, which replaces the estimate from then on. */
+  readonly measure: (instance: EngineInstance, engine: Engine) => Effect.Effect<void>
 }
 
-/** @param where an engine in this process costs no process of its own */
-export const make = (files: ModelFiles["Service"], where: "process" | "thread"): Choices => {
+/** @param host an engine on a thread of this process adds no process of its own */
+export const make = (files: ModelFiles["Service"], host: "process" | "thread"): LoadCandidates => {
   const measured = new Map<string, number>()
 
   const estimate = Effect.fnUntraced(function*(deployment: Deployment) {
@@ -39,11 +40,11 @@ export const make = (files: ModelFiles["Service"], where: "process" | "thread"):
     const { totalBytes } = yield* files.estimate(options)
     const bits = options.engine === "llama" ? bitsOf((yield* files.inspectFile(options.file)).header) : undefined
     const native = options.engine === "llama" || options.engine === "onnx"
-    const overhead = where === "process" && native ? processBytes : 0
+    const overhead = host === "process" && native ? processBytes : 0
     return { bytes: totalBytes + overhead, ...(bits === undefined ? {} : { bits }) }
   })
 
-  const choiceOf = (deployment: Deployment): Effect.Effect<ReadonlyArray<Choice>> => {
+  const candidateOf = (deployment: Deployment): Effect.Effect<ReadonlyArray<LoadCandidate>> => {
     const name = nameOf(deployment)
     return Effect.match(estimate(deployment), {
       onSuccess: ({ bytes, ...rest }) => [{ name, deployment, ...rest, bytes: measured.get(name) ?? bytes }],
@@ -52,20 +53,20 @@ export const make = (files: ModelFiles["Service"], where: "process" | "thread"):
   }
 
   return {
-    choices: (deployment) =>
-      Effect.map(Effect.forEach(variantsOf(deployment), choiceOf), (found) => {
+    candidates: (deployment) =>
+      Effect.map(Effect.forEach(variantsOf(deployment), candidateOf), (found) => {
         const [first, ...others] = found.flat()
-        // The engine says better what is wrong with its file.
+        // If no file can be read, the load fails with the engine's own, more precise message.
         return first === undefined ? [{ name: nameOf(deployment), bytes: 0, deployment }] : [first, ...others]
       }),
-    measure: (life, engine) =>
+    measure: (instance, engine) =>
       Effect.map(engine.memoryBytes, (now) => {
         // A model whose file is mapped takes its memory with its first job.
-        if (now < mebibyte || life.actor.served === 0) return
-        const name = nameOf(life.granted)
+        if (now < mebibyte || instance.actor.served === 0) return
+        const name = nameOf(instance.granted)
         const bytes = Math.max(now, measured.get(name) ?? 0)
         measured.set(name, bytes)
-        life.bytes = bytes
+        instance.bytes = bytes
       })
   }
 }

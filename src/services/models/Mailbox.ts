@@ -1,35 +1,36 @@
 /**
- * Who of the waiting goes next: bounded, fair among tenants, by priority with ageing. Pure policy over plain data.
+ * The queue of callers that wait for a slot: bounded, fair among tenants, ordered by priority with ageing. Plain data,
+ * synchronous.
  *
  * **Details**
  *
- * The highest priority goes first, and every span of `ageing` that a caller has waited lifts him by one priority, so
- * that none waits for ever. At the same priority, network addresses take turns, and within an address its tenants; one that
- * begins to wait comes last. Of one tenant, the caller that has waited longest is next. A tenant is a key that its caller may
- * have made up: any number of keys from one address get the turns of one address.
+ * The highest priority goes first. Each `ageing` span of waiting raises a caller by one priority, so that none waits for
+ * ever. At the same priority, network addresses take turns, and within an address its tenants; one that begins to wait
+ * comes last. Within a tenant, the caller that has waited longest is next. A tenant is an API key that its caller may have
+ * invented: any number of keys from one address share the turns of that address.
  *
- * A full queue refuses newcomers, unless another address holds more places than the newcomer's would, or another tenant of
- * the same address more than the newcomer's would: then the newest caller of the one that holds most makes room. So a flood
- * shuts out only itself.
+ * A full mailbox refuses new callers, unless another address would hold more places than the new caller's address, or
+ * another tenant of the same address more than its tenant: then the newest caller of the largest holder is displaced. A
+ * flood therefore displaces only itself.
  *
  * **Gotchas**
  *
- * Time is an argument, in ms: the queue has no clock.
+ * Time is an argument, in ms: the mailbox has no clock.
  */
 import type { Priority } from "../../domain/Inference.ts"
 
-/** One that waits. */
+/** A waiting caller. */
 export interface Waiting<A> {
   readonly tenant: string
-  /** See `CallerAddress`; default empty, which is one for all. */
+  /** See `CallerAddress`; default empty. */
   readonly address?: string
   readonly priority: Priority
-  /** Since when, ms. */
+  /** When it began to wait, ms. */
   readonly since: number
   readonly value: A
 }
 
-/** What became of a newcomer. */
+/** The outcome for a new caller. */
 export type Offer<A> =
   | { readonly accepted: true; readonly displaced?: Waiting<A> }
   | { readonly accepted: false }
@@ -37,13 +38,13 @@ export type Offer<A> =
 const ranks: Readonly<Record<Priority, number>> = { low: 0, normal: 1, high: 2 }
 
 export interface Options {
-  /** The most that may wait. */
+  /** The most callers that may wait. */
   readonly limit: number
-  /** ms of waiting that count as one priority more. */
+  /** Waiting time that raises the priority by one, ms. */
   readonly ageing: number
 }
 
-/** The callers of each tenant, oldest first, in the order of service: the last that was served, or has begun to wait, is last. */
+/** The callers of each tenant, oldest first. Tenants are in the order of their turns: the last one served is last. */
 type Tenants<A> = Map<string, Array<Waiting<A>>>
 
 const addressOf = ({ address = "" }: Waiting<unknown>): string => address
@@ -54,7 +55,7 @@ const sizeOf = (tenants: Tenants<unknown>): number => {
   return size
 }
 
-/** The key whose value is the largest of those larger than `than`; the first of several. */
+/** The largest value above `than`; the first of several. */
 const largest = <V>(
   entries: Iterable<readonly [string, V]>,
   sizeOf: (value: V) => number,
@@ -71,7 +72,7 @@ const largest = <V>(
   return found
 }
 
-/** Makes an entry the last. */
+/** Moves an entry to the end. */
 const moveToEnd = <V>(map: Map<string, V>, key: string): void => {
   const value = map.get(key)
   if (value === undefined) return
@@ -79,10 +80,9 @@ const moveToEnd = <V>(map: Map<string, V>, key: string): void => {
   map.set(key, value)
 }
 
-/** A queue; see the module's head. */
-export class FairQueue<A> {
+export class Mailbox<A> {
   readonly #options: Options
-  /** In the order of service, as their tenants are. */
+  /** In the order of their turns. */
   readonly #addresses = new Map<string, Tenants<A>>()
   #size = 0
 
@@ -99,14 +99,14 @@ export class FairQueue<A> {
       this.#add(waiting)
       return { accepted: true }
     }
-    const displaced = this.#displaceFor(waiting)
+    const displaced = this.#displacedBy(waiting)
     if (displaced === undefined) return { accepted: false }
-    this.#takeOut(displaced)
+    this.#remove(displaced)
     this.#add(waiting)
     return { accepted: true, displaced }
   }
 
-  /** Takes out the one whose turn it is. */
+  /** Removes and returns the next caller. */
   next(now: number): Waiting<A> | undefined {
     let best: Waiting<A> | undefined
     let highest = -1
@@ -123,18 +123,18 @@ export class FairQueue<A> {
     if (best === undefined) return undefined
     const address = addressOf(best)
     const tenants = this.#addresses.get(address)!
-    this.#takeOut(best)
+    this.#remove(best)
     moveToEnd(tenants, best.tenant)
     moveToEnd(this.#addresses, address)
     return best
   }
 
-  /** Takes out one who leaves; false if he is not there. */
+  /** Removes a caller; false if it does not wait. */
   remove(waiting: Waiting<A>): boolean {
-    return this.#takeOut(waiting)
+    return this.#remove(waiting)
   }
 
-  /** Takes out all. */
+  /** Removes and returns all. */
   clear(): ReadonlyArray<Waiting<A>> {
     const all = [...this.#addresses.values()].flatMap((tenants) => [...tenants.values()].flat())
     this.#addresses.clear()
@@ -156,7 +156,7 @@ export class FairQueue<A> {
     this.#size++
   }
 
-  #takeOut(waiting: Waiting<A>): boolean {
+  #remove(waiting: Waiting<A>): boolean {
     const address = addressOf(waiting)
     const tenants = this.#addresses.get(address)
     const callers = tenants?.get(waiting.tenant)
@@ -169,8 +169,8 @@ export class FairQueue<A> {
     return true
   }
 
-  /** The newest caller of the address, or else of the tenant of the same address, that holds more than the newcomer's would. */
-  #displaceFor(newcomer: Waiting<A>): Waiting<A> | undefined {
+  /** The newest caller of the address, or else of the tenant of the same address, that holds more than the new caller's would. */
+  #displacedBy(newcomer: Waiting<A>): Waiting<A> | undefined {
     const own: Tenants<A> = this.#addresses.get(addressOf(newcomer)) ?? new Map()
     const flood = largest(this.#addresses, sizeOf, sizeOf(own) + 1)
     const lengthOf = (callers: ReadonlyArray<Waiting<A>>) => callers.length

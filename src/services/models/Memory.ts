@@ -1,14 +1,39 @@
-/** The memory that this machine or this process's control group has. */
-import type { Effect } from "effect"
-import { Context } from "effect"
+/** The memory of this machine or of this process's control group, and how much of it models may use. */
+import { Context, Effect } from "effect"
+import * as Policies from "../../domain/Defaults.ts"
 
 /** In bytes. */
 export interface Reading {
   readonly totalBytes: number
-  /** What can be had without swapping. */
+  /** Memory that can be allocated without swapping. */
   readonly availableBytes: number
 }
 
 export class Memory extends Context.Service<Memory, {
   readonly read: Effect.Effect<Reading>
 }>()("troupe/services/models/Memory") {}
+
+/** An engine and the memory that it was granted, bytes. */
+interface Granted {
+  readonly bytes: number
+  /** Undefined while it loads. */
+  readonly engine: unknown
+}
+
+/** Bytes that all models together may use now, given the ones that have memory. */
+export type Budget = Effect.Effect<(granted: ReadonlyArray<Granted>) => number>
+
+/** Memory in use by loaded engines. An engine that loads has not yet taken what it was granted. */
+const usedBytes = (granted: ReadonlyArray<Granted>): number =>
+  granted.reduce((sum, { bytes, engine }) => engine === undefined ? sum : sum + bytes, 0)
+
+/** The configured budget; without one, the memory that models use plus what is available, less `Policies.memoryReserve`. */
+export const budgetOf = (
+  { budgetBytes }: { readonly budgetBytes: number | undefined },
+  memory: Memory["Service"]
+): Budget =>
+  budgetBytes !== undefined
+    ? Effect.succeed(() => budgetBytes)
+    : Effect.map(memory.read, ({ availableBytes, totalBytes }) => (granted) =>
+      // The pages of a mapped file count as used by its engine and as available too.
+      (1 - Policies.memoryReserve) * Math.min(totalBytes, availableBytes + usedBytes(granted)))

@@ -1,19 +1,18 @@
 /**
- * How much memory a model takes when it is loaded, told from its files before they are: weights, KV cache, and what
- * computing needs. Pure arithmetic.
+ * Estimates the memory of a model from its files before it is loaded: weights, KV cache and compute buffers. Pure.
  *
  * **Details**
  *
  * The KV cache keeps a key and a value of `head dimension` numbers for every layer, head and token (Vaswani et al.,
  * 2017, section 3.2; with fewer heads for keys and values than for queries: Ainslie et al., 2023). llama.cpp rounds
- * each slot's window up to 256 tokens. Computing needs llama.cpp's output buffer, a batch of logits, and its largest
+ * each slot's window up to 256 tokens. Compute buffers hold llama.cpp's output, a batch of logits, and the largest
  * intermediate results: activations, and without flash attention the scores of a batch of tokens against the window.
  *
  * **Gotchas**
  *
- * An upper bound for models whose layers look at a sliding window only. Replicas share the file's pages but for
- * `useMmap: false`. The engine's process and library, about 130 MiB, are not in it: with tiny-chat and 1, 8 and 32 slots
- * of 512 tokens, all of them at work, an engine process took 139, 168 and 225 MiB, for which the estimate is 7, 24 and 79.
+ * An upper bound for models with sliding-window attention. Replicas share the file's pages unless `useMmap` is false.
+ * The engine's process and library, about 130 MiB, are not included: with tiny-chat and 1, 8 and 32 busy slots of 512
+ * tokens, an engine process used 139, 168 and 225 MiB, and the estimate is 7, 24 and 79.
  */
 import type { KvCacheType } from "../../domain/EngineProtocol.ts"
 import { batchOf, largestDefaultWindow } from "../../domain/EngineProtocol.ts"
@@ -28,16 +27,16 @@ export interface MemoryEstimate {
   readonly totalBytes: number
 }
 
-/** What a deployment asks of the engine. */
+/** The options of a deployment that memory depends on. */
 export interface Use {
-  /** Tokens a slot; left out, the model's own window, at most `largestDefaultWindow`. */
+  /** Tokens per slot; default the model's own window, at most `largestDefaultWindow`. */
   readonly contextSize?: number | undefined
   readonly slots: number
   readonly replicas: number
   readonly kvCacheType?: KvCacheType | undefined
   readonly flashAttention?: boolean | undefined
   readonly useMmap?: boolean | undefined
-  /** Where it computes; left out, on processors. */
+  /** Default the CPU. */
   readonly gpu?: string | undefined
 }
 
@@ -45,7 +44,7 @@ export interface Use {
 const windowStep = 256
 const floatBytes = 4
 
-/** Bytes of an entry: quantised types keep 32 entries in a block, of ggml's sizes. */
+/** Bytes of an entry: quantised types pack 32 entries into a block, with the block sizes of ggml. */
 const kvEntryBytes: Readonly<Record<KvCacheType, number>> = {
   f32: 4,
   f16: 2,
@@ -58,9 +57,9 @@ const kvEntryBytes: Readonly<Record<KvCacheType, number>> = {
 
 /** The figures of a model's shape that memory depends on. */
 export interface Shape {
-  /** Tokens the model was trained for; undefined where its file does not say. */
+  /** Tokens that the model was trained for; undefined if its file does not say. */
   readonly trainedWindow: number | undefined
-  /** Of keys and values, over all layers: entries a token. */
+  /** Entries of keys and values per token, over all layers. */
   readonly kvEntriesPerToken: number
   readonly heads: number
   readonly embeddingLength: number
@@ -70,7 +69,7 @@ export interface Shape {
 
 const add = (left: number, right: number): number => left + right
 
-/** Heads of keys and values, over all layers: one number for all, or one a layer. */
+/** Heads of keys and values, over all layers. The header has one number for all layers, or one per layer. */
 const kvHeadsOf = (header: Header, key: string, layers: number, heads: number): number => {
   const value = header.metadata.get(key)
   return Array.isArray(value) ? value.map(Number).reduce(add, 0) : layers * (numberOf(header, key) ?? heads)
@@ -82,7 +81,7 @@ const vocabularyOf = (header: Header, architecture: string): number => {
   return numberOf(header, `${architecture}.vocab_size`) ?? listed
 }
 
-/** What a GGUF header says of the model's shape; a figure that is missing counts as nothing. */
+/** The shape in a GGUF header; a missing figure counts as 0. */
 export const shapeOf = (header: Header): Shape => {
   const architecture = architectureOf(header)
   const figure = (name: string) => numberOf(header, `${architecture}.${name}`)
@@ -102,7 +101,7 @@ export const shapeOf = (header: Header): Shape => {
   }
 }
 
-/** Tokens a slot gets. */
+/** Tokens per slot. */
 export const contextSizeOf = (shape: Shape, contextSize: number | undefined): number =>
   contextSize ?? Math.min(shape.trainedWindow ?? largestDefaultWindow, largestDefaultWindow)
 
@@ -116,15 +115,15 @@ const summed = (weightsBytes: number, kvCacheBytes: number, computeBytes: number
   }
 }
 
-/** Results of computing one batch, bytes, without the scores of attention. */
+/** Results of one batch without attention scores, bytes. */
 const batchBytes = (shape: Shape, batch: number): number =>
-  // Logits are kept twice, as the graph's result and as the caller's; so are the activations of a layer and the next.
+  // Two copies of the logits, the graph's and the caller's, and the activations of two layers.
   batch * floatBytes * 2 * (shape.vocabulary + shape.embeddingLength + shape.feedForwardLength)
 
 /**
- * Of a GGUF file on llama.cpp.
+ * Of a GGUF file in llama.cpp.
  *
- * @param fileBytes the whole file's size: for what the tensors' types do not tell
+ * @param fileBytes size of the whole file, used if a tensor's type is unknown
  */
 export const ofGguf = (header: Header, fileBytes: number, use: Use): MemoryEstimate => {
   const shape = shapeOf(header)
@@ -146,7 +145,7 @@ export const ofGguf = (header: Header, fileBytes: number, use: Use): MemoryEstim
 const figureOf = (config: Readonly<Record<string, unknown>>, ...names: ReadonlyArray<string>): number | undefined =>
   names.map((name) => config[name]).find((value): value is number => typeof value === "number" && value >= 0)
 
-/** What `config.json` says of the model's shape, by the names of Llama's and GPT-2's families. */
+/** The shape in `config.json`, by the field names of the Llama and GPT-2 families. */
 export const shapeOfConfig = (config: Readonly<Record<string, unknown>>): Shape => {
   const layers = figureOf(config, "num_hidden_layers", "n_layer") ?? 0
   const heads = figureOf(config, "num_attention_heads", "n_head") ?? 0
@@ -163,9 +162,9 @@ export const shapeOfConfig = (config: Readonly<Record<string, unknown>>): Shape 
 }
 
 /**
- * Of an ONNX folder on onnxruntime, which keeps its own copy of the weights in each thread and the KV cache in F32.
+ * Of an ONNX folder in onnxruntime, which has a copy of the weights in each thread and a KV cache in F32.
  *
- * @param weightsBytes the model's file and its external data
+ * @param weightsBytes size of the model file and its external data
  */
 export const ofOnnx = (
   config: Readonly<Record<string, unknown>>,
@@ -175,7 +174,7 @@ export const ofOnnx = (
   const shape = shapeOfConfig(config)
   const contextSize = contextSizeOf(shape, use.contextSize)
   const kvCache = shape.kvEntriesPerToken * contextSize * use.slots * floatBytes
-  // A prompt is computed as one batch, with the scores of every token against every other.
+  // A prompt is one batch, with the scores of every token against every other.
   const compute = batchBytes(shape, contextSize) + contextSize * contextSize * shape.heads * floatBytes
   return summed(weightsBytes * use.replicas, kvCache * use.replicas, compute * use.replicas)
 }

@@ -1,25 +1,24 @@
 /**
- * Whether each deployment could be loaded, as the models decide it: with their estimates, their budget and their plan, and
- * with the pinned models loaded. Loads nothing.
+ * Whether each deployment can be loaded, by the same estimates, budget and eviction plan that loading uses, and with the
+ * pinned models loaded. Loads nothing.
  */
 import { Duration, Effect } from "effect"
 import type { Deployment } from "../../domain/Deployment.ts"
 import { ModelFiles } from "../engines/ModelFiles.ts"
 import type { Resolved } from "../settings/Settings.ts"
 import type { Resident } from "./EvictionPlan.ts"
-import * as MemoryFit from "./EvictionPlan.ts"
-import * as Choices from "./LoadCandidates.ts"
-import { Memory } from "./Memory.ts"
-import type { Choice } from "./MemoryScheduler.ts"
-import { budgetOf } from "./ModelsLayer.ts"
+import * as EvictionPlan from "./EvictionPlan.ts"
+import * as LoadCandidates from "./LoadCandidates.ts"
+import { budgetOf, Memory } from "./Memory.ts"
+import type { LoadCandidate } from "./MemoryScheduler.ts"
 
-/** What one deployment comes to. */
+/** The forecast for one deployment. */
 export interface Verdict {
   readonly deployment: Deployment
-  /** Each file that it can be loaded from, with what it needs, bytes. */
-  readonly choices: ReadonlyArray<Choice>
+  /** Each file that it can be loaded from, with the bytes that it needs. */
+  readonly candidates: ReadonlyArray<LoadCandidate>
   readonly fits: boolean
-  /** Of the smallest choice. */
+  /** Of the smallest candidate. */
   readonly neededBytes: number
   /** What can be free for it: the budget less what pinned models use. */
   readonly availableBytes: number
@@ -43,19 +42,19 @@ export const forecast = Effect.fnUntraced(function*(
   { engineHost, memory }: Pick<Resolved, "engineHost" | "memory">,
   deployments: ReadonlyArray<Deployment>
 ) {
-  const { choices: choicesOf } = Choices.make(yield* ModelFiles, engineHost)
+  const { candidates: candidatesOf } = LoadCandidates.make(yield* ModelFiles, engineHost)
   const budgetBytes = (yield* budgetOf(memory, yield* Memory))([])
   const holdMs = Duration.toMillis(memory.hold)
   const residents: Array<Resident> = []
   const verdicts = new Map<Deployment, Verdict>()
   for (const deployment of deployments.toSorted((one, other) => Number(other.pinned) - Number(one.pinned))) {
-    const choices = yield* choicesOf(deployment)
-    const plan = MemoryFit.fit(choices, { residents, holdMs, budgetBytes })
+    const candidates = yield* candidatesOf(deployment)
+    const plan = EvictionPlan.make(candidates, { residents, holdMs, budgetBytes })
     verdicts.set(deployment, {
       deployment,
-      choices,
+      candidates,
       fits: plan.type === "load",
-      neededBytes: Math.min(...choices.map(({ bytes }) => bytes)),
+      neededBytes: Math.min(...candidates.map(({ bytes }) => bytes)),
       availableBytes: Math.max(0, budgetBytes - sum(residents))
     })
     if (deployment.pinned && plan.type === "load") residents.push(pinnedOf(deployment, plan.candidate.bytes))

@@ -1,27 +1,29 @@
 /**
- * Memory pressure: its levels, and what each sheds. All of the policy is this file.
+ * Memory pressure: its levels, what each level sheds, and the layer that reads memory and sheds.
  *
  * **Details**
  *
- * What counts is the machine's memory or the control group's, whichever is scarcer, not V8's heap. A level is entered
- * at its threshold and left a little below it, so that a reading which wavers does not.
+ * The share in use is that of the machine or of the control group, whichever has less available; V8's heap does not
+ * count. A level begins at its threshold and ends `hysteresis` below it, so that a reading near the threshold does not
+ * switch the level at every sample.
  *
  * **Gotchas**
  *
- * Memory fit keeps loads within a budget. Pressure is for what no budget foresees: other processes, leaks, estimates
- * that were too low.
+ * `EvictionPlan` keeps loads within a budget. Pressure handles what no budget accounts for: other processes, leaks,
+ * estimates that were too low.
  */
-import type { SubscriptionRef } from "effect"
-import { Context, Duration } from "effect"
+import { Context, Duration, Effect, Layer, Option, Schedule, SubscriptionRef } from "effect"
+import { Memory } from "./Memory.ts"
+import { Models } from "./Models.ts"
 
-/** From none to worst. */
+/** From lowest to highest. */
 export const levels = ["normal", "warning", "critical", "emergency"] as const
 export type Level = typeof levels[number]
 
 /** The share of memory in use at which each level begins. */
 export const thresholds: Readonly<Record<Level, number>> = { normal: 0, warning: 0.7, critical: 0.85, emergency: 0.95 }
 
-/** So far below its threshold a level is left. */
+/** A level ends this far below its threshold, as a share of the memory. */
 export const hysteresis = 0.03
 
 /** How often memory is read. */
@@ -29,12 +31,12 @@ export const interval = Duration.seconds(30)
 
 /** What a level sheds. */
 export interface Shedding {
-  /** Models that nobody uses, not pinned, and idle for at least so long; undefined, none. */
+  /** Unload models that are unused, not pinned, and idle for at least this long; undefined unloads none. */
   readonly unloadIdleFor: Duration.Duration | undefined
-  /** Newcomers of low priority are refused with 429. */
+  /** Refuse new requests of low priority with 429. */
   readonly refuseLowPriority: boolean
   readonly collectGarbage: boolean
-  /** The name of the alert that is raised. */
+  /** The name of the alert to raise; undefined raises none. */
   readonly alert: string | undefined
 }
 
@@ -45,7 +47,7 @@ const nothing: Shedding = {
   alert: undefined
 }
 
-/** What each level sheds, while it lasts. */
+/** What each level sheds while it lasts. */
 export const sheds: Readonly<Record<Level, Shedding>> = {
   normal: nothing,
   warning: { ...nothing, unloadIdleFor: Duration.minutes(1) },
@@ -58,15 +60,55 @@ export const sheds: Readonly<Record<Level, Shedding>> = {
   }
 }
 
-/** The level that a share of memory in use means, coming from another. */
+/** The level for a share of memory in use, given the level before. */
 export const levelOf = (used: number, before: Level): Level => {
   const rank = levels.indexOf(before)
-  // From above, a level ends below its threshold.
   const reached = levels.findLast((level, index) => used >= thresholds[level] - (index <= rank ? hysteresis : 0))
   return reached ?? "normal"
 }
 
-/** The level now, and as it changes. */
+/** The current level, and its changes. */
 export class Pressure extends Context.Service<Pressure, SubscriptionRef.SubscriptionRef<Level>>()(
   "troupe/services/models/MemoryPressure"
 ) {}
+
+const percent = (share: number): string => `${Math.round(share * 100)} %`
+
+/** Logs a change of level: at level error if it raises an alert, as a warning if it sheds, else as information. */
+const logChange = (level: Level, before: Level, used: number) => {
+  if (level === before) return Effect.void
+  const message = `Memory pressure is ${level}: ${percent(used)} of the memory is in use.`
+  const { alert } = sheds[level]
+  if (alert !== undefined) return Effect.logError(message).pipe(Effect.annotateLogs({ alert }))
+  return level === "normal" ? Effect.logInfo(message) : Effect.logWarning(message)
+}
+
+const shed = Effect.fnUntraced(function*(level: Level) {
+  const models = yield* Models
+  const { collectGarbage, unloadIdleFor } = sheds[level]
+  if (unloadIdleFor !== undefined) {
+    const unloaded = yield* models.unloadIdle(unloadIdleFor)
+    if (unloaded > 0) yield* Effect.logWarning(`Unloaded ${unloaded} idle models because of memory pressure.`)
+  }
+  if (collectGarbage) yield* Effect.sync(() => globalThis.gc?.())
+})
+
+/** Reads memory every `interval` until the scope ends. */
+export const layer = Layer.effect(
+  Pressure,
+  Effect.gen(function*() {
+    const memory = yield* Memory
+    const current = yield* SubscriptionRef.make<Level>("normal")
+    const sample = Effect.gen(function*() {
+      const { availableBytes, totalBytes } = yield* memory.read
+      const used = 1 - availableBytes / totalBytes
+      const before = yield* SubscriptionRef.get(current)
+      const level = levelOf(used, before)
+      yield* SubscriptionRef.updateSome(current, () => level === before ? Option.none() : Option.some(level))
+      yield* logChange(level, before, used)
+      yield* shed(level)
+    })
+    yield* Effect.forkScoped(Effect.repeat(sample, Schedule.spaced(interval)))
+    return current
+  })
+)

@@ -1,46 +1,46 @@
 /**
- * Which of the models that wait for memory get it now. Pure policy over one snapshot; `MemoryFit` plans for one model, this
- * module for all that wait.
+ * Which of the models that wait for memory get it now. Pure policy over one snapshot: `EvictionPlan` plans for one model,
+ * this file for all that wait.
  *
  * **Details**
  *
- * Models are served in the order in which they began to wait, but none waits for memory that no earlier one can use:
+ * Models get memory in the order in which they began to wait, but none waits for memory that no earlier one can use:
  *
- * - A model that fits is granted its memory at once, as long as every earlier one still gets the memory that it waits for.
- * - A model that fits only in memory that an earlier one waits for may overtake it as well, until an earlier one has been
- *   overtaken `overtakesLimit` times: a large model gets its turn, however many small ones come.
- * - Other models wait. Each names models to drain that no earlier one drains already, so that a long job of one model
- *   delays only those that need the memory of that model.
+ * - A model that fits is granted its memory at once if every earlier one still gets the memory that it waits for.
+ * - A model that fits only in memory that an earlier one waits for may overtake it, until an earlier one has been
+ *   overtaken `overtakesLimit` times: a large model gets its turn even if small ones keep coming.
+ * - Other models wait. Each drains models that no earlier one drains already, so that a long job of one model delays
+ *   only those that need the memory of that model.
  * - A model that cannot fit beside the pinned models is refused at once.
  */
 import type { Candidate, Plan, Resident, Snapshot } from "./EvictionPlan.ts"
-import * as MemoryFit from "./EvictionPlan.ts"
+import * as EvictionPlan from "./EvictionPlan.ts"
 
 /** A model that waits for memory. */
 export interface Waiting {
   readonly key: string
-  /** The ways to load it; not empty. */
+  /** Not empty. */
   readonly candidates: ReadonlyArray<Candidate>
-  /** How often a later model has taken memory that this one waits for. */
+  /** How often a later model took memory that this one waits for. */
   readonly overtaken: number
 }
 
-/** What becomes of one that waits. */
+/** The plan for one waiting model. */
 export interface Decision {
   readonly key: string
   readonly plan: Plan
-  /** It takes memory that all those before it wait for. */
+  /** It takes memory that earlier models wait for. */
   readonly overtakes: boolean
 }
 
 /** How often a model may be overtaken. */
 export const overtakesLimit = 3
 
-/** Memory as it is now, and as it will be once each of the earlier models has what it waits for. */
+/** Memory as it is now, and as it will be when every earlier model has what it waits for. */
 interface Outlook {
   readonly now: ReadonlyArray<Resident>
   readonly later: ReadonlyArray<Resident>
-  /** What the earlier ones wait for. */
+  /** Models that the earlier ones wait to evict. */
   readonly awaited: ReadonlySet<string>
 }
 
@@ -63,30 +63,30 @@ const exchange = (
 
 const sum = (residents: ReadonlyArray<Resident>): number => residents.reduce((total, { bytes }) => total + bytes, 0)
 
-/** Memory without what the earlier models need of it: what they wait for stays, and what they will take is taken. */
-const spared = ({ awaited, later, now }: Outlook): ReadonlyArray<Resident> => [
+/** The residents, with the memory reserved that earlier models need: their victims stay, and their future use counts. */
+const withReserved = ({ awaited, later, now }: Outlook): ReadonlyArray<Resident> => [
   ...now.map((resident) => awaited.has(resident.key) ? { ...resident, pinned: true } : resident),
   loading("", Math.max(0, sum(later) - sum(now)), true)
 ]
 
-/** What one model gets, given those before it. */
+/** The decision for one model, given the earlier ones. */
 const decide = (
   { candidates, key }: Waiting,
   earlier: ReadonlyArray<Waiting>,
   outlook: Outlook,
   snapshot: Snapshot
 ): Decision => {
-  const fit = (residents: ReadonlyArray<Resident>) => MemoryFit.fit(candidates, { ...snapshot, residents })
-  const alone = fit(outlook.now)
-  if (earlier.length === 0 || alone.type === "refuse") return { key, plan: alone, overtakes: false }
-  const harmless = fit(spared(outlook))
-  if (harmless.type === "load") return { key, plan: harmless, overtakes: false }
-  if (alone.type === "load" && earlier.every(({ overtaken }) => overtaken < overtakesLimit)) {
-    return { key, plan: alone, overtakes: true }
+  const fit = (residents: ReadonlyArray<Resident>) => EvictionPlan.make(candidates, { ...snapshot, residents })
+  const immediate = fit(outlook.now)
+  if (earlier.length === 0 || immediate.type === "refuse") return { key, plan: immediate, overtakes: false }
+  const undisturbed = fit(withReserved(outlook))
+  if (undisturbed.type === "load") return { key, plan: undisturbed, overtakes: false }
+  if (immediate.type === "load" && earlier.every(({ overtaken }) => overtaken < overtakesLimit)) {
+    return { key, plan: immediate, overtakes: true }
   }
   const afterwards = fit(outlook.later)
   if (afterwards.type === "wait") return { key, plan: afterwards, overtakes: false }
-  // Its memory comes with that of the earlier ones, or after them.
+  // Its memory becomes free with that of the earlier ones, or after them.
   const { candidate } = afterwards.type === "load" ? afterwards : { candidate: undefined }
   return {
     key,
@@ -95,14 +95,14 @@ const decide = (
   }
 }
 
-/** The outlook of those that come after. */
+/** The outlook for the models after this one. */
 const after = ({ key, plan }: Decision, { awaited, later, now }: Outlook): Outlook => {
   switch (plan.type) {
     case "load": {
       const { candidate: { bytes }, evict } = plan
       const evicted = sum(now.filter((resident) => evict.includes(resident.key)))
       return {
-        // What is evicted beyond need is free when it has ended, and not before.
+        // Evicted memory beyond the need is free only when the evicted models have ended.
         now: exchange(now, evict, loading(key, Math.max(bytes, evicted), false)),
         later: exchange(later, evict, loading(key, bytes, false)),
         awaited
@@ -119,7 +119,7 @@ const after = ({ key, plan }: Decision, { awaited, later, now }: Outlook): Outlo
   }
 }
 
-/** What becomes of each that waits, in the order in which they wait. */
+/** The decision for each waiting model, in their order. */
 export const schedule = (waiting: ReadonlyArray<Waiting>, snapshot: Snapshot): ReadonlyArray<Decision> => {
   let outlook: Outlook = { now: snapshot.residents, later: snapshot.residents, awaited: new Set() }
   const earlier: Array<Waiting> = []

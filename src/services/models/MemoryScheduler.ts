@@ -1,19 +1,19 @@
 /**
- * Memory for lives: each is granted its memory before it loads, and others are unloaded where `MemoryQueue` says so.
+ * Grants engine instances their memory before they load, and unloads others where `MemoryQueue` decides so.
  *
  * **Details**
  *
- * Those that wait are planned for together, again at each change: a life that begins to wait or leaves, memory that becomes
- * free, a model that becomes idle or has been held long enough. Nothing is locked while one waits: what is granted is taken
- * at once, before the models that are evicted for it have ended, and only its own load waits for their end.
+ * All waiting instances are planned together, again at each change: an instance begins to wait or leaves, memory becomes
+ * free, a model becomes idle, a hold time ends. Nothing is locked while an instance waits: granted memory is taken at
+ * once, before the evicted models have ended, and only the load that it is for waits for their end.
  *
- * A life that waits for models in use stops them from taking new jobs once their hold time is over, so that they become
- * idle. They take jobs again when it has its memory or leaves, unless another waits for them too.
+ * An instance that waits for models in use stops them from getting new jobs once their hold time is over, so that they
+ * become idle. They get jobs again when it has its memory or leaves, unless another instance waits for them too.
  *
- * A load that only continues, as every request that waited for it has moved on, gets what memory is free or idle once all
- * others are planned for, and stops no model from taking jobs.
+ * A detached load, which no request waits for, gets what memory is free or idle after all others are planned for, and
+ * stops no model from getting jobs.
  *
- * A deployment that takes no memory here, as a remote one, is not planned for and never waits.
+ * A deployment that needs no memory here, such as a remote one, is not planned for and never waits.
  */
 import type { Cause, Fiber, Scope } from "effect"
 import { Deferred, Effect, Exit } from "effect"
@@ -21,145 +21,155 @@ import type { Deployment } from "../../domain/Deployment.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { InsufficientMemory, make as makeError } from "../../domain/InferenceError.ts"
 import * as Monotonic from "../../domain/Monotonic.ts"
-import type { Life } from "./Actor.ts"
-import * as Actors from "./Actor.ts"
+import type { EngineInstance } from "./Actor.ts"
+import * as Actor from "./Actor.ts"
 import type { Candidate, Plan, Resident, Snapshot } from "./EvictionPlan.ts"
+import type { Budget } from "./Memory.ts"
 import * as MemoryQueue from "./MemoryQueue.ts"
 
-/** A deployment, or a variant of it, and what it needs. */
-export interface Choice extends Candidate {
+/** A deployment, or a variant of it, and the memory that it needs. */
+export interface LoadCandidate extends Candidate {
   readonly deployment: Deployment
 }
 
-export interface Room {
-  /** The deployment or the variant of it that there is memory for, which is given back at the scope's end. */
-  readonly reserve: (life: Life) => Effect.Effect<Deployment, InferenceError, Scope.Scope>
-  /** Something may have become free. */
-  readonly changed: () => void
+export interface MemoryScheduler {
+  /** Waits for memory. Returns the deployment or the variant to load; the scope's end releases the memory. */
+  readonly reserve: (instance: EngineInstance) => Effect.Effect<Deployment, InferenceError, Scope.Scope>
+  /** Plans again: memory may have become free. */
+  readonly replan: () => void
 }
 
 export interface Options {
-  readonly lives: () => ReadonlyArray<Life>
-  /** Begins to unload a life that is idle; the effect waits for its end. */
-  readonly unload: (life: Life) => Effect.Effect<void>
-  /** Lets it take jobs again. */
-  readonly resume: (life: Life) => void
-  readonly choices: (deployment: Deployment) => Effect.Effect<readonly [Choice, ...Array<Choice>]>
-  /** Bytes that models may use now, given those that are loaded and what they use. */
-  readonly budget: Effect.Effect<(lives: ReadonlyArray<Life>) => number>
+  readonly instances: () => ReadonlyArray<EngineInstance>
+  /** Begins to unload an idle instance; the effect waits for its end. */
+  readonly unload: (instance: EngineInstance) => Effect.Effect<void>
+  /** Lets a paused instance get jobs again. */
+  readonly resume: (instance: EngineInstance) => void
+  readonly candidates: (deployment: Deployment) => Effect.Effect<readonly [LoadCandidate, ...Array<LoadCandidate>]>
+  readonly budget: Budget
   readonly holdMs: number
   readonly fork: (effect: Effect.Effect<void>) => Fiber.Fiber<void>
 }
 
-const keyOf = ({ actor, version }: Life): string => `${actor.id}@${version}`
+const keyOf = ({ actor, version }: EngineInstance): string => `${actor.id}@${version}`
 
-const residentOf = (now: number) => (life: Life): Resident => ({
-  key: keyOf(life),
-  bytes: life.bytes,
-  pinned: life.deployment.pinned,
-  inUse: life.running > 0 || life.state !== "ready",
-  idleMs: Math.max(0, now - Math.max(life.actor.lastUsed, life.readyAt ?? 0)),
-  heldMs: life.state === "ready" ? now - (life.readyAt ?? now) : 0,
-  reloadMs: life.loadMs,
-  demand: life.actor.served + life.actor.mailbox.size
+const residentOf = (now: number) => (instance: EngineInstance): Resident => ({
+  key: keyOf(instance),
+  bytes: instance.bytes,
+  pinned: instance.deployment.pinned,
+  inUse: instance.running > 0 || instance.state !== "ready",
+  idleMs: Math.max(0, now - Math.max(instance.actor.lastUsed, instance.readyAt ?? 0)),
+  heldMs: instance.state === "ready" ? now - (instance.readyAt ?? now) : 0,
+  reloadMs: instance.loadMs,
+  demand: instance.actor.served + instance.actor.mailbox.size
 })
 
-const refused = ({ actor }: Life, { availableBytes, neededBytes }: Extract<Plan, { type: "refuse" }>): InferenceError =>
-  makeError(new InsufficientMemory({ deployment: actor.id, neededBytes, availableBytes }))
+const refused = (
+  { actor }: EngineInstance,
+  { availableBytes, neededBytes }: Extract<Plan, { type: "refuse" }>
+): InferenceError => makeError(new InsufficientMemory({ deployment: actor.id, neededBytes, availableBytes }))
 
-/** What a life was granted. */
 interface Grant {
   readonly deployment: Deployment
-  /** Waits for the end of those that are evicted for it. */
+  /** Waits for the end of the evicted instances. */
   readonly evicted: Effect.Effect<void>
 }
 
-/** A life that waits for memory. */
+/** An instance that waits for memory. */
 interface Entry {
-  readonly life: Life
-  readonly candidates: ReadonlyArray<Choice>
+  readonly instance: EngineInstance
+  readonly candidates: ReadonlyArray<LoadCandidate>
   readonly granted: Deferred.Deferred<Grant, InferenceError>
-  /** Those that take no jobs until it has its memory. */
-  readonly paused: Set<Life>
+  /** Instances that get no jobs until it has its memory. */
+  readonly paused: Set<EngineInstance>
   overtaken: number
 }
 
-/** Lives that end for another one, whose memory counts with theirs until they have ended. */
+/** Instances that are evicted for another one, with which their memory counts until they have ended. */
 interface Eviction {
-  readonly victims: ReadonlyArray<Life>
-  /** What it takes of the memory that was free, bytes. */
+  readonly victims: ReadonlyArray<EngineInstance>
+  /** Memory that it takes of what was free, bytes. */
   readonly fromFree: number
 }
 
 interface State {
   /** In the order in which they began to wait. */
   readonly waiting: Set<Entry>
-  /** By a life that has been granted its memory: those that are evicted for it. */
-  readonly evictions: Map<Life, Eviction>
-  /** The next time at which waiting alone changes something. */
+  /** By the instance that memory was granted to. */
+  readonly evictions: Map<EngineInstance, Eviction>
+  /** Plans again when a hold time ends. */
   timer: Fiber.Fiber<void> | undefined
   planning: boolean
-  /** Something has changed since the plan that is being made was begun. */
+  /** Something has changed since planning began. */
   stale: boolean
 }
 
-/** Stops them from taking jobs, but for those that load: they first serve what waits for them, or nothing would be served. */
-const pause = ({ paused }: Entry, lives: ReadonlyArray<Life>): void => {
-  for (const life of lives) {
-    if (life.state !== "ready") continue
-    life.paused = true
-    paused.add(life)
+/** Stops ready instances from getting jobs. One that loads first serves its waiting callers, or none would be served. */
+const pause = ({ paused }: Entry, instances: ReadonlyArray<EngineInstance>): void => {
+  for (const instance of instances) {
+    if (instance.state !== "ready") continue
+    instance.paused = true
+    paused.add(instance)
   }
 }
 
-/** What it has paused takes jobs again, unless another waits for that too. */
+/** Instances that the entry has paused get jobs again, unless another entry has paused them too. */
 const unpause = ({ waiting }: State, { paused }: Entry, resume: Options["resume"]): void => {
-  const lives = [...paused]
+  const instances = [...paused]
   paused.clear()
-  for (const life of lives) if (![...waiting].some((other) => other.paused.has(life))) resume(life)
+  for (const instance of instances) if (![...waiting].some((other) => other.paused.has(instance))) resume(instance)
 }
 
-/** It waits no more. */
 const leave = (state: State, entry: Entry, resume: Options["resume"]): void => {
   if (state.waiting.delete(entry)) unpause(state, entry, resume)
 }
 
-const sum = (lives: ReadonlyArray<Life>): number => lives.reduce((total, { bytes }) => total + bytes, 0)
+const sum = (instances: ReadonlyArray<EngineInstance>): number =>
+  instances.reduce((total, { bytes }) => total + bytes, 0)
 
-/** Takes the memory and begins to evict what has it. */
-const grant = (state: State, entry: Entry, choice: Choice, evict: ReadonlyArray<Life>, options: Options): void => {
-  const { life } = entry
-  life.bytes = choice.bytes
-  life.granted = choice.deployment
+/** Takes the memory and begins to evict the instances that have it. */
+const grant = (
+  state: State,
+  entry: Entry,
+  candidate: LoadCandidate,
+  evict: ReadonlyArray<EngineInstance>,
+  options: Options
+): void => {
+  const { instance } = entry
+  instance.bytes = candidate.bytes
+  instance.granted = candidate.deployment
   if (evict.length > 0) {
-    state.evictions.set(life, { victims: evict, fromFree: Math.max(0, choice.bytes - sum(evict)) })
+    state.evictions.set(instance, { victims: evict, fromFree: Math.max(0, candidate.bytes - sum(evict)) })
   }
   const ends = evict.map(options.unload)
   leave(state, entry, options.resume)
   const evicted = Effect.forEach(ends, (end) => end, { concurrency: "unbounded", discard: true })
-  Deferred.doneUnsafe(entry.granted, Effect.succeed({ deployment: choice.deployment, evicted }))
+  Deferred.doneUnsafe(entry.granted, Effect.succeed({ deployment: candidate.deployment, evicted }))
 }
 
-/** What is there now. */
-const snapshotOf = ({ evictions }: State, { holdMs, lives }: Options, now: number, budgetOf: BudgetOf): Snapshot => {
-  const granted = lives().filter(({ bytes }) => bytes > 0)
+const snapshotOf = (
+  { evictions }: State,
+  { holdMs, instances }: Options,
+  now: number,
+  budgetOf: Effect.Success<Budget>
+): Snapshot => {
+  const granted = instances().filter(({ bytes }) => bytes > 0)
   const ending = new Set([...evictions.values()].flatMap(({ victims }) => victims))
   const resident = residentOf(now)
-  const residents = granted.filter((life) => !ending.has(life)).map((life) => {
-    const eviction = evictions.get(life)
-    if (eviction === undefined) return resident(life)
-    // What it does not need of theirs is free when they have ended, and not before.
-    return { ...resident(life), bytes: Math.max(life.bytes, sum(eviction.victims) + eviction.fromFree) }
+  const residents = granted.filter((instance) => !ending.has(instance)).map((instance) => {
+    const eviction = evictions.get(instance)
+    if (eviction === undefined) return resident(instance)
+    // Memory of the evicted instances beyond the need is free only when they have ended.
+    return { ...resident(instance), bytes: Math.max(instance.bytes, sum(eviction.victims) + eviction.fromFree) }
   })
   return { residents, holdMs, budgetBytes: budgetOf(granted) }
 }
 
-type BudgetOf = Effect.Success<Options["budget"]>
-
-/** Does what was decided; how long it is until time alone changes something, ms. */
-const act = (state: State, options: Options, decisions: ReadonlyArray<MemoryQueue.Decision>): number => {
-  const entries = new Map([...state.waiting].map((entry) => [keyOf(entry.life), entry]))
-  const byKeys = (keys: ReadonlyArray<string>) => options.lives().filter((life) => keys.includes(keyOf(life)))
+/** Carries out the decisions. Returns how long it is until time alone changes something, ms. */
+const apply = (state: State, options: Options, decisions: ReadonlyArray<MemoryQueue.Decision>): number => {
+  const entries = new Map([...state.waiting].map((entry) => [keyOf(entry.instance), entry]))
+  const byKeys = (keys: ReadonlyArray<string>) =>
+    options.instances().filter((instance) => keys.includes(keyOf(instance)))
   let soonest = Number.POSITIVE_INFINITY
   const earlier: Array<Entry> = []
   for (const { key, overtakes, plan } of decisions) {
@@ -167,16 +177,16 @@ const act = (state: State, options: Options, decisions: ReadonlyArray<MemoryQueu
     switch (plan.type) {
       case "load": {
         if (overtakes) { for (const one of earlier) one.overtaken++ }
-        const choice = entry.candidates.find(({ name }) => name === plan.candidate.name)!
-        grant(state, entry, choice, byKeys(plan.evict), options)
+        const candidate = entry.candidates.find(({ name }) => name === plan.candidate.name)!
+        grant(state, entry, candidate, byKeys(plan.evict), options)
         break
       }
       case "refuse":
         leave(state, entry, options.resume)
-        Deferred.doneUnsafe(entry.granted, Effect.fail(refused(entry.life, plan)))
+        Deferred.doneUnsafe(entry.granted, Effect.fail(refused(entry.instance, plan)))
         break
       case "wait":
-        if (Actors.isAwaited(entry.life)) pause(entry, byKeys(plan.drain))
+        if (Actor.isAwaited(entry.instance)) pause(entry, byKeys(plan.drain))
         else unpause(state, entry, options.resume)
         soonest = Math.min(soonest, plan.atMostMs)
         earlier.push(entry)
@@ -185,29 +195,33 @@ const act = (state: State, options: Options, decisions: ReadonlyArray<MemoryQueu
   return soonest
 }
 
-/** Those that wait, first those that requests wait for. */
+/** The waiting instances, those that requests wait for before the detached ones. */
 const inOrder = ({ waiting }: State): ReadonlyArray<MemoryQueue.Waiting> => {
   const entries = [...waiting]
-  const awaited = entries.filter(({ life }) => Actors.isAwaited(life))
-  const others = entries.filter(({ life }) => !Actors.isAwaited(life))
-  return [...awaited, ...others].map(({ candidates, life, overtaken }) => ({ key: keyOf(life), candidates, overtaken }))
+  const awaited = entries.filter(({ instance }) => Actor.isAwaited(instance))
+  const detached = entries.filter(({ instance }) => !Actor.isAwaited(instance))
+  return [...awaited, ...detached].map(({ candidates, instance, overtaken }) => ({
+    key: keyOf(instance),
+    candidates,
+    overtaken
+  }))
 }
 
 const failAll = ({ waiting }: State, cause: Cause.Cause<never>): void => {
   for (const { granted } of waiting) Deferred.doneUnsafe(granted, Exit.failCause(cause))
 }
 
-/** Plans for all that wait, until nothing has changed meanwhile. */
-const makePlan = (state: State, options: Options): () => void => {
+/** Returns a function that plans for all waiting instances, repeatedly until nothing has changed meanwhile. */
+const makeReplan = (state: State, options: Options): () => void => {
   const once = Effect.gen(function*() {
-    // First what takes time.
+    // Reading memory takes time, so it comes before the snapshot.
     const budgetOf = yield* options.budget
     const now = yield* Monotonic.now
     state.stale = false
     const decisions = MemoryQueue.schedule(inOrder(state), snapshotOf(state, options, now, budgetOf))
     state.timer?.interruptUnsafe()
-    const soonest = act(state, options, decisions)
-    if (Number.isFinite(soonest)) state.timer = options.fork(Effect.andThen(Effect.sleep(soonest), Effect.sync(plan)))
+    const soonest = apply(state, options, decisions)
+    if (Number.isFinite(soonest)) state.timer = options.fork(Effect.andThen(Effect.sleep(soonest), Effect.sync(replan)))
   })
   const all = Effect.repeat(once, { while: () => state.stale && state.waiting.size > 0 }).pipe(
     Effect.catchCause((cause) => Effect.sync(() => failAll(state, cause))),
@@ -215,49 +229,54 @@ const makePlan = (state: State, options: Options): () => void => {
       state.planning = false
     }))
   )
-  const plan = () => {
+  const replan = () => {
     if (state.waiting.size === 0) return
     state.stale = true
     if (state.planning) return
     state.planning = true
     options.fork(all)
   }
-  return plan
+  return replan
 }
 
-export const make = (options: Options): Room => {
+export const make = (options: Options): MemoryScheduler => {
   const state: State = { waiting: new Set(), evictions: new Map(), timer: undefined, planning: false, stale: false }
-  const plan = makePlan(state, options)
+  const replan = makeReplan(state, options)
 
-  const wait = (life: Life, candidates: ReadonlyArray<Choice>): Effect.Effect<Deployment, InferenceError> => {
-    const entry: Entry = { life, candidates, granted: Deferred.makeUnsafe(), paused: new Set(), overtaken: 0 }
+  const wait = (
+    instance: EngineInstance,
+    candidates: ReadonlyArray<LoadCandidate>
+  ): Effect.Effect<Deployment, InferenceError> => {
+    const entry: Entry = { instance, candidates, granted: Deferred.makeUnsafe(), paused: new Set(), overtaken: 0 }
     state.waiting.add(entry)
-    plan()
+    replan()
     return Deferred.await(entry.granted).pipe(
       Effect.flatMap(({ deployment, evicted }) => Effect.as(evicted, deployment)),
       Effect.ensuring(Effect.sync(() => {
         leave(state, entry, options.resume)
-        state.evictions.delete(life)
-        plan()
+        state.evictions.delete(instance)
+        replan()
       }))
     )
   }
 
-  const release = (life: Life) =>
+  const release = (instance: EngineInstance) =>
     Effect.sync(() => {
-      life.bytes = 0
-      plan()
+      instance.bytes = 0
+      replan()
     })
 
   return {
-    reserve: (life) =>
+    reserve: (instance) =>
       Effect.andThen(
-        Effect.addFinalizer(() => release(life)),
-        Effect.flatMap(options.choices(life.deployment), (candidates) =>
-          candidates.every(({ bytes }) => bytes === 0)
+        Effect.addFinalizer(() => release(instance)),
+        Effect.flatMap(options.candidates(instance.deployment), (candidates) =>
+          candidates.every(({ bytes }) =>
+              bytes === 0
+            )
             ? Effect.succeed(candidates[0].deployment)
-            : Effect.suspend(() => wait(life, candidates)))
+            : Effect.suspend(() => wait(instance, candidates)))
       ),
-    changed: plan
+    replan
   }
 }

@@ -1,97 +1,194 @@
 /**
- * The models as supervised actors, one a deployment: who borrows one gets a slot of its engine.
+ * The models as supervised actors, one for each deployment that is in use. A caller leases a slot of an engine.
  *
  * **Details**
  *
- * The first borrower loads the model, and however many borrow meanwhile wait for that one load, which stops when its
- * last waiter leaves, and ends with `UpstreamTimeout` when it takes longer than the deployment's `loadTimeout`. Borrowers wait in a queue that is bounded (`QueueFull`), fair among tenants and by priority. A
- * model that nobody has used for its idle time is unloaded, unless it is pinned. An engine that crashes is started again by
- * `Policies.restart`; when the restarts are used up, the deployment is down, and borrowers fail at once with
- * `DeploymentDown` until `Policies.probeAfter` has passed, when the next one tries it, or until `load` is called.
+ * The first lease loads the model; further callers wait for the same load. It stops when its last waiting caller leaves,
+ * and fails with `UpstreamTimeout` when it takes longer than the deployment's `loadTimeout`. Callers wait in a mailbox
+ * that is bounded (`QueueFull`), fair among tenants, and ordered by priority. A model that is unused for its idle time is
+ * unloaded, unless it is pinned. A crashed engine is restarted by `Policies.restart`; when all restarts have failed, the
+ * deployment is down: callers fail at once with `DeploymentDown` until `Policies.probeAfter` has passed, when the next
+ * request tries it, or until `load` is called.
  *
- * A model loads when there is memory for it: see `MemoryFit`. Models that do not fit together take turns.
+ * A model loads when there is memory for it: see `MemoryScheduler`. Models that do not fit together take turns.
  */
-import type { Duration, Effect, Scope, Stream } from "effect"
-import { Context } from "effect"
+import type { Scope } from "effect"
+import { Cause, Clock, Context, Duration, Effect, Fiber, Layer, PubSub, Stream } from "effect"
 import type { Standing } from "../../domain/Caller.ts"
+import * as Policies from "../../domain/Defaults.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
-import type { Ability } from "../../domain/EngineProtocol.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
-import type { Engine } from "../engines/Engine.ts"
+import type { Engine, Engines } from "../engines/Engine.ts"
+import { ModelFiles } from "../engines/ModelFiles.ts"
+import { Settings } from "../settings/Settings.ts"
+import type { ActorEvent, EngineInstance, Status } from "./Actor.ts"
+import * as Actor from "./Actor.ts"
+import type { ActorContext } from "./EngineLifecycle.ts"
+import * as EngineLifecycle from "./EngineLifecycle.ts"
+import { now } from "./EngineLifecycle.ts"
+import * as Lease from "./Lease.ts"
+import * as LoadCandidates from "./LoadCandidates.ts"
+import { budgetOf, Memory } from "./Memory.ts"
+import * as MemoryScheduler from "./MemoryScheduler.ts"
 
-export type { Standing } from "../../domain/Caller.ts"
-
-/**
- * Where a deployment is in its life: not loaded, loading, ready for jobs, letting its last jobs end, or failed. `gone`
- * is told once when its engine has ended; after that it is `cold`.
- */
-export type State = "cold" | "loading" | "ready" | "draining" | "failed"
-
-/** A change of a deployment's state, told when it has happened. */
-export interface ActorEvent {
-  readonly deployment: string
-  readonly state: Exclude<State, "cold"> | "gone"
-  /** Why it loads again or has failed. */
-  readonly cause?: string
-  /** What its engine can do; of `ready`. */
-  readonly abilities?: ReadonlyArray<Ability>
-  /** ms since 1970 */
-  readonly at: number
-}
-
-/** How busy a deployment is. */
-export interface Load {
-  /** Jobs that hold a slot. */
-  readonly running: number
-  /** Callers that wait for the engine or a slot. */
-  readonly queued: number
-  /** Resident memory outside this process, bytes. */
-  readonly memoryBytes: number
-}
-
-/** What is known of a deployment now. */
-export interface Status extends Load {
-  readonly deployment: string
-  readonly state: State
-  /** Why it failed last. */
-  readonly lastFailure?: string
-}
+export type { ActorEvent, State, Status } from "./Actor.ts"
 
 export class Models extends Context.Service<Models, {
   /**
-   * The loaded engine with a slot of it, for one job. The slot is held until the scope is closed and the engine has let
-   * go of the job; the model is not unloaded before that.
+   * The loaded engine with a slot of it, for one job. The slot is held until the scope closes and the engine has ended
+   * the job; the model is not unloaded before that.
    *
-   * @param movedOn asked when it is interrupted while it waits: `true`, its caller has gone on with another deployment, and
-   * a load that it began continues; default `false`, its caller has left, which stops a load that no other waits for
+   * @param movedOn called when the caller is interrupted while it waits: `true`, the request went on with another
+   * deployment, and a load that it began continues; default `false`, which stops a load that no other caller waits for
    */
-  readonly borrow: (
+  readonly lease: (
     deployment: Deployment,
     standing: Standing,
     movedOn?: () => boolean
   ) => Effect.Effect<Engine, InferenceError, Scope.Scope>
-  /** Loads the model if it is not loaded, and tries again at once where it is down. */
+  /** Loads the model if it is not loaded, at once even if it is down. */
   readonly load: (deployment: Deployment) => Effect.Effect<void, InferenceError>
   /**
-   * Lets what runs end, then unloads the model. A load that is not done is stopped: a `load` or `replace` that waits for it
-   * fails with `EngineStopped`, and requests that wait load the model again.
+   * Lets running jobs end, then unloads the model. A load in progress is stopped: a `load` or `replace` that waits for it
+   * fails with `EngineStopped`, and waiting requests load the model again.
    */
   readonly unload: (deployment: Deployment) => Effect.Effect<void>
   /**
-   * Exchanges a deployment for one of the same id with other options, or whose file has changed: the new one loads
-   * beside the old, new jobs go to it, and the old one ends when its last job has. From then on it is what loads for
-   * this id, also where the old one is asked for. Where the new one fails, the old one stays. A later `replace` stops the
-   * load of an earlier one: with an equal deployment both have the later one's outcome, with another one the earlier fails
-   * with `EngineStopped`.
+   * Replaces a deployment by one of the same id with other options, or whose file has changed: the new one loads beside
+   * the old one and gets the new jobs when it is ready; the old one ends after its last job. From then on it is what
+   * loads for this id, also for callers that pass the old deployment. If it fails, the old one stays. A later `replace`
+   * stops the load of an earlier one: with an equal deployment both calls have the later outcome, with another
+   * deployment the earlier call fails with `EngineStopped`.
    */
   readonly replace: (deployment: Deployment) => Effect.Effect<void, InferenceError>
-  /** Unloads what nobody uses, is not pinned and has been idle for so long; tells how many that were. */
+  /** Unloads models that are unused, not pinned, and idle for at least this long. Returns their number. */
   readonly unloadIdle: (idleFor: Duration.Duration) => Effect.Effect<number>
-  /** What happens from now on. A watcher who falls behind by 1,024 events misses the oldest. */
+  /** Events from now on. A subscriber that falls behind by 1,024 events misses the oldest. */
   readonly events: Stream.Stream<ActorEvent>
-  /** Ends every engine now; what runs fails with `EngineStopped`. */
+  /** Ends every engine now; running jobs and waiting callers fail with `EngineStopped`. */
   readonly stop: Effect.Effect<void>
   readonly status: (deployment: Deployment) => Effect.Effect<Status>
   /** Of every deployment that has an actor. */
   readonly statuses: Effect.Effect<ReadonlyArray<Status>>
 }>()("troupe/services/models/Models") {}
+
+/** How memory is granted and measured. */
+type MemoryOptions =
+  & Pick<MemoryScheduler.Options, "budget" | "candidates" | "holdMs">
+  & Pick<ActorContext, "measure">
+
+/** Every model fits. */
+const unbounded: MemoryOptions = {
+  budget: Effect.succeed(() => Number.POSITIVE_INFINITY),
+  candidates: (deployment) => Effect.succeed([{ name: deployment.id, bytes: 0, deployment }]),
+  measure: () => Effect.void,
+  holdMs: Duration.toMillis(Policies.memoryHold)
+}
+
+const eventsKept = 1_024
+
+const makeContext = Effect.fnUntraced(function*(memory: MemoryOptions) {
+  const scope = yield* Effect.scope
+  const services = yield* Effect.context<Engines>()
+  const clock = yield* Clock.Clock
+  const events = yield* PubSub.sliding<ActorEvent>(eventsKept)
+  const context: ActorContext = {
+    actors: new Map<string, Actor.Actor>(),
+    replaced: new Map<string, Deployment>(),
+    clock,
+    measure: memory.measure,
+    memory: MemoryScheduler.make({
+      ...memory,
+      instances: () => [...context.actors.values()].flatMap(Actor.instancesOf),
+      fork: (effect) => context.fork(effect),
+      unload: (instance) => Effect.asVoid(Fiber.await(context.fork(EngineLifecycle.drain(context, instance)))),
+      resume(instance) {
+        instance.paused = false
+        Actor.dispatch(instance.actor, now(context))
+      }
+    }),
+    emit: (event) => void PubSub.publishUnsafe(events, { ...event, at: clock.currentTimeMillisUnsafe() }),
+    fork: (effect) => Fiber.runIn(Effect.runForkWith(services)(effect), scope)
+  }
+  return { context, events }
+})
+
+const unloadIdle = (context: ActorContext, idleFor: Duration.Duration): Effect.Effect<number, never, Engines> =>
+  Effect.suspend(() => {
+    const idle = [...context.actors.values()].filter(EngineLifecycle.isUnused).flatMap(({ instance, lastUsed }) =>
+      instance.state === "ready" && !instance.deployment.pinned &&
+        now(context) - lastUsed >= Duration.toMillis(idleFor)
+        ? [instance]
+        : []
+    )
+    const drainAll = Effect.forEach(idle, (instance) => EngineLifecycle.drain(context, instance), {
+      concurrency: "unbounded"
+    })
+    return Effect.as(drainAll, idle.length)
+  })
+
+/** Ends an instance now, with running jobs. */
+const stopInstance = (context: ActorContext, instance: EngineInstance): Effect.Effect<void> => {
+  if (instance.engine !== undefined) return instance.engine.stop
+  const giveUp = Effect.sync(() =>
+    EngineLifecycle.giveUp(context, instance, Cause.fail(EngineLifecycle.stoppedError(instance.actor)))
+  )
+  return Effect.andThen(instance.fiber === undefined ? Effect.void : Fiber.interrupt(instance.fiber), giveUp)
+}
+
+const stopAll = (context: ActorContext): Effect.Effect<void> => {
+  for (const actor of context.actors.values()) Actor.failAll(actor, EngineLifecycle.stoppedError(actor))
+  return Effect.forEach(
+    [...context.actors.values()].flatMap(Actor.instancesOf),
+    (instance) => stopInstance(context, instance),
+    { concurrency: "unbounded", discard: true }
+  )
+}
+
+const make = Effect.fnUntraced(function*(memory: MemoryOptions) {
+  const { context, events } = yield* makeContext(memory)
+  const { actors, fork } = context
+  const instances = () => [...actors.values()].flatMap(Actor.instancesOf)
+  // Ended concurrently, so that slow ends do not add up.
+  yield* Effect.addFinalizer(() =>
+    Effect.forEach(
+      instances(),
+      ({ fiber }) => fiber === undefined ? Effect.void : Fiber.interrupt(fiber),
+      { concurrency: "unbounded", discard: true }
+    ).pipe(
+      Effect.andThen(Effect.sync(() => {
+        for (const actor of actors.values()) Actor.failAll(actor, EngineLifecycle.stoppedError(actor))
+      }))
+    )
+  )
+  return Models.of({
+    lease: (deployment, standing, movedOn) => Lease.lease(context, deployment, standing, movedOn),
+    load: (deployment) => Lease.load(context, deployment),
+    unload: (deployment) => Lease.unload(context, deployment),
+    replace: (deployment) => Lease.replace(context, deployment),
+    unloadIdle: (idleFor) => Effect.suspend(() => Fiber.join(fork(unloadIdle(context, idleFor)))),
+    events: Stream.fromPubSub(events),
+    stop: Effect.suspend(() => stopAll(context)),
+    status: ({ id }) => Effect.suspend(() => Actor.statusOf(id, actors.get(id))),
+    statuses: Effect.suspend(() =>
+      Effect.andThen(
+        Effect.forEach(instances(), (instance) => EngineLifecycle.measure(context, instance), { discard: true }),
+        Effect.forEach([...actors], ([id, actor]) => Actor.statusOf(id, actor))
+      )
+    )
+  })
+})
+
+/** Without a memory limit: every model fits. */
+export const layerUnbounded = Layer.effect(Models, make(unbounded))
+
+/** Within the memory budget of the settings, or the memory of the machine. */
+export const layer = Layer.effect(
+  Models,
+  Effect.gen(function*() {
+    const { engineHost, memory } = yield* Settings
+    const budget = budgetOf(memory, yield* Memory)
+    const candidates = LoadCandidates.make(yield* ModelFiles, engineHost)
+    return yield* make({ ...candidates, budget, holdMs: Duration.toMillis(memory.hold) })
+  })
+)

@@ -10,8 +10,7 @@ import type { Generation } from "../../../src/domain/Generation.ts"
 import type { Event } from "../../../src/domain/Inference.ts"
 import * as EnginesLayer from "../../../src/layers/engines/Engines.ts"
 import { Engines } from "../../../src/services/engines/Engine.ts"
-import { Models } from "../../../src/services/models/Models.ts"
-import * as ModelsLayer from "../../../src/services/models/ModelsLayer.ts"
+import { layerUnbounded, Models } from "../../../src/services/models/Models.ts"
 import * as Deployments from "../../support/Deployments.ts"
 
 const tinyChat = fileURLToPath(new URL("../../../models/tiny-chat-q8_0.gguf", import.meta.url))
@@ -27,7 +26,7 @@ const fake = (more: Partial<Extract<DeploymentOptions, { engine: "fake" }>> = {}
 const llama: DeploymentOptions = { engine: "llama", file: tinyChat, threads: 1 }
 
 const modelsIn = (where: "process" | "thread") =>
-  Layer.provide(ModelsLayer.layerUnbounded, Layer.succeed(Engines, EnginesLayer.make(where)))
+  Layer.provide(layerUnbounded, Layer.succeed(Engines, EnginesLayer.make(where)))
 
 const ask = (content: string): Generation => ({
   messages: [{ role: "user", content }],
@@ -38,8 +37,8 @@ const ask = (content: string): Generation => ({
 
 /** The answer's text; `onEvent` hears what comes on the way. */
 const answer = (chosen: Deployment, content: string, onEvent: (event: Event) => void = () => {}) =>
-  Models.use(({ borrow }) =>
-    Effect.scoped(Effect.flatMap(borrow(chosen, {}), (engine) =>
+  Models.use(({ lease }) =>
+    Effect.scoped(Effect.flatMap(lease(chosen, {}), (engine) =>
       Stream.runFold(
         Stream.tap(engine.generate(ask(content)), (event) => Effect.sync(() => onEvent(event))),
         () => "",
@@ -184,8 +183,8 @@ describe.each(["process", "thread"] as const)("an engine that hangs (%s)", (wher
     Effect.gen(function*() {
       const long = deployment(fake({ reply: "one two three ".repeat(200) }), { stallAfter: Duration.seconds(1) })
       let heard = 0
-      const reading = Models.use(({ borrow }) =>
-        Effect.scoped(Effect.flatMap(borrow(long, {}), (engine) =>
+      const reading = Models.use(({ lease }) =>
+        Effect.scoped(Effect.flatMap(lease(long, {}), (engine) =>
           Stream.runForEach(engine.generate(ask("Hello")), () =>
             // It stops reading for longer than the time that counts as hung, once.
             heard++ === 0

@@ -1,11 +1,12 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Exit, Fiber, Result } from "effect"
 import { TestClock } from "effect/testing"
+import type { Standing } from "../../../src/domain/Caller.ts"
 import * as Policies from "../../../src/domain/Defaults.ts"
 import { Hops } from "../../../src/domain/HopLimit.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import * as Embedder from "../../../src/services/inference/EmbeddingBatcher.ts"
-import type { Models, Standing } from "../../../src/services/models/Models.ts"
+import type { Models } from "../../../src/services/models/Models.ts"
 import * as Deployments from "../../support/Deployments.ts"
 
 const deployment = Deployments.deployment("fake/a#0")
@@ -21,7 +22,7 @@ const stage = (borrow: Effect.Effect<void, InferenceError.InferenceError> = Effe
   const batches: Array<ReadonlyArray<string>> = []
   const standings: Array<Standing> = []
   const models = {
-    borrow: (_, standing) =>
+    lease: (_, standing) =>
       Effect.as(
         Effect.andThen(Effect.sync(() => standings.push(standing)), borrow),
         Deployments.engine({
@@ -157,7 +158,7 @@ describe("Embedder", () => {
     let moved = ""
     let hasMovedOn = () => false
     const models = {
-      borrow: (_, __, movedOn = () => false) =>
+      lease: (_, __, movedOn = () => false) =>
         Effect.sync(() => {
           hasMovedOn = movedOn
           return Deployments.engine({

@@ -87,7 +87,7 @@ const stage = (
     }
   })
   const models = Layer.mock(Models)({
-    borrow: () =>
+    lease: () =>
       Effect.andThen(
         borrow,
         Effect.acquireRelease(

@@ -214,10 +214,10 @@ describe("a load that hangs", () => {
     const { begin, layer, place } = play(hangs(1), {})
     return Effect.gen(function*() {
       yield* begin
-      const { borrow } = yield* Models
+      const { lease } = yield* Models
       const waiting = yield* Effect.forEach(
         [1, 2, 3],
-        () => Effect.forkChild(Effect.flip(Effect.scoped(borrow(a, {}))))
+        () => Effect.forkChild(Effect.flip(Effect.scoped(lease(a, {}))))
       )
       yield* TestClock.adjust(Duration.toMillis(a.loadTimeout) - 1)
       assert.isTrue(place.engines[0]!.open)
@@ -226,10 +226,10 @@ describe("a load that hangs", () => {
         assert.deepInclude(reason, { _tag: "UpstreamTimeout", phase: "load", afterMs: 300_000 })
       }
       assert.isFalse(place.engines[0]!.open)
-      const { reason } = yield* Effect.flip(Effect.scoped(borrow(a, {})))
+      const { reason } = yield* Effect.flip(Effect.scoped(lease(a, {})))
       assert.deepInclude(reason, { _tag: "DeploymentDown", retryAfterMs: 30_000 })
       yield* TestClock.adjust(Policies.probeAfter)
-      yield* Effect.scoped(borrow(a, {}))
+      yield* Effect.scoped(lease(a, {}))
       assert.strictEqual((yield* statusOf(a)).state, "ready")
     }).pipe(Effect.provide(layer))
   })
@@ -254,8 +254,8 @@ describe("a load that hangs", () => {
     const { begin, layer } = play({ load: () => Effect.suspend(() => loads++ === 0 ? Effect.void : Effect.never) }, {})
     return Effect.gen(function*() {
       yield* begin
-      const { borrow, replace } = yield* Models
-      yield* Effect.scoped(borrow(a, {}))
+      const { lease, replace } = yield* Models
+      yield* Effect.scoped(lease(a, {}))
       const replacing = yield* Effect.forkChild(Effect.flip(replace(deployment("a#0", { queueLimit: 1 }))))
       yield* TestClock.adjust("4 minutes")
       assert.strictEqual(yield* ways.whole, "a#0")

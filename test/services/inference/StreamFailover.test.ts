@@ -57,7 +57,7 @@ const stage = (
       }
     })
   const models = Layer.mock(Models)({
-    borrow: ({ id }) =>
+    lease: ({ id }) =>
       Effect.acquireRelease(
         Effect.sync(() => {
           borrowed++

@@ -16,8 +16,8 @@ const reasonOf = (chosen = deployment()) =>
 
 /** As the front door uses an engine. */
 const answer = (chosen = deployment()) =>
-  Models.use(({ borrow }) =>
-    Effect.scoped(Effect.flatMap(borrow(chosen, {}), (engine) => Stream.runCollect(engine.generate(generation))))
+  Models.use(({ lease }) =>
+    Effect.scoped(Effect.flatMap(lease(chosen, {}), (engine) => Stream.runCollect(engine.generate(generation))))
   )
 
 const jobsOf = ({ engines }: Stage) => engines.flatMap(({ jobs }) => jobs)
@@ -199,7 +199,7 @@ describe("a slot", () => {
     const place = stage()
     return Effect.gen(function*() {
       const scope = yield* Scope.make()
-      const engine = yield* Models.use(({ borrow }) => Scope.provide(borrow(deployment(), {}), scope))
+      const engine = yield* Models.use(({ lease }) => Scope.provide(lease(deployment(), {}), scope))
       const streaming = yield* Effect.forkChild(Stream.runDrain(engine.generate(generation)))
       yield* settle
       jobsOf(place)[0]!.emit(finished)

@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Fiber, Layer, Scope } from "effect"
 import { TestClock } from "effect/testing"
-import type { ActorEvent } from "../../../src/services/models/Models.ts"
+import type { ActorEvent } from "../../../src/services/models/Actor.ts"
 import { Models } from "../../../src/services/models/Models.ts"
 import { deployment } from "../../support/Deployments.ts"
 import type { Stage } from "../../support/Stage.ts"

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as fc from "fast-check"
 import type { Candidate, Resident, Snapshot } from "../../../src/services/models/EvictionPlan.ts"
-import { costOf, finestBits, fit, order } from "../../../src/services/models/EvictionPlan.ts"
+import { costOf, finestBits, make, order } from "../../../src/services/models/EvictionPlan.ts"
 
 const GiB = 2 ** 30
 const holdMs = 5_000
@@ -64,11 +64,11 @@ const canGo = ({ holdMs }: Snapshot) => ({ heldMs, inUse, pinned }: Resident) =>
 const property = (check: (candidates: ReadonlyArray<Candidate>, snapshot: Snapshot) => void) =>
   fc.assert(fc.property(candidates, anySnapshot, check), { numRuns: 1_000 })
 
-describe("MemoryFit", () => {
+describe("EvictionPlan", () => {
   describe("a plan to load", () => {
     it("never exceeds the budget", () => {
       property((candidates, snapshot) => {
-        const plan = fit(candidates, snapshot)
+        const plan = make(candidates, snapshot)
         if (plan.type !== "load") return
         const stays = snapshot.residents.filter(({ key }) => !plan.evict.includes(key))
         assert.isAtMost(sum(stays) + plan.candidate.bytes, snapshot.budgetBytes)
@@ -77,7 +77,7 @@ describe("MemoryFit", () => {
 
     it("never evicts what is pinned, in use, or not held for long enough", () => {
       property((candidates, snapshot) => {
-        const plan = fit(candidates, snapshot)
+        const plan = make(candidates, snapshot)
         if (plan.type !== "load") return
         for (const key of plan.evict) assert.isTrue(canGo(snapshot)(snapshot.residents.find((one) => one.key === key)!))
       })
@@ -85,7 +85,7 @@ describe("MemoryFit", () => {
 
     it("has no victim who could stay", () => {
       property((candidates, snapshot) => {
-        const plan = fit(candidates, snapshot)
+        const plan = make(candidates, snapshot)
         if (plan.type !== "load") return
         for (const spared of plan.evict) {
           const stays = snapshot.residents.filter(({ key }) => key === spared || !plan.evict.includes(key))
@@ -98,13 +98,13 @@ describe("MemoryFit", () => {
       property((candidates, snapshot) => {
         const stays = snapshot.residents.filter((one) => !canGo(snapshot)(one))
         const possible = candidates.some(({ bytes }) => sum(stays) + bytes <= snapshot.budgetBytes)
-        assert.strictEqual(fit(candidates, snapshot).type === "load", possible)
+        assert.strictEqual(make(candidates, snapshot).type === "load", possible)
       })
     })
 
     it("takes the first in order that fits beside what is there, and evicts only where none does", () => {
       property((candidates, snapshot) => {
-        const plan = fit(candidates, snapshot)
+        const plan = make(candidates, snapshot)
         const ordered = order(candidates, snapshot.budgetBytes)
         const firstBeside = (residents: ReadonlyArray<Resident>) =>
           ordered.find(({ bytes }) => sum(residents) + bytes <= snapshot.budgetBytes)
@@ -120,7 +120,7 @@ describe("MemoryFit", () => {
   describe("a refusal", () => {
     it("comes exactly where evicting everything that is not pinned is not enough for the smallest", () => {
       property((candidates, snapshot) => {
-        const plan = fit(candidates, snapshot)
+        const plan = make(candidates, snapshot)
         const available = snapshot.budgetBytes - sum(snapshot.residents.filter(({ pinned }) => pinned))
         const needed = Math.min(...candidates.map(({ bytes }) => bytes))
         if (needed <= available) return assert.notStrictEqual(plan.type, "refuse")
@@ -133,7 +133,7 @@ describe("MemoryFit", () => {
     })
 
     it("never meets what takes nothing, even where more is in use than there is", () => {
-      const plan = fit([candidate(0)], snapshot(5, resident("pinned", 10, { pinned: true })))
+      const plan = make([candidate(0)], snapshot(5, resident("pinned", 10, { pinned: true })))
       assert.deepStrictEqual(plan, { type: "load", candidate: candidate(0), evict: [] })
     })
   })
@@ -141,7 +141,7 @@ describe("MemoryFit", () => {
   describe("a plan to wait", () => {
     it("makes progress: something drains that is in use, or it ends in time", () => {
       property((candidates, snapshot) => {
-        const plan = fit(candidates, snapshot)
+        const plan = make(candidates, snapshot)
         if (plan.type !== "wait") return
         const inUse = plan.drain.filter((key) => snapshot.residents.some((one) => one.key === key && one.inUse))
         assert.isTrue(inUse.length > 0 || Number.isFinite(plan.atMostMs))
@@ -152,7 +152,7 @@ describe("MemoryFit", () => {
 
     it("never drains what is pinned or not held for long enough", () => {
       property((candidates, snapshot) => {
-        const plan = fit(candidates, snapshot)
+        const plan = make(candidates, snapshot)
         if (plan.type !== "wait") return
         for (const key of plan.drain) {
           const one = snapshot.residents.find((other) => other.key === key)!
@@ -165,9 +165,9 @@ describe("MemoryFit", () => {
       property((candidates, start) => {
         let now = start
         for (let rounds = 0; rounds <= 2 * start.residents.length; rounds++) {
-          const plan = fit(candidates, now)
+          const plan = make(candidates, now)
           if (plan.type !== "wait") {
-            return assert.strictEqual(plan.type, fit(candidates, start).type === "refuse" ? "refuse" : "load")
+            return assert.strictEqual(plan.type, make(candidates, start).type === "refuse" ? "refuse" : "load")
           }
           const passed = Number.isFinite(plan.atMostMs) ? plan.atMostMs : 0
           now = {
@@ -197,13 +197,13 @@ describe("MemoryFit", () => {
     for (const [name, budgetBytes, bits] of budgets) {
       it(`has ${bits} bits ${name}`, () => {
         assert.strictEqual(finestBits(budgetBytes), bits)
-        const plan = fit(variants, snapshot(budgetBytes))
+        const plan = make(variants, snapshot(budgetBytes))
         assert.strictEqual(plan.type === "load" && plan.candidate.bits, bits)
       })
     }
 
     it("is a smaller one where the large one does not fit beside the others", () => {
-      const plan = fit(
+      const plan = make(
         [candidate(6 * GiB, 16), candidate(3 * GiB, 8)],
         snapshot(8 * GiB, resident("other", 4 * GiB))
       )
@@ -211,7 +211,7 @@ describe("MemoryFit", () => {
     })
 
     it("is a finer one than the budget is for where there is no other", () => {
-      const plan = fit([candidate(GiB, 16)], snapshot(1.5 * GiB))
+      const plan = make([candidate(GiB, 16)], snapshot(1.5 * GiB))
       assert.strictEqual(plan.type === "load" && plan.candidate.bits, 16)
     })
 
@@ -226,7 +226,7 @@ describe("MemoryFit", () => {
 
   describe("the victim", () => {
     const victimOf = (...residents: ReadonlyArray<Resident>) => {
-      const plan = fit([candidate(10)], snapshot(sum(residents), ...residents))
+      const plan = make([candidate(10)], snapshot(sum(residents), ...residents))
       return plan.type === "load" ? plan.evict : plan.type
     }
 

@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as fc from "fast-check"
 import type { Priority } from "../../../src/domain/Inference.ts"
 import type { Waiting } from "../../../src/services/models/Mailbox.ts"
-import { FairQueue } from "../../../src/services/models/Mailbox.ts"
+import { Mailbox } from "../../../src/services/models/Mailbox.ts"
 
 const ageing = 1_000
 
@@ -94,7 +94,7 @@ const makeModel = (limit: number) => {
 
 /** Plays a schedule on a queue and on the model, and holds one against the other. */
 const play = (limit: number, steps: ReadonlyArray<Step>) => {
-  const queue = new FairQueue<Caller>({ limit, ageing })
+  const queue = new Mailbox<Caller>({ limit, ageing })
   const model = makeModel(limit)
   const out: Array<number> = []
   let now = 0
@@ -135,12 +135,12 @@ const waiting = (tenant: string, name: number, since = 0, priority: Priority = "
   value: { name }
 })
 
-const drain = (queue: FairQueue<Caller>, now: number): Array<Waiting<Caller>> => {
+const drain = (queue: Mailbox<Caller>, now: number): Array<Waiting<Caller>> => {
   const one = queue.next(now)
   return one === undefined ? [] : [one, ...drain(queue, now)]
 }
 
-describe("FairQueue", () => {
+describe("Mailbox", () => {
   it("does what its simple model does, and never holds more than its limit", () => {
     let played = 0
     fc.assert(
@@ -160,13 +160,13 @@ describe("FairQueue", () => {
   })
 
   it("serves the oldest of one tenant and priority first", () => {
-    const queue = new FairQueue<Caller>({ limit: 10, ageing })
+    const queue = new Mailbox<Caller>({ limit: 10, ageing })
     for (let name = 0; name < 5; name++) queue.offer(waiting("a", name, name))
     assert.deepStrictEqual(drain(queue, 5).map(({ value }) => value.name), [0, 1, 2, 3, 4])
   })
 
   it("lets tenants take turns, however many callers each has", () => {
-    const queue = new FairQueue<Caller>({ limit: 100, ageing })
+    const queue = new Mailbox<Caller>({ limit: 100, ageing })
     for (let name = 0; name < 50; name++) queue.offer(waiting("flood", name))
     for (let name = 50; name < 53; name++) queue.offer(waiting("b", name))
     queue.offer(waiting("c", 60))
@@ -177,7 +177,7 @@ describe("FairQueue", () => {
   })
 
   it("serves high before normal before low", () => {
-    const queue = new FairQueue<Caller>({ limit: 10, ageing })
+    const queue = new Mailbox<Caller>({ limit: 10, ageing })
     for (const [name, priority] of (["low", "normal", "high"] as const).entries()) {
       queue.offer(waiting(String(name), name, 0, priority))
     }
@@ -186,7 +186,7 @@ describe("FairQueue", () => {
 
   it("lifts a caller by one priority when he has waited for exactly the ageing", () => {
     for (const [now, expected] of [[ageing - 1, "new"], [ageing, "old"]] as const) {
-      const queue = new FairQueue<Caller>({ limit: 10, ageing })
+      const queue = new Mailbox<Caller>({ limit: 10, ageing })
       queue.offer(waiting("old", 0, 0, "low"))
       queue.offer(waiting("new", 1, now, "normal"))
       assert.strictEqual(queue.next(now)?.tenant, expected)
@@ -199,7 +199,7 @@ describe("FairQueue", () => {
       fc.integer({ min: 1, max: 5 }),
       fc.infiniteStream(fc.nat(4)),
       (older, others, arrivals) => {
-        const queue = new FairQueue<Caller>({ limit: 1_000, ageing })
+        const queue = new Mailbox<Caller>({ limit: 1_000, ageing })
         for (let name = 0; name < older; name++) queue.offer(waiting("a", name, 0, "low"))
         queue.offer(waiting("a", 99, 0, "low"))
         const bound = (older + 1) * (others + 1)
@@ -219,7 +219,7 @@ describe("FairQueue", () => {
   })
 
   it("lets addresses take turns, however many tenants each has", () => {
-    const queue = new FairQueue<Caller>({ limit: 100, ageing })
+    const queue = new Mailbox<Caller>({ limit: 100, ageing })
     for (let name = 0; name < 50; name++) queue.offer({ ...waiting(`made up ${name}`, name), address: "192.0.2.1" })
     for (let name = 50; name < 53; name++) queue.offer({ ...waiting("b", name), address: "192.0.2.2" })
     assert.deepStrictEqual(
@@ -229,7 +229,7 @@ describe("FairQueue", () => {
   })
 
   it("lets another address in where one has filled it with tenants of one caller each", () => {
-    const queue = new FairQueue<Caller>({ limit: 8, ageing })
+    const queue = new Mailbox<Caller>({ limit: 8, ageing })
     for (let name = 0; name < 8; name++) queue.offer({ ...waiting(`made up ${name}`, name), address: "192.0.2.1" })
     assert.isFalse(queue.offer({ ...waiting("one more", 8), address: "192.0.2.1" }).accepted)
     for (let name = 10; name < 14; name++) {
@@ -240,7 +240,7 @@ describe("FairQueue", () => {
 
   describe("when it is full", () => {
     const full = () => {
-      const queue = new FairQueue<Caller>({ limit: 4, ageing })
+      const queue = new Mailbox<Caller>({ limit: 4, ageing })
       for (let name = 0; name < 4; name++) queue.offer(waiting("flood", name, name))
       return queue
     }
@@ -266,7 +266,7 @@ describe("FairQueue", () => {
     })
 
     it("has a place again when someone leaves", () => {
-      const queue = new FairQueue<Caller>({ limit: 1, ageing })
+      const queue = new Mailbox<Caller>({ limit: 1, ageing })
       const first = waiting("a", 0)
       queue.offer(first)
       assert.isFalse(queue.offer(waiting("a", 1)).accepted)

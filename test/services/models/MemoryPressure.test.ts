@@ -1,8 +1,20 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Duration } from "effect"
+import { Duration, Effect, Layer, Logger, SubscriptionRef } from "effect"
+import { TestClock } from "effect/testing"
 import * as fc from "fast-check"
+import { Memory } from "../../../src/services/models/Memory.ts"
 import type { Level } from "../../../src/services/models/MemoryPressure.ts"
-import { hysteresis, levelOf, levels, sheds, thresholds } from "../../../src/services/models/MemoryPressure.ts"
+import {
+  hysteresis,
+  interval,
+  levelOf,
+  levels,
+  Pressure,
+  sheds,
+  thresholds
+} from "../../../src/services/models/MemoryPressure.ts"
+import * as MemoryPressure from "../../../src/services/models/MemoryPressure.ts"
+import { Models } from "../../../src/services/models/Models.ts"
 
 describe("Pressure", () => {
   const boundaries: ReadonlyArray<readonly [used: number, level: Level]> = [
@@ -73,5 +85,75 @@ describe("Pressure", () => {
     }
     assert.deepStrictEqual(levels.filter((one) => sheds[one].alert !== undefined), ["emergency"])
     assert.strictEqual(sheds.emergency.alert, "emergency_memory")
+  })
+})
+
+/** A machine with 100 bytes of memory; the test sets how many are used. */
+const stage = () => {
+  const state = { used: 0 }
+  const unloads: Array<number> = []
+  const logs: Array<string> = []
+  const layer = MemoryPressure.layer.pipe(Layer.provideMerge(Layer.mergeAll(
+    Layer.mock(Models)({
+      unloadIdle: (idleFor) => Effect.sync(() => unloads.push(Duration.toMillis(idleFor)))
+    }),
+    Layer.succeed(Memory, {
+      read: Effect.sync(() => ({ totalBytes: 100, availableBytes: 100 - state.used }))
+    }),
+    Logger.layer([Logger.make(({ message }) => {
+      logs.push(String(message))
+    })])
+  )))
+  const at = (used: number): Effect.Effect<Level, never, Pressure> =>
+    Effect.gen(function*() {
+      state.used = used
+      yield* TestClock.adjust(interval)
+      return yield* SubscriptionRef.get(yield* Pressure)
+    })
+  return { at, layer, logs, unloads }
+}
+
+describe("The pressure layer", () => {
+  it.effect("follows the memory in use, with hysteresis", () => {
+    const { at, layer } = stage()
+    return Effect.gen(function*() {
+      const levels: Array<Level> = []
+      for (const used of [10, 69, 70, 69, 85, 83, 96, 93, 91, 50]) levels.push(yield* at(used))
+      assert.deepStrictEqual(levels, [
+        "normal",
+        "normal",
+        "warning",
+        "warning",
+        "critical",
+        "critical",
+        "emergency",
+        "emergency",
+        "critical",
+        "normal"
+      ])
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("sheds as long as the level lasts, and nothing at normal", () => {
+    const { at, layer, unloads } = stage()
+    const ms = (level: Level) => Duration.toMillis(sheds[level].unloadIdleFor!)
+    return Effect.gen(function*() {
+      yield* at(10)
+      assert.deepStrictEqual(unloads, [])
+      yield* at(75)
+      yield* at(90)
+      yield* at(99)
+      yield* at(99)
+      assert.deepStrictEqual(unloads, [ms("warning"), ms("critical"), ms("emergency"), ms("emergency")])
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("logs a level once", () => {
+    const { at, layer, logs } = stage()
+    return Effect.gen(function*() {
+      for (const used of [10, 99, 99, 99, 10]) yield* at(used)
+      const logged = logs.filter((line) => line.startsWith("Memory pressure is"))
+      assert.deepStrictEqual(logged.map((line) => line.split(" ")[3]), ["emergency:", "normal:"])
+    }).pipe(Effect.provide(layer))
   })
 })

@@ -152,7 +152,7 @@ describe("two models that do not fit together", () => {
       const runs = yield* workFor(a, "1 minute")
       yield* TestClock.adjust("6 seconds")
       const waits = yield* Effect.forkChild(
-        Models.use(({ borrow }) => borrow(b, {}, () => true)).pipe(Effect.scoped)
+        Models.use(({ lease }) => lease(b, {}, () => true)).pipe(Effect.scoped)
       )
       yield* settle
       const late = yield* workFor(a, "10 seconds")
@@ -178,7 +178,7 @@ describe("two models that do not fit together", () => {
       const runs = yield* workFor(a, "1 minute")
       yield* TestClock.adjust("6 seconds")
       const moving = yield* Effect.forkChild(
-        Models.use(({ borrow }) => borrow(b, {}, () => true)).pipe(Effect.scoped)
+        Models.use(({ lease }) => lease(b, {}, () => true)).pipe(Effect.scoped)
       )
       yield* settle
       yield* Fiber.interrupt(moving)
@@ -201,7 +201,7 @@ describe("two models that do not fit together", () => {
       const runs = yield* workFor(a, "1 minute")
       yield* TestClock.adjust("6 seconds")
       const moving = yield* Effect.forkChild(
-        Models.use(({ borrow }) => borrow(b, {}, () => true)).pipe(Effect.scoped)
+        Models.use(({ lease }) => lease(b, {}, () => true)).pipe(Effect.scoped)
       )
       yield* settle
       yield* Fiber.interrupt(moving)

@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Metric } from "effect"
 import { TestClock } from "effect/testing"
-import type { Status } from "../../../src/services/models/Models.ts"
+import type { Status } from "../../../src/services/models/Actor.ts"
 import { Models } from "../../../src/services/models/Models.ts"
 import * as Metrics from "../../../src/services/observability/Metrics.ts"
 

@@ -6,8 +6,7 @@ import type { Deployment } from "../../../src/domain/Deployment.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import type { Engine } from "../../../src/services/engines/Engine.ts"
 import { Engines } from "../../../src/services/engines/Engine.ts"
-import { Models } from "../../../src/services/models/Models.ts"
-import * as ModelsLayer from "../../../src/services/models/ModelsLayer.ts"
+import { layerUnbounded, Models } from "../../../src/services/models/Models.ts"
 import * as Deployments from "../../support/Deployments.ts"
 import { pendingTimers } from "../../support/Timers.ts"
 
@@ -82,18 +81,18 @@ const house = ({ close = () => Effect.void, load = () => Effect.void }: Behaviou
   })
 
   const engines = Layer.succeed(Engines, Engines.of({ start }))
-  return { tries, started, layer: Layer.provide(ModelsLayer.layerUnbounded, engines) }
+  return { tries, started, layer: Layer.provide(layerUnbounded, engines) }
 }
 
 /** Borrows for as long as the fiber lives. */
 const hold = (deployment: Deployment) =>
-  Models.use(({ borrow }) => Effect.andThen(borrow(deployment, {}), Effect.never)).pipe(Effect.scoped, Effect.forkChild)
+  Models.use(({ lease }) => Effect.andThen(lease(deployment, {}), Effect.never)).pipe(Effect.scoped, Effect.forkChild)
 
 /** What tells one engine from another. */
-const borrowOnce = (deployment: Deployment) =>
-  Effect.scoped(Effect.map(Models.use(({ borrow }) => borrow(deployment, {})), ({ describe }) => describe))
+const leaseOnce = (deployment: Deployment) =>
+  Effect.scoped(Effect.map(Models.use(({ lease }) => lease(deployment, {})), ({ describe }) => describe))
 
-const reasonOf = (deployment: Deployment) => Effect.map(Effect.flip(borrowOnce(deployment)), ({ reason }) => reason)
+const reasonOf = (deployment: Deployment) => Effect.map(Effect.flip(leaseOnce(deployment)), ({ reason }) => reason)
 
 const statusOf = (deployment: Deployment) => Models.use(({ status }) => status(deployment))
 
@@ -113,7 +112,7 @@ describe("Models", () => {
       return Effect.gen(function*() {
         const fibers = yield* Effect.forEach(
           Array.from({ length: 50 }),
-          () => Effect.forkChild(borrowOnce(deployment()))
+          () => Effect.forkChild(leaseOnce(deployment()))
         )
         yield* TestClock.adjust("1 second")
         const engines = yield* Fiber.joinAll(fibers)
@@ -127,7 +126,7 @@ describe("Models", () => {
       return Effect.gen(function*() {
         yield* TestClock.adjust("1 hour")
         assert.deepStrictEqual(actors.tries, [])
-        yield* borrowOnce(deployment())
+        yield* leaseOnce(deployment())
         assert.deepStrictEqual(actors.tries, [3_600_000])
       }).pipe(Effect.provide(actors.layer))
     })
@@ -135,8 +134,8 @@ describe("Models", () => {
     it.effect("is of each deployment for itself", () => {
       const actors = house()
       return Effect.gen(function*() {
-        const one = yield* borrowOnce(deployment("fake/a#0"))
-        const two = yield* borrowOnce(deployment("fake/a#1"))
+        const one = yield* leaseOnce(deployment("fake/a#0"))
+        const two = yield* leaseOnce(deployment("fake/a#1"))
         assert.notStrictEqual(one, two)
         assert.deepStrictEqual(actors.started.map(({ deployment }) => deployment.id), ["fake/a#0", "fake/a#1"])
       }).pipe(Effect.provide(actors.layer))
@@ -145,9 +144,9 @@ describe("Models", () => {
     it.effect("gives later borrowers the engine that is there", () => {
       const actors = house()
       return Effect.gen(function*() {
-        const first = yield* borrowOnce(deployment())
+        const first = yield* leaseOnce(deployment())
         yield* TestClock.adjust("1 minute")
-        assert.strictEqual(yield* borrowOnce(deployment()), first)
+        assert.strictEqual(yield* leaseOnce(deployment()), first)
       }).pipe(Effect.provide(actors.layer))
     })
   })
@@ -157,8 +156,8 @@ describe("Models", () => {
       const actors = house()
       return Effect.gen(function*() {
         const timers = yield* pendingTimers
-        yield* borrowOnce(deployment("fake/a#0"))
-        yield* borrowOnce(deployment("fake/b#0"))
+        yield* leaseOnce(deployment("fake/a#0"))
+        yield* leaseOnce(deployment("fake/b#0"))
         assert.strictEqual(timers(), 2)
         yield* Models.use(({ unloadIdle }) => unloadIdle(Duration.millis(0)))
         assert.deepStrictEqual(openOf(actors), [false, false])
@@ -171,7 +170,7 @@ describe("Models", () => {
     it.effect("comes when nobody has borrowed for exactly the idle time", () => {
       const actors = house()
       return Effect.gen(function*() {
-        yield* borrowOnce(idle)
+        yield* leaseOnce(idle)
         yield* TestClock.adjust(Duration.toMillis(idle.idleUnload) - 1)
         assert.deepStrictEqual(openOf(actors), [true])
         yield* TestClock.adjust("1 millis")
@@ -197,9 +196,9 @@ describe("Models", () => {
     it.effect("is put off by whoever borrows meanwhile", () => {
       const actors = house()
       return Effect.gen(function*() {
-        yield* borrowOnce(idle)
+        yield* leaseOnce(idle)
         yield* TestClock.adjust("9 minutes")
-        yield* borrowOnce(idle)
+        yield* leaseOnce(idle)
         yield* TestClock.adjust("9 minutes")
         assert.deepStrictEqual(openOf(actors), [true])
         yield* TestClock.adjust("1 minute")
@@ -210,8 +209,8 @@ describe("Models", () => {
     it.effect("is by the idle time of each deployment", () => {
       const actors = house()
       return Effect.gen(function*() {
-        yield* borrowOnce(deployment("fake/a#0", Duration.minutes(1)))
-        yield* borrowOnce(deployment("fake/a#1", Duration.minutes(2)))
+        yield* leaseOnce(deployment("fake/a#0", Duration.minutes(1)))
+        yield* leaseOnce(deployment("fake/a#1", Duration.minutes(2)))
         yield* TestClock.adjust("1 minute")
         assert.deepStrictEqual(openOf(actors), [false, true])
       }).pipe(Effect.provide(actors.layer))
@@ -220,9 +219,9 @@ describe("Models", () => {
     it.effect("is followed by another load for the next borrower", () => {
       const actors = house()
       return Effect.gen(function*() {
-        const first = yield* borrowOnce(idle)
+        const first = yield* leaseOnce(idle)
         yield* TestClock.adjust("10 minutes")
-        const second = yield* borrowOnce(idle)
+        const second = yield* leaseOnce(idle)
         assert.notStrictEqual(second, first)
         assert.deepStrictEqual(openOf(actors), [false, true])
       }).pipe(Effect.provide(actors.layer))
@@ -231,7 +230,7 @@ describe("Models", () => {
     it.effect("comes at the end of the layer for all", () => {
       const actors = house()
       return Effect.gen(function*() {
-        yield* Effect.andThen(borrowOnce(idle), borrowOnce(deployment("fake/a#1"))).pipe(Effect.provide(actors.layer))
+        yield* Effect.andThen(leaseOnce(idle), leaseOnce(deployment("fake/a#1"))).pipe(Effect.provide(actors.layer))
         assert.deepStrictEqual(openOf(actors), [false, false])
       })
     })
@@ -240,7 +239,7 @@ describe("Models", () => {
       const actors = house()
       const hasty = deployment("fake/a#0", Duration.millis(50))
       return Effect.gen(function*() {
-        yield* borrowOnce(hasty)
+        yield* leaseOnce(hasty)
         yield* actors.started[0]!.crash("Gone.")
         yield* TestClock.adjust("1 hour")
         assert.deepStrictEqual(actors.tries, [0])
@@ -305,7 +304,7 @@ describe("Models", () => {
       const actors = house(slowly("1 minute"))
       return Effect.gen(function*() {
         const leaving = yield* hold(deployment())
-        const staying = yield* Effect.forkChild(borrowOnce(deployment()))
+        const staying = yield* Effect.forkChild(leaseOnce(deployment()))
         yield* TestClock.adjust("30 seconds")
         yield* Fiber.interrupt(leaving)
         yield* TestClock.adjust("30 seconds")
@@ -323,7 +322,7 @@ describe("Models", () => {
         yield* TestClock.adjust("1 second")
         yield* actors.started[0]!.crash("Exit code 134.")
         yield* settle
-        const waiting = yield* Effect.forEach([1, 2, 3], () => Effect.forkChild(borrowOnce(deployment())))
+        const waiting = yield* Effect.forEach([1, 2, 3], () => Effect.forkChild(leaseOnce(deployment())))
         yield* TestClock.adjust("100 millis")
         assert.deepStrictEqual(actors.tries, [0, 1100])
         yield* TestClock.adjust("1 second")
@@ -337,7 +336,7 @@ describe("Models", () => {
     it.effect("while the model loads is no failure of those who wait, as long as there are restarts", () => {
       const actors = house({ load: (index) => index < Policies.restarts ? Effect.fail(crashed("Gone.")) : Effect.void })
       return Effect.gen(function*() {
-        const waiting = yield* Effect.forkChild(borrowOnce(deployment()))
+        const waiting = yield* Effect.forkChild(leaseOnce(deployment()))
         yield* TestClock.adjust("1 minute")
         assert.strictEqual(yield* Fiber.join(waiting), actors.started[0]?.engine.describe)
         assert.strictEqual(actors.tries.length, 1 + Policies.restarts)
@@ -357,7 +356,7 @@ describe("Models", () => {
     it.effect("of an engine that was used between its crashes counts as well", () => {
       const actors = house()
       return Effect.gen(function*() {
-        yield* borrowOnce(deployment())
+        yield* leaseOnce(deployment())
         for (let index = 0; index <= Policies.restarts; index++) {
           yield* actors.started[index]!.crash(`Crash ${index}.`)
           yield* TestClock.adjust("20 seconds")
@@ -388,13 +387,13 @@ describe("Models", () => {
     it.effect("of one deployment is none of another's", () => {
       const actors = house()
       return Effect.gen(function*() {
-        yield* borrowOnce(deployment("fake/a#0"))
-        const other = yield* borrowOnce(deployment("fake/a#1"))
+        yield* leaseOnce(deployment("fake/a#0"))
+        const other = yield* leaseOnce(deployment("fake/a#1"))
         yield* actors.started[0]!.crash("Gone.")
         yield* settle
         assert.strictEqual(yield* stateOf(deployment("fake/a#0")), "loading")
         assert.strictEqual(yield* stateOf(deployment("fake/a#1")), "ready")
-        assert.strictEqual(yield* borrowOnce(deployment("fake/a#1")), other)
+        assert.strictEqual(yield* leaseOnce(deployment("fake/a#1")), other)
       }).pipe(Effect.provide(actors.layer))
     })
 
@@ -405,7 +404,7 @@ describe("Models", () => {
         yield* settle
         yield* actors.started[0]!.crash("Gone.")
         yield* TestClock.adjust("1 second")
-        const waiting = yield* Effect.forkChild(borrowOnce(deployment()))
+        const waiting = yield* Effect.forkChild(leaseOnce(deployment()))
         yield* TestClock.adjust("10 seconds")
         assert.strictEqual((yield* Fiber.join(waiting)).details["start"], 1)
         yield* Fiber.interrupt(holder)
@@ -449,7 +448,7 @@ describe("Models", () => {
         yield* TestClock.adjust("1 minute")
         yield* Fiber.join(waiting)
         assert.strictEqual(yield* stateOf(deployment()), "failed")
-        assert.strictEqual(yield* borrowOnce(deployment()), actors.started[0]?.engine.describe)
+        assert.strictEqual(yield* leaseOnce(deployment()), actors.started[0]?.engine.describe)
         assert.strictEqual(yield* stateOf(deployment()), "ready")
       }).pipe(Effect.provide(actors.layer))
     })
@@ -458,13 +457,13 @@ describe("Models", () => {
       const actors = crashing()
       return Effect.gen(function*() {
         const asksAgain = yield* Effect.forkChild(
-          borrowOnce(deployment()).pipe(Effect.catch(() => reasonOf(deployment())))
+          leaseOnce(deployment()).pipe(Effect.catch(() => reasonOf(deployment())))
         )
         yield* TestClock.adjust(3100)
         const refused = yield* Fiber.join(asksAgain)
         assert.deepInclude(refused, { _tag: "DeploymentDown", retryAfterMs: Duration.toMillis(Policies.probeAfter) })
         yield* TestClock.adjust(Policies.probeAfter)
-        assert.strictEqual(yield* borrowOnce(deployment()), actors.started[0]?.engine.describe)
+        assert.strictEqual(yield* leaseOnce(deployment()), actors.started[0]?.engine.describe)
       }).pipe(Effect.provide(actors.layer))
     })
 
@@ -475,7 +474,7 @@ describe("Models", () => {
         yield* TestClock.adjust(3100)
         yield* Fiber.join(waiting)
         yield* Models.use(({ load }) => load(deployment()))
-        assert.strictEqual(yield* borrowOnce(deployment()), actors.started[0]?.engine.describe)
+        assert.strictEqual(yield* leaseOnce(deployment()), actors.started[0]?.engine.describe)
       }).pipe(Effect.provide(actors.layer))
     })
 
@@ -483,9 +482,9 @@ describe("Models", () => {
       const actors = crashing()
       const unkept = deployment("fake/a#0", Duration.zero)
       return Effect.gen(function*() {
-        const again = Models.use(({ borrow }) => Effect.andThen(borrow(unkept, {}), Effect.never)).pipe(Effect.scoped)
+        const again = Models.use(({ lease }) => Effect.andThen(lease(unkept, {}), Effect.never)).pipe(Effect.scoped)
         const asksAgain = yield* Effect.forkChild(
-          borrowOnce(unkept).pipe(Effect.catch(() => Effect.andThen(Effect.sleep(Policies.probeAfter), again)))
+          leaseOnce(unkept).pipe(Effect.catch(() => Effect.andThen(Effect.sleep(Policies.probeAfter), again)))
         )
         yield* TestClock.adjust("1 minute")
         const other = yield* Effect.forkChild(again)
@@ -500,7 +499,7 @@ describe("Models", () => {
     it.effect("fails its borrowers at once and is not tried again", () => {
       const actors = house({ load: () => Effect.fail(loadFailed) })
       return Effect.gen(function*() {
-        const waiting = yield* Effect.forEach([1, 2, 3], () => Effect.forkChild(Effect.flip(borrowOnce(deployment()))))
+        const waiting = yield* Effect.forEach([1, 2, 3], () => Effect.forkChild(Effect.flip(leaseOnce(deployment()))))
         yield* settle
         assert.deepStrictEqual(yield* Fiber.joinAll(waiting), [loadFailed, loadFailed, loadFailed])
         yield* TestClock.adjust("1 hour")
@@ -511,9 +510,9 @@ describe("Models", () => {
     it.effect("is tried again by the next borrower", () => {
       const actors = house({ load: (index) => index === 0 ? Effect.fail(loadFailed) : Effect.void })
       return Effect.gen(function*() {
-        assert.deepStrictEqual(yield* Effect.flip(borrowOnce(deployment())), loadFailed)
+        assert.deepStrictEqual(yield* Effect.flip(leaseOnce(deployment())), loadFailed)
         yield* settle
-        assert.strictEqual(yield* borrowOnce(deployment()), actors.started[0]?.engine.describe)
+        assert.strictEqual(yield* leaseOnce(deployment()), actors.started[0]?.engine.describe)
         assert.strictEqual(actors.tries.length, 2)
       }).pipe(Effect.provide(actors.layer))
     })
@@ -524,7 +523,7 @@ describe("Models", () => {
       )
       const actors = house({ load: () => Effect.fail(missing) })
       return Effect.gen(function*() {
-        assert.deepStrictEqual(yield* Effect.flip(borrowOnce(deployment())), missing)
+        assert.deepStrictEqual(yield* Effect.flip(leaseOnce(deployment())), missing)
         yield* TestClock.adjust("1 hour")
         assert.deepStrictEqual(actors.tries, [0])
       }).pipe(Effect.provide(actors.layer))
@@ -533,7 +532,7 @@ describe("Models", () => {
     it.effect("fails its borrowers however long that takes", () => {
       const actors = house({ load: () => Effect.andThen(Effect.sleep("2 minutes"), Effect.fail(loadFailed)) })
       return Effect.gen(function*() {
-        const waiting = yield* Effect.forkChild(borrowOnce(deployment()))
+        const waiting = yield* Effect.forkChild(leaseOnce(deployment()))
         yield* TestClock.adjust("10 minutes")
         assert.deepStrictEqual(waiting.pollUnsafe(), Exit.fail(loadFailed))
         assert.deepStrictEqual(actors.tries, [0])
@@ -543,7 +542,7 @@ describe("Models", () => {
     it.effect("ends its borrowers' wait where the engine breaks in an unforeseen way", () => {
       const actors = house({ load: () => Effect.die(new Error("Unforeseen.")) })
       return Effect.gen(function*() {
-        const waiting = yield* Effect.forkChild(borrowOnce(deployment()))
+        const waiting = yield* Effect.forkChild(leaseOnce(deployment()))
         yield* TestClock.adjust("10 minutes")
         assert.isDefined(waiting.pollUnsafe())
       }).pipe(Effect.provide(actors.layer))
@@ -621,8 +620,8 @@ describe("Models", () => {
       const all = Models.use(({ statuses }) => statuses)
       return Effect.gen(function*() {
         assert.deepStrictEqual(yield* all, [])
-        yield* borrowOnce(deployment("fake/a#0"))
-        yield* borrowOnce(deployment("fake/a#1", Duration.minutes(1)))
+        yield* leaseOnce(deployment("fake/a#0"))
+        yield* leaseOnce(deployment("fake/a#1", Duration.minutes(1)))
         assert.deepStrictEqual(
           (yield* all).map(({ deployment, state }) => [deployment, state]),
           [["fake/a#0", "ready"], ["fake/a#1", "ready"]]
@@ -638,7 +637,7 @@ describe("Models", () => {
     const unkept = deployment("fake/a#0", Duration.zero)
     return Effect.gen(function*() {
       const scope = yield* Scope.make()
-      const engine = yield* Models.use(({ borrow }) => Scope.provide(borrow(unkept, {}), scope))
+      const engine = yield* Models.use(({ lease }) => Scope.provide(lease(unkept, {}), scope))
       assert.strictEqual(engine.describe, actors.started[0]?.engine.describe)
       yield* TestClock.adjust("1 hour")
       assert.deepStrictEqual(openOf(actors), [true])
