@@ -227,7 +227,9 @@ export const CountRequest = Schema.Struct({
 })
 export type CountRequest = typeof CountRequest.Type
 
-/** What a stream of an answer consists of: any number of `text`, `tool_call` and `handoff`, then one `finish`. */
+/**
+ * What a stream of an answer consists of: any number of `thoughts`, `text`, `tool_call` and `handoff`, then one `finish`.
+ */
 export type Event =
   | {
     readonly type: "text"
@@ -247,6 +249,13 @@ export type Event =
     readonly name?: string
     /** The next piece of the arguments' JSON. */
     readonly arguments: string
+    readonly tokens: number
+  }
+  /** The model's reasoning, which is no part of the answer's text. */
+  | {
+    readonly type: "thoughts"
+    readonly text: string
+    /** Tokens generated since the event before. */
     readonly tokens: number
   }
   /** From here on the text is this deployment's, which goes on where another failed: only with the policy's `continue`. */
@@ -289,6 +298,8 @@ export interface Opened extends By {
 /** A whole answer. */
 export interface Answer extends By {
   readonly text: string
+  /** The model's reasoning, where the provider sends it. */
+  readonly thoughts?: string
   readonly toolCalls: ReadonlyArray<JobToolCall>
   /** Of all the text's tokens, when asked for. */
   readonly logprobs?: ReadonlyArray<ChosenLogprob>

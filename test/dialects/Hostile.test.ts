@@ -70,7 +70,7 @@ const expectEvent = (event: Event, known: Set<number>) => {
     return
   }
   assert.isTrue(isCount(event.tokens))
-  if (event.type === "text") return assert.isString(event.text)
+  if (event.type === "text" || event.type === "thoughts") return assert.isString(event.text)
   assert.isString(event.arguments)
   assert.strictEqual(known.has(event.index), event.id === undefined)
   assert.isTrue(known.has(event.index) || (event.index === known.size && typeof event.name === "string"))

@@ -20,6 +20,7 @@ type FinishEvent = Extract<Event, { readonly type: "finish" }>
 
 /** What an answer says. */
 export interface Said {
+  readonly thoughts?: string
   readonly text?: string
   readonly calls?: ReadonlyArray<ToolCall>
   readonly finish?: Omit<FinishEvent, "type">
@@ -92,12 +93,12 @@ const callAfter = (calls: ReadonlyArray<ToolCall>, { arguments: piece, id, index
 }
 
 /** Of an event before the finish. */
-const contentOf = (event: Event): Extract<Event, { readonly type: "text" | "tool_call" }> => {
-  if (event.type === "text" || event.type === "tool_call") return event
+const contentOf = (event: Event): Extract<Event, { readonly type: "text" | "thoughts" | "tool_call" }> => {
+  if (event.type === "text" || event.type === "thoughts" || event.type === "tool_call") return event
   throw new Error(`Nobody asked for a ${event.type} before the finish`)
 }
 
-/** What events come to: text and calls put together; what is empty is left out. */
+/** What events come to: reasoning, text and calls put together; what is empty is left out. */
 export const saidBy = (told: Told): Said => {
   if (Result.isFailure(told)) return { reason: plain(told.failure) }
   const events = told.success
@@ -105,12 +106,19 @@ export const saidBy = (told: Told): Said => {
   if (last?.type !== "finish") throw new Error("An answer without a finish at its end")
   const { reason, usage } = last
   const calls: Array<ToolCall> = []
+  let thoughts = ""
   let text = ""
   for (const event of events.slice(0, -1).map(contentOf)) {
     if (event.type === "text") text += event.text
+    else if (event.type === "thoughts") thoughts += event.text
     else calls[event.index] = callAfter(calls, event)
   }
-  return { ...(text === "" ? {} : { text }), ...(calls.length === 0 ? {} : { calls }), finish: { reason, usage } }
+  return {
+    ...(thoughts === "" ? {} : { thoughts }),
+    ...(text === "" ? {} : { text }),
+    ...(calls.length === 0 ? {} : { calls }),
+    finish: { reason, usage }
+  }
 }
 
 export const frameOf = (data: object): Frame => ({

@@ -74,9 +74,10 @@ interface OpenCall {
 
 const lacking = (what: string, target: Target): Told => Result.fail(malformed(target, what))
 
-/** What is new of a block: text, or arguments of a call. */
+/** What is new of a block: text, reasoning, or arguments of a call. */
 const makeDelta = (
   text: (text: string) => Told,
+  thoughts: (text: string) => Told,
   argumentsOf: (block: number, part: unknown) => Told,
   target: Target
 ) =>
@@ -86,18 +87,18 @@ const makeDelta = (
     const said = textAt(data, "delta", "text")
     return said === undefined ? lacking("a piece of text without text", target) : text(said)
   }
+  if (type === "thinking_delta") return thoughts(textAt(data, "delta", "thinking") ?? "")
   return type === "input_json_delta"
     ? argumentsOf(countAt(data, "index") ?? -1, at(data, "delta", "partial_json"))
     : told()
 }
 
-/** The blocks of an answer; those that are neither text nor a call of ours are passed over. */
+/** The blocks of an answer. Those of the provider's own tools are passed over. */
 const makeBlocks = (generation: Generation, count: (text: string) => number, target: Target) => {
   const idOf = makeIds(generation)
   /** By their blocks' indexes; of a block that is no call, undefined. */
   const calls = new Map<number, OpenCall | undefined>()
   let begun = 0
-  let thoughts = false
   let hasText = false
 
   const text = (text: string): Told => {
@@ -105,6 +106,7 @@ const makeBlocks = (generation: Generation, count: (text: string) => number, tar
     hasText = true
     return told({ type: "text", text, tokens: count(text) })
   }
+  const thoughts = (text: string): Told => told({ type: "thoughts", text, tokens: count(text) })
   const piece = (index: number, text: string): Told =>
     text === "" ? told() : told({ type: "tool_call", index, arguments: text, tokens: count(text) })
   const start = (data: Fields): Told => {
@@ -116,9 +118,8 @@ const makeBlocks = (generation: Generation, count: (text: string) => number, tar
     calls.set(block, undefined)
     if (textAt(content, "type") === "text") return text(textAt(content, "text") ?? "")
     if (textAt(content, "type") !== "tool_use") {
-      // Thoughts, and the provider's own tools, of which it thinks.
-      thoughts = true
-      return told()
+      // The provider's own tools show that the model is at work, like its reasoning.
+      return thoughts(textAt(content, "thinking") ?? "")
     }
     const id = idOf(textAt(content, "id"))
     const name = textAt(content, "name") ?? ""
@@ -143,9 +144,9 @@ const makeBlocks = (generation: Generation, count: (text: string) => number, tar
     const call = calls.get(countAt(data, "index") ?? -1)
     return call === undefined || call.hasPieces ? told() : piece(call.index, argumentsText(call.input) || "{}")
   }
-  const delta = makeDelta(text, argumentsOf, target)
+  const delta = makeDelta(text, thoughts, argumentsOf, target)
   const said = () => ({ calls: begun > 0, content: begun > 0 || hasText })
-  return { start, delta, stop, said, hasThoughts: () => thoughts }
+  return { start, delta, stop, said }
 }
 
 /** An answer's state between its events, which are told parsed. */
@@ -182,11 +183,11 @@ const makeReader = (generation: Generation, target: Target) => {
     ["error", (data) => Result.fail(inBand(data, target))]
   ])
   const read = (type: string, data: Fields): Told => handlers.get(type)?.(data) ?? told()
-  return { read, hasThoughts: blocks.hasThoughts }
+  return { read }
 }
 
 export const events = (generation: Generation, target: Target): EventDecoder => {
-  const { hasThoughts, read } = makeReader(generation, target)
+  const { read } = makeReader(generation, target)
   const chunks = isNative(generation, target.options) ? AnthropicNative.makeChunks() : undefined
   return {
     push: ({ data }) => {
@@ -196,8 +197,7 @@ export const events = (generation: Generation, target: Target): EventDecoder => 
       const events = read(type, fields)
       return chunks === undefined ? events : chunks.push(type, fields, events)
     },
-    end: () => Result.fail(cut(target)),
-    hasThoughts
+    end: () => Result.fail(cut(target))
   }
 }
 

@@ -106,11 +106,12 @@ export const makeChunks = (): Chunks => {
   }
 
   const add = (type: string, data: Fields, events: ReadonlyArray<Event>): ReadonlyArray<Event> => {
-    if (!begun && events.length === 0 && !says(type, data)) {
+    const hasContent = events.some((event) => event.type !== "thoughts")
+    if (!begun && !hasContent && !says(type, data)) {
       if (type !== "ping") held.push(data)
       return events
     }
-    const content = events.length > 0 || isOther(data["content_block"])
+    const content = hasContent || isOther(data["content_block"])
     return [...begin(), eventOf(withId(data, events), content), ...events]
   }
 

@@ -3,7 +3,7 @@
  *
  * **Details**
  *
- * A text and every use of a tool is a block, begun and stopped by events of its own, and one block at a time is open.
+ * A text, reasoning and every use of a tool is a block, begun and stopped by events of its own, and one block at a time is open.
  *
  * **Gotchas**
  *
@@ -89,6 +89,9 @@ const messageOf = (
 
 const textBlock = (text: string): Anthropic.Block => ({ type: "text", text, citations: null })
 
+/** Reasoning of a provider of another dialect has no signature. */
+const thinkingBlock = (thinking: string): Anthropic.Block => ({ type: "thinking", thinking, signature: "" })
+
 const toolBlock = (id: string, name: string, input: Readonly<Record<string, unknown>>): Anthropic.Block => ({
   type: "tool_use",
   id,
@@ -135,12 +138,12 @@ export const encodeAnswer = (
 ): Result.Result<Anthropic.Message, InferenceError.InferenceError> => {
   const native = nativeOf(answer.native, envelope)
   if (native !== undefined) return Result.succeed(native)
-  const { finishReason, stop, text, toolCalls, usage } = answer
+  const { finishReason, stop, text, thoughts = "", toolCalls, usage } = answer
   const calls = callsOf(envelope.parallelToolUse ? toolCalls : toolCalls.slice(0, 1), answer)
   return Result.map(calls, (blocks) =>
     messageOf(
       envelope,
-      text === "" ? blocks : [textBlock(text), ...blocks],
+      [...(thoughts === "" ? [] : [thinkingBlock(thoughts)]), ...(text === "" ? [] : [textBlock(text)]), ...blocks],
       endOf(finishReason, stop),
       usage
     ))
@@ -171,11 +174,14 @@ export interface FrameEncoder {
 
 type CallEvent = Extract<Event, { readonly type: "tool_call" }>
 
+/** The field that has a delta's text. */
+const deltaFields = { text_delta: "text", thinking_delta: "thinking", input_json_delta: "partial_json" } as const
+
 /** The blocks of one answer. */
 const makeBlocks = () => {
   /** The block that is open, or the last. */
   let index = -1
-  let open: "text" | "other" | number | undefined
+  let open: "text" | "thinking" | "other" | number | undefined
   const begun = new Set<number>()
 
   const stop = (): string => {
@@ -183,15 +189,15 @@ const makeBlocks = () => {
     open = undefined
     return frame({ type: "content_block_stop", index })
   }
-  const start = (kind: "text" | number, content_block: Anthropic.Block): string => {
+  const start = (kind: "text" | "thinking" | number, content_block: Anthropic.Block): string => {
     const stopped = stop()
     open = kind
     index++
     return stopped + frame({ type: "content_block_start", index, content_block })
   }
-  const delta = (type: "text_delta" | "input_json_delta", field: "text" | "partial_json", text: string): string =>
+  const delta = (type: keyof typeof deltaFields, text: string): string =>
     `event: content_block_delta\ndata: {"type":"content_block_delta","index":${index},"delta":{"type":"${type}",` +
-    `"${field}":${JSON.stringify(text)}}}\n\n`
+    `"${deltaFields[type]}":${JSON.stringify(text)}}}\n\n`
 
   return {
     stop,
@@ -206,14 +212,19 @@ const makeBlocks = () => {
     text(text: string): string {
       if (text === "") return ""
       const begin = open === "text" ? "" : start("text", textBlock(""))
-      return begin + delta("text_delta", "text", text)
+      return begin + delta("text_delta", text)
+    },
+    thoughts(text: string): string {
+      if (text === "") return ""
+      const begin = open === "thinking" ? "" : start("thinking", thinkingBlock(""))
+      return begin + delta("thinking_delta", text)
     },
     /** Undefined where its block is stopped already. */
     call({ arguments: text, id, index: call, name }: CallEvent): string | undefined {
       if (begun.has(call) && open !== call) return undefined
       const begin = begun.has(call) ? "" : start(call, toolBlock(id ?? "", name ?? "", {}))
       begun.add(call)
-      return text === "" ? begin : begin + delta("input_json_delta", "partial_json", text)
+      return text === "" ? begin : begin + delta("input_json_delta", text)
     }
   }
 }
@@ -255,6 +266,7 @@ export const makeFrameEncoder = (envelope: Envelope): FrameEncoder => {
     blocks.stop() + frame({ type: "message_delta", delta, usage: usageOf(usage) })
   const frameOf = (event: OwnEvent): string => {
     if (event.type === "text") return blocks.text(event.text)
+    if (event.type === "thoughts") return blocks.thoughts(event.text)
     // Anthropic's clients take no events but those they know.
     if (event.type === "handoff") return ""
     if (event.type === "finish") return lost ? "" : close(endOf(event.reason, event.stop), event.usage)

@@ -220,6 +220,8 @@ export type Usage = typeof Usage.Type
 
 const Block = Schema.Union([
   Schema.Struct({ type: Schema.Literal("text"), text: Schema.String, citations: Schema.Null }),
+  /** The signature is empty where the provider speaks another dialect. */
+  Schema.Struct({ type: Schema.Literal("thinking"), thinking: Schema.String, signature: Schema.String }),
   Schema.Struct({
     type: Schema.Literal("tool_use"),
     id: Schema.String,
@@ -281,6 +283,7 @@ export const StreamEvent = Schema.Union([
     index: Schema.Int,
     delta: Schema.Union([
       Schema.Struct({ type: Schema.Literal("text_delta"), text: Schema.String }),
+      Schema.Struct({ type: Schema.Literal("thinking_delta"), thinking: Schema.String }),
       Schema.Struct({ type: Schema.Literal("input_json_delta"), partial_json: Schema.String })
     ])
   }),

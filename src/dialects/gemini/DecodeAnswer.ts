@@ -44,11 +44,10 @@ const usageOf = (usage: unknown): Partial<TokenUsage> => {
   }
 }
 
-/** The events of an answer's parts; those that are neither text nor a call are passed over. */
+/** The events of an answer's parts. Those that are neither text, reasoning nor a call are passed over. */
 const makeParts = (generation: Generation, count: (text: string) => number, target: Target) => {
   const idOf = makeIds(generation)
   let calls = 0
-  let thoughts = false
   const callOf = (call: unknown): Told => {
     const name = textAt(call, "name") ?? ""
     if (name === "") return Result.fail(malformed(target, "a call without a name"))
@@ -59,15 +58,11 @@ const makeParts = (generation: Generation, count: (text: string) => number, targ
   }
   return {
     hasCalls: () => calls > 0,
-    hasThoughts: () => thoughts,
     eventsOf: (part: unknown): Told => {
-      if (at(part, "thought") === true) {
-        thoughts = true
-        return Result.succeed([])
-      }
+      const text = textAt(part, "text") ?? ""
+      if (at(part, "thought") === true) return Result.succeed([{ type: "thoughts", text, tokens: count(text) }])
       const call = at(part, "functionCall")
       if (call !== undefined) return callOf(call)
-      const text = textAt(part, "text") ?? ""
       return Result.succeed(text === "" ? [] : [{ type: "text", text, tokens: count(text) } satisfies Event])
     }
   }
@@ -76,7 +71,6 @@ const makeParts = (generation: Generation, count: (text: string) => number, targ
 interface Reader {
   readonly take: (body: unknown) => Told
   readonly end: () => Told
-  readonly hasThoughts: () => boolean
 }
 
 /** The last of the reasons to end counts: some models tell one with every piece. */
@@ -107,7 +101,6 @@ const makeReader = (generation: Generation, target: Target): Reader => {
   }
 
   return {
-    hasThoughts: parts.hasThoughts,
     take: (body) => {
       const fields = fieldsOf(Array.isArray(body) ? body[0] : body)
       if (fields === undefined) return Result.fail(malformed(target, "no answer"))
@@ -133,8 +126,8 @@ const makeReader = (generation: Generation, target: Target): Reader => {
 }
 
 export const events = (generation: Generation, target: Target): EventDecoder => {
-  const { end, hasThoughts, take } = makeReader(generation, target)
-  return { push: ({ data }) => take(parse(data)), end, hasThoughts }
+  const { end, take } = makeReader(generation, target)
+  return { push: ({ data }) => take(parse(data)), end }
 }
 
 export const whole = (body: unknown, generation: Generation, target: Target): Told => {

@@ -114,7 +114,6 @@ const finishes: Readonly<Record<string, FinishReason>> = { stop: "stop", length:
 const makeLines = (generation: Generation, target: Target) => {
   const counter = makeCounter(generation)
   const calls = ToolParts.make(generation, counter.count)
-  let thoughts = false
   let places = 0
 
   const callEvents = (line: unknown): ReadonlyArray<Event> =>
@@ -149,22 +148,22 @@ const makeLines = (generation: Generation, target: Target) => {
     )
     if (nameless) return Result.fail(malformed(target, "a call without a name"))
     const text = textAt(line, "message", "content") ?? ""
-    thoughts ||= text === "" && (textAt(line, "message", "thinking") ?? "") !== ""
+    const thoughts = textAt(line, "message", "thinking") ?? ""
     const events: ReadonlyArray<Event> = [
+      ...(thoughts === "" ? [] : [{ type: "thoughts" as const, text: thoughts, tokens: counter.count(thoughts) }]),
       ...(text === "" ? [] : [{ type: "text" as const, text, tokens: counter.count(text) }]),
       ...callEvents(line)
     ]
     return at(line, "done") === true ? Result.map(finish(line), (last) => [...events, ...last]) : Result.succeed(events)
   }
-  return { push, hasThoughts: () => thoughts }
+  return { push }
 }
 
 const events = (generation: Generation, target: Target): EventDecoder => {
-  const { hasThoughts, push } = makeLines(generation, target)
+  const { push } = makeLines(generation, target)
   return {
     push: ({ data }) => push(parse(data)),
-    end: () => Result.fail(cut(target)),
-    hasThoughts
+    end: () => Result.fail(cut(target))
   }
 }
 

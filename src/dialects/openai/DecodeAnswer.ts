@@ -73,11 +73,20 @@ const contentOf = (content: unknown): string =>
     ? content.map((part) => textAt(part, "type") === "text" ? textAt(part, "text") ?? "" : "").join("")
     : ""
 
-/** As DeepSeek and llama-server have them, OpenRouter, Groq and vLLM, and Mistral. */
-const thinks = (message: Fields): boolean =>
-  (textAt(message, "reasoning_content") ?? textAt(message, "reasoning") ?? "") !== "" ||
-  listAt(message, "reasoning_details").length > 0 ||
-  listAt(message, "content").some((part) => textAt(part, "type") === "thinking")
+const textsOf = (parts: ReadonlyArray<unknown>): string => parts.map((part) => textAt(part, "text") ?? "").join("")
+
+/**
+ * The reasoning in a message, as DeepSeek and llama-server have it, OpenRouter, Groq and vLLM, and Mistral. Empty where
+ * it is encrypted, undefined where there is none.
+ */
+const thoughtsOf = (message: Fields): string | undefined => {
+  const text = textAt(message, "reasoning_content") || textAt(message, "reasoning")
+  if (text) return text
+  const details = listAt(message, "reasoning_details")
+  if (details.length > 0) return textsOf(details)
+  const thinking = listAt(message, "content").filter((part) => textAt(part, "type") === "thinking")
+  return thinking.length === 0 ? undefined : thinking.map((part) => textsOf(listAt(part, "thinking"))).join("")
+}
 
 /** The deltas of calls in a message; the legacy `function_call` where it has no others. */
 const callDeltas = (message: Fields): ReadonlyArray<ToolParts.Delta> => {
@@ -136,10 +145,13 @@ const makeSpeaker = (generation: Generation, target: Target) => {
   let finish: string | undefined
   let stopReason: string | undefined
   let usage: Figures | undefined
-  let thoughts = false
   let hasText = false
   const others = makeOthers()
 
+  const thoughtEvents = (message: Fields): ReadonlyArray<Event> => {
+    const text = thoughtsOf(message)
+    return text === undefined ? [] : [{ type: "thoughts", text, tokens: counter.count(text) }]
+  }
   const textEvents = (choice: Fields, text: string): ReadonlyArray<Event> => {
     if (text === "") return []
     hasText = true
@@ -157,13 +169,10 @@ const makeSpeaker = (generation: Generation, target: Target) => {
       refusal += textAt(message, "refusal") ?? ""
       finish = finishText(choice["finish_reason"])
       stopReason = textAt(choice, "stop_reason")
-      const events = textEvents(choice, contentOf(message["content"]))
+      const events = [...thoughtEvents(message), ...textEvents(choice, contentOf(message["content"]))]
       const called = callDeltas(message)
-      if (called.length > 0) return [...events, ...called.flatMap(calls.push)]
-      thoughts ||= events.length === 0 && thinks(message)
-      return events
+      return called.length > 0 ? [...events, ...called.flatMap(calls.push)] : events
     },
-    hasThoughts: () => thoughts,
     count: (body: Fields) => {
       usage = usageOf(body["usage"]) ?? usage
     },
@@ -204,8 +213,7 @@ export const makeEvents = (inBand: InBand) => (generation: Generation, target: T
       const events = choice === undefined ? [] : speaker.say(choice, fieldsOf(choice["delta"]) ?? {})
       return Result.succeed(chunks === undefined ? events : chunks.push(chunk, choice, events))
     },
-    end,
-    hasThoughts: speaker.hasThoughts
+    end
   }
 }
 

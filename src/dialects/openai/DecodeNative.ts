@@ -45,6 +45,9 @@ const finishes: Readonly<Record<string, FinishReason>> = {
 const finishOf = (raw: unknown, reason: FinishReason): unknown =>
   typeof raw === "string" && Object.hasOwn(finishes, raw) && finishes[raw] === reason ? raw : reason
 
+/** Whether events have content other than reasoning. */
+const haveContent = (events: ReadonlyArray<Event>): boolean => events.some(({ type }) => type !== "thoughts")
+
 const isCallEvent = (event: Event): event is CallEvent => event.type === "tool_call"
 
 /** Calls of custom tools, which the events do not have; pieces after a call's first have no type. */
@@ -163,7 +166,7 @@ const endOf = (
   return [
     ...(calls.length === 0 ? [] : [eventOf(before, true)]),
     ...calls,
-    eventOf(last, events.length > 0 || saidIn(fieldsOf(choice["delta"]) ?? {}).some(isContent)),
+    eventOf(last, haveContent(events) || saidIn(fieldsOf(choice["delta"]) ?? {}).some(isContent)),
     ...events,
     { ...finish, ...(usage === undefined ? {} : { native: native(usage) }) }
   ]
@@ -224,7 +227,7 @@ export const makeChunks = (legacy: boolean, count: number): Chunks => {
       return []
     }
     if (events.length > 0 || said.length > 0 || other) {
-      const content = events.length > 0 || other || said.some(isContent)
+      const content = haveContent(events) || other || said.some(isContent)
       return [...begin(), eventOf(withChoice(chunk, repaired), content), ...events]
     }
     // A piece of a call that does not begin it yet is not passed on.

@@ -70,10 +70,15 @@ const toolCallOf = ({ arguments: text, id, name }: ToolCall) => ({
 })
 
 const messageOf = (answer: Answer, parallelToolCalls: boolean): ChatCompletion["choices"][number]["message"] => {
-  const { text, toolCalls } = answer
-  if (toolCalls.length === 0) return { role: "assistant", content: text, refusal: null }
+  const { text, thoughts, toolCalls } = answer
   const told = parallelToolCalls ? toolCalls : toolCalls.slice(0, 1)
-  return { role: "assistant", content: text === "" ? null : text, refusal: null, tool_calls: told.map(toolCallOf) }
+  return {
+    role: "assistant",
+    content: text === "" && toolCalls.length > 0 ? null : text,
+    ...(thoughts === undefined ? {} : { reasoning_content: thoughts }),
+    refusal: null,
+    ...(told.length === 0 ? {} : { tool_calls: told.map(toolCallOf) })
+  }
 }
 
 /** The body of a refusal that a provider of the dialect has sent as an answer; undefined of any other. */
@@ -157,6 +162,7 @@ const makeChoice = (
     if (event.type === "tool_call") return chunk(callDelta(event))
     if (event.type === "handoff") return chunk("{}", "null", "null", handoffOf(event.deployment))
     if (event.text === "") return ""
+    if (event.type === "thoughts") return chunk(`{"reasoning_content":${JSON.stringify(event.text)}}`)
     const logprobs = event.logprobs === undefined ? "null" : JSON.stringify(logprobsOf(event.logprobs))
     return chunk(`{"content":${JSON.stringify(event.text)}}`, logprobs)
   }

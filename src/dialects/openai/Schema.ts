@@ -239,6 +239,8 @@ export const ChatCompletion = Schema.Struct({
       role: Schema.Literal("assistant"),
       /** Null where the answer is nothing but calls. */
       content: Schema.NullOr(Schema.String),
+      /** Not in OpenAI's API, as DeepSeek and vLLM have it: the model's reasoning, where the provider sends it. */
+      reasoning_content: Schema.optionalKey(Schema.String),
       refusal: Schema.Null,
       tool_calls: Schema.optionalKey(Schema.Array(ToolCall))
     }),
@@ -270,6 +272,8 @@ export const ChatChunk = Schema.Struct({
     delta: Schema.Struct({
       role: Schema.optionalKey(Schema.Literal("assistant")),
       content: Schema.optionalKey(Schema.NullOr(Schema.String)),
+      /** As in `ChatCompletion`. */
+      reasoning_content: Schema.optionalKey(Schema.String),
       tool_calls: Schema.optionalKey(Schema.Array(ToolCallDelta))
     }),
     logprobs: Schema.NullOr(Logprobs),

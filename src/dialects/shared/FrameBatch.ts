@@ -25,12 +25,18 @@ const joinTexts = (one: TextEvent, two: TextEvent): TextEvent => {
     : { ...two, text, logprobs: [...one.logprobs ?? [], ...two.logprobs ?? []] }
 }
 
+type CallEvent = Extract<Event, { readonly type: "tool_call" }>
+
+const joinCalls = (one: CallEvent, two: CallEvent): CallEvent | undefined =>
+  one.index === two.index && two.id === undefined
+    ? { ...one, arguments: one.arguments + two.arguments }
+    : undefined
+
 /** Two events as one, where one frame can have both. */
 const join = (one: OwnEvent | undefined, two: OwnEvent): OwnEvent | undefined => {
   if (one?.type === "text" && two.type === "text") return joinTexts(one, two)
-  return one?.type === "tool_call" && two.type === "tool_call" && one.index === two.index && two.id === undefined
-    ? { ...one, arguments: one.arguments + two.arguments }
-    : undefined
+  if (one?.type === "thoughts" && two.type === "thoughts") return { ...two, text: one.text + two.text }
+  return one?.type === "tool_call" && two.type === "tool_call" ? joinCalls(one, two) : undefined
 }
 
 /** Writes a batch; neighbouring texts, and neighbouring pieces of one call, leave in one frame. */

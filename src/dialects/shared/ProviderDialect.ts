@@ -55,7 +55,7 @@ export interface Frame {
   readonly data: string
 }
 
-/** Why a stream is no answer, or the next of its events. */
+/** Why a stream is no answer, or the next of its events. `thoughts` without text stand for encrypted ones. */
 export type Told = Result.Result<ReadonlyArray<Event>, Reason>
 
 /** Reads one streamed answer. It tells exactly one `finish`, as its last event; frames after that are not asked for. */
@@ -64,8 +64,6 @@ export interface EventDecoder {
   readonly push: (frame: Frame) => Told
   /** The body is over in good order: the `finish` if the answer was whole, else a failure with `cut` or `empty`. */
   readonly end: () => Told
-  /** Whether thoughts have come: they are no events, and show that the model is at work. */
-  readonly hasThoughts: () => boolean
 }
 
 /** An answer with a status that is none of success. */

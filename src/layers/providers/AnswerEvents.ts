@@ -19,18 +19,17 @@ export interface Reader {
   readonly end: () => void
   /** Whether the finish was told. */
   readonly isOver: () => boolean
-  /** Whether thoughts have come. */
+  /** Whether reasoning has come. */
   readonly hasThoughts: () => boolean
   /** The events since, and what is wrong after them. */
   readonly take: () => { readonly events: ReadonlyArray<Event>; readonly failure: InferenceError.Reason | undefined }
 }
 
-/** Sees that an answer has content, and the calls that it ends in. */
+/** Checks that an answer has content or reasoning, and the calls that it ends in. */
 export const makeCheck = (target: Target, { assistantPrefix, stop }: Generation) => {
   let hasContent = false
   let hasCalls = false
-  // A stop sequence may well be the first thing that a model says, a text so far may be all, and thoughts may use up the
-  // length.
+  // A stop sequence may come first, a text so far may be all, and reasoning may use up the length.
   const mayBeEmpty = stop.length > 0 || assistantPrefix !== undefined
   const atEnd = (reason: FinishReason): InferenceError.Reason | undefined => {
     if (reason === "tool_calls" && !hasCalls) return malformed(target, "an answer that ends in calls and has none")
@@ -38,9 +37,9 @@ export const makeCheck = (target: Target, { assistantPrefix, stop }: Generation)
   }
   return (events: ReadonlyArray<Event>): InferenceError.Reason | undefined => {
     for (const event of events) {
-      const isOther = event.type === "native" && event.content
-      hasCalls ||= event.type === "tool_call" || isOther
-      hasContent ||= event.type === "text" || event.type === "tool_call" || isOther
+      const maybeCalls = event.type === "native" ? event.content : event.type === "tool_call"
+      hasCalls ||= maybeCalls
+      hasContent ||= maybeCalls || event.type === "text" || event.type === "thoughts"
     }
     const last = events.at(-1)
     return last?.type === "finish" ? atEnd(last.reason) : undefined
@@ -54,6 +53,7 @@ export const makeReader = (dialect: Dialect, decoder: EventDecoder, target: Targ
   let events: Array<Event> = []
   let failure: InferenceError.Reason | undefined
   let over = false
+  let hasThoughts = false
 
   const add = (told: Told) => {
     if (Result.isFailure(told)) {
@@ -63,7 +63,10 @@ export const makeReader = (dialect: Dialect, decoder: EventDecoder, target: Targ
     failure = check(told.success)
     if (failure !== undefined) return
     const joined = join(told.success)
-    for (const event of joined) events.push(event)
+    for (const event of joined) {
+      if (event.type === "thoughts") hasThoughts = true
+      else events.push(event)
+    }
     over = joined.at(-1)?.type === "finish"
   }
   const addAll = (frames: () => ReadonlyArray<Frame>) => {
@@ -84,7 +87,7 @@ export const makeReader = (dialect: Dialect, decoder: EventDecoder, target: Targ
       if (!over && failure === undefined) add(decoder.end())
     },
     isOver: () => over,
-    hasThoughts: decoder.hasThoughts,
+    hasThoughts: () => hasThoughts,
     take: () => {
       const taken = { events, failure }
       events = []

@@ -138,7 +138,7 @@ const makeGenerate = ({ dialect, media, target, upstream }: Parts) => {
     )
     const wrong = makeCheck(target, generation)(events)
     return wrong === undefined
-      ? Stream.fromIterable(makeJoint(generation, target.options)(events))
+      ? Stream.fromIterable(makeJoint(generation, target.options)(events.filter(({ type }) => type !== "thoughts")))
       : yield* InferenceError.make(wrong)
   })
 

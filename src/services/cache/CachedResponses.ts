@@ -86,7 +86,10 @@ const server: Operation.Server = { id: name, provider: "troupe.cache" }
 const notCached = { reason: "NotCached", message: "No earlier answer to the same request is kept." }
 
 /** The events of a kept answer, all at once and without generated tokens. */
-const eventsOf = ({ finishReason, logprobs, stop, text, toolCalls, usage }: Response): ReadonlyArray<Event> => [
+const eventsOf = (
+  { finishReason, logprobs, stop, text, thoughts, toolCalls, usage }: Response
+): ReadonlyArray<Event> => [
+  ...(thoughts === undefined ? [] : [{ type: "thoughts" as const, text: thoughts, tokens: 0 }]),
   ...(text === "" ? [] : [{ type: "text" as const, text, tokens: 0, ...(logprobs === undefined ? {} : { logprobs }) }]),
   ...toolCalls.map((call, index) => ({ type: "tool_call" as const, index, ...call, tokens: 0 })),
   { type: "finish", reason: finishReason, usage, ...(stop === undefined ? {} : { stop }) }
@@ -140,6 +143,8 @@ const sizeOf = (event: Event): number => {
   switch (event.type) {
     case "text":
       return 2 * (event.text.length + JSON.stringify(event.logprobs ?? "").length)
+    case "thoughts":
+      return 2 * event.text.length
     case "tool_call":
       return 2 * event.arguments.length
     case "handoff":

@@ -17,6 +17,7 @@ import type { EventsPull } from "./StreamFailover.ts"
 import * as Continuation from "./StreamFailover.ts"
 import { check } from "./Validation.ts"
 
+type CallEvent = Extract<Event, { type: "tool_call" }>
 type FinishEvent = Extract<Event, { type: "finish" }>
 
 /** Nothing where nothing is said. */
@@ -86,9 +87,16 @@ const note = (tally: Tally) => <Events extends ReadonlyArray<Event>>(events: Eve
   return events
 }
 
+/** A call with the next piece of its arguments. */
+const callWith = (known: ToolCall | undefined, { arguments: piece, id = "", name = "" }: CallEvent): ToolCall => ({
+  ...known ?? { id, name },
+  arguments: (known?.arguments ?? "") + piece
+})
+
 /** A whole answer out of its events. */
 const makeWhole = () => {
   let text = ""
+  let thoughts = ""
   let finish: FinishEvent | undefined
   const logprobs: Array<ChosenLogprob> = []
   const toolCalls: Array<ToolCall> = []
@@ -103,11 +111,12 @@ const makeWhole = () => {
           text += event.text
           if (event.logprobs !== undefined) logprobs.push(...event.logprobs)
           return
-        case "tool_call": {
-          const known = toolCalls[event.index] ?? { id: event.id ?? "", name: event.name ?? "", arguments: "" }
-          toolCalls[event.index] = { ...known, arguments: known.arguments + event.arguments }
+        case "thoughts":
+          thoughts += event.text
           return
-        }
+        case "tool_call":
+          toolCalls[event.index] = callWith(toolCalls[event.index], event)
+          return
         case "finish":
           finish = event
           if (event.native !== undefined) native.push(event.native)
@@ -117,6 +126,7 @@ const makeWhole = () => {
       const { reason, stop, usage } = finish!
       return {
         text,
+        ...(thoughts === "" ? {} : { thoughts }),
         toolCalls,
         finishReason: reason,
         usage,

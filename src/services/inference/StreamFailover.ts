@@ -111,6 +111,7 @@ const hear = (said: Said, event: Event): Event => {
       said.text += event.text
       said.tokens += event.tokens
       return event
+    case "thoughts":
     case "tool_call":
       said.isPlain = false
       return event

@@ -144,7 +144,9 @@ const accumulate = (events: ReadonlyArray<Anthropic.StreamEvent>) => {
   for (const event of events) {
     if (event.type === "content_block_start") blocks.push({ block: event.content_block, text: "" })
     if (event.type === "content_block_delta") {
-      blocks[event.index]!.text += event.delta.type === "text_delta" ? event.delta.text : event.delta.partial_json
+      const { delta } = event
+      if (delta.type === "thinking_delta") throw new Error("no event has reasoning")
+      blocks[event.index]!.text += delta.type === "text_delta" ? delta.text : delta.partial_json
     }
     if (event.type === "message_delta") {
       end = event.delta

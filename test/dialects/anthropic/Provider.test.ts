@@ -128,6 +128,7 @@ describe("Anthropic answers", () => {
     fc.array(fc.string()).map((pieces) => ({
       start: { type: "text", text: "" },
       deltas: pieces.map((text) => ({ type: "text_delta", text })),
+      thoughts: "",
       text: pieces.join(""),
       call: undefined
     })),
@@ -146,6 +147,7 @@ describe("Anthropic answers", () => {
             type: "input_json_delta",
             partial_json
           })),
+          thoughts: "",
           text: "",
           call: { id, name, arguments: json }
         }
@@ -154,12 +156,14 @@ describe("Anthropic answers", () => {
     fc.string().map((thinking) => ({
       start: { type: "thinking", thinking: "" },
       deltas: [{ type: "thinking_delta", thinking }],
+      thoughts: thinking,
       text: "",
       call: undefined
     })),
     fc.constant({
       start: { type: "server_tool_use", id: "s", name: "web_search" },
       deltas: [{ type: "input_json_delta", partial_json: "{}" }],
+      thoughts: "",
       text: "",
       call: undefined
     })
@@ -188,11 +192,16 @@ describe("Anthropic answers", () => {
       { type: "message_delta", delta: { stop_reason: "end_turn" }, usage: { output_tokens: 9 } }
     ]
     for (const [at, frame] of noises) frames.splice(at % (frames.length + 1), 0, frame)
+    const thoughts = blocks.map((block) => block.thoughts).join("")
     const text = blocks.map((block) => block.text).join("")
     const calls = blocks.flatMap(({ call }) => call === undefined ? [] : [call])
     return {
       frames,
-      said: { ...(text === "" ? {} : { text }), ...(calls.length === 0 ? {} : { calls }) }
+      said: {
+        ...(thoughts === "" ? {} : { thoughts }),
+        ...(text === "" ? {} : { text }),
+        ...(calls.length === 0 ? {} : { calls })
+      }
     }
   })
 

@@ -101,8 +101,13 @@ describe("Gemini answers", () => {
   }
 
   const part = fc.oneof(
-    fc.string().map((text) => ({ part: { text, later: 1 }, text, call: undefined })),
-    fc.string().map((text) => ({ part: { text, thought: true }, text: "", call: undefined })),
+    fc.string().map((text) => ({ part: { text, later: 1 }, thoughts: "", text, call: undefined })),
+    fc.string().map((thoughts) => ({
+      part: { text: thoughts, thought: true },
+      thoughts,
+      text: "",
+      call: undefined
+    })),
     fc.record({
       id: fc.option(fc.uuid()),
       name: fc.string({ minLength: 1 }),
@@ -110,12 +115,14 @@ describe("Gemini answers", () => {
     }).map(
       ({ args, id, name }) => ({
         part: { functionCall: { name, args, ...(id === null ? {} : { id }) } },
+        thoughts: "",
         text: "",
         call: { id, name, arguments: JSON.stringify(args) }
       })
     ),
-    fc.constantFrom({ part: { inlineData: { data: "" } }, text: "", call: undefined }, {
+    fc.constantFrom({ part: { inlineData: { data: "" } }, thoughts: "", text: "", call: undefined }, {
       part: {},
+      thoughts: "",
       text: "",
       call: undefined
     })
@@ -134,6 +141,7 @@ describe("Gemini answers", () => {
       const told = saidBy(decode(gemini, [...frames, end].map(frameOf), generationOf({ messages }), target))
       const calls = parts.flatMap(({ call }) => call === undefined ? [] : [call])
         .map((call, index) => ({ ...call, id: call.id ?? `call_${messages.length}_${index}` }))
+      assert.strictEqual(told.thoughts ?? "", parts.map(({ thoughts }) => thoughts).join(""))
       assert.strictEqual(told.text ?? "", parts.map(({ text }) => text).join(""))
       assert.deepStrictEqual(told.calls ?? [], calls)
       assert.deepStrictEqual(told.finish, {
