@@ -1,135 +1,142 @@
 /**
- * What an attempt's failure means for the next one. Pure, over every `Reason` there is.
+ * Classifies the failure of an attempt: whether to retry, which deployments are next, and whether the circuit counts it.
+ * Pure, over every `Reason`.
  *
  * **Details**
  *
- * What passes by itself is tried again at the same deployment: HTTP 408, 500, 502, 503, 504, 520 to 524, 529, a broken
- * connection, a crashed engine. What says "not now" or took its time already is tried there again only where no other deployment is free. A
- * request that is wrong is wrong everywhere, so nobody else is asked.
+ * Transient failures are retried at the same deployment after a backoff: HTTP 408, 500, 502, 503, 504, 520 to 524, 529, a
+ * broken connection, a crashed engine. Rate limits and timeouts are retried there only if no other deployment is free. An
+ * invalid request is invalid at every deployment, so it is not retried.
  *
- * A circuit counts what is the deployment's own fault: never a caller's mistake, a full queue or a rate limit.
+ * A circuit counts failures that the deployment caused: not an invalid request, a full queue or a rate limit.
  */
 import type { Reason } from "./InferenceError.ts"
 
-/** Deployments that may follow, by what went wrong. */
+/** The list of deployments that may follow, by the kind of failure. */
 export type List = "ordinary" | "context" | "content"
 
-/** What to make of a failure. */
-export interface Verdict {
-  /** At the same deployment: after a short pause, only where nobody else is free, or not at all. */
-  readonly again: "soon" | "last" | "never"
-  /** Who is asked next; `nobody` is final. */
-  readonly next: List | "nobody"
-  /** It counts against the deployment's circuit. */
-  readonly counts: boolean
-  /** One such event ends every call in flight, each perhaps in another way: see `eventKey`. */
-  readonly shared: boolean
-  /** The request is what is wrong: no earlier answer takes the place of one. */
-  readonly mistaken: boolean
-  /** Not before, ms. */
+/** How a failure is handled. */
+export interface FailureClass {
+  /** At the same deployment: after a backoff, only if no other deployment is free, or not at all. */
+  readonly retry: "backoff" | "lastResort" | "no"
+  /** The list of the next deployment; `none` ends the request. */
+  readonly next: List | "none"
+  /** Counts against the deployment's circuit. */
+  readonly countsAgainstCircuit: boolean
+  /** A single event fails every call in flight, possibly with different reasons: see `eventKey`. */
+  readonly isShared: boolean
+  /** The request is invalid: a cached response does not replace the error. */
+  readonly isCallerMistake: boolean
+  /** The earliest retry, ms from now. */
   readonly retryAfterMs?: number
-  /** What the next attempt asks otherwise: a shorter answer, or to go last among the waiting. */
+  /** What the next attempt changes: a shorter answer, or low priority. */
   readonly adjust?: "shorter" | "low-priority"
 }
 
-const verdict = (given: Partial<Verdict>, retryAfterMs?: number): Verdict => ({
-  again: "never",
+const failureClass = (given: Partial<FailureClass>, retryAfterMs?: number): FailureClass => ({
+  retry: "no",
   next: "ordinary",
-  counts: false,
-  shared: false,
-  mistaken: false,
+  countsAgainstCircuit: false,
+  isShared: false,
+  isCallerMistake: false,
   ...given,
   ...(retryAfterMs === undefined ? {} : { retryAfterMs })
 })
 
-const final = verdict({ next: "nobody" })
-const mistake = verdict({ next: "nobody", mistaken: true })
+const final = failureClass({ next: "none" })
+const mistake = failureClass({ next: "none", isCallerMistake: true })
 
 type Tag = Reason["_tag"]
 type Of<T extends Tag> = Extract<Reason, { readonly _tag: T }>
 
 /**
- * HTTP statuses that pass by themselves: 529 is Anthropic's "overloaded", 520 to 524 are Cloudflare's words for a provider
- * that it cannot reach or that does not answer it.
+ * Transient HTTP statuses: 529 is Anthropic's "overloaded"; Cloudflare sends 520 to 524 for a provider that it cannot reach
+ * or that does not answer.
  */
-const passing = new Set([408, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529])
+const transient = new Set([408, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529])
 
-/** HTTP statuses that say that the request is wrong, whoever is asked. */
-const mistakes = new Set([400, 413, 422])
+/** HTTP statuses of a request that is invalid at every deployment. */
+const invalid = new Set([400, 413, 422])
 
-const byStatus = (status: number, retryAfterMs: number | undefined): Verdict => {
-  if (mistakes.has(status)) return mistake
-  if (status === 401 || status === 403) return verdict({ counts: true })
-  if (status === 429) return verdict({ again: "last", adjust: "low-priority" }, retryAfterMs)
-  return passing.has(status)
-    ? verdict({ again: "soon", counts: true }, retryAfterMs)
-    : verdict({ counts: status >= 500 || status === 404 }, retryAfterMs)
+const byStatus = (status: number, retryAfterMs: number | undefined): FailureClass => {
+  if (invalid.has(status)) return mistake
+  if (status === 401 || status === 403) return failureClass({ countsAgainstCircuit: true })
+  if (status === 429) return failureClass({ retry: "lastResort", adjust: "low-priority" }, retryAfterMs)
+  return transient.has(status)
+    ? failureClass({ retry: "backoff", countsAgainstCircuit: true }, retryAfterMs)
+    : failureClass({ countsAgainstCircuit: status >= 500 || status === 404 }, retryAfterMs)
 }
 
-const ofUpstream = ({ kind, retryAfterMs, status }: Of<"UpstreamFailed">): Verdict => {
+const ofUpstream = ({ kind, retryAfterMs, status }: Of<"UpstreamFailed">): FailureClass => {
   switch (kind) {
     case "status":
-      return status === undefined ? verdict({ counts: true }, retryAfterMs) : byStatus(status, retryAfterMs)
+      return status === undefined
+        ? failureClass({ countsAgainstCircuit: true }, retryAfterMs)
+        : byStatus(status, retryAfterMs)
     case "network":
-      return verdict({ again: "soon", counts: true, shared: true }, retryAfterMs)
+      return failureClass({ retry: "backoff", countsAgainstCircuit: true, isShared: true }, retryAfterMs)
     case "cut":
-      return verdict({ again: "last", counts: true, shared: true }, retryAfterMs)
+      return failureClass({ retry: "lastResort", countsAgainstCircuit: true, isShared: true }, retryAfterMs)
     case "empty":
-      return verdict({ again: "last", counts: true }, retryAfterMs)
+      return failureClass({ retry: "lastResort", countsAgainstCircuit: true }, retryAfterMs)
     case "malformed":
     case "too_large":
     case "redirect":
-      return verdict({ counts: true }, retryAfterMs)
+      return failureClass({ countsAgainstCircuit: true }, retryAfterMs)
   }
 }
 
-/** What cannot be done there can be done by another, and is not its fault. */
-const another = verdict({})
-const broken = verdict({ counts: true })
+/** Another deployment may succeed; this one is not at fault. */
+const another = failureClass({})
+const broken = failureClass({ countsAgainstCircuit: true })
 
-const verdicts: { readonly [T in Tag]: (reason: Of<T>) => Verdict } = {
+const classes: { readonly [T in Tag]: (reason: Of<T>) => FailureClass } = {
   InvalidRequest: () => mistake,
   ModelNotFound: () => mistake,
-  // A prompt that leaves room fits with a shorter answer; one that fills the window needs a larger window.
+  // A prompt that is shorter than the window fits with a shorter answer; otherwise a larger window is needed.
   ContextLengthExceeded: ({ contextWindow = 0, promptTokens = 0 }) =>
-    verdict({ next: "context", mistaken: true, ...(promptTokens < contextWindow ? { adjust: "shorter" } : {}) }),
-  QueueFull: ({ retryAfterMs }) => verdict({}, retryAfterMs),
-  // The whole machine is short of memory.
-  Overloaded: ({ retryAfterMs }) => verdict({ next: "nobody" }, retryAfterMs),
-  DeploymentDown: ({ retryAfterMs }) => verdict({}, retryAfterMs),
+    failureClass({
+      next: "context",
+      isCallerMistake: true,
+      ...(promptTokens < contextWindow ? { adjust: "shorter" } : {})
+    }),
+  QueueFull: ({ retryAfterMs }) => failureClass({}, retryAfterMs),
+  // The memory of the whole machine is short.
+  Overloaded: ({ retryAfterMs }) => failureClass({ next: "none" }, retryAfterMs),
+  DeploymentDown: ({ retryAfterMs }) => failureClass({}, retryAfterMs),
   InsufficientMemory: () => another,
-  EngineHung: () => verdict({ again: "last", counts: true, shared: true }),
-  ModelLoadFailed: () => verdict({ counts: true, shared: true }),
+  EngineHung: () => failureClass({ retry: "lastResort", countsAgainstCircuit: true, isShared: true }),
+  ModelLoadFailed: () => failureClass({ countsAgainstCircuit: true, isShared: true }),
   EngineMissing: () => broken,
-  EngineCrashed: () => verdict({ again: "soon", counts: true, shared: true }),
-  // Troupe is being closed.
+  EngineCrashed: () => failureClass({ retry: "backoff", countsAgainstCircuit: true, isShared: true }),
+  // Troupe shuts down.
   EngineStopped: () => final,
   EngineFailed: () => broken,
   UpstreamFailed: ofUpstream,
-  // Waiting for a slot or a load says nothing of how a deployment answers.
+  // Queue and load time do not show how a deployment answers.
   UpstreamTimeout: ({ byCaller = false, phase }) =>
-    verdict({ again: "last", counts: !byCaller && phase !== "queue" && phase !== "load" }),
-  RateLimited: ({ retryAfterMs }) => verdict({ again: "last", adjust: "low-priority" }, retryAfterMs),
-  // The provider was not asked again: its rejection has counted already.
-  AuthenticationFailed: ({ retryAfterMs }) => verdict({ counts: retryAfterMs === undefined }),
-  ContentRefused: () => verdict({ next: "content", mistaken: true }),
+    failureClass({ retry: "lastResort", countsAgainstCircuit: !byCaller && phase !== "queue" && phase !== "load" }),
+  RateLimited: ({ retryAfterMs }) => failureClass({ retry: "lastResort", adjust: "low-priority" }, retryAfterMs),
+  // With `retryAfterMs` the provider was not called: its earlier rejection has been counted.
+  AuthenticationFailed: ({ retryAfterMs }) => failureClass({ countsAgainstCircuit: retryAfterMs === undefined }),
+  ContentRefused: () => failureClass({ next: "content", isCallerMistake: true }),
   NotSupported: () => another,
-  CircuitOpen: ({ retryAfterMs }) => verdict({}, retryAfterMs),
-  NoDeployment: ({ retryAfterMs }) => verdict({ next: "nobody" }, retryAfterMs)
+  CircuitOpen: ({ retryAfterMs }) => failureClass({}, retryAfterMs),
+  NoDeployment: ({ retryAfterMs }) => failureClass({ next: "none" }, retryAfterMs)
 }
 
-/** What to make of this failure. */
-export const classify = (reason: Reason): Verdict => (verdicts[reason._tag] as (reason: Reason) => Verdict)(reason)
+export const classify = (reason: Reason): FailureClass =>
+  (classes[reason._tag] as (reason: Reason) => FailureClass)(reason)
 
 /**
- * Which failures may be one event: calls in flight together that fail with the same key. What ends every call in flight
- * (`Verdict.shared`) has one key, in whatever way each call learns of it.
+ * Concurrent calls that fail with the same key may have failed by one event. Events that end every call in flight
+ * (`FailureClass.isShared`) have one key, whatever reason each call reports.
  *
  * @param reason undefined for a defect
  */
 export const eventKey = (reason: Reason | undefined): string => {
   if (reason === undefined) return "Defect"
-  if (classify(reason).shared) return "shared"
+  if (classify(reason).isShared) return "shared"
   switch (reason._tag) {
     case "UpstreamFailed":
       return `${reason._tag} ${reason.kind} ${reason.status ?? ""}`
@@ -140,15 +147,15 @@ export const eventKey = (reason: Reason | undefined): string => {
   }
 }
 
-/** HTTP statuses of servers that waited for another one. */
+/** HTTP statuses of gateway timeouts. */
 const slow = new Set([408, 504, 522, 524])
 
-/** Whether the failure is that something took too long. Calls that time out together may have nothing else in common. */
+/** Whether the failure is a timeout. Calls that time out together need not have one cause. */
 export const isSlow = (reason: Reason | undefined): boolean =>
   reason?._tag === "UpstreamTimeout" ||
   (reason?._tag === "UpstreamFailed" && reason.status !== undefined && slow.has(reason.status))
 
 const refusals: ReadonlySet<Tag> = new Set(["CircuitOpen", "DeploymentDown", "QueueFull", "NoDeployment"])
 
-/** Nothing was tried: it was refused beforehand. */
+/** The deployment was not called: the attempt was rejected before. */
 export const isRefusal = (reason: Reason): boolean => refusals.has(reason._tag)

@@ -20,88 +20,88 @@ const kind = (kind: InferenceError.UpstreamFailed["kind"]) =>
 const tooLong = (promptTokens: number) =>
   new InferenceError.ContextLengthExceeded({ model: "m", promptTokens, contextWindow: 100 })
 
-/** again, next, and then `counts` where it counts against the circuit, `once` where once for all calls in flight. */
+/** `retry` and `next`, then `circuit` if it counts against the circuit, and `shared` if one event fails all calls in flight. */
 const short = (reason: InferenceError.Reason): string => {
-  const { again, counts, next, shared } = classify(reason)
-  return [again, next, ...(counts ? ["counts"] : []), ...(shared ? ["once"] : [])].join(" ")
+  const { countsAgainstCircuit, isShared, next, retry } = classify(reason)
+  return [retry, next, ...(countsAgainstCircuit ? ["circuit"] : []), ...(isShared ? ["shared"] : [])].join(" ")
 }
 
-describe("Retry", () => {
-  it("tries again what passes by itself, and never what will not", () => {
-    const verdicts = [400, 401, 402, 403, 404, 408, 413, 422, 429, 500, 502, 503, 504, 520, 522, 524, 529, 501]
+describe("classify", () => {
+  it("retries transient failures only", () => {
+    const classes = [400, 401, 402, 403, 404, 408, 413, 422, 429, 500, 502, 503, 504, 520, 522, 524, 529, 501]
       .map((code) => `${code}: ${short(status(code))}`)
-    assert.deepStrictEqual(verdicts, [
-      "400: never nobody",
-      "401: never ordinary counts",
-      "402: never ordinary",
-      "403: never ordinary counts",
-      "404: never ordinary counts",
-      "408: soon ordinary counts",
-      "413: never nobody",
-      "422: never nobody",
-      "429: last ordinary",
-      "500: soon ordinary counts",
-      "502: soon ordinary counts",
-      "503: soon ordinary counts",
-      "504: soon ordinary counts",
-      "520: soon ordinary counts",
-      "522: soon ordinary counts",
-      "524: soon ordinary counts",
-      "529: soon ordinary counts",
-      "501: never ordinary counts"
+    assert.deepStrictEqual(classes, [
+      "400: no none",
+      "401: no ordinary circuit",
+      "402: no ordinary",
+      "403: no ordinary circuit",
+      "404: no ordinary circuit",
+      "408: backoff ordinary circuit",
+      "413: no none",
+      "422: no none",
+      "429: lastResort ordinary",
+      "500: backoff ordinary circuit",
+      "502: backoff ordinary circuit",
+      "503: backoff ordinary circuit",
+      "504: backoff ordinary circuit",
+      "520: backoff ordinary circuit",
+      "522: backoff ordinary circuit",
+      "524: backoff ordinary circuit",
+      "529: backoff ordinary circuit",
+      "501: no ordinary circuit"
     ])
   })
 
-  it("knows what to do about every reason", () => {
+  it("classifies every reason", () => {
     const reasons: ReadonlyArray<readonly [InferenceError.Reason, string]> = [
-      [new InferenceError.InvalidRequest({ detail }), "never nobody"],
-      [new InferenceError.ModelNotFound({ model: "m", available: [] }), "never nobody"],
-      [tooLong(100), "never context"],
-      [new InferenceError.QueueFull({ deployment, limit: 1, retryAfterMs: 1 }), "never ordinary"],
-      [new InferenceError.Overloaded({ retryAfterMs: 1 }), "never nobody"],
-      [new InferenceError.DeploymentDown({ deployment, detail, retryAfterMs: 1 }), "never ordinary"],
-      [new InferenceError.InsufficientMemory({ deployment, neededBytes: 2, availableBytes: 1 }), "never ordinary"],
-      [new InferenceError.EngineHung({ deployment, afterMs: 1 }), "last ordinary counts once"],
-      [new InferenceError.ModelLoadFailed({ deployment, detail }), "never ordinary counts once"],
-      [new InferenceError.EngineMissing({ deployment, packageName: "p" }), "never ordinary counts"],
-      [new InferenceError.EngineCrashed({ deployment, detail }), "soon ordinary counts once"],
-      [new InferenceError.EngineStopped({ deployment }), "never nobody"],
-      [new InferenceError.EngineFailed({ deployment, detail }), "never ordinary counts"],
-      [kind("network"), "soon ordinary counts once"],
-      [kind("cut"), "last ordinary counts once"],
-      [kind("empty"), "last ordinary counts"],
-      [kind("malformed"), "never ordinary counts"],
-      [kind("too_large"), "never ordinary counts"],
-      [kind("redirect"), "never ordinary counts"],
-      [new InferenceError.UpstreamTimeout({ deployment, phase: "stall", afterMs: 1 }), "last ordinary counts"],
+      [new InferenceError.InvalidRequest({ detail }), "no none"],
+      [new InferenceError.ModelNotFound({ model: "m", available: [] }), "no none"],
+      [tooLong(100), "no context"],
+      [new InferenceError.QueueFull({ deployment, limit: 1, retryAfterMs: 1 }), "no ordinary"],
+      [new InferenceError.Overloaded({ retryAfterMs: 1 }), "no none"],
+      [new InferenceError.DeploymentDown({ deployment, detail, retryAfterMs: 1 }), "no ordinary"],
+      [new InferenceError.InsufficientMemory({ deployment, neededBytes: 2, availableBytes: 1 }), "no ordinary"],
+      [new InferenceError.EngineHung({ deployment, afterMs: 1 }), "lastResort ordinary circuit shared"],
+      [new InferenceError.ModelLoadFailed({ deployment, detail }), "no ordinary circuit shared"],
+      [new InferenceError.EngineMissing({ deployment, packageName: "p" }), "no ordinary circuit"],
+      [new InferenceError.EngineCrashed({ deployment, detail }), "backoff ordinary circuit shared"],
+      [new InferenceError.EngineStopped({ deployment }), "no none"],
+      [new InferenceError.EngineFailed({ deployment, detail }), "no ordinary circuit"],
+      [kind("network"), "backoff ordinary circuit shared"],
+      [kind("cut"), "lastResort ordinary circuit shared"],
+      [kind("empty"), "lastResort ordinary circuit"],
+      [kind("malformed"), "no ordinary circuit"],
+      [kind("too_large"), "no ordinary circuit"],
+      [kind("redirect"), "no ordinary circuit"],
+      [new InferenceError.UpstreamTimeout({ deployment, phase: "stall", afterMs: 1 }), "lastResort ordinary circuit"],
       [
         new InferenceError.UpstreamTimeout({ deployment, phase: "total", afterMs: 1, byCaller: true }),
-        "last ordinary"
+        "lastResort ordinary"
       ],
-      [new InferenceError.RateLimited({ deployment }), "last ordinary"],
-      [new InferenceError.AuthenticationFailed({ deployment }), "never ordinary counts"],
-      [new InferenceError.AuthenticationFailed({ deployment, retryAfterMs: 1 }), "never ordinary"],
-      [new InferenceError.ContentRefused({ deployment, detail }), "never content"],
-      [new InferenceError.NotSupported({ deployment, path: "tools", detail }), "never ordinary"],
-      [new InferenceError.CircuitOpen({ deployment, retryAfterMs: 1 }), "never ordinary"],
-      [new InferenceError.NoDeployment({ model: "m", ruledOut: [] }), "never nobody"]
+      [new InferenceError.RateLimited({ deployment }), "lastResort ordinary"],
+      [new InferenceError.AuthenticationFailed({ deployment }), "no ordinary circuit"],
+      [new InferenceError.AuthenticationFailed({ deployment, retryAfterMs: 1 }), "no ordinary"],
+      [new InferenceError.ContentRefused({ deployment, detail }), "no content"],
+      [new InferenceError.NotSupported({ deployment, path: "tools", detail }), "no ordinary"],
+      [new InferenceError.CircuitOpen({ deployment, retryAfterMs: 1 }), "no ordinary"],
+      [new InferenceError.NoDeployment({ model: "m", ruledOut: [] }), "no none"]
     ]
     for (const [reason, expected] of reasons) assert.strictEqual(short(reason), expected, reason._tag)
     const known = InferenceError.Reason.members.map((member) => member.fields._tag.schema.literal)
     assert.deepStrictEqual([...new Set(reasons.map(([reason]) => reason._tag))].toSorted(), known.toSorted())
   })
 
-  it("asks for a shorter answer only where the prompt leaves room for one", () => {
+  it("shortens the answer only if the prompt is shorter than the window", () => {
     assert.strictEqual(classify(tooLong(99)).adjust, "shorter")
     assert.strictEqual(classify(tooLong(100)).adjust, undefined)
   })
 
-  it("goes last among the waiting after a rate limit", () => {
+  it("lowers the priority after a rate limit", () => {
     assert.strictEqual(classify(new InferenceError.RateLimited({ deployment })).adjust, "low-priority")
     assert.strictEqual(classify(status(429)).adjust, "low-priority")
   })
 
-  it("passes on when to come back", () => {
+  it("keeps the wait that the provider requests", () => {
     assert.strictEqual(classify(status(503, 7_000)).retryAfterMs, 7_000)
     assert.strictEqual(classify(new InferenceError.RateLimited({ deployment, retryAfterMs: 5 })).retryAfterMs, 5)
     assert.strictEqual(classify(status(503)).retryAfterMs, undefined)

@@ -120,7 +120,7 @@ interface Asked {
 const makeRecall = (responses: CachedResponses["Service"]) =>
   Effect.fnUntraced(function*({ begun, request }: Asked, error: InferenceError) {
     const { began, record } = begun.progress
-    if (classify(error.reason).mistaken) return yield* error
+    if (classify(error.reason).isCallerMistake) return yield* error
     const startedMs = (yield* Monotonic.now) - began
     const found = yield* responses.recall(request)
     const draft: AttemptDraft = { deployment: server.id, startedMs, tookMs: 0, outcome: "failed" }

@@ -4,7 +4,7 @@
  *
  * **Details**
  *
- * What counts as a failure is `Retry.classify`'s word: a caller's mistake, a rate limit or a full queue does not, nor does
+ * What counts as a failure is decided by `FailureClass.classify`: a caller's mistake, a rate limit or a full queue does not, nor does
  * a call that is interrupted. One outcome is counted for each call, so time-outs belong inside it; each attempt is a call.
  *
  * One event is one failure: calls that were in flight together count once when they fail in the same way (`FailureClass.eventKey`), as
@@ -80,7 +80,7 @@ export const endingOf = (exit: Exit.Exit<unknown, InferenceError>): Ending => {
   // A defect counts against the deployment.
   if (Result.isFailure(error)) return { verdict: "failure" }
   const { reason } = error.success
-  return { verdict: classify(reason).counts ? "failure" : "left", reason }
+  return { verdict: classify(reason).countsAgainstCircuit ? "failure" : "left", reason }
 }
 
 export class Breaker extends Context.Service<Breaker, {

@@ -26,7 +26,7 @@
  * The deadline and the time-outs of an attempt are the driver's clock; the machine only does not start what the deadline
  * would cut off before it begins.
  */
-import type { Verdict } from "../../domain/FailureClass.ts"
+import type { FailureClass } from "../../domain/FailureClass.ts"
 import { classify, isRefusal } from "../../domain/FailureClass.ts"
 import type { Attempt, Reason } from "../../domain/InferenceError.ts"
 import { NoDeployment } from "../../domain/InferenceError.ts"
@@ -54,7 +54,7 @@ const telling = (failures: ReadonlyArray<Attempt>, last: Reason): Reason => {
 const fail = (state: State, reason: Reason): Step =>
   end(state, [...cancelAll(state), { type: "fail", reason: state.broken ?? reason, attempts: state.failures }])
 
-const untried: Tried = { tries: 0, again: "never", notBefore: 0 }
+const untried: Tried = { tries: 0, retry: "no", notBefore: 0 }
 
 /** Starts an attempt there, if there may be another. */
 const start = (
@@ -125,7 +125,7 @@ export const begin = (plan: Plan, view: View): Step => {
 }
 
 /** A shorter answer at the same deployment, where the caller asked for more than one token. */
-const shorten = (state: State, deployment: string, { adjust }: Verdict): Step | undefined => {
+const shorten = (state: State, deployment: string, { adjust }: FailureClass): Step | undefined => {
   const { maxTokens, plan: { policy } } = state
   if (
     adjust !== "shorter" || maxTokens === undefined || maxTokens < 2 || state.tried[deployment]!.tries > policy.retries
@@ -133,11 +133,11 @@ const shorten = (state: State, deployment: string, { adjust }: Verdict): Step | 
   return start({ ...state, maxTokens: Math.max(1, Math.floor(maxTokens * policy.shorterBy)) }, deployment)
 }
 
-const retry = (state: State, deployment: string, verdict: Verdict, view: View): Step | undefined => {
+const retry = (state: State, deployment: string, failure: FailureClass, view: View): Step | undefined => {
   const { tries } = state.tried[deployment]!
-  if (verdict.again !== "soon" || tries > state.plan.policy.retries) return undefined
+  if (failure.retry !== "backoff" || tries > state.plan.policy.retries) return undefined
   const pause = backoffMs(state.plan.policy, tries, view.random)
-  if ((verdict.retryAfterMs ?? 0) > pause || !isInTime(state, view, pause)) return undefined
+  if ((failure.retryAfterMs ?? 0) > pause || !isInTime(state, view, pause)) return undefined
   return start(state, deployment, { afterMs: pause })
 }
 
@@ -153,32 +153,32 @@ const wait = (state: State, view: View): Step | undefined => {
 }
 
 /** What the failure changes for every attempt to come. */
-const learn = (state: State, deployment: string, reason: Reason, verdict: Verdict, now: number): State => {
+const learn = (state: State, deployment: string, reason: Reason, failure: FailureClass, now: number): State => {
   const known = state.tried[deployment]!
   return {
     ...state,
-    list: verdict.next === "context" || verdict.next === "content" ? verdict.next : state.list,
+    list: failure.next === "context" || failure.next === "content" ? failure.next : state.list,
     tooSmall: reason._tag === "ContextLengthExceeded"
       ? Math.max(state.tooSmall, reason.contextWindow ?? 0)
       : state.tooSmall,
-    lowPriority: state.lowPriority || verdict.adjust === "low-priority",
+    lowPriority: state.lowPriority || failure.adjust === "low-priority",
     tried: {
       ...state.tried,
       [deployment]: {
         ...known,
-        again: verdict.again,
-        notBefore: now + (verdict.retryAfterMs ?? 0)
+        retry: failure.retry,
+        notBefore: now + (failure.retryAfterMs ?? 0)
       }
     }
   }
 }
 
 /** The next attempt, by the order that the module's head tells. */
-const recover = (state: State, deployment: string, verdict: Verdict, view: View): Step | undefined => {
+const recover = (state: State, deployment: string, failure: FailureClass, view: View): Step | undefined => {
   if (!isInTime(state, view, 0)) return undefined
   const again = view.closedFor(deployment) > 0
     ? undefined
-    : shorten(state, deployment, verdict) ?? retry(state, deployment, verdict, view)
+    : shorten(state, deployment, failure) ?? retry(state, deployment, failure, view)
   return again ?? goOn(state, view) ?? wait(state, view)
 }
 
@@ -195,7 +195,7 @@ const deploymentOf = ({ running }: State, attempt: number): string =>
   running.find((one) => one.attempt === attempt)!.deployment
 
 /** What is wrong with a request that somebody has answered already is the way in which it goes on, and not the request. */
-const judge = ({ broken }: State, reason: Reason): Verdict =>
+const judge = ({ broken }: State, reason: Reason): FailureClass =>
   broken !== undefined && reason._tag === "InvalidRequest"
     ? { ...classify(reason), next: "ordinary" }
     : classify(reason)
@@ -204,21 +204,21 @@ const failed = (state: State, event: Extract<Event, { type: "failed" }>, view: V
   const { attempt, reason } = event
   const deployment = deploymentOf(state, attempt)
   const noted = note(state, event, deployment)
-  const verdict = judge(state, reason)
-  if (state.phase === "committed" || verdict.next === "nobody") return fail(noted, reason)
-  const known = learn(noted, deployment, reason, verdict, view.now)
+  const failure = judge(state, reason)
+  if (state.phase === "committed" || failure.next === "none") return fail(noted, reason)
+  const known = learn(noted, deployment, reason, failure, view.now)
   // The other attempt may still answer.
   if (known.running.length > 0) return { state: known, actions: [] }
-  return recover(known, deployment, verdict, view) ?? fail(known, telling(known.failures, reason))
+  return recover(known, deployment, failure, view) ?? fail(known, telling(known.failures, reason))
 }
 
 const cut = (state: State, event: Extract<Event, { type: "cut" }>, view: View): Step => {
   const { attempt, reason } = event
   const deployment = deploymentOf(state, attempt)
   const noted: State = { ...note(state, event, deployment), broken: reason }
-  const verdict = classify(reason)
-  if (!state.plan.policy.continue || verdict.next === "nobody") return fail(noted, reason)
-  const known = learn({ ...noted, phase: "trying" }, deployment, reason, verdict, view.now)
+  const failure = classify(reason)
+  if (!state.plan.policy.continue || failure.next === "none") return fail(noted, reason)
+  const known = learn({ ...noted, phase: "trying" }, deployment, reason, failure, view.now)
   const next = isInTime(known, view, 0) ? goOn(known, view) ?? wait(known, view) : undefined
   return next ?? fail(known, reason)
 }

@@ -2,7 +2,7 @@
  * What may be tried for one request, and what is known while it is tried: plain data. `services/resilience/AttemptMachine` is the machine
  * that goes through it.
  */
-import type { List, Verdict } from "../../domain/FailureClass.ts"
+import type { FailureClass, List } from "../../domain/FailureClass.ts"
 import type { Attempt, Reason } from "../../domain/InferenceError.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
 
@@ -30,7 +30,7 @@ export interface Plan {
 export interface Tried {
   readonly tries: number
   /** Whether and when it may be tried again. */
-  readonly again: Verdict["again"]
+  readonly retry: FailureClass["retry"]
   /** ms of `Monotonic` */
   readonly notBefore: number
 }

@@ -29,7 +29,7 @@ export const waiting = (state: State, { closedFor, now, random }: View): Waiting
   let first: Waiting | undefined
   for (const { deployment } of targetsOf(state)) {
     const tried = state.tried[deployment]
-    if (tried === undefined || tried.again === "never" || tried.tries > policy.retries) continue
+    if (tried === undefined || tried.retry === "no" || tried.tries > policy.retries) continue
     const ms = Math.max(backoffMs(policy, tried.tries, random), tried.notBefore - now, closedFor(deployment))
     if (ms <= policy.maxWaitMs && (first === undefined || ms < first.ms)) first = { deployment, ms }
   }

@@ -81,14 +81,14 @@ for (const operation of operations) {
         const reason = yield* reasonOf(operation, status, body)
         assert.deepInclude(reason, { _tag: "NotSupported", capability })
         assert.include(reason.message, String(status))
-        assert.isFalse(classify(reason).counts)
+        assert.isFalse(classify(reason).countsAgainstCircuit)
       }))
 
     it.effect.each(others)("is there where it answers %i %s", ([status, body, tag]) =>
       Effect.gen(function*() {
         const reason = yield* reasonOf(operation, status, body)
         assert.strictEqual(reason._tag, tag)
-        assert.isTrue(classify(reason).counts)
+        assert.isTrue(classify(reason).countsAgainstCircuit)
       }))
   })
 }
