@@ -134,7 +134,7 @@ export const layer = <R = never>({ languageModels = {}, services: replaced = {},
   const problems = [...unknownIn([], options, optionNames), ...unknownIn(["services"], replaced, Object.keys(services))]
   const loaded = problems.length === 0
     ? SettingsFile.load(options)
-    : Effect.fail(new SettingsError({ source: "The options of Troupe", problems }))
+    : Effect.fail(new SettingsError({ source: "the options of Troupe", problems }))
   const settings = Effect.map(loaded, ({ models, ...rest }) => ({
     ...rest,
     models: [...models, ...provided.filter(({ name }) => models.every((model) => model.name !== name))]

@@ -18,5 +18,5 @@ const [neededMajor = 0, neededMinor = 0] = needed.split(".").map(Number)
 
 /** One line that names the Node that is needed; undefined where this one will do. */
 export const unsupported: string | undefined = major < neededMajor || (major === neededMajor && minor < neededMinor)
-  ? `Node ${needed} or later is needed, and this is Node ${process.versions.node}.`
+  ? `Node.js ${needed} or later is required. This is Node.js ${process.versions.node}.`
   : undefined

@@ -17,13 +17,13 @@ const schema = Command.make("schema", {}, () => printJson(fileJsonSchema())).pip
 )
 
 const configCommand = Command.make("config").pipe(
-  Command.withDescription("Check the configuration, or print its schema"),
+  Command.withDescription("Check the configuration or print its JSON Schema"),
   Command.withSubcommands([check, schema])
 )
 
 /** The whole command line. */
 export const troupe = Command.make("troupe").pipe(
-  Command.withDescription("Run language models as supervised actors: as a service, or once from the command line"),
+  Command.withDescription("Run local and remote language models, as a service or from the command line"),
   Command.withSubcommands([
     serve,
     run,

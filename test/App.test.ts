@@ -195,7 +195,7 @@ describe("App.layer, config", () => {
         models: { "fake/a": { deployments: [{ engine: "fake" }], idelUnload: "1 minute", queueLimit: 0 } }
       }
       const message = yield* failure({ config: wrong as unknown as App.Config })
-      assert.match(message, /^The option `config` cannot be used:\n/)
+      assert.match(message, /^Invalid configuration: the option `config`\n/)
       assert.include(message, "idelUnload")
       assert.include(message, "queueLimit")
       assert.include(

@@ -62,9 +62,9 @@ describe("Troupe", () => {
   })
 
   it.each([
-    [{ temprature: 0 }, "temprature: There is no such field. Did you mean temperature?"],
-    [{ max_tokens: 5 }, "max_tokens: There is no such field. Did you mean maxTokens?"],
-    [{ route: { retires: 1 } }, "route.retires: There is no such field. Did you mean retries?"]
+    [{ temprature: 0 }, "temprature: Unknown field. Did you mean temperature?"],
+    [{ max_tokens: 5 }, "max_tokens: Unknown field. Did you mean maxTokens?"],
+    [{ route: { retires: 1 } }, "route.retires: Unknown field. Did you mean retries?"]
   ])("refuses the misspelt option of %j by name", async (options, message) => {
     const error = await thrown(() => troupe.generate(ask("Hello!", options as object)))
     assert.instanceOf(error, InferenceError.InferenceError)
@@ -73,10 +73,10 @@ describe("Troupe", () => {
   })
 
   it.each([
-    [{ confg: {} }, "confg: There is no such field. Did you mean config?"],
-    [{ fil: "troupe.yaml" }, "fil: There is no such field. Did you mean file?"],
-    [{ services: { metric: {} } }, "services.metric: There is no such field. Did you mean metrics?"],
-    [{ languageModel: {} }, "languageModel: There is no such field. Did you mean languageModels?"]
+    [{ confg: {} }, "confg: Unknown field. Did you mean config?"],
+    [{ fil: "troupe.yaml" }, "fil: Unknown field. Did you mean file?"],
+    [{ services: { metric: {} } }, "services.metric: Unknown field. Did you mean metrics?"],
+    [{ languageModel: {} }, "languageModel: Unknown field. Did you mean languageModels?"]
   ])("refuses the misspelt start option of %j by name", async (options, message) => {
     const wrong = Troupe.start(options as Parameters<typeof Troupe.start>[0])
     const error = await thrown(() => wrong.generate(ask("Hello!")))

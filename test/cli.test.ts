@@ -110,7 +110,7 @@ describe("config", () => {
     assert.include(stderr, "server.port: ")
     assert.include(
       stderr,
-      "environments.production.server.hots: There is no such field. Did you mean host? (line 2, column 41)\n"
+      "environments.production.server.hots: Unknown field. Did you mean host? (line 2, column 41)\n"
     )
     const json = await run(["config", "check", "--config", file, "--json"])
     assert.strictEqual(json.code, 1)
@@ -132,15 +132,17 @@ describe("config", () => {
     assert.strictEqual(code, 1)
     assert.strictEqual(
       stderr,
-      `troupe: ${file} cannot be used:\n` +
-        `  models.a.deployments[0].variants[0]: There is nothing at ${
+      `troupe: Invalid configuration: ${file}\n` +
+        `  models.a.deployments[0].variants[0]: No such file or folder: ${
           join(folder.path, "gone.gguf")
         } (line 1, column 76)\n` +
-        `  models.a.deployments[1].folder: There is nothing at ${join(folder.path, "none")} (line 1, column 106)\n` +
-        `  models.a.deployments[2].folder: There is nothing at ${
+        `  models.a.deployments[1].folder: No such file or folder: ${
+          join(folder.path, "none")
+        } (line 1, column 106)\n` +
+        `  models.a.deployments[2].folder: No such file or folder: ${
           join(folder.path, "half", "tokenizer.json")
         } (line 1, column 138)\n` +
-        `  models.a.deployments[2].folder: There is nothing at ${
+        `  models.a.deployments[2].folder: No such file or folder: ${
           join(folder.path, "half", "onnx/small.onnx")
         } (line 1, column 138)\n` +
         `  models.a.deployments[0].file: ${join(folder.path, "there.gguf")} is not a model file that can be loaded: ` +
@@ -176,8 +178,8 @@ describe("config", () => {
     assert.strictEqual(code, 0)
     assert.match(stdout, /^The configuration is valid\./)
     const warning = (url: string) =>
-      `No key is configured, and ${url} refuses requests without one. Set key: \${NAME}, or baseUrl where another ` +
-      "host is meant"
+      `No API key is configured, and ${url} requires one. Set key: \${NAME}, or set baseUrl ` +
+      "to another host"
     assert.strictEqual(
       stderr,
       `Warning: models.open.deployments[0]: ${warning("https://api.openai.com/v1")} (line 2, column 25)\n` +
@@ -214,11 +216,11 @@ models:
     assert.strictEqual(code, 1)
     const [, ...problems] = stderr.trimEnd().split("\n")
     assert.deepStrictEqual(problems.map((line) => line.replace(/about [\d.]+/, "about N")), [
-      `  models.wide.deployments[0].contextSize: Expected at most 512 tokens, which ${weights} was trained for (line 5, column ${
+      `  models.wide.deployments[0].contextSize: Expected at most 512 tokens, the context window that ${weights} was trained with (line 5, column ${
         50 + weights.length
       })`,
-      "  models.many.deployments[0]: It needs about N MiB of memory, and at most 20.0 MiB can be free for it: memory.budget " +
-      "less what pinned models use. Use a smaller variant, fewer slots or a shorter contextSize, or raise memory.budget " +
+      "  models.many.deployments[0]: The model needs about N MiB of memory, but at most 20.0 MiB can be available " +
+      "(memory.budget minus pinned models). Use a smaller variant, fewer slots or a shorter contextSize, or raise memory.budget " +
       "(line 6, column 25)"
     ])
   })
@@ -239,7 +241,7 @@ models:
       writeFileSync(file, text(budget))
       const checked = await run(["config", "check", "--config", file])
       assert.strictEqual(checked.code, 1)
-      assert.match(checked.stderr, new RegExp(`models\\.${refused}\\.deployments\\[0\\]: It needs about 11\\d`))
+      assert.match(checked.stderr, new RegExp(`models\\.${refused}\\.deployments\\[0\\]: The model needs about 11\\d`))
       const served = await run(["serve", "--config", file])
       assert.notStrictEqual(served.code, 0)
       assert.include(served.stderr, `"${refused}#0" needs`)
@@ -367,7 +369,7 @@ describe("a Node that is too old", () => {
   it.each(["18.20.8", "20.20.2", "22.18.0"])("is told in one line what is needed: %s", (version) => {
     assert.deepStrictEqual(runWith(version), {
       status: 1,
-      stderr: `troupe: Node 22.19 or later is needed, and this is Node ${version}.\n`,
+      stderr: `troupe: Node.js 22.19 or later is required. This is Node.js ${version}.\n`,
       stdout: ""
     })
   })
@@ -395,7 +397,7 @@ describe("a Node that is too old", () => {
     ], { encoding: "utf8", cwd: tmpdir() })
     assert.deepStrictEqual([status, stderr], [
       0,
-      "troupe: Node 22.19 or later is needed, and this is Node 20.20.2.\n"
+      "troupe: Node.js 22.19 or later is required. This is Node.js 20.20.2.\n"
     ])
     assert.match(readFileSync(index, "utf8"), /\*\/\nimport "\.\/RequireNode\.ts"\n/)
     const decompression = readFileSync(join(dirname(main), "layers/providers/Decompression.ts"), "utf8")

@@ -9,7 +9,9 @@ const portFromEnvironment = Effect.suspend(() => {
   if (text === undefined || text === "") return Effect.undefined
   return /^\d{1,5}$/.test(text) && Number(text) <= 65535
     ? Effect.succeed(Number(text))
-    : Effect.fail(new CommandFailed({ message: `PORT: Expected a number between 0 and 65535, not "${text}"` }))
+    : Effect.fail(
+      new CommandFailed({ message: `The environment variable PORT must be a port from 0 to 65535, not "${text}".` })
+    )
 })
 
 /** Flags first, then HOST and PORT, then the settings. */

@@ -7,7 +7,7 @@ import { json, printJson, table } from "./Shared.ts"
 
 const model = Argument.String("model").pipe(
   Argument.withSchema(Schema.NonEmptyString),
-  Argument.withDescription("A configured model's name")
+  Argument.withDescription("Name of a configured model")
 )
 
 const mebibytes = (bytes: number): string => `${Math.round(bytes / 2 ** 20)} MiB`
@@ -46,7 +46,7 @@ export const ps = Command.make("ps", { ...target, json }, ({ json, ...target }) 
   Effect.flatMap(
     withClient(target, (client) => client.admin.deployments({})),
     ({ deployments }) => print(json, deployments)
-  )).pipe(Command.withDescription("Show what the models of a running service do"))
+  )).pipe(Command.withDescription("List the deployments of a running service, their state and memory"))
 
 const act = (action: Action, description: string) =>
   Command.make(action, { model, ...target, json }, ({ json, model, ...target }) =>
@@ -55,6 +55,6 @@ const act = (action: Action, description: string) =>
       ({ deployments }) => print(json, deployments)
     )).pipe(Command.withDescription(description))
 
-export const load = act("load", "Load a model of a running service, also one that is down")
-export const unload = act("unload", "Unload a model of a running service when its requests have ended")
-export const reload = act("reload", "Load a model of a running service anew, beside itself, and move over")
+export const load = act("load", "Load a model; also retries one that failed")
+export const unload = act("unload", "Unload a model after its running requests have finished")
+export const reload = act("reload", "Load a new instance of a model, then replace the old one without downtime")

@@ -13,9 +13,9 @@ import { CommandFailed, config, loadToShow } from "./Shared.ts"
 
 const url = Flag.String("url").pipe(
   Flag.withSchema(Schema.String.check(
-    Schema.isPattern(/^https?:\/\/[^\s/]/, { message: "Expected a URL, as http://127.0.0.1:3000" })
+    Schema.isPattern(/^https?:\/\/[^\s/]/, { message: "Expected a URL such as http://127.0.0.1:3000" })
   )),
-  Flag.withDescription("Where the service listens; default as HOST, PORT and the configuration say"),
+  Flag.withDescription("URL of the service (default: from HOST, PORT and the configuration)"),
   Flag.optional
 )
 
@@ -47,10 +47,15 @@ const explain = (at: string) => (error: unknown): Effect.Effect<never, CommandFa
   return HttpClientError.isHttpClientError(error) && error.reason._tag === "TransportError"
     ? Effect.fail(
       new NoService({
-        message: `No service answers at ${at}. Start one with: troupe serve; or name another with --url`
+        message:
+          `No service is running at ${at}. Start one with \`troupe serve\`, or pass the URL of another with --url.`
       })
     )
-    : Effect.fail(new CommandFailed({ message: `${at} answers, but not as Troupe does.` }))
+    : Effect.fail(
+      new CommandFailed({
+        message: `The server at ${at} is not a Troupe service, or runs another version. Check --url.`
+      })
+    )
 }
 
 /** Where to ask, and how. */

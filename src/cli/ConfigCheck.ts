@@ -90,7 +90,8 @@ const look =
       return window !== null && trainedWindow !== null && window > trainedWindow
         ? Result.fail({
           path: `${candidate.place}.contextSize`,
-          expected: `Expected at most ${trainedWindow} tokens, which ${candidate.source} was trained for`
+          expected:
+            `Expected at most ${trainedWindow} tokens, the context window that ${candidate.source} was trained with`
         })
         : Result.succeed(facts)
     }).pipe(
@@ -103,13 +104,13 @@ const look =
     )
 
 const missingMemory = ({ availableBytes, neededBytes }: Verdict): string =>
-  `needs about ${bytesAsText(neededBytes)} of memory, and at most ${bytesAsText(availableBytes)} can be free for it`
+  `needs about ${bytesAsText(neededBytes)} of memory, but at most ${bytesAsText(availableBytes)} can be available`
 
 /** Deployments that can never be loaded. What is free on this machine says nothing of the one that the service runs on. */
 const tooLarge = ({ memory }: Resolved, verdicts: ReadonlyArray<Verdict>): ReadonlyArray<Problem> =>
   memory.budgetBytes === undefined ? [] : verdicts.filter(({ fits }) => !fits).map((verdict) => ({
     path: placeOf(verdict.deployment),
-    expected: `It ${missingMemory(verdict)}: memory.budget less what pinned models use. ` +
+    expected: `The model ${missingMemory(verdict)} (memory.budget minus pinned models). ` +
       "Use a smaller variant, fewer slots or a shorter contextSize, or raise memory.budget"
   }))
 
@@ -207,5 +208,5 @@ export const check = Command.make(
       })
     )
 ).pipe(
-  Command.withDescription("Check the configuration of every environment and its model files, without starting anything")
+  Command.withDescription("Check the configuration of every environment and the model files that it names")
 )

@@ -13,8 +13,8 @@ const missingKey = ({ options }: Deployment): string | undefined => {
   if (baseUrl === undefined || baseUrl !== defaultUrl || isPrivateHost(hostOf(new URL(baseUrl)))) return undefined
   return Object.keys(options.headers ?? {}).some((name) => keyHeaders.includes(name.toLowerCase()))
     ? undefined
-    : `No key is configured, and ${baseUrl} refuses requests without one. ` +
-      "Set key: ${NAME}, or baseUrl where another host is meant"
+    : `No API key is configured, and ${baseUrl} requires one. ` +
+      "Set key: ${NAME}, or set baseUrl to another host"
 }
 
 /** Every warning, at its deployment. */

@@ -7,12 +7,12 @@ import { json, printJson } from "./Shared.ts"
 
 const options = {
   id: Argument.String("id").pipe(
-    Argument.withDescription("One request, by the id that its answer has in x-troupe-decision; left out, the latest"),
+    Argument.withDescription("Decision ID from the response header x-troupe-decision (default: list the latest)"),
     Argument.optional
   ),
   limit: Flag.Int("limit").pipe(
     Flag.withSchema(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 1_000 }))),
-    Flag.withDescription("How many of the latest, up to 1,000; default 20"),
+    Flag.withDescription("Number of requests to list, at most 1000 (default: 20)"),
     Flag.withDefault(20)
   ),
   ...target,
@@ -27,11 +27,11 @@ export const decisions = Command.make("decisions", options, ({ id, json, limit, 
     }
     const { decisions } = yield* withClient(target, (client) => client.admin.decisions({ query: { limit } }))
     if (json) return yield* printJson(decisions)
-    yield* Console.log(decisions.length === 0 ? "There was no request yet." : RoutingText.recorded(decisions))
+    yield* Console.log(decisions.length === 0 ? "No requests yet." : RoutingText.recorded(decisions))
   })).pipe(
-    Command.withDescription("Show how the latest requests to a running service went, attempts and errors included"),
+    Command.withDescription("Show the latest requests to a running service, with attempts and errors"),
     Command.withExamples([
-      { command: "troupe decisions --limit 5", description: "The latest five" },
-      { command: "troupe decisions dec-1a2b3c-0", description: "One, with its scores and attempts" }
+      { command: "troupe decisions --limit 5", description: "List the latest five requests" },
+      { command: "troupe decisions dec-1a2b3c-0", description: "Show one request with its scores and attempts" }
     ])
   )

@@ -47,14 +47,14 @@ const describeModel = Effect.fnUntraced(function*(model: StoredModel) {
 })
 
 const source = Argument.String("source").pipe(
-  Argument.withDescription("hf:org/repo[:quantisation][/file], https://host/model.gguf, or a path on this machine")
+  Argument.withDescription("hf:org/repo[:quantisation][/file], https://host/model.gguf, or a local path")
 )
 const name = Flag.String("name").pipe(
-  Flag.withDescription("The model's name in the store; default after the file or repository"),
+  Flag.withDescription("Name of the model in the store (default: from the file or repository)"),
   Flag.optional
 )
 const sha256 = Flag.String("sha256").pipe(
-  Flag.withDescription("The checksum that the file must have, 64 hexadecimal digits"),
+  Flag.withDescription("Expected SHA-256 checksum of the file, 64 hexadecimal digits"),
   Flag.optional
 )
 
@@ -74,15 +74,15 @@ const pull = Command.make("pull", { source, name, sha256, config, json }, (input
     if (done?.type !== "done") return
     const about = yield* describeModel(done.model)
     yield* input.json ? printJson(about) : Console.log(
-      `${about.name} is ${done.already ? "already in" : "in"} the store: ${
+      `${done.already ? "Already in the store" : "Pulled"}: ${about.name}, ${
         [about.quantisation, bytesAsText(about.bytes)].filter((text) => text !== "").join(", ")
-      }.\nTry it: ${asCalled("troupe run")} ${about.name} "Hello!"`
+      }\nTry it: ${asCalled("troupe run")} ${about.name} "Hello!"`
     )
   }).pipe(withStore(input.config))).pipe(
-    Command.withDescription("Bring a model to this machine, check it, and see that it loads"),
+    Command.withDescription("Download a model into the store, verify it and test that it loads"),
     Command.withExamples([
-      { command: "troupe models pull hf:org/repo:Q4_K_M", description: "From Hugging Face, this quantisation" },
-      { command: "troupe models pull ./model.gguf --name mine", description: "From this machine, under a name" }
+      { command: "troupe models pull hf:org/repo:Q4_K_M", description: "Pull one quantisation from Hugging Face" },
+      { command: "troupe models pull ./model.gguf --name mine", description: "Add a local file under another name" }
     ])
   )
 
@@ -92,7 +92,7 @@ const list = Command.make("ls", { config, json }, (input) =>
     const models = yield* Effect.forEach(yield* store.list, describeModel)
     if (input.json) return yield* printJson(models)
     if (models.length === 0) {
-      return yield* Console.log(asCalled("The store is empty. Pull a model: troupe models pull --help"))
+      return yield* Console.log(asCalled("No models in the store. Pull one: troupe models pull --help"))
     }
     yield* Console.log(table([
       ["NAME", "SIZE", "QUANTISATION", "INSPECTED", "SOURCE"],
@@ -104,10 +104,10 @@ const list = Command.make("ls", { config, json }, (input) =>
         model.source
       ])
     ]))
-  }).pipe(withStore(input.config))).pipe(Command.withDescription("List the models of the store"))
+  }).pipe(withStore(input.config))).pipe(Command.withDescription("List the models in the store"))
 
 const nameOrPath = Argument.String("name").pipe(
-  Argument.withDescription("A model of the store, a configured one, or a GGUF file")
+  Argument.withDescription("Name of a model in the store or the configuration, or path of a GGUF file")
 )
 
 /** What a GGUF file says of itself. */
@@ -156,17 +156,17 @@ const show = Command.make("show", { nameOrPath, config, json }, (input) =>
     const { chatTemplate, ...figures } = { chatTemplate: null, ...about }
     yield* Console.log(lines({
       ...figures,
-      memory: `about ${bytesAsText(memory.totalBytes)} with ${options.slots ?? defaultSlots} slots, ` +
-        `and this machine has ${bytesAsText(availableBytes)} free: ${fits ? "it fits" : "it does not fit"}`
+      memory: `about ${bytesAsText(memory.totalBytes)} with ${options.slots ?? defaultSlots} slots: ` +
+        `${fits ? "fits" : "does not fit"} the ${bytesAsText(availableBytes)} available on this machine now`
     }))
     yield* Console.log(`\nIn troupe.yaml:\n\n${asWritten(shown)}`)
     if (chatTemplate !== null) yield* Console.log(`\nchatTemplate\n${chatTemplate}`)
   }).pipe(withStore(input.config))).pipe(
-    Command.withDescription("Show what a model says of itself, the memory it will take, and how troupe.yaml names it")
+    Command.withDescription("Show the details of a model, the memory it needs and its entry for troupe.yaml")
   )
 
 const yes = Flag.Boolean("yes").pipe(
-  Flag.withDescription("Do not ask; without a terminal nothing is asked"),
+  Flag.withDescription("Remove without confirmation; implied when there is no terminal"),
   Flag.withDefault(false)
 )
 
@@ -178,11 +178,11 @@ const namedInStore = Effect.fnUntraced(function*(wanted: string, isAsked: boolea
   const [first, ...others] = names.filter((name) => name.startsWith(wanted))
   if (first === undefined || !isAsked) return wanted
   return others.length === 0 ? first : yield* new CommandFailed({
-    message: `"${wanted}" may mean ${[first, ...others].join(", ")}. Give the whole name.`
+    message: `"${wanted}" is ambiguous: ${[first, ...others].join(", ")}. Use the full name.`
   })
 })
 
-const storedName = Argument.String("name").pipe(Argument.withDescription("A model of the store"))
+const storedName = Argument.String("name").pipe(Argument.withDescription("Name of a model in the store"))
 
 const remove = Command.make("rm", { name: storedName, yes, config }, (input) =>
   Effect.gen(function*() {
@@ -191,9 +191,9 @@ const remove = Command.make("rm", { name: storedName, yes, config }, (input) =>
     const name = yield* namedInStore(input.name, isAsked)
     if (isAsked && !(yield* Prompt.run(Prompt.Confirm({ message: `Remove ${name} from the store?` })))) return
     yield* store.remove(name)
-    yield* Console.log(`${name} is removed.`)
+    yield* Console.log(`Removed ${name}.`)
   }).pipe(withStore(input.config))).pipe(
-    Command.withDescription("Remove a model from the store; on a terminal, asks first")
+    Command.withDescription("Remove a model from the store")
   )
 
 /** Lists what is configured; the store's models have commands of their own. */
@@ -208,6 +208,6 @@ export const models = Command.make("models", { config, json }, ({ config, json }
     }
     yield* Console.log(table(modelRows(settings.models)))
   })).pipe(
-    Command.withDescription("List the configured models, or pull models to this machine and see to them"),
+    Command.withDescription("List the configured models, or manage the models in the store"),
     Command.withSubcommands([pull, list, show, remove])
   )

@@ -33,7 +33,7 @@ const find = (settings: Resolved, name: string): Effect.Effect<object, CommandFa
   if (model === undefined) {
     const names = [...settings.policies, ...settings.models].map((one) => one.name)
     return Effect.fail(
-      new CommandFailed({ message: `There is no policy and no model "${name}". There is: ${names.join(", ")}.` })
+      new CommandFailed({ message: `No policy or model is named "${name}". Available: ${names.join(", ")}.` })
     )
   }
   const { fallbacks, policy: { name: policyName, ...figures } } = routingOf(model, settings.policies)
@@ -41,7 +41,7 @@ const find = (settings: Resolved, name: string): Effect.Effect<object, CommandFa
 }
 
 const name = Argument.String("name").pipe(
-  Argument.withDescription("A policy, or a model to see how its requests go; left out, all policies"),
+  Argument.withDescription("Name of a policy or model (default: all policies)"),
   Argument.optional
 )
 
@@ -54,14 +54,14 @@ const show = Command.make("show", { name, config, json }, (input) =>
     const all = Array.isArray(found) ? found : [found]
     yield* Console.log(all.map((each) => table(rows(each))).join("\n\n"))
   })).pipe(
-    Command.withDescription("Print a policy with every default filled in"),
+    Command.withDescription("Print a policy, or the policy of a model, with all defaults"),
     Command.withExamples([
-      { command: "troupe policy show", description: "All policies" },
-      { command: "troupe policy show tiny-chat", description: "How this model's requests go" }
+      { command: "troupe policy show", description: "Print all policies" },
+      { command: "troupe policy show tiny-chat", description: "Print the policy and fallbacks of a model" }
     ])
   )
 
 export const policy = Command.make("policy").pipe(
-  Command.withDescription("See how requests are routed and retried"),
+  Command.withDescription("Show how requests are routed and retried"),
   Command.withSubcommands([show])
 )

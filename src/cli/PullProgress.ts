@@ -67,13 +67,13 @@ const lineOf = (progress: Exclude<Progress, Received>): string | undefined => {
     case "resolved":
       return `Pulling ${progress.name}${progress.bytes === undefined ? "" : `, ${bytesAsText(progress.bytes)}`}`
     case "resumed":
-      return `${progress.file}: going on after ${bytesAsText(progress.fromBytes)}`
+      return `${progress.file}: resuming at ${bytesAsText(progress.fromBytes)}`
     case "retry":
-      return `${progress.file}: ${progress.detail}; try ${progress.attempt + 1} in ${
+      return `${progress.file}: ${progress.detail}; attempt ${progress.attempt + 1} in ${
         (progress.delayMs / 1000).toFixed(1)
       } s`
     case "inspecting":
-      return `Loading ${progress.name} to see that it works`
+      return `Testing that ${progress.name} loads`
     case "done":
       return undefined
   }

@@ -14,45 +14,48 @@ import { explained } from "./RoutingText.ts"
 import { CommandFailed, json, loadToShow, logging, printJson } from "./Shared.ts"
 
 const descriptions: Readonly<Record<string, string>> = {
-  policy: "By this policy",
-  strategy: "By this strategy",
-  deployments: "Only these of the model's deployments, with commas",
-  except: "None of these, with commas",
-  fallbacks: "Models that stand in for it, with commas",
-  session: "The session that it is of",
-  task: "What it is about, as deployments name it in tasks",
-  retries: "Attempts at one deployment after its first",
-  "timeout-ms": "For the request as a whole, ms",
-  continue: "true or false: another goes on where one fails in the middle"
+  policy: "Policy to apply",
+  strategy: "Strategy to apply",
+  deployments: "Use only these deployments (comma-separated)",
+  except: "Exclude these deployments (comma-separated)",
+  fallbacks: "Fallback models, in order (comma-separated)",
+  session: "Session ID, for strategies that keep a session on one deployment",
+  task: "Task of the request, as deployments list it under tasks",
+  retries: "Retries per deployment",
+  "timeout-ms": "Timeout of the whole request, in milliseconds",
+  continue: "true or false: continue a failed answer on another deployment"
 }
 
 /** One for each header that a request may have. */
 const overrides = Object.fromEntries(Overrides.headerNames.map((header) => {
   const name = header.slice("x-troupe-".length)
-  const description = descriptions[name] ?? `As the header ${header}`
+  const description = descriptions[name] ?? `Value of the header ${header}`
   return [header, Flag.String(name).pipe(Flag.withDescription(description), Flag.optional)]
 }))
 
 const options = {
   prompt: Argument.String("prompt").pipe(
-    Argument.withDescription("What would be asked; left out, its length is not known"),
+    Argument.withDescription("Prompt of the request (default: unknown length)"),
     Argument.optional
   ),
   model: Flag.String("model").pipe(
-    Flag.withDescription("The model that would be asked for; default the first that is configured"),
+    Flag.withDescription("Requested model (default: the first configured model)"),
     Flag.optional
   ),
   explain: Flag.Boolean("explain").pipe(
-    Flag.withDescription("Scores with their terms, who was ruled out and why, and the plan"),
+    Flag.withDescription("Show scores, excluded deployments with reasons, and the attempt plan"),
     Flag.withDefault(false)
   ),
-  tools: Flag.Boolean("tools").pipe(Flag.withDescription("It has tools"), Flag.withDefault(false)),
+  tools: Flag.Boolean("tools").pipe(
+    Flag.withDescription("The request has tools; same as --needs tools"),
+    Flag.withDefault(false)
+  ),
   needs: Flag.String("needs").pipe(
-    Flag.withDescription(`What the deployment must be able to do, with commas: ${abilities.join(", ")}`),
+    Flag.withDescription(`Required capabilities (comma-separated): ${abilities.join(", ")}`),
     Flag.optional
   ),
-  maxTokens: Flag.Int("max-tokens").pipe(Flag.withDescription("The most tokens to generate"), Flag.optional),
-  tenant: Flag.String("tenant").pipe(Flag.withDescription("Whose request it is"), Flag.optional),
+  maxTokens: Flag.Int("max-tokens").pipe(Flag.withDescription("Maximum number of tokens to generate"), Flag.optional),
+  tenant: Flag.String("tenant").pipe(Flag.withDescription("Tenant of the request"), Flag.optional),
   overrides,
   ...target,
   json
@@ -117,8 +120,8 @@ const decide = Effect.fnUntraced(function*(question: Question, target: Target) {
 })
 
 const sources = {
-  service: "As the running service would decide now.",
-  configuration: "No service runs: by the configuration alone, with nothing measured."
+  service: "Decision of the running service:",
+  configuration: "No service is running. Decision from the configuration, without measurements:"
 }
 
 export const route = Command.make("route", options, (input) =>
@@ -135,9 +138,15 @@ export const route = Command.make("route", options, (input) =>
     // For scripts that ask whether anybody can.
     if (explanation.plan.lists.ordinary.length === 0) process.exitCode = 1
   })).pipe(
-    Command.withDescription("Tell who would answer a request, and why, without asking anybody"),
+    Command.withDescription("Show which deployment would answer a request, without sending it"),
     Command.withExamples([
-      { command: "troupe route \"What is 7 + 5?\" --model tiny-chat --explain", description: "With scores and plan" },
-      { command: "troupe route \"Hello!\" --strategy cost --tools", description: "As a request with these wishes" }
+      {
+        command: "troupe route \"What is 7 + 5?\" --model tiny-chat --explain",
+        description: "Show scores and the attempt plan"
+      },
+      {
+        command: "troupe route \"Hello!\" --strategy cost --tools",
+        description: "Route by cost among deployments that support tools"
+      }
     ])
   )

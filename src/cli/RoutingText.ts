@@ -69,17 +69,21 @@ const candidateRows = ({ candidates }: Decision): ReadonlyArray<ReadonlyArray<st
 const candidates = (decision: Decision): ReadonlyArray<string> => {
   const { candidates, explored, spilled = [], strategy, viable } = decision
   if (candidates.length === 0) return []
-  const all = viable === candidates.length ? "All that" : `The first ${candidates.length} of ${viable} that`
+  const all = viable === candidates.length
+    ? "All eligible deployments"
+    : `The best ${candidates.length} of ${viable} eligible deployments`
   const left = candidates.length - mostRows
   return [
     "",
-    wrap(`${all} can take the request, by ${strategy}; a higher score is better.`),
+    wrap(`${all} by strategy ${strategy}; higher scores are better.`),
     table(candidateRows(decision).slice(0, mostRows + 1)),
-    ...(left > 0 ? [`and ${left} more, which --json lists`] : []),
-    ...(explored === true ? [wrap("The first goes first because nothing is known of it yet.")] : []),
+    ...(left > 0 ? [`and ${left} more (use --json to list all)`] : []),
+    ...(explored === true
+      ? [wrap("Exploration: the first deployment is tried because it has no measurements yet.")]
+      : []),
     ...(spilled.length === 0
       ? []
-      : [wrap(`Behind the others, since they load or their queue is full: ${few(spilled)}`, "", "  ")])
+      : [wrap(`Moved to the end (loading, or queue full): ${few(spilled)}`, "", "  ")])
   ]
 }
 
@@ -87,13 +91,13 @@ const candidates = (decision: Decision): ReadonlyArray<string> => {
 const reasons = (decision: Decision): ReadonlyArray<string> => [
   ...candidates(decision),
   ...groups(
-    "Not known, and taken as neutral",
+    "Unknown values (scored as neutral)",
     groupBy(decision.candidates, ({ unknown }) => unknown, ({ deployment }) => deployment)
   ),
-  ...groups("Ruled out", groupBy(decision.ruledOut, ({ why }) => [why], ({ deployment }) => deployment)),
+  ...groups("Excluded", groupBy(decision.ruledOut, ({ why }) => [why], ({ deployment }) => deployment)),
   ...(decision.ruledOutCount === undefined || decision.ruledOutCount <= decision.ruledOut.length
     ? []
-    : [`and ${decision.ruledOutCount - decision.ruledOut.length} more ruled out`])
+    : [`and ${decision.ruledOutCount - decision.ruledOut.length} more excluded`])
 ]
 
 type Lists = Plan["lists"]
@@ -112,43 +116,45 @@ const timeouts = ({ timeouts: { firstTokenMs, loadMs, queueMs, stallMs, totalMs 
     ["total", totalMs]
   ] as const
   const set = known.flatMap(([what, ms]) => ms === undefined ? [] : [`${what} ${span(ms)}`])
-  return set.length === 0 ? "none but those of the deployments" : names(set)
+  return set.length === 0 ? "only those of the deployments" : names(set)
 }
 
 const hedge = ({ hedge }: Plan): string => {
   if (hedge === undefined) return "none"
-  const after = hedge.afterMs === undefined ? "once first tokens have been measured" : `after ${span(hedge.afterMs)}`
-  return `${after}, for ${figure(hedge.share * 100)} % of requests at most`
+  const after = hedge.afterMs === undefined
+    ? "once time to first token has been measured"
+    : `after ${span(hedge.afterMs)}`
+  return `${after}, for at most ${figure(hedge.share * 100)} % of requests`
 }
 
 const plan = (told: Plan): ReadonlyArray<string> => {
   const { backoff, lists, maxAttempts, maxWaitMs, retries, shorterBy } = told
   const rows = [
-    ["order", few(lists.ordinary) || "nobody"],
+    ["order", few(lists.ordinary) || "no deployment"],
     ...others(lists),
-    ["attempts", `${maxAttempts} at most, at one deployment ${retries + 1}`],
-    ["pauses", `${span(backoff.initialMs)}, times ${backoff.factor} each, up to ${span(backoff.capMs)}`],
-    ["waits", `up to ${span(maxWaitMs)} where nobody else is free`],
-    ["time-outs", timeouts(told)],
+    ["attempts", `at most ${maxAttempts}, ${retries + 1} per deployment`],
+    ["backoff", `${span(backoff.initialMs)}, times ${backoff.factor} each time, at most ${span(backoff.capMs)}`],
+    ["max wait", `${span(maxWaitMs)} when no other deployment is available`],
+    ["timeouts", timeouts(told)],
     ["hedge", hedge(told)],
-    ["shorter", `${figure(shorterBy * 100)} % of maxTokens, where prompt and answer do not fit`]
+    ["shorter", `${figure(shorterBy * 100)} % of maxTokens when prompt and answer do not fit`]
   ] as const
-  return ["", "The plan", ...rows.map(([what, text]) => wrap(text, `  ${what.padEnd(9)}  `, " ".repeat(13)))]
+  return ["", "Attempt plan", ...rows.map(([what, text]) => wrap(text, `  ${what.padEnd(9)}  `, " ".repeat(13)))]
 }
 
 const answer = ({ decision, model, plan: { lists }, policy }: Explanation): ReadonlyArray<string> => {
   const [first, ...rest] = lists.ordinary
-  const by = `by ${decision.strategy} (policy ${policy})`
+  const by = `strategy ${decision.strategy}, policy ${policy}`
   if (first === undefined) {
     const { retryAfterMs } = decision
-    const wait = retryAfterMs === undefined ? "" : ` The first may be asked again in ${span(retryAfterMs)}.`
-    return [wrap(`Nobody can answer this request for ${model}, ${by}.${wait}`)]
+    const wait = retryAfterMs === undefined ? "" : ` Retry in ${span(retryAfterMs)}.`
+    return [wrap(`No deployment can answer this request for ${model} (${by}).${wait}`)]
   }
   return [
-    wrap(`${first} would answer this request for ${model}, ${by}.`),
-    ...(rest.length === 0 ? [] : [wrap(`If that fails: ${few(rest)}`, "", "  ")]),
+    wrap(`${first} would answer for ${model} (${by}).`),
+    ...(rest.length === 0 ? [] : [wrap(`Fallbacks: ${few(rest)}`, "", "  ")]),
     ...(lists.context.length === 0 ? [] : [wrap(`If the prompt is too long: ${few(lists.context)}`, "", "  ")]),
-    ...(lists.content.length === 0 ? [] : [wrap(`If its content is refused: ${few(lists.content)}`, "", "  ")])
+    ...(lists.content.length === 0 ? [] : [wrap(`If the content is refused: ${few(lists.content)}`, "", "  ")])
   ]
 }
 
@@ -162,7 +168,7 @@ export const explained = (told: Explanation, everything: boolean): string => {
   ].join("\n")
 }
 
-const ends = { success: "answered", failure: "failed", interruption: "left" } as const
+const ends = { success: "answered", failure: "failed", interruption: "cancelled" } as const
 
 const endOf = ({ end }: DecisionRecord): string => end === undefined ? "running" : ends[end]
 
@@ -173,7 +179,7 @@ const timeOf = (at: number): string => `${new Date(at).toISOString().slice(0, 19
 /** One line a request. */
 export const recorded = (records: ReadonlyArray<DecisionRecord>): string =>
   table([
-    ["ID", "TIME", "MODEL", "BY", "TRIES", "TOOK", "END"],
+    ["ID", "TIME", "MODEL", "ANSWERED BY", "ATTEMPTS", "DURATION", "RESULT"],
     ...records.map((one) => [
       one.id,
       timeOf(one.at).slice(11),
@@ -199,33 +205,33 @@ const attempts = ({ attempts }: DecisionRecord): ReadonlyArray<string> => {
   return [
     "",
     ...(rows.length === 0
-      ? ["No attempt was made."]
-      : [table([["DEPLOYMENT", "BEGAN AFTER", "FIRST TOKEN", "TOOK", "OUTCOME"], ...rows])]),
-    ...(failures.length === 0 ? [] : ["", "What went wrong", ...failures])
+      ? ["No attempts."]
+      : [table([["DEPLOYMENT", "STARTED AFTER", "FIRST TOKEN", "DURATION", "OUTCOME"], ...rows])]),
+    ...(failures.length === 0 ? [] : ["", "Errors", ...failures])
   ]
 }
 
 /** What became of it. */
 const outcome = ({ answeredBy, end, tookMs }: DecisionRecord): string => {
-  if (tookMs === undefined || end === undefined) return "It runs."
+  if (tookMs === undefined || end === undefined) return "Still running."
   const by = answeredBy === undefined ? "" : ` by ${answeredBy}`
-  const what = { success: `It was answered${by}`, failure: "It failed", interruption: "Its caller left" }
-  return `${what[end]}, after ${span(tookMs)}.`
+  const what = { success: `Answered${by}`, failure: "Failed", interruption: "Cancelled by the caller" }
+  return `${what[end]} after ${span(tookMs)}.`
 }
 
 /** One request with its attempts, and why it went as it did. */
 export const record = (one: DecisionRecord): string => {
   const { at, decision, fallbacks, id, model, operation, policy } = one
   return [
-    wrap(`${id}: ${operation} for ${model} at ${timeOf(at)}, by ${decision.strategy} (policy ${policy}).`),
-    wrap(outcome(one)),
+    wrap(`${id}: ${operation} for ${model} at ${timeOf(at)}.`),
+    wrap(`${outcome(one)} Strategy ${decision.strategy}, policy ${policy}.`),
     ...attempts(one),
     ...reasons(decision),
     ...groups(
-      "Who stands in",
+      "Fallbacks",
       new Map(
-        ([["for whatever fails", fallbacks.ordinary], ["for prompts that are too long", fallbacks.context], [
-          "for content that is refused",
+        ([["after any failure", fallbacks.ordinary], ["when the prompt is too long", fallbacks.context], [
+          "when the content is refused",
           fallbacks.content
         ]] as const).filter(([, some]) => some.length > 0)
       )

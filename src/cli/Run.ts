@@ -22,7 +22,7 @@ const writeOut = (text: string) =>
     process.stdout.write(process.stdout.isTTY ? plainText(text) : text, (error?: NodeJS.ErrnoException | null) => {
       if (!error) return resume(Effect.void)
       if (error.code !== "EPIPE") {
-        return resume(Effect.fail(new CommandFailed({ message: `Standard output: ${error.message}` })))
+        return resume(Effect.fail(new CommandFailed({ message: `Cannot write to standard output: ${error.message}` })))
       }
       process.exitCode = brokenPipe
       resume(Effect.interrupt)
@@ -34,26 +34,26 @@ const optionalNumber = (name: string, description: string) =>
 
 const runOptions = {
   model: Argument.String("model").pipe(
-    Argument.withDescription("A model's name, as `troupe models` or `troupe models ls` lists it")
+    Argument.withDescription("Model to ask, configured or in the store")
   ),
   prompt: Argument.String("prompt").pipe(
-    Argument.withDescription("What to say to it; without it, standard input is read"),
+    Argument.withDescription("Prompt (default: read from standard input)"),
     Argument.optional
   ),
-  system: Flag.String("system").pipe(Flag.withDescription("A system message to begin with"), Flag.optional),
-  temperature: optionalNumber("temperature", "0 is greedy, up to 2; default 1"),
-  topP: optionalNumber("top-p", "Nucleus sampling, 0 to 1; default 1"),
-  seed: Flag.Int("seed").pipe(Flag.withDescription("The same seed gives the same answer"), Flag.optional),
-  maxTokens: Flag.Int("max-tokens").pipe(Flag.withDescription("The most tokens to generate"), Flag.optional),
+  system: Flag.String("system").pipe(Flag.withDescription("System message"), Flag.optional),
+  temperature: optionalNumber("temperature", "Sampling temperature from 0 (most likely token) to 2 (default: 1)"),
+  topP: optionalNumber("top-p", "Nucleus sampling probability from 0 to 1 (default: 1)"),
+  seed: Flag.Int("seed").pipe(Flag.withDescription("Seed; the same seed gives the same answer"), Flag.optional),
+  maxTokens: Flag.Int("max-tokens").pipe(Flag.withDescription("Maximum number of tokens to generate"), Flag.optional),
   stop: Flag.String("stop").pipe(
-    Flag.withDescription("End the answer before this text; may be repeated"),
+    Flag.withDescription("Stop sequence; may be repeated"),
     Flag.atLeast(0)
   ),
   json,
   config
 }
 
-const noPrompt = new CommandFailed({ message: "What should the model be asked? Give a prompt, or pipe one in." })
+const noPrompt = new CommandFailed({ message: "No prompt. Pass one as an argument or pipe it to standard input." })
 
 const promptOf = (prompt: Option.Option<string>) =>
   Option.match(prompt, {
@@ -128,12 +128,15 @@ export const run = Command.make("run", runOptions, (input) =>
       ))
     )
   })).pipe(
-    Command.withDescription("Ask a model once; the answer streams to standard output"),
+    Command.withDescription("Send one prompt to a model and print the answer as it is generated"),
     Command.withExamples([
       {
         command: "troupe run tiny-chat \"What is the capital of Japan?\" --temperature 0",
-        description: "One question"
+        description: "Ask one question"
       },
-      { command: "echo 'Count to 7.' | troupe run tiny-chat --json", description: "A prompt from a pipe, JSON out" }
+      {
+        command: "echo 'Count to 7.' | troupe run tiny-chat --json",
+        description: "Read the prompt from a pipe and print JSON"
+      }
     ])
   )

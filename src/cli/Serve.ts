@@ -13,24 +13,24 @@ import { CommandFailed, config, leftovers, logging, modelRows, table } from "./S
 
 const host = Flag.String("host").pipe(
   Flag.withSchema(Schema.NonEmptyString),
-  Flag.withDescription("Address to listen on; default HOST, then the configuration's, then 127.0.0.1"),
+  Flag.withDescription("Address to listen on (default: HOST, the configuration, 127.0.0.1)"),
   Flag.optional
 )
 
 const port = Flag.Int("port").pipe(
   Flag.withSchema(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 65535 }))),
-  Flag.withDescription("Port to listen on, 0 for any free one; default PORT, then the configuration's, then 3000"),
+  Flag.withDescription("Port to listen on, 0 for any free port (default: PORT, the configuration, 3000)"),
   Flag.optional
 )
 
 const adminPort = Flag.Int("admin-port").pipe(
   Flag.withSchema(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 65535 }))),
-  Flag.withDescription("Port of 127.0.0.1 for administration, 0 for any free one; default the configuration's"),
+  Flag.withDescription("Port on 127.0.0.1 for administration, 0 for any free port (default: the configuration)"),
   Flag.optional
 )
 
 const adminText = ({ socket, url }: AdminAddress["Service"]): string =>
-  [url, socket].filter((address) => address !== undefined).join(" and ") || "nowhere but by the token"
+  [url, socket].filter((address) => address !== undefined).join(" and ") || "the same port, with the token"
 
 const listening = (settings: Resolved, url: string, admin: AdminAddress["Service"]): string => {
   const model = settings.models[0]?.name ?? "tiny-chat"
@@ -45,10 +45,10 @@ const listening = (settings: Resolved, url: string, admin: AdminAddress["Service
     "",
     table(modelRows(settings.models)),
     "",
-    "Ask:",
+    "Try it:",
     `  curl -s ${url}/v1/chat/completions -H 'content-type: application/json' -d '${body}'`,
     "",
-    "Ctrl-C stops it when its requests have ended; twice, at once."
+    "Press Ctrl-C to stop after running requests have finished; twice to stop immediately."
   ].join("\n")
 }
 
@@ -59,9 +59,9 @@ const tellStop = ({ server }: Resolved) =>
     const requests = (yield* models.statuses).reduce((sum, { queued, running }) => sum + running + queued, 0)
     yield* Effect.logInfo(
       requests === 0
-        ? "Stopping, with no request to wait for."
-        : `Stopping when ${requests === 1 ? "1 request has" : `${requests} requests have`} ended, in ` +
-          `${Duration.format(server.shutdownGrace)} at most. Ctrl-C again stops at once.`
+        ? "Stopping; no requests are running."
+        : `Stopping after ${requests === 1 ? "1 request has" : `${requests} requests have`} finished, in at most ` +
+          `${Duration.format(server.shutdownGrace)}. Press Ctrl-C again to stop immediately.`
     )
   })
 
@@ -69,7 +69,7 @@ const tellStop = ({ server }: Resolved) =>
 const ignoreHangUp = Effect.gen(function*() {
   const services = yield* Effect.context()
   const onHangUp = () => {
-    Effect.runForkWith(services)(Effect.logInfo("SIGHUP is ignored. Send SIGTERM to stop the service."))
+    Effect.runForkWith(services)(Effect.logInfo("Ignoring SIGHUP. Send SIGTERM to stop the service."))
   }
   yield* Effect.acquireRelease(
     Effect.sync(() => process.on("SIGHUP", onHangUp)),
@@ -81,9 +81,9 @@ const explainServe = (settings: Resolved, error: { readonly cause?: unknown }): 
   const cause = error.cause as NodeJS.ErrnoException | undefined
   const { host, port } = settings.server
   const message = cause?.code === "EADDRINUSE"
-    ? `Port ${port} of ${host} is already in use. Choose another with --port or PORT.`
+    ? `Port ${port} of ${host} is already in use. Choose another port with --port or PORT.`
     : cause?.code === "EACCES"
-    ? `Port ${port} of ${host} may not be used by this user. Choose another with --port or PORT.`
+    ? `This user may not listen on port ${port} of ${host}. Choose another port with --port or PORT.`
     : `Cannot listen on ${host}, port ${port}: ${cause?.message ?? "unknown reason"}.`
   return new CommandFailed({ message })
 }
@@ -130,9 +130,12 @@ export const serve = Command.make(
       )
     })
 ).pipe(
-  Command.withDescription("Start the service: HTTP on one port, every configured model loaded"),
+  Command.withDescription("Start the HTTP service and load the configured models"),
   Command.withExamples([
     { command: "troupe serve", description: "Serve troupe.yaml, or the embedded model" },
-    { command: "troupe serve --port 8080 --config ./troupe.yaml", description: "Another port and file" }
+    {
+      command: "troupe serve --port 8080 --config ./troupe.yaml",
+      description: "Use another port and configuration file"
+    }
   ])
 )

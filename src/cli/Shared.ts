@@ -12,11 +12,11 @@ export class CommandFailed extends Schema.TaggedError<CommandFailed>()("CommandF
 
 export const config = Flag.String("config").pipe(
   Flag.withSchema(Schema.NonEmptyString),
-  Flag.withDescription("Configuration file; default troupe.yaml in this folder, or the embedded tiny-chat"),
+  Flag.withDescription("Configuration file (default: troupe.yaml in the current folder, if any)"),
   Flag.optional
 )
 
-export const json = Flag.Boolean("json").pipe(Flag.withDescription("Print JSON, for programs"), Flag.withDefault(false))
+export const json = Flag.Boolean("json").pipe(Flag.withDescription("Print JSON"), Flag.withDefault(false))
 
 /** The settings, for commands that call no deployment: those need no keys. */
 export const loadToShow = (file: Option.Option<string>) =>
@@ -61,11 +61,11 @@ const sourceOf = ({ options }: Deployment): string => {
     case "onnx":
       return options.folder
     case "fake":
-      return "no weights: a fake"
+      return "(no model file)"
     case "language-model":
       return options.name
     case "remote":
-      return `${options.model} of ${options.provider}`
+      return `${options.provider}: ${options.model}`
   }
 }
 

@@ -55,7 +55,7 @@ const leafMessage: SchemaIssue.LeafHook = (issue) =>
 /** @param names of the fields that there are */
 export const noSuchField = (name: string, names: Iterable<string>): string => {
   const nearest = nearestName(name, [...names])
-  return nearest === undefined ? "There is no such field" : `There is no such field. Did you mean ${nearest}?`
+  return nearest === undefined ? "Unknown field" : `Unknown field. Did you mean ${nearest}?`
 }
 
 /** The kinds of a union of structs that a literal tells apart, as the schema's message shows them. */
@@ -64,6 +64,8 @@ const kinds = /\{ readonly "(\w+)": ("[^"]+"), \.\.\. \}/g
 /** Messages of schemas, in the words of whoever writes the data. */
 const wordings: ReadonlyArray<readonly [message: RegExp, words: string]> = [
   [/ \| undefined$/, ""],
+  [/^Expected (?="[^"]*"(?: \| "[^"]*")+$)/, "Expected one of "],
+  [/" \| "/g, "\", \""],
   [/^Expected a value with a length of at least 1$/, "Expected a value that is not empty"],
   [/^Expected a string matching the RegExp (.+)$/s, "Expected text that matches $1"],
   [/^Expected a string representing a finite number$/, "Expected a number"]

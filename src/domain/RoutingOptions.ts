@@ -69,7 +69,7 @@ export const policyFor = (
   const named = name === undefined ? own : policies.find((one) => one.name === name)
   if (named === undefined) {
     const names = listed(policies.map((one) => one.name))
-    return Result.fail({ path: "policy", detail: `Expected the name of a policy: ${names}` })
+    return Result.fail({ path: "policy", detail: `Unknown policy. Available policies: ${names}` })
   }
   const totalMs = shorter(named.timeouts.totalMs, timeoutMs)
   const byCaller = named.name !== own.name ? "all" : totalMs === named.timeouts.totalMs ? undefined : "total"

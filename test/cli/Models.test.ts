@@ -22,10 +22,10 @@ describe("with a pulled model", () => {
   beforeAll(async () => {
     const { code, stderr, stdout } = await models("pull", file, "--name", "mine")
     assert.strictEqual(code, 0, stderr)
-    assert.strictEqual(stdout, `mine is in the store: Q8_0, 2.9 MiB.\nTry it: node ${main} run mine "Hello!"\n`)
+    assert.strictEqual(stdout, `Pulled: mine, Q8_0, 2.9 MiB\nTry it: node ${main} run mine "Hello!"\n`)
     assert.include(stderr, "Pulling mine, 2.9 MiB\n")
     assert.include(stderr, "tiny-chat-q8_0.gguf: 100 % of 2.9 MiB\n")
-    assert.include(stderr, "Loading mine to see that it works\n")
+    assert.include(stderr, "Testing that mine loads\n")
   })
 
   it("lists it", async () => {
@@ -51,7 +51,7 @@ describe("with a pulled model", () => {
     const { stdout } = await models("show", "mine")
     assert.match(stdout, /^architecture +llama$/m)
     assert.match(stdout, /^contextWindow +512$/m)
-    assert.match(stdout, /^memory +about \d+\.\d MiB .* it fits$/m)
+    assert.match(stdout, /^memory +about \d+\.\d MiB .* slots: fits the .* available on this machine now$/m)
     assert.include(stdout, "<|im_start|>")
     const shown = JSON.parse((await models("show", file, "--json")).stdout) as Readonly<Record<string, unknown>>
     assert.deepInclude(shown, { bits: 8, fits: true, path: file })
@@ -81,10 +81,10 @@ describe("with a pulled model", () => {
   it("removes it once, by its whole name", async () => {
     // Half a name is a question, and nobody is there to answer it.
     assert.strictEqual((await models("rm", "min")).code, 1)
-    assert.deepStrictEqual(await models("rm", "mine", "--yes"), { code: 0, stdout: "mine is removed.\n", stderr: "" })
+    assert.deepStrictEqual(await models("rm", "mine", "--yes"), { code: 0, stdout: "Removed mine.\n", stderr: "" })
     const { code, stderr } = await models("rm", "mine", "--yes")
     assert.strictEqual(code, 1)
-    assert.strictEqual(stderr, "troupe: The store has no model \"mine\". It is empty.\n")
+    assert.strictEqual(stderr, "troupe: The store has no model \"mine\". The store is empty.\n")
   })
 })
 
@@ -129,7 +129,7 @@ describe("pull", () => {
       env: { ...env, HF_ENDPOINT: server.url, HF_TOKEN: "hf_hush" }
     })
     assert.strictEqual(code, 1)
-    assert.match(stderr, /^troupe: \S+ may not be read \(HTTP status 401\)\. .*HF_TOKEN\.\n$/)
+    assert.match(stderr, /^troupe: Access to \S+ was denied \(HTTP status 401\)\. .*HF_TOKEN\.\n$/)
     assert.strictEqual(server.seen[0]!.headers.authorization, "Bearer hf_hush")
     assert.notInclude(stderr, "hush")
     await server.close()

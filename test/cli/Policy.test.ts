@@ -93,6 +93,6 @@ describe("policy show", () => {
   it("says what there is where the name is none of it", async () => {
     const { code, stderr } = await show("nobody")
     assert.notStrictEqual(code, 0)
-    assert.include(stderr, "There is: default, quick, fake/a, fake/b.")
+    assert.include(stderr, "Available: default, quick, fake/a, fake/b.")
   })
 })

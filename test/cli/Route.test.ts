@@ -36,9 +36,9 @@ describe("route, where no service runs", () => {
 
   it("decides by the configuration alone, and says so", async () => {
     const { stdout } = await route("Hello", "--strategy", "quality")
-    assert.include(stdout, "No service runs")
-    assert.include(stdout, "fake/a#0 would answer this request for fake/a, by quality (policy default).")
-    assert.include(stdout, "If that fails: fake/a#1, fake/b#0")
+    assert.include(stdout, "No service is running")
+    assert.include(stdout, "fake/a#0 would answer for fake/a (strategy quality, policy default).")
+    assert.include(stdout, "Fallbacks: fake/a#1, fake/b#0")
   })
 
   it("takes a request's needs and wishes", async () => {
@@ -65,7 +65,7 @@ describe("route, where no service runs", () => {
   it("names each flag that is wrong", async () => {
     const policy = await route("Hello", "--policy", "nope")
     assert.deepStrictEqual([policy.code, policy.stdout], [1, ""])
-    assert.strictEqual(policy.stderr, "troupe: --policy: Expected the name of a policy: default, patient\n")
+    assert.strictEqual(policy.stderr, "troupe: --policy: Unknown policy. Available policies: default, patient\n")
     assert.match((await route("Hello", "--retries", "99")).stderr, /^troupe: --retries: Expected .* 10\n$/)
     assert.include((await route("Hello", "--model", "nope")).stderr, "Available models: fake/a, fake/b.")
   })
@@ -74,12 +74,12 @@ describe("route, where no service runs", () => {
     const { code, stderr } = await route("Hello", "--url", url)
     assert.strictEqual(code, 1)
     assert.include(stderr, "--url")
-    assert.include(stderr, "Expected a URL, as http://127.0.0.1:3000")
+    assert.include(stderr, "Expected a URL such as http://127.0.0.1:3000")
   })
 
   it("does not pass the configuration off for the service that was named", async () => {
     const { code, stderr } = await route("Hello", "--url", "http://127.0.0.1:9")
     assert.strictEqual(code, 1)
-    assert.include(stderr, "No service answers at http://127.0.0.1:9")
+    assert.include(stderr, "No service is running at http://127.0.0.1:9")
   })
 })

@@ -44,11 +44,11 @@ describe("routing for a terminal", () => {
   it("names who would answer, and who would follow", () => {
     assert.strictEqual(
       RoutingText.explained(explanationOf(3), false),
-      "chat#0 would answer this request for chat, by balanced (policy default).\nIf that fails: chat#1"
+      "chat#0 would answer for chat (strategy balanced, policy default).\nFallbacks: chat#1"
     )
     assert.strictEqual(
       RoutingText.explained(explanationOf(1), false),
-      "chat#0 would answer this request for chat, by balanced (policy default)."
+      "chat#0 would answer for chat (strategy balanced, policy default)."
     )
   })
 
@@ -63,7 +63,7 @@ describe("routing for a terminal", () => {
       "it does not support tool calls:",
       "chat#2",
       "order chat#0, chat#1",
-      "attempts 6 at most, at one deployment 3",
+      "attempts at most 6, 3 per deployment",
       "hedge none"
     ]
     for (const line of expected) assert.include(lines, line)
@@ -76,7 +76,7 @@ describe("routing for a terminal", () => {
       decision: { ...decision, candidates: [], viable: 0, retryAfterMs: 30_000 },
       plan: { ...plan, lists: { ordinary: [], context: [], content: [] } }
     }, false)
-    assert.include(text, "Nobody can answer")
+    assert.include(text, "No deployment can answer")
     assert.include(text, "in 30 s")
     assert.include(text, "it does not support tool calls:\n    chat#2")
   })
@@ -114,11 +114,11 @@ describe("routing for a terminal", () => {
       end: "success"
     }
     const text = RoutingText.record(record)
-    assert.include(text, "dec-1-0: chat for chat at 1970-01-01T00:00:00Z, by balanced (policy default).")
-    assert.include(text, "It was answered by chat#1, after 2.515 s.")
+    assert.include(text, "dec-1-0: chat for chat at 1970-01-01T00:00:00Z.")
+    assert.include(text, "Answered by chat#1 after 2.515 s. Strategy balanced, policy default.")
     assert.match(text, /chat#1 +15 ms, hedge +20 ms +2\.5 s +answered/)
     assert.include(text, "chat#0: EngineCrashed: It crashed.")
-    assert.include(text, "for whatever fails:\n    other#0")
+    assert.include(text, "after any failure:\n    other#0")
     assert.isAtMost(Math.max(...text.split("\n").map(({ length }) => length)), 80)
     assert.match(RoutingText.recorded([record]), /dec-1-0 +00:00:00Z +chat +chat#1 +2 +2\.515 s +answered/)
   })

@@ -67,7 +67,7 @@ describe("a secret from an environment variable", () => {
       for (const value of ["hidden\nvalue", "hidden\0value", "hidden“value", "\n"]) {
         const problems = Result.getOrThrow(Result.flip(decode(deployment, { K: value })))
         assert.deepStrictEqual(problems.map(({ path }) => path), [`models.m.deployments[0].${path}`])
-        assert.match(problems[0]!.expected, /^Expected the environment variable K to fit an HTTP header: /)
+        assert.match(problems[0]!.expected, /^Expected the environment variable K to be valid in an HTTP header: /)
         assert.notInclude(JSON.stringify(problems), "hidden")
       }
     })

@@ -80,11 +80,11 @@ describe("Problem", () => {
   it("names the field that an unknown one was meant to be, wherever it stands", () => {
     const linesOf = (input: unknown) => problemsOf(input).map(Problem.format)
     assert.deepStrictEqual(linesOf({ name: "a", stop: [], inner: { list: [{ count: 1, cuont: 2 }] }, nmae: "b" }), [
-      "nmae: There is no such field. Did you mean name?",
-      "inner.list[0].cuont: There is no such field. Did you mean count?"
+      "nmae: Unknown field. Did you mean name?",
+      "inner.list[0].cuont: Unknown field. Did you mean count?"
     ])
     assert.deepStrictEqual(linesOf({ name: "a", stop: [], inner: { list: [] }, temperature: 1 }), [
-      "temperature: There is no such field"
+      "temperature: Unknown field"
     ])
   })
 

@@ -80,7 +80,7 @@ describe("how a request was routed", () => {
     assert.deepStrictEqual(decisions, [record])
 
     const shown = await run(["decisions", id, "--url", service.url])
-    assert.include(shown.stdout, "It was answered by fake/chain#1")
+    assert.include(shown.stdout, "Answered by fake/chain#1")
     assert.include(shown.stdout, "fake/chain#0: EngineFailed: ")
     const listed = await run(["decisions", "--url", service.url])
     assert.match(listed.stdout, new RegExp(`${id} .* fake/chain +fake/chain#1 +2 .* answered`))
@@ -140,9 +140,9 @@ describe("how a request would be routed", () => {
 
   it("is told by the running service on the command line", async () => {
     const { stdout } = await run(["route", "Hello", "--model", "fake/chain", "--explain", "--url", service.url])
-    assert.include(stdout, "As the running service would decide now.")
-    assert.include(stdout, "fake/chain#0 would answer this request for fake/chain, by quality (policy once).")
-    assert.include(stdout, "The plan")
+    assert.include(stdout, "Decision of the running service:")
+    assert.include(stdout, "fake/chain#0 would answer for fake/chain (strategy quality, policy once).")
+    assert.include(stdout, "Attempt plan")
   })
 })
 
@@ -233,6 +233,6 @@ describe("circuits", () => {
     assert.deepStrictEqual(plan.lists.ordinary, [])
     assert.include(decision.ruledOut[0]?.why, "failed too often")
     const told = await run(["route", "--model", "fake/broken", "--url", service.url])
-    assert.match(told.stdout, /Nobody can answer this request for fake\/broken.* in \d+(\.\d+)? s/s)
+    assert.match(told.stdout, /No deployment can answer this request for fake\/broken.* in \d+(\.\d+)? s/s)
   })
 })

@@ -54,7 +54,7 @@ describe("start", () => {
     assert.strictEqual(code, 1)
     assert.strictEqual(
       stderr,
-      `troupe: Port ${port} of 127.0.0.1 is already in use. Choose another with --port or PORT.\n`
+      `troupe: Port ${port} of 127.0.0.1 is already in use. Choose another port with --port or PORT.\n`
     )
   })
 
@@ -93,9 +93,13 @@ describe("start", () => {
   const invocations: ReadonlyArray<readonly [ReadonlyArray<string>, Record<string, string>, RegExp]> = [
     [["serve", "--nope"], {}, /^troupe: Unrecognized flag: --nope/],
     [["serve", "--port", "70000"], {}, /^troupe: Invalid value for flag --port/],
-    [["serve"], { PORT: "http" }, /^troupe: PORT: Expected a number between 0 and 65535, not "http"\n$/],
+    [
+      ["serve"],
+      { PORT: "http" },
+      /^troupe: The environment variable PORT must be a port from 0 to 65535, not "http"\.\n$/
+    ],
     [["serve"], { NODE_ENV: "staging" }, /NODE_ENV: Expected one of development, test, production, not "staging"/],
-    [["serve", "--config", "nowhere.yaml"], {}, /nowhere\.yaml cannot be used:\n {2}There is no such file/]
+    [["serve", "--config", "nowhere.yaml"], {}, /Invalid configuration: .*nowhere\.yaml\n {2}No such file/]
   ]
   for (const [args, env, message] of invocations) {
     it(`refuses ${[...Object.entries(env).map(([key, value]) => `${key}=${value}`), ...args].join(" ")}`, async () => {
@@ -200,7 +204,7 @@ describe("stop", () => {
   it("waits for nobody where nobody asks", async () => {
     const { code, stderr } = await (await startService(slow(1, "1 hour"))).stop()
     assert.strictEqual(code, 0)
-    assert.include(stderr, "Stopping, with no request to wait for.")
+    assert.include(stderr, "Stopping; no requests are running.")
   })
 
   it("an engine whose service is killed ends by itself", async () => {

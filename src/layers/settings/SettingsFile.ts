@@ -56,7 +56,7 @@ const read = (file: string, required: boolean): Effect.Effect<string, SettingsEr
       const { code, message } = cause as NodeJS.ErrnoException
       return unusable(
         file,
-        code === "ENOENT" ? "There is no such file" : code === "EISDIR" ? "It is a folder" : message
+        code === "ENOENT" ? "No such file" : code === "EISDIR" ? "Expected a file, but this is a folder" : message
       )
     }
   })
@@ -79,7 +79,7 @@ const parseYaml = (file: string, text: string): Effect.Effect<unknown, SettingsE
       }
       // An alias's name may be a secret that begins with an asterisk; no other message holds a value.
       const message = (cause as Error).message.replace(/'\*.*'/, "(its name is not shown)")
-      return unusable(file, `Not YAML: ${YamlPlace.describe(text, message)}`)
+      return unusable(file, `Invalid YAML: ${YamlPlace.describe(text, message)}`)
     }
   })
 
@@ -132,8 +132,8 @@ const readFrom = Effect.fnUntraced(function*({ config, file }: Options) {
     const json = yield* parse(path, text)
     return { source: path, folder: dirname(path), text, json, literalSecrets: false } satisfies Given
   }
-  const source = "The option `config`"
-  if (file !== undefined) return yield* unusable(source, "Expected `config` or `file`, not both")
+  const source = "the option `config`"
+  if (file !== undefined) return yield* unusable(source, "Set either `config` or `file`, not both")
   return { source, folder: process.cwd(), text: undefined, json: config, literalSecrets: true } satisfies Given
 })
 
@@ -189,7 +189,7 @@ export const missingFiles = (settings: Resolved): ReadonlyArray<Problem> =>
         )
         .map(([place, path]) => ({
           path: `${formatPath(["models", name, "deployments", index])}.${place}`,
-          expected: `There is nothing at ${path}`
+          expected: `No such file or folder: ${path}`
         }))
     )
   )

@@ -59,7 +59,7 @@ export const diskError = (path: string, cause: unknown, neededBytes = 1): ModelS
     return fail(new DiskFull({ folder: dirname(path), neededBytes, availableBytes: 0 }))
   }
   const detail = readOnly.has(code)
-    ? `this process may not write there (${code}). Make the folder writable, or choose another store.folder`
+    ? `this process has no write permission (${code}). Make the folder writable, or choose another store.folder`
     : code ?? message
   return fail(new StoreUnusable({ path, detail }))
 }
@@ -117,7 +117,7 @@ const wrongSize = (origin: Origin, detail: string) => fail(new DownloadFailed({ 
 /** What the whole file's size is said to be; two sources that differ cannot both be right. */
 const totalOf = (origin: Origin, opened: Opened): Result.Result<number | undefined, ModelStoreError> =>
   origin.bytes !== undefined && opened.totalBytes !== undefined && origin.bytes !== opened.totalBytes
-    ? Result.fail(wrongSize(origin, `it has ${opened.totalBytes} bytes, and ${origin.bytes} were promised`))
+    ? Result.fail(wrongSize(origin, `the file has ${opened.totalBytes} bytes, but ${origin.bytes} were announced`))
     : Result.succeed(origin.bytes ?? opened.totalBytes)
 
 /** Writes what arrives; gives how many bytes there are then. */
@@ -134,7 +134,7 @@ const receive = Effect.fnUntraced(function*(
   yield* opened.body.pipe(
     Stream.timeoutOrElse({
       duration: stallAfter,
-      orElse: () => Stream.fail(new Cut({ detail: `nothing came for ${Durations.toSeconds(stallAfter)} s` }))
+      orElse: () => Stream.fail(new Cut({ detail: `no data was received for ${Durations.toSeconds(stallAfter)} s` }))
     }),
     Stream.runForEach((piece) =>
       Effect.gen(function*() {
@@ -143,7 +143,7 @@ const receive = Effect.fnUntraced(function*(
             ? fail(
               new DiskFull({ folder: folderOf(options), neededBytes: received + piece.length, availableBytes: room })
             )
-            : wrongSize(origin, `more than the ${total} bytes that were promised came`)
+            : wrongSize(origin, `more than the announced ${total} bytes were received`)
         }
         const missing = (total ?? received + piece.length) - received
         yield* Effect.tryPromise({
@@ -157,7 +157,7 @@ const receive = Effect.fnUntraced(function*(
     )
   )
   if (total !== undefined && received < total) {
-    return yield* new Cut({ detail: `the connection ended after ${received} of ${total} bytes` })
+    return yield* new Cut({ detail: `the connection closed after ${received} of ${total} bytes` })
   }
   return received
 })
@@ -184,7 +184,7 @@ const openOrigin = ({ origin, report, stallAfter }: DownloadOptions, from: Part)
     }
     return yield* Effect.timeoutOrElse(origin.open(from.bytes, from.etag), {
       duration: stallAfter,
-      orElse: () => new Cut({ detail: `no answer came for ${Durations.toSeconds(stallAfter)} s` })
+      orElse: () => new Cut({ detail: `the server did not respond within ${Durations.toSeconds(stallAfter)} s` })
     })
   })
 
@@ -218,7 +218,7 @@ const attempt = (options: DownloadOptions, counted: (bytes: number) => void) =>
     if (expected !== undefined && sha256 !== expected) {
       yield* removePart(target)
       // What was there before may have been wrong, not what came now.
-      if (opened.fromBytes > 0) return yield* new Cut({ detail: "its first bytes were not right" })
+      if (opened.fromBytes > 0) return yield* new Cut({ detail: "the resumed part does not match the checksum" })
       return yield* fail(new ChecksumMismatch({ file: origin.path, expected, actual: sha256 }))
     }
     return { origin, part, bytes, sha256, etag: opened.etag, revision: opened.revision } satisfies Arrived
@@ -259,8 +259,10 @@ export const download = Effect.fnUntraced(function*(options: DownloadOptions) {
       const cut = result.failure
       if (cut instanceof ModelStoreError) return yield* cut
       const delayMs = isLost(cut) ? undefined : yield* delayAfter(step, cut)
-      if (delayMs === undefined) return yield* fail(new DownloadFailed({ url: origin.label, detail: cut.detail }))
       attempts++
+      if (delayMs === undefined) {
+        return yield* fail(new DownloadFailed({ url: origin.label, detail: cut.detail, attempts }))
+      }
       yield* report({ type: "retry", file: origin.path, attempt: attempts, delayMs, detail: cut.detail })
       yield* Effect.sleep(delayMs)
     }

@@ -28,7 +28,7 @@ const inWords: Readonly<Record<string, string>> = {
   ENOTFOUND: "the host could not be resolved (ENOTFOUND). Check the name and the network",
   EAI_AGAIN: "the host could not be resolved (EAI_AGAIN). Check the name server and the network",
   ECONNREFUSED: "the connection was refused (ECONNREFUSED)",
-  ECONNRESET: "the connection was cut (ECONNRESET)"
+  ECONNRESET: "the connection was reset (ECONNRESET)"
 }
 
 const unreachable = new Set(["ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "EHOSTUNREACH", "ENETUNREACH"])
@@ -52,7 +52,7 @@ const refusal = (url: string, status: number): ModelStoreError => {
     case 410:
       return fail(new SourceNotFound({ url: showUrl(url) }))
     default:
-      return fail(new DownloadFailed({ url: showUrl(url), detail: `the server answered with HTTP status ${status}` }))
+      return fail(new DownloadFailed({ url: showUrl(url), detail: `the server responded with HTTP status ${status}` }))
   }
 }
 
@@ -104,7 +104,9 @@ const get = Effect.fnUntraced(function*(url: string, headers: Readonly<Record<st
     }
     const next = nextUrl(at, response.headers["location"])
     if (next === undefined) {
-      return yield* fail(new DownloadFailed({ url: showUrl(at), detail: "it redirects to nowhere, or to plain http" }))
+      return yield* fail(
+        new DownloadFailed({ url: showUrl(at), detail: "it redirects to an invalid URL or to plain http" })
+      )
     }
     sent = withoutToken(sent, at, next)
     at = next
@@ -118,7 +120,7 @@ const checkStatus = Effect.fnUntraced(function*(url: string, { headers, response
   if (!isPassing(response.status)) return yield* refusal(url, response.status)
   const now = yield* Clock.currentTimeMillis
   return yield* new Cut({
-    detail: `the server answered with HTTP status ${response.status}`,
+    detail: `the server responded with HTTP status ${response.status}`,
     retryAfterMs: retryAfterOf({ headers, now })
   })
 })
@@ -136,7 +138,7 @@ const readText = Effect.fnUntraced(function*(url: string, { response }: Answer) 
       pieces.push(piece)
       return bytes <= longestText
         ? Effect.void
-        : fail(new DownloadFailed({ url: showUrl(url), detail: `the answer has more than ${longestText} bytes` }))
+        : fail(new DownloadFailed({ url: showUrl(url), detail: `the response is larger than ${longestText} bytes` }))
     }
   )
   return new TextDecoder().decode(Buffer.concat(pieces))

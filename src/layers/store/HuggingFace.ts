@@ -48,7 +48,7 @@ const pageOf = Effect.fnUntraced(function*(endpoint: Endpoint, url: string) {
   const { next, text } = yield* Http.getPage(url, headersOf(endpoint))
   const tree = yield* Effect.mapError(
     Schema.decodeEffect(Tree)(text),
-    () => fail(new DownloadFailed({ url: Http.showUrl(url), detail: "the answer is not a list of files" }))
+    () => fail(new DownloadFailed({ url: Http.showUrl(url), detail: "the response is not a list of files" }))
   )
   return { files: filesOf(tree), next }
 })

@@ -6,8 +6,7 @@
  * Only what the file itself can have caused is its fault: a process that was killed from outside, as by a kernel that
  * is short of memory, says nothing about the file.
  */
-import type { Duration } from "effect"
-import { Effect } from "effect"
+import { Duration, Effect } from "effect"
 import type { ChildProcess } from "node:child_process"
 import { fork } from "node:child_process"
 import { fileURLToPath } from "node:url"
@@ -84,8 +83,8 @@ const ask = (child: ChildProcess, spec: LlamaSpec | OnnxSpec, stderr: () => stri
     }
     const onMessage = (message: FromInspector) => settle(outcomeOf(message))
     const onExit = (code: number | null, signal: NodeJS.Signals | null) => {
-      const how = signal === null ? `ended with exit code ${code}` : `was ended by ${signal}`
-      const detail = `The process that loaded it ${how}${lastWords(stderr())}.`
+      const how = signal === null ? `exited with code ${code}` : `was terminated by ${signal}`
+      const detail = `The process that loaded the file ${how}${lastWords(stderr())}.`
       settle({ type: signal === null || ownFaults.has(signal) ? "bad" : "unknown", detail })
     }
     const onError = (cause: Error) => settle({ type: "unknown", detail: `${cause.message}.` })
@@ -115,7 +114,7 @@ export const start = Effect.map(
           orElse: () =>
             Effect.succeed<Outcome>({
               type: "bad",
-              detail: `It did not load and compute a token within ${String(limit)}.`
+              detail: `The file did not load and compute a token within ${Duration.format(limit)}.`
             })
         })
     }

@@ -69,7 +69,7 @@ const findFolder = async (folder: string): Promise<Found | undefined> => {
   const files = [...models, ...weights.filter((path) => !models.includes(path)), ...companions]
   if (models.length === 0 || !companions.includes("config.json")) return undefined
   if (files.length > mostFiles) {
-    throw new Error(`${folder} has ${files.length} files that may belong to a model, and at most ${mostFiles} are read`)
+    throw new Error(`${folder} has ${files.length} model files, but at most ${mostFiles} are supported`)
   }
   return {
     kind: "onnx",
@@ -86,7 +86,7 @@ const findFile = async (file: string): Promise<Found> => ({
 
 /** Whoever typed no more than a name may have meant another place. */
 const otherSources = (typed: string): string =>
-  /^[./\\]/.test(typed) ? "" : ". On Hugging Face a model is hf:org/repo, elsewhere https://host/model.gguf"
+  /^[./\\]/.test(typed) ? "" : ". To download a model, use hf:org/repo or https://host/model.gguf"
 
 /** The model at a path. */
 export const find = Effect.fnUntraced(function*(typed: string) {
@@ -98,7 +98,7 @@ export const find = Effect.fnUntraced(function*(typed: string) {
       const { code, message, path: where = path } = cause as NodeJS.ErrnoException
       if (code === undefined) return wrong(message)
       return wrong(
-        code === "ENOENT" ? `There is no file at ${where}${otherSources(typed)}` : `${where} cannot be read (${code})`
+        code === "ENOENT" ? `No such file: ${where}${otherSources(typed)}` : `Cannot read ${where} (${code})`
       )
     }
   })

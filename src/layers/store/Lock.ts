@@ -136,7 +136,7 @@ const beat = Effect.fnUntraced(function*(file: string, owner: Owner) {
     return yield* fail(
       new StoreUnusable({
         path: file,
-        detail: "the lock expired during the pull, and another process has it; pull again"
+        detail: "the lock expired during the pull and another process took it; pull again"
       })
     )
   }

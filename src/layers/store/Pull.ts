@@ -68,7 +68,7 @@ const checkHeaders = ({ files }: Tools, typed: string, arrived: ReadonlyArray<Ar
     Effect.catch(({ reason }) =>
       Effect.andThen(
         removeParts(arrived),
-        Effect.fail(invalid(typed, `It is not a GGUF file that can be loaded: ${reason.detail}`))
+        Effect.fail(invalid(typed, `Not a loadable GGUF file: ${reason.detail}`))
       )
     )
   )
@@ -117,7 +117,10 @@ const settle = Effect.fnUntraced(function*(tools: Tools, existing: StoredModel, 
 const checkName = (typed: string, name: string) =>
   ModelSource.isName(name)
     ? Effect.void
-    : invalid(typed, `"${name}" cannot name a model; choose another with --name, of letters, digits, . _ -`)
+    : invalid(
+      typed,
+      `"${name}" is not a valid model name. Choose one with --name, of letters, digits, ".", "_" and "-"`
+    )
 
 /** Brings the files into the store, for the holder of its lock. */
 const bring = Effect.fnUntraced(function*(

@@ -54,16 +54,18 @@ const findOnHuggingFace = Effect.fnUntraced(function*(
   const problem = ModelSource.urlProblem(endpoint.url)
   if (problem !== undefined) return yield* invalid("HF_ENDPOINT", problem)
   const unfit = endpoint.token === undefined ? undefined : HeaderValue.problemIn(Redacted.value(endpoint.token))
-  if (unfit !== undefined) return yield* invalid("HF_TOKEN", `It does not fit an HTTP header: ${unfit}`)
+  if (unfit !== undefined) return yield* invalid("HF_TOKEN", `The value is not valid in an HTTP header: ${unfit}`)
+  let attempts = 0
   let unreachable = 0
-  const mayPass = (error: Cut | ModelStoreError): boolean => {
+  const isRetried = (error: Cut | ModelStoreError): boolean => {
     if (error._tag !== "Cut") return false
+    attempts++
     if (error.isUnreachable === true) unreachable++
     return unreachable <= pullUnreachableRetries
   }
   const choice = yield* HuggingFace.find(endpoint, source, typed).pipe(
-    Effect.retry({ schedule: told, while: mayPass }),
-    Effect.catchTag("Cut", ({ detail }) => fail(new DownloadFailed({ url: endpoint.url, detail }))),
+    Effect.retry({ schedule: told, while: isRetried }),
+    Effect.catchTag("Cut", ({ detail }) => fail(new DownloadFailed({ url: endpoint.url, detail, attempts }))),
     Effect.provideService(HttpClient.HttpClient, client)
   )
   return { ...choice, origins: HuggingFace.originsOf(client, endpoint, source.repository, choice) } satisfies Found

@@ -40,7 +40,7 @@ const withShape = ({ expected, path }: KeyedProblem): string => {
   return shape === undefined ? `Expected ${kind}` : `Expected ${kind}, such as ${shape}`
 }
 
-/** The choices that a message lists, as `Expected "a" | "b"`. */
+/** The choices that a message lists, such as `Expected one of "a", "b"`. */
 const choicesIn = (expected: string): ReadonlyArray<string> =>
   Array.from(expected.matchAll(/"([^"]+)"/g), ([, name]) => name!)
 
@@ -55,8 +55,8 @@ const didYouMean = (name: Tree, expected: string): string => {
 const kindByField: ReadonlyArray<readonly [field: string, hint: string]> = [
   ["file", "Did you mean engine: llama?"],
   ["folder", "Did you mean engine: onnx?"],
-  ["model", `A remote model needs a provider: ${providers.join(", ")}`],
-  ["baseUrl", `A remote model needs a provider: ${providers.join(", ")}`]
+  ["model", `For a remote model, set provider to one of ${providers.join(", ")}`],
+  ["baseUrl", `For a remote model, set provider to one of ${providers.join(", ")}`]
 ]
 
 /** Of a deployment without `engine` and `provider`, or with an engine that does not exist. */
@@ -96,6 +96,6 @@ export const withHint = (tree: Tree, problem: KeyedProblem): KeyedProblem => {
   }
   return {
     path,
-    expected: expected.startsWith("Expected \"") ? didYouMean(at(tree, path), expected) : withShape(problem)
+    expected: /^Expected (?:one of )?"/.test(expected) ? didYouMean(at(tree, path), expected) : withShape(problem)
   }
 }

@@ -207,7 +207,7 @@ interface Found {
   readonly expected: string
 }
 
-const listed = (all: ReadonlyArray<string>): string => all.length === 0 ? "there is none" : all.join(", ")
+const listed = (all: ReadonlyArray<string>): string => all.length === 0 ? "none" : all.join(", ")
 
 const policyProblem = (
   model: string,
@@ -216,7 +216,7 @@ const policyProblem = (
 ): ReadonlyArray<Found> =>
   policy === undefined || policies.includes(policy)
     ? []
-    : [{ path: ["models", model, "policy"], expected: `Expected the name of a policy: ${listed(policies)}` }]
+    : [{ path: ["models", model, "policy"], expected: `Unknown policy. Available policies: ${listed(policies)}` }]
 
 const fallbackProblems = (
   model: string,
@@ -232,7 +232,7 @@ const fallbackProblems = (
         ? isLast ? undefined : CachedResponses.onlyLast
         : others.includes(name)
         ? undefined
-        : `Expected the name of another model: ${listed(others)}`
+        : `Expected the name of another model. Available models: ${listed(others)}`
       return expected === undefined ? [] : [{ path: ["models", model, list, index], expected }]
     })
   })

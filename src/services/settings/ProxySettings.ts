@@ -37,7 +37,7 @@ export const problemsOf = (env: Environment): ReadonlyArray<Problem> =>
     const [name, value] = found(env, variable) ?? []
     return name === undefined || value === undefined || parse(value) !== undefined ? [] : [{
       path: name,
-      expected: "Expected the URL of a proxy, as http://proxy.example:3128: its scheme is http, https or socks5"
+      expected: "Expected a proxy URL with the scheme http, https or socks5, such as http://proxy.example:3128"
     }]
   })
 

@@ -9,7 +9,7 @@ const positive = Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))
 /** As a browser sends it in `Origin`, or `*`. */
 const Origin = Schema.String.check(
   Schema.isPattern(/^(?:\*|[a-z][a-z0-9+.-]*:\/\/[^\s/?#]+)$/, {
-    message: "Expected an origin, as https://app.example.com or http://localhost:5173, or *"
+    message: "Expected an origin such as https://app.example.com or http://localhost:5173, or *"
   })
 )
 
@@ -81,7 +81,7 @@ const Server = Schema.Struct({
         Schema.Array(
           Schema.String.check(
             Schema.isPattern(/^[a-z0-9._:-]+$/, {
-              message: "Expected a host's name or address in lower case, without port"
+              message: "Expected a host name or address in lower case, without a port"
             })
           )
         )

@@ -42,7 +42,7 @@ export class SettingsError extends Schema.TaggedError<SettingsError>()("Settings
   problems: Schema.Array(Problems.Problem)
 }) {
   override get message(): string {
-    return [`${this.source} cannot be used:`, ...this.problems.map((problem) => `  ${Problems.format(problem)}`)]
+    return [`Invalid configuration: ${this.source}`, ...this.problems.map((problem) => `  ${Problems.format(problem)}`)]
       .join("\n")
   }
 }
@@ -50,26 +50,31 @@ export class SettingsError extends Schema.TaggedError<SettingsError>()("Settings
 const secrets = (file: Tree): ReadonlyArray<Problem> =>
   leaves(file).filter(([path, value]) => looksLikeSecret(path.at(-1), value)).map(([path]) => ({
     path: Problems.formatPath(path),
-    expected: "Expected ${NAME}, the name of an environment variable: a secret must not stand in a file"
+    expected: "A secret must not be written in the file. Use ${NAME} to read it from an environment variable"
   }))
 
 /** Names that callers ask for; the fake engine says that it is one wherever it shows. */
 const nameProblem = (name: string, deployments: ReadonlyArray<DeploymentOptions>): string | undefined => {
   const fakes = deployments.filter((deployment) => deployment.engine === "fake").length
-  if (name === "") return "Expected a name that is not empty"
-  if (name === cachedResponses) return `Expected another name: among fallbacks, ${name} are earlier answers`
+  if (name === "") return "The name of a model must not be empty"
+  if (name === cachedResponses) {
+    return `The name ${name} is reserved for cached answers in fallbacks. Choose another name`
+  }
   if (name.startsWith("fake/") && fakes < deployments.length) {
-    return "Expected only fake deployments under a name that begins with fake/"
+    return "A model whose name begins with fake/ can have fake deployments only"
   }
   return name.startsWith("fake/") || fakes === 0
     ? undefined
-    : `Expected the name fake/${name}, since it has a fake deployment`
+    : `A model with a fake deployment must be named fake/${name}`
 }
 
 /** At the deployments, whose kind decides. */
 const nameProblems = ({ models }: Source): ReadonlyArray<KeyedProblem> =>
   models !== undefined && Object.keys(models).length === 0
-    ? [{ path: ["models", "deployments"], expected: "Expected a model; without this section there is tiny-chat" }]
+    ? [{
+      path: ["models", "deployments"],
+      expected: "Expected at least one model. Remove `models` to use the embedded tiny-chat"
+    }]
     : Object.entries(models ?? {}).flatMap(([name, { deployments }]) => {
       const expected = nameProblem(name, deployments)
       return expected === undefined ? [] : [{ path: ["models", name, "deployments"], expected }]
@@ -143,11 +148,10 @@ const variablesNamed = (names: ReadonlyArray<string>): string =>
 const unfit = (scalar: Tree, problem: string): string => {
   const names = referencesIn(scalar)
   const subject = names.length === 0 ? "a value" : variablesNamed(names)
-  return `Expected ${subject} to fit an HTTP header: ${problem}`
+  return `Expected ${subject} to be valid in an HTTP header: ${problem}`
 }
 
-const emptyVariable = (scalar: Tree): string =>
-  `Expected ${variablesNamed(referencesIn(scalar))} to have a value that is not empty`
+const emptyVariable = (scalar: Tree): string => `Expected ${variablesNamed(referencesIn(scalar))} not to be empty`
 
 /** Names the variables whose values are wrong. */
 const withVariables = (raw: Tree, expanded: Tree, { expected, path }: KeyedProblem): KeyedProblem => {
@@ -158,7 +162,7 @@ const withVariables = (raw: Tree, expanded: Tree, { expected, path }: KeyedProbl
     path,
     expected: at(expanded, path) === ""
       ? emptyVariable(scalar)
-      : `${expected}. The value is from ${variablesNamed(names)}`
+      : `${expected}. The value comes from ${variablesNamed(names)}`
   }
 }
 

@@ -48,7 +48,7 @@ const sizeOf = (value: unknown, known: Map<object, Size>): Size => {
 export const problemOfTree = (tree: unknown): string | undefined => {
   const { levels, values } = sizeOf(tree, new Map())
   if (values > most.values) {
-    return `The file stands for more than ${most.values} values, its aliases (*name) expanded. Use fewer aliases`
+    return `The file has more than ${most.values} values after its aliases (*name) are expanded. Use fewer aliases`
   }
   return levels > most.levels ? `Mappings and lists are nested deeper than ${most.levels} levels` : undefined
 }

@@ -64,9 +64,9 @@ export const urlProblem = (text: string): string | undefined => {
   const url = URL.parse(text)
   if (url === null) return "it is not a URL"
   if (url.protocol !== "https:" && url.protocol !== "http:") return "it must begin with https://"
-  if (url.username !== "" || url.password !== "") return "a user or password must not stand in a URL"
+  if (url.username !== "" || url.password !== "") return "it must not contain a user name or password"
   return url.protocol === "http:" && !isLoopback(url.hostname)
-    ? "plain http is only taken from this machine itself; use https://"
+    ? "plain http is allowed for this machine only; use https://"
     : undefined
 }
 
@@ -91,7 +91,7 @@ const parseKind = (text: string): Result.Result<Source, string> => {
       : Result.succeed({ type: "huggingface", repository, quantisation, file })
   }
   const page = fromHuggingFacePage(text)
-  if (page !== undefined) return Result.fail(`This is a page. Its model is ${page}`)
+  if (page !== undefined) return Result.fail(`This is a web page. To pull its model, use ${page}`)
   if (/^[a-z][a-z0-9+.-]*:\/\//i.test(text)) {
     const problem = urlProblem(text)
     return problem === undefined ? Result.succeed({ type: "url", url: text }) : Result.fail(problem)
@@ -102,7 +102,7 @@ const parseKind = (text: string): Result.Result<Source, string> => {
 /** A source as it is typed, or what is wrong with it. */
 export const parse = (text: string): Result.Result<Source, string> =>
   Number(splitPattern.exec(text.replace(/[?#].*$/, ""))?.[2] ?? 1) > mostParts
-    ? Result.fail(`A model has at most ${mostParts} parts`)
+    ? Result.fail(`A model can have at most ${mostParts} parts`)
     : parseKind(text)
 
 /** Files of a split model. */
@@ -153,7 +153,7 @@ const choiceOf = (
 ): Result.Result<Choice, string> => {
   const [first, ...others] = files
   return first === undefined
-    ? Result.fail("There is no such file")
+    ? Result.fail("The repository has no such file")
     : Result.succeed({ kind, name, files: [first, ...others] })
 }
 
@@ -162,7 +162,7 @@ const wholeGguf = (files: ReadonlyArray<RepositoryFile>, path: string): Result.R
   const parts = partsOf(path).map((part) => files.find((file) => file.path === part))
   const missing = partsOf(path).filter((_, index) => parts[index] === undefined)
   return missing.length > 0
-    ? Result.fail(`${missing[0]} is missing`)
+    ? Result.fail(`The repository has no file ${missing[0]}`)
     : choiceOf("gguf", nameOf(path), parts.filter((part) => part !== undefined))
 }
 
@@ -190,8 +190,8 @@ const chooseGguf = (
   if (found.length === 1) return wholeGguf(files, found[0]!.path)
   return Result.fail(
     found.length === 0
-      ? `There is no quantisation ${quantisation}. There is: ${listed(candidates)}`
-      : `Several files fit; name one of them after a slash: ${listed(found)}`
+      ? `No file has the quantisation ${quantisation}. Available files: ${listed(candidates)}`
+      : `Several files match. Append one of them after a slash: ${listed(found)}`
   )
 }
 
@@ -208,7 +208,7 @@ const chooseOnnx = (
   const there = files.filter(({ path }) => path.endsWith(".onnx"))
   return weights.some(({ path }) => path === model)
     ? choiceOf("onnx", nameOf(repository), [...weights, ...files.filter(isOnnxCompanion)])
-    : Result.fail(`There is no ${model}. There is: ${listed(there)}`)
+    : Result.fail(`The repository has no file ${model}. Available files: ${listed(there)}`)
 }
 
 /** The files to pull, or why none can be chosen. */
@@ -221,5 +221,5 @@ export const choose = (
   if (ggufs.length > 0) return chooseGguf(files, ggufs, source.quantisation)
   return files.some(({ path }) => path.endsWith(".onnx"))
     ? chooseOnnx(source.repository, files, source.quantisation)
-    : Result.fail("It has neither a GGUF file nor an onnx folder")
+    : Result.fail("The repository has neither a GGUF file nor an onnx folder")
 }

@@ -24,7 +24,7 @@ export class InvalidSource extends Schema.TaggedError<InvalidSource>()("InvalidS
 /** The server knows no such repository or file. */
 export class SourceNotFound extends Schema.TaggedError<SourceNotFound>()("SourceNotFound", { url: Schema.String }) {
   override get message(): string {
-    return `There is nothing at ${this.url}.`
+    return `Not found: ${this.url}. Check the name of the repository and file.`
   }
 }
 
@@ -34,18 +34,22 @@ export class AccessDenied extends Schema.TaggedError<AccessDenied>()("AccessDeni
   status: Schema.Int
 }) {
   override get message(): string {
-    return `${this.url} may not be read (HTTP status ${this.status}). For a repository on Hugging Face that needs an ` +
-      `account, accept its terms there and set HF_TOKEN.`
+    return `Access to ${this.url} was denied (HTTP status ${this.status}). For a gated or private repository on Hugging ` +
+      `Face, accept its terms there and set HF_TOKEN.`
   }
 }
 
 /** The network or the server failed, again and again. What was received is kept, and the next pull goes on from there. */
 export class DownloadFailed extends Schema.TaggedError<DownloadFailed>()("DownloadFailed", {
   url: Schema.String,
-  detail: Schema.String
+  detail: Schema.String,
+  /** Attempts in all; left out for a failure that is not retried. */
+  attempts: Schema.optionalKey(Schema.Int)
 }) {
   override get message(): string {
-    return `${this.url} could not be read: ${this.detail}.`
+    const { attempts = 1 } = this
+    const after = attempts === 1 ? "" : ` after ${attempts} attempts`
+    return `Cannot download ${this.url}${after}: ${this.detail}.`
   }
 }
 
@@ -56,8 +60,8 @@ export class ChecksumMismatch extends Schema.TaggedError<ChecksumMismatch>()("Ch
   actual: Schema.String
 }) {
   override get message(): string {
-    return `${this.file} has the SHA-256 checksum ${this.actual}, and ${this.expected} was expected. Its bytes were ` +
-      `deleted; pull again, and if it happens again do not trust the source.`
+    return `${this.file} has the SHA-256 checksum ${this.actual}, but ${this.expected} was expected. The download was ` +
+      `deleted. Pull again; if the checksum differs again, do not trust the source.`
   }
 }
 
@@ -68,7 +72,7 @@ export class DiskFull extends Schema.TaggedError<DiskFull>()("DiskFull", {
   availableBytes: Schema.Finite
 }) {
   override get message(): string {
-    return `${this.folder} has room for ${this.availableBytes} bytes, and at least ${this.neededBytes} are needed. ` +
+    return `Not enough space in ${this.folder}: ${this.neededBytes} bytes are needed, ${this.availableBytes} are available. ` +
       `Remove a model with \`troupe models rm\`, raise store.maxBytes, or choose another store.folder.`
   }
 }
@@ -84,8 +88,8 @@ export class PullInProgress extends Schema.TaggedError<PullInProgress>()("PullIn
 }) {
   override get message(): string {
     const owner = this.pid === undefined ? "another process" : `process ${this.pid} on ${this.host ?? "this machine"}`
-    return `"${this.name}" is being pulled already, by ${owner}. If that process has ended, its lock expires within ` +
-      `${this.expiresSeconds} s.`
+    return `"${this.name}" is already being pulled by ${owner}. Wait for it to finish; if that process has ended, its lock ` +
+      `expires within ${this.expiresSeconds} s.`
   }
 }
 
@@ -95,7 +99,7 @@ export class NameTaken extends Schema.TaggedError<NameTaken>()("NameTaken", {
   source: Schema.String
 }) {
   override get message(): string {
-    return `"${this.name}" is in the store already, from ${this.source}. Choose another name with --name, or remove ` +
+    return `The store already has a model "${this.name}", from ${this.source}. Choose another name with --name, or remove ` +
       `it with: troupe models rm ${this.name}`
   }
 }
@@ -106,8 +110,8 @@ export class Quarantined extends Schema.TaggedError<Quarantined>()("Quarantined"
   detail: Schema.String
 }) {
   override get message(): string {
-    return `${this.path} cannot be used and is in quarantine: ${this.detail} Remove the model and pull it again, or ` +
-      `another one.`
+    return `${this.path} failed its load test and is quarantined: ${this.detail} Remove the model, then pull it again or ` +
+      `pull another one.`
   }
 }
 
@@ -117,7 +121,9 @@ export class NotInStore extends Schema.TaggedError<NotInStore>()("NotInStore", {
   available: Schema.Array(Schema.String)
 }) {
   override get message(): string {
-    const available = this.available.length === 0 ? "It is empty." : `There is: ${this.available.join(", ")}.`
+    const available = this.available.length === 0
+      ? "The store is empty."
+      : `Available models: ${this.available.join(", ")}.`
     return `The store has no model "${this.name}". ${available}`
   }
 }
@@ -128,7 +134,7 @@ export class StoreUnusable extends Schema.TaggedError<StoreUnusable>()("StoreUnu
   detail: Schema.String
 }) {
   override get message(): string {
-    return `${this.path} cannot be used: ${this.detail}.`
+    return `Cannot use ${this.path}: ${this.detail}.`
   }
 }
 

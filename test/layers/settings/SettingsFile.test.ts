@@ -72,7 +72,7 @@ describe("SettingsFile", () => {
         const error = yield* failureOf({ file })
         assert.instanceOf(error, SettingsError)
         assert.strictEqual(error.source, file)
-        assert.deepStrictEqual(error.problems, [{ path: "", expected: "There is no such file" }])
+        assert.deepStrictEqual(error.problems, [{ path: "", expected: "No such file" }])
       }))
 
     it.effect("but a folder, fails with its path", () =>
@@ -82,7 +82,7 @@ describe("SettingsFile", () => {
         const error = yield* failureOf({ file })
         assert.strictEqual(error.source, file)
         assert.strictEqual(error.problems.length, 1)
-        assert.notInclude(error.problems[0]?.expected, "There is no such file")
+        assert.notInclude(error.problems[0]?.expected, "No such file")
       }))
   })
 
@@ -190,7 +190,7 @@ describe("SettingsFile", () => {
         const error = yield* failureOf({ file })
         assert.strictEqual(error.source, file)
         assert.strictEqual(error.problems.length, 1)
-        assert.isTrue(error.message.includes("Not YAML: ") && error.message.endsWith(place), error.message)
+        assert.isTrue(error.message.includes("Invalid YAML: ") && error.message.endsWith(place), error.message)
       }))
 
     it.effect.each(["models: [1, 2\n", "server:\n  host: \"x\n", "server: *none\n"])(
@@ -200,7 +200,7 @@ describe("SettingsFile", () => {
           const file = yield* write(join(yield* folder, "troupe.yaml"), content)
           const error = yield* failureOf({ file })
           assert.instanceOf(error, SettingsError)
-          assert.match(error.message, /troupe\.yaml cannot be used:\n {2}Not YAML: .+$/)
+          assert.match(error.message, /^Invalid configuration: .+troupe\.yaml\n {2}Invalid YAML: .+$/)
         })
     )
 
@@ -209,7 +209,7 @@ describe("SettingsFile", () => {
       laughs.push(`a${level}: &a${level} [${Array.from({ length: 9 }, () => `*a${level - 1}`).join(", ")}]`)
     }
     it.effect.each<readonly [what: string, content: string, problem: RegExp]>([
-      ["aliases of aliases", laughs.join("\n"), /more than 100000 values, its aliases/],
+      ["aliases of aliases", laughs.join("\n"), /more than 100000 values after its aliases/],
       [
         "aliases of aliases in block style",
         laughs.join("\n").replaceAll("[x, x, x]", "\n  - x"),

@@ -115,7 +115,7 @@ describe("the lock of a pull", () => {
     for (const code of ["EROFS", "EACCES", "EPERM"]) {
       assert.strictEqual(
         diskError("/models/.m.lock", Object.assign(new Error("no"), { code })).message,
-        `/models/.m.lock cannot be used: this process may not write there (${code}). Make the folder writable, or choose ` +
+        `Cannot use /models/.m.lock: this process has no write permission (${code}). Make the folder writable, or choose ` +
           "another store.folder."
       )
     }

@@ -190,7 +190,7 @@ describe("pull", () => {
         assert.deepInclude(yield* reasonOf(pull("hf:org/model")), {
           _tag: "InvalidSource",
           source: "HF_TOKEN",
-          detail: "It does not fit an HTTP header: it has a line break"
+          detail: "The value is not valid in an HTTP header: it has a line break"
         })
       }), { token: "hush\nhush" }))
 
@@ -229,7 +229,7 @@ describe("pull", () => {
         const file = join(sources, "no-model")
         writeFileSync(file, "hello, world")
         const error = yield* Effect.flip(pull(file))
-        assert.include(error.message, "It is not a GGUF file that can be loaded: magic (byte 0)")
+        assert.include(error.message, "Not a loadable GGUF file: magic (byte 0)")
         const short = join(sources, "short.gguf")
         writeFileSync(short, bytes.subarray(0, bytes.length - 1))
         assert.include((yield* Effect.flip(pull(short))).message, "its weights end at byte")

@@ -342,11 +342,11 @@ describe("Settings", () => {
           environments: { production: { models: { b: { policy: "slow" } } } }
         }),
         [
-          { path: "models.a.fallbacks[0]", expected: "Expected the name of another model: b" },
-          { path: "models.a.fallbacks[1]", expected: "Expected the name of another model: b" },
+          { path: "models.a.fallbacks[0]", expected: "Expected the name of another model. Available models: b" },
+          { path: "models.a.fallbacks[1]", expected: "Expected the name of another model. Available models: b" },
           {
             path: "environments.production.models.b.policy",
-            expected: "Expected the name of a policy: default, quick"
+            expected: "Unknown policy. Available policies: default, quick"
           }
         ]
       )
@@ -364,7 +364,10 @@ describe("Settings", () => {
         }
       }
       assert.deepStrictEqual(problems(file), [
-        { path: `models.${cached}`, expected: `Expected another name: among fallbacks, ${cached} are earlier answers` },
+        {
+          path: `models.${cached}`,
+          expected: `The name ${cached} is reserved for cached answers in fallbacks. Choose another name`
+        },
         {
           path: "models.a.fallbacks[0]",
           expected: `Expected ${cached} as the last of the ordinary fallbacks only`
@@ -613,11 +616,11 @@ describe("Settings", () => {
 
     it.each<[deployment: object, field: string, expected: RegExp]>([
       [{ engine: "llma", file: "a" }, "engine", /Expected "llama", .*Did you mean llama\?$/],
-      [{ engin: "llama", file: "a" }, "engin", /^There is no such field\. Did you mean engine\?$/],
-      [{ providr: "openai", model: "a" }, "providr", /^There is no such field\. Did you mean provider\?$/],
+      [{ engin: "llama", file: "a" }, "engin", /^Unknown field\. Did you mean engine\?$/],
+      [{ providr: "openai", model: "a" }, "providr", /^Unknown field\. Did you mean provider\?$/],
       [{ file: "a" }, "engine", /Did you mean engine: llama\?$/],
       [{ folder: "a" }, "engine", /Did you mean engine: onnx\?$/],
-      [{ model: "a" }, "engine", /A remote model needs a provider: openai, /],
+      [{ model: "a" }, "engine", /For a remote model, set provider to one of openai, /],
       [{ engine: "openai", model: "a" }, "engine", /Use provider: openai without engine$/],
       [{ engine: "ollama", model: "a" }, "engine", /Use provider: ollama without engine$/],
       [{ provider: "antropic", model: "a" }, "provider", /Did you mean anthropic\?$/],
@@ -661,12 +664,12 @@ describe("Settings", () => {
         }
       }
       assert.deepStrictEqual(problems(file, { variables: { KEY: "x" } }).map(Problems.format).sort(), [
-        "environment: There is no such field. Did you mean environments?",
-        "models.a.deployments[0].context_size: There is no such field. Did you mean contextSize?",
-        "models.a.idleunlod: There is no such field. Did you mean idleUnload?",
-        "models.b.deployments[0].baseURL: There is no such field. Did you mean baseUrl?",
-        "models.b.deployments[0].file: There is no such field",
-        "sever: There is no such field. Did you mean server?"
+        "environment: Unknown field. Did you mean environments?",
+        "models.a.deployments[0].context_size: Unknown field. Did you mean contextSize?",
+        "models.a.idleunlod: Unknown field. Did you mean idleUnload?",
+        "models.b.deployments[0].baseURL: Unknown field. Did you mean baseUrl?",
+        "models.b.deployments[0].file: Unknown field",
+        "sever: Unknown field. Did you mean server?"
       ])
     })
 
@@ -700,7 +703,7 @@ describe("Settings", () => {
     it("are told in lines that begin with the source", () => {
       const error = new SettingsError({ source: "troupe.yaml", problems: [...problems({ server: { port: "x" } })] })
       assert.deepStrictEqual(error.message.split("\n"), [
-        "troupe.yaml cannot be used:",
+        "Invalid configuration: troupe.yaml",
         "  server.port: Expected number"
       ])
     })
@@ -744,10 +747,10 @@ describe("Settings", () => {
       const deployment = { provider: "openai", model: "${MODEL}", key: "${KEY}", headers: { "x-team": "${TEAM}" } }
       const file = { server: { port: "${PORT}" }, models: { a: { deployments: [deployment, llama("${A}${B}")] } } }
       const variables = { MODEL: "", KEY: "", TEAM: "", PORT: "eighty", A: "", B: "" }
-      const empty = (names: string) => `Expected the environment variable${names} to have a value that is not empty`
+      const empty = (names: string) => `Expected the environment variable${names} not to be empty`
       const place = "models.a.deployments"
       assert.sameMembers(problems(file, { variables }).map(Problems.format), [
-        "server.port: Expected number. The value is from the environment variable PORT",
+        "server.port: Expected number. The value comes from the environment variable PORT",
         `${place}[0].model: ${empty(" MODEL")}`,
         `${place}[0].key: ${empty(" KEY")}`,
         `${place}[0].headers.x-team: ${empty(" TEAM")}`,
@@ -891,7 +894,7 @@ describe("Settings", () => {
         fc.property(place, keys, fc.constantFrom(...environments), (path, key, environment) => {
           const found = problems(treeOf(path, key), { environment })
           const texts = found.map(Problems.format).join("\n")
-          assert.include(texts, `${Problems.formatPath(path)}: Expected \${NAME}`)
+          assert.include(texts, `${Problems.formatPath(path)}: A secret must not be written in the file. Use \${NAME}`)
           assert.notInclude(texts, key.trim())
           assert.notInclude(new SettingsError({ source: "troupe.yaml", problems: [...found] }).message, key.trim())
         }),
@@ -924,7 +927,7 @@ describe("Settings", () => {
       fc.assert(fc.property(place, field, value, (rest, field, value) => {
         const path = [...rest, field]
         const texts = problems(treeOf(path, value)).map(Problems.format).join("\n")
-        assert.include(texts, `${Problems.formatPath(path)}: Expected \${NAME}`)
+        assert.include(texts, `${Problems.formatPath(path)}: A secret must not be written in the file. Use \${NAME}`)
         assert.notInclude(texts, value.trim())
       }))
     })
@@ -939,7 +942,9 @@ describe("Settings", () => {
 
     it("a reference with more text in a field named like a secret is refused", () => {
       const texts = problems({ apiKey: "${PREFIX}-rest-of-it" }, { variables: { PREFIX: "sk" } }).map(Problems.format)
-      assert.isTrue(texts.some((text) => text.startsWith("apiKey: Expected ${NAME}")))
+      assert.isTrue(
+        texts.some((text) => text.startsWith("apiKey: A secret must not be written in the file. Use ${NAME}"))
+      )
       assert.notInclude(texts.join("\n"), "rest-of-it")
     })
 
@@ -959,13 +964,13 @@ describe("Settings", () => {
 
     it("are refused under any other name", () => {
       assert.deepStrictEqual(problems({ models: { a: { deployments: [llama(), fake] } } }), [
-        { path: "models.a", expected: "Expected the name fake/a, since it has a fake deployment" }
+        { path: "models.a", expected: "A model with a fake deployment must be named fake/a" }
       ])
     })
 
     it("share their name with no other kind", () => {
       assert.deepStrictEqual(problems({ models: { "fake/a": { deployments: [fake, llama()] } } }), [
-        { path: "models.fake/a", expected: "Expected only fake deployments under a name that begins with fake/" }
+        { path: "models.fake/a", expected: "A model whose name begins with fake/ can have fake deployments only" }
       ])
     })
 

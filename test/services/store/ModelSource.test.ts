@@ -87,8 +87,8 @@ describe("choose", () => {
   it("takes exactly the quantisation or the file that is named", () => {
     assert.strictEqual(choose("hf:o/m:f16", files), "m-F16.gguf")
     assert.strictEqual(choose("hf:o/m/m-Q4_K_M.gguf", files), "m-Q4_K_M.gguf")
-    assert.include(choose("hf:o/m:Q4_K", files), "There is no quantisation Q4_K. There is: m-F16.gguf")
-    assert.include(choose("hf:o/m/none.gguf", files), "none.gguf is missing")
+    assert.include(choose("hf:o/m:Q4_K", files), "No file has the quantisation Q4_K. Available files: m-F16.gguf")
+    assert.include(choose("hf:o/m/none.gguf", files), "The repository has no file none.gguf")
   })
 
   it("asks which one where several fit", () => {
@@ -98,7 +98,7 @@ describe("choose", () => {
   it("takes every part of a split file, in order, or names the one that is missing", () => {
     const parts = ["00001", "00002", "00003"].map((part) => file(`d/m-Q6_K-${part}-of-00003.gguf`))
     assert.strictEqual(choose("hf:o/m:Q6_K", parts.toReversed()), parts.map(({ path }) => path).join())
-    assert.include(choose("hf:o/m", parts.slice(0, 2)), "m-Q6_K-00003-of-00003.gguf is missing")
+    assert.include(choose("hf:o/m", parts.slice(0, 2)), "The repository has no file d/m-Q6_K-00003-of-00003.gguf")
   })
 
   it("takes an ONNX model with what it needs beside it", () => {
@@ -113,7 +113,7 @@ describe("choose", () => {
       .map((path) => file(path))
     assert.strictEqual(choose("hf:o/m", onnx), "onnx/model.onnx,onnx/model.onnx_data,config.json,tokenizer.json")
     assert.strictEqual(choose("hf:o/m:q4", onnx), "onnx/model_q4.onnx,config.json,tokenizer.json")
-    assert.include(choose("hf:o/m:q2", onnx), "There is no onnx/model_q2.onnx")
+    assert.include(choose("hf:o/m:q2", onnx), "The repository has no file onnx/model_q2.onnx")
     assert.include(choose("hf:o/m", [file("README.md")]), "neither")
   })
 })
