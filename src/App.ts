@@ -22,16 +22,16 @@ import * as Memory from "./layers/models/Memory.ts"
 import * as Providers from "./layers/providers/Providers.ts"
 import * as SettingsFile from "./layers/settings/SettingsFile.ts"
 import * as ModelStore from "./layers/store/ModelStore.ts"
-import * as Breaker from "./services/health/BreakerLayer.ts"
+import * as Breaker from "./services/health/Breaker.ts"
 import * as Inference from "./services/inference/Inference.ts"
 import * as Pressure from "./services/models/MemoryPressure.ts"
 import * as Models from "./services/models/Models.ts"
 import { Readiness } from "./services/models/Readiness.ts"
 import { Registry as RegistryService } from "./services/models/Registry.ts"
-import * as Registry from "./services/models/RegistryLayer.ts"
+import * as Registry from "./services/models/Registry.ts"
 import * as Metrics from "./services/observability/Metrics.ts"
-import * as Decisions from "./services/routing/DecisionLogLayer.ts"
-import * as Selector from "./services/routing/RouterLayer.ts"
+import * as DecisionLog from "./services/routing/DecisionLog.ts"
+import * as Router from "./services/routing/Router.ts"
 import { languageModel, Settings, SettingsError } from "./services/settings/Settings.ts"
 
 /** Models on this machine's disk, before they are loaded. Requires only `Settings`. */
@@ -48,10 +48,10 @@ export const services = {
   registry: Registry.layer,
   models: Models.layer,
   breaker: Breaker.layerSettings,
-  selector: Selector.layer,
+  router: Router.layer,
   metrics: Metrics.layer,
   pressure: Pressure.layer,
-  decisions: Decisions.layer,
+  decisionLog: DecisionLog.layer,
   cachedResponses: CachedResponses.layer,
   inference: Inference.layer
 }
@@ -73,7 +73,7 @@ export const runtimeWith = (replaced: Partial<Services>) => {
   const all: Services = { ...services, ...replaced }
   return all.inference.pipe(
     Layer.provideMerge(
-      Layer.mergeAll(all.selector, all.metrics, all.pressure, all.decisions, all.cachedResponses)
+      Layer.mergeAll(all.router, all.metrics, all.pressure, all.decisionLog, all.cachedResponses)
     ),
     Layer.provideMerge(all.breaker),
     Layer.provideMerge(Layer.mergeAll(all.registry, all.models)),
@@ -153,7 +153,7 @@ const preload = Layer.effectDiscard(Effect.gen(function*() {
   const registry = yield* RegistryService
   const models = yield* Models.Models
   const readiness = yield* Readiness
-  const deployments = (yield* registry.models).map(({ deployments }) => deployments[0])
+  const deployments = registry.models().map(({ deployments }) => deployments[0])
   yield* Effect.forEach(
     deployments.filter((deployment) => deployment.preload),
     (deployment) =>

@@ -16,8 +16,8 @@ import { Pressure } from "../src/services/models/MemoryPressure.ts"
 import { Models } from "../src/services/models/Models.ts"
 import { Registry } from "../src/services/models/Registry.ts"
 import { Metrics } from "../src/services/observability/Metrics.ts"
-import { Decisions } from "../src/services/routing/DecisionLog.ts"
-import { Selector } from "../src/services/routing/Router.ts"
+import { DecisionLog } from "../src/services/routing/DecisionLog.ts"
+import { Router } from "../src/services/routing/Router.ts"
 import { languageModel, Settings } from "../src/services/settings/Settings.ts"
 import * as Deployments from "./support/Deployments.ts"
 
@@ -63,7 +63,7 @@ describe("App.layer", () => {
   it.live("serves language models that the program provides beside the models of the settings", () =>
     Effect.gen(function*() {
       const { models } = yield* Registry
-      assert.deepStrictEqual((yield* models).map(({ name }) => name), ["tiny-chat", "echo"])
+      assert.deepStrictEqual(models().map(({ name }) => name), ["tiny-chat", "echo"])
       const { generate } = yield* Inference
       const answer = yield* generate({ model: "echo", messages: [{ role: "user", content: "Hello" }] })
       const { decision, ...told } = answer
@@ -81,7 +81,7 @@ describe("App.layer", () => {
   it.live("leaves a model of the settings its name", () =>
     Effect.gen(function*() {
       const { models } = yield* Registry
-      const [model, ...others] = yield* models
+      const [model, ...others] = models()
       assert.strictEqual(model?.deployments[0].options.engine, "llama")
       assert.deepStrictEqual(others, [])
     }).pipe(Effect.provide(App.layer({ languageModels: { "tiny-chat": echo } }))))
@@ -94,10 +94,10 @@ const tags = {
   registry: Registry,
   models: Models,
   breaker: Breaker,
-  selector: Selector,
+  router: Router,
   metrics: Metrics,
   pressure: Pressure,
-  decisions: Decisions,
+  decisionLog: DecisionLog,
   cachedResponses: CachedResponses,
   inference: Inference
 } satisfies Record<keyof App.Services, unknown>

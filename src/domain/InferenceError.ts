@@ -23,6 +23,16 @@ import { nearestName } from "./NearestName.ts"
 
 const mebibytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(0)} MiB`
 
+/**
+ * The state of a circuit that lets no call through, for messages.
+ *
+ * @param failures consecutive ones; undefined where a call probes the deployment
+ */
+export const circuitState = (failures: number | undefined): string =>
+  failures === undefined
+    ? "its circuit is half-open and another request probes it"
+    : `its circuit is open after ${failures} consecutive ${failures === 1 ? "failure" : "failures"}`
+
 /** Deployments and models that a message lists. */
 const mostListed = 10
 
@@ -284,13 +294,15 @@ export class NotSupported extends Schema.TaggedError<NotSupported>()("NotSupport
   }
 }
 
-/** The deployment failed too often lately and is not called before `retryAfterMs`. */
+/** The deployment's circuit is open after consecutive failures, or a probe of it runs: no call before `retryAfterMs`. */
 export class CircuitOpen extends Schema.TaggedError<CircuitOpen>()("CircuitOpen", {
   deployment: Schema.String,
+  /** Consecutive failures; left out while a probe runs. */
+  failures: Schema.optionalKey(Schema.Int),
   retryAfterMs: Schema.Finite
 }) {
   override get message(): string {
-    return `"${this.deployment}" failed too often lately and is left alone for ${
+    return `"${this.deployment}" was not called: ${circuitState(this.failures)}. Retry in ${
       Math.ceil(this.retryAfterMs / 1000)
     } s.`
   }

@@ -73,10 +73,10 @@ const cases: ReadonlyArray<readonly [reason: InferenceError.Reason, figures: Rea
   [
     new InferenceError.NoDeployment({
       model: "chat",
-      ruledOut: [{ deployment: "far#0", why: "it is left alone" }],
+      ruledOut: [{ deployment: "far#0", why: "its circuit is open" }],
       retryAfterMs: 59_001
     }),
-    ["far#0: it is left alone. Try again in 60 s."]
+    ["far#0: its circuit is open. Try again in 60 s."]
   ],
   [new InferenceError.ModelLoadFailed({ deployment: "tiny-chat#0", detail: "The file ends too early." }), [
     "\"tiny-chat#0\"",

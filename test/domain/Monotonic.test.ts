@@ -12,11 +12,10 @@ import * as Watchdog from "../../src/layers/engines/HangDetector.ts"
 import * as Watch from "../../src/layers/providers/ExchangeTimeouts.ts"
 import * as KeyRing from "../../src/layers/providers/KeyPool.ts"
 import { CachedResponses } from "../../src/services/cache/CachedResponses.ts"
-import { Breaker } from "../../src/services/health/Breaker.ts"
-import * as BreakerLayer from "../../src/services/health/BreakerLayer.ts"
+import * as Breaker from "../../src/services/health/Breaker.ts"
 import { Inference } from "../../src/services/inference/Inference.ts"
 import { Models } from "../../src/services/models/Models.ts"
-import { Decisions } from "../../src/services/routing/DecisionLog.ts"
+import { DecisionLog } from "../../src/services/routing/DecisionLog.ts"
 import { withJumps } from "../support/JumpingClock.ts"
 import { world } from "../support/Routing.ts"
 import { large, settle, stage, using } from "../support/Stage.ts"
@@ -30,7 +29,7 @@ type Case = (jump: Jump) => Effect.Effect<void, unknown, Scope.Scope>
 
 const openCircuit: Case = (jump) =>
   Effect.gen(function*() {
-    const { closedFor, enter, states } = yield* Breaker
+    const { closedFor, enter, states } = yield* Breaker.Breaker
     for (let call = 0; call < 5; call++) yield* Effect.scoped(enter("a", () => ({ verdict: "failure" })))
     jump()
     assert.strictEqual(closedFor("a", yield* Monotonic.now), 60_000)
@@ -39,7 +38,7 @@ const openCircuit: Case = (jump) =>
     yield* TestClock.adjust("1 second")
     assert.strictEqual((yield* states)[0]!.phase, "half-open")
     yield* Effect.scoped(enter("a", () => ({ verdict: "success" })))
-  }).pipe(Effect.provide(BreakerLayer.layer))
+  }).pipe(Effect.provide(Breaker.layer))
 
 const limitedKey: Case = (jump) =>
   Effect.gen(function*() {
@@ -117,7 +116,7 @@ const stream: Case = (jump) => {
     jump()
     yield* TestClock.adjust(50)
     assert.lengthOf(yield* Fiber.join(fiber), 3)
-    const [record] = yield* Decisions.use(({ latest }) => Effect.succeed(latest(1)))
+    const [record] = yield* DecisionLog.use(({ latest }) => Effect.succeed(latest(1)))
     assert.strictEqual(record!.tookMs, 200)
     assert.deepInclude(record!.attempts[0], { startedMs: 0, firstTokenMs: 100, tookMs: 200 })
   }).pipe(Effect.provide(layer))
@@ -177,7 +176,7 @@ describe("Monotonic", () => {
       "layers/store/Http.ts",
       "layers/store/Lock.ts",
       "layers/store/StoreContext.ts",
-      "services/health/BreakerLayer.ts",
+      "services/health/Breaker.ts",
       "services/inference/RequestTelemetry.ts",
       "services/models/Models.ts"
     ])

@@ -231,7 +231,7 @@ describe("circuits", () => {
 
     const { decision, plan } = await json<Explanation>(post("/admin/route", { model: "fake/broken" }))
     assert.deepStrictEqual(plan.lists.ordinary, [])
-    assert.include(decision.ruledOut[0]?.why, "failed too often")
+    assert.include(decision.ruledOut[0]?.why, "its circuit is open after")
     const told = await run(["route", "--model", "fake/broken", "--url", service.url])
     assert.match(told.stdout, /No deployment can answer this request for fake\/broken.* in \d+(\.\d+)? s/s)
   })

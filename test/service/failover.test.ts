@@ -89,11 +89,11 @@ describe("a failing deployment", () => {
     assert.notInclude(text, "four")
   })
 
-  it("is left alone after 5 failures in a row, with the time to wait", async () => {
+  it("has an open circuit after 5 consecutive failures, with the time to wait", async () => {
     for (let index = 0; index < 5; index++) assert.strictEqual((await ask("fake/broken", "Hello")).status, 500)
     const refused = await ask("fake/broken", "Hello")
     assert.strictEqual(refused.status, 503)
     assert.isAbove(Number(refused.headers.get("retry-after")), 0)
-    assert.include(await refused.text(), "failed too often")
+    assert.include(await refused.text(), "its circuit is open after 5 consecutive failures")
   })
 })

@@ -10,15 +10,15 @@ import * as HealthRoutes from "../../src/layers/http/HealthRoutes.ts"
 import * as ModelRoutes from "../../src/layers/http/ModelRoutes.ts"
 import * as OpenAiRoutes from "../../src/layers/http/OpenAiRoutes.ts"
 import { none, Providers } from "../../src/services/engines/Providers.ts"
-import * as Breaker from "../../src/services/health/BreakerLayer.ts"
+import * as Breaker from "../../src/services/health/Breaker.ts"
 import { Inference } from "../../src/services/inference/Inference.ts"
 import { ByteBudget, RequestBytes } from "../../src/services/limits/ByteBudget.ts"
 import { Models } from "../../src/services/models/Models.ts"
 import type { Stage } from "../../src/services/models/Readiness.ts"
 import { Readiness } from "../../src/services/models/Readiness.ts"
-import { Registry } from "../../src/services/models/Registry.ts"
-import * as Decisions from "../../src/services/routing/DecisionLogLayer.ts"
-import { Selector } from "../../src/services/routing/Router.ts"
+import * as Registry from "../../src/services/models/Registry.ts"
+import * as DecisionLog from "../../src/services/routing/DecisionLog.ts"
+import { Router } from "../../src/services/routing/Router.ts"
 import { defaultServer, Settings } from "../../src/services/settings/Settings.ts"
 
 export interface Stand {
@@ -52,13 +52,13 @@ export const withHandler = async <A>(
   const witness = makeWitness()
   const services = Layer.mergeAll(
     Layer.mock(Inference)(inference),
-    Layer.mock(Registry)({}),
-    Layer.mock(Selector)({
+    Layer.succeed(Registry.Registry, Registry.make([])),
+    Layer.mock(Router)({
       learn: () => {},
       measure: () => ({ granted: () => {}, content: () => {}, end: () => {} })
     }),
     Breaker.layer,
-    Decisions.layer,
+    DecisionLog.layer,
     Layer.mock(Models)({}),
     Layer.succeed(Providers, none),
     Layer.succeed(Readiness, { stage }),

@@ -11,20 +11,17 @@ import * as InferenceError from "../../src/domain/InferenceError.ts"
 import * as Policy from "../../src/domain/RoutingPolicy.ts"
 import * as CachedResponsesLayer from "../../src/layers/cache/CachedResponses.ts"
 import type { Engine } from "../../src/services/engines/Engine.ts"
-import type { Breaker } from "../../src/services/health/Breaker.ts"
-import * as BreakerLayer from "../../src/services/health/BreakerLayer.ts"
+import * as Breaker from "../../src/services/health/Breaker.ts"
 import * as InferenceLayer from "../../src/services/inference/Inference.ts"
 import type { Inference } from "../../src/services/inference/Inference.ts"
 import type { ActorEvent } from "../../src/services/models/Actor.ts"
 import type { Level } from "../../src/services/models/MemoryPressure.ts"
 import { Pressure } from "../../src/services/models/MemoryPressure.ts"
 import { Models } from "../../src/services/models/Models.ts"
-import * as RegistryLayer from "../../src/services/models/RegistryLayer.ts"
+import * as Registry from "../../src/services/models/Registry.ts"
 import * as Metrics from "../../src/services/observability/Metrics.ts"
-import type { Decisions } from "../../src/services/routing/DecisionLog.ts"
-import * as DecisionsLayer from "../../src/services/routing/DecisionLogLayer.ts"
-import { Selector } from "../../src/services/routing/Router.ts"
-import * as SelectorLayer from "../../src/services/routing/RouterLayer.ts"
+import * as DecisionLog from "../../src/services/routing/DecisionLog.ts"
+import * as Router from "../../src/services/routing/Router.ts"
 import { Settings } from "../../src/services/settings/Settings.ts"
 import * as Deployments from "./Deployments.ts"
 
@@ -54,7 +51,7 @@ export interface Job {
 
 export interface World {
   readonly jobs: Array<Job>
-  readonly layer: Layer.Layer<Inference | Breaker | Decisions | Selector>
+  readonly layer: Layer.Layer<Inference | Breaker.Breaker | DecisionLog.DecisionLog | Router.Router>
 }
 
 export interface Setting {
@@ -68,7 +65,7 @@ export interface Setting {
   readonly events?: ReadonlyArray<ActorEvent>
   /** A program's own, in place of ours. */
   readonly metrics?: Metrics.Metrics["Service"]
-  readonly measure?: Selector["Service"]["measure"]
+  readonly measure?: Router.Router["Service"]["measure"]
   /** The engines as their callers see them. */
   readonly disguise?: (engine: Engine) => Engine
 }
@@ -146,19 +143,19 @@ export const world = (setting: Setting): World => {
     statuses: Effect.succeed([])
   })
   const settings = { models: configured, policies: [own, ...policies] } as Partial<Settings["Service"]>
-  const selectorLayer = measure === undefined
-    ? SelectorLayer.layer
-    : Layer.effect(Selector, Effect.map(Selector, (own) => Selector.of({ ...own, measure }))).pipe(
-      Layer.provide(SelectorLayer.layer)
+  const routerLayer = measure === undefined
+    ? Router.layer
+    : Layer.effect(Router.Router, Effect.map(Router.Router, (own) => Router.Router.of({ ...own, measure }))).pipe(
+      Layer.provide(Router.layer)
     )
   const layer = InferenceLayer.layer.pipe(
-    Layer.provideMerge(Layer.mergeAll(selectorLayer, DecisionsLayer.layer, CachedResponsesLayer.layer)),
+    Layer.provideMerge(Layer.mergeAll(routerLayer, DecisionLog.layer, CachedResponsesLayer.layer)),
     Layer.provide([
       metrics === undefined ? Metrics.layer : Layer.succeed(Metrics.Metrics, metrics),
       Layer.effect(Pressure, SubscriptionRef.make<Level>("normal"))
     ]),
-    Layer.provideMerge(BreakerLayer.layer),
-    Layer.provide([RegistryLayer.layer, actors]),
+    Layer.provideMerge(Breaker.layer),
+    Layer.provide([Registry.layer, actors]),
     Layer.provide(Layer.succeed(Settings, settings as Settings["Service"]))
   )
   const made: World = { jobs: [], layer }

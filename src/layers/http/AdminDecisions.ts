@@ -7,9 +7,9 @@ import { keptDecisions } from "../../domain/Defaults.ts"
 import { InvalidRequest, make as failure } from "../../domain/InferenceError.ts"
 import * as Problems from "../../domain/Problem.ts"
 import { Registry } from "../../services/models/Registry.ts"
-import { Decisions } from "../../services/routing/DecisionLog.ts"
+import { DecisionLog } from "../../services/routing/DecisionLog.ts"
 import * as Explanation from "../../services/routing/Explanation.ts"
-import { Selector } from "../../services/routing/Router.ts"
+import { Router } from "../../services/routing/Router.ts"
 import { parse, respondError } from "./Endpoint.ts"
 
 const usualLimit = 20
@@ -40,12 +40,12 @@ const question = Effect.gen(function*() {
 })
 
 export const make = Effect.gen(function*() {
-  const decisions = yield* Decisions
-  const selector = yield* Selector
+  const decisions = yield* DecisionLog
+  const router = yield* Router
   const registry = yield* Registry
   const explain = (asked: Explanation.Question) =>
     Explanation.explain(asked).pipe(
-      Effect.provideService(Selector, selector),
+      Effect.provideService(Router, router),
       Effect.provideService(Registry, registry)
     )
   return {

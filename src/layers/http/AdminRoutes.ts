@@ -11,8 +11,8 @@ import type { InferenceError } from "../../domain/InferenceError.ts"
 import * as Monotonic from "../../domain/Monotonic.ts"
 import { nearestName } from "../../domain/NearestName.ts"
 import { Providers } from "../../services/engines/Providers.ts"
-import type { State } from "../../services/health/Breaker.ts"
 import { Breaker } from "../../services/health/Breaker.ts"
+import type { State } from "../../services/health/Circuit.ts"
 import { Models } from "../../services/models/Models.ts"
 import { Registry } from "../../services/models/Registry.ts"
 import * as AdminDecisions from "./AdminDecisions.ts"
@@ -93,14 +93,14 @@ export const layer = HttpApiBuilder.group(
       return HttpServerResponse.jsonUnsafe({ deployments: described })
     })
     const circuits = Effect.map(breaker.states, (circuits) => HttpServerResponse.jsonUnsafe({ circuits }))
-    const all = Effect.flatMap(registry.models, (some) => list(some.flatMap(({ deployments }) => deployments)))
+    const all = Effect.suspend(() => list(registry.models().flatMap(({ deployments }) => deployments)))
 
     /** Nothing that failed before keeps calls from the deployment. */
     const callAgain = (deployment: Deployment) =>
       Effect.andThen(Effect.sync(() => providers.resetKeys(deployment)), breaker.reset(deployment.id))
 
     const reset = Effect.fnUntraced(function*(id: string) {
-      const deployments = (yield* registry.models).flatMap(({ deployments }) => deployments)
+      const deployments = registry.models().flatMap(({ deployments }) => deployments)
       const deployment = deployments.find((one) => one.id === id)
       if (deployment === undefined) return respondError(noDeployment(id, deployments))
       yield* callAgain(deployment)
@@ -119,7 +119,7 @@ export const layer = HttpApiBuilder.group(
     }
     const act = Effect.fnUntraced(function*(model: string, action: string) {
       if (!isAction(action)) return respondError(noAction(action))
-      const { deployments } = yield* registry.find(model)
+      const { deployments } = yield* Effect.fromResult(registry.find(model))
       yield* Effect.forEach(deployments, actions[action], { discard: true })
       return yield* list(deployments)
     })

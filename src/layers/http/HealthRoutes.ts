@@ -15,7 +15,7 @@ export const layer = HttpApiBuilder.group(
     const registry = yield* Registry
 
     const report = Effect.gen(function*() {
-      const configured = (yield* registry.models).flatMap((model) => model.deployments)
+      const configured = registry.models().flatMap((model) => model.deployments)
       const statuses = yield* Effect.forEach(configured, models.status)
       return {
         status: readiness.stage,

@@ -59,12 +59,14 @@ export const layer = HttpApiBuilder.group(
 
     return handlers
       .handle("models", ({ request }) =>
-        Effect.map(registry.models, (models) =>
-          isAnthropic(request)
+        Effect.sync(() => {
+          const models = registry.models()
+          return isAnthropic(request)
             ? listOf(models)
-            : { object: "list" as const, data: models.map(toOpenAi) }))
+            : { object: "list" as const, data: models.map(toOpenAi) }
+        }))
       .handle("model", ({ params, request }) =>
-        Effect.mapBoth(registry.find(params.model), {
+        Effect.mapBoth(Effect.fromResult(registry.find(params.model)), {
           onSuccess: (model) => isAnthropic(request) ? toAnthropic(model) : toOpenAi(model),
           onFailure: ({ reason }) =>
             isAnthropic(request)

@@ -41,9 +41,8 @@ const isOpenAi = ({ options }: Deployment): boolean => dialectOf(options) === "o
 
 /** Whether the deployment of this id answers with all choices that it is asked for. */
 const takesSeveral = (registry: Registry["Service"], id: string): Effect.Effect<boolean> =>
-  Effect.map(
-    registry.models,
-    (models) => models.some(({ deployments }) => deployments.some((one) => one.id === id && isOpenAi(one)))
+  Effect.sync(() =>
+    registry.models().some(({ deployments }) => deployments.some((one) => one.id === id && isOpenAi(one)))
   )
 
 /**
@@ -135,7 +134,7 @@ const wholeAnswer = ([inference]: Services, call: Call<ChatCall>, together: Requ
 
 /** All choices in one request, where every deployment of the model takes several; undefined, one request a choice. */
 const gathered = (registry: Registry["Service"], { model, together }: ChatCall): Effect.Effect<Request | undefined> =>
-  together === undefined ? Effect.succeed(undefined) : Effect.match(registry.find(model), {
+  together === undefined ? Effect.succeed(undefined) : Effect.match(Effect.fromResult(registry.find(model)), {
     // The request says so itself.
     onFailure: () => undefined,
     onSuccess: ({ deployments }) => deployments.every(isOpenAi) ? together : undefined

@@ -1,11 +1,11 @@
 /**
- * A circuit for each deployment: one that fails too often is left alone for a while, then tried by one call at a time, and
- * trusted again when several have gone well.
+ * A circuit breaker for each deployment: consecutive failures open its circuit for a while; then one call at a time probes
+ * the deployment, and several successes close the circuit.
  *
  * **Details**
  *
- * What counts as a failure is decided by `FailureClass.classify`: a caller's mistake, a rate limit or a full queue does not, nor does
- * a call that is interrupted. One outcome is counted for each call, so time-outs belong inside it; each attempt is a call.
+ * `FailureClass.classify` says what counts as a failure: a caller's mistake, a rate limit, a full queue and an interrupted
+ * call do not. One outcome is counted for each call, so time-outs belong inside it; each attempt is a call.
  *
  * One event is one failure: calls that were in flight together count once when they fail in the same way (`FailureClass.eventKey`), as
  * by a crash, a lost connection, one instant of HTTP 503 or a key that the provider rejects. Failures of calls that began
@@ -22,66 +22,23 @@
  * **Gotchas**
  *
  * A call is let through or refused when it begins. A refusal is `CircuitOpen`, which names the deployment and the wait.
+ *
+ * `CircuitBreaker` of `effect` guards an effect; a call here lasts as long as a scope, so the store is asked when the call
+ * begins and told when it ends. The store closes a half-open circuit at its first success and lets one probe through: here
+ * a success is recorded as `Ignored` until there have been enough, and where a deployment stands alone, calls beside the
+ * probe are let through without the store. First content, which comes outside of any effect, is noted in the circuit and
+ * recorded in the store by the next call (`settle`). The store cannot reset a circuit: each reset gives the circuit another
+ * key there, and the store drops unused keys.
  */
-import type { Duration, Effect, Scope, Stream } from "effect"
-import { Cause, Context, Exit, Result } from "effect"
-import { isCancellation } from "../../domain/Cancellation.ts"
-import { classify } from "../../domain/FailureClass.ts"
-import type { InferenceError, Reason } from "../../domain/InferenceError.ts"
-
-/** When circuits open and close. */
-export interface Options {
-  /** Failures in a row. */
-  readonly opensAfter: number
-  readonly openFor: Duration.Duration
-  /** Successes in a row once it is half open. */
-  readonly closesAfter: number
-  /** Calls at once through a half-open circuit, where no other deployment can take the request. */
-  readonly probes: number
-}
-
-/** `half-open`: one call at a time is let through, and what becomes of it decides. */
-export type Phase = "closed" | "open" | "half-open"
-
-/** A deployment's circuit as it is now. */
-export interface State {
-  readonly deployment: string
-  readonly phase: Phase
-  /** ms until a call is let through; 0 where one is now. */
-  readonly retryAfterMs: number
-  /** Calls that have gone well since it was half open; it closes after as many as `Options.closesAfter` says. */
-  readonly successes: number
-}
-
-/** A change, told when it has happened. */
-export interface Transition {
-  readonly deployment: string
-  readonly from: Phase
-  readonly to: Phase
-  /** ms since 1970 */
-  readonly at: number
-}
-
-/** What the end of a call says of its deployment; `left`, nothing: its caller has left or was wrong. */
-export type Verdict = "success" | "failure" | "left"
-
-/** How a call ended. */
-export interface Ending {
-  readonly verdict: Verdict
-  /** Why it failed; left out, it did not, or by a defect. */
-  readonly reason?: Reason | undefined
-}
-
-/** What a call's own end says of the deployment. */
-export const endingOf = (exit: Exit.Exit<unknown, InferenceError>): Ending => {
-  if (Exit.isSuccess(exit)) return { verdict: "success" }
-  if (isCancellation(exit.cause)) return { verdict: "left" }
-  const error = Cause.findError(exit.cause)
-  // A defect counts against the deployment.
-  if (Result.isFailure(error)) return { verdict: "failure" }
-  const { reason } = error.success
-  return { verdict: classify(reason).countsAgainstCircuit ? "failure" : "left", reason }
-}
+import { Clock, Context, Duration, Effect, Layer, PubSub, Scope, Stream } from "effect"
+import { CircuitBreaker } from "effect/persistence"
+import * as Policies from "../../domain/Defaults.ts"
+import type { InferenceError } from "../../domain/InferenceError.ts"
+import { CircuitOpen, make as failure } from "../../domain/InferenceError.ts"
+import * as Monotonic from "../../domain/Monotonic.ts"
+import { Settings } from "../settings/Settings.ts"
+import type { Call, Ending, Options, Outcome, Phase, State, Transition } from "./Circuit.ts"
+import * as Circuit from "./Circuit.ts"
 
 export class Breaker extends Context.Service<Breaker, {
   /**
@@ -103,12 +60,248 @@ export class Breaker extends Context.Service<Breaker, {
    * @param alone no other deployment can take the request
    */
   readonly closedFor: (deployment: string, now: number, alone?: boolean) => number
+  /** The consecutive failures that keep its circuit open, for messages; undefined where it is closed or half-open. */
+  readonly failures: (deployment: string) => number | undefined
   /** How often its circuit has opened: a call that has waited since it was let through enters again where it has. */
   readonly openings: (deployment: string) => number
-  /** Closes its circuit; calls that have begun before do not count any more. */
+  /** Closes its circuit; calls that began before no longer count. */
   readonly reset: (deployment: string) => Effect.Effect<void>
   /** Of every deployment that has been called. */
   readonly states: Effect.Effect<ReadonlyArray<State>>
-  /** What changes from now on. */
+  /** Changes from now on. */
   readonly transitions: Stream.Stream<Transition>
 }>()("troupe/services/health/Breaker") {}
+
+type Store = Pick<CircuitBreaker.CircuitBreakerStore["Service"], "admit" | "record">
+
+/** The store measures how long a circuit has been open by the date of the clock. */
+const withMonotonicClock = ({ admit, record }: Store, clock: Clock.Clock): Store => {
+  const monotonic = Monotonic.clockOf(clock)
+  return {
+    admit: (key) => Effect.provideService(admit(key), Clock.Clock, monotonic),
+    record: (options) => Effect.provideService(record(options), Clock.Clock, monotonic)
+  }
+}
+
+const phases = { Closed: "closed", Open: "open", HalfOpen: "half-open" } as const
+
+/** All circuits, and the subscribers to their transitions. */
+interface Circuits {
+  readonly byDeployment: Map<string, Circuit.Circuit>
+  readonly changes: PubSub.PubSub<Transition>
+  readonly clock: Clock.Clock
+  readonly store: Store
+  readonly options: Options
+}
+
+const circuitOf = ({ byDeployment }: Circuits, deployment: string): Circuit.Circuit => {
+  const known = byDeployment.get(deployment)
+  if (known !== undefined) return known
+  const made = Circuit.make(deployment)
+  byDeployment.set(deployment, made)
+  return made
+}
+
+const storeKey = ({ deployment, resets }: Circuit.Circuit): string =>
+  resets === 0 ? deployment : `${deployment}\n${resets}`
+
+/** Changes a circuit, and publishes the change. */
+const publish = ({ changes, clock }: Circuits, circuit: Circuit.Circuit, to: Phase, openForMs = 0) => {
+  const { deployment, phase: from } = circuit
+  Circuit.enterPhase(circuit, to, Monotonic.nowOf(clock) + openForMs)
+  return PubSub.publish(changes, { deployment, from, to, at: clock.currentTimeMillisUnsafe() })
+}
+
+const noteChange = (circuits: Circuits, circuit: Circuit.Circuit, change: CircuitBreaker.Transition | undefined) =>
+  change === undefined ? Effect.void : publish(
+    circuits,
+    circuit,
+    phases[change.to],
+    change.to === "Open" ? Duration.toMillis(change.retryAfter) : 0
+  )
+
+const refusal = (
+  { deployment, failures }: Circuit.Circuit,
+  { reason }: CircuitBreaker.CircuitBreakerError
+): InferenceError =>
+  failure(
+    reason._tag === "CircuitOpen"
+      ? new CircuitOpen({ deployment, failures, retryAfterMs: Duration.toMillis(reason.retryAfter) })
+      : new CircuitOpen({ deployment, retryAfterMs: Circuit.whileProbing })
+  )
+
+/** Records in the store what decides under this generation. */
+const record = (
+  circuits: Circuits,
+  circuit: Circuit.Circuit,
+  generation: number,
+  outcome: Outcome,
+  ending: Ending
+) => {
+  const { options, store } = circuits
+  const tripPolicy = CircuitBreaker.consecutive(options.opensAfter)
+  const openFor = Circuit.openForOf(circuit, options, ending)
+  if (outcome === "Failure") circuit.failures++
+  else if (outcome === "Success") circuit.failures = 0
+  return Effect.flatMap(
+    Effect.orDie(store.record({ key: storeKey(circuit), generation, outcome, tripPolicy, openFor })),
+    (change) => {
+      if (change?.to === "Open" && Circuit.isUnreachable(ending)) circuit.unreachable++
+      return noteChange(circuits, circuit, change)
+    }
+  )
+}
+
+/** Decides for a circuit by a call beside the store's probe, in the probe's place. */
+const decide = (
+  circuits: Circuits,
+  circuit: Circuit.Circuit,
+  outcome: Outcome,
+  ending: Ending
+): Effect.Effect<unknown> => {
+  const { probe } = circuit
+  if (outcome === "Ignored") return Effect.void
+  if (probe !== undefined) return record(circuits, circuit, probe, outcome, ending)
+  return Effect.matchEffect(Effect.scoped(circuits.store.admit(storeKey(circuit))), {
+    onFailure: () => Effect.void,
+    onSuccess: ({ generation }) => record(circuits, circuit, generation, outcome, ending)
+  })
+}
+
+const success: Ending = { verdict: "success" }
+
+/** Records in the store what first content has shown. */
+const settle = (circuits: Circuits, circuit: Circuit.Circuit): Effect.Effect<unknown> =>
+  Effect.suspend(() => {
+    const { phase, probe, probeAnswered, successes } = circuit
+    if (phase !== "half-open") return Effect.void
+    if (successes >= circuits.options.closesAfter) return decide(circuits, circuit, "Success", success)
+    if (probe === undefined || !probeAnswered) return Effect.void
+    circuit.probe = undefined
+    circuit.probeAnswered = false
+    return record(circuits, circuit, probe, "Ignored", success)
+  })
+
+/** The end of a call whose content has counted: only a failure adds to that. */
+const leaveAnswered = (circuits: Circuits, call: Call, ending: Ending): Effect.Effect<unknown> => {
+  const { circuit } = call
+  if (ending.verdict !== "failure") return settle(circuits, circuit)
+  const outcome = circuit.phase === "half-open"
+    ? "Failure"
+    : Circuit.outcomeOf(call, ending, Monotonic.nowOf(circuits.clock))
+  return decide(circuits, circuit, outcome, ending)
+}
+
+/** The end of a call that a half-open circuit let through, without content. */
+const leaveTrial = (circuits: Circuits, call: Call, ending: Ending): Effect.Effect<unknown> => {
+  const { circuit, generation } = call
+  if (circuit.phase !== "half-open") return Effect.void
+  const outcome = Circuit.trialOutcomeOf(call, circuits.options, ending)
+  circuit.probes--
+  if (generation === undefined || generation !== circuit.probe) return decide(circuits, circuit, outcome, ending)
+  circuit.probe = undefined
+  return record(circuits, circuit, generation, outcome, ending)
+}
+
+/** The end of a call. One from before the circuit's last opening or reset decides nothing. */
+const leave = (circuits: Circuits, call: Call, ending: Ending): Effect.Effect<unknown> => {
+  const { circuit, generation, isTrial } = call
+  if (!Circuit.isCurrent(call)) return Effect.void
+  if (isTrial) return call.answered ? leaveAnswered(circuits, call, ending) : leaveTrial(circuits, call, ending)
+  const outcome = Circuit.outcomeOf(call, ending, Monotonic.nowOf(circuits.clock))
+  return record(circuits, circuit, generation!, outcome, ending)
+}
+
+/** Lets a call through, or fails with `CircuitOpen`. */
+const admit = (
+  circuits: Circuits,
+  circuit: Circuit.Circuit,
+  alone: boolean
+): Effect.Effect<Call, InferenceError, Scope.Scope> => {
+  const isBesideProbe = circuit.phase === "half-open" && circuit.probe !== undefined
+  if (isBesideProbe && Circuit.takesMore(circuit, circuits.options, alone)) {
+    return Effect.sync(() => Circuit.begin(circuit, undefined, true))
+  }
+  return Effect.matchEffect(circuits.store.admit(storeKey(circuit)), {
+    onFailure: (error) => Effect.fail(refusal(circuit, error)),
+    onSuccess: ({ generation, probe, transition }) => {
+      // The store forgets a circuit that has not been used for long, without a transition.
+      const noted = !probe && circuit.phase !== "closed"
+        ? publish(circuits, circuit, "closed")
+        : noteChange(circuits, circuit, transition)
+      return Effect.map(noted, () => {
+        if (probe) circuit.probe = generation
+        return Circuit.begin(circuit, generation, probe)
+      })
+    }
+  })
+}
+
+const makeEnter = (circuits: Circuits): Breaker["Service"]["enter"] => (deployment, ending, alone = false) =>
+  Effect.uninterruptible(Effect.flatMap(Effect.scope, (scope) =>
+    Effect.flatMap(
+      Effect.suspend(() => {
+        const circuit = circuitOf(circuits, deployment)
+        const admitted = Effect.suspend(() => admit(circuits, circuit, alone))
+        return circuit.phase === "half-open" ? Effect.andThen(settle(circuits, circuit), admitted) : admitted
+      }),
+      (call) =>
+        Effect.as(
+          Scope.addFinalizer(scope, Effect.suspend(() => leave(circuits, call, ending()))),
+          () => Circuit.noteContent(call)
+        )
+    )))
+
+const reset = (circuits: Circuits, circuit: Circuit.Circuit): Effect.Effect<unknown> => {
+  circuit.resets++
+  circuit.failures = 0
+  return circuit.phase === "closed" ? Effect.void : publish(circuits, circuit, "closed")
+}
+
+const make = Effect.fnUntraced(function*(options: Options) {
+  const clock = yield* Clock.Clock
+  const byDeployment = new Map<string, Circuit.Circuit>()
+  const circuits: Circuits = {
+    byDeployment,
+    changes: yield* PubSub.sliding<Transition>(1_024),
+    clock,
+    store: withMonotonicClock(yield* CircuitBreaker.CircuitBreakerStore, clock),
+    options
+  }
+  return Breaker.of({
+    enter: makeEnter(circuits),
+    closedFor: (deployment, now, alone = false) => {
+      const circuit = byDeployment.get(deployment)
+      return circuit === undefined ? 0 : Circuit.closedFor(circuit, options, now, alone)
+    },
+    failures: (deployment) => {
+      const circuit = byDeployment.get(deployment)
+      return circuit?.phase === "open" ? circuit.failures : undefined
+    },
+    openings: (deployment) => byDeployment.get(deployment)?.openings ?? 0,
+    reset: (deployment) =>
+      Effect.suspend(() => {
+        const circuit = byDeployment.get(deployment)
+        return circuit === undefined ? Effect.void : Effect.asVoid(reset(circuits, circuit))
+      }),
+    states: Effect.map(
+      Monotonic.now,
+      (now) => Array.from(byDeployment.values(), (circuit) => Circuit.stateOf(circuit, options, now))
+    ),
+    transitions: Stream.fromPubSub(circuits.changes)
+  })
+})
+
+/** Circuits in this process's memory; an option that is left out is as in `Policies.breaker`. */
+export const layerWith = (options: Partial<Options>): Layer.Layer<Breaker> =>
+  Layer.effect(Breaker, make({ ...Policies.breaker, ...options })).pipe(
+    Layer.provide(CircuitBreaker.layerStoreMemory())
+  )
+
+/** With the options of `Policies.breaker`. */
+export const layer = layerWith({})
+
+/** With the options of the settings. */
+export const layerSettings: Layer.Layer<Breaker, never, Settings> = Layer.unwrap(
+  Settings.useSync(({ circuits }) => layerWith(circuits))
+)

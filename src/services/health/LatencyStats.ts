@@ -1,6 +1,6 @@
 /**
- * What is measured of one deployment: how long it takes, how fast it writes, how often it fails, how much it does now.
- * Pure: each update takes a measurement and the time, and gives another.
+ * Measurements of deployments: latency, speed, share of failures and load. `make` keeps the current measurement of each
+ * deployment in memory; the functions before it are pure: each takes a measurement and the time, and returns another.
  *
  * **Details**
  *
@@ -15,8 +15,9 @@
  *
  * What has not been measured is `undefined`, which is not 0.
  */
-
 import type { Measurement } from "../../domain/Measurement.ts"
+import { unmeasured } from "../../domain/Measurement.ts"
+import type { Verdict } from "./Circuit.ts"
 
 /** How one request went. */
 export interface Sample {
@@ -118,4 +119,53 @@ export const expectedMs = (
 ): number | undefined => {
   const once = tokensPerSecond === undefined ? latencyMs : (firstTokenMs ?? 0) + tokens * 1000 / tokensPerSecond
   return once === undefined ? undefined : once / Math.max(0.01, 1 - errorRate)
+}
+
+/** One attempt at a deployment, while it is measured. */
+export interface LatencySample {
+  /** A loaded engine has given it a slot: what follows counts as latency, and the engine will have its prompt. */
+  readonly granted: () => void
+  /** The first content of its answer has come. */
+  readonly content: () => void
+  /**
+   * The attempt has ended.
+   *
+   * @param tokens generated
+   */
+  readonly end: (verdict: Verdict, tokens: number) => void
+}
+
+/** The measurements of all deployments: attempts write them, the router reads them. */
+export interface LatencyStats {
+  readonly of: (deployment: string) => Measurement
+  readonly begin: (deployment: string) => LatencySample
+}
+
+/** @param now ms of `Monotonic` */
+export const make = (now: () => number): LatencyStats => {
+  const measured = new Map<string, Measurement>()
+  const of = (deployment: string): Measurement => measured.get(deployment) ?? unmeasured
+  return {
+    of,
+    begin: (deployment) => {
+      let grantedAt: number | undefined
+      let firstTokenMs: number | undefined
+      measured.set(deployment, started(of(deployment)))
+      return {
+        granted: () => {
+          grantedAt ??= now()
+        },
+        content: () => {
+          if (grantedAt !== undefined) firstTokenMs ??= now() - grantedAt
+        },
+        end: (verdict, tokens) => {
+          const at = now()
+          // Without a slot it has taken no time of the deployment's.
+          const sample = { ok: verdict === "success", tookMs: at - (grantedAt ?? at), firstTokenMs, tokens }
+          const known = of(deployment)
+          measured.set(deployment, verdict === "left" ? left(known) : ended(known, sample, at))
+        }
+      }
+    }
+  }
 }

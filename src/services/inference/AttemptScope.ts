@@ -3,11 +3,14 @@ import { Cause, Effect, Exit } from "effect"
 import { isCancellation } from "../../domain/Cancellation.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
-import type { Breaker, Ending, Verdict } from "../health/Breaker.ts"
-import { endingOf } from "../health/Breaker.ts"
+import type { Breaker } from "../health/Breaker.ts"
+import type { Ending, Verdict } from "../health/Circuit.ts"
+import { endingOf } from "../health/Circuit.ts"
+import type { LatencySample } from "../health/LatencyStats.ts"
 import type { GuardedCallbacks } from "../observability/GuardedCallbacks.ts"
 import type { AttemptDraft } from "../routing/DecisionLog.ts"
-import type { Route, Selector, Trial } from "../routing/Router.ts"
+import type { Route } from "../routing/Route.ts"
+import type { Router } from "../routing/Router.ts"
 import type { Progress } from "./RequestTelemetry.ts"
 import * as Operation from "./RequestTelemetry.ts"
 
@@ -37,13 +40,13 @@ const waitingEnded = ({ granted }: Operation.Tally, ending: Ending): Ending =>
 interface Parts {
   readonly breaker: Breaker["Service"]
   readonly callbacks: GuardedCallbacks
-  readonly selector: Selector["Service"]
+  readonly router: Router["Service"]
   /** ms of `Monotonic` */
   readonly now: () => number
 }
 
-const measurementsName = "selector's measurements"
-const unmeasured: Trial = { granted: () => {}, content: () => {}, end: () => {} }
+const measurementsName = "router's measurements"
+const unmeasured: LatencySample = { granted: () => {}, content: () => {}, end: () => {} }
 
 /**
  * Whether no other deployment can take the request. Those that stand in for long prompts and refused content only do not
@@ -53,7 +56,7 @@ export const isAlone = ({ alone, deployments, fallbacks: { ordinary } }: Route):
   alone === true || deployments.length + ordinary.length === 1
 
 /** Begins attempts, and nobody leaves in between; fails with `CircuitOpen`. */
-export const make = ({ breaker, callbacks, now, selector }: Parts) =>
+export const make = ({ breaker, callbacks, now, router }: Parts) =>
   Effect.fnUntraced(function*({ progress, route }: Begun, deployment: Deployment, hedge: boolean) {
     const { id } = deployment
     const tally = Operation.tally(Operation.serverOf(deployment))
@@ -61,7 +64,7 @@ export const make = ({ breaker, callbacks, now, selector }: Parts) =>
     const draft: AttemptDraft = { deployment: id, startedMs: began - progress.began, outcome: "running" }
     if (hedge) draft.hedge = true
     progress.record.attempts.push(draft)
-    const trial = callbacks.call(measurementsName, () => selector.measure(id, route), unmeasured)
+    const trial = callbacks.call(measurementsName, () => router.measure(id, route), unmeasured)
     const end = (exit: Exit.Exit<unknown, InferenceError>, verdict: Verdict) => {
       callbacks.call(measurementsName, () => trial.end(verdict, tally.tokens), undefined)
       close(draft, exit, now() - began)

@@ -25,10 +25,11 @@ import type { Limits } from "../resilience/Deadlines.ts"
 import * as TimeLimits from "../resilience/Deadlines.ts"
 import type { HedgeBudgets } from "../resilience/HedgeBudget.ts"
 import * as Hedges from "../resilience/HedgeBudget.ts"
-import { Decisions } from "../routing/DecisionLog.ts"
+import { DecisionLog } from "../routing/DecisionLog.ts"
 import { factsOf } from "../routing/DeploymentFacts.ts"
-import type { Route, Wish } from "../routing/Router.ts"
-import { nobody, Selector } from "../routing/Router.ts"
+import type { Route, Wish } from "../routing/Route.ts"
+import { nobody } from "../routing/Route.ts"
+import { Router } from "../routing/Router.ts"
 import type { Begun } from "./AttemptScope.ts"
 import * as Trials from "./AttemptScope.ts"
 import * as Embedder from "./EmbeddingBatcher.ts"
@@ -183,17 +184,17 @@ const isOver = ({ cached, decision, deployments }: Route): boolean =>
   deployments.length === 0 && (!cached || decision.lacking !== undefined)
 
 interface Front {
-  readonly decisions: Decisions["Service"]
+  readonly decisions: DecisionLog["Service"]
   readonly callbacks: GuardedCallbacks.GuardedCallbacks
   readonly metrics: Metrics["Service"]
   readonly pressure: Pressure["Service"]
-  readonly selector: Selector["Service"]
+  readonly router: Router["Service"]
 }
 
 /** The route, and the request's books, which the scope's end settles. */
-const makeBegin = ({ decisions, callbacks, metrics, pressure, selector }: Front) =>
+const makeBegin = ({ decisions, callbacks, metrics, pressure, router }: Front) =>
   Effect.fnUntraced(function*(operation: OperationName, wish: Standing & Wish, attributes: Attributes = {}) {
-    const route = yield* selector.route(wish)
+    const route = yield* router.route(wish)
     if (wish.priority === "low" && sheds[yield* SubscriptionRef.get(pressure)].refuseLowPriority) {
       return yield* make(new Overloaded({ retryAfterMs: Duration.toMillis(interval) }))
     }
@@ -207,31 +208,31 @@ const makeBegin = ({ decisions, callbacks, metrics, pressure, selector }: Front)
   })
 
 /** An attempt's work within its request's time, its failure kept and learned from. */
-const makeNoted = ({ callbacks, selector }: Pick<Front, "callbacks" | "selector">) =>
+const makeNoted = ({ callbacks, router }: Pick<Front, "callbacks" | "router">) =>
 <A, R>(
   { limits, tally }: Engaged,
   work: Effect.Effect<A, InferenceError, R>
 ): Effect.Effect<A, InferenceError, R> =>
   Effect.tapError(
     Operation.noting(tally)(limits.total(work)),
-    ({ reason }) => Effect.sync(() => callbacks.call("selector", () => selector.learn(reason), undefined))
+    ({ reason }) => Effect.sync(() => callbacks.call("router", () => router.learn(reason), undefined))
   )
 
 export const makeStage = Effect.gen(function*() {
-  const selector = yield* Selector
+  const router = yield* Router
   const models = yield* Models
   const metrics = yield* Metrics
-  const decisions = yield* Decisions
+  const decisions = yield* DecisionLog
   const pressure = yield* Pressure
   const breaker = yield* Breaker
   const clock = yield* Clock.Clock
   const now = () => Monotonic.nowOf(clock)
   const hedges: HedgeBudgets = Hedges.make()
   const callbacks = yield* GuardedCallbacks.make
-  const engage = makeEngage({ models, enter: Trials.make({ breaker, callbacks, selector, now }), now })
+  const engage = makeEngage({ models, enter: Trials.make({ breaker, callbacks, router, now }), now })
 
-  const begin = makeBegin({ decisions, callbacks, metrics, pressure, selector })
-  const noted = makeNoted({ callbacks, selector })
+  const begin = makeBegin({ decisions, callbacks, metrics, pressure, router })
+  const noted = makeNoted({ callbacks, router })
 
   /** Tries the route's deployments as its plan says, until one has brought what `use` waits for. */
   const commit = Effect.fnUntraced(function*<A>(

@@ -15,8 +15,8 @@ import type { InferenceError } from "../../domain/InferenceError.ts"
 import * as Monotonic from "../../domain/Monotonic.ts"
 import type { GuardedCallbacks } from "../observability/GuardedCallbacks.ts"
 import type { Metrics, Operation, Outcome } from "../observability/Metrics.ts"
-import type { Decisions, Draft } from "../routing/DecisionLog.ts"
-import type { Route } from "../routing/Router.ts"
+import type { DecisionLog, Draft } from "../routing/DecisionLog.ts"
+import type { Route } from "../routing/Route.ts"
 
 type FinishEvent = Extract<Event, { type: "finish" }>
 
@@ -155,7 +155,7 @@ const settle = ({ callbacks, metrics }: Parts, operation: Operation, span: Span,
 /** What keeps a request's accounts. */
 interface Parts {
   readonly metrics: Metrics["Service"]
-  readonly decisions: Decisions["Service"]
+  readonly decisions: DecisionLog["Service"]
   readonly callbacks: GuardedCallbacks
 }
 

@@ -1,7 +1,7 @@
 /** What each model may still hedge: see `Policy.HedgeBudget`. */
 import type { HedgeBudget } from "../../domain/RoutingPolicy.ts"
 import { earn, noHedges, spend } from "../../domain/RoutingPolicy.ts"
-import type { Route } from "../routing/Router.ts"
+import type { Route } from "../routing/Route.ts"
 
 export interface HedgeBudgets {
   /** A request has come. */

@@ -1,8 +1,11 @@
-/** The records of the latest requests, by id. */
-import { Context } from "effect"
+/** The records of the latest requests, by id, in this process's memory. */
+import { Context, Effect, Layer, Random } from "effect"
+import * as Policies from "../../domain/Defaults.ts"
+import type { Deployment } from "../../domain/Deployment.ts"
+import { name as cachedResponses } from "../cache/CachedResponses.ts"
 import type { Operation } from "../observability/Metrics.ts"
-import type { Attempt, Record } from "./DecisionRecord.ts"
-import type { Route } from "./Router.ts"
+import type { Attempt, Decision, Record } from "./DecisionRecord.ts"
+import type { Route } from "./Route.ts"
 
 type Mutable<A> = { -readonly [K in keyof A]: A[K] }
 
@@ -14,7 +17,7 @@ export interface Draft extends Mutable<Omit<Record, "attempts">> {
   readonly attempts: Array<AttemptDraft>
 }
 
-export class Decisions extends Context.Service<Decisions, {
+export class DecisionLog extends Context.Service<DecisionLog, {
   /**
    * Begins a request's record. Whoever begins it writes it.
    *
@@ -26,3 +29,66 @@ export class Decisions extends Context.Service<Decisions, {
   /** The latest first. */
   readonly latest: (count: number) => ReadonlyArray<Record>
 }>()("troupe/services/routing/DecisionLog") {}
+
+const idOf = ({ id }: Deployment): string => id
+
+const none = { ordinary: [], context: [], content: [] }
+
+const first = <A>(list: ReadonlyArray<A>): ReadonlyArray<A> =>
+  list.length > Policies.listedInDecision ? list.slice(0, Policies.listedInDecision) : list
+
+const namesOf = ({ cached, fallbacks: { content, context, ordinary } }: Route) =>
+  ordinary.length + context.length + content.length === 0 && !cached
+    ? none
+    : {
+      ordinary: [...first(ordinary).map(idOf), ...(cached ? [cachedResponses] : [])],
+      context: first(context).map(idOf),
+      content: first(content).map(idOf)
+    }
+
+/** The decision with the first of long lists: a thousand records are kept, and a model may have as many deployments. */
+const bounded = (decision: Decision): Decision => {
+  const { candidates, ruledOut, spilled = [] } = decision
+  if (Math.max(candidates.length, ruledOut.length, spilled.length) <= Policies.listedInDecision) return decision
+  return {
+    ...decision,
+    candidates: first(candidates),
+    ruledOut: first(ruledOut),
+    ruledOutCount: ruledOut.length,
+    ...(spilled.length === 0 ? {} : { spilled: first(spilled) })
+  }
+}
+
+export const layer = Layer.effect(
+  DecisionLog,
+  Effect.map(Random.nextIntBetween(0, 36 ** 6), (random) => {
+    // Ids of another run of the service name nothing of this one.
+    const run = random.toString(36).padStart(6, "0")
+    const prefix = `dec-${run}-`
+    const records: Array<Draft> = []
+    let count = 0
+    const at = (index: number) => index >= 0 ? records[index % Policies.keptDecisions] : undefined
+    return DecisionLog.of({
+      begin(operation, route, at) {
+        const { decision, model, policy } = route
+        const draft: Draft = {
+          id: `${prefix}${count.toString(36)}`,
+          operation,
+          model,
+          policy: policy.name,
+          at,
+          decision: bounded(decision),
+          fallbacks: namesOf(route),
+          attempts: []
+        }
+        records[count++ % Policies.keptDecisions] = draft
+        return draft
+      },
+      find(id) {
+        const found = at(Number.parseInt(id.slice(prefix.length), 36))
+        return found?.id === id ? found : undefined
+      },
+      latest: (most) => Array.from({ length: Math.min(most, records.length) }, (_, before) => at(count - 1 - before)!)
+    })
+  })
+)

@@ -13,8 +13,8 @@ import type { Need } from "../../domain/SelectionInput.ts"
 import { name as cachedResponses } from "../cache/CachedResponses.ts"
 import { Registry } from "../models/Registry.ts"
 import { Decision } from "./DecisionRecord.ts"
-import type { Route, Wish } from "./Router.ts"
-import { Selector } from "./Router.ts"
+import type { Route, Wish } from "./Route.ts"
+import { Router } from "./Router.ts"
 
 /** What of a request decides. */
 export const Question = Schema.Struct({
@@ -115,8 +115,8 @@ export const make = (
 
 /** Fails as `Selector.consider` does. */
 export const explain = Effect.fnUntraced(function*(question: Question) {
-  const selector = yield* Selector
+  const router = yield* Router
   const registry = yield* Registry
-  const model = question.model ?? (yield* registry.models)[0]!.name
-  return make(yield* selector.consider(wishOf(question, model)))
+  const model = question.model ?? registry.models()[0]!.name
+  return make(yield* router.consider(wishOf(question, model)))
 })

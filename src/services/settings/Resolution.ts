@@ -8,7 +8,7 @@ import type { Deployment, DeploymentOptions, Model } from "../../domain/Deployme
 import { defaultIdleUnload } from "../../domain/Deployment.ts"
 import { orOff } from "../../domain/Fields.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
-import type { Options as CircuitOptions } from "../health/Breaker.ts"
+import type { Options as CircuitOptions } from "../health/Circuit.ts"
 import type { Rests } from "../keys/KeyPool.ts"
 import { policiesOf, routingFields, routingOf } from "./PolicySettings.ts"
 import type { Source } from "./Schema.ts"

@@ -73,7 +73,7 @@ const appOf = (mine: LanguageModels.Provided) =>
   }).pipe(Layer.provideMerge(Logger.layer([])))
 
 const running = Effect.gen(function*() {
-  const { deployments } = yield* Registry.use(({ find }) => find("mine"))
+  const { deployments } = yield* Registry.use(({ find }) => Effect.fromResult(find("mine")))
   const { queued, running } = yield* Models.use(({ status }) => status(deployments[0]))
   return { queued, running }
 })

@@ -6,13 +6,13 @@ import { describe } from "vitest"
 import type { Event } from "../../../src/domain/Inference.ts"
 import * as Server from "../../../src/layers/http/Server.ts"
 import { none, Providers } from "../../../src/services/engines/Providers.ts"
-import * as Breaker from "../../../src/services/health/BreakerLayer.ts"
+import * as Breaker from "../../../src/services/health/Breaker.ts"
 import { Inference } from "../../../src/services/inference/Inference.ts"
 import { Models } from "../../../src/services/models/Models.ts"
 import { Readiness } from "../../../src/services/models/Readiness.ts"
-import { Registry } from "../../../src/services/models/Registry.ts"
-import * as Decisions from "../../../src/services/routing/DecisionLogLayer.ts"
-import { Selector } from "../../../src/services/routing/Router.ts"
+import * as Registry from "../../../src/services/models/Registry.ts"
+import * as DecisionLog from "../../../src/services/routing/DecisionLog.ts"
+import { Router } from "../../../src/services/routing/Router.ts"
 import { defaultServer, Settings } from "../../../src/services/settings/Settings.ts"
 import { until } from "../../support/Service.ts"
 
@@ -43,13 +43,13 @@ const stage = () => {
   }
   const layer = Server.layer.pipe(Layer.provide(Layer.mergeAll(
     Layer.mock(Inference)(inference),
-    Layer.mock(Registry)({}),
-    Layer.mock(Selector)({
+    Layer.succeed(Registry.Registry, Registry.make([])),
+    Layer.mock(Router)({
       learn: () => {},
       measure: () => ({ granted: () => {}, content: () => {}, end: () => {} })
     }),
     Breaker.layer,
-    Decisions.layer,
+    DecisionLog.layer,
     Layer.mock(Models)({ stop: Effect.void }),
     Layer.succeed(Providers, none),
     Layer.succeed(Readiness, { stage: "ready" }),

@@ -9,15 +9,15 @@ import type { Event } from "../../../src/domain/Inference.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import * as Server from "../../../src/layers/http/Server.ts"
 import { none, Providers } from "../../../src/services/engines/Providers.ts"
-import * as Breaker from "../../../src/services/health/BreakerLayer.ts"
+import * as Breaker from "../../../src/services/health/Breaker.ts"
 import { Inference } from "../../../src/services/inference/Inference.ts"
 import type { ByteBudget } from "../../../src/services/limits/ByteBudget.ts"
 import { RequestBytes } from "../../../src/services/limits/ByteBudget.ts"
 import { Models } from "../../../src/services/models/Models.ts"
 import { Readiness } from "../../../src/services/models/Readiness.ts"
-import { Registry } from "../../../src/services/models/Registry.ts"
-import * as Decisions from "../../../src/services/routing/DecisionLogLayer.ts"
-import { Selector } from "../../../src/services/routing/Router.ts"
+import * as Registry from "../../../src/services/models/Registry.ts"
+import * as DecisionLog from "../../../src/services/routing/DecisionLog.ts"
+import { Router } from "../../../src/services/routing/Router.ts"
 import { defaultServer, Settings } from "../../../src/services/settings/Settings.ts"
 import { head, last } from "../../support/RawHttp.ts"
 import { until } from "../../support/Service.ts"
@@ -51,10 +51,10 @@ const layerOf = () =>
           events: outcomes[model as Outcome]
         })
     }),
-    Layer.mock(Registry)({}),
-    Layer.mock(Selector)({ learn: () => {}, measure: () => ({ granted: () => {}, content: () => {}, end: () => {} }) }),
+    Layer.succeed(Registry.Registry, Registry.make([])),
+    Layer.mock(Router)({ learn: () => {}, measure: () => ({ granted: () => {}, content: () => {}, end: () => {} }) }),
     Breaker.layer,
-    Decisions.layer,
+    DecisionLog.layer,
     Layer.mock(Models)({ stop: Effect.void }),
     Layer.succeed(Providers, none),
     Layer.succeed(Readiness, { stage: "ready" }),

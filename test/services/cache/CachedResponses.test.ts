@@ -9,8 +9,8 @@ import { keyOf } from "../../../src/layers/cache/CachedResponses.ts"
 import type { Response } from "../../../src/services/cache/CachedResponses.ts"
 import * as CachedResponses from "../../../src/services/cache/CachedResponses.ts"
 import { Inference } from "../../../src/services/inference/Inference.ts"
-import { Decisions } from "../../../src/services/routing/DecisionLog.ts"
-import type { Selector } from "../../../src/services/routing/Router.ts"
+import { DecisionLog } from "../../../src/services/routing/DecisionLog.ts"
+import type { Router } from "../../../src/services/routing/Router.ts"
 import type { Setting } from "../../support/Routing.ts"
 import { world } from "../../support/Routing.ts"
 
@@ -167,12 +167,12 @@ const open = Effect.fnUntraced(function*(request: Request) {
 
 const textOf = (events: ReadonlyArray<Event>) => events.map((event) => event.type === "text" ? event.text : "").join("")
 
-const latest = Decisions.use(({ latest }) => Effect.succeed(latest(1)[0]!))
+const latest = DecisionLog.use(({ latest }) => Effect.succeed(latest(1)[0]!))
 
 /** Runs the program with its own services and the number of jobs that the engines received. */
 const run = <A, E>(
   setting: Setting,
-  program: (jobs: () => number) => Effect.Effect<A, E, Inference | Decisions | Selector>
+  program: (jobs: () => number) => Effect.Effect<A, E, Inference | DecisionLog | Router>
 ) => {
   const made = world(setting)
   return program(() => made.jobs.length).pipe(
@@ -268,7 +268,7 @@ describe("cached-responses", () => {
         assert.deepInclude(yield* open(hello), { deployment: "cached-responses", attempts: 1 })
         const none = yield* Effect.flip(generate({ ...hello, tenant: "two" }))
         assert.strictEqual(none.reason._tag, "NoDeployment")
-        assert.include(none.message, "a#0: it failed too often")
+        assert.include(none.message, "a#0: its circuit is open after")
         assert.strictEqual(jobs(), before)
       })))
 

@@ -8,9 +8,9 @@ import * as Trials from "../../../src/services/inference/AttemptScope.ts"
 import * as Operation from "../../../src/services/inference/RequestTelemetry.ts"
 import * as GuardedCallbacks from "../../../src/services/observability/GuardedCallbacks.ts"
 import { Metrics } from "../../../src/services/observability/Metrics.ts"
-import { Decisions } from "../../../src/services/routing/DecisionLog.ts"
-import * as DecisionsLayer from "../../../src/services/routing/DecisionLogLayer.ts"
-import type { Route, Selector } from "../../../src/services/routing/Router.ts"
+import * as DecisionLog from "../../../src/services/routing/DecisionLog.ts"
+import type { Route } from "../../../src/services/routing/Route.ts"
+import type { Router } from "../../../src/services/routing/Router.ts"
 import { deployment } from "../../support/Deployments.ts"
 
 const route: Route = {
@@ -45,7 +45,7 @@ describe("an attempt that its circuit refuses", () => {
   it.effect("is measured and recorded to its end", () => {
     const { metrics } = counted()
     const ends: Array<readonly [string, number]> = []
-    const selector: Partial<Selector["Service"]> = {
+    const router: Partial<Router["Service"]> = {
       measure: () => ({ granted: () => {}, content: () => {}, end: (verdict, tokens) => ends.push([verdict, tokens]) })
     }
     const refusal = InferenceError.make(new InferenceError.CircuitOpen({ deployment: "a", retryAfterMs: 1_000 }))
@@ -55,10 +55,10 @@ describe("an attempt that its circuit refuses", () => {
       const enter = Trials.make({
         breaker: breaker as Breaker["Service"],
         callbacks,
-        selector: selector as Selector["Service"],
+        router: router as Router["Service"],
         now: () => 0
       })
-      const decisions = yield* Decisions
+      const decisions = yield* DecisionLog.DecisionLog
       const progress = yield* Operation.begin({ metrics, decisions, callbacks }, "chat", route, {})
       assert.strictEqual(yield* Effect.flip(enter({ route, progress }, deployment(), false)), refusal)
       assert.deepStrictEqual(ends, [["left", 0]])
@@ -69,7 +69,7 @@ describe("an attempt that its circuit refuses", () => {
         outcome: "failed",
         error: { reason: "CircuitOpen", message: refusal.message }
       }])
-    }).pipe(Effect.scoped, Effect.provide(DecisionsLayer.layer))
+    }).pipe(Effect.scoped, Effect.provide(DecisionLog.layer))
   })
 })
 
@@ -78,20 +78,20 @@ describe("books", () => {
     it.effect(`of a request are settled once for each that was begun, left after ${turns} turns`, () => {
       const { counts, metrics } = counted()
       return Effect.gen(function*() {
-        const decisions = yield* Decisions
+        const decisions = yield* DecisionLog.DecisionLog
         const request = Effect.scoped(
           Operation.begin({ metrics, decisions, callbacks: yield* GuardedCallbacks.make }, "chat", route, {})
         )
         yield* leftAfter(turns, request)
         assert.strictEqual(counts.ended, counts.begun)
         for (const { end } of decisions.latest(1)) assert.isDefined(end)
-      }).pipe(Effect.provide(DecisionsLayer.layer))
+      }).pipe(Effect.provide(DecisionLog.layer))
     })
 
     it.effect(`of an attempt are settled once for each that was begun, left after ${turns} turns`, () => {
       const { counts, metrics } = counted()
       const measured = { begun: 0, ended: 0 }
-      const selector: Partial<Selector["Service"]> = {
+      const router: Partial<Router["Service"]> = {
         measure: () => {
           measured.begun++
           return { granted: () => {}, content: () => {}, end: () => measured.ended++ }
@@ -109,12 +109,12 @@ describe("books", () => {
         const enter = Trials.make({
           breaker: breaker as Breaker["Service"],
           callbacks: yield* GuardedCallbacks.make,
-          selector: selector as Selector["Service"],
+          router: router as Router["Service"],
           now: () => 0
         })
         const attempt = Effect.flatMap(
           Operation.begin(
-            { metrics, decisions: yield* Decisions, callbacks: yield* GuardedCallbacks.make },
+            { metrics, decisions: yield* DecisionLog.DecisionLog, callbacks: yield* GuardedCallbacks.make },
             "chat",
             route,
             {}
@@ -124,7 +124,7 @@ describe("books", () => {
         yield* leftAfter(turns, Effect.scoped(attempt))
         assert.deepStrictEqual(measured.ended, measured.begun)
         assert.strictEqual(counts.ended, counts.begun)
-      }).pipe(Effect.provide(DecisionsLayer.layer))
+      }).pipe(Effect.provide(DecisionLog.layer))
     })
   }
 })

@@ -7,9 +7,10 @@ import type { Opened } from "../../../src/domain/Inference.ts"
 import type { InferenceError } from "../../../src/domain/InferenceError.ts"
 import { EngineCrashed } from "../../../src/domain/InferenceError.ts"
 import * as Policy from "../../../src/domain/RoutingPolicy.ts"
-import { Breaker, endingOf } from "../../../src/services/health/Breaker.ts"
+import { Breaker } from "../../../src/services/health/Breaker.ts"
+import { endingOf } from "../../../src/services/health/Circuit.ts"
 import { Inference } from "../../../src/services/inference/Inference.ts"
-import { Decisions } from "../../../src/services/routing/DecisionLog.ts"
+import { DecisionLog } from "../../../src/services/routing/DecisionLog.ts"
 import { world } from "../../support/Routing.ts"
 
 const messages = [{ role: "user", content: "Hello" }] as const
@@ -77,7 +78,7 @@ const uncounted = (end: "interruption" | "failure", once: Effect.Effect<void, un
     for (let call = 0; call < 5; call++) yield* once
     const { states } = yield* Breaker
     assert.deepStrictEqual((yield* states).map(({ phase }) => phase), ["closed"])
-    const records = yield* Decisions.use(({ latest }) => Effect.succeed(latest(5)))
+    const records = yield* DecisionLog.use(({ latest }) => Effect.succeed(latest(5)))
     assert.lengthOf(records, 5)
     for (const record of records) {
       assert.strictEqual(record.end, end)
@@ -128,7 +129,7 @@ describe("a caller who leaves counts against nothing", () => {
     })
     return Effect.gen(function*() {
       yield* leave(500, drained, interruptAndDie)
-      const [record] = yield* Decisions.use(({ latest }) => Effect.succeed(latest(1)))
+      const [record] = yield* DecisionLog.use(({ latest }) => Effect.succeed(latest(1)))
       assert.strictEqual(record!.end, "interruption")
       assert.deepStrictEqual(record!.attempts.map(({ outcome }) => outcome), ["failed"])
     }).pipe(Effect.provide(layer))
@@ -141,7 +142,7 @@ describe("a caller who leaves counts against nothing", () => {
       for (let call = 0; call < 5; call++) yield* leave(300, drained, interruptAndDie)
       const { states } = yield* Breaker
       assert.deepStrictEqual((yield* states).map(({ phase }) => phase), ["closed", "closed"])
-      const records = yield* Decisions.use(({ latest }) => Effect.succeed(latest(5)))
+      const records = yield* DecisionLog.use(({ latest }) => Effect.succeed(latest(5)))
       for (const { attempts, end } of records) {
         assert.strictEqual(end, "interruption")
         assert.deepStrictEqual(attempts.map(({ outcome }) => outcome), ["left", "left"])

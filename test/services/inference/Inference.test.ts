@@ -19,15 +19,15 @@ import type { Event, Request } from "../../../src/domain/Inference.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import * as Policy from "../../../src/domain/RoutingPolicy.ts"
 import * as CachedResponsesLayer from "../../../src/layers/cache/CachedResponses.ts"
-import * as BreakerLayer from "../../../src/services/health/BreakerLayer.ts"
+import * as Breaker from "../../../src/services/health/Breaker.ts"
 import * as InferenceLayer from "../../../src/services/inference/Inference.ts"
 import { Inference } from "../../../src/services/inference/Inference.ts"
 import type { Level } from "../../../src/services/models/MemoryPressure.ts"
 import { Pressure, sheds } from "../../../src/services/models/MemoryPressure.ts"
 import { Models } from "../../../src/services/models/Models.ts"
 import * as Metrics from "../../../src/services/observability/Metrics.ts"
-import * as DecisionsLayer from "../../../src/services/routing/DecisionLogLayer.ts"
-import { Selector } from "../../../src/services/routing/Router.ts"
+import * as DecisionLog from "../../../src/services/routing/DecisionLog.ts"
+import { Router } from "../../../src/services/routing/Router.ts"
 import * as Deployments from "../../support/Deployments.ts"
 
 const deployment = Deployments.deployment("fake/a#0")
@@ -99,9 +99,9 @@ const stage = (
         )
       )
   })
-  const selector = Layer.succeed(
-    Selector,
-    Selector.of({
+  const router = Layer.succeed(
+    Router,
+    Router.of({
       learn: () => {},
       route: ({ model }) =>
         Effect.as(route, {
@@ -131,12 +131,12 @@ const stage = (
     }
   })
   const layer = InferenceLayer.layer.pipe(Layer.provide([
-    selector,
+    router,
     models,
     Metrics.layer,
     Layer.effect(Pressure, SubscriptionRef.make(pressure)),
-    BreakerLayer.layer,
-    DecisionsLayer.layer,
+    Breaker.layer,
+    DecisionLog.layer,
     CachedResponsesLayer.layer
   ]))
   const registry = new Map()

@@ -7,18 +7,16 @@ import type { Model } from "../../../src/domain/Deployment.ts"
 import * as Policy from "../../../src/domain/RoutingPolicy.ts"
 import type { Name } from "../../../src/domain/SelectionInput.ts"
 import * as CachedResponsesLayer from "../../../src/layers/cache/CachedResponses.ts"
-import { Breaker } from "../../../src/services/health/Breaker.ts"
-import * as BreakerLayer from "../../../src/services/health/BreakerLayer.ts"
+import * as Breaker from "../../../src/services/health/Breaker.ts"
 import * as InferenceLayer from "../../../src/services/inference/Inference.ts"
 import { Inference } from "../../../src/services/inference/Inference.ts"
 import type { Level } from "../../../src/services/models/MemoryPressure.ts"
 import { Pressure } from "../../../src/services/models/MemoryPressure.ts"
 import { Models } from "../../../src/services/models/Models.ts"
-import * as RegistryLayer from "../../../src/services/models/RegistryLayer.ts"
+import * as Registry from "../../../src/services/models/Registry.ts"
 import * as Metrics from "../../../src/services/observability/Metrics.ts"
-import * as DecisionsLayer from "../../../src/services/routing/DecisionLogLayer.ts"
-import { Selector } from "../../../src/services/routing/Router.ts"
-import * as SelectorLayer from "../../../src/services/routing/RouterLayer.ts"
+import * as DecisionLog from "../../../src/services/routing/DecisionLog.ts"
+import * as Router from "../../../src/services/routing/Router.ts"
 import { Settings } from "../../../src/services/settings/Settings.ts"
 import { deployment } from "../../support/Deployments.ts"
 import type { Direction, Stage } from "../../support/Stage.ts"
@@ -59,11 +57,11 @@ const play = (direction: Pick<Direction, "load">, policy: Partial<Policy.Policy>
   ]
   const layer = InferenceLayer.layer.pipe(
     Layer.provideMerge(
-      Layer.mergeAll(SelectorLayer.layer, Metrics.layer, DecisionsLayer.layer, CachedResponsesLayer.layer)
+      Layer.mergeAll(Router.layer, Metrics.layer, DecisionLog.layer, CachedResponsesLayer.layer)
     ),
     Layer.provide(Layer.effect(Pressure, SubscriptionRef.make<Level>("normal"))),
-    Layer.provideMerge(BreakerLayer.layerWith(Policies.breaker)),
-    Layer.provideMerge(RegistryLayer.layer),
+    Layer.provideMerge(Breaker.layerWith(Policies.breaker)),
+    Layer.provideMerge(Registry.layer),
     Layer.provide(Layer.succeed(Settings, { ...settingsOf({}), models })),
     Layer.provideMerge(place.layer)
   )
@@ -96,7 +94,7 @@ const loadsIn = (seconds: number): Pick<Direction, "load"> => ({
 const loadsOf = ({ engines }: Stage, id: string) => engines.filter((engine) => engine.deployment.id === id).length
 
 const phaseOf = Effect.map(
-  Breaker.use(({ states }) => states),
+  Breaker.Breaker.use(({ states }) => states),
   (states) => states.find((state) => state.deployment === "a#0")?.phase
 )
 
@@ -303,7 +301,7 @@ describe("the index of prompts", () => {
     Inference.use(({ generate }) => generate({ model: "a", messages: [{ role: "user", content }] }))
   /** The share of a prompt that a deployment is taken to have. */
   const shareOf = (content: string) =>
-    Selector.use(({ consider }) =>
+    Router.Router.use(({ consider }) =>
       Effect.map(
         consider({ model: "a", promptText: () => JSON.stringify([[], [{ role: "user", content }]]) }),
         ({ decision: { candidates } }) => candidates.find(({ deployment }) => deployment === "a#0")?.terms["share"]

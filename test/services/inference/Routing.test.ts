@@ -6,8 +6,8 @@ import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import * as Policy from "../../../src/domain/RoutingPolicy.ts"
 import { Breaker } from "../../../src/services/health/Breaker.ts"
 import { Inference } from "../../../src/services/inference/Inference.ts"
-import { Decisions } from "../../../src/services/routing/DecisionLog.ts"
-import { Selector } from "../../../src/services/routing/Router.ts"
+import { DecisionLog } from "../../../src/services/routing/DecisionLog.ts"
+import { Router } from "../../../src/services/routing/Router.ts"
 import { world } from "../../support/Routing.ts"
 
 const messages = [{ role: "user", content: "Hello" }] as const
@@ -30,7 +30,7 @@ const texts = (more: Partial<Request> = {}) =>
     )
   )
 
-const recordOf = (id: string) => Decisions.use(({ find }) => Effect.succeed(find(id)!))
+const recordOf = (id: string) => DecisionLog.use(({ find }) => Effect.succeed(find(id)!))
 
 /** The result, and as much time as it takes. */
 const after = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
@@ -93,7 +93,7 @@ describe("routing", () => {
         const fiber = yield* Effect.forkChild(generate())
         yield* TestClock.adjust(400)
         yield* Fiber.interrupt(fiber)
-        const [record] = yield* Decisions.use(({ latest }) => Effect.succeed(latest(1)))
+        const [record] = yield* DecisionLog.use(({ latest }) => Effect.succeed(latest(1)))
         assert.deepInclude(record, { end: "interruption", tookMs: 400 })
         assert.deepInclude(record!.attempts[0], { outcome: "left", tookMs: 400 })
         assert.isTrue(jobs[0]!.left)
@@ -465,7 +465,7 @@ describe("routing", () => {
     return Effect.gen(function*() {
       const { deployment } = yield* generate({ tools: [{ name: "f" }] })
       assert.strictEqual(deployment, "b#0")
-      const { fallbacks } = yield* Selector.use(({ route }) => route({ model: "a" }))
+      const { fallbacks } = yield* Router.use(({ route }) => route({ model: "a" }))
       assert.deepStrictEqual(fallbacks.ordinary.map(({ id }) => id), ["b#0"])
     }).pipe(Effect.provide(layer))
   })

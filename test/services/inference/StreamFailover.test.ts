@@ -7,17 +7,15 @@ import type { Event, Request } from "../../../src/domain/Inference.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import * as Policy from "../../../src/domain/RoutingPolicy.ts"
 import * as CachedResponsesLayer from "../../../src/layers/cache/CachedResponses.ts"
-import type { Breaker } from "../../../src/services/health/Breaker.ts"
-import * as BreakerLayer from "../../../src/services/health/BreakerLayer.ts"
+import * as Breaker from "../../../src/services/health/Breaker.ts"
 import * as InferenceLayer from "../../../src/services/inference/Inference.ts"
 import { Inference } from "../../../src/services/inference/Inference.ts"
 import type { Level } from "../../../src/services/models/MemoryPressure.ts"
 import { Pressure } from "../../../src/services/models/MemoryPressure.ts"
 import { Models } from "../../../src/services/models/Models.ts"
 import * as Metrics from "../../../src/services/observability/Metrics.ts"
-import { Decisions } from "../../../src/services/routing/DecisionLog.ts"
-import * as DecisionsLayer from "../../../src/services/routing/DecisionLogLayer.ts"
-import { Selector } from "../../../src/services/routing/Router.ts"
+import * as DecisionLog from "../../../src/services/routing/DecisionLog.ts"
+import { Router } from "../../../src/services/routing/Router.ts"
 import { deployment, engine } from "../../support/Deployments.ts"
 
 const deploymentOf = (id: string) => deployment(id, { model: "m" })
@@ -67,9 +65,9 @@ const stage = (
       )
   })
   const [first, ...others] = Object.keys(parts).filter((id) => !behind.includes(id)).map(deploymentOf)
-  const selector = Layer.succeed(
-    Selector,
-    Selector.of({
+  const router = Layer.succeed(
+    Router,
+    Router.of({
       learn: () => {},
       route: ({ model }) =>
         Effect.succeed({
@@ -85,10 +83,10 @@ const stage = (
       measure: () => ({ granted: () => {}, content: () => {}, end: () => {} })
     })
   )
-  const shared = Layer.mergeAll(DecisionsLayer.layer, BreakerLayer.layer)
+  const shared = Layer.mergeAll(DecisionLog.layer, Breaker.layer)
   const layer = InferenceLayer.layer.pipe(
     Layer.provide([
-      selector,
+      router,
       models,
       Metrics.layer,
       CachedResponsesLayer.layer,
@@ -100,7 +98,7 @@ const stage = (
   return {
     asked,
     borrowed: () => borrowed,
-    run: <A, E>(effect: Effect.Effect<A, E, Inference | Decisions | Breaker>) =>
+    run: <A, E>(effect: Effect.Effect<A, E, Inference | DecisionLog.DecisionLog | Breaker.Breaker>) =>
       effect.pipe(Effect.provide(layer), Effect.provideService(Metric.MetricRegistry, registry))
   }
 }
@@ -146,7 +144,7 @@ describe("an answer whose deployment fails in the middle", () => {
     const { run } = stage({ a: cut("a", text("Hello ")), b: says(text("world"), finish(1)) })
     return Effect.gen(function*() {
       yield* read(request)
-      const [record] = (yield* Decisions).latest(1)
+      const [record] = (yield* DecisionLog.DecisionLog).latest(1)
       assert.deepInclude(record, { answeredBy: "b", end: "success" })
       assert.deepStrictEqual(
         record!.attempts.map(({ deployment, error, outcome }) => [deployment, outcome, error?.reason]),
@@ -208,7 +206,7 @@ describe("an answer whose deployment fails in the middle", () => {
       assert.strictEqual(error?.reason._tag, "EngineCrashed")
       assert.deepStrictEqual(error?.attempts?.map(({ reason }) => reason._tag), ["EngineCrashed", "EngineHung"])
       assert.strictEqual(borrowed(), 0)
-      assert.strictEqual((yield* Decisions).latest(1)[0]?.end, "failure")
+      assert.strictEqual((yield* DecisionLog.DecisionLog).latest(1)[0]?.end, "failure")
     }).pipe(run)
   })
 
@@ -360,7 +358,7 @@ describe("a defect of who answers", () => {
     return Effect.gen(function*() {
       const error = yield* Effect.flip(Inference.use((inference) => inference.generate(request)))
       assert.strictEqual(error.reason._tag, "EngineFailed")
-      assert.notInclude(JSON.stringify([error, error.message, (yield* Decisions).latest(1)]), "secret")
+      assert.notInclude(JSON.stringify([error, error.message, (yield* DecisionLog.DecisionLog).latest(1)]), "secret")
       assert.include(String(logged), "secret words")
     }).pipe(run, Effect.provide(Logger.layer([logger])))
   })

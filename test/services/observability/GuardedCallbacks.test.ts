@@ -2,9 +2,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Logger, Stream, Tracer } from "effect"
 import * as Policy from "../../../src/domain/RoutingPolicy.ts"
+import type { LatencySample } from "../../../src/services/health/LatencyStats.ts"
 import { Inference } from "../../../src/services/inference/Inference.ts"
 import type { Metrics } from "../../../src/services/observability/Metrics.ts"
-import type { Trial } from "../../../src/services/routing/Router.ts"
 import type { Setting } from "../../support/Routing.ts"
 import { world } from "../../support/Routing.ts"
 
@@ -14,7 +14,7 @@ const thrown = (): never => {
 }
 
 const metrics: Metrics["Service"] = { begin: () => Effect.void, end: () => Effect.void }
-const trial: Trial = { granted: () => {}, content: () => {}, end: () => {} }
+const trial: LatencySample = { granted: () => {}, content: () => {}, end: () => {} }
 
 const tracerWith = (broken: Partial<Tracer.Span>) =>
   Tracer.make({ span: (options) => Object.assign(new Tracer.NativeSpan(options), broken) })
@@ -27,7 +27,7 @@ interface Fault extends Partial<Setting> {
 
 const ofMetrics = { logged: "The metrics failed" }
 const ofTracer = { logged: "The tracer failed" }
-const ofMeasurements = { logged: "The selector's measurements failed" }
+const ofMeasurements = { logged: "The router's measurements failed" }
 
 const faults: Readonly<Record<string, Fault>> = {
   "metrics that throw at the beginning": { metrics: { ...metrics, begin: thrown }, ...ofMetrics },

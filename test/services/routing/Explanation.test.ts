@@ -3,7 +3,7 @@ import { Effect, Schema } from "effect"
 import { defaults } from "../../../src/domain/RoutingPolicy.ts"
 import { Inference } from "../../../src/services/inference/Inference.ts"
 import * as Explanation from "../../../src/services/routing/Explanation.ts"
-import { Selector } from "../../../src/services/routing/Router.ts"
+import { Router } from "../../../src/services/routing/Router.ts"
 import type { Setting } from "../../support/Routing.ts"
 import { world } from "../../support/Routing.ts"
 
@@ -17,7 +17,7 @@ const settingOf = (strategy: "quality" | "round-robin"): Setting => ({
   }
 })
 
-const considered = Selector.use(({ consider }) => Effect.map(consider({ model: "a" }), Explanation.make))
+const considered = Router.use(({ consider }) => Effect.map(consider({ model: "a" }), Explanation.make))
 
 const answeredBy = Inference.use(({ generate }) =>
   Effect.map(generate({ model: "a", messages: [{ role: "user", content: "Hello" }] }), ({ deployment }) => deployment)

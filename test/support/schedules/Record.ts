@@ -2,7 +2,7 @@
 import type { Exit } from "effect"
 import type { Event } from "../../../src/domain/Inference.ts"
 import type { InferenceError } from "../../../src/domain/InferenceError.ts"
-import type { Transition } from "../../../src/services/health/Breaker.ts"
+import type { Transition } from "../../../src/services/health/Circuit.ts"
 import type { Caller, Fate, World } from "./World.ts"
 
 /** A moment: what has a smaller `order` was before, also within the same millisecond. */

@@ -3,17 +3,16 @@ import { Clock, Duration, Effect, Layer, Metric, Random, References, Stream, Sub
 import { TestClock } from "effect/testing"
 import type { Event, Request } from "../../../src/domain/Inference.ts"
 import * as CachedResponsesLayer from "../../../src/layers/cache/CachedResponses.ts"
-import { Breaker } from "../../../src/services/health/Breaker.ts"
-import * as BreakerLayer from "../../../src/services/health/BreakerLayer.ts"
+import * as Breaker from "../../../src/services/health/Breaker.ts"
 import * as InferenceLayer from "../../../src/services/inference/Inference.ts"
 import { Inference } from "../../../src/services/inference/Inference.ts"
 import type { Level } from "../../../src/services/models/MemoryPressure.ts"
 import { Pressure } from "../../../src/services/models/MemoryPressure.ts"
 import { Models } from "../../../src/services/models/Models.ts"
-import * as RegistryLayer from "../../../src/services/models/RegistryLayer.ts"
+import * as Registry from "../../../src/services/models/Registry.ts"
 import * as Metrics from "../../../src/services/observability/Metrics.ts"
-import * as DecisionsLayer from "../../../src/services/routing/DecisionLogLayer.ts"
-import * as SelectorLayer from "../../../src/services/routing/RouterLayer.ts"
+import * as DecisionLog from "../../../src/services/routing/DecisionLog.ts"
+import * as Router from "../../../src/services/routing/Router.ts"
 import { Settings } from "../../../src/services/settings/Settings.ts"
 import type { Stage } from "../Stage.ts"
 import { settingsOf, settle, stage } from "../Stage.ts"
@@ -89,11 +88,11 @@ const happen = (models: Models["Service"], place: Stage, world: World) => ({ at,
 const layerOf = ({ breaker, models }: World, place: Stage) =>
   InferenceLayer.layer.pipe(
     Layer.provideMerge(
-      Layer.mergeAll(SelectorLayer.layer, Metrics.layer, DecisionsLayer.layer, CachedResponsesLayer.layer)
+      Layer.mergeAll(Router.layer, Metrics.layer, DecisionLog.layer, CachedResponsesLayer.layer)
     ),
     Layer.provide(Layer.effect(Pressure, SubscriptionRef.make<Level>("normal"))),
-    Layer.provideMerge(BreakerLayer.layerWith(breaker)),
-    Layer.provideMerge(RegistryLayer.layer),
+    Layer.provideMerge(Breaker.layerWith(breaker)),
+    Layer.provideMerge(Registry.layer),
     Layer.provide(Layer.succeed(Settings, { ...settingsOf({}), models })),
     Layer.provideMerge(place.layer)
   )
@@ -135,7 +134,7 @@ const perform = Effect.fnUntraced(function*({ moment, record }: Theatre, place: 
   const { world } = record
   const inference = yield* Inference
   const models = yield* Models
-  const { transitions } = yield* Breaker
+  const { transitions } = yield* Breaker.Breaker
   yield* Effect.forkScoped(Stream.runForEach(transitions, (one) => Effect.sync(() => record.transitions.push(one))))
   yield* settle
   record.fibers.idle = fibers()

@@ -2,9 +2,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Random } from "effect"
 import * as Policies from "../../../src/domain/Defaults.ts"
 import * as Policy from "../../../src/domain/RoutingPolicy.ts"
-import { Decisions } from "../../../src/services/routing/DecisionLog.ts"
-import * as DecisionsLayer from "../../../src/services/routing/DecisionLogLayer.ts"
-import type { Route } from "../../../src/services/routing/Router.ts"
+import * as DecisionLog from "../../../src/services/routing/DecisionLog.ts"
+import type { Route } from "../../../src/services/routing/Route.ts"
 import { deployment } from "../../support/Deployments.ts"
 
 const route: Route = {
@@ -20,16 +19,16 @@ const route: Route = {
 describe("Decisions", () => {
   it.effect("finds a record by its id, as it is written", () =>
     Effect.gen(function*() {
-      const { begin, find } = yield* Decisions
+      const { begin, find } = yield* DecisionLog.DecisionLog
       const draft = begin("chat", route, 5)
       draft.answeredBy = "b#0"
       assert.deepInclude(find(draft.id), { model: "a", at: 5, policy: "default", answeredBy: "b#0" })
       assert.deepStrictEqual(find(draft.id)?.fallbacks, { ordinary: ["b#0"], context: [], content: [] })
-    }).pipe(Effect.provide(DecisionsLayer.layer)))
+    }).pipe(Effect.provide(DecisionLog.layer)))
 
   it.effect("keeps the latest, newest first", () =>
     Effect.gen(function*() {
-      const { begin, find, latest } = yield* Decisions
+      const { begin, find, latest } = yield* DecisionLog.DecisionLog
       assert.deepStrictEqual(latest(3), [])
       const ids = Array.from({ length: Policies.keptDecisions + 2 }, (_, at) => begin("chat", route, at).id)
       assert.isUndefined(find(ids[0]!))
@@ -37,11 +36,11 @@ describe("Decisions", () => {
       assert.strictEqual(find(ids[2]!)?.at, 2)
       assert.deepStrictEqual(latest(3).map(({ id }) => id), ids.slice(-3).toReversed())
       assert.lengthOf(latest(1_000_000), Policies.keptDecisions)
-    }).pipe(Effect.provide(DecisionsLayer.layer)))
+    }).pipe(Effect.provide(DecisionLog.layer)))
 
   it.effect("keeps the first of long lists, and how many there were", () =>
     Effect.gen(function*() {
-      const { begin, find } = yield* Decisions
+      const { begin, find } = yield* DecisionLog.DecisionLog
       const most = Policies.listedInDecision
       const many = Array.from({ length: 5_000 }, (_, index) => deployment(`a#${index}`))
       const { id } = begin("chat", {
@@ -57,16 +56,16 @@ describe("Decisions", () => {
       assert.deepStrictEqual([decision.ruledOut.length, decision.ruledOutCount], [most, 5_000])
       for (const list of [decision.spilled!, ...Object.values(fallbacks)]) assert.lengthOf(list, most)
       assert.deepStrictEqual(decision.ruledOut[0], { deployment: "a#0", why: "its circuit is open" })
-    }).pipe(Effect.provide(DecisionsLayer.layer)))
+    }).pipe(Effect.provide(DecisionLog.layer)))
 
   it.effect("finds nothing by what is no id of this run", () =>
     Effect.gen(function*() {
-      const { begin, find } = yield* Decisions
+      const { begin, find } = yield* DecisionLog.DecisionLog
       const { id } = begin("chat", route, 0)
       for (
         const wrong of ["", "dec-", id.slice(0, -1), `${id}0`, `${id} `, id.toUpperCase(), "dec-000000-0", "__proto__"]
       ) {
         assert.isUndefined(find(wrong), wrong)
       }
-    }).pipe(Effect.provide(DecisionsLayer.layer), Random.withSeed("decisions")))
+    }).pipe(Effect.provide(DecisionLog.layer), Random.withSeed("decisions")))
 })

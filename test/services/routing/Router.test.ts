@@ -3,12 +3,11 @@ import { Effect, Layer, Result, Stream } from "effect"
 import * as fc from "fast-check"
 import type { Extra } from "../../../src/domain/PassThrough.ts"
 import * as Policy from "../../../src/domain/RoutingPolicy.ts"
-import * as BreakerLayer from "../../../src/services/health/BreakerLayer.ts"
+import * as Breaker from "../../../src/services/health/Breaker.ts"
 import { Models } from "../../../src/services/models/Models.ts"
-import * as RegistryLayer from "../../../src/services/models/RegistryLayer.ts"
-import type { Wish } from "../../../src/services/routing/Router.ts"
-import { Selector } from "../../../src/services/routing/Router.ts"
-import * as SelectorLayer from "../../../src/services/routing/RouterLayer.ts"
+import * as Registry from "../../../src/services/models/Registry.ts"
+import type { Wish } from "../../../src/services/routing/Route.ts"
+import * as Router from "../../../src/services/routing/Router.ts"
 import type { Resolved, Surroundings } from "../../../src/services/settings/Settings.ts"
 import { decode, languageModel, modelWith, Settings } from "../../../src/services/settings/Settings.ts"
 
@@ -30,13 +29,13 @@ const actors = Layer.mock(Models)({
 })
 
 const layerOf = (settings: Resolved) =>
-  SelectorLayer.layer.pipe(
-    Layer.provide([BreakerLayer.layer, RegistryLayer.layer, actors]),
+  Router.layer.pipe(
+    Layer.provide([Breaker.layer, Registry.layer, actors]),
     Layer.provide(Layer.succeed(Settings, settings))
   )
 
 const consider = (settings: Resolved, wish: Wish) =>
-  Selector.use((selector) => selector.consider(wish)).pipe(Effect.provide(layerOf(settings)))
+  Router.Router.use((router) => router.consider(wish)).pipe(Effect.provide(layerOf(settings)))
 
 describe("Selector", () => {
   describe("the configured policy default", () => {
@@ -88,7 +87,7 @@ describe("Selector", () => {
         models: [modelWith("a", { engine: "onnx", folder: "x", ...more })]
       }
       const wish = (tenant: string | undefined): Wish => ({ model: "a", promptText: () => prompt, tenant })
-      return Selector.use(({ consider, measure, route }) =>
+      return Router.Router.use(({ consider, measure, route }) =>
         Effect.gen(function*() {
           const sent = yield* route(wish("one"))
           measure(sent.deployments[0]!.id, sent).granted()

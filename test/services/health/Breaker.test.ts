@@ -2,9 +2,9 @@ import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Duration, Effect, Exit, Fiber, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
-import type { Ending, Verdict } from "../../../src/services/health/Breaker.ts"
-import { Breaker, endingOf } from "../../../src/services/health/Breaker.ts"
-import * as BreakerLayer from "../../../src/services/health/BreakerLayer.ts"
+import * as Breaker from "../../../src/services/health/Breaker.ts"
+import type { Ending, Verdict } from "../../../src/services/health/Circuit.ts"
+import { endingOf } from "../../../src/services/health/Circuit.ts"
 
 const broken = Effect.fail(
   InferenceError.make(new InferenceError.EngineFailed({ deployment: "a", detail: "It broke." }))
@@ -19,7 +19,7 @@ const guard = (deployment: string, alone = false) => <A>(call: Effect.Effect<A, 
     Effect.sync(() => {
       exit = own
     }))
-  return Breaker.use(({ enter }) => enter(deployment, () => endingOf(exit), alone)).pipe(
+  return Breaker.Breaker.use(({ enter }) => enter(deployment, () => endingOf(exit), alone)).pipe(
     Effect.andThen(noted),
     Effect.scoped
   )
@@ -43,12 +43,12 @@ const isLetThrough = Effect.fnUntraced(function*(deployment = "a") {
 const open = calls(5, broken)
 
 const phase = Effect.fnUntraced(function*(deployment = "a") {
-  const { states } = yield* Breaker
+  const { states } = yield* Breaker.Breaker
   return (yield* states).find((state) => state.deployment === deployment)?.phase
 })
 
-const provided = <A, E>(effect: Effect.Effect<A, E, Breaker | Scope.Scope>) =>
-  effect.pipe(Effect.provide(BreakerLayer.layer))
+const provided = <A, E>(effect: Effect.Effect<A, E, Breaker.Breaker | Scope.Scope>) =>
+  effect.pipe(Effect.provide(Breaker.layer))
 
 describe("Breaker", () => {
   it.effect("opens after 5 failures, and refuses without calling, by name and wait", () =>
@@ -59,7 +59,10 @@ describe("Breaker", () => {
       yield* TestClock.adjust("20 seconds")
       assert.isFalse(yield* isLetThrough())
       const { reason } = yield* Effect.flip(fine.pipe(guard("a")))
-      assert.deepStrictEqual(reason, new InferenceError.CircuitOpen({ deployment: "a", retryAfterMs: 40_000 }))
+      assert.deepStrictEqual(
+        reason,
+        new InferenceError.CircuitOpen({ deployment: "a", failures: 5, retryAfterMs: 40_000 })
+      )
     })))
 
   it.effect("counts failures in a row", () =>
@@ -135,7 +138,7 @@ describe("Breaker", () => {
 
   it.effect("lets one call at a time through while half open, and the next when that one is interrupted", () =>
     provided(Effect.gen(function*() {
-      const { closedFor } = yield* Breaker
+      const { closedFor } = yield* Breaker.Breaker
       yield* open
       yield* TestClock.adjust("60 seconds")
       const fiber = yield* Effect.forkChild(Effect.never.pipe(guard("a")), { startImmediately: true })
@@ -156,7 +159,7 @@ describe("Breaker", () => {
       yield* Deferred.succeed(answer, undefined)
       yield* Fiber.join(early)
       assert.isFalse(yield* isLetThrough())
-      const { states } = yield* Breaker
+      const { states } = yield* Breaker.Breaker
       assert.strictEqual((yield* states)[0]!.successes, 0)
       yield* Fiber.interrupt(probe)
     })))
@@ -164,7 +167,7 @@ describe("Breaker", () => {
   describe("for calls that last as long as a scope", () => {
     it.effect("counts what its end means", () =>
       provided(Effect.gen(function*() {
-        const { enter } = yield* Breaker
+        const { enter } = yield* Breaker.Breaker
         for (let call = 0; call < 5; call++) {
           yield* Effect.scoped(enter("a", () => ({ verdict: "failure" })))
         }
@@ -175,7 +178,7 @@ describe("Breaker", () => {
 
     it.effect("counts nothing where its caller has left", () =>
       provided(Effect.gen(function*() {
-        const { closedFor, enter } = yield* Breaker
+        const { closedFor, enter } = yield* Breaker.Breaker
         yield* open
         yield* TestClock.adjust("60 seconds")
         const scope = yield* Scope.make()
@@ -189,7 +192,7 @@ describe("Breaker", () => {
 
   it.effect("tells of every change", () =>
     provided(Effect.gen(function*() {
-      const { transitions } = yield* Breaker
+      const { transitions } = yield* Breaker.Breaker
       const seen = yield* transitions.pipe(
         Stream.take(3),
         Stream.runCollect,
@@ -207,7 +210,7 @@ describe("Breaker", () => {
 
   it.effect("tells that a circuit is closed again which nobody has used for long", () =>
     provided(Effect.gen(function*() {
-      const { openings, transitions } = yield* Breaker
+      const { openings, transitions } = yield* Breaker.Breaker
       const seen = yield* transitions.pipe(
         Stream.take(2),
         Stream.runCollect,
@@ -367,7 +370,7 @@ describe("Breaker", () => {
   describe("content of a call that a half-open circuit let through", () => {
     /** A call, and functions for its content and its end. */
     const begun = Effect.fnUntraced(function*() {
-      const { enter } = yield* Breaker
+      const { enter } = yield* Breaker.Breaker
       const scope = yield* Scope.make()
       let ending: Ending = { verdict: "left" }
       const content = yield* enter("a", () => ending).pipe(Scope.provide(scope))
@@ -386,7 +389,7 @@ describe("Breaker", () => {
 
     it.effect("gives its place to the next, and three close the circuit while all of them go on", () =>
       provided(Effect.gen(function*() {
-        const { closedFor, states } = yield* Breaker
+        const { closedFor, states } = yield* Breaker.Breaker
         yield* halfOpen
         for (let call = 1; call <= 3; call++) {
           const { content } = yield* begun()
@@ -404,7 +407,7 @@ describe("Breaker", () => {
     for (const verdict of ["success", "left"] as const) {
       it.effect(`counts once, and not again at the end: ${verdict}`, () =>
         provided(Effect.gen(function*() {
-          const { states } = yield* Breaker
+          const { states } = yield* Breaker.Breaker
           yield* halfOpen
           for (let call = 1; call <= 2; call++) {
             const { content, end } = yield* begun()
@@ -446,7 +449,7 @@ describe("Breaker", () => {
 
     it.effect("means nothing where the circuit has opened again since", () =>
       provided(Effect.gen(function*() {
-        const { states } = yield* Breaker
+        const { states } = yield* Breaker.Breaker
         yield* halfOpen
         const first = yield* begun()
         first.content()
@@ -461,7 +464,7 @@ describe("Breaker", () => {
   describe("where no other deployment can take the request", () => {
     const begun = (alone: boolean) =>
       Effect.gen(function*() {
-        const { enter } = yield* Breaker
+        const { enter } = yield* Breaker.Breaker
         const scope = yield* Scope.make()
         let verdict: Verdict = "left"
         yield* enter("a", () => ({ verdict }), alone).pipe(Scope.provide(scope))
@@ -475,7 +478,7 @@ describe("Breaker", () => {
 
     it.effect("several calls try it at a time, up to a bound", () =>
       provided(Effect.gen(function*() {
-        const { closedFor } = yield* Breaker
+        const { closedFor } = yield* Breaker.Breaker
         yield* halfOpen
         for (let call = 0; call < 4; call++) {
           assert.strictEqual(closedFor("a", 60_000, true), 0)
@@ -516,7 +519,7 @@ describe("Breaker", () => {
           assert.strictEqual(yield* phase(), "open")
           yield* ends[order[2]!]!("success")
           assert.strictEqual(yield* phase(), "open")
-          const { openings } = yield* Breaker
+          const { openings } = yield* Breaker.Breaker
           assert.strictEqual(openings("a"), 2)
           yield* TestClock.adjust("60 seconds")
           yield* calls(3, fine)
@@ -538,7 +541,7 @@ describe("Breaker", () => {
   describe("a reset", () => {
     it.effect("closes an open circuit, and says so", () =>
       provided(Effect.gen(function*() {
-        const { reset, transitions } = yield* Breaker
+        const { reset, transitions } = yield* Breaker.Breaker
         const seen = yield* transitions.pipe(
           Stream.take(2),
           Stream.runCollect,
@@ -556,7 +559,7 @@ describe("Breaker", () => {
 
     it.effect("forgets failures, and those of calls that have begun before it", () =>
       provided(Effect.gen(function*() {
-        const { enter, reset } = yield* Breaker
+        const { enter, reset } = yield* Breaker.Breaker
         const before = yield* Scope.make()
         for (let call = 0; call < 5; call++) {
           yield* enter("a", () => ({ verdict: "failure" })).pipe(Scope.provide(before))
@@ -572,7 +575,7 @@ describe("Breaker", () => {
 
     it.effect("lets a call through while another probes, and takes no notice of that", () =>
       provided(Effect.gen(function*() {
-        const { reset } = yield* Breaker
+        const { reset } = yield* Breaker.Breaker
         yield* open
         yield* TestClock.adjust("60 seconds")
         const probe = yield* Effect.forkChild(Effect.andThen(Effect.sleep("1 second"), broken).pipe(guard("a")), {
@@ -587,7 +590,7 @@ describe("Breaker", () => {
 
     it.effect("of a deployment that was never called does nothing", () =>
       provided(Effect.gen(function*() {
-        const { reset, states } = yield* Breaker
+        const { reset, states } = yield* Breaker.Breaker
         yield* reset("b")
         assert.deepStrictEqual(yield* states, [])
       })))
@@ -601,6 +604,6 @@ describe("Breaker", () => {
       yield* calls(1, fine)
       assert.strictEqual(yield* phase(), "closed")
     }).pipe(
-      Effect.provide(BreakerLayer.layerWith({ opensAfter: 1, openFor: Duration.seconds(1), closesAfter: 1 }))
+      Effect.provide(Breaker.layerWith({ opensAfter: 1, openFor: Duration.seconds(1), closesAfter: 1 }))
     ))
 })
