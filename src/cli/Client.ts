@@ -6,7 +6,7 @@ import { FetchHttpClient, HttpClient, HttpClientError, HttpClientRequest } from 
 import { HttpApiClient } from "effect/http-api"
 import { existsSync } from "node:fs"
 import { tmpdir } from "node:os"
-import { Api } from "../layers/http/Api.ts"
+import { TypedApi } from "../layers/http/Api.ts"
 import { defaultSocket } from "../services/settings/AdminAddress.ts"
 import { addressOf, urlOf } from "./Address.ts"
 import { CommandFailed, config, loadToShow } from "./Shared.ts"
@@ -103,9 +103,9 @@ const endpointOf = ({ config, url }: Target) =>
 
 const ask = <A, E>(
   { socket, token, url }: Endpoint,
-  use: (client: HttpApiClient.ForApi<typeof Api>) => Effect.Effect<A, E>
+  use: (client: HttpApiClient.ForApi<typeof TypedApi>) => Effect.Effect<A, E>
 ) =>
-  HttpApiClient.make(Api, {
+  HttpApiClient.make(TypedApi, {
     baseUrl: url,
     ...(token === undefined ? {} : { transformClient: HttpClient.mapRequest(HttpClientRequest.bearerToken(token)) })
   }).pipe(
@@ -119,7 +119,7 @@ const ask = <A, E>(
 /** Asks the running service. A socket that a killed service has left is passed over. */
 export const withClient = <A, E>(
   target: Target,
-  use: (client: HttpApiClient.ForApi<typeof Api>) => Effect.Effect<A, E>
+  use: (client: HttpApiClient.ForApi<typeof TypedApi>) => Effect.Effect<A, E>
 ) =>
   Effect.flatMap(endpointOf(target), (endpoint: Endpoint) => {
     const { socket, ...direct } = endpoint

@@ -171,7 +171,7 @@ describe("Monotonic", () => {
     assert.deepStrictEqual(readers.toSorted(), [
       "domain/Monotonic.ts",
       "layers/http/Endpoint.ts",
-      "layers/http/ModelRoutes.ts",
+      "layers/http/ServiceRoutes.ts",
       "layers/providers/HttpExchange.ts",
       "layers/store/Http.ts",
       "layers/store/Lock.ts",

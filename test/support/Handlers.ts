@@ -6,9 +6,8 @@ import * as InferenceError from "../../src/domain/InferenceError.ts"
 import * as AdminRoutes from "../../src/layers/http/AdminRoutes.ts"
 import * as AnthropicRoutes from "../../src/layers/http/AnthropicRoutes.ts"
 import { TypedApi } from "../../src/layers/http/Api.ts"
-import * as HealthRoutes from "../../src/layers/http/HealthRoutes.ts"
-import * as ModelRoutes from "../../src/layers/http/ModelRoutes.ts"
 import * as OpenAiRoutes from "../../src/layers/http/OpenAiRoutes.ts"
+import * as ServiceRoutes from "../../src/layers/http/ServiceRoutes.ts"
 import { none, Providers } from "../../src/services/engines/Providers.ts"
 import * as Breaker from "../../src/services/health/Breaker.ts"
 import { Inference } from "../../src/services/inference/Inference.ts"
@@ -72,9 +71,9 @@ export const withHandler = async <A>(
     HttpServer.layerServices
   )
   const routes = Layer.mergeAll(
-    OpenAiRoutes.layer,
-    AnthropicRoutes.layer,
-    HttpApiBuilder.layer(TypedApi).pipe(Layer.provide([ModelRoutes.layer, HealthRoutes.layer, AdminRoutes.layer]))
+    OpenAiRoutes.dialect.layer,
+    AnthropicRoutes.dialect.layer,
+    HttpApiBuilder.layer(TypedApi).pipe(Layer.provide([ServiceRoutes.health, AdminRoutes.layer]))
   ).pipe(
     Layer.provide(services),
     Layer.provideMerge(witness.layer)

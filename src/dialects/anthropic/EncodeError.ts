@@ -1,12 +1,13 @@
 /** Errors in the Anthropic dialect: which status and body each reason has. Pure. */
 import * as Bounded from "../../domain/Bounded.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
-import type { Failure } from "../shared/HttpProblem.ts"
 import type { ErrorBody } from "./Schema.ts"
 
 /** An error ready to be sent. */
-export interface AnthropicError extends Failure {
+export interface AnthropicError {
+  readonly status: number
   readonly body: ErrorBody
+  readonly headers: Readonly<Record<string, string>>
 }
 
 /** By Anthropic's page on errors. */

@@ -10,7 +10,8 @@ import { Registry } from "../../services/models/Registry.ts"
 import { DecisionLog } from "../../services/routing/DecisionLog.ts"
 import * as Explanation from "../../services/routing/Explanation.ts"
 import { Router } from "../../services/routing/Router.ts"
-import { parse, respondError } from "./Endpoint.ts"
+import { respondError } from "./Dialect.ts"
+import { parse } from "./Endpoint.ts"
 
 const usualLimit = 20
 

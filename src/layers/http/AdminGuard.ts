@@ -23,7 +23,7 @@ import { Settings } from "../../services/settings/Settings.ts"
 import type { Origin } from "./AdminListener.ts"
 import { isSameToken, originOf } from "./AdminListener.ts"
 import { isLoopbackHost } from "./Cors.ts"
-import { respondError } from "./Endpoint.ts"
+import { respondError } from "./Dialect.ts"
 
 const loopback = /^(?:::ffff:)?127\.|^::1$/
 

@@ -20,7 +20,7 @@ import * as AdminGuard from "./AdminGuard.ts"
 import type { Action } from "./AdminSchema.ts"
 import { actions as actionNames, isAction } from "./AdminSchema.ts"
 import { TypedApi } from "./Api.ts"
-import { respondError } from "./Endpoint.ts"
+import { respondError } from "./Dialect.ts"
 
 const noAction = (action: string) =>
   OpenAiError.make(`A model has no action ${JSON.stringify(action)}. There are ${actionNames.join(", ")}.`, {

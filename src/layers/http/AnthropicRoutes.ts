@@ -1,32 +1,69 @@
-/** Handlers of the Anthropic dialect. */
-import { Array as Arr, Effect, Stream } from "effect"
+/** The routes of the Anthropic dialect. */
+import { Array as Arr, DateTime, Effect, Stream } from "effect"
 import { HttpRouter, HttpServerResponse } from "effect/http"
+import { HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
 import type { Asked, MessagesCall } from "../../dialects/anthropic/DecodeRequest.ts"
-import * as AnthropicMessages from "../../dialects/anthropic/DecodeRequest.ts"
+import * as DecodeRequest from "../../dialects/anthropic/DecodeRequest.ts"
 import type { Envelope } from "../../dialects/anthropic/EncodeAnswer.ts"
-import * as AnthropicFrames from "../../dialects/anthropic/EncodeAnswer.ts"
-import * as AnthropicError from "../../dialects/anthropic/EncodeError.ts"
+import * as EncodeAnswer from "../../dialects/anthropic/EncodeAnswer.ts"
+import * as EncodeError from "../../dialects/anthropic/EncodeError.ts"
+import * as Anthropic from "../../dialects/anthropic/Schema.ts"
+import { bearerTokenOf } from "../../dialects/shared/CallerIdentity.ts"
+import type { Model } from "../../domain/Deployment.ts"
 import type { CountRequest, Request } from "../../domain/Inference.ts"
 import { InferenceError } from "../../domain/InferenceError.ts"
 import { Inference } from "../../services/inference/Inference.ts"
-import * as AnthropicHandler from "./AnthropicHandler.ts"
-import { Api } from "./Api.ts"
-import type { Call, Endpoint } from "./Endpoint.ts"
-import * as Handler from "./Endpoint.ts"
-import * as Telling from "./RoutingHeaders.ts"
-import type { Endings } from "./ServerSentEvents.ts"
-import * as EventStream from "./ServerSentEvents.ts"
+import { events } from "./Api.ts"
+import type { Conventions, Dialect } from "./Dialect.ts"
+import type { Call } from "./Endpoint.ts"
+import * as Endpoint from "./Endpoint.ts"
+import * as RoutingHeaders from "./RoutingHeaders.ts"
+import type { FailureFrames } from "./ServerSentEvents.ts"
+import * as ServerSentEvents from "./ServerSentEvents.ts"
 
-const shared = { idPrefix: "req_", failure: AnthropicError.fromReason } as const
+const error = (status: number, description: string) =>
+  Anthropic.ErrorBody.annotate({ description }).pipe(HttpApiSchema.status(status))
 
-type Headers = Readonly<Record<string, string>>
+const errors = [
+  error(
+    400,
+    "The request is wrong, or what it gives does not fit the context window (`invalid_request_error`, whose message " +
+      "begins with `prompt is too long` then)"
+  ),
+  error(404, "No such model (`not_found_error`)"),
+  error(413, "The body is larger than `server.maxBodyBytes` (`request_too_large`)"),
+  error(
+    429,
+    "Too many requests wait, or a provider limits the rate of requests (`rate_limit_error`); `Retry-After` says when to " +
+      "try again"
+  ),
+  error(500, "The engine or the provider failed, or the model could not be loaded (`api_error`)"),
+  error(504, "The provider took too long (`timeout_error`)"),
+  error(529, "No deployment can answer now (`overloaded_error`); `Retry-After` says when to try again")
+] as const
 
-const respond = (body: unknown, headers: Headers) => HttpServerResponse.jsonUnsafe(body, { headers })
+const group = HttpApiGroup.make("anthropic").add(
+  HttpApiEndpoint.post("messages", "/v1/messages", {
+    payload: Anthropic.MessagesRequest,
+    success: [Anthropic.Message, events(Anthropic.StreamEvent)],
+    error: errors
+  }).annotateMerge(OpenApi.annotations({
+    title: "Create a message",
+    description:
+      "With `stream: true` the answer is a stream of server-sent events, which ends with `message_stop`. A " +
+      "failure after the first event is an `error` event, and no `message_stop` follows."
+  })),
+  HttpApiEndpoint.post("countTokens", "/v1/messages/count_tokens", {
+    payload: Anthropic.CountTokensRequest,
+    success: Anthropic.TokenCount,
+    error: errors
+  }).annotateMerge(OpenApi.annotations({ title: "Count the tokens of a message's prompt" }))
+)
 
-/** The error with the body's own path for what is wrong. */
-const located = (asked: Asked<Pick<Request, "extra">>) => (error: InferenceError): InferenceError => {
+/** The error with the path of the field in the body. */
+const relocate = (asked: Asked<Pick<Request, "extra">>) => (error: InferenceError): InferenceError => {
   const { attempts, decision } = error
-  const reason = AnthropicMessages.relocate(error.reason, asked)
+  const reason = DecodeRequest.relocate(error.reason, asked)
   return reason === error.reason ? error : new InferenceError({
     reason,
     ...(attempts === undefined ? {} : { attempts }),
@@ -40,73 +77,126 @@ const envelopeOf = ({ body: { parallelToolUse, request }, id }: Call<MessagesCal
   parallelToolUse
 })
 
-const wholeAnswer = (inference: Inference["Service"], call: Call<MessagesCall>) => {
+const respondWhole = (inference: Inference["Service"], call: Call<MessagesCall>) => {
   const envelope = envelopeOf(call)
   return inference.generate(call.body.request).pipe(
     Effect.flatMap((answer) =>
       Effect.map(
-        Effect.fromResult(AnthropicFrames.encodeAnswer(envelope, answer)),
-        (message) => respond(message, Telling.ofAnswer(answer))
+        Effect.fromResult(EncodeAnswer.encodeAnswer(envelope, answer)),
+        (message) => RoutingHeaders.json(message, RoutingHeaders.ofAnswer(answer))
       )
     ),
     Effect.catchTag("InferenceError", (error) =>
       error.reason._tag === "ContentRefused"
-        ? Effect.succeed(respond(AnthropicFrames.encodeRefusal(envelope, error.reason), Telling.ofError(error)))
-        : Effect.fail(located(call.body)(error)))
+        ? Effect.succeed(
+          RoutingHeaders.json(EncodeAnswer.encodeRefusal(envelope, error.reason), RoutingHeaders.ofError(error))
+        )
+        : Effect.fail(relocate(call.body)(error)))
   )
 }
 
-/** Frames until the last event; the first pull fails where the request fails before any content. */
-const frames = (inference: Inference["Service"], call: Call<MessagesCall>, told: (headers: Headers) => void) => {
-  const encode = AnthropicFrames.makeFrameEncoder(envelopeOf(call))
-  const begun = Effect.map(inference.open(call.body.request), ({ events, ...by }) => {
-    told(Telling.ofAnswer(by))
-    return Stream.mapArray(events, (some) => Arr.of(encode.events(some)))
+/**
+ * Frames until the last event. The first pull fails if the request fails before any content.
+ *
+ * @param onHeaders called with the headers of the response before the first frame
+ */
+const framesOf = (
+  inference: Inference["Service"],
+  call: Call<MessagesCall>,
+  onHeaders: (headers: RoutingHeaders.RoutingHeaders) => void
+) => {
+  const encoder = EncodeAnswer.makeFrameEncoder(envelopeOf(call))
+  const opened = Effect.map(inference.open(call.body.request), ({ events, ...by }) => {
+    onHeaders(RoutingHeaders.ofAnswer(by))
+    return Stream.mapArray(events, (some) => Arr.of(encoder.events(some)))
   })
-  return Stream.unwrap(begun).pipe(
-    Stream.concat(Stream.sync(encode.end)),
+  return Stream.unwrap(opened).pipe(
+    Stream.concat(Stream.sync(encoder.end)),
     Stream.catchTag("InferenceError", (error) => {
-      if (error.reason._tag !== "ContentRefused") return Stream.fail(located(call.body)(error))
-      told(Telling.ofError(error))
-      return Stream.succeed(encode.refuse(error.reason))
+      if (error.reason._tag !== "ContentRefused") return Stream.fail(relocate(call.body)(error))
+      onHeaders(RoutingHeaders.ofError(error))
+      return Stream.succeed(encoder.refuse(error.reason))
     })
   )
 }
 
-const streamAnswer = (inference: Inference["Service"], call: Call<MessagesCall>) => {
-  let headers: Headers = {}
-  const all = frames(inference, call, (told) => {
-    headers = told
+/** Anthropic's statuses have no 503: a service that cannot answer now is overloaded. */
+const encodeProblem: Conventions["encodeProblem"] = ({ headers, message, status }, id) =>
+  EncodeError.make(status === 503 ? 529 : status, message, id, headers)
+
+const respondStream = (inference: Inference["Service"], call: Call<MessagesCall>) => {
+  let headers: RoutingHeaders.RoutingHeaders = {}
+  const frames = framesOf(inference, call, (found) => {
+    headers = found
   })
-  const endings: Endings = {
-    failed: (reason) => AnthropicFrames.encodeError(AnthropicError.fromReason(reason, call.id).body),
-    broken: () => AnthropicFrames.encodeError(AnthropicHandler.failure(Handler.broken, call.id).body)
+  const failureFrames: FailureFrames = {
+    error: (reason) => EncodeAnswer.encodeError(EncodeError.fromReason(reason, call.id).body),
+    defect: () => EncodeAnswer.encodeError(EncodeError.make(500, Endpoint.internalError.message, call.id).body)
   }
-  return EventStream.respond(call.id, all, endings, () => headers)
+  return ServerSentEvents.respond(call.id, frames, failureFrames, () => headers)
 }
 
-const messages = (inference: Inference["Service"]): Endpoint<MessagesCall> => ({
+const shared = { idPrefix: "req_", encodeError: EncodeError.fromReason } as const
+
+const messages = (inference: Inference["Service"]): Endpoint.Endpoint<MessagesCall> => ({
   ...shared,
-  decode: AnthropicMessages.decode,
-  answer: (call) => call.body.stream ? streamAnswer(inference, call) : wholeAnswer(inference, call)
+  decode: DecodeRequest.decode,
+  answer: (call) => call.body.stream ? respondStream(inference, call) : respondWhole(inference, call)
 })
 
-const countTokens = (inference: Inference["Service"]): Endpoint<Asked<CountRequest>> => ({
+const countTokens = (inference: Inference["Service"]): Endpoint.Endpoint<Asked<CountRequest>> => ({
   ...shared,
-  decode: AnthropicMessages.decodeCount,
+  decode: DecodeRequest.decodeCount,
   answer: ({ body }) =>
     Effect.mapBoth(inference.count(body.request), {
-      onSuccess: (found) => respond({ input_tokens: found.promptTokens }, Telling.ofAnswer(found)),
-      onFailure: located(body)
+      onSuccess: (found) => RoutingHeaders.json({ input_tokens: found.promptTokens }, RoutingHeaders.ofAnswer(found)),
+      onFailure: relocate(body)
     })
 })
 
-const { endpoints } = Api.groups.anthropic
+const modelOf = ({ name }: Model, startedAt: number): Anthropic.Model => ({
+  type: "model",
+  id: name,
+  display_name: name,
+  created_at: DateTime.formatIso(DateTime.makeUnsafe(startedAt)),
+  lifecycle: "active",
+  capabilities: null,
+  deprecated_at: null,
+  line: null,
+  max_input_tokens: null,
+  max_tokens: null,
+  retires_at: null
+})
 
-export const layer = HttpRouter.use(Effect.fnUntraced(function*(router) {
-  const inference = yield* Inference
-  const handler = yield* Handler.make(AnthropicHandler.dialect)
-  const { countTokens: counting, messages: asking } = endpoints
-  yield* router.add(asking.method, asking.path, handler(messages(inference)))
-  yield* router.add(counting.method, counting.path, handler(countTokens(inference)))
-}))
+const apiKeyOf = (value: string | undefined): string | undefined => value?.trim() || undefined
+
+const conventions: Conventions = {
+  encodeProblem,
+  identify: (response, id) => HttpServerResponse.setHeaders(response, { "request-id": id, "x-request-id": id }),
+  keyOf: (headers) => apiKeyOf(headers["x-api-key"]) ?? bearerTokenOf(headers["authorization"])
+}
+
+export const dialect: Dialect = {
+  ...conventions,
+  group,
+  clientHeader: "anthropic-version",
+  encodeReason: EncodeError.fromReason,
+  models: {
+    listSchema: Anthropic.ModelList,
+    modelSchema: Anthropic.Model,
+    list: (models, startedAt) => ({
+      data: models.map((model) => modelOf(model, startedAt)),
+      has_more: false,
+      first_id: models[0]?.name ?? null,
+      last_id: models.at(-1)?.name ?? null
+    }),
+    model: modelOf
+  },
+  layer: HttpRouter.use(Effect.fnUntraced(function*(router) {
+    const inference = yield* Inference
+    const handler = yield* Endpoint.make(conventions)
+    const { countTokens: counting, messages: asking } = group.endpoints
+    yield* router.add(asking.method, asking.path, handler(messages(inference)))
+    yield* router.add(counting.method, counting.path, handler(countTokens(inference)))
+  }))
+}

@@ -1,136 +1,27 @@
-/** The HTTP interface as a description, from which `GET /openapi.json` is made. Handlers are in `layers/http`. */
+/** The HTTP interface as a description, from which `GET /openapi.json` is made. */
 import { Schema } from "effect"
 import { HttpApi, HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
-import * as Anthropic from "../../dialects/anthropic/Schema.ts"
 import * as OpenAi from "../../dialects/openai/Schema.ts"
-import * as OpenAiTasks from "../../dialects/openai/TaskSchema.ts"
 import { keptDecisions } from "../../domain/Defaults.ts"
 import { Report } from "../../services/models/Readiness.ts"
 import { Record } from "../../services/routing/DecisionRecord.ts"
 import { Explanation, Question } from "../../services/routing/Explanation.ts"
 import * as Admin from "./AdminSchema.ts"
+import type { Dialects } from "./Dialect.ts"
 
-const error = (status: number, description: string) =>
+/** An error response in the shape that is the default. */
+export const error = (status: number, description: string) =>
   OpenAi.ErrorBody.annotate({ description }).pipe(HttpApiSchema.status(status))
 
-/** Of every endpoint that a model answers. */
-const errors = [
-  error(400, "The request is wrong, or what it gives does not fit the context window (`context_length_exceeded`)"),
-  error(404, "No such model (`model_not_found`)"),
-  error(413, "The body is larger than `server.maxBodyBytes`"),
-  error(
-    429,
-    "Too many requests wait (`queue_full`), or memory is short for those of low priority (`overloaded`); `Retry-After` " +
-      "says when to try again"
-  ),
-  error(500, "The engine failed (`engine_failed`)"),
-  error(
-    503,
-    "The engine crashed or hung and is being restarted (`engine_crashed`, `engine_hung`), did so too often " +
-      "(`deployment_down`), or could not be loaded (`model_load_failed`, `engine_missing`, `insufficient_memory`)"
-  )
-] as const
-
-/** Server-sent events that hold this as JSON each. The handler writes them, so only their shape is told here. */
-const events = <S extends Schema.Top>(schema: S) =>
+/** Server-sent events, each of which holds this as JSON. The route writes them itself. */
+export const events = <S extends Schema.Top>(schema: S) =>
   schema.pipe(HttpApiSchema.asJson({ contentType: "text/event-stream" }))
 
-const chat = HttpApiEndpoint.post("chatCompletions", "/v1/chat/completions", {
-  payload: OpenAi.ChatRequest,
-  success: [OpenAi.ChatCompletion, events(OpenAi.ChatChunk)],
-  error: errors
-}).annotateMerge(OpenApi.annotations({
-  title: "Create a chat completion",
-  description:
-    "With `stream: true` the answer comes as server-sent events whose data are `ChatChunk`s, and which end " +
-    "with `data: [DONE]`. A failure after the first of them is an event that holds an error, and no `[DONE]` follows."
-}))
-
-const embeddings = HttpApiEndpoint.post("embeddings", "/v1/embeddings", {
-  payload: OpenAiTasks.EmbeddingRequest,
-  success: OpenAiTasks.EmbeddingList,
-  error: errors
-}).annotateMerge(OpenApi.annotations({ title: "Turn texts into vectors of unit length" }))
-
-const rerank = HttpApiEndpoint.post("rerank", "/v1/rerank", {
-  payload: OpenAiTasks.RerankRequest,
-  success: OpenAiTasks.RerankList,
-  error: errors
-}).annotateMerge(OpenApi.annotations({ title: "Order documents by how well they answer a query" }))
-
-const classify = HttpApiEndpoint.post("classify", "/v1/classify", {
-  payload: OpenAiTasks.ClassifyRequest,
-  success: OpenAiTasks.ClassifyList,
-  error: errors
-}).annotateMerge(OpenApi.annotations({ title: "Give texts the labels of a model that has labels" }))
-
-const tokenize = HttpApiEndpoint.post("tokenize", "/v1/tokenize", {
-  payload: OpenAiTasks.TokenizeRequest,
-  success: OpenAiTasks.TokenList,
-  error: errors
-}).annotateMerge(OpenApi.annotations({ title: "Turn a text or a conversation into tokens" }))
-
-const OpenAiGroup = HttpApiGroup.make("openai").add(
-  chat,
-  embeddings,
-  rerank,
-  classify,
-  tokenize
-)
-
-const anthropicError = (status: number, description: string) =>
-  Anthropic.ErrorBody.annotate({ description }).pipe(HttpApiSchema.status(status))
-
-const anthropicErrors = [
-  anthropicError(
-    400,
-    "The request is wrong, or what it gives does not fit the context window (`invalid_request_error`, whose message " +
-      "begins with `prompt is too long` then)"
-  ),
-  anthropicError(404, "No such model (`not_found_error`)"),
-  anthropicError(413, "The body is larger than `server.maxBodyBytes` (`request_too_large`)"),
-  anthropicError(
-    429,
-    "Too many requests wait, or a provider takes no more (`rate_limit_error`); `Retry-After` says when to try again"
-  ),
-  anthropicError(500, "The engine or the provider failed, or the model could not be loaded (`api_error`)"),
-  anthropicError(504, "The provider took too long (`timeout_error`)"),
-  anthropicError(529, "Nobody can answer for now (`overloaded_error`); `Retry-After` says when to try again")
-] as const
-
-const AnthropicGroup = HttpApiGroup.make("anthropic").add(
-  HttpApiEndpoint.post("messages", "/v1/messages", {
-    payload: Anthropic.MessagesRequest,
-    success: [Anthropic.Message, events(Anthropic.StreamEvent)],
-    error: anthropicErrors
-  }).annotateMerge(OpenApi.annotations({
-    title: "Create a message",
-    description:
-      "With `stream: true` the answer comes as server-sent events, which end with `message_stop`. A failure " +
-      "after the first of them is an `error` event, and no `message_stop` follows."
-  })),
-  HttpApiEndpoint.post("countTokens", "/v1/messages/count_tokens", {
-    payload: Anthropic.CountTokensRequest,
-    success: Anthropic.TokenCount,
-    error: anthropicErrors
-  }).annotateMerge(OpenApi.annotations({ title: "Count the tokens of a message's prompt" }))
-)
-
-const ModelGroup = HttpApiGroup.make("models").add(
-  HttpApiEndpoint.get("models", "/v1/models", { success: [OpenAi.ModelList, Anthropic.ModelList] }).annotateMerge(
-    OpenApi.annotations({
-      title: "List the models",
-      description: "In Anthropic's shape where the header `anthropic-version` is there."
-    })
-  ),
-  HttpApiEndpoint.get("model", "/v1/models/:model", {
-    params: { model: Schema.String },
-    success: [OpenAi.Model, Anthropic.Model],
-    error: [
-      error(404, "No such model (`model_not_found`)"),
-      anthropicError(404, "No such model (`not_found_error`), in Anthropic's shape")
-    ]
-  })
+/** Of every endpoint that needs a loaded model. */
+export const unavailable = error(
+  503,
+  "The engine crashed or hung and is being restarted (`engine_crashed`, `engine_hung`), did so too often " +
+    "(`deployment_down`), or could not be loaded (`model_load_failed`, `engine_missing`, `insufficient_memory`)"
 )
 
 const HealthGroup = HttpApiGroup.make("health").add(
@@ -141,7 +32,7 @@ const HealthGroup = HttpApiGroup.make("health").add(
   })
 )
 
-/** Of every endpoint of administration. */
+/** Of every endpoint under `/admin`. */
 const closed = [
   error(401, "Administration needs the token of `server.admin.token` (`unauthorized`)"),
   error(
@@ -163,7 +54,7 @@ const AdminGroup = HttpApiGroup.make("admin").add(
     error: [
       ...closed,
       error(404, "No such model (`model_not_found`), or no such action (`not_found`)"),
-      ...errors.slice(-1)
+      unavailable
     ]
   }).annotateMerge(OpenApi.annotations({
     title: "Load, unload or reload a model",
@@ -224,19 +115,43 @@ const AdminGroup = HttpApiGroup.make("admin").add(
   }))
 )
 
-/** What `HttpApi` itself reads and writes. The handlers of models read bodies themselves, as routes of their own. */
-export class TypedApi extends HttpApi.make("troupe").add(ModelGroup).add(HealthGroup).add(AdminGroup) {}
+/** The endpoints that `HttpApi` decodes and encodes. Routes of dialects read and write bodies themselves. */
+export class TypedApi extends HttpApi.make("troupe").add(HealthGroup).add(AdminGroup) {}
 
-/** All that there is, as it is described. */
-export class Api extends HttpApi.make("troupe")
-  .add(OpenAiGroup)
-  .add(AnthropicGroup)
-  .add(ModelGroup)
-  .add(HealthGroup)
-  .add(AdminGroup)
-  .annotateMerge(OpenApi.annotations({
-    title: "Troupe",
-    version: "0.1.0",
-    description: "An actor runtime for language models. `GET /metrics` is in Prometheus's text format."
-  }))
-{}
+/** Paths that all dialects share, each with the shapes of all of them. */
+const modelGroupOf = (dialects: Dialects) => {
+  const [first, ...others] = dialects
+  const listSchemas = others.map(({ models }) => models.listSchema)
+  const modelSchemas = others.map(({ models }) => models.modelSchema)
+  const clients = dialects.flatMap(({ clientHeader }) => clientHeader === undefined ? [] : [`\`${clientHeader}\``])
+  return HttpApiGroup.make("models").add(
+    HttpApiEndpoint.get("models", "/v1/models", { success: [first.models.listSchema, ...listSchemas] }).annotateMerge(
+      OpenApi.annotations({
+        title: "List the models",
+        description: `In the shape of another dialect if the request has its header: ${clients.join(", ")}.`
+      })
+    ),
+    HttpApiEndpoint.get("model", "/v1/models/:model", {
+      params: { model: Schema.String },
+      success: [first.models.modelSchema, ...modelSchemas],
+      error: error(404, "No such model (`model_not_found`), in the shape of the client's dialect")
+    })
+  )
+}
+
+/** Describes the whole interface. */
+export const describe = (dialects: Dialects): OpenApi.OpenAPISpec => {
+  const [first, ...others] = dialects
+  return OpenApi.fromApi(
+    HttpApi.make("troupe")
+      .add(first.group, ...others.map(({ group }) => group))
+      .add(modelGroupOf(dialects))
+      .add(HealthGroup)
+      .add(AdminGroup)
+      .annotateMerge(OpenApi.annotations({
+        title: "Troupe",
+        version: "0.1.0",
+        description: "An actor runtime for language models. `GET /metrics` is in Prometheus's text format."
+      }))
+  )
+}

@@ -17,7 +17,7 @@
  * `/admin` allows no origin. Credentials such as cookies are not allowed either: keys go in headers, which need none.
  */
 import type { IncomingHttpHeaders } from "node:http"
-import type { Trouble } from "../../dialects/shared/HttpProblem.ts"
+import type { HttpProblem } from "./Dialect.ts"
 import * as RoutingHeaders from "./RoutingHeaders.ts"
 
 /** How long browsers may keep a preflight's answer, s. */
@@ -54,7 +54,7 @@ export type Answer =
   | { readonly _tag: "Continue"; readonly headers: Readonly<Record<string, string>> }
   /** Answer 204 with these headers. */
   | { readonly _tag: "Empty"; readonly headers: Readonly<Record<string, string>> }
-  | { readonly _tag: "Refuse"; readonly trouble: Trouble }
+  | { readonly _tag: "Refuse"; readonly problem: HttpProblem }
 
 const nothing: Answer = { _tag: "Continue", headers: {} }
 
@@ -76,7 +76,7 @@ const isOwnHost = ({ bound, headers: { host }, origins }: Question): boolean =>
   !isLoopbackOnly(bound) || isLoopbackHost(host) || hostnameOf(host) === bound.toLowerCase() ||
   origins.some((origin) => hostnameOf(hostOf(origin)) === hostnameOf(host))
 
-const refusal = ({ path }: Question, origin: string): Trouble => ({
+const refusal = ({ path }: Question, origin: string): HttpProblem => ({
   status: 403,
   code: "origin_not_allowed",
   message: isAdmin(path)
@@ -85,7 +85,7 @@ const refusal = ({ path }: Question, origin: string): Trouble => ({
       "Add the origin to server.cors.origins to allow it."
 })
 
-const crossSite = (question: Question): Trouble => ({
+const crossSite = (question: Question): HttpProblem => ({
   ...refusal(question, ""),
   ...(isAdmin(question.path) ? {} : {
     message: "Web pages of other sites may not call this service (Sec-Fetch-Site: cross-site without Origin). " +
@@ -93,7 +93,7 @@ const crossSite = (question: Question): Trouble => ({
   })
 })
 
-const wrongHost = ({ headers: { host = "" } }: Question): Trouble => ({
+const wrongHost = ({ headers: { host = "" } }: Question): HttpProblem => ({
   status: 403,
   code: "host_not_allowed",
   message: `Web pages may not call this service as ${JSON.stringify(host.slice(0, 200))}. ` +
@@ -101,7 +101,7 @@ const wrongHost = ({ headers: { host = "" } }: Question): Trouble => ({
 })
 
 /** Why a page's request is not answered; undefined for requests that may pass. */
-const refused = (question: Question): Trouble | undefined => {
+const refused = (question: Question): HttpProblem | undefined => {
   const { headers, origins } = question
   const { host = "", origin } = headers
   const site = headers["sec-fetch-site"]
@@ -118,7 +118,7 @@ const refused = (question: Question): Trouble | undefined => {
 const allowance = (origin: string) => ({ "access-control-allow-origin": origin, vary: "Origin" })
 
 const preflight = (question: Question, origin: string): Answer => {
-  if (!isAllowed(question, origin)) return { _tag: "Refuse", trouble: refusal(question, origin) }
+  if (!isAllowed(question, origin)) return { _tag: "Refuse", problem: refusal(question, origin) }
   if (question.methods === undefined) return { _tag: "Continue", headers: allowance(origin) }
   const asked = question.headers["access-control-request-headers"]
   return {
@@ -139,8 +139,8 @@ export const answer = (question: Question): Answer => {
   if (method === "OPTIONS" && origin !== undefined && headers["access-control-request-method"] !== undefined) {
     return preflight(question, origin)
   }
-  const trouble = refused(question)
-  if (trouble !== undefined) return { _tag: "Refuse", trouble }
+  const problem = refused(question)
+  if (problem !== undefined) return { _tag: "Refuse", problem }
   if (method === "OPTIONS" && methods !== undefined) return { _tag: "Empty", headers: { allow: methods } }
   return origin !== undefined && isAllowed(question, origin)
     ? { _tag: "Continue", headers: { ...allowance(origin), "access-control-expose-headers": exposed } }

@@ -1,133 +1,59 @@
 /**
- * What every endpoint of every dialect does alike: ids, limits, errors, defects and the end of the service.
+ * What all endpoints of all dialects share: request ids, limits, decoding, errors, defects and shutdown.
  *
  * **Details**
  *
- * An endpoint says what to answer to a parsed body, and its dialect what errors look like; whatever goes wrong becomes an
- * answer in that shape here. Every response has the id that the log has.
+ * An endpoint defines how to answer a parsed body, and its dialect defines the shape of errors. Every failure becomes a
+ * response in that shape here. Every response has the id that the log has.
  */
-import { Clock, Duration, Effect, Random, Result, Scope } from "effect"
-import type { Headers } from "effect/http"
-import { HttpServerRequest, HttpServerResponse } from "effect/http"
+import { Clock, Effect, Random, Result, Scope } from "effect"
+import type { HttpServerResponse } from "effect/http"
+import { HttpServerRequest } from "effect/http"
 import type { Caller } from "../../dialects/shared/CallerIdentity.ts"
-import type { Failure, Trouble } from "../../dialects/shared/HttpProblem.ts"
 import * as Hops from "../../domain/HopLimit.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
-import * as Overrides from "../../domain/RoutingOptions.ts"
+import * as RoutingOptions from "../../domain/RoutingOptions.ts"
 import { Readiness } from "../../services/models/Readiness.ts"
-import { Settings } from "../../services/settings/Settings.ts"
-import * as Intake from "./Intake.ts"
+import type { Conventions, ErrorResponse, HttpProblem } from "./Dialect.ts"
+import { respondError } from "./Dialect.ts"
 import * as RequestBody from "./RequestBody.ts"
-import * as Telling from "./RoutingHeaders.ts"
+import * as RoutingHeaders from "./RoutingHeaders.ts"
 
 /** One request. */
 export interface Call<Decoded> {
-  /** Of the answer, and in every log line about it. */
+  /** The id of the response, and of every log line about the request. */
   readonly id: string
   /** Seconds since 1970. */
   readonly created: number
   readonly body: Decoded
 }
 
-/** How a family of clients is spoken to. */
-export interface Dialect {
-  readonly failure: (trouble: Trouble, id: string) => Failure
-  /** The response with the request's id where the family's clients look for it. */
-  readonly identify: (
-    response: HttpServerResponse.HttpServerResponse,
-    id: string
-  ) => HttpServerResponse.HttpServerResponse
-  /** What the caller shows to be let in. */
-  readonly keyOf: (headers: Headers.Headers) => string | undefined
-}
-
-/** What makes one endpoint another than the others. */
 export interface Endpoint<Decoded> {
-  /** In front of its ids. */
+  /** The prefix of its request ids. */
   readonly idPrefix: string
   readonly decode: (json: unknown, caller: Caller) => Result.Result<Decoded, InferenceError.InvalidRequest>
   readonly answer: (
     call: Call<Decoded>
   ) => Effect.Effect<HttpServerResponse.HttpServerResponse, InferenceError.InferenceError, Scope.Scope>
-  /** How the dialect tells of it, with the endpoint's own names for what is wrong. */
-  readonly failure: (reason: InferenceError.Reason, id: string) => Failure
+  /** Encodes an error with the field names of the endpoint. */
+  readonly encodeError: (reason: InferenceError.Reason, id: string) => ErrorResponse
 }
 
-export const respondError = ({ body, headers, status }: Failure) =>
-  HttpServerResponse.jsonUnsafe(body, { status, headers })
-
-/** A defect. */
-export const broken: Trouble = {
+/** The response to a defect. */
+export const internalError: HttpProblem = {
   status: 500,
   code: "internal_error",
-  message: "Something went wrong in the service itself; its log says what."
+  message: "The service failed with an internal error. Its log has the details."
 }
 
-const stopping: Trouble = {
+const stopping: HttpProblem = {
   status: 503,
   code: "shutting_down",
   message: "The service is shutting down. Try again.",
   headers: { "retry-after": "1", connection: "close" }
 }
 
-const tooLarge = (maxBodyBytes: number): Trouble => ({
-  status: 413,
-  code: "request_too_large",
-  message: `The request body is larger than ${maxBodyBytes} bytes. Shorten it.`,
-  // The rest of it is not read.
-  headers: { connection: "close" }
-})
-
-const encoded: Trouble = {
-  status: 400,
-  code: null,
-  message: "The request body is compressed, which is not supported. Send it without content-encoding.",
-  // None of it is read.
-  headers: { connection: "close" }
-}
-
-const unreadable: Trouble = {
-  status: 400,
-  code: null,
-  message: "The request body could not be read to its end."
-}
-
-const late = (bodyTimeout: Duration.Duration): Trouble => ({
-  status: 408,
-  code: "request_timeout",
-  message: `No byte of the request body came for ${Duration.format(bodyTimeout)}. Send the request again.`,
-  // The rest of it is not read.
-  headers: { connection: "close" }
-})
-
-const full: Trouble = {
-  status: 503,
-  code: "overloaded",
-  message: "The requests that the service works for hold as much memory as they may. Try again.",
-  // The rest of the body is not read.
-  headers: { "retry-after": "1", connection: "close" }
-}
-
-const notUtf8: Trouble = {
-  status: 400,
-  code: null,
-  message: "The request body is not UTF-8, which JSON is. Encode it so."
-}
-
-/** By why there is no text of the body. */
-const unreadTroubles = (
-  maxBodyBytes: number,
-  bodyTimeout: Duration.Duration
-): Readonly<Record<RequestBody.Unread["why"], Trouble>> => ({
-  "too-large": tooLarge(maxBodyBytes),
-  late: late(bodyTimeout),
-  full,
-  encoded,
-  unreadable,
-  notUtf8
-})
-
-/** Letters of each part of an id: V8 is many times as slow to write numbers of more than 31 bits. */
+/** Letters of each part of an id: V8 formats numbers of more than 31 bits many times more slowly. */
 const idParts = [6, 5, 6, 5]
 
 export const makeId = (prefix: string): Effect.Effect<string> =>
@@ -138,7 +64,7 @@ export const makeId = (prefix: string): Effect.Effect<string> =>
 
 const byteOrderMark = "\ufeff"
 
-/** A body that is JSON. */
+/** Parses a body as JSON. Some editors write a byte order mark at its beginning. */
 export const parse = (text: string): Result.Result<unknown, InferenceError.InvalidRequest> =>
   Result.try({
     try: () => JSON.parse(text.startsWith(byteOrderMark) ? text.slice(1) : text) as unknown,
@@ -146,112 +72,113 @@ export const parse = (text: string): Result.Result<unknown, InferenceError.Inval
       new InferenceError.InvalidRequest({ detail: `The body is not JSON: ${(cause as SyntaxError).message}` })
   })
 
-/** What a reason is to whoever asked. */
-type Naming = (reason: InferenceError.Reason) => InferenceError.Reason
+/** Renames paths in the text of an error. */
+type PathRenamer = (text: string) => string
 
-/** Wishes by the names of the headers that said them. */
-const inHeaders = (json: unknown, headers: Headers.Headers): Naming => (reason) =>
-  reason._tag !== "InvalidRequest" || reason.path === undefined ? reason : new InferenceError.InvalidRequest({
-    path: Overrides.named(reason.path, json, headers),
-    detail: Overrides.named(reason.detail, json, headers)
-  })
+/** What a request has read from its headers, for its errors. */
+interface RequestNames {
+  /** Names headers in place of the fields that they stand for. */
+  renamePath?: PathRenamer
+}
 
-/** A request as it is asked. */
-interface Asked<Decoded> {
+const renameReason = ({ renamePath }: RequestNames, reason: InferenceError.Reason): InferenceError.Reason =>
+  renamePath === undefined || reason._tag !== "InvalidRequest" || reason.path === undefined
+    ? reason
+    : new InferenceError.InvalidRequest({ path: renamePath(reason.path), detail: renamePath(reason.detail) })
+
+/** A request whose body is being decoded. */
+interface Incoming<Decoded> {
+  readonly conventions: Conventions
+  readonly endpoint: Endpoint<Decoded>
+  readonly names: RequestNames
+  readonly request: HttpServerRequest.HttpServerRequest
+}
+
+interface DecodedRequest<Decoded> {
   readonly body: Decoded
   readonly hops: number
 }
 
-/** What a request asks for: its body, and the wishes of its headers. */
-const ask = <Decoded>(
-  { keyOf }: Dialect,
-  { decode }: Endpoint<Decoded>,
-  { headers }: HttpServerRequest.HttpServerRequest,
-  json: unknown,
-  tellAs: (naming: Naming) => void
-): Result.Result<Asked<Decoded>, InferenceError.InvalidRequest> =>
+/** Decodes a body with the routing options of the headers. */
+const decode = <Decoded>(
+  { conventions, endpoint, names, request: { headers } }: Incoming<Decoded>,
+  json: unknown
+): Result.Result<DecodedRequest<Decoded>, InferenceError.InvalidRequest> =>
   Result.flatMap(Hops.fromHeaders(headers), (hops) => {
-    const joined = Overrides.join(json, headers)
+    const joined = RoutingOptions.join(json, headers)
     if (Result.isFailure(joined)) return Result.fail(new InferenceError.InvalidRequest(joined.failure))
-    if (joined.success !== json) tellAs(inHeaders(json, headers))
-    return Result.map(decode(joined.success, { key: keyOf(headers), headers }), (body) => ({ body, hops }))
+    if (joined.success !== json) names.renamePath = (text) => RoutingOptions.named(text, json, headers)
+    const caller = { key: conventions.keyOf(headers), headers }
+    return Result.map(endpoint.decode(joined.success, caller), (body) => ({ body, hops }))
   })
 
-/** Parses and decodes the body. A large one leaves the event loop to others between the steps. */
+/** Parses and decodes a body. Between the steps of a large one the event loop runs other work. */
 const receive = <Decoded>(
-  dialect: Dialect,
-  endpoint: Endpoint<Decoded>,
-  request: HttpServerRequest.HttpServerRequest,
-  body: RequestBody.Text,
-  tellAs: (naming: Naming) => void
-): Effect.Effect<Asked<Decoded>, InferenceError.InvalidRequest> => {
-  const decoded = (json: unknown) => ask(dialect, endpoint, request, json, tellAs)
-  if (!Intake.isLarge(body)) return Effect.fromResult(Result.flatMap(parse(body.text), decoded))
+  incoming: Incoming<Decoded>,
+  body: RequestBody.Text
+): Effect.Effect<DecodedRequest<Decoded>, InferenceError.InvalidRequest> => {
+  const decoded = (json: unknown) => decode(incoming, json)
+  if (!RequestBody.isLarge(body)) return Effect.fromResult(Result.flatMap(parse(body.text), decoded))
   return Effect.flatMap(
-    Intake.nextTurn,
+    RequestBody.nextTurn,
     () =>
       Effect.flatMap(
         Effect.fromResult(parse(body.text)),
-        (json) => Effect.flatMap(Intake.nextTurn, () => Effect.fromResult(decoded(json)))
+        (json) => Effect.flatMap(RequestBody.nextTurn, () => Effect.fromResult(decoded(json)))
       )
   )
 }
 
-/** Reads and decodes the request, and answers it. */
+/** Reads, decodes and answers a request. */
 const handle = <Decoded>(
-  dialect: Dialect,
+  conventions: Conventions,
   endpoint: Endpoint<Decoded>,
   id: string,
   limits: RequestBody.Limits,
-  tellAs: (naming: Naming) => void
+  names: RequestNames
 ) =>
   Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) => {
     const hold = limits.budget.hold()
     const received = Effect.flatMap(
       RequestBody.text(request, limits, hold),
-      (text) => receive(dialect, endpoint, request, text, tellAs)
+      (text) => receive({ conventions, endpoint, names, request }, text)
     )
-    const handled = Effect.flatMap(received, ({ body, hops }) => {
-      const answered = Effect.flatMap(
+    const answered = Effect.flatMap(received, ({ body, hops }) => {
+      const answer = Effect.flatMap(
         Clock.currentTimeMillis,
         (now) => endpoint.answer({ id, created: Math.floor(now / 1000), body })
       )
-      return hops === 0 ? answered : Effect.provideService(answered, Hops.Hops, hops)
+      return hops === 0 ? answer : Effect.provideService(answer, Hops.Hops, hops)
     })
-    // The request's scope ends with its answer, or when the client hangs up.
+    // The scope of the request closes after the response, or when the client disconnects.
     return Effect.flatMap(Effect.scope, (scope) =>
-      Effect.flatMap(Scope.addFinalizer(scope, Effect.sync(hold.release)), () => handled))
+      Effect.flatMap(Scope.addFinalizer(scope, Effect.sync(hold.release)), () => answered))
   })
 
-/** Makes handlers of a dialect's endpoints. */
-export const make = Effect.fnUntraced(function*(dialect: Dialect) {
+/** Makes handlers for the endpoints of a dialect. */
+export const make = Effect.fnUntraced(function*(conventions: Conventions) {
   const readiness = yield* Readiness
-  const { server } = yield* Settings
+  const limits = yield* RequestBody.limits
+  const bodyProblems = RequestBody.problemsOf(limits)
 
-  const limits = yield* Intake.make
-  const unread = unreadTroubles(limits.maxBytes, server.bodyTimeout)
+  const respond = (problem: HttpProblem, id: string) => respondError(conventions.encodeProblem(problem, id))
 
-  const respond = (trouble: Trouble, id: string) => respondError(dialect.failure(trouble, id))
-
-  const settled = <Decoded>(endpoint: Endpoint<Decoded>, id: string) => {
-    let named: Naming = (reason) => reason
-    const fail = (reason: InferenceError.Reason, headers: Failure["headers"] = {}) => {
-      const failure = endpoint.failure(named(reason), id)
-      // The caller's own mistakes are told to the caller only.
-      const log = failure.status >= 500 ? Effect.logWarning(`${id}: ${reason.message}`) : Effect.void
-      return Effect.as(log, respondError({ ...failure, headers: { ...failure.headers, ...headers } }))
+  const answer = <Decoded>(endpoint: Endpoint<Decoded>, id: string) => {
+    const names: RequestNames = {}
+    const fail = (reason: InferenceError.Reason, headers: ErrorResponse["headers"] = {}) => {
+      const error = endpoint.encodeError(renameReason(names, reason), id)
+      // A caller's own mistakes are not logged.
+      const log = error.status >= 500 ? Effect.logWarning(`${id}: ${reason.message}`) : Effect.void
+      return Effect.as(log, respondError({ ...error, headers: { ...error.headers, ...headers } }))
     }
-    const tellAs = (naming: Naming): void => {
-      named = naming
-    }
-    return handle(dialect, endpoint, id, limits, tellAs).pipe(
+    return handle(conventions, endpoint, id, limits, names).pipe(
       Effect.catchTags({
         InvalidRequest: (reason) => fail(reason),
-        InferenceError: (error) => fail(error.reason, Telling.ofError(error)),
-        Unread: ({ why }) => Effect.succeed(respond(unread[why], id))
+        InferenceError: (error) => fail(error.reason, RoutingHeaders.ofError(error)),
+        BodyReadError: ({ kind }) => Effect.succeed(respond(bodyProblems[kind], id))
       }),
       Effect.catchDefect((defect) =>
-        Effect.as(Effect.logError(`${id} ended in a defect.`, defect), respond(broken, id))
+        Effect.as(Effect.logError(`${id} failed with a defect.`, defect), respond(internalError, id))
       )
     )
   }
@@ -260,8 +187,8 @@ export const make = Effect.fnUntraced(function*(dialect: Dialect) {
     Effect.flatMap(makeId(endpoint.idPrefix), (id) =>
       Effect.map(
         Effect.suspend(() =>
-          readiness.stage === "stopping" ? Effect.succeed(respond(stopping, id)) : settled(endpoint, id)
+          readiness.stage === "stopping" ? Effect.succeed(respond(stopping, id)) : answer(endpoint, id)
         ),
-        (response) => dialect.identify(response, id)
+        (response) => conventions.identify(response, id)
       ))
 })

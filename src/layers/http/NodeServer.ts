@@ -1,72 +1,108 @@
 /**
- * Node's HTTP server with what is decided before the router: limits of time and connections, the pace of arrivals,
- * expectations, cross-origin requests, and targets that are not well formed.
+ * Node's HTTP server, and what it decides before the router: limits of time and connections, the pace of arrivals,
+ * expectations, cross-origin requests, and malformed request targets.
+ *
+ * **Details**
+ *
+ * Errors at this point are written directly to Node's response: rejected requests can arrive in floods, and the router
+ * cannot handle malformed targets.
  *
  * **Gotchas**
  *
- * Requests are held back by `emit`, since listeners cannot keep an event from one another.
+ * Requests are delayed in `emit`, since a listener cannot keep an event from the other listeners.
  */
 import { Duration, Result } from "effect"
 import type { IncomingMessage, ServerResponse } from "node:http"
 import { Server } from "node:http"
-import type { Trouble } from "../../dialects/shared/HttpProblem.ts"
-import * as Policies from "../../domain/Defaults.ts"
+import * as Defaults from "../../domain/Defaults.ts"
 import { ArrivalPacer } from "../../services/limits/ArrivalPacer.ts"
 import type { Resolved } from "../../services/settings/Settings.ts"
 import * as Cors from "./Cors.ts"
-import * as EarlyAnswer from "./EarlyAnswer.ts"
+import type { Dialect, ErrorResponse, HttpProblem } from "./Dialect.ts"
 import * as RequestTarget from "./RequestTarget.ts"
 
 export interface Options {
   readonly settings: Resolved["server"]
-  /** Of a path, as `GET, POST`; undefined where there is no such path. */
+  /** The allowed methods of a path, as `GET, POST`; undefined for a path that does not exist. */
   readonly methodsOf: (path: string) => string | undefined
-  /** Of an answer. */
+  /** The dialect that encodes errors at a path. */
+  readonly dialectOf: (path: string) => Dialect
+  /** Makes the id of a response. */
   readonly makeId: () => string
 }
 
-const overloaded: Trouble = {
+const overloaded: HttpProblem = {
   status: 503,
   code: "overloaded",
   message: "Too many requests arrive at once. Try again.",
   headers: { "retry-after": "1" }
 }
 
-const unknownExpectation: Trouble = {
+const unknownExpectation: HttpProblem = {
   status: 417,
   code: "expectation_failed",
-  message: "The only expectation that can be met is Expect: 100-continue. Send the request without Expect."
+  message: "The only supported expectation is Expect: 100-continue. Send the request without Expect."
 }
 
-const wrongTarget = (message: string): Trouble => ({ status: 400, code: "invalid_target", message })
+const wrongTarget = (message: string): HttpProblem => ({ status: 400, code: "invalid_target", message })
 
-/** How often connections are looked at for late headers, ms: as exact as the limit needs, and no more. */
+/** How often connections are checked for late headers, ms: a quarter of the limit. */
 const checkInterval = (headersTimeout: number): number => Math.max(10, Math.min(5_000, headersTimeout / 4))
+
+/** The most that a rejected request may still send before its connection is closed, bytes. */
+const maxDiscardedBytes = 256 * 1024
+
+const discardBody = (request: IncomingMessage): void => {
+  let bytes = 0
+  request.on("error", () => {})
+  request.on("data", (chunk: Buffer) => {
+    bytes += chunk.length
+    if (bytes > maxDiscardedBytes) request.socket.destroy()
+  })
+}
+
+const writeError = (
+  request: IncomingMessage,
+  response: ServerResponse,
+  { body, headers, status }: ErrorResponse,
+  id: string
+): void => {
+  const text = JSON.stringify(body)
+  response.writeHead(status, {
+    ...headers,
+    "content-type": "application/json",
+    "content-length": Buffer.byteLength(text),
+    "request-id": id,
+    "x-request-id": id
+  })
+  response.end(text)
+  discardBody(request)
+}
 
 export class NodeServer extends Server {
   readonly #options: Options
   readonly #pacer = new ArrivalPacer({
-    ...Policies.turns.arrivals,
+    ...Defaults.turns.arrivals,
     now: () => performance.now(),
     nextTurn: (run) => setImmediate(run)
   })
 
-  /** Answering thousands takes its time, too. */
-  readonly #refusals = new ArrivalPacer({
-    ...Policies.turns.refusals,
+  /** Paces the rejections: thousands of them take time, too. */
+  readonly #rejections = new ArrivalPacer({
+    ...Defaults.turns.refusals,
     now: () => performance.now(),
     nextTurn: (run) => setImmediate(run)
   })
 
   constructor(options: Options) {
     const headersTimeout = Duration.toMillis(options.settings.headersTimeout)
-    // The time of a whole upload is not limited: `RequestBody` limits its pauses.
+    // The time of a whole upload is not limited: `RequestBody` limits the pauses in it.
     super({ headersTimeout, requestTimeout: 0, connectionsCheckingInterval: checkInterval(headersTimeout) })
     this.#options = options
     this.maxConnections = options.settings.maxConnections
     this.on(
       "checkExpectation",
-      (request: IncomingMessage, response: ServerResponse) => this.#refuse(request, response, unknownExpectation)
+      (request: IncomingMessage, response: ServerResponse) => this.#reject(request, response, unknownExpectation)
     )
   }
 
@@ -76,7 +112,7 @@ export class NodeServer extends Server {
     const started = this.#pacer.offer(() => {
       if (!response.destroyed && this.#isForRouter(request, response)) super.emit(event, request, response)
     })
-    if (!started) this.#refusals.offer(() => this.#refuse(request, response, overloaded))
+    if (!started) this.#rejections.offer(() => this.#reject(request, response, overloaded))
     return true
   }
 
@@ -85,24 +121,26 @@ export class NodeServer extends Server {
     if (this.#isForRouter(request, response)) super.emit("request", request, response)
   }
 
-  #refuse(request: IncomingMessage, response: ServerResponse, trouble: Trouble): void {
+  #reject(request: IncomingMessage, response: ServerResponse, problem: HttpProblem): void {
     if (response.destroyed) return
-    EarlyAnswer.send(request, response, trouble, this.#options.makeId())
+    const { dialectOf, makeId } = this.#options
+    const id = makeId()
+    writeError(request, response, dialectOf(request.url ?? "").encodeProblem(problem, id), id)
   }
 
-  /** Answers what does not need the router. */
+  /** Answers a request that the router does not handle, and returns false. */
   #isForRouter(request: IncomingMessage, response: ServerResponse): boolean {
     const target = RequestTarget.canonical(request.url!)
     if (Result.isFailure(target)) {
-      this.#refuse(request, response, wrongTarget(target.failure))
+      this.#reject(request, response, wrongTarget(target.failure))
       return false
     }
     request.url = target.success
-    // Node leaves the body out by itself, having seen the method before this.
+    // Node omits the body of the response by itself: it read the method before this change.
     if (request.method === "HEAD") request.method = "GET"
     const { origin, "sec-fetch-site": site } = request.headers
-    const isOfProgram = origin === undefined && site === undefined && request.method !== "OPTIONS"
-    return isOfProgram || this.#isAllowed(request, response)
+    const isFromProgram = origin === undefined && site === undefined && request.method !== "OPTIONS"
+    return isFromProgram || this.#isAllowed(request, response)
   }
 
   #isAllowed(request: IncomingMessage, response: ServerResponse): boolean {
@@ -116,7 +154,7 @@ export class NodeServer extends Server {
       methods: this.#options.methodsOf(path)
     })
     if (answer._tag === "Refuse") {
-      this.#refuse(request, response, answer.trouble)
+      this.#reject(request, response, answer.problem)
       return false
     }
     if (answer._tag === "Empty") {

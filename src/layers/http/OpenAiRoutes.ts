@@ -1,77 +1,307 @@
-/** Handlers of the OpenAI dialect. */
-import { Effect } from "effect"
+/**
+ * The routes of the OpenAI dialect.
+ *
+ * **Details**
+ *
+ * Before the first content every failure is an ordinary error response, also for a stream (`ServerSentEvents`). Afterwards a
+ * failure is an error frame in the stream, which then has no `[DONE]`.
+ */
+import { Array as Arr, Effect, Result, Stream } from "effect"
 import { HttpRouter, HttpServerResponse } from "effect/http"
-import * as OpenAiFields from "../../dialects/openai/FieldNames.ts"
+import { HttpApiEndpoint, HttpApiGroup, OpenApi } from "effect/http-api"
+import type { ChatCall } from "../../dialects/openai/DecodeRequest.ts"
+import * as DecodeRequest from "../../dialects/openai/DecodeRequest.ts"
+import type { Envelope } from "../../dialects/openai/EncodeAnswer.ts"
+import * as EncodeAnswer from "../../dialects/openai/EncodeAnswer.ts"
+import * as EncodeError from "../../dialects/openai/EncodeError.ts"
+import * as FieldNames from "../../dialects/openai/FieldNames.ts"
+import * as OpenAi from "../../dialects/openai/Schema.ts"
 import type { EmbedCall, RerankCall } from "../../dialects/openai/Tasks.ts"
-import * as OpenAiTasks from "../../dialects/openai/Tasks.ts"
-import type { By, ClassifyRequest, TokenizeRequest } from "../../domain/Inference.ts"
+import * as Tasks from "../../dialects/openai/Tasks.ts"
+import * as TaskSchema from "../../dialects/openai/TaskSchema.ts"
+import { bearerTokenOf } from "../../dialects/shared/CallerIdentity.ts"
+import type { Fields } from "../../dialects/shared/FieldNames.ts"
+import * as Defaults from "../../domain/Defaults.ts"
+import type { Deployment, Model } from "../../domain/Deployment.ts"
+import type { Answer, By, ClassifyRequest, Opened, Request, TokenizeRequest } from "../../domain/Inference.ts"
+import type { Reason } from "../../domain/InferenceError.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
+import { dialectOf } from "../../domain/Source.ts"
 import { Inference } from "../../services/inference/Inference.ts"
 import { Registry } from "../../services/models/Registry.ts"
-import { Api } from "./Api.ts"
-import type { Endpoint } from "./Endpoint.ts"
-import * as Handler from "./Endpoint.ts"
-import * as OpenAiChatEndpoint from "./OpenAiChatEndpoint.ts"
-import * as OpenAiHandler from "./OpenAiHandler.ts"
-import * as Telling from "./RoutingHeaders.ts"
+import { error, events, unavailable } from "./Api.ts"
+import type { Conventions, Dialect, HttpProblem } from "./Dialect.ts"
+import type { Call } from "./Endpoint.ts"
+import * as Endpoint from "./Endpoint.ts"
+import * as RoutingHeaders from "./RoutingHeaders.ts"
+import type { FailureFrames } from "./ServerSentEvents.ts"
+import * as ServerSentEvents from "./ServerSentEvents.ts"
 
-const respond = (body: unknown, by: By) => HttpServerResponse.jsonUnsafe(body, { headers: Telling.ofAnswer(by) })
+const errors = [
+  error(400, "The request is wrong, or what it gives does not fit the context window (`context_length_exceeded`)"),
+  error(404, "No such model (`model_not_found`)"),
+  error(413, "The body is larger than `server.maxBodyBytes`"),
+  error(
+    429,
+    "Too many requests wait (`queue_full`), or memory is short for those of low priority (`overloaded`); `Retry-After` " +
+      "says when to try again"
+  ),
+  error(500, "The engine failed (`engine_failed`)"),
+  unavailable
+] as const
 
-const embeddings = (inference: Inference["Service"]): Endpoint<EmbedCall> => ({
+const title = (text: string) => OpenApi.annotations({ title: text })
+
+const group = HttpApiGroup.make("openai").add(
+  HttpApiEndpoint.post("chatCompletions", "/v1/chat/completions", {
+    payload: OpenAi.ChatRequest,
+    success: [OpenAi.ChatCompletion, events(OpenAi.ChatChunk)],
+    error: errors
+  }).annotateMerge(OpenApi.annotations({
+    title: "Create a chat completion",
+    description:
+      "With `stream: true` the answer is a stream of server-sent events whose data are `ChatChunk`s, and which " +
+      "ends with `data: [DONE]`. A failure after the first event is an event that holds an error, and no `[DONE]` follows."
+  })),
+  HttpApiEndpoint.post("embeddings", "/v1/embeddings", {
+    payload: TaskSchema.EmbeddingRequest,
+    success: TaskSchema.EmbeddingList,
+    error: errors
+  }).annotateMerge(title("Turn texts into vectors of unit length")),
+  HttpApiEndpoint.post("rerank", "/v1/rerank", {
+    payload: TaskSchema.RerankRequest,
+    success: TaskSchema.RerankList,
+    error: errors
+  }).annotateMerge(title("Order documents by how well they answer a query")),
+  HttpApiEndpoint.post("classify", "/v1/classify", {
+    payload: TaskSchema.ClassifyRequest,
+    success: TaskSchema.ClassifyList,
+    error: errors
+  }).annotateMerge(title("Give texts the labels of a model that has labels")),
+  HttpApiEndpoint.post("tokenize", "/v1/tokenize", {
+    payload: TaskSchema.TokenizeRequest,
+    success: TaskSchema.TokenList,
+    error: errors
+  }).annotateMerge(title("Turn a text or a conversation into tokens"))
+)
+
+const encodeProblem = ({ code, headers, message, status }: HttpProblem): EncodeError.OpenAiError =>
+  EncodeError.make(message, {
+    status,
+    type: status >= 500 ? "server_error" : "invalid_request_error",
+    code,
+    ...(headers === undefined ? {} : { headers })
+  })
+
+/** Encodes errors of an endpoint with these field names. */
+const encodeErrorWith = (fields: Fields) => (reason: Reason): EncodeError.OpenAiError =>
+  EncodeError.fromReason(reason, fields)
+
+const encodeError = encodeErrorWith(FieldNames.chat)
+
+const envelopeOf = ({ body: { includeUsage, model, parallelToolCalls }, created, id }: Call<ChatCall>): Envelope => ({
+  id,
+  created,
+  model,
+  includeUsage,
+  parallelToolCalls
+})
+
+interface Services {
+  readonly inference: Inference["Service"]
+  readonly registry: Registry["Service"]
+}
+
+const isOpenAi = ({ options }: Deployment): boolean => dialectOf(options) === "openai"
+
+/** Whether the deployment of this id returns all choices of one request. */
+const returnsAllChoices = (registry: Registry["Service"], id: string): boolean =>
+  registry.models().some(({ deployments }) => deployments.some((one) => one.id === id && isOpenAi(one)))
+
+/**
+ * Frames until the last event. The first pull fails if the request fails before any content.
+ *
+ * @param together all choices in one request; left out, each choice is a request
+ * @param onOpen called with the deployment of each choice, before its first frame
+ */
+const framesOf = (
+  { inference, registry }: Services,
+  requests: ChatCall["requests"],
+  together: Request | undefined,
+  envelope: Envelope,
+  onOpen: (by: By) => void
+) => {
+  let isOne = together !== undefined || requests.length === 1
+  let encoder = EncodeAnswer.makeFrameEncoder(envelope, isOne ? 1 : requests.length)
+  const framesOfChoice = (index: number, { events, ...by }: Opened) => {
+    onOpen(by)
+    return Stream.mapArray(events, (some) => Arr.of(encoder.events(index, some)))
+  }
+  const choice = (request: Request, index: number) =>
+    Stream.unwrap(Effect.map(inference.open(request), (opened) => framesOfChoice(index, opened)))
+  const merged = Stream.mergeAll({ concurrency: Defaults.choicesAtOnce })
+  /** Requests the other choices if the deployment that answers returns one at a time. */
+  const allChoices = (request: Request) =>
+    Stream.unwrap(Effect.gen(function*() {
+      const opened = yield* inference.open(request)
+      isOne = returnsAllChoices(registry, opened.deployment)
+      if (isOne) return framesOfChoice(0, opened)
+      encoder = EncodeAnswer.makeFrameEncoder(envelope, requests.length)
+      const others = requests.slice(1).map((other, index) => choice(other, index + 1))
+      return merged([framesOfChoice(0, opened), ...others])
+    }))
+  const separate = requests.length === 1 ? choice(requests[0], 0) : merged(requests.map(choice))
+  return Stream.concat(together === undefined ? separate : allChoices(together), Stream.sync(() => encoder.end())).pipe(
+    Stream.catchTag("InferenceError", (error) => {
+      const refused = isOne && error.reason._tag === "ContentRefused" ? encoder.refuse(error.reason) : undefined
+      return refused === undefined ? Stream.fail(error) : Stream.succeed(refused)
+    })
+  )
+}
+
+const failureFrames: FailureFrames = {
+  error: (reason) => EncodeAnswer.encodeError(encodeError(reason).body),
+  defect: () => EncodeAnswer.encodeError(encodeProblem(Endpoint.internalError).body)
+}
+
+const respondStream = (services: Services, call: Call<ChatCall>, together: Request | undefined) => {
+  let first: By | undefined
+  const frames = framesOf(services, call.body.requests, together, envelopeOf(call), (by) => {
+    first ??= by
+  })
+  return ServerSentEvents.respond(
+    call.id,
+    frames,
+    failureFrames,
+    () => first === undefined ? {} : RoutingHeaders.ofAnswer(first)
+  )
+}
+
+/** A refusal that a provider sent as an answer is answered as it is. */
+const respondRefusal = (call: Call<ChatCall>) => (error: InferenceError.InferenceError) => {
+  const body = error.reason._tag === "ContentRefused"
+    ? EncodeAnswer.encodeRefusal(envelopeOf(call), error.reason)
+    : undefined
+  return body === undefined
+    ? Effect.fail(error)
+    : Effect.succeed(RoutingHeaders.json(body, RoutingHeaders.ofError(error)))
+}
+
+const respondWhole = ({ inference }: Services, call: Call<ChatCall>, together: Request | undefined) => {
+  const respond = (answers: Arr.NonEmptyReadonlyArray<Answer>) =>
+    RoutingHeaders.json(EncodeAnswer.encodeAnswers(envelopeOf(call), answers), RoutingHeaders.ofAnswer(answers[0]))
+  const each = (requests: ReadonlyArray<Request>) =>
+    Effect.forEach(requests, inference.generate, { concurrency: Defaults.choicesAtOnce })
+  const { requests: [single, ...others] } = call.body
+  const first = together ?? single
+  if (together === undefined && others.length > 0) {
+    return Effect.map(each(call.body.requests), (answers) => respond(answers as [Answer, ...Array<Answer>]))
+  }
+  return Effect.matchEffect(inference.generate(first), {
+    onFailure: respondRefusal(call),
+    onSuccess: (answer) =>
+      // A native answer has all choices.
+      others.length === 0 || answer.native !== undefined
+        ? Effect.succeed(respond([answer]))
+        : Effect.map(each(others), (rest) => respond([answer, ...rest]))
+  })
+}
+
+/** The request for all choices, if every deployment of the model returns several; undefined, one request a choice. */
+const togetherOf = (registry: Registry["Service"], { model, together }: ChatCall): Request | undefined =>
+  together !== undefined && Result.match(registry.find(model), {
+      // The request itself fails with the error.
+      onFailure: () => false,
+      onSuccess: ({ deployments }) => deployments.every(isOpenAi)
+    })
+    ? together
+    : undefined
+
+const chat = (services: Services): Endpoint.Endpoint<ChatCall> => ({
+  idPrefix: "chatcmpl-",
+  encodeError,
+  decode: DecodeRequest.decode,
+  answer: (call) =>
+    Effect.suspend(() => {
+      const together = togetherOf(services.registry, call.body)
+      return (call.body.stream ? respondStream : respondWhole)(services, call, together)
+    })
+})
+
+const respond = (body: unknown, by: By) => RoutingHeaders.json(body, RoutingHeaders.ofAnswer(by))
+
+const embeddings = ({ inference }: Services): Endpoint.Endpoint<EmbedCall> => ({
   idPrefix: "embd-",
-  failure: OpenAiHandler.failureOf(OpenAiFields.texts),
-  decode: OpenAiTasks.decodeEmbedding,
+  encodeError: encodeErrorWith(FieldNames.texts),
+  decode: Tasks.decodeEmbedding,
   answer: ({ body }) =>
     inference.embed(body.request).pipe(
       Effect.flatMap((found) =>
-        Effect.map(Effect.fromResult(OpenAiTasks.encodeEmbeddings(body, found)), (encoded) => respond(encoded, found))
+        Effect.map(Effect.fromResult(Tasks.encodeEmbeddings(body, found)), (encoded) => respond(encoded, found))
       ),
       Effect.mapError((error) => error._tag === "InvalidRequest" ? InferenceError.make(error) : error)
     )
 })
 
-const rerank = (inference: Inference["Service"]): Endpoint<RerankCall> => ({
+const rerank = ({ inference }: Services): Endpoint.Endpoint<RerankCall> => ({
   idPrefix: "rerank-",
-  failure: OpenAiHandler.failureOf(OpenAiFields.rerank),
-  decode: OpenAiTasks.decodeRerank,
+  encodeError: encodeErrorWith(FieldNames.rerank),
+  decode: Tasks.decodeRerank,
   answer: ({ body, id }) =>
-    Effect.map(
-      inference.rerank(body.request),
-      (ranking) => respond(OpenAiTasks.encodeRerank(id, body, ranking), ranking)
-    )
+    Effect.map(inference.rerank(body.request), (ranking) => respond(Tasks.encodeRerank(id, body, ranking), ranking))
 })
 
-const classify = (inference: Inference["Service"]): Endpoint<ClassifyRequest> => ({
+const classify = ({ inference }: Services): Endpoint.Endpoint<ClassifyRequest> => ({
   idPrefix: "classify-",
-  failure: OpenAiHandler.failureOf(OpenAiFields.texts),
-  decode: OpenAiTasks.decodeClassify,
+  encodeError: encodeErrorWith(FieldNames.texts),
+  decode: Tasks.decodeClassify,
   answer: ({ body, id }) =>
     Effect.map(
       inference.classify(body),
-      (found) => respond(OpenAiTasks.encodeClassifications(id, body.model, found), found)
+      (found) => respond(Tasks.encodeClassifications(id, body.model, found), found)
     )
 })
 
-const tokenize = (inference: Inference["Service"]): Endpoint<TokenizeRequest> => ({
+const tokenize = ({ inference }: Services): Endpoint.Endpoint<TokenizeRequest> => ({
   idPrefix: "tokenize-",
-  failure: OpenAiHandler.failureOf(OpenAiFields.tokenize),
-  decode: OpenAiTasks.decodeTokenize,
+  encodeError: encodeErrorWith(FieldNames.tokenize),
+  decode: Tasks.decodeTokenize,
   answer: ({ body }) =>
-    Effect.map(inference.tokenize(body), (found) => respond(OpenAiTasks.encodeTokens(found.tokens), found))
+    Effect.map(inference.tokenize(body), (found) => respond(Tasks.encodeTokens(found.tokens), found))
 })
 
-const { endpoints } = Api.groups.openai
+const modelOf = ({ name }: Model, startedAt: number): typeof OpenAi.Model.Type => ({
+  id: name,
+  object: "model",
+  created: Math.floor(startedAt / 1000),
+  owned_by: "troupe"
+})
 
-type Place = (typeof endpoints)[keyof typeof endpoints]
+const conventions: Conventions = {
+  encodeProblem,
+  identify: (response, id) => HttpServerResponse.setHeader(response, "x-request-id", id),
+  keyOf: (headers) => bearerTokenOf(headers["authorization"])
+}
 
-export const layer = HttpRouter.use(Effect.fnUntraced(function*(router) {
-  const inference = yield* Inference
-  const handler = yield* Handler.make(OpenAiHandler.dialect)
-  const add = <Decoded>({ method, path }: Place, endpoint: Endpoint<Decoded>) =>
-    router.add(method, path, handler(endpoint))
-  yield* add(endpoints.chatCompletions, OpenAiChatEndpoint.make(inference, yield* Registry))
-  yield* add(endpoints.embeddings, embeddings(inference))
-  yield* add(endpoints.rerank, rerank(inference))
-  yield* add(endpoints.classify, classify(inference))
-  yield* add(endpoints.tokenize, tokenize(inference))
-}))
+export const dialect: Dialect = {
+  ...conventions,
+  group,
+  encodeReason: encodeError,
+  models: {
+    listSchema: OpenAi.ModelList,
+    modelSchema: OpenAi.Model,
+    list: (models, startedAt) => ({ object: "list", data: models.map((model) => modelOf(model, startedAt)) }),
+    model: modelOf
+  },
+  layer: HttpRouter.use(Effect.fnUntraced(function*(router) {
+    const services: Services = { inference: yield* Inference, registry: yield* Registry }
+    const handler = yield* Endpoint.make(conventions)
+    const add = <Decoded>(name: keyof typeof group.endpoints, endpoint: Endpoint.Endpoint<Decoded>) =>
+      router.add(group.endpoints[name].method, group.endpoints[name].path, handler(endpoint))
+    yield* add("chatCompletions", chat(services))
+    yield* add("embeddings", embeddings(services))
+    yield* add("rerank", rerank(services))
+    yield* add("classify", classify(services))
+    yield* add("tokenize", tokenize(services))
+  }))
+}

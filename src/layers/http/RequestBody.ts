@@ -1,68 +1,137 @@
 /**
- * A request's body as text, up to a bound, straight from Node's message.
+ * Reads the body of a request as text, within limits of size, time and memory.
  *
  * **Details**
  *
- * `HttpServerRequest.text` reads by a stream's adapter, which cost more than the rest of reading and parsing together; it is
- * for requests that come otherwise, as from a web handler.
+ * It reads Node's message directly: `HttpServerRequest.text` reads through a stream adapter, which costs more than reading
+ * and parsing together. Requests that do not come from Node, as those of a web handler, are read through that adapter.
  */
 import * as NodeHttpServerRequest from "@effect/platform-node/NodeHttpServerRequest"
-import { Effect, Predicate, Result } from "effect"
+import { Duration, Effect, Predicate, Result } from "effect"
 import type { HttpServerRequest } from "effect/http"
 import { isUtf8 } from "node:buffer"
 import type { ServerResponse } from "node:http"
 import { IncomingMessage } from "node:http"
+import * as Defaults from "../../domain/Defaults.ts"
 import { InvalidRequest } from "../../domain/InferenceError.ts"
 import * as JsonScan from "../../domain/JsonScan.ts"
+import { ArrivalPacer } from "../../services/limits/ArrivalPacer.ts"
 import type { ByteBudget, Hold } from "../../services/limits/ByteBudget.ts"
+import { RequestBytes } from "../../services/limits/ByteBudget.ts"
+import { Settings } from "../../services/settings/Settings.ts"
+import type { HttpProblem } from "./Dialect.ts"
 
-/** There is no text. */
-export interface Unread {
-  readonly _tag: "Unread"
-  readonly why: "too-large" | "encoded" | "unreadable" | "notUtf8" | "late" | "full"
+/** The body could not be read. */
+export interface BodyReadError {
+  readonly _tag: "BodyReadError"
+  readonly kind: "tooLarge" | "compressed" | "incomplete" | "notUtf8" | "timeout" | "overloaded"
 }
 
-const tooLarge: Unread = { _tag: "Unread", why: "too-large" }
-const encoded: Unread = { _tag: "Unread", why: "encoded" }
-const unreadable: Unread = { _tag: "Unread", why: "unreadable" }
-const notUtf8: Unread = { _tag: "Unread", why: "notUtf8" }
-const late: Unread = { _tag: "Unread", why: "late" }
-const full: Unread = { _tag: "Unread", why: "full" }
+const tooLarge: BodyReadError = { _tag: "BodyReadError", kind: "tooLarge" }
+const compressed: BodyReadError = { _tag: "BodyReadError", kind: "compressed" }
+const incomplete: BodyReadError = { _tag: "BodyReadError", kind: "incomplete" }
+const notUtf8: BodyReadError = { _tag: "BodyReadError", kind: "notUtf8" }
+const timeout: BodyReadError = { _tag: "BodyReadError", kind: "timeout" }
+const overloaded: BodyReadError = { _tag: "BodyReadError", kind: "overloaded" }
 
-/** Of one body. */
 export interface Limits {
+  /** Of one body. */
   readonly maxBytes: number
-  /** Between two pieces, ms. */
-  readonly idleMs: number
-  /** Of all requests. */
+  /** Between two pieces of a body. */
+  readonly idleTimeout: Duration.Duration
+  /** Of the bodies of all requests. */
   readonly budget: ByteBudget
 }
 
-/** A body that is UTF-8 and not too much to parse. */
+export const limits = Effect.gen(function*() {
+  const { server } = yield* Settings
+  const budget = yield* RequestBytes
+  const limits: Limits = {
+    maxBytes: Math.min(server.maxBodyBytes, budget.limit),
+    idleTimeout: server.bodyTimeout,
+    budget
+  }
+  return limits
+})
+
+// The server does not read the rest of the body.
+const close = { connection: "close" }
+
+/** The errors that callers get, by kind. */
+export const problemsOf = (
+  { idleTimeout, maxBytes }: Limits
+): Readonly<Record<BodyReadError["kind"], HttpProblem>> => ({
+  tooLarge: {
+    status: 413,
+    code: "request_too_large",
+    message: `The request body is larger than ${maxBytes} bytes. Shorten it.`,
+    headers: close
+  },
+  timeout: {
+    status: 408,
+    code: "request_timeout",
+    message: `No byte of the request body arrived for ${Duration.format(idleTimeout)}. Send the request again.`,
+    headers: close
+  },
+  overloaded: {
+    status: 503,
+    code: "overloaded",
+    message: "The requests in progress use all the memory that the service allows for requests. Try again later.",
+    headers: { "retry-after": "1", ...close }
+  },
+  compressed: {
+    status: 400,
+    code: null,
+    message: "The request body is compressed, which is not supported. Send it without content-encoding.",
+    headers: close
+  },
+  incomplete: { status: 400, code: null, message: "The request body ended before it was complete. Send it again." },
+  notUtf8: { status: 400, code: null, message: "The request body is not UTF-8. Encode the JSON as UTF-8." }
+})
+
+/** A body that is UTF-8 and within the limits of `JsonScan`. */
 export interface Text {
   readonly text: string
-  /** Elements of lists and fields of objects, if it is JSON; 0 where they are few. */
+  /** List elements and object fields, if it is JSON; 0 for a short text. */
   readonly values: number
 }
 
-type Read = Effect.Effect<Text, Unread | InvalidRequest>
+type Read = Effect.Effect<Text, BodyReadError | InvalidRequest>
 
-/** Shorter texts pass no limit of `JsonScan`. */
+/** Shorter texts cannot exceed a limit of `JsonScan`. */
 const fewBytes = 2 * JsonScan.requestLimits.levels
 
-/** What a parsed value takes of the heap at most, beside its text: a small object with its field, bytes. */
+/** The most that a parsed value takes of the heap, beside its text: a small object with its field, bytes. */
 const bytesOfValue = 64
+
+/** A body with more values, or with more text, is parsed and decoded in turns of the event loop. */
+const manyValues = 5_000
+const longText = 2 ** 20
+
+export const isLarge = ({ text, values }: Text): boolean => values > manyValues || text.length > longText
+
+/** One for the process, which has one event loop. */
+const turns = new ArrivalPacer({
+  ...Defaults.turns.largeBodies,
+  now: () => performance.now(),
+  nextTurn: (run) => setImmediate(run)
+})
+
+/** Waits until the event loop has time for a large body. */
+export const nextTurn = Effect.callback<void>((resume) => {
+  turns.offer(() => resume(Effect.void))
+})
 
 const excessive = ({ limit, most, offset }: JsonScan.Excess): InvalidRequest => {
   const what = {
-    levels: `more than ${most} objects and lists within each other`,
+    levels: `more than ${most} levels of nesting`,
     fields: `an object with more than ${most} fields`,
     values: `more than ${most} values`
   }
   return new InvalidRequest({ detail: `The body has ${what[limit]} (at byte ${offset}). Send less in one request.` })
 }
 
-/** JSON is UTF-8 (RFC 8259); decoding anything else would put U+FFFD where there was something. */
+/** JSON is UTF-8 (RFC 8259); decoding anything else would replace bytes by U+FFFD. */
 const decode = (bytes: Buffer, hold: Hold): Read => {
   if (!isUtf8(bytes)) return Effect.fail(notUtf8)
   if (bytes.length <= fewBytes) return Effect.succeed({ text: bytes.toString(), values: 0 })
@@ -70,19 +139,19 @@ const decode = (bytes: Buffer, hold: Hold): Read => {
   if (Result.isFailure(values)) return Effect.fail(excessive(values.failure))
   return hold.take(values.success * bytesOfValue)
     ? Effect.succeed({ text: bytes.toString(), values: values.success })
-    : Effect.fail(full)
+    : Effect.fail(overloaded)
 }
 
-/** Why a body is not read at all. */
-const refusal = (message: IncomingMessage, { budget, maxBytes }: Limits): Unread | undefined => {
-  if ((message.headers["content-encoding"] ?? "identity") !== "identity") return encoded
-  if (message.destroyed) return unreadable
+/** Why a body is rejected before it is read. */
+const rejectionOf = (message: IncomingMessage, { budget, maxBytes }: Limits): BodyReadError | undefined => {
+  if ((message.headers["content-encoding"] ?? "identity") !== "identity") return compressed
+  if (message.destroyed) return incomplete
   const announced = Number(message.headers["content-length"] ?? 0)
   if (announced > maxBytes) return tooLarge
-  return announced > budget.left ? full : undefined
+  return announced > budget.left ? overloaded : undefined
 }
 
-/** A client that announced its body waits for this before it sends any (RFC 9110, 10.1.1). */
+/** A client that sent `Expect: 100-continue` waits for this before it sends the body (RFC 9110, 10.1.1). */
 const sendContinue = (request: HttpServerRequest.HttpServerRequest, message: IncomingMessage): void => {
   if (message.headers.expect === undefined) return
   const response = NodeHttpServerRequest.toServerResponse(request) as ServerResponse
@@ -101,16 +170,19 @@ const fromMessage = (
     const onData = (chunk: Buffer) => {
       bytes += chunk.length
       if (bytes > limits.maxBytes) return end(Effect.fail(tooLarge))
-      if (!hold.take(chunk.length)) return end(Effect.fail(full))
+      if (!hold.take(chunk.length)) return end(Effect.fail(overloaded))
       chunks.push(chunk)
     }
     const onEnd = () => end(decode(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks), hold))
-    const onBroken = () => end(Effect.fail(unreadable))
-    const onIdle = () => end(Effect.fail(late))
+    const onIncomplete = () => end(Effect.fail(incomplete))
+    const onIdle = () => end(Effect.fail(timeout))
     const ignore = () => {
-      message.off("data", onData).off("end", onEnd).off("error", onBroken).off("close", onBroken).off("timeout", onIdle)
+      message.off("data", onData).off("end", onEnd).off("error", onIncomplete).off("close", onIncomplete).off(
+        "timeout",
+        onIdle
+      )
       message.socket.setTimeout(0)
-      // What still comes is not kept; an error of it is nobody's.
+      // Discards the rest of the body, and errors while it arrives.
       message.on("error", () => {})
       message.resume()
     }
@@ -118,19 +190,24 @@ const fromMessage = (
       ignore()
       resume(result)
     }
-    const refused = refusal(message, limits)
-    if (refused !== undefined) return resume(Effect.fail(refused))
+    const rejection = rejectionOf(message, limits)
+    if (rejection !== undefined) return resume(Effect.fail(rejection))
     sendContinue(request, message)
-    message.socket.setTimeout(limits.idleMs)
-    message.on("data", onData).on("end", onEnd).on("error", onBroken).on("close", onBroken).on("timeout", onIdle)
+    message.socket.setTimeout(Duration.toMillis(limits.idleTimeout))
+    message.on("data", onData).on("end", onEnd).on("error", onIncomplete).on("close", onIncomplete).on(
+      "timeout",
+      onIdle
+    )
     return Effect.sync(ignore)
   })
 
-/** @param hold of this request, which takes what the body has as it comes */
+/** @param hold of this request; it grows as the body arrives */
 export const text = (request: HttpServerRequest.HttpServerRequest, limits: Limits, hold: Hold): Read =>
   request.source instanceof IncomingMessage
     ? fromMessage(request, request.source, limits, hold)
     : request.arrayBuffer.pipe(
-      Effect.mapError(({ reason }) => Predicate.isTagged(reason.cause, "MaxBytesError") ? tooLarge : unreadable),
-      Effect.flatMap((bytes) => hold.take(bytes.byteLength) ? decode(Buffer.from(bytes), hold) : Effect.fail(full))
+      Effect.mapError(({ reason }) => Predicate.isTagged(reason.cause, "MaxBytesError") ? tooLarge : incomplete),
+      Effect.flatMap((bytes) =>
+        hold.take(bytes.byteLength) ? decode(Buffer.from(bytes), hold) : Effect.fail(overloaded)
+      )
     )

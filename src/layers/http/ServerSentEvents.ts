@@ -1,10 +1,10 @@
 /**
- * An answer as server-sent events.
+ * Responses as server-sent events.
  *
  * **Details**
  *
- * The status of an answer is chosen when its first content is there: until then every failure is an ordinary error
- * response. Afterwards a failure is a frame in the stream, which then ends as no whole answer does.
+ * The status is chosen when the first content is there: until then every failure is an ordinary error response. Afterwards a
+ * failure is a frame in the stream, which then has no terminator.
  */
 import { Array as Arr, Cause, Channel, Effect, Option, Pull, Stream } from "effect"
 import { HttpServerResponse } from "effect/http"
@@ -14,47 +14,46 @@ import type { InferenceError, Reason } from "../../domain/InferenceError.ts"
 
 const encoder = new TextEncoder()
 
-/** The last frames of a stream that fails once it has begun. */
-export interface Endings {
-  readonly failed: (reason: Reason) => string
-  /** Of a defect. */
-  readonly broken: () => string
+/** The last frame of a stream that fails after its first content. */
+export interface FailureFrames {
+  readonly error: (reason: Reason) => string
+  readonly defect: () => string
 }
 
 type BytesPull = Pull.Pull<Arr.NonEmptyReadonlyArray<Uint8Array>>
 
 /**
- * @param frames fails in its first pull where the request fails before any content
- * @param headers asked for once the first frames are there
+ * @param frames fails in its first pull if the request fails before any content
+ * @param headers read after the first frames
  */
 export const respond = Effect.fnUntraced(function*(
   id: string,
   frames: Stream.Stream<string, InferenceError>,
-  { broken, failed }: Endings,
+  failureFrames: FailureFrames,
   headers: () => Readonly<Record<string, string>> = () => ({})
 ) {
-  // Not `Stream.toPull`, which guards each pull against others beside it.
-  const begun = yield* Channel.toPullScoped(Stream.toChannel(frames), yield* Effect.scope)
+  // Not `Stream.toPull`, which guards each pull against concurrent ones.
+  const pullFrames = yield* Channel.toPullScoped(Stream.toChannel(frames), yield* Effect.scope)
   const hops = yield* Hops.Hops
-  // The body is read when the handler is done, without what that had provided; an answer that breaks off asks again.
-  const pull = hops === 0 ? begun : Effect.provideService(begun, Hops.Hops, hops)
+  // The body is pulled after the handler has ended, without the services that were provided to it; a failover needs `Hops`.
+  const pull = hops === 0 ? pullFrames : Effect.provideService(pullFrames, Hops.Hops, hops)
   let first: ReadonlyArray<string> | undefined = yield* Pull.catchDone(pull, () => Effect.succeed([]))
   let isOver = false
   const encode = (texts: ReadonlyArray<string>) => Arr.of(encoder.encode(texts.join("")))
 
-  const end = (cause: Cause.Cause<InferenceError | Cause.Done>): BytesPull => {
+  const failureOf = (cause: Cause.Cause<InferenceError | Cause.Done>): BytesPull => {
     if (Pull.isDoneCause(cause) || isCancellation(cause)) {
       return Effect.failCause(cause as Cause.Cause<Cause.Done>)
     }
     isOver = true
     const error = Cause.findErrorOption(cause) as Option.Option<InferenceError>
     return Option.isSome(error)
-      ? Effect.as(Effect.logWarning(`${id}: ${error.value.message}`), encode([failed(error.value.reason)]))
-      : Effect.as(Effect.logError(`${id} ended in a defect.`, Cause.squash(cause)), encode([broken()]))
+      ? Effect.as(Effect.logWarning(`${id}: ${error.value.message}`), encode([failureFrames.error(error.value.reason)]))
+      : Effect.as(Effect.logError(`${id} failed with a defect.`, Cause.squash(cause)), encode([failureFrames.defect()]))
   }
   const rest: BytesPull = Effect.matchCauseEffect(pull, {
     onSuccess: (texts) => Effect.succeed(encode(texts)),
-    onFailure: end
+    onFailure: failureOf
   })
   const next: BytesPull = Effect.suspend(() => {
     if (isOver) return Cause.done()

@@ -1,10 +1,10 @@
 import { assert } from "@effect/vitest"
-import { OpenApi } from "effect/http-api"
 import { readFileSync } from "node:fs"
 import { describe, it } from "vitest"
-import { Api } from "../../../src/layers/http/Api.ts"
+import { describe as describeApi } from "../../../src/layers/http/Api.ts"
+import { dialects } from "../../../src/layers/http/Server.ts"
 
-const description = OpenApi.fromApi(Api)
+const description = describeApi(dialects)
 
 describe("the OpenAPI description", () => {
   it("has the package's version", () => {

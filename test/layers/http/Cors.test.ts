@@ -22,7 +22,7 @@ const ask = (
     headers: { host: "localhost:3000", ...headers }
   })
 
-const codeOf = (answer: Cors.Answer): string | null => answer._tag === "Refuse" ? answer.trouble.code : answer._tag
+const codeOf = (answer: Cors.Answer): string | null => answer._tag === "Refuse" ? answer.problem.code : answer._tag
 
 const site = (value: string) => ({ "sec-fetch-site": value })
 const page = "https://evil.example"
@@ -93,7 +93,7 @@ describe("Cors", () => {
 
   it("names the setting, and the origin in bounded length", () => {
     const answer = ask({ origin: `https://${"a".repeat(9_000)}` })
-    const message = answer._tag === "Refuse" ? answer.trouble.message : ""
+    const message = answer._tag === "Refuse" ? answer.problem.message : ""
     assert.include(message, "server.cors.origins")
     assert.isBelow(message.length, 500)
   })

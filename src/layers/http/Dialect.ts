@@ -1,0 +1,91 @@
+/**
+ * What a dialect of the HTTP interface provides: its routes, the shapes of its errors and of its model list.
+ *
+ * **When to use**
+ *
+ * To add a dialect, put its codec in `src/dialects/<name>`, export a `Dialect` from a routes file in this folder, and add it
+ * to the list in `Server`.
+ */
+import type { Layer, Schema } from "effect"
+import type { Headers, HttpRouter } from "effect/http"
+import { HttpServerResponse } from "effect/http"
+import type { HttpApiEndpoint, HttpApiGroup } from "effect/http-api"
+import type { Model } from "../../domain/Deployment.ts"
+import type { Reason } from "../../domain/InferenceError.ts"
+import type { Inference } from "../../services/inference/Inference.ts"
+import type { RequestBytes } from "../../services/limits/ByteBudget.ts"
+import type { Readiness } from "../../services/models/Readiness.ts"
+import type { Registry } from "../../services/models/Registry.ts"
+import type { Settings } from "../../services/settings/Settings.ts"
+
+/** An error response in the shape of a dialect. */
+export interface ErrorResponse {
+  readonly status: number
+  readonly body: unknown
+  readonly headers: Readonly<Record<string, string>>
+}
+
+/** An error of the HTTP interface itself, before or outside of inference. */
+export interface HttpProblem {
+  readonly status: number
+  readonly code: string | null
+  readonly message: string
+  readonly headers?: Readonly<Record<string, string>>
+}
+
+/** The services that routes of a dialect may use. */
+export type RouteServices = HttpRouter.HttpRouter | Inference | Readiness | Registry | RequestBytes | Settings
+
+/** The shapes of `GET /v1/models` and `GET /v1/models/{model}`. */
+export interface ModelShapes {
+  readonly listSchema: Schema.Top
+  readonly modelSchema: Schema.Top
+  /** @param startedAt when the service started, ms since 1970 */
+  readonly list: (models: ReadonlyArray<Model>, startedAt: number) => unknown
+  readonly model: (model: Model, startedAt: number) => unknown
+}
+
+/** How clients of a dialect identify themselves, and how they recognize a response. */
+export interface Conventions {
+  readonly encodeProblem: (problem: HttpProblem, id: string) => ErrorResponse
+  /** Adds the id of the request to a response, where clients of the dialect look for it. */
+  readonly identify: (
+    response: HttpServerResponse.HttpServerResponse,
+    id: string
+  ) => HttpServerResponse.HttpServerResponse
+  /** Reads the API key of the caller. */
+  readonly keyOf: (headers: Headers.Headers) => string | undefined
+}
+
+/** A group of endpoints, each with its path. */
+export interface DescribedGroup extends HttpApiGroup.Constraint {
+  readonly endpoints: Readonly<Record<string, HttpApiEndpoint.Constraint & { readonly path: string }>>
+}
+
+export interface Dialect extends Conventions {
+  /** Its endpoints, as `GET /openapi.json` describes them. Errors at their paths have the shape of this dialect. */
+  readonly group: DescribedGroup
+  readonly layer: Layer.Layer<never, never, RouteServices>
+  /** A header that only its clients send; it selects the dialect at paths that all dialects share. */
+  readonly clientHeader?: string
+  /** Encodes an error at a path that all dialects share. */
+  readonly encodeReason: (reason: Reason, id: string) => ErrorResponse
+  readonly models: ModelShapes
+}
+
+/** The dialects of a service. The first is the default. */
+export type Dialects = readonly [Dialect, ...ReadonlyArray<Dialect>]
+
+export const respondError = ({ body, headers, status }: ErrorResponse) =>
+  HttpServerResponse.jsonUnsafe(body, { status, headers })
+
+/** Selects a dialect by the path of a request. */
+export const makeDialectOf = (dialects: Dialects): (path: string) => Dialect => {
+  const paths = dialects.map((dialect) => ({
+    dialect,
+    parents: Object.values(dialect.group.endpoints).map(({ path }) => path)
+  }))
+  const isUnder = (path: string, parent: string): boolean =>
+    path.startsWith(parent) && /^(?:$|[/?%])/.test(path.slice(parent.length))
+  return (path) => paths.find(({ parents }) => parents.some((parent) => isUnder(path, parent)))?.dialect ?? dialects[0]
+}

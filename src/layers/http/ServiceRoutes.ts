@@ -1,0 +1,119 @@
+/**
+ * The routes that belong to no single dialect: models, health, metrics, the description of the interface, and every path
+ * that does not exist.
+ */
+import { Clock, Effect, Layer, Result } from "effect"
+import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
+import type { OpenApi } from "effect/http-api"
+import { HttpApiBuilder } from "effect/http-api"
+import { PrometheusMetrics } from "effect/observability"
+import { Models } from "../../services/models/Models.ts"
+import { Readiness } from "../../services/models/Readiness.ts"
+import { Registry } from "../../services/models/Registry.ts"
+import { describe, TypedApi } from "./Api.ts"
+import type { Dialect, Dialects, HttpProblem } from "./Dialect.ts"
+import { makeDialectOf, respondError } from "./Dialect.ts"
+import * as Endpoint from "./Endpoint.ts"
+
+/** `GET /v1/models` and `GET /v1/models/{model}`, in the shape of the client's dialect. */
+const models = (dialects: Dialects) => {
+  const dialectOf = (headers: HttpServerRequest.HttpServerRequest["headers"]) =>
+    dialects.find(({ clientHeader }) => clientHeader !== undefined && headers[clientHeader] !== undefined) ??
+      dialects[0]
+  return HttpRouter.use(Effect.fnUntraced(function*(router) {
+    const registry = yield* Registry
+    const startedAt = yield* Clock.currentTimeMillis
+    const list = Effect.map(
+      HttpServerRequest.HttpServerRequest,
+      ({ headers }) => HttpServerResponse.jsonUnsafe(dialectOf(headers).models.list(registry.models(), startedAt))
+    )
+    const one = Effect.fnUntraced(function*() {
+      const { headers } = yield* HttpServerRequest.HttpServerRequest
+      const { model = "" } = yield* HttpRouter.params
+      const { encodeReason, identify, models } = dialectOf(headers)
+      const id = yield* Endpoint.makeId("req_")
+      return Result.match(registry.find(model), {
+        onSuccess: (found) => HttpServerResponse.jsonUnsafe(models.model(found, startedAt)),
+        onFailure: ({ reason }) => identify(respondError(encodeReason(reason, id)), id)
+      })
+    })
+    yield* router.add("GET", "/v1/models", list)
+    yield* router.add("GET", "/v1/models/:model", one())
+  }))
+}
+
+/** For load balancers and supervisors. */
+export const health = HttpApiBuilder.group(
+  TypedApi,
+  "health",
+  Effect.fn(function*(handlers) {
+    const models = yield* Models
+    const readiness = yield* Readiness
+    const registry = yield* Registry
+
+    const report = Effect.gen(function*() {
+      const configured = registry.models().flatMap((model) => model.deployments)
+      const statuses = yield* Effect.forEach(configured, models.status)
+      return {
+        status: readiness.stage,
+        deployments: statuses.map(({ memoryBytes: _, ...health }) => health)
+      }
+    })
+
+    return handlers.handle("live", () => Effect.succeed({ status: "live" as const })).handle(
+      "ready",
+      () => Effect.filterOrFail(report, ({ status }) => status === "ready", (body) => body)
+    )
+  })
+)
+
+/** The allowed methods of a path, as `GET, POST`; undefined for a path that does not exist. */
+export type MethodsOf = (path: string) => string | undefined
+
+const makeMethodsOf = ({ paths }: OpenApi.OpenAPISpec): MethodsOf => {
+  const described = Object.entries(paths).map(([path, methods]) =>
+    [path, Object.keys(methods).map((method) => method.toUpperCase())] as const
+  )
+  const patterns = [...described, ["/metrics", ["GET"]] as const, ["/openapi.json", ["GET"]] as const].map(
+    ([path, methods]) => ({
+      pattern: new RegExp(`^${path.replaceAll(".", "\\.").replaceAll(/\{\w+\}/g, "[^/]+")}$`),
+      methods: methods.join(", ")
+    })
+  )
+  return (path) => patterns.find(({ pattern }) => pattern.test(path))?.methods
+}
+
+const problemOf = (method: string, path: string, allowed: string | undefined): HttpProblem =>
+  allowed === undefined
+    ? {
+      status: 404,
+      code: "not_found",
+      message: `The path ${path} does not exist. GET /openapi.json lists all paths.`
+    }
+    : {
+      status: 405,
+      code: "method_not_allowed",
+      message: `The path ${path} does not allow ${method}. Use ${allowed}.`,
+      headers: { allow: allowed }
+    }
+
+const notFound = (dialectOf: (path: string) => Dialect, methodsOf: MethodsOf) =>
+  Effect.zipWith(HttpServerRequest.HttpServerRequest, Endpoint.makeId("req_"), ({ method, url }, id) => {
+    const path = url.split("?")[0]!
+    const { encodeProblem, identify } = dialectOf(path)
+    return identify(respondError(encodeProblem(problemOf(method, path, methodsOf(path)), id)), id)
+  })
+
+/** The routes, and what the server needs to answer a request without the router. */
+export const make = (dialects: Dialects) => {
+  const description = describe(dialects)
+  const dialectOf = makeDialectOf(dialects)
+  const methodsOf = makeMethodsOf(description)
+  const layer = Layer.mergeAll(
+    models(dialects),
+    HttpRouter.add("GET", "/openapi.json", Effect.sync(() => HttpServerResponse.jsonUnsafe(description))),
+    PrometheusMetrics.layerHttp({ path: "/metrics" }),
+    HttpRouter.add("*", "/*", notFound(dialectOf, methodsOf))
+  )
+  return { dialectOf, layer, methodsOf }
+}

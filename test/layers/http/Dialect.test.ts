@@ -1,0 +1,132 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Layer, Result } from "effect"
+import { HttpServer } from "effect/http"
+import { connect } from "node:net"
+import type { Model } from "../../../src/domain/Deployment.ts"
+import type { Answer } from "../../../src/domain/Inference.ts"
+import * as InferenceError from "../../../src/domain/InferenceError.ts"
+import { makeDialectOf } from "../../../src/layers/http/Dialect.ts"
+import * as Server from "../../../src/layers/http/Server.ts"
+import { none, Providers } from "../../../src/services/engines/Providers.ts"
+import * as Breaker from "../../../src/services/health/Breaker.ts"
+import { Inference } from "../../../src/services/inference/Inference.ts"
+import { Models } from "../../../src/services/models/Models.ts"
+import { Readiness } from "../../../src/services/models/Readiness.ts"
+import { Registry } from "../../../src/services/models/Registry.ts"
+import * as DecisionLog from "../../../src/services/routing/DecisionLog.ts"
+import { Router } from "../../../src/services/routing/Router.ts"
+import { defaultServer, Settings } from "../../../src/services/settings/Settings.ts"
+import * as PlainDialect from "../../support/PlainDialect.ts"
+
+const answer: Answer = {
+  text: "Hello.",
+  toolCalls: [],
+  finishReason: "stop",
+  usage: { promptTokens: 1, completionTokens: 1, cachedTokens: 0 },
+  deployment: "m#0",
+  attempts: 1,
+  decision: "dec-1"
+}
+
+const model = { name: "m" } as Model
+
+const server = Server.make([...Server.dialects, PlainDialect.dialect]).pipe(Layer.provide(Layer.mergeAll(
+  Layer.mock(Inference)({ generate: () => Effect.succeed(answer) }),
+  Layer.mock(Registry)({
+    models: () => [model],
+    find: (name) =>
+      name === "m" ? Result.succeed(model) : Result.fail(
+        InferenceError.make(new InferenceError.ModelNotFound({ model: name, available: ["m"] }))
+      )
+  }),
+  Layer.mock(Router)({
+    learn: () => {},
+    measure: () => ({ granted: () => {}, content: () => {}, end: () => {} })
+  }),
+  Breaker.layer,
+  DecisionLog.layer,
+  Layer.mock(Models)({ stop: Effect.void }),
+  Layer.succeed(Providers, none),
+  Layer.sync(Readiness, () => ({ stage: "ready" as const })),
+  Layer.succeed(Settings, { server: { ...defaultServer, port: 0 } } as Settings["Service"])
+)))
+
+/** The raw response to a request line. */
+const raw = (port: number, line: string): Promise<string> =>
+  new Promise((resolve, reject) => {
+    let text = ""
+    const socket = connect(port, "127.0.0.1")
+    socket.on("data", (chunk: Buffer) => {
+      text += chunk.toString()
+    }).on("close", () => resolve(text)).on("error", reject)
+    socket.write(`${line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`)
+  })
+
+const withServer = (use: (url: string, port: number) => Promise<void>) =>
+  Effect.gen(function*() {
+    const { address } = yield* HttpServer.HttpServer
+    const port = "port" in address ? address.port : 0
+    yield* Effect.promise(() => use(`http://127.0.0.1:${port}`, port))
+  }).pipe(Effect.provide(server))
+
+const post = (url: string, body: unknown) => fetch(url, { method: "POST", body: JSON.stringify(body) })
+
+describe("a dialect that is added to the list of the server", () => {
+  it.live("has its routes", () =>
+    withServer(async (url) => {
+      const response = await post(`${url}/plain/ask`, { model: "m", text: "Hello?" })
+      assert.strictEqual(response.status, 200)
+      assert.deepStrictEqual(await response.json(), { text: "Hello." })
+      assert.strictEqual(response.headers.get("x-troupe-deployment"), "m#0")
+      assert.match(response.headers.get("x-plain-id")!, /^plain-/)
+    }))
+
+  it.live("is described", () =>
+    withServer(async (url) => {
+      const { paths } = await (await fetch(`${url}/openapi.json`)).json() as { readonly paths: object }
+      assert.includeMembers(Object.keys(paths), ["/plain/ask", "/v1/chat/completions", "/v1/messages"])
+    }))
+
+  it.live("has its own shape of errors, wherever they come from", () =>
+    withServer(async (url, port) => {
+      const problemOf = async (response: Response) =>
+        [response.status, (await response.json() as { readonly problem: string }).problem] as const
+      assert.deepStrictEqual(await problemOf(await post(`${url}/plain/ask`, {})), [
+        400,
+        "`model` and `text` are required"
+      ])
+      assert.deepStrictEqual(await problemOf(await fetch(`${url}/plain/ask`)), [
+        405,
+        "The path /plain/ask does not allow GET. Use POST."
+      ])
+      assert.deepStrictEqual(await problemOf(await fetch(`${url}/plain/ask/more`)), [
+        404,
+        "The path /plain/ask/more does not exist. GET /openapi.json lists all paths."
+      ])
+      assert.include(await raw(port, "POST /plain/ask?a=%"), "{\"problem\":\"The query has")
+    }))
+
+  it.live("has its own shape of the model list", () =>
+    withServer(async (url) => {
+      const get = async (path: string) =>
+        await (await fetch(url + path, { headers: { "x-plain-version": "1" } })).json()
+      assert.deepStrictEqual(await get("/v1/models"), { names: ["m"] })
+      assert.deepStrictEqual(await get("/v1/models/m"), { name: "m" })
+      assert.hasAllKeys(await get("/v1/models/other"), ["problem", "id"])
+    }))
+})
+
+describe("the dialect of a path", () => {
+  const dialectOf = makeDialectOf(Server.dialects)
+  const [openAi, anthropic] = Server.dialects
+
+  it("is that of the endpoint there or above", () => {
+    for (const path of ["/v1/messages", "/v1/messages?beta=true", "/v1/messages/count_tokens", "/v1/messages/%"]) {
+      assert.strictEqual(dialectOf(path), anthropic)
+    }
+  })
+
+  it("is the first dialect elsewhere", () => {
+    for (const path of ["/v1/chat/completions", "/v1/messages2", "/", ""]) assert.strictEqual(dialectOf(path), openAi)
+  })
+})
