@@ -152,7 +152,7 @@ describe("thoughts", () => {
     [ollama, { message: { content: "", thinking: "" } }, { message: { content: "", thinking: "Hm" } }]
   ]
   for (const [dialect, life, thought] of cases) {
-    it.effect(`of ${dialect.name} keep the limit of the first content, and other life does not: ${JSON.stringify(thought)}`, () =>
+    it.effect(`of ${dialect.name} meet the limit of the first content, other events do not: ${JSON.stringify(thought)}`, () =>
       Effect.gen(function*() {
         const target = targetOf()
         const reader = makeReader(dialect, dialect.generate.events(generation, target), target, generation)
@@ -182,7 +182,11 @@ describe("thoughts", () => {
           Stream.catchTag("InferenceError", () => Stream.empty),
           Stream.runCollect
         )
-        assert.deepStrictEqual([beforeEach, events], [[0, 0, 1], []])
+        const isReadable = JSON.stringify(thought).includes("\"Hm\"")
+        assert.deepStrictEqual(
+          [beforeEach, events],
+          [[0, 0, 1], isReadable ? [{ type: "thoughts", text: "Hm", tokens: 0 }] : []]
+        )
       }))
   }
 })

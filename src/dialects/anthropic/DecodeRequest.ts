@@ -30,6 +30,8 @@ export interface MessagesCall extends Asked<Request> {
   readonly stream: boolean
   /** Whether an answer may use more than one tool. */
   readonly parallelToolUse: boolean
+  /** Whether an answer may have reasoning. */
+  readonly thinking: boolean
 }
 
 /** Anthropic's own limit. */
@@ -84,7 +86,8 @@ const callOf = (body: Anthropic.MessagesRequest, json: Body.Body, caller: Caller
     },
     placed: conversation,
     stream,
-    parallelToolUse: !isSerial(tool_choice)
+    parallelToolUse: !isSerial(tool_choice),
+    thinking: body.thinking?.type !== "disabled"
   }
 }
 

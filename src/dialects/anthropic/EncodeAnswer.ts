@@ -30,6 +30,8 @@ export interface Envelope {
   readonly model: string
   /** Otherwise only an answer's first use of a tool is told. */
   readonly parallelToolUse: boolean
+  /** Otherwise reasoning is left out. */
+  readonly thinking: boolean
 }
 
 const reasons: Readonly<Record<FinishReason, Anthropic.StopReason>> = {
@@ -143,7 +145,11 @@ export const encodeAnswer = (
   return Result.map(calls, (blocks) =>
     messageOf(
       envelope,
-      [...(thoughts === "" ? [] : [thinkingBlock(thoughts)]), ...(text === "" ? [] : [textBlock(text)]), ...blocks],
+      [
+        ...(thoughts === "" || !envelope.thinking ? [] : [thinkingBlock(thoughts)]),
+        ...(text === "" ? [] : [textBlock(text)]),
+        ...blocks
+      ],
       endOf(finishReason, stop),
       usage
     ))
@@ -266,7 +272,7 @@ export const makeFrameEncoder = (envelope: Envelope): FrameEncoder => {
     blocks.stop() + frame({ type: "message_delta", delta, usage: usageOf(usage) })
   const frameOf = (event: OwnEvent): string => {
     if (event.type === "text") return blocks.text(event.text)
-    if (event.type === "thoughts") return blocks.thoughts(event.text)
+    if (event.type === "thoughts") return envelope.thinking ? blocks.thoughts(event.text) : ""
     // Anthropic's clients take no events but those they know.
     if (event.type === "handoff") return ""
     if (event.type === "finish") return lost ? "" : close(endOf(event.reason, event.stop), event.usage)

@@ -175,6 +175,16 @@ export const passThrough: NonNullable<Dialect["generate"]["passThrough"]> = (
   })
 }
 
+/** Anthropic takes no longer one. */
+const longestUser = 256
+
+/** The end user, as a caller of OpenAI's dialect names it. */
+const metadataOf = ({ source }: Generation) => {
+  if (source?.dialect !== "openai") return undefined
+  const user = textAt(source.body, "safety_identifier") ?? textAt(source.body, "user")
+  return user === undefined || user.length > longestUser ? undefined : { user_id: user }
+}
+
 export const request = (
   generation: Generation,
   target: Target,
@@ -200,6 +210,7 @@ export const request = (
         stop_sequences: stop.length === 0 ? undefined : stop,
         ...(definitions.length === 0 ? {} : { tools: definitions, tool_choice: choiceOf(generation) }),
         output_config: yield* formatOf(generation.format, target),
+        metadata: metadataOf(generation),
         stream
       }
     }

@@ -25,6 +25,27 @@ const withoutBeginning = (messages: ReadonlyArray<unknown>): ReadonlyArray<unkno
   return messages.slice(0, end + 1)
 }
 
+/** Reasoning that a provider of another dialect has given, which Anthropic refuses. */
+const isUnsigned = (block: unknown): boolean => {
+  const fields = fieldsOf(block)
+  return fields?.["type"] === "thinking" && fields["signature"] === ""
+}
+
+/** Without unsigned reasoning, and without messages that had nothing else. */
+const withoutUnsigned = (messages: ReadonlyArray<unknown>): ReadonlyArray<unknown> => {
+  const contentOf = (message: unknown): ReadonlyArray<unknown> => {
+    const content = fieldsOf(message)?.["content"]
+    return Array.isArray(content) ? content : []
+  }
+  if (!messages.some((message) => contentOf(message).some(isUnsigned))) return messages
+  return messages.flatMap((message) => {
+    const content = contentOf(message)
+    const signed = content.filter((block) => !isUnsigned(block))
+    if (signed.length === content.length) return [message]
+    return signed.length === 0 ? [] : [{ ...message as Fields, content: signed }]
+  })
+}
+
 /**
  * The messages, where they are other than the caller's.
  *
@@ -53,10 +74,14 @@ export const bodyOf = (
 ): Fields => {
   const { body } = source
   const { maxTokens } = generation
+  const given = body["messages"] as ReadonlyArray<unknown>
+  // Other hosts of the dialect may have reasoning without signatures.
+  const messages = target.options.baseUrl === undefined ? withoutUnsigned(given) : given
   return Source.bodyWith(source, {
     model: target.options.model,
     ...(maxTokens === undefined || maxTokens === body["max_tokens"] ? {} : { max_tokens: maxTokens }),
-    ...messagesOf(generation, body["messages"] as ReadonlyArray<unknown>, prefills, fetched),
+    ...(messages === given ? {} : { messages }),
+    ...messagesOf(generation, messages, prefills, fetched),
     ...(stream ? { stream } : body["stream"] === true ? { stream: undefined } : {})
   })
 }

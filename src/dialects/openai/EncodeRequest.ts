@@ -7,7 +7,7 @@ import type { JsonSchema, OutputFormat, ToolDefinition } from "../../domain/Job.
 import type { Content, ImagePart, Message } from "../../domain/Message.ts"
 import { imageOfTool } from "../../domain/Message.ts"
 import { notSupported } from "../shared/ErrorMapping.ts"
-import { fieldsOf } from "../shared/Json.ts"
+import { fieldsOf, textAt } from "../shared/Json.ts"
 import type { Target } from "../shared/ProviderDialect.ts"
 
 /** What one host's chat completions have words for. */
@@ -148,6 +148,18 @@ const conversationOf = (generation: Generation, { goesOn = false }: Vocabulary) 
   ...(goesOn && generation.assistantPrefix !== undefined ? { continue_final_message: true } : {})
 })
 
+/** OpenAI takes no longer one. */
+const longestUser = 64
+
+/** Mistral refuses fields that its API does not have. */
+const hasNoUser = /^https:\/\/api\.mistral\.ai(?:[:/]|$)/i
+
+/** The end user, as a caller of Anthropic's dialect names it. */
+const userOf = ({ source }: Generation, { options: { baseUrl = "" } }: Target) => {
+  const user = source?.dialect === "anthropic" ? textAt(source.body, "metadata", "user_id") : undefined
+  return user === undefined || user.length > longestUser || hasNoUser.test(baseUrl) ? {} : { user }
+}
+
 /** A chat completion's body. */
 export const bodyOf = (
   generation: Generation,
@@ -167,6 +179,7 @@ export const bodyOf = (
     ...(stop.length === 0 ? {} : { stop }),
     ...toolingOf(generation),
     ...formatOf(format),
+    ...userOf(generation, target),
     ...(logprobs === undefined ? {} : { logprobs: true, top_logprobs: logprobs }),
     ...(stream ? { stream, stream_options: { include_usage: true } } : {})
   })

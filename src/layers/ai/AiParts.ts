@@ -3,7 +3,7 @@
  *
  * **Details**
  *
- * Every run of text and every tool call is a part with an id and marks that begin and end it. A call is told twice, as
+ * Every run of text or reasoning and every tool call is a part with an id and marks that begin and end it. A call is told twice, as
  * `effect/ai` wants it: its arguments as they come, and the call as a whole, which its handler runs on.
  */
 import type { Array as Arr } from "effect"
@@ -64,9 +64,10 @@ const callPart = (
 /** A whole answer's parts. */
 export const fromAnswer = Effect.fnUntraced(function*(
   method: string,
-  { finishReason, text, toolCalls, usage }: Answer
+  { finishReason, text, thoughts, toolCalls, usage }: Answer
 ): Effect.fn.Return<Array<Response.PartEncoded>, AiError.AiError> {
-  const parts: Array<Response.PartEncoded> = text === "" ? [] : [{ type: "text", text }]
+  const parts: Array<Response.PartEncoded> = thoughts === undefined ? [] : [{ type: "reasoning", text: thoughts }]
+  if (text !== "") parts.push({ type: "text", text })
   for (const call of toolCalls) {
     const part = callPart(method, call, finishReason)
     if (AiError.isAiError(part)) return yield* part
@@ -82,17 +83,33 @@ const handoffOf = ({ deployment }: Extract<Event, { type: "handoff" }>) => ({
   metadata: { troupe: { handoff: { deployment } } }
 })
 
+/** Runs of text and reasoning, of which one at a time is open. */
+const makeRuns = (push: (part: Part) => void) => {
+  let runs = 0
+  let open: { readonly kind: "text" | "reasoning"; readonly id: string } | undefined
+  const end = () => {
+    if (open !== undefined) push({ type: `${open.kind}-end`, id: open.id })
+    open = undefined
+  }
+  return {
+    end,
+    add: (kind: "text" | "reasoning", delta: string, more = {}) => {
+      if (open?.kind !== kind) {
+        end()
+        open = { kind, id: `${kind}-${runs++}` }
+        push({ type: `${kind}-start`, id: open.id })
+      }
+      push({ type: `${kind}-delta`, id: open.id, delta, ...more })
+    }
+  }
+}
+
 const makeEncoder = (method: string) => {
-  let texts = 0
-  let text: string | undefined
   let call: { readonly index: number; readonly id: string; readonly name: string; arguments: string } | undefined
   let failure: AiError.AiError | undefined
   let parts: Array<Part> = []
 
-  const endText = () => {
-    if (text !== undefined) parts.push({ type: "text-end", id: text })
-    text = undefined
-  }
+  const run = makeRuns((part) => parts.push(part))
   const endCall = (reason: FinishReason) => {
     if (call === undefined) return
     const part = callPart(method, call, reason)
@@ -101,13 +118,12 @@ const makeEncoder = (method: string) => {
     if (AiError.isAiError(part)) failure = part
     else if (part !== undefined) parts.push(part)
   }
-  const addText = (delta: string, more = {}) => {
+  const addText = (kind: "text" | "reasoning", delta: string, more = {}) => {
     endCall("tool_calls")
-    if (text === undefined) parts.push({ type: "text-start", id: text = `text-${texts++}` })
-    parts.push({ type: "text-delta", id: text, delta, ...more })
+    run.add(kind, delta, more)
   }
   const addCall = (event: Extract<Event, { type: "tool_call" }>) => {
-    endText()
+    run.end()
     if (call?.index !== event.index) {
       endCall("tool_calls")
       const { id = `call-${event.index}`, index, name = "" } = event
@@ -118,11 +134,12 @@ const makeEncoder = (method: string) => {
     parts.push({ type: "tool-params-delta", id: call.id, delta: event.arguments })
   }
   const add = (event: Event) => {
-    if (event.type === "text") addText(event.text)
+    if (event.type === "text") addText("text", event.text)
+    else if (event.type === "thoughts") addText("reasoning", event.text)
     else if (event.type === "tool_call") addCall(event)
-    else if (event.type === "handoff") addText("", handoffOf(event))
+    else if (event.type === "handoff") addText("text", "", handoffOf(event))
     else if (event.type === "finish") {
-      endText()
+      run.end()
       endCall(event.reason)
       parts.push(finishPart(event.reason, event.usage))
     }

@@ -71,10 +71,11 @@ const relocate = (asked: Asked<Pick<Request, "extra">>) => (error: InferenceErro
   })
 }
 
-const envelopeOf = ({ body: { parallelToolUse, request }, id }: Call<MessagesCall>): Envelope => ({
+const envelopeOf = ({ body: { parallelToolUse, request, thinking }, id }: Call<MessagesCall>): Envelope => ({
   id,
   model: request.model,
-  parallelToolUse
+  parallelToolUse,
+  thinking
 })
 
 const respondWhole = (inference: Inference["Service"], call: Call<MessagesCall>) => {

@@ -46,6 +46,9 @@ export const makeCheck = (target: Target, { assistantPrefix, stop }: Generation)
   }
 }
 
+/** Encrypted reasoning shows that the model is at work, and has no text to pass on. */
+export const isEncrypted = (event: Event): boolean => event.type === "thoughts" && event.text === ""
+
 export const makeReader = (dialect: Dialect, decoder: EventDecoder, target: Target, generation: Generation): Reader => {
   const framer = Frames.make(dialect.framing, target.options.maxResponseBytes ?? Policies.maxResponseBytes)
   const check = makeCheck(target, generation)
@@ -64,8 +67,8 @@ export const makeReader = (dialect: Dialect, decoder: EventDecoder, target: Targ
     if (failure !== undefined) return
     const joined = join(told.success)
     for (const event of joined) {
-      if (event.type === "thoughts") hasThoughts = true
-      else events.push(event)
+      hasThoughts ||= event.type === "thoughts"
+      if (!isEncrypted(event)) events.push(event)
     }
     over = joined.at(-1)?.type === "finish"
   }

@@ -32,7 +32,7 @@ import { hostOf, isPrivateHost } from "../../domain/PublicAddress.ts"
 import type { Source } from "../../domain/Source.ts"
 import { dialectOf } from "../../domain/Source.ts"
 import type { Engine, Retain } from "../../services/engines/Engine.ts"
-import { eventsOf, makeCheck, makeReader } from "./AnswerEvents.ts"
+import { eventsOf, isEncrypted, makeCheck, makeReader } from "./AnswerEvents.ts"
 import type { Upstream } from "./HttpExchange.ts"
 import type { Media } from "./ImageFetcher.ts"
 import type { Body } from "./ResponseBody.ts"
@@ -138,7 +138,7 @@ const makeGenerate = ({ dialect, media, target, upstream }: Parts) => {
     )
     const wrong = makeCheck(target, generation)(events)
     return wrong === undefined
-      ? Stream.fromIterable(makeJoint(generation, target.options)(events.filter(({ type }) => type !== "thoughts")))
+      ? Stream.fromIterable(makeJoint(generation, target.options)(events.filter((event) => !isEncrypted(event))))
       : yield* InferenceError.make(wrong)
   })
 

@@ -38,7 +38,8 @@ describe("AnthropicMessages", () => {
         request: { model: "tiny-chat", maxTokens: 10, messages: [{ role: "user", content: "Hello" }] },
         placed: [{ message: { role: "user", content: "Hello" }, path: "messages[0]", parts: [] }],
         stream: false,
-        parallelToolUse: true
+        parallelToolUse: true,
+        thinking: true
       })
     })
 

@@ -10,7 +10,7 @@ import type { Generation } from "../../../src/domain/Generation.ts"
 import type { Answer, Event } from "../../../src/domain/Inference.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 
-const envelope: Envelope = { id: "req_1", model: "tiny-chat", parallelToolUse: true }
+const envelope: Envelope = { id: "req_1", model: "tiny-chat", parallelToolUse: true, thinking: true }
 
 const decode = Schema.decodeSync(Schema.fromJsonString(Anthropic.StreamEvent), { onExcessProperty: "error" })
 

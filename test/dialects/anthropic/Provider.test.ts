@@ -110,6 +110,43 @@ describe("Anthropic requests", () => {
   })
 })
 
+describe("reasoning in a caller's own request", () => {
+  const signed = { type: "thinking", thinking: "Hm.", signature: "s" }
+  const unsigned = { type: "thinking", thinking: "Hm.", signature: "" }
+  const text = { type: "text", text: "Hi" }
+  const turns = (...contents: ReadonlyArray<ReadonlyArray<object>>) => [
+    { role: "user", content: "Hello" },
+    ...contents.map((content) => ({ role: "assistant", content })),
+    { role: "user", content: "And?" }
+  ]
+  const sentTo = (baseUrl: string | undefined, messages: ReadonlyArray<object>) => {
+    const body = { model: "m", max_tokens: 5, messages }
+    const { options } = targetOf("anthropic")
+    const call = anthropic.generate.passThrough!(
+      generationOf(),
+      { dialect: "anthropic", body },
+      { ...target, options: baseUrl === undefined ? options : { ...options, baseUrl } },
+      false,
+      undefined
+    )
+    return (Result.getOrThrow(call).body as typeof body).messages
+  }
+
+  it("goes to Anthropic with its signature only", () => {
+    assert.deepStrictEqual(
+      sentTo(undefined, turns([unsigned, signed, text], [unsigned], [unsigned, text])),
+      turns([signed, text], [text])
+    )
+  })
+
+  it("goes to other hosts as it is", () => {
+    const messages = turns([unsigned, signed, text], [unsigned])
+    assert.strictEqual(sentTo("https://example.com", messages), messages)
+    const plain = turns([signed, text])
+    assert.strictEqual(sentTo(undefined, plain), plain)
+  })
+})
+
 describe("Anthropic answers", () => {
   for (const { frames, name, said } of streamedOf("anthropic")) {
     it(`are read as they are streamed: ${name}`, () => {

@@ -27,7 +27,7 @@ describe("frames of events that came together", () => {
     ],
     [
       "anthropic",
-      AnthropicAnswer.makeFrameEncoder({ id: "i", model: "m", parallelToolUse: true }).events,
+      AnthropicAnswer.makeFrameEncoder({ id: "i", model: "m", parallelToolUse: true, thinking: true }).events,
       { type: "content_block_delta", index: 0, delta: { type: "text_delta", text: "later" } }
     ]
   ])("keep their order where the provider's own follow others, as %s", (dialect, encode, body) => {

@@ -50,8 +50,10 @@ const stage = (
           const known = toolCalls[event.index] ?? { id: event.id!, name: event.name!, arguments: "" }
           toolCalls[event.index] = { ...known, arguments: known.arguments + event.arguments }
         }
+        const thoughts = events.map((event) => event.type === "thoughts" ? event.text : "").join("")
         return {
           text: events.map((event) => event.type === "text" ? event.text : "").join(""),
+          ...(thoughts === "" ? {} : { thoughts }),
           toolCalls,
           finishReason: last?.type === "finish" ? last.reason : "stop",
           usage,
@@ -188,6 +190,49 @@ describe("AiModel", () => {
         assert.deepInclude(last?.type === "finish" ? last.usage.outputTokens : {}, { total: 3, text: 1, reasoning: 2 })
       }).pipe(on(stage(answer)))
     })
+
+    for (const size of pieces) {
+      it.effect(`gives reasoning in parts of its own, by ${size}`, () => {
+        const answer = Stream.fromIterable<Event>([
+          { type: "thoughts", text: "H", tokens: 0 },
+          { type: "thoughts", text: "m.", tokens: 1 },
+          { type: "text", text: "Hi", tokens: 1 },
+          { type: "thoughts", text: "Hm?", tokens: 1 },
+          { type: "tool_call", index: 0, id: "b", name: "Time", arguments: "{}", tokens: 1 },
+          { type: "finish", reason: "tool_calls", usage }
+        ])
+        return Effect.gen(function*() {
+          const streamed = yield* Stream.runCollect(
+            LanguageModel.streamText({ prompt: "Hello", toolkit, disableToolCallResolution: true })
+          )
+          assert.deepStrictEqual(
+            streamed.slice(0, -1).map((part) => "delta" in part ? [part.type, part.delta] : part.type),
+            [
+              "reasoning-start",
+              ["reasoning-delta", "H"],
+              ["reasoning-delta", "m."],
+              "reasoning-end",
+              "text-start",
+              ["text-delta", "Hi"],
+              "text-end",
+              "reasoning-start",
+              ["reasoning-delta", "Hm?"],
+              "reasoning-end",
+              "tool-params-start",
+              ["tool-params-delta", "{}"],
+              "tool-params-end",
+              "tool-call"
+            ]
+          )
+          const { reasoningText, text } = yield* LanguageModel.generateText({
+            prompt: "Hello",
+            toolkit,
+            disableToolCallResolution: true
+          })
+          assert.deepStrictEqual([reasoningText, text], ["Hm.Hm?", "Hi"])
+        }).pipe(on(stage(answer.pipe(Stream.rechunk(size)))))
+      })
+    }
 
     it.effect("shows the files of a prompt that are images, however they are given", () => {
       const made = stage()

@@ -1,0 +1,257 @@
+/** A provider's reasoning, and the end user's id, between callers and providers of every dialect. */
+import Anthropic from "@anthropic-ai/sdk"
+import { assert } from "@effect/vitest"
+import OpenAI from "openai"
+import { afterAll, beforeAll, describe, it } from "vitest"
+import type { FaultServer } from "../support/FaultServer.ts"
+import { startFaultServer } from "../support/FaultServer.ts"
+import type { Service } from "../support/Service.ts"
+import { startService } from "../support/Service.ts"
+
+type Fields = Readonly<Record<string, unknown>>
+
+interface ProviderAnswer {
+  readonly whole: Fields
+  readonly frames: ReadonlyArray<Fields>
+}
+
+const usage = { prompt_tokens: 3, completion_tokens: 2, total_tokens: 5 }
+
+const openAi = (field: string): ProviderAnswer => ({
+  whole: {
+    choices: [{ index: 0, message: { role: "assistant", content: "Hi", [field]: "Hm." }, finish_reason: "stop" }],
+    usage
+  },
+  frames: [
+    { choices: [{ index: 0, delta: { role: "assistant", content: "" } }] },
+    { choices: [{ index: 0, delta: { [field]: "H" } }] },
+    { choices: [{ index: 0, delta: { [field]: "m." } }] },
+    { choices: [{ index: 0, delta: { content: "Hi" } }] },
+    { choices: [{ index: 0, delta: {}, finish_reason: "stop" }], usage }
+  ]
+})
+
+const message = { id: "m", type: "message", role: "assistant", model: "up", stop_sequence: null }
+const block = (index: number, content_block: Fields, ...deltas: ReadonlyArray<Fields>): ReadonlyArray<Fields> => [
+  { type: "content_block_start", index, content_block },
+  ...deltas.map((delta) => ({ type: "content_block_delta", index, delta })),
+  { type: "content_block_stop", index }
+]
+
+const anthropic: ProviderAnswer = {
+  whole: {
+    ...message,
+    content: [{ type: "thinking", thinking: "Hm.", signature: "s" }, { type: "text", text: "Hi" }],
+    stop_reason: "end_turn",
+    usage: { input_tokens: 3, output_tokens: 2 }
+  },
+  frames: [
+    {
+      type: "message_start",
+      message: { ...message, content: [], stop_reason: null, usage: { input_tokens: 3, output_tokens: 1 } }
+    },
+    ...block(
+      0,
+      { type: "thinking", thinking: "", signature: "" },
+      { type: "thinking_delta", thinking: "H" },
+      { type: "thinking_delta", thinking: "m." },
+      { type: "signature_delta", signature: "s" }
+    ),
+    ...block(1, { type: "text", text: "" }, { type: "text_delta", text: "Hi" }),
+    { type: "message_delta", delta: { stop_reason: "end_turn", stop_sequence: null }, usage: { output_tokens: 2 } },
+    { type: "message_stop" }
+  ]
+}
+
+const geminiOf = (parts: ReadonlyArray<Fields>, finishReason?: string): Fields => ({
+  candidates: [{ content: { role: "model", parts }, ...(finishReason === undefined ? {} : { finishReason }) }]
+})
+const thought = (text: string): Fields => ({ text, thought: true })
+
+const gemini: ProviderAnswer = {
+  whole: geminiOf([thought("Hm."), { text: "Hi" }], "STOP"),
+  frames: [geminiOf([thought("H")]), geminiOf([thought("m.")]), geminiOf([{ text: "Hi" }], "STOP")]
+}
+
+const line = (fields: Fields, done = false): Fields => ({ message: { role: "assistant", ...fields }, done })
+
+const ollama: ProviderAnswer = {
+  whole: { ...line({ content: "Hi", thinking: "Hm." }, true), done_reason: "stop" },
+  frames: [
+    line({ content: "", thinking: "H" }),
+    line({ content: "", thinking: "m." }),
+    line({ content: "Hi" }),
+    { ...line({ content: "" }, true), done_reason: "stop" }
+  ]
+}
+
+const providers: Readonly<Record<string, readonly [provider: string, ProviderAnswer]>> = {
+  "openai": ["openai", openAi("reasoning_content")],
+  "openai-reasoning": ["openai", openAi("reasoning")],
+  "troupe": ["troupe", openAi("reasoning_content")],
+  "anthropic": ["anthropic", anthropic],
+  "gemini": ["gemini", gemini],
+  "ollama": ["ollama", ollama]
+}
+
+const names = Object.keys(providers)
+
+/** The provider that answers; undefined, none does. */
+let answering: string | undefined
+let upstream: FaultServer
+let service: Service
+
+const framing = (provider: string, path: string, frames: ReadonlyArray<Fields>) => {
+  if (provider === "ollama") {
+    return {
+      headers: { "content-type": "application/x-ndjson" },
+      pieces: frames.map((one) => `${JSON.stringify(one)}\n`)
+    }
+  }
+  const end = path.endsWith("/chat/completions") ? ["data: [DONE]\n\n"] : []
+  return {
+    headers: { "content-type": "text/event-stream" },
+    pieces: [...frames.map((frame) => `data: ${JSON.stringify(frame)}\n\n`), ...end]
+  }
+}
+
+beforeAll(async () => {
+  const json = { "content-type": "application/json" }
+  upstream = await startFaultServer((_, { body, path }) => {
+    if (answering === undefined) return { status: 500, headers: json, pieces: ["{\"error\":{\"message\":\"down\"}}"] }
+    const [provider, { frames, whole }] = providers[answering]!
+    const isStreamed = (body as Fields)["stream"] === true || path.includes(":stream")
+    return isStreamed ? framing(provider, path, frames) : { headers: json, pieces: [JSON.stringify(whole)] }
+  })
+  const models = names.map((name) => `
+  ${name}:
+    fallbacks: [cached-responses]
+    deployments: [{ provider: ${providers[name]![0]}, model: up, baseUrl: "${upstream.url}", key: "\${K}" }]`)
+  service = await startService(
+    `
+circuits: { failures: 1000 }
+policies: { default: { retries: 0 } }
+models:${models.join("")}
+`,
+    { K: "key" }
+  )
+}, 60_000)
+
+afterAll(async () => {
+  await service.stop()
+  await upstream.close()
+})
+
+interface Said {
+  readonly thoughts: string
+  readonly text: string
+}
+
+const messages = [{ role: "user" as const, content: "Hello!" }]
+
+/** A provider of the caller's dialect has its own name for it. */
+const reasoningOf = (message: object): string => {
+  const { reasoning = "", reasoning_content: content = reasoning } = message as Readonly<Record<string, string>>
+  return content
+}
+
+const askOpenAi = async (model: string, stream: boolean, more: object = {}): Promise<Said> => {
+  const client = new OpenAI({ baseURL: `${service.url}/v1`, apiKey: "none", maxRetries: 0 })
+  if (!stream) {
+    const { choices } = await client.chat.completions.create({ model, messages, ...more })
+    return { thoughts: reasoningOf(choices[0]!.message), text: choices[0]!.message.content ?? "" }
+  }
+  let thoughts = ""
+  let text = ""
+  for await (const { choices } of await client.chat.completions.create({ model, messages, stream, ...more })) {
+    const delta = choices[0]?.delta ?? {}
+    thoughts += reasoningOf(delta)
+    text += delta.content ?? ""
+  }
+  return { thoughts, text }
+}
+
+const askAnthropic = async (model: string, stream: boolean, more: object = {}): Promise<Said> => {
+  const client = new Anthropic({ baseURL: service.url, apiKey: "none", maxRetries: 0 })
+  const body = { model, messages, max_tokens: 100, ...more }
+  const { content } = stream ? await client.messages.stream(body).finalMessage() : await client.messages.create(body)
+  return {
+    thoughts: content.map((one) => one.type === "thinking" ? one.thinking : "").join(""),
+    text: content.map((one) => one.type === "text" ? one.text : "").join("")
+  }
+}
+
+const callers = { OpenAI: askOpenAi, Anthropic: askAnthropic }
+
+describe("a provider's reasoning reaches the caller", () => {
+  for (const [caller, ask] of Object.entries(callers)) {
+    for (const name of names) {
+      for (const stream of [false, true]) {
+        it(`of ${caller}'s dialect from ${name}, ${stream ? "streamed" : "whole"}`, async () => {
+          answering = name
+          const more = { temperature: 0.5 }
+          assert.deepStrictEqual(await ask(name, stream, more), { thoughts: "Hm.", text: "Hi" })
+        })
+      }
+    }
+  }
+})
+
+describe("an earlier answer with reasoning is given again", () => {
+  for (const [caller, ask] of Object.entries(callers)) {
+    for (const name of names) {
+      for (const stream of [false, true]) {
+        it(`whole or not at all, to ${caller}'s callers from ${name}, ${stream ? "streamed" : "whole"}`, async () => {
+          const more = { temperature: stream ? 0.25 : 0.75 }
+          answering = name
+          await ask(name, stream, more)
+          answering = undefined
+          const again = await ask(name, stream, more).catch((error: { readonly status: number }) => error.status)
+          if (typeof again === "object") assert.deepStrictEqual(again, { thoughts: "Hm.", text: "Hi" })
+          else assert.isAtLeast(again, 500)
+        })
+      }
+    }
+  }
+})
+
+describe("reasoning is left out", () => {
+  for (const stream of [false, true]) {
+    it(`where a caller of Anthropic's dialect turns it off, ${stream ? "streamed" : "whole"}`, async () => {
+      answering = "openai"
+      const more = { thinking: { type: "disabled" } }
+      assert.deepStrictEqual(await askAnthropic("openai", stream, more), { thoughts: "", text: "Hi" })
+    })
+  }
+})
+
+describe("the end user's id reaches the provider", () => {
+  const sentLast = () => upstream.seen.at(-1)!.body as Fields
+
+  it("as `metadata.user_id` where a caller of OpenAI's dialect names it", async () => {
+    answering = "anthropic"
+    await askOpenAi("anthropic", false, { user: "u1" })
+    assert.deepStrictEqual(sentLast()["metadata"], { user_id: "u1" })
+    await askOpenAi("anthropic", false, { user: "u1", safety_identifier: "s1" })
+    assert.deepStrictEqual(sentLast()["metadata"], { user_id: "s1" })
+    await askOpenAi("anthropic", false)
+    assert.notProperty(sentLast(), "metadata")
+  })
+
+  it("as `user` where a caller of Anthropic's dialect names it", async () => {
+    answering = "openai"
+    await askAnthropic("openai", false, { metadata: { user_id: "u1" } })
+    assert.strictEqual(sentLast()["user"], "u1")
+    await askAnthropic("openai", false)
+    assert.notProperty(sentLast(), "user")
+  })
+
+  it("unless it is longer than the provider takes", async () => {
+    answering = "openai"
+    await askAnthropic("openai", false, { metadata: { user_id: "u".repeat(65) } })
+    assert.notProperty(sentLast(), "user")
+    answering = "anthropic"
+    await askOpenAi("anthropic", false, { user: "u".repeat(257) })
+    assert.notProperty(sentLast(), "metadata")
+  })
+})
