@@ -12,7 +12,9 @@
  * ```
  */
 import { Effect, Layer } from "effect"
+import * as AppParts from "./AppParts.ts"
 import * as Problems from "./domain/Problem.ts"
+import type { Custom as Strategy } from "./domain/SelectionInput.ts"
 import * as LanguageModels from "./layers/ai/LanguageModels.ts"
 import * as CachedResponses from "./layers/cache/CachedResponses.ts"
 import * as Engines from "./layers/engines/Engines.ts"
@@ -22,17 +24,18 @@ import * as Memory from "./layers/models/Memory.ts"
 import * as Providers from "./layers/providers/Providers.ts"
 import * as SettingsFile from "./layers/settings/SettingsFile.ts"
 import * as ModelStore from "./layers/store/ModelStore.ts"
+import { CachedResponses as CachedResponsesService } from "./services/cache/CachedResponses.ts"
+import { none as noProviders, Providers as ProvidersService } from "./services/engines/Providers.ts"
 import * as Breaker from "./services/health/Breaker.ts"
 import * as Inference from "./services/inference/Inference.ts"
 import * as Pressure from "./services/models/MemoryPressure.ts"
 import * as Models from "./services/models/Models.ts"
 import { Readiness } from "./services/models/Readiness.ts"
-import { Registry as RegistryService } from "./services/models/Registry.ts"
 import * as Registry from "./services/models/Registry.ts"
 import * as Metrics from "./services/observability/Metrics.ts"
 import * as DecisionLog from "./services/routing/DecisionLog.ts"
 import * as Router from "./services/routing/Router.ts"
-import { languageModel, Settings, SettingsError } from "./services/settings/Settings.ts"
+import { Settings, SettingsError } from "./services/settings/Settings.ts"
 
 /** Models on this machine's disk, before they are loaded. Requires only `Settings`. */
 export const store = Layer.provideMerge(ModelStore.layer, ModelFiles.layer)
@@ -68,10 +71,9 @@ export const addressOf = Providers.addressOf
 /** The memory that this machine has. */
 export const memory = Memory.layer
 
-/** The runtime: `Inference` and the services below it, some of them replaced. Requires only `Settings`. */
-export const runtimeWith = (replaced: Partial<Services>) => {
-  const all: Services = { ...services, ...replaced }
-  return all.inference.pipe(
+/** Every service, wired. */
+const assemble = (all: Services) =>
+  all.inference.pipe(
     Layer.provideMerge(
       Layer.mergeAll(all.router, all.metrics, all.pressure, all.decisionLog, all.cachedResponses)
     ),
@@ -79,7 +81,91 @@ export const runtimeWith = (replaced: Partial<Services>) => {
     Layer.provideMerge(Layer.mergeAll(all.registry, all.models)),
     Layer.provide(Layer.merge(all.engines, all.memory)),
     Layer.provideMerge(all.providers),
-    Layer.provide(store)
+    Layer.provide(store),
+    Layer.provideMerge(AppParts.settings)
+  )
+
+/** As `assemble`, where services that an application can do without are parts. */
+const assembleParts = (replaced: Partial<Services>) =>
+  assemble({
+    ...services,
+    ...replaced,
+    providers: AppParts.partOr(ProvidersService, noProviders),
+    metrics: AppParts.partOr(Metrics.Metrics, { begin: () => Effect.void, end: () => Effect.void }),
+    cachedResponses: AppParts.partOr(CachedResponsesService, {
+      keep: () => Effect.void,
+      recall: () => Effect.undefined
+    })
+  })
+
+/**
+ * The runtime without parts: it routes, queues, retries and records decisions, and has no engine. Requires `Settings`.
+ *
+ * **Details**
+ *
+ * A program adds each part that it wants with `Layer.provide`, then the settings, which some parts require too. A
+ * configuration that needs a part which is not there makes the layer fail with a `MissingPartError`. Without `cache`
+ * nothing is cached; without `monitoring` no metrics are kept.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const app = App.core.pipe(
+ *   Layer.provide(App.llama),
+ *   Layer.provide(App.providers),
+ *   Layer.provide(App.cache),
+ *   Layer.provide(App.monitoring),
+ *   Layer.provide(App.settings({ file: "troupe.yaml" }))
+ * )
+ * ```
+ *
+ * **Gotchas**
+ *
+ * A part that the surrounding program provides already, as another Troupe's `Metrics`, is used as well.
+ */
+export const core = Layer.fresh(assembleParts({}))
+
+/** The engine for GGUF files (llama.cpp). A part of `core`. */
+export const llama = Engines.layerKind("llama")
+
+/** The engine for ONNX folders (onnxruntime). A part of `core`. */
+export const onnx = Engines.layerKind("onnx")
+
+/** The engine without weights, for tests: deterministic tokens, delays and faults. A part of `core`. */
+export const fake = Engines.layerKind("fake")
+
+/** Every engine that runs on this machine: `llama`, `onnx` and `fake`. A part of `core`. */
+export const engines = Layer.mergeAll(llama, onnx, fake)
+
+/** Remote deployments: their connections, keys and images. Requires `Settings`. A part of `core`. */
+export const providers = Layer.fresh(services.providers)
+
+/** Earlier answers, for models whose last fallback is `cached-responses`. A part of `core`. */
+export const cache = Layer.fresh(services.cachedResponses)
+
+/** Metrics of requests, in Effect's metric registry. A part of `core`. */
+export const monitoring = Layer.fresh(services.metrics)
+
+/**
+ * A strategy of the program's own, which policies and models name. A part of `core` and of `layer`.
+ *
+ * @param custom its name, which begins with `custom/`, and its `score`: a finite number for each deployment that can take
+ * the request, of which the highest goes first. Where it throws or is not finite, the deployment goes last.
+ *
+ * **Example**
+ *
+ * ```ts
+ * const widest = App.strategy({ name: "custom/widest", score: ({ contextWindow = 0 }) => contextWindow })
+ * const app = App.layer({ config: { policies: { default: { strategy: "custom/widest" } } } }).pipe(Layer.provide(widest))
+ * ```
+ */
+export const strategy = (custom: Strategy) => Layer.succeed(AppParts.customStrategy(custom.name), custom)
+
+/** The runtime with every part, some services replaced. Requires only `Settings`. */
+export const runtimeWith = (replaced: Partial<Services>) => {
+  const { cachedResponses, metrics, providers } = { ...services, ...replaced }
+  return assembleParts(replaced).pipe(
+    Layer.provide(Layer.mergeAll(engines, providers, metrics, cachedResponses))
   )
 }
 
@@ -103,12 +189,13 @@ export interface Options<R = never> extends SettingsFile.Options {
   readonly services?: Partial<Services> | undefined
 }
 
-/** Options beside `languageModels` and `services`. */
-const optionNames = [
+/** Options of `settings`. */
+const settingNames = [
   "config",
   "file",
   "engineHost",
-  "secretsMayBeUnset"
+  "secretsMayBeUnset",
+  "customStrategies"
 ] as const satisfies ReadonlyArray<keyof SettingsFile.Options>
 
 /** Names that do not exist: programs without types may misspell one. */
@@ -119,38 +206,51 @@ const unknownIn = (
 ): ReadonlyArray<Problems.Problem> =>
   Object.keys(given).filter((name) => !names.includes(name)).map((name) => ({
     path: Problems.formatPath([...path, name]),
-    expected: Problems.noSuchField(name, path.length === 0 ? [...names, "languageModels", "services"] : names)
+    expected: Problems.noSuchField(name, names)
   }))
 
+const loadSettings = (options: SettingsFile.Options, problems: ReadonlyArray<Problems.Problem>) =>
+  problems.length === 0
+    ? SettingsFile.load({ customStrategies: true, ...options })
+    : Effect.fail(new SettingsError({ source: "the options of Troupe", problems }))
+
 /**
- * The runtime with its settings, for embedding: engines run on threads of this process.
+ * The settings that `core` and its parts require. Fails with a `SettingsError` that names every problem.
+ *
+ * @param options `config`, the configuration as a value, or `file`; default `troupe.yaml` in the current folder, or the
+ * embedded `tiny-chat`
+ */
+export const settings = (options: SettingsFile.Options = {}) =>
+  Layer.effect(Settings, loadSettings(options, unknownIn([], options, settingNames)))
+
+/** A layer that is built once wherever it is used, and shares nothing with another. */
+const isolated = <A, E, R>(layer: Layer.Layer<A, E, R>): Layer.Layer<A, E, R> =>
+  Layer.fromBuildMemo((_, scope) => Layer.buildWithMemoMap(layer, Layer.makeMemoMapUnsafe(), scope))
+
+/**
+ * The runtime with every part and its settings, for embedding: engines run on threads of this process.
  *
  * Two of them in one program share nothing.
  *
  * @param options where the settings come from; default `troupe.yaml` in the current folder, or the embedded model
  */
-export const layer = <R = never>({ languageModels = {}, services: replaced = {}, ...options }: Options<R> = {}) => {
-  const provided = Object.keys(languageModels).map(languageModel)
-  const problems = [...unknownIn([], options, optionNames), ...unknownIn(["services"], replaced, Object.keys(services))]
-  const loaded = problems.length === 0
-    ? SettingsFile.load(options)
-    : Effect.fail(new SettingsError({ source: "the options of Troupe", problems }))
-  const settings = Effect.map(loaded, ({ models, ...rest }) => ({
-    ...rest,
-    models: [...models, ...provided.filter(({ name }) => models.every((model) => model.name !== name))]
-  }))
-  // Layers are built once in a program: without `fresh`, a second Troupe would get the services of the first.
-  return Layer.fresh(
+export const layer = <R = never>(all: Options<R> = {}) => {
+  const { languageModels = {}, services: replaced = {}, ...options } = all
+  const problems = [
+    ...unknownIn([], all, [...settingNames, "languageModels", "services"]),
+    ...unknownIn(["services"], replaced, Object.keys(services))
+  ]
+  return isolated(
     runtimeWith(replaced).pipe(
-      Layer.provideMerge(Layer.effect(Settings, settings)),
-      Layer.provide(LanguageModels.layer(languageModels))
+      Layer.provide(LanguageModels.layer(languageModels)),
+      Layer.provide(Layer.effect(Settings, loadSettings(options, problems)))
     )
   )
 }
 
 /** Loads what a request can be routed to, so that what the service says it serves can answer. */
 const preload = Layer.effectDiscard(Effect.gen(function*() {
-  const registry = yield* RegistryService
+  const registry = yield* Registry.Registry
   const models = yield* Models.Models
   const readiness = yield* Readiness
   const deployments = registry.models().map(({ deployments }) => deployments[0])

@@ -85,6 +85,19 @@ describe("Troupe", () => {
     assert.include(error.message, message)
   })
 
+  it("has a type that refuses misspelt fields of the configuration", () => {
+    const start = (_: Parameters<typeof Troupe.start>[0]) => {}
+    // @ts-expect-error `modells`
+    start({ config: { modells: {} } })
+    // @ts-expect-error `idelUnload`
+    start({ config: { models: { "fake/a": { idelUnload: "1 minute", deployments: [{ engine: "fake" }] } } } })
+    // @ts-expect-error `lama`
+    start({ config: { models: { a: { deployments: [{ engine: "lama", file: "a.gguf" }] } } } })
+    // @ts-expect-error `fastest`
+    start({ config: { policies: { default: { strategy: "fastest" } } } })
+    start({ config: { policies: { default: { strategy: "custom/fastest" } } } })
+  })
+
   it("takes what a program without types adds to a request for nothing", async () => {
     const request = { ...ask("What color is snow?"), onToken: () => {} }
     const [first, second] = await Promise.all([troupe.generate(request), troupe.generate(ask("What color is snow?"))])

@@ -16,6 +16,11 @@ const expected: Record<string, ReadonlyArray<string>> = {
     "tiny-chat#0: Saturday comes after Friday."
   ],
   "language-model.ts": ["The opposite of loud is quiet.", "1, 2, 3, 4, 5, 6, 7."],
+  "parts-cache.ts": ["remote#0: Snow is white.", "cached-responses: Snow is white."],
+  "parts-engines.ts": ["Snow is white.", "models.tiny-chat.deployments[0]: Expected the part App.llama"],
+  "parts-monitoring.ts": ["llm_requests_total{model=\"fake/chat\",success=\"true\"} 1"],
+  "parts-providers.ts": ["remote#0: Snow is white."],
+  "parts-strategy.ts": ["fake/chat#1: I am wide."],
   "plain.ts": ["7 + 5 = 12.", "Snow is white.", "ModelNotFound The model \"no-such-model\" does not exist."],
   "structured-output.ts": ["Ruby, 34, lives in Oslo."],
   "tools.ts": ["The weather in Paris?", "It is sunny in Paris."]

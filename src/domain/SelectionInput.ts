@@ -53,11 +53,25 @@ export const names = [
 ] as const
 export type Name = typeof names[number]
 
-/** A strategy of an embedding program's own: a finite number for each that may take the request, higher is better. */
+/** The name of a strategy that an embedding program provides, as a policy writes it. */
+export type CustomName = `custom/${string}`
+
+export const customName = /^custom\/./
+
+/** A strategy that an embedding program provides. */
 export interface Custom {
-  readonly name: string
+  readonly name: CustomName
+  /** A finite number for each deployment that can take the request; the highest goes first. */
   readonly score: (facts: Facts, condition: Condition, asked: Asked) => number
 }
+
+/** Stands for the strategy of this name until the program's own is put in its place. */
+export const placeholder = (name: CustomName): Custom => ({ name, score: unprovided })
+
+const unprovided = (): number => Number.NaN
+
+export const isPlaceholder = (strategy: Name | Custom): strategy is Custom =>
+  typeof strategy !== "string" && strategy.score === unprovided
 
 /** How a deployment is at the moment. */
 export interface Condition {

@@ -4,18 +4,14 @@
  */
 import { Duration, Effect, Layer } from "effect"
 import * as Policies from "../../domain/Defaults.ts"
-import type {
-  Deployment,
-  DeploymentOptions,
-  LanguageModelDeployment,
-  RemoteDeployment
-} from "../../domain/Deployment.ts"
+import type { Deployment } from "../../domain/Deployment.ts"
 import { defaultSlots } from "../../domain/Deployment.ts"
 import type { EngineDescription, EngineHost, EngineSpec } from "../../domain/EngineProtocol.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import type { EngineFailure } from "../../domain/Job.ts"
 import { plainLine } from "../../domain/PlainText.ts"
-import { Engines } from "../../services/engines/Engine.ts"
+import type { LocalDeployment, LocalKind, StartLocal, Where } from "../../services/engines/Engine.ts"
+import { Engines, localEngine } from "../../services/engines/Engine.ts"
 import type { LanguageModels as Provided } from "../../services/engines/LanguageModels.ts"
 import { LanguageModels } from "../../services/engines/LanguageModels.ts"
 import { none, Providers } from "../../services/engines/Providers.ts"
@@ -27,9 +23,7 @@ import * as LanguageModelEngine from "./LanguageModelEngine.ts"
 import * as LocalEngine from "./LocalEngine.ts"
 import { makePoolHost } from "./PoolHost.ts"
 
-type LocalOptions = Exclude<DeploymentOptions, LanguageModelDeployment | RemoteDeployment>
-
-const specOf = (options: LocalOptions): EngineSpec => {
+const specOf = (options: LocalDeployment): EngineSpec => {
   const slots = options.slots ?? defaultSlots
   switch (options.engine) {
     case "llama": {
@@ -105,7 +99,7 @@ const errorOf = (deployment: Deployment, failure: EngineFailure): InferenceError
 
 /** Whoever gives up waiting has its process killed: one that loads may not hear that it is to end. A thread loads on. */
 const waitReady = (
-  where: "process" | "thread",
+  where: Where,
   deployment: Deployment,
   host: EngineHost
 ): Effect.Effect<EngineDescription, InferenceError.InferenceError> =>
@@ -132,8 +126,8 @@ const closeHost = (deployment: Deployment, host: EngineHost): Effect.Effect<void
   )
 
 /** Starts an engine in a pool of threads. */
-const startLocal = Effect.fnUntraced(
-  function*(where: "process" | "thread", deployment: Deployment, options: LocalOptions) {
+const startLocal: StartLocal = Effect.fnUntraced(
+  function*(where, deployment, options) {
     const spec = specOf(options)
     const replicas = options.replicas ?? 1
     const host = yield* Effect.acquireRelease(
@@ -150,13 +144,13 @@ const startLocal = Effect.fnUntraced(
 )
 
 /** Where a model's files are. */
-const pathOf = (options: LocalOptions): string | undefined =>
+const pathOf = (options: LocalDeployment): string | undefined =>
   options.engine === "llama" ? options.file : options.engine === "onnx" ? options.folder : undefined
 
 /** A file of the store is loaded in a process of its own first, once. */
 const ensureInspected = (
   { id }: Deployment,
-  options: LocalOptions,
+  options: LocalDeployment,
   store: Pick<ModelStore["Service"], "ensureInspected">
 ) => {
   const path = pathOf(options)
@@ -166,17 +160,32 @@ const ensureInspected = (
   )
 }
 
+/** Local engines by kind; `undefined` where the application does not have it. */
+type LocalEngines = Readonly<Record<LocalKind, StartLocal | undefined>>
+
+const everyKind: LocalEngines = { llama: startLocal, onnx: startLocal, fake: startLocal }
+
+const missingKind = ({ id }: Deployment, { engine }: LocalDeployment) =>
+  InferenceError.make(
+    new InferenceError.ModelLoadFailed({
+      deployment: id,
+      detail: `this application has no ${engine} engine. Add it with App.${engine}.`
+    })
+  )
+
 /**
  * @param where `process`: a child process each; `thread`: this process
  * @param provided the language models that the program provides
  * @param store knows whether files of it are safe to load; default every file is
  * @param providers starts remote deployments; default none can be started
+ * @param local the local engines; default every kind
  */
 export const make = (
-  where: "process" | "thread",
+  where: Where,
   provided: Provided = new Map(),
   store: Pick<ModelStore["Service"], "ensureInspected"> = { ensureInspected: () => Effect.void },
-  providers: Providers["Service"] = none
+  providers: Providers["Service"] = none,
+  local = everyKind
 ) =>
   Engines.of({
     start: (deployment) => {
@@ -186,17 +195,29 @@ export const make = (
           return LanguageModelEngine.start(deployment, options, provided)
         case "remote":
           return providers.start(deployment, options)
-        default:
-          return Effect.andThen(ensureInspected(deployment, options, store), startLocal(where, deployment, options))
+        default: {
+          const start = local[options.engine]
+          return start === undefined
+            ? Effect.fail(missingKind(deployment, options))
+            : Effect.andThen(ensureInspected(deployment, options, store), start(where, deployment, options))
+        }
       }
     }
   })
 
-/** Where the settings say. */
+/** The local engine of one kind. */
+export const layerKind = (kind: LocalKind) => Layer.succeed(localEngine(kind), startLocal)
+
+/** Where the settings say; local engines of the kinds that `layerKind` provides. */
 export const layer = Layer.effect(
   Engines,
   Effect.gen(function*() {
     const { engineHost } = yield* Settings
-    return make(engineHost, yield* LanguageModels, yield* ModelStore, yield* Providers)
+    const local: LocalEngines = {
+      llama: yield* localEngine("llama"),
+      onnx: yield* localEngine("onnx"),
+      fake: yield* localEngine("fake")
+    }
+    return make(engineHost, yield* LanguageModels, yield* ModelStore, yield* Providers, local)
   })
 )

@@ -45,6 +45,8 @@ export interface Options {
   readonly engineHost?: "process" | "thread" | undefined
   /** For whoever calls nobody: variables of keys and headers may be unset. */
   readonly secretsMayBeUnset?: boolean | undefined
+  /** Whether policies may name strategies of the program, `custom/...`; default false. */
+  readonly customStrategies?: boolean | undefined
 }
 
 const unusable = (source: string, expected: string) => new SettingsError({ source, problems: [{ path: "", expected }] })
@@ -103,7 +105,11 @@ const findInStore = (folder: string, name: string): string | undefined => {
   }
 }
 
-const surroundings = (folder: string, { engineHost = "thread", secretsMayBeUnset }: Options): Surroundings => ({
+const surroundings = (
+  folder: string,
+  { customStrategies, engineHost = "thread", secretsMayBeUnset }: Options
+): Surroundings => ({
+  customStrategies,
   environment: process.env["NODE_ENV"],
   variables: process.env,
   secretsMayBeUnset,

@@ -9,7 +9,7 @@
  */
 import type { Effect, Result, Scope, Stream } from "effect"
 import { Context } from "effect"
-import type { Deployment } from "../../domain/Deployment.ts"
+import type { Deployment, DeploymentOptions } from "../../domain/Deployment.ts"
 import type { EngineDescription } from "../../domain/EngineProtocol.ts"
 import type { Countable, Counted, Generation, NativeEmbeddings, Ranking } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
@@ -67,3 +67,24 @@ export class Engines extends Context.Service<Engines, {
   /** Loads the deployment's model; the scope's end unloads it. */
   readonly start: (deployment: Deployment) => Effect.Effect<Engine, InferenceError, Scope.Scope>
 }>()("troupe/services/Engines") {}
+
+/** The kinds of engines that run on this machine. */
+export const localKinds = ["llama", "onnx", "fake"] as const
+export type LocalKind = typeof localKinds[number]
+
+/** The options of a deployment that an engine on this machine serves. */
+export type LocalDeployment = Extract<DeploymentOptions, { readonly engine: LocalKind }>
+
+/** Where engine threads run: `process`, in a child process for each deployment; `thread`, in this process. */
+export type Where = "process" | "thread"
+
+/** Starts engines of one kind; the scope's end unloads the model. */
+export type StartLocal = (
+  where: Where,
+  deployment: Deployment,
+  options: LocalDeployment
+) => Effect.Effect<Engine, InferenceError, Scope.Scope>
+
+/** The engine of one kind, where the application has it; default `undefined`. */
+export const localEngine = (kind: LocalKind) =>
+  Context.Reference<StartLocal | undefined>(`troupe/services/engines/${kind}`, { defaultValue: () => undefined })

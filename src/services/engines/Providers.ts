@@ -23,12 +23,15 @@ export class Providers extends Context.Service<Providers, {
   readonly resetKeys: (deployment: Deployment) => void
 }>()("troupe/services/engines/Providers") {}
 
-/** Where there is no way to another host. */
+/** An application without providers: no remote deployment starts. */
 export const none = Providers.of({
   start: ({ id }) =>
     Effect.fail(
       InferenceError.make(
-        new InferenceError.ModelLoadFailed({ deployment: id, detail: "remote deployments are not provided here." })
+        new InferenceError.ModelLoadFailed({
+          deployment: id,
+          detail: "this application has no providers. Add them with App.providers."
+        })
       )
     ),
   keysRest: () => 0,

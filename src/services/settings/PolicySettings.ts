@@ -4,7 +4,8 @@ import { described, optional, Span, SpanOrOff } from "../../domain/Fields.ts"
 import { mostRetries } from "../../domain/RoutingOptions.ts"
 import type { Routing } from "../../domain/RoutingPolicy.ts"
 import * as Policy from "../../domain/RoutingPolicy.ts"
-import { names as strategies } from "../../domain/SelectionInput.ts"
+import type { Custom, CustomName, Name } from "../../domain/SelectionInput.ts"
+import { customName, names as strategies, placeholder } from "../../domain/SelectionInput.ts"
 import * as CachedResponses from "../cache/CachedResponses.ts"
 
 const atLeast = (minimum: number) => Schema.Int.check(Schema.isGreaterThanOrEqualTo(minimum))
@@ -13,7 +14,16 @@ const Retries = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: mostRet
 const Share = Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 1 }))
 const AtLeastNothing = Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))
 
-const strategy = optional("How to choose among deployments; default balanced.", Schema.Literals(strategies))
+// Both kinds of name have one message, so that a wrong name is one problem.
+const unknownStrategy = { message: `Expected ${strategies.map((name) => JSON.stringify(name)).join(" | ")}` }
+
+/** By name; `custom/` begins the names of strategies that an embedding program provides. */
+const Strategy = Schema.Union([
+  Schema.Literals(strategies).annotate(unknownStrategy),
+  Schema.String.check(Schema.isPattern(customName, unknownStrategy)) as unknown as Schema.Codec<CustomName>
+])
+
+const strategy = optional("How to choose among deployments; default balanced.", Strategy)
 
 /** One policy, as a file writes it. */
 export const PolicySettings = Schema.Struct({
@@ -99,7 +109,7 @@ const Models = Schema.Array(Schema.NonEmptyString)
 /** What a model says of its routing. */
 export const routingFields = {
   policy: optional("The policy, by its name under policies; default the policy default.", Schema.NonEmptyString),
-  strategy: optional("How to choose among its deployments; default as the policy says.", Schema.Literals(strategies)),
+  strategy: optional("How to choose among its deployments; default as the policy says.", Strategy),
   fallbacks: optional(
     "Models that stand in for it, in order, the last of which may be cached-responses: the newest earlier answer to the " +
       "same request; default none.",
@@ -132,10 +142,15 @@ const only = <A extends object>(some: A) =>
     readonly [K in keyof A]?: Exclude<A[K], undefined>
   }
 
+const isBuiltIn = (name: Name | CustomName): name is Name => strategies.some((known) => known === name)
+
+const strategyOf = (name: Name | CustomName | undefined): Name | Custom | undefined =>
+  name === undefined || isBuiltIn(name) ? name : placeholder(name)
+
 const selectionOf = (settings: PolicySettings, { selection }: Policy.Policy): Policy.Policy["selection"] => ({
   ...selection,
   ...only({
-    strategy: settings.strategy,
+    strategy: strategyOf(settings.strategy),
     exploration: settings.exploration,
     keep: settings.candidates,
     spill: settings.spill
@@ -190,10 +205,9 @@ export const routingOf = (settings: RoutingSettings, policies: ReadonlyArray<Pol
   const name = settings.policy ?? defaultName
   // Names have been checked; a program without a file has the defaults.
   const policy = policies.find((one) => one.name === name) ?? Policy.defaults
+  const strategy = strategyOf(settings.strategy)
   return {
-    policy: settings.strategy === undefined
-      ? policy
-      : { ...policy, selection: { ...policy.selection, strategy: settings.strategy } },
+    policy: strategy === undefined ? policy : { ...policy, selection: { ...policy.selection, strategy } },
     fallbacks: {
       ordinary: settings.fallbacks ?? [],
       context: settings.contextFallbacks ?? [],
@@ -237,6 +251,19 @@ const fallbackProblems = (
     })
   })
 }
+
+/** Strategies of an embedding program, where there is no such program. */
+export const customStrategyProblems = ({ models = {}, policies = {} }: Source): ReadonlyArray<Found> =>
+  Object.entries({ models, policies }).flatMap(([section, named]) =>
+    Object.entries(named).flatMap(([name, { strategy }]) =>
+      strategy === undefined || isBuiltIn(strategy)
+        ? []
+        : [{
+          path: [section, name, "strategy"],
+          expected: `Expected one of ${listed(strategies)}: only an embedding program provides ${strategy}`
+        }]
+    )
+  )
 
 /** Names of policies and models that there are not; `known` are those of a file of which only a part is understood. */
 export const routingProblems = (

@@ -76,6 +76,8 @@ export interface Surroundings {
   readonly secretsMayBeUnset?: boolean | undefined
   /** Whether a secret may be a literal, as in a program's own configuration; default false, as in a file. */
   readonly literalSecrets?: boolean | undefined
+  /** Whether policies may name strategies of an embedding program, `custom/...`; default false. */
+  readonly customStrategies?: boolean | undefined
   /** Makes a path in the file absolute. */
   readonly resolvePath: (path: string) => string
   /** What serves `tiny-chat` when no model is configured. */

@@ -22,7 +22,7 @@ import { withHint } from "./Hints.ts"
 import { interpolate, isLoneReference, looksLikeSecret, referencesIn, typed } from "./Interpolation.ts"
 import type { Path, Tree } from "./Overlay.ts"
 import { at, isFromOverlay, isMapping, leaves, mapLeaves, overlay } from "./Overlay.ts"
-import { routingProblems } from "./PolicySettings.ts"
+import { customStrategyProblems, routingProblems } from "./PolicySettings.ts"
 import * as ProxySettings from "./ProxySettings.ts"
 import { pruned } from "./Pruning.ts"
 import type { Environment, Resolved, Surroundings } from "./Resolution.ts"
@@ -211,8 +211,10 @@ const inspect = (base: Tree, over: Tree, environment: Environment, surroundings:
   const found = source === undefined ? [] : [
     // The name is wrong, not the deployments, wherever they stand.
     ...nameProblems(source).map(({ expected, path }) => ({ path: place(path).slice(0, -1), expected })),
-    ...routingProblems(source, { models: namesIn(raw, "models"), policies: namesIn(raw, "policies") })
-      .map(({ expected, path }) => ({ path: place(path), expected }))
+    ...[
+      ...(surroundings.customStrategies === true ? [] : customStrategyProblems(source)),
+      ...routingProblems(source, { models: namesIn(raw, "models"), policies: namesIn(raw, "policies") })
+    ].map(({ expected, path }) => ({ path: place(path), expected }))
   ]
   const hinted = undecoded.map((problem) => withHint(raw, withVariables(raw, expanded, problem)))
   const wrong = [...hinted.map(({ expected, path }) => ({ path: place(path), expected })), ...found]

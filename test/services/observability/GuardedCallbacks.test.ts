@@ -42,8 +42,8 @@ const faults: Readonly<Record<string, Fault>> = {
   "measurements that take no first content": { measure: () => ({ ...trial, content: thrown }), ...ofMeasurements },
   "measurements that do not end": { measure: () => ({ ...trial, end: thrown }), ...ofMeasurements },
   "a strategy that throws": {
-    policy: { selection: { ...Policy.defaults.selection, strategy: { name: "mine", score: thrown } } },
-    logged: "The strategy \"mine\" failed"
+    policy: { selection: { ...Policy.defaults.selection, strategy: { name: "custom/mine", score: thrown } } },
+    logged: "The strategy \"custom/mine\" failed"
   }
 }
 

@@ -498,11 +498,11 @@ describe("Selection", () => {
 
   it("takes a strategy of one's own", () => {
     const longest = {
-      name: "longest window",
+      name: "custom/longest-window" as const,
       score: ({ contextWindow = 0 }: Facts) => contextWindow
     }
     const decision = decide([{}, { facts: { contextWindow: 10 } }], { strategy: longest })
-    assert.strictEqual(decision.strategy, "longest window")
+    assert.strictEqual(decision.strategy, "custom/longest-window")
     assert.strictEqual(decision.candidates[0]!.deployment, "d1")
   })
 })

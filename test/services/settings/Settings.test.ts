@@ -335,6 +335,12 @@ describe("Settings", () => {
         "policies.quick.retries",
         "policies.quick.hedge.share"
       ])
+      assert.deepStrictEqual(problems({ policies: { quick: { strategy: "custom/mine" } } }), [{
+        path: "policies.quick.strategy",
+        expected:
+          "Expected one of balanced, speed, quality, cost, weighted, least-busy, latency, round-robin, session, " +
+          "prefix: only an embedding program provides custom/mine"
+      }])
       assert.deepStrictEqual(
         problems({
           policies: { quick: {} },

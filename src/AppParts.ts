@@ -1,0 +1,107 @@
+/**
+ * What an application built from parts has, and what its configuration needs of it.
+ *
+ * **Details**
+ *
+ * A part is a layer. A service that an application can do without is looked up when the application is built; a local
+ * engine and a strategy each have a `Context.Reference` of their own, so that one is added beside another.
+ */
+import { Context, Effect, Layer, Option, Schema } from "effect"
+import type { Deployment } from "./domain/Deployment.ts"
+import * as Problems from "./domain/Problem.ts"
+import type { Policy } from "./domain/RoutingPolicy.ts"
+import type { Custom, CustomName } from "./domain/SelectionInput.ts"
+import { isPlaceholder } from "./domain/SelectionInput.ts"
+import { localEngine } from "./services/engines/Engine.ts"
+import { LanguageModels } from "./services/engines/LanguageModels.ts"
+import { Providers } from "./services/engines/Providers.ts"
+import type { Resolved } from "./services/settings/Settings.ts"
+import { languageModel, Settings } from "./services/settings/Settings.ts"
+
+/** The configuration needs a part that the application does not have. */
+export class MissingPartError extends Schema.TaggedError<MissingPartError>()("MissingPartError", {
+  /** Each with the path of what needs the part. */
+  problems: Schema.Array(Problems.Problem)
+}) {
+  override get message(): string {
+    return ["The configuration needs parts that this application does not have:"]
+      .concat(this.problems.map((problem) => `  ${Problems.format(problem)}`))
+      .join("\n")
+  }
+}
+
+/** The strategy of a name, where the program provides one. */
+export const customStrategy = (name: CustomName) =>
+  Context.Reference<Custom | undefined>(`troupe/${name}`, { defaultValue: () => undefined })
+
+/** The service that the application has as a part; without one, `absent`. */
+export const partOr = <I, S>(part: Context.Service<I, S>, absent: S): Layer.Layer<I> =>
+  Layer.effect(part, Effect.map(Effect.serviceOption(part), Option.getOrElse(() => absent)))
+
+type Parts = Context.Context<never>
+
+/** The part that serves a deployment, where the application does not have it. */
+const missingFor = (parts: Parts, { options }: Deployment): string | undefined => {
+  switch (options.engine) {
+    case "remote":
+      return Option.isSome(Context.getOption(parts, Providers)) ? undefined : "App.providers"
+    case "language-model":
+      return Context.get(parts, LanguageModels).has(options.name)
+        ? undefined
+        : `LanguageModels.layer({ ${JSON.stringify(options.name)}: ... })`
+    default:
+      return Context.get(parts, localEngine(options.engine)) === undefined ? `App.${options.engine}` : undefined
+  }
+}
+
+const unservedIn = (parts: Parts, { models }: Resolved): ReadonlyArray<Problems.Problem> =>
+  models.flatMap(({ deployments, name }) =>
+    deployments.flatMap((deployment, index) => {
+      const part = missingFor(parts, deployment)
+      const path = Problems.formatPath(["models", name, "deployments", index])
+      return part === undefined ? [] : [{ path, expected: `Expected the part ${part}` }]
+    })
+  )
+
+/** The settings with the program's own strategies in the policies that name them. */
+const withStrategies = (parts: Parts, settings: Resolved) => {
+  const problems: Array<Problems.Problem> = []
+  const complete = (path: ReadonlyArray<string>, policy: Policy): Policy => {
+    const { strategy } = policy.selection
+    if (!isPlaceholder(strategy)) return policy
+    const provided = Context.get(parts, customStrategy(strategy.name))
+    if (provided !== undefined) return { ...policy, selection: { ...policy.selection, strategy: provided } }
+    problems.push({
+      path: Problems.formatPath([...path, "strategy"]),
+      expected: `Expected the part App.strategy({ name: "${strategy.name}", ... })`
+    })
+    return policy
+  }
+  const policies = settings.policies.map((policy) => complete(["policies", policy.name], policy))
+  const models = settings.models.map((model) =>
+    model.routing === undefined ? model : {
+      ...model,
+      routing: { ...model.routing, policy: complete(["models", model.name], model.routing.policy) }
+    }
+  )
+  return { problems, settings: { ...settings, policies, models } }
+}
+
+/** A model for each language model whose name is free. */
+const withLanguageModels = (parts: Parts, settings: Resolved): Resolved => {
+  const names = [...Context.get(parts, LanguageModels).keys()]
+  const free = names.filter((name) => settings.models.every((model) => model.name !== name))
+  return free.length === 0 ? settings : { ...settings, models: [...settings.models, ...free.map(languageModel)] }
+}
+
+/** The settings as the parts complete them. Fails where a part is missing. */
+export const settings = Layer.effect(
+  Settings,
+  Effect.gen(function*() {
+    const parts = yield* Effect.context()
+    const given = withLanguageModels(parts, yield* Settings)
+    const { problems, settings } = withStrategies(parts, given)
+    const all = [...unservedIn(parts, given), ...problems]
+    return all.length === 0 ? settings : yield* new MissingPartError({ problems: all })
+  })
+)
