@@ -200,7 +200,7 @@ describe("App.layer, config", () => {
       assert.include(message, "queueLimit")
       assert.include(
         yield* failure({ ...fakeModel("Hi"), file: "troupe.yaml" }),
-        "Expected `config` or `file`, not both"
+        "Set either `config` or `file`, not both"
       )
     }))
 })

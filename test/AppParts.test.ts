@@ -55,6 +55,7 @@ describe("an application without parts", () => {
   it("requires settings, by its type", () => {
     expectTypeOf<Layer.Services<typeof App.core>>().toEqualTypeOf<Settings>()
     expectTypeOf<Layer.Services<typeof App.fake>>().toEqualTypeOf<never>()
+    assert.isTrue(Layer.isLayer(App.core))
   })
 })
 

@@ -86,7 +86,7 @@ describe("Troupe", () => {
   })
 
   it("has a type that refuses misspelt fields of the configuration", () => {
-    const start = (_: Parameters<typeof Troupe.start>[0]) => {}
+    const start = (options: Parameters<typeof Troupe.start>[0]) => assert.isDefined(options)
     // @ts-expect-error `modells`
     start({ config: { modells: {} } })
     // @ts-expect-error `idelUnload`
