@@ -1,15 +1,13 @@
 /** The commands of `troupe`. Handlers fail with an error whose message is one clear line; `main.ts` prints it. */
 import { Command } from "effect/cli"
-import { load, ps, reload, unload } from "./cli/Admin.ts"
-import { circuits } from "./cli/Circuits.ts"
+import { circuits, decisions, load, ps, reload, unload } from "./cli/Admin.ts"
 import { check } from "./cli/ConfigCheck.ts"
-import { decisions } from "./cli/Decisions.ts"
 import { models } from "./cli/Models.ts"
+import { printJson } from "./cli/Output.ts"
 import { policy } from "./cli/Policy.ts"
 import { route } from "./cli/Route.ts"
 import { run } from "./cli/Run.ts"
 import { serve } from "./cli/Serve.ts"
-import { printJson } from "./cli/Shared.ts"
 import { fileJsonSchema } from "./services/settings/Schema.ts"
 
 const schema = Command.make("schema", {}, () => printJson(fileJsonSchema())).pipe(

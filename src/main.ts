@@ -1,25 +1,36 @@
 #!/usr/bin/env node
 /**
- * Process entry.
+ * Entry of the command line.
  *
  * **Details**
  *
- * Node keeps what it has compiled in a folder of the user's own, for this process and for the engine processes, which
- * inherit the variable: the second start takes half the time. `NODE_COMPILE_CACHE` names another folder, and
- * `NODE_DISABLE_COMPILE_CACHE=1` does without.
+ * Node.js keeps compiled code in a folder of the user, for this process and for the engine processes, which inherit the
+ * variable: the second start takes half the time. `NODE_COMPILE_CACHE` names another folder, and
+ * `NODE_DISABLE_COMPILE_CACHE=1` turns it off.
  *
  * **Gotchas**
  *
- * A Node that is too old must be able to read this file to be told so: it imports nothing by itself but what Node 18 has,
- * and is written in the syntax of that.
+ * A Node.js that is too old must be able to read this file to print the message of `RequireNode`: its static imports and
+ * its syntax are those of Node.js 18.
  */
 import { join } from "node:path"
-import { unsupported } from "./NodeVersion.ts"
+
+const unsupported = await import("./RequireNode.ts").then(() => undefined, (error: Error) => error.message)
+
+/** Warnings of experimental features that this program uses are of no use to the user. */
+const hideExperimentalWarnings = (): void => {
+  const print = process.listeners("warning")
+  process.removeAllListeners("warning")
+  process.on("warning", (warning) => {
+    if (warning.name !== "ExperimentalWarning") { for (const listener of print) listener(warning) }
+  })
+}
 
 if (unsupported !== undefined) {
-  process.stderr.write(`troupe: ${unsupported}\n`)
+  process.stderr.write(`${unsupported}\n`)
   process.exitCode = 1
 } else {
+  hideExperimentalWarnings()
   const { enableCompileCache } = await import("node:module")
   const { HOME, XDG_CACHE_HOME } = process.env
   const caches = XDG_CACHE_HOME || (HOME ? join(HOME, ".cache") : undefined)

@@ -57,14 +57,14 @@ describe("run", () => {
     })
   }
 
-  it("ends quietly when its reader has gone", async () => {
+  it("ends quietly when its reader closes the pipe", async () => {
     using folder = temporaryFolder()
     const running = await startAnswer(folder.path)
     running.child.stdout!.destroy()
     assert.deepInclude(await running.finished, { code: 141, stderr: "" })
   })
 
-  it("names the models there are when one does not exist", async () => {
+  it("lists the available models when one does not exist", async () => {
     const { code, stderr } = await run(["run", "gpt-9", "Hello!"])
     assert.strictEqual(code, 1)
     assert.strictEqual(stderr, "troupe: The model \"gpt-9\" does not exist. Available models: tiny-chat.\n")
@@ -77,7 +77,7 @@ describe("run", () => {
   })
 })
 
-describe("what nobody knows", () => {
+describe("an invalid invocation", () => {
   it.each([
     ["runn", "troupe: Unknown subcommand \"runn\" for \"troupe\". Did you mean run? See: node main.ts --help\n"],
     [
@@ -85,7 +85,7 @@ describe("what nobody knows", () => {
       "troupe: Unrecognized flag: --prot in command troupe serve. Did you mean --port? See: node main.ts serve --help\n"
     ],
     ["models show", "troupe: Missing required argument: name. See: node main.ts models show --help\n"]
-  ])("is told in one line: %s", async (line, expected) => {
+  ])("is answered in one line: %s", async (line, expected) => {
     const { code, stderr, stdout } = await run(line.split(" "), { cwd: dirname(main) })
     assert.deepStrictEqual({ code, stderr, stdout }, { code: 1, stderr: expected, stdout: "" })
   })
@@ -101,7 +101,7 @@ describe("models", () => {
 })
 
 describe("config", () => {
-  it("checks the file of every environment and names every problem", async () => {
+  it("checks every environment and names every problem", async () => {
     using folder = temporaryFolder()
     const file = join(folder.path, "troupe.yaml")
     writeFileSync(file, "server: { port: 70000 }\nenvironments: { production: { server: { hots: x } } }\n")
@@ -117,7 +117,7 @@ describe("config", () => {
     assert.strictEqual((JSON.parse(json.stdout) as { problems: ReadonlyArray<unknown> }).problems.length, 2)
   })
 
-  it("names the files of models that are not there, or are none", async () => {
+  it("names model files that are missing or are no model files", async () => {
     using folder = temporaryFolder()
     const file = join(folder.path, "troupe.yaml")
     writeFileSync(join(folder.path, "there.gguf"), "")
@@ -150,7 +150,7 @@ describe("config", () => {
     )
   })
 
-  it("says that a good file is good", async () => {
+  it("confirms a valid configuration", async () => {
     const { code, stdout } = await run(["config", "check"])
     assert.strictEqual(code, 0)
     assert.match(
@@ -159,7 +159,7 @@ describe("config", () => {
     )
   })
 
-  it("warns of a provider's public API without a key, and of nothing else", async () => {
+  it("warns of a public provider API without a key, and of nothing else", async () => {
     using folder = temporaryFolder()
     const file = join(folder.path, "troupe.yaml")
     const remote = (...fields: ReadonlyArray<string>) => `{ deployments: [{ model: m, ${fields.join(", ")} }] }`
@@ -204,7 +204,7 @@ describe("config", () => {
     return await run(["config", "check", "--config", file], { env })
   }
 
-  it("reads model files for the window and the memory that they allow", async () => {
+  it("checks the context window and the memory of model files", async () => {
     const { code, stderr } = await checkOf(`
 memory: { budget: 20 MiB }
 engines: { host: thread }
@@ -250,7 +250,7 @@ models:
     assert.strictEqual((await run(["config", "check", "--config", file])).code, 0)
   })
 
-  it("finds problems of every kind in one pass, each with its place", async () => {
+  it("finds problems of every kind in one pass, each with its line", async () => {
     const { code, stderr } = await checkOf(`server:
   port: 70000
   shutdownGrace: 0
@@ -296,7 +296,7 @@ environments:
     ])
   })
 
-  it("takes a deployment that fits by one of its variants", async () => {
+  it("accepts a deployment of which one variant fits", async () => {
     const f16 = weights.replace("q8_0", "f16")
     const { code, stdout } = await checkOf(`
 memory: { budget: 6 MiB }
@@ -311,7 +311,7 @@ models:
     )
   })
 
-  it("sends whoever names a file that the store has lost to the store", async () => {
+  it("names the command for a model whose file is missing from the store", async () => {
     using store = temporaryFolder()
     const manifest = {
       version: 1,
@@ -348,6 +348,7 @@ models:
         "store",
         "policies",
         "logLevel",
+        "logFormat",
         "models",
         "environments"
       ]
@@ -366,26 +367,30 @@ describe("a Node that is too old", () => {
     return { status, stderr, stdout: stdout.split(":")[0] }
   }
 
-  it.each(["18.20.8", "20.20.2", "22.18.0"])("is told in one line what is needed: %s", (version) => {
-    assert.deepStrictEqual(runWith(version), {
-      status: 1,
-      stderr: `troupe: Node.js 22.19 or later is required. This is Node.js ${version}.\n`,
-      stdout: ""
-    })
-  })
+  it.each(["18.20.8", "20.20.2", "22.18.0"])(
+    "is refused in one line that names the required version: %s",
+    (version) => {
+      assert.deepStrictEqual(runWith(version), {
+        status: 1,
+        stderr: `troupe: Node.js 22.19 or later is required. This is Node.js ${version}.\n`,
+        stdout: ""
+      })
+    }
+  )
 
-  it.each(["22.19.0", "24.0.0"])("is not %s", (version) => {
+  it.each(["22.19.0", "24.0.0"])("%s is accepted", (version) => {
     assert.deepInclude(runWith(version), { status: 0, stderr: "" })
   })
 
-  it("finds nothing that it has not where the process begins", () => {
+  it("can read the entry and the file that checks the version", () => {
     const importedBy = (file: string) =>
       Array.from(readFileSync(file, "utf8").matchAll(/^import .* from "(.*)"$/gm), ([, from]) => from)
-    assert.deepStrictEqual(importedBy(main), ["node:path", "./NodeVersion.ts"])
-    assert.deepStrictEqual(importedBy(join(dirname(main), "NodeVersion.ts")), ["node:fs"])
+    assert.deepStrictEqual(importedBy(main), ["node:path"])
+    assert.match(readFileSync(main, "utf8"), /\nconst unsupported = await import\("\.\/RequireNode\.ts"\)/)
+    assert.deepStrictEqual(importedBy(join(dirname(main), "RequireNode.ts")), ["node:fs"])
   })
 
-  it("is named first where the package is imported", () => {
+  it("is refused first where the package is imported", () => {
     const pretend = "Object.defineProperty(process, 'versions', { value: { ...process.versions, node: '20.20.2' } })"
     const index = join(dirname(main), "index.ts")
     const { status, stderr } = spawnSync(process.execPath, [
@@ -405,6 +410,15 @@ describe("a Node that is too old", () => {
   })
 })
 
+it("a warning of Node is printed, unless it is of an experimental feature", () => {
+  const warn = "process.once('beforeExit', () => { process.emitWarning('trial', 'ExperimentalWarning');" +
+    "process.emitWarning('old', 'DeprecationWarning') })"
+  const preload = `data:text/javascript,${encodeURIComponent(warn)}`
+  const { stderr } = spawnSync(process.execPath, ["--import", preload, main, "--version"], { encoding: "utf8" })
+  assert.include(stderr, "DeprecationWarning: old")
+  assert.notInclude(stderr, "trial")
+})
+
 describe("help", () => {
   for (const args of [["--help"], ["serve", "--help"], ["run", "--help"], ["models", "--help"], ["config", "--help"]]) {
     it(`troupe ${args.join(" ")} exits 0`, async () => {
@@ -414,7 +428,7 @@ describe("help", () => {
     })
   }
 
-  it("shows commands that can be typed where it was asked", async () => {
+  it("shows commands that can be typed in the current folder", async () => {
     const { stdout } = await run(["serve", "--help"], { cwd: fileURLToPath(new URL("..", import.meta.url)) })
     assert.match(stdout, /^ +npm run troupe -- serve \[flags\]$/m)
     assert.include(stdout, "npm run troupe -- serve --port 8080 --config ./troupe.yaml")

@@ -1,29 +1,29 @@
-/** `troupe ps`, `load`, `unload` and `reload`: what a running service's models do, and what an operator does to them. */
-import { Console, Effect, Schema } from "effect"
-import { Argument, Command } from "effect/cli"
-import type { Action, Deployment } from "../layers/http/AdminSchema.ts"
-import { target, withClient } from "./Client.ts"
-import { json, printJson, table } from "./Shared.ts"
+/** The commands that ask a running service: `troupe ps`, `load`, `unload`, `reload`, `circuits` and `decisions`. */
+import { Console, Effect, Option, Schema } from "effect"
+import { Argument, Command, Flag } from "effect/cli"
+import type { Action, Circuit, Deployment } from "../layers/http/AdminSchema.ts"
+import { withClient } from "./Client.ts"
+import { json, target } from "./Flags.ts"
+import { bytesText, printJson, secondsText, table } from "./Output.ts"
+import * as RoutingText from "./RoutingText.ts"
 
 const model = Argument.String("model").pipe(
   Argument.withSchema(Schema.NonEmptyString),
   Argument.withDescription("Name of a configured model")
 )
 
-const mebibytes = (bytes: number): string => `${Math.round(bytes / 2 ** 20)} MiB`
-
 const stateOf = ({ circuit, pinned, state }: Deployment): string =>
   [state, ...(pinned ? ["pinned"] : []), ...(circuit === undefined ? [] : [`circuit ${circuit.phase}`])].join(", ")
 
-const seconds = (ms: number): string => `${Math.ceil(ms / 1_000)} s`
-
-/** Why it is not called. */
-const troubleOf = ({ circuit, keys, lastFailure = "", state }: Deployment): string => {
+/** Why the deployment is not called; empty where it is. */
+const reasonOf = ({ circuit, keys, lastFailure = "", state }: Deployment): string => {
   if (state === "failed") return lastFailure
   if (circuit !== undefined && circuit.retryAfterMs > 0) {
-    return `circuit open after failures; retry in ${seconds(circuit.retryAfterMs)}`
+    return `circuit open after failures; retry in ${secondsText(circuit.retryAfterMs)}`
   }
-  return keys === undefined ? "" : `the provider limited or rejected its keys; retry in ${seconds(keys.retryAfterMs)}`
+  return keys === undefined
+    ? ""
+    : `the provider limited or rejected its keys; retry in ${secondsText(keys.retryAfterMs)}`
 }
 
 const rows = (deployments: ReadonlyArray<Deployment>): ReadonlyArray<ReadonlyArray<string>> => [
@@ -34,27 +34,104 @@ const rows = (deployments: ReadonlyArray<Deployment>): ReadonlyArray<ReadonlyArr
     stateOf(deployment),
     String(deployment.running),
     String(deployment.queued),
-    deployment.memoryBytes === 0 ? "" : mebibytes(deployment.memoryBytes),
-    troubleOf(deployment)
+    deployment.memoryBytes === 0 ? "" : bytesText(deployment.memoryBytes),
+    reasonOf(deployment)
   ])
 ]
 
-const print = (asJson: boolean, deployments: ReadonlyArray<Deployment>) =>
+const printDeployments = (asJson: boolean, deployments: ReadonlyArray<Deployment>) =>
   asJson ? printJson(deployments) : Console.log(table(rows(deployments)))
 
 export const ps = Command.make("ps", { ...target, json }, ({ json, ...target }) =>
   Effect.flatMap(
     withClient(target, (client) => client.admin.deployments({})),
-    ({ deployments }) => print(json, deployments)
+    ({ deployments }) => printDeployments(json, deployments)
   )).pipe(Command.withDescription("List the deployments of a running service, their state and memory"))
 
 const act = (action: Action, description: string) =>
   Command.make(action, { model, ...target, json }, ({ json, model, ...target }) =>
     Effect.flatMap(
       withClient(target, (client) => client.admin.act({ params: { model, action } })),
-      ({ deployments }) => print(json, deployments)
+      ({ deployments }) => printDeployments(json, deployments)
     )).pipe(Command.withDescription(description))
 
 export const load = act("load", "Load a model; also retries one that failed")
 export const unload = act("unload", "Unload a model after its running requests have finished")
 export const reload = act("reload", "Load a new instance of a model, then replace the old one without downtime")
+
+const printCircuits = (asJson: boolean, circuits: ReadonlyArray<Circuit>) => {
+  if (asJson) return printJson(circuits)
+  if (circuits.length === 0) return Console.log("No deployment has been called yet.")
+  const rows = circuits.map(({ deployment, phase, retryAfterMs }) => [
+    deployment,
+    phase,
+    retryAfterMs === 0 ? "" : secondsText(retryAfterMs)
+  ])
+  return Console.log(table([["DEPLOYMENT", "CIRCUIT", "RETRY IN"], ...rows]))
+}
+
+const listCircuits = Command.make("ls", { ...target, json }, ({ json, ...target }) =>
+  Effect.flatMap(
+    withClient(target, (client) => client.admin.circuits({})),
+    ({ circuits }) => printCircuits(json, circuits)
+  )).pipe(Command.withDescription("List the circuit breakers of the deployments that have been called"))
+
+const deployment = Argument.String("deployment").pipe(
+  Argument.withSchema(Schema.NonEmptyString),
+  Argument.withDescription("Deployment ID, such as chat#0")
+)
+
+const resetCircuit = Command.make(
+  "reset",
+  { deployment, ...target, json },
+  ({ deployment, json, ...target }) =>
+    Effect.flatMap(
+      withClient(target, (client) => client.admin.resetCircuit({ params: { deployment } })),
+      ({ circuits }) => printCircuits(json, circuits)
+    )
+).pipe(
+  Command.withDescription("Close the circuit of a deployment, so that requests reach it again"),
+  Command.withExamples([
+    { command: "troupe circuits reset chat#0", description: "Reset the first deployment of the model chat" }
+  ])
+)
+
+export const circuits = Command.make("circuits").pipe(
+  Command.withDescription("Show or reset the circuit breakers of a running service"),
+  Command.withSubcommands([listCircuits, resetCircuit])
+)
+
+const decisionOptions = {
+  id: Argument.String("id").pipe(
+    Argument.withDescription("Decision ID from the response header x-troupe-decision (default: list the latest)"),
+    Argument.optional
+  ),
+  limit: Flag.Int("limit").pipe(
+    Flag.withSchema(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 1_000 }))),
+    Flag.withDescription("Number of requests to list, at most 1000 (default: 20)"),
+    Flag.withDefault(20)
+  ),
+  ...target,
+  json
+}
+
+export const decisions = Command.make(
+  "decisions",
+  decisionOptions,
+  ({ id, json, limit, ...target }) =>
+    Effect.gen(function*() {
+      if (Option.isSome(id)) {
+        const record = yield* withClient(target, (client) => client.admin.decision({ params: { id: id.value } }))
+        return yield* json ? printJson(record) : Console.log(RoutingText.recordText(record))
+      }
+      const { decisions } = yield* withClient(target, (client) => client.admin.decisions({ query: { limit } }))
+      if (json) return yield* printJson(decisions)
+      yield* Console.log(decisions.length === 0 ? "No requests yet." : RoutingText.recordTable(decisions))
+    })
+).pipe(
+  Command.withDescription("Show the latest requests to a running service, with attempts and errors"),
+  Command.withExamples([
+    { command: "troupe decisions --limit 5", description: "List the latest five requests" },
+    { command: "troupe decisions dec-1a2b3c-0", description: "Show one request with its scores and attempts" }
+  ])
+)

@@ -1,49 +1,32 @@
-/** How commands speak to a running service. */
+/** The HTTP client with which commands call a running service. */
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import { Effect, Option, Redacted, Schema } from "effect"
-import { Flag } from "effect/cli"
 import { FetchHttpClient, HttpClient, HttpClientError, HttpClientRequest } from "effect/http"
 import { HttpApiClient } from "effect/http-api"
 import { existsSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { TypedApi } from "../layers/http/Api.ts"
 import { defaultSocket } from "../services/settings/AdminAddress.ts"
-import { addressOf, urlOf } from "./Address.ts"
-import { CommandFailed, config, loadToShow } from "./Shared.ts"
+import type { Target } from "./Flags.ts"
+import { addressOf, CommandFailed, loadWithoutSecrets, urlOf } from "./Flags.ts"
 
-const url = Flag.String("url").pipe(
-  Flag.withSchema(Schema.String.check(
-    Schema.isPattern(/^https?:\/\/[^\s/]/, { message: "Expected a URL such as http://127.0.0.1:3000" })
-  )),
-  Flag.withDescription("URL of the service (default: from HOST, PORT and the configuration)"),
-  Flag.optional
-)
-
-/** Flags that say which service is meant. */
-export const target = { url, config }
-
-export interface Target {
-  readonly url: Option.Option<string>
-  readonly config: Option.Option<string>
-}
-
-/** Nobody listens there. */
+/** No service listens at the address. */
 export class NoService extends Schema.TaggedError<NoService>()("NoService", { message: Schema.String }) {}
 
-/** Commands for the paths that the service's messages name. */
-const commands: Readonly<Record<string, string>> = {
+/** The command for each path that messages of the service name. */
+const commandOf: Readonly<Record<string, string>> = {
   "GET /admin/deployments": "troupe ps",
   "GET /admin/decisions": "troupe decisions",
   "GET /admin/circuits": "troupe circuits ls"
 }
 
 const withCommands = (message: string): string =>
-  message.replaceAll(/GET \/admin\/\w+/g, (path) => commands[path] === undefined ? path : `\`${commands[path]}\``)
+  message.replaceAll(/GET \/admin\/\w+/g, (path) => commandOf[path] === undefined ? path : `\`${commandOf[path]}\``)
 
-/** The service's own words, or why it could not be asked. */
-const explain = (at: string) => (error: unknown): Effect.Effect<never, CommandFailed | NoService> => {
-  const told = (error as { readonly error?: { readonly message?: string } }).error?.message
-  if (told !== undefined) return Effect.fail(new CommandFailed({ message: withCommands(told) }))
+/** The message of the service, or the reason why the call failed. */
+const failureOf = (at: string) => (error: unknown): Effect.Effect<never, CommandFailed | NoService> => {
+  const message = (error as { readonly error?: { readonly message?: string } }).error?.message
+  if (message !== undefined) return Effect.fail(new CommandFailed({ message: withCommands(message) }))
   return HttpClientError.isHttpClientError(error) && error.reason._tag === "TransportError"
     ? Effect.fail(
       new NoService({
@@ -58,10 +41,10 @@ const explain = (at: string) => (error: unknown): Effect.Effect<never, CommandFa
     )
 }
 
-/** Where to ask, and how. */
+/** How a service is called. */
 interface Endpoint {
   readonly url: string
-  /** Of a socket; the URL is then for its path and `Host`. */
+  /** File of a socket; the URL then gives the path and `Host`. */
   readonly socket?: string
   readonly token?: string
 }
@@ -72,7 +55,7 @@ const isLoopback = (hostname: string): boolean => /^(?:localhost|127(?:\.\d+){3}
 
 const socketOf = (port: number): string => defaultSocket(port, tmpdir(), process)
 
-/** A service of this machine is asked by its socket, where it has one. */
+/** A service on this machine is called by its socket, if it has one. */
 const endpointAt = (url: string): Endpoint => {
   const token = tokenInEnvironment()
   const { hostname, port, protocol } = new URL(url)
@@ -84,9 +67,9 @@ const endpointAt = (url: string): Endpoint => {
   }
 }
 
-/** As `troupe serve` is configured. */
+/** The endpoint of `troupe serve` with this configuration. */
 const configuredEndpoint = Effect.fnUntraced(function*(file: Option.Option<string>) {
-  const { server } = yield* loadToShow(file)
+  const { server } = yield* loadWithoutSecrets(file)
   const { host, port } = yield* addressOf(server)
   const { port: adminPort = 0, socket, token: configured } = server.admin
   const token = configured === undefined ? tokenInEnvironment() : Redacted.value(configured)
@@ -101,7 +84,7 @@ const configuredEndpoint = Effect.fnUntraced(function*(file: Option.Option<strin
 const endpointOf = ({ config, url }: Target) =>
   Option.isSome(url) ? Effect.sync(() => endpointAt(url.value)) : configuredEndpoint(config)
 
-const ask = <A, E>(
+const call = <A, E>(
   { socket, token, url }: Endpoint,
   use: (client: HttpApiClient.ForApi<typeof TypedApi>) => Effect.Effect<A, E>
 ) =>
@@ -110,19 +93,19 @@ const ask = <A, E>(
     ...(token === undefined ? {} : { transformClient: HttpClient.mapRequest(HttpClientRequest.bearerToken(token)) })
   }).pipe(
     Effect.flatMap(use),
-    Effect.catch(explain(url)),
+    Effect.catch(failureOf(url)),
     Effect.provide(
       socket === undefined ? FetchHttpClient.layer : NodeHttpClient.layerNodeHttpOptions({ socketPath: socket })
     )
   )
 
-/** Asks the running service. A socket that a killed service has left is passed over. */
+/** Calls the running service. Falls back to the port if the socket was left by a killed service. */
 export const withClient = <A, E>(
   target: Target,
   use: (client: HttpApiClient.ForApi<typeof TypedApi>) => Effect.Effect<A, E>
 ) =>
   Effect.flatMap(endpointOf(target), (endpoint: Endpoint) => {
     const { socket, ...direct } = endpoint
-    const asked = ask(endpoint, use)
-    return socket === undefined ? asked : Effect.catchTag(asked, "NoService", () => ask(direct, use))
+    const answer = call(endpoint, use)
+    return socket === undefined ? answer : Effect.catchTag(answer, "NoService", () => call(direct, use))
   })

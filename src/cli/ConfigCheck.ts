@@ -9,6 +9,7 @@ import * as App from "../App.ts"
 import type { Deployment, DeploymentOptions } from "../domain/Deployment.ts"
 import type { Problem } from "../domain/Problem.ts"
 import { format, formatPath } from "../domain/Problem.ts"
+import { hostOf, isPrivateHost } from "../domain/PublicAddress.ts"
 import * as SettingsFile from "../layers/settings/SettingsFile.ts"
 import { ModelFiles } from "../services/engines/ModelFiles.ts"
 import { contextSizeOf, shapeOf } from "../services/models/MemoryEstimate.ts"
@@ -17,8 +18,8 @@ import * as MemoryForecast from "../services/models/MemoryForecast.ts"
 import type { Resolved } from "../services/settings/Settings.ts"
 import { Settings, SettingsError } from "../services/settings/Settings.ts"
 import { nameInStore } from "../services/settings/StoreReferences.ts"
-import { warningsOf } from "./ConfigWarnings.ts"
-import { bytesAsText, config, json, printJson, table } from "./Shared.ts"
+import { config, json } from "./Flags.ts"
+import { bytesText, printJson, table } from "./Output.ts"
 
 /** One of the files that a deployment can be loaded from. */
 interface Candidate {
@@ -104,7 +105,7 @@ const look =
     )
 
 const missingMemory = ({ availableBytes, neededBytes }: Verdict): string =>
-  `needs about ${bytesAsText(neededBytes)} of memory, but at most ${bytesAsText(availableBytes)} can be available`
+  `needs about ${bytesText(neededBytes)} of memory, but at most ${bytesText(availableBytes)} can be available`
 
 /** Deployments that can never be loaded. What is free on this machine says nothing of the one that the service runs on. */
 const tooLarge = ({ memory }: Resolved, verdicts: ReadonlyArray<Verdict>): ReadonlyArray<Problem> =>
@@ -140,6 +141,26 @@ const lookAtFiles = Effect.fnUntraced(function*(settings: Resolved) {
   return { facts, verdicts, problems: [...missing, ...wrong, ...tooLarge(settings, verdicts)] } satisfies Looked
 })
 
+/** A provider's own public API takes no request without a key. */
+const missingKey = ({ options }: Deployment): string | undefined => {
+  if (options.engine !== "remote" || options.key !== undefined || options.keys !== undefined) return undefined
+  const { baseUrl, defaultUrl, keyHeaders } = App.addressOf(options)
+  if (baseUrl === undefined || baseUrl !== defaultUrl || isPrivateHost(hostOf(new URL(baseUrl)))) return undefined
+  return Object.keys(options.headers ?? {}).some((name) => keyHeaders.includes(name.toLowerCase()))
+    ? undefined
+    : `No API key is configured, and ${baseUrl} requires one. ` +
+      "Set key: ${NAME}, or set baseUrl to another host"
+}
+
+/** Every warning, at its deployment. */
+export const warningsOf = ({ models }: Resolved): ReadonlyArray<Problem> =>
+  models.flatMap(({ deployments, name }) =>
+    deployments.flatMap((deployment, index) => {
+      const expected = missingKey(deployment)
+      return expected === undefined ? [] : [{ path: formatPath(["models", name, "deployments", index]), expected }]
+    })
+  )
+
 const windowAsText = ({ trainedWindow, window }: Facts): string =>
   window === null ? "" : `${window} of ${trainedWindow ?? "?"} tokens`
 
@@ -152,8 +173,8 @@ const printFacts = ({ memory }: Resolved, { facts, verdicts }: Looked) => {
     return [
       one.model,
       windowAsText(one),
-      `about ${bytesAsText(bytes)}: ${bytes <= availableBytes ? "fits" : "does not fit"} the ` +
-      `${bytesAsText(availableBytes)} available ${where}`,
+      `about ${bytesText(bytes)}: ${bytes <= availableBytes ? "fits" : "does not fit"} the ` +
+      `${bytesText(availableBytes)} available ${where}`,
       one.source
     ]
   })

@@ -8,14 +8,14 @@ import { Settings } from "../services/settings/Settings.ts"
 import { architectureOf, bitsOf, numberOf, quantisationOf, textOf } from "../services/store/Gguf.ts"
 import type { StoredModel } from "../services/store/ModelStore.ts"
 import { ModelStore } from "../services/store/ModelStore.ts"
-import { asCalled } from "./Invocation.ts"
+import { CommandFailed, config, json, loadWithoutSecrets } from "./Flags.ts"
+import { asInvoked, bytesText, modelTable, printJson, table } from "./Output.ts"
 import { makeProgressPrinter } from "./PullProgress.ts"
-import { bytesAsText, CommandFailed, config, json, loadToShow, modelRows, printJson, table } from "./Shared.ts"
 import { asWritten, findShown } from "./ShownModel.ts"
 
 const withStore = (file: Option.Option<string>) => <A, E, R>(use: Effect.Effect<A, E, R>) =>
   Effect.flatMap(
-    loadToShow(file),
+    loadWithoutSecrets(file),
     (settings) => Effect.provide(use, Layer.provideMerge(App.store, Layer.succeed(Settings, settings)))
   )
 
@@ -75,8 +75,8 @@ const pull = Command.make("pull", { source, name, sha256, config, json }, (input
     const about = yield* describeModel(done.model)
     yield* input.json ? printJson(about) : Console.log(
       `${done.already ? "Already in the store" : "Pulled"}: ${about.name}, ${
-        [about.quantisation, bytesAsText(about.bytes)].filter((text) => text !== "").join(", ")
-      }\nTry it: ${asCalled("troupe run")} ${about.name} "Hello!"`
+        [about.quantisation, bytesText(about.bytes)].filter((text) => text !== "").join(", ")
+      }\nTry it: ${asInvoked("troupe run")} ${about.name} "Hello!"`
     )
   }).pipe(withStore(input.config))).pipe(
     Command.withDescription("Download a model into the store, verify it and test that it loads"),
@@ -92,13 +92,13 @@ const list = Command.make("ls", { config, json }, (input) =>
     const models = yield* Effect.forEach(yield* store.list, describeModel)
     if (input.json) return yield* printJson(models)
     if (models.length === 0) {
-      return yield* Console.log(asCalled("No models in the store. Pull one: troupe models pull --help"))
+      return yield* Console.log(asInvoked("No models in the store. Pull one: troupe models pull --help"))
     }
     yield* Console.log(table([
       ["NAME", "SIZE", "QUANTISATION", "INSPECTED", "SOURCE"],
       ...models.map((model) => [
         model.name,
-        bytesAsText(model.bytes),
+        bytesText(model.bytes),
         model.quantisation,
         model.inspected,
         model.source
@@ -156,8 +156,8 @@ const show = Command.make("show", { nameOrPath, config, json }, (input) =>
     const { chatTemplate, ...figures } = { chatTemplate: null, ...about }
     yield* Console.log(lines({
       ...figures,
-      memory: `about ${bytesAsText(memory.totalBytes)} with ${options.slots ?? defaultSlots} slots: ` +
-        `${fits ? "fits" : "does not fit"} the ${bytesAsText(availableBytes)} available on this machine now`
+      memory: `about ${bytesText(memory.totalBytes)} with ${options.slots ?? defaultSlots} slots: ` +
+        `${fits ? "fits" : "does not fit"} the ${bytesText(availableBytes)} available on this machine now`
     }))
     yield* Console.log(`\nIn troupe.yaml:\n\n${asWritten(shown)}`)
     if (chatTemplate !== null) yield* Console.log(`\nchatTemplate\n${chatTemplate}`)
@@ -199,14 +199,14 @@ const remove = Command.make("rm", { name: storedName, yes, config }, (input) =>
 /** Lists what is configured; the store's models have commands of their own. */
 export const models = Command.make("models", { config, json }, ({ config, json }) =>
   Effect.gen(function*() {
-    const settings = yield* loadToShow(config)
+    const settings = yield* loadWithoutSecrets(config)
     if (json) {
       return yield* printJson(settings.models.map(({ deployments, name }) => ({
         name,
         deployments: deployments.map(({ id, options }) => ({ id, ...options }))
       })))
     }
-    yield* Console.log(table(modelRows(settings.models)))
+    yield* Console.log(modelTable(settings.models))
   })).pipe(
     Command.withDescription("List the configured models, or manage the models in the store"),
     Command.withSubcommands([pull, list, show, remove])

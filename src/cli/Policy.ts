@@ -1,31 +1,34 @@
-/** `troupe policy`: how requests are routed and retried, as the configuration comes to it. */
+/** `troupe policy`: how requests are routed and retried, with all defaults of the configuration. */
 import { Console, Effect, Option } from "effect"
 import { Argument, Command } from "effect/cli"
 import { routingOf } from "../domain/RoutingPolicy.ts"
 import type { Resolved } from "../services/settings/Settings.ts"
-import { CommandFailed, config, json, loadToShow, printJson, spanAsText, table } from "./Shared.ts"
+import { CommandFailed, config, json, loadWithoutSecrets } from "./Flags.ts"
+import { durationText, printJson, table } from "./Output.ts"
 
-/** What `troupe.yaml` calls otherwise. */
-const written: Readonly<Record<string, string>> = {
+/** Names in `troupe.yaml` of fields that have another name in a policy. */
+const fieldNames: Readonly<Record<string, string>> = {
   "selection.keep": "candidates",
   "fallbacks.ordinary": "fallbacks",
   "fallbacks.context": "contextFallbacks",
   "fallbacks.content": "contentFallbacks"
 }
 
-/** A figure's name and value as they are written in `troupe.yaml`, so that whoever reads them can change them. */
-const asWritten = (path: string, value: string): ReadonlyArray<string> => {
-  const name = written[path] ?? path.replace(/^selection\./, "")
-  return name.endsWith("Ms") ? [name.slice(0, -2), value === "0" ? "false" : spanAsText(Number(value))] : [name, value]
+/** Name and value as they are written in `troupe.yaml`. */
+const asSetting = (path: string, value: string): ReadonlyArray<string> => {
+  const name = fieldNames[path] ?? path.replace(/^selection\./, "")
+  return name.endsWith("Ms")
+    ? [name.slice(0, -2), value === "0" ? "false" : durationText(Number(value))]
+    : [name, value]
 }
 
-/** One line a figure, by its path. */
+/** One row for each setting. */
 const rows = (value: unknown, path = ""): ReadonlyArray<ReadonlyArray<string>> =>
   typeof value === "object" && value !== null && !Array.isArray(value)
     ? Object.entries(value).flatMap(([key, inner]) => rows(inner, path === "" ? key : `${path}.${key}`))
-    : [asWritten(path, Array.isArray(value) ? value.join(", ") : String(value))]
+    : [asSetting(path, Array.isArray(value) ? value.join(", ") : String(value))]
 
-/** A policy of this name, else how a model of this name is routed. */
+/** The policy of this name, else the routing of the model of this name. */
 const find = (settings: Resolved, name: string): Effect.Effect<object, CommandFailed> => {
   const named = settings.policies.find((one) => one.name === name)
   if (named !== undefined) return Effect.succeed(named)
@@ -47,7 +50,7 @@ const name = Argument.String("name").pipe(
 
 const show = Command.make("show", { name, config, json }, (input) =>
   Effect.gen(function*() {
-    const settings = yield* loadToShow(input.config)
+    const settings = yield* loadWithoutSecrets(input.config)
     const one = Option.getOrUndefined(input.name)
     const found = one === undefined ? settings.policies : yield* find(settings, one)
     if (input.json) return yield* printJson(found)

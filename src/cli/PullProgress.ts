@@ -2,7 +2,7 @@
  * How a pull is shown: one line that changes and fits on a terminal, a line for every tenth elsewhere. Without colours.
  */
 import type { Progress } from "../services/store/ModelStore.ts"
-import { bytesAsText } from "./Shared.ts"
+import { bytesText } from "./Output.ts"
 
 const widestBar = 30
 const narrowestBar = 10
@@ -43,8 +43,8 @@ const stepOf = ({ receivedBytes, totalBytes }: Received): number =>
 
 const amountOf = ({ receivedBytes, totalBytes }: Received): string =>
   totalBytes === undefined
-    ? bytesAsText(receivedBytes)
-    : `${Math.floor((100 * receivedBytes) / totalBytes)} % of ${bytesAsText(totalBytes)}`
+    ? bytesText(receivedBytes)
+    : `${Math.floor((100 * receivedBytes) / totalBytes)} % of ${bytesText(totalBytes)}`
 
 /** One line that fits: first the bar becomes narrower, then the name, and then there is no bar. */
 const lineFor = (progress: Received, columns: number): string => {
@@ -65,9 +65,9 @@ const lineFor = (progress: Received, columns: number): string => {
 const lineOf = (progress: Exclude<Progress, Received>): string | undefined => {
   switch (progress.type) {
     case "resolved":
-      return `Pulling ${progress.name}${progress.bytes === undefined ? "" : `, ${bytesAsText(progress.bytes)}`}`
+      return `Pulling ${progress.name}${progress.bytes === undefined ? "" : `, ${bytesText(progress.bytes)}`}`
     case "resumed":
-      return `${progress.file}: resuming at ${bytesAsText(progress.fromBytes)}`
+      return `${progress.file}: resuming at ${bytesText(progress.fromBytes)}`
     case "retry":
       return `${progress.file}: ${progress.detail}; attempt ${progress.attempt + 1} in ${
         (progress.delayMs / 1000).toFixed(1)

@@ -8,10 +8,12 @@ import * as Overrides from "../domain/RoutingOptions.ts"
 import type { Question } from "../services/routing/Explanation.ts"
 import { explain as explainRoute, Question as QuestionSchema } from "../services/routing/Explanation.ts"
 import { Settings } from "../services/settings/Settings.ts"
-import type { Target } from "./Client.ts"
-import { target, withClient } from "./Client.ts"
+import { withClient } from "./Client.ts"
+import type { Target } from "./Flags.ts"
+import { CommandFailed, json, loadWithoutSecrets, target } from "./Flags.ts"
+import * as Logging from "./Logging.ts"
+import { printJson } from "./Output.ts"
 import { explained } from "./RoutingText.ts"
-import { CommandFailed, json, loadToShow, logging, printJson } from "./Shared.ts"
 
 const descriptions: Readonly<Record<string, string>> = {
   policy: "Policy to apply",
@@ -98,13 +100,13 @@ const questionOf = ({ maxTokens, model, needs, overrides, prompt, tenant, tools 
 /** Nothing is loaded and nothing is measured yet. */
 const fromConfiguration = (question: Question, { config }: Target) =>
   Effect.flatMap(
-    loadToShow(config),
+    loadWithoutSecrets(config),
     (settings) =>
       explainRoute(question).pipe(
         Effect.mapError(({ message }) => new CommandFailed({ message })),
         Effect.provide(App.runtime.pipe(
           Layer.provide(Layer.succeed(Settings, settings)),
-          Layer.provideMerge(logging({ ...settings, logLevel: "Error" }))
+          Layer.provideMerge(Logging.layer({ ...settings, logLevel: "Error" }))
         ))
       )
   )

@@ -1,7 +1,7 @@
 /** Routing in words and tables for a terminal of 80 columns. Pure. */
 import type { Decision, Record as DecisionRecord } from "../services/routing/DecisionRecord.ts"
 import type { Explanation, Plan } from "../services/routing/Explanation.ts"
-import { table } from "./Shared.ts"
+import { table } from "./Output.ts"
 
 const columns = 80
 
@@ -177,7 +177,7 @@ const took = (ms: number | undefined): string => ms === undefined ? "" : span(ms
 const timeOf = (at: number): string => `${new Date(at).toISOString().slice(0, 19)}Z`
 
 /** One line a request. */
-export const recorded = (records: ReadonlyArray<DecisionRecord>): string =>
+export const recordTable = (records: ReadonlyArray<DecisionRecord>): string =>
   table([
     ["ID", "TIME", "MODEL", "ANSWERED BY", "ATTEMPTS", "DURATION", "RESULT"],
     ...records.map((one) => [
@@ -220,7 +220,7 @@ const outcome = ({ answeredBy, end, tookMs }: DecisionRecord): string => {
 }
 
 /** One request with its attempts, and why it went as it did. */
-export const record = (one: DecisionRecord): string => {
+export const recordText = (one: DecisionRecord): string => {
   const { at, decision, fallbacks, id, model, operation, policy } = one
   return [
     wrap(`${id}: ${operation} for ${model} at ${timeOf(at)}.`),

@@ -10,7 +10,9 @@ import * as Problems from "../domain/Problem.ts"
 import * as SettingsFile from "../layers/settings/SettingsFile.ts"
 import { Inference } from "../services/inference/Inference.ts"
 import { Settings } from "../services/settings/Settings.ts"
-import { CommandFailed, config, json, logging, printJson } from "./Shared.ts"
+import { CommandFailed, config, json } from "./Flags.ts"
+import * as Logging from "./Logging.ts"
+import { printJson } from "./Output.ts"
 
 /** 128 and SIGPIPE: what shells expect of a program whose reader has gone. */
 const brokenPipe = 141
@@ -124,7 +126,7 @@ export const run = Command.make("run", runOptions, (input) =>
     yield* (input.json ? runJson(request) : runText(request)).pipe(
       Effect.provide(App.runtime.pipe(
         Layer.provide(Layer.succeed(Settings, settings)),
-        Layer.provideMerge(logging({ ...settings, logLevel: "Error" }))
+        Layer.provideMerge(Logging.layer({ ...settings, logLevel: "Error" }))
       ))
     )
   })).pipe(

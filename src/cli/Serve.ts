@@ -1,4 +1,4 @@
-/** `troupe serve`: the service, until it is told to stop. */
+/** `troupe serve`: the service, until a signal stops it. */
 import { Console, Duration, Effect, Layer, Option, Schema } from "effect"
 import { Command, Flag } from "effect/cli"
 import { HttpServer } from "effect/http"
@@ -8,8 +8,10 @@ import { Models } from "../services/models/Models.ts"
 import { AdminAddress } from "../services/settings/AdminAddress.ts"
 import type { Resolved } from "../services/settings/Settings.ts"
 import { Settings } from "../services/settings/Settings.ts"
-import { addressOf, urlOf } from "./Address.ts"
-import { CommandFailed, config, leftovers, logging, modelRows, table } from "./Shared.ts"
+import { addressOf, CommandFailed, config, urlOf } from "./Flags.ts"
+import * as Logging from "./Logging.ts"
+import { durationText, modelTable } from "./Output.ts"
+import { temporaryFiles } from "./Signals.ts"
 
 const host = Flag.String("host").pipe(
   Flag.withSchema(Schema.NonEmptyString),
@@ -43,7 +45,7 @@ const listening = (settings: Resolved, url: string, admin: AdminAddress["Service
     `Troupe listens on ${url} (${settings.environment})`,
     `Administration at ${adminText(admin)}`,
     "",
-    table(modelRows(settings.models)),
+    modelTable(settings.models),
     "",
     "Try it:",
     `  curl -s ${url}/v1/chat/completions -H 'content-type: application/json' -d '${body}'`,
@@ -52,8 +54,8 @@ const listening = (settings: Resolved, url: string, admin: AdminAddress["Service
   ].join("\n")
 }
 
-/** What a stop waits for, for whoever wonders why the process is still there. */
-const tellStop = ({ server }: Resolved) =>
+/** Logs which requests a shutdown waits for, and for how long at most. */
+const logShutdown = ({ server }: Resolved) =>
   Effect.gen(function*() {
     const models = yield* Models
     const requests = (yield* models.statuses).reduce((sum, { queued, running }) => sum + running + queued, 0)
@@ -61,7 +63,7 @@ const tellStop = ({ server }: Resolved) =>
       requests === 0
         ? "Stopping; no requests are running."
         : `Stopping after ${requests === 1 ? "1 request has" : `${requests} requests have`} finished, in at most ` +
-          `${Duration.format(server.shutdownGrace)}. Press Ctrl-C again to stop immediately.`
+          `${durationText(Duration.toMillis(server.shutdownGrace))}. Press Ctrl-C again to stop immediately.`
     )
   })
 
@@ -77,7 +79,7 @@ const ignoreHangUp = Effect.gen(function*() {
   )
 })
 
-const explainServe = (settings: Resolved, error: { readonly cause?: unknown }): CommandFailed => {
+const listenError = (settings: Resolved, error: { readonly cause?: unknown }): CommandFailed => {
   const cause = error.cause as NodeJS.ErrnoException | undefined
   const { host, port } = settings.server
   const message = cause?.code === "EADDRINUSE"
@@ -108,20 +110,20 @@ export const serve = Command.make(
       const banner = Layer.effectDiscard(Effect.gen(function*() {
         const { address } = yield* HttpServer.HttpServer
         const bound = "port" in address ? address.port : settings.server.port
-        // Built last, it ends first. It is added before the banner: a signal may follow the banner at once.
+        // The layer that is built last is finalized first. Added before the banner: a signal may arrive right after it.
         const services = yield* Effect.context<Models>()
-        yield* Effect.addFinalizer(() => Effect.provide(tellStop(settings), services))
+        yield* Effect.addFinalizer(() => Effect.provide(logShutdown(settings), services))
         const admin = yield* AdminAddress
-        if (admin.socket !== undefined) leftovers.add(admin.socket)
+        if (admin.socket !== undefined) temporaryFiles.add(admin.socket)
         yield* Console.log(listening(settings, urlOf(settings.server.host, bound), admin))
       }))
       return yield* banner.pipe(
         Layer.provide(App.service),
         Layer.provide(Layer.effectDiscard(ignoreHangUp)),
-        Layer.provide(Layer.merge(Layer.succeed(Settings, settings), logging(settings))),
+        Layer.provide(Layer.merge(Layer.succeed(Settings, settings), Logging.layer(settings))),
         Layer.launch,
-        Effect.catchTag("ServeError", (error) => Effect.fail(explainServe(settings, error))),
-        // A service that is asked to stop and stops in order has done its work.
+        Effect.catchTag("ServeError", (error) => Effect.fail(listenError(settings, error))),
+        // An orderly shutdown is a success.
         Effect.onInterrupt(() =>
           Effect.sync(() => {
             process.exitCode = 0

@@ -72,7 +72,7 @@ describe("on a terminal", () => {
     for (const progress of [received("a.gguf", 30_000), retry, received("a.gguf", 30_000)]) print(progress)
     end()
     const line = `a.gguf [${"-".repeat(30)}] 1 % of 2.9 MiB`
-    assert.deepStrictEqual(terminal.lines(), [line, "a.gguf: it was cut; try 2 in 0.5 s", line, ""])
+    assert.deepStrictEqual(terminal.lines(), [line, "a.gguf: it was cut; attempt 2 in 0.5 s", line, ""])
   })
 })
 
@@ -157,7 +157,7 @@ describe.skipIf(!hasScript)("on a real terminal, by util-linux's `script`", () =
 
     const second = onTerminal(80, args, { TROUPE_MODELS: place.path })
     await second.finished
-    assert.include(second.output(), "going on after 1000000 bytes")
+    assert.include(second.output(), "resuming at 1000000 bytes")
     assert.include(second.output(), "code 0")
     assert.strictEqual(server.seen[1]!.headers.range, "bytes=1000000-")
     assert.notInclude(readdirSync(join(place.path, "slow")).join(" "), ".part")

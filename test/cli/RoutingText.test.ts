@@ -113,13 +113,13 @@ describe("routing for a terminal", () => {
       tookMs: 2_515,
       end: "success"
     }
-    const text = RoutingText.record(record)
+    const text = RoutingText.recordText(record)
     assert.include(text, "dec-1-0: chat for chat at 1970-01-01T00:00:00Z.")
     assert.include(text, "Answered by chat#1 after 2.515 s. Strategy balanced, policy default.")
     assert.match(text, /chat#1 +15 ms, hedge +20 ms +2\.5 s +answered/)
     assert.include(text, "chat#0: EngineCrashed: It crashed.")
     assert.include(text, "after any failure:\n    other#0")
     assert.isAtMost(Math.max(...text.split("\n").map(({ length }) => length)), 80)
-    assert.match(RoutingText.recorded([record]), /dec-1-0 +00:00:00Z +chat +chat#1 +2 +2\.515 s +answered/)
+    assert.match(RoutingText.recordTable([record]), /dec-1-0 +00:00:00Z +chat +chat#1 +2 +2\.515 s +answered/)
   })
 })

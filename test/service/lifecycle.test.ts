@@ -151,7 +151,7 @@ describe("stop", () => {
     assert.strictEqual(code, 0)
     assert.match(
       stderr,
-      /level=INFO .*"Stopping when 1 request has ended, in 20s at most\. Ctrl-C again stops at once\."/
+      /"level":"INFO","message":"Stopping after 1 request has finished, in at most 20 seconds\. Press Ctrl-C again to stop immediately\."/
     )
     assert.strictEqual(stderr.split("Stopping").length, 2)
     for (const pid of engines) assert.throws(() => process.kill(pid, 0))
@@ -191,7 +191,7 @@ describe("stop", () => {
     const engines = service.engines()
     assert.strictEqual(engines.length, 1)
     service.process.child.kill("SIGINT")
-    await until(() => service.process.output().stderr.includes("Stopping when 1 request") ? true : undefined)
+    await until(() => service.process.output().stderr.includes("Stopping after 1 request") ? true : undefined)
     const socket = / and (\/\S+\.sock)/.exec(service.process.output().stdout)![1]!
     assert.isTrue(existsSync(socket))
     service.process.child.kill("SIGINT")

@@ -50,6 +50,8 @@ export interface Resolved {
   }
   readonly engineHost: "process" | "thread"
   readonly logLevel: "Debug" | "Info" | "Warn" | "Error"
+  /** Left out, `text` in a terminal, else `json`. */
+  readonly logFormat?: "text" | "json"
   readonly memory: {
     /** What all models together may use; undefined, what the machine has less a reserve. */
     readonly budgetBytes: number | undefined
@@ -153,7 +155,7 @@ const modelsOf = (
   )
 
 const logLevels = { debug: "Debug", info: "Info", warn: "Warn", error: "Error" } as const
-const defaultLogLevel = { development: "debug", test: "warn", production: "info" } as const
+const defaultLogLevel = { development: "info", test: "warn", production: "info" } as const
 
 export const defaultServer: Resolved["server"] = {
   host: "127.0.0.1",
@@ -228,6 +230,7 @@ export const resolve = (
   server: serverOf(source, surroundings),
   engineHost: source.engines?.host ?? surroundings.defaultEngineHost,
   logLevel: logLevels[source.logLevel ?? defaultLogLevel[environment]],
+  ...(source.logFormat === undefined ? {} : { logFormat: source.logFormat }),
   memory: {
     budgetBytes: source.memory?.budget,
     hold: orOff(source.memory?.hold, Policies.memoryHold, Duration.zero)

@@ -180,8 +180,12 @@ const sections = <S extends Schema.Top>(model: S) => ({
     Schema.Record(Schema.String, PolicySettings)
   ),
   logLevel: optional(
-    "Least severe log entries that are printed; default debug in development, warn in test, info in production.",
+    "Least severe log entries that are printed; default warn in test, else info.",
     LogLevel
+  ),
+  logFormat: optional(
+    "How log entries are printed: text for people, json for programs; default text in a terminal, else json.",
+    Schema.Literals(["text", "json"])
   ),
   models: optional(
     "By the name callers ask for; without it, the embedded tiny-chat.",

@@ -196,7 +196,7 @@ describe("Settings", () => {
     })
 
     it.each([
-      ["development", "Debug"],
+      ["development", "Info"],
       ["test", "Warn"],
       ["production", "Info"]
     ])("in %s prints from level %s", (environment, level) => {
@@ -220,6 +220,7 @@ describe("Settings", () => {
         server: { host: "0.0.0.0", port: 0, shutdownGrace: "5 seconds", maxBodyBytes: 1024 },
         engines: { host: "thread" },
         logLevel: "error",
+        logFormat: "text",
         store: { folder: "models", maxBytes: 1000 },
         models: { chat: { deployments: [llama()], idleUnload: "1.5 seconds", preload: false } }
       })
@@ -228,6 +229,7 @@ describe("Settings", () => {
         server: { ...defaultServer, host: "0.0.0.0", port: 0, shutdownGrace: Duration.seconds(5), maxBodyBytes: 1024 },
         engineHost: "thread",
         logLevel: "Error",
+        logFormat: "text",
         memory: { budgetBytes: undefined, hold: Duration.seconds(5) },
         circuits: Policies.breaker,
         keyCooldowns: Policies.keyRests,
@@ -1027,6 +1029,7 @@ describe("Settings", () => {
         "store",
         "policies",
         "logLevel",
+        "logFormat",
         "models",
         "environments"
       ])

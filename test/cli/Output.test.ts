@@ -1,4 +1,4 @@
-/** A model file's texts on the terminal: its name, its template, and errors that quote it. */
+/** What commands print: texts of model files without control sequences, and commands that can be typed. */
 import { assert } from "@effect/vitest"
 import { Console, Effect, Logger } from "effect"
 import * as fc from "fast-check"
@@ -7,7 +7,8 @@ import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
 import { describe, it } from "vitest"
-import { plainConsole } from "../../src/cli/PlainConsole.ts"
+import * as Logging from "../../src/cli/Logging.ts"
+import { asInvoked, invocation, plainConsole } from "../../src/cli/Output.ts"
 import { plainLine, plainText } from "../../src/domain/PlainText.ts"
 import { readGguf, withTexts, writeGguf } from "../support/GgufCopy.ts"
 import { temporaryFolder } from "../support/Service.ts"
@@ -60,18 +61,45 @@ describe("the command line", () => {
     assert.include(failed, "\\u001b[2Jname")
   })
 
-  it("logs without control sequences", async () => {
+  it.each(["text", "json"] as const)("logs without control sequences, as %s", async (format) => {
     const lines: Array<unknown> = []
     const kept = Object.assign(Object.create(globalThis.console) as Console.Console, {
       error: (...values: ReadonlyArray<unknown>) => lines.push(...values)
     })
     await Effect.runPromise(
       Effect.logError(`Loading ${hostile} failed`).pipe(
-        Effect.provide(Logger.layer([Logger.withConsoleError(Logger.formatLogFmt)])),
+        Effect.provide(Logger.layer([Logger.withConsoleError(Logging.formatted(format))])),
         Effect.provideService(Console.Console, plainConsole(kept))
       )
     )
     assert.strictEqual(lines.length, 1)
     assert.notMatch(String(lines[0]), unsafe)
+  })
+})
+
+describe("invocation", () => {
+  it.each([
+    ["the sources, by npm in a clone", "/clone/src/main.ts", "/clone", "npm run troupe --"],
+    ["the sources, from elsewhere", "/clone/src/main.ts", "/home", "node /clone/src/main.ts"],
+    ["the build, in a clone", "/clone/dist/main.js", "/clone", "node dist/main.js"],
+    ["a path with a space", "/my clone/dist/main.js", "/home", "node \"/my clone/dist/main.js\""],
+    ["a project's package", "/project/node_modules/.bin/troupe", "/project", "npx troupe"],
+    ["a package by its file", "C:\\npm\\node_modules\\troupe\\dist\\main.js", "C:\\", "npx troupe"],
+    ["an installed command", "/usr/local/bin/troupe", "/home", "troupe"]
+  ])("names the command for %s", (_, entry, folder, expected) => {
+    assert.strictEqual(invocation(entry, folder), expected)
+  })
+})
+
+describe("asInvoked", () => {
+  it.each([
+    ["Start one with: troupe serve; or name another", "Start one with: node dist/main.js serve; or name another"],
+    ["Use `troupe models rm`.", "Use `node dist/main.js models rm`."],
+    ["echo 7 | troupe run a --json", "echo 7 | node dist/main.js run a --json"],
+    ["troupe <subcommand> [flags]", "node dist/main.js <subcommand> [flags]"],
+    ["/var/troupe models/a.gguf cannot be read", "/var/troupe models/a.gguf cannot be read"],
+    ["What troupe.yaml says of a troupe of models", "What troupe.yaml says of a troupe of models"]
+  ])("writes %j as it can be typed", (text, expected) => {
+    assert.strictEqual(asInvoked(text, "node dist/main.js"), expected)
   })
 })

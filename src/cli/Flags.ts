@@ -1,0 +1,66 @@
+/** Flags that several commands have, and what they come to: the configuration and the address of the service. */
+import { Effect, Option, Schema } from "effect"
+import { Flag } from "effect/cli"
+import * as SettingsFile from "../layers/settings/SettingsFile.ts"
+import { bareHost } from "../services/settings/Resolution.ts"
+import type { Resolved } from "../services/settings/Settings.ts"
+
+/** A command that failed, with a message for the user. */
+export class CommandFailed extends Schema.TaggedError<CommandFailed>()("CommandFailed", {
+  message: Schema.String
+}) {}
+
+export const config = Flag.String("config").pipe(
+  Flag.withSchema(Schema.NonEmptyString),
+  Flag.withDescription("Configuration file (default: troupe.yaml in the current folder, if any)"),
+  Flag.optional
+)
+
+export const json = Flag.Boolean("json").pipe(Flag.withDescription("Print JSON"), Flag.withDefault(false))
+
+const url = Flag.String("url").pipe(
+  Flag.withSchema(Schema.String.check(
+    Schema.isPattern(/^https?:\/\/[^\s/]/, { message: "Expected a URL such as http://127.0.0.1:3000" })
+  )),
+  Flag.withDescription("URL of the service (default: from HOST, PORT and the configuration)"),
+  Flag.optional
+)
+
+/** Flags that name a running service. */
+export const target = { url, config }
+
+export interface Target {
+  readonly url: Option.Option<string>
+  readonly config: Option.Option<string>
+}
+
+/** The settings, for commands that send nothing to providers: their secrets may be unset. */
+export const loadWithoutSecrets = (file: Option.Option<string>) =>
+  SettingsFile.load({ file: Option.getOrUndefined(file), secretsMayBeUnset: true })
+
+const portFromEnvironment = Effect.suspend(() => {
+  const text = process.env["PORT"]
+  if (text === undefined || text === "") return Effect.undefined
+  return /^\d{1,5}$/.test(text) && Number(text) <= 65535
+    ? Effect.succeed(Number(text))
+    : Effect.fail(
+      new CommandFailed({ message: `The environment variable PORT must be a port from 0 to 65535, not "${text}".` })
+    )
+})
+
+/** Where the service listens: flags first, then HOST and PORT, then the settings. */
+export const addressOf = Effect.fnUntraced(function*(
+  server: Resolved["server"],
+  flags: { readonly host?: string | undefined; readonly port?: number | undefined } = {}
+) {
+  return {
+    host: bareHost(flags.host ?? (process.env["HOST"] || server.host)),
+    port: flags.port ?? (yield* portFromEnvironment) ?? server.port
+  }
+})
+
+/** The URL for clients on this machine. */
+export const urlOf = (host: string, port: number): string => {
+  const name = host === "0.0.0.0" || host === "::" ? "127.0.0.1" : host
+  return `http://${name.includes(":") ? `[${name}]` : name}:${port}`
+}

@@ -1,0 +1,94 @@
+/** How commands print: tables, JSON, sizes and durations, commands that can be typed, and no control sequences. */
+import { Console } from "effect"
+import { basename, isAbsolute, join, relative } from "node:path"
+import type { Deployment, Model } from "../domain/Deployment.ts"
+import { plainText } from "../domain/PlainText.ts"
+
+const cleaned = (values: ReadonlyArray<unknown>): ReadonlyArray<unknown> =>
+  values.map((value) => typeof value === "string" ? plainText(value) : value)
+
+/** A console that passes texts on to another without their control characters. */
+export const plainConsole = (to: Console.Console): Console.Console =>
+  Object.assign(Object.create(to) as Console.Console, {
+    log: (...values: ReadonlyArray<unknown>) => to.log(...cleaned(values)),
+    info: (...values: ReadonlyArray<unknown>) => to.info(...cleaned(values)),
+    warn: (...values: ReadonlyArray<unknown>) => to.warn(...cleaned(values)),
+    error: (...values: ReadonlyArray<unknown>) => to.error(...cleaned(values)),
+    debug: (...values: ReadonlyArray<unknown>) => to.debug(...cleaned(values))
+  })
+
+export const printJson = (value: unknown) => Console.log(JSON.stringify(value, null, 2))
+
+/** Rows in columns as wide as the widest cell; the first row is the heading. */
+export const table = (rows: ReadonlyArray<ReadonlyArray<string>>): string => {
+  const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]!.length)))
+  return rows.map((row) => row.map((cell, column) => cell.padEnd(widths[column]!)).join("  ").trimEnd()).join("\n")
+}
+
+const sourceOf = ({ options }: Deployment): string => {
+  switch (options.engine) {
+    case "llama":
+      return options.file
+    case "onnx":
+      return options.folder
+    case "fake":
+      return "(no model file)"
+    case "language-model":
+      return options.name
+    case "remote":
+      return `${options.provider}: ${options.model}`
+  }
+}
+
+/** The table of the configured models. */
+export const modelTable = (models: ReadonlyArray<Model>): string =>
+  table([
+    ["MODEL", "ENGINE", "SOURCE"],
+    ...models.flatMap(({ deployments, name }) =>
+      deployments.map((deployment) => [name, deployment.options.engine, sourceOf(deployment)])
+    )
+  ])
+
+const units = [["hour", 3_600_000], ["minute", 60_000], ["second", 1_000]] as const
+
+/** A duration as `troupe.yaml` takes it, such as `10 seconds`: in the largest unit of which it is a whole number. */
+export const durationText = (ms: number): string => {
+  const [unit, length] = units.find(([, length]) => ms >= length && ms % length === 0) ?? ["ms", 1]
+  const count = ms / length
+  return unit === "ms" || count === 1 ? `${count} ${unit}` : `${count} ${unit}s`
+}
+
+/** Whole seconds, rounded up, for "retry in ...". */
+export const secondsText = (ms: number): string => `${Math.ceil(ms / 1_000)} s`
+
+export const bytesText = (bytes: number): string =>
+  bytes < 2 ** 20
+    ? `${bytes} bytes`
+    : bytes < 2 ** 30
+    ? `${(bytes / 2 ** 20).toFixed(1)} MiB`
+    : `${(bytes / 2 ** 30).toFixed(1)} GiB`
+
+const quoted = (path: string): string => /\s/.test(path) ? `"${path}"` : path
+
+/**
+ * What to type to run this program: in a clone there is no `troupe` on the `PATH`.
+ *
+ * @param entry the file that Node runs, absolute, with links unresolved
+ * @param folder the current folder, absolute
+ */
+export const invocation = (entry: string, folder: string): string => {
+  if (entry === join(folder, "src", "main.ts")) return "npm run troupe --"
+  // A package's link, or on Windows the file that such a link runs.
+  if (/[/\\]node_modules[/\\]/.test(entry)) return "npx troupe"
+  if (!/^main\.[jt]s$/.test(basename(entry))) return "troupe"
+  const path = relative(folder, entry)
+  return `node ${quoted(path.startsWith("..") || isAbsolute(path) ? entry : path)}`
+}
+
+const current = invocation(process.argv[1] ?? "", process.cwd())
+
+const command =
+  /(?<![\w/\\.-])troupe (?=serve|run|models|ps|load|unload|reload|circuits|route|decisions|policy|config|[<[-])/g
+
+/** A text whose `troupe` commands can be typed in this folder. */
+export const asInvoked = (text: string, by = current): string => text.replaceAll(command, () => `${by} `)
