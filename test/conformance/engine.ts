@@ -1,11 +1,10 @@
 /**
- * What every engine does, whoever runs it: the one suite of the Engine seam.
+ * What every engine does: the one test suite of the Engine interface.
  *
  * Each implementation names its deployment and three prompts; the suite says nothing about speed or wording.
  */
-import { assert, it } from "@effect/vitest"
+import { assert, layer } from "@effect/vitest"
 import { Effect, Exit, Fiber, Layer, Result, Stream } from "effect"
-import { describe } from "vitest"
 import type { Deployment, DeploymentOptions } from "../../src/domain/Deployment.ts"
 import type { Ability } from "../../src/domain/EngineProtocol.ts"
 import type { Generation } from "../../src/domain/Generation.ts"
@@ -119,16 +118,26 @@ const idle = (engine: Stage): Effect.Effect<void> =>
 
 const stage = Effect.fnUntraced(function*(deployment: Deployment) {
   const models = yield* Models
-  const engine = yield* Effect.scoped(models.lease(deployment, {}))
+  const leased = <A, E>(use: (engine: Engine) => Effect.Effect<A, E>) =>
+    Effect.scoped(Effect.flatMap(models.lease(deployment, {}), use))
   return {
-    ...engine,
+    describe: yield* leased(({ describe }) => Effect.succeed(describe)),
     generate: (generation) =>
-      Stream.unwrap(Effect.map(models.lease(deployment, {}), (lent) => lent.generate(generation))),
+      Stream.unwrap(Effect.map(models.lease(deployment, {}), (engine) => engine.generate(generation))),
+    embed: (inputs) => leased((engine) => engine.embed(inputs)),
+    rerank: (query, documents) => leased((engine) => engine.rerank(query, documents)),
+    classify: (inputs) => leased((engine) => engine.classify(inputs)),
+    tokenize: (input) => leased((engine) => engine.tokenize(input)),
     load: models.status(deployment)
   } satisfies Stage
 })
 
-type Test = <E>(name: string, use: (engine: Stage) => Effect.Effect<void, E>) => void
+/** Tests share one engine, unless a test needs a `fresh` one, which has computed nothing yet. */
+type Test = <E>(
+  name: string,
+  use: (engine: Stage) => Effect.Effect<void, E>,
+  engine?: "shared" | "fresh"
+) => void
 
 const failsFor = <A>(lacked: Ability, effect: Effect.Effect<A, InferenceError>): Effect.Effect<void, A> =>
   Effect.map(Effect.flip(effect), ({ reason }) => {
@@ -286,7 +295,7 @@ const promptTests = ({ long, nearlyFull, question: [prompt, answer] }: Subject, 
       assert.isAbove(cachedTokens, promptTokens / 2)
       assert.isBelow(cachedTokens, promptTokens)
       assert.strictEqual(again.text, first.text)
-    }))
+    }), "fresh")
 
   test("gives a seed's answer whatever ran before", (engine) =>
     Effect.gen(function*() {
@@ -384,17 +393,15 @@ const abilityTests = (subject: Subject, test: Test) => {
 export const engineConformance = (subject: Subject) => {
   const [prompt, answer] = subject.question
   const engines = subject.engines ?? Layer.succeed(Engines, EnginesLayer.make(subject.where))
-  const withEngine = <A, E>(use: (engine: Stage) => Effect.Effect<A, E>) =>
-    Effect.flatMap(stage(deploymentOf(subject.options)), use).pipe(
-      Effect.provide(
-        Layer.provide(layerUnbounded, engines)
-      )
-    )
-  const test = <E>(name: string, use: (engine: Stage) => Effect.Effect<void, E>) => {
-    it.live(name, () => withEngine(use))
-  }
+  const models = Layer.provide(layerUnbounded, engines)
+  const tested = deploymentOf(subject.options)
 
-  describe(`${subject.name} in a ${subject.where}`, () => {
+  layer(models, { excludeTestServices: true })(`${subject.name} in a ${subject.where}`, (it) => {
+    const test: Test = (name, use, engine = "shared") => {
+      const run = Effect.flatMap(stage(tested), (one) => Effect.andThen(idle(one), use(one)))
+      it.effect(name, () => engine === "shared" ? run : Effect.provide(run, Layer.fresh(models)))
+    }
+
     test("describes itself", (engine) =>
       Effect.sync(() => {
         assert.strictEqual(engine.describe.engine, subject.options.engine)
