@@ -2,26 +2,38 @@ import { defineConfig } from "vitest/config"
 import type { TestSpecification } from "vitest/node"
 import { BaseSequencer } from "vitest/node"
 
-/** Files that start processes, load models or play thousands of worlds: half a minute or more each. */
-const long = /\/test\/(?:conformance|service|cli|clients)\/|\/(?:Schedules|Engines|Onnx|cli|readme|examples)\.test\.ts$/
+/** Files that start processes or load models: they have a worker process of their own, and run first. */
+const isolated = [
+  "test/*.test.ts",
+  "test/{clients,conformance,service}/**/*.test.ts",
+  "test/cli/{Models,PullProgress}.test.ts",
+  "test/layers/engines/**/*.test.ts",
+  "test/workers/**/*.test.ts"
+]
 
-/** Long files first, so that none is left alone at the end. */
+/** Files of half a minute of CPU time or more. */
+const long = /\/test\/(?:conformance|service|clients)\/|\/(?:Schedules|Engines|Onnx|cli|readme|examples)\.test\.ts$/
+
+/** Long files first, so that none runs alone at the end; then what is isolated. */
 class LongFirst extends BaseSequencer {
   override async sort(files: Array<TestSpecification>): Promise<Array<TestSpecification>> {
-    const sorted = await super.sort(files)
-    const isLong = ({ moduleId }: TestSpecification) => long.test(moduleId)
-    return [...sorted.filter(isLong), ...sorted.filter((file) => !isLong(file))]
+    const rank = ({ moduleId, project }: TestSpecification) => long.test(moduleId) ? 0 : project.config.isolate ? 1 : 2
+    return (await super.sort(files)).toSorted((one, other) => rank(one) - rank(other))
   }
 }
 
 export default defineConfig({
   test: {
-    include: ["test/**/*.test.ts"],
-    // Most tests start processes or load models, on machines with two cores: a limit says "hangs", not "slow".
+    // Most tests start processes or load models, on machines with two cores: the limit finds what hangs.
     testTimeout: 60_000,
     hookTimeout: 60_000,
     maxWorkers: 2,
     sequence: { sequencer: LongFirst },
+    projects: [
+      { extends: true, test: { name: "isolated", include: isolated } },
+      // The others share worker processes: importing Effect and the sources takes longer than most of these files.
+      { extends: true, test: { name: "shared", include: ["test/**/*.test.ts"], exclude: isolated, isolate: false } }
+    ],
     // Of this process: code that runs in engine threads and child processes alone is not counted.
     coverage: {
       provider: "v8",
