@@ -25,6 +25,9 @@ import * as Providers from "./layers/providers/Providers.ts"
 import * as SettingsFile from "./layers/settings/SettingsFile.ts"
 import * as ModelStore from "./layers/store/ModelStore.ts"
 import { CachedResponses as CachedResponsesService } from "./services/cache/CachedResponses.ts"
+import * as FakeKind from "./services/engines/FakeKind.ts"
+import * as LlamaKind from "./services/engines/LlamaKind.ts"
+import * as OnnxKind from "./services/engines/OnnxKind.ts"
 import { none as noProviders, Providers as ProvidersService } from "./services/engines/Providers.ts"
 import * as Breaker from "./services/health/Breaker.ts"
 import * as Inference from "./services/inference/Inference.ts"
@@ -126,13 +129,13 @@ const assembleParts = (replaced: Partial<Services>) =>
 export const core = Layer.fresh(assembleParts({}))
 
 /** The engine for GGUF files (llama.cpp). A part of `core`. */
-export const llama = Engines.layerKind("llama")
+export const llama = Engines.layerKind(LlamaKind.llama)
 
 /** The engine for ONNX folders (onnxruntime). A part of `core`. */
-export const onnx = Engines.layerKind("onnx")
+export const onnx = Engines.layerKind(OnnxKind.onnx)
 
 /** The engine without weights, for tests: deterministic tokens, delays and faults. A part of `core`. */
-export const fake = Engines.layerKind("fake")
+export const fake = Engines.layerKind(FakeKind.fake)
 
 /** Every engine that runs on this machine: `llama`, `onnx` and `fake`. A part of `core`. */
 export const engines = Layer.mergeAll(llama, onnx, fake)

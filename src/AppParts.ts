@@ -8,12 +8,14 @@
  */
 import { Context, Effect, Layer, Option, Schema } from "effect"
 import type { Deployment } from "./domain/Deployment.ts"
+import { isRemote } from "./domain/Deployment.ts"
 import * as Problems from "./domain/Problem.ts"
 import type { Policy } from "./domain/RoutingPolicy.ts"
 import type { Custom, CustomName } from "./domain/SelectionInput.ts"
 import { isPlaceholder } from "./domain/SelectionInput.ts"
 import { localEngine } from "./services/engines/Engine.ts"
-import { LanguageModels } from "./services/engines/LanguageModels.ts"
+import { kindOf } from "./services/engines/EngineKinds.ts"
+import { LanguageModels } from "./services/engines/LanguageModelKind.ts"
 import { Providers } from "./services/engines/Providers.ts"
 import type { Resolved } from "./services/settings/Settings.ts"
 import { languageModel, Settings } from "./services/settings/Settings.ts"
@@ -42,16 +44,15 @@ type Parts = Context.Context<never>
 
 /** The part that serves a deployment, where the application does not have it. */
 const missingFor = (parts: Parts, { options }: Deployment): string | undefined => {
-  switch (options.engine) {
-    case "remote":
-      return Option.isSome(Context.getOption(parts, Providers)) ? undefined : "App.providers"
-    case "language-model":
-      return Context.get(parts, LanguageModels).has(options.name)
-        ? undefined
-        : `LanguageModels.layer({ ${JSON.stringify(options.name)}: ... })`
-    default:
-      return Context.get(parts, localEngine(options.engine)) === undefined ? `App.${options.engine}` : undefined
+  if (isRemote(options)) return Option.isSome(Context.getOption(parts, Providers)) ? undefined : "App.providers"
+  const kind = kindOf(options)
+  if (kind.spec !== undefined) {
+    return Context.get(parts, localEngine(kind.name)) === undefined ? `App.${kind.name}` : undefined
   }
+  const provided = String(options["name"])
+  return Context.get(parts, LanguageModels).has(provided)
+    ? undefined
+    : `LanguageModels.layer({ ${JSON.stringify(provided)}: ... })`
 }
 
 const unservedIn = (parts: Parts, { models }: Resolved): ReadonlyArray<Problems.Problem> =>

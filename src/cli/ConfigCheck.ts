@@ -7,12 +7,13 @@ import { Command } from "effect/cli"
 import { relative, resolve, sep } from "node:path"
 import * as App from "../App.ts"
 import type { Deployment, DeploymentOptions } from "../domain/Deployment.ts"
+import { isRemote } from "../domain/Deployment.ts"
 import type { Problem } from "../domain/Problem.ts"
 import { format, formatPath } from "../domain/Problem.ts"
 import { hostOf, isPrivateHost } from "../domain/PublicAddress.ts"
 import * as SettingsFile from "../layers/settings/SettingsFile.ts"
+import { alternativesOf, pathOf } from "../services/engines/EngineKinds.ts"
 import { ModelFiles } from "../services/engines/ModelFiles.ts"
-import { contextSizeOf, shapeOf } from "../services/models/MemoryEstimate.ts"
 import type { Verdict } from "../services/models/MemoryForecast.ts"
 import * as MemoryForecast from "../services/models/MemoryForecast.ts"
 import type { Resolved } from "../services/settings/Settings.ts"
@@ -45,33 +46,14 @@ interface Facts extends Candidate {
 const placeOf = ({ id, model }: Deployment): string =>
   formatPath(["models", model, "deployments", Number(id.slice(id.lastIndexOf("#") + 1))])
 
-const candidatesOf = (deployment: Deployment): ReadonlyArray<Candidate> => {
-  const { model, options } = deployment
-  const place = placeOf(deployment)
-  switch (options.engine) {
-    case "llama":
-      return [options.file, ...(options.variants ?? [])].map((file, at) => ({
-        place,
-        field: at === 0 ? "file" : `variants[${at - 1}]`,
-        source: file,
-        model,
-        options: { ...options, file }
-      }))
-    case "onnx":
-      return [{ place, field: "folder", source: options.folder, model, options }]
-    default:
-      return []
-  }
-}
-
-const sourceOf = ({ options }: Deployment): string | undefined =>
-  options.engine === "llama" ? options.file : options.engine === "onnx" ? options.folder : undefined
-
-const windowsOf = Effect.fnUntraced(function*({ options }: Candidate) {
-  if (options.engine !== "llama") return { window: null, trainedWindow: null }
-  const shape = shapeOf((yield* (yield* ModelFiles).inspectFile(options.file)).header)
-  return { window: contextSizeOf(shape, options.contextSize), trainedWindow: shape.trainedWindow ?? null }
-})
+const candidatesOf = (deployment: Deployment): ReadonlyArray<Candidate> =>
+  alternativesOf(deployment.options).map(({ field, options, path }) => ({
+    place: placeOf(deployment),
+    field: formatPath(field),
+    source: path,
+    model: deployment.model,
+    options
+  }))
 
 /** Where a model of the store says what became of it. */
 const inStore = (settings: Resolved, path: string): string => {
@@ -85,9 +67,9 @@ const inStore = (settings: Resolved, path: string): string => {
 const look =
   (settings: Resolved) => (candidate: Candidate): Effect.Effect<Result.Result<Facts, Problem>, never, ModelFiles> =>
     Effect.gen(function*() {
-      const { totalBytes } = yield* (yield* ModelFiles).estimate(candidate.options)
-      const facts = { ...candidate, ...(yield* windowsOf(candidate)), memoryBytes: totalBytes }
-      const { trainedWindow, window } = facts
+      const described = yield* (yield* ModelFiles).describe(candidate.options)
+      const { totalBytes, trainedWindow = null, window = null } = described
+      const facts = { ...candidate, window, trainedWindow, memoryBytes: totalBytes }
       return window !== null && trainedWindow !== null && window > trainedWindow
         ? Result.fail({
           path: `${candidate.place}.contextSize`,
@@ -135,7 +117,7 @@ const lookAtFiles = Effect.fnUntraced(function*(settings: Resolved) {
   const wrong = looks.flatMap((found) => Result.isFailure(found) ? [found.failure] : [])
   const places = new Set(facts.map(({ place }) => place))
   const readable = deployments.filter((deployment) =>
-    deployment.options.engine === "fake" || places.has(placeOf(deployment))
+    pathOf(deployment.options) === undefined || places.has(placeOf(deployment))
   )
   const verdicts = yield* MemoryForecast.forecast(settings, readable)
   return { facts, verdicts, problems: [...missing, ...wrong, ...tooLarge(settings, verdicts)] } satisfies Looked
@@ -143,7 +125,7 @@ const lookAtFiles = Effect.fnUntraced(function*(settings: Resolved) {
 
 /** A provider's own public API takes no request without a key. */
 const missingKey = ({ options }: Deployment): string | undefined => {
-  if (options.engine !== "remote" || options.key !== undefined || options.keys !== undefined) return undefined
+  if (!isRemote(options) || options.key !== undefined || options.keys !== undefined) return undefined
   const { baseUrl, defaultUrl, keyHeaders } = App.addressOf(options)
   if (baseUrl === undefined || baseUrl !== defaultUrl || isPrivateHost(hostOf(new URL(baseUrl)))) return undefined
   return Object.keys(options.headers ?? {}).some((name) => keyHeaders.includes(name.toLowerCase()))
@@ -168,7 +150,7 @@ const printFacts = ({ memory }: Resolved, { facts, verdicts }: Looked) => {
   const where = memory.budgetBytes === undefined ? "on this machine now" : "of the budget"
   const rows = facts.map((one) => {
     const verdict = verdicts.find(({ deployment }) => placeOf(deployment) === one.place)!
-    const { bytes } = verdict.candidates.find(({ deployment }) => sourceOf(deployment) === one.source)!
+    const { bytes } = verdict.candidates.find(({ deployment }) => pathOf(deployment.options) === one.source)!
     const { availableBytes } = verdict
     return [
       one.model,

@@ -3,6 +3,7 @@ import { Console, Effect, Layer, Option, Stream } from "effect"
 import { Argument, Command, Flag, Prompt } from "effect/cli"
 import * as App from "../App.ts"
 import { defaultSlots } from "../domain/Deployment.ts"
+import { kindOf, pathOf } from "../services/engines/EngineKinds.ts"
 import { ModelFiles } from "../services/engines/ModelFiles.ts"
 import { Settings } from "../services/settings/Settings.ts"
 import { architectureOf, bitsOf, numberOf, quantisationOf, textOf } from "../services/store/Gguf.ts"
@@ -143,13 +144,15 @@ const show = Command.make("show", { nameOrPath, config, json }, (input) =>
     const shown = yield* findShown(input.nameOrPath)
     const { options, stored } = shown
     if (stored?.manifest.quarantined !== undefined) return yield* showQuarantined(stored, input.json)
-    const memory = yield* (yield* ModelFiles).estimate(options)
+    const path = pathOf(options)!
+    const { computeBytes, kvCacheBytes, totalBytes, weightsBytes } = yield* (yield* ModelFiles).describe(options)
+    const memory = { weightsBytes, kvCacheBytes, computeBytes, totalBytes }
     const availableBytes = process.availableMemory()
     const about = {
       ...(stored === undefined
-        ? { path: options.engine === "llama" ? options.file : options.folder }
+        ? { path }
         : yield* describeModel(stored)),
-      ...(options.engine === "llama" ? yield* headerFigures(options.file) : {})
+      ...(kindOf(options).format === "gguf" ? yield* headerFigures(path) : {})
     }
     const fits = memory.totalBytes <= availableBytes
     if (input.json) return yield* printJson({ ...about, memory, availableBytes, fits })

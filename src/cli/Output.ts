@@ -1,8 +1,9 @@
 /** How commands print: tables, JSON, sizes and durations, commands that can be typed, and no control sequences. */
 import { Console } from "effect"
 import { basename, isAbsolute, join, relative } from "node:path"
-import type { Deployment, Model } from "../domain/Deployment.ts"
+import type { Model } from "../domain/Deployment.ts"
 import { plainText } from "../domain/PlainText.ts"
+import { sourceOf } from "../services/engines/EngineKinds.ts"
 
 const cleaned = (values: ReadonlyArray<unknown>): ReadonlyArray<unknown> =>
   values.map((value) => typeof value === "string" ? plainText(value) : value)
@@ -25,27 +26,12 @@ export const table = (rows: ReadonlyArray<ReadonlyArray<string>>): string => {
   return rows.map((row) => row.map((cell, column) => cell.padEnd(widths[column]!)).join("  ").trimEnd()).join("\n")
 }
 
-const sourceOf = ({ options }: Deployment): string => {
-  switch (options.engine) {
-    case "llama":
-      return options.file
-    case "onnx":
-      return options.folder
-    case "fake":
-      return "(no model file)"
-    case "language-model":
-      return options.name
-    case "remote":
-      return `${options.provider}: ${options.model}`
-  }
-}
-
 /** The table of the configured models. */
 export const modelTable = (models: ReadonlyArray<Model>): string =>
   table([
     ["MODEL", "ENGINE", "SOURCE"],
     ...models.flatMap(({ deployments, name }) =>
-      deployments.map((deployment) => [name, deployment.options.engine, sourceOf(deployment)])
+      deployments.map((deployment) => [name, deployment.options.engine, sourceOf(deployment.options)])
     )
   ])
 

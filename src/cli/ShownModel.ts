@@ -1,39 +1,34 @@
 /** The model that `troupe models show` is asked about, and how `troupe.yaml` names it. */
 import { Effect } from "effect"
 import { isAbsolute, resolve } from "node:path"
-import type { DeploymentOptions, LlamaDeployment, OnnxDeployment } from "../domain/Deployment.ts"
+import type { EngineDeployment } from "../domain/Deployment.ts"
+import * as EngineKinds from "../services/engines/EngineKinds.ts"
 import type { Resolved } from "../services/settings/Settings.ts"
 import { Settings } from "../services/settings/Settings.ts"
 import { nameOf } from "../services/store/ModelSource.ts"
 import type { StoredModel } from "../services/store/ModelStore.ts"
 import { ModelStore } from "../services/store/ModelStore.ts"
 
-type Local = typeof LlamaDeployment.Type | typeof OnnxDeployment.Type
-
-const isLocal = (options: DeploymentOptions): options is Local =>
-  options.engine === "llama" || options.engine === "onnx"
-
-const optionsOf = ({ manifest, path }: StoredModel): Local =>
-  manifest.kind === "onnx" ? { engine: "onnx", folder: path } : { engine: "llama", file: path }
+const optionsOf = ({ manifest, path }: StoredModel): EngineDeployment => EngineKinds.fromFormat(manifest.kind, path)
 
 /** What `show` is asked about. */
 export interface Shown {
   readonly name: string
-  readonly options: Local
+  readonly options: EngineDeployment
   readonly stored?: StoredModel
 }
 
 /** The configured model of this name, if one of its deployments is local. */
 const configured = (settings: Resolved, name: string): Shown | undefined => {
   const model = settings.models.find((one) => one.name === name)
-  const options = model?.deployments.map((deployment) => deployment.options).find(isLocal)
+  const options = model?.deployments.map((deployment) => deployment.options).find(EngineKinds.hasPath)
   return options === undefined ? undefined : { name, options }
 }
 
 /** A path, else a model of the store, else a configured one. */
 export const findShown = Effect.fnUntraced(function*(nameOrPath: string) {
   const isPath = /[/\\]|\.gguf$/.test(nameOrPath)
-  if (isPath) return { name: nameOf(nameOrPath), options: { engine: "llama", file: nameOrPath } } satisfies Shown
+  if (isPath) return { name: nameOf(nameOrPath), options: EngineKinds.fromFormat("gguf", nameOrPath) } satisfies Shown
   const settings = yield* Settings
   return yield* (yield* ModelStore).get(nameOrPath).pipe(
     Effect.map((stored): Shown => ({ name: nameOrPath, options: optionsOf(stored), stored })),
@@ -57,10 +52,11 @@ const isScalar = (value: unknown): value is string | number | boolean =>
 const placeOf = (path: string): string => path.startsWith("store:") || isAbsolute(path) ? path : resolve(path)
 
 /** The models section with this model alone. */
-const snippet = (name: string, options: Local): string => {
+const snippet = (name: string, options: EngineDeployment): string => {
+  const { path } = EngineKinds.kindOf(options)
   const fields = Object.entries(options).flatMap(([field, value]) =>
     isScalar(value)
-      ? [`${field}: ${scalar(field === "file" || field === "folder" ? placeOf(String(value)) : value)}`]
+      ? [`${field}: ${scalar(field === path ? placeOf(String(value)) : value)}`]
       : []
   )
   return ["models:", `  ${scalar(name)}:`, "    deployments:", `      - ${fields.join("\n        ")}`].join("\n")
@@ -69,6 +65,5 @@ const snippet = (name: string, options: Local): string => {
 /** As `troupe.yaml` names it. */
 export const asWritten = ({ name, options, stored }: Shown): string => {
   if (stored === undefined) return snippet(name, options)
-  const place = `store:${name}`
-  return snippet(name, options.engine === "onnx" ? { ...options, folder: place } : { ...options, file: place })
+  return snippet(name, EngineKinds.withPath(options, `store:${name}`))
 }

@@ -3,17 +3,8 @@
  * says what its model has. Pure.
  */
 import type { DeploymentOptions, Provider } from "./Deployment.ts"
+import { isRemote } from "./Deployment.ts"
 import type { Ability } from "./EngineProtocol.ts"
-
-type Kind = Exclude<DeploymentOptions["engine"], "remote">
-
-/** What engines of a kind can do, whatever the model. */
-export const ofEngine: Readonly<Record<Kind, ReadonlyArray<Ability>>> = {
-  llama: ["generate", "tools", "format", "logprobs", "embed", "rerank", "tokenize"],
-  onnx: ["generate", "tools", "format", "logprobs", "embed", "rerank", "classify", "tokenize"],
-  fake: ["generate", "tools", "format", "logprobs", "embed", "rerank", "classify", "tokenize"],
-  "language-model": ["generate", "tools", "format", "images"]
-}
 
 /** What a provider's API has, whatever the model. */
 export const ofProvider: Readonly<Record<Provider, ReadonlyArray<Ability>>> = {
@@ -25,17 +16,10 @@ export const ofProvider: Readonly<Record<Provider, ReadonlyArray<Ability>>> = {
   troupe: ["generate", "tools", "format", "logprobs", "embed", "rerank", "classify", "tokenize", "images"]
 }
 
-/** What a deployment can do before its engine has said more. */
-export const configured = (options: DeploymentOptions): ReadonlyArray<Ability> => {
-  const possible = options.engine === "remote" ? ofProvider[options.provider] : ofEngine[options.engine]
-  const { abilities } = options
-  return abilities === undefined ? possible : possible.filter((ability) => abilities.includes(ability))
-}
-
 /** Whether it can tell how many tokens a prompt has: by its tokens, or by an endpoint of the provider's. */
 export const counts = (options: DeploymentOptions, abilities: ReadonlyArray<Ability>): boolean =>
   abilities.includes("tokenize") ||
-  (options.engine === "remote" && options.provider === "anthropic" && abilities.includes("generate"))
+  (isRemote(options) && options.provider === "anthropic" && abilities.includes("generate"))
 
 /** What can be found missing: an ability, or token counting. */
 export type Capability = Ability | "count"

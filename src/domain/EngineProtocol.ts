@@ -82,82 +82,13 @@ export interface EngineDescription {
   readonly warnings?: ReadonlyArray<string> | undefined
 }
 
-/** What a llama engine thread loads. */
-export interface LlamaSpec {
-  readonly engine: "llama"
-  /** Absolute path of the GGUF file. */
-  readonly file: string
-  /** Tokens per slot; left out, the model's own window, at most 4,096. */
-  readonly contextSize?: number | undefined
+/** What an engine thread starts with: the kind's name, and options that its worker reads. */
+export interface EngineSpec {
+  readonly engine: string
+  /** Sequences that one thread runs concurrently. */
   readonly slots: number
-  /** Compute threads of one engine thread. */
-  readonly threads: number
-  /** Where to compute; left out, on the CPU. */
-  readonly gpu?: "auto" | "metal" | "cuda" | "vulkan" | undefined
-  /** Layers that the GPU computes; left out, as many as fit. */
-  readonly gpuLayers?: number | undefined
-  readonly flashAttention?: boolean | undefined
-  /** Left out, true. */
-  readonly useMmap?: boolean | undefined
-  readonly useMlock?: boolean | undefined
-  /** Type of the KV cache's entries; left out, F16. */
-  readonly kvCacheType?: KvCacheType | undefined
-  /** Jobs of all owners share computed beginnings of prompts; left out, false. */
-  readonly sharePrefixes?: boolean | undefined
+  readonly [option: string]: unknown
 }
-
-/** Smaller ones save memory and cost precision; those with a quantised V need `flashAttention`. */
-export type KvCacheType = "f32" | "f16" | "q8_0" | "q5_1" | "q5_0" | "q4_1" | "q4_0"
-
-/** Where an ONNX model computes. */
-export type OnnxDevice = "cpu" | "wasm" | "webgpu" | "cuda"
-
-/** What an onnx engine thread loads. */
-export interface OnnxSpec {
-  readonly engine: "onnx"
-  /** Absolute path of a folder in the layout that transformers.js reads. */
-  readonly folder: string
-  /** The model file within the folder's `onnx`, without `.onnx`. */
-  readonly model: string
-  /** Left out, the CPU: natively, or by WASM where the native library is missing. */
-  readonly device?: OnnxDevice | undefined
-  /** Tokens per slot; left out, the model's own window, at most 4,096. */
-  readonly contextSize?: number | undefined
-  readonly slots: number
-  /** Compute threads of one engine thread. */
-  readonly threads: number
-  /** Jobs of all owners share computed beginnings of prompts; left out, false. */
-  readonly sharePrefixes?: boolean | undefined
-}
-
-/** What the fake engine does wrong, and when. */
-export interface FakeFault {
-  /**
-   * `error`: the job fails. `abort`: the engine's process is aborted as native code would. `hang`: no token comes any
-   * more. `load`: loading fails. `load-abort`: loading aborts the process.
-   */
-  readonly kind: "error" | "abort" | "hang" | "load" | "load-abort"
-  /** Tokens that come first. */
-  readonly afterTokens: number
-  /** Only when the last message holds this text. */
-  readonly trigger?: string | undefined
-}
-
-/** What a fake engine thread pretends to load. */
-export interface FakeSpec {
-  readonly engine: "fake"
-  readonly contextSize: number
-  readonly slots: number
-  readonly loadDelayMs: number
-  readonly promptDelayMs: number
-  readonly tokenDelayMs: number
-  /** The answer; left out, the engine echoes the last message. */
-  readonly reply?: string | undefined
-  readonly fault?: FakeFault | undefined
-}
-
-/** What an engine thread needs to start. */
-export type EngineSpec = LlamaSpec | OnnxSpec | FakeSpec
 
 /** Sends a command to a running job; after its last event this does nothing. */
 export type SendCommand = (command: JobCommand) => void

@@ -8,6 +8,7 @@
  */
 import { Schema } from "effect"
 import type { DeploymentOptions } from "./Deployment.ts"
+import { isRemote } from "./Deployment.ts"
 import type { Dialect } from "./PassThrough.ts"
 import { dialects, spokenBy } from "./PassThrough.ts"
 
@@ -38,7 +39,7 @@ export interface Native {
 
 /** The dialect that a deployment shares with callers; undefined where it has one of its own. */
 export const dialectOf = (options: DeploymentOptions): Dialect | undefined =>
-  options.engine === "remote" ? spokenBy[options.provider] : undefined
+  isRemote(options) ? spokenBy[options.provider] : undefined
 
 /** A request that may have come from a caller of some dialect. */
 interface Asked {

@@ -11,10 +11,10 @@
  */
 import { setTimeout as sleep } from "node:timers/promises"
 import { workerData } from "node:worker_threads"
-import type { EngineDescription, FakeSpec } from "../domain/EngineProtocol.ts"
+import type { EngineDescription } from "../domain/EngineProtocol.ts"
 import type { ChosenLogprob, EngineFailure, GenerateJob, JobResult, TokenLogprob, WholeJob } from "../domain/Job.ts"
 import { refuse } from "../domain/Job.ts"
-import type { Check, FakeToken } from "./fake/FakeTasks.ts"
+import type { Check, FakeSpec, FakeToken } from "./fake/FakeTasks.ts"
 import { answerWhole, bytesPerToken, promptOf, tokenize } from "./fake/FakeTasks.ts"
 import type { Generation, JobTask } from "./job/JobRunner.ts"
 import { runJob, runWhole } from "./job/JobRunner.ts"

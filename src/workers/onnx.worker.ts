@@ -13,7 +13,7 @@
  * the host waits for them.
  */
 import { workerData } from "node:worker_threads"
-import type { EngineDescription, OnnxSpec } from "../domain/EngineProtocol.ts"
+import type { EngineDescription } from "../domain/EngineProtocol.ts"
 import type { GenerateJob, JobResult, WholeJob } from "../domain/Job.ts"
 import { failureFrom, refuse } from "../domain/Job.ts"
 import type { JobTask, Watch } from "./job/JobRunner.ts"
@@ -23,6 +23,7 @@ import { countCheck } from "./model/TextLimits.ts"
 import { prepare, promptOf } from "./onnx/OnnxGenerate.ts"
 import type { Loaded } from "./onnx/OnnxLoad.ts"
 import { load } from "./onnx/OnnxLoad.ts"
+import type { OnnxSpec } from "./onnx/OnnxRuntime.ts"
 import type { Slot } from "./onnx/OnnxSlots.ts"
 import { keptOf } from "./onnx/OnnxSlots.ts"
 

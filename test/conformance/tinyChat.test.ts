@@ -35,7 +35,7 @@ describe("tiny-chat's card", () => {
   it("has the prompts that the next tests need", () => assert.isAtLeast(card.length, 14))
 
   for (const options of subjects) {
-    it.live(`is true of ${options.engine}${options.engine === "onnx" ? ` on ${options.device}` : ""}`, () =>
+    it.live(`is true of ${options.engine}${options.engine === "onnx" ? ` on ${String(options.device)}` : ""}`, () =>
       Effect.gen(function*() {
         const engine = yield* EnginesLayer.make("thread").start(deploymentOf(options))
         const answers = yield* Effect.forEach(card, ([prompt]) => answer(engine, prompt), { concurrency: 4 })

@@ -12,7 +12,7 @@ const decode = (deployment: object, variables: Readonly<Record<string, string>>)
     environment: "production",
     variables,
     resolvePath: (path) => path,
-    embedded: { engine: "fake" } as never,
+    embedded: { engine: "fake" },
     defaultEngineHost: "thread",
     defaultStoreFolder: "/store",
     findInStore: () => undefined

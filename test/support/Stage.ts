@@ -14,6 +14,7 @@ import { isTerminal } from "../../src/domain/Job.ts"
 import * as LocalEngine from "../../src/layers/engines/LocalEngine.ts"
 import type { Engine } from "../../src/services/engines/Engine.ts"
 import { Engines } from "../../src/services/engines/Engine.ts"
+import { pathOf } from "../../src/services/engines/EngineKinds.ts"
 import { ModelFileError, ModelFiles, Unreadable } from "../../src/services/engines/ModelFiles.ts"
 import type { ActorEvent } from "../../src/services/models/Actor.ts"
 import type { Reading } from "../../src/services/models/Memory.ts"
@@ -163,10 +164,12 @@ const filesOf = ({ files = {} }: Direction) => {
     new ModelFileError({ reason: new Unreadable({ path, detail: "There is no such file." }) })
   const estimateOf = (bytes: number) => ({ weightsBytes: bytes, kvCacheBytes: 0, computeBytes: 0, totalBytes: bytes })
   return ModelFiles.of({
-    estimate: (options: DeploymentOptions) => {
-      if (options.engine === "fake") return Effect.succeed(estimateOf(options.memory ?? 0))
-      const file = options.engine === "llama" ? files[options.file] : undefined
-      return file === undefined ? Effect.fail(unreadable("?")) : Effect.succeed(estimateOf(file.mebibytes * MiB))
+    describe: (options: DeploymentOptions) => {
+      if (options.engine === "fake") return Effect.succeed(estimateOf(Number(options.memory ?? 0)))
+      const file = files[pathOf(options) ?? ""]
+      return file === undefined
+        ? Effect.fail(unreadable("?"))
+        : Effect.succeed({ ...estimateOf(file.mebibytes * MiB), bits: file.bits })
     },
     inspectFile: (path) => {
       const file = files[path]

@@ -26,8 +26,8 @@
  */
 import { Context, Effect, Layer } from "effect"
 import { LanguageModel } from "effect/ai"
-import type { Source } from "../../services/engines/LanguageModels.ts"
-import { LanguageModels } from "../../services/engines/LanguageModels.ts"
+import type { Source } from "../../services/engines/LanguageModelKind.ts"
+import { LanguageModels } from "../../services/engines/LanguageModelKind.ts"
 
 type ModelLayer<E, R> = Layer.Layer<LanguageModel.LanguageModel, E, R>
 

@@ -4,16 +4,18 @@
  */
 import { Duration, Effect, Layer } from "effect"
 import * as Policies from "../../domain/Defaults.ts"
-import type { Deployment } from "../../domain/Deployment.ts"
-import { defaultSlots } from "../../domain/Deployment.ts"
-import type { EngineDescription, EngineHost, EngineSpec } from "../../domain/EngineProtocol.ts"
+import type { Deployment, EngineDeployment } from "../../domain/Deployment.ts"
+import { isRemote } from "../../domain/Deployment.ts"
+import type { EngineDescription, EngineHost } from "../../domain/EngineProtocol.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import type { EngineFailure } from "../../domain/Job.ts"
 import { plainLine } from "../../domain/PlainText.ts"
-import type { LocalDeployment, LocalKind, StartLocal, Where } from "../../services/engines/Engine.ts"
+import type { StartLocal, Where } from "../../services/engines/Engine.ts"
 import { Engines, localEngine } from "../../services/engines/Engine.ts"
-import type { LanguageModels as Provided } from "../../services/engines/LanguageModels.ts"
-import { LanguageModels } from "../../services/engines/LanguageModels.ts"
+import type { EngineKind } from "../../services/engines/EngineKind.ts"
+import * as EngineKinds from "../../services/engines/EngineKinds.ts"
+import type { LanguageModelOptions, LanguageModels as Provided } from "../../services/engines/LanguageModelKind.ts"
+import { LanguageModels } from "../../services/engines/LanguageModelKind.ts"
 import { none, Providers } from "../../services/engines/Providers.ts"
 import { Settings } from "../../services/settings/Settings.ts"
 import { ModelStore } from "../../services/store/ModelStore.ts"
@@ -22,32 +24,6 @@ import * as Watchdog from "./HangDetector.ts"
 import * as LanguageModelEngine from "./LanguageModelEngine.ts"
 import * as LocalEngine from "./LocalEngine.ts"
 import { makePoolHost } from "./PoolHost.ts"
-
-const specOf = (options: LocalDeployment): EngineSpec => {
-  const slots = options.slots ?? defaultSlots
-  switch (options.engine) {
-    case "llama": {
-      const { replicas: _, variants: __, ...spec } = options
-      return { ...spec, slots, threads: options.threads ?? 1 }
-    }
-    case "onnx": {
-      const { replicas: _, ...spec } = options
-      return { ...spec, slots, model: options.model ?? "model", threads: options.threads ?? 1 }
-    }
-    case "fake": {
-      const { fault, memory: _, replicas: __, ...spec } = options
-      return {
-        contextSize: 4096,
-        loadDelayMs: 0,
-        promptDelayMs: 0,
-        tokenDelayMs: 0,
-        ...spec,
-        slots,
-        fault: fault === undefined ? undefined : { afterTokens: 0, ...fault }
-      }
-    }
-  }
-}
 
 /** What is wrong with the request, if that is what is wrong. */
 const requestReason = ({ id, model }: Deployment, failure: EngineFailure): InferenceError.Reason | undefined => {
@@ -128,7 +104,7 @@ const closeHost = (deployment: Deployment, host: EngineHost): Effect.Effect<void
 /** Starts an engine in a pool of threads. */
 const startLocal: StartLocal = Effect.fnUntraced(
   function*(where, deployment, options) {
-    const spec = specOf(options)
+    const spec = EngineKinds.kindOf(options).spec!(options)
     const replicas = options.replicas ?? 1
     const host = yield* Effect.acquireRelease(
       Effect.sync(() => (where === "process" ? makeChildHost : makePoolHost)({ ...graces, spec, replicas })),
@@ -143,29 +119,25 @@ const startLocal: StartLocal = Effect.fnUntraced(
   }
 )
 
-/** Where a model's files are. */
-const pathOf = (options: LocalDeployment): string | undefined =>
-  options.engine === "llama" ? options.file : options.engine === "onnx" ? options.folder : undefined
-
 /** A file of the store is loaded in a process of its own first, once. */
 const ensureInspected = (
   { id }: Deployment,
-  options: LocalDeployment,
+  options: EngineDeployment,
   store: Pick<ModelStore["Service"], "ensureInspected">
 ) => {
-  const path = pathOf(options)
+  const path = EngineKinds.pathOf(options)
   return path === undefined ? Effect.void : Effect.mapError(
     store.ensureInspected(path),
     ({ message }) => InferenceError.make(new InferenceError.ModelLoadFailed({ deployment: id, detail: message }))
   )
 }
 
-/** Local engines by kind; `undefined` where the application does not have it. */
-type LocalEngines = Readonly<Record<LocalKind, StartLocal | undefined>>
+/** Local engines by the names of their kinds. */
+type LocalEngines = ReadonlyMap<string, StartLocal>
 
-const everyKind: LocalEngines = { llama: startLocal, onnx: startLocal, fake: startLocal }
+const everyKind: LocalEngines = new Map(EngineKinds.threadKinds.map(({ name }) => [name, startLocal]))
 
-const missingKind = ({ id }: Deployment, { engine }: LocalDeployment) =>
+const missingKind = ({ id, options: { engine } }: Deployment) =>
   InferenceError.make(
     new InferenceError.ModelLoadFailed({
       deployment: id,
@@ -190,33 +162,30 @@ export const make = (
   Engines.of({
     start: (deployment) => {
       const { options } = deployment
-      switch (options.engine) {
-        case "language-model":
-          return LanguageModelEngine.start(deployment, options, provided)
-        case "remote":
-          return providers.start(deployment, options)
-        default: {
-          const start = local[options.engine]
-          return start === undefined
-            ? Effect.fail(missingKind(deployment, options))
-            : Effect.andThen(ensureInspected(deployment, options, store), start(where, deployment, options))
-        }
+      if (isRemote(options)) return providers.start(deployment, options)
+      // A kind without a worker: the program provides the model.
+      if (EngineKinds.kindOf(options).spec === undefined) {
+        return LanguageModelEngine.start(deployment, options as LanguageModelOptions, provided)
       }
+      const start = local.get(options.engine)
+      return start === undefined
+        ? Effect.fail(missingKind(deployment))
+        : Effect.andThen(ensureInspected(deployment, options, store), start(where, deployment, options))
     }
   })
 
 /** The local engine of one kind. */
-export const layerKind = (kind: LocalKind) => Layer.succeed(localEngine(kind), startLocal)
+export const layerKind = ({ name }: Pick<EngineKind, "name">) => Layer.succeed(localEngine(name), startLocal)
 
 /** Where the settings say; local engines of the kinds that `layerKind` provides. */
 export const layer = Layer.effect(
   Engines,
   Effect.gen(function*() {
     const { engineHost } = yield* Settings
-    const local: LocalEngines = {
-      llama: yield* localEngine("llama"),
-      onnx: yield* localEngine("onnx"),
-      fake: yield* localEngine("fake")
+    const local = new Map<string, StartLocal>()
+    for (const { name } of EngineKinds.threadKinds) {
+      const start = yield* localEngine(name)
+      if (start !== undefined) local.set(name, start)
     }
     return make(engineHost, yield* LanguageModels, yield* ModelStore, yield* Providers, local)
   })

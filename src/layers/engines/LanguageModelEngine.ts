@@ -16,8 +16,7 @@ import { Cause, Context, Data, Deferred, Duration, Effect, Option, Schema, Strea
 import type { AiError, LanguageModel } from "effect/ai"
 import { Response } from "effect/ai"
 import { isCancellation } from "../../domain/Cancellation.ts"
-import * as Capability from "../../domain/Capability.ts"
-import type { Deployment, LanguageModelDeployment } from "../../domain/Deployment.ts"
+import type { Deployment } from "../../domain/Deployment.ts"
 import { defaultSlots } from "../../domain/Deployment.ts"
 import type { Ability } from "../../domain/EngineProtocol.ts"
 import type { Generation } from "../../domain/Generation.ts"
@@ -26,7 +25,9 @@ import * as InferenceError from "../../domain/InferenceError.ts"
 import { imageOfTool, privateImage } from "../../domain/Message.ts"
 import { requiredOf } from "../../domain/PassThrough.ts"
 import type { Engine } from "../../services/engines/Engine.ts"
-import type { LanguageModels, Source } from "../../services/engines/LanguageModels.ts"
+import { capabilitiesOf } from "../../services/engines/EngineKinds.ts"
+import type { LanguageModelOptions, LanguageModels, Source } from "../../services/engines/LanguageModelKind.ts"
+import { languageModel } from "../../services/engines/LanguageModelKind.ts"
 import type { Unanswered } from "./LanguageModelEvents.ts"
 import { toEvents } from "./LanguageModelEvents.ts"
 import type { Call } from "./LanguageModelPrompt.ts"
@@ -172,7 +173,7 @@ const withFailures = (deployment: Deployment, events: Stream.Stream<Event, Infer
 
 const make = (
   deployment: Deployment,
-  { contextSize = 0, name, slots = defaultSlots }: LanguageModelDeployment,
+  { contextSize = 0, name, slots = defaultSlots }: LanguageModelOptions,
   source: Source,
   model: LanguageModel.LanguageModel,
   stopped: Deferred.Deferred<never, InferenceError.InferenceError>
@@ -193,10 +194,10 @@ const make = (
   const cannot = (ability: Ability) => Effect.fail(InferenceError.notCapable(deployment.id, ability))
   return {
     describe: {
-      engine: "language-model",
+      engine: languageModel.name,
       contextWindow: contextSize,
       slots,
-      abilities: Capability.configured(deployment.options),
+      abilities: capabilitiesOf(deployment.options),
       details: { name }
     },
     generate: (generation, retain): Stream.Stream<Event, InferenceError.InferenceError> =>
@@ -218,7 +219,7 @@ const make = (
 
 /** Starts the model that the program provides by the deployment's name; the scope's end stops it. */
 export const start = Effect.fnUntraced(
-  function*(deployment: Deployment, options: LanguageModelDeployment, models: LanguageModels) {
+  function*(deployment: Deployment, options: LanguageModelOptions, models: LanguageModels) {
     const unloadable = (detail: string) =>
       InferenceError.make(new InferenceError.ModelLoadFailed({ deployment: deployment.id, detail }))
     const source = models.get(options.name)

@@ -16,6 +16,7 @@ import type { Dialect } from "../../dialects/shared/ProviderDialect.ts"
 import { troupe } from "../../dialects/troupe/Provider.ts"
 import * as Policies from "../../domain/Defaults.ts"
 import type { Provider, RemoteDeployment } from "../../domain/Deployment.ts"
+import { isRemote } from "../../domain/Deployment.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import { Providers } from "../../services/engines/Providers.ts"
 import type { Rests } from "../../services/keys/KeyPool.ts"
@@ -113,8 +114,8 @@ export const makeWith = Effect.fnUntraced(function*(
       yield* Effect.addFinalizer(() => engine.stop)
       return engine
     }),
-    keysRest: ({ options }, now) => options.engine === "remote" ? rings.get(options)?.restsFor(now) ?? 0 : 0,
-    resetKeys: ({ options }) => options.engine === "remote" ? rings.get(options)?.reset() : undefined
+    keysRest: ({ options }, now) => isRemote(options) ? rings.get(options)?.restsFor(now) ?? 0 : 0,
+    resetKeys: ({ options }) => isRemote(options) ? rings.get(options)?.reset() : undefined
   })
 })
 

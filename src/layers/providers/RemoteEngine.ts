@@ -19,7 +19,7 @@ import type {
   Target,
   Task
 } from "../../dialects/shared/ProviderDialect.ts"
-import * as Capability from "../../domain/Capability.ts"
+import type * as Capability from "../../domain/Capability.ts"
 import * as Policies from "../../domain/Defaults.ts"
 import type { RemoteDeployment } from "../../domain/Deployment.ts"
 import type { Ability } from "../../domain/EngineProtocol.ts"
@@ -32,6 +32,7 @@ import { hostOf, isPrivateHost } from "../../domain/PublicAddress.ts"
 import type { Source } from "../../domain/Source.ts"
 import { dialectOf } from "../../domain/Source.ts"
 import type { Engine, Retain } from "../../services/engines/Engine.ts"
+import { capabilitiesOf } from "../../services/engines/EngineKinds.ts"
 import { eventsOf, isEncrypted, makeCheck, makeReader } from "./AnswerEvents.ts"
 import type { Upstream } from "./HttpExchange.ts"
 import type { Media } from "./ImageFetcher.ts"
@@ -217,7 +218,7 @@ const makeTasks = ({ target, upstream }: Parts, begin: Begin) => {
 export const make = (dialect: Dialect, target: Target, upstream: Upstream, media: Media): Engine => {
   const { deployment, options } = target
   const parts = { dialect, target, upstream, media }
-  const abilities = Capability.configured(options)
+  const abilities = capabilitiesOf(options)
   const over = new InferenceError.EngineStopped({ deployment })
   let stopped = false
 

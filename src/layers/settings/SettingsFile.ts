@@ -7,8 +7,10 @@ import { homedir } from "node:os"
 import { dirname, join, resolve } from "node:path"
 import { fileURLToPath } from "node:url"
 import type { Deployment, DeploymentOptions } from "../../domain/Deployment.ts"
+import { isRemote } from "../../domain/Deployment.ts"
 import type { Problem } from "../../domain/Problem.ts"
 import { formatPath } from "../../domain/Problem.ts"
+import * as EngineKinds from "../../services/engines/EngineKinds.ts"
 import type { File } from "../../services/settings/Schema.ts"
 import type { Resolved, Surroundings } from "../../services/settings/Settings.ts"
 import { modelWith, Settings, SettingsError, survey } from "../../services/settings/Settings.ts"
@@ -24,8 +26,7 @@ export const defaultFile = "troupe.yaml"
 
 /** `tiny-chat` as this package ships it: small enough for every machine, and fastest on one compute thread. */
 export const embedded: DeploymentOptions = {
-  engine: "llama",
-  file: fileURLToPath(new URL("../../../models/tiny-chat-q8_0.gguf", import.meta.url)),
+  ...EngineKinds.fromPath(fileURLToPath(new URL("../../../models/tiny-chat-q8_0.gguf", import.meta.url))),
   slots: 8,
   threads: 1
 }
@@ -166,29 +167,22 @@ export const load = Effect.fnUntraced(function*(options: Options = {}) {
 })
 
 /** The paths of a deployment's files, by their place in it. */
-const pathsOf = ({ options }: Deployment): ReadonlyArray<readonly [place: string, path: string]> => {
-  switch (options.engine) {
-    case "llama":
-      return [
-        ["file", options.file],
-        ...(options.variants ?? []).map((path, index) => [`variants[${index}]`, path] as const)
-      ]
-    case "onnx":
-      return existsSync(options.folder)
-        ? ["config.json", "tokenizer.json", `onnx/${options.model ?? "model"}.onnx`].map(
-          (name) => ["folder", join(options.folder, name)] as const
-        )
-        : [["folder", options.folder]]
-    default:
-      return []
-  }
+const requiredPathsOf = ({ options }: Deployment): ReadonlyArray<readonly [place: string, path: string]> => {
+  const paths = EngineKinds.pathsOf(options).map(([field, path]) => [formatPath(field), path] as const)
+  const [own] = paths
+  if (own === undefined || isRemote(options)) return []
+  const [place, folder] = own
+  const files = EngineKinds.kindOf(options).filesIn?.(options) ?? []
+  return files.length > 0 && existsSync(folder)
+    ? files.map((name) => [place, join(folder, name)] as const)
+    : paths
 }
 
 /** The models' files that are not there, which nobody but their engines would tell. */
 export const missingFiles = (settings: Resolved): ReadonlyArray<Problem> =>
   settings.models.flatMap(({ deployments, name }) =>
     deployments.flatMap((deployment, index) =>
-      pathsOf(deployment)
+      requiredPathsOf(deployment)
         // What the store has lost or put in quarantine is its own to tell.
         .filter(([, path]) =>
           nameInStore(path) === undefined && !path.startsWith(settings.store.folder) && !existsSync(path)
@@ -206,10 +200,7 @@ export const withStoreModel = (settings: Resolved, name: string): Resolved => {
     ? undefined
     : findInStore(settings.store.folder, name)
   if (path === undefined) return settings
-  const options: DeploymentOptions = path.endsWith(".gguf")
-    ? { engine: "llama", file: path }
-    : { engine: "onnx", folder: path }
-  return { ...settings, models: [...settings.models, modelWith(name, options)] }
+  return { ...settings, models: [...settings.models, modelWith(name, EngineKinds.fromPath(path))] }
 }
 
 /** Settings read once. */

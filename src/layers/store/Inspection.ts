@@ -11,7 +11,7 @@ import type { ChildProcess } from "node:child_process"
 import { fork } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import { engineEnvironment } from "../../domain/EngineEnvironment.ts"
-import type { FromInspector, LlamaSpec, OnnxSpec } from "../../domain/EngineProtocol.ts"
+import type { EngineSpec, FromInspector } from "../../domain/EngineProtocol.ts"
 
 const entry = fileURLToPath(new URL(`../../inspect${import.meta.url.slice(-3)}`, import.meta.url))
 
@@ -72,10 +72,10 @@ const outcomeOf = (message: FromInspector): Outcome => {
 export interface Inspector {
   readonly child: ChildProcess
   /** Never fails, whatever becomes of the process. */
-  readonly inspect: (spec: LlamaSpec | OnnxSpec, limit: Duration.Duration) => Effect.Effect<Outcome>
+  readonly inspect: (spec: EngineSpec, limit: Duration.Duration) => Effect.Effect<Outcome>
 }
 
-const ask = (child: ChildProcess, spec: LlamaSpec | OnnxSpec, stderr: () => string) =>
+const ask = (child: ChildProcess, spec: EngineSpec, stderr: () => string) =>
   Effect.callback<Outcome>((resume) => {
     const settle = (outcome: Outcome) => {
       stop()
@@ -122,5 +122,5 @@ export const start = Effect.map(
 )
 
 /** One file in one process. */
-export const inspect = (spec: LlamaSpec | OnnxSpec, limit: Duration.Duration): Effect.Effect<Outcome> =>
+export const inspect = (spec: EngineSpec, limit: Duration.Duration): Effect.Effect<Outcome> =>
   Effect.scoped(Effect.flatMap(start, (inspector) => inspector.inspect(spec, limit)))

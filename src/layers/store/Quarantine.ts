@@ -3,7 +3,7 @@ import { Effect } from "effect"
 import { rename, stat } from "node:fs/promises"
 import { join } from "node:path"
 import * as Policies from "../../domain/Defaults.ts"
-import { contextSizeOf, shapeOf } from "../../services/models/MemoryEstimate.ts"
+import * as EngineKinds from "../../services/engines/EngineKinds.ts"
 import type { Manifest, StoredModel } from "../../services/store/ModelStore.ts"
 import { fail, Quarantined, StoreUnusable } from "../../services/store/ModelStore.ts"
 import { onDisk } from "./Download.ts"
@@ -31,26 +31,10 @@ const quarantine = Effect.fnUntraced(function*(
   return yield* fail(new Quarantined({ path, detail }))
 })
 
-/** Tokens that are enough to compute one. */
-const inspectedWindow = 256
-
-const tryOnnx = ({ bytes, path }: StoredModel): Effect.Effect<Outcome> =>
-  inspect({ engine: "onnx", folder: path, model: "model", slots: 1, threads: 1 }, Policies.inspectLimit(bytes))
-
-const tryGguf = ({ files }: Tools, { bytes, path }: StoredModel): Effect.Effect<Outcome> =>
-  files.inspectFile(path).pipe(
-    Effect.flatMap(({ header }) =>
-      inspect(
-        {
-          engine: "llama",
-          file: path,
-          contextSize: Math.min(contextSizeOf(shapeOf(header), undefined), inspectedWindow),
-          slots: 1,
-          threads: 1
-        },
-        Policies.inspectLimit(bytes)
-      )
-    ),
+/** Loads the model in a process of its own and computes one token. */
+const inspectModel = ({ files }: Tools, { bytes, manifest, path }: StoredModel): Effect.Effect<Outcome> =>
+  EngineKinds.ofFormat(manifest.kind).inspection!(path, files).pipe(
+    Effect.flatMap((spec) => inspect(spec, Policies.inspectLimit(bytes))),
     Effect.catch(({ reason }) => Effect.succeed<Outcome>({ type: "bad", detail: `${reason.detail}.` }))
   )
 
@@ -92,7 +76,7 @@ export const ensure = Effect.fnUntraced(function*(tools: Tools, model: StoredMod
   const version = { bytes: size, changedAt: mtimeMs, sha256 }
   if (isMarked(manifest.inspected, version) || isMarked(tools.inspected.get(path), version)) return model
   yield* report({ type: "inspecting", name: manifest.name })
-  const outcome = yield* manifest.kind === "onnx" ? tryOnnx(model) : tryGguf(tools, model)
+  const outcome = yield* inspectModel(tools, model)
   switch (outcome.type) {
     case "bad":
       return yield* quarantine(tools, model, outcome.detail)

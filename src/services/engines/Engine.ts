@@ -9,7 +9,7 @@
  */
 import type { Effect, Result, Scope, Stream } from "effect"
 import { Context } from "effect"
-import type { Deployment, DeploymentOptions } from "../../domain/Deployment.ts"
+import type { Deployment, EngineDeployment } from "../../domain/Deployment.ts"
 import type { EngineDescription } from "../../domain/EngineProtocol.ts"
 import type { Countable, Counted, Generation, NativeEmbeddings, Ranking } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
@@ -68,13 +68,6 @@ export class Engines extends Context.Service<Engines, {
   readonly start: (deployment: Deployment) => Effect.Effect<Engine, InferenceError, Scope.Scope>
 }>()("troupe/services/Engines") {}
 
-/** The kinds of engines that run on this machine. */
-export const localKinds = ["llama", "onnx", "fake"] as const
-export type LocalKind = typeof localKinds[number]
-
-/** The options of a deployment that an engine on this machine serves. */
-export type LocalDeployment = Extract<DeploymentOptions, { readonly engine: LocalKind }>
-
 /** Where engine threads run: `process`, in a child process for each deployment; `thread`, in this process. */
 export type Where = "process" | "thread"
 
@@ -82,9 +75,9 @@ export type Where = "process" | "thread"
 export type StartLocal = (
   where: Where,
   deployment: Deployment,
-  options: LocalDeployment
+  options: EngineDeployment
 ) => Effect.Effect<Engine, InferenceError, Scope.Scope>
 
-/** The engine of one kind, where the application has it; default `undefined`. */
-export const localEngine = (kind: LocalKind) =>
+/** The engine of one kind that runs on threads; `undefined` if the application does not have it. */
+export const localEngine = (kind: string) =>
   Context.Reference<StartLocal | undefined>(`troupe/services/engines/${kind}`, { defaultValue: () => undefined })

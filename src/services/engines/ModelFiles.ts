@@ -1,11 +1,11 @@
-/** What model files say of themselves before they are loaded: headers, and the memory that a deployment will take. */
+/** What model files say before they are loaded: headers, and the memory that a deployment will take. */
 import type { Effect } from "effect"
 import { Context, Schema } from "effect"
 import type { DeploymentOptions } from "../../domain/Deployment.ts"
-import type { MemoryEstimate } from "../models/MemoryEstimate.ts"
 import type { Header } from "../store/Gguf.ts"
+import type { ModelFacts } from "./EngineKind.ts"
 
-/** There is no such file or folder, or it may not be read. */
+/** The file or folder does not exist, or cannot be read. */
 export class Unreadable extends Schema.TaggedError<Unreadable>()("Unreadable", {
   path: Schema.String,
   detail: Schema.String
@@ -15,7 +15,7 @@ export class Unreadable extends Schema.TaggedError<Unreadable>()("Unreadable", {
   }
 }
 
-/** The file is not the model file it should be. */
+/** The file is not a model file of the expected format. */
 export class NotAModel extends Schema.TaggedError<NotAModel>()("NotAModel", {
   path: Schema.String,
   detail: Schema.String
@@ -25,7 +25,7 @@ export class NotAModel extends Schema.TaggedError<NotAModel>()("NotAModel", {
   }
 }
 
-/** What is wrong with a model's files. */
+/** A problem with a model's files. */
 export class ModelFileError extends Schema.TaggedError<ModelFileError>()("ModelFileError", {
   reason: Schema.Union([Unreadable, NotAModel])
 }) {
@@ -34,7 +34,13 @@ export class ModelFileError extends Schema.TaggedError<ModelFileError>()("ModelF
   }
 }
 
-/** A GGUF file, of which the weights were not read. */
+export const unreadable = (path: string, detail: string): ModelFileError =>
+  new ModelFileError({ reason: new Unreadable({ path, detail }) })
+
+export const notAModel = (path: string, detail: string): ModelFileError =>
+  new ModelFileError({ reason: new NotAModel({ path, detail }) })
+
+/** A GGUF file, without its weights. */
 export interface GgufFile {
   readonly path: string
   readonly bytes: number
@@ -43,12 +49,21 @@ export interface GgufFile {
   readonly header: Header
 }
 
-export class ModelFiles extends Context.Service<ModelFiles, {
+/** Reads a model's files. */
+export interface FileReader {
   /** Reads a GGUF file's header; again only when its size or time has changed. */
   readonly inspectFile: (path: string) => Effect.Effect<GgufFile, ModelFileError>
+  readonly readText: (path: string) => Effect.Effect<string, ModelFileError>
+  readonly namesIn: (folder: string) => Effect.Effect<ReadonlyArray<string>, ModelFileError>
+  /** bytes */
+  readonly sizeOf: (path: string) => Effect.Effect<number, ModelFileError>
+}
+
+export class ModelFiles extends Context.Service<ModelFiles, {
+  readonly inspectFile: FileReader["inspectFile"]
   /**
-   * The memory that a deployment's model will take. A split GGUF file counts with all of its parts; of `variants`, none.
-   * A fake takes what it pretends to.
+   * What a deployment's files say, and the memory that its model will take. A split GGUF file counts with all of its
+   * parts; `variants` do not count.
    */
-  readonly estimate: (options: DeploymentOptions) => Effect.Effect<MemoryEstimate, ModelFileError>
+  readonly describe: (options: DeploymentOptions) => Effect.Effect<ModelFacts, ModelFileError>
 }>()("troupe/services/engines/ModelFiles") {}

@@ -13,6 +13,7 @@ import { Deferred, Duration, Effect } from "effect"
 import type { Standing } from "../../domain/Caller.ts"
 import * as Policies from "../../domain/Defaults.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
+import { isRemote } from "../../domain/Deployment.ts"
 import type { Ability } from "../../domain/EngineProtocol.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { make as makeError, QueueFull } from "../../domain/InferenceError.ts"
@@ -206,7 +207,7 @@ export const isWanted = ({ loadWaiters, mailbox }: Actor): boolean => mailbox.si
 export const isAwaited = ({ actor, detached }: EngineInstance): boolean => !detached || isWanted(actor)
 
 const capacityOf = ({ deployment: { options } }: EngineInstance, engine: Engine): number =>
-  engine.describe.slots * ("replicas" in options ? options.replicas ?? 1 : 1)
+  engine.describe.slots * (isRemote(options) ? 1 : options.replicas ?? 1)
 
 /** Gives free slots to waiting callers, in the mailbox's order. */
 export const dispatch = ({ instance, mailbox }: Actor, now: number): void => {

@@ -4,9 +4,10 @@
  */
 import { Effect } from "effect"
 import type { Deployment } from "../../domain/Deployment.ts"
+import { isRemote } from "../../domain/Deployment.ts"
 import type { Engine } from "../engines/Engine.ts"
+import * as EngineKinds from "../engines/EngineKinds.ts"
 import type { ModelFiles } from "../engines/ModelFiles.ts"
-import { bitsOf } from "../store/Gguf.ts"
 import type { EngineInstance } from "./Actor.ts"
 import type { LoadCandidate } from "./MemoryScheduler.ts"
 
@@ -15,11 +16,10 @@ const processBytes = 110 * 2 ** 20
 
 const mebibyte = 2 ** 20
 
-/** The deployment, once for each of its files. */
-const variantsOf = (deployment: Deployment): readonly [Deployment, ...Array<Deployment>] => {
-  const { options } = deployment
-  if (options.engine !== "llama" || options.variants === undefined) return [deployment]
-  return [deployment, ...options.variants.map((file) => ({ ...deployment, options: { ...options, file } }))]
+/** The deployment, once for each of its paths. */
+const variantsOf = (deployment: Deployment): ReadonlyArray<Deployment> => {
+  const [, ...variants] = EngineKinds.alternativesOf(deployment.options)
+  return [deployment, ...variants.map(({ options }) => ({ ...deployment, options }))]
 }
 
 /** Equal options use the same memory. */
@@ -37,10 +37,8 @@ export const make = (files: ModelFiles["Service"], host: "process" | "thread"): 
 
   const estimate = Effect.fnUntraced(function*(deployment: Deployment) {
     const { options } = deployment
-    const { totalBytes } = yield* files.estimate(options)
-    const bits = options.engine === "llama" ? bitsOf((yield* files.inspectFile(options.file)).header) : undefined
-    const native = options.engine === "llama" || options.engine === "onnx"
-    const overhead = host === "process" && native ? processBytes : 0
+    const { bits, totalBytes } = yield* files.describe(options)
+    const overhead = host === "process" && !isRemote(options) && EngineKinds.kindOf(options).isNative ? processBytes : 0
     return { bytes: totalBytes + overhead, ...(bits === undefined ? {} : { bits }) }
   })
 

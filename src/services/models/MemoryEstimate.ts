@@ -14,7 +14,6 @@
  * The engine's process and library, about 130 MiB, are not included: with tiny-chat and 1, 8 and 32 busy slots of 512
  * tokens, an engine process used 139, 168 and 225 MiB, and the estimate is 7, 24 and 79.
  */
-import type { KvCacheType } from "../../domain/EngineProtocol.ts"
 import { batchOf, largestDefaultWindow } from "../../domain/EngineProtocol.ts"
 import type { Header } from "../store/Gguf.ts"
 import { architectureOf, numberOf, weightsBytesOf } from "../store/Gguf.ts"
@@ -33,7 +32,7 @@ export interface Use {
   readonly contextSize?: number | undefined
   readonly slots: number
   readonly replicas: number
-  readonly kvCacheType?: KvCacheType | undefined
+  readonly kvCacheType?: keyof typeof kvEntryBytes | undefined
   readonly flashAttention?: boolean | undefined
   readonly useMmap?: boolean | undefined
   /** Default the CPU. */
@@ -45,7 +44,7 @@ const windowStep = 256
 const floatBytes = 4
 
 /** Bytes of an entry: quantised types pack 32 entries into a block, with the block sizes of ggml. */
-const kvEntryBytes: Readonly<Record<KvCacheType, number>> = {
+const kvEntryBytes = {
   f32: 4,
   f16: 2,
   q8_0: 34 / 32,

@@ -2,35 +2,30 @@
 import * as Capability from "../../domain/Capability.ts"
 import * as Policies from "../../domain/Defaults.ts"
 import type { Deployment, DeploymentOptions } from "../../domain/Deployment.ts"
-import { defaultSlots } from "../../domain/Deployment.ts"
+import { defaultSlots, isRemote } from "../../domain/Deployment.ts"
 import type { Ability } from "../../domain/EngineProtocol.ts"
 import type { KnownModel } from "../../domain/KnownModels.ts"
 import * as KnownModels from "../../domain/KnownModels.ts"
 import * as Extra from "../../domain/PassThrough.ts"
 import type { Facts, Need } from "../../domain/SelectionInput.ts"
+import { capabilitiesOf, kindOf } from "../engines/EngineKinds.ts"
 
 const free = { input: 0, output: 0 }
 
 /** Another host than the provider's own has prices of its own. */
 const publishedOf = (options: DeploymentOptions): KnownModel | undefined =>
-  options.engine === "remote" && options.baseUrl === undefined
+  isRemote(options) && options.baseUrl === undefined
     ? KnownModels.find(options.provider, options.model)
     : undefined
 
 /** Requests that it works on side by side. */
 const slotsOf = (options: DeploymentOptions): number => {
-  switch (options.engine) {
-    case "remote":
-      return options.maxConcurrent ?? Policies.maxConcurrent
-    case "language-model":
-      return options.slots ?? defaultSlots
-    default:
-      return (options.slots ?? defaultSlots) * (options.replicas ?? 1)
-  }
+  if (isRemote(options)) return options.maxConcurrent ?? Policies.maxConcurrent
+  return (options.slots ?? defaultSlots) * (options.replicas ?? 1)
 }
 
 /** Engines whose models somebody else runs, or may. */
-const isElsewhere = ({ engine }: DeploymentOptions): boolean => engine === "remote" || engine === "language-model"
+const isElsewhere = (options: DeploymentOptions): boolean => isRemote(options) || kindOf(options).isElsewhere
 
 /** Fields of a dialect that the deployment does not speak, and counting where it has neither tokens nor an endpoint. */
 const lacksOf = (
@@ -38,7 +33,7 @@ const lacksOf = (
   abilities: ReadonlyArray<Ability>,
   counts: boolean
 ): ReadonlyArray<Need> => {
-  const spoken = options.engine === "remote" ? Extra.spokenBy[options.provider] : undefined
+  const spoken = isRemote(options) ? Extra.spokenBy[options.provider] : undefined
   const lacks: Array<Need> = Extra.needs.filter((need) => need !== `${spoken} fields`)
   if (!counts || !Capability.counts(options, abilities)) lacks.push("count")
   return lacks
@@ -52,7 +47,7 @@ const lacksOf = (
  */
 export const factsOf = (
   { id, options }: Deployment,
-  abilities = Capability.configured(options),
+  abilities = capabilitiesOf(options),
   counts = true
 ): Facts => {
   const published = publishedOf(options)

@@ -21,6 +21,7 @@ import * as Overrides from "../../domain/RoutingOptions.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
 import { routingOf } from "../../domain/RoutingPolicy.ts"
 import * as CachedResponses from "../cache/CachedResponses.ts"
+import { capabilitiesOf } from "../engines/EngineKinds.ts"
 import { Breaker } from "../health/Breaker.ts"
 import * as LatencyStats from "../health/LatencyStats.ts"
 import type { Status } from "../models/Models.ts"
@@ -79,7 +80,7 @@ const makeTables = (now: () => number) => {
         model.deployments.map((deployment) =>
           factsOf(
             deployment,
-            observed.narrow(deployment.id, Capability.configured(deployment.options)),
+            observed.narrow(deployment.id, capabilitiesOf(deployment.options)),
             !observed.lacksCount(deployment.id)
           )
         )

@@ -6,6 +6,7 @@ import { nearestName } from "../../domain/NearestName.ts"
 import type { KeyedProblem } from "../../domain/Problem.ts"
 import * as Problems from "../../domain/Problem.ts"
 import { providers } from "../../domain/RemoteDeployment.ts"
+import { engineKinds } from "../engines/EngineKinds.ts"
 import type { Path, Tree } from "./Overlay.ts"
 import { at, isMapping } from "./Overlay.ts"
 
@@ -53,8 +54,7 @@ const didYouMean = (name: Tree, expected: string): string => {
 
 /** What fields that only one kind of deployment has say of a deployment without an engine. */
 const kindByField: ReadonlyArray<readonly [field: string, hint: string]> = [
-  ["file", "Did you mean engine: llama?"],
-  ["folder", "Did you mean engine: onnx?"],
+  ...engineKinds.flatMap((kind) => "path" in kind ? [[kind.path, `Did you mean engine: ${kind.name}?`] as const] : []),
   ["model", `For a remote model, set provider to one of ${providers.join(", ")}`],
   ["baseUrl", `For a remote model, set provider to one of ${providers.join(", ")}`]
 ]

@@ -8,6 +8,8 @@ import type { Deployment, DeploymentOptions, Model } from "../../domain/Deployme
 import { defaultIdleUnload } from "../../domain/Deployment.ts"
 import { orOff } from "../../domain/Fields.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
+import { mapPaths } from "../engines/EngineKinds.ts"
+import { languageModel as languageModelKind } from "../engines/LanguageModelKind.ts"
 import type { Options as CircuitOptions } from "../health/Circuit.ts"
 import type { Rests } from "../keys/KeyPool.ts"
 import { policiesOf, routingFields, routingOf } from "./PolicySettings.ts"
@@ -91,24 +93,9 @@ export interface Surroundings {
   readonly findInStore: (folder: string, name: string) => string | undefined
 }
 
-const resolvePaths = (options: DeploymentOptions, resolve: Surroundings["resolvePath"]): DeploymentOptions => {
-  switch (options.engine) {
-    case "llama":
-      return {
-        ...options,
-        file: resolve(options.file),
-        ...(options.variants === undefined ? {} : { variants: options.variants.map(resolve) })
-      }
-    case "onnx":
-      return { ...options, folder: resolve(options.folder) }
-    case "fake":
-    case "language-model":
-    case "remote":
-      return options
-  }
+interface ModelSettings extends Omit<NonNullable<Source["models"]>[string], "deployments"> {
+  readonly deployments: readonly [DeploymentOptions, ...Array<DeploymentOptions>]
 }
-
-type ModelSettings = NonNullable<Source["models"]>[string]
 
 const isRouted = (settings: ModelSettings): boolean => Object.keys(routingFields).some((field) => field in settings)
 
@@ -122,7 +109,7 @@ const modelOf = (
   const toDeployment = (options: DeploymentOptions, index: number): Deployment => ({
     id: `${name}#${index}`,
     model: name,
-    options: resolvePaths(options, resolve),
+    options: mapPaths(options, resolve),
     idleUnload: orOff(settings.idleUnload, defaultIdleUnload, Duration.infinity),
     preload: settings.preload ?? true,
     pinned: settings.pinned ?? false,
@@ -143,14 +130,14 @@ export const modelWith = (name: string, options: DeploymentOptions): Model =>
   modelOf(name, { deployments: [options] }, (path) => path)
 
 /** The model of a provided language model's name. */
-export const languageModel = (name: string): Model => modelWith(name, { engine: "language-model", name })
+export const languageModel = (name: string): Model => modelWith(name, { engine: languageModelKind.name, name })
 
 const modelsOf = (
   source: Source,
   policies: ReadonlyArray<Policy>,
   { embedded, resolvePath }: Surroundings
 ): ReadonlyArray<Model> =>
-  Object.entries(source.models ?? { "tiny-chat": { deployments: [embedded] } } satisfies Source["models"]).map(
+  Object.entries<ModelSettings>(source.models ?? { "tiny-chat": { deployments: [embedded] } }).map(
     ([name, settings]) => modelOf(name, settings, resolvePath, policies)
   )
 

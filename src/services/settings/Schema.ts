@@ -1,7 +1,8 @@
 /** The schema of `troupe.yaml`, with the words that editors show. */
 import { Schema } from "effect"
-import { DeploymentOptions, RemoteDeployment } from "../../domain/Deployment.ts"
 import { Bytes, described, optional, Span, SpanOrOff } from "../../domain/Fields.ts"
+import { RemoteDeployment } from "../../domain/RemoteDeployment.ts"
+import * as EngineKinds from "../engines/EngineKinds.ts"
 import { PolicySettings, routingFields } from "./PolicySettings.ts"
 
 const positive = Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))
@@ -100,7 +101,7 @@ const EngineSettings = Schema.Struct({
 const ModelSettings = Schema.Struct({
   deployments: described(
     "Ways to serve the model, tried in the order that its policy chooses.",
-    Schema.NonEmptyArray(DeploymentOptions)
+    Schema.NonEmptyArray(EngineKinds.Options)
   ),
   idleUnload: optional("How long an unused model stays loaded, false for ever; default 10 minutes.", SpanOrOff),
   preload: optional(
@@ -206,7 +207,7 @@ const WrittenModel = Schema.Struct({
   deployments: described(
     "Ways to serve the model, tried in the order that its policy chooses.",
     Schema.NonEmptyArray(Schema.Union([
-      ...DeploymentOptions.members.slice(0, -1),
+      ...EngineKinds.Options.members.slice(0, -1),
       Schema.Struct({ ...RemoteDeployment.fields, engine: Schema.optionalKey(RemoteDeployment.fields.engine) })
     ]))
   )

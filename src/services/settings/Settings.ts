@@ -18,6 +18,8 @@ import * as HeaderValue from "../../domain/HeaderValue.ts"
 import type { KeyedProblem, Problem } from "../../domain/Problem.ts"
 import * as Problems from "../../domain/Problem.ts"
 import { name as cachedResponses } from "../cache/CachedResponses.ts"
+import type { EngineKind } from "../engines/EngineKind.ts"
+import { engineKinds } from "../engines/EngineKinds.ts"
 import { withHint } from "./Hints.ts"
 import { interpolate, isLoneReference, looksLikeSecret, referencesIn, typed } from "./Interpolation.ts"
 import type { Path, Tree } from "./Overlay.ts"
@@ -53,19 +55,27 @@ const secrets = (file: Tree): ReadonlyArray<Problem> =>
     expected: "A secret must not be written in the file. Use ${NAME} to read it from an environment variable"
   }))
 
-/** Names that callers ask for; the fake engine says that it is one wherever it shows. */
+/** A kind of engine can require a prefix of its models' names, and has the prefix to itself. */
+const prefixProblem = (name: string, deployments: ReadonlyArray<DeploymentOptions>): string | undefined => {
+  const kinds: ReadonlyArray<EngineKind> = engineKinds
+  for (const { modelPrefix, name: kind } of kinds) {
+    if (modelPrefix === undefined) continue
+    const count = deployments.filter(({ engine }) => engine === kind).length
+    const hasPrefix = name.startsWith(modelPrefix)
+    if (hasPrefix && count < deployments.length) {
+      return `A model whose name begins with ${modelPrefix} can have ${kind} deployments only`
+    }
+    if (!hasPrefix && count > 0) return `A model with a ${kind} deployment must be named ${modelPrefix}${name}`
+  }
+  return undefined
+}
+
 const nameProblem = (name: string, deployments: ReadonlyArray<DeploymentOptions>): string | undefined => {
-  const fakes = deployments.filter((deployment) => deployment.engine === "fake").length
   if (name === "") return "The name of a model must not be empty"
   if (name === cachedResponses) {
     return `The name ${name} is reserved for cached answers in fallbacks. Choose another name`
   }
-  if (name.startsWith("fake/") && fakes < deployments.length) {
-    return "A model whose name begins with fake/ can have fake deployments only"
-  }
-  return name.startsWith("fake/") || fakes === 0
-    ? undefined
-    : `A model with a fake deployment must be named fake/${name}`
+  return prefixProblem(name, deployments)
 }
 
 /** At the deployments, whose kind decides. */

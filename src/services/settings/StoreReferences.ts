@@ -1,29 +1,14 @@
 /** Models of the store in a configuration: `store:<name>` wherever the path of a model file may stand. Pure. */
-import type { DeploymentOptions, Model } from "../../domain/Deployment.ts"
+import type { Model } from "../../domain/Deployment.ts"
 import type { Problem } from "../../domain/Problem.ts"
 import * as Problems from "../../domain/Problem.ts"
+import { pathsOf } from "../engines/EngineKinds.ts"
 
 const scheme = "store:"
 
 /** The name in the store that stands for a path; undefined where a path stands. */
 export const nameInStore = (path: string): string | undefined =>
   path.startsWith(scheme) ? path.slice(scheme.length) : undefined
-
-type Named = readonly [field: ReadonlyArray<string | number>, path: string]
-
-const pathsOf = (options: DeploymentOptions): ReadonlyArray<Named> => {
-  switch (options.engine) {
-    case "llama":
-      return [
-        [["file"], options.file],
-        ...(options.variants ?? []).map((path, index): Named => [["variants", index], path])
-      ]
-    case "onnx":
-      return [[["folder"], options.folder]]
-    default:
-      return []
-  }
-}
 
 const missingOf = ({ model, options }: Model["deployments"][number], index: number): ReadonlyArray<Problem> =>
   pathsOf(options).flatMap(([field, path]) => {

@@ -1,6 +1,32 @@
 /** What the fake engine answers whole: vectors, scores, labels and tokens out of the text's own bytes and words. */
 import type { Classification, Each, Embedding, EngineFailure, Job, JobResult, WholeJob } from "../../domain/Job.ts"
 
+/** What the fake engine does wrong, and when. */
+type FakeFault = {
+  /**
+   * `error`: the job fails. `abort`: the engine's process is aborted as native code would. `hang`: no token comes any
+   * more. `load`: loading fails. `load-abort`: loading aborts the process.
+   */
+  readonly kind: "error" | "abort" | "hang" | "load" | "load-abort"
+  /** Tokens that come first. */
+  readonly afterTokens: number
+  /** Only when the last message holds this text. */
+  readonly trigger?: string | undefined
+}
+
+/** What a fake engine thread pretends to load. */
+export type FakeSpec = {
+  readonly engine: "fake"
+  readonly contextSize: number
+  readonly slots: number
+  readonly loadDelayMs: number
+  readonly promptDelayMs: number
+  readonly tokenDelayMs: number
+  /** The answer; left out, the engine echoes the last message. */
+  readonly reply?: string | undefined
+  readonly fault?: FakeFault | undefined
+}
+
 export type FakeToken = Uint8Array
 
 export const bytesPerToken = 3

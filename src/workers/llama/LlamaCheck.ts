@@ -1,11 +1,10 @@
 /** Loads a GGUF model and has it compute once, so that damaged weights are found at the load. */
 import type { Token } from "node-llama-cpp"
-import type { LlamaSpec } from "../../domain/EngineProtocol.ts"
 import type { EngineFailure, WholeJob } from "../../domain/Job.ts"
 import { failureFrom, refuse } from "../../domain/Job.ts"
 import type { Watch } from "../job/JobRunner.ts"
 import { checkFirstOutput } from "../model/OutputCheck.ts"
-import type { Loaded } from "./LlamaLoad.ts"
+import type { LlamaSpec, Loaded } from "./LlamaLoad.ts"
 import { load } from "./LlamaLoad.ts"
 import { makeWhole } from "./LlamaTasks.ts"
 

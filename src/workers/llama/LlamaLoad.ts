@@ -1,7 +1,7 @@
 /** Loads a GGUF model and makes its context, with failures that say what was wrong with which file. */
 import type { Llama, LlamaContext, LlamaModel } from "node-llama-cpp"
 import { setImmediate } from "node:timers/promises"
-import type { Ability, EngineDescription, LlamaSpec } from "../../domain/EngineProtocol.ts"
+import type { Ability, EngineDescription } from "../../domain/EngineProtocol.ts"
 import { batchOf, largestDefaultWindow, promptPiece, promptsPerBatch } from "../../domain/EngineProtocol.ts"
 import { failureFrom, refuse } from "../../domain/Job.ts"
 import { checkFile } from "../model/ModelFile.ts"
@@ -13,6 +13,30 @@ import type { Prompts } from "./LlamaPrompt.ts"
 import { makePrompts } from "./LlamaPrompt.ts"
 import { mendSampling } from "./LlamaSampling.ts"
 import { makeInterlude, makeSlot } from "./LlamaSlots.ts"
+
+/** What a llama engine thread loads. */
+export type LlamaSpec = {
+  readonly engine: "llama"
+  /** Absolute path of the GGUF file. */
+  readonly file: string
+  /** Tokens per slot; left out, the model's own window, at most 4,096. */
+  readonly contextSize?: number | undefined
+  readonly slots: number
+  /** Compute threads of one engine thread. */
+  readonly threads: number
+  /** Where to compute; left out, on the CPU. */
+  readonly gpu?: "auto" | "metal" | "cuda" | "vulkan" | undefined
+  /** Layers that the GPU computes; left out, as many as fit. */
+  readonly gpuLayers?: number | undefined
+  readonly flashAttention?: boolean | undefined
+  /** Left out, true. */
+  readonly useMmap?: boolean | undefined
+  readonly useMlock?: boolean | undefined
+  /** Type of the KV cache's entries; left out, F16. Those with a quantised V need `flashAttention`. */
+  readonly kvCacheType?: "f32" | "f16" | "q8_0" | "q5_1" | "q5_0" | "q4_1" | "q4_0" | undefined
+  /** Jobs of all owners share computed beginnings of prompts; left out, false. */
+  readonly sharePrefixes?: boolean | undefined
+}
 
 type Library = typeof import("node-llama-cpp")
 

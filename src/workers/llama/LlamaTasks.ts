@@ -1,6 +1,5 @@
 /** Jobs of the llama engine that are answered whole: vectors, rankings and tokens. */
 import type { LlamaEmbeddingContext, LlamaModel, LlamaRankingContext } from "node-llama-cpp"
-import type { LlamaSpec } from "../../domain/EngineProtocol.ts"
 import type {
   Each,
   Embedding,
@@ -15,7 +14,7 @@ import { failureFrom, refuse } from "../../domain/Job.ts"
 import type { Watch } from "../job/JobRunner.ts"
 import { notAble } from "../job/JobRunner.ts"
 import { checkScore, checkVector } from "../model/OutputCheck.ts"
-import type { Loaded } from "./LlamaLoad.ts"
+import type { LlamaSpec, Loaded } from "./LlamaLoad.ts"
 
 /** Made when first asked for, once; asked for again after a failure. */
 const once = <A>(make: () => Promise<A>): () => Promise<A> => {

@@ -1,11 +1,11 @@
 /** A model folder's files, in the layout that transformers.js reads, and what they say. */
 import { readFile } from "node:fs/promises"
 import { basename, join } from "node:path"
-import type { OnnxSpec } from "../../domain/EngineProtocol.ts"
 import { largestDefaultWindow } from "../../domain/EngineProtocol.ts"
 import { failureFrom, refuse } from "../../domain/Job.ts"
 import type { ChatTemplate } from "../model/ChatTemplate.ts"
 import { makeChatTemplate } from "../model/ChatTemplate.ts"
+import type { OnnxSpec } from "./OnnxRuntime.ts"
 import type { Pooling } from "./OnnxTasks.ts"
 import type { OnnxTokenizer } from "./OnnxTokenizer.ts"
 import { makeTokenizer } from "./OnnxTokenizer.ts"

@@ -1,6 +1,6 @@
 /** Loads a model folder: what its graph is for, and how that is done. */
 import { basename, join } from "node:path"
-import type { Ability, EngineDescription, OnnxSpec } from "../../domain/EngineProtocol.ts"
+import type { Ability, EngineDescription } from "../../domain/EngineProtocol.ts"
 import { failureFrom, refuse } from "../../domain/Job.ts"
 import type { Watch } from "../job/JobRunner.ts"
 import type { ChatTemplate } from "../model/ChatTemplate.ts"
@@ -20,7 +20,7 @@ import {
   templateOf,
   windowOf
 } from "./OnnxFolder.ts"
-import type { Library, Session } from "./OnnxRuntime.ts"
+import type { Library, OnnxSpec, Session } from "./OnnxRuntime.ts"
 import { importRuntime, openSession } from "./OnnxRuntime.ts"
 import type { Slot } from "./OnnxSlots.ts"
 import { makeSlots } from "./OnnxSlots.ts"

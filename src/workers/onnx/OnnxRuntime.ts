@@ -14,9 +14,29 @@ import { readdir, readFile } from "node:fs/promises"
 import { basename, dirname, join } from "node:path"
 import { setImmediate as turn } from "node:timers/promises"
 import type { InferenceSession, Tensor } from "onnxruntime-node"
-import type { OnnxDevice, OnnxSpec } from "../../domain/EngineProtocol.ts"
 import { refuse } from "../../domain/Job.ts"
 import { checkFile } from "../model/ModelFile.ts"
+
+/** Where an ONNX model computes. */
+export type OnnxDevice = "cpu" | "wasm" | "webgpu" | "cuda"
+
+/** What an onnx engine thread loads. */
+export type OnnxSpec = {
+  readonly engine: "onnx"
+  /** Absolute path of a folder in the layout that transformers.js reads. */
+  readonly folder: string
+  /** The model file within the folder's `onnx`, without `.onnx`. */
+  readonly model: string
+  /** Left out, the CPU: natively, or by WASM where the native library is missing. */
+  readonly device?: OnnxDevice | undefined
+  /** Tokens per slot; left out, the model's own window, at most 4,096. */
+  readonly contextSize?: number | undefined
+  readonly slots: number
+  /** Compute threads of one engine thread. */
+  readonly threads: number
+  /** Jobs of all owners share computed beginnings of prompts; left out, false. */
+  readonly sharePrefixes?: boolean | undefined
+}
 
 export type Library = typeof import("onnxruntime-node")
 

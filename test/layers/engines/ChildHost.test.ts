@@ -1,9 +1,10 @@
 import { assert } from "@effect/vitest"
 import { describe, it } from "vitest"
-import type { FakeSpec, HostOptions } from "../../../src/domain/EngineProtocol.ts"
+import type { HostOptions } from "../../../src/domain/EngineProtocol.ts"
 import type { GenerateJob, JobEvent } from "../../../src/domain/Job.ts"
 import { isTerminal } from "../../../src/domain/Job.ts"
 import { makeChildHost } from "../../../src/layers/engines/ChildHost.ts"
+import type { FakeSpec } from "../../../src/workers/fake/FakeTasks.ts"
 
 const optionsOf = (spec: Partial<FakeSpec>, options: Partial<HostOptions> = {}): HostOptions => ({
   replicas: 1,

@@ -10,6 +10,7 @@ import type { Generation } from "../../../src/domain/Generation.ts"
 import type { Event } from "../../../src/domain/Inference.ts"
 import * as EnginesLayer from "../../../src/layers/engines/Engines.ts"
 import { Engines } from "../../../src/services/engines/Engine.ts"
+import type { Options } from "../../../src/services/engines/EngineKinds.ts"
 import { layerUnbounded, Models } from "../../../src/services/models/Models.ts"
 import * as Deployments from "../../support/Deployments.ts"
 
@@ -18,7 +19,7 @@ const tinyChat = fileURLToPath(new URL("../../../models/tiny-chat-q8_0.gguf", im
 const deployment = (options: DeploymentOptions, more: Partial<Deployment> = {}) =>
   Deployments.deployment("subject#0", { options, ...more })
 
-const fake = (more: Partial<Extract<DeploymentOptions, { engine: "fake" }>> = {}): DeploymentOptions => ({
+const fake = (more: Partial<Extract<Options, { engine: "fake" }>> = {}): DeploymentOptions => ({
   engine: "fake",
   ...more
 })

@@ -11,7 +11,7 @@ import type * as InferenceError from "../../../src/domain/InferenceError.ts"
 import * as LanguageModelsLayer from "../../../src/layers/ai/LanguageModels.ts"
 import * as EnginesLayer from "../../../src/layers/engines/Engines.ts"
 import type { Engine } from "../../../src/services/engines/Engine.ts"
-import { LanguageModels } from "../../../src/services/engines/LanguageModels.ts"
+import { LanguageModels } from "../../../src/services/engines/LanguageModelKind.ts"
 import * as Deployments from "../../support/Deployments.ts"
 
 class Unbuilt extends Data.TaggedError("Unbuilt")<{ readonly message: string }> {}

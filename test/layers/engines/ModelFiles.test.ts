@@ -58,18 +58,18 @@ describe("ModelFiles", () => {
       })
     ))
 
-  it.effect("estimates a GGUF file, an ONNX folder and a fake", () =>
+  it.effect("describes a GGUF file, an ONNX folder and a fake", () =>
     withFiles((files, folder) =>
       Effect.gen(function*() {
-        const llama = yield* files.estimate({ engine: "llama", file })
-        const fake = yield* files.estimate({ engine: "fake" })
+        const llama = yield* files.describe({ engine: "llama", file })
+        const fake = yield* files.describe({ engine: "fake" })
         assert.isAbove(llama.totalBytes, 3_000_000)
         assert.strictEqual(fake.totalBytes, 0)
         const onnxFolder = join(folder, "onnx")
         cpSync(join(models, "tiny-chat-onnx"), onnxFolder, { recursive: true })
-        const whole = yield* files.estimate({ engine: "onnx", folder: onnxFolder })
+        const whole = yield* files.describe({ engine: "onnx", folder: onnxFolder })
         writeFileSync(join(onnxFolder, "onnx/model.onnx_data"), new Uint8Array(1000))
-        const external = yield* files.estimate({ engine: "onnx", folder: onnxFolder })
+        const external = yield* files.describe({ engine: "onnx", folder: onnxFolder })
         assert.strictEqual(external.weightsBytes, whole.weightsBytes + 1000)
       })
     ))

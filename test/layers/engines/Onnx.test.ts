@@ -4,17 +4,17 @@ import { Effect, Result, Stream } from "effect"
 import { cpSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { describe } from "vitest"
-import type { DeploymentOptions } from "../../../src/domain/Deployment.ts"
 import type { Generation } from "../../../src/domain/Generation.ts"
 import type { InferenceError } from "../../../src/domain/InferenceError.ts"
 import type { ToolDefinition } from "../../../src/domain/Job.ts"
 import * as EnginesLayer from "../../../src/layers/engines/Engines.ts"
 import type { Engine } from "../../../src/services/engines/Engine.ts"
+import type { Options } from "../../../src/services/engines/EngineKinds.ts"
 import { deploymentOf } from "../../conformance/engine.ts"
 import { embedding, logitGraph, tinyChat, typeWeight, vectorGraph, writeModel } from "../../support/OnnxModels.ts"
 import { temporaryFolder } from "../../support/Service.ts"
 
-type OnnxOptions = Omit<Extract<DeploymentOptions, { engine: "onnx" }>, "engine">
+type OnnxOptions = Omit<Extract<Options, { engine: "onnx" }>, "engine">
 
 const start = (options: OnnxOptions) => EnginesLayer.make("thread").start(deploymentOf({ engine: "onnx", ...options }))
 

@@ -5,6 +5,7 @@ import { mkdir, mkdtemp, realpath, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { isAbsolute, join } from "node:path"
 import * as SettingsFile from "../../../src/layers/settings/SettingsFile.ts"
+import { pathOf } from "../../../src/services/engines/EngineKinds.ts"
 import { Settings, SettingsError } from "../../../src/services/settings/Settings.ts"
 
 /** A folder that is gone after the test. */
@@ -54,7 +55,7 @@ describe("SettingsFile", () => {
         assert.deepStrictEqual(models.map(({ name }) => name), ["tiny-chat"])
         const { options } = models[0]!.deployments[0]
         assert.strictEqual(options.engine, "llama")
-        const file = options.engine === "llama" ? options.file : ""
+        const file = pathOf(options) ?? ""
         assert.isTrue(isAbsolute(file))
         assert.strictEqual(readFileSync(file).subarray(0, 4).toString("latin1"), ggufMagic)
       }))
@@ -251,7 +252,7 @@ describe("SettingsFile", () => {
   })
 
   it("the embedded model is in the package", () => {
-    assert.isTrue(SettingsFile.embedded.engine === "llama" && existsSync(SettingsFile.embedded.file))
+    assert.isTrue(SettingsFile.embedded.engine === "llama" && existsSync(pathOf(SettingsFile.embedded) ?? ""))
   })
 
   it.effect("provides Settings", () =>

@@ -9,6 +9,7 @@ import { abilities, abilityInWords } from "../../../src/domain/EngineProtocol.ts
 import type { Request } from "../../../src/domain/Inference.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import * as Policy from "../../../src/domain/RoutingPolicy.ts"
+import { capabilitiesOf } from "../../../src/services/engines/EngineKinds.ts"
 import { Breaker } from "../../../src/services/health/Breaker.ts"
 import { Inference } from "../../../src/services/inference/Inference.ts"
 import type { Part, Setting } from "../../support/Routing.ts"
@@ -85,7 +86,7 @@ const outcome = (setting: Setting, ask: Asked) => {
 
 for (const [kind, options] of Object.entries(kinds)) {
   describe(`a deployment of the kind ${kind}`, () => {
-    const has = Capability.configured(options)
+    const has = capabilitiesOf(options)
     it.effect.each(abilities)("with a request for %s", (ability) =>
       Effect.gen(function*() {
         const { also, ask } = requests[ability]

@@ -35,7 +35,7 @@ const bounded = (direction: Direction & { readonly budget: number }) => {
     ...direction,
     onChange() {
       const taken = place.engines.filter(({ open }) => open).reduce(
-        (sum, { deployment: { options } }) => sum + (options.engine === "fake" ? options.memory ?? 0 : 0),
+        (sum, { deployment: { options } }) => sum + (options.engine === "fake" ? Number(options.memory ?? 0) : 0),
         0
       )
       if (taken > direction.budget * MiB) over.push(taken / MiB)

@@ -42,7 +42,10 @@ const makeWatch = () => {
   const counts = { served: 0, failed: 0, left: 0 }
   const memory = (engines: Stage["engines"]) => {
     const taken = engines.filter(({ open }) => open)
-      .reduce((sum, { deployment: { options } }) => sum + (options.engine === "fake" ? options.memory ?? 0 : 0), 0)
+      .reduce(
+        (sum, { deployment: { options } }) => sum + (options.engine === "fake" ? Number(options.memory ?? 0) : 0),
+        0
+      )
     if (taken > budget * MiB) faults.push(`${taken / MiB} of ${budget} MiB are in use`)
   }
   const enter = ({ engines }: Stage, id: string, index: number) => {

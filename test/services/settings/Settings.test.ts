@@ -4,6 +4,7 @@ import * as fc from "fast-check"
 import { inspect } from "node:util"
 import * as Policies from "../../../src/domain/Defaults.ts"
 import type { DeploymentOptions } from "../../../src/domain/Deployment.ts"
+import { isRemote } from "../../../src/domain/Deployment.ts"
 import type { Problem } from "../../../src/domain/Problem.ts"
 import * as Problems from "../../../src/domain/Problem.ts"
 import * as Policy from "../../../src/domain/RoutingPolicy.ts"
@@ -55,7 +56,7 @@ describe("Settings", () => {
       const [model] = resolved(file, { variables }).models
       const { options } = model!.deployments[0]
       assert.strictEqual(options.engine, "remote")
-      if (options.engine !== "remote") return
+      if (!isRemote(options)) return
       assert.deepStrictEqual(options.keys?.map(({ key }) => Redacted.value(key)), ["first secret", "12345678"])
       assert.deepStrictEqual(options.timeouts?.stall, Duration.seconds(3))
     })

@@ -1,0 +1,73 @@
+/** The engine kind `onnx`: a folder with an ONNX model, its tokeniser and its configuration, in onnxruntime. */
+import { Effect, Schema } from "effect"
+import { defaultSlots } from "../../domain/Deployment.ts"
+import { described, optional } from "../../domain/Fields.ts"
+import { ofOnnx } from "../models/MemoryEstimate.ts"
+import type { EngineKind } from "./EngineKind.ts"
+import { contextSize, sharePrefixes, threadOptions, threads } from "./EngineKind.ts"
+import type { FileReader } from "./ModelFiles.ts"
+import { notAModel, unreadable } from "./ModelFiles.ts"
+
+const name = "onnx"
+
+const OnnxOptions = Schema.Struct({
+  engine: Schema.Literal(name),
+  folder: described(
+    "The folder (config.json, tokenizer.json, onnx/model.onnx), relative to the configuration file's.",
+    Schema.NonEmptyString
+  ),
+  model: optional("The file within onnx/, without .onnx; default model.", Schema.NonEmptyString),
+  device: optional(
+    "Where to compute: cpu and wasm run everywhere, the others where the machine has one; default cpu, and wasm where " +
+      "onnxruntime-node is missing.",
+    Schema.Literals(["cpu", "wasm", "webgpu", "cuda"])
+  ),
+  contextSize,
+  threads,
+  sharePrefixes,
+  ...threadOptions
+})
+type OnnxOptions = typeof OnnxOptions.Type
+
+const defaultModel = "model"
+
+const decodeConfig = Schema.decodeEffect(Schema.fromJsonString(Schema.Record(Schema.String, Schema.Unknown)))
+
+const describe = Effect.fnUntraced(function*(options: OnnxOptions, files: FileReader) {
+  const file = `${options.folder}/config.json`
+  const text = yield* files.readText(file)
+  const config = yield* decodeConfig(text).pipe(Effect.mapError(() => notAModel(file, "it is not a JSON object")))
+  const folder = `${options.folder}/onnx`
+  const model = `${options.model ?? defaultModel}.onnx`
+  const names = yield* files.namesIn(folder)
+  if (!names.includes(model)) return yield* unreadable(`${folder}/${model}`, "There is no such file")
+  // External data lies beside the model under its name: model.onnx_data, model.onnx.data, model.onnx_data_1.
+  const sizes = yield* Effect.forEach(
+    names.filter((name) => name.startsWith(model)),
+    (name) => files.sizeOf(`${folder}/${name}`)
+  )
+  return ofOnnx(config, sizes.reduce((sum, size) => sum + size, 0), {
+    ...options,
+    slots: options.slots ?? defaultSlots,
+    replicas: options.replicas ?? 1
+  })
+})
+
+export const onnx = {
+  name,
+  options: OnnxOptions,
+  capabilities: ["generate", "tools", "format", "logprobs", "embed", "rerank", "classify", "tokenize"],
+  path: "folder",
+  format: "onnx",
+  isNative: true,
+  isElsewhere: false,
+  filesIn: ({ model = defaultModel }) => ["config.json", "tokenizer.json", `onnx/${model}.onnx`],
+  describe,
+  spec: ({ replicas: _, ...options }) => ({
+    ...options,
+    slots: options.slots ?? defaultSlots,
+    model: options.model ?? defaultModel,
+    threads: options.threads ?? 1
+  }),
+  inspection: (folder) => Effect.succeed({ engine: name, folder, model: defaultModel, slots: 1, threads: 1 })
+} as const satisfies EngineKind<OnnxOptions>
