@@ -56,7 +56,7 @@ export type Name = typeof names[number]
 /** The name of a strategy that an embedding program provides, as a policy writes it. */
 export type CustomName = `custom/${string}`
 
-export const customName = /^custom\/./
+export const customName = /^custom\/./u
 
 /** A strategy that an embedding program provides. */
 export interface Custom {

@@ -1,0 +1,57 @@
+/** The documents agree with the code. */
+import { assert } from "@effect/vitest"
+import { execFile } from "node:child_process"
+import { existsSync, readdirSync, readFileSync } from "node:fs"
+import { dirname, join } from "node:path"
+import { fileURLToPath } from "node:url"
+import { promisify } from "node:util"
+import { describe, expect, it } from "vitest"
+import { fileJsonSchema } from "../src/services/settings/Schema.ts"
+import { tablesOf, withTables } from "./support/SettingsTables.ts"
+
+const root = fileURLToPath(new URL("..", import.meta.url))
+
+const documents = [
+  ...["README.md", "CONTRIBUTING.md", "models/README.md", "bench/README.md"],
+  ...readdirSync(join(root, "docs"), { recursive: true, encoding: "utf8" })
+    .filter((name) => name.endsWith(".md"))
+    .map((name) => join("docs", name))
+]
+
+const read = (name: string): string => readFileSync(join(root, name), "utf8")
+
+/** The anchor that GitHub gives a heading. */
+const anchorOf = (heading: string): string => heading.toLowerCase().replaceAll(/[^\w\s-]/g, "").replaceAll(/\s/g, "-")
+
+const anchorsIn = (text: string): ReadonlyArray<string> =>
+  [...text.matchAll(/^#+ (.+)$/gm)].map(([, heading]) => anchorOf(heading!))
+
+describe("docs/configuration.md", () => {
+  it("has the settings of the schema: update it with `npx vitest run test/docs.test.ts -u`", async () => {
+    const text = read("docs/configuration.md")
+    const tables = tablesOf(fileJsonSchema())
+    for (const name of tables.keys()) assert.include(text, `<!-- settings: ${name} -->`)
+    await expect(withTables(text, tables)).toMatchFileSnapshot("../docs/configuration.md")
+  })
+})
+
+describe("docs/embedding.md", () => {
+  const programs = [...read("docs/embedding.md").matchAll(/^```ts\n(.*?)^```/gms)].map(([, program]) => program!)
+
+  it.each(programs.map((program, index) => [index + 1, program] as const))("program %i runs", async (_, program) => {
+    const flags = ["--conditions=troupe:source", "--input-type=module-typescript", "--eval"]
+    const { stdout } = await promisify(execFile)(process.execPath, [...flags, program], { cwd: root })
+    assert.match(stdout, /The capital of Japan is Tokyo\.|Snow is white\./)
+  })
+})
+
+describe("documents", () => {
+  it.each(documents)("%s links to files and headings that exist", (name) => {
+    const links = [...read(name).matchAll(/\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)/g)]
+    for (const [link, path = "", anchor] of links) {
+      const target = path === "" ? name : join(dirname(name), path)
+      assert.isTrue(existsSync(join(root, target)), `${link} in ${name}`)
+      if (anchor !== undefined) assert.include(anchorsIn(read(target)), anchor, `${link} in ${name}`)
+    }
+  })
+})
