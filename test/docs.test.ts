@@ -12,7 +12,10 @@ import { tablesOf, withTables } from "./support/SettingsTables.ts"
 const root = fileURLToPath(new URL("..", import.meta.url))
 
 const documents = [
-  ...["README.md", "CONTRIBUTING.md", "models/README.md", "bench/README.md"],
+  "README.md",
+  "CONTRIBUTING.md",
+  "models/README.md",
+  "bench/README.md",
   ...readdirSync(join(root, "docs"), { recursive: true, encoding: "utf8" })
     .filter((name) => name.endsWith(".md"))
     .map((name) => join("docs", name))
