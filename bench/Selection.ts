@@ -18,7 +18,7 @@ const scene = (size: number) => {
     price: { input: draw(1, index), output: draw(2, index) * 4 },
     quality: 0.8 + draw(3, index) * 0.2,
     contextWindow: 8192,
-    abilities: ["generate", "tools"],
+    capabilities: ["generate", "tools"],
     slots: 4
   })))
   const conditions = indices.map((index): Selection.Condition => {
@@ -40,7 +40,7 @@ const measure = (strategy: Selection.Name, size: number, ms: number): number => 
       const session = `s${turn}`
       const asked = {
         model: "model",
-        needs: ["tools"] as const,
+        capabilities: ["tools"] as const,
         promptTokens: 500,
         session,
         now: 1_000,

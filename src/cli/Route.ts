@@ -4,9 +4,8 @@ import { Argument, Command, Flag } from "effect/cli"
 import * as App from "../App.ts"
 import { abilities } from "../domain/EngineProtocol.ts"
 import * as Problems from "../domain/Problem.ts"
-import * as Overrides from "../domain/RoutingOptions.ts"
-import type { Question } from "../services/routing/Explanation.ts"
-import { explain as explainRoute, Question as QuestionSchema } from "../services/routing/Explanation.ts"
+import * as RoutingOptions from "../domain/RoutingOptions.ts"
+import { explain as explainRoute, ExplanationRequest } from "../services/routing/Explanation.ts"
 import { Settings } from "../services/settings/Settings.ts"
 import { withClient } from "./Client.ts"
 import type { Target } from "./Flags.ts"
@@ -29,7 +28,7 @@ const descriptions: Readonly<Record<string, string>> = {
 }
 
 /** One for each header that a request may have. */
-const overrides = Object.fromEntries(Overrides.headerNames.map((header) => {
+const overrides = Object.fromEntries(RoutingOptions.headerNames.map((header) => {
   const name = header.slice("x-troupe-".length)
   const description = descriptions[name] ?? `Value of the header ${header}`
   return [header, Flag.String(name).pipe(Flag.withDescription(description), Flag.optional)]
@@ -81,7 +80,7 @@ const present = (some: object): object =>
 type Input = Command.Command.Config.Infer<typeof options>
 
 const questionOf = ({ maxTokens, model, needs, overrides, prompt, tenant, tools }: Input) => {
-  const route = Overrides.fromHeaders(present(overrides) as Readonly<Record<string, string>>)
+  const route = RoutingOptions.fromHeaders(present(overrides) as Readonly<Record<string, string>>)
   const named = Option.match(needs, { onNone: () => [], onSome: (text) => text.split(",").map((name) => name.trim()) })
   const question = {
     ...present({ prompt, model, maxTokens, tenant }),
@@ -89,7 +88,7 @@ const questionOf = ({ maxTokens, model, needs, overrides, prompt, tenant, tools 
     ...(route === undefined ? {} : { route })
   }
   return Effect.mapError(
-    Schema.decodeUnknownEffect(QuestionSchema, { errors: "all" })(question),
+    Schema.decodeUnknownEffect(ExplanationRequest, { errors: "all" })(question),
     (error) =>
       new CommandFailed({
         message: Problems.fromSchemaError(error).map(({ expected, path }) => `${flagOf(path)}: ${expected}`).join("; ")
@@ -98,7 +97,7 @@ const questionOf = ({ maxTokens, model, needs, overrides, prompt, tenant, tools 
 }
 
 /** Nothing is loaded and nothing is measured yet. */
-const fromConfiguration = (question: Question, { config }: Target) =>
+const fromConfiguration = (question: ExplanationRequest, { config }: Target) =>
   Effect.flatMap(
     loadWithoutSecrets(config),
     (settings) =>
@@ -111,7 +110,7 @@ const fromConfiguration = (question: Question, { config }: Target) =>
       )
   )
 
-const decide = Effect.fnUntraced(function*(question: Question, target: Target) {
+const decide = Effect.fnUntraced(function*(question: ExplanationRequest, target: Target) {
   const asked = withClient(target, (client) => client.admin.route({ payload: question }))
   const told = yield* Option.isSome(target.url)
     ? asked

@@ -67,11 +67,11 @@ const candidateRows = ({ candidates }: Decision): ReadonlyArray<ReadonlyArray<st
 }
 
 const candidates = (decision: Decision): ReadonlyArray<string> => {
-  const { candidates, explored, spilled = [], strategy, viable } = decision
+  const { candidates, explored, spilled = [], strategy, eligible } = decision
   if (candidates.length === 0) return []
-  const all = viable === candidates.length
+  const all = eligible === candidates.length
     ? "All eligible deployments"
-    : `The best ${candidates.length} of ${viable} eligible deployments`
+    : `The best ${candidates.length} of ${eligible} eligible deployments`
   const left = candidates.length - mostRows
   return [
     "",
@@ -94,10 +94,10 @@ const reasons = (decision: Decision): ReadonlyArray<string> => [
     "Unknown values (scored as neutral)",
     groupBy(decision.candidates, ({ unknown }) => unknown, ({ deployment }) => deployment)
   ),
-  ...groups("Excluded", groupBy(decision.ruledOut, ({ why }) => [why], ({ deployment }) => deployment)),
-  ...(decision.ruledOutCount === undefined || decision.ruledOutCount <= decision.ruledOut.length
+  ...groups("Excluded", groupBy(decision.excluded, ({ reason }) => [reason], ({ deployment }) => deployment)),
+  ...(decision.excludedCount === undefined || decision.excludedCount <= decision.excluded.length
     ? []
-    : [`and ${decision.ruledOutCount - decision.ruledOut.length} more excluded`])
+    : [`and ${decision.excludedCount - decision.excluded.length} more excluded`])
 ]
 
 type Lists = Plan["lists"]

@@ -6,7 +6,7 @@ import type { Priority } from "./Inference.ts"
 export const tenantHeader = "x-troupe-tenant"
 
 /** How a caller stands among others, and what he wants of the model afterwards: see `Inference.Request`. */
-export interface Standing {
+export interface Caller {
   readonly tenant?: string | undefined
   readonly priority?: Priority | undefined
   readonly keepAlive?: Duration.Duration | undefined

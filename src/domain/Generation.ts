@@ -1,8 +1,8 @@
 /** What an engine is asked for: one generation with its defaults filled in, a text to count, documents to rank. */
-import type { Standing } from "./Caller.ts"
+import type { Caller } from "./Caller.ts"
 import type { GenerateJob, SamplingOptions, TokenizeJob } from "./Job.ts"
 import type { Message } from "./Message.ts"
-import type { Extra } from "./PassThrough.ts"
+import type { PassThrough } from "./PassThrough.ts"
 import type { Native, Source } from "./Source.ts"
 
 /** What the caller set; an engine applies its own defaults to the rest. */
@@ -17,11 +17,11 @@ export interface Generation extends Omit<GenerateJob, "kind" | "window" | "messa
   /** `assistantPrefix` holds text of an earlier attempt, which `source` does not have; default false. */
   readonly resumed?: boolean | undefined
   /** Fields of the caller's own dialect; left out, none. An engine that has no words for them refuses what is required. */
-  readonly extra?: Extra | undefined
+  readonly extra?: PassThrough | undefined
   /** Whether an answer may have several calls, for engines that can be told; default true. */
   readonly parallelToolCalls?: boolean | undefined
   /** For engines that hand a request on to others who queue it; left out, nothing is said. */
-  readonly standing?: Standing | undefined
+  readonly standing?: Caller | undefined
   /** Nobody sees any of the answer before it is whole, nor waits for its first piece: it may come in one. */
   readonly buffered?: boolean | undefined
 }

@@ -16,7 +16,7 @@ export const header = "x-troupe-hops"
 export const most = 8
 
 /** Of the request that a fiber works for. */
-export const Hops = Context.Reference<number>("troupe/domain/HopLimit", { defaultValue: () => 0 })
+export const HopCount = Context.Reference<number>("troupe/domain/HopLimit", { defaultValue: () => 0 })
 
 /** What the header says; whoever says nothing sensible is no instance of Troupe. */
 export const fromHeaders = (

@@ -26,8 +26,8 @@ import type { InferenceError } from "./InferenceError.ts"
 import type { ChosenLogprob, Classification, FinishReason, TokenUsage, ToolCall as JobToolCall } from "./Job.ts"
 import { isNestedDeeper, mostLevels } from "./JsonDepth.ts"
 import * as Content from "./Message.ts"
-import * as Extra from "./PassThrough.ts"
-import { Overrides } from "./RoutingOptions.ts"
+import * as PassThrough from "./PassThrough.ts"
+import { RoutingOptions } from "./RoutingOptions.ts"
 import type { Native } from "./Source.ts"
 import { Source } from "./Source.ts"
 
@@ -100,7 +100,7 @@ const standing = {
    */
   keepAlive: Schema.optional(Schema.Duration),
   /** Routing otherwise than configured. */
-  route: Schema.optional(Overrides)
+  route: Schema.optional(RoutingOptions)
 }
 
 /** Added to the logits of tokens, by token id. */
@@ -150,7 +150,7 @@ export const Request = Schema.Struct({
   /** Tell each token's log-probability and those of so many of the likeliest; default none. */
   logprobs: Schema.optional(Schema.Int.check(within(0, 20))),
   /** What the caller says in a dialect's own words and Troupe has no name for; default nothing. */
-  extra: Schema.optional(Extra.Extra),
+  extra: Schema.optional(PassThrough.PassThrough),
   /** The caller's own request, which a provider of its dialect is sent; default none. */
   source: Schema.optional(Source),
   ...standing
@@ -174,7 +174,7 @@ export const EmbedRequest = Schema.Struct({
   /** Empty texts stand for inputs that only `source` has, as tokens. */
   inputs: Texts,
   /** As in `Request`. */
-  extra: Schema.optional(Extra.Extra),
+  extra: Schema.optional(PassThrough.PassThrough),
   /** As in `Request`. */
   source: Schema.optional(Source),
   ...standing
@@ -220,7 +220,7 @@ export const CountRequest = Schema.Struct({
     tools: Schema.optional(Schema.Array(Tool))
   }),
   /** As in `Request`. */
-  extra: Schema.optional(Extra.Extra),
+  extra: Schema.optional(PassThrough.PassThrough),
   /** As in `Request`. */
   source: Schema.optional(Source),
   ...standing

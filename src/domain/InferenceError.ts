@@ -311,13 +311,13 @@ export class CircuitOpen extends Schema.TaggedError<CircuitOpen>()("CircuitOpen"
 /** No deployment of the model can take the request; each with why it was ruled out. */
 export class NoDeployment extends Schema.TaggedError<NoDeployment>()("NoDeployment", {
   model: Schema.String,
-  ruledOut: Schema.Array(Schema.Struct({ deployment: Schema.String, why: Schema.String })),
+  excluded: Schema.Array(Schema.Struct({ deployment: Schema.String, reason: Schema.String })),
   /** When one of them may take it. */
   retryAfterMs: Schema.optionalKey(Schema.Finite)
 }) {
   override get message(): string {
-    const listed = this.ruledOut.slice(0, mostListed).map(({ deployment, why }) => `${deployment}: ${why}`)
-    const more = this.ruledOut.length - listed.length
+    const listed = this.excluded.slice(0, mostListed).map(({ deployment, reason: why }) => `${deployment}: ${why}`)
+    const more = this.excluded.length - listed.length
     const whys = [...listed, ...(more > 0 ? [`and ${more} more`] : [])].join("; ")
     const wait = this.retryAfterMs === undefined ? "" : `. Try again in ${Math.ceil(this.retryAfterMs / 1000)} s.`
     return `No deployment of "${this.model}" can take this request. ${whys}${wait}`

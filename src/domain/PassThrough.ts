@@ -27,7 +27,7 @@ export const dialects = ["openai", "anthropic"] as const
 export type Dialect = typeof dialects[number]
 
 /** The dialect that a provider speaks as well; another instance of this one passes fields on in its turn, or refuses. */
-export const spokenBy: Readonly<Record<Provider, Dialect | undefined>> = {
+export const dialectOf: Readonly<Record<Provider, Dialect | undefined>> = {
   openai: "openai",
   "azure-openai": "openai",
   troupe: "openai",
@@ -57,13 +57,13 @@ export type Field = typeof Field.Type
 export const tasks = ["embeddings", "rerank", "classify", "tokenize"] as const
 export type Task = typeof tasks[number]
 
-export const Extra = Schema.Struct({
+export const PassThrough = Schema.Struct({
   dialect: Schema.Literals(dialects),
   /** The endpoint; left out, one that generates. */
   task: Schema.optional(Schema.Literals(tasks)),
   fields: Schema.Array(Field).check(Schema.isMaxLength(mostFields))
 })
-export type Extra = typeof Extra.Type
+export type PassThrough = typeof PassThrough.Type
 
 /** What a deployment must have that a request with such fields needs. */
 export type Need = `${Dialect} fields`
@@ -71,11 +71,11 @@ export type Need = `${Dialect} fields`
 export const needs = dialects.map((dialect): Need => `${dialect} fields`)
 
 /** The fields that must not be left out. */
-export const requiredFields = ({ fields }: Extra): ReadonlyArray<Field> =>
+export const requiredFields = ({ fields }: PassThrough): ReadonlyArray<Field> =>
   fields.filter(({ optional }) => optional !== true)
 
 /** Their paths, as `messages[0].audio`. */
-export const requiredOf = (extra: Extra): ReadonlyArray<string> =>
+export const requiredOf = (extra: PassThrough): ReadonlyArray<string> =>
   requiredFields(extra).map(({ path }) => formatPath(path))
 
 /** Values by the steps to them, so that a body is gone through once however many there are. */
@@ -111,4 +111,4 @@ const graft = (target: unknown, { steps, value }: Tree): unknown => {
 }
 
 /** The body with the fields in their places. */
-export const place = (body: unknown, { fields }: Extra): unknown => graft(body, treeOf(fields))
+export const merge = (body: unknown, { fields }: PassThrough): unknown => graft(body, treeOf(fields))

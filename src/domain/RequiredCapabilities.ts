@@ -1,7 +1,7 @@
 /** What a chat request needs of whoever answers it, and which of its fields need it. Pure. */
 import type { Request, TokenizeRequest } from "./Inference.ts"
 import { firstImage } from "./Message.ts"
-import type { Need } from "./SelectionInput.ts"
+import type { RequiredCapability } from "./SelectionInput.ts"
 
 /** The fields of a request that may need something. */
 type Asked = Pick<Request, "extra" | "format" | "logprobs" | "messages" | "toolChoice" | "tools">
@@ -9,9 +9,9 @@ type Asked = Pick<Request, "extra" | "format" | "logprobs" | "messages" | "toolC
 const hasRequired = ({ extra }: Asked): boolean =>
   extra !== undefined && extra.fields.some(({ optional }) => optional !== true)
 
-export const needsOf = (request: Asked): ReadonlyArray<Need> => {
+export const needsOf = (request: Asked): ReadonlyArray<RequiredCapability> => {
   const { extra, format, logprobs, messages, toolChoice, tools = [] } = request
-  const needs: Array<Need> = ["generate"]
+  const needs: Array<RequiredCapability> = ["generate"]
   // Tools that must not be called are left out where a model does not know any.
   if (tools.length > 0 && toolChoice !== "none") needs.push("tools")
   if (format !== undefined) needs.push("format")
@@ -28,19 +28,19 @@ export const pathsOf = ({ messages }: Pick<Request, "messages">, need: string): 
 }
 
 /** What counting the tokens of a conversation needs. */
-export const needsOfCount = (request: Asked): ReadonlyArray<Need> => [
+export const needsOfCount = (request: Asked): ReadonlyArray<RequiredCapability> => [
   "count",
   ...needsOf(request).filter((need) => need !== "generate")
 ]
 
 /** What embedding needs. */
-export const needsOfEmbedding = ({ extra }: Pick<Request, "extra">): ReadonlyArray<Need> =>
+export const needsOfEmbedding = ({ extra }: Pick<Request, "extra">): ReadonlyArray<RequiredCapability> =>
   extra?.fields.some(({ optional }) => optional !== true) === true ? ["embed", `${extra.dialect} fields`] : ["embed"]
 
 /** What making a text, or a conversation with images and tools, into tokens needs. */
-export const needsOfTokenize = ({ input }: TokenizeRequest): ReadonlyArray<Need> => {
+export const needsOfTokenize = ({ input }: TokenizeRequest): ReadonlyArray<RequiredCapability> => {
   if (typeof input === "string") return ["tokenize"]
-  const needs: Array<Need> = ["tokenize"]
+  const needs: Array<RequiredCapability> = ["tokenize"]
   if ((input.tools ?? []).length > 0) needs.push("tools")
   if (firstImage(input.messages) !== undefined) needs.push("images")
   return needs

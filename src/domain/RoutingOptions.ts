@@ -26,7 +26,7 @@ const Names = Schema.Array(Name).check(Schema.isMaxLength(100))
 export const mostRetries = 10
 
 /** What is left out is as configured. */
-export const Overrides = Schema.Struct({
+export const RoutingOptions = Schema.Struct({
   /** A policy's name. */
   policy: Schema.optional(Name),
   strategy: Schema.optional(Schema.Literals(strategies)),
@@ -47,7 +47,7 @@ export const Overrides = Schema.Struct({
   /** Whether another deployment goes on from the text so far when one fails in the middle of an answer. */
   continue: Schema.optional(Schema.Boolean)
 })
-export type Overrides = typeof Overrides.Type
+export type RoutingOptions = typeof RoutingOptions.Type
 
 /** Why overrides cannot be followed. */
 export interface Problem {
@@ -64,7 +64,7 @@ const shorter = (own: number | undefined, asked: number | undefined): number | u
 export const policyFor = (
   own: Policy,
   policies: ReadonlyArray<Policy>,
-  { continue: goesOn, policy: name, retries, strategy, timeoutMs }: Overrides
+  { continue: goesOn, policy: name, retries, strategy, timeoutMs }: RoutingOptions
 ): Result.Result<Policy, Problem> => {
   const named = name === undefined ? own : policies.find((one) => one.name === name)
   if (named === undefined) {
@@ -84,7 +84,7 @@ export const policyFor = (
 
 /** Whom the request names, of those there are. */
 export const chosen = (
-  { deployments, except, session, task }: Overrides,
+  { deployments, except, session, task }: RoutingOptions,
   known: ReadonlyArray<string>
 ): Result.Result<Pick<Asked, "only" | "except" | "session" | "task">, Problem> => {
   for (const [path, names] of [["deployments", deployments], ["except", except]] as const) {
@@ -102,7 +102,7 @@ export const chosen = (
 const prefix = "x-troupe-"
 
 /** How each field is written in a header. */
-const readers: { readonly [Field in keyof Overrides]-?: (text: string) => unknown } = {
+const readers: { readonly [Field in keyof RoutingOptions]-?: (text: string) => unknown } = {
   policy: String,
   strategy: String,
   deployments: (text) => list(text),

@@ -3,14 +3,14 @@ import type { Ability } from "./EngineProtocol.ts"
 import { abilities } from "./EngineProtocol.ts"
 import type { Measurement } from "./Measurement.ts"
 import { unmeasured } from "./Measurement.ts"
-import * as Extra from "./PassThrough.ts"
+import * as PassThrough from "./PassThrough.ts"
 
 export type { Ability } from "./EngineProtocol.ts"
 
 /** What a deployment must be able to do, or have words for. */
-export type Need = Ability | "count" | Extra.Need
+export type RequiredCapability = Ability | "count" | PassThrough.Need
 
-export const needs: ReadonlyArray<Need> = [...abilities, "count", ...Extra.needs]
+export const requiredCapabilities: ReadonlyArray<RequiredCapability> = [...abilities, "count", ...PassThrough.needs]
 
 /** USD per million tokens. */
 export interface Price {
@@ -19,7 +19,7 @@ export interface Price {
 }
 
 /** What is known of one deployment for good; what is left out is not known. */
-export interface Facts {
+export interface DeploymentFacts {
   readonly deployment: string
   readonly price?: Price | undefined
   /** From 0 to 1. */
@@ -27,9 +27,9 @@ export interface Facts {
   /** Tokens that prompt and answer share. */
   readonly contextWindow?: number | undefined
   /** All that it can do; left out, everything. */
-  readonly abilities?: ReadonlyArray<Ability> | undefined
+  readonly capabilities?: ReadonlyArray<Ability> | undefined
   /** What it certainly has not, whatever is believed otherwise. */
-  readonly lacks?: ReadonlyArray<Need> | undefined
+  readonly missing?: ReadonlyArray<RequiredCapability> | undefined
   /** What it is good at. */
   readonly tasks?: ReadonlyArray<string> | undefined
   /** Its share of requests beside the others', for `weighted` and `session`; default 1. */
@@ -62,7 +62,7 @@ export const customName = /^custom\/./u
 export interface Custom {
   readonly name: CustomName
   /** A finite number for each deployment that can take the request; the highest goes first. */
-  readonly score: (facts: Facts, condition: Condition, asked: Asked) => number
+  readonly score: (facts: DeploymentFacts, condition: Condition, asked: Asked) => number
 }
 
 /** Stands for the strategy of this name until the program's own is put in its place. */
@@ -82,7 +82,7 @@ export interface Condition {
   readonly queued: number
   readonly queueFull: boolean
   /** It must not be called, and why; `retryAfterMs` is when it may. */
-  readonly closed?: { readonly why: string; readonly retryAfterMs: number } | undefined
+  readonly closed?: { readonly reason: string; readonly retryAfterMs: number } | undefined
 }
 
 /** Nothing to do and nothing known. */
@@ -92,7 +92,7 @@ export const ready: Condition = { measured: unmeasured, state: "ready", queued: 
 export interface Asked {
   readonly model: string
   /** What the deployment must be able to do. */
-  readonly needs: ReadonlyArray<Need>
+  readonly capabilities: ReadonlyArray<RequiredCapability>
   /** Tokens of the prompt at least; left out, they are not known and no window is too small. */
   readonly promptTokens?: number | undefined
   /** Tokens of the prompt, about: for what it costs. */

@@ -9,8 +9,7 @@
 import { Schema } from "effect"
 import type { DeploymentOptions } from "./Deployment.ts"
 import { isRemote } from "./Deployment.ts"
-import type { Dialect } from "./PassThrough.ts"
-import { dialects, spokenBy } from "./PassThrough.ts"
+import * as PassThrough from "./PassThrough.ts"
 
 type Fields = Readonly<Record<string, unknown>>
 
@@ -19,7 +18,7 @@ const isObject = (value: unknown): value is Fields =>
 
 /** The caller's request. */
 export const Source = Schema.Struct({
-  dialect: Schema.Literals(dialects),
+  dialect: Schema.Literals(PassThrough.dialects),
   /** Parsed JSON, an object. */
   body: Schema.declare(isObject, { expected: "an object" }),
   /** Headers that belong to the dialect, as `anthropic-beta`; names in lower case; default none. */
@@ -29,7 +28,7 @@ export type Source = typeof Source.Type
 
 /** An answer, or a part of one, as a provider of the caller's dialect sent it. */
 export interface Native {
-  readonly dialect: Dialect
+  readonly dialect: PassThrough.Dialect
   /** A whole answer, or one event of a stream. */
   readonly form: "whole" | "chunk"
   readonly body: Fields
@@ -38,8 +37,8 @@ export interface Native {
 }
 
 /** The dialect that a deployment shares with callers; undefined where it has one of its own. */
-export const dialectOf = (options: DeploymentOptions): Dialect | undefined =>
-  isRemote(options) ? spokenBy[options.provider] : undefined
+export const dialectOf = (options: DeploymentOptions): PassThrough.Dialect | undefined =>
+  isRemote(options) ? PassThrough.dialectOf[options.provider] : undefined
 
 /** A request that may have come from a caller of some dialect. */
 interface Asked {

@@ -21,7 +21,7 @@ interface Told {
   readonly source: string
   readonly model: string
   readonly policy: string
-  readonly decision: { readonly strategy: string; readonly ruledOut: ReadonlyArray<unknown> }
+  readonly decision: { readonly strategy: string; readonly excluded: ReadonlyArray<unknown> }
   readonly plan: { readonly lists: { readonly ordinary: ReadonlyArray<string> }; readonly retries: number }
 }
 
@@ -47,7 +47,7 @@ describe("route, where no service runs", () => {
     assert.strictEqual(policy, "patient")
     assert.strictEqual(plan.retries, 5)
     assert.deepStrictEqual(plan.lists.ordinary, ["fake/a#1"])
-    assert.deepStrictEqual(decision.ruledOut, [{ deployment: "fake/a#0", why: "it does not support tool calls" }])
+    assert.deepStrictEqual(decision.excluded, [{ deployment: "fake/a#0", reason: "it does not support tool calls" }])
     const only = await told("--model", "fake/a", "--deployments", "fake/a#1", "--strategy", "session", "--session", "s")
     assert.deepStrictEqual([only.plan.lists.ordinary[0], only.decision.strategy], ["fake/a#1", "session"])
   })

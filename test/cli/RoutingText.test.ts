@@ -25,8 +25,8 @@ const explanationOf = (count: number): Explanation => {
       model: "chat",
       strategy: "balanced",
       candidates,
-      viable: candidates.length,
-      ruledOut: out.map((deployment) => ({ deployment, why: "it does not support tool calls" }))
+      eligible: candidates.length,
+      excluded: out.map((deployment) => ({ deployment, reason: "it does not support tool calls" }))
     },
     plan: {
       lists: { ordinary: candidates.map(({ deployment }) => deployment), context: [], content: [] },
@@ -73,7 +73,7 @@ describe("routing for a terminal", () => {
     const { decision, plan, ...rest } = explanationOf(3)
     const text = RoutingText.explained({
       ...rest,
-      decision: { ...decision, candidates: [], viable: 0, retryAfterMs: 30_000 },
+      decision: { ...decision, candidates: [], eligible: 0, retryAfterMs: 30_000 },
       plan: { ...plan, lists: { ordinary: [], context: [], content: [] } }
     }, false)
     assert.include(text, "No deployment can answer")

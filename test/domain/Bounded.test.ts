@@ -10,7 +10,7 @@ import { refused } from "../../src/dialects/shared/UnknownFields.ts"
 import * as Bounded from "../../src/domain/Bounded.ts"
 import type { Reason } from "../../src/domain/InferenceError.ts"
 import { InvalidRequest, ModelNotFound, NoDeployment, NotSupported } from "../../src/domain/InferenceError.ts"
-import * as Overrides from "../../src/domain/RoutingOptions.ts"
+import * as RoutingOptions from "../../src/domain/RoutingOptions.ts"
 
 /** Names of any length, of characters of one and two code units. */
 const names = fc.oneof(
@@ -23,7 +23,7 @@ const quoting: Readonly<Record<string, (name: string) => Reason | undefined>> = 
   "a model": (model) => new ModelNotFound({ model, available: ["tiny-chat"] }),
   "many models": (name) => new ModelNotFound({ model: name, available: Array.from({ length: 999 }, () => name) }),
   "many deployments": (name) =>
-    new NoDeployment({ model: "m", ruledOut: Array.from({ length: 999 }, () => ({ deployment: name, why: "no" })) }),
+    new NoDeployment({ model: "m", excluded: Array.from({ length: 999 }, () => ({ deployment: name, reason: "no" })) }),
   "a path": (path) => new InvalidRequest({ path, detail: "Expected a string" }),
   "a text": (detail) => new InvalidRequest({ detail }),
   "a field": (path) => new NotSupported({ deployment: "m#0", path, detail: "no" }),
@@ -31,7 +31,7 @@ const quoting: Readonly<Record<string, (name: string) => Reason | undefined>> = 
     new InvalidRequest(
       refused({ dialect: "openai", fields: [{ path: [name], value: 1 }, { path: ["a", name], value: 1 }] }, "m")
     ),
-  "a field of troupe": (name) => failureOf(Overrides.join({ troupe: { [name]: 1 } }, {})),
+  "a field of troupe": (name) => failureOf(RoutingOptions.join({ troupe: { [name]: 1 } }, {})),
   "a field of a message": (name) =>
     failureOf(OpenAiChat.decode({ model: "m", messages: [{ role: "user", [name]: 1 }] })),
   "a role": (role) => failureOf(OpenAiChat.decode({ model: "m", messages: [{ role, content: "" }] })),

@@ -84,7 +84,7 @@ describe("classify", () => {
       [new InferenceError.ContentRefused({ deployment, detail }), "no content"],
       [new InferenceError.NotSupported({ deployment, path: "tools", detail }), "no ordinary"],
       [new InferenceError.CircuitOpen({ deployment, retryAfterMs: 1 }), "no ordinary"],
-      [new InferenceError.NoDeployment({ model: "m", ruledOut: [] }), "no none"]
+      [new InferenceError.NoDeployment({ model: "m", excluded: [] }), "no none"]
     ]
     for (const [reason, expected] of reasons) assert.strictEqual(short(reason), expected, reason._tag)
     const known = InferenceError.Reason.members.map((member) => member.fields._tag.schema.literal)

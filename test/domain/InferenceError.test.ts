@@ -66,14 +66,14 @@ const cases: ReadonlyArray<readonly [reason: InferenceError.Reason, figures: Rea
     "It tells none."
   ]],
   [new InferenceError.CircuitOpen({ deployment: "far#0", retryAfterMs: 60_000 }), ["\"far#0\"", "60 s"]],
-  [new InferenceError.NoDeployment({ model: "chat", ruledOut: [{ deployment: "far#0", why: "too small" }] }), [
+  [new InferenceError.NoDeployment({ model: "chat", excluded: [{ deployment: "far#0", reason: "too small" }] }), [
     "\"chat\"",
     "far#0: too small"
   ]],
   [
     new InferenceError.NoDeployment({
       model: "chat",
-      ruledOut: [{ deployment: "far#0", why: "its circuit is open" }],
+      excluded: [{ deployment: "far#0", reason: "its circuit is open" }],
       retryAfterMs: 59_001
     }),
     ["far#0: its circuit is open. Try again in 60 s."]

@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import fc from "fast-check"
-import * as Extra from "../../src/domain/PassThrough.ts"
+import * as PassThrough from "../../src/domain/PassThrough.ts"
 
-const extra = (...fields: ReadonlyArray<Extra.Field>): Extra.Extra => ({ dialect: "openai", fields })
+const extra = (...fields: ReadonlyArray<PassThrough.Field>): PassThrough.PassThrough => ({ dialect: "openai", fields })
 
 describe("Extra", () => {
   it("puts fields where they stood, and leaves the rest as it is", () => {
@@ -11,7 +11,7 @@ describe("Extra", () => {
       messages: [{ role: "user", content: "Hi" }, { role: "user", content: [{ type: "text" }] }]
     }
     const before = structuredClone(body)
-    const placed = Extra.place(
+    const placed = PassThrough.merge(
       body,
       extra(
         { path: ["store"], value: true },
@@ -35,7 +35,7 @@ describe("Extra", () => {
 
   it("passes any JSON as it was", () => {
     fc.assert(fc.property(fc.string(), fc.jsonValue(), (name, value) => {
-      const placed = Extra.place({}, extra({ path: [name], value })) as Record<string, unknown>
+      const placed = PassThrough.merge({}, extra({ path: [name], value })) as Record<string, unknown>
       assert.deepStrictEqual(Object.entries(placed), [[name, value]])
     }))
   })
@@ -46,6 +46,6 @@ describe("Extra", () => {
       { path: ["messages", 0, "name"], value: "Ann", optional: true },
       { path: ["messages", 0, "mood"], value: "fine" }
     ]
-    assert.deepStrictEqual(Extra.requiredOf(extra(...fields)), ["store", "messages[0].mood"])
+    assert.deepStrictEqual(PassThrough.requiredOf(extra(...fields)), ["store", "messages[0].mood"])
   })
 })

@@ -1,15 +1,15 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Result, Schema } from "effect"
-import * as Overrides from "../../src/domain/RoutingOptions.ts"
+import * as RoutingOptions from "../../src/domain/RoutingOptions.ts"
 
-const decode = Schema.decodeUnknownResult(Overrides.Overrides)
+const decode = Schema.decodeUnknownResult(RoutingOptions.RoutingOptions)
 const isTaken = (headers: Readonly<Record<string, string>>): boolean =>
-  Result.isSuccess(decode(Overrides.fromHeaders(headers)))
+  Result.isSuccess(decode(RoutingOptions.fromHeaders(headers)))
 
 describe("overrides in headers", () => {
   it("are numbers, booleans and lists by their text", () => {
     assert.deepStrictEqual(
-      Overrides.fromHeaders({
+      RoutingOptions.fromHeaders({
         "x-troupe-retries": "2",
         "x-troupe-timeout-ms": "1500",
         "x-troupe-continue": "false",

@@ -117,7 +117,7 @@ describe("how a request would be routed", () => {
     const before = await json<object>(get("/admin/decisions"))
     const { decision, plan } = await json<Explanation>(post("/admin/route", question))
     assert.deepStrictEqual(plan.lists.ordinary, ["fake/chain#1"])
-    assert.deepStrictEqual(decision.ruledOut, [{ deployment: "fake/chain#0", why: "the request excludes it" }])
+    assert.deepStrictEqual(decision.excluded, [{ deployment: "fake/chain#0", reason: "the request excludes it" }])
     assert.deepStrictEqual(await json<object>(get("/admin/decisions")), before)
     const answer = await ask("fake/chain", "Hello", { troupe: question.route })
     assert.strictEqual(answer.headers.get("x-troupe-deployment"), "fake/chain#1")
@@ -231,7 +231,7 @@ describe("circuits", () => {
 
     const { decision, plan } = await json<Explanation>(post("/admin/route", { model: "fake/broken" }))
     assert.deepStrictEqual(plan.lists.ordinary, [])
-    assert.include(decision.ruledOut[0]?.why, "its circuit is open after")
+    assert.include(decision.excluded[0]?.reason, "its circuit is open after")
     const told = await run(["route", "--model", "fake/broken", "--url", service.url])
     assert.match(told.stdout, /No deployment can answer this request for fake\/broken.* in \d+(\.\d+)? s/s)
   })

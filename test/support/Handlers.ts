@@ -53,7 +53,7 @@ export const withHandler = async <A>(
     Layer.mock(Inference)(inference),
     Layer.succeed(Registry.Registry, Registry.make([])),
     Layer.mock(Router)({
-      learn: () => {},
+      noteFailure: () => {},
       measure: () => ({ granted: () => {}, content: () => {}, end: () => {} })
     }),
     Breaker.layer,

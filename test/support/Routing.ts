@@ -2,7 +2,7 @@
  * The front door with all that routes, over engines that a test scripts. Time is the test's.
  */
 import { Effect, Layer, Result, Stream, SubscriptionRef } from "effect"
-import type { Standing } from "../../src/domain/Caller.ts"
+import type { Caller } from "../../src/domain/Caller.ts"
 import type { Deployment, DeploymentOptions, Model } from "../../src/domain/Deployment.ts"
 import { abilities } from "../../src/domain/EngineProtocol.ts"
 import type { Generation } from "../../src/domain/Generation.ts"
@@ -43,7 +43,7 @@ export interface Part {
 /** What was asked of an engine. */
 export interface Job {
   readonly deployment: string
-  readonly standing: Standing
+  readonly standing: Caller
   readonly generation: Generation | undefined
   /** It was interrupted. */
   left: boolean
@@ -88,7 +88,7 @@ const answer = (id: string, { fails, firstMs = 0, gapMs = 0, pieces = [id] }: Pa
   return Stream.concat(texts, end)
 }
 
-const makeEngine = (world: World, id: string, part: Part, standing: Standing): Engine => {
+const makeEngine = (world: World, id: string, part: Part, standing: Caller): Engine => {
   const begin = (generation?: Generation) => {
     const job: Job = { deployment: id, standing, generation, left: false }
     const earlier = world.jobs.filter((one) => one.deployment === id).length

@@ -4,7 +4,7 @@
  */
 import { Clock, Deferred, Duration, Effect, Layer, Stream } from "effect"
 import { TestClock } from "effect/testing"
-import type { Standing } from "../../src/domain/Caller.ts"
+import type { Caller } from "../../src/domain/Caller.ts"
 import type { Deployment, DeploymentOptions } from "../../src/domain/Deployment.ts"
 import type { EngineHost } from "../../src/domain/EngineProtocol.ts"
 import type { Generation } from "../../src/domain/Generation.ts"
@@ -284,15 +284,15 @@ export const indexOf = ({ describe }: Engine): number => Number(describe.details
 export const using = <A, E>(
   deployment: Deployment,
   use: (engine: Engine) => Effect.Effect<A, E>,
-  standing: Standing = {}
+  standing: Caller = {}
 ) => Models.use(({ lease }) => Effect.flatMap(lease(deployment, standing), use)).pipe(Effect.scoped)
 
 /** Borrows for as long as the fiber lives. */
-export const hold = (deployment: Deployment, standing: Standing = {}) =>
+export const hold = (deployment: Deployment, standing: Caller = {}) =>
   Effect.forkChild(using(deployment, () => Effect.never, standing))
 
 /** Borrows for so long; its result is the engine's number. */
-export const workFor = (deployment: Deployment, duration: Duration.Input, standing: Standing = {}) =>
+export const workFor = (deployment: Deployment, duration: Duration.Input, standing: Caller = {}) =>
   Effect.forkChild(using(deployment, (engine) => Effect.as(Effect.sleep(duration), indexOf(engine)), standing))
 
 export const statusOf = (deployment: Deployment) => Models.use(({ status }) => status(deployment))

@@ -9,7 +9,7 @@ import type { Source } from "../../domain/Source.ts"
 import { mostStops, mostTools } from "../openai/Schema.ts"
 import type { Shape } from "../shared/BodyChecks.ts"
 import * as Body from "../shared/BodyChecks.ts"
-import type { Caller } from "../shared/CallerIdentity.ts"
+import type { CallerIdentity } from "../shared/CallerIdentity.ts"
 import { standingOf } from "../shared/CallerIdentity.ts"
 import * as UnknownFields from "../shared/UnknownFields.ts"
 import type { Placed } from "./DecodeMessages.ts"
@@ -57,7 +57,7 @@ const formatOf = ({ output_config: output }: Anthropic.MessagesRequest): Partial
 
 const standing = (
   { keep_alive, priority, troupe }: Anthropic.CountTokensRequest,
-  caller: Caller,
+  caller: CallerIdentity,
   user?: string | null
 ) =>
   standingOf({
@@ -67,7 +67,7 @@ const standing = (
     ...(typeof user === "string" ? { user } : {})
   }, caller)
 
-const callOf = (body: Anthropic.MessagesRequest, json: Body.Body, caller: Caller): MessagesCall => {
+const callOf = (body: Anthropic.MessagesRequest, json: Body.Body, caller: CallerIdentity): MessagesCall => {
   const { max_tokens: maxTokens, metadata, model, stop_sequences: stop, stream = false, tool_choice } = body
   const conversation = placed(body)
   const extra = extraOf(json)
@@ -108,19 +108,19 @@ const countShape: Shape<Anthropic.CountTokensRequest> = {
 /** Headers that belong to the dialect. */
 const dialectHeaders = ["anthropic-beta", "anthropic-version"] as const
 
-const sourceOf = (json: Body.Body, { headers = {} }: Caller): Source => {
+const sourceOf = (json: Body.Body, { headers = {} }: CallerIdentity): Source => {
   const found = dialectHeaders.flatMap((name) => headers[name] === undefined ? [] : [[name, headers[name]] as const])
   return { dialect: "anthropic", body: json, ...(found.length === 0 ? {} : { headers: Object.fromEntries(found) }) }
 }
 
 /** The message that a parsed JSON body asks for. */
-export const decode = (json: unknown, caller: Caller = {}): Result.Result<MessagesCall, InvalidRequest> =>
+export const decode = (json: unknown, caller: CallerIdentity = {}): Result.Result<MessagesCall, InvalidRequest> =>
   Result.map(Body.decode(json, messagesShape), (body) => callOf(body, json as Body.Body, caller))
 
 /** The count that a parsed JSON body asks for. */
 export const decodeCount = (
   json: unknown,
-  caller: Caller = {}
+  caller: CallerIdentity = {}
 ): Result.Result<Asked<CountRequest>, InvalidRequest> =>
   Result.map(Body.decode(json, countShape), (body) => {
     const conversation = placed(body)

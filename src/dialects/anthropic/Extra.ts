@@ -2,7 +2,7 @@
  * What a body of the Anthropic dialect says that has no place in a request of ours, for deployments that speak the dialect.
  * Pure; see `OpenAiExtra`.
  */
-import type { Extra } from "../../domain/PassThrough.ts"
+import type { PassThrough } from "../../domain/PassThrough.ts"
 import type { Body } from "../shared/BodyChecks.ts"
 import type { Finder, Path, Place } from "../shared/ExtraFinder.ts"
 import * as ExtraFinder from "../shared/ExtraFinder.ts"
@@ -78,7 +78,7 @@ const lookAtTools = ({ add, look }: Finder, tools: unknown) => {
 }
 
 /** Of a body that asks for a message, or to count its tokens; undefined where nothing is left. */
-export const extraOf = (json: Body): Extra | undefined => {
+export const extraOf = (json: Body): PassThrough | undefined => {
   const finder = ExtraFinder.make()
   finder.look(json, body, [])
   for (const [at, one] of listOf(json["system"]).entries()) lookAtBlock(finder, one, ["system", at])

@@ -7,7 +7,7 @@ import { textOf } from "../../domain/Message.ts"
 import type { Problem } from "../../domain/Problem.ts"
 import type { Shape } from "../shared/BodyChecks.ts"
 import * as Body from "../shared/BodyChecks.ts"
-import type { Caller } from "../shared/CallerIdentity.ts"
+import type { CallerIdentity } from "../shared/CallerIdentity.ts"
 import { standingOf } from "../shared/CallerIdentity.ts"
 import * as UnknownFields from "../shared/UnknownFields.ts"
 import { functionsOf, messageProblems, messagesOf, mostMessages, toolProblems, toolsOf } from "./DecodeMessages.ts"
@@ -93,7 +93,11 @@ export const conversationOf = (
     : { messages: all }
 }
 
-const requestsOf = (body: ChatRequest, json: Body.Body, caller: Caller): Pick<ChatCall, "requests" | "together"> => {
+const requestsOf = (
+  body: ChatRequest,
+  json: Body.Body,
+  caller: CallerIdentity
+): Pick<ChatCall, "requests" | "together"> => {
   const extra = extraOf(json)
   const { n = 1, seed } = body
   const shared: Request = {
@@ -121,7 +125,7 @@ const requestsOf = (body: ChatRequest, json: Body.Body, caller: Caller): Pick<Ch
   return { requests: [choice(0), ...Array.from({ length: n - 1 }, (_, index) => choice(index + 1))], together: shared }
 }
 
-const callOf = (body: ChatRequest, json: Body.Body, caller: Caller): ChatCall => ({
+const callOf = (body: ChatRequest, json: Body.Body, caller: CallerIdentity): ChatCall => ({
   model: body.model,
   ...requestsOf(body, json, caller),
   stream: body.stream ?? false,
@@ -181,5 +185,5 @@ const shape: Shape<ChatRequest> = {
 }
 
 /** The call that a parsed JSON body asks for. */
-export const decode = (json: unknown, caller: Caller = {}): Result.Result<ChatCall, InvalidRequest> =>
+export const decode = (json: unknown, caller: CallerIdentity = {}): Result.Result<ChatCall, InvalidRequest> =>
   Result.map(Body.decode(json, shape), (body) => callOf(body, json as Body.Body, caller))

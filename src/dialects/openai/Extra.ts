@@ -6,7 +6,7 @@
  * Whatever is not known here is handed on with its place in the body. Hints, and values that ask for nothing, may be left
  * out by whoever has no words for them; anything else must reach a deployment that has, or the request is refused.
  */
-import type { Extra, Task } from "../../domain/PassThrough.ts"
+import type { PassThrough, Task } from "../../domain/PassThrough.ts"
 import type { Body } from "../shared/BodyChecks.ts"
 import type { Finder, Path, Place } from "../shared/ExtraFinder.ts"
 import * as ExtraFinder from "../shared/ExtraFinder.ts"
@@ -116,7 +116,7 @@ const lookAtMessages = (finder: Finder, messages: unknown) => {
 }
 
 /** Of a body that is a chat request; undefined where nothing is left. */
-export const extraOf = (json: Body): Extra | undefined => {
+export const extraOf = (json: Body): PassThrough | undefined => {
   const finder = ExtraFinder.make()
   finder.look(json, body, [])
   lookAtMessages(finder, json["messages"])
@@ -134,7 +134,7 @@ const document = placeOf({ fields: { text: true } }, {})
  *
  * @param place of the body itself
  */
-export const extraOfTask = (json: Body, place: Place, task: Task): Extra | undefined => {
+export const extraOfTask = (json: Body, place: Place, task: Task): PassThrough | undefined => {
   const finder = ExtraFinder.make()
   finder.look(json, place, [])
   if (task === "rerank") {

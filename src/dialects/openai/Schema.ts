@@ -10,7 +10,7 @@ import { Schema } from "effect"
 import * as GoDuration from "../../domain/GoDuration.ts"
 import { LogitBias, Priority, Tool as InferenceTool } from "../../domain/Inference.ts"
 import { Detail } from "../../domain/Message.ts"
-import { Overrides } from "../../domain/RoutingOptions.ts"
+import { RoutingOptions } from "../../domain/RoutingOptions.ts"
 
 const within = (minimum: number, maximum: number) => Schema.isBetween({ minimum, maximum })
 
@@ -40,7 +40,7 @@ export const standing = {
   /** OpenAI's older name for `safety_identifier`. */
   user: Schema.optionalKey(Schema.String),
   /** Not in OpenAI's API: routing otherwise than configured. */
-  troupe: Schema.optionalKey(Overrides)
+  troupe: Schema.optionalKey(RoutingOptions)
 }
 
 export const TextPart = Schema.Struct({ type: Schema.Literal("text"), text: Schema.String })

@@ -16,7 +16,7 @@ import { requiredFields } from "../../domain/PassThrough.ts"
 import type { Problem } from "../../domain/Problem.ts"
 import type { Shape } from "../shared/BodyChecks.ts"
 import * as Body from "../shared/BodyChecks.ts"
-import type { Caller } from "../shared/CallerIdentity.ts"
+import type { CallerIdentity } from "../shared/CallerIdentity.ts"
 import { standingOf } from "../shared/CallerIdentity.ts"
 import type { Place } from "../shared/ExtraFinder.ts"
 import * as ExtraFinder from "../shared/ExtraFinder.ts"
@@ -81,7 +81,7 @@ const embeddingShape: Shape<OpenAiTasks.EmbeddingRequest> = {
 const embeddingFields = fieldsOf(OpenAiTasks.EmbeddingRequest, embeddingShape)
 
 /** Tokens are for deployments that speak the dialect; the rest of the body is checked as that of a text. */
-const decodeTokens = (json: Body.Body, tokens: ReadonlyArray<unknown>, caller: Caller): Decoded<EmbedCall> =>
+const decodeTokens = (json: Body.Body, tokens: ReadonlyArray<unknown>, caller: CallerIdentity): Decoded<EmbedCall> =>
   Result.map(decodeEmbedding({ ...json, input: " " }, caller), (call) => ({
     ...call,
     request: {
@@ -96,7 +96,7 @@ const decodeTokens = (json: Body.Body, tokens: ReadonlyArray<unknown>, caller: C
     }
   }))
 
-export const decodeEmbedding = (json: unknown, caller: Caller = {}): Decoded<EmbedCall> => {
+export const decodeEmbedding = (json: unknown, caller: CallerIdentity = {}): Decoded<EmbedCall> => {
   if (ExtraFinder.isObject(json) && areTokens(json["input"])) {
     return decodeTokens(json, json["input"] as ReadonlyArray<unknown>, caller)
   }
@@ -166,7 +166,7 @@ const rerankShape: Shape<OpenAiTasks.RerankRequest> = {
 
 const rerankFields = closed(fieldsOf(OpenAiTasks.RerankRequest, rerankShape), "rerank")
 
-export const decodeRerank = (json: unknown, caller: Caller = {}): Decoded<RerankCall> =>
+export const decodeRerank = (json: unknown, caller: CallerIdentity = {}): Decoded<RerankCall> =>
   Result.map(Result.flatMap(Body.decode(json, rerankShape), rerankFields(json)), (body) => ({
     request: {
       model: body.model,
@@ -208,7 +208,7 @@ const classifyShape: Shape<OpenAiTasks.ClassifyRequest> = {
 
 const classifyFields = closed(fieldsOf(OpenAiTasks.ClassifyRequest, classifyShape), "classify")
 
-export const decodeClassify = (json: unknown, caller: Caller = {}): Decoded<ClassifyRequest> =>
+export const decodeClassify = (json: unknown, caller: CallerIdentity = {}): Decoded<ClassifyRequest> =>
   Result.map(Result.flatMap(decodeTexts(json, classifyShape), classifyFields(json)), (body) => ({
     model: body.model,
     inputs: listOf(body.input),
@@ -279,7 +279,7 @@ const inputOf = (
 
 const tokenizeFields = closed(fieldsOf(OpenAiTasks.TokenizeRequest, tokenizeShape), "tokenize")
 
-export const decodeTokenize = (json: unknown, caller: Caller = {}): Decoded<TokenizeRequest> =>
+export const decodeTokenize = (json: unknown, caller: CallerIdentity = {}): Decoded<TokenizeRequest> =>
   Result.map(Result.flatMap(Body.decode(json, tokenizeShape), tokenizeFields(json)), (body) => ({
     model: body.model,
     input: inputOf(body),

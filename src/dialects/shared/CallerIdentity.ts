@@ -4,13 +4,13 @@
 import { Duration } from "effect"
 import { hash } from "node:crypto"
 import { tenantHeader } from "../../domain/Caller.ts"
-import type { Standing } from "../../domain/Caller.ts"
+import type { Caller } from "../../domain/Caller.ts"
 import * as GoDuration from "../../domain/GoDuration.ts"
-import type { Overrides } from "../../domain/RoutingOptions.ts"
+import type { RoutingOptions } from "../../domain/RoutingOptions.ts"
 import type { standing } from "../openai/Schema.ts"
 
 /** What identifies a caller beside the body. */
-export interface Caller {
+export interface CallerIdentity {
   /** A bearer token, or the dialect's own key. */
   readonly key?: string | undefined
   /** Names in lower case. */
@@ -41,7 +41,7 @@ const fingerprint = (kind: "token" | "user", text: string): string =>
   hash("sha256", `${kind} ${text}`, "base64url").slice(0, fingerprintLength)
 
 /** Another instance names the tenant in a header, as the body is its caller's. */
-const tenantOf = (fields: Fields, { headers = {}, key }: Caller): string => {
+const tenantOf = (fields: Fields, { headers = {}, key }: CallerIdentity): string => {
   if (key !== undefined) return fingerprint("token", key)
   const user = headers[tenantHeader] ?? fields.safety_identifier ?? fields.user ?? ""
   return user === "" ? "" : fingerprint("user", user)
@@ -50,8 +50,8 @@ const tenantOf = (fields: Fields, { headers = {}, key }: Caller): string => {
 /** A caller who names himself nowhere is the tenant "", which is the default. */
 export const standingOf = (
   fields: Fields,
-  caller: Caller
-): Standing & { readonly route?: Overrides } => {
+  caller: CallerIdentity
+): Caller & { readonly route?: RoutingOptions } => {
   const tenant = tenantOf(fields, caller)
   return {
     ...(tenant === "" ? {} : { tenant }),

@@ -1,5 +1,5 @@
 /** Finds the fields of a body that Troupe has no name for. Pure. */
-import type { Dialect, Extra, Field, Task } from "../../domain/PassThrough.ts"
+import type { Dialect, Field, PassThrough, Task } from "../../domain/PassThrough.ts"
 import type { Body } from "./BodyChecks.ts"
 
 export type Path = Field["path"]
@@ -37,7 +37,7 @@ export interface Finder {
   /** Adds a whole value, of a type that is not known. */
   readonly add: (value: unknown, path: Path, optional?: boolean) => void
   /** What was found; undefined where there is nothing. */
-  readonly extra: (dialect: Dialect, task?: Task) => Extra | undefined
+  readonly extra: (dialect: Dialect, task?: Task) => PassThrough | undefined
 }
 
 export const make = (): Finder => {

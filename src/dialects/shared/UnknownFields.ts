@@ -10,7 +10,7 @@
  */
 import * as Bounded from "../../domain/Bounded.ts"
 import { nearestName } from "../../domain/NearestName.ts"
-import type { Dialect, Extra, Field, Task } from "../../domain/PassThrough.ts"
+import type { Dialect, Field, PassThrough, Task } from "../../domain/PassThrough.ts"
 import { requiredFields } from "../../domain/PassThrough.ts"
 import { formatPath } from "../../domain/Problem.ts"
 import * as Anthropic from "../anthropic/Schema.ts"
@@ -178,7 +178,7 @@ const mostCompared = 100
 const placeOf = (path: Field["path"]): string => path.filter((step) => typeof step === "string").join(".")
 
 /** The known name that a field was probably meant to have; undefined for documented ones and where no name is near. */
-const meant = (extra: Pick<Extra, "dialect" | "task">, path: Field["path"]): string | undefined => {
+const meant = (extra: Pick<PassThrough, "dialect" | "task">, path: Field["path"]): string | undefined => {
   const name = path.at(-1)
   const of = extra.task ?? extra.dialect
   const names = places[of][placeOf(path.slice(0, -1))]
@@ -201,7 +201,7 @@ interface UnknownType extends Types {
 }
 
 /** Of a field that is a whole value; of an image whose type is known, that of its source. */
-const unknownType = ({ dialect }: Extra, { path, value }: Field): UnknownType | undefined => {
+const unknownType = ({ dialect }: PassThrough, { path, value }: Field): UnknownType | undefined => {
   const found = Object.hasOwn(types[dialect], placeOf(path)) ? types[dialect][placeOf(path)]! : undefined
   const type = typeOf(value)
   if (found === undefined || typeof type !== "string") return undefined
@@ -227,7 +227,7 @@ export interface Unknown {
   readonly detail: string
 }
 
-const distinct = (extra: Extra): ReadonlyArray<Field> => {
+const distinct = (extra: PassThrough): ReadonlyArray<Field> => {
   const byName = new Map<string, Field>()
   for (const field of requiredFields(extra)) {
     const type = typeOf(field.value)
@@ -244,7 +244,7 @@ const typeProblem = (found: UnknownType, nearest: string | undefined): Unknown =
     (nearest === undefined ? "" : ` Did you mean "${nearest}"?`)
 })
 
-const problemOf = (extra: Extra, field: Field): Unknown | undefined => {
+const problemOf = (extra: PassThrough, field: Field): Unknown | undefined => {
   const found = unknownType(extra, field)
   if (found !== undefined) {
     const nearest = nearestType(found)
@@ -257,7 +257,7 @@ const problemOf = (extra: Extra, field: Field): Unknown | undefined => {
 }
 
 /** The first field that is probably misspelt. */
-export const misspelt = (extra: Extra): Unknown | undefined => {
+export const misspelt = (extra: PassThrough): Unknown | undefined => {
   for (const field of distinct(extra)) {
     const problem = problemOf(extra, field)
     if (problem !== undefined) return problem
@@ -270,7 +270,7 @@ export const misspelt = (extra: Extra): Unknown | undefined => {
  *
  * @param model whose deployments do not accept it
  */
-export const refused = (extra: Extra, model: string): Unknown => {
+export const refused = (extra: PassThrough, model: string): Unknown => {
   const found = misspelt(extra)
   if (found !== undefined) return found
   const [first, ...others] = distinct(extra)

@@ -26,7 +26,10 @@ const notFound = (id: string) =>
 
 const wrong = (path: string, detail: string) => failure(new InvalidRequest({ path, detail }))
 
-const decodeQuestion = Schema.decodeUnknownResult(Explanation.Question, { errors: "all", onExcessProperty: "error" })
+const decodeQuestion = Schema.decodeUnknownResult(Explanation.ExplanationRequest, {
+  errors: "all",
+  onExcessProperty: "error"
+})
 
 const questionOf = (json: unknown) =>
   Result.mapError(decodeQuestion(json), (error) => {
@@ -44,7 +47,7 @@ export const make = Effect.gen(function*() {
   const decisions = yield* DecisionLog
   const router = yield* Router
   const registry = yield* Registry
-  const explain = (asked: Explanation.Question) =>
+  const explain = (asked: Explanation.ExplanationRequest) =>
     Explanation.explain(asked).pipe(
       Effect.provideService(Router, router),
       Effect.provideService(Registry, registry)

@@ -5,7 +5,7 @@ import * as OpenAi from "../../dialects/openai/Schema.ts"
 import { keptDecisions } from "../../domain/Defaults.ts"
 import { Report } from "../../services/models/Readiness.ts"
 import { Record } from "../../services/routing/DecisionRecord.ts"
-import { Explanation, Question } from "../../services/routing/Explanation.ts"
+import { Explanation, ExplanationRequest } from "../../services/routing/Explanation.ts"
 import * as Admin from "./AdminSchema.ts"
 import type { Dialects } from "./Dialect.ts"
 
@@ -106,7 +106,7 @@ const AdminGroup = HttpApiGroup.make("admin").add(
     description: "By the id that its answer has in `x-troupe-decision`."
   })),
   HttpApiEndpoint.post("route", "/admin/route", {
-    payload: Question,
+    payload: ExplanationRequest,
     success: Explanation,
     error: [...closed, wrong, error(404, "No such model (`model_not_found`)")]
   }).annotateMerge(OpenApi.annotations({

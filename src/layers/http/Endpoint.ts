@@ -9,8 +9,8 @@
 import { Clock, Effect, Random, Result, Scope } from "effect"
 import type { HttpServerResponse } from "effect/http"
 import { HttpServerRequest } from "effect/http"
-import type { Caller } from "../../dialects/shared/CallerIdentity.ts"
-import * as Hops from "../../domain/HopLimit.ts"
+import type { CallerIdentity } from "../../dialects/shared/CallerIdentity.ts"
+import * as HopLimit from "../../domain/HopLimit.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import * as RoutingOptions from "../../domain/RoutingOptions.ts"
 import { Readiness } from "../../services/models/Readiness.ts"
@@ -31,7 +31,7 @@ export interface Call<Decoded> {
 export interface Endpoint<Decoded> {
   /** The prefix of its request ids. */
   readonly idPrefix: string
-  readonly decode: (json: unknown, caller: Caller) => Result.Result<Decoded, InferenceError.InvalidRequest>
+  readonly decode: (json: unknown, caller: CallerIdentity) => Result.Result<Decoded, InferenceError.InvalidRequest>
   readonly answer: (
     call: Call<Decoded>
   ) => Effect.Effect<HttpServerResponse.HttpServerResponse, InferenceError.InferenceError, Scope.Scope>
@@ -104,7 +104,7 @@ const decode = <Decoded>(
   { conventions, endpoint, names, request: { headers } }: Incoming<Decoded>,
   json: unknown
 ): Result.Result<DecodedRequest<Decoded>, InferenceError.InvalidRequest> =>
-  Result.flatMap(Hops.fromHeaders(headers), (hops) => {
+  Result.flatMap(HopLimit.fromHeaders(headers), (hops) => {
     const joined = RoutingOptions.join(json, headers)
     if (Result.isFailure(joined)) return Result.fail(new InferenceError.InvalidRequest(joined.failure))
     if (joined.success !== json) names.renamePath = (text) => RoutingOptions.named(text, json, headers)
@@ -148,7 +148,7 @@ const handle = <Decoded>(
         Clock.currentTimeMillis,
         (now) => endpoint.answer({ id, created: Math.floor(now / 1000), body })
       )
-      return hops === 0 ? answer : Effect.provideService(answer, Hops.Hops, hops)
+      return hops === 0 ? answer : Effect.provideService(answer, HopLimit.HopCount, hops)
     })
     // The scope of the request closes after the response, or when the client disconnects.
     return Effect.flatMap(Effect.scope, (scope) =>

@@ -9,7 +9,7 @@
 import { Array as Arr, Cause, Channel, Effect, Option, Pull, Stream } from "effect"
 import { HttpServerResponse } from "effect/http"
 import { isCancellation } from "../../domain/Cancellation.ts"
-import * as Hops from "../../domain/HopLimit.ts"
+import * as HopLimit from "../../domain/HopLimit.ts"
 import type { InferenceError, Reason } from "../../domain/InferenceError.ts"
 
 const encoder = new TextEncoder()
@@ -34,9 +34,9 @@ export const respond = Effect.fnUntraced(function*(
 ) {
   // Not `Stream.toPull`, which guards each pull against concurrent ones.
   const pullFrames = yield* Channel.toPullScoped(Stream.toChannel(frames), yield* Effect.scope)
-  const hops = yield* Hops.Hops
+  const hops = yield* HopLimit.HopCount
   // The body is pulled after the handler has ended, without the services that were provided to it; a failover needs `Hops`.
-  const pull = hops === 0 ? pullFrames : Effect.provideService(pullFrames, Hops.Hops, hops)
+  const pull = hops === 0 ? pullFrames : Effect.provideService(pullFrames, HopLimit.HopCount, hops)
   let first: ReadonlyArray<string> | undefined = yield* Pull.catchDone(pull, () => Effect.succeed([]))
   let isOver = false
   const encode = (texts: ReadonlyArray<string>) => Arr.of(encoder.encode(texts.join("")))

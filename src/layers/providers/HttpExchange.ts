@@ -15,7 +15,7 @@ import type { Call, Dialect, Target } from "../../dialects/shared/ProviderDialec
 import type { Capability } from "../../domain/Capability.ts"
 import * as Policies from "../../domain/Defaults.ts"
 import * as HeaderValue from "../../domain/HeaderValue.ts"
-import * as Hops from "../../domain/HopLimit.ts"
+import * as HopLimit from "../../domain/HopLimit.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import * as Wire from "./Connection.ts"
 import { decoded } from "./Decompression.ts"
@@ -75,7 +75,7 @@ const makeWriter = ({ baseUrl, dialect, target }: Options) => {
       "user-agent": "troupe",
       ...call.headers,
       ...(key === undefined ? {} : dialect.authorize(Redacted.value(key))),
-      ...(dialect.name === "troupe" ? { [Hops.header]: String(hops + 1) } : {}),
+      ...(dialect.name === "troupe" ? { [HopLimit.header]: String(hops + 1) } : {}),
       ...Object.fromEntries(own),
       "content-type": "application/json"
     },
@@ -120,7 +120,7 @@ const makeExchange = (options: Options, limits: Watch.Limits) => {
   const attempt = Effect.fnUntraced(function*({ call, capability, hold, wanted, watch }: Begun, held: Held) {
     const ended = watch.reason()
     if (ended !== undefined) return yield* InferenceError.make(ended)
-    const plain = Wire.open(dispatcher, requestOf(call, wanted, held, yield* Hops.Hops))
+    const plain = Wire.open(dispatcher, requestOf(call, wanted, held, yield* HopLimit.HopCount))
     hold(plain)
     const head = yield* Effect.mapError(
       plain.head,

@@ -27,7 +27,7 @@ import type { SpanOrOff } from "../../domain/Fields.ts"
 import type { Counted, Generation } from "../../domain/Generation.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import { firstImage, type Message } from "../../domain/Message.ts"
-import * as Extra from "../../domain/PassThrough.ts"
+import * as PassThrough from "../../domain/PassThrough.ts"
 import { hostOf, isPrivateHost } from "../../domain/PublicAddress.ts"
 import type { Source } from "../../domain/Source.ts"
 import { dialectOf } from "../../domain/Source.ts"
@@ -51,10 +51,10 @@ const neededBy = ({ format, logprobs, messages, toolChoice, tools = [] }: Genera
 const withExtra =
   ({ extra }: Generation, target: Target) => (call: Call): Result.Result<Call, InferenceError.Reason> => {
     if (extra === undefined) return Result.succeed(call)
-    if (Extra.spokenBy[target.options.provider] === extra.dialect) {
-      return Result.succeed({ ...call, body: Extra.place(call.body, extra) })
+    if (PassThrough.dialectOf[target.options.provider] === extra.dialect) {
+      return Result.succeed({ ...call, body: PassThrough.merge(call.body, extra) })
     }
-    const [field] = Extra.requiredOf(extra)
+    const [field] = PassThrough.requiredOf(extra)
     return field === undefined
       ? Result.succeed(call)
       : Result.fail(notSupported(target, field, "its dialect has no such field. Leave it out."))

@@ -11,10 +11,10 @@
  * request counts.
  */
 import { Context, Deferred, Effect, Exit, Request, RequestResolver, Result } from "effect"
-import type { Standing } from "../../domain/Caller.ts"
+import type { Caller } from "../../domain/Caller.ts"
 import * as Policies from "../../domain/Defaults.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
-import { Hops } from "../../domain/HopLimit.ts"
+import { HopCount } from "../../domain/HopLimit.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { InvalidRequest, make as makeError } from "../../domain/InferenceError.ts"
 import type { Embedding } from "../../domain/Job.ts"
@@ -23,7 +23,7 @@ import type { Models } from "../models/Models.ts"
 /** What a batch needs to know of each request in it. */
 export interface Asking {
   readonly deployment: Deployment
-  readonly standing: Standing
+  readonly standing: Caller
   /** Called when the batch has a slot. */
   readonly granted: () => void
   /** See `Models.lease`. */
@@ -58,7 +58,7 @@ const exitOf = (
 }
 
 /** How a batch stands in the queue. All of its requests have the same tenant and priority. */
-const standingOf = (entries: ReadonlyArray<Entry>): Standing => entries.at(-1)!.request.asking.standing
+const standingOf = (entries: ReadonlyArray<Entry>): Caller => entries.at(-1)!.request.asking.standing
 
 /** Requests that may share a batch have the same. */
 const groupOf = ({ request: { asking: { standing: { priority = "normal", tenant = "" } } } }: Entry): string =>
@@ -72,10 +72,10 @@ const runBatch = (models: Models["Service"], entries: ReadonlyArray<Entry>) => {
     const engine = yield* models.lease(deployment, standingOf(entries), movedOn)
     for (const { request: { asking } } of entries) asking.granted()
     // They go on together, as far as the one that has come the farthest.
-    const hops = Math.max(...entries.map(({ context }) => Context.get(context, Hops)))
+    const hops = Math.max(...entries.map(({ context }) => Context.get(context, HopCount)))
     const results = yield* Effect.provideService(
       engine.embed(entries.flatMap(({ request }) => request.inputs)),
-      Hops,
+      HopCount,
       hops
     )
     let from = 0

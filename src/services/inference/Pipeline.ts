@@ -4,7 +4,7 @@
  */
 import type { Cause, Scope } from "effect"
 import { Clock, Deferred, Duration, Effect, SubscriptionRef } from "effect"
-import type { Standing } from "../../domain/Caller.ts"
+import type { Caller } from "../../domain/Caller.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import type { By } from "../../domain/Inference.ts"
 import { InferenceError, make, Overloaded } from "../../domain/InferenceError.ts"
@@ -27,8 +27,8 @@ import type { HedgeBudgets } from "../resilience/HedgeBudget.ts"
 import * as Hedges from "../resilience/HedgeBudget.ts"
 import { DecisionLog } from "../routing/DecisionLog.ts"
 import { factsOf } from "../routing/DeploymentFacts.ts"
-import type { Route, Wish } from "../routing/Route.ts"
-import { nobody } from "../routing/Route.ts"
+import type { Route, RoutingRequest } from "../routing/Route.ts"
+import { noDeployment } from "../routing/Route.ts"
 import { Router } from "../routing/Router.ts"
 import type { Begun } from "./AttemptScope.ts"
 import * as Trials from "./AttemptScope.ts"
@@ -43,7 +43,7 @@ type Attributes = Record<string, unknown>
 export interface Engaged {
   readonly deployment: Deployment
   /** How the caller stands there. */
-  readonly standing: Standing
+  readonly standing: Caller
   /** What the plan asks otherwise than the caller. */
   readonly start: Start
   /** Its engine with a slot of it, within the time for that. */
@@ -85,7 +85,7 @@ const targetOf = (deployment: Deployment): Plan.Target => {
 /** What may be tried for a request. */
 const planOf = (
   { deployments, fallbacks: { content, context, ordinary }, model, policy, slowestFirstTokenMs }: Route,
-  { maxTokens, priority }: Standing & { readonly maxTokens?: number | undefined },
+  { maxTokens, priority }: Caller & { readonly maxTokens?: number | undefined },
   now: number
 ): Plan.Plan =>
   Plan.make({
@@ -115,11 +115,11 @@ type Moved = Set<number>
 const makeEngage = ({ enter, models, now }: Parts) => {
   const embedder = Embedder.make(models)
   return Effect.fnUntraced(
-    function*(begun: Begun, standing: Standing, start: Start, { deadline }: Plan.Plan, moved: Moved) {
+    function*(begun: Begun, standing: Caller, start: Start, { deadline }: Plan.Plan, moved: Moved) {
       const deployment = deploymentOf(begun.route, start.deployment)
       const { content, enterAgain, granted, tally } = yield* enter(begun, deployment, start.hedge)
       begun.progress.tally = tally
-      const own: Standing = start.lowPriority ? { ...standing, priority: "low" } : standing
+      const own: Caller = start.lowPriority ? { ...standing, priority: "low" } : standing
       const onLimit = () => void moved.add(start.attempt)
       const movedOn = () => moved.has(start.attempt)
       const limits = TimeLimits.make(deployment.id, begun.route.policy.timeouts, { deadline, now, onLimit })
@@ -181,7 +181,7 @@ const hasBegun = ({ progress: { record: { attempts: [first] } } }: Begun): boole
 
 /** There is nobody, nor may an earlier answer be given. */
 const isOver = ({ cached, decision, deployments }: Route): boolean =>
-  deployments.length === 0 && (!cached || decision.lacking !== undefined)
+  deployments.length === 0 && (!cached || decision.missing !== undefined)
 
 interface Front {
   readonly decisions: DecisionLog["Service"]
@@ -193,14 +193,14 @@ interface Front {
 
 /** The route, and the request's books, which the scope's end settles. */
 const makeBegin = ({ decisions, callbacks, metrics, pressure, router }: Front) =>
-  Effect.fnUntraced(function*(operation: OperationName, wish: Standing & Wish, attributes: Attributes = {}) {
+  Effect.fnUntraced(function*(operation: OperationName, wish: Caller & RoutingRequest, attributes: Attributes = {}) {
     const route = yield* router.route(wish)
     if (wish.priority === "low" && sheds[yield* SubscriptionRef.get(pressure)].refuseLowPriority) {
       return yield* make(new Overloaded({ retryAfterMs: Duration.toMillis(interval) }))
     }
     const progress = yield* Operation.begin({ decisions, callbacks, metrics }, operation, route, attributes)
     if (isOver(route)) {
-      const { reason } = nobody(route.decision, wish)
+      const { reason } = noDeployment(route.decision, wish)
       const error = new InferenceError({ reason, decision: progress.record.id, attempts: [] })
       return yield* Operation.noting(progress)(Effect.fail(error))
     }
@@ -215,7 +215,7 @@ const makeNoted = ({ callbacks, router }: Pick<Front, "callbacks" | "router">) =
 ): Effect.Effect<A, InferenceError, R> =>
   Effect.tapError(
     Operation.noting(tally)(limits.total(work)),
-    ({ reason }) => Effect.sync(() => callbacks.call("router", () => router.learn(reason), undefined))
+    ({ reason }) => Effect.sync(() => callbacks.call("router", () => router.noteFailure(reason), undefined))
   )
 
 export const makeStage = Effect.gen(function*() {
@@ -237,7 +237,7 @@ export const makeStage = Effect.gen(function*() {
   /** Tries the route's deployments as its plan says, until one has brought what `use` waits for. */
   const commit = Effect.fnUntraced(function*<A>(
     begun: Begun,
-    request: Standing & { readonly maxTokens?: number | undefined },
+    request: Caller & { readonly maxTokens?: number | undefined },
     use: (engaged: Engaged) => Effect.Effect<A, InferenceError, Scope.Scope>
   ) {
     const { route } = begun
@@ -258,14 +258,14 @@ export const makeStage = Effect.gen(function*() {
     }
     return yield* Operation.noting(begun.progress)(telling(
       begun,
-      route.deployments.length === 0 ? Effect.fail(nobody(route.decision)) : Attempts.drive(stage, plan)
+      route.deployments.length === 0 ? Effect.fail(noDeployment(route.decision)) : Attempts.drive(stage, plan)
     ))
   })
 
   /** The same, of what is answered whole. */
   const attempt = <A>(
     begun: Begun,
-    request: Standing & { readonly maxTokens?: number | undefined },
+    request: Caller & { readonly maxTokens?: number | undefined },
     use: (engaged: Engaged) => Effect.Effect<A, InferenceError, Scope.Scope>
   ) => Effect.map(commit(begun, request, use), ({ by, value }) => ({ value, ...by }))
 

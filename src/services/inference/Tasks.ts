@@ -67,7 +67,7 @@ export const embed = (stage: Stage) =>
 export const rerank = (stage: Stage) =>
   Effect.fnUntraced(function*(given: RerankRequest) {
     const request = yield* check.rerank(given)
-    const begun = yield* stage.begin("rerank", { ...request, needs: ["rerank"] })
+    const begun = yield* stage.begin("rerank", { ...request, capabilities: ["rerank"] })
     const { value, ...by } = yield* stage.attempt(begun, request, ({ borrow, tally }) =>
       Effect.gen(function*() {
         const { promptTokens, scores } = yield* (yield* borrow).rerank(request.query, request.documents)
@@ -79,7 +79,7 @@ export const rerank = (stage: Stage) =>
 export const classifyTexts = (stage: Stage) =>
   Effect.fnUntraced(function*(given: ClassifyRequest) {
     const request = yield* check.classify(given)
-    const begun = yield* stage.begin("classify", { ...request, needs: ["classify"] })
+    const begun = yield* stage.begin("classify", { ...request, capabilities: ["classify"] })
     const { value, ...by } = yield* stage.attempt(begun, request, ({ borrow, tally }) =>
       Effect.gen(function*() {
         const results = yield* (yield* borrow).classify(request.inputs)
@@ -95,7 +95,7 @@ export const tokenize = (stage: Stage) =>
     const request = yield* check.tokenize(given)
     const begun = yield* stage.begin("tokenize", {
       ...request,
-      needs: needsOfTokenize(request),
+      capabilities: needsOfTokenize(request),
       pathsOf: (need: string) => [pathOfTokenize(request, need)]
     })
     const { value, ...by } = yield* stage.attempt(begun, request, ({ borrow, tally }) =>

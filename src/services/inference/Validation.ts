@@ -14,7 +14,7 @@ import type { InferenceError } from "../../domain/InferenceError.ts"
 import { InvalidRequest, make } from "../../domain/InferenceError.ts"
 import { nearestName } from "../../domain/NearestName.ts"
 import * as Problems from "../../domain/Problem.ts"
-import { Overrides } from "../../domain/RoutingOptions.ts"
+import { RoutingOptions } from "../../domain/RoutingOptions.ts"
 
 const invalid = (path: string, detail: string): InferenceError =>
   make(new InvalidRequest({ detail, ...(path === "" ? {} : { path }) }))
@@ -29,7 +29,7 @@ const misspelt = (given: object, names: ReadonlyArray<string>, path = ""): Infer
   return undefined
 }
 
-const routeNames = Object.keys(Overrides.fields)
+const routeNames = Object.keys(RoutingOptions.fields)
 
 /**
  * The request with only what a request has. Types cannot tell a temperature of 9, nor stop a program without them, which

@@ -10,7 +10,7 @@
  */
 import type { Fiber } from "effect"
 import { Deferred, Duration, Effect } from "effect"
-import type { Standing } from "../../domain/Caller.ts"
+import type { Caller } from "../../domain/Caller.ts"
 import * as Policies from "../../domain/Defaults.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import { isRemote } from "../../domain/Deployment.ts"
@@ -257,7 +257,7 @@ const queueFull = (actor: Actor): InferenceError => {
 /** Puts a caller into the mailbox. If it is full, either this caller or the one that it displaces fails. */
 export const enqueue = (
   actor: Actor,
-  { priority = "normal", tenant = "" }: Standing,
+  { priority = "normal", tenant = "" }: Caller,
   address: string,
   now: number
 ): Waiting<SlotRequest> => {

@@ -1,6 +1,6 @@
 /** What callers do with an engine: lease a slot for one job, load, replace, unload. */
 import { Deferred, Effect, Equal, Fiber, Scope } from "effect"
-import type { Standing } from "../../domain/Caller.ts"
+import type { Caller } from "../../domain/Caller.ts"
 import { CallerAddress } from "../../domain/CallerAddress.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import type { Counted, Generation } from "../../domain/Generation.ts"
@@ -52,7 +52,7 @@ const makeSlotHold = (context: ActorContext, instance: EngineInstance) => {
   return { retain, release }
 }
 
-const enter = (context: ActorContext, deployment: Deployment, standing: Standing) =>
+const enter = (context: ActorContext, deployment: Deployment, standing: Caller) =>
   Effect.withFiber((fiber) => {
     const actor = actorOf(context, deployment)
     if (actor.downUntil > now(context)) return Effect.fail(down(context, actor))
@@ -103,7 +103,7 @@ const retaining = (engine: Engine, retain: Retain): Engine => ({
 export const lease = (
   context: ActorContext,
   deployment: Deployment,
-  standing: Standing,
+  standing: Caller,
   movedOn = () => false
 ): Effect.Effect<Engine, InferenceError, Scope.Scope> =>
   Effect.uninterruptibleMask((restore) =>

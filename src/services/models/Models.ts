@@ -14,7 +14,7 @@
  */
 import type { Scope } from "effect"
 import { Cause, Clock, Context, Duration, Effect, Fiber, Layer, PubSub, Stream } from "effect"
-import type { Standing } from "../../domain/Caller.ts"
+import type { Caller } from "../../domain/Caller.ts"
 import * as Policies from "../../domain/Defaults.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
@@ -43,7 +43,7 @@ export class Models extends Context.Service<Models, {
    */
   readonly lease: (
     deployment: Deployment,
-    standing: Standing,
+    standing: Caller,
     movedOn?: () => boolean
   ) => Effect.Effect<Engine, InferenceError, Scope.Scope>
   /** Loads the model if it is not loaded, at once even if it is down. */

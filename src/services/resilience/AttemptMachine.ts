@@ -93,9 +93,9 @@ const nobodyFree = ({ lists, model }: Plan, { closedFor }: View): Reason => {
   const closed = lists.ordinary.map(({ deployment }) => ({ deployment, ms: closedFor(deployment) }))
   return new NoDeployment({
     model,
-    ruledOut: closed.map(({ deployment, ms }) => ({
+    excluded: closed.map(({ deployment, ms }) => ({
       deployment,
-      why: `it takes no requests for ${Math.ceil(ms / 1000)} s`
+      reason: `it takes no requests for ${Math.ceil(ms / 1000)} s`
     })),
     ...(closed.length === 0 ? {} : { retryAfterMs: Math.min(...closed.map(({ ms }) => ms)) })
   })

@@ -1,13 +1,13 @@
 /** What is known of deployments for good, laid out in columns: made once for each change of the registry. */
 import { hashText } from "../../domain/Hashing.ts"
 import type { Measurement } from "../../domain/Measurement.ts"
-import * as Extra from "../../domain/PassThrough.ts"
-import type { Facts, Need } from "../../domain/SelectionInput.ts"
-import { needs } from "../../domain/SelectionInput.ts"
+import * as PassThrough from "../../domain/PassThrough.ts"
+import type { DeploymentFacts, RequiredCapability } from "../../domain/SelectionInput.ts"
+import { requiredCapabilities } from "../../domain/SelectionInput.ts"
 
 /** The same of many; a number that is not known is `NaN`. */
-export interface Table {
-  readonly facts: ReadonlyArray<Facts>
+export interface CandidateTable {
+  readonly facts: ReadonlyArray<DeploymentFacts>
   readonly ids: ReadonlyArray<string>
   readonly inputPrice: Float64Array
   readonly outputPrice: Float64Array
@@ -18,22 +18,23 @@ export interface Table {
   /** Of the id. */
   readonly hash: Uint32Array
   /** And words, as bits; all of them where it does not say. */
-  readonly abilities: Int32Array
+  readonly capabilities: Int32Array
   readonly tasks: ReadonlyArray<ReadonlySet<string> | undefined>
 }
 
 /** One bit each. */
-export const bitsOf = (some: ReadonlyArray<Need>): number =>
-  some.reduce((bits, need) => bits | 1 << needs.indexOf(need), 0)
+export const bitsOf = (some: ReadonlyArray<RequiredCapability>): number =>
+  some.reduce((bits, need) => bits | 1 << requiredCapabilities.indexOf(need), 0)
 
 /** A list of abilities says nothing of what is no ability. */
-const others: ReadonlyArray<Need> = ["count", ...Extra.needs]
+const others: ReadonlyArray<RequiredCapability> = ["count", ...PassThrough.needs]
 
-const abilityBits = ({ abilities, lacks = [] }: Facts): number =>
-  (abilities === undefined ? -1 : bitsOf([...abilities, ...others])) & ~bitsOf(lacks)
+const capabilityBits = ({ capabilities, missing = [] }: DeploymentFacts): number =>
+  (capabilities === undefined ? -1 : bitsOf([...capabilities, ...others])) & ~bitsOf(missing)
 
-export const prepare = (facts: ReadonlyArray<Facts>): Table => {
-  const column = (of: (one: Facts) => number | undefined) => Float64Array.from(facts, (one) => of(one) ?? Number.NaN)
+export const prepare = (facts: ReadonlyArray<DeploymentFacts>): CandidateTable => {
+  const column = (of: (one: DeploymentFacts) => number | undefined) =>
+    Float64Array.from(facts, (one) => of(one) ?? Number.NaN)
   return {
     facts,
     ids: facts.map(({ deployment }) => deployment),
@@ -44,17 +45,17 @@ export const prepare = (facts: ReadonlyArray<Facts>): Table => {
     weight: column(({ weight = 1 }) => weight),
     slots: column(({ slots = 1 }) => slots),
     hash: Uint32Array.from(facts, ({ deployment }) => hashText(deployment)),
-    abilities: Int32Array.from(facts, abilityBits),
+    capabilities: Int32Array.from(facts, capabilityBits),
     tasks: facts.map(({ tasks }) => tasks && new Set(tasks))
   }
 }
 
 /** What a request costs there, USD; `NaN` where the price is not known. */
-export const costOf = (table: Table, index: number, promptTokens: number, answerTokens: number): number =>
+export const costOf = (table: CandidateTable, index: number, promptTokens: number, answerTokens: number): number =>
   (table.inputPrice[index]! * promptTokens + table.outputPrice[index]! * answerTokens) / 1e6
 
 /** What is not known of it, by name. */
-export const unknownOf = (table: Table, index: number, measured: Measurement): ReadonlyArray<string> => {
+export const unknownOf = (table: CandidateTable, index: number, measured: Measurement): ReadonlyArray<string> => {
   const unknown: Array<string> = []
   if (Number.isNaN(table.inputPrice[index]!)) unknown.push("price")
   if (Number.isNaN(table.quality[index]!)) unknown.push("quality")

@@ -48,13 +48,13 @@ const namesOf = ({ cached, fallbacks: { content, context, ordinary } }: Route) =
 
 /** The decision with the first of long lists: a thousand records are kept, and a model may have as many deployments. */
 const bounded = (decision: Decision): Decision => {
-  const { candidates, ruledOut, spilled = [] } = decision
-  if (Math.max(candidates.length, ruledOut.length, spilled.length) <= Policies.listedInDecision) return decision
+  const { candidates, excluded, spilled = [] } = decision
+  if (Math.max(candidates.length, excluded.length, spilled.length) <= Policies.listedInDecision) return decision
   return {
     ...decision,
     candidates: first(candidates),
-    ruledOut: first(ruledOut),
-    ruledOutCount: ruledOut.length,
+    excluded: first(excluded),
+    excludedCount: excluded.length,
     ...(spilled.length === 0 ? {} : { spilled: first(spilled) })
   }
 }

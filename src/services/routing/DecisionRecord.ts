@@ -21,8 +21,8 @@ export const Candidate = Schema.Struct({
 export type Candidate = typeof Candidate.Type
 
 /** One who may not. */
-export const RuledOut = Schema.Struct({ deployment: Schema.String, why: Schema.String })
-export type RuledOut = typeof RuledOut.Type
+export const Excluded = Schema.Struct({ deployment: Schema.String, reason: Schema.String })
+export type Excluded = typeof Excluded.Type
 
 export const Decision = Schema.Struct({
   /** The name that was asked for. */
@@ -31,10 +31,10 @@ export const Decision = Schema.Struct({
   /** The primary first, then its fallbacks. */
   candidates: Schema.Array(Candidate),
   /** How many could take the request, listed or not. */
-  viable: Schema.Int,
-  ruledOut: Schema.Array(RuledOut),
+  eligible: Schema.Int,
+  excluded: Schema.Array(Excluded),
   /** How many may not, where a record lists the first of them only. */
-  ruledOutCount: Schema.optionalKey(Schema.Int),
+  excludedCount: Schema.optionalKey(Schema.Int),
   /** The primary goes first because nothing is known of it yet. */
   explored: Schema.optionalKey(Schema.Boolean),
   /** Those who stand behind for now, since they load or their queue is full. */
@@ -42,7 +42,7 @@ export const Decision = Schema.Struct({
   /** When the first of those who are ruled out for a time may be asked again, ms. */
   retryAfterMs: Schema.optionalKey(Schema.Finite),
   /** What the request needs and none of them has, where that alone leaves nobody: the request is at fault. */
-  lacking: Schema.optionalKey(Schema.Array(Schema.String))
+  missing: Schema.optionalKey(Schema.Array(Schema.String))
 })
 export type Decision = typeof Decision.Type
 

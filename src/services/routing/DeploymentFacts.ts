@@ -6,8 +6,8 @@ import { defaultSlots, isRemote } from "../../domain/Deployment.ts"
 import type { Ability } from "../../domain/EngineProtocol.ts"
 import type { KnownModel } from "../../domain/KnownModels.ts"
 import * as KnownModels from "../../domain/KnownModels.ts"
-import * as Extra from "../../domain/PassThrough.ts"
-import type { Facts, Need } from "../../domain/SelectionInput.ts"
+import * as PassThrough from "../../domain/PassThrough.ts"
+import type { DeploymentFacts, RequiredCapability } from "../../domain/SelectionInput.ts"
 import { capabilitiesOf, kindOf } from "../engines/EngineKinds.ts"
 
 const free = { input: 0, output: 0 }
@@ -32,9 +32,9 @@ const lacksOf = (
   options: DeploymentOptions,
   abilities: ReadonlyArray<Ability>,
   counts: boolean
-): ReadonlyArray<Need> => {
-  const spoken = isRemote(options) ? Extra.spokenBy[options.provider] : undefined
-  const lacks: Array<Need> = Extra.needs.filter((need) => need !== `${spoken} fields`)
+): ReadonlyArray<RequiredCapability> => {
+  const spoken = isRemote(options) ? PassThrough.dialectOf[options.provider] : undefined
+  const lacks: Array<RequiredCapability> = PassThrough.needs.filter((need) => need !== `${spoken} fields`)
   if (!counts || !Capability.counts(options, abilities)) lacks.push("count")
   return lacks
 }
@@ -49,15 +49,15 @@ export const factsOf = (
   { id, options }: Deployment,
   abilities = capabilitiesOf(options),
   counts = true
-): Facts => {
+): DeploymentFacts => {
   const published = publishedOf(options)
   return {
     deployment: id,
     price: options.price ?? published?.price ?? (isElsewhere(options) ? undefined : free),
     quality: options.quality,
     contextWindow: options.contextSize ?? published?.contextWindow,
-    abilities,
-    lacks: lacksOf(options, abilities, counts),
+    capabilities: abilities,
+    missing: lacksOf(options, abilities, counts),
     tasks: options.tasks,
     weight: options.weight,
     slots: slotsOf(options)

@@ -1,22 +1,22 @@
 /** Who can take a request, and who cannot, with why in words. */
 import { abilities, abilityInWords } from "../../domain/EngineProtocol.ts"
-import type { Asked, Condition, Need, Options } from "../../domain/SelectionInput.ts"
+import type { Asked, Condition, Options, RequiredCapability } from "../../domain/SelectionInput.ts"
 import { promptTokensOf, usualAnswer } from "../../domain/SelectionInput.ts"
-import type { Table } from "./CandidateTable.ts"
+import type { CandidateTable } from "./CandidateTable.ts"
 import { bitsOf, costOf } from "./CandidateTable.ts"
-import type { RuledOut } from "./DecisionRecord.ts"
+import type { Excluded } from "./DecisionRecord.ts"
 
 /** Who is left, by index, and who is not. */
-export interface Sifted {
-  readonly viable: Int32Array
-  readonly ruledOut: ReadonlyArray<RuledOut>
+export interface Filtered {
+  readonly eligible: Int32Array
+  readonly excluded: ReadonlyArray<Excluded>
   readonly retryAfterMs: number | undefined
   /** What every one that is wanted lacks something of, where that alone leaves nobody. */
-  readonly lacking: ReadonlyArray<Need> | undefined
+  readonly missing: ReadonlyArray<RequiredCapability> | undefined
 }
 
 interface Inquiry {
-  readonly table: Table
+  readonly table: CandidateTable
   readonly asked: Asked
   readonly options: Options
   /** The abilities that are needed, as bits. */
@@ -37,10 +37,10 @@ const beyondLimits = ({ asked, options: { limits }, table }: Inquiry, index: num
     : undefined
 }
 
-const missingOf = ({ asked, table }: Inquiry, index: number): ReadonlyArray<Need> =>
-  asked.needs.filter((need) => (table.abilities[index]! & bitsOf([need])) === 0)
+const missingOf = ({ asked, table }: Inquiry, index: number): ReadonlyArray<RequiredCapability> =>
+  asked.capabilities.filter((need) => (table.capabilities[index]! & bitsOf([need])) === 0)
 
-const whyMissing = (missing: ReadonlyArray<Need>): string => {
+const whyMissing = (missing: ReadonlyArray<RequiredCapability>): string => {
   const lacked = [
     ...abilities.filter((ability) => missing.includes(ability)).map((ability) => abilityInWords[ability]),
     ...(missing.includes("count") ? ["token counting"] : [])
@@ -66,73 +66,73 @@ const notWanted = ({ except, only, options, table }: Inquiry, index: number): st
 
 const whyNot = (inquiry: Inquiry, index: number): string | undefined =>
   notWanted(inquiry, index) ??
-    ((inquiry.table.abilities[index]! & inquiry.needs) === inquiry.needs
+    ((inquiry.table.capabilities[index]! & inquiry.needs) === inquiry.needs
       ? undefined
       : whyMissing(missingOf(inquiry, index))) ??
     tooSmall(inquiry, index) ??
     (inquiry.options.strategy === "cost" ? beyondLimits(inquiry, index) : undefined)
 
-const lackingOf = (inquiry: Inquiry): ReadonlyArray<Need> | undefined => {
-  const lacking = new Set<Need>()
+const missingOfAll = (inquiry: Inquiry): ReadonlyArray<RequiredCapability> | undefined => {
+  const all = new Set<RequiredCapability>()
   for (let index = 0; index < inquiry.table.ids.length; index++) {
     if (notWanted(inquiry, index) !== undefined) continue
     const missing = missingOf(inquiry, index)
     if (missing.length === 0) return undefined
-    for (const need of missing) lacking.add(need)
+    for (const capability of missing) all.add(capability)
   }
-  return lacking.size === 0 ? undefined : [...lacking]
+  return all.size === 0 ? undefined : [...all]
 }
 
 const setOf = (list: ReadonlyArray<string> | undefined) => list && new Set(list)
 
-const inquire = (table: Table, asked: Asked, options: Options): Inquiry => ({
+const inquire = (table: CandidateTable, asked: Asked, options: Options): Inquiry => ({
   table,
   asked,
   options,
-  needs: bitsOf(asked.needs),
+  needs: bitsOf(asked.capabilities),
   only: setOf(asked.only),
   except: setOf(asked.except)
 })
 
 /** Deployments that the request and the strategy admit, by index, and whether each has what is needed. */
 export const wanted = (
-  table: Table,
-  need: Need,
+  table: CandidateTable,
+  need: RequiredCapability,
   asked: Asked,
   options: Options
 ): ReadonlyArray<{ readonly index: number; readonly has: boolean }> => {
   const inquiry = inquire(table, asked, options)
   const bit = bitsOf([need])
   return table.ids.flatMap((_, index) =>
-    notWanted(inquiry, index) === undefined ? [{ index, has: (table.abilities[index]! & bit) !== 0 }] : []
+    notWanted(inquiry, index) === undefined ? [{ index, has: (table.capabilities[index]! & bit) !== 0 }] : []
   )
 }
 
 /** Goes through all of them once. */
-export const sift = (
-  table: Table,
+export const filter = (
+  table: CandidateTable,
   conditions: ReadonlyArray<Condition>,
   asked: Asked,
   options: Options
-): Sifted => {
+): Filtered => {
   const inquiry = inquire(table, asked, options)
-  const viable = new Int32Array(table.ids.length)
-  const ruledOut: Array<RuledOut> = []
+  const eligible = new Int32Array(table.ids.length)
+  const excluded: Array<Excluded> = []
   let count = 0
   let retryAfterMs: number | undefined
   for (let index = 0; index < table.ids.length; index++) {
     const { closed } = conditions[index]!
-    const why = whyNot(inquiry, index) ?? closed?.why
-    if (why === undefined) {
-      viable[count++] = index
+    const reason = whyNot(inquiry, index) ?? closed?.reason
+    if (reason === undefined) {
+      eligible[count++] = index
       continue
     }
-    ruledOut.push({ deployment: table.ids[index]!, why })
+    excluded.push({ deployment: table.ids[index]!, reason })
     // Of use only where nothing else is in the way.
-    if (closed !== undefined && why === closed.why) {
+    if (closed !== undefined && reason === closed.reason) {
       retryAfterMs = Math.min(retryAfterMs ?? Number.POSITIVE_INFINITY, closed.retryAfterMs)
     }
   }
-  const lacking = count === 0 ? lackingOf(inquiry) : undefined
-  return { viable: viable.subarray(0, count), ruledOut, retryAfterMs, lacking }
+  const missing = count === 0 ? missingOfAll(inquiry) : undefined
+  return { eligible: eligible.subarray(0, count), excluded, retryAfterMs, missing }
 }

@@ -8,16 +8,16 @@
  */
 import { Effect, Schema } from "effect"
 import { abilities } from "../../domain/EngineProtocol.ts"
-import { Overrides } from "../../domain/RoutingOptions.ts"
-import type { Need } from "../../domain/SelectionInput.ts"
+import { RoutingOptions } from "../../domain/RoutingOptions.ts"
+import type { RequiredCapability } from "../../domain/SelectionInput.ts"
 import { name as cachedResponses } from "../cache/CachedResponses.ts"
 import { Registry } from "../models/Registry.ts"
 import { Decision } from "./DecisionRecord.ts"
-import type { Route, Wish } from "./Route.ts"
+import type { Route, RoutingRequest } from "./Route.ts"
 import { Router } from "./Router.ts"
 
 /** What of a request decides. */
-export const Question = Schema.Struct({
+export const ExplanationRequest = Schema.Struct({
   /** Default the first that is configured. */
   model: Schema.optionalKey(Schema.NonEmptyString),
   /** Of a user's message, the only one. */
@@ -26,9 +26,9 @@ export const Question = Schema.Struct({
   needs: Schema.optionalKey(Schema.Array(Schema.Literals(abilities))),
   maxTokens: Schema.optionalKey(Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))),
   tenant: Schema.optionalKey(Schema.String),
-  route: Schema.optionalKey(Overrides)
+  route: Schema.optionalKey(RoutingOptions)
 }).annotate({ identifier: "RouteQuestion" })
-export type Question = typeof Question.Type
+export type ExplanationRequest = typeof ExplanationRequest.Type
 
 const Names = Schema.Array(Schema.String)
 const optionalMs = Schema.optionalKey(Schema.Finite)
@@ -65,13 +65,13 @@ export const Explanation = Schema.Struct({
 export type Explanation = typeof Explanation.Type
 
 /** Requests that no text is generated for. */
-const tasks: ReadonlySet<Need> = new Set<Need>(["embed", "rerank", "classify", "tokenize"])
+const tasks: ReadonlySet<RequiredCapability> = new Set<RequiredCapability>(["embed", "rerank", "classify", "tokenize"])
 
 /** The request that is asked about: a chat, unless it needs another task. */
-export const wishOf = ({ needs = [], prompt, ...rest }: Question, model: string): Wish => ({
+export const wishOf = ({ needs = [], prompt, ...rest }: ExplanationRequest, model: string): RoutingRequest => ({
   ...rest,
   model,
-  needs: needs.some((need) => tasks.has(need)) ? needs : ["generate", ...needs],
+  capabilities: needs.some((need) => tasks.has(need)) ? needs : ["generate", ...needs],
   promptLength: prompt?.length,
   // As engines begin it: no tools, and one message.
   promptText: prompt === undefined ? undefined : () => JSON.stringify([[], [{ role: "user", content: prompt }]])
@@ -114,9 +114,9 @@ export const make = (
 }
 
 /** Fails as `Selector.consider` does. */
-export const explain = Effect.fnUntraced(function*(question: Question) {
+export const explain = Effect.fnUntraced(function*(question: ExplanationRequest) {
   const router = yield* Router
   const registry = yield* Registry
   const model = question.model ?? registry.models()[0]!.name
-  return make(yield* router.consider(wishOf(question, model)))
+  return make(yield* router.preview(wishOf(question, model)))
 })

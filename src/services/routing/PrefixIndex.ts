@@ -28,7 +28,7 @@ export const beginnings = (prompt: string, tenant = ""): ReadonlyArray<number> =
 }
 
 /** What was sent where. */
-export class Prefixes {
+export class PrefixIndex {
   readonly #limit: number
   /** In the order of use, the oldest first. */
   readonly #holders = new Map<number, Set<string>>()

@@ -4,24 +4,24 @@ import type { Deployment } from "../../domain/Deployment.ts"
 import type { List } from "../../domain/FailureClass.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { InvalidRequest, make, NoDeployment } from "../../domain/InferenceError.ts"
-import type { Extra } from "../../domain/PassThrough.ts"
-import type { Overrides } from "../../domain/RoutingOptions.ts"
+import type { PassThrough } from "../../domain/PassThrough.ts"
+import type { RoutingOptions } from "../../domain/RoutingOptions.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
 import type { Decision } from "./DecisionRecord.ts"
-import type { Need } from "./Selection.ts"
+import type { RequiredCapability } from "./Selection.ts"
 
 /** What of a request decides who answers it. */
-export interface Wish {
+export interface RoutingRequest {
   readonly model: string
-  readonly needs?: ReadonlyArray<Need> | undefined
+  readonly capabilities?: ReadonlyArray<RequiredCapability> | undefined
   /** The fields of the request that need it, for the error where nobody has it. */
   readonly pathsOf?: ((need: string) => ReadonlyArray<string>) | undefined
   /** Fields that Troupe does not know: see `UnknownFields`. */
-  readonly extra?: Extra | undefined
+  readonly extra?: PassThrough | undefined
   readonly maxTokens?: number | undefined
   readonly tenant?: string | undefined
   /** What the request wants otherwise than its model's configuration says. */
-  readonly route?: Overrides | undefined
+  readonly route?: RoutingOptions | undefined
   /** Characters of the prompt, where that is known. */
   readonly promptLength?: number | undefined
   /** The prompt as one text that begins as the model's own prompt does; asked for only where it decides. */
@@ -48,35 +48,35 @@ export interface Route {
 }
 
 /** The wish that leaves none of the model's deployments, if one does. */
-const tooMuch = ({ ruledOut }: Decision, { deployments: only, except = [] }: Overrides): string | undefined => {
+const tooMuch = ({ excluded }: Decision, { deployments: only, except = [] }: RoutingOptions): string | undefined => {
   if (only === undefined && except.length === 0) return undefined
-  const left = ruledOut.filter(({ deployment }) => only?.includes(deployment) ?? true)
+  const left = excluded.filter(({ deployment }) => only?.includes(deployment) ?? true)
   if (!left.every(({ deployment }) => except.includes(deployment))) return undefined
   return left.length === 0 ? "route.deployments" : "route.except"
 }
 
 /** A capability that no deployment has is the request's mistake, by the fields that need it. */
 const lacks = (
-  { lacking = [], model }: Decision,
+  { missing = [], model }: Decision,
   reason: NoDeployment,
-  { extra, pathsOf = () => ["model"] }: Pick<Wish, "extra" | "pathsOf">
+  { extra, pathsOf = () => ["model"] }: Pick<RoutingRequest, "extra" | "pathsOf">
 ): InvalidRequest => {
-  if (extra !== undefined && lacking.includes(`${extra.dialect} fields`)) {
+  if (extra !== undefined && missing.includes(`${extra.dialect} fields`)) {
     return new InvalidRequest(UnknownFields.refused(extra, model))
   }
-  const [path = "model", ...others] = lacking.flatMap(pathsOf)
+  const [path = "model", ...others] = missing.flatMap(pathsOf)
   const also = others.length === 0 ? "" : ` (likewise ${others.join(", ")})`
   return new InvalidRequest({ path, detail: `${reason.message}${also}` })
 }
 
 /** Why no deployment is left. Where none could take the request at any time, the request is at fault. */
-export const nobody = (
+export const noDeployment = (
   decision: Decision,
-  { route = {}, ...wish }: Pick<Wish, "extra" | "pathsOf" | "route"> = {}
+  { route = {}, ...wish }: Pick<RoutingRequest, "extra" | "pathsOf" | "route"> = {}
 ): InferenceError => {
-  const { lacking, model, retryAfterMs, ruledOut } = decision
-  const reason = new NoDeployment({ model, ruledOut, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) })
+  const { missing, model, retryAfterMs, excluded } = decision
+  const reason = new NoDeployment({ model, excluded, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) })
   const path = tooMuch(decision, route)
   if (path !== undefined) return make(new InvalidRequest({ path, detail: reason.message }))
-  return make(lacking === undefined ? reason : lacks(decision, reason, wish))
+  return make(missing === undefined ? reason : lacks(decision, reason, wish))
 }

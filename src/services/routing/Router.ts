@@ -17,7 +17,7 @@ import type { InferenceError, Reason } from "../../domain/InferenceError.ts"
 import { circuitState, InvalidRequest, make as makeError } from "../../domain/InferenceError.ts"
 import type { Measurement } from "../../domain/Measurement.ts"
 import * as Monotonic from "../../domain/Monotonic.ts"
-import * as Overrides from "../../domain/RoutingOptions.ts"
+import * as RoutingOptions from "../../domain/RoutingOptions.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
 import { routingOf } from "../../domain/RoutingPolicy.ts"
 import * as CachedResponses from "../cache/CachedResponses.ts"
@@ -31,18 +31,18 @@ import * as GuardedCallbacks from "../observability/GuardedCallbacks.ts"
 import { Settings } from "../settings/Settings.ts"
 import type { Decision } from "./DecisionRecord.ts"
 import { factsOf } from "./DeploymentFacts.ts"
-import { beginnings, Prefixes } from "./PrefixIndex.ts"
-import type { Route, Wish } from "./Route.ts"
+import { beginnings, PrefixIndex } from "./PrefixIndex.ts"
+import type { Route, RoutingRequest } from "./Route.ts"
 import type { Condition } from "./Selection.ts"
 import * as Selection from "./Selection.ts"
 
 export class Router extends Context.Service<Router, {
   /** Fails with `ModelNotFound`. */
-  readonly route: (wish: Wish) => Effect.Effect<Route, InferenceError>
+  readonly route: (wish: RoutingRequest) => Effect.Effect<Route, InferenceError>
   /** What `route` would decide now; no request is counted. */
-  readonly consider: (wish: Wish) => Effect.Effect<Route, InferenceError>
+  readonly preview: (wish: RoutingRequest) => Effect.Effect<Route, InferenceError>
   /** Takes note of a capability that an attempt found missing: later requests that need it go elsewhere. */
-  readonly learn: (reason: Reason) => void
+  readonly noteFailure: (reason: Reason) => void
   /** Begins to measure an attempt. */
   readonly measure: (deployment: string, route: Route) => LatencyStats.LatencySample
 }>()("troupe/services/routing/Router") {}
@@ -62,7 +62,8 @@ const conditionOf = (
 
 const idle = { queued: 0, state: "ready" } as const
 
-const wrong = ({ detail, path }: Overrides.Problem) => makeError(new InvalidRequest({ path: `route.${path}`, detail }))
+const wrong = ({ detail, path }: RoutingOptions.Problem) =>
+  makeError(new InvalidRequest({ path: `route.${path}`, detail }))
 
 /** A table for each model, made anew when more is known of what an engine can do. */
 const makeTables = (now: () => number) => {
@@ -115,7 +116,7 @@ const idOf = ({ id }: Deployment): string => id
 /** What is asked, and by what policy, once for a model and those that stand in for it. */
 interface Question {
   readonly policy: Policy
-  readonly wish: Wish
+  readonly wish: RoutingRequest
   readonly asked: Omit<Selection.Asked, "model" | "prefixShares">
   readonly prefix: ReadonlyArray<number> | undefined
   /** No deployment can take the request but those whose circuit is half open. */
@@ -131,7 +132,7 @@ interface Parts {
   readonly stats: LatencyStats.LatencyStats
   readonly tables: ReturnType<typeof makeTables>
   readonly callbacks: GuardedCallbacks.GuardedCallbacks
-  readonly prefixes: Prefixes
+  readonly prefixes: PrefixIndex
   readonly now: () => number
   /** Requests routed so far, by the model they ask for: models that take turns do not move each other's. */
   readonly turns: Map<string, number>
@@ -146,7 +147,10 @@ const conditionsOf = (
   const closedOf = (id: string): Condition["closed"] => {
     const retryAfterMs = breaker.closedFor(id, now(), alone)
     if (retryAfterMs === 0) return undefined
-    return { why: `${circuitState(breaker.failures(id))}; retry in ${Math.ceil(retryAfterMs / 1_000)} s`, retryAfterMs }
+    return {
+      reason: `${circuitState(breaker.failures(id))}; retry in ${Math.ceil(retryAfterMs / 1_000)} s`,
+      retryAfterMs
+    }
   }
   const condition = (deployment: Deployment, status: Pick<Status, "queued" | "state">) =>
     conditionOf(deployment, status, stats.of(deployment.id), closedOf(deployment.id))
@@ -168,13 +172,13 @@ const overridden = (
   own: Policy,
   { deployments }: Model,
   policies: ReadonlyArray<Policy>,
-  { route }: Wish
-): Result.Result<Chosen, Overrides.Problem> =>
+  { route }: RoutingRequest
+): Result.Result<Chosen, RoutingOptions.Problem> =>
   route === undefined
     ? Result.succeed({ policy: own, chosen: undefined })
     : Result.all({
-      policy: Overrides.policyFor(own, policies, route),
-      chosen: Overrides.chosen(route, deployments.map(idOf))
+      policy: RoutingOptions.policyFor(own, policies, route),
+      chosen: RoutingOptions.chosen(route, deployments.map(idOf))
     })
 
 const turnOf = ({ turns }: Parts, { name }: Pick<Model, "name">): number => turns.get(name) ?? 0
@@ -183,13 +187,13 @@ const turnOf = ({ turns }: Parts, { name }: Pick<Model, "name">): number => turn
 const cacheOwnerOf = ({ deployments }: Model, tenant: string | undefined): string | undefined =>
   deployments.some(({ options }) => "sharePrefixes" in options && options.sharePrefixes) ? undefined : tenant
 
-const ask = Effect.fnUntraced(function*(parts: Parts, model: Model, wish: Wish) {
-  const { maxTokens, needs = [], promptLength, promptText, tenant } = wish
+const ask = Effect.fnUntraced(function*(parts: Parts, model: Model, wish: RoutingRequest) {
+  const { maxTokens, capabilities = [], promptLength, promptText, tenant } = wish
   const { chosen, policy } = yield* Effect.fromResult(
     Result.mapError(overridden(routingOf(model, parts.policies).policy, model, parts.policies, wish), wrong)
   )
   const asked = {
-    needs,
+    capabilities,
     maxTokens,
     likelyPromptTokens: promptLength === undefined ? undefined : Selection.estimateTokens(promptLength),
     turn: turnOf(parts, model),
@@ -297,29 +301,29 @@ const fallbacksOf = Effect.fnUntraced(function*(parts: Parts, model: Model, ques
  */
 const mayFallBack = (parts: Parts, model: Model, question: Question): Effect.Effect<boolean, InferenceError> => {
   const { asked, policy, wish: { extra, route } } = question
-  const need = extra && asked.needs.find((one) => one === `${extra.dialect} fields`)
+  const need = extra && asked.capabilities.find((one) => one === `${extra.dialect} fields`)
   if (need === undefined) return Effect.succeed(true)
   const own = Selection.wanted(parts.tables.of(model), need, { ...asked, model: model.name }, policy.selection)
-  const lacking = own.filter(({ has }) => !has)
-  if (lacking.length === 0) return Effect.succeed(true)
+  const missing = own.filter(({ has }) => !has)
+  if (missing.length === 0) return Effect.succeed(true)
   const isNamed = route?.fallbacks !== undefined
-  const isRefused = lacking.length === own.length && !isNamed
+  const isRefused = missing.length === own.length && !isNamed
   const found = isRefused ? undefined : UnknownFields.misspelt(extra!)
   if (found !== undefined) return makeError(new InvalidRequest(found))
-  const isLocal = lacking.some(({ index }) => model.deployments[index]!.options.engine !== "remote")
+  const isLocal = missing.some(({ index }) => model.deployments[index]!.options.engine !== "remote")
   return Effect.succeed(isNamed || !(isRefused || isLocal))
 }
 
 /** The decision where no deployment is left, with those of the models that would stand in. */
 const joined = (own: Decision, others: ReadonlyArray<Decision>): Decision => {
   if (others.length === 0) return own
-  const { lacking, retryAfterMs: _, ...rest } = own
+  const { missing, retryAfterMs: _, ...rest } = own
   const waits = [own, ...others].flatMap(({ retryAfterMs }) => retryAfterMs ?? [])
   return {
     ...rest,
-    ruledOut: [own, ...others].flatMap(({ ruledOut }) => ruledOut),
+    excluded: [own, ...others].flatMap(({ excluded }) => excluded),
     ...(waits.length === 0 ? {} : { retryAfterMs: Math.min(...waits) }),
-    ...(lacking !== undefined && others.every((one) => one.lacking !== undefined) ? { lacking } : {})
+    ...(missing !== undefined && others.every((one) => one.missing !== undefined) ? { missing } : {})
   }
 }
 
@@ -347,7 +351,7 @@ const weigh = Effect.fnUntraced(function*(parts: Parts, model: Model, question: 
 })
 
 /** Where only circuits are in the way, half-open ones let several calls through at a time. */
-const consider = Effect.fnUntraced(function*(parts: Parts, wish: Wish) {
+const consider = Effect.fnUntraced(function*(parts: Parts, wish: RoutingRequest) {
   const model = yield* lookUp(parts, wish.model)
   const question = yield* ask(parts, model, wish)
   const found = yield* weigh(parts, model, question)
@@ -356,7 +360,7 @@ const consider = Effect.fnUntraced(function*(parts: Parts, wish: Wish) {
     : yield* weigh(parts, model, { ...question, alone: true })
 })
 
-const route = (parts: Parts, wish: Wish) =>
+const route = (parts: Parts, wish: RoutingRequest) =>
   Effect.map(consider(parts, wish), (found) => {
     parts.turns.set(found.model, turnOf(parts, { name: found.model }) + 1)
     return found
@@ -375,7 +379,7 @@ export const layer = Layer.effect(
       policies: (yield* Settings).policies,
       stats: LatencyStats.make(now),
       tables: makeTables(now),
-      prefixes: new Prefixes(),
+      prefixes: new PrefixIndex(),
       callbacks: yield* GuardedCallbacks.make,
       now,
       turns: new Map()
@@ -383,8 +387,8 @@ export const layer = Layer.effect(
     yield* watch(models, parts)
     return Router.of({
       route: (wish) => route(parts, wish),
-      consider: (wish) => consider(parts, wish),
-      learn: (reason) => {
+      preview: (wish) => consider(parts, wish),
+      noteFailure: (reason) => {
         if (reason._tag === "NotSupported" && reason.capability !== undefined) {
           parts.tables.refused(reason.deployment, reason.capability)
         }

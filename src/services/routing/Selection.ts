@@ -21,17 +21,17 @@
  *   { deployment: "large", price: { input: 2, output: 8 }, quality: 0.9 }
  * ])
  * const decision = Selection.decide(table, [Selection.ready, Selection.ready], {
- *   model: "chat", needs: [], promptTokens: 500, now: 0, seed: 1, turn: 0
+ *   model: "chat", capabilities: [], promptTokens: 500, now: 0, seed: 1, turn: 0
  * }, { ...Selection.defaults, strategy: "quality" })
  * decision.candidates[0].deployment // "large"
  * ```
  */
 import { draw } from "../../domain/Hashing.ts"
 import type { Asked, Condition, Options } from "../../domain/SelectionInput.ts"
-import type { Table } from "./CandidateTable.ts"
+import type { CandidateTable } from "./CandidateTable.ts"
 import { unknownOf } from "./CandidateTable.ts"
 import type { Candidate, Decision } from "./DecisionRecord.ts"
-import { sift } from "./Eligibility.ts"
+import { filter } from "./Eligibility.ts"
 import * as Strategies from "./Strategies.ts"
 
 export * from "../../domain/SelectionInput.ts"
@@ -52,10 +52,10 @@ const isBefore = ({ behind, scores }: Ranking, a: number, b: number): boolean =>
 }
 
 /** The best few, best first, without sorting the rest. */
-const best = (viable: ArrayLike<number>, keep: number, ranking: Ranking): Array<number> => {
+const best = (eligible: ArrayLike<number>, keep: number, ranking: Ranking): Array<number> => {
   const top: Array<number> = []
-  for (let at = 0; at < viable.length; at++) {
-    const index = viable[at]!
+  for (let at = 0; at < eligible.length; at++) {
+    const index = eligible[at]!
     if (top.length === keep && !isBefore(ranking, index, top[keep - 1]!)) continue
     let place = top.length < keep ? top.length : keep - 1
     for (; place > 0 && isBefore(ranking, index, top[place - 1]!); place--) top[place] = top[place - 1]!
@@ -66,7 +66,7 @@ const best = (viable: ArrayLike<number>, keep: number, ranking: Ranking): Array<
 
 /** One who was never measured and has nothing to do, if it is time to try one. */
 const explored = (
-  viable: ArrayLike<number>,
+  eligible: ArrayLike<number>,
   conditions: ReadonlyArray<Condition>,
   { exploration, strategy }: Options,
   seed: number
@@ -74,8 +74,8 @@ const explored = (
   if (strategy !== "balanced" && strategy !== "speed") return undefined
   if (draw(seed, -1) >= exploration) return undefined
   const untried: Array<number> = []
-  for (let at = 0; at < viable.length; at++) {
-    const index = viable[at]!
+  for (let at = 0; at < eligible.length; at++) {
+    const index = eligible[at]!
     const { measured } = conditions[index]!
     if (measured.samples === 0 && measured.inFlight === 0 && !isSpilled(conditions[index]!)) untried.push(index)
   }
@@ -83,26 +83,26 @@ const explored = (
 }
 
 /** Who stands behind; nobody where all would. */
-const spilledOf = (viable: ArrayLike<number>, conditions: ReadonlyArray<Condition>, { spill }: Options) => {
+const spilledOf = (eligible: ArrayLike<number>, conditions: ReadonlyArray<Condition>, { spill }: Options) => {
   const spilled: Array<number> = []
   if (!spill) return spilled
-  for (let at = 0; at < viable.length; at++) if (isSpilled(conditions[viable[at]!]!)) spilled.push(viable[at]!)
-  return spilled.length === viable.length ? [] : spilled
+  for (let at = 0; at < eligible.length; at++) if (isSpilled(conditions[eligible[at]!]!)) spilled.push(eligible[at]!)
+  return spilled.length === eligible.length ? [] : spilled
 }
 
 /** The order to try them in: the best few, before whom comes the one who is explored. */
 const rank = (
-  viable: ArrayLike<number>,
+  eligible: ArrayLike<number>,
   scores: Float64Array,
   conditions: ReadonlyArray<Condition>,
   options: Options,
   seed: number
 ) => {
   const behind = new Uint8Array(conditions.length)
-  const spilled = spilledOf(viable, conditions, options)
+  const spilled = spilledOf(eligible, conditions, options)
   for (const index of spilled) behind[index] = 1
-  const top = best(viable, options.keep, { scores, behind })
-  const first = explored(viable, conditions, options, seed)
+  const top = best(eligible, options.keep, { scores, behind })
+  const first = explored(eligible, conditions, options, seed)
   if (first === undefined || first === top[0]) return { order: top, isExplored: false, spilled }
   const order = [first, ...top.filter((index) => index !== first)].slice(0, options.keep)
   return { order, isExplored: true, spilled }
@@ -110,14 +110,14 @@ const rank = (
 
 /** Who answers, in order; nobody where all are ruled out. */
 export const decide = (
-  table: Table,
+  table: CandidateTable,
   conditions: ReadonlyArray<Condition>,
   asked: Asked,
   options: Options
 ): Decision => {
-  const { lacking, retryAfterMs, ruledOut, viable } = sift(table, conditions, asked, options)
-  const { scores, terms } = Strategies.score({ table, conditions, asked, options, viable })
-  const { isExplored, order, spilled } = rank(viable, scores, conditions, options, asked.seed)
+  const { missing, retryAfterMs, excluded, eligible } = filter(table, conditions, asked, options)
+  const { scores, terms } = Strategies.score({ table, conditions, asked, options, eligible })
+  const { isExplored, order, spilled } = rank(eligible, scores, conditions, options, asked.seed)
   return {
     model: asked.model,
     strategy: typeof options.strategy === "string" ? options.strategy : options.strategy.name,
@@ -128,11 +128,11 @@ export const decide = (
       terms: terms(index),
       unknown: unknownOf(table, index, conditions[index]!.measured)
     })),
-    viable: viable.length,
-    ruledOut,
+    eligible: eligible.length,
+    excluded,
     ...(isExplored ? { explored: true } : {}),
     ...(spilled.length === 0 ? {} : { spilled: spilled.map((index) => table.ids[index]!) }),
     ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
-    ...(lacking === undefined ? {} : { lacking })
+    ...(missing === undefined ? {} : { missing })
   }
 }

@@ -13,19 +13,19 @@ import { combine, draw, hashText } from "../../domain/Hashing.ts"
 import type { Asked, Condition, Name, Options } from "../../domain/SelectionInput.ts"
 import { promptTokensOf, usualAnswer } from "../../domain/SelectionInput.ts"
 import * as Measurements from "../health/LatencyStats.ts"
-import type { Table } from "./CandidateTable.ts"
+import type { CandidateTable } from "./CandidateTable.ts"
 import { costOf } from "./CandidateTable.ts"
 
 /** Everything that a score may depend on. */
-export interface Field {
-  readonly table: Table
+export interface ScoringInput {
+  readonly table: CandidateTable
   readonly conditions: ReadonlyArray<Condition>
   readonly asked: Asked
   readonly options: Options
-  readonly viable: ArrayLike<number>
+  readonly eligible: ArrayLike<number>
 }
 
-/** By index; only those of the viable mean something. */
+/** By index; only those of the eligible mean something. */
 export interface Scored {
   readonly scores: Float64Array
   readonly terms: (index: number) => Readonly<Record<string, number>>
@@ -43,35 +43,35 @@ const cachedEnough = 0.3
 /** Loads are out of balance where they differ by more than both, in requests and as a ratio (likewise). */
 const imbalance = { requests: 64, ratio: 1.5 }
 
-const each = ({ viable }: Field, scoreOf: (index: number) => number, size: number): Float64Array => {
+const each = ({ eligible }: ScoringInput, scoreOf: (index: number) => number, size: number): Float64Array => {
   const scores = new Float64Array(size)
-  for (let at = 0; at < viable.length; at++) scores[viable[at]!] = scoreOf(viable[at]!)
+  for (let at = 0; at < eligible.length; at++) scores[eligible[at]!] = scoreOf(eligible[at]!)
   return scores
 }
 
 /** A score that is its only term. */
-const single = (field: Field, name: string, scoreOf: (index: number) => number): Scored => {
+const single = (field: ScoringInput, name: string, scoreOf: (index: number) => number): Scored => {
   const scores = each(field, scoreOf, field.table.ids.length)
   return { scores, terms: (index) => ({ [name]: scores[index]! }) }
 }
 
-const loadOf = ({ conditions, table }: Field, index: number): number => {
+const loadOf = ({ conditions, table }: ScoringInput, index: number): number => {
   const { measured, queued } = conditions[index]!
   return (measured.inFlight + queued) / table.slots[index]!
 }
 
 /** From 0, not at all fast, to 1, the fastest; what is old or unknown comes nearer to neutral. */
-const speeds = ({ asked, conditions, viable }: Field): Float64Array => {
+const speeds = ({ asked, conditions, eligible }: ScoringInput): Float64Array => {
   const tokens = asked.maxTokens ?? usualAnswer
   const speeds = new Float64Array(conditions.length)
   let shortest = Number.POSITIVE_INFINITY
-  for (let at = 0; at < viable.length; at++) {
-    const ms = Measurements.expectedMs(conditions[viable[at]!]!.measured, tokens) ?? Number.NaN
+  for (let at = 0; at < eligible.length; at++) {
+    const ms = Measurements.expectedMs(conditions[eligible[at]!]!.measured, tokens) ?? Number.NaN
     if (ms < shortest) shortest = ms
-    speeds[viable[at]!] = ms
+    speeds[eligible[at]!] = ms
   }
-  for (let at = 0; at < viable.length; at++) {
-    const index = viable[at]!
+  for (let at = 0; at < eligible.length; at++) {
+    const index = eligible[at]!
     const ms = speeds[index]!
     const speed = ms > 0 ? shortest / ms : 1
     const confidence = Measurements.confidence(conditions[index]!.measured, asked.now)
@@ -80,24 +80,24 @@ const speeds = ({ asked, conditions, viable }: Field): Float64Array => {
   return speeds
 }
 
-const qualityOf = ({ table }: Field, index: number): number => {
+const qualityOf = ({ table }: ScoringInput, index: number): number => {
   const quality = table.quality[index]!
   return Number.isNaN(quality) ? neutral : quality
 }
 
 /** In USD; `NaN` where it is not known. */
-const costs = (field: Field): Float64Array => {
+const costs = (field: ScoringInput): Float64Array => {
   const { maxTokens = usualAnswer } = field.asked
   const promptTokens = promptTokensOf(field.asked)
   const usd = new Float64Array(field.table.ids.length)
-  for (let at = 0; at < field.viable.length; at++) {
-    usd[field.viable[at]!] = costOf(field.table, field.viable[at]!, promptTokens, maxTokens)
+  for (let at = 0; at < field.eligible.length; at++) {
+    usd[field.eligible[at]!] = costOf(field.table, field.eligible[at]!, promptTokens, maxTokens)
   }
   return usd
 }
 
 /** From 0, free, to 1, the dearest. */
-const relativeCosts = (field: Field): Float64Array => {
+const relativeCosts = (field: ScoringInput): Float64Array => {
   const usd = costs(field)
   let dearest = 0
   for (const cost of usd) if (cost > dearest) dearest = cost
@@ -109,19 +109,19 @@ const relativeCosts = (field: Field): Float64Array => {
   return usd
 }
 
-const taskOf = ({ asked: { task }, table }: Field, index: number): number => {
+const taskOf = ({ asked: { task }, table }: ScoringInput, index: number): number => {
   if (task === undefined) return 0
   const tasks = table.tasks[index]
   return tasks === undefined ? neutral : tasks.has(task) ? 1 : 0
 }
 
-const balanced = (field: Field): Scored => {
+const balanced = (field: ScoringInput): Scored => {
   const { weights } = field.options
   const speed = speeds(field)
   const cost = relativeCosts(field)
   const scores = new Float64Array(speed.length)
-  for (let at = 0; at < field.viable.length; at++) {
-    const index = field.viable[at]!
+  for (let at = 0; at < field.eligible.length; at++) {
+    const index = field.eligible[at]!
     scores[index] = speed[index]! * weights.speed + qualityOf(field, index) * weights.quality +
       (1 - cost[index]!) * weights.cost + taskOf(field, index) * weights.task
   }
@@ -137,7 +137,7 @@ const balanced = (field: Field): Scored => {
 }
 
 /** The best quality for its cost. Who does not tell one of them stands at its limit: he is not ruled out, and not ahead. */
-const cost = (field: Field): Scored => {
+const cost = (field: ScoringInput): Scored => {
   const { limits } = field.options
   const usd = costs(field)
   const quality = (index: number) => {
@@ -152,13 +152,13 @@ const cost = (field: Field): Scored => {
 }
 
 /** The least first; of equals, one by chance. */
-const leastBusy = (field: Field): Scored => ({
+const leastBusy = (field: ScoringInput): Scored => ({
   scores: each(field, (index) => -loadOf(field, index) - draw(field.asked.seed, index) * 1e-9, field.table.ids.length),
   terms: (index) => ({ load: loadOf(field, index) })
 })
 
 /** What one more request there costs, ms. Who was never measured is tried, by one request at a time. */
-const peakCost = (field: Field, index: number): number => {
+const peakCost = (field: ScoringInput, index: number): number => {
   const { measured } = field.conditions[index]!
   if (measured.latencyMs === undefined) return measured.inFlight === 0 ? 0 : Number.MAX_SAFE_INTEGER
   const ms = measured.latencyMs * Measurements.confidence(measured, field.asked.now)
@@ -173,43 +173,43 @@ const twoOf = (count: number, seed: number): readonly [number, number] => {
 }
 
 /** The better of two, then the other, then the rest by what they cost. */
-const latency = (field: Field): Scored => {
-  const { asked, viable } = field
+const latency = (field: ScoringInput): Scored => {
+  const { asked, eligible } = field
   const scores = each(field, (index) => -peakCost(field, index), field.table.ids.length)
   const terms = (index: number) => ({ latency: peakCost(field, index) })
-  if (viable.length < 3) return { scores, terms }
-  const [a, b] = twoOf(viable.length, asked.seed).map((at) => viable[at]!) as [number, number]
+  if (eligible.length < 3) return { scores, terms }
+  const [a, b] = twoOf(eligible.length, asked.seed).map((at) => eligible[at]!) as [number, number]
   const [winner, other] = scores[b]! > scores[a]! ? [b, a] : [a, b]
   scores[winner] = 2
   scores[other] = 1
   return { scores, terms }
 }
 
-const roundRobin = (field: Field): Scored => {
-  const { asked: { turn }, viable } = field
+const roundRobin = (field: ScoringInput): Scored => {
+  const { asked: { turn }, eligible } = field
   const scores = new Float64Array(field.table.ids.length)
-  for (let at = 0; at < viable.length; at++) {
-    const place = (at - turn % viable.length + viable.length) % viable.length
-    scores[viable[at]!] = -place
+  for (let at = 0; at < eligible.length; at++) {
+    const place = (at - turn % eligible.length + eligible.length) % eligible.length
+    scores[eligible[at]!] = -place
   }
   return { scores, terms: (index) => ({ place: -scores[index]! }) }
 }
 
 /** Without a session, any. */
-const session = (field: Field): Scored => {
+const session = (field: ScoringInput): Scored => {
   const key = field.asked.session === undefined ? field.asked.seed : hashText(field.asked.session)
   const { hash, weight } = field.table
   return single(field, "affinity", (index) => weight[index]! / -Math.log(draw(combine(key, hash[index]!), 0)))
 }
 
-const weighted = (field: Field): Scored =>
+const weighted = (field: ScoringInput): Scored =>
   single(field, "draw", (index) => Math.log(draw(field.asked.seed, index)) / field.table.weight[index]!)
 
-const isOutOfBalance = (field: Field): boolean => {
+const isOutOfBalance = (field: ScoringInput): boolean => {
   let most = 0
   let least = Number.POSITIVE_INFINITY
-  for (let at = 0; at < field.viable.length; at++) {
-    const { measured, queued } = field.conditions[field.viable[at]!]!
+  for (let at = 0; at < field.eligible.length; at++) {
+    const { measured, queued } = field.conditions[field.eligible[at]!]!
     most = Math.max(most, measured.inFlight + queued)
     least = Math.min(least, measured.inFlight + queued)
   }
@@ -217,7 +217,7 @@ const isOutOfBalance = (field: Field): boolean => {
 }
 
 /** Whoever has most of the prompt, if it is enough and all are about as busy; else the least busy. */
-const prefix = (field: Field): Scored => {
+const prefix = (field: ScoringInput): Scored => {
   const shares = field.asked.prefixShares
   const idle = leastBusy(field)
   if (shares === undefined || isOutOfBalance(field)) return idle
@@ -233,7 +233,7 @@ const prefix = (field: Field): Scored => {
   }
 }
 
-const strategies: Readonly<Record<Name, (field: Field) => Scored>> = {
+const strategies: Readonly<Record<Name, (field: ScoringInput) => Scored>> = {
   balanced,
   speed: (field) => {
     const speed = speeds(field)
@@ -250,7 +250,7 @@ const strategies: Readonly<Record<Name, (field: Field) => Scored>> = {
 }
 
 /** Scores by the strategy of the options. */
-export const score = (field: Field): Scored => {
+export const score = (field: ScoringInput): Scored => {
   const { strategy } = field.options
   if (typeof strategy === "string") return strategies[strategy](field)
   const { asked, conditions, table } = field

@@ -185,7 +185,7 @@ const cases: ReadonlyArray<Case> = [
     headers: { "retry-after": "60" }
   },
   {
-    reason: new InferenceError.NoDeployment({ model: "chat", ruledOut: [], retryAfterMs: 1000 }),
+    reason: new InferenceError.NoDeployment({ model: "chat", excluded: [], retryAfterMs: 1000 }),
     status: 503,
     type: "server_error",
     code: "no_deployment",

@@ -147,7 +147,7 @@ const failures: ReadonlyArray<
     false
   ],
   [new InferenceError.CircuitOpen({ deployment: "x#0", retryAfterMs: 2000 }), "InternalProviderError", true],
-  [new InferenceError.NoDeployment({ model: "x", ruledOut: [] }), "InternalProviderError", true]
+  [new InferenceError.NoDeployment({ model: "x", excluded: [] }), "InternalProviderError", true]
 ]
 
 const refusals: ReadonlyArray<readonly [what: string, prompt: Prompt.RawInput, word: string]> = [

@@ -23,7 +23,7 @@ describe("reasons", () => {
     [new InferenceError.Overloaded({ retryAfterMs: 10 }), 529, "overloaded_error", "1"],
     [new InferenceError.DeploymentDown({ deployment, detail: "", retryAfterMs: 9 }), 529, "overloaded_error", "1"],
     [new InferenceError.CircuitOpen({ deployment, retryAfterMs: 1001 }), 529, "overloaded_error", "2"],
-    [new InferenceError.NoDeployment({ model: "m", ruledOut: [] }), 529, "overloaded_error"],
+    [new InferenceError.NoDeployment({ model: "m", excluded: [] }), 529, "overloaded_error"],
     [new InferenceError.EngineFailed({ deployment, detail: "Broken." }), 500, "api_error"],
     [new InferenceError.EngineCrashed({ deployment, detail: "Broken." }), 500, "api_error", "1"],
     [new InferenceError.UpstreamFailed(upstream), 500, "api_error"],

@@ -45,7 +45,7 @@ const stage = () => {
     Layer.mock(Inference)(inference),
     Layer.succeed(Registry.Registry, Registry.make([])),
     Layer.mock(Router)({
-      learn: () => {},
+      noteFailure: () => {},
       measure: () => ({ granted: () => {}, content: () => {}, end: () => {} })
     }),
     Breaker.layer,

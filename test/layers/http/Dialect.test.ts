@@ -40,7 +40,7 @@ const server = Server.make([...Server.dialects, PlainDialect.dialect]).pipe(Laye
       )
   }),
   Layer.mock(Router)({
-    learn: () => {},
+    noteFailure: () => {},
     measure: () => ({ granted: () => {}, content: () => {}, end: () => {} })
   }),
   Breaker.layer,

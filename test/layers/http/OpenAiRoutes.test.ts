@@ -1,7 +1,7 @@
 /** The handlers over a stand-in for the front door, without sockets and engines. */
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Stream, Tracer } from "effect"
-import { Hops } from "../../../src/domain/HopLimit.ts"
+import { HopCount } from "../../../src/domain/HopLimit.ts"
 import type { Request } from "../../../src/domain/Inference.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import type { Inference } from "../../../src/services/inference/Inference.ts"
@@ -152,7 +152,7 @@ describe("a stream", () => {
   it.each([["chat/completions", {}], ["messages", { max_tokens: 9 }]])(
     "of %s knows to its end how many instances the request has come through",
     async (path, more) => {
-      const text = Effect.map(Hops, (hops) => ({ type: "text", text: `<${hops}>`, tokens: 1 }) as const)
+      const text = Effect.map(HopCount, (hops) => ({ type: "text", text: `<${hops}>`, tokens: 1 }) as const)
       const usage = { promptTokens: 1, completionTokens: 2, cachedTokens: 0 }
       const finish = { type: "finish", reason: "stop", usage } as const
       const events = Stream.fromEffectRepeat(text).pipe(Stream.take(2), Stream.concat(Stream.succeed(finish)))

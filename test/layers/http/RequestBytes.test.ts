@@ -52,7 +52,10 @@ const layerOf = () =>
         })
     }),
     Layer.succeed(Registry.Registry, Registry.make([])),
-    Layer.mock(Router)({ learn: () => {}, measure: () => ({ granted: () => {}, content: () => {}, end: () => {} }) }),
+    Layer.mock(Router)({
+      noteFailure: () => {},
+      measure: () => ({ granted: () => {}, content: () => {}, end: () => {} })
+    }),
     Breaker.layer,
     DecisionLog.layer,
     Layer.mock(Models)({ stop: Effect.void }),

@@ -10,7 +10,7 @@ const told = (deployment: string): string =>
 describe("an error's headers", () => {
   const headersOf = (attempts: { readonly attempts?: [] }) =>
     Telling.ofError(
-      new InferenceError({ reason: new NoDeployment({ model: "chat", ruledOut: [] }), decision: "dec-1", ...attempts })
+      new InferenceError({ reason: new NoDeployment({ model: "chat", excluded: [] }), decision: "dec-1", ...attempts })
     )
 
   it("count no attempt where nobody could be asked, and one where none is listed", () => {

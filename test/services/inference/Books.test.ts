@@ -18,7 +18,7 @@ const route: Route = {
   deployments: [deployment()],
   fallbacks: { ordinary: [], context: [], content: [] },
   cached: false,
-  decision: { model: "a", strategy: "balanced", candidates: [], viable: 1, ruledOut: [] },
+  decision: { model: "a", strategy: "balanced", candidates: [], eligible: 1, excluded: [] },
   policy: Policy.defaults,
   slowestFirstTokenMs: undefined
 }

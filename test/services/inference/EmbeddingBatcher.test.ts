@@ -1,9 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Exit, Fiber, Result } from "effect"
 import { TestClock } from "effect/testing"
-import type { Standing } from "../../../src/domain/Caller.ts"
+import type { Caller } from "../../../src/domain/Caller.ts"
 import * as Policies from "../../../src/domain/Defaults.ts"
-import { Hops } from "../../../src/domain/HopLimit.ts"
+import { HopCount } from "../../../src/domain/HopLimit.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import * as Embedder from "../../../src/services/inference/EmbeddingBatcher.ts"
 import type { Models } from "../../../src/services/models/Models.ts"
@@ -20,7 +20,7 @@ const wrongAt = (index: number) =>
 /** Models whose engine takes a second a job; its vectors tell the text's length. */
 const stage = (borrow: Effect.Effect<void, InferenceError.InferenceError> = Effect.void) => {
   const batches: Array<ReadonlyArray<string>> = []
-  const standings: Array<Standing> = []
+  const standings: Array<Caller> = []
   const models = {
     lease: (_, standing) =>
       Effect.as(
@@ -39,7 +39,7 @@ const stage = (borrow: Effect.Effect<void, InferenceError.InferenceError> = Effe
       )
   } as Partial<Models["Service"]> as Models["Service"]
   const embed = Embedder.make(models)
-  const askAs = (standing: Standing, ...inputs: ReadonlyArray<string>) =>
+  const askAs = (standing: Caller, ...inputs: ReadonlyArray<string>) =>
     Effect.forkChild(embed({ deployment, standing, granted: () => {}, movedOn: () => false }, inputs))
   return { batches, standings, askAs, ask: (...inputs: ReadonlyArray<string>) => askAs({}, ...inputs) }
 }
@@ -123,7 +123,7 @@ describe("Embedder", () => {
     })
   })
 
-  const rights: ReadonlyArray<readonly [name: string, first: Standing, second: Standing]> = [
+  const rights: ReadonlyArray<readonly [name: string, first: Caller, second: Caller]> = [
     ["tenants", { tenant: "x" }, { tenant: "y" }],
     ["priorities", { priority: "low" }, { priority: "high" }],
     ["a priority and the usual one", {}, { priority: "low" }],
@@ -163,7 +163,7 @@ describe("Embedder", () => {
           hasMovedOn = movedOn
           return Deployments.engine({
             embed: (inputs) =>
-              Effect.map(Hops, (count) => {
+              Effect.map(HopCount, (count) => {
                 hops.push(count)
                 return inputs.map(() => Result.succeed({ vector: Float32Array.of(1), promptTokens: 1 }))
               })
@@ -173,7 +173,7 @@ describe("Embedder", () => {
     const embed = Embedder.make(models)
     const ask = (name: string, count: number) => {
       const asking = { deployment, standing: {}, granted: () => void granted.push(name), movedOn: () => moved === name }
-      return Effect.forkChild(Effect.provideService(embed(asking, [name]), Hops, count))
+      return Effect.forkChild(Effect.provideService(embed(asking, [name]), HopCount, count))
     }
     return Effect.gen(function*() {
       const fibers = [yield* ask("a", 1), yield* ask("b", 3), yield* ask("c", 2)]

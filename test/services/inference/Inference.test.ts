@@ -102,7 +102,7 @@ const stage = (
   const router = Layer.succeed(
     Router,
     Router.of({
-      learn: () => {},
+      noteFailure: () => {},
       route: ({ model }) =>
         Effect.as(route, {
           model,
@@ -113,13 +113,13 @@ const stage = (
             model,
             strategy: "balanced",
             candidates: [{ deployment: deployment.id, score: 1, terms: {}, unknown: [] }],
-            viable: 1,
-            ruledOut: []
+            eligible: 1,
+            excluded: []
           },
           policy: { ...Policy.defaults, retries: 0, ...policy },
           slowestFirstTokenMs: undefined
         }),
-      consider: () => Effect.die("not played"),
+      preview: () => Effect.die("not played"),
       measure: () => ({ granted: () => {}, content: () => made.firstTokens++, end: () => {} })
     })
   )

@@ -301,7 +301,7 @@ describe("the index of prompts", () => {
     Inference.use(({ generate }) => generate({ model: "a", messages: [{ role: "user", content }] }))
   /** The share of a prompt that a deployment is taken to have. */
   const shareOf = (content: string) =>
-    Router.Router.use(({ consider }) =>
+    Router.Router.use(({ preview: consider }) =>
       Effect.map(
         consider({ model: "a", promptText: () => JSON.stringify([[], [{ role: "user", content }]]) }),
         ({ decision: { candidates } }) => candidates.find(({ deployment }) => deployment === "a#0")?.terms["share"]

@@ -83,7 +83,7 @@ describe("routing", () => {
         assert.deepStrictEqual(attempts, [])
         const record = yield* recordOf(decision!)
         assert.deepInclude(record, { end: "failure", attempts: [] })
-        assert.lengthOf(record.decision.ruledOut, 1)
+        assert.lengthOf(record.decision.excluded, 1)
       }).pipe(Effect.provide(layer))
     })
 

@@ -68,18 +68,18 @@ const stage = (
   const router = Layer.succeed(
     Router,
     Router.of({
-      learn: () => {},
+      noteFailure: () => {},
       route: ({ model }) =>
         Effect.succeed({
           model,
           deployments: [first!, ...others],
           fallbacks: { ordinary: behind.map(deploymentOf), context: [], content: [] },
-          decision: { model, strategy: "balanced", candidates: [], viable: 1, ruledOut: [] },
+          decision: { model, strategy: "balanced", candidates: [], eligible: 1, excluded: [] },
           policy: { ...Policy.defaults, retries: 0, ...policy },
           slowestFirstTokenMs: undefined,
           cached: false
         }),
-      consider: () => Effect.die("not played"),
+      preview: () => Effect.die("not played"),
       measure: () => ({ granted: () => {}, content: () => {}, end: () => {} })
     })
   )

@@ -11,7 +11,7 @@ const route: Route = {
   deployments: [deployment("a#0")],
   fallbacks: { ordinary: [deployment("b#0")], context: [], content: [] },
   cached: false,
-  decision: { model: "a", strategy: "balanced", candidates: [], viable: 1, ruledOut: [] },
+  decision: { model: "a", strategy: "balanced", candidates: [], eligible: 1, excluded: [] },
   policy: Policy.defaults,
   slowestFirstTokenMs: undefined
 }
@@ -48,14 +48,14 @@ describe("Decisions", () => {
         fallbacks: { ordinary: many, context: many, content: many },
         decision: {
           ...route.decision,
-          ruledOut: many.map(({ id }) => ({ deployment: id, why: "its circuit is open" })),
+          excluded: many.map(({ id }) => ({ deployment: id, reason: "its circuit is open" })),
           spilled: many.map(({ id }) => id)
         }
       }, 0)
       const { decision, fallbacks } = find(id)!
-      assert.deepStrictEqual([decision.ruledOut.length, decision.ruledOutCount], [most, 5_000])
+      assert.deepStrictEqual([decision.excluded.length, decision.excludedCount], [most, 5_000])
       for (const list of [decision.spilled!, ...Object.values(fallbacks)]) assert.lengthOf(list, most)
-      assert.deepStrictEqual(decision.ruledOut[0], { deployment: "a#0", why: "its circuit is open" })
+      assert.deepStrictEqual(decision.excluded[0], { deployment: "a#0", reason: "its circuit is open" })
     }).pipe(Effect.provide(DecisionLog.layer)))
 
   it.effect("finds nothing by what is no id of this run", () =>

@@ -36,7 +36,8 @@ describe("Facts", () => {
   })
 
   it("knows which dialect's fields a deployment accepts", () => {
-    const lacks = (options: DeploymentOptions) => [...of(options).lacks ?? []].filter((need) => need !== "count").sort()
+    const lacks = (options: DeploymentOptions) =>
+      [...of(options).missing ?? []].filter((need) => need !== "count").sort()
     assert.deepStrictEqual(lacks({ engine: "fake" }), ["anthropic fields", "openai fields"])
     assert.deepStrictEqual(lacks({ engine: "language-model", name: "m" }), ["anthropic fields", "openai fields"])
     for (const provider of ["openai", "azure-openai", "troupe"] as const) {

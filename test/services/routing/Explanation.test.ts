@@ -17,7 +17,7 @@ const settingOf = (strategy: "quality" | "round-robin"): Setting => ({
   }
 })
 
-const considered = Router.use(({ consider }) => Effect.map(consider({ model: "a" }), Explanation.make))
+const considered = Router.use(({ preview: consider }) => Effect.map(consider({ model: "a" }), Explanation.make))
 
 const answeredBy = Inference.use(({ generate }) =>
   Effect.map(generate({ model: "a", messages: [{ role: "user", content: "Hello" }] }), ({ deployment }) => deployment)
@@ -50,7 +50,7 @@ describe("an explanation", () => {
 
   it("reads a prompt as engines see it: after no tools, as one message", () => {
     const wish = Explanation.wishOf({ prompt: "Hello", needs: ["tools"], maxTokens: 5 }, "a")
-    assert.deepInclude(wish, { model: "a", needs: ["generate", "tools"], maxTokens: 5, promptLength: 5 })
+    assert.deepInclude(wish, { model: "a", capabilities: ["generate", "tools"], maxTokens: 5, promptLength: 5 })
     assert.strictEqual(wish.promptText?.(), `[[],[{"role":"user","content":"Hello"}]]`)
     assert.isUndefined(Explanation.wishOf({}, "a").promptText)
   })

@@ -1,12 +1,12 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Result, Stream } from "effect"
 import * as fc from "fast-check"
-import type { Extra } from "../../../src/domain/PassThrough.ts"
+import type { PassThrough } from "../../../src/domain/PassThrough.ts"
 import * as Policy from "../../../src/domain/RoutingPolicy.ts"
 import * as Breaker from "../../../src/services/health/Breaker.ts"
 import { Models } from "../../../src/services/models/Models.ts"
 import * as Registry from "../../../src/services/models/Registry.ts"
-import type { Wish } from "../../../src/services/routing/Route.ts"
+import type { RoutingRequest } from "../../../src/services/routing/Route.ts"
 import * as Router from "../../../src/services/routing/Router.ts"
 import type { Resolved, Surroundings } from "../../../src/services/settings/Settings.ts"
 import { decode, languageModel, modelWith, Settings } from "../../../src/services/settings/Settings.ts"
@@ -34,8 +34,8 @@ const layerOf = (settings: Resolved) =>
     Layer.provide(Layer.succeed(Settings, settings))
   )
 
-const consider = (settings: Resolved, wish: Wish) =>
-  Router.Router.use((router) => router.consider(wish)).pipe(Effect.provide(layerOf(settings)))
+const consider = (settings: Resolved, wish: RoutingRequest) =>
+  Router.Router.use((router) => router.preview(wish)).pipe(Effect.provide(layerOf(settings)))
 
 describe("Selector", () => {
   describe("the configured policy default", () => {
@@ -86,8 +86,8 @@ describe("Selector", () => {
         ...settingsOf({ policies }),
         models: [modelWith("a", { engine: "onnx", folder: "x", ...more })]
       }
-      const wish = (tenant: string | undefined): Wish => ({ model: "a", promptText: () => prompt, tenant })
-      return Router.Router.use(({ consider, measure, route }) =>
+      const wish = (tenant: string | undefined): RoutingRequest => ({ model: "a", promptText: () => prompt, tenant })
+      return Router.Router.use(({ preview: consider, measure, route }) =>
         Effect.gen(function*() {
           const sent = yield* route(wish("one"))
           measure(sent.deployments[0]!.id, sent).granted()
@@ -139,8 +139,8 @@ describe("Selector", () => {
                 model("b", others)
               ]
             }
-            const extra: Extra = { dialect, fields: [{ path: [field], value: 1 }] }
-            const wish: Wish = { model: "a", needs: ["generate", `${dialect} fields`], extra }
+            const extra: PassThrough = { dialect, fields: [{ path: [field], value: 1 }] }
+            const wish: RoutingRequest = { model: "a", capabilities: ["generate", `${dialect} fields`], extra }
             const found = await Effect.runPromise(Effect.result(consider(settings, wish)))
             const isMixed = own.includes(dialect) && own.some((kind) => kind !== dialect)
             if (Result.isFailure(found)) {

@@ -6,13 +6,20 @@ import type { Measurement } from "../../../src/domain/Measurement.ts"
 import { unmeasured } from "../../../src/domain/Measurement.ts"
 import * as Measurements from "../../../src/services/health/LatencyStats.ts"
 import { Decision } from "../../../src/services/routing/DecisionRecord.ts"
-import { beginnings, Prefixes } from "../../../src/services/routing/PrefixIndex.ts"
-import type { Asked, Condition, Facts, Options } from "../../../src/services/routing/Selection.ts"
+import { beginnings, PrefixIndex } from "../../../src/services/routing/PrefixIndex.ts"
+import type { Asked, Condition, DeploymentFacts, Options } from "../../../src/services/routing/Selection.ts"
 import * as Selection from "../../../src/services/routing/Selection.ts"
 
 const isIn = (one: string, list: ReadonlyArray<string>): boolean => list.includes(one)
 
-const asking = (more: Partial<Asked> = {}): Asked => ({ model: "m", needs: [], turn: 0, seed: 1, now: 0, ...more })
+const asking = (more: Partial<Asked> = {}): Asked => ({
+  model: "m",
+  capabilities: [],
+  turn: 0,
+  seed: 1,
+  now: 0,
+  ...more
+})
 
 const measured = (tookMs: number, more: Partial<Measurement> = {}) => ({
   ...Measurements.ended(Measurements.started(unmeasured), { ok: true, tookMs }, 0),
@@ -24,7 +31,7 @@ const condition = (more: Partial<Condition> = {}): Condition => ({ ...Selection.
 const busy = (inFlight: number): Condition => condition({ measured: measured(100, { inFlight }) })
 
 interface Place {
-  readonly facts?: Partial<Facts>
+  readonly facts?: Partial<DeploymentFacts>
   readonly condition?: Condition
 }
 
@@ -47,8 +54,8 @@ const place = fc.record({
     price: maybe(fc.record({ input: fc.nat(100), output: fc.nat(100) })),
     quality: maybe(fc.nat(10).map((tenths) => tenths / 10)),
     contextWindow: maybe(fc.constantFrom(512, 4096, 128_000)),
-    abilities: maybe(fc.subarray([...abilities])),
-    lacks: maybe(fc.subarray([...Selection.needs])),
+    capabilities: maybe(fc.subarray([...abilities])),
+    missing: maybe(fc.subarray([...Selection.requiredCapabilities])),
     tasks: maybe(fc.subarray(["code", "chat"])),
     weight: fc.constantFrom(0, 1, 5),
     slots: fc.constantFrom(1, 4)
@@ -65,7 +72,7 @@ const place = fc.record({
     state: fc.constantFrom("ready", "cold", "loading"),
     queued: fc.nat(10),
     queueFull: fc.boolean(),
-    closed: maybe(fc.record({ why: fc.constant("its circuit is open"), retryAfterMs: fc.nat(60_000) }))
+    closed: maybe(fc.record({ reason: fc.constant("its circuit is open"), retryAfterMs: fc.nat(60_000) }))
   })
 })
 
@@ -78,7 +85,7 @@ const scene = fc.record({
     spill: fc.boolean()
   }),
   asked: fc.record({
-    needs: fc.subarray([...Selection.needs]),
+    capabilities: fc.subarray([...Selection.requiredCapabilities]),
     promptTokens: maybe(fc.nat(10_000)),
     task: maybe(fc.constantFrom("code", "chat", "other")),
     session: maybe(fc.string()),
@@ -99,10 +106,10 @@ describe("Selection", () => {
       property(({ asked, options, places }) => {
         const decision = decide(places, options, asked)
         const listed = decision.candidates.map(({ deployment }) => deployment)
-        const out = decision.ruledOut.map(({ deployment }) => deployment)
+        const out = decision.excluded.map(({ deployment }) => deployment)
         assert.strictEqual(new Set([...listed, ...out]).size, listed.length + out.length)
-        assert.strictEqual(decision.viable + out.length, places.length)
-        assert.strictEqual(listed.length, Math.min(decision.viable, options.keep))
+        assert.strictEqual(decision.eligible + out.length, places.length)
+        assert.strictEqual(listed.length, Math.min(decision.eligible, options.keep))
         const json = JSON.parse(JSON.stringify(decision)) as unknown
         assert.deepStrictEqual(Schema.decodeUnknownSync(Decision)(json), decision)
       })
@@ -119,24 +126,28 @@ describe("Selection", () => {
         for (const id of order(places, options, asked)) {
           const { condition, facts } = places[Number(id.slice(1))]!
           assert.strictEqual(condition.closed, undefined)
-          assert.isTrue(asked.needs.every((need) => !isIn(need, abilities) || isIn(need, facts.abilities ?? abilities)))
-          assert.isFalse(asked.needs.some((need) => isIn(need, facts.lacks ?? [])))
+          assert.isTrue(
+            asked.capabilities.every((one) => !isIn(one, abilities) || isIn(one, facts.capabilities ?? abilities))
+          )
+          assert.isFalse(asked.capabilities.some((one) => isIn(one, facts.missing ?? [])))
           assert.isTrue((asked.promptTokens ?? 0) < (facts.contextWindow ?? Number.POSITIVE_INFINITY))
         }
       })
     })
 
-    it("says what is lacking just where nobody who is wanted could ever take the request", () => {
+    it("names the missing capabilities if and only if no selected deployment has all of them", () => {
       property(({ asked, options, places }) => {
-        const { candidates, lacking } = decide(places, options, asked)
-        const lacks = places.map(({ facts }) =>
-          asked.needs.filter((need) =>
-            isIn(need, facts.lacks ?? []) || (isIn(need, abilities) && !isIn(need, facts.abilities ?? abilities))
+        const { candidates, missing } = decide(places, options, asked)
+        const missingEach = places.map(({ facts }) =>
+          asked.capabilities.filter((one) =>
+            isIn(one, facts.missing ?? []) || (isIn(one, abilities) && !isIn(one, facts.capabilities ?? abilities))
           )
         )
-        const wanted = lacks.filter((_, index) => options.strategy !== "weighted" || places[index]!.facts.weight !== 0)
+        const wanted = missingEach.filter((_, index) =>
+          options.strategy !== "weighted" || places[index]!.facts.weight !== 0
+        )
         const isHopeless = wanted.length > 0 && wanted.every((missing) => missing.length > 0)
-        assert.deepStrictEqual(new Set(lacking), new Set(isHopeless ? wanted.flat() : []))
+        assert.deepStrictEqual(new Set(missing), new Set(isHopeless ? wanted.flat() : []))
         if (isHopeless) assert.deepStrictEqual(candidates, [])
       })
     })
@@ -164,18 +175,18 @@ describe("Selection", () => {
       const decision = decide(
         [
           { facts: { contextWindow: 100 } },
-          { facts: { abilities: ["format"] } },
-          { condition: condition({ closed: { why: "its circuit is open", retryAfterMs: 9_000 } }) },
-          { condition: condition({ closed: { why: "it is cooling", retryAfterMs: 4_000 } }) },
+          { facts: { capabilities: ["format"] } },
+          { condition: condition({ closed: { reason: "its circuit is open", retryAfterMs: 9_000 } }) },
+          { condition: condition({ closed: { reason: "it is cooling", retryAfterMs: 4_000 } }) },
           {
             facts: { contextWindow: 100 },
-            condition: condition({ closed: { why: "its circuit is open", retryAfterMs: 1 } })
+            condition: condition({ closed: { reason: "its circuit is open", retryAfterMs: 1 } })
           }
         ],
         {},
-        { needs: ["tools"], promptTokens: 200 }
+        { capabilities: ["tools"], promptTokens: 200 }
       )
-      assert.deepStrictEqual(decision.ruledOut.map(({ why }) => why), [
+      assert.deepStrictEqual(decision.excluded.map(({ reason }) => reason), [
         "its context window of 100 tokens is too small for a prompt of at least 200",
         "it does not support tool calls",
         "its circuit is open",
@@ -191,7 +202,7 @@ describe("Selection", () => {
     })
 
     it("names what is not known, and rules nobody out for it", () => {
-      const [candidate] = decide([{}], { strategy: "cost" }, { needs: ["tools"], promptTokens: 1e6 }).candidates
+      const [candidate] = decide([{}], { strategy: "cost" }, { capabilities: ["tools"], promptTokens: 1e6 }).candidates
       assert.deepStrictEqual(candidate!.unknown, ["price", "quality", "contextWindow", "speed"])
     })
   })
@@ -329,9 +340,9 @@ describe("Selection", () => {
         { promptTokens: 100, maxTokens: 100 }
       )
       assert.deepStrictEqual(decision.candidates.map(({ deployment }) => deployment), ["d1", "d0"])
-      assert.deepStrictEqual(decision.ruledOut, [
-        { deployment: "d2", why: "its quality of 0.7 is below the limit of 0.8" },
-        { deployment: "d3", why: "the request would cost about 0.0300 USD there, and the limit is 0.0100 USD" }
+      assert.deepStrictEqual(decision.excluded, [
+        { deployment: "d2", reason: "its quality of 0.7 is below the limit of 0.8" },
+        { deployment: "d3", reason: "the request would cost about 0.0300 USD there, and the limit is 0.0100 USD" }
       ])
     })
 
@@ -448,7 +459,7 @@ describe("Selection", () => {
 
     it("keeps each tenant's prompts apart", () => {
       const text = "x".repeat(1024)
-      const prefixes = new Prefixes()
+      const prefixes = new PrefixIndex()
       prefixes.note("a#0", beginnings(text, "one"))
       assert.deepStrictEqual([...prefixes.shares(["a#0"], beginnings(text, "one"))], [1])
       for (const other of ["two", ""]) {
@@ -468,7 +479,7 @@ describe("Selection", () => {
     const prompt = (...blocks: ReadonlyArray<string>) => beginnings(blocks.map((one) => one.repeat(256)).join(""))
 
     it("are remembered by their beginnings", () => {
-      const prefixes = new Prefixes()
+      const prefixes = new PrefixIndex()
       prefixes.note("d0", prompt("a", "b", "c"))
       prefixes.note("d1", prompt("a"))
       const shares = prefixes.shares(["d0", "d1", "d2"], prompt("a", "b", "x", "c"))
@@ -477,7 +488,7 @@ describe("Selection", () => {
     })
 
     it("are forgotten with their deployment, and the least used when there are too many", () => {
-      const prefixes = new Prefixes(3)
+      const prefixes = new PrefixIndex(3)
       prefixes.note("d0", prompt("a", "b"))
       prefixes.note("d0", prompt("c", "d"))
       assert.strictEqual(prefixes.size, 3)
@@ -487,7 +498,7 @@ describe("Selection", () => {
     })
 
     it("are at most 100,000 beginnings where no other limit is given", () => {
-      const prefixes = new Prefixes()
+      const prefixes = new PrefixIndex()
       prefixes.note("d0", Array.from({ length: 100_000 }, (_, hash) => hash))
       assert.strictEqual(prefixes.size, 100_000)
       prefixes.note("d0", [-1])
@@ -499,7 +510,7 @@ describe("Selection", () => {
   it("takes a strategy of one's own", () => {
     const longest = {
       name: "custom/longest-window" as const,
-      score: ({ contextWindow = 0 }: Facts) => contextWindow
+      score: ({ contextWindow = 0 }: DeploymentFacts) => contextWindow
     }
     const decision = decide([{}, { facts: { contextWindow: 10 } }], { strategy: longest })
     assert.strictEqual(decision.strategy, "custom/longest-window")
