@@ -6,6 +6,7 @@ import { tmpdir } from "node:os"
 import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { describe, it } from "vitest"
+import { invoke } from "./support/CommandLine.ts"
 import { run, temporaryFolder, troupe, until } from "./support/Service.ts"
 
 const main = fileURLToPath(new URL("../src/main.ts", import.meta.url))
@@ -79,14 +80,15 @@ describe("run", () => {
 
 describe("an invalid invocation", () => {
   it.each([
-    ["runn", "troupe: Unknown subcommand \"runn\" for \"troupe\". Did you mean run? See: node main.ts --help\n"],
+    ["runn", "troupe: Unknown subcommand \"runn\" for \"troupe\". Did you mean run? See: node main.ts --help\n", run],
     [
       "serve --prot 3",
-      "troupe: Unrecognized flag: --prot in command troupe serve. Did you mean --port? See: node main.ts serve --help\n"
+      "troupe: Unrecognized flag: --prot in command troupe serve. Did you mean --port? See: node main.ts serve --help\n",
+      invoke
     ],
-    ["models show", "troupe: Missing required argument: name. See: node main.ts models show --help\n"]
-  ])("is answered in one line: %s", async (line, expected) => {
-    const { code, stderr, stdout } = await run(line.split(" "), { cwd: dirname(main) })
+    ["models show", "troupe: Missing required argument: name. See: node main.ts models show --help\n", invoke]
+  ])("is answered in one line: %s", async (line, expected, call) => {
+    const { code, stderr, stdout } = await call(line.split(" "), { cwd: dirname(main) })
     assert.deepStrictEqual({ code, stderr, stdout }, { code: 1, stderr: expected, stdout: "" })
   })
 })
@@ -95,7 +97,7 @@ describe("models", () => {
   it("lists the embedded model as a table and as JSON", async () => {
     const table = await run(["models"])
     assert.match(table.stdout, /^MODEL +ENGINE +SOURCE\ntiny-chat +llama +\S+tiny-chat-q8_0\.gguf\n$/)
-    const models = JSON.parse((await run(["models", "--json"])).stdout) as ReadonlyArray<{ name: string }>
+    const models = JSON.parse((await invoke(["models", "--json"])).stdout) as ReadonlyArray<{ name: string }>
     assert.deepStrictEqual(models.map(({ name }) => name), ["tiny-chat"])
   })
 })
@@ -112,7 +114,7 @@ describe("config", () => {
       stderr,
       "environments.production.server.hots: Unknown field. Did you mean host? (line 2, column 41)\n"
     )
-    const json = await run(["config", "check", "--config", file, "--json"])
+    const json = await invoke(["config", "check", "--config", file, "--json"])
     assert.strictEqual(json.code, 1)
     assert.strictEqual((JSON.parse(json.stdout) as { problems: ReadonlyArray<unknown> }).problems.length, 2)
   })
@@ -128,7 +130,7 @@ describe("config", () => {
       "models: { a: { deployments: [{ engine: llama, file: there.gguf, variants: [gone.gguf] }, " +
         "{ engine: onnx, folder: none }, { engine: onnx, folder: half, model: small }] } }\n"
     )
-    const { code, stderr } = await run(["config", "check", "--config", file])
+    const { code, stderr } = await invoke(["config", "check", "--config", file])
     assert.strictEqual(code, 1)
     assert.strictEqual(
       stderr,
@@ -151,7 +153,7 @@ describe("config", () => {
   })
 
   it("confirms a valid configuration", async () => {
-    const { code, stdout } = await run(["config", "check"])
+    const { code, stdout } = await invoke(["config", "check"])
     assert.strictEqual(code, 0)
     assert.match(
       stdout,
@@ -174,7 +176,7 @@ describe("config", () => {
     const lines = Object.entries(models).map(([name, model]) => `  ${name}: ${model}\n`)
     writeFileSync(file, `models:\n${lines.join("")}`)
     const env = { KEY: "k" }
-    const { code, stderr, stdout } = await run(["config", "check", "--config", file], { env })
+    const { code, stderr, stdout } = await invoke(["config", "check", "--config", file], { env })
     assert.strictEqual(code, 0)
     assert.match(stdout, /^The configuration is valid\./)
     const warning = (url: string) =>
@@ -185,7 +187,7 @@ describe("config", () => {
       `Warning: models.open.deployments[0]: ${warning("https://api.openai.com/v1")} (line 2, column 25)\n` +
         `Warning: models.written.deployments[0]: ${warning("https://api.anthropic.com")} (line 3, column 28)\n`
     )
-    const json = JSON.parse((await run(["config", "check", "--config", file, "--json"], { env })).stdout) as {
+    const json = JSON.parse((await invoke(["config", "check", "--config", file, "--json"], { env })).stdout) as {
       readonly valid: boolean
       readonly warnings: ReadonlyArray<{ readonly path: string }>
     }
@@ -201,7 +203,7 @@ describe("config", () => {
     using folder = temporaryFolder()
     const file = join(folder.path, "troupe.yaml")
     writeFileSync(file, text)
-    return await run(["config", "check", "--config", file], { env })
+    return await invoke(["config", "check", "--config", file], { env })
   }
 
   it("checks the context window and the memory of model files", async () => {
@@ -239,7 +241,7 @@ models:
     // One process needs about 115 MiB.
     for (const [budget, refused] of [["20 MiB", "a"], ["150 MiB", "b"]] as const) {
       writeFileSync(file, text(budget))
-      const checked = await run(["config", "check", "--config", file])
+      const checked = await invoke(["config", "check", "--config", file])
       assert.strictEqual(checked.code, 1)
       assert.match(checked.stderr, new RegExp(`models\\.${refused}\\.deployments\\[0\\]: The model needs about 11\\d`))
       const served = await run(["serve", "--config", file])
@@ -247,7 +249,7 @@ models:
       assert.include(served.stderr, `"${refused}#0" needs`)
     }
     writeFileSync(file, text("300 MiB"))
-    assert.strictEqual((await run(["config", "check", "--config", file])).code, 0)
+    assert.strictEqual((await invoke(["config", "check", "--config", file])).code, 0)
   })
 
   it("finds problems of every kind in one pass, each with its line", async () => {
@@ -335,7 +337,7 @@ models:
   })
 
   it("prints a JSON Schema", async () => {
-    const schema = JSON.parse((await run(["config", "schema"])).stdout) as { $schema: string; properties: object }
+    const schema = JSON.parse((await invoke(["config", "schema"])).stdout) as { $schema: string; properties: object }
     assert.include(schema.$schema, "json-schema.org")
     assert.hasAllKeys(
       schema.properties,
@@ -422,7 +424,7 @@ it("a warning of Node is printed, unless it is of an experimental feature", () =
 describe("help", () => {
   for (const args of [["--help"], ["serve", "--help"], ["run", "--help"], ["models", "--help"], ["config", "--help"]]) {
     it(`troupe ${args.join(" ")} exits 0`, async () => {
-      const { code, stdout } = await run(args)
+      const { code, stdout } = await invoke(args)
       assert.strictEqual(code, 0)
       assert.include(stdout, "USAGE")
     })

@@ -71,10 +71,9 @@ export const invocation = (entry: string, folder: string): string => {
   return `node ${quoted(path.startsWith("..") || isAbsolute(path) ? entry : path)}`
 }
 
-const current = invocation(process.argv[1] ?? "", process.cwd())
-
 const command =
   /(?<![\w/\\.-])troupe (?=serve|run|models|ps|load|unload|reload|circuits|route|decisions|policy|config|[<[-])/g
 
 /** A text whose `troupe` commands can be typed in this folder. */
-export const asInvoked = (text: string, by = current): string => text.replaceAll(command, () => `${by} `)
+export const asInvoked = (text: string, by = invocation(process.argv[1] ?? "", process.cwd())): string =>
+  text.replaceAll(command, () => `${by} `)

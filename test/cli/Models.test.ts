@@ -4,6 +4,7 @@ import { copyFileSync, readdirSync, readFileSync, statSync, writeFileSync } from
 import { join, relative } from "node:path"
 import { fileURLToPath } from "node:url"
 import { afterAll, beforeAll, describe, it } from "vitest"
+import { invoke } from "../support/CommandLine.ts"
 import { startModelServer } from "../support/ModelServer.ts"
 import { run, temporaryFolder, troupe, until } from "../support/Service.ts"
 
@@ -14,7 +15,7 @@ const bytes = new Uint8Array(readFileSync(file))
 const folder = temporaryFolder()
 const store = join(folder.path, "store")
 const env = { TROUPE_MODELS: store }
-const models = (...args: ReadonlyArray<string>) => run(["models", ...args], { env, cwd: folder.path })
+const models = (...args: ReadonlyArray<string>) => invoke(["models", ...args], { env, cwd: folder.path })
 
 afterAll(() => folder[Symbol.dispose]())
 
@@ -41,8 +42,8 @@ describe("with a pulled model", () => {
     assert.deepStrictEqual(await run(["run", "mine", ...question], { env, cwd: folder.path }), answer)
     const config = join(folder.path, "named.yaml")
     writeFileSync(config, "models:\n  chat:\n    deployments:\n      - { engine: llama, file: store:mine }\n")
-    assert.deepStrictEqual(await run(["run", "chat", ...question, "--config", config], { env }), answer)
-    const missing = await run(["config", "check", "--config", config])
+    assert.deepStrictEqual(await invoke(["run", "chat", ...question, "--config", config], { env }), answer)
+    const missing = await invoke(["config", "check", "--config", config])
     assert.strictEqual(missing.code, 1)
     assert.include(missing.stderr, "models.chat.deployments[0].file: The store has no model \"mine\". Pull it with:")
   })
@@ -63,7 +64,7 @@ describe("with a pulled model", () => {
       const { stdout } = await models("show", shown)
       const section = /^In troupe\.yaml:\n\n(models:\n(?: .*\n)*)/m.exec(stdout)![1]!
       writeFileSync(join(place.path, "troupe.yaml"), section)
-      const { code, stderr } = await run(["config", "check"], { env, cwd: place.path })
+      const { code, stderr } = await invoke(["config", "check"], { env, cwd: place.path })
       assert.deepStrictEqual({ code, stderr }, { code: 0, stderr: "" })
       return section
     }
@@ -102,7 +103,7 @@ describe("pull", () => {
     await until(() => statSync(part, { throwIfNoEntry: false })?.size === 1_000_000 ? true : undefined)
     first.child.kill("SIGKILL")
     await first.finished
-    const second = await run(["models", "pull", url], options)
+    const second = await invoke(["models", "pull", url], options)
     assert.strictEqual(second.code, 0, second.stderr)
     assert.strictEqual(server.seen[1]!.headers.range, "bytes=1000000-")
     assert.deepStrictEqual(new Uint8Array(readFileSync(join(place.path, "slow", "slow.gguf"))), bytes)
@@ -125,7 +126,7 @@ describe("pull", () => {
 
   it("says in one line what is wrong, and never a token", async () => {
     const server = await startModelServer({}, () => ({ status: 401 }))
-    const { code, stderr } = await run(["models", "pull", "hf:org/model"], {
+    const { code, stderr } = await invoke(["models", "pull", "hf:org/model"], {
       env: { ...env, HF_ENDPOINT: server.url, HF_TOKEN: "hf_hush" }
     })
     assert.strictEqual(code, 1)

@@ -3,7 +3,8 @@ import { writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { describe, it } from "vitest"
 import * as Policy from "../../src/domain/RoutingPolicy.ts"
-import { run, temporaryFolder } from "../support/Service.ts"
+import { invoke } from "../support/CommandLine.ts"
+import { temporaryFolder } from "../support/Service.ts"
 
 const file = `
 policies:
@@ -17,7 +18,7 @@ describe("policy show", () => {
   const show = async (...args: ReadonlyArray<string>) => {
     using folder = temporaryFolder()
     writeFileSync(join(folder.path, "troupe.yaml"), file)
-    return await run(["policy", "show", ...args], { cwd: folder.path })
+    return await invoke(["policy", "show", ...args], { cwd: folder.path })
   }
 
   it("prints every policy with its defaults filled in", async () => {
@@ -45,7 +46,7 @@ describe("policy show", () => {
       join(folder.path, "troupe.yaml"),
       "models: { chat: { deployments: [{ provider: openai, model: m, key: \"${SURELY_NOT_SET}\" }], policy: default } }"
     )
-    const { stdout } = await run(["policy", "show", "chat"], { cwd: folder.path })
+    const { stdout } = await invoke(["policy", "show", "chat"], { cwd: folder.path })
     assert.include(stdout, "default")
   })
 
@@ -54,7 +55,7 @@ describe("policy show", () => {
     const path = join(folder.path, "troupe.yaml")
     writeFileSync(path, "policies: { p: { hedge: { after: 5 seconds, share: 0.5 }, timeouts: { total: 9s } } }")
     const shown = (stdout: string) => stdout.trim().split("\n").map((line) => line.split(/ {2,}/))
-    const [, ...figures] = shown((await run(["policy", "show", "p"], { cwd: folder.path })).stdout)
+    const [, ...figures] = shown((await invoke(["policy", "show", "p"], { cwd: folder.path })).stdout)
     const tree: Record<string, object | string> = {}
     for (const [name, value] of figures) {
       const [key, inner] = name!.split(".")
@@ -65,7 +66,7 @@ describe("policy show", () => {
         ? value
         : `{ ${Object.entries(value).map(([key, inner]) => `${key}: ${flow(inner as object | string)}`).join(", ")} }`
     writeFileSync(path, `policies: { p: ${flow(tree)} }`)
-    const { code, stdout, stderr } = await run(["policy", "show", "p"], { cwd: folder.path })
+    const { code, stdout, stderr } = await invoke(["policy", "show", "p"], { cwd: folder.path })
     assert.deepStrictEqual([code, stderr], [0, ""])
     assert.deepStrictEqual(shown(stdout).slice(1), figures)
   })
@@ -78,7 +79,7 @@ describe("policy show", () => {
       "policies: { p: { backoff: { initial: 250 ms, cap: 10 seconds }, maxWait: 1500 ms, " +
         "timeouts: { queue: 1 second, load: 90 minutes, total: 2h } } }"
     )
-    const { stdout } = await run(["policy", "show", "p"], { cwd: folder.path })
+    const { stdout } = await invoke(["policy", "show", "p"], { cwd: folder.path })
     const lines = stdout.split("\n").map((line) => line.split(/ +/).join(" "))
     assert.includeMembers(lines, [
       "backoff.initial 250 ms",

@@ -2,7 +2,8 @@ import { assert } from "@effect/vitest"
 import { writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { describe, it } from "vitest"
-import { run, temporaryFolder } from "../support/Service.ts"
+import { invoke } from "../support/CommandLine.ts"
+import { temporaryFolder } from "../support/Service.ts"
 
 const file = `
 server: { port: 9 } # where nobody listens
@@ -29,7 +30,7 @@ describe("route, where no service runs", () => {
   const route = async (...args: ReadonlyArray<string>) => {
     using folder = temporaryFolder()
     writeFileSync(join(folder.path, "troupe.yaml"), file)
-    return await run(["route", ...args], { cwd: folder.path })
+    return await invoke(["route", ...args], { cwd: folder.path })
   }
   const told = async (...args: ReadonlyArray<string>) =>
     JSON.parse((await route("Hello", "--json", ...args)).stdout) as Told

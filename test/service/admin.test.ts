@@ -1,6 +1,7 @@
 import { assert } from "@effect/vitest"
 import { get as httpGet } from "node:http"
 import { afterAll, beforeAll, describe, it } from "vitest"
+import { invoke } from "../support/CommandLine.ts"
 import type { Service } from "../support/Service.ts"
 import { run, startService, until } from "../support/Service.ts"
 
@@ -180,9 +181,9 @@ describe("administration", () => {
 
     it("is shown and reset by the command line", async () => {
       await opened()
-      const listed = await run(["circuits", "ls", "--url", service.url])
+      const listed = await invoke(["circuits", "ls", "--url", service.url])
       assert.match(listed.stdout, /fake\/a#0 +open +\d+ s/)
-      const closed = await run(["circuits", "reset", "fake/a#0", "--url", service.url])
+      const closed = await invoke(["circuits", "reset", "fake/a#0", "--url", service.url])
       assert.match(closed.stdout, /fake\/a#0 +closed/)
       assert.strictEqual((await ask()).status, 200)
     })
@@ -200,7 +201,7 @@ describe("administration", () => {
       ["fake/b#0", " Did you mean fake/a#0?"],
       ["nope#0", ""]
     ])("named by %s gets the deployment that was meant, and a command that lists them", async (name, meant) => {
-      const { code, stderr } = await run(["circuits", "reset", name, "--url", service.url])
+      const { code, stderr } = await invoke(["circuits", "reset", name, "--url", service.url])
       assert.strictEqual(code, 1)
       assert.match(
         stderr,
@@ -208,7 +209,7 @@ describe("administration", () => {
           `^troupe: There is no deployment "${name}"\\.${meant.replace("?", "\\?")} \`.+ ps\` lists them\\.\n$`
         )
       )
-      const decision = await run(["decisions", "dec-nope", "--url", service.url])
+      const decision = await invoke(["decisions", "dec-nope", "--url", service.url])
       assert.match(decision.stderr, /`.+ decisions` lists them\.\n$/)
     })
   })
@@ -218,9 +219,9 @@ describe("administration", () => {
     assert.match(listed.stdout, /fake\/a#0\s+fake\s+ready/)
     const byPort = await run(["ps"], { env: { PORT: new URL(service.url).port } })
     assert.strictEqual(byPort.stdout, listed.stdout)
-    const unloaded = await run(["unload", "fake/a", "--url", service.url, "--json"])
+    const unloaded = await invoke(["unload", "fake/a", "--url", service.url, "--json"])
     assert.deepInclude((JSON.parse(unloaded.stdout) as Array<object>)[0], { state: "cold" })
-    const wrong = await run(["load", "nope", "--url", service.url])
+    const wrong = await invoke(["load", "nope", "--url", service.url])
     assert.strictEqual(wrong.code, 1)
     assert.include(wrong.stderr, "does not exist")
   })

@@ -7,8 +7,9 @@ import type { AddressInfo } from "node:net"
 import { createServer as createSocketServer } from "node:net"
 import { dirname, join } from "node:path"
 import { afterAll, beforeAll, describe, it } from "vitest"
+import { invoke } from "../support/CommandLine.ts"
 import type { Service } from "../support/Service.ts"
-import { run, startService, temporaryFolder } from "../support/Service.ts"
+import { startService, temporaryFolder } from "../support/Service.ts"
 
 const models = `
 models:
@@ -143,20 +144,20 @@ describe("administration", () => {
     using folder = temporaryFolder()
     const file = join(folder.path, "troupe.yaml")
     writeFileSync(file, `${models}\nserver: { admin: { token: spelled-out } }`)
-    const { code, stderr } = await run(["config", "check", "--config", file])
+    const { code, stderr } = await invoke(["config", "check", "--config", file])
     assert.strictEqual(code, 1)
     assert.include(stderr, "server.admin.token")
     assert.notInclude(stderr, "spelled-out")
   })
 
   it("is found by the command line at the socket, and by the token elsewhere", async () => {
-    assert.strictEqual((await run(["ps", "--url", open.url])).code, 0)
+    assert.strictEqual((await invoke(["ps", "--url", open.url])).code, 0)
     const port = new URL(guarded.url).port
-    assert.strictEqual((await run(["ps"], { env: { PORT: port } })).code, 0)
-    const refused = await run(["ps", "--url", guarded.admin])
+    assert.strictEqual((await invoke(["ps"], { env: { PORT: port } })).code, 0)
+    const refused = await invoke(["ps", "--url", guarded.admin])
     assert.strictEqual(refused.code, 1)
     assert.include(refused.stderr, "token")
-    const byToken = await run(["ps", "--url", guarded.admin], { env: { TROUPE_ADMIN_TOKEN: token } })
+    const byToken = await invoke(["ps", "--url", guarded.admin], { env: { TROUPE_ADMIN_TOKEN: token } })
     assert.strictEqual(byToken.code, 0)
   })
 })

@@ -3,8 +3,9 @@ import { assert } from "@effect/vitest"
 import { afterAll, beforeAll, describe, it } from "vitest"
 import type { Record as DecisionRecord } from "../../src/services/routing/DecisionRecord.ts"
 import type { Explanation } from "../../src/services/routing/Explanation.ts"
+import { invoke } from "../support/CommandLine.ts"
 import type { Service } from "../support/Service.ts"
-import { run, startService } from "../support/Service.ts"
+import { startService } from "../support/Service.ts"
 
 const yaml = `
 policies:
@@ -79,10 +80,10 @@ describe("how a request was routed", () => {
     )
     assert.deepStrictEqual(decisions, [record])
 
-    const shown = await run(["decisions", id, "--url", service.url])
+    const shown = await invoke(["decisions", id, "--url", service.url])
     assert.include(shown.stdout, "Answered by fake/chain#1")
     assert.include(shown.stdout, "fake/chain#0: EngineFailed: ")
-    const listed = await run(["decisions", "--url", service.url])
+    const listed = await invoke(["decisions", "--url", service.url])
     assert.match(listed.stdout, new RegExp(`${id} .* fake/chain +fake/chain#1 +2 .* answered`))
   })
 
@@ -96,7 +97,7 @@ describe("how a request was routed", () => {
       const refused = await get(`/admin/decisions?limit=${limit}`)
       assert.strictEqual(refused.status, 400, limit)
       assert.strictEqual((await errorOf(refused)).param, "limit")
-      const { code, stderr } = await run(["decisions", "--limit", limit, "--url", service.url])
+      const { code, stderr } = await invoke(["decisions", "--limit", limit, "--url", service.url])
       assert.strictEqual(code, 1)
       assert.include(stderr, "--limit")
     }
@@ -139,7 +140,7 @@ describe("how a request would be routed", () => {
   })
 
   it("is told by the running service on the command line", async () => {
-    const { stdout } = await run(["route", "Hello", "--model", "fake/chain", "--explain", "--url", service.url])
+    const { stdout } = await invoke(["route", "Hello", "--model", "fake/chain", "--explain", "--url", service.url])
     assert.include(stdout, "Decision of the running service:")
     assert.include(stdout, "fake/chain#0 would answer for fake/chain (strategy quality, policy once).")
     assert.include(stdout, "Attempt plan")
@@ -224,7 +225,7 @@ describe("circuits", () => {
     assert.deepStrictEqual(open.map(({ deployment }) => deployment), ["fake/broken#0"])
     assert.isAbove(open[0]!.retryAfterMs, 0)
 
-    const listed = (await run(["ps", "--url", service.url])).stdout.split("\n")
+    const listed = (await invoke(["ps", "--url", service.url])).stdout.split("\n")
     const lineOf = (deployment: string) => listed.find((line) => line.startsWith(deployment))
     assert.match(lineOf("fake/broken#0")!, /ready, circuit open .*after failures; retry in \d+ s/)
     assert.notInclude(lineOf("fake/chain#1"), "circuit")
@@ -232,7 +233,7 @@ describe("circuits", () => {
     const { decision, plan } = await json<Explanation>(post("/admin/route", { model: "fake/broken" }))
     assert.deepStrictEqual(plan.lists.ordinary, [])
     assert.include(decision.excluded[0]?.reason, "its circuit is open after")
-    const told = await run(["route", "--model", "fake/broken", "--url", service.url])
+    const told = await invoke(["route", "--model", "fake/broken", "--url", service.url])
     assert.match(told.stdout, /No deployment can answer this request for fake\/broken.* in \d+(\.\d+)? s/s)
   })
 })

@@ -4,8 +4,9 @@ import { once } from "node:events"
 import { createServer } from "node:http"
 import type { AddressInfo } from "node:net"
 import { afterAll, beforeAll, describe, it } from "vitest"
+import { invoke } from "../support/CommandLine.ts"
 import type { Service } from "../support/Service.ts"
-import { run, startService } from "../support/Service.ts"
+import { startService } from "../support/Service.ts"
 
 const answer = {
   id: "x",
@@ -71,10 +72,10 @@ describe("a key that is not used for an hour", () => {
     for (const command of [["circuits", "reset", "m#0"], ["reload", "m"], ["load", "m"]]) {
       it(`because of a ${refusal}, is shown by ps and used again after ${command.join(" ")}`, async () => {
         await refuse(refusal)
-        const shown = await run(["ps", "--url", service.url])
+        const shown = await invoke(["ps", "--url", service.url])
         assert.match(shown.stdout, /m#0 .*the provider limited or rejected its keys; retry in 3\d{3} s/)
-        assert.strictEqual((await run([...command, "--url", service.url])).code, 0)
-        assert.notInclude((await run(["ps", "--url", service.url])).stdout, "rejected its keys")
+        assert.strictEqual((await invoke([...command, "--url", service.url])).code, 0)
+        assert.notInclude((await invoke(["ps", "--url", service.url])).stdout, "rejected its keys")
         assert.strictEqual(await ask(), 200)
       })
     }

@@ -7,7 +7,8 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 
-const main = fileURLToPath(new URL("../../src/main.ts", import.meta.url))
+/** The entry of `troupe`. */
+export const main = fileURLToPath(new URL("../../src/main.ts", import.meta.url))
 
 /** A finished command. */
 export interface Finished {
