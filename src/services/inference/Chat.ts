@@ -198,7 +198,7 @@ const checkChat = Effect.fnUntraced(function*({ begin }: Stage, given: Request) 
   const request = yield* check.chat(given)
   const wish = {
     ...request,
-    needs: needsOf(request),
+    capabilities: needsOf(request),
     pathsOf: (need: string) => pathsOf(request, need),
     promptLength: lengthOf(request),
     promptText: () => textOf(request)

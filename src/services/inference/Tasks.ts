@@ -58,7 +58,7 @@ const embedding = ({ inputs, source }: EmbedRequest) =>
 export const embed = (stage: Stage) =>
   Effect.fnUntraced(function*(given: EmbedRequest) {
     const request = yield* check.embeddings(given)
-    const wish = { ...request, needs: needsOfEmbedding(request), promptLength: lengthOf(request.inputs) }
+    const wish = { ...request, capabilities: needsOfEmbedding(request), promptLength: lengthOf(request.inputs) }
     const begun = yield* stage.begin("embeddings", wish)
     const { value, ...by } = yield* stage.attempt(begun, request, embedding(request))
     return { ...value, ...by }
@@ -113,7 +113,7 @@ export const count = (stage: Stage) =>
     const request = yield* check.count(given)
     const { extra, input, source } = request
     const asked = { extra, messages: input.messages }
-    const wish = { ...request, needs: needsOfCount(asked), pathsOf: (need: string) => pathsOf(asked, need) }
+    const wish = { ...request, capabilities: needsOfCount(asked), pathsOf: (need: string) => pathsOf(asked, need) }
     const begun = yield* stage.begin("tokenize", wish)
     const { value, ...by } = yield* stage.attempt(begun, request, ({ borrow, tally }) =>
       Effect.gen(function*() {
