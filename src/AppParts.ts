@@ -17,8 +17,9 @@ import { localEngine } from "./services/engines/Engine.ts"
 import { kindOf } from "./services/engines/EngineKinds.ts"
 import { LanguageModels } from "./services/engines/LanguageModelKind.ts"
 import { Providers } from "./services/engines/Providers.ts"
+import { languageModel } from "./services/settings/Resolution.ts"
 import type { Resolved } from "./services/settings/Settings.ts"
-import { languageModel, Settings } from "./services/settings/Settings.ts"
+import { Settings } from "./services/settings/Settings.ts"
 
 /** The configuration needs a part that the application does not have. */
 export class MissingPartError extends Schema.TaggedError<MissingPartError>()("MissingPartError", {

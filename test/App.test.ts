@@ -18,7 +18,8 @@ import { Registry } from "../src/services/models/Registry.ts"
 import { Metrics } from "../src/services/observability/Metrics.ts"
 import { DecisionLog } from "../src/services/routing/DecisionLog.ts"
 import { Router } from "../src/services/routing/Router.ts"
-import { languageModel, Settings } from "../src/services/settings/Settings.ts"
+import { languageModel } from "../src/services/settings/Resolution.ts"
+import { Settings } from "../src/services/settings/Settings.ts"
 import * as Deployments from "./support/Deployments.ts"
 
 const deployment = (index: number) =>

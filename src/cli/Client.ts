@@ -6,7 +6,7 @@ import { HttpApiClient } from "effect/http-api"
 import { existsSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { TypedApi } from "../layers/http/Api.ts"
-import { defaultSocket } from "../services/settings/AdminAddress.ts"
+import { defaultSocket } from "../services/settings/Resolution.ts"
 import type { Target } from "./Flags.ts"
 import { addressOf, CommandFailed, loadWithoutSecrets, urlOf } from "./Flags.ts"
 

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import type { DeploymentOptions, Provider } from "../../src/domain/Deployment.ts"
 import { providerNameOf } from "../../src/domain/Deployment.ts"
-import { modelWith } from "../../src/services/settings/Settings.ts"
+import { modelWith } from "../../src/services/settings/Resolution.ts"
 
 const nameOf = (options: DeploymentOptions) => providerNameOf(modelWith("m", options).deployments[0])
 

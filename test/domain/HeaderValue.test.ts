@@ -3,12 +3,12 @@ import { Result } from "effect"
 import * as fc from "fast-check"
 import { validateHeaderValue } from "node:http"
 import * as HeaderValue from "../../src/domain/HeaderValue.ts"
-import * as Settings from "../../src/services/settings/Settings.ts"
+import * as Decode from "../../src/services/settings/Decode.ts"
 
 const around = ["\n", "\r\n", "\r", "\uFEFF", " ", "\t", "\u00A0", "\u200B", "\n\n"]
 
 const decode = (deployment: object, variables: Readonly<Record<string, string>>) =>
-  Settings.decode({ models: { m: { deployments: [{ provider: "openai", model: "x", ...deployment }] } } }, {
+  Decode.decode({ models: { m: { deployments: [{ provider: "openai", model: "x", ...deployment }] } } }, {
     environment: "production",
     variables,
     resolvePath: (path) => path,

@@ -3,8 +3,8 @@ import { Duration, Effect, Stream } from "effect"
 import * as Policies from "../../src/domain/Defaults.ts"
 import type { Deployment } from "../../src/domain/Deployment.ts"
 import type { Engine } from "../../src/services/engines/Engine.ts"
+import { defaultServer } from "../../src/services/settings/Resolution.ts"
 import type { Resolved } from "../../src/services/settings/Settings.ts"
-import { defaultServer } from "../../src/services/settings/Settings.ts"
 
 /** Of a model that its id begins with: `a#0` is of `a`, as is `a`. */
 export const deployment = (id = "a", more: Partial<Deployment> = {}): Deployment => ({

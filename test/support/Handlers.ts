@@ -18,7 +18,8 @@ import { Readiness } from "../../src/services/models/Readiness.ts"
 import * as Registry from "../../src/services/models/Registry.ts"
 import * as DecisionLog from "../../src/services/routing/DecisionLog.ts"
 import { Router } from "../../src/services/routing/Router.ts"
-import { defaultServer, Settings } from "../../src/services/settings/Settings.ts"
+import { defaultServer } from "../../src/services/settings/Resolution.ts"
+import { Settings } from "../../src/services/settings/Settings.ts"
 
 export interface Stand {
   readonly inference: Partial<Inference["Service"]>

@@ -18,8 +18,9 @@ import type { Server, Socket } from "node:net"
 import { connect } from "node:net"
 import { tmpdir } from "node:os"
 import { dirname } from "node:path"
-import { AdminAddress, defaultSocket } from "../../services/settings/AdminAddress.ts"
+import { defaultSocket } from "../../services/settings/Resolution.ts"
 import type { Resolved } from "../../services/settings/Settings.ts"
+import { AdminAddress } from "../../services/settings/Settings.ts"
 
 /** The address that is configured for administration cannot be used. */
 export class AdminListenError extends Schema.TaggedError<AdminListenError>()("AdminListenError", {

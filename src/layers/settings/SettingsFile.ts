@@ -11,12 +11,14 @@ import { isRemote } from "../../domain/Deployment.ts"
 import type { Problem } from "../../domain/Problem.ts"
 import { formatPath } from "../../domain/Problem.ts"
 import * as EngineKinds from "../../services/engines/EngineKinds.ts"
+import { diagnose } from "../../services/settings/Decode.ts"
+import type { ResolveContext } from "../../services/settings/Resolution.ts"
+import { modelWith, nameInStore } from "../../services/settings/Resolution.ts"
 import type { File } from "../../services/settings/Schema.ts"
-import type { Resolved, Surroundings } from "../../services/settings/Settings.ts"
-import { modelWith, Settings, SettingsError, survey } from "../../services/settings/Settings.ts"
-import { nameInStore } from "../../services/settings/StoreReferences.ts"
+import type { Resolved } from "../../services/settings/Settings.ts"
+import { Settings, SettingsError } from "../../services/settings/Settings.ts"
 import * as YamlBounds from "../../services/settings/YamlBounds.ts"
-import * as YamlPlace from "../../services/settings/YamlErrors.ts"
+import * as YamlErrors from "../../services/settings/YamlErrors.ts"
 import * as YamlPositions from "../../services/settings/YamlPositions.ts"
 import { isName } from "../../services/store/ModelSource.ts"
 import { Manifest } from "../../services/store/ModelStore.ts"
@@ -82,7 +84,7 @@ const parseYaml = (file: string, text: string): Effect.Effect<unknown, SettingsE
       }
       // An alias's name may be a secret that begins with an asterisk; no other message holds a value.
       const message = (cause as Error).message.replace(/'\*.*'/, "(its name is not shown)")
-      return unusable(file, `Invalid YAML: ${YamlPlace.describe(text, message)}`)
+      return unusable(file, `Invalid YAML: ${YamlErrors.describe(text, message)}`)
     }
   })
 
@@ -106,10 +108,10 @@ const findInStore = (folder: string, name: string): string | undefined => {
   }
 }
 
-const surroundings = (
+const contextOf = (
   folder: string,
   { customStrategies, engineHost = "thread", secretsMayBeUnset }: Options
-): Surroundings => ({
+): ResolveContext => ({
   customStrategies,
   environment: process.env["NODE_ENV"],
   variables: process.env,
@@ -154,7 +156,7 @@ export const located = (text: string | undefined, problems: ReadonlyArray<Proble
 /** Reads the settings: every problem of them, and what the rest comes to. Fails where the file is not YAML. */
 export const inspect = Effect.fnUntraced(function*(options: Options = {}) {
   const { folder, json, literalSecrets, source, text } = yield* readFrom(options)
-  const { problems, settings } = survey(json, { ...surroundings(folder, options), literalSecrets })
+  const { problems, settings } = diagnose(json, { ...contextOf(folder, options), literalSecrets })
   return { source, text, problems: located(text, problems), settings }
 })
 

@@ -1,10 +1,10 @@
-/** Texts in a configuration file: references to environment variables, and secrets that must not be there. */
+/** Text in a configuration file: `${NAME}` references to environment variables, and secrets, which are rejected. Pure. */
 
 const reference = /\$\{([A-Za-z_][A-Za-z0-9_]*)\}/g
-const loneReference = /^\$\{[A-Za-z_][A-Za-z0-9_]*\}$/
+const singleReference = /^\$\{[A-Za-z_][A-Za-z0-9_]*\}$/
 
-/** Shapes of keys that providers hand out. */
-const keyShapes = [
+/** Formats of API keys and other secrets. */
+const secretFormats = [
   /^(?:sk|pk|rk)-[\w-]{16,}$/,
   /^(?:AKIA|ASIA)[A-Z0-9]{16}$/,
   /^AIza[\w-]{30,}$/,
@@ -21,32 +21,32 @@ const keyShapes = [
   /^\w[\w+.-]*:\/\/[^/\s:@]*:[^/\s@]+@/
 ]
 
-/** Names of fields that hold secrets. */
+/** Names of fields that contain secrets. */
 const secretName =
   /(?:^key|^token|api[-_]?key|secret|password|passphrase|credentials?|authorization|(?:access|auth|bearer)[-_]?token)$/i
 
-/** Whether a value in a file is, or is named like, a secret that is spelled out. */
+/** Whether a value is a literal secret, by its format or by the name of its field. */
 export const looksLikeSecret = (key: PropertyKey | undefined, value: unknown): boolean => {
   if (typeof value !== "string" || value === "" || value.replaceAll(reference, "").trim() === "") return false
-  return keyShapes.some((shape) => shape.test(value.trim())) || (typeof key === "string" && secretName.test(key))
+  return secretFormats.some((format) => format.test(value.trim())) || (typeof key === "string" && secretName.test(key))
 }
 
-/** Whether a text is one `${NAME}` and nothing else. */
-export const isLoneReference = (value: unknown): boolean => typeof value === "string" && loneReference.test(value)
+/** Whether a value is exactly one reference. */
+export const isSingleReference = (value: unknown): boolean => typeof value === "string" && singleReference.test(value)
 
-/** The number or truth value that a text spells, as if it stood in the file without quotes; else the text. */
-export const typed = (text: unknown): unknown => {
+/** The number or boolean that text would be in YAML without quotes; else the text. */
+export const withoutQuotes = (text: unknown): unknown => {
   if (typeof text !== "string") return text
   if (/^-?\d+(?:\.\d+)?$/.test(text)) return Number(text)
   return text === "true" ? true : text === "false" ? false : text
 }
 
-/** The variables that a text refers to. */
+/** Names of the variables that a value refers to. */
 export const referencesIn = (value: unknown): ReadonlyArray<string> =>
   typeof value === "string" ? Array.from(value.matchAll(reference), ([, name]) => name!) : []
 
 /**
- * A text with environment variables in the place of `${NAME}`.
+ * Replaces each `${NAME}` by the value of the variable.
  *
  * @param onMissing called for each reference to a variable that is not set
  */

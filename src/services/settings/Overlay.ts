@@ -1,13 +1,13 @@
-/** Trees of parsed YAML: laying one over another, and finding things in them. Pure. */
+/** Trees of parsed YAML: merges an overlay, finds and removes parts. Pure. */
 
 /** A value of parsed YAML. */
 export type Tree = unknown
 
-/** Where in a tree. */
+/** Keys and indices that lead to a value. */
 export type Path = ReadonlyArray<PropertyKey>
 
-/** What a lone `key:` with nothing behind it means, too: nothing. */
-const isNothing = (value: Tree): boolean => value === undefined || value === null
+/** Also a `key:` without a value. */
+const isAbsent = (value: Tree): boolean => value === undefined || value === null
 
 export const isMapping = (value: Tree): value is Record<string, Tree> =>
   typeof value === "object" && value !== null && !Array.isArray(value)
@@ -20,19 +20,19 @@ const own = (value: Tree, key: PropertyKey): Tree =>
 /** The value at a path, or undefined. */
 export const at = (value: Tree, path: Path): Tree => path.reduce<Tree>(own, value)
 
-/** Whether a key with nothing behind it is left out; a model that was begun is not. */
+/** Whether a key without a value is left out. Inside `models` it stays, so that it is reported. */
 const isLeftOut = (path: Path): boolean => path[0] !== "models" || path.length === 1
 
-/** Mappings merge, key by key; everything else replaces; nothing leaves what is there. */
+/** Merges `over` into `base`: mappings merge by key, other values replace, absent values change nothing. */
 export const overlay = (base: Tree, over: Tree, path: Path = []): Tree => {
-  if (isNothing(over)) return isMapping(base) ? overlay({}, base, path) : base
+  if (isAbsent(over)) return isMapping(base) ? overlay({}, base, path) : base
   if (!isMapping(over)) return over
   const under = isMapping(base) ? base : {}
   const entries: Array<[string, Tree]> = []
   for (const key of new Set([...Object.keys(under), ...Object.keys(over)])) {
     const inner = [...path, key]
     const value = overlay(own(under, key), own(over, key), inner)
-    if (!isNothing(value)) entries.push([key, value])
+    if (!isAbsent(value)) entries.push([key, value])
     else if (!isLeftOut(inner)) entries.push([key, null])
   }
   return Object.fromEntries(entries)
@@ -45,7 +45,7 @@ export const leaves = (value: Tree, path: Path = []): Array<[Path, Tree]> => {
   return [[path, value]]
 }
 
-/** A tree with every scalar changed. */
+/** The tree with every scalar replaced. */
 export const mapLeaves = (value: Tree, change: (scalar: Tree, path: Path) => Tree, path: Path = []): Tree => {
   const inner = (item: Tree, key: PropertyKey) => mapLeaves(item, change, [...path, key])
   if (Array.isArray(value)) return value.map(inner)
@@ -54,10 +54,38 @@ export const mapLeaves = (value: Tree, change: (scalar: Tree, path: Path) => Tre
     : change(value, path)
 }
 
-/** Whether what is wrong at `path` of `over` laid over `base` stands in `over`: the value, or the mapping it lacks in. */
+/** Whether the value at `path` of the merged tree, or the mapping in which it is missing, comes from `over`. */
 export const isFromOverlay = (base: Tree, over: Tree, path: Path): boolean => {
-  if (isNothing(over)) return false
+  if (isAbsent(over)) return false
   if (path.length === 0) return true
   const holder = path.slice(0, -1)
-  return !isNothing(at(over, path)) || (!isNothing(at(over, holder)) && isNothing(at(base, holder)))
+  return !isAbsent(at(over, path)) || (!isAbsent(at(over, holder)) && isAbsent(at(base, holder)))
+}
+
+/** The smallest part that can be removed: a field of a model, a model, a policy, or a section. */
+const partOf = (path: Path): Path => {
+  const [section, , field] = path
+  if (section === "models") return path.slice(0, path.length === 3 && field !== "deployments" ? 3 : 2)
+  return path.slice(0, section === "policies" ? 2 : 1)
+}
+
+const without = (tree: Tree, [key, ...rest]: Path): Tree => {
+  if (key === undefined || !isMapping(tree) || !Object.hasOwn(tree, key)) return tree
+  const entries = Object.entries(tree).flatMap(([name, value]) => {
+    if (name !== key) return [[name, value] as const]
+    return rest.length === 0 ? [] : [[name, without(value, rest)] as const]
+  })
+  return Object.fromEntries(entries)
+}
+
+/**
+ * The tree without the parts that contain these paths and without sections that become empty: what is left of an invalid
+ * configuration can be checked.
+ */
+export const withoutParts = (tree: Tree, wrong: ReadonlyArray<Path>): Tree => {
+  const left = wrong.reduce((rest, path) => without(rest, partOf(path)), tree)
+  if (!isMapping(left)) return {}
+  return Object.fromEntries(
+    Object.entries(left).filter(([, value]) => !isMapping(value) || Object.keys(value).length > 0)
+  )
 }

@@ -1,95 +1,60 @@
-/**
- * What the settings of one environment come to: every default filled in, every path absolute.
- */
-import type { Redacted } from "effect"
+/** Settings of one environment from its decoded file: with all defaults, absolute paths and model files of the store. */
 import { Duration } from "effect"
-import * as Policies from "../../domain/Defaults.ts"
+import * as Defaults from "../../domain/Defaults.ts"
 import type { Deployment, DeploymentOptions, Model } from "../../domain/Deployment.ts"
 import { defaultIdleUnload } from "../../domain/Deployment.ts"
 import { orOff } from "../../domain/Fields.ts"
+import type { Problem } from "../../domain/Problem.ts"
+import * as Problems from "../../domain/Problem.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
-import { mapPaths } from "../engines/EngineKinds.ts"
+import { mapPaths, pathsOf } from "../engines/EngineKinds.ts"
 import { languageModel as languageModelKind } from "../engines/LanguageModelKind.ts"
 import type { Options as CircuitOptions } from "../health/Circuit.ts"
 import type { Rests } from "../keys/KeyPool.ts"
 import { policiesOf, routingFields, routingOf } from "./PolicySettings.ts"
 import type { Source } from "./Schema.ts"
-import { nameInStore } from "./StoreReferences.ts"
+import type { Environment, Resolved } from "./Settings.ts"
 
-/** The environments there are; `NODE_ENV` chooses, and development is the default. */
-export const environments = ["development", "test", "production"] as const
-export type Environment = typeof environments[number]
+const scheme = "store:"
 
-/** Settings, every default filled in. */
-export interface Resolved {
-  readonly environment: Environment
-  readonly server: {
-    readonly host: string
-    readonly port: number
-    readonly shutdownGrace: Duration.Duration
-    readonly maxBodyBytes: number
-    /** Of all request bodies together, bytes; left out, a quarter of the heap. */
-    readonly maxRequestMemory?: number
-    /** Whose `X-Forwarded-For` is believed. */
-    readonly trustedProxies: ReadonlyArray<string>
-    /** For the headers of one request, from the first byte. */
-    readonly headersTimeout: Duration.Duration
-    /** Between two pieces of a request's body. */
-    readonly bodyTimeout: Duration.Duration
-    /** Open at once. */
-    readonly maxConnections: number
-    readonly admin: {
-      /** Absolute; `false` for none; left out, the one that `AdminListener` names after the port. */
-      readonly socket?: string | false
-      /** Of 127.0.0.1; left out, none. */
-      readonly port?: number
-      readonly token?: Redacted.Redacted
-    }
-    /** Origins whose web pages may call the service; left out, none. */
-    readonly cors?: { readonly origins?: ReadonlyArray<string> }
-    /** Hosts that may be asked for images though they are not in the public Internet; left out, none. */
-    readonly media?: { readonly allowHosts?: ReadonlyArray<string> }
-  }
-  readonly engineHost: "process" | "thread"
-  readonly logLevel: "Debug" | "Info" | "Warn" | "Error"
-  /** Left out, `text` in a terminal, else `json`. */
-  readonly logFormat?: "text" | "json"
-  readonly memory: {
-    /** What all models together may use; undefined, what the machine has less a reserve. */
-    readonly budgetBytes: number | undefined
-    /** How long a loaded model stays at least, before another that needs its memory may have it. */
-    readonly hold: Duration.Duration
-  }
-  readonly circuits: CircuitOptions
-  /** How long providers' keys are not used after they were limited or rejected. */
-  readonly keyCooldowns: Rests
-  /** Where pulled models lie, and how many bytes they may take; left out, what the disk has. */
-  readonly store: { readonly folder: string; readonly maxBytes?: number | undefined }
-  /** `default` first. */
-  readonly policies: ReadonlyArray<Policy>
-  readonly models: ReadonlyArray<Model>
+/** The name of `store:<name>`, which stands for a path; undefined for a path. */
+export const nameInStore = (path: string): string | undefined =>
+  path.startsWith(scheme) ? path.slice(scheme.length) : undefined
+
+/** The fields of `process` that are used. */
+export interface Process {
+  readonly platform: string
+  readonly getuid?: () => number
 }
 
-/** What `Settings.decode` needs besides the file's content. */
-export interface Surroundings {
+/**
+ * The default socket for administration of the service that listens on this port.
+ *
+ * @param temporaryFolder as `node:os` gives it
+ */
+export const defaultSocket = (port: number, temporaryFolder: string, { getuid, platform }: Process): string =>
+  platform === "win32" ? `\\\\.\\pipe\\troupe-${port}` : `${temporaryFolder}/troupe-${getuid?.() ?? 0}/${port}.sock`
+
+/** Everything besides the file that settings depend on. */
+export interface ResolveContext {
   /** The value of `NODE_ENV`. */
   readonly environment: string | undefined
   /** Environment variables for `${NAME}`. */
   readonly variables: Readonly<Record<string, string | undefined>>
-  /** Whether remote deployments' secrets may be unset, for whoever calls none of them; default false. */
+  /** Whether variables of secrets may be unset, for programs that call no remote deployment; default false. */
   readonly secretsMayBeUnset?: boolean | undefined
-  /** Whether a secret may be a literal, as in a program's own configuration; default false, as in a file. */
+  /** Whether a secret may be a literal: true for the configuration of a program, default false for a file. */
   readonly literalSecrets?: boolean | undefined
   /** Whether policies may name strategies of an embedding program, `custom/...`; default false. */
   readonly customStrategies?: boolean | undefined
   /** Makes a path in the file absolute. */
   readonly resolvePath: (path: string) => string
-  /** What serves `tiny-chat` when no model is configured. */
+  /** The deployment of `tiny-chat` when no model is configured. */
   readonly embedded: DeploymentOptions
   readonly defaultEngineHost: "process" | "thread"
-  /** Of the model store. */
+  /** Folder of the model store, absolute. */
   readonly defaultStoreFolder: string
-  /** What to load of a model in the store; undefined where it has no such model. */
+  /** The path to load for a model in the store; undefined where the store has no such model. */
   readonly findInStore: (folder: string, name: string) => string | undefined
 }
 
@@ -102,7 +67,7 @@ const isRouted = (settings: ModelSettings): boolean => Object.keys(routingFields
 const modelOf = (
   name: string,
   settings: ModelSettings,
-  resolve: Surroundings["resolvePath"],
+  resolve: ResolveContext["resolvePath"],
   policies: ReadonlyArray<Policy> = []
 ): Model => {
   const { policy: { timeouts: { loadMs } } } = routingOf(settings, policies)
@@ -113,9 +78,9 @@ const modelOf = (
     idleUnload: orOff(settings.idleUnload, defaultIdleUnload, Duration.infinity),
     preload: settings.preload ?? true,
     pinned: settings.pinned ?? false,
-    queueLimit: settings.queueLimit ?? Policies.queueLimit,
-    stallAfter: orOff(settings.stallAfter, Policies.stallAfter, Duration.infinity),
-    loadTimeout: loadMs === undefined ? Policies.loadTimeout : Duration.millis(loadMs)
+    queueLimit: settings.queueLimit ?? Defaults.queueLimit,
+    stallAfter: orOff(settings.stallAfter, Defaults.stallAfter, Duration.infinity),
+    loadTimeout: loadMs === undefined ? Defaults.loadTimeout : Duration.millis(loadMs)
   })
   const [first, ...others] = settings.deployments
   return {
@@ -135,7 +100,7 @@ export const languageModel = (name: string): Model => modelWith(name, { engine: 
 const modelsOf = (
   source: Source,
   policies: ReadonlyArray<Policy>,
-  { embedded, resolvePath }: Surroundings
+  { embedded, resolvePath }: ResolveContext
 ): ReadonlyArray<Model> =>
   Object.entries<ModelSettings>(source.models ?? { "tiny-chat": { deployments: [embedded] } }).map(
     ([name, settings]) => modelOf(name, settings, resolvePath, policies)
@@ -156,10 +121,10 @@ export const defaultServer: Resolved["server"] = {
   trustedProxies: []
 }
 
-/** An IPv6 address as `[::1]` is taken without the brackets that only URLs need. */
+/** A host without the brackets that an IPv6 address has in URLs. */
 export const bareHost = (host: string): string => host.replace(/^\[(.*)\]$/, "$1")
 
-const serverOf = ({ server }: Source, { resolvePath }: Surroundings): Resolved["server"] => {
+const serverOf = ({ server }: Source, { resolvePath }: ResolveContext): Resolved["server"] => {
   const settings = { ...defaultServer, ...server }
   const { socket } = settings.admin
   return {
@@ -170,21 +135,21 @@ const serverOf = ({ server }: Source, { resolvePath }: Surroundings): Resolved["
   }
 }
 
-const storeFolderOf = (source: Source, { defaultStoreFolder, resolvePath }: Surroundings): string =>
+const storeFolderOf = (source: Source, { defaultStoreFolder, resolvePath }: ResolveContext): string =>
   source.store?.folder === undefined ? defaultStoreFolder : resolvePath(source.store.folder)
 
-/** Names of the store become paths; what it does not have stays as it is. */
-const withStore = (source: Source, surroundings: Surroundings): Surroundings => ({
-  ...surroundings,
+/** Replaces names of the store by paths; a name that the store does not have stays. */
+const withStore = (source: Source, context: ResolveContext): ResolveContext => ({
+  ...context,
   resolvePath: (path) => {
     const name = nameInStore(path)
-    if (name === undefined) return surroundings.resolvePath(path)
-    return surroundings.findInStore(storeFolderOf(source, surroundings), name) ?? path
+    if (name === undefined) return context.resolvePath(path)
+    return context.findInStore(storeFolderOf(source, context), name) ?? path
   }
 })
 
 const circuitsOf = ({ circuits = {} }: Source): CircuitOptions => {
-  const { breaker } = Policies
+  const { breaker } = Defaults
   return {
     opensAfter: circuits.failures ?? breaker.opensAfter,
     openFor: circuits.openFor ?? breaker.openFor,
@@ -197,7 +162,7 @@ const msOr = (span: Duration.Duration | undefined, otherwise: number): number =>
   span === undefined ? otherwise : Duration.toMillis(span)
 
 const keyCooldownsOf = ({ keyCooldowns = {} }: Source): Rests => {
-  const { longest, longestRefused, limited, refused } = Policies.keyRests
+  const { longest, longestRefused, limited, refused } = Defaults.keyRests
   return {
     limited: msOr(keyCooldowns.rateLimited, limited),
     longest: msOr(keyCooldowns.rateLimitedMax, longest),
@@ -206,25 +171,38 @@ const keyCooldownsOf = ({ keyCooldowns = {} }: Source): Rests => {
   }
 }
 
-/** Settings of what a file says, for this environment. */
+/** The settings of this environment. */
 export const resolve = (
   source: Source,
   environment: Environment,
-  surroundings: Surroundings,
+  context: ResolveContext,
   policies = policiesOf(source)
 ): Resolved => ({
   environment,
-  server: serverOf(source, surroundings),
-  engineHost: source.engines?.host ?? surroundings.defaultEngineHost,
+  server: serverOf(source, context),
+  engineHost: source.engines?.host ?? context.defaultEngineHost,
   logLevel: logLevels[source.logLevel ?? defaultLogLevel[environment]],
   ...(source.logFormat === undefined ? {} : { logFormat: source.logFormat }),
   memory: {
     budgetBytes: source.memory?.budget,
-    hold: orOff(source.memory?.hold, Policies.memoryHold, Duration.zero)
+    hold: orOff(source.memory?.hold, Defaults.memoryHold, Duration.zero)
   },
   circuits: circuitsOf(source),
   keyCooldowns: keyCooldownsOf(source),
-  store: { ...source.store, folder: storeFolderOf(source, surroundings) },
+  store: { ...source.store, folder: storeFolderOf(source, context) },
   policies,
-  models: modelsOf(source, policies, withStore(source, surroundings))
+  models: modelsOf(source, policies, withStore(source, context))
 })
+
+const missingOf = ({ model, options }: Model["deployments"][number], index: number): ReadonlyArray<Problem> =>
+  pathsOf(options).flatMap(([field, path]) => {
+    const name = nameInStore(path)
+    return name === undefined ? [] : [{
+      path: Problems.formatPath(["models", model, "deployments", index, ...field]),
+      expected: `The store has no model "${name}". Pull it with: troupe models pull <source> --name ${name}`
+    }]
+  })
+
+/** Problems of models that the store does not have: references that `resolve` did not replace. */
+export const missingFromStore = (models: ReadonlyArray<Model>): ReadonlyArray<Problem> =>
+  models.flatMap(({ deployments }) => deployments.flatMap(missingOf))

@@ -218,7 +218,7 @@ const Overlay = Schema.Struct(sections(Schema.Struct({
   deployments: Schema.optionalKey(WrittenModel.fields.deployments)
 })))
 
-/** The whole file, as editors check it; `Settings.decode` checks each overlay laid over the rest. */
+/** The whole file, as editors check it; `Decode.decode` checks each overlay laid over the rest. */
 export const File = Schema.Struct({
   ...sections(WrittenModel),
   environments: optional(
@@ -233,7 +233,7 @@ export const File = Schema.Struct({
 
 const reference = { type: "string", pattern: "^\\$\\{[A-Za-z_][A-Za-z0-9_]*\\}$" }
 
-/** Objects take no other fields than those they name, and `${NAME}` may stand for any scalar, as `Settings.decode` has it. */
+/** Objects take no other fields than those they name, and `${NAME}` may stand for any scalar, as `Decode.decode` has it. */
 const asWritten = (schema: unknown): unknown => {
   if (Array.isArray(schema)) return schema.map(asWritten)
   if (typeof schema !== "object" || schema === null) return schema

@@ -1,45 +1,71 @@
-/**
- * What `troupe.yaml` says: the three environments, the defaults, and what is refused.
- *
- * **Details**
- *
- * `decode` is pure: the parsed file, the environment's name and the environment variables go in; settings or every
- * problem come out. An overlay under `environments` is laid over the rest for the environment that `NODE_ENV` names:
- * mappings merge, everything else replaces. All three are checked, whichever is chosen.
- *
- * **Gotchas**
- *
- * `${NAME}` is the only way to a secret. A literal that looks like a key is refused by its path, and no problem ever
- * prints a value.
- */
-import { Context, Result, Schema } from "effect"
-import type { DeploymentOptions } from "../../domain/Deployment.ts"
-import * as HeaderValue from "../../domain/HeaderValue.ts"
-import type { KeyedProblem, Problem } from "../../domain/Problem.ts"
+/** The settings of the service, with all defaults, and the error of a configuration that is invalid. */
+import type { Duration, Redacted } from "effect"
+import { Context, Schema } from "effect"
+import type { Model } from "../../domain/Deployment.ts"
 import * as Problems from "../../domain/Problem.ts"
-import { name as cachedResponses } from "../cache/CachedResponses.ts"
-import type { EngineKind } from "../engines/EngineKind.ts"
-import { engineKinds } from "../engines/EngineKinds.ts"
-import { withHint } from "./Hints.ts"
-import { interpolate, isLoneReference, looksLikeSecret, referencesIn, typed } from "./Interpolation.ts"
-import type { Path, Tree } from "./Overlay.ts"
-import { at, isFromOverlay, isMapping, leaves, mapLeaves, overlay } from "./Overlay.ts"
-import { customStrategyProblems, routingProblems } from "./PolicySettings.ts"
-import * as ProxySettings from "./ProxySettings.ts"
-import { pruned } from "./Pruning.ts"
-import type { Environment, Resolved, Surroundings } from "./Resolution.ts"
-import { environments, resolve } from "./Resolution.ts"
-import { Source } from "./Schema.ts"
-import { missingFromStore } from "./StoreReferences.ts"
+import type { Policy } from "../../domain/RoutingPolicy.ts"
+import type { Options as CircuitOptions } from "../health/Circuit.ts"
+import type { Rests } from "../keys/KeyPool.ts"
 
-export type { Environment, Resolved, Surroundings } from "./Resolution.ts"
-export { bareHost, defaultServer, environments, languageModel, modelWith } from "./Resolution.ts"
+/** `NODE_ENV` chooses the environment; the default is development. */
+export const environments = ["development", "test", "production"] as const
+export type Environment = typeof environments[number]
+
+/** Settings with all defaults. */
+export interface Resolved {
+  readonly environment: Environment
+  readonly server: {
+    readonly host: string
+    readonly port: number
+    readonly shutdownGrace: Duration.Duration
+    readonly maxBodyBytes: number
+    /** Memory of all request bodies together, bytes; left out, a quarter of the heap. */
+    readonly maxRequestMemory?: number
+    /** Reverse proxies whose `X-Forwarded-For` is used. */
+    readonly trustedProxies: ReadonlyArray<string>
+    /** Limit for the headers of one request, from the first byte. */
+    readonly headersTimeout: Duration.Duration
+    /** Limit between two chunks of a request body. */
+    readonly bodyTimeout: Duration.Duration
+    /** Connections open at the same time. */
+    readonly maxConnections: number
+    readonly admin: {
+      /** Absolute path; `false` for none; left out, `Resolution.defaultSocket` of the port. */
+      readonly socket?: string | false
+      /** Port on 127.0.0.1; left out, none. */
+      readonly port?: number
+      readonly token?: Redacted.Redacted
+    }
+    /** Origins of web pages that may call the service; left out, none. */
+    readonly cors?: { readonly origins?: ReadonlyArray<string> }
+    /** Private hosts from which images may be fetched; left out, none. */
+    readonly media?: { readonly allowHosts?: ReadonlyArray<string> }
+  }
+  readonly engineHost: "process" | "thread"
+  readonly logLevel: "Debug" | "Info" | "Warn" | "Error"
+  /** Left out, `text` in a terminal, else `json`. */
+  readonly logFormat?: "text" | "json"
+  readonly memory: {
+    /** Memory of all models together, bytes; undefined, the memory of the machine minus a reserve. */
+    readonly budgetBytes: number | undefined
+    /** Minimum time that a loaded model keeps its memory while another model needs it. */
+    readonly hold: Duration.Duration
+  }
+  readonly circuits: CircuitOptions
+  /** Cooldowns of provider keys after a rate limit or a rejection. */
+  readonly keyCooldowns: Rests
+  /** Folder of the pulled models and their limit in bytes; left out, the free space of the disk. */
+  readonly store: { readonly folder: string; readonly maxBytes?: number | undefined }
+  /** `default` first. */
+  readonly policies: ReadonlyArray<Policy>
+  readonly models: ReadonlyArray<Model>
+}
 
 export class Settings extends Context.Service<Settings, Resolved>()("troupe/services/settings/Settings") {}
 
-/** A configuration that cannot be used, with everything that is wrong with it. */
+/** An invalid configuration, with every problem. */
 export class SettingsError extends Schema.TaggedError<SettingsError>()("SettingsError", {
-  /** The file, or what else was read. */
+  /** Path of the file, or a name for another source. */
   source: Schema.String,
   problems: Schema.Array(Problems.Problem)
 }) {
@@ -49,252 +75,9 @@ export class SettingsError extends Schema.TaggedError<SettingsError>()("Settings
   }
 }
 
-const secrets = (file: Tree): ReadonlyArray<Problem> =>
-  leaves(file).filter(([path, value]) => looksLikeSecret(path.at(-1), value)).map(([path]) => ({
-    path: Problems.formatPath(path),
-    expected: "A secret must not be written in the file. Use ${NAME} to read it from an environment variable"
-  }))
-
-/** A kind of engine can require a prefix of its models' names, and has the prefix to itself. */
-const prefixProblem = (name: string, deployments: ReadonlyArray<DeploymentOptions>): string | undefined => {
-  const kinds: ReadonlyArray<EngineKind> = engineKinds
-  for (const { modelPrefix, name: kind } of kinds) {
-    if (modelPrefix === undefined) continue
-    const count = deployments.filter(({ engine }) => engine === kind).length
-    const hasPrefix = name.startsWith(modelPrefix)
-    if (hasPrefix && count < deployments.length) {
-      return `A model whose name begins with ${modelPrefix} can have ${kind} deployments only`
-    }
-    if (!hasPrefix && count > 0) return `A model with a ${kind} deployment must be named ${modelPrefix}${name}`
-  }
-  return undefined
-}
-
-const nameProblem = (name: string, deployments: ReadonlyArray<DeploymentOptions>): string | undefined => {
-  if (name === "") return "The name of a model must not be empty"
-  if (name === cachedResponses) {
-    return `The name ${name} is reserved for cached answers in fallbacks. Choose another name`
-  }
-  return prefixProblem(name, deployments)
-}
-
-/** At the deployments, whose kind decides. */
-const nameProblems = ({ models }: Source): ReadonlyArray<KeyedProblem> =>
-  models !== undefined && Object.keys(models).length === 0
-    ? [{
-      path: ["models", "deployments"],
-      expected: "Expected at least one model. Remove `models` to use the embedded tiny-chat"
-    }]
-    : Object.entries(models ?? {}).flatMap(([name, { deployments }]) => {
-      const expected = nameProblem(name, deployments)
-      return expected === undefined ? [] : [{ path: ["models", name, "deployments"], expected }]
-    })
-
-const decodeSource = Schema.decodeUnknownResult(Source, { errors: "all", onExcessProperty: "error" })
-
-/**
- * Decodes a tree whose references have become texts. Where a lone reference stands for something that is not a text, its
- * value is taken for what it spells.
- */
-const decodeTree = (raw: Tree, expanded: Tree): Result.Result<Source, ReadonlyArray<KeyedProblem>> => {
-  const first = Result.mapError(decodeSource(expanded), Problems.keyed)
-  if (Result.isSuccess(first)) return first
-  const wrong = new Set(
-    first.failure.filter(({ path }) => isLoneReference(at(raw, path))).map(({ path }) => Problems.formatPath(path))
-  )
-  if (wrong.size === 0) return first
-  const retyped = mapLeaves(expanded, (scalar, path) => wrong.has(Problems.formatPath(path)) ? typed(scalar) : scalar)
-  return Result.mapError(decodeSource(retyped), Problems.keyed)
-}
-
-const namesIn = (tree: Tree, section: string): ReadonlyArray<string> => {
-  const found = at(tree, [section])
-  return isMapping(found) ? Object.keys(found) : []
-}
-
-/** What is understood of a tree, and what is wrong with it. What is wrong is taken out until the rest is right. */
-const decodePart = (raw: Tree, expanded: Tree): { source: Source | undefined; wrong: ReadonlyArray<KeyedProblem> } => {
-  const first = decodeTree(raw, expanded)
-  let left = expanded
-  let decoded = first
-  for (let round = 0; round < 3 && Result.isFailure(decoded); round++) {
-    left = pruned(left, decoded.failure.map(({ path }) => path))
-    decoded = decodeTree(raw, left)
-  }
-  return {
-    source: Result.isSuccess(decoded) ? decoded.success : undefined,
-    wrong: Result.isFailure(first) ? first.failure : []
-  }
-}
-
-/** A deployment with a provider and without an engine is remote. */
-const withEngines = (tree: Tree): Tree => {
-  const models = at(tree, ["models"])
-  if (!isMapping(tree) || !isMapping(models)) return tree
-  const explicit = (deployment: Tree): Tree =>
-    isMapping(deployment) && "provider" in deployment && !("engine" in deployment)
-      ? { engine: "remote", ...deployment }
-      : deployment
-  const entries = Object.entries(models).map(([name, model]) => {
-    const deployments = at(model, ["deployments"])
-    return [
-      name,
-      isMapping(model) && Array.isArray(deployments)
-        ? { ...model, deployments: deployments.map(explicit) }
-        : model
-    ]
-  })
-  return { ...tree, models: Object.fromEntries(entries) }
-}
-
-/** Of keys and headers of remote deployments, and of administration. */
-const isSecret = (path: Path): boolean =>
-  path.at(-1) === "key" || path.at(-2) === "headers" || path.at(-1) === "token" && path.at(-2) === "admin"
-
-const variablesNamed = (names: ReadonlyArray<string>): string =>
-  `the environment variable${names.length === 1 ? "" : "s"} ${[...new Set(names)].join(" and ")}`
-
-/** Names the variables that a secret comes from, never the secret. */
-const unfit = (scalar: Tree, problem: string): string => {
-  const names = referencesIn(scalar)
-  const subject = names.length === 0 ? "a value" : variablesNamed(names)
-  return `Expected ${subject} to be valid in an HTTP header: ${problem}`
-}
-
-const emptyVariable = (scalar: Tree): string => `Expected ${variablesNamed(referencesIn(scalar))} not to be empty`
-
-/** Names the variables whose values are wrong. */
-const withVariables = (raw: Tree, expanded: Tree, { expected, path }: KeyedProblem): KeyedProblem => {
-  const scalar = at(raw, path)
-  const names = referencesIn(scalar)
-  if (names.length === 0) return { path, expected }
-  return {
-    path,
-    expected: at(expanded, path) === ""
-      ? emptyVariable(scalar)
-      : `${expected}. The value comes from ${variablesNamed(names)}`
-  }
-}
-
-/** What one environment comes to. */
-interface Inspected {
-  readonly source: Source | undefined
-  readonly wrong: ReadonlyArray<Problem>
-  /** References to variables that are not set, or whose values cannot be sent. */
-  readonly missing: ReadonlyArray<Problem>
-}
-
-/** What a scalar comes to, and what is wrong with the variables that it refers to. */
-interface Expanded {
-  readonly value: Tree
-  readonly problems: ReadonlyArray<string>
-}
-
-const expandSecret = (scalar: Tree, path: Path, text: string): Expanded => {
-  const value = path.at(-2) === "headers" ? HeaderValue.trim(text) : HeaderValue.trimKey(text)
-  const problem = HeaderValue.problemIn(value)
-  return { value, problems: problem === undefined ? [] : [unfit(scalar, problem)] }
-}
-
-const expand = (scalar: Tree, path: Path, { secretsMayBeUnset = false, variables }: Surroundings): Expanded => {
-  const unset: Array<string> = []
-  const text = interpolate(scalar, variables, (name) => unset.push(name))
-  const problems = unset.map((name) => `Expected the environment variable ${name} to be set`)
-  if (typeof text !== "string" || !isSecret(path)) return { value: text, problems }
-  if (unset.length === 0 && text === "" && referencesIn(scalar).length > 0) problems.push(emptyVariable(scalar))
-  // The name in the place of the value, which is not sent: the rest of the deployment can be checked.
-  if (problems.length > 0) return { value: scalar, problems: secretsMayBeUnset ? [] : problems }
-  return expandSecret(scalar, path, text)
-}
-
-/** One environment; what its overlay causes is told by its place in the overlay. */
-const inspect = (base: Tree, over: Tree, environment: Environment, surroundings: Surroundings): Inspected => {
-  const raw = withEngines(overlay(base, over))
-  const place = (path: Path): Path => isFromOverlay(base, over, path) ? ["environments", environment, ...path] : path
-  const missing: Array<Problem> = []
-  const expanded = mapLeaves(raw, (scalar, path) => {
-    const { problems, value } = expand(scalar, path, surroundings)
-    missing.push(...problems.map((expected) => ({ path: Problems.formatPath(place(path)), expected })))
-    return value
-  })
-  const { source, wrong: undecoded } = decodePart(raw, expanded)
-  const found = source === undefined ? [] : [
-    // The name is wrong, not the deployments, wherever they stand.
-    ...nameProblems(source).map(({ expected, path }) => ({ path: place(path).slice(0, -1), expected })),
-    ...[
-      ...(surroundings.customStrategies === true ? [] : customStrategyProblems(source)),
-      ...routingProblems(source, { models: namesIn(raw, "models"), policies: namesIn(raw, "policies") })
-    ].map(({ expected, path }) => ({ path: place(path), expected }))
-  ]
-  const hinted = undecoded.map((problem) => withHint(raw, withVariables(raw, expanded, problem)))
-  const wrong = [...hinted.map(({ expected, path }) => ({ path: place(path), expected })), ...found]
-    .map(({ expected, path }) => ({ path: Problems.formatPath(path), expected }))
-  return {
-    source,
-    wrong: wrong.filter(({ path }) => !missing.some((one) => one.path === path)),
-    missing
-  }
-}
-
-const isEnvironment = (name: string): name is Environment => environments.some((known) => known === name)
-
-const splitFile = (file: Tree): { base: Tree; overlays: Tree; problems: ReadonlyArray<Problem> } => {
-  if (file === null || file === undefined) return { base: {}, overlays: {}, problems: [] }
-  if (!isMapping(file)) return { base: {}, overlays: {}, problems: [{ path: "", expected: "Expected a mapping" }] }
-  const { environments: section, ...base } = file
-  const overlays = section ?? {}
-  if (!isMapping(overlays)) {
-    return { base, overlays: {}, problems: [{ path: "environments", expected: "Expected a mapping" }] }
-  }
-  const unknown = Object.keys(overlays).filter((name) => !isEnvironment(name))
-  return {
-    base,
-    overlays,
-    problems: unknown.map((name) => ({
-      path: Problems.formatPath(["environments", name]),
-      expected: `Expected one of ${environments.join(", ")}`
-    }))
-  }
-}
-
-/** A parsed file: every problem of it, and the settings that what is right comes to. */
-export interface Surveyed {
-  readonly problems: ReadonlyArray<Problem>
-  readonly settings: Resolved | undefined
-}
-
-/** Finds every problem of a parsed file. */
-export const survey = (file: Tree, surroundings: Surroundings): Surveyed => {
-  const chosen = surroundings.environment || "development"
-  if (!isEnvironment(chosen)) {
-    const expected = `Expected one of ${environments.join(", ")}, not "${chosen}"`
-    return { problems: [{ path: "NODE_ENV", expected }], settings: undefined }
-  }
-  const found = splitFile(file)
-  const problems = [
-    ...found.problems,
-    ...ProxySettings.problemsOf(surroundings.variables),
-    ...(surroundings.literalSecrets === true ? [] : secrets(file))
-  ]
-  let source: Source | undefined
-  for (const environment of environments) {
-    const over = at(found.overlays, [environment])
-    const inspected = inspect(found.base, over, environment, surroundings)
-    problems.push(...inspected.wrong)
-    // A variable that only another environment needs may well be missing here.
-    if (environment === chosen) {
-      problems.push(...inspected.missing)
-      source = inspected.source
-    }
-  }
-  const settings = source && resolve(source, chosen, surroundings)
-  if (settings !== undefined) problems.push(...missingFromStore(settings.models))
-  const distinct = [...new Map(problems.map((problem) => [Problems.format(problem), problem])).values()]
-  return { problems: distinct, settings }
-}
-
-/** Settings from a parsed file, or every problem of it. */
-export const decode = (file: Tree, surroundings: Surroundings): Result.Result<Resolved, ReadonlyArray<Problem>> => {
-  const { problems, settings } = survey(file, surroundings)
-  return problems.length > 0 || settings === undefined ? Result.fail(problems) : Result.succeed(settings)
-}
+/** Where administration listens. */
+export class AdminAddress extends Context.Service<AdminAddress, {
+  /** A socket file, or a named pipe on Windows. */
+  readonly socket?: string
+  readonly url?: string
+}>()("troupe/services/settings/AdminAddress") {}

@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Duration } from "effect"
 import { NodeServer } from "../../../src/layers/http/NodeServer.ts"
 import { dialect } from "../../../src/layers/http/OpenAiRoutes.ts"
-import { defaultServer } from "../../../src/services/settings/Settings.ts"
+import { defaultServer } from "../../../src/services/settings/Resolution.ts"
 
 describe("NodeServer", () => {
   it("limits the headers and the connections as configured, and never a whole upload that moves", () => {

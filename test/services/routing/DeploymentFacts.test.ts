@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import type { DeploymentOptions } from "../../../src/domain/Deployment.ts"
 import * as KnownModels from "../../../src/domain/KnownModels.ts"
 import { factsOf } from "../../../src/services/routing/DeploymentFacts.ts"
-import { modelWith } from "../../../src/services/settings/Settings.ts"
+import { modelWith } from "../../../src/services/settings/Resolution.ts"
 
 const of = (options: DeploymentOptions) => factsOf(modelWith("m", options).deployments[0])
 

@@ -8,10 +8,13 @@ import { Models } from "../../../src/services/models/Models.ts"
 import * as Registry from "../../../src/services/models/Registry.ts"
 import type { RoutingRequest } from "../../../src/services/routing/Route.ts"
 import * as Router from "../../../src/services/routing/Router.ts"
-import type { Resolved, Surroundings } from "../../../src/services/settings/Settings.ts"
-import { decode, languageModel, modelWith, Settings } from "../../../src/services/settings/Settings.ts"
+import { decode } from "../../../src/services/settings/Decode.ts"
+import type { ResolveContext } from "../../../src/services/settings/Resolution.ts"
+import { languageModel, modelWith } from "../../../src/services/settings/Resolution.ts"
+import type { Resolved } from "../../../src/services/settings/Settings.ts"
+import { Settings } from "../../../src/services/settings/Settings.ts"
 
-const surroundings: Surroundings = {
+const context: ResolveContext = {
   environment: "test",
   variables: {},
   resolvePath: (path) => path,
@@ -21,7 +24,7 @@ const surroundings: Surroundings = {
   findInStore: () => undefined
 }
 
-const settingsOf = (file: object): Resolved => Result.getOrThrow(decode(file, surroundings))
+const settingsOf = (file: object): Resolved => Result.getOrThrow(decode(file, context))
 
 const actors = Layer.mock(Models)({
   events: Stream.empty,

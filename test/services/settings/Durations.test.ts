@@ -1,9 +1,9 @@
 /** Every duration of `troupe.yaml`, found in its JSON Schema: what 0, false and others mean. */
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Result } from "effect"
+import { decode } from "../../../src/services/settings/Decode.ts"
+import type { ResolveContext } from "../../../src/services/settings/Resolution.ts"
 import { fileJsonSchema } from "../../../src/services/settings/Schema.ts"
-import type { Surroundings } from "../../../src/services/settings/Settings.ts"
-import { decode } from "../../../src/services/settings/Settings.ts"
 
 interface Node {
   readonly anyOf?: ReadonlyArray<Node>
@@ -60,7 +60,7 @@ const fileWith = (path: Path, value: unknown, from: Path = []): unknown => {
   return { ...beside[from.join(".")], [step === "*" ? "any" : step]: inner }
 }
 
-const surroundings: Surroundings = {
+const context: ResolveContext = {
   environment: "test",
   variables: {},
   resolvePath: (path) => path,
@@ -70,7 +70,7 @@ const surroundings: Surroundings = {
   findInStore: () => undefined
 }
 
-const decoded = (path: Path, value: unknown) => decode(fileWith(path, value), surroundings)
+const decoded = (path: Path, value: unknown) => decode(fileWith(path, value), context)
 
 describe("durations of troupe.yaml", () => {
   it("are found", () => {
@@ -115,7 +115,7 @@ describe("durations of troupe.yaml", () => {
       memory: { hold: false },
       policies: { default: { timeouts: { total: "1 s", stall: "1 s" } }, own: { maxWait: false, timeouts: off } },
       models: { "fake/a": { deployments: [{ engine: "fake" }], idleUnload: false, stallAfter: false } }
-    }, surroundings))
+    }, context))
     const [{ idleUnload, stallAfter }] = settings.models[0]!.deployments
     assert.isFalse(Duration.isFinite(idleUnload) || Duration.isFinite(stallAfter))
     assert.isTrue(Duration.isZero(settings.server.shutdownGrace) && Duration.isZero(settings.memory.hold))

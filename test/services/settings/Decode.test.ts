@@ -8,11 +8,14 @@ import { isRemote } from "../../../src/domain/Deployment.ts"
 import type { Problem } from "../../../src/domain/Problem.ts"
 import * as Problems from "../../../src/domain/Problem.ts"
 import * as Policy from "../../../src/domain/RoutingPolicy.ts"
+import { decode } from "../../../src/services/settings/Decode.ts"
+import type { ResolveContext } from "../../../src/services/settings/Resolution.ts"
+import { defaultServer } from "../../../src/services/settings/Resolution.ts"
 import { fileJsonSchema } from "../../../src/services/settings/Schema.ts"
-import type { Resolved, Surroundings } from "../../../src/services/settings/Settings.ts"
-import { decode, defaultServer, environments, SettingsError } from "../../../src/services/settings/Settings.ts"
+import type { Resolved } from "../../../src/services/settings/Settings.ts"
+import { environments, SettingsError } from "../../../src/services/settings/Settings.ts"
 
-const surroundings = (over: Partial<Surroundings> = {}): Surroundings => ({
+const contextWith = (over: Partial<ResolveContext> = {}): ResolveContext => ({
   environment: "development",
   variables: {},
   resolvePath: (path) => `/folder/${path}`,
@@ -23,19 +26,19 @@ const surroundings = (over: Partial<Surroundings> = {}): Surroundings => ({
   ...over
 })
 
-const resolved = (file: unknown, over?: Partial<Surroundings>): Resolved =>
-  Result.getOrThrowWith(decode(file, surroundings(over)), (problems) => new Error(problems.map(Problems.format).join()))
+const resolved = (file: unknown, over?: Partial<ResolveContext>): Resolved =>
+  Result.getOrThrowWith(decode(file, contextWith(over)), (problems) => new Error(problems.map(Problems.format).join()))
 
-const problems = (file: unknown, over?: Partial<Surroundings>): ReadonlyArray<Problem> =>
-  Result.getOrThrowWith(Result.flip(decode(file, surroundings(over))), () => new Error("The file was taken."))
+const problems = (file: unknown, over?: Partial<ResolveContext>): ReadonlyArray<Problem> =>
+  Result.getOrThrowWith(Result.flip(decode(file, contextWith(over))), () => new Error("The file was taken."))
 
-const paths = (file: unknown, over?: Partial<Surroundings>): ReadonlyArray<string> =>
+const paths = (file: unknown, over?: Partial<ResolveContext>): ReadonlyArray<string> =>
   problems(file, over).map(({ path }) => path).sort()
 
 const llama = (file = "model.gguf"): DeploymentOptions => ({ engine: "llama", file })
 const fake: DeploymentOptions = { engine: "fake" }
 
-describe("Settings", () => {
+describe("a parsed configuration", () => {
   describe("remote deployments", () => {
     const file = {
       models: {
@@ -210,7 +213,7 @@ describe("Settings", () => {
       assert.strictEqual(resolved(undefined, { environment: undefined }).environment, "development")
     })
 
-    it("runs engines where the surroundings say", () => {
+    it("runs engines where the contextWith say", () => {
       assert.strictEqual(resolved(undefined, { defaultEngineHost: "thread" }).engineHost, "thread")
     })
   })
