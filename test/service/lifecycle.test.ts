@@ -201,6 +201,22 @@ describe("stop", () => {
     await until(() => engines.every(isGone) ? true : undefined)
   })
 
+  it("does not wait for a model that loads, and answers the request that waits for it with 503", async () => {
+    const service = await startService(
+      "server: { shutdownGrace: 1 hour }\nmodels:\n  fake/slow:\n    preload: false\n    deployments:\n" +
+        "      - { engine: fake, loadDelayMs: 3600000 }\n"
+    )
+    const waiting = post(service.url, { ...request, stream: false })
+    await until(() => service.engines().length === 1 ? true : undefined)
+    const engines = service.engines()
+    const { code } = await service.stop()
+    assert.strictEqual(code, 0)
+    const response = await waiting
+    assert.strictEqual(response.status, 503)
+    assert.strictEqual((await response.json() as { error: { code: string } }).error.code, "engine_stopped")
+    await until(() => engines.every(isGone) ? true : undefined)
+  })
+
   it("waits for nobody where nobody asks", async () => {
     const { code, stderr } = await (await startService(slow(1, "1 hour"))).stop()
     assert.strictEqual(code, 0)

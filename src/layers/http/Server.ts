@@ -90,11 +90,14 @@ export const make = (dialects: Dialects) =>
       Effect.andThen(Deferred.await(stopping), Effect.andThen(Effect.sleep(grace), models.stop))
     )
     const stop = Layer.effectDiscard(Effect.addFinalizer(() =>
-      Effect.sync(() => {
-        readiness.stage = "stopping"
-        Deferred.doneUnsafe(stopping, Effect.void)
-        setTimeout(() => node.closeAllConnections(), grace + 2 * lastResponsesMs).unref()
-      })
+      Effect.andThen(
+        Effect.sync(() => {
+          readiness.stage = "stopping"
+          Deferred.doneUnsafe(stopping, Effect.void)
+          setTimeout(() => node.closeAllConnections(), grace + 2 * lastResponsesMs).unref()
+        }),
+        models.stopLoads
+      )
     ))
     const http = NodeHttpServer.layer(() => node, {
       host: server.host,

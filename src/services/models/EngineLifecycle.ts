@@ -26,6 +26,8 @@ export interface ActorContext {
   /** The deployment that replaced the configured one of the same id, which callers still pass. */
   readonly replaced: Map<string, Deployment>
   readonly clock: Clock.Clock
+  /** Troupe shuts down: no load starts any more. */
+  stopping: boolean
   readonly memory: MemoryScheduler
   /** Records the memory that an instance's engine uses. */
   readonly measure: (instance: EngineInstance, engine: Engine) => Effect.Effect<void>
@@ -112,6 +114,7 @@ const runEngine = Effect.fnUntraced(
     progress.ranWell = false
     // A draining instance needs no other engine.
     if (instance.state === "draining") return yield* Effect.never
+    if (context.stopping) return yield* stoppedError(instance.actor)
     const started = yield* Monotonic.now
     const engine = yield* startInTime(engines, deployment)
     const readyAt = yield* Monotonic.now
@@ -172,10 +175,23 @@ export const giveUp = (context: ActorContext, instance: EngineInstance, cause: C
   if (actor.instance !== undefined || Actor.successorOf(actor) !== undefined) return
   actor.failed = true
   // Callers that waited while a new version loaded get the old version.
-  if (!wasCurrent) return ensureInstance(context, actor)
+  if (!wasCurrent && !context.stopping) return ensureInstance(context, actor)
   const isDown = isEngineEnd(error) || error.reason._tag === "UpstreamTimeout"
   actor.downUntil = isDown ? now(context) + Duration.toMillis(Policies.probeAfter) : 0
   Actor.failAll(actor, error)
+}
+
+/** Ends every load, and starts none from now on. Callers that wait for one fail with `EngineStopped`. */
+export const stopLoads = (context: ActorContext): void => {
+  context.stopping = true
+  for (const actor of context.actors.values()) {
+    for (const instance of Actor.instancesOf(actor)) {
+      if (instance.state !== "loading") continue
+      giveUp(context, instance, Cause.fail(stoppedError(actor)))
+      if (instance.fiber !== undefined) context.fork(Fiber.interrupt(instance.fiber))
+    }
+    if (actor.instance === undefined) Actor.failAll(actor, stoppedError(actor))
+  }
 }
 
 /** Starts the instance's fiber. */
@@ -194,6 +210,7 @@ export const ensureInstance = (context: ActorContext, actor: Actor.Actor): void 
   // A detached load that is awaited again has another rank in the memory queue.
   if (actor.instance?.detached === true) context.memory.replan()
   if (actor.instance !== undefined || Actor.successorOf(actor) !== undefined || !Actor.isWanted(actor)) return
+  if (context.stopping) return Actor.failAll(actor, stoppedError(actor))
   actor.instance = Actor.makeInstance(actor, actor.deployment)
   actor.failed = false
   begin(context, actor.instance)

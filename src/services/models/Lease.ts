@@ -52,10 +52,15 @@ const makeSlotHold = (context: ActorContext, instance: EngineInstance) => {
   return { retain, release }
 }
 
+/** Whether a call would wait for a load that does not start any more. */
+const isStopping = ({ stopping }: ActorContext, { instance }: Actor.Actor): boolean =>
+  stopping && instance?.state !== "ready"
+
 const enter = (context: ActorContext, deployment: Deployment, standing: Caller) =>
   Effect.withFiber((fiber) => {
     const actor = actorOf(context, deployment)
     if (actor.downUntil > now(context)) return Effect.fail(down(context, actor))
+    if (isStopping(context, actor)) return Effect.fail(EngineLifecycle.stoppedError(actor))
     actor.keepAlive = standing.keepAlive ?? actor.deployment.idleUnload
     const waiting = Actor.enqueue(actor, standing, fiber.getRef(CallerAddress)(fiber.context), now(context))
     Actor.dispatch(actor, now(context))
@@ -128,6 +133,7 @@ export const load = (context: ActorContext, deployment: Deployment): Effect.Effe
       const actor = actorOf(context, deployment)
       actor.downUntil = 0
       if (actor.instance?.state === "ready") return Effect.void
+      if (isStopping(context, actor)) return Effect.fail(EngineLifecycle.stoppedError(actor))
       const waiter = Deferred.makeUnsafe<void, InferenceError>()
       actor.loadWaiters.add(waiter)
       EngineLifecycle.ensureInstance(context, actor)
@@ -173,6 +179,7 @@ export const replace = (context: ActorContext, deployment: Deployment): Effect.E
   Effect.uninterruptibleMask((restore) =>
     Effect.suspend(() => {
       const actor = actorOf(context, deployment)
+      if (context.stopping) return Effect.fail(EngineLifecycle.stoppedError(actor))
       const superseded = Actor.successorOf(actor)
       const next = Actor.makeInstance(actor, deployment)
       const waiter = Deferred.makeUnsafe<void, InferenceError>()

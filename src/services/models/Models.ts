@@ -65,6 +65,11 @@ export class Models extends Context.Service<Models, {
   readonly unloadIdle: (idleFor: Duration.Duration) => Effect.Effect<number>
   /** Events from now on. A subscriber that falls behind by 1,024 events misses the oldest. */
   readonly events: Stream.Stream<ActorEvent>
+  /**
+   * Ends every load now, and starts none from now on: callers that wait for one fail with `EngineStopped`. Loaded engines
+   * continue. For a shutdown that waits for running requests.
+   */
+  readonly stopLoads: Effect.Effect<void>
   /** Ends every engine now; running jobs and waiting callers fail with `EngineStopped`. */
   readonly stop: Effect.Effect<void>
   readonly status: (deployment: Deployment) => Effect.Effect<Status>
@@ -96,6 +101,7 @@ const makeContext = Effect.fnUntraced(function*(memory: MemoryOptions) {
     actors: new Map<string, Actor.Actor>(),
     replaced: new Map<string, Deployment>(),
     clock,
+    stopping: false,
     measure: memory.measure,
     memory: MemoryScheduler.make({
       ...memory,
@@ -168,6 +174,7 @@ const make = Effect.fnUntraced(function*(memory: MemoryOptions) {
     replace: (deployment) => Lease.replace(context, deployment),
     unloadIdle: (idleFor) => Effect.suspend(() => Fiber.join(fork(unloadIdle(context, idleFor)))),
     events: Stream.fromPubSub(events),
+    stopLoads: Effect.sync(() => EngineLifecycle.stopLoads(context)),
     stop: Effect.suspend(() => stopAll(context)),
     status: ({ id }) => Effect.suspend(() => Actor.statusOf(id, actors.get(id))),
     statuses: Effect.suspend(() =>

@@ -3,7 +3,11 @@ import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Fiber, Layer, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { execFileSync } from "node:child_process"
+import { mkdtempSync, readFileSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import { fileURLToPath } from "node:url"
+import { vi } from "vitest"
 import * as Policies from "../../../src/domain/Defaults.ts"
 import type { Deployment, DeploymentOptions } from "../../../src/domain/Deployment.ts"
 import type { Generation } from "../../../src/domain/Generation.ts"
@@ -201,6 +205,23 @@ describe.each(["process", "thread"] as const)("an engine that hangs (%s)", (wher
 })
 
 describe("an engine in a process of its own", () => {
+  it.live("has time to end in order: its process is not killed", () =>
+    Effect.gen(function*() {
+      const folder = yield* Effect.acquireRelease(
+        Effect.sync(() => mkdtempSync(join(tmpdir(), "troupe-engine-"))),
+        (path) => Effect.sync(() => rmSync(path, { recursive: true }))
+      )
+      const ended = join(folder, "ended")
+      // Node runs this in the engine's process. A process that is killed writes nothing.
+      const hook = `import { isMainThread } from "node:worker_threads"
+        import { writeFileSync } from "node:fs"
+        if (isMainThread) process.on("exit", (code) => writeFileSync(${JSON.stringify(ended)}, String(code)))`
+      vi.stubEnv("NODE_OPTIONS", `--import=data:text/javascript,${encodeURIComponent(hook)}`)
+      yield* Effect.addFinalizer(() => Effect.sync(() => vi.unstubAllEnvs()))
+      yield* Effect.scoped(EnginesLayer.make("process").start(deployment(fake())))
+      assert.strictEqual(readFileSync(ended, "utf8"), "0")
+    }))
+
   it.live("tells its memory, and lives on when a caller leaves in mid-answer", () =>
     Effect.scoped(Effect.gen(function*() {
       const slow = deployment(fake({ tokenDelayMs: 2, reply: "one two three ".repeat(200) }))

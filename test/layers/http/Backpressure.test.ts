@@ -51,7 +51,7 @@ const stage = () => {
     }),
     Breaker.layer,
     DecisionLog.layer,
-    Layer.mock(Models)({ stop: Effect.void }),
+    Layer.mock(Models)({ stop: Effect.void, stopLoads: Effect.void }),
     Layer.succeed(Providers, none),
     Layer.succeed(Readiness, { stage: "ready" }),
     Layer.succeed(Settings, { server: { ...defaultServer, port: 0 } } as Settings["Service"])

@@ -46,7 +46,7 @@ const server = Server.make([...Server.dialects, PlainDialect.dialect]).pipe(Laye
   }),
   Breaker.layer,
   DecisionLog.layer,
-  Layer.mock(Models)({ stop: Effect.void }),
+  Layer.mock(Models)({ stop: Effect.void, stopLoads: Effect.void }),
   Layer.succeed(Providers, none),
   Layer.sync(Readiness, () => ({ stage: "ready" as const })),
   Layer.succeed(Settings, { server: { ...defaultServer, port: 0 } } as Settings["Service"])

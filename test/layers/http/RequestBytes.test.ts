@@ -59,7 +59,7 @@ const layerOf = () =>
     }),
     Breaker.layer,
     DecisionLog.layer,
-    Layer.mock(Models)({ stop: Effect.void }),
+    Layer.mock(Models)({ stop: Effect.void, stopLoads: Effect.void }),
     Layer.succeed(Providers, none),
     Layer.succeed(Readiness, { stage: "ready" }),
     Logger.layer([]),

@@ -351,6 +351,55 @@ describe("who waits when all is stopped", () => {
     }).pipe(Effect.provide(place.layer))
   })
 
+  it.effect("fails at once when loads are stopped, while a loaded engine continues", () => {
+    const place = stage({ load: (_, { model }) => model === "ready" ? Effect.void : Effect.sleep("1 hour") })
+    return Effect.gen(function*() {
+      const { load, replace, statuses, stopLoads } = yield* Models
+      const ready = { ...withSlots(1), id: "ready", model: "ready" }
+      const runs = yield* hold(ready)
+      yield* settle
+      const queued = yield* Effect.forkChild(using(ready, () => Effect.void))
+      const waiting = yield* Effect.forEach(
+        [reasonOf(deployment("slow")), Effect.map(Effect.flip(load(deployment("slow"))), ({ reason }) => reason)],
+        (call) => Effect.forkChild(call)
+      )
+      const replacing = yield* Effect.forkChild(Effect.flip(replace({ ...ready, model: "slow" })))
+      yield* settle
+      yield* stopLoads
+      for (const call of waiting) assert.strictEqual((yield* Fiber.join(call))._tag, "EngineStopped")
+      assert.strictEqual((yield* Fiber.join(replacing)).reason._tag, "EngineStopped")
+      for (const id of ["slow", "other"]) {
+        assert.strictEqual((yield* reasonOf(deployment(id)))._tag, "EngineStopped")
+        assert.strictEqual((yield* Effect.flip(load(deployment(id)))).reason._tag, "EngineStopped")
+      }
+      assert.isUndefined(queued.pollUnsafe())
+      yield* Fiber.interrupt(runs)
+      yield* Fiber.join(queued)
+      yield* settle
+      assert.isTrue((yield* statuses).every(({ queued }) => queued === 0))
+      yield* TestClock.adjust("2 hours")
+      assert.strictEqual(place.tries.length, 3)
+    }).pipe(Effect.provide(place.layer))
+  })
+
+  it.effect("does not get the next engine of one that crashes after loads were stopped", () => {
+    const place = stage()
+    return Effect.gen(function*() {
+      const { stopLoads } = yield* Models
+      const chosen = withSlots(1)
+      const runs = yield* hold(chosen)
+      yield* settle
+      const queued = yield* Effect.forkChild(reasonOf(chosen))
+      yield* settle
+      yield* stopLoads
+      yield* place.engines[0]!.crash("gone")
+      yield* TestClock.adjust("1 minute")
+      assert.strictEqual((yield* Fiber.join(queued))._tag, "EngineStopped")
+      yield* Fiber.interrupt(runs)
+      assert.strictEqual(place.tries.length, 1)
+    }).pipe(Effect.provide(place.layer))
+  })
+
   it.effect("fails typed at the layer's end too", () => {
     const place = stage({ load: () => Effect.never })
     return Effect.gen(function*() {
