@@ -30,6 +30,7 @@ export interface EngineDeployment extends Traits {
 /** How a deployment is served. */
 export type DeploymentOptions = EngineDeployment | RemoteDeployment
 
+/** Whether another host serves the deployment. */
 export const isRemote = (options: DeploymentOptions): options is RemoteDeployment => options.engine === "remote"
 
 /** One concrete way to serve a model. */

@@ -68,6 +68,7 @@ export const bytesOf = (response: Response): number => 2 * JSON.stringify(respon
 /** Whether an answer of this size is kept. */
 export const fits = (bytes: number): boolean => bytes <= Policies.cachedResponses.largestBytes
 
+/** Keeps answers and returns them by request. */
 export class CachedResponses extends Context.Service<CachedResponses, {
   /** Replaces an earlier answer to the same request. */
   readonly keep: (request: Request, response: Response) => Effect.Effect<void>

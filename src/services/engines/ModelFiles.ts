@@ -34,9 +34,11 @@ export class ModelFileError extends Schema.TaggedError<ModelFileError>()("ModelF
   }
 }
 
+/** The error of a file that cannot be read. */
 export const unreadable = (path: string, detail: string): ModelFileError =>
   new ModelFileError({ reason: new Unreadable({ path, detail }) })
 
+/** The error of a file that is not the model file it should be. */
 export const notAModel = (path: string, detail: string): ModelFileError =>
   new ModelFileError({ reason: new NotAModel({ path, detail }) })
 
@@ -59,6 +61,7 @@ export interface FileReader {
   readonly sizeOf: (path: string) => Effect.Effect<number, ModelFileError>
 }
 
+/** Reads the headers of model files. */
 export class ModelFiles extends Context.Service<ModelFiles, {
   readonly inspectFile: FileReader["inspectFile"]
   /**

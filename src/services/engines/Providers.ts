@@ -7,6 +7,7 @@ import type { Deployment, RemoteDeployment } from "../../domain/Deployment.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import type { Engine } from "./Engine.ts"
 
+/** Starts remote deployments. */
 export class Providers extends Context.Service<Providers, {
   /** Makes the engine of a remote deployment; the scope's end closes its connections. */
   readonly start: (

@@ -40,6 +40,7 @@ import { Settings } from "../settings/Settings.ts"
 import type { Call, Ending, Options, Outcome, Phase, State, Transition } from "./Circuit.ts"
 import * as Circuit from "./Circuit.ts"
 
+/** One circuit for each deployment. */
 export class Breaker extends Context.Service<Breaker, {
   /**
    * Begins a call that lasts as long as a scope, as a stream does, unless the circuit is open.

@@ -155,6 +155,7 @@ export const closedFor = (circuit: Circuit, options: Options, now: number, alone
   return isTaken && !takesMore(circuit, options, alone) ? whileProbing : 0
 }
 
+/** The state of a circuit, for people. */
 export const stateOf = (circuit: Circuit, options: Options, now: number): State => ({
   deployment: circuit.deployment,
   phase: circuit.phase === "open" && circuit.openUntil <= now ? "half-open" : circuit.phase,
@@ -167,6 +168,7 @@ export type Outcome = "Success" | "Failure" | "Ignored"
 
 const outcomes = { success: "Success", failure: "Failure", left: "Ignored" } as const
 
+/** Whether the host could not be reached. */
 export const isUnreachable = ({ reason }: Ending): boolean =>
   reason?._tag === "UpstreamFailed" && reason.kind === "network"
 

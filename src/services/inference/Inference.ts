@@ -30,6 +30,7 @@ import * as Tasks from "./Tasks.ts"
 
 export type * from "../../domain/Inference.ts"
 
+/** Requests and answers. */
 export class Inference extends Context.Service<Inference, {
   /** An answer from its first event on. What comes before that fails here, and what comes after it in `events`. */
   readonly open: (request: Request) => Effect.Effect<Opened, InferenceError, Scope.Scope>

@@ -9,6 +9,7 @@ export interface Reading {
   readonly availableBytes: number
 }
 
+/** The machine's memory, bytes. */
 export class Memory extends Context.Service<Memory, {
   readonly read: Effect.Effect<Reading>
 }>()("troupe/services/models/Memory") {}

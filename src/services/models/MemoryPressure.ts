@@ -18,6 +18,8 @@ import { Models } from "./Models.ts"
 
 /** From lowest to highest. */
 export const levels = ["normal", "warning", "critical", "emergency"] as const
+
+/** A level of memory pressure, by the share of memory in use. */
 export type Level = typeof levels[number]
 
 /** The share of memory in use at which each level begins. */

@@ -33,6 +33,7 @@ import * as MemoryScheduler from "./MemoryScheduler.ts"
 
 export type { ActorEvent, State, Status } from "./Actor.ts"
 
+/** One actor for each deployment. */
 export class Models extends Context.Service<Models, {
   /**
    * The loaded engine with a slot of it, for one job. The slot is held until the scope closes and the engine has ended

@@ -11,6 +11,7 @@ import type { InferenceError } from "../../domain/InferenceError.ts"
 import { make as makeError, ModelNotFound } from "../../domain/InferenceError.ts"
 import { Settings } from "../settings/Settings.ts"
 
+/** The configured models, by name. */
 export class Registry extends Context.Service<Registry, {
   /** All models, in configured order. */
   readonly models: () => ReadonlyArray<Model>

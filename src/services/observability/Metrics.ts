@@ -67,6 +67,7 @@ export interface Outcome {
   readonly end: "success" | "failure" | "interruption"
 }
 
+/** Records how requests begin and end. */
 export class Metrics extends Context.Service<Metrics, {
   readonly begin: (model: string, operation: Operation) => Effect.Effect<void>
   readonly end: (outcome: Outcome) => Effect.Effect<void>

@@ -17,6 +17,7 @@ export interface Draft extends Mutable<Omit<Record, "attempts">> {
   readonly attempts: Array<AttemptDraft>
 }
 
+/** The latest decision records. */
 export class DecisionLog extends Context.Service<DecisionLog, {
   /**
    * Begins a request's record. Whoever begins it writes it.
@@ -59,6 +60,7 @@ const bounded = (decision: Decision): Decision => {
   }
 }
 
+/** Keeps the latest records in memory. */
 export const layer = Layer.effect(
   DecisionLog,
   Effect.map(Random.nextIntBetween(0, 36 ** 6), (random) => {

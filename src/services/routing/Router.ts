@@ -36,6 +36,7 @@ import type { Route, RoutingRequest } from "./Route.ts"
 import type { Condition } from "./Selection.ts"
 import * as Selection from "./Selection.ts"
 
+/** Chooses the deployments for a request. */
 export class Router extends Context.Service<Router, {
   /** Fails with `ModelNotFound`. */
   readonly route: (wish: RoutingRequest) => Effect.Effect<Route, InferenceError>
@@ -366,6 +367,7 @@ const route = (parts: Parts, wish: RoutingRequest) =>
     return found
   })
 
+/** Routes by the registry, the states of actors and measurements. */
 export const layer = Layer.effect(
   Router,
   Effect.gen(function*() {

@@ -61,6 +61,7 @@ export interface Resolved {
   readonly models: ReadonlyArray<Model>
 }
 
+/** The configuration, every default filled in. */
 export class Settings extends Context.Service<Settings, Resolved>()("troupe/services/settings/Settings") {}
 
 /** An invalid configuration, with every problem. */

@@ -138,6 +138,7 @@ export class StoreUnusable extends Schema.TaggedError<StoreUnusable>()("StoreUnu
   }
 }
 
+/** Why a call of the store failed. */
 export const Reason = Schema.Union([
   InvalidSource,
   SourceNotFound,
@@ -170,6 +171,7 @@ const StoredFile = Schema.Struct({
   sha256: Schema.String,
   etag: Schema.optionalKey(Schema.String)
 })
+/** One file of a stored model. */
 export type StoredFile = typeof StoredFile.Type
 
 /** What `model.json` says. */
@@ -226,6 +228,7 @@ export type Progress =
     readonly already: boolean
   }
 
+/** Options of a pull. */
 export interface PullOptions {
   /** Default after the file or repository. */
   readonly name?: string | undefined
@@ -233,6 +236,7 @@ export interface PullOptions {
   readonly sha256?: string | undefined
 }
 
+/** Model files on the disk of this machine. */
 export class ModelStore extends Context.Service<ModelStore, {
   /** Pulls a model; the last event is `done`. Ending the stream early stops the pull, and the next goes on from there. */
   readonly pull: (source: string, options?: PullOptions) => Stream.Stream<Progress, ModelStoreError>
