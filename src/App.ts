@@ -68,9 +68,6 @@ export const services = {
  */
 export type Services = typeof services
 
-/** The URL that a remote deployment is called at, and the headers that its key goes into. */
-export const addressOf = Providers.addressOf
-
 /** The memory that this machine has. */
 export const memory = Memory.layer
 

@@ -11,6 +11,7 @@ import { isRemote } from "../domain/Deployment.ts"
 import type { Problem } from "../domain/Problem.ts"
 import { format, formatPath } from "../domain/Problem.ts"
 import { hostOf, isPrivateHost } from "../domain/PublicAddress.ts"
+import { addressOf } from "../domain/RemoteDeployment.ts"
 import * as SettingsFile from "../layers/settings/SettingsFile.ts"
 import { alternativesOf, pathOf } from "../services/engines/EngineKinds.ts"
 import { ModelFiles } from "../services/engines/ModelFiles.ts"
@@ -126,7 +127,7 @@ const lookAtFiles = Effect.fnUntraced(function*(settings: Resolved) {
 /** A provider's own public API takes no request without a key. */
 const missingKey = ({ options }: Deployment): string | undefined => {
   if (!isRemote(options) || options.key !== undefined || options.keys !== undefined) return undefined
-  const { baseUrl, defaultUrl, keyHeaders } = App.addressOf(options)
+  const { baseUrl, defaultUrl, keyHeaders } = addressOf(options)
   if (baseUrl === undefined || baseUrl !== defaultUrl || isPrivateHost(hostOf(new URL(baseUrl)))) return undefined
   return Object.keys(options.headers ?? {}).some((name) => keyHeaders.includes(name.toLowerCase()))
     ? undefined

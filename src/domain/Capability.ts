@@ -2,24 +2,15 @@
  * What a deployment can do: its kind says what is possible, its configuration narrows that, and an engine that was loaded
  * says what its model has. Pure.
  */
-import type { DeploymentOptions, Provider } from "./Deployment.ts"
+import type { DeploymentOptions } from "./Deployment.ts"
 import { isRemote } from "./Deployment.ts"
 import type { Ability } from "./EngineProtocol.ts"
-
-/** What a provider's API has, whatever the model. */
-export const ofProvider: Readonly<Record<Provider, ReadonlyArray<Ability>>> = {
-  openai: ["generate", "tools", "format", "logprobs", "embed", "images"],
-  "azure-openai": ["generate", "tools", "format", "logprobs", "embed", "images"],
-  anthropic: ["generate", "tools", "format", "images"],
-  gemini: ["generate", "tools", "format", "embed", "images"],
-  ollama: ["generate", "tools", "format", "embed", "images"],
-  troupe: ["generate", "tools", "format", "logprobs", "embed", "rerank", "classify", "tokenize", "images"]
-}
+import { providerKindOf } from "./ProviderKind.ts"
 
 /** Whether it can tell how many tokens a prompt has: by its tokens, or by an endpoint of the provider's. */
 export const counts = (options: DeploymentOptions, abilities: ReadonlyArray<Ability>): boolean =>
   abilities.includes("tokenize") ||
-  (isRemote(options) && options.provider === "anthropic" && abilities.includes("generate"))
+  (isRemote(options) && providerKindOf(options.provider).counts === true && abilities.includes("generate"))
 
 /** What can be found missing: an ability, or token counting. */
 export type Capability = Ability | "count"

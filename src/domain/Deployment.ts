@@ -4,12 +4,13 @@
 import type { Schema } from "effect"
 import { Duration } from "effect"
 import type { traits } from "./Fields.ts"
-import type { Provider, RemoteDeployment } from "./RemoteDeployment.ts"
+import { providerKindOf } from "./ProviderKind.ts"
+import type { RemoteDeployment } from "./RemoteDeployment.ts"
 import type { Routing } from "./RoutingPolicy.ts"
 
 export { Bytes, described, optional, Span, traits } from "./Fields.ts"
-export type { Provider } from "./RemoteDeployment.ts"
-export { providers, RemoteDeployment } from "./RemoteDeployment.ts"
+export type { Provider } from "./ProviderKind.ts"
+export { RemoteDeployment } from "./RemoteDeployment.ts"
 
 type Traits = Schema.Struct.Type<typeof traits>
 
@@ -66,15 +67,6 @@ export const defaultIdleUnload = Duration.minutes(10)
 /** Requests that run side by side in one engine thread, unless configured. */
 export const defaultSlots = 4
 
-const providerNames: Readonly<Record<Provider, string>> = {
-  openai: "openai",
-  "azure-openai": "azure.ai.openai",
-  anthropic: "anthropic",
-  gemini: "gcp.gemini",
-  ollama: "ollama",
-  troupe: "troupe"
-}
-
 /**
  * Who serves a deployment, by OpenTelemetry's values of `gen_ai.provider.name` where it has one; engines of ours are
  * `troupe.llama` and the like.
@@ -84,4 +76,4 @@ const providerNames: Readonly<Record<Provider, string>> = {
  * A `provider` says which dialect is spoken: a host of its own that speaks OpenAI's is `openai` here.
  */
 export const providerNameOf = ({ options }: Deployment): string =>
-  isRemote(options) ? providerNames[options.provider] : `troupe.${options.engine}`
+  isRemote(options) ? providerKindOf(options.provider).name : `troupe.${options.engine}`

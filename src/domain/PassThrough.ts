@@ -18,23 +18,12 @@
  * ```
  */
 import { Schema } from "effect"
-import type { Provider } from "./Deployment.ts"
 import { isNestedDeeper, mostLevels } from "./JsonDepth.ts"
 import { formatPath } from "./Problem.ts"
 
 /** Dialects that callers speak and providers as well. */
 export const dialects = ["openai", "anthropic"] as const
 export type Dialect = typeof dialects[number]
-
-/** The dialect that a provider speaks as well; another instance of this one passes fields on in its turn, or refuses. */
-export const dialectOf: Readonly<Record<Provider, Dialect | undefined>> = {
-  openai: "openai",
-  "azure-openai": "openai",
-  troupe: "openai",
-  anthropic: "anthropic",
-  gemini: undefined,
-  ollama: undefined
-}
 
 /** More than any conversation has: clients send back with it what an assistant said beside its text. */
 export const mostFields = 10_000

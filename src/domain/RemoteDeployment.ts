@@ -2,10 +2,8 @@
 import { Schema } from "effect"
 import { abilities } from "./EngineProtocol.ts"
 import { Bytes, Count, described, optional, SpanOrOff, traits } from "./Fields.ts"
-
-/** The dialects that remote deployments speak. */
-export const providers = ["openai", "azure-openai", "anthropic", "gemini", "ollama", "troupe"] as const
-export type Provider = typeof providers[number]
+import type { ProviderKind } from "./ProviderKind.ts"
+import { keyHeader, providerKindOf, providers } from "./ProviderKind.ts"
 
 const Secret = Schema.RedactedFromValue(Schema.NonEmptyString, { disallowEncode: true })
 
@@ -25,8 +23,21 @@ const Timeouts = Schema.Struct({
   total: optional("From the request to the answer's end, slow readers and all; default 10 minutes.", SpanOrOff)
 })
 
-/** How the URLs look of providers that have none of their own. */
-const baseUrls = { "azure-openai": "as https://name.openai.azure.com", troupe: "as http://127.0.0.1:3000/v1" }
+/** Several texts as one, the last after `and`. */
+const listed = (texts: ReadonlyArray<string>): string =>
+  texts.length < 2 ? texts.join("") : `${texts.slice(0, -1).join(", ")} and ${texts.at(-1)}`
+
+const withField = <Field extends keyof ProviderKind>(field: Field) =>
+  providers.flatMap((provider) => {
+    const value = providerKindOf(provider)[field]
+    return value === undefined ? [] : [{ provider, value }]
+  })
+
+const withoutUrl = providers.filter((provider) => providerKindOf(provider).baseUrl === undefined)
+
+const localUrls = withField("baseUrl").filter(({ value }) => value.startsWith("http:"))
+
+const versions = withField("apiVersion")
 
 /** A model that another host serves, over HTTP. */
 export const RemoteDeployment = Schema.Struct({
@@ -41,7 +52,9 @@ export const RemoteDeployment = Schema.Struct({
   baseUrl: Schema.optionalKey(
     described(
       "Where it is, with the path that all of its paths begin with; default the provider's own, " +
-        "http://127.0.0.1:11434 for ollama; azure-openai and troupe have none.",
+        `${listed(localUrls.map(({ provider, value }) => `${value} for ${provider}`))}; ${
+          listed(withoutUrl)
+        } have none.`,
       Schema.String
     ).check(
       Schema.makeFilter((text: string) =>
@@ -66,7 +79,8 @@ export const RemoteDeployment = Schema.Struct({
   ),
   organization: optional("The organisation that pays, for openai; default the key's own.", Schema.NonEmptyString),
   apiVersion: optional(
-    "The dialect's version, for azure-openai, anthropic and gemini; default 2024-10-21, 2023-06-01 and v1beta.",
+    `The dialect's version, for ${listed(versions.map(({ provider }) => provider))}; ` +
+      `default ${listed(versions.map(({ value }) => value))}.`,
     Schema.NonEmptyString
   ),
   contextSize: optional("Tokens that prompt and answer share, as the provider says; default not known.", Count),
@@ -76,7 +90,10 @@ export const RemoteDeployment = Schema.Struct({
     Schema.Array(Schema.Literals(abilities))
   ),
   maxTokens: optional(
-    "The most tokens of an answer whose caller names no limit; default the provider's own, for anthropic 4,096.",
+    "The most tokens of an answer whose caller names no limit; default the provider's own, " +
+      `${
+        listed(withField("maxTokens").map(({ provider, value }) => `for ${provider} ${value.toLocaleString("en")}`))
+      }.`,
     Count
   ),
   maxConcurrent: optional("Requests that it is sent side by side; default 64.", Count),
@@ -89,11 +106,26 @@ export const RemoteDeployment = Schema.Struct({
   maxResponseBytes: optional("The largest body that is taken, as 16 MiB or in bytes; default 16 MiB.", Bytes)
 }).check(Schema.makeFilter(({ baseUrl, key, keys, provider }) => {
   if (key !== undefined && keys !== undefined) return { path: ["keys"], issue: "Expected key or keys, not both" }
-  return baseUrl === undefined && (provider === "azure-openai" || provider === "troupe")
+  return baseUrl === undefined && withoutUrl.includes(provider)
     ? {
       path: ["baseUrl"],
-      issue: `Expected the URL of the host, ${baseUrls[provider]}: ${provider} has none of its own`
+      issue: `Expected the URL of the host, as ${providerKindOf(provider).exampleUrl}: ${provider} has none of its own`
     }
     : undefined
 }))
 export type RemoteDeployment = typeof RemoteDeployment.Type
+
+const withoutSlashes = (url: string | undefined): string | undefined => url?.replace(/\/+$/, "")
+
+/** The URL and the key's header of a deployment. */
+export const addressOf = ({ baseUrl, provider }: RemoteDeployment) => {
+  const kind = providerKindOf(provider)
+  return {
+    /** Undefined where none is configured and the provider has none of its own. */
+    baseUrl: withoutSlashes(baseUrl ?? kind.baseUrl),
+    /** The provider's own; undefined where it has none. */
+    defaultUrl: kind.baseUrl,
+    /** Headers that a key goes into; names in lower case. */
+    keyHeaders: Object.keys(keyHeader(kind, ""))
+  }
+}

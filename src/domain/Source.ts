@@ -10,6 +10,7 @@ import { Schema } from "effect"
 import type { DeploymentOptions } from "./Deployment.ts"
 import { isRemote } from "./Deployment.ts"
 import * as PassThrough from "./PassThrough.ts"
+import { providerKindOf } from "./ProviderKind.ts"
 
 type Fields = Readonly<Record<string, unknown>>
 
@@ -38,7 +39,7 @@ export interface Native {
 
 /** The dialect that a deployment shares with callers; undefined where it has one of its own. */
 export const dialectOf = (options: DeploymentOptions): PassThrough.Dialect | undefined =>
-  isRemote(options) ? PassThrough.dialectOf[options.provider] : undefined
+  isRemote(options) ? providerKindOf(options.provider).callerDialect : undefined
 
 /** A request that may have come from a caller of some dialect. */
 interface Asked {

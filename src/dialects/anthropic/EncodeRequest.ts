@@ -6,6 +6,7 @@ import type { Reason } from "../../domain/InferenceError.ts"
 import type { OutputFormat, ToolDefinition } from "../../domain/Job.ts"
 import type { Content, Message } from "../../domain/Message.ts"
 import { partsOf } from "../../domain/Message.ts"
+import { kinds } from "../../domain/ProviderKind.ts"
 import * as Source from "../../domain/Source.ts"
 import * as Prompts from "../shared/Conversation.ts"
 import { notSupported } from "../shared/ErrorMapping.ts"
@@ -14,10 +15,7 @@ import * as Schemas from "../shared/JsonSchemaSubset.ts"
 import type { Call, Dialect, Target } from "../shared/ProviderDialect.ts"
 import * as AnthropicPassThrough from "./PassThrough.ts"
 
-/** The API has no default, and refuses a request that names none. */
-const defaultMaxTokens = 4096
-
-const defaultVersion = "2023-06-01"
+const { apiVersion: defaultVersion, maxTokens: defaultMaxTokens } = kinds.anthropic
 
 /** The values of `format` that answers are bound to, by Anthropic's page on structured outputs. */
 const formats = new Set(

@@ -24,11 +24,8 @@ import { failure } from "./DecodeError.ts"
 import { countRequest, passThrough, request } from "./EncodeRequest.ts"
 
 export const anthropic: Dialect = {
-  name: "anthropic",
-  baseUrl: "https://api.anthropic.com",
   images: "urls",
   framing: "sse",
-  authorize: (key) => ({ "x-api-key": key }),
   generate: { request, passThrough, events, whole },
   count: {
     request: countRequest,

@@ -6,6 +6,7 @@ import type { Reason } from "../../domain/InferenceError.ts"
 import type { OutputFormat, ToolChoice, ToolDefinition } from "../../domain/Job.ts"
 import type { Content, Message } from "../../domain/Message.ts"
 import { imageOfTool, partsOf, textOf } from "../../domain/Message.ts"
+import { kinds } from "../../domain/ProviderKind.ts"
 import * as Prompts from "../shared/Conversation.ts"
 import { notSupported, parse } from "../shared/ErrorMapping.ts"
 import { type Fields, fieldsOf } from "../shared/Json.ts"
@@ -176,7 +177,9 @@ export const modelOf = ({ options: { model } }: Target): string => model.include
 
 /** The path of what a model is asked. */
 export const pathOf = (target: Target, method: string): string =>
-  `/${target.options.apiVersion ?? "v1beta"}/${modelOf(target).split("/").map(encodeURIComponent).join("/")}:${method}`
+  `/${target.options.apiVersion ?? kinds.gemini.apiVersion}/${
+    modelOf(target).split("/").map(encodeURIComponent).join("/")
+  }:${method}`
 
 export const request = (
   generation: Generation,

@@ -46,11 +46,8 @@ const embed: Task<ReadonlyArray<string>, Each<Embedding>> = {
 }
 
 export const gemini: Dialect = {
-  name: "gcp.gemini",
-  baseUrl: "https://generativelanguage.googleapis.com",
   images: "bytes",
   framing: "sse",
-  authorize: (key) => ({ "x-goog-api-key": key }),
   generate: { request, events, whole },
   embed,
   failure

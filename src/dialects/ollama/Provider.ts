@@ -180,11 +180,8 @@ const embed: NonNullable<Dialect["embed"]> = {
 }
 
 export const ollama: Dialect = {
-  name: "ollama",
-  baseUrl: "http://127.0.0.1:11434",
   images: "bytes",
   framing: "ndjson",
-  authorize: (key) => ({ authorization: `Bearer ${key}` }),
   generate: { request: requestOf, events, whole },
   embed,
   failure

@@ -7,6 +7,7 @@
  * said only where the `baseUrl` of another is configured.
  */
 import { Result } from "effect"
+import { kinds } from "../../domain/ProviderKind.ts"
 import * as Source from "../../domain/Source.ts"
 import { embeddingsOf } from "../shared/Embeddings.ts"
 import { malformed } from "../shared/ErrorMapping.ts"
@@ -103,39 +104,30 @@ const dialectAt = (
   failure
 })
 
-const authorize = (key: string) => ({ authorization: `Bearer ${key}` })
-
 const organizationOf = ({ options: { organization } }: Target) =>
   organization === undefined ? {} : { "openai-organization": organization }
 
-export const openAi: Dialect = {
-  ...dialectAt({ path: (name) => `/${name}`, headers: organizationOf, vocabulary: vocabularyOf }),
-  name: "openai",
-  baseUrl: "https://api.openai.com/v1",
-  authorize
-}
+export const openAi: Dialect = dialectAt({
+  path: (name) => `/${name}`,
+  headers: organizationOf,
+  vocabulary: vocabularyOf
+})
 
 /** Versions from this date on know `max_completion_tokens`. */
 const renamedIn = "2024-12-01"
-const defaultVersion = "2024-10-21"
 
-const versionOf = ({ options: { apiVersion = defaultVersion } }: Target): string => apiVersion
+const versionOf = ({ options: { apiVersion = kinds["azure-openai"].apiVersion } }: Target): string => apiVersion
 
-export const azureOpenAi: Dialect = {
-  ...dialectAt({
-    path: (name, target) =>
-      `/openai/deployments/${encodeURIComponent(target.options.model)}/${name}?api-version=` +
-      encodeURIComponent(versionOf(target)),
-    headers: () => ({}),
-    vocabulary: (target) => ({
-      ...ownVocabulary,
-      maxTokens: versionOf(target) >= renamedIn ? "max_completion_tokens" : "max_tokens"
-    })
-  }),
-  name: "azure.ai.openai",
-  baseUrl: undefined,
-  authorize: (key) => ({ "api-key": key })
-}
+export const azureOpenAi: Dialect = dialectAt({
+  path: (name, target) =>
+    `/openai/deployments/${encodeURIComponent(target.options.model)}/${name}?api-version=` +
+    encodeURIComponent(versionOf(target)),
+  headers: () => ({}),
+  vocabulary: (target) => ({
+    ...ownVocabulary,
+    maxTokens: versionOf(target) >= renamedIn ? "max_completion_tokens" : "max_tokens"
+  })
+})
 
 /** Another instance of Troupe speaks OpenAI's dialect, and says all that engines can be told. */
 const ownPlace: Place = {
@@ -149,4 +141,4 @@ const ownPlace: Place = {
   })
 }
 
-export const ownDialect = { ...dialectAt(ownPlace), authorize }
+export const ownDialect = dialectAt(ownPlace)

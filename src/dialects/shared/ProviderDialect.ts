@@ -89,16 +89,10 @@ export type Each<A> = ReadonlyArray<Result.Result<A, InferenceError>>
 
 /** How a provider speaks. */
 export interface Dialect {
-  /** OpenTelemetry's `gen_ai.provider.name`. */
-  readonly name: string
-  /** Where it is unless configured; undefined, it must be configured. Without a slash at its end. */
-  readonly baseUrl: string | undefined
   /** How it takes images that are in the Internet. */
   readonly images: ImageTransport
   /** How a stream is cut into frames. */
   readonly framing: "sse" | "ndjson"
-  /** The headers that a key goes into; names in lower case. */
-  readonly authorize: (key: string) => Readonly<Record<string, string>>
   readonly generate: {
     /** @param stream whether the answer is to be streamed */
     readonly request: (generation: Generation, target: Target, stream: boolean) => Result.Result<Call, Reason>

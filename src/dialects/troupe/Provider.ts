@@ -99,8 +99,6 @@ const generate: Dialect["generate"] = {
 export const troupe: Dialect = {
   ...ownDialect,
   generate,
-  name: "troupe",
-  baseUrl: undefined,
   rerank,
   classify,
   tokenize

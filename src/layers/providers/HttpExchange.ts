@@ -17,6 +17,7 @@ import * as Policies from "../../domain/Defaults.ts"
 import * as HeaderValue from "../../domain/HeaderValue.ts"
 import * as HopLimit from "../../domain/HopLimit.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
+import { keyHeader, providerKindOf } from "../../domain/ProviderKind.ts"
 import * as Wire from "./Connection.ts"
 import { decoded } from "./Decompression.ts"
 import * as Watch from "./ExchangeTimeouts.ts"
@@ -64,9 +65,10 @@ export interface Options {
 const isOfKey = ({ _tag }: InferenceError.Reason): boolean => _tag === "RateLimited" || _tag === "AuthenticationFailed"
 
 /** Writes requests. */
-const makeWriter = ({ baseUrl, dialect, target }: Options) => {
+const makeWriter = ({ baseUrl, target }: Options) => {
   const own = Object.entries(target.options.headers ?? {})
     .map(([name, value]) => [name.toLowerCase(), HeaderValue.trim(Redacted.value(value))] as const)
+  const kind = providerKindOf(target.options.provider)
   return (call: Call, wanted: Wanted, { key }: Held, hops: number): Wire.Request => ({
     url: `${baseUrl}${call.path}`,
     headers: {
@@ -74,8 +76,8 @@ const makeWriter = ({ baseUrl, dialect, target }: Options) => {
       "accept-encoding": "identity",
       "user-agent": "troupe",
       ...call.headers,
-      ...(key === undefined ? {} : dialect.authorize(Redacted.value(key))),
-      ...(dialect.name === "troupe" ? { [HopLimit.header]: String(hops + 1) } : {}),
+      ...(key === undefined ? {} : keyHeader(kind, Redacted.value(key))),
+      ...(kind.isTroupe === true ? { [HopLimit.header]: String(hops + 1) } : {}),
       ...Object.fromEntries(own),
       "content-type": "application/json"
     },

@@ -15,9 +15,11 @@ import { azureOpenAi, openAi } from "../../dialects/openai/Provider.ts"
 import type { Dialect } from "../../dialects/shared/ProviderDialect.ts"
 import { troupe } from "../../dialects/troupe/Provider.ts"
 import * as Policies from "../../domain/Defaults.ts"
-import type { Provider, RemoteDeployment } from "../../domain/Deployment.ts"
 import { isRemote } from "../../domain/Deployment.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
+import type { Provider } from "../../domain/ProviderKind.ts"
+import type { RemoteDeployment } from "../../domain/RemoteDeployment.ts"
+import { addressOf } from "../../domain/RemoteDeployment.ts"
 import { Providers } from "../../services/engines/Providers.ts"
 import type { Rests } from "../../services/keys/KeyPool.ts"
 import * as ProxySettings from "../../services/settings/ProxySettings.ts"
@@ -29,29 +31,14 @@ import type { KeyRing } from "./KeyPool.ts"
 import * as KeyRings from "./KeyPool.ts"
 import * as RemoteEngine from "./RemoteEngine.ts"
 
-const dialects: Partial<Record<Provider, Dialect>> = {
+/** The codec of each provider. */
+export const dialects: Readonly<Record<Provider, Dialect>> = {
   openai: openAi,
   "azure-openai": azureOpenAi,
   anthropic,
   gemini,
   ollama,
   troupe
-}
-
-/** Without the slashes at its end. */
-const trimmed = (url: string | undefined): string | undefined => url?.replace(/\/+$/, "")
-
-/** Where a deployment is called. */
-export const addressOf = (options: RemoteDeployment) => {
-  const dialect = dialects[options.provider]
-  return {
-    /** Undefined where none is configured and the provider has none of its own. */
-    baseUrl: trimmed(options.baseUrl ?? dialect?.baseUrl),
-    /** The provider's own; undefined where it has none. */
-    defaultUrl: dialect?.baseUrl,
-    /** Headers that a key goes into; names in lower case. */
-    keyHeaders: Object.keys(dialect?.authorize("") ?? {})
-  }
 }
 
 // Loaded where a proxy is named only.
@@ -97,10 +84,8 @@ export const makeWith = Effect.fnUntraced(function*(
     start: Effect.fnUntraced(function*({ id, model }, options) {
       const dialect = dialects[options.provider]
       const { baseUrl } = addressOf(options)
-      if (dialect === undefined || baseUrl === undefined) {
-        const detail = dialect === undefined
-          ? `the dialect "${options.provider}" is not spoken yet.`
-          : `"${options.provider}" needs a baseUrl.`
+      if (baseUrl === undefined) {
+        const detail = `"${options.provider}" needs a baseUrl.`
         return yield* InferenceError.make(new InferenceError.ModelLoadFailed({ deployment: id, detail }))
       }
       const unfit = KeyRings.unfitIn(options)

@@ -28,6 +28,7 @@ import type { Counted, Generation } from "../../domain/Generation.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import { firstImage, type Message } from "../../domain/Message.ts"
 import * as PassThrough from "../../domain/PassThrough.ts"
+import { providerKindOf } from "../../domain/ProviderKind.ts"
 import { hostOf, isPrivateHost } from "../../domain/PublicAddress.ts"
 import type { Source } from "../../domain/Source.ts"
 import { dialectOf } from "../../domain/Source.ts"
@@ -51,7 +52,7 @@ const neededBy = ({ format, logprobs, messages, toolChoice, tools = [] }: Genera
 const withExtra =
   ({ extra }: Generation, target: Target) => (call: Call): Result.Result<Call, InferenceError.Reason> => {
     if (extra === undefined) return Result.succeed(call)
-    if (PassThrough.dialectOf[target.options.provider] === extra.dialect) {
+    if (dialectOf(target.options) === extra.dialect) {
       return Result.succeed({ ...call, body: PassThrough.merge(call.body, extra) })
     }
     const [field] = PassThrough.requiredOf(extra)
@@ -113,7 +114,7 @@ const watchesPieces = ({ timeouts = {} }: RemoteDeployment): boolean =>
  * and an address that is not: so it gets bytes. Another instance looks by itself.
  */
 const takenBy = ({ images }: Dialect, { options: { baseUrl = "", provider } }: Target): ImageTransport => {
-  const url = provider === "troupe" ? null : URL.parse(baseUrl)
+  const url = providerKindOf(provider).isTroupe === true ? null : URL.parse(baseUrl)
   return url !== null && isPrivateHost(hostOf(url)) ? "bytes" : images
 }
 

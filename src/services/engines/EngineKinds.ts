@@ -1,9 +1,9 @@
 /** The kinds of engines, and what follows from a deployment's kind. */
 import { Schema } from "effect"
-import * as Capability from "../../domain/Capability.ts"
 import type { DeploymentOptions, EngineDeployment } from "../../domain/Deployment.ts"
 import { isRemote } from "../../domain/Deployment.ts"
 import type { Ability } from "../../domain/EngineProtocol.ts"
+import { providerKindOf } from "../../domain/ProviderKind.ts"
 import { RemoteDeployment } from "../../domain/RemoteDeployment.ts"
 import type { EngineKind, ModelFormat } from "./EngineKind.ts"
 import { fake } from "./FakeKind.ts"
@@ -107,7 +107,7 @@ export const fromPath = (path: string): EngineDeployment => {
 
 /** What a deployment can do as far as its kind and its configuration tell. */
 export const capabilitiesOf = (options: DeploymentOptions): ReadonlyArray<Ability> => {
-  const possible = isRemote(options) ? Capability.ofProvider[options.provider] : kindOf(options).capabilities
+  const possible = isRemote(options) ? providerKindOf(options.provider).capabilities : kindOf(options).capabilities
   const { abilities } = options
   return abilities === undefined ? possible : possible.filter((ability) => abilities.includes(ability))
 }

@@ -8,6 +8,7 @@ import type { KnownModel } from "../../domain/KnownModels.ts"
 import * as KnownModels from "../../domain/KnownModels.ts"
 import * as PassThrough from "../../domain/PassThrough.ts"
 import type { DeploymentFacts, RequiredCapability } from "../../domain/SelectionInput.ts"
+import { dialectOf } from "../../domain/Source.ts"
 import { capabilitiesOf, kindOf } from "../engines/EngineKinds.ts"
 
 const free = { input: 0, output: 0 }
@@ -33,7 +34,7 @@ const lacksOf = (
   abilities: ReadonlyArray<Ability>,
   counts: boolean
 ): ReadonlyArray<RequiredCapability> => {
-  const spoken = isRemote(options) ? PassThrough.dialectOf[options.provider] : undefined
+  const spoken = dialectOf(options)
   const lacks: Array<RequiredCapability> = PassThrough.needs.filter((need) => need !== `${spoken} fields`)
   if (!counts || !Capability.counts(options, abilities)) lacks.push("count")
   return lacks

@@ -5,7 +5,7 @@
 import { nearestName } from "../../domain/NearestName.ts"
 import type { KeyedProblem } from "../../domain/Problem.ts"
 import * as Problems from "../../domain/Problem.ts"
-import { providers } from "../../domain/RemoteDeployment.ts"
+import { providers } from "../../domain/ProviderKind.ts"
 import { engineKinds } from "../engines/EngineKinds.ts"
 import type { Path, Tree } from "./Overlay.ts"
 import { at, isMapping } from "./Overlay.ts"

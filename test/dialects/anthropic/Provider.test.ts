@@ -85,10 +85,6 @@ describe("Anthropic requests", () => {
     assert.deepStrictEqual([_tag, told], ["InvalidRequest", path])
   })
 
-  it("carry the key in a header of its own", () => {
-    assert.deepStrictEqual(anthropic.authorize("k"), { "x-api-key": "k" })
-  })
-
   it("let user and assistant speak by turns, and lose no text", () => {
     const message = fc.record({
       role: fc.constantFrom("system" as const, "user" as const, "assistant" as const),

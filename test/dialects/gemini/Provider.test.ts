@@ -81,10 +81,6 @@ describe("Gemini requests", () => {
     const { _tag, path: told } = refusalOf(given)
     assert.deepStrictEqual([_tag, told], ["InvalidRequest", path])
   })
-
-  it("carry the key in a header, never in the address", () => {
-    assert.deepStrictEqual(gemini.authorize("k"), { "x-goog-api-key": "k" })
-  })
 })
 
 describe("Gemini answers", () => {
