@@ -6,6 +6,7 @@ import type { AddressInfo } from "node:net"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { describe, it } from "vitest"
+import { invoke } from "../support/CommandLine.ts"
 import { run, startService, temporaryFolder, until } from "../support/Service.ts"
 
 const tinyChat = fileURLToPath(new URL("../../models/tiny-chat-q8_0.gguf", import.meta.url))
@@ -103,7 +104,7 @@ describe("start", () => {
   ]
   for (const [args, env, message] of invocations) {
     it(`refuses ${[...Object.entries(env).map(([key, value]) => `${key}=${value}`), ...args].join(" ")}`, async () => {
-      const { code, stderr } = await run(args, { env })
+      const { code, stderr } = await invoke(args, { env })
       assert.strictEqual(code, 1)
       assert.match(stderr, message)
       assert.notMatch(stderr, /\n\s+at /)
