@@ -9,6 +9,7 @@ import type { Rests } from "../keys/KeyPool.ts"
 
 /** `NODE_ENV` chooses the environment; the default is development. */
 export const environments = ["development", "test", "production"] as const
+/** The name of an environment. */
 export type Environment = typeof environments[number]
 
 /** Settings with all defaults. */
