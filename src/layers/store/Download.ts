@@ -1,6 +1,6 @@
 /**
- * Brings one file to the disk as `<file>.part`, whole and checked: a cut is tried again from where it was cut, and so
- * is a pull that ended with its process.
+ * Downloads one file as `<file>.part` and verifies it. A download that was interrupted, in this process or an earlier one,
+ * resumes where it ended.
  */
 import type { Duration, Schedule } from "effect"
 import { Duration as Durations, Effect, Option, Result, Schedule as Schedules, Schema, Stream } from "effect"
@@ -23,8 +23,8 @@ import {
 import type { Opened, Origin } from "./Origin.ts"
 import { Cut } from "./Origin.ts"
 
-/** A file that has arrived, under `part`. */
-export interface Arrived {
+/** A downloaded file, at `part`. */
+export interface Downloaded {
   readonly origin: Origin
   readonly part: string
   readonly bytes: number
@@ -35,16 +35,16 @@ export interface Arrived {
 
 export interface DownloadOptions {
   readonly origin: Origin
-  /** Where the file will be; it arrives beside it. */
+  /** Final path of the file. */
   readonly target: string
-  /** Tries after failures in a row; a try that brought bytes starts the count anew. */
+  /** Delays after consecutive failures; an attempt that receives new bytes resets the count. */
   readonly retry: Schedule.Schedule<unknown>
-  /** Whether the same pull has brought another file: then a host that cannot be reached is tried as long as any other. */
+  /** Whether the same pull has downloaded another file: then an unreachable host is retried like any other failure. */
   readonly hasBegun?: boolean
-  /** A connection without a byte for so long counts as cut. */
+  /** Time without a byte after which a connection counts as lost. */
   readonly stallAfter: Duration.Duration
-  /** Bytes this file may take. */
-  readonly room: number
+  /** Limit of the file, bytes. */
+  readonly maxBytes: number
   readonly report: (progress: Progress) => Effect.Effect<unknown>
 }
 
@@ -52,7 +52,7 @@ const folderOf = (options: DownloadOptions): string => dirname(options.target)
 
 const readOnly = new Set<string | undefined>(["EROFS", "EACCES", "EPERM"])
 
-/** What the disk said. */
+/** The error for a failure of the file system. */
 export const diskError = (path: string, cause: unknown, neededBytes = 1): ModelStoreError => {
   const { code, message } = cause as NodeJS.ErrnoException
   if (code === "ENOSPC" || code === "EDQUOT") {
@@ -64,11 +64,11 @@ export const diskError = (path: string, cause: unknown, neededBytes = 1): ModelS
   return fail(new StoreUnusable({ path, detail }))
 }
 
-/** Runs something of the disk's. */
+/** Runs an operation of the file system. */
 export const onDisk = <A>(path: string, run: () => Promise<A>): Effect.Effect<A, ModelStoreError> =>
   Effect.tryPromise({ try: run, catch: (cause) => diskError(path, cause) })
 
-/** What stands beside a part: of which file it is. */
+/** Written beside a part: the file that it belongs to. */
 const PartNote = Schema.fromJsonString(Schema.Struct({ label: Schema.String, etag: Schema.optionalKey(Schema.String) }))
 
 interface Part {
@@ -78,7 +78,7 @@ interface Part {
 
 const nothingYet: Part = { bytes: 0, etag: undefined }
 
-/** What there is of the file, if it is certain to be of this file. */
+/** The existing part, where it is certainly a part of this file. */
 const findPart = ({ origin, target }: DownloadOptions): Effect.Effect<Part> =>
   Effect.gen(function*() {
     const text = yield* Effect.promise(() => readFile(`${target}.part.json`, "utf8").catch(() => ""))
@@ -114,13 +114,13 @@ const openPart = (path: string, fromBytes: number) =>
 
 const wrongSize = (origin: Origin, detail: string) => fail(new DownloadFailed({ url: origin.label, detail }))
 
-/** What the whole file's size is said to be; two sources that differ cannot both be right. */
+/** The announced size of the whole file; fails where two sources differ. */
 const totalOf = (origin: Origin, opened: Opened): Result.Result<number | undefined, ModelStoreError> =>
   origin.bytes !== undefined && opened.totalBytes !== undefined && origin.bytes !== opened.totalBytes
     ? Result.fail(wrongSize(origin, `the file has ${opened.totalBytes} bytes, but ${origin.bytes} were announced`))
     : Result.succeed(origin.bytes ?? opened.totalBytes)
 
-/** Writes what arrives; gives how many bytes there are then. */
+/** Writes the received bytes; gives the size of the part. */
 const receive = Effect.fnUntraced(function*(
   options: DownloadOptions,
   opened: Opened,
@@ -128,9 +128,9 @@ const receive = Effect.fnUntraced(function*(
   write: (piece: Uint8Array) => Promise<void>,
   counted: (bytes: number) => void
 ) {
-  const { origin, report, room, stallAfter } = options
+  const { origin, report, maxBytes, stallAfter } = options
   let received = opened.fromBytes
-  const most = Math.min(room, total ?? Number.POSITIVE_INFINITY)
+  const most = Math.min(maxBytes, total ?? Number.POSITIVE_INFINITY)
   yield* opened.body.pipe(
     Stream.timeoutOrElse({
       duration: stallAfter,
@@ -139,9 +139,13 @@ const receive = Effect.fnUntraced(function*(
     Stream.runForEach((piece) =>
       Effect.gen(function*() {
         if (received + piece.length > most) {
-          return yield* most === room
+          return yield* most === maxBytes
             ? fail(
-              new DiskFull({ folder: folderOf(options), neededBytes: received + piece.length, availableBytes: room })
+              new DiskFull({
+                folder: folderOf(options),
+                neededBytes: received + piece.length,
+                availableBytes: maxBytes
+              })
             )
             : wrongSize(origin, `more than the announced ${total} bytes were received`)
         }
@@ -162,16 +166,16 @@ const receive = Effect.fnUntraced(function*(
   return received
 })
 
-/** Room is looked for before the first byte. */
-const checkRoom = (options: DownloadOptions, total: number | undefined) =>
-  total !== undefined && total > options.room
-    ? fail(new DiskFull({ folder: folderOf(options), neededBytes: total, availableBytes: options.room }))
+/** Checks the space before the first byte. */
+const checkSpace = (options: DownloadOptions, total: number | undefined) =>
+  total !== undefined && total > options.maxBytes
+    ? fail(new DiskFull({ folder: folderOf(options), neededBytes: total, availableBytes: options.maxBytes }))
     : Effect.void
 
 const openOrigin = ({ origin, report, stallAfter }: DownloadOptions, from: Part) =>
   Effect.gen(function*() {
     if (from.bytes > 0) yield* report({ type: "resumed", file: origin.path, fromBytes: from.bytes })
-    // All of it is here: nothing to ask for.
+    // The part is complete.
     if (from.bytes > 0 && from.bytes === origin.bytes) {
       return {
         fromBytes: from.bytes,
@@ -200,14 +204,14 @@ const writeTo = (handle: FileHandle, hash: { update(piece: Uint8Array): unknown 
   hash.update(piece)
 }
 
-/** One try. */
+/** One attempt. */
 const attempt = (options: DownloadOptions, counted: (bytes: number) => void) =>
   Effect.scoped(Effect.gen(function*() {
     const { origin, target } = options
     const part = `${target}.part`
     const opened = yield* openOrigin(options, yield* findPart(options))
     const total = yield* Effect.fromResult(totalOf(origin, opened))
-    yield* checkRoom(options, total)
+    yield* checkSpace(options, total)
     const handle = yield* openPart(part, opened.fromBytes)
     yield* writeNote(target, origin, opened.etag)
     const hash = yield* hashOf(part, opened.fromBytes)
@@ -217,14 +221,14 @@ const attempt = (options: DownloadOptions, counted: (bytes: number) => void) =>
     const sha256 = hash.digest("hex")
     if (expected !== undefined && sha256 !== expected) {
       yield* removePart(target)
-      // What was there before may have been wrong, not what came now.
+      // The existing part may have been wrong, not the received bytes.
       if (opened.fromBytes > 0) return yield* new Cut({ detail: "the resumed part does not match the checksum" })
       return yield* fail(new ChecksumMismatch({ file: origin.path, expected, actual: sha256 }))
     }
-    return { origin, part, bytes, sha256, etag: opened.etag, revision: opened.revision } satisfies Arrived
+    return { origin, part, bytes, sha256, etag: opened.etag, revision: opened.revision } satisfies Downloaded
   }))
 
-/** When to try again after so many failures in a row; undefined when not. */
+/** The delay before the next attempt, ms; undefined where there is none. */
 const delayAfter = Effect.fnUntraced(function*(
   step: Effect.Success<ReturnType<typeof Schedules.toStep<unknown, unknown, never, never>>>,
   cut: Cut
@@ -236,11 +240,11 @@ const delayAfter = Effect.fnUntraced(function*(
     : undefined
 })
 
-/** Downloads one file to its part; fails when its failures do not pass. */
+/** Downloads one file to its part; fails when the retries are used up. */
 export const download = Effect.fnUntraced(function*(options: DownloadOptions) {
   const { hasBegun = false, origin, report, retry } = options
   let attempts = 0
-  // A server without ranges sends the same bytes again: that is no progress.
+  // A server without range requests sends the same bytes again, which is no progress.
   let furthest = 0
   let unreachable = 0
   const isLost = (cut: Cut): boolean => {

@@ -1,6 +1,6 @@
 /**
- * Reads files over HTTP: redirects followed one by one, so that a token reaches only the host it is for, and ranges
- * only where the file is certainly the same.
+ * Reads files over HTTP. Redirects are followed one by one, so that a token is sent only to its own host; ranges are
+ * requested only where the file is certainly the same.
  */
 import { Clock, Effect, Stream } from "effect"
 import type { HttpClientError, HttpClientResponse } from "effect/http"
@@ -14,17 +14,17 @@ import { Cut } from "./Origin.ts"
 
 const mostRedirects = 10
 const redirects = new Set([301, 302, 303, 307, 308])
-/** Busy or broken, perhaps not for long: RFC 9110, section 15, and RFC 6585. */
-const isPassing = (status: number): boolean => status === 408 || status === 425 || status === 429 || status >= 500
+/** Statuses of failures that can be temporary: RFC 9110, section 15, and RFC 6585. */
+const isTemporary = (status: number): boolean => status === 408 || status === 425 || status === 429 || status >= 500
 
-/** A URL as messages show it: what follows the path may be a signature. */
+/** A URL for messages: without its query, which may be a signature. */
 export const showUrl = (url: string): string => {
   const { origin, pathname } = new URL(url)
   return `${origin}${pathname}`
 }
 
-/** The common network errors. */
-const inWords: Readonly<Record<string, string>> = {
+/** Descriptions of the common network errors. */
+const descriptions: Readonly<Record<string, string>> = {
   ENOTFOUND: "the host could not be resolved (ENOTFOUND). Check the name and the network",
   EAI_AGAIN: "the host could not be resolved (EAI_AGAIN). Check the name server and the network",
   ECONNREFUSED: "the connection was refused (ECONNREFUSED)",
@@ -36,14 +36,14 @@ const unreachable = new Set(["ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "EHOSTUNR
 const causeOf = (error: HttpClientError.HttpClientError): NodeJS.ErrnoException | undefined =>
   (error.reason as { readonly cause?: NodeJS.ErrnoException }).cause
 
-/** What the network said, in a few words. */
+/** A short description of a network error. */
 const detailOf = (error: HttpClientError.HttpClientError): string => {
   const cause = causeOf(error)
   const code = cause?.code
-  return (code === undefined ? undefined : inWords[code]) ?? code ?? cause?.message ?? error.reason._tag
+  return (code === undefined ? undefined : descriptions[code]) ?? code ?? cause?.message ?? error.reason._tag
 }
 
-const refusal = (url: string, status: number): ModelStoreError => {
+const failureOf = (url: string, status: number): ModelStoreError => {
   switch (status) {
     case 401:
     case 403:
@@ -56,13 +56,13 @@ const refusal = (url: string, status: number): ModelStoreError => {
   }
 }
 
-/** A response, and what the redirects before it said of the file. */
+/** A response, with headers of the redirects before it. */
 interface Answer {
   readonly response: HttpClientResponse.HttpClientResponse
   readonly headers: Readonly<Record<string, string | undefined>>
 }
 
-/** Headers that Hugging Face sends with the redirect to where the bytes lie. */
+/** Headers that Hugging Face sends with the redirect to the file. */
 const linked = ["x-linked-etag", "x-repo-commit"] as const
 
 const nextUrl = (url: string, location: string | undefined): string | undefined => {
@@ -77,7 +77,7 @@ const withoutToken = (headers: Readonly<Record<string, string>>, from: string, t
 }
 
 /**
- * Asks, and follows redirects.
+ * Sends a GET request and follows redirects.
  *
  * @param url without secrets
  */
@@ -117,7 +117,7 @@ const get = Effect.fnUntraced(function*(url: string, headers: Readonly<Record<st
 /** Fails unless the request succeeded. */
 const checkStatus = Effect.fnUntraced(function*(url: string, { headers, response }: Answer) {
   if (response.status >= 200 && response.status < 300) return
-  if (!isPassing(response.status)) return yield* refusal(url, response.status)
+  if (!isTemporary(response.status)) return yield* failureOf(url, response.status)
   const now = yield* Clock.currentTimeMillis
   return yield* new Cut({
     detail: `the server responded with HTTP status ${response.status}`,
@@ -125,8 +125,8 @@ const checkStatus = Effect.fnUntraced(function*(url: string, { headers, response
   })
 })
 
-/** Bytes of an answer that is read as a text. */
-const longestText = 32 * 1024 * 1024
+/** Limit of a response that is read as text, bytes. */
+const maxTextBytes = 32 * 1024 * 1024
 
 const readText = Effect.fnUntraced(function*(url: string, { response }: Answer) {
   const pieces: Array<Uint8Array> = []
@@ -136,9 +136,9 @@ const readText = Effect.fnUntraced(function*(url: string, { response }: Answer) 
     (piece) => {
       bytes += piece.length
       pieces.push(piece)
-      return bytes <= longestText
+      return bytes <= maxTextBytes
         ? Effect.void
-        : fail(new DownloadFailed({ url: showUrl(url), detail: `the response is larger than ${longestText} bytes` }))
+        : fail(new DownloadFailed({ url: showUrl(url), detail: `the response is larger than ${maxTextBytes} bytes` }))
     }
   )
   return new TextDecoder().decode(Buffer.concat(pieces))
@@ -154,7 +154,7 @@ const nextPageOf = (url: string, link: string | undefined): string | undefined =
   return undefined
 }
 
-/** One page of a list that a server answers. */
+/** One page of a paginated list. */
 export interface Page {
   readonly text: string
   readonly next: string | undefined
@@ -181,8 +181,8 @@ const sha256In = (etag: string | undefined): string | undefined =>
 const lengthOf = (header: string | undefined): number | undefined =>
   header !== undefined && /^\d+$/.test(header) ? Number(header) : undefined
 
-/** Where the body begins and how long the whole is: RFC 9110, section 14.4. */
-const placeOf = (
+/** Where the body begins in the file, and the size of the file: RFC 9110, section 14.4. */
+const rangeOf = (
   { headers, response }: Answer
 ): { readonly fromBytes: number; readonly totalBytes: number | undefined } => {
   if (response.status !== 206) return { fromBytes: 0, totalBytes: lengthOf(headers["content-length"]) }
@@ -205,17 +205,17 @@ const open = Effect.fnUntraced(function*(
     sha256: sha256In(answer.headers["x-linked-etag"]),
     revision: answer.headers["x-repo-commit"]
   }
-  // All of it is here already: RFC 9110, section 15.5.17.
+  // The part is complete: RFC 9110, section 15.5.17.
   if (answer.response.status === 416 && answer.headers["content-range"] === `bytes */${fromBytes}`) {
     return { ...about, etag, fromBytes, totalBytes: fromBytes, body: Stream.empty } satisfies Opened
   }
   yield* checkStatus(url, answer)
   const body = Stream.mapError(answer.response.stream, (error) => new Cut({ detail: detailOf(error) }))
-  return { ...about, ...placeOf(answer), body } satisfies Opened
+  return { ...about, ...rangeOf(answer), body } satisfies Opened
 })
 
-/** Whether an opened file goes on where it should; not, when it has changed under a server that does not say so. */
-const goesOn = (opened: Opened, fromBytes: number, etag: string | undefined): boolean =>
+/** Whether an opened file resumes where it should. False where the file has changed and the server ignored the ETag. */
+const isResumed = (opened: Opened, fromBytes: number, etag: string | undefined): boolean =>
   opened.fromBytes === 0 ||
   (opened.fromBytes === fromBytes && (etag === undefined || opened.etag === undefined || opened.etag === etag))
 
@@ -238,7 +238,7 @@ export const make = (
         () => open(file.url, file.headers, 0, undefined)
       ),
       Effect.filterOrElse(
-        (opened) => goesOn(opened, fromBytes, etag),
+        (opened) => isResumed(opened, fromBytes, etag),
         () => open(file.url, file.headers, 0, undefined)
       ),
       Effect.provideService(HttpClient.HttpClient, client)

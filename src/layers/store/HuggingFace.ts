@@ -1,5 +1,5 @@
 /**
- * Finds a model's files in a repository on Hugging Face, or on a server that speaks its API.
+ * Finds a model's files in a repository on Hugging Face, or on a server with the same API.
  *
  * **Details**
  *
@@ -17,7 +17,7 @@ import type { Origin } from "./Origin.ts"
 export interface Endpoint {
   /** As `https://huggingface.co`. */
   readonly url: string
-  /** Sent to the endpoint and to nobody else. */
+  /** Sent to the endpoint only. */
   readonly token: Redacted.Redacted | undefined
 }
 
@@ -41,8 +41,8 @@ const filesOf = (tree: typeof Tree.Type): ReadonlyArray<RepositoryFile> =>
 const headersOf = ({ token }: Endpoint): Readonly<Record<string, string>> =>
   token === undefined ? {} : { authorization: `Bearer ${Redacted.value(token)}` }
 
-/** Pages of a repository's list. */
-const mostPages = 100
+/** Limit of the pages of a repository's list. */
+const maxPages = 100
 
 const pageOf = Effect.fnUntraced(function*(endpoint: Endpoint, url: string) {
   const { next, text } = yield* Http.getPage(url, headersOf(endpoint))
@@ -58,9 +58,9 @@ const list = Effect.fnUntraced(function*(endpoint: Endpoint, repository: string)
   const files: Array<RepositoryFile> = []
   let url: string | undefined = `${endpoint.url}/api/models/${repository}/tree/main?recursive=1`
   for (let page = 0; url !== undefined; page++) {
-    if (page === mostPages) {
+    if (page === maxPages) {
       return yield* fail(
-        new DownloadFailed({ url: Http.showUrl(url), detail: `the list of files has more than ${mostPages} pages` })
+        new DownloadFailed({ url: Http.showUrl(url), detail: `the list of files has more than ${maxPages} pages` })
       )
     }
     const found: Effect.Success<ReturnType<typeof pageOf>> = yield* pageOf(endpoint, url)
@@ -70,7 +70,7 @@ const list = Effect.fnUntraced(function*(endpoint: Endpoint, repository: string)
   return files
 })
 
-/** Lists a repository and chooses. */
+/** Lists a repository and chooses the files of the source. */
 export const find = Effect.fnUntraced(function*(
   endpoint: Endpoint,
   source: Extract<Source, { readonly type: "huggingface" }>,
@@ -82,7 +82,7 @@ export const find = Effect.fnUntraced(function*(
   })
 })
 
-/** Where the chosen files are read. */
+/** The origins of the chosen files. */
 export const originsOf = (
   client: HttpClient.HttpClient,
   endpoint: Endpoint,
@@ -92,7 +92,7 @@ export const originsOf = (
   files.map((file) =>
     Http.make(client, {
       ...file,
-      // A GGUF model's folder has its parts and nothing else.
+      // The folder of a GGUF model has no subfolders.
       path: kind === "gguf" ? file.path.slice(file.path.lastIndexOf("/") + 1) : file.path,
       url: `${endpoint.url}/${repository}/resolve/main/${file.path.split("/").map(encodeURIComponent).join("/")}`,
       headers: headersOf(endpoint)

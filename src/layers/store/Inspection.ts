@@ -1,10 +1,9 @@
 /**
- * Loads a model file in a process of its own, which may die of it.
+ * Loads a model file in a process of its own, since a bad file can abort the process that loads it.
  *
  * **Gotchas**
  *
- * Only what the file itself can have caused is its fault: a process that was killed from outside, as by a kernel that
- * is short of memory, says nothing about the file.
+ * A process that was killed from outside, such as by a kernel that is short of memory, proves nothing about the file.
  */
 import { Duration, Effect } from "effect"
 import type { ChildProcess } from "node:child_process"
@@ -17,15 +16,15 @@ const entry = fileURLToPath(new URL(`../../inspect${import.meta.url.slice(-3)}`,
 
 export type Outcome =
   | { readonly type: "passed" }
-  /** The file cannot be loaded, or not without harm. */
+  /** The file does not load, or aborts the process. */
   | { readonly type: "bad"; readonly detail: string }
-  /** Nothing is known of the file. */
+  /** The test proved nothing. */
   | { readonly type: "unknown"; readonly detail: string }
-  /** There is no engine to try it with. */
+  /** The engine of the file is not installed. */
   | { readonly type: "no-engine" }
 
-/** Signals that a process sends itself by what it does. */
-const ownFaults = new Set<NodeJS.Signals | null>([
+/** Signals that the process causes itself. */
+const faultSignals = new Set<NodeJS.Signals | null>([
   "SIGABRT",
   "SIGBUS",
   "SIGFPE",
@@ -42,14 +41,14 @@ const spawn = () =>
     execArgv: [],
     serialization: "advanced",
     stdio: ["ignore", "ignore", "pipe", "ipc"],
-    // ggml calls a debugger for a trace of where it aborts.
+    // ggml would start a debugger for a stack trace of an abort.
     env: { ...engineEnvironment(process.env), UV_THREADPOOL_SIZE: "1", GGML_NO_BACKTRACE: "1" }
   })
 
-/** What a dying process said, as one line of plain characters. */
-const lastWords = (stderr: string): string => {
-  const telling = stderr.split("\n").find((line) => /assert|what\(\)|fatal|abort/i.test(line)) ?? ""
-  const plain = telling.replaceAll(/[^\x20-\x7e]/g, "?").trim().slice(0, 200)
+/** The error that a crashed process printed, as one line of printable characters. */
+const crashMessage = (stderr: string): string => {
+  const line = stderr.split("\n").find((text) => /assert|what\(\)|fatal|abort/i.test(text)) ?? ""
+  const plain = line.replaceAll(/[^\x20-\x7e]/g, "?").trim().slice(0, 200)
   return plain === "" ? "" : ` (${plain})`
 }
 
@@ -68,10 +67,10 @@ const outcomeOf = (message: FromInspector): Outcome => {
   }
 }
 
-/** An inspecting process; one that lives on can inspect more files. */
+/** A process that inspects files, one after another. */
 export interface Inspector {
   readonly child: ChildProcess
-  /** Never fails, whatever becomes of the process. */
+  /** Never fails, even when the process ends. */
   readonly inspect: (spec: EngineSpec, limit: Duration.Duration) => Effect.Effect<Outcome>
 }
 
@@ -84,8 +83,8 @@ const ask = (child: ChildProcess, spec: EngineSpec, stderr: () => string) =>
     const onMessage = (message: FromInspector) => settle(outcomeOf(message))
     const onExit = (code: number | null, signal: NodeJS.Signals | null) => {
       const how = signal === null ? `exited with code ${code}` : `was terminated by ${signal}`
-      const detail = `The process that loaded the file ${how}${lastWords(stderr())}.`
-      settle({ type: signal === null || ownFaults.has(signal) ? "bad" : "unknown", detail })
+      const detail = `The process that loaded the file ${how}${crashMessage(stderr())}.`
+      settle({ type: signal === null || faultSignals.has(signal) ? "bad" : "unknown", detail })
     }
     const onError = (cause: Error) => settle({ type: "unknown", detail: `${cause.message}.` })
     const stop = () => child.off("message", onMessage).off("close", onExit).off("error", onError)
@@ -94,7 +93,7 @@ const ask = (child: ChildProcess, spec: EngineSpec, stderr: () => string) =>
     return Effect.sync(stop)
   })
 
-/** Starts a process that inspects, and ends with the scope. */
+/** Starts a process that inspects files until the scope closes. */
 export const start = Effect.map(
   Effect.acquireRelease(Effect.sync(spawn), (child) =>
     Effect.sync(() => {
@@ -121,6 +120,6 @@ export const start = Effect.map(
   }
 )
 
-/** One file in one process. */
+/** Inspects one file in a process of its own. */
 export const inspect = (spec: EngineSpec, limit: Duration.Duration): Effect.Effect<Outcome> =>
   Effect.scoped(Effect.flatMap(start, (inspector) => inspector.inspect(spec, limit)))

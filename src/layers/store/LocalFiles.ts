@@ -1,4 +1,4 @@
-/** Reads a model that is on this machine already: a GGUF file with its parts, or an ONNX folder. */
+/** Reads a model from a local path: a GGUF file with its parts, or an ONNX folder. */
 import * as NodeStream from "@effect/platform-node/NodeStream"
 import { Effect } from "effect"
 import { createReadStream } from "node:fs"
@@ -9,8 +9,8 @@ import { fail, InvalidSource } from "../../services/store/ModelStore.ts"
 import type { Origin } from "./Origin.ts"
 import { Cut } from "./Origin.ts"
 
-/** Files of one model. */
-const mostFiles = 1000
+/** Limit of the files of one model. */
+const maxFiles = 1000
 
 /** A model on the disk. */
 export interface Found {
@@ -55,7 +55,7 @@ const cutFrom = (cause: unknown) => {
 const isCompanion = (name: string): boolean => /\.(json|jinja|txt|model)$/.test(name)
 const isWeights = (name: string): boolean => /\.onnx(_data.*)?$/.test(name)
 
-/** Of a model's folder, which is two levels deep: a folder that is none may hold millions of files below. */
+/** Names in one level of a folder: a folder of something else may contain millions of files below. */
 const namesIn = (folder: string): Promise<Array<string>> =>
   readdir(folder).catch((cause: NodeJS.ErrnoException) =>
     cause.code === "ENOENT" || cause.code === "ENOTDIR" ? [] : Promise.reject(cause)
@@ -64,12 +64,12 @@ const namesIn = (folder: string): Promise<Array<string>> =>
 const findFolder = async (folder: string): Promise<Found | undefined> => {
   const weights = (await namesIn(join(folder, "onnx"))).filter(isWeights).map((name) => join("onnx", name)).sort()
   const companions = (await namesIn(folder)).filter(isCompanion).sort()
-  // The weights first: they are what is checked.
+  // The weights come first, since a checksum applies to the first file.
   const models = weights.filter((path) => path.endsWith(".onnx"))
   const files = [...models, ...weights.filter((path) => !models.includes(path)), ...companions]
   if (models.length === 0 || !companions.includes("config.json")) return undefined
-  if (files.length > mostFiles) {
-    throw new Error(`${folder} has ${files.length} model files, but at most ${mostFiles} are supported`)
+  if (files.length > maxFiles) {
+    throw new Error(`${folder} has ${files.length} model files, but at most ${maxFiles} are supported`)
   }
   return {
     kind: "onnx",
@@ -84,7 +84,7 @@ const findFile = async (file: string): Promise<Found> => ({
   origins: await Promise.all(partsOf(basename(file)).map((part) => make(join(dirname(file), part), part)))
 })
 
-/** Whoever typed no more than a name may have meant another place. */
+/** A hint for a bare name, which may have been meant for another source. */
 const otherSources = (typed: string): string =>
   /^[./\\]/.test(typed) ? "" : ". To download a model, use hf:org/repo or https://host/model.gguf"
 

@@ -1,12 +1,17 @@
 /**
- * One pull of a model at a time, among processes, containers and machines that share the store.
+ * A lock file, so that one process at a time pulls a model, among processes, containers and machines that share the store.
  *
  * **Details**
  *
- * The lock is a file beside the model's folder. Its owner sets the file's time every few seconds; a lock whose time is
- * older than `Policies.pullLockExpiry` is abandoned, and the next pull takes it over. A process id says nothing about a
- * process in another container, so it counts only within the same machine, boot and PID namespace, where it shows at once
- * that the owner has ended.
+ * The lock is a file beside the model's folder. Its owner updates the file's time every few seconds; a lock whose time is
+ * older than `Defaults.pullLockExpiry` has expired, and the next pull takes it over. A process id is meaningless in another
+ * container, so it is compared only within the same machine, boot and PID namespace, where it shows immediately that the
+ * owner has ended.
+ *
+ * `proper-lockfile` has the same expiry and heartbeat, but not the rest: its lock is a directory without an owner, so that
+ * a second pull cannot name the process that holds it and waits for the expiry after a crash; it reads the system clock and
+ * its own timers instead of Effect's, and reports a lost lock by a callback outside the pull's fiber; and it adds signal
+ * handlers to the process (`signal-exit`), where signals are handled by `cli/Signals`.
  *
  * **Gotchas**
  *
@@ -18,7 +23,7 @@ import { readFileSync, readlinkSync } from "node:fs"
 import { link, mkdir, readFile, rename, rm, stat, utimes, writeFile } from "node:fs/promises"
 import { hostname } from "node:os"
 import { dirname } from "node:path"
-import * as Policies from "../../domain/Defaults.ts"
+import * as Defaults from "../../domain/Defaults.ts"
 import type { ModelStoreError } from "../../services/store/ModelStore.ts"
 import { fail, PullInProgress, StoreUnusable } from "../../services/store/ModelStore.ts"
 import { diskError, onDisk } from "./Download.ts"
@@ -27,7 +32,7 @@ const Owner = Schema.Struct({
   id: Schema.String,
   host: Schema.String,
   pid: Schema.Int,
-  /** Where this process id means this process; empty where the system does not say. */
+  /** The namespace of the process id; empty where the system has none. */
   namespace: Schema.String
 })
 type Owner = typeof Owner.Type
@@ -45,7 +50,7 @@ const namespaceOf = (): string => {
 
 const namespace = namespaceOf()
 
-/** Ids of this process's locks: its process id in a file may be left from another that had it before. */
+/** IDs of the locks that this process holds: an older process may have had the same process id. */
 const held = new Set<string>()
 
 const isRunning = (pid: number): boolean => {
@@ -57,7 +62,7 @@ const isRunning = (pid: number): boolean => {
   }
 }
 
-/** The owner has certainly ended, as far as this process can know. */
+/** Whether the owner has certainly ended. False where this process cannot see it. */
 const hasEnded = (owner: Owner): boolean => {
   if (namespace === "" || owner.namespace !== namespace) return false
   return owner.pid === process.pid ? !held.has(owner.id) : !isRunning(owner.pid)
@@ -67,38 +72,38 @@ const textOf = (file: string): Promise<string> => readFile(file, "utf8").catch((
 
 const ownerIn = (text: string): Owner | undefined => Option.getOrUndefined(Schema.decodeOption(OwnerText)(text))
 
-/** ms since the file's time was set; infinite where there is no file. */
+/** Time since the file's time was set, ms; infinite where there is no file. */
 const ageOf = (file: string, now: number): Promise<number> =>
   stat(file).then(({ mtimeMs }) => now - mtimeMs, () => Number.POSITIVE_INFINITY)
 
-const expiryMs = Duration.toMillis(Policies.pullLockExpiry)
+const expiryMs = Duration.toMillis(Defaults.pullLockExpiry)
 
-/** A lock that another has. */
+/** A lock that another process holds. */
 interface Held {
   readonly text: string
   readonly owner: Owner | undefined
 }
 
-/** The lock as it stands, unless it is abandoned. */
+/** The current holder; undefined where the lock has expired. */
 const holderOf = async (file: string, now: number): Promise<Held | undefined> => {
   const text = await textOf(file)
   const owner = ownerIn(text)
-  const isAbandoned = await ageOf(file, now) > expiryMs || (owner !== undefined && hasEnded(owner))
-  return isAbandoned ? undefined : { text, owner }
+  const isExpired = await ageOf(file, now) > expiryMs || (owner !== undefined && hasEnded(owner))
+  return isExpired ? undefined : { text, owner }
 }
 
-const moveAside = async (file: string, id: string, abandoned: string): Promise<void> => {
+const moveAside = async (file: string, id: string, expired: string): Promise<void> => {
   const aside = `${file}.${id}.aside`
   await rename(file, aside).catch(() => {})
-  // Another may have moved the abandoned one away first, and taken its place.
-  if (await textOf(aside) !== abandoned) await link(aside, file).catch(() => {})
+  // Another process may have moved the expired lock away first and taken the lock.
+  if (await textOf(aside) !== expired) await link(aside, file).catch(() => {})
   await rm(aside, { force: true })
 }
 
-/** Undefined when the lock is ours now, else its holder. */
+/** Takes the lock. Gives its holder where another process holds it. */
 const take = async (file: string, owner: Owner, now: number): Promise<Held | undefined> => {
   await mkdir(dirname(file), { recursive: true })
-  // Written beside its place: a lock without its owner's text would look abandoned.
+  // Written beside the lock first: a lock without the text of its owner would look expired.
   const mine = `${file}.${owner.id}`
   for (;;) {
     await writeFile(mine, JSON.stringify(owner))
@@ -108,10 +113,10 @@ const take = async (file: string, owner: Owner, now: number): Promise<Held | und
     })
     await rm(mine, { force: true })
     if (taken) return undefined
-    const abandoned = await textOf(file)
+    const expired = await textOf(file)
     const holder = await holderOf(file, now)
     if (holder !== undefined) return holder
-    await moveAside(file, owner.id, abandoned)
+    await moveAside(file, owner.id, expired)
   }
 }
 
@@ -120,11 +125,11 @@ const inProgress = (name: string, { owner }: Held): ModelStoreError =>
     new PullInProgress({
       name,
       ...(owner === undefined ? {} : { pid: owner.pid, host: owner.host }),
-      expiresSeconds: Duration.toSeconds(Policies.pullLockExpiry)
+      expiresSeconds: Duration.toSeconds(Defaults.pullLockExpiry)
     })
   )
 
-/** Sets the file's time; fails when the lock is another's. */
+/** Updates the file's time; fails when another process has the lock. */
 const beat = Effect.fnUntraced(function*(file: string, owner: Owner) {
   const now = yield* Clock.currentTimeMillis
   const isOurs = yield* onDisk(file, async () => {
@@ -149,11 +154,11 @@ const release = async (file: string, owner: Owner): Promise<void> => {
 
 /** A held lock. */
 export interface Lock {
-  /** Keeps the lock while it runs, and fails when the lock is lost. */
+  /** Updates the lock while it runs, and fails when the lock is lost. */
   readonly lost: Effect.Effect<never, ModelStoreError>
 }
 
-/** Takes the lock for the scope, or fails with the process that has it. */
+/** Takes the lock for the scope, or fails with the process that holds it. */
 export const acquire = Effect.fnUntraced(function*(file: string, name: string) {
   const owner: Owner = { id: randomUUID(), host: hostname(), pid: process.pid, namespace }
   yield* Effect.acquireRelease(
@@ -172,7 +177,7 @@ export const acquire = Effect.fnUntraced(function*(file: string, name: string) {
     () => Effect.promise(() => release(file, owner))
   )
   const lock: Lock = {
-    lost: Effect.forever(Effect.andThen(Effect.sleep(Policies.pullLockHeartbeat), beat(file, owner)))
+    lost: Effect.forever(Effect.andThen(Effect.sleep(Defaults.pullLockHeartbeat), beat(file, owner)))
   }
   return lock
 })

@@ -1,4 +1,4 @@
-/** The store's folders and their `model.json`. */
+/** The folders of the store and their manifests, `model.json`. */
 import { Effect, Option, Schema } from "effect"
 import type { Dirent } from "node:fs"
 import { open, opendir, readFile, rename, rm, stat } from "node:fs/promises"
@@ -11,21 +11,21 @@ import { onDisk } from "./Download.ts"
 const manifestName = "model.json"
 const ManifestText = Schema.fromJsonString(Manifest)
 
-/** A rename is only certain when its folder is on the disk. */
+/** A rename is durable only after its folder is synchronized. */
 const syncFolder = async (folder: string): Promise<void> => {
   const handle = await open(folder, "r")
   await handle.sync().catch(() => {})
   await handle.close()
 }
 
-/** Puts a file in its place, for good. */
+/** Moves a file durably. */
 export const moveInto = (from: string, to: string, folder: string): Effect.Effect<void, ModelStoreError> =>
   onDisk(to, async () => {
     await rename(from, to)
     await syncFolder(folder)
   })
 
-/** What to load of a model. */
+/** The path to load. */
 const pathOf = (folder: string, { files, kind, name }: Manifest): string =>
   kind === "gguf" ? join(folder, name, files[0].path) : join(folder, name)
 
@@ -35,13 +35,13 @@ const modelOf = (folder: string, manifest: Manifest): StoredModel => ({
   bytes: manifest.files.reduce((sum, { bytes }) => sum + bytes, 0)
 })
 
-/** Bytes of a manifest: 1,000 files take about 200,000. */
-const longestManifest = 1_000_000
+/** Limit of a manifest, bytes: 1000 files need about 200,000. */
+const maxManifestBytes = 1_000_000
 
 const readManifest = async (file: string): Promise<string> =>
-  (await stat(file)).size > longestManifest ? "" : readFile(file, "utf8")
+  (await stat(file)).size > maxManifestBytes ? "" : readFile(file, "utf8")
 
-/** The model of this name, if it is there whole. */
+/** The model of this name; undefined where it is missing or incomplete. */
 export const read = (folder: string, name: string): Effect.Effect<StoredModel | undefined> =>
   Effect.promise(() => readManifest(join(folder, name, manifestName)).catch(() => "")).pipe(
     Effect.map((text) => {
@@ -50,7 +50,7 @@ export const read = (folder: string, name: string): Effect.Effect<StoredModel | 
     })
   )
 
-/** Writes the manifest, in one step. */
+/** Writes the manifest atomically. */
 export const write = (folder: string, manifest: Manifest): Effect.Effect<StoredModel, ModelStoreError> => {
   const place = join(folder, manifest.name)
   const file = join(place, manifestName)
@@ -70,10 +70,10 @@ export const write = (folder: string, manifest: Manifest): Effect.Effect<StoredM
   )
 }
 
-/** Models that a list names. */
-const mostModels = 1000
+/** Limit of the models in a list. */
+const maxModels = 1000
 
-/** Entries of a folder, without the memory for all names of a large one. */
+/** Entries of a folder, one by one: a large folder does not have to fit in memory. */
 async function* entriesOf(folder: string): AsyncGenerator<Dirent, void, undefined> {
   const opened = await opendir(folder).catch((cause: NodeJS.ErrnoException) =>
     cause.code === "ENOENT" ? undefined : Promise.reject(cause)
@@ -81,7 +81,7 @@ async function* entriesOf(folder: string): AsyncGenerator<Dirent, void, undefine
   if (opened !== undefined) yield* opened
 }
 
-/** The first names in order, and whether there are more. */
+/** The first names in alphabetical order, and whether there are more. */
 const firstNames = async (folder: string, most: number) => {
   let names: Array<string> = []
   let isCut = false
@@ -97,11 +97,11 @@ const firstNames = async (folder: string, most: number) => {
   return { names, isCut }
 }
 
-/** Every model that is there whole, by name; of more than 1,000, the first. */
+/** Every complete model, by name; at most the first 1000. */
 export const list = Effect.fnUntraced(function*(folder: string) {
-  const { isCut, names } = yield* onDisk(folder, () => firstNames(folder, mostModels))
+  const { isCut, names } = yield* onDisk(folder, () => firstNames(folder, maxModels))
   if (isCut) {
-    yield* Effect.logWarning(`${folder} has more than ${mostModels} folders; the list shows the first of them.`)
+    yield* Effect.logWarning(`${folder} has more than ${maxModels} folders; the list shows the first of them.`)
   }
   const models = yield* Effect.forEach(names, (name) => read(folder, name))
   return models.filter((model) => model !== undefined)

@@ -14,13 +14,13 @@ import type { Endpoint } from "./HuggingFace.ts"
 import * as Lock from "./Lock.ts"
 import * as Manifests from "./Manifests.ts"
 import { pull } from "./Pull.ts"
-import { ensure } from "./Quarantine.ts"
-import type { Options, Tools } from "./StoreContext.ts"
+import { ensureInspected } from "./Quarantine.ts"
+import type { Options, StoreContext } from "./StoreContext.ts"
 
 /** A store in this folder. */
 export const make = Effect.fnUntraced(function*(options: Options) {
   const folder = resolve(options.folder)
-  const tools: Tools = {
+  const context: StoreContext = {
     options: { ...options, folder },
     client: yield* HttpClient.HttpClient,
     files: yield* ModelFiles,
@@ -28,7 +28,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     stallAfter: options.stallAfter ?? Policies.pullStall,
     inspected: new Map()
   }
-  // A model that two deployments load is inspected once, and two models one after the other.
+  // A model of two deployments is inspected once, and two models one after the other.
   const inspecting = yield* Semaphore.make(1)
   const missing = (name: string) =>
     Effect.flatMap(
@@ -39,7 +39,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
   return ModelStore.of({
     pull: (source, given = {}) =>
       Stream.callback((queue) =>
-        Effect.scoped(pull(tools, source, given, (progress) => Queue.offer(queue, progress))).pipe(
+        Effect.scoped(pull(context, source, given, (progress) => Queue.offer(queue, progress))).pipe(
           Effect.andThen(Queue.end(queue))
         )
       ),
@@ -61,7 +61,7 @@ export const make = Effect.fnUntraced(function*(options: Options) {
       yield* inspecting.withPermit(
         Effect.flatMap(
           Manifests.read(folder, name),
-          (model) => model === undefined ? Effect.void : ensure(tools, model, () => Effect.void)
+          (model) => model === undefined ? Effect.void : ensureInspected(context, model, () => Effect.void)
         )
       )
     })
@@ -82,7 +82,7 @@ export const clientLayer = (env: ProxySettings.Environment) => {
   if (!ProxySettings.isUsed(env)) return NodeHttpClient.layerNodeHttp
   const dispatcher = Effect.acquireRelease(
     Effect.map(
-      // Loaded where a proxy is named only.
+      // Loaded only where a proxy is configured.
       Effect.promise(() => import("@effect/platform-node/Undici")),
       ({ Agent, Pool, ProxyAgent }) =>
         new Agent({
@@ -100,7 +100,7 @@ export const clientLayer = (env: ProxySettings.Environment) => {
   )
 }
 
-/** The store that the settings name, reading from `HF_ENDPOINT` with `HF_TOKEN` where these are set. */
+/** The store of the settings. `HF_ENDPOINT` and `HF_TOKEN` configure Hugging Face. */
 export const layer = Layer.effect(
   ModelStore,
   Effect.flatMap(Settings, ({ store }) => make({ ...store, endpoint: endpointOf() }))

@@ -1,23 +1,23 @@
-/** What a pull reads from, be it a server or this machine's disk, and how its failures are told apart. */
+/** A file to pull, from a server or the local disk, and the failure that is retried. */
 import { Data } from "effect"
 import type { Effect, Scope, Stream } from "effect"
 import type { ModelStoreError } from "../../services/store/ModelStore.ts"
 
-/** A failure that may pass: a cut connection, a busy server. */
+/** A failure that is retried: a lost connection or a busy server. */
 export class Cut extends Data.TaggedError("Cut")<{
   readonly detail: string
-  /** What the server asked for. */
+  /** Delay that the server asked for, ms. */
   readonly retryAfterMs?: number | undefined
-  /** No connection was made: the host is unknown, refuses, or has no route. */
+  /** No connection was made: the host is unknown, refuses connections, or has no route. */
   readonly isUnreachable?: boolean | undefined
 }> {}
 
-/** A file that has begun to arrive. */
+/** An opened file. */
 export interface Opened {
-  /** Where `body` begins, which is 0 when the file has changed or its server cannot go on from the middle. */
+  /** Offset of `body`; 0 where the file has changed or the server does not support ranges. */
   readonly fromBytes: number
   readonly totalBytes: number | undefined
-  /** A strong one: the same etag means the same bytes. */
+  /** A strong ETag: equal ETags mean equal bytes. */
   readonly etag: string | undefined
   readonly sha256: string | undefined
   readonly revision: string | undefined
@@ -32,7 +32,7 @@ export interface Origin {
   readonly label: string
   readonly bytes: number | undefined
   readonly sha256: string | undefined
-  /** @param etag what the bytes before `fromBytes` had, if known */
+  /** @param etag of the bytes before `fromBytes`, if known */
   readonly open: (
     fromBytes: number,
     etag: string | undefined

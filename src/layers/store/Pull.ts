@@ -1,22 +1,22 @@
-/** A pull from its source to the store: find, lock, receive, check, take its place, inspect. */
+/** Pulls a model into the store: find its files, lock, download, verify, move into place, inspect. */
 import { Effect } from "effect"
 import { mkdir, rm, rmdir, statfs } from "node:fs/promises"
 import { dirname, join } from "node:path"
 import * as ModelSource from "../../services/store/ModelSource.ts"
 import type { Manifest, PullOptions, StoredModel } from "../../services/store/ModelStore.ts"
 import { ChecksumMismatch, DiskFull, fail, NameTaken } from "../../services/store/ModelStore.ts"
-import type { Arrived } from "./Download.ts"
+import type { Downloaded } from "./Download.ts"
 import { download, onDisk } from "./Download.ts"
 import * as Lock from "./Lock.ts"
 import * as Manifests from "./Manifests.ts"
 import type { Origin } from "./Origin.ts"
-import { ensure } from "./Quarantine.ts"
+import { ensureInspected } from "./Quarantine.ts"
 import { find, shown, withChecksum } from "./Sources.ts"
-import type { Options, Report, Tools } from "./StoreContext.ts"
+import type { Options, Report, StoreContext } from "./StoreContext.ts"
 import { invalid, now } from "./StoreContext.ts"
 
-/** Bytes that a model's folder may come to. */
-const roomFor = Effect.fnUntraced(function*({ folder, maxBytes }: Options, name: string) {
+/** Bytes that the folder of a model may have in all. */
+const availableFor = Effect.fnUntraced(function*({ folder, maxBytes }: Options, name: string) {
   const disk = yield* onDisk(folder, async () => {
     await mkdir(folder, { recursive: true })
     return await statfs(folder)
@@ -28,7 +28,7 @@ const roomFor = Effect.fnUntraced(function*({ folder, maxBytes }: Options, name:
   return Math.max(0, Math.min(free, maxBytes - (all - own)))
 })
 
-/** A pull that kept nothing leaves no folder either; one that holds anything stays. */
+/** Removes the folders of a failed pull that are empty. */
 const removeEmptyFolders = (folder: string, origins: ReadonlyArray<Origin>) => {
   const folders = new Set([...origins.map(({ path }) => dirname(join(folder, path))), folder])
   return Effect.promise(async () => {
@@ -36,61 +36,63 @@ const removeEmptyFolders = (folder: string, origins: ReadonlyArray<Origin>) => {
   })
 }
 
-/** Every file as a part, within the room there is. */
-const receiveAll = Effect.fnUntraced(function*(
-  { options, retry, stallAfter }: Tools,
+/** Downloads every file as a part, within the available space. */
+const downloadAll = Effect.fnUntraced(function*(
+  { options, retry, stallAfter }: StoreContext,
   name: string,
   origins: ReadonlyArray<Origin>,
   report: Report
 ) {
-  const whole = yield* roomFor(options, name)
+  const available = yield* availableFor(options, name)
   const needed = origins.reduce((sum, { bytes }) => sum + (bytes ?? 0), 0)
-  if (needed > whole) {
-    return yield* fail(new DiskFull({ folder: options.folder, neededBytes: needed, availableBytes: whole }))
+  if (needed > available) {
+    return yield* fail(new DiskFull({ folder: options.folder, neededBytes: needed, availableBytes: available }))
   }
-  const arrived: Array<Arrived> = []
+  const downloaded: Array<Downloaded> = []
   for (const origin of origins) {
-    const room = whole - arrived.reduce((sum, { bytes }) => sum + bytes, 0)
+    const maxBytes = available - downloaded.reduce((sum, { bytes }) => sum + bytes, 0)
     const target = join(options.folder, name, origin.path)
-    arrived.push(yield* download({ origin, target, retry, stallAfter, room, report, hasBegun: arrived.length > 0 }))
+    downloaded.push(
+      yield* download({ origin, target, retry, stallAfter, maxBytes, report, hasBegun: downloaded.length > 0 })
+    )
   }
-  return arrived
+  return downloaded
 })
 
-const removeParts = (arrived: ReadonlyArray<Arrived>) =>
+const removeParts = (downloaded: ReadonlyArray<Downloaded>) =>
   Effect.promise(() =>
-    Promise.all(arrived.flatMap(({ part }) => [rm(part, { force: true }), rm(`${part}.json`, { force: true })]))
+    Promise.all(downloaded.flatMap(({ part }) => [rm(part, { force: true }), rm(`${part}.json`, { force: true })]))
   )
 
-/** Whether the parts are GGUF files at all, before they take their place. */
-const checkHeaders = ({ files }: Tools, typed: string, arrived: ReadonlyArray<Arrived>) =>
-  Effect.forEach(arrived, ({ part }) => files.inspectFile(part), { discard: true }).pipe(
+/** Fails unless the parts are GGUF files, before they are moved into place. */
+const checkHeaders = ({ files }: StoreContext, typed: string, downloaded: ReadonlyArray<Downloaded>) =>
+  Effect.forEach(downloaded, ({ part }) => files.inspectFile(part), { discard: true }).pipe(
     Effect.catch(({ reason }) =>
       Effect.andThen(
-        removeParts(arrived),
+        removeParts(downloaded),
         Effect.fail(invalid(typed, `Not a loadable GGUF file: ${reason.detail}`))
       )
     )
   )
 
-/** Puts the files in their place, and tells of them. */
+/** Moves the files into place and writes the manifest. */
 const commit = Effect.fnUntraced(function*(
-  { options: { folder } }: Tools,
+  { options: { folder } }: StoreContext,
   about: Pick<Manifest, "kind" | "name" | "source">,
-  arrived: ReadonlyArray<Arrived>
+  downloaded: ReadonlyArray<Downloaded>
 ) {
-  for (const { origin, part } of arrived) {
+  for (const { origin, part } of downloaded) {
     const target = join(folder, about.name, origin.path)
     yield* Manifests.moveInto(part, target, dirname(target))
     yield* onDisk(target, () => rm(`${part}.json`, { force: true }))
   }
-  const [first, ...others] = arrived.map(({ bytes, etag, origin, sha256 }) => ({
+  const [first, ...others] = downloaded.map(({ bytes, etag, origin, sha256 }) => ({
     path: origin.path,
     bytes,
     sha256,
     ...(etag === undefined ? {} : { etag })
   }))
-  const revision = arrived.find((one) => one.revision !== undefined)?.revision
+  const revision = downloaded.find((one) => one.revision !== undefined)?.revision
   return yield* Manifests.write(folder, {
     version: 1,
     ...about,
@@ -100,19 +102,21 @@ const commit = Effect.fnUntraced(function*(
   })
 })
 
-/** What becomes of a model that is there already; undefined when it is to be pulled again. */
-const settle = Effect.fnUntraced(function*(tools: Tools, existing: StoredModel, source: string, given: PullOptions) {
-  const { files, name, quarantined, source: before } = existing.manifest
-  if (before !== source) return yield* fail(new NameTaken({ name, source: before }))
-  if (quarantined !== undefined) {
-    yield* Manifests.remove(tools.options.folder, name)
-    return undefined
+/** The existing model, where it has the same source and checksum; undefined where it is pulled again. */
+const reuse = Effect.fnUntraced(
+  function*(context: StoreContext, existing: StoredModel, source: string, given: PullOptions) {
+    const { files, name, quarantined, source: before } = existing.manifest
+    if (before !== source) return yield* fail(new NameTaken({ name, source: before }))
+    if (quarantined !== undefined) {
+      yield* Manifests.remove(context.options.folder, name)
+      return undefined
+    }
+    const [{ path, sha256 }] = files
+    return given.sha256 === undefined || given.sha256.toLowerCase() === sha256
+      ? existing
+      : yield* fail(new ChecksumMismatch({ file: path, expected: given.sha256, actual: sha256 }))
   }
-  const [{ path, sha256 }] = files
-  return given.sha256 === undefined || given.sha256.toLowerCase() === sha256
-    ? existing
-    : yield* fail(new ChecksumMismatch({ file: path, expected: given.sha256, actual: sha256 }))
-})
+)
 
 const checkName = (typed: string, name: string) =>
   ModelSource.isName(name)
@@ -122,9 +126,9 @@ const checkName = (typed: string, name: string) =>
       `"${name}" is not a valid model name. Choose one with --name, of letters, digits, ".", "_" and "-"`
     )
 
-/** Brings the files into the store, for the holder of its lock. */
-const bring = Effect.fnUntraced(function*(
-  tools: Tools,
+/** Pulls the files into the store; the caller holds the lock. */
+const pullLocked = Effect.fnUntraced(function*(
+  context: StoreContext,
   typed: string,
   about: Pick<Manifest, "kind" | "name" | "source">,
   origins: ReadonlyArray<Origin>,
@@ -136,29 +140,38 @@ const bring = Effect.fnUntraced(function*(
   )
   yield* report({ type: "resolved", name: about.name, files: origins.length, bytes })
   return yield* Effect.gen(function*() {
-    const arrived = yield* receiveAll(tools, about.name, origins, report)
-    if (about.kind === "gguf") yield* checkHeaders(tools, typed, arrived)
-    return yield* commit(tools, about, arrived)
-  }).pipe(Effect.onError(() => removeEmptyFolders(join(tools.options.folder, about.name), origins)))
+    const downloaded = yield* downloadAll(context, about.name, origins, report)
+    if (about.kind === "gguf") yield* checkHeaders(context, typed, downloaded)
+    return yield* commit(context, about, downloaded)
+  }).pipe(Effect.onError(() => removeEmptyFolders(join(context.options.folder, about.name), origins)))
 })
 
-/** Pulls, and tells of it. */
-export const pull = Effect.fnUntraced(function*(tools: Tools, typed: string, given: PullOptions, report: Report) {
-  const { folder } = tools.options
-  const source = yield* Effect.mapError(Effect.fromResult(ModelSource.parse(typed)), (detail) => invalid(typed, detail))
-  // Before anybody is asked for the rest.
-  if (given.name !== undefined) yield* checkName(typed, given.name)
-  const found = yield* find(tools, typed, source, report)
-  const name = given.name ?? found.name
-  yield* checkName(typed, name)
-  const origins = yield* withChecksum(found.origins, typed, given.sha256)
-  const { lost } = yield* Lock.acquire(join(folder, `.${name}.lock`), name)
-  const locked = Effect.gen(function*() {
-    const existing = yield* Manifests.read(folder, name)
-    const there = existing === undefined ? undefined : yield* settle(tools, existing, shown(typed, source), given)
-    const model = there ??
-      (yield* bring(tools, typed, { kind: found.kind, name, source: shown(typed, source) }, origins, report))
-    yield* report({ type: "done", model: yield* ensure(tools, model, report), already: there !== undefined })
-  })
-  yield* Effect.raceFirst(locked, lost)
-})
+/** Pulls a model and reports the progress. */
+export const pull = Effect.fnUntraced(
+  function*(context: StoreContext, typed: string, given: PullOptions, report: Report) {
+    const { folder } = context.options
+    const source = yield* Effect.mapError(
+      Effect.fromResult(ModelSource.parse(typed)),
+      (detail) => invalid(typed, detail)
+    )
+    // Checked before any request is sent.
+    if (given.name !== undefined) yield* checkName(typed, given.name)
+    const found = yield* find(context, typed, source, report)
+    const name = given.name ?? found.name
+    yield* checkName(typed, name)
+    const origins = yield* withChecksum(found.origins, typed, given.sha256)
+    const { lost } = yield* Lock.acquire(join(folder, `.${name}.lock`), name)
+    const pulled = Effect.gen(function*() {
+      const existing = yield* Manifests.read(folder, name)
+      const reused = existing === undefined ? undefined : yield* reuse(context, existing, shown(typed, source), given)
+      const model = reused ??
+        (yield* pullLocked(context, typed, { kind: found.kind, name, source: shown(typed, source) }, origins, report))
+      yield* report({
+        type: "done",
+        model: yield* ensureInspected(context, model, report),
+        already: reused !== undefined
+      })
+    })
+    yield* Effect.raceFirst(pulled, lost)
+  }
+)

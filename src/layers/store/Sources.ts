@@ -1,4 +1,4 @@
-/** Finds out which files a source means. */
+/** Finds the files of a source. */
 import { Duration, Effect, Redacted, Schedule } from "effect"
 import { HttpClient } from "effect/http"
 import { resolve } from "node:path"
@@ -12,10 +12,10 @@ import * as Http from "./Http.ts"
 import * as HuggingFace from "./HuggingFace.ts"
 import * as LocalFiles from "./LocalFiles.ts"
 import type { Cut, Origin } from "./Origin.ts"
-import type { Found, Report, Tools } from "./StoreContext.ts"
+import type { Found, Report, StoreContext } from "./StoreContext.ts"
 import { invalid } from "./StoreContext.ts"
 
-/** A URL's file, and its parts where it is split. */
+/** The file of a URL, with all parts of a split file. */
 const originsOfUrl = (client: HttpClient.HttpClient, url: string): ReadonlyArray<Origin> => {
   const { pathname } = new URL(url)
   return ModelSource.partsOf(pathname).map((part) => {
@@ -33,12 +33,12 @@ const originsOfUrl = (client: HttpClient.HttpClient, url: string): ReadonlyArray
 }
 
 const findOnHuggingFace = Effect.fnUntraced(function*(
-  { client, options: { endpoint }, retry }: Tools,
+  { client, options: { endpoint }, retry }: StoreContext,
   typed: string,
   source: Extract<Source, { readonly type: "huggingface" }>,
   report: Report
 ) {
-  const told = Schedule.tap(
+  const reported = Schedule.tap(
     Schedule.setInputType<Cut | ModelStoreError>()(retry),
     ({ attempt, duration, input }) =>
       input._tag === "Cut"
@@ -64,37 +64,37 @@ const findOnHuggingFace = Effect.fnUntraced(function*(
     return unreachable <= pullUnreachableRetries
   }
   const choice = yield* HuggingFace.find(endpoint, source, typed).pipe(
-    Effect.retry({ schedule: told, while: isRetried }),
+    Effect.retry({ schedule: reported, while: isRetried }),
     Effect.catchTag("Cut", ({ detail }) => fail(new DownloadFailed({ url: endpoint.url, detail, attempts }))),
     Effect.provideService(HttpClient.HttpClient, client)
   )
   return { ...choice, origins: HuggingFace.originsOf(client, endpoint, source.repository, choice) } satisfies Found
 })
 
-/** @param report hears of what is tried again */
+/** Finds the files of a source. `report` gets the retries. */
 export const find = (
-  tools: Tools,
+  context: StoreContext,
   typed: string,
   source: Source,
   report: Report
 ): Effect.Effect<Found, ModelStoreError> => {
   switch (source.type) {
     case "huggingface":
-      return findOnHuggingFace(tools, typed, source, report)
+      return findOnHuggingFace(context, typed, source, report)
     case "url": {
       const name = ModelSource.nameOf(new URL(source.url).pathname)
-      return Effect.succeed({ kind: "gguf", name, origins: originsOfUrl(tools.client, source.url) })
+      return Effect.succeed({ kind: "gguf", name, origins: originsOfUrl(context.client, source.url) })
     }
     case "path":
       return LocalFiles.find(source.path)
   }
 }
 
-/** The source as it may be kept and shown. */
+/** The source for manifests and messages: without a query, with an absolute path. */
 export const shown = (typed: string, source: Source): string =>
   source.type === "url" ? Http.showUrl(source.url) : source.type === "path" ? resolve(source.path) : typed
 
-/** The origins, of which the first must have this checksum. */
+/** The origins, with the given checksum for the first one. */
 export const withChecksum = (
   origins: ReadonlyArray<Origin>,
   typed: string,

@@ -1,6 +1,6 @@
-/** What every step of the store's work needs. */
-import type { Duration, Effect, Schedule } from "effect"
-import { Clock, Effect as Effects } from "effect"
+/** What all operations of the store share: options, HTTP client, and retry policy. */
+import type { Duration, Schedule } from "effect"
+import { Clock, Effect } from "effect"
 import type { HttpClient } from "effect/http"
 import type { ModelFiles } from "../../services/engines/ModelFiles.ts"
 import type { Manifest, ModelStoreError, Progress } from "../../services/store/ModelStore.ts"
@@ -10,33 +10,33 @@ import type { Origin } from "./Origin.ts"
 
 export interface Options {
   readonly folder: string
-  /** Most that the store may take on the disk. */
+  /** Limit of the store on the disk, bytes. */
   readonly maxBytes?: number | undefined
   readonly endpoint: Endpoint
   readonly retry?: Schedule.Schedule<unknown> | undefined
   readonly stallAfter?: Duration.Duration | undefined
 }
 
-/** What a source turned out to be. */
+/** The files that a source means. */
 export interface Found {
   readonly kind: Manifest["kind"]
   readonly name: string
   readonly origins: ReadonlyArray<Origin>
 }
 
-export interface Tools {
+export interface StoreContext {
   readonly options: Options
   readonly client: HttpClient.HttpClient
   readonly files: ModelFiles["Service"]
   readonly retry: Schedule.Schedule<unknown>
   readonly stallAfter: Duration.Duration
-  /** What was inspected since this process began, by path: a store that is read-only keeps no mark. */
+  /** Models inspected by this process, by path: a read-only store cannot record them. */
   readonly inspected: Map<string, NonNullable<Manifest["inspected"]>>
 }
 
 export type Report = (progress: Progress) => Effect.Effect<unknown>
 
-/** As manifests have it. */
-export const now = Effects.map(Clock.currentTimeMillis, (ms) => new Date(ms).toISOString())
+/** The time as manifests have it, ISO 8601. */
+export const now = Effect.map(Clock.currentTimeMillis, (ms) => new Date(ms).toISOString())
 
 export const invalid = (source: string, detail: string): ModelStoreError => fail(new InvalidSource({ source, detail }))

@@ -3,14 +3,13 @@
  *
  * **Details**
  *
- * Versions 2 and 3, little endian, after the format's description in the ggml repository (`docs/gguf.md`). The bytes
- * may end anywhere: a header that goes on past them fails with `Truncated`, which says how many more are wanted at
- * least. Every count in the file is believed only as far as there are bytes for it, so that no header makes this
- * allocate more than a few times its own size.
+ * Versions 2 and 3, little endian, by the specification in the ggml repository (`docs/gguf.md`). The bytes may end
+ * anywhere: a header that continues past them fails with `Truncated`, which has a lower bound of the missing bytes. A count
+ * in the file is checked against the bytes that remain, so that parsing allocates at most a few times the header's size.
  *
  * **Gotchas**
  *
- * Long arrays (a vocabulary's tokens) are stepped over and only counted. A 64-bit number is rounded to a double.
+ * Long arrays (the tokens of a vocabulary) are skipped; only their length is kept. 64-bit numbers are rounded to doubles.
  *
  * **Example**
  *
@@ -30,7 +29,7 @@ export { Malformed, Truncated } from "./GgufCursor.ts"
 export type { TensorType } from "./GgufTypes.ts"
 export { tensorTypes } from "./GgufTypes.ts"
 
-/** An array that was stepped over: its length. */
+/** A skipped array: its length. */
 export interface Skipped {
   readonly skipped: number
 }
@@ -38,24 +37,24 @@ export interface Skipped {
 /** A value of the metadata. Arrays of up to 1,024 numbers or flags are kept. */
 export type Value = string | number | boolean | ReadonlyArray<number | boolean> | Skipped
 
-/** One tensor, of whose weights only the place is told. */
+/** One tensor, with the position of its weights. */
 export interface Tensor {
   readonly name: string
   readonly dimensions: ReadonlyArray<number>
   /** As in ggml's `ggml_type`; see `tensorTypes`. */
   readonly type: number
-  /** From the beginning of the weights, bytes. */
+  /** Offset from the beginning of the weights, bytes. */
   readonly offset: number
-  /** Of its weights, bytes; undefined for a type that is not known here. */
+  /** Size of its weights, bytes; undefined for an unknown type. */
   readonly bytes: number | undefined
 }
 
-/** What a file says of itself before its weights. */
+/** The header of a GGUF file. */
 export interface Header {
   readonly version: number
   readonly metadata: ReadonlyMap<string, Value>
   readonly tensors: ReadonlyArray<Tensor>
-  /** Where the weights begin, bytes from the file's beginning. */
+  /** Offset of the weights in the file, bytes. */
   readonly weightsOffset: number
 }
 
@@ -174,21 +173,21 @@ export const textOf = (header: Header, key: string): string | undefined => {
   return typeof value === "string" ? value : undefined
 }
 
-/** Of the model's family, as `llama`, which begins the names of its figures. */
+/** The architecture of the model, such as `llama`: the prefix of its metadata keys. */
 export const architectureOf = (header: Header): string => textOf(header, "general.architecture") ?? ""
 
-/** Of all tensors whose type is known, bytes. */
+/** Size of all tensors of known types, bytes. */
 export const weightsBytesOf = (header: Header): number =>
   header.tensors.reduce((sum, tensor) => sum + (tensor.bytes ?? 0), 0)
 
-/** Where the last weights end that are told of, bytes from the file's beginning. */
+/** Offset in the file at which the last tensor ends, bytes. */
 export const endOf = (header: Header): number =>
   header.tensors.reduce(
     (end, { bytes, offset }) => Math.max(end, header.weightsOffset + offset + (bytes ?? 0)),
     header.weightsOffset
   )
 
-/** The type that most of the weights' bytes have. */
+/** The type of most bytes of the weights. */
 export const dominantTypeOf = (header: Header): TensorType | undefined => {
   const bytes = new Map<number, number>()
   for (const tensor of header.tensors) bytes.set(tensor.type, (bytes.get(tensor.type) ?? 0) + (tensor.bytes ?? 0))
@@ -196,13 +195,13 @@ export const dominantTypeOf = (header: Header): TensorType | undefined => {
   return dominant === undefined ? undefined : tensorTypes.get(dominant[0])
 }
 
-/** As people call it: `Q8_0`, `Q4_K_M`; empty where the file does not tell. */
+/** The name of the quantisation, such as `Q8_0` or `Q4_K_M`; empty where it is unknown. */
 export const quantisationOf = (header: Header): string =>
   fileTypes.get(numberOf(header, "general.file_type") ?? -1) ?? dominantTypeOf(header)?.name ?? ""
 
 /**
  * Bits of most of the weights, without the scales of their blocks: 4 for `Q4_0` and `Q4_K_M`, 8 for `Q8_0`, 16 for
- * `F16` and `BF16`, 32 for `F32`; undefined where the file does not tell.
+ * `F16` and `BF16`, 32 for `F32`; undefined where it is unknown.
  */
 export const bitsOf = (header: Header): number | undefined => {
   const digits = /\d+/.exec(quantisationOf(header))?.[0]

@@ -3,10 +3,10 @@
  */
 import { Schema } from "effect"
 
-/** The header goes on past the bytes there are; `moreBytes` is a lower bound of what is wanted. */
+/** The header continues past the given bytes; `moreBytes` is a lower bound of the missing bytes. */
 export class Truncated extends Schema.TaggedError<Truncated>()("Truncated", {
   moreBytes: Schema.Finite,
-  /** What was being read, as `metadata[3].value`. */
+  /** The position in the header, such as `metadata[3].value`. */
   where: Schema.String
 }) {
   override get message(): string {
@@ -17,7 +17,7 @@ export class Truncated extends Schema.TaggedError<Truncated>()("Truncated", {
 /** The bytes are not those of a GGUF header. */
 export class Malformed extends Schema.TaggedError<Malformed>()("Malformed", {
   where: Schema.String,
-  /** Bytes from the file's beginning. */
+  /** Offset in the file, bytes. */
   offset: Schema.Finite,
   expected: Schema.String
 }) {
@@ -36,7 +36,7 @@ export class Halt {
   }
 }
 
-/** Reads on from where it stands; `where` names what is being read. */
+/** Reads values one after another; `where` names the current position. */
 export class Cursor {
   offset = 0
   where = "magic"
@@ -62,7 +62,7 @@ export class Cursor {
     return this.offset - size
   }
 
-  /** There must be so many bytes to come. */
+  /** Fails unless this many bytes remain. */
   expect(size: number): void {
     const end = this.offset + size
     if (end <= this.#bytes.length) return
@@ -74,7 +74,7 @@ export class Cursor {
 
   u64 = (): number => Number(this.#view.getBigUint64(this.take(8), true))
 
-  /** A number of things of which each takes at least so many bytes. */
+  /** Reads a count of items, each of which needs at least this many bytes. */
   count(leastBytes: number): number {
     const count = this.u64()
     if (!Number.isSafeInteger(count * leastBytes)) this.refuse("Expected a count that a file can hold")

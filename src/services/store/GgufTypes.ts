@@ -1,6 +1,6 @@
 /** The types that weights have in GGUF files, and the names of their mixtures. */
 
-/** A tensor type: its weights come in blocks of so many elements and bytes. */
+/** A tensor type: elements and bytes of one block of weights. */
 export interface TensorType {
   readonly name: string
   readonly blockElements: number

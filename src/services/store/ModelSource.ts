@@ -1,14 +1,14 @@
 /**
- * Where a model is pulled from, and which of a repository's files that means. Pure.
+ * Parses the source of a model and chooses its files in a repository. Pure.
  *
  * **Details**
  *
  * - `hf:org/repo[:quantisation][/file]`: a repository on Hugging Face
- * - `https://host/path/model.gguf`: one file; plain http only from this machine itself
- * - anything else: a path on this machine, a GGUF file or an ONNX folder
+ * - `https://host/path/model.gguf`: one file; plain http only from this machine
+ * - anything else: a local path of a GGUF file or an ONNX folder
  *
- * Of several quantisations in a repository without one being named, `Q8_0` is taken where it is at most 1 GiB, since
- * small models suffer most from fewer bits; otherwise the first of `preferredQuantisations` that there is.
+ * Where a repository has several quantisations and the source names none, `Q8_0` is chosen up to 1 GiB, since small models
+ * lose most quality with fewer bits; otherwise the first of `preferredQuantisations` that the repository has.
  */
 import { Result } from "effect"
 
@@ -26,7 +26,7 @@ export type Source =
 export interface RepositoryFile {
   readonly path: string
   readonly bytes: number
-  /** In hexadecimal, where the repository tells. */
+  /** In hexadecimal; undefined where the repository has none. */
   readonly sha256: string | undefined
 }
 
@@ -37,7 +37,7 @@ export interface Choice {
   readonly files: readonly [RepositoryFile, ...Array<RepositoryFile>]
 }
 
-/** The largest `Q8_0` that is taken before smaller quantisations, bytes. */
+/** The largest `Q8_0` that is preferred to smaller quantisations, bytes. */
 export const smallModelBytes = 2 ** 30
 
 export const preferredQuantisations = [
@@ -55,11 +55,11 @@ export const preferredQuantisations = [
 
 const huggingFace = /^hf:([\w.-]+\/[\w.-]+?)(?::([\w.-]+))?(?:\/(.+))?$/
 
-/** Whether a host is this machine itself. */
+/** Whether a host is a loopback address. */
 export const isLoopback = (host: string): boolean =>
   host === "localhost" || host === "[::1]" || /^127(\.\d{1,3}){3}$/.test(host)
 
-/** What is wrong with a URL to read from, if anything. */
+/** The problem of a URL to read from; undefined where there is none. */
 export const urlProblem = (text: string): string | undefined => {
   const url = URL.parse(text)
   if (url === null) return "it is not a URL"
@@ -73,7 +73,7 @@ export const urlProblem = (text: string): string | undefined => {
 const isSafePath = (path: string): boolean =>
   path.split("/").every((part) => part !== "" && part !== "." && part !== "..")
 
-/** A repository as browsers and other programs name it. */
+/** The web page of a repository. */
 const huggingFacePage =
   /^(?:https?:\/\/)?(?:huggingface\.co|hf\.co)\/([^/:]+\/[^/:]+)(:[^/]+)?(?:\/(?:tree|blob)\/[^/]+)?(\/[^?]+?)?\/?(?:\?.*)?$/
 
@@ -99,36 +99,36 @@ const parseKind = (text: string): Result.Result<Source, string> => {
   return text === "" ? Result.fail("Expected a source") : Result.succeed({ type: "path", path: text })
 }
 
-/** A source as it is typed, or what is wrong with it. */
+/** Parses a source; fails with the problem. */
 export const parse = (text: string): Result.Result<Source, string> =>
-  Number(splitPattern.exec(text.replace(/[?#].*$/, ""))?.[2] ?? 1) > mostParts
-    ? Result.fail(`A model can have at most ${mostParts} parts`)
+  Number(splitPattern.exec(text.replace(/[?#].*$/, ""))?.[2] ?? 1) > maxParts
+    ? Result.fail(`A model can have at most ${maxParts} parts`)
     : parseKind(text)
 
-/** Files of a split model. */
-const mostParts = 1000
+/** Limit of the files of a split model. */
+const maxParts = 1000
 
-const longestName = 128
+const maxNameLength = 128
 
-/** Whether a text can name a model in the store, where it names a folder too. */
-export const isName = (name: string): boolean => /^[\w][\w.-]*$/.test(name) && name.length <= longestName
+/** Whether text can be the name of a model in the store, which is also the name of its folder. */
+export const isName = (name: string): boolean => /^[\w][\w.-]*$/.test(name) && name.length <= maxNameLength
 
 const basename = (path: string): string => path.slice(path.lastIndexOf("/") + 1)
 
 const splitPattern = /-(\d{5})-of-(\d{5})\.gguf$/i
 
-/** A name for the store, after a file or folder. */
+/** The name in the store for a file or folder. */
 export const nameOf = (path: string): string =>
   basename(path.replace(/\/+$/, "")).replace(splitPattern, "").replace(/\.gguf$/i, "").replaceAll(/[^\w.-]/g, "-")
-    .replace(/^[.-]+/, "").slice(0, longestName)
+    .replace(/^[.-]+/, "").slice(0, maxNameLength)
 
-/** A quantisation in a file's name, in capitals; `onnx/model_q4.onnx` has one too. */
+/** The quantisation in the name of a file, in upper case, such as `Q4` of `onnx/model_q4.onnx`. */
 export const quantisationIn = (path: string): string | undefined =>
   /(?:^|[-._])(i?q\d\w*|tq\d_\d|mxfp4\w*|bf16|f(?:p)?(?:16|32)|u?int8|bnb4)(?=[-.]|$)/i.exec(
     basename(path).replace(splitPattern, ".gguf")
   )?.[1]?.toUpperCase()
 
-/** The names of all parts of a split file, of which one is named; the name alone of a whole one. */
+/** The names of all parts of a split file, by the name of one; otherwise the name itself. */
 export const partsOf = (path: string): ReadonlyArray<string> => {
   const total = splitPattern.exec(path)?.[2]
   if (total === undefined) return [path]
@@ -141,7 +141,7 @@ export const partsOf = (path: string): ReadonlyArray<string> => {
 
 const isFirstPart = (path: string): boolean => (splitPattern.exec(path)?.[1] ?? "00001") === "00001"
 
-/** Projectors for images stand beside models and are none. */
+/** Image projectors (`mmproj`) are GGUF files beside models, but no models. */
 const isGguf = ({ path }: RepositoryFile): boolean => /\.gguf$/i.test(path) && !/^mmproj/i.test(basename(path))
 
 const listed = (files: ReadonlyArray<RepositoryFile>): string => files.map(({ path }) => path).join(", ")
@@ -157,8 +157,8 @@ const choiceOf = (
     : Result.succeed({ kind, name, files: [first, ...others] })
 }
 
-/** A file with all of its parts. */
-const wholeGguf = (files: ReadonlyArray<RepositoryFile>, path: string): Result.Result<Choice, string> => {
+/** A file with all its parts. */
+const allParts = (files: ReadonlyArray<RepositoryFile>, path: string): Result.Result<Choice, string> => {
   const parts = partsOf(path).map((part) => files.find((file) => file.path === part))
   const missing = partsOf(path).filter((_, index) => parts[index] === undefined)
   return missing.length > 0
@@ -169,7 +169,7 @@ const wholeGguf = (files: ReadonlyArray<RepositoryFile>, path: string): Result.R
 const bytesOf = (files: ReadonlyArray<RepositoryFile>, path: string): number =>
   partsOf(path).reduce((sum, part) => sum + (files.find((file) => file.path === part)?.bytes ?? 0), 0)
 
-/** The candidates of the quantisation that is taken when none is named. */
+/** The candidates of the preferred quantisation. */
 const preferred = (
   files: ReadonlyArray<RepositoryFile>,
   candidates: ReadonlyArray<RepositoryFile>
@@ -187,7 +187,7 @@ const chooseGguf = (
   const found = quantisation === undefined
     ? preferred(files, candidates)
     : candidates.filter(({ path }) => quantisationIn(path) === quantisation.toUpperCase())
-  if (found.length === 1) return wholeGguf(files, found[0]!.path)
+  if (found.length === 1) return allParts(files, found[0]!.path)
   return Result.fail(
     found.length === 0
       ? `No file has the quantisation ${quantisation}. Available files: ${listed(candidates)}`
@@ -195,7 +195,7 @@ const chooseGguf = (
   )
 }
 
-/** What transformers.js reads beside the weights. */
+/** Files that transformers.js reads beside the weights. */
 const isOnnxCompanion = ({ path }: RepositoryFile): boolean => /^[^/]+\.(json|jinja|txt|model)$/.test(path)
 
 const chooseOnnx = (
@@ -205,19 +205,19 @@ const chooseOnnx = (
 ): Result.Result<Choice, string> => {
   const model = quantisation === undefined ? "onnx/model.onnx" : `onnx/model_${quantisation.toLowerCase()}.onnx`
   const weights = files.filter(({ path }) => path === model || path.startsWith(`${model}_data`))
-  const there = files.filter(({ path }) => path.endsWith(".onnx"))
+  const available = files.filter(({ path }) => path.endsWith(".onnx"))
   return weights.some(({ path }) => path === model)
     ? choiceOf("onnx", nameOf(repository), [...weights, ...files.filter(isOnnxCompanion)])
-    : Result.fail(`The repository has no file ${model}. Available files: ${listed(there)}`)
+    : Result.fail(`The repository has no file ${model}. Available files: ${listed(available)}`)
 }
 
-/** The files to pull, or why none can be chosen. */
+/** The files to pull; fails with the reason why none can be chosen. */
 export const choose = (
   source: Extract<Source, { readonly type: "huggingface" }>,
   files: ReadonlyArray<RepositoryFile>
 ): Result.Result<Choice, string> => {
   const ggufs = files.filter(isGguf).filter(({ path }) => isFirstPart(path))
-  if (source.file !== undefined) return wholeGguf(files, source.file)
+  if (source.file !== undefined) return allParts(files, source.file)
   if (ggufs.length > 0) return chooseGguf(files, ggufs, source.quantisation)
   return files.some(({ path }) => path.endsWith(".onnx"))
     ? chooseOnnx(source.repository, files, source.quantisation)

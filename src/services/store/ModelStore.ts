@@ -1,17 +1,17 @@
 /**
- * The models on this machine's disk: pulled once, checked, and known to load.
+ * The model store: models on the local disk that were pulled, verified and tested.
  *
  * **Details**
  *
- * A model is a folder of the store with its files and a `model.json` that says where they came from. It is there whole
- * or not at all: files are written beside their place as `*.part`, checked, and renamed. Before a file is loaded for
- * the first time, a process of its own loads it and computes one token, since a bad file can abort the process that
- * loads it; one that fails is quarantined.
+ * A model is a folder of the store with its files and a manifest, `model.json`, which names their source. A model is
+ * complete or absent: files are written as `*.part`, verified, and renamed, and the manifest is written last. Before a file
+ * is loaded for the first time, a separate process loads it and computes one token, since a bad file can abort the process
+ * that loads it; a file that fails is quarantined.
  */
 import type { Effect, Stream } from "effect"
 import { Context, Schema } from "effect"
 
-/** The source is not one, or means no file. */
+/** The source is malformed, or has no matching file. */
 export class InvalidSource extends Schema.TaggedError<InvalidSource>()("InvalidSource", {
   source: Schema.String,
   detail: Schema.String
@@ -21,14 +21,14 @@ export class InvalidSource extends Schema.TaggedError<InvalidSource>()("InvalidS
   }
 }
 
-/** The server knows no such repository or file. */
+/** The server has no such repository or file. */
 export class SourceNotFound extends Schema.TaggedError<SourceNotFound>()("SourceNotFound", { url: Schema.String }) {
   override get message(): string {
     return `Not found: ${this.url}. Check the name of the repository and file.`
   }
 }
 
-/** The server wants to know who asks, or does not like who does. */
+/** The server requires a token, or rejects the one that is sent. */
 export class AccessDenied extends Schema.TaggedError<AccessDenied>()("AccessDenied", {
   url: Schema.String,
   status: Schema.Int
@@ -39,7 +39,7 @@ export class AccessDenied extends Schema.TaggedError<AccessDenied>()("AccessDeni
   }
 }
 
-/** The network or the server failed, again and again. What was received is kept, and the next pull goes on from there. */
+/** The network or the server failed repeatedly. The received part is kept, and the next pull resumes it. */
 export class DownloadFailed extends Schema.TaggedError<DownloadFailed>()("DownloadFailed", {
   url: Schema.String,
   detail: Schema.String,
@@ -53,7 +53,7 @@ export class DownloadFailed extends Schema.TaggedError<DownloadFailed>()("Downlo
   }
 }
 
-/** The bytes are not those that were promised; they are deleted. */
+/** The file does not have the expected checksum; it is deleted. */
 export class ChecksumMismatch extends Schema.TaggedError<ChecksumMismatch>()("ChecksumMismatch", {
   file: Schema.String,
   expected: Schema.String,
@@ -65,7 +65,7 @@ export class ChecksumMismatch extends Schema.TaggedError<ChecksumMismatch>()("Ch
   }
 }
 
-/** There is no room; both in bytes. */
+/** The disk or the store is full; both in bytes. */
 export class DiskFull extends Schema.TaggedError<DiskFull>()("DiskFull", {
   folder: Schema.String,
   neededBytes: Schema.Finite,
@@ -77,13 +77,13 @@ export class DiskFull extends Schema.TaggedError<DiskFull>()("DiskFull", {
   }
 }
 
-/** Another process pulls the same model. */
+/** Another process is pulling the same model. */
 export class PullInProgress extends Schema.TaggedError<PullInProgress>()("PullInProgress", {
   name: Schema.String,
-  /** Of the other process, where its lock says so. */
+  /** Process id and host of the other process, where its lock has them. */
   pid: Schema.optionalKey(Schema.Int),
   host: Schema.optionalKey(Schema.String),
-  /** A lock whose process has ended expires after so long. */
+  /** Time after which the lock of a process that has ended expires. */
   expiresSeconds: Schema.Finite
 }) {
   override get message(): string {
@@ -93,7 +93,7 @@ export class PullInProgress extends Schema.TaggedError<PullInProgress>()("PullIn
   }
 }
 
-/** The name is taken by a model from elsewhere. */
+/** A model from another source has the name. */
 export class NameTaken extends Schema.TaggedError<NameTaken>()("NameTaken", {
   name: Schema.String,
   source: Schema.String
@@ -104,7 +104,7 @@ export class NameTaken extends Schema.TaggedError<NameTaken>()("NameTaken", {
   }
 }
 
-/** The model did not load, or took the process that tried it with it. */
+/** The model did not load, or aborted the process that loaded it. */
 export class Quarantined extends Schema.TaggedError<Quarantined>()("Quarantined", {
   path: Schema.String,
   detail: Schema.String
@@ -115,7 +115,7 @@ export class Quarantined extends Schema.TaggedError<Quarantined>()("Quarantined"
   }
 }
 
-/** There is no such model in the store. */
+/** The store has no such model. */
 export class NotInStore extends Schema.TaggedError<NotInStore>()("NotInStore", {
   name: Schema.String,
   available: Schema.Array(Schema.String)
@@ -128,7 +128,7 @@ export class NotInStore extends Schema.TaggedError<NotInStore>()("NotInStore", {
   }
 }
 
-/** The disk or the operating system refused. */
+/** The file system refused an operation. */
 export class StoreUnusable extends Schema.TaggedError<StoreUnusable>()("StoreUnusable", {
   path: Schema.String,
   detail: Schema.String
@@ -154,7 +154,7 @@ export const Reason = Schema.Union([
 ])
 export type Reason = typeof Reason.Type
 
-/** The one error of the store. */
+/** The error of the store. */
 export class ModelStoreError extends Schema.TaggedError<ModelStoreError>()("ModelStoreError", { reason: Reason }) {
   override get message(): string {
     return this.reason.message
@@ -179,7 +179,7 @@ export const Manifest = Schema.Struct({
   version: Schema.Literal(1),
   name: Schema.String,
   kind: Schema.Literals(["gguf", "onnx"]),
-  /** As it was typed. */
+  /** The source as the user typed it. */
   source: Schema.String,
   /** The repository's commit. */
   revision: Schema.optionalKey(Schema.String),
@@ -187,7 +187,7 @@ export const Manifest = Schema.Struct({
   pulledAt: Schema.String,
   /** The first is the one to load. */
   files: Schema.NonEmptyArray(StoredFile),
-  /** What was loaded successfully, to tell whether it is still the same: size, time (ms since 1970) and checksum. */
+  /** The version that was loaded successfully: size, time (ms since 1970) and checksum. */
   inspected: Schema.optionalKey(
     Schema.Struct({ bytes: Schema.Finite, changedAt: Schema.Finite, sha256: Schema.String, at: Schema.String })
   ),
@@ -198,12 +198,12 @@ export type Manifest = typeof Manifest.Type
 /** A model of the store. */
 export interface StoredModel {
   readonly manifest: Manifest
-  /** What to load, absolute: the first file of a GGUF model, the folder of an ONNX model. */
+  /** The path to load, absolute: the first file of a GGUF model, the folder of an ONNX model. */
   readonly path: string
   readonly bytes: number
 }
 
-/** What happens during a pull. */
+/** The progress of a pull. */
 export type Progress =
   | { readonly type: "resolved"; readonly name: string; readonly files: number; readonly bytes: number | undefined }
   | {
@@ -224,29 +224,29 @@ export type Progress =
   | {
     readonly type: "done"
     readonly model: StoredModel
-    /** It was in the store already. */
+    /** Whether the store already had the model. */
     readonly already: boolean
   }
 
 /** Options of a pull. */
 export interface PullOptions {
-  /** Default after the file or repository. */
+  /** Name in the store; default from the file or repository. */
   readonly name?: string | undefined
-  /** What the (first) file's checksum must be, in hexadecimal. */
+  /** Expected SHA-256 checksum of the (first) file, in hexadecimal. */
   readonly sha256?: string | undefined
 }
 
 /** Model files on the disk of this machine. */
 export class ModelStore extends Context.Service<ModelStore, {
-  /** Pulls a model; the last event is `done`. Ending the stream early stops the pull, and the next goes on from there. */
+  /** Pulls a model; the last event is `done`. Ending the stream early stops the pull; the next pull resumes it. */
   readonly pull: (source: string, options?: PullOptions) => Stream.Stream<Progress, ModelStoreError>
   readonly list: Effect.Effect<ReadonlyArray<StoredModel>, ModelStoreError>
   readonly get: (name: string) => Effect.Effect<StoredModel, ModelStoreError>
-  /** Removes a model, or what an unfinished pull left of it. */
+  /** Removes a model, or the parts of an unfinished pull. */
   readonly remove: (name: string) => Effect.Effect<void, ModelStoreError>
   /**
-   * Succeeds when a file is safe to load: it is not of the store, or it has been inspected as it is. Otherwise inspects
-   * it, which can fail with `Quarantined`.
+   * Succeeds when a file is safe to load: it is outside the store, or this version of it has been inspected. Otherwise
+   * inspects it, which can fail with `Quarantined`.
    */
   readonly ensureInspected: (path: string) => Effect.Effect<void, ModelStoreError>
 }>()("troupe/services/store/ModelStore") {}

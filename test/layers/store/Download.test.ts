@@ -62,7 +62,7 @@ const withServer = (
           target,
           retry: Schedule.upTo(Schedule.spaced("1 millis"), { times: 3 }),
           stallAfter: Duration.seconds(30),
-          room: 1e9,
+          maxBytes: 1e9,
           report: (progress) => Effect.sync(() => events.push(progress)),
           ...given
         })
@@ -267,10 +267,10 @@ describe("download", () => {
         })
     ))
 
-  it.live("ends where its room ends: before the first byte where the size is known", () =>
+  it.live("ends where its maxBytes ends: before the first byte where the size is known", () =>
     withServer(() => undefined, ({ pull, target }) =>
       Effect.gen(function*() {
-        assert.deepInclude(yield* reasonOf(pull({ room: 1000 })), {
+        assert.deepInclude(yield* reasonOf(pull({ maxBytes: 1000 })), {
           _tag: "DiskFull",
           neededBytes: bytes.length,
           availableBytes: 1000
