@@ -2,7 +2,6 @@
 import type { Caller } from "./Caller.ts"
 import type { GenerateJob, SamplingOptions, TokenizeJob } from "./Job.ts"
 import type { Message } from "./Message.ts"
-import type { PassThrough } from "./PassThrough.ts"
 import type { Native, Source } from "./Source.ts"
 
 /** What the caller set; an engine applies its own defaults to the rest. */
@@ -16,8 +15,6 @@ export interface Generation extends Omit<GenerateJob, "kind" | "window" | "messa
   readonly source?: Source | undefined
   /** `assistantPrefix` holds text of an earlier attempt, which `source` does not have; default false. */
   readonly resumed?: boolean | undefined
-  /** Fields of the caller's own dialect; left out, none. An engine that has no words for them refuses what is required. */
-  readonly extra?: PassThrough | undefined
   /** Whether an answer may have several calls, for engines that can be told; default true. */
   readonly parallelToolCalls?: boolean | undefined
   /** For engines that hand a request on to others who queue it; left out, nothing is said. */

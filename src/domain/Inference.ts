@@ -26,7 +26,6 @@ import type { InferenceError } from "./InferenceError.ts"
 import type { ChosenLogprob, Classification, FinishReason, TokenUsage, ToolCall as JobToolCall } from "./Job.ts"
 import { isNestedDeeper, mostLevels } from "./JsonDepth.ts"
 import * as Content from "./Message.ts"
-import * as PassThrough from "./PassThrough.ts"
 import { RoutingOptions } from "./RoutingOptions.ts"
 import type { Native } from "./Source.ts"
 import { Source } from "./Source.ts"
@@ -149,8 +148,6 @@ export const Request = Schema.Struct({
   format: Schema.optional(Format),
   /** Tell each token's log-probability and those of so many of the likeliest; default none. */
   logprobs: Schema.optional(Schema.Int.check(within(0, 20))),
-  /** What the caller says in a dialect's own words and Troupe has no name for; default nothing. */
-  extra: Schema.optional(PassThrough.PassThrough),
   /** The caller's own request, which a provider of its dialect is sent; default none. */
   source: Schema.optional(Source),
   ...standing
@@ -173,8 +170,6 @@ export const EmbedRequest = Schema.Struct({
   model: Schema.NonEmptyString,
   /** Empty texts stand for inputs that only `source` has, as tokens. */
   inputs: Texts,
-  /** As in `Request`. */
-  extra: Schema.optional(PassThrough.PassThrough),
   /** As in `Request`. */
   source: Schema.optional(Source),
   ...standing
@@ -219,8 +214,6 @@ export const CountRequest = Schema.Struct({
     assistantPrefix: Schema.optional(Schema.NonEmptyString),
     tools: Schema.optional(Schema.Array(Tool))
   }),
-  /** As in `Request`. */
-  extra: Schema.optional(PassThrough.PassThrough),
   /** As in `Request`. */
   source: Schema.optional(Source),
   ...standing

@@ -3,7 +3,10 @@
  * `layers/providers/Providers`. Pure data.
  */
 import type { Ability } from "./EngineProtocol.ts"
-import type { Dialect } from "./PassThrough.ts"
+
+/** Dialects of callers that providers have as well. */
+export const dialects = ["openai", "anthropic"] as const
+export type Dialect = typeof dialects[number]
 
 /** What a configuration, the router and the connections need to know of a provider. */
 export interface ProviderKind {

@@ -4,20 +4,21 @@ import { firstImage } from "./Message.ts"
 import type { RequiredCapability } from "./SelectionInput.ts"
 
 /** The fields of a request that may need something. */
-type Asked = Pick<Request, "extra" | "format" | "logprobs" | "messages" | "toolChoice" | "tools">
+type Asked = Pick<Request, "format" | "logprobs" | "messages" | "source" | "toolChoice" | "tools">
 
-const hasRequired = ({ extra }: Asked): boolean =>
-  extra !== undefined && extra.fields.some(({ optional }) => optional !== true)
+/** The dialect whose unknown fields the request needs, if any. */
+const needsOfFields = ({ source }: Pick<Request, "source">): ReadonlyArray<RequiredCapability> =>
+  source?.unknownFields?.some(({ optional }) => optional !== true) === true ? [`${source.dialect} fields`] : []
 
 export const needsOf = (request: Asked): ReadonlyArray<RequiredCapability> => {
-  const { extra, format, logprobs, messages, toolChoice, tools = [] } = request
+  const { format, logprobs, messages, toolChoice, tools = [] } = request
   const needs: Array<RequiredCapability> = ["generate"]
   // Tools that must not be called are left out where a model does not know any.
   if (tools.length > 0 && toolChoice !== "none") needs.push("tools")
   if (format !== undefined) needs.push("format")
   if (logprobs !== undefined) needs.push("logprobs")
   if (firstImage(messages) !== undefined) needs.push("images")
-  if (extra !== undefined && hasRequired(request)) needs.push(`${extra.dialect} fields`)
+  needs.push(...needsOfFields(request))
   return needs
 }
 
@@ -34,8 +35,10 @@ export const needsOfCount = (request: Asked): ReadonlyArray<RequiredCapability> 
 ]
 
 /** What embedding needs. */
-export const needsOfEmbedding = ({ extra }: Pick<Request, "extra">): ReadonlyArray<RequiredCapability> =>
-  extra?.fields.some(({ optional }) => optional !== true) === true ? ["embed", `${extra.dialect} fields`] : ["embed"]
+export const needsOfEmbedding = (request: Pick<Request, "source">): ReadonlyArray<RequiredCapability> => [
+  "embed",
+  ...needsOfFields(request)
+]
 
 /** What making a text, or a conversation with images and tools, into tokens needs. */
 export const needsOfTokenize = ({ input }: TokenizeRequest): ReadonlyArray<RequiredCapability> => {

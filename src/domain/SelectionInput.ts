@@ -3,14 +3,14 @@ import type { Ability } from "./EngineProtocol.ts"
 import { abilities } from "./EngineProtocol.ts"
 import type { Measurement } from "./Measurement.ts"
 import { unmeasured } from "./Measurement.ts"
-import * as PassThrough from "./PassThrough.ts"
+import * as Source from "./Source.ts"
 
 export type { Ability } from "./EngineProtocol.ts"
 
 /** What a deployment must be able to do, or have words for. */
-export type RequiredCapability = Ability | "count" | PassThrough.Need
+export type RequiredCapability = Ability | "count" | Source.Need
 
-export const requiredCapabilities: ReadonlyArray<RequiredCapability> = [...abilities, "count", ...PassThrough.needs]
+export const requiredCapabilities: ReadonlyArray<RequiredCapability> = [...abilities, "count", ...Source.needs]
 
 /** USD per million tokens. */
 export interface Price {

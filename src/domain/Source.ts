@@ -2,34 +2,101 @@
  * The caller's own request: its dialect and its parsed body. A provider of the same dialect is sent this body, with only
  * those fields changed that Troupe decides: the model, streaming, and what a policy changes.
  *
+ * **Details**
+ *
+ * Fields that Troupe does not know stay in the body, and `unknownFields` lists their paths. Deployments of another dialect
+ * cannot take them: they are not eligible, unless all of the fields are optional (hints, and values that are the default).
+ *
  * **Gotchas**
  *
  * The body is shared between attempts and never modified.
+ *
+ * **Example**
+ *
+ * A program that needs one field of a dialect gives a body with nothing else; it is added to the encoded request.
+ *
+ * ```ts
+ * const request = Inference.request({
+ *   model: "gpt",
+ *   messages: [{ role: "user", content: "Hello!" }],
+ *   source: {
+ *     dialect: "openai",
+ *     body: { reasoning_effort: "low" },
+ *     unknownFields: [{ path: ["reasoning_effort"] }]
+ *   }
+ * })
+ * ```
  */
 import { Schema } from "effect"
 import type { DeploymentOptions } from "./Deployment.ts"
 import { isRemote } from "./Deployment.ts"
-import * as PassThrough from "./PassThrough.ts"
-import { providerKindOf } from "./ProviderKind.ts"
+import { formatPath } from "./Problem.ts"
+import type { Dialect } from "./ProviderKind.ts"
+import { dialects, providerKindOf } from "./ProviderKind.ts"
+
+/** Endpoints of the OpenAI dialect that have fields of their own. */
+export const tasks = ["embeddings", "rerank", "classify", "tokenize"] as const
+export type Task = typeof tasks[number]
 
 type Fields = Readonly<Record<string, unknown>>
 
 const isObject = (value: unknown): value is Fields =>
   typeof value === "object" && value !== null && !Array.isArray(value)
 
+/** A field of a body that Troupe does not know. */
+export const UnknownField = Schema.Struct({
+  /** Names and indexes from the body down, as `["messages", 0, "name"]`. */
+  path: Schema.Array(Schema.Union([Schema.String, Schema.Int])).check(Schema.isMinLength(1)),
+  /** A deployment that cannot take it may ignore it; default false. */
+  optional: Schema.optional(Schema.Boolean)
+})
+export type UnknownField = typeof UnknownField.Type
+
 /** The caller's request. */
 export const Source = Schema.Struct({
-  dialect: Schema.Literals(PassThrough.dialects),
+  dialect: Schema.Literals(dialects),
+  /** The endpoint; left out, one that generates. */
+  task: Schema.optional(Schema.Literals(tasks)),
   /** Parsed JSON, an object. */
   body: Schema.declare(isObject, { expected: "an object" }),
   /** Headers that belong to the dialect, as `anthropic-beta`; names in lower case; default none. */
-  headers: Schema.optional(Schema.Record(Schema.String, Schema.String))
+  headers: Schema.optional(Schema.Record(Schema.String, Schema.String)),
+  /** Default none. */
+  unknownFields: Schema.optional(Schema.Array(UnknownField)),
+  /** A dialect has decoded and checked this request, so that it is not checked again; default false. */
+  isChecked: Schema.optional(Schema.Boolean)
 })
 export type Source = typeof Source.Type
 
+/** Whether the body is a whole request: a program may give only some fields. */
+export const isComplete = ({ body }: Source): boolean => Array.isArray(body["messages"]) || body["input"] !== undefined
+
+/** The unknown fields that no deployment may ignore. */
+export const requiredFields = (source: Source | undefined): ReadonlyArray<UnknownField> =>
+  source?.unknownFields?.filter(({ optional }) => optional !== true) ?? []
+
+/** Their paths, as `messages[0].audio`. */
+export const requiredPaths = (source: Source | undefined): ReadonlyArray<string> =>
+  requiredFields(source).map(({ path }) => formatPath(path))
+
+/** The value of a field of the body. */
+export const valueAt = ({ body }: Source, path: UnknownField["path"]): unknown => {
+  let value: unknown = body
+  for (const step of path) {
+    if (typeof value !== "object" || value === null) return undefined
+    value = (value as Readonly<Record<string | number, unknown>>)[step]
+  }
+  return value
+}
+
+/** The capability to take unknown fields of a dialect. */
+export type Need = `${Dialect} fields`
+
+export const needs = dialects.map((dialect): Need => `${dialect} fields`)
+
 /** An answer, or a part of one, as a provider of the caller's dialect sent it. */
 export interface Native {
-  readonly dialect: PassThrough.Dialect
+  readonly dialect: Dialect
   /** A whole answer, or one event of a stream. */
   readonly form: "whole" | "chunk"
   readonly body: Fields
@@ -37,8 +104,8 @@ export interface Native {
   readonly hasMore: boolean
 }
 
-/** The dialect that a deployment shares with callers; undefined where it has one of its own. */
-export const dialectOf = (options: DeploymentOptions): PassThrough.Dialect | undefined =>
+/** The dialect that a deployment shares with callers; undefined for one that callers do not have. */
+export const dialectOf = (options: DeploymentOptions): Dialect | undefined =>
   isRemote(options) ? providerKindOf(options.provider).callerDialect : undefined
 
 /** A request that may have come from a caller of some dialect. */

@@ -29,7 +29,11 @@ const quoting: Readonly<Record<string, (name: string) => Reason | undefined>> = 
   "a field": (path) => new NotSupported({ deployment: "m#0", path, detail: "no" }),
   "an unknown field": (name) =>
     new InvalidRequest(
-      refused({ dialect: "openai", fields: [{ path: [name], value: 1 }, { path: ["a", name], value: 1 }] }, "m")
+      refused({
+        dialect: "openai",
+        body: { [name]: 1, a: { [name]: 1 } },
+        unknownFields: [{ path: [name] }, { path: ["a", name] }]
+      }, "m")
     ),
   "a field of troupe": (name) => failureOf(RoutingOptions.join({ troupe: { [name]: 1 } }, {})),
   "a field of a message": (name) =>
@@ -50,7 +54,7 @@ describe("what a caller names", () => {
       fc.assert(fc.property(names, (name) => {
         const reason = reasonOf(name)
         if (reason === undefined) return
-        const { error } = OpenAiError.fromReason(reason, OpenAiFields.chat).body
+        const { error } = OpenAiError.fromReason(reason, OpenAiFields.chatErrors).body
         const anthropic = AnthropicError.fromReason(reason, "id").body.error
         assert.isAtMost(error.message.length, Bounded.longestMessage)
         assert.isAtMost(anthropic.message.length, Bounded.longestMessage)

@@ -4,18 +4,18 @@ import * as Decoder from "../../domain/Decoder.ts"
 import type { CountRequest, Request } from "../../domain/Inference.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import { InvalidRequest, NotSupported } from "../../domain/InferenceError.ts"
-import { requiredOf } from "../../domain/PassThrough.ts"
 import type { Source } from "../../domain/Source.ts"
+import { requiredPaths } from "../../domain/Source.ts"
 import { mostStops, mostTools } from "../openai/Schema.ts"
 import type { Shape } from "../shared/BodyChecks.ts"
 import * as Body from "../shared/BodyChecks.ts"
 import type { CallerIdentity } from "../shared/CallerIdentity.ts"
-import { standingOf } from "../shared/CallerIdentity.ts"
+import { callerOf } from "../shared/CallerIdentity.ts"
+import { unknownFieldsOf } from "../shared/FieldNames.ts"
 import * as UnknownFields from "../shared/UnknownFields.ts"
 import type { Placed } from "./DecodeMessages.ts"
 import { choiceOf, conversationOf, locate, messageProblems, placed, toolProblems, toolsOf } from "./DecodeMessages.ts"
-import { extraOf } from "./Extra.ts"
-import * as AnthropicFields from "./FieldNames.ts"
+import * as FieldNames from "./FieldNames.ts"
 import * as Anthropic from "./Schema.ts"
 
 /** What a body asks for. */
@@ -55,12 +55,12 @@ const toolingOf = ({ tool_choice: choice, tools: given = [] }: Anthropic.Message
 const formatOf = ({ output_config: output }: Anthropic.MessagesRequest): Partial<Request> =>
   output?.format === undefined || output.format === null ? {} : { format: output.format }
 
-const standing = (
+const callerFieldsOf = (
   { keep_alive, priority, troupe }: Anthropic.CountTokensRequest,
   caller: CallerIdentity,
   user?: string | null
 ) =>
-  standingOf({
+  callerOf({
     ...(keep_alive === undefined ? {} : { keep_alive }),
     ...(priority === undefined ? {} : { priority }),
     ...(troupe === undefined ? {} : { troupe }),
@@ -70,18 +70,16 @@ const standing = (
 const callOf = (body: Anthropic.MessagesRequest, json: Body.Body, caller: CallerIdentity): MessagesCall => {
   const { max_tokens: maxTokens, metadata, model, stop_sequences: stop, stream = false, tool_choice } = body
   const conversation = placed(body)
-  const extra = extraOf(json)
   return {
     request: {
       ...samplingOf(body),
       ...toolingOf(body),
       ...formatOf(body),
-      ...standing(body, caller, metadata?.user_id),
+      ...callerFieldsOf(body, caller, metadata?.user_id),
       ...(stop === undefined ? {} : { stop }),
       maxTokens,
       model,
       ...conversationOf(body, conversation),
-      ...(extra === undefined ? {} : { extra }),
       source: sourceOf(json, caller)
     },
     placed: conversation,
@@ -92,8 +90,7 @@ const callOf = (body: Anthropic.MessagesRequest, json: Body.Body, caller: Caller
 }
 
 const shared = {
-  meant: UnknownFields.meantBy("anthropic"),
-  unsupported: [],
+  suggest: UnknownFields.makeSuggest(FieldNames.messages, false),
   most: [["messages", mostMessages], ["tools", mostTools], ["stop_sequences", mostStops]],
   problems: (body: Anthropic.CountTokensRequest) => [...messageProblems(body), ...toolProblems(body)]
 } as const satisfies Partial<Shape<never>>
@@ -110,7 +107,14 @@ const dialectHeaders = ["anthropic-beta", "anthropic-version"] as const
 
 const sourceOf = (json: Body.Body, { headers = {} }: CallerIdentity): Source => {
   const found = dialectHeaders.flatMap((name) => headers[name] === undefined ? [] : [[name, headers[name]] as const])
-  return { dialect: "anthropic", body: json, ...(found.length === 0 ? {} : { headers: Object.fromEntries(found) }) }
+  const unknownFields = unknownFieldsOf(json, FieldNames.messages)
+  return {
+    dialect: "anthropic",
+    body: json,
+    isChecked: true,
+    ...(found.length === 0 ? {} : { headers: Object.fromEntries(found) }),
+    ...(unknownFields.length === 0 ? {} : { unknownFields })
+  }
 }
 
 /** The message that a parsed JSON body asks for. */
@@ -124,28 +128,26 @@ export const decodeCount = (
 ): Result.Result<Asked<CountRequest>, InvalidRequest> =>
   Result.map(Body.decode(json, countShape), (body) => {
     const conversation = placed(body)
-    const extra = extraOf(json as Body.Body)
     // As a generation has it: tools that may not be used are not told to the model.
     const tools = body.tool_choice?.type === "none" ? [] : toolsOf(body.tools ?? [])
     return {
       request: {
         model: body.model,
         input: { ...conversationOf(body, conversation), ...(tools.length === 0 ? {} : { tools }) },
-        ...(extra === undefined ? {} : { extra }),
         source: sourceOf(json as Body.Body, caller),
-        ...standing(body, caller)
+        ...callerFieldsOf(body, caller)
       },
       placed: conversation
     }
   })
 
 /** The reason with the body's own path for what is wrong. */
-export const relocate = (reason: Reason, { placed, request }: Asked<Pick<Request, "extra">>): Reason => {
+export const relocate = (reason: Reason, { placed, request }: Asked<Pick<Request, "source">>): Reason => {
   const path = "path" in reason ? reason.path : undefined
-  // Paths of `extra` are the body's own already, and what leads into its values.
+  // Paths of unknown fields, and paths into their values, are those of the body already.
   const isOwn = (field: string) => path === field || path?.startsWith(`${field}.`)
-  if (path === undefined || (request.extra !== undefined && requiredOf(request.extra).some(isOwn))) return reason
-  const own = locate(path, placed) ?? AnthropicFields.rename(path.replace(/^input\./, ""))
+  if (path === undefined || requiredPaths(request.source).some(isOwn)) return reason
+  const own = locate(path, placed) ?? FieldNames.rename(path.replace(/^input\./, ""))
   if (reason._tag === "InvalidRequest") return new InvalidRequest({ detail: reason.detail, path: own })
   return reason._tag === "NotSupported"
     ? new NotSupported({ deployment: reason.deployment, detail: reason.detail, path: own })

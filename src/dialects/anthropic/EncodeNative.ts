@@ -1,7 +1,7 @@
 /** Answers of Anthropic for callers of its dialect: the id and the model are ours, all else is theirs. Pure. */
 import type { Native } from "../../domain/Source.ts"
 import type { Body } from "../shared/BodyChecks.ts"
-import { isObject, listOf } from "../shared/ExtraFinder.ts"
+import { isObject, listOf } from "../shared/Json.ts"
 import type { Message } from "./Schema.ts"
 
 interface Envelope {

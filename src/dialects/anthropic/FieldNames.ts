@@ -1,14 +1,98 @@
-/** What the Anthropic dialect calls the fields that engines and `Inference` find wrong. Pure. */
-import { renaming } from "../shared/FieldNames.ts"
+/** The fields of the Anthropic dialect at each place of a body, and what the core calls them. Pure. */
+import type { BodyFields, ByType, Place } from "../shared/FieldNames.ts"
+import { always, pathRenamer, placeOf } from "../shared/FieldNames.ts"
+import { isObject, typeOf } from "../shared/Json.ts"
+import * as Anthropic from "./Schema.ts"
 
-/** Of paths that do not lead into a message. */
-export const rename = renaming([
-  [/^tools\[(\d+)\]\.parameters/, "tools[$1].input_schema"],
-  [/^toolChoice/, "tool_choice"],
-  [/^format/, "output_config.format"],
-  [/^maxTokens/, "max_tokens"],
-  [/^(top)P/, "$1_p"],
-  [/^(top)K/, "$1_k"],
-  [/^stop/, "stop_sequences"],
-  [/^keepAlive/, "keep_alive"]
-])
+/** The sampling options: the field, and the core's name. */
+export const sampling = [["temperature", "temperature"], ["top_p", "topP"], ["top_k", "topK"]] as const
+
+/** For paths that do not lead into a message. */
+export const rename = pathRenamer({
+  ...Object.fromEntries(sampling.map(([field, name]) => [name, field])),
+  format: "output_config.format",
+  maxTokens: "max_tokens",
+  stop: "stop_sequences",
+  toolChoice: "tool_choice"
+}, [[/^tools\[(\d+)\]\.parameters/, "tools[$1].input_schema"]])
+
+const isEmptyList = (value: unknown): boolean => Array.isArray(value) && value.length === 0
+
+const isDirect = (value: unknown): boolean =>
+  Array.isArray(value) ? value.every((caller) => caller === "direct") : isObject(value) && value["type"] === "direct"
+
+/** The model decides whether it thinks: one that does not think complies. */
+const mayIgnoreThinking = (thinking: unknown): boolean => ["disabled", "adaptive"].includes(String(typeOf(thinking)))
+
+const namesOf = (...names: ReadonlyArray<string>) => ({
+  fields: Object.fromEntries(names.map((name) => [name, true]))
+})
+
+/** Of a block; an earlier answer's fields come back with the conversation. */
+const blockOf = (fields: Place["fields"], ...names: ReadonlyArray<string>): Place =>
+  placeOf(namesOf("type", "cache_control", ...names), {
+    fields,
+    optional: { caller: isDirect, citations: isEmptyList }
+  })
+
+const text = blockOf({}, "text")
+
+const image: Place = {
+  ...blockOf({}, "source"),
+  accepts: ({ source }) => ["base64", "url"].includes(String(typeOf(source)))
+}
+
+const resultContent: ByType = { types: { text, image }, documented: ["document", "search_result"] }
+
+const block: ByType = {
+  types: {
+    text,
+    image,
+    tool_use: blockOf({}, "id", "name", "input"),
+    tool_result: blockOf({ content: resultContent }, "tool_use_id", "is_error")
+  },
+  documented: ["container_upload", "document", "redacted_thinking", "search_result", "server_tool_use", "thinking"],
+  optionalTypes: ["thinking", "redacted_thinking"]
+}
+
+/** The sources of an image, which the errors about it name. */
+export const imageSources: ByType = { types: { base64: text, url: text }, documented: ["content", "file", "text"] }
+
+const tool: ByType = {
+  types: {
+    custom: placeOf(Anthropic.Tool, {
+      optional: {
+        allowed_callers: isDirect,
+        defer_loading: (value) => value === false,
+        eager_input_streaming: always,
+        input_examples: isEmptyList,
+        strict: always
+      }
+    })
+  },
+  documented: [],
+  defaultType: "custom"
+}
+
+/** Of a message, and of the count of its tokens. */
+export const messages: BodyFields = placeOf(Anthropic.MessagesRequest, {
+  fields: {
+    messages: placeOf(Anthropic.MessageParam, { fields: { content: block } }),
+    system: { types: { text }, documented: [] },
+    tools: tool,
+    metadata: placeOf(namesOf("user_id")),
+    tool_choice: placeOf(namesOf("type", "name", "disable_parallel_tool_use")),
+    output_config: placeOf(Anthropic.OutputConfig, {
+      fields: { format: placeOf(namesOf("type", "schema")) },
+      without: ["effort"],
+      optional: { effort: (value) => value === "high" }
+    })
+  },
+  without: ["service_tier", "thinking"],
+  optional: {
+    mcp_servers: isEmptyList,
+    service_tier: always,
+    speed: (value) => value === "standard",
+    thinking: mayIgnoreThinking
+  }
+})

@@ -3,19 +3,12 @@ import type { Message, Request, Tool } from "../../domain/Inference.ts"
 import type { Content, ImageSource, MediaType, Part } from "../../domain/Message.ts"
 import { textOf } from "../../domain/Message.ts"
 import type { Problem } from "../../domain/Problem.ts"
-import type { Unsupported } from "../shared/BodyChecks.ts"
 import type * as OpenAi from "./Schema.ts"
 
 /** More than any context window has room for. */
 export const mostMessages = 10_000
 
-/** Fields of a message that change its tokens, which only a provider could count. */
-export const unsupportedInMessages: Unsupported = [
-  ["function_call", () => false],
-  ["audio", () => false]
-]
-
-/** Whatever is wrong with it is found at the front door. */
+/** The core checks the image. */
 const sourceOf = (url: string): ImageSource => {
   const [head, mediaType] = /^data:([^;,]*)(?:;[^;,]*)*;base64,/i.exec(url) ?? []
   return head === undefined
@@ -23,7 +16,7 @@ const sourceOf = (url: string): ImageSource => {
     : { type: "base64", mediaType: mediaType!.toLowerCase() as MediaType, data: url.slice(head.length) }
 }
 
-/** Parts of other types are for deployments that speak the dialect: see `OpenAiExtra`. */
+/** Parts of other types stay in `source`, for deployments of the dialect. */
 const partOf = (part: OpenAi.ChatPart): ReadonlyArray<Part> => {
   if ("text" in part) return [part]
   if (!("image_url" in part)) return []

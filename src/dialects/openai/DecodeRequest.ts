@@ -5,13 +5,16 @@ import type { Request } from "../../domain/Inference.ts"
 import type { InvalidRequest } from "../../domain/InferenceError.ts"
 import { textOf } from "../../domain/Message.ts"
 import type { Problem } from "../../domain/Problem.ts"
+import type { Source, Task } from "../../domain/Source.ts"
 import type { Shape } from "../shared/BodyChecks.ts"
 import * as Body from "../shared/BodyChecks.ts"
 import type { CallerIdentity } from "../shared/CallerIdentity.ts"
-import { standingOf } from "../shared/CallerIdentity.ts"
+import { callerOf } from "../shared/CallerIdentity.ts"
+import type { BodyFields } from "../shared/FieldNames.ts"
+import { unknownFieldsOf } from "../shared/FieldNames.ts"
 import * as UnknownFields from "../shared/UnknownFields.ts"
 import { functionsOf, messageProblems, messagesOf, mostMessages, toolProblems, toolsOf } from "./DecodeMessages.ts"
-import { extraOf } from "./Extra.ts"
+import * as FieldNames from "./FieldNames.ts"
 import { ChatRequest, mostStops, mostTools } from "./Schema.ts"
 
 /** A decoded body: one inference request a choice, and how to answer. */
@@ -34,22 +37,12 @@ const two32 = 2 ** 32
 /** The lowest 32 bits, as a whole number of any size and sign has them. */
 const seed32 = (seed: number): number => ((seed % two32) + two32) % two32
 
-/** Fields that are the same under another name. */
-const renamed = [
-  ["temperature", "temperature"],
-  ["top_p", "topP"],
-  ["min_p", "minP"],
-  ["repeat_penalty", "repeatPenalty"],
-  ["presence_penalty", "presencePenalty"],
-  ["frequency_penalty", "frequencyPenalty"],
-  ["logit_bias", "logitBias"]
-] as const satisfies ReadonlyArray<readonly [keyof ChatRequest, keyof Request]>
-
 const samplingOf = (body: ChatRequest): Partial<Request> => {
   const sampling: Record<string, unknown> = {}
-  for (const [field, name] of renamed) if (field in body) sampling[name] = body[field]
-  // 0 means all elsewhere, and leaving it out means so here.
-  if (body.top_k !== undefined && body.top_k !== 0) sampling["topK"] = body.top_k
+  for (const [field, name] of FieldNames.sampling) if (field in body) sampling[name] = body[field]
+  // Other servers take 0 as no limit.
+  if (body.top_k === 0) delete sampling["topK"]
+  if (body.seed !== undefined) sampling["seed"] = seed32(body.seed)
   return sampling
 }
 
@@ -93,34 +86,44 @@ export const conversationOf = (
     : { messages: all }
 }
 
+/** The caller's own request, with the fields of it that Troupe does not know. */
+export const sourceOf = (body: Body.Body, table: BodyFields, task?: Task): Source => {
+  const unknownFields = unknownFieldsOf(body, table)
+  return {
+    dialect: "openai",
+    body,
+    isChecked: true,
+    ...(task === undefined ? {} : { task }),
+    ...(unknownFields.length === 0 ? {} : { unknownFields })
+  }
+}
+
 const requestsOf = (
   body: ChatRequest,
   json: Body.Body,
   caller: CallerIdentity
 ): Pick<ChatCall, "requests" | "together"> => {
-  const extra = extraOf(json)
   const { n = 1, seed } = body
+  const source: Source = sourceOf(json, FieldNames.chat)
   const shared: Request = {
     ...samplingOf(body),
     ...outputOf(body),
     ...toolingOf(body),
     ...formatOf(body),
-    ...standingOf(body, caller),
+    ...callerOf(body, caller),
     model: body.model,
     ...conversationOf(body),
-    ...(seed === undefined ? {} : { seed: seed32(seed) }),
-    ...(extra === undefined ? {} : { extra }),
-    source: { dialect: "openai", body: json }
+    source
   }
   if (n === 1) return { requests: [shared] }
   const { n: _, ...single } = json
   const choice = (index: number): Request =>
     seed === undefined
-      ? { ...shared, source: { dialect: "openai", body: single } }
+      ? { ...shared, source: { ...source, body: single } }
       : {
         ...shared,
         seed: seed32(shared.seed! + index),
-        source: { dialect: "openai", body: { ...single, seed: seed + index } }
+        source: { ...source, body: { ...single, seed: seed + index } }
       }
   return { requests: [choice(0), ...Array.from({ length: n - 1 }, (_, index) => choice(index + 1))], together: shared }
 }
@@ -171,9 +174,8 @@ const optionProblems = (body: ChatRequest): ReadonlyArray<Problem> => [
 ]
 
 const shape: Shape<ChatRequest> = {
-  meant: UnknownFields.meantBy("openai"),
+  suggest: UnknownFields.makeSuggest(FieldNames.chat, false),
   decode: Decoder.make(ChatRequest),
-  unsupported: [],
   most: [["messages", mostMessages], ["tools", mostTools], ["stop", mostStops]],
   problems: (body) => [
     ...messageProblems(body.messages),

@@ -1,7 +1,7 @@
 /** Errors in the OpenAI dialect: which status and body each reason has. Pure. */
 import * as Bounded from "../../domain/Bounded.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
-import type { Fields } from "../shared/FieldNames.ts"
+import type { ErrorNames } from "../shared/FieldNames.ts"
 import type { ErrorBody } from "./Schema.ts"
 
 /** An error ready to be sent. */
@@ -75,7 +75,7 @@ const upstreamFailed = ({ retryAfterMs, status }: Named<"UpstreamFailed">): Opti
 
 type Named<Tag> = Extract<Reason, { readonly _tag: Tag }>
 
-const options: { readonly [Tag in Reason["_tag"]]: (reason: Named<Tag>, fields: Fields) => Options } = {
+const options: { readonly [Tag in Reason["_tag"]]: (reason: Named<Tag>, names: ErrorNames) => Options } = {
   InvalidRequest: ({ path }, { rename }) => invalid(null, path === undefined ? null : rename(path)),
   ModelNotFound: () => invalid("model_not_found", "model", 404),
   ContextLengthExceeded: (_, { prompt }) => invalid("context_length_exceeded", prompt),
@@ -103,14 +103,14 @@ const options: { readonly [Tag in Reason["_tag"]]: (reason: Named<Tag>, fields: 
     server(503, "no_deployment", retryAfterMs === undefined ? {} : after(retryAfterMs))
 }
 
-/** The engine's own names in front of a message mean nothing to the caller. */
-const messageOf = (reason: Reason, { rename }: Fields): string =>
+/** The message, with the endpoint's name of the field instead of the core's. */
+const messageOf = (reason: Reason, { rename }: ErrorNames): string =>
   reason._tag === "InvalidRequest" && reason.path !== undefined
     ? `${rename(reason.path)}: ${reason.detail}`
     : reason.message
 
-/** @param fields what the endpoint calls what is wrong */
-export const fromReason = (reason: Reason, fields: Fields): OpenAiError => {
-  const optionsOf = options[reason._tag] as (reason: Reason, fields: Fields) => Options
-  return make(messageOf(reason, fields), optionsOf(reason, fields))
+/** @param names the field names of the endpoint */
+export const fromReason = (reason: Reason, names: ErrorNames): OpenAiError => {
+  const optionsOf = options[reason._tag] as (reason: Reason, names: ErrorNames) => Options
+  return make(messageOf(reason, names), optionsOf(reason, names))
 }

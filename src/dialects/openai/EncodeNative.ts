@@ -1,7 +1,7 @@
 /** Answers of a provider of the OpenAI dialect, for its callers: the id and the model are ours, all else is theirs. Pure. */
 import type { Native } from "../../domain/Source.ts"
 import type { Body } from "../shared/BodyChecks.ts"
-import { isObject, listOf } from "../shared/ExtraFinder.ts"
+import { isObject, listOf } from "../shared/Json.ts"
 import type { ChatCompletion, Usage } from "./Schema.ts"
 
 interface Envelope {

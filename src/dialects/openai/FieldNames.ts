@@ -1,43 +1,173 @@
-/** What the OpenAI dialect calls the fields that engines and `Inference` find wrong. Pure. */
+/** The fields of the OpenAI dialect at each place of a body, and what the core calls them. Pure. */
+import type { BodyFields, ByType, ErrorNames, Place } from "../shared/FieldNames.ts"
+import { always, pathRenamer, placeOf } from "../shared/FieldNames.ts"
+import { ChatMessage, ChatRequest, ImagePart, StreamOptions, TextPart, Tool, ToolCall } from "./Schema.ts"
+import { ClassifyRequest, EmbeddingRequest, RerankRequest, TokenizeRequest } from "./TaskSchema.ts"
 
-import type { Fields, Names } from "../shared/FieldNames.ts"
-import { renaming } from "../shared/FieldNames.ts"
+/** The sampling options: the field, and the core's name. */
+export const sampling = [
+  ["temperature", "temperature"],
+  ["top_p", "topP"],
+  ["seed", "seed"],
+  ["top_k", "topK"],
+  ["min_p", "minP"],
+  ["repeat_penalty", "repeatPenalty"],
+  ["presence_penalty", "presencePenalty"],
+  ["frequency_penalty", "frequencyPenalty"],
+  ["logit_bias", "logitBias"]
+] as const
 
-const conversation: Names = [
+const nestedInConversation = [
   [/^(messages\[\d+\]\.content\[\d+\])\.source(?:\.\w+)?/, "$1.image_url.url"],
   [/^(messages\[\d+\]\.content\[\d+\])\.detail/, "$1.image_url.detail"],
   [/^tools\[(\d+)\]\.(name|description|parameters)/, "tools[$1].function.$2"],
   [/^(messages\[\d+\])\.toolCalls\[(\d+)\]\.(name|arguments)/, "$1.tool_calls[$2].function.$3"],
   [/^(messages\[\d+\])\.toolCalls/, "$1.tool_calls"],
   [/^(messages\[\d+\])\.toolCallId/, "$1.tool_call_id"]
-]
+] as const
 
-const chatNames: Names = [
-  ...conversation,
-  [/^toolChoice\.name/, "tool_choice.function.name"],
-  [/^toolChoice/, "tool_choice"],
-  [/^format\.schema/, "response_format.json_schema.schema"],
-  [/^format/, "response_format"],
-  [/^assistantPrefix/, "continue_final_message"],
-  [/^maxTokens/, "max_completion_tokens"],
-  [/^(top)P/, "$1_p"],
-  [/^(top)K/, "$1_k"],
-  [/^(min)P/, "$1_p"],
-  [/^(repeat|presence|frequency)Penalty/, "$1_penalty"],
-  [/^logitBias/, "logit_bias"],
-  [/^keepAlive/, "keep_alive"]
-]
-
-export const chat: Fields = { prompt: "messages", rename: renaming(chatNames) }
+export const chatErrors: ErrorNames = {
+  prompt: "messages",
+  rename: pathRenamer({
+    ...Object.fromEntries(sampling.map(([field, name]) => [name, field])),
+    assistantPrefix: "continue_final_message",
+    format: "response_format",
+    maxTokens: "max_completion_tokens",
+    parallelToolCalls: "parallel_tool_calls",
+    toolChoice: "tool_choice"
+  }, [
+    ...nestedInConversation,
+    [/^toolChoice\.name/, "tool_choice.function.name"],
+    [/^format\.schema/, "response_format.json_schema.schema"]
+  ])
+}
 
 /** Of embeddings and classification. */
-export const texts: Fields = { prompt: "input", rename: renaming([[/^inputs/, "input"]]) }
+export const textErrors: ErrorNames = { prompt: "input", rename: pathRenamer({ inputs: "input" }) }
 
-export const rerank: Fields = { prompt: "documents", rename: renaming([]) }
+export const rerankErrors: ErrorNames = { prompt: "documents", rename: pathRenamer({}) }
 
-const tokenizeRenaming = renaming(conversation)
+const renameInConversation = pathRenamer({}, nestedInConversation)
 
-export const tokenize: Fields = {
+export const tokenizeErrors: ErrorNames = {
   prompt: "prompt",
-  rename: (path) => path === "input" ? "prompt" : tokenizeRenaming(path.replace(/^input\./, ""))
+  rename: (path) => path === "input" ? "prompt" : renameInConversation(path.replace(/^input\./, ""))
+}
+
+const isFalse = (value: unknown): boolean => value === false
+
+const cached = { cache_control: always }
+
+const contentPart: ByType = {
+  types: {
+    text: placeOf(TextPart, { optional: cached }),
+    image_url: placeOf(ImagePart, { fields: { image_url: placeOf(ImagePart.fields.image_url) }, optional: cached })
+  },
+  documented: ["audio_url", "file", "input_audio", "input_text", "refusal", "thinking", "video_url"],
+  optionalTypes: ["refusal"]
+}
+
+const toolCall: ByType = {
+  types: { function: { ...placeOf(ToolCall), optional: "all" } },
+  documented: ["custom"]
+}
+
+/** What an assistant said beside its text comes back with the conversation. */
+const message: Place = placeOf(ChatMessage, {
+  fields: { content: contentPart, tool_calls: toolCall },
+  without: ["audio", "function_call", "refusal"],
+  optional: {
+    annotations: always,
+    name: always,
+    reasoning: always,
+    reasoning_content: always,
+    reasoning_details: always,
+    refusal: always,
+    ...cached
+  }
+})
+
+const tool: ByType = {
+  types: {
+    function: placeOf(Tool, {
+      fields: { function: placeOf(Tool.fields.function, { optional: { strict: always } }) },
+      optional: cached
+    })
+  },
+  documented: ["custom"]
+}
+
+const namesOf = (...names: ReadonlyArray<string>) => ({
+  fields: Object.fromEntries(names.map((name) => [name, true]))
+})
+
+const responseFormat: ByType = {
+  types: {
+    text: placeOf(namesOf("type")),
+    json_object: placeOf(namesOf("type")),
+    json_schema: placeOf(namesOf("type"), {
+      fields: {
+        // The name of a format binds no answer, and whether it is strict is the provider's choice.
+        json_schema: placeOf(namesOf("schema"), { optional: { name: always, description: always, strict: always } })
+      }
+    })
+  },
+  documented: ["ebnf", "grammar", "python", "regex", "structural_tag"]
+}
+
+const toolChoice: ByType = {
+  types: { function: placeOf(namesOf("type"), { fields: { function: placeOf(namesOf("name")) } }) },
+  documented: ["allowed_tools", "custom"]
+}
+
+/** Of a chat completion. A value that is OpenAI's own default is optional. */
+export const chat: BodyFields = placeOf(ChatRequest, {
+  fields: {
+    messages: message,
+    tools: tool,
+    stream_options: placeOf(StreamOptions, {
+      optional: { include_obfuscation: always, continuous_usage_stats: isFalse }
+    }),
+    tool_choice: toolChoice,
+    response_format: responseFormat
+  },
+  optional: {
+    function_call: (value) => value === "none" || value === "auto",
+    functions: (value) => Array.isArray(value) && value.length === 0,
+    metadata: (value) => typeof value === "object" && value !== null && Object.keys(value).length === 0,
+    modalities: (value) => Array.isArray(value) && value.every((modality) => modality === "text"),
+    prompt_cache_key: always,
+    prompt_cache_retention: always,
+    service_tier: (value) => value === "auto" || value === "default",
+    store: isFalse,
+    verbosity: (value) => value === "medium"
+  }
+})
+
+export const embeddings: BodyFields = {
+  ...placeOf(EmbeddingRequest),
+  aliases: { content: "input", prompt: "input", text: "input", texts: "input" }
+}
+
+export const rerank: BodyFields = {
+  ...placeOf(RerankRequest, {
+    fields: { documents: placeOf(namesOf("text")) },
+    // Cohere's field for documents of several fields.
+    optional: { rank_fields: (value) => Array.isArray(value) && value.length === 0 }
+  }),
+  aliases: { docs: "documents", passages: "documents", texts: "documents", top_k: "top_n" }
+}
+
+export const classify: BodyFields = {
+  ...placeOf(ClassifyRequest),
+  aliases: { content: "input", text: "input", texts: "input" }
+}
+
+export const tokenize: BodyFields = {
+  ...placeOf(TokenizeRequest, {
+    fields: { messages: message, tools: tool },
+    // Of vLLM, whose defaults are what Troupe does.
+    optional: { add_generation_prompt: (value) => value === true, return_token_strs: isFalse }
+  }),
+  aliases: { content: "prompt", input: "prompt", text: "prompt" }
 }

@@ -11,19 +11,19 @@ import type {
   TokenizeRequest
 } from "../../domain/Inference.ts"
 import { InvalidRequest } from "../../domain/InferenceError.ts"
-import type { Task } from "../../domain/PassThrough.ts"
-import { requiredFields } from "../../domain/PassThrough.ts"
 import type { Problem } from "../../domain/Problem.ts"
+import type { Task } from "../../domain/Source.ts"
+import { requiredFields } from "../../domain/Source.ts"
 import type { Shape } from "../shared/BodyChecks.ts"
 import * as Body from "../shared/BodyChecks.ts"
 import type { CallerIdentity } from "../shared/CallerIdentity.ts"
-import { standingOf } from "../shared/CallerIdentity.ts"
-import type { Place } from "../shared/ExtraFinder.ts"
-import * as ExtraFinder from "../shared/ExtraFinder.ts"
+import { callerOf } from "../shared/CallerIdentity.ts"
+import type { BodyFields } from "../shared/FieldNames.ts"
+import { isObject } from "../shared/Json.ts"
 import * as UnknownFields from "../shared/UnknownFields.ts"
-import { messageProblems, mostMessages, toolProblems, toolsOf, unsupportedInMessages } from "./DecodeMessages.ts"
-import { conversationOf, goOnProblems } from "./DecodeRequest.ts"
-import { extraOfTask } from "./Extra.ts"
+import { messageProblems, mostMessages, toolProblems, toolsOf } from "./DecodeMessages.ts"
+import { conversationOf, goOnProblems, sourceOf } from "./DecodeRequest.ts"
+import * as FieldNames from "./FieldNames.ts"
 import { mostTools } from "./Schema.ts"
 import * as OpenAiTasks from "./TaskSchema.ts"
 
@@ -50,16 +50,13 @@ const usageOf = (promptTokens: number) => ({ prompt_tokens: promptTokens, total_
 
 const noProblems = (): ReadonlyArray<Problem> => []
 
-const fieldsOf = (schema: { readonly fields: object }, { unsupported }: Pick<Shape<never>, "unsupported">): Place =>
-  ExtraFinder.placeOf(schema, Object.fromEntries(unsupported))
-
-/** Refuses fields that are not known: they reach no provider. */
+/** Rejects unknown fields: they reach no provider of the task. */
 const closed =
-  (place: Place, task: Task) => <A extends { readonly model: string }>(json: unknown) => (body: A): Decoded<A> => {
-    const extra = extraOfTask(json as Body.Body, place, task)
-    return extra === undefined || requiredFields(extra).length === 0
+  (table: BodyFields, task: Task) => <A extends { readonly model: string }>(json: unknown) => (body: A): Decoded<A> => {
+    const source = sourceOf(json as Body.Body, table, task)
+    return requiredFields(source).length === 0
       ? Result.succeed(body)
-      : Result.fail(new InvalidRequest(UnknownFields.refused(extra, body.model)))
+      : Result.fail(new InvalidRequest(UnknownFields.refused(source, body.model)))
   }
 
 /** Embeddings asked for, and how to tell them. */
@@ -71,44 +68,24 @@ export interface EmbedCall {
 }
 
 const embeddingShape: Shape<OpenAiTasks.EmbeddingRequest> = {
-  meant: UnknownFields.meantBy("embeddings"),
+  suggest: UnknownFields.makeSuggest(FieldNames.embeddings, true),
   decode: Decoder.make(OpenAiTasks.EmbeddingRequest),
-  unsupported: [],
   most: [["input", mostInputs]],
   problems: noProblems
 }
 
-const embeddingFields = fieldsOf(OpenAiTasks.EmbeddingRequest, embeddingShape)
-
-/** Tokens are for deployments that speak the dialect; the rest of the body is checked as that of a text. */
-const decodeTokens = (json: Body.Body, tokens: ReadonlyArray<unknown>, caller: CallerIdentity): Decoded<EmbedCall> =>
-  Result.map(decodeEmbedding({ ...json, input: " " }, caller), (call) => ({
-    ...call,
-    request: {
-      ...call.request,
-      inputs: typeof tokens[0] === "number" ? [""] : tokens.map(() => ""),
-      extra: {
-        dialect: "openai",
-        task: "embeddings",
-        fields: [...call.request.extra?.fields ?? [], { path: ["input"], value: tokens }]
-      },
-      source: { dialect: "openai", body: json }
-    }
-  }))
-
+/** Tokens are for deployments of the dialect; the rest of the body is checked as that of a text. */
 export const decodeEmbedding = (json: unknown, caller: CallerIdentity = {}): Decoded<EmbedCall> => {
-  if (ExtraFinder.isObject(json) && areTokens(json["input"])) {
-    return decodeTokens(json, json["input"] as ReadonlyArray<unknown>, caller)
-  }
-  return Result.map(Body.decode(json, embeddingShape), (body) => {
-    const extra = extraOfTask(json as Body.Body, embeddingFields, "embeddings")
+  const tokens = isObject(json) && areTokens(json["input"]) ? json["input"] as ReadonlyArray<unknown> : undefined
+  const checked = tokens === undefined ? json : { ...json as Body.Body, input: " " }
+  return Result.map(Body.decode(checked, embeddingShape), (body) => {
+    const source = sourceOf(json as Body.Body, FieldNames.embeddings, "embeddings")
+    const base = { model: body.model, ...callerOf(body, caller) }
     return {
-      request: {
-        model: body.model,
-        inputs: listOf(body.input),
-        ...(extra === undefined ? {} : { extra }),
-        source: { dialect: "openai", body: json as Body.Body },
-        ...standingOf(body, caller)
+      request: tokens === undefined ? { ...base, inputs: listOf(body.input), source } : {
+        ...base,
+        inputs: typeof tokens[0] === "number" ? [""] : tokens.map(() => ""),
+        source: { ...source, unknownFields: [...source.unknownFields ?? [], { path: ["input"] }] }
       },
       asBase64: body.encoding_format === "base64",
       dimensions: body.dimensions
@@ -152,19 +129,13 @@ export interface RerankCall {
 }
 
 const rerankShape: Shape<OpenAiTasks.RerankRequest> = {
-  meant: UnknownFields.meantBy("rerank"),
+  suggest: UnknownFields.makeSuggest(FieldNames.rerank, true),
   decode: Decoder.make(OpenAiTasks.RerankRequest),
-  unsupported: [
-    // Cohere's, of documents with several fields, and of documents that are cut.
-    ["rank_fields", (value) => Array.isArray(value) && value.length === 0],
-    ["max_chunks_per_doc", () => false],
-    ["max_tokens_per_doc", () => false]
-  ],
   most: [["documents", mostDocuments]],
   problems: noProblems
 }
 
-const rerankFields = closed(fieldsOf(OpenAiTasks.RerankRequest, rerankShape), "rerank")
+const rerankFields = closed(FieldNames.rerank, "rerank")
 
 export const decodeRerank = (json: unknown, caller: CallerIdentity = {}): Decoded<RerankCall> =>
   Result.map(Result.flatMap(Body.decode(json, rerankShape), rerankFields(json)), (body) => ({
@@ -172,7 +143,7 @@ export const decodeRerank = (json: unknown, caller: CallerIdentity = {}): Decode
       model: body.model,
       query: body.query,
       documents: body.documents.map((document) => typeof document === "string" ? document : document.text),
-      ...standingOf(body, caller)
+      ...callerOf(body, caller)
     },
     topN: body.top_n,
     returnDocuments: body.return_documents ?? false
@@ -198,21 +169,19 @@ export const encodeRerank = (
 })
 
 const classifyShape: Shape<OpenAiTasks.ClassifyRequest> = {
-  meant: UnknownFields.meantBy("classify"),
+  suggest: UnknownFields.makeSuggest(FieldNames.classify, true),
   decode: Decoder.make(OpenAiTasks.ClassifyRequest),
-  // Jina's: a model's labels are its own.
-  unsupported: [["labels", () => false]],
   most: [["input", mostInputs]],
   problems: noProblems
 }
 
-const classifyFields = closed(fieldsOf(OpenAiTasks.ClassifyRequest, classifyShape), "classify")
+const classifyFields = closed(FieldNames.classify, "classify")
 
 export const decodeClassify = (json: unknown, caller: CallerIdentity = {}): Decoded<ClassifyRequest> =>
   Result.map(Result.flatMap(decodeTexts(json, classifyShape), classifyFields(json)), (body) => ({
     model: body.model,
     inputs: listOf(body.input),
-    ...standingOf(body, caller)
+    ...callerOf(body, caller)
   }))
 
 export const encodeClassifications = (
@@ -252,17 +221,8 @@ const tokenizeProblems = (
 }
 
 const tokenizeShape: Shape<OpenAiTasks.TokenizeRequest> = {
-  meant: UnknownFields.meantBy("tokenize"),
+  suggest: UnknownFields.makeSuggest(FieldNames.tokenize, true),
   decode: Decoder.make(OpenAiTasks.TokenizeRequest),
-  // vLLM's.
-  unsupported: [
-    ["add_special_tokens", () => false],
-    ["add_generation_prompt", (value) => value === true],
-    ["return_token_strs", (value) => value === false],
-    ["chat_template", () => false],
-    ["chat_template_kwargs", () => false]
-  ],
-  unsupportedWithin: ["messages", unsupportedInMessages],
   most: [["messages", mostMessages], ["tools", mostTools]],
   problems: tokenizeProblems
 }
@@ -277,13 +237,13 @@ const inputOf = (
       ...(tools.length === 0 ? {} : { tools: toolsOf(tools) })
     }
 
-const tokenizeFields = closed(fieldsOf(OpenAiTasks.TokenizeRequest, tokenizeShape), "tokenize")
+const tokenizeFields = closed(FieldNames.tokenize, "tokenize")
 
 export const decodeTokenize = (json: unknown, caller: CallerIdentity = {}): Decoded<TokenizeRequest> =>
   Result.map(Result.flatMap(Body.decode(json, tokenizeShape), tokenizeFields(json)), (body) => ({
     model: body.model,
     input: inputOf(body),
-    ...standingOf(body, caller)
+    ...callerOf(body, caller)
   }))
 
 export const encodeTokens = (tokens: ReadonlyArray<number>): OpenAiTasks.TokenList => ({

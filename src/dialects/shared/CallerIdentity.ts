@@ -48,7 +48,7 @@ const tenantOf = (fields: Fields, { headers = {}, key }: CallerIdentity): string
 }
 
 /** A caller who names himself nowhere is the tenant "", which is the default. */
-export const standingOf = (
+export const callerOf = (
   fields: Fields,
   caller: CallerIdentity
 ): Caller & { readonly route?: RoutingOptions } => {

@@ -2,8 +2,10 @@
 
 export type Fields = Readonly<Record<string, unknown>>
 
-export const fieldsOf = (value: unknown): Fields | undefined =>
-  typeof value === "object" && value !== null && !Array.isArray(value) ? value as Fields : undefined
+export const isObject = (value: unknown): value is Fields =>
+  typeof value === "object" && value !== null && !Array.isArray(value)
+
+export const fieldsOf = (value: unknown): Fields | undefined => isObject(value) ? value : undefined
 
 /** The value at the end of a path of names. */
 export const at = (value: unknown, ...path: ReadonlyArray<string>): unknown => {
@@ -48,3 +50,8 @@ export const numbersOf = (value: unknown): ReadonlyArray<number> | undefined =>
 /** What a table of ours has under a name that comes from outside, where `constructor` is none. */
 export const ownOf = <A>(table: Readonly<Record<string, A>>, name: string | undefined): A | undefined =>
   name !== undefined && Object.hasOwn(table, name) ? table[name] : undefined
+
+export const listOf = (value: unknown): ReadonlyArray<unknown> => Array.isArray(value) ? value : []
+
+/** The `type` of an object. */
+export const typeOf = (value: unknown): unknown => isObject(value) ? value["type"] : undefined

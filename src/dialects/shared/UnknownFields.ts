@@ -1,117 +1,34 @@
 /**
- * Request fields that Troupe does not know, and types that it does not know: which are misspelt, and the errors about
- * them. Pure.
+ * Errors about fields and types of a body that Troupe does not know, with the name that a misspelt one probably means. Pure.
  *
  * **Details**
  *
  * A field that no local deployment accepts leaves only remote ones. So a misspelt field must never choose where a prompt
- * goes: where it would, it is refused by name. So is a field with a misspelt `type`. Names that providers document are not
+ * goes: where it would, the request is rejected. So is one with a misspelt `type`. Names that providers document are not
  * misspelt, however near another name they are; a name near a documented one is.
  */
 import * as Bounded from "../../domain/Bounded.ts"
 import { nearestName } from "../../domain/NearestName.ts"
-import type { Dialect, Field, PassThrough, Task } from "../../domain/PassThrough.ts"
-import { requiredFields } from "../../domain/PassThrough.ts"
 import { formatPath } from "../../domain/Problem.ts"
-import * as Anthropic from "../anthropic/Schema.ts"
-import * as OpenAi from "../openai/Schema.ts"
-import * as OpenAiTasks from "../openai/TaskSchema.ts"
-import { isObject, typeOf } from "./ExtraFinder.ts"
+import type { Dialect } from "../../domain/ProviderKind.ts"
+import type { Source, Task, UnknownField } from "../../domain/Source.ts"
+import { requiredFields, valueAt } from "../../domain/Source.ts"
+import * as Anthropic from "../anthropic/FieldNames.ts"
+import * as OpenAi from "../openai/FieldNames.ts"
+import type { BodyFields, ByType, Place } from "./FieldNames.ts"
+import { isByType, placeFor } from "./FieldNames.ts"
+import { isObject, typeOf } from "./Json.ts"
 
 type Names = ReadonlyArray<string>
+type Path = UnknownField["path"]
 
-/** By the path of an object, indexes left out. */
-type Places = Readonly<Record<string, Names>>
-
-const namesOf = (schema: { readonly fields: object }): Names => Object.keys(schema.fields)
-
-/** What providers have in a message besides. */
-const messageFields = [
-  "annotations",
-  "cache_control",
-  "name",
-  "reasoning",
-  "reasoning_content",
-  "reasoning_details",
-  "refusal"
-]
-
-const tools: Places = {
-  "tools": [...namesOf(OpenAi.Tool), "cache_control"],
-  "tools.function": [...namesOf(OpenAi.Tool.fields.function), "strict"]
-}
-
-const messages: Places = {
-  "messages": [...namesOf(OpenAi.ChatMessage), ...messageFields],
-  "messages.content": [...namesOf(OpenAi.TextPart), ...namesOf(OpenAi.ImagePart), "cache_control"],
-  "messages.content.image_url": namesOf(OpenAi.ImagePart.fields.image_url),
-  "messages.tool_calls": namesOf(OpenAi.ToolCall)
-}
-
-const places: Readonly<Record<Dialect | Task, Places>> = {
-  openai: {
-    "": namesOf(OpenAi.ChatRequest),
-    ...messages,
-    ...tools,
-    "response_format": ["type", "json_schema"],
-    "response_format.json_schema": ["name", "description", "schema", "strict"],
-    "stream_options": [...namesOf(OpenAi.StreamOptions), "include_obfuscation", "continuous_usage_stats"],
-    "tool_choice": ["type", "function"],
-    "tool_choice.function": ["name"]
-  },
-  anthropic: {
-    "": namesOf(Anthropic.MessagesRequest),
-    "messages": namesOf(Anthropic.MessageParam),
-    "tools": namesOf(Anthropic.Tool),
-    "metadata": ["user_id"],
-    "output_config": namesOf(Anthropic.OutputConfig),
-    "output_config.format": ["type", "schema"],
-    "tool_choice": ["type", "name", "disable_parallel_tool_use"]
-  },
-  embeddings: { "": namesOf(OpenAiTasks.EmbeddingRequest) },
-  rerank: { "": namesOf(OpenAiTasks.RerankRequest), "documents": ["text"] },
-  classify: { "": namesOf(OpenAiTasks.ClassifyRequest) },
-  tokenize: { "": namesOf(OpenAiTasks.TokenizeRequest), ...messages, ...tools }
-}
-
-/** Names that other APIs have for fields of a task. */
-const aliases: Readonly<Partial<Record<Dialect | Task, Readonly<Record<string, string>>>>> = {
-  embeddings: { content: "input", prompt: "input", text: "input", texts: "input" },
-  rerank: { docs: "documents", passages: "documents", texts: "documents", top_k: "top_n" },
-  classify: { content: "input", text: "input", texts: "input" },
-  tokenize: { content: "prompt", input: "prompt", text: "prompt" }
-}
-
-/** The types of a value, by its path: those that Troupe knows, and those that providers document besides. */
-interface Types {
-  readonly known: Names
-  readonly documented: Names
-}
-
-const types: Readonly<Record<Dialect, Readonly<Record<string, Types>>>> = {
-  openai: {
-    "messages.content": {
-      known: ["text", "image_url"],
-      documented: ["audio_url", "file", "input_audio", "input_text", "refusal", "thinking", "video_url"]
-    },
-    "messages.tool_calls": { known: ["function"], documented: ["custom"] },
-    "response_format": {
-      known: ["text", "json_object", "json_schema"],
-      documented: ["ebnf", "grammar", "python", "regex", "structural_tag"]
-    },
-    "tool_choice": { known: ["function"], documented: ["allowed_tools", "custom"] },
-    "tools": { known: ["function"], documented: ["custom"] }
-  },
-  anthropic: {
-    "messages.content": {
-      known: ["text", "image", "tool_use", "tool_result"],
-      documented: ["container_upload", "document", "redacted_thinking", "search_result", "server_tool_use", "thinking"]
-    },
-    "messages.content.content": { known: ["text", "image"], documented: ["document", "search_result"] },
-    "messages.content.source": { known: ["base64", "url"], documented: ["content", "file", "text"] },
-    "system": { known: ["text"], documented: [] },
-    "tools": { known: ["custom"], documented: [] }
-  }
+const tables: Readonly<Record<Dialect | Task, BodyFields>> = {
+  openai: OpenAi.chat,
+  anthropic: Anthropic.messages,
+  embeddings: OpenAi.embeddings,
+  rerank: OpenAi.rerank,
+  classify: OpenAi.classify,
+  tokenize: OpenAi.tokenize
 }
 
 /** Fields of OpenAI's, Anthropic's, vLLM's, llama.cpp's and OpenRouter's APIs that Troupe has no name for. */
@@ -172,45 +89,76 @@ const documented: ReadonlySet<string> = new Set([
   "web_search_options"
 ])
 
-/** A comparison with every known name costs some 0.1 ms, and others wait for it. */
+/** A comparison with every known name costs about 0.1 ms of the event loop. */
 const mostCompared = 100
 
-const placeOf = (path: Field["path"]): string => path.filter((step) => typeof step === "string").join(".")
+const namesAt = ({ fields, optional }: Place): Names => [
+  ...Object.keys(fields),
+  ...(optional === "all" ? [] : Object.keys(optional))
+]
 
-/** The known name that a field was probably meant to have; undefined for documented ones and where no name is near. */
-const meant = (extra: Pick<PassThrough, "dialect" | "task">, path: Field["path"]): string | undefined => {
-  const name = path.at(-1)
-  const of = extra.task ?? extra.dialect
-  const names = places[of][placeOf(path.slice(0, -1))]
-  if (typeof name !== "string" || names === undefined || names.includes(name)) return undefined
-  if (path.length > 1) return nearestName(name, names)
-  if (documented.has(name)) return undefined
-  const alias = aliases[of]
-  if (alias !== undefined && Object.hasOwn(alias, name)) return alias[name]
-  return nearestName(name, extra.task === undefined ? [...names, ...documented] : names)
+/** The table of the value at a path, and that value; undefined below what no table has. */
+const tableAt = (table: BodyFields, body: unknown, path: Path) => {
+  let place: Place | ByType | undefined = table
+  let value = body
+  for (const step of path) {
+    if (place === undefined) return undefined
+    if (typeof step === "string") place = placeFor(place, value)?.fields[step]
+    value = (value as Readonly<Record<string | number, unknown>>)[step]
+  }
+  return place === undefined ? undefined : { place, value }
 }
 
-/** Of a body's own field: see `Shape.meant`. */
-export const meantBy = (of: Dialect | Task) => (name: string): string | undefined =>
-  meant(of === "openai" || of === "anthropic" ? { dialect: of } : { dialect: "openai", task: of }, [name])
+/** The known name that a field of the body itself probably means. */
+const meantAtTop = (name: string, table: BodyFields, isTask: boolean): string | undefined => {
+  const names = namesAt(table)
+  if (names.includes(name) || documented.has(name)) return undefined
+  if (table.aliases !== undefined && Object.hasOwn(table.aliases, name)) return table.aliases[name]
+  return nearestName(name, isTask ? names : [...names, ...documented])
+}
+
+/** Suggests a name for an unknown field of a body. */
+export const makeSuggest = (table: BodyFields, isTask: boolean) => (name: string): string | undefined =>
+  meantAtTop(name, table, isTask)
+
+const tableOf = ({ dialect, task }: Source): BodyFields => tables[task ?? dialect]
+
+/** The known name that a field probably means; undefined for documented ones, and if no name is near. */
+const meant = (source: Source, path: Path): string | undefined => {
+  const name = path.at(-1)
+  if (typeof name !== "string") return undefined
+  if (path.length === 1) return meantAtTop(name, tableOf(source), source.task !== undefined)
+  const found = tableAt(tableOf(source), source.body, path.slice(0, -1))
+  const place = found && placeFor(found.place, found.value)
+  if (place === undefined) return undefined
+  const names = namesAt(place)
+  return names.includes(name) ? undefined : nearestName(name, names)
+}
 
 /** A type that is not known. */
-interface UnknownType extends Types {
-  readonly path: Field["path"]
+interface UnknownType {
+  readonly path: Path
   readonly type: string
+  readonly known: Names
+  readonly documented: Names
 }
 
-/** Of a field that is a whole value; of an image whose type is known, that of its source. */
-const unknownType = ({ dialect }: PassThrough, { path, value }: Field): UnknownType | undefined => {
-  const found = Object.hasOwn(types[dialect], placeOf(path)) ? types[dialect][placeOf(path)]! : undefined
+/** The unknown type of a whole value; for an image, that of its source. */
+const unknownType = (source: Source, { path }: UnknownField): UnknownType | undefined => {
+  const found = tableAt(tableOf(source), source.body, path)
+  if (found === undefined || !isByType(found.place)) return undefined
+  const { place, value } = found
   const type = typeOf(value)
-  if (found === undefined || typeof type !== "string") return undefined
-  if (!found.known.includes(type)) return { ...found, path: [...path, "type"], type }
-  const inner = types[dialect][`${placeOf(path)}.source`]
-  const source = isObject(value) ? typeOf(value["source"]) : undefined
-  return inner === undefined || typeof source !== "string" || inner.known.includes(source)
-    ? undefined
-    : { ...inner, path: [...path, "source", "type"], type: source }
+  if (typeof type !== "string") return undefined
+  const typeAt = (path: Path, type: string, { documented, types }: ByType): UnknownType => ({
+    path: [...path, "type"],
+    type,
+    known: Object.keys(types),
+    documented
+  })
+  if (placeFor(place, value) === undefined) return typeAt(path, type, place)
+  const inner = isObject(value) ? typeOf(value["source"]) : undefined
+  return typeof inner === "string" ? typeAt([...path, "source"], inner, Anthropic.imageSources) : undefined
 }
 
 const nearestType = ({ documented, known, type }: UnknownType): string | undefined =>
@@ -221,17 +169,20 @@ const quoted = (names: Names): string => {
   return others.length === 0 ? last! : `${others.toReversed().join(", ")} or ${last}`
 }
 
-/** A field, as an error names it. */
+/** An error about a field. */
 export interface Unknown {
   readonly path: string
   readonly detail: string
 }
 
-const distinct = (extra: PassThrough): ReadonlyArray<Field> => {
-  const byName = new Map<string, Field>()
-  for (const field of requiredFields(extra)) {
-    const type = typeOf(field.value)
-    const key = `${placeOf(field.path)} ${typeof type === "string" ? type : ""}`
+const placeNameOf = (path: Path): string => path.filter((step) => typeof step === "string").join(".")
+
+/** The required fields, one for each place and type. */
+const distinct = (source: Source): ReadonlyArray<UnknownField> => {
+  const byName = new Map<string, UnknownField>()
+  for (const field of requiredFields(source)) {
+    const type = typeOf(valueAt(source, field.path))
+    const key = `${placeNameOf(field.path)} ${typeof type === "string" ? type : ""}`
     if (!byName.has(key)) byName.set(key, field)
     if (byName.size === mostCompared) break
   }
@@ -244,37 +195,37 @@ const typeProblem = (found: UnknownType, nearest: string | undefined): Unknown =
     (nearest === undefined ? "" : ` Did you mean "${nearest}"?`)
 })
 
-const problemOf = (extra: PassThrough, field: Field): Unknown | undefined => {
-  const found = unknownType(extra, field)
+const problemOf = (source: Source, field: UnknownField): Unknown | undefined => {
+  const found = unknownType(source, field)
   if (found !== undefined) {
     const nearest = nearestType(found)
     return nearest === undefined ? undefined : typeProblem(found, nearest)
   }
-  const name = meant(extra, field.path)
+  const name = meant(source, field.path)
   return name === undefined
     ? undefined
     : { path: formatPath(field.path), detail: `Unknown field. Did you mean ${name}?` }
 }
 
 /** The first field that is probably misspelt. */
-export const misspelt = (extra: PassThrough): Unknown | undefined => {
-  for (const field of distinct(extra)) {
-    const problem = problemOf(extra, field)
+export const misspelt = (source: Source): Unknown | undefined => {
+  for (const field of distinct(source)) {
+    const problem = problemOf(source, field)
     if (problem !== undefined) return problem
   }
   return undefined
 }
 
 /**
- * The error where no deployment of the model accepts the fields: about a misspelt one first, else the first.
+ * The error if no deployment of the model accepts the fields: about a misspelt one first, else about the first.
  *
  * @param model whose deployments do not accept it
  */
-export const refused = (extra: PassThrough, model: string): Unknown => {
-  const found = misspelt(extra)
+export const refused = (source: Source, model: string): Unknown => {
+  const found = misspelt(source)
   if (found !== undefined) return found
-  const [first, ...others] = distinct(extra)
-  const type = unknownType(extra, first!)
+  const [first, ...others] = distinct(source)
+  const type = unknownType(source, first!)
   if (type !== undefined && !type.documented.includes(type.type)) return typeProblem(type, undefined)
   const also = others.slice(0, 9).map(({ path }) => formatPath(path))
   return {

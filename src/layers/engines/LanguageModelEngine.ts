@@ -23,7 +23,7 @@ import type { Generation } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import { imageOfTool, privateImage } from "../../domain/Message.ts"
-import { requiredOf } from "../../domain/PassThrough.ts"
+import { requiredPaths } from "../../domain/Source.ts"
 import type { Engine } from "../../services/engines/Engine.ts"
 import { capabilitiesOf } from "../../services/engines/EngineKinds.ts"
 import type { LanguageModelOptions, LanguageModels, Source } from "../../services/engines/LanguageModelKind.ts"
@@ -106,7 +106,7 @@ const check = (
     Effect.fail(InferenceError.make(new InferenceError.NotSupported({ deployment, path, detail })))
   const image = imageOfTool(generation.messages) ?? privateImage(generation.messages)
   if (image !== undefined) return lacks(image, `the language model "${name}" does not accept this image`)
-  const [field] = generation.extra === undefined ? [] : requiredOf(generation.extra)
+  const [field] = requiredPaths(generation.source)
   if (field !== undefined) return lacks(field, `the language model "${name}" does not accept this field`)
   if (generation.logprobs !== undefined) {
     return Effect.fail(InferenceError.notCapable(deployment, "logprobs", "logprobs"))

@@ -15,7 +15,7 @@ import { maxSeed } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import type { Each, EngineFailure, GenerateJob, JobEvent, JobResult, TokenizeJob, WholeJob } from "../../domain/Job.ts"
 import { firstImage, texts } from "../../domain/Message.ts"
-import { requiredOf } from "../../domain/PassThrough.ts"
+import { requiredPaths } from "../../domain/Source.ts"
 import type { Engine, Retain } from "../../services/engines/Engine.ts"
 
 type ErrorOf = (failure: EngineFailure) => InferenceError
@@ -26,10 +26,10 @@ const confused: EngineFailure = { kind: "failed", message: "It gave another kind
 const notSupported = (path: string, message: string): EngineFailure => ({ kind: "not_supported", path, message })
 
 /** What an engine of ours has no words for, if anything. */
-const unsaid = ({ extra, messages }: Generation): EngineFailure | undefined => {
+const unsaid = ({ messages, source }: Generation): EngineFailure | undefined => {
   const image = firstImage(messages)
   if (image !== undefined) return notSupported(image, "it takes no images.")
-  const [field] = extra === undefined ? [] : requiredOf(extra)
+  const [field] = requiredPaths(source)
   return field === undefined ? undefined : notSupported(field, "it has nothing of the kind. Leave it out.")
 }
 
@@ -45,7 +45,6 @@ const ownerOf = ({ standing }: Generation): Pick<GenerateJob, "owner"> => {
 /** As a thread is asked: temperature and `topP` default to 1. */
 const jobOf = (generation: Generation, randomSeed: number): GenerateJob => {
   const {
-    extra: _,
     messages,
     parallelToolCalls: __,
     resumed: ___,

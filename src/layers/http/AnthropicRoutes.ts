@@ -61,7 +61,7 @@ const group = HttpApiGroup.make("anthropic").add(
 )
 
 /** The error with the path of the field in the body. */
-const relocate = (asked: Asked<Pick<Request, "extra">>) => (error: InferenceError): InferenceError => {
+const relocate = (asked: Asked<Pick<Request, "source">>) => (error: InferenceError): InferenceError => {
   const { attempts, decision } = error
   const reason = DecodeRequest.relocate(error.reason, asked)
   return reason === error.reason ? error : new InferenceError({

@@ -20,7 +20,7 @@ import type { EmbedCall, RerankCall } from "../../dialects/openai/Tasks.ts"
 import * as Tasks from "../../dialects/openai/Tasks.ts"
 import * as TaskSchema from "../../dialects/openai/TaskSchema.ts"
 import { bearerTokenOf } from "../../dialects/shared/CallerIdentity.ts"
-import type { Fields } from "../../dialects/shared/FieldNames.ts"
+import type { ErrorNames } from "../../dialects/shared/FieldNames.ts"
 import * as Defaults from "../../domain/Defaults.ts"
 import type { Deployment, Model } from "../../domain/Deployment.ts"
 import type { Answer, By, ClassifyRequest, Opened, Request, TokenizeRequest } from "../../domain/Inference.ts"
@@ -94,10 +94,10 @@ const encodeProblem = ({ code, headers, message, status }: HttpProblem): EncodeE
   })
 
 /** Encodes errors of an endpoint with these field names. */
-const encodeErrorWith = (fields: Fields) => (reason: Reason): EncodeError.OpenAiError =>
-  EncodeError.fromReason(reason, fields)
+const encodeErrorWith = (names: ErrorNames) => (reason: Reason): EncodeError.OpenAiError =>
+  EncodeError.fromReason(reason, names)
 
-const encodeError = encodeErrorWith(FieldNames.chat)
+const encodeError = encodeErrorWith(FieldNames.chatErrors)
 
 const envelopeOf = ({ body: { includeUsage, model, parallelToolCalls }, created, id }: Call<ChatCall>): Envelope => ({
   id,
@@ -232,7 +232,7 @@ const respond = (body: unknown, by: By) => RoutingHeaders.json(body, RoutingHead
 
 const embeddings = ({ inference }: Services): Endpoint.Endpoint<EmbedCall> => ({
   idPrefix: "embd-",
-  encodeError: encodeErrorWith(FieldNames.texts),
+  encodeError: encodeErrorWith(FieldNames.textErrors),
   decode: Tasks.decodeEmbedding,
   answer: ({ body }) =>
     inference.embed(body.request).pipe(
@@ -245,7 +245,7 @@ const embeddings = ({ inference }: Services): Endpoint.Endpoint<EmbedCall> => ({
 
 const rerank = ({ inference }: Services): Endpoint.Endpoint<RerankCall> => ({
   idPrefix: "rerank-",
-  encodeError: encodeErrorWith(FieldNames.rerank),
+  encodeError: encodeErrorWith(FieldNames.rerankErrors),
   decode: Tasks.decodeRerank,
   answer: ({ body, id }) =>
     Effect.map(inference.rerank(body.request), (ranking) => respond(Tasks.encodeRerank(id, body, ranking), ranking))
@@ -253,7 +253,7 @@ const rerank = ({ inference }: Services): Endpoint.Endpoint<RerankCall> => ({
 
 const classify = ({ inference }: Services): Endpoint.Endpoint<ClassifyRequest> => ({
   idPrefix: "classify-",
-  encodeError: encodeErrorWith(FieldNames.texts),
+  encodeError: encodeErrorWith(FieldNames.textErrors),
   decode: Tasks.decodeClassify,
   answer: ({ body, id }) =>
     Effect.map(
@@ -264,7 +264,7 @@ const classify = ({ inference }: Services): Endpoint.Endpoint<ClassifyRequest> =
 
 const tokenize = ({ inference }: Services): Endpoint.Endpoint<TokenizeRequest> => ({
   idPrefix: "tokenize-",
-  encodeError: encodeErrorWith(FieldNames.tokenize),
+  encodeError: encodeErrorWith(FieldNames.tokenizeErrors),
   decode: Tasks.decodeTokenize,
   answer: ({ body }) =>
     Effect.map(inference.tokenize(body), (found) => respond(Tasks.encodeTokens(found.tokens), found))

@@ -27,11 +27,10 @@ import type { SpanOrOff } from "../../domain/Fields.ts"
 import type { Counted, Generation } from "../../domain/Generation.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import { firstImage, type Message } from "../../domain/Message.ts"
-import * as PassThrough from "../../domain/PassThrough.ts"
 import { providerKindOf } from "../../domain/ProviderKind.ts"
 import { hostOf, isPrivateHost } from "../../domain/PublicAddress.ts"
 import type { Source } from "../../domain/Source.ts"
-import { dialectOf } from "../../domain/Source.ts"
+import { bodyWith, dialectOf, isComplete, requiredPaths } from "../../domain/Source.ts"
 import type { Engine, Retain } from "../../services/engines/Engine.ts"
 import { capabilitiesOf } from "../../services/engines/EngineKinds.ts"
 import { eventsOf, isEncrypted, makeCheck, makeReader } from "./AnswerEvents.ts"
@@ -48,18 +47,16 @@ const neededBy = ({ format, logprobs, messages, toolChoice, tools = [] }: Genera
   ...(firstImage(messages) === undefined ? [] : ["images" as const])
 ]
 
-/** The call with the fields of the caller's dialect in it, where it is this one. */
-const withExtra =
-  ({ extra }: Generation, target: Target) => (call: Call): Result.Result<Call, InferenceError.Reason> => {
-    if (extra === undefined) return Result.succeed(call)
-    if (dialectOf(target.options) === extra.dialect) {
-      return Result.succeed({ ...call, body: PassThrough.merge(call.body, extra) })
-    }
-    const [field] = PassThrough.requiredOf(extra)
-    return field === undefined
-      ? Result.succeed(call)
-      : Result.fail(notSupported(target, field, "its dialect has no such field. Leave it out."))
+/** Adds the fields of a program's partial body to an encoded request of its dialect. */
+const withFieldsOf = (source: Source, target: Target) => (call: Call): Result.Result<Call, InferenceError.Reason> => {
+  if (dialectOf(target.options) === source.dialect) {
+    return Result.succeed({ ...call, body: bodyWith(source, call.body as Source["body"]) })
   }
+  const [field] = requiredPaths(source)
+  return field === undefined
+    ? Result.succeed(call)
+    : Result.fail(notSupported(target, field, "its dialect has no such field. Leave it out."))
+}
 
 /** What the URLs of images came to. */
 const fetchedOf = (before: ReadonlyArray<Message>, after: ReadonlyArray<Message>): Fetched => {
@@ -84,9 +81,10 @@ const callFor = (
   fetched?: Fetched
 ): Result.Result<Call, InferenceError.Reason> => {
   const { source } = generation
-  return source !== undefined && passThrough !== undefined && dialectOf(target.options) === source.dialect
+  if (source === undefined) return request(generation, target, stream)
+  return passThrough !== undefined && isComplete(source) && dialectOf(target.options) === source.dialect
     ? passThrough(generation, source, target, stream, fetched)
-    : Result.flatMap(request(generation, target, stream), withExtra(generation, target))
+    : Result.flatMap(request(generation, target, stream), withFieldsOf(source, target))
 }
 
 /** A wrong input is the request's own fault, and may spoil it for the others. */

@@ -21,7 +21,8 @@ import { classify } from "../../domain/FailureClass.ts"
 import type { Answer, By, Event, Opened, Request } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import * as Monotonic from "../../domain/Monotonic.ts"
-import { choicesOf } from "../../domain/Source.ts"
+import type { Source } from "../../domain/Source.ts"
+import { choicesOf, isComplete, valueAt } from "../../domain/Source.ts"
 import type { Begun } from "../inference/AttemptScope.ts"
 import * as Operation from "../inference/RequestTelemetry.ts"
 import type { AttemptDraft } from "../routing/DecisionLog.ts"
@@ -51,10 +52,16 @@ const canonical = (value: unknown): string =>
         : inner
   )
 
+/** What of the caller's own request the rest does not have. */
+const unknownValues = (source: Source) =>
+  isComplete(source)
+    ? source.unknownFields?.map(({ path }) => ({ dialect: source.dialect, path, value: valueAt(source, path) }))
+    : { dialect: source.dialect, body: source.body }
+
 /** Equal for requests that may share an answer. Fields that are added to requests are part of it unless excluded here. */
 export const identify = (
   { keepAlive: _, priority: __, route: ___, seed: ____, source, tenant = "", ...asked }: Request
-): string => canonical({ tenant, asked, headers: source?.headers })
+): string => canonical({ tenant, asked, headers: source?.headers, fields: source && unknownValues(source) })
 
 /** Whether the answer is complete: not cut before the caller's own limit, and not one of several choices. */
 export const isWhole = (

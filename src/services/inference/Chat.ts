@@ -31,7 +31,6 @@ const generationOf = (request: Request): Generation => {
   const { keepAlive: _, model: __, priority: ___, route: ____, tenant: _____, ...asked } = request
   const {
     assistantPrefix,
-    extra,
     format,
     logprobs,
     maxTokens,
@@ -53,7 +52,6 @@ const generationOf = (request: Request): Generation => {
     ...(parallelToolCalls === undefined ? {} : { parallelToolCalls }),
     ...(format === undefined ? {} : { format }),
     ...(logprobs === undefined ? {} : { logprobs }),
-    ...(extra === undefined ? {} : { extra }),
     ...(source === undefined ? {} : { source }),
     ...standingOf(request)
   }

@@ -111,8 +111,8 @@ export const tokenize = (stage: Stage) =>
 export const count = (stage: Stage) =>
   Effect.fnUntraced(function*(given: CountRequest) {
     const request = yield* check.count(given)
-    const { extra, input, source } = request
-    const asked = { extra, messages: input.messages }
+    const { input, source } = request
+    const asked = { messages: input.messages, source }
     const wish = { ...request, capabilities: needsOfCount(asked), pathsOf: (need: string) => pathsOf(asked, need) }
     const begun = yield* stage.begin("tokenize", wish)
     const { value, ...by } = yield* stage.attempt(begun, request, ({ borrow, tally }) =>

@@ -12,6 +12,7 @@ import {
 } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { InvalidRequest, make } from "../../domain/InferenceError.ts"
+import { firstImage } from "../../domain/Message.ts"
 import { nearestName } from "../../domain/NearestName.ts"
 import * as Problems from "../../domain/Problem.ts"
 import { RoutingOptions } from "../../domain/RoutingOptions.ts"
@@ -31,6 +32,15 @@ const misspelt = (given: object, names: ReadonlyArray<string>, path = ""): Infer
 
 const routeNames = Object.keys(RoutingOptions.fields)
 
+type Given = Partial<Pick<typeof RequestSchema.Type, "messages" | "source">> & {
+  readonly input?: string | Pick<typeof CountRequest.Type["input"], "messages"> | undefined
+}
+
+/** A dialect has checked its fields when it decoded them. Images are checked here only. */
+const isChecked = ({ input, messages, source }: Given): boolean =>
+  source?.isChecked === true &&
+  firstImage(messages ?? (typeof input === "object" ? input.messages : [])) === undefined
+
 /**
  * The request with only what a request has. Types cannot tell a temperature of 9, nor stop a program without them, which
  * may misspell an option.
@@ -42,6 +52,7 @@ const checker = <S extends Schema.ConstraintDecoder<unknown> & { readonly fields
     misspelt(request, names) ??
       (request.route === undefined ? undefined : misspelt(request.route, routeNames, "route."))
   return (request: S["Type"]): Effect.Effect<S["Type"], InferenceError> => {
+    if (isChecked(request as Given)) return Effect.succeed(request)
     const decoded = decode(request)
     if (Result.isSuccess(decoded)) {
       const wrong = misspeltIn(request as object)

@@ -1,9 +1,9 @@
 /** What is known of deployments for good, laid out in columns: made once for each change of the registry. */
 import { hashText } from "../../domain/Hashing.ts"
 import type { Measurement } from "../../domain/Measurement.ts"
-import * as PassThrough from "../../domain/PassThrough.ts"
 import type { DeploymentFacts, RequiredCapability } from "../../domain/SelectionInput.ts"
 import { requiredCapabilities } from "../../domain/SelectionInput.ts"
+import * as Source from "../../domain/Source.ts"
 
 /** The same of many; a number that is not known is `NaN`. */
 export interface CandidateTable {
@@ -27,7 +27,7 @@ export const bitsOf = (some: ReadonlyArray<RequiredCapability>): number =>
   some.reduce((bits, need) => bits | 1 << requiredCapabilities.indexOf(need), 0)
 
 /** A list of abilities says nothing of what is no ability. */
-const others: ReadonlyArray<RequiredCapability> = ["count", ...PassThrough.needs]
+const others: ReadonlyArray<RequiredCapability> = ["count", ...Source.needs]
 
 const capabilityBits = ({ capabilities, missing = [] }: DeploymentFacts): number =>
   (capabilities === undefined ? -1 : bitsOf([...capabilities, ...others])) & ~bitsOf(missing)

@@ -6,9 +6,8 @@ import { defaultSlots, isRemote } from "../../domain/Deployment.ts"
 import type { Ability } from "../../domain/EngineProtocol.ts"
 import type { KnownModel } from "../../domain/KnownModels.ts"
 import * as KnownModels from "../../domain/KnownModels.ts"
-import * as PassThrough from "../../domain/PassThrough.ts"
 import type { DeploymentFacts, RequiredCapability } from "../../domain/SelectionInput.ts"
-import { dialectOf } from "../../domain/Source.ts"
+import * as Source from "../../domain/Source.ts"
 import { capabilitiesOf, kindOf } from "../engines/EngineKinds.ts"
 
 const free = { input: 0, output: 0 }
@@ -34,8 +33,8 @@ const lacksOf = (
   abilities: ReadonlyArray<Ability>,
   counts: boolean
 ): ReadonlyArray<RequiredCapability> => {
-  const spoken = dialectOf(options)
-  const lacks: Array<RequiredCapability> = PassThrough.needs.filter((need) => need !== `${spoken} fields`)
+  const dialect = Source.dialectOf(options)
+  const lacks: Array<RequiredCapability> = Source.needs.filter((need) => need !== `${dialect} fields`)
   if (!counts || !Capability.counts(options, abilities)) lacks.push("count")
   return lacks
 }

@@ -4,9 +4,9 @@ import type { Deployment } from "../../domain/Deployment.ts"
 import type { List } from "../../domain/FailureClass.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { InvalidRequest, make, NoDeployment } from "../../domain/InferenceError.ts"
-import type { PassThrough } from "../../domain/PassThrough.ts"
 import type { RoutingOptions } from "../../domain/RoutingOptions.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
+import type { Source } from "../../domain/Source.ts"
 import type { Decision } from "./DecisionRecord.ts"
 import type { RequiredCapability } from "./Selection.ts"
 
@@ -16,8 +16,8 @@ export interface RoutingRequest {
   readonly capabilities?: ReadonlyArray<RequiredCapability> | undefined
   /** The fields of the request that need it, for the error where nobody has it. */
   readonly pathsOf?: ((need: string) => ReadonlyArray<string>) | undefined
-  /** Fields that Troupe does not know: see `UnknownFields`. */
-  readonly extra?: PassThrough | undefined
+  /** The caller's own request, with the fields of it that Troupe does not know. */
+  readonly source?: Source | undefined
   readonly maxTokens?: number | undefined
   readonly tenant?: string | undefined
   /** What the request wants otherwise than its model's configuration says. */
@@ -59,10 +59,10 @@ const tooMuch = ({ excluded }: Decision, { deployments: only, except = [] }: Rou
 const lacks = (
   { missing = [], model }: Decision,
   reason: NoDeployment,
-  { extra, pathsOf = () => ["model"] }: Pick<RoutingRequest, "extra" | "pathsOf">
+  { pathsOf = () => ["model"], source }: Pick<RoutingRequest, "pathsOf" | "source">
 ): InvalidRequest => {
-  if (extra !== undefined && missing.includes(`${extra.dialect} fields`)) {
-    return new InvalidRequest(UnknownFields.refused(extra, model))
+  if (source !== undefined && missing.includes(`${source.dialect} fields`)) {
+    return new InvalidRequest(UnknownFields.refused(source, model))
   }
   const [path = "model", ...others] = missing.flatMap(pathsOf)
   const also = others.length === 0 ? "" : ` (likewise ${others.join(", ")})`
@@ -72,7 +72,7 @@ const lacks = (
 /** Why no deployment is left. Where none could take the request at any time, the request is at fault. */
 export const noDeployment = (
   decision: Decision,
-  { route = {}, ...wish }: Pick<RoutingRequest, "extra" | "pathsOf" | "route"> = {}
+  { route = {}, ...wish }: Pick<RoutingRequest, "pathsOf" | "route" | "source"> = {}
 ): InferenceError => {
   const { missing, model, retryAfterMs, excluded } = decision
   const reason = new NoDeployment({ model, excluded, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) })

@@ -301,15 +301,15 @@ const fallbacksOf = Effect.fnUntraced(function*(parts: Parts, model: Model, ques
  * request itself names stand in. A field that is probably misspelt must not even choose among the model's own, and fails.
  */
 const mayFallBack = (parts: Parts, model: Model, question: Question): Effect.Effect<boolean, InferenceError> => {
-  const { asked, policy, wish: { extra, route } } = question
-  const need = extra && asked.capabilities.find((one) => one === `${extra.dialect} fields`)
+  const { asked, policy, wish: { route, source } } = question
+  const need = source && asked.capabilities.find((one) => one === `${source.dialect} fields`)
   if (need === undefined) return Effect.succeed(true)
   const own = Selection.wanted(parts.tables.of(model), need, { ...asked, model: model.name }, policy.selection)
   const missing = own.filter(({ has }) => !has)
   if (missing.length === 0) return Effect.succeed(true)
   const isNamed = route?.fallbacks !== undefined
   const isRefused = missing.length === own.length && !isNamed
-  const found = isRefused ? undefined : UnknownFields.misspelt(extra!)
+  const found = isRefused ? undefined : UnknownFields.misspelt(source!)
   if (found !== undefined) return makeError(new InvalidRequest(found))
   const isLocal = missing.some(({ index }) => model.deployments[index]!.options.engine !== "remote")
   return Effect.succeed(isNamed || !(isRefused || isLocal))

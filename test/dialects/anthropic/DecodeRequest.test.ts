@@ -10,10 +10,10 @@ const least = { model: "tiny-chat", max_tokens: 10, messages }
 
 /** Without the body itself. */
 const decoded = (fields: object): MessagesCall => {
-  const { request: { source: _, ...request }, ...call } = Result.getOrThrow(
+  const { request: { source, ...request }, ...call } = Result.getOrThrow(
     AnthropicMessages.decode({ ...least, ...fields })
   )
-  return { ...call, request }
+  return { ...call, request: source?.unknownFields === undefined ? request : { ...request, source } }
 }
 const requested = (fields: object): Request => decoded(fields).request
 const said = (...messages: ReadonlyArray<object>) => requested({ messages }).messages
@@ -62,8 +62,8 @@ describe("AnthropicMessages", () => {
         keep_alive: "5m",
         priority: "high"
       })
-      const { extra, keepAlive, tenant, ...request } = call.request
-      assert.isTrue(extra?.fields.every(({ optional }) => optional))
+      const { keepAlive, source, tenant, ...request } = call.request
+      assert.isTrue(source?.unknownFields?.every(({ optional }) => optional))
       assert.strictEqual(Duration.toMillis(keepAlive!), 300_000)
       assert.match(tenant!, /^[\w-]{20}$/)
       assert.deepStrictEqual(request, {
@@ -322,7 +322,7 @@ describe("AnthropicMessages", () => {
       ["tools.0.defer_loading", { tools: [{ ...tool, defer_loading: true }] }],
       ["tools.0.defer_loading?", { tools: [{ ...tool, defer_loading: false }] }]
     ])("is %s of %j", (expected, fields) => {
-      const found = requested(fields).extra?.fields.map(({ optional, path }) =>
+      const found = requested(fields).source?.unknownFields?.map(({ optional, path }) =>
         `${path.join(".")}${optional === true ? "?" : ""}`
       )
       assert.deepStrictEqual(found, [expected])

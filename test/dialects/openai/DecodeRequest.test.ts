@@ -20,7 +20,8 @@ const decoded = (fields: object): ChatCall => {
   const { requests: [first, ...others], together: _, ...call } = Result.getOrThrow(
     OpenAiChat.decode({ model: "tiny-chat", messages, ...fields })
   )
-  const without = ({ source: _, ...request }: Request): Request => request
+  const without = ({ source, ...request }: Request): Request =>
+    source?.unknownFields === undefined ? request : { ...request, source }
   return { ...call, requests: [without(first), ...others.map(without)] }
 }
 
@@ -151,7 +152,7 @@ describe("OpenAiChat", () => {
         { role: "assistant", content: null, refusal: null, tool_calls: [{ index: 0, ...toolCall }] },
         { role: "tool", tool_call_id: "a", content: "12:00", mood: "fine" }
       ]
-      const { extra, messages: said } = only({
+      const { messages: said, source } = only({
         messages: conversation,
         metadata: { a: "b" },
         reasoning_effort: "low",
@@ -161,8 +162,10 @@ describe("OpenAiChat", () => {
         tools: [{ type: "function", function: { name: "get_time", strict: true } }],
         response_format: { type: "json_schema", json_schema: { name: "time", schema: {} } }
       })
-      const found = extra?.fields.map(({ optional, path }) => `${path.join(".")}${optional === true ? "?" : ""}`)
-      assert.strictEqual(extra?.dialect, "openai")
+      const found = source?.unknownFields?.map(({ optional, path }) =>
+        `${path.join(".")}${optional === true ? "?" : ""}`
+      )
+      assert.strictEqual(source?.dialect, "openai")
       assert.sameMembers([...found ?? []], [
         "metadata",
         "reasoning_effort",
@@ -279,7 +282,9 @@ describe("OpenAiChat", () => {
   describe("what only deployments of the dialect take", () => {
     /** What was found, `?` where it may be left out. */
     const foundIn = (fields: object) =>
-      (only(fields).extra?.fields ?? []).map(({ optional, path }) => `${path.join(".")}${optional === true ? "?" : ""}`)
+      (only(fields).source?.unknownFields ?? []).map(({ optional, path }) =>
+        `${path.join(".")}${optional === true ? "?" : ""}`
+      )
 
     it.each<[field: string, asksForSomething: ReadonlyArray<unknown>, asksForNothing: ReadonlyArray<unknown>]>([
       ["functions", [[{ name: "f" }], "f"], [[]]],

@@ -3,7 +3,7 @@ import { Schema } from "effect"
 import * as OpenAiError from "../../../src/dialects/openai/EncodeError.ts"
 import * as OpenAiFields from "../../../src/dialects/openai/FieldNames.ts"
 import { ErrorBody } from "../../../src/dialects/openai/Schema.ts"
-import type { Fields } from "../../../src/dialects/shared/FieldNames.ts"
+import type { ErrorNames } from "../../../src/dialects/shared/FieldNames.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 
 interface Case {
@@ -242,7 +242,7 @@ describe("OpenAiError", () => {
   it.each(cases.map((one) => [`${one.reason._tag}, ${one.reason.message}`, one] as const))(
     "%s",
     (_, { code, headers, param, reason, status, type }) => {
-      assert.deepStrictEqual(OpenAiError.fromReason(reason, OpenAiFields.chat), {
+      assert.deepStrictEqual(OpenAiError.fromReason(reason, OpenAiFields.chatErrors), {
         status,
         headers,
         body: { error: { message: reason.message, type, param, code } }
@@ -250,41 +250,41 @@ describe("OpenAiError", () => {
     }
   )
 
-  it.each<[fields: Fields, path: string, param: string]>([
-    [OpenAiFields.chat, "format.schema.properties.topP", "response_format.json_schema.schema.properties.topP"],
-    [OpenAiFields.chat, "format.schema", "response_format.json_schema.schema"],
-    [OpenAiFields.chat, "format.type", "response_format.type"],
-    [OpenAiFields.chat, "tools[0].parameters", "tools[0].function.parameters"],
-    [OpenAiFields.chat, "tools[12].parameters.properties.x", "tools[12].function.parameters.properties.x"],
-    [OpenAiFields.chat, "tools", "tools"],
-    [OpenAiFields.chat, "tools[2].parameters.type", "tools[2].function.parameters.type"],
-    [OpenAiFields.chat, "tools[2].function.name", "tools[2].function.name"],
-    [OpenAiFields.chat, "tools[2].type", "tools[2].type"],
-    [OpenAiFields.chat, "toolChoice.name", "tool_choice.function.name"],
-    [OpenAiFields.chat, "toolChoice", "tool_choice"],
-    [OpenAiFields.chat, "logitBias.5", "logit_bias.5"],
-    [OpenAiFields.chat, "logprobs", "logprobs"],
-    [OpenAiFields.chat, "messages[3].toolCallId", "messages[3].tool_call_id"],
-    [OpenAiFields.chat, "messages[1].toolCalls[0].arguments", "messages[1].tool_calls[0].function.arguments"],
-    [OpenAiFields.chat, "messages[1].toolCalls[0].id", "messages[1].tool_calls[0].id"],
-    [OpenAiFields.chat, "messages[1].content", "messages[1].content"],
-    [OpenAiFields.chat, "topP", "top_p"],
-    [OpenAiFields.chat, "topK", "top_k"],
-    [OpenAiFields.chat, "minP", "min_p"],
-    [OpenAiFields.chat, "repeatPenalty", "repeat_penalty"],
-    [OpenAiFields.chat, "frequencyPenalty", "frequency_penalty"],
-    [OpenAiFields.chat, "presencePenalty", "presence_penalty"],
-    [OpenAiFields.chat, "keepAlive", "keep_alive"],
-    [OpenAiFields.chat, "maxTokens", "max_completion_tokens"],
-    [OpenAiFields.chat, "stop[0]", "stop[0]"],
-    [OpenAiFields.chat, "model", "model"],
-    [OpenAiFields.texts, "inputs[1]", "input[1]"],
-    [OpenAiFields.texts, "model", "model"],
-    [OpenAiFields.rerank, "documents[0]", "documents[0]"],
-    [OpenAiFields.tokenize, "input", "prompt"],
-    [OpenAiFields.tokenize, "input.messages[0].toolCallId", "messages[0].tool_call_id"],
-    [OpenAiFields.tokenize, "input.tools[0].parameters", "tools[0].function.parameters"],
-    [OpenAiFields.tokenize, "model", "model"]
+  it.each<[fields: ErrorNames, path: string, param: string]>([
+    [OpenAiFields.chatErrors, "format.schema.properties.topP", "response_format.json_schema.schema.properties.topP"],
+    [OpenAiFields.chatErrors, "format.schema", "response_format.json_schema.schema"],
+    [OpenAiFields.chatErrors, "format.type", "response_format.type"],
+    [OpenAiFields.chatErrors, "tools[0].parameters", "tools[0].function.parameters"],
+    [OpenAiFields.chatErrors, "tools[12].parameters.properties.x", "tools[12].function.parameters.properties.x"],
+    [OpenAiFields.chatErrors, "tools", "tools"],
+    [OpenAiFields.chatErrors, "tools[2].parameters.type", "tools[2].function.parameters.type"],
+    [OpenAiFields.chatErrors, "tools[2].function.name", "tools[2].function.name"],
+    [OpenAiFields.chatErrors, "tools[2].type", "tools[2].type"],
+    [OpenAiFields.chatErrors, "toolChoice.name", "tool_choice.function.name"],
+    [OpenAiFields.chatErrors, "toolChoice", "tool_choice"],
+    [OpenAiFields.chatErrors, "logitBias.5", "logit_bias.5"],
+    [OpenAiFields.chatErrors, "logprobs", "logprobs"],
+    [OpenAiFields.chatErrors, "messages[3].toolCallId", "messages[3].tool_call_id"],
+    [OpenAiFields.chatErrors, "messages[1].toolCalls[0].arguments", "messages[1].tool_calls[0].function.arguments"],
+    [OpenAiFields.chatErrors, "messages[1].toolCalls[0].id", "messages[1].tool_calls[0].id"],
+    [OpenAiFields.chatErrors, "messages[1].content", "messages[1].content"],
+    [OpenAiFields.chatErrors, "topP", "top_p"],
+    [OpenAiFields.chatErrors, "topK", "top_k"],
+    [OpenAiFields.chatErrors, "minP", "min_p"],
+    [OpenAiFields.chatErrors, "repeatPenalty", "repeat_penalty"],
+    [OpenAiFields.chatErrors, "frequencyPenalty", "frequency_penalty"],
+    [OpenAiFields.chatErrors, "presencePenalty", "presence_penalty"],
+    [OpenAiFields.chatErrors, "keepAlive", "keep_alive"],
+    [OpenAiFields.chatErrors, "maxTokens", "max_completion_tokens"],
+    [OpenAiFields.chatErrors, "stop[0]", "stop[0]"],
+    [OpenAiFields.chatErrors, "model", "model"],
+    [OpenAiFields.textErrors, "inputs[1]", "input[1]"],
+    [OpenAiFields.textErrors, "model", "model"],
+    [OpenAiFields.rerankErrors, "documents[0]", "documents[0]"],
+    [OpenAiFields.tokenizeErrors, "input", "prompt"],
+    [OpenAiFields.tokenizeErrors, "input.messages[0].toolCallId", "messages[0].tool_call_id"],
+    [OpenAiFields.tokenizeErrors, "input.tools[0].parameters", "tools[0].function.parameters"],
+    [OpenAiFields.tokenizeErrors, "model", "model"]
   ])("%j calls %s %s", (fields, path, param) => {
     const { error } = OpenAiError.fromReason(new InferenceError.InvalidRequest({ detail: "Wrong", path }), fields).body
     assert.deepInclude(error, { param, message: `${param}: Wrong` })
@@ -292,16 +292,18 @@ describe("OpenAiError", () => {
 
   it("what does not fit the window is called as the endpoint calls it", () => {
     const reason = new InferenceError.ContextLengthExceeded({ model: "m", promptTokens: 9, contextWindow: 8 })
-    const { chat, rerank, texts, tokenize } = OpenAiFields
+    const { chatErrors, rerankErrors, textErrors, tokenizeErrors } = OpenAiFields
     assert.deepStrictEqual(
-      [chat, texts, rerank, tokenize].map((fields) => OpenAiError.fromReason(reason, fields).body.error.param),
+      [chatErrors, textErrors, rerankErrors, tokenizeErrors].map((names) =>
+        OpenAiError.fromReason(reason, names).body.error.param
+      ),
       ["messages", "input", "documents", "prompt"]
     )
   })
 
   it("every body is of the described shape", () => {
     for (const { reason } of cases) {
-      const { body } = OpenAiError.fromReason(reason, OpenAiFields.chat)
+      const { body } = OpenAiError.fromReason(reason, OpenAiFields.chatErrors)
       const received: unknown = JSON.parse(JSON.stringify(body))
       assert.deepStrictEqual(Schema.decodeUnknownSync(ErrorBody, { onExcessProperty: "error" })(received), body)
     }

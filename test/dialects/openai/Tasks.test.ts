@@ -84,7 +84,7 @@ describe("OpenAiTasks", () => {
   it("tokens to embed are for deployments of the dialect, and there may be many of them", () => {
     const { request } = Result.getOrThrow(decodeEmbedding({ model: "m", input: Array.from({ length: 8000 }, () => 1) }))
     assert.deepStrictEqual(request.inputs, [""])
-    assert.deepStrictEqual(request.extra?.fields.map(({ path }) => path), [["input"]])
+    assert.deepStrictEqual(request.source?.unknownFields?.map(({ path }) => path), [["input"]])
     const several = Result.getOrThrow(decodeEmbedding({ model: "m", input: [[1], [2, 3]] }))
     assert.deepStrictEqual(several.request.inputs, ["", ""])
   })

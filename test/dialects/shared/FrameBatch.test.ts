@@ -4,7 +4,7 @@ import { describe, it } from "vitest"
 import * as AnthropicAnswer from "../../../src/dialects/anthropic/EncodeAnswer.ts"
 import * as OpenAiAnswer from "../../../src/dialects/openai/EncodeAnswer.ts"
 import type { Event } from "../../../src/domain/Inference.ts"
-import type { Dialect } from "../../../src/domain/PassThrough.ts"
+import type { Dialect } from "../../../src/domain/ProviderKind.ts"
 
 const own = (text: string): Event => ({ type: "text", text, tokens: 1 })
 const native = (dialect: Dialect, body: Readonly<Record<string, unknown>>): Event => ({

@@ -353,8 +353,8 @@ describe("LanguageModelEngine", () => {
 
     it.effect("and fields of another dialect that must not be left out are refused by name", () =>
       Effect.gen(function*() {
-        const extra = { dialect: "openai", fields: [{ path: ["store"], value: true }] } as const
-        const { reason } = yield* Effect.flip(run(script(Stream.empty).layer, { extra }))
+        const source = { dialect: "openai", body: { store: true }, unknownFields: [{ path: ["store"] }] } as const
+        const { reason } = yield* Effect.flip(run(script(Stream.empty).layer, { source }))
         assert.deepInclude<object>(reason, { _tag: "NotSupported", path: "store" })
       }))
   })

@@ -16,6 +16,13 @@ import { world } from "../../support/Routing.ts"
 
 const base: Request = { model: "chat", messages: [{ role: "user", content: "Hello" }] }
 
+/** The body of a caller, with a field that Troupe does not know. */
+const sourceOf = (verbosity: string) => ({
+  dialect: "openai",
+  body: { messages: [], verbosity },
+  unknownFields: [{ path: ["verbosity"] }]
+} as const)
+
 /** Two values of each field, neither of which equals a missing field. */
 const values: { readonly [Field in keyof Request]-?: readonly [Request[Field], Request[Field]] } = {
   model: ["chat", "other"],
@@ -37,11 +44,7 @@ const values: { readonly [Field in keyof Request]-?: readonly [Request[Field], R
   format: [{ type: "json_object" }, { type: "json_schema", schema: {} }],
   logprobs: [1, 2],
   assistantPrefix: ["The", "The capital"],
-  extra: [
-    { dialect: "openai", fields: [{ path: ["verbosity"], value: "low" }] },
-    { dialect: "openai", fields: [{ path: ["verbosity"], value: "high" }] }
-  ],
-  source: [{ dialect: "openai", body: { stream: true } }, { dialect: "openai", body: {} }],
+  source: [sourceOf("low"), sourceOf("high")],
   tenant: ["one", "two"],
   priority: ["low", "high"],
   keepAlive: [Duration.seconds(1), Duration.seconds(2)],
@@ -49,7 +52,7 @@ const values: { readonly [Field in keyof Request]-?: readonly [Request[Field], R
 }
 
 /** Fields that do not change the answer. */
-const ignored: ReadonlySet<string> = new Set(["seed", "source", "priority", "keepAlive", "route"])
+const ignored: ReadonlySet<string> = new Set(["seed", "priority", "keepAlive", "route"])
 
 const fields = Object.keys(values) as ReadonlyArray<keyof Request>
 
@@ -98,6 +101,19 @@ describe("the key of a request", () => {
       const keys = ["", ...new Set(tenants)].map((tenant) => keyOf({ ...requestOf(choice), tenant }))
       assert.strictEqual(new Set(keys).size, keys.length)
     }))
+  })
+
+  it("does not depend on known fields of the caller's body, which the request has as well", () => {
+    const body = { messages: [], stream: true }
+    assert.strictEqual(keyOf({ ...base, source: { dialect: "openai", body } }), keyOf(base))
+    assert.strictEqual(keyOf({ ...base, source: { dialect: "anthropic", body: { messages: [] } } }), keyOf(base))
+  })
+
+  it("depends on every field of a program's partial body", () => {
+    const keys = ["low", "high"].map((effort) =>
+      keyOf({ ...base, source: { dialect: "openai", body: { reasoning_effort: effort } } })
+    )
+    assert.strictEqual(new Set([...keys, keyOf(base)]).size, 3)
   })
 
   it("does not depend on the order of fields, and a missing tenant equals an empty one", () => {

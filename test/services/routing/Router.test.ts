@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Result, Stream } from "effect"
 import * as fc from "fast-check"
-import type { PassThrough } from "../../../src/domain/PassThrough.ts"
 import * as Policy from "../../../src/domain/RoutingPolicy.ts"
+import type { Source } from "../../../src/domain/Source.ts"
 import * as Breaker from "../../../src/services/health/Breaker.ts"
 import { Models } from "../../../src/services/models/Models.ts"
 import * as Registry from "../../../src/services/models/Registry.ts"
@@ -142,8 +142,8 @@ describe("Selector", () => {
                 model("b", others)
               ]
             }
-            const extra: PassThrough = { dialect, fields: [{ path: [field], value: 1 }] }
-            const wish: RoutingRequest = { model: "a", capabilities: ["generate", `${dialect} fields`], extra }
+            const source: Source = { dialect, body: { [field]: 1 }, unknownFields: [{ path: [field] }] }
+            const wish: RoutingRequest = { model: "a", capabilities: ["generate", `${dialect} fields`], source }
             const found = await Effect.runPromise(Effect.result(consider(settings, wish)))
             const isMixed = own.includes(dialect) && own.some((kind) => kind !== dialect)
             if (Result.isFailure(found)) {
