@@ -1,7 +1,7 @@
 /**
  * What every engine does: the one test suite of the Engine interface.
  *
- * Each implementation names its deployment and three prompts; the suite says nothing about speed or wording.
+ * Each implementation names its deployment and three prompts; the suite checks neither speed nor wording.
  */
 import { assert, layer } from "@effect/vitest"
 import { Effect, Exit, Fiber, Layer, Result, Stream } from "effect"
@@ -23,13 +23,13 @@ export interface Subject {
   readonly name: string
   readonly options: DeploymentOptions
   readonly where: "process" | "thread"
-  /** What starts it; default what starts engines there. */
+  /** Starts it; by default, the engines of that host. */
   readonly engines?: Layer.Layer<Engines>
-  /** What it says that it can do: each has its tests. */
+  /** The capabilities that it describes; each has its tests. */
   readonly abilities: ReadonlyArray<Ability>
-  /** It goes on from what it computed for an earlier prompt that began alike. */
-  readonly keepsPrompts: boolean
-  /** False where it takes no seed, and a sampled answer is another one each time; default true. */
+  /** It reuses what it has computed for the beginning of an earlier prompt. */
+  readonly cachesPrompts: boolean
+  /** False where it takes no seed, so that sampled answers differ; default true. */
   readonly seeded?: boolean
   /** A prompt and its greedy answer, which must have several words. */
   readonly question: readonly [prompt: string, answer: string]
@@ -39,17 +39,17 @@ export interface Subject {
   readonly nearlyFull: string
   /** A prompt that does not fit the window. */
   readonly tooLong: string
-  /** A prompt that it answers with this call of one of these tools by itself; left out, it never does. */
+  /** A prompt that it answers with this tool call under `auto`; undefined where it calls no tool. */
   readonly calls?: {
     readonly prompt: string
     readonly tools: readonly [ToolDefinition, ToolDefinition]
     readonly name: string
     readonly arguments: unknown
   }
-  /** Formats that it knows. */
+  /** The output formats that it supports. */
   readonly formats: ReadonlyArray<OutputFormat>
-  /** It goes on with a text so far exactly; default only as well as a model does that is asked to. */
-  readonly goesOn?: "exactly" | undefined
+  /** It continues an assistant prefix token by token; default false, where a model is asked to continue. */
+  readonly continuesExactly?: boolean
 }
 
 export const deploymentOf = (options: DeploymentOptions) => deployment("subject#0", { options })
@@ -104,7 +104,7 @@ const collect = (stream: Stream.Stream<Event, InferenceError>): Effect.Effect<Co
     }
   })
 
-/** The engine as everyone meets it: behind an actor, which lends its slots. */
+/** The engine behind an actor, which leases its slots. */
 interface Stage extends Pick<Engine, "describe" | "embed" | "rerank" | "classify" | "tokenize"> {
   readonly generate: (generation: Generation) => Stream.Stream<Event, InferenceError>
   readonly load: Effect.Effect<Status>
@@ -144,7 +144,7 @@ const failsFor = <A>(lacked: Ability, effect: Effect.Effect<A, InferenceError>):
     assert.deepInclude<object>(reason, { _tag: "NotSupported", path: "model", capability: lacked })
   })
 
-/** Tools whose arguments cannot be longer than a small window, whatever a model fills in. */
+/** Tools whose arguments fit a small context window, whatever a model writes. */
 const forced: ReadonlyArray<ToolDefinition> = ["get_time", "add"].map((name) => ({
   name,
   parameters: {
@@ -157,7 +157,7 @@ const forced: ReadonlyArray<ToolDefinition> = ["get_time", "add"].map((name) => 
 
 const toolTests = ({ calls, question: [prompt] }: Subject, test: Test) => {
   if (calls !== undefined) {
-    test("streams the call of a tool", (engine) =>
+    test("streams a tool call", (engine) =>
       Effect.gen(function*() {
         const answer = yield* collect(engine.generate(ask(calls.prompt, { tools: calls.tools })))
         assert.strictEqual(answer.text, "")
@@ -170,7 +170,7 @@ const toolTests = ({ calls, question: [prompt] }: Subject, test: Test) => {
   }
   const [first, second] = forced.map(({ name }) => name) as [string, string]
 
-  test("calls a tool when it must, and the one that it must", (engine) =>
+  test("calls a tool where one is required, and the tool that is required", (engine) =>
     Effect.gen(function*() {
       const required = yield* collect(engine.generate(ask(prompt, { tools: forced, toolChoice: "required" })))
       assert.strictEqual(required.calls.length, 1)
@@ -182,7 +182,7 @@ const toolTests = ({ calls, question: [prompt] }: Subject, test: Test) => {
       assert.isObject(JSON.parse(named.calls[0]!.arguments))
     }))
 
-  test("calls no tool when it must not", (engine) =>
+  test("calls no tool where the choice is none", (engine) =>
     Effect.gen(function*() {
       const { calls, finish } = yield* collect(engine.generate(ask(prompt, { tools: forced, toolChoice: "none" })))
       assert.deepStrictEqual(calls, [])
@@ -218,7 +218,7 @@ const formatTests = ({ formats, long, question: [prompt], seeded = true }: Subje
 }
 
 const logprobTests = ({ long, question: [prompt, answer] }: Subject, test: Test) => {
-  test("tells how likely each token of the text was, the greedy one being the likeliest", (engine) =>
+  test("gives the log-probability of each token; the greedy token has the highest", (engine) =>
     Effect.gen(function*() {
       const { finish, logprobs, text } = yield* collect(engine.generate(ask(prompt, { logprobs: 5 })))
       assert.strictEqual(text, answer)
@@ -233,7 +233,7 @@ const logprobTests = ({ long, question: [prompt, answer] }: Subject, test: Test)
       }
     }))
 
-  test("samples the same whether asked for log-probabilities or not", (engine) =>
+  test("samples the same tokens with and without log-probabilities", (engine) =>
     Effect.gen(function*() {
       const sampling = { temperature: 1.2, topP: 0.9, seed: 3 }
       const plain = yield* collect(engine.generate(ask(long, { sampling })))
@@ -246,7 +246,7 @@ const logprobTests = ({ long, question: [prompt, answer] }: Subject, test: Test)
 }
 
 const embedTests = ({ question: [prompt], tooLong }: Subject, test: Test) => {
-  test("turns texts into vectors of unit length, the same for the same text", (engine) =>
+  test("embeds texts as vectors of unit length, equal for equal texts", (engine) =>
     Effect.gen(function*() {
       const results = yield* engine.embed([prompt, "Another text.", prompt])
       const [first, second, third] = results.map((result) => Result.getOrThrow(result))
@@ -256,7 +256,7 @@ const embedTests = ({ question: [prompt], tooLong }: Subject, test: Test) => {
       assert.notDeepEqual(first!.vector, second!.vector)
     }))
 
-  test("fails a text that has no vector alone", (engine) =>
+  test("fails only the texts that cannot be embedded", (engine) =>
     Effect.gen(function*() {
       const results = yield* engine.embed([prompt, tooLong, "", prompt])
       const tags = results.map((result) => Result.isSuccess(result) ? "ok" : result.failure.reason._tag)
@@ -265,7 +265,7 @@ const embedTests = ({ question: [prompt], tooLong }: Subject, test: Test) => {
 }
 
 const tokenizeTests = ({ question: [prompt], tooLong }: Subject, test: Test) => {
-  test("makes a text into tokens, and a conversation into those of its prompt", (engine) =>
+  test("tokenizes a text, and a conversation as its prompt", (engine) =>
     Effect.gen(function*() {
       const text = yield* engine.tokenize(prompt)
       assert.isAbove(text.length, 0)
@@ -275,7 +275,7 @@ const tokenizeTests = ({ question: [prompt], tooLong }: Subject, test: Test) => 
       const { finish } = yield* collect(engine.generate(ask(prompt)))
       assert.strictEqual((yield* engine.tokenize({ messages: conversation })).length, finish.usage.promptTokens)
     }))
-  test("refuses to make a text of megabytes into tokens, which all others would wait for", (engine) =>
+  test("refuses to tokenize a text of megabytes, which would delay all other jobs", (engine) =>
     Effect.gen(function*() {
       const content = "word ".repeat(2 ** 20)
       for (const input of [content, { messages: [{ role: "user", content } as const] }]) {
@@ -286,7 +286,7 @@ const tokenizeTests = ({ question: [prompt], tooLong }: Subject, test: Test) => 
 }
 
 const promptTests = ({ long, nearlyFull, question: [prompt, answer] }: Subject, test: Test) => {
-  test("does not compute again what a slot has of a prompt", (engine) =>
+  test("reuses the part of a prompt that a slot has computed", (engine) =>
     Effect.gen(function*() {
       const first = yield* collect(engine.generate(ask(nearlyFull)))
       const again = yield* collect(engine.generate(ask(nearlyFull)))
@@ -297,7 +297,7 @@ const promptTests = ({ long, nearlyFull, question: [prompt, answer] }: Subject, 
       assert.strictEqual(again.text, first.text)
     }), "fresh")
 
-  test("gives a seed's answer whatever ran before", (engine) =>
+  test("gives the same answer for a seed after any other jobs", (engine) =>
     Effect.gen(function*() {
       const sampled = [1, 2, 3, 4, 5, 6].map((seed) =>
         ask(long, { sampling: { temperature: 1.5, topP: 1, seed }, maxTokens: 60 })
@@ -311,7 +311,7 @@ const promptTests = ({ long, nearlyFull, question: [prompt, answer] }: Subject, 
     }))
 }
 
-/** Every way to cut a text in two without splitting a character, neither of them empty. */
+/** Every way to cut a text in two parts that are not empty, between two characters. */
 const cutsOf = (text: string): ReadonlyArray<readonly [string, string]> => {
   const characters = Array.from(text)
   return characters.slice(1).map((_, index) =>
@@ -319,8 +319,8 @@ const cutsOf = (text: string): ReadonlyArray<readonly [string, string]> => {
   )
 }
 
-const goOnTests = ({ abilities, goesOn, question: [prompt, answer] }: Subject, test: Test) => {
-  test("goes on with a text so far, which counts as prompt", (engine) =>
+const prefixTests = ({ abilities, continuesExactly, question: [prompt, answer] }: Subject, test: Test) => {
+  test("continues an assistant prefix, which counts as prompt", (engine) =>
     Effect.gen(function*() {
       const whole = yield* collect(engine.generate(ask(prompt)))
       const assistantPrefix = answer.slice(0, answer.indexOf(" ", answer.length / 2))
@@ -332,9 +332,9 @@ const goOnTests = ({ abilities, goesOn, question: [prompt, answer] }: Subject, t
         assert.strictEqual(tokens.length, promptTokens)
       }
     }))
-  if (goesOn === undefined) return
+  if (!continuesExactly) return
 
-  test("goes on exactly where a text was cut between two words, and counts only what it says", (engine) =>
+  test("continues exactly where a text was cut between two words, and counts only the new tokens", (engine) =>
     Effect.gen(function*() {
       const whole = yield* collect(engine.generate(ask(prompt)))
       for (const [assistantPrefix, rest] of cutsOf(answer).filter(([, rest]) => rest.startsWith(" "))) {
@@ -346,7 +346,7 @@ const goOnTests = ({ abilities, goesOn, question: [prompt, answer] }: Subject, t
       }
     }))
 
-  test("finds a stop sequence that the text so far begins", (engine) =>
+  test("finds a stop sequence that begins in the assistant prefix", (engine) =>
     Effect.gen(function*() {
       const at = answer.indexOf(" ", answer.length / 2)
       const stop = answer.slice(at - 2, at + 3)
@@ -357,7 +357,7 @@ const goOnTests = ({ abilities, goesOn, question: [prompt, answer] }: Subject, t
       assert.strictEqual(finish.reason, "stop")
     }))
 
-  test("takes no control token out of a text so far", (engine) =>
+  test("reads no control token in an assistant prefix", (engine) =>
     Effect.gen(function*() {
       const tokensOf = (assistantPrefix: string) =>
         Effect.map(
@@ -369,7 +369,7 @@ const goOnTests = ({ abilities, goesOn, question: [prompt, answer] }: Subject, t
     }))
 }
 
-/** The tests of what an engine can do besides plain text, and of what it cannot. */
+/** The tests of the capabilities of an engine, and of those it lacks. */
 const abilityTests = (subject: Subject, test: Test) => {
   const has = (ability: Ability) => subject.abilities.includes(ability)
   if (has("tools")) toolTests(subject, test)
@@ -377,10 +377,10 @@ const abilityTests = (subject: Subject, test: Test) => {
   if (has("logprobs")) logprobTests(subject, test)
   if (has("embed")) embedTests(subject, test)
   if (has("tokenize")) tokenizeTests(subject, test)
-  if (subject.keepsPrompts) promptTests(subject, test)
-  goOnTests(subject, test)
+  if (subject.cachesPrompts) promptTests(subject, test)
+  prefixTests(subject, test)
 
-  test("refuses what it is not able to do", (engine) =>
+  test("refuses the operations that it does not support", (engine) =>
     Effect.gen(function*() {
       if (!has("embed")) yield* failsFor("embed", engine.embed(["a"]))
       if (!has("rerank")) yield* failsFor("rerank", engine.rerank("a", ["b"]))
@@ -420,7 +420,7 @@ export const engineConformance = (subject: Subject) => {
         assert.isAbove(finish.usage.completionTokens, 1)
       }))
 
-    test("gives the same answer for the same seed, also beside other jobs", (engine) =>
+    test("gives the same answer for the same seed, alone and beside other jobs", (engine) =>
       Effect.gen(function*() {
         const sampled = ask(subject.long, { sampling: { temperature: 1, topP: 1, seed: 7 } })
         const alone = yield* collect(engine.generate(sampled))
@@ -435,7 +435,7 @@ export const engineConformance = (subject: Subject) => {
         assert.strictEqual(crowd[1]?.text, answer)
       }))
 
-    test("does not mix the answers of jobs that begin and end beside each other", (engine) =>
+    test("does not mix the answers of concurrent jobs", (engine) =>
       Effect.gen(function*() {
         const { text } = yield* collect(engine.generate(ask(subject.long)))
         const caller = (index: number) =>
@@ -463,7 +463,7 @@ export const engineConformance = (subject: Subject) => {
         assert.strictEqual(finish.reason, "stop")
       }))
 
-    test("refuses a prompt that does not fit, with both numbers", (engine) =>
+    test("refuses a prompt that does not fit, with both token counts", (engine) =>
       Effect.gen(function*() {
         const error = yield* Effect.flip(collect(engine.generate(ask(subject.tooLong))))
         const { reason } = error
@@ -471,11 +471,11 @@ export const engineConformance = (subject: Subject) => {
         if (reason._tag !== "ContextLengthExceeded") return
         assert.strictEqual(reason.contextWindow, engine.describe.contextWindow)
         assert.isAtLeast(reason.promptTokens!, reason.contextWindow!)
-        // The slot is free again.
+        // The slot is free.
         assert.strictEqual((yield* collect(engine.generate(ask(prompt)))).text, answer)
       }))
 
-    test("ends with length where the window ends", (engine) =>
+    test("ends with length at the end of the context window", (engine) =>
       Effect.gen(function*() {
         const { finish } = yield* collect(engine.generate(ask(subject.nearlyFull)))
         assert.strictEqual(finish.reason, "length")
@@ -485,7 +485,7 @@ export const engineConformance = (subject: Subject) => {
         )
       }))
 
-    test("gives its slot back when the consumer stops reading", (engine) =>
+    test("frees its slot when the consumer stops reading", (engine) =>
       Effect.gen(function*() {
         const first = yield* Stream.runCollect(Stream.take(engine.generate(ask(subject.long)), 1))
         assert.strictEqual(first.length, 1)
@@ -493,7 +493,7 @@ export const engineConformance = (subject: Subject) => {
         assert.strictEqual((yield* collect(engine.generate(ask(prompt)))).text, answer)
       }))
 
-    test("gives its slot back when the consumer is interrupted, running or waiting", (engine) =>
+    test("frees its slot when the consumer is interrupted, running or queued", (engine) =>
       Effect.gen(function*() {
         const fibers = yield* Effect.forEach(
           Array.from({ length: 12 }, () => ask(subject.long)),
@@ -520,7 +520,7 @@ export const engineConformance = (subject: Subject) => {
         assert.deepInclude(yield* engine.load, { running: 0, queued: 0 })
       }))
 
-    test("serves others while one consumer does not read", (engine) =>
+    test("serves other jobs while one consumer does not read", (engine) =>
       Effect.gen(function*() {
         const stalled = yield* Effect.forkChild(
           Stream.runForEach(engine.generate(ask(subject.long)), () => Effect.never)

@@ -1,4 +1,4 @@
-/** The Engine seam's suite over the fake engine, on a thread and in a process. */
+/** The engine suite for the fake engine, on a thread and in a process. */
 import { engineConformance } from "./engine.ts"
 
 for (const where of ["thread", "process"] as const) {
@@ -10,9 +10,9 @@ for (const where of ["thread", "process"] as const) {
     nearlyFull: "word ".repeat(110),
     tooLong: "word ".repeat(200),
     abilities: ["generate", "tools", "format", "logprobs", "embed", "rerank", "classify", "tokenize"],
-    keepsPrompts: false,
+    cachesPrompts: false,
     formats: [{ type: "json_object" }],
-    goesOn: "exactly",
+    continuesExactly: true,
     where
   })
 }

@@ -1,4 +1,4 @@
-/** The Engine seam's suite over a round trip: tiny-chat as a LanguageModel, and that one as a deployment. */
+/** The engine suite for a round trip: tiny-chat as a LanguageModel, and that one as a deployment. */
 import { Effect, Layer } from "effect"
 import * as App from "../../src/App.ts"
 import * as AiModel from "../../src/layers/ai/AiModel.ts"
@@ -30,6 +30,6 @@ engineConformance({
     LanguageModelsLayer.layer({ tiny: { layer: tinyChat, configure: AiModel.configure } })
   ),
   abilities: ["generate", "tools", "format", "images"],
-  keepsPrompts: true,
+  cachesPrompts: true,
   ...prompts
 })

@@ -1,4 +1,4 @@
-/** The Engine seam's suite over the onnx engine on cpu, on a thread of this process. */
+/** The engine suite for the onnx engine on cpu, on a thread of this process. */
 import { fileURLToPath } from "node:url"
 import { engineConformance } from "./engine.ts"
 import { prompts } from "./tinyChat.ts"
@@ -12,8 +12,8 @@ engineConformance({
     slots: 4
   },
   abilities: ["generate", "tools", "format", "logprobs", "tokenize"],
-  keepsPrompts: true,
-  goesOn: "exactly",
+  cachesPrompts: true,
+  continuesExactly: true,
   where: "thread",
   ...prompts
 })

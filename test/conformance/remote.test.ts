@@ -1,4 +1,4 @@
-/** The Engine seam's suite over HTTP: a real service on this machine, with tiny-chat, as the provider. */
+/** The engine suite for HTTP: a real service on this machine, with tiny-chat, as the provider. */
 import { Effect, Layer } from "effect"
 import { afterAll } from "vitest"
 import * as EnginesLayer from "../../src/layers/engines/Engines.ts"
@@ -35,8 +35,8 @@ engineConformance({
     abilities: ["generate", "tools", "format", "logprobs", "tokenize"]
   },
   abilities: ["generate", "tools", "format", "logprobs", "tokenize"],
-  goesOn: "exactly",
-  keepsPrompts: false,
+  continuesExactly: true,
+  cachesPrompts: false,
   ...shared
 })
 
@@ -52,7 +52,7 @@ engineConformance({
     abilities: ["generate", "tools", "format", "logprobs"]
   },
   abilities: ["generate", "tools", "format", "logprobs"],
-  keepsPrompts: false,
+  cachesPrompts: false,
   ...shared
 })
 
@@ -69,12 +69,12 @@ engineConformance({
     abilities: ["generate", "tools", "format", "tokenize"]
   },
   abilities: ["generate", "tools", "format", "tokenize"],
-  goesOn: "exactly",
-  keepsPrompts: false,
+  continuesExactly: true,
+  cachesPrompts: false,
   ...shared
 })
 
-/** What Anthropic's API binds answers to: closed objects, and no lengths. */
+/** The schemas that Anthropic's API enforces: closed objects without lengths. */
 const closed = {
   type: "json_schema",
   schema: {
@@ -99,7 +99,7 @@ for (const stream of [true, false]) {
       abilities: ["generate", "tools", "format"]
     },
     abilities: ["generate", "tools", "format"],
-    keepsPrompts: false,
+    cachesPrompts: false,
     seeded: false,
     ...shared,
     formats: [closed]

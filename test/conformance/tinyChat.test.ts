@@ -1,4 +1,4 @@
-/** Engines agree: with the same weights, each gives the greedy answers that tiny-chat's card tells. */
+/** Each engine gives the greedy answers in tiny-chat's model card. */
 import { assert, it } from "@effect/vitest"
 import { Effect, Stream } from "effect"
 import { readFileSync } from "node:fs"

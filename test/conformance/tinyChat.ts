@@ -1,4 +1,4 @@
-/** What tiny-chat is asked in the engines' suite, whichever way it is reached. */
+/** The prompts of the engine suite for tiny-chat, local and remote. */
 import type { Subject } from "./engine.ts"
 
 export const prompts: Pick<Subject, "question" | "long" | "nearlyFull" | "tooLong" | "calls" | "formats"> = {
