@@ -1,7 +1,12 @@
 /** What one decision of the router costs, by how many deployments there are to choose from. */
+import type { Condition } from "../src/domain/DeploymentFacts.ts"
+import { ready } from "../src/domain/DeploymentFacts.ts"
 import { draw } from "../src/domain/Hashing.ts"
 import { unmeasured } from "../src/domain/Measurement.ts"
+import type { Name } from "../src/domain/SelectionOptions.ts"
+import { defaults } from "../src/domain/SelectionOptions.ts"
 import * as Measurements from "../src/services/health/LatencyStats.ts"
+import { prepare } from "../src/services/routing/CandidateTable.ts"
 import * as Selection from "../src/services/routing/Selection.ts"
 import type { Outcome, Row, Scenario } from "./Scenario.ts"
 import { median } from "./Statistics.ts"
@@ -13,7 +18,7 @@ const batch = 20
 
 const scene = (size: number) => {
   const indices = Array.from({ length: size }, (_, index) => index)
-  const table = Selection.prepare(indices.map((index) => ({
+  const table = prepare(indices.map((index) => ({
     deployment: `model#${index}`,
     price: { input: draw(1, index), output: draw(2, index) * 4 },
     quality: 0.8 + draw(3, index) * 0.2,
@@ -21,33 +26,29 @@ const scene = (size: number) => {
     capabilities: ["generate", "tools"],
     slots: 4
   })))
-  const conditions = indices.map((index): Selection.Condition => {
+  const conditions = indices.map((index): Condition => {
     const sample = { ok: true, tookMs: 500 + draw(4, index) * 1_000, firstTokenMs: 100 * draw(5, index), tokens: 100 }
-    return { ...Selection.ready, measured: Measurements.ended(Measurements.started(unmeasured), sample, 0) }
+    return { ...ready, measured: Measurements.ended(Measurements.started(unmeasured), sample, 0) }
   })
   return { table, conditions }
 }
 
 /** µs a decision: the median of batches, so that who else uses the machine does not count. */
-const measure = (strategy: Selection.Name, size: number, ms: number): number => {
+const measure = (strategy: Name, size: number, ms: number): number => {
   const { conditions, table } = scene(size)
-  const options = { ...Selection.defaults, strategy }
+  const options = { ...defaults, strategy }
   const end = performance.now() + ms
   const batches: Array<number> = []
   while (batches.length < 3 || performance.now() < end) {
     const start = performance.now()
     for (let turn = 0; turn < batch; turn++) {
-      const session = `s${turn}`
-      const asked = {
+      const request = {
         model: "model",
         capabilities: ["tools"] as const,
         promptTokens: 500,
-        session,
-        now: 1_000,
-        seed: turn,
-        turn
+        route: { session: `s${turn}` }
       }
-      const { candidates } = Selection.decide(table, conditions, asked, options)
+      const { candidates } = Selection.decide(table, conditions, request, options, { now: 1_000, seed: turn, turn })
       if (candidates.length !== 3) throw new Error(`${strategy} named ${candidates.length} candidates of ${size}`)
     }
     batches.push((performance.now() - start) * 1_000 / batch)

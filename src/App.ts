@@ -14,7 +14,7 @@
 import { Effect, Layer } from "effect"
 import * as AppParts from "./AppParts.ts"
 import * as Problems from "./domain/Problem.ts"
-import type { Custom as Strategy } from "./domain/SelectionInput.ts"
+import type { Custom as Strategy } from "./domain/SelectionOptions.ts"
 import * as LanguageModels from "./layers/ai/LanguageModels.ts"
 import * as CachedResponses from "./layers/cache/CachedResponses.ts"
 import * as Engines from "./layers/engines/Engines.ts"

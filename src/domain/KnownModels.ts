@@ -6,7 +6,7 @@
  * Prices change, and contracts differ: a deployment's own `price` and `contextSize` go before. A model that is not here is
  * not known, which is neither free nor dear. Quality is a matter of what it is for: only the configuration tells it.
  */
-import type { Price } from "./SelectionInput.ts"
+import type { Price } from "./DeploymentFacts.ts"
 
 export interface KnownModel {
   readonly price: Price

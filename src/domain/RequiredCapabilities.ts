@@ -1,7 +1,7 @@
 /** What a chat request needs of whoever answers it, and which of its fields need it. Pure. */
 import type { Request, TokenizeRequest } from "./Inference.ts"
 import { firstImage } from "./Message.ts"
-import type { RequiredCapability } from "./SelectionInput.ts"
+import type { RequiredCapability } from "./RoutingRequest.ts"
 
 /** The fields of a request that may need something. */
 type Asked = Pick<Request, "format" | "logprobs" | "messages" | "source" | "toolChoice" | "tools">

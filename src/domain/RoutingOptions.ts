@@ -14,9 +14,7 @@
  */
 import { Result, Schema } from "effect"
 import * as Bounded from "./Bounded.ts"
-import type { Policy } from "./RoutingPolicy.ts"
-import type { Asked } from "./SelectionInput.ts"
-import { names as strategies } from "./SelectionInput.ts"
+import { names as strategies } from "./SelectionOptions.ts"
 
 const within = (minimum: number, maximum: number) => Schema.isBetween({ minimum, maximum })
 const Name = Schema.NonEmptyString.check(Schema.isMaxLength(512))
@@ -57,46 +55,21 @@ export interface Problem {
 
 const listed = (all: ReadonlyArray<string>): string => all.join(", ")
 
-const shorter = (own: number | undefined, asked: number | undefined): number | undefined =>
-  own === undefined ? asked : Math.min(own, asked ?? own)
-
-/** The policy as this request has it. */
-export const policyFor = (
-  own: Policy,
-  policies: ReadonlyArray<Policy>,
-  { continue: goesOn, policy: name, retries, strategy, timeoutMs }: RoutingOptions
-): Result.Result<Policy, Problem> => {
-  const named = name === undefined ? own : policies.find((one) => one.name === name)
-  if (named === undefined) {
-    const names = listed(policies.map((one) => one.name))
-    return Result.fail({ path: "policy", detail: `Unknown policy. Available policies: ${names}` })
-  }
-  const totalMs = shorter(named.timeouts.totalMs, timeoutMs)
-  const byCaller = named.name !== own.name ? "all" : totalMs === named.timeouts.totalMs ? undefined : "total"
-  return Result.succeed({
-    ...named,
-    retries: retries ?? named.retries,
-    continue: goesOn ?? named.continue,
-    selection: strategy === undefined ? named.selection : { ...named.selection, strategy },
-    timeouts: { ...named.timeouts, totalMs, ...(byCaller === undefined ? {} : { byCaller }) }
-  })
-}
-
-/** Whom the request names, of those there are. */
-export const chosen = (
-  { deployments, except, session, task }: RoutingOptions,
+/** The first deployment that the request names and the model does not have; undefined where it has them all. */
+export const unknownDeployment = (
+  { deployments, except }: RoutingOptions,
   known: ReadonlyArray<string>
-): Result.Result<Pick<Asked, "only" | "except" | "session" | "task">, Problem> => {
+): Problem | undefined => {
   for (const [path, names] of [["deployments", deployments], ["except", except]] as const) {
     const index = names?.findIndex((name) => !known.includes(name)) ?? -1
     if (index >= 0) {
-      return Result.fail({
+      return {
         path: `${path}[${index}]`,
         detail: `Expected the id of one of the model's deployments: ${listed(known)}`
-      })
+      }
     }
   }
-  return Result.succeed({ only: deployments, except, session, task })
+  return undefined
 }
 
 const prefix = "x-troupe-"

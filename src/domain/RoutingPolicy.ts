@@ -1,11 +1,12 @@
 /**
  * How a model's requests are routed and what happens when an attempt fails: plain data with a name, that can be printed.
  */
-import { Duration } from "effect"
+import { Duration, Result } from "effect"
 import * as Policies from "./Defaults.ts"
 import type { List } from "./FailureClass.ts"
-import type { Options as Selection } from "./SelectionInput.ts"
-import { defaults as selection } from "./SelectionInput.ts"
+import type { Problem, RoutingOptions } from "./RoutingOptions.ts"
+import type { Options as Selection } from "./SelectionOptions.ts"
+import { defaults as selection } from "./SelectionOptions.ts"
 
 export interface Policy {
   readonly name: string
@@ -83,6 +84,31 @@ export const routingOf = (
   policies: ReadonlyArray<Policy>
 ): Routing =>
   routing ?? { policy: policies.find(({ name }) => name === defaults.name) ?? defaults, fallbacks: noFallbacks }
+
+const shorter = (own: number | undefined, asked: number | undefined): number | undefined =>
+  own === undefined ? asked : Math.min(own, asked ?? own)
+
+/** The policy with the options of a request. */
+export const policyFor = (
+  own: Policy,
+  policies: ReadonlyArray<Policy>,
+  { continue: goesOn, policy: name, retries, strategy, timeoutMs }: RoutingOptions
+): Result.Result<Policy, Problem> => {
+  const named = name === undefined ? own : policies.find((one) => one.name === name)
+  if (named === undefined) {
+    const names = policies.map((one) => one.name).join(", ")
+    return Result.fail({ path: "policy", detail: `Unknown policy. Available policies: ${names}` })
+  }
+  const totalMs = shorter(named.timeouts.totalMs, timeoutMs)
+  const byCaller = named.name !== own.name ? "all" : totalMs === named.timeouts.totalMs ? undefined : "total"
+  return Result.succeed({
+    ...named,
+    retries: retries ?? named.retries,
+    continue: goesOn ?? named.continue,
+    selection: strategy === undefined ? named.selection : { ...named.selection, strategy },
+    timeouts: { ...named.timeouts, totalMs, ...(byCaller === undefined ? {} : { byCaller }) }
+  })
+}
 
 /**
  * The pause before the `retry`th attempt after the first, ms.

@@ -21,6 +21,10 @@ import { Router } from "../../src/services/routing/Router.ts"
 import { defaultServer } from "../../src/services/settings/Resolution.ts"
 import { Settings } from "../../src/services/settings/Settings.ts"
 
+const notRouted = () => {
+  throw new Error("No request is routed.")
+}
+
 export interface Stand {
   readonly inference: Partial<Inference["Service"]>
   readonly stage?: Stage
@@ -54,12 +58,14 @@ export const withHandler = async <A>(
     Layer.mock(Inference)(inference),
     Layer.succeed(Registry.Registry, Registry.make([])),
     Layer.mock(Router)({
+      route: notRouted,
+      preview: notRouted,
       noteFailure: () => {},
       measure: () => ({ granted: () => {}, content: () => {}, end: () => {} })
     }),
     Breaker.layer,
     DecisionLog.layer,
-    Layer.mock(Models)({}),
+    Layer.mock(Models)({ snapshot: () => ({ queued: 0, state: "ready" }) }),
     Layer.succeed(Providers, none),
     Layer.succeed(Readiness, { stage }),
     Layer.sync(RequestBytes, () => new ByteBudget(1e6)),

@@ -137,6 +137,7 @@ export const world = (setting: Setting): World => {
     return { name, deployments: [first!, ...others], routing }
   })
   const actors = Layer.mock(Models)({
+    snapshot: () => ({ queued: 0, state: "ready" }),
     events: Stream.fromIterable(events),
     lease: ({ id }, standing) => Effect.succeed(disguise(makeEngine(made, id, parts.get(id)!, standing))),
     status: ({ id }) => Effect.succeed({ deployment: id, state: "ready", running: 0, queued: 0, memoryBytes: 0 }),

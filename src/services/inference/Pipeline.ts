@@ -10,6 +10,7 @@ import type { By } from "../../domain/Inference.ts"
 import { InferenceError, make, Overloaded } from "../../domain/InferenceError.ts"
 import type { Embedding } from "../../domain/Job.ts"
 import * as Monotonic from "../../domain/Monotonic.ts"
+import type { RoutingRequest } from "../../domain/RoutingRequest.ts"
 import * as CachedResponses from "../cache/CachedResponses.ts"
 import type { Engine } from "../engines/Engine.ts"
 import { Breaker } from "../health/Breaker.ts"
@@ -27,7 +28,7 @@ import type { HedgeBudgets } from "../resilience/HedgeBudget.ts"
 import * as Hedges from "../resilience/HedgeBudget.ts"
 import { DecisionLog } from "../routing/DecisionLog.ts"
 import { factsOf } from "../routing/DeploymentFacts.ts"
-import type { Route, RoutingRequest } from "../routing/Route.ts"
+import type { Route } from "../routing/Route.ts"
 import { noDeployment } from "../routing/Route.ts"
 import { Router } from "../routing/Router.ts"
 import type { Begun } from "./AttemptScope.ts"
@@ -194,7 +195,7 @@ interface Front {
 /** The route, and the request's books, which the scope's end settles. */
 const makeBegin = ({ decisions, callbacks, metrics, pressure, router }: Front) =>
   Effect.fnUntraced(function*(operation: OperationName, wish: Caller & RoutingRequest, attributes: Attributes = {}) {
-    const route = yield* router.route(wish)
+    const route = yield* Effect.fromResult(router.route(wish))
     if (wish.priority === "low" && sheds[yield* SubscriptionRef.get(pressure)].refuseLowPriority) {
       return yield* make(new Overloaded({ retryAfterMs: Duration.toMillis(interval) }))
     }

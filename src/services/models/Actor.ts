@@ -189,13 +189,16 @@ export const stateOf = (actor: Actor): State => {
   return actor.failed ? "failed" : "cold"
 }
 
-/** Of a deployment; without an actor it is cold. */
+/** The part of a status that is in memory; without an actor a deployment is cold. */
+export const snapshotOf = (actor: Actor | undefined): Pick<Status, "queued" | "state"> =>
+  actor === undefined ? { queued: 0, state: "cold" } : { queued: actor.mailbox.size, state: stateOf(actor) }
+
+/** Of a deployment. */
 export const statusOf = (id: string, actor: Actor | undefined): Effect.Effect<Status> =>
   Effect.map(actor?.instance?.engine?.memoryBytes ?? Effect.succeed(0), (memoryBytes) => ({
     deployment: id,
-    state: actor === undefined ? "cold" : stateOf(actor),
+    ...snapshotOf(actor),
     running: actor === undefined ? 0 : instancesOf(actor).reduce((sum, { running }) => sum + running, 0),
-    queued: actor?.mailbox.size ?? 0,
     memoryBytes,
     ...(actor?.lastFailure === undefined ? {} : { lastFailure: actor.lastFailure })
   }))

@@ -74,6 +74,8 @@ export class Models extends Context.Service<Models, {
   /** Ends every engine now; running jobs and waiting callers fail with `EngineStopped`. */
   readonly stop: Effect.Effect<void>
   readonly status: (deployment: Deployment) => Effect.Effect<Status>
+  /** The part of a deployment's status that is in memory, for the router. */
+  readonly snapshot: (deployment: string) => Pick<Status, "queued" | "state">
   /** Of every deployment that has an actor. */
   readonly statuses: Effect.Effect<ReadonlyArray<Status>>
 }>()("troupe/services/models/Models") {}
@@ -177,6 +179,7 @@ const make = Effect.fnUntraced(function*(memory: MemoryOptions) {
     events: Stream.fromPubSub(events),
     stopLoads: Effect.sync(() => EngineLifecycle.stopLoads(context)),
     stop: Effect.suspend(() => stopAll(context)),
+    snapshot: (id) => Actor.snapshotOf(actors.get(id)),
     status: ({ id }) => Effect.suspend(() => Actor.statusOf(id, actors.get(id))),
     statuses: Effect.suspend(() =>
       Effect.andThen(

@@ -1,8 +1,9 @@
 /** What is known of deployments for good, laid out in columns: made once for each change of the registry. */
+import type { DeploymentFacts } from "../../domain/DeploymentFacts.ts"
 import { hashText } from "../../domain/Hashing.ts"
 import type { Measurement } from "../../domain/Measurement.ts"
-import type { DeploymentFacts, RequiredCapability } from "../../domain/SelectionInput.ts"
-import { requiredCapabilities } from "../../domain/SelectionInput.ts"
+import type { RequiredCapability } from "../../domain/RoutingRequest.ts"
+import { requiredCapabilities } from "../../domain/RoutingRequest.ts"
 import * as Source from "../../domain/Source.ts"
 
 /** The same of many; a number that is not known is `NaN`. */

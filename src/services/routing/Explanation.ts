@@ -9,11 +9,11 @@
 import { Effect, Schema } from "effect"
 import { abilities } from "../../domain/EngineProtocol.ts"
 import { RoutingOptions } from "../../domain/RoutingOptions.ts"
-import type { RequiredCapability } from "../../domain/SelectionInput.ts"
+import type { RequiredCapability, RoutingRequest } from "../../domain/RoutingRequest.ts"
 import { name as cachedResponses } from "../cache/CachedResponses.ts"
 import { Registry } from "../models/Registry.ts"
 import { Decision } from "./DecisionRecord.ts"
-import type { Route, RoutingRequest } from "./Route.ts"
+import type { Route } from "./Route.ts"
 import { Router } from "./Router.ts"
 
 /** What of a request decides. */
@@ -67,8 +67,11 @@ export type Explanation = typeof Explanation.Type
 /** Requests that no text is generated for. */
 const tasks: ReadonlySet<RequiredCapability> = new Set<RequiredCapability>(["embed", "rerank", "classify", "tokenize"])
 
-/** The request that is asked about: a chat, unless it needs another task. */
-export const wishOf = ({ needs = [], prompt, ...rest }: ExplanationRequest, model: string): RoutingRequest => ({
+/** The request to explain: a chat, unless it needs the capability of another task. */
+export const routingRequestOf = (
+  { needs = [], prompt, ...rest }: ExplanationRequest,
+  model: string
+): RoutingRequest => ({
   ...rest,
   model,
   capabilities: needs.some((need) => tasks.has(need)) ? needs : ["generate", ...needs],
@@ -113,10 +116,10 @@ export const make = (
   }
 }
 
-/** Fails as `Selector.consider` does. */
-export const explain = Effect.fnUntraced(function*(question: ExplanationRequest) {
+/** Fails as `Router.preview` does. */
+export const explain = Effect.fnUntraced(function*(request: ExplanationRequest) {
   const router = yield* Router
   const registry = yield* Registry
-  const model = question.model ?? registry.models()[0]!.name
-  return make(yield* router.preview(wishOf(question, model)))
+  const model = request.model ?? registry.models()[0]!.name
+  return make(yield* Effect.fromResult(router.preview(routingRequestOf(request, model))))
 })

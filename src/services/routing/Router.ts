@@ -3,73 +3,78 @@
  *
  * **Details**
  *
- * The choice is `Selection.decide`, pure over a snapshot that the layer reads: the registry's facts, the measurements, how
- * busy each deployment is and which may not be called now.
+ * `route` is synchronous: it reads a snapshot (the models of the registry, measurements, the state of each actor and
+ * circuit), the time and one random number, and `Selection.decide` computes the rest.
+ *
+ * **Gotchas**
+ *
+ * Clock and random numbers are the services of where the layer is built: seeds and `TestClock` belong around the layer.
  */
 import { Clock, Context, Duration, Effect, Layer, Random, Result, Stream } from "effect"
 import * as UnknownFields from "../../dialects/shared/UnknownFields.ts"
 import * as Capability from "../../domain/Capability.ts"
 import * as Policies from "../../domain/Defaults.ts"
 import type { Deployment, Model } from "../../domain/Deployment.ts"
+import type { Condition } from "../../domain/DeploymentFacts.ts"
 import type { Ability } from "../../domain/EngineProtocol.ts"
 import { maxSeed } from "../../domain/Inference.ts"
 import type { InferenceError, Reason } from "../../domain/InferenceError.ts"
 import { circuitState, InvalidRequest, make as makeError } from "../../domain/InferenceError.ts"
-import type { Measurement } from "../../domain/Measurement.ts"
 import * as Monotonic from "../../domain/Monotonic.ts"
 import * as RoutingOptions from "../../domain/RoutingOptions.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
-import { routingOf } from "../../domain/RoutingPolicy.ts"
+import { policyFor, routingOf } from "../../domain/RoutingPolicy.ts"
+import type { Moment, RoutingRequest } from "../../domain/RoutingRequest.ts"
 import * as CachedResponses from "../cache/CachedResponses.ts"
 import { capabilitiesOf } from "../engines/EngineKinds.ts"
 import { Breaker } from "../health/Breaker.ts"
 import * as LatencyStats from "../health/LatencyStats.ts"
-import type { Status } from "../models/Models.ts"
 import { Models } from "../models/Models.ts"
 import { Registry } from "../models/Registry.ts"
 import * as GuardedCallbacks from "../observability/GuardedCallbacks.ts"
 import { Settings } from "../settings/Settings.ts"
+import type { CandidateTable } from "./CandidateTable.ts"
+import { prepare } from "./CandidateTable.ts"
 import type { Decision } from "./DecisionRecord.ts"
 import { factsOf } from "./DeploymentFacts.ts"
+import { selected } from "./Eligibility.ts"
 import { beginnings, PrefixIndex } from "./PrefixIndex.ts"
-import type { Route, RoutingRequest } from "./Route.ts"
-import type { Condition } from "./Selection.ts"
+import type { Route } from "./Route.ts"
+import { joinDecisions } from "./Route.ts"
 import * as Selection from "./Selection.ts"
 
 /** Chooses the deployments for a request. */
 export class Router extends Context.Service<Router, {
-  /** Fails with `ModelNotFound`. */
-  readonly route: (wish: RoutingRequest) => Effect.Effect<Route, InferenceError>
-  /** What `route` would decide now; no request is counted. */
-  readonly preview: (wish: RoutingRequest) => Effect.Effect<Route, InferenceError>
-  /** Takes note of a capability that an attempt found missing: later requests that need it go elsewhere. */
+  /** The route of a request, or why there is none: `ModelNotFound`, or an option that is wrong. */
+  readonly route: (request: RoutingRequest) => Result.Result<Route, InferenceError>
+  /** What `route` would decide now; the request is not counted. */
+  readonly preview: (request: RoutingRequest) => Result.Result<Route, InferenceError>
+  /** Records a capability that an attempt found missing: later requests that need it go to other deployments. */
   readonly noteFailure: (reason: Reason) => void
   /** Begins to measure an attempt. */
   readonly measure: (deployment: string, route: Route) => LatencyStats.LatencySample
 }>()("troupe/services/routing/Router") {}
 
-const conditionOf = (
-  { queueLimit }: Deployment,
-  { queued, state }: Pick<Status, "queued" | "state">,
-  measured: Measurement,
-  closed: Condition["closed"]
-): Condition => ({
-  measured,
-  ...(closed === undefined ? {} : { closed }),
-  state: state === "ready" || state === "loading" ? state : "cold",
-  queued,
-  queueFull: queued >= queueLimit
-})
+/** What every decision reads. */
+interface Parts {
+  readonly registry: Registry["Service"]
+  readonly models: Models["Service"]
+  readonly breaker: Breaker["Service"]
+  readonly policies: ReadonlyArray<Policy>
+  readonly stats: LatencyStats.LatencyStats
+  readonly tables: ReturnType<typeof makeTables>
+  readonly callbacks: GuardedCallbacks.GuardedCallbacks
+  readonly prefixes: PrefixIndex
+  readonly now: () => number
+  readonly random: () => number
+  /** Requests routed so far, by model: models that take turns do not move each other's turn. */
+  readonly turns: Map<string, number>
+}
 
-const idle = { queued: 0, state: "ready" } as const
-
-const wrong = ({ detail, path }: RoutingOptions.Problem) =>
-  makeError(new InvalidRequest({ path: `route.${path}`, detail }))
-
-/** A table for each model, made anew when more is known of what an engine can do. */
+/** A table for each model, made again when an engine confirms or refuses a capability. */
 const makeTables = (now: () => number) => {
   const observed = new Capability.Observed()
-  let tables = new WeakMap<Model, ReturnType<typeof Selection.prepare>>()
+  let tables = new WeakMap<Model, CandidateTable>()
   const renew = (isNew: boolean): void => {
     if (isNew) tables = new WeakMap()
   }
@@ -78,7 +83,7 @@ const makeTables = (now: () => number) => {
       renew(observed.expire(now()))
       const known = tables.get(model)
       if (known !== undefined) return known
-      const made = Selection.prepare(
+      const made = prepare(
         model.deployments.map((deployment) =>
           factsOf(
             deployment,
@@ -96,120 +101,31 @@ const makeTables = (now: () => number) => {
   }
 }
 
-/** Characters of a prompt that decide who has it cached: the first 16,000 tokens or so. */
-const longestPrefix = 65_536
+const idle = { queued: 0, state: "ready" } as const
 
-/** Keeps what is known of engines up to date with their loads and ends. */
-const watch = (
-  { events }: Models["Service"],
-  { prefixes, tables }: Pick<Parts, "prefixes" | "tables">
-) =>
-  Effect.forkScoped(Stream.runForEach(events, ({ abilities, deployment, state }) =>
-    Effect.sync(() => {
-      if (state === "gone") prefixes.forget(deployment)
-      if (abilities !== undefined) tables.loaded(deployment, abilities)
-    })))
-
-const lookUp = ({ registry }: Parts, name: string) => Effect.fromResult(registry.find(name))
-
-const idOf = ({ id }: Deployment): string => id
-
-/** What is asked, and by what policy, once for a model and those that stand in for it. */
-interface Question {
-  readonly policy: Policy
-  readonly wish: RoutingRequest
-  readonly asked: Omit<Selection.Asked, "model" | "prefixShares">
-  readonly prefix: ReadonlyArray<number> | undefined
-  /** No deployment can take the request but those whose circuit is half open. */
-  readonly alone: boolean
-}
-
-/** What every decision needs. */
-interface Parts {
-  readonly registry: Registry["Service"]
-  readonly models: Models["Service"]
-  readonly breaker: Breaker["Service"]
-  readonly policies: ReadonlyArray<Policy>
-  readonly stats: LatencyStats.LatencyStats
-  readonly tables: ReturnType<typeof makeTables>
-  readonly callbacks: GuardedCallbacks.GuardedCallbacks
-  readonly prefixes: PrefixIndex
-  readonly now: () => number
-  /** Requests routed so far, by the model they ask for: models that take turns do not move each other's. */
-  readonly turns: Map<string, number>
-}
-
-/** How a model's deployments are. Whether one is busy decides nothing where there is no other. */
-const conditionsOf = (
-  { stats, breaker, models, now }: Parts,
-  { deployments }: Model,
-  alone: boolean
-): Effect.Effect<ReadonlyArray<Condition>> => {
-  const closedOf = (id: string): Condition["closed"] => {
-    const retryAfterMs = breaker.closedFor(id, now(), alone)
-    if (retryAfterMs === 0) return undefined
-    return {
+/** The condition of one deployment. Whether it is busy decides nothing where it is the only one. */
+const conditionOf = (
+  { breaker, models, stats }: Parts,
+  { id, queueLimit }: Deployment,
+  isOnly: boolean,
+  alone: boolean,
+  now: number
+): Condition => {
+  const { queued, state } = isOnly ? idle : models.snapshot(id)
+  const retryAfterMs = breaker.closedFor(id, now, alone)
+  return {
+    measured: stats.of(id),
+    closed: retryAfterMs === 0 ? undefined : {
       reason: `${circuitState(breaker.failures(id))}; retry in ${Math.ceil(retryAfterMs / 1_000)} s`,
       retryAfterMs
-    }
+    },
+    state: state === "ready" || state === "loading" ? state : "cold",
+    queued,
+    queueFull: queued >= queueLimit
   }
-  const condition = (deployment: Deployment, status: Pick<Status, "queued" | "state">) =>
-    conditionOf(deployment, status, stats.of(deployment.id), closedOf(deployment.id))
-  return deployments.length === 1
-    ? Effect.succeed([condition(deployments[0], idle)])
-    : Effect.forEach(
-      deployments,
-      (deployment) => Effect.map(models.status(deployment), (status) => condition(deployment, status))
-    )
 }
 
-interface Chosen {
-  readonly policy: Policy
-  readonly chosen: Pick<Selection.Asked, "only" | "except" | "session" | "task"> | undefined
-}
-
-/** With what the request itself says of its routing. */
-const overridden = (
-  own: Policy,
-  { deployments }: Model,
-  policies: ReadonlyArray<Policy>,
-  { route }: RoutingRequest
-): Result.Result<Chosen, RoutingOptions.Problem> =>
-  route === undefined
-    ? Result.succeed({ policy: own, chosen: undefined })
-    : Result.all({
-      policy: RoutingOptions.policyFor(own, policies, route),
-      chosen: RoutingOptions.chosen(route, deployments.map(idOf))
-    })
-
-const turnOf = ({ turns }: Parts, { name }: Pick<Model, "name">): number => turns.get(name) ?? 0
-
-/** Whose caches a prompt is in: each tenant's own, unless a deployment of the model shares them. */
-const cacheOwnerOf = ({ deployments }: Model, tenant: string | undefined): string | undefined =>
-  deployments.some(({ options }) => "sharePrefixes" in options && options.sharePrefixes) ? undefined : tenant
-
-const ask = Effect.fnUntraced(function*(parts: Parts, model: Model, wish: RoutingRequest) {
-  const { maxTokens, capabilities = [], promptLength, promptText, tenant } = wish
-  const { chosen, policy } = yield* Effect.fromResult(
-    Result.mapError(overridden(routingOf(model, parts.policies).policy, model, parts.policies, wish), wrong)
-  )
-  const asked = {
-    capabilities,
-    maxTokens,
-    likelyPromptTokens: promptLength === undefined ? undefined : Selection.estimateTokens(promptLength),
-    turn: turnOf(parts, model),
-    seed: yield* Random.nextIntBetween(0, maxSeed),
-    now: parts.now(),
-    ...chosen,
-    session: chosen?.session ?? tenant
-  }
-  const prefix = policy.selection.strategy === "prefix" && promptText !== undefined
-    ? beginnings(promptText().slice(0, longestPrefix), cacheOwnerOf(model, tenant))
-    : undefined
-  return { asked, policy, prefix, wish, alone: false } satisfies Question
-})
-
-/** A program's own strategy that throws scores nothing: its deployments come last. */
+/** A custom strategy that throws gives no score: its deployments come last. */
 const guarded = (callbacks: GuardedCallbacks.GuardedCallbacks, options: Policy["selection"]): Policy["selection"] => {
   const { strategy } = options
   if (typeof strategy === "string") return options
@@ -220,163 +136,241 @@ const guarded = (callbacks: GuardedCallbacks.GuardedCallbacks, options: Policy["
   }
 }
 
-const decide = (parts: Parts, model: Model, { alone, asked, policy, prefix }: Question) =>
-  Effect.map(conditionsOf(parts, model, alone), (conditions) => {
-    const prefixShares = prefix && parts.prefixes.shares(model.deployments.map(idOf), prefix)
-    return Selection.decide(
-      parts.tables.of(model),
-      conditions,
-      { ...asked, model: model.name, prefixShares },
-      guarded(parts.callbacks, policy.selection)
-    )
-  })
+/** Characters of a prompt that count for `prefix`: about the first 16,000 tokens. */
+const longestPrefix = 65_536
 
-/** The deployments that a decision names, in its order. */
-const named = (model: Model, { candidates }: Decision): ReadonlyArray<Deployment> =>
-  candidates.map(({ deployment }) => model.deployments.find(({ id }) => id === deployment)!)
+/** The tenant whose caches hold a prompt; undefined where a deployment of the model shares them among tenants. */
+const cacheOwnerOf = ({ deployments }: Model, tenant: string | undefined): string | undefined =>
+  deployments.some(({ options }) => "sharePrefixes" in options && options.sharePrefixes) ? undefined : tenant
 
-/** Deployments that stand in, and what was decided of each model's. */
-interface StandIns {
-  readonly found: ReadonlyArray<Deployment>
-  readonly decisions: ReadonlyArray<Decision>
+const prefixOf = (model: Model, policy: Policy, { promptText, tenant }: RoutingRequest) =>
+  policy.selection.strategy === "prefix" && promptText !== undefined
+    ? beginnings(promptText().slice(0, longestPrefix), cacheOwnerOf(model, tenant))
+    : undefined
+
+const idOf = ({ id }: Deployment): string => id
+
+/** One request at one moment, for its own model and the fallback models. */
+interface Inquiry {
+  readonly request: RoutingRequest
+  readonly moment: Moment
+  readonly prefix: ReadonlyArray<number> | undefined
+  /** Only deployments with a half-open circuit can take the request. */
+  readonly alone: boolean
 }
 
-/** In the order of the models named and of each one's own choice. */
-const standIns = Effect.fnUntraced(function*(parts: Parts, names: ReadonlyArray<string>, question: Question) {
-  const found: Array<Deployment> = []
-  const decisions: Array<Decision> = []
-  // Whom the request names are deployments of the model that it asks for.
-  const asked = { ...question.asked, only: undefined, except: undefined }
-  for (const name of names) {
-    const model = yield* lookUp(parts, name)
-    const { policy } = routingOf(model, parts.policies)
-    const decision = yield* decide(parts, model, { ...question, asked, policy })
-    decisions.push(decision)
-    found.push(...named(model, decision))
-  }
-  return { found, decisions } satisfies StandIns
-})
+const decide = (parts: Parts, model: Model, policy: Policy, inquiry: Inquiry): Decision => {
+  const { alone, moment, prefix, request } = inquiry
+  const isOnly = model.deployments.length === 1
+  const conditions = model.deployments.map((deployment) => conditionOf(parts, deployment, isOnly, alone, moment.now))
+  return Selection.decide(
+    parts.tables.of(model),
+    conditions,
+    request,
+    guarded(parts.callbacks, policy.selection),
+    prefix === undefined
+      ? moment
+      : { ...moment, prefixShares: parts.prefixes.shares(model.deployments.map(idOf), prefix) }
+  )
+}
 
-/** What stands in for a model. */
+/** The deployments that a decision lists, in its order. */
+const listed = ({ deployments }: Model, { candidates }: Decision): ReadonlyArray<Deployment> =>
+  candidates.map(({ deployment }) => deployments.find(({ id }) => id === deployment)!)
+
+const invalid = ({ detail, path }: RoutingOptions.Problem): InferenceError =>
+  makeError(new InvalidRequest({ path: `route.${path}`, detail }))
+
+type Outcome<A> = Result.Result<A, InferenceError>
+
+/** Deployments of fallback models, and the decision for each model. */
+interface Fallback {
+  readonly deployments: Array<Deployment>
+  readonly decisions: Array<Decision>
+}
+
+/** In the order of the models; a model that does not exist is the error of its place. */
+const fallbackOf = (parts: Parts, names: ReadonlyArray<string>, inquiry: Inquiry): Outcome<Fallback> => {
+  const found: Fallback = { deployments: [], decisions: [] }
+  // The deployments that the request names belong to the model that it asks for.
+  const route = inquiry.request.route && { ...inquiry.request.route, deployments: undefined, except: undefined }
+  for (const name of names) {
+    const model = parts.registry.find(name)
+    if (Result.isFailure(model)) return Result.fail(model.failure)
+    const { policy } = routingOf(model.success, parts.policies)
+    const decision = decide(parts, model.success, policy, {
+      ...inquiry,
+      request: { ...inquiry.request, model: name, route }
+    })
+    found.decisions.push(decision)
+    found.deployments.push(...listed(model.success, decision))
+  }
+  return Result.succeed(found)
+}
+
+/** The fallbacks of a route. */
 interface Fallbacks extends Pick<Route, "fallbacks" | "cached"> {
-  /** Of the models that stand in at any failure. */
+  /** Of the models for any failure. */
   readonly decisions: ReadonlyArray<Decision>
 }
 
 const noFallbacks: Fallbacks = { fallbacks: { ordinary: [], context: [], content: [] }, cached: false, decisions: [] }
 
-/** Names that the request itself has are its own mistake where there is no such model. */
-const checkNames = (parts: Parts, names: ReadonlyArray<string>) =>
-  Effect.forEach(names, (name, index) =>
-    Effect.catchTag(
-      lookUp(parts, name),
-      "InferenceError",
-      ({ reason }) => Effect.fail(wrong({ path: `fallbacks[${index}]`, detail: reason.message }))
-    ), { discard: true })
+/** A fallback of the request's own options that does not exist is the request's mistake. */
+const unknownFallback = (parts: Parts, names: ReadonlyArray<string>): InferenceError | undefined => {
+  for (const [index, name] of names.entries()) {
+    const model = parts.registry.find(name)
+    if (Result.isFailure(model)) return invalid({ path: `fallbacks[${index}]`, detail: model.failure.reason.message })
+  }
+  return undefined
+}
 
-const fallbacksOf = Effect.fnUntraced(function*(parts: Parts, model: Model, question: Question) {
-  const { content, context, ordinary } = routingOf(model, parts.policies).fallbacks
-  const asked = question.wish.route?.fallbacks ?? ordinary
-  if (asked.length + context.length + content.length === 0) return noFallbacks
-  const index = CachedResponses.misplaced(asked)
-  if (index >= 0) return yield* wrong({ path: `fallbacks[${index}]`, detail: CachedResponses.onlyLast })
-  const cached = asked.at(-1) === CachedResponses.name
-  const names = cached ? asked.slice(0, -1) : asked
-  if (question.wish.route?.fallbacks !== undefined) yield* checkNames(parts, names)
-  const { decisions, found } = yield* standIns(parts, names, question)
-  return {
-    cached,
-    decisions,
-    fallbacks: {
-      ordinary: found,
-      context: (yield* standIns(parts, context, question)).found,
-      content: (yield* standIns(parts, content, question)).found
-    }
-  } satisfies Fallbacks
-})
+const fallbacksOf = (parts: Parts, model: Model, inquiry: Inquiry): Outcome<Fallbacks> => {
+  const configured = routingOf(model, parts.policies).fallbacks
+  const requested = inquiry.request.route?.fallbacks
+  const ordinary = requested ?? configured.ordinary
+  if (ordinary.length + configured.context.length + configured.content.length === 0) return Result.succeed(noFallbacks)
+  const misplaced = CachedResponses.misplaced(ordinary)
+  if (misplaced >= 0) {
+    return Result.fail(invalid({ path: `fallbacks[${misplaced}]`, detail: CachedResponses.onlyLast }))
+  }
+  const cached = ordinary.at(-1) === CachedResponses.name
+  const names = cached ? ordinary.slice(0, -1) : ordinary
+  const unknown = requested === undefined ? undefined : unknownFallback(parts, names)
+  if (unknown !== undefined) return Result.fail(unknown)
+  return Result.map(
+    Result.all({
+      ordinary: fallbackOf(parts, names, inquiry),
+      context: fallbackOf(parts, configured.context, inquiry),
+      content: fallbackOf(parts, configured.content, inquiry)
+    }),
+    ({ content, context, ordinary }) => ({
+      cached,
+      decisions: ordinary.decisions,
+      fallbacks: {
+        ordinary: ordinary.deployments,
+        context: context.deployments,
+        content: content.deployments
+      }
+    })
+  )
+}
 
 /**
- * Whether other models may stand in for this one. Fields that Troupe does not know must not send a prompt where it would
- * not go without them: where they rule out all of the model's own deployments, or one on this machine, only models that the
- * request itself names stand in. A field that is probably misspelt must not even choose among the model's own, and fails.
+ * Whether fallback models may be used. Fields that Troupe does not know must not send a prompt to a host that would not get
+ * it without them: where they exclude all of the model's own deployments, or one on this machine, only fallbacks that the
+ * request itself names are used. A field that is probably misspelt must not choose among the model's own deployments
+ * either, and fails.
  */
-const mayFallBack = (parts: Parts, model: Model, question: Question): Effect.Effect<boolean, InferenceError> => {
-  const { asked, policy, wish: { route, source } } = question
-  const need = source && asked.capabilities.find((one) => one === `${source.dialect} fields`)
-  if (need === undefined) return Effect.succeed(true)
-  const own = Selection.wanted(parts.tables.of(model), need, { ...asked, model: model.name }, policy.selection)
-  const missing = own.filter(({ has }) => !has)
-  if (missing.length === 0) return Effect.succeed(true)
-  const isNamed = route?.fallbacks !== undefined
-  const isRefused = missing.length === own.length && !isNamed
-  const found = isRefused ? undefined : UnknownFields.misspelt(source!)
-  if (found !== undefined) return makeError(new InvalidRequest(found))
-  const isLocal = missing.some(({ index }) => model.deployments[index]!.options.engine !== "remote")
-  return Effect.succeed(isNamed || !(isRefused || isLocal))
+const mayFallBack = (parts: Parts, model: Model, policy: Policy, request: RoutingRequest) => {
+  const { source } = request
+  const capability = source && request.capabilities.find((one) => one === `${source.dialect} fields`)
+  if (capability === undefined) return Result.succeed(true)
+  const own = selected(parts.tables.of(model), capability, request, policy.selection)
+  const without = own.filter(({ has }) => !has)
+  if (without.length === 0) return Result.succeed(true)
+  const isNamed = request.route?.fallbacks !== undefined
+  const isRefused = without.length === own.length && !isNamed
+  const misspelt = isRefused ? undefined : UnknownFields.misspelt(source!)
+  if (misspelt !== undefined) return Result.fail(makeError(new InvalidRequest(misspelt)))
+  const isLocal = without.some(({ index }) => model.deployments[index]!.options.engine !== "remote")
+  return Result.succeed(isNamed || !(isRefused || isLocal))
 }
 
-/** The decision where no deployment is left, with those of the models that would stand in. */
-const joined = (own: Decision, others: ReadonlyArray<Decision>): Decision => {
-  if (others.length === 0) return own
-  const { missing, retryAfterMs: _, ...rest } = own
-  const waits = [own, ...others].flatMap(({ retryAfterMs }) => retryAfterMs ?? [])
-  return {
-    ...rest,
-    excluded: [own, ...others].flatMap(({ excluded }) => excluded),
-    ...(waits.length === 0 ? {} : { retryAfterMs: Math.min(...waits) }),
-    ...(missing !== undefined && others.every((one) => one.missing !== undefined) ? { missing } : {})
-  }
-}
-
-const weigh = Effect.fnUntraced(function*(parts: Parts, model: Model, question: Question) {
-  const { alone, policy, prefix } = question
-  const decision = yield* decide(parts, model, question)
-  const { cached, decisions, fallbacks } = (yield* mayFallBack(parts, model, question))
-    ? yield* fallbacksOf(parts, model, question)
-    : noFallbacks
-  const own = named(model, decision)
-  // Where none of its own can take the request, who stands in comes first.
+const routeOf = (parts: Parts, model: Model, policy: Policy, inquiry: Inquiry): Outcome<Route> => {
+  const decision = decide(parts, model, policy, inquiry)
+  const usesFallbacks = mayFallBack(parts, model, policy, inquiry.request)
+  if (Result.isFailure(usesFallbacks)) return Result.fail(usesFallbacks.failure)
+  const found = usesFallbacks.success ? fallbacksOf(parts, model, inquiry) : Result.succeed(noFallbacks)
+  if (Result.isFailure(found)) return Result.fail(found.failure)
+  const { cached, decisions, fallbacks } = found.success
+  const own = listed(model, decision)
+  // Where none of its own can take the request, the fallbacks come first.
   const deployments = own.length > 0 ? own : fallbacks.ordinary
   const [first] = deployments
-  return {
+  return Result.succeed({
     model: model.name,
     deployments,
-    alone,
+    alone: inquiry.alone,
     fallbacks: own.length > 0 ? fallbacks : { ...fallbacks, ordinary: [] },
     cached,
-    decision: deployments.length > 0 ? decision : joined(decision, decisions),
+    decision: deployments.length > 0 ? decision : joinDecisions(decision, decisions),
     policy,
     slowestFirstTokenMs: policy.hedge && first && LatencyStats.slowestFirstToken(parts.stats.of(first.id)),
-    prefix
-  } satisfies Route
-})
+    prefix: inquiry.prefix
+  })
+}
+
+/** The model's policy with the options of the request. */
+const requestPolicy = (parts: Parts, model: Model, { route }: RoutingRequest): Outcome<Policy> => {
+  const own = routingOf(model, parts.policies).policy
+  if (route === undefined) return Result.succeed(own)
+  const policy = policyFor(own, parts.policies, route)
+  if (Result.isFailure(policy)) return Result.fail(invalid(policy.failure))
+  const unknown = RoutingOptions.unknownDeployment(route, model.deployments.map(idOf))
+  return unknown === undefined ? Result.succeed(policy.success) : Result.fail(invalid(unknown))
+}
+
+const turnOf = ({ turns }: Parts, name: string): number => turns.get(name) ?? 0
 
 /** Where only circuits are in the way, half-open ones let several calls through at a time. */
-const consider = Effect.fnUntraced(function*(parts: Parts, wish: RoutingRequest) {
-  const model = yield* lookUp(parts, wish.model)
-  const question = yield* ask(parts, model, wish)
-  const found = yield* weigh(parts, model, question)
-  return found.deployments.length > 0 || found.decision.retryAfterMs === undefined
+const preview = (parts: Parts, request: RoutingRequest): Outcome<Route> => {
+  const model = parts.registry.find(request.model)
+  if (Result.isFailure(model)) return Result.fail(model.failure)
+  const policy = requestPolicy(parts, model.success, request)
+  if (Result.isFailure(policy)) return Result.fail(policy.failure)
+  const inquiry: Inquiry = {
+    request,
+    moment: {
+      now: parts.now(),
+      seed: Math.floor(parts.random() * (maxSeed + 1)),
+      turn: turnOf(parts, request.model)
+    },
+    prefix: prefixOf(model.success, policy.success, request),
+    alone: false
+  }
+  const found = routeOf(parts, model.success, policy.success, inquiry)
+  return Result.isFailure(found) || found.success.deployments.length > 0 ||
+      found.success.decision.retryAfterMs === undefined
     ? found
-    : yield* weigh(parts, model, { ...question, alone: true })
-})
+    : routeOf(parts, model.success, policy.success, { ...inquiry, alone: true })
+}
 
-const route = (parts: Parts, wish: RoutingRequest) =>
-  Effect.map(consider(parts, wish), (found) => {
-    parts.turns.set(found.model, turnOf(parts, { name: found.model }) + 1)
-    return found
-  })
+const route = (parts: Parts, request: RoutingRequest): Outcome<Route> => {
+  const found = preview(parts, request)
+  if (Result.isSuccess(found)) parts.turns.set(found.success.model, turnOf(parts, found.success.model) + 1)
+  return found
+}
+
+/** Follows the loads and ends of engines: their capabilities and their caches. */
+const watch = ({ models: { events }, prefixes, tables }: Parts) =>
+  Effect.forkScoped(Stream.runForEach(events, ({ abilities, deployment, state }) =>
+    Effect.sync(() => {
+      if (state === "gone") prefixes.forget(deployment)
+      if (abilities !== undefined) tables.loaded(deployment, abilities)
+    })))
+
+const measure = ({ prefixes, stats }: Parts, deployment: string, { prefix }: Route): LatencyStats.LatencySample => {
+  const sample = stats.begin(deployment)
+  if (prefix === undefined) return sample
+  // An attempt that is refused before it has a slot leaves no prompt there.
+  const granted = () => {
+    sample.granted()
+    prefixes.note(deployment, prefix)
+  }
+  return { ...sample, granted }
+}
 
 /** Routes by the registry, the states of actors and measurements. */
 export const layer = Layer.effect(
   Router,
   Effect.gen(function*() {
-    const models = yield* Models
     const clock = yield* Clock.Clock
+    const random = yield* Random.Random
     const now = () => Monotonic.nowOf(clock)
     const parts: Parts = {
       registry: yield* Registry,
-      models,
+      models: yield* Models,
       breaker: yield* Breaker,
       policies: (yield* Settings).policies,
       stats: LatencyStats.make(now),
@@ -384,27 +378,19 @@ export const layer = Layer.effect(
       prefixes: new PrefixIndex(),
       callbacks: yield* GuardedCallbacks.make,
       now,
+      random: () => random.nextDoubleUnsafe(),
       turns: new Map()
     }
-    yield* watch(models, parts)
+    yield* watch(parts)
     return Router.of({
-      route: (wish) => route(parts, wish),
-      preview: (wish) => consider(parts, wish),
+      route: (request) => route(parts, request),
+      preview: (request) => preview(parts, request),
       noteFailure: (reason) => {
         if (reason._tag === "NotSupported" && reason.capability !== undefined) {
           parts.tables.refused(reason.deployment, reason.capability)
         }
       },
-      measure: (deployment, { prefix }) => {
-        const trial = parts.stats.begin(deployment)
-        if (prefix === undefined) return trial
-        // One that is refused before it has a slot leaves no prompt there.
-        const granted = () => {
-          trial.granted()
-          parts.prefixes.note(deployment, prefix)
-        }
-        return { ...trial, granted }
-      }
+      measure: (deployment, route) => measure(parts, deployment, route)
     })
   })
 )

@@ -26,17 +26,15 @@
  * decision.candidates[0].deployment // "large"
  * ```
  */
+import type { Condition } from "../../domain/DeploymentFacts.ts"
 import { draw } from "../../domain/Hashing.ts"
-import type { Asked, Condition, Options } from "../../domain/SelectionInput.ts"
+import type { Moment, RoutingRequest } from "../../domain/RoutingRequest.ts"
+import type { Options } from "../../domain/SelectionOptions.ts"
 import type { CandidateTable } from "./CandidateTable.ts"
 import { unknownOf } from "./CandidateTable.ts"
 import type { Candidate, Decision } from "./DecisionRecord.ts"
 import { filter } from "./Eligibility.ts"
 import * as Strategies from "./Strategies.ts"
-
-export * from "../../domain/SelectionInput.ts"
-export { prepare } from "./CandidateTable.ts"
-export { wanted } from "./Eligibility.ts"
 
 const isSpilled = ({ queueFull, state }: Condition): boolean => queueFull || state === "loading"
 
@@ -108,18 +106,19 @@ const rank = (
   return { order, isExplored: true, spilled }
 }
 
-/** Who answers, in order; nobody where all are ruled out. */
+/** The candidates in order, best first; none where all are excluded. */
 export const decide = (
   table: CandidateTable,
   conditions: ReadonlyArray<Condition>,
-  asked: Asked,
-  options: Options
+  request: RoutingRequest,
+  options: Options,
+  moment: Moment
 ): Decision => {
-  const { missing, retryAfterMs, excluded, eligible } = filter(table, conditions, asked, options)
-  const { scores, terms } = Strategies.score({ table, conditions, asked, options, eligible })
-  const { isExplored, order, spilled } = rank(eligible, scores, conditions, options, asked.seed)
+  const { eligible, excluded, missing, retryAfterMs } = filter(table, conditions, request, options)
+  const { scores, terms } = Strategies.score({ table, conditions, request, options, moment, eligible })
+  const { isExplored, order, spilled } = rank(eligible, scores, conditions, options, moment.seed)
   return {
-    model: asked.model,
+    model: request.model,
     strategy: typeof options.strategy === "string" ? options.strategy : options.strategy.name,
     candidates: order.map((index): Candidate => ({
       deployment: table.ids[index]!,

@@ -9,9 +9,11 @@
  * `session` is rendezvous hashing (Thaler and Ravishankar): of who comes or goes, only his own sessions move. `weighted`
  * draws the whole order without replacement (Efraimidis and Spirakis).
  */
+import type { Condition } from "../../domain/DeploymentFacts.ts"
 import { combine, draw, hashText } from "../../domain/Hashing.ts"
-import type { Asked, Condition, Name, Options } from "../../domain/SelectionInput.ts"
-import { promptTokensOf, usualAnswer } from "../../domain/SelectionInput.ts"
+import type { Moment, RoutingRequest } from "../../domain/RoutingRequest.ts"
+import { promptTokensOf, usualAnswer } from "../../domain/RoutingRequest.ts"
+import type { Name, Options } from "../../domain/SelectionOptions.ts"
 import * as Measurements from "../health/LatencyStats.ts"
 import type { CandidateTable } from "./CandidateTable.ts"
 import { costOf } from "./CandidateTable.ts"
@@ -20,7 +22,8 @@ import { costOf } from "./CandidateTable.ts"
 export interface ScoringInput {
   readonly table: CandidateTable
   readonly conditions: ReadonlyArray<Condition>
-  readonly asked: Asked
+  readonly request: RoutingRequest
+  readonly moment: Moment
   readonly options: Options
   readonly eligible: ArrayLike<number>
 }
@@ -61,8 +64,8 @@ const loadOf = ({ conditions, table }: ScoringInput, index: number): number => {
 }
 
 /** From 0, not at all fast, to 1, the fastest; what is old or unknown comes nearer to neutral. */
-const speeds = ({ asked, conditions, eligible }: ScoringInput): Float64Array => {
-  const tokens = asked.maxTokens ?? usualAnswer
+const speeds = ({ conditions, eligible, moment, request }: ScoringInput): Float64Array => {
+  const tokens = request.maxTokens ?? usualAnswer
   const speeds = new Float64Array(conditions.length)
   let shortest = Number.POSITIVE_INFINITY
   for (let at = 0; at < eligible.length; at++) {
@@ -74,7 +77,7 @@ const speeds = ({ asked, conditions, eligible }: ScoringInput): Float64Array => 
     const index = eligible[at]!
     const ms = speeds[index]!
     const speed = ms > 0 ? shortest / ms : 1
-    const confidence = Measurements.confidence(conditions[index]!.measured, asked.now)
+    const confidence = Measurements.confidence(conditions[index]!.measured, moment.now)
     speeds[index] = Number.isNaN(ms) ? neutral : neutral + (speed - neutral) * confidence
   }
   return speeds
@@ -87,8 +90,8 @@ const qualityOf = ({ table }: ScoringInput, index: number): number => {
 
 /** In USD; `NaN` where it is not known. */
 const costs = (field: ScoringInput): Float64Array => {
-  const { maxTokens = usualAnswer } = field.asked
-  const promptTokens = promptTokensOf(field.asked)
+  const { maxTokens = usualAnswer } = field.request
+  const promptTokens = promptTokensOf(field.request)
   const usd = new Float64Array(field.table.ids.length)
   for (let at = 0; at < field.eligible.length; at++) {
     usd[field.eligible[at]!] = costOf(field.table, field.eligible[at]!, promptTokens, maxTokens)
@@ -109,7 +112,8 @@ const relativeCosts = (field: ScoringInput): Float64Array => {
   return usd
 }
 
-const taskOf = ({ asked: { task }, table }: ScoringInput, index: number): number => {
+const taskOf = ({ request: { route }, table }: ScoringInput, index: number): number => {
+  const task = route?.task
   if (task === undefined) return 0
   const tasks = table.tasks[index]
   return tasks === undefined ? neutral : tasks.has(task) ? 1 : 0
@@ -131,7 +135,7 @@ const balanced = (field: ScoringInput): Scored => {
       speed: speed[index]!,
       quality: qualityOf(field, index),
       cost: cost[index]!,
-      ...(field.asked.task === undefined ? {} : { task: taskOf(field, index) })
+      ...(field.request.route?.task === undefined ? {} : { task: taskOf(field, index) })
     })
   }
 }
@@ -153,7 +157,7 @@ const cost = (field: ScoringInput): Scored => {
 
 /** The least first; of equals, one by chance. */
 const leastBusy = (field: ScoringInput): Scored => ({
-  scores: each(field, (index) => -loadOf(field, index) - draw(field.asked.seed, index) * 1e-9, field.table.ids.length),
+  scores: each(field, (index) => -loadOf(field, index) - draw(field.moment.seed, index) * 1e-9, field.table.ids.length),
   terms: (index) => ({ load: loadOf(field, index) })
 })
 
@@ -161,7 +165,7 @@ const leastBusy = (field: ScoringInput): Scored => ({
 const peakCost = (field: ScoringInput, index: number): number => {
   const { measured } = field.conditions[index]!
   if (measured.latencyMs === undefined) return measured.inFlight === 0 ? 0 : Number.MAX_SAFE_INTEGER
-  const ms = measured.latencyMs * Measurements.confidence(measured, field.asked.now)
+  const ms = measured.latencyMs * Measurements.confidence(measured, field.moment.now)
   return ms * (loadOf(field, index) + 1) / Math.max(0.01, 1 - measured.errorRate)
 }
 
@@ -174,11 +178,11 @@ const twoOf = (count: number, seed: number): readonly [number, number] => {
 
 /** The better of two, then the other, then the rest by what they cost. */
 const latency = (field: ScoringInput): Scored => {
-  const { asked, eligible } = field
+  const { eligible, moment } = field
   const scores = each(field, (index) => -peakCost(field, index), field.table.ids.length)
   const terms = (index: number) => ({ latency: peakCost(field, index) })
   if (eligible.length < 3) return { scores, terms }
-  const [a, b] = twoOf(eligible.length, asked.seed).map((at) => eligible[at]!) as [number, number]
+  const [a, b] = twoOf(eligible.length, moment.seed).map((at) => eligible[at]!) as [number, number]
   const [winner, other] = scores[b]! > scores[a]! ? [b, a] : [a, b]
   scores[winner] = 2
   scores[other] = 1
@@ -186,7 +190,7 @@ const latency = (field: ScoringInput): Scored => {
 }
 
 const roundRobin = (field: ScoringInput): Scored => {
-  const { asked: { turn }, eligible } = field
+  const { moment: { turn }, eligible } = field
   const scores = new Float64Array(field.table.ids.length)
   for (let at = 0; at < eligible.length; at++) {
     const place = (at - turn % eligible.length + eligible.length) % eligible.length
@@ -197,13 +201,15 @@ const roundRobin = (field: ScoringInput): Scored => {
 
 /** Without a session, any. */
 const session = (field: ScoringInput): Scored => {
-  const key = field.asked.session === undefined ? field.asked.seed : hashText(field.asked.session)
+  const { moment, request } = field
+  const name = request.route?.session ?? request.tenant
+  const key = name === undefined ? moment.seed : hashText(name)
   const { hash, weight } = field.table
   return single(field, "affinity", (index) => weight[index]! / -Math.log(draw(combine(key, hash[index]!), 0)))
 }
 
 const weighted = (field: ScoringInput): Scored =>
-  single(field, "draw", (index) => Math.log(draw(field.asked.seed, index)) / field.table.weight[index]!)
+  single(field, "draw", (index) => Math.log(draw(field.moment.seed, index)) / field.table.weight[index]!)
 
 const isOutOfBalance = (field: ScoringInput): boolean => {
   let most = 0
@@ -218,7 +224,7 @@ const isOutOfBalance = (field: ScoringInput): boolean => {
 
 /** Whoever has most of the prompt, if it is enough and all are about as busy; else the least busy. */
 const prefix = (field: ScoringInput): Scored => {
-  const shares = field.asked.prefixShares
+  const shares = field.moment.prefixShares
   const idle = leastBusy(field)
   if (shares === undefined || isOutOfBalance(field)) return idle
   const shareOf = (index: number) => shares[index] ?? 0
@@ -253,9 +259,9 @@ const strategies: Readonly<Record<Name, (field: ScoringInput) => Scored>> = {
 export const score = (field: ScoringInput): Scored => {
   const { strategy } = field.options
   if (typeof strategy === "string") return strategies[strategy](field)
-  const { asked, conditions, table } = field
+  const { conditions, moment, request, table } = field
   return single(field, strategy.name, (index) => {
-    const value = strategy.score(table.facts[index]!, conditions[index]!, asked)
+    const value = strategy.score(table.facts[index]!, conditions[index]!, request, moment)
     return Number.isFinite(value) ? value : -Number.MAX_VALUE
   })
 }

@@ -17,6 +17,10 @@ import { defaultServer } from "../../../src/services/settings/Resolution.ts"
 import { Settings } from "../../../src/services/settings/Settings.ts"
 import { until } from "../../support/Service.ts"
 
+const notRouted = () => {
+  throw new Error("No request is routed.")
+}
+
 const kibibyte = "x".repeat(1024)
 
 /** More than the buffers of two sockets on one machine take, KiB. */
@@ -46,12 +50,14 @@ const stage = () => {
     Layer.mock(Inference)(inference),
     Layer.succeed(Registry.Registry, Registry.make([])),
     Layer.mock(Router)({
+      route: notRouted,
+      preview: notRouted,
       noteFailure: () => {},
       measure: () => ({ granted: () => {}, content: () => {}, end: () => {} })
     }),
     Breaker.layer,
     DecisionLog.layer,
-    Layer.mock(Models)({ stop: Effect.void, stopLoads: Effect.void }),
+    Layer.mock(Models)({ snapshot: () => ({ queued: 0, state: "ready" }), stop: Effect.void, stopLoads: Effect.void }),
     Layer.succeed(Providers, none),
     Layer.succeed(Readiness, { stage: "ready" }),
     Layer.succeed(Settings, { server: { ...defaultServer, port: 0 } } as Settings["Service"])

@@ -19,6 +19,10 @@ import { defaultServer } from "../../../src/services/settings/Resolution.ts"
 import { Settings } from "../../../src/services/settings/Settings.ts"
 import * as PlainDialect from "../../support/PlainDialect.ts"
 
+const notRouted = () => {
+  throw new Error("No request is routed.")
+}
+
 const answer: Answer = {
   text: "Hello.",
   toolCalls: [],
@@ -41,12 +45,14 @@ const server = Server.make([...Server.dialects, PlainDialect.dialect]).pipe(Laye
       )
   }),
   Layer.mock(Router)({
+    route: notRouted,
+    preview: notRouted,
     noteFailure: () => {},
     measure: () => ({ granted: () => {}, content: () => {}, end: () => {} })
   }),
   Breaker.layer,
   DecisionLog.layer,
-  Layer.mock(Models)({ stop: Effect.void, stopLoads: Effect.void }),
+  Layer.mock(Models)({ snapshot: () => ({ queued: 0, state: "ready" }), stop: Effect.void, stopLoads: Effect.void }),
   Layer.succeed(Providers, none),
   Layer.sync(Readiness, () => ({ stage: "ready" as const })),
   Layer.succeed(Settings, { server: { ...defaultServer, port: 0 } } as Settings["Service"])

@@ -23,6 +23,10 @@ import { Settings } from "../../../src/services/settings/Settings.ts"
 import { head, last } from "../../support/RawHttp.ts"
 import { until } from "../../support/Service.ts"
 
+const notRouted = () => {
+  throw new Error("No request is routed.")
+}
+
 /** Bytes of every body, but for those that are refused for their size. */
 const size = 4_000
 const limit = 3 * size
@@ -54,12 +58,14 @@ const layerOf = () =>
     }),
     Layer.succeed(Registry.Registry, Registry.make([])),
     Layer.mock(Router)({
+      route: notRouted,
+      preview: notRouted,
       noteFailure: () => {},
       measure: () => ({ granted: () => {}, content: () => {}, end: () => {} })
     }),
     Breaker.layer,
     DecisionLog.layer,
-    Layer.mock(Models)({ stop: Effect.void, stopLoads: Effect.void }),
+    Layer.mock(Models)({ snapshot: () => ({ queued: 0, state: "ready" }), stop: Effect.void, stopLoads: Effect.void }),
     Layer.succeed(Providers, none),
     Layer.succeed(Readiness, { stage: "ready" }),
     Logger.layer([]),

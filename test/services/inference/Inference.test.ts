@@ -69,13 +69,14 @@ interface Behaviour {
 
   readonly events?: Stream.Stream<Event, InferenceError.InferenceError>
   readonly borrow?: Effect.Effect<void, InferenceError.InferenceError>
-  readonly route?: Effect.Effect<void, InferenceError.InferenceError>
+  readonly route?: Result.Result<void, InferenceError.InferenceError>
 }
 
 const answer = Stream.fromArray([text("Hi "), text("there", 2), finish(3)])
 
 const stage = (
-  { borrow = Effect.void, events = answer, policy = {}, pressure = "normal", route = Effect.void }: Behaviour = {}
+  { borrow = Effect.void, events = answer, policy = {}, pressure = "normal", route = Result.succeed(undefined) }:
+    Behaviour = {}
 ): Stage => {
   const engine = Deployments.engine({
     generate: (generation) => {
@@ -87,6 +88,7 @@ const stage = (
     }
   })
   const models = Layer.mock(Models)({
+    snapshot: () => ({ queued: 0, state: "ready" }),
     lease: () =>
       Effect.andThen(
         borrow,
@@ -104,7 +106,7 @@ const stage = (
     Router.of({
       noteFailure: () => {},
       route: ({ model }) =>
-        Effect.as(route, {
+        Result.map(route, () => ({
           model,
           deployments: [deployment],
           fallbacks: { ordinary: [], context: [], content: [] },
@@ -118,8 +120,10 @@ const stage = (
           },
           policy: { ...Policy.defaults, retries: 0, ...policy },
           slowestFirstTokenMs: undefined
-        }),
-      preview: () => Effect.die("not played"),
+        })),
+      preview: () => {
+        throw new Error("not played")
+      },
       measure: () => ({ granted: () => {}, content: () => made.firstTokens++, end: () => {} })
     })
   )
@@ -211,7 +215,7 @@ describe("Inference", () => {
     })
 
     it.effect("fails with the error of the route and asks no engine", () => {
-      const actors = stage({ route: Effect.fail(notFound) })
+      const actors = stage({ route: Result.fail(notFound) })
       return Effect.gen(function*() {
         assert.strictEqual(yield* Effect.flip(generate(request)), notFound)
         assert.strictEqual(actors.begun, 0)
@@ -631,7 +635,7 @@ describe("Inference", () => {
     })
 
     it.effect("of a model that does not exist make no time series", () => {
-      const { run } = stage({ route: Effect.fail(notFound) })
+      const { run } = stage({ route: Result.fail(notFound) })
       return Effect.gen(function*() {
         yield* Effect.flip(generate(request))
         assert.deepStrictEqual(yield* metrics, {})

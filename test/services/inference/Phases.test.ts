@@ -5,7 +5,7 @@ import { TestClock } from "effect/testing"
 import * as Policies from "../../../src/domain/Defaults.ts"
 import type { Model } from "../../../src/domain/Deployment.ts"
 import * as Policy from "../../../src/domain/RoutingPolicy.ts"
-import type { Name } from "../../../src/domain/SelectionInput.ts"
+import type { Name } from "../../../src/domain/SelectionOptions.ts"
 import * as CachedResponsesLayer from "../../../src/layers/cache/CachedResponses.ts"
 import * as Breaker from "../../../src/services/health/Breaker.ts"
 import * as InferenceLayer from "../../../src/services/inference/Inference.ts"
@@ -301,9 +301,13 @@ describe("the index of prompts", () => {
     Inference.use(({ generate }) => generate({ model: "a", messages: [{ role: "user", content }] }))
   /** The share of a prompt that a deployment is taken to have. */
   const shareOf = (content: string) =>
-    Router.Router.use(({ preview: consider }) =>
+    Router.Router.use(({ preview }) =>
       Effect.map(
-        consider({ model: "a", promptText: () => JSON.stringify([[], [{ role: "user", content }]]) }),
+        Effect.fromResult(preview({
+          model: "a",
+          capabilities: ["generate"],
+          promptText: () => JSON.stringify([[], [{ role: "user", content }]])
+        })),
         ({ decision: { candidates } }) => candidates.find(({ deployment }) => deployment === "a#0")?.terms["share"]
       )
     )

@@ -465,7 +465,9 @@ describe("routing", () => {
     return Effect.gen(function*() {
       const { deployment } = yield* generate({ tools: [{ name: "f" }] })
       assert.strictEqual(deployment, "b#0")
-      const { fallbacks } = yield* Router.use(({ route }) => route({ model: "a" }))
+      const { fallbacks } = yield* Router.use(({ route }) =>
+        Effect.fromResult(route({ model: "a", capabilities: ["generate"] }))
+      )
       assert.deepStrictEqual(fallbacks.ordinary.map(({ id }) => id), ["b#0"])
     }).pipe(Effect.provide(layer))
   })

@@ -1,6 +1,6 @@
 /** Answers that go on at another deployment, over engines that play a part each. */
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Effect, Exit, Fiber, Layer, Logger, Metric, Stream, SubscriptionRef } from "effect"
+import { Cause, Effect, Exit, Fiber, Layer, Logger, Metric, Result, Stream, SubscriptionRef } from "effect"
 import { TestClock } from "effect/testing"
 import type { Generation } from "../../../src/domain/Generation.ts"
 import type { Event, Request } from "../../../src/domain/Inference.ts"
@@ -55,6 +55,7 @@ const stage = (
       }
     })
   const models = Layer.mock(Models)({
+    snapshot: () => ({ queued: 0, state: "ready" }),
     lease: ({ id }) =>
       Effect.acquireRelease(
         Effect.sync(() => {
@@ -70,7 +71,7 @@ const stage = (
     Router.of({
       noteFailure: () => {},
       route: ({ model }) =>
-        Effect.succeed({
+        Result.succeed({
           model,
           deployments: [first!, ...others],
           fallbacks: { ordinary: behind.map(deploymentOf), context: [], content: [] },
@@ -79,7 +80,9 @@ const stage = (
           slowestFirstTokenMs: undefined,
           cached: false
         }),
-      preview: () => Effect.die("not played"),
+      preview: () => {
+        throw new Error("not played")
+      },
       measure: () => ({ granted: () => {}, content: () => {}, end: () => {} })
     })
   )

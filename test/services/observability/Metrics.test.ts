@@ -22,7 +22,10 @@ describe("the sampler", () => {
       queued,
       memoryBytes
     })
-    const models = Layer.mock(Models)({ statuses: Effect.sync(() => statuses) })
+    const models = Layer.mock(Models)({
+      snapshot: () => ({ queued: 0, state: "ready" }),
+      statuses: Effect.sync(() => statuses)
+    })
     return Effect.gen(function*() {
       yield* TestClock.adjust(0)
       assert.strictEqual(yield* gauge("llm_queue_size"), 0)

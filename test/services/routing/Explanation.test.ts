@@ -17,7 +17,9 @@ const settingOf = (strategy: "quality" | "round-robin"): Setting => ({
   }
 })
 
-const considered = Router.use(({ preview: consider }) => Effect.map(consider({ model: "a" }), Explanation.make))
+const explained = Router.use(({ preview }) =>
+  Effect.map(Effect.fromResult(preview({ model: "a", capabilities: ["generate"] })), Explanation.make)
+)
 
 const answeredBy = Inference.use(({ generate }) =>
   Effect.map(generate({ model: "a", messages: [{ role: "user", content: "Hello" }] }), ({ deployment }) => deployment)
@@ -26,7 +28,7 @@ const answeredBy = Inference.use(({ generate }) =>
 describe("an explanation", () => {
   it.effect("is plain data of its schema: the plan in order, and no limit where there is none", () =>
     Effect.gen(function*() {
-      const told = yield* considered
+      const told = yield* explained
       assert.deepStrictEqual(told.plan.lists, {
         ordinary: ["a#1", "a#0", "b#0", "cached-responses"],
         context: [],
@@ -39,19 +41,19 @@ describe("an explanation", () => {
       assert.strictEqual(yield* answeredBy, "a#1")
     }).pipe(Effect.provide(world(settingOf("quality")).layer)))
 
-  it.effect("takes nobody's turn", () =>
+  it.effect("does not count as a turn", () =>
     Effect.gen(function*() {
       const before = yield* answeredBy
-      const next = (yield* considered).plan.lists.ordinary[0]
+      const next = (yield* explained).plan.lists.ordinary[0]
       assert.notStrictEqual(next, before)
-      assert.strictEqual((yield* considered).plan.lists.ordinary[0], next)
+      assert.strictEqual((yield* explained).plan.lists.ordinary[0], next)
       assert.strictEqual(yield* answeredBy, next)
     }).pipe(Effect.provide(world(settingOf("round-robin")).layer)))
 
   it("reads a prompt as engines see it: after no tools, as one message", () => {
-    const wish = Explanation.wishOf({ prompt: "Hello", needs: ["tools"], maxTokens: 5 }, "a")
-    assert.deepInclude(wish, { model: "a", capabilities: ["generate", "tools"], maxTokens: 5, promptLength: 5 })
-    assert.strictEqual(wish.promptText?.(), `[[],[{"role":"user","content":"Hello"}]]`)
-    assert.isUndefined(Explanation.wishOf({}, "a").promptText)
+    const request = Explanation.routingRequestOf({ prompt: "Hello", needs: ["tools"], maxTokens: 5 }, "a")
+    assert.deepInclude(request, { model: "a", capabilities: ["generate", "tools"], maxTokens: 5, promptLength: 5 })
+    assert.strictEqual(request.promptText?.(), `[[],[{"role":"user","content":"Hello"}]]`)
+    assert.isUndefined(Explanation.routingRequestOf({}, "a").promptText)
   })
 })

@@ -2,11 +2,11 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Result, Stream } from "effect"
 import * as fc from "fast-check"
 import * as Policy from "../../../src/domain/RoutingPolicy.ts"
+import type { RoutingRequest } from "../../../src/domain/RoutingRequest.ts"
 import type { Source } from "../../../src/domain/Source.ts"
 import * as Breaker from "../../../src/services/health/Breaker.ts"
 import { Models } from "../../../src/services/models/Models.ts"
 import * as Registry from "../../../src/services/models/Registry.ts"
-import type { RoutingRequest } from "../../../src/services/routing/Route.ts"
 import * as Router from "../../../src/services/routing/Router.ts"
 import { decode } from "../../../src/services/settings/Decode.ts"
 import type { ResolveContext } from "../../../src/services/settings/Resolution.ts"
@@ -27,6 +27,7 @@ const context: ResolveContext = {
 const settingsOf = (file: object): Resolved => Result.getOrThrow(decode(file, context))
 
 const actors = Layer.mock(Models)({
+  snapshot: () => ({ queued: 0, state: "ready" }),
   events: Stream.empty,
   status: ({ id }) => Effect.succeed({ deployment: id, state: "ready", running: 0, queued: 0, memoryBytes: 0 })
 })
@@ -37,10 +38,12 @@ const layerOf = (settings: Resolved) =>
     Layer.provide(Layer.succeed(Settings, settings))
   )
 
-const consider = (settings: Resolved, wish: RoutingRequest) =>
-  Router.Router.use((router) => router.preview(wish)).pipe(Effect.provide(layerOf(settings)))
+const preview = (settings: Resolved, request: Partial<RoutingRequest> & Pick<RoutingRequest, "model">) =>
+  Router.Router.use((router) => Effect.fromResult(router.preview({ capabilities: ["generate"], ...request }))).pipe(
+    Effect.provide(layerOf(settings))
+  )
 
-describe("Selector", () => {
+describe("Router", () => {
   describe("the configured policy default", () => {
     const policies = {
       default: { strategy: "speed", retries: 7, timeouts: { total: "3 seconds" } },
@@ -64,7 +67,7 @@ describe("Selector", () => {
       (name) =>
         Effect.gen(function*() {
           const model = all.models.find((one) => one.name === name)!
-          const { policy } = yield* consider(all, { model: name })
+          const { policy } = yield* preview(all, { model: name })
           assert.deepStrictEqual(policy, Policy.routingOf(model, all.policies).policy)
           assert.strictEqual(policy.selection.strategy, "speed")
           assert.strictEqual(policy.timeouts.totalMs, 3_000)
@@ -74,7 +77,7 @@ describe("Selector", () => {
 
     it.effect("is how requests for the embedded model go", () =>
       Effect.gen(function*() {
-        const { policy } = yield* consider(settingsOf({ policies }), { model: "tiny-chat" })
+        const { policy } = yield* preview(settingsOf({ policies }), { model: "tiny-chat" })
         assert.strictEqual(policy.retries, 7)
       }))
   })
@@ -89,13 +92,19 @@ describe("Selector", () => {
         ...settingsOf({ policies }),
         models: [modelWith("a", { engine: "onnx", folder: "x", ...more })]
       }
-      const wish = (tenant: string | undefined): RoutingRequest => ({ model: "a", promptText: () => prompt, tenant })
-      return Router.Router.use(({ preview: consider, measure, route }) =>
+      const requestOf = (tenant: string | undefined): RoutingRequest => ({
+        model: "a",
+        capabilities: ["generate"],
+        promptText: () => prompt,
+        tenant
+      })
+      return Router.Router.use(({ measure, preview, route }) =>
         Effect.gen(function*() {
-          const sent = yield* route(wish("one"))
+          const sent = yield* Effect.fromResult(route(requestOf("one")))
           measure(sent.deployments[0]!.id, sent).granted()
           return yield* Effect.forEach(["one", "two", undefined], (tenant) =>
-            Effect.map(consider(wish(tenant)), ({ decision }) => decision.candidates[0]!.terms["share"]))
+            Effect.map(Effect.fromResult(preview(requestOf(tenant))), ({ decision }) =>
+              decision.candidates[0]!.terms["share"]))
         })
       ).pipe(Effect.provide(layerOf(settings)))
     }
@@ -143,8 +152,8 @@ describe("Selector", () => {
               ]
             }
             const source: Source = { dialect, body: { [field]: 1 }, unknownFields: [{ path: [field] }] }
-            const wish: RoutingRequest = { model: "a", capabilities: ["generate", `${dialect} fields`], source }
-            const found = await Effect.runPromise(Effect.result(consider(settings, wish)))
+            const request: RoutingRequest = { model: "a", capabilities: ["generate", `${dialect} fields`], source }
+            const found = await Effect.runPromise(Effect.result(preview(settings, request)))
             const isMixed = own.includes(dialect) && own.some((kind) => kind !== dialect)
             if (Result.isFailure(found)) {
               assert.isTrue(isMixed && field === "temprature")

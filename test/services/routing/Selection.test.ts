@@ -1,32 +1,37 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
 import * as fc from "fast-check"
+import type { Condition, DeploymentFacts } from "../../../src/domain/DeploymentFacts.ts"
+import { ready } from "../../../src/domain/DeploymentFacts.ts"
 import { abilities } from "../../../src/domain/EngineProtocol.ts"
 import type { Measurement } from "../../../src/domain/Measurement.ts"
 import { unmeasured } from "../../../src/domain/Measurement.ts"
+import type { Moment, RoutingRequest } from "../../../src/domain/RoutingRequest.ts"
+import { requiredCapabilities } from "../../../src/domain/RoutingRequest.ts"
+import type { Options } from "../../../src/domain/SelectionOptions.ts"
+import * as SelectionOptions from "../../../src/domain/SelectionOptions.ts"
 import * as Measurements from "../../../src/services/health/LatencyStats.ts"
+import { prepare } from "../../../src/services/routing/CandidateTable.ts"
 import { Decision } from "../../../src/services/routing/DecisionRecord.ts"
 import { beginnings, PrefixIndex } from "../../../src/services/routing/PrefixIndex.ts"
-import type { Asked, Condition, DeploymentFacts, Options } from "../../../src/services/routing/Selection.ts"
 import * as Selection from "../../../src/services/routing/Selection.ts"
 
 const isIn = (one: string, list: ReadonlyArray<string>): boolean => list.includes(one)
 
-const asking = (more: Partial<Asked> = {}): Asked => ({
-  model: "m",
-  capabilities: [],
-  turn: 0,
-  seed: 1,
-  now: 0,
-  ...more
-})
+/** A request with its options and its moment, in one record. */
+interface Asked extends Partial<Moment>, Partial<Omit<RoutingRequest, "route">> {
+  readonly only?: ReadonlyArray<string> | undefined
+  readonly except?: ReadonlyArray<string> | undefined
+  readonly session?: string | undefined
+  readonly task?: string | undefined
+}
 
 const measured = (tookMs: number, more: Partial<Measurement> = {}) => ({
   ...Measurements.ended(Measurements.started(unmeasured), { ok: true, tookMs }, 0),
   ...more
 })
 
-const condition = (more: Partial<Condition> = {}): Condition => ({ ...Selection.ready, ...more })
+const condition = (more: Partial<Condition> = {}): Condition => ({ ...ready, ...more })
 
 const busy = (inFlight: number): Condition => condition({ measured: measured(100, { inFlight }) })
 
@@ -35,12 +40,17 @@ interface Place {
   readonly condition?: Condition
 }
 
-const decide = (places: ReadonlyArray<Place>, options: Partial<Options> = {}, asked: Partial<Asked> = {}) =>
+const decide = (
+  places: ReadonlyArray<Place>,
+  options: Partial<Options> = {},
+  { except, now = 0, only, prefixShares, seed = 1, session, task, turn = 0, ...request }: Asked = {}
+) =>
   Selection.decide(
-    Selection.prepare(places.map(({ facts }, index) => ({ deployment: `d${index}`, ...facts }))),
-    places.map(({ condition }) => condition ?? Selection.ready),
-    asking(asked),
-    { ...Selection.defaults, exploration: 0, ...options }
+    prepare(places.map(({ facts }, index) => ({ deployment: `d${index}`, ...facts }))),
+    places.map(({ condition }) => condition ?? ready),
+    { model: "m", capabilities: [], route: { deployments: only, except, session, task }, ...request },
+    { ...SelectionOptions.defaults, exploration: 0, ...options },
+    { now, seed, turn, prefixShares }
   )
 
 const order = (...args: Parameters<typeof decide>) => decide(...args).candidates.map(({ deployment }) => deployment)
@@ -55,7 +65,7 @@ const place = fc.record({
     quality: maybe(fc.nat(10).map((tenths) => tenths / 10)),
     contextWindow: maybe(fc.constantFrom(512, 4096, 128_000)),
     capabilities: maybe(fc.subarray([...abilities])),
-    missing: maybe(fc.subarray([...Selection.requiredCapabilities])),
+    missing: maybe(fc.subarray([...requiredCapabilities])),
     tasks: maybe(fc.subarray(["code", "chat"])),
     weight: fc.constantFrom(0, 1, 5),
     slots: fc.constantFrom(1, 4)
@@ -79,13 +89,13 @@ const place = fc.record({
 const scene = fc.record({
   places: fc.array(place, { maxLength: 12 }),
   options: fc.record({
-    strategy: fc.constantFrom(...Selection.names),
+    strategy: fc.constantFrom(...SelectionOptions.names),
     exploration: fc.constantFrom(0, 0.5, 1),
     keep: fc.integer({ min: 1, max: 4 }),
     spill: fc.boolean()
   }),
   asked: fc.record({
-    capabilities: fc.subarray([...Selection.requiredCapabilities]),
+    capabilities: fc.subarray([...requiredCapabilities]),
     promptTokens: maybe(fc.nat(10_000)),
     task: maybe(fc.constantFrom("code", "chat", "other")),
     session: maybe(fc.string()),
@@ -187,11 +197,11 @@ describe("Selection", () => {
         { capabilities: ["tools"], promptTokens: 200 }
       )
       assert.deepStrictEqual(decision.excluded.map(({ reason }) => reason), [
-        "its context window of 100 tokens is too small for a prompt of at least 200",
+        "its context window of 100 tokens is too small for a prompt of at least 200 tokens",
         "it does not support tool calls",
         "its circuit is open",
         "it is cooling",
-        "its context window of 100 tokens is too small for a prompt of at least 200"
+        "its context window of 100 tokens is too small for a prompt of at least 200 tokens"
       ])
       assert.strictEqual(decision.retryAfterMs, 4_000)
       assert.deepStrictEqual(decision.candidates, [])
@@ -342,7 +352,7 @@ describe("Selection", () => {
       assert.deepStrictEqual(decision.candidates.map(({ deployment }) => deployment), ["d1", "d0"])
       assert.deepStrictEqual(decision.excluded, [
         { deployment: "d2", reason: "its quality of 0.7 is below the limit of 0.8" },
-        { deployment: "d3", reason: "the request would cost about 0.0300 USD there, and the limit is 0.0100 USD" }
+        { deployment: "d3", reason: "the request would cost about 0.0300 USD, above the limit of 0.0100 USD" }
       ])
     })
 

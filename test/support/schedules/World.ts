@@ -5,7 +5,7 @@
 import { Duration } from "effect"
 import type { Deployment, Model } from "../../../src/domain/Deployment.ts"
 import type { Policy } from "../../../src/domain/RoutingPolicy.ts"
-import { defaults as selection, names as strategies } from "../../../src/domain/SelectionInput.ts"
+import { defaults as selection, names as strategies } from "../../../src/domain/SelectionOptions.ts"
 import { deployment } from "../Deployments.ts"
 import type { Random } from "../Seeded.ts"
 import { randomOf } from "../Seeded.ts"
