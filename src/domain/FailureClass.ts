@@ -10,6 +10,7 @@
  *
  * A circuit counts failures that the deployment caused: not an invalid request, a full queue or a rate limit.
  */
+import { Cause } from "effect"
 import type { Reason } from "./InferenceError.ts"
 
 /** The list of deployments that may follow, by the kind of failure. */
@@ -159,3 +160,13 @@ const refusals: ReadonlySet<Tag> = new Set(["CircuitOpen", "DeploymentDown", "Qu
 
 /** The deployment was not called: the attempt was rejected before. */
 export const isRefusal = (reason: Reason): boolean => refusals.has(reason._tag)
+
+/**
+ * Whether a cause is a cancellation: any interruption is, whatever stands beside it.
+ *
+ * **Details**
+ *
+ * An HTTP server interrupts the request of a caller that hangs up, and closes its scope with a defect beside the
+ * interruption. Finalizers that fail meanwhile add their own.
+ */
+export const isCancellation = (cause: Cause.Cause<unknown>): boolean => Cause.hasInterrupts(cause)

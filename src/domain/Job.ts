@@ -127,7 +127,7 @@ export interface TokenizeJob {
 export type Job = GenerateJob | EmbedJob | RerankJob | ClassifyJob | TokenizeJob
 
 /** A job that is answered whole. */
-export type WholeJob = Exclude<Job, GenerateJob>
+export type TaskJob = Exclude<Job, GenerateJob>
 
 /** Why a generation ended in the ordinary way; `content_filter`: a provider broke off an answer that had begun. */
 export type FinishReason = "stop" | "length" | "tool_calls" | "content_filter"

@@ -1,24 +1,23 @@
 /**
- * The fake engine's thread: deterministic tokens, delays and faults, no weights.
+ * The thread of the fake engine: deterministic tokens, delays and faults, without weights.
  *
  * **Details**
  *
- * It keeps every promise a real engine keeps (window, stop sequences, seeds, counts, cancellation) and passes the
- * same conformance suite. A token is three bytes of UTF-8, so that characters are often split over tokens. It goes on
- * with a text by leaving out as many characters of what it would say. At
- * temperature 0 it repeats its reply; above, the seed picks the words. As JSON its reply is the value of `fake`; a tool
- * that it must call gets it as an argument of that name.
+ * It supports what a real engine supports (window, stop sequences, seeds, counts, cancellation) and passes the same
+ * conformance suite. A token is three bytes of UTF-8, so that characters are often split over tokens. It continues an
+ * assistant prefix by skipping that many characters of its reply. At temperature 0 it repeats its reply; above, the seed
+ * orders the words. As JSON, the reply is the value of `fake`; a required tool gets it as an argument of that name.
  */
 import { setTimeout as sleep } from "node:timers/promises"
 import { workerData } from "node:worker_threads"
 import type { EngineDescription } from "../domain/EngineProtocol.ts"
-import type { ChosenLogprob, EngineFailure, GenerateJob, JobResult, TokenLogprob, WholeJob } from "../domain/Job.ts"
+import type { ChosenLogprob, EngineFailure, GenerateJob, JobResult, TaskJob, TokenLogprob } from "../domain/Job.ts"
 import { refuse } from "../domain/Job.ts"
 import type { Check, FakeSpec, FakeToken } from "./fake/FakeTasks.ts"
-import { answerWhole, bytesPerToken, promptOf, tokenize } from "./fake/FakeTasks.ts"
+import { answerTask, bytesPerToken, promptOf, tokenize } from "./fake/FakeTasks.ts"
 import type { Generation, JobTask } from "./job/JobRunner.ts"
-import { runJob, runWhole } from "./job/JobRunner.ts"
-import { makeRandom } from "./model/Random.ts"
+import { runJob, runTask } from "./job/JobRunner.ts"
+import { makeRandom } from "./model/Sampler.ts"
 import { countCheck } from "./model/TextLimits.ts"
 
 const spec = workerData as FakeSpec
@@ -52,13 +51,13 @@ const faultIn = (text: string) =>
 
 const failedAsConfigured: EngineFailure = { kind: "failed", message: "The fake engine failed as configured." }
 
-const breakDown = async (kind: NonNullable<FakeSpec["fault"]>["kind"]): Promise<void> => {
+const injectFault = async (kind: NonNullable<FakeSpec["fault"]>["kind"]): Promise<void> => {
   switch (kind) {
     case "error":
       return refuse(failedAsConfigured)
     case "abort":
     case "load-abort":
-      // What `abort()` in native code does; `process.abort` refuses to in a thread.
+      // As native `abort()` does; `process.abort` is not available in a thread.
       process.kill(process.pid, "SIGABRT")
       return new Promise(() => {})
     case "hang":
@@ -68,21 +67,21 @@ const breakDown = async (kind: NonNullable<FakeSpec["fault"]>["kind"]): Promise<
   }
 }
 
-/** @param said told of each token before it is yielded */
+/** @param onToken called with each token before it is yielded */
 async function* generate(
   job: GenerateJob,
-  said: (token: FakeToken) => void
+  onToken: (token: FakeToken) => void
 ): AsyncGenerator<FakeToken, void, undefined> {
   const fault = faultIn(job.messages.at(-1)?.content ?? "")
   let count = 0
   for (const token of tokenize(replyTo(job).slice(job.assistantPrefix?.length ?? 0))) {
-    if (fault !== undefined && count >= fault.afterTokens) await breakDown(fault.kind)
+    if (fault !== undefined && count >= fault.afterTokens) await injectFault(fault.kind)
     if (spec.tokenDelayMs > 0) await sleep(spec.tokenDelayMs)
-    said(token)
+    onToken(token)
     yield token
     count++
   }
-  if (fault !== undefined) await breakDown(fault.kind)
+  if (fault !== undefined) await injectFault(fault.kind)
 }
 
 const overflow = (promptTokens: number): EngineFailure => ({
@@ -97,7 +96,7 @@ const logprobOf = (token: string, bytes: Uint8Array, rank: number): TokenLogprob
   logprob: (rank + 1) * Math.log(0.5)
 })
 
-/** As if each token had the probability 1/2, and others 1/4, 1/8 and so on. */
+/** Every token has the probability 1/2, the next ones 1/4, 1/8 and so on. */
 const chosenOf = (token: FakeToken, top: number): ChosenLogprob => {
   const chosen = logprobOf(Buffer.from(token).toString("utf8"), token, 0)
   const others = Array.from({ length: Math.max(0, top - 1) }, (_, index) => `fake ${index + 1}`)
@@ -131,7 +130,7 @@ const prepare = async (job: GenerateJob): Promise<Generation<FakeToken>> => {
 
 const load = async (): Promise<EngineDescription> => {
   if (spec.loadDelayMs > 0) await sleep(spec.loadDelayMs)
-  if (spec.fault?.kind === "load" || spec.fault?.kind === "load-abort") await breakDown(spec.fault.kind)
+  if (spec.fault?.kind === "load" || spec.fault?.kind === "load-abort") await injectFault(spec.fault.kind)
   return {
     engine: "fake",
     contextWindow: spec.contextSize,
@@ -149,25 +148,25 @@ export const describe = (): Promise<EngineDescription> => loading
 
 export const dispose = (): void => {}
 
-/** A text that holds the trigger of an error fails alone. */
+/** A text with the trigger of the fault `error` fails alone. */
 const check: Check = (text, promptTokens) => {
   if (faultIn(text)?.kind === "error") return failedAsConfigured
   return promptTokens > spec.contextSize ? overflow(promptTokens) : undefined
 }
 
-const textsOf = (job: WholeJob): ReadonlyArray<string> => {
+const textsOf = (job: TaskJob): ReadonlyArray<string> => {
   if (job.kind === "tokenize") return []
   return job.kind === "rerank" ? job.documents : job.inputs
 }
 
-const answer = async (job: WholeJob): Promise<JobResult> => {
+const answer = async (job: TaskJob): Promise<JobResult> => {
   if (spec.promptDelayMs > 0) await sleep(spec.promptDelayMs)
   const fault = textsOf(job).map(faultIn).find((found) => found !== undefined && found.kind !== "error")
-  if (fault !== undefined) await breakDown(fault.kind)
-  return answerWhole(job, check, countCheck(spec.contextSize, bytesPerToken))
+  if (fault !== undefined) await injectFault(fault.kind)
+  return answerTask(job, check, countCheck(spec.contextSize, bytesPerToken))
 }
 
 export default ({ job, port }: JobTask): Promise<void> =>
   job.kind === "generate"
     ? runJob({ job, port }, () => prepare(job), () => {})
-    : runWhole(port, () => answer(job))
+    : runTask(port, () => answer(job))

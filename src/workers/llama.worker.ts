@@ -1,17 +1,17 @@
 /**
- * The llama engine's thread: a GGUF model with continuous batching over several slots, by node-llama-cpp.
+ * The thread of the llama engine: a GGUF model with continuous batching over several slots, by node-llama-cpp.
  *
  * **Details**
  *
- * One context holds a sequence a slot; the tokens of all running jobs are computed in shared batches. The prompt is
- * made by the model file's own chat template, in which a caller's text can never become a control token. A slot keeps
- * what it has computed, and a prompt that begins alike goes on from there.
+ * One context has a sequence per slot; the tokens of all running jobs are computed in shared batches. The model file's
+ * chat template renders the prompt, in which a caller's text cannot become a control token. A slot keeps what it has
+ * computed, and a prompt with the same beginning continues it.
  *
  * **Gotchas**
  *
- * A prompt that does not fit would be cut silently by the library, so its length is checked here; and generation ends
- * where the window ends, since going on would shift the context silently. Ending this thread while it evaluates
- * aborts the process: jobs are cancelled between tokens, and the host waits for them.
+ * The library would silently truncate a prompt that does not fit, so its length is checked here. Generation ends at the
+ * end of the window, where the library would silently shift the context. Ending this thread while it evaluates aborts the
+ * process: jobs are cancelled between tokens, and the host waits for them.
  */
 import type { LlamaGrammarEvaluationState, SequenceEvaluateOptions, Token } from "node-llama-cpp"
 import { workerData } from "node:worker_threads"
@@ -19,9 +19,9 @@ import type { EngineDescription } from "../domain/EngineProtocol.ts"
 import { promptPiece } from "../domain/EngineProtocol.ts"
 import type { ChosenLogprob, GenerateJob } from "../domain/Job.ts"
 import { failureFrom, refuse } from "../domain/Job.ts"
-import type { Generation, JobTask, Watch } from "./job/JobRunner.ts"
-import { notAble, runJob, runWhole } from "./job/JobRunner.ts"
-import { takeOwned } from "./job/Slots.ts"
+import type { Generation, JobSignals, JobTask } from "./job/JobRunner.ts"
+import { notCapable, runJob, runTask } from "./job/JobRunner.ts"
+import { takeOwnedSlot } from "./job/Slots.ts"
 import { loadChecked } from "./llama/LlamaCheck.ts"
 import type { LlamaSpec, Loaded } from "./llama/LlamaLoad.ts"
 import { logprobsOf } from "./llama/LlamaLogprobs.ts"
@@ -30,14 +30,14 @@ import type { Slot } from "./llama/LlamaSlots.ts"
 
 const spec = workerData as LlamaSpec
 
-// A throw on this thread in mid-generation aborts the whole process unless someone listens.
+// Without a listener, an exception on this thread during a generation aborts the process.
 process.on("uncaughtException", (cause) => {
   process.stderr.write(`troupe: the llama engine thread caught: ${cause.message.replaceAll(/[^\x20-\x7e]/g, "?")}\n`)
 })
 
 const checked = loadChecked(spec).catch((cause) => refuse(failureFrom(cause, "load_failed")))
 const loading = checked.then(({ loaded }) => loaded)
-// Unhandled, the rejection would end the thread before anyone has asked `describe`.
+// An unhandled rejection would end the thread before `describe` is called.
 loading.catch(() => {})
 
 const optionsOf = (
@@ -52,7 +52,7 @@ const optionsOf = (
   seed: sampling.seed,
   yieldEogToken: true,
   ...penaltiesOf(sampling, answer),
-  // A grammar takes a control token for the text that spells it, which most have not in an answer.
+  // A grammar treats a control token like its text, so that control tokens must be excluded.
   ...biasOf(
     library,
     model,
@@ -65,20 +65,20 @@ const optionsOf = (
   ...(grammar === undefined ? {} : { grammarEvaluationState: grammar })
 })
 
-/** What is known of an answer so far. */
+/** The state of one answer. */
 interface State {
   readonly grammar: LlamaGrammarEvaluationState | undefined
   readonly answer: Array<Token>
-  /** Of the last token, and likeliest first; when asked for. */
+  /** Of the last token, likeliest first; if the job requests log-probabilities. */
   probabilities: ReadonlyMap<Token, number> | undefined
 }
 
-/** Computes a prompt up to its last piece, which it returns; undefined when nobody wants the answer any more. */
+/** Computes a prompt up to its last piece, and returns that piece; undefined if the job is cancelled. */
 const evaluatePrompt = async (
-  { interlude }: Loaded,
+  { contextLock }: Loaded,
   { computed, sequence }: Slot,
   prompt: Array<Token>,
-  { isCancelled, progress }: Watch
+  { isCancelled, progress }: JobSignals
 ): Promise<Array<Token> | undefined> => {
   let rest = prompt
   while (rest.length > promptPiece) {
@@ -86,7 +86,7 @@ const evaluatePrompt = async (
     computed(promptPiece)
     progress()
     rest = rest.slice(promptPiece)
-    await interlude.pause()
+    await contextLock.pause()
     if (isCancelled()) return undefined
   }
   return rest
@@ -98,11 +98,11 @@ async function* evaluate(
   prompt: Array<Token>,
   job: GenerateJob,
   state: State,
-  watch: Watch
+  signals: JobSignals
 ): AsyncGenerator<Token, void, undefined> {
-  const { interlude, model, prompts } = loaded
+  const { contextLock, model, prompts } = loaded
   try {
-    const rest = await evaluatePrompt(loaded, slot, prompt, watch)
+    const rest = await evaluatePrompt(loaded, slot, prompt, signals)
     if (rest === undefined) return
     const metadata = { confidence: job.logprobs !== undefined } as const
     for await (
@@ -113,15 +113,15 @@ async function* evaluate(
       if (job.logprobs !== undefined) state.probabilities = probabilitiesOf(evaluated)
       state.answer.push(token)
       yield token
-      await interlude.pause()
+      await contextLock.pause()
     }
   } catch (cause) {
-    slot.spoil()
+    slot.invalidate()
     throw cause
   }
 }
 
-/** `mendSampling` gives them with the confidence. */
+/** `patchSampler` adds them to the result. */
 const probabilitiesOf = (evaluated: object) =>
   (evaluated as { readonly probabilities?: ReadonlyMap<Token, number> }).probabilities
 
@@ -131,7 +131,7 @@ const logprobOf = (
   { answer, probabilities }: State
 ): ChosenLogprob => logprobsOf(textOf, answer.at(-1)!, answer.slice(-5, -1), probabilities ?? new Map(), logprobs)
 
-/** The text of tokens; a control token has none, except one that announces a tool call where there are tools. */
+/** Decodes tokens. Control tokens have no text, except those that begin a tool call if the job has tools. */
 const decoderOf = ({ model, prompts: { callTokens } }: Loaded, { tools = [] }: GenerateJob) =>
   tools.length === 0 || callTokens.size === 0
     ? (tokens: Array<Token>, before: ReadonlyArray<Token>) => model.detokenize(tokens, false, before)
@@ -141,26 +141,26 @@ const decoderOf = ({ model, prompts: { callTokens } }: Loaded, { tools = [] }: G
 const prepare = async (
   loaded: Loaded,
   job: GenerateJob,
-  watch: Watch,
+  signals: JobSignals,
   take: (prompt: Array<Token>) => Slot
 ): Promise<Generation<Token>> => {
   const { checks, description: { abilities, contextWindow }, prompts } = loaded
-  if (!abilities.includes("generate")) notAble("generate")
-  const goesOn = prompts.goesOn(checks.fit, job.assistantPrefix ?? "")
+  if (!abilities.includes("generate")) notCapable("generate")
+  const prefixTokens = prompts.prefixTokens(checks.fit, job.assistantPrefix ?? "")
   const asked = prompts.tokensOf(checks.fit, job.messages, job.toolChoice === "none" ? [] : job.tools)
-  const prompt = [...asked, ...goesOn]
+  const prompt = [...asked, ...prefixTokens]
   const room = contextWindow - prompt.length
   if (room <= 0) refuse({ kind: "context_length_exceeded", promptTokens: prompt.length, contextWindow })
   const grammar = await loaded.grammarOf(job)
   const slot = take(prompt)
   const cachedTokens = await slot.begin(prompt)
-  const state: State = { grammar, answer: [...goesOn], probabilities: undefined }
+  const state: State = { grammar, answer: [...prefixTokens], probabilities: undefined }
   return {
     promptTokens: prompt.length,
     cachedTokens,
     room,
-    goesOn,
-    tokens: evaluate(loaded, slot, prompt.slice(cachedTokens), job, state, watch),
+    prefixTokens,
+    tokens: evaluate(loaded, slot, prompt.slice(cachedTokens), job, state, signals),
     logprobOf: () => logprobOf(loaded, job, state),
     decode: decoderOf(loaded, job)
   }
@@ -170,18 +170,18 @@ const generate = async (task: JobTask<GenerateJob>): Promise<void> => {
   const loaded = await loading
   let slot: Slot | undefined
   const take = (prompt: Array<Token>): Slot => {
-    slot = takeOwned(
+    slot = takeOwnedSlot(
       loaded.free,
       prompt.length,
       spec.sharePrefixes === true ? "" : task.job.owner ?? "",
-      (one) => one.keptOf(prompt),
-      (one) => one.spoil()
+      (one) => one.cachedOf(prompt),
+      (one) => one.invalidate()
     )
     return slot ?? refuse({ kind: "failed", message: "More jobs than slots reached the engine." })
   }
   await runJob(
     task,
-    (watch) => prepare(loaded, task.job, watch, take),
+    (signals) => prepare(loaded, task.job, signals, take),
     () => {
       if (slot !== undefined) loaded.free.push(slot)
     }
@@ -190,7 +190,7 @@ const generate = async (task: JobTask<GenerateJob>): Promise<void> => {
 
 const answer = async ({ job, port }: JobTask): Promise<void> => {
   if (job.kind === "generate") return generate({ job, port })
-  await runWhole(port, async (watch) => (await checked).whole(job, watch))
+  await runTask(port, async (signals) => (await checked).runTask(job, signals))
 }
 
 /** Resolves once the model is loaded. */

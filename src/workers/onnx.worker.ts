@@ -1,36 +1,35 @@
 /**
- * The onnx engine's thread: an ONNX model folder on onnxruntime, natively or by WASM.
+ * The thread of the onnx engine: an ONNX model folder in onnxruntime, native or WASM.
  *
  * **Details**
  *
- * Text generation keeps a KV cache a slot, and jobs that run side by side take turns token by token; a prompt that
- * begins like a slot's last one goes on from there. Models that read a whole text (sentence vectors, reranking,
- * classification) compute batches.
+ * Text generation has a KV cache per slot, and concurrent jobs take turns token by token; a prompt that begins like a
+ * slot's last one continues its cache. Encoder models (sentence vectors, reranking, classification) compute batches.
  *
  * **Gotchas**
  *
- * A run blocks this thread, and ending the thread during one aborts the process: jobs are cancelled between runs, and
+ * A run blocks this thread, and ending the thread during a run aborts the process: jobs are cancelled between runs, and
  * the host waits for them.
  */
 import { workerData } from "node:worker_threads"
 import type { EngineDescription } from "../domain/EngineProtocol.ts"
-import type { GenerateJob, JobResult, WholeJob } from "../domain/Job.ts"
+import type { GenerateJob, JobResult, TaskJob } from "../domain/Job.ts"
 import { failureFrom, refuse } from "../domain/Job.ts"
-import type { JobTask, Watch } from "./job/JobRunner.ts"
-import { notAble, runJob, runWhole } from "./job/JobRunner.ts"
-import { takeOwned } from "./job/Slots.ts"
+import type { JobSignals, JobTask } from "./job/JobRunner.ts"
+import { notCapable, runJob, runTask } from "./job/JobRunner.ts"
+import { takeOwnedSlot } from "./job/Slots.ts"
 import { countCheck } from "./model/TextLimits.ts"
 import { prepare, promptOf } from "./onnx/OnnxGenerate.ts"
 import type { Loaded } from "./onnx/OnnxLoad.ts"
 import { load } from "./onnx/OnnxLoad.ts"
 import type { OnnxSpec } from "./onnx/OnnxRuntime.ts"
 import type { Slot } from "./onnx/OnnxSlots.ts"
-import { keptOf } from "./onnx/OnnxSlots.ts"
+import { cachedOf } from "./onnx/OnnxSlots.ts"
 
 const spec = workerData as OnnxSpec
 
 const loading = load(spec).catch((cause) => refuse(failureFrom(cause, "load_failed")))
-// Unhandled, the rejection would end the thread before anyone has asked `describe`.
+// An unhandled rejection would end the thread before `describe` is called.
 loading.catch(() => {})
 
 /** Resolves once the model is loaded. */
@@ -44,14 +43,14 @@ export const dispose = async (): Promise<void> => {
 
 const tokenize = (
   { contextWindow, tokenizer, work }: Loaded,
-  { input }: Extract<WholeJob, { kind: "tokenize" }>
+  { input }: Extract<TaskJob, { kind: "tokenize" }>
 ): JobResult => {
   const check = countCheck(contextWindow, tokenizer.longestToken)
   if (typeof input === "string") {
     check(input.length)
     return { kind: "tokenize", tokens: tokenizer.encode([{ text: input, special: false }]) }
   }
-  if (work.kind !== "generate") return notAble("generate")
+  if (work.kind !== "generate") return notCapable("generate")
   const { assistantPrefix = "", messages, tools } = input
   check(assistantPrefix.length)
   return {
@@ -63,17 +62,17 @@ const tokenize = (
   }
 }
 
-const answer = (loaded: Loaded, job: WholeJob, watch: Watch): Promise<JobResult> | JobResult => {
+const answer = (loaded: Loaded, job: TaskJob, signals: JobSignals): Promise<JobResult> | JobResult => {
   if (job.kind === "tokenize") return tokenize(loaded, job)
   const { work } = loaded
-  if (work.kind === "generate" || work.kind !== job.kind) return notAble(job.kind)
+  if (work.kind === "generate" || work.kind !== job.kind) return notCapable(job.kind)
   switch (job.kind) {
     case "embed":
-      return work.whole.embed(job.inputs, watch)
+      return work.tasks.embed(job.inputs, signals)
     case "rerank":
-      return work.whole.rerank(job.query, job.documents, watch)
+      return work.tasks.rerank(job.query, job.documents, signals)
     case "classify":
-      return work.whole.classify(job.inputs, watch)
+      return work.tasks.classify(job.inputs, signals)
   }
 }
 
@@ -81,21 +80,21 @@ const generate = async (loaded: Loaded, task: JobTask<GenerateJob>): Promise<voi
   const free = loaded.work.kind === "generate" ? loaded.work.free : []
   let slot: Slot | undefined
   const take = (prompt: ReadonlyArray<number>): Slot => {
-    slot = takeOwned(
+    slot = takeOwnedSlot(
       free,
       prompt.length,
       spec.sharePrefixes === true ? "" : task.job.owner ?? "",
-      (one) => keptOf(one, prompt),
+      (one) => cachedOf(one, prompt),
       (one) => {
         one.tokens = []
-        one.whole = 0
+        one.inPieces = 0
       }
     )
     return slot ?? refuse({ kind: "failed", message: "More jobs than slots reached the engine." })
   }
   await runJob(
     task,
-    (watch) => prepare(loaded, task.job, watch, take),
+    (signals) => prepare(loaded, task.job, signals, take),
     () => {
       if (slot !== undefined) free.push(slot)
     }
@@ -105,5 +104,5 @@ const generate = async (loaded: Loaded, task: JobTask<GenerateJob>): Promise<voi
 export default async ({ job, port }: JobTask): Promise<void> => {
   const loaded = await loading
   if (job.kind === "generate") return generate(loaded, { job, port })
-  await runWhole(port, (watch) => answer(loaded, job, watch))
+  await runTask(port, (signals) => answer(loaded, job, signals))
 }

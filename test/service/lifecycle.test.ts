@@ -60,7 +60,7 @@ describe("start", () => {
   })
 
   const files: ReadonlyArray<readonly [string, (file: string) => void, RegExp]> = [
-    ["missing", () => {}, /There is no readable file at .*model\.gguf/],
+    ["missing", () => {}, /model\.gguf does not exist or is not readable/],
     ["empty", (file) => writeFileSync(file, ""), /model\.gguf is empty/],
     ["not a GGUF file", (file) => writeFileSync(file, "x".repeat(5000)), /Invalid GGUF magic/],
     ["cut short", (file) => {

@@ -227,7 +227,7 @@ describe("the llama engine", () => {
     assert.match(await messageOf({ contextSize: 100_000 }), /512/)
     // No machine has both.
     const absent = process.platform === "darwin" ? "cuda" : "metal"
-    assert.match(await messageOf({ gpu: absent }), /no build of llama.cpp with (CUDA|Metal).*leave out `gpu`/)
+    assert.match(await messageOf({ gpu: absent }), /No build of llama.cpp with (CUDA|Metal).*leave out `gpu`/)
     using folder = temporaryFolder()
     const damaged = join(folder.path, "damaged.gguf")
     // The length of the first key, after the magic, the version and the two counts.

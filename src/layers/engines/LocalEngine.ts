@@ -13,7 +13,7 @@ import type { Countable, Generation } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
 import { maxSeed } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
-import type { Each, EngineFailure, GenerateJob, JobEvent, JobResult, TokenizeJob, WholeJob } from "../../domain/Job.ts"
+import type { Each, EngineFailure, GenerateJob, JobEvent, JobResult, TaskJob, TokenizeJob } from "../../domain/Job.ts"
 import { firstImage, texts } from "../../domain/Message.ts"
 import { requiredPaths } from "../../domain/Source.ts"
 import type { Engine, Retain } from "../../services/engines/Engine.ts"
@@ -143,10 +143,10 @@ const start = Effect.fnUntraced(
 )
 
 /** Runs a job that is answered whole; interrupting it cancels the job. */
-const ask = <Kind extends WholeJob["kind"]>(
+const ask = <Kind extends TaskJob["kind"]>(
   host: EngineHost,
   errorOf: ErrorOf,
-  job: Extract<WholeJob, { kind: Kind }>,
+  job: Extract<TaskJob, { kind: Kind }>,
   retain: Retain | undefined
 ): Effect.Effect<Extract<JobResult, { kind: Kind }>, InferenceError> =>
   Effect.callback((resume) => {

@@ -8,7 +8,7 @@
  */
 import { Array as Arr, Cause, Channel, Effect, Option, Pull, Stream } from "effect"
 import { HttpServerResponse } from "effect/http"
-import { isCancellation } from "../../domain/Cancellation.ts"
+import { isCancellation } from "../../domain/FailureClass.ts"
 import * as HopLimit from "../../domain/HopLimit.ts"
 import type { InferenceError, Reason } from "../../domain/InferenceError.ts"
 

@@ -3,9 +3,8 @@
  * begin. Everything here is synchronous; `Breaker` keeps the circuits and asks the store.
  */
 import { Cause, Duration, Exit, Result } from "effect"
-import { isCancellation } from "../../domain/Cancellation.ts"
 import * as Policies from "../../domain/Defaults.ts"
-import { classify, eventKey, isSlow } from "../../domain/FailureClass.ts"
+import { classify, eventKey, isCancellation, isSlow } from "../../domain/FailureClass.ts"
 import type { InferenceError, Reason } from "../../domain/InferenceError.ts"
 
 /** When circuits open and close. */

@@ -1,7 +1,7 @@
 /** One attempt, let through by its deployment's circuit, measured and written down to the end of its scope. */
 import { Cause, Effect, Exit } from "effect"
-import { isCancellation } from "../../domain/Cancellation.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
+import { isCancellation } from "../../domain/FailureClass.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import type { Breaker } from "../health/Breaker.ts"
 import type { Ending, Verdict } from "../health/Circuit.ts"

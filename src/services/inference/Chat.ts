@@ -1,7 +1,7 @@
 /** Chat: an answer as it is generated, or whole. */
 import { Cause, Channel, Effect, Pull, Stream } from "effect"
-import { isCancellation } from "../../domain/Cancellation.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
+import { isCancellation } from "../../domain/FailureClass.ts"
 import type { Generation } from "../../domain/Generation.ts"
 import type { Answer, Event, Opened, Request } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"

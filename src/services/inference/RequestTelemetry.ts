@@ -7,9 +7,9 @@
  * one finalizer of the request's scope, so it is done however the request ends.
  */
 import { Cause, Clock, Effect, Exit, Scope, Tracer } from "effect"
-import { isCancellation } from "../../domain/Cancellation.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import { providerNameOf } from "../../domain/Deployment.ts"
+import { isCancellation } from "../../domain/FailureClass.ts"
 import type { Event } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import * as Monotonic from "../../domain/Monotonic.ts"

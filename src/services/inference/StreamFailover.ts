@@ -9,7 +9,7 @@
  */
 import type { Cause } from "effect"
 import { Effect, Pull } from "effect"
-import { isCancellation } from "../../domain/Cancellation.ts"
+import { isCancellation } from "../../domain/FailureClass.ts"
 import type { Generation } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"

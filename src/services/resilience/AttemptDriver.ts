@@ -9,7 +9,7 @@
  * attempt at a time, which runs on the request's own fiber; so do those that go on.
  */
 import { Cause, Effect, Exit, Fiber, Option, Queue, Random, Scope } from "effect"
-import { isCancellation } from "../../domain/Cancellation.ts"
+import { isCancellation } from "../../domain/FailureClass.ts"
 import { EngineFailed, InferenceError } from "../../domain/InferenceError.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import * as Attempts from "./AttemptMachine.ts"

@@ -1,20 +1,20 @@
-/** What the fake engine answers whole: vectors, scores, labels and tokens out of the text's own bytes and words. */
-import type { Classification, Each, Embedding, EngineFailure, Job, JobResult, WholeJob } from "../../domain/Job.ts"
+/** Tasks of the fake engine: vectors, scores, labels and tokens, computed from the text's bytes and words. */
+import type { Classification, Each, Embedding, EngineFailure, Job, JobResult, TaskJob } from "../../domain/Job.ts"
 
-/** What the fake engine does wrong, and when. */
+/** The fault of a fake engine. */
 type FakeFault = {
   /**
-   * `error`: the job fails. `abort`: the engine's process is aborted as native code would. `hang`: no token comes any
-   * more. `load`: loading fails. `load-abort`: loading aborts the process.
+   * `error`: the job fails. `abort`: the engine's process aborts as native code would. `hang`: no further token comes.
+   * `load`: loading fails. `load-abort`: loading aborts the process.
    */
   readonly kind: "error" | "abort" | "hang" | "load" | "load-abort"
   /** Tokens that come first. */
   readonly afterTokens: number
-  /** Only when the last message holds this text. */
+  /** Only if the last message contains this text. */
   readonly trigger?: string | undefined
 }
 
-/** What a fake engine thread pretends to load. */
+/** What a fake engine thread starts with. */
 export type FakeSpec = {
   readonly engine: "fake"
   readonly contextSize: number
@@ -38,7 +38,7 @@ export const tokenize = (text: string): Array<FakeToken> => {
   return tokens
 }
 
-/** The conversation as its prompt has it. */
+/** The text of a conversation. */
 export const promptOf = (messages: Extract<Job, { kind: "generate" }>["messages"]): string =>
   messages.map((message) => message.content).join("\n")
 
@@ -52,19 +52,19 @@ const hashOf = (word: string): number =>
 
 const dimensions = 16
 
-/** Texts that share words lie close to each other. */
+/** Texts that share words have similar vectors. */
 const vectorOf = (text: string): Float32Array => {
   const vector = new Float32Array(dimensions)
   for (const word of ["", ...wordsOf(text)]) {
     const hash = hashOf(word)
     vector[hash % dimensions]! += hash & 0x80_00_00_00 ? -1 : 1
   }
-  // Words that cancel each other out leave nothing to divide by.
+  // Words can cancel each other out.
   const length = Math.hypot(...vector)
   return length === 0 ? vector.fill(1 / Math.sqrt(dimensions)) : vector.map((value) => value / length)
 }
 
-/** The share of the query's words that the document has. */
+/** The share of the query's words that the document contains. */
 const scoreOf = (query: string, document: string): number => {
   const wanted = wordsOf(query)
   const found = new Set(wordsOf(document))
@@ -77,7 +77,7 @@ const labelsOf = (text: string): Classification["labels"] => {
   return [{ label: first!, score: 0.75 }, { label: second!, score: 0.25 }]
 }
 
-/** What is wrong with one text, if anything. */
+/** The failure of one text, if any. */
 export type Check = (text: string, promptTokens: number) => EngineFailure | undefined
 
 const emptyAt = (index: number): EngineFailure => ({
@@ -110,12 +110,8 @@ const rerank = (query: string, documents: ReadonlyArray<string>, check: Check): 
   }
 }
 
-/**
- * The result of a job that is answered whole.
- *
- * @param checkCount of a text that is only made into tokens
- */
-export const answerWhole = (job: WholeJob, check: Check, checkCount: (characters: number) => void): JobResult => {
+/** @param checkCount checks the length of a text that is only tokenized */
+export const answerTask = (job: TaskJob, check: Check, checkCount: (characters: number) => void): JobResult => {
   switch (job.kind) {
     case "embed":
       return {

@@ -1,10 +1,11 @@
 /**
- * One generation inside an engine thread: tokens in, events out, commands obeyed.
+ * Runs one job in an engine thread: reads the engine's tokens, sends events, and handles commands.
  *
  * **Details**
  *
- * Every engine hands its tokens to `runJob`, which joins characters, finds stop sequences and tool calls, counts, keeps
- * within the consumer's window and stops within one token of a cancellation. So engines differ only in where tokens come from.
+ * Every engine passes its tokens to `runJob`, which joins characters, finds stop sequences and tool calls, counts tokens,
+ * respects the consumer's window, and stops within one token of a cancellation. Engines differ only in how they compute
+ * tokens.
  */
 import type { MessagePort } from "node:worker_threads"
 import { abilityInWords } from "../../domain/EngineProtocol.ts"
@@ -31,31 +32,31 @@ export interface JobTask<Kind = Job> {
   readonly job: Kind
 }
 
-/** Between a job and who asked for it: whether it is still wanted, and that it goes on. */
-export interface Watch {
+/** What a running job reads and reports: whether it is cancelled, and that it makes progress. */
+export interface JobSignals {
   readonly isCancelled: () => boolean
-  /** So that long work is not taken for a hung engine. */
+  /** Reports progress, so that the engine does not count as hung. */
   readonly progress: () => void
 }
 
 /** A generation that an engine has prepared. */
 export interface Generation<Token> {
   readonly promptTokens: number
-  /** Of these, how many the slot has computed already. */
+  /** How many of them the slot has computed before. */
   readonly cachedTokens: number
-  /** Tokens of the context window that the prompt leaves free, at least 1: the answer ends there with `length`. */
+  /** Tokens of the context window after the prompt, at least 1: the answer ends there with `length`. */
   readonly room: number
-  /** Ends at the end-of-generation token, which it does not yield, and soon after a cancellation. */
+  /** Ends before the end-of-generation token, and soon after a cancellation. */
   readonly tokens: AsyncGenerator<Token, void, undefined>
-  /** Of the token yielded last; for jobs that ask for it. */
+  /** Of the token yielded last, if the job requests log-probabilities. */
   readonly logprobOf?: (() => ChosenLogprob) | undefined
   readonly decode: (tokens: Array<Token>, before: ReadonlyArray<Token>) => string
-  /** Of the prompt, those of the text that the answer goes on with; left out, none. */
-  readonly goesOn?: ReadonlyArray<Token> | undefined
+  /** Tokens of the assistant prefix, which the answer continues; left out, none. */
+  readonly prefixTokens?: ReadonlyArray<Token> | undefined
 }
 
-/** The consumer's side of a job: how much it has room for and whether it still wants it. */
-const makeControl = (port: MessagePort, window: number) => {
+/** The consumer of a job: its window, and whether it has cancelled. */
+const makeConsumer = (port: MessagePort, window: number) => {
   let credit = window
   let cancelled = false
   let wake = (): void => {}
@@ -69,9 +70,9 @@ const makeControl = (port: MessagePort, window: number) => {
     spend: (tokens: number) => {
       credit -= tokens
     },
-    /** Whether the consumer has room for one more than so many, and is there. */
+    /** Whether the window has room for one more token than this, and the job is not cancelled. */
     hasRoom: (unsent: number) => credit > unsent && !cancelled,
-    /** Waits until the consumer has room for one more than what is not sent yet; false when it is gone. */
+    /** Waits until the window has room for one more token than the unsent ones; false if the job is cancelled. */
     async room(unsent: () => number): Promise<boolean> {
       while (credit <= unsent() && !cancelled) {
         await new Promise<void>((resolve) => {
@@ -83,59 +84,59 @@ const makeControl = (port: MessagePort, window: number) => {
   }
 }
 
-type Control = ReturnType<typeof makeControl>
+type Consumer = ReturnType<typeof makeConsumer>
 
 const cancelled: JobEvent = { type: "cancelled" }
 
-/** The log-probabilities of tokens, given out with the text that the tokens made. */
-const makeLedger = () => {
+/** Keeps the log-probabilities of tokens until the text of the tokens is sent. */
+const makeLogprobBuffer = () => {
   const waiting: Array<{ readonly logprob: ChosenLogprob; readonly begin: number }> = []
-  let heard = 0
-  let said = 0
+  let received = 0
+  let sent = 0
   return {
     add(logprob: ChosenLogprob, characters: number) {
-      waiting.push({ logprob, begin: heard })
-      heard += characters
+      waiting.push({ logprob, begin: received })
+      received += characters
     },
     take(characters: number): Array<ChosenLogprob> {
-      said += characters
-      const later = waiting.findIndex(({ begin }) => begin >= said)
+      sent += characters
+      const later = waiting.findIndex(({ begin }) => begin >= sent)
       return waiting.splice(0, later < 0 ? waiting.length : later).map(({ logprob }) => logprob)
     }
   }
 }
 
-/** Watches for tool calls where the job has tools. */
+/** Finds tool calls, if the job has tools. */
 const readerOf = ({ assistantPrefix = "", messages, sampling, toolChoice, tools = [] }: GenerateJob) =>
   tools.length === 0 || toolChoice === "none" ? undefined : makeToolCallReader(
     tools.map(({ name }) => name),
-    // Another one at every turn of a conversation, and the same for the same seed.
+    // Different at every turn of a conversation, and equal for equal seeds.
     (index) => `call_${sampling.seed.toString(36)}_${messages.length}_${index}`,
     assistantPrefix.trim() === ""
   )
 
-/** Text to the sender, with tool calls found and log-probabilities added. */
-const makeSpeaker = (job: GenerateJob, sender: Sender) => {
+/** Passes text to the sender, with tool calls separated and log-probabilities added. */
+const makeAnswerWriter = (job: GenerateJob, sender: Sender) => {
   const reader = readerOf(job)
-  const ledger = job.logprobs === undefined ? undefined : makeLedger()
+  const buffer = job.logprobs === undefined ? undefined : makeLogprobBuffer()
   const state = { called: false }
-  const speak = (part: Part) => {
+  const send = (part: Part) => {
     if (part.type === "tool_call") state.called = true
-    // Where a call was, characters have been left out, and tokens cannot be told by them any more.
-    sender.send(part, part.type === "tool_call" || state.called ? undefined : ledger?.take(part.text.length))
+    // A tool call's characters are not sent as text, so that tokens cannot be assigned to text after one.
+    sender.send(part, part.type === "tool_call" || state.called ? undefined : buffer?.take(part.text.length))
   }
   return {
     state,
-    ledger,
-    say: (text: string): void => {
-      if (reader !== undefined) reader.push(text).forEach(speak)
-      else if (text !== "") speak({ type: "text", text })
+    buffer,
+    write: (text: string): void => {
+      if (reader !== undefined) reader.push(text).forEach(send)
+      else if (text !== "") send({ type: "text", text })
     },
-    end: () => reader?.flush().forEach(speak)
+    end: () => reader?.flush().forEach(send)
   }
 }
 
-/** A stop matcher that remembers what it found. */
+/** A stop matcher that keeps the sequence it found. */
 const makeStops = (job: GenerateJob) => {
   const matcher = makeStopMatcher(job.stop, job.assistantPrefix)
   const found: { stop?: string } = {}
@@ -151,19 +152,19 @@ const makeStops = (job: GenerateJob) => {
 }
 
 /**
- * The tokens, of which the next is asked for before one is used, where it is sure to be wanted: so the engine computes
- * while a token becomes text.
+ * Requests the next token before the current one is used, if it is certain to be needed: the engine then computes while
+ * the current token is decoded.
  */
 async function* readAhead<Token>(
   tokens: AsyncGenerator<Token, void, undefined>,
-  isNextSure: () => boolean
+  isNextNeeded: () => boolean
 ): AsyncGenerator<Token, void, undefined> {
   try {
     for (let next = tokens.next();;) {
       const { done, value } = await next
       if (done === true) return
-      const ahead = isNextSure() ? tokens.next() : undefined
-      // Nobody hears of it where the consumer leaves now.
+      const ahead = isNextNeeded() ? tokens.next() : undefined
+      // The consumer may leave before it awaits this.
       ahead?.catch(() => {})
       yield value
       next = ahead ?? tokens.next()
@@ -173,23 +174,23 @@ async function* readAhead<Token>(
   }
 }
 
-/** Whether the token after the one at hand will be wanted, whatever that one says. */
-const makeIsNextSure = ({ logprobs, stop }: GenerateJob, limit: number, control: Control, sender: Sender) => {
-  // A stop sequence may end it, and a token's probabilities are told before there is another.
+/** Whether the next token is needed whatever the current one is. */
+const makeIsNextNeeded = ({ logprobs, stop }: GenerateJob, limit: number, consumer: Consumer, sender: Sender) => {
+  // A stop sequence may end the answer, and log-probabilities are read before the next token.
   if (stop.length > 0 || logprobs !== undefined) return () => false
-  return () => sender.counted.tokens + 1 < limit && control.hasRoom(sender.unsent() + 1)
+  return () => sender.counted.tokens + 1 < limit && consumer.hasRoom(sender.unsent() + 1)
 }
 
-/** Tokens to their end, through joiner and stop matcher; what it sends is whole once it has ended or thrown. */
+/** Reads tokens to their end through joiner and stop matcher. When it returns or throws, all text has been passed on. */
 const stream = async <Token>(
   job: GenerateJob,
-  { cachedTokens, decode, goesOn, logprobOf, promptTokens, room, tokens }: Generation<Token>,
-  control: Control,
+  { cachedTokens, decode, prefixTokens, logprobOf, promptTokens, room, tokens }: Generation<Token>,
+  consumer: Consumer,
   sender: Sender
 ): Promise<JobEvent> => {
-  const joiner = makeTextJoiner(decode, goesOn)
+  const joiner = makeTextJoiner(decode, prefixTokens)
   const stops = makeStops(job)
-  const { end, ledger, say, state } = makeSpeaker(job, sender)
+  const { buffer, end, state, write } = makeAnswerWriter(job, sender)
   const limit = Math.min(job.maxTokens ?? room, room)
   const finished = (reason: FinishReason): JobEvent => ({
     type: "finished",
@@ -197,59 +198,59 @@ const stream = async <Token>(
     usage: { promptTokens, completionTokens: sender.counted.tokens, cachedTokens },
     ...stops.found
   })
-  /** Takes a token in; true when a stop sequence is complete. */
-  const hear = (token: Token): boolean => {
+  /** Adds a token; true if a stop sequence is complete. */
+  const accept = (token: Token): boolean => {
     sender.count()
     const piece = joiner.push(token)
-    if (logprobOf !== undefined) ledger?.add(logprobOf(), piece.length)
+    if (logprobOf !== undefined) buffer?.add(logprobOf(), piece.length)
     const { stopped, text } = stops.push(piece)
-    say(text)
+    write(text)
     return stopped
   }
-  const isNextWanted = () => sender.counted.tokens < limit && control.room(sender.unsent)
-  const rest = (): boolean => {
+  const canContinue = () => sender.counted.tokens < limit && consumer.room(sender.unsent)
+  const flush = (): boolean => {
     const { stopped, text } = stops.push(joiner.flush())
-    say(stopped ? text : text + stops.flush())
+    write(stopped ? text : text + stops.flush())
     end()
     return stopped
   }
 
   try {
-    for await (const token of readAhead(tokens, makeIsNextSure(job, limit, control, sender))) {
-      if (control.isCancelled()) break
-      if (hear(token)) {
+    for await (const token of readAhead(tokens, makeIsNextNeeded(job, limit, consumer, sender))) {
+      if (consumer.isCancelled()) break
+      if (accept(token)) {
         end()
         return finished("stop")
       }
-      if (!await isNextWanted()) break
+      if (!await canContinue()) break
     }
   } catch (cause) {
-    rest()
+    flush()
     throw cause
   }
-  const stopped = rest()
-  if (control.isCancelled()) return cancelled
+  const stopped = flush()
+  if (consumer.isCancelled()) return cancelled
   return finished(!stopped && sender.counted.tokens >= limit ? "length" : "stop")
 }
 
 /**
  * Runs one job to its last event and closes its port. Never rejects.
  *
- * @param prepare may wait, and may throw an `EngineFailure`, which becomes the job's last event
- * @param release called before the last event, so that the slot is free when the host hears of it
+ * @param prepare may throw an `EngineFailure`, which becomes the job's last event
+ * @param release called before the last event, so that the slot is free when the host gets it
  */
 export const runJob = async <Token>(
   task: JobTask<GenerateJob>,
-  prepare: (watch: Watch) => Promise<Generation<Token>>,
+  prepare: (signals: JobSignals) => Promise<Generation<Token>>,
   release: () => void
 ): Promise<void> => {
   const emit = (event: JobEvent) => task.port.postMessage([event])
-  const control = makeControl(task.port, task.job.window)
-  const sender = makeSender(control.spend, emit)
+  const consumer = makeConsumer(task.port, task.job.window)
+  const sender = makeSender(consumer.spend, emit)
   let last: JobEvent
   try {
-    const generation = await prepare({ isCancelled: control.isCancelled, progress: () => emit({ type: "progress" }) })
-    last = control.isCancelled() ? cancelled : await stream(task.job, generation, control, sender)
+    const generation = await prepare({ isCancelled: consumer.isCancelled, progress: () => emit({ type: "progress" }) })
+    last = consumer.isCancelled() ? cancelled : await stream(task.job, generation, consumer, sender)
   } catch (cause) {
     last = { type: "failed", failure: failureFrom(cause, "failed") }
   }
@@ -259,8 +260,8 @@ export const runJob = async <Token>(
   task.port.close()
 }
 
-/** Refuses a job that the engine cannot do. */
-export const notAble = (kind: Job["kind"]): never =>
+/** Refuses a job of a kind that the model does not support. */
+export const notCapable = (kind: Job["kind"]): never =>
   refuse({
     kind: "not_supported",
     path: "model",
@@ -268,19 +269,19 @@ export const notAble = (kind: Job["kind"]): never =>
     capability: kind
   })
 
-/** Runs one job that is answered whole to its last event and closes its port. Never rejects. */
-export const runWhole = async (
+/** Runs one task (a job with one result) to its last event and closes its port. Never rejects. */
+export const runTask = async (
   port: MessagePort,
-  answer: (watch: Watch) => Promise<JobResult> | JobResult
+  answer: (signals: JobSignals) => Promise<JobResult> | JobResult
 ): Promise<void> => {
-  const control = makeControl(port, 0)
+  const consumer = makeConsumer(port, 0)
   let last: JobEvent
   try {
     const result = await answer({
-      isCancelled: control.isCancelled,
+      isCancelled: consumer.isCancelled,
       progress: () => port.postMessage([{ type: "progress" }])
     })
-    last = control.isCancelled() ? cancelled : { type: "result", result }
+    last = consumer.isCancelled() ? cancelled : { type: "result", result }
   } catch (cause) {
     last = { type: "failed", failure: failureFrom(cause, "failed") }
   }

@@ -1,31 +1,31 @@
 /**
- * What a job says to its consumer: parts of the answer with the tokens that made them.
+ * Sends the parts of an answer to the consumer, with the number of tokens that each is made of.
  *
  * **Details**
  *
- * The first part leaves at once, and so does every other unless the last one left a moment ago: an engine that is
- * faster than that would spend more on messages than on tokens.
+ * A part is sent at once, unless the last one was sent within `delayMs`: a faster engine would spend more time on
+ * messages than on tokens.
  */
 import type { ChosenLogprob, JobEvent } from "../../domain/Job.ts"
 import type { Part } from "./ToolCalls.ts"
 
-/** How long a part may wait for more: below what a reader sees, above what a small model needs for a token. */
-const holdMs = 5
-const mostTokensHeld = 10
-const mostCharactersHeld = 100
+/** How long a part may wait for more: not visible to a reader, and longer than a small model needs for a token. */
+const delayMs = 5
+const mostTokensPending = 10
+const mostCharactersPending = 100
 
-/** Tokens without a part to send, as within a tool call that cannot be told yet, before a sign of work is given. */
+/** Tokens without a part to send, as within an incomplete tool call, after which progress is reported. */
 const silentTokens = 8
 
 /** Parts that wait to be sent as one. */
-interface Held {
+interface Pending {
   part: Part
   logprobs: Array<ChosenLogprob> | undefined
 }
 
 const lengthOf = (part: Part): number => part.type === "text" ? part.text.length : part.arguments.length
 
-/** The two as one, if the second goes on where the first ends. */
+/** Both as one part, if the second continues the first. */
 const join = (first: Part, second: Part): Part | undefined => {
   if (first.type === "text") {
     return second.type === "text" ? { type: "text", text: first.text + second.text } : undefined
@@ -35,55 +35,55 @@ const join = (first: Part, second: Part): Part | undefined => {
     : undefined
 }
 
-const eventOf = ({ logprobs, part }: Held, count: number): JobEvent =>
+const eventOf = ({ logprobs, part }: Pending, count: number): JobEvent =>
   part.type === "tool_call"
     ? { ...part, count }
     : { type: "tokens", text: part.text, count, ...(logprobs === undefined ? {} : { logprobs }) }
 
 /**
- * @param spend hears how many tokens are on their way
+ * @param spend called with the number of tokens that are sent
  */
 export const makeSender = (spend: (tokens: number) => void, emit: (event: JobEvent) => void) => {
   const counted = { tokens: 0 }
   let unsent = 0
-  let held: Held | undefined
+  let pending: Pending | undefined
   let lastSent = Number.NEGATIVE_INFINITY
   let timer: NodeJS.Timeout | undefined
 
   const flush = () => {
     clearTimeout(timer)
     timer = undefined
-    if (held === undefined) return
+    if (pending === undefined) return
     spend(unsent)
-    emit(eventOf(held, unsent))
-    held = undefined
+    emit(eventOf(pending, unsent))
+    pending = undefined
     unsent = 0
     lastSent = performance.now()
   }
-  const hold = (part: Part, logprobs: Array<ChosenLogprob> | undefined): Held => {
-    const joined = held === undefined ? undefined : join(held.part, part)
-    if (held === undefined || joined === undefined) {
+  const append = (part: Part, logprobs: Array<ChosenLogprob> | undefined): Pending => {
+    const joined = pending === undefined ? undefined : join(pending.part, part)
+    if (pending === undefined || joined === undefined) {
       flush()
       return { part, logprobs }
     }
-    held.part = joined
-    if (logprobs !== undefined) held.logprobs?.push(...logprobs)
-    return held
+    pending.part = joined
+    if (logprobs !== undefined) pending.logprobs?.push(...logprobs)
+    return pending
   }
   return {
     counted,
     count() {
       counted.tokens++
       unsent++
-      if (held === undefined && unsent % silentTokens === 0) emit({ type: "progress" })
+      if (pending === undefined && unsent % silentTokens === 0) emit({ type: "progress" })
     },
-    /** Tokens whose part waits to be sent count against the window too; those without one could never be granted. */
-    unsent: () => held === undefined ? 0 : unsent,
+    /** Tokens of a part that waits count against the window; tokens without a part could never be granted. */
+    unsent: () => pending === undefined ? 0 : unsent,
     flush,
     send(part: Part, logprobs?: Array<ChosenLogprob>) {
-      held = hold(part, logprobs)
-      if (unsent >= mostTokensHeld || lengthOf(held.part) >= mostCharactersHeld) return flush()
-      const wait = lastSent + holdMs - performance.now()
+      pending = append(part, logprobs)
+      if (unsent >= mostTokensPending || lengthOf(pending.part) >= mostCharactersPending) return flush()
+      const wait = lastSent + delayMs - performance.now()
       if (wait <= 0) return flush()
       timer ??= setTimeout(flush, wait)
     }

@@ -1,33 +1,33 @@
 /**
- * Which slot a prompt takes: each keeps what it computed last, and a prompt that begins alike goes on from there.
+ * Chooses the slot for a prompt. Each slot keeps its last computation, and a prompt with the same beginning continues it.
  */
 
-/** Of a slot, what picking one takes. */
-export interface Kept {
-  /** How many tokens it has computed. */
+/** What a slot has computed, compared with a prompt. */
+export interface Cached {
+  /** Tokens that it has computed. */
   readonly length: number
-  /** How many of them the prompt begins with. */
+  /** How many of them are the beginning of the prompt. */
   readonly shared: number
 }
 
 /**
- * Takes a slot out of `free`: the one that shares most with the prompt, of several the one that was free for longest.
+ * Removes a slot from `free`: the one that shares most tokens with the prompt, of several the one free for longest.
  *
- * Where that is less than half of the prompt, and less than half of what the slot has, it is more likely another
- * conversation's beginning, and the slot that was free for longest is taken so that the other's stays.
+ * If that is less than half of the prompt, and less than half of what the slot has computed, the slot probably belongs to
+ * another conversation: then the slot that was free for longest is taken, and the other keeps its computation.
  *
- * @param free the one that was used last at the end
- * @param promptTokens the prompt's length
+ * @param free ordered by last use, the latest at the end
+ * @param promptTokens length of the prompt
  */
 export const takeSlot = <Slot>(
   free: Array<Slot>,
   promptTokens: number,
-  keptOf: (slot: Slot) => Kept
+  cachedOf: (slot: Slot) => Cached
 ): Slot | undefined => {
   let best = 0
   let most = 0
   for (const [index, slot] of free.entries()) {
-    const { length, shared } = keptOf(slot)
+    const { length, shared } = cachedOf(slot)
     if (shared <= most || 2 * shared < Math.min(promptTokens, length)) continue
     best = index
     most = shared
@@ -35,29 +35,29 @@ export const takeSlot = <Slot>(
   return free.splice(best, 1)[0]
 }
 
-/** What a slot computed is used for its owner's jobs alone, so that `cachedTokens` shows no other tenant's prompts. */
+/** A slot's computation is reused for its owner only, so that `cachedTokens` reveals no other tenant's prompts. */
 export interface Owned {
   owner: string
 }
 
-/** Of another owner's slot, a prompt finds nothing. */
-const foreign: Kept = { length: 0, shared: 0 }
+/** A slot of another owner shares nothing. */
+const foreign: Cached = { length: 0, shared: 0 }
 
 /**
- * Takes a slot for an owner; one that was another's keeps nothing.
+ * Takes a slot for an owner. A slot of another owner is cleared.
  *
- * @param forget has the slot keep nothing of what it computed
+ * @param clear discards what the slot has computed
  */
-export const takeOwned = <Slot extends Owned>(
+export const takeOwnedSlot = <Slot extends Owned>(
   free: Array<Slot>,
   promptTokens: number,
   owner: string,
-  keptOf: (slot: Slot) => Kept,
-  forget: (slot: Slot) => void
+  cachedOf: (slot: Slot) => Cached,
+  clear: (slot: Slot) => void
 ): Slot | undefined => {
-  const slot = takeSlot(free, promptTokens, (one) => one.owner === owner ? keptOf(one) : foreign)
+  const slot = takeSlot(free, promptTokens, (one) => one.owner === owner ? cachedOf(one) : foreign)
   if (slot === undefined || slot.owner === owner) return slot
-  forget(slot)
+  clear(slot)
   slot.owner = owner
   return slot
 }

@@ -1,30 +1,30 @@
 /**
- * Text from tokens whose bytes may split a character.
+ * Decodes tokens whose bytes may split a character.
  *
  * **Details**
  *
- * A byte-level tokenizer cuts characters anywhere, and an incomplete one decodes to U+FFFD. The joiner decodes the
- * tokens since the last clean boundary together and holds back only what a later token can still change. What it has
- * emitted, joined, is what decoding all tokens at once gives.
+ * A byte-level tokenizer splits characters anywhere, and an incomplete character decodes to U+FFFD. The joiner decodes the
+ * tokens since the last character boundary together, and holds back only what a later token can change. Its output,
+ * joined, equals decoding all tokens at once.
  */
 export interface TextJoiner<Token> {
-  /** The characters that this token completes; often empty for part of a character. */
+  /** The characters that this token completes; empty for part of a character. */
   readonly push: (token: Token) => string
-  /** What is still held back, incomplete as it is. */
+  /** The rest, even if incomplete. */
   readonly flush: () => string
 }
 
 const replacement = "\uFFFD"
 
-/** Tokens before the pending ones that a decoder may look at, as some tokenizers tell a leading space by them. */
+/** Tokens before the pending ones, by which some tokenizers decide on a leading space. */
 const contextTokens = 4
 
-/** A character has four bytes at most; so many tokens without one whole character are not text at all. */
+/** A character has at most four bytes; this many tokens without a complete character are not text. */
 const mostPending = 64
 
 /**
  * @param decode text of `tokens`, given the tokens just before them
- * @param first tokens before all, whose text is told already
+ * @param first tokens before the first one, whose text is not emitted
  */
 export const makeTextJoiner = <Token>(
   decode: (tokens: Array<Token>, before: ReadonlyArray<Token>) => string,
@@ -59,3 +59,17 @@ export const makeTextJoiner = <Token>(
     }
   }
 }
+
+/**
+ * The byte of each letter in byte-level vocabularies: as GPT-2 writes them, bytes that print stand for themselves, and the
+ * others for letters from U+0100.
+ */
+export const byteOfLetter: ReadonlyMap<string, number> = (() => {
+  const letters = new Map<string, number>()
+  let others = 0x100
+  for (let byte = 0; byte < 0x100; byte++) {
+    const prints = (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte <= 0xac) || byte >= 0xae
+    letters.set(String.fromCharCode(prints ? byte : others++), byte)
+  }
+  return letters
+})()

@@ -1,12 +1,12 @@
 /**
- * What the llama engine computes together: which sequences' tokens go into llama.cpp's next batch.
+ * Chooses the tokens of llama.cpp's next batch.
  *
  * **Details**
  *
- * Where many cores or a GPU compute, the next tokens of all answers are cheapest together. On few cores that depends on
- * the numbers' format: with one thread, a token of a `Q8_0` model in a batch of eight takes half as long again as one
- * alone. So what each width takes is measured as batches run, and tokens are computed one after the other where that is
- * clearly cheaper. Pieces of prompts go together with each other and with next tokens, each as a whole.
+ * On many cores or a GPU, the next tokens of all answers are cheapest in one batch. On few cores that depends on the
+ * weights' format: with one thread, a token of a `Q8_0` model in a batch of eight takes 1.5 times as long as one alone.
+ * The time of each width is therefore measured as batches run, and tokens are computed one by one if that is clearly
+ * cheaper. Pieces of prompts are batched with each other and with next tokens, and are not split.
  */
 import type {
   BatchItem,
@@ -16,14 +16,14 @@ import type {
 } from "node-llama-cpp"
 import { refuse } from "../../domain/Job.ts"
 
-/** Batches of a width before it is known what they take. */
+/** Batches of a width before its cost counts as known. */
 const trials = 3
-/** The weight of each later one. */
+/** Smoothing factor of later batches. */
 const weight = 0.25
-/** Choices after which the dearer way is tried once more. */
+/** Choices after which the more expensive way is measured again. */
 const retryAfter = 512
-/** What a token alone may take at most of one in a batch: alone, it also takes more of all that is not computing. */
-const worth = 0.85
+/** Tokens are computed one by one if one takes less than this share of the time in a batch: one by one has more overhead. */
+const aloneShare = 0.85
 
 interface Cost {
   readonly samples: number
@@ -31,7 +31,7 @@ interface Cost {
   readonly ms: number
 }
 
-/** Learns what widths take, and says which to take next. */
+/** Measures the cost of batch widths, and chooses the next width. */
 export const makeWidths = () => {
   const costs = new Map<number, Cost>()
   let choices = 0
@@ -40,7 +40,7 @@ export const makeWidths = () => {
     return cost === undefined || cost.samples < trials ? undefined : cost.ms
   }
   return {
-    /** How many of the tokens that wait are to be computed in one batch: one, or all. */
+    /** How many of the waiting tokens to compute in the next batch: one, or all. */
     choose(waiting: number): number {
       if (waiting < 2) return waiting
       const together = known(waiting)
@@ -48,13 +48,13 @@ export const makeWidths = () => {
       const alone = known(1)
       if (alone === undefined) return 1
       choices++
-      const isAlone = alone < worth * together
+      const isAlone = alone < aloneShare * together
       return isAlone === (choices % retryAfter !== 0) ? 1 : waiting
     },
-    took(width: number, ms: number): void {
+    record(width: number, ms: number): void {
       const { ms: before, samples } = costs.get(width) ?? { ms: Number.POSITIVE_INFINITY, samples: 0 }
       const each = ms / width
-      // The first of all are slow, as long as the file's pages are read.
+      // The first batches are slow, while the pages of the file are read.
       costs.set(width, {
         samples: samples + 1,
         ms: samples < trials ? Math.min(before, each) : before + weight * (each - before)
@@ -63,15 +63,15 @@ export const makeWidths = () => {
   }
 }
 
-const whole = (item: BatchItem): PrioritizedBatchItem => ({ item, processAmount: item.tokens.length })
+const entire = (item: BatchItem): PrioritizedBatchItem => ({ item, processAmount: item.tokens.length })
 
-/** What fits into a batch, in order; of what never does, a part. */
+/** The items that fit into a batch, in order; if none fits, a part of the first. */
 const fit = (items: ReadonlyArray<BatchItem>, size: number): Array<PrioritizedBatchItem> => {
   const fitting: Array<PrioritizedBatchItem> = []
   let left = size
   for (const item of items) {
     if (item.tokens.length > left) continue
-    fitting.push(whole(item))
+    fitting.push(entire(item))
     left -= item.tokens.length
   }
   return fitting.length > 0 ? fitting : [{ item: items[0]!, processAmount: size }]
@@ -80,34 +80,34 @@ const fit = (items: ReadonlyArray<BatchItem>, size: number): Array<PrioritizedBa
 const isNext = ({ tokens }: BatchItem): boolean => tokens.length === 1
 
 export interface Batches {
-  /** For the context's options. */
+  /** For the options of the context. */
   readonly strategy: CustomBatchingPrioritizationStrategy
-  /** Measures the batches of the context that was made with them. */
-  readonly watch: (context: LlamaContext) => void
+  /** Measures the batches of the context that uses the strategy. */
+  readonly measure: (context: LlamaContext) => void
 }
 
 /**
- * @param mostOfPrompts tokens of prompts in a batch: those that came first are not to wait for all that came with them,
- *   where more at once are no cheaper
+ * @param mostOfPrompts prompt tokens in a batch: the first prompt must not wait for all others if larger batches are not
+ *   cheaper
  */
 export const makeBatches = (mostOfPrompts: number, now: () => number = () => performance.now()): Batches => {
   const widths = makeWidths()
-  /** Of the batch that is computed next, where it has nothing but next tokens. */
+  /** Width of the next batch, if it has next tokens only. */
   let width: number | undefined
   return {
     strategy({ items, size }) {
       const next = items.filter(isNext)
       if (next.length < items.length) {
         width = undefined
-        // At least one token of a prompt goes on, and otherwise no answer waits for prompts.
+        // At least one prompt token is computed; answers do not wait for prompts otherwise.
         const first = next.slice(0, size - 1)
         const left = size - first.length
-        return [...first.map(whole), ...fit(items.filter((item) => !isNext(item)), Math.min(mostOfPrompts, left))]
+        return [...first.map(entire), ...fit(items.filter((item) => !isNext(item)), Math.min(mostOfPrompts, left))]
       }
       width = widths.choose(Math.min(next.length, size))
-      return next.slice(0, width).map(whole)
+      return next.slice(0, width).map(entire)
     },
-    watch(context) {
+    measure(context) {
       const native = (context as unknown as { readonly _ctx?: { decodeBatch?: () => Promise<void> } })._ctx
       const decode = native?.decodeBatch?.bind(native)
       if (native === undefined || decode === undefined) {
@@ -121,7 +121,7 @@ export const makeBatches = (mostOfPrompts: number, now: () => number = () => per
           const began = now()
           const computed = width
           await decode()
-          if (computed !== undefined) widths.took(computed, now() - began)
+          if (computed !== undefined) widths.record(computed, now() - began)
         }
       })
     }

@@ -1,16 +1,16 @@
-/** Loads a GGUF model and has it compute once, so that damaged weights are found at the load. */
+/** Loads a GGUF model and computes once, so that damaged weights are found at load time. */
 import type { Token } from "node-llama-cpp"
-import type { EngineFailure, WholeJob } from "../../domain/Job.ts"
+import type { EngineFailure, TaskJob } from "../../domain/Job.ts"
 import { failureFrom, refuse } from "../../domain/Job.ts"
-import type { Watch } from "../job/JobRunner.ts"
-import { checkFirstOutput } from "../model/OutputCheck.ts"
+import type { JobSignals } from "../job/JobRunner.ts"
+import { checkFirstOutput } from "../model/ModelCheck.ts"
 import type { LlamaSpec, Loaded } from "./LlamaLoad.ts"
 import { load } from "./LlamaLoad.ts"
-import { makeWhole } from "./LlamaTasks.ts"
+import { makeLlamaTasks } from "./LlamaTasks.ts"
 
 /**
- * Draws nothing at random, and yields a token that ends an answer as any other: a sound model passes on every load. The
- * probabilities are those before sampling, see `mendSampling`.
+ * Deterministic, and yields an end-of-answer token like any other: a valid model passes at every load. The probabilities
+ * are those before sampling, see `patchSampler`.
  */
 const likeliestToken = { temperature: 0, yieldEogToken: true } as const
 
@@ -37,10 +37,10 @@ const checkToken = async (loaded: Loaded): Promise<void> => {
   checkFirstOutput(probabilities)
 }
 
-const unwatched: Watch = { isCancelled: () => false, progress: () => {} }
+const uncancelled: JobSignals = { isCancelled: () => false, progress: () => {} }
 
-/** What a model that cannot go on with a text is asked first. */
-const firstJobOf = ({ description: { abilities } }: Loaded): WholeJob | undefined => {
+/** The first task of a model that does not generate. */
+const firstJobOf = ({ description: { abilities } }: Loaded): TaskJob | undefined => {
   if (abilities.includes("rerank")) return { kind: "rerank", query: "a", documents: ["a"] }
   return abilities.includes("embed") ? { kind: "embed", inputs: ["a"] } : undefined
 }
@@ -51,20 +51,20 @@ const damaged = (failure: EngineFailure): never =>
     message: failure.kind === "failed" ? failure.message : "The model could not compute a first text."
   })
 
-const check = async (loaded: Loaded, whole: ReturnType<typeof makeWhole>): Promise<void> => {
+const check = async (loaded: Loaded, runTask: ReturnType<typeof makeLlamaTasks>): Promise<void> => {
   if (loaded.description.abilities.includes("generate")) return checkToken(loaded)
   const job = firstJobOf(loaded)
   if (job === undefined) return
-  await whole(job, unwatched).catch((cause: unknown) => damaged(failureFrom(cause, "failed")))
+  await runTask(job, uncancelled).catch((cause: unknown) => damaged(failureFrom(cause, "failed")))
 }
 
-/** A loaded model that computed once, and its jobs that are answered whole; rejects with an `EngineFailure`. */
+/** A loaded model that has computed once, and its tasks; rejects with an `EngineFailure`. */
 export const loadChecked = async (spec: LlamaSpec) => {
   const loaded = await load(spec)
   try {
-    const whole = makeWhole(loaded, spec)
-    await check(loaded, whole)
-    return { loaded, whole }
+    const runTask = makeLlamaTasks(loaded, spec)
+    await check(loaded, runTask)
+    return { loaded, runTask }
   } catch (cause) {
     await loaded.llama.dispose()
     throw cause

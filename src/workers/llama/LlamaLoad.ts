@@ -1,20 +1,19 @@
-/** Loads a GGUF model and makes its context, with failures that say what was wrong with which file. */
+/** Loads a GGUF model and creates its context. Failures name the file and the problem. */
 import type { Llama, LlamaContext, LlamaModel } from "node-llama-cpp"
 import { setImmediate } from "node:timers/promises"
 import type { Ability, EngineDescription } from "../../domain/EngineProtocol.ts"
 import { batchOf, largestDefaultWindow, promptPiece, promptsPerBatch } from "../../domain/EngineProtocol.ts"
 import { failureFrom, refuse } from "../../domain/Job.ts"
-import { checkFile } from "../model/ModelFile.ts"
+import { checkFile } from "../model/ModelCheck.ts"
 import { countCheck, fitCheck } from "../model/TextLimits.ts"
 import { makeBatches } from "./LlamaBatches.ts"
-import { makeGrammars } from "./LlamaGrammar.ts"
 import { makeTokenTexts } from "./LlamaLogprobs.ts"
 import type { Prompts } from "./LlamaPrompt.ts"
 import { makePrompts } from "./LlamaPrompt.ts"
-import { mendSampling } from "./LlamaSampling.ts"
-import { makeInterlude, makeSlot } from "./LlamaSlots.ts"
+import { makeGrammars, patchSampler } from "./LlamaSampling.ts"
+import { makeContextLock, makeSlot } from "./LlamaSlots.ts"
 
-/** What a llama engine thread loads. */
+/** What a llama engine thread starts with. */
 export type LlamaSpec = {
   readonly engine: "llama"
   /** Absolute path of the GGUF file. */
@@ -24,7 +23,7 @@ export type LlamaSpec = {
   readonly slots: number
   /** Compute threads of one engine thread. */
   readonly threads: number
-  /** Where to compute; left out, on the CPU. */
+  /** Left out, the CPU. */
   readonly gpu?: "auto" | "metal" | "cuda" | "vulkan" | undefined
   /** Layers that the GPU computes; left out, as many as fit. */
   readonly gpuLayers?: number | undefined
@@ -34,13 +33,13 @@ export type LlamaSpec = {
   readonly useMlock?: boolean | undefined
   /** Type of the KV cache's entries; left out, F16. Those with a quantised V need `flashAttention`. */
   readonly kvCacheType?: "f32" | "f16" | "q8_0" | "q5_1" | "q5_0" | "q4_1" | "q4_0" | undefined
-  /** Jobs of all owners share computed beginnings of prompts; left out, false. */
+  /** Jobs of all owners share the computation of common prompt beginnings; left out, false. */
   readonly sharePrefixes?: boolean | undefined
 }
 
 type Library = typeof import("node-llama-cpp")
 
-const complaintsKept = 8
+const messagesKept = 8
 
 const importLibrary = (): Promise<Library> =>
   import("node-llama-cpp").catch((cause: NodeJS.ErrnoException) =>
@@ -57,16 +56,16 @@ export const buildFor = (platform: NodeJS.Platform, arch: NodeJS.Architecture): 
 const longestOf = (tokens: ReadonlyArray<string>): number =>
   tokens.reduce((longest, token) => Math.max(longest, token.length), 1)
 
-/** The library's own words for a failure, which its errors leave out. */
-const complaints: Array<string> = []
+/** The library's log messages, which explain a failure better than its errors. */
+const logMessages: Array<string> = []
 
-/** Why llama.cpp says it failed, or else what the error says. */
-const complain = async (what: string, cause: Error): Promise<never> => {
-  // Native log lines arrive on a later turn than the error they explain.
+/** Fails with llama.cpp's first log message, or else the error's message. */
+const failWith = async (what: string, cause: Error): Promise<never> => {
+  // Native log messages arrive in a later turn than the error.
   await setImmediate()
-  // A damaged file's own bytes may be quoted.
+  // The message may quote bytes of a damaged file.
   const words = cause instanceof RangeError ? `its header is damaged (${cause.message})` : cause.message
-  const why = (complaints[0] ?? words).replaceAll(/[^\x20-\x7e]/g, "?")
+  const why = (logMessages[0] ?? words).replaceAll(/[^\x20-\x7e]/g, "?")
   return refuse({ kind: "load_failed", message: `${what}: ${why.replace(/^\w+: (?:error loading model: )?/, "")}` })
 }
 
@@ -75,7 +74,7 @@ const gpuNames = { metal: "Metal", cuda: "CUDA", vulkan: "Vulkan" } as const
 const refuseGpu = (gpu: keyof typeof gpuNames): never =>
   refuse({
     kind: "load_failed",
-    message: `There is no build of llama.cpp with ${gpuNames[gpu]} that works on this machine. Install the package ` +
+    message: `No build of llama.cpp with ${gpuNames[gpu]} works on this machine. Install the package ` +
       `@node-llama-cpp/<platform>-<architecture>-${gpu} in node-llama-cpp's version with the GPU's driver (where an ` +
       "`overrides` entry in package.json leaves it out, without that entry), or leave out `gpu`, which computes on the " +
       "CPU."
@@ -87,14 +86,14 @@ const startLibrary = async (library: Library, gpu: LlamaSpec["gpu"]): Promise<Ll
     build: "never",
     logLevel: library.LlamaLogLevel.error,
     logger: (_, message) => {
-      complaints.push(message.trim())
-      if (complaints.length > complaintsKept) complaints.shift()
+      logMessages.push(message.trim())
+      if (logMessages.length > messagesKept) logMessages.shift()
     },
     maxThreads: 0
   }).catch((cause: Error) =>
-    gpu === undefined || gpu === "auto" ? complain("llama.cpp does not start", cause) : refuseGpu(gpu)
+    gpu === undefined || gpu === "auto" ? failWith("llama.cpp does not start", cause) : refuseGpu(gpu)
   )
-  // Where a platform cannot have this GPU, the library takes what it has instead.
+  // On a platform without this GPU, the library uses another.
   if (gpu === undefined || gpu === "auto" || llama.gpu === gpu) return llama
   await llama.dispose()
   return refuseGpu(gpu)
@@ -106,19 +105,19 @@ const loadModel = (llama: Llama, spec: LlamaSpec): Promise<LlamaModel> =>
     gpuLayers: spec.gpu === undefined ? 0 : spec.gpuLayers ?? "auto",
     ...(spec.useMmap === undefined ? {} : { useMmap: spec.useMmap }),
     ...(spec.useMlock === undefined ? {} : { useMlock: spec.useMlock })
-  }).catch((cause: Error) => complain(spec.file, cause))
+  }).catch((cause: Error) => failWith(spec.file, cause))
 
-/** Refuses options that contradict each other, which the library would ignore or explain badly. */
+/** Refuses contradicting options, which the library would ignore or report badly. */
 const checkOptions = ({ flashAttention, gpu, gpuLayers, kvCacheType = "f16" }: LlamaSpec): void => {
   if (gpuLayers !== undefined && gpu === undefined) {
-    refuse({ kind: "load_failed", message: "gpuLayers is set without gpu: say which GPU computes them, or auto" })
+    refuse({ kind: "load_failed", message: "gpuLayers is set without gpu. Set gpu to auto, metal, cuda or vulkan" })
   }
   if (flashAttention !== true && kvCacheType !== "f16" && kvCacheType !== "f32") {
     refuse({ kind: "load_failed", message: `kvCacheType ${kvCacheType} needs flashAttention: true` })
   }
 }
 
-/** Tokens a slot has. */
+/** Tokens per slot. */
 const windowOf = (spec: LlamaSpec, model: LlamaModel): number => {
   const contextSize = spec.contextSize ?? Math.min(model.trainContextSize, largestDefaultWindow)
   if (contextSize <= model.trainContextSize) return contextSize
@@ -144,22 +143,22 @@ const createContext = async (library: Library, model: LlamaModel, spec: LlamaSpe
       experimentalKvCacheKeyType: library.GgmlType[type],
       experimentalKvCacheValueType: library.GgmlType[type]
     })
-  }).catch((cause: Error) => complain(`${spec.file}: its context cannot be made`, cause))
-  batches.watch(context)
+  }).catch((cause: Error) => failWith(`${spec.file}: its context cannot be created`, cause))
+  batches.measure(context)
   return context
 }
 
 /**
- * What the model can do. One that sees the whole text at once, or only judges texts, cannot go on with one; one that
- * judges pools what it computes to a score, so it has no vectors.
+ * What the model can do. An encoder or a reranker does not generate; a reranker pools its output to a score, so it has no
+ * vectors.
  */
-const abilitiesOf = ({ fileInfo, fileInsights }: LlamaModel, knowsTools: boolean): ReadonlyArray<Ability> => {
+const abilitiesOf = ({ fileInfo, fileInsights }: LlamaModel, supportsTools: boolean): ReadonlyArray<Ability> => {
   const { attention } = fileInfo.architectureMetadata as { readonly attention?: { readonly causal?: boolean } }
   if (fileInsights.supportsRanking) return ["rerank", "tokenize"]
   const generates = attention?.causal !== false && fileInsights.hasDecoder
   return [
     ...(generates ? ["generate", "format", "logprobs"] as const : []),
-    ...(generates && knowsTools ? ["tools"] as const : []),
+    ...(generates && supportsTools ? ["tools"] as const : []),
     ...(fileInsights.hasEncoder && fileInsights.hasDecoder ? [] : ["embed"] as const),
     "tokenize"
   ]
@@ -168,10 +167,10 @@ const abilitiesOf = ({ fileInfo, fileInsights }: LlamaModel, knowsTools: boolean
 const describe = (
   spec: LlamaSpec,
   context: LlamaContext,
-  { knowsTools, warnings }: Pick<Prompts, "knowsTools" | "warnings">
+  { supportsTools, warnings }: Pick<Prompts, "supportsTools" | "warnings">
 ): EngineDescription => {
   const { model } = context
-  const abilities = abilitiesOf(model, knowsTools)
+  const abilities = abilitiesOf(model, supportsTools)
   const { general } = model.fileInfo.metadata
   return {
     engine: "llama",
@@ -191,16 +190,16 @@ const describe = (
 const loadWith = async (library: Library, llama: Llama, spec: LlamaSpec) => {
   const model = await loadModel(llama, spec)
   const context = await createContext(library, model, spec)
-  mendSampling(llama, model, context)
-  const interlude = makeInterlude()
+  patchSampler(llama, model, context)
+  const contextLock = makeContextLock()
   const longestToken = longestOf(model.fileInfo.metadata.tokenizer.ggml.tokens)
   const prompts = makePrompts(library, model)
-  const grain = spec.flashAttention === false && llama.gpu === false ? 1 : promptPiece
+  const cacheGranularity = spec.flashAttention === false && llama.gpu === false ? 1 : promptPiece
   return {
     library,
     llama,
     model,
-    interlude,
+    contextLock,
     checks: {
       fit: fitCheck(context.contextSize, longestToken),
       count: countCheck(context.contextSize, longestToken)
@@ -209,7 +208,7 @@ const loadWith = async (library: Library, llama: Llama, spec: LlamaSpec) => {
     textOf: makeTokenTexts(model),
     grammarOf: makeGrammars(library, llama, model),
     description: describe(spec, context, prompts),
-    free: Array.from({ length: spec.slots }, () => makeSlot(context.getSequence(), interlude, grain))
+    free: Array.from({ length: spec.slots }, () => makeSlot(context.getSequence(), contextLock, cacheGranularity))
   }
 }
 
@@ -224,7 +223,7 @@ export const load = async (spec: LlamaSpec): Promise<Loaded> => {
   try {
     return await loadWith(library, llama, spec)
   } catch (cause) {
-    // Nobody else can, and the thread ends next: what native code still does then aborts the process.
+    // The thread ends next, and native code that still runs then aborts the process.
     await llama.dispose()
     throw cause
   }

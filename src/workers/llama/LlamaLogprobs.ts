@@ -1,12 +1,12 @@
 /** Log-probabilities of the llama engine's tokens: texts and bytes of tokens, and the numbers beside them. */
 import type { LlamaModel, Token } from "node-llama-cpp"
 import type { ChosenLogprob, TokenLogprob } from "../../domain/Job.ts"
-import { byteOfLetter } from "../model/ByteLevel.ts"
+import { byteOfLetter } from "../job/TextJoiner.ts"
 
-/** What callers of OpenAI's know for a token whose probability is too small for a float. */
+/** As OpenAI's API reports a token whose probability is too small for a float. */
 const never = -9999
 
-/** The bytes of a token that is a part of a character. */
+/** The bytes of a token that is part of a character. */
 const bytesOfPart = (written: string): Array<number> => {
   const byte = /^<0x([0-9A-F]{2})>$/.exec(written)
   return byte === null
@@ -14,7 +14,7 @@ const bytesOfPart = (written: string): Array<number> => {
     : [Number.parseInt(byte[1]!, 16)]
 }
 
-/** A token as callers see it, by its id and the tokens before it. */
+/** The text and bytes of a token, given the tokens before it. */
 export const makeTokenTexts = (model: LlamaModel) => {
   const { tokens } = model.fileInfo.metadata.tokenizer.ggml
   return (token: Token, before: ReadonlyArray<Token>): Pick<TokenLogprob, "token" | "bytes"> => {
@@ -27,7 +27,7 @@ const logOf = (probability: number): number => probability > 0 ? Math.log(probab
 
 /**
  * @param probabilities likeliest first, the chosen token among them
- * @param count how many of the likeliest to tell
+ * @param count how many of the likeliest to report
  */
 export const logprobsOf = (
   textOf: ReturnType<typeof makeTokenTexts>,
@@ -36,9 +36,9 @@ export const logprobsOf = (
   probabilities: ReadonlyMap<Token, number>,
   count: number
 ): ChosenLogprob => {
-  const told = (token: Token): TokenLogprob => ({
+  const entryOf = (token: Token): TokenLogprob => ({
     ...textOf(token, before),
     logprob: logOf(probabilities.get(token) ?? 0)
   })
-  return { ...told(chosen), top: [...probabilities.keys()].slice(0, count).map(told) }
+  return { ...entryOf(chosen), top: [...probabilities.keys()].slice(0, count).map(entryOf) }
 }

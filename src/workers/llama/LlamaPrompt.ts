@@ -1,6 +1,6 @@
 /**
- * Prompts of the llama engine: the model file's own chat template, and what the library knows of the model where the
- * file has none that can be used.
+ * Prompts of the llama engine: the model file's chat template, or the library's format for the model if the file has no
+ * usable template.
  */
 import type { ChatHistoryItem, LlamaModel, Token } from "node-llama-cpp"
 import type { ChatMessage, ToolDefinition } from "../../domain/Job.ts"
@@ -14,32 +14,32 @@ import { charactersOf, lengthOf } from "../model/TextLimits.ts"
 type Library = typeof import("node-llama-cpp")
 
 export interface Prompts {
-  readonly knowsTools: boolean
-  /** What the operator should know of how prompts are made. */
+  readonly supportsTools: boolean
+  /** For the operator: problems of the chat template. */
   readonly warnings: ReadonlyArray<string>
-  /** Tokens that end an answer besides the vocabulary's own. */
+  /** Tokens that end an answer, besides those of the vocabulary. */
   readonly endTokens: ReadonlySet<Token>
-  /** Control tokens that announce a tool call. */
+  /** Control tokens that begin a tool call. */
   readonly callTokens: ReadonlySet<Token>
-  /** All others that do not end an answer. */
+  /** All other control tokens that do not end an answer. */
   readonly otherTokens: ReadonlyArray<Token>
-  /** Throws an `EngineFailure` for what is too long or does not fit the template. */
+  /** Throws an `EngineFailure` for a conversation that is too long or that the template rejects. */
   readonly tokensOf: (
     check: Check,
     messages: ReadonlyArray<ChatMessage>,
     tools?: ReadonlyArray<ToolDefinition>
   ) => Array<Token>
-  /** Of a text that stands after those, in which nothing is a control token. */
-  readonly goesOn: (check: Check, text: string) => Array<Token>
+  /** Tokens of an assistant prefix after the prompt, without control tokens. */
+  readonly prefixTokens: (check: Check, text: string) => Array<Token>
 }
 
-/** What a template decides. */
-type Templated = Pick<Prompts, "knowsTools" | "endTokens" | "tokensOf">
+/** The parts that depend on the template. */
+type Templated = Pick<Prompts, "supportsTools" | "endTokens" | "tokensOf">
 
-/** Of the types of tokens in a GGUF file. */
+/** The token type of ordinary text in a GGUF file. */
 const ordinary = 1
 
-/** Asking for each token's attributes takes long, so only those that may be control tokens are asked about. */
+/** Reading the attributes of every token takes long, so only candidates for control tokens are read. */
 const controlTokensOf = (model: LlamaModel): Array<Token> => {
   const { token_type: types, tokens } = model.fileInfo.metadata.tokenizer.ggml
   return [...tokens.keys()].map((id) => id as Token).filter((id) =>
@@ -56,7 +56,7 @@ const historyOf = (messages: ReadonlyArray<ChatMessage>): Array<ChatHistoryItem>
   { type: "model", response: [] }
 ]
 
-/** The vocabulary says whether a text begins with its token for that, which many templates write themselves. */
+/** Adds the begin-of-text token if the vocabulary requires it and the template has not written it. */
 const begin = (model: LlamaModel, tokens: Array<Token>): Array<Token> => {
   const { bos, shouldPrependBosToken } = model.tokens
   return shouldPrependBosToken && bos !== null && tokens[0] !== bos ? [bos, ...tokens] : tokens
@@ -67,7 +67,7 @@ const tokenize = (model: LlamaModel, pieces: ReadonlyArray<Piece>): Array<Token>
     model.tokenize(text, special, index === 0 ? undefined : "trimLeadingSpace")
   )
 
-/** Of these texts, the ones that are one control token. */
+/** The control tokens among these texts. */
 const amongControl = (model: LlamaModel, texts: ReadonlyArray<string>): ReadonlySet<Token> =>
   new Set(
     texts.map((text) => model.tokenize(text, true)[0]).filter((token): token is Token =>
@@ -76,10 +76,10 @@ const amongControl = (model: LlamaModel, texts: ReadonlyArray<string>): Readonly
   )
 
 const withTemplate = (model: LlamaModel, template: ChatTemplate): Templated => ({
-  knowsTools: template.knowsTools,
+  supportsTools: template.supportsTools,
   endTokens: amongControl(model, [template.turnEnd.trimStart()]),
   tokensOf(check, messages, tools = []) {
-    if (tools.length > 0 && !template.knowsTools) {
+    if (tools.length > 0 && !template.supportsTools) {
       refuse({
         kind: "not_supported",
         path: "tools",
@@ -95,9 +95,9 @@ const withTemplate = (model: LlamaModel, template: ChatTemplate): Templated => (
 })
 
 /**
- * The format that the library knows for a model of this name and kind, or else its general one.
+ * The library's format for a model of this name and architecture, or else its general one.
  *
- * The library's own Jinja is left out, as it has no work budget.
+ * The library's own Jinja is not used: it has no limit on work.
  */
 const knownFormat = (library: Library, model: LlamaModel) =>
   library.resolveChatWrapper({
@@ -109,14 +109,14 @@ const knownFormat = (library: Library, model: LlamaModel) =>
     warningLogs: false
   }) ?? new library.GeneralChatWrapper()
 
-/** What the library makes of a model whose file does not say how to talk to it. */
+/** Prompts in the library's format. */
 const withoutTemplate = (library: Library, model: LlamaModel): Templated => {
   const wrapper = knownFormat(library, model)
   const { stopGenerationTriggers } = wrapper.generateContextState({
     chatHistory: historyOf([{ role: "user", content: "Hello" }])
   })
   return {
-    knowsTools: false,
+    supportsTools: false,
     endTokens: new Set(
       stopGenerationTriggers.map((trigger) => trigger.tokenize(model.tokenizer)[0])
         .filter((token): token is Token => token !== undefined && model.isSpecialToken(token))
@@ -137,7 +137,7 @@ const withoutTemplate = (library: Library, model: LlamaModel): Templated => {
   }
 }
 
-/** The file's template, or why there is none that can be used. */
+/** The file's template, or why it is not usable. */
 const templateOf = (model: LlamaModel, control: ReadonlyArray<string>): ChatTemplate | Unusable => {
   const source = model.fileInfo.metadata.tokenizer.chat_template
   if (source === undefined) return { problem: "the file has none" }
@@ -155,13 +155,12 @@ const formatOf = (library: Library, model: LlamaModel, template: ChatTemplate | 
     ? {
       ...withoutTemplate(library, model),
       warnings: [
-        `The chat template is not used: ${template.problem}. Prompts have the format that node-llama-cpp knows for ` +
-        "this model, without tools."
+        `The chat template is not used: ${template.problem}. Prompts use node-llama-cpp's format for this model, ` +
+        "without tools."
       ]
     }
     : { ...withTemplate(model, template), warnings: [] }
 
-/** How this model is talked to. */
 export const makePrompts = (library: Library, model: LlamaModel): Prompts => {
   const { ggml: { tokens } } = model.fileInfo.metadata.tokenizer
   const controlTokens = controlTokensOf(model)
@@ -169,7 +168,7 @@ export const makePrompts = (library: Library, model: LlamaModel): Prompts => {
   const callTokens = amongControl(model, markers)
   return {
     callTokens,
-    goesOn(check, text) {
+    prefixTokens(check, text) {
       check(text.length)
       return text === "" ? [] : model.tokenize(text, false, "trimLeadingSpace")
     },

@@ -1,8 +1,12 @@
-/** How the llama engine samples: in order, with penalties and biases, and with the probabilities before all of it. */
-import type { Llama, LlamaContext, LlamaModel, Token } from "node-llama-cpp"
-import type { SamplingOptions } from "../../domain/Job.ts"
+/** How the llama engine samples: in order, with penalties and biases, within a grammar, and with raw probabilities. */
+import type { Llama, LlamaContext, LlamaGrammar, LlamaGrammarEvaluationState, LlamaModel, Token } from "node-llama-cpp"
+import type { GenerateJob, SamplingOptions } from "../../domain/Job.ts"
 import { refuse } from "../../domain/Job.ts"
-import { biasesOf, penaltyWindow } from "../model/SamplingOptions.ts"
+import type { Grammar } from "../grammar/JsonGrammar.ts"
+import { gbnfOf, grammarOf, toolGrammar } from "../grammar/JsonGrammar.ts"
+import { biasesOf, penaltyWindow } from "../model/Sampler.ts"
+
+type Library = typeof import("node-llama-cpp")
 
 /** A native sampler, which holds its options and its random state. */
 interface Sampler {
@@ -24,7 +28,7 @@ interface Internals {
   readonly makeSampler: () => Sampler
 }
 
-/** What the library does not show, of the one version that is pinned. */
+/** Private parts of the library, in the pinned version. */
 const internalsOf = (llama: Llama, model: LlamaModel, context: LlamaContext): Internals => {
   const inside = { llama, model, context } as unknown as {
     readonly llama: { readonly _bindings?: { readonly AddonSampler?: new(model: unknown) => Sampler } }
@@ -40,12 +44,12 @@ const internalsOf = (llama: Llama, model: LlamaModel, context: LlamaContext): In
   return { context: native as Internals["context"], makeSampler: () => new AddonSampler(nativeModel) }
 }
 
-/** How many of the likeliest tokens are told at most. */
-const mostTold = 20
+/** The most of the likeliest tokens that are reported. */
+const mostReported = 20
 
 /** The likeliest tokens with their probabilities, and the chosen one's. */
 const shorten = (all: Probabilities, chosen: Token): Probabilities => {
-  const first = all.slice(0, 2 * mostTold)
+  const first = all.slice(0, 2 * mostReported)
   for (let at = first.length; at < all.length; at += 2) {
     if (all[at] === chosen) return [...first, chosen, all[at + 1]!]
   }
@@ -55,15 +59,15 @@ const shorten = (all: Probabilities, chosen: Token): Probabilities => {
 const tokenOf = (sampled: Awaited<ReturnType<Sample>>): Token => typeof sampled === "number" ? sampled : sampled[0]
 
 /**
- * Changes how the library samples in two ways.
+ * Patches the library's sampler in two ways.
  *
- * One sequence at a time: the library samples all sequences of a batch at once on libuv's threads, from one context
- * that llama.cpp does not make safe for that: answers then mix. One thread in the pool is order enough.
+ * Sequences are sampled one after another: the library samples all sequences of a batch concurrently on libuv's threads,
+ * from one context that is not safe for that, so that answers would mix. With one thread in the pool this is not needed.
  *
- * And the probabilities of a token that is sampled with `confidence` are those before temperature, penalties, biases
- * and all else, over the whole vocabulary; how it is sampled does not change by that.
+ * The probabilities of a token that is sampled with `confidence` are those before temperature, penalties and biases, over
+ * the whole vocabulary. This does not change which token is sampled.
  */
-export const mendSampling = (llama: Llama, model: LlamaModel, context: LlamaContext): void => {
+export const patchSampler = (llama: Llama, model: LlamaModel, context: LlamaContext): void => {
   const { context: native, makeSampler } = internalsOf(llama, model, context)
   const sample = native.sampleToken.bind(native)
   let greedy: Sampler | undefined
@@ -72,25 +76,25 @@ export const mendSampling = (llama: Llama, model: LlamaModel, context: LlamaCont
     greedy.applyConfig({ temperature: 0 })
     return greedy
   }
-  const sampleWithTruth: Sample = async (logits, sampler) => {
+  const sampleWithProbabilities: Sample = async (logits, sampler) => {
     const raw = await sample(logits, sampleRaw(), true, true)
     const chosen = tokenOf(await sample(logits, sampler))
     return typeof raw === "number" ? chosen : [chosen, shorten(raw[1], chosen), raw[2]]
   }
-  const sampleTrue: Sample = (logits, sampler, _, confidence) =>
-    confidence === true ? sampleWithTruth(logits, sampler) : sample(logits, sampler)
+  const sampleNative: Sample = (logits, sampler, _, confidence) =>
+    confidence === true ? sampleWithProbabilities(logits, sampler) : sample(logits, sampler)
   let last: Promise<unknown> = Promise.resolve()
   const inOrder: Sample = (...args) => {
-    const next = last.then(() => sampleTrue(...args))
+    const next = last.then(() => sampleNative(...args))
     last = next.catch(() => {})
     return next
   }
   Object.defineProperty(native, "sampleToken", {
-    value: process.env["UV_THREADPOOL_SIZE"] === "1" ? sampleTrue : inOrder
+    value: process.env["UV_THREADPOOL_SIZE"] === "1" ? sampleNative : inOrder
   })
 }
 
-/** The penalties, over what the answer has so far. */
+/** The penalties, over the answer so far. */
 export const penaltiesOf = (
   { frequencyPenalty = 0, presencePenalty = 0, repeatPenalty = 1 }: SamplingOptions,
   answer: Array<Token>
@@ -106,12 +110,12 @@ export const penaltiesOf = (
   }
 
 /**
- * The biases, by token id; an id that the vocabulary does not have is refused.
+ * The biases, by token id. An id outside the vocabulary is refused.
  *
- * @param never tokens that are not chosen at all
+ * @param never tokens that must not be chosen
  */
 export const biasOf = (
-  library: typeof import("node-llama-cpp"),
+  library: Library,
   model: LlamaModel,
   sampling: SamplingOptions,
   never: ReadonlyArray<Token>
@@ -123,4 +127,34 @@ export const biasOf = (
   }
   for (const token of never) tokenBias.set(token, "never")
   return { tokenBias }
+}
+
+/** Callers repeat formats, and compiling a large one takes tens of milliseconds. */
+const grammarsKept = 16
+
+/** What constrains the answer: a required tool call, else the format. */
+const constraintOf = ({ format, toolChoice, tools = [] }: GenerateJob) => {
+  if (toolChoice !== undefined && toolChoice !== "auto" && toolChoice !== "none") {
+    return { key: JSON.stringify([tools, toolChoice]), make: (): Grammar => toolGrammar(tools, toolChoice) }
+  }
+  return format === undefined ? undefined : { key: JSON.stringify(format), make: () => grammarOf(format) }
+}
+
+/** Compiles grammars, and keeps the ones used last. */
+export const makeGrammars = (library: Library, llama: Llama, model: LlamaModel) => {
+  const kept = new Map<string, LlamaGrammar>()
+  const grammarFor = async ({ key, make }: NonNullable<ReturnType<typeof constraintOf>>): Promise<LlamaGrammar> => {
+    const grammar = kept.get(key) ?? await llama.createGrammar({ grammar: gbnfOf(make()) })
+    kept.delete(key)
+    kept.set(key, grammar)
+    if (kept.size > grammarsKept) kept.delete(kept.keys().next().value!)
+    return grammar
+  }
+  /** The state for one answer; undefined if it may be any text. Throws `invalid_request`. */
+  return async (job: GenerateJob): Promise<LlamaGrammarEvaluationState | undefined> => {
+    const constraint = constraintOf(job)
+    return constraint === undefined
+      ? undefined
+      : new library.LlamaGrammarEvaluationState({ model, grammar: await grammarFor(constraint) })
+  }
 }

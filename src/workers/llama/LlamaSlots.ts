@@ -1,18 +1,15 @@
-/**
- * The llama engine's slots: sequences of one context, each of which keeps what it computed last for a prompt that
- * begins alike.
- */
+/** The slots of the llama engine: sequences of one context. Each keeps its last computation for a prompt with the same beginning. */
 import type { LlamaContextSequence, Token } from "node-llama-cpp"
 import { refuse } from "../../domain/Job.ts"
-import type { Kept, Owned } from "../job/Slots.ts"
+import type { Cached, Owned } from "../job/Slots.ts"
 
 /**
- * Runs work that needs the context to itself, while every generation waits at its next token.
+ * Gives work exclusive use of the context, while every generation waits at its next token.
  *
- * The library computes batches under the context's lock for as long as any token is asked for, so without this a
- * newcomer would wait until all others have finished.
+ * The library holds the context's lock while any token is requested, so that without this, a new job would wait until all
+ * others have finished.
  */
-export const makeInterlude = () => {
+export const makeContextLock = () => {
   let waiting = 0
   let over = Promise.withResolvers<void>()
   return {
@@ -28,61 +25,65 @@ export const makeInterlude = () => {
         }
       }
     },
-    /** Resolves when no one needs the context to itself. */
+    /** Resolves when no work needs the context exclusively. */
     pause: (): Promise<void> | undefined => waiting === 0 ? undefined : over.promise
   }
 }
 
-export type Interlude = ReturnType<typeof makeInterlude>
+export type ContextLock = ReturnType<typeof makeContextLock>
 
 /** A sequence that one job at a time uses. */
 export interface Slot extends Owned {
   readonly sequence: LlamaContextSequence
-  /** What a prompt finds in it. */
-  readonly keptOf: (prompt: Array<Token>) => Kept
-  /** Keeps what the prompt shares with the last one, and returns how many tokens that are: never all of the prompt. */
+  /** What it has computed, compared with a prompt. */
+  readonly cachedOf: (prompt: Array<Token>) => Cached
+  /** Keeps the tokens that the prompt shares with the last one, and returns their number: never all of the prompt. */
   readonly begin: (prompt: Array<Token>) => Promise<number>
-  /** A whole piece of a prompt has been computed. */
+  /** A complete piece of a prompt has been computed. */
   readonly computed: (tokens: number) => void
-  /** What is in the sequence cannot be trusted any more. */
-  readonly spoil: () => void
+  /** The content of the sequence is not valid any more. */
+  readonly invalidate: () => void
 }
 
 /**
- * @param grain tokens are kept in pieces of so many, and only as they were computed together: with flash attention or
- *   on a GPU, a token's numbers depend a little on which others are computed with it, and a seed's answer must not
- *   depend on what ran before
+ * @param cacheGranularity tokens are kept in pieces of this size that were computed together: with flash attention or on
+ *   a GPU, a token's values depend slightly on the tokens computed with it, and the answer for a seed must not depend on
+ *   earlier jobs
  */
-export const makeSlot = (sequence: LlamaContextSequence, interlude: Interlude, grain: number): Slot => {
-  /** Tokens at the beginning that were computed in whole pieces. */
-  let whole = 0
+export const makeSlot = (sequence: LlamaContextSequence, contextLock: ContextLock, cacheGranularity: number): Slot => {
+  /** Tokens at the beginning that were computed in complete pieces. */
+  let inPieces = 0
   const shared = (prompt: Array<Token>) => sequence.compareContextTokens(prompt).firstDifferentIndex
   const kept = (prompt: Array<Token>): number => {
-    // Models that keep no state for each token cannot go back to an earlier one.
+    // Models without a state for each token cannot return to an earlier token.
     if (sequence.needsCheckpoints) return 0
-    const most = Math.min(shared(prompt), prompt.length - 1, grain === 1 ? sequence.nextTokenIndex : whole)
-    return most - most % grain
+    const most = Math.min(
+      shared(prompt),
+      prompt.length - 1,
+      cacheGranularity === 1 ? sequence.nextTokenIndex : inPieces
+    )
+    return most - most % cacheGranularity
   }
-  let spoilt = false
+  let isInvalid = false
   return {
     owner: "",
     sequence,
-    keptOf: (prompt) => ({ length: sequence.nextTokenIndex, shared: shared(prompt) }),
+    cachedOf: (prompt) => ({ length: sequence.nextTokenIndex, shared: shared(prompt) }),
     computed(tokens) {
-      whole += tokens
+      inPieces += tokens
     },
-    spoil() {
-      spoilt = true
+    invalidate() {
+      isInvalid = true
     },
     async begin(prompt) {
-      const keep = spoilt ? 0 : kept(prompt)
+      const keep = isInvalid ? 0 : kept(prompt)
       const end = sequence.nextTokenIndex
-      if (end > keep) await interlude.run(() => sequence.eraseContextTokenRanges([{ start: keep, end }]))
+      if (end > keep) await contextLock.run(() => sequence.eraseContextTokenRanges([{ start: keep, end }]))
       if (sequence.nextTokenIndex !== keep) {
-        refuse({ kind: "failed", message: "The engine could not go back to an earlier state." })
+        refuse({ kind: "failed", message: "The engine could not return to an earlier state." })
       }
-      spoilt = false
-      whole = keep
+      isInvalid = false
+      inPieces = keep
       return keep
     }
   }

@@ -1,4 +1,4 @@
-/** Jobs of the llama engine that are answered whole: vectors, rankings and tokens. */
+/** Tasks of the llama engine: vectors, rankings and tokens. */
 import type { LlamaEmbeddingContext, LlamaModel, LlamaRankingContext } from "node-llama-cpp"
 import type {
   Each,
@@ -7,16 +7,16 @@ import type {
   EngineFailure,
   JobResult,
   RerankJob,
-  TokenizeJob,
-  WholeJob
+  TaskJob,
+  TokenizeJob
 } from "../../domain/Job.ts"
 import { failureFrom, refuse } from "../../domain/Job.ts"
-import type { Watch } from "../job/JobRunner.ts"
-import { notAble } from "../job/JobRunner.ts"
-import { checkScore, checkVector } from "../model/OutputCheck.ts"
+import type { JobSignals } from "../job/JobRunner.ts"
+import { notCapable } from "../job/JobRunner.ts"
+import { checkScore, checkVector } from "../model/ModelCheck.ts"
 import type { LlamaSpec, Loaded } from "./LlamaLoad.ts"
 
-/** Made when first asked for, once; asked for again after a failure. */
+/** Made at the first call; made again after a failure. */
 const once = <A>(make: () => Promise<A>): () => Promise<A> => {
   let made: Promise<A> | undefined
   return () => {
@@ -38,7 +38,7 @@ const unitOf = (vector: ReadonlyArray<number>): Float32Array => {
 }
 
 const refuseIfEmpty = (path: string, text: string) => {
-  if (text === "") refuse({ kind: "invalid_request", path, message: "Expected a text, which is not empty" })
+  if (text === "") refuse({ kind: "invalid_request", path, message: "Expected a text that is not empty" })
 }
 
 const embedOne = async (
@@ -60,16 +60,16 @@ const embedOne = async (
   return { vector: unitOf(vector), promptTokens }
 }
 
-const ownFault = (failure: EngineFailure): boolean =>
+const isInputFault = (failure: EngineFailure): boolean =>
   failure.kind === "invalid_request" || failure.kind === "context_length_exceeded"
 
-/** A result, or why this one input has none; what is not the input's fault fails them all. */
+/** The result of one input, or its failure. A failure that the input did not cause fails all inputs. */
 const eachOf = async <A>(work: Promise<A>): Promise<Each<A>> => {
   try {
     return { ok: true, value: await work }
   } catch (cause) {
     const failure = failureFrom(cause, "failed")
-    if (!ownFault(failure)) throw cause
+    if (!isInputFault(failure)) throw cause
     return { ok: false, failure }
   }
 }
@@ -78,7 +78,7 @@ const embed = async (
   loaded: Loaded,
   context: () => Promise<LlamaEmbeddingContext>,
   { inputs }: EmbedJob,
-  { isCancelled, progress }: Watch
+  { isCancelled, progress }: JobSignals
 ): Promise<JobResult> => {
   const embeddings: Array<Each<Embedding>> = []
   for (const [index, text] of inputs.entries()) {
@@ -93,7 +93,7 @@ const rerank = async (
   { checks, description }: Loaded,
   context: () => Promise<LlamaRankingContext>,
   { documents, query }: RerankJob,
-  { isCancelled, progress }: Watch
+  { isCancelled, progress }: JobSignals
 ): Promise<JobResult> => {
   refuseIfEmpty("query", query)
   documents.forEach((document, index) => refuseIfEmpty(`documents[${index}]`, document))
@@ -115,17 +115,17 @@ const rerank = async (
 }
 
 /**
- * How a query and a document are put together where the library does not know.
+ * The template of a query and a document, if the library would use a wrong one.
  *
- * A vocabulary without a token for a text's end has BERT's, whose models saw `[CLS] query [SEP] document [SEP]` (Devlin
- * et al., 2019, figure 1); the library would leave out the last one.
+ * A vocabulary without an end-of-text token is BERT's, whose models were trained on `[CLS] query [SEP] document [SEP]`
+ * (Devlin et al., 2019, figure 1); the library would leave out the last `[SEP]`.
  */
 const rankingTemplateOf = ({ fileInfo: { metadata: { tokenizer } }, tokens: { eos, sepString } }: LlamaModel) =>
   eos === null && sepString !== null && tokenizer["chat_template.rerank"] === undefined
     ? { template: `{{query}}${sepString}{{document}}${sepString}` as const }
     : {}
 
-/** A text is one batch: models that see all of it at once cannot see it in pieces. */
+/** One batch per text: encoder models cannot compute a text in pieces. */
 const optionsOf = (spec: LlamaSpec, contextSize: number) => ({
   contextSize,
   batchSize: contextSize,
@@ -134,30 +134,30 @@ const optionsOf = (spec: LlamaSpec, contextSize: number) => ({
 
 const tokenize = ({ checks: { count }, model, prompts }: Loaded, input: TokenizeJob["input"]): JobResult => {
   if (typeof input !== "string") {
-    const goesOn = prompts.goesOn(count, input.assistantPrefix ?? "")
-    return { kind: "tokenize", tokens: [...prompts.tokensOf(count, input.messages, input.tools), ...goesOn] }
+    const prefixTokens = prompts.prefixTokens(count, input.assistantPrefix ?? "")
+    return { kind: "tokenize", tokens: [...prompts.tokensOf(count, input.messages, input.tools), ...prefixTokens] }
   }
   count(input.length)
   return { kind: "tokenize", tokens: model.tokenize(input) }
 }
 
-/** Answers jobs that are answered whole, with contexts of their own that are made when first needed. */
-export const makeWhole = (loaded: Loaded, spec: LlamaSpec) => {
+/** Runs tasks, in contexts of their own that are created at first use. */
+export const makeLlamaTasks = (loaded: Loaded, spec: LlamaSpec) => {
   const { description, model } = loaded
   const options = optionsOf(spec, description.contextWindow)
   const embedder = once(() => model.createEmbeddingContext(options))
   const ranker = once(() => model.createRankingContext({ ...options, ...rankingTemplateOf(model) }))
-  return async (job: WholeJob, watch: Watch): Promise<JobResult> => {
-    if (!description.abilities.includes(job.kind)) return notAble(job.kind)
+  return async (job: TaskJob, signals: JobSignals): Promise<JobResult> => {
+    if (!description.abilities.includes(job.kind)) return notCapable(job.kind)
     switch (job.kind) {
       case "embed":
-        return embed(loaded, embedder, job, watch)
+        return embed(loaded, embedder, job, signals)
       case "rerank":
-        return rerank(loaded, ranker, job, watch)
+        return rerank(loaded, ranker, job, signals)
       case "tokenize":
         return tokenize(loaded, job.input)
       case "classify":
-        return notAble(job.kind)
+        return notCapable(job.kind)
     }
   }
 }

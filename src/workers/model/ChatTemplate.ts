@@ -22,7 +22,7 @@
 import type { ChatMessage, ToolDefinition } from "../../domain/Job.ts"
 import { failureFrom, refuse } from "../../domain/Job.ts"
 import { parseJinja } from "./Jinja.ts"
-import { OverBudget } from "./JinjaBudget.ts"
+import { OverBudget } from "./JinjaValues.ts"
 
 /** A part of a prompt. */
 export interface Piece {
@@ -33,7 +33,7 @@ export interface Piece {
 
 export interface ChatTemplate {
   /** The prompt says which tools there are. */
-  readonly knowsTools: boolean
+  readonly supportsTools: boolean
   /** What the template ends an assistant's turn with; empty where that cannot be told. */
   readonly turnEnd: string
   /** Ends where the assistant's answer begins. Throws `invalid_request` where the template refuses the messages. */
@@ -198,7 +198,7 @@ const tryOut = (print: Print) => {
   return {
     asked,
     turnEnd: end < 0 ? "" : answered.slice(end + answer.content.length),
-    knowsTools: attempt([question], [probeTool], true).includes(probeTool.name)
+    supportsTools: attempt([question], [probeTool], true).includes(probeTool.name)
   }
 }
 
@@ -225,7 +225,7 @@ const open = (options: ChatTemplateOptions): Opened | Unusable => {
 export const makeChatTemplate = (options: ChatTemplateOptions): ChatTemplate | Unusable => {
   const opened = open(options)
   if ("problem" in opened) return opened
-  const { knowsTools, print, turnEnd } = opened
+  const { supportsTools, print, turnEnd } = opened
   const controlToken = finderOf(options.control)
   const everyControlToken = new RegExp(controlToken, "g")
 
@@ -238,7 +238,7 @@ export const makeChatTemplate = (options: ChatTemplateOptions): ChatTemplate | U
     return cut(prompt, mark, controlToken)
   }
   return {
-    knowsTools,
+    supportsTools,
     turnEnd,
     render(messages, tools = []) {
       try {

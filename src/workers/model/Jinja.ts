@@ -17,11 +17,10 @@
  * The interpreter's methods are private in its types. They are those of the one version that package.json pins.
  */
 import { Environment, Interpreter, parse, tokenize } from "@huggingface/jinja"
-import { Budget, OverBudget } from "./JinjaBudget.ts"
 import { boundedRange, filtered, methodOf } from "./JinjaMethods.ts"
-import type { MapValue, Scope, Value } from "./JinjaValues.ts"
 import {
   boolValue,
+  Budget,
   isEqual,
   isList,
   isMap,
@@ -32,9 +31,11 @@ import {
   listValue,
   methodValue,
   missing,
+  OverBudget,
   pythonText,
   textValue
 } from "./JinjaValues.ts"
+import type { MapValue, Scope, Value } from "./JinjaValues.ts"
 
 /** Characters of a template. */
 const longestTemplate = 1_000_000

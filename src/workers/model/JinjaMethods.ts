@@ -1,6 +1,5 @@
 /** Methods and filters of Python's Jinja that `@huggingface/jinja` lacks, or that it does not bound. */
-import type { Budget } from "./JinjaBudget.ts"
-import type { ListValue, MapValue, TextValue, Value } from "./JinjaValues.ts"
+import type { Budget, ListValue, MapValue, TextValue, Value } from "./JinjaValues.ts"
 import {
   intValue,
   isList,

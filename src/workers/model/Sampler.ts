@@ -11,8 +11,44 @@
  * others follow, likeliest first.
  */
 import type { SamplingOptions } from "../../domain/Job.ts"
-import { makeRandom } from "./Random.ts"
-import { biasesOf, penaltyWindow } from "./SamplingOptions.ts"
+import { refuse } from "../../domain/Job.ts"
+
+/** How many of the answer's last tokens count for the penalties. */
+export const penaltyWindow = 64
+
+/** -100 is what OpenAI's callers ban a token with. */
+const banned = -100
+
+/**
+ * The biases, by token id, of which minus infinity bans; an id that the vocabulary does not have is refused.
+ *
+ * @param vocabulary how many tokens there are
+ */
+export const biasesOf = (
+  { logitBias = {} }: SamplingOptions,
+  vocabulary: number
+): ReadonlyArray<readonly [number, number]> =>
+  Object.entries(logitBias).map(([id, bias]) => {
+    if (Number(id) >= vocabulary) {
+      refuse({
+        kind: "invalid_request",
+        path: `logitBias.${id}`,
+        message: `Expected a token id below ${vocabulary}, the size of the model's vocabulary`
+      })
+    }
+    return [Number(id), bias <= banned ? Number.NEGATIVE_INFINITY : bias]
+  })
+
+/** Numbers from 0 to below 1 from a 32-bit seed: mulberry32 (Tommy Ettinger, public domain). Not for secrets. */
+export const makeRandom = (seed: number): () => number => {
+  let state = seed >>> 0
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0
+    let t = Math.imul(state ^ (state >>> 15), state | 1)
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61)
+    return ((t ^ (t >>> 14)) >>> 0) / 4294967296
+  }
+}
 
 type Allows = (token: number) => boolean
 

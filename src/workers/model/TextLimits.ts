@@ -1,19 +1,19 @@
 /**
- * How long a text may be that is to become tokens: all jobs of a thread wait meanwhile, so one of megabytes is refused
- * before it is made into any.
+ * Limits of texts that are tokenized: all jobs of a thread wait meanwhile, so a text of megabytes is refused before it is
+ * tokenized.
  */
 import type { ChatMessage } from "../../domain/Job.ts"
 import { refuse } from "../../domain/Job.ts"
 import type { Piece } from "./ChatTemplate.ts"
 
-/** Throws for a text of so many characters. */
+/** Throws for a text with too many characters. */
 export type Check = (characters: number) => void
 
-/** What may be made into tokens only to see or count them, whatever the window: some tenths of a second, in characters. */
+/** Characters that may always be tokenized or counted, whatever the window: some tenths of a second. */
 const mostToCount = 100_000
 
 /**
- * For what must fit the window.
+ * For a prompt, which must fit the window.
  *
  * @param longestToken characters of the vocabulary's longest token
  */
@@ -24,7 +24,7 @@ export const fitCheck = (contextWindow: number, longestToken: number): Check => 
   }
 }
 
-/** For what is only made into tokens: more than fits the window, where that is little. */
+/** For a text that is only tokenized: it may be longer than the window. */
 export const countCheck = (contextWindow: number, longestToken: number): Check => {
   const most = Math.max(contextWindow * longestToken, mostToCount)
   return (characters) => {
@@ -32,12 +32,12 @@ export const countCheck = (contextWindow: number, longestToken: number): Check =
     refuse({
       kind: "invalid_request",
       path: "input",
-      message: `Expected at most ${most} characters, not ${characters}; send the text in parts`
+      message: `Expected at most ${most} characters, got ${characters}. Send the text in parts`
     })
   }
 }
 
-/** What callers wrote, in characters: of a prompt not even the template need be filled in. */
+/** Characters of the messages, checked before the template is rendered. */
 export const charactersOf = (messages: ReadonlyArray<ChatMessage>): number =>
   messages.reduce((sum, { content }) => sum + content.length, 0)
 

@@ -1,30 +1,30 @@
 /**
- * A decoder with a KV cache, as transformers.js's models have it: tokens in, logits of the last one out.
+ * A decoder with a KV cache in the layout of transformers.js models: tokens in, logits of the last one out.
  *
  * **Details**
  *
- * `past_key_values.<layer>.<key or value>` goes in and `present.<...>` comes out, one set a sequence. A decoder holds no
- * sequence itself: whoever calls keeps the cache that the last step gave, and may drop it at any time.
+ * `past_key_values.<layer>.<key or value>` is the input and `present.<...>` the output, one set per sequence. A decoder has
+ * no state: the caller keeps the cache of the last step, and may drop it at any time.
  */
 import type { InferenceSession, Tensor } from "onnxruntime-node"
 import { refuse } from "../../domain/Job.ts"
 import type { Library, Session } from "./OnnxRuntime.ts"
 
-/** One sequence: what the model remembers of the tokens so far. */
+/** The KV cache of one sequence. */
 export interface Cache {
   readonly length: number
   readonly tensors: Readonly<Record<string, Tensor>>
 }
 
 export interface Decoder {
-  /** Logits of one step. */
+  /** Number of logits per step. */
   readonly vocabulary: number
   readonly empty: () => Cache
-  /** The cache of only so many of its first tokens. */
+  /** The cache of the first `length` tokens. */
   readonly cut: (cache: Cache, length: number) => Cache
-  /** Takes tokens that another step will follow. */
+  /** Computes tokens without logits. */
   readonly read: (cache: Cache, tokens: ReadonlyArray<number>) => Promise<Cache>
-  /** The same, and the logits of what comes next. */
+  /** Computes tokens, and the logits of the next one. */
   readonly step: (
     cache: Cache,
     tokens: ReadonlyArray<number>
@@ -34,7 +34,7 @@ export interface Decoder {
 const pastPrefix = "past_key_values."
 const presentPrefix = "present."
 
-/** Inputs that every step fills in, besides the cache. */
+/** Inputs of every step, besides the cache. */
 const filled = new Set(["input_ids", "attention_mask", "position_ids", "num_logits_to_keep"])
 
 /** A half-precision number's value (IEEE 754 binary16), for a Node without `Float16Array`. */
@@ -56,7 +56,7 @@ export const floatsOf = ({ data, type }: Tensor, from = 0): Float32Array => {
   return halves instanceof Uint16Array ? Float32Array.from(halves, floatOfHalf) : Float32Array.from(halves)
 }
 
-/** int64 throughout, as the models want it. */
+/** An int64 tensor, the type of all integer inputs. */
 export const integers = (
   { Tensor }: Library,
   values: ReadonlyArray<number>,
@@ -79,7 +79,7 @@ const shapeOf = (metadata: InferenceSession.ValueMetadata) =>
     ? metadata
     : refuse({ kind: "load_failed", message: `The model's ${metadata.name} is not a tensor.` })
 
-/** A sequence's cache before its first token: no row along the axes that have a name. */
+/** The cache before the first token: named axes have the length 0. */
 const emptyTensor = ({ Tensor }: Library, metadata: InferenceSession.ValueMetadata): Tensor => {
   const { shape, type } = shapeOf(metadata)
   const dims = shape.map((size, axis) => typeof size === "number" ? size : axis === 0 ? 1 : 0)
@@ -87,7 +87,7 @@ const emptyTensor = ({ Tensor }: Library, metadata: InferenceSession.ValueMetada
     refuse({
       kind: "load_failed",
       message: `The model's KV cache ${metadata.name} is ${type}[${shape.join(", ")}], ` +
-        "where Troupe expects float32 or float16 with an axis that grows."
+        "and Troupe requires float32 or float16 with a dynamic axis."
     })
   }
   return type === "float16"
@@ -114,15 +114,14 @@ const firstRows = ({ Tensor }: Library, { data, dims, type }: Tensor, axis: numb
 const checkInputs = ({ inputNames, outputNames }: Session): void => {
   const unknown = inputNames.find((name) => !filled.has(name) && !name.startsWith(pastPrefix))
   if (unknown !== undefined) {
-    refuse({ kind: "load_failed", message: `The model wants the input ${unknown}, which Troupe does not fill.` })
+    refuse({ kind: "load_failed", message: `The model requires the input ${unknown}, which Troupe does not support.` })
   }
   const past = inputNames.filter((name) => name.startsWith(pastPrefix))
   const lost = past.find((name) => !outputNames.includes(name.replace(pastPrefix, presentPrefix)))
   if (past.length === 0 || lost !== undefined) {
     refuse({
       kind: "load_failed",
-      message:
-        "The model has no KV cache that goes in as past_key_values.* and comes out as present.*. Export it for " +
+      message: "The model has no KV cache with inputs past_key_values.* and outputs present.*. Export it for " +
         "text generation with past."
     })
   }
@@ -137,7 +136,7 @@ export const makeDecoder = (library: Library, session: Session): Decoder => {
   const { shape } = shapeOf(outputMetadata.find(({ name }) => name === "logits")!)
   const vocabulary = shape.at(-1)
   if (typeof vocabulary !== "number") {
-    return refuse({ kind: "load_failed", message: "The model does not say how many logits it computes." })
+    return refuse({ kind: "load_failed", message: "The model does not specify the number of its logits." })
   }
   const start = Object.fromEntries(pastInputs.map((metadata) => [metadata.name, emptyTensor(library, metadata)]))
   const empty = (): Cache => ({ length: 0, tensors: start })

@@ -1,15 +1,14 @@
 /**
- * A model that reads a whole text at once: texts in, numbers out.
+ * An encoder model, which reads a complete text at once: texts in, numbers out.
  *
  * **Details**
  *
- * Texts of about the same length are computed together, padded to the longest, and a cancellation is seen between
- * batches.
+ * Texts of similar length are computed together, padded to the longest. Cancellation is checked between batches.
  */
 import { setImmediate as turn } from "node:timers/promises"
 import type { Each, EngineFailure } from "../../domain/Job.ts"
 import { refuse } from "../../domain/Job.ts"
-import type { Watch } from "../job/JobRunner.ts"
+import type { JobSignals } from "../job/JobRunner.ts"
 import { floatsOf, integers } from "./OnnxDecoder.ts"
 import type { Library, Session } from "./OnnxRuntime.ts"
 import type { ModelInput, OnnxTokenizer } from "./OnnxTokenizer.ts"
@@ -19,18 +18,18 @@ export interface EncoderOptions {
   readonly session: Session
   readonly tokenizer: OnnxTokenizer
   readonly contextWindow: number
-  /** The token that shorter texts of a batch are filled up with. */
+  /** The padding token for shorter texts of a batch. */
   readonly pad: number
 }
 
-/** What is to be read, and where the request has it. */
+/** A text, and its path in the request. */
 export interface Text {
   readonly path: string
   readonly text: string
   readonly pair?: string
 }
 
-/** One text's part of an output. */
+/** The part of an output that belongs to one text. */
 export interface Row {
   /** `Float32Array[dimensions]`, or `[tokens × dimensions]` where the output has them for each token. */
   readonly numbers: Float32Array
@@ -38,34 +37,34 @@ export interface Row {
 }
 
 export interface Encoder {
-  /** Each text, or pair, as the model reads it, or what is wrong with what is at its path; fewer when cancelled. */
-  readonly read: (texts: ReadonlyArray<Text>, watch: Watch) => Promise<ReadonlyArray<Each<ModelInput>>>
-  /** One output for every input, in their order; some are missing when cancelled. */
+  /** The tokens of each text or pair, or its failure; fewer if cancelled. */
+  readonly read: (texts: ReadonlyArray<Text>, signals: JobSignals) => Promise<ReadonlyArray<Each<ModelInput>>>
+  /** One output per input, in their order; fewer if cancelled. */
   readonly forward: (
     inputs: ReadonlyArray<ModelInput>,
     output: string,
-    watch: Watch
+    signals: JobSignals
   ) => Promise<ReadonlyArray<Row>>
 }
 
 const mostTextsInBatch = 16
 const mostTokensInBatch = 4096
 
-/** Outputs that hold a vector a token, and the one that holds a vector a text. */
+/** Outputs with a vector per token, and the output with a vector per text. */
 const tokenOutputs = ["last_hidden_state", "token_embeddings"]
 const textOutput = "sentence_embedding"
 
-/** What sentence vectors can be read from, or undefined. */
+/** The output with sentence vectors, if any. */
 export const vectorOutputOf = ({ outputNames }: Session): string | undefined =>
   [textOutput, ...tokenOutputs].find((name) => outputNames.includes(name))
 
 const filled = new Set(["input_ids", "attention_mask", "token_type_ids", "position_ids"])
 
-/** Throws `load_failed` for a graph that wants what nobody gives. */
+/** Throws `load_failed` for a graph with an unsupported input. */
 export const checkEncoder = ({ inputNames }: Session): void => {
   const unknown = inputNames.find((name) => !filled.has(name))
   if (unknown !== undefined) {
-    refuse({ kind: "load_failed", message: `The model wants the input ${unknown}, which Troupe does not fill.` })
+    refuse({ kind: "load_failed", message: `The model requires the input ${unknown}, which Troupe does not support.` })
   }
 }
 
@@ -132,7 +131,7 @@ const textsATurn = 16
 const read = async (
   options: EncoderOptions,
   texts: ReadonlyArray<Text>,
-  { isCancelled, progress }: Watch
+  { isCancelled, progress }: JobSignals
 ): Promise<ReadonlyArray<Each<ModelInput>>> => {
   const found: Array<Each<ModelInput>> = []
   for (const text of texts) {
@@ -147,12 +146,12 @@ const read = async (
 
 /** An encoder over a loaded graph. */
 export const makeEncoder = (options: EncoderOptions): Encoder => ({
-  read: (texts, watch) => read(options, texts, watch),
-  async forward(inputs, output, watch) {
+  read: (texts, signals) => read(options, texts, signals),
+  async forward(inputs, output, signals) {
     const found: Array<Row> = []
     for (const batch of batchesOf(inputs.map(({ ids }) => ids.length))) {
-      if (watch.isCancelled()) break
-      watch.progress()
+      if (signals.isCancelled()) break
+      signals.progress()
       const rows = await compute(options, batch.map((index) => inputs[index]!), output)
       batch.forEach((index, at) => found[index] = rows[at]!)
     }

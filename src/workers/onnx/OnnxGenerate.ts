@@ -4,8 +4,8 @@ import type { ChosenLogprob, GenerateJob, TokenLogprob } from "../../domain/Job.
 import { refuse } from "../../domain/Job.ts"
 import type { Grammar } from "../grammar/JsonGrammar.ts"
 import { grammarOf, makeMatcher, toolGrammar } from "../grammar/JsonGrammar.ts"
-import type { Generation, Watch } from "../job/JobRunner.ts"
-import { notAble } from "../job/JobRunner.ts"
+import type { Generation, JobSignals } from "../job/JobRunner.ts"
+import { notCapable } from "../job/JobRunner.ts"
 import type { ChatTemplate } from "../model/ChatTemplate.ts"
 import type { Likelihood } from "../model/Sampler.ts"
 import { likelihoods, makeSampler } from "../model/Sampler.ts"
@@ -17,7 +17,7 @@ import type { Slot } from "./OnnxSlots.ts"
 import { begin } from "./OnnxSlots.ts"
 import type { OnnxTokenizer } from "./OnnxTokenizer.ts"
 
-/** A conversation's tokens; throws an `EngineFailure` for what is too long or does not fit the template. */
+/** Tokens of a conversation; throws an `EngineFailure` if it is too long or the template rejects it. */
 export const promptOf = (
   check: Check,
   tokenizer: OnnxTokenizer,
@@ -25,7 +25,7 @@ export const promptOf = (
   messages: GenerateJob["messages"],
   tools: GenerateJob["tools"] = []
 ): Array<number> => {
-  if (tools.length > 0 && !template.knowsTools) {
+  if (tools.length > 0 && !template.supportsTools) {
     refuse({
       kind: "not_supported",
       path: "tools",
@@ -39,18 +39,18 @@ export const promptOf = (
   return tokenizer.encode(pieces)
 }
 
-/** What one answer is made of. */
+/** The inputs of one answer. */
 interface Answer {
   readonly decoder: Decoder
   readonly slot: Slot
-  /** What the slot has not computed yet of the prompt. */
+  /** The part of the prompt that the slot has not computed. */
   readonly prompt: ReadonlyArray<number>
-  /** The next token, or undefined at the answer's end. */
+  /** The next token; undefined at the end of the answer. */
   readonly choose: (logits: Float32Array) => number | undefined
-  readonly watch: Watch
+  readonly signals: JobSignals
 }
 
-async function* evaluate({ choose, decoder, prompt, slot, watch }: Answer): AsyncGenerator<number, void, undefined> {
+async function* evaluate({ choose, decoder, prompt, slot, signals }: Answer): AsyncGenerator<number, void, undefined> {
   let next = prompt
   const keep = (cache: Cache, computed: ReadonlyArray<number>) => {
     slot.cache = cache
@@ -59,10 +59,10 @@ async function* evaluate({ choose, decoder, prompt, slot, watch }: Answer): Asyn
   while (next.length > promptPiece) {
     const piece = next.slice(0, promptPiece)
     keep(await decoder.read(slot.cache, piece), piece)
-    slot.whole += promptPiece
+    slot.inPieces += promptPiece
     next = next.slice(promptPiece)
-    if (watch.isCancelled()) return
-    watch.progress()
+    if (signals.isCancelled()) return
+    signals.progress()
   }
   while (true) {
     const { cache, logits } = await decoder.step(slot.cache, next)
@@ -74,13 +74,13 @@ async function* evaluate({ choose, decoder, prompt, slot, watch }: Answer): Asyn
   }
 }
 
-/** What the answer must be, if that is said. */
+/** The grammar of the answer, if it has one. */
 const grammarFor = ({ format, toolChoice, tools = [] }: GenerateJob): Grammar | undefined => {
   if (toolChoice === "required" || typeof toolChoice === "object") return toolGrammar(tools, toolChoice)
   return format === undefined ? undefined : grammarOf(format)
 }
 
-/** Which tokens keep an answer within its grammar. */
+/** Which tokens the grammar allows next. */
 const makeGuard = (grammar: Grammar, { bytesOf }: OnnxTokenizer, endTokens: ReadonlySet<number>) => {
   const matcher = makeMatcher(grammar)
   return {
@@ -90,7 +90,7 @@ const makeGuard = (grammar: Grammar, { bytesOf }: OnnxTokenizer, endTokens: Read
       return bytes.length > 0 && matcher.allows(bytes)
     },
     accept: (token: number) => matcher.push(bytesOf(token)),
-    /** Nothing but the end can follow, so the model need not be asked. */
+    /** Only the end can follow, so the model does not need to compute. */
     isOver: () => matcher.isComplete() && !matcher.canContinue()
   }
 }
@@ -99,24 +99,24 @@ const nothingLeft = (guarded: boolean): never =>
   refuse({
     kind: "failed",
     message: guarded
-      ? "No token can come next: none that is not banned keeps to the format or the tools."
-      : "No token can come next: all are banned, or the model computes no numbers."
+      ? "No token can come next: logit_bias bans every token that the format or the tools allow."
+      : "No token can come next: logit_bias bans all tokens, or the model computes values that are not numbers."
   })
 
-/** Chooses an answer's tokens, and tells how likely the last one was. */
+/** Chooses the tokens of an answer, and reports the probability of the last one. */
 const makeChooser = (
   job: GenerateJob,
   vocabulary: number,
   tokenizer: OnnxTokenizer,
   endTokens: ReadonlySet<number>,
-  goesOn: ReadonlyArray<number>
+  prefixTokens: ReadonlyArray<number>
 ) => {
   const sampler = makeSampler(job.sampling, vocabulary)
-  goesOn.forEach(sampler.accept)
+  prefixTokens.forEach(sampler.accept)
   const grammar = grammarFor(job)
   const guard = grammar === undefined ? undefined : makeGuard(grammar, tokenizer, endTokens)
   let chosen: ReturnType<typeof likelihoods> | undefined
-  const told = ({ logprob, token }: Likelihood): TokenLogprob => {
+  const entryOf = ({ logprob, token }: Likelihood): TokenLogprob => {
     const bytes = tokenizer.bytesOf(token)
     return { token: Buffer.from(bytes).toString("utf8"), bytes: [...bytes], logprob }
   }
@@ -130,31 +130,31 @@ const makeChooser = (
       if (job.logprobs !== undefined) chosen = likelihoods(logits, token, job.logprobs)
       return token
     },
-    logprobOf: (): ChosenLogprob => ({ ...told(chosen!), top: chosen!.top.map(told) })
+    logprobOf: (): ChosenLogprob => ({ ...entryOf(chosen!), top: chosen!.top.map(entryOf) })
   }
 }
 
 /**
- * Makes a job's prompt into tokens; throws an `EngineFailure` where that is the job's end.
+ * Tokenizes the prompt and takes a slot; throws an `EngineFailure` if the job cannot run.
  *
- * @param take gives the slot that suits the prompt best
+ * @param take takes the slot that shares most with the prompt
  */
 export const prepare = async (
   { contextWindow, tokenizer, work }: Loaded,
   job: GenerateJob,
-  watch: Watch,
+  signals: JobSignals,
   take: (prompt: ReadonlyArray<number>) => Slot
 ): Promise<Generation<number>> => {
-  if (work.kind !== "generate") return notAble("generate")
+  if (work.kind !== "generate") return notCapable("generate")
   const { decoder, endTokens, template } = work
   const { assistantPrefix = "" } = job
   const check = fitCheck(contextWindow, tokenizer.longestToken)
   check(assistantPrefix.length)
-  const goesOn = assistantPrefix === "" ? [] : tokenizer.encode([{ text: assistantPrefix, special: false }])
-  const { choose, logprobOf } = makeChooser(job, decoder.vocabulary, tokenizer, endTokens, goesOn)
+  const prefixTokens = assistantPrefix === "" ? [] : tokenizer.encode([{ text: assistantPrefix, special: false }])
+  const { choose, logprobOf } = makeChooser(job, decoder.vocabulary, tokenizer, endTokens, prefixTokens)
   const prompt = [
     ...promptOf(check, tokenizer, template, job.messages, job.toolChoice === "none" ? [] : job.tools),
-    ...goesOn
+    ...prefixTokens
   ]
   const room = contextWindow - prompt.length
   if (room <= 0) refuse({ kind: "context_length_exceeded", promptTokens: prompt.length, contextWindow })
@@ -164,8 +164,8 @@ export const prepare = async (
     promptTokens: prompt.length,
     cachedTokens,
     room,
-    goesOn,
-    tokens: evaluate({ decoder, slot, prompt: prompt.slice(cachedTokens), choose, watch }),
+    prefixTokens,
+    tokens: evaluate({ decoder, slot, prompt: prompt.slice(cachedTokens), choose, signals }),
     logprobOf,
     decode: (tokens, before) => tokenizer.decode(tokens, before.length === 0)
   }

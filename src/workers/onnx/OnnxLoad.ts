@@ -2,9 +2,9 @@
 import { basename, join } from "node:path"
 import type { Ability, EngineDescription } from "../../domain/EngineProtocol.ts"
 import { failureFrom, refuse } from "../../domain/Job.ts"
-import type { Watch } from "../job/JobRunner.ts"
+import type { JobSignals } from "../job/JobRunner.ts"
 import type { ChatTemplate } from "../model/ChatTemplate.ts"
-import { checkFirstOutput } from "../model/OutputCheck.ts"
+import { checkFirstOutput } from "../model/ModelCheck.ts"
 import type { Decoder } from "./OnnxDecoder.ts"
 import { makeDecoder } from "./OnnxDecoder.ts"
 import { checkEncoder, makeEncoder, vectorOutputOf } from "./OnnxEncoder.ts"
@@ -24,8 +24,8 @@ import type { Library, OnnxSpec, Session } from "./OnnxRuntime.ts"
 import { importRuntime, openSession } from "./OnnxRuntime.ts"
 import type { Slot } from "./OnnxSlots.ts"
 import { makeSlots } from "./OnnxSlots.ts"
-import type { Whole } from "./OnnxTasks.ts"
-import { makeWhole } from "./OnnxTasks.ts"
+import type { OnnxTasks } from "./OnnxTasks.ts"
+import { makeOnnxTasks } from "./OnnxTasks.ts"
 import type { OnnxTokenizer } from "./OnnxTokenizer.ts"
 
 /** What a graph is for; the architecture tells graphs apart whose output is called logits. */
@@ -65,7 +65,7 @@ export type Work =
     /** Of the slots, those that no job uses. */
     readonly free: Array<Slot>
   }
-  | { readonly kind: "embed" | "rerank" | "classify"; readonly whole: Whole }
+  | { readonly kind: "embed" | "rerank" | "classify"; readonly tasks: OnnxTasks }
 
 interface Parts {
   readonly folder: Folder
@@ -89,15 +89,15 @@ const wholeOf = (
   checkEncoder(session)
   const encoder = makeEncoder({ library, session, tokenizer, contextWindow, pad: padOf(folder, tokenizer) })
   const vectors = vectorOutputOf(session)
-  return { kind, whole: makeWhole({ encoder, vectors, pooling: poolingOf(folder), labels: labelsOf(folder) }) }
+  return { kind, tasks: makeOnnxTasks({ encoder, vectors, pooling: poolingOf(folder), labels: labelsOf(folder) }) }
 }
 
 const abilitiesOf = (work: Work): ReadonlyArray<Ability> =>
   work.kind !== "generate"
     ? [work.kind, "tokenize"]
-    : ["generate", ...(work.template.knowsTools ? ["tools"] as const : []), "format", "logprobs", "tokenize"]
+    : ["generate", ...(work.template.supportsTools ? ["tools"] as const : []), "format", "logprobs", "tokenize"]
 
-const unwatched: Watch = { isCancelled: () => false, progress: () => {} }
+const uncancelled: JobSignals = { isCancelled: () => false, progress: () => {} }
 
 /** Has the model compute one token or one text: damaged weights are found at the load. */
 const check = async (work: Work, { encode }: OnnxTokenizer): Promise<void> => {
@@ -105,8 +105,8 @@ const check = async (work: Work, { encode }: OnnxTokenizer): Promise<void> => {
     if (work.kind === "generate") {
       const [token = 0] = encode([{ text: "a", special: false }])
       checkFirstOutput((await work.decoder.step(work.decoder.empty(), [token])).logits)
-    } else if (work.kind === "rerank") await work.whole.rerank("a", ["a"], unwatched)
-    else await work.whole[work.kind](["a"], unwatched)
+    } else if (work.kind === "rerank") await work.tasks.rerank("a", ["a"], uncancelled)
+    else await work.tasks[work.kind](["a"], uncancelled)
   } catch (cause) {
     const failure = failureFrom(cause, "load_failed")
     refuse(failure.kind === "failed" ? { kind: "load_failed", message: failure.message } : failure)

@@ -15,7 +15,7 @@ import { basename, dirname, join } from "node:path"
 import { setImmediate as turn } from "node:timers/promises"
 import type { InferenceSession, Tensor } from "onnxruntime-node"
 import { refuse } from "../../domain/Job.ts"
-import { checkFile } from "../model/ModelFile.ts"
+import { checkFile } from "../model/ModelCheck.ts"
 
 /** Where an ONNX model computes. */
 export type OnnxDevice = "cpu" | "wasm" | "webgpu" | "cuda"

@@ -1,33 +1,33 @@
 /**
- * What an encoder's outputs come to: sentence vectors, scores of a query's documents, and labels.
+ * Tasks of the onnx engine, from an encoder's outputs: sentence vectors, scores of documents, and labels.
  *
  * **Details**
  *
- * A text that is empty or too long fails alone; of a query's documents, the first such one fails the job.
+ * An empty or too long text fails alone; in a reranking, the first such document fails the job.
  */
 import type { Classification, Each, JobResult } from "../../domain/Job.ts"
 import { refuse } from "../../domain/Job.ts"
-import type { Watch } from "../job/JobRunner.ts"
-import { checkScore, checkVector } from "../model/OutputCheck.ts"
+import type { JobSignals } from "../job/JobRunner.ts"
+import { checkScore, checkVector } from "../model/ModelCheck.ts"
 import type { Encoder, Row } from "./OnnxEncoder.ts"
 
-/** How a text's vectors, one a token, become one. */
+/** How the token vectors of a text are combined into one. */
 export type Pooling = "mean" | "cls" | "max" | "lasttoken"
 
-export interface WholeOptions {
+export interface TaskOptions {
   readonly encoder: Encoder
-  /** The output that holds vectors, in a model that has one. */
+  /** The output with vectors, if the model has one. */
   readonly vectors: string | undefined
   readonly pooling: Pooling
   readonly labels: ReadonlyArray<string>
 }
 
-type Scores = (inputs: ReadonlyArray<string>, watch: Watch) => Promise<JobResult>
+type Scores = (inputs: ReadonlyArray<string>, signals: JobSignals) => Promise<JobResult>
 
-/** Jobs that are answered whole. */
-export interface Whole {
+/** The tasks of one model. */
+export interface OnnxTasks {
   readonly embed: Scores
-  readonly rerank: (query: string, documents: ReadonlyArray<string>, watch: Watch) => Promise<JobResult>
+  readonly rerank: (query: string, documents: ReadonlyArray<string>, signals: JobSignals) => Promise<JobResult>
   readonly classify: Scores
 }
 
@@ -67,16 +67,16 @@ const forEach = async <A>(
   { forward, read }: Encoder,
   texts: ReadonlyArray<string>,
   output: string,
-  watch: Watch,
+  signals: JobSignals,
   make: (row: Row, promptTokens: number) => A
 ): Promise<ReadonlyArray<Each<A>>> => {
-  const inputs = await read(texts.map((text, index) => ({ path: `inputs[${index}]`, text })), watch)
+  const inputs = await read(texts.map((text, index) => ({ path: `inputs[${index}]`, text })), signals)
   const readable = inputs.flatMap((input) => input.ok ? [input.value] : [])
-  const rows = (await forward(readable, output, watch))[Symbol.iterator]()
+  const rows = (await forward(readable, output, signals))[Symbol.iterator]()
   return inputs.map((input): Each<A> => {
     if (!input.ok) return input
     const { value } = rows.next()
-    // A cancelled job's result is read by nobody.
+    // Only of a cancelled job, whose result is not read.
     return value === undefined
       ? { ok: false, failure: { kind: "stopped" } }
       : { ok: true, value: make(value, input.value.ids.length) }
@@ -91,12 +91,12 @@ const rerank = async (
   { forward, read }: Encoder,
   query: string,
   documents: ReadonlyArray<string>,
-  watch: Watch
+  signals: JobSignals
 ): Promise<JobResult> => {
-  if (query === "") refuse({ kind: "invalid_request", path: "query", message: "Expected a text, which is not empty" })
+  if (query === "") refuse({ kind: "invalid_request", path: "query", message: "Expected a text that is not empty" })
   const pairs = documents.map((pair, index) => ({ path: `documents[${index}]`, text: query, pair }))
-  const inputs = (await read(pairs, watch)).map((input) => input.ok ? input.value : refuse(input.failure))
-  const rows = await forward(inputs, "logits", watch)
+  const inputs = (await read(pairs, signals)).map((input) => input.ok ? input.value : refuse(input.failure))
+  const rows = await forward(inputs, "logits", signals)
   return {
     kind: "rerank",
     scores: rows.map(({ numbers }) => {
@@ -107,19 +107,19 @@ const rerank = async (
   }
 }
 
-/** The three jobs over one encoder, which can do one of them. */
-export const makeWhole = ({ encoder, labels, pooling, vectors = "" }: WholeOptions): Whole => ({
-  embed: async (inputs, watch) => ({
+/** The three tasks over one encoder, which supports one of them. */
+export const makeOnnxTasks = ({ encoder, labels, pooling, vectors = "" }: TaskOptions): OnnxTasks => ({
+  embed: async (inputs, signals) => ({
     kind: "embed",
-    embeddings: await forEach(encoder, inputs, vectors, watch, ({ dimensions, numbers }, promptTokens) => ({
+    embeddings: await forEach(encoder, inputs, vectors, signals, ({ dimensions, numbers }, promptTokens) => ({
       vector: unitLength(pool(numbers, dimensions, pooling)),
       promptTokens
     }))
   }),
-  rerank: (query, documents, watch) => rerank(encoder, query, documents, watch),
-  classify: async (inputs, watch) => ({
+  rerank: (query, documents, signals) => rerank(encoder, query, documents, signals),
+  classify: async (inputs, signals) => ({
     kind: "classify",
-    classifications: await forEach(encoder, inputs, "logits", watch, ({ numbers }, promptTokens) => {
+    classifications: await forEach(encoder, inputs, "logits", signals, ({ numbers }, promptTokens) => {
       numbers.forEach(checkScore)
       return { labels: labelled(numbers, labels), promptTokens }
     })

@@ -7,8 +7,8 @@
  * WASM where there is none.
  */
 import type { Tokenizer } from "@huggingface/tokenizers"
+import { byteOfLetter } from "../job/TextJoiner.ts"
 import { markers } from "../job/ToolCallSyntax.ts"
-import { byteOfLetter } from "../model/ByteLevel.ts"
 import type { Piece } from "../model/ChatTemplate.ts"
 
 /** What `tokenizer.json` is used for here; the library reads the rest. */

@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Data, Effect, Exit, Fiber, Metric, Scope, Stream, Tracer } from "effect"
 import { TestClock } from "effect/testing"
-import { isCancellation } from "../../../src/domain/Cancellation.ts"
+import { isCancellation } from "../../../src/domain/FailureClass.ts"
 import type { Opened } from "../../../src/domain/Inference.ts"
 import type { InferenceError } from "../../../src/domain/InferenceError.ts"
 import { EngineCrashed } from "../../../src/domain/InferenceError.ts"

@@ -4,7 +4,7 @@ import { MessageChannel } from "node:worker_threads"
 import { describe, it } from "vitest"
 import type { GenerateJob, JobEvent } from "../../../src/domain/Job.ts"
 import { isTerminal } from "../../../src/domain/Job.ts"
-import type { Watch } from "../../../src/workers/job/JobRunner.ts"
+import type { JobSignals } from "../../../src/workers/job/JobRunner.ts"
 import { runJob } from "../../../src/workers/job/JobRunner.ts"
 import { until } from "../../support/Service.ts"
 
@@ -30,7 +30,7 @@ const start = (text: string | ReadonlyArray<string>, job: GenerateJob, room = 10
       yield token
     }
   }
-  const prepare = ({ progress }: Watch) => {
+  const prepare = ({ progress }: JobSignals) => {
     progress()
     return Promise.resolve({
       promptTokens: 3,

@@ -1,7 +1,7 @@
 import { assert } from "@effect/vitest"
 import * as fc from "fast-check"
 import { describe, it } from "vitest"
-import { takeOwned, takeSlot } from "../../../src/workers/job/Slots.ts"
+import { takeOwnedSlot, takeSlot } from "../../../src/workers/job/Slots.ts"
 
 const sharedOf = (tokens: ReadonlyArray<number>, prompt: ReadonlyArray<number>): number => {
   const different = prompt.findIndex((token, index) => token !== tokens[index])
@@ -66,7 +66,7 @@ describe("takeSlot", () => {
   })
 })
 
-describe("takeOwned", () => {
+describe("takeOwnedSlot", () => {
   it("uses what a slot computed for its owner's prompts alone", () => {
     const owners = fc.constantFrom("", "a", "b", "c")
     const prompts = fc.array(fc.nat({ max: 2 }), { minLength: 1, maxLength: 6 })
@@ -74,7 +74,7 @@ describe("takeOwned", () => {
       const free = ["first", "second"].map((name) => ({ owner: "", name, tokens: [] as ReadonlyArray<number> }))
       const computed = new Map<string, ReadonlyArray<ReadonlyArray<number>>>()
       for (const [owner, prompt] of jobs) {
-        const slot = takeOwned(
+        const slot = takeOwnedSlot(
           free,
           prompt.length,
           owner,
@@ -95,7 +95,13 @@ describe("takeOwned", () => {
 
   it("leaves another owner's slot alone where one is free that has nothing", () => {
     const free = [{ owner: "", tokens: [] }, { owner: "a", tokens: [1, 2, 3] }]
-    const slot = takeOwned(free, 3, "b", ({ tokens }) => ({ length: tokens.length, shared: tokens.length }), () => {})
+    const slot = takeOwnedSlot(
+      free,
+      3,
+      "b",
+      ({ tokens }) => ({ length: tokens.length, shared: tokens.length }),
+      () => {}
+    )
     assert.deepStrictEqual(slot, { owner: "b", tokens: [] })
   })
 })

@@ -15,7 +15,7 @@ const play = (waiting: number, batches: number, msOf: (width: number) => number)
   const widths = makeWidths()
   const chosen = Array.from({ length: batches }, () => {
     const width = widths.choose(waiting)
-    widths.took(width, msOf(width))
+    widths.record(width, msOf(width))
     return width
   })
   return { widths, chosen }
@@ -46,7 +46,7 @@ describe("widths", () => {
     assert.strictEqual(chosen.at(-1), 1)
     const later = Array.from({ length: 20_000 }, () => {
       const width = widths.choose(4)
-      widths.took(width, width === 1 ? 20 : 2 * width)
+      widths.record(width, width === 1 ? 20 : 2 * width)
       return width
     })
     assert.strictEqual(later.at(-1), 4)
@@ -62,7 +62,7 @@ describe("widths", () => {
         for (const [waiting, ms] of measured) {
           const width = widths.choose(waiting)
           assert.include([Math.min(1, waiting), waiting], width)
-          if (width > 0) widths.took(width, ms)
+          if (width > 0) widths.record(width, ms)
         }
       }
     ))
@@ -120,7 +120,7 @@ describe("batches", () => {
 
   it("are measured where they hold nothing but next tokens", async () => {
     let time = 0
-    const { strategy, watch } = makeBatches(128, () => time)
+    const { strategy, measure } = makeBatches(128, () => time)
     let takes = 0
     const native = {
       decodeBatch: () => {
@@ -128,7 +128,7 @@ describe("batches", () => {
         return Promise.resolve()
       }
     }
-    watch({ _ctx: native } as unknown as LlamaContext)
+    measure({ _ctx: native } as unknown as LlamaContext)
     const batch = async (items: ReadonlyArray<BatchItem>, msOf: (width: number) => number) => {
       const width = strategy({ items, size: 512 }).length
       takes = msOf(width)
@@ -146,6 +146,6 @@ describe("batches", () => {
   })
 
   it("say so where the library is another than the one that is pinned", () => {
-    assert.throws(() => makeBatches(128).watch({} as LlamaContext))
+    assert.throws(() => makeBatches(128).measure({} as LlamaContext))
   })
 })

@@ -1,16 +1,16 @@
 import { assert } from "@effect/vitest"
 import { describe, it } from "vitest"
-import { makeInterlude } from "../../../src/workers/llama/LlamaSlots.ts"
+import { makeContextLock } from "../../../src/workers/llama/LlamaSlots.ts"
 
-describe("makeInterlude", () => {
+describe("makeContextLock", () => {
   it("holds others up as long as anyone works, and not longer when work fails", async () => {
-    const interlude = makeInterlude()
-    assert.isUndefined(interlude.pause())
+    const contextLock = makeContextLock()
+    assert.isUndefined(contextLock.pause())
     const first = Promise.withResolvers<void>()
     const second = Promise.withResolvers<void>()
-    const works = [interlude.run(() => first.promise), interlude.run(() => second.promise)]
+    const works = [contextLock.run(() => first.promise), contextLock.run(() => second.promise)]
     let paused = true
-    const pause = interlude.pause()?.then(() => {
+    const pause = contextLock.pause()?.then(() => {
       paused = false
     })
     first.resolve()
@@ -20,6 +20,6 @@ describe("makeInterlude", () => {
     await works[1]?.catch(() => {})
     await pause
     assert.isFalse(paused)
-    assert.isUndefined(interlude.pause())
+    assert.isUndefined(contextLock.pause())
   })
 })

@@ -98,9 +98,9 @@ sunny<|im_end|>
   })
 
   it("tells whether the prompt names tools, and what ends a turn", () => {
-    assert.isTrue(tinyChat.knowsTools)
+    assert.isTrue(tinyChat.supportsTools)
     assert.strictEqual(tinyChat.turnEnd, "<|im_end|>\n")
-    assert.isFalse(make("{% for m in messages %}{{ m.content }}{% endfor %}").knowsTools)
+    assert.isFalse(make("{% for m in messages %}{{ m.content }}{% endfor %}").supportsTools)
   })
 
   it("never lets a caller's text be a control token, wherever it stands", () => {
@@ -293,7 +293,7 @@ describe("published chat templates", () => {
         const text = textOf(template.render(...conversations[conversation]!))
         assert.strictEqual(comparable(text), comparable(expected), conversation)
       }
-      assert.strictEqual(template.knowsTools, prompts["tools"]?.includes("get_weather") === true)
+      assert.strictEqual(template.supportsTools, prompts["tools"]?.includes("get_weather") === true)
     })
   }
 })

@@ -2,7 +2,7 @@ import { assert } from "@effect/vitest"
 import { describe, it } from "vitest"
 import { makeChatTemplate } from "../../../src/workers/model/ChatTemplate.ts"
 import { parseJinja } from "../../../src/workers/model/Jinja.ts"
-import { OverBudget } from "../../../src/workers/model/JinjaBudget.ts"
+import { OverBudget } from "../../../src/workers/model/JinjaValues.ts"
 
 const render = (source: string, variables: Readonly<Record<string, unknown>> = {}): string =>
   parseJinja(source).render(variables)

@@ -49,7 +49,7 @@ describe("OnnxDecoder", () => {
     const strange = { name: "encoder_hidden_states", type: "float32", shape: [1] } as const
     assert.deepInclude(await failureOf({ ...graph, inputs: [...graph.inputs, strange] }), {
       kind: "load_failed",
-      message: "The model wants the input encoder_hidden_states, which Troupe does not fill."
+      message: "The model requires the input encoder_hidden_states, which Troupe does not support."
     })
     assert.match(JSON.stringify(await failureOf(vectorGraph(4, "logits"))), /load_failed.*no KV cache/)
   })

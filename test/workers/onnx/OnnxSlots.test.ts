@@ -6,11 +6,11 @@ import type { Decoder } from "../../../src/workers/onnx/OnnxDecoder.ts"
 import type { Slot } from "../../../src/workers/onnx/OnnxSlots.ts"
 import { begin, shared } from "../../../src/workers/onnx/OnnxSlots.ts"
 
-const slotOf = (tokens: ReadonlyArray<number>, whole = 0): Slot => ({
+const slotOf = (tokens: ReadonlyArray<number>, inPieces = 0): Slot => ({
   owner: "",
   tokens,
   cache: { length: tokens.length, tensors: {} },
-  whole
+  inPieces
 })
 
 const decoder: Decoder = {
@@ -25,7 +25,7 @@ const someTokens = fc.array(fc.nat({ max: 2 }), { maxLength: 8 })
 const somePrompt = fc.array(fc.nat({ max: 2 }), { minLength: 1, maxLength: 8 })
 
 describe("OnnxSlots", () => {
-  it("shares the longest common beginning, but never the whole prompt", () => {
+  it("shares the longest common beginning, but never the inPieces prompt", () => {
     fc.assert(fc.property(someTokens, somePrompt, (tokens, prompt) => {
       const count = shared(slotOf(tokens), prompt)
       assert.isBelow(count, prompt.length)
@@ -34,7 +34,7 @@ describe("OnnxSlots", () => {
     }))
   })
 
-  it("keeps the pieces that were computed whole, and no others", () => {
+  it("keeps the pieces that were computed inPieces, and no others", () => {
     const tokens = Array.from({ length: 3 * promptPiece }, (_, index) => index)
     const kept = (slot: Slot, prompt: ReadonlyArray<number>) => {
       const count = begin(decoder, slot, prompt)

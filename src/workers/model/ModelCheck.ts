@@ -1,10 +1,19 @@
 /**
- * Whether what a model computes can be an answer: damaged weights load well, and then compute what is not a number, or
- * the same number for every token.
+ * Checks of a model: its file exists, and what it computes can be an answer. Damaged weights load without an error, and
+ * then compute values that are not numbers, or the same number for every token.
  */
+import { access, stat } from "node:fs/promises"
 import { refuse } from "../../domain/Job.ts"
 
-/** What is wrong with a model's numbers, if anything. Minus infinity is a number here: models mask tokens with it. */
+/** Throws `load_failed` unless there is a file with something in it. */
+export const checkFile = async (file: string): Promise<void> => {
+  await access(file).catch(() => refuse({ kind: "load_failed", message: `${file} does not exist or is not readable` }))
+  const found = await stat(file)
+  if (!found.isFile()) refuse({ kind: "load_failed", message: `${file} is not a file` })
+  if (found.size === 0) refuse({ kind: "load_failed", message: `${file} is empty` })
+}
+
+/** The problem with a model's output, if any. Minus infinity is allowed: models mask tokens with it. */
 export const outputProblem = (numbers: ArrayLike<number>): string | undefined => {
   let least = Number.POSITIVE_INFINITY
   let most = Number.NEGATIVE_INFINITY
@@ -19,7 +28,7 @@ export const outputProblem = (numbers: ArrayLike<number>): string | undefined =>
   return numbers.length > 1 && least === most ? "its output is the same for every token" : undefined
 }
 
-/** Refuses a model whose first output is no answer. */
+/** Refuses a model whose first output is invalid. */
 export const checkFirstOutput = (numbers: ArrayLike<number>): void => {
   const problem = outputProblem(numbers)
   if (problem !== undefined) refuse({ kind: "load_failed", message: `The model file is damaged: ${problem}.` })
