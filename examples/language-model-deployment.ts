@@ -34,7 +34,7 @@ const program = Effect.gen(function*() {
     const answer = yield* inference.generate({
       model,
       messages: [{ role: "user", content: "What day comes after Friday?" }],
-      // A model that is not told how to sample refuses to be asked.
+      // Without `configure`, a language model rejects sampling options.
       ...(model === "parrot" ? {} : { temperature: 0 })
     })
     yield* Console.log(`${answer.deployment}: ${answer.text}`)

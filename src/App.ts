@@ -31,7 +31,7 @@ import * as OnnxKind from "./services/engines/OnnxKind.ts"
 import { none as noProviders, Providers as ProvidersService } from "./services/engines/Providers.ts"
 import * as Breaker from "./services/health/Breaker.ts"
 import * as Inference from "./services/inference/Inference.ts"
-import * as Pressure from "./services/models/MemoryPressure.ts"
+import * as MemoryPressure from "./services/models/MemoryPressure.ts"
 import * as Models from "./services/models/Models.ts"
 import { Readiness } from "./services/models/Readiness.ts"
 import * as Registry from "./services/models/Registry.ts"
@@ -56,7 +56,7 @@ export const services = {
   breaker: Breaker.layerSettings,
   router: Router.layer,
   metrics: Metrics.layer,
-  pressure: Pressure.layer,
+  pressure: MemoryPressure.layer,
   decisionLog: DecisionLog.layer,
   cachedResponses: CachedResponses.layer,
   inference: Inference.layer

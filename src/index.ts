@@ -19,9 +19,9 @@ import "./RequireNode.ts"
  */
 export * as App from "./App.ts"
 /** Defaults of schedules, timeouts and limits; durations are Effect's `Duration`, sizes are bytes. */
-export * as Policies from "./domain/Defaults.ts"
+export * as Defaults from "./domain/Defaults.ts"
 /** Models and deployments: names, options, prices in USD per million tokens. */
-export * as Model from "./domain/Deployment.ts"
+export * as Deployment from "./domain/Deployment.ts"
 /** What an engine is asked to generate: a prompt, sampling options, limits in tokens. */
 export * as Generation from "./domain/Generation.ts"
 /**
@@ -70,7 +70,7 @@ export * as Inference from "./services/inference/Inference.ts"
 /** Service: total and available memory of the machine or the control group, bytes. */
 export * as Memory from "./services/models/Memory.ts"
 /** Service: the level of memory pressure, and what each level unloads. */
-export * as Pressure from "./services/models/MemoryPressure.ts"
+export * as MemoryPressure from "./services/models/MemoryPressure.ts"
 /** Service: one actor for each deployment; leases slots, loads, unloads, reports states. */
 export * as Models from "./services/models/Models.ts"
 /** Service: the configured models, by name. */

@@ -32,9 +32,9 @@ describe("docs/structured-output.md", () => {
     for (const answer of others) assert.isFalse(accepts(schema!, answer), answer)
   })
 
-  it("names keywords that are refused", () => {
-    const [, refused] = /## What is refused\n(.*?)\n## /s.exec(page)!
-    const keywords = Array.from(refused!.matchAll(/`([a-zA-Z]+)`/g), ([, keyword]) => keyword!)
+  it("names keywords that are rejected", () => {
+    const [, rejected] = /## Which keywords are rejected\?\n(.*?)\n## /s.exec(page)!
+    const keywords = Array.from(rejected!.matchAll(/`([a-zA-Z]+)`/g), ([, keyword]) => keyword!)
     assert.isAbove(keywords.length, 8)
     for (const keyword of keywords) {
       const schema = { type: "object", [keyword]: 0.5 }
