@@ -163,8 +163,8 @@ export const media = {
 /** Requests that one remote deployment is sent side by side, unless configured. */
 export const maxConcurrent = 64
 
-/** How long a provider's key is not used, ms: see `Keys.Rests`. */
-export const keyRests = { limited: 1000, longest: 3_600_000, refused: 1000, longestRefused: 60_000 }
+/** How long a provider's key is not used, ms: see `KeyPool.Cooldowns`. */
+export const keyCooldowns = { limited: 1000, longest: 3_600_000, refused: 1000, longestRefused: 60_000 }
 
 /** What of one turn of the event loop may go to work that comes in floods: how many, and ms. */
 export const turns = {

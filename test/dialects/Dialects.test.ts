@@ -13,7 +13,7 @@ import type { Generation } from "../../src/domain/Generation.ts"
 import type { Event } from "../../src/domain/Inference.ts"
 import type { Reason } from "../../src/domain/InferenceError.ts"
 import type { ToolCall } from "../../src/domain/Job.ts"
-import { eventsOf, makeReader } from "../../src/layers/providers/AnswerEvents.ts"
+import { eventsOf, makeEventReader } from "../../src/layers/providers/AnswerEvents.ts"
 import type { Fixture } from "../layers/providers/support.ts"
 import { engineAt, fixture, generation, json, outcome, served } from "../layers/providers/support.ts"
 
@@ -51,7 +51,7 @@ const answerOf = (events: ReadonlyArray<Event>) => {
 /** The events of a body that comes in these pieces. */
 const read = (dialect: Dialect, pieces: ReadonlyArray<Uint8Array>) => {
   const target = targetOf()
-  const reader = makeReader(dialect, dialect.generate.events(generation, target), target, generation)
+  const reader = makeEventReader(dialect, target, generation)
   const events: Array<Event> = []
   for (const piece of pieces) {
     reader.push(piece)
@@ -166,7 +166,7 @@ describe("thoughts", () => {
     it.effect(`of ${name} meet the limit of the first content, other events do not: ${JSON.stringify(thought)}`, () =>
       Effect.gen(function*() {
         const target = targetOf()
-        const reader = makeReader(dialect, dialect.generate.events(generation, target), target, generation)
+        const reader = makeEventReader(dialect, target, generation)
         const pieces = [other, thought].map((data) =>
           Buffer.from(dialect.framing === "sse" ? `data: ${JSON.stringify(data)}\n\n` : `${JSON.stringify(data)}\n`)
         )

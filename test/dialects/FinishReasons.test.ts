@@ -6,7 +6,7 @@ import { ollama } from "../../src/dialects/ollama/Provider.ts"
 import { azureOpenAi, openAi } from "../../src/dialects/openai/Provider.ts"
 import type { Dialect } from "../../src/dialects/shared/ProviderDialect.ts"
 import { troupe } from "../../src/dialects/troupe/Provider.ts"
-import { makeReader } from "../../src/layers/providers/AnswerEvents.ts"
+import { makeEventReader } from "../../src/layers/providers/AnswerEvents.ts"
 import { generationOf, targetOf } from "../support/Dialects.ts"
 
 type Frames = ReadonlyArray<unknown>
@@ -82,7 +82,7 @@ const wires: Readonly<Record<string, Wire>> = {
 const read = (dialect: Dialect, frames: Frames, end = "") => {
   const target = targetOf("openai")
   const generation = generationOf()
-  const reader = makeReader(dialect, dialect.generate.events(generation, target), target, generation)
+  const reader = makeEventReader(dialect, target, generation)
   const write = (frame: unknown) =>
     dialect.framing === "sse" ? `data: ${JSON.stringify(frame)}\n\n` : `${JSON.stringify(frame)}\n`
   reader.push(Buffer.from(frames.map(write).join("") + end))

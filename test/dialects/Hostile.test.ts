@@ -12,8 +12,8 @@ import { troupe } from "../../src/dialects/troupe/Provider.ts"
 import type { Event } from "../../src/domain/Inference.ts"
 import { InvalidRequest, Reason } from "../../src/domain/InferenceError.ts"
 import { retryAfterOf } from "../../src/domain/RetryAfter.ts"
-import { makeReader } from "../../src/layers/providers/AnswerEvents.ts"
-import * as KeyRing from "../../src/layers/providers/KeyPool.ts"
+import { makeEventReader } from "../../src/layers/providers/AnswerEvents.ts"
+import * as DeploymentKeys from "../../src/layers/providers/DeploymentKeys.ts"
 import { engineAt, fixture, generation, json, outcome, served, textOf } from "../layers/providers/support.ts"
 import { plain, streamedOf, targetOf } from "../support/Dialects.ts"
 
@@ -54,7 +54,7 @@ const write = (dialect: Dialect, frame: unknown): string =>
 
 const read = (dialect: Dialect, body: string) => {
   const target = targetOf("openai")
-  const reader = makeReader(dialect, dialect.generate.events(generation, target), target, generation)
+  const reader = makeEventReader(dialect, target, generation)
   reader.push(Buffer.from(body))
   if (!reader.isOver()) reader.end()
   return reader.take()
@@ -218,7 +218,7 @@ describe("when to come back", () => {
 describe("a reason", () => {
   it("holds no part of a key that can be told, wherever the provider's words are shortened", () => {
     const key = "Kp7-Zq9_Xw3.Vb5"
-    const ring = KeyRing.make({ engine: "remote", provider: "openai", model: "m", key: Redacted.make(key) })
+    const ring = DeploymentKeys.make({ engine: "remote", provider: "openai", model: "m", key: Redacted.make(key) })
     fc.assert(fc.property(fc.nat(400), fc.nat(400), (before, after) => {
       const detail = `${brief(`${"x".repeat(before)}${key}${"y".repeat(after)}`)} (HTTP status 400)`
       const clean = ring.clean(new InvalidRequest({ detail, path: `a.${key}` }))
@@ -229,7 +229,7 @@ describe("a reason", () => {
   })
 
   it("holds nothing of a key that another begins, nor of one in a header after its scheme", () => {
-    const ring = KeyRing.make({
+    const ring = DeploymentKeys.make({
       engine: "remote",
       provider: "openai",
       model: "m",

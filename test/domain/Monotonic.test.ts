@@ -9,8 +9,8 @@ import { RateLimited } from "../../src/domain/InferenceError.ts"
 import * as Monotonic from "../../src/domain/Monotonic.ts"
 import * as CachedResponsesLayer from "../../src/layers/cache/CachedResponses.ts"
 import * as Watchdog from "../../src/layers/engines/HangDetector.ts"
-import * as Watch from "../../src/layers/providers/ExchangeTimeouts.ts"
-import * as KeyRing from "../../src/layers/providers/KeyPool.ts"
+import * as DeploymentKeys from "../../src/layers/providers/DeploymentKeys.ts"
+import * as ExchangeTimeouts from "../../src/layers/providers/ExchangeTimeouts.ts"
 import { CachedResponses } from "../../src/services/cache/CachedResponses.ts"
 import * as Breaker from "../../src/services/health/Breaker.ts"
 import { Inference } from "../../src/services/inference/Inference.ts"
@@ -42,7 +42,7 @@ const openCircuit: Case = (jump) =>
 
 const limitedKey: Case = (jump) =>
   Effect.gen(function*() {
-    const ring = KeyRing.make({ engine: "remote", provider: "openai", model: "m", key: Redacted.make("secret") })
+    const ring = DeploymentKeys.make({ engine: "remote", provider: "openai", model: "m", key: Redacted.make("secret") })
     const held = yield* ring.take("a", new Set())
     yield* ring.note(held, new RateLimited({ deployment: "a", retryAfterMs: 30_000 }))
     jump()
@@ -52,11 +52,17 @@ const limitedKey: Case = (jump) =>
     yield* ring.take("a", new Set())
   })
 
-const limits: Watch.Limits = { connect: 1_000, first_byte: 3_000, first_token: 5_000, stall: 2_000, total: 20_000 }
+const limits: ExchangeTimeouts.Limits = {
+  connect: 1_000,
+  first_byte: 3_000,
+  first_token: 5_000,
+  stall: 2_000,
+  total: 20_000
+}
 
 const exchange: Case = (jump) =>
   Effect.gen(function*() {
-    const watcher = yield* Watch.make("a", limits)
+    const watcher = yield* ExchangeTimeouts.make("a", limits)
     const watch = yield* watcher.watch(true, () => {})
     jump()
     yield* TestClock.adjust(2_999)

@@ -27,7 +27,7 @@ export const settings = (more: Partial<Resolved> = {}): Resolved => ({
   logLevel: "Error",
   memory: { budgetBytes: undefined, hold: Duration.seconds(5) },
   circuits: Policies.breaker,
-  keyCooldowns: Policies.keyRests,
+  keyCooldowns: Policies.keyCooldowns,
   store: { folder: "/nowhere" },
   policies: [],
   models: [],

@@ -1,7 +1,7 @@
 /** Conversations with providers as their documentation shows them, and what comes of them. */
 import { Result, Schema } from "effect"
 import { readFileSync } from "node:fs"
-import type { Call, Dialect, Frame, Target, Told } from "../../src/dialects/shared/ProviderDialect.ts"
+import type { Call, DecodeResult, Dialect, Frame, Target } from "../../src/dialects/shared/ProviderDialect.ts"
 import type { Provider, RemoteDeployment } from "../../src/domain/Deployment.ts"
 import type { Generation } from "../../src/domain/Generation.ts"
 import type { Event } from "../../src/domain/Inference.ts"
@@ -99,7 +99,7 @@ const contentOf = (event: Event): Extract<Event, { readonly type: "text" | "thou
 }
 
 /** What events come to: reasoning, text and calls put together; what is empty is left out. */
-export const saidBy = (told: Told): Said => {
+export const saidBy = (told: DecodeResult): Said => {
   if (Result.isFailure(told)) return { reason: plain(told.failure) }
   const events = told.success
   const last = events.at(-1)
@@ -132,7 +132,7 @@ export const decode = (
   frames: ReadonlyArray<Frame>,
   generation: Generation,
   target: Target
-): Told => {
+): DecodeResult => {
   const decoder = dialect.generate.events(generation, target)
   const events: Array<Event> = []
   for (const next of [...frames.map((frame) => () => decoder.push(frame)), decoder.end]) {

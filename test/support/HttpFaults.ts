@@ -38,26 +38,31 @@ export const statuses = (key: string): ReadonlyArray<Fault> => {
     more: Partial<Fault> = {},
     ...of: [object?, Record<string, string>?]
   ) => both(`${status}${of[1] === undefined ? "" : ", Retry-After"}`, () => refusal(status, key, ...of), promise, more)
-  const keyRests = { counts: false, callsOfSix: 1 }
+  const keyCooldowns = { counts: false, callsOfSix: 1 }
   return [
-    both("429, Retry-After in seconds", () => refusal(429, key, {}, { "retry-after": "70" }), limited(70), keyRests),
+    both(
+      "429, Retry-After in seconds",
+      () => refusal(429, key, {}, { "retry-after": "70" }),
+      limited(70),
+      keyCooldowns
+    ),
     both(
       "429, Retry-After as a date",
       () => refusal(429, key, {}, { "retry-after": date() }),
       limited(3500, 3600),
-      keyRests
+      keyCooldowns
     ),
     both(
       "429, Retry-After of a century",
       () => refusal(429, key, {}, { "retry-after": "9".repeat(400) }),
       limited(86_400),
-      keyRests
+      keyCooldowns
     ),
     both(
       "429, Retry-After of nonsense",
       () => refusal(429, key, {}, { "retry-after": "-soon 5", "retry-after-ms": "Infinity" }),
       limited(1),
-      { ...keyRests, callsOfSix: "any" }
+      { ...keyCooldowns, callsOfSix: "any" }
     ),
     status(500, failed),
     status(503, { ...failed, retryAfter: [2, 2] }, {}, {}, { "retry-after": "2" }),

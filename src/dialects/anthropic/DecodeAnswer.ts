@@ -8,7 +8,7 @@ import type { FinishReason, TokenUsage } from "../../domain/Job.ts"
 import { isNative } from "../../domain/Source.ts"
 import { brief, cut, finishText, malformed, parse } from "../shared/ErrorMapping.ts"
 import { at, countAt, type Fields, fieldsOf, listAt, textAt } from "../shared/Json.ts"
-import type { EventDecoder, Target, Told } from "../shared/ProviderDialect.ts"
+import type { DecodeResult, EventDecoder, Target } from "../shared/ProviderDialect.ts"
 import { makeCounter } from "../shared/TokenCounter.ts"
 import { argumentsText, makeIds } from "../shared/ToolCallAssembler.ts"
 import { inBand } from "./DecodeError.ts"
@@ -55,7 +55,7 @@ const usageOf = (usage: Fields): Partial<TokenUsage> => {
   }
 }
 
-const told = (...events: ReadonlyArray<Event>): Told => Result.succeed(events)
+const told = (...events: ReadonlyArray<Event>): DecodeResult => Result.succeed(events)
 
 /** The next of `told`'s fields that say something: what is null says nothing. */
 const over = (before: Fields, told: unknown): Fields => ({
@@ -72,16 +72,16 @@ interface OpenCall {
   hasPieces: boolean
 }
 
-const lacking = (what: string, target: Target): Told => Result.fail(malformed(target, what))
+const lacking = (what: string, target: Target): DecodeResult => Result.fail(malformed(target, what))
 
 /** What is new of a block: text, reasoning, or arguments of a call. */
 const makeDelta = (
-  text: (text: string) => Told,
-  thoughts: (text: string) => Told,
-  argumentsOf: (block: number, part: unknown) => Told,
+  text: (text: string) => DecodeResult,
+  thoughts: (text: string) => DecodeResult,
+  argumentsOf: (block: number, part: unknown) => DecodeResult,
   target: Target
 ) =>
-(data: Fields): Told => {
+(data: Fields): DecodeResult => {
   const type = textAt(data, "delta", "type")
   if (type === "text_delta") {
     const said = textAt(data, "delta", "text")
@@ -101,15 +101,15 @@ const makeBlocks = (generation: Generation, count: (text: string) => number, tar
   let begun = 0
   let hasText = false
 
-  const text = (text: string): Told => {
+  const text = (text: string): DecodeResult => {
     if (text === "") return told()
     hasText = true
     return told({ type: "text", text, tokens: count(text) })
   }
-  const thoughts = (text: string): Told => told({ type: "thoughts", text, tokens: count(text) })
-  const piece = (index: number, text: string): Told =>
+  const thoughts = (text: string): DecodeResult => told({ type: "thoughts", text, tokens: count(text) })
+  const piece = (index: number, text: string): DecodeResult =>
     text === "" ? told() : told({ type: "tool_call", index, arguments: text, tokens: count(text) })
-  const start = (data: Fields): Told => {
+  const start = (data: Fields): DecodeResult => {
     const block = countAt(data, "index")
     const content = at(data, "content_block")
     if (block === undefined || fieldsOf(content) === undefined) {
@@ -129,7 +129,7 @@ const makeBlocks = (generation: Generation, count: (text: string) => number, tar
     return told({ type: "tool_call", index, id, name, arguments: "", tokens: 0 })
   }
 
-  const argumentsOf = (block: number, part: unknown): Told => {
+  const argumentsOf = (block: number, part: unknown): DecodeResult => {
     if (!calls.has(block)) return lacking("arguments of no call", target)
     const json = argumentsText(part)
     const call = calls.get(block)
@@ -140,7 +140,7 @@ const makeBlocks = (generation: Generation, count: (text: string) => number, tar
   }
 
   /** A call without arguments has none of their pieces. */
-  const stop = (data: Fields): Told => {
+  const stop = (data: Fields): DecodeResult => {
     const call = calls.get(countAt(data, "index") ?? -1)
     return call === undefined || call.hasPieces ? told() : piece(call.index, argumentsText(call.input) || "{}")
   }
@@ -157,9 +157,10 @@ const makeReader = (generation: Generation, target: Target) => {
   let end: Fields = {}
   const hasEnded = () => finishText(end["stop_reason"]) !== undefined
   /** Content after the reason to end is not part of the answer. */
-  const beforeEnd = (read: (data: Fields) => Told) => (data: Fields): Told => hasEnded() ? told() : read(data)
+  const beforeEnd = (read: (data: Fields) => DecodeResult) => (data: Fields): DecodeResult =>
+    hasEnded() ? told() : read(data)
 
-  const handlers = new Map<string, (data: Fields) => Told>([
+  const handlers = new Map<string, (data: Fields) => DecodeResult>([
     ["message_start", (data) => {
       usage = over(usage, at(data, "message", "usage"))
       return told()
@@ -182,7 +183,7 @@ const makeReader = (generation: Generation, target: Target) => {
       })],
     ["error", (data) => Result.fail(inBand(data, target))]
   ])
-  const read = (type: string, data: Fields): Told => handlers.get(type)?.(data) ?? told()
+  const read = (type: string, data: Fields): DecodeResult => handlers.get(type)?.(data) ?? told()
   return { read }
 }
 
@@ -202,7 +203,7 @@ export const events = (generation: Generation, target: Target): EventDecoder => 
 }
 
 /** A whole answer, told as if it had been streamed. */
-export const whole = (body: unknown, generation: Generation, target: Target): Told => {
+export const whole = (body: unknown, generation: Generation, target: Target): DecodeResult => {
   const fields = fieldsOf(body)
   if (fields === undefined) return Result.fail(malformed(target, "no message"))
   if (fields["type"] === "error") return Result.fail(inBand(fields, target))

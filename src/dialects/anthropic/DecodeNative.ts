@@ -11,7 +11,7 @@ import type { Event } from "../../domain/Inference.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import type { Native } from "../../domain/Source.ts"
 import { at, type Fields, fieldsOf, listAt, textAt } from "../shared/Json.ts"
-import type { Told } from "../shared/ProviderDialect.ts"
+import type { DecodeResult } from "../shared/ProviderDialect.ts"
 
 /** Whether a block has content beside text and calls of the caller's tools. */
 const hasMore = (block: unknown): boolean => {
@@ -78,7 +78,7 @@ const withReason = (data: Fields, reason: string): Fields =>
 
 export interface Chunks {
   /** The events of one of the stream's: what the caller gets, and what it means. */
-  readonly push: (type: string, data: Fields, told: Told) => Told
+  readonly push: (type: string, data: Fields, told: DecodeResult) => DecodeResult
 }
 
 const refusedWith = (reason: InferenceError.Reason, answer: ReadonlyArray<Native>): InferenceError.Reason =>
@@ -97,9 +97,9 @@ export const makeChunks = (): Chunks => {
     held = []
     return events
   }
-  const failed = (reason: InferenceError.Reason): Told =>
+  const failed = (reason: InferenceError.Reason): DecodeResult =>
     Result.fail(refusedWith(reason, [...held, ...ends].map((data) => native(data))))
-  const end = (events: ReadonlyArray<Event>): Told => {
+  const end = (events: ReadonlyArray<Event>): DecodeResult => {
     const finish = events.at(-1)
     const reason = finish?.type === "finish" ? finish.reason : ""
     return Result.succeed([...begin(), ...ends.map((data) => eventOf(withReason(data, reason), false)), ...events])
@@ -130,7 +130,7 @@ export const makeChunks = (): Chunks => {
 }
 
 /** A whole answer: the body, and what it means. */
-export const whole = (body: Fields, told: Told): Told => {
+export const whole = (body: Fields, told: DecodeResult): DecodeResult => {
   if (Result.isFailure(told)) return Result.fail(refusedWith(told.failure, [native(body, "whole")]))
   const content = listAt(body, "content").some(isOther)
   return Result.succeed([eventOf(body, content, "whole"), ...told.success])

@@ -8,10 +8,10 @@ import type { Content, Message } from "../../domain/Message.ts"
 import { partsOf } from "../../domain/Message.ts"
 import { kinds } from "../../domain/ProviderKind.ts"
 import * as Source from "../../domain/Source.ts"
-import * as Prompts from "../shared/Conversation.ts"
+import * as Conversation from "../shared/Conversation.ts"
 import { notSupported } from "../shared/ErrorMapping.ts"
 import { type Fields, textAt } from "../shared/Json.ts"
-import * as Schemas from "../shared/JsonSchemaSubset.ts"
+import * as JsonSchemaSubset from "../shared/JsonSchemaSubset.ts"
 import type { Call, Dialect, Target } from "../shared/ProviderDialect.ts"
 import * as AnthropicPassThrough from "./PassThrough.ts"
 
@@ -26,24 +26,24 @@ const isObject = ({ properties, type }: Fields): boolean =>
   type === "object" || properties !== undefined || (Array.isArray(type) && type.includes("object"))
 
 /** By the same page. */
-const words: Schemas.Words = {
+const words: JsonSchemaSubset.Words = {
   known: {
-    type: Schemas.any,
-    title: Schemas.any,
-    description: Schemas.any,
+    type: JsonSchemaSubset.any,
+    title: JsonSchemaSubset.any,
+    description: JsonSchemaSubset.any,
     enum: (value) => Array.isArray(value) && value.every((one) => typeof one !== "object" || one === null),
     const: (value) => typeof value !== "object" || value === null,
-    properties: Schemas.any,
-    required: Schemas.any,
+    properties: JsonSchemaSubset.any,
+    required: JsonSchemaSubset.any,
     additionalProperties: (value) => value === false,
-    items: Schemas.any,
+    items: JsonSchemaSubset.any,
     minItems: (value) => value === 0 || value === 1,
-    anyOf: Schemas.any,
-    pattern: Schemas.any,
+    anyOf: JsonSchemaSubset.any,
+    pattern: JsonSchemaSubset.any,
     format: (value) => formats.has(String(value)),
-    $ref: Schemas.isLocal,
-    $defs: Schemas.any,
-    definitions: Schemas.any
+    $ref: JsonSchemaSubset.isLocal,
+    $defs: JsonSchemaSubset.any,
+    definitions: JsonSchemaSubset.any
   },
   // Objects have to be closed. One that names no properties would be bound to be empty, which nobody means.
   rewrite: (schema) =>
@@ -56,7 +56,7 @@ const formatOf = (format: OutputFormat | undefined, target: Target): Result.Resu
   if (format === undefined) return Result.succeed(undefined)
   return format.type === "json_schema"
     ? Result.map(
-      Schemas.sayable(format.schema, words, target),
+      JsonSchemaSubset.sayable(format.schema, words, target),
       (schema) => ({ format: { type: "json_schema", schema } })
     )
     : Result.fail(notSupported(target, "format", "its provider binds answers to schemas only. Give a json_schema."))
@@ -83,16 +83,16 @@ const resultOf = (id: string, content: Content): Fields => ({
   content: typeof content === "string" ? content : blocksOf(content)
 })
 
-const turnOf = (message: Message, path: string): Result.Result<Prompts.Turn<Fields>, Reason> => {
+const turnOf = (message: Message, path: string): Result.Result<Conversation.Turn<Fields>, Reason> => {
   const { content, role, toolCallId, toolCalls = [] } = message
   if (role === "tool") {
     return toolCallId === undefined
-      ? Result.fail(Prompts.invalid(`${path}.toolCallId`, "Expected the id of a call in an earlier message"))
+      ? Result.fail(Conversation.invalid(`${path}.toolCallId`, "Expected the id of a call in an earlier message"))
       : Result.succeed({ role: "user", parts: [resultOf(toolCallId, content)] })
   }
   const calls = toolCalls.map(({ arguments: text, id, name }, index) =>
     Result.map(
-      Prompts.argumentsOf(`${path}.toolCalls[${index}].arguments`, text),
+      Conversation.argumentsOf(`${path}.toolCalls[${index}].arguments`, text),
       (input): Fields => ({ type: "tool_use", id: idOf(id), name, input })
     )
   )
@@ -127,7 +127,7 @@ const checked = (generation: Generation, target: Target): Result.Result<void, Re
   }
   const blank = stop.findIndex((text) => text.trim() === "")
   return blank === -1
-    ? Prompts.without(
+    ? Conversation.without(
       ["minP", "repeatPenalty", "presencePenalty", "frequencyPenalty", "logitBias"],
       generation,
       target
@@ -192,7 +192,7 @@ export const request = (
     yield* checked(generation, target)
     const { maxTokens, sampling, stop, tools = [] } = generation
     const { options } = target
-    const turns = yield* Prompts.turnsOf(goingOn(generation, target), turnOf)
+    const turns = yield* Conversation.turnsOf(goingOn(generation, target), turnOf)
     const definitions = yield* Result.all(tools.map((tool, index) => toolOf(tool, index, target)))
     return {
       path: "/v1/messages",
@@ -200,7 +200,7 @@ export const request = (
       body: {
         model: options.model,
         max_tokens: maxTokens ?? options.maxTokens ?? defaultMaxTokens,
-        system: Prompts.systemOf(generation),
+        system: Conversation.systemOf(generation),
         messages: turns.map(({ parts, role }) => ({ role, content: parts })),
         temperature: sampling.temperature,
         top_p: sampling.topP,

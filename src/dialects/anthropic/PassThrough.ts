@@ -6,9 +6,9 @@ import type { Generation } from "../../domain/Generation.ts"
 import { goOn } from "../../domain/Generation.ts"
 import * as Source from "../../domain/Source.ts"
 import { type Fields, fieldsOf } from "../shared/Json.ts"
-import type { Fetched, Target } from "../shared/ProviderDialect.ts"
+import type { FetchedImages, Target } from "../shared/ProviderDialect.ts"
 
-const withImage = (block: unknown, fetched: Fetched): unknown => {
+const withImage = (block: unknown, fetched: FetchedImages): unknown => {
   const fields = fieldsOf(block)
   if (fields === undefined) return block
   const { content, source } = fields
@@ -55,7 +55,7 @@ const messagesOf = (
   { assistantPrefix, resumed = false }: Generation,
   given: ReadonlyArray<unknown>,
   prefills: boolean,
-  fetched: Fetched | undefined
+  fetched: FetchedImages | undefined
 ): Fields => {
   const messages = fetched === undefined ? given : given.map((message) => withImage(message, fetched))
   if (!resumed || assistantPrefix === undefined) return messages === given ? {} : { messages }
@@ -70,7 +70,7 @@ export const bodyOf = (
   target: Target,
   stream: boolean,
   prefills: boolean,
-  fetched: Fetched | undefined
+  fetched: FetchedImages | undefined
 ): Fields => {
   const { body } = source
   const { maxTokens } = generation

@@ -7,7 +7,7 @@ import * as InferenceError from "../../domain/InferenceError.ts"
 import type { FinishReason, TokenUsage } from "../../domain/Job.ts"
 import { brief, cut, finishText, malformed, parse } from "../shared/ErrorMapping.ts"
 import { at, countAt, type Fields, fieldsOf, listAt, textAt } from "../shared/Json.ts"
-import type { EventDecoder, Target, Told } from "../shared/ProviderDialect.ts"
+import type { DecodeResult, EventDecoder, Target } from "../shared/ProviderDialect.ts"
 import { makeCounter } from "../shared/TokenCounter.ts"
 import { argumentsText, makeIds } from "../shared/ToolCallAssembler.ts"
 import { inBand } from "./DecodeError.ts"
@@ -48,7 +48,7 @@ const usageOf = (usage: unknown): Partial<TokenUsage> => {
 const makeParts = (generation: Generation, count: (text: string) => number, target: Target) => {
   const idOf = makeIds(generation)
   let calls = 0
-  const callOf = (call: unknown): Told => {
+  const callOf = (call: unknown): DecodeResult => {
     const name = textAt(call, "name") ?? ""
     if (name === "") return Result.fail(malformed(target, "a call without a name"))
     const index = calls++
@@ -58,7 +58,7 @@ const makeParts = (generation: Generation, count: (text: string) => number, targ
   }
   return {
     hasCalls: () => calls > 0,
-    eventsOf: (part: unknown): Told => {
+    eventsOf: (part: unknown): DecodeResult => {
       const text = textAt(part, "text") ?? ""
       if (at(part, "thought") === true) return Result.succeed([{ type: "thoughts", text, tokens: count(text) }])
       const call = at(part, "functionCall")
@@ -69,8 +69,8 @@ const makeParts = (generation: Generation, count: (text: string) => number, targ
 }
 
 interface Reader {
-  readonly take: (body: unknown) => Told
-  readonly end: () => Told
+  readonly take: (body: unknown) => DecodeResult
+  readonly end: () => DecodeResult
 }
 
 /** The last of the reasons to end counts: some models tell one with every piece. */
@@ -130,7 +130,7 @@ export const events = (generation: Generation, target: Target): EventDecoder => 
   return { push: ({ data }) => take(parse(data)), end }
 }
 
-export const whole = (body: unknown, generation: Generation, target: Target): Told => {
+export const whole = (body: unknown, generation: Generation, target: Target): DecodeResult => {
   const { end, take } = makeReader(generation, target)
   return Result.flatMap(take(body), (events) => Result.map(end(), (last) => [...events, ...last]))
 }

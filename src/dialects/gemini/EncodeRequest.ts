@@ -7,10 +7,10 @@ import type { OutputFormat, ToolChoice, ToolDefinition } from "../../domain/Job.
 import type { Content, Message } from "../../domain/Message.ts"
 import { imageOfTool, partsOf, textOf } from "../../domain/Message.ts"
 import { kinds } from "../../domain/ProviderKind.ts"
-import * as Prompts from "../shared/Conversation.ts"
+import * as Conversation from "../shared/Conversation.ts"
 import { notSupported, parse } from "../shared/ErrorMapping.ts"
 import { type Fields, fieldsOf } from "../shared/Json.ts"
-import * as Schemas from "../shared/JsonSchemaSubset.ts"
+import * as JsonSchemaSubset from "../shared/JsonSchemaSubset.ts"
 import type { Call, Target } from "../shared/ProviderDialect.ts"
 
 const mostStops = 5
@@ -18,28 +18,28 @@ const mostStops = 5
 const isTextOrNumber = (value: unknown): boolean => typeof value === "string" || typeof value === "number"
 
 /** By the reference of `responseJsonSchema`; what it does not name is passed over unsaid. */
-const words: Schemas.Words = {
+const words: JsonSchemaSubset.Words = {
   known: {
-    $id: Schemas.any,
-    $defs: Schemas.any,
-    $ref: Schemas.isLocal,
-    $anchor: Schemas.any,
-    type: Schemas.any,
-    format: Schemas.any,
-    title: Schemas.any,
-    description: Schemas.any,
+    $id: JsonSchemaSubset.any,
+    $defs: JsonSchemaSubset.any,
+    $ref: JsonSchemaSubset.isLocal,
+    $anchor: JsonSchemaSubset.any,
+    type: JsonSchemaSubset.any,
+    format: JsonSchemaSubset.any,
+    title: JsonSchemaSubset.any,
+    description: JsonSchemaSubset.any,
     enum: (value) => Array.isArray(value) && value.every(isTextOrNumber),
-    items: Schemas.any,
-    prefixItems: Schemas.any,
-    minItems: Schemas.any,
-    maxItems: Schemas.any,
-    minimum: Schemas.any,
-    maximum: Schemas.any,
-    anyOf: Schemas.any,
-    properties: Schemas.any,
-    additionalProperties: Schemas.any,
-    required: Schemas.any,
-    propertyOrdering: Schemas.any
+    items: JsonSchemaSubset.any,
+    prefixItems: JsonSchemaSubset.any,
+    minItems: JsonSchemaSubset.any,
+    maxItems: JsonSchemaSubset.any,
+    minimum: JsonSchemaSubset.any,
+    maximum: JsonSchemaSubset.any,
+    anyOf: JsonSchemaSubset.any,
+    properties: JsonSchemaSubset.any,
+    additionalProperties: JsonSchemaSubset.any,
+    required: JsonSchemaSubset.any,
+    propertyOrdering: JsonSchemaSubset.any
   },
   rewrite: ({ const: only, ...schema }) => {
     if (only === undefined) return schema
@@ -53,7 +53,7 @@ const formatOf = (format: OutputFormat | undefined, target: Target): Result.Resu
   return format.type === "json_object"
     ? Result.succeed({ responseMimeType })
     : Result.map(
-      Schemas.sayable(format.schema, words, target),
+      JsonSchemaSubset.sayable(format.schema, words, target),
       (responseJsonSchema) => ({ responseMimeType, responseJsonSchema })
     )
 }
@@ -73,10 +73,10 @@ const unsigned = "skip_thought_signature_validator"
 const assistantTurn = (
   { content, toolCalls = [] }: Message,
   path: string
-): Result.Result<Prompts.Turn<Fields>, Reason> => {
+): Result.Result<Conversation.Turn<Fields>, Reason> => {
   const calls = toolCalls.map(({ arguments: text, id, name }, index) =>
     Result.map(
-      Prompts.argumentsOf(`${path}.toolCalls[${index}].arguments`, text),
+      Conversation.argumentsOf(`${path}.toolCalls[${index}].arguments`, text),
       // Of calls side by side, the first is the one that is signed.
       (args): Fields => ({
         functionCall: { id, name, args },
@@ -92,11 +92,11 @@ const resultTurn = (
   { content, toolCallId: id = "" }: Message,
   path: string,
   names: ReadonlyMap<string, string>
-): Result.Result<Prompts.Turn<Fields>, Reason> => {
+): Result.Result<Conversation.Turn<Fields>, Reason> => {
   const name = names.get(id)
   if (name === undefined) {
     return Result.fail(
-      Prompts.invalid(`${path}.toolCallId`, `Expected the id of a call in an earlier message, not "${id}"`)
+      Conversation.invalid(`${path}.toolCallId`, `Expected the id of a call in an earlier message, not "${id}"`)
     )
   }
   const text = textOf(content)
@@ -106,7 +106,7 @@ const resultTurn = (
 
 const contentsOf = (generation: Generation): Result.Result<ReadonlyArray<Fields>, Reason> => {
   const names = new Map<string, string>()
-  const turns = Prompts.turnsOf<Fields>(generation, (message, path) => {
+  const turns = Conversation.turnsOf<Fields>(generation, (message, path) => {
     for (const { id, name } of message.toolCalls ?? []) names.set(id, name)
     if (message.role === "assistant") return assistantTurn(message, path)
     return message.role === "tool"
@@ -154,7 +154,7 @@ const checked = (generation: Generation, target: Target): Result.Result<void, Re
   }
   const wrong = unseen(messages)
   return wrong === undefined
-    ? Prompts.without(["minP", "repeatPenalty", "logitBias"], generation, target)
+    ? Conversation.without(["minP", "repeatPenalty", "logitBias"], generation, target)
     : Result.fail(
       notSupported(target, wrong, "its provider takes the bytes of images of the types PNG, JPEG and WebP.")
     )
@@ -188,7 +188,7 @@ export const request = (
 ): Result.Result<Call, Reason> =>
   Result.gen(function*() {
     yield* checked(generation, target)
-    const system = Prompts.systemOf(generation)
+    const system = Conversation.systemOf(generation)
     return {
       path: pathOf(target, stream ? "streamGenerateContent?alt=sse" : "generateContent"),
       body: {

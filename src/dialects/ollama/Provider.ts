@@ -19,9 +19,9 @@ import { embeddingsOf } from "../shared/Embeddings.ts"
 import type { Found } from "../shared/ErrorMapping.ts"
 import { cut, finishText, inBandReason, malformed, notSupported, parse, reasonOf } from "../shared/ErrorMapping.ts"
 import { at, countAt, fieldsOf, listAt, ownOf, textAt } from "../shared/Json.ts"
-import type { Dialect, EventDecoder, Target, Told } from "../shared/ProviderDialect.ts"
+import type { DecodeResult, Dialect, EventDecoder, Target } from "../shared/ProviderDialect.ts"
 import { makeCounter } from "../shared/TokenCounter.ts"
-import * as ToolParts from "../shared/ToolCallAssembler.ts"
+import * as ToolCallAssembler from "../shared/ToolCallAssembler.ts"
 
 /** Bytes in base64 by the time they are here; there is no way to name a URL. */
 const imagesOf = (content: Content): ReadonlyArray<string> =>
@@ -113,12 +113,12 @@ const finishes: Readonly<Record<string, FinishReason>> = { stop: "stop", length:
 
 const makeLines = (generation: Generation, target: Target) => {
   const counter = makeCounter(generation)
-  const calls = ToolParts.make(generation, counter.count)
+  const calls = ToolCallAssembler.make(generation, counter.count)
   let places = 0
 
   const callEvents = (line: unknown): ReadonlyArray<Event> =>
     listAt(line, "message", "tool_calls").flatMap((call) => {
-      const given = ToolParts.argumentsText(at(call, "function", "arguments"))
+      const given = ToolCallAssembler.argumentsText(at(call, "function", "arguments"))
       // Every call comes whole, so that each is a new one.
       return calls.push({
         place: places++,
@@ -127,7 +127,7 @@ const makeLines = (generation: Generation, target: Target) => {
         arguments: given === "" ? "{}" : given
       })
     })
-  const finish = (line: unknown): Told => {
+  const finish = (line: unknown): DecodeResult => {
     const reason = ownOf(finishes, finishText(at(line, "done_reason"))) ?? "stop"
     const held = calls.end()
     if (held === undefined) return Result.fail(malformed(target, "a call without a name"))
@@ -140,7 +140,7 @@ const makeLines = (generation: Generation, target: Target) => {
       })
     }])
   }
-  const push = (line: unknown): Told => {
+  const push = (line: unknown): DecodeResult => {
     if (fieldsOf(line) === undefined) return Result.fail(malformed(target, "a line without a JSON object"))
     if (at(line, "error") !== undefined) return Result.fail(inBand(line, target))
     const nameless = listAt(line, "message", "tool_calls").some((call) =>

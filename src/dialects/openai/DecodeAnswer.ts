@@ -8,14 +8,14 @@ import { choicesOf, isNative } from "../../domain/Source.ts"
 import { brief, cut, finishText, malformed, parse } from "../shared/ErrorMapping.ts"
 import type { Fields } from "../shared/Json.ts"
 import { at, countAt, fieldsOf, listAt, numbersOf, ownOf, textAt } from "../shared/Json.ts"
-import type { EventDecoder, Target, Told } from "../shared/ProviderDialect.ts"
-import type { Told as Figures } from "../shared/TokenCounter.ts"
+import type { DecodeResult, EventDecoder, Target } from "../shared/ProviderDialect.ts"
+import type { ReportedUsage } from "../shared/TokenCounter.ts"
 import { makeCounter } from "../shared/TokenCounter.ts"
-import * as ToolParts from "../shared/ToolCallAssembler.ts"
+import * as ToolCallAssembler from "../shared/ToolCallAssembler.ts"
 import { isError } from "./DecodeError.ts"
 import * as OpenAiNative from "./DecodeNative.ts"
 
-const usageOf = (usage: unknown): Figures | undefined =>
+const usageOf = (usage: unknown): ReportedUsage | undefined =>
   fieldsOf(usage) === undefined ? undefined : {
     promptTokens: countAt(usage, "prompt_tokens"),
     completionTokens: countAt(usage, "completion_tokens"),
@@ -62,7 +62,7 @@ const breaks = new Set(["error", "insufficient_system_resource", "abort"])
 const ownChoice = (body: unknown): Fields | undefined =>
   fieldsOf(listAt(body, "choices").find((choice) => (countAt(choice, "index") ?? 0) === 0))
 
-const refused = ({ deployment }: Target, detail: string): Told =>
+const refused = ({ deployment }: Target, detail: string): DecodeResult =>
   Result.fail(new InferenceError.ContentRefused({ deployment, detail }))
 
 /** The text of a content; Mistral's models that think say theirs in parts. */
@@ -89,9 +89,9 @@ const thoughtsOf = (message: Fields): string | undefined => {
 }
 
 /** The deltas of calls in a message; the legacy `function_call` where it has no others. */
-const callDeltas = (message: Fields): ReadonlyArray<ToolParts.Delta> => {
+const callDeltas = (message: Fields): ReadonlyArray<ToolCallAssembler.Delta> => {
   const calls = listAt(message, "tool_calls")
-  const deltaOf = (call: unknown, called: unknown, position: number): ToolParts.Delta => ({
+  const deltaOf = (call: unknown, called: unknown, position: number): ToolCallAssembler.Delta => ({
     // Without indexes, several calls of one delta are told apart by their order.
     place: countAt(call, "index") ?? (calls.length > 1 ? position : undefined),
     id: textAt(call, "id"),
@@ -140,11 +140,11 @@ const reasonOf = (finish: string, hasCalls: boolean, hasText: boolean): FinishRe
 /** What a choice's message and its deltas say alike. */
 const makeSpeaker = (generation: Generation, target: Target) => {
   const counter = makeCounter(generation)
-  const calls = ToolParts.make(generation, counter.count)
+  const calls = ToolCallAssembler.make(generation, counter.count)
   let refusal = ""
   let finish: string | undefined
   let stopReason: string | undefined
-  let usage: Figures | undefined
+  let usage: ReportedUsage | undefined
   let hasText = false
   const others = makeOthers()
 
@@ -176,7 +176,7 @@ const makeSpeaker = (generation: Generation, target: Target) => {
     count: (body: Fields) => {
       usage = usageOf(body["usage"]) ?? usage
     },
-    end: (): Told => {
+    end: (): DecodeResult => {
       if (finish === undefined || breaks.has(finish)) return Result.fail(cut(target))
       const isBegun = hasText || calls.size() > 0
       if (!isBegun && blocks.has(finish)) return refused(target, "its content filter ended the answer.")
@@ -198,7 +198,7 @@ export const makeEvents = (inBand: InBand) => (generation: Generation, target: T
   const chunks = isNative(generation, target.options)
     ? OpenAiNative.makeChunks(isLegacy(generation), choicesOf(generation))
     : undefined
-  const end = (): Told => chunks === undefined ? speaker.end() : chunks.end(speaker.end())
+  const end = (): DecodeResult => chunks === undefined ? speaker.end() : chunks.end(speaker.end())
   return {
     push: ({ data, event }) => {
       if (data === "[DONE]") return end()
@@ -217,7 +217,7 @@ export const makeEvents = (inBand: InBand) => (generation: Generation, target: T
   }
 }
 
-export const makeWhole = (inBand: InBand) => (body: unknown, generation: Generation, target: Target): Told => {
+export const makeWhole = (inBand: InBand) => (body: unknown, generation: Generation, target: Target): DecodeResult => {
   const answer = fieldsOf(body)
   if (answer !== undefined && isError(answer)) return Result.fail(inBand(answer, target))
   const choice = ownChoice(body)

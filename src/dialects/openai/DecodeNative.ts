@@ -14,7 +14,7 @@ import type { FinishReason } from "../../domain/Job.ts"
 import type { Native } from "../../domain/Source.ts"
 import { finishText } from "../shared/ErrorMapping.ts"
 import { at, type Fields, fieldsOf, listAt, textAt } from "../shared/Json.ts"
-import type { Told } from "../shared/ProviderDialect.ts"
+import type { DecodeResult } from "../shared/ProviderDialect.ts"
 
 type CallEvent = Extract<Event, { readonly type: "tool_call" }>
 type Finish = Extract<Event, { readonly type: "finish" }>
@@ -128,7 +128,7 @@ export interface Chunks {
     events: ReadonlyArray<Event>
   ) => ReadonlyArray<Event>
   /** The events of the answer's end. */
-  readonly end: (told: Told) => Told
+  readonly end: (told: DecodeResult) => DecodeResult
 }
 
 /** The chunk with its first choice mended; others stay as they are. */
@@ -274,7 +274,13 @@ const callOf = (raw: unknown, { arguments: text, id, name }: Call): Fields => {
 }
 
 /** A whole answer: the body, and what it means. */
-export const whole = (body: Fields, choice: Fields, told: Told, legacy: boolean, count: number): Told => {
+export const whole = (
+  body: Fields,
+  choice: Fields,
+  told: DecodeResult,
+  legacy: boolean,
+  count: number
+): DecodeResult => {
   if (Result.isFailure(told)) return Result.fail(refusedWith(told.failure, [native(body, "whole")]))
   const message = fieldsOf(choice["message"]) ?? {}
   const raw = listAt(message, "tool_calls")

@@ -9,7 +9,7 @@ import type { Reason } from "../../domain/InferenceError.ts"
 import type { ImageSource } from "../../domain/Message.ts"
 import * as Source from "../../domain/Source.ts"
 import { type Fields, fieldsOf } from "../shared/Json.ts"
-import type { Fetched, Target } from "../shared/ProviderDialect.ts"
+import type { FetchedImages, Target } from "../shared/ProviderDialect.ts"
 import { unsaid, type Vocabulary } from "./EncodeRequest.ts"
 
 const limits = ["max_completion_tokens", "max_tokens"] as const
@@ -33,7 +33,7 @@ const streamingOf = (body: Fields, stream: boolean): Fields => {
 const urlOf = ({ data, mediaType }: Extract<ImageSource, { type: "base64" }>): string =>
   `data:${mediaType};base64,${data}`
 
-const withImages = (messages: ReadonlyArray<unknown>, fetched: Fetched): ReadonlyArray<unknown> => {
+const withImages = (messages: ReadonlyArray<unknown>, fetched: FetchedImages): ReadonlyArray<unknown> => {
   const partOf = (part: unknown): unknown => {
     const image = fieldsOf(fieldsOf(part)?.["image_url"])
     const found = fetched.get(String(image?.["url"]))
@@ -57,7 +57,7 @@ const conversationOf = (
   { assistantPrefix, resumed = false }: Generation,
   body: Fields,
   vocabulary: Vocabulary,
-  fetched: Fetched | undefined
+  fetched: FetchedImages | undefined
 ): Fields => {
   const given = body["messages"] as ReadonlyArray<unknown>
   const messages = fetched === undefined ? given : withImages(given, fetched)
@@ -75,7 +75,7 @@ export const bodyOf = (
   target: Target,
   stream: boolean,
   vocabulary: Vocabulary,
-  fetched: Fetched | undefined
+  fetched: FetchedImages | undefined
 ): Result.Result<Fields, Reason> => {
   // Only of OpenAI itself it is known what it takes.
   const reason = vocabulary.isOwn === true ? unsaid(generation, vocabulary, target) : undefined

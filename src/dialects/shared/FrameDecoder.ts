@@ -5,7 +5,7 @@ import { Sse } from "effect/encoding"
 import type { Dialect, Frame } from "./ProviderDialect.ts"
 
 /** Reads one body; both fail by throwing `Unreadable`. */
-export interface Framer {
+export interface FrameDecoder {
   readonly push: (bytes: Uint8Array) => ReadonlyArray<Frame>
   /** What the body's end completes. An event that has begun and not ended is none. */
   readonly end: () => ReadonlyArray<Frame>
@@ -59,7 +59,7 @@ const makeLines = (maxLength: number): Splitter => {
 const splitters = { sse: makeSse, ndjson: makeLines }
 
 /** @param maxLength of one frame, characters */
-export const make = (framing: Dialect["framing"], maxLength: number): Framer => {
+export const make = (framing: Dialect["framing"], maxLength: number): FrameDecoder => {
   const decoder = new TextDecoder("utf-8", { fatal: true })
   const splitter = splitters[framing](maxLength)
   const decode = (bytes?: Uint8Array): string => {

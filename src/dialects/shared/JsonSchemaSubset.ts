@@ -1,5 +1,5 @@
 /**
- * JSON Schemas in the words of providers that know only some of JSON Schema. Pure.
+ * JSON JsonSchemaSubset in the words of providers that know only some of JSON Schema. Pure.
  *
  * **Details**
  *

@@ -7,7 +7,7 @@ import { makeStopMatcher } from "../../domain/StopMatcher.ts"
 import { makeCounter } from "./TokenCounter.ts"
 
 /** Ends an answer also at a stop sequence that the text so far begins, of which the provider sees the end only. */
-export const makeJoint = (
+export const makePrefixStopMatcher = (
   generation: Generation,
   options: RemoteDeployment
 ): (events: ReadonlyArray<Event>) => ReadonlyArray<Event> => {

@@ -9,7 +9,7 @@
  *
  * **Gotchas**
  *
- * Texts of a provider are told in a `detail` only through `Refusals.brief`, and never those of a refused key, which may
+ * Texts of a provider are told in a `detail` only through `ErrorMapping.brief`, and never those of a refused key, which may
  * hold the key.
  */
 import type { Result } from "effect"
@@ -45,7 +45,7 @@ export interface Call {
 }
 
 /** Images by the URLs that the caller gave, for a host that takes bytes only. */
-export type Fetched = ReadonlyMap<string, Extract<ImageSource, { readonly type: "base64" }>>
+export type FetchedImages = ReadonlyMap<string, Extract<ImageSource, { readonly type: "base64" }>>
 
 /** One event of a stream. */
 export interface Frame {
@@ -56,14 +56,14 @@ export interface Frame {
 }
 
 /** Why a stream is no answer, or the next of its events. `thoughts` without text stand for encrypted ones. */
-export type Told = Result.Result<ReadonlyArray<Event>, Reason>
+export type DecodeResult = Result.Result<ReadonlyArray<Event>, Reason>
 
 /** Reads one streamed answer. It tells exactly one `finish`, as its last event; frames after that are not asked for. */
 export interface EventDecoder {
   /** What one frame tells; errors that a provider tells within the stream are failures. */
-  readonly push: (frame: Frame) => Told
+  readonly push: (frame: Frame) => DecodeResult
   /** The body is over in good order: the `finish` if the answer was whole, else a failure with `cut` or `empty`. */
-  readonly end: () => Told
+  readonly end: () => DecodeResult
 }
 
 /** An answer with a status that is none of success. */
@@ -102,11 +102,11 @@ export interface Dialect {
       source: Source,
       target: Target,
       stream: boolean,
-      fetched: Fetched | undefined
+      fetched: FetchedImages | undefined
     ) => Result.Result<Call, Reason>
     readonly events: (generation: Generation, target: Target) => EventDecoder
     /** The events of an answer that was not streamed, `finish` the last. */
-    readonly whole: (body: unknown, generation: Generation, target: Target) => Told
+    readonly whole: (body: unknown, generation: Generation, target: Target) => DecodeResult
   }
   readonly embed?: Task<ReadonlyArray<string>, Each<Embedding>>
   /** For callers of the same dialect. */
@@ -116,6 +116,6 @@ export interface Dialect {
   readonly tokenize?: Task<Countable, ReadonlyArray<number>>
   /** Tokens of a prompt. */
   readonly count?: Task<Counted, number>
-  /** Why a call was refused; `Refusals` has what providers share. */
+  /** Why a call was refused; `ErrorMapping` has what providers share. */
   readonly failure: (refusal: Refusal, target: Target) => Reason
 }

@@ -22,13 +22,13 @@ const promptBytes = ({ assistantPrefix = "", messages, tools = [] }: Generation)
 }
 
 /** What a provider tells, if anything. */
-export type Told = { readonly [Figure in keyof TokenUsage]?: number | undefined }
+export type ReportedUsage = { readonly [Figure in keyof TokenUsage]?: number | undefined }
 
 export interface Counter {
   /** Tokens that this text of the answer makes whole. */
   readonly count: (text: string) => number
   /** Of the whole answer. */
-  readonly usage: (told: Told | undefined) => TokenUsage
+  readonly usage: (told: ReportedUsage | undefined) => TokenUsage
 }
 
 export const makeCounter = (generation: Generation): Counter => {

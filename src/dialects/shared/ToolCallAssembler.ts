@@ -30,7 +30,7 @@ export interface Delta {
   readonly arguments: unknown
 }
 
-export interface ToolParts {
+export interface ToolCallAssembler {
   /** The events of one delta. */
   readonly push: (delta: Delta) => ReadonlyArray<CallEvent>
   /** The last events, once the answer is over: no arguments are an empty object. Undefined if a call has no name. */
@@ -188,7 +188,7 @@ const makeCalls = (names: Names) => {
 export const make = (
   generation: Pick<Generation, "messages" | "tools">,
   count: (text: string) => number
-): ToolParts => {
+): ToolCallAssembler => {
   const names = makeNames(generation)
   const calls = makeCalls(names)
   const idOf = makeIds(generation)

@@ -55,7 +55,7 @@ const codes: Readonly<Record<Meaning, ReadonlySet<string>>> = {
 }
 
 /**
- * Prompts that do not fit, with figures where they are told. What lies between is bounded, and so is the text, as a message
+ * Conversation that do not fit, with figures where they are told. What lies between is bounded, and so is the text, as a message
  * may be as long as an answer.
  */
 const unfit: ReadonlyArray<RegExp> = [
@@ -104,7 +104,7 @@ const unpaid =
 const mostRead = 4000
 
 /** An error, in whatever dialect. */
-export interface Told {
+export interface ProviderError {
   readonly status: number
   /** Codes and types, in any case. */
   readonly codes: ReadonlyArray<string | undefined>
@@ -122,7 +122,7 @@ const byWords = (status: number, text: string): Meaning | undefined => {
 }
 
 /** What an error means beyond its status, if anything. */
-export const meaningOf = ({ codes: given, message, status }: Told): Meaning | undefined => {
+export const meaningOf = ({ codes: given, message, status }: ProviderError): Meaning | undefined => {
   const lower = given.flatMap((code) => code === undefined ? [] : [code.toLowerCase()])
   for (const meaning of ["quota", "content", "context"] as const) {
     if (lower.some((code) => codes[meaning].has(code))) return meaning

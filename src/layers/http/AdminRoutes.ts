@@ -71,7 +71,7 @@ const makeDescribe = (models: Models["Service"], providers: Providers["Service"]
   Effect.fnUntraced(function*(deployment: Deployment, states: ReadonlyArray<State>) {
     const status = yield* models.status(deployment)
     const { id, model, options, pinned } = deployment
-    const retryAfterMs = providers.keysRest(deployment, yield* Monotonic.now)
+    const retryAfterMs = providers.keyCooldown(deployment, yield* Monotonic.now)
     const keys = retryAfterMs > 0 ? { keys: { retryAfterMs } } : {}
     return { ...status, model, engine: options.engine, pinned, ...circuitOf(id, states), ...keys }
   })

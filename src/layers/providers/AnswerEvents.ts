@@ -2,19 +2,19 @@
 import type { Pull } from "effect"
 import { Cause, Effect, Result, Stream } from "effect"
 import { empty, malformed, readable } from "../../dialects/shared/ErrorMapping.ts"
-import * as Frames from "../../dialects/shared/FrameDecoder.ts"
-import { makeJoint } from "../../dialects/shared/PrefixStopMatcher.ts"
-import type { Dialect, EventDecoder, Frame, Target, Told } from "../../dialects/shared/ProviderDialect.ts"
+import * as FrameDecoder from "../../dialects/shared/FrameDecoder.ts"
+import { makePrefixStopMatcher } from "../../dialects/shared/PrefixStopMatcher.ts"
+import type { DecodeResult, Dialect, Frame, Target } from "../../dialects/shared/ProviderDialect.ts"
 import * as Policies from "../../domain/Defaults.ts"
 import type { Generation } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import type { FinishReason } from "../../domain/Job.ts"
-import type { Upstream } from "./HttpExchange.ts"
-import type { Body } from "./ResponseBody.ts"
+import type { HttpExchange } from "./HttpExchange.ts"
+import type { ResponseBody } from "./ResponseBody.ts"
 
 /** Reads what a provider says until the finish. */
-export interface Reader {
+export interface EventReader {
   readonly push: (bytes: Uint8Array) => void
   readonly end: () => void
   /** Whether the finish was told. */
@@ -49,16 +49,17 @@ export const makeCheck = (target: Target, { assistantPrefix, stop }: Generation)
 /** Encrypted reasoning shows that the model is at work, and has no text to pass on. */
 export const isEncrypted = (event: Event): boolean => event.type === "thoughts" && event.text === ""
 
-export const makeReader = (dialect: Dialect, decoder: EventDecoder, target: Target, generation: Generation): Reader => {
-  const framer = Frames.make(dialect.framing, target.options.maxResponseBytes ?? Policies.maxResponseBytes)
+export const makeEventReader = (dialect: Dialect, target: Target, generation: Generation): EventReader => {
+  const decoder = dialect.generate.events(generation, target)
+  const frameDecoder = FrameDecoder.make(dialect.framing, target.options.maxResponseBytes ?? Policies.maxResponseBytes)
   const check = makeCheck(target, generation)
-  const join = makeJoint(generation, target.options)
+  const join = makePrefixStopMatcher(generation, target.options)
   let events: Array<Event> = []
   let failure: InferenceError.Reason | undefined
   let over = false
   let hasThoughts = false
 
-  const add = (told: Told) => {
+  const add = (told: DecodeResult) => {
     if (Result.isFailure(told)) {
       failure = told.failure
       return
@@ -79,14 +80,14 @@ export const makeReader = (dialect: Dialect, decoder: EventDecoder, target: Targ
         add(readable(target, () => decoder.push(frame)))
       }
     } catch (error) {
-      if (!(error instanceof Frames.Unreadable)) throw error
+      if (!(error instanceof FrameDecoder.Unreadable)) throw error
       failure = malformed(target, error.message)
     }
   }
   return {
-    push: (bytes) => addAll(() => framer.push(bytes)),
+    push: (bytes) => addAll(() => frameDecoder.push(bytes)),
     end: () => {
-      addAll(() => framer.end())
+      addAll(() => frameDecoder.end())
       if (!over && failure === undefined) add(decoder.end())
     },
     isOver: () => over,
@@ -103,8 +104,8 @@ type EventPull = Pull.Pull<readonly [Event, ...Array<Event>], InferenceError.Inf
 
 /** The events of a streamed body; what is wrong comes after the events before it. */
 export const eventsOf = (
-  { clean, isOver, note, pull, watch }: Body & Pick<Upstream, "clean">,
-  reader: Reader
+  { clean, isOver, note, pull, watch }: ResponseBody & Pick<HttpExchange, "clean">,
+  reader: EventReader
 ): Stream.Stream<Event, InferenceError.InferenceError> => {
   let failure: InferenceError.Reason | undefined
   const settle = (): EventPull => {

@@ -25,7 +25,7 @@ export interface Head {
   readonly headers: Readonly<Record<string, string | undefined>>
 }
 
-export interface Wire {
+export interface Connection {
   /** Waits for the head; fails with what the network says. */
   readonly head: Effect.Effect<Head, Error>
   /** What has come of the body since the last time; waits where nothing has. */
@@ -115,7 +115,7 @@ const after = <A, E>(inbox: Inbox, next: Effect.Effect<A, E>): Effect.Effect<A, 
   })
 
 /** Sends a request. */
-export const open = (dispatcher: Undici.Dispatcher, { body, headers, url }: Request): Wire => {
+export const open = (dispatcher: Undici.Dispatcher, { body, headers, url }: Request): Connection => {
   const inbox: Inbox = {
     controller: undefined,
     head: undefined,
@@ -124,13 +124,13 @@ export const open = (dispatcher: Undici.Dispatcher, { body, headers, url }: Requ
     end: undefined,
     waiting: undefined
   }
-  const head: Wire["head"] = Effect.suspend(() => {
+  const head: Connection["head"] = Effect.suspend(() => {
     if (inbox.head !== undefined) return Effect.succeed(inbox.head)
     return inbox.end === undefined
       ? after(inbox, head)
       : Effect.catchIf(inbox.end, Cause.isDone, () => Effect.fail(closed))
   })
-  const pull: Wire["pull"] = Effect.suspend(() => {
+  const pull: Connection["pull"] = Effect.suspend(() => {
     const bytes = take(inbox)
     return bytes === undefined ? inbox.end ?? after(inbox, pull) : Effect.succeed(bytes)
   })

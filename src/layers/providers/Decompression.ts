@@ -13,7 +13,7 @@ import type { Transform } from "node:stream"
 // A named import that Node 20 does not have would fail before `RequireNode` can say which Node is needed.
 import * as zlib from "node:zlib"
 import { ownOf } from "../../dialects/shared/Json.ts"
-import type { Wire } from "./Connection.ts"
+import type { Connection } from "./Connection.ts"
 
 /** The bytes are not what their content encoding says. */
 export class Undecodable extends Data.TaggedError("Undecodable")<{ readonly message: string }> {}
@@ -83,13 +83,17 @@ export const isKnown = (contentEncoding: string | undefined): boolean =>
   nameOf(contentEncoding) === "identity" || Object.hasOwn(decoders, nameOf(contentEncoding))
 
 /**
- * The wire with its body decoded; undefined for an encoding that is not known.
+ * The connection with its body decoded; undefined for an encoding that is not known.
  *
  * @param most bytes that are decoded
  */
-export const decoded = (wire: Wire, contentEncoding: string | undefined, most: number): Wire | undefined => {
+export const decoded = (
+  connection: Connection,
+  contentEncoding: string | undefined,
+  most: number
+): Connection | undefined => {
   const encoding = nameOf(contentEncoding)
-  if (encoding === "identity") return wire
+  if (encoding === "identity") return connection
   const start = ownOf(decoders, encoding)
   if (start === undefined) return undefined
   let decoder: Decoder | undefined
@@ -103,8 +107,8 @@ export const decoded = (wire: Wire, contentEncoding: string | undefined, most: n
     isOver = true
     return decoder === undefined ? Effect.succeed(new Uint8Array()) : decoder.end
   })
-  const pull: Wire["pull"] = Effect.suspend(() =>
-    isOver ? Cause.done() : Effect.matchEffect(wire.pull, {
+  const pull: Connection["pull"] = Effect.suspend(() =>
+    isOver ? Cause.done() : Effect.matchEffect(connection.pull, {
       onSuccess: (piece) => {
         decoder ??= makeDecoder(start(piece), encoding, most)
         return Effect.flatMap(decoder.write(piece), next)
@@ -114,11 +118,11 @@ export const decoded = (wire: Wire, contentEncoding: string | undefined, most: n
     })
   )
   return {
-    ...wire,
+    ...connection,
     pull,
     close: () => {
       decoder?.close()
-      wire.close()
+      connection.close()
     }
   }
 }

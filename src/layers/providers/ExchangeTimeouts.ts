@@ -30,7 +30,7 @@ export const limitsOf = ({ timeouts = {} }: RemoteDeployment): Limits => {
 }
 
 /** One exchange's time. */
-export interface Watch {
+export interface ExchangeTimeout {
   /** The headers are there. */
   readonly headers: () => void
   /** The first content is there, or a thought. */
@@ -44,19 +44,19 @@ export interface Watch {
 }
 
 /** The time of a deployment's exchanges. */
-export interface Watcher {
+export interface ExchangeTimeouts {
   /**
    * Watches an exchange until the scope ends.
    *
    * @param streamed whether the answer comes in pieces, of which the first must come in time
    * @param close ends the exchange; also called at the scope's end
    */
-  readonly watch: (streamed: boolean, close: () => void) => Effect.Effect<Watch, never, Scope.Scope>
+  readonly watch: (streamed: boolean, close: () => void) => Effect.Effect<ExchangeTimeout, never, Scope.Scope>
   /** Ends every exchange for this reason. */
   readonly stop: (reason: InferenceError.Reason) => void
 }
 
-interface Watched extends Watch {
+interface Watched extends ExchangeTimeout {
   readonly end: (reason: InferenceError.Reason) => void
   /** Ends what has taken too long by `time`; ms until it may have, at most. */
   readonly look: (time: number) => number
@@ -116,7 +116,7 @@ const makeWatched = (
 export const make = Effect.fnUntraced(function*(
   deployment: string,
   limits: Limits
-): Effect.fn.Return<Watcher, never, Scope.Scope> {
+): Effect.fn.Return<ExchangeTimeouts, never, Scope.Scope> {
   const scope = yield* Effect.scope
   const clock = yield* Clock.Clock
   const now = () => Monotonic.nowOf(clock)

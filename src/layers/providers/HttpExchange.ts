@@ -18,22 +18,22 @@ import * as HeaderValue from "../../domain/HeaderValue.ts"
 import * as HopLimit from "../../domain/HopLimit.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import { keyHeader, providerKindOf } from "../../domain/ProviderKind.ts"
-import * as Wire from "./Connection.ts"
+import * as Connection from "./Connection.ts"
 import { decoded } from "./Decompression.ts"
-import * as Watch from "./ExchangeTimeouts.ts"
-import type { Held, KeyRing } from "./KeyPool.ts"
-import type { Body, Wanted } from "./ResponseBody.ts"
+import type { DeploymentKeys, Held } from "./DeploymentKeys.ts"
+import * as ExchangeTimeouts from "./ExchangeTimeouts.ts"
+import type { ResponseBody, Wanted } from "./ResponseBody.ts"
 import { broken, mediaOf, mediaTypes, readRefusal, watched, wrongHeaders } from "./ResponseBody.ts"
 
-export interface Upstream {
+export interface HttpExchange {
   /** Sends the call, and waits for the headers of a success. The scope's end ends the exchange. */
   readonly open: (
     call: Call,
     wanted: Wanted
-  ) => Effect.Effect<Body, InferenceError.InferenceError, Scope.Scope>
+  ) => Effect.Effect<ResponseBody, InferenceError.InferenceError, Scope.Scope>
   /** Reads a body to its end, and decodes its JSON. */
   readonly finish: <A>(
-    body: Body,
+    body: ResponseBody,
     decode: (body: unknown) => Result.Result<A, InferenceError.Reason>
   ) => Effect.Effect<A, InferenceError.InferenceError>
   /**
@@ -57,7 +57,7 @@ export interface Options {
   readonly target: Target
   readonly dialect: Dialect
   readonly dispatcher: Undici.Dispatcher
-  readonly ring: KeyRing
+  readonly keys: DeploymentKeys
   readonly baseUrl: string
 }
 
@@ -69,7 +69,7 @@ const makeWriter = ({ baseUrl, target }: Options) => {
   const own = Object.entries(target.options.headers ?? {})
     .map(([name, value]) => [name.toLowerCase(), HeaderValue.trim(Redacted.value(value))] as const)
   const kind = providerKindOf(target.options.provider)
-  return (call: Call, wanted: Wanted, { key }: Held, hops: number): Wire.Request => ({
+  return (call: Call, wanted: Wanted, { key }: Held, hops: number): Connection.Request => ({
     url: `${baseUrl}${call.path}`,
     headers: {
       accept: mediaTypes[wanted][0]!,
@@ -86,33 +86,33 @@ const makeWriter = ({ baseUrl, target }: Options) => {
 }
 
 /** A body of an unknown encoding: nothing of it can be read. */
-const undecoded = (wire: Wire.Wire): Wire.Wire => ({ ...wire, pull: Cause.done() })
+const undecoded = (connection: Connection.Connection): Connection.Connection => ({ ...connection, pull: Cause.done() })
 
 /** An exchange that has begun. */
 interface Begun {
   readonly call: Call
   readonly wanted: Wanted
-  readonly watch: Watch.Watch
+  readonly watch: ExchangeTimeouts.ExchangeTimeout
   readonly capability: Capability | undefined
   /** Hands over what the exchange's end closes, another for each try. */
-  readonly hold: (wire: Wire.Wire) => void
+  readonly hold: (connection: Connection.Connection) => void
 }
 
 /** A probe of a key that ends without an answer leaves the key to the next. */
-const releasing = <A, E, R>({ release }: KeyRing, held: Held, attempt: Effect.Effect<A, E, R>) =>
+const releasing = <A, E, R>({ release }: DeploymentKeys, held: Held, attempt: Effect.Effect<A, E, R>) =>
   held.probes ? Effect.onError(attempt, () => release(held)) : attempt
 
-const makeExchange = (options: Options, limits: Watch.Limits) => {
-  const { dialect, dispatcher, ring, target } = options
+const makeExchange = (options: Options, limits: ExchangeTimeouts.Limits) => {
+  const { dialect, dispatcher, keys, target } = options
   const requestOf = makeWriter(options)
   const most = target.options.maxResponseBytes ?? Policies.maxResponseBytes
 
   const refusalOf = Effect.fnUntraced(function*(
-    wire: Wire.Wire,
-    { headers, status }: Wire.Head,
+    connection: Connection.Connection,
+    { headers, status }: Connection.Head,
     capability: Capability | undefined
   ) {
-    const body = yield* readRefusal(wire)
+    const body = yield* readRefusal(connection)
     const now = yield* Clock.currentTimeMillis
     const refusal = { status, headers, body, now }
     return (capability && MissingEndpoint.reasonOf(refusal, target, capability)) ?? dialect.failure(refusal, target)
@@ -122,37 +122,37 @@ const makeExchange = (options: Options, limits: Watch.Limits) => {
   const attempt = Effect.fnUntraced(function*({ call, capability, hold, wanted, watch }: Begun, held: Held) {
     const ended = watch.reason()
     if (ended !== undefined) return yield* InferenceError.make(ended)
-    const plain = Wire.open(dispatcher, requestOf(call, wanted, held, yield* HopLimit.HopCount))
+    const plain = Connection.open(dispatcher, requestOf(call, wanted, held, yield* HopLimit.HopCount))
     hold(plain)
     const head = yield* Effect.mapError(
       plain.head,
       (error) => InferenceError.make(watch.reason() ?? broken(target, limits, error, false))
     )
     watch.headers()
-    const wire = decoded(plain, head.headers["content-encoding"], most) ?? undecoded(plain)
-    hold(wire)
+    const connection = decoded(plain, head.headers["content-encoding"], most) ?? undecoded(plain)
+    hold(connection)
     const isSuccess = head.status >= 200 && head.status < 300
-    const reason = isSuccess ? wrongHeaders(target, head, wanted) : yield* refusalOf(wire, head, capability)
-    yield* ring.note(held, isSuccess ? undefined : reason)
+    const reason = isSuccess ? wrongHeaders(target, head, wanted) : yield* refusalOf(connection, head, capability)
+    yield* keys.note(held, isSuccess ? undefined : reason)
     if (reason === undefined) {
-      const note: Body["note"] = (reason) => ring.note(held, reason)
-      return Result.succeed({ ...watched(target, limits, wire, watch), media: mediaOf(head, wanted), note })
+      const note: ResponseBody["note"] = (reason) => keys.note(held, reason)
+      return Result.succeed({ ...watched(target, limits, connection, watch), media: mediaOf(head, wanted), note })
     }
-    wire.close()
-    return Result.fail(ring.clean(reason))
+    connection.close()
+    return Result.fail(keys.clean(reason))
   })
 
   /** Tries keys until one is taken, or there is none left. */
   return Effect.fnUntraced(function*(begun: Begun) {
     const tried = new Set<number>()
-    let held = yield* ring.take(target.deployment, tried)
+    let held = yield* keys.take(target.deployment, tried)
     for (;;) {
-      const answer = yield* releasing(ring, held, attempt(begun, held))
+      const answer = yield* releasing(keys, held, attempt(begun, held))
       if (Result.isSuccess(answer)) return answer.success
       tried.add(held.index)
       const error = InferenceError.make(answer.failure)
       if (!isOfKey(answer.failure)) return yield* error
-      held = yield* Effect.mapError(ring.take(target.deployment, tried), () => error)
+      held = yield* Effect.mapError(keys.take(target.deployment, tried), () => error)
     }
   })
 }
@@ -160,23 +160,23 @@ const makeExchange = (options: Options, limits: Watch.Limits) => {
 const decoder = new TextDecoder()
 
 /** The exchanges of one deployment; the scope's end ends what watches them. */
-export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<Upstream, never, Scope.Scope> {
-  const { ring, target } = options
-  const limits = Watch.limitsOf(target.options)
+export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<HttpExchange, never, Scope.Scope> {
+  const { keys, target } = options
+  const limits = ExchangeTimeouts.limitsOf(target.options)
   const exchange = makeExchange(options, limits)
-  const watcher = yield* Watch.make(target.deployment, limits)
+  const watcher = yield* ExchangeTimeouts.make(target.deployment, limits)
 
   const openFor = Effect.fnUntraced(function*(call: Call, wanted: Wanted, capability: Capability | undefined) {
-    let held: Wire.Wire | undefined
+    let held: Connection.Connection | undefined
     const watch = yield* watcher.watch(wanted !== "json", () => held?.close())
-    const hold = (wire: Wire.Wire) => {
-      held = wire
+    const hold = (connection: Connection.Connection) => {
+      held = connection
     }
     return yield* exchange({ call, wanted, watch, capability, hold })
   })
 
   const finish = Effect.fnUntraced(function*<A>(
-    { note, pull }: Body,
+    { note, pull }: ResponseBody,
     decode: (body: unknown) => Result.Result<A, InferenceError.Reason>
   ) {
     const pieces: Array<Uint8Array> = []
@@ -192,17 +192,17 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     const decoded = decode(body)
     if (Result.isSuccess(decoded)) return decoded.success
     yield* note(decoded.failure)
-    return yield* InferenceError.make(ring.clean(decoded.failure))
+    return yield* InferenceError.make(keys.clean(decoded.failure))
   })
 
-  const read: Upstream["read"] = (call, decode, capability) =>
+  const read: HttpExchange["read"] = (call, decode, capability) =>
     Effect.flatMap(openFor(call, "json", capability), (body) => finish(body, decode))
 
   return {
     open: (call, wanted) => openFor(call, wanted, undefined),
     finish,
     read,
-    clean: ring.clean,
+    clean: keys.clean,
     stop: (reason) => Effect.sync(() => watcher.stop(reason))
   }
 })

@@ -27,7 +27,7 @@ import type { ImageSource, MediaType, Message, Part } from "../../domain/Message
 import { mediaTypes, mostImageBytes } from "../../domain/Message.ts"
 import { hostOf, isPrivateHost, isPublic } from "../../domain/PublicAddress.ts"
 
-export interface Media {
+export interface ImageFetcher {
   /** The messages with images that a dialect takes, their URLs checked. The same list where there is no URL. */
   readonly prepare: (
     messages: ReadonlyArray<Message>,
@@ -237,5 +237,5 @@ export const make = Effect.fnUntraced(function*({ allowHosts, resolve = lookup }
         : { ...message, content: done.slice(next, next += message.content.length) }
     )
   })
-  return { prepare } satisfies Media
+  return { prepare } satisfies ImageFetcher
 })

@@ -21,14 +21,13 @@ import type { Provider } from "../../domain/ProviderKind.ts"
 import type { RemoteDeployment } from "../../domain/RemoteDeployment.ts"
 import { addressOf } from "../../domain/RemoteDeployment.ts"
 import { Providers } from "../../services/engines/Providers.ts"
-import type { Rests } from "../../services/keys/KeyPool.ts"
+import type { Cooldowns } from "../../services/keys/KeyPool.ts"
 import * as ProxySettings from "../../services/settings/ProxySettings.ts"
 import { Settings } from "../../services/settings/Settings.ts"
+import * as DeploymentKeys from "./DeploymentKeys.ts"
 import { limitsOf } from "./ExchangeTimeouts.ts"
-import * as Upstream from "./HttpExchange.ts"
-import * as Media from "./ImageFetcher.ts"
-import type { KeyRing } from "./KeyPool.ts"
-import * as KeyRings from "./KeyPool.ts"
+import * as HttpExchange from "./HttpExchange.ts"
+import * as ImageFetcher from "./ImageFetcher.ts"
 import * as RemoteEngine from "./RemoteEngine.ts"
 
 /** The codec of each provider. */
@@ -64,19 +63,19 @@ const dispatcherOf = (options: RemoteDeployment, proxy: string | undefined) => {
 
 /**
  * @param options of the hosts that images may come from
- * @param rests how long keys are not used after they were limited or rejected
+ * @param cooldowns how long keys are not used after they were limited or rejected
  * @param env has the variables that name proxies
  */
 export const makeWith = Effect.fnUntraced(function*(
-  options: Media.Options,
-  rests: Rests = Policies.keyRests,
+  options: ImageFetcher.Options,
+  cooldowns: Cooldowns = Policies.keyCooldowns,
   env: ProxySettings.Environment = process.env
 ) {
-  const media = yield* Media.make(options)
-  const rings = new WeakMap<RemoteDeployment, KeyRing>()
-  const ringOf = (options: RemoteDeployment): KeyRing => {
-    const known = rings.get(options) ?? KeyRings.make(options, rests)
-    rings.set(options, known)
+  const media = yield* ImageFetcher.make(options)
+  const allKeys = new WeakMap<RemoteDeployment, DeploymentKeys.DeploymentKeys>()
+  const keysOf = (options: RemoteDeployment): DeploymentKeys.DeploymentKeys => {
+    const known = allKeys.get(options) ?? DeploymentKeys.make(options, cooldowns)
+    allKeys.set(options, known)
     return known
   }
 
@@ -88,19 +87,19 @@ export const makeWith = Effect.fnUntraced(function*(
         const detail = `"${options.provider}" needs a baseUrl.`
         return yield* InferenceError.make(new InferenceError.ModelLoadFailed({ deployment: id, detail }))
       }
-      const unfit = KeyRings.unfitIn(options)
+      const unfit = DeploymentKeys.unfitIn(options)
       if (unfit !== undefined) {
         return yield* InferenceError.make(new InferenceError.ModelLoadFailed({ deployment: id, detail: unfit }))
       }
       const target = { deployment: id, model, options }
       const dispatcher = yield* dispatcherOf(options, ProxySettings.proxyFor(baseUrl, env))
-      const upstream = yield* Upstream.make({ target, dialect, dispatcher, ring: ringOf(options), baseUrl })
-      const engine = RemoteEngine.make(dialect, target, upstream, media)
+      const exchange = yield* HttpExchange.make({ target, dialect, dispatcher, keys: keysOf(options), baseUrl })
+      const engine = RemoteEngine.make(dialect, target, exchange, media)
       yield* Effect.addFinalizer(() => engine.stop)
       return engine
     }),
-    keysRest: ({ options }, now) => isRemote(options) ? rings.get(options)?.restsFor(now) ?? 0 : 0,
-    resetKeys: ({ options }) => isRemote(options) ? rings.get(options)?.reset() : undefined
+    keyCooldown: ({ options }, now) => isRemote(options) ? allKeys.get(options)?.cooldownFor(now) ?? 0 : 0,
+    resetKeys: ({ options }) => isRemote(options) ? allKeys.get(options)?.reset() : undefined
   })
 })
 

@@ -1,5 +1,5 @@
 /**
- * The Engine seam over a provider: a dialect's words, an upstream's bytes.
+ * The Engine seam over a provider: a dialect's words, an exchange's bytes.
  *
  * **Details**
  *
@@ -9,12 +9,12 @@
  */
 import { Effect, Result, Scope, Stream } from "effect"
 import { notSupported, readable } from "../../dialects/shared/ErrorMapping.ts"
-import { makeJoint } from "../../dialects/shared/PrefixStopMatcher.ts"
+import { makePrefixStopMatcher } from "../../dialects/shared/PrefixStopMatcher.ts"
 import type {
   Call,
   Dialect,
   Each,
-  Fetched,
+  FetchedImages,
   ImageTransport,
   Target,
   Task
@@ -33,10 +33,10 @@ import type { Source } from "../../domain/Source.ts"
 import { bodyWith, dialectOf, isComplete, requiredPaths } from "../../domain/Source.ts"
 import type { Engine, Retain } from "../../services/engines/Engine.ts"
 import { capabilitiesOf } from "../../services/engines/EngineKinds.ts"
-import { eventsOf, isEncrypted, makeCheck, makeReader } from "./AnswerEvents.ts"
-import type { Upstream } from "./HttpExchange.ts"
-import type { Media } from "./ImageFetcher.ts"
-import type { Body } from "./ResponseBody.ts"
+import { eventsOf, isEncrypted, makeCheck, makeEventReader } from "./AnswerEvents.ts"
+import type { HttpExchange } from "./HttpExchange.ts"
+import type { ImageFetcher } from "./ImageFetcher.ts"
+import type { ResponseBody } from "./ResponseBody.ts"
 
 /** What of the engine's abilities a generation needs. */
 const neededBy = ({ format, logprobs, messages, toolChoice, tools = [] }: Generation): ReadonlyArray<Ability> => [
@@ -59,8 +59,8 @@ const withFieldsOf = (source: Source, target: Target) => (call: Call): Result.Re
 }
 
 /** What the URLs of images came to. */
-const fetchedOf = (before: ReadonlyArray<Message>, after: ReadonlyArray<Message>): Fetched => {
-  const fetched: Array<readonly [string, NonNullable<ReturnType<Fetched["get"]>>]> = []
+const fetchedOf = (before: ReadonlyArray<Message>, after: ReadonlyArray<Message>): FetchedImages => {
+  const fetched: Array<readonly [string, NonNullable<ReturnType<FetchedImages["get"]>>]> = []
   for (const [index, { content }] of before.entries()) {
     if (typeof content === "string") continue
     for (const [at, part] of content.entries()) {
@@ -78,7 +78,7 @@ const callFor = (
   generation: Generation,
   target: Target,
   stream: boolean,
-  fetched?: Fetched
+  fetched?: FetchedImages
 ): Result.Result<Call, InferenceError.Reason> => {
   const { source } = generation
   if (source === undefined) return request(generation, target, stream)
@@ -94,11 +94,11 @@ const isOfInput = ({ reason }: InferenceError.InferenceError): boolean =>
 interface Parts {
   readonly dialect: Dialect
   readonly target: Target
-  readonly upstream: Upstream
-  readonly media: Media
+  readonly exchange: HttpExchange
+  readonly media: ImageFetcher
 }
 
-const makeSpoken = ({ clean }: Upstream) => <A>(result: Result.Result<A, InferenceError.Reason>) =>
+const makeSpoken = ({ clean }: HttpExchange) => <A>(result: Result.Result<A, InferenceError.Reason>) =>
   Effect.fromResult(Result.mapError(result, (reason) => InferenceError.make(clean(reason))))
 
 const isLimited = (limit: SpanOrOff | undefined): boolean => limit !== undefined && limit !== false
@@ -111,49 +111,50 @@ const watchesPieces = ({ timeouts = {} }: RemoteDeployment): boolean =>
  * How images by URL go there. A host of our own network might fetch from it what a caller names, by a name that is public
  * and an address that is not: so it gets bytes. Another instance looks by itself.
  */
-const takenBy = ({ images }: Dialect, { options: { baseUrl = "", provider } }: Target): ImageTransport => {
+const imageTransportOf = ({ images }: Dialect, { options: { baseUrl = "", provider } }: Target): ImageTransport => {
   const url = providerKindOf(provider).isTroupe === true ? null : URL.parse(baseUrl)
   return url !== null && isPrivateHost(hostOf(url)) ? "bytes" : images
 }
 
-const makeGenerate = ({ dialect, media, target, upstream }: Parts) => {
+const makeGenerate = ({ dialect, exchange, media, target }: Parts) => {
   const { generate } = dialect
-  const taken = takenBy(dialect, target)
-  const spoken = makeSpoken(upstream)
+  const transport = imageTransportOf(dialect, target)
+  const spoken = makeSpoken(exchange)
 
   /** What to ask, its images as the dialect takes them. */
   const callOf = (generation: Generation, stream: boolean) => {
     if (firstImage(generation.messages) === undefined) return spoken(callFor(dialect, generation, target, stream))
-    return Effect.flatMap(media.prepare(generation.messages, taken), (messages) => {
+    return Effect.flatMap(media.prepare(generation.messages, transport), (messages) => {
       const fetched = messages === generation.messages ? undefined : fetchedOf(generation.messages, messages)
       return spoken(callFor(dialect, { ...generation, messages }, target, stream, fetched))
     })
   }
 
   /** The events of an answer that comes whole. */
-  const finish = Effect.fnUntraced(function*(body: Body, generation: Generation) {
-    const events = yield* upstream.finish(
+  const finish = Effect.fnUntraced(function*(body: ResponseBody, generation: Generation) {
+    const events = yield* exchange.finish(
       body,
       (body) => readable(target, () => generate.whole(body, generation, target))
     )
     const wrong = makeCheck(target, generation)(events)
     return wrong === undefined
-      ? Stream.fromIterable(makeJoint(generation, target.options)(events.filter((event) => !isEncrypted(event))))
+      ? Stream.fromIterable(
+        makePrefixStopMatcher(generation, target.options)(events.filter((event) => !isEncrypted(event)))
+      )
       : yield* InferenceError.make(wrong)
   })
 
   const whole = Effect.fnUntraced(function*(generation: Generation) {
     const call = yield* callOf(generation, false)
-    return yield* finish(yield* upstream.open(call, "json"), generation)
+    return yield* finish(yield* exchange.open(call, "json"), generation)
   })
 
   const streamed = Effect.fnUntraced(function*(generation: Generation) {
     const call = yield* callOf(generation, true)
-    const body = yield* upstream.open(call, dialect.framing)
+    const body = yield* exchange.open(call, dialect.framing)
     // A gateway's errors are JSON also where a stream is asked for.
     if (body.media === "json") return yield* finish(body, generation)
-    const decoder = generate.events(generation, target)
-    return eventsOf({ ...body, clean: upstream.clean }, makeReader(dialect, decoder, target, generation))
+    return eventsOf({ ...body, clean: exchange.clean }, makeEventReader(dialect, target, generation))
   })
 
   const { stream } = target.options
@@ -174,8 +175,8 @@ type Begin = (
 ) => Effect.Effect<unknown, InferenceError.InferenceError, Scope.Scope>
 
 /** What is answered whole, by its ability. */
-const makeTasks = ({ target, upstream }: Parts, begin: Begin) => {
-  const spoken = makeSpoken(upstream)
+const makeTasks = ({ exchange, target }: Parts, begin: Begin) => {
+  const spoken = makeSpoken(exchange)
   const { deployment } = target
 
   const run = <Input, Output>(
@@ -189,7 +190,7 @@ const makeTasks = ({ target, upstream }: Parts, begin: Begin) => {
       yield* begin([ability], retain)
       if (task === undefined) return yield* InferenceError.notCapable(deployment, ability)
       const call = yield* spoken(task.request(input, target))
-      return yield* upstream.read(call, (body) => task.answer(body, input, target), capability)
+      return yield* exchange.read(call, (body) => task.answer(body, input, target), capability)
     }))
 
   /** All inputs at once; one by one, where one of them is wrong. */
@@ -214,9 +215,9 @@ const makeTasks = ({ target, upstream }: Parts, begin: Begin) => {
   return { run, runEach }
 }
 
-export const make = (dialect: Dialect, target: Target, upstream: Upstream, media: Media): Engine => {
+export const make = (dialect: Dialect, target: Target, exchange: HttpExchange, media: ImageFetcher): Engine => {
   const { deployment, options } = target
-  const parts = { dialect, target, upstream, media }
+  const parts = { dialect, target, exchange, media }
   const abilities = capabilitiesOf(options)
   const over = new InferenceError.EngineStopped({ deployment })
   let stopped = false
@@ -262,7 +263,7 @@ export const make = (dialect: Dialect, target: Target, upstream: Upstream, media
     isOver: () => stopped,
     stop: Effect.suspend(() => {
       stopped = true
-      return upstream.stop(over)
+      return exchange.stop(over)
     }),
     crashed: Effect.never
   }

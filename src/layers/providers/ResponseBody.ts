@@ -5,12 +5,12 @@ import { brief, malformed, parse } from "../../dialects/shared/ErrorMapping.ts"
 import type { Dialect, Target } from "../../dialects/shared/ProviderDialect.ts"
 import * as Policies from "../../domain/Defaults.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
-import type { Head, Wire } from "./Connection.ts"
+import type { Connection, Head } from "./Connection.ts"
 import { isKnown, Undecodable } from "./Decompression.ts"
-import type * as Watch from "./ExchangeTimeouts.ts"
+import type * as ExchangeTimeouts from "./ExchangeTimeouts.ts"
 
 /** The body of a success. */
-export interface Body {
+export interface ResponseBody {
   /** Fails for what went wrong with the exchange. */
   readonly pull: Pull.Pull<Uint8Array, InferenceError.InferenceError>
   /** Whether all has come, taken or not. */
@@ -19,7 +19,7 @@ export interface Body {
   readonly media: Wanted
   /** Hears what the body says of the key that it was asked with, if anything. */
   readonly note: (reason: InferenceError.Reason) => Effect.Effect<void>
-  readonly watch: Watch.Watch
+  readonly watch: ExchangeTimeouts.ExchangeTimeout
 }
 
 /** What is wanted of the answer. */
@@ -54,7 +54,7 @@ const unconnected = (error: NodeJS.ErrnoException & { readonly hostname?: string
 /** What the network said, before the answer began and in its middle. */
 export const broken = (
   target: Target,
-  limits: Watch.Limits,
+  limits: ExchangeTimeouts.Limits,
   error: Error,
   begun: boolean
 ): InferenceError.Reason => {
@@ -103,18 +103,18 @@ export const wrongHeaders = (target: Target, head: Head, wanted: Wanted) => {
 /** A body that is counted, timed, and has errors of ours. */
 export const watched = (
   target: Target,
-  limits: Watch.Limits,
-  wire: Wire,
-  watch: Watch.Watch
-): Omit<Body, "media" | "note"> => {
+  limits: ExchangeTimeouts.Limits,
+  connection: Connection,
+  watch: ExchangeTimeouts.ExchangeTimeout
+): Omit<ResponseBody, "media" | "note"> => {
   const most = target.options.maxResponseBytes ?? Policies.maxResponseBytes
   let bytes = 0
   return {
     watch,
-    isOver: wire.isOver,
+    isOver: connection.isOver,
     pull: Effect.suspend(() => {
       watch.wait()
-      return Effect.matchEffect(wire.pull, {
+      return Effect.matchEffect(connection.pull, {
         onSuccess: (piece) => {
           watch.took()
           bytes += piece.length
@@ -130,7 +130,7 @@ export const watched = (
 }
 
 /** The beginning of a refusal's body: parsed JSON, or text. */
-export const readRefusal = ({ pull }: Wire): Effect.Effect<unknown> => {
+export const readRefusal = ({ pull }: Connection): Effect.Effect<unknown> => {
   const pieces: Array<Uint8Array> = []
   let bytes = 0
   const read: Effect.Effect<void, Error | Cause.Done> = Effect.flatMap(pull, (piece) => {

@@ -19,7 +19,7 @@ export class Providers extends Context.Service<Providers, {
    *
    * @param now ms of `Monotonic`
    */
-  readonly keysRest: (deployment: Deployment, now: number) => number
+  readonly keyCooldown: (deployment: Deployment, now: number) => number
   /** Uses all keys of the deployment again, whatever its provider said to them. */
   readonly resetKeys: (deployment: Deployment) => void
 }>()("troupe/services/engines/Providers") {}
@@ -35,6 +35,6 @@ export const none = Providers.of({
         })
       )
     ),
-  keysRest: () => 0,
+  keyCooldown: () => 0,
   resetKeys: () => {}
 })

@@ -18,10 +18,10 @@ interface KeyState {
 }
 
 /** All keys of one deployment, at least one. */
-export type Keys = ReadonlyArray<KeyState>
+export type KeyPool = ReadonlyArray<KeyState>
 
 /** How long keys are left alone, ms. */
-export interface Rests {
+export interface Cooldowns {
   /** A limited key whose provider does not say how long. */
   readonly limited: number
   /** A limited key at most, whatever its provider says. */
@@ -33,16 +33,16 @@ export interface Rests {
 }
 
 /** @param weights each above 0 */
-export const make = (weights: ReadonlyArray<number>): Keys =>
+export const make = (weights: ReadonlyArray<number>): KeyPool =>
   weights.map((weight) => ({ weight, standing: "usable", until: 0, refusedAt: 0, refusals: 0 }))
 
 const isFree = ({ standing, until }: KeyState, now: number): boolean => standing === "usable" || until <= now
 
-const change = (keys: Keys, index: number, state: Partial<KeyState>): Keys =>
+const change = (keys: KeyPool, index: number, state: Partial<KeyState>): KeyPool =>
   keys.map((key, at) => at === index ? { ...key, ...state } : key)
 
 /** The first whose weights and those before it sum to more than the number. */
-const drawn = (keys: Keys, among: ReadonlyArray<number>, random: number): number => {
+const drawn = (keys: KeyPool, among: ReadonlyArray<number>, random: number): number => {
   let left = random * among.reduce((sum, index) => sum + keys[index]!.weight, 0)
   for (const index of among) {
     left -= keys[index]!.weight
@@ -52,7 +52,7 @@ const drawn = (keys: Keys, among: ReadonlyArray<number>, random: number): number
 }
 
 /** How long a key that was refused so many times in a row is not used, ms. */
-const refusedFor = (refusals: number, { longestRefused, refused }: Rests): number =>
+const refusedFor = (refusals: number, { longestRefused, refused }: Cooldowns): number =>
   Math.min(refused * 2 ** Math.max(0, refusals - 1), longestRefused)
 
 /**
@@ -62,19 +62,19 @@ const refusedFor = (refusals: number, { longestRefused, refused }: Rests): numbe
  * @param tried keys that this request has tried already
  */
 export const choose = (
-  keys: Keys,
+  keys: KeyPool,
   tried: ReadonlySet<number>,
   now: number,
   random: number,
-  rests: Rests
-): { readonly index: number; readonly keys: Keys } | undefined => {
+  cooldowns: Cooldowns
+): { readonly index: number; readonly keys: KeyPool } | undefined => {
   const free = keys.flatMap((key, index) => isFree(key, now) && !tried.has(index) ? [index] : [])
   if (free.length === 0) return undefined
   const index = drawn(keys, free, random)
   const { refusals, standing } = keys[index]!
   // A request that takes a refused key probes it; no other does meanwhile.
   return standing === "refused"
-    ? { index, keys: change(keys, index, { until: now + refusedFor(refusals, rests) }) }
+    ? { index, keys: change(keys, index, { until: now + refusedFor(refusals, cooldowns) }) }
     : { index, keys }
 }
 
@@ -84,7 +84,7 @@ export const choose = (
  *
  * @param asked when the request took the key, ms of `Monotonic`
  */
-export const accepted = (keys: Keys, index: number, asked: number, now: number): Keys => {
+export const accepted = (keys: KeyPool, index: number, asked: number, now: number): KeyPool => {
   const { refusedAt, standing, until } = keys[index]!
   const isOld = standing === "refused" ? asked <= refusedAt : until > now
   return standing === "usable" || isOld
@@ -97,22 +97,22 @@ export const accepted = (keys: Keys, index: number, asked: number, now: number):
  *
  * @param asked when the request took the key, ms of `Monotonic`
  */
-export const released = (keys: Keys, index: number, asked: number, now: number): Keys => {
+export const released = (keys: KeyPool, index: number, asked: number, now: number): KeyPool => {
   const { refusedAt, standing, until } = keys[index]!
   return standing === "refused" && asked > refusedAt && until > now ? change(keys, index, { until: now }) : keys
 }
 
 /** The provider limits the key, and so accepts it otherwise. */
 export const limited = (
-  keys: Keys,
+  keys: KeyPool,
   index: number,
   now: number,
   retryAfterMs: number | undefined,
-  rests: Rests
-): Keys =>
+  cooldowns: Cooldowns
+): KeyPool =>
   change(keys, index, {
     standing: "limited",
-    until: now + Math.min(retryAfterMs ?? rests.limited, rests.longest),
+    until: now + Math.min(retryAfterMs ?? cooldowns.limited, cooldowns.longest),
     refusals: 0
   })
 
@@ -122,30 +122,30 @@ export const limited = (
  *
  * @param asked when the request took the key, ms of `Monotonic`
  */
-export const refused = (keys: Keys, index: number, asked: number, now: number, rests: Rests): Keys => {
+export const refused = (keys: KeyPool, index: number, asked: number, now: number, cooldowns: Cooldowns): KeyPool => {
   const key = keys[index]!
   if (key.standing === "refused" && asked <= key.refusedAt) return keys
   const refusals = key.refusals + 1
   return change(keys, index, {
     standing: "refused",
-    until: now + refusedFor(refusals, rests),
+    until: now + refusedFor(refusals, cooldowns),
     refusedAt: now,
     refusals
   })
 }
 
 /** ms until any key may be used; 0 where one is free. */
-export const restsFor = (keys: Keys, now: number): number =>
+export const cooldownFor = (keys: KeyPool, now: number): number =>
   Math.min(...keys.map((key) => isFree(key, now) ? 0 : key.until - now))
 
 /** ms until the first refused key may be probed; undefined where none is refused. */
-export const probeIn = (keys: Keys, now: number): number | undefined => {
+export const probeIn = (keys: KeyPool, now: number): number | undefined => {
   const ends = keys.filter(({ standing }) => standing === "refused").map(({ until }) => until)
   return ends.length === 0 ? undefined : Math.max(0, Math.min(...ends) - now)
 }
 
 /** ms until the first limited key is free; undefined where all are refused. */
-export const limitedFor = (keys: Keys, now: number): number | undefined => {
+export const limitedFor = (keys: KeyPool, now: number): number | undefined => {
   const ends = keys.filter(({ standing }) => standing === "limited").map(({ until }) => until)
   return ends.length === 0 ? undefined : Math.max(0, Math.min(...ends) - now)
 }

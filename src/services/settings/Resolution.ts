@@ -10,7 +10,7 @@ import type { Policy } from "../../domain/RoutingPolicy.ts"
 import { mapPaths, pathsOf } from "../engines/EngineKinds.ts"
 import { languageModel as languageModelKind } from "../engines/LanguageModelKind.ts"
 import type { Options as CircuitOptions } from "../health/Circuit.ts"
-import type { Rests } from "../keys/KeyPool.ts"
+import type { Cooldowns } from "../keys/KeyPool.ts"
 import { policiesOf, routingFields, routingOf } from "./PolicySettings.ts"
 import type { Source } from "./Schema.ts"
 import type { Environment, Resolved } from "./Settings.ts"
@@ -161,8 +161,8 @@ const circuitsOf = ({ circuits = {} }: Source): CircuitOptions => {
 const msOr = (span: Duration.Duration | undefined, otherwise: number): number =>
   span === undefined ? otherwise : Duration.toMillis(span)
 
-const keyCooldownsOf = ({ keyCooldowns = {} }: Source): Rests => {
-  const { longest, longestRefused, limited, refused } = Defaults.keyRests
+const keyCooldownsOf = ({ keyCooldowns = {} }: Source): Cooldowns => {
+  const { longest, longestRefused, limited, refused } = Defaults.keyCooldowns
   return {
     limited: msOr(keyCooldowns.rateLimited, limited),
     longest: msOr(keyCooldowns.rateLimitedMax, longest),

@@ -5,7 +5,7 @@ import type { Model } from "../../domain/Deployment.ts"
 import * as Problems from "../../domain/Problem.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
 import type { Options as CircuitOptions } from "../health/Circuit.ts"
-import type { Rests } from "../keys/KeyPool.ts"
+import type { Cooldowns } from "../keys/KeyPool.ts"
 
 /** `NODE_ENV` chooses the environment; the default is development. */
 export const environments = ["development", "test", "production"] as const
@@ -54,7 +54,7 @@ export interface Resolved {
   }
   readonly circuits: CircuitOptions
   /** Cooldowns of provider keys after a rate limit or a rejection. */
-  readonly keyCooldowns: Rests
+  readonly keyCooldowns: Cooldowns
   /** Folder of the pulled models and their limit in bytes; left out, the free space of the disk. */
   readonly store: { readonly folder: string; readonly maxBytes?: number | undefined }
   /** `default` first. */

@@ -5,7 +5,7 @@ import { anthropic } from "../../../src/dialects/anthropic/Provider.ts"
 import { gemini } from "../../../src/dialects/gemini/Provider.ts"
 import { ollama } from "../../../src/dialects/ollama/Provider.ts"
 import { azureOpenAi, openAi } from "../../../src/dialects/openai/Provider.ts"
-import { makeJoint } from "../../../src/dialects/shared/PrefixStopMatcher.ts"
+import { makePrefixStopMatcher } from "../../../src/dialects/shared/PrefixStopMatcher.ts"
 import type { Dialect } from "../../../src/dialects/shared/ProviderDialect.ts"
 import { troupe } from "../../../src/dialects/troupe/Provider.ts"
 import type { Generation } from "../../../src/domain/Generation.ts"
@@ -92,7 +92,7 @@ describe("an answer that goes on", () => {
   }
 
   it("ends at a stop sequence that the text so far begins, which the provider cannot see", () => {
-    const join = makeJoint({ ...generation, stop: ["capital of"] }, options)
+    const join = makePrefixStopMatcher({ ...generation, stop: ["capital of"] }, options)
     assert.deepStrictEqual(join([text(" o")]), [text("")])
     const [, last, ...more] = join([text("f Japan"), text(" is"), finish])
     assert.deepInclude(last, { type: "finish", reason: "stop" })
@@ -100,7 +100,7 @@ describe("an answer that goes on", () => {
   })
 
   it("is told whole where it only looked like one", () => {
-    const join = makeJoint({ ...generation, stop: ["capital of"] }, options)
+    const join = makePrefixStopMatcher({ ...generation, stop: ["capital of"] }, options)
     const events = [...join([text(" o")]), ...join([text("n"), finish])]
     assert.strictEqual(events.map((event) => event.type === "text" ? event.text : "").join(""), " on")
     assert.deepStrictEqual(events.at(-1), finish)

@@ -14,8 +14,8 @@ import type { RemoteDeployment } from "../../../src/domain/Deployment.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import type { Message } from "../../../src/domain/Message.ts"
 import { mostImageBytes } from "../../../src/domain/Message.ts"
-import type { Upstream } from "../../../src/layers/providers/HttpExchange.ts"
-import * as Media from "../../../src/layers/providers/ImageFetcher.ts"
+import type { HttpExchange } from "../../../src/layers/providers/HttpExchange.ts"
+import * as ImageFetcher from "../../../src/layers/providers/ImageFetcher.ts"
 import * as RemoteEngine from "../../../src/layers/providers/RemoteEngine.ts"
 import { until } from "../../support/Service.ts"
 import { generation } from "./support.ts"
@@ -50,7 +50,7 @@ const asking = (url: string): ReadonlyArray<Message> => [
 const path = "messages[1].content[1].source.url"
 
 /** What a refusal says; it names the image. */
-const refusal = (media: Media.Media, url: string, taken: ImageTransport = "bytes") =>
+const refusal = (media: ImageFetcher.ImageFetcher, url: string, taken: ImageTransport = "bytes") =>
   Effect.map(Effect.flip(media.prepare(asking(url), taken)), ({ reason }) => {
     assert.deepInclude<object>(reason, { _tag: "InvalidRequest", path })
     return "detail" in reason ? reason.detail : ""
@@ -66,15 +66,15 @@ const resolving = (...lists: ReadonlyArray<ReadonlyArray<string>>) => {
   const resolve = ((_: string, __: unknown, done: Parameters<LookupFunction>[2]) => {
     const list = lists[Math.min(calls++, lists.length - 1)]!
     done(null, list.map((address) => ({ address, family: address.includes(":") ? 6 : 4 })))
-  }) as unknown as NonNullable<Media.Options["resolve"]>
+  }) as unknown as NonNullable<ImageFetcher.Options["resolve"]>
   return { resolve, calls: () => calls }
 }
 
-describe("Media", () => {
+describe("ImageFetcher", () => {
   it.live("brings the image of an allowed host as bytes", () =>
     Effect.gen(function*() {
       const { port, seen } = yield* hosted(png)
-      const media = yield* Media.make({ allowHosts: ["127.0.0.1"] })
+      const media = yield* ImageFetcher.make({ allowHosts: ["127.0.0.1"] })
       const [system, user] = yield* media.prepare(asking(`http://127.0.0.1:${port}/cat?size=1`), "bytes")
       assert.strictEqual(system?.content, "You see.")
       assert.deepStrictEqual(user?.content, [
@@ -86,7 +86,7 @@ describe("Media", () => {
 
   it.live("leaves conversations without URLs as they are", () =>
     Effect.gen(function*() {
-      const media = yield* Media.make({ allowHosts: [] })
+      const media = yield* ImageFetcher.make({ allowHosts: [] })
       const source = { type: "base64", mediaType: "image/png", data: "AAAA" } as const
       const messages: ReadonlyArray<Message> = [{ role: "user", content: [{ type: "image", source }] }]
       assert.strictEqual(yield* media.prepare(messages, "bytes"), messages)
@@ -95,7 +95,7 @@ describe("Media", () => {
   it.live("calls no host that is not public, and hands no such URL on", () =>
     Effect.gen(function*() {
       const { port, seen } = yield* hosted(png)
-      const media = yield* Media.make({ allowHosts: [] })
+      const media = yield* ImageFetcher.make({ allowHosts: [] })
       const hosts = ["127.0.0.1", "localhost", "2130706433", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0"]
       for (const host of [...hosts, "169.254.169.254", "10.0.0.1", "metadata.google.internal"]) {
         for (const taken of ["bytes", "urls"] as const) {
@@ -112,7 +112,7 @@ describe("Media", () => {
       const { port, seen } = yield* hosted(png)
       for (const list of [["127.0.0.1"], ["93.184.215.14", "127.0.0.1"], ["::ffff:127.0.0.1"], ["fd00::1"]]) {
         const { calls, resolve } = resolving(list)
-        const media = yield* Media.make({ allowHosts: [], resolve })
+        const media = yield* ImageFetcher.make({ allowHosts: [], resolve })
         assert.match(yield* refusal(media, `http://cats.example:${port}/`), /public Internet/)
         assert.strictEqual(calls(), 1)
       }
@@ -124,7 +124,7 @@ describe("Media", () => {
       const { port, seen } = yield* hosted(png)
       // Had it been resolved once to look and again to connect, the second answer would refuse the connection.
       const { calls, resolve } = resolving(["127.0.0.1"], ["127.0.0.2"])
-      const media = yield* Media.make({ allowHosts: ["cats.example"], resolve })
+      const media = yield* ImageFetcher.make({ allowHosts: ["cats.example"], resolve })
       yield* media.prepare(asking(`http://cats.example:${port}/`), "bytes")
       assert.strictEqual(calls(), 1)
       assert.deepStrictEqual(seen.map(({ host }) => host), [`cats.example:${port}`])
@@ -143,7 +143,7 @@ describe("Media", () => {
         if (to[way!] === undefined) return png(request, response)
         response.writeHead(302, { location: to[way!]! }).end()
       })
-      const media = yield* Media.make({ allowHosts: ["127.0.0.1", "localhost"] })
+      const media = yield* ImageFetcher.make({ allowHosts: ["127.0.0.1", "localhost"] })
       const at = (way: string) => `http://127.0.0.1:${port}/${way}`
       yield* media.prepare(asking(at("here")), "bytes")
       assert.deepStrictEqual(seen.map(({ url }) => url), ["/here", "/cat"])
@@ -180,7 +180,7 @@ describe("Media", () => {
             return void response.writeHead(404, { "content-type": "text/plain" }).end("secret")
         }
       })
-      const media = yield* Media.make({ allowHosts: ["127.0.0.1"] })
+      const media = yield* ImageFetcher.make({ allowHosts: ["127.0.0.1"] })
       const at = (name: string) => refusal(media, `http://127.0.0.1:${port}/${name}`)
       assert.match(yield* at("page"), /^Expected the URL of an image of a type among image\/png/)
       assert.match(yield* at("said"), /at most 20971520 bytes/)
@@ -193,7 +193,7 @@ describe("Media", () => {
     Effect.gen(function*() {
       const { port, server } = yield* hosted(png)
       server.close()
-      const media = yield* Media.make({ allowHosts: ["127.0.0.1"] })
+      const media = yield* ImageFetcher.make({ allowHosts: ["127.0.0.1"] })
       assert.strictEqual(
         yield* refusal(media, `http://127.0.0.1:${port}/`),
         "The host of this URL cannot be reached"
@@ -204,12 +204,12 @@ describe("Media", () => {
     Effect.gen(function*() {
       const takenBy = (provider: RemoteDeployment["provider"], baseUrl: string, dialect: Dialect) => {
         const taken: Array<ImageTransport> = []
-        const media: Media.Media = {
+        const media: ImageFetcher.ImageFetcher = {
           prepare: (_, one) => Effect.suspend(() => (taken.push(one), InferenceError.make(stopped)))
         }
         const stopped = new InferenceError.EngineStopped({ deployment: "a" })
         const options = { engine: "remote", provider, model: "m", baseUrl } as const
-        const upstream = { clean: (reason: InferenceError.Reason) => reason } as Upstream
+        const upstream = { clean: (reason: InferenceError.Reason) => reason } as HttpExchange
         const engine = RemoteEngine.make(dialect, { deployment: "a", model: "a", options }, upstream, media)
         const asked = { ...generation, messages: asking("https://example.com/cat.png") }
         return Effect.as(Effect.flip(Stream.runDrain(engine.generate(asked))), taken)
@@ -232,7 +232,7 @@ describe("Media", () => {
       const { port, seen } = yield* hosted((_, response) => {
         waiting.push(response)
       })
-      const media = yield* Media.make({ allowHosts: ["127.0.0.1"] })
+      const media = yield* ImageFetcher.make({ allowHosts: ["127.0.0.1"] })
       const source = { type: "url", url: `http://127.0.0.1:${port}/` } as const
       const content = Array.from({ length: 20 }, () => ({ type: "image", source }) as const)
       const fiber = yield* Effect.forkChild(Effect.flip(media.prepare([{ role: "user", content }], "bytes")))

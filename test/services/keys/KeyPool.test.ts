@@ -1,9 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as fc from "fast-check"
-import type { Keys } from "../../../src/services/keys/KeyPool.ts"
+import type { KeyPool } from "../../../src/services/keys/KeyPool.ts"
 import { accepted, choose, limited, limitedFor, make, probeIn, refused } from "../../../src/services/keys/KeyPool.ts"
 
-const rests = { limited: 1000, longest: 60_000, refused: 5000, longestRefused: 20_000 }
+const cooldowns = { limited: 1000, longest: 60_000, refused: 5000, longestRefused: 20_000 }
 const none: ReadonlySet<number> = new Set()
 
 const weights = fc.array(fc.double({ min: 0.01, max: 100, noNaN: true }), { minLength: 1, maxLength: 6 })
@@ -21,21 +21,21 @@ const happenings = fc.array(fc.record({
 type Happening = typeof happenings extends fc.Arbitrary<infer A> ? A extends ReadonlyArray<infer One> ? One : never
   : never
 
-const apply = (keys: Keys, one: Happening, now: number): Keys => {
+const apply = (keys: KeyPool, one: Happening, now: number): KeyPool => {
   const index = one.index % keys.length
   switch (one.kind) {
     case "limited":
-      return limited(keys, index, now, one.retryAfterMs, rests)
+      return limited(keys, index, now, one.retryAfterMs, cooldowns)
     case "refused":
-      return refused(keys, index, now, now, rests)
+      return refused(keys, index, now, now, cooldowns)
     case "accepted":
       return accepted(keys, index, now, now)
     case "chosen":
-      return choose(keys, none, now, one.random, rests)?.keys ?? keys
+      return choose(keys, none, now, one.random, cooldowns)?.keys ?? keys
   }
 }
 
-describe("Keys", () => {
+describe("KeyPool", () => {
   it("chooses only keys that are free and not tried, and one of them if there is one", () => {
     fc.assert(fc.property(weights, happenings, fc.uniqueArray(fc.nat(5)), random, (weights, all, tried, random) => {
       let keys = make(weights)
@@ -48,7 +48,7 @@ describe("Keys", () => {
       const free = keys.flatMap(({ standing, until }, index) =>
         (standing === "usable" || until <= now) && !excluded.has(index) ? [index] : []
       )
-      const chosen = choose(keys, excluded, now, random, rests)
+      const chosen = choose(keys, excluded, now, random, cooldowns)
       if (free.length === 0) assert.isUndefined(chosen)
       else assert.include(free, chosen?.index)
     }))
@@ -62,10 +62,10 @@ describe("Keys", () => {
         now += one.after
         keys = apply(keys, one, now)
       }
-      const later = now + Math.max(rests.longest, rests.longestRefused)
+      const later = now + Math.max(cooldowns.longest, cooldowns.longestRefused)
       const tried = new Set<number>()
       for (const _ of weights) {
-        const chosen = choose(keys, tried, later, 0.5, rests)
+        const chosen = choose(keys, tried, later, 0.5, cooldowns)
         assert.isDefined(chosen)
         tried.add(chosen.index)
       }
@@ -75,31 +75,31 @@ describe("Keys", () => {
 
   it("chooses by weight", () => {
     const keys = make([1, 3])
-    const draws = Array.from({ length: 1000 }, (_, index) => choose(keys, none, 0, index / 1000, rests)!.index)
+    const draws = Array.from({ length: 1000 }, (_, index) => choose(keys, none, 0, index / 1000, cooldowns)!.index)
     assert.strictEqual(draws.filter((index) => index === 0).length, 250)
   })
 
   it("leaves a limited key alone for as long as its provider says, and others go on", () => {
-    const keys = limited(make([1, 1]), 0, 100, 7000, rests)
-    for (const random of [0, 0.5, 0.99]) assert.strictEqual(choose(keys, none, 200, random, rests)?.index, 1)
+    const keys = limited(make([1, 1]), 0, 100, 7000, cooldowns)
+    for (const random of [0, 0.5, 0.99]) assert.strictEqual(choose(keys, none, 200, random, cooldowns)?.index, 1)
     assert.strictEqual(limitedFor(keys, 100), 7000)
-    assert.strictEqual(choose(keys, none, 7100, 0, rests)?.index, 0)
+    assert.strictEqual(choose(keys, none, 7100, 0, cooldowns)?.index, 0)
   })
 
   it("keeps to a limit when a request that was sent before it is answered", () => {
-    const keys = accepted(limited(make([1]), 0, 100, 7000, rests), 0, 50, 3000)
-    assert.isUndefined(choose(keys, none, 7099, 0, rests))
+    const keys = accepted(limited(make([1]), 0, 100, 7000, cooldowns), 0, 50, 3000)
+    assert.isUndefined(choose(keys, none, 7099, 0, cooldowns))
     assert.strictEqual(limitedFor(keys, 3100), 4000)
     assert.isUndefined(limitedFor(accepted(keys, 0, 7100, 7100), 7100))
   })
 
   it("has one request at a time probe a refused key", () => {
-    const keys = refused(make([1]), 0, 0, 0, rests)
-    assert.isUndefined(choose(keys, none, 4999, 0, rests))
-    const probe = choose(keys, none, 5000, 0, rests)
+    const keys = refused(make([1]), 0, 0, 0, cooldowns)
+    assert.isUndefined(choose(keys, none, 4999, 0, cooldowns))
+    const probe = choose(keys, none, 5000, 0, cooldowns)
     assert.strictEqual(probe?.index, 0)
-    assert.isUndefined(choose(probe!.keys, none, 5000, 0, rests))
-    assert.strictEqual(choose(accepted(probe!.keys, 0, 5000, 5001), none, 5000, 0, rests)?.index, 0)
+    assert.isUndefined(choose(probe!.keys, none, 5000, 0, cooldowns))
+    assert.strictEqual(choose(accepted(probe!.keys, 0, 5000, 5001), none, 5000, 0, cooldowns)?.index, 0)
     assert.isUndefined(limitedFor(keys, 0))
   })
 
@@ -108,30 +108,30 @@ describe("Keys", () => {
     let now = 0
     const pauses: Array<number> = []
     for (let probe = 0; probe < 5; probe++) {
-      keys = refused(keys, 0, now, now, rests)
+      keys = refused(keys, 0, now, now, cooldowns)
       const pause = probeIn(keys, now)!
-      assert.isUndefined(choose(keys, none, now + pause - 1, 0, rests))
+      assert.isUndefined(choose(keys, none, now + pause - 1, 0, cooldowns))
       now += pause
-      keys = choose(keys, none, now, 0, rests)!.keys
+      keys = choose(keys, none, now, 0, cooldowns)!.keys
       pauses.push(pause)
       now++
     }
     assert.deepStrictEqual(pauses, [5000, 10_000, 20_000, 20_000, 20_000])
-    keys = refused(accepted(keys, 0, now, now), 0, now, now, rests)
+    keys = refused(accepted(keys, 0, now, now), 0, now, now, cooldowns)
     assert.strictEqual(probeIn(keys, now), 5000)
   })
 
   it("takes refusals of requests that were in flight together for one", () => {
     let keys = make([1])
-    for (const now of [100, 101, 102]) keys = refused(keys, 0, 50, now, rests)
+    for (const now of [100, 101, 102]) keys = refused(keys, 0, 50, now, cooldowns)
     assert.strictEqual(probeIn(keys, 102), 4998)
   })
 
   it("keeps to a refusal when a request that was sent before it is answered, until a probe is", () => {
-    const keys = refused(make([1]), 0, 100, 100, rests)
-    assert.isUndefined(choose(accepted(keys, 0, 50, 3000), none, 5099, 0, rests))
-    const probe = choose(keys, none, 5100, 0, rests)!
-    assert.isUndefined(choose(accepted(probe.keys, 0, 100, 5200), none, 5200, 0, rests))
-    assert.strictEqual(choose(accepted(probe.keys, 0, 5100, 5200), none, 5200, 0, rests)?.index, 0)
+    const keys = refused(make([1]), 0, 100, 100, cooldowns)
+    assert.isUndefined(choose(accepted(keys, 0, 50, 3000), none, 5099, 0, cooldowns))
+    const probe = choose(keys, none, 5100, 0, cooldowns)!
+    assert.isUndefined(choose(accepted(probe.keys, 0, 100, 5200), none, 5200, 0, cooldowns))
+    assert.strictEqual(choose(accepted(probe.keys, 0, 5100, 5200), none, 5200, 0, cooldowns)?.index, 0)
   })
 })

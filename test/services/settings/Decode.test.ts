@@ -236,7 +236,7 @@ describe("a parsed configuration", () => {
         logFormat: "text",
         memory: { budgetBytes: undefined, hold: Duration.seconds(5) },
         circuits: Policies.breaker,
-        keyCooldowns: Policies.keyRests,
+        keyCooldowns: Policies.keyCooldowns,
         store: { folder: "/folder/models", maxBytes: 1000 },
         policies: [Policy.defaults],
         models: [{

@@ -6,7 +6,7 @@ import type { RemoteDeployment } from "../../domain/Deployment.ts"
 import * as HeaderValue from "../../domain/HeaderValue.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import * as Monotonic from "../../domain/Monotonic.ts"
-import * as Keys from "../../services/keys/KeyPool.ts"
+import * as KeyPool from "../../services/keys/KeyPool.ts"
 
 /** A key for one try. */
 export interface Held {
@@ -19,7 +19,7 @@ export interface Held {
   readonly probes: boolean
 }
 
-export interface KeyRing {
+export interface DeploymentKeys {
   /** A key that is free and not tried. Fails with why none is. */
   readonly take: (
     deployment: string,
@@ -30,7 +30,7 @@ export interface KeyRing {
   /** The provider has not answered. */
   readonly release: (held: Held) => Effect.Effect<void>
   /** ms until any key may be used; 0 where one is free. */
-  readonly restsFor: (now: number) => number
+  readonly cooldownFor: (now: number) => number
   /** All keys are free again, whatever the provider said to them. */
   readonly reset: () => void
   /** The same reason without the keys that a provider's words may hold. */
@@ -133,42 +133,45 @@ const cleaned = (reason: InferenceError.Reason, hide: (text: string) => string):
 /** Why no key is free. */
 const noneFree = (
   deployment: string,
-  keys: Keys.Keys,
+  keys: KeyPool.KeyPool,
   now: number,
   isUsedUp: boolean
 ): InferenceError.InferenceError => {
-  const retryAfterMs = Keys.limitedFor(keys, now)
+  const retryAfterMs = KeyPool.limitedFor(keys, now)
   return InferenceError.make(
     retryAfterMs === undefined
       ? new InferenceError.AuthenticationFailed({
         deployment,
-        retryAfterMs: Keys.probeIn(keys, now) ?? 0,
+        retryAfterMs: KeyPool.probeIn(keys, now) ?? 0,
         ...(isUsedUp ? { quota: true as const } : {})
       })
       : new InferenceError.RateLimited({ deployment, retryAfterMs, cached: true })
   )
 }
 
-export const make = (options: RemoteDeployment, rests: Keys.Rests = Policies.keyRests): KeyRing => {
+export const make = (
+  options: RemoteDeployment,
+  cooldowns: KeyPool.Cooldowns = Policies.keyCooldowns
+): DeploymentKeys => {
   const held = keysOf(options).map(([key]) => key)
   const secrets = secretsOf(options)
-  // No wait makes a used-up quota better: its key rests the longest from the first refusal on.
-  const quotaRests = { ...rests, refused: rests.longestRefused }
+  // No wait makes a used-up quota better: its key gets the longest cooldown from the first refusal on.
+  const quotaCooldowns = { ...cooldowns, refused: cooldowns.longestRefused }
   /** Keys whose quota was used up when they were last refused. */
   const usedUp = new Set<number>()
-  const fresh = Keys.make(keysOf(options).map(([, weight]) => weight))
+  const fresh = KeyPool.make(keysOf(options).map(([, weight]) => weight))
   let keys = fresh
 
-  const rejected = (index: number, since: number, now: number, isUsedUp: boolean): Keys.Keys => {
+  const rejected = (index: number, since: number, now: number, isUsedUp: boolean): KeyPool.KeyPool => {
     if (isUsedUp) usedUp.add(index)
     else usedUp.delete(index)
-    return Keys.refused(keys, index, since, now, isUsedUp ? quotaRests : rests)
+    return KeyPool.refused(keys, index, since, now, isUsedUp ? quotaCooldowns : cooldowns)
   }
 
   return {
     take: Effect.fnUntraced(function*(deployment, tried) {
       const now = yield* Monotonic.now
-      const chosen = Keys.choose(keys, tried, now, yield* Random.next, rests)
+      const chosen = KeyPool.choose(keys, tried, now, yield* Random.next, cooldowns)
       if (chosen === undefined) return yield* noneFree(deployment, keys, now, usedUp.size === held.length)
       const probes = chosen.keys !== keys
       keys = chosen.keys
@@ -177,16 +180,17 @@ export const make = (options: RemoteDeployment, rests: Keys.Rests = Policies.key
     note: ({ index, since }, reason) =>
       Effect.map(Monotonic.now, (now) => {
         if (reason?._tag === "AuthenticationFailed") keys = rejected(index, since, now, reason.quota === true)
-        else if (reason?._tag === "RateLimited") keys = Keys.limited(keys, index, now, reason.retryAfterMs, rests)
-        else if (proves(reason)) keys = Keys.accepted(keys, index, since, now)
-        else keys = Keys.released(keys, index, since, now)
+        else if (reason?._tag === "RateLimited") {
+          keys = KeyPool.limited(keys, index, now, reason.retryAfterMs, cooldowns)
+        } else if (proves(reason)) keys = KeyPool.accepted(keys, index, since, now)
+        else keys = KeyPool.released(keys, index, since, now)
         if (reason?._tag === "RateLimited" || proves(reason)) usedUp.delete(index)
       }),
     release: ({ index, since }) =>
       Effect.map(Monotonic.now, (now) => {
-        keys = Keys.released(keys, index, since, now)
+        keys = KeyPool.released(keys, index, since, now)
       }),
-    restsFor: (now) => Keys.restsFor(keys, now),
+    cooldownFor: (now) => KeyPool.cooldownFor(keys, now),
     reset: () => {
       keys = fresh
       usedUp.clear()
