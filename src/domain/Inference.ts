@@ -59,7 +59,9 @@ const Messages = Schema.Array(Message).check(Schema.isMinLength(1), Schema.makeF
 
 /** A tool that the model may call. */
 export const Tool = Schema.Struct({
-  name: Schema.String.check(Schema.isPattern(/^[\w.-]{1,128}$/)),
+  name: Schema.String.check(Schema.isPattern(/^[\w.-]{1,128}$/, {
+    message: "Expected 1 to 128 letters, digits, underscores, dots or hyphens"
+  })),
   description: Schema.optional(Schema.String),
   /** JSON Schema of the arguments, which are an object; default any. */
   parameters: Schema.optional(JsonObject)

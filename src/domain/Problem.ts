@@ -90,7 +90,7 @@ const inWords = (path: ReadonlyArray<PropertyKey>, message: string) => {
     return { path, expected: wordings.reduce((text, [pattern, words]) => text.replace(pattern, words), message) }
   }
   const others = found.map(([, , kind]) => kind).join(", ")
-  return { path: [...path, last[1]!], expected: `Expected ${others} or ${last[2]}` }
+  return { path: [...path, last[1]!], expected: `Expected ${others === "" ? "" : `${others} or `}${last[2]}` }
 }
 
 const issues = SchemaIssue.makeFormatterStandardSchemaV1({ leafHook: leafMessage })

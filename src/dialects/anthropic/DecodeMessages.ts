@@ -182,11 +182,14 @@ const blockProblems = (
   if (typeof content === "string") return []
   return listed(`${path}.content`, content).flatMap(([block, path]): ReadonlyArray<Problem> => {
     if (Object.hasOwn(speakers, block.type) && !speakers[block.type]!.includes(role)) {
-      return [{ path: `${path}.type`, expected: `No ${role} message has blocks of type ${block.type}` }]
+      return [{
+        path: `${path}.type`,
+        expected: `A message of role ${role} may not have a block of type ${block.type}`
+      }]
     }
     if ("input" in block) used.add(block.id)
     if (!("tool_use_id" in block) || used.has(block.tool_use_id)) return []
-    const expected = "No assistant message before this one has a tool_use block of this id"
+    const expected = "No earlier assistant message has a tool_use block with this id"
     return [{ path: `${path}.tool_use_id`, expected }]
   })
 }
@@ -208,10 +211,10 @@ const begunProblems = (
   return [
     ...(turn.every(([{ content }]) => isBeginning(content)) && turn.length < messages.length
       ? []
-      : [{ path, expected: "An answer is begun with a text, after other messages" }]),
+      : [{ path, expected: "A last message of the assistant must be a text, and must follow another message" }]),
     ...((output?.format ?? null) === null
       ? []
-      : [{ path, expected: "An answer can only be begun without output_config.format" }])
+      : [{ path, expected: "A last message of the assistant is not allowed with output_config.format" }])
   ]
 }
 
@@ -232,12 +235,12 @@ export const toolProblems = (
   const names = tools.map((tool) => isOwn(tool) ? tool.name : undefined)
   const repeated = names.flatMap((name, index) =>
     name !== undefined && names.indexOf(name) < index
-      ? [{ path: `tools[${index}].name`, expected: "Another tool has this name" }]
+      ? [{ path: `tools[${index}].name`, expected: "Another tool has the same name" }]
       : []
   )
   if (choice === undefined || choice.type === "auto" || choice.type === "none") return repeated
-  if (tools.length === 0) return [{ path: "tool_choice", expected: "Only allowed with tools" }]
+  if (tools.length === 0) return [{ path: "tool_choice", expected: "Allowed only with tools" }]
   return choice.type === "any" || names.includes(choice.name) || !tools.every(isOwn)
     ? repeated
-    : [...repeated, { path: "tool_choice.name", expected: "No tool of tools has this name" }]
+    : [...repeated, { path: "tool_choice.name", expected: "No tool in tools has this name" }]
 }

@@ -11,6 +11,7 @@ import { Schema } from "effect"
 import { JsonObject, Tool as InferenceTool } from "../../domain/Inference.ts"
 import { mediaTypes } from "../../domain/Message.ts"
 import { mostStops, mostTools, standing } from "../openai/Schema.ts"
+import { fieldsOfType } from "../shared/BodyChecks.ts"
 
 const within = (minimum: number, maximum: number) => Schema.isBetween({ minimum, maximum })
 
@@ -44,8 +45,8 @@ const ImageBlock = Schema.Struct({
 const other = (...known: ReadonlyArray<string>) =>
   Schema.Struct({
     type: Schema.String.check(
-      Schema.makeFilter((type: string) => known.includes(type) ? `Expected the fields of type ${type}` : undefined)
-    )
+      Schema.makeFilter((type: string) => known.includes(type) ? fieldsOfType(type) : undefined)
+    ).pipe(Schema.annotateKey({ messageMissingKey: fieldsOfType(known.at(-1)!) }))
   })
 
 /** An image of another source, as one that was uploaded. */
@@ -163,7 +164,9 @@ const prompt = {
 
 const StopText = Schema.NonEmptyString.check(
   Schema.isMaxLength(1000),
-  Schema.makeFilter((text: string) => text.isWellFormed() ? undefined : "Expected whole characters")
+  Schema.makeFilter((text: string) =>
+    text.isWellFormed() ? undefined : "Expected well-formed Unicode: a surrogate has no pair"
+  )
 )
 
 /** The body of `POST /v1/messages`. Other fields are for deployments that speak this dialect. */

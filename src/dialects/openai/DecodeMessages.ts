@@ -67,10 +67,10 @@ const roleProblems = (message: OpenAi.ChatMessage): ReadonlyArray<Problem> => {
   return [
     ...((message.content ?? message.refusal ?? message.audio ?? message.function_call ?? undefined) === undefined &&
         !called
-      ? [{ path: "content", expected: "Expected a text or a list of parts" }]
+      ? [{ path: "content", expected: "Expected a string or an array of parts" }]
       : []),
     ...(called && message.role !== "assistant"
-      ? [{ path: "tool_calls", expected: "Only an assistant calls tools" }]
+      ? [{ path: "tool_calls", expected: "Only a message of role assistant may have tool_calls" }]
       : [])
   ]
 }
@@ -79,8 +79,8 @@ const roleProblems = (message: OpenAi.ChatMessage): ReadonlyArray<Problem> => {
 const answerProblems = ({ role, tool_call_id }: OpenAi.ChatMessage, called: ReadonlySet<string>) => {
   if (role !== "tool" || called.has(tool_call_id ?? "")) return []
   const expected = typeof tool_call_id === "string"
-    ? "No assistant message before this one has a tool call of this id"
-    : "Expected the id of the tool call that this message answers"
+    ? "No earlier assistant message has a tool call with this id"
+    : "`tool_call_id` is required in a message of role tool"
   return [{ path: "tool_call_id", expected }]
 }
 
@@ -101,6 +101,6 @@ export const toolProblems = (tools: ReadonlyArray<OpenAi.AnyTool>): ReadonlyArra
   tools.flatMap((one, index) => {
     const name = nameOf(one)
     return name !== undefined && tools.findIndex((tool) => nameOf(tool) === name) < index
-      ? [{ path: `tools[${index}].function.name`, expected: "Another tool has this name" }]
+      ? [{ path: `tools[${index}].function.name`, expected: "Another tool has the same name" }]
       : []
   })

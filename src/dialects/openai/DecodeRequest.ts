@@ -138,10 +138,10 @@ const callOf = (body: ChatRequest, json: Body.Body, caller: CallerIdentity): Cha
 
 const choiceProblems = ({ tool_choice, tools = [] }: ChatRequest): ReadonlyArray<Problem> => {
   if (tool_choice === undefined || tool_choice === "none" || tool_choice === "auto") return []
-  if (tools.length === 0) return [{ path: "tool_choice", expected: "Only allowed with tools" }]
+  if (tools.length === 0) return [{ path: "tool_choice", expected: "Allowed only with tools" }]
   if (tool_choice === "required" || !("function" in tool_choice)) return []
   if (functionsOf(tools).some((tool) => tool.function.name === tool_choice.function.name)) return []
-  return [{ path: "tool_choice.function.name", expected: "No tool of tools has this name" }]
+  return [{ path: "tool_choice.function.name", expected: "No tool in tools has this name" }]
 }
 
 export const goOnProblems = (
@@ -157,19 +157,19 @@ export const goOnProblems = (
   return [
     ...(isText && messages.length > 1
       ? []
-      : [{ path, expected: "Only allowed where the last of several messages is an assistant's text" }]),
+      : [{ path, expected: "Allowed only if the last of several messages is a text of the assistant" }]),
     ...(format === undefined || format.type === "text"
       ? []
-      : [{ path, expected: "Only allowed without response_format" }])
+      : [{ path, expected: "Not allowed with response_format" }])
   ]
 }
 
 const optionProblems = (body: ChatRequest): ReadonlyArray<Problem> => [
   ...(body.stream_options !== undefined && body.stream !== true
-    ? [{ path: "stream_options", expected: "Only allowed with stream: true" }]
+    ? [{ path: "stream_options", expected: "Allowed only with stream: true" }]
     : []),
   ...((body.top_logprobs ?? 0) > 0 && body.logprobs !== true
-    ? [{ path: "top_logprobs", expected: "Only allowed with logprobs: true" }]
+    ? [{ path: "top_logprobs", expected: "Allowed only with logprobs: true" }]
     : [])
 ]
 

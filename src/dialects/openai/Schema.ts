@@ -11,6 +11,7 @@ import * as GoDuration from "../../domain/GoDuration.ts"
 import { LogitBias, Priority, Tool as InferenceTool } from "../../domain/Inference.ts"
 import { Detail } from "../../domain/Message.ts"
 import { RoutingOptions } from "../../domain/RoutingOptions.ts"
+import { fieldsOfType } from "../shared/BodyChecks.ts"
 
 const within = (minimum: number, maximum: number) => Schema.isBetween({ minimum, maximum })
 
@@ -30,7 +31,9 @@ export const standing = {
     Schema.Finite,
     Schema.String.check(
       Schema.isMaxLength(100),
-      Schema.isPattern(GoDuration.pattern, { message: "Expected a duration, as 5m or 1h30m, or a number of seconds" })
+      Schema.isPattern(GoDuration.pattern, {
+        message: "Expected a number of seconds or a duration, such as 5m or 1h30m"
+      })
     )
   ])),
   /** Not in OpenAI's API: who goes first among the waiting; default normal. */
@@ -58,7 +61,7 @@ export const ImagePart = Schema.Struct({
 const other = (...known: ReadonlyArray<string>) =>
   Schema.Struct({
     type: Schema.String.check(
-      Schema.makeFilter((type: string) => known.includes(type) ? `Expected the fields of type ${type}` : undefined)
+      Schema.makeFilter((type: string) => known.includes(type) ? fieldsOfType(type) : undefined)
     )
   })
 
@@ -142,7 +145,9 @@ const ResponseFormat = Schema.Union([
 
 const StopText = Schema.NonEmptyString.check(
   Schema.isMaxLength(1000),
-  Schema.makeFilter((text: string) => text.isWellFormed() ? undefined : "Expected whole characters")
+  Schema.makeFilter((text: string) =>
+    text.isWellFormed() ? undefined : "Expected well-formed Unicode: a surrogate has no pair"
+  )
 )
 
 export const StreamOptions = Schema.Struct({ include_usage: nullable(Schema.Boolean) })

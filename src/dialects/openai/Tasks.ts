@@ -43,7 +43,7 @@ const areTokens = (input: unknown): boolean =>
 /** A list of numbers is no list of wrong texts. */
 const decodeTexts = <A>(json: unknown, shape: Shape<A>): Decoded<A> =>
   typeof json === "object" && json !== null && "input" in json && areTokens(json.input)
-    ? Result.fail(new InvalidRequest({ path: "input", detail: "Tokens are not supported; send the text itself" }))
+    ? Result.fail(new InvalidRequest({ path: "input", detail: "Tokens are not supported. Send the text." }))
     : Body.decode(json, shape)
 
 const usageOf = (promptTokens: number) => ({ prompt_tokens: promptTokens, total_tokens: promptTokens })
@@ -106,7 +106,8 @@ export const encodeEmbeddings = (
   }
   const actual = vectors[0]?.length
   if (dimensions !== undefined && dimensions !== actual) {
-    const detail = `The vectors of "${request.model}" have ${actual} dimensions and are not cut; leave this field out`
+    const detail =
+      `The vectors of "${request.model}" have ${actual} dimensions and cannot be shortened. Remove this field.`
     return Result.fail(new InvalidRequest({ path: "dimensions", detail }))
   }
   return Result.succeed({
@@ -207,13 +208,13 @@ const tokenizeProblems = (
 ): ReadonlyArray<Problem> => {
   if (messages === undefined) {
     return [
-      ...(prompt === undefined ? [{ path: "prompt", expected: "Expected prompt or messages" }] : []),
-      ...(tools.length > 0 ? [{ path: "tools", expected: "Only allowed with messages" }] : []),
-      ...(continue_final_message ? [{ path: "continue_final_message", expected: "Only allowed with messages" }] : [])
+      ...(prompt === undefined ? [{ path: "prompt", expected: "`prompt` or `messages` is required" }] : []),
+      ...(tools.length > 0 ? [{ path: "tools", expected: "Allowed only with messages" }] : []),
+      ...(continue_final_message ? [{ path: "continue_final_message", expected: "Allowed only with messages" }] : [])
     ]
   }
   return [
-    ...(prompt === undefined ? [] : [{ path: "messages", expected: "Expected prompt or messages, not both" }]),
+    ...(prompt === undefined ? [] : [{ path: "messages", expected: "Send either `prompt` or `messages`, not both" }]),
     ...messageProblems(messages),
     ...toolProblems(tools),
     ...goOnProblems({ continue_final_message, messages })

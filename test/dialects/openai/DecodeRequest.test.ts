@@ -268,7 +268,7 @@ describe("OpenAiChat", () => {
     it.each([null, undefined, "text", 5, true, [[]]])("a body that is %j is refused as a whole", (body) => {
       const { detail, path } = refusal(body)
       assert.isUndefined(path)
-      assert.strictEqual(detail, "Expected the body to be a JSON object")
+      assert.strictEqual(detail, "The body must be a JSON object")
     })
 
     it("of several problems, the first is the path and all are in the text", () => {

@@ -78,7 +78,7 @@ describe("OpenAiTasks", () => {
   })
 
   it("says what to do about tokens in place of texts", () => {
-    assert.include(refusal(decodeClassify({ model: "m", input: [1, 2] })).detail, "send the text")
+    assert.include(refusal(decodeClassify({ model: "m", input: [1, 2] })).detail, "Send the text")
   })
 
   it("tokens to embed are for deployments of the dialect, and there may be many of them", () => {

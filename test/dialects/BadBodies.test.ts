@@ -1,0 +1,194 @@
+/** The exact texts that callers read for bad bodies, in both dialects. */
+import { assert } from "@effect/vitest"
+import { Result } from "effect"
+import { describe, it } from "vitest"
+import * as Anthropic from "../../src/dialects/anthropic/DecodeRequest.ts"
+import * as AnthropicError from "../../src/dialects/anthropic/EncodeError.ts"
+import * as OpenAi from "../../src/dialects/openai/DecodeRequest.ts"
+import * as OpenAiError from "../../src/dialects/openai/EncodeError.ts"
+import * as FieldNames from "../../src/dialects/openai/FieldNames.ts"
+import * as Tasks from "../../src/dialects/openai/Tasks.ts"
+import type { InvalidRequest } from "../../src/domain/InferenceError.ts"
+
+const user = { role: "user", content: "Hi" }
+
+const failureOf = (result: Result.Result<unknown, InvalidRequest>): InvalidRequest =>
+  Result.getOrThrowWith(Result.flip(result), () => new Error("The body was accepted."))
+
+const without = (body: object): object => JSON.parse(JSON.stringify(body)) as object
+
+const openAi = (fields: object): string => {
+  const failure = failureOf(OpenAi.decode(without({ model: "m", messages: [user], ...fields })))
+  return OpenAiError.fromReason(failure, FieldNames.chatErrors).body.error.message
+}
+
+const anthropic = (fields: object): string => {
+  const failure = failureOf(Anthropic.decode(without({ model: "m", max_tokens: 5, messages: [user], ...fields })))
+  return AnthropicError.fromReason(failure, "").body.error.message
+}
+
+const text = (message: object) => ({ messages: [message] })
+const named = (name: string) => ({ type: "function", function: { name } })
+
+type Case = readonly [fields: object, message: string]
+
+const shared: ReadonlyArray<Case> = [
+  [{ model: undefined }, "model: `model` is required"],
+  [{ model: "" }, "model: Expected a string that is not empty"],
+  [{ model: 5 }, "model: Expected a string"],
+  [{ messages: undefined }, "messages: `messages` is required"],
+  [
+    { messages: undefined, mesages: [user] },
+    "messages: `messages` is required; mesages is unknown. Did you mean messages?"
+  ],
+  [{ messages: [] }, "messages: Expected at least one element"],
+  [{ messages: "Hi" }, "messages: Expected an array"],
+  [{ messages: ["Hi"] }, "messages[0]: Expected an object"],
+  [text({ role: "user", content: [{ type: "text" }] }), "messages[0].content[0].text: `text` is required"],
+  [{ stream: "yes" }, "stream: Expected a boolean"],
+  [{ temperature: "hot" }, "temperature: Expected a number"],
+  [{ top_p: 2 }, "top_p: Expected a number from 0 to 1"],
+  [{ max_tokens: 0 }, "max_tokens: Expected a number from 1 to 1000000"],
+  [{ max_tokens: 1.5 }, "max_tokens: Expected an integer"],
+  [{ keep_alive: "soon" }, "keep_alive: Expected a number of seconds or a duration, such as 5m or 1h30m"],
+  [{ priority: "urgent" }, "priority: Expected one of \"low\", \"normal\", \"high\""],
+  [{ troupe: { retries: -1 } }, "troupe.retries: Expected a number from 0 to 10"]
+]
+
+const ofOpenAi: ReadonlyArray<Case> = [
+  [text({}), "messages[0].role: `role` is required"],
+  [
+    text({ role: "x", content: "" }),
+    "messages[0].role: Expected one of \"system\", \"developer\", \"user\", \"assistant\", \"tool\""
+  ],
+  [text({ role: "user" }), "messages[0].content: Expected a string or an array of parts"],
+  [text({ role: "user", content: 5 }), "messages[0].content: Expected a string, an array or null"],
+  [text({ role: "user", content: [5] }), "messages[0].content[0].type: Expected \"text\" or \"image_url\""],
+  [
+    text({ role: "user", content: [{ type: "image_url" }] }),
+    "messages[0].content[0].image_url: `image_url` is required"
+  ],
+  [
+    { messages: [user, { role: "tool", content: "x" }] },
+    "messages[1].tool_call_id: `tool_call_id` is required in a message of role tool"
+  ],
+  [
+    { messages: [user, { role: "tool", content: "x", tool_call_id: "q" }] },
+    "messages[1].tool_call_id: No earlier assistant message has a tool call with this id"
+  ],
+  [{ temperature: 9 }, "temperature: Expected a number from 0 to 2"],
+  [
+    { temperature: 9, n: 0 },
+    "temperature: Expected a number from 0 to 2; n: Expected a number from 1 to 128"
+  ],
+  [{ stop: [""] }, "stop[0]: Expected a string that is not empty"],
+  [{ stop: 5 }, "stop: Expected a string or an array"],
+  [{ stop: Array.from({ length: 17 }, () => "a") }, "stop: Expected at most 16 elements"],
+  [{ logit_bias: { a: 1 } }, "logit_bias.a: Expected a token id"],
+  [{ tools: [{}] }, "tools[0].type: `type` is required"],
+  [{ tools: [{ type: "function" }] }, "tools[0].function: `function` is required"],
+  [
+    { tools: [named("a b")] },
+    "tools[0].function.name: Expected 1 to 128 letters, digits, underscores, dots or hyphens"
+  ],
+  [{ tools: [named("a"), named("a")] }, "tools[1].function.name: Another tool has the same name"],
+  [{ tool_choice: "maybe" }, "tool_choice: Expected one of \"none\", \"auto\", \"required\""],
+  [{ tool_choice: "required" }, "tool_choice: Allowed only with tools"],
+  [
+    { tools: [named("a")], tool_choice: named("b") },
+    "tool_choice.function.name: No tool in tools has this name"
+  ],
+  [
+    { response_format: "json" },
+    "response_format.type: Expected \"text\", \"json_object\" or \"json_schema\""
+  ],
+  [{ response_format: { type: "json_schema" } }, "response_format.json_schema: `json_schema` is required"],
+  [{ stream_options: {} }, "stream_options: Allowed only with stream: true"],
+  [{ top_logprobs: 5 }, "top_logprobs: Allowed only with logprobs: true"],
+  [
+    { continue_final_message: true },
+    "continue_final_message: Allowed only if the last of several messages is a text of the assistant"
+  ]
+]
+
+const ofAnthropic: ReadonlyArray<Case> = [
+  [{ max_tokens: undefined }, "max_tokens: `max_tokens` is required"],
+  [text({ role: "tool", content: "" }), "messages[0].role: Expected one of \"user\", \"assistant\", \"system\""],
+  [text({ role: "user" }), "messages[0].content: `content` is required"],
+  [text({ role: "user", content: [] }), "messages[0].content: Expected at least one element"],
+  [
+    text({
+      role: "user",
+      content: [{ type: "image", source: { type: "base64", media_type: "image/bmp", data: "" } }]
+    }),
+    "messages[0].content[0].source.media_type: Expected one of \"image/png\", \"image/jpeg\", \"image/gif\", \"image/webp\""
+  ],
+  [
+    text({ role: "user", content: [{ type: "tool_result", tool_use_id: "x" }] }),
+    "messages[0].content[0].tool_use_id: No earlier assistant message has a tool_use block with this id"
+  ],
+  [
+    text({ role: "user", content: [{ type: "tool_use", id: "x", name: "y", input: {} }] }),
+    "messages[0].content[0].type: A message of role user may not have a block of type tool_use"
+  ],
+  [{ temperature: 2 }, "temperature: Expected a number from 0 to 1"],
+  [{ stop_sequences: "x" }, "stop_sequences: Expected an array"],
+  [{ system: 5 }, "system: Expected a string or an array"],
+  [{ tools: [{ name: "a" }] }, "tools[0].input_schema: `input_schema` is required"],
+  [
+    { tools: [{ name: "a b", input_schema: {} }] },
+    "tools[0].name: Expected 1 to 128 letters, digits, underscores, dots or hyphens"
+  ],
+  [{ tool_choice: { type: "tool" } }, "tool_choice.name: `name` is required"],
+  [{ tool_choice: { type: "any" } }, "tool_choice: Allowed only with tools"],
+  [{ tool_choice: "auto" }, "tool_choice.type: Expected \"auto\", \"any\", \"tool\" or \"none\""],
+  [{ output_config: { format: { type: "json" } } }, "output_config.format.type: Expected \"json_schema\""],
+  [{ metadata: { user_id: 5 } }, "metadata.user_id: Expected a string or null"]
+]
+
+const tasks = {
+  embeddings: [Tasks.decodeEmbedding, FieldNames.textErrors],
+  rerank: [Tasks.decodeRerank, FieldNames.rerankErrors],
+  classify: [Tasks.decodeClassify, FieldNames.textErrors],
+  tokenize: [Tasks.decodeTokenize, FieldNames.tokenizeErrors]
+} as const
+
+const ofTasks: ReadonlyArray<readonly [task: keyof typeof tasks, fields: object, message: string]> = [
+  ["embeddings", {}, "input: `input` is required"],
+  ["embeddings", { prompt: "a" }, "input: `input` is required; prompt is unknown. Did you mean input?"],
+  ["embeddings", { input: [] }, "input: Expected at least one element"],
+  ["embeddings", { input: "a", dimensions: 0 }, "dimensions: Expected a number of at least 1"],
+  ["embeddings", { input: "a", encoding_format: "x" }, "encoding_format: Expected one of \"float\", \"base64\""],
+  ["rerank", { query: "q" }, "documents: `documents` is required"],
+  ["rerank", { query: "q", documents: [5] }, "documents[0]: Expected a string or an object"],
+  ["classify", { input: [1, 2] }, "input: Tokens are not supported. Send the text."],
+  ["classify", { input: "a", labels: ["x"] }, "labels: No deployment of \"m\" accepts this field. Remove it."],
+  ["tokenize", {}, "prompt: `prompt` or `messages` is required"],
+  ["tokenize", { prompt: "a", messages: [user] }, "messages: Send either `prompt` or `messages`, not both"],
+  ["tokenize", { prompt: "a", tools: [named("a")] }, "tools: Allowed only with messages"]
+]
+
+describe("the message for a bad body", () => {
+  for (const [fields, message] of [...shared, ...ofOpenAi]) {
+    it(`of a chat completion: ${message}`, () => assert.strictEqual(openAi(fields), message))
+  }
+
+  for (const [fields, message] of [...shared, ...ofAnthropic]) {
+    it(`of a message: ${message}`, () => assert.strictEqual(anthropic(fields), message))
+  }
+
+  for (const [task, fields, message] of ofTasks) {
+    it(`of ${task}: ${message}`, () => {
+      const [decode, names] = tasks[task]
+      const failure = failureOf(decode({ model: "m", ...fields }))
+      assert.strictEqual(OpenAiError.fromReason(failure, names).body.error.message, message)
+    })
+  }
+
+  it("that is no object says so", () => {
+    for (const body of [[], "x", 5, null]) {
+      assert.strictEqual(failureOf(OpenAi.decode(body)).detail, "The body must be a JSON object")
+      assert.strictEqual(failureOf(Anthropic.decode(body)).detail, "The body must be a JSON object")
+    }
+  })
+})
