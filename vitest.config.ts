@@ -14,7 +14,9 @@ const isolated = [
   "test/{clients,conformance,service}/**/*.test.ts",
   "test/cli/{Models,PullProgress}.test.ts",
   "test/layers/engines/**/*.test.ts",
-  "test/workers/**/*.test.ts"
+  "test/workers/*.test.ts",
+  "test/workers/{llama,onnx}/**/*.test.ts",
+  "test/workers/grammar/JsonGrammarLlama.test.ts"
 ]
 
 /** Files of half a minute of CPU time or more. */
