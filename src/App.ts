@@ -36,6 +36,7 @@ import * as Models from "./services/models/Models.ts"
 import { Readiness } from "./services/models/Readiness.ts"
 import * as Registry from "./services/models/Registry.ts"
 import * as Metrics from "./services/observability/Metrics.ts"
+import * as Backoff from "./services/resilience/Backoff.ts"
 import * as DecisionLog from "./services/routing/DecisionLog.ts"
 import * as Router from "./services/routing/Router.ts"
 import { Settings, SettingsError } from "./services/settings/Settings.ts"
@@ -59,6 +60,7 @@ export const services = {
   pressure: MemoryPressure.layer,
   decisionLog: DecisionLog.layer,
   cachedResponses: CachedResponses.layer,
+  backoff: Backoff.layer,
   inference: Inference.layer
 }
 
@@ -75,7 +77,7 @@ export const memory = Memory.layer
 const assemble = (all: Services) =>
   all.inference.pipe(
     Layer.provideMerge(
-      Layer.mergeAll(all.router, all.metrics, all.pressure, all.decisionLog, all.cachedResponses)
+      Layer.mergeAll(all.router, all.metrics, all.pressure, all.decisionLog, all.cachedResponses, all.backoff)
     ),
     Layer.provideMerge(all.breaker),
     Layer.provideMerge(Layer.mergeAll(all.registry, all.models)),

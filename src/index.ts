@@ -77,6 +77,8 @@ export * as Models from "./services/models/Models.ts"
 export * as Registry from "./services/models/Registry.ts"
 /** Service: metrics of requests; durations in seconds. `App.monitoring` provides it. */
 export * as Metrics from "./services/observability/Metrics.ts"
+/** Service: the backoff between two attempts at one deployment, a `Schedule`; `App.services.backoff` provides it. */
+export * as Backoff from "./services/resilience/Backoff.ts"
 /** Service: the latest decision records of the router. */
 export * as DecisionLog from "./services/routing/DecisionLog.ts"
 /** Service: chooses the deployments for a request, and explains the choice. */

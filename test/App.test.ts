@@ -16,6 +16,7 @@ import { Pressure } from "../src/services/models/MemoryPressure.ts"
 import { Models } from "../src/services/models/Models.ts"
 import { Registry } from "../src/services/models/Registry.ts"
 import { Metrics } from "../src/services/observability/Metrics.ts"
+import { Backoff } from "../src/services/resilience/Backoff.ts"
 import { DecisionLog } from "../src/services/routing/DecisionLog.ts"
 import { Router } from "../src/services/routing/Router.ts"
 import { languageModel } from "../src/services/settings/Resolution.ts"
@@ -100,6 +101,7 @@ const tags = {
   pressure: Pressure,
   decisionLog: DecisionLog,
   cachedResponses: CachedResponses,
+  backoff: Backoff,
   inference: Inference
 } satisfies Record<keyof App.Services, unknown>
 

@@ -56,9 +56,6 @@ export interface Routing {
   readonly fallbacks: Readonly<Record<List, ReadonlyArray<string>>>
 }
 
-/** How much a pause may be shorter or longer, so that those who failed together do not come back together. */
-export const jitter = { least: 0.8, most: 1.2 } as const
-
 /** What holds where nothing is configured. */
 export const defaults: Policy = {
   name: "default",
@@ -109,34 +106,3 @@ export const policyFor = (
     timeouts: { ...named.timeouts, totalMs, ...(byCaller === undefined ? {} : { byCaller }) }
   })
 }
-
-/**
- * The pause before the `retry`th attempt after the first, ms.
- *
- * @param random from 0 to 1
- */
-export const backoffMs = ({ backoff }: Policy, retry: number, random: number): number => {
-  const { capMs, factor, initialMs } = backoff
-  const pause = Math.min(capMs, initialMs * factor ** (retry - 1))
-  return Math.round(pause * (jitter.least + (jitter.most - jitter.least) * random))
-}
-
-/** What may still be hedged: every request earns its share, and a hedge costs one. */
-export interface HedgeBudget {
-  readonly earned: number
-}
-
-export const noHedges: HedgeBudget = { earned: 0 }
-
-/** Hedges that a quiet time may save up. */
-const mostEarned = 10
-
-/** A request has come. */
-export const earn = ({ earned }: HedgeBudget, { hedge }: Policy): HedgeBudget => ({
-  earned: Math.min(mostEarned, earned + (hedge?.share ?? 0))
-})
-
-/** Pays for one hedge; `undefined` where there is not enough. */
-export const spend = ({ earned }: HedgeBudget): HedgeBudget | undefined =>
-  // Shares such as 0.1 do not add up to a whole number exactly.
-  earned < 1 - 1e-9 ? undefined : { earned: Math.max(0, earned - 1) }

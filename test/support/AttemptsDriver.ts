@@ -1,9 +1,11 @@
 /** Drives the machine of attempts through a world of scripted deployments, and keeps a record of all that was done. */
+import { Effect, Random } from "effect"
 import { draw } from "../../src/domain/Hashing.ts"
 import type { Reason } from "../../src/domain/InferenceError.ts"
 import * as InferenceError from "../../src/domain/InferenceError.ts"
 import { begin, next } from "../../src/services/resilience/AttemptMachine.ts"
-import type { Action, Event, Plan, State, Step } from "../../src/services/resilience/AttemptPlan.ts"
+import type { Action, Event, Plan, Start, State, Step } from "../../src/services/resilience/AttemptPlan.ts"
+import * as Backoff from "../../src/services/resilience/Backoff.ts"
 
 /** What becomes of a call: content at `contentMs`, if any, and the end at `endMs`. */
 export interface Outcome {
@@ -52,12 +54,9 @@ interface Timer {
   readonly fire: () => void
 }
 
-type Start = Extract<Action, { readonly type: "start" }>
-
 /** Runs one request to its end. */
 export const run = (plan: Plan, world: World): Log => {
   let now = 0
-  let draws = 0
   let timers: Array<Timer> = []
   const entries: Array<Entry> = []
   const calls: Array<Log["calls"][number]> = []
@@ -68,9 +67,18 @@ export const run = (plan: Plan, world: World): Log => {
     const open = world.actors[deployment]!.closed?.find(({ from, to }) => from <= at && at < to)
     return open === undefined ? 0 : open.to - at
   }
+  let draws = 0
+  const random = {
+    nextDoubleUnsafe: () => draw(world.seed ?? 0, draws++),
+    nextIntUnsafe: () => Math.floor(draw(world.seed ?? 0, draws++) * Number.MAX_SAFE_INTEGER)
+  }
+  const delays = Backoff.make(Backoff.fromPolicy, plan.policy)
+  const backoffOf = (deployment: string, reason: Reason) =>
+    Effect.runSync(Effect.provideService(delays.next(deployment, reason, now), Random.Random, random))
+  /** The deployment of each attempt. */
+  const starts = new Map<number, string>()
   const view = () => ({
     now,
-    random: draw(world.seed ?? 0, draws++),
     closedFor: (deployment: string) => closedFor(deployment, now)
   })
   const after = (ms: number, attempt: number | undefined, fire: () => void) => {
@@ -95,7 +103,7 @@ export const run = (plan: Plan, world: World): Log => {
     const retryAfterMs = closedFor(deployment, now)
     if (retryAfterMs > 0) {
       const reason = new InferenceError.CircuitOpen({ deployment, retryAfterMs })
-      return tell({ type: "failed", attempt, reason, tookMs: 0 })
+      return tell({ type: "failed", attempt, reason, tookMs: 0, backoffMs: backoffOf(deployment, reason) })
     }
     const { outcomes } = world.actors[deployment]!
     const turn = calls.filter((call) => call.deployment === deployment).length
@@ -106,11 +114,18 @@ export const run = (plan: Plan, world: World): Log => {
     after(endMs, attempt, () =>
       reason === undefined
         ? finish(attempt, contentMs !== undefined)
-        : tell({ type, attempt, reason: reason(deployment), tookMs: endMs }))
+        : tell({
+          type,
+          attempt,
+          reason: reason(deployment),
+          tookMs: endMs,
+          backoffMs: backoffOf(deployment, reason(deployment))
+        }))
   }
   const perform = (action: Action) => {
     switch (action.type) {
       case "start":
+        starts.set(action.attempt, action.deployment)
         return after(action.afterMs, action.attempt, () => launch(action))
       case "await-hedge":
         return after(
@@ -119,6 +134,7 @@ export const run = (plan: Plan, world: World): Log => {
           () => tell({ type: "hedge-due", attempt: action.attempt })
         )
       case "cancel":
+        delays.reset(starts.get(action.attempt)!)
         timers = timers.filter(({ attempt }) => attempt !== action.attempt)
     }
   }

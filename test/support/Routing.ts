@@ -20,6 +20,7 @@ import { Pressure } from "../../src/services/models/MemoryPressure.ts"
 import { Models } from "../../src/services/models/Models.ts"
 import * as Registry from "../../src/services/models/Registry.ts"
 import * as Metrics from "../../src/services/observability/Metrics.ts"
+import * as Backoff from "../../src/services/resilience/Backoff.ts"
 import * as DecisionLog from "../../src/services/routing/DecisionLog.ts"
 import * as Router from "../../src/services/routing/Router.ts"
 import { Settings } from "../../src/services/settings/Settings.ts"
@@ -64,6 +65,7 @@ export interface Setting {
   /** What has happened to deployments before the first request. */
   readonly events?: ReadonlyArray<ActorEvent>
   /** A program's own, in place of ours. */
+  readonly backoff?: Backoff.MakeSchedule
   readonly metrics?: Metrics.Metrics["Service"]
   readonly measure?: Router.Router["Service"]["measure"]
   /** The engines as their callers see them. */
@@ -124,7 +126,7 @@ const makeEngine = (world: World, id: string, part: Part, standing: Caller): Eng
 /** A world of these models; `a` has the deployments `a#0`, `a#1` and so on. */
 export const world = (setting: Setting): World => {
   const { disguise = (engine) => engine, events = [], fallbacks = {}, measure, metrics, models } = setting
-  const { policies = [], policy = {} } = setting
+  const { backoff = Backoff.fromPolicy, policies = [], policy = {} } = setting
   const parts = new Map<string, Part>()
   const own: Policy.Policy = { ...Policy.defaults, retries: 0, ...policy }
   const configured = Object.entries(models).map(([name, deployments]): Model => {
@@ -150,7 +152,9 @@ export const world = (setting: Setting): World => {
       Layer.provide(Router.layer)
     )
   const layer = InferenceLayer.layer.pipe(
-    Layer.provideMerge(Layer.mergeAll(routerLayer, DecisionLog.layer, CachedResponsesLayer.layer)),
+    Layer.provideMerge(
+      Layer.mergeAll(routerLayer, DecisionLog.layer, CachedResponsesLayer.layer, Backoff.layerWith(backoff))
+    ),
     Layer.provide([
       metrics === undefined ? Metrics.layer : Layer.succeed(Metrics.Metrics, metrics),
       Layer.effect(Pressure, SubscriptionRef.make<Level>("normal"))

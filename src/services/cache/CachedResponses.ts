@@ -23,8 +23,8 @@ import type { InferenceError } from "../../domain/InferenceError.ts"
 import * as Monotonic from "../../domain/Monotonic.ts"
 import type { Source } from "../../domain/Source.ts"
 import { choicesOf, isComplete, valueAt } from "../../domain/Source.ts"
-import type { Begun } from "../inference/AttemptScope.ts"
-import * as Operation from "../inference/RequestTelemetry.ts"
+import type { RoutedRequest } from "../inference/RequestTelemetry.ts"
+import * as RequestTelemetry from "../inference/RequestTelemetry.ts"
 import type { AttemptDraft } from "../routing/DecisionLog.ts"
 
 /** The name in `fallbacks`, and the deployment that a cached answer names. */
@@ -89,7 +89,7 @@ export interface AnswerBuilder {
   readonly end: () => Response
 }
 
-const server: Operation.Server = { id: name, provider: "troupe.cache" }
+const server: RequestTelemetry.Server = { id: name, provider: "troupe.cache" }
 
 const notCached = { reason: "NotCached", message: "No earlier answer to the same request is kept." }
 
@@ -109,27 +109,23 @@ const withCachedUsage = ({ usage, ...rest }: Response): Response => ({
   usage: { ...usage, cachedTokens: usage.promptTokens }
 })
 
-const recordAnswer = ({ progress }: Begun, { finishReason, usage }: Response) => {
-  const tally = Operation.tally(server)
-  tally.promptTokens = usage.promptTokens
-  tally.finish = { type: "finish", reason: finishReason, usage }
-  tally.done = true
-  progress.tally = tally
-  progress.failure = undefined
-  progress.record.answeredBy = server.id
+const recordAnswer = (state: RequestTelemetry.RequestState, { finishReason, usage }: Response) => {
+  const stats = RequestTelemetry.makeStats(server)
+  stats.promptTokens = usage.promptTokens
+  stats.finish = { type: "finish", reason: finishReason, usage }
+  stats.done = true
+  state.stats = stats
+  state.failure = undefined
+  state.record.answeredBy = server.id
 }
 
-/** A request that has been routed. */
-interface Asked {
-  readonly begun: Begun
-  readonly request: Request
-}
+type Routed = RoutedRequest<Request>
 
 const makeRecall = (responses: CachedResponses["Service"]) =>
-  Effect.fnUntraced(function*({ begun, request }: Asked, error: InferenceError) {
-    const { began, record } = begun.progress
+  Effect.fnUntraced(function*({ request, state }: Routed, error: InferenceError) {
+    const { record, startedAt } = state
     if (classify(error.reason).isCallerMistake) return yield* error
-    const startedMs = (yield* Monotonic.now) - began
+    const startedMs = (yield* Monotonic.now) - startedAt
     const found = yield* responses.recall(request)
     const draft: AttemptDraft = { deployment: server.id, startedMs, tookMs: 0, outcome: "failed" }
     record.attempts.push(draft)
@@ -140,7 +136,7 @@ const makeRecall = (responses: CachedResponses["Service"]) =>
     draft.outcome = "answered"
     draft.firstTokenMs = 0
     const response = withCachedUsage(found)
-    recordAnswer(begun, response)
+    recordAnswer(state, response)
     return {
       response,
       by: { deployment: server.id, attempts: record.attempts.length, decision: record.id } satisfies By
@@ -186,32 +182,32 @@ const collect = (
 /** The last entry of a model's fallbacks: keeps answers, and returns a kept one when everything else fails. */
 export const makeFallback = (responses: CachedResponses["Service"]) => {
   const recall = makeRecall(responses)
-  const keep = ({ request }: Asked, response: Response) =>
+  const keep = ({ request }: Routed, response: Response) =>
     isWhole(response, request) ? responses.keep(request, response) : Effect.void
 
   return {
     /** For a buffered answer. */
-    buffered: (asked: Asked, answer: Effect.Effect<Answer, InferenceError, Scope.Scope>) =>
+    buffered: (routed: Routed, answer: Effect.Effect<Answer, InferenceError, Scope.Scope>) =>
       Effect.matchEffect(answer, {
         onSuccess: (given) => {
           const { attempts: _, decision: __, deployment: ___, native = [], ...response } = given
           const isComplete = !native.some(({ hasMore }) => hasMore)
-          return Effect.as(isComplete ? keep(asked, response) : Effect.void, given)
+          return Effect.as(isComplete ? keep(routed, response) : Effect.void, given)
         },
-        onFailure: (error) => Effect.map(recall(asked, error), ({ by, response }): Answer => ({ ...response, ...by }))
+        onFailure: (error) => Effect.map(recall(routed, error), ({ by, response }): Answer => ({ ...response, ...by }))
       }),
     /** For a streamed answer. A failure after the first event is not replaced. */
     streamed: (
-      asked: Asked,
+      routed: Routed,
       makeAnswer: () => AnswerBuilder,
       opened: Effect.Effect<Opened, InferenceError, Scope.Scope>
     ) =>
       Effect.matchEffect(opened, {
         onSuccess: ({ events, ...by }) =>
-          Effect.succeed({ ...by, events: collect(events, makeAnswer(), (response) => keep(asked, response)) }),
+          Effect.succeed({ ...by, events: collect(events, makeAnswer(), (response) => keep(routed, response)) }),
         onFailure: (error) =>
           Effect.map(
-            recall(asked, error),
+            recall(routed, error),
             ({ by, response }): Opened => ({ ...by, events: Stream.fromIterable(eventsOf(response)) })
           )
       })

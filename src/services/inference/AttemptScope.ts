@@ -1,104 +1,191 @@
-/** One attempt, let through by its deployment's circuit, measured and written down to the end of its scope. */
-import { Cause, Effect, Exit } from "effect"
+/**
+ * One attempt, from the admission by its deployment's circuit to the end of its scope: it is measured and recorded, has the
+ * time limits of its policy, and leases an engine.
+ */
+import type { Scope } from "effect"
+import { Cause, Deferred, Effect, Exit } from "effect"
+import type { Caller } from "../../domain/Caller.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import { isCancellation } from "../../domain/FailureClass.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
+import type { Embedding } from "../../domain/Job.ts"
+import type { Engine } from "../engines/Engine.ts"
 import type { Breaker } from "../health/Breaker.ts"
 import type { Ending, Verdict } from "../health/Circuit.ts"
 import { endingOf } from "../health/Circuit.ts"
 import type { LatencySample } from "../health/LatencyStats.ts"
+import type { Models } from "../models/Models.ts"
 import type { GuardedCallbacks } from "../observability/GuardedCallbacks.ts"
+import type { Start } from "../resilience/AttemptPlan.ts"
+import * as Deadlines from "../resilience/Deadlines.ts"
 import type { AttemptDraft } from "../routing/DecisionLog.ts"
 import type { Route } from "../routing/Route.ts"
 import type { Router } from "../routing/Router.ts"
-import type { Progress } from "./RequestTelemetry.ts"
-import * as Operation from "./RequestTelemetry.ts"
+import * as EmbeddingBatcher from "./EmbeddingBatcher.ts"
+import type { AttemptStats, RoutedRequest } from "./RequestTelemetry.ts"
+import * as RequestTelemetry from "./RequestTelemetry.ts"
 
-/** A request that has been routed. */
-export interface Begun {
-  readonly route: Route
-  readonly progress: Progress
+/** An attempt that its deployment's circuit has admitted. */
+export interface AttemptContext {
+  readonly deployment: Deployment
+  /** The caller, with low priority if the plan says so. */
+  readonly caller: Caller
+  /** What the plan changes about the request. */
+  readonly start: Start
+  /** Leases the engine with a slot, within the queue's time limit. */
+  readonly lease: Effect.Effect<Engine, InferenceError, Scope.Scope>
+  readonly deadlines: Deadlines.Deadlines
+  readonly stats: AttemptStats
+  /** Called when the engine has granted a slot. */
+  readonly granted: () => void
+  /** Called when the first content has arrived. */
+  readonly content: () => void
+  /** A time limit or another attempt ended it, not the caller. */
+  superseded: boolean
 }
 
-/** Writes down how an attempt ended. */
-const close = (draft: AttemptDraft, exit: Exit.Exit<unknown, InferenceError>, tookMs: number): void => {
+/** Completes the record of an attempt. */
+const completeRecord = (draft: AttemptDraft, exit: Exit.Exit<unknown, InferenceError>, tookMs: number): void => {
   draft.tookMs = tookMs
   draft.outcome = Exit.isSuccess(exit) ? "answered" : "left"
   if (Exit.isSuccess(exit) || isCancellation(exit.cause)) return
   const error = Cause.squash(exit.cause) as Partial<InferenceError>
-  // A defect's words may hold anything.
+  // The text of a defect may hold secrets.
   draft.error = error.reason === undefined
     ? { reason: "Defect", message: "It ended in a defect." }
     : { reason: error.reason._tag, message: error.reason.message }
   draft.outcome = "failed"
 }
 
-/** A time limit that ends an attempt before it has a slot says nothing of the deployment, whichever limit it is. */
-const waitingEnded = ({ granted }: Operation.Tally, ending: Ending): Ending =>
+/** A time limit that ends an attempt before it has a slot does not count against the deployment. */
+const withoutQueueTimeout = ({ granted }: AttemptStats, ending: Ending): Ending =>
   !granted && ending.reason?._tag === "UpstreamTimeout" ? { ...ending, verdict: "left" } : ending
 
 interface Parts {
   readonly breaker: Breaker["Service"]
   readonly callbacks: GuardedCallbacks
+  readonly models: Models["Service"]
   readonly router: Router["Service"]
   /** ms of `Monotonic` */
   readonly now: () => number
 }
 
 const measurementsName = "router's measurements"
-const unmeasured: LatencySample = { granted: () => {}, content: () => {}, end: () => {} }
+const noSample: LatencySample = { granted: () => {}, content: () => {}, end: () => {} }
 
 /**
- * Whether no other deployment can take the request. Those that stand in for long prompts and refused content only do not
- * count: they are not asked when this one is not available.
+ * Whether no other deployment can take the request. Fallbacks for long prompts and refused content do not count: they do not
+ * replace a deployment that is not available.
  */
 export const isAlone = ({ alone, deployments, fallbacks: { ordinary } }: Route): boolean =>
   alone === true || deployments.length + ordinary.length === 1
 
-/** Begins attempts, and nobody leaves in between; fails with `CircuitOpen`. */
-export const make = ({ breaker, callbacks, now, router }: Parts) =>
-  Effect.fnUntraced(function*({ progress, route }: Begun, deployment: Deployment, hedge: boolean) {
+/** Enters the deployment's circuit; fails with `CircuitOpen`. */
+const makeEnter = ({ breaker, callbacks, now, router }: Parts) =>
+  Effect.fnUntraced(function*({ route, state }: RoutedRequest, deployment: Deployment, hedge: boolean) {
     const { id } = deployment
-    const tally = Operation.tally(Operation.serverOf(deployment))
-    const began = now()
-    const draft: AttemptDraft = { deployment: id, startedMs: began - progress.began, outcome: "running" }
+    const stats = RequestTelemetry.makeStats(RequestTelemetry.serverOf(deployment))
+    const startedAt = now()
+    const draft: AttemptDraft = { deployment: id, startedMs: startedAt - state.startedAt, outcome: "running" }
     if (hedge) draft.hedge = true
-    progress.record.attempts.push(draft)
-    const trial = callbacks.call(measurementsName, () => router.measure(id, route), unmeasured)
+    state.record.attempts.push(draft)
+    const sample = callbacks.call(measurementsName, () => router.measure(id, route), noSample)
     const end = (exit: Exit.Exit<unknown, InferenceError>, verdict: Verdict) => {
-      callbacks.call(measurementsName, () => trial.end(verdict, tally.tokens), undefined)
-      close(draft, exit, now() - began)
+      callbacks.call(measurementsName, () => sample.end(verdict, stats.tokens), undefined)
+      completeRecord(draft, exit, now() - startedAt)
     }
     const ending = () => {
-      const exit = Operation.exitOf(tally)
-      const ending = waitingEnded(tally, endingOf(exit))
+      const exit = RequestTelemetry.exitOf(stats)
+      const ending = withoutQueueTimeout(stats, endingOf(exit))
       end(exit, ending.verdict)
       return ending
     }
-    const granted = () => {
-      if (tally.granted) return
-      tally.granted = true
-      callbacks.call(measurementsName, trial.granted, undefined)
-    }
     const alone = isAlone(route)
-    let noteContent = yield* Effect.tapCause(
+    let circuitContent = yield* Effect.tapCause(
       breaker.enter(id, ending, alone),
       (cause) => Effect.sync(() => end(Exit.failCause(cause), "left"))
     )
-    const content = () => {
-      if (draft.firstTokenMs !== undefined) return
-      draft.firstTokenMs = now() - began
-      noteContent()
-      callbacks.call(measurementsName, trial.content, undefined)
-    }
     const openings = breaker.openings(id)
-    /** Whoever was called first may have found out, while this one waited, that it must not be called. */
-    const enterAgain = Effect.suspend(() =>
-      breaker.openings(id) === openings
-        ? Effect.void
-        : Effect.map(breaker.enter(id, () => endingOf(Operation.exitOf(tally)), alone), (entered) => {
-          noteContent = entered
-        })
-    )
-    return { tally, granted, content, enterAgain }
+    return {
+      stats,
+      granted: () => {
+        if (stats.granted) return
+        stats.granted = true
+        callbacks.call(measurementsName, sample.granted, undefined)
+      },
+      content: () => {
+        if (draft.firstTokenMs !== undefined) return
+        draft.firstTokenMs = now() - startedAt
+        circuitContent()
+        callbacks.call(measurementsName, sample.content, undefined)
+      },
+      /** Enters again if the circuit has opened while this attempt waited for a slot. */
+      enterAgain: Effect.suspend(() =>
+        breaker.openings(id) === openings
+          ? Effect.void
+          : Effect.map(breaker.enter(id, () => endingOf(RequestTelemetry.exitOf(stats)), alone), (entered) => {
+            circuitContent = entered
+          })
+      )
+    }
   }, Effect.uninterruptible)
+
+/** Opens attempts in the scope; fails with `CircuitOpen`. */
+export const make = (parts: Parts) => {
+  const { models, now } = parts
+  const enter = makeEnter(parts)
+  return Effect.fnUntraced(
+    function*(routed: RoutedRequest, deployment: Deployment, start: Start, deadline: number | undefined) {
+      const { request, route, state } = routed
+      const { content, enterAgain, granted, stats } = yield* enter(routed, deployment, start.hedge)
+      state.stats = stats
+      const caller: Caller = start.lowPriority ? { ...request, priority: "low" } : request
+      const deadlines = Deadlines.make(deployment.id, route.policy.timeouts, {
+        deadline,
+        now,
+        onLimit: () => {
+          context.superseded = true
+        }
+      })
+      const entered = Effect.map(enterAgain, granted)
+      const leased = Effect.tap(models.lease(deployment, caller, () => context.superseded), () => entered)
+      const context: AttemptContext = {
+        deployment,
+        caller,
+        start,
+        lease: deadlines.queue(leased),
+        deadlines,
+        stats,
+        granted,
+        content,
+        superseded: false
+      }
+      return context
+    }
+  )
+}
+
+/** Embeds together with other requests, within the queue's time limit. */
+export const makeEmbed = (models: Models["Service"]) => {
+  const embed = EmbeddingBatcher.make(models)
+  return (
+    context: AttemptContext,
+    inputs: ReadonlyArray<string>
+  ): Effect.Effect<ReadonlyArray<Embedding>, InferenceError> =>
+    Effect.suspend(() => {
+      const { caller, deadlines, deployment } = context
+      const granted = Deferred.makeUnsafe<void>()
+      const embeddings = embed({
+        deployment,
+        caller,
+        movedOn: () => context.superseded,
+        granted() {
+          context.granted()
+          Deferred.doneUnsafe(granted, Effect.void)
+        }
+      }, inputs)
+      return deadlines.queue === Deadlines.unlimited
+        ? embeddings
+        : Effect.raceFirst(embeddings, Effect.andThen(deadlines.queue(Deferred.await(granted)), Effect.never))
+    })
+}

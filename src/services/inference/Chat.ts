@@ -1,4 +1,4 @@
-/** Chat: an answer as it is generated, or whole. */
+/** Chat completions, streamed and buffered. */
 import { Cause, Channel, Effect, Pull, Stream } from "effect"
 import type { Deployment } from "../../domain/Deployment.ts"
 import { isCancellation } from "../../domain/FailureClass.ts"
@@ -11,22 +11,24 @@ import * as Content from "../../domain/Message.ts"
 import { needsOf, pathsOf } from "../../domain/RequiredCapabilities.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
 import type { Native } from "../../domain/Source.ts"
-import type { Engaged, Stage } from "./Pipeline.ts"
-import type { Progress, Tally } from "./RequestTelemetry.ts"
+import type { AttemptContext } from "./AttemptScope.ts"
+import type { Pipeline } from "./Pipeline.ts"
+import { byOf } from "./Pipeline.ts"
+import type { AttemptStats, RequestState, RoutedRequest } from "./RequestTelemetry.ts"
 import type { EventsPull } from "./StreamFailover.ts"
-import * as Continuation from "./StreamFailover.ts"
-import { check } from "./Validation.ts"
+import * as StreamFailover from "./StreamFailover.ts"
+import * as Validation from "./Validation.ts"
 
 type CallEvent = Extract<Event, { type: "tool_call" }>
 type FinishEvent = Extract<Event, { type: "finish" }>
 
-/** Nothing where nothing is said. */
+/** Nothing if the caller sets none of it. */
 const standingOf = ({ keepAlive, priority, tenant }: Request): Pick<Generation, "standing"> =>
   keepAlive === undefined && priority === undefined && tenant === undefined
     ? {}
     : { standing: { keepAlive, priority, tenant } }
 
-/** What an engine is asked: what the request says, without its routing. */
+/** The request without its routing, for an engine. */
 const generationOf = (request: Request): Generation => {
   const { keepAlive: _, model: __, priority: ___, route: ____, tenant: _____, ...asked } = request
   const {
@@ -57,7 +59,7 @@ const generationOf = (request: Request): Generation => {
   }
 }
 
-/** By name as in OpenTelemetry's GenAI conventions. */
+/** Span attributes of OpenTelemetry's GenAI conventions. */
 const chatAttributes = (request: Request): Record<string, unknown> => ({
   "gen_ai.request.max_tokens": request.maxTokens,
   "gen_ai.request.temperature": request.temperature,
@@ -70,16 +72,16 @@ const chatAttributes = (request: Request): Record<string, unknown> => ({
   "gen_ai.output.type": request.format === undefined ? undefined : "json"
 })
 
-/** Keeps the request's books while its events pass. */
-const note = (tally: Tally) => <Events extends ReadonlyArray<Event>>(events: Events): Events => {
+/** Counts the tokens of events in the attempt's statistics. */
+const count = (stats: AttemptStats) => <Events extends ReadonlyArray<Event>>(events: Events): Events => {
   for (const event of events) {
     if (event.type === "finish") {
-      tally.finish = event
-      tally.done = true
-      tally.tokens = event.usage.completionTokens
-      tally.promptTokens = event.usage.promptTokens
+      stats.finish = event
+      stats.done = true
+      stats.tokens = event.usage.completionTokens
+      stats.promptTokens = event.usage.promptTokens
     } else if (event.type !== "handoff") {
-      tally.tokens += event.tokens
+      stats.tokens += event.tokens
     }
   }
   return events
@@ -91,8 +93,8 @@ const callWith = (known: ToolCall | undefined, { arguments: piece, id = "", name
   arguments: (known?.arguments ?? "") + piece
 })
 
-/** A whole answer out of its events. */
-const makeWhole = () => {
+/** Builds a complete answer from its events. */
+const makeAnswer = () => {
   let text = ""
   let thoughts = ""
   let finish: FinishEvent | undefined
@@ -136,54 +138,53 @@ const makeWhole = () => {
   }
 }
 
-/** A stream that just ends is not an answer. */
+/** A stream that ends without `finish` is not an answer. */
 const brokeOff = ({ id }: Deployment): EventsPull =>
   Effect.fail(make(new EngineFailed({ deployment: id, detail: "Its answer broke off." }))) as EventsPull
 
-/** An answer that has come to its end stays whole, also where its engine dies of giving back what it held. */
+/** The end of a pull. A defect after a complete answer, as when the engine's resources are released, is logged only. */
 const endOf = (
-  { deployment, tally: { done } }: Engaged,
+  { deployment, stats: { done } }: AttemptContext,
   cause: Cause.Cause<InferenceError | Cause.Done>
 ): EventsPull => {
   if (Pull.isDoneCause(cause)) return done ? Cause.done() : brokeOff(deployment)
   const isDefect = !isCancellation(cause) && Cause.findErrorOption(cause)._tag === "None"
   return done && isDefect
     ? Effect.andThen(
-      Effect.logError(`The engine of "${deployment.id}" ended in a defect after a whole answer.`, cause),
+      Effect.logError(`The engine of "${deployment.id}" ended in a defect after a complete answer.`, cause),
       Cause.done()
     )
     : Effect.failCause(cause)
 }
 
-/** An engine's events, with the attempt's books kept; they must end in a `finish`. */
+/** The engine's events, counted and within the time limits; they must end in a `finish`. */
 const pullOf = Effect.fnUntraced(
-  function*(engaged: Engaged, { generation, space }: Continuation.Asked) {
-    const { borrow, content, limits, tally } = engaged
-    const engine = yield* borrow
-    // Not `Stream.toPull`, which guards each pull against others beside it.
+  function*(context: AttemptContext, generation: Generation, join: StreamFailover.Join | undefined) {
+    const { content, deadlines, lease, stats } = context
+    const engine = yield* lease
+    // Not `Stream.toPull`, which synchronizes concurrent pulls.
     const pull = yield* Channel.toPullScoped(Stream.toChannel(engine.generate(generation)), yield* Effect.scope)
-    const keep = note(tally)
-    const join = space === "" ? undefined : Continuation.makeJoin(space)
-    const noted = Effect.map(pull, (events) => {
-      // An answer in one piece tells nothing of when its first token was there.
+    const counted = count(stats)
+    const events = Effect.map(pull, (events) => {
+      // A buffered answer does not show when its first token was generated.
       if (generation.buffered !== true || events.at(-1)?.type !== "finish") content()
-      return keep(join === undefined ? events : join(events))
+      return counted(join === undefined ? events : join(events))
     })
-    const whole: EventsPull = Effect.catchCause(noted, (cause) => endOf(engaged, cause))
-    return { first: limits.first(whole), next: limits.next(whole) }
+    const ended: EventsPull = Effect.catchCause(events, (cause) => endOf(context, cause))
+    return { first: deadlines.first(ended), next: deadlines.next(ended) }
   }
 )
 
-/** Keeps why an answer breaks off; its end is no failure. */
-const noteFailure = (tally: Tally, progress: Progress, pull: EventsPull): EventsPull =>
+/** Keeps the cause of an answer that breaks off. */
+const recordFailure = (stats: AttemptStats, state: RequestState, pull: EventsPull): EventsPull =>
   Effect.tapCause(pull, (cause) =>
     Effect.sync(() => {
       if (Pull.isDoneCause(cause)) return
-      tally.failure = cause as Cause.Cause<InferenceError>
-      progress.failure = tally.failure
+      stats.failure = cause as Cause.Cause<InferenceError>
+      state.failure = stats.failure
     }))
 
-/** The prompt as one text, as engines begin it: what tools there are comes first. */
+/** The prompt as one text that begins as the engine's prompt does: with the tools. */
 const textOf = ({ messages, tools = [] }: Request): string => JSON.stringify([tools, messages])
 
 const lengthOf = ({ messages }: Request): number =>
@@ -192,98 +193,102 @@ const lengthOf = ({ messages }: Request): number =>
     0
   )
 
-const checkChat = Effect.fnUntraced(function*({ begin }: Stage, given: Request) {
-  const request = yield* check.chat(given)
-  const wish = {
+/** Validates and routes a request. */
+const route = Effect.fnUntraced(function*({ begin }: Pipeline, input: Request) {
+  const request = yield* Validation.chat(input)
+  const routing = {
     ...request,
     capabilities: needsOf(request),
     pathsOf: (need: string) => pathsOf(request, need),
     promptLength: lengthOf(request),
     promptText: () => textOf(request)
   }
-  const begun = yield* begin("chat", wish, chatAttributes(request))
-  return { begun, request, generation: generationOf(request) }
+  return yield* begin("chat", request, routing, chatAttributes(request))
 })
 
-type Checked = Effect.Success<ReturnType<typeof checkChat>>
+/** A pull of events that were pulled already, and then of the rest. */
+const startingWith = (first: Effect.Success<EventsPull>, rest: EventsPull): EventsPull => {
+  let isFirst = true
+  return Effect.suspend(() => {
+    if (!isFirst) return rest
+    isFirst = false
+    return Effect.succeed(first)
+  })
+}
 
-/**
- * The first of an answer, whoever brings it, and the rest of it: from here on a failure is the request's, unless another
- * may go on.
- */
-const begin = (stage: Stage) =>
-  Effect.fnUntraced(function*({ begun, generation, request }: Checked) {
-    const said = Continuation.nothing()
-    const committed = yield* stage.commit(begun, request, (engaged) =>
-      Effect.flatMap(pullOf(engaged, Continuation.asked(generation, engaged.start, said)), ({ first, next }) =>
+/** An answer whose first event has arrived. A later failure is the request's, unless another deployment continues it. */
+const start = ({ execute }: Pipeline) =>
+  Effect.fnUntraced(function*(routed: RoutedRequest<Request>) {
+    const { request, route: { policy }, state } = routed
+    const generation = generationOf(request)
+    const sent = StreamFailover.nothingSent()
+    const winner = yield* execute(routed, (context) => {
+      const { deadlines, start, stats } = context
+      const [attempt, join] = StreamFailover.next(generation, start, sent)
+      return Effect.flatMap(pullOf(context, attempt, join), ({ first, next }) =>
         // A stream that ends without an event has failed.
         Effect.map(
-          Pull.catchDone(first, () =>
-            Effect.never),
-          (first): Continuation.Beginning => ({
-            first,
-            rest: noteFailure(engaged.tally, begun.progress, engaged.limits.total(next))
-          })
-        )))
-    const pull = begun.route.policy.continue && Continuation.isPossible(generation)
-      ? Continuation.over(committed, generation, said, begun.progress)
-      : Continuation.whole(committed.value)
-    return { ...committed.by, events: Stream.fromPull(Effect.succeed(pull)) } satisfies Opened
+          Pull.catchDone(first, () => Effect.never),
+          (events) => startingWith(events, recordFailure(stats, state, deadlines.total(next)))
+        ))
+    })
+    const pull = policy.continue && StreamFailover.isPossible(generation)
+      ? StreamFailover.continued(winner, generation, sent, state)
+      : winner.value
+    return { ...byOf(winner), events: Stream.fromPull(Effect.succeed(pull)) } satisfies Opened
   })
 
-/** With an earlier answer where all else fails, if the model has that. */
-export const open = (stage: Stage) => {
-  const answer = begin(stage)
-  return (given: Request) =>
+export const open = (pipeline: Pipeline) => {
+  const answer = start(pipeline)
+  return (input: Request) =>
     Effect.flatMap(
-      checkChat(stage, given),
-      (checked) =>
-        checked.begun.route.cached ? stage.cached.streamed(checked, makeWhole, answer(checked)) : answer(checked)
+      route(pipeline, input),
+      (routed) => routed.route.cached ? pipeline.cached.streamed(routed, makeAnswer, answer(routed)) : answer(routed)
     )
 }
 
-export const stream = (stage: Stage) => {
-  const begin = open(stage)
+export const stream = (pipeline: Pipeline) => {
+  const opened = open(pipeline)
   return (request: Request): Stream.Stream<Event, InferenceError> =>
-    Stream.unwrap(Effect.map(begin(request), ({ events }) => events))
+    Stream.unwrap(Effect.map(opened(request), ({ events }) => events))
 }
 
-/** Whether the policy looks at an answer's pieces: for its first one, or between two. */
-const watchesPieces = ({ hedge, timeouts: { firstTokenMs, stallMs } }: Policy): boolean =>
+/** Whether the policy depends on the time of the first piece of an answer, or between two. */
+const dependsOnPieces = ({ hedge, timeouts: { firstTokenMs, stallMs } }: Policy): boolean =>
   hedge !== undefined || firstTokenMs !== undefined || stallMs !== undefined
 
-/** A whole answer: nobody has seen any of it before it is whole, so another may take over until then. */
-const complete = (stage: Stage) =>
-  Effect.fnUntraced(function*({ begun, generation: asked, request }: Checked) {
-    const generation = watchesPieces(begun.route.policy) ? asked : { ...asked, buffered: true }
-    const { value, ...by } = yield* stage.attempt(begun, request, (engaged) =>
+/** A buffered answer. Another deployment may take over until it is complete, since the caller has received nothing. */
+const complete = ({ execute }: Pipeline) =>
+  Effect.fnUntraced(function*(routed: RoutedRequest<Request>) {
+    const asked = generationOf(routed.request)
+    const generation = dependsOnPieces(routed.route.policy) ? asked : { ...asked, buffered: true }
+    const winner = yield* execute(routed, (context) =>
       Effect.gen(function*() {
-        const whole = makeWhole()
-        const { first, next } = yield* pullOf(
-          engaged,
-          Continuation.asked(generation, engaged.start, Continuation.nothing())
-        )
+        const answer = makeAnswer()
+        const [attempt, join] = StreamFailover.next(generation, context.start, StreamFailover.nothingSent())
+        const { first, next } = yield* pullOf(context, attempt, join)
         let pull = first
         const drained = Effect.whileLoop({
           while: () => true,
           body: () => pull,
           step: (events) => {
             pull = next
-            for (const event of events) whole.add(event)
+            for (const event of events) answer.add(event)
           }
         })
         yield* Pull.catchDone(drained, () => Effect.void)
-        return whole.end()
+        return answer.end()
       }))
-    return { ...value, ...by } satisfies Answer
+    return { ...winner.value, ...byOf(winner) } satisfies Answer
   })
 
-/** Likewise. */
-export const generate = (stage: Stage) => {
-  const answer = complete(stage)
-  return (given: Request) =>
+export const generate = (pipeline: Pipeline) => {
+  const answer = complete(pipeline)
+  return (input: Request) =>
     Effect.scoped(
-      Effect.flatMap(checkChat(stage, given), (checked) =>
-        checked.begun.route.cached ? stage.cached.buffered(checked, answer(checked)) : answer(checked))
+      Effect.flatMap(
+        route(pipeline, input),
+        (routed) => routed.route.cached ? pipeline.cached.buffered(routed, answer(routed)) : answer(routed)
+      )
     )
 }

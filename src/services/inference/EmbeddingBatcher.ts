@@ -1,14 +1,13 @@
 /**
- * Embeddings of many callers in one job of the engine.
+ * Batches embedding requests of several callers into one job of the engine.
  *
  * **Details**
  *
- * While the engine is at work on a batch, requests gather: up to 10, or for 100 ms. An engine that has nothing to do
- * begins at once. Each caller gets his own vectors or his own error.
+ * While the engine works on a batch, up to `Policies.batchSize` requests are collected, for at most `Policies.batchWait`. An
+ * idle engine starts at once. Each request gets its own vectors or its own error.
  *
- * A batch holds requests of one tenant and one priority, so that a job waits in the queue by the rights of every request
- * in it: no request uses another tenant's turn or another's priority. As without batches, the `keepAlive` of the last
- * request counts.
+ * A batch holds requests of one tenant and one priority, so that no request uses another tenant's turn in the queue or
+ * another priority. The `keepAlive` of the last request holds, as without batches.
  */
 import { Context, Deferred, Effect, Exit, Request, RequestResolver, Result } from "effect"
 import type { Caller } from "../../domain/Caller.ts"
@@ -20,10 +19,10 @@ import { InvalidRequest, make as makeError } from "../../domain/InferenceError.t
 import type { Embedding } from "../../domain/Job.ts"
 import type { Models } from "../models/Models.ts"
 
-/** What a batch needs to know of each request in it. */
-export interface Asking {
+/** An attempt that takes part in a batch. */
+export interface BatchedAttempt {
   readonly deployment: Deployment
-  readonly standing: Caller
+  readonly caller: Caller
   /** Called when the batch has a slot. */
   readonly granted: () => void
   /** See `Models.lease`. */
@@ -32,22 +31,22 @@ export interface Asking {
 
 interface Embed extends Request.Request<ReadonlyArray<Embedding>, InferenceError> {
   readonly _tag: "Embed"
-  readonly asking: Asking
+  readonly attempt: BatchedAttempt
   readonly inputs: ReadonlyArray<string>
-  /** Done when its caller has left. */
+  /** Done when the caller has disconnected. */
   readonly left: Deferred.Deferred<void>
 }
 const Embed = Request.tagged<Embed>("Embed")
 
 type Entry = Request.Entry<Embed>
 
-/** A wrong input's error, which counts in the batch, with the caller's own count. */
+/** The error of an invalid input, with the index in the caller's own request instead of the batch. */
 const ownError = (error: InferenceError, index: number): InferenceError =>
   error.reason._tag === "InvalidRequest" && error.reason.path !== undefined
     ? makeError(new InvalidRequest({ detail: error.reason.detail, path: `inputs[${index}]` }))
     : error
 
-/** All vectors, or the first input's error. */
+/** All vectors, or the error of the first invalid input. */
 const exitOf = (
   results: ReadonlyArray<Result.Result<Embedding, InferenceError>>
 ): Exit.Exit<ReadonlyArray<Embedding>, InferenceError> => {
@@ -57,21 +56,21 @@ const exitOf = (
   return Exit.succeed(results.map((result) => Result.getOrThrow(result)))
 }
 
-/** How a batch stands in the queue. All of its requests have the same tenant and priority. */
-const standingOf = (entries: ReadonlyArray<Entry>): Caller => entries.at(-1)!.request.asking.standing
+/** The caller of a batch. All of its requests have the same tenant and priority. */
+const callerOf = (entries: ReadonlyArray<Entry>): Caller => entries.at(-1)!.request.attempt.caller
 
-/** Requests that may share a batch have the same. */
-const groupOf = ({ request: { asking: { standing: { priority = "normal", tenant = "" } } } }: Entry): string =>
+/** Equal for requests that may share a batch. */
+const groupOf = ({ request: { attempt: { caller: { priority = "normal", tenant = "" } } } }: Entry): string =>
   `${priority} ${tenant}`
 
 const runBatch = (models: Models["Service"], entries: ReadonlyArray<Entry>) => {
-  const { asking: { deployment } } = entries[0]!.request
-  const movedOn = () => entries.some(({ request: { asking } }) => asking.movedOn())
-  const allLeft = Effect.forEach(entries, ({ request: { left } }) => Deferred.await(left), { discard: true })
+  const { attempt: { deployment } } = entries[0]!.request
+  const movedOn = () => entries.some(({ request: { attempt } }) => attempt.movedOn())
+  const allDisconnected = Effect.forEach(entries, ({ request: { left } }) => Deferred.await(left), { discard: true })
   const answered = Effect.gen(function*() {
-    const engine = yield* models.lease(deployment, standingOf(entries), movedOn)
-    for (const { request: { asking } } of entries) asking.granted()
-    // They go on together, as far as the one that has come the farthest.
+    const engine = yield* models.lease(deployment, callerOf(entries), movedOn)
+    for (const { request: { attempt } } of entries) attempt.granted()
+    // The batch continues with the largest hop count of its requests.
     const hops = Math.max(...entries.map(({ context }) => Context.get(context, HopCount)))
     const results = yield* Effect.provideService(
       engine.embed(entries.flatMap(({ request }) => request.inputs)),
@@ -85,9 +84,9 @@ const runBatch = (models: Models["Service"], entries: ReadonlyArray<Entry>) => {
       from = to
     }
   })
-  // A batch that has begun is not stopped by `Effect.request` when the last of its callers leaves.
-  return Effect.raceFirst(Effect.scoped(answered), allLeft).pipe(
-    // Who has his answer already does not hear of this.
+  // `Effect.request` does not stop a running batch when its last caller disconnects.
+  return Effect.raceFirst(Effect.scoped(answered), allDisconnected).pipe(
+    // Entries that are complete ignore this.
     Effect.onError((cause) =>
       Effect.sync(() => {
         for (const entry of entries) entry.completeUnsafe(Exit.failCause(cause))
@@ -96,7 +95,7 @@ const runBatch = (models: Models["Service"], entries: ReadonlyArray<Entry>) => {
   )
 }
 
-/** One deployment's batches. */
+/** The batches of one deployment. */
 const makeResolver = (models: Models["Service"]): RequestResolver.RequestResolver<Embed> => {
   let running = 0
   let idle = Deferred.makeUnsafe<void>()
@@ -116,21 +115,24 @@ const makeResolver = (models: Models["Service"]): RequestResolver.RequestResolve
   }).pipe(RequestResolver.setDelayEffect(gather), RequestResolver.batchN(Policies.batchSize))
 }
 
-/** Embeds for all callers of these models. */
+/** Embeds for all callers. */
 export const make = (models: Models["Service"]) => {
   const resolvers = new Map<string, RequestResolver.RequestResolver<Embed>>()
   const resolverOf = (id: string) => {
     const known = resolvers.get(id)
     if (known !== undefined) return known
-    const made = makeResolver(models)
-    resolvers.set(id, made)
-    return made
+    const created = makeResolver(models)
+    resolvers.set(id, created)
+    return created
   }
-  return (asking: Asking, inputs: ReadonlyArray<string>): Effect.Effect<ReadonlyArray<Embedding>, InferenceError> =>
+  return (
+    attempt: BatchedAttempt,
+    inputs: ReadonlyArray<string>
+  ): Effect.Effect<ReadonlyArray<Embedding>, InferenceError> =>
     Effect.suspend(() => {
       const left = Deferred.makeUnsafe<void>()
       return Effect.onInterrupt(
-        Effect.request(Embed({ asking, inputs, left }), resolverOf(asking.deployment.id)),
+        Effect.request(Embed({ attempt, inputs, left }), resolverOf(attempt.deployment.id)),
         () => Deferred.succeed(left, undefined)
       )
     })

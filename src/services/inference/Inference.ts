@@ -3,7 +3,8 @@
  *
  * **When to use**
  *
- * Use `generate` for a whole answer and `stream` for one as it is generated; `open` is `stream` with its first event awaited.
+ * Use `generate` for a complete answer and `stream` for an answer as it is generated; `open` waits for the first event of
+ * the stream.
  */
 import type { Scope, Stream } from "effect"
 import { Context, Effect, Layer } from "effect"
@@ -25,41 +26,41 @@ import type {
 } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import * as Chat from "./Chat.ts"
-import { makeStage } from "./Pipeline.ts"
+import * as Pipeline from "./Pipeline.ts"
 import * as Tasks from "./Tasks.ts"
 
 export type * from "../../domain/Inference.ts"
 
 /** Requests and answers. */
 export class Inference extends Context.Service<Inference, {
-  /** An answer from its first event on. What comes before that fails here, and what comes after it in `events`. */
+  /** The answer after its first event. An earlier failure fails the effect, a later one the stream `events`. */
   readonly open: (request: Request) => Effect.Effect<Opened, InferenceError, Scope.Scope>
-  /** The answer as it is generated. Fails before the first event, or in its middle with what came before it given. */
+  /** The answer as it is generated. A failure after the first event ends the stream; earlier events are delivered. */
   readonly stream: (request: Request) => Stream.Stream<Event, InferenceError>
-  /** The whole answer. */
+  /** The complete answer. */
   readonly generate: (request: Request) => Effect.Effect<Answer, InferenceError>
-  /** Fails with the first wrong input's error. */
+  /** Fails with the error of the first invalid input. */
   readonly embed: (request: EmbedRequest) => Effect.Effect<Embeddings, InferenceError>
   readonly rerank: (request: RerankRequest) => Effect.Effect<Reranking, InferenceError>
-  /** Fails with the first wrong input's error. */
+  /** Fails with the error of the first invalid input. */
   readonly classify: (request: ClassifyRequest) => Effect.Effect<Classifications, InferenceError>
   readonly tokenize: (request: TokenizeRequest) => Effect.Effect<Tokens, InferenceError>
-  /** Counts a prompt's tokens; a provider counts its own. */
+  /** Counts a prompt's tokens; remote deployments are counted by their provider. */
   readonly count: (request: CountRequest) => Effect.Effect<Count, InferenceError>
 }>()("troupe/domain/Inference") {}
 
-/** Requires the services that a request passes: the router, models, circuits, metrics and decision records. */
+/** Requires the services that requests use: router, models, circuits, metrics, decision records and others. */
 export const layer = Layer.effect(
   Inference,
-  Effect.map(makeStage, (stage) =>
+  Effect.map(Pipeline.make, (pipeline) =>
     Inference.of({
-      open: Chat.open(stage),
-      stream: Chat.stream(stage),
-      generate: Chat.generate(stage),
-      embed: Tasks.embed(stage),
-      rerank: Tasks.rerank(stage),
-      classify: Tasks.classifyTexts(stage),
-      tokenize: Tasks.tokenize(stage),
-      count: Tasks.count(stage)
+      open: Chat.open(pipeline),
+      stream: Chat.stream(pipeline),
+      generate: Chat.generate(pipeline),
+      embed: Tasks.embed(pipeline),
+      rerank: Tasks.rerank(pipeline),
+      classify: Tasks.classifyTexts(pipeline),
+      tokenize: Tasks.tokenize(pipeline),
+      count: Tasks.count(pipeline)
     }))
 )

@@ -1,12 +1,13 @@
 /**
- * One request as a whole, whatever it asks for: its span, its metrics and its end, in one place.
+ * The telemetry of a request: its span, its metrics and its decision record.
  *
  * **Details**
  *
- * One span a request, by the OpenTelemetry GenAI conventions, from the request to its last token. All bookkeeping is in
- * one finalizer of the request's scope, so it is done however the request ends.
+ * A request has one span, by the OpenTelemetry GenAI conventions, from the request to its last token. One finalizer of the
+ * request's scope completes the span, the metrics and the record, however the request ends.
  */
 import { Cause, Clock, Effect, Exit, Scope, Tracer } from "effect"
+import type { Caller } from "../../domain/Caller.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import { providerNameOf } from "../../domain/Deployment.ts"
 import { isCancellation } from "../../domain/FailureClass.ts"
@@ -20,11 +21,10 @@ import type { Route } from "../routing/Route.ts"
 
 type FinishEvent = Extract<Event, { type: "finish" }>
 
-/** Who is asked. */
+/** The deployment that answers. */
 export interface Server {
-  /** Of the deployment. */
   readonly id: string
-  /** As OpenTelemetry names it. */
+  /** The provider's name by OpenTelemetry. */
   readonly provider: string
 }
 
@@ -33,24 +33,24 @@ export const serverOf = (deployment: Deployment): Server => ({
   provider: providerNameOf(deployment)
 })
 
-/** What an attempt has brought. */
-export interface Tally {
-  /** Undefined where nobody was asked. */
+/** The progress of an attempt. */
+export interface AttemptStats {
+  /** Undefined if no deployment was called. */
   readonly server: Server | undefined
   /** Tokens generated. */
   tokens: number
   promptTokens: number | undefined
-  /** The last event of an answer. */
+  /** The last event of the answer. */
   finish: FinishEvent | undefined
-  /** Why it failed. What its reader fails of afterwards is the reader's. */
+  /** Why it failed. A later failure of the caller that reads the answer does not count. */
   failure: Cause.Cause<InferenceError> | undefined
-  /** A loaded engine has given it a slot. */
+  /** A loaded engine has granted it a slot. */
   granted: boolean
-  /** It came to its end. */
+  /** The answer is complete. */
   done: boolean
 }
 
-export const tally = (server: Server | undefined): Tally => ({
+export const makeStats = (server: Server | undefined): AttemptStats => ({
   server,
   tokens: 0,
   promptTokens: undefined,
@@ -60,41 +60,49 @@ export const tally = (server: Server | undefined): Tally => ({
   done: false
 })
 
-/** What is known of a request while it runs. */
-export interface Progress {
+/** The state of a request while it runs. */
+export interface RequestState {
   readonly record: Draft
   /** When the request was routed, ms of `Monotonic`. */
-  readonly began: number
-  /** Of the attempt whose answer it is, or until there is one, of the last. */
-  tally: Tally
-  /** Tokens that others have generated, whose answer that attempt goes on with. */
-  before: number
-  /** Why the request failed: an attempt's failure is not the request's while another may follow. */
+  readonly startedAt: number
+  /** Of the winning attempt, or of the latest one until an attempt wins. */
+  stats: AttemptStats
+  /** Tokens of earlier deployments whose answer that attempt continues. */
+  earlierTokens: number
+  /** Why the request failed. An attempt's failure is not the request's while another attempt may follow. */
   failure: Cause.Cause<InferenceError> | undefined
 }
 
+/** A request with its route. */
+export interface RoutedRequest<R = Caller> {
+  readonly request: R
+  readonly route: Route
+  readonly state: RequestState
+}
+
 /**
- * How an attempt or a request ended, by what it did itself: neither how its scope is closed nor what its reader does with
- * the answer counts. What has neither failed nor come to its end was cancelled, or its reader stopped.
+ * How an attempt or a request ended by itself: neither the exit of its scope nor the caller that reads the answer counts.
+ * One that is neither failed nor complete was cancelled, or its caller stopped reading.
  */
-export const exitOf = ({ done, failure }: Pick<Tally, "done" | "failure">): Exit.Exit<void, InferenceError> => {
+export const exitOf = ({ done, failure }: Pick<AttemptStats, "done" | "failure">): Exit.Exit<void, InferenceError> => {
   if (failure !== undefined && !isCancellation(failure)) return Exit.failCause(failure)
   return done && failure === undefined ? Exit.void : Exit.interrupt()
 }
 
-/** Keeps why it fails, for `exitOf`. */
-export const noting = (kept: Pick<Tally, "failure">) => <A, R>(effect: Effect.Effect<A, InferenceError, R>) =>
-  Effect.tapCause(effect, (cause) =>
-    Effect.sync(() => {
-      kept.failure = cause
-    }))
+/** Keeps the cause of a failure, for `exitOf`. */
+export const recordFailure =
+  (kept: Pick<AttemptStats, "failure">) => <A, R>(effect: Effect.Effect<A, InferenceError, R>) =>
+    Effect.tapCause(effect, (cause) =>
+      Effect.sync(() => {
+        kept.failure = cause
+      }))
 
 type Span = Tracer.Span | undefined
 
 const tracerName = "tracer"
 const metricsName = "metrics"
 
-/** None with the native tracer, which has no backend: making one takes BigInts and random ids. */
+/** Undefined with the native tracer, which has no backend: a span costs BigInts and random ids. */
 const spanOf = ({ run }: GuardedCallbacks, name: string): Effect.Effect<Span> =>
   Effect.flatMap(
     Tracer.Tracer,
@@ -114,17 +122,17 @@ const endOf = (exit: Exit.Exit<unknown, unknown>): Outcome["end"] => {
   return isCancellation(exit.cause) ? "interruption" : "failure"
 }
 
-/** What the span says at the end. */
+/** Span attributes at the end of the request. */
 const endAttributes = (
   exit: Exit.Exit<unknown, InferenceError>,
-  { before, record, tally: { server, finish, promptTokens, tokens } }: Progress
+  { earlierTokens, record, stats: { server, finish, promptTokens, tokens } }: RequestState
 ): Record<string, unknown> => {
   const failure = Exit.isFailure(exit) ? Cause.findErrorOption(exit.cause) : undefined
   const error = failure?._tag === "Some" ? failure.value : undefined
   return {
     "gen_ai.provider.name": server?.provider,
     "gen_ai.response.model": server?.id,
-    "gen_ai.usage.output_tokens": before + tokens,
+    "gen_ai.usage.output_tokens": earlierTokens + tokens,
     "gen_ai.usage.input_tokens": promptTokens,
     "gen_ai.usage.cache_read.input_tokens": finish?.usage.cachedTokens,
     "gen_ai.response.finish_reasons": finish === undefined ? undefined : [finish.reason],
@@ -136,23 +144,23 @@ const endAttributes = (
   }
 }
 
-const settle = ({ callbacks, metrics }: Parts, operation: Operation, span: Span, progress: Progress) =>
+const complete = ({ callbacks, metrics }: Parts, operation: Operation, span: Span, state: RequestState) =>
   Effect.flatMap(Clock.Clock, (clock) => {
-    const { before, began, failure, record, tally } = progress
-    const exit = exitOf({ done: tally.done, failure })
+    const { earlierTokens, failure, record, startedAt, stats } = state
+    const exit = exitOf({ done: stats.done, failure })
     const end = endOf(exit)
-    record.tookMs = Monotonic.nowOf(clock) - began
+    record.tookMs = Monotonic.nowOf(clock) - startedAt
     record.end = end
     if (span !== undefined) {
-      annotate(callbacks, span, endAttributes(exit, progress))
+      annotate(callbacks, span, endAttributes(exit, state))
       callbacks.call(tracerName, () => span.end(clock.currentTimeNanosUnsafe(), exit), undefined)
     }
-    const tokens = before + tally.tokens
+    const tokens = earlierTokens + stats.tokens
     const outcome: Outcome = { model: record.model, operation, seconds: record.tookMs / 1000, tokens, end }
     return callbacks.run(metricsName, Effect.suspend(() => metrics.end(outcome)), undefined)
   })
 
-/** What keeps a request's accounts. */
+/** The services that a request reports to. */
 interface Parts {
   readonly metrics: Metrics["Service"]
   readonly decisions: DecisionLog["Service"]
@@ -160,9 +168,9 @@ interface Parts {
 }
 
 /**
- * Begins a request; the scope's end settles it. Nobody leaves in between.
+ * Begins a request, which the end of the scope completes. It is uninterruptible, so that every request that begins ends.
  *
- * @param attributes of the span, beside those that every operation has
+ * @param attributes of the span, in addition to those of every operation
  */
 export const begin = Effect.fnUntraced(function*(
   parts: Parts,
@@ -177,15 +185,15 @@ export const begin = Effect.fnUntraced(function*(
     annotate(callbacks, span, { "gen_ai.operation.name": operation, "gen_ai.request.model": model, ...attributes })
   }
   const record = decisions.begin(operation, route, yield* Clock.currentTimeMillis)
-  const progress: Progress = {
+  const state: RequestState = {
     record,
-    began: yield* Monotonic.now,
-    tally: tally(deployment && serverOf(deployment)),
-    before: 0,
+    startedAt: yield* Monotonic.now,
+    stats: makeStats(deployment && serverOf(deployment)),
+    earlierTokens: 0,
     failure: undefined
   }
   yield* callbacks.run(metricsName, Effect.suspend(() => metrics.begin(model, operation)), undefined)
-  // Not `Effect.addFinalizer`, which copies the whole context for a finalizer that needs none of it.
-  yield* Scope.addFinalizer(yield* Effect.scope, settle(parts, operation, span, progress))
-  return progress
+  // Not `Effect.addFinalizer`, which copies the whole context.
+  yield* Scope.addFinalizer(yield* Effect.scope, complete(parts, operation, span, state))
+  return state
 }, Effect.uninterruptible)

@@ -1,11 +1,11 @@
 /**
- * An answer that goes on at another deployment where the one that gives it fails in its middle.
+ * An answer that another deployment continues when its own fails in the middle.
  *
  * **Details**
  *
- * Only plain text is continued: no tool call, thought, audio or other content has been sent, no format or
- * log-probabilities are asked for, and there are tokens left. `services/resilience/AttemptMachine` decides which
- * deployment may continue. A reader gets a `handoff` exactly between the two texts, and at the end the tokens of both.
+ * Only plain text is continued: no tool call, thought, audio or other content has been sent, the request asks for no format
+ * and no log-probabilities, and tokens are left. `AttemptMachine` decides which deployment may continue. The stream has a
+ * `handoff` event exactly between the two texts, and the usage at the end counts the tokens of both.
  */
 import type { Cause } from "effect"
 import { Effect, Pull } from "effect"
@@ -14,75 +14,62 @@ import type { Generation } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { choicesOf } from "../../domain/Source.ts"
-import type { Committed, Start } from "./Pipeline.ts"
-import type { Progress } from "./RequestTelemetry.ts"
-import * as Operation from "./RequestTelemetry.ts"
+import type { WinningAttempt } from "../resilience/AttemptDriver.ts"
+import type { Start } from "../resilience/AttemptPlan.ts"
+import type { RequestState } from "./RequestTelemetry.ts"
+import * as RequestTelemetry from "./RequestTelemetry.ts"
 
 type Events = readonly [Event, ...Array<Event>]
+/** How the events of an attempt follow what was sent. */
+export type Join = (events: Events) => Events
 export type EventsPull = Pull.Pull<Events, InferenceError>
 
-/** An answer that has begun. */
-export interface Beginning {
-  readonly first: Events
-  readonly rest: EventsPull
-}
-
-/** What was pulled already, and then the rest. */
-export const whole = ({ first, rest }: Beginning): EventsPull => {
-  let isFirst = true
-  return Effect.suspend(() => {
-    if (!isFirst) return rest
-    isFirst = false
-    return Effect.succeed(first)
-  })
-}
-
-/** What a reader has of an answer. */
-interface Said {
+/** What the caller has received. */
+export interface SentAnswer {
   text: string
   tokens: number
-  /** Nothing but text. */
+  /** It is nothing but text. */
   isPlain: boolean
-  /** Parts of it came as the provider sent them. */
-  isBegun: boolean
-  /** Tokens of those before the last handoff. */
-  carried: number
+  /** Parts of it were sent as the provider sent them. */
+  hasNative: boolean
+  /** Tokens before the last handoff. */
+  handedOver: number
 }
 
-export const nothing = (): Said => ({ text: "", tokens: 0, isPlain: true, isBegun: false, carried: 0 })
+export const nothingSent = (): SentAnswer => ({
+  text: "",
+  tokens: 0,
+  isPlain: true,
+  hasNative: false,
+  handedOver: 0
+})
 
-/** What an attempt is asked, and what of its answer the text so far has already. */
-export interface Asked {
-  readonly generation: Generation
-  readonly space: string
-}
+/** The assistant's text so far: the caller's prefix and what was sent. */
+const textSoFar = ({ assistantPrefix = "" }: Generation, { text }: SentAnswer): string => assistantPrefix + text
 
 /**
- * What the next attempt is asked, after what was said. White space at its end goes with the words after it in most
- * vocabularies, and some providers take none: so it is said anew.
+ * The generation of the next attempt, after what was sent. White space at the end of the text is left out: most vocabularies
+ * join it with the next word, and some providers reject it. The answer repeats it.
  */
-export const asked = (
-  { assistantPrefix = "", ...asked }: Generation,
+export const generationAfter = (
+  { assistantPrefix: _, ...generation }: Generation,
   { lowPriority, maxTokens }: Start,
-  { isBegun, text, tokens }: Said
-): Asked => {
-  const all = assistantPrefix + text
-  const kept = all.trimEnd()
+  sent: SentAnswer,
+  soFar: string
+): Generation => {
+  const prefix = soFar.trimEnd()
   return {
-    generation: {
-      ...asked,
-      // A plan may ask for fewer than were said already.
-      ...(maxTokens === undefined ? {} : { maxTokens: Math.max(1, maxTokens - tokens) }),
-      ...(lowPriority ? { standing: { ...asked.standing, priority: "low" as const } } : {}),
-      ...(kept === "" ? {} : { assistantPrefix: kept }),
-      ...(text !== "" || isBegun ? { resumed: true } : {})
-    },
-    space: all.slice(kept.length)
+    ...generation,
+    // The plan may ask for fewer tokens than were sent already.
+    ...(maxTokens === undefined ? {} : { maxTokens: Math.max(1, maxTokens - sent.tokens) }),
+    ...(lowPriority ? { standing: { ...generation.standing, priority: "low" as const } } : {}),
+    ...(prefix === "" ? {} : { assistantPrefix: prefix }),
+    ...(sent.text !== "" || sent.hasNative ? { resumed: true } : {})
   }
 }
 
-/** Leaves out as much of the space as an answer begins with. */
-export const makeJoin = (space: string): (events: Events) => Events => {
+/** Removes from the beginning of an answer the white space that was sent already. */
+const withoutRepeated = (space: string): Join => {
   let left = space
   const join = (event: Event): Event => {
     if (event.type !== "text" || left === "") return event
@@ -95,69 +82,82 @@ export const makeJoin = (space: string): (events: Events) => Events => {
   return ([first, ...others]) => [join(first), ...others.map(join)]
 }
 
+/** The generation of the next attempt, and how its events follow what was sent; undefined: unchanged. */
+export const next = (
+  generation: Generation,
+  start: Start,
+  sent: SentAnswer
+): readonly [Generation, Join | undefined] => {
+  const soFar = textSoFar(generation, sent)
+  const space = soFar.slice(soFar.trimEnd().length)
+  return [generationAfter(generation, start, sent, soFar), space === "" ? undefined : withoutRepeated(space)]
+}
+
 const isForced = ({ toolChoice }: Generation): boolean => toolChoice === "required" || typeof toolChoice === "object"
 
-/** Whether an answer to this may be gone on with, as long as it is plain. */
+/** Whether an answer to this request may be continued, as long as it is plain text. */
 export const isPossible = (generation: Generation): boolean =>
   generation.format === undefined && generation.logprobs === undefined && !isForced(generation) &&
   choicesOf(generation) === 1
 
-const hasRoom = ({ maxTokens = Number.POSITIVE_INFINITY }: Generation, { tokens }: Said): boolean => tokens < maxTokens
+const hasTokensLeft = ({ maxTokens = Number.POSITIVE_INFINITY }: Generation, { tokens }: SentAnswer): boolean =>
+  tokens < maxTokens
 
-/** Takes down what a reader gets, and tells the tokens of all at the end. */
-const hear = (said: Said, event: Event): Event => {
+/** Records an event that the caller gets; the usage of `finish` counts the tokens of all deployments. */
+const record = (sent: SentAnswer, event: Event): Event => {
   switch (event.type) {
     case "text":
-      said.text += event.text
-      said.tokens += event.tokens
+      sent.text += event.text
+      sent.tokens += event.tokens
       return event
     case "thoughts":
     case "tool_call":
-      said.isPlain = false
+      sent.isPlain = false
       return event
     case "native":
-      said.isPlain &&= !event.native.hasMore
-      said.isBegun = true
+      sent.isPlain &&= !event.native.hasMore
+      sent.hasNative = true
       return event
     case "finish": {
       const { usage } = event
-      return said.carried === 0
+      return sent.handedOver === 0
         ? event
-        : { ...event, usage: { ...usage, completionTokens: said.carried + usage.completionTokens } }
+        : { ...event, usage: { ...usage, completionTokens: sent.handedOver + usage.completionTokens } }
     }
     case "handoff":
       return event
   }
 }
 
-/** The answer, from whoever goes on with it. */
-export const over = (
-  committed: Committed<Beginning>,
+/** The events of the winning attempt, and of those that continue its answer. */
+export const continued = (
+  winner: WinningAttempt<EventsPull>,
   generation: Generation,
-  said: Said,
-  progress: Progress
+  sent: SentAnswer,
+  state: RequestState
 ): EventsPull => {
-  let current = committed
-  let pull = whole(committed.value)
+  let current = winner
 
-  const goOn = (cause: Cause.Cause<InferenceError>): Effect.Effect<Events, InferenceError> => {
-    // Whether another follows or not, these stand.
-    progress.before = said.tokens
-    progress.tally = Operation.tally(progress.tally.server)
-    progress.failure = undefined
-    return Effect.map(Operation.noting(progress)(current.resume(cause)), (next) => {
+  const resume = (cause: Cause.Cause<InferenceError>): EventsPull => {
+    // These hold also if no attempt follows.
+    state.earlierTokens = sent.tokens
+    state.stats = RequestTelemetry.makeStats(state.stats.server)
+    state.failure = undefined
+    return Effect.flatMap(RequestTelemetry.recordFailure(state)(current.resume(cause)), (next) => {
       current = next
-      pull = next.value.rest
-      said.carried = said.tokens
-      return [{ type: "handoff", deployment: next.by.deployment }, ...next.value.first]
+      sent.handedOver = sent.tokens
+      return Effect.map(next.value, (events): Events => [{ type: "handoff", deployment: next.deployment }, ...events])
     })
   }
   const pulled: EventsPull = Effect.catchCause(
-    Effect.suspend(() => pull),
+    Effect.suspend(() => current.value),
     (cause): EventsPull =>
-      Pull.isDoneCause(cause) || isCancellation(cause) || !said.isPlain || !hasRoom(generation, said)
+      Pull.isDoneCause(cause) || isCancellation(cause) || !sent.isPlain || !hasTokensLeft(generation, sent)
         ? Effect.failCause(cause)
-        : goOn(cause as Cause.Cause<InferenceError>)
+        : resume(cause as Cause.Cause<InferenceError>)
   )
-  return Effect.map(pulled, ([first, ...others]) => [hear(said, first), ...others.map((event) => hear(said, event))])
+  return Effect.map(
+    pulled,
+    ([first, ...others]) => [record(sent, first), ...others.map((event) => record(sent, event))]
+  )
 }

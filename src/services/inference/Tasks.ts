@@ -1,4 +1,4 @@
-/** What is answered whole: embeddings, reranking, labels and tokens. */
+/** Tasks with one buffered result: embeddings, reranking, classification and tokenization. */
 import type { Scope } from "effect"
 import { Effect } from "effect"
 import type {
@@ -19,109 +19,112 @@ import {
   pathsOf
 } from "../../domain/RequiredCapabilities.ts"
 import { dialectOf } from "../../domain/Source.ts"
-import type { Engaged, Stage } from "./Pipeline.ts"
-import type { Tally } from "./RequestTelemetry.ts"
-import { check } from "./Validation.ts"
+import type { AttemptContext } from "./AttemptScope.ts"
+import type { Pipeline } from "./Pipeline.ts"
+import { byOf } from "./Pipeline.ts"
+import type { AttemptStats } from "./RequestTelemetry.ts"
+import * as Validation from "./Validation.ts"
 
-/** Sums up what was counted of prompts, and that the attempt came to its end. */
-const close = (tally: Tally, ...promptTokens: ReadonlyArray<number>): number => {
-  tally.promptTokens = promptTokens.reduce((sum, tokens) => sum + tokens, 0)
-  tally.done = true
-  return tally.promptTokens
+/** Records the prompt tokens of a complete attempt. */
+const finish = (stats: AttemptStats, ...promptTokens: ReadonlyArray<number>): number => {
+  stats.promptTokens = promptTokens.reduce((sum, tokens) => sum + tokens, 0)
+  stats.done = true
+  return stats.promptTokens
 }
 
 const lengthOf = (texts: ReadonlyArray<string>): number => texts.reduce((sum, { length }) => sum + length, 0)
 
-/** In one call for several callers, or as the caller's own dialect has it. */
-const embedding = ({ inputs, source }: EmbedRequest) =>
-({ borrow, deployment, embed, tally }: Engaged): Effect.Effect<
+/** Embeds in a batch, or, for a provider of the caller's dialect, with the caller's own request. */
+const embedding = ({ embed }: Pipeline, { inputs, source }: EmbedRequest) =>
+(context: AttemptContext): Effect.Effect<
   Pick<Embeddings, "native" | "promptTokens" | "vectors">,
   InferenceError,
   Scope.Scope
 > => {
+  const { deployment, lease, stats } = context
   if (source === undefined || dialectOf(deployment.options) !== source.dialect) {
-    return Effect.map(embed(inputs), (embeddings) => ({
+    return Effect.map(embed(context, inputs), (embeddings) => ({
       vectors: embeddings.map(({ vector }) => vector),
-      promptTokens: close(tally, ...embeddings.map((one) => one.promptTokens))
+      promptTokens: finish(stats, ...embeddings.map((one) => one.promptTokens))
     }))
   }
-  return Effect.flatMap(borrow, ({ embedNative }) =>
+  return Effect.flatMap(lease, ({ embedNative }) =>
     embedNative === undefined
       ? Effect.fail(notCapable(deployment.id, "embed"))
       : Effect.map(embedNative(source), ({ native, promptTokens }) => ({
         vectors: [],
         native,
-        promptTokens: close(tally, promptTokens)
+        promptTokens: finish(stats, promptTokens)
       })))
 }
 
-export const embed = (stage: Stage) =>
-  Effect.fnUntraced(function*(given: EmbedRequest) {
-    const request = yield* check.embeddings(given)
-    const wish = { ...request, capabilities: needsOfEmbedding(request), promptLength: lengthOf(request.inputs) }
-    const begun = yield* stage.begin("embeddings", wish)
-    const { value, ...by } = yield* stage.attempt(begun, request, embedding(request))
-    return { ...value, ...by }
+export const embed = (pipeline: Pipeline) =>
+  Effect.fnUntraced(function*(input: EmbedRequest) {
+    const request = yield* Validation.embeddings(input)
+    const routing = { ...request, capabilities: needsOfEmbedding(request), promptLength: lengthOf(request.inputs) }
+    const routed = yield* pipeline.begin("embeddings", request, routing)
+    const winner = yield* pipeline.execute(routed, embedding(pipeline, request))
+    return { ...winner.value, ...byOf(winner) }
   }, Effect.scoped)
 
-export const rerank = (stage: Stage) =>
-  Effect.fnUntraced(function*(given: RerankRequest) {
-    const request = yield* check.rerank(given)
-    const begun = yield* stage.begin("rerank", { ...request, capabilities: ["rerank"] })
-    const { value, ...by } = yield* stage.attempt(begun, request, ({ borrow, tally }) =>
+export const rerank = (pipeline: Pipeline) =>
+  Effect.fnUntraced(function*(input: RerankRequest) {
+    const request = yield* Validation.rerank(input)
+    const routed = yield* pipeline.begin("rerank", request, { ...request, capabilities: ["rerank"] })
+    const winner = yield* pipeline.execute(routed, ({ lease, stats }) =>
       Effect.gen(function*() {
-        const { promptTokens, scores } = yield* (yield* borrow).rerank(request.query, request.documents)
-        return { scores, promptTokens: close(tally, promptTokens) }
+        const { promptTokens, scores } = yield* (yield* lease).rerank(request.query, request.documents)
+        return { scores, promptTokens: finish(stats, promptTokens) }
       }))
-    return { ...value, ...by }
+    return { ...winner.value, ...byOf(winner) }
   }, Effect.scoped)
 
-export const classifyTexts = (stage: Stage) =>
-  Effect.fnUntraced(function*(given: ClassifyRequest) {
-    const request = yield* check.classify(given)
-    const begun = yield* stage.begin("classify", { ...request, capabilities: ["classify"] })
-    const { value, ...by } = yield* stage.attempt(begun, request, ({ borrow, tally }) =>
+export const classifyTexts = (pipeline: Pipeline) =>
+  Effect.fnUntraced(function*(input: ClassifyRequest) {
+    const request = yield* Validation.classify(input)
+    const routed = yield* pipeline.begin("classify", request, { ...request, capabilities: ["classify"] })
+    const winner = yield* pipeline.execute(routed, ({ lease, stats }) =>
       Effect.gen(function*() {
-        const results = yield* (yield* borrow).classify(request.inputs)
+        const results = yield* (yield* lease).classify(request.inputs)
         const classifications = yield* Effect.forEach(results, Effect.fromResult)
-        close(tally, ...classifications.map((one) => one.promptTokens))
+        finish(stats, ...classifications.map((one) => one.promptTokens))
         return { classifications }
       }))
-    return { ...value, ...by }
+    return { ...winner.value, ...byOf(winner) }
   }, Effect.scoped)
 
-export const tokenize = (stage: Stage) =>
-  Effect.fnUntraced(function*(given: TokenizeRequest) {
-    const request = yield* check.tokenize(given)
-    const begun = yield* stage.begin("tokenize", {
+export const tokenize = (pipeline: Pipeline) =>
+  Effect.fnUntraced(function*(input: TokenizeRequest) {
+    const request = yield* Validation.tokenize(input)
+    const routed = yield* pipeline.begin("tokenize", request, {
       ...request,
       capabilities: needsOfTokenize(request),
       pathsOf: (need: string) => [pathOfTokenize(request, need)]
     })
-    const { value, ...by } = yield* stage.attempt(begun, request, ({ borrow, tally }) =>
+    const winner = yield* pipeline.execute(routed, ({ lease, stats }) =>
       Effect.gen(function*() {
-        const tokens = yield* (yield* borrow).tokenize(request.input)
-        close(tally, tokens.length)
+        const tokens = yield* (yield* lease).tokenize(request.input)
+        finish(stats, tokens.length)
         return tokens
       }))
-    return { tokens: value, ...by }
+    return { tokens: winner.value, ...byOf(winner) }
   }, Effect.scoped)
 
-/** An engine that cannot count makes the prompt into tokens. */
-export const count = (stage: Stage) =>
+/** Counts the prompt's tokens; an engine without a counter tokenizes it. */
+export const count = (pipeline: Pipeline) =>
   Effect.fnUntraced(function*(given: CountRequest) {
-    const request = yield* check.count(given)
+    const request = yield* Validation.count(given)
     const { input, source } = request
     const asked = { messages: input.messages, source }
-    const wish = { ...request, capabilities: needsOfCount(asked), pathsOf: (need: string) => pathsOf(asked, need) }
-    const begun = yield* stage.begin("tokenize", wish)
-    const { value, ...by } = yield* stage.attempt(begun, request, ({ borrow, tally }) =>
+    const routing = { ...request, capabilities: needsOfCount(asked), pathsOf: (need: string) => pathsOf(asked, need) }
+    const routed = yield* pipeline.begin("tokenize", request, routing)
+    const winner = yield* pipeline.execute(routed, ({ lease, stats }) =>
       Effect.gen(function*() {
-        const engine = yield* borrow
+        const engine = yield* lease
         const promptTokens = engine.count === undefined
           ? (yield* engine.tokenize(input)).length
           : yield* engine.count(source === undefined ? input : { ...input, source })
-        return close(tally, promptTokens)
+        return finish(stats, promptTokens)
       }))
-    return { promptTokens: value, ...by }
+    return { promptTokens: winner.value, ...byOf(winner) }
   }, Effect.scoped)

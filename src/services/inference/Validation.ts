@@ -1,4 +1,4 @@
-/** Requests as they must be, whoever made them. */
+/** Validates requests: programs without type checks, and values that types cannot express. */
 import type { Schema } from "effect"
 import { Effect, Result } from "effect"
 import * as Decoder from "../../domain/Decoder.ts"
@@ -20,7 +20,7 @@ import { RoutingOptions } from "../../domain/RoutingOptions.ts"
 const invalid = (path: string, detail: string): InferenceError =>
   make(new InvalidRequest({ detail, ...(path === "" ? {} : { path }) }))
 
-/** The first field whose name is near to one that exists. Fields with other names are left out, not refused. */
+/** An error for the first field whose name resembles a known one. Other unknown fields are ignored. */
 const misspelt = (given: object, names: ReadonlyArray<string>, path = ""): InferenceError | undefined => {
   for (const name of Object.keys(given)) {
     if (names.includes(name)) continue
@@ -41,11 +41,8 @@ const isChecked = ({ input, messages, source }: Given): boolean =>
   source?.isChecked === true &&
   firstImage(messages ?? (typeof input === "object" ? input.messages : [])) === undefined
 
-/**
- * The request with only what a request has. Types cannot tell a temperature of 9, nor stop a program without them, which
- * may misspell an option.
- */
-const checker = <S extends Schema.ConstraintDecoder<unknown> & { readonly fields: object }>(schema: S) => {
+/** Checks a request and returns it without unknown fields. */
+const validator = <S extends Schema.ConstraintDecoder<unknown> & { readonly fields: object }>(schema: S) => {
   const decode = Decoder.make(schema)
   const names = Object.keys(schema.fields)
   const misspeltIn = (request: object & { readonly route?: object | undefined }): InferenceError | undefined =>
@@ -55,19 +52,17 @@ const checker = <S extends Schema.ConstraintDecoder<unknown> & { readonly fields
     if (isChecked(request as Given)) return Effect.succeed(request)
     const decoded = decode(request)
     if (Result.isSuccess(decoded)) {
-      const wrong = misspeltIn(request as object)
-      return wrong === undefined ? Effect.succeed(decoded.success) : Effect.fail(wrong)
+      const problem = misspeltIn(request as object)
+      return problem === undefined ? Effect.succeed(decoded.success) : Effect.fail(problem)
     }
     const [first, ...others] = Problems.fromSchemaError(decoded.failure)
     return Effect.fail(invalid(first!.path, Problems.summary(first!, others)))
   }
 }
 
-export const check = {
-  chat: checker(RequestSchema),
-  embeddings: checker(EmbedRequest),
-  rerank: checker(RerankRequest),
-  classify: checker(ClassifyRequest),
-  tokenize: checker(TokenizeRequest),
-  count: checker(CountRequest)
-}
+export const chat = validator(RequestSchema)
+export const embeddings = validator(EmbedRequest)
+export const rerank = validator(RerankRequest)
+export const classify = validator(ClassifyRequest)
+export const tokenize = validator(TokenizeRequest)
+export const count = validator(CountRequest)

@@ -1,52 +1,67 @@
 /**
- * Drives one request's attempts as `services/resilience/AttemptMachine` says: starts them, waits, cancels, and gives the one that brought
- * the first content.
+ * Performs the actions of `AttemptMachine` for one request: starts attempts, waits, cancels, and returns the winning one.
  *
  * **Details**
  *
- * An attempt has a scope of its own. The scopes of those that failed or lost are closed at once; that of the one that is
- * committed to lives as long as the request, or until another goes on with its answer. A plan without a hedge has one
- * attempt at a time, which runs on the request's own fiber; so do those that go on.
+ * Every attempt has a scope. The scope of an attempt that failed or lost is closed at once; the winning attempt's scope
+ * lasts as long as the request, or until another deployment continues its answer. A plan without a hedge runs one attempt at
+ * a time, on the request's own fiber; continued answers do so, too.
  */
-import { Cause, Effect, Exit, Fiber, Option, Queue, Random, Scope } from "effect"
+import { Cause, Effect, Exit, Fiber, Option, Queue, Scope } from "effect"
 import { isCancellation } from "../../domain/FailureClass.ts"
-import { EngineFailed, InferenceError } from "../../domain/InferenceError.ts"
+import type { By } from "../../domain/Inference.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
-import * as Attempts from "./AttemptMachine.ts"
-import type { Action, Event, Plan, State, Step, View } from "./AttemptPlan.ts"
+import { EngineFailed, InferenceError } from "../../domain/InferenceError.ts"
+import * as AttemptMachine from "./AttemptMachine.ts"
+import type { Action, Event, Plan, Start, State, Step, View } from "./AttemptPlan.ts"
+import type { Delays } from "./Backoff.ts"
 
-type Start = Extract<Action, { type: "start" }>
-
-/** What the attempts are made of. */
-export interface Stage<A> {
+/** What the driver calls. */
+export interface Hooks<A> {
+  /** The id of the request's decision record. */
+  readonly decision: string
   /** ms of `Monotonic` */
   readonly now: () => number
   /** Ends with the first content, or fails before it. */
   readonly attempt: (start: Start) => Effect.Effect<A, InferenceError, Scope.Scope>
-  /** ms for which a deployment must not be called; 0, it is free. */
+  /** ms until a deployment may be called; 0: now. */
   readonly closedFor: (deployment: string) => number
-  /** Called before an attempt is cancelled because another has brought content. */
-  readonly moveOn: (attempt: number) => void
-  /** Pays for a hedge, if there is enough. */
-  readonly payHedge: Effect.Effect<boolean>
+  /** Called before an attempt is cancelled because another won. */
+  readonly supersede: (attempt: number) => void
+  /** Called when an attempt has won. */
+  readonly won: (attempt: number) => void
+  /** Pays for a hedged attempt; false if the budget does not suffice. */
+  readonly payHedge: () => boolean
+  /** Made when the first attempt has failed. */
+  readonly delays: () => Delays
 }
 
-/** The attempt that is committed to. */
-export interface Committed<A> {
+/** The attempt whose answer the caller gets. */
+export interface WinningAttempt<A> extends By {
   readonly value: A
-  /** How many were started. */
-  readonly attempts: number
-  /** Goes on elsewhere, when this one's answer has broken off; fails with what broke it off where nobody can. */
-  readonly resume: (cause: Cause.Cause<InferenceError>) => Effect.Effect<Committed<A>, InferenceError>
+  /** Continues the answer elsewhere after it broke off; fails with that cause if no deployment can. */
+  readonly resume: (cause: Cause.Cause<InferenceError>) => Effect.Effect<WinningAttempt<A>, InferenceError>
 }
 
-const viewOf = <A>({ closedFor, now }: Stage<A>): Effect.Effect<View> =>
-  Effect.map(Random.next, (random) => ({ now: now(), random, closedFor }))
+/** One request's drive. */
+interface Drive<A> {
+  readonly hooks: Hooks<A>
+  /** The scope of the request. */
+  readonly scope: Scope.Scope
+  delays: Delays | undefined
+}
 
-/** No pause is drawn before the first attempt. */
-const firstViewOf = <A>({ closedFor, now }: Stage<A>): View => ({ now: now(), random: 0, closedFor })
+/** An attempt and its scope. */
+interface StartedAttempt {
+  readonly start: Start
+  readonly scope: Scope.Closeable
+  /** ms of `Monotonic` */
+  readonly startedAt: number
+}
 
-/** Why an attempt failed, of which a defect is a reason too; its words may hold anything and are the log's. */
+const viewOf = <A>({ hooks: { closedFor, now } }: Drive<A>): View => ({ now: now(), closedFor })
+
+/** The reason of a failed attempt. A defect's text may hold secrets: it is logged only. */
 const reasonOf = (cause: Cause.Cause<InferenceError>, deployment: string): Effect.Effect<Reason> =>
   Option.match(Cause.findErrorOption(cause), {
     onSome: ({ reason }) => Effect.succeed(reason),
@@ -57,105 +72,107 @@ const reasonOf = (cause: Cause.Cause<InferenceError>, deployment: string): Effec
       )
   })
 
-/** What the caller is told: all attempts, where there was more than one. */
-const failure = ({ attempts, reason }: Extract<Action, { type: "fail" }>): InferenceError =>
-  new InferenceError({ reason, ...(attempts.length > 1 ? { attempts } : {}) })
+/** The request's error, with all attempts if there were several. */
+const failure = <A>(
+  { hooks: { decision } }: Drive<A>,
+  { attempts, reason }: Extract<Action, { type: "fail" }>
+): InferenceError => new InferenceError({ reason, decision, ...(attempts.length > 1 ? { attempts } : {}) })
 
-const runOne = <A>({ attempt }: Stage<A>, start: Start, scope: Scope.Closeable): Effect.Effect<A, InferenceError> =>
+const run = <A>({ hooks: { attempt } }: Drive<A>, start: Start, scope: Scope.Closeable) =>
   Scope.provide(start.afterMs > 0 ? Effect.delay(attempt(start), start.afterMs) : attempt(start), scope)
 
-/** Ends an attempt. What goes wrong with that is nothing that the request or another attempt should fail of. */
+/** Ends an attempt. A failure to release its resources fails neither the request nor another attempt. */
 const close = (scope: Scope.Closeable, exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> =>
   Effect.catchCause(
     Scope.close(scope, exit),
-    (cause) => Effect.logError("What an attempt held could not be given back.", cause)
+    (cause) => Effect.logError("The resources of an attempt could not be released.", cause)
   )
 
-/** An attempt's scope, which the request's scope closes where nothing else has. */
-const scopeOf = (request: Scope.Scope): Effect.Effect<Scope.Closeable> =>
+/** An attempt's scope; the request's scope closes it at the latest. */
+const makeScope = (request: Scope.Scope): Effect.Effect<Scope.Closeable> =>
   Effect.suspend(() => {
     const scope = Scope.makeUnsafe()
     return Effect.as(Scope.addFinalizerExit(request, (exit) => close(scope, exit)), scope)
   })
 
-/** An attempt that has brought content. */
-interface Won<A> {
-  readonly start: Start
-  readonly scope: Scope.Closeable
-  /** ms of `Monotonic` */
-  readonly began: number
-  readonly value: A
-}
-
-/** Goes on with an answer that has broken off: see `Committed.resume`. */
-const goOn = Effect.fnUntraced(function*<A>(
-  stage: Stage<A>,
-  request: Scope.Scope,
-  state: State,
-  { began, scope, start: { afterMs, attempt, deployment } }: Won<A>,
+/** The event of a failed attempt, with the next backoff of its deployment. */
+const failedEvent = Effect.fnUntraced(function*<A>(
+  drive: Drive<A>,
+  type: "failed" | "cut",
+  { start: { afterMs, attempt, deployment }, startedAt }: StartedAttempt,
   cause: Cause.Cause<InferenceError>
 ) {
-  yield* close(scope, Exit.failCause(cause))
-  const view = yield* viewOf(stage)
-  const committed = Attempts.next(state, { type: "content", attempt }, view).state
+  const now = drive.hooks.now()
   const reason = yield* reasonOf(cause, deployment)
-  const tookMs = view.now - began - afterMs
-  return yield* inTurn(stage, request, Attempts.next(committed, { type: "cut", attempt, reason, tookMs }, view))
+  drive.delays ??= drive.hooks.delays()
+  const backoffMs = yield* drive.delays.next(deployment, reason, now)
+  return { type, attempt, reason, tookMs: now - startedAt - afterMs, backoffMs } satisfies Event
 })
 
-/** @param request the scope of the request */
-const commit = <A>(stage: Stage<A>, request: Scope.Scope, state: State, won: Won<A>): Committed<A> => ({
-  value: won.value,
-  attempts: state.started,
-  resume: (cause) => goOn(stage, request, state, won, cause)
+/** Continues an answer that broke off: see `WinningAttempt.resume`. */
+const resume = Effect.fnUntraced(function*<A>(
+  drive: Drive<A>,
+  state: State,
+  started: StartedAttempt,
+  cause: Cause.Cause<InferenceError>
+) {
+  yield* close(started.scope, Exit.failCause(cause))
+  const event = yield* failedEvent(drive, "cut", started, cause)
+  const view = viewOf(drive)
+  const committed = AttemptMachine.next(state, { type: "content", attempt: event.attempt }, view).state
+  return yield* inTurn(drive, AttemptMachine.next(committed, event, view))
 })
+
+const commit = <A>(drive: Drive<A>, state: State, started: StartedAttempt, value: A): WinningAttempt<A> => {
+  const { hooks: { decision, won } } = drive
+  won(started.start.attempt)
+  return {
+    value,
+    deployment: started.start.deployment,
+    attempts: state.started,
+    decision,
+    resume: (cause) => resume(drive, state, started, cause)
+  }
+}
 
 /** One attempt after another. */
-const inTurn: <A>(
-  stage: Stage<A>,
-  request: Scope.Scope,
-  first: Step
-) => Effect.Effect<Committed<A>, InferenceError> = Effect.fnUntraced(function*<A>(
-  stage: Stage<A>,
-  request: Scope.Scope,
-  first: Step
-) {
-  let step = first
-  for (;;) {
-    const failed = step.actions.find((action) => action.type === "fail")
-    if (failed !== undefined) return yield* failure(failed)
-    const start = step.actions.find((action) => action.type === "start")!
-    const began = stage.now()
-    const scope = yield* scopeOf(request)
-    const exit = yield* Effect.exit(runOne(stage, start, scope))
-    if (Exit.isSuccess(exit)) return commit(stage, request, step.state, { start, scope, began, value: exit.value })
-    // The request's scope closes the attempt's.
-    if (isCancellation(exit.cause)) return yield* Effect.failCause(exit.cause)
-    yield* close(scope, exit)
-    const view = yield* viewOf(stage)
-    const reason = yield* reasonOf(exit.cause, start.deployment)
-    step = Attempts.next(
-      step.state,
-      { type: "failed", attempt: start.attempt, reason, tookMs: view.now - began - start.afterMs },
-      view
-    )
+const inTurn: <A>(drive: Drive<A>, first: Step) => Effect.Effect<WinningAttempt<A>, InferenceError> = Effect.fnUntraced(
+  function*<A>(drive: Drive<A>, first: Step) {
+    let step = first
+    for (;;) {
+      const failed = step.actions.find((action) => action.type === "fail")
+      if (failed !== undefined) return yield* failure(drive, failed)
+      const start = step.actions.find((action) => action.type === "start")!
+      const started: StartedAttempt = {
+        start,
+        startedAt: drive.hooks.now(),
+        scope: yield* makeScope(drive.scope)
+      }
+      const exit = yield* Effect.exit(run(drive, start, started.scope))
+      if (Exit.isSuccess(exit)) return commit(drive, step.state, started, exit.value)
+      // The request's scope closes the attempt's.
+      if (isCancellation(exit.cause)) return yield* Effect.failCause(exit.cause)
+      yield* close(started.scope, exit)
+      const event = yield* failedEvent(drive, "failed", started, exit.cause)
+      step = AttemptMachine.next(step.state, event, viewOf(drive))
+    }
   }
-})
+)
 
-/** What the fibers of a hedged request tell. */
-type Told<A> = Event | { readonly type: "brought"; readonly attempt: number; readonly value: A }
+/** What the fibers of a hedged request report. */
+type Report<A> = Event | { readonly type: "succeeded"; readonly attempt: number; readonly value: A }
 
-/** An attempt beside others. */
-interface Racer extends Omit<Won<unknown>, "value"> {
+/** An attempt on its own fiber. */
+interface ForkedAttempt extends StartedAttempt {
   readonly fiber: Fiber.Fiber<unknown, unknown>
 }
 
-/** When another may start beside the first. Only one that does is paid for: see `pay`. */
-const makeTimer = <A>(told: Queue.Enqueue<Told<A>>) => {
+/** The time until a second attempt may start. The budget is charged when it starts: see `pay`. */
+const makeTimer = <A>(reports: Queue.Enqueue<Report<A>>) => {
   let timer: Fiber.Fiber<unknown> | undefined
   return {
     start: ({ afterMs, attempt }: Extract<Action, { type: "await-hedge" }>) => {
-      const due = Effect.sync(() => Queue.offerUnsafe(told, { type: "hedge-due", attempt }))
+      const due = Effect.sync(() => Queue.offerUnsafe(reports, { type: "hedge-due", attempt }))
       return Effect.map(Effect.forkScoped(Effect.delay(due, afterMs)), (fiber) => {
         timer = fiber
       })
@@ -165,34 +182,34 @@ const makeTimer = <A>(told: Queue.Enqueue<Told<A>>) => {
   }
 }
 
-const makeRace = Effect.fnUntraced(function*<A>(stage: Stage<A>) {
-  const request = yield* Effect.scope
-  const told = yield* Queue.unbounded<Told<A>>()
-  const racers = new Map<number, Racer>()
-  const timer = makeTimer(told)
+const makeRace = Effect.fnUntraced(function*<A>(drive: Drive<A>) {
+  const reports = yield* Queue.unbounded<Report<A>>()
+  const forked = new Map<number, ForkedAttempt>()
+  const timer = makeTimer(reports)
 
-  const run = Effect.fnUntraced(function*(start: Start, scope: Scope.Closeable, began: number) {
-    const exit = yield* Effect.exit(runOne(stage, start, scope))
-    if (Exit.isFailure(exit)) yield* close(scope, exit)
-    const tookMs = stage.now() - began - start.afterMs
-    const { attempt, deployment } = start
-    Queue.offerUnsafe(
-      told,
-      Exit.isSuccess(exit)
-        ? { type: "brought", attempt, value: exit.value }
-        : { type: "failed", attempt, reason: yield* reasonOf(exit.cause, deployment), tookMs }
-    )
+  const report = Effect.fnUntraced(function*(started: StartedAttempt) {
+    const exit = yield* Effect.exit(run(drive, started.start, started.scope))
+    if (Exit.isSuccess(exit)) {
+      Queue.offerUnsafe(reports, { type: "succeeded", attempt: started.start.attempt, value: exit.value })
+      return
+    }
+    yield* close(started.scope, exit)
+    Queue.offerUnsafe(reports, yield* failedEvent(drive, "failed", started, exit.cause))
   })
   const start = Effect.fnUntraced(function*(action: Start) {
-    const scope = yield* scopeOf(request)
-    const began = stage.now()
-    const fiber = yield* Effect.forkScoped(run(action, scope, began))
-    racers.set(action.attempt, { start: action, scope, began, fiber })
+    const started: StartedAttempt = {
+      start: action,
+      startedAt: drive.hooks.now(),
+      scope: yield* makeScope(drive.scope)
+    }
+    const fiber = yield* Effect.forkScoped(report(started))
+    forked.set(action.attempt, { ...started, fiber })
   })
-  /** Also of one that has brought something in the same moment as the other. */
+  /** Also of an attempt that has content at the same moment as the winner. */
   const cancel = (attempt: number) => {
-    const { fiber, scope } = racers.get(attempt)!
-    stage.moveOn(attempt)
+    const { fiber, scope, start: { deployment } } = forked.get(attempt)!
+    drive.hooks.supersede(attempt)
+    drive.delays?.reset(deployment)
     return Effect.andThen(Fiber.interrupt(fiber), close(scope, Exit.void))
   }
 
@@ -205,41 +222,41 @@ const makeRace = Effect.fnUntraced(function*<A>(stage: Stage<A>) {
       case "cancel":
         return cancel(action.attempt)
       case "fail":
-        return Effect.andThen(timer.stop, failure(action))
+        return Effect.andThen(timer.stop, failure(drive, action))
       case "commit":
         return timer.stop
     }
   }
-  return { act, racers, told }
+  return { act, forked, reports }
 })
 
-/** What the machine says of an event, unless that is a hedge for which there is not enough. */
-const pay = <A>({ payHedge }: Stage<A>, before: Step, after: Step): Effect.Effect<Step> =>
-  after.actions.some((action) => action.type === "start" && action.hedge)
-    ? Effect.map(payHedge, (paid) => paid ? after : { state: before.state, actions: [] })
-    : Effect.succeed(after)
+/** The step after an event. A hedged attempt that the budget does not cover is not started. */
+const pay = <A>({ hooks: { payHedge } }: Drive<A>, before: Step, after: Step): Step =>
+  after.actions.some((action) => action.type === "start" && action.hedge) && !payHedge()
+    ? { state: before.state, actions: [] }
+    : after
 
-/** Attempts beside each other. */
-const hedged = Effect.fnUntraced(function*<A>(stage: Stage<A>, plan: Plan) {
-  const request = yield* Effect.scope
-  const { act, racers, told } = yield* makeRace(stage)
+/** Several attempts at a time. */
+const hedged = Effect.fnUntraced(function*<A>(drive: Drive<A>, plan: Plan) {
+  const { act, forked, reports } = yield* makeRace(drive)
   const values = new Map<number, A>()
-  let step = Attempts.begin(plan, firstViewOf(stage))
+  let step = AttemptMachine.begin(plan, viewOf(drive))
   for (;;) {
     yield* Effect.forEach(step.actions, act, { discard: true })
     const won = step.actions.find((action) => action.type === "commit")
-    if (won !== undefined) {
-      return commit(stage, request, step.state, { ...racers.get(won.attempt)!, value: values.get(won.attempt)! })
-    }
-    const event = yield* Queue.take(told)
-    if (event.type === "brought") values.set(event.attempt, event.value)
-    const seen: Event = event.type === "brought" ? { type: "content", attempt: event.attempt } : event
-    step = yield* pay(stage, step, Attempts.next(step.state, seen, yield* viewOf(stage)))
+    if (won !== undefined) return commit(drive, step.state, forked.get(won.attempt)!, values.get(won.attempt)!)
+    const report = yield* Queue.take(reports)
+    if (report.type === "succeeded") values.set(report.attempt, report.value)
+    const event: Event = report.type === "succeeded" ? { type: "content", attempt: report.attempt } : report
+    step = pay(drive, step, AttemptMachine.next(step.state, event, viewOf(drive)))
   }
 })
 
-/** The first content of whoever brings it. The scope's end ends whatever still runs. */
-export const drive = <A>(stage: Stage<A>, plan: Plan): Effect.Effect<Committed<A>, InferenceError, Scope.Scope> =>
-  plan.hedgeAfterMs === undefined
-    ? Effect.flatMap(Effect.scope, (request) => inTurn(stage, request, Attempts.begin(plan, firstViewOf(stage))))
-    : hedged(stage, plan)
+/** The first attempt with content. The end of the scope ends all others. */
+export const drive = <A>(hooks: Hooks<A>, plan: Plan): Effect.Effect<WinningAttempt<A>, InferenceError, Scope.Scope> =>
+  Effect.flatMap(Effect.scope, (scope) => {
+    const drive: Drive<A> = { hooks, scope, delays: undefined }
+    return plan.hedgeAfterMs === undefined
+      ? inTurn(drive, AttemptMachine.begin(plan, viewOf(drive)))
+      : hedged(drive, plan)
+  })

@@ -1,38 +1,35 @@
 /**
- * One request's attempts as a pure state machine: what happened goes in, what to do comes out, and whoever drives it only
- * does as told.
+ * The attempts of one request as a pure state machine: an event goes in, actions come out. `AttemptDriver` performs them.
  *
  * **Details**
  *
- * A plan names three lists of deployments: the ordinary one, one for prompts that are too long, one for content that a
- * provider refuses. `begin` starts the first attempt, `next` answers each event with actions. What a failure means is
- * `Retry.classify`'s word, what is allowed is the policy's:
+ * A plan has three lists of deployments: the ordinary one, one for prompts that are too long, and one for content that a
+ * provider refuses. `begin` starts the first attempt; `next` answers each event with actions. `FailureClass.classify`
+ * decides what a failure means, and the policy what is allowed:
  *
- * - What passes by itself is tried at the same deployment after a pause, `retries` times.
- * - Otherwise the next deployment that is free goes at once, whatever `Retry-After` says.
- * - Only where none is free does the request wait for one that said when to come back, up to `maxWaitMs`.
+ * - A transient failure is retried at the same deployment after a backoff, `retries` times.
+ * - Otherwise the next free deployment is tried at once, regardless of `Retry-After`.
+ * - If none is free, the request waits for one that is free within `maxWaitMs`.
  *
- * The first content commits: other attempts are cancelled, and from then on a failure is the request's failure. Only where
- * the policy says `continue` and the driver that the answer can be gone on with, which it tells by `cut`, another attempt
- * follows: at those who have not failed yet, and then at those who have, the one that was cut included, after a pause. If
- * none brings anything, the request fails with what had cut the answer. A request that fails does so exactly once, with
- * `fail`; after that the machine does nothing.
+ * The first content commits: other attempts are cancelled, and a later failure is the request's failure. If the policy's
+ * `continue` is on and the driver reports that the answer may be continued (`cut`), another attempt follows: first at
+ * deployments that have not failed, then, after a pause, at those that have, including the one that was cut. If all fail,
+ * the request fails with the reason of the cut. A request fails exactly once, with `fail`; after that there are no actions.
  *
  * **Gotchas**
  *
- * `start` with `afterMs` is the driver's to delay. When the time has come, the deployment's circuit may have opened: the
- * driver reports `CircuitOpen` as the attempt's failure and does not call.
+ * The driver performs the delay of a `start` with `afterMs`. The deployment's circuit may be open when the delay ends: the
+ * driver then reports `CircuitOpen` as the attempt's failure and does not call.
  *
- * The deadline and the time-outs of an attempt are the driver's clock; the machine only does not start what the deadline
- * would cut off before it begins.
+ * The driver enforces the deadline and the timeouts of an attempt; the machine starts no attempt that would begin after the
+ * deadline.
  */
 import type { FailureClass } from "../../domain/FailureClass.ts"
 import { classify, isRefusal } from "../../domain/FailureClass.ts"
 import type { Attempt, Reason } from "../../domain/InferenceError.ts"
 import { NoDeployment } from "../../domain/InferenceError.ts"
-import { backoffMs } from "../../domain/RoutingPolicy.ts"
-import type { Action, Event, Plan, State, Step, Tried, View } from "./AttemptPlan.ts"
-import { remaining, waiting } from "./AttemptTargets.ts"
+import type { Action, Event, Plan, Start, State, Step, Tried, View } from "./AttemptPlan.ts"
+import { nextRetry, nextUntried } from "./AttemptPlan.ts"
 
 const cancelAll = ({ running }: State, except?: number): ReadonlyArray<Action> =>
   running.filter(({ attempt }) => attempt !== except).map(({ attempt }) => ({ type: "cancel", attempt }))
@@ -42,8 +39,8 @@ const end = (state: State, actions: ReadonlyArray<Action>): Step => ({
   actions
 })
 
-/** Of what went wrong, what says most: the last that was tried, or of refusals the one that is over first. */
-const telling = (failures: ReadonlyArray<Attempt>, last: Reason): Reason => {
+/** The reason reported to the caller: of the last call, or, if every attempt was rejected, of the shortest wait. */
+const reported = (failures: ReadonlyArray<Attempt>, last: Reason): Reason => {
   if (!isRefusal(last)) return last
   const tried = failures.findLast(({ reason }) => !isRefusal(reason))
   if (tried !== undefined) return tried.reason
@@ -52,11 +49,11 @@ const telling = (failures: ReadonlyArray<Attempt>, last: Reason): Reason => {
 }
 
 const fail = (state: State, reason: Reason): Step =>
-  end(state, [...cancelAll(state), { type: "fail", reason: state.broken ?? reason, attempts: state.failures }])
+  end(state, [...cancelAll(state), { type: "fail", reason: state.cutBy ?? reason, attempts: state.failures }])
 
-const untried: Tried = { tries: 0, retry: "no", notBefore: 0 }
+const untried: Tried = { tries: 0, retry: "no", backoffMs: undefined, notBefore: 0 }
 
-/** Starts an attempt there, if there may be another. */
+/** Starts an attempt at the deployment, unless `maxAttempts` is reached. */
 const start = (
   state: State,
   deployment: string,
@@ -64,7 +61,7 @@ const start = (
 ): Step | undefined => {
   if (state.started >= state.plan.policy.maxAttempts) return undefined
   const attempt = state.started + 1
-  const action: Action = {
+  const action: Start = {
     type: "start",
     attempt,
     deployment,
@@ -89,19 +86,19 @@ const start = (
 const isInTime = ({ plan: { deadline = Number.POSITIVE_INFINITY } }: State, { now }: View, afterMs: number): boolean =>
   now + afterMs < deadline
 
-const nobodyFree = ({ lists, model }: Plan, { closedFor }: View): Reason => {
+const noneFree = ({ lists, model }: Plan, { closedFor }: View): Reason => {
   const closed = lists.ordinary.map(({ deployment }) => ({ deployment, ms: closedFor(deployment) }))
   return new NoDeployment({
     model,
     excluded: closed.map(({ deployment, ms }) => ({
       deployment,
-      reason: `it takes no requests for ${Math.ceil(ms / 1000)} s`
+      reason: `its circuit is open; retry in ${Math.ceil(ms / 1000)} s`
     })),
     ...(closed.length === 0 ? {} : { retryAfterMs: Math.min(...closed.map(({ ms }) => ms)) })
   })
 }
 
-/** The first attempt. */
+/** Starts the first attempt. */
 export const begin = (plan: Plan, view: View): Step => {
   const state: State = {
     plan,
@@ -116,15 +113,15 @@ export const begin = (plan: Plan, view: View): Step => {
     maxTokens: plan.maxTokens,
     lowPriority: plan.lowPriority ?? false
   }
-  const first = remaining(state, view)
+  const first = nextUntried(state, view)
   const step = first === undefined ? undefined : start(state, first)
-  if (step === undefined) return fail(state, nobodyFree(plan, view))
+  if (step === undefined) return fail(state, noneFree(plan, view))
   return plan.hedgeAfterMs === undefined
     ? step
     : { ...step, actions: [...step.actions, { type: "await-hedge", attempt: 1, afterMs: plan.hedgeAfterMs }] }
 }
 
-/** A shorter answer at the same deployment, where the caller asked for more than one token. */
+/** Retries with a shorter answer at the same deployment, if the caller asked for more than one token. */
 const shorten = (state: State, deployment: string, { adjust }: FailureClass): Step | undefined => {
   const { maxTokens, plan: { policy } } = state
   if (
@@ -134,26 +131,31 @@ const shorten = (state: State, deployment: string, { adjust }: FailureClass): St
 }
 
 const retry = (state: State, deployment: string, failure: FailureClass, view: View): Step | undefined => {
-  const { tries } = state.tried[deployment]!
-  if (failure.retry !== "backoff" || tries > state.plan.policy.retries) return undefined
-  const pause = backoffMs(state.plan.policy, tries, view.random)
-  if ((failure.retryAfterMs ?? 0) > pause || !isInTime(state, view, pause)) return undefined
-  return start(state, deployment, { afterMs: pause })
+  const { backoffMs, tries } = state.tried[deployment]!
+  if (failure.retry !== "backoff" || backoffMs === undefined || tries > state.plan.policy.retries) return undefined
+  if ((failure.retryAfterMs ?? 0) > backoffMs || !isInTime(state, view, backoffMs)) return undefined
+  return start(state, deployment, { afterMs: backoffMs })
 }
 
-const goOn = (state: State, view: View): Step | undefined => {
-  const free = remaining(state, view)
+const tryNext = (state: State, view: View): Step | undefined => {
+  const free = nextUntried(state, view)
   return free === undefined ? undefined : start(state, free)
 }
 
 const wait = (state: State, view: View): Step | undefined => {
-  const found = waiting(state, view)
+  const found = nextRetry(state, view)
   if (found === undefined || !isInTime(state, view, found.ms)) return undefined
   return start(state, found.deployment, { afterMs: found.ms })
 }
 
-/** What the failure changes for every attempt to come. */
-const learn = (state: State, deployment: string, reason: Reason, failure: FailureClass, now: number): State => {
+/** The state for later attempts after a failure. */
+const applyFailure = (
+  state: State,
+  deployment: string,
+  { backoffMs, reason }: Failure,
+  failure: FailureClass,
+  now: number
+): State => {
   const known = state.tried[deployment]!
   return {
     ...state,
@@ -167,25 +169,26 @@ const learn = (state: State, deployment: string, reason: Reason, failure: Failur
       [deployment]: {
         ...known,
         retry: failure.retry,
+        backoffMs,
         notBefore: now + (failure.retryAfterMs ?? 0)
       }
     }
   }
 }
 
-/** The next attempt, by the order that the module's head tells. */
+/** The next attempt, in the order of the file's header. */
 const recover = (state: State, deployment: string, failure: FailureClass, view: View): Step | undefined => {
   if (!isInTime(state, view, 0)) return undefined
   const again = view.closedFor(deployment) > 0
     ? undefined
     : shorten(state, deployment, failure) ?? retry(state, deployment, failure, view)
-  return again ?? goOn(state, view) ?? wait(state, view)
+  return again ?? tryNext(state, view) ?? wait(state, view)
 }
 
 type Failure = Extract<Event, { type: "failed" | "cut" }>
 
-/** The same without the attempt that has failed. */
-const note = (state: State, { attempt, reason, tookMs }: Failure, deployment: string): State => ({
+/** Moves the attempt from the running to the failed ones. */
+const recordFailure = (state: State, { attempt, reason, tookMs }: Failure, deployment: string): State => ({
   ...state,
   running: state.running.filter((one) => one.attempt !== attempt),
   failures: [...state.failures, { deployment, reason, tookMs }]
@@ -194,36 +197,36 @@ const note = (state: State, { attempt, reason, tookMs }: Failure, deployment: st
 const deploymentOf = ({ running }: State, attempt: number): string =>
   running.find((one) => one.attempt === attempt)!.deployment
 
-/** What is wrong with a request that somebody has answered already is the way in which it goes on, and not the request. */
-const judge = ({ broken }: State, reason: Reason): FailureClass =>
-  broken !== undefined && reason._tag === "InvalidRequest"
+/** A deployment that rejects the continuation of an answer as invalid does not end the request: others may accept it. */
+const classifyIn = ({ cutBy }: State, reason: Reason): FailureClass =>
+  cutBy !== undefined && reason._tag === "InvalidRequest"
     ? { ...classify(reason), next: "ordinary" }
     : classify(reason)
 
 const failed = (state: State, event: Extract<Event, { type: "failed" }>, view: View): Step => {
   const { attempt, reason } = event
   const deployment = deploymentOf(state, attempt)
-  const noted = note(state, event, deployment)
-  const failure = judge(state, reason)
+  const noted = recordFailure(state, event, deployment)
+  const failure = classifyIn(state, reason)
   if (state.phase === "committed" || failure.next === "none") return fail(noted, reason)
-  const known = learn(noted, deployment, reason, failure, view.now)
+  const known = applyFailure(noted, deployment, event, failure, view.now)
   // The other attempt may still answer.
   if (known.running.length > 0) return { state: known, actions: [] }
-  return recover(known, deployment, failure, view) ?? fail(known, telling(known.failures, reason))
+  return recover(known, deployment, failure, view) ?? fail(known, reported(known.failures, reason))
 }
 
 const cut = (state: State, event: Extract<Event, { type: "cut" }>, view: View): Step => {
   const { attempt, reason } = event
   const deployment = deploymentOf(state, attempt)
-  const noted: State = { ...note(state, event, deployment), broken: reason }
+  const noted: State = { ...recordFailure(state, event, deployment), cutBy: reason }
   const failure = classify(reason)
   if (!state.plan.policy.continue || failure.next === "none") return fail(noted, reason)
-  const known = learn({ ...noted, phase: "trying" }, deployment, reason, failure, view.now)
-  const next = isInTime(known, view, 0) ? goOn(known, view) ?? wait(known, view) : undefined
+  const known = applyFailure({ ...noted, phase: "trying" }, deployment, event, failure, view.now)
+  const next = isInTime(known, view, 0) ? tryNext(known, view) ?? wait(known, view) : undefined
   return next ?? fail(known, reason)
 }
 
-/** Without those that were only slower than this one: they may be asked again. */
+/** Deployments of attempts that were only slower count as untried. */
 const withoutLosers = ({ running, tried }: State, attempt: number): State["tried"] => {
   const losers = running.filter((one) => one.attempt !== attempt).map(({ deployment }) => deployment)
   return losers.length === 0
@@ -246,11 +249,11 @@ const content = (state: State, attempt: number): Step => {
 
 const hedge = (state: State, view: View): Step => {
   const isDue = state.phase === "trying" && !state.hedged && state.running.length === 1
-  const other = isDue && isInTime(state, view, 0) ? remaining(state, view) : undefined
+  const other = isDue && isInTime(state, view, 0) ? nextUntried(state, view) : undefined
   return (other === undefined ? undefined : start(state, other, { hedge: true })) ?? { state, actions: [] }
 }
 
-/** What to do about an event. Of an attempt that does not run, or after the end, there is nothing to do. */
+/** The actions for an event. An event of an attempt that does not run, or after the end, has none. */
 export const next = (state: State, event: Event, view: View): Step => {
   if (state.phase === "ended") return { state, actions: [] }
   if (!state.running.some(({ attempt }) => attempt === event.attempt)) return { state, actions: [] }

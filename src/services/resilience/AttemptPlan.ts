@@ -1,6 +1,5 @@
 /**
- * What may be tried for one request, and what is known while it is tried: plain data. `services/resilience/AttemptMachine` is the machine
- * that goes through it.
+ * The attempts that one request may make, and their state while it runs: plain data. `AttemptMachine` decides by it.
  */
 import type { FailureClass, List } from "../../domain/FailureClass.ts"
 import type { Attempt, Reason } from "../../domain/InferenceError.ts"
@@ -9,7 +8,7 @@ import type { Policy } from "../../domain/RoutingPolicy.ts"
 /** A deployment that may be tried. */
 export interface Target {
   readonly deployment: string
-  /** Tokens; left out, not known. */
+  /** Tokens; left out: unknown. */
   readonly contextWindow?: number | undefined
 }
 
@@ -18,24 +17,26 @@ export interface Plan {
   readonly model: string
   readonly policy: Policy
   readonly lists: Readonly<Record<List, ReadonlyArray<Target>>>
-  /** When a second attempt may start beside a first that has brought nothing; left out, never. */
+  /** When a hedged attempt may start beside a first one without content; left out: never. */
   readonly hedgeAfterMs?: number | undefined
-  /** ms of `Monotonic`; left out, none. */
+  /** ms of `Monotonic`; left out: none. */
   readonly deadline?: number | undefined
   readonly maxTokens?: number | undefined
   readonly lowPriority?: boolean | undefined
 }
 
-/** What is known of a deployment that was tried. */
+/** A deployment that has been tried. */
 export interface Tried {
   readonly tries: number
   /** Whether and when it may be tried again. */
   readonly retry: FailureClass["retry"]
+  /** The backoff before its next attempt, ms; undefined: the schedule has ended. */
+  readonly backoffMs: number | undefined
   /** ms of `Monotonic` */
   readonly notBefore: number
 }
 
-/** An attempt that has not ended, its pause included. */
+/** An attempt that has not ended, including its delay. */
 export interface Running {
   readonly attempt: number
   readonly deployment: string
@@ -45,53 +46,62 @@ export interface State {
   readonly plan: Plan
   readonly phase: "trying" | "committed" | "ended"
   readonly list: List
-  /** A window that was too small, tokens. */
+  /** The largest context window that was too small, tokens. */
   readonly tooSmall: number
   readonly running: ReadonlyArray<Running>
   readonly started: number
   readonly tried: Readonly<Record<string, Tried>>
   readonly failures: ReadonlyArray<Attempt>
-  /** What broke the answer off that is gone on with. */
-  readonly broken?: Reason | undefined
+  /** Why the answer broke off that another deployment continues. */
+  readonly cutBy?: Reason | undefined
   readonly hedged: boolean
   readonly maxTokens: number | undefined
   readonly lowPriority: boolean
 }
 
+interface Failed {
+  readonly attempt: number
+  readonly reason: Reason
+  readonly tookMs: number
+  /** The next delay of the deployment's backoff schedule; undefined: the schedule has ended. */
+  readonly backoffMs: number | undefined
+}
+
 export type Event =
-  /** Also where the circuit refused it. */
-  | { readonly type: "failed"; readonly attempt: number; readonly reason: Reason; readonly tookMs: number }
-  /** Its answer broke off in the middle, where another may go on. */
-  | { readonly type: "cut"; readonly attempt: number; readonly reason: Reason; readonly tookMs: number }
-  /** The first of its answer has come. */
+  /** Also if the circuit rejected it. */
+  | { readonly type: "failed" } & Failed
+  /** Its answer broke off, and another deployment may continue it. */
+  | { readonly type: "cut" } & Failed
+  /** The first content of its answer arrived. */
   | { readonly type: "content"; readonly attempt: number }
-  /** The time of an `await-hedge` is over. */
+  /** The time of an `await-hedge` has passed. */
   | { readonly type: "hedge-due"; readonly attempt: number }
 
+/** Starts an attempt. */
+export interface Start {
+  readonly type: "start"
+  /** Counts from 1. */
+  readonly attempt: number
+  readonly deployment: string
+  readonly afterMs: number
+  readonly hedge: boolean
+  readonly maxTokens?: number
+  readonly lowPriority: boolean
+}
+
 export type Action =
-  | {
-    readonly type: "start"
-    /** Counts from 1. */
-    readonly attempt: number
-    readonly deployment: string
-    readonly afterMs: number
-    readonly hedge: boolean
-    readonly maxTokens?: number
-    readonly lowPriority: boolean
-  }
+  | Start
   | { readonly type: "await-hedge"; readonly attempt: number; readonly afterMs: number }
-  /** Everything else of this answer goes to the caller. */
+  /** The caller gets the rest of this attempt's answer. */
   | { readonly type: "commit"; readonly attempt: number }
   | { readonly type: "cancel"; readonly attempt: number }
   | { readonly type: "fail"; readonly reason: Reason; readonly attempts: ReadonlyArray<Attempt> }
 
-/** The world at the moment of an event. */
+/** The time and the circuits at the moment of an event. */
 export interface View {
   /** ms of `Monotonic` */
   readonly now: number
-  /** From 0 to 1, a new one each time. */
-  readonly random: number
-  /** ms for which a deployment must not be called; 0, it is free. */
+  /** ms until a deployment may be called; 0: now. */
   readonly closedFor: (deployment: string) => number
 }
 
@@ -100,24 +110,22 @@ export interface Step {
   readonly actions: ReadonlyArray<Action>
 }
 
-/** What a plan is made of. */
-export interface Ingredients {
+/** What a plan is made from. */
+export interface Input {
   readonly model: string
   readonly policy: Policy
-  /** Deployments in order: those that the decision names, and then those that stand in for the model. */
+  /** Deployments in order: those of the decision, then those of the fallback models. */
   readonly lists: Plan["lists"]
-  /** ms in which 95 of 100 first tokens of the primary come, where that is known. */
+  /** The 95th percentile of the primary's time to first token, ms; undefined: unknown. */
   readonly slowestFirstTokenMs?: number | undefined
-  /** When the request came, ms of `Monotonic`. */
+  /** When the request arrived, ms of `Monotonic`. */
   readonly now: number
   readonly maxTokens?: number | undefined
   readonly lowPriority?: boolean | undefined
 }
 
 /** The plan of one request. */
-export const make = (
-  { lists, lowPriority, maxTokens, model, now, policy, slowestFirstTokenMs }: Ingredients
-): Plan => {
+export const make = ({ lists, lowPriority, maxTokens, model, now, policy, slowestFirstTokenMs }: Input): Plan => {
   const { hedge, timeouts: { totalMs } } = policy
   return {
     model,
@@ -128,4 +136,35 @@ export const make = (
     maxTokens,
     lowPriority
   }
+}
+
+/** The targets of the list in use. A prompt that was too long may also go to an ordinary deployment with a larger window. */
+export const targetsOf = ({ list, plan: { lists }, tooSmall }: State): ReadonlyArray<Target> => {
+  if (list !== "context") return lists[list]
+  const isLarger = ({ contextWindow = 0 }: Target) => contextWindow > tooSmall
+  return [
+    ...lists.context.filter((target) => target.contextWindow === undefined || isLarger(target)),
+    ...lists.ordinary.filter(isLarger)
+  ]
+}
+
+/** The first deployment that has not been tried and may be called now. */
+export const nextUntried = (state: State, { closedFor }: View): string | undefined =>
+  targetsOf(state).find(({ deployment }) => state.tried[deployment] === undefined && closedFor(deployment) === 0)
+    ?.deployment
+
+/** The tried deployment that may be tried again first, and the wait until then. */
+export const nextRetry = (
+  state: State,
+  { closedFor, now }: View
+): { readonly deployment: string; readonly ms: number } | undefined => {
+  const { maxWaitMs, retries } = state.plan.policy
+  let first: { readonly deployment: string; readonly ms: number } | undefined
+  for (const { deployment } of targetsOf(state)) {
+    const tried = state.tried[deployment]
+    if (tried === undefined || tried.backoffMs === undefined || tried.retry === "no" || tried.tries > retries) continue
+    const ms = Math.max(tried.backoffMs, tried.notBefore - now, closedFor(deployment))
+    if (ms <= maxWaitMs && (first === undefined || ms < first.ms)) first = { deployment, ms }
+  }
+  return first
 }

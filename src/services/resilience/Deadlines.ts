@@ -1,10 +1,10 @@
 /**
- * The time that a policy gives an attempt: for its slot, to its first content, between two pieces, and to the request's
- * end.
+ * The time limits of an attempt: until it has a slot, until its first content, between two pieces, and until the end of the
+ * request.
  *
  * **Details**
  *
- * A reader's own time does not count: only what is waited for does. Where a policy has no limits, this costs nothing.
+ * The time that a caller takes to read does not count. A policy without limits has no cost.
  */
 import { Effect } from "effect"
 import { InferenceError, UpstreamTimeout } from "../../domain/InferenceError.ts"
@@ -13,32 +13,37 @@ import type { Policy } from "../../domain/RoutingPolicy.ts"
 type Phase = "queue" | "first_token" | "stall" | "total"
 type Limited = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | InferenceError, R>
 
-export interface Limits {
-  /** What waits for a slot, and a load before it. */
+export interface Deadlines {
+  /** Waiting for a slot, including a load. */
   readonly queue: Limited
-  /** The first content, from the slot on. */
+  /** Waiting for the first content, after the slot is granted. */
   readonly first: Limited
-  /** The next piece of an answer. */
+  /** Waiting for the next piece of an answer. */
   readonly next: Limited
-  /** Whatever the request waits for. */
+  /** Everything the request waits for. */
   readonly total: Limited
 }
 
 /** No limit. */
 export const unlimited: Limited = (effect) => effect
 
-const none: Limits = { queue: unlimited, first: unlimited, next: unlimited, total: unlimited }
+const none: Deadlines = { queue: unlimited, first: unlimited, next: unlimited, total: unlimited }
 
-/** What one attempt is measured by. */
-export interface Times {
-  /** ms of `Monotonic` */
+interface Options {
+  /** The end of the request, ms of `Monotonic`. */
   readonly deadline: number | undefined
+  /** ms of `Monotonic` */
   readonly now: () => number
-  /** Called when a limit is reached, before what it limits is interrupted. */
+  /** Called when a limit is reached, before the limited effect is interrupted. */
   readonly onLimit: () => void
 }
 
-export const make = (deployment: string, timeouts: Policy["timeouts"], { deadline, now, onLimit }: Times): Limits => {
+/** The limits of one attempt at the deployment. */
+export const make = (
+  deployment: string,
+  timeouts: Policy["timeouts"],
+  { deadline, now, onLimit }: Options
+): Deadlines => {
   const { byCaller, firstTokenMs, queueMs, stallMs, totalMs } = timeouts
   if (queueMs === undefined && firstTokenMs === undefined && stallMs === undefined && totalMs === undefined) return none
   const limited = (phase: Phase, limitMs: number | undefined, leftMs = () => limitMs!): Limited => {
@@ -49,7 +54,7 @@ export const make = (deployment: string, timeouts: Policy["timeouts"], { deadlin
       const reason = new UpstreamTimeout({ deployment, phase, afterMs: limitMs, ...(own ? { byCaller: true } : {}) })
       return Effect.fail(new InferenceError({ reason }))
     })
-    // Not `Effect.timeoutOrElse`, which interrupts before it asks what to do.
+    // Not `Effect.timeoutOrElse`, which interrupts before `onLimit` could run.
     return (effect) =>
       Effect.suspend(() => Effect.raceFirst(effect, Effect.andThen(Effect.sleep(Math.max(0, leftMs())), reached)))
   }

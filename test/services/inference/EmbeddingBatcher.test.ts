@@ -22,9 +22,9 @@ const stage = (borrow: Effect.Effect<void, InferenceError.InferenceError> = Effe
   const batches: Array<ReadonlyArray<string>> = []
   const standings: Array<Caller> = []
   const models = {
-    lease: (_, standing) =>
+    lease: (_, caller) =>
       Effect.as(
-        Effect.andThen(Effect.sync(() => standings.push(standing)), borrow),
+        Effect.andThen(Effect.sync(() => standings.push(caller)), borrow),
         Deployments.engine({
           embed: (inputs) =>
             Effect.as(
@@ -39,8 +39,8 @@ const stage = (borrow: Effect.Effect<void, InferenceError.InferenceError> = Effe
       )
   } as Partial<Models["Service"]> as Models["Service"]
   const embed = Embedder.make(models)
-  const askAs = (standing: Caller, ...inputs: ReadonlyArray<string>) =>
-    Effect.forkChild(embed({ deployment, standing, granted: () => {}, movedOn: () => false }, inputs))
+  const askAs = (caller: Caller, ...inputs: ReadonlyArray<string>) =>
+    Effect.forkChild(embed({ deployment, caller, granted: () => {}, movedOn: () => false }, inputs))
   return { batches, standings, askAs, ask: (...inputs: ReadonlyArray<string>) => askAs({}, ...inputs) }
 }
 
@@ -172,8 +172,8 @@ describe("Embedder", () => {
     } as Partial<Models["Service"]> as Models["Service"]
     const embed = Embedder.make(models)
     const ask = (name: string, count: number) => {
-      const asking = { deployment, standing: {}, granted: () => void granted.push(name), movedOn: () => moved === name }
-      return Effect.forkChild(Effect.provideService(embed(asking, [name]), HopCount, count))
+      const attempt = { deployment, caller: {}, granted: () => void granted.push(name), movedOn: () => moved === name }
+      return Effect.forkChild(Effect.provideService(embed(attempt, [name]), HopCount, count))
     }
     return Effect.gen(function*() {
       const fibers = [yield* ask("a", 1), yield* ask("b", 3), yield* ask("c", 2)]

@@ -26,6 +26,7 @@ import type { Level } from "../../../src/services/models/MemoryPressure.ts"
 import { Pressure, sheds } from "../../../src/services/models/MemoryPressure.ts"
 import { Models } from "../../../src/services/models/Models.ts"
 import * as Metrics from "../../../src/services/observability/Metrics.ts"
+import * as Backoff from "../../../src/services/resilience/Backoff.ts"
 import * as DecisionLog from "../../../src/services/routing/DecisionLog.ts"
 import { Router } from "../../../src/services/routing/Router.ts"
 import * as Deployments from "../../support/Deployments.ts"
@@ -141,7 +142,8 @@ const stage = (
     Layer.effect(Pressure, SubscriptionRef.make(pressure)),
     Breaker.layer,
     DecisionLog.layer,
-    CachedResponsesLayer.layer
+    CachedResponsesLayer.layer,
+    Backoff.layer
   ]))
   const registry = new Map()
   const made: Stage = {

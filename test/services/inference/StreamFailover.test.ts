@@ -14,6 +14,7 @@ import type { Level } from "../../../src/services/models/MemoryPressure.ts"
 import { Pressure } from "../../../src/services/models/MemoryPressure.ts"
 import { Models } from "../../../src/services/models/Models.ts"
 import * as Metrics from "../../../src/services/observability/Metrics.ts"
+import * as Backoff from "../../../src/services/resilience/Backoff.ts"
 import * as DecisionLog from "../../../src/services/routing/DecisionLog.ts"
 import { Router } from "../../../src/services/routing/Router.ts"
 import { deployment, engine } from "../../support/Deployments.ts"
@@ -93,6 +94,7 @@ const stage = (
       models,
       Metrics.layer,
       CachedResponsesLayer.layer,
+      Backoff.layer,
       Layer.effect(Pressure, SubscriptionRef.make<Level>("normal"))
     ]),
     Layer.provideMerge(shared)

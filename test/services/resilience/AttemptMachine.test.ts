@@ -7,7 +7,8 @@ import * as Policies from "../../../src/domain/RoutingPolicy.ts"
 import { next } from "../../../src/services/resilience/AttemptMachine.ts"
 import type { Action, Plan, Target } from "../../../src/services/resilience/AttemptPlan.ts"
 import * as Plans from "../../../src/services/resilience/AttemptPlan.ts"
-import { targetsOf } from "../../../src/services/resilience/AttemptTargets.ts"
+import { jitter } from "../../../src/services/resilience/Backoff.ts"
+import * as HedgeBudget from "../../../src/services/resilience/HedgeBudget.ts"
 import type { Actor, Log, Outcome, World } from "../../support/AttemptsDriver.ts"
 import { run } from "../../support/AttemptsDriver.ts"
 
@@ -19,7 +20,7 @@ interface Lists {
   readonly content?: ReadonlyArray<Target>
 }
 
-const plan = (lists: Lists, policy: Partial<Policy> = {}, more: Partial<Plans.Ingredients> = {}): Plan =>
+const plan = (lists: Lists, policy: Partial<Policy> = {}, more: Partial<Plans.Input> = {}): Plan =>
   Plans.make({
     model: "m",
     policy: { ...Policies.defaults, ...policy },
@@ -283,8 +284,8 @@ describe("Attempts", () => {
     it("takes no notice of what it has cancelled", () => {
       const log = run(plan(both, hedging(50)), { actors: { a: actor(slow), b: actor(answers) } })
       const committed = log.entries.find(({ after }) => after.phase === "committed")!.after
-      const late = { type: "failed", attempt: 1, reason: network("a"), tookMs: 60 } as const
-      const step = next(committed, late, { now: 60, random: 0, closedFor: () => 0 })
+      const late = { type: "failed", attempt: 1, reason: network("a"), tookMs: 60, backoffMs: 250 } as const
+      const step = next(committed, late, { now: 60, closedFor: () => 0 })
       assert.deepStrictEqual(step, { state: committed, actions: [] })
     })
 
@@ -308,11 +309,11 @@ describe("Attempts", () => {
 
     it("takes no more than its share of requests", () => {
       const policy = { ...Policies.defaults, hedge: { share: 0.1 } }
-      let budget = Policies.noHedges
+      let budget = HedgeBudget.empty
       let hedges = 0
       for (let request = 0; request < 1_000; request++) {
-        budget = Policies.earn(budget, policy)
-        const paid = Policies.spend(budget)
+        budget = HedgeBudget.earn(budget, policy)
+        const paid = HedgeBudget.spend(budget)
         if (paid !== undefined) hedges++
         budget = paid ?? budget
       }
@@ -379,7 +380,7 @@ describe("Attempts", () => {
     )
 
     /** The longest pause before an attempt at the same deployment. */
-    const longestPause = Policies.defaults.backoff.capMs * Policies.jitter.most
+    const longestPause = Policies.defaults.backoff.capMs * jitter.most
 
     const always = (check: (log: Log, plan: Plan, world: World) => void) =>
       fc.assert(fc.property(anyPlan, world, (plan, world) => check(run(plan, world), plan, world)), { numRuns: 5_000 })
@@ -468,7 +469,7 @@ describe("Attempts", () => {
     it("never waits for one that said when to come back while another is free", () => {
       always((log) => {
         for (const { action, after, at, before, event } of followUps(log)) {
-          const free = targetsOf(after).filter(({ deployment }) =>
+          const free = Plans.targetsOf(after).filter(({ deployment }) =>
             before.tried[deployment] === undefined && log.closedFor(deployment, at) === 0
           )
           if (action.afterMs === 0 || free.length === 0) continue

@@ -2,7 +2,7 @@
 import { Duration } from "effect"
 import { breaker } from "../../../src/domain/Defaults.ts"
 import { classify } from "../../../src/domain/FailureClass.ts"
-import { jitter } from "../../../src/domain/RoutingPolicy.ts"
+import { jitter } from "../../../src/services/resilience/Backoff.ts"
 import type { Check } from "./Checks.ts"
 import { errorOf, modelOf, ofVisits, policyOf, some } from "./Checks.ts"
 import { reasonOf } from "./Reasons.ts"

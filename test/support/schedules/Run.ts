@@ -11,6 +11,7 @@ import { Pressure } from "../../../src/services/models/MemoryPressure.ts"
 import { Models } from "../../../src/services/models/Models.ts"
 import * as Registry from "../../../src/services/models/Registry.ts"
 import * as Metrics from "../../../src/services/observability/Metrics.ts"
+import * as Backoff from "../../../src/services/resilience/Backoff.ts"
 import * as DecisionLog from "../../../src/services/routing/DecisionLog.ts"
 import * as Router from "../../../src/services/routing/Router.ts"
 import { Settings } from "../../../src/services/settings/Settings.ts"
@@ -88,7 +89,7 @@ const happen = (models: Models["Service"], place: Stage, world: World) => ({ at,
 const layerOf = ({ breaker, models }: World, place: Stage) =>
   InferenceLayer.layer.pipe(
     Layer.provideMerge(
-      Layer.mergeAll(Router.layer, Metrics.layer, DecisionLog.layer, CachedResponsesLayer.layer)
+      Layer.mergeAll(Router.layer, Metrics.layer, DecisionLog.layer, CachedResponsesLayer.layer, Backoff.layer)
     ),
     Layer.provide(Layer.effect(Pressure, SubscriptionRef.make<Level>("normal"))),
     Layer.provideMerge(Breaker.layerWith(breaker)),
