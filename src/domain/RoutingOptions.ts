@@ -14,7 +14,7 @@
  */
 import { Result, Schema } from "effect"
 import * as Bounded from "./Bounded.ts"
-import { names as strategies } from "./SelectionOptions.ts"
+import { names as strategies } from "./Strategies.ts"
 
 const within = (minimum: number, maximum: number) => Schema.isBetween({ minimum, maximum })
 const Name = Schema.NonEmptyString.check(Schema.isMaxLength(512))

@@ -1,21 +1,7 @@
 /** How a policy chooses among the deployments of a model: the strategy and its options. */
 import type { Condition, DeploymentFacts } from "./DeploymentFacts.ts"
 import type { Moment, RoutingRequest } from "./RoutingRequest.ts"
-
-/** Strategies by name. */
-export const names = [
-  "balanced",
-  "speed",
-  "quality",
-  "cost",
-  "weighted",
-  "least-busy",
-  "latency",
-  "round-robin",
-  "session",
-  "prefix"
-] as const
-export type Name = typeof names[number]
+import type { Name } from "./Strategies.ts"
 
 /** The name of a strategy that an embedding program provides, as a policy writes it. */
 export type CustomName = `custom/${string}`

@@ -1,11 +1,11 @@
 /** Which deployments can take a request, and the reason why each of the others cannot. Pure. */
+import type { CandidateTable } from "../../domain/CandidateTable.ts"
+import { bitsOf, costOf } from "../../domain/CandidateTable.ts"
 import type { Condition } from "../../domain/DeploymentFacts.ts"
 import { abilities, abilityInWords } from "../../domain/EngineProtocol.ts"
 import type { RequiredCapability, RoutingRequest } from "../../domain/RoutingRequest.ts"
 import { promptTokensOf, usualAnswer } from "../../domain/RoutingRequest.ts"
 import type { Options } from "../../domain/SelectionOptions.ts"
-import type { CandidateTable } from "./CandidateTable.ts"
-import { bitsOf, costOf } from "./CandidateTable.ts"
 import type { Excluded } from "./DecisionRecord.ts"
 
 /** The eligible deployments, by index, and the excluded ones. */

@@ -12,6 +12,8 @@
  */
 import { Clock, Context, Duration, Effect, Layer, Random, Result, Stream } from "effect"
 import * as UnknownFields from "../../dialects/shared/UnknownFields.ts"
+import type { CandidateTable } from "../../domain/CandidateTable.ts"
+import { prepare } from "../../domain/CandidateTable.ts"
 import * as Capability from "../../domain/Capability.ts"
 import * as Policies from "../../domain/Defaults.ts"
 import type { Deployment, Model } from "../../domain/Deployment.ts"
@@ -20,6 +22,7 @@ import type { Ability } from "../../domain/EngineProtocol.ts"
 import { maxSeed } from "../../domain/Inference.ts"
 import type { InferenceError, Reason } from "../../domain/InferenceError.ts"
 import { circuitState, InvalidRequest, make as makeError } from "../../domain/InferenceError.ts"
+import * as Measurement from "../../domain/Measurement.ts"
 import * as Monotonic from "../../domain/Monotonic.ts"
 import * as RoutingOptions from "../../domain/RoutingOptions.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
@@ -33,8 +36,6 @@ import { Models } from "../models/Models.ts"
 import { Registry } from "../models/Registry.ts"
 import * as GuardedCallbacks from "../observability/GuardedCallbacks.ts"
 import { Settings } from "../settings/Settings.ts"
-import type { CandidateTable } from "./CandidateTable.ts"
-import { prepare } from "./CandidateTable.ts"
 import type { Decision } from "./DecisionRecord.ts"
 import { factsOf } from "./DeploymentFacts.ts"
 import { selected } from "./Eligibility.ts"
@@ -296,7 +297,7 @@ const routeOf = (parts: Parts, model: Model, policy: Policy, inquiry: Inquiry): 
     cached,
     decision: deployments.length > 0 ? decision : joinDecisions(decision, decisions),
     policy,
-    slowestFirstTokenMs: policy.hedge && first && LatencyStats.slowestFirstToken(parts.stats.of(first.id)),
+    slowestFirstTokenMs: policy.hedge && first && Measurement.slowestFirstToken(parts.stats.of(first.id)),
     prefix: inquiry.prefix
   })
 }

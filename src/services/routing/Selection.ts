@@ -1,44 +1,43 @@
 /**
- * Who of a model's deployments answers a request, and who stands in for him. Pure policy over one snapshot.
+ * Which of a model's deployments answers a request, and which are next. Pure policy over one snapshot.
  *
  * **Details**
  *
- * `decide` first rules out who cannot take the request or may not be called now, each with why, then scores the others by
- * the chosen strategy and names the best few in order. The same table, conditions and request, with the same seed, give
- * the same decision, which is plain data (`services/routing/DecisionRecord`).
+ * `decide` first excludes the deployments that cannot take the request or must not be called now, each with the reason,
+ * then scores the others by the strategy and lists the best few in order. The same table, conditions, request and moment
+ * give the same decision, which is plain data (`services/routing/DecisionRecord`).
  *
- * What is not known of a deployment (price, quality, context window, speed) is neutral: it rules nobody out and is named
- * in the decision. Where speed counts, one who was never measured is still tried: now and then he goes first, as long as
- * he has nothing else to do.
+ * An unknown figure of a deployment (price, quality, context window, speed) is neutral: it excludes nothing and is named in
+ * the decision. Where speed counts, a deployment that was never measured goes first now and then, while it is idle.
  *
- * A table is made once for each change of the registry (`prepare`), conditions are read at each decision.
+ * A table is made once for each change of the registry (`CandidateTable.prepare`); conditions are read at each decision.
  *
  * **Example**
  *
  * ```ts
- * const table = Selection.prepare([
+ * const table = prepare([
  *   { deployment: "small", price: { input: 0.1, output: 0.4 }, quality: 0.7 },
  *   { deployment: "large", price: { input: 2, output: 8 }, quality: 0.9 }
  * ])
- * const decision = Selection.decide(table, [Selection.ready, Selection.ready], {
- *   model: "chat", capabilities: [], promptTokens: 500, now: 0, seed: 1, turn: 0
- * }, { ...Selection.defaults, strategy: "quality" })
+ * const decision = Selection.decide(table, [ready, ready], {
+ *   model: "chat", capabilities: [], promptTokens: 500
+ * }, { ...defaults, strategy: "quality" }, { now: 0, seed: 1, turn: 0 })
  * decision.candidates[0].deployment // "large"
  * ```
  */
+import type { CandidateTable } from "../../domain/CandidateTable.ts"
+import { unknownOf } from "../../domain/CandidateTable.ts"
 import type { Condition } from "../../domain/DeploymentFacts.ts"
 import { draw } from "../../domain/Hashing.ts"
 import type { Moment, RoutingRequest } from "../../domain/RoutingRequest.ts"
 import type { Options } from "../../domain/SelectionOptions.ts"
-import type { CandidateTable } from "./CandidateTable.ts"
-import { unknownOf } from "./CandidateTable.ts"
+import * as Strategies from "../../domain/Strategies.ts"
 import type { Candidate, Decision } from "./DecisionRecord.ts"
 import { filter } from "./Eligibility.ts"
-import * as Strategies from "./Strategies.ts"
 
 const isSpilled = ({ queueFull, state }: Condition): boolean => queueFull || state === "loading"
 
-/** Which of two goes first: who need not spill, then who scores more, then who stands first in the table. */
+/** The order of two: first the one that does not spill, then the higher score, then the first in the table. */
 interface Ranking {
   readonly scores: Float64Array
   readonly behind: Uint8Array
@@ -62,7 +61,7 @@ const best = (eligible: ArrayLike<number>, keep: number, ranking: Ranking): Arra
   return top
 }
 
-/** One who was never measured and has nothing to do, if it is time to try one. */
+/** An idle deployment that was never measured, if one is to be tried. */
 const explored = (
   eligible: ArrayLike<number>,
   conditions: ReadonlyArray<Condition>,
@@ -80,7 +79,7 @@ const explored = (
   return untried[Math.floor(draw(seed, -2) * untried.length)]
 }
 
-/** Who stands behind; nobody where all would. */
+/** The deployments that come after the others; none where all would. */
 const spilledOf = (eligible: ArrayLike<number>, conditions: ReadonlyArray<Condition>, { spill }: Options) => {
   const spilled: Array<number> = []
   if (!spill) return spilled
@@ -88,7 +87,7 @@ const spilledOf = (eligible: ArrayLike<number>, conditions: ReadonlyArray<Condit
   return spilled.length === eligible.length ? [] : spilled
 }
 
-/** The order to try them in: the best few, before whom comes the one who is explored. */
+/** The order in which to try them: the best few, after the one that is explored. */
 const rank = (
   eligible: ArrayLike<number>,
   scores: Float64Array,

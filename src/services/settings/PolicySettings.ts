@@ -4,8 +4,10 @@ import { described, optional, Span, SpanOrOff } from "../../domain/Fields.ts"
 import { mostRetries } from "../../domain/RoutingOptions.ts"
 import type { Routing } from "../../domain/RoutingPolicy.ts"
 import * as Policy from "../../domain/RoutingPolicy.ts"
-import type { Custom, CustomName, Name } from "../../domain/SelectionOptions.ts"
-import { customName, names as strategies, placeholder } from "../../domain/SelectionOptions.ts"
+import type { Custom, CustomName } from "../../domain/SelectionOptions.ts"
+import { customName, placeholder } from "../../domain/SelectionOptions.ts"
+import type { Name } from "../../domain/Strategies.ts"
+import { names as strategies } from "../../domain/Strategies.ts"
 import * as CachedResponses from "../cache/CachedResponses.ts"
 
 const atLeast = (minimum: number) => Schema.Int.check(Schema.isGreaterThanOrEqualTo(minimum))

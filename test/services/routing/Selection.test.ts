@@ -1,17 +1,18 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
 import * as fc from "fast-check"
+import { prepare } from "../../../src/domain/CandidateTable.ts"
 import type { Condition, DeploymentFacts } from "../../../src/domain/DeploymentFacts.ts"
 import { ready } from "../../../src/domain/DeploymentFacts.ts"
 import { abilities } from "../../../src/domain/EngineProtocol.ts"
 import type { Measurement } from "../../../src/domain/Measurement.ts"
 import { unmeasured } from "../../../src/domain/Measurement.ts"
+import * as Measurements from "../../../src/domain/Measurement.ts"
 import type { Moment, RoutingRequest } from "../../../src/domain/RoutingRequest.ts"
 import { requiredCapabilities } from "../../../src/domain/RoutingRequest.ts"
 import type { Options } from "../../../src/domain/SelectionOptions.ts"
 import * as SelectionOptions from "../../../src/domain/SelectionOptions.ts"
-import * as Measurements from "../../../src/services/health/LatencyStats.ts"
-import { prepare } from "../../../src/services/routing/CandidateTable.ts"
+import { names } from "../../../src/domain/Strategies.ts"
 import { Decision } from "../../../src/services/routing/DecisionRecord.ts"
 import { beginnings, PrefixIndex } from "../../../src/services/routing/PrefixIndex.ts"
 import * as Selection from "../../../src/services/routing/Selection.ts"
@@ -89,7 +90,7 @@ const place = fc.record({
 const scene = fc.record({
   places: fc.array(place, { maxLength: 12 }),
   options: fc.record({
-    strategy: fc.constantFrom(...SelectionOptions.names),
+    strategy: fc.constantFrom(...names),
     exploration: fc.constantFrom(0, 0.5, 1),
     keep: fc.integer({ min: 1, max: 4 }),
     spill: fc.boolean()

@@ -1,10 +1,10 @@
 /** What is known of deployments for good, laid out in columns: made once for each change of the registry. */
-import type { DeploymentFacts } from "../../domain/DeploymentFacts.ts"
-import { hashText } from "../../domain/Hashing.ts"
-import type { Measurement } from "../../domain/Measurement.ts"
-import type { RequiredCapability } from "../../domain/RoutingRequest.ts"
-import { requiredCapabilities } from "../../domain/RoutingRequest.ts"
-import * as Source from "../../domain/Source.ts"
+import type { DeploymentFacts } from "./DeploymentFacts.ts"
+import { hashText } from "./Hashing.ts"
+import type { Measurement } from "./Measurement.ts"
+import type { RequiredCapability } from "./RoutingRequest.ts"
+import { requiredCapabilities } from "./RoutingRequest.ts"
+import * as Source from "./Source.ts"
 
 /** The same of many; a number that is not known is `NaN`. */
 export interface CandidateTable {

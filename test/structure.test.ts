@@ -1,0 +1,107 @@
+import { assert, describe, it } from "@effect/vitest"
+import { globSync, readFileSync } from "node:fs"
+import { dirname, join } from "node:path/posix"
+import { fileURLToPath } from "node:url"
+import { strategies } from "../src/domain/Strategies.ts"
+
+const root = fileURLToPath(new URL("../", import.meta.url))
+const read = (file: string): string => readFileSync(join(root, file), "utf8")
+const sources = globSync("src/**/*.ts", { cwd: root }).toSorted()
+
+/** Files that start a program or a thread, or are loaded for their effect. */
+const entryPoints = new Set([
+  "src/cli.ts",
+  "src/host.ts",
+  "src/index.ts",
+  "src/inspect.ts",
+  "src/main.ts",
+  "src/NodeVersion.ts",
+  "src/RequireNode.ts",
+  ...sources.filter((file) => file.endsWith(".worker.ts"))
+])
+
+const leastLines = 40
+
+/** Small files that are still to be merged into their neighbours. */
+const remaining = new Set<string>([
+  "src/cli/Process.ts",
+  "src/dialects/anthropic/DecodeError.ts",
+  "src/dialects/gemini/DecodeError.ts",
+  "src/domain/Bounded.ts",
+  "src/domain/Caller.ts",
+  "src/domain/Cancellation.ts",
+  "src/domain/Decoder.ts",
+  "src/domain/GoDuration.ts",
+  "src/domain/Hashing.ts",
+  "src/domain/HeaderValue.ts",
+  "src/domain/HopLimit.ts",
+  "src/domain/JsonDepth.ts",
+  "src/domain/Monotonic.ts",
+  "src/domain/PlainText.ts",
+  "src/layers/http/RoutingHeaders.ts",
+  "src/services/models/Readiness.ts",
+  "src/services/resilience/AttemptTargets.ts",
+  "src/services/resilience/HedgeBudget.ts",
+  "src/workers/llama/Inspect.ts",
+  "src/workers/llama/LlamaGrammar.ts",
+  "src/workers/model/ByteLevel.ts",
+  "src/workers/model/JinjaBudget.ts",
+  "src/workers/model/ModelFile.ts",
+  "src/workers/model/Random.ts",
+  "src/workers/model/SamplingOptions.ts",
+  "src/workers/onnx/Inspect.ts"
+])
+
+/** Files that a file loads; types are erased before it runs. */
+const importsOf = (file: string): ReadonlyArray<string> =>
+  [...read(file).matchAll(/^(?:import|export)\s+(?!type\b)[^"';]*?(?:from\s+)?"(\.[^"]+)"/gm)]
+    .map(([, path]) => join(dirname(file), path!))
+
+/** The first circle of imports that is found, as the files on it. */
+const circleIn = (graph: ReadonlyMap<string, ReadonlyArray<string>>): ReadonlyArray<string> | undefined => {
+  const done = new Set<string>()
+  const walk = (file: string, path: ReadonlyArray<string>): ReadonlyArray<string> | undefined => {
+    if (path.includes(file)) return [...path.slice(path.indexOf(file)), file]
+    if (done.has(file)) return undefined
+    for (const next of graph.get(file) ?? []) {
+      const found = walk(next, [...path, file])
+      if (found !== undefined) return found
+    }
+    done.add(file)
+    return undefined
+  }
+  for (const file of graph.keys()) {
+    const found = walk(file, [])
+    if (found !== undefined) return found
+  }
+  return undefined
+}
+
+describe("the source", () => {
+  it("has no circle of imports", () => {
+    assert.isUndefined(circleIn(new Map(sources.map((file) => [file, importsOf(file)]))))
+  })
+
+  it("has no small files but entry points", () => {
+    const small = sources.filter((file) =>
+      !entryPoints.has(file) && !remaining.has(file) && read(file).trimEnd().split("\n").length < leastLines
+    )
+    assert.deepStrictEqual(small, [])
+  })
+
+  it("finds a circle where there is one", () => {
+    const graph = new Map([["a", ["b"]], ["b", ["c"]], ["c", ["b"]]])
+    assert.deepStrictEqual(circleIn(graph), ["b", "c", "b"])
+  })
+})
+
+describe("a strategy", () => {
+  it.each(Object.entries(strategies))("%s is documented as its record says", (name, { description }) => {
+    assert.include(read("docs/routing.md"), `| \`${name}\` | ${description} |`)
+  })
+
+  it("is listed in one table only", () => {
+    const listing = sources.filter((file) => /"least-busy"|"round-robin"/.test(read(file)))
+    assert.deepStrictEqual(listing, ["src/domain/Strategies.ts"])
+  })
+})
