@@ -35,15 +35,6 @@ export const modelTable = (models: ReadonlyArray<Model>): string =>
     )
   ])
 
-const units = [["hour", 3_600_000], ["minute", 60_000], ["second", 1_000]] as const
-
-/** A duration as `troupe.yaml` takes it, such as `10 seconds`: in the largest unit of which it is a whole number. */
-export const durationText = (ms: number): string => {
-  const [unit, length] = units.find(([, length]) => ms >= length && ms % length === 0) ?? ["ms", 1]
-  const count = ms / length
-  return unit === "ms" || count === 1 ? `${count} ${unit}` : `${count} ${unit}s`
-}
-
 /** Whole seconds, rounded up, for "retry in ...". */
 export const secondsText = (ms: number): string => `${Math.ceil(ms / 1_000)} s`
 

@@ -1,10 +1,11 @@
 /** `troupe policy`: how requests are routed and retried, with all defaults of the configuration. */
 import { Console, Effect, Option } from "effect"
 import { Argument, Command } from "effect/cli"
+import { durationText } from "../domain/Fields.ts"
 import { routingOf } from "../domain/RoutingPolicy.ts"
 import type { Resolved } from "../services/settings/Settings.ts"
 import { CommandFailed, config, json, loadWithoutSecrets } from "./Flags.ts"
-import { durationText, printJson, table } from "./Output.ts"
+import { printJson, table } from "./Output.ts"
 
 /** Names in `troupe.yaml` of fields that have another name in a policy. */
 const fieldNames: Readonly<Record<string, string>> = {

@@ -41,6 +41,15 @@ const spanTextOf = (expected: string) =>
 
 const encodeSpan = (span: Duration.Duration): string => `${Duration.toMillis(span)} millis`
 
+const units = [["hour", 3_600_000], ["minute", 60_000], ["second", 1_000]] as const
+
+/** A duration as `troupe.yaml` takes it, such as `10 seconds`: in the largest unit of which it is a whole number. */
+export const durationText = (ms: number): string => {
+  const [unit, length] = units.find(([, length]) => ms >= length && ms % length === 0) ?? ["ms", 1]
+  const count = ms / length
+  return unit === "ms" || count === 1 ? `${count} ${unit}` : `${count} ${unit}s`
+}
+
 /**
  * Words for a duration, as `10 minutes`, or as Go writes it, `1h30m`. Numbers are refused: they count seconds elsewhere, and
  * milliseconds in programs. 0 is refused: it would mean "off" for one setting and "at once" for another.

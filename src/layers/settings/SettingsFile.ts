@@ -1,4 +1,4 @@
-/** Settings from `troupe.yaml`, from a program's own configuration, or the embedded default where there is neither. */
+/** Settings from `troupe.yaml`, from the configuration of a program, or the embedded default if there is neither. */
 import { Effect, Layer, Schema } from "effect"
 import { Yaml } from "effect/encoding"
 import { existsSync, readFileSync } from "node:fs"
@@ -23,7 +23,7 @@ import * as YamlPositions from "../../services/settings/YamlPositions.ts"
 import { isName } from "../../services/store/ModelSource.ts"
 import { Manifest } from "../../services/store/ModelStore.ts"
 
-/** The file that is read when none is named, in the current folder. */
+/** The default file, in the current folder. */
 export const defaultFile = "troupe.yaml"
 
 /** `tiny-chat` as this package ships it: small enough for every machine, and fastest on one compute thread. */
@@ -46,7 +46,7 @@ export interface Options {
    */
   readonly config?: Config | undefined
   readonly engineHost?: "process" | "thread" | undefined
-  /** For whoever calls nobody: variables of keys and headers may be unset. */
+  /** Whether variables of keys and headers may be unset, for programs that call no remote deployment. */
   readonly secretsMayBeUnset?: boolean | undefined
   /** Whether policies may name strategies of the program, `custom/...`; default false. */
   readonly customStrategies?: boolean | undefined
@@ -82,7 +82,7 @@ const parseYaml = (file: string, text: string): Effect.Effect<unknown, SettingsE
       if (cause instanceof RangeError) {
         return unusable(file, `Mappings and lists are nested deeper than ${YamlBounds.most.levels} levels`)
       }
-      // An alias's name may be a secret that begins with an asterisk; no other message holds a value.
+      // The name of an alias may be a secret that begins with an asterisk; no other message contains a value.
       const message = (cause as Error).message.replace(/'\*.*'/, "(its name is not shown)")
       return unusable(file, `Invalid YAML: ${YamlErrors.describe(text, message)}`)
     }
@@ -97,7 +97,7 @@ const dataFolder = (): string =>
 
 const storeFolder = (): string => resolve(process.env["TROUPE_MODELS"] || join(dataFolder(), "troupe/models"))
 
-/** Also of a model in quarantine, whose loading says why it is there. */
+/** Also finds quarantined models, whose load fails with the reason. */
 const findInStore = (folder: string, name: string): string | undefined => {
   if (!isName(name)) return undefined
   try {
@@ -123,14 +123,14 @@ const contextOf = (
   findInStore
 })
 
-/** What is decoded, and how errors name it. */
+/** The configuration to decode, and its name in errors. */
 interface Given {
   readonly source: string
   readonly folder: string
-  /** Of a file. */
+  /** Text of the file; undefined for the configuration of a program. */
   readonly text: string | undefined
   readonly json: unknown
-  /** Whether a secret may be a literal: in a program's memory, never in a file. */
+  /** Whether a secret may be a literal: in the configuration of a program, never in a file. */
   readonly literalSecrets: boolean
 }
 
@@ -146,14 +146,14 @@ const readFrom = Effect.fnUntraced(function*({ config, file }: Options) {
   return { source, folder: process.cwd(), text: undefined, json: config, literalSecrets: true } satisfies Given
 })
 
-/** Problems with their lines and columns, where they are of a text. */
+/** Problems with their lines and columns in the text, if there is one. */
 export const located = (text: string | undefined, problems: ReadonlyArray<Problem>): ReadonlyArray<Problem> => {
   if (problems.length === 0 || text === undefined) return problems
   const positionOf = YamlPositions.make(text)
   return problems.map((problem) => ({ ...problem, ...positionOf(problem.path) }))
 }
 
-/** Reads the settings: every problem of them, and what the rest comes to. Fails where the file is not YAML. */
+/** Reads a configuration: every problem, and the settings of its valid part. Fails if the file is not YAML. */
 export const inspect = Effect.fnUntraced(function*(options: Options = {}) {
   const { folder, json, literalSecrets, source, text } = yield* readFrom(options)
   const { problems, settings } = diagnose(json, { ...contextOf(folder, options), literalSecrets })
@@ -168,7 +168,7 @@ export const load = Effect.fnUntraced(function*(options: Options = {}) {
     : settings
 })
 
-/** The paths of a deployment's files, by their place in it. */
+/** Paths of the files that a deployment needs, each with the field that names it. */
 const requiredPathsOf = ({ options }: Deployment): ReadonlyArray<readonly [place: string, path: string]> => {
   const paths = EngineKinds.pathsOf(options).map(([field, path]) => [formatPath(field), path] as const)
   const [own] = paths
@@ -180,12 +180,12 @@ const requiredPathsOf = ({ options }: Deployment): ReadonlyArray<readonly [place
     : paths
 }
 
-/** The models' files that are not there, which nobody but their engines would tell. */
+/** Problems of missing model files, which would otherwise appear when an engine loads them. */
 export const missingFiles = (settings: Resolved): ReadonlyArray<Problem> =>
   settings.models.flatMap(({ deployments, name }) =>
     deployments.flatMap((deployment, index) =>
       requiredPathsOf(deployment)
-        // What the store has lost or put in quarantine is its own to tell.
+        // The store reports its own missing and quarantined files.
         .filter(([, path]) =>
           nameInStore(path) === undefined && !path.startsWith(settings.store.folder) && !existsSync(path)
         )
@@ -196,7 +196,7 @@ export const missingFiles = (settings: Resolved): ReadonlyArray<Problem> =>
     )
   )
 
-/** The settings, with a model of the store by its name there unless one of that name is configured. */
+/** The settings with a model of the store added by its name, unless a model of that name is configured. */
 export const withStoreModel = (settings: Resolved, name: string): Resolved => {
   const path = settings.models.some((model) => model.name === name)
     ? undefined

@@ -1,6 +1,6 @@
 /**
- * Hints for problems of a configuration: the name that was probably meant, and the shape that a list or a mapping has.
- * Pure; a hint never holds a value of the file.
+ * Hints for problems of a configuration: the name that was probably meant, and an example of a list or mapping. Pure; a
+ * hint never contains a value of the file.
  */
 import { nearestName } from "../../domain/NearestName.ts"
 import type { KeyedProblem } from "../../domain/Problem.ts"
@@ -14,7 +14,7 @@ const deployment = "{ engine: llama, file: models/assistant.gguf }"
 const model = `{ deployments: [${deployment}] }`
 
 /** Examples by path; `*` stands for a name or an index. */
-const shapes: Readonly<Record<string, string>> = {
+const examples: Readonly<Record<string, string>> = {
   models: `{ assistant: ${model} }`,
   "models.*": model,
   "models.*.deployments": `[${deployment}]`,
@@ -29,16 +29,18 @@ const shapes: Readonly<Record<string, string>> = {
   server: "{ port: 3000 }"
 }
 
-const shapeAt = (path: Path): string | undefined =>
-  shapes[path.map((key, index) => index === 0 || path[0] === "models" && index % 2 === 0 ? String(key) : "*").join(".")]
+const exampleAt = (path: Path): string | undefined =>
+  examples[
+    path.map((key, index) => index === 0 || path[0] === "models" && index % 2 === 0 ? String(key) : "*").join(".")
+  ]
 
 const kinds: Readonly<Record<string, string>> = { "Expected array": "a list", "Expected object": "a mapping" }
 
-const withShape = ({ expected, path }: KeyedProblem): string => {
+const withExample = ({ expected, path }: KeyedProblem): string => {
   const kind = kinds[expected]
   if (kind === undefined) return expected
-  const shape = shapeAt(path)
-  return shape === undefined ? `Expected ${kind}` : `Expected ${kind}, such as ${shape}`
+  const example = exampleAt(path)
+  return example === undefined ? `Expected ${kind}` : `Expected ${kind}, such as ${example}`
 }
 
 /** The choices that a message lists, such as `Expected one of "a", "b"`. */
@@ -52,14 +54,14 @@ const didYouMean = (name: Tree, expected: string): string => {
   return nearest === undefined ? expected : `${expected}. Did you mean ${nearest}?`
 }
 
-/** What fields that only one kind of deployment has say of a deployment without an engine. */
-const kindByField: ReadonlyArray<readonly [field: string, hint: string]> = [
+/** Hints for a deployment without an engine, by fields that only one kind of deployment has. */
+const hintByField: ReadonlyArray<readonly [field: string, hint: string]> = [
   ...engineKinds.flatMap((kind) => "path" in kind ? [[kind.path, `Did you mean engine: ${kind.name}?`] as const] : []),
   ["model", `For a remote model, set provider to one of ${providers.join(", ")}`],
   ["baseUrl", `For a remote model, set provider to one of ${providers.join(", ")}`]
 ]
 
-/** Of a deployment without `engine` and `provider`, or with an engine that does not exist. */
+/** The problem of a deployment that has no `engine` and no `provider`, or an unknown engine. */
 const engineProblem = (problem: KeyedProblem, deployment: Record<string, Tree>): KeyedProblem => {
   const { expected, path } = problem
   const { engine } = deployment
@@ -76,14 +78,14 @@ const engineProblem = (problem: KeyedProblem, deployment: Record<string, Tree>):
       expected: Problems.noSuchField(misspelt, ["engine", "provider"])
     }
   }
-  const hint = kindByField.find(([field]) => field in deployment)?.[1]
+  const hint = hintByField.find(([field]) => field in deployment)?.[1]
   return { path, expected: hint === undefined ? expected : `${expected}. ${hint}` }
 }
 
 /**
- * The problem with a hint where there is one.
+ * The problem, with a hint if there is one.
  *
- * @param tree as the file has it, with references in the place of what variables hold
+ * @param tree of the file, with references not replaced
  */
 export const withHint = (tree: Tree, problem: KeyedProblem): KeyedProblem => {
   const { expected, path } = problem
@@ -92,10 +94,10 @@ export const withHint = (tree: Tree, problem: KeyedProblem): KeyedProblem => {
     const deployment = at(tree, place)
     return isMapping(deployment)
       ? engineProblem(problem, deployment)
-      : { path: place, expected: withShape({ path: place, expected: "Expected object" }) }
+      : { path: place, expected: withExample({ path: place, expected: "Expected object" }) }
   }
   return {
     path,
-    expected: /^Expected (?:one of )?"/.test(expected) ? didYouMean(at(tree, path), expected) : withShape(problem)
+    expected: /^Expected (?:one of )?"/.test(expected) ? didYouMean(at(tree, path), expected) : withExample(problem)
   }
 }

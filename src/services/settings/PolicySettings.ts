@@ -1,4 +1,4 @@
-/** The policies of `troupe.yaml`: their schema, what they come to, and whether models name ones that there are. */
+/** The policies of `troupe.yaml`: their schema, their resolution with defaults, and checks of the names in models. */
 import { Duration, Schema } from "effect"
 import { described, optional, Span, SpanOrOff } from "../../domain/Fields.ts"
 import { mostRetries } from "../../domain/RoutingOptions.ts"
@@ -11,7 +11,7 @@ import { names as strategies } from "../../domain/Strategies.ts"
 import * as CachedResponses from "../cache/CachedResponses.ts"
 
 const atLeast = (minimum: number) => Schema.Int.check(Schema.isGreaterThanOrEqualTo(minimum))
-/** As many as a request may ask for itself. */
+/** The limit is that of a request. */
 const Retries = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: mostRetries }))
 const Share = Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 1 }))
 const AtLeastNothing = Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))
@@ -25,41 +25,41 @@ const Strategy = Schema.Union([
   Schema.String.check(Schema.isPattern(customName, unknownStrategy)) as unknown as Schema.Codec<CustomName>
 ])
 
-const strategy = optional("How to choose among deployments; default balanced.", Strategy)
+const strategy = optional("How deployments are chosen. Default balanced.", Strategy)
 
-/** One policy, as a file writes it. */
+/** One policy of a file. */
 export const PolicySettings = Schema.Struct({
   strategy,
   weights: optional(
-    "What counts how much in balanced; default speed 0.3, quality 0.4, cost 0.3, task 1.",
+    "Weights of the strategy balanced. Default speed 0.3, quality 0.4, cost 0.3, task 1.",
     Schema.Struct({
-      speed: optional("Of speed.", AtLeastNothing),
-      quality: optional("Of quality.", AtLeastNothing),
-      cost: optional("Of cost.", AtLeastNothing),
-      task: optional("Of suiting the request's task.", AtLeastNothing)
+      speed: optional("Weight of speed.", AtLeastNothing),
+      quality: optional("Weight of quality.", AtLeastNothing),
+      cost: optional("Weight of cost.", AtLeastNothing),
+      task: optional("Weight of deployments that list the task of the request.", AtLeastNothing)
     })
   ),
   limits: optional(
     "Limits of the strategy cost.",
     Schema.Struct({
-      quality: optional("Quality at least; default 0.8.", Share),
-      cost: optional("USD for a request at most; default 0.01.", AtLeastNothing)
+      quality: optional("Minimum quality. Default 0.8.", Share),
+      cost: optional("Maximum USD for a request. Default 0.01.", AtLeastNothing)
     })
   ),
-  exploration: optional("Share of requests that try who was never measured; default 0.05.", Share),
-  candidates: optional("Deployments of the model to try, the first included; default 3.", atLeast(1)),
-  spill: optional("Set behind who loads or has a full queue; default true.", Schema.Boolean),
-  retries: optional("Attempts at one deployment after its first; default 2.", Retries),
-  maxAttempts: optional("Attempts of one request in all; default 6.", atLeast(1)),
+  exploration: optional("Share of requests that try a deployment without measurements first. Default 0.05.", Share),
+  candidates: optional("Number of deployments to try, including the first. Default 3.", atLeast(1)),
+  spill: optional("Try deployments that are loading or have a full queue last. Default true.", Schema.Boolean),
+  retries: optional("Retries per deployment. Default 2.", Retries),
+  maxAttempts: optional("Maximum number of attempts of one request. Default 6.", atLeast(1)),
   backoff: optional(
-    "The pause between two attempts at one deployment, less or more a fifth.",
+    "Delay between two attempts at one deployment, with a jitter of 20 %.",
     Schema.Struct({
-      initial: optional("The first; default 250 millis.", Span),
+      initial: optional("First delay. Default 250 millis.", Span),
       factor: optional(
-        "How much longer each is than the one before; default 2.",
+        "Factor by which each delay is longer than the one before. Default 2.",
         Schema.Finite.check(Schema.isGreaterThanOrEqualTo(1))
       ),
-      cap: optional("The longest; default 10 seconds.", Span)
+      cap: optional("Maximum delay. Default 10 seconds.", Span)
     })
   ),
   maxWait: optional(
@@ -68,7 +68,7 @@ export const PolicySettings = Schema.Struct({
     SpanOrOff
   ),
   timeouts: optional(
-    "How long it may take; default no limit but those of the deployments.",
+    "Timeouts. Default those of the deployments only.",
     Schema.Struct({
       queue: optional(
         "Each attempt, until a loaded engine has a slot for it; then the request goes on elsewhere, and a load that it " +
@@ -86,21 +86,21 @@ export const PolicySettings = Schema.Struct({
     })
   ),
   hedge: optional(
-    "A second attempt elsewhere when the first is slow; default none.",
+    "A second attempt at another deployment when the first is slow. Default none.",
     Schema.Struct({
       after: optional(
-        "When the first has brought nothing; default longer than 95 of 100 of its first tokens take.",
+        "Time without content after which the second attempt starts. Default the 95th percentile of time to first token.",
         Span
       ),
-      share: described("The share of requests at most.", Share)
+      share: described("Maximum share of requests that are hedged.", Share)
     })
   ),
   shorterBy: optional(
-    "What is left of maxTokens where prompt and answer do not fit together; default 0.7.",
+    "Factor for maxTokens when prompt and answer do not fit the context window. Default 0.7.",
     Schema.Finite.check(Schema.isBetween({ minimum: 0.01, maximum: 0.99 }))
   ),
   continue: optional(
-    "When a deployment fails in the middle of an answer, another goes on from the text so far; default false.",
+    "When a deployment fails during an answer, another one continues the text. Default false.",
     Schema.Boolean
   )
 })
@@ -108,23 +108,23 @@ export type PolicySettings = typeof PolicySettings.Type
 
 const Models = Schema.Array(Schema.NonEmptyString)
 
-/** What a model says of its routing. */
+/** Routing fields of a model. */
 export const routingFields = {
-  policy: optional("The policy, by its name under policies; default the policy default.", Schema.NonEmptyString),
-  strategy: optional("How to choose among its deployments; default as the policy says.", Strategy),
+  policy: optional("Name of the policy. Default the policy default.", Schema.NonEmptyString),
+  strategy: optional("How its deployments are chosen. Default that of the policy.", Strategy),
   fallbacks: optional(
-    "Models that stand in for it, in order, the last of which may be cached-responses: the newest earlier answer to the " +
-      "same request; default none.",
+    "Fallback models, in order. The last one may be cached-responses: the newest cached answer to the same request. " +
+      "Default none.",
     Models
   ),
-  contextFallbacks: optional("Models for prompts that are too long for it, in order; default none.", Models),
-  contentFallbacks: optional("Models for content that its providers refuse, in order; default none.", Models)
+  contextFallbacks: optional("Fallback models for prompts that are too long, in order. Default none.", Models),
+  contentFallbacks: optional("Fallback models for content that its providers refuse, in order. Default none.", Models)
 }
 
 const RoutingSettings = Schema.Struct(routingFields)
 type RoutingSettings = typeof RoutingSettings.Type
 
-/** The sections that matter here. */
+/** The sections that are used here. */
 interface Source {
   readonly policies?: Readonly<Record<string, PolicySettings>>
   readonly models?: Readonly<Record<string, RoutingSettings>>
@@ -134,12 +134,12 @@ const defaultName = Policy.defaults.name
 
 const ms = (span: Duration.Duration | undefined): number | undefined => span && Duration.toMillis(span)
 
-/** No limit where it is turned off. */
+/** The limit in ms; undefined where it is turned off. */
 const limitOf = (span: SpanOrOff | undefined, base: number | undefined): number | undefined =>
   span === false ? undefined : ms(span) ?? base
 
-/** Without what is not there. */
-const only = <A extends object>(some: A) =>
+/** The object without undefined fields. */
+const defined = <A extends object>(some: A) =>
   Object.fromEntries(Object.entries(some).filter(([, value]) => value !== undefined)) as {
     readonly [K in keyof A]?: Exclude<A[K], undefined>
   }
@@ -151,7 +151,7 @@ const strategyOf = (name: Name | CustomName | undefined): Name | Custom | undefi
 
 const selectionOf = (settings: PolicySettings, { selection }: Policy.Policy): Policy.Policy["selection"] => ({
   ...selection,
-  ...only({
+  ...defined({
     strategy: strategyOf(settings.strategy),
     exploration: settings.exploration,
     keep: settings.candidates,
@@ -165,7 +165,7 @@ const timeoutsOf = (
   { firstToken, load, queue, stall, total }: NonNullable<PolicySettings["timeouts"]> = {},
   base: Policy.Policy["timeouts"]
 ): Policy.Policy["timeouts"] =>
-  only({
+  defined({
     queueMs: limitOf(queue, base.queueMs),
     loadMs: limitOf(load, base.loadMs),
     firstTokenMs: limitOf(firstToken, base.firstTokenMs),
@@ -177,7 +177,7 @@ const resolve = (name: string, settings: PolicySettings, base: Policy.Policy): P
   const { backoff, hedge, maxAttempts, maxWait, retries, shorterBy, timeouts } = settings
   return {
     ...base,
-    ...only({
+    ...defined({
       retries,
       maxAttempts,
       shorterBy,
@@ -188,24 +188,24 @@ const resolve = (name: string, settings: PolicySettings, base: Policy.Policy): P
     selection: selectionOf(settings, base),
     backoff: {
       ...base.backoff,
-      ...only({ initialMs: ms(backoff?.initial), factor: backoff?.factor, capMs: ms(backoff?.cap) })
+      ...defined({ initialMs: ms(backoff?.initial), factor: backoff?.factor, capMs: ms(backoff?.cap) })
     },
     timeouts: timeoutsOf(timeouts, base.timeouts),
-    ...(hedge === undefined ? {} : { hedge: { share: hedge.share, ...only({ afterMs: ms(hedge.after) }) } })
+    ...(hedge === undefined ? {} : { hedge: { share: hedge.share, ...defined({ afterMs: ms(hedge.after) }) } })
   }
 }
 
-/** All policies, `default` first: the others stand on it, and it may be configured too. */
+/** All policies, `default` first: the others inherit from it, and it can be configured too. */
 export const policiesOf = ({ policies = {} }: Source): ReadonlyArray<Policy.Policy> => {
   const { [defaultName]: own = {}, ...others } = policies
   const base = resolve(defaultName, own, Policy.defaults)
   return [base, ...Object.entries(others).map(([name, settings]) => resolve(name, settings, base))]
 }
 
-/** How a model's requests go. */
+/** The policy and the fallbacks of a model. */
 export const routingOf = (settings: RoutingSettings, policies: ReadonlyArray<Policy.Policy>): Routing => {
   const name = settings.policy ?? defaultName
-  // Names have been checked; a program without a file has the defaults.
+  // Names have been checked already; a program without a file has the defaults.
   const policy = policies.find((one) => one.name === name) ?? Policy.defaults
   const strategy = strategyOf(settings.strategy)
   return {
@@ -267,7 +267,7 @@ export const customStrategyProblems = ({ models = {}, policies = {} }: Source): 
     )
   )
 
-/** Names of policies and models that there are not; `known` are those of a file of which only a part is understood. */
+/** Unknown names of policies and models. `known` has the names of the whole file when only a part of it is valid. */
 export const routingProblems = (
   { models = {}, policies = {} }: Source,
   known: { readonly models: ReadonlyArray<string>; readonly policies: ReadonlyArray<string> } = {

@@ -1,11 +1,11 @@
 /**
- * The proxies that `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` name. Pure.
+ * Proxies by `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`. Pure.
  *
  * **Details**
  *
- * Names in lower case count first, as for curl. A proxy is for URLs of its own scheme. `NO_PROXY` is a list of hosts, of
- * suffixes as `.example.com` or `*.example.com`, and of IPv4 ranges as `10.0.0.0/8`, each with a port or without; `*` is
- * every host. Loopback addresses are never reached by a proxy, which has loopback addresses of its own.
+ * Names in lower case take precedence, as in curl. `HTTPS_PROXY` applies to https URLs, `HTTP_PROXY` to http URLs.
+ * `NO_PROXY` is a list of hosts, suffixes (`.example.com`, `*.example.com`) and IPv4 ranges (`10.0.0.0/8`), each with or
+ * without a port; `*` means every host. Loopback addresses never use a proxy.
  */
 import type { Problem } from "../../domain/Problem.ts"
 import { hostOf } from "../../domain/PublicAddress.ts"
@@ -16,7 +16,7 @@ const variables = { "http:": "HTTP_PROXY", "https:": "HTTPS_PROXY" } as const
 
 const schemes = new Set(["http:", "https:", "socks5:", "socks:"])
 
-/** The name that is set, in lower case or as it is, and its value. */
+/** The variable that is set, in lower or upper case, and its value. */
 const found = (env: Environment, name: string): readonly [name: string, value: string] | undefined => {
   for (const one of [name.toLowerCase(), name]) {
     const value = env[one]?.trim() ?? ""
@@ -31,7 +31,7 @@ const parse = (value: string): URL | undefined => {
   return url !== null && schemes.has(url.protocol) && url.hostname !== "" ? url : undefined
 }
 
-/** Variables whose values are no proxies, by name; never their values, which may hold a password. */
+/** Problems of the variables, by name. Never contains a value, which may have a password. */
 export const problemsOf = (env: Environment): ReadonlyArray<Problem> =>
   Object.values(variables).flatMap((variable) => {
     const [name, value] = found(env, variable) ?? []
@@ -41,7 +41,7 @@ export const problemsOf = (env: Environment): ReadonlyArray<Problem> =>
     }]
   })
 
-/** Whether it is this machine's own address. */
+/** Whether a host is a loopback address. */
 const isLoopback = (host: string): boolean =>
   host === "localhost" || host.endsWith(".localhost") || host === "::1" || /^127\.\d+\.\d+\.\d+$/.test(host)
 
@@ -54,7 +54,7 @@ const numberOf = (address: string): number | undefined => {
     : parts.reduce((sum, part) => sum * 256 + part, 0)
 }
 
-/** Whether an address is in a range as `10.0.0.0/8`. */
+/** Whether an address is in a range such as `10.0.0.0/8`. */
 const isInRange = (host: string, range: string): boolean => {
   const [network = "", bits = ""] = range.split("/")
   const [address, start] = [numberOf(host), numberOf(network)]
@@ -79,7 +79,7 @@ const excludes = (entry: string, host: string, port: string): boolean => {
   return suffix !== "" && ((!name.startsWith("*") && host === suffix) || host.endsWith(`.${suffix}`))
 }
 
-/** Whether a proxy is named at all. */
+/** Whether any proxy is configured. */
 export const isUsed = (env: Environment): boolean =>
   Object.values(variables).some((name) => found(env, name) !== undefined)
 
@@ -92,7 +92,7 @@ const isListed = (host: string, port: string, env: Environment): boolean => {
 }
 
 /**
- * The URL of the proxy for a URL; undefined where it is asked directly.
+ * The URL of the proxy for a URL; undefined for a direct connection.
  *
  * @param url http or https
  */

@@ -2,8 +2,7 @@
 import { Duration } from "effect"
 import * as Defaults from "../../domain/Defaults.ts"
 import type { Deployment, DeploymentOptions, Model } from "../../domain/Deployment.ts"
-import { defaultIdleUnload } from "../../domain/Deployment.ts"
-import { orOff } from "../../domain/Fields.ts"
+import type { SpanOrOff } from "../../domain/Fields.ts"
 import type { Problem } from "../../domain/Problem.ts"
 import * as Problems from "../../domain/Problem.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
@@ -13,6 +12,7 @@ import type { Options as CircuitOptions } from "../health/Circuit.ts"
 import type { Cooldowns } from "../keys/KeyPool.ts"
 import { policiesOf, routingFields, routingOf } from "./PolicySettings.ts"
 import type { Source } from "./Schema.ts"
+import { modelDefaults, serverDefaults } from "./Schema.ts"
 import type { Environment, Resolved } from "./Settings.ts"
 
 const scheme = "store:"
@@ -62,6 +62,8 @@ interface ModelSettings extends Omit<NonNullable<Source["models"]>[string], "dep
   readonly deployments: readonly [DeploymentOptions, ...Array<DeploymentOptions>]
 }
 
+const unlessOff = (span: SpanOrOff, off: Duration.Duration): Duration.Duration => span === false ? off : span
+
 const isRouted = (settings: ModelSettings): boolean => Object.keys(routingFields).some((field) => field in settings)
 
 const modelOf = (
@@ -75,11 +77,11 @@ const modelOf = (
     id: `${name}#${index}`,
     model: name,
     options: mapPaths(options, resolve),
-    idleUnload: orOff(settings.idleUnload, defaultIdleUnload, Duration.infinity),
-    preload: settings.preload ?? true,
-    pinned: settings.pinned ?? false,
-    queueLimit: settings.queueLimit ?? Defaults.queueLimit,
-    stallAfter: orOff(settings.stallAfter, Defaults.stallAfter, Duration.infinity),
+    idleUnload: unlessOff(settings.idleUnload, Duration.infinity),
+    preload: settings.preload,
+    pinned: settings.pinned,
+    queueLimit: settings.queueLimit,
+    stallAfter: unlessOff(settings.stallAfter, Duration.infinity),
     loadTimeout: loadMs === undefined ? Defaults.loadTimeout : Duration.millis(loadMs)
   })
   const [first, ...others] = settings.deployments
@@ -92,7 +94,7 @@ const modelOf = (
 
 /** A model that no file configures, with one deployment whose paths are absolute. */
 export const modelWith = (name: string, options: DeploymentOptions): Model =>
-  modelOf(name, { deployments: [options] }, (path) => path)
+  modelOf(name, { ...modelDefaults, deployments: [options] }, (path) => path)
 
 /** The model of a provided language model's name. */
 export const languageModel = (name: string): Model => modelWith(name, { engine: languageModelKind.name, name })
@@ -102,36 +104,29 @@ const modelsOf = (
   policies: ReadonlyArray<Policy>,
   { embedded, resolvePath }: ResolveContext
 ): ReadonlyArray<Model> =>
-  Object.entries<ModelSettings>(source.models ?? { "tiny-chat": { deployments: [embedded] } }).map(
+  Object.entries<ModelSettings>(source.models ?? { "tiny-chat": { ...modelDefaults, deployments: [embedded] } }).map(
     ([name, settings]) => modelOf(name, settings, resolvePath, policies)
   )
 
 const logLevels = { debug: "Debug", info: "Info", warn: "Warn", error: "Error" } as const
 const defaultLogLevel = { development: "info", test: "warn", production: "info" } as const
 
-export const defaultServer: Resolved["server"] = {
-  host: "127.0.0.1",
-  port: 3000,
-  shutdownGrace: Duration.seconds(30),
-  maxBodyBytes: 10 * 1024 * 1024,
-  headersTimeout: Duration.seconds(15),
-  bodyTimeout: Duration.seconds(30),
-  maxConnections: 16_384,
-  admin: {},
-  trustedProxies: []
-}
-
 /** A host without the brackets that an IPv6 address has in URLs. */
 export const bareHost = (host: string): string => host.replace(/^\[(.*)\]$/, "$1")
 
+/** Server settings without a file. */
+export const defaultServer: Resolved["server"] = {
+  ...serverDefaults,
+  shutdownGrace: unlessOff(serverDefaults.shutdownGrace, Duration.zero)
+}
+
 const serverOf = ({ server }: Source, { resolvePath }: ResolveContext): Resolved["server"] => {
-  const settings = { ...defaultServer, ...server }
-  const { socket } = settings.admin
+  const { admin, host, shutdownGrace } = server
   return {
-    ...settings,
-    host: bareHost(settings.host),
-    shutdownGrace: orOff(server?.shutdownGrace, defaultServer.shutdownGrace, Duration.zero),
-    admin: typeof socket === "string" ? { ...settings.admin, socket: resolvePath(socket) } : settings.admin
+    ...server,
+    host: bareHost(host),
+    shutdownGrace: unlessOff(shutdownGrace, Duration.zero),
+    admin: typeof admin.socket === "string" ? { ...admin, socket: resolvePath(admin.socket) } : admin
   }
 }
 
@@ -148,28 +143,19 @@ const withStore = (source: Source, context: ResolveContext): ResolveContext => (
   }
 })
 
-const circuitsOf = ({ circuits = {} }: Source): CircuitOptions => {
-  const { breaker } = Defaults
-  return {
-    opensAfter: circuits.failures ?? breaker.opensAfter,
-    openFor: circuits.openFor ?? breaker.openFor,
-    closesAfter: circuits.successes ?? breaker.closesAfter,
-    probes: circuits.probes ?? breaker.probes
-  }
-}
+const circuitsOf = ({ circuits: { failures, openFor, probes, successes } }: Source): CircuitOptions => ({
+  opensAfter: failures,
+  openFor,
+  closesAfter: successes,
+  probes
+})
 
-const msOr = (span: Duration.Duration | undefined, otherwise: number): number =>
-  span === undefined ? otherwise : Duration.toMillis(span)
-
-const keyCooldownsOf = ({ keyCooldowns = {} }: Source): Cooldowns => {
-  const { longest, longestRefused, limited, refused } = Defaults.keyCooldowns
-  return {
-    limited: msOr(keyCooldowns.rateLimited, limited),
-    longest: msOr(keyCooldowns.rateLimitedMax, longest),
-    refused: msOr(keyCooldowns.rejected, refused),
-    longestRefused: msOr(keyCooldowns.rejectedMax, longestRefused)
-  }
-}
+const keyCooldownsOf = ({ keyCooldowns }: Source): Cooldowns => ({
+  limited: Duration.toMillis(keyCooldowns.rateLimited),
+  longest: Duration.toMillis(keyCooldowns.rateLimitedMax),
+  refused: Duration.toMillis(keyCooldowns.rejected),
+  longestRefused: Duration.toMillis(keyCooldowns.rejectedMax)
+})
 
 /** The settings of this environment. */
 export const resolve = (
@@ -184,8 +170,8 @@ export const resolve = (
   logLevel: logLevels[source.logLevel ?? defaultLogLevel[environment]],
   ...(source.logFormat === undefined ? {} : { logFormat: source.logFormat }),
   memory: {
-    budgetBytes: source.memory?.budget,
-    hold: orOff(source.memory?.hold, Defaults.memoryHold, Duration.zero)
+    budgetBytes: source.memory.budget,
+    hold: unlessOff(source.memory.hold, Duration.zero)
   },
   circuits: circuitsOf(source),
   keyCooldowns: keyCooldownsOf(source),

@@ -1,13 +1,41 @@
-/** The schema of `troupe.yaml`, with the words that editors show. */
-import { Schema } from "effect"
-import { Bytes, described, optional, Span, SpanOrOff } from "../../domain/Fields.ts"
+/**
+ * The schema of `troupe.yaml`: fields, limits, defaults, and the descriptions that editors show.
+ *
+ * **Details**
+ *
+ * A setting is a field here and the code that uses it. `withDefault` writes a default once, for decoding and for the
+ * description.
+ */
+import { Duration, Effect, Schema } from "effect"
+import * as Defaults from "../../domain/Defaults.ts"
+import { defaultIdleUnload } from "../../domain/Deployment.ts"
+import { Bytes, described, durationText, optional, Span, SpanOrOff } from "../../domain/Fields.ts"
 import { RemoteDeployment } from "../../domain/RemoteDeployment.ts"
 import * as EngineKinds from "../engines/EngineKinds.ts"
 import { PolicySettings, routingFields } from "./PolicySettings.ts"
 
 const positive = Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))
+const Port = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 65535 }))
 
-/** As a browser sends it in `Origin`, or `*`. */
+const defaultText = (value: unknown): string =>
+  Duration.isDuration(value) ? durationText(Duration.toMillis(value)) : String(value)
+
+/** A field that may be left out. `value` is its decoded default, and `text` is the default in the description. */
+const withDefault = <S extends Schema.Top>(
+  description: string,
+  schema: S,
+  value: S["Type"],
+  text = defaultText(value)
+) => {
+  const field = described(`${description} Default ${text}.`, schema) as unknown as S
+  return Schema.withDecodingDefaultTypeKey<S>(Effect.succeed(value))(field)
+}
+
+/** A section that may be left out: then each of its fields has its default. */
+const section = <S extends Schema.Top>(schema: S, empty: S["Encoded"]) =>
+  schema.pipe(Schema.withDecodingDefaultKey(Effect.succeed(empty)))
+
+/** An origin as browsers send it, or `*`. */
 const Origin = Schema.String.check(
   Schema.isPattern(/^(?:\*|[a-z][a-z0-9+.-]*:\/\/[^\s/?#]+)$/, {
     message: "Expected an origin such as https://app.example.com or http://localhost:5173, or *"
@@ -15,61 +43,69 @@ const Origin = Schema.String.check(
 )
 
 const Server = Schema.Struct({
-  host: optional("Address to listen on; default 127.0.0.1, this machine only.", Schema.NonEmptyString),
-  port: optional(
-    "Port to listen on, 0 for any free one; default 3000.",
-    Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 65535 }))
+  host: withDefault(
+    "Address to listen on; the default is reachable from this machine only.",
+    Schema.NonEmptyString,
+    "127.0.0.1"
   ),
-  shutdownGrace: optional(
-    "How long a shutdown waits for requests in flight, false for not at all; default 30 seconds.",
-    SpanOrOff
+  port: withDefault("Port to listen on, 0 for any free port.", Port, 3000),
+  shutdownGrace: withDefault(
+    "How long a shutdown waits for running requests, false for not at all.",
+    SpanOrOff,
+    Duration.seconds(30)
   ),
-  maxBodyBytes: optional("The largest request body, as 16 MiB or in bytes; default 10 MiB.", Bytes),
+  maxBodyBytes: withDefault("Maximum size of a request body, as 16 MiB or in bytes.", Bytes, 10 * 2 ** 20, "10 MiB"),
   maxRequestMemory: optional(
-    "Memory that request bodies may take together, as 512 MiB or in bytes, each from its first byte until its answer " +
-      "ends; beyond it 503. Default a quarter of the memory that Node.js gives the service's heap.",
+    "Memory of all request bodies together, as 512 MiB or in bytes. A body counts from its first byte until its answer " +
+      "ends; above the limit, requests get 503. Default a quarter of the Node.js heap limit.",
     Bytes
   ),
-  trustedProxies: optional(
-    "Addresses of reverse proxies whose X-Forwarded-For tells callers apart; default none, and then all callers behind a " +
-      "proxy count as one address.",
-    Schema.Array(Schema.NonEmptyString)
+  trustedProxies: withDefault(
+    "Addresses of reverse proxies whose X-Forwarded-For identifies the callers. Without it, all callers behind a proxy " +
+      "count as one address.",
+    Schema.Array(Schema.NonEmptyString),
+    [],
+    "none"
   ),
-  headersTimeout: optional(
-    "How long a client may take to send a request's headers; later it gets 408. Default 15 seconds.",
-    Span
+  headersTimeout: withDefault(
+    "How long a client may take to send the headers of a request; then it gets 408.",
+    Span,
+    Duration.seconds(15)
   ),
-  bodyTimeout: optional(
-    "How long a request body may pause between two pieces; later the client gets 408. The whole upload has no limit of " +
-      "time. Default 30 seconds.",
-    Span
+  bodyTimeout: withDefault(
+    "How long a request body may pause between two chunks; then the client gets 408. The duration of the upload is not " +
+      "limited.",
+    Span,
+    Duration.seconds(30)
   ),
-  maxConnections: optional("Connections open at once; more are closed as they come. Default 16384.", positive),
-  admin: optional(
-    "Where administration (/admin) listens. Without a token, the port of the models answers only its GET requests: a " +
-      "reverse proxy on the same machine cannot be told from a local program.",
+  maxConnections: withDefault("Maximum number of open connections; further ones are closed.", positive, 16_384),
+  admin: withDefault(
+    "Where administration (/admin) listens. Without a token, the port of the models answers only GET requests to /admin, " +
+      "since a reverse proxy on the same machine cannot be told from a local program.",
     Schema.Struct({
       socket: optional(
-        "File of the socket that only this user may open, or false for none; default one of the port's name in the " +
-          "folder of temporary files, where the command line finds it.",
+        "Socket file that only this user may open, or false for none. Default a file named after the port in the folder " +
+          "of temporary files, where the command line finds it.",
         Schema.Union([Schema.NonEmptyString, Schema.Literal(false)])
       ),
       port: optional(
-        "Port of 127.0.0.1, for programs that cannot open a socket file; 0 for any free one. Default none.",
-        Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 65535 }))
+        "Port on 127.0.0.1, for programs that cannot open a socket file; 0 for any free port. Default none.",
+        Port
       ),
       token: optional(
         "${NAME}: bearer token of every request to /admin that does not come by the socket. With it, the port of the " +
-          "models serves /admin, too. Default none.",
+          "models serves /admin too. Default none.",
         Schema.RedactedFromValue(Schema.NonEmptyString, { disallowEncode: true })
       )
-    })
+    }),
+    {},
+    "the socket only"
   ),
   cors: optional(
     "Web pages of other origins that may call the service from a browser.",
     Schema.Struct({
       origins: optional(
-        "Allowed origins, as https://app.example.com, or * for all; never of /admin. Default none.",
+        "Allowed origins, such as https://app.example.com, or * for all; never for /admin. Default none.",
         Schema.Array(Origin)
       )
     })
@@ -78,7 +114,7 @@ const Server = Schema.Struct({
     "Images that requests name by URL.",
     Schema.Struct({
       allowHosts: optional(
-        "Names and addresses of hosts that may be asked for images though they are not in the public Internet; default none.",
+        "Names and addresses of private hosts from which images may be fetched. Default none.",
         Schema.Array(
           Schema.String.check(
             Schema.isPattern(/^[a-z0-9._:-]+$/, {
@@ -90,122 +126,151 @@ const Server = Schema.Struct({
     })
   )
 })
+export type Server = typeof Server.Type
+
+/** Server settings without a file. */
+export const serverDefaults = Schema.decodeSync(Server)({})
 
 const EngineSettings = Schema.Struct({
   host: optional(
-    "Where engine threads run. process: in a supervised child process a deployment, which native code can take down without harm to the service. thread: in this process. Default process for the service, thread for embedding.",
+    "Where engine threads run. process: in a supervised child process for each deployment, so that a crash of native code does not end the service. thread: in this process. Default process for the service, thread for embedding.",
     Schema.Literals(["process", "thread"])
   )
 })
 
+const modelFields = {
+  idleUnload: withDefault("How long an unused model stays loaded, false for always.", SpanOrOff, defaultIdleUnload),
+  preload: withDefault(
+    "Whether the service loads it at start, and does not start if that fails.",
+    Schema.Boolean,
+    true
+  ),
+  pinned: withDefault("Keep it loaded even if it is idle and other models need the memory.", Schema.Boolean, false),
+  queueLimit: withDefault("Maximum number of waiting requests; further ones get 429.", positive, Defaults.queueLimit),
+  stallAfter: withDefault(
+    "How long its engine may make no progress before it counts as hung and is stopped, false for no limit.",
+    SpanOrOff,
+    Defaults.stallAfter
+  )
+}
+
+/** Model settings without a file. */
+export const modelDefaults = Schema.decodeSync(Schema.Struct(modelFields))({})
+
 const ModelSettings = Schema.Struct({
   deployments: described(
-    "Ways to serve the model, tried in the order that its policy chooses.",
+    "Deployments of the model, tried in the order that its policy chooses.",
     Schema.NonEmptyArray(EngineKinds.Options)
   ),
-  idleUnload: optional("How long an unused model stays loaded, false for ever; default 10 minutes.", SpanOrOff),
-  preload: optional(
-    "Whether the service loads it at start, and does not start where that fails; default true.",
-    Schema.Boolean
-  ),
-  pinned: optional("Keep it loaded, idle or not, whoever else needs the memory; default false.", Schema.Boolean),
-  queueLimit: optional("Requests that may wait for it before others get 429; default 512.", positive),
-  stallAfter: optional(
-    "How long its engine may give no sign of work before it counts as hung and is ended, false for ever; default 2 minutes.",
-    SpanOrOff
-  ),
+  ...modelFields,
   ...routingFields
 })
 
 const Memory = Schema.Struct({
   budget: optional(
-    "Memory that all models together may use, as 8 GiB or in bytes; default what the machine or the control group has " +
-      "available, less a fifth.",
+    "Memory of all models together, as 8 GiB or in bytes. Default the memory that is available to the machine or the " +
+      "control group, minus a fifth.",
     Bytes
   ),
-  hold: optional(
-    "How long a model stays at least, once loaded, before another that needs its memory may have it, false for not at all; default 5 " +
-      "seconds.",
-    SpanOrOff
+  hold: withDefault(
+    "How long a loaded model keeps its memory at least while another model needs it, false for not at all.",
+    SpanOrOff,
+    Defaults.memoryHold
   )
 })
 
 const Store = Schema.Struct({
   folder: optional(
-    "Where pulled models lie, relative to the configuration file's folder; default TROUPE_MODELS, or troupe/models in the user's data folder.",
+    "Folder of pulled models, relative to the configuration file. Default TROUPE_MODELS, or troupe/models in the user's data folder.",
     Schema.NonEmptyString
   ),
   maxBytes: optional(
-    "The most that pulled models may take on the disk, as 200 GiB or in bytes; default what the disk has.",
+    "Maximum size of the pulled models together, as 200 GiB or in bytes. Default the free space of the disk.",
     Bytes
   )
 })
 
 const Circuits = Schema.Struct({
-  failures: optional("Failures in a row that open a deployment's circuit; default 5.", positive),
-  openFor: optional("How long it stays open before calls try the deployment again; default 60 seconds.", Span),
-  successes: optional("Successes in a row, once calls try it again, that close it; default 3.", positive),
-  probes: optional(
-    "Calls that may try it at the same time where no other deployment can take the request; default 4. Where another " +
-      "can, one at a time tries it.",
-    positive
+  failures: withDefault(
+    "Consecutive failures that open the circuit of a deployment.",
+    positive,
+    Defaults.breaker.opensAfter
+  ),
+  openFor: withDefault(
+    "How long an open circuit rejects calls before one may try the deployment again.",
+    Span,
+    Defaults.breaker.openFor
+  ),
+  successes: withDefault(
+    "Consecutive successes of those calls that close the circuit.",
+    positive,
+    Defaults.breaker.closesAfter
+  ),
+  probes: withDefault(
+    "Calls that may try the deployment at the same time when no other can take the request; when another can, one at a time.",
+    positive,
+    Defaults.breaker.probes
   )
 })
 
+const { longest, longestRefused, limited, refused } = Defaults.keyCooldowns
+
 const KeyCooldowns = Schema.Struct({
-  rateLimited: optional(
-    "How long a provider's key is not used after 429 without a retry-after; default 1 second.",
-    Span
+  rateLimited: withDefault(
+    "How long a provider key is not used after 429 without a retry-after.",
+    Span,
+    Duration.millis(limited)
   ),
-  rateLimitedMax: optional("The longest, whatever the provider's retry-after says; default 1 hour.", Span),
-  rejected: optional(
-    "How long a key is not used after 401 or 403, until one request tries it again; doubles each time. Default 1 second.",
-    Span
+  rateLimitedMax: withDefault("Maximum of that, whatever retry-after says.", Span, Duration.millis(longest)),
+  rejected: withDefault(
+    "How long a key is not used after 401 or 403, until one request tries it again. Doubles each time.",
+    Span,
+    Duration.millis(refused)
   ),
-  rejectedMax: optional("The longest of those; default 1 minute.", Span)
+  rejectedMax: withDefault("Maximum of that.", Span, Duration.millis(longestRefused))
 })
 
 const LogLevel = Schema.Literals(["debug", "info", "warn", "error"])
 
-/** The sections of a file, whose models need only be whole where no overlay stands on something. */
+/** The sections of a file, for a schema of its models: in an overlay, models may be incomplete. */
 const sections = <S extends Schema.Top>(model: S) => ({
-  server: Schema.optionalKey(Server),
+  server: section(Server, {}),
   engines: Schema.optionalKey(EngineSettings),
-  memory: Schema.optionalKey(Memory),
-  circuits: optional("When a deployment that fails is not called for a time.", Circuits),
-  keyCooldowns: optional("When a provider's key is not used for a time.", KeyCooldowns),
+  memory: section(Memory, {}),
+  circuits: section(described("When calls to a failing deployment are paused.", Circuits), {}),
+  keyCooldowns: section(described("How long provider keys are not used after they fail.", KeyCooldowns), {}),
   store: Schema.optionalKey(Store),
   policies: optional(
-    "How requests are routed and retried, by names that models use; the one named default holds for all, and the others " +
-      "stand on it.",
+    "How requests are routed and retried, by name. The policy named default applies to all models, and the others " +
+      "inherit from it.",
     Schema.Record(Schema.String, PolicySettings)
   ),
   logLevel: optional(
-    "Least severe log entries that are printed; default warn in test, else info.",
+    "Minimum level of log entries. Default warn in test, else info.",
     LogLevel
   ),
   logFormat: optional(
-    "How log entries are printed: text for people, json for programs; default text in a terminal, else json.",
+    "Format of log entries. Default text in a terminal, else json.",
     Schema.Literals(["text", "json"])
   ),
   models: optional(
-    "By the name callers ask for; without it, the embedded tiny-chat.",
+    "Models, by the name in requests. Default the embedded tiny-chat.",
     Schema.Record(Schema.String, model)
   )
 })
 
 /**
- * One environment's settings, overlay and all. The overlays were taken out before; they are here for their name, which
- * others are compared with.
+ * The file of one environment, with its overlay merged. `environments` has been removed; its name stays here for "Did you
+ * mean environments?".
  */
 export const Source = Schema.Struct({ ...sections(ModelSettings), environments: Schema.optionalKey(Schema.Never) })
 export type Source = typeof Source.Type
 
-/** As people write them: a provider says that a deployment is remote. */
+/** As users write it: `provider` makes a deployment remote, without `engine`. */
 const WrittenModel = Schema.Struct({
   ...ModelSettings.fields,
   deployments: described(
-    "Ways to serve the model, tried in the order that its policy chooses.",
+    "Deployments of the model, tried in the order that its policy chooses.",
     Schema.NonEmptyArray(Schema.Union([
       ...EngineKinds.Options.members.slice(0, -1),
       Schema.Struct({ ...RemoteDeployment.fields, engine: Schema.optionalKey(RemoteDeployment.fields.engine) })
@@ -222,7 +287,7 @@ const Overlay = Schema.Struct(sections(Schema.Struct({
 export const File = Schema.Struct({
   ...sections(WrittenModel),
   environments: optional(
-    "What differs in an environment, which NODE_ENV names; mappings merge, everything else replaces.",
+    "Overlays for the environment that NODE_ENV names: mappings merge, everything else replaces.",
     Schema.Struct({
       development: Schema.optionalKey(Overlay),
       test: Schema.optionalKey(Overlay),
@@ -233,7 +298,7 @@ export const File = Schema.Struct({
 
 const reference = { type: "string", pattern: "^\\$\\{[A-Za-z_][A-Za-z0-9_]*\\}$" }
 
-/** Objects take no other fields than those they name, and `${NAME}` may stand for any scalar, as `Decode.decode` has it. */
+/** Adds what `Decode.decode` accepts: no unknown fields, and `${NAME}` in place of any scalar. */
 const asWritten = (schema: unknown): unknown => {
   if (Array.isArray(schema)) return schema.map(asWritten)
   if (typeof schema !== "object" || schema === null) return schema

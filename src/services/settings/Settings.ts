@@ -1,11 +1,12 @@
 /** The settings of the service, with all defaults, and the error of a configuration that is invalid. */
-import type { Duration, Redacted } from "effect"
+import type { Duration } from "effect"
 import { Context, Schema } from "effect"
 import type { Model } from "../../domain/Deployment.ts"
 import * as Problems from "../../domain/Problem.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
 import type { Options as CircuitOptions } from "../health/Circuit.ts"
 import type { Cooldowns } from "../keys/KeyPool.ts"
+import type { Server } from "./Schema.ts"
 
 /** `NODE_ENV` chooses the environment; the default is development. */
 export const environments = ["development", "test", "production"] as const
@@ -15,33 +16,7 @@ export type Environment = typeof environments[number]
 /** Settings with all defaults. */
 export interface Resolved {
   readonly environment: Environment
-  readonly server: {
-    readonly host: string
-    readonly port: number
-    readonly shutdownGrace: Duration.Duration
-    readonly maxBodyBytes: number
-    /** Memory of all request bodies together, bytes; left out, a quarter of the heap. */
-    readonly maxRequestMemory?: number
-    /** Reverse proxies whose `X-Forwarded-For` is used. */
-    readonly trustedProxies: ReadonlyArray<string>
-    /** Limit for the headers of one request, from the first byte. */
-    readonly headersTimeout: Duration.Duration
-    /** Limit between two chunks of a request body. */
-    readonly bodyTimeout: Duration.Duration
-    /** Connections open at the same time. */
-    readonly maxConnections: number
-    readonly admin: {
-      /** Absolute path; `false` for none; left out, `Resolution.defaultSocket` of the port. */
-      readonly socket?: string | false
-      /** Port on 127.0.0.1; left out, none. */
-      readonly port?: number
-      readonly token?: Redacted.Redacted
-    }
-    /** Origins of web pages that may call the service; left out, none. */
-    readonly cors?: { readonly origins?: ReadonlyArray<string> }
-    /** Private hosts from which images may be fetched; left out, none. */
-    readonly media?: { readonly allowHosts?: ReadonlyArray<string> }
-  }
+  readonly server: Omit<Server, "shutdownGrace"> & { readonly shutdownGrace: Duration.Duration }
   readonly engineHost: "process" | "thread"
   readonly logLevel: "Debug" | "Info" | "Warn" | "Error"
   /** Left out, `text` in a terminal, else `json`. */

@@ -1,22 +1,22 @@
 /**
- * How large a configuration file may be, its aliases expanded. Pure.
+ * Limits of the size of a configuration file, with its aliases expanded. Pure.
  *
  * **Details**
  *
- * The parser shares what an alias stands for, so a short text can stand for more values than memory holds ("billion
- * laughs"), all of which later steps visit. Each shared value is measured once.
+ * The parser shares the value of an alias, so short text can stand for more values than memory can hold ("billion
+ * laughs"), and later steps visit all of them. Each shared value is measured once.
  */
 
-/** Of a file: its text, the aliases and merge keys in it, and what it stands for. */
+/** Limits of the text, its aliases and merge keys, and of the parsed tree. */
 export const most = { characters: 2 ** 20, aliases: 1_000, values: 100_000, levels: 100 }
 
-/** An alias where a value may begin; also within quotes and comments, which is more than the parser finds. */
+/** An alias at the beginning of a value. Also matches in quotes and comments, so the count is an upper bound. */
 const alias = /(?:^|[\s,:[{-])\*[^\s,[\]{}]+/g
 
-/** Why a text is not even parsed. */
+/** Why text is not parsed. */
 export const problemOfText = (text: string): string | undefined => {
   if (text.length > most.characters) return `The file is larger than ${most.characters} characters`
-  // Each may copy the keys of a mapping while the text is parsed.
+  // Each alias may copy the keys of a mapping during parsing.
   const aliases = text.match(alias)?.length ?? 0
   return aliases > most.aliases ? `The file has more than ${most.aliases} aliases (*name)` : undefined
 }
@@ -44,7 +44,7 @@ const sizeOf = (value: unknown, known: Map<object, Size>): Size => {
   return size
 }
 
-/** Why a parsed file is not used. */
+/** Why a parsed file is rejected. */
 export const problemOfTree = (tree: unknown): string | undefined => {
   const { levels, values } = sizeOf(tree, new Map())
   if (values > most.values) {

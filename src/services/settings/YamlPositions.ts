@@ -1,10 +1,10 @@
 /**
- * Where the keys and list elements of a YAML text stand, for messages. Pure.
+ * Finds lines and columns of the keys and list elements of YAML text, for messages. Pure.
  *
  * **Details**
  *
- * Of texts that the parser has taken: block and flow collections, quoted keys, block scalars, anchors and comments. What
- * an alias or a merge stands for has no place of its own. A position is for people only: nothing else depends on it.
+ * For valid YAML: block and flow collections, quoted keys, block scalars, anchors and comments. Values of aliases and
+ * merges have no positions. Positions are used in messages only.
  */
 import { formatPath } from "../../domain/Problem.ts"
 
@@ -62,7 +62,7 @@ class Reader {
   /** Closes what ends before a collection of this kind at this column. */
   #close(indent: number, kind: Block["kind"]): Block | undefined {
     for (let top = this.#open.at(-1); top !== undefined; top = this.#open.at(-1)) {
-      // A list may stand at the column of the key that it belongs to.
+      // A list may be at the column of its key.
       const isOver = top.indent > indent || (top.indent === indent && top.kind === "list" && kind === "mapping")
       if (!isOver) return top.indent === indent && top.kind === kind ? top : undefined
       this.#open.pop()
@@ -168,13 +168,13 @@ const bracket = (flow: Flow, rest: string): void => {
   else flow.open.at(-1)!.index++
 }
 
-/** Finds positions by paths as problems have them. */
+/** Finds positions by the paths of problems. */
 export const make = (text: string): (path: string) => Position | undefined => {
   const reader = new Reader(text)
   reader.read()
   const { positions } = reader
   return (path) => {
-    // What is missing has no place: the mapping that it is missing in has.
+    // A missing key has the position of its mapping.
     for (
       let known = path;
       known !== "";
