@@ -182,7 +182,7 @@ describe("SettingsFile", () => {
       ["logLevel: info\r\nserver:\r\n  host: \"x\r\n", "at line 3, column 9"],
       ["server: [1,\n  2]\nlogLevel: [1] x\n", "at line 3, column 15"],
       ["server: { port: 1 ]\nlogLevel: info\n", "at line 1, column 19"],
-      ["server: {\n  port: 1,\n  host: x\nlogLevel: info\n", "in what begins at line 1, column 9"],
+      ["server: {\n  port: 1,\n  host: x\nlogLevel: info\n", "in the value that begins at line 1, column 9"],
       [`logLevel: info\nserver: ["${"x".repeat(600)}\n`, "at line 2"],
       [`${"\n".repeat(2000)}server: *none\n`, "(its name is not shown)"]
     ])("that is not YAML is refused with the place: %j", ([content, place]) =>
