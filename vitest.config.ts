@@ -19,7 +19,7 @@ const isolated = [
   "test/workers/grammar/JsonGrammarLlama.test.ts"
 ]
 
-/** Files of half a minute of CPU time or more. */
+/** The files that take longest. */
 const long = /\/test\/(?:conformance|service|clients)\/|\/(?:Schedules|Engines|Onnx|cli|readme|examples)\.test\.ts$/
 
 /** Long files first, so that none runs alone at the end; then what is isolated. */
@@ -42,7 +42,7 @@ export default defineConfig({
       // The others share worker processes: importing Effect and the sources takes longer than most of these files.
       { extends: true, test: { name: "shared", include: ["test/**/*.test.ts"], exclude: isolated, isolate: false } }
     ],
-    // Of this process: code that runs in engine threads and child processes alone is not counted.
+    // Of the test processes: code that runs only in engine threads and child processes is not counted.
     coverage: {
       provider: "v8",
       include: ["src/**/*.ts"],
