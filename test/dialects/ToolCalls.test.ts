@@ -153,8 +153,8 @@ describe("deltas of calls", () => {
   }
 
   it("without a name for arguments, or for an id, are malformed", () => {
-    assert.throws(() => callsOf([[call("", oslo, { index: 0, id: "a" })]]), "a call without a name")
-    assert.throws(() => callsOf([[call(null, "", { index: 0, id: "a" })]]), "a call without a name")
+    assert.throws(() => callsOf([[call("", oslo, { index: 0, id: "a" })]]), "a tool call without a name")
+    assert.throws(() => callsOf([[call(null, "", { index: 0, id: "a" })]]), "a tool call without a name")
   })
 
   it("may be of tools that the request does not declare", () => {

@@ -29,7 +29,7 @@ const reasonOf = (told: Fields, target: Target, isBegun: boolean): Result.Result
   if (reason === undefined) return Result.fail(cut(target))
   if (Object.hasOwn(reasons, reason)) return Result.succeed(reasons[reason]!)
   if (reason !== "refusal") {
-    return Result.fail(malformed(target, `an unknown reason to end: "${brief(textAt(told, "stop_reason") ?? "")}"`))
+    return Result.fail(malformed(target, `unknown stop reason "${brief(textAt(told, "stop_reason") ?? "")}"`))
   }
   // What has been said stands.
   if (isBegun) return Result.succeed("content_filter")
@@ -85,7 +85,7 @@ const makeDelta = (
   const type = textAt(data, "delta", "type")
   if (type === "text_delta") {
     const said = textAt(data, "delta", "text")
-    return said === undefined ? lacking("a piece of text without text", target) : text(said)
+    return said === undefined ? lacking("a text delta without text", target) : text(said)
   }
   if (type === "thinking_delta") return thoughts(textAt(data, "delta", "thinking") ?? "")
   return type === "input_json_delta"
@@ -113,7 +113,7 @@ const makeBlocks = (generation: Generation, count: (text: string) => number, tar
     const block = countAt(data, "index")
     const content = at(data, "content_block")
     if (block === undefined || fieldsOf(content) === undefined) {
-      return lacking("a block without index and content", target)
+      return lacking("a content block without index and content", target)
     }
     calls.set(block, undefined)
     if (textAt(content, "type") === "text") return text(textAt(content, "text") ?? "")
@@ -123,14 +123,14 @@ const makeBlocks = (generation: Generation, count: (text: string) => number, tar
     }
     const id = idOf(textAt(content, "id"))
     const name = textAt(content, "name") ?? ""
-    if (name === "") return lacking("a call without a name", target)
+    if (name === "") return lacking("a tool call without a name", target)
     const index = begun++
     calls.set(block, { index, input: at(content, "input"), hasPieces: false })
     return told({ type: "tool_call", index, id, name, arguments: "", tokens: 0 })
   }
 
   const argumentsOf = (block: number, part: unknown): DecodeResult => {
-    if (!calls.has(block)) return lacking("arguments of no call", target)
+    if (!calls.has(block)) return lacking("arguments without a tool call", target)
     const json = argumentsText(part)
     const call = calls.get(block)
     // The provider's own tools have arguments too.
@@ -194,7 +194,7 @@ export const events = (generation: Generation, target: Target): EventDecoder => 
     push: ({ data }) => {
       const fields = fieldsOf(parse(data))
       const type = textAt(fields, "type")
-      if (fields === undefined || type === undefined) return Result.fail(malformed(target, "an event without a type"))
+      if (fields === undefined || type === undefined) return Result.fail(malformed(target, "an event without `type`"))
       const events = read(type, fields)
       return chunks === undefined ? events : chunks.push(type, fields, events)
     },
@@ -205,9 +205,9 @@ export const events = (generation: Generation, target: Target): EventDecoder => 
 /** A whole answer, told as if it had been streamed. */
 export const whole = (body: unknown, generation: Generation, target: Target): DecodeResult => {
   const fields = fieldsOf(body)
-  if (fields === undefined) return Result.fail(malformed(target, "no message"))
+  if (fields === undefined) return Result.fail(malformed(target, "the body is not an object"))
   if (fields["type"] === "error") return Result.fail(inBand(fields, target))
-  if (!Array.isArray(fields["content"])) return Result.fail(malformed(target, "a message without content"))
+  if (!Array.isArray(fields["content"])) return Result.fail(malformed(target, "no `content`"))
   const { read } = makeReader(generation, target)
   const streamed: ReadonlyArray<readonly [type: string, data: Fields]> = [
     ["message_start", { message: fields }],

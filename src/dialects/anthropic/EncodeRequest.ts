@@ -59,7 +59,7 @@ const formatOf = (format: OutputFormat | undefined, target: Target): Result.Resu
       JsonSchemaSubset.sayable(format.schema, words, target),
       (schema) => ({ format: { type: "json_schema", schema } })
     )
-    : Result.fail(notSupported(target, "format", "its provider binds answers to schemas only. Give a json_schema."))
+    : Result.fail(notSupported(target, "format", "its API supports JSON schemas only. Use `json_schema`."))
 }
 
 /** The API takes ids of letters, digits, `_` and `-`; others come from conversations with other models. */
@@ -106,7 +106,7 @@ const toolOf = (
 ): Result.Result<Fields, Reason> =>
   /^[\w-]{1,128}$/.test(name)
     ? Result.succeed({ name, description, input_schema: { type: "object", ...parameters } })
-    : Result.fail(notSupported(target, `tools[${index}].name`, "its provider takes letters, digits, _ and - only."))
+    : Result.fail(notSupported(target, `tools[${index}].name`, "its API accepts letters, digits, _ and - only."))
 
 const choices = { auto: "auto", none: "none", required: "any" } as const
 
@@ -123,7 +123,7 @@ const choiceOf = ({ parallelToolCalls, toolChoice = "auto" }: Generation): Field
 const checked = (generation: Generation, target: Target): Result.Result<void, Reason> => {
   const { sampling, stop } = generation
   if ((sampling.temperature ?? 0) > 1) {
-    return Result.fail(notSupported(target, "temperature", "its provider takes at most 1."))
+    return Result.fail(notSupported(target, "temperature", "its API accepts at most 1."))
   }
   const blank = stop.findIndex((text) => text.trim() === "")
   return blank === -1
@@ -132,7 +132,7 @@ const checked = (generation: Generation, target: Target): Result.Result<void, Re
       generation,
       target
     )
-    : Result.fail(notSupported(target, `stop[${blank}]`, "its provider takes no text that is white space only."))
+    : Result.fail(notSupported(target, `stop[${blank}]`, "its API accepts no stop sequence of white space only."))
 }
 
 /** Models whose answer an assistant's last message begins; Anthropic's later ones refuse one. */

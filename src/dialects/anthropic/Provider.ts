@@ -3,17 +3,17 @@
  *
  * **Details**
  *
- * System messages go together, in their order, wherever they are in the conversation. Neighbouring messages of one role
- * become one, as the API wants results of calls right after the calls. An answer is bound to a schema by
- * `output_config.format`; objects that leave open whether they have other properties are closed, as the API insists on.
- * Thoughts are passed over, and counted. A text so far is the beginning of an answer for models up to 4.5; later ones
- * refuse an assistant's message at the end, and are asked to go on.
+ * System messages are joined, in their order, wherever they are in the conversation. Consecutive messages of one role become
+ * one, because the API requires tool results right after the calls. `output_config.format` binds an answer to a schema;
+ * objects without `additionalProperties` are closed, as the API requires. An assistant's text at the end begins the answer
+ * of models up to 4.5; later models reject such a message, and are asked to continue.
  *
  * Sources: Anthropic's pages on messages, streaming messages, errors, tool use and structured outputs.
  *
  * **Gotchas**
  *
- * The API has no seed: the same request may be answered otherwise. An answer whose caller names no limit has at most 4,096 tokens, unless the deployment's `maxTokens` says more.
+ * The API has no seed. It requires a limit: without one from the caller or the deployment's `maxTokens`, an answer has at
+ * most 4,096 tokens.
  */
 import { Result } from "effect"
 import { malformed } from "../shared/ErrorMapping.ts"
@@ -32,7 +32,7 @@ export const anthropic: Dialect = {
     answer: (body, _, target) => {
       const tokens = countAt(body, "input_tokens")
       return tokens === undefined
-        ? Result.fail(malformed(target, "a body without input_tokens"))
+        ? Result.fail(malformed(target, "no `input_tokens`"))
         : Result.succeed(tokens)
     }
   },

@@ -50,7 +50,7 @@ const makeParts = (generation: Generation, count: (text: string) => number, targ
   let calls = 0
   const callOf = (call: unknown): DecodeResult => {
     const name = textAt(call, "name") ?? ""
-    if (name === "") return Result.fail(malformed(target, "a call without a name"))
+    if (name === "") return Result.fail(malformed(target, "a tool call without a name"))
     const index = calls++
     const id = idOf(textAt(call, "id"))
     const text = argumentsText(at(call, "args")) || "{}"
@@ -96,14 +96,14 @@ const makeReader = (generation: Generation, target: Target): Reader => {
     return Result.fail(
       refusals.has(reason)
         ? refused(target, "the answer", reason, textAt(end, "finishMessage"))
-        : malformed(target, `an answer that ended for the reason "${brief(given)}"`)
+        : malformed(target, `unknown finish reason "${brief(given)}"`)
     )
   }
 
   return {
     take: (body) => {
       const fields = fieldsOf(Array.isArray(body) ? body[0] : body)
-      if (fields === undefined) return Result.fail(malformed(target, "no answer"))
+      if (fields === undefined) return Result.fail(malformed(target, "the body is not an object"))
       const reason = wrong(fields)
       if (reason !== undefined) return Result.fail(reason)
       usage = fields["usageMetadata"] ?? usage

@@ -146,17 +146,17 @@ const unseen = (messages: ReadonlyArray<Message>): string | undefined => {
 const checked = (generation: Generation, target: Target): Result.Result<void, Reason> => {
   const { messages, stop } = generation
   if (stop.length > mostStops) {
-    return Result.fail(notSupported(target, "stop", `its provider takes at most ${mostStops} texts.`))
+    return Result.fail(notSupported(target, "stop", `its API accepts at most ${mostStops} stop sequences.`))
   }
   const seen = imageOfTool(messages)
   if (seen !== undefined) {
-    return Result.fail(notSupported(target, seen, "its dialect has no images in the results of tools."))
+    return Result.fail(notSupported(target, seen, "its API has no images in tool results."))
   }
   const wrong = unseen(messages)
   return wrong === undefined
     ? Conversation.without(["minP", "repeatPenalty", "logitBias"], generation, target)
     : Result.fail(
-      notSupported(target, wrong, "its provider takes the bytes of images of the types PNG, JPEG and WebP.")
+      notSupported(target, wrong, "its API accepts PNG, JPEG and WebP images only.")
     )
 }
 

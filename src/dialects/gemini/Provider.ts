@@ -31,7 +31,7 @@ const mostTexts = 100
 const embed: Task<ReadonlyArray<string>, Each<Embedding>> = {
   request: (inputs, target) =>
     inputs.length > mostTexts
-      ? Result.fail(notSupported(target, "inputs", `its provider takes at most ${mostTexts} texts at once.`))
+      ? Result.fail(notSupported(target, "inputs", `its API accepts at most ${mostTexts} texts per request.`))
       : Result.succeed({
         path: pathOf(target, "batchEmbedContents"),
         body: { requests: inputs.map((text) => ({ model: modelOf(target), content: { parts: [{ text }] } })) }

@@ -3,8 +3,8 @@
  *
  * **Gotchas**
  *
- * Source: Ollama's API documentation. It cannot be made to call a tool, and cuts a prompt that does not fit without a
- * word. An assistant's message at the end is gone on with. Options that the caller did not set are left to its defaults.
+ * Source: Ollama's API documentation. It cannot be forced to call a tool, and truncates a prompt that does not fit without
+ * an error. It continues an assistant's message at the end. Options that the caller did not set are not sent.
  */
 import { Result } from "effect"
 import type { Generation } from "../../domain/Generation.ts"
@@ -23,15 +23,15 @@ import type { DecodeResult, Dialect, EventDecoder, Target } from "../shared/Prov
 import { makeCounter } from "../shared/TokenCounter.ts"
 import * as ToolCallAssembler from "../shared/ToolCallAssembler.ts"
 
-/** Bytes in base64 by the time they are here; there is no way to name a URL. */
+/** Base64 only: the API has no URLs of images. */
 const imagesOf = (content: Content): ReadonlyArray<string> =>
   typeof content === "string" ?
     [] :
     content.flatMap((part) => part.type === "image" && part.source.type === "base64" ? [part.source.data] : [])
 
 /**
- * A tool's result goes under the name of the call before it: an id may come again in a later turn. Images stand beside the
- * text, wherever in it they were.
+ * A tool's result has the name of the preceding call with its id: ids may occur again in a later turn. Images are separate
+ * from the text.
  */
 const messagesOf = (messages: ReadonlyArray<Message>) => {
   const names = new Map<string, string>()
@@ -52,7 +52,7 @@ const messagesOf = (messages: ReadonlyArray<Message>) => {
   }))
 }
 
-/** What is undefined is not sent. */
+/** Undefined options are not sent. */
 const optionsOf = ({ maxTokens, sampling, stop }: Generation, { options }: Target) => {
   const fields = {
     temperature: sampling.temperature,
@@ -74,12 +74,12 @@ const formatOf = (format: OutputFormat) => format.type === "json_object" ? "json
 
 const unsaid = ({ messages, sampling, toolChoice, tools = [] }: Generation, target: Target): Reason | undefined => {
   if (tools.length > 0 && toolChoice !== undefined && toolChoice !== "auto" && toolChoice !== "none") {
-    return notSupported(target, "toolChoice", "its dialect cannot make a model call a tool. Leave it to the model.")
+    return notSupported(target, "toolChoice", "its API cannot force a tool call. Use `auto`.")
   }
   const seen = imageOfTool(messages)
-  if (seen !== undefined) return notSupported(target, seen, "its dialect has no images in the results of tools.")
+  if (seen !== undefined) return notSupported(target, seen, "its API has no images in tool results.")
   return Object.keys(sampling.logitBias ?? {}).length > 0
-    ? notSupported(target, "logitBias", "its dialect has no logit_bias. Leave it out.")
+    ? notSupported(target, "logitBias", "its API has no `logit_bias`. Remove it.")
     : undefined
 }
 
@@ -108,7 +108,7 @@ const failure: Dialect["failure"] = (refusal, target) => reasonOf(refusal, targe
 
 const inBand = (body: unknown, target: Target): Reason => inBandReason(body, target, foundIn(body), undefined)
 
-/** `load` and `unload` tell of a model without an answer. */
+/** `load` and `unload` come without an answer. */
 const finishes: Readonly<Record<string, FinishReason>> = { stop: "stop", length: "length" }
 
 const makeLines = (generation: Generation, target: Target) => {
@@ -119,7 +119,7 @@ const makeLines = (generation: Generation, target: Target) => {
   const callEvents = (line: unknown): ReadonlyArray<Event> =>
     listAt(line, "message", "tool_calls").flatMap((call) => {
       const given = ToolCallAssembler.argumentsText(at(call, "function", "arguments"))
-      // Every call comes whole, so that each is a new one.
+      // Calls are not streamed in pieces: each is a new one.
       return calls.push({
         place: places++,
         id: textAt(call, "id"),
@@ -130,7 +130,7 @@ const makeLines = (generation: Generation, target: Target) => {
   const finish = (line: unknown): DecodeResult => {
     const reason = ownOf(finishes, finishText(at(line, "done_reason"))) ?? "stop"
     const held = calls.end()
-    if (held === undefined) return Result.fail(malformed(target, "a call without a name"))
+    if (held === undefined) return Result.fail(malformed(target, "a tool call without a name"))
     return Result.succeed([...held, {
       type: "finish",
       reason: reason === "stop" && calls.size() > 0 ? "tool_calls" : reason,
@@ -141,12 +141,12 @@ const makeLines = (generation: Generation, target: Target) => {
     }])
   }
   const push = (line: unknown): DecodeResult => {
-    if (fieldsOf(line) === undefined) return Result.fail(malformed(target, "a line without a JSON object"))
+    if (fieldsOf(line) === undefined) return Result.fail(malformed(target, "a line that is not a JSON object"))
     if (at(line, "error") !== undefined) return Result.fail(inBand(line, target))
     const nameless = listAt(line, "message", "tool_calls").some((call) =>
       (textAt(call, "function", "name") ?? "") === ""
     )
-    if (nameless) return Result.fail(malformed(target, "a call without a name"))
+    if (nameless) return Result.fail(malformed(target, "a tool call without a name"))
     const text = textAt(line, "message", "content") ?? ""
     const thoughts = textAt(line, "message", "thinking") ?? ""
     const events: ReadonlyArray<Event> = [

@@ -182,7 +182,7 @@ const makeSpeaker = (generation: Generation, target: Target) => {
       if (!isBegun && blocks.has(finish)) return refused(target, "its content filter ended the answer.")
       if (!isBegun && refusal !== "") return refused(target, brief(refusal))
       const held = calls.end()
-      if (held === undefined) return Result.fail(malformed(target, "a call without a name"))
+      if (held === undefined) return Result.fail(malformed(target, "a tool call without a name"))
       const reason = blocks.has(finish) ? "content_filter" : reasonOf(finish, calls.size() > 0, hasText)
       const stop = stopOf(generation, reason, stopReason)
       return Result.succeed([...held, { type: "finish", reason, usage: counter.usage(usage), ...stop }])
@@ -203,7 +203,7 @@ export const makeEvents = (inBand: InBand) => (generation: Generation, target: T
     push: ({ data, event }) => {
       if (data === "[DONE]") return end()
       const chunk = fieldsOf(parse(data))
-      if (chunk === undefined) return Result.fail(malformed(target, "an event without a JSON object"))
+      if (chunk === undefined) return Result.fail(malformed(target, "an event that is not a JSON object"))
       if (isError(chunk, event)) return Result.fail(inBand(chunk, target))
       speaker.count(chunk)
       // Azure begins with a chunk without choices, and usage comes in one.
@@ -224,7 +224,7 @@ export const makeWhole = (inBand: InBand) => (body: unknown, generation: Generat
   if (choice !== undefined && isError(choice)) return Result.fail(inBand(choice, target))
   const message = fieldsOf(choice?.["message"])
   if (answer === undefined || choice === undefined || message === undefined) {
-    return Result.fail(malformed(target, "a body without choices[0].message"))
+    return Result.fail(malformed(target, "no `choices[0].message`"))
   }
   const speaker = makeSpeaker(generation, target)
   speaker.count(answer)

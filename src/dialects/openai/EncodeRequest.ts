@@ -132,13 +132,13 @@ export const unsaid = (
     const [field, neutral] = beyond[name]
     const value = sampling[name]
     if (value !== undefined && value !== neutral && !more.includes(name)) {
-      return notSupported(target, name, `its dialect has no ${field}. Leave it out.`)
+      return notSupported(target, name, `its API has no \`${field}\`. Remove it.`)
     }
   }
   const seen = imageOfTool(messages)
-  if (seen !== undefined) return notSupported(target, seen, "its dialect has no images in the results of tools.")
+  if (seen !== undefined) return notSupported(target, seen, "its API has no images in tool results.")
   return stop.length > mostStops
-    ? notSupported(target, "stop", `it takes at most ${mostStops} stop sequences, not ${stop.length}.`)
+    ? notSupported(target, "stop", `its API accepts at most ${mostStops} stop sequences, not ${stop.length}.`)
     : undefined
 }
 

@@ -65,7 +65,7 @@ const nativeEmbedding = ({ headers, path }: Place): NonNullable<Dialect["embedNa
   answer: (body, source, target) => {
     const fields = fieldsOf(body)
     return fields === undefined || listAt(fields, "data").length !== inputsOf(source)
-      ? Result.fail(malformed(target, "not one vector an input"))
+      ? Result.fail(malformed(target, "not one vector per input"))
       : Result.succeed({
         native: { dialect: "openai", form: "whole", body: fields, hasMore: false },
         promptTokens: countAt(fields, "usage", "prompt_tokens") ?? 0

@@ -34,7 +34,7 @@ export const without = (
   const name = names.find((name) => asks(sampling, name)) ?? (logprobs === undefined ? undefined : "logprobs")
   return name === undefined
     ? Result.succeed(undefined)
-    : Result.fail(notSupported(target, name, "its provider has no such option. Leave it out."))
+    : Result.fail(notSupported(target, name, "its API has no such option. Remove it."))
 }
 
 /** The system messages, wherever they are, as one text; undefined where there is none. */

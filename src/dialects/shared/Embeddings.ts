@@ -26,7 +26,7 @@ export const embeddingsOf = (
 ): Result.Result<Each<Embedding>, Reason> => {
   const found = vectors.map((vector) => unit(numbersOf(vector) ?? []))
   if (found.length !== inputs.length || found.includes(undefined)) {
-    return Result.fail(malformed(target, "not one vector an input"))
+    return Result.fail(malformed(target, "not one vector per input"))
   }
   const characters = inputs.reduce((sum, { length }) => sum + length, 0)
   let told = 0

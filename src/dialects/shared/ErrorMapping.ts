@@ -1,4 +1,4 @@
-/** What the refusals of providers have in common: statuses, meanings, and texts that are fit to be told. Pure. */
+/** Maps error responses of providers to reasons: by status, code and text. Pure. */
 import { Result } from "effect"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import { bounded, retryAfterOf } from "../../domain/RetryAfter.ts"
@@ -9,28 +9,28 @@ import { figuresOf, meaningOf } from "./Wordings.ts"
 
 const mostCharacters = 300
 
-/** Where `brief` has left something out. */
+/** Marks a text that `brief` has cut. */
 export const ellipsis = "…"
 
-/** A provider's text on one line, and not longer than a line is read. */
+/** A provider's text on one line of limited length. */
 export const brief = (text: string): string => {
   const line = text.replaceAll(/[\p{Cc}\s]+/gu, " ").trim()
   return line.length <= mostCharacters ? line : `${line.slice(0, mostCharacters)}${ellipsis}`
 }
 
-/** What a dialect found in a refusal's body. */
+/** What a dialect found in an error's body. */
 export interface Found {
-  /** The provider's own words. */
+  /** The provider's message. */
   readonly message: string
   /** The provider's codes and types. */
   readonly codes?: ReadonlyArray<string | undefined>
   /** The field that is wrong, by our name for it. */
   readonly path?: string | undefined
-  /** Figures that are told beside the words. */
+  /** Token counts that are separate from the message. */
   readonly figures?: ContextFigures | undefined
 }
 
-/** HTTP statuses of the codes and types that providers give, for errors that come without one. */
+/** HTTP statuses of providers' codes and types, for errors without a status. */
 const statuses: Readonly<Record<string, number>> = {
   invalid_request_error: 400,
   badrequesterror: 400,
@@ -76,15 +76,15 @@ const statusOfCode = (code: unknown): number | undefined => {
 export const statusOf = (...codes: ReadonlyArray<unknown>): number | undefined =>
   codes.map(statusOfCode).find((status) => status !== undefined)
 
-/** Whose mistake it is: the request's own, and no retry makes it better. */
+/** Whether the request itself is wrong, so that a retry cannot succeed. */
 const isCallers = (status: number): boolean => status === 400 || status === 413 || status === 422
 
 const words = ({ status }: Refusal, { message }: Found): string =>
-  message === "" ? `it answered with HTTP status ${status}.` : `${brief(message)} (HTTP status ${status})`
+  message === "" ? `HTTP status ${status}.` : `${brief(message)} (HTTP status ${status})`
 
 const unfit = ({ model, options }: Target, found: Found): InferenceError.Reason => {
   const { contextSize } = options
-  // A count that the provider does not give is at least what does not fit.
+  // Without a count from the provider, the prompt is at least as long as the window.
   const least = contextSize === undefined
     ? undefined
     : { promptTokens: contextSize, contextWindow: contextSize, atLeast: true }
@@ -109,9 +109,9 @@ const ofStatus = (
 }
 
 /**
- * The reason of a refusal: by its code or type, by its words, else by its status.
+ * The reason of an error response: by its code or type, by its message, else by its status.
  *
- * @param retryAfterMs default what headers and body tell
+ * @param retryAfterMs default from headers and body
  */
 export const reasonOf = (
   refusal: Refusal,
@@ -135,9 +135,9 @@ export const reasonOf = (
 }
 
 /**
- * The reason of an error that comes with a status of success, or within a stream.
+ * The reason of an error in a successful response, or within a stream.
  *
- * @param status that the error names, if any
+ * @param status from the error, if it has one
  */
 export const inBandReason = (
   body: unknown,
@@ -147,7 +147,7 @@ export const inBandReason = (
 ): InferenceError.Reason => {
   const reason = reasonOf({ status: status ?? 500, headers: {}, body, now: 0 }, target, found)
   if (reason._tag !== "UpstreamFailed") return reason
-  const detail = found.message === "" ? "it told an error in its answer." : brief(found.message)
+  const detail = found.message === "" ? "it sent an error in a successful response." : brief(found.message)
   const { deployment } = target
   const { retryAfterMs } = reason
   return new InferenceError.UpstreamFailed({
@@ -159,11 +159,11 @@ export const inBandReason = (
   })
 }
 
-/** What came is not what the dialect says. */
+/** The response does not follow the dialect. */
 export const malformed = ({ deployment }: Target, what: string): InferenceError.Reason =>
-  new InferenceError.UpstreamFailed({ deployment, kind: "malformed", detail: `what it sent is ${what}.` })
+  new InferenceError.UpstreamFailed({ deployment, kind: "malformed", detail: `invalid response: ${what}.` })
 
-/** What a provider says, read: nesting that exhausts the stack is no answer. */
+/** Runs a decoder; nesting that exhausts the stack is malformed. */
 export const readable = <A>(
   target: Target,
   read: () => Result.Result<A, InferenceError.Reason>
@@ -184,19 +184,19 @@ export const finishText = (value: unknown): string | undefined => {
   return text === "" || text === "null" || text === "none" ? undefined : text
 }
 
-/** The answer ended before its end. */
+/** The response ended early. */
 export const cut = ({ deployment }: Target): InferenceError.Reason =>
-  new InferenceError.UpstreamFailed({ deployment, kind: "cut", detail: "its answer ended before its end." })
+  new InferenceError.UpstreamFailed({ deployment, kind: "cut", detail: "the response ended early." })
 
-/** The answer has an end and no content. */
+/** The response is complete and has no content. */
 export const empty = ({ deployment }: Target): InferenceError.Reason =>
-  new InferenceError.UpstreamFailed({ deployment, kind: "empty", detail: "its answer has no content." })
+  new InferenceError.UpstreamFailed({ deployment, kind: "empty", detail: "the response has no content." })
 
-/** The dialect has no words for it. */
+/** The provider's API cannot express it. */
 export const notSupported = ({ deployment }: Target, path: string, detail: string): InferenceError.Reason =>
   new InferenceError.NotSupported({ deployment, path, detail })
 
-/** Parsed JSON; undefined where a text is none. */
+/** Parsed JSON; undefined if the text is not JSON. */
 export const parse = (text: string): unknown => {
   try {
     return JSON.parse(text)

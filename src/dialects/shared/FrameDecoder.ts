@@ -1,5 +1,6 @@
 /**
- * A body's bytes as frames, wherever its pieces are cut: within a character, a line or an event. Pure.
+ * Decodes a body's bytes into frames: SSE events by Effect's parser, or lines of JSON. Pieces may be cut anywhere, also within
+ * a character. Pure.
  */
 import { Sse } from "effect/encoding"
 import type { Dialect, Frame } from "./ProviderDialect.ts"
@@ -7,11 +8,11 @@ import type { Dialect, Frame } from "./ProviderDialect.ts"
 /** Reads one body; both fail by throwing `Unreadable`. */
 export interface FrameDecoder {
   readonly push: (bytes: Uint8Array) => ReadonlyArray<Frame>
-  /** What the body's end completes. An event that has begun and not ended is none. */
+  /** The frames that the end of the body completes. An unfinished SSE event is dropped. */
   readonly end: () => ReadonlyArray<Frame>
 }
 
-/** The bytes are no text, or a frame is too large. */
+/** The bytes are not UTF-8, or a frame is too large. */
 export class Unreadable extends Error {}
 
 interface Splitter {
@@ -51,7 +52,7 @@ const makeLines = (maxLength: number): Splitter => {
       length = pending[0]!.length
       return lines.flatMap(lineFrame)
     },
-    // The last line need not end; whether it is whole, its JSON tells.
+    // The last line may lack its line break; parsing shows whether it is complete.
     end: () => lineFrame(pending.join(""))
   }
 }
@@ -66,7 +67,7 @@ export const make = (framing: Dialect["framing"], maxLength: number): FrameDecod
     try {
       return bytes === undefined ? decoder.decode() : decoder.decode(bytes, { stream: true })
     } catch {
-      throw new Unreadable("not UTF-8")
+      throw new Unreadable("the body is not UTF-8")
     }
   }
   return {

@@ -68,7 +68,7 @@ const said = (reading: Reading, schema: unknown, path: Path): Result.Result<Fiel
   const { target, words } = reading
   const fields = fieldsOf(schema)
   if (fields === undefined) {
-    return Result.fail(notSupported(target, formatPath(path), "its provider takes no schema that is not an object."))
+    return Result.fail(notSupported(target, formatPath(path), "its API accepts no schema that is not an object."))
   }
   const heard = Object.entries(words.rewrite(fields)).filter(([keyword]) => !silent.has(keyword))
   const unknown = heard.find(([keyword, value]) =>
@@ -79,7 +79,7 @@ const said = (reading: Reading, schema: unknown, path: Path): Result.Result<Fiel
       heard.map(([keyword, value]) => [keyword, valueOf(reading, keyword, value, [...path, keyword])])
     ))
     : Result.fail(
-      notSupported(target, formatPath([...path, unknown[0]]), "its provider binds no answer to this part of a schema.")
+      notSupported(target, formatPath([...path, unknown[0]]), "its API does not support this part of a schema.")
     )
 }
 

@@ -1,4 +1,4 @@
-/** Where a provider's answer goes on with a text so far. Pure. */
+/** Stop sequences across an assistant prefix and the answer that continues it. Pure. */
 import type { RemoteDeployment } from "../../domain/Deployment.ts"
 import type { Generation } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
@@ -6,7 +6,7 @@ import { isNative } from "../../domain/Source.ts"
 import { makeStopMatcher } from "../../domain/StopMatcher.ts"
 import { makeCounter } from "./TokenCounter.ts"
 
-/** Ends an answer also at a stop sequence that the text so far begins, of which the provider sees the end only. */
+/** Ends an answer also at a stop sequence that begins in the prefix: the provider matches its own text only. */
 export const makePrefixStopMatcher = (
   generation: Generation,
   options: RemoteDeployment

@@ -1,16 +1,16 @@
 /**
- * The seam between `RemoteEngine` and the ways that providers speak: pure functions from what is asked to an HTTP call,
- * and from what comes back to events, results and reasons.
+ * The seam between `RemoteEngine` and the providers' APIs: pure functions that encode a request as an HTTP call and decode
+ * the response into events, results and reasons.
  *
  * **Details**
  *
- * A dialect opens no connection, reads no clock and never throws: what it cannot say is `NotSupported`, and what it
- * cannot read is `UpstreamFailed` with `malformed`. `RemoteEngine` sees to connections, bounds, keys and frames.
+ * A dialect opens no connection, reads no clock and never throws: what it cannot encode is `NotSupported`, and what it
+ * cannot decode is `UpstreamFailed` with `malformed`. `RemoteEngine` handles connections, limits, keys and frames.
  *
  * **Gotchas**
  *
- * Texts of a provider are told in a `detail` only through `ErrorMapping.brief`, and never those of a refused key, which may
- * hold the key.
+ * A provider's text goes into a `detail` only through `ErrorMapping.brief`, and never for a rejected key: it may contain the
+ * key.
  */
 import type { Result } from "effect"
 import type { RemoteDeployment } from "../../domain/Deployment.ts"
@@ -24,7 +24,7 @@ import type { Source } from "../../domain/Source.ts"
 /** How a dialect takes images: as URLs that the provider fetches, or as bytes. */
 export type ImageTransport = "urls" | "bytes"
 
-/** Whom a call is for. */
+/** The deployment that a call is for. */
 export interface Target {
   /** The deployment's id, for reasons. */
   readonly deployment: string
@@ -44,40 +44,40 @@ export interface Call {
   readonly body: unknown
 }
 
-/** Images by the URLs that the caller gave, for a host that takes bytes only. */
+/** Fetched images by the caller's URLs, for a provider that takes bytes only. */
 export type FetchedImages = ReadonlyMap<string, Extract<ImageSource, { readonly type: "base64" }>>
 
 /** One event of a stream. */
 export interface Frame {
-  /** SSE's name of the event, `message` where there is none; of NDJSON always `message`. */
+  /** The SSE event's name, default `message`; for NDJSON always `message`. */
   readonly event: string
-  /** SSE's data, of all its lines; a line of NDJSON. */
+  /** The SSE event's data; a line of NDJSON. */
   readonly data: string
 }
 
-/** Why a stream is no answer, or the next of its events. `thoughts` without text stand for encrypted ones. */
+/** The next events of an answer, or why it failed. `thoughts` without text represent encrypted reasoning. */
 export type DecodeResult = Result.Result<ReadonlyArray<Event>, Reason>
 
-/** Reads one streamed answer. It tells exactly one `finish`, as its last event; frames after that are not asked for. */
+/** Decodes one streamed answer. The last event is the only `finish`; frames after it are not decoded. */
 export interface EventDecoder {
-  /** What one frame tells; errors that a provider tells within the stream are failures. */
+  /** Decodes one frame; an error of the provider within the stream is a failure. */
   readonly push: (frame: Frame) => DecodeResult
-  /** The body is over in good order: the `finish` if the answer was whole, else a failure with `cut` or `empty`. */
+  /** At the end of the body: the `finish` if the answer is complete, else a failure with `cut` or `empty`. */
   readonly end: () => DecodeResult
 }
 
-/** An answer with a status that is none of success. */
+/** A response with an error status. */
 export interface Refusal {
   readonly status: number
   /** Names in lower case. */
   readonly headers: Readonly<Record<string, string | undefined>>
-  /** Parsed JSON, or the text where it is none. */
+  /** Parsed JSON, or the text if it is not JSON. */
   readonly body: unknown
   /** ms since 1970, for dates in headers. */
   readonly now: number
 }
 
-/** What is answered whole. */
+/** An operation that is not streamed. */
 export interface Task<Input, Output> {
   readonly request: (input: Input, target: Target) => Result.Result<Call, Reason>
   /** @param body parsed JSON, of a success */
@@ -87,16 +87,16 @@ export interface Task<Input, Output> {
 /** One result an input, in their order. */
 export type Each<A> = ReadonlyArray<Result.Result<A, InferenceError>>
 
-/** How a provider speaks. */
+/** The codec of a provider's API. */
 export interface Dialect {
-  /** How it takes images that are in the Internet. */
+  /** How it takes images by URL. */
   readonly images: ImageTransport
   /** How a stream is cut into frames. */
   readonly framing: "sse" | "ndjson"
   readonly generate: {
     /** @param stream whether the answer is to be streamed */
     readonly request: (generation: Generation, target: Target, stream: boolean) => Result.Result<Call, Reason>
-    /** The caller's own request, of a caller who speaks this dialect too. */
+    /** Passes the request of a caller of the same dialect through. */
     readonly passThrough?: (
       generation: Generation,
       source: Source,
@@ -116,6 +116,6 @@ export interface Dialect {
   readonly tokenize?: Task<Countable, ReadonlyArray<number>>
   /** Tokens of a prompt. */
   readonly count?: Task<Counted, number>
-  /** Why a call was refused; `ErrorMapping` has what providers share. */
+  /** The reason of an error response; `ErrorMapping` has what providers share. */
   readonly failure: (refusal: Refusal, target: Target) => Reason
 }

@@ -1,10 +1,10 @@
 /**
- * Tokens of an answer: as the provider counts them, and estimated where it does not. Pure.
+ * Token counts of an answer: the provider's, or estimates. Pure.
  *
  * **Gotchas**
  *
- * No provider says how many tokens a piece of text has, and some never say how many the whole had. Four bytes of text
- * count as one token then, a usual figure for English.
+ * No provider reports the tokens of a piece of text, and some report none of the answer. The estimate is four bytes per
+ * token, a usual figure for English.
  */
 import type { Generation } from "../../domain/Generation.ts"
 import type { TokenUsage } from "../../domain/Job.ts"
@@ -21,11 +21,11 @@ const promptBytes = ({ assistantPrefix = "", messages, tools = [] }: Generation)
   return [...texts, definitions, assistantPrefix].reduce((sum, text) => sum + Buffer.byteLength(text), 0)
 }
 
-/** What a provider tells, if anything. */
+/** What a provider reports. */
 export type ReportedUsage = { readonly [Figure in keyof TokenUsage]?: number | undefined }
 
 export interface Counter {
-  /** Tokens that this text of the answer makes whole. */
+  /** Tokens that this piece of text completes. */
   readonly count: (text: string) => number
   /** Of the whole answer. */
   readonly usage: (told: ReportedUsage | undefined) => TokenUsage

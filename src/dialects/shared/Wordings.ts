@@ -1,5 +1,5 @@
 /**
- * What providers mean by an error: its code or type first, then its words. Pure.
+ * Classifies errors of providers: by code or type first, then by message. Pure.
  *
  * **Details**
  *
@@ -11,11 +11,11 @@
 export interface ContextFigures {
   readonly promptTokens: number
   readonly contextWindow: number
-  /** There are at least so many. */
+  /** `promptTokens` is a lower bound. */
   readonly atLeast?: boolean
 }
 
-/** The prompt does not fit, a content policy refuses it, or the provider's quota is used up. */
+/** The prompt exceeds the context window, a content policy rejects it, or the quota is used up. */
 export type Meaning = "context" | "content" | "quota"
 
 const codes: Readonly<Record<Meaning, ReadonlySet<string>>> = {
@@ -111,7 +111,7 @@ export interface ProviderError {
   readonly message: string
 }
 
-/** The statuses with which a prompt is refused; older servers take it for a fault of their own. */
+/** The statuses of a rejected prompt; older servers use 500. */
 const ofRequest = new Set([400, 403, 413, 422, 451, 500])
 
 const byWords = (status: number, text: string): Meaning | undefined => {
@@ -121,7 +121,7 @@ const byWords = (status: number, text: string): Meaning | undefined => {
   return status !== 500 && refusing.test(text) ? "content" : undefined
 }
 
-/** What an error means beyond its status, if anything. */
+/** The meaning of an error beyond its status, if it has one. */
 export const meaningOf = ({ codes: given, message, status }: ProviderError): Meaning | undefined => {
   const lower = given.flatMap((code) => code === undefined ? [] : [code.toLowerCase()])
   for (const meaning of ["quota", "content", "context"] as const) {
@@ -130,7 +130,7 @@ export const meaningOf = ({ codes: given, message, status }: ProviderError): Mea
   return status === 402 ? "quota" : byWords(status, message.slice(0, mostRead))
 }
 
-/** The figures that a message tells of a prompt that does not fit. */
+/** The token counts in a message about a prompt that is too long. */
 export const figuresOf = (message: string): ContextFigures | undefined => {
   const text = message.slice(0, mostRead)
   for (const words of unfit) {

@@ -23,7 +23,7 @@ const rerank: NonNullable<Dialect["rerank"]> = {
     const results = eachOf(listAt(body, "results"), documents.length)
     const found = numbersOf(results?.map((result) => scoreAt(result, "relevance_score")))
     return found === undefined
-      ? Result.fail(malformed(target, "not one score a document"))
+      ? Result.fail(malformed(target, "not one score per document"))
       : Result.succeed({ scores: found, promptTokens: countAt(body, "usage", "prompt_tokens") ?? 0 })
   }
 }
@@ -40,7 +40,7 @@ const classify: NonNullable<Dialect["classify"]> = {
   answer: (body, inputs, target) => {
     const found = listAt(body, "data").map(labelsOf)
     if (found.length !== inputs.length || found.some((labels) => labels.length === 0)) {
-      return Result.fail(malformed(target, "not labels for every input"))
+      return Result.fail(malformed(target, "not labels for each input"))
     }
     const promptTokens = countAt(body, "usage", "prompt_tokens") ?? 0
     // They are told together; the first input counts them.
@@ -62,7 +62,7 @@ const tokenize: NonNullable<Dialect["tokenize"]> = {
     Result.succeed({ path: "/tokenize", body: { model, ...tokenizeBody(input) } }),
   answer: (body, _, target) => {
     const tokens = numbersOf(at(body, "tokens"))
-    return tokens === undefined ? Result.fail(malformed(target, "a body without tokens")) : Result.succeed(tokens)
+    return tokens === undefined ? Result.fail(malformed(target, "no `tokens`")) : Result.succeed(tokens)
   }
 }
 

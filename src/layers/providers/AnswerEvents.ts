@@ -1,4 +1,4 @@
-/** A provider's answer as events, whatever its pieces are, and no success unless it is one. */
+/** Reads a provider's answer as events, and checks that it is complete. */
 import type { Pull } from "effect"
 import { Cause, Effect, Result, Stream } from "effect"
 import { empty, malformed, readable } from "../../dialects/shared/ErrorMapping.ts"
@@ -13,15 +13,15 @@ import type { FinishReason } from "../../domain/Job.ts"
 import type { HttpExchange } from "./HttpExchange.ts"
 import type { ResponseBody } from "./ResponseBody.ts"
 
-/** Reads what a provider says until the finish. */
+/** Reads the bytes of an answer up to its finish. */
 export interface EventReader {
   readonly push: (bytes: Uint8Array) => void
   readonly end: () => void
-  /** Whether the finish was told. */
+  /** Whether the finish has come. */
   readonly isOver: () => boolean
   /** Whether reasoning has come. */
   readonly hasThoughts: () => boolean
-  /** The events since, and what is wrong after them. */
+  /** The events since the last call, and the failure after them. */
   readonly take: () => { readonly events: ReadonlyArray<Event>; readonly failure: InferenceError.Reason | undefined }
 }
 
@@ -32,7 +32,7 @@ export const makeCheck = (target: Target, { assistantPrefix, stop }: Generation)
   // A stop sequence may come first, a text so far may be all, and reasoning may use up the length.
   const mayBeEmpty = stop.length > 0 || assistantPrefix !== undefined
   const atEnd = (reason: FinishReason): InferenceError.Reason | undefined => {
-    if (reason === "tool_calls" && !hasCalls) return malformed(target, "an answer that ends in calls and has none")
+    if (reason === "tool_calls" && !hasCalls) return malformed(target, "finish reason `tool_calls` without a tool call")
     return reason === "stop" && !hasContent && !mayBeEmpty ? empty(target) : undefined
   }
   return (events: ReadonlyArray<Event>): InferenceError.Reason | undefined => {
@@ -102,7 +102,7 @@ export const makeEventReader = (dialect: Dialect, target: Target, generation: Ge
 
 type EventPull = Pull.Pull<readonly [Event, ...Array<Event>], InferenceError.InferenceError>
 
-/** The events of a streamed body; what is wrong comes after the events before it. */
+/** The events of a streamed body. A failure comes after the events before it. */
 export const eventsOf = (
   { clean, isOver, note, pull, watch }: ResponseBody & Pick<HttpExchange, "clean">,
   reader: EventReader
@@ -116,7 +116,7 @@ export const eventsOf = (
     if (first === undefined) return next
     return Effect.succeed([first, ...others])
   }
-  /** The rest of a body whose answer is whole, so that its connection can serve again. */
+  /** Reads the rest of a body whose answer is complete, so that its connection can be reused. */
   const drain = Effect.forever(pull).pipe(
     Effect.timeout(Policies.drainWait),
     Effect.ignore,

@@ -1,24 +1,23 @@
 /**
- * One HTTP exchange on a dispatcher's connection: a request goes out, and the answer's pieces are taken as they come.
+ * One HTTP exchange on a dispatcher's connection: sends a request, and buffers the response until it is read.
  *
  * **Details**
  *
- * Pieces that come together are taken together. At most `most` bytes wait to be taken, and what a socket's last read
- * brought beyond them; then the socket is not read until they are.
+ * Pieces that arrive together are read together. The socket is paused when `most` bytes or more are buffered.
  *
  * **Gotchas**
  *
- * Whoever opens an exchange closes it. A closed one fails whoever waits for it, and closes its connection unless the
- * answer has come to its end, whoever has taken it.
+ * The opener of an exchange must close it. Closing fails pending reads, and closes the connection unless the response is
+ * complete.
  */
 import type * as Undici from "@effect/platform-node/Undici"
 import type { Pull } from "effect"
 import { Cause, Effect } from "effect"
 
-/** Bytes that may wait to be taken. */
+/** Bytes that may be buffered. */
 const most = 64 * 2 ** 10
 
-/** What an answer begins with. */
+/** Status and headers of a response. */
 export interface Head {
   readonly status: number
   /** Names in lower case. */
@@ -26,11 +25,11 @@ export interface Head {
 }
 
 export interface Connection {
-  /** Waits for the head; fails with what the network says. */
+  /** Waits for status and headers; fails with the network's error. */
   readonly head: Effect.Effect<Head, Error>
-  /** What has come of the body since the last time; waits where nothing has. */
+  /** The bytes of the body since the last read; waits if there are none. */
   readonly pull: Pull.Pull<Uint8Array, Error>
-  /** Whether all has come, taken or not. */
+  /** Whether the response is complete, read or not. */
   readonly isOver: () => boolean
   readonly close: () => void
 }
@@ -55,20 +54,20 @@ const textsOf = (headers: Headers): Head["headers"] => {
 
 const closed = new Error("The exchange was closed")
 
-/** What the network has brought and nobody has taken. */
+/** What is received and not read yet. */
 interface Inbox {
   controller: Undici.Dispatcher.DispatchController | undefined
   head: Head | undefined
   pieces: Array<Uint8Array>
   bytes: number
   end: Pull.Pull<never, Error> | undefined
-  /** Goes on with whoever waits. */
+  /** Resumes the pending read. */
   waiting: (() => void) | undefined
 }
 
 const wake = (inbox: Inbox): void => {
   if (inbox.waiting === undefined) return
-  // Later, so that all that one read of the socket brings is taken at once.
+  // Deferred, so that everything from one read of the socket is taken at once.
   queueMicrotask(inbox.waiting)
   inbox.waiting = undefined
 }
@@ -84,7 +83,7 @@ const handlerOf = (inbox: Inbox): Undici.Dispatcher.DispatchHandler => ({
     if (inbox.end !== undefined) controller.abort(closed)
   },
   onResponseStart: (_, status, headers) => {
-    // Others come before the answer's own.
+    // Informational responses come first.
     if (status < 200) return
     inbox.head = { status, headers: textsOf(headers) }
     wake(inbox)
@@ -108,7 +107,7 @@ const take = (inbox: Inbox): Uint8Array | undefined => {
   return pieces.length === 1 ? pieces[0] : Buffer.concat(pieces)
 }
 
-/** Runs `next` when more has come. */
+/** Runs `next` when more is received. */
 const after = <A, E>(inbox: Inbox, next: Effect.Effect<A, E>): Effect.Effect<A, E> =>
   Effect.callback((resume) => {
     inbox.waiting = () => resume(next)

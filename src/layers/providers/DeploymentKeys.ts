@@ -1,4 +1,4 @@
-/** The keys of a remote deployment, and what its provider thinks of them. */
+/** The keys of a remote deployment, and which of them its provider accepts. */
 import { Effect, Random, Redacted } from "effect"
 import { ellipsis } from "../../dialects/shared/ErrorMapping.ts"
 import * as Policies from "../../domain/Defaults.ts"
@@ -11,44 +11,44 @@ import * as KeyPool from "../../services/keys/KeyPool.ts"
 /** A key for one try. */
 export interface Held {
   readonly index: number
-  /** Undefined where none is configured: then the request goes without. */
+  /** Undefined if none is configured: the request is sent without a key. */
   readonly key: Redacted.Redacted | undefined
   /** When it was taken, ms of `Monotonic`. */
   readonly since: number
-  /** The provider has refused it, and this request tries it again. */
+  /** The provider rejected the key before, and this request probes it. */
   readonly probes: boolean
 }
 
 export interface DeploymentKeys {
-  /** A key that is free and not tried. Fails with why none is. */
+  /** A usable key that was not tried yet; fails with the reason if there is none. */
   readonly take: (
     deployment: string,
     tried: ReadonlySet<number>
   ) => Effect.Effect<Held, InferenceError.InferenceError>
-  /** What the provider said to the key: undefined, that it takes it. */
+  /** Records the outcome of a request with the key; undefined if the provider accepted it. */
   readonly note: (held: Held, reason: InferenceError.Reason | undefined) => Effect.Effect<void>
-  /** The provider has not answered. */
+  /** The request ended without a response. */
   readonly release: (held: Held) => Effect.Effect<void>
-  /** ms until any key may be used; 0 where one is free. */
+  /** ms until a key is usable; 0 if one is. */
   readonly cooldownFor: (now: number) => number
-  /** All keys are free again, whatever the provider said to them. */
+  /** Makes all keys usable again. */
   readonly reset: () => void
-  /** The same reason without the keys that a provider's words may hold. */
+  /** The same reason with all secrets removed from its texts. */
   readonly clean: (reason: InferenceError.Reason) => InferenceError.Reason
 }
 
-/** What has so few characters is no secret, and may stand in any text. */
+/** Texts up to this length are no secrets: they occur in any text. */
 const shortest = 3
 const redacted = "<redacted>"
 
-/** A secret file's last line break is no part of the key. */
+/** The line break at the end of a secret file is not part of the key. */
 const trimmed = (key: Redacted.Redacted | undefined) =>
   key === undefined ? undefined : Redacted.make(HeaderValue.trimKey(Redacted.value(key)))
 
 const keysOf = ({ key, keys }: RemoteDeployment): ReadonlyArray<readonly [Redacted.Redacted | undefined, number]> =>
   keys === undefined ? [[trimmed(key), 1]] : keys.map(({ key, weight = 1 }) => [trimmed(key), weight])
 
-/** Why a key or a header cannot be sent, if so. */
+/** Why a key or a header cannot be sent; undefined if all can. */
 export const unfitIn = (options: RemoteDeployment): string | undefined => {
   const values: ReadonlyArray<readonly [name: string, value: Redacted.Redacted | undefined]> = [
     ...keysOf(options).map(([key], index) => [options.keys === undefined ? "key" : `keys[${index}]`, key] as const),
@@ -61,7 +61,7 @@ export const unfitIn = (options: RemoteDeployment): string | undefined => {
   return undefined
 }
 
-/** The longest first: one may begin another. Of a header as `Bearer <key>` the key alone is one too. */
+/** Longest first, because one may start with another. The key alone of a header such as `Bearer <key>` is included. */
 const secretsOf = (options: RemoteDeployment): ReadonlyArray<string> =>
   [...keysOf(options).map(([key]) => key), ...Object.values(options.headers ?? {})]
     .flatMap((secret) => secret === undefined ? [] : [Redacted.value(secret)])
@@ -69,7 +69,7 @@ const secretsOf = (options: RemoteDeployment): ReadonlyArray<string> =>
     .filter(({ length }) => length > shortest)
     .sort((one, other) => other.length - one.length)
 
-/** A text without the secret, nor its beginning where the text was shortened in the secret's midst. */
+/** The text without the secret, and without its beginning if the text was cut within it. */
 const without = (text: string, secret: string): string => {
   const hidden = text.replaceAll(secret, redacted)
   const end = hidden.lastIndexOf(ellipsis)
@@ -82,7 +82,7 @@ const without = (text: string, secret: string): string => {
   return hidden
 }
 
-/** Statuses of a request that a gateway or the provider gave up. */
+/** Statuses that a gateway sends, or the provider before it reads the request. */
 const gaveUp = new Set([407, 408])
 
 const ofRequest = new Set<InferenceError.Reason["_tag"]>([
@@ -92,7 +92,7 @@ const ofRequest = new Set<InferenceError.Reason["_tag"]>([
   "NotSupported"
 ])
 
-/** Whether a refusal shows that the provider accepts the key: it read the request, and its fault is not its own. */
+/** Whether the outcome proves that the provider accepts the key: it read the request and rejects the request itself. */
 const proves = (reason: InferenceError.Reason | undefined): boolean => {
   if (reason === undefined || ofRequest.has(reason._tag)) return true
   if (reason._tag !== "UpstreamFailed") return false
@@ -130,7 +130,7 @@ const cleaned = (reason: InferenceError.Reason, hide: (text: string) => string):
   }
 }
 
-/** Why no key is free. */
+/** Why no key is usable. */
 const noneFree = (
   deployment: string,
   keys: KeyPool.KeyPool,
@@ -155,9 +155,9 @@ export const make = (
 ): DeploymentKeys => {
   const held = keysOf(options).map(([key]) => key)
   const secrets = secretsOf(options)
-  // No wait makes a used-up quota better: its key gets the longest cooldown from the first refusal on.
+  // Waiting does not restore a used-up quota: its key gets the longest cooldown from the first rejection on.
   const quotaCooldowns = { ...cooldowns, refused: cooldowns.longestRefused }
-  /** Keys whose quota was used up when they were last refused. */
+  /** Keys whose quota was used up at their last rejection. */
   const usedUp = new Set<number>()
   const fresh = KeyPool.make(keysOf(options).map(([, weight]) => weight))
   let keys = fresh

@@ -1,10 +1,10 @@
 /**
- * How long exchanges with a provider may take, and who ends one that takes longer.
+ * Time limits of exchanges with a provider.
  *
  * **Details**
  *
- * One fiber for all exchanges of a deployment, however many there are and however many pieces come. It does not interrupt
- * who waits: it ends the exchange, and what waits for a byte then fails and asks here why.
+ * One fiber per deployment watches all its exchanges. It does not interrupt the request's fiber: it closes the exchange, so
+ * that the pending read fails, and `reason` then has the limit that was exceeded.
  */
 import { Clock, Duration, Effect, Scope } from "effect"
 import * as Policies from "../../domain/Defaults.ts"
@@ -29,27 +29,27 @@ export const limitsOf = ({ timeouts = {} }: RemoteDeployment): Limits => {
   }
 }
 
-/** One exchange's time. */
+/** The time limits of one exchange. */
 export interface ExchangeTimeout {
-  /** The headers are there. */
+  /** The headers have come. */
   readonly headers: () => void
-  /** The first content is there, or a thought. */
+  /** The first content or reasoning has come. */
   readonly content: () => void
-  /** Somebody waits for the next piece of the body. */
+  /** A reader waits for the next piece of the body. */
   readonly wait: () => void
-  /** It is there. */
+  /** The piece has come. */
   readonly took: () => void
-  /** Why the exchange was ended from here, if it was. */
+  /** The limit that ended the exchange; undefined if none did. */
   readonly reason: () => InferenceError.Reason | undefined
 }
 
-/** The time of a deployment's exchanges. */
+/** The time limits of a deployment's exchanges. */
 export interface ExchangeTimeouts {
   /**
-   * Watches an exchange until the scope ends.
+   * Watches an exchange until the end of the scope.
    *
    * @param streamed whether the answer comes in pieces, of which the first must come in time
-   * @param close ends the exchange; also called at the scope's end
+   * @param close ends the exchange; also called at the end of the scope
    */
   readonly watch: (streamed: boolean, close: () => void) => Effect.Effect<ExchangeTimeout, never, Scope.Scope>
   /** Ends every exchange for this reason. */
@@ -58,7 +58,7 @@ export interface ExchangeTimeouts {
 
 interface Watched extends ExchangeTimeout {
   readonly end: (reason: InferenceError.Reason) => void
-  /** Ends what has taken too long by `time`; ms until it may have, at most. */
+  /** Ends the exchange if it exceeds a limit at `time`; returns the ms until the next check, at most. */
   readonly look: (time: number) => number
 }
 
@@ -80,7 +80,7 @@ const makeWatched = (
     ended = reason
     close()
   }
-  /** When the phase has taken too long; where nobody waits, nothing stalls. */
+  /** When the phase exceeds its limit. Without a waiting reader there is no stall. */
   const due = (): number =>
     phase === "stall" ? (since ?? Number.POSITIVE_INFINITY) + limits.stall : start + limits[phase]
 
@@ -112,7 +112,7 @@ const makeWatched = (
   }
 }
 
-/** Watches until the scope ends. */
+/** Watches until the end of the scope. */
 export const make = Effect.fnUntraced(function*(
   deployment: string,
   limits: Limits
@@ -121,7 +121,7 @@ export const make = Effect.fnUntraced(function*(
   const clock = yield* Clock.Clock
   const now = () => Monotonic.nowOf(clock)
   const all = new Set<Watched>()
-  // Neither a later phase nor an exchange that begins meanwhile is due earlier.
+  // No later phase and no new exchange can exceed its limit earlier.
   const step = Math.min(limits.first_byte, limits.first_token, limits.stall, limits.total)
   let isAwake = false
 
@@ -136,7 +136,7 @@ export const make = Effect.fnUntraced(function*(
     return Effect.flatMap(Effect.sleep(pause), () => loop)
   })
 
-  /** Begins to look, where nobody does. */
+  /** Starts the loop if it is not running. */
   const wake = Effect.suspend(() => {
     if (isAwake) return Effect.void
     isAwake = true

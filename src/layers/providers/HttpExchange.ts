@@ -1,10 +1,10 @@
 /**
- * Exchanges with a provider: a call goes out with a key, and a body comes back, within bounds.
+ * Requests to a provider: sends a call with a key, and returns the response's body, within limits.
  *
  * **Details**
  *
- * The scope's end closes the connection unless the body was read to its end. A key that is limited or refused is
- * exchanged for another, within the same request, as long as there is one.
+ * The end of the scope closes the connection unless the body was read completely. When a key is rate-limited or rejected,
+ * the same request is retried with another key, if there is one.
  */
 import type * as Undici from "@effect/platform-node/Undici"
 import { Cause, Clock, Effect, Redacted, Result, type Scope } from "effect"
@@ -26,20 +26,20 @@ import type { ResponseBody, Wanted } from "./ResponseBody.ts"
 import { broken, mediaOf, mediaTypes, readRefusal, watched, wrongHeaders } from "./ResponseBody.ts"
 
 export interface HttpExchange {
-  /** Sends the call, and waits for the headers of a success. The scope's end ends the exchange. */
+  /** Sends the call and waits for the headers of a success. The end of the scope ends the exchange. */
   readonly open: (
     call: Call,
     wanted: Wanted
   ) => Effect.Effect<ResponseBody, InferenceError.InferenceError, Scope.Scope>
-  /** Reads a body to its end, and decodes its JSON. */
+  /** Reads a body completely and decodes its JSON. */
   readonly finish: <A>(
     body: ResponseBody,
     decode: (body: unknown) => Result.Result<A, InferenceError.Reason>
   ) => Effect.Effect<A, InferenceError.InferenceError>
   /**
-   * Sends the call, and reads its answer whole.
+   * Sends the call and reads its response completely.
    *
-   * @param capability what the endpoint is for, where it has no other use
+   * @param capability the only purpose of the endpoint, if it has one
    */
   readonly read: <A>(
     call: Call,
@@ -61,7 +61,7 @@ export interface Options {
   readonly baseUrl: string
 }
 
-/** Whether another key may fare better. */
+/** Whether another key may succeed. */
 const isOfKey = ({ _tag }: InferenceError.Reason): boolean => _tag === "RateLimited" || _tag === "AuthenticationFailed"
 
 /** Writes requests. */
@@ -85,7 +85,7 @@ const makeWriter = ({ baseUrl, target }: Options) => {
   })
 }
 
-/** A body of an unknown encoding: nothing of it can be read. */
+/** A body of an unknown encoding is not read. */
 const undecoded = (connection: Connection.Connection): Connection.Connection => ({ ...connection, pull: Cause.done() })
 
 /** An exchange that has begun. */
@@ -94,11 +94,11 @@ interface Begun {
   readonly wanted: Wanted
   readonly watch: ExchangeTimeouts.ExchangeTimeout
   readonly capability: Capability | undefined
-  /** Hands over what the exchange's end closes, another for each try. */
+  /** Sets the connection that the end of the exchange closes; each try has its own. */
   readonly hold: (connection: Connection.Connection) => void
 }
 
-/** A probe of a key that ends without an answer leaves the key to the next. */
+/** If a probe of a key ends without a response, the next request may probe it. */
 const releasing = <A, E, R>({ release }: DeploymentKeys, held: Held, attempt: Effect.Effect<A, E, R>) =>
   held.probes ? Effect.onError(attempt, () => release(held)) : attempt
 
@@ -118,7 +118,7 @@ const makeExchange = (options: Options, limits: ExchangeTimeouts.Limits) => {
     return (capability && MissingEndpoint.reasonOf(refusal, target, capability)) ?? dialect.failure(refusal, target)
   })
 
-  /** One try: a success's body, or why there is none. */
+  /** One try: the body of a success, or the reason of the failure. */
   const attempt = Effect.fnUntraced(function*({ call, capability, hold, wanted, watch }: Begun, held: Held) {
     const ended = watch.reason()
     if (ended !== undefined) return yield* InferenceError.make(ended)
@@ -142,7 +142,7 @@ const makeExchange = (options: Options, limits: ExchangeTimeouts.Limits) => {
     return Result.fail(keys.clean(reason))
   })
 
-  /** Tries keys until one is taken, or there is none left. */
+  /** Tries keys until the provider accepts one, or none is left. */
   return Effect.fnUntraced(function*(begun: Begun) {
     const tried = new Set<number>()
     let held = yield* keys.take(target.deployment, tried)
@@ -159,7 +159,7 @@ const makeExchange = (options: Options, limits: ExchangeTimeouts.Limits) => {
 
 const decoder = new TextDecoder()
 
-/** The exchanges of one deployment; the scope's end ends what watches them. */
+/** The exchanges of one deployment; the end of the scope stops their timers. */
 export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<HttpExchange, never, Scope.Scope> {
   const { keys, target } = options
   const limits = ExchangeTimeouts.limitsOf(target.options)
@@ -186,9 +186,9 @@ export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Ret
     })
     yield* Effect.catchIf(rest, Cause.isDone, () => Effect.void)
     const bytes = Buffer.concat(pieces)
-    if (!isUtf8(bytes)) return yield* InferenceError.make(malformed(target, "not UTF-8"))
+    if (!isUtf8(bytes)) return yield* InferenceError.make(malformed(target, "the body is not UTF-8"))
     const body = parse(decoder.decode(bytes))
-    if (body === undefined) return yield* InferenceError.make(malformed(target, "no JSON"))
+    if (body === undefined) return yield* InferenceError.make(malformed(target, "the body is not JSON"))
     const decoded = decode(body)
     if (Result.isSuccess(decoded)) return decoded.success
     yield* note(decoded.failure)

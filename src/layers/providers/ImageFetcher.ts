@@ -41,7 +41,7 @@ type Resolved = string | Array<LookupAddress>
 const refuse = (path: string, detail: string): InferenceError.InferenceError =>
   InferenceError.make(new InferenceError.InvalidRequest({ path, detail }))
 
-const isElsewhere = "Expected the URL of a host in the public Internet, or of one in server.media.allowHosts"
+const isElsewhere = "Expected the URL of a public host, or of a host in `server.media.allowHosts`"
 
 class NotPublic extends Error {
   readonly code = "NOT_PUBLIC"
@@ -93,7 +93,7 @@ const bytesOf = Effect.fnUntraced(function*(
 ) {
   let bytes = 0
   const pieces = yield* response.stream.pipe(
-    Stream.mapError(() => refuse(path, "The host of this URL broke off the image")),
+    Stream.mapError(() => refuse(path, "The connection closed before the image was complete")),
     Stream.tap((piece) => {
       bytes += piece.length
       spent.bytes += piece.length
@@ -124,7 +124,7 @@ const imageOf = (
     return Effect.fail(refuse(path, `The host of this URL answered with HTTP status ${response.status}`))
   }
   if (mediaType === undefined || (response.headers["content-encoding"] ?? "identity") !== "identity") {
-    return Effect.fail(refuse(path, `Expected the URL of an image of a type among ${mediaTypes.join(", ")}`))
+    return Effect.fail(refuse(path, `Expected the URL of an image of one of these types: ${mediaTypes.join(", ")}`))
   }
   return Number(response.headers["content-length"] ?? 0) > mostImageBytes
     ? Effect.fail(refuse(path, tooLarge))
@@ -157,7 +157,7 @@ const makeFetch = (
         if (response.status < 300 || response.status >= 400) return yield* imageOf(response, path, spent)
         const next = nextOf(url, response)
         if (next === undefined) {
-          return yield* refuse(path, "The host of this URL redirects elsewhere; give the image's own")
+          return yield* refuse(path, "The host of this URL redirects to another host. Use the image's own URL")
         }
         url = yield* Effect.fromResult(check(next.href, path))
       }

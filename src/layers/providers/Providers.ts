@@ -84,7 +84,7 @@ export const makeWith = Effect.fnUntraced(function*(
       const dialect = dialects[options.provider]
       const { baseUrl } = addressOf(options)
       if (baseUrl === undefined) {
-        const detail = `"${options.provider}" needs a baseUrl.`
+        const detail = `\`baseUrl\` is required for the provider ${options.provider}.`
         return yield* InferenceError.make(new InferenceError.ModelLoadFailed({ deployment: id, detail }))
       }
       const unfit = DeploymentKeys.unfitIn(options)

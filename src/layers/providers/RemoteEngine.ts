@@ -1,11 +1,11 @@
 /**
- * The Engine seam over a provider: a dialect's words, an exchange's bytes.
+ * The Engine seam over a provider: its dialect encodes and decodes, `HttpExchange` transports.
  *
  * **Details**
  *
- * A stream that is cut, stalls, is malformed or empty fails, before its first content and after it alike. Ending the
- * stream or the engine closes the connection at once; so does a slow reader that takes longer than the whole answer may.
- * A socket is read only as fast as the stream is.
+ * A stream that is cut, stalls, is malformed or empty fails, before and after its first content. Ending the stream or the
+ * engine closes the connection at once, as does a reader that exceeds the total limit. The socket is read as fast as the
+ * stream.
  */
 import { Effect, Result, Scope, Stream } from "effect"
 import { notSupported, readable } from "../../dialects/shared/ErrorMapping.ts"
@@ -38,7 +38,7 @@ import type { HttpExchange } from "./HttpExchange.ts"
 import type { ImageFetcher } from "./ImageFetcher.ts"
 import type { ResponseBody } from "./ResponseBody.ts"
 
-/** What of the engine's abilities a generation needs. */
+/** The abilities that a generation needs. */
 const neededBy = ({ format, logprobs, messages, toolChoice, tools = [] }: Generation): ReadonlyArray<Ability> => [
   "generate",
   ...(tools.length > 0 && toolChoice !== "none" ? ["tools" as const] : []),
@@ -55,10 +55,10 @@ const withFieldsOf = (source: Source, target: Target) => (call: Call): Result.Re
   const [field] = requiredPaths(source)
   return field === undefined
     ? Result.succeed(call)
-    : Result.fail(notSupported(target, field, "its dialect has no such field. Leave it out."))
+    : Result.fail(notSupported(target, field, "its API has no such field. Remove it."))
 }
 
-/** What the URLs of images came to. */
+/** The fetched images by their URLs. */
 const fetchedOf = (before: ReadonlyArray<Message>, after: ReadonlyArray<Message>): FetchedImages => {
   const fetched: Array<readonly [string, NonNullable<ReturnType<FetchedImages["get"]>>]> = []
   for (const [index, { content }] of before.entries()) {
@@ -87,8 +87,8 @@ const callFor = (
     : Result.flatMap(request(generation, target, stream), withFieldsOf(source, target))
 }
 
-/** A wrong input is the request's own fault, and may spoil it for the others. */
-const isOfInput = ({ reason }: InferenceError.InferenceError): boolean =>
+/** Whether one wrong input can fail the whole batch. */
+const isInputError = ({ reason }: InferenceError.InferenceError): boolean =>
   reason._tag === "InvalidRequest" || reason._tag === "ContextLengthExceeded" || reason._tag === "ContentRefused"
 
 interface Parts {
@@ -98,18 +98,18 @@ interface Parts {
   readonly media: ImageFetcher
 }
 
-const makeSpoken = ({ clean }: HttpExchange) => <A>(result: Result.Result<A, InferenceError.Reason>) =>
+const makeFromResult = ({ clean }: HttpExchange) => <A>(result: Result.Result<A, InferenceError.Reason>) =>
   Effect.fromResult(Result.mapError(result, (reason) => InferenceError.make(clean(reason))))
 
 const isLimited = (limit: SpanOrOff | undefined): boolean => limit !== undefined && limit !== false
 
-/** Whether a limit is asked for that only an answer in pieces can be held to. */
+/** Whether a configured limit requires a streamed response. */
 const watchesPieces = ({ timeouts = {} }: RemoteDeployment): boolean =>
   isLimited(timeouts.firstByte) || isLimited(timeouts.firstToken) || isLimited(timeouts.stall)
 
 /**
- * How images by URL go there. A host of our own network might fetch from it what a caller names, by a name that is public
- * and an address that is not: so it gets bytes. Another instance looks by itself.
+ * How images by URL are sent. A provider in the private network gets bytes: it could be made to fetch from that network by a
+ * public name with a private address. Another instance of this service checks addresses itself.
  */
 const imageTransportOf = ({ images }: Dialect, { options: { baseUrl = "", provider } }: Target): ImageTransport => {
   const url = providerKindOf(provider).isTroupe === true ? null : URL.parse(baseUrl)
@@ -119,18 +119,18 @@ const imageTransportOf = ({ images }: Dialect, { options: { baseUrl = "", provid
 const makeGenerate = ({ dialect, exchange, media, target }: Parts) => {
   const { generate } = dialect
   const transport = imageTransportOf(dialect, target)
-  const spoken = makeSpoken(exchange)
+  const fromResult = makeFromResult(exchange)
 
-  /** What to ask, its images as the dialect takes them. */
+  /** The call, with images as the dialect takes them. */
   const callOf = (generation: Generation, stream: boolean) => {
-    if (firstImage(generation.messages) === undefined) return spoken(callFor(dialect, generation, target, stream))
+    if (firstImage(generation.messages) === undefined) return fromResult(callFor(dialect, generation, target, stream))
     return Effect.flatMap(media.prepare(generation.messages, transport), (messages) => {
       const fetched = messages === generation.messages ? undefined : fetchedOf(generation.messages, messages)
-      return spoken(callFor(dialect, { ...generation, messages }, target, stream, fetched))
+      return fromResult(callFor(dialect, { ...generation, messages }, target, stream, fetched))
     })
   }
 
-  /** The events of an answer that comes whole. */
+  /** The events of an answer that is not streamed. */
   const finish = Effect.fnUntraced(function*(body: ResponseBody, generation: Generation) {
     const events = yield* exchange.finish(
       body,
@@ -174,9 +174,9 @@ type Begin = (
   retain: Retain | undefined
 ) => Effect.Effect<unknown, InferenceError.InferenceError, Scope.Scope>
 
-/** What is answered whole, by its ability. */
+/** The tasks that are not streamed, by ability. */
 const makeTasks = ({ exchange, target }: Parts, begin: Begin) => {
-  const spoken = makeSpoken(exchange)
+  const fromResult = makeFromResult(exchange)
   const { deployment } = target
 
   const run = <Input, Output>(
@@ -189,11 +189,11 @@ const makeTasks = ({ exchange, target }: Parts, begin: Begin) => {
     Effect.scoped(Effect.gen(function*() {
       yield* begin([ability], retain)
       if (task === undefined) return yield* InferenceError.notCapable(deployment, ability)
-      const call = yield* spoken(task.request(input, target))
+      const call = yield* fromResult(task.request(input, target))
       return yield* exchange.read(call, (body) => task.answer(body, input, target), capability)
     }))
 
-  /** All inputs at once; one by one, where one of them is wrong. */
+  /** All inputs in one request; one by one if one of them is wrong. */
   const runEach = <A>(
     ability: Ability,
     task: Task<ReadonlyArray<string>, Each<A>> | undefined,
@@ -202,7 +202,7 @@ const makeTasks = ({ exchange, target }: Parts, begin: Begin) => {
   ): Effect.Effect<Each<A>, InferenceError.InferenceError> =>
     Effect.catchIf(
       run(ability, task, inputs, retain),
-      isOfInput,
+      isInputError,
       (error): Effect.Effect<Each<A>, InferenceError.InferenceError> =>
         inputs.length < 2
           ? Effect.succeed(inputs.map(() => Result.fail(error)))
@@ -222,7 +222,7 @@ export const make = (dialect: Dialect, target: Target, exchange: HttpExchange, m
   const over = new InferenceError.EngineStopped({ deployment })
   let stopped = false
 
-  /** Takes the slot until the connection is done with. */
+  /** Takes the slot until the connection is closed or reusable. */
   const begin: Begin = (needed, retain) =>
     Effect.suspend(() => {
       if (stopped) return Effect.fail(InferenceError.make(over))
@@ -233,7 +233,7 @@ export const make = (dialect: Dialect, target: Target, exchange: HttpExchange, m
   const generate = makeGenerate(parts)
   const { run, runEach } = makeTasks(parts, begin)
 
-  /** Where the ability is missing, it is not the inputs that are wrong. */
+  /** Without the ability the whole task fails, not its inputs. */
   const each = <A>(ability: Ability, task: Task<ReadonlyArray<string>, Each<A>> | undefined) =>
     abilities.includes(ability) && task !== undefined
       ? (inputs: ReadonlyArray<string>, retain?: Retain) => runEach(ability, task, inputs, retain)

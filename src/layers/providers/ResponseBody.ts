@@ -1,4 +1,4 @@
-/** Bodies and headers of a provider's answers, held to their bounds. */
+/** Bodies and headers of a provider's responses, within limits. */
 import type { Pull } from "effect"
 import { Cause, Effect } from "effect"
 import { brief, malformed, parse } from "../../dialects/shared/ErrorMapping.ts"
@@ -11,18 +11,18 @@ import type * as ExchangeTimeouts from "./ExchangeTimeouts.ts"
 
 /** The body of a success. */
 export interface ResponseBody {
-  /** Fails for what went wrong with the exchange. */
+  /** Fails with the reason of a broken exchange. */
   readonly pull: Pull.Pull<Uint8Array, InferenceError.InferenceError>
-  /** Whether all has come, taken or not. */
+  /** Whether the response is complete, read or not. */
   readonly isOver: () => boolean
-  /** What comes. */
+  /** The media type that was received. */
   readonly media: Wanted
-  /** Hears what the body says of the key that it was asked with, if anything. */
+  /** Records a failure in the body that concerns the key of the request. */
   readonly note: (reason: InferenceError.Reason) => Effect.Effect<void>
   readonly watch: ExchangeTimeouts.ExchangeTimeout
 }
 
-/** What is wanted of the answer. */
+/** The media type that is requested. */
 export type Wanted = "json" | Dialect["framing"]
 
 export const mediaTypes: Readonly<Record<Wanted, ReadonlyArray<string>>> = {
@@ -32,12 +32,12 @@ export const mediaTypes: Readonly<Record<Wanted, ReadonlyArray<string>>> = {
 }
 
 const codeOf = (error: NodeJS.ErrnoException & { readonly errors?: unknown }): string => {
-  // Of a host with several addresses, the first's.
+  // A host with several addresses has one error each.
   const inner = Array.isArray(error.errors) ? error.errors[0] as NodeJS.ErrnoException : error
   return inner.code ?? inner.name
 }
 
-/** Why there is no connection, where it is known. */
+/** Why the connection could not be established. */
 const unconnected = (error: NodeJS.ErrnoException & { readonly hostname?: string }, code: string): string => {
   const status = /^Proxy response \((\d+)\)|^Proxy Authentication Required \((407)\)/.exec(error.message)
   if (status !== null) {
@@ -51,7 +51,7 @@ const unconnected = (error: NodeJS.ErrnoException & { readonly hostname?: string
     : `the connection failed (${code}).`
 }
 
-/** What the network said, before the answer began and in its middle. */
+/** The reason of a network error, before or within the response. */
 export const broken = (
   target: Target,
   limits: ExchangeTimeouts.Limits,
@@ -65,42 +65,58 @@ export const broken = (
     return new InferenceError.UpstreamTimeout({ deployment, phase: "connect", afterMs: limits.connect })
   }
   if (code === "UND_ERR_HEADERS_OVERFLOW") {
-    return new InferenceError.UpstreamFailed({ deployment, kind: "too_large", detail: "its headers are too large." })
+    return new InferenceError.UpstreamFailed({
+      deployment,
+      kind: "too_large",
+      detail: "its response headers are too large."
+    })
   }
   if (code.startsWith("HPE_")) {
-    return new InferenceError.UpstreamFailed({ deployment, kind: "malformed", detail: `it speaks no HTTP (${code}).` })
+    return new InferenceError.UpstreamFailed({
+      deployment,
+      kind: "malformed",
+      detail: `it did not answer with HTTP (${code}). Check \`baseUrl\`.`
+    })
   }
   return begun
-    ? new InferenceError.UpstreamFailed({ deployment, kind: "cut", detail: `its answer broke off (${code}).` })
+    ? new InferenceError.UpstreamFailed({
+      deployment,
+      kind: "cut",
+      detail: `the connection closed during the response (${code}).`
+    })
     : new InferenceError.UpstreamFailed({ deployment, kind: "network", detail: unconnected(error, code) })
 }
 
 const tooLarge = ({ deployment }: Target, bytes: number): InferenceError.InferenceError =>
   InferenceError.make(
-    new InferenceError.UpstreamFailed({ deployment, kind: "too_large", detail: `it sent more than ${bytes} bytes.` })
+    new InferenceError.UpstreamFailed({
+      deployment,
+      kind: "too_large",
+      detail: `the response exceeds ${bytes} bytes (\`maxResponseBytes\`).`
+    })
   )
 
 const mediaTypeOf = ({ headers }: Head): string | undefined =>
   headers["content-type"]?.split(";")[0]?.trim().toLowerCase()
 
-/** What an answer's body is: where events are asked for, an error may come as JSON, and so may a whole answer. */
+/** The received media type: JSON may come instead of events, as an error or a complete answer. */
 export const mediaOf = (head: Head, wanted: Wanted): Wanted => isJson(mediaTypeOf(head)) ? "json" : wanted
 
 const isJson = (type = ""): boolean => /^(?:application|text)\/(?:[\w.-]+\+)?json$/.test(type)
 
-/** Why a success's headers are none, if so. */
+/** What is wrong with the headers of a success; undefined if nothing is. */
 export const wrongHeaders = (target: Target, head: Head, wanted: Wanted) => {
   const type = mediaTypeOf(head)
-  if (type === undefined) return malformed(target, "of no content type")
+  if (type === undefined) return malformed(target, "no content type")
   if (!mediaTypes[wanted].includes(type) && !isJson(type)) {
-    return malformed(target, `not of the content type ${mediaTypes[wanted][0]} that was asked for`)
+    return malformed(target, `content type \`${brief(type)}\` instead of \`${mediaTypes[wanted][0]}\``)
   }
   return isKnown(head.headers["content-encoding"])
     ? undefined
-    : malformed(target, `of the content encoding "${brief(head.headers["content-encoding"]!)}", which is not known`)
+    : malformed(target, `unknown content encoding "${brief(head.headers["content-encoding"]!)}"`)
 }
 
-/** A body that is counted, timed, and has errors of ours. */
+/** A body with its size and time limited, and with typed errors. */
 export const watched = (
   target: Target,
   limits: ExchangeTimeouts.Limits,
@@ -129,7 +145,7 @@ export const watched = (
   }
 }
 
-/** The beginning of a refusal's body: parsed JSON, or text. */
+/** The beginning of an error's body: parsed JSON, or text. */
 export const readRefusal = ({ pull }: Connection): Effect.Effect<unknown> => {
   const pieces: Array<Uint8Array> = []
   let bytes = 0

@@ -1,10 +1,10 @@
 /**
- * Which of several keys a request takes. Pure: the time and the random number come from outside.
+ * Chooses one of several keys for a request. Pure: time and randomness are arguments.
  *
  * **Details**
  *
- * Keys are chosen by weight. One that the provider limits is left alone for as long as the provider says, one that it
- * refuses until it is time for a probe: a single request then tries it, and whether it is taken decides.
+ * Keys are chosen by weight. A rate-limited key is not used for as long as the provider says. A rejected key is not used
+ * until a probe is due: one request then tries it, and its outcome decides.
  */
 
 /** One key's state; `until` (ms of `Monotonic`) counts where it is not `usable`, and `refusedAt` (likewise) where it is `refused`. */
@@ -20,15 +20,15 @@ interface KeyState {
 /** All keys of one deployment, at least one. */
 export type KeyPool = ReadonlyArray<KeyState>
 
-/** How long keys are left alone, ms. */
+/** How long keys are not used, ms. */
 export interface Cooldowns {
-  /** A limited key whose provider does not say how long. */
+  /** A rate-limited key without a Retry-After. */
   readonly limited: number
-  /** A limited key at most, whatever its provider says. */
+  /** A rate-limited key at most. */
   readonly longest: number
-  /** A refused key, until a probe; doubles with each probe that is refused too. */
+  /** A rejected key until a probe; doubles with each rejected probe. */
   readonly refused: number
-  /** A refused key at most. */
+  /** A rejected key at most. */
   readonly longestRefused: number
 }
 
@@ -51,7 +51,7 @@ const drawn = (keys: KeyPool, among: ReadonlyArray<number>, random: number): num
   return among.at(-1)!
 }
 
-/** How long a key that was refused so many times in a row is not used, ms. */
+/** The cooldown after so many rejections in a row, ms. */
 const refusedFor = (refusals: number, { longestRefused, refused }: Cooldowns): number =>
   Math.min(refused * 2 ** Math.max(0, refusals - 1), longestRefused)
 
@@ -72,15 +72,15 @@ export const choose = (
   if (free.length === 0) return undefined
   const index = drawn(keys, free, random)
   const { refusals, standing } = keys[index]!
-  // A request that takes a refused key probes it; no other does meanwhile.
+  // A request that takes a rejected key probes it; no other request does meanwhile.
   return standing === "refused"
     ? { index, keys: change(keys, index, { until: now + refusedFor(refusals, cooldowns) }) }
     : { index, keys }
 }
 
 /**
- * The provider took the key. Answers take long, and who asked before the key was limited or refused knows nothing newer:
- * while a limit lasts nobody is given the key, and a refused one is given to probes only.
+ * The provider accepted the key. Ignored while a rate limit lasts, and for requests that took the key before it was
+ * rejected: their outcome is older.
  *
  * @param asked when the request took the key, ms of `Monotonic`
  */
@@ -93,7 +93,7 @@ export const accepted = (keys: KeyPool, index: number, asked: number, now: numbe
 }
 
 /**
- * A probe of a refused key has ended without a word on the key, as by HTTP 503: the next request may probe it at once.
+ * A probe of a rejected key ended without proof, as by HTTP 503: the next request may probe it at once.
  *
  * @param asked when the request took the key, ms of `Monotonic`
  */
@@ -102,7 +102,7 @@ export const released = (keys: KeyPool, index: number, asked: number, now: numbe
   return standing === "refused" && asked > refusedAt && until > now ? change(keys, index, { until: now }) : keys
 }
 
-/** The provider limits the key, and so accepts it otherwise. */
+/** The provider rate-limits the key, and therefore accepts it. */
 export const limited = (
   keys: KeyPool,
   index: number,
@@ -117,8 +117,7 @@ export const limited = (
   })
 
 /**
- * The provider refuses the key. Requests that took it before an earlier refusal learn nothing newer: several of them in
- * flight are one refusal.
+ * The provider rejects the key. Several rejections of requests that were in flight together count as one.
  *
  * @param asked when the request took the key, ms of `Monotonic`
  */
@@ -134,17 +133,17 @@ export const refused = (keys: KeyPool, index: number, asked: number, now: number
   })
 }
 
-/** ms until any key may be used; 0 where one is free. */
+/** ms until a key is usable; 0 if one is. */
 export const cooldownFor = (keys: KeyPool, now: number): number =>
   Math.min(...keys.map((key) => isFree(key, now) ? 0 : key.until - now))
 
-/** ms until the first refused key may be probed; undefined where none is refused. */
+/** ms until the first rejected key may be probed; undefined if none is rejected. */
 export const probeIn = (keys: KeyPool, now: number): number | undefined => {
   const ends = keys.filter(({ standing }) => standing === "refused").map(({ until }) => until)
   return ends.length === 0 ? undefined : Math.max(0, Math.min(...ends) - now)
 }
 
-/** ms until the first limited key is free; undefined where all are refused. */
+/** ms until the first rate-limited key is usable; undefined if all are rejected. */
 export const limitedFor = (keys: KeyPool, now: number): number | undefined => {
   const ends = keys.filter(({ standing }) => standing === "limited").map(({ until }) => until)
   return ends.length === 0 ? undefined : Math.max(0, Math.min(...ends) - now)

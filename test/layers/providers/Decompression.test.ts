@@ -131,6 +131,6 @@ it.live("An unknown content encoding is named, and of a refusal only the status 
     assert.include((yield* outcome(engine)).reason!.message, "content encoding \"compress, gzip\"")
     assert.deepInclude((yield* outcome(engine)).reason, {
       _tag: "InvalidRequest",
-      detail: "it answered with HTTP status 400."
+      detail: "HTTP status 400."
     })
   }))

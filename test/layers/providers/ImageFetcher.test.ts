@@ -99,7 +99,7 @@ describe("ImageFetcher", () => {
       const hosts = ["127.0.0.1", "localhost", "2130706433", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0"]
       for (const host of [...hosts, "169.254.169.254", "10.0.0.1", "metadata.google.internal"]) {
         for (const taken of ["bytes", "urls"] as const) {
-          assert.match(yield* refusal(media, `http://${host}:${port}/`, taken), /public Internet/)
+          assert.match(yield* refusal(media, `http://${host}:${port}/`, taken), /public host/)
         }
       }
       assert.deepStrictEqual(seen, [])
@@ -113,7 +113,7 @@ describe("ImageFetcher", () => {
       for (const list of [["127.0.0.1"], ["93.184.215.14", "127.0.0.1"], ["::ffff:127.0.0.1"], ["fd00::1"]]) {
         const { calls, resolve } = resolving(list)
         const media = yield* ImageFetcher.make({ allowHosts: [], resolve })
-        assert.match(yield* refusal(media, `http://cats.example:${port}/`), /public Internet/)
+        assert.match(yield* refusal(media, `http://cats.example:${port}/`), /public host/)
         assert.strictEqual(calls(), 1)
       }
       assert.deepStrictEqual(seen, [])
@@ -147,8 +147,8 @@ describe("ImageFetcher", () => {
       const at = (way: string) => `http://127.0.0.1:${port}/${way}`
       yield* media.prepare(asking(at("here")), "bytes")
       assert.deepStrictEqual(seen.map(({ url }) => url), ["/here", "/cat"])
-      assert.match(yield* refusal(media, at("away")), /redirects elsewhere/)
-      assert.match(yield* refusal(media, at("file")), /redirects elsewhere/)
+      assert.match(yield* refusal(media, at("away")), /redirects to another host/)
+      assert.match(yield* refusal(media, at("file")), /redirects to another host/)
       assert.match(yield* refusal(media, at("round")), /more than 3 times/)
       assert.isFalse(seen.some(({ host }) => host.startsWith("localhost")))
     }))
@@ -182,10 +182,10 @@ describe("ImageFetcher", () => {
       })
       const media = yield* ImageFetcher.make({ allowHosts: ["127.0.0.1"] })
       const at = (name: string) => refusal(media, `http://127.0.0.1:${port}/${name}`)
-      assert.match(yield* at("page"), /^Expected the URL of an image of a type among image\/png/)
+      assert.match(yield* at("page"), /^Expected the URL of an image of one of these types: image\/png/)
       assert.match(yield* at("said"), /at most 20971520 bytes/)
       assert.match(yield* at("long"), /at most 20971520 bytes/)
-      assert.match(yield* at("cut"), /broke off/)
+      assert.match(yield* at("cut"), /connection closed/)
       assert.strictEqual(yield* at("nothing"), "The host of this URL answered with HTTP status 404")
     }))
 
