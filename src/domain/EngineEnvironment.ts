@@ -1,15 +1,15 @@
 /**
- * The environment variables that an engine process gets: those that it needs, and no keys of providers or clouds.
+ * The environment variables of an engine process: those that it needs, without keys of providers or clouds.
  *
  * **Details**
  *
- * An engine process runs native code on files of unknown origin. It gets the variables named here, those whose names
- * begin with a prefix of a compute library, and those that `TROUPE_ENGINE_ENV` names, separated by commas.
+ * An engine process runs native code on untrusted files. It gets the variables listed here, those with a prefix of a compute
+ * library, and those that `TROUPE_ENGINE_ENV` lists, separated by commas.
  */
 
 type Environment = Readonly<Record<string, string | undefined>>
 
-/** In capitals: Windows does not tell cases apart. */
+/** In capitals, since names are case-insensitive on Windows. */
 const names = new Set([
   "APPDATA",
   "COMSPEC",
@@ -53,13 +53,13 @@ const names = new Set([
 const prefixes =
   /^(?:CUDA|GGML|GOMP|GPU|HIP|HSA|KMP|LC|LLAMA|MALLOC|MESA|METAL|MKL|NODE_LLAMA_CPP|NVIDIA|OMP|ONEAPI|OPENBLAS|ORT|ROCM|ROCR|SYCL|VK|ZE)_[A-Z0-9_]*$/
 
-/** What a name with such a prefix must not contain: `NVIDIA_API_KEY` is a provider's. */
+/** Words that exclude a name with such a prefix: `NVIDIA_API_KEY` is a provider's key. */
 const secret = /AUTH|CREDENTIAL|KEY|PASS|SECRET|TOKEN/
 
-/** Names further variables to pass on. */
+/** Lists further variables to pass on. */
 const moreVariable = "TROUPE_ENGINE_ENV"
 
-/** What an engine process gets of this process's environment. */
+/** The part of this process's environment that an engine process gets. */
 export const engineEnvironment = (environment: Environment): Record<string, string> => {
   const named = (environment[moreVariable] ?? "").split(",").map((name) => name.trim().toUpperCase())
   const more = new Set(named.filter((name) => name !== ""))

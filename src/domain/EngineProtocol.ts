@@ -1,11 +1,10 @@
 /**
- * What an engine thread and its host say to each other.
+ * The messages between an engine thread and its host.
  *
  * **Details**
  *
- * An engine runs in a Piscina thread; the thread's pool runs either in this process or in a child process. This
- * module is the language all three speak: plain data that the structured clone algorithm carries, over a thread's
- * `MessagePort` and over a child's IPC channel alike.
+ * An engine runs in a Piscina thread; the pool runs in this process or in a child process. Messages are plain data for the
+ * structured clone algorithm, over a thread's `MessagePort` and over a child's IPC channel.
  *
  * **Gotchas**
  *
@@ -14,7 +13,7 @@
  */
 import type { EngineFailure, Job, JobCommand, JobEvent } from "./Job.ts"
 
-/** What a loaded engine can do; `domain/Capability` says what each kind of deployment has of these. */
+/** What a loaded engine can do. */
 export const abilities = [
   "generate",
   "tools",
@@ -41,23 +40,23 @@ export const abilityInWords: Readonly<Record<Ability, string>> = {
   images: "image input"
 }
 
-/** Tokens a slot gets when nobody says how many, since a model's own window may need more memory than there is. */
+/** The most tokens per slot unless configured, since a model's own window may need more memory than available. */
 export const largestDefaultWindow = 4096
 
-/** Tokens of a prompt that are computed before the next look at whether anyone still wants the answer. */
+/** Tokens of a prompt that are computed between two checks for cancellation. */
 export const promptPiece = 64
 
-/** Tokens of prompts that llama.cpp computes together on processors, where more at once are no cheaper for each. */
+/** Prompt tokens in one batch of llama.cpp on CPUs, where larger batches are not cheaper per token. */
 export const promptsPerBatch = 2 * promptPiece
 
-/** Tokens that llama.cpp computes together at most, over all slots. */
+/** The most tokens in one batch of llama.cpp, over all slots. */
 const largestBatch = 512
 
 /**
- * Tokens that one deployment has computed together: no slot computes more than a piece of its prompt at once, and room
- * for more would be memory for nothing.
+ * Batch size of a deployment, tokens: a slot computes at most one piece of its prompt at once, so a larger batch would
+ * waste memory.
  *
- * @param contextSize tokens a slot
+ * @param contextSize tokens per slot
  */
 export const batchOf = (
   contextSize: number,
@@ -68,17 +67,17 @@ export const batchOf = (
     gpu === undefined ? promptsPerBatch + slots : largestBatch
   )
 
-/** What a loaded engine says of itself. */
+/** A loaded engine. */
 export interface EngineDescription {
   readonly engine: string
-  /** Tokens that prompt and answer share; 0 where nobody has told. */
+  /** Tokens that prompt and answer share; 0 if unknown. */
   readonly contextWindow: number
-  /** Sequences that one thread runs side by side. */
+  /** Sequences that one thread runs concurrently. */
   readonly slots: number
   readonly abilities: ReadonlyArray<Ability>
-  /** Parameters, quantisation and the like, as the model file names them. */
+  /** Name, architecture, size and the like, from the model file. */
   readonly details: Readonly<Record<string, string | number>>
-  /** What the operator should know of this model, for the log; left out, nothing. */
+  /** Warnings for the operator's log; left out, none. */
   readonly warnings?: ReadonlyArray<string> | undefined
 }
 
@@ -94,42 +93,42 @@ export interface EngineSpec {
 export type SendCommand = (command: JobCommand) => void
 
 /**
- * A pool of engine threads, wherever it runs.
+ * A pool of engine threads, in this process or in a child process.
  *
- * Jobs beyond `slots × threads` must wait outside: a host takes what it is given.
+ * The caller runs at most `slots × replicas` jobs at once: a host does not queue.
  */
 export interface EngineHost {
   /** Resolves when the model is loaded; rejects with an `EngineFailure`. */
   readonly ready: Promise<EngineDescription>
-  /** Resolves with the reason when the engine is gone, be it by `close`. Never rejects. */
+  /** Resolves with the reason when the engine has ended, also by `close`. Never rejects. */
   readonly exited: Promise<EngineFailure>
-  /** Whether it takes no more jobs. True before a job hears of the engine's end, which `exited` tells a little later. */
+  /** Whether the engine has ended. True before any job fails because of that; `exited` resolves a little later. */
   readonly isOver: () => boolean
   /** Starts a job. If the engine dies, the last event is `failed` with `crashed`. */
   readonly start: (job: Job, onEvents: (events: ReadonlyArray<JobEvent>) => void) => SendCommand
   /** Resident memory outside this process, bytes; 0 for a host inside it. */
   readonly memoryBytes: () => number
   /**
-   * Ends an engine that cannot be waited for; its jobs and `exited` tell this failure. A process is killed; threads of
-   * this process are left behind, as ending one that computes would take the process down.
+   * Ends an engine without waiting; its jobs and `exited` get this failure. A process is killed; threads of this process
+   * are abandoned, since ending one that computes would abort the process.
    */
   readonly abandon: (failure: EngineFailure) => void
-  /** Cancels what runs, waits for it, disposes the model, ends the threads. */
+  /** Cancels running jobs, waits for them, disposes of the model, ends the threads. */
   readonly close: () => Promise<void>
 }
 
-/** What a host is made from. */
+/** Options of a host. */
 export interface HostOptions {
   readonly spec: EngineSpec
   /** Engine threads: copies of the model that share its file's pages. */
   readonly replicas: number
-  /** How long a cancelled job may go on before its engine counts as hung, ms; where the host can end it, it does. */
+  /** How long a cancelled job may run before its engine process is killed, ms. */
   readonly cancelGraceMs: number
-  /** How long the engine may take to end in order, ms; likewise. */
+  /** How long the engine may take to close before its process is killed, ms. */
   readonly closeGraceMs: number
 }
 
-/** From the service to the child process that holds a pool; one message carries all of a turn. */
+/** From the service to the child process with a pool. All messages of one turn of the event loop are sent as one. */
 export type ToChild =
   /** The first message: what to load. */
   | { readonly type: "load"; readonly options: HostOptions }
@@ -142,10 +141,10 @@ export type FromChild =
   | { readonly type: "ready"; readonly description: EngineDescription }
   | { readonly type: "load_failed"; readonly failure: EngineFailure }
   | { readonly type: "memory"; readonly residentBytes: number }
-  /** Everything that happened to every job in one turn of the child's event loop. */
+  /** The events of all jobs in one turn of the child's event loop. */
   | { readonly type: "events"; readonly jobs: ReadonlyArray<readonly [id: number, events: ReadonlyArray<JobEvent>]> }
 
-/** From the process that tries a model file before its first use: see `src/inspect.ts`. */
+/** From the process that tests a model file before its first use: see `src/inspect.ts`. */
 export type FromInspector =
   | { readonly type: "passed" }
   | { readonly type: "failed"; readonly failure: EngineFailure }

@@ -1,5 +1,5 @@
 /**
- * What an engine can be asked, what it tells while it works, and what goes wrong: plain data.
+ * The jobs of an engine, their events and failures: plain data.
  *
  * **Gotchas**
  *
@@ -10,9 +10,9 @@ import type { Ability } from "./EngineProtocol.ts"
 /** A JSON Schema, as callers write it. */
 export type JsonSchema = Readonly<Record<string, unknown>>
 
-/** A call of a tool that a model asks for. */
+/** A tool call by a model. */
 export interface ToolCall {
-  /** Names this call in the conversation. */
+  /** Identifies this call in the conversation. */
   readonly id: string
   readonly name: string
   /** JSON text, of an object. */
@@ -24,9 +24,9 @@ export interface ChatMessage {
   /** `tool` is the result of a call. */
   readonly role: "system" | "user" | "assistant" | "tool"
   readonly content: string
-  /** What an `assistant` called. */
+  /** The calls of an `assistant` message. */
   readonly toolCalls?: ReadonlyArray<ToolCall> | undefined
-  /** Which call a `tool` message answers. */
+  /** The call whose result a `tool` message has. */
   readonly toolCallId?: string | undefined
 }
 
@@ -38,10 +38,10 @@ export interface ToolDefinition {
   readonly parameters?: JsonSchema | undefined
 }
 
-/** Whether the model calls a tool: as it likes, never, always, or this one. */
+/** Whether the model calls a tool: its own choice, never, at least one, or this one. */
 export type ToolChoice = "auto" | "none" | "required" | { readonly name: string }
 
-/** What the answer's text must be: any JSON object, or JSON that fits the schema. */
+/** The format of the answer: any JSON object, or JSON that fits the schema. */
 export type OutputFormat =
   | { readonly type: "json_object" }
   | { readonly type: "json_schema"; readonly schema: JsonSchema }
@@ -54,21 +54,21 @@ export interface SamplingOptions {
   readonly topP: number
   /** The same seed, options and prompt give the same answer. A 32-bit unsigned integer. */
   readonly seed: number
-  /** Only the so many likeliest tokens; left out, all. */
+  /** Only this many of the likeliest tokens; left out, all. */
   readonly topK?: number | undefined
   /** Only tokens at least this likely, as a share of the likeliest; left out, all. */
   readonly minP?: number | undefined
-  /** Divides the logits of tokens that the answer has already; left out, 1. */
+  /** Divides the logits of tokens that the answer contains; left out, 1. */
   readonly repeatPenalty?: number | undefined
-  /** Taken off the logit of a token that the answer has already; left out, 0. */
+  /** Subtracted from the logit of a token that the answer contains; left out, 0. */
   readonly presencePenalty?: number | undefined
-  /** Taken off the logit of a token for each time that the answer has it; left out, 0. */
+  /** Subtracted from the logit of a token for each occurrence in the answer; left out, 0. */
   readonly frequencyPenalty?: number | undefined
   /** Added to the logits of tokens, by token id; -100 and below never chooses one. */
   readonly logitBias?: Readonly<Record<string, number>> | undefined
 }
 
-/** One generation asked of an engine. */
+/** One generation. */
 export interface GenerateJob {
   readonly kind: "generate"
   readonly messages: ReadonlyArray<ChatMessage>
@@ -77,11 +77,11 @@ export interface GenerateJob {
   readonly maxTokens?: number | undefined
   /** The answer ends before the first of these texts. */
   readonly stop: ReadonlyArray<string>
-  /** The assistant's text so far, which the answer goes on with and does not repeat; left out, none. */
+  /** The assistant's text so far, which the answer continues and does not repeat; left out, none. */
   readonly assistantPrefix?: string | undefined
-  /** What an earlier job of another owner computed is not used; left out, the owner "". */
+  /** Prompt computations of other owners are not reused; left out, the owner "". */
   readonly owner?: string | undefined
-  /** How many tokens may be on their way to a consumer that has not taken them yet. */
+  /** The most tokens that are sent before the consumer has taken them. */
   readonly window: number
   /** Left out or empty, none. */
   readonly tools?: ReadonlyArray<ToolDefinition> | undefined
@@ -89,7 +89,7 @@ export interface GenerateJob {
   readonly toolChoice?: ToolChoice | undefined
   /** Left out, any text. */
   readonly format?: OutputFormat | undefined
-  /** Tell each token's log-probability, and those of so many of the likeliest; left out, none. */
+  /** Report each token's log-probability, and those of this many of the likeliest; left out, none. */
   readonly logprobs?: number | undefined
 }
 
@@ -106,13 +106,13 @@ export interface RerankJob {
   readonly documents: ReadonlyArray<string>
 }
 
-/** Texts to give the labels of a model that has labels. */
+/** Texts to classify. */
 export interface ClassifyJob {
   readonly kind: "classify"
   readonly inputs: ReadonlyArray<string>
 }
 
-/** A text, or a conversation with its template around it, as tokens. */
+/** A text, or a conversation in its chat template, to tokenize. */
 export interface TokenizeJob {
   readonly kind: "tokenize"
   readonly input: string | {
@@ -123,13 +123,12 @@ export interface TokenizeJob {
   }
 }
 
-/** What an engine can be asked. */
 export type Job = GenerateJob | EmbedJob | RerankJob | ClassifyJob | TokenizeJob
 
-/** A job that is answered whole. */
+/** A job with one result. */
 export type TaskJob = Exclude<Job, GenerateJob>
 
-/** Why a generation ended in the ordinary way; `content_filter`: a provider broke off an answer that had begun. */
+/** Why a generation ended; `content_filter`: a provider cut off an answer that had begun. */
 export type FinishReason = "stop" | "length" | "tool_calls" | "content_filter"
 
 /** Tokens counted by the engine itself. */
@@ -137,23 +136,23 @@ export interface TokenUsage {
   readonly promptTokens: number
   /** Tokens generated, the end-of-generation token not among them. */
   readonly completionTokens: number
-  /** Prompt tokens that needed no computing, since a slot had them already. */
+  /** Prompt tokens that a slot had computed before. */
   readonly cachedTokens: number
-  /** Tokens of `promptTokens` that a provider has written to its cache, where it tells. */
+  /** Tokens of `promptTokens` that a provider has written to its cache, if it reports them. */
   readonly cacheWriteTokens?: number | undefined
-  /** Tokens of `completionTokens` that were thought and not said, where a provider tells. */
+  /** Reasoning tokens among `completionTokens`, if a provider reports them. */
   readonly reasoningTokens?: number | undefined
 }
 
 /** A token and the natural logarithm of its probability, before temperature and all other sampling. */
 export interface TokenLogprob {
-  /** Its text, in which a part of a character is U+FFFD. */
+  /** Its text; a part of a character is U+FFFD. */
   readonly token: string
   readonly bytes: ReadonlyArray<number>
   readonly logprob: number
 }
 
-/** A generated token's, and the likeliest in its place. */
+/** A generated token, and the likeliest tokens at its position. */
 export interface ChosenLogprob extends TokenLogprob {
   /** Likeliest first. */
   readonly top: ReadonlyArray<TokenLogprob>
@@ -171,10 +170,10 @@ export interface Classification {
   readonly promptTokens: number
 }
 
-/** A result, or why there is none; one wrong input among many fails alone. */
+/** The result or the failure of one input; an invalid input fails alone. */
 export type Each<A> = { readonly ok: true; readonly value: A } | { readonly ok: false; readonly failure: EngineFailure }
 
-/** What a whole job comes to, in the order of its inputs. */
+/** The result of a task, in the order of its inputs. */
 export type JobResult =
   | { readonly kind: "embed"; readonly embeddings: ReadonlyArray<Each<Embedding>> }
   /** Scores from 0 to 1. */
@@ -187,17 +186,17 @@ export type EngineFailure =
   | {
     readonly kind: "context_length_exceeded"
     readonly promptTokens: number
-    /** There are at least so many: a prompt that cannot fit is not counted to its end. */
+    /** `promptTokens` is a lower bound: a prompt that cannot fit is not counted completely. */
     readonly atLeast?: boolean
     readonly contextWindow: number
   }
   | { readonly kind: "invalid_request"; readonly path: string; readonly message: string }
-  /** Another engine may well do it. */
+  /** Another engine may support it. */
   | {
     readonly kind: "not_supported"
     readonly path: string
     readonly message: string
-    /** What the model lacks; left out, only this request asks too much. */
+    /** The capability that the model lacks; left out, only this request is not supported. */
     readonly capability?: Ability
   }
   | { readonly kind: "package_missing"; readonly packageName: string }
@@ -208,52 +207,52 @@ export type EngineFailure =
   | { readonly kind: "failed"; readonly message: string }
 
 /**
- * What happens to a job, in order: any number of `progress`, `tokens` and `tool_call`, then exactly one of the others.
- * After that one the slot is free again.
+ * The events of a job, in order: any number of `progress`, `tokens` and `tool_call`, then exactly one of the others.
+ * After the last event the slot is free again.
  */
 export type JobEvent =
   | {
     readonly type: "tokens"
-    /** Whole characters, at least one, and none that may still turn out to begin a stop sequence. */
+    /** Complete characters, at least one, and none that can begin a stop sequence. */
     readonly text: string
     /** How many tokens were generated since the event before. */
     readonly count: number
-    /** One for each token whose text is here, when the job asks for them. */
+    /** One per token of this text, if the job requests them. */
     readonly logprobs?: ReadonlyArray<ChosenLogprob>
   }
   | {
     readonly type: "tool_call"
-    /** Which call of this answer, from 0. */
+    /** Index of the call in this answer, from 0. */
     readonly index: number
-    /** With the call's first event, and only then. */
+    /** Only in the first event of the call. */
     readonly id?: string
-    /** Likewise. */
+    /** Only in the first event of the call. */
     readonly name?: string
     /** The next piece of the arguments' JSON. */
     readonly arguments: string
     /** How many tokens were generated since the event before. */
     readonly count: number
   }
-  /** The engine is at work on the prompt, or on tokens that cannot be told yet. */
+  /** The engine computes the prompt, or tokens that cannot be sent yet. */
   | { readonly type: "progress" }
   | { readonly type: "result"; readonly result: JobResult }
   | {
     readonly type: "finished"
     readonly reason: FinishReason
     readonly usage: TokenUsage
-    /** Which stop sequence ended the answer, where one did. */
+    /** The stop sequence that ended the answer, if any. */
     readonly stop?: string
   }
   | { readonly type: "failed"; readonly failure: EngineFailure }
   | { readonly type: "cancelled" }
 
-/** What a host says to a running job. */
+/** Commands of a host to a running job. */
 export type JobCommand =
   | { readonly type: "cancel" }
   /** The consumer has taken this many tokens: as many more may be sent. */
   | { readonly type: "grant"; readonly tokens: number }
 
-/** An `EngineFailure` out of anything thrown; of a message, its first line. */
+/** An `EngineFailure` from anything thrown, with the first line of its message. */
 export const failureFrom = (cause: unknown, kind: "load_failed" | "crashed" | "failed"): EngineFailure =>
   typeof cause === "object" && cause !== null && "kind" in cause
     ? cause as EngineFailure
@@ -272,7 +271,7 @@ const terminal: Readonly<Record<JobEvent["type"], boolean>> = {
 /** Whether an event is a job's last. */
 export const isTerminal = (event: JobEvent): boolean => terminal[event.type]
 
-/** Ends the job or the load with this failure. */
+/** Throws this failure, which ends the job or the load. */
 export const refuse = (failure: EngineFailure): never => {
   throw failure
 }

@@ -1,19 +1,19 @@
 /**
- * Ends a text before the first stop sequence, wherever the pieces it comes in are cut.
+ * Ends a text before the first stop sequence, however the text is split into pieces.
  *
  * **Details**
  *
- * The sequence that is complete first decides; of two complete at once, the one that began first. The result is the
- * same for every way of cutting the text into pieces.
+ * The sequence that completes first ends the text; of two that complete at the same character, the one that began first.
+ * The result does not depend on how the text is split.
  *
  * **Gotchas**
  *
  * Engine threads import this module, so it must not import `effect`: see `domain/EngineProtocol`.
  */
 export interface StopMatcher {
-  /** The text that cannot belong to a stop sequence any more; `stopped` once one is complete, which is `sequence`. */
+  /** The text that cannot be part of a stop sequence; `stopped` if `sequence` is complete. */
   readonly push: (text: string) => { readonly text: string; readonly stopped: boolean; readonly sequence?: string }
-  /** What was held back because it might have become a stop sequence. */
+  /** The text that was held back because it could become a stop sequence. */
   readonly flush: () => string
 }
 
@@ -22,13 +22,13 @@ const passThrough: StopMatcher = {
   flush: () => ""
 }
 
-/** The first stop sequence that is complete after what was told already, and where it begins. */
-const findStop = (text: string, stops: ReadonlyArray<string>, told: number) => {
+/** The first stop sequence that completes after the text emitted so far, and where it begins. */
+const findStop = (text: string, stops: ReadonlyArray<string>, sent: number) => {
   let begin = -1
   let sequence = ""
   let end = Number.POSITIVE_INFINITY
   for (const stop of stops) {
-    const at = text.indexOf(stop, told + 1 - stop.length)
+    const at = text.indexOf(stop, sent + 1 - stop.length)
     if (at < 0) continue
     const ends = at + stop.length
     if (ends < end || (ends === end && at < begin)) {
@@ -40,7 +40,7 @@ const findStop = (text: string, stops: ReadonlyArray<string>, told: number) => {
   return { begin, sequence }
 }
 
-/** How many characters at the end of the text may be the beginning of a stop sequence. */
+/** Number of characters at the end of the text that can begin a stop sequence. */
 const heldLength = (text: string, stops: ReadonlyArray<string>, longest: number): number => {
   for (let length = Math.min(longest - 1, text.length); length > 0; length--) {
     const tail = text.slice(-length)
@@ -51,37 +51,37 @@ const heldLength = (text: string, stops: ReadonlyArray<string>, longest: number)
 
 /**
  * @param stops empty ones are ignored
- * @param before a text that was told already, with which the text goes on: a sequence that it begins is found
+ * @param before a text that was emitted before: a sequence that begins in it is found
  */
 export const makeStopMatcher = (stops: ReadonlyArray<string>, before = ""): StopMatcher => {
   const sequences = stops.filter((stop) => stop.length > 0)
   if (sequences.length === 0) return passThrough
   const longest = Math.max(...sequences.map((stop) => stop.length))
   let held = before.slice(before.length - heldLength(before, sequences, longest))
-  let told = held.length
-  /** Without what was told already, before the text began. */
-  const untold = (text: string): string => {
-    const out = text.slice(told)
-    told = Math.max(0, told - text.length)
+  let sent = held.length
+  /** Removes the part that was emitted before. */
+  const unsent = (text: string): string => {
+    const out = text.slice(sent)
+    sent = Math.max(0, sent - text.length)
     return out
   }
 
   return {
     push(text) {
       const all = held + text
-      const { begin, sequence } = findStop(all, sequences, told)
+      const { begin, sequence } = findStop(all, sequences, sent)
       if (begin >= 0) {
         held = ""
-        return { text: untold(all.slice(0, begin)), stopped: true, sequence }
+        return { text: unsent(all.slice(0, begin)), stopped: true, sequence }
       }
       const keep = heldLength(all, sequences, longest)
       held = all.slice(all.length - keep)
-      return { text: untold(all.slice(0, all.length - keep)), stopped: false }
+      return { text: unsent(all.slice(0, all.length - keep)), stopped: false }
     },
     flush() {
       const out = held
       held = ""
-      return untold(out)
+      return unsent(out)
     }
   }
 }

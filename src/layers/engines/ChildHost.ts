@@ -3,8 +3,8 @@
  *
  * **Details**
  *
- * What kills the child (a native abort, the kernel's out-of-memory killer) ends its jobs with `crashed` and leaves this
- * process alone.
+ * A native abort, or the kernel's out-of-memory killer, ends the child and fails its jobs with `crashed`; this process
+ * continues.
  */
 import type { ChildProcess } from "node:child_process"
 import { fork } from "node:child_process"
@@ -25,19 +25,19 @@ const spawnChild = (options: HostOptions) =>
     stdio: ["ignore", "ignore", "pipe", "ipc"],
     env: {
       ...engineEnvironment(process.env),
-      // Sampling runs on libuv's pool: with its default of 4 threads they fight the compute threads for the cores.
+      // Sampling runs on libuv's pool, whose default of 4 threads would compete with the compute threads for cores.
       UV_THREADPOOL_SIZE: String(Math.min(options.replicas, availableParallelism()))
     }
   })
 
-/** Passes on what native code writes, which may quote a model file's own bytes. */
+/** Passes on the output of native code, which may quote bytes of a model file. */
 const passOnErrors = (child: ChildProcess) =>
   child.stderr?.setEncoding("utf8").on("data", (text: string) => void process.stderr.write(plainText(text)))
 
-/** Calls once, with the reason, when the child is no more. */
+/** Calls `die` with the reason when the child has ended. */
 const onDeath = (child: ChildProcess, die: (failure: EngineFailure) => void) => {
   child.on("error", (cause) => {
-    // A message that could not be sent is an error too, and the end of the process tells of itself.
+    // An unsent message is an error event too; the end of the process has its own event.
     if (child.pid === undefined) die({ kind: "crashed", message: `The engine process did not start: ${cause.message}` })
   })
   child.on("exit", (code, signal) =>
@@ -61,19 +61,19 @@ const makeJobs = () => {
       return nextId++
     },
     has: (id: number) => listeners.has(id),
-    hear(id: number, events: ReadonlyArray<JobEvent>) {
+    deliver(id: number, events: ReadonlyArray<JobEvent>) {
       const onEvents = listeners.get(id)
       if (events.some(isTerminal)) listeners.delete(id)
       onEvents?.(events)
     },
     failAll(failure: EngineFailure) {
-      for (const id of listeners.keys()) this.hear(id, [{ type: "failed", failure }])
+      for (const id of listeners.keys()) this.deliver(id, [{ type: "failed", failure }])
     }
   }
 }
 
-/** What is known of the child, kept by what it says and by its end. */
-const watch = (child: ChildProcess) => {
+/** The state of the child, from its messages and its end. */
+const observe = (child: ChildProcess) => {
   const jobs = makeJobs()
   const ready = Promise.withResolvers<EngineDescription>()
   const exited = Promise.withResolvers<EngineFailure>()
@@ -103,22 +103,22 @@ const watch = (child: ChildProcess) => {
         state.residentBytes = message.residentBytes
         return
       case "events":
-        for (const [id, events] of message.jobs) jobs.hear(id, events)
+        for (const [id, events] of message.jobs) jobs.deliver(id, events)
     }
   })
   return { jobs, state, ready: ready.promise, exited: exited.promise }
 }
 
 /**
- * Sends everything that was said in one turn of the event loop in one message.
+ * Sends the messages of one turn of the event loop as one.
  *
- * @param refused hears of what cannot be written as a message at all, and why
+ * @param refused called with a message that cannot be serialized, and why
  */
 const makeOutbox = (child: ChildProcess, refused: (message: ToChild, cause: unknown) => void) => {
   let turn: Array<ToChild> = []
   const send = (messages: ReadonlyArray<ToChild>) => {
     try {
-      // A message on its way to a child that has just died is lost with it; its end is told by `exit`.
+      // A message to a child that has just died is lost; `exit` reports its end.
       child.send([...messages], () => {})
     } catch (cause) {
       if (messages.length === 1) return refused(messages[0]!, cause)
@@ -140,12 +140,12 @@ const makeOutbox = (child: ChildProcess, refused: (message: ToChild, cause: unkn
 export const makeChildHost = (options: HostOptions): EngineHost => {
   const child = spawnChild(options)
   passOnErrors(child)
-  const { exited, jobs, ready, state } = watch(child)
+  const { exited, jobs, ready, state } = observe(child)
   const post = makeOutbox(child, (message, cause) => {
-    if (message.type === "start") jobs.hear(message.id, [{ type: "failed", failure: failureFrom(cause, "failed") }])
+    if (message.type === "start") jobs.deliver(message.id, [{ type: "failed", failure: failureFrom(cause, "failed") }])
   })
   post({ type: "load", options })
-  /** A job that does not let go holds its slot for ever: better all of the child's jobs fail, and the next work. */
+  /** A cancelled job that does not end would hold its slot for ever, so the child is killed and all of its jobs fail. */
   const endIfHung = (id: number) => {
     if (jobs.has(id)) child.kill("SIGKILL")
   }

@@ -1,6 +1,6 @@
 /**
- * Engines: what a deployment's options mean to a local one, where its pool runs, and what its failures are called;
- * beside them the language models that a program provides, and remote deployments.
+ * Starts engines: local ones in a pool of threads, in this process or a child process, language models that the program
+ * provides, and remote deployments. Maps an engine's failures to `InferenceError`.
  */
 import { Duration, Effect, Layer } from "effect"
 import * as Policies from "../../domain/Defaults.ts"
@@ -20,12 +20,12 @@ import { none, Providers } from "../../services/engines/Providers.ts"
 import { Settings } from "../../services/settings/Settings.ts"
 import { ModelStore } from "../../services/store/ModelStore.ts"
 import { makeChildHost } from "./ChildHost.ts"
-import * as Watchdog from "./HangDetector.ts"
+import * as HangDetector from "./HangDetector.ts"
 import * as LanguageModelEngine from "./LanguageModelEngine.ts"
 import * as LocalEngine from "./LocalEngine.ts"
 import { makePoolHost } from "./PoolHost.ts"
 
-/** What is wrong with the request, if that is what is wrong. */
+/** The reason, if the request caused the failure. */
 const requestReason = ({ id, model }: Deployment, failure: EngineFailure): InferenceError.Reason | undefined => {
   switch (failure.kind) {
     case "context_length_exceeded": {
@@ -51,9 +51,12 @@ const requestReason = ({ id, model }: Deployment, failure: EngineFailure): Infer
   }
 }
 
-type EnginesOwn = Exclude<EngineFailure, { kind: "context_length_exceeded" | "invalid_request" | "not_supported" }>
+type EngineOwnFailure = Exclude<
+  EngineFailure,
+  { kind: "context_length_exceeded" | "invalid_request" | "not_supported" }
+>
 
-const engineReason = ({ id }: Deployment, failure: EnginesOwn): InferenceError.Reason => {
+const engineReason = ({ id }: Deployment, failure: EngineOwnFailure): InferenceError.Reason => {
   switch (failure.kind) {
     case "package_missing":
       return new InferenceError.EngineMissing({ deployment: id, packageName: failure.packageName })
@@ -71,9 +74,9 @@ const engineReason = ({ id }: Deployment, failure: EnginesOwn): InferenceError.R
 }
 
 const errorOf = (deployment: Deployment, failure: EngineFailure): InferenceError.InferenceError =>
-  InferenceError.make(requestReason(deployment, failure) ?? engineReason(deployment, failure as EnginesOwn))
+  InferenceError.make(requestReason(deployment, failure) ?? engineReason(deployment, failure as EngineOwnFailure))
 
-/** Whoever gives up waiting has its process killed: one that loads may not hear that it is to end. A thread loads on. */
+/** On interruption, a loading process is killed, since it may not read messages. A loading thread continues. */
 const waitReady = (
   where: Where,
   deployment: Deployment,
@@ -95,9 +98,9 @@ const graces = {
 const closeHost = (deployment: Deployment, host: EngineHost): Effect.Effect<void> =>
   Effect.promise(() => host.close()).pipe(
     Effect.timeoutOrElse({
-      // A process is killed before that.
+      // A process has been killed by then.
       duration: Duration.times(Policies.closeGrace, 2),
-      orElse: () => Effect.logWarning(`The engine of ${deployment.id} did not stop in time and is left behind.`)
+      orElse: () => Effect.logWarning(`The engine of ${deployment.id} did not stop in time and is abandoned.`)
     })
   )
 
@@ -114,12 +117,12 @@ const startLocal: StartLocal = Effect.fnUntraced(
     for (const warning of description.warnings ?? []) {
       yield* Effect.logWarning(`${deployment.id}: ${plainLine(warning)}`)
     }
-    const watched = yield* Watchdog.watch(host, deployment.stallAfter)
+    const watched = yield* HangDetector.watch(host, deployment.stallAfter)
     return LocalEngine.make(watched, description, (failure) => errorOf(deployment, failure))
   }
 )
 
-/** A file of the store is loaded in a process of its own first, once. */
+/** Loads a model of the store once in a process of its own before its first use. */
 const ensureInspected = (
   { id }: Deployment,
   options: EngineDeployment,
@@ -148,7 +151,7 @@ const missingKind = ({ id, options: { engine } }: Deployment) =>
 /**
  * @param where `process`: a child process each; `thread`: this process
  * @param provided the language models that the program provides
- * @param store knows whether files of it are safe to load; default every file is
+ * @param store checks whether its files are safe to load; default none is checked
  * @param providers starts remote deployments; default none can be started
  * @param local the local engines; default every kind
  */

@@ -1,10 +1,10 @@
 /**
- * Notices an engine that hangs: a job of it waits for tokens, and for too long nothing at all comes.
+ * Detects a hung engine: a job expects tokens, and no event arrives for `stallAfter`.
  *
  * **Details**
  *
- * A job counts while its consumer has room for more; one whose consumer does not read waits rightly. An engine that is
- * at work on a long prompt, or on tokens that it cannot tell yet, says so (`progress`), so only silence counts.
+ * A job expects tokens while its consumer has room in the window; a job whose consumer does not read is not hung. An
+ * engine that computes a long prompt, or tokens that cannot be sent yet, reports `progress`, so only silence counts.
  */
 import { Clock, Duration, Effect, Schedule } from "effect"
 import type { EngineHost } from "../../domain/EngineProtocol.ts"
@@ -12,25 +12,25 @@ import type { Job, JobEvent } from "../../domain/Job.ts"
 import { isTerminal } from "../../domain/Job.ts"
 import * as Monotonic from "../../domain/Monotonic.ts"
 
-/** What is known of a job that runs. */
+/** A running job. */
 interface Watched {
-  /** Tokens that its consumer has room for; a job that is answered whole always has. */
+  /** Tokens that its consumer has room for; unlimited for a task. */
   credit: number
-  /** ms */
-  heardAt: number
+  /** When its last event arrived, ms. */
+  lastEventAt: number
 }
 
 const creditOf = (job: Job): number => job.kind === "generate" ? job.window : Number.POSITIVE_INFINITY
 
 const tokensOf = (event: JobEvent): number => event.type === "tokens" || event.type === "tool_call" ? event.count : 0
 
-/** How often it looks, as a share of the time that counts as hung. */
-const looks = 4
+/** Checks per `stallAfter`. */
+const checks = 4
 
 /**
- * The host, watched until the scope ends.
+ * The host with hang detection until the scope ends.
  *
- * @param stallAfter silence that counts as hung; infinity turns the watch off
+ * @param stallAfter silence that counts as hung; infinity turns the detection off
  */
 export const watch = Effect.fnUntraced(function*(host: EngineHost, stallAfter: Duration.Duration) {
   if (!Duration.isFinite(stallAfter)) return host
@@ -39,19 +39,19 @@ export const watch = Effect.fnUntraced(function*(host: EngineHost, stallAfter: D
   const jobs = new Set<Watched>()
   const now = () => Monotonic.nowOf(clock)
 
-  const look = Effect.sync(() => {
+  const check = Effect.sync(() => {
     const silentSince = now() - limit
-    for (const { credit, heardAt } of jobs) {
-      if (credit > 0 && heardAt <= silentSince) return host.abandon({ kind: "hung", afterMs: limit })
+    for (const { credit, lastEventAt } of jobs) {
+      if (credit > 0 && lastEventAt <= silentSince) return host.abandon({ kind: "hung", afterMs: limit })
     }
   })
-  yield* Effect.forkScoped(Effect.repeat(look, Schedule.spaced(Duration.times(stallAfter, 1 / looks))))
+  yield* Effect.forkScoped(Effect.repeat(check, Schedule.spaced(Duration.times(stallAfter, 1 / checks))))
 
   const start: EngineHost["start"] = (job, onEvents) => {
-    const watched: Watched = { credit: creditOf(job), heardAt: now() }
+    const watched: Watched = { credit: creditOf(job), lastEventAt: now() }
     jobs.add(watched)
     const send = host.start(job, (events) => {
-      watched.heardAt = now()
+      watched.lastEventAt = now()
       for (const event of events) {
         watched.credit -= tokensOf(event)
         if (isTerminal(event)) jobs.delete(watched)
@@ -60,8 +60,8 @@ export const watch = Effect.fnUntraced(function*(host: EngineHost, stallAfter: D
     })
     return (command) => {
       if (command.type === "grant") {
-        // An engine whose consumer had no room has had nothing to do until now.
-        if (watched.credit <= 0) watched.heardAt = now()
+        // Without room in the window, the engine had nothing to do until now.
+        if (watched.credit <= 0) watched.lastEventAt = now()
         watched.credit += command.tokens
       }
       send(command)

@@ -3,7 +3,7 @@
  *
  * **Details**
  *
- * A job is released when the engine has let go of it, which may be a token after its caller has left.
+ * A job's slot is released when the engine has ended the job, which may be a token after its caller has left.
  */
 import { Cause, Effect, Queue, Random, Result, Scope, Stream } from "effect"
 import { hash } from "node:crypto"
@@ -21,28 +21,28 @@ import type { Engine, Retain } from "../../services/engines/Engine.ts"
 type ErrorOf = (failure: EngineFailure) => InferenceError
 
 const stopped: EngineFailure = { kind: "stopped" }
-const confused: EngineFailure = { kind: "failed", message: "It gave another kind of answer than it was asked for." }
+const unexpectedResult: EngineFailure = { kind: "failed", message: "The engine returned a result of another kind." }
 
 const notSupported = (path: string, message: string): EngineFailure => ({ kind: "not_supported", path, message })
 
-/** What an engine of ours has no words for, if anything. */
-const unsaid = ({ messages, source }: Generation): EngineFailure | undefined => {
+/** Refuses images and required fields of a dialect, which local engines do not support. */
+const unsupported = ({ messages, source }: Generation): EngineFailure | undefined => {
   const image = firstImage(messages)
   if (image !== undefined) return notSupported(image, "it takes no images.")
   const [field] = requiredPaths(source)
   return field === undefined ? undefined : notSupported(field, "it has nothing of the kind. Leave it out.")
 }
 
-/** Characters of an owner: enough that two tenants never share one. */
+/** Characters of an owner, enough to avoid collisions. */
 const ownerLength = 20
 
-/** The tenant as engines know it: its name may be a secret, and is needed nowhere below. */
+/** The tenant as a hash: its name may be a secret, and engines do not need it. */
 const ownerOf = ({ standing }: Generation): Pick<GenerateJob, "owner"> => {
   const { tenant = "" } = standing ?? {}
   return tenant === "" ? {} : { owner: hash("sha256", tenant, "base64url").slice(0, ownerLength) }
 }
 
-/** As a thread is asked: temperature and `topP` default to 1. */
+/** The job of a generation: temperature and `topP` default to 1. */
 const jobOf = (generation: Generation, randomSeed: number): GenerateJob => {
   const {
     messages,
@@ -64,14 +64,14 @@ const jobOf = (generation: Generation, randomSeed: number): GenerateJob => {
   }
 }
 
-/** The failure that ends a job in another way than was asked for. */
+/** The failure of a job that ends without its result. */
 const failureOf = (event: JobEvent): EngineFailure => {
   if (event.type === "failed") return event.failure
-  // Not by this consumer, who would not be here to hear it.
-  return event.type === "cancelled" ? stopped : confused
+  // Not cancelled by this consumer, which would have left.
+  return event.type === "cancelled" ? stopped : unexpectedResult
 }
 
-/** The event as a consumer sees it; undefined for what is no part of the answer. */
+/** The event for the consumer; undefined if it is no part of the answer. */
 const contentOf = (event: JobEvent): Event | undefined => {
   switch (event.type) {
     case "tokens": {
@@ -91,7 +91,7 @@ const contentOf = (event: JobEvent): Event | undefined => {
   }
 }
 
-/** Puts a job's events into a queue, and tells when the last one has come. */
+/** Puts a job's events into a queue; calls `onLast` at the last one. */
 const listener =
   (queue: Queue.Queue<Event, InferenceError | Cause.Done>, errorOf: ErrorOf, onLast: () => void) =>
   (event: JobEvent): void => {
@@ -104,7 +104,7 @@ const listener =
     else Queue.endUnsafe(queue)
   }
 
-/** Tells the engine, once for many tokens, that the consumer has taken them. */
+/** Grants more tokens to the engine as the consumer takes them, once for many tokens. */
 const granting = (send: SendCommand) => {
   let taken = 0
   return <Events extends ReadonlyArray<Event>>(events: Events): Events => {
@@ -120,7 +120,7 @@ const granting = (send: SendCommand) => {
 /** Starts a generation; the scope's end cancels it. */
 const start = Effect.fnUntraced(
   function*(host: EngineHost, errorOf: ErrorOf, generation: Generation, retain: Retain | undefined) {
-    const failure = unsaid(generation)
+    const failure = unsupported(generation)
     if (failure !== undefined) return yield* errorOf(failure)
     const seed = generation.sampling.seed ?? (yield* Random.nextIntBetween(0, maxSeed))
     const queue = yield* Queue.unbounded<Event, InferenceError | Cause.Done>()
@@ -138,12 +138,12 @@ const start = Effect.fnUntraced(
     yield* Scope.addFinalizer(yield* Effect.scope, cancel)
     return { queue, send }
   },
-  // No interruption may come between the job's start and the finalizer that ends it.
+  // No interruption between the job's start and the finalizer that cancels it.
   Effect.uninterruptible
 )
 
-/** Runs a job that is answered whole; interrupting it cancels the job. */
-const ask = <Kind extends TaskJob["kind"]>(
+/** Runs a task; interruption cancels it. */
+const runTask = <Kind extends TaskJob["kind"]>(
   host: EngineHost,
   errorOf: ErrorOf,
   job: Extract<TaskJob, { kind: Kind }>,
@@ -185,16 +185,16 @@ export const make = (host: EngineHost, description: EngineDescription, errorOf: 
     )),
   embed: (inputs, retain) =>
     Effect.map(
-      ask(host, errorOf, { kind: "embed", inputs }, retain),
+      runTask(host, errorOf, { kind: "embed", inputs }, retain),
       ({ embeddings }) => embeddings.map(resultOf(errorOf))
     ),
-  rerank: (query, documents, retain) => ask(host, errorOf, { kind: "rerank", query, documents }, retain),
+  rerank: (query, documents, retain) => runTask(host, errorOf, { kind: "rerank", query, documents }, retain),
   classify: (inputs, retain) =>
     Effect.map(
-      ask(host, errorOf, { kind: "classify", inputs }, retain),
+      runTask(host, errorOf, { kind: "classify", inputs }, retain),
       ({ classifications }) => classifications.map(resultOf(errorOf))
     ),
-  tokenize: (input, retain) => Effect.map(ask(host, errorOf, tokenizeJob(input), retain), ({ tokens }) => tokens),
+  tokenize: (input, retain) => Effect.map(runTask(host, errorOf, tokenizeJob(input), retain), ({ tokens }) => tokens),
   stop: Effect.promise(() => host.close()),
   crashed: Effect.flatMap(Effect.promise(() => host.exited), (failure) => Effect.fail(errorOf(failure)))
 })

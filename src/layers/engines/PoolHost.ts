@@ -6,9 +6,9 @@
  * The child process imports this module, so it must not import `effect`. No task is given a `signal`: aborting one
  * terminates its thread, and a native engine that is evaluating then takes the process down.
  *
- * V8 frees no WebAssembly code in a process with a pool: with threads that run some (the onnx engine on wasm, Node's own
- * reading of modules), Node 24 frees code that is in use and ends with SIGTRAP or SIGSEGV
- * (https://github.com/nodejs/node/issues/66366). What is kept is code that a better compilation has replaced.
+ * `--no-wasm-code-gc`: with threads that run WebAssembly (the onnx engine on wasm, Node's module lexer), Node 24 frees code
+ * that is in use and ends with SIGTRAP or SIGSEGV (https://github.com/nodejs/node/issues/66366). Only code that a better
+ * compilation has replaced is kept longer.
  */
 import { setFlagsFromString } from "node:v8"
 import { MessageChannel } from "node:worker_threads"
@@ -25,7 +25,7 @@ const workerOf = (engine: string): string => new URL(`../../workers/${engine}.wo
 
 const stopped: EngineFailure = { kind: "stopped" }
 
-/** Of a thread's heap for what is new, MB. V8's own choice takes 50 MB more and is no faster; a quarter of this is slower. */
+/** Young generation of a thread's heap, MB. V8's default uses 50 MB more and is not faster; a quarter of this is slower. */
 const youngGeneration = 12
 
 const makePool = ({ replicas, spec }: HostOptions) => {
@@ -46,19 +46,19 @@ const makePool = ({ replicas, spec }: HostOptions) => {
   })
 }
 
-/** Of a job that is no plain data, or nested so deep that writing it as a message overflows the stack. */
+/** Whether a job cannot be sent: it is not plain data, or nested so deeply that serialization overflows the stack. */
 const isUnsendable = (cause: unknown): boolean =>
   (cause instanceof DOMException && cause.name === "DataCloneError") || cause instanceof RangeError
 
 interface Running {
   readonly send: SendCommand
-  /** Tells the consumer that the engine is gone; the thread may still finish, unheard. */
+  /** Fails the job for its consumer; the thread may still finish it. */
   readonly fail: (failure: EngineFailure) => void
-  /** The thread has let go of the job, or is no more. */
+  /** Resolves when the thread has ended the job, or has died. */
   readonly finished: Promise<void>
 }
 
-/** Runs one job on a thread of the pool; `onThreadEnd` hears of a thread that died under it. */
+/** Runs one job on a thread of the pool; `onThreadEnd` is called if its thread dies. */
 const startJob = (
   pool: Piscina,
   job: Job,
@@ -67,7 +67,7 @@ const startJob = (
 ): Running => {
   const { port1, port2 } = new MessageChannel()
   const finished = Promise.withResolvers<void>()
-  let heard = true
+  let isObserved = true
   let live = true
   const settle = () => {
     live = false
@@ -75,17 +75,17 @@ const startJob = (
     finished.resolve()
   }
   const fail = (failure: EngineFailure) => {
-    if (heard) onEvents([{ type: "failed", failure }])
-    heard = false
+    if (isObserved) onEvents([{ type: "failed", failure }])
+    isObserved = false
   }
   port1.on("message", (events: ReadonlyArray<JobEvent>) => {
     const last = events.some(isTerminal)
     if (last) settle()
-    if (heard) onEvents(events)
-    if (last) heard = false
+    if (isObserved) onEvents(events)
+    if (last) isObserved = false
   })
   pool.run({ port: port2, job }, { transferList: [port2] }).catch((cause: unknown) => {
-    // Else its thread has ended.
+    // Otherwise its thread has died.
     if (isUnsendable(cause)) fail(failureFrom(cause, "failed"))
     else onThreadEnd(failureFrom(cause, "crashed"))
     settle()
@@ -104,7 +104,7 @@ export const makePoolHost = (options: HostOptions): EngineHost => {
   const pool = makePool(options)
   const running = new Set<Running>()
   const exited = Promise.withResolvers<EngineFailure>()
-  let left = false
+  let isAbandoned = false
   /** Why it takes no more jobs. */
   let over: EngineFailure | undefined
 
@@ -113,7 +113,7 @@ export const makePoolHost = (options: HostOptions): EngineHost => {
     exited.resolve(failure)
     for (const job of running) job.fail(failure)
   }
-  // The death of an idle thread is only this event.
+  // The death of an idle thread is reported only here.
   pool.on("error", (cause) => exit(failureFrom(cause, "crashed")))
 
   const onEveryThread = (name: string): Promise<Array<EngineDescription>> =>
@@ -125,7 +125,7 @@ export const makePoolHost = (options: HostOptions): EngineHost => {
 
   let closing: Promise<void> | undefined
   const close = async () => {
-    if (left) return
+    if (isAbandoned) return
     const orderly = over === undefined
     over ??= stopped
     for (const job of running) job.send({ type: "cancel" })
@@ -141,7 +141,7 @@ export const makePoolHost = (options: HostOptions): EngineHost => {
     isOver: () => over !== undefined,
     memoryBytes: () => 0,
     abandon: (failure) => {
-      left = true
+      isAbandoned = true
       exit(failure)
     },
     start(job, onEvents) {
@@ -154,7 +154,7 @@ export const makePoolHost = (options: HostOptions): EngineHost => {
       void started.finished.then(() => running.delete(started))
       return started.send
     },
-    // Whoever asks again waits for the same end: ending a thread that is disposing of its model is not safe.
+    // A second call waits for the first: ending a thread that disposes of its model is not safe.
     close: () => closing ??= close()
   }
 }

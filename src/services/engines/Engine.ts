@@ -1,11 +1,11 @@
 /**
- * The seam between policy and whoever generates: local engines, `effect/ai` models, and whatever else can stream tokens.
+ * The interface of engines: local ones, providers, and language models of `effect/ai`.
  *
  * **Details**
  *
- * Every implementation passes `test/conformance/engine.ts`: streaming, cancellation, usage, stop sequences, overflow
- * and errors behave alike, so that nothing above this seam asks which engine it talks to. Who may use an engine, and
- * when, is decided above it: an engine takes what it is given.
+ * Every implementation passes `test/conformance/engine.ts`: streaming, cancellation, usage, stop sequences, overflow and
+ * errors behave the same, so that the caller does not depend on the kind of engine. Admission and scheduling are the
+ * caller's task: an engine accepts every job.
  */
 import type { Effect, Result, Scope, Stream } from "effect"
 import { Context } from "effect"
@@ -17,19 +17,19 @@ import type { InferenceError } from "../../domain/InferenceError.ts"
 import type { Classification, Embedding } from "../../domain/Job.ts"
 import type { Source } from "../../domain/Source.ts"
 
-/** Called when a job starts; what it returns is called when the engine has let go of the job. */
+/** Called when a job starts; the returned function is called when the engine has ended the job. */
 export type Retain = () => () => void
 
-/** A loaded engine. What it cannot do, as its `abilities` tell, fails with `InvalidRequest`. */
+/** A loaded engine. A job that its `abilities` do not include fails with `InvalidRequest`. */
 export interface Engine {
   readonly describe: EngineDescription
   /**
    * Generates. Ending the stream early cancels within one token.
    *
-   * @param hold tells how long the job's slot is taken, which may be longer than the stream, as of every job here
+   * @param retain holds the job's slot until the engine has ended the job, which may be after the stream; so in all methods
    */
   readonly generate: (generation: Generation, retain?: Retain) => Stream.Stream<Event, InferenceError>
-  /** One result an input, in their order: a wrong input fails alone. */
+  /** One result per input, in their order: an invalid input fails alone. */
   readonly embed: (
     inputs: ReadonlyArray<string>,
     retain?: Retain
@@ -39,7 +39,7 @@ export interface Engine {
     documents: ReadonlyArray<string>,
     retain?: Retain
   ) => Effect.Effect<Ranking, InferenceError>
-  /** Likewise. */
+  /** One result per input, as `embed`. */
   readonly classify: (
     inputs: ReadonlyArray<string>,
     retain?: Retain
@@ -48,15 +48,15 @@ export interface Engine {
     input: Countable,
     retain?: Retain
   ) => Effect.Effect<ReadonlyArray<number>, InferenceError>
-  /** Embeds for a caller of the provider's own dialect, whose answer is passed on; left out, it has none. */
+  /** Embeds for a caller of the provider's dialect, and passes the provider's answer on; left out if not supported. */
   readonly embedNative?: (source: Source, retain?: Retain) => Effect.Effect<NativeEmbeddings, InferenceError>
-  /** Tokens of the prompt, where they can be counted and not told one by one; left out, `tokenize` counts. */
+  /** Number of prompt tokens, for an engine that counts but does not tokenize; left out, `tokenize` is used. */
   readonly count?: (input: Counted, retain?: Retain) => Effect.Effect<number, InferenceError>
   /** Resident memory outside this process, bytes. */
   readonly memoryBytes: Effect.Effect<number>
-  /** Whether it takes no more jobs: true before any job fails of its end. Left out, it never ends of itself. */
+  /** Whether it has ended: true before any job fails because of that. Left out, it never ends by itself. */
   readonly isOver?: () => boolean
-  /** Ends the engine; what runs fails with `EngineStopped`. */
+  /** Ends the engine; running jobs fail with `EngineStopped`. */
   readonly stop: Effect.Effect<void>
   /** Fails with `EngineCrashed` when the engine dies; never succeeds. */
   readonly crashed: Effect.Effect<never, InferenceError>

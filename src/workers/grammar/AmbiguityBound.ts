@@ -1,12 +1,12 @@
 /**
- * Bounds in how many ways at once the beginning of an answer can be read.
+ * Limits the number of ways in which the beginning of an answer can be parsed at the same time.
  *
  * **Details**
  *
- * Of alternatives that are objects or lists, a reader of the text must keep all until it sees which one it is. Where
- * such alternatives nest in each other, the readings multiply, and in a recursive schema without end: llama.cpp would
- * take all of a machine's memory. Alternatives count as told apart when their first properties are required and have
- * different names, or the same name and no value in common.
+ * While a text is parsed, alternatives that are objects or lists stay open until the text decides between them. If such
+ * alternatives are nested, the open parses multiply, in a recursive schema without limit: llama.cpp would use all memory
+ * of the machine. Alternatives are distinguishable if their first properties are required and have different names, or the
+ * same name and no common value.
  */
 import type { Located } from "./JsonSchemaKeywords.ts"
 import { refuseAt } from "./JsonSchemaKeywords.ts"
@@ -14,10 +14,10 @@ import { refuseAt } from "./JsonSchemaKeywords.ts"
 /** Readings of one text. */
 const mostReadings = 256
 
-/** The first property of an alternative, as far as it tells the alternative from others. */
+/** The first property of an alternative, if it distinguishes the alternative. */
 export interface Mark {
   readonly name: string
-  /** JSON texts of the values that it can have; undefined, any. */
+  /** JSON texts of its possible values; undefined for any. */
   readonly values: ReadonlySet<string> | undefined
 }
 
@@ -28,22 +28,22 @@ const areApart = (a: Mark | undefined, b: Mark | undefined): boolean => {
 }
 
 /**
- * How many of the alternatives can begin alike.
+ * The most alternatives that can have the same beginning.
  *
- * @param marks of the alternatives that are objects; undefined for one that has none
+ * @param marks one per alternative that is an object; undefined if it has no distinguishing property
  * @param lists how many alternatives are lists
  */
-export const readingsOf = (marks: ReadonlyArray<Mark | undefined>, lists: number): number => {
+export const ambiguityOf = (marks: ReadonlyArray<Mark | undefined>, lists: number): number => {
   const alike = marks.filter((mark, index) => marks.some((other, at) => at !== index && !areApart(mark, other)))
   return Math.max(1, alike.length, lists)
 }
 
-/** Follows the values of a schema as they nest. */
+/** Tracks how the values of a schema are nested. */
 export interface Readings {
-  /** Whatever is entered before `leave` is within this value. */
+  /** Values entered before `leave` are inside this value. */
   readonly enter: (key: string, schema: Located) => void
   readonly leave: (readings: number) => void
-  /** Refuses a schema whose readings multiply beyond the limit. */
+  /** Refuses a schema whose ambiguity exceeds the limit. */
   readonly check: () => void
 }
 
@@ -53,7 +53,7 @@ interface Value {
   readings: number
 }
 
-export const makeReadings = (): Readings => {
+export const makeAmbiguityBound = (): Readings => {
   const values = new Map<string, Value>()
   const open: Array<Value> = []
   const counted = new Map<string, number>()

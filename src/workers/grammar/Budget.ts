@@ -1,38 +1,38 @@
 /**
- * How much work a grammar may take, over all of its schemas.
+ * The limit of the work that building one grammar may take, over all of its schemas.
  *
  * **Details**
  *
- * A grammar is made on the engine's thread, where every answer waits for it, out of schemas that may be hostile: each
- * part may be small, and the whole enormous. So every step whose number can multiply counts, and one sum is the limit
- * of a whole grammar, all tools together. A pattern that comes again costs nothing, since its automaton is kept.
+ * A grammar is built on the engine's thread, where every answer waits for it, from schemas that may be hostile: each part
+ * can be small and the product enormous. Every step whose number can multiply is counted, and one limit applies to the
+ * grammar with all of its tools. A repeated pattern costs nothing, since its automaton is kept.
  */
 import { refuse } from "../../domain/Job.ts"
 import { ofPattern } from "./PatternAutomaton.ts"
 import type { Automaton } from "./TextAutomaton.ts"
 
-/** Looks at a move of an automaton for a piece of the alphabet, or what takes as long: some tenths of a second. */
-export const mostWork = 5_000_000
+/** A step is one transition of an automaton for one piece of the alphabet, or similar work. The limit takes some tenths of a second. */
+export const mostSteps = 5_000_000
 
-export interface Work {
-  /** Counts, and refuses what is too much. */
-  readonly spend: (looks: number, path: string) => void
-  /** The texts in which a pattern is found. */
+export interface Budget {
+  /** Counts steps; refuses the schema at this path when the limit is exceeded. */
+  readonly spend: (steps: number, path: string) => void
+  /** The automaton of the texts that match a pattern. */
   readonly automatonOf: (pattern: string, path: string) => Automaton
   readonly spent: () => number
 }
 
 const tooMuch =
-  "takes too much work, with all that is before it in the request; use fewer or simpler patterns, enums " +
+  "takes too much work, together with the schemas before it in the request; use fewer or simpler patterns, enums " +
   "and alternatives, or fewer tools"
 
-export const makeWork = (): Work => {
+export const makeBudget = (): Budget => {
   const automata = new Map<string, Automaton>()
   let spent = 0
   const refuseAt = (path: string, message: string): never => refuse({ kind: "invalid_request", path, message })
-  const spend = (looks: number, path: string): void => {
-    spent += looks
-    if (spent > mostWork) refuseAt(path, tooMuch)
+  const spend = (steps: number, path: string): void => {
+    spent += steps
+    if (spent > mostSteps) refuseAt(path, tooMuch)
   }
   return {
     spend,
@@ -41,7 +41,7 @@ export const makeWork = (): Work => {
       const automaton = automata.get(pattern) ?? ofPattern(
         pattern,
         (message) => refuseAt(path, message),
-        (looks) => spend(looks, path)
+        (steps) => spend(steps, path)
       )
       automata.set(pattern, automaton)
       return automaton

@@ -13,7 +13,7 @@
  */
 import { refuse } from "../../domain/Job.ts"
 
-/** Code points from the first to the last, both among them. */
+/** Code points from the first to the last, inclusive. */
 export type CodeRange = readonly [first: number, last: number]
 
 /** One thing in a sequence: these characters, one character of a set, or a rule by its index. */
@@ -34,7 +34,7 @@ export interface Grammar {
   readonly rules: ReadonlyArray<Rule>
 }
 
-/** Symbols of a whole grammar: tens of milliseconds and a few megabytes in llama.cpp. */
+/** The most symbols of a grammar: tens of milliseconds and a few megabytes in llama.cpp. */
 const mostSymbols = 50_000
 
 export const text = (text: string): GrammarSymbol => ({ text })
@@ -43,21 +43,21 @@ export const chars = (...ranges: ReadonlyArray<CodeRange>): GrammarSymbol => ({ 
 
 /** Makes a grammar rule by rule. */
 export interface GrammarBuilder {
-  /** A rule out of its alternatives; without any, it matches nothing at all, not even the empty text. */
+  /** Adds a rule with these alternatives; without any, it matches nothing, not even the empty text. */
   readonly rule: (name: string, alternatives: ReadonlyArray<Sequence>) => GrammarSymbol
   /** A rule that others may refer to before it is defined. */
   readonly declare: (name: string) => {
     readonly symbol: GrammarSymbol
     readonly define: (alternatives: ReadonlyArray<Sequence>) => void
   }
-  /** The rule of this name, made when it is first asked for; it may refer to itself. */
+  /** The rule of this name, made at first use; it may refer to itself. */
   readonly shared: (name: string, alternatives: (self: GrammarSymbol) => ReadonlyArray<Sequence>) => GrammarSymbol
-  /** The grammar of one sequence, of which no rule is useless; undefined where no text fits. */
+  /** The grammar of one sequence, without useless rules; undefined if no text matches. */
   readonly build: (root: Sequence) => Grammar | undefined
 }
 
 /**
- * @param path what is too big when the grammar gets too big
+ * @param path the field that an error names if the grammar is too large
  */
 export const makeBuilder = (path: string): GrammarBuilder => {
   const rules: Array<{ readonly name: string; alternatives: ReadonlyArray<Sequence> }> = [{
@@ -123,7 +123,7 @@ const productiveOf = ({ rules }: Grammar): ReadonlySet<number> => {
 const isProductive = (sequence: Sequence, productive: ReadonlySet<number>): boolean =>
   sequence.every((symbol) => !("rule" in symbol) || productive.has(symbol.rule))
 
-/** The same grammar without what can never end or never be reached. */
+/** The same grammar without rules that cannot terminate or cannot be reached. */
 const usefulOf = (grammar: Grammar): Grammar | undefined => {
   const productive = productiveOf(grammar)
   if (!productive.has(0)) return undefined
@@ -134,7 +134,7 @@ const usefulOf = (grammar: Grammar): Grammar | undefined => {
     if (!newIndex.has(symbol.rule)) newIndex.set(symbol.rule, newIndex.size)
     return { rule: newIndex.get(symbol.rule)! }
   }
-  // The map grows while it is walked, and a Map's iteration sees what is added.
+  // Iteration over a Map includes entries that are added meanwhile.
   for (const index of newIndex.keys()) {
     const { alternatives, name } = grammar.rules[index]!
     kept.push({
@@ -167,7 +167,7 @@ const gbnfSymbol = (symbol: GrammarSymbol, rules: Grammar["rules"]): string => {
   return `[${ranges.join("")}]`
 }
 
-/** The grammar in llama.cpp's dialect of GBNF. */
+/** The grammar in llama.cpp's GBNF. */
 export const gbnfOf = ({ rules }: Grammar): string =>
   rules.map(({ alternatives, name }) => {
     const texts = alternatives.map((sequence) => sequence.map((symbol) => gbnfSymbol(symbol, rules)).join(" "))

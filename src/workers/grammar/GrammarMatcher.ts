@@ -1,30 +1,30 @@
 /**
- * Tells, piece by piece, whether a text can still become one of a grammar's.
+ * Checks, piece by piece, whether a text can become a text of a grammar.
  *
  * **Details**
  *
- * The matcher walks all readings of the text at once. A reading is a stack: where it stands in the rule that it is in,
- * and where each rule around that one goes on. Equal stacks are one object, and what a stack may read next is worked
- * out once for it, so that neither ambiguous nor empty rules multiply the work.
+ * The matcher follows all parses of the text at once. A parse is a stack: the position in the current rule, and the
+ * position after each enclosing rule. Equal stacks are one object, and the characters that a stack can read next are
+ * computed once, so that neither ambiguous nor empty rules multiply the work.
  *
- * Text may come as bytes, cut anywhere: of a character whose last bytes are not there yet, the matcher tells whether
- * any of the characters that it can become is allowed.
+ * Text may arrive as bytes, split anywhere: for an incomplete character, the matcher checks whether any of its possible
+ * completions is allowed.
  *
  * **Gotchas**
  *
- * A matcher remembers the stacks that it has seen: make one for each text.
+ * A matcher keeps the stacks of its text: make one for each text.
  */
 import type { CodeRange, Grammar } from "./Grammar.ts"
 
 /** Follows one text. */
 export interface Matcher {
-  /** Whether the text so far may go on with this piece. */
+  /** Whether the text so far can continue with this piece. */
   readonly allows: (piece: string | Uint8Array) => boolean
   /** Takes a piece that is allowed; one that is not leaves nothing that could follow. */
   readonly push: (piece: string | Uint8Array) => void
-  /** Whether the text so far is whole, so that it may end here. */
+  /** Whether the text so far is complete, so that it can end here. */
   readonly isComplete: () => boolean
-  /** Whether any character may follow. */
+  /** Whether any character can follow. */
   readonly canContinue: () => boolean
 }
 
@@ -43,16 +43,16 @@ interface Program {
 
 interface Stack {
   readonly at: number
-  /** Where to go on after this rule; undefined after the root. */
+  /** The position after this rule; undefined after the root. */
   readonly below: Stack | undefined
   readonly above: Map<number, Stack>
-  /** The stacks that come of this one without reading and stand before a character; worked out when first needed. */
+  /** The stacks that this one expands to without reading, each before a character; computed at first use. */
   readers: ReadonlyArray<Stack> | undefined
   /** Whether the text may end here; as `readers`. */
   isEnd: boolean
 }
 
-/** Every reading of the text so far. */
+/** Every parse of the text so far. */
 interface State {
   readonly readers: ReadonlySet<Stack>
   readonly isEnd: boolean
@@ -63,7 +63,7 @@ interface State {
 interface Partial {
   readonly value: number
   readonly missing: number
-  /** The least code point that may be spelt with so many bytes. */
+  /** The smallest code point that needs this many bytes. */
   readonly least: number
 }
 
@@ -106,7 +106,7 @@ const stackOn = (below: Stack, at: number): Stack => {
 const includes = (ranges: ReadonlyArray<CodeRange>, first: number, last: number): boolean =>
   ranges.some(([low, high]) => first <= high && last >= low)
 
-/** Bytes of UTF-8 that begin a character of several: how many follow, and what the first one says. */
+/** First bytes of UTF-8 characters with several bytes: how many follow, and the bits of the first one. */
 const beginPartial = (byte: number): Partial | undefined => {
   if (byte >= 0xc2 && byte <= 0xdf) return { value: byte & 0x1f, missing: 1, least: 0x80 }
   if (byte >= 0xe0 && byte <= 0xef) return { value: byte & 0x0f, missing: 2, least: 0x800 }
@@ -120,7 +120,7 @@ const rangeOf = ({ least, missing, value }: Partial): CodeRange => [
   (value + 1) * 64 ** missing - 1
 ]
 
-/** Reads characters in all ways that the grammar has. */
+/** Reads characters in all parses of the grammar. */
 const makeReader = (grammar: Grammar) => {
   const { starts, steps } = compile(grammar)
   // Below every stack, so that a text's end is a step like others.

@@ -3,7 +3,7 @@
  *
  * **Details**
  *
- * What a schema asks for and a grammar cannot give is refused by name, never left out. See
+ * A keyword that a grammar cannot express is refused by name, never ignored. See
  * `docs/structured-output.md` for what is supported, and `JsonSchemaGrammar` for how.
  *
  * **Example**
@@ -18,8 +18,8 @@
  */
 import type { OutputFormat, ToolChoice, ToolDefinition } from "../../domain/Job.ts"
 import { refuse } from "../../domain/Job.ts"
-import { makeWork } from "./Budget.ts"
-import type { Work } from "./Budget.ts"
+import { makeBudget } from "./Budget.ts"
+import type { Budget } from "./Budget.ts"
 import type { Grammar, GrammarBuilder, Sequence } from "./Grammar.ts"
 import { makeBuilder, text } from "./Grammar.ts"
 import { writeValue } from "./JsonSchemaGrammar.ts"
@@ -34,16 +34,16 @@ const nothingFits =
   "asks for what no value can be; look for bounds, types or required properties that exclude each other"
 
 /**
- * The JSON that a format asks for.
+ * The grammar of a format.
  *
  * Throws an `invalid_request` whose path begins with `format.schema`.
  */
-export const grammarOf = (format: OutputFormat, work: Work = makeWork()): Grammar => {
+export const grammarOf = (format: OutputFormat, budget: Budget = makeBudget()): Grammar => {
   const path = "format.schema"
   const builder = makeBuilder(path)
   if (format.type === "json_object") return builder.build(anyObject(builder))!
   const document = { schema: format.schema, path, via: [] }
-  const value = writeValue(builder, work, document)
+  const value = writeValue(builder, budget, document)
   return builder.build([value]) ?? refuseAt(path, nothingFits)
 }
 
@@ -51,24 +51,24 @@ const anObject = { type: "object" }
 
 const argumentsOf = (
   builder: GrammarBuilder,
-  work: Work,
+  budget: Budget,
   { parameters }: ToolDefinition,
   path: string
 ): Sequence => {
   if (parameters === undefined) return anyObject(builder)
   const document = { schema: parameters, path, via: [] }
-  return [writeValue(builder, work, document, { schema: anObject, path, via: [] })]
+  return [writeValue(builder, budget, document, { schema: anObject, path, via: [] })]
 }
 
 /**
- * One call of one of the tools, and nothing else: `<tool_call>`, the call as JSON on a line, `</tool_call>`.
+ * The grammar of exactly one tool call: `<tool_call>`, the call as JSON on a line, `</tool_call>`.
  *
  * Throws an `invalid_request` whose path begins with `tools` or `toolChoice`.
  */
 export const toolGrammar = (
   tools: ReadonlyArray<ToolDefinition>,
   choice: Extract<ToolChoice, "required" | object>,
-  work: Work = makeWork()
+  budget: Budget = makeBudget()
 ): Grammar => {
   const callable = [...tools.entries()].filter(([, { name }]) => choice === "required" || name === choice.name)
   if (callable.length === 0) {
@@ -81,12 +81,12 @@ export const toolGrammar = (
   const builder = makeBuilder("tools")
   const calls = callable.map(([index, tool]): Sequence => {
     const path = `tools[${index}].parameters`
-    // By itself first, to tell whose arguments are impossible.
+    // Each alone first, so that the error names the tool whose arguments are impossible.
     const alone = makeBuilder(path)
-    if (alone.build(argumentsOf(alone, work, tool, path)) === undefined) refuseAt(path, nothingFits)
+    if (alone.build(argumentsOf(alone, budget, tool, path)) === undefined) refuseAt(path, nothingFits)
     return [
       text(`<tool_call>\n{"name": ${JSON.stringify(tool.name)}, "arguments": `),
-      ...argumentsOf(builder, work, tool, path),
+      ...argumentsOf(builder, budget, tool, path),
       text("}\n</tool_call>")
     ]
   })

@@ -1,14 +1,14 @@
 /** Given values as a grammar, and which of them fit a shape. */
-import type { Work } from "./Budget.ts"
+import type { Budget } from "./Budget.ts"
 import type { GrammarBuilder, GrammarSymbol, Sequence } from "./Grammar.ts"
 import { text } from "./Grammar.ts"
 import type { Bound } from "./JsonNumbers.ts"
 import { isList, isRecord, refuseAt } from "./JsonSchemaKeywords.ts"
 import { colon, comma } from "./JsonText.ts"
-import type { Shape, TypeName } from "./MergedSchema.ts"
+import type { MergedSchema, TypeName } from "./MergedSchema.ts"
 import { accepts } from "./TextAutomaton.ts"
 
-/** How many characters from `from` on all of the texts have alike. */
+/** Number of characters, from `from` on, that all texts share. */
 const commonLength = (texts: ReadonlyArray<ReadonlyArray<string>>, from: number): number => {
   const [first, ...rest] = texts as [ReadonlyArray<string>, ...ReadonlyArray<ReadonlyArray<string>>]
   let at = from
@@ -16,17 +16,17 @@ const commonLength = (texts: ReadonlyArray<ReadonlyArray<string>>, from: number)
   return at - from
 }
 
-/** Looking at a text at one place, in looks at a state. */
+/** Steps to compare a text at one position. */
 const textWork = 10
 
 /**
- * One of these texts, from `from` on; what begins alike is written once, so that a reader follows one way only.
+ * One of these texts, from `from` on. Common beginnings are written once, so that a parser follows one way only.
  *
- * @param spend hears of looks
+ * @param spend counts steps
  */
 const oneOf = (
   builder: GrammarBuilder,
-  spend: (looks: number) => void,
+  spend: (steps: number) => void,
   texts: ReadonlyArray<ReadonlyArray<string>>,
   from = 0
 ): GrammarSymbol => {
@@ -68,19 +68,19 @@ const isAbove = (value: number, low: Bound | undefined): boolean =>
 const isBelow = (value: number, high: Bound | undefined): boolean =>
   high === undefined || value < high.value || (value === high.value && !high.exclusive)
 
-const fitsText = (value: string, { length, texts }: Shape): boolean => {
+const fitsText = (value: string, { length, texts }: MergedSchema): boolean => {
   const characters = Array.from(value).length
   return characters >= length.least && characters <= (length.most ?? Number.POSITIVE_INFINITY) &&
     texts.every((automaton) => accepts(automaton, value))
 }
 
-const isBare = ({ arrays, items, objects }: Shape): boolean =>
+const isBare = ({ arrays, items, objects }: MergedSchema): boolean =>
   items.least === 0 && items.most === undefined &&
   arrays.every((part) => part.items === undefined && part.prefix.length === 0) &&
   objects.every((part) => part.properties === undefined && part.additional === undefined && part.required.length === 0)
 
-/** Whether a value that is listed may stand, whatever else is asked of it. */
-const fits = (value: unknown, shape: Shape): boolean => {
+/** Whether a listed value satisfies the other constraints. */
+const fits = (value: unknown, shape: MergedSchema): boolean => {
   const type = typeOf(value)
   if (!shape.types.has(type) && !(type === "integer" && shape.types.has("number"))) return false
   if (typeof value === "number") return isAbove(value, shape.low) && isBelow(value, shape.high)
@@ -91,12 +91,12 @@ const fits = (value: unknown, shape: Shape): boolean => {
   return true
 }
 
-/** Any one of the shape's values that fits, as alternatives. */
+/** The listed values that fit, as alternatives. */
 export const literals = (
-  { builder, work }: { readonly builder: GrammarBuilder; readonly work: Work },
-  shape: Shape
+  { builder, budget }: { readonly builder: GrammarBuilder; readonly budget: Budget },
+  shape: MergedSchema
 ): ReadonlyArray<Sequence> => {
-  const spend = (looks: number) => work.spend(looks, shape.path)
+  const spend = (steps: number) => budget.spend(steps, shape.path)
   const values = shape.values!.filter((value) => {
     if (typeof value === "string") spend(value.length * shape.texts.length)
     return fits(value, shape)

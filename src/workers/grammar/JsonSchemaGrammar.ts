@@ -10,8 +10,8 @@
  * Schemas that must hold together are kept as lists, and a list that comes again, as in a recursive schema, is one rule.
  */
 import type { Mark } from "./AmbiguityBound.ts"
-import { makeReadings, readingsOf } from "./AmbiguityBound.ts"
-import type { Work } from "./Budget.ts"
+import { ambiguityOf, makeAmbiguityBound } from "./AmbiguityBound.ts"
+import type { Budget } from "./Budget.ts"
 import type { GrammarBuilder, GrammarSymbol, Sequence } from "./Grammar.ts"
 import { text } from "./Grammar.ts"
 import { literals } from "./JsonLiterals.ts"
@@ -20,9 +20,9 @@ import type { Located } from "./JsonSchemaKeywords.ts"
 import { refuseAt } from "./JsonSchemaKeywords.ts"
 import { stringOf } from "./JsonStrings.ts"
 import { anyNumber, anyString, anyValue, colon, comma } from "./JsonText.ts"
-import type { ArrayPart, ObjectPart, Shape, TypeName } from "./MergedSchema.ts"
-import { shapeOf } from "./MergedSchema.ts"
-import { casesOf } from "./SchemaAlternatives.ts"
+import type { ArrayPart, MergedSchema, ObjectPart, TypeName } from "./MergedSchema.ts"
+import { mergeSchemas } from "./MergedSchema.ts"
+import { schemaAlternatives } from "./SchemaAlternatives.ts"
 import { except, intersect, mostStates, ofLength } from "./TextAutomaton.ts"
 
 /** Values within values, where a schema is not recursive. */
@@ -36,10 +36,10 @@ type ValueOf = (schemas: ReadonlyArray<Located>) => GrammarSymbol
 interface Writer {
   readonly builder: GrammarBuilder
   readonly valueOf: ValueOf
-  readonly work: Work
+  readonly budget: Budget
 }
 
-const stringsOf = ({ builder, work }: Writer, { length, path, texts }: Shape): Sequence => {
+const stringsOf = ({ builder, budget }: Writer, { length, path, texts }: MergedSchema): Sequence => {
   const isFree = length.least === 0 && length.most === undefined
   if (isFree && texts.length === 0) return anyString(builder)
   if (Math.max(length.least, length.most ?? 0) >= mostStates) {
@@ -51,7 +51,7 @@ const stringsOf = ({ builder, work }: Writer, { length, path, texts }: Shape): S
   const [first, ...rest] = isFree ? texts : [...texts, ofLength(length.least, length.most)]
   const all = rest.reduce(
     (a, b) =>
-      intersect(a, b, (looks) => work.spend(looks, path)) ??
+      intersect(a, b, (steps) => budget.spend(steps, path)) ??
         refuseAt(path, "asks for too much of one string; ask for a shorter one"),
     first!
   )
@@ -60,7 +60,7 @@ const stringsOf = ({ builder, work }: Writer, { length, path, texts }: Shape): S
 
 const isDefined = <A>(value: A | undefined): value is A => value !== undefined
 
-/** Whether an object may have properties that nobody declared, and what they must be. */
+/** Whether an object can have undeclared properties, and their schema. */
 const othersOf = (parts: ReadonlyArray<ObjectPart>): ReadonlyArray<Located> | undefined => {
   const additional = parts.map((part) => part.additional).filter(isDefined)
   if (additional.some(({ schema }) => schema === false)) return undefined
@@ -72,11 +72,11 @@ const othersOf = (parts: ReadonlyArray<ObjectPart>): ReadonlyArray<Located> | un
   return isClosed ? undefined : schemas
 }
 
-/** What a property of this name must be. */
+/** The schemas of a property of this name. */
 const schemasOf = (parts: ReadonlyArray<ObjectPart>, name: string): ReadonlyArray<Located> =>
   parts.map((part) => part.properties?.get(name) ?? part.additional).filter(isDefined)
 
-/** What may follow the last declared property: others, where there may be any, and the end. */
+/** What can follow the last declared property: undeclared ones if allowed, and the end. */
 const tailOf = ({ builder, valueOf }: Writer, parts: ReadonlyArray<ObjectPart>, names: ReadonlyArray<string>) => {
   const others = othersOf(parts)
   if (others === undefined) return { after: text("}"), first: text("}") }
@@ -87,13 +87,13 @@ const tailOf = ({ builder, valueOf }: Writer, parts: ReadonlyArray<ObjectPart>, 
   return { after: symbol, first: builder.rule("others", [[...entry, symbol], [text("}")]]) }
 }
 
-const objectsOf = (writer: Writer, { objects, path }: Shape): Sequence => {
+const objectsOf = (writer: Writer, { objects, path }: MergedSchema): Sequence => {
   const { builder, valueOf } = writer
   const required = new Set(objects.flatMap((part) => part.required))
   const names = [...new Set([...objects.flatMap((part) => [...part.properties?.keys() ?? []]), ...required])]
   if (names.length > mostProperties) refuseAt(path, `has more than ${mostProperties} properties, which is the limit`)
   let { after, first } = tailOf(writer, objects, names)
-  // From the last to the first: what may follow is there before what it follows.
+  // From the last to the first, since each part needs the one that follows it.
   for (const name of names.toReversed()) {
     const member = [text(JSON.stringify(name)), ...colon(builder), valueOf(schemasOf(objects, name))]
     const skip = (rest: GrammarSymbol): ReadonlyArray<Sequence> => required.has(name) ? [] : [[rest]]
@@ -103,11 +103,11 @@ const objectsOf = (writer: Writer, { objects, path }: Shape): Sequence => {
   return [text("{"), first]
 }
 
-/** What an item at this place must be; undefined where there is none. */
+/** The schemas of the item at this index; undefined if there is none. */
 const itemOf = (parts: ReadonlyArray<ArrayPart>, index: number): ReadonlyArray<Located> =>
   parts.map((part) => part.prefix[index] ?? part.items).filter(isDefined)
 
-const arraysOf = ({ builder, valueOf }: Writer, { arrays, items }: Shape): Sequence => {
+const arraysOf = ({ builder, valueOf }: Writer, { arrays, items }: MergedSchema): Sequence => {
   const longest = Math.max(0, ...arrays.map((part) => part.prefix.length))
   const ends = arrays.filter((part) => !part.isOpen).map((part) => Math.max(part.prefix.length, items.least))
   const most = items.most === undefined && ends.length === 0 ? undefined : Math.min(...ends, items.most ?? Infinity)
@@ -131,7 +131,7 @@ const arraysOf = ({ builder, valueOf }: Writer, { arrays, items }: Shape): Seque
 
 const alternativesOf = (
   writer: Writer,
-  shape: Shape
+  shape: MergedSchema
 ): Readonly<Record<TypeName, () => ReadonlyArray<Sequence>>> => ({
   null: () => [[text("null")]],
   boolean: () => [[text("true")], [text("false")]],
@@ -145,7 +145,7 @@ const alternativesOf = (
   object: () => [objectsOf(writer, shape)]
 })
 
-const shapeAlternatives = (writer: Writer, shape: Shape): ReadonlyArray<Sequence> => {
+const shapeAlternatives = (writer: Writer, shape: MergedSchema): ReadonlyArray<Sequence> => {
   if (shape.values !== undefined) return literals(writer, shape)
   const write = alternativesOf(writer, shape)
   return [...shape.types].filter((type) => type !== "integer" || !shape.types.has("number")).flatMap((type) =>
@@ -153,13 +153,13 @@ const shapeAlternatives = (writer: Writer, shape: Shape): ReadonlyArray<Sequence
   )
 }
 
-/** What tells an object's shape from others. */
-const markOf = (shape: Shape, document: Located, work: Work): Mark | undefined => {
+/** The property that distinguishes an object from other alternatives. */
+const markOf = (shape: MergedSchema, document: Located, budget: Budget): Mark | undefined => {
   const { objects } = shape
   const name = objects.flatMap((part) => [...part.properties?.keys() ?? []])[0]
   if (name === undefined || !objects.some((part) => part.required.includes(name))) return undefined
-  const values = casesOf(schemasOf(objects, name), document, work).map((parts) =>
-    shapeOf(parts, shape.path, work).values
+  const values = schemaAlternatives(schemasOf(objects, name), document, budget).map((parts) =>
+    mergeSchemas(parts, shape.path, budget).values
   )
   return {
     name,
@@ -167,11 +167,11 @@ const markOf = (shape: Shape, document: Located, work: Work): Mark | undefined =
   }
 }
 
-const readingsOfShapes = (shapes: ReadonlyArray<Shape>, document: Located, work: Work): number => {
+const ambiguityOfShapes = (shapes: ReadonlyArray<MergedSchema>, document: Located, budget: Budget): number => {
   const open = shapes.filter(({ values }) => values === undefined)
   const objects = open.filter(({ types }) => types.has("object"))
-  return readingsOf(
-    objects.length < 2 ? [] : objects.map((shape) => markOf(shape, document, work)),
+  return ambiguityOf(
+    objects.length < 2 ? [] : objects.map((shape) => markOf(shape, document, budget)),
     open.filter(({ types }) => types.has("array")).length
   )
 }
@@ -189,13 +189,13 @@ const makeNumbering = () => {
 /** Writes the values that fit a document, to which its references point, and `more` schemas. */
 export const writeValue = (
   builder: GrammarBuilder,
-  work: Work,
+  budget: Budget,
   document: Located,
   ...more: ReadonlyArray<Located>
 ): GrammarSymbol => {
   const numberOf = makeNumbering()
   const known = new Map<string, GrammarSymbol>()
-  const readings = makeReadings()
+  const readings = makeAmbiguityBound()
   let level = 0
 
   const write = (schemas: ReadonlyArray<Located>, path: string): GrammarSymbol => {
@@ -203,10 +203,10 @@ export const writeValue = (
     const { define, symbol } = builder.declare("value")
     known.set(keyOf(schemas), symbol)
     level++
-    const shapes = casesOf(schemas, document, work).map((parts) => shapeOf(parts, path, work))
-    define(shapes.flatMap((shape) => shapeAlternatives({ builder, valueOf, work }, shape)))
+    const shapes = schemaAlternatives(schemas, document, budget).map((parts) => mergeSchemas(parts, path, budget))
+    define(shapes.flatMap((shape) => shapeAlternatives({ builder, valueOf, budget }, shape)))
     level--
-    readings.leave(readingsOfShapes(shapes, document, work))
+    readings.leave(ambiguityOfShapes(shapes, document, budget))
     return symbol
   }
 

@@ -3,11 +3,11 @@
  *
  * **Gotchas**
  *
- * A keyword that nobody knows is refused as well, since it may be a constraint that is misspelt.
+ * An unknown keyword is refused as well, since it may be a misspelt constraint.
  */
 import { refuse } from "../../domain/Job.ts"
 
-/** A schema and where it stands in the request. */
+/** A schema and its path in the request. */
 export interface Located {
   readonly schema: unknown
   readonly path: string
@@ -53,7 +53,7 @@ const annotations = new Set([
   "writeOnly"
 ])
 
-/** The type that a keyword speaks of: it says nothing about values of others. */
+/** The type that a keyword constrains; values of other types are not constrained. */
 export const typeOfKeyword: ReadonlyMap<string, string> = new Map(
   Object.entries({
     array: ["items", "maxItems", "minItems", "prefixItems", "uniqueItems"],
@@ -98,7 +98,7 @@ export const objectOf = (located: Located): SchemaObject => {
   return schema as SchemaObject
 }
 
-/** A keyword's value, which must be of this kind when it is there. */
+/** The value of a keyword, which must have this type if present. */
 export const readKeyword = <A>(
   located: Located,
   schema: SchemaObject,

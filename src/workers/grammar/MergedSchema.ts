@@ -1,8 +1,8 @@
 /**
- * What the parts of one case come to, when all must hold: the types that they have in common, the tighter of two
- * bounds, the automata that all must accept, the properties and items of all.
+ * Merges the parts of one alternative, which must all hold: their common types, the tighter of two bounds, the automata
+ * that all must accept, the properties and items of all.
  */
-import type { Work } from "./Budget.ts"
+import type { Budget } from "./Budget.ts"
 import type { Bound } from "./JsonNumbers.ts"
 import { isExact } from "./JsonNumbers.ts"
 import type { Located } from "./JsonSchemaKeywords.ts"
@@ -33,21 +33,21 @@ export interface Count {
   readonly most: number | undefined
 }
 
-/** One part's say about objects. */
+/** What one part requires of objects. */
 export interface ObjectPart {
   readonly properties: ReadonlyMap<string, Located> | undefined
   readonly required: ReadonlyArray<string>
   readonly additional: Located | undefined
 }
 
-/** One part's say about arrays. */
+/** What one part requires of arrays. */
 export interface ArrayPart {
   readonly prefix: ReadonlyArray<Located>
   readonly items: Located | undefined
   readonly isOpen: boolean
 }
 
-export interface Shape {
+export interface MergedSchema {
   readonly path: string
   readonly types: ReadonlySet<TypeName>
   /** Undefined, any. */
@@ -66,13 +66,13 @@ const isTypeName = (value: unknown): value is TypeName => (typeNames as Readonly
 const isTypes = (value: unknown): value is TypeName | ReadonlyArray<TypeName> =>
   isTypeName(value) || (isFilledList(value) && value.every(isTypeName))
 
-/** The types that a part allows; undefined where it does not say. */
+/** The types that a part allows; undefined for any. */
 const typesOf = (part: Part): ReadonlySet<TypeName> | undefined => {
   const types = readKeyword(part, part.schema, "type", isTypes, `one of ${typeNames.join(", ")}, or a list of them`)
   return types === undefined ? undefined : new Set(typeof types === "string" ? [types] : types)
 }
 
-/** `number` holds `integer`, and nothing else holds another. */
+/** `number` includes `integer`; no other type includes another. */
 const commonTypes = (a: ReadonlySet<TypeName>, b: ReadonlySet<TypeName>): ReadonlySet<TypeName> => {
   const common = new Set(typeNames.filter((type) => a.has(type) && b.has(type)))
   if (!common.has("number") && (a.has("number") || b.has("number")) && (a.has("integer") || b.has("integer"))) {
@@ -98,12 +98,12 @@ const canonical = (value: unknown): string =>
       isRecord(part) ? Object.fromEntries(Object.entries(part).sort(([a], [b]) => a < b ? -1 : 1)) : part
   )
 
-/** Reading a listed value, and a character of its text, in looks. */
+/** Steps to read a listed value, and a character of its text. */
 const valueWork = 4
 const characterWork = 0.5
 
-/** @param spend hears of looks */
-const valuesOf = (parts: ReadonlyArray<Part>, spend: (looks: number) => void): ReadonlyArray<unknown> | undefined => {
+/** @param spend counts steps */
+const valuesOf = (parts: ReadonlyArray<Part>, spend: (steps: number) => void): ReadonlyArray<unknown> | undefined => {
   const keyOf = (value: unknown): string => {
     const key = canonical(value)
     spend(valueWork + Math.ceil(key.length * characterWork))
@@ -153,13 +153,13 @@ const countOf = (parts: ReadonlyArray<Part>, leastKeyword: string, mostKeyword: 
   return { least: Math.max(0, ...read(leastKeyword)), most: most.length === 0 ? undefined : Math.min(...most) }
 }
 
-const textsOf = (part: Part, work: Work): ReadonlyArray<Automaton> => {
+const textsOf = (part: Part, budget: Budget): ReadonlyArray<Automaton> => {
   const pattern = readKeyword(part, part.schema, "pattern", isString, "a text")
   const format = readKeyword(part, part.schema, "format", isString, "a text")
   const formatPattern = formatPatterns.get(format ?? "")
   return [
-    ...(pattern === undefined ? [] : [work.automatonOf(pattern, within(part.path, "pattern"))]),
-    ...(formatPattern === undefined ? [] : [work.automatonOf(formatPattern, within(part.path, "format"))])
+    ...(pattern === undefined ? [] : [budget.automatonOf(pattern, within(part.path, "pattern"))]),
+    ...(formatPattern === undefined ? [] : [budget.automatonOf(formatPattern, within(part.path, "format"))])
   ]
 }
 
@@ -205,7 +205,7 @@ const isWhole = (part: Part): boolean => {
   return divisor !== undefined && (divisor === 1 || unsupported(part, "multipleOf", "is supported as 1 only"))
 }
 
-/** Reading a part's keywords, and each of what they name, in looks. */
+/** Steps to read a part's keywords, and each value that they list. */
 const partWork = 100
 const entryWork = 20
 
@@ -213,9 +213,9 @@ const entriesOf = ({ schema: { prefixItems, properties, required } }: Part): num
   [prefixItems, required].reduce<number>((sum, list) => sum + (isList(list) ? list.length : 0), 0) +
   (isRecord(properties) ? Object.keys(properties).length : 0)
 
-/** The shape of one case; a contradiction within it may leave nothing that fits. */
-export const shapeOf = (parts: ReadonlyArray<Part>, path: string, work: Work): Shape => {
-  const spend = (looks: number) => work.spend(looks, path)
+/** Merges one alternative. A contradiction can leave no value that fits. */
+export const mergeSchemas = (parts: ReadonlyArray<Part>, path: string, budget: Budget): MergedSchema => {
+  const spend = (steps: number) => budget.spend(steps, path)
   for (const part of parts) spend(partWork + entriesOf(part) * entryWork)
   const types = new Set(allTypes(parts))
   if (parts.some(isWhole) && types.delete("number")) types.add("integer")
@@ -227,7 +227,7 @@ export const shapeOf = (parts: ReadonlyArray<Part>, path: string, work: Work): S
     low: boundOf(parts, "minimum", "exclusiveMinimum"),
     high: boundOf(parts, "maximum", "exclusiveMaximum"),
     length: countOf(parts, "minLength", "maxLength"),
-    texts: parts.flatMap((part) => textsOf(part, work)),
+    texts: parts.flatMap((part) => textsOf(part, budget)),
     objects: parts.map(objectPartOf),
     arrays: parts.map(arrayPartOf),
     items: countOf(parts, "minItems", "maxItems")

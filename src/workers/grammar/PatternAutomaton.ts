@@ -23,7 +23,7 @@ const tooBig = "takes too many states; use smaller repetitions, or fewer alterna
 
 type Refuse = (message: string) => never
 
-type Spend = (looks: number) => void
+type Spend = (steps: number) => void
 
 /** States and the moves out of each. */
 interface Net {
@@ -98,7 +98,7 @@ const piecesOf = (sets: ReadonlyArray<ReadonlyArray<CodeRange>>): ReadonlyArray<
 const holds = (set: ReadonlyArray<CodeRange>, [code]: CodeRange): boolean =>
   set.some(([first, last]) => first <= code && code <= last)
 
-/** Reading a character of a pattern, and reaching a state of its net, in looks. */
+/** Steps to read a character of a pattern, and to reach a state of its automaton. */
 const characterWork = 20
 const reachWork = 4
 
@@ -128,7 +128,7 @@ const readingOf = (moves: Net["moves"], spend: Spend) => {
 
 /**
  * @param refuse is told what is not supported
- * @param spend hears of looks at a move for a piece of the alphabet, and throws where they are too many
+ * @param spend counts steps, and throws if there are too many
  */
 export const ofPattern = (source: string, refuse: Refuse, spend: Spend = () => {}): Automaton => {
   spend(source.length * characterWork)

@@ -2,7 +2,7 @@
  * Spreads out the schemas of one value: `$ref` and `allOf` add schemas that must hold as well, `anyOf` and `oneOf` make a
  * case of each alternative.
  */
-import type { Work } from "./Budget.ts"
+import type { Budget } from "./Budget.ts"
 import type { Located, SchemaObject } from "./JsonSchemaKeywords.ts"
 import { isFilledList, isString, objectOf, readKeyword, refuseAt, unsupported, within } from "./JsonSchemaKeywords.ts"
 
@@ -11,13 +11,13 @@ export interface Part extends Located {
   readonly schema: SchemaObject
 }
 
-/** Schemas looked at for one value, over all its cases: alternatives of alternatives multiply. */
+/** Schemas visited for one value, over all its alternatives: nested alternatives multiply. */
 const mostLooks = 2000
 
-/** Looking at a schema, in looks at a state. */
-const schemaWork = 20
+/** Steps to visit a schema. */
+const stepsPerSchema = 20
 /** Each of its keywords. */
-const keywordWork = 4
+const stepsPerKeyword = 4
 
 const list = "a list that is not empty"
 
@@ -59,21 +59,21 @@ const isNothing = (from: Located, schema: SchemaObject): boolean => {
   return isAll || unsupported(from, "not", "is supported as \"not\": {} only")
 }
 
-const readSchema = (from: Located, work: Work): SchemaObject => {
+const readSchema = (from: Located, budget: Budget): SchemaObject => {
   const schema = objectOf(from)
-  work.spend(Object.keys(schema).length * keywordWork, from.path)
+  budget.spend(Object.keys(schema).length * stepsPerKeyword, from.path)
   return schema
 }
 
 /**
- * The cases of schemas that must all hold, each a list of parts that must all hold; none where nothing fits.
+ * The alternatives of schemas that must all hold. Each is a list of parts that must all hold; none if nothing fits.
  *
- * @param document what references point into
+ * @param document the schema that references refer to
  */
-export const casesOf = (
+export const schemaAlternatives = (
   schemas: ReadonlyArray<Located>,
   document: Located,
-  work: Work
+  budget: Budget
 ): ReadonlyArray<ReadonlyArray<Part>> => {
   const cases: Array<ReadonlyArray<Part>> = []
 
@@ -89,16 +89,16 @@ export const casesOf = (
     return [stepTo(from, target.schema, target.path), ...all]
   }
 
-  let looks = 0
-  const look = (times: number): void => {
-    looks += times
-    work.spend(times * schemaWork, schemas[0]!.path)
-    if (looks > mostLooks) refuseAt(schemas[0]!.path, "combines too many alternatives; ask for fewer")
+  let steps = 0
+  const countStep = (times: number): void => {
+    steps += times
+    budget.spend(times * stepsPerSchema, schemas[0]!.path)
+    if (steps > mostLooks) refuseAt(schemas[0]!.path, "combines too many alternatives; ask for fewer")
   }
 
   const spread = (pending: ReadonlyArray<Located>, parts: ReadonlyArray<Part>): void => {
     const [first, ...rest] = pending
-    look(1)
+    countStep(1)
     if (first === undefined) {
       cases.push(parts)
       return
@@ -107,14 +107,14 @@ export const casesOf = (
       return first.schema === false ? undefined : spread(rest, parts)
     }
     if (first.schema === true) return spread(rest, parts)
-    const schema = readSchema(first, work)
+    const schema = readSchema(first, budget)
     if (isNothing(first, schema)) return
     const must = [...more(first, schema), ...rest]
     const choices = ["anyOf", "oneOf"].flatMap((keyword) => {
       const found = alternativesOf(first, schema, keyword)
       return found === undefined ? [] : [found]
     })
-    look(choices.reduce((product, { length }) => product * length, 1))
+    countStep(choices.reduce((product, { length }) => product * length, 1))
     const combined = choices.reduce<ReadonlyArray<ReadonlyArray<Located>>>(
       (before, choice) => choice.flatMap((one) => before.map((list) => [...list, one])),
       [[]]

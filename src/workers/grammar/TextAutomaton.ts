@@ -104,7 +104,7 @@ export const except = (words: ReadonlyArray<string>): Automaton => {
 export const intersect = (
   a: Automaton,
   b: Automaton,
-  spend: (looks: number) => void = () => {}
+  spend: (steps: number) => void = () => {}
 ): Automaton | undefined => {
   const states: Array<AutomatonState> = []
   const pairs: Array<readonly [number, number]> = [[0, 0]]

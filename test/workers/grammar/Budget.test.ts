@@ -2,18 +2,18 @@ import { assert } from "@effect/vitest"
 import * as fc from "fast-check"
 import { describe, it } from "vitest"
 import type { EngineFailure } from "../../../src/domain/Job.ts"
-import { makeWork, mostWork } from "../../../src/workers/grammar/Budget.ts"
+import { makeBudget, mostSteps } from "../../../src/workers/grammar/Budget.ts"
 import { grammarOf, toolGrammar } from "../../../src/workers/grammar/JsonGrammar.ts"
 import { examples } from "../../support/JsonSchemas.ts"
 
 /** What a schema's grammar takes, and why it is refused if it is. */
 const make = (schema: object) => {
-  const work = makeWork()
+  const budget = makeBudget()
   try {
-    grammarOf({ type: "json_schema", schema: schema as Record<string, unknown> }, work)
-    return { spent: work.spent(), failure: undefined }
+    grammarOf({ type: "json_schema", schema: schema as Record<string, unknown> }, budget)
+    return { spent: budget.spent(), failure: undefined }
   } catch (cause) {
-    return { spent: work.spent(), failure: cause as Extract<EngineFailure, { kind: "invalid_request" }> }
+    return { spent: budget.spent(), failure: cause as Extract<EngineFailure, { kind: "invalid_request" }> }
   }
 }
 
@@ -25,7 +25,7 @@ const objectOf = (count: number, schemaOf: (index: number) => object) => ({
 /** Many states, of which no rule is written: `c` is the only value, and does not fit. */
 const costly = (index: number) => ({ enum: ["c", index], pattern: `^(a|b)*a(a|b){8}${index}$` })
 
-describe("the work of a grammar", () => {
+describe("the budget of a grammar", () => {
   it.each<[name: string, schema: object, path: RegExp]>([
     ["patterns", objectOf(300, costly), /properties\.p\d+\.pattern$/],
     [
@@ -98,8 +98,8 @@ describe("the work of a grammar", () => {
     assert.match(failure!.message, /too much work.*fewer or simpler/)
     assert.match(failure!.path, path)
     // The step that went over the limit was the last.
-    assert.isAtLeast(spent, mostWork)
-    assert.isBelow(spent, 1.1 * mostWork)
+    assert.isAtLeast(spent, mostSteps)
+    assert.isBelow(spent, 1.1 * mostSteps)
   })
 
   it("is bounded over all tools", () => {
@@ -133,9 +133,9 @@ describe("the work of a grammar", () => {
       $defs: { at: { type: "string", format: "date-time" } }
     })
     assert.isUndefined(failure)
-    assert.isBelow(spent, mostWork / 5)
+    assert.isBelow(spent, mostSteps / 5)
     fc.assert(fc.property(examples, ({ schema }) => {
-      assert.isBelow(make(typeof schema === "object" && schema !== null ? schema : {}).spent, mostWork / 5)
+      assert.isBelow(make(typeof schema === "object" && schema !== null ? schema : {}).spent, mostSteps / 5)
     }))
   })
 })
