@@ -104,10 +104,13 @@ const options: { readonly [Tag in Reason["_tag"]]: (reason: Named<Tag>, names: E
 }
 
 /** The message, with the endpoint's name of the field instead of the core's. */
-const messageOf = (reason: Reason, { rename }: ErrorNames): string =>
-  reason._tag === "InvalidRequest" && reason.path !== undefined
-    ? `${rename(reason.path)}: ${reason.detail}`
-    : reason.message
+const messageOf = (reason: Reason, { rename }: ErrorNames): string => {
+  const path = "path" in reason ? reason.path : undefined
+  const { message } = reason
+  return path !== undefined && message.startsWith(`${path}: `)
+    ? `${rename(path)}${message.slice(path.length)}`
+    : message
+}
 
 /** @param names the field names of the endpoint */
 export const fromReason = (reason: Reason, names: ErrorNames): OpenAiError => {

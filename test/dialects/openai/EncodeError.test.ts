@@ -245,7 +245,8 @@ describe("OpenAiError", () => {
       assert.deepStrictEqual(OpenAiError.fromReason(reason, OpenAiFields.chatErrors), {
         status,
         headers,
-        body: { error: { message: reason.message, type, param, code } }
+        // The message has the dialect's name for the field.
+        body: { error: { message: reason.message.replace(/^topP(?=: )/, "top_p"), type, param, code } }
       })
     }
   )
