@@ -57,4 +57,12 @@ describe("documents", () => {
       if (anchor !== undefined) assert.include(anchorsIn(read(target)), anchor, `${link} in ${name}`)
     }
   })
+
+  it.each(documents)("%s names files that exist", (name) => {
+    const paths = read(name).matchAll(/`(?:src\/)?((?:domain|dialects|services|layers|workers|cli)\/[\w./-]+)`/g)
+    for (const [named, path] of paths) {
+      const found = ["", ".ts"].some((extension) => existsSync(join(root, "src", `${path}${extension}`)))
+      assert.isTrue(found, `${named} in ${name}`)
+    }
+  })
 })

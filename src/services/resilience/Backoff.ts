@@ -28,6 +28,7 @@ export const jitter = { least: 0.8, most: 1.2 } as const
 export const fromPolicy: MakeSchedule = ({ backoff: { capMs, factor, initialMs } }) =>
   Schedule.jittered(Schedule.min([Schedule.exponential(initialMs, factor), Schedule.spaced(capMs)]))
 
+/** Makes the schedules of backoff. */
 export class Backoff extends Context.Service<Backoff, {
   /** Called once for each request and deployment with a failed attempt. */
   readonly schedule: MakeSchedule
@@ -50,6 +51,7 @@ export interface Delays {
 
 type Step = Effect.Success<ReturnType<typeof Schedule.toStep<unknown, Reason, never, never>>>
 
+/** The delays of one request, in memory. */
 export const make = (makeSchedule: MakeSchedule, policy: Policy): Delays => {
   const steps = new Map<string, Step>()
   const stepOf = (deployment: string) =>
