@@ -35,7 +35,6 @@ const remaining = new Set<string>([
   "src/domain/Hashing.ts",
   "src/domain/HeaderValue.ts",
   "src/domain/HopLimit.ts",
-  "src/domain/JsonDepth.ts",
   "src/domain/Monotonic.ts",
   "src/domain/PlainText.ts",
   "src/layers/http/RoutingHeaders.ts",

@@ -100,6 +100,16 @@ const reasons = (decision: Decision): ReadonlyArray<string> => [
     : [`and ${decision.excludedCount - decision.excluded.length} more excluded`])
 ]
 
+const cooldowns = ({ cooldowns = [] }: Explanation): ReadonlyArray<string> =>
+  groups(
+    "Keys that wait",
+    groupBy(
+      cooldowns,
+      ({ retryAfterMs }) => [`the provider limited or rejected all keys; retry in ${span(retryAfterMs)}`],
+      ({ deployment }) => deployment
+    )
+  )
+
 type Lists = Plan["lists"]
 
 const others = ({ content, context }: Lists): ReadonlyArray<readonly [string, string]> => [
@@ -164,6 +174,7 @@ export const explained = (told: Explanation, everything: boolean): string => {
   return [
     ...answer(told),
     ...(everything || isNobody ? reasons(told.decision) : []),
+    ...(everything ? cooldowns(told) : []),
     ...(everything ? plan(told.plan) : [])
   ].join("\n")
 }

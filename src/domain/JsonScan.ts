@@ -11,7 +11,20 @@
  * It counts, and does not check: what is not JSON passes, and the parser refuses it.
  */
 import { Result } from "effect"
-import { mostLevels } from "./JsonDepth.ts"
+
+/** Objects and lists within each other: more than any schema has, fewer than a stack overflows from. */
+export const mostLevels = 500
+
+/** Without recursion, which is what the limit is for. */
+export const isNestedDeeper = (value: unknown, levels: number): boolean => {
+  let level: Array<object> = [{ value }]
+  for (let depth = 0; depth <= levels; depth++) {
+    level = level.flatMap((one) => Object.values(one) as Array<unknown>)
+      .filter((one): one is object => typeof one === "object" && one !== null)
+    if (level.length === 0) return false
+  }
+  return true
+}
 
 /** The most that a body may hold. */
 export interface Limits {

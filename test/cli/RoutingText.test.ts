@@ -69,7 +69,15 @@ describe("routing for a terminal", () => {
     for (const line of expected) assert.include(lines, line)
   })
 
-  it("says why where nobody can answer, asked to explain or not", () => {
+  it("lists the keys that wait, with the time until one is tried again", () => {
+    const cooldowns = [{ deployment: "chat#1", retryAfterMs: 42_000 }]
+    const lines = RoutingText.explained({ ...explanationOf(3), cooldowns }, true).split("\n").map((line) => line.trim())
+    const index = lines.indexOf("the provider limited or rejected all keys; retry in 42 s:")
+    assert.strictEqual(lines[index + 1], "chat#1")
+    assert.notInclude(RoutingText.explained({ ...explanationOf(3), cooldowns }, false), "keys")
+  })
+
+  it("gives the reasons where no deployment can answer, with and without --explain", () => {
     const { decision, plan, ...rest } = explanationOf(3)
     const text = RoutingText.explained({
       ...rest,

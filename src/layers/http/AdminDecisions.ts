@@ -6,6 +6,7 @@ import * as Bounded from "../../domain/Bounded.ts"
 import { keptDecisions } from "../../domain/Defaults.ts"
 import { InvalidRequest, make as failure } from "../../domain/InferenceError.ts"
 import * as Problems from "../../domain/Problem.ts"
+import { Providers } from "../../services/engines/Providers.ts"
 import { Registry } from "../../services/models/Registry.ts"
 import { DecisionLog } from "../../services/routing/DecisionLog.ts"
 import * as Explanation from "../../services/routing/Explanation.ts"
@@ -47,10 +48,12 @@ export const make = Effect.gen(function*() {
   const decisions = yield* DecisionLog
   const router = yield* Router
   const registry = yield* Registry
+  const providers = yield* Providers
   const explain = (asked: Explanation.ExplanationRequest) =>
     Explanation.explain(asked).pipe(
       Effect.provideService(Router, router),
-      Effect.provideService(Registry, registry)
+      Effect.provideService(Registry, registry),
+      Effect.provideService(Providers, providers)
     )
   return {
     latest: (limit = usualLimit) =>

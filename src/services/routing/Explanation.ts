@@ -8,9 +8,11 @@
  */
 import { Effect, Schema } from "effect"
 import { abilities } from "../../domain/EngineProtocol.ts"
+import * as Monotonic from "../../domain/Monotonic.ts"
 import { RoutingOptions } from "../../domain/RoutingOptions.ts"
 import type { RequiredCapability, RoutingRequest } from "../../domain/RoutingRequest.ts"
 import { name as cachedResponses } from "../cache/CachedResponses.ts"
+import { Providers } from "../engines/Providers.ts"
 import { Registry } from "../models/Registry.ts"
 import { Decision } from "./DecisionRecord.ts"
 import type { Route } from "./Route.ts"
@@ -60,7 +62,12 @@ export const Explanation = Schema.Struct({
   model: Schema.String,
   policy: Schema.String,
   decision: Decision,
-  plan: Plan
+  plan: Plan,
+  /** Remote deployments of the plan whose provider limited or rejected all keys: ms until a key is tried again. */
+  cooldowns: Schema.optionalKey(Schema.Array(Schema.Struct({
+    deployment: Schema.String,
+    retryAfterMs: Schema.Finite
+  })))
 }).annotate({ identifier: "RouteExplanation" })
 export type Explanation = typeof Explanation.Type
 
@@ -116,10 +123,25 @@ export const make = (
   }
 }
 
+/** The keys of the route's deployments that must not be used at the moment. */
+const cooldownsOf = (
+  { deployments, fallbacks: { content, context, ordinary } }: Route,
+  { keyCooldown }: Providers["Service"],
+  now: number
+): Explanation["cooldowns"] & {} => {
+  const all = new Map([...deployments, ...ordinary, ...context, ...content].map((one) => [one.id, one]))
+  return [...all.values()]
+    .map((one) => ({ deployment: one.id, retryAfterMs: keyCooldown(one, now) }))
+    .filter(({ retryAfterMs }) => retryAfterMs > 0)
+}
+
 /** Fails as `Router.preview` does. */
 export const explain = Effect.fnUntraced(function*(request: ExplanationRequest) {
   const router = yield* Router
   const registry = yield* Registry
+  const providers = yield* Providers
   const model = request.model ?? registry.models()[0]!.name
-  return make(yield* Effect.fromResult(router.preview(routingRequestOf(request, model))))
+  const route = yield* Effect.fromResult(router.preview(routingRequestOf(request, model)))
+  const cooldowns = cooldownsOf(route, providers, yield* Monotonic.now)
+  return { ...make(route), ...(cooldowns.length === 0 ? {} : { cooldowns }) } satisfies Explanation
 })

@@ -1,7 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schema } from "effect"
 import { defaults } from "../../../src/domain/RoutingPolicy.ts"
+import * as Providers from "../../../src/services/engines/Providers.ts"
 import { Inference } from "../../../src/services/inference/Inference.ts"
+import { make as makeRegistry, Registry } from "../../../src/services/models/Registry.ts"
 import * as Explanation from "../../../src/services/routing/Explanation.ts"
 import { Router } from "../../../src/services/routing/Router.ts"
 import type { Setting } from "../../support/Routing.ts"
@@ -49,6 +51,19 @@ describe("an explanation", () => {
       assert.strictEqual((yield* explained).plan.lists.ordinary[0], next)
       assert.strictEqual(yield* answeredBy, next)
     }).pipe(Effect.provide(world(settingOf("round-robin")).layer)))
+
+  it.effect("lists the deployments of the plan whose keys wait", () =>
+    Effect.gen(function*() {
+      const { cooldowns } = yield* Explanation.explain({ model: "a" })
+      assert.deepStrictEqual(cooldowns, [{ deployment: "a#0", retryAfterMs: 42_000 }])
+    }).pipe(
+      Effect.provideService(
+        Providers.Providers,
+        { ...Providers.none, keyCooldown: ({ id }) => id === "a#0" ? 42_000 : 0 }
+      ),
+      Effect.provideService(Registry, makeRegistry([])),
+      Effect.provide(world(settingOf("quality")).layer)
+    ))
 
   it("reads a prompt as engines see it: after no tools, as one message", () => {
     const request = Explanation.routingRequestOf({ prompt: "Hello", needs: ["tools"], maxTokens: 5 }, "a")
