@@ -1,5 +1,5 @@
 /**
- * The front door: one request in, one answer out, whoever gives it.
+ * Requests, events and answers of inference.
  *
  * **Details**
  *
@@ -68,7 +68,7 @@ export const Tool = Schema.Struct({
 })
 export type Tool = typeof Tool.Type
 
-/** Whether the model calls a tool: as it likes, never, always, or this one. */
+/** Whether the model calls a tool: by its own choice, never, always, or the named one. */
 export const ToolChoice = Schema.Union([
   Schema.Literals(["auto", "none", "required"]),
   Schema.Struct({ name: Schema.NonEmptyString })
@@ -80,7 +80,7 @@ export const Format = Schema.Union([
   Schema.Struct({ type: Schema.Literal("json_schema"), schema: JsonObject })
 ])
 
-/** Who goes first among the waiting; waiting makes up for it in time. */
+/** The order in the queue; priority increases with the time waited. */
 export const Priority = Schema.Literals(["low", "normal", "high"])
 export type Priority = typeof Priority.Type
 
@@ -89,9 +89,9 @@ export const maxSeed = 2 ** 32 - 1
 
 const within = (minimum: number, maximum: number) => Schema.isBetween({ minimum, maximum })
 
-/** How a caller stands among others, and what he wants of the model afterwards. */
+/** The caller's place in the queue, and how long the model stays loaded. */
 const standing = {
-  /** Whose request it is: slots go round among tenants; default "". */
+  /** The tenant of the request: slots are shared fairly among tenants; default "". */
   tenant: Schema.optional(Schema.String),
   /** Default `normal`. */
   priority: Schema.optional(Priority),
@@ -100,7 +100,7 @@ const standing = {
    * `Duration.infinity` keeps it; default the deployment's `idleUnload`.
    */
   keepAlive: Schema.optional(Schema.Duration),
-  /** Routing otherwise than configured. */
+  /** Routing options that override the configuration. */
   route: Schema.optional(RoutingOptions)
 }
 
@@ -111,12 +111,12 @@ export const LogitBias = Schema.Record(Schema.String, Schema.Finite.check(within
   )
 )
 
-/** What a caller asks for. */
+/** A chat request. */
 export const Request = Schema.Struct({
   /** A model's name, as `Registry` lists them. */
   model: Schema.NonEmptyString,
   messages: Messages,
-  /** The assistant's text so far, which the answer goes on with and does not repeat; default none. Not with `format`. */
+  /** The assistant's text so far, which the answer continues without repeating it; default none. Not with `format`. */
   assistantPrefix: Schema.optional(Schema.NonEmptyString),
   /** 0 is greedy; default 1. */
   temperature: Schema.optional(Schema.Finite.check(within(0, 2))),
@@ -124,19 +124,19 @@ export const Request = Schema.Struct({
   topP: Schema.optional(Schema.Finite.check(within(0, 1))),
   /** The same seed, options and prompt give the same answer; default random. */
   seed: Schema.optional(Schema.Int.check(within(0, maxSeed))),
-  /** Only the so many likeliest tokens; default all. */
+  /** Samples from this many most likely tokens; default all. */
   topK: Schema.optional(Schema.Int.check(within(1, 1_000_000))),
-  /** Only tokens at least this likely, as a share of the likeliest; default 0, all. */
+  /** The minimum probability of a token, relative to the most likely one; default 0, all. */
   minP: Schema.optional(Schema.Finite.check(within(0, 1))),
-  /** Divides the logits of tokens that the answer has already; default 1. */
+  /** Divides the logits of tokens that are in the answer already; default 1. */
   repeatPenalty: Schema.optional(Schema.Finite.check(within(0.01, 10))),
-  /** Taken off the logit of a token that the answer has already; default 0. */
+  /** Subtracted from the logit of a token that is in the answer already; default 0. */
   presencePenalty: Schema.optional(Schema.Finite.check(within(-2, 2))),
-  /** Taken off the logit of a token for each time that the answer has it; default 0. */
+  /** Subtracted from the logit of a token for each occurrence in the answer; default 0. */
   frequencyPenalty: Schema.optional(Schema.Finite.check(within(-2, 2))),
   /** Added to the logits of tokens, by token id; -100 never chooses one; default none. */
   logitBias: Schema.optional(LogitBias),
-  /** The most tokens to generate; default as many as the context window has room for. */
+  /** Maximum number of generated tokens; default the rest of the context window. */
   maxTokens: Schema.optional(Schema.Int.check(within(1, 1_000_000))),
   /** The answer ends before the first of these; default none. */
   stop: Schema.optional(Schema.Array(Schema.NonEmptyString)),
@@ -144,13 +144,13 @@ export const Request = Schema.Struct({
   tools: Schema.optional(Schema.Array(Tool)),
   /** Default `auto`. */
   toolChoice: Schema.optional(ToolChoice),
-  /** Whether an answer may have several calls; default true. */
+  /** Whether an answer may have several tool calls; default true. */
   parallelToolCalls: Schema.optional(Schema.Boolean),
   /** Default any text. */
   format: Schema.optional(Format),
-  /** Tell each token's log-probability and those of so many of the likeliest; default none. */
+  /** Returns the log-probability of each token and of this many most likely alternatives; default none. */
   logprobs: Schema.optional(Schema.Int.check(within(0, 20))),
-  /** The caller's own request, which a provider of its dialect is sent; default none. */
+  /** The caller's own request, which is sent to a provider of the same dialect; default none. */
   source: Schema.optional(Source),
   ...standing
 }).check(
@@ -162,7 +162,7 @@ export const Request = Schema.Struct({
 )
 export type Request = typeof Request.Type
 
-/** A request, checked; throws where the types could not tell. */
+/** Validates a request; throws if it is invalid. */
 export const request = (input: Request): Request => Schema.decodeSync(Request)(input)
 
 const Texts = Schema.Array(Schema.String).check(Schema.isMinLength(1))
@@ -178,7 +178,7 @@ export const EmbedRequest = Schema.Struct({
 })
 export type EmbedRequest = typeof EmbedRequest.Type
 
-/** Documents to order by how well they answer a query. */
+/** Documents to rank by their relevance to a query. */
 export const RerankRequest = Schema.Struct({
   model: Schema.NonEmptyString,
   query: Schema.String,
@@ -187,11 +187,11 @@ export const RerankRequest = Schema.Struct({
 })
 export type RerankRequest = typeof RerankRequest.Type
 
-/** Texts to give the labels of a model that has labels. */
+/** Texts to classify with the labels of the model. */
 export const ClassifyRequest = Schema.Struct({ model: Schema.NonEmptyString, inputs: Texts, ...standing })
 export type ClassifyRequest = typeof ClassifyRequest.Type
 
-/** A text, or a conversation with its template around it, to count or to see as tokens. */
+/** A text, or a conversation that the chat template is applied to, to tokenize. */
 export const TokenizeRequest = Schema.Struct({
   model: Schema.NonEmptyString,
   input: Schema.Union([
@@ -207,7 +207,7 @@ export const TokenizeRequest = Schema.Struct({
 })
 export type TokenizeRequest = typeof TokenizeRequest.Type
 
-/** A conversation whose prompt's tokens are to be counted, with its template around it. */
+/** A conversation whose prompt tokens are counted, with the chat template applied. */
 export const CountRequest = Schema.Struct({
   model: Schema.NonEmptyString,
   input: Schema.Struct({
@@ -274,23 +274,23 @@ export type Event =
     readonly native?: Native
   }
 
-/** Who answered, and after how many attempts. */
+/** Which deployment answered, and after how many attempts. */
 export interface By {
   /** Its id. */
   readonly deployment: string
-  /** Those that failed before it included. */
+  /** Including failed ones. */
   readonly attempts: number
-  /** The id of the record that says why: see `Decisions`. */
+  /** The id of the decision record: see `DecisionLog`. */
   readonly decision: string
 }
 
-/** An answer that has begun: its first event is there. Who goes on with it is told by `handoff`. */
+/** An answer whose first event has arrived. A `handoff` event names a deployment that continues it. */
 export interface Opened extends By {
   /** To be read once, within the scope that it was opened in. */
   readonly events: Stream.Stream<Event, InferenceError>
 }
 
-/** A whole answer. */
+/** A complete answer. */
 export interface Answer extends By {
   readonly text: string
   /** The model's reasoning, where the provider sends it. */
@@ -307,7 +307,7 @@ export interface Answer extends By {
   readonly native?: ReadonlyArray<Native>
 }
 
-/** One vector an input, in their order. */
+/** One vector for each input, in order. */
 export interface Embeddings extends By {
   readonly vectors: ReadonlyArray<Float32Array>
   readonly promptTokens: number
@@ -315,23 +315,23 @@ export interface Embeddings extends By {
   readonly native?: Native
 }
 
-/** A score from 0 to 1 a document, in their order. */
+/** A score from 0 to 1 for each document, in order. */
 export interface Reranking extends By {
   readonly scores: ReadonlyArray<number>
   readonly promptTokens: number
 }
 
-/** One input's labels each, in their order. */
+/** The labels of each input, in order. */
 export interface Classifications extends By {
   readonly classifications: ReadonlyArray<Classification>
 }
 
-/** A text's tokens, by the model's own numbers. */
+/** The token ids of a text. */
 export interface Tokens extends By {
   readonly tokens: ReadonlyArray<number>
 }
 
-/** How many tokens a prompt has. */
+/** The number of tokens in a prompt. */
 export interface Count extends By {
   readonly promptTokens: number
 }

@@ -80,40 +80,40 @@ export class ContextLengthExceeded extends Schema.TaggedError<ContextLengthExcee
   }
 }
 
-/** Too many wait already; `retryAfterMs` is when a place may be free. */
+/** The queue of the deployment is full. */
 export class QueueFull extends Schema.TaggedError<QueueFull>()("QueueFull", {
   deployment: Schema.String,
   limit: Schema.Int,
   retryAfterMs: Schema.Finite
 }) {
   override get message(): string {
-    return `${this.limit} requests wait for "${this.deployment}" already, which is the limit. ` +
-      `Try again in ${Math.ceil(this.retryAfterMs / 1000)} s.`
+    return `The queue of "${this.deployment}" is full (limit: ${this.limit} requests). ` +
+      `Retry in ${Math.ceil(this.retryAfterMs / 1000)} s.`
   }
 }
 
-/** Memory is short, and requests of low priority are refused until it is not. */
+/** Memory is short: requests with low priority are rejected. */
 export class Overloaded extends Schema.TaggedError<Overloaded>()("Overloaded", {
   retryAfterMs: Schema.Finite
 }) {
   override get message(): string {
-    return `Memory is short, and requests of low priority are refused meanwhile. ` +
-      `Try again in ${Math.ceil(this.retryAfterMs / 1000)} s, or with another priority.`
+    return `Memory is short: requests with low priority are rejected. ` +
+      `Retry in ${Math.ceil(this.retryAfterMs / 1000)} s, or with a higher priority.`
   }
 }
 
-/** The engine crashed more often than it is started again; nobody tries it before `retryAfterMs`. */
+/** The engine crashed and all restarts have failed; the next attempt is after `retryAfterMs`. */
 export class DeploymentDown extends Schema.TaggedError<DeploymentDown>()("DeploymentDown", {
   deployment: Schema.String,
   detail: Schema.String,
   retryAfterMs: Schema.Finite
 }) {
   override get message(): string {
-    return `"${this.deployment}" is down: ${this.detail} It is tried again in ${Math.ceil(this.retryAfterMs / 1000)} s.`
+    return `"${this.deployment}" is down: ${this.detail} Retry in ${Math.ceil(this.retryAfterMs / 1000)} s.`
   }
 }
 
-/** The model does not fit the memory there is; both are in bytes. */
+/** The model does not fit in memory; both figures are in bytes. */
 export class InsufficientMemory extends Schema.TaggedError<InsufficientMemory>()("InsufficientMemory", {
   deployment: Schema.String,
   neededBytes: Schema.Finite,
@@ -126,13 +126,15 @@ export class InsufficientMemory extends Schema.TaggedError<InsufficientMemory>()
   }
 }
 
-/** The engine gave no sign for so long that it was given up. */
+/** The engine made no progress for `afterMs` and was stopped. */
 export class EngineHung extends Schema.TaggedError<EngineHung>()("EngineHung", {
   deployment: Schema.String,
   afterMs: Schema.Finite
 }) {
   override get message(): string {
-    return `The engine of "${this.deployment}" made no progress for ${this.afterMs / 1000} s and was ended. Try again.`
+    return `The engine of "${this.deployment}" made no progress for ${
+      this.afterMs / 1000
+    } s and was stopped. Retry the request.`
   }
 }
 
@@ -146,7 +148,7 @@ export class ModelLoadFailed extends Schema.TaggedError<ModelLoadFailed>()("Mode
   }
 }
 
-/** The package an engine needs is not installed. */
+/** The package that the engine needs is not installed. */
 export class EngineMissing extends Schema.TaggedError<EngineMissing>()("EngineMissing", {
   deployment: Schema.String,
   packageName: Schema.String
@@ -157,7 +159,7 @@ export class EngineMissing extends Schema.TaggedError<EngineMissing>()("EngineMi
   }
 }
 
-/** The engine's thread or process died; the supervisor starts another. */
+/** The engine's thread or process ended; the supervisor restarts it. */
 export class EngineCrashed extends Schema.TaggedError<EngineCrashed>()("EngineCrashed", {
   deployment: Schema.String,
   detail: Schema.String
@@ -167,7 +169,7 @@ export class EngineCrashed extends Schema.TaggedError<EngineCrashed>()("EngineCr
   }
 }
 
-/** Troupe is being closed, and the request's engine with it; or an operator has stopped a load. */
+/** Troupe shuts down, or an operator stopped the load. */
 export class EngineStopped extends Schema.TaggedError<EngineStopped>()("EngineStopped", {
   deployment: Schema.String,
   /** What stopped the load that a `load` or `replace` waited for. */
@@ -180,12 +182,12 @@ export class EngineStopped extends Schema.TaggedError<EngineStopped>()("EngineSt
       case "replace":
         return `The load of "${this.deployment}" was stopped: another version of it is loaded instead.`
       default:
-        return `The engine of "${this.deployment}" was stopped before the answer was whole.`
+        return `The engine of "${this.deployment}" was stopped before the answer was complete.`
     }
   }
 }
 
-/** The engine lives and could not finish this request. */
+/** The engine runs, but could not complete this request. */
 export class EngineFailed extends Schema.TaggedError<EngineFailed>()("EngineFailed", {
   deployment: Schema.String,
   detail: Schema.String
@@ -195,18 +197,18 @@ export class EngineFailed extends Schema.TaggedError<EngineFailed>()("EngineFail
   }
 }
 
-/** The provider did not answer as it should: an error status, a broken connection, or what is no answer. */
+/** The provider failed: an error status, a broken connection, or an invalid answer. */
 export class UpstreamFailed extends Schema.TaggedError<UpstreamFailed>()("UpstreamFailed", {
   deployment: Schema.String,
   /**
-   * `network`: it could not be reached, or the connection broke before the answer began. `status`: an HTTP status that
-   * is none of success. `cut`: the answer ended before its end. `malformed`: what came is not the provider's dialect.
-   * `empty`: an answer without content. `too_large`: more than the configured bound. `redirect`: to another host.
+   * `network`: no connection, or it broke before the answer began. `status`: an HTTP error status. `cut`: the answer broke
+   * off. `malformed`: not the provider's dialect. `empty`: an answer without content. `too_large`: more than the configured
+   * limit. `redirect`: to another host.
    */
   kind: Schema.Literals(["network", "status", "cut", "malformed", "empty", "too_large", "redirect"]),
   /** The HTTP status, where there was one. */
   status: Schema.optionalKey(Schema.Int),
-  /** When the provider says to come back. */
+  /** The wait that the provider requests. */
   retryAfterMs: Schema.optionalKey(Schema.Finite),
   detail: Schema.String
 }) {
@@ -215,16 +217,16 @@ export class UpstreamFailed extends Schema.TaggedError<UpstreamFailed>()("Upstre
   }
 }
 
-/** The deployment, local or a provider's, took longer than it may. */
+/** The deployment, local or remote, exceeded a time limit. */
 export class UpstreamTimeout extends Schema.TaggedError<UpstreamTimeout>()("UpstreamTimeout", {
   deployment: Schema.String,
   /**
-   * What took too long. `queue`: until a loaded engine had a slot; `load`: a load of the model; `stall`: the time between
-   * two pieces of an answer.
+   * The phase whose limit was exceeded. `queue`: until a loaded engine granted a slot; `load`: the load of the model;
+   * `stall`: between two pieces of an answer.
    */
   phase: Schema.Literals(["queue", "load", "connect", "first_byte", "first_token", "stall", "total"]),
   afterMs: Schema.Finite,
-  /** The request itself set this limit, so that it says nothing of the deployment. */
+  /** The request set this limit: it does not count against the deployment. */
   byCaller: Schema.optionalKey(Schema.Boolean)
 }) {
   override get message(): string {
@@ -232,19 +234,19 @@ export class UpstreamTimeout extends Schema.TaggedError<UpstreamTimeout>()("Upst
   }
 }
 
-/** The provider takes no more requests for now (429). */
+/** The provider limits the rate of requests (429). */
 export class RateLimited extends Schema.TaggedError<RateLimited>()("RateLimited", {
   deployment: Schema.String,
-  /** When the provider says to come back. */
+  /** The wait that the provider requests. */
   retryAfterMs: Schema.optionalKey(Schema.Finite),
-  /** The provider was not called, since it limited all keys before. */
+  /** The provider was not called: the rate limit of every key is still in effect. */
   cached: Schema.optionalKey(Schema.Literal(true))
 }) {
   override get message(): string {
-    const when = this.retryAfterMs === undefined ? "" : ` Try again in ${Math.ceil(this.retryAfterMs / 1000)} s.`
+    const when = this.retryAfterMs === undefined ? "" : ` Retry in ${Math.ceil(this.retryAfterMs / 1000)} s.`
     return this.cached === true
-      ? `The provider of "${this.deployment}" was not called: it limited the rate of requests before.${when}`
-      : `The provider of "${this.deployment}" takes no more requests for now.${when}`
+      ? `The provider of "${this.deployment}" was not called: its rate limit is still in effect.${when}`
+      : `The provider of "${this.deployment}" limits the rate of requests (429).${when}`
   }
 }
 
@@ -269,15 +271,15 @@ export class AuthenticationFailed extends Schema.TaggedError<AuthenticationFaile
   }
 }
 
-/** The provider will not answer this, by its content policy. */
+/** The provider rejected the content by its policy. */
 export class ContentRefused extends Schema.TaggedError<ContentRefused>()("ContentRefused", {
   deployment: Schema.String,
   detail: Schema.String,
-  /** The answer that refuses, in parts, as a provider of the caller's dialect sent it: see `Source.Native`. */
+  /** The provider's refusal, in parts, as a provider of the caller's dialect sent it: see `Source.Native`. */
   answer: Schema.optionalKey(Schema.Array(Schema.Unknown))
 }) {
   override get message(): string {
-    return `The provider of "${this.deployment}" refuses the content: ${this.detail}`
+    return `The provider of "${this.deployment}" rejected the content: ${this.detail}`
   }
 }
 
@@ -350,7 +352,7 @@ export const Reason = Schema.Union([
 ])
 export type Reason = typeof Reason.Type
 
-/** One try at one deployment that failed. */
+/** A failed attempt at one deployment. */
 export const Attempt = Schema.Struct({
   deployment: Schema.String,
   reason: Reason,
@@ -361,9 +363,9 @@ export type Attempt = typeof Attempt.Type
 
 /** The one error of inference. */
 export class InferenceError extends Schema.TaggedError<InferenceError>()("InferenceError", {
-  /** Of several attempts, the last one's, or the one that says most to the caller. */
+  /** Of several attempts, the last call's reason, or the most useful one for the caller. */
   reason: Reason,
-  /** All tries that failed, in order, where there was more than one. */
+  /** All failed attempts in order, if there were several. */
   attempts: Schema.optionalKey(Schema.Array(Attempt)),
   /** The id of the record of the request's routing, where it came to that: see `Decisions`. */
   decision: Schema.optionalKey(Schema.String)

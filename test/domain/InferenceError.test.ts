@@ -22,7 +22,7 @@ const cases: ReadonlyArray<readonly [reason: InferenceError.Reason, figures: Rea
   [new InferenceError.QueueFull({ deployment: "tiny-chat#0", limit: 512, retryAfterMs: 2500 }), [
     "\"tiny-chat#0\"",
     "512",
-    "Try again in 3 s"
+    "Retry in 3 s"
   ]],
   [new InferenceError.Overloaded({ retryAfterMs: 30_000 }), ["30 s", "low priority"]],
   [new InferenceError.DeploymentDown({ deployment: "tiny-chat#0", detail: "Exit code 134.", retryAfterMs: 30_000 }), [
@@ -48,7 +48,7 @@ const cases: ReadonlyArray<readonly [reason: InferenceError.Reason, figures: Rea
     "5000 ms",
     "first token"
   ]],
-  [new InferenceError.RateLimited({ deployment: "far#0", retryAfterMs: 2500 }), ["\"far#0\"", "Try again in 3 s"]],
+  [new InferenceError.RateLimited({ deployment: "far#0", retryAfterMs: 2500 }), ["\"far#0\"", "Retry in 3 s"]],
   [new InferenceError.AuthenticationFailed({ deployment: "far#0", status: 401 }), [
     "\"far#0\"",
     "(401)",

@@ -5,7 +5,7 @@ import type { Caller } from "../../../src/domain/Caller.ts"
 import * as Policies from "../../../src/domain/Defaults.ts"
 import { HopCount } from "../../../src/domain/HopLimit.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
-import * as Embedder from "../../../src/services/inference/EmbeddingBatcher.ts"
+import * as EmbeddingBatcher from "../../../src/services/inference/EmbeddingBatcher.ts"
 import type { Models } from "../../../src/services/models/Models.ts"
 import * as Deployments from "../../support/Deployments.ts"
 
@@ -38,7 +38,7 @@ const stage = (borrow: Effect.Effect<void, InferenceError.InferenceError> = Effe
         })
       )
   } as Partial<Models["Service"]> as Models["Service"]
-  const embed = Embedder.make(models)
+  const embed = EmbeddingBatcher.make(models)
   const askAs = (caller: Caller, ...inputs: ReadonlyArray<string>) =>
     Effect.forkChild(embed({ deployment, caller, granted: () => {}, movedOn: () => false }, inputs))
   return { batches, standings, askAs, ask: (...inputs: ReadonlyArray<string>) => askAs({}, ...inputs) }
@@ -47,7 +47,7 @@ const stage = (borrow: Effect.Effect<void, InferenceError.InferenceError> = Effe
 const lengths = <E>(fiber: Fiber.Fiber<ReadonlyArray<{ readonly vector: Float32Array }>, E>) =>
   Effect.map(Fiber.join(fiber), (embeddings) => embeddings.map(({ vector }) => vector[0]))
 
-describe("Embedder", () => {
+describe("EmbeddingBatcher", () => {
   it.effect("begins at once where the engine has nothing to do, with all who ask in the same turn", () => {
     const { ask, batches } = stage()
     return Effect.gen(function*() {
@@ -170,7 +170,7 @@ describe("Embedder", () => {
           })
         })
     } as Partial<Models["Service"]> as Models["Service"]
-    const embed = Embedder.make(models)
+    const embed = EmbeddingBatcher.make(models)
     const ask = (name: string, count: number) => {
       const attempt = { deployment, caller: {}, granted: () => void granted.push(name), movedOn: () => moved === name }
       return Effect.forkChild(Effect.provideService(embed(attempt, [name]), HopCount, count))
