@@ -1,4 +1,4 @@
-/** What goes wrong, in the words of `effect/ai`. */
+/** Maps reasons to the errors of `effect/ai`. */
 import { Duration, Schema } from "effect"
 import { AiError } from "effect/ai"
 import type { InferenceError } from "../../domain/InferenceError.ts"
@@ -14,7 +14,7 @@ export const invalid = (method: string, description: string): AiError.AiError =>
 export const unsupported = (method: string, what: string): AiError.AiError =>
   invalid(method, `${what} is not supported by Troupe's engines.`)
 
-/** Who is to act on a reason: the caller, anyone later, or whoever runs the engine. */
+/** What resolves a reason: another request, a later attempt, or the operator. */
 const kinds: Readonly<Record<Reason["_tag"], "invalid" | "busy" | "internal">> = {
   InvalidRequest: "invalid",
   ModelNotFound: "invalid",

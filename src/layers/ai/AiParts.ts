@@ -3,8 +3,8 @@
  *
  * **Details**
  *
- * Every run of text or reasoning and every tool call is a part with an id and marks that begin and end it. A call is told twice, as
- * `effect/ai` wants it: its arguments as they come, and the call as a whole, which its handler runs on.
+ * Every run of text or reasoning and every tool call is a part with an id, a start and an end. A call is sent twice, as
+ * `effect/ai` requires: its arguments as they come, and the complete call for its handler.
  */
 import type { Array as Arr } from "effect"
 import { Effect, Stream } from "effect"
@@ -48,7 +48,7 @@ const unreadable = (method: string, name: string): AiError.AiError =>
     new AiError.ToolParameterValidationError({ toolName: name, description: "The arguments are not JSON." })
   )
 
-/** The call as a whole; undefined where the answer was cut within it, which nobody can run. */
+/** The complete call; undefined if the answer was cut within it. */
 const callPart = (
   method: string,
   call: ToolCall,
@@ -152,8 +152,8 @@ const makeEncoder = (method: string) => {
 }
 
 /**
- * A streamed answer's parts; what came together stays together. The first mark comes with the first event, since a plan
- * takes whatever comes for the beginning of an answer, after which it cannot fall back.
+ * A streamed answer's parts; events of one chunk stay in one chunk. The first start mark comes with the first event, because
+ * a plan cannot fall back after the first part.
  */
 export const fromEvents = <E>(
   method: string,

@@ -3,8 +3,8 @@
  *
  * **Details**
  *
- * What a model thought before is no part of what it said, and questions of approval are the program's own: both are
- * passed over. Files of users that are images become images; other files are refused.
+ * Reasoning of earlier answers and approval requests are left out. Image files of users become images; other files are
+ * rejected.
  */
 import { Array as Arr, Effect } from "effect"
 import type { AiError } from "effect/ai"

@@ -27,7 +27,7 @@ const closed = (schema: unknown): unknown => {
     : inner
 }
 
-/** Keywords whose values are no schemas. */
+/** Keywords whose values are not schemas. */
 const literal = new Set(["const", "enum", "default", "examples"])
 
 /** The schemas as the model sees them; the program's own decode what it answers. */

@@ -1,17 +1,16 @@
 /**
- * Images that requests name by URL, for providers that take bytes only.
+ * Fetches images by URL for providers that take bytes only.
  *
  * **Details**
  *
- * Whoever names a URL makes us call a host of his choice, so only hosts of the public Internet are called, save those
- * that the settings allow. A name is resolved once, all that it resolves to must be public, and the connection goes to
- * just these addresses. A redirect is followed on the same host only, and looked at like a first URL. Type, size and
- * time are bounded.
+ * A caller chooses the URL, so only public hosts are called, and those that the settings allow. A name is resolved once, all
+ * its addresses must be public, and the connection uses only these addresses. Redirects are followed on the same host only
+ * and checked like the first URL. Type, size and time are limited.
  *
  * **Gotchas**
  *
- * Refusals do not tell what a name resolves to, nor what a host answered beyond its status: callers must not learn about
- * our network by asking for images.
+ * Errors contain neither resolved addresses nor anything of a response but its status: they must not describe the private
+ * network to callers.
  */
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import { Duration, Effect, Result, Stream } from "effect"

@@ -3,7 +3,7 @@
  *
  * **Details**
  *
- * What is known of a deployment's keys outlives its engine, which may be unloaded when idle.
+ * The state of a deployment's keys outlives its engine, which may be unloaded when idle.
  */
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import type * as Undici from "@effect/platform-node/Undici"
