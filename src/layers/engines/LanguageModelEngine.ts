@@ -3,14 +3,12 @@
  *
  * **Details**
  *
- * Text, tools and formats go both ways. A format is answered by `generateObject`, which does not stream: its text comes
- * as one piece. Ending the stream or the engine interrupts the model's call,
- * as does a model that tells nothing for the deployment's `stallAfter`.
+ * Supports text, tools and formats. A format uses `generateObject`, which does not stream: its text is one piece. Ending
+ * the stream or the engine interrupts the model's call, as does silence of the model for the deployment's `stallAfter`.
  *
  * **Gotchas**
  *
- * Of tokens that the model does not count, and of `maxTokens` where its `configure` does not tell it, see
- * `LanguageModelEvents`.
+ * For tokens that the model does not count, and `maxTokens` without `configure`, see `LanguageModelEvents`.
  */
 import { Cause, Context, Data, Deferred, Duration, Effect, Option, Schema, Stream } from "effect"
 import type { AiError, LanguageModel } from "effect/ai"
@@ -38,8 +36,8 @@ const failed = ({ id }: Deployment, detail: string) =>
 
 const decodeReason = Schema.decodeUnknownOption(InferenceError.Reason)
 
-/** What a Troupe that is behind the model told, where it is as true of this deployment. */
-const told = ({ id, model }: Deployment, { reason }: AiError.AiError): InferenceError.Reason | undefined => {
+/** The reason of a Troupe behind the model, if it applies to this deployment. */
+const reasonOfTroupe = ({ id, model }: Deployment, { reason }: AiError.AiError): InferenceError.Reason | undefined => {
   const inner = Option.getOrUndefined(decodeReason("metadata" in reason ? reason.metadata["troupe"] : undefined))
   switch (inner?._tag) {
     case "ContextLengthExceeded": {
@@ -62,8 +60,8 @@ const told = ({ id, model }: Deployment, { reason }: AiError.AiError): Inference
   }
 }
 
-/** Whose mistake is the caller's. */
-const callers: ReadonlySet<AiError.AiErrorReason["_tag"]> = new Set([
+/** Errors that the caller caused. */
+const callerErrors: ReadonlySet<AiError.AiErrorReason["_tag"]> = new Set([
   "InvalidRequestError",
   "InvalidUserInputError",
   "UnsupportedSchemaError",
@@ -72,15 +70,15 @@ const callers: ReadonlySet<AiError.AiErrorReason["_tag"]> = new Set([
 ])
 
 const fromAiError = (deployment: Deployment, error: AiError.AiError): InferenceError.InferenceError => {
-  const reason = told(deployment, error)
+  const reason = reasonOfTroupe(deployment, error)
   if (reason !== undefined) return InferenceError.make(reason)
   const detail = error.reason.message.split("\n")[0]!
-  return callers.has(error.reason._tag)
+  return callerErrors.has(error.reason._tag)
     ? InferenceError.make(new InferenceError.InvalidRequest({ detail }))
     : failed(deployment, detail)
 }
 
-/** No part came for the deployment's `stallAfter`. */
+/** No part arrived for the deployment's `stallAfter`. */
 class Hung extends Data.TaggedError("Hung") {}
 
 const errorOf = (deployment: Deployment, error: AiError.AiError | Unanswered | Hung): InferenceError.InferenceError => {
@@ -96,7 +94,7 @@ const errorOf = (deployment: Deployment, error: AiError.AiError | Unanswered | H
   }
 }
 
-/** Refuses what cannot be said to the model. */
+/** Refuses what the model cannot be given. */
 const check = (
   generation: Generation,
   { configure }: Source,
@@ -117,7 +115,7 @@ const check = (
     : lacks(option, `the language model "${name}" is provided without \`configure\`, which sets it`)
 }
 
-/** `LanguageModel` without the types by which it tells known tools apart: here they come at run time. */
+/** `LanguageModel` without its static types of tools, which are known at run time only here. */
 interface Untyped {
   streamText(call: Call): Stream.Stream<Response.AnyPart, AiError.AiError>
   generateObject(
@@ -134,7 +132,7 @@ const isJson = (text: string): boolean => {
   }
 }
 
-/** An object that is begun and not ended was cut, which `generateObject` has no other word for. */
+/** An incomplete object was cut off at the token limit, which `generateObject` reports as an error. */
 const cutOff = (error: AiError.AiError): Effect.Effect<ReadonlyArray<Response.AnyPart>, AiError.AiError> => {
   const text = error.reason._tag === "StructuredOutputError" ? error.reason.responseText : ""
   if (!text.trimStart().startsWith("{") || isJson(text)) return Effect.fail(error)
@@ -157,8 +155,8 @@ const partsOf = Effect.fnUntraced(function*(model: Untyped, generation: Generati
 })
 
 /**
- * A model that dies or interrupts itself has failed: only the caller cancels. Where the caller interrupts, this is not run.
- * The defect's words may hold anything, so they go to the log.
+ * A model that ends in a defect or interrupts itself has failed: only the caller cancels, and then this does not run. The
+ * defect's message can contain anything, so it is only logged.
  */
 const withFailures = (deployment: Deployment, events: Stream.Stream<Event, InferenceError.InferenceError>) =>
   Stream.catchCauseIf(
@@ -182,10 +180,10 @@ const make = (
     yield* check(generation, source, { deployment: deployment.id, name })
     const parts = yield* partsOf(model as unknown as Untyped, generation)
     yield* Effect.acquireRelease(Effect.sync(() => retain?.()), (release) => Effect.sync(() => release?.()))
-    const lively = !Duration.isFinite(deployment.stallAfter)
+    const timed = !Duration.isFinite(deployment.stallAfter)
       ? parts
       : Stream.timeoutOrElse(parts, { duration: deployment.stallAfter, orElse: () => Stream.fail(new Hung()) })
-    return toEvents(generation, source.configure === undefined, lively).pipe(
+    return toEvents(generation, source.configure === undefined, timed).pipe(
       Stream.mapError((error) => errorOf(deployment, error)),
       Stream.provideContext(source.configure?.(generation) ?? Context.empty()),
       Stream.interruptWhen(Deferred.await(stopped))

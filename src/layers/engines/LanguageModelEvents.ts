@@ -1,15 +1,15 @@
 /**
- * What a `LanguageModel` answers, as an engine's events.
+ * Maps the answer of a `LanguageModel` to an engine's events.
  *
  * **Details**
  *
- * Thoughts, sources, files and what a provider's own tools did are no part of an answer here. Stop sequences and, where
- * the provider is not told it, `maxTokens` are seen to here; the answer ends there and the model is interrupted.
+ * Reasoning, sources, files and results of the provider's own tools are left out. Stop sequences are applied here, and
+ * `maxTokens` if the provider does not get it; the answer ends there and the model is interrupted.
  *
  * **Gotchas**
  *
- * A `LanguageModel` does not say how many tokens a piece has, nor must it say how many the whole had. Where it does not,
- * four bytes of text count as one token, a usual figure for English.
+ * A `LanguageModel` does not report the tokens of a piece, and may not report those of the answer. Without a report, four
+ * bytes of text count as one token, a common figure for English.
  */
 import { Data, Effect, Stream } from "effect"
 import type { Response } from "effect/ai"
@@ -19,10 +19,10 @@ import type { FinishReason, TokenUsage } from "../../domain/Job.ts"
 import { textOf } from "../../domain/Message.ts"
 import { makeStopMatcher } from "../../domain/StopMatcher.ts"
 
-/** The parts say that there is no answer, and why. */
+/** The parts contain no answer; `detail` is the reason. */
 export class Unanswered extends Data.TaggedError("Unanswered")<{ readonly detail: string }> {}
 
-/** Of a token that nobody counted. */
+/** Estimate for a token that the model does not count. */
 const bytesPerToken = 4
 
 const tokensOf = (bytes: number): number => Math.ceil(bytes / bytesPerToken)
@@ -61,15 +61,15 @@ const usageOf = (generation: Generation, bytes: number, told: Response.Usage | u
     promptTokens: prompt,
     completionTokens: total,
     cachedTokens: cacheRead,
-    // Many say 0 who do not know.
+    // Many models report 0 if they do not know.
     ...(reasoning === 0 ? {} : { reasoningTokens: reasoning })
   }
 }
 
 /**
- * Writes events up to the finish, which comes at the latest where there is no room for more.
+ * Writes events up to the finish, at the latest when the limit is reached.
  *
- * @param room bytes of text and arguments together
+ * @param room limit of text and arguments together, bytes
  */
 const makeWriter = (generation: Generation, room: number) => {
   let bytes = 0
@@ -84,7 +84,7 @@ const makeWriter = (generation: Generation, room: number) => {
     const usage = usageOf(generation, bytes, told)
     events.push({ type: "finish", reason, usage, ...(stop === undefined ? {} : { stop }) })
   }
-  /** The text as far as it fits, with the tokens that it makes whole. */
+  /** Writes the text as far as it fits, with the tokens that it completes. */
   const write = (text: string, eventOf: (text: string, tokens: number) => Event) => {
     if (text === "" || ended) return
     const kept = within(text, room - bytes)

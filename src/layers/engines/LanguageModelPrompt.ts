@@ -52,7 +52,7 @@ const assistantMessage = Effect.fnUntraced(function*(
   return { role: "assistant", content: [...texts, ...calls] }
 })
 
-/** Of a URL nobody knows which kind of image it is. */
+/** The media type of a URL is unknown. */
 const userContent = (content: Content): Prompt.UserMessageEncoded["content"] =>
   typeof content === "string" ? content : partsOf(content).map((part) => {
     if (part.type === "text") return part
@@ -98,20 +98,20 @@ const promptOf = (messages: ReadonlyArray<Message>): Effect.Effect<Prompt.Prompt
 const choiceOf = (choice: ToolChoice): LanguageModel.ToolChoice<string> =>
   typeof choice === "string" ? choice : { tool: choice.name }
 
-/** Tools without handlers: whoever asked runs them. */
+/** Tools without handlers: the caller runs them. */
 const toolkitOf = ({ tools = [] }: Generation): Toolkit.WithHandler<Record<string, Tool.Any>> => ({
   tools: Toolkit.make(
     ...tools.map(({ description, name, parameters = { type: "object" } }) =>
       Tool.dynamic(name, { description, parameters })
     )
   ).tools,
-  handle: () => Effect.die("Nobody calls a tool here.")
+  handle: () => Effect.die("A tool handler was called.")
 })
 
-/** What `LanguageModel` is called with. */
+/** The options of a call of `LanguageModel`. */
 export type Call = LanguageModel.GenerateTextOptions<Record<string, Tool.Any>>
 
-/** Calls of tools that nobody named are told as they are. */
+/** Calls of unknown tools are reported unchanged. */
 export const callOf = (generation: Generation): Effect.Effect<Call, InferenceError> =>
   Effect.map(promptOf(asked(generation).messages), (prompt) => ({
     prompt,
