@@ -147,7 +147,7 @@ describe("administration", () => {
       assert.strictEqual(response.status, 404)
       const { error } = await response.json() as { readonly error: { readonly code: string; readonly message: string } }
       assert.strictEqual(error.code, "not_found")
-      assert.strictEqual(error.message, `A model has no action "${action}". There are load, unload, reload.`)
+      assert.strictEqual(error.message, `Unknown action "${action}". Available actions: load, unload, reload.`)
     }
   })
 

@@ -1,5 +1,5 @@
 /**
- * Conversations and tools of the Anthropic dialect: what they mean, and what a schema cannot say of them. Pure.
+ * Conversations and tools of the Anthropic dialect: decoding, and checks that a schema cannot express. Pure.
  *
  * **Details**
  *
@@ -54,15 +54,15 @@ const contentOf = (
 const listed = <A>(path: string, blocks: ReadonlyArray<A>): ReadonlyArray<At<A>> =>
   blocks.map((block, index) => [block, `${path}[${index}]`])
 
-/** A failure is told as one, since messages have no other word for it. */
+/** A failed result begins with "Error:", since messages of the core have no field for it. */
 const resultOf = ([{ content, is_error, tool_use_id }, path]: At<Of<"tool_result">>): Placed => {
   const blocks = typeof content === "string" ? [{ type: "text" as const, text: content }] : content ?? []
   const failed: ReadonlyArray<At<Seen>> = is_error === true ? [[{ type: "text", text: "Error:" }, path]] : []
-  const { content: told, parts } = contentOf([...failed, ...listed(`${path}.content`, blocks).filter(isSeen)], "\n")
-  return { message: { role: "tool", content: told, toolCallId: tool_use_id }, path, parts }
+  const { content: decoded, parts } = contentOf([...failed, ...listed(`${path}.content`, blocks).filter(isSeen)], "\n")
+  return { message: { role: "tool", content: decoded, toolCallId: tool_use_id }, path, parts }
 }
 
-/** Blocks of other types are for deployments that speak the dialect: see `AnthropicExtra`. */
+/** Blocks of other types stay in `source`, for deployments of the dialect. */
 const isSeen = (entry: At<object>): entry is At<Seen> => {
   const [block] = entry
   if ("text" in block) return true
@@ -152,7 +152,7 @@ export const locate = (path: string, placed: ReadonlyArray<Placed>): string | un
 
 const isOwn = (tool: Anthropic.AnyTool): tool is Anthropic.Tool => "input_schema" in tool
 
-/** The caller's own; Anthropic's are for deployments that speak the dialect. */
+/** The caller's own tools; Anthropic's stay in `source`, for deployments of the dialect. */
 export const toolsOf = (tools: ReadonlyArray<Anthropic.AnyTool>): ReadonlyArray<Tool> =>
   tools.filter(isOwn).map(({ description, input_schema: parameters, name }) => ({
     name,
@@ -165,7 +165,7 @@ const choices = { auto: "auto", any: "required", none: "none" } as const
 export const choiceOf = (choice: Anthropic.ToolChoice): typeof ToolChoice.Type =>
   choice.type === "tool" ? { name: choice.name } : choices[choice.type]
 
-const speakers: Readonly<Record<string, ReadonlyArray<string>>> = {
+const rolesByType: Readonly<Record<string, ReadonlyArray<string>>> = {
   text: ["user", "assistant", "system"],
   image: ["user"],
   tool_result: ["user"],
@@ -181,7 +181,7 @@ const blockProblems = (
 ): ReadonlyArray<Problem> => {
   if (typeof content === "string") return []
   return listed(`${path}.content`, content).flatMap(([block, path]): ReadonlyArray<Problem> => {
-    if (Object.hasOwn(speakers, block.type) && !speakers[block.type]!.includes(role)) {
+    if (Object.hasOwn(rolesByType, block.type) && !rolesByType[block.type]!.includes(role)) {
       return [{
         path: `${path}.type`,
         expected: `A message of role ${role} may not have a block of type ${block.type}`
@@ -199,7 +199,7 @@ const isBeginning = (content: Anthropic.MessageParam["content"]): boolean =>
   typeof content === "string"
     ? content !== ""
     : content.every(({ type }) => type !== "tool_use") &&
-      content.some((block) => "text" in block ? block.text !== "" : !Object.hasOwn(speakers, block.type))
+      content.some((block) => "text" in block ? block.text !== "" : !Object.hasOwn(rolesByType, block.type))
 
 /** Of an answer that is begun for the model. */
 const begunProblems = (

@@ -18,15 +18,15 @@ import { choiceOf, conversationOf, locate, messageProblems, placed, toolProblems
 import * as FieldNames from "./FieldNames.ts"
 import * as Anthropic from "./Schema.ts"
 
-/** What a body asks for. */
-export interface Asked<Request> {
+/** A decoded body. */
+export interface DecodeResult<Request> {
   readonly request: Request
   /** The conversation with its places in the body. */
   readonly placed: ReadonlyArray<Placed>
 }
 
-/** A message asked for, and how to answer. */
-export interface MessagesCall extends Asked<Request> {
+/** A request for a message, and the form of its answer. */
+export interface MessagesCall extends DecodeResult<Request> {
   readonly stream: boolean
   /** Whether an answer may use more than one tool. */
   readonly parallelToolUse: boolean
@@ -125,10 +125,10 @@ export const decode = (json: unknown, caller: CallerIdentity = {}): Result.Resul
 export const decodeCount = (
   json: unknown,
   caller: CallerIdentity = {}
-): Result.Result<Asked<CountRequest>, InvalidRequest> =>
+): Result.Result<DecodeResult<CountRequest>, InvalidRequest> =>
   Result.map(Body.decode(json, countShape), (body) => {
     const conversation = placed(body)
-    // As a generation has it: tools that may not be used are not told to the model.
+    // As a generation has it: tools that must not be used are not sent to the model.
     const tools = body.tool_choice?.type === "none" ? [] : toolsOf(body.tools ?? [])
     return {
       request: {
@@ -142,7 +142,7 @@ export const decodeCount = (
   })
 
 /** The reason with the body's own path for what is wrong. */
-export const relocate = (reason: Reason, { placed, request }: Asked<Pick<Request, "source">>): Reason => {
+export const relocate = (reason: Reason, { placed, request }: DecodeResult<Pick<Request, "source">>): Reason => {
   const path = "path" in reason ? reason.path : undefined
   // Paths of unknown fields, and paths into their values, are those of the body already.
   const isOwn = (field: string) => path === field || path?.startsWith(`${field}.`)

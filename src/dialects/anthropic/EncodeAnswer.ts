@@ -7,8 +7,8 @@
  *
  * **Gotchas**
  *
- * How many tokens the prompt has is not known before the answer's end: `message_start` says 0, and `message_delta`, whose
- * figures are of the whole, says it. A part of a call that comes when another block is open has no place to go: the
+ * How many tokens the prompt has is not known before the answer's end: `message_start` has 0, and `message_delta`, whose
+ * figures are of the whole, has the number. A part of a call that comes when another block is open has no place to go: the
  * stream then ends with an error and not with `message_stop`.
  */
 import { Result } from "effect"
@@ -23,12 +23,12 @@ import * as AnthropicError from "./EncodeError.ts"
 import * as AnthropicNative from "./EncodeNative.ts"
 import type * as Anthropic from "./Schema.ts"
 
-/** What is said of an answer besides its content. */
+/** The fields of an answer besides its content. */
 export interface Envelope {
   /** The request's. */
   readonly id: string
   readonly model: string
-  /** Otherwise only an answer's first use of a tool is told. */
+  /** Otherwise an answer has only its first use of a tool. */
   readonly parallelToolUse: boolean
   /** Otherwise reasoning is left out. */
   readonly thinking: boolean
@@ -239,7 +239,7 @@ const mixed = "The engine mixed up the parts of several tool calls."
 
 const mixedUp = ({ id }: Envelope): string => encodeError(AnthropicError.make(500, mixed, id).body)
 
-/** What Anthropic's own events have said, which ours do not say again. */
+/** Anthropic's own events, whose content is not encoded again. */
 const makeNative = (envelope: Envelope, blocks: ReturnType<typeof makeBlocks>) => {
   let native = false
   return {
@@ -261,7 +261,7 @@ export const makeFrameEncoder = (envelope: Envelope): FrameEncoder => {
   const native = makeNative(envelope, blocks)
   let begun = false
   let lost = false
-  let told = 0
+  let tokens = 0
 
   const begin = (): string => {
     if (begun) return ""
@@ -290,13 +290,13 @@ export const makeFrameEncoder = (envelope: Envelope): FrameEncoder => {
   const writer = { begin, frameOf, isSaid: native.isSaid, nativeFrames }
   return {
     events(events) {
-      for (const event of events) if ("tokens" in event) told += event.tokens
+      for (const event of events) if ("tokens" in event) tokens += event.tokens
       return write(writer, events)
     },
     end,
     refuse({ answer, detail }) {
       const out = ((answer ?? []) as ReadonlyArray<Native>).map(nativeFrames).join("")
-      const usage = { ...nothing, completionTokens: told }
+      const usage = { ...nothing, completionTokens: tokens }
       return (out === "" ? begin() + close(refusal(detail), usage) : out) + end()
     }
   }

@@ -74,7 +74,7 @@ const options: { readonly [Tag in Reason["_tag"]]: (reason: Named<Tag>) => Optio
 const messageOf = (reason: Reason): string => {
   if (reason._tag === "InvalidRequest" && reason.path !== undefined) return `${reason.path}: ${reason.detail}`
   if (reason._tag !== "ContextLengthExceeded") return reason.message
-  // Anthropic's own words, by which clients know that they have to shorten the conversation.
+  // Anthropic's own text: clients recognize it and shorten the conversation.
   return reason.promptTokens === undefined || reason.contextWindow === undefined
     ? "prompt is too long: it does not fit the context window"
     : `prompt is too long: ${reason.promptTokens} tokens > ${reason.contextWindow} maximum`

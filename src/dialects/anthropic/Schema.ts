@@ -41,7 +41,7 @@ const ImageBlock = Schema.Struct({
   ...cached
 })
 
-/** An object of a type that is not among these: for deployments that speak this dialect. */
+/** An object of a type that is not among these: for deployments of this dialect. */
 const other = (...known: ReadonlyArray<string>) =>
   Schema.Struct({
     type: Schema.String.check(
@@ -80,7 +80,7 @@ const ToolResultBlock = Schema.Struct({
 const ThinkingBlock = Schema.Struct({ type: Schema.Literal("thinking") })
 const RedactedThinkingBlock = Schema.Struct({ type: Schema.Literal("redacted_thinking") })
 
-/** As documents, and what Anthropic's own tools were asked and found. */
+/** Documents, and uses and results of Anthropic's own tools. */
 const OtherBlock = other("text", "image", "tool_use", "tool_result", "thinking", "redacted_thinking")
 
 /** A part of a message in a request. */
@@ -121,9 +121,9 @@ const OtherTool = other("custom")
 export const AnyTool = Schema.Union([Tool, OtherTool])
 export type AnyTool = typeof AnyTool.Type
 
-/** What is asked of the answer's text. */
+/** Options of the answer's text. */
 export const OutputConfig = Schema.Struct({
-  /** `high` is Anthropic's default; others are for deployments that speak this dialect. */
+  /** `high` is Anthropic's default; others are for deployments of this dialect. */
   effort: nullable(Schema.String),
   /** The answer's text fits the schema. */
   format: nullable(Schema.Struct({
@@ -150,7 +150,7 @@ const prompt = {
   system: Schema.optionalKey(Schema.Union([Schema.String, Schema.Array(TextBlock)])),
   tools: Schema.optionalKey(Schema.Array(AnyTool).check(Schema.isMaxLength(mostTools))),
   tool_choice: Schema.optionalKey(ToolChoice),
-  /** Whether the model thinks, for deployments that speak this dialect. */
+  /** Whether the model thinks, for deployments of this dialect. */
   thinking: Schema.optionalKey(Schema.Struct({ type: Schema.String })),
   output_config: Schema.optionalKey(OutputConfig),
   ...cached,
@@ -169,7 +169,7 @@ const StopText = Schema.NonEmptyString.check(
   )
 )
 
-/** The body of `POST /v1/messages`. Other fields are for deployments that speak this dialect. */
+/** The body of `POST /v1/messages`. Other fields are for deployments of this dialect. */
 export const MessagesRequest = Schema.Struct({
   ...prompt,
   max_tokens: Schema.Int.check(within(1, 1_000_000)),
@@ -183,7 +183,7 @@ export const MessagesRequest = Schema.Struct({
     /** Whose request it is, unless it has a key. */
     user_id: nullable(Schema.String)
   })),
-  /** For deployments that speak this dialect: there is one tier elsewhere. */
+  /** For deployments of this dialect: there is one tier elsewhere. */
   service_tier: Schema.optionalKey(Schema.String)
 }).annotate({ identifier: "MessagesRequest" })
 export type MessagesRequest = typeof MessagesRequest.Type
@@ -278,7 +278,7 @@ export type ErrorBody = typeof ErrorBody.Type
 
 /** The data of a stream's events, each of which has its `type` as its name. */
 export const StreamEvent = Schema.Union([
-  /** Its usage is 0: the prompt's tokens are told with the last figures, in `message_delta`. */
+  /** Its usage is 0: the prompt's tokens are in the last figures, in `message_delta`. */
   Schema.Struct({ type: Schema.Literal("message_start"), message: Message }),
   Schema.Struct({ type: Schema.Literal("content_block_start"), index: Schema.Int, content_block: Block }),
   Schema.Struct({

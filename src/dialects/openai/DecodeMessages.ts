@@ -1,4 +1,4 @@
-/** Conversations and tools of the OpenAI dialect: what they mean, and what a schema cannot say of them. Pure. */
+/** Conversations and tools of the OpenAI dialect: decoding, and checks that a schema cannot express. Pure. */
 import type { Message, Request, Tool } from "../../domain/Inference.ts"
 import type { Content, ImageSource, MediaType, Part } from "../../domain/Message.ts"
 import { textOf } from "../../domain/Message.ts"
@@ -33,13 +33,13 @@ const contentOf = (content: OpenAi.ChatMessage["content"]): Content => {
 }
 
 const messageOf = ({ content, role, tool_call_id, tool_calls }: OpenAi.ChatMessage): Message => {
-  const said = contentOf(content)
-  if (role === "tool") return { role, content: said, toolCallId: tool_call_id! }
+  const decoded = contentOf(content)
+  if (role === "tool") return { role, content: decoded, toolCallId: tool_call_id! }
   const calls = (tool_calls ?? []).filter((call) => "function" in call)
   if (role !== "assistant" || calls.length === 0) {
-    return { role: role === "developer" ? "system" : role, content: said }
+    return { role: role === "developer" ? "system" : role, content: decoded }
   }
-  return { role, content: said, toolCalls: calls.map((call) => ({ id: call.id, ...call.function })) }
+  return { role, content: decoded, toolCalls: calls.map((call) => ({ id: call.id, ...call.function })) }
 }
 
 /** As the front door has them. */
@@ -53,7 +53,7 @@ const toolOf = ({ function: { description, name, parameters } }: OpenAi.Tool): T
 
 const isFunction = (tool: OpenAi.AnyTool): tool is OpenAi.Tool => "function" in tool
 
-/** Functions; tools of other types are for deployments that speak the dialect. */
+/** Functions; tools of other types stay in `source`, for deployments of the dialect. */
 export const functionsOf = (tools: ReadonlyArray<OpenAi.AnyTool>): ReadonlyArray<OpenAi.Tool> =>
   tools.filter(isFunction)
 
@@ -96,7 +96,7 @@ export const messageProblems = (messages: ReadonlyArray<OpenAi.ChatMessage>): Re
 
 const nameOf = (tool: OpenAi.AnyTool): string | undefined => isFunction(tool) ? tool.function.name : undefined
 
-/** A call says only a tool's name, so no two may share one. */
+/** A call refers to a tool by its name only, so names are unique. */
 export const toolProblems = (tools: ReadonlyArray<OpenAi.AnyTool>): ReadonlyArray<Problem> =>
   tools.flatMap((one, index) => {
     const name = nameOf(one)

@@ -66,7 +66,7 @@ const formatOf = ({ response_format: format }: ChatRequest): Partial<Request> =>
   return format.type === "json_object" ? { format: { type: "json_object" } } : {}
 }
 
-/** How long the answer may be, and what is told of it. */
+/** The limits and the log probabilities of the answer. */
 const outputOf = (body: ChatRequest): Partial<Request> => {
   const maxTokens = body.max_completion_tokens ?? body.max_tokens
   return {

@@ -3,7 +3,7 @@
  *
  * **Gotchas**
  *
- * An encoder runs for every event of every stream: what its frames share is written once, and no schema is asked.
+ * An encoder runs for every event of every stream: what its frames share is encoded once, and no schema is used.
  */
 import type { Answer, Event } from "../../domain/Inference.ts"
 import type { ContentRefused } from "../../domain/InferenceError.ts"
@@ -21,7 +21,7 @@ export interface Envelope {
   readonly created: number
   readonly model: string
   readonly includeUsage: boolean
-  /** Otherwise only an answer's first tool call is told. */
+  /** Otherwise an answer has only its first tool call. */
   readonly parallelToolCalls: boolean
 }
 
@@ -71,13 +71,13 @@ const toolCallOf = ({ arguments: text, id, name }: ToolCall) => ({
 
 const messageOf = (answer: Answer, parallelToolCalls: boolean): ChatCompletion["choices"][number]["message"] => {
   const { text, thoughts, toolCalls } = answer
-  const told = parallelToolCalls ? toolCalls : toolCalls.slice(0, 1)
+  const sent = parallelToolCalls ? toolCalls : toolCalls.slice(0, 1)
   return {
     role: "assistant",
     content: text === "" && toolCalls.length > 0 ? null : text,
     ...(thoughts === undefined ? {} : { reasoning_content: thoughts }),
     refusal: null,
-    ...(told.length === 0 ? {} : { tool_calls: told.map(toolCallOf) })
+    ...(sent.length === 0 ? {} : { tool_calls: sent.map(toolCallOf) })
   }
 }
 
@@ -167,7 +167,7 @@ const makeChoice = (
     return chunk(`{"content":${JSON.stringify(event.text)}}`, logprobs)
   }
 
-  /** Nothing of what the provider's own chunks have said. */
+  /** Whether the provider's own chunks already have the content. */
   const isSaid = (event: OwnEvent): boolean => {
     if (event.type === "handoff") native = false
     return native || (event.type === "tool_call" && event.index > 0 && !parallelToolCalls)

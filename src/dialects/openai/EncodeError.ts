@@ -57,7 +57,7 @@ const tooMany = (code: string, retryAfterMs: number): Options => ({
   headers: after(retryAfterMs)
 })
 
-/** As OpenAI tells it; its clients try a 429 again unless the header says otherwise. */
+/** OpenAI's own shape; its clients retry a 429 unless this header forbids it. */
 const noQuota: Options = {
   status: 429,
   type: "insufficient_quota",
@@ -65,7 +65,7 @@ const noQuota: Options = {
   headers: { "x-should-retry": "false" }
 }
 
-/** An overload is told as such: 503 where the provider says 529, a status that OpenAI's API does not have. */
+/** A provider's 529 becomes 503: OpenAI's API has no 529. */
 const upstreamFailed = ({ retryAfterMs, status }: Named<"UpstreamFailed">): Options =>
   server(
     status === 529 ? 503 : 502,

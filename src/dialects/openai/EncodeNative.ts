@@ -15,7 +15,7 @@ type Mutable = Record<string, unknown>
 
 const isOurs = ({ dialect }: Native): boolean => dialect === "openai"
 
-/** Calls in a delta are told apart by their indexes. */
+/** Calls in a delta have indexes. */
 const deltaOf = (message: unknown): unknown =>
   isObject(message) && Array.isArray(message["tool_calls"])
     ? { ...message, tool_calls: message["tool_calls"].map((call: object, index) => ({ index, ...call })) }
@@ -39,7 +39,7 @@ const completed = (body: Body, defaults: Body): Body => {
     : { ...body, ...Object.fromEntries(missing.map((name) => [name, defaults[name]])) }
 }
 
-/** Usage that only we asked for is left out: it is in a chunk of its own, and null in the others. */
+/** Without usage that the caller did not request: it is in a chunk of its own, and null in the others. */
 const ownOf = (given: Body, { created, id, includeUsage, model }: Envelope): Body => {
   const body = completed(given, { object: "chat.completion.chunk", created })
   if (includeUsage || body["usage"] !== null) return { ...body, id, model }
@@ -134,9 +134,9 @@ export const answer = (
   if (parts === undefined || parts.length === 0 || !parts.every(isOurs)) return undefined
   const found = parts.find(({ form }) => form === "whole")?.body ?? assembled(parts)
   const { completion_tokens, prompt_tokens, total_tokens } = usage
-  const told = isObject(found["usage"])
+  const completeUsage = isObject(found["usage"])
     ? completed(found["usage"], { prompt_tokens, completion_tokens, total_tokens })
     : usage
   const body = completed(found, { object: "chat.completion", created })
-  return { ...body, id, model, usage: told } as Body as ChatCompletion
+  return { ...body, id, model, usage: completeUsage } as Body as ChatCompletion
 }

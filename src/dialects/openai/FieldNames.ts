@@ -72,7 +72,7 @@ const toolCall: ByType = {
   documented: ["custom"]
 }
 
-/** What an assistant said beside its text comes back with the conversation. */
+/** An assistant's content beside its text comes back with the conversation. */
 const message: Place = placeOf(ChatMessage, {
   fields: { content: contentPart, tool_calls: toolCall },
   without: ["audio", "function_call", "refusal"],

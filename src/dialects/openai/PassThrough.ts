@@ -24,7 +24,7 @@ const limitOf = ({ maxTokens }: Generation, body: Fields, target: Target, vocabu
     : Object.fromEntries(set.map((name) => [name, wanted]))
 }
 
-/** An answer that the caller has streamed may be asked for whole, and the other way round. */
+/** The streaming options, which may differ from those of the caller. */
 const streamingOf = (body: Fields, stream: boolean): Fields => {
   if (stream) return { stream, stream_options: { ...fieldsOf(body["stream_options"]), include_usage: true } }
   return body["stream"] === true ? { stream: undefined, stream_options: undefined } : {}

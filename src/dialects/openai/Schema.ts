@@ -24,7 +24,7 @@ export const mostTools = 128
 /** Stop sequences of one request. */
 export const mostStops = 16
 
-/** What every request may say besides. */
+/** Options of every request. */
 export const standing = {
   /** Not in OpenAI's API; Ollama's: how long the model stays loaded, in seconds or as `5m`; negative keeps it. */
   keep_alive: Schema.optionalKey(Schema.Union([
@@ -36,7 +36,7 @@ export const standing = {
       })
     )
   ])),
-  /** Not in OpenAI's API: who goes first among the waiting; default normal. */
+  /** Not in OpenAI's API: the order among waiting requests; default normal. */
   priority: Schema.optionalKey(Priority),
   /** Whose request it is, unless it has a bearer token. */
   safety_identifier: Schema.optionalKey(Schema.String),
@@ -57,7 +57,7 @@ export const ImagePart = Schema.Struct({
   })
 })
 
-/** An object of a type that is not among these: for deployments that speak this dialect. */
+/** An object of a type that is not among these: for deployments of this dialect. */
 const other = (...known: ReadonlyArray<string>) =>
   Schema.Struct({
     type: Schema.String.check(
@@ -92,7 +92,7 @@ export const ChatMessage = Schema.Struct({
   tool_calls: nullable(Schema.Array(Schema.Union([ToolCall, OtherToolCall]))),
   /** Which call a tool's message answers. */
   tool_call_id: nullable(Schema.String),
-  /** What an assistant said otherwise than in a text, for deployments that speak this dialect. */
+  /** Content of an assistant beside its text, for deployments of this dialect. */
   refusal: Schema.optionalKey(Schema.Unknown),
   /** Likewise. */
   audio: Schema.optionalKey(Schema.Unknown),
@@ -152,7 +152,7 @@ const StopText = Schema.NonEmptyString.check(
 
 export const StreamOptions = Schema.Struct({ include_usage: nullable(Schema.Boolean) })
 
-/** The body of `POST /v1/chat/completions`. Other fields are for deployments that speak this dialect. */
+/** The body of `POST /v1/chat/completions`. Other fields are for deployments of this dialect. */
 export const ChatRequest = Schema.Struct({
   model: Schema.NonEmptyString,
   messages: Schema.NonEmptyArray(ChatMessage),
@@ -203,12 +203,12 @@ export const Usage = Schema.Struct({
   prompt_tokens_details: Schema.Struct({
     /** Of the prompt's tokens, those that needed no computing. */
     cached_tokens: Schema.Int,
-    /** Of the prompt's tokens, those that a provider has written to its cache, where it tells; as OpenRouter has it. */
+    /** Of the prompt's tokens, those that a provider has written to its cache, if it reports them; the name is OpenRouter's. */
     cache_write_tokens: Schema.optionalKey(Schema.Int)
   }),
-  /** Where a provider tells. */
+  /** If a provider reports it. */
   completion_tokens_details: Schema.optionalKey(Schema.Struct({
-    /** Of the completion's tokens, those that were thought and not said. */
+    /** Of the completion's tokens, those of the reasoning. */
     reasoning_tokens: Schema.Int
   }))
 }).annotate({ identifier: "Usage" })

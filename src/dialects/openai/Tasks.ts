@@ -59,7 +59,7 @@ const closed =
       : Result.fail(new InvalidRequest(UnknownFields.refused(source, body.model)))
   }
 
-/** Embeddings asked for, and how to tell them. */
+/** A request for embeddings, and the form of its answer. */
 export interface EmbedCall {
   readonly request: EmbedRequest
   readonly asBase64: boolean
@@ -122,7 +122,7 @@ export const encodeEmbeddings = (
   })
 }
 
-/** A reranking asked for, and how to tell it. */
+/** A request for a reranking, and the form of its answer. */
 export interface RerankCall {
   readonly request: RerankRequest
   readonly topN: number | undefined

@@ -17,7 +17,7 @@ export interface CallerIdentity {
   readonly headers?: Readonly<Record<string, string | undefined>> | undefined
 }
 
-/** The fields of a body that say so. */
+/** The fields of a body that identify the caller and its options. */
 type Fields = { readonly [Field in keyof typeof standing]?: (typeof standing)[Field]["Type"] }
 
 /** The longest span that Go's durations have, ms: 292 years. */
@@ -47,7 +47,7 @@ const tenantOf = (fields: Fields, { headers = {}, key }: CallerIdentity): string
   return user === "" ? "" : fingerprint("user", user)
 }
 
-/** A caller who names himself nowhere is the tenant "", which is the default. */
+/** A caller without a key and without a user is the tenant "", which is the default. */
 export const callerOf = (
   fields: Fields,
   caller: CallerIdentity

@@ -1,4 +1,4 @@
-/** Looking into parsed JSON that nobody has checked. Pure; what is not there, or of another type, is undefined. */
+/** Reads parsed JSON that no schema has checked. Pure; a missing value, or one of another type, is undefined. */
 
 export type Fields = Readonly<Record<string, unknown>>
 
@@ -25,7 +25,7 @@ export const countAt = (value: unknown, ...path: ReadonlyArray<string>): number 
   return typeof found === "number" && Number.isSafeInteger(found) && found >= 0 ? found : undefined
 }
 
-/** The list there; an empty one where there is none. */
+/** The list at a path; empty if there is none. */
 export const listAt = (value: unknown, ...path: ReadonlyArray<string>): ReadonlyArray<unknown> => {
   const found = at(value, ...path)
   return Array.isArray(found) ? found : []

@@ -1,4 +1,4 @@
-/** What an operator is told of routing: what was decided and what came of it, and what would be. */
+/** Decision records and route explanations for operators. */
 import { Effect, Result, Schema } from "effect"
 import { HttpServerRequest, HttpServerResponse } from "effect/http"
 import * as OpenAiError from "../../dialects/openai/EncodeError.ts"
@@ -40,7 +40,10 @@ const questionOf = (json: unknown) =>
 
 const question = Effect.gen(function*() {
   const { text } = yield* HttpServerRequest.HttpServerRequest
-  const body = yield* Effect.mapError(text, () => wrong("", "The body could not be read to its end."))
+  const body = yield* Effect.mapError(
+    text,
+    () => wrong("", "The request body ended before it was complete. Send it again.")
+  )
   return yield* Effect.fromResult(Result.flatMap(Result.mapError(parse(body), failure), questionOf))
 })
 
@@ -64,6 +67,6 @@ export const make = Effect.gen(function*() {
       const found = decisions.find(id)
       return Effect.succeed(found === undefined ? notFound(id) : HttpServerResponse.jsonUnsafe(found))
     },
-    explain: Effect.map(Effect.flatMap(question, explain), (told) => HttpServerResponse.jsonUnsafe(told))
+    explain: Effect.map(Effect.flatMap(question, explain), (explanation) => HttpServerResponse.jsonUnsafe(explanation))
   }
 })

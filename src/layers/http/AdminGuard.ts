@@ -53,7 +53,7 @@ const notAuthorized = respondError(OpenAiError.make(
 const forwarding =
   /^(?:via|forwarded|cdn-loop|x-real-ip|x-(?:cluster-)?client-ip|true-client-ip|fastly-client-ip|(?:x-forwarded|x-original|x-envoy|x-amzn?|x-azure|x-appengine|x-arr|x-proxy|cf)(?:-.*)?)$/
 
-/** What browsers say of requests that no other site has sent: W3C's Fetch Metadata. */
+/** The `Sec-Fetch-Site` of requests that no other site has sent (W3C Fetch Metadata). */
 const ownSites: ReadonlySet<string | undefined> = new Set([undefined, "none", "same-origin"])
 
 type Request = Pick<HttpServerRequest.HttpServerRequest, "headers" | "method" | "remoteAddress">

@@ -3,7 +3,7 @@
  *
  * **Details**
  *
- * A reverse proxy on this machine that passes on everything looks like any local program, with no header to tell it apart.
+ * A reverse proxy on this machine that passes on everything cannot be distinguished from a local program: it adds no header.
  * So without `server.admin.token`, the port of the models answers only `GET` requests of `/admin`.
  *
  * The default socket is named after the models' port, so that the command line finds it. Where it cannot be made (a
@@ -22,7 +22,7 @@ import { defaultSocket } from "../../services/settings/Resolution.ts"
 import type { Resolved } from "../../services/settings/Settings.ts"
 import { AdminAddress } from "../../services/settings/Settings.ts"
 
-/** The address that is configured for administration cannot be used. */
+/** The configured address of administration cannot be used. */
 export class AdminListenError extends Schema.TaggedError<AdminListenError>()("AdminListenError", {
   message: Schema.String
 }) {}
@@ -43,11 +43,11 @@ const userId = (): number => process.getuid?.() ?? 0
 
 const digest = (text: string): Buffer => createHash("sha256").update(text).digest()
 
-/** In a time that says nothing of where they differ. */
+/** Compares in constant time. */
 export const isSameToken = (given: string, expected: string): boolean =>
   timingSafeEqual(digest(given), digest(expected))
 
-/** A folder in which nobody else can put a socket of the same name. */
+/** A folder that only this user can write to. */
 const makePrivateFolder = (folder: string): void => {
   mkdirSync(folder, { recursive: true, mode: 0o700 })
   const { mode, uid } = lstatSync(folder)

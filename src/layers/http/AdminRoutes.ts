@@ -23,7 +23,7 @@ import { TypedApi } from "./Api.ts"
 import { respondError } from "./Dialect.ts"
 
 const noAction = (action: string) =>
-  OpenAiError.make(`A model has no action ${JSON.stringify(action)}. There are ${actionNames.join(", ")}.`, {
+  OpenAiError.make(`Unknown action ${JSON.stringify(action)}. Available actions: ${actionNames.join(", ")}.`, {
     status: 404,
     type: "invalid_request_error",
     code: "not_found"
@@ -46,13 +46,13 @@ const noDeployment = (id: string, deployments: ReadonlyArray<Deployment>) =>
 
 const encoder = new TextEncoder()
 
-/** Server-sent events, for as long as somebody watches. */
+/** A stream of server-sent events that ends when the client disconnects. */
 const watch = (events: Stream.Stream<object>) => {
   const frames = Stream.mapArray(
     events,
     (some) => Arr.of(encoder.encode(some.map((event) => `data: ${JSON.stringify(event)}\n\n`).join("")))
   )
-  // Who watches gets an answer at once, not with the first event: a comment, by the standard of server-sent events.
+  // The response begins at once, not with the first event: with a comment of the server-sent events format.
   return HttpServerResponse.stream(Stream.merge(frames, Stream.succeed(encoder.encode(": watching\n\n"))), {
     contentType: "text/event-stream; charset=utf-8",
     headers: { "cache-control": "no-cache" }

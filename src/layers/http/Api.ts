@@ -94,8 +94,8 @@ const AdminGroup = HttpApiGroup.make("admin").add(
   }).annotateMerge(OpenApi.annotations({
     title: "How the latest requests were routed, and what came of them",
     description:
-      `The latest first: 20, or as many as \`limit\` says, of the ${keptDecisions} that are kept. They have ` +
-      "nothing of what was asked or answered."
+      `The latest first: 20, or \`limit\`, of the ${keptDecisions} that are kept. They contain no text of requests or ` +
+      "answers."
   })),
   HttpApiEndpoint.get("decision", "/admin/decisions/:id", {
     params: { id: Schema.String },
@@ -111,7 +111,7 @@ const AdminGroup = HttpApiGroup.make("admin").add(
     error: [...closed, wrong, error(404, "No such model (`model_not_found`)")]
   }).annotateMerge(OpenApi.annotations({
     title: "Explain how a request would be routed now",
-    description: "Nobody is called and nothing is counted. `route` has what a request says in `troupe`."
+    description: "No deployment is called and nothing is counted. `route` has the same fields as `troupe` in a request."
   }))
 )
 

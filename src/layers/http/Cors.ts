@@ -35,7 +35,7 @@ const hostnameOf = (host: string | undefined): string => host?.toLowerCase().rep
 /** @param host as in the header `Host` */
 export const isLoopbackHost = (host: string | undefined): boolean => loopbackHost.test(hostnameOf(host))
 
-/** What the configuration and the request say. */
+/** The configuration and the request. */
 export interface Question {
   readonly origins: ReadonlyArray<string>
   /** The address that the service listens on. */
@@ -44,7 +44,7 @@ export interface Question {
   /** Without query. */
   readonly path: string
   readonly headers: IncomingHttpHeaders
-  /** Of the path, as `GET, POST`; undefined where there is no such path. */
+  /** Of the path, as `GET, POST`; undefined for a path that does not exist. */
   readonly methods: string | undefined
 }
 
@@ -120,13 +120,13 @@ const allowance = (origin: string) => ({ "access-control-allow-origin": origin, 
 const preflight = (question: Question, origin: string): Answer => {
   if (!isAllowed(question, origin)) return { _tag: "Refuse", problem: refusal(question, origin) }
   if (question.methods === undefined) return { _tag: "Continue", headers: allowance(origin) }
-  const asked = question.headers["access-control-request-headers"]
+  const requested = question.headers["access-control-request-headers"]
   return {
     _tag: "Empty",
     headers: {
       ...allowance(origin),
       "access-control-allow-methods": question.methods,
-      ...(asked === undefined ? {} : { "access-control-allow-headers": asked }),
+      ...(requested === undefined ? {} : { "access-control-allow-headers": requested }),
       "access-control-max-age": String(maxAge)
     }
   }
