@@ -1,4 +1,4 @@
-/** What is known of deployments for good, laid out in columns: made once for each change of the registry. */
+/** The facts of a model's deployments as columns, made once for each change of the registry. */
 import type { DeploymentFacts } from "./DeploymentFacts.ts"
 import { hashText } from "./Hashing.ts"
 import type { Measurement } from "./Measurement.ts"
@@ -6,7 +6,7 @@ import type { RequiredCapability } from "./RoutingRequest.ts"
 import { requiredCapabilities } from "./RoutingRequest.ts"
 import * as Source from "./Source.ts"
 
-/** The same of many; a number that is not known is `NaN`. */
+/** A row for each deployment; an unknown number is `NaN`. */
 export interface CandidateTable {
   readonly facts: ReadonlyArray<DeploymentFacts>
   readonly ids: ReadonlyArray<string>
@@ -18,7 +18,7 @@ export interface CandidateTable {
   readonly slots: Float64Array
   /** Of the id. */
   readonly hash: Uint32Array
-  /** And words, as bits; all of them where it does not say. */
+  /** As bits; all of them where the facts do not list any. */
   readonly capabilities: Int32Array
   readonly tasks: ReadonlyArray<ReadonlySet<string> | undefined>
 }
@@ -27,7 +27,7 @@ export interface CandidateTable {
 export const bitsOf = (some: ReadonlyArray<RequiredCapability>): number =>
   some.reduce((bits, need) => bits | 1 << requiredCapabilities.indexOf(need), 0)
 
-/** A list of abilities says nothing of what is no ability. */
+/** A list of abilities leaves these capabilities open. */
 const others: ReadonlyArray<RequiredCapability> = ["count", ...Source.needs]
 
 const capabilityBits = ({ capabilities, missing = [] }: DeploymentFacts): number =>
@@ -51,11 +51,11 @@ export const prepare = (facts: ReadonlyArray<DeploymentFacts>): CandidateTable =
   }
 }
 
-/** What a request costs there, USD; `NaN` where the price is not known. */
+/** The cost of a request, USD; `NaN` where the price is not known. */
 export const costOf = (table: CandidateTable, index: number, promptTokens: number, answerTokens: number): number =>
   (table.inputPrice[index]! * promptTokens + table.outputPrice[index]! * answerTokens) / 1e6
 
-/** What is not known of it, by name. */
+/** The names of its unknown figures. */
 export const unknownOf = (table: CandidateTable, index: number, measured: Measurement): ReadonlyArray<string> => {
   const unknown: Array<string> = []
   if (Number.isNaN(table.inputPrice[index]!)) unknown.push("price")

@@ -1,31 +1,31 @@
 /**
- * How a deployment was chosen and what came of it, as plain data that can be printed or served: the candidates in order
- * with what made their score, everyone who was ruled out, with why, and every attempt with its time and error.
+ * How a deployment was chosen and how its attempts went, as plain data that can be printed or served: the candidates in
+ * order with the terms of their scores, the excluded deployments with the reason, and every attempt with its time and error.
  *
  * **Details**
  *
- * A record has nothing of what was asked or answered.
+ * A record holds nothing of prompts and answers.
  */
 import { Schema } from "effect"
 
-/** One who may take the request. */
+/** An eligible deployment. */
 export const Candidate = Schema.Struct({
   deployment: Schema.String,
   /** Higher is better, among the candidates of one decision only. */
   score: Schema.Finite,
-  /** What the score is made of, by name. */
+  /** The terms of the score, by name. */
   terms: Schema.Record(Schema.String, Schema.Finite),
-  /** What is not known of it and was taken as neutral: `price`, `quality`, `contextWindow`, `speed`. */
+  /** Its unknown figures, which are neutral: `price`, `quality`, `contextWindow`, `speed`. */
   unknown: Schema.Array(Schema.String)
 })
 export type Candidate = typeof Candidate.Type
 
-/** One who may not. */
+/** A deployment that cannot take the request. */
 export const Excluded = Schema.Struct({ deployment: Schema.String, reason: Schema.String })
 export type Excluded = typeof Excluded.Type
 
 export const Decision = Schema.Struct({
-  /** The name that was asked for. */
+  /** The requested model. */
   model: Schema.String,
   strategy: Schema.String,
   /** The primary first, then its fallbacks. */
@@ -33,15 +33,15 @@ export const Decision = Schema.Struct({
   /** How many could take the request, listed or not. */
   eligible: Schema.Int,
   excluded: Schema.Array(Excluded),
-  /** How many may not, where a record lists the first of them only. */
+  /** How many are excluded, where a record lists the first of them only. */
   excludedCount: Schema.optionalKey(Schema.Int),
   /** The primary goes first because nothing is known of it yet. */
   explored: Schema.optionalKey(Schema.Boolean),
-  /** Those who stand behind for now, since they load or their queue is full. */
+  /** Deployments that come after the others, since they load or their queue is full. */
   spilled: Schema.optionalKey(Schema.Array(Schema.String)),
-  /** When the first of those who are ruled out for a time may be asked again, ms. */
+  /** ms until the first deployment that is excluded for a time may be called. */
   retryAfterMs: Schema.optionalKey(Schema.Finite),
-  /** What the request needs and none of them has, where that alone leaves nobody: the request is at fault. */
+  /** Required capabilities that exclude every deployment, where nothing else does: the request is invalid. */
   missing: Schema.optionalKey(Schema.Array(Schema.String))
 })
 export type Decision = typeof Decision.Type
