@@ -1,6 +1,6 @@
 /**
- * `troupe config check`: the configuration of every environment, and what the model files it names say of themselves.
- * Starts no engine.
+ * `troupe config check`: checks the configuration of every environment and the headers of its model files. Starts no
+ * engine.
  */
 import { Console, Effect, Layer, Option, Result } from "effect"
 import { Command } from "effect/cli"
@@ -34,16 +34,16 @@ interface Candidate {
   readonly options: DeploymentOptions
 }
 
-/** What is known of a candidate before it is loaded. */
+/** The properties of a candidate before it is loaded. */
 interface Facts extends Candidate {
-  /** Tokens a slot; null where only loading tells. */
+  /** Context window of a slot, tokens; null where it is known only after loading. */
   readonly window: number | null
-  /** Tokens that the model was trained for. */
+  /** Context window that the model was trained with, tokens. */
   readonly trainedWindow: number | null
   readonly memoryBytes: number
 }
 
-/** As `models.assistant.deployments[0]`: a deployment's id ends in its place in the list. */
+/** Such as `models.assistant.deployments[0]`: the ID of a deployment ends in its index. */
 const placeOf = ({ id, model }: Deployment): string =>
   formatPath(["models", model, "deployments", Number(id.slice(id.lastIndexOf("#") + 1))])
 
@@ -56,7 +56,7 @@ const candidatesOf = (deployment: Deployment): ReadonlyArray<Candidate> =>
     options
   }))
 
-/** Where a model of the store says what became of it. */
+/** The command that shows a model of the store. */
 const inStore = (settings: Resolved, path: string): string => {
   const inside = relative(settings.store.folder, path)
   return inside.startsWith("..") || resolve(inside) === inside
@@ -64,7 +64,7 @@ const inStore = (settings: Resolved, path: string): string => {
     : `. See: troupe models show ${inside.split(sep)[0]}`
 }
 
-/** What the files say of a candidate, or what is wrong with it. */
+/** The properties of a candidate from its files, or a problem. */
 const look =
   (settings: Resolved) => (candidate: Candidate): Effect.Effect<Result.Result<Facts, Problem>, never, ModelFiles> =>
     Effect.gen(function*() {
@@ -90,7 +90,7 @@ const look =
 const missingMemory = ({ availableBytes, neededBytes }: Verdict): string =>
   `needs about ${bytesText(neededBytes)} of memory, but at most ${bytesText(availableBytes)} can be available`
 
-/** Deployments that can never be loaded. What is free on this machine says nothing of the one that the service runs on. */
+/** Deployments that exceed the budget. The free memory of this machine is no limit: the service may run on another. */
 const tooLarge = ({ memory }: Resolved, verdicts: ReadonlyArray<Verdict>): ReadonlyArray<Problem> =>
   memory.budgetBytes === undefined ? [] : verdicts.filter(({ fits }) => !fits).map((verdict) => ({
     path: placeOf(verdict.deployment),
@@ -98,14 +98,14 @@ const tooLarge = ({ memory }: Resolved, verdicts: ReadonlyArray<Verdict>): Reado
       "Use a smaller variant, fewer slots or a shorter contextSize, or raise memory.budget"
   }))
 
-/** What is known of a configuration's model files, and what is wrong with them. */
+/** The properties of all model files, and their problems. */
 interface Looked {
   readonly facts: ReadonlyArray<Facts>
   readonly verdicts: ReadonlyArray<Verdict>
   readonly problems: ReadonlyArray<Problem>
 }
 
-/** Looks at every local deployment. */
+/** Checks every local deployment. */
 const lookAtFiles = Effect.fnUntraced(function*(settings: Resolved) {
   const missing = SettingsFile.missingFiles(settings)
   const paths = new Set(missing.map(({ path }) => path))
@@ -124,7 +124,7 @@ const lookAtFiles = Effect.fnUntraced(function*(settings: Resolved) {
   return { facts, verdicts, problems: [...missing, ...wrong, ...tooLarge(settings, verdicts)] } satisfies Looked
 })
 
-/** A provider's own public API takes no request without a key. */
+/** The public API of a provider requires a key. */
 const missingKey = ({ options }: Deployment): string | undefined => {
   if (!isRemote(options) || options.key !== undefined || options.keys !== undefined) return undefined
   const { baseUrl, defaultUrl, keyHeaders } = addressOf(options)
@@ -164,7 +164,7 @@ const printFacts = ({ memory }: Resolved, { facts, verdicts }: Looked) => {
   return rows.length === 0 ? Effect.void : Console.log(`\n${table([["MODEL", "WINDOW", "MEMORY", "SOURCE"], ...rows])}`)
 }
 
-/** As the service reads it. Of a file with problems, what is right is looked at too. */
+/** Reads the configuration as the service does. The valid part of a file with problems is checked too. */
 const lookAt = Effect.fnUntraced(function*(file: string | undefined) {
   const { problems, settings, source, text } = yield* SettingsFile.inspect({ file, engineHost: "process" })
   const looked = settings === undefined ? undefined : yield* lookAtFiles(settings).pipe(

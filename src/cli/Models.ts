@@ -1,4 +1,4 @@
-/** `troupe models`: the configured models, and those of the store. */
+/** `troupe models`: lists the configured models and manages the models of the store. */
 import { Console, Effect, Layer, Option, Stream } from "effect"
 import { Argument, Command, Flag, Prompt } from "effect/cli"
 import * as App from "../App.ts"
@@ -23,7 +23,7 @@ const withStore = (file: Option.Option<string>) => <A, E, R>(use: Effect.Effect<
 const stateOf = ({ inspected, quarantined }: StoredModel["manifest"]): string =>
   quarantined !== undefined ? "quarantined" : inspected !== undefined ? "yes" : "no"
 
-/** As the file says, or nothing where it cannot be read. */
+/** The quantisation of the file; empty where it cannot be read. */
 const quantisation = Effect.fnUntraced(function*(model: StoredModel) {
   if (model.manifest.kind === "onnx") return ""
   const files = yield* ModelFiles
@@ -111,7 +111,7 @@ const nameOrPath = Argument.String("name").pipe(
   Argument.withDescription("Name of a model in the store or the configuration, or path of a GGUF file")
 )
 
-/** What a GGUF file says of itself. */
+/** Properties from the header of a GGUF file. */
 const headerFigures = Effect.fnUntraced(function*(path: string) {
   const { header } = yield* (yield* ModelFiles).inspectFile(path)
   const architecture = architectureOf(header)
@@ -133,7 +133,7 @@ const lines = (about: Readonly<Record<string, string | number | null>>): string 
     )
   )
 
-/** Its file is not to be read any more. */
+/** Shows a quarantined model without reading its file. */
 const showQuarantined = Effect.fnUntraced(function*(model: StoredModel, asJson: boolean) {
   const about = { ...(yield* describeModel(model)), quarantined: model.manifest.quarantined?.detail ?? "" }
   yield* asJson ? printJson(about) : Console.log(lines(about))
@@ -173,7 +173,7 @@ const yes = Flag.Boolean("yes").pipe(
   Flag.withDefault(false)
 )
 
-/** The model of this name; else the only one whose name begins with it, for who is asked before it is removed. */
+/** The model of this name; before a confirmation, also the only one whose name begins with it. */
 const namedInStore = Effect.fnUntraced(function*(wanted: string, isAsked: boolean) {
   const store = yield* ModelStore
   const names = (yield* store.list).map(({ manifest }) => manifest.name)
@@ -199,7 +199,7 @@ const remove = Command.make("rm", { name: storedName, yes, config }, (input) =>
     Command.withDescription("Remove a model from the store")
   )
 
-/** Lists what is configured; the store's models have commands of their own. */
+/** Lists the configured models; the subcommands manage the store. */
 export const models = Command.make("models", { config, json }, ({ config, json }) =>
   Effect.gen(function*() {
     const settings = yield* loadWithoutSecrets(config)

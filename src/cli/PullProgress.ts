@@ -1,5 +1,5 @@
 /**
- * How a pull is shown: one line that changes and fits on a terminal, a line for every tenth elsewhere. Without colours.
+ * Prints the progress of a pull: one line that is updated in a terminal, one line for each 10 % elsewhere. No colours.
  */
 import type { Progress } from "../services/store/ModelStore.ts"
 import { bytesText } from "./Output.ts"
@@ -8,17 +8,17 @@ const widestBar = 30
 const narrowestBar = 10
 const shortestName = 8
 
-/** Columns of a terminal that does not tell. */
+/** Columns of a terminal of unknown width. */
 const usualColumns = 80
 
-/** What a file's name or a server says is no command to the terminal. */
+/** Names of files and messages of servers must not control the terminal. */
 const printable = (text: string): string => text.replaceAll(/\p{Cc}/gu, "?")
 
-/** Columns that a text may take: letters beyond the Latin ones may take two. */
+/** An upper bound of the columns of text: characters other than Latin can need two. */
 const widthOf = (text: string): number =>
   Array.from(text).reduce((width, letter) => width + (letter < "\u0300" ? 1 : 2), 0)
 
-/** A text's beginning and end where it is too wide. */
+/** The beginning and end of text that is too wide. */
 const shorten = (text: string, width: number): string => {
   const letters = Array.from(text)
   let shortened = text
@@ -37,7 +37,7 @@ const bar = (part: number, width: number): string => {
 
 type Received = Extract<Progress, { readonly type: "received" }>
 
-/** Percent; of a file whose size nobody told, MiB. */
+/** Percent; MiB for a file of unknown size. */
 const stepOf = ({ receivedBytes, totalBytes }: Received): number =>
   totalBytes === undefined ? Math.floor(receivedBytes / 2 ** 20) : Math.floor((100 * receivedBytes) / totalBytes)
 
@@ -46,11 +46,11 @@ const amountOf = ({ receivedBytes, totalBytes }: Received): string =>
     ? bytesText(receivedBytes)
     : `${Math.floor((100 * receivedBytes) / totalBytes)} % of ${bytesText(totalBytes)}`
 
-/** One line that fits: first the bar becomes narrower, then the name, and then there is no bar. */
+/** One line that fits: first the bar is shortened, then the name, then the bar is left out. */
 const lineFor = (progress: Received, columns: number): string => {
   const { file, receivedBytes, totalBytes } = progress
   const [name, amount] = [printable(file), amountOf(progress)]
-  // In the last column some terminals begin the next line.
+  // Some terminals wrap after the last column.
   const room = columns - 1 - amount.length - 1
   const wanted = Math.min(widestBar, room - widthOf(name) - 3)
   const barWidth = Math.max(wanted, narrowestBar)
@@ -61,7 +61,7 @@ const lineFor = (progress: Received, columns: number): string => {
   return room > 0 ? `${shorten(name, room)} ${amount}` : shorten(amount, columns - 1)
 }
 
-/** What else there is to tell; undefined for what is not told here. */
+/** The line of another event; undefined where it has none. */
 const lineOf = (progress: Exclude<Progress, Received>): string | undefined => {
   switch (progress.type) {
     case "resolved":
@@ -79,10 +79,10 @@ const lineOf = (progress: Exclude<Progress, Received>): string | undefined => {
   }
 }
 
-/** Where a pull is shown. */
+/** The stream to which progress is printed. */
 export interface Output {
   readonly isTTY?: boolean
-  /** Of a terminal, as wide as it is now. */
+  /** Current width of a terminal. */
   readonly columns?: number
   write(text: string): unknown
 }
@@ -90,7 +90,7 @@ export interface Output {
 /**
  * A printer for one pull. `end` leaves the terminal on a new line.
  *
- * @param isPlain the terminal cannot go back in a line
+ * @param isPlain the terminal cannot overwrite a line
  */
 export const makeProgressPrinter = (out: Output, isPlain = process.env["TERM"] === "dumb") => {
   const isChanging = out.isTTY === true && !isPlain

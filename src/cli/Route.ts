@@ -1,4 +1,4 @@
-/** `troupe route`: who would answer a request, and why, without asking anybody. */
+/** `troupe route`: which deployment would answer a request, and why, without sending it. */
 import { Console, Effect, Layer, Option, Schema } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import * as App from "../App.ts"
@@ -27,7 +27,7 @@ const descriptions: Readonly<Record<string, string>> = {
   continue: "true or false: continue a failed answer on another deployment"
 }
 
-/** One for each header that a request may have. */
+/** A flag for each routing header of a request. */
 const overrides = Object.fromEntries(RoutingOptions.headerNames.map((header) => {
   const name = header.slice("x-troupe-".length)
   const description = descriptions[name] ?? `Value of the header ${header}`
@@ -62,7 +62,7 @@ const options = {
   json
 }
 
-/** A field of the question as the command line calls it. */
+/** The flag for a field of the request. */
 const flagOf = (path: string): string =>
   path === ""
     ? path
@@ -96,7 +96,7 @@ const questionOf = ({ maxTokens, model, needs, overrides, prompt, tenant, tools 
   )
 }
 
-/** Nothing is loaded and nothing is measured yet. */
+/** The decision without a service: no model is loaded and there are no measurements. */
 const fromConfiguration = (question: ExplanationRequest, { config }: Target) =>
   Effect.flatMap(
     loadWithoutSecrets(config),
@@ -112,12 +112,12 @@ const fromConfiguration = (question: ExplanationRequest, { config }: Target) =>
 
 const decide = Effect.fnUntraced(function*(question: ExplanationRequest, target: Target) {
   const asked = withClient(target, (client) => client.admin.route({ payload: question }))
-  const told = yield* Option.isSome(target.url)
+  const fromService = yield* Option.isSome(target.url)
     ? asked
     : Effect.catchTag(asked, "NoService", () => Effect.undefined)
-  return told === undefined
+  return fromService === undefined
     ? { source: "configuration" as const, explanation: yield* fromConfiguration(question, target) }
-    : { source: "service" as const, explanation: told }
+    : { source: "service" as const, explanation: fromService }
 })
 
 const sources = {
@@ -136,7 +136,7 @@ export const route = Command.make("route", options, (input) =>
     yield* input.json
       ? printJson({ source, ...explanation })
       : Console.log(`${sources[source]}\n${explained(explanation, input.explain)}`)
-    // For scripts that ask whether anybody can.
+    // Scripts can test whether any deployment can answer.
     if (explanation.plan.lists.ordinary.length === 0) process.exitCode = 1
   })).pipe(
     Command.withDescription("Show which deployment would answer a request, without sending it"),

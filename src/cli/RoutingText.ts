@@ -1,11 +1,12 @@
-/** Routing in words and tables for a terminal of 80 columns. Pure. */
+/** Decisions and explanations of the router as text of 80 columns. Pure. */
+import { durationText } from "../domain/Fields.ts"
 import type { Decision, Record as DecisionRecord } from "../services/routing/DecisionRecord.ts"
 import type { Explanation, Plan } from "../services/routing/Explanation.ts"
 import { table } from "./Output.ts"
 
 const columns = 80
 
-/** In lines that fit, which begin as given; a word that is longer than a line has one of its own. */
+/** Wraps text to lines with the given prefixes; a word that is longer than a line gets a line of its own. */
 const wrap = (text: string, first = "", others = first): string => {
   const lines: Array<string> = []
   let line = first
@@ -22,17 +23,18 @@ const wrap = (text: string, first = "", others = first): string => {
   return [...lines, line].join("\n")
 }
 
-/** As few digits as tell two scores apart. */
+/** At most four significant digits. */
 const figure = (value: number): string => String(Number(value.toPrecision(4)))
 
-/** A time for people. */
-const span = (ms: number): string => ms < 1_000 ? `${Math.round(ms)} ms` : `${figure(ms / 1_000)} s`
+/** A duration for people. */
+const span = (ms: number): string =>
+  ms >= 60_000 ? durationText(ms) : ms < 1_000 ? `${Math.round(ms)} ms` : `${figure(ms / 1_000)} s`
 
 const names = (all: ReadonlyArray<string>): string => all.join(", ")
 
 const mostNamed = 8
 
-/** The first of them, and how many there are besides. */
+/** The first names, and the number of the others. */
 const few = (all: ReadonlyArray<string>): string =>
   all.length <= mostNamed
     ? names(all)
@@ -87,7 +89,7 @@ const candidates = (decision: Decision): ReadonlyArray<string> => {
   ]
 }
 
-/** Why it was decided so. */
+/** The reasons of a decision. */
 const reasons = (decision: Decision): ReadonlyArray<string> => [
   ...candidates(decision),
   ...groups(
@@ -137,16 +139,16 @@ const hedge = ({ hedge }: Plan): string => {
   return `${after}, for at most ${figure(hedge.share * 100)} % of requests`
 }
 
-const plan = (told: Plan): ReadonlyArray<string> => {
-  const { backoff, lists, maxAttempts, maxWaitMs, retries, shorterBy } = told
+const plan = (attemptPlan: Plan): ReadonlyArray<string> => {
+  const { backoff, lists, maxAttempts, maxWaitMs, retries, shorterBy } = attemptPlan
   const rows = [
     ["order", few(lists.ordinary) || "no deployment"],
     ...others(lists),
     ["attempts", `at most ${maxAttempts}, ${retries + 1} per deployment`],
     ["backoff", `${span(backoff.initialMs)}, times ${backoff.factor} each time, at most ${span(backoff.capMs)}`],
     ["max wait", `${span(maxWaitMs)} when no other deployment is available`],
-    ["timeouts", timeouts(told)],
-    ["hedge", hedge(told)],
+    ["timeouts", timeouts(attemptPlan)],
+    ["hedge", hedge(attemptPlan)],
     ["shorter", `${figure(shorterBy * 100)} % of maxTokens when prompt and answer do not fit`]
   ] as const
   return ["", "Attempt plan", ...rows.map(([what, text]) => wrap(text, `  ${what.padEnd(9)}  `, " ".repeat(13)))]
@@ -168,14 +170,14 @@ const answer = ({ decision, model, plan: { lists }, policy }: Explanation): Read
   ]
 }
 
-/** Who would answer; with everything else, why and by which plan. */
-export const explained = (told: Explanation, everything: boolean): string => {
-  const isNobody = told.plan.lists.ordinary.length === 0
+/** Which deployment would answer; with `everything`, also the reasons and the attempt plan. */
+export const explained = (explanation: Explanation, everything: boolean): string => {
+  const isEmpty = explanation.plan.lists.ordinary.length === 0
   return [
-    ...answer(told),
-    ...(everything || isNobody ? reasons(told.decision) : []),
-    ...(everything ? cooldowns(told) : []),
-    ...(everything ? plan(told.plan) : [])
+    ...answer(explanation),
+    ...(everything || isEmpty ? reasons(explanation.decision) : []),
+    ...(everything ? cooldowns(explanation) : []),
+    ...(everything ? plan(explanation.plan) : [])
   ].join("\n")
 }
 
@@ -187,7 +189,7 @@ const took = (ms: number | undefined): string => ms === undefined ? "" : span(ms
 
 const timeOf = (at: number): string => `${new Date(at).toISOString().slice(0, 19)}Z`
 
-/** One line a request. */
+/** A table with one row for each request. */
 export const recordTable = (records: ReadonlyArray<DecisionRecord>): string =>
   table([
     ["ID", "TIME", "MODEL", "ANSWERED BY", "ATTEMPTS", "DURATION", "RESULT"],
@@ -222,7 +224,7 @@ const attempts = ({ attempts }: DecisionRecord): ReadonlyArray<string> => {
   ]
 }
 
-/** What became of it. */
+/** The result of a request. */
 const outcome = ({ answeredBy, end, tookMs }: DecisionRecord): string => {
   if (tookMs === undefined || end === undefined) return "Still running."
   const by = answeredBy === undefined ? "" : ` by ${answeredBy}`
@@ -230,7 +232,7 @@ const outcome = ({ answeredBy, end, tookMs }: DecisionRecord): string => {
   return `${what[end]} after ${span(tookMs)}.`
 }
 
-/** One request with its attempts, and why it went as it did. */
+/** One request with its attempts and the reasons of its decision. */
 export const recordText = (one: DecisionRecord): string => {
   const { at, decision, fallbacks, id, model, operation, policy } = one
   return [

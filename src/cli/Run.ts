@@ -1,4 +1,4 @@
-/** `troupe run`: one question, its answer on standard output. */
+/** `troupe run`: sends one prompt to a model and prints the answer on standard output. */
 import { Effect, Layer, Option, Schema, Stream } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import { text as readAll } from "node:stream/consumers"
@@ -14,13 +14,13 @@ import { CommandFailed, config, json } from "./Flags.ts"
 import * as Logging from "./Logging.ts"
 import { printJson } from "./Output.ts"
 
-/** 128 and SIGPIPE: what shells expect of a program whose reader has gone. */
+/** 128 plus SIGPIPE, which shells expect when the reader of a pipe has ended. */
 const brokenPipe = 141
 
-/** Waits until the text is taken; ends the command quietly when whoever reads our output has gone. */
+/** Waits until the text is written; ends the command quietly when the reader of the pipe has ended. */
 const writeOut = (text: string) =>
   Effect.callback<void, CommandFailed>((resume) => {
-    // A program that reads the answer gets it as it is.
+    // Only a terminal interprets control sequences; a program gets the answer unchanged.
     process.stdout.write(process.stdout.isTTY ? plainText(text) : text, (error?: NodeJS.ErrnoException | null) => {
       if (!error) return resume(Effect.void)
       if (error.code !== "EPIPE") {
@@ -68,7 +68,7 @@ const promptOf = (prompt: Option.Option<string>) =>
 
 const runText = Effect.fnUntraced(function*(request: Request) {
   const inference = yield* Inference
-  // Without a listener a closed pipe is an uncaught exception, besides the error that the write itself reports.
+  // Without a listener, a closed pipe would also be an uncaught exception.
   process.stdout.on("error", () => {})
   let begun = false
   yield* Stream.runForEachArray(inference.stream(request), (events) => {
@@ -76,7 +76,7 @@ const runText = Effect.fnUntraced(function*(request: Request) {
     begun ||= text !== ""
     return writeOut(text)
   }).pipe(
-    // An error's line begins a line.
+    // The error starts on a new line.
     Effect.tapError(() => begun ? writeOut("\n") : Effect.void)
   )
   yield* writeOut("\n")
@@ -98,11 +98,11 @@ const messagesOf = (system: Option.Option<string>, prompt: string): Request["mes
 const present = <Key extends string, Value>(key: Key, value: Option.Option<Value>) =>
   Option.match(value, { onNone: () => ({}), onSome: (some) => ({ [key]: some } as { readonly [K in Key]: Value }) })
 
-/** A field of the request as the command line calls it: `topP` is `--top-p`. */
+/** The flag for a field of the request: `topP` is `--top-p`. */
 const flagOf = (path: string): string =>
   `--${path.replace(/\[.*/, "").replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`
 
-/** The request, or what is wrong with each option. */
+/** The request; fails with the problem of each flag. */
 const decodeRequest = (request: Request) =>
   Effect.mapError(Schema.decodeEffect(RequestSchema, { errors: "all" })(request), (error) => {
     const problems = Problems.fromSchemaError(error).map(({ expected, path }) => `${flagOf(path)}: ${expected}`)

@@ -1,4 +1,4 @@
-/** The model that `troupe models show` is asked about, and how `troupe.yaml` names it. */
+/** The model that `troupe models show` describes, and its entry for `troupe.yaml`. */
 import { Effect } from "effect"
 import { isAbsolute, resolve } from "node:path"
 import type { EngineDeployment } from "../domain/Deployment.ts"
@@ -11,7 +11,7 @@ import { ModelStore } from "../services/store/ModelStore.ts"
 
 const optionsOf = ({ manifest, path }: StoredModel): EngineDeployment => EngineKinds.fromFormat(manifest.kind, path)
 
-/** What `show` is asked about. */
+/** The model to show. */
 export interface Shown {
   readonly name: string
   readonly options: EngineDeployment
@@ -25,7 +25,7 @@ const configured = (settings: Resolved, name: string): Shown | undefined => {
   return options === undefined ? undefined : { name, options }
 }
 
-/** A path, else a model of the store, else a configured one. */
+/** The model at a path, else of the store, else of the configuration. */
 export const findShown = Effect.fnUntraced(function*(nameOrPath: string) {
   const isPath = /[/\\]|\.gguf$/.test(nameOrPath)
   if (isPath) return { name: nameOf(nameOrPath), options: EngineKinds.fromFormat("gguf", nameOrPath) } satisfies Shown
@@ -39,7 +39,7 @@ export const findShown = Effect.fnUntraced(function*(nameOrPath: string) {
   )
 })
 
-/** JSON's strings are YAML's as well. */
+/** A YAML scalar: JSON strings are valid YAML. */
 const scalar = (value: string | number | boolean): string =>
   typeof value === "string" && !/^(?!(?:true|false|null|yes|no|on|off)$)[A-Za-z/][\w./:-]*$/i.test(value)
     ? JSON.stringify(value)
@@ -48,10 +48,10 @@ const scalar = (value: string | number | boolean): string =>
 const isScalar = (value: unknown): value is string | number | boolean =>
   typeof value === "string" || typeof value === "number" || typeof value === "boolean"
 
-/** A path that holds wherever the file is; of a model of the store, its name there. */
+/** An absolute path, or the reference to a model of the store. */
 const placeOf = (path: string): string => path.startsWith("store:") || isAbsolute(path) ? path : resolve(path)
 
-/** The models section with this model alone. */
+/** The `models` section with this model. */
 const snippet = (name: string, options: EngineDeployment): string => {
   const { path } = EngineKinds.kindOf(options)
   const fields = Object.entries(options).flatMap(([field, value]) =>
@@ -62,7 +62,7 @@ const snippet = (name: string, options: EngineDeployment): string => {
   return ["models:", `  ${scalar(name)}:`, "    deployments:", `      - ${fields.join("\n        ")}`].join("\n")
 }
 
-/** As `troupe.yaml` names it. */
+/** The entry for `troupe.yaml`. */
 export const asWritten = ({ name, options, stored }: Shown): string => {
   if (stored === undefined) return snippet(name, options)
   return snippet(name, EngineKinds.withPath(options, `store:${name}`))

@@ -6,7 +6,7 @@ import { ByteSize, Duration, Option, Schema, SchemaTransformation } from "effect
 import { abilities } from "./EngineProtocol.ts"
 import * as GoDuration from "./GoDuration.ts"
 
-/** A field with words that editors show, of what is written in the file: see `SettingsSchema.fileJsonSchema`. */
+/** A field with words that editors show, of what is written in the file: see `settings/Schema`. */
 export const described = <S extends Schema.Top>(description: string, schema: S): S["Rebuild"] =>
   Schema.annotateEncoded<S>({ description })(schema)
 

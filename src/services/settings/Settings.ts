@@ -57,4 +57,4 @@ export class AdminAddress extends Context.Service<AdminAddress, {
   /** A socket file, or a named pipe on Windows. */
   readonly socket?: string
   readonly url?: string
-}>()("troupe/services/settings/AdminAddress") {}
+}>()("troupe/services/settings/Settings/AdminAddress") {}
