@@ -321,7 +321,7 @@ export class NoDeployment extends Schema.TaggedError<NoDeployment>()("NoDeployme
     const listed = this.excluded.slice(0, mostListed).map(({ deployment, reason: why }) => `${deployment}: ${why}`)
     const more = this.excluded.length - listed.length
     const whys = [...listed, ...(more > 0 ? [`and ${more} more`] : [])].join("; ")
-    const wait = this.retryAfterMs === undefined ? "" : `. Try again in ${Math.ceil(this.retryAfterMs / 1000)} s.`
+    const wait = this.retryAfterMs === undefined ? "" : `. Retry in ${Math.ceil(this.retryAfterMs / 1000)} s.`
     return `No deployment of "${this.model}" can take this request. ${whys}${wait}`
   }
 }

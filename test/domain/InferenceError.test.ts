@@ -76,7 +76,7 @@ const cases: ReadonlyArray<readonly [reason: InferenceError.Reason, figures: Rea
       excluded: [{ deployment: "far#0", reason: "its circuit is open" }],
       retryAfterMs: 59_001
     }),
-    ["far#0: its circuit is open. Try again in 60 s."]
+    ["far#0: its circuit is open. Retry in 60 s."]
   ],
   [new InferenceError.ModelLoadFailed({ deployment: "tiny-chat#0", detail: "The file ends too early." }), [
     "\"tiny-chat#0\"",
