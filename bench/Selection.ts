@@ -1,7 +1,6 @@
 /** What one decision of the router costs, by how many deployments there are to choose from. */
-import { prepare } from "../src/domain/CandidateTable.ts"
 import type { Condition } from "../src/domain/DeploymentFacts.ts"
-import { ready } from "../src/domain/DeploymentFacts.ts"
+import { prepare, ready } from "../src/domain/DeploymentFacts.ts"
 import { draw } from "../src/domain/Hashing.ts"
 import { unmeasured } from "../src/domain/Measurement.ts"
 import * as Measurements from "../src/domain/Measurement.ts"

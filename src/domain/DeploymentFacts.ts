@@ -1,8 +1,14 @@
-/** What the router knows of a deployment: facts that stay, and its condition at the moment. */
+/**
+ * Data about deployments that the router decides by: facts, which are constant, also as the columns of a table; and the
+ * condition of a deployment at the moment.
+ */
 import type { Ability } from "./EngineProtocol.ts"
+import { hashText } from "./Hashing.ts"
 import type { Measurement } from "./Measurement.ts"
 import { unmeasured } from "./Measurement.ts"
 import type { RequiredCapability } from "./RoutingRequest.ts"
+import { bitsOf } from "./RoutingRequest.ts"
+import * as Source from "./Source.ts"
 
 /** USD per million tokens. */
 export interface Price {
@@ -44,3 +50,45 @@ export interface Condition {
 
 /** Idle and never measured. */
 export const ready: Condition = { measured: unmeasured, state: "ready", queued: 0, queueFull: false }
+
+/** The facts of a model's deployments as columns, a row for each deployment; an unknown number is `NaN`. */
+export interface CandidateTable {
+  readonly facts: ReadonlyArray<DeploymentFacts>
+  readonly ids: ReadonlyArray<string>
+  readonly inputPrice: Float64Array
+  readonly outputPrice: Float64Array
+  readonly quality: Float64Array
+  readonly contextWindow: Float64Array
+  readonly weight: Float64Array
+  readonly slots: Float64Array
+  /** Of the id. */
+  readonly hash: Uint32Array
+  /** As bits; all of them where the facts do not list any. */
+  readonly capabilities: Int32Array
+  readonly tasks: ReadonlyArray<ReadonlySet<string> | undefined>
+}
+
+/** A list of abilities leaves these capabilities open. */
+const others: ReadonlyArray<RequiredCapability> = ["count", ...Source.needs]
+
+const capabilityBits = ({ capabilities, missing = [] }: DeploymentFacts): number =>
+  (capabilities === undefined ? -1 : bitsOf([...capabilities, ...others])) & ~bitsOf(missing)
+
+/** Makes the table: once for each change of the registry. */
+export const prepare = (facts: ReadonlyArray<DeploymentFacts>): CandidateTable => {
+  const column = (of: (one: DeploymentFacts) => number | undefined) =>
+    Float64Array.from(facts, (one) => of(one) ?? Number.NaN)
+  return {
+    facts,
+    ids: facts.map(({ deployment }) => deployment),
+    inputPrice: column(({ price }) => price?.input),
+    outputPrice: column(({ price }) => price?.output),
+    quality: column(({ quality }) => quality),
+    contextWindow: column(({ contextWindow }) => contextWindow),
+    weight: column(({ weight = 1 }) => weight),
+    slots: column(({ slots = 1 }) => slots),
+    hash: Uint32Array.from(facts, ({ deployment }) => hashText(deployment)),
+    capabilities: Int32Array.from(facts, capabilityBits),
+    tasks: facts.map(({ tasks }) => tasks && new Set(tasks))
+  }
+}

@@ -1,15 +1,15 @@
 /**
- * What is measured of one deployment: latency, speed, share of failures and load. Pure: each update takes a measurement and
- * the time, and returns another.
+ * Measurements of deployments: latency, speed, error rate and load. A measurement is immutable: each update takes one and
+ * the time, and returns another; `LatencyStats` keeps the latest of each deployment.
  *
  * **Details**
  *
- * Times are peak averages: a slower answer counts at once and whole, faster ones little by little, by an exponentially
- * weighted moving average (the peak EWMA of Twitter's Finagle). A failure changes the share of failures only, so that a
- * deployment that fails fast does not look fast; unless it took longer than answers do.
+ * Times are peak averages: a slower answer counts at once and in full, faster ones gradually, by an exponentially weighted
+ * moving average (the peak EWMA of Twitter's Finagle). A failure changes the error rate only, so that a deployment that
+ * fails fast does not look fast; a failure that took longer than the answers also raises the latency.
  *
- * Measurements age. `confidence` falls from 1 towards 0 while nothing new comes, and a strategy weights a figure by it: a
- * deployment that was slow an hour ago is tried again.
+ * Measurements age. `confidence` falls from 1 towards 0 while there are no new samples, and a strategy weights a figure by
+ * it: a deployment that was slow an hour ago is tried again.
  *
  * **Gotchas**
  *
@@ -19,23 +19,23 @@
 export interface Measurement {
   /** Answers and failures that have been measured. */
   readonly samples: number
-  /** When the last one ended, ms of `Monotonic`. */
+  /** When the last sample ended, ms of `Monotonic`. */
   readonly at: number
-  /** Of whole answers, ms. */
+  /** Latency of complete answers, ms. */
   readonly latencyMs: number | undefined
-  /** From the slot to the first token, ms; not of answers that came in one piece. */
+  /** From the slot to the first token, ms; buffered answers do not count. */
   readonly firstTokenMs: number | undefined
-  /** Of one answer, once it has begun; of one that came in one piece, over all of its time. */
+  /** Of one answer after its first token; of a buffered answer, over its whole duration. */
   readonly tokensPerSecond: number | undefined
   /** Share of failures, from 0 to 1. */
   readonly errorRate: number
-  /** Requests that it works on now. */
+  /** Requests that are running. */
   readonly inFlight: number
-  /** The last times to a first token, ms, the newest last. */
+  /** The latest times to first token, ms, the newest last. */
   readonly firstTokens: ReadonlyArray<number>
 }
 
-/** Of a deployment that has not answered yet. */
+/** The measurement of a deployment without samples. */
 export const unmeasured: Measurement = {
   samples: 0,
   at: 0,
@@ -47,29 +47,29 @@ export const unmeasured: Measurement = {
   firstTokens: []
 }
 
-/** How one request went. */
+/** The outcome of one request. */
 export interface Sample {
   readonly ok: boolean
-  /** From when it had its slot to its end, ms: neither the queue nor a load counts. */
+  /** From the slot to the end, ms: neither the queue nor a load counts. */
   readonly tookMs: number
   readonly firstTokenMs?: number | undefined
   /** Tokens generated. */
   readonly tokens?: number | undefined
 }
 
-/** ms in which what was measured before loses all but 1/e of its weight to what is measured after. */
+/** The time constant of the average, ms: after it, older samples keep 1/e of their weight. */
 const averageOver = 30_000
 
-/** The weight of a new sample at least, since those of a burst have no time between them. */
+/** The least weight of a new sample: the samples of a burst have no time between them. */
 const leastWeight = 0.1
 
-/** ms without a sample after which a measurement is worth half. */
+/** ms without a sample after which the confidence is 0.5. */
 const halfWorthAfter = 5 * 60_000
 
-/** First-token times that are kept, for percentiles. */
+/** Times to first token that are kept, for percentiles. */
 const kept = 64
 
-/** First-token times without which there is no percentile. */
+/** The fewest times to first token for a percentile. */
 const fewestForPercentile = 10
 
 const weightOf = ({ at, samples }: Measurement, now: number): number =>
@@ -78,11 +78,11 @@ const weightOf = ({ at, samples }: Measurement, now: number): number =>
 const average = (old: number | undefined, value: number, weight: number): number =>
   old === undefined ? value : old + (value - old) * weight
 
-/** Up at once, down by and by. */
+/** Rises at once, falls gradually. */
 const peak = (old: number | undefined, value: number, weight: number): number =>
   old === undefined || value > old ? value : average(old, value, weight)
 
-/** Up only. */
+/** Rises only. */
 const raised = (old: number | undefined, value: number): number | undefined =>
   old === undefined ? undefined : Math.max(old, value)
 
@@ -92,7 +92,7 @@ export const started = (measurement: Measurement): Measurement => ({
   inFlight: measurement.inFlight + 1
 })
 
-/** A request has ended without saying anything of the deployment: its caller has left, or was wrong. */
+/** A request has ended without a result that counts: its caller has disconnected, or the request was wrong. */
 export const left = (measurement: Measurement): Measurement => ({
   ...measurement,
   inFlight: Math.max(0, measurement.inFlight - 1)
@@ -126,11 +126,11 @@ export const ended = (measurement: Measurement, sample: Sample, now: number): Me
   }
 }
 
-/** How far a measurement can still be believed: 0 of none, 1 of a fresh one. */
+/** How recent a measurement is: 1 at its latest sample, falling towards 0; 0 without samples. */
 export const confidence = ({ at, samples }: Measurement, now: number): number =>
   samples === 0 ? 0 : halfWorthAfter / (halfWorthAfter + Math.max(0, now - at))
 
-/** ms in which all but every twentieth first token came; `undefined` until enough have come to tell. */
+/** The 95th percentile of the times to first token, ms; `undefined` until there are enough. */
 export const slowestFirstToken = ({ firstTokens }: Measurement): number | undefined => {
   if (firstTokens.length < fewestForPercentile) return undefined
   const sorted = firstTokens.toSorted((a, b) => a - b)
@@ -138,8 +138,8 @@ export const slowestFirstToken = ({ firstTokens }: Measurement): number | undefi
 }
 
 /**
- * ms that an answer of so many tokens is expected to take until it succeeds, failures counted in; `undefined` where
- * nothing is known.
+ * The expected duration of an answer of this many tokens, ms, including repeated attempts after failures; `undefined` if
+ * nothing was measured.
  */
 export const expectedMs = (
   { errorRate, firstTokenMs, latencyMs, tokensPerSecond }: Measurement,
@@ -147,4 +147,56 @@ export const expectedMs = (
 ): number | undefined => {
   const once = tokensPerSecond === undefined ? latencyMs : (firstTokenMs ?? 0) + tokens * 1000 / tokensPerSecond
   return once === undefined ? undefined : once / Math.max(0.01, 1 - errorRate)
+}
+
+/** What the end of an attempt means for its deployment; `left`: nothing, since the caller has left or the request was wrong. */
+export type Verdict = "success" | "failure" | "left"
+
+/** One attempt at a deployment, while it is measured. */
+export interface LatencySample {
+  /** A loaded engine has granted a slot: the time from here on counts as latency, and the engine will have the prompt. */
+  readonly granted: () => void
+  /** The first content of the answer has arrived. */
+  readonly content: () => void
+  /**
+   * The attempt has ended.
+   *
+   * @param tokens generated
+   */
+  readonly end: (verdict: Verdict, tokens: number) => void
+}
+
+/** The measurements of all deployments, in memory: attempts write them, the router reads them. */
+export interface LatencyStats {
+  readonly of: (deployment: string) => Measurement
+  readonly begin: (deployment: string) => LatencySample
+}
+
+/** @param now ms of `Monotonic` */
+export const makeStats = (now: () => number): LatencyStats => {
+  const measured = new Map<string, Measurement>()
+  const of = (deployment: string): Measurement => measured.get(deployment) ?? unmeasured
+  return {
+    of,
+    begin: (deployment) => {
+      let grantedAt: number | undefined
+      let firstTokenMs: number | undefined
+      measured.set(deployment, started(of(deployment)))
+      return {
+        granted: () => {
+          grantedAt ??= now()
+        },
+        content: () => {
+          if (grantedAt !== undefined) firstTokenMs ??= now() - grantedAt
+        },
+        end: (verdict, tokens) => {
+          const at = now()
+          // Without a slot, the attempt has taken no time of the deployment.
+          const sample = { ok: verdict === "success", tookMs: at - (grantedAt ?? at), firstTokenMs, tokens }
+          const known = of(deployment)
+          measured.set(deployment, verdict === "left" ? left(known) : ended(known, sample, at))
+        }
+      }
+    }
+  }
 }

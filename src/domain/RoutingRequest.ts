@@ -1,6 +1,8 @@
-/** The part of a request that decides which deployments can answer it. */
+/** The part of a request that decides which deployments can answer it, and the capabilities that it requires. Pure. */
 import type { Ability } from "./EngineProtocol.ts"
 import { abilities } from "./EngineProtocol.ts"
+import type { Request, TokenizeRequest } from "./Inference.ts"
+import { firstImage } from "./Message.ts"
 import type { RoutingOptions } from "./RoutingOptions.ts"
 import * as Source from "./Source.ts"
 
@@ -8,6 +10,10 @@ import * as Source from "./Source.ts"
 export type RequiredCapability = Ability | "count" | Source.Need
 
 export const requiredCapabilities: ReadonlyArray<RequiredCapability> = [...abilities, "count", ...Source.needs]
+
+/** One bit for each capability. */
+export const bitsOf = (some: ReadonlyArray<RequiredCapability>): number =>
+  some.reduce((bits, capability) => bits | 1 << requiredCapabilities.indexOf(capability), 0)
 
 export interface RoutingRequest {
   readonly model: string
@@ -51,3 +57,55 @@ export const estimateTokens = (bytes: number): number => Math.ceil(bytes / 4)
 /** Tokens of the prompt, counted or estimated; 0 where nothing is known of it. */
 export const promptTokensOf = ({ promptLength, promptTokens }: RoutingRequest): number =>
   promptTokens ?? (promptLength === undefined ? 0 : estimateTokens(promptLength))
+
+/** The fields of a request that may need something. */
+type Asked = Pick<Request, "format" | "logprobs" | "messages" | "source" | "toolChoice" | "tools">
+
+/** The dialect whose unknown fields the request needs, if any. */
+const needsOfFields = ({ source }: Pick<Request, "source">): ReadonlyArray<RequiredCapability> =>
+  source?.unknownFields?.some(({ optional }) => optional !== true) === true ? [`${source.dialect} fields`] : []
+
+export const needsOf = (request: Asked): ReadonlyArray<RequiredCapability> => {
+  const { format, logprobs, messages, toolChoice, tools = [] } = request
+  const needs: Array<RequiredCapability> = ["generate"]
+  // Tools that must not be called are left out where a model does not know any.
+  if (tools.length > 0 && toolChoice !== "none") needs.push("tools")
+  if (format !== undefined) needs.push("format")
+  if (logprobs !== undefined) needs.push("logprobs")
+  if (firstImage(messages) !== undefined) needs.push("images")
+  needs.push(...needsOfFields(request))
+  return needs
+}
+
+/** The fields that need it. */
+export const pathsOf = ({ messages }: Pick<Request, "messages">, need: string): ReadonlyArray<string> => {
+  if (need === "images") return [firstImage(messages) ?? "messages"]
+  return [need === "generate" || need === "count" ? "model" : need]
+}
+
+/** What counting the tokens of a conversation needs. */
+export const needsOfCount = (request: Asked): ReadonlyArray<RequiredCapability> => [
+  "count",
+  ...needsOf(request).filter((need) => need !== "generate")
+]
+
+/** What embedding needs. */
+export const needsOfEmbedding = (request: Pick<Request, "source">): ReadonlyArray<RequiredCapability> => [
+  "embed",
+  ...needsOfFields(request)
+]
+
+/** What making a text, or a conversation with images and tools, into tokens needs. */
+export const needsOfTokenize = ({ input }: TokenizeRequest): ReadonlyArray<RequiredCapability> => {
+  if (typeof input === "string") return ["tokenize"]
+  const needs: Array<RequiredCapability> = ["tokenize"]
+  if ((input.tools ?? []).length > 0) needs.push("tools")
+  if (firstImage(input.messages) !== undefined) needs.push("images")
+  return needs
+}
+
+/** The field that needs it. */
+export const pathOfTokenize = ({ input }: TokenizeRequest, need: string): string => {
+  if (typeof input === "string" || need === "tokenize") return "model"
+  return need === "images" ? `input.${firstImage(input.messages)}` : `input.${need}`
+}

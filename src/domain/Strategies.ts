@@ -14,9 +14,7 @@
  * `session` is rendezvous hashing (Thaler and Ravishankar): a deployment that comes or goes moves its own sessions only. `weighted`
  * draws the whole order without replacement (Efraimidis and Spirakis).
  */
-import type { CandidateTable } from "./CandidateTable.ts"
-import { costOf } from "./CandidateTable.ts"
-import type { Condition } from "./DeploymentFacts.ts"
+import type { CandidateTable, Condition } from "./DeploymentFacts.ts"
 import { combine, draw, hashText } from "./Hashing.ts"
 import * as Measurement from "./Measurement.ts"
 import type { Moment, RoutingRequest } from "./RoutingRequest.ts"
@@ -92,6 +90,10 @@ const qualityOf = ({ table }: ScoringInput, index: number): number => {
   const quality = table.quality[index]!
   return Number.isNaN(quality) ? neutral : quality
 }
+
+/** The cost of a request, USD; `NaN` where the price is not known. */
+export const costOf = (table: CandidateTable, index: number, promptTokens: number, answerTokens: number): number =>
+  (table.inputPrice[index]! * promptTokens + table.outputPrice[index]! * answerTokens) / 1e6
 
 /** In USD; `NaN` where a price is not known. */
 const costs = (input: ScoringInput): Float64Array => {

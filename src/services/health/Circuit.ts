@@ -6,6 +6,7 @@ import { Cause, Duration, Exit, Result } from "effect"
 import * as Policies from "../../domain/Defaults.ts"
 import { classify, eventKey, isCancellation, isSlow } from "../../domain/FailureClass.ts"
 import type { InferenceError, Reason } from "../../domain/InferenceError.ts"
+import type { Verdict } from "../../domain/Measurement.ts"
 
 /** When circuits open and close. */
 export interface Options {
@@ -39,9 +40,6 @@ export interface Transition {
   /** ms since 1970 */
   readonly at: number
 }
-
-/** What the end of a call means for its deployment; `left`: nothing, since the caller has left or the request was wrong. */
-export type Verdict = "success" | "failure" | "left"
 
 /** How a call ended. */
 export interface Ending {

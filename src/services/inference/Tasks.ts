@@ -17,7 +17,7 @@ import {
   needsOfTokenize,
   pathOfTokenize,
   pathsOf
-} from "../../domain/RequiredCapabilities.ts"
+} from "../../domain/RoutingRequest.ts"
 import { dialectOf } from "../../domain/Source.ts"
 import type { AttemptContext } from "./AttemptScope.ts"
 import type { Pipeline } from "./Pipeline.ts"

@@ -12,12 +12,11 @@
  */
 import { Clock, Context, Duration, Effect, Layer, Random, Result, Stream } from "effect"
 import * as UnknownFields from "../../dialects/shared/UnknownFields.ts"
-import type { CandidateTable } from "../../domain/CandidateTable.ts"
-import { prepare } from "../../domain/CandidateTable.ts"
 import * as Capability from "../../domain/Capability.ts"
 import * as Policies from "../../domain/Defaults.ts"
 import type { Deployment, Model } from "../../domain/Deployment.ts"
-import type { Condition } from "../../domain/DeploymentFacts.ts"
+import type { CandidateTable, Condition } from "../../domain/DeploymentFacts.ts"
+import { prepare } from "../../domain/DeploymentFacts.ts"
 import type { Ability } from "../../domain/EngineProtocol.ts"
 import { maxSeed } from "../../domain/Inference.ts"
 import type { InferenceError, Reason } from "../../domain/InferenceError.ts"
@@ -31,14 +30,12 @@ import type { Moment, RoutingRequest } from "../../domain/RoutingRequest.ts"
 import * as CachedResponses from "../cache/CachedResponses.ts"
 import { capabilitiesOf } from "../engines/EngineKinds.ts"
 import { Breaker } from "../health/Breaker.ts"
-import * as LatencyStats from "../health/LatencyStats.ts"
 import { Models } from "../models/Models.ts"
 import { Registry } from "../models/Registry.ts"
 import * as GuardedCallbacks from "../observability/GuardedCallbacks.ts"
 import { Settings } from "../settings/Settings.ts"
 import type { Decision } from "./DecisionRecord.ts"
 import { factsOf } from "./DeploymentFacts.ts"
-import { selected } from "./Eligibility.ts"
 import { beginnings, PrefixIndex } from "./PrefixIndex.ts"
 import type { Route } from "./Route.ts"
 import { joinDecisions } from "./Route.ts"
@@ -53,7 +50,7 @@ export class Router extends Context.Service<Router, {
   /** Records a capability that an attempt found missing: later requests that need it go to other deployments. */
   readonly noteFailure: (reason: Reason) => void
   /** Begins to measure an attempt. */
-  readonly measure: (deployment: string, route: Route) => LatencyStats.LatencySample
+  readonly measure: (deployment: string, route: Route) => Measurement.LatencySample
 }>()("troupe/services/routing/Router") {}
 
 /** What every decision reads. */
@@ -62,7 +59,7 @@ interface Parts {
   readonly models: Models["Service"]
   readonly breaker: Breaker["Service"]
   readonly policies: ReadonlyArray<Policy>
-  readonly stats: LatencyStats.LatencyStats
+  readonly stats: Measurement.LatencyStats
   readonly tables: ReturnType<typeof makeTables>
   readonly callbacks: GuardedCallbacks.GuardedCallbacks
   readonly prefixes: PrefixIndex
@@ -267,7 +264,7 @@ const mayFallBack = (parts: Parts, model: Model, policy: Policy, request: Routin
   const { source } = request
   const capability = source && request.capabilities.find((one) => one === `${source.dialect} fields`)
   if (capability === undefined) return Result.succeed(true)
-  const own = selected(parts.tables.of(model), capability, request, policy.selection)
+  const own = Selection.selected(parts.tables.of(model), capability, request, policy.selection)
   const without = own.filter(({ has }) => !has)
   if (without.length === 0) return Result.succeed(true)
   const isNamed = request.route?.fallbacks !== undefined
@@ -351,7 +348,7 @@ const watch = ({ models: { events }, prefixes, tables }: Parts) =>
       if (abilities !== undefined) tables.loaded(deployment, abilities)
     })))
 
-const measure = ({ prefixes, stats }: Parts, deployment: string, { prefix }: Route): LatencyStats.LatencySample => {
+const measure = ({ prefixes, stats }: Parts, deployment: string, { prefix }: Route): Measurement.LatencySample => {
   const sample = stats.begin(deployment)
   if (prefix === undefined) return sample
   // An attempt that is refused before it has a slot leaves no prompt there.
@@ -374,7 +371,7 @@ export const layer = Layer.effect(
       models: yield* Models,
       breaker: yield* Breaker,
       policies: (yield* Settings).policies,
-      stats: LatencyStats.make(now),
+      stats: Measurement.makeStats(now),
       tables: makeTables(now),
       prefixes: new PrefixIndex(),
       callbacks: yield* GuardedCallbacks.make,

@@ -2,8 +2,9 @@ import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Duration, Effect, Exit, Fiber, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
+import type { Verdict } from "../../../src/domain/Measurement.ts"
 import * as Breaker from "../../../src/services/health/Breaker.ts"
-import type { Ending, Verdict } from "../../../src/services/health/Circuit.ts"
+import type { Ending } from "../../../src/services/health/Circuit.ts"
 import { endingOf } from "../../../src/services/health/Circuit.ts"
 
 const broken = Effect.fail(

@@ -1,8 +1,8 @@
 /** What a program provides beside its requests may throw or die: no answer changes, no request hangs, nothing is leaked. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Logger, Stream, Tracer } from "effect"
+import type { LatencySample } from "../../../src/domain/Measurement.ts"
 import * as Policy from "../../../src/domain/RoutingPolicy.ts"
-import type { LatencySample } from "../../../src/services/health/LatencyStats.ts"
 import { Inference } from "../../../src/services/inference/Inference.ts"
 import type { Metrics } from "../../../src/services/observability/Metrics.ts"
 import type { Setting } from "../../support/Routing.ts"
