@@ -37,7 +37,6 @@ const remaining = new Set<string>([
   "src/domain/HopLimit.ts",
   "src/domain/Monotonic.ts",
   "src/domain/PlainText.ts",
-  "src/layers/http/RoutingHeaders.ts",
   "src/services/models/Readiness.ts",
   "src/services/resilience/AttemptTargets.ts",
   "src/services/resilience/HedgeBudget.ts",

@@ -6,7 +6,6 @@ import type { Request } from "../../src/domain/Inference.ts"
 import { InvalidRequest } from "../../src/domain/InferenceError.ts"
 import type { Conventions, Dialect } from "../../src/layers/http/Dialect.ts"
 import * as Endpoint from "../../src/layers/http/Endpoint.ts"
-import * as RoutingHeaders from "../../src/layers/http/RoutingHeaders.ts"
 import { Inference } from "../../src/services/inference/Inference.ts"
 
 const Question = Schema.Struct({ model: Schema.String, text: Schema.String })
@@ -36,7 +35,7 @@ const ask = (inference: Inference["Service"]): Endpoint.Endpoint<Request> => ({
   answer: ({ body }) =>
     Effect.map(
       inference.generate(body),
-      (answer) => RoutingHeaders.json({ text: answer.text }, RoutingHeaders.ofAnswer(answer))
+      (answer) => Endpoint.respondJson({ text: answer.text }, Endpoint.answerHeaders(answer))
     )
 })
 

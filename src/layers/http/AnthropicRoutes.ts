@@ -17,7 +17,6 @@ import { events } from "./Api.ts"
 import type { Conventions, Dialect } from "./Dialect.ts"
 import type { Call } from "./Endpoint.ts"
 import * as Endpoint from "./Endpoint.ts"
-import * as RoutingHeaders from "./RoutingHeaders.ts"
 import type { FailureFrames } from "./ServerSentEvents.ts"
 import * as ServerSentEvents from "./ServerSentEvents.ts"
 
@@ -84,13 +83,13 @@ const respondWhole = (inference: Inference["Service"], call: Call<MessagesCall>)
     Effect.flatMap((answer) =>
       Effect.map(
         Effect.fromResult(EncodeAnswer.encodeAnswer(envelope, answer)),
-        (message) => RoutingHeaders.json(message, RoutingHeaders.ofAnswer(answer))
+        (message) => Endpoint.respondJson(message, Endpoint.answerHeaders(answer))
       )
     ),
     Effect.catchTag("InferenceError", (error) =>
       error.reason._tag === "ContentRefused"
         ? Effect.succeed(
-          RoutingHeaders.json(EncodeAnswer.encodeRefusal(envelope, error.reason), RoutingHeaders.ofError(error))
+          Endpoint.respondJson(EncodeAnswer.encodeRefusal(envelope, error.reason), Endpoint.errorHeaders(error))
         )
         : Effect.fail(relocate(call.body)(error)))
   )
@@ -104,18 +103,18 @@ const respondWhole = (inference: Inference["Service"], call: Call<MessagesCall>)
 const framesOf = (
   inference: Inference["Service"],
   call: Call<MessagesCall>,
-  onHeaders: (headers: RoutingHeaders.RoutingHeaders) => void
+  onHeaders: (headers: Endpoint.RoutingHeaders) => void
 ) => {
   const encoder = EncodeAnswer.makeFrameEncoder(envelopeOf(call))
   const opened = Effect.map(inference.open(call.body.request), ({ events, ...by }) => {
-    onHeaders(RoutingHeaders.ofAnswer(by))
+    onHeaders(Endpoint.answerHeaders(by))
     return Stream.mapArray(events, (some) => Arr.of(encoder.events(some)))
   })
   return Stream.unwrap(opened).pipe(
     Stream.concat(Stream.sync(encoder.end)),
     Stream.catchTag("InferenceError", (error) => {
       if (error.reason._tag !== "ContentRefused") return Stream.fail(relocate(call.body)(error))
-      onHeaders(RoutingHeaders.ofError(error))
+      onHeaders(Endpoint.errorHeaders(error))
       return Stream.succeed(encoder.refuse(error.reason))
     })
   )
@@ -126,7 +125,7 @@ const encodeProblem: Conventions["encodeProblem"] = ({ headers, message, status 
   EncodeError.make(status === 503 ? 529 : status, message, id, headers)
 
 const respondStream = (inference: Inference["Service"], call: Call<MessagesCall>) => {
-  let headers: RoutingHeaders.RoutingHeaders = {}
+  let headers: Endpoint.RoutingHeaders = {}
   const frames = framesOf(inference, call, (found) => {
     headers = found
   })
@@ -150,7 +149,7 @@ const countTokens = (inference: Inference["Service"]): Endpoint.Endpoint<DecodeR
   decode: DecodeRequest.decodeCount,
   answer: ({ body }) =>
     Effect.mapBoth(inference.count(body.request), {
-      onSuccess: (found) => RoutingHeaders.json({ input_tokens: found.promptTokens }, RoutingHeaders.ofAnswer(found)),
+      onSuccess: (found) => Endpoint.respondJson({ input_tokens: found.promptTokens }, Endpoint.answerHeaders(found)),
       onFailure: relocate(body)
     })
 })

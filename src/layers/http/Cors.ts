@@ -18,13 +18,13 @@
  */
 import type { IncomingHttpHeaders } from "node:http"
 import type { HttpProblem } from "./Dialect.ts"
-import * as RoutingHeaders from "./RoutingHeaders.ts"
+import { routingHeaderNames } from "./Endpoint.ts"
 
 /** How long browsers may keep a preflight's answer, s. */
 const maxAge = 600
 
 /** What pages may read of an answer. */
-const exposed = ["retry-after", "request-id", "x-request-id", ...RoutingHeaders.names].join(", ")
+const exposed = ["retry-after", "request-id", "x-request-id", ...routingHeaderNames].join(", ")
 
 /** Names that browsers resolve to this machine themselves, and its addresses, as a URL has them. */
 const loopbackHost = /^(?:(?:[\w-]+\.)*localhost|127(?:\.\d{1,3}){3}|\[::1\])$/

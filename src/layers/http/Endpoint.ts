@@ -1,23 +1,25 @@
 /**
- * What all endpoints of all dialects share: request ids, limits, decoding, errors, defects and shutdown.
+ * What all endpoints of all dialects share: request ids, limits, decoding, response headers, errors, defects and shutdown.
  *
  * **Details**
  *
  * An endpoint defines how to answer a parsed body, and its dialect defines the shape of errors. Every failure becomes a
  * response in that shape here. Every response has the id that the log has.
  */
-import { Clock, Effect, Random, Result, Scope } from "effect"
-import type { HttpServerResponse } from "effect/http"
-import { HttpServerRequest } from "effect/http"
+import { Clock, Context, Effect, Layer, Option, Random, Result, Scope } from "effect"
+import { HttpServerRequest, HttpServerResponse } from "effect/http"
 import type { CallerIdentity } from "../../dialects/shared/CallerIdentity.ts"
+import * as CallerAddress from "../../domain/CallerAddress.ts"
 import * as HopLimit from "../../domain/HopLimit.ts"
+import type { By } from "../../domain/Inference.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import * as RoutingOptions from "../../domain/RoutingOptions.ts"
+import { name as cachedResponses } from "../../services/cache/CachedResponses.ts"
 import { Readiness } from "../../services/models/Readiness.ts"
+import { Settings } from "../../services/settings/Settings.ts"
 import type { Conventions, ErrorResponse, HttpProblem } from "./Dialect.ts"
 import { respondError } from "./Dialect.ts"
 import * as RequestBody from "./RequestBody.ts"
-import * as RoutingHeaders from "./RoutingHeaders.ts"
 
 /** One request. */
 export interface Call<Decoded> {
@@ -85,6 +87,49 @@ const renameReason = ({ renamePath }: RequestNames, reason: InferenceError.Reaso
   renamePath === undefined || reason._tag !== "InvalidRequest" || reason.path === undefined
     ? reason
     : new InferenceError.InvalidRequest({ path: renamePath(reason.path), detail: renamePath(reason.detail) })
+
+/** Response headers that describe how a request was routed. */
+export type RoutingHeaders = Readonly<Record<string, string>>
+
+/** The names of all of them. */
+export const routingHeaderNames = [
+  "x-troupe-attempts",
+  "x-troupe-cache",
+  "x-troupe-decision",
+  "x-troupe-deployment"
+] as const
+
+/** Percent-encodes what a header cannot hold: a model may have any name. */
+const encodeValue = (text: string): string => text.toWellFormed().replace(/[^\x21-\x24\x26-\x7e]+/g, encodeURIComponent)
+
+/** The deployment, the number of attempts, the id of the decision record, and whether the answer came from the cache. */
+export const answerHeaders = ({ attempts, decision, deployment }: By): RoutingHeaders => ({
+  "x-troupe-deployment": encodeValue(deployment),
+  "x-troupe-attempts": String(attempts),
+  "x-troupe-decision": decision,
+  ...(deployment === cachedResponses ? { "x-troupe-cache": "hit" } : {})
+})
+
+/** The number of attempts and the id of the decision record; none for a request that was not routed. */
+export const errorHeaders = ({ attempts, decision }: InferenceError.InferenceError): RoutingHeaders =>
+  decision === undefined ? {} : { "x-troupe-attempts": String(attempts?.length ?? 1), "x-troupe-decision": decision }
+
+/** A JSON response with these headers. */
+export const respondJson = (body: unknown, headers: RoutingHeaders) => HttpServerResponse.jsonUnsafe(body, { headers })
+
+/** The address of a caller, by which callers share a model fairly. */
+export const layerCallerAddress = Layer.effect(
+  CallerAddress.CallerAddress,
+  Effect.map(Settings, ({ server }) => {
+    const trustedProxies = new Set(server.trustedProxies)
+    return (context: Context.Context<never>) => {
+      const request = Context.getOption(context, HttpServerRequest.HttpServerRequest)
+      if (Option.isNone(request)) return ""
+      const { headers, remoteAddress } = request.value
+      return CallerAddress.of(Option.getOrElse(remoteAddress, () => ""), headers["x-forwarded-for"], trustedProxies)
+    }
+  })
+)
 
 /** A request whose body is being decoded. */
 interface Incoming<Decoded> {
@@ -174,7 +219,7 @@ export const make = Effect.fnUntraced(function*(conventions: Conventions) {
     return handle(conventions, endpoint, id, limits, names).pipe(
       Effect.catchTags({
         InvalidRequest: (reason) => fail(reason),
-        InferenceError: (error) => fail(error.reason, RoutingHeaders.ofError(error)),
+        InferenceError: (error) => fail(error.reason, errorHeaders(error)),
         BodyReadError: ({ kind }) => Effect.succeed(respond(bodyProblems[kind], id))
       }),
       Effect.catchDefect((defect) =>

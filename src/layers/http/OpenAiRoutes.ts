@@ -33,7 +33,6 @@ import { error, events, unavailable } from "./Api.ts"
 import type { Conventions, Dialect, HttpProblem } from "./Dialect.ts"
 import type { Call } from "./Endpoint.ts"
 import * as Endpoint from "./Endpoint.ts"
-import * as RoutingHeaders from "./RoutingHeaders.ts"
 import type { FailureFrames } from "./ServerSentEvents.ts"
 import * as ServerSentEvents from "./ServerSentEvents.ts"
 
@@ -173,7 +172,7 @@ const respondStream = (services: Services, call: Call<ChatCall>, together: Reque
     call.id,
     frames,
     failureFrames,
-    () => first === undefined ? {} : RoutingHeaders.ofAnswer(first)
+    () => first === undefined ? {} : Endpoint.answerHeaders(first)
   )
 }
 
@@ -184,12 +183,12 @@ const respondRefusal = (call: Call<ChatCall>) => (error: InferenceError.Inferenc
     : undefined
   return body === undefined
     ? Effect.fail(error)
-    : Effect.succeed(RoutingHeaders.json(body, RoutingHeaders.ofError(error)))
+    : Effect.succeed(Endpoint.respondJson(body, Endpoint.errorHeaders(error)))
 }
 
 const respondWhole = ({ inference }: Services, call: Call<ChatCall>, together: Request | undefined) => {
   const respond = (answers: Arr.NonEmptyReadonlyArray<Answer>) =>
-    RoutingHeaders.json(EncodeAnswer.encodeAnswers(envelopeOf(call), answers), RoutingHeaders.ofAnswer(answers[0]))
+    Endpoint.respondJson(EncodeAnswer.encodeAnswers(envelopeOf(call), answers), Endpoint.answerHeaders(answers[0]))
   const each = (requests: ReadonlyArray<Request>) =>
     Effect.forEach(requests, inference.generate, { concurrency: Defaults.choicesAtOnce })
   const { requests: [single, ...others] } = call.body
@@ -228,7 +227,7 @@ const chat = (services: Services): Endpoint.Endpoint<ChatCall> => ({
     })
 })
 
-const respond = (body: unknown, by: By) => RoutingHeaders.json(body, RoutingHeaders.ofAnswer(by))
+const respond = (body: unknown, by: By) => Endpoint.respondJson(body, Endpoint.answerHeaders(by))
 
 const embeddings = ({ inference }: Services): Endpoint.Endpoint<EmbedCall> => ({
   idPrefix: "embd-",

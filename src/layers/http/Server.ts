@@ -7,12 +7,11 @@
  * those that still run, so that each of them gets a response.
  */
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
-import { ByteSize, Context, Deferred, Duration, Effect, Layer, Option } from "effect"
-import { HttpIncomingMessage, HttpRouter, HttpServer, HttpServerRequest } from "effect/http"
+import { ByteSize, Deferred, Duration, Effect, Layer } from "effect"
+import { HttpIncomingMessage, HttpRouter, HttpServer } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import { getHeapStatistics } from "node:v8"
-import * as CallerAddress from "../../domain/CallerAddress.ts"
-import { ByteBudget, RequestBytes } from "../../services/limits/ByteBudget.ts"
+import { ByteBudget, RequestBytes } from "../../services/limits/RequestLimits.ts"
 import { Models } from "../../services/models/Models.ts"
 import { Readiness } from "../../services/models/Readiness.ts"
 import type { Resolved } from "../../services/settings/Settings.ts"
@@ -38,20 +37,6 @@ const routesOf = ([first, ...others]: Dialects, serviceRoutes: ReturnType<typeof
     serviceRoutes,
     HttpApiBuilder.layer(TypedApi).pipe(Layer.provide([ServiceRoutes.health, AdminRoutes.layer]))
   )
-
-/** The address of a caller, by which callers share the model fairly. */
-const layerCallerAddress = Layer.effect(
-  CallerAddress.CallerAddress,
-  Effect.map(Settings, ({ server }) => {
-    const trustedProxies = new Set(server.trustedProxies)
-    return (context: Context.Context<never>) => {
-      const request = Context.getOption(context, HttpServerRequest.HttpServerRequest)
-      if (Option.isNone(request)) return ""
-      const { headers, remoteAddress } = request.value
-      return CallerAddress.of(Option.getOrElse(remoteAddress, () => ""), headers["x-forwarded-for"], trustedProxies)
-    }
-  })
-)
 
 /** The limits of one body and of the bodies of all requests. */
 const layerLimits = (server: Resolved["server"]) =>
@@ -120,7 +105,7 @@ export const make = (dialects: Dialects) =>
     })
     return stop.pipe(
       Layer.provideMerge(served),
-      Layer.provide(layerCallerAddress),
+      Layer.provide(Endpoint.layerCallerAddress),
       Layer.provideMerge(admin),
       Layer.provideMerge(http),
       Layer.provideMerge(layerLimits(server))

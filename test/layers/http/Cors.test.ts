@@ -2,7 +2,7 @@
 import { assert } from "@effect/vitest"
 import { describe, it } from "vitest"
 import * as Cors from "../../../src/layers/http/Cors.ts"
-import * as RoutingHeaders from "../../../src/layers/http/RoutingHeaders.ts"
+import * as Endpoint from "../../../src/layers/http/Endpoint.ts"
 import { name as cachedResponses } from "../../../src/services/cache/CachedResponses.ts"
 
 const ask = (
@@ -86,7 +86,7 @@ describe("Cors", () => {
   it("lets pages read every header about routing", () => {
     const answer = ask({ origin: "https://app.example" })
     const exposed = answer._tag === "Continue" ? answer.headers["access-control-expose-headers"]!.split(", ") : []
-    const routing = RoutingHeaders.ofAnswer({ deployment: cachedResponses, attempts: 1, decision: "dec-1" })
+    const routing = Endpoint.answerHeaders({ deployment: cachedResponses, attempts: 1, decision: "dec-1" })
     assert.property(routing, "x-troupe-cache")
     assert.includeMembers(exposed, Object.keys(routing))
   })

@@ -1,6 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Result } from "effect"
-import { parse } from "../../../src/layers/http/Endpoint.ts"
+import * as fc from "fast-check"
+import { validateHeaderValue } from "node:http"
+import { InferenceError, NoDeployment } from "../../../src/domain/InferenceError.ts"
+import { answerHeaders, errorHeaders, parse } from "../../../src/layers/http/Endpoint.ts"
 
 describe("a body", () => {
   it("may begin with a byte order mark, as some editors write it", () => {
@@ -9,5 +12,41 @@ describe("a body", () => {
 
   it("is refused where it is not JSON", () => {
     for (const text of ["", "\ufeff", "\ufeff\ufeff{}", "{"]) assert.isTrue(Result.isFailure(parse(text)))
+  })
+})
+
+const deploymentHeader = (deployment: string): string =>
+  answerHeaders({ deployment, attempts: 1, decision: "dec-1" })["x-troupe-deployment"]!
+
+describe("an error's headers", () => {
+  const headersOf = (attempts: { readonly attempts?: [] }) =>
+    errorHeaders(
+      new InferenceError({ reason: new NoDeployment({ model: "chat", excluded: [] }), decision: "dec-1", ...attempts })
+    )
+
+  it("count no attempt if no deployment was eligible, and one if none is listed", () => {
+    assert.strictEqual(headersOf({ attempts: [] })["x-troupe-attempts"], "0")
+    assert.strictEqual(headersOf({})["x-troupe-attempts"], "1")
+  })
+})
+
+describe("the deployment in an answer's headers", () => {
+  it("is the id, if a header can have it", () => {
+    for (const id of ["chat#0", "fake/m#12", "org/Model-7B.Q4_K_M:latest#0"]) {
+      assert.strictEqual(deploymentHeader(id), id)
+    }
+  })
+
+  it("is a valid header value for every model name, and can be decoded", () => {
+    fc.assert(fc.property(fc.string({ unit: "binary" }), (id) => {
+      const value = deploymentHeader(id)
+      validateHeaderValue("x-troupe-deployment", value)
+      assert.match(value, /^[\x21-\x7e]*$/)
+      assert.strictEqual(decodeURIComponent(value), id)
+    }))
+  })
+
+  it("exists for a name that is not well-formed, too", () => {
+    assert.strictEqual(decodeURIComponent(deploymentHeader("\ud800#0")), "\ufffd#0")
   })
 })

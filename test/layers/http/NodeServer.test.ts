@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Duration } from "effect"
-import { NodeServer } from "../../../src/layers/http/NodeServer.ts"
+import { Duration, Result } from "effect"
+import * as fc from "fast-check"
+import { canonicalTarget, NodeServer } from "../../../src/layers/http/NodeServer.ts"
 import { dialect } from "../../../src/layers/http/OpenAiRoutes.ts"
 import { defaultServer } from "../../../src/services/settings/Resolution.ts"
 
@@ -17,5 +18,31 @@ describe("NodeServer", () => {
     assert.strictEqual(server.requestTimeout, 0)
     assert.strictEqual(server.timeout, 0)
     assert.strictEqual(server.maxConnections, 9)
+  })
+})
+
+describe("a request target", () => {
+  it.each([
+    ["/v1/models/org/name", "/v1/models/org%2Fname"],
+    ["/v1/models/a/b/c?x=1/2", "/v1/models/a%2Fb%2Fc?x=1/2"],
+    ["/v1/models/org%2Fname", "/v1/models/org%2Fname"],
+    ["/admin/models/org/name/load", "/admin/models/org%2Fname/load"],
+    ["/admin/circuits/org/name%230/reset", "/admin/circuits/org%2Fname%230/reset"],
+    ["/admin/circuits/events", "/admin/circuits/events"],
+    ["/v1/models/plain", "/v1/models/plain"],
+    ["/v1/models", "/v1/models"]
+  ])("%s is routed as %s", (target, expected) => {
+    assert.deepStrictEqual(canonicalTarget(target), Result.succeed(expected))
+  })
+
+  it("of any characters is taken or refused, and what is taken is taken again as it is", () => {
+    const target = fc.tuple(fc.constantFrom("/v1/models/", "/admin/models/", "/v1/messages", "/"), fc.string()).map(
+      ([start, rest]) => `${start}${rest}`
+    )
+    fc.assert(fc.property(target, (text) => {
+      const first = canonicalTarget(text)
+      if (Result.isSuccess(first)) assert.deepStrictEqual(canonicalTarget(first.success), first)
+      else assert.isNotEmpty(first.failure)
+    }))
   })
 })

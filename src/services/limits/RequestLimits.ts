@@ -1,0 +1,140 @@
+/**
+ * Bounds on the requests in progress: how many start in a turn of the event loop, and the bytes that they hold. Pure policy.
+ *
+ * **Gotchas**
+ *
+ * Time and turns are arguments: the pacer has no clock.
+ */
+import { Context } from "effect"
+
+export interface PacerOptions {
+  /** The most that may wait. */
+  readonly limit: number
+  /** The most that start in one turn. */
+  readonly perTurn: number
+  /** ms of one turn that may go to arrivals. */
+  readonly sliceMs: number
+  /** ms, monotonic. */
+  readonly now: () => number
+  /** Calls back in the next turn. */
+  readonly nextTurn: (run: () => void) => void
+}
+
+/**
+ * Spreads arrivals over turns of the event loop, so that many at once do not stop everything else.
+ *
+ * **Details**
+ *
+ * Arrivals start at once until `perTurn` of one turn have started, or have taken `sliceMs`. The rest wait in order, and each
+ * following turn starts as many. At most `limit` wait; more are refused. The number counts because most of a request's work
+ * comes after its start, when the turn's callbacks have returned.
+ */
+export class ArrivalPacer {
+  readonly #options: PacerOptions
+  #waiting: Array<() => void> = []
+  /** Of `waiting`, the first that has not started. */
+  #head = 0
+  /** When this turn's first arrival came; undefined before it. */
+  #turnSince: number | undefined
+  /** In this turn. */
+  #started = 0
+
+  constructor(options: PacerOptions) {
+    this.#options = options
+  }
+
+  get waiting(): number {
+    return this.#waiting.length - this.#head
+  }
+
+  /** Starts it now or in a later turn; false where too many wait. */
+  offer(start: () => void): boolean {
+    const { limit, nextTurn, now } = this.#options
+    if (this.#turnSince === undefined) {
+      this.#turnSince = now()
+      nextTurn(this.#turn)
+    }
+    if (this.waiting === 0 && this.#hasRoom()) {
+      this.#started++
+      start()
+    } else if (this.waiting < limit) this.#waiting.push(start)
+    else return false
+    return true
+  }
+
+  #hasRoom(): boolean {
+    const { now, perTurn, sliceMs } = this.#options
+    return this.#started < perTurn && now() - this.#turnSince! < sliceMs
+  }
+
+  readonly #turn = (): void => {
+    this.#turnSince = undefined
+    this.#started = 0
+    if (this.waiting === 0) return
+    this.#turnSince = this.#options.now()
+    this.#options.nextTurn(this.#turn)
+    do {
+      this.#started++
+      this.#waiting[this.#head++]!()
+    } while (this.waiting > 0 && this.#hasRoom())
+    if (this.waiting > 0) return
+    this.#waiting = []
+    this.#head = 0
+  }
+}
+
+/** What one request holds. */
+export interface Hold {
+  /** Takes more; false, with nothing taken, where that is more than is left, or the hold has been released. */
+  readonly take: (bytes: number) => boolean
+  /** Gives back all that was taken. */
+  readonly release: () => void
+}
+
+/**
+ * A bound on the bytes that requests hold together.
+ *
+ * **Details**
+ *
+ * A hold takes as it grows and releases everything at once, when the request ends. A second release does nothing.
+ */
+export class ByteBudget {
+  readonly limit: number
+  #used = 0
+
+  /** @param limit bytes */
+  constructor(limit: number) {
+    this.limit = limit
+  }
+
+  /** Bytes that are held now. */
+  get used(): number {
+    return this.#used
+  }
+
+  /** Bytes that may be taken now. */
+  get left(): number {
+    return this.limit - this.#used
+  }
+
+  hold(): Hold {
+    let held = 0
+    let isReleased = false
+    return {
+      take: (bytes) => {
+        if (isReleased || bytes > this.left) return false
+        held += bytes
+        this.#used += bytes
+        return true
+      },
+      release: () => {
+        isReleased = true
+        this.#used -= held
+        held = 0
+      }
+    }
+  }
+}
+
+/** Of the bodies of all requests, from their first byte until their answer has ended. */
+export class RequestBytes extends Context.Service<RequestBytes, ByteBudget>()("troupe/services/RequestBytes") {}
