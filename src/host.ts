@@ -1,15 +1,15 @@
 /**
- * Process entry of an engine child: one pool of engine threads, spoken to over the IPC channel.
+ * Process entry of an engine child: one pool of engine threads, controlled over the IPC channel.
  *
  * **Details**
  *
- * The service starts one of these for each loaded deployment, so that a native abort ends this process and nothing
- * else. Everything that happens to its jobs in one turn of the event loop leaves in one message.
+ * The service starts one child for each loaded deployment, so that a native abort ends only this process. All events of
+ * its jobs in one turn of the event loop are sent in one message.
  *
  * **Gotchas**
  *
- * It must not import `effect`: see `domain/EngineProtocol`. Ctrl-C in a terminal, or its end, reaches the whole process
- * group; this process leaves the decision to its parent and ends when the channel does.
+ * It must not import `effect`: see `domain/EngineProtocol`. Ctrl-C in a terminal signals every process of the group; this
+ * process ignores the signals and ends when its parent closes the channel.
  */
 import type { EngineHost, FromChild, HostOptions, SendCommand, ToChild } from "./domain/EngineProtocol.ts"
 import type { JobEvent } from "./domain/Job.ts"
@@ -20,7 +20,7 @@ import { makePoolHost } from "./layers/engines/PoolHost.ts"
 const memoryReportInterval = 2_000
 
 if (process.send === undefined) {
-  process.stderr.write("This file is started by Troupe itself. Run `troupe --help`.\n")
+  process.stderr.write("Troupe starts this file. Run `troupe --help`.\n")
   process.exit(64)
 }
 
@@ -46,7 +46,7 @@ const collect = (id: number, events: ReadonlyArray<JobEvent>) => {
   if (events.some(isTerminal)) commands.delete(id)
 }
 
-/** An ordinary exit in mid-generation would abort with a core dump. */
+/** An ordinary exit during a generation would abort with a core dump. */
 const end = () => process.kill(process.pid, "SIGKILL")
 
 const load = (options: HostOptions): EngineHost => {
@@ -58,8 +58,8 @@ const load = (options: HostOptions): EngineHost => {
     },
     (cause: unknown) => post({ type: "load_failed", failure: failureFrom(cause, "load_failed") })
   )
-  // A thread that dies takes the child with it: the supervisor starts another. By SIGKILL, as other threads may be
-  // evaluating, and after what was said before.
+  // The child ends when a thread dies, and the supervisor starts another. It ends by SIGKILL, since other threads may be
+  // evaluating, and after all earlier messages are sent.
   void host.exited.then(({ kind }) => {
     if (kind !== "stopped") setImmediate(() => process.send?.({ type: "events", jobs: [] } satisfies FromChild, end))
   })
@@ -70,7 +70,7 @@ const load = (options: HostOptions): EngineHost => {
 let host: EngineHost | undefined
 
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => {})
-// The parent is gone.
+// The parent has ended.
 process.on("disconnect", end)
 
 const obey = (message: ToChild) => {

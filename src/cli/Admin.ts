@@ -1,4 +1,4 @@
-/** The commands that ask a running service: `troupe ps`, `load`, `unload`, `reload`, `circuits` and `decisions`. */
+/** The commands that call a running service: `troupe ps`, `load`, `unload`, `reload`, `circuits` and `decisions`. */
 import { Console, Effect, Option, Schema } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import type { Action, Circuit, Deployment } from "../layers/http/AdminSchema.ts"
@@ -15,7 +15,7 @@ const model = Argument.String("model").pipe(
 const stateOf = ({ circuit, pinned, state }: Deployment): string =>
   [state, ...(pinned ? ["pinned"] : []), ...(circuit === undefined ? [] : [`circuit ${circuit.phase}`])].join(", ")
 
-/** Why the deployment is not called; empty where it is. */
+/** Why the deployment gets no requests; empty if it gets requests. */
 const reasonOf = ({ circuit, keys, lastFailure = "", state }: Deployment): string => {
   if (state === "failed") return lastFailure
   if (circuit !== undefined && circuit.retryAfterMs > 0) {

@@ -36,7 +36,7 @@ interface Candidate {
 
 /** The properties of a candidate before it is loaded. */
 interface Facts extends Candidate {
-  /** Context window of a slot, tokens; null where it is known only after loading. */
+  /** Context window of a slot, tokens; null if it is known only after loading. */
   readonly window: number | null
   /** Context window that the model was trained with, tokens. */
   readonly trainedWindow: number | null

@@ -1,4 +1,4 @@
-/** Flags that several commands have, and what they come to: the configuration and the address of the service. */
+/** Flags of several commands, and their results: the configuration and the address of the service. */
 import { Effect, Option, Schema } from "effect"
 import { Flag } from "effect/cli"
 import * as SettingsFile from "../layers/settings/SettingsFile.ts"

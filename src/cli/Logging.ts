@@ -1,6 +1,6 @@
 /**
- * Log entries on standard error: a line for people in a terminal, JSON elsewhere, or as `logFormat` says. Standard output
- * is for what the command prints.
+ * Log entries on standard error: readable lines in a terminal, JSON elsewhere, or the format of `logFormat`. Standard
+ * output is for the command's output.
  */
 import { Layer, Logger, References } from "effect"
 import { plainLine } from "../domain/PlainText.ts"
@@ -35,7 +35,7 @@ const text = (entry: Entry): string => {
 export const formatted = (format: "text" | "json") =>
   Logger.map(Logger.formatStructured, format === "text" ? text : json)
 
-/** Logging as the settings say. */
+/** Logging as the settings configure it. */
 export const layer = ({ logFormat, logLevel }: Pick<Resolved, "logFormat" | "logLevel">) =>
   Layer.mergeAll(
     Logger.layer([Logger.withConsoleError(formatted(logFormat ?? (process.stderr.isTTY ? "text" : "json")))]),

@@ -23,7 +23,7 @@ const withStore = (file: Option.Option<string>) => <A, E, R>(use: Effect.Effect<
 const stateOf = ({ inspected, quarantined }: StoredModel["manifest"]): string =>
   quarantined !== undefined ? "quarantined" : inspected !== undefined ? "yes" : "no"
 
-/** The quantisation of the file; empty where it cannot be read. */
+/** The quantisation of the file; empty if it cannot be read. */
 const quantisation = Effect.fnUntraced(function*(model: StoredModel) {
   if (model.manifest.kind === "onnx") return ""
   const files = yield* ModelFiles

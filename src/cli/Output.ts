@@ -48,14 +48,14 @@ export const bytesText = (bytes: number): string =>
 const quoted = (path: string): string => /\s/.test(path) ? `"${path}"` : path
 
 /**
- * What to type to run this program: in a clone there is no `troupe` on the `PATH`.
+ * The command that runs this program: in a clone, `troupe` is not on the `PATH`.
  *
  * @param entry the file that Node runs, absolute, with links unresolved
  * @param folder the current folder, absolute
  */
 export const invocation = (entry: string, folder: string): string => {
   if (entry === join(folder, "src", "main.ts")) return "npm run troupe --"
-  // A package's link, or on Windows the file that such a link runs.
+  // A package's link, or on Windows the file that the link runs.
   if (/[/\\]node_modules[/\\]/.test(entry)) return "npx troupe"
   if (!/^main\.[jt]s$/.test(basename(entry))) return "troupe"
   const path = relative(folder, entry)

@@ -7,7 +7,7 @@ import type { Resolved } from "../services/settings/Settings.ts"
 import { CommandFailed, config, json, loadWithoutSecrets } from "./Flags.ts"
 import { printJson, table } from "./Output.ts"
 
-/** Names in `troupe.yaml` of fields that have another name in a policy. */
+/** Names in `troupe.yaml` of fields with another name in a policy. */
 const fieldNames: Readonly<Record<string, string>> = {
   "selection.keep": "candidates",
   "fallbacks.ordinary": "fallbacks",

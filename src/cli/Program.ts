@@ -1,4 +1,4 @@
-/** The command line as a program of its arguments: help, messages and exit codes. It touches no signal and ends no process. */
+/** The command line as a function of its arguments: help, messages and exit codes, without signals and process exit. */
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Cause, Console, Effect, Exit, Layer } from "effect"
 import type { HelpDoc } from "effect/cli"
@@ -53,7 +53,7 @@ const presenterTo = (console: Console.Console) =>
           CliOutput.defaultPresenter.present(
             output._tag === "Help" ? { ...output, helpDoc: asInvokedHelp(output.helpDoc) } : output
           ),
-          // Help has colours and only our own text.
+          // Help has colours, and contains only Troupe's own text.
           Console.Console,
           console
         )

@@ -61,7 +61,7 @@ const lineFor = (progress: Received, columns: number): string => {
   return room > 0 ? `${shorten(name, room)} ${amount}` : shorten(amount, columns - 1)
 }
 
-/** The line of another event; undefined where it has none. */
+/** The line of another event; undefined if the event has no line. */
 const lineOf = (progress: Exclude<Progress, Received>): string | undefined => {
   switch (progress.type) {
     case "resolved":

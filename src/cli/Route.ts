@@ -3,7 +3,7 @@ import { Console, Effect, Layer, Option, Schema } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import * as App from "../App.ts"
 import { abilities } from "../domain/EngineProtocol.ts"
-import * as Problems from "../domain/Problem.ts"
+import * as Problem from "../domain/Problem.ts"
 import * as RoutingOptions from "../domain/RoutingOptions.ts"
 import { explain as explainRoute, ExplanationRequest } from "../services/routing/Explanation.ts"
 import { Settings } from "../services/settings/Settings.ts"
@@ -91,7 +91,7 @@ const questionOf = ({ maxTokens, model, needs, overrides, prompt, tenant, tools 
     Schema.decodeUnknownEffect(ExplanationRequest, { errors: "all" })(question),
     (error) =>
       new CommandFailed({
-        message: Problems.fromSchemaError(error).map(({ expected, path }) => `${flagOf(path)}: ${expected}`).join("; ")
+        message: Problem.fromSchemaError(error).map(({ expected, path }) => `${flagOf(path)}: ${expected}`).join("; ")
       })
   )
 }

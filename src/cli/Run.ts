@@ -6,7 +6,7 @@ import * as App from "../App.ts"
 import type { Request } from "../domain/Inference.ts"
 import { Request as RequestSchema } from "../domain/Inference.ts"
 import { plainText } from "../domain/PlainText.ts"
-import * as Problems from "../domain/Problem.ts"
+import * as Problem from "../domain/Problem.ts"
 import * as SettingsFile from "../layers/settings/SettingsFile.ts"
 import { Inference } from "../services/inference/Inference.ts"
 import { Settings } from "../services/settings/Settings.ts"
@@ -105,7 +105,7 @@ const flagOf = (path: string): string =>
 /** The request; fails with the problem of each flag. */
 const decodeRequest = (request: Request) =>
   Effect.mapError(Schema.decodeEffect(RequestSchema, { errors: "all" })(request), (error) => {
-    const problems = Problems.fromSchemaError(error).map(({ expected, path }) => `${flagOf(path)}: ${expected}`)
+    const problems = Problem.fromSchemaError(error).map(({ expected, path }) => `${flagOf(path)}: ${expected}`)
     return new CommandFailed({ message: problems.join("; ") })
   })
 

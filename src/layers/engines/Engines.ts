@@ -3,7 +3,7 @@
  * provides, and remote deployments. Maps an engine's failures to `InferenceError`.
  */
 import { Duration, Effect, Layer } from "effect"
-import * as Policies from "../../domain/Defaults.ts"
+import * as Defaults from "../../domain/Defaults.ts"
 import type { Deployment, EngineDeployment } from "../../domain/Deployment.ts"
 import { isRemote } from "../../domain/Deployment.ts"
 import type { EngineDescription, EngineHost } from "../../domain/EngineProtocol.ts"
@@ -91,15 +91,15 @@ const waitReady = (
   )
 
 const graces = {
-  cancelGraceMs: Duration.toMillis(Policies.cancelGrace),
-  closeGraceMs: Duration.toMillis(Policies.closeGrace)
+  cancelGraceMs: Duration.toMillis(Defaults.cancelGrace),
+  closeGraceMs: Duration.toMillis(Defaults.closeGrace)
 }
 
 const closeHost = (deployment: Deployment, host: EngineHost): Effect.Effect<void> =>
   Effect.promise(() => host.close()).pipe(
     Effect.timeoutOrElse({
-      // A process has been killed by then.
-      duration: Duration.times(Policies.closeGrace, 2),
+      // By then, a process has been killed.
+      duration: Duration.times(Defaults.closeGrace, 2),
       orElse: () => Effect.logWarning(`The engine of ${deployment.id} did not stop in time and is abandoned.`)
     })
   )
@@ -180,7 +180,7 @@ export const make = (
 /** The local engine of one kind. */
 export const layerKind = ({ name }: Pick<EngineKind, "name">) => Layer.succeed(localEngine(name), startLocal)
 
-/** Where the settings say; local engines of the kinds that `layerKind` provides. */
+/** Engines as the settings configure them; local engines of the kinds that `layerKind` provides. */
 export const layer = Layer.effect(
   Engines,
   Effect.gen(function*() {

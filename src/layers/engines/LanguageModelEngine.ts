@@ -94,7 +94,7 @@ const errorOf = (deployment: Deployment, error: AiError.AiError | Unanswered | H
   }
 }
 
-/** Refuses what the model cannot be given. */
+/** Refuses fields and images that the model does not accept. */
 const check = (
   generation: Generation,
   { configure }: Source,
@@ -189,7 +189,7 @@ const make = (
       Stream.interruptWhen(Deferred.await(stopped))
     )
   })
-  const cannot = (ability: Ability) => Effect.fail(InferenceError.notCapable(deployment.id, ability))
+  const cannot = (capability: Ability) => Effect.fail(InferenceError.notCapable(deployment.id, capability))
   return {
     describe: {
       engine: languageModel.name,

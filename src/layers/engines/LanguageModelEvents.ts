@@ -36,13 +36,13 @@ const promptBytes = ({ assistantPrefix = "", messages, tools = [] }: Generation)
   return [...texts, definitions, assistantPrefix].reduce((sum, text) => sum + Buffer.byteLength(text), 0)
 }
 
-/** As many whole characters as fit. */
+/** As many complete characters as fit. */
 const within = (text: string, bytes: number): string =>
   Buffer.byteLength(text) <= bytes
     ? text
     : new TextDecoder().decode(Buffer.from(text).subarray(0, bytes), { stream: true })
 
-/** As in `Job`; undefined for an end that is no answer. */
+/** As in `Job`; undefined if the answer failed. */
 const reasons: Readonly<Record<Response.FinishReason, FinishReason | undefined>> = {
   stop: "stop",
   length: "length",
@@ -54,9 +54,9 @@ const reasons: Readonly<Record<Response.FinishReason, FinishReason | undefined>>
   error: undefined
 }
 
-const usageOf = (generation: Generation, bytes: number, told: Response.Usage | undefined): TokenUsage => {
-  const { cacheRead = 0, total: prompt = tokensOf(promptBytes(generation)) } = told?.inputTokens ?? {}
-  const { reasoning = 0, total = tokensOf(bytes) } = told?.outputTokens ?? {}
+const usageOf = (generation: Generation, bytes: number, reported: Response.Usage | undefined): TokenUsage => {
+  const { cacheRead = 0, total: prompt = tokensOf(promptBytes(generation)) } = reported?.inputTokens ?? {}
+  const { reasoning = 0, total = tokensOf(bytes) } = reported?.outputTokens ?? {}
   return {
     promptTokens: prompt,
     completionTokens: total,
@@ -78,10 +78,10 @@ const makeWriter = (generation: Generation, room: number) => {
   let events: Array<Event> = []
   let failure: Unanswered | undefined
 
-  const end = (reason: FinishReason, told?: Response.Usage, stop?: string) => {
+  const end = (reason: FinishReason, reported?: Response.Usage, stop?: string) => {
     if (ended) return
     ended = true
-    const usage = usageOf(generation, bytes, told)
+    const usage = usageOf(generation, bytes, reported)
     events.push({ type: "finish", reason, usage, ...(stop === undefined ? {} : { stop }) })
   }
   /** Writes the text as far as it fits, with the tokens that it completes. */
@@ -105,7 +105,7 @@ const makeWriter = (generation: Generation, room: number) => {
     fail: (detail: string) => {
       failure = new Unanswered({ detail })
     },
-    /** What was written since. */
+    /** The events since the last call. */
     take: (): Effect.Effect<ReadonlyArray<Event>, Unanswered> => {
       const taken = events
       events = []
@@ -119,7 +119,7 @@ type Take = {
   readonly [Type in Response.AnyPart["type"]]?: (part: Extract<Response.AnyPart, { readonly type: Type }>) => void
 }
 
-/** What to do with each part. */
+/** A handler per type of part. */
 const makeTake = (writer: Writer, generation: Generation): Take => {
   const stop = makeStopMatcher(generation.stop, generation.assistantPrefix)
   const calls = new Map<string, { readonly index: number; hasArguments: boolean }>()
@@ -165,7 +165,7 @@ const makeTake = (writer: Writer, generation: Generation): Take => {
   }
 }
 
-/** @param cut at `maxTokens`, which the provider is not told */
+/** @param cut ends the answer at `maxTokens`, which the provider does not get */
 const makeDecoder = (generation: Generation, cut: boolean) => {
   const room = cut ? (generation.maxTokens ?? Number.POSITIVE_INFINITY) * bytesPerToken : Number.POSITIVE_INFINITY
   const writer = makeWriter(generation, room)
@@ -177,7 +177,7 @@ const makeDecoder = (generation: Generation, cut: boolean) => {
   }
 }
 
-/** The answer's events up to its finish. Fails with why it is none, where its parts say so. */
+/** The answer's events up to its finish. Fails with the reason if the parts contain no answer. */
 export const toEvents = <E>(
   generation: Generation,
   cut: boolean,

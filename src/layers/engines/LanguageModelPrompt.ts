@@ -10,10 +10,10 @@ import type { OutputFormat, ToolCall, ToolChoice } from "../../domain/Job.ts"
 import type { Content, Message } from "../../domain/Message.ts"
 import { partsOf, textOf } from "../../domain/Message.ts"
 
-/** The caller's mistake. */
+/** The error of an invalid request. */
 export const invalid = (path: string, detail: string): InferenceError => make(new InvalidRequest({ path, detail }))
 
-/** What an option says when it asks for nothing. A seed is ignored. */
+/** The value of each option that has no effect. A seed is ignored. */
 const neutral: Readonly<Record<Exclude<keyof Sampling, "seed">, number | undefined>> = {
   temperature: 1,
   topP: 1,
@@ -25,7 +25,7 @@ const neutral: Readonly<Record<Exclude<keyof Sampling, "seed">, number | undefin
   logitBias: undefined
 }
 
-/** The first sampling option that asks for something. */
+/** The first sampling option with an effect. */
 export const unspokenOption = (sampling: Sampling): string | undefined =>
   Object.entries(neutral).find(([name, value]) => {
     const asked = sampling[name as keyof Sampling]
@@ -122,8 +122,8 @@ export const callOf = (generation: Generation): Effect.Effect<Call, InferenceErr
   }))
 
 /**
- * Objects that name their properties have no others: what fits still fits the schema as it is, and providers take closed
- * objects where they take no open ones.
+ * Closes objects that name their properties: an answer still satisfies the original schema, and some providers accept
+ * closed objects only.
  */
 const close = (node: JsonSchema.JsonSchema): JsonSchema.JsonSchema =>
   "properties" in node && (node["additionalProperties"] ?? true) === true
@@ -134,7 +134,7 @@ const close = (node: JsonSchema.JsonSchema): JsonSchema.JsonSchema =>
 export const schemaOf = (format: OutputFormat): Effect.Effect<Schema.Top, InferenceError> => {
   if (format.type === "json_object") return Effect.succeed(Schema.Record(Schema.String, Schema.Json))
   const document = JsonSchema.fromSchemaDraft2020_12(format.schema)
-  // Two objects of which each is closed to the other's properties would have nothing in common.
+  // Two closed objects with different properties would have no common value.
   const onEnter = JSON.stringify(format.schema).includes("\"allOf\"") ? {} : { onEnter: close }
   return Effect.try({
     try: () => SchemaRepresentation.fromJsonSchemaDocument(document, onEnter),

@@ -7,7 +7,7 @@
  */
 import { Cause, Effect, Queue, Random, Result, Scope, Stream } from "effect"
 import { hash } from "node:crypto"
-import * as Policies from "../../domain/Defaults.ts"
+import * as Defaults from "../../domain/Defaults.ts"
 import type { EngineDescription, EngineHost, SendCommand } from "../../domain/EngineProtocol.ts"
 import type { Countable, Generation } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
@@ -28,9 +28,9 @@ const notSupported = (path: string, message: string): EngineFailure => ({ kind: 
 /** Refuses images and required fields of a dialect, which local engines do not support. */
 const unsupported = ({ messages, source }: Generation): EngineFailure | undefined => {
   const image = firstImage(messages)
-  if (image !== undefined) return notSupported(image, "it takes no images.")
+  if (image !== undefined) return notSupported(image, "local engines do not accept images.")
   const [field] = requiredPaths(source)
-  return field === undefined ? undefined : notSupported(field, "it has nothing of the kind. Leave it out.")
+  return field === undefined ? undefined : notSupported(field, "local engines do not have this field. Omit it.")
 }
 
 /** Characters of an owner, enough to avoid collisions. */
@@ -60,7 +60,7 @@ const jobOf = (generation: Generation, randomSeed: number): GenerateJob => {
     sampling: { ...sampling, temperature, topP, seed },
     messages: texts(messages),
     kind: "generate",
-    window: Policies.streamWindow
+    window: Defaults.streamWindow
   }
 }
 
@@ -71,7 +71,7 @@ const failureOf = (event: JobEvent): EngineFailure => {
   return event.type === "cancelled" ? stopped : unexpectedResult
 }
 
-/** The event for the consumer; undefined if it is no part of the answer. */
+/** The event for the consumer; undefined if it does not belong to the answer. */
 const contentOf = (event: JobEvent): Event | undefined => {
   switch (event.type) {
     case "tokens": {
@@ -109,7 +109,7 @@ const granting = (send: SendCommand) => {
   let taken = 0
   return <Events extends ReadonlyArray<Event>>(events: Events): Events => {
     for (const event of events) if ("tokens" in event) taken += event.tokens
-    if (taken >= Policies.streamGrant) {
+    if (taken >= Defaults.streamGrant) {
       send({ type: "grant", tokens: taken })
       taken = 0
     }

@@ -4,7 +4,7 @@
  * **Gotchas**
  *
  * The child process imports this module, so it must not import `effect`. No task is given a `signal`: aborting one
- * terminates its thread, and a native engine that is evaluating then takes the process down.
+ * terminates its thread, and a native engine that is evaluating then aborts the process.
  *
  * `--no-wasm-code-gc`: with threads that run WebAssembly (the onnx engine on wasm, Node's module lexer), Node 24 frees code
  * that is in use and ends with SIGTRAP or SIGSEGV (https://github.com/nodejs/node/issues/66366). Only code that a better
@@ -105,7 +105,7 @@ export const makePoolHost = (options: HostOptions): EngineHost => {
   const running = new Set<Running>()
   const exited = Promise.withResolvers<EngineFailure>()
   let isAbandoned = false
-  /** Why it takes no more jobs. */
+  /** The reason why the host accepts no more jobs. */
   let over: EngineFailure | undefined
 
   const exit = (failure: EngineFailure) => {

@@ -1,10 +1,10 @@
 /**
- * Reads memory from the control group where one sets a limit, and from the machine otherwise.
+ * Reads memory from the control group if it sets a limit, otherwise from the machine.
  *
  * **Details**
  *
- * Of version 2, the group of this process and all around it count, as a systemd unit's limit is not at the root; of
- * version 1, what is mounted, which in a container is its own group.
+ * In version 2, the group of this process and its ancestors count, as a systemd unit's limit is not at the root. In
+ * version 1, the mounted group counts, which in a container is its own group.
  *
  * Sources: Linux's `Documentation/admin-guide/cgroup-v2.rst` (`memory.max`, `memory.current`, `memory.stat`) and
  * `cgroup-v1/memory.rst` (`memory.limit_in_bytes`, `memory.usage_in_bytes`).
@@ -27,7 +27,7 @@ const numberIn = (text: string, pattern: RegExp): number | undefined => {
 
 const bytesIn = (text: string): number | undefined => numberIn(text, /^(\d+)\s*$/)
 
-/** What the machine has; Linux counts the page cache as available, which `os.freemem` does not everywhere. */
+/** The machine's memory; Linux counts the page cache as available, which `os.freemem` does not on every system. */
 const machine = async (): Promise<Reading> => {
   const kibibytes = numberIn(await readText("/proc/meminfo"), /^MemAvailable:\s+(\d+) kB/m)
   return { totalBytes: totalmem(), availableBytes: kibibytes === undefined ? freemem() : kibibytes * 1024 }
@@ -43,7 +43,7 @@ const versions: readonly [Group, Group] = [
   { limit: "memory/memory.limit_in_bytes", usage: "memory/memory.usage_in_bytes" }
 ]
 
-/** What the control group has, if it sets a limit that the machine is not below anyway. */
+/** The control group's memory, if its limit is below the machine's memory. */
 const group = async (folder: string, { limit, usage }: Group, total: number): Promise<Reading | undefined> => {
   const [most, used, stat] = await Promise.all([
     readText(`${folder}/${limit}`),
@@ -53,17 +53,17 @@ const group = async (folder: string, { limit, usage }: Group, total: number): Pr
   const totalBytes = bytesIn(most)
   const usedBytes = bytesIn(used)
   if (totalBytes === undefined || usedBytes === undefined || totalBytes >= total) return undefined
-  // Pages of files that nobody maps now are given back on demand. In version 1 the total counts the groups below too,
-  // as the usage does.
+  // Inactive file pages are reclaimed on demand. In version 1 `total_inactive_file` includes descendant groups, as the
+  // usage does.
   const reclaimable = numberIn(stat, /^total_inactive_file (\d+)$/m) ?? numberIn(stat, /^inactive_file (\d+)$/m) ?? 0
   return { totalBytes, availableBytes: Math.max(0, totalBytes - usedBytes + Math.min(reclaimable, usedBytes)) }
 }
 
-/** The process's own group of version 2 and those around it, innermost first: each one's limit binds. */
+/** The process's own group of version 2 and its ancestors, innermost first: each limit applies. */
 const foldersOf = (mounted: string, ownGroup: string): ReadonlyArray<string> => {
   const path = /^0::(\/.*)$/m.exec(ownGroup)?.[1] ?? "/"
   const names = path.split("/").filter((name) => name !== "")
-  // A path that leads out of what is mounted here is another namespace's.
+  // A path with `..` leaves the mounted tree: it belongs to another namespace.
   const inside = names.includes("..") ? [] : names
   return Array.from(
     { length: inside.length + 1 },
@@ -75,8 +75,8 @@ const scarcest = (readings: ReadonlyArray<Reading>): Reading | undefined =>
   readings.toSorted((a, b) => a.availableBytes - b.availableBytes)[0]
 
 /**
- * @param mounted where the control groups are
- * @param own the file that tells which of them this process is in
+ * @param mounted the folder of the control groups
+ * @param own the file that names this process's group
  */
 export const readMemory = async (mounted: string = root, own: string = ownGroupFile): Promise<Reading> => {
   const whole = await machine()

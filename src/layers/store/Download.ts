@@ -78,7 +78,7 @@ interface Part {
 
 const nothingYet: Part = { bytes: 0, etag: undefined }
 
-/** The existing part, where it is certainly a part of this file. */
+/** The existing part, if it certainly belongs to this file. */
 const findPart = ({ origin, target }: DownloadOptions): Effect.Effect<Part> =>
   Effect.gen(function*() {
     const text = yield* Effect.promise(() => readFile(`${target}.part.json`, "utf8").catch(() => ""))
@@ -114,13 +114,13 @@ const openPart = (path: string, fromBytes: number) =>
 
 const wrongSize = (origin: Origin, detail: string) => fail(new DownloadFailed({ url: origin.label, detail }))
 
-/** The announced size of the whole file; fails where two sources differ. */
+/** The announced size of the complete file; fails if two sources differ. */
 const totalOf = (origin: Origin, opened: Opened): Result.Result<number | undefined, ModelStoreError> =>
   origin.bytes !== undefined && opened.totalBytes !== undefined && origin.bytes !== opened.totalBytes
     ? Result.fail(wrongSize(origin, `the file has ${opened.totalBytes} bytes, but ${origin.bytes} were announced`))
     : Result.succeed(origin.bytes ?? opened.totalBytes)
 
-/** Writes the received bytes; gives the size of the part. */
+/** Writes the received bytes; returns the size of the part. */
 const receive = Effect.fnUntraced(function*(
   options: DownloadOptions,
   opened: Opened,
@@ -228,7 +228,7 @@ const attempt = (options: DownloadOptions, counted: (bytes: number) => void) =>
     return { origin, part, bytes, sha256, etag: opened.etag, revision: opened.revision } satisfies Downloaded
   }))
 
-/** The delay before the next attempt, ms; undefined where there is none. */
+/** The delay before the next attempt, ms; undefined if no attempt remains. */
 const delayAfter = Effect.fnUntraced(function*(
   step: Effect.Success<ReturnType<typeof Schedules.toStep<unknown, unknown, never, never>>>,
   cut: Cut

@@ -1,6 +1,6 @@
 /**
  * Reads files over HTTP. Redirects are followed one by one, so that a token is sent only to its own host; ranges are
- * requested only where the file is certainly the same.
+ * requested only if the file is certainly the same.
  */
 import { Clock, Effect, Stream } from "effect"
 import type { HttpClientError, HttpClientResponse } from "effect/http"
@@ -214,7 +214,7 @@ const open = Effect.fnUntraced(function*(
   return { ...about, ...rangeOf(answer), body } satisfies Opened
 })
 
-/** Whether an opened file resumes where it should. False where the file has changed and the server ignored the ETag. */
+/** Whether an opened file resumes at the expected offset. False if the file has changed and the server ignored the ETag. */
 const isResumed = (opened: Opened, fromBytes: number, etag: string | undefined): boolean =>
   opened.fromBytes === 0 ||
   (opened.fromBytes === fromBytes && (etag === undefined || opened.etag === undefined || opened.etag === etag))

@@ -55,7 +55,7 @@ const cutFrom = (cause: unknown) => {
 const isCompanion = (name: string): boolean => /\.(json|jinja|txt|model)$/.test(name)
 const isWeights = (name: string): boolean => /\.onnx(_data.*)?$/.test(name)
 
-/** Names in one level of a folder: a folder of something else may contain millions of files below. */
+/** Names in one level of a folder: an unrelated folder may contain millions of files below. */
 const namesIn = (folder: string): Promise<Array<string>> =>
   readdir(folder).catch((cause: NodeJS.ErrnoException) =>
     cause.code === "ENOENT" || cause.code === "ENOTDIR" ? [] : Promise.reject(cause)

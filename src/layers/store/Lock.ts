@@ -32,7 +32,7 @@ const Owner = Schema.Struct({
   id: Schema.String,
   host: Schema.String,
   pid: Schema.Int,
-  /** The namespace of the process id; empty where the system has none. */
+  /** The namespace of the process id; empty if the system has none. */
   namespace: Schema.String
 })
 type Owner = typeof Owner.Type
@@ -62,7 +62,7 @@ const isRunning = (pid: number): boolean => {
   }
 }
 
-/** Whether the owner has certainly ended. False where this process cannot see it. */
+/** Whether the owner has certainly ended. False if this process cannot check it. */
 const hasEnded = (owner: Owner): boolean => {
   if (namespace === "" || owner.namespace !== namespace) return false
   return owner.pid === process.pid ? !held.has(owner.id) : !isRunning(owner.pid)
@@ -72,7 +72,7 @@ const textOf = (file: string): Promise<string> => readFile(file, "utf8").catch((
 
 const ownerIn = (text: string): Owner | undefined => Option.getOrUndefined(Schema.decodeOption(OwnerText)(text))
 
-/** Time since the file's time was set, ms; infinite where there is no file. */
+/** Time since the file's time was set, ms; infinite if the file does not exist. */
 const ageOf = (file: string, now: number): Promise<number> =>
   stat(file).then(({ mtimeMs }) => now - mtimeMs, () => Number.POSITIVE_INFINITY)
 
@@ -84,7 +84,7 @@ interface Held {
   readonly owner: Owner | undefined
 }
 
-/** The current holder; undefined where the lock has expired. */
+/** The current holder; undefined if the lock has expired. */
 const holderOf = async (file: string, now: number): Promise<Held | undefined> => {
   const text = await textOf(file)
   const owner = ownerIn(text)
@@ -100,7 +100,7 @@ const moveAside = async (file: string, id: string, expired: string): Promise<voi
   await rm(aside, { force: true })
 }
 
-/** Takes the lock. Gives its holder where another process holds it. */
+/** Takes the lock. Returns the holder if another process holds it. */
 const take = async (file: string, owner: Owner, now: number): Promise<Held | undefined> => {
   await mkdir(dirname(file), { recursive: true })
   // Written beside the lock first: a lock without the text of its owner would look expired.

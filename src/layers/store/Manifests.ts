@@ -41,7 +41,7 @@ const maxManifestBytes = 1_000_000
 const readManifest = async (file: string): Promise<string> =>
   (await stat(file)).size > maxManifestBytes ? "" : readFile(file, "utf8")
 
-/** The model of this name; undefined where it is missing or incomplete. */
+/** The model of this name; undefined if it is missing or incomplete. */
 export const read = (folder: string, name: string): Effect.Effect<StoredModel | undefined> =>
   Effect.promise(() => readManifest(join(folder, name, manifestName)).catch(() => "")).pipe(
     Effect.map((text) => {
@@ -119,11 +119,11 @@ const bytesIn = async (folder: string): Promise<number> => {
   return bytes
 }
 
-/** What a folder's files take, parts and all but locks, bytes; nothing where there is none. */
+/** The size of a folder's files, including parts and without locks, bytes; 0 without a folder. */
 export const bytesUnder = (folder: string): Effect.Effect<number> =>
   Effect.promise(() => bytesIn(folder).catch(() => 0))
 
-/** Takes a model away in one step, then its bytes. Tells whether there was anything. */
+/** Removes a model in one step, then deletes its bytes. Returns whether it existed. */
 export const remove = (folder: string, name: string): Effect.Effect<boolean, ModelStoreError> =>
   onDisk(join(folder, name), async () => {
     const aside = join(folder, `.removed-${name}-${process.pid}`)

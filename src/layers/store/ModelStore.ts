@@ -3,7 +3,7 @@ import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import { Effect, Layer, Queue, Redacted, Semaphore, Stream } from "effect"
 import { HttpClient } from "effect/http"
 import { join, relative, resolve, sep } from "node:path"
-import * as Policies from "../../domain/Defaults.ts"
+import * as Defaults from "../../domain/Defaults.ts"
 import * as HeaderValue from "../../domain/HeaderValue.ts"
 import { ModelFiles } from "../../services/engines/ModelFiles.ts"
 import * as ProxySettings from "../../services/settings/ProxySettings.ts"
@@ -24,8 +24,8 @@ export const make = Effect.fnUntraced(function*(options: Options) {
     options: { ...options, folder },
     client: yield* HttpClient.HttpClient,
     files: yield* ModelFiles,
-    retry: options.retry ?? Policies.pullRetry,
-    stallAfter: options.stallAfter ?? Policies.pullStall,
+    retry: options.retry ?? Defaults.pullRetry,
+    stallAfter: options.stallAfter ?? Defaults.pullStall,
     inspected: new Map()
   }
   // A model of two deployments is inspected once, and two models one after the other.
@@ -82,7 +82,7 @@ export const clientLayer = (env: ProxySettings.Environment) => {
   if (!ProxySettings.isUsed(env)) return NodeHttpClient.layerNodeHttp
   const dispatcher = Effect.acquireRelease(
     Effect.map(
-      // Loaded only where a proxy is configured.
+      // Imported only if a proxy is configured.
       Effect.promise(() => import("@effect/platform-node/Undici")),
       ({ Agent, Pool, ProxyAgent }) =>
         new Agent({

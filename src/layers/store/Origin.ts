@@ -14,7 +14,7 @@ export class Cut extends Data.TaggedError("Cut")<{
 
 /** An opened file. */
 export interface Opened {
-  /** Offset of `body`; 0 where the file has changed or the server does not support ranges. */
+  /** Offset of `body`; 0 if the file has changed or the server does not support ranges. */
   readonly fromBytes: number
   readonly totalBytes: number | undefined
   /** A strong ETag: equal ETags mean equal bytes. */

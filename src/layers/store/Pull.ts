@@ -15,7 +15,7 @@ import { find, shown, withChecksum } from "./Sources.ts"
 import type { Options, Report, StoreContext } from "./StoreContext.ts"
 import { invalid, now } from "./StoreContext.ts"
 
-/** Bytes that the folder of a model may have in all. */
+/** Limit of a model's folder, bytes. */
 const availableFor = Effect.fnUntraced(function*({ folder, maxBytes }: Options, name: string) {
   const disk = yield* onDisk(folder, async () => {
     await mkdir(folder, { recursive: true })
@@ -102,7 +102,7 @@ const commit = Effect.fnUntraced(function*(
   })
 })
 
-/** The existing model, where it has the same source and checksum; undefined where it is pulled again. */
+/** The existing model, if it has the same source and checksum; undefined if it must be pulled again. */
 const reuse = Effect.fnUntraced(
   function*(context: StoreContext, existing: StoredModel, source: string, given: PullOptions) {
     const { files, name, quarantined, source: before } = existing.manifest

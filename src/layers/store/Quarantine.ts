@@ -67,7 +67,7 @@ const mark = Effect.fnUntraced(function*(
   )
 })
 
-/** Inspects a model unless this version has been inspected; gives it with its mark. */
+/** Inspects a model unless this version has been inspected; returns it with its mark. */
 export const ensureInspected = Effect.fnUntraced(function*(context: StoreContext, model: StoredModel, report: Report) {
   const { manifest, path } = model
   if (manifest.quarantined !== undefined) {

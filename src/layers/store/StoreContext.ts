@@ -1,4 +1,4 @@
-/** What all operations of the store share: options, HTTP client, and retry policy. */
+/** The context of all store operations: options, HTTP client, and retry policy. */
 import type { Duration, Schedule } from "effect"
 import { Clock, Effect } from "effect"
 import type { HttpClient } from "effect/http"
@@ -17,7 +17,7 @@ export interface Options {
   readonly stallAfter?: Duration.Duration | undefined
 }
 
-/** The files that a source means. */
+/** The files of a source. */
 export interface Found {
   readonly kind: Manifest["kind"]
   readonly name: string
@@ -36,7 +36,7 @@ export interface StoreContext {
 
 export type Report = (progress: Progress) => Effect.Effect<unknown>
 
-/** The time as manifests have it, ISO 8601. */
+/** The time in the format of manifests, ISO 8601. */
 export const now = Effect.map(Clock.currentTimeMillis, (ms) => new Date(ms).toISOString())
 
 export const invalid = (source: string, detail: string): ModelStoreError => fail(new InvalidSource({ source, detail }))

@@ -147,7 +147,7 @@ const readHeader = (cursor: Cursor): Header => {
 /**
  * Reads the header at the beginning of a file.
  *
- * @param options.fileBytes the size of the whole file, which no count in it may exceed
+ * @param options.fileBytes the size of the complete file, which no count in it may exceed
  */
 export const parse = (
   bytes: Uint8Array,
@@ -187,7 +187,7 @@ export const endOf = (header: Header): number =>
     header.weightsOffset
   )
 
-/** The type of most bytes of the weights. */
+/** The type with most bytes of the weights. */
 export const dominantTypeOf = (header: Header): TensorType | undefined => {
   const bytes = new Map<number, number>()
   for (const tensor of header.tensors) bytes.set(tensor.type, (bytes.get(tensor.type) ?? 0) + (tensor.bytes ?? 0))
@@ -195,13 +195,13 @@ export const dominantTypeOf = (header: Header): TensorType | undefined => {
   return dominant === undefined ? undefined : tensorTypes.get(dominant[0])
 }
 
-/** The name of the quantisation, such as `Q8_0` or `Q4_K_M`; empty where it is unknown. */
+/** The name of the quantisation, such as `Q8_0` or `Q4_K_M`; empty if unknown. */
 export const quantisationOf = (header: Header): string =>
   fileTypes.get(numberOf(header, "general.file_type") ?? -1) ?? dominantTypeOf(header)?.name ?? ""
 
 /**
  * Bits of most of the weights, without the scales of their blocks: 4 for `Q4_0` and `Q4_K_M`, 8 for `Q8_0`, 16 for
- * `F16` and `BF16`, 32 for `F32`; undefined where it is unknown.
+ * `F16` and `BF16`, 32 for `F32`; undefined if unknown.
  */
 export const bitsOf = (header: Header): number | undefined => {
   const digits = /\d+/.exec(quantisationOf(header))?.[0]

@@ -7,7 +7,7 @@
  * - `https://host/path/model.gguf`: one file; plain http only from this machine
  * - anything else: a local path of a GGUF file or an ONNX folder
  *
- * Where a repository has several quantisations and the source names none, `Q8_0` is chosen up to 1 GiB, since small models
+ * If a repository has several quantisations and the source names none, `Q8_0` is chosen up to 1 GiB, since small models
  * lose most quality with fewer bits; otherwise the first of `preferredQuantisations` that the repository has.
  */
 import { Result } from "effect"
@@ -26,7 +26,7 @@ export type Source =
 export interface RepositoryFile {
   readonly path: string
   readonly bytes: number
-  /** In hexadecimal; undefined where the repository has none. */
+  /** In hexadecimal; undefined if the repository has none. */
   readonly sha256: string | undefined
 }
 
@@ -59,7 +59,7 @@ const huggingFace = /^hf:([\w.-]+\/[\w.-]+?)(?::([\w.-]+))?(?:\/(.+))?$/
 export const isLoopback = (host: string): boolean =>
   host === "localhost" || host === "[::1]" || /^127(\.\d{1,3}){3}$/.test(host)
 
-/** The problem of a URL to read from; undefined where there is none. */
+/** The problem of a URL to read from; undefined if it is valid. */
 export const urlProblem = (text: string): string | undefined => {
   const url = URL.parse(text)
   if (url === null) return "it is not a URL"
@@ -141,7 +141,7 @@ export const partsOf = (path: string): ReadonlyArray<string> => {
 
 const isFirstPart = (path: string): boolean => (splitPattern.exec(path)?.[1] ?? "00001") === "00001"
 
-/** Image projectors (`mmproj`) are GGUF files beside models, but no models. */
+/** Image projectors (`mmproj`) are GGUF files beside models, but not models. */
 const isGguf = ({ path }: RepositoryFile): boolean => /\.gguf$/i.test(path) && !/^mmproj/i.test(basename(path))
 
 const listed = (files: ReadonlyArray<RepositoryFile>): string => files.map(({ path }) => path).join(", ")
@@ -195,7 +195,7 @@ const chooseGguf = (
   )
 }
 
-/** Files that transformers.js reads beside the weights. */
+/** Files that transformers.js reads besides the weights. */
 const isOnnxCompanion = ({ path }: RepositoryFile): boolean => /^[^/]+\.(json|jinja|txt|model)$/.test(path)
 
 const chooseOnnx = (

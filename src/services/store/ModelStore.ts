@@ -80,7 +80,7 @@ export class DiskFull extends Schema.TaggedError<DiskFull>()("DiskFull", {
 /** Another process is pulling the same model. */
 export class PullInProgress extends Schema.TaggedError<PullInProgress>()("PullInProgress", {
   name: Schema.String,
-  /** Process id and host of the other process, where its lock has them. */
+  /** Process id and host of the other process, if its lock has them. */
   pid: Schema.optionalKey(Schema.Int),
   host: Schema.optionalKey(Schema.String),
   /** Time after which the lock of a process that has ended expires. */
@@ -174,7 +174,7 @@ const StoredFile = Schema.Struct({
 /** One file of a stored model. */
 export type StoredFile = typeof StoredFile.Type
 
-/** What `model.json` says. */
+/** The content of `model.json`. */
 export const Manifest = Schema.Struct({
   version: Schema.Literal(1),
   name: Schema.String,

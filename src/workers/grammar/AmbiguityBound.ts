@@ -11,7 +11,7 @@
 import type { Located } from "./JsonSchemaKeywords.ts"
 import { refuseAt } from "./JsonSchemaKeywords.ts"
 
-/** Readings of one text. */
+/** The most parses of one text. */
 const mostReadings = 256
 
 /** The first property of an alternative, if it distinguishes the alternative. */
@@ -61,11 +61,11 @@ export const makeAmbiguityBound = (): Readings => {
   const tooMany = ({ schema }: Value): never =>
     refuseAt(
       schema.path,
-      "has alternatives within alternatives that begin alike; put first in each a required property that tells them " +
-        "apart, with a const of its own"
+      "has nested alternatives with the same beginning; make the first property of each alternative required, with a " +
+        "const that distinguishes it"
     )
 
-  /** Readings of a value with all that is within it. */
+  /** The parses of a value with its nested values. */
   const count = (key: string, path: ReadonlyArray<string>): number => {
     const value = values.get(key)!
     const known = counted.get(key)

@@ -4,19 +4,19 @@
  * **Details**
  *
  * A grammar is a list of rules, a rule a list of alternatives, an alternative a sequence of symbols. There are no
- * operators: whoever builds a grammar spells repetition and options out as rules, so that every reader of one, the
- * matcher here and llama.cpp's there, sees the same few things.
+ * operators: repetitions and options are written as rules, so that `GrammarMatcher` and llama.cpp read the same few
+ * constructs.
  *
  * **Gotchas**
  *
- * A rule must not come back to itself before a character: llama.cpp refuses such a grammar.
+ * A rule must not be left-recursive: llama.cpp refuses such a grammar.
  */
 import { refuse } from "../../domain/Job.ts"
 
 /** Code points from the first to the last, inclusive. */
 export type CodeRange = readonly [first: number, last: number]
 
-/** One thing in a sequence: these characters, one character of a set, or a rule by its index. */
+/** One symbol of a sequence: these characters, one character of a set, or a rule by its index. */
 export type GrammarSymbol =
   | { readonly text: string }
   | { readonly chars: ReadonlyArray<CodeRange> }
@@ -101,8 +101,8 @@ export const makeBuilder = (path: string): GrammarBuilder => {
   }
 }
 
-const tooBig = `makes a grammar of more than ${mostSymbols.toLocaleString("en")} symbols; ` +
-  "ask for less, for example by smaller maxLength, maxItems or repetitions in a pattern"
+const tooBig = `needs a grammar of more than ${mostSymbols.toLocaleString("en")} symbols; ` +
+  "reduce maxLength, maxItems or the repetitions in a pattern"
 
 /** Which rules have a text of finite length. */
 const productiveOf = ({ rules }: Grammar): ReadonlySet<number> => {

@@ -20,7 +20,7 @@ import type { CodeRange, Grammar } from "./Grammar.ts"
 export interface Matcher {
   /** Whether the text so far can continue with this piece. */
   readonly allows: (piece: string | Uint8Array) => boolean
-  /** Takes a piece that is allowed; one that is not leaves nothing that could follow. */
+  /** Appends a piece. After a piece that is not allowed, nothing can follow. */
   readonly push: (piece: string | Uint8Array) => void
   /** Whether the text so far is complete, so that it can end here. */
   readonly isComplete: () => boolean
@@ -94,7 +94,7 @@ const makeStack = (at: number, below: Stack | undefined): Stack => ({
   isEnd: false
 })
 
-/** The one stack that stands here on top of that one. */
+/** The one stack at this position on top of that stack. */
 const stackOn = (below: Stack, at: number): Stack => {
   const known = below.above.get(at)
   if (known !== undefined) return known
@@ -135,7 +135,7 @@ const makeReader = (grammar: Grammar) => {
       else if (step === "end") seen.add(stack.below!)
       else if ("read" in step) readers.push(stack)
       else {
-        // A rule at the end of its sequence needs no way back to it: stacks grow with nesting only.
+        // A rule at the end of its sequence needs no return position: stacks grow with nesting only.
         const after = steps[stack.at + 1] === "end" ? stack.below! : stackOn(stack.below!, stack.at + 1)
         for (const start of starts[step.enter]!) seen.add(stackOn(after, start))
       }
@@ -154,7 +154,7 @@ const makeReader = (grammar: Grammar) => {
     return { readers, isEnd, partial: undefined }
   }
 
-  /** What is left after a character that may be any from `first` to `last`. */
+  /** The stacks after a character from `first` to `last`. */
   const after = (state: State, first: number, last: number): Array<Stack> => {
     const next: Array<Stack> = []
     for (const stack of state.readers) {
@@ -167,7 +167,7 @@ const makeReader = (grammar: Grammar) => {
   return {
     start: settle(starts[0]!.map((start) => stackOn(bottom, start))),
     read: (state: State, code: number): State => settle(state.partial === undefined ? after(state, code, code) : []),
-    /** Takes a part of a character. */
+    /** Appends a part of a character. */
     hold(state: State, partial: Partial): State {
       const isPossible = after(state, ...rangeOf(partial)).length > 0
       return isPossible ? { readers: state.readers, isEnd: false, partial } : nothing
@@ -190,7 +190,7 @@ const readByte = (reader: Reader, state: State, byte: number): State => {
   return value < partial.least ? nothing : reader.read({ ...state, partial: undefined }, value)
 }
 
-/** @param grammar none of whose rules comes back to itself before a character */
+/** @param grammar without left-recursive rules */
 export const makeMatcher = (grammar: Grammar): Matcher => {
   const reader = makeReader(grammar)
   let state = reader.start

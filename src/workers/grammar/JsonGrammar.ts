@@ -30,8 +30,7 @@ export type { Grammar } from "./Grammar.ts"
 export { gbnfOf } from "./Grammar.ts"
 export { makeMatcher, type Matcher } from "./GrammarMatcher.ts"
 
-const nothingFits =
-  "asks for what no value can be; look for bounds, types or required properties that exclude each other"
+const nothingFits = "allows no value; look for bounds, types or required properties that exclude each other"
 
 /**
  * The grammar of a format.
@@ -81,7 +80,7 @@ export const toolGrammar = (
   const builder = makeBuilder("tools")
   const calls = callable.map(([index, tool]): Sequence => {
     const path = `tools[${index}].parameters`
-    // Each alone first, so that the error names the tool whose arguments are impossible.
+    // Each tool alone first, so that the error names the tool whose arguments are impossible.
     const alone = makeBuilder(path)
     if (alone.build(argumentsOf(alone, budget, tool, path)) === undefined) refuseAt(path, nothingFits)
     return [

@@ -1,4 +1,4 @@
-/** Given values as a grammar, and which of them fit a shape. */
+/** The grammar of listed values (`enum`, `const`), and the values that satisfy a schema's other constraints. */
 import type { Budget } from "./Budget.ts"
 import type { GrammarBuilder, GrammarSymbol, Sequence } from "./Grammar.ts"
 import { text } from "./Grammar.ts"
@@ -20,7 +20,7 @@ const commonLength = (texts: ReadonlyArray<ReadonlyArray<string>>, from: number)
 const textWork = 10
 
 /**
- * One of these texts, from `from` on. Common beginnings are written once, so that a parser follows one way only.
+ * One of these texts, from `from` on. Common beginnings are written once, so that a parser has one path only.
  *
  * @param spend counts steps
  */
@@ -42,11 +42,11 @@ const oneOf = (
   )
 }
 
-/** Lists with what stands between their entries. */
+/** The lists with a separator between their entries. */
 const joined = (builder: GrammarBuilder, entries: ReadonlyArray<Sequence>): Sequence =>
   entries.flatMap((entry, index) => index === 0 ? entry : [...comma(builder), ...entry])
 
-/** A list or an object, whose layout is free where that of others is. */
+/** A list or an object, with the same optional spaces as other values. */
 const structure = (builder: GrammarBuilder, value: unknown): Sequence => {
   if (isList(value)) return [text("["), ...joined(builder, value.map((one) => structure(builder, one))), text("]")]
   if (!isRecord(value)) return [text(JSON.stringify(value))]
@@ -86,12 +86,15 @@ const fits = (value: unknown, shape: MergedSchema): boolean => {
   if (typeof value === "number") return isAbove(value, shape.low) && isBelow(value, shape.high)
   if (typeof value === "string") return fitsText(value, shape)
   if ((type === "array" || type === "object") && !isBare(shape)) {
-    return refuseAt(shape.path, "lists arrays or objects beside keywords about their parts; leave these keywords out")
+    return refuseAt(
+      shape.path,
+      "combines listed arrays or objects with keywords about their parts; omit these keywords"
+    )
   }
   return true
 }
 
-/** The listed values that fit, as alternatives. */
+/** The listed values that satisfy the constraints, as alternatives. */
 export const literals = (
   { builder, budget }: { readonly builder: GrammarBuilder; readonly budget: Budget },
   shape: MergedSchema

@@ -4,7 +4,7 @@
  * **Details**
  *
  * Integers are those that a double holds exactly. Other numbers between bounds are plain decimals without an exponent;
- * next to an excluded bound they have at most 15 digits, since so many a double still tells apart.
+ * next to an excluded bound they have at most 15 digits, the precision of a double.
  */
 import type { GrammarBuilder, Sequence } from "./Grammar.ts"
 import { chars, text } from "./Grammar.ts"
@@ -13,16 +13,16 @@ import { digits } from "./JsonText.ts"
 /** A bound of numbers. */
 export interface Bound {
   readonly value: number
-  /** Whether the bound itself is out. */
+  /** Whether the bound itself is excluded. */
   readonly exclusive: boolean
 }
 
-/** Decimal digits that every double tells apart (DBL_DIG of IEEE 754 binary64). */
+/** Decimal digits that every double distinguishes (DBL_DIG of IEEE 754 binary64). */
 const exactDigits = 15
 
 const digitChars = (first: number, last: number) => chars([0x30 + first, 0x30 + last])
 
-/** Numbers of as many digits as both bounds have. */
+/** Numbers between two bounds of the same number of digits. */
 const sameLength = (builder: GrammarBuilder, low: string, high: string): Sequence => {
   if (/^0*$/.test(low) && /^9*$/.test(high)) return digits(builder, low.length, low.length)
   const [first, last] = [Number(low[0]), Number(high[0])]
@@ -44,7 +44,7 @@ const sameLength = (builder: GrammarBuilder, low: string, high: string): Sequenc
   return [builder.rule("digits", alternatives)]
 }
 
-/** Whole numbers from `low`, at least 0, to `high`, each an alternative or part of one. */
+/** Integers from `low`, at least 0, to `high`, each an alternative or part of one. */
 const naturals = (builder: GrammarBuilder, low: bigint, high: bigint): ReadonlyArray<Sequence> => {
   if (low > high) return []
   if (low === 0n) return [[text("0")], ...naturals(builder, 1n, high)]
@@ -60,7 +60,7 @@ const naturals = (builder: GrammarBuilder, low: bigint, high: bigint): ReadonlyA
 
 const biggest = BigInt(Number.MAX_SAFE_INTEGER)
 
-/** A bound beyond what a double holds exactly stays there on its far side: nothing fits then. */
+/** A bound outside the exact integers of a double stays outside: no integer satisfies it then. */
 const leastInteger = ({ exclusive, value }: Bound): bigint => {
   const least = BigInt(exclusive ? Math.floor(value) + 1 : Math.ceil(value))
   return least < -biggest ? -biggest : least
@@ -84,19 +84,19 @@ export const integers = (
   return [...positive, ...(negative.length === 0 ? [] : [[text("-"), builder.rule("natural", negative)]])]
 }
 
-/** A bound's size, without its sign. */
+/** A bound's absolute value. */
 interface Decimal {
   readonly whole: bigint
-  /** The digits after the point. */
+  /** The digits after the decimal point. */
   readonly part: string
   readonly exclusive: boolean
 }
 
-/** Where the other bound is missing. */
+/** The bound used if the other one is missing. */
 const farAway: Decimal = { whole: 10n ** BigInt(exactDigits) - 1n, part: "", exclusive: false }
 const zero = (exclusive: boolean): Decimal => ({ whole: 0n, part: "", exclusive })
 
-/** Undefined where the digits of the bound are too many to keep to it. */
+/** Undefined if the bound has too many digits. */
 const decimalOf = ({ exclusive, value }: Bound): Decimal | undefined => {
   const size = Math.abs(value)
   const written = /^(\d+)(?:\.(\d+))?$/.exec(String(size))
@@ -107,10 +107,10 @@ const decimalOf = ({ exclusive, value }: Bound): Decimal | undefined => {
 
 const sizeOf = (bound: Bound | undefined): Decimal => (bound === undefined ? undefined : decimalOf(bound)) ?? farAway
 
-/** Whether a bound can be kept to: it has 15 digits at most, the fraction's among them. */
+/** Whether a bound can be enforced: it has at most 15 digits, including the fraction's. */
 export const isExact = (bound: Bound): boolean => decimalOf(bound) !== undefined
 
-/** What is left of a bound, digit by digit; undefined where none can be missed any more. */
+/** The remaining digits of a bound; undefined if no further digit can violate it. */
 type Limit = { readonly part: string; readonly exclusive: boolean } | undefined
 
 const isZero = (limit: { readonly part: string }): boolean => /^0*$/.test(limit.part)
@@ -118,20 +118,20 @@ const isZero = (limit: { readonly part: string }): boolean => /^0*$/.test(limit.
 const next = (limit: Limit): Limit =>
   limit === undefined ? undefined : { part: limit.part.slice(1), exclusive: limit.exclusive }
 
-/** A lower limit that nothing can fall below any more is none. */
+/** Drops a lower limit that no further digit can violate. */
 const lower = (limit: Limit): Limit => limit !== undefined && isZero(limit) && !limit.exclusive ? undefined : limit
 
-/** Whether nothing but zeros may follow. */
+/** Whether only zeros may follow. */
 const isWholeAllowed = (low: Limit, high: Limit): boolean =>
   (low === undefined || (isZero(low) && !low.exclusive)) && (high === undefined || !(isZero(high) && high.exclusive))
 
-/** Which digits come next within the limits. */
+/** The digits that may come next within the limits. */
 const nextDigits = (low: Limit, high: Limit): readonly [first: number, last: number] => [
   low === undefined ? 0 : Number(low.part[0] ?? "0"),
   high === undefined ? 9 : Number(high.part[0] ?? "0")
 ]
 
-/** Digits after the point, of which `places` are left. */
+/** The next digits after the decimal point; `places` are left. */
 const partDigits = (builder: GrammarBuilder, from: Limit, high: Limit, places: number, canEnd: boolean): Sequence => {
   const low = lower(from)
   if (low === undefined && high === undefined) return digits(builder, canEnd ? 0 : 1, places)
@@ -145,7 +145,7 @@ const partDigits = (builder: GrammarBuilder, from: Limit, high: Limit, places: n
   return [builder.rule("part", alternatives)]
 }
 
-/** The point and what comes after it, or neither. */
+/** The decimal point with its digits, or nothing. */
 const part = (builder: GrammarBuilder, low: Limit, high: Limit, places: number): Sequence => [
   builder.rule("part", [
     ...(isWholeAllowed(low, high) ? [[]] : []),

@@ -1,13 +1,13 @@
 /**
- * JSON that fits a schema, as rules of a grammar.
+ * Grammar rules for the JSON that is valid under a schema.
  *
  * **Details**
  *
- * Every text of the grammar fits the schema; not every JSON text that fits is one of the grammar's. Properties come in
- * the order in which they are declared, an object with declared properties has no others unless `additionalProperties`
- * is a schema, and numbers have a bounded number of digits. `docs/structured-output.md` has the whole list.
+ * Every text of the grammar is valid; not every valid JSON text is in the grammar. Properties have the order in which
+ * they are declared, an object with declared properties has no others unless `additionalProperties` is a schema, and
+ * numbers have a bounded number of digits. `docs/structured-output.md` has the complete list.
  *
- * Schemas that must hold together are kept as lists, and a list that comes again, as in a recursive schema, is one rule.
+ * Schemas that must hold together are kept as lists. A list that occurs again, as in a recursive schema, is one rule.
  */
 import type { Mark } from "./AmbiguityBound.ts"
 import { ambiguityOf, makeAmbiguityBound } from "./AmbiguityBound.ts"
@@ -25,7 +25,7 @@ import { mergeSchemas } from "./MergedSchema.ts"
 import { schemaAlternatives } from "./SchemaAlternatives.ts"
 import { except, intersect, mostStates, ofLength } from "./TextAutomaton.ts"
 
-/** Values within values, where a schema is not recursive. */
+/** Levels of nested values in a schema that is not recursive. */
 const mostLevels = 64
 
 /** Properties of one object. */
@@ -45,14 +45,14 @@ const stringsOf = ({ builder, budget }: Writer, { length, path, texts }: MergedS
   if (Math.max(length.least, length.most ?? 0) >= mostStates) {
     return refuseAt(
       path,
-      `asks for strings of ${mostStates.toLocaleString("en")} characters or more; ask for shorter ones`
+      `requires strings of ${mostStates.toLocaleString("en")} characters or more; allow shorter ones`
     )
   }
   const [first, ...rest] = isFree ? texts : [...texts, ofLength(length.least, length.most)]
   const all = rest.reduce(
     (a, b) =>
       intersect(a, b, (steps) => budget.spend(steps, path)) ??
-        refuseAt(path, "asks for too much of one string; ask for a shorter one"),
+        refuseAt(path, "has too many constraints on one string; allow a shorter one"),
     first!
   )
   return stringOf(builder, all)
@@ -111,7 +111,7 @@ const arraysOf = ({ builder, valueOf }: Writer, { arrays, items }: MergedSchema)
   const longest = Math.max(0, ...arrays.map((part) => part.prefix.length))
   const ends = arrays.filter((part) => !part.isOpen).map((part) => Math.max(part.prefix.length, items.least))
   const most = items.most === undefined && ends.length === 0 ? undefined : Math.min(...ends, items.most ?? Infinity)
-  /** From here on every item is like the one before it. */
+  /** From this index on, every item has the same schema. */
   const last = most ?? Math.max(longest, items.least)
   let after: GrammarSymbol = text("]")
   if (most === undefined) {
@@ -186,7 +186,7 @@ const makeNumbering = () => {
   }
 }
 
-/** Writes the values that fit a document, to which its references point, and `more` schemas. */
+/** Writes the values that satisfy a document, to which its references point, and `more` schemas. */
 export const writeValue = (
   builder: GrammarBuilder,
   budget: Budget,
@@ -199,7 +199,7 @@ export const writeValue = (
   let level = 0
 
   const write = (schemas: ReadonlyArray<Located>, path: string): GrammarSymbol => {
-    if (level >= mostLevels) refuseAt(path, `nests values more than ${mostLevels} deep; ask for flatter ones`)
+    if (level >= mostLevels) refuseAt(path, `nests values more than ${mostLevels} levels deep; use fewer levels`)
     const { define, symbol } = builder.declare("value")
     known.set(keyOf(schemas), symbol)
     level++

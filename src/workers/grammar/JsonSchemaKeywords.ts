@@ -1,9 +1,9 @@
 /**
- * What each keyword of JSON Schema (draft 2020-12) is here: kept to, a mere annotation, or refused with advice.
+ * How each keyword of JSON Schema (draft 2020-12) is handled: enforced, ignored as an annotation, or refused with advice.
  *
  * **Gotchas**
  *
- * An unknown keyword is refused as well, since it may be a misspelt constraint.
+ * An unknown keyword is refused too, since it may be a misspelt constraint.
  */
 import { refuse } from "../../domain/Job.ts"
 
@@ -11,7 +11,7 @@ import { refuse } from "../../domain/Job.ts"
 export interface Located {
   readonly schema: unknown
   readonly path: string
-  /** What one came through to here within one value: references and combinations. */
+  /** The references and combinations that were followed to this schema within one value. */
   readonly via: ReadonlyArray<unknown>
 }
 
@@ -26,7 +26,7 @@ export const within = (path: string, key: string | number): string => {
   return /^[A-Za-z_$][\w$-]*$/.test(key) ? `${path}.${key}` : `${path}[${JSON.stringify(key)}]`
 }
 
-/** Where a keyword of a schema leads. */
+/** The part of a schema under a keyword. */
 export const partOf = ({ path }: Located, schema: unknown, ...keys: ReadonlyArray<string | number>): Located => ({
   schema,
   path: keys.reduce(within, path),
@@ -68,7 +68,7 @@ const general = new Set(["$ref", "allOf", "anyOf", "const", "enum", "not", "oneO
 const advice: Readonly<Record<string, string>> = {
   $dynamicRef: "use $ref",
   additionalItems: "use prefixItems with items",
-  contains: "use items, and check the rest when the answer is there",
+  contains: "use items, and check the rest in the answer",
   dependencies: "use anyOf with an object schema for each case",
   dependentRequired: "use anyOf with an object schema for each case",
   dependentSchemas: "use anyOf with an object schema for each case",
@@ -80,7 +80,7 @@ const advice: Readonly<Record<string, string>> = {
   unevaluatedProperties: "use additionalProperties"
 }
 
-const check = "leave it out, and check it when the answer is there"
+const check = "omit it, and check it in the answer"
 
 export const unsupported = (located: Located, keyword: string, what = "is not supported"): never =>
   refuseAt(within(located.path, keyword), `${what}; ${advice[keyword] ?? check}`)

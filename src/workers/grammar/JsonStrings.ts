@@ -1,11 +1,11 @@
-/** JSON strings whose text is one of an automaton's, and the formats that are grammars. */
+/** JSON strings whose text an automaton accepts, and the supported `format`s. */
 import type { CodeRange, GrammarBuilder, Sequence } from "./Grammar.ts"
 import { chars, text } from "./Grammar.ts"
 import { anyCharacter, anyCode, plainCodes } from "./JsonText.ts"
 import type { Automaton, Edge } from "./TextAutomaton.ts"
 import { common, union } from "./TextAutomaton.ts"
 
-/** What follows a backslash, and the character that it stands for. */
+/** The letter after a backslash, and the character that it encodes. */
 const shortEscapes: ReadonlyArray<readonly [string, number]> = [
   ["\"", 0x22],
   ["\\", 0x5c],
@@ -23,7 +23,7 @@ const isAny = (ranges: ReadonlyArray<CodeRange>): boolean =>
   ranges.length === anyCode.length &&
   ranges.every(([first, last], index) => first === anyCode[index]![0] && last === anyCode[index]![1])
 
-/** Control characters without a short escape, by the last digit of their code: `\u000b` and the like. */
+/** Control characters without a short escape, by the last digit of their code, for example `\u000b`. */
 const controlsOf = (ranges: ReadonlyArray<CodeRange>): ReadonlyArray<Sequence> =>
   [0x00, 0x10].flatMap((from): ReadonlyArray<Sequence> => {
     const digits = Array.from({ length: 16 }, (_, digit) => digit)
@@ -34,7 +34,7 @@ const controlsOf = (ranges: ReadonlyArray<CodeRange>): ReadonlyArray<Sequence> =
     return digits.length === 0 ? [] : [[text(`\\u00${from === 0 ? "0" : "1"}`), chars(...union(digits))]]
   })
 
-/** One character of the set, in its one spelling. */
+/** One character of the set, in one spelling. */
 const characterOf = (builder: GrammarBuilder, ranges: ReadonlyArray<CodeRange>): ReadonlyArray<Sequence> => {
   if (isAny(ranges)) return [[anyCharacter(builder)]]
   const plain = common(ranges, plainCodes)
@@ -64,7 +64,7 @@ const date = `(?:${year}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12]\\d|3[01])|(?:0[469
   `02-(?:0[1-9]|1\\d|2[0-8]))|${leapYear}-02-29)`
 const time = "(?:[01]\\d|2[0-3]):[0-5]\\d:[0-5]\\d(?:\\.\\d{1,9})?(?:Z|[+-](?:[01]\\d|2[0-3]):[0-5]\\d)"
 
-/** `format`s that are kept to, as patterns: RFC 3339 without leap seconds, and RFC 9562. */
+/** The enforced `format`s, as patterns: RFC 3339 without leap seconds, and RFC 9562. */
 export const formatPatterns: ReadonlyMap<string, string> = new Map([
   ["date", `^${date}$`],
   ["time", `^${time}$`],

@@ -1,11 +1,11 @@
 /**
- * JSON as a grammar: its strings, its numbers, any value; and the one layout in which a model may write it.
+ * JSON as a grammar: strings, numbers, any value, in the one layout that a model may write.
  *
  * **Details**
  *
  * The layout is that of `{"a": 1, "b": [2, 3]}`: one space or none after a colon and a comma, and no other white space,
- * so that no model can ramble in it for ever. Numbers have a bounded number of digits for the same reason. A string has
- * every escape of JSON; a surrogate comes as half of a pair only.
+ * so that a model cannot write it without end. Numbers have a bounded number of digits for the same reason. A string may
+ * contain every escape of JSON; a surrogate is allowed only as half of a pair.
  */
 import type { CodeRange, GrammarBuilder, GrammarSymbol, Sequence } from "./Grammar.ts"
 import { chars, text } from "./Grammar.ts"
@@ -13,7 +13,7 @@ import { chars, text } from "./Grammar.ts"
 /** Every code point that a text can have. */
 export const anyCode: ReadonlyArray<CodeRange> = [[0, 0xd7ff], [0xe000, 0x10ffff]]
 
-/** Those that stand for themselves in a JSON string. */
+/** Characters that need no escape in a JSON string. */
 export const plainCodes: ReadonlyArray<CodeRange> = [
   [0x20, 0x21],
   [0x23, 0x5b],
@@ -26,7 +26,7 @@ const upperHex: CodeRange = [0x41, 0x46]
 const lowerHex: CodeRange = [0x61, 0x66]
 const hexDigit = chars(digit, upperHex, lowerHex)
 
-/** Digits enough for every double as `JSON.stringify` writes it. */
+/** As many digits as `JSON.stringify` writes for a double. */
 const integerDigits = 21
 const fractionDigits = 23
 
@@ -35,17 +35,17 @@ const optionalSpace = (builder: GrammarBuilder): GrammarSymbol => builder.shared
 /** Between a key and its value. */
 export const colon = (builder: GrammarBuilder): Sequence => [text(":"), optionalSpace(builder)]
 
-/** Between two of a list. */
+/** Between two entries of a list. */
 export const comma = (builder: GrammarBuilder): Sequence => [text(","), optionalSpace(builder)]
 
-/** From `least` to `most` digits; none where `most` is 0. */
+/** From `least` to `most` digits; empty if `most` is 0. */
 export const digits = (builder: GrammarBuilder, least: number, most: number): Sequence => {
   if (most === 0) return []
   const rest = digits(builder, Math.max(least - 1, 0), most - 1)
   return [builder.shared(`digits-${least}-${most}`, () => [[chars(digit), ...rest], ...(least === 0 ? [[]] : [])])]
 }
 
-/** `\u` and four digits of a character, or eight of a pair of surrogates. */
+/** `\u` and four digits of a character, or two such escapes of a surrogate pair. */
 const unicodeEscape = (builder: GrammarBuilder): GrammarSymbol =>
   builder.shared("unicode", () => {
     const d = chars([0x44, 0x44], [0x64, 0x64])
@@ -83,7 +83,7 @@ export const anyString = (builder: GrammarBuilder): Sequence => [text("\""), str
 const fraction = (builder: GrammarBuilder): GrammarSymbol =>
   builder.shared("fraction", () => [[text("."), ...digits(builder, 1, fractionDigits)], []])
 
-/** From 1 to 307 either way: whatever comes before it is one digit, so the number is finite and not 0. */
+/** An exponent from -307 to 307 without 0: one digit comes before it, so the number is finite and not 0. */
 const exponent = (builder: GrammarBuilder): GrammarSymbol =>
   builder.shared("exponent", () => {
     const begin = [chars([0x45, 0x45], [0x65, 0x65]), builder.shared("sign", () => [[text("+")], [text("-")], []])]

@@ -1,6 +1,6 @@
 /**
- * Merges the parts of one alternative, which must all hold: their common types, the tighter of two bounds, the automata
- * that all must accept, the properties and items of all.
+ * Merges the parts of one alternative, all of which must hold: the common types, the tighter bounds, the automata that
+ * must all accept, and the properties and items of all parts.
  */
 import type { Budget } from "./Budget.ts"
 import type { Bound } from "./JsonNumbers.ts"
@@ -27,7 +27,7 @@ import type { Automaton } from "./TextAutomaton.ts"
 const typeNames = ["null", "boolean", "integer", "number", "string", "array", "object"] as const
 export type TypeName = (typeof typeNames)[number]
 
-/** From so many to so many; left out, without end. */
+/** The least and the most of a count; without `most`, unlimited. */
 export interface Count {
   readonly least: number
   readonly most: number | undefined
@@ -50,7 +50,7 @@ export interface ArrayPart {
 export interface MergedSchema {
   readonly path: string
   readonly types: ReadonlySet<TypeName>
-  /** Undefined, any. */
+  /** Undefined for any. */
   readonly values: ReadonlyArray<unknown> | undefined
   readonly low: Bound | undefined
   readonly high: Bound | undefined
@@ -81,7 +81,7 @@ const commonTypes = (a: ReadonlySet<TypeName>, b: ReadonlySet<TypeName>): Readon
   return common
 }
 
-/** Where no part names a type, those of which any part speaks; where none speaks of any, all. */
+/** If no part has `type`, the types that any part constrains; if there are none, all types. */
 const allTypes = (parts: ReadonlyArray<Part>): ReadonlySet<TypeName> => {
   const named = parts.map(typesOf).filter((types) => types !== undefined)
   if (named.length > 0) return named.reduce(commonTypes)
@@ -98,7 +98,7 @@ const canonical = (value: unknown): string =>
       isRecord(part) ? Object.fromEntries(Object.entries(part).sort(([a], [b]) => a < b ? -1 : 1)) : part
   )
 
-/** Steps to read a listed value, and a character of its text. */
+/** Steps to read a listed value, and each character of its text. */
 const valueWork = 4
 const characterWork = 0.5
 
@@ -199,7 +199,7 @@ const arrayPartOf = (part: Part): ArrayPart => {
   }
 }
 
-/** Whether a `multipleOf` asks for an integer. */
+/** Whether a `multipleOf` requires an integer. */
 const isWhole = (part: Part): boolean => {
   const divisor = readKeyword(part, part.schema, "multipleOf", isNumber, "a number above 0")
   return divisor !== undefined && (divisor === 1 || unsupported(part, "multipleOf", "is supported as 1 only"))
@@ -213,7 +213,7 @@ const entriesOf = ({ schema: { prefixItems, properties, required } }: Part): num
   [prefixItems, required].reduce<number>((sum, list) => sum + (isList(list) ? list.length : 0), 0) +
   (isRecord(properties) ? Object.keys(properties).length : 0)
 
-/** Merges one alternative. A contradiction can leave no value that fits. */
+/** Merges one alternative. A contradiction can exclude every value. */
 export const mergeSchemas = (parts: ReadonlyArray<Part>, path: string, budget: Budget): MergedSchema => {
   const spend = (steps: number) => budget.spend(steps, path)
   for (const part of parts) spend(partWork + entriesOf(part) * entryWork)

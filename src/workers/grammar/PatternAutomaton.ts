@@ -1,11 +1,11 @@
 /**
- * Turns a pattern into an automaton of the texts in which it is found.
+ * Converts a pattern to an automaton of the texts in which it is found.
  *
  * **Details**
  *
- * First the nodes become a net of states with free moves (Thompson's construction), then every set of states that can
- * be reached at once becomes one state (the subset construction). `^` is a free move at the start of the text only, `$`
- * one at its end only.
+ * First the nodes become a nondeterministic automaton with empty moves (Thompson's construction), then every set of
+ * states that can be reached at once becomes one state (the subset construction). `^` is an empty move at the start of
+ * the text only, `$` one at its end only.
  */
 import type { CodeRange } from "./Grammar.ts"
 import { anyCode } from "./JsonText.ts"
@@ -16,16 +16,16 @@ import { readPattern } from "./TextPattern.ts"
 
 type Move = { readonly on: "free" | "start" | "end" | ReadonlyArray<CodeRange>; readonly to: number }
 
-/** States of the net: a repetition of a group is spelt out as many times. */
+/** States of the nondeterministic automaton: a repeated group has its states once per repetition. */
 const mostNetStates = 20_000
 
-const tooBig = "takes too many states; use smaller repetitions, or fewer alternatives in them"
+const tooBig = "needs too many states; use smaller repetitions, or fewer alternatives in them"
 
 type Refuse = (message: string) => never
 
 type Spend = (steps: number) => void
 
-/** States and the moves out of each. */
+/** The states, and the moves from each. */
 interface Net {
   readonly moves: Array<Array<Move>>
   readonly refuse: Refuse
@@ -56,7 +56,7 @@ const addRepeat = (net: Net, { least, most, node }: Repeat, from: number): numbe
   return out
 }
 
-/** Adds a node after a state; gives the state after it. */
+/** Adds a node after a state; returns the state after the node. */
 function addNode(net: Net, node: PatternNode, from: number): number {
   if (node.kind === "sequence") return node.nodes.reduce((end, one) => addNode(net, one, end), from)
   if (node.kind === "repeat") return addRepeat(net, node, from)
@@ -84,7 +84,7 @@ const netOf = (pattern: PatternNode, refuse: Refuse) => {
   return { moves: net.moves, start, found }
 }
 
-/** The sets' characters cut up so that each piece lies within or without every set. */
+/** The characters of the sets, divided so that each piece is completely inside or outside every set. */
 const piecesOf = (sets: ReadonlyArray<ReadonlyArray<CodeRange>>): ReadonlyArray<CodeRange> => {
   const cuts = [...new Set([...sets, anyCode].flat().flatMap(([first, last]) => [first, last + 1]))].sort((a, b) =>
     a - b
@@ -94,7 +94,7 @@ const piecesOf = (sets: ReadonlyArray<ReadonlyArray<CodeRange>>): ReadonlyArray<
     .filter(([first]) => anyCode.some(([low, high]) => low <= first && first <= high))
 }
 
-/** Whether a piece, which is never cut by a set, is in it. */
+/** Whether a piece is in the set; a piece is never partly in a set. */
 const holds = (set: ReadonlyArray<CodeRange>, [code]: CodeRange): boolean =>
   set.some(([first, last]) => first <= code && code <= last)
 
@@ -102,7 +102,7 @@ const holds = (set: ReadonlyArray<CodeRange>, [code]: CodeRange): boolean =>
 const characterWork = 20
 const reachWork = 4
 
-/** What moves that read a character lead to, piece by piece of the alphabet. */
+/** The states that moves with a character lead to, for each piece of the alphabet. */
 const readingOf = (moves: Net["moves"], spend: Spend) => {
   const ranges = [...new Set(moves.flat().map(({ on }) => on).filter((on) => typeof on !== "string"))]
   const pieces = piecesOf(ranges)
@@ -127,7 +127,7 @@ const readingOf = (moves: Net["moves"], spend: Spend) => {
 }
 
 /**
- * @param refuse is told what is not supported
+ * @param refuse called with the problem
  * @param spend counts steps, and throws if there are too many
  */
 export const ofPattern = (source: string, refuse: Refuse, spend: Spend = () => {}): Automaton => {
@@ -168,7 +168,7 @@ export const ofPattern = (source: string, refuse: Refuse, spend: Spend = () => {
     return [...targets].map(([to, ranges]) => ({ to, ranges: union(ranges) }))
   }
 
-  // Not among the numbered: what is true at the start only must not be true of the same set later on.
+  // Not numbered: what holds at the start only must not hold when the same set is reached later.
   sets.push(closure([start], "start"))
   const states: Array<AutomatonState> = []
   for (const [index, set] of sets.entries()) {

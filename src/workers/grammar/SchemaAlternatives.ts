@@ -1,18 +1,18 @@
 /**
- * Spreads out the schemas of one value: `$ref` and `allOf` add schemas that must hold as well, `anyOf` and `oneOf` make a
- * case of each alternative.
+ * Expands the schemas of one value: `$ref` and `allOf` add schemas that must also hold, each alternative of `anyOf` and
+ * `oneOf` becomes a case.
  */
 import type { Budget } from "./Budget.ts"
 import type { Located, SchemaObject } from "./JsonSchemaKeywords.ts"
 import { isFilledList, isString, objectOf, readKeyword, refuseAt, unsupported, within } from "./JsonSchemaKeywords.ts"
 
-/** A schema without what is spread out. */
+/** A schema without the keywords that are expanded. */
 export interface Part extends Located {
   readonly schema: SchemaObject
 }
 
 /** Schemas visited for one value, over all its alternatives: nested alternatives multiply. */
-const mostLooks = 2000
+const mostVisits = 2000
 
 /** Steps to visit a schema. */
 const stepsPerSchema = 20
@@ -30,7 +30,7 @@ const resolve = (reference: string, document: Located, from: Located): Located =
     const key = decodeToken(token, path)
     const { schema } = found
     if (typeof schema !== "object" || schema === null || !Object.hasOwn(schema, key)) {
-      return refuseAt(path, `points to ${reference}, which is not there`)
+      return refuseAt(path, `points to ${reference}, which does not exist`)
     }
     const step = Array.isArray(schema) ? Number(key) : key
     found = { schema: (schema as SchemaObject)[key], path: within(found.path, step), via: [] }
@@ -46,10 +46,10 @@ const decodeToken = (token: string, path: string): string => {
   }
 }
 
-/** The same value's schema, one step on; what leads back to itself says nothing. */
+/** The next schema of the same value; circular references are refused. */
 const stepTo = (from: Located, schema: unknown, path: string): Located =>
   from.via.includes(schema)
-    ? refuseAt(path, "leads back to itself without any value between; remove the circle")
+    ? refuseAt(path, "refers to itself without a value in between; remove the circular reference")
     : { schema, path, via: [...from.via, schema] }
 
 const isNothing = (from: Located, schema: SchemaObject): boolean => {
@@ -66,7 +66,8 @@ const readSchema = (from: Located, budget: Budget): SchemaObject => {
 }
 
 /**
- * The alternatives of schemas that must all hold. Each is a list of parts that must all hold; none if nothing fits.
+ * The alternatives of schemas that must all hold. Each is a list of parts that must all hold; none if no value satisfies
+ * the schemas.
  *
  * @param document the schema that references refer to
  */
@@ -93,7 +94,7 @@ export const schemaAlternatives = (
   const countStep = (times: number): void => {
     steps += times
     budget.spend(times * stepsPerSchema, schemas[0]!.path)
-    if (steps > mostLooks) refuseAt(schemas[0]!.path, "combines too many alternatives; ask for fewer")
+    if (steps > mostVisits) refuseAt(schemas[0]!.path, "combines too many alternatives; use fewer")
   }
 
   const spread = (pending: ReadonlyArray<Located>, parts: ReadonlyArray<Part>): void => {

@@ -1,6 +1,6 @@
 /**
- * Finite automata over the characters of a text: what lengths, patterns and forbidden words come to, so that several
- * of them can hold at once.
+ * Finite automata over the characters of a text, from lengths, patterns and forbidden words, so that several
+ * constraints can be combined.
  *
  * **Details**
  *
@@ -9,22 +9,22 @@
 import type { CodeRange } from "./Grammar.ts"
 import { anyCode } from "./JsonText.ts"
 
-/** Where the characters of a set lead. */
+/** A transition: a set of characters, and the state after them. */
 export interface Edge {
-  /** In order, apart from each other. */
+  /** Ordered, without overlaps. */
   readonly ranges: ReadonlyArray<CodeRange>
   readonly to: number
 }
 
 export interface AutomatonState {
   readonly accepts: boolean
-  /** No two share a character. */
+  /** No two edges share a character. */
   readonly edges: ReadonlyArray<Edge>
 }
 
 export type Automaton = ReadonlyArray<AutomatonState>
 
-/** States of one automaton: some milliseconds and as many rules. */
+/** States of one automaton: some milliseconds of work, and one grammar rule per state. */
 export const mostStates = 10_000
 
 const rangesOf = ({ edges }: AutomatonState): number => edges.reduce((sum, { ranges }) => sum + ranges.length, 0)
@@ -58,7 +58,7 @@ export const complement = (ranges: ReadonlyArray<CodeRange>): ReadonlyArray<Code
   return common([...gaps, [from, 0x10ffff]], anyCode)
 }
 
-/** Texts of so many characters. */
+/** Texts with this number of characters. */
 export const ofLength = (least: number, most: number | undefined): Automaton => {
   const last = most ?? least
   return Array.from({ length: last + 1 }, (_, length) => ({
@@ -67,7 +67,7 @@ export const ofLength = (least: number, most: number | undefined): Automaton => 
   }))
 }
 
-/** Every text but these. */
+/** Every text except these. */
 export const except = (words: ReadonlyArray<string>): Automaton => {
   const isWord: Array<boolean> = [false]
   const children: Array<Map<number, number>> = [new Map()]
@@ -97,9 +97,9 @@ export const except = (words: ReadonlyArray<string>): Automaton => {
 }
 
 /**
- * The texts of both; undefined where that takes more than `mostStates` states.
+ * The texts that both accept; undefined if that needs more than `mostStates` states.
  *
- * @param spend hears of pairs of edges that are looked at, and throws where they are too many
+ * @param spend called with the number of compared pairs of edges; throws if there are too many
  */
 export const intersect = (
   a: Automaton,
@@ -132,7 +132,7 @@ export const intersect = (
   return states
 }
 
-/** Whether a text is one of the automaton's. */
+/** Whether the automaton accepts a text. */
 export const accepts = (automaton: Automaton, text: string): boolean => {
   let state = automaton[0]
   for (const char of text) {

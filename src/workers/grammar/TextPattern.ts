@@ -1,16 +1,16 @@
 /**
- * Reads an ECMAScript regular expression, as a schema's `pattern` has it.
+ * Parses an ECMAScript regular expression, the value of a schema's `pattern`.
  *
  * **Details**
  *
- * All that is regular is read: anchors, sets, escapes, groups, alternatives and quantifiers. A character is a code
- * point, as under the `u` flag, and `.` is any but a line's end. Whether a quantifier is lazy makes no difference to
- * which texts fit.
+ * All regular constructs are supported: anchors, sets, escapes, groups, alternatives and quantifiers. A character is a
+ * code point, as under the `u` flag, and `.` is any character except a line terminator. A lazy quantifier accepts the
+ * same texts as a greedy one.
  */
 import type { CodeRange } from "./Grammar.ts"
 import { complement, union } from "./TextAutomaton.ts"
 
-/** What a pattern is made of. */
+/** A node of a parsed pattern. */
 export type PatternNode =
   | { readonly kind: "set"; readonly ranges: ReadonlyArray<CodeRange> }
   | { readonly kind: "sequence"; readonly nodes: ReadonlyArray<PatternNode> }
@@ -56,7 +56,7 @@ const codeEscape = /^(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|u\{([0-9a-fA-F]{1,6}
 const quantifier = /^(?:([*+?])|\{(\d+)(?:(,)(\d*))?\})\??/
 const group = /^\((?:\?:|\?<[A-Za-z_$][\w$]*>|(?!\?))/
 
-/** Characters of a pattern, which also bounds how deep its groups nest. */
+/** Characters of a pattern; this also limits the depth of nested groups. */
 const longestPattern = 1000
 
 const isValid = (source: string, flags: string): boolean => {
@@ -67,11 +67,11 @@ const isValid = (source: string, flags: string): boolean => {
   }
 }
 
-/** How far a pattern is read. */
+/** The position in a pattern. */
 interface Cursor {
   readonly source: string
   at: number
-  /** Is told what is not supported. */
+  /** Called with the problem. */
   readonly refuse: (message: string) => never
 }
 
@@ -106,7 +106,7 @@ const readEscape = (cursor: Cursor): ReadonlyArray<CodeRange> => {
   }
   const code = codeOf(coded)
   return code >= 0xd800 && code <= 0xdfff
-    ? cursor.refuse("has half a character; write \\u{...} with its whole code point")
+    ? cursor.refuse("has half of a surrogate pair; write \\u{...} with the complete code point")
     : only(code)
 }
 
@@ -116,7 +116,7 @@ const readSetItem = (cursor: Cursor): ReadonlyArray<CodeRange> => {
   return take(cursor, /^b/) === undefined ? readEscape(cursor) : only(0x08)
 }
 
-/** Without the flag `u`, a range to a set of characters is no mistake: its hyphen is one then. */
+/** Without the flag `u`, a range to a set of characters is valid: its hyphen is a character then. */
 const readRangeEnd = (cursor: Cursor): number => {
   const [[first, last], ...more] = readSetItem(cursor) as [CodeRange, ...ReadonlyArray<CodeRange>]
   return first === last && more.length === 0
@@ -187,9 +187,9 @@ function readChoice(cursor: Cursor): PatternNode {
   return { kind: "choice", nodes }
 }
 
-/** @param refuse is told what is not supported */
+/** @param refuse called with the problem */
 export const readPattern = (source: string, refuse: (message: string) => never): PatternNode => {
   if (source.length > longestPattern) refuse(`has more than ${longestPattern} characters, which is the limit`)
-  if (!isValid(source, "u") && !isValid(source, "")) refuse("is not a regular expression of ECMAScript")
+  if (!isValid(source, "u") && !isValid(source, "")) refuse("is not a valid ECMAScript regular expression")
   return readChoice({ source, at: 0, refuse })
 }

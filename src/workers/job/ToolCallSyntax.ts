@@ -1,10 +1,10 @@
-/** How models write tool calls, as far as `ToolCalls` must know: markers, and the JSON of a call that is still coming. */
+/** The syntax of tool calls for `ToolCalls`: the markers of each style, and parsers of a call's incomplete JSON. */
 
-/** How calls are written. */
+/** One way to write calls. */
 export interface Style {
-  /** Before the first call; empty where the answer begins with it. */
+  /** Before the first call; empty if the answer begins with the call. */
   readonly open: string
-  /** Between the opening and the first call. */
+  /** Between `open` and the first call. */
   readonly list: string
   readonly separator: string
   readonly close: string
@@ -18,23 +18,23 @@ const marked: ReadonlyArray<Style> = [
 
 export const bare: Style = { open: "", list: "", separator: ";", close: "" }
 
-/** Texts that announce a call; where they are control tokens, an engine must not leave them out of the text. */
+/** Texts that begin a call. If they are control tokens, an engine must include them in the text. */
 export const markers: ReadonlyArray<string> = marked.flatMap(({ close, open }) => [open, close])
   .filter((text) => text.length > 1)
 
-/** Not there yet: more text decides. */
+/** Undecided until more text arrives. */
 export type More = "more"
 
 export const skipSpace = (text: string, at: number): number => at + /^\s*/.exec(text.slice(at))![0].length
 
-/** Where `wanted` ends if the text goes on with it after white space. */
+/** The end of `wanted` if the text continues with it after white space. */
 export const skip = (text: string, at: number, wanted: string): number | More | undefined => {
   const begin = skipSpace(text, at)
   if (text.startsWith(wanted, begin)) return begin + wanted.length
   return wanted.startsWith(text.slice(begin)) ? "more" : undefined
 }
 
-/** Finds where a JSON object ends that comes in pieces. */
+/** Finds the end of a JSON object that arrives in pieces. */
 export const makeScan = () => {
   let depth = 0
   let inString = false
@@ -76,7 +76,7 @@ const readString = (text: string, at: number): { value: string; end: number } | 
   }
 }
 
-/** A call's name, and where its arguments begin. */
+/** A call's name, and the start of its arguments. */
 interface Head {
   readonly name: string
   readonly at: number
@@ -89,7 +89,7 @@ const readKey = (text: string, at: number) => {
   return typeof end === "number" ? { value: key.value, end } : end
 }
 
-/** Reads a call whose name comes before its arguments, as far as these; undefined where it is written otherwise. */
+/** Reads a call up to its arguments; undefined if its name does not come before them. */
 export const readHead = (text: string): Head | More | undefined => {
   let name = ""
   let at = skip(text, 0, "{")
@@ -109,7 +109,7 @@ export const readHead = (text: string): Head | More | undefined => {
   return at
 }
 
-/** A call out of a whole JSON object. */
+/** The call in a complete JSON object. */
 export const callOf = (text: string): { readonly name: string; readonly arguments: string } | undefined => {
   try {
     const { arguments: given, name, parameters } = JSON.parse(text) as Record<string, unknown>
@@ -121,7 +121,7 @@ export const callOf = (text: string): { readonly name: string; readonly argument
   }
 }
 
-/** How many characters at the end may still become part of a call: white space, and the beginning of a marker. */
+/** The number of characters at the end that may belong to a call: white space, and the beginning of a marker. */
 export const heldLength = (text: string): number => {
   const mark = marked.flatMap(({ open }) =>
     Array.from({ length: Math.min(open.length - 1, text.length) }, (_, index) => index + 1)

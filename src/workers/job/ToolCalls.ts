@@ -1,17 +1,16 @@
 /**
- * Finds the tool calls in an answer while it comes, and leaves its text.
+ * Separates tool calls from text in a streamed answer.
  *
  * **Details**
  *
- * It reads the common ways in which models write a call, each a JSON object with `name` and `arguments` or
- * `parameters`: between `<tool_call>` and `</tool_call>` (Hermes, Qwen), after `<|python_tag|>` or as the whole answer
- * (Llama 3, several separated by `;`), and in a list after `[TOOL_CALLS]` (Mistral). White space around calls is
- * dropped. What only looked like a call comes out as text, unchanged. The result is the same for every way of cutting
- * the answer into pieces.
+ * It parses the common styles of calls, each a JSON object with `name` and `arguments` or `parameters`: between
+ * `<tool_call>` and `</tool_call>` (Hermes, Qwen), after `<|python_tag|>` or as the complete answer (Llama 3, several
+ * separated by `;`), and in a list after `[TOOL_CALLS]` (Mistral). White space around calls is removed. Text that only
+ * begins like a call is returned as text, unchanged. The result does not depend on how the answer is split into pieces.
  *
  * **Gotchas**
  *
- * Arguments are passed on as they come, so a model that writes wrong JSON there is not found out.
+ * Arguments are streamed without validation, so invalid JSON in them is not detected.
  */
 
 import type { Style } from "./ToolCallSyntax.ts"
@@ -33,20 +32,20 @@ export type Part =
   | {
     readonly type: "tool_call"
     readonly index: number
-    /** With the call's first part, as is `name`. */
+    /** In the call's first part only, like `name`. */
     readonly id?: string
     readonly name?: string
     readonly arguments: string
   }
 
 export interface ToolCallReader {
-  /** What is certain now. */
+  /** The parts that more text cannot change. */
   readonly push: (text: string) => ReadonlyArray<Part>
-  /** The rest: the answer has ended. */
+  /** The remaining parts, at the end of the answer. */
   readonly flush: () => ReadonlyArray<Part>
 }
 
-/** What a step found: nothing before there is more, or that there is a next one. */
+/** The result of a step: it needs more text, or the next step can run. */
 type Step = "wait" | "next"
 
 class Reader implements ToolCallReader {
@@ -58,9 +57,9 @@ class Reader implements ToolCallReader {
   #index = -1
   #step: () => Step = () => this.#text()
   #style: Style = bare
-  /** Text before what may be a call; it is the answer's if it is none. */
+  /** Text before a possible call; it belongs to the answer if the call turns out to be text. */
   #lead = ""
-  /** Nothing but white space yet, so that the whole answer may be a call. */
+  /** Only white space so far, so the complete answer may be a call. */
   #atBegin: boolean
   #afterCall = false
 
@@ -106,7 +105,7 @@ class Reader implements ToolCallReader {
     return "next"
   }
 
-  /** The lead was text after all; what follows it may still hold a call. */
+  /** Emits the lead as text; the text after it may contain a call. */
   #reject(): Step {
     this.#say(this.#lead)
     this.#lead = ""
@@ -147,7 +146,7 @@ class Reader implements ToolCallReader {
     return "next"
   }
 
-  /** A call that is not written as most are: nothing of it is certain before its end. */
+  /** A call with its fields in another order: it is emitted at its end. */
   #wholeCall(): Step {
     const begin = skip(this.#rest, 0, "{")
     if (this.#style === bare || typeof begin !== "number") return this.#reject()
@@ -180,7 +179,7 @@ class Reader implements ToolCallReader {
     }
   }
 
-  /** The end of the call's object, whose other fields do not matter. */
+  /** The rest of the call's object; its other fields are ignored. */
   #tail(): Step {
     const at = skipSpace(this.#rest, 0)
     if (at === this.#rest.length) return "wait"
@@ -193,7 +192,7 @@ class Reader implements ToolCallReader {
     return "next"
   }
 
-  /** Whether another call follows, or the end of calls. */
+  /** The separator before another call, or the end of calls. */
   #after(): Step {
     const { close, separator } = this.#style
     const another = separator === "" ? undefined : skip(this.#rest, 0, separator)
@@ -209,9 +208,9 @@ class Reader implements ToolCallReader {
 }
 
 /**
- * @param names of the tools there are: an answer without a marker is a call only of one of these
+ * @param names of the available tools: an answer without a marker is a call only with one of these names
  * @param idOf the id of the answer's call with this index
- * @param atBegin false where there was text before
+ * @param atBegin false if text came before
  */
 export const makeToolCallReader = (
   names: ReadonlyArray<string>,

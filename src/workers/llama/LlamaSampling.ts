@@ -112,7 +112,7 @@ export const penaltiesOf = (
 /**
  * The biases, by token id. An id outside the vocabulary is refused.
  *
- * @param never tokens that must not be chosen
+ * @param never tokens that must not be sampled
  */
 export const biasOf = (
   library: Library,

@@ -1,16 +1,15 @@
 /**
- * A model's own chat template: a conversation and tools in, the prompt's text out, in pieces.
+ * Renders a conversation and tools with the model's own chat template, to a prompt in pieces.
  *
  * **Details**
  *
- * The template sees what the caller wrote as it is, so that it may trim, compare and split it. Only a caller's text that
- * spells a control token is marked on its way through: it comes out as a piece of its own that is not `special`, and
- * all else comes out as it stood in training.
+ * The template gets the caller's text unchanged, so that it can trim, compare and split it. Only the text of a control
+ * token in it is marked: it becomes a piece of its own that is not `special`. Everything else is rendered as in training.
  *
  * **Gotchas**
  *
- * A piece that is not `special` must not become a control token: where a tokeniser finds these in any text, its first
- * character has to be made into tokens apart from its others.
+ * A piece that is not `special` must not become a control token: with a tokenizer that finds control tokens in any text,
+ * tokenize the piece's first character separately.
  *
  * **Example**
  *
@@ -27,27 +26,27 @@ import { OverBudget } from "./JinjaValues.ts"
 /** A part of a prompt. */
 export interface Piece {
   readonly text: string
-  /** Control tokens in it are meant. */
+  /** Control tokens in the text are intended. */
   readonly special: boolean
 }
 
 export interface ChatTemplate {
-  /** The prompt says which tools there are. */
+  /** Whether the prompt lists the tools. */
   readonly supportsTools: boolean
-  /** What the template ends an assistant's turn with; empty where that cannot be told. */
+  /** The text that ends an assistant's turn; empty if unknown. */
   readonly turnEnd: string
-  /** Ends where the assistant's answer begins. Throws `invalid_request` where the template refuses the messages. */
+  /** The prompt up to the assistant's answer. Throws `invalid_request` if the template rejects the messages. */
   readonly render: (
     messages: ReadonlyArray<ChatMessage>,
     tools?: ReadonlyArray<ToolDefinition>
   ) => ReadonlyArray<Piece>
 }
 
-/** What a template is made of. */
+/** The parts of a template. */
 export interface ChatTemplateOptions {
-  /** Of the model's file, for messages. */
+  /** Name of the model's file, for messages. */
   readonly name: string
-  /** Jinja. */
+  /** The template in Jinja. */
   readonly source: string
   readonly bos?: string | undefined
   readonly eos?: string | undefined
@@ -57,7 +56,7 @@ export interface ChatTemplateOptions {
 
 type Value = string | number | boolean | null | undefined | ReadonlyArray<Value> | { readonly [key: string]: Value }
 
-/** The same with other strings, keys among them. */
+/** The value with its strings changed, including keys. */
 const mapStrings = (value: Value, change: (text: string) => string): Value => {
   if (typeof value === "string") return change(value)
   if (typeof value !== "object" || value === null) return value
@@ -65,7 +64,7 @@ const mapStrings = (value: Value, change: (text: string) => string): Value => {
   return Object.fromEntries(Object.entries(value).map(([key, one]) => [change(key), mapStrings(one, change)]))
 }
 
-/** Templates print arguments as JSON themselves; what is not JSON is left as it is. */
+/** Templates print arguments as JSON themselves; a text that is not JSON stays unchanged. */
 const argumentsOf = (text: string): Value => {
   if (text.trim() === "") return {}
   try {
@@ -75,14 +74,14 @@ const argumentsOf = (text: string): Value => {
   }
 }
 
-/** Some templates take ids of nine letters and digits only, and none cares which. */
+/** Some templates accept only ids of nine letters and digits; the value does not matter. */
 const idOf = (ids: Map<string, string>, id: string): string => {
   const known = ids.get(id) ?? `call${String(ids.size).padStart(5, "0")}`
   ids.set(id, known)
   return known
 }
 
-/** Messages as templates expect them, which is in OpenAI's shape. */
+/** Messages in OpenAI's format, which templates expect. */
 const conversationOf = (messages: ReadonlyArray<ChatMessage>): ReadonlyArray<Value> => {
   const ids = new Map<string, string>()
   const names = new Map<string, string>()
@@ -117,19 +116,19 @@ const escape = (text: string): string => text.replaceAll(/[\\^$.*+?()[\]{}|]/g, 
 
 const asciiOf = (mark: string): string => `\\u${mark.charCodeAt(0).toString(16)}`
 
-/** A character for private use that no caller has written, nor its name in ASCII. */
+/** A private-use character that the text does not contain, neither directly nor as an ASCII escape. */
 const markFor = (written: string, code = 0xe000): string => {
   const mark = String.fromCharCode(code)
   return written.includes(mark) || written.includes(asciiOf(mark)) ? markFor(written, code + 1) : mark
 }
 
-/** The text cut at the marks, each of which stands before a control token of the caller's. */
+/** Splits the text at the marks, each of which precedes a control token in the caller's text. */
 const cut = (text: string, mark: string, controlToken: RegExp): ReadonlyArray<Piece> => {
-  // Some templates' JSON is of ASCII only.
+  // Some templates write JSON in ASCII only.
   const [first = "", ...parts] = text.replaceAll(asciiOf(mark), mark).split(mark)
   const pieces: Array<Piece> = [{ text: first, special: true }]
   for (const part of parts) {
-    // Where a template has split the text just there, what follows is something else.
+    // If the template has split the text after the mark, no control token follows.
     const found = controlToken.exec(part)
     const end = found?.index === 0 ? found[0].length : 0
     pieces.push({ text: part.slice(0, end), special: false }, { text: part.slice(end), special: true })
@@ -137,7 +136,7 @@ const cut = (text: string, mark: string, controlToken: RegExp): ReadonlyArray<Pi
   return pieces.filter((piece) => piece.text !== "")
 }
 
-/** Finds a control token; of those that begin at one place, the longest. */
+/** Finds a control token; of several at the same position, the longest. */
 const finderOf = (control: ReadonlyArray<string>): RegExp => {
   const texts = control.filter((text) => text !== "").sort((a, b) => b.length - a.length)
   return texts.length === 0 ? /(?!)/ : new RegExp(texts.map(escape).join("|"))
@@ -182,7 +181,7 @@ const printerOf = ({ bos, eos, source }: ChatTemplateOptions): Print => {
     })
 }
 
-/** What a template makes of a first question, of its answer, and of a tool. */
+/** Renders a first question, its answer and a tool, to detect the template's features. */
 const tryOut = (print: Print) => {
   const attempt = (messages: ReadonlyArray<ChatMessage>, tools: ReadonlyArray<ToolDefinition>, goOn: boolean) => {
     try {
@@ -204,7 +203,7 @@ const tryOut = (print: Print) => {
 
 type Opened = { readonly print: Print } & ReturnType<typeof tryOut>
 
-/** A printer and what it was found to do, or why it cannot be used. Throws `load_failed` for one that works too long. */
+/** The template with its detected features, or why it is not usable. Throws `load_failed` if it exceeds the work budget. */
 const open = (options: ChatTemplateOptions): Opened | Unusable => {
   if (options.source.trim() === "") return { problem: "it is empty" }
   try {
@@ -219,8 +218,8 @@ const open = (options: ChatTemplateOptions): Opened | Unusable => {
 }
 
 /**
- * @returns the template, or why it cannot be used: it is empty, it cannot be parsed, it fails for one question, or its
- *   prompt leaves the question out
+ * @returns the template, or why it is not usable: it is empty, it cannot be parsed, it fails for one question, or its
+ *   prompt does not contain the question
  */
 export const makeChatTemplate = (options: ChatTemplateOptions): ChatTemplate | Unusable => {
   const opened = open(options)
@@ -234,7 +233,7 @@ export const makeChatTemplate = (options: ChatTemplateOptions): ChatTemplate | U
     const marked = (values: ReadonlyArray<Value>) =>
       mapStrings(values, (text) => text.replaceAll(everyControlToken, `${mark}$&`)) as ReadonlyArray<Value>
     const prompt = print(marked(conversationOf(messages)), marked(toolsOf(tools)), true)
-    if (prompt.trim() === "") throw new Error("It prints no text for them")
+    if (prompt.trim() === "") throw new Error("it renders no text")
     return cut(prompt, mark, controlToken)
   }
   return {
@@ -248,7 +247,7 @@ export const makeChatTemplate = (options: ChatTemplateOptions): ChatTemplate | U
         return refuse({
           kind: "invalid_request",
           path: "messages",
-          message: `The model's chat template does not take these messages: ${messageOf(cause)}`
+          message: `The model's chat template rejects the messages: ${messageOf(cause)}`
         })
       }
     }

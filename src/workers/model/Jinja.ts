@@ -1,20 +1,21 @@
 /**
- * Runs Jinja templates of model files: as Python's Jinja where chat templates rely on it, and within a work budget.
+ * Renders the Jinja templates of model files like Python's Jinja, within a work budget.
  *
  * **Details**
  *
- * `@huggingface/jinja` parses and evaluates. This module adds what published templates need and the package lacks:
+ * `@huggingface/jinja` parses and evaluates. This module adds the features that published templates need and the package
+ * lacks:
  * - a map or list joined to a text is printed as JSON, since templates that join a call's arguments expect JSON text;
  *   the filter `string` prints it as Python's `str`
- * - a name that is not defined is an empty list to iterate over, and an empty text to join
+ * - an undefined name is an empty list in a loop, and an empty text in a join
  * - integer keys of maps, tuples to unpack, `==` of lists and maps, and some methods and filters (`JinjaMethods`)
  *
  * A model file is untrusted input, so each evaluated node and each element that an operation copies counts as a step,
- * and no text or list may pass a fixed size. Time and memory are bounded by these two limits.
+ * and no text or list may exceed a fixed size. These two limits bound time and memory.
  *
  * **Gotchas**
  *
- * The interpreter's methods are private in its types. They are those of the one version that package.json pins.
+ * The overridden methods of the interpreter are private: they match only the version that package.json pins.
  */
 import { Environment, Interpreter, parse, tokenize } from "@huggingface/jinja"
 import { boundedRange, filtered, methodOf } from "./JinjaMethods.ts"
@@ -37,7 +38,7 @@ import {
 } from "./JinjaValues.ts"
 import type { MapValue, Scope, Value } from "./JinjaValues.ts"
 
-/** Characters of a template. */
+/** Limit of a template's length, characters. */
 const longestTemplate = 1_000_000
 
 interface Node {
@@ -49,7 +50,7 @@ interface Held extends Node {
 interface Named extends Node {
   readonly value: string
 }
-/** Of a filter: its name, or a call with arguments. */
+/** A filter: a name, or a call with arguments. */
 type Filter = Named | (Node & { readonly callee: Named; readonly args: ReadonlyArray<Node> })
 interface Binary extends Node {
   readonly operator: { readonly value: string }
@@ -80,7 +81,7 @@ interface Evaluator {
 
 const Base = Interpreter as unknown as new(scope: Scope) => Evaluator
 
-/** A node that evaluates to this value, so that no operand is evaluated twice. */
+/** A node with an evaluated value, so that no operand is evaluated twice. */
 const holding = (held: Value): Held => ({ type: "Held", held })
 
 const toJson: Named = { type: "Identifier", value: "tojson" }
@@ -142,7 +143,7 @@ class BoundedInterpreter extends Base {
     return filtered(operand, use) ?? super.applyFilter(operand, filter, scope)
   }
 
-  /** A value in a text. */
+  /** A value as text in the output. */
   private printed(value: Value): string {
     if (isText(value)) return value.value
     if (!isList(value) && !isMap(value)) return isNone(value) ? "None" : pythonText(value)
@@ -154,7 +155,7 @@ class BoundedInterpreter extends Base {
     return value
   }
 
-  /** Where the package does it otherwise than Python, or not at all. */
+  /** Operators that the package lacks, or evaluates differently from Python. */
   private combined(operator: string, left: Value, right: Value): Value | undefined {
     switch (operator) {
       case "==":
@@ -210,7 +211,7 @@ class BoundedInterpreter extends Base {
         ? methodOf(object, property.value, this.budget)
         : undefined
     }
-    // A number as a map's key.
+    // A number as the key of a map.
     if (!isMap(object) || property.type === "SliceExpression") return undefined
     const key = this.evaluate(property, scope)
     return typeof key.value === "number" ? object.value.get(key.value) ?? missing : undefined
@@ -238,7 +239,7 @@ export interface Jinja {
 const constants = { false: false, true: true, none: null, False: false, True: true, None: null }
 
 const raise = (message?: unknown): never => {
-  throw new Error(typeof message === "string" ? message : "The template raises an exception without a text")
+  throw new Error(typeof message === "string" ? message : "The template raises an exception without a message")
 }
 
 const pad = (number: number): string => String(number).padStart(2, "0")
@@ -275,11 +276,11 @@ const codes: Readonly<Record<string, (now: Date) => string>> = {
   "%": () => "%"
 }
 
-/** A time in Python's format codes; codes that are not known here are left as they are. */
+/** A time in Python's format codes; unknown codes stay unchanged. */
 const dateText = (format: string, now: Date): string =>
   format.replaceAll(/%([A-Za-z%])/g, (written, code: string) => codes[code]?.(now) ?? written)
 
-/** Throws where the text is no template. */
+/** Parses a template; throws for invalid syntax. */
 export const parseJinja = (source: string): Jinja => {
   if (source.length > longestTemplate) throw new OverBudget(`it has more than ${longestTemplate} characters`)
   const program = parse(tokenize(source, { lstrip_blocks: true, trim_blocks: true }))

@@ -1,4 +1,4 @@
-/** Methods and filters of Python's Jinja that `@huggingface/jinja` lacks, or that it does not bound. */
+/** Methods and filters of Python's Jinja that `@huggingface/jinja` lacks, or runs without a limit. */
 import type { Budget, ListValue, MapValue, TextValue, Value } from "./JinjaValues.ts"
 import {
   intValue,
@@ -41,7 +41,7 @@ export const boundedRange = (args: Args, budget: Budget): Value => {
   return listValue(Array.from({ length }, (_, at) => intValue(start + at * step)))
 }
 
-/** Where the text begins and ends without these characters; without any named, white space. */
+/** The start and the end of the text without these characters at its ends; by default, without white space. */
 const stripped = (text: string, characters: string | undefined, start: boolean, end: boolean): string => {
   const isOut = (at: number) => characters === undefined ? text[at]!.trim() === "" : characters.includes(text[at]!)
   let from = 0
@@ -65,7 +65,7 @@ const checkParts = (text: string, part: string, added: string, budget: Budget): 
   budget.text(text.length + count * Math.max(0, added.length - part.length))
 }
 
-/** A count that a template gives: left out or below 0, all. */
+/** A count argument; all if it is absent or negative. */
 const limitOf = (value: Value | undefined): number =>
   typeof value?.value === "number" && value.value >= 0 ? value.value : Number.POSITIVE_INFINITY
 
@@ -95,7 +95,7 @@ const formatted = (text: string, args: Args, budget: Budget): Value => {
   let next = 0
   const result = text.replaceAll(/\{(\d*)\}/g, (_, index: string) => {
     const value = args[index === "" ? next++ : Number(index)]
-    if (value === undefined) throw new Error("format() has fewer arguments than places")
+    if (value === undefined) throw new Error("format() has fewer arguments than placeholders")
     budget.print(value)
     return pythonText(value)
   })
@@ -137,7 +137,7 @@ const textMethods: Readonly<Record<string, MethodOf<TextValue>>> = {
 
 const popped = ({ value }: ListValue, args: Args): Value => {
   const [found] = value.splice(numberAt(args, 0) ?? -1, 1)
-  if (found === undefined) throw new Error("pop() from a list without such an element")
+  if (found === undefined) throw new Error("pop() of an index that the list does not have")
   return found
 }
 
@@ -181,7 +181,7 @@ const boundOf = <A extends Value>(
   return method === undefined ? undefined : methodValue((args) => method(object, args, budget))
 }
 
-/** A method by its name; undefined where the package's own is to be used, if it has one. */
+/** A method by its name; undefined if the package's own method applies. */
 export const methodOf = (object: Value, name: string, budget: Budget): Value | undefined => {
   if (isText(object)) return boundOf(textMethods, name, object, budget)
   if (isList(object)) return boundOf(listMethods, name, object, budget)
@@ -202,18 +202,18 @@ const leastOf = ({ value }: ListValue, sign: 1 | -1): Value =>
 
 /** Filters that print their value. */
 const textFilters = new Set(["string", "trim", "lower", "upper", "title", "capitalize", "replace", "indent", "safe"])
-/** Filters that take nothing for an empty list. */
+/** Filters that accept an undefined value as an empty list. */
 const selections = new Set(["map", "select", "reject", "selectattr", "rejectattr"])
 const listFilters = new Set(["list", "items", "sort", "reverse", "unique", ...selections])
 
-/** Of a name that is not defined, which is an empty text and an empty list. */
+/** The result for an undefined name, which is an empty text and an empty list. */
 const ofMissing = (name: string): Value | undefined => {
   if (name === "length" || name === "count") return intValue(0)
   if (name === "join" || textFilters.has(name)) return textValue("")
   return listFilters.has(name) ? listValue([]) : undefined
 }
 
-/** Spaces of an indentation. */
+/** The widest indentation, spaces. */
 const widestIndent = 100
 
 const checkIndent = (args: Args, named: ReadonlyMap<string, Value>): undefined => {
@@ -238,7 +238,7 @@ const ofList = (name: string, list: ListValue, args: Args, budget: Budget, print
   }
 }
 
-/** Numbers by size, texts without regard to case. */
+/** Orders numbers by value, and texts without regard to case. */
 const compareKeys = ([a]: readonly [string | number, Value], [b]: readonly [string | number, Value]): number => {
   const [first, second] = [a, b].map((key) => typeof key === "number" ? key : key.toLowerCase()) as [number, number]
   return first < second ? -1 : first > second ? 1 : 0
@@ -252,7 +252,7 @@ const ofMap = (name: string, map: MapValue, plain: boolean): Value | undefined =
   return name === "list" ? listValue(keysOf(map)) : undefined
 }
 
-/** A filter's use: its name, its arguments, and how the template prints a value. */
+/** An application of a filter: its name, its arguments, and the printer of values. */
 export interface Use {
   readonly name: string
   readonly args: Args
@@ -267,7 +267,7 @@ const ofKind = (operand: Value, { args, budget, name, named, print }: Use): Valu
   return isText(operand) && name === "replace" ? replaced(operand.value, args, budget) : undefined
 }
 
-/** What a filter makes of a value; undefined where the package's own is to be used. */
+/** The result of a filter; undefined if the package's own filter applies. */
 export const filtered = (operand: Value, use: Use): Value | undefined => {
   const { args, name, named } = use
   if (name === "string") return textValue(pythonText(operand))

@@ -1,9 +1,9 @@
 /**
- * Values of the Jinja interpreter `@huggingface/jinja`, and their text as Python prints them.
+ * Values of the Jinja interpreter `@huggingface/jinja`, and their text in Python's format.
  *
  * **Gotchas**
  *
- * The package exports no value classes. They are taken from values that it makes itself.
+ * The package does not export its value classes. They are taken from values that it creates.
  */
 import { Environment } from "@huggingface/jinja"
 
@@ -40,7 +40,7 @@ export const methodValue = (run: Method): Value => new Call(run)
 
 export type TextValue = Value & { readonly value: string }
 export type ListValue = Value & { readonly value: Array<Value> }
-/** Keys are texts, or the numbers that a template's literal has. */
+/** Keys are texts, or numbers from a literal of the template. */
 export type MapValue = Value & { readonly value: Map<string | number, Value> }
 
 export const isText = (value: Value): value is TextValue => value.type === "StringValue"
@@ -58,7 +58,7 @@ export const itemsOf = ({ value }: MapValue): Array<Value> =>
 
 const escapes: Readonly<Record<string, string>> = { "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t" }
 
-/** A text as Python's `repr` writes it. */
+/** A text in the format of Python's `repr`. */
 const quoted = (text: string): string => {
   const quote = text.includes("'") && !text.includes("\"") ? "\"" : "'"
   const inner = text.replaceAll(/[\\\n\r\t]/g, (found) => escapes[found]!)
@@ -73,7 +73,7 @@ const listText = ({ type, value }: ListValue): string => {
   return value.length === 1 ? `(${inner},)` : `(${inner})`
 }
 
-/** A value as Python's `str` prints it. */
+/** A value in the format of Python's `str`. */
 export const pythonText = (value: Value): string => {
   if (isText(value)) return value.value
   if (isList(value)) return listText(value)
@@ -102,14 +102,14 @@ export const isEqual = (left: Value, right: Value): boolean => {
 /** Python's booleans are the numbers 0 and 1. */
 const numberOf = ({ value }: Value): unknown => typeof value === "boolean" ? Number(value) : value
 
-/** Evaluated nodes and copied elements of one rendering. Published templates take up to 170 for each message. */
+/** Evaluated nodes and copied elements of one rendering. Published templates need up to 170 per message. */
 export const mostSteps = 3_000_000
-/** Characters of any text that a template makes, the prompt among them. */
+/** Limit of every text that a template creates, including the prompt, characters. */
 export const mostCharacters = 16_000_000
-/** A template did more work than one may. */
+/** A template exceeded its work budget. */
 export class OverBudget extends Error {}
 
-/** Counts what one rendering does. */
+/** Counts the work of one rendering. */
 export class Budget {
   private steps = 0
 
@@ -118,13 +118,13 @@ export class Budget {
     if (this.steps > mostSteps) throw new OverBudget(`it takes more than ${mostSteps} steps`)
   }
 
-  /** A text of so many characters is about to be made. */
+  /** Checks the length of a text before it is created. */
   text(characters: number): void {
     if (characters > mostCharacters) throw new OverBudget(`it makes a text of more than ${mostCharacters} characters`)
     this.spend(Math.ceil(characters / 1000))
   }
 
-  /** What it takes to print a value, which may hold the same list many times. */
+  /** Counts the work to print a value, which may contain the same list many times. */
   print(value: Value): void {
     this.spend(1)
     if (isText(value)) this.text(value.value.length)

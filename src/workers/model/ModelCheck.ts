@@ -5,7 +5,7 @@
 import { access, stat } from "node:fs/promises"
 import { refuse } from "../../domain/Job.ts"
 
-/** Throws `load_failed` unless there is a file with something in it. */
+/** Throws `load_failed` unless the file exists and is not empty. */
 export const checkFile = async (file: string): Promise<void> => {
   await access(file).catch(() => refuse({ kind: "load_failed", message: `${file} does not exist or is not readable` }))
   const found = await stat(file)

@@ -1,28 +1,27 @@
 /**
- * The next token out of a model's logits: penalties, biases, filters, temperature and a seed.
+ * Samples the next token from a model's logits, with penalties, biases, filters, temperature and a seed.
  *
  * **Details**
  *
- * The order is llama.cpp's: bias, penalties, top-k, top-p, min-p, then temperature. So the same options mean the same
- * with every engine. At temperature 0 the likeliest token wins, and of equal ones the first.
+ * The order is llama.cpp's: bias, penalties, top-k, top-p, min-p, then temperature, so that options have the same effect
+ * in every engine. At temperature 0 the likeliest token is chosen, of equal ones the first.
  *
- * A caller may refuse a token and is given the next choice, without computing anything twice: what is then drawn is
- * distributed as the tokens that are not refused are among themselves. When all that the filters left are refused, the
- * others follow, likeliest first.
+ * A caller may reject a token and gets the next choice without repeated computation; its distribution is that of the
+ * remaining tokens. After all tokens that passed the filters, the others follow, likeliest first.
  */
 import type { SamplingOptions } from "../../domain/Job.ts"
 import { refuse } from "../../domain/Job.ts"
 
-/** How many of the answer's last tokens count for the penalties. */
+/** The number of the answer's last tokens that count for the penalties. */
 export const penaltyWindow = 64
 
-/** -100 is what OpenAI's callers ban a token with. */
+/** OpenAI's API bans a token with -100. */
 const banned = -100
 
 /**
- * The biases, by token id, of which minus infinity bans; an id that the vocabulary does not have is refused.
+ * The biases, by token id; minus infinity bans a token. An id outside the vocabulary is refused.
  *
- * @param vocabulary how many tokens there are
+ * @param vocabulary number of tokens
  */
 export const biasesOf = (
   { logitBias = {} }: SamplingOptions,
@@ -52,15 +51,15 @@ export const makeRandom = (seed: number): () => number => {
 
 type Allows = (token: number) => boolean
 
-/** One answer's choices. */
+/** The sampler of one answer. */
 export interface Sampler {
   /**
-   * The token that comes next, or undefined when every one is banned or refused.
+   * The next token; undefined if every token is banned or rejected.
    *
-   * @param allows asked for each candidate in turn; it should be cheap for likely ones
+   * @param allows called for each candidate in turn; it should be cheap for likely ones
    */
   readonly choose: (logits: Float32Array, allows?: Allows) => number | undefined
-  /** Tells that the answer has this token now. */
+  /** Records that the answer contains this token. */
   readonly accept: (token: number) => void
 }
 
@@ -70,7 +69,7 @@ export interface Likelihood {
   readonly logprob: number
 }
 
-/** How often each of the answer's last tokens is among them. */
+/** The number of occurrences of each of the answer's last tokens. */
 const countsOf = (recent: ReadonlyArray<number>): ReadonlyMap<number, number> => {
   const counts = new Map<number, number>()
   for (const token of recent) counts.set(token, (counts.get(token) ?? 0) + 1)
@@ -89,7 +88,7 @@ const penalise = (
   }
 }
 
-/** The likeliest token's logit; minus infinity when none may come, or none is a number. */
+/** The highest logit; minus infinity if every token is banned or no logit is a number. */
 const highest = (scores: Float32Array): number => {
   let most = Number.NEGATIVE_INFINITY
   for (const score of scores) if (score > most) most = score
@@ -100,7 +99,7 @@ const highest = (scores: Float32Array): number => {
 const sort = (scores: Float32Array, ids: Array<number>): Array<number> =>
   ids.sort((a, b) => scores[b]! - scores[a]! || a - b)
 
-/** The `count` likeliest tokens, sorted; one pass, as vocabularies are large and counts small. */
+/** The `count` likeliest tokens, sorted, in one pass: vocabularies are large and counts small. */
 const likeliest = (scores: Float32Array, count: number): Array<number> => {
   const ids: Array<number> = []
   for (let id = 0; id < scores.length; id++) {
@@ -137,7 +136,7 @@ const nucleus = (scores: Float32Array, ids: Array<number>, most: number, topP: n
   return end === -1 ? sorted : sorted.slice(0, end + 1)
 }
 
-/** The tokens that top-k, top-p and min-p leave; never none, unless all are banned. */
+/** The tokens that pass top-k, top-p and min-p: at least one, unless all are banned. */
 const filtered = (scores: Float32Array, options: SamplingOptions, most: number): Array<number> => {
   const { minP = 0, topK = 0, topP } = options
   const first = topK > 0 && topK < scores.length
@@ -159,7 +158,7 @@ function* greedily(scores: Float32Array, most: number): Generator<number, void, 
   yield* others(scores, new Set([first]))
 }
 
-/** Refusals one by one, each of which takes a look at all that are left, before these are asked about at once. */
+/** Rejections after which all remaining candidates are checked at once, since each single draw visits all of them. */
 const mostRefusals = 32
 
 function* randomly(
@@ -181,13 +180,13 @@ function* randomly(
     }
     let total = weights.reduce((sum, weight) => sum + weight, 0)
     if (total === 0) {
-      // What is left is so much less likely than what was refused that it was rounded away.
+      // The remaining tokens are so much less likely than the rejected ones that their weight was rounded to 0.
       weights = weightsOver(ids.reduce((most, id) => Math.max(most, scores[id]!), Number.NEGATIVE_INFINITY))
       total = weights.reduce((sum, weight) => sum + weight, 0)
     }
     let rest = random() * total
     const found = weights.findIndex((weight) => (rest -= weight) < 0)
-    // By rounding, the sum may be a little more than what was taken off.
+    // By rounding, the sum may exceed the subtracted weights slightly.
     const at = found === -1 ? weights.findLastIndex((weight) => weight > 0) : found
     yield ids[at]!
     ids.splice(at, 1)
@@ -197,9 +196,9 @@ function* randomly(
 }
 
 /**
- * A sampler for one answer; throws an `EngineFailure` for a bias of a token that there is not.
+ * A sampler for one answer; throws an `EngineFailure` for a bias of an unknown token.
  *
- * @param vocabulary how many logits there are
+ * @param vocabulary number of logits
  */
 export const makeSampler = (options: SamplingOptions, vocabulary: number): Sampler => {
   const biases = biasesOf(options, vocabulary)

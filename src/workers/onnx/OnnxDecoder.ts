@@ -37,7 +37,7 @@ const presentPrefix = "present."
 /** Inputs of every step, besides the cache. */
 const filled = new Set(["input_ids", "attention_mask", "position_ids", "num_logits_to_keep"])
 
-/** A half-precision number's value (IEEE 754 binary16), for a Node without `Float16Array`. */
+/** The value of a half-precision number (IEEE 754 binary16), for a Node without `Float16Array`. */
 export const floatOfHalf = (half: number): number => {
   const sign = half & 0x8000 ? -1 : 1
   const exponent = (half >> 10) & 0x1f
@@ -52,7 +52,7 @@ export const floatsOf = ({ data, type }: Tensor, from = 0): Float32Array => {
   if (type === "float32") return (data as Float32Array).subarray(from)
   if (type !== "float16") return refuse({ kind: "failed", message: `The model computes ${type}, not floating point.` })
   const halves = (data as Uint16Array).subarray(from)
-  // A Node that has a type for halves gives their values.
+  // A Node with `Float16Array` returns the values.
   return halves instanceof Uint16Array ? Float32Array.from(halves, floatOfHalf) : Float32Array.from(halves)
 }
 
@@ -64,8 +64,8 @@ export const integers = (
 ): Tensor => new Tensor("int64", BigInt64Array.from(values, BigInt), dims)
 
 /**
- * The same tensor, halves as their bits: onnxruntime-node takes the `Float16Array`, which its own outputs hold where
- * Node has that type, for an empty one.
+ * The same tensor, with half-precision numbers as their bits: onnxruntime-node returns `Float16Array` on a Node with that
+ * type, but reads one as empty.
  */
 const withBits = (tensor: Tensor): Tensor => {
   const { data, type } = tensor

@@ -1,5 +1,5 @@
 /**
- * An encoder model, which reads a complete text at once: texts in, numbers out.
+ * An encoder model: it computes vectors or scores of complete texts.
  *
  * **Details**
  *
@@ -31,7 +31,7 @@ export interface Text {
 
 /** The part of an output that belongs to one text. */
 export interface Row {
-  /** `Float32Array[dimensions]`, or `[tokens × dimensions]` where the output has them for each token. */
+  /** `Float32Array[dimensions]`, or `[tokens × dimensions]` if the output has a vector per token. */
   readonly numbers: Float32Array
   readonly dimensions: number
 }
@@ -68,7 +68,7 @@ export const checkEncoder = ({ inputNames }: Session): void => {
   }
 }
 
-/** Indexes in batches, the longest texts first, so that little is padded. */
+/** Indexes in batches, the longest texts first, to keep the padding short. */
 const batchesOf = (lengths: ReadonlyArray<number>): ReadonlyArray<ReadonlyArray<number>> => {
   const order = lengths.map((_, index) => index).sort((a, b) => lengths[b]! - lengths[a]! || a - b)
   const batches: Array<Array<number>> = []
@@ -82,7 +82,7 @@ const batchesOf = (lengths: ReadonlyArray<number>): ReadonlyArray<ReadonlyArray<
   return batches
 }
 
-/** Computes one output for a batch; a row of numbers a text, of all its tokens where the output has them. */
+/** Computes one output for a batch: one row of numbers per text, with all its tokens if the output has them. */
 const compute = async (
   { library, pad, session }: EncoderOptions,
   inputs: ReadonlyArray<ModelInput>,
@@ -110,14 +110,14 @@ const compute = async (
   }))
 }
 
-/** A text as the model reads it, or what is wrong with it. */
+/** The tokens of a text, or its failure. */
 const readOne = ({ contextWindow, tokenizer }: EncoderOptions, { pair, path, text }: Text): Each<ModelInput> => {
   const bad = (failure: EngineFailure) => ({ ok: false, failure }) as const
-  const empty = bad({ kind: "invalid_request", path, message: "Expected a text, which is not empty" })
+  const empty = bad({ kind: "invalid_request", path, message: "Expected a text that is not empty" })
   const tooLong = (promptTokens: number, atLeast: boolean) =>
     bad({ kind: "context_length_exceeded", promptTokens, contextWindow, ...(atLeast ? { atLeast } : {}) })
   if ((pair ?? text) === "") return empty
-  // All jobs wait while a text becomes tokens, so one of megabytes is not made into any.
+  // All jobs wait while a text is tokenized, so a text of megabytes is refused first.
   const least = Math.ceil((text.length + (pair?.length ?? 0)) / tokenizer.longestToken)
   if (least > contextWindow) return tooLong(least, true)
   const value = tokenizer.encodeInput(text, pair)
@@ -125,7 +125,7 @@ const readOne = ({ contextWindow, tokenizer }: EncoderOptions, { pair, path, tex
   return value.ids.length > contextWindow ? tooLong(value.ids.length, false) : { ok: true, value }
 }
 
-/** Texts to read before other jobs get their turn. */
+/** Texts to tokenize before other jobs run. */
 const textsATurn = 16
 
 const read = async (

@@ -1,4 +1,4 @@
-/** A model folder's files, in the layout that transformers.js reads, and what they say. */
+/** Reads the files of a model folder in the layout of transformers.js. */
 import { readFile } from "node:fs/promises"
 import { basename, join } from "node:path"
 import { largestDefaultWindow } from "../../domain/EngineProtocol.ts"
@@ -10,7 +10,7 @@ import type { Pooling } from "./OnnxTasks.ts"
 import type { OnnxTokenizer } from "./OnnxTokenizer.ts"
 import { makeTokenizer } from "./OnnxTokenizer.ts"
 
-/** A JSON file's object. */
+/** The object in a JSON file. */
 type Fields = Readonly<Record<string, unknown>>
 
 const readText = (file: string): Promise<string | undefined> =>
@@ -18,7 +18,7 @@ const readText = (file: string): Promise<string | undefined> =>
     cause.code === "ENOENT" ? undefined : refuse({ kind: "load_failed", message: `${file}: ${cause.message}` })
   )
 
-/** A JSON file's value; undefined where there is no file. */
+/** The value in a JSON file; undefined if the file does not exist. */
 const readJson = async (file: string): Promise<unknown> => {
   const text = await readText(file)
   if (text === undefined) return undefined
@@ -33,16 +33,16 @@ const readFields = async (file: string): Promise<Fields | undefined> => {
   const value = await readJson(file)
   return value === undefined || (typeof value === "object" && value !== null && !Array.isArray(value))
     ? value as Fields | undefined
-    : refuse({ kind: "load_failed", message: `${file} holds no JSON object` })
+    : refuse({ kind: "load_failed", message: `${file} is not a JSON object` })
 }
 
 const required = async (file: string): Promise<Fields> =>
-  await readFields(file) ?? refuse({ kind: "load_failed", message: `There is no readable file at ${file}` })
+  await readFields(file) ?? refuse({ kind: "load_failed", message: `${file} does not exist or is not readable` })
 
 const numberOf = (fields: Fields, ...names: ReadonlyArray<string>): number | undefined =>
   names.map((name) => fields[name]).find((value) => typeof value === "number")
 
-/** A token's text, which some files wrap in an object. */
+/** The text of a token, which is an object's field in some files. */
 const tokenOf = (value: unknown): string | undefined =>
   typeof value === "string" ? value : typeof value === "object" && value !== null && "content" in value
     ? String(value.content)
@@ -70,11 +70,11 @@ export const loadTokenizer = async ({ path, tokenizer, tokenizerConfig }: Folder
     return makeTokenizer(new Tokenizer(tokenizer, tokenizerConfig), tokenizer)
   } catch (cause) {
     const why = cause instanceof Error ? cause.message : String(cause)
-    return refuse({ kind: "load_failed", message: `${join(path, "tokenizer.json")} is no tokeniser: ${why}` })
+    return refuse({ kind: "load_failed", message: `${join(path, "tokenizer.json")} is not a valid tokenizer: ${why}` })
   }
 }
 
-/** What the folder's files say the model's window is. */
+/** The model's context window by the folder's files. */
 const trainedWindow = ({ config, tokenizerConfig }: Folder): number | undefined => {
   const inner = config["text_config"] as Fields | undefined
   const limits = [
@@ -95,7 +95,7 @@ export const windowOf = (folder: Folder, { contextSize }: OnnxSpec): number => {
   return contextSize ?? Math.min(trained ?? largestDefaultWindow, largestDefaultWindow)
 }
 
-/** The template's source; the one by name `default`, where there are several. */
+/** The template's source; of several, the one named `default`. */
 const sourceOf = ({ template, tokenizerConfig }: Folder): string => {
   const given = template ?? tokenizerConfig["chat_template"]
   const named = Array.isArray(given)
@@ -105,7 +105,7 @@ const sourceOf = ({ template, tokenizerConfig }: Folder): string => {
   return typeof source === "string" ? source : ""
 }
 
-/** The model's own chat template, without which it cannot be talked to. */
+/** The model's own chat template, which text generation requires. */
 export const templateOf = (folder: Folder, { control }: OnnxTokenizer): ChatTemplate => {
   const source = sourceOf(folder)
   const bos = tokenOf(folder.tokenizerConfig["bos_token"])
@@ -114,13 +114,13 @@ export const templateOf = (folder: Folder, { control }: OnnxTokenizer): ChatTemp
   return "problem" in template
     ? refuse({
       kind: "load_failed",
-      message: `${folder.path} has no chat template that works: ${template.problem}. Expected chat_template in ` +
+      message: `${folder.path} has no usable chat template: ${template.problem}. Expected chat_template in ` +
         "tokenizer_config.json, or chat_template.jinja"
     })
     : template
 }
 
-/** Tokens that end an answer: what the files name, and the control token that the template ends a turn with. */
+/** Tokens that end an answer: those in the files, and the control token that ends a turn in the template. */
 export const endTokensOf = (
   { config, generation, tokenizerConfig }: Folder,
   tokenizer: OnnxTokenizer,
@@ -145,22 +145,22 @@ export const poolingOf = ({ pooling }: Folder): Pooling => {
   if (modes.length > 0 && known === undefined) {
     refuse({
       kind: "load_failed",
-      message: `1_Pooling/config.json asks for ${modes.join(" and ")}, which Troupe cannot do`
+      message: `1_Pooling/config.json requires ${modes.join(" and ")}, which Troupe does not support`
     })
   }
   return known ?? "mean"
 }
 
-/** The names of a classifier's labels, by their index. */
+/** The names of a classifier's labels, by index. */
 export const labelsOf = ({ config }: Folder): ReadonlyArray<string> =>
   Object.entries(config["id2label"] ?? {}).sort(([a], [b]) => Number(a) - Number(b)).map(([, label]) => String(label))
 
-/** The token that shorter texts of a batch are filled up with; the mask tells the model to pass it over. */
+/** The padding token for shorter texts of a batch; the attention mask excludes it. */
 export const padOf = ({ config, tokenizerConfig }: Folder, tokenizer: OnnxTokenizer): number => {
   const text = tokenOf(tokenizerConfig["pad_token"])
   return numberOf(config, "pad_token_id") ?? (text === undefined ? undefined : tokenizer.idOf(text)) ?? 0
 }
 
-/** What kind of model the files say it is; empty where they do not. */
+/** The model's architecture by its files; empty if unknown. */
 export const architectureOf = ({ config }: Folder): string =>
   [config["architectures"], config["model_type"]].flat().find((name) => typeof name === "string") ?? ""

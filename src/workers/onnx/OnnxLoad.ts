@@ -1,4 +1,4 @@
-/** Loads a model folder: what its graph is for, and how that is done. */
+/** Loads a model folder, detects what its graph computes, and creates the matching engine parts. */
 import { basename, join } from "node:path"
 import type { Ability, EngineDescription } from "../../domain/EngineProtocol.ts"
 import { failureFrom, refuse } from "../../domain/Job.ts"
@@ -28,7 +28,7 @@ import type { OnnxTasks } from "./OnnxTasks.ts"
 import { makeOnnxTasks } from "./OnnxTasks.ts"
 import type { OnnxTokenizer } from "./OnnxTokenizer.ts"
 
-/** What a graph is for; the architecture tells graphs apart whose output is called logits. */
+/** The purpose of a graph; the architecture distinguishes graphs with an output named `logits`. */
 const kindOf = (
   session: Session,
   architecture: string,
@@ -46,7 +46,7 @@ const kindOf = (
   })
 }
 
-/** Labels where the files do not name them: as many as the graph has logits. */
+/** Labels if the files do not name them: one per logit of the graph. */
 const labelCount = ({ outputMetadata }: Session, folder: Folder): number => {
   const logits = outputMetadata.find(({ name }) => name === "logits")
   const last = logits?.isTensor === true ? logits.shape.at(-1) : undefined
@@ -55,14 +55,14 @@ const labelCount = ({ outputMetadata }: Session, folder: Folder): number => {
     : labelsOf(folder).length || 2
 }
 
-/** What a loaded model does. */
+/** The engine parts of a loaded model. */
 export type Work =
   | {
     readonly kind: "generate"
     readonly decoder: Decoder
     readonly template: ChatTemplate
     readonly endTokens: ReadonlySet<number>
-    /** Of the slots, those that no job uses. */
+    /** The slots that no job uses. */
     readonly free: Array<Slot>
   }
   | { readonly kind: "embed" | "rerank" | "classify"; readonly tasks: OnnxTasks }
@@ -99,7 +99,7 @@ const abilitiesOf = (work: Work): ReadonlyArray<Ability> =>
 
 const uncancelled: JobSignals = { isCancelled: () => false, progress: () => {} }
 
-/** Has the model compute one token or one text: damaged weights are found at the load. */
+/** Computes one token or one text, to detect damaged weights at load time. */
 const check = async (work: Work, { encode }: OnnxTokenizer): Promise<void> => {
   try {
     if (work.kind === "generate") {
@@ -113,7 +113,7 @@ const check = async (work: Work, { encode }: OnnxTokenizer): Promise<void> => {
   }
 }
 
-/** A loaded model that computed once; rejects with an `EngineFailure`. */
+/** A loaded model that has computed once; rejects with an `EngineFailure`. */
 export const load = async (spec: OnnxSpec) => {
   const folder = await readFolder(spec.folder)
   const contextWindow = windowOf(folder, spec)

@@ -1,14 +1,14 @@
 /**
- * ONNX sessions on whichever runtime the device needs, with failures in plain words.
+ * ONNX sessions on the runtime that the device requires, with readable failures.
  *
  * **Details**
  *
- * onnxruntime-node computes on the CPU, and on CUDA and WebGPU where the machine has them; onnxruntime-web computes by
- * WASM, anywhere. Neither is imported before a model needs it.
+ * onnxruntime-node computes on the CPU, and on CUDA and WebGPU if the machine has them; onnxruntime-web computes by WASM
+ * on any machine. Each is imported when the first model needs it.
  *
  * **Gotchas**
  *
- * The runtime's messages name files of its own source and hold terminal colours: `wordsOf` cleans them.
+ * The runtime's messages contain names of its source files and terminal colours: `wordsOf` removes them.
  */
 import { readdir, readFile } from "node:fs/promises"
 import { basename, dirname, join } from "node:path"
@@ -17,30 +17,30 @@ import type { InferenceSession, Tensor } from "onnxruntime-node"
 import { refuse } from "../../domain/Job.ts"
 import { checkFile } from "../model/ModelCheck.ts"
 
-/** Where an ONNX model computes. */
+/** The device of an ONNX model. */
 export type OnnxDevice = "cpu" | "wasm" | "webgpu" | "cuda"
 
-/** What an onnx engine thread loads. */
+/** The specification that an onnx engine thread loads. */
 export type OnnxSpec = {
   readonly engine: "onnx"
-  /** Absolute path of a folder in the layout that transformers.js reads. */
+  /** Absolute path of a folder in the layout of transformers.js. */
   readonly folder: string
   /** The model file within the folder's `onnx`, without `.onnx`. */
   readonly model: string
-  /** Left out, the CPU: natively, or by WASM where the native library is missing. */
+  /** Left out, the CPU: natively, or by WASM if the native library is missing. */
   readonly device?: OnnxDevice | undefined
   /** Tokens per slot; left out, the model's own window, at most 4,096. */
   readonly contextSize?: number | undefined
   readonly slots: number
   /** Compute threads of one engine thread. */
   readonly threads: number
-  /** Jobs of all owners share computed beginnings of prompts; left out, false. */
+  /** Jobs of all owners share the computation of common prompt beginnings; left out, false. */
   readonly sharePrefixes?: boolean | undefined
 }
 
 export type Library = typeof import("onnxruntime-node")
 
-/** Where the libraries come from; tests give others. */
+/** The imports of the libraries; tests replace them. */
 export interface Importers {
   readonly native: () => Promise<Library>
   readonly wasm: () => Promise<Library>
@@ -51,7 +51,7 @@ const importers: Importers = {
     const module = await import("onnxruntime-node") as Library & { readonly default?: Library }
     return module.default ?? module
   },
-  // The two have one interface, in types that do not know each other.
+  // The two libraries have the same interface in unrelated types.
   wasm: async () => await import("onnxruntime-web") as unknown as Library
 }
 
@@ -59,12 +59,12 @@ const importers: Importers = {
 export interface Session
   extends Pick<InferenceSession, "inputMetadata" | "outputMetadata" | "inputNames" | "outputNames">
 {
-  /** Computes the named outputs; callers beside each other take turns. */
+  /** Computes the named outputs; concurrent callers take turns. */
   readonly run: (
     feeds: Readonly<Record<string, Tensor>>,
     outputs: ReadonlyArray<string>
   ) => Promise<Readonly<Record<string, Tensor>>>
-  /** Frees it; nothing may be running. */
+  /** Frees the graph; no computation may be running. */
   readonly release: () => Promise<void>
 }
 
@@ -73,7 +73,7 @@ export interface Runtime {
   readonly device: OnnxDevice
 }
 
-/** The first line, without colours, the runtime's own file names and what a damaged file may have put there. */
+/** The first line, without colours, the runtime's source file names, and bytes of a damaged file. */
 export const wordsOf = (cause: unknown): string => {
   const text = (cause instanceof Error ? cause.message : String(cause))
     .replaceAll(new RegExp(String.raw`${String.fromCharCode(27)}\[[0-9;]*m`, "g"), "")
@@ -102,11 +102,11 @@ const explainNative = (cause: unknown): never =>
     ? refuse({ kind: "package_missing", packageName: "onnxruntime-node" })
     : refuse({
       kind: "load_failed",
-      message: `onnxruntime-node has no library that works on ${process.platform} ${process.arch}. Set device: wasm. ` +
+      message: `onnxruntime-node does not work on ${process.platform} ${process.arch}. Set device: wasm. ` +
         `(${wordsOf(cause)})`
     })
 
-/** The library for a device; without a device, the CPU's, or WASM where there is none that works. */
+/** The library for a device; without a device, the CPU's, or WASM if the native library does not work. */
 export const importRuntime = async (
   { device, threads }: Pick<OnnxSpec, "device" | "threads">,
   from: Importers = importers
@@ -118,11 +118,11 @@ export const importRuntime = async (
   }
   if (device === "wasm") return wasm()
   const native = from.native().then((library): Runtime => ({ library, device: device ?? "cpu" }))
-  // Where neither is there, the faster one is worth naming.
+  // If both are missing, the error names the faster one.
   return native.catch((cause) => device === undefined ? wasm().catch(() => explainNative(cause)) : explainNative(cause))
 }
 
-/** Weights beside the model, where it is too large for one file: `model.onnx_data`, `model.onnx_data_1`, `model.onnx.data`. */
+/** Weights in separate files, for a model too large for one: `model.onnx_data`, `model.onnx_data_1`, `model.onnx.data`. */
 const externalData = async (file: string) => {
   const model = basename(file)
   const all = await readdir(dirname(file))
@@ -133,18 +133,17 @@ const externalData = async (file: string) => {
 const isAbsent: Readonly<Record<OnnxDevice, string>> = {
   cpu: "",
   wasm: "",
-  webgpu: "This machine has no graphics adapter that WebGPU can use. Set device: cpu or device: wasm.",
+  webgpu: "This machine has no WebGPU adapter. Set device: cpu or device: wasm.",
   cuda:
-    "onnxruntime-node finds no CUDA: it needs an NVIDIA driver, CUDA, cuDNN and its own CUDA libraries, which its " +
-    "install script fetches on Linux x64. Or set device: cpu."
+    "onnxruntime-node cannot use CUDA. Install the NVIDIA driver, CUDA, cuDNN and the package's CUDA libraries (its " +
+    "install script downloads them on Linux x64), or set device: cpu."
 }
 
 const isAboutDevice = (words: string): boolean =>
   /adapter|WebGPU|ExecutionProvider|shared library|CUDA|backend/i.test(words)
 
 /**
- * Runs block the thread, so the event loop gets its turn before each: that is when commands arrive, and when other
- * jobs go on.
+ * A run blocks the thread, so the event loop runs before each: commands arrive then, and other jobs continue.
  */
 const takingTurns = (session: InferenceSession): Session => {
   let last: Promise<unknown> = Promise.resolve()
@@ -156,7 +155,7 @@ const takingTurns = (session: InferenceSession): Session => {
     outputNames,
     run(feeds, outputs) {
       const next = last.then(() => turn()).then(() => session.run(feeds, outputs)).catch((cause: unknown) =>
-        refuse({ kind: "failed", message: `The model could not be computed: ${wordsOf(cause)}` })
+        refuse({ kind: "failed", message: `The computation failed: ${wordsOf(cause)}` })
       )
       last = next.catch(() => {})
       return next
@@ -176,7 +175,7 @@ export const openSession = async (
     executionProviders: [device],
     intraOpNumThreads: threads,
     interOpNumThreads: 1,
-    // Complaints come as errors; they need not be printed too.
+    // Problems are reported as errors, so they are not printed.
     logSeverityLevel: 4
   }
   const open = async () =>

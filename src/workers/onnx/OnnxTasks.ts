@@ -40,7 +40,7 @@ const unitLength = (vector: Float32Array): Float32Array => {
 /**
  * One vector of a text's token vectors.
  *
- * @param rows `Float32Array[tokens × dimensions]`, padding not among them
+ * @param rows `Float32Array[tokens × dimensions]`, without padding
  */
 const pool = (rows: Float32Array, dimensions: number, pooling: Pooling): Float32Array => {
   if (pooling === "cls") return rows.slice(0, dimensions)
@@ -62,7 +62,7 @@ const softmax = (logits: Float32Array): Array<number> => {
 
 const sigmoid = (logit: number): number => 1 / (1 + Math.exp(-logit))
 
-/** What each text comes to; the wrong ones keep their failures. */
+/** The result of each text, or its failure. */
 const forEach = async <A>(
   { forward, read }: Encoder,
   texts: ReadonlyArray<string>,
@@ -76,7 +76,7 @@ const forEach = async <A>(
   return inputs.map((input): Each<A> => {
     if (!input.ok) return input
     const { value } = rows.next()
-    // Only of a cancelled job, whose result is not read.
+    // Missing only for a cancelled job, whose result is not read.
     return value === undefined
       ? { ok: false, failure: { kind: "stopped" } }
       : { ok: true, value: make(value, input.value.ids.length) }

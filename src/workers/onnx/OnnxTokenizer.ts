@@ -1,23 +1,23 @@
 /**
- * A model folder's tokeniser: text to tokens and back, in which a caller cannot write control tokens.
+ * A model folder's tokenizer. Text of a caller never becomes a control token.
  *
  * **Details**
  *
- * The library is the one inside transformers.js. Imported by itself it needs no native code, so that a model can run on
- * WASM where there is none.
+ * The library is the tokenizer of transformers.js. It needs no native code when imported on its own, so that a model can
+ * run on WASM without native code.
  */
 import type { Tokenizer } from "@huggingface/tokenizers"
 import { byteOfLetter } from "../job/TextJoiner.ts"
 import { markers } from "../job/ToolCallSyntax.ts"
 import type { Piece } from "../model/ChatTemplate.ts"
 
-/** What `tokenizer.json` is used for here; the library reads the rest. */
+/** The fields of `tokenizer.json` that this module reads; the library reads the others. */
 export interface TokenizerFile {
   readonly added_tokens?: ReadonlyArray<{ readonly id: number; readonly content: string; readonly special: boolean }>
   readonly decoder?: unknown
 }
 
-/** One text, or a pair, with the control tokens that the model expects around it. */
+/** One text or a pair, with the control tokens that the model expects around it. */
 export interface ModelInput {
   readonly ids: ReadonlyArray<number>
   /** 1 for tokens of a pair's second text. */
@@ -32,13 +32,13 @@ export interface OnnxTokenizer {
   readonly idOf: (token: string) => number | undefined
   readonly encode: (pieces: ReadonlyArray<Piece>) => Array<number>
   readonly encodeInput: (text: string, pair?: string) => ModelInput
-  /** The token's own bytes, which may be part of a character; none for a control token, unless it announces a tool call. */
+  /** The token's bytes, which may be part of a character; empty for a control token, unless it begins a tool call. */
   readonly bytesOf: (token: number) => Uint8Array
-  /** Text of `tokens`, where `first` tells that they begin the answer. */
+  /** The text of `tokens`; `first` means that they begin the answer. */
   readonly decode: (tokens: ReadonlyArray<number>, first: boolean) => string
 }
 
-/** Bytes of a token's text as the vocabulary writes it, by what its decoder is made of. */
+/** The bytes of a token's text in the vocabulary's encoding, by the tokenizer's decoders. */
 const bytesBy = (decoder: string): (text: string) => Uint8Array => {
   if (decoder.includes(`"ByteLevel"`)) {
     return (text) => Uint8Array.from(text, (letter) => byteOfLetter.get(letter) ?? 0x3f)
@@ -54,19 +54,19 @@ const bytesBy = (decoder: string): (text: string) => Uint8Array => {
 
 const escape = (text: string): string => text.replaceAll(/[\\^$.*+?()[\]{}|]/g, String.raw`\$&`)
 
-/** Wraps the library's tokeniser. */
+/** Wraps the library's tokenizer. */
 export const makeTokenizer = (tokenizer: Tokenizer, { added_tokens = [], decoder }: TokenizerFile): OnnxTokenizer => {
   const added = new Map(added_tokens.map((token) => [token.id, token]))
   const control = added_tokens.filter(({ special }) => special).map(({ content }) => content)
   const controlToken = control.length === 0 ? /(?!)/g : new RegExp(control.map(escape).join("|"), "g")
   const decoderText = JSON.stringify(decoder ?? {})
   const bytesOfText = bytesBy(decoderText)
-  // Vocabularies that mark words by the space before them give the first word one too many.
+  // A vocabulary with a space before each word puts an extra one before the first word.
   const dropsFirstSpace = !decoderText.includes(`"ByteLevel"`)
   const known: Array<Uint8Array | undefined> = []
 
   const encodeText = (text: string) => tokenizer.encode(text, { add_special_tokens: false }).ids
-  /** A control token's first character apart from its others makes ordinary text of it. */
+  /** Tokenizes the first character separately, so that the text of a control token stays ordinary text. */
   const encodePiece = ({ special, text }: Piece): ReadonlyArray<number> =>
     special ? encodeText(text) : text.split(controlToken).length === 1
       ? encodeText(text)

@@ -8,7 +8,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { vi } from "vitest"
-import * as Policies from "../../../src/domain/Defaults.ts"
+import * as Defaults from "../../../src/domain/Defaults.ts"
 import type { Deployment, DeploymentOptions } from "../../../src/domain/Deployment.ts"
 import type { Generation } from "../../../src/domain/Generation.ts"
 import type { Event } from "../../../src/domain/Inference.ts"
@@ -251,7 +251,7 @@ describe.each(["process", "thread"] as const)("an engine that does not come to b
       assert.isUndefined(loading.pollUnsafe())
       yield* TestClock.adjust(1)
       // A thread is waited for, and then left behind.
-      if (where === "thread") yield* TestClock.adjust(Duration.times(Policies.closeGrace, 2))
+      if (where === "thread") yield* TestClock.adjust(Duration.times(Defaults.closeGrace, 2))
       const { reason } = yield* Fiber.join(loading)
       assert.deepInclude(reason, { _tag: "UpstreamTimeout", phase: "load", afterMs: Duration.toMillis(loadTimeout) })
       assert.deepStrictEqual(children(), [])

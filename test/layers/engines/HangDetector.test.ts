@@ -3,7 +3,7 @@ import { Duration, Effect } from "effect"
 import { TestClock } from "effect/testing"
 import type { EngineHost, SendCommand } from "../../../src/domain/EngineProtocol.ts"
 import type { EngineFailure, Job, JobEvent } from "../../../src/domain/Job.ts"
-import * as Watchdog from "../../../src/layers/engines/HangDetector.ts"
+import * as HangDetector from "../../../src/layers/engines/HangDetector.ts"
 
 const generate: Job = {
   kind: "generate",
@@ -35,7 +35,7 @@ const watched = Effect.fnUntraced(function*(stallAfter: Duration.Duration = Dura
       return () => {}
     }
   }
-  const guarded = yield* Watchdog.watch(host, stallAfter)
+  const guarded = yield* HangDetector.watch(host, stallAfter)
   const send: SendCommand = guarded.start(job, (events) => heard.push(...events))
   return {
     given,
@@ -48,7 +48,7 @@ const watched = Effect.fnUntraced(function*(stallAfter: Duration.Duration = Dura
 
 const hung: Array<EngineFailure> = [{ kind: "hung", afterMs: 10_000 }]
 
-describe("Watchdog", () => {
+describe("HangDetector", () => {
   it.effect("gives up an engine that says nothing to a job that waits, within a quarter of the time more", () =>
     Effect.gen(function*() {
       const { given, heard } = yield* watched()

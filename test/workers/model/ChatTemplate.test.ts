@@ -162,7 +162,7 @@ sunny<|im_end|>
     assert.deepStrictEqual(failure, {
       kind: "invalid_request",
       path: "messages",
-      message: "The model's chat template does not take these messages: System role not supported"
+      message: "The model's chat template rejects the messages: System role not supported"
     })
   })
 
@@ -199,7 +199,7 @@ sunny<|im_end|>
     assert.deepStrictEqual(failureOf(() => template.render([{ role: "system", content: "Be brief." }])), {
       kind: "invalid_request",
       path: "messages",
-      message: "The model's chat template does not take these messages: It prints no text for them"
+      message: "The model's chat template rejects the messages: it renders no text"
     })
   })
 
