@@ -1,8 +1,9 @@
-/** The OpenAI chat dialect: bodies to requests. Pure functions that know nothing of models. */
+/** Decodes request bodies of the OpenAI chat dialect, and checks what a schema cannot express. Pure. */
 import { Result } from "effect"
 import * as Decoder from "../../domain/Decoder.ts"
-import type { Request } from "../../domain/Inference.ts"
+import type { Message, Request, Tool } from "../../domain/Inference.ts"
 import type { InvalidRequest } from "../../domain/InferenceError.ts"
+import type { Content, ImageSource, MediaType, Part } from "../../domain/Message.ts"
 import { textOf } from "../../domain/Message.ts"
 import type { Problem } from "../../domain/Problem.ts"
 import type { Source, Task } from "../../domain/Source.ts"
@@ -13,8 +14,8 @@ import { callerOf } from "../shared/CallerIdentity.ts"
 import type { BodyFields } from "../shared/FieldNames.ts"
 import { unknownFieldsOf } from "../shared/FieldNames.ts"
 import * as UnknownFields from "../shared/UnknownFields.ts"
-import { functionsOf, messageProblems, messagesOf, mostMessages, toolProblems, toolsOf } from "./DecodeMessages.ts"
 import * as FieldNames from "./FieldNames.ts"
+import type { AnyTool, ChatMessage, ChatPart, Tool as ToolBody } from "./Schema.ts"
 import { ChatRequest, mostStops, mostTools } from "./Schema.ts"
 
 /** A decoded body: one inference request a choice, and how to answer. */
@@ -33,14 +34,67 @@ export interface ChatCall {
   readonly parallelToolCalls: boolean
 }
 
+/** More messages than fit any context window. */
+export const mostMessages = 10_000
+
+/** Not checked here: the core checks images. */
+const imageSourceOf = (url: string): ImageSource => {
+  const [head, mediaType] = /^data:([^;,]*)(?:;[^;,]*)*;base64,/i.exec(url) ?? []
+  return head === undefined
+    ? { type: "url", url }
+    : { type: "base64", mediaType: mediaType!.toLowerCase() as MediaType, data: url.slice(head.length) }
+}
+
+/** Parts of other types are in `source` only, for deployments of the dialect. */
+const partOf = (part: ChatPart): ReadonlyArray<Part> => {
+  if ("text" in part) return [part]
+  if (!("image_url" in part)) return []
+  const { detail, url } = part.image_url
+  const source = imageSourceOf(url)
+  return [{ type: "image", source, ...(typeof detail === "string" ? { detail } : {}) }]
+}
+
+/** Parts of text alone become one text. */
+const contentOf = (content: ChatMessage["content"]): Content => {
+  if (typeof content === "string") return content
+  const parts = (content ?? []).flatMap(partOf)
+  return parts.some(({ type }) => type === "image") ? parts : textOf(parts)
+}
+
+const messageOf = ({ content, role, tool_call_id, tool_calls }: ChatMessage): Message => {
+  const decoded = contentOf(content)
+  if (role === "tool") return { role, content: decoded, toolCallId: tool_call_id! }
+  const calls = (tool_calls ?? []).filter((call) => "function" in call)
+  if (role !== "assistant" || calls.length === 0) {
+    return { role: role === "developer" ? "system" : role, content: decoded }
+  }
+  return { role, content: decoded, toolCalls: calls.map((call) => ({ id: call.id, ...call.function })) }
+}
+
+const messagesOf = (messages: ReadonlyArray<ChatMessage>): Request["messages"] => messages.map(messageOf)
+
+const toolOf = ({ function: { description, name, parameters } }: ToolBody): Tool => ({
+  name,
+  ...(typeof description === "string" ? { description } : {}),
+  ...(parameters === undefined || parameters === null ? {} : { parameters })
+})
+
+const isFunction = (tool: AnyTool): tool is ToolBody => "function" in tool
+
+/** Tools of other types are in `source` only, for deployments of the dialect. */
+const functionsOf = (tools: ReadonlyArray<AnyTool>): ReadonlyArray<ToolBody> => tools.filter(isFunction)
+
+/** The functions among the tools. */
+export const toolsOf = (tools: ReadonlyArray<AnyTool>): ReadonlyArray<Tool> => functionsOf(tools).map(toolOf)
+
 const two32 = 2 ** 32
-/** The lowest 32 bits, as a whole number of any size and sign has them. */
+/** The lowest 32 bits of a whole number of any size and sign. */
 const seed32 = (seed: number): number => ((seed % two32) + two32) % two32
 
 const samplingOf = (body: ChatRequest): Partial<Request> => {
   const sampling: Record<string, unknown> = {}
   for (const [field, name] of FieldNames.sampling) if (field in body) sampling[name] = body[field]
-  // Other servers take 0 as no limit.
+  // 0 means no limit, as for other servers.
   if (body.top_k === 0) delete sampling["topK"]
   if (body.seed !== undefined) sampling["seed"] = seed32(body.seed)
   return sampling
@@ -76,7 +130,7 @@ const outputOf = (body: ChatRequest): Partial<Request> => {
   }
 }
 
-/** The last message apart, where the answer goes on with it. */
+/** The messages; with `continue_final_message`, the last one is the assistant prefix. */
 export const conversationOf = (
   { continue_final_message = false, messages }: Pick<ChatRequest, "continue_final_message" | "messages">
 ): Pick<Request, "messages" | "assistantPrefix"> => {
@@ -136,6 +190,51 @@ const callOf = (body: ChatRequest, json: Body.Body, caller: CallerIdentity): Cha
   parallelToolCalls: body.parallel_tool_calls ?? true
 })
 
+const callsOf = ({ tool_calls }: ChatMessage) => tool_calls ?? []
+
+const roleProblems = (message: ChatMessage): ReadonlyArray<Problem> => {
+  const called = callsOf(message).length > 0
+  return [
+    ...((message.content ?? message.refusal ?? message.audio ?? message.function_call ?? undefined) === undefined &&
+        !called
+      ? [{ path: "content", expected: "Expected a string or an array of parts" }]
+      : []),
+    ...(called && message.role !== "assistant"
+      ? [{ path: "tool_calls", expected: "Only a message of role assistant may have tool_calls" }]
+      : [])
+  ]
+}
+
+/** A message of role tool must answer a call of an earlier message. */
+const answerProblems = ({ role, tool_call_id }: ChatMessage, called: ReadonlySet<string>) => {
+  if (role !== "tool" || called.has(tool_call_id ?? "")) return []
+  const expected = typeof tool_call_id === "string"
+    ? "No earlier assistant message has a tool call with this id"
+    : "`tool_call_id` is required in a message of role tool"
+  return [{ path: "tool_call_id", expected }]
+}
+
+/** Problems of single messages, and of tool calls across messages. */
+export const messageProblems = (messages: ReadonlyArray<ChatMessage>): ReadonlyArray<Problem> => {
+  const called = new Set<string>()
+  return messages.flatMap((message, index) => {
+    const problems = [...roleProblems(message), ...answerProblems(message, called)]
+    for (const { id } of callsOf(message)) called.add(id)
+    return problems.map(({ expected, path }) => ({ path: `messages[${index}].${path}`, expected }))
+  })
+}
+
+const nameOf = (tool: AnyTool): string | undefined => isFunction(tool) ? tool.function.name : undefined
+
+/** A call refers to a tool by its name only, so names are unique. */
+export const toolProblems = (tools: ReadonlyArray<AnyTool>): ReadonlyArray<Problem> =>
+  tools.flatMap((one, index) => {
+    const name = nameOf(one)
+    return name !== undefined && tools.findIndex((tool) => nameOf(tool) === name) < index
+      ? [{ path: `tools[${index}].function.name`, expected: "Another tool has the same name" }]
+      : []
+  })
+
 const choiceProblems = ({ tool_choice, tools = [] }: ChatRequest): ReadonlyArray<Problem> => {
   if (tool_choice === undefined || tool_choice === "none" || tool_choice === "auto") return []
   if (tools.length === 0) return [{ path: "tool_choice", expected: "Allowed only with tools" }]
@@ -144,7 +243,7 @@ const choiceProblems = ({ tool_choice, tools = [] }: ChatRequest): ReadonlyArray
   return [{ path: "tool_choice.function.name", expected: "No tool in tools has this name" }]
 }
 
-export const goOnProblems = (
+export const continuationProblems = (
   { continue_final_message = false, messages, response_format: format }: Pick<
     ChatRequest,
     "continue_final_message" | "messages" | "response_format"
@@ -181,11 +280,11 @@ const shape: Shape<ChatRequest> = {
     ...messageProblems(body.messages),
     ...toolProblems(body.tools ?? []),
     ...choiceProblems(body),
-    ...goOnProblems(body),
+    ...continuationProblems(body),
     ...optionProblems(body)
   ]
 }
 
-/** The call that a parsed JSON body asks for. */
+/** Decodes a parsed JSON body. */
 export const decode = (json: unknown, caller: CallerIdentity = {}): Result.Result<ChatCall, InvalidRequest> =>
   Result.map(Body.decode(json, shape), (body) => callOf(body, json as Body.Body, caller))

@@ -1,35 +1,35 @@
 /**
- * Answers of the OpenAI chat dialect, whole and as frames of a stream. Pure.
+ * Encodes buffered answers of the OpenAI chat dialect. Pure.
  *
- * **Gotchas**
+ * **Details**
  *
- * An encoder runs for every event of every stream: what its frames share is encoded once, and no schema is used.
+ * The answer of a provider of the same dialect is passed on with the service's own id and model, and its other fields
+ * unchanged. If the provider streamed it, its chunks are assembled.
  */
-import type { Answer, Event } from "../../domain/Inference.ts"
+import type { Answer } from "../../domain/Inference.ts"
 import type { ContentRefused } from "../../domain/InferenceError.ts"
 import type { ChosenLogprob, TokenLogprob, TokenUsage, ToolCall } from "../../domain/Job.ts"
 import type { Native } from "../../domain/Source.ts"
-import type { OwnEvent } from "../shared/FrameBatch.ts"
-import { write } from "../shared/FrameBatch.ts"
-import * as OpenAiNative from "./EncodeNative.ts"
-import type { ChatCompletion, ErrorBody, Logprobs, Usage } from "./Schema.ts"
+import type { Body } from "../shared/BodyChecks.ts"
+import { isObject, listOf } from "../shared/Json.ts"
+import type { ChatCompletion, Logprobs, Usage } from "./Schema.ts"
 
-/** What all frames of one answer share. */
+/** What the parts of an answer share, and the options of its request. */
 export interface Envelope {
   readonly id: string
   /** Seconds since 1970. */
   readonly created: number
   readonly model: string
   readonly includeUsage: boolean
-  /** Otherwise an answer has only its first tool call. */
+  /** False: an answer has only its first tool call. */
   readonly parallelToolCalls: boolean
 }
 
 const sumOf = (usages: ReadonlyArray<TokenUsage>, of: (usage: TokenUsage) => number): number =>
   usages.reduce((sum, usage) => sum + of(usage), 0)
 
-/** The prompt counts once, however many answers it had. */
-const usageOf = (usages: ReadonlyArray<TokenUsage>): Usage => {
+/** Usage of several choices: the prompt counts once. */
+export const usageOf = (usages: ReadonlyArray<TokenUsage>): Usage => {
   const prompt_tokens = usages[0]?.promptTokens ?? 0
   const completion_tokens = sumOf(usages, (usage) => usage.completionTokens)
   const cached_tokens = usages.reduce((least, usage) => Math.min(least, usage.cachedTokens), prompt_tokens)
@@ -49,16 +49,16 @@ const usageOf = (usages: ReadonlyArray<TokenUsage>): Usage => {
   }
 }
 
-/** OpenAI's own figure for what is all but impossible: JSON has no infinity. */
-const leastLogprob = -9999
+/** OpenAI's value for a probability near 0; JSON has no infinity. */
+const minLogprob = -9999
 
 const logprobOf = ({ bytes, logprob, token }: TokenLogprob) => ({
   token,
-  logprob: Math.max(logprob, leastLogprob),
+  logprob: Math.max(logprob, minLogprob),
   bytes
 })
 
-const logprobsOf = (logprobs: ReadonlyArray<ChosenLogprob>): Logprobs => ({
+export const logprobsOf = (logprobs: ReadonlyArray<ChosenLogprob>): Logprobs => ({
   content: logprobs.map((chosen) => ({ ...logprobOf(chosen), top_logprobs: chosen.top.map(logprobOf) })),
   refusal: null
 })
@@ -81,14 +81,113 @@ const messageOf = (answer: Answer, parallelToolCalls: boolean): ChatCompletion["
   }
 }
 
-/** The body of a refusal that a provider of the dialect has sent as an answer; undefined of any other. */
-export const encodeRefusal = (envelope: Envelope, { answer }: ContentRefused): ChatCompletion | undefined =>
-  OpenAiNative.answer(answer as ReadonlyArray<Native> | undefined, envelope, usageOf([]))
+/** Whether a provider of this dialect sent it. */
+export const isOpenAi = ({ dialect }: Native): boolean => dialect === "openai"
 
-/** The body of an answer that is not streamed. */
+/** Adds the fields that clients require and that the provider left out. */
+export const completed = (body: Body, defaults: Body): Body => {
+  const missing = Object.keys(defaults).filter((name) => (body[name] ?? null) === null)
+  return missing.length === 0
+    ? body
+    : { ...body, ...Object.fromEntries(missing.map((name) => [name, defaults[name]])) }
+}
+
+/** The value of a field with the next piece appended. */
+const joined = (name: string, before: unknown, piece: unknown): unknown => {
+  if (isNothing(piece)) return before === undefined ? piece : before
+  if (name === "tool_calls") return joinCalls(listOf(before), piece)
+  return isNothing(before) || repeated.has(name) ? piece : joinedValue(before, piece)
+}
+
+const isNothing = (value: unknown): boolean => value === undefined || value === null
+
+const joinedValue = (before: unknown, piece: unknown): unknown => {
+  if (typeof before === "string" && typeof piece === "string") return before + piece
+  if (Array.isArray(before) && Array.isArray(piece)) return [...before as Array<unknown>, ...piece as Array<unknown>]
+  return isObject(before) && isObject(piece) ? joinFields(before, piece) : piece
+}
+
+/** Texts that every piece repeats. */
+const repeated: ReadonlySet<string> = new Set(["id", "role", "type", "name", "format"])
+
+const joinFields = (before: Body, piece: Body): Body => {
+  const both: Record<string, unknown> = { ...before }
+  for (const name of Object.keys(piece)) both[name] = joined(name, both[name], piece[name])
+  return both
+}
+
+/** Joins calls by their indexes, which a buffered answer does not have. */
+const joinCalls = (before: ReadonlyArray<unknown>, pieces: unknown): ReadonlyArray<unknown> => {
+  const calls = [...before]
+  for (const [at, piece] of listOf(pieces).entries()) {
+    const { index = at, ...call } = piece as Body
+    const place = index as number
+    const known = calls[place]
+    calls[place] = isObject(known) ? joinFields(known, call) : call
+  }
+  return calls
+}
+
+interface Choice {
+  readonly fields: Record<string, unknown>
+  message: Body
+}
+
+const addChoice = (choices: Array<Choice>, one: unknown): void => {
+  const { delta, finish_reason, logprobs, ...fields } = one as Body
+  const index = Number(fields["index"] ?? 0)
+  const choice = choices[index] ??= {
+    fields: { index, message: null, logprobs: null, finish_reason: null },
+    message: {}
+  }
+  Object.assign(choice.fields, fields)
+  if (isObject(delta)) choice.message = joinFields(choice.message, delta)
+  choice.fields["logprobs"] = joined("logprobs", choice.fields["logprobs"], logprobs) ?? null
+  choice.fields["finish_reason"] = finish_reason ?? choice.fields["finish_reason"]
+}
+
+/** Assembles a buffered answer from its chunks. */
+const assembled = (chunks: ReadonlyArray<Native>): Body => {
+  const body: Record<string, unknown> = {}
+  const choices: Array<Choice> = []
+  for (const { body: { choices: some, ...rest } } of chunks) {
+    for (const name of Object.keys(rest)) if (rest[name] !== null || !(name in body)) body[name] = rest[name]
+    for (const one of listOf(some)) addChoice(choices, one)
+  }
+  return {
+    ...body,
+    object: "chat.completion",
+    choices: choices.map(({ fields, message }) => ({
+      ...fields,
+      message: { role: "assistant", content: null, refusal: null, ...message }
+    }))
+  }
+}
+
+/** The provider's answer, which is not checked; undefined if the provider has another dialect. */
+const nativeAnswer = (
+  parts: ReadonlyArray<Native> | undefined,
+  { created, id, model }: Pick<Envelope, "created" | "id" | "model">,
+  usage: Usage
+): ChatCompletion | undefined => {
+  if (parts === undefined || parts.length === 0 || !parts.every(isOpenAi)) return undefined
+  const found = parts.find(({ form }) => form === "whole")?.body ?? assembled(parts)
+  const { completion_tokens, prompt_tokens, total_tokens } = usage
+  const completeUsage = isObject(found["usage"])
+    ? completed(found["usage"], { prompt_tokens, completion_tokens, total_tokens })
+    : usage
+  const body = completed(found, { object: "chat.completion", created })
+  return { ...body, id, model, usage: completeUsage } as Body as ChatCompletion
+}
+
+/** The provider's answer that is a refusal; undefined if the provider has another dialect. */
+export const encodeRefusal = (envelope: Envelope, { answer }: ContentRefused): ChatCompletion | undefined =>
+  nativeAnswer(answer as ReadonlyArray<Native> | undefined, envelope, usageOf([]))
+
+/** @param answers one per choice */
 export const encodeAnswers = (envelope: Envelope, answers: ReadonlyArray<Answer>): ChatCompletion =>
   (answers.length === 1
-    ? OpenAiNative.answer(answers[0]!.native, envelope, usageOf([answers[0]!.usage]))
+    ? nativeAnswer(answers[0]!.native, envelope, usageOf([answers[0]!.usage]))
     : undefined) ?? encode(envelope, answers)
 
 const encode = (
@@ -108,135 +207,3 @@ const encode = (
   })),
   usage: usageOf(answers.map((answer) => answer.usage))
 })
-
-const frame = (data: string): string => `data: ${data}\n\n`
-
-/** An error in the middle of a stream, which then ends without `[DONE]`. */
-export const encodeError = (body: ErrorBody): string => frame(JSON.stringify(body))
-
-/** Writes a stream's frames; what all frames share is written once. */
-export interface FrameEncoder {
-  /** Frames for the events of one choice; texts that came together leave in one frame. */
-  readonly events: (choice: number, events: ReadonlyArray<Event>) => string
-  /** The last frames, after all choices have finished. */
-  readonly end: () => string
-  /** All frames of a refusal that a provider of the dialect has sent as an answer; undefined of any other. */
-  readonly refuse: (reason: ContentRefused) => string | undefined
-}
-
-type CallEvent = Extract<Event, { readonly type: "tool_call" }>
-
-/** The first piece of a call has its id and name. */
-const callDelta = ({ arguments: text, id, index, name }: CallEvent): string => {
-  const begin = id === undefined ? "" : `"id":${JSON.stringify(id)},"type":"function",`
-  const named = name === undefined ? "" : `"name":${JSON.stringify(name)},`
-  return `{"tool_calls":[{"index":${index},${begin}"function":{${named}"arguments":${JSON.stringify(text)}}}]}`
-}
-
-/** The finish reason, and after it the stop sequence as vLLM names it. */
-const endOf = ({ reason, stop }: Extract<Event, { readonly type: "finish" }>): string =>
-  JSON.stringify(reason) + (stop === undefined ? "" : `,"stop_reason":${JSON.stringify(stop)}`)
-
-/** From here on it is another deployment's text. */
-const handoffOf = (deployment: string): string => `,"troupe":{"handoff":{"deployment":${JSON.stringify(deployment)}}}`
-
-/** One choice's frames. */
-const makeChoice = (
-  head: string,
-  tail: string,
-  parallelToolCalls: boolean,
-  nativeOf: (native: Native) => string | undefined
-) => {
-  const chunk = (delta: string, logprobs = "null", reason = "null", more = ""): string =>
-    `data: ${head}${delta},"logprobs":${logprobs},"finish_reason":${reason}}${tail}${more}}\n\n`
-  let begun = false
-  let native = false
-
-  const begin = (first: OwnEvent): string => {
-    if (begun) return ""
-    begun = true
-    return chunk(`{"role":"assistant","content":${first.type === "tool_call" ? "null" : "\"\""}}`)
-  }
-  const frameOf = (event: OwnEvent): string => {
-    if (event.type === "finish") return chunk("{}", "null", endOf(event))
-    if (event.type === "tool_call") return chunk(callDelta(event))
-    if (event.type === "handoff") return chunk("{}", "null", "null", handoffOf(event.deployment))
-    if (event.text === "") return ""
-    if (event.type === "thoughts") return chunk(`{"reasoning_content":${JSON.stringify(event.text)}}`)
-    const logprobs = event.logprobs === undefined ? "null" : JSON.stringify(logprobsOf(event.logprobs))
-    return chunk(`{"content":${JSON.stringify(event.text)}}`, logprobs)
-  }
-
-  /** Whether the provider's own chunks already have the content. */
-  const isSaid = (event: OwnEvent): boolean => {
-    if (event.type === "handoff") native = false
-    return native || (event.type === "tool_call" && event.index > 0 && !parallelToolCalls)
-  }
-
-  const nativeFrames = (part: Native): string => {
-    const chunk = nativeOf(part)
-    native ||= chunk !== undefined
-    begun ||= native
-    return chunk ?? ""
-  }
-
-  const writer = { begin, frameOf, isSaid, nativeFrames }
-  return (events: ReadonlyArray<Event>): string => write(writer, events)
-}
-
-/** A chunk of usage alone. */
-const isUsage = ({ body: { choices, usage } }: Native): boolean =>
-  (usage ?? null) !== null && Array.isArray(choices) && choices.length === 0
-
-/** Of several choices each is another answer. */
-const nothingNative = (): undefined => undefined
-
-/** @param count choices of the answer; default 1 */
-export const makeFrameEncoder = (envelope: Envelope, count = 1): FrameEncoder => {
-  const { created, id, includeUsage, model, parallelToolCalls } = envelope
-  let nativeUsage: string | undefined
-  const nativeOf = (native: Native): string | undefined => {
-    const chunk = OpenAiNative.chunk(native, envelope)
-    if (chunk === undefined) return undefined
-    const usage = native.body["usage"] ?? null
-    if (usage !== null) {
-      // Some hosts have it in the last chunk of the text.
-      nativeUsage = native.form === "whole" ? frame(JSON.stringify({ ...chunk, choices: [], usage })) : ""
-    }
-    return frame(JSON.stringify(chunk))
-  }
-  const head = `{"id":${JSON.stringify(id)},"object":"chat.completion.chunk","created":${created},` +
-    `"model":${JSON.stringify(model)},"choices":[`
-  const tail = includeUsage ? "],\"usage\":null" : "]"
-  const choices: Array<ReturnType<typeof makeChoice>> = []
-  const usages: Array<TokenUsage> = []
-
-  return {
-    events(choice, events) {
-      const last = events.at(-1)
-      if (last?.type === "finish") {
-        usages.push(last.usage)
-        if (last.native !== undefined && count === 1) nativeUsage = nativeOf(last.native)
-      }
-      choices[choice] ??= makeChoice(
-        `${head}{"index":${choice},"delta":`,
-        tail,
-        parallelToolCalls,
-        count === 1 ? nativeOf : nothingNative
-      )
-      return choices[choice](events)
-    },
-    end() {
-      const usage = includeUsage
-        ? nativeUsage ?? frame(`${head}],"usage":${JSON.stringify(usageOf(usages))}}`)
-        : ""
-      return `${usage}data: [DONE]\n\n`
-    },
-    refuse({ answer = [] }) {
-      const frames = (answer as ReadonlyArray<Native>).flatMap((part) =>
-        includeUsage || !isUsage(part) ? nativeOf(part) ?? [] : []
-      )
-      return frames.length === 0 ? undefined : `${frames.join("")}data: [DONE]\n\n`
-    }
-  }
-}

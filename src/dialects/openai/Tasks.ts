@@ -21,8 +21,15 @@ import { callerOf } from "../shared/CallerIdentity.ts"
 import type { BodyFields } from "../shared/FieldNames.ts"
 import { isObject } from "../shared/Json.ts"
 import * as UnknownFields from "../shared/UnknownFields.ts"
-import { messageProblems, mostMessages, toolProblems, toolsOf } from "./DecodeMessages.ts"
-import { conversationOf, goOnProblems, sourceOf } from "./DecodeRequest.ts"
+import {
+  continuationProblems,
+  conversationOf,
+  messageProblems,
+  mostMessages,
+  sourceOf,
+  toolProblems,
+  toolsOf
+} from "./DecodeRequest.ts"
 import * as FieldNames from "./FieldNames.ts"
 import { mostTools } from "./Schema.ts"
 import * as OpenAiTasks from "./TaskSchema.ts"
@@ -217,7 +224,7 @@ const tokenizeProblems = (
     ...(prompt === undefined ? [] : [{ path: "messages", expected: "Send either `prompt` or `messages`, not both" }]),
     ...messageProblems(messages),
     ...toolProblems(tools),
-    ...goOnProblems({ continue_final_message, messages })
+    ...continuationProblems({ continue_final_message, messages })
   ]
 }
 

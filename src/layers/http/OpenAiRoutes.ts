@@ -14,6 +14,7 @@ import * as DecodeRequest from "../../dialects/openai/DecodeRequest.ts"
 import type { Envelope } from "../../dialects/openai/EncodeAnswer.ts"
 import * as EncodeAnswer from "../../dialects/openai/EncodeAnswer.ts"
 import * as EncodeError from "../../dialects/openai/EncodeError.ts"
+import * as EncodeStream from "../../dialects/openai/EncodeStream.ts"
 import * as FieldNames from "../../dialects/openai/FieldNames.ts"
 import * as OpenAi from "../../dialects/openai/Schema.ts"
 import type { EmbedCall, RerankCall } from "../../dialects/openai/Tasks.ts"
@@ -131,7 +132,7 @@ const framesOf = (
   onOpen: (by: By) => void
 ) => {
   let isOne = together !== undefined || requests.length === 1
-  let encoder = EncodeAnswer.makeFrameEncoder(envelope, isOne ? 1 : requests.length)
+  let encoder = EncodeStream.makeFrameEncoder(envelope, isOne ? 1 : requests.length)
   const framesOfChoice = (index: number, { events, ...by }: Opened) => {
     onOpen(by)
     return Stream.mapArray(events, (some) => Arr.of(encoder.events(index, some)))
@@ -145,7 +146,7 @@ const framesOf = (
       const opened = yield* inference.open(request)
       isOne = returnsAllChoices(registry, opened.deployment)
       if (isOne) return framesOfChoice(0, opened)
-      encoder = EncodeAnswer.makeFrameEncoder(envelope, requests.length)
+      encoder = EncodeStream.makeFrameEncoder(envelope, requests.length)
       const others = requests.slice(1).map((other, index) => choice(other, index + 1))
       return merged([framesOfChoice(0, opened), ...others])
     }))
@@ -159,8 +160,8 @@ const framesOf = (
 }
 
 const failureFrames: FailureFrames = {
-  error: (reason) => EncodeAnswer.encodeError(encodeError(reason).body),
-  defect: () => EncodeAnswer.encodeError(encodeProblem(Endpoint.internalError).body)
+  error: (reason) => EncodeStream.encodeError(encodeError(reason).body),
+  defect: () => EncodeStream.encodeError(encodeProblem(Endpoint.internalError).body)
 }
 
 const respondStream = (services: Services, call: Call<ChatCall>, together: Request | undefined) => {

@@ -2,7 +2,7 @@
 import { assert } from "@effect/vitest"
 import { describe, it } from "vitest"
 import * as AnthropicAnswer from "../../../src/dialects/anthropic/EncodeAnswer.ts"
-import * as OpenAiAnswer from "../../../src/dialects/openai/EncodeAnswer.ts"
+import * as OpenAiStream from "../../../src/dialects/openai/EncodeStream.ts"
 import type { Event } from "../../../src/domain/Inference.ts"
 import type { Dialect } from "../../../src/domain/ProviderKind.ts"
 
@@ -21,7 +21,7 @@ describe("frames of events that came together", () => {
     [
       "openai",
       (events) =>
-        OpenAiAnswer.makeFrameEncoder({ id: "i", created: 1, model: "m", includeUsage: false, parallelToolCalls: true })
+        OpenAiStream.makeFrameEncoder({ id: "i", created: 1, model: "m", includeUsage: false, parallelToolCalls: true })
           .events(0, events),
       { choices: [{ index: 0, delta: { content: "later" }, finish_reason: null }] }
     ],

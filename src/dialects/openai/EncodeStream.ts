@@ -1,0 +1,180 @@
+/**
+ * Encodes streamed answers of the OpenAI chat dialect as frames of server-sent events. Pure.
+ *
+ * **Gotchas**
+ *
+ * An encoder runs for every event of every stream: the part that all frames share is encoded once, and no schema is used.
+ */
+import type { Event } from "../../domain/Inference.ts"
+import type { ContentRefused } from "../../domain/InferenceError.ts"
+import type { TokenUsage } from "../../domain/Job.ts"
+import type { Native } from "../../domain/Source.ts"
+import type { Body } from "../shared/BodyChecks.ts"
+import type { OwnEvent } from "../shared/FrameBatch.ts"
+import { write } from "../shared/FrameBatch.ts"
+import { isObject, listOf } from "../shared/Json.ts"
+import type { Envelope } from "./EncodeAnswer.ts"
+import { completed, isOpenAi, logprobsOf, usageOf } from "./EncodeAnswer.ts"
+import type { ErrorBody } from "./Schema.ts"
+
+const frame = (data: string): string => `data: ${data}\n\n`
+
+/** An error in the middle of a stream, which then ends without `[DONE]`. */
+export const encodeError = (body: ErrorBody): string => frame(JSON.stringify(body))
+
+/** Writes the frames of a stream. */
+export interface FrameEncoder {
+  /** Frames for events of one choice; consecutive texts become one frame. */
+  readonly events: (choice: number, events: ReadonlyArray<Event>) => string
+  /** The last frames, after all choices have finished. */
+  readonly end: () => string
+  /** All frames of a provider's answer that is a refusal; undefined if the provider has another dialect. */
+  readonly refuse: (reason: ContentRefused) => string | undefined
+}
+
+/** A message as a delta, in which calls have indexes. */
+const deltaOf = (message: unknown): unknown =>
+  isObject(message) && Array.isArray(message["tool_calls"])
+    ? { ...message, tool_calls: message["tool_calls"].map((call: object, index) => ({ index, ...call })) }
+    : message
+
+/** A buffered answer as one chunk. */
+const chunkOf = ({ choices, usage: _, ...body }: Body): Body => ({
+  ...body,
+  object: "chat.completion.chunk",
+  choices: listOf(choices).map((choice) => {
+    const { message, ...rest } = choice as Body
+    return { ...rest, delta: deltaOf(message) }
+  })
+})
+
+/** With the service's id and model. Without `usage: null`, if the caller did not request usage. */
+const withEnvelope = (given: Body, { created, id, includeUsage, model }: Envelope): Body => {
+  const body = completed(given, { object: "chat.completion.chunk", created })
+  if (includeUsage || body["usage"] !== null) return { ...body, id, model }
+  const { usage: _, ...rest } = body
+  return { ...rest, id, model }
+}
+
+/** The provider's chunk; undefined if the provider has another dialect. */
+const nativeChunk = (native: Native, envelope: Envelope): Body | undefined =>
+  isOpenAi(native)
+    ? withEnvelope(native.form === "whole" ? chunkOf(native.body) : native.body, envelope)
+    : undefined
+
+type CallEvent = Extract<Event, { readonly type: "tool_call" }>
+
+/** The first piece of a call has its id and name. */
+const callDelta = ({ arguments: text, id, index, name }: CallEvent): string => {
+  const begin = id === undefined ? "" : `"id":${JSON.stringify(id)},"type":"function",`
+  const named = name === undefined ? "" : `"name":${JSON.stringify(name)},`
+  return `{"tool_calls":[{"index":${index},${begin}"function":{${named}"arguments":${JSON.stringify(text)}}}]}`
+}
+
+/** The finish reason, and the stop sequence under vLLM's name for it. */
+const endOf = ({ reason, stop }: Extract<Event, { readonly type: "finish" }>): string =>
+  JSON.stringify(reason) + (stop === undefined ? "" : `,"stop_reason":${JSON.stringify(stop)}`)
+
+/** The text after this chunk is another deployment's. */
+const handoffOf = (deployment: string): string => `,"troupe":{"handoff":{"deployment":${JSON.stringify(deployment)}}}`
+
+/** One choice's frames. */
+const makeChoice = (
+  head: string,
+  tail: string,
+  parallelToolCalls: boolean,
+  nativeOf: (native: Native) => string | undefined
+) => {
+  const chunk = (delta: string, logprobs = "null", reason = "null", more = ""): string =>
+    `data: ${head}${delta},"logprobs":${logprobs},"finish_reason":${reason}}${tail}${more}}\n\n`
+  let begun = false
+  let native = false
+
+  const begin = (first: OwnEvent): string => {
+    if (begun) return ""
+    begun = true
+    return chunk(`{"role":"assistant","content":${first.type === "tool_call" ? "null" : "\"\""}}`)
+  }
+  const frameOf = (event: OwnEvent): string => {
+    if (event.type === "finish") return chunk("{}", "null", endOf(event))
+    if (event.type === "tool_call") return chunk(callDelta(event))
+    if (event.type === "handoff") return chunk("{}", "null", "null", handoffOf(event.deployment))
+    if (event.text === "") return ""
+    if (event.type === "thoughts") return chunk(`{"reasoning_content":${JSON.stringify(event.text)}}`)
+    const logprobs = event.logprobs === undefined ? "null" : JSON.stringify(logprobsOf(event.logprobs))
+    return chunk(`{"content":${JSON.stringify(event.text)}}`, logprobs)
+  }
+
+  /** Whether the provider's own chunks already have the content. */
+  const isSaid = (event: OwnEvent): boolean => {
+    if (event.type === "handoff") native = false
+    return native || (event.type === "tool_call" && event.index > 0 && !parallelToolCalls)
+  }
+
+  const nativeFrames = (part: Native): string => {
+    const chunk = nativeOf(part)
+    native ||= chunk !== undefined
+    begun ||= native
+    return chunk ?? ""
+  }
+
+  const writer = { begin, frameOf, isSaid, nativeFrames }
+  return (events: ReadonlyArray<Event>): string => write(writer, events)
+}
+
+/** A chunk of usage alone. */
+const isUsage = ({ body: { choices, usage } }: Native): boolean =>
+  (usage ?? null) !== null && Array.isArray(choices) && choices.length === 0
+
+/** Of several choices each is another answer. */
+const nothingNative = (): undefined => undefined
+
+/** @param count choices of the answer; default 1 */
+export const makeFrameEncoder = (envelope: Envelope, count = 1): FrameEncoder => {
+  const { created, id, includeUsage, model, parallelToolCalls } = envelope
+  let nativeUsage: string | undefined
+  const nativeOf = (native: Native): string | undefined => {
+    const chunk = nativeChunk(native, envelope)
+    if (chunk === undefined) return undefined
+    const usage = native.body["usage"] ?? null
+    if (usage !== null) {
+      // Some hosts have it in the last chunk of the text.
+      nativeUsage = native.form === "whole" ? frame(JSON.stringify({ ...chunk, choices: [], usage })) : ""
+    }
+    return frame(JSON.stringify(chunk))
+  }
+  const head = `{"id":${JSON.stringify(id)},"object":"chat.completion.chunk","created":${created},` +
+    `"model":${JSON.stringify(model)},"choices":[`
+  const tail = includeUsage ? "],\"usage\":null" : "]"
+  const choices: Array<ReturnType<typeof makeChoice>> = []
+  const usages: Array<TokenUsage> = []
+
+  return {
+    events(choice, events) {
+      const last = events.at(-1)
+      if (last?.type === "finish") {
+        usages.push(last.usage)
+        if (last.native !== undefined && count === 1) nativeUsage = nativeOf(last.native)
+      }
+      choices[choice] ??= makeChoice(
+        `${head}{"index":${choice},"delta":`,
+        tail,
+        parallelToolCalls,
+        count === 1 ? nativeOf : nothingNative
+      )
+      return choices[choice](events)
+    },
+    end() {
+      const usage = includeUsage
+        ? nativeUsage ?? frame(`${head}],"usage":${JSON.stringify(usageOf(usages))}}`)
+        : ""
+      return `${usage}data: [DONE]\n\n`
+    },
+    refuse({ answer = [] }) {
+      const frames = (answer as ReadonlyArray<Native>).flatMap((part) =>
+        includeUsage || !isUsage(part) ? nativeOf(part) ?? [] : []
+      )
+      return frames.length === 0 ? undefined : `${frames.join("")}data: [DONE]\n\n`
+    }
+  }
+}
