@@ -20,7 +20,8 @@ export class Observed {
   readonly #abilities = new Map<string, ReadonlyArray<Ability>>()
   /** Capabilities that were refused, and until when each is held to be missing, ms of `Monotonic`. */
   readonly #missing = new Map<string, Map<Capability, number>>()
-  #nextEnd = Number.POSITIVE_INFINITY
+  /** When the next refusal ends, ms of `Monotonic`: `expire` has nothing to do before. */
+  nextEnd = Number.POSITIVE_INFINITY
 
   /** An engine was loaded; what was said of the one before no longer counts. Tells whether that changes anything. */
   loaded(deployment: string, abilities: ReadonlyArray<Ability>): boolean {
@@ -40,18 +41,18 @@ export class Observed {
     const known = this.#missing.get(deployment) ?? new Map<Capability, number>()
     const isNew = !known.has(capability)
     this.#missing.set(deployment, known.set(capability, until))
-    this.#nextEnd = Math.min(this.#nextEnd, until)
+    this.nextEnd = Math.min(this.nextEnd, until)
     return isNew
   }
 
-  /** Forgets refusals that are over. Returns whether there were any. Cheap: for every request. */
+  /** Removes refusals that have ended. Returns whether there were any. */
   expire(now: number): boolean {
-    if (now < this.#nextEnd) return false
-    this.#nextEnd = Number.POSITIVE_INFINITY
+    if (now < this.nextEnd) return false
+    this.nextEnd = Number.POSITIVE_INFINITY
     let expired = false
     for (const missing of this.#missing.values()) {
       for (const [capability, until] of missing) {
-        if (until > now) this.#nextEnd = Math.min(this.#nextEnd, until)
+        if (until > now) this.nextEnd = Math.min(this.nextEnd, until)
         else expired = missing.delete(capability)
       }
     }

@@ -10,6 +10,7 @@ import { isCancellation } from "../../domain/FailureClass.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import type { Embedding } from "../../domain/Job.ts"
 import type { LatencySample, Verdict } from "../../domain/Measurement.ts"
+import type { Policy } from "../../domain/RoutingPolicy.ts"
 import type { Engine } from "../engines/Engine.ts"
 import type { Breaker } from "../health/Breaker.ts"
 import type { Ending } from "../health/Circuit.ts"
@@ -130,6 +131,17 @@ const makeEnter = ({ breaker, callbacks, now, router }: Parts) =>
     }
   }, Effect.uninterruptible)
 
+const noDeadlines: Deadlines.Deadlines = {}
+
+const hasDeadlines = ({ firstTokenMs, queueMs, stallMs, totalMs }: Policy["timeouts"]): boolean =>
+  queueMs !== undefined || firstTokenMs !== undefined || stallMs !== undefined || totalMs !== undefined
+
+/** The effect within a time limit; undefined: none. */
+export const within = <A, E, R>(
+  limit: Deadlines.Limit | undefined,
+  effect: Effect.Effect<A, E, R>
+): Effect.Effect<A, E | InferenceError, R> => limit === undefined ? effect : limit(effect)
+
 /** Opens attempts in the scope; fails with `CircuitOpen`. */
 export const make = (parts: Parts) => {
   const { models, now } = parts
@@ -140,20 +152,20 @@ export const make = (parts: Parts) => {
       const { content, enterAgain, granted, stats } = yield* enter(routed, deployment, start.hedge)
       state.stats = stats
       const caller: Caller = start.lowPriority ? { ...request, priority: "low" } : request
-      const deadlines = Deadlines.make(deployment.id, route.policy.timeouts, {
-        deadline,
-        now,
-        onLimit: () => {
-          context.superseded = true
-        }
-      })
+      const { timeouts } = route.policy
+      const onLimit = () => {
+        context.superseded = true
+      }
+      const deadlines = hasDeadlines(timeouts)
+        ? Deadlines.make(deployment.id, timeouts, { deadline, now, onLimit })
+        : noDeadlines
       const entered = Effect.map(enterAgain, granted)
       const leased = Effect.tap(models.lease(deployment, caller, () => context.superseded), () => entered)
       const context: AttemptContext = {
         deployment,
         caller,
         start,
-        lease: deadlines.queue(leased),
+        lease: within(deadlines.queue, leased),
         deadlines,
         stats,
         granted,
@@ -184,7 +196,7 @@ export const makeEmbed = (models: Models["Service"]) => {
           Deferred.doneUnsafe(granted, Effect.void)
         }
       }, inputs)
-      return deadlines.queue === Deadlines.unlimited
+      return deadlines.queue === undefined
         ? embeddings
         : Effect.raceFirst(embeddings, Effect.andThen(deadlines.queue(Deferred.await(granted)), Effect.never))
     })

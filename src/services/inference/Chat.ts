@@ -11,9 +11,11 @@ import * as Content from "../../domain/Message.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
 import { needsOf, pathsOf } from "../../domain/RoutingRequest.ts"
 import type { Native } from "../../domain/Source.ts"
+import type { Start } from "../resilience/AttemptPlan.ts"
 import type { AttemptContext } from "./AttemptScope.ts"
+import { within } from "./AttemptScope.ts"
 import type { Pipeline } from "./Pipeline.ts"
-import { byOf } from "./Pipeline.ts"
+import { byOf, validated } from "./Pipeline.ts"
 import type { AttemptStats, RequestState, RoutedRequest } from "./RequestTelemetry.ts"
 import type { EventsPull } from "./StreamFailover.ts"
 import * as StreamFailover from "./StreamFailover.ts"
@@ -171,7 +173,7 @@ const pullOf = Effect.fnUntraced(
       return counted(join === undefined ? events : join(events))
     })
     const ended: EventsPull = Effect.catchCause(events, (cause) => endOf(context, cause))
-    return { first: deadlines.first(ended), next: deadlines.next(ended) }
+    return { first: within(deadlines.first, ended), next: within(deadlines.next, ended) }
   }
 )
 
@@ -195,7 +197,7 @@ const lengthOf = ({ messages }: Request): number =>
 
 /** Validates and routes a request. */
 const route = Effect.fnUntraced(function*({ begin }: Pipeline, input: Request) {
-  const request = yield* Validation.chat(input)
+  const request = yield* validated(input, Validation.chat)
   const routing = {
     ...request,
     capabilities: needsOf(request),
@@ -216,25 +218,34 @@ const startingWith = (first: Effect.Success<EventsPull>, rest: EventsPull): Even
   })
 }
 
+/** Whether an attempt gets the request's generation as it is. */
+const isUnchanged = ({ assistantPrefix, maxTokens, standing }: Generation, start: Start): boolean =>
+  assistantPrefix === undefined && start.maxTokens === maxTokens &&
+  (!start.lowPriority || standing?.priority === "low")
+
+/** The generation of an attempt, and how its events follow what was sent; undefined: unchanged. */
+const forAttempt = (generation: Generation, start: Start, sent?: StreamFailover.SentAnswer) =>
+  sent === undefined && isUnchanged(generation, start)
+    ? [generation, undefined] as const
+    : StreamFailover.next(generation, start, sent)
+
 /** An answer whose first event has arrived. A later failure is the request's, unless another deployment continues it. */
 const start = ({ execute }: Pipeline) =>
   Effect.fnUntraced(function*(routed: RoutedRequest<Request>) {
     const { request, route: { policy }, state } = routed
     const generation = generationOf(request)
-    const sent = StreamFailover.nothingSent()
+    const sent = policy.continue && StreamFailover.isPossible(generation) ? StreamFailover.nothingSent() : undefined
     const winner = yield* execute(routed, (context) => {
       const { deadlines, start, stats } = context
-      const [attempt, join] = StreamFailover.next(generation, start, sent)
+      const [attempt, join] = forAttempt(generation, start, sent)
       return Effect.flatMap(pullOf(context, attempt, join), ({ first, next }) =>
         // A stream that ends without an event has failed.
         Effect.map(
           Pull.catchDone(first, () => Effect.never),
-          (events) => startingWith(events, recordFailure(stats, state, deadlines.total(next)))
+          (events) => startingWith(events, recordFailure(stats, state, within(deadlines.total, next)))
         ))
     })
-    const pull = policy.continue && StreamFailover.isPossible(generation)
-      ? StreamFailover.continued(winner, generation, sent, state)
-      : winner.value
+    const pull = sent === undefined ? winner.value : StreamFailover.continued(winner, generation, sent, state)
     return { ...byOf(winner), events: Stream.fromPull(Effect.succeed(pull)) } satisfies Opened
   })
 
@@ -260,12 +271,12 @@ const dependsOnPieces = ({ hedge, timeouts: { firstTokenMs, stallMs } }: Policy)
 /** A buffered answer. Another deployment may take over until it is complete, since the caller has received nothing. */
 const complete = ({ execute }: Pipeline) =>
   Effect.fnUntraced(function*(routed: RoutedRequest<Request>) {
-    const asked = generationOf(routed.request)
-    const generation = dependsOnPieces(routed.route.policy) ? asked : { ...asked, buffered: true }
+    const requested = generationOf(routed.request)
+    const generation = dependsOnPieces(routed.route.policy) ? requested : { ...requested, buffered: true }
     const winner = yield* execute(routed, (context) =>
       Effect.gen(function*() {
         const answer = makeAnswer()
-        const [attempt, join] = StreamFailover.next(generation, context.start, StreamFailover.nothingSent())
+        const [attempt, join] = forAttempt(generation, context.start)
         const { first, next } = yield* pullOf(context, attempt, join)
         let pull = first
         const drained = Effect.whileLoop({

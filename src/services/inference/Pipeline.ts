@@ -7,8 +7,11 @@ import type { Caller } from "../../domain/Caller.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import type { By } from "../../domain/Inference.ts"
 import { InferenceError, make as makeError, Overloaded } from "../../domain/InferenceError.ts"
+import type { Message } from "../../domain/Message.ts"
+import { firstImage } from "../../domain/Message.ts"
 import * as Monotonic from "../../domain/Monotonic.ts"
 import type { RoutingRequest } from "../../domain/RoutingRequest.ts"
+import type { Source } from "../../domain/Source.ts"
 import * as CachedResponses from "../cache/CachedResponses.ts"
 import { Breaker } from "../health/Breaker.ts"
 import { interval, Pressure, sheds } from "../models/MemoryPressure.ts"
@@ -18,7 +21,8 @@ import type { Operation } from "../observability/Metrics.ts"
 import { Metrics } from "../observability/Metrics.ts"
 import type { WinningAttempt } from "../resilience/AttemptDriver.ts"
 import * as AttemptDriver from "../resilience/AttemptDriver.ts"
-import * as AttemptPlan from "../resilience/AttemptPlan.ts"
+import * as AttemptMachine from "../resilience/AttemptMachine.ts"
+import type { Plan, Target } from "../resilience/AttemptPlan.ts"
 import * as Backoff from "../resilience/Backoff.ts"
 import * as HedgeBudget from "../resilience/HedgeBudget.ts"
 import { DecisionLog } from "../routing/DecisionLog.ts"
@@ -41,12 +45,12 @@ const deploymentOf = ({ deployments, fallbacks: { content, context, ordinary } }
   throw new Error(`The plan names the deployment "${id}", which is not in the route.`)
 }
 
-const targets = new WeakMap<Deployment, AttemptPlan.Target>()
+const targets = new WeakMap<Deployment, Target>()
 
-const targetOf = (deployment: Deployment): AttemptPlan.Target => {
+const targetOf = (deployment: Deployment): Target => {
   const known = targets.get(deployment)
   if (known !== undefined) return known
-  const created: AttemptPlan.Target = {
+  const created: Target = {
     deployment: deployment.id,
     contextWindow: factsOf(deployment).contextWindow
   }
@@ -58,8 +62,8 @@ const planOf = (
   { deployments, fallbacks: { content, context, ordinary }, model, policy, slowestFirstTokenMs }: Route,
   { maxTokens, priority }: AttemptRequest,
   now: number
-): AttemptPlan.Plan =>
-  AttemptPlan.make({
+): Plan =>
+  AttemptMachine.makePlan({
     model,
     policy,
     lists: {
@@ -112,6 +116,23 @@ const makeBegin = (parts: Parts) => {
   })
 }
 
+/** Fields of a request that say whether it has been checked. */
+interface Checkable {
+  readonly messages?: ReadonlyArray<Message> | undefined
+  readonly input?: string | { readonly messages: ReadonlyArray<Message> } | undefined
+  readonly source?: Source | undefined
+}
+
+const isChecked = ({ input, messages, source }: Checkable): boolean =>
+  source?.isChecked === true &&
+  firstImage(messages ?? (typeof input === "object" ? input.messages : [])) === undefined
+
+/** The request, validated unless a dialect has checked it when it decoded the request. Dialects do not check images. */
+export const validated = <R extends object>(
+  request: R,
+  validate: (request: R) => Effect.Effect<R, InferenceError>
+): Effect.Effect<R, InferenceError> => isChecked(request) ? Effect.succeed(request) : validate(request)
+
 /** The winning attempt without its value. */
 export const byOf = ({ attempts, decision, deployment }: WinningAttempt<unknown>): By => ({
   deployment,
@@ -124,7 +145,7 @@ const makeAttempt =
   ({ callbacks, router }: Parts) =>
   <A, R>({ deadlines, stats }: AttemptContext, work: Effect.Effect<A, InferenceError, R>) =>
     Effect.tapError(
-      RequestTelemetry.recordFailure(stats)(deadlines.total(work)),
+      RequestTelemetry.recordFailure(stats)(AttemptScope.within(deadlines.total, work)),
       ({ reason }) => Effect.sync(() => callbacks.call("router", () => router.noteFailure(reason), undefined))
     )
 

@@ -86,7 +86,7 @@ const withoutRepeated = (space: string): Join => {
 export const next = (
   generation: Generation,
   start: Start,
-  sent: SentAnswer
+  sent = nothingSent()
 ): readonly [Generation, Join | undefined] => {
   const soFar = textSoFar(generation, sent)
   const space = soFar.slice(soFar.trimEnd().length)

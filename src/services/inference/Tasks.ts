@@ -21,7 +21,7 @@ import {
 import { dialectOf } from "../../domain/Source.ts"
 import type { AttemptContext } from "./AttemptScope.ts"
 import type { Pipeline } from "./Pipeline.ts"
-import { byOf } from "./Pipeline.ts"
+import { byOf, validated } from "./Pipeline.ts"
 import type { AttemptStats } from "./RequestTelemetry.ts"
 import * as Validation from "./Validation.ts"
 
@@ -60,7 +60,7 @@ const embedding = ({ embed }: Pipeline, { inputs, source }: EmbedRequest) =>
 
 export const embed = (pipeline: Pipeline) =>
   Effect.fnUntraced(function*(input: EmbedRequest) {
-    const request = yield* Validation.embeddings(input)
+    const request = yield* validated(input, Validation.embeddings)
     const routing = { ...request, capabilities: needsOfEmbedding(request), promptLength: lengthOf(request.inputs) }
     const routed = yield* pipeline.begin("embeddings", request, routing)
     const winner = yield* pipeline.execute(routed, embedding(pipeline, request))
@@ -69,7 +69,7 @@ export const embed = (pipeline: Pipeline) =>
 
 export const rerank = (pipeline: Pipeline) =>
   Effect.fnUntraced(function*(input: RerankRequest) {
-    const request = yield* Validation.rerank(input)
+    const request = yield* validated(input, Validation.rerank)
     const routed = yield* pipeline.begin("rerank", request, { ...request, capabilities: ["rerank"] })
     const winner = yield* pipeline.execute(routed, ({ lease, stats }) =>
       Effect.gen(function*() {
@@ -81,7 +81,7 @@ export const rerank = (pipeline: Pipeline) =>
 
 export const classifyTexts = (pipeline: Pipeline) =>
   Effect.fnUntraced(function*(input: ClassifyRequest) {
-    const request = yield* Validation.classify(input)
+    const request = yield* validated(input, Validation.classify)
     const routed = yield* pipeline.begin("classify", request, { ...request, capabilities: ["classify"] })
     const winner = yield* pipeline.execute(routed, ({ lease, stats }) =>
       Effect.gen(function*() {
@@ -95,7 +95,7 @@ export const classifyTexts = (pipeline: Pipeline) =>
 
 export const tokenize = (pipeline: Pipeline) =>
   Effect.fnUntraced(function*(input: TokenizeRequest) {
-    const request = yield* Validation.tokenize(input)
+    const request = yield* validated(input, Validation.tokenize)
     const routed = yield* pipeline.begin("tokenize", request, {
       ...request,
       capabilities: needsOfTokenize(request),
@@ -113,7 +113,7 @@ export const tokenize = (pipeline: Pipeline) =>
 /** Counts the prompt's tokens; an engine without a counter tokenizes it. */
 export const count = (pipeline: Pipeline) =>
   Effect.fnUntraced(function*(given: CountRequest) {
-    const request = yield* Validation.count(given)
+    const request = yield* validated(given, Validation.count)
     const { input, source } = request
     const asked = { messages: input.messages, source }
     const routing = { ...request, capabilities: needsOfCount(asked), pathsOf: (need: string) => pathsOf(asked, need) }

@@ -12,7 +12,6 @@ import {
 } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { InvalidRequest, make } from "../../domain/InferenceError.ts"
-import { firstImage } from "../../domain/Message.ts"
 import { nearestName } from "../../domain/NearestName.ts"
 import * as Problems from "../../domain/Problem.ts"
 import { RoutingOptions } from "../../domain/RoutingOptions.ts"
@@ -32,15 +31,6 @@ const misspelt = (given: object, names: ReadonlyArray<string>, path = ""): Infer
 
 const routeNames = Object.keys(RoutingOptions.fields)
 
-type Given = Partial<Pick<typeof RequestSchema.Type, "messages" | "source">> & {
-  readonly input?: string | Pick<typeof CountRequest.Type["input"], "messages"> | undefined
-}
-
-/** A dialect has checked its fields when it decoded them. Images are checked here only. */
-const isChecked = ({ input, messages, source }: Given): boolean =>
-  source?.isChecked === true &&
-  firstImage(messages ?? (typeof input === "object" ? input.messages : [])) === undefined
-
 /** Checks a request and returns it without unknown fields. */
 const validator = <S extends Schema.ConstraintDecoder<unknown> & { readonly fields: object }>(schema: S) => {
   const decode = Decoder.make(schema)
@@ -49,7 +39,6 @@ const validator = <S extends Schema.ConstraintDecoder<unknown> & { readonly fiel
     misspelt(request, names) ??
       (request.route === undefined ? undefined : misspelt(request.route, routeNames, "route."))
   return (request: S["Type"]): Effect.Effect<S["Type"], InferenceError> => {
-    if (isChecked(request as Given)) return Effect.succeed(request)
     const decoded = decode(request)
     if (Result.isSuccess(decoded)) {
       const problem = misspeltIn(request as object)

@@ -28,8 +28,52 @@ import type { FailureClass } from "../../domain/FailureClass.ts"
 import { classify, isRefusal } from "../../domain/FailureClass.ts"
 import type { Attempt, Reason } from "../../domain/InferenceError.ts"
 import { NoDeployment } from "../../domain/InferenceError.ts"
-import type { Action, Event, Plan, Start, State, Step, Tried, View } from "./AttemptPlan.ts"
-import { nextRetry, nextUntried } from "./AttemptPlan.ts"
+import type { Action, Event, Input, Plan, Start, State, Step, Target, Tried, View } from "./AttemptPlan.ts"
+
+/** The plan of one request. */
+export const makePlan = ({ lists, lowPriority, maxTokens, model, now, policy, slowestFirstTokenMs }: Input): Plan => {
+  const { hedge, timeouts: { totalMs } } = policy
+  return {
+    model,
+    policy,
+    lists,
+    hedgeAfterMs: hedge === undefined ? undefined : hedge.afterMs ?? slowestFirstTokenMs,
+    deadline: totalMs === undefined ? undefined : now + totalMs,
+    maxTokens,
+    lowPriority
+  }
+}
+
+/** The targets of the list in use. A prompt that was too long may also go to an ordinary deployment with a larger window. */
+export const targetsOf = ({ list, plan: { lists }, tooSmall }: State): ReadonlyArray<Target> => {
+  if (list !== "context") return lists[list]
+  const isLarger = ({ contextWindow = 0 }: Target) => contextWindow > tooSmall
+  return [
+    ...lists.context.filter((target) => target.contextWindow === undefined || isLarger(target)),
+    ...lists.ordinary.filter(isLarger)
+  ]
+}
+
+/** The first deployment that has not been tried and may be called now. */
+const nextUntried = (state: State, { closedFor }: View): string | undefined =>
+  targetsOf(state).find(({ deployment }) => state.tried[deployment] === undefined && closedFor(deployment) === 0)
+    ?.deployment
+
+/** The tried deployment that may be tried again first, and the wait until then. */
+const nextRetry = (
+  state: State,
+  { closedFor, now }: View
+): { readonly deployment: string; readonly ms: number } | undefined => {
+  const { maxWaitMs, retries } = state.plan.policy
+  let first: { readonly deployment: string; readonly ms: number } | undefined
+  for (const { deployment } of targetsOf(state)) {
+    const tried = state.tried[deployment]
+    if (tried === undefined || tried.backoffMs === undefined || tried.retry === "no" || tried.tries > retries) continue
+    const ms = Math.max(tried.backoffMs, tried.notBefore - now, closedFor(deployment))
+    if (ms <= maxWaitMs && (first === undefined || ms < first.ms)) first = { deployment, ms }
+  }
+  return first
+}
 
 const cancelAll = ({ running }: State, except?: number): ReadonlyArray<Action> =>
   running.filter(({ attempt }) => attempt !== except).map(({ attempt }) => ({ type: "cancel", attempt }))

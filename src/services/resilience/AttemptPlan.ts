@@ -1,5 +1,6 @@
 /**
- * The attempts that one request may make, and their state while it runs: plain data. `AttemptMachine` decides by it.
+ * The attempts that one request may make, and their state while it runs: plain data, which `AttemptMachine` makes and
+ * decides by.
  */
 import type { FailureClass, List } from "../../domain/FailureClass.ts"
 import type { Attempt, Reason } from "../../domain/InferenceError.ts"
@@ -122,49 +123,4 @@ export interface Input {
   readonly now: number
   readonly maxTokens?: number | undefined
   readonly lowPriority?: boolean | undefined
-}
-
-/** The plan of one request. */
-export const make = ({ lists, lowPriority, maxTokens, model, now, policy, slowestFirstTokenMs }: Input): Plan => {
-  const { hedge, timeouts: { totalMs } } = policy
-  return {
-    model,
-    policy,
-    lists,
-    hedgeAfterMs: hedge === undefined ? undefined : hedge.afterMs ?? slowestFirstTokenMs,
-    deadline: totalMs === undefined ? undefined : now + totalMs,
-    maxTokens,
-    lowPriority
-  }
-}
-
-/** The targets of the list in use. A prompt that was too long may also go to an ordinary deployment with a larger window. */
-export const targetsOf = ({ list, plan: { lists }, tooSmall }: State): ReadonlyArray<Target> => {
-  if (list !== "context") return lists[list]
-  const isLarger = ({ contextWindow = 0 }: Target) => contextWindow > tooSmall
-  return [
-    ...lists.context.filter((target) => target.contextWindow === undefined || isLarger(target)),
-    ...lists.ordinary.filter(isLarger)
-  ]
-}
-
-/** The first deployment that has not been tried and may be called now. */
-export const nextUntried = (state: State, { closedFor }: View): string | undefined =>
-  targetsOf(state).find(({ deployment }) => state.tried[deployment] === undefined && closedFor(deployment) === 0)
-    ?.deployment
-
-/** The tried deployment that may be tried again first, and the wait until then. */
-export const nextRetry = (
-  state: State,
-  { closedFor, now }: View
-): { readonly deployment: string; readonly ms: number } | undefined => {
-  const { maxWaitMs, retries } = state.plan.policy
-  let first: { readonly deployment: string; readonly ms: number } | undefined
-  for (const { deployment } of targetsOf(state)) {
-    const tried = state.tried[deployment]
-    if (tried === undefined || tried.backoffMs === undefined || tried.retry === "no" || tried.tries > retries) continue
-    const ms = Math.max(tried.backoffMs, tried.notBefore - now, closedFor(deployment))
-    if (ms <= maxWaitMs && (first === undefined || ms < first.ms)) first = { deployment, ms }
-  }
-  return first
 }

@@ -4,30 +4,27 @@
  *
  * **Details**
  *
- * The time that a caller takes to read does not count. A policy without limits has no cost.
+ * The time that a caller takes to read does not count.
  */
 import { Effect } from "effect"
 import { InferenceError, UpstreamTimeout } from "../../domain/InferenceError.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
 
 type Phase = "queue" | "first_token" | "stall" | "total"
-type Limited = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | InferenceError, R>
+/** Applies a time limit. */
+export type Limit = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | InferenceError, R>
 
+/** The limits of one attempt; undefined: none. */
 export interface Deadlines {
   /** Waiting for a slot, including a load. */
-  readonly queue: Limited
+  readonly queue?: Limit | undefined
   /** Waiting for the first content, after the slot is granted. */
-  readonly first: Limited
+  readonly first?: Limit | undefined
   /** Waiting for the next piece of an answer. */
-  readonly next: Limited
+  readonly next?: Limit | undefined
   /** Everything the request waits for. */
-  readonly total: Limited
+  readonly total?: Limit | undefined
 }
-
-/** No limit. */
-export const unlimited: Limited = (effect) => effect
-
-const none: Deadlines = { queue: unlimited, first: unlimited, next: unlimited, total: unlimited }
 
 interface Options {
   /** The end of the request, ms of `Monotonic`. */
@@ -45,9 +42,8 @@ export const make = (
   { deadline, now, onLimit }: Options
 ): Deadlines => {
   const { byCaller, firstTokenMs, queueMs, stallMs, totalMs } = timeouts
-  if (queueMs === undefined && firstTokenMs === undefined && stallMs === undefined && totalMs === undefined) return none
-  const limited = (phase: Phase, limitMs: number | undefined, leftMs = () => limitMs!): Limited => {
-    if (limitMs === undefined) return unlimited
+  const limited = (phase: Phase, limitMs: number | undefined, leftMs = () => limitMs!): Limit | undefined => {
+    if (limitMs === undefined) return undefined
     const reached = Effect.suspend(() => {
       onLimit()
       const own = byCaller === "all" || byCaller === phase

@@ -24,7 +24,7 @@ import { circuitState, InvalidRequest, make as makeError } from "../../domain/In
 import * as Measurement from "../../domain/Measurement.ts"
 import * as Monotonic from "../../domain/Monotonic.ts"
 import * as RoutingOptions from "../../domain/RoutingOptions.ts"
-import type { Policy } from "../../domain/RoutingPolicy.ts"
+import type { Policy, Routing } from "../../domain/RoutingPolicy.ts"
 import { policyFor, routingOf } from "../../domain/RoutingPolicy.ts"
 import type { Moment, RoutingRequest } from "../../domain/RoutingRequest.ts"
 import * as CachedResponses from "../cache/CachedResponses.ts"
@@ -59,6 +59,8 @@ interface Parts {
   readonly models: Models["Service"]
   readonly breaker: Breaker["Service"]
   readonly policies: ReadonlyArray<Policy>
+  /** Of models without a routing of their own. */
+  readonly defaultRouting: Routing
   readonly stats: Measurement.LatencyStats
   readonly tables: ReturnType<typeof makeTables>
   readonly callbacks: GuardedCallbacks.GuardedCallbacks
@@ -78,7 +80,7 @@ const makeTables = (now: () => number) => {
   }
   return {
     of: (model: Model) => {
-      renew(observed.expire(now()))
+      if (now() >= observed.nextEnd) renew(observed.expire(now()))
       const known = tables.get(model)
       if (known !== undefined) return known
       const made = prepare(
@@ -195,7 +197,7 @@ const fallbackOf = (parts: Parts, names: ReadonlyArray<string>, inquiry: Inquiry
   for (const name of names) {
     const model = parts.registry.find(name)
     if (Result.isFailure(model)) return Result.fail(model.failure)
-    const { policy } = routingOf(model.success, parts.policies)
+    const { policy } = model.success.routing ?? parts.defaultRouting
     const decision = decide(parts, model.success, policy, {
       ...inquiry,
       request: { ...inquiry.request, model: name, route }
@@ -224,7 +226,7 @@ const unknownFallback = (parts: Parts, names: ReadonlyArray<string>): InferenceE
 }
 
 const fallbacksOf = (parts: Parts, model: Model, inquiry: Inquiry): Outcome<Fallbacks> => {
-  const configured = routingOf(model, parts.policies).fallbacks
+  const configured = (model.routing ?? parts.defaultRouting).fallbacks
   const requested = inquiry.request.route?.fallbacks
   const ordinary = requested ?? configured.ordinary
   if (ordinary.length + configured.context.length + configured.content.length === 0) return Result.succeed(noFallbacks)
@@ -301,7 +303,7 @@ const routeOf = (parts: Parts, model: Model, policy: Policy, inquiry: Inquiry): 
 
 /** The model's policy with the options of the request. */
 const requestPolicy = (parts: Parts, model: Model, { route }: RoutingRequest): Outcome<Policy> => {
-  const own = routingOf(model, parts.policies).policy
+  const own = (model.routing ?? parts.defaultRouting).policy
   if (route === undefined) return Result.succeed(own)
   const policy = policyFor(own, parts.policies, route)
   if (Result.isFailure(policy)) return Result.fail(invalid(policy.failure))
@@ -366,11 +368,13 @@ export const layer = Layer.effect(
     const clock = yield* Clock.Clock
     const random = yield* Random.Random
     const now = () => Monotonic.nowOf(clock)
+    const { policies } = yield* Settings
     const parts: Parts = {
       registry: yield* Registry,
       models: yield* Models,
       breaker: yield* Breaker,
-      policies: (yield* Settings).policies,
+      policies,
+      defaultRouting: routingOf({}, policies),
       stats: Measurement.makeStats(now),
       tables: makeTables(now),
       prefixes: new PrefixIndex(),

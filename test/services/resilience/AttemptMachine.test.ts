@@ -4,9 +4,8 @@ import type { Reason } from "../../../src/domain/InferenceError.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import type { Policy } from "../../../src/domain/RoutingPolicy.ts"
 import * as Policies from "../../../src/domain/RoutingPolicy.ts"
-import { next } from "../../../src/services/resilience/AttemptMachine.ts"
-import type { Action, Plan, Target } from "../../../src/services/resilience/AttemptPlan.ts"
-import * as Plans from "../../../src/services/resilience/AttemptPlan.ts"
+import { makePlan, next, targetsOf } from "../../../src/services/resilience/AttemptMachine.ts"
+import type { Action, Input, Plan, State, Target } from "../../../src/services/resilience/AttemptPlan.ts"
 import { jitter } from "../../../src/services/resilience/Backoff.ts"
 import * as HedgeBudget from "../../../src/services/resilience/HedgeBudget.ts"
 import type { Actor, Log, Outcome, World } from "../../support/AttemptsDriver.ts"
@@ -20,8 +19,8 @@ interface Lists {
   readonly content?: ReadonlyArray<Target>
 }
 
-const plan = (lists: Lists, policy: Partial<Policy> = {}, more: Partial<Plans.Input> = {}): Plan =>
-  Plans.make({
+const plan = (lists: Lists, policy: Partial<Policy> = {}, more: Partial<Input> = {}): Plan =>
+  makePlan({
     model: "m",
     policy: { ...Policies.defaults, ...policy },
     lists: { ordinary: [], context: [], content: [], ...lists },
@@ -469,7 +468,7 @@ describe("Attempts", () => {
     it("never waits for one that said when to come back while another is free", () => {
       always((log) => {
         for (const { action, after, at, before, event } of followUps(log)) {
-          const free = Plans.targetsOf(after).filter(({ deployment }) =>
+          const free = targetsOf(after).filter(({ deployment }) =>
             before.tried[deployment] === undefined && log.closedFor(deployment, at) === 0
           )
           if (action.afterMs === 0 || free.length === 0) continue
@@ -493,7 +492,6 @@ describe("Attempts", () => {
       always((log, plan, world) => assert.deepStrictEqual(run(plan, world).calls, log.calls))
     })
 
-    const failedOf = (state: Plans.State, attempt: number) =>
-      state.running.find((one) => one.attempt === attempt)?.deployment
+    const failedOf = (state: State, attempt: number) => state.running.find((one) => one.attempt === attempt)?.deployment
   })
 })
