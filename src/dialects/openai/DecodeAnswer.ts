@@ -1,4 +1,4 @@
-/** Chat completions, streamed and whole, as events. Pure. */
+/** Decodes chat completions, streamed and buffered, into events. Pure. */
 import { Result } from "effect"
 import type { Generation } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
@@ -7,12 +7,11 @@ import type { ChosenLogprob, FinishReason, TokenLogprob } from "../../domain/Job
 import { choicesOf, isNative } from "../../domain/Source.ts"
 import { brief, cut, finishText, malformed, parse } from "../shared/ErrorMapping.ts"
 import type { Fields } from "../shared/Json.ts"
-import { at, countAt, fieldsOf, listAt, numbersOf, ownOf, textAt } from "../shared/Json.ts"
+import { at, countAt, fieldsOf, isEmpty, listAt, numbersOf, ownOf, textAt } from "../shared/Json.ts"
 import type { DecodeResult, EventDecoder, Target } from "../shared/ProviderDialect.ts"
 import type { ReportedUsage } from "../shared/TokenCounter.ts"
 import { makeCounter } from "../shared/TokenCounter.ts"
 import * as ToolCallAssembler from "../shared/ToolCallAssembler.ts"
-import { isError } from "./DecodeError.ts"
 import * as OpenAiNative from "./DecodeNative.ts"
 
 const usageOf = (usage: unknown): ReportedUsage | undefined =>
@@ -38,11 +37,11 @@ const logprobsOf = (choice: Fields): ReadonlyArray<ChosenLogprob> =>
     return chosen === undefined ? [] : [{ ...chosen, top }]
   })
 
-/** Finish reasons of OpenAI's dialect, and those that gateways to other models leave as they are. */
+/** Finish reasons of OpenAI's dialect, and those of other dialects that gateways pass on unchanged. */
 const finishes: Readonly<Record<string, FinishReason>> = {
   stop: "stop",
   length: "length",
-  // Mistral's window is full.
+  // Mistral: the context window is full.
   model_length: "length",
   max_tokens: "length",
   max_length: "length",
@@ -52,20 +51,28 @@ const finishes: Readonly<Record<string, FinishReason>> = {
   function_call: "tool_calls"
 }
 
-/** Refused by a content policy, also in Gemini's and Anthropic's words. */
-const blocks = new Set(["content_filter", "refusal", "safety", "recitation", "blocklist", "prohibited_content", "spii"])
+/** Finish reasons of a content policy, including Gemini's and Anthropic's. */
+const contentFilters = new Set([
+  "content_filter",
+  "refusal",
+  "safety",
+  "recitation",
+  "blocklist",
+  "prohibited_content",
+  "spii"
+])
 
-/** Where the host could not go on, as OpenRouter and Mistral, DeepSeek, and vLLM say. */
-const breaks = new Set(["error", "insufficient_system_resource", "abort"])
+/** Finish reasons of an answer that the host broke off: OpenRouter and Mistral, DeepSeek, vLLM. */
+const interruptions = new Set(["error", "insufficient_system_resource", "abort"])
 
-/** The first of the choices; another that nobody asked for is none of the answer. */
+/** The first choice; further ones are in the native answer only. */
 const ownChoice = (body: unknown): Fields | undefined =>
   fieldsOf(listAt(body, "choices").find((choice) => (countAt(choice, "index") ?? 0) === 0))
 
 const refused = ({ deployment }: Target, detail: string): DecodeResult =>
   Result.fail(new InferenceError.ContentRefused({ deployment, detail }))
 
-/** The text of a content; Mistral's models that think say theirs in parts. */
+/** The text of a content; Mistral's reasoning models send it in parts. */
 const contentOf = (content: unknown): string =>
   typeof content === "string"
     ? content
@@ -76,8 +83,8 @@ const contentOf = (content: unknown): string =>
 const textsOf = (parts: ReadonlyArray<unknown>): string => parts.map((part) => textAt(part, "text") ?? "").join("")
 
 /**
- * The reasoning in a message, as DeepSeek and llama-server have it, OpenRouter, Groq and vLLM, and Mistral. Empty where
- * it is encrypted, undefined where there is none.
+ * The reasoning in a message: `reasoning_content` (DeepSeek, llama-server), `reasoning` (Groq, vLLM), `reasoning_details`
+ * (OpenRouter), or parts of the content (Mistral). Empty if it is encrypted, undefined if there is none.
  */
 const thoughtsOf = (message: Fields): string | undefined => {
   const text = textAt(message, "reasoning_content") || textAt(message, "reasoning")
@@ -88,11 +95,11 @@ const thoughtsOf = (message: Fields): string | undefined => {
   return thinking.length === 0 ? undefined : thinking.map((part) => textsOf(listAt(part, "thinking"))).join("")
 }
 
-/** The deltas of calls in a message; the legacy `function_call` where it has no others. */
+/** The deltas of calls in a message; those of the legacy `function_call` if it has no others. */
 const callDeltas = (message: Fields): ReadonlyArray<ToolCallAssembler.Delta> => {
   const calls = listAt(message, "tool_calls")
   const deltaOf = (call: unknown, called: unknown, position: number): ToolCallAssembler.Delta => ({
-    // Without indexes, several calls of one delta are told apart by their order.
+    // Without indexes, several calls of one delta are distinguished by their order.
     place: countAt(call, "index") ?? (calls.length > 1 ? position : undefined),
     id: textAt(call, "id"),
     name: textAt(called, "name"),
@@ -103,50 +110,49 @@ const callDeltas = (message: Fields): ReadonlyArray<ToolCallAssembler.Delta> => 
   return legacy === undefined ? [] : [deltaOf({}, legacy, 0)]
 }
 
-/** Leaves out calls of custom tools, which only callers of the dialect know. */
-const makeOthers = () => {
-  /** Their places; what follows a call's first delta does not say its type. */
-  const places = new Set<number>()
-  return {
-    without: (message: Fields): Fields => {
-      const calls = listAt(message, "tool_calls")
-      const left = calls.filter((call, position) => {
-        const place = countAt(call, "index") ?? position
-        if ((textAt(call, "type") ?? "function") !== "function") places.add(place)
-        return !places.has(place)
-      })
-      return left.length === calls.length ? message : { ...message, tool_calls: left }
-    }
+/** Removes calls of custom tools, which the events do not represent. */
+const makeFunctionCallFilter = () => {
+  /** Indexes of custom calls: only the first delta of a call has its type. */
+  const custom = new Set<number>()
+  return (message: Fields): Fields => {
+    const calls = listAt(message, "tool_calls")
+    if (calls.length === 0) return message
+    const functions = calls.filter((call, position) => {
+      const index = countAt(call, "index") ?? position
+      if ((textAt(call, "type") ?? "function") !== "function") custom.add(index)
+      return !custom.has(index)
+    })
+    return functions.length === calls.length ? message : { ...message, tool_calls: functions }
   }
 }
 
-/** Whether the caller calls functions in the older way. */
+/** Whether the caller uses the legacy `functions`. */
 const isLegacy = ({ source }: Generation): boolean => (source?.body["functions"] ?? null) !== null
 
-/** The stop sequence that ended the answer, as vLLM and Troupe have it; other hosts have other words there. */
+/** The stop sequence that ended the answer, as vLLM and Troupe report it; other hosts put other texts in `stop_reason`. */
 const stopOf = (
   { stop }: Generation,
   reason: FinishReason,
   given: string | undefined
 ): { readonly stop?: string } => reason === "stop" && given !== undefined && stop.includes(given) ? { stop: given } : {}
 
-/** Some hosts say "tool_calls" where there is text alone, and "stop" where there are calls. */
+/** Some hosts send "tool_calls" for text alone, and "stop" for calls. */
 const reasonOf = (finish: string, hasCalls: boolean, hasText: boolean): FinishReason => {
   const reason = ownOf(finishes, finish) ?? "stop"
   if (reason === "stop" && hasCalls) return "tool_calls"
   return reason === "tool_calls" && !hasCalls && hasText ? "stop" : reason
 }
 
-/** What a choice's message and its deltas say alike. */
-const makeSpeaker = (generation: Generation, target: Target) => {
+/** Decodes a buffered message, or the deltas of a streamed one. */
+const makeMessageDecoder = (generation: Generation, target: Target) => {
   const counter = makeCounter(generation)
-  const calls = ToolCallAssembler.make(generation, counter.count)
+  const functionCallsOnly = makeFunctionCallFilter()
+  let calls: ToolCallAssembler.ToolCallAssembler | undefined
   let refusal = ""
   let finish: string | undefined
   let stopReason: string | undefined
   let usage: ReportedUsage | undefined
   let hasText = false
-  const others = makeOthers()
 
   const thoughtEvents = (message: Fields): ReadonlyArray<Event> => {
     const text = thoughtsOf(message)
@@ -161,60 +167,113 @@ const makeSpeaker = (generation: Generation, target: Target) => {
   return {
     /**
      * @param choice ignored after one with a finish reason
-     * @param message the choice's own, or what is new of it
+     * @param given the choice's message or delta
      */
-    say: (choice: Fields, given: Fields): ReadonlyArray<Event> => {
+    push: (choice: Fields, given: Fields): ReadonlyArray<Event> => {
       if (finish !== undefined) return []
-      const message = others.without(given)
+      const message = functionCallsOnly(given)
       refusal += textAt(message, "refusal") ?? ""
       finish = finishText(choice["finish_reason"])
       stopReason = textAt(choice, "stop_reason")
       const events = [...thoughtEvents(message), ...textEvents(choice, contentOf(message["content"]))]
-      const called = callDeltas(message)
-      return called.length > 0 ? [...events, ...called.flatMap(calls.push)] : events
+      const deltas = callDeltas(message)
+      if (deltas.length === 0) return events
+      calls ??= ToolCallAssembler.make(generation, counter.count)
+      return [...events, ...deltas.flatMap(calls.push)]
     },
-    count: (body: Fields) => {
+    pushUsage: (body: Fields) => {
       usage = usageOf(body["usage"]) ?? usage
     },
     end: (): DecodeResult => {
-      if (finish === undefined || breaks.has(finish)) return Result.fail(cut(target))
-      const isBegun = hasText || calls.size() > 0
-      if (!isBegun && blocks.has(finish)) return refused(target, "its content filter ended the answer.")
+      if (finish === undefined || interruptions.has(finish)) return Result.fail(cut(target))
+      const hasCalls = () => calls !== undefined && calls.size() > 0
+      const isBegun = hasText || hasCalls()
+      if (!isBegun && contentFilters.has(finish)) return refused(target, "its content filter ended the answer.")
       if (!isBegun && refusal !== "") return refused(target, brief(refusal))
-      const held = calls.end()
+      const held = calls === undefined ? [] : calls.end()
       if (held === undefined) return Result.fail(malformed(target, "a tool call without a name"))
-      const reason = blocks.has(finish) ? "content_filter" : reasonOf(finish, calls.size() > 0, hasText)
+      const reason = contentFilters.has(finish) ? "content_filter" : reasonOf(finish, hasCalls(), hasText)
       const stop = stopOf(generation, reason, stopReason)
       return Result.succeed([...held, { type: "finish", reason, usage: counter.usage(usage), ...stop }])
     }
   }
 }
 
-/** What a provider says of an error in the middle of a stream, or with a status of success. */
+/**
+ * Whether a body with a status of success is an error.
+ *
+ * @param event the SSE event's name
+ */
+const isError = (body: Fields, event = "message"): boolean =>
+  (body["error"] ?? undefined) !== undefined || body["object"] === "error" || body["type"] === "error" ||
+  (event === "error" && !("choices" in body))
+
+/** The reason of an error within a stream, or with a status of success. */
 export type InBand = (error: unknown, target: Target) => InferenceError.Reason
 
 export const makeEvents = (inBand: InBand) => (generation: Generation, target: Target): EventDecoder => {
-  const speaker = makeSpeaker(generation, target)
+  const decoder = makeMessageDecoder(generation, target)
   const chunks = isNative(generation, target.options)
     ? OpenAiNative.makeChunks(isLegacy(generation), choicesOf(generation))
     : undefined
-  const end = (): DecodeResult => chunks === undefined ? speaker.end() : chunks.end(speaker.end())
+  const end = (): DecodeResult => chunks === undefined ? decoder.end() : chunks.end(decoder.end())
   return {
     push: ({ data, event }) => {
       if (data === "[DONE]") return end()
       const chunk = fieldsOf(parse(data))
       if (chunk === undefined) return Result.fail(malformed(target, "an event that is not a JSON object"))
       if (isError(chunk, event)) return Result.fail(inBand(chunk, target))
-      speaker.count(chunk)
-      // Azure begins with a chunk without choices, and usage comes in one.
+      decoder.pushUsage(chunk)
+      // Azure's first chunk and the chunk with the usage have no choices.
       const choice = ownChoice(chunk)
-      // OpenRouter's errors of one choice.
+      // OpenRouter sends errors of one choice.
       if (choice !== undefined && isError(choice)) return Result.fail(inBand(choice, target))
-      const events = choice === undefined ? [] : speaker.say(choice, fieldsOf(choice["delta"]) ?? {})
+      const events = choice === undefined ? [] : decoder.push(choice, fieldsOf(choice["delta"]) ?? {})
       return Result.succeed(chunks === undefined ? events : chunks.push(chunk, choice, events))
     },
     end
   }
+}
+
+const isPlainField = (name: string, value: unknown): boolean => {
+  switch (name) {
+    case "role":
+    case "content":
+      return typeof value === "string" || value === null
+    case "tool_calls":
+    case "function_call":
+      // `null` is removed from the answer.
+      return Array.isArray(value) && value.length === 0
+    default:
+      return isEmpty(value)
+  }
+}
+
+/** Whether a message is text alone and has its finish reason, which `DecodeNative` would not change. */
+const isPlain = (choice: Fields, message: Fields, reason: string | undefined): boolean => {
+  if (choice["finish_reason"] !== reason) return false
+  for (const name in message) {
+    if (!isPlainField(name, message[name])) return false
+  }
+  return true
+}
+
+/** The events of a buffered answer with the native body before them. */
+const withNative = (
+  answer: Fields,
+  choice: Fields,
+  message: Fields,
+  decoded: DecodeResult,
+  generation: Generation
+): DecodeResult => {
+  const events = Result.isSuccess(decoded) ? decoded.success : []
+  const last = events.at(-1)
+  const reason = last?.type === "finish" ? last.reason : undefined
+  if (listAt(answer, "choices").length > 1 || reason === undefined || !isPlain(choice, message, reason)) {
+    return OpenAiNative.whole(answer, choice, decoded, isLegacy(generation), choicesOf(generation))
+  }
+  const native = { dialect: "openai", form: "whole", body: answer, hasMore: false } as const
+  return Result.succeed([{ type: "native", native, content: false, tokens: 0 }, ...events])
 }
 
 export const makeWhole = (inBand: InBand) => (body: unknown, generation: Generation, target: Target): DecodeResult => {
@@ -226,11 +285,9 @@ export const makeWhole = (inBand: InBand) => (body: unknown, generation: Generat
   if (answer === undefined || choice === undefined || message === undefined) {
     return Result.fail(malformed(target, "no `choices[0].message`"))
   }
-  const speaker = makeSpeaker(generation, target)
-  speaker.count(answer)
-  const events = speaker.say(choice, message)
-  const told = Result.map(speaker.end(), (finish) => [...events, ...finish])
-  return isNative(generation, target.options)
-    ? OpenAiNative.whole(answer, choice, told, isLegacy(generation), choicesOf(generation))
-    : told
+  const decoder = makeMessageDecoder(generation, target)
+  decoder.pushUsage(answer)
+  const events = decoder.push(choice, message)
+  const decoded = Result.map(decoder.end(), (finish) => [...events, ...finish])
+  return isNative(generation, target.options) ? withNative(answer, choice, message, decoded, generation) : decoded
 }

@@ -2,7 +2,6 @@
 import type * as InferenceError from "../../domain/InferenceError.ts"
 import type { Found } from "../shared/ErrorMapping.ts"
 import { inBandReason, reasonOf, statusOf } from "../shared/ErrorMapping.ts"
-import type { Fields } from "../shared/Json.ts"
 import { at, countAt, listAt, textAt } from "../shared/Json.ts"
 import type { Refusal, Target } from "../shared/ProviderDialect.ts"
 
@@ -61,15 +60,6 @@ const foundIn = (body: unknown): Found => {
 
 export const failure = (refusal: Refusal, target: Target): InferenceError.Reason =>
   reasonOf(refusal, target, foundIn(refusal.body))
-
-/**
- * Whether an answer with a status of success is an error: it has one, or it is marked as one.
- *
- * @param event SSE's name of the event
- */
-export const isError = (body: Fields, event = "message"): boolean =>
-  (body["error"] ?? undefined) !== undefined || body["object"] === "error" || body["type"] === "error" ||
-  (event === "error" && !("choices" in body))
 
 /** An error with a status of success. */
 export const inBand = (body: unknown, target: Target): InferenceError.Reason => {

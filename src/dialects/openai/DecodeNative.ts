@@ -13,7 +13,7 @@ import * as InferenceError from "../../domain/InferenceError.ts"
 import type { FinishReason } from "../../domain/Job.ts"
 import type { Native } from "../../domain/Source.ts"
 import { finishText } from "../shared/ErrorMapping.ts"
-import { at, type Fields, fieldsOf, listAt, textAt } from "../shared/Json.ts"
+import { at, type Fields, fieldsOf, isEmpty, listAt, textAt } from "../shared/Json.ts"
 import type { DecodeResult } from "../shared/ProviderDialect.ts"
 
 type CallEvent = Extract<Event, { readonly type: "tool_call" }>
@@ -101,9 +101,6 @@ const messageWith = (message: Fields, calls: ReadonlyArray<unknown>, legacy: boo
 
 const thoughtFields: ReadonlySet<string> = new Set(["reasoning", "reasoning_content", "reasoning_details"])
 const silentFields: ReadonlySet<string> = new Set(["role", "refusal", "content", "tool_calls"])
-
-const isEmpty = (value: unknown): boolean =>
-  value === null || value === undefined || value === "" || (Array.isArray(value) && value.length === 0)
 
 /** The fields of a delta that say something beside text and calls. */
 const saidIn = (delta: Fields): ReadonlyArray<string> =>

@@ -55,3 +55,7 @@ export const listOf = (value: unknown): ReadonlyArray<unknown> => Array.isArray(
 
 /** The `type` of an object. */
 export const typeOf = (value: unknown): unknown => isObject(value) ? value["type"] : undefined
+
+/** Whether a value has no content: null, an empty text or an empty list. */
+export const isEmpty = (value: unknown): boolean =>
+  value === null || value === undefined || value === "" || (Array.isArray(value) && value.length === 0)

@@ -1,0 +1,66 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Result } from "effect"
+import { openAi } from "../../../src/dialects/openai/Provider.ts"
+import { generation } from "../../layers/providers/support.ts"
+import { targetOf } from "../../support/Dialects.ts"
+
+const bodyWith = (message: object, choice: object = {}, more: object = {}) => ({
+  id: "chatcmpl-1",
+  object: "chat.completion",
+  model: "upstream",
+  choices: [{ index: 0, message: { role: "assistant", ...message }, finish_reason: "stop", ...choice }],
+  usage: { prompt_tokens: 1, completion_tokens: 1 },
+  ...more
+})
+
+const nativeOf = (body: object, request: object = {}) => {
+  const source = { dialect: "openai" as const, body: { model: "m", messages: [], ...request } }
+  const events = Result.getOrThrow(openAi.generate.whole(body, { ...generation, source }, targetOf("openai")))
+  const [first] = events
+  assert(first?.type === "native")
+  return first
+}
+
+describe("a buffered answer for a caller of the same dialect", () => {
+  const plain = {
+    "text": bodyWith({ content: "Hi." }),
+    "empty fields": bodyWith({ content: "Hi.", refusal: null, annotations: [], tool_calls: [], audio: null }),
+    "the length as finish reason": bodyWith({ content: "Hi." }, { finish_reason: "length", logprobs: null })
+  }
+  for (const [name, body] of Object.entries(plain)) {
+    it(`is passed on as the same object where it needs no change: ${name}`, () => {
+      const { content, native } = nativeOf(body)
+      assert.strictEqual(native.body, body)
+      assert.deepStrictEqual([content, native.hasMore, native.form], [false, false, "whole"])
+    })
+  }
+
+  it("is changed where clients expect another form", () => {
+    const call = { id: "a", type: "function", function: { name: "f", arguments: "{}" } }
+    const changed: ReadonlyArray<readonly [object, (body: any) => unknown, unknown]> = [
+      [bodyWith({ content: "Hi.", tool_calls: null }), (body) => "tool_calls" in body.choices[0].message, false],
+      [bodyWith({ content: "Hi.", function_call: null }), (body) => "function_call" in body.choices[0].message, false],
+      [bodyWith({ content: [{ type: "text", text: "Hi." }] }), (body) => body.choices[0].message.content, "Hi."],
+      [bodyWith({ content: "Hi." }, { finish_reason: "STOP" }), (body) => body.choices[0].finish_reason, "stop"],
+      [bodyWith({ content: null, tool_calls: [call] }), (body) => body.choices[0].finish_reason, "tool_calls"],
+      [
+        bodyWith({ content: "Hi." }, {}, {
+          choices: [0, 1].map((index) => ({ index, message: { content: "Hi." }, finish_reason: "stop" }))
+        }),
+        (body) => body.choices.length,
+        1
+      ]
+    ]
+    for (const [body, read, expected] of changed) {
+      assert.deepStrictEqual(read(nativeOf(body).native.body), expected, JSON.stringify(body))
+    }
+  })
+
+  it("reports content beside the text: reasoning and refusals", () => {
+    assert.deepStrictEqual(
+      [{ content: "Hi.", reasoning: "So." }, { content: "Hi.", refusal: "No." }, { content: "Hi." }]
+        .map((message) => nativeOf(bodyWith(message)).native.hasMore),
+      [true, true, false]
+    )
+  })
+})
