@@ -1,7 +1,10 @@
-/** A generation as a request of Anthropic's Messages API. Pure; see `Anthropic`. */
+/**
+ * Requests of Anthropic's Messages API: encoded from a generation, or the caller's own body with only those fields changed
+ * that Troupe or a policy decides. Pure.
+ */
 import { Result } from "effect"
 import type { Counted, Generation } from "../../domain/Generation.ts"
-import { asked, prefilled } from "../../domain/Generation.ts"
+import { asked, goOn, prefilled } from "../../domain/Generation.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import type { OutputFormat, ToolDefinition } from "../../domain/Job.ts"
 import type { Content, Message } from "../../domain/Message.ts"
@@ -10,14 +13,13 @@ import { kinds } from "../../domain/ProviderKind.ts"
 import * as Source from "../../domain/Source.ts"
 import * as Conversation from "../shared/Conversation.ts"
 import { notSupported } from "../shared/ErrorMapping.ts"
-import { type Fields, textAt } from "../shared/Json.ts"
+import { type Fields, fieldsOf, textAt } from "../shared/Json.ts"
 import * as JsonSchemaSubset from "../shared/JsonSchemaSubset.ts"
-import type { Call, Dialect, Target } from "../shared/ProviderDialect.ts"
-import * as AnthropicPassThrough from "./PassThrough.ts"
+import type { Call, Dialect, FetchedImages, Target } from "../shared/ProviderDialect.ts"
 
 const { apiVersion: defaultVersion, maxTokens: defaultMaxTokens } = kinds.anthropic
 
-/** The values of `format` that answers are bound to, by Anthropic's page on structured outputs. */
+/** The values of `format` that structured outputs support, by Anthropic's page on them. */
 const formats = new Set(
   ["date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"]
 )
@@ -45,7 +47,7 @@ const words: JsonSchemaSubset.Words = {
     $defs: JsonSchemaSubset.any,
     definitions: JsonSchemaSubset.any
   },
-  // Objects have to be closed. One that names no properties would be bound to be empty, which nobody means.
+  // Objects have to be closed; one without `properties` stays open, because it would otherwise be always empty.
   rewrite: (schema) =>
     !isObject(schema) || schema["additionalProperties"] !== undefined
       ? schema
@@ -62,7 +64,7 @@ const formatOf = (format: OutputFormat | undefined, target: Target): Result.Resu
     : Result.fail(notSupported(target, "format", "its API supports JSON schemas only. Use `json_schema`."))
 }
 
-/** The API takes ids of letters, digits, `_` and `-`; others come from conversations with other models. */
+/** The API accepts ids of letters, digits, `_` and `-`; other models create other ids. */
 const idOf = (id: string): string => id.replaceAll(/[^\w-]/gu, (character) => `_${character.codePointAt(0)}_`)
 
 const blocksOf = (content: Content): ReadonlyArray<Fields> =>
@@ -119,7 +121,7 @@ const choiceOf = ({ parallelToolCalls, toolChoice = "auto" }: Generation): Field
     : { ...choice, disable_parallel_tool_use: !parallelToolCalls }
 }
 
-/** Fails for what the API has no words for; a seed is ignored. */
+/** Fails for options that the API does not have; a seed is ignored. */
 const checked = (generation: Generation, target: Target): Result.Result<void, Reason> => {
   const { sampling, stop } = generation
   if ((sampling.temperature ?? 0) > 1) {
@@ -135,14 +137,14 @@ const checked = (generation: Generation, target: Target): Result.Result<void, Re
     : Result.fail(notSupported(target, `stop[${blank}]`, "its API accepts no stop sequence of white space only."))
 }
 
-/** Models whose answer an assistant's last message begins; Anthropic's later ones refuse one. */
-const prefills = /^claude-(?:2|3|instant|(?:opus|sonnet|haiku)-4(?:-[015])?(?:-20\d{6})?$)/
+/** Models that continue an assistant's last message; later models reject one. */
+const prefillModels = /^claude-(?:2|3|instant|(?:opus|sonnet|haiku)-4(?:-[015])?(?:-20\d{6})?$)/
 
-/** Whether thinking is on, with which Anthropic refuses an assistant's last message that is not a thought. */
+/** Whether thinking is enabled: Anthropic then rejects an assistant's last message without a thinking block. */
 const thinks = ({ body }: Source.Source): boolean => (textAt(body, "thinking", "type") ?? "disabled") !== "disabled"
 
-const goingOn = (generation: Generation, { options: { model } }: Target): Generation =>
-  prefills.test(model) ? prefilled(generation) : asked(generation)
+const withPrefix = (generation: Generation, { options: { model } }: Target): Generation =>
+  prefillModels.test(model) ? prefilled(generation) : asked(generation)
 
 const versionOf = ({ options }: Target): string | undefined => options.apiVersion
 
@@ -151,7 +153,88 @@ const headersOf = (source: Source.Source | undefined, target: Target) => ({
   "anthropic-version": versionOf(target) ?? source?.headers?.["anthropic-version"] ?? defaultVersion
 })
 
-/** The dialect's headers that the caller sent reach the provider. */
+const withImage = (block: unknown, fetched: FetchedImages): unknown => {
+  const fields = fieldsOf(block)
+  if (fields === undefined) return block
+  const { content, source } = fields
+  if (Array.isArray(content)) return { ...fields, content: content.map((inner) => withImage(inner, fetched)) }
+  const found = fields["type"] === "image" ? fetched.get(String(fieldsOf(source)?.["url"])) : undefined
+  return found === undefined
+    ? block
+    : { ...fields, source: { type: "base64", media_type: found.mediaType, data: found.data } }
+}
+
+/** Without the assistant's messages at the end, which the assistant prefix includes. */
+const withoutPrefix = (messages: ReadonlyArray<unknown>): ReadonlyArray<unknown> => {
+  const end = messages.findLastIndex((message) => fieldsOf(message)?.["role"] !== "assistant")
+  return messages.slice(0, end + 1)
+}
+
+/**
+ * Reasoning of a provider of another dialect, to which `EncodeAnswer` gives an empty signature. Anthropic rejects it
+ * ("Invalid `signature` in `thinking` block", github.com/BerriAI/litellm/pull/31654).
+ */
+const isUnsigned = (block: unknown): boolean => {
+  const fields = fieldsOf(block)
+  return fields?.["type"] === "thinking" && fields["signature"] === ""
+}
+
+/** Without unsigned reasoning, and without messages of nothing else. */
+const withoutUnsigned = (messages: ReadonlyArray<unknown>): ReadonlyArray<unknown> => {
+  const contentOf = (message: unknown): ReadonlyArray<unknown> => {
+    const content = fieldsOf(message)?.["content"]
+    return Array.isArray(content) ? content : []
+  }
+  if (!messages.some((message) => contentOf(message).some(isUnsigned))) return messages
+  return messages.flatMap((message) => {
+    const content = contentOf(message)
+    const signed = content.filter((block) => !isUnsigned(block))
+    if (signed.length === content.length) return [message]
+    return signed.length === 0 ? [] : [{ ...message as Fields, content: signed }]
+  })
+}
+
+/**
+ * The caller's messages, if fetched images or an assistant prefix change them.
+ *
+ * @param prefills whether the model continues an assistant's last message
+ */
+const changedMessages = (
+  { assistantPrefix, resumed = false }: Generation,
+  given: ReadonlyArray<unknown>,
+  prefills: boolean,
+  fetched: FetchedImages | undefined
+): Fields => {
+  const messages = fetched === undefined ? given : given.map((message) => withImage(message, fetched))
+  if (!resumed || assistantPrefix === undefined) return messages === given ? {} : { messages }
+  const all = [...withoutPrefix(messages), { role: "assistant", content: assistantPrefix }]
+  return { messages: prefills ? all : [...all, { role: "user", content: goOn }] }
+}
+
+/** The caller's body for a provider of the same dialect. */
+const passedBody = (
+  generation: Generation,
+  source: Source.Source,
+  target: Target,
+  stream: boolean,
+  prefills: boolean,
+  fetched: FetchedImages | undefined
+): Fields => {
+  const { body } = source
+  const { maxTokens } = generation
+  const given = body["messages"] as ReadonlyArray<unknown>
+  // Other hosts of the dialect may accept reasoning without signatures.
+  const messages = target.options.baseUrl === undefined ? withoutUnsigned(given) : given
+  return Source.bodyWith(source, {
+    model: target.options.model,
+    ...(maxTokens === undefined || maxTokens === body["max_tokens"] ? {} : { max_tokens: maxTokens }),
+    ...(messages === given ? {} : { messages }),
+    ...changedMessages(generation, messages, prefills, fetched),
+    ...(stream ? { stream } : body["stream"] === true ? { stream: undefined } : {})
+  })
+}
+
+/** The caller's headers of the dialect are passed on. */
 export const passThrough: NonNullable<Dialect["generate"]["passThrough"]> = (
   generation,
   source,
@@ -159,28 +242,22 @@ export const passThrough: NonNullable<Dialect["generate"]["passThrough"]> = (
   stream,
   fetched
 ) => {
+  const prefills = prefillModels.test(target.options.model) && !thinks(source)
   return Result.succeed({
     path: "/v1/messages",
     headers: headersOf(source, target),
-    body: AnthropicPassThrough.bodyOf(
-      generation,
-      source,
-      target,
-      stream,
-      prefills.test(target.options.model) && !thinks(source),
-      fetched
-    )
+    body: passedBody(generation, source, target, stream, prefills, fetched)
   })
 }
 
-/** Anthropic takes no longer one. */
-const longestUser = 256
+/** `maxLength` of `metadata.user_id`: platform.claude.com/docs/en/api/messages#metadata. */
+const maxUserLength = 256
 
-/** The end user, as a caller of OpenAI's dialect names it. */
+/** The end user from a request of OpenAI's dialect. */
 const metadataOf = ({ source }: Generation) => {
   if (source?.dialect !== "openai") return undefined
   const user = textAt(source.body, "safety_identifier") ?? textAt(source.body, "user")
-  return user === undefined || user.length > longestUser ? undefined : { user_id: user }
+  return user === undefined || user.length > maxUserLength ? undefined : { user_id: user }
 }
 
 export const request = (
@@ -192,7 +269,7 @@ export const request = (
     yield* checked(generation, target)
     const { maxTokens, sampling, stop, tools = [] } = generation
     const { options } = target
-    const turns = yield* Conversation.turnsOf(goingOn(generation, target), turnOf)
+    const turns = yield* Conversation.turnsOf(withPrefix(generation, target), turnOf)
     const definitions = yield* Result.all(tools.map((tool, index) => toolOf(tool, index, target)))
     return {
       path: "/v1/messages",
@@ -214,7 +291,7 @@ export const request = (
     }
   })
 
-/** What counting takes of a message's body. */
+/** The fields of a request that count tokens. */
 const countedFields: ReadonlySet<string> = new Set(["model", "system", "messages", "tools", "tool_choice"])
 
 /** The request that counts a prompt's tokens. */

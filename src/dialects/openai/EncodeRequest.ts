@@ -1,26 +1,87 @@
-/** Generations as bodies of chat completions, OpenAI's own and those that others have in common. Pure. */
+/**
+ * Requests of OpenAI's dialect for its hosts: chat completions encoded from a generation, or the caller's own body with only
+ * those fields changed that Troupe, a policy or the deployment decides. Pure.
+ *
+ * **Gotchas**
+ *
+ * Sources: the API references of OpenAI and Azure. Sampling beyond them (`top_k`, `min_p`) is sent only if the `baseUrl` of
+ * another host is configured.
+ */
 import { Result } from "effect"
 import type { Generation, Sampling } from "../../domain/Generation.ts"
-import { asked, prefilled } from "../../domain/Generation.ts"
+import { asked, goOn, prefilled } from "../../domain/Generation.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import type { JsonSchema, OutputFormat, ToolDefinition } from "../../domain/Job.ts"
-import type { Content, ImagePart, Message } from "../../domain/Message.ts"
+import type { Content, ImagePart, ImageSource, Message } from "../../domain/Message.ts"
 import { imageOfTool } from "../../domain/Message.ts"
+import { kinds } from "../../domain/ProviderKind.ts"
+import * as Source from "../../domain/Source.ts"
 import { notSupported } from "../shared/ErrorMapping.ts"
-import { fieldsOf, textAt } from "../shared/Json.ts"
-import type { Target } from "../shared/ProviderDialect.ts"
+import { type Fields, fieldsOf, textAt } from "../shared/Json.ts"
+import type { Dialect, FetchedImages, Target } from "../shared/ProviderDialect.ts"
 
-/** What one host's chat completions have words for. */
-export interface Vocabulary {
+/** What a host's chat completions accept. */
+interface Features {
   readonly maxTokens: "max_tokens" | "max_completion_tokens"
-  /** The most stop sequences. */
-  readonly mostStops: number
-  /** Sampling that OpenAI's own API has no words for. */
-  readonly more: ReadonlyArray<"topK" | "minP" | "repeatPenalty">
-  /** It takes vLLM's `continue_final_message`; otherwise the model is asked to go on. */
-  readonly goesOn?: boolean
+  /** Maximum number of stop sequences. */
+  readonly maxStops: number
+  /** Sampling options beyond OpenAI's API. */
+  readonly sampling: ReadonlyArray<"topK" | "minP" | "repeatPenalty">
+  /** It accepts vLLM's `continue_final_message`; other hosts get a message that asks for the continuation. */
+  readonly continuesFinalMessage?: boolean
   /** It is OpenAI's own API, or Azure's. */
-  readonly isOwn?: boolean
+  readonly isOpenAi?: boolean
+}
+
+/** A host of the dialect. */
+export interface Host {
+  readonly path: (name: "chat/completions" | "embeddings", target: Target) => string
+  readonly headers: (target: Target) => Readonly<Record<string, string>>
+  readonly features: (target: Target) => Features
+}
+
+const openAiFeatures: Features = { maxTokens: "max_completion_tokens", maxStops: 4, sampling: [], isOpenAi: true }
+
+/** The features that vLLM, llama.cpp and other servers share, with OpenAI's older name of the limit. */
+const commonFeatures: Features = { maxTokens: "max_tokens", maxStops: 16, sampling: ["topK", "minP"] }
+
+/** OpenAI's URL, or that of one of its regions: its newer models reject `max_tokens`. */
+const isOpenAiUrl = /^https:\/\/(?:\w+\.)?api\.openai\.com(?:[:/]|$)/i
+
+/** OpenAI's API, or a server with the same API at `baseUrl`. */
+export const openAiHost: Host = {
+  path: (name) => `/${name}`,
+  headers: ({ options: { organization } }) => organization === undefined ? {} : { "openai-organization": organization },
+  features: ({ options: { baseUrl } }) =>
+    baseUrl === undefined || isOpenAiUrl.test(baseUrl) ? openAiFeatures : commonFeatures
+}
+
+/** The first API version with `max_completion_tokens`. */
+const renamedIn = "2024-12-01"
+
+const versionOf = ({ options: { apiVersion = kinds["azure-openai"].apiVersion } }: Target): string => apiVersion
+
+export const azureHost: Host = {
+  path: (name, target) =>
+    `/openai/deployments/${encodeURIComponent(target.options.model)}/${name}?api-version=` +
+    encodeURIComponent(versionOf(target)),
+  headers: () => ({}),
+  features: (target) => ({
+    ...openAiFeatures,
+    maxTokens: versionOf(target) >= renamedIn ? "max_completion_tokens" : "max_tokens"
+  })
+}
+
+/** Another instance of this service, which supports all options of a generation. */
+export const troupeHost: Host = {
+  path: (name) => `/${name}`,
+  headers: () => ({}),
+  features: () => ({
+    maxTokens: "max_completion_tokens",
+    maxStops: 16,
+    sampling: ["topK", "minP", "repeatPenalty"],
+    continuesFinalMessage: true
+  })
 }
 
 const imageOf = ({ detail, source }: ImagePart) => ({
@@ -31,7 +92,7 @@ const imageOf = ({ detail, source }: ImagePart) => ({
   }
 })
 
-/** Parts stay at their places. */
+/** The parts keep their order. */
 const contentOf = (content: Content) =>
   typeof content === "string" ? content : content.map((part) => part.type === "text" ? part : imageOf(part))
 
@@ -72,7 +133,7 @@ const toolingOf = ({ parallelToolCalls, toolChoice, tools = [] }: Generation) =>
   }
 }
 
-/** Whether OpenAI takes it as `strict`: every object is closed, and every property of it required. */
+/** Whether OpenAI accepts the schema as `strict`: every object is closed and all its properties are required. */
 const isStrict = (schema: unknown): boolean => {
   if (Array.isArray(schema)) return schema.every(isStrict)
   const fields = fieldsOf(schema)
@@ -104,78 +165,77 @@ const samplingNames = [
   ["logitBias", "logit_bias"]
 ] as const satisfies ReadonlyArray<readonly [keyof Sampling, string]>
 
-/** The options that the caller set, those of them that equal a default too. */
-const samplingOf = (sampling: Sampling, { more }: Vocabulary): Readonly<Record<string, unknown>> => {
+/** The options that the caller set, including values that equal the default. */
+const samplingOf = (sampling: Sampling, features: Features): Readonly<Record<string, unknown>> => {
   const fields: Record<string, unknown> = {}
   for (const [name, field] of samplingNames) {
     const value = sampling[name]
-    const isKnown = !(name in beyond) || more.includes(name as keyof typeof beyond)
+    const isKnown = !(name in extraSampling) || features.sampling.includes(name as keyof typeof extraSampling)
     if (value !== undefined && isKnown) fields[field] = value
   }
   return fields
 }
 
-/** Options beyond OpenAI's API: their fields, and the value that asks for nothing. */
-const beyond = {
+/** Options beyond OpenAI's API: their fields and neutral values. */
+const extraSampling = {
   topK: ["top_k", undefined],
   minP: ["min_p", 0],
   repeatPenalty: ["repeat_penalty", 1]
 } as const
 
-/** The first thing that the host has no words for. */
-export const unsaid = (
+/** Why the host cannot take the generation: its first option that the API does not have. */
+const unsupported = (
   { messages, sampling, stop }: Generation,
-  { more, mostStops }: Vocabulary,
+  { maxStops, sampling: supported }: Features,
   target: Target
 ): Reason | undefined => {
   for (const name of ["topK", "minP", "repeatPenalty"] as const) {
-    const [field, neutral] = beyond[name]
+    const [field, neutral] = extraSampling[name]
     const value = sampling[name]
-    if (value !== undefined && value !== neutral && !more.includes(name)) {
+    if (value !== undefined && value !== neutral && !supported.includes(name)) {
       return notSupported(target, name, `its API has no \`${field}\`. Remove it.`)
     }
   }
-  const seen = imageOfTool(messages)
-  if (seen !== undefined) return notSupported(target, seen, "its API has no images in tool results.")
-  return stop.length > mostStops
-    ? notSupported(target, "stop", `its API accepts at most ${mostStops} stop sequences, not ${stop.length}.`)
+  const image = imageOfTool(messages)
+  if (image !== undefined) return notSupported(target, image, "its API has no images in tool results.")
+  return stop.length > maxStops
+    ? notSupported(target, "stop", `its API accepts at most ${maxStops} stop sequences, not ${stop.length}.`)
     : undefined
 }
 
-/** The messages, and how the answer goes on with a text so far. */
-const conversationOf = (generation: Generation, { goesOn = false }: Vocabulary) => ({
-  messages: messagesOf((goesOn ? prefilled(generation) : asked(generation)).messages),
-  ...(goesOn && generation.assistantPrefix !== undefined ? { continue_final_message: true } : {})
+/** The messages, with the assistant prefix as the host takes it. */
+const conversationOf = (generation: Generation, { continuesFinalMessage = false }: Features) => ({
+  messages: messagesOf((continuesFinalMessage ? prefilled(generation) : asked(generation)).messages),
+  ...(continuesFinalMessage && generation.assistantPrefix !== undefined ? { continue_final_message: true } : {})
 })
 
-/** OpenAI takes no longer one. */
-const longestUser = 64
+/** OpenAI documents this limit for `safety_identifier`, which replaces `user`, and rejects a longer `user` as well. */
+const maxUserLength = 64
 
-/** Mistral refuses fields that its API does not have. */
-const hasNoUser = /^https:\/\/api\.mistral\.ai(?:[:/]|$)/i
+/** Mistral rejects fields that its API does not have (422 `extra_forbidden`, github.com/mistralai/platform-docs-public/issues/7). */
+const rejectsUser = /^https:\/\/api\.mistral\.ai(?:[:/]|$)/i
 
-/** The end user, as a caller of Anthropic's dialect names it. */
+/** The end user from `metadata.user_id` of a caller of Anthropic's dialect. */
 const userOf = ({ source }: Generation, { options: { baseUrl = "" } }: Target) => {
   const user = source?.dialect === "anthropic" ? textAt(source.body, "metadata", "user_id") : undefined
-  return user === undefined || user.length > longestUser || hasNoUser.test(baseUrl) ? {} : { user }
+  return user === undefined || user.length > maxUserLength || rejectsUser.test(baseUrl) ? {} : { user }
 }
 
-/** A chat completion's body. */
-export const bodyOf = (
+const bodyOf = (
   generation: Generation,
   target: Target,
   stream: boolean,
-  vocabulary: Vocabulary
+  features: Features
 ): Result.Result<Readonly<Record<string, unknown>>, Reason> => {
   const { format, logprobs, stop } = generation
-  const reason = unsaid(generation, vocabulary, target)
+  const reason = unsupported(generation, features, target)
   if (reason !== undefined) return Result.fail(reason)
   const maxTokens = generation.maxTokens ?? target.options.maxTokens
   return Result.succeed({
     model: target.options.model,
-    ...conversationOf(generation, vocabulary),
-    ...samplingOf(generation.sampling, vocabulary),
-    ...(maxTokens === undefined ? {} : { [vocabulary.maxTokens]: maxTokens }),
+    ...conversationOf(generation, features),
+    ...samplingOf(generation.sampling, features),
+    ...(maxTokens === undefined ? {} : { [features.maxTokens]: maxTokens }),
     ...(stop.length === 0 ? {} : { stop }),
     ...toolingOf(generation),
     ...formatOf(format),
@@ -183,4 +243,106 @@ export const bodyOf = (
     ...(logprobs === undefined ? {} : { logprobs: true, top_logprobs: logprobs }),
     ...(stream ? { stream, stream_options: { include_usage: true } } : {})
   })
+}
+
+const limits = ["max_completion_tokens", "max_tokens"] as const
+
+/** `max_tokens` or `max_completion_tokens`, if it differs from the caller's. */
+const limitOf = ({ maxTokens }: Generation, body: Fields, target: Target, features: Features): Fields => {
+  const set = limits.filter((name) => (body[name] ?? null) !== null)
+  const wanted = maxTokens ?? (set.length === 0 ? target.options.maxTokens : undefined)
+  if (wanted === undefined || (set.length > 0 && body[set[0]!] === wanted)) return {}
+  return set.length === 0
+    ? { [features.maxTokens]: wanted }
+    : Object.fromEntries(set.map((name) => [name, wanted]))
+}
+
+/** The streaming options: whether the provider streams is independent of the caller. */
+const streamingOf = (body: Fields, stream: boolean): Fields => {
+  if (stream) return { stream, stream_options: { ...fieldsOf(body["stream_options"]), include_usage: true } }
+  return body["stream"] === true ? { stream: undefined, stream_options: undefined } : {}
+}
+
+const urlOf = ({ data, mediaType }: Extract<ImageSource, { type: "base64" }>): string =>
+  `data:${mediaType};base64,${data}`
+
+const withImages = (messages: ReadonlyArray<unknown>, fetched: FetchedImages): ReadonlyArray<unknown> => {
+  const partOf = (part: unknown): unknown => {
+    const image = fieldsOf(fieldsOf(part)?.["image_url"])
+    const found = fetched.get(String(image?.["url"]))
+    return found === undefined ? part : { ...part as Fields, image_url: { ...image, url: urlOf(found) } }
+  }
+  return messages.map((message) => {
+    const content = fieldsOf(message)?.["content"]
+    return Array.isArray(content) ? { ...message as Fields, content: content.map(partOf) } : message
+  })
+}
+
+/** The assistant prefix as the last message, and how the host continues it. */
+const continuationOf = (
+  messages: ReadonlyArray<unknown>,
+  prefix: string,
+  { continuesFinalMessage = false }: Features
+): Fields => {
+  const all = [...messages, { role: "assistant", content: prefix }]
+  return continuesFinalMessage
+    ? { messages: all, continue_final_message: true }
+    : { messages: [...all, { role: "user", content: goOn }], continue_final_message: undefined }
+}
+
+/** The caller's messages, if fetched images or an assistant prefix change them. */
+const changedMessages = (
+  { assistantPrefix, resumed = false }: Generation,
+  body: Fields,
+  features: Features,
+  fetched: FetchedImages | undefined
+): Fields => {
+  const given = body["messages"] as ReadonlyArray<unknown>
+  const messages = fetched === undefined ? given : withImages(given, fetched)
+  const isBegun = body["continue_final_message"] === true
+  if (assistantPrefix !== undefined && (resumed || (isBegun && features.isOpenAi === true))) {
+    return continuationOf(isBegun ? messages.slice(0, -1) : messages, assistantPrefix, features)
+  }
+  return messages === given ? {} : { messages }
+}
+
+/** The caller's body for a provider of the same dialect. */
+const passedBody = (
+  generation: Generation,
+  source: Source.Source,
+  target: Target,
+  stream: boolean,
+  features: Features,
+  fetched: FetchedImages | undefined
+): Result.Result<Fields, Reason> => {
+  // The limits of other hosts are not known.
+  const reason = features.isOpenAi === true ? unsupported(generation, features, target) : undefined
+  if (reason !== undefined) return Result.fail(reason)
+  const { body } = source
+  return Result.succeed(Source.bodyWith(source, {
+    model: target.options.model,
+    ...limitOf(generation, body, target, features),
+    ...changedMessages(generation, body, features, fetched),
+    ...streamingOf(body, stream)
+  }))
+}
+
+/** The encoders of chat completions for a host. */
+export const makeRequests = (
+  { features, headers, path }: Host
+): Required<Pick<Dialect["generate"], "request" | "passThrough">> => {
+  const callOf = (target: Target, body: Fields) => ({
+    path: path("chat/completions", target),
+    headers: headers(target),
+    body
+  })
+  return {
+    request: (generation, target, stream) =>
+      Result.map(bodyOf(generation, target, stream, features(target)), (body) => callOf(target, body)),
+    passThrough: (generation, source, target, stream, fetched) =>
+      Result.map(
+        passedBody(generation, source, target, stream, features(target), fetched),
+        (body) => callOf(target, body)
+      )
+  }
 }
