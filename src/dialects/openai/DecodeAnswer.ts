@@ -138,6 +138,7 @@ const stopOf = (
 
 /** Some hosts send "tool_calls" for text alone, and "stop" for calls. */
 const reasonOf = (finish: string, hasCalls: boolean, hasText: boolean): FinishReason => {
+  if (contentFilters.has(finish)) return "content_filter"
   const reason = ownOf(finishes, finish) ?? "stop"
   if (reason === "stop" && hasCalls) return "tool_calls"
   return reason === "tool_calls" && !hasCalls && hasText ? "stop" : reason
@@ -154,6 +155,7 @@ const makeMessageDecoder = (generation: Generation, target: Target) => {
   let usage: ReportedUsage | undefined
   let hasText = false
 
+  const hasCalls = () => calls !== undefined && calls.size() > 0
   const thoughtEvents = (message: Fields): ReadonlyArray<Event> => {
     const text = thoughtsOf(message)
     return text === undefined ? [] : [{ type: "thoughts", text, tokens: counter.count(text) }]
@@ -186,13 +188,12 @@ const makeMessageDecoder = (generation: Generation, target: Target) => {
     },
     end: (): DecodeResult => {
       if (finish === undefined || interruptions.has(finish)) return Result.fail(cut(target))
-      const hasCalls = () => calls !== undefined && calls.size() > 0
       const isBegun = hasText || hasCalls()
       if (!isBegun && contentFilters.has(finish)) return refused(target, "its content filter ended the answer.")
       if (!isBegun && refusal !== "") return refused(target, brief(refusal))
       const held = calls === undefined ? [] : calls.end()
       if (held === undefined) return Result.fail(malformed(target, "a tool call without a name"))
-      const reason = contentFilters.has(finish) ? "content_filter" : reasonOf(finish, hasCalls(), hasText)
+      const reason = reasonOf(finish, hasCalls(), hasText)
       const stop = stopOf(generation, reason, stopReason)
       return Result.succeed([...held, { type: "finish", reason, usage: counter.usage(usage), ...stop }])
     }

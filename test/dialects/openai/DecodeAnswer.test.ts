@@ -13,6 +13,13 @@ const bodyWith = (message: object, choice: object = {}, more: object = {}) => ({
   ...more
 })
 
+interface Answer {
+  readonly choices: ReadonlyArray<{
+    readonly message: Readonly<Record<string, unknown>>
+    readonly finish_reason: string
+  }>
+}
+
 const nativeOf = (body: object, request: object = {}) => {
   const source = { dialect: "openai" as const, body: { model: "m", messages: [], ...request } }
   const events = Result.getOrThrow(openAi.generate.whole(body, { ...generation, source }, targetOf("openai")))
@@ -37,12 +44,12 @@ describe("a buffered answer for a caller of the same dialect", () => {
 
   it("is changed where clients expect another form", () => {
     const call = { id: "a", type: "function", function: { name: "f", arguments: "{}" } }
-    const changed: ReadonlyArray<readonly [object, (body: any) => unknown, unknown]> = [
-      [bodyWith({ content: "Hi.", tool_calls: null }), (body) => "tool_calls" in body.choices[0].message, false],
-      [bodyWith({ content: "Hi.", function_call: null }), (body) => "function_call" in body.choices[0].message, false],
-      [bodyWith({ content: [{ type: "text", text: "Hi." }] }), (body) => body.choices[0].message.content, "Hi."],
-      [bodyWith({ content: "Hi." }, { finish_reason: "STOP" }), (body) => body.choices[0].finish_reason, "stop"],
-      [bodyWith({ content: null, tool_calls: [call] }), (body) => body.choices[0].finish_reason, "tool_calls"],
+    const changed: ReadonlyArray<readonly [object, (body: Answer) => unknown, unknown]> = [
+      [bodyWith({ content: "Hi.", tool_calls: null }), (body) => "tool_calls" in body.choices[0]!.message, false],
+      [bodyWith({ content: "Hi.", function_call: null }), (body) => "function_call" in body.choices[0]!.message, false],
+      [bodyWith({ content: [{ type: "text", text: "Hi." }] }), (body) => body.choices[0]!.message.content, "Hi."],
+      [bodyWith({ content: "Hi." }, { finish_reason: "STOP" }), (body) => body.choices[0]!.finish_reason, "stop"],
+      [bodyWith({ content: null, tool_calls: [call] }), (body) => body.choices[0]!.finish_reason, "tool_calls"],
       [
         bodyWith({ content: "Hi." }, {}, {
           choices: [0, 1].map((index) => ({ index, message: { content: "Hi." }, finish_reason: "stop" }))
@@ -52,7 +59,7 @@ describe("a buffered answer for a caller of the same dialect", () => {
       ]
     ]
     for (const [body, read, expected] of changed) {
-      assert.deepStrictEqual(read(nativeOf(body).native.body), expected, JSON.stringify(body))
+      assert.deepStrictEqual(read(nativeOf(body).native.body as unknown as Answer), expected, JSON.stringify(body))
     }
   })
 
