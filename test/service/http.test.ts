@@ -179,7 +179,7 @@ describe("bad input", () => {
     assert.isBelow(error.message.length, 1000)
     assert.match(error.message, /and 990 more$/)
     const long = { model: "tiny-chat", messages: Array.from({ length: 10_001 }, () => 1) }
-    assert.match((await json(await chat(long))).error.message, /at most 10000 messages/)
+    assert.match((await json(await chat(long))).error.message, /`?messages`?: Expected at most 10000 elements/)
   })
 
   it("a compressed body: 400, which says so, in each dialect's shape", async () => {

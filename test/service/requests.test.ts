@@ -208,7 +208,7 @@ describe("a body that is too much to decode", () => {
       [`"x":${"[".repeat(501)}${"]".repeat(501)}`, /more than 500 levels of nesting/],
       [`"x":{${Array.from({ length: 8_193 }, (_, index) => `"${index}":1`).join(",")}}`, /more than 8192 fields/],
       [`"x":[${list("1", 350_000)}]`, /more than 350000 values/],
-      [`"tools":[${list("{}", 129)}]`, /at most 128 tools/]
+      [`"tools":[${list("{}", 129)}]`, /tools: Expected at most 128 elements/]
     ])(`is 400 at ${path}: %#`, async (fields, words) => {
       const json = `${body.slice(0, -1)},${fields}}`
       const { json: error, status } = last(
