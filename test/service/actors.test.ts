@@ -79,21 +79,21 @@ describe("actors behind HTTP", () => {
     )
   })
 
-  it("answer the callers of two models that do not fit together, by turns", async () => {
+  it("answer callers of two models that do not fit into memory together", async () => {
     const answers = await Promise.all(
       Array.from({ length: 40 }, (_, index) => ask(index % 2 === 0 ? "fake/one" : "fake/two"))
     )
     assert.deepStrictEqual(answers.map(contentOf), answers.map((_, index) => index % 2 === 0 ? "one" : "two"))
   })
 
-  it("refuse a model that cannot fit, with what it needs and what there is", async () => {
+  it("refuse a model that exceeds the memory, with the needed and the available memory", async () => {
     const { body, status } = await ask("fake/huge")
     assert.strictEqual(status, 503)
     assert.strictEqual(body.error?.code, "insufficient_memory")
     assert.match(body.error?.message ?? "", /needs 2048 MiB of memory, and at most \d+ MiB can be free/)
   })
 
-  it("refuse a caller beyond the queue's limit with the time to wait, and let another in", async () => {
+  it("refuse a request beyond the queue limit with Retry-After, and accept the next after a slot is free", async () => {
     const flood = Array.from({ length: 8 }, () => ask("fake/narrow", "Hello", "flood"))
     const other = ask("fake/narrow", "Hello", "other")
     const refused = (await Promise.all(flood)).filter(({ status }) => status !== 200)
@@ -106,7 +106,7 @@ describe("actors behind HTTP", () => {
     assert.strictEqual((await other).status, 200)
   })
 
-  it("give up an engine that hangs, and answer with the next", async () => {
+  it("end an engine that hangs, and answer with the next", async () => {
     const { body, status } = await ask("fake/hung", "please hang")
     assert.strictEqual(status, 503)
     assert.strictEqual(body.error?.code, "engine_hung")

@@ -45,7 +45,7 @@ const stateOf = async (): Promise<string> => {
 }
 
 describe("administration", () => {
-  it("tells what the deployments do", async () => {
+  it("reports the state of each deployment", async () => {
     const { deployments } = await (await get("/admin/deployments")).json() as { readonly deployments: Array<object> }
     assert.strictEqual(deployments.length, 1)
     assert.deepInclude(deployments[0], {
@@ -85,14 +85,14 @@ describe("administration", () => {
     assert.notDeepEqual(engines, before)
   })
 
-  it("answers every one of several reloads at once with their outcome", async () => {
+  it("answers several concurrent reloads with their common result", async () => {
     const answers = await Promise.all(["load", "reload", "reload", "reload"].map((action) => act("fake/a", action)))
     assert.deepStrictEqual(answers.map(({ status }) => status), [200, 200, 200, 200])
     assert.strictEqual(await stateOf(), "ready")
     await until(() => service.engines().length === 1 ? true : undefined)
   })
 
-  it("lets watchers see the states as they change", async () => {
+  it("streams state changes", async () => {
     const { body } = await get("/admin/events")
     const reader = body!.pipeThrough(new TextDecoderStream()).getReader()
     await act("fake/a", "reload")
@@ -105,7 +105,7 @@ describe("administration", () => {
     assert.deepStrictEqual(states, ["loading", "ready", "draining", "gone"])
   })
 
-  it("refuses web pages and what a proxy passes on, and names models that there are not", async () => {
+  it("refuses web pages and proxied requests, and rejects unknown models by name", async () => {
     assert.strictEqual((await get("/admin/deployments", { "x-forwarded-for": "203.0.113.7" })).status, 403)
     assert.strictEqual((await get("/admin/deployments", { forwarded: "for=203.0.113.7" })).status, 403)
     assert.strictEqual((await get("/admin/deployments", { origin: "https://example.org" })).status, 403)
@@ -114,8 +114,8 @@ describe("administration", () => {
     assert.include(await missing.text(), "model_not_found")
   })
 
-  it("refuses what another site sends, and whoever asks for a name that is not this machine's", async () => {
-    // What fetch does not let its users say.
+  it("refuses cross-site requests, and requests to a host name that is not local", async () => {
+    // Headers that fetch does not allow to set.
     const statusOf = (headers: Record<string, string>) =>
       new Promise<number | undefined>((resolve, reject) => {
         httpGet(`${service.admin}/admin/deployments`, { headers }, (response) => {
@@ -141,7 +141,7 @@ describe("administration", () => {
     }
   })
 
-  it("names the actions where one is asked for that there is not", async () => {
+  it("lists the actions when the action is unknown", async () => {
     for (const action of ["explode", "toString", "Load"]) {
       const response = await act("fake/a", action)
       assert.strictEqual(response.status, 404)
@@ -151,9 +151,9 @@ describe("administration", () => {
     }
   })
 
-  describe("a circuit that is open", () => {
+  describe("an open circuit", () => {
     const opened = async () => {
-      // As many failures as the configuration says.
+      // As many failures as the configuration allows.
       for (const status of [500, 500, 503]) assert.strictEqual((await ask("break")).status, status)
       assert.strictEqual((await ask()).status, 503)
     }
@@ -169,7 +169,7 @@ describe("administration", () => {
       assert.strictEqual((await ask()).status, 200)
     })
 
-    it("is closed by a load or a reload that succeeds, and not by an unload", async () => {
+    it("is closed by a successful load or reload, but not by an unload", async () => {
       for (const action of ["load", "reload"]) {
         await opened()
         assert.strictEqual((await act("fake/a", "unload")).status, 200)
@@ -188,7 +188,7 @@ describe("administration", () => {
       assert.strictEqual((await ask()).status, 200)
     })
 
-    it("cannot be reset where there is no such deployment", async () => {
+    it("cannot be reset for an unknown deployment", async () => {
       const response = await reset("nope#0")
       assert.strictEqual(response.status, 404)
       const { error } = await response.json() as { readonly error: { readonly code: string; readonly message: string } }
@@ -200,7 +200,7 @@ describe("administration", () => {
       ["fake/a", " Did you mean fake/a#0?"],
       ["fake/b#0", " Did you mean fake/a#0?"],
       ["nope#0", ""]
-    ])("named by %s gets the deployment that was meant, and a command that lists them", async (name, meant) => {
+    ])("named by %s gets a suggestion, and the command that lists the deployments", async (name, meant) => {
       const { code, stderr } = await invoke(["circuits", "reset", name, "--url", service.url])
       assert.strictEqual(code, 1)
       assert.match(
@@ -214,7 +214,7 @@ describe("administration", () => {
     })
   })
 
-  it("is spoken by the command line", async () => {
+  it("is used by the command line", async () => {
     const listed = await run(["ps", "--url", service.url])
     assert.match(listed.stdout, /fake\/a#0\s+fake\s+ready/)
     const byPort = await run(["ps"], { env: { PORT: new URL(service.url).port } })

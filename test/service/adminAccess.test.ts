@@ -1,4 +1,4 @@
-/** From where administration may be reached: its own socket and port, and the models' port by a token only. */
+/** Access to administration: by its own socket and port, and by the main port with a token only. */
 import { assert } from "@effect/vitest"
 import { once } from "node:events"
 import { statSync, writeFileSync } from "node:fs"
@@ -47,7 +47,7 @@ const statusOf = (url: string, asked: Asked = {}): Promise<number | undefined> =
     }).on("error", reject).end()
   })
 
-/** As nginx and HAProxy pass requests on by default: with nothing that tells of it. */
+/** As nginx and HAProxy forward requests by default: without a header that shows it. */
 const withProxy = async <A>(to: string, use: (url: string) => Promise<A>): Promise<A> => {
   const { hostname, port } = new URL(to)
   const proxy = createServer((incoming, outgoing) => {
@@ -80,7 +80,7 @@ describe("administration", () => {
     "/admin/models/fake%2Fa/unload",
     "/admin/models/fake%2Fa/reload",
     "/admin/circuits/fake%2Fa%230/reset"
-  ])("changes nothing on the port of the models, whether a proxy passes the request on or not: %s", async (path) => {
+  ])("changes nothing through the main port, proxied or not: %s", async (path) => {
     const change = { method: "POST", path }
     assert.strictEqual(await statusOf(open.url, change), 403)
     assert.strictEqual(await statusOf(open.url, { ...change, headers: { host: "localhost" } }), 403)
@@ -88,7 +88,7 @@ describe("administration", () => {
     assert.strictEqual(await statusOf(open.admin, change), 200)
   })
 
-  it("is read by local programs on the port of the models, and by no web page", async () => {
+  it("can be read by local programs through the main port, and not by web pages", async () => {
     for (const path of ["/admin/deployments", "/admin/circuits", "/admin/decisions"]) {
       assert.strictEqual(await statusOf(open.url, { path }), 200)
       assert.strictEqual(await statusOf(open.url, { path, headers: { origin: "https://example.com" } }), 403)
@@ -115,21 +115,21 @@ describe("administration", () => {
     "x-envoy-external-address",
     "x-amz-cf-id",
     "x-azure-clientip"
-  ])("refuses what a proxy has passed on, by its header %s", async (name) => {
+  ])("refuses a proxied request by its header %s", async (name) => {
     assert.strictEqual(await statusOf(open.admin, { headers: { [name]: "203.0.113.7" } }), 403)
     assert.strictEqual(await statusOf(open.url, { headers: { [name]: "203.0.113.7" } }), 403)
     const socketPath = socketOf(open)
     assert.strictEqual(await statusOf("http://localhost", { socketPath, headers: { [name]: "203.0.113.7" } }), 403)
   })
 
-  it("answers at a socket that only this user may open", async () => {
+  it("answers on a socket that only the current user can open", async () => {
     const socketPath = socketOf(open)
     assert.strictEqual(await statusOf("http://localhost", { socketPath }), 200)
     assert.strictEqual(statSync(socketPath).mode & 0o777, 0o600)
     assert.strictEqual(statSync(dirname(socketPath)).mode & 0o777, 0o700)
   })
 
-  it("takes the token on every port, and refuses others", async () => {
+  it("accepts the token on every port, and rejects other tokens", async () => {
     for (const url of [guarded.url, guarded.admin]) {
       assert.strictEqual(await statusOf(url), 401)
       assert.strictEqual(await statusOf(url, bearer("another")), 401)
@@ -140,7 +140,7 @@ describe("administration", () => {
     assert.strictEqual(await statusOf("http://localhost", { socketPath: socketOf(guarded) }), 200)
   })
 
-  it("takes no token that stands in the file", async () => {
+  it("rejects a token that is written in the configuration file", async () => {
     using folder = temporaryFolder()
     const file = join(folder.path, "troupe.yaml")
     writeFileSync(file, `${models}\nserver: { admin: { token: spelled-out } }`)
@@ -150,7 +150,7 @@ describe("administration", () => {
     assert.notInclude(stderr, "spelled-out")
   })
 
-  it("is found by the command line at the socket, and by the token elsewhere", async () => {
+  it("is reached by the command line through the socket, or with the token", async () => {
     assert.strictEqual((await invoke(["ps", "--url", open.url])).code, 0)
     const port = new URL(guarded.url).port
     assert.strictEqual((await invoke(["ps"], { env: { PORT: port } })).code, 0)
@@ -163,7 +163,7 @@ describe("administration", () => {
 })
 
 describe("a configured socket", () => {
-  it("takes the place of a file that a killed service has left, and of no socket that is served", async () => {
+  it("replaces the socket file of a killed service, but not a socket in use", async () => {
     using folder = temporaryFolder()
     const socketPath = join(folder.path, "admin.sock")
     const yaml = `${models}\nserver: { admin: { socket: ${socketPath} } }`
@@ -182,7 +182,7 @@ describe("a configured socket", () => {
     assert.include(error, "server.admin")
   })
 
-  it("that is off leaves the port", async () => {
+  it("can be turned off, and the port remains", async () => {
     const service = await startService(`${models}\nserver: { admin: { socket: false } }`)
     assert.notInclude(service.process.output().stdout, ".sock")
     assert.strictEqual(await statusOf(service.admin), 200)

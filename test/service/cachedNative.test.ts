@@ -1,4 +1,4 @@
-/** `cached-responses` with answers of the caller's own dialect: only what is kept whole is given again. */
+/** `cached-responses` with answers in the caller's dialect: only answers that can be stored completely are cached. */
 import Anthropic from "@anthropic-ai/sdk"
 import { assert } from "@effect/vitest"
 import OpenAI from "openai"
@@ -12,7 +12,7 @@ import { startService } from "../support/Service.ts"
 
 const json = { "content-type": "application/json" }
 
-/** What the provider answers; undefined, it fails. */
+/** The provider's answer; undefined for a failure. */
 let answer: Fields | undefined
 let upstream: FaultServer
 let service: Service
@@ -88,7 +88,7 @@ const message = (content: ReadonlyArray<Fields>, stop_reason = "end_turn"): Fiel
 })
 
 let requests = 0
-/** Whether the answer to this is given again; each request is another. */
+/** Whether the answer to this request is cached; each call uses another request. */
 const isKept = async (given: Fields, ask: (seed: string, stream: boolean) => Promise<unknown>, stream: boolean) => {
   const seed = `Request ${requests++}`
   answer = given
@@ -97,7 +97,7 @@ const isKept = async (given: Fields, ask: (seed: string, stream: boolean) => Pro
   return await statusOf(ask(seed, false)) === 200
 }
 
-describe("an earlier answer of the caller's dialect", () => {
+describe("a cached answer in the caller's dialect", () => {
   const askOpenAi = (more: object) => async (seed: string, stream: boolean) => {
     const client = new OpenAI({ baseURL: `${service.url}/v1`, apiKey: "none", maxRetries: 0 })
     const request = { model: "openai", messages: [{ role: "user", content: seed }], ...more }
@@ -117,7 +117,7 @@ describe("an earlier answer of the caller's dialect", () => {
     ["is not kept", "annotations", { content: "Hello", annotations: [{ type: "url_citation" }] }, "stop", {}]
   ])("%s with %s, of OpenAI's", async (kept, content, message, reason, more) => {
     assert.strictEqual(await isKept(completion(message, reason), askOpenAi(more), false), kept === "is kept")
-    // Custom calls are whole in the answers that the support file streams.
+    // The support file streams custom calls in one piece.
     if (content !== "a custom call") {
       assert.strictEqual(await isKept(completion(message, reason), askOpenAi(more), true), kept === "is kept")
     }

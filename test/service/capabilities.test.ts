@@ -1,6 +1,6 @@
 /**
- * Capabilities over HTTP, by endpoint and dialect: a deployment that lacks one is passed over for one that has it; if none
- * has it, the request is the caller's mistake. No circuit counts either.
+ * Capabilities over HTTP, by endpoint and dialect: a deployment without the capability is skipped; if no deployment has
+ * it, the request is rejected. Neither counts as a failure for a circuit.
  */
 import { assert } from "@effect/vitest"
 import { afterAll, beforeAll, describe, it } from "vitest"
@@ -14,7 +14,7 @@ type Ability = typeof abilities[number]
 
 const usage = { prompt_tokens: 1, completion_tokens: 1, total_tokens: 2 }
 
-/** What the providers answer: OpenAI's chat completion, and Anthropic's message and count. */
+/** The providers' answers: OpenAI's chat completion, and Anthropic's message and count. */
 const replies: ReadonlyArray<readonly [path: RegExp, body: object]> = [
   [/chat\/completions$/, {
     choices: [{ index: 0, message: { role: "assistant", content: "remote" }, finish_reason: "stop" }],
@@ -46,7 +46,7 @@ beforeAll(async () => {
     `{ engine: fake, abilities: [${abilities.filter((ability) => !without.includes(ability)).join(", ")}] }`
   const openAi = `{ provider: openai, model: gpt, baseUrl: "${upstream.url}", stream: false }`
   const anthropic = `{ provider: anthropic, model: claude, baseUrl: "${upstream.url}", stream: false }`
-  /** With chat alone. */
+  /** With chat only. */
   const chatOnly = (remote: string) => remote.replace("stream: false", "stream: false, abilities: [generate]")
   const models = [
     ...abilities.flatMap((ability) => [
@@ -82,7 +82,7 @@ const anthropicTool = { name: "a", input_schema: parameters }
 interface Row {
   readonly capability: string
   readonly path: string
-  /** Beside the model. */
+  /** Besides the model. */
   readonly fields: object
   /** A model whose first deployment lacks the capability, and whose second has it. */
   readonly model: string

@@ -1,4 +1,4 @@
-/** `n` of a model whose own deployments take it in one call, where another model stands in. */
+/** `n` of a model whose deployments support it in one call, with a fallback model. */
 import { assert } from "@effect/vitest"
 import OpenAI from "openai"
 import { afterAll, beforeAll, describe, it } from "vitest"
@@ -76,7 +76,7 @@ describe("several choices of a model whose deployment fails", () => {
     ["local-behind", "Here"],
     ["anthropic-behind", "From Anthropic"],
     ["content-behind", "Here"]
-  ])("come from the model that stands in: %s", async (model, text) => {
+  ])("come from the fallback model: %s", async (model, text) => {
     const before = upstream.seen.length
     const expected = [0, 1, 2].map((index) => [index, text, "stop"])
     const request = { model, n: 3, messages }
@@ -86,7 +86,7 @@ describe("several choices of a model whose deployment fails", () => {
     assert.deepStrictEqual(contentsOf(streamed), expected)
   })
 
-  it("are the provider's refusal where it is the only one", async () => {
+  it("return the provider's error without a fallback", async () => {
     const request = { model: "refuses", n: 2, messages }
     const whole = await client().chat.completions.create(request)
     assert.strictEqual(whole.choices[0]!.message.refusal, "No.")

@@ -1,4 +1,4 @@
-/** Instances that ask each other in a circle: what ends it, and how soon. */
+/** Instances that forward requests to each other in a circle: the hop limit ends the circle. */
 import { assert } from "@effect/vitest"
 import { once } from "node:events"
 import { createServer, request as ask } from "node:http"
@@ -8,7 +8,7 @@ import { most } from "../../src/domain/HopLimit.ts"
 import type { Service } from "../support/Service.ts"
 import { startService } from "../support/Service.ts"
 
-/** Hands requests on to the service, whose address is not known before it is started. */
+/** Forwards requests to the service, whose address is unknown before its start. */
 const forwarder = createServer((request, response) => {
   passed.push(String(request.headers["x-troupe-hops"]))
   const { headers, method, url } = request
@@ -44,7 +44,7 @@ describe("instances in a circle", () => {
     ["scores", "/v1/rerank", { query: "Hello", documents: ["a"] }]
   ]
   for (const [name, path, body] of cases) {
-    it(`ask once each for ${name}, and then say what is wrong`, async () => {
+    it(`are called once each for ${name}, and then report the circle`, async () => {
       const response = await fetch(`${service.url}${path}`, {
         method: "POST",
         headers: { "content-type": "application/json" },
@@ -57,7 +57,7 @@ describe("instances in a circle", () => {
     })
   }
 
-  it("does not keep anyone who says something else from being answered", async () => {
+  it("does not affect requests with another value of the header", async () => {
     const response = await fetch(`${service.url}/v1/tokenize`, {
       method: "POST",
       headers: { "content-type": "application/json", "x-troupe-hops": "many" },

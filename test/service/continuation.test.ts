@@ -1,4 +1,4 @@
-/** Answers that go on at another deployment, over HTTP: a faulty engine first, and tiny-chat after it. */
+/** Answers that continue on another deployment, over HTTP: first a faulty engine, then tiny-chat. */
 import { assert } from "@effect/vitest"
 import OpenAI from "openai"
 import { afterAll, beforeAll, describe, it } from "vitest"
@@ -67,7 +67,7 @@ const contentOf = (chunks: ReadonlyArray<Chunk>): string =>
   chunks.map(({ choices }) => choices?.[0]?.delta.content ?? "").join("")
 
 describe("a stream whose engine fails in the middle", () => {
-  it("goes on with the words of the real model, after a chunk that says so", async () => {
+  it("continues with the real model's text, after a chunk that announces the handoff", async () => {
     const response = await ask("fake/cut", {}, { stream_options: { include_usage: true } })
     const chunks = await chunksOf(response)
     assert.strictEqual(contentOf(chunks), "The capital of Japan is Tokyo.")
@@ -78,12 +78,12 @@ describe("a stream whose engine fails in the middle", () => {
     assert.strictEqual(chunks.filter(({ troupe }) => troupe !== undefined).length, 1)
     assert.strictEqual(chunks.at(-2)!.choices[0]!.finish_reason, "stop")
     assert.isAbove(chunks.at(-1)!.usage!.completion_tokens, 5)
-    // What is told at the beginning is of then.
+    // The headers describe the start of the answer.
     assert.strictEqual(response.headers.get("x-troupe-deployment"), "fake/cut#0")
     assert.strictEqual(response.headers.get("x-troupe-attempts"), "1")
   })
 
-  it("goes on where only the request says so, in a header or in its body", async () => {
+  it("continues if only the request enables it, by a header or its body", async () => {
     const ways: ReadonlyArray<readonly [headers: Record<string, string>, more: object]> = [
       [{ "x-troupe-continue": "true" }, {}],
       [{}, { troupe: { continue: true } }]
@@ -94,7 +94,7 @@ describe("a stream whose engine fails in the middle", () => {
     }
   })
 
-  it("ends with the error where neither says so, or the request says no", async () => {
+  it("ends with the error if neither enables it, or the request disables it", async () => {
     for (const response of [await ask("fake/stays"), await ask("fake/cut", { "x-troupe-continue": "false" })]) {
       const text = await response.text()
       assert.include(text, "engine_failed")
@@ -103,13 +103,13 @@ describe("a stream whose engine fails in the middle", () => {
     }
   })
 
-  it("refuses a header that is neither", async () => {
+  it("rejects a header value other than true and false", async () => {
     const response = await ask("fake/stays", { "x-troupe-continue": "perhaps" })
     assert.strictEqual(response.status, 400)
     assert.include(await response.text(), "\"param\":\"x-troupe-continue\"")
   })
 
-  it("goes on after a native abort of its engine", async () => {
+  it("continues after a native abort of its engine", async () => {
     const chunks = await chunksOf(await ask("fake/crash"))
     assert.strictEqual(contentOf(chunks), "one two three four")
     assert.deepStrictEqual(chunks.flatMap(({ troupe }) => troupe === undefined ? [] : [troupe.handoff.deployment]), [
@@ -117,7 +117,7 @@ describe("a stream whose engine fails in the middle", () => {
     ])
   })
 
-  it("is harmless to OpenAI's own client", async () => {
+  it("is compatible with OpenAI's own client", async () => {
     const client = new OpenAI({ baseURL: `${service.url}/v1`, apiKey: "none", maxRetries: 0 })
     const stream = client.chat.completions.stream({ model: "fake/cut", messages: [question], temperature: 0 })
     assert.strictEqual(await stream.finalContent(), "The capital of Japan is Tokyo.")
@@ -127,7 +127,7 @@ describe("a stream whose engine fails in the middle", () => {
 describe("continue_final_message", () => {
   const begun = { role: "assistant", content: "The capital of Japan" } as const
 
-  it("goes on with an assistant's last message", async () => {
+  it("continues the assistant's last message", async () => {
     const response = await ask("tiny-chat", {}, {
       messages: [question, begun],
       continue_final_message: true,
@@ -139,7 +139,7 @@ describe("continue_final_message", () => {
     assert.strictEqual(choices[0]!.message.content, " is Tokyo.")
   })
 
-  it("is refused where there is none, or with a format", async () => {
+  it("is rejected without such a message, or with a format", async () => {
     const wrong = [
       { messages: [question] },
       { messages: [begun] },

@@ -1,4 +1,4 @@
-/** Routing as an operator sees it: who would answer and why, what became of requests, and which circuits are open. */
+/** Routing for operators: explanations, decision records, and open circuits. */
 import { assert } from "@effect/vitest"
 import { afterAll, beforeAll, describe, it } from "vitest"
 import type { Record as DecisionRecord } from "../../src/services/routing/DecisionRecord.ts"
@@ -63,7 +63,7 @@ const errorOf = async (response: Response) =>
   )).error
 
 describe("how a request was routed", () => {
-  it("is told by the id that its answer has, and with the latest", async () => {
+  it("is found by the answer's decision ID, and in the list of the latest", async () => {
     const answer = await ask("fake/chain", "fail early, please")
     const id = answer.headers.get("x-troupe-decision")!
     await answer.text()
@@ -87,7 +87,7 @@ describe("how a request was routed", () => {
     assert.match(listed.stdout, new RegExp(`${id} .* fake/chain +fake/chain#1 +2 .* answered`))
   })
 
-  it("is told as missing with where to look, and refused where the limit makes no sense", async () => {
+  it("is reported as missing with a hint, and an invalid limit is rejected", async () => {
     const missing = await get("/admin/decisions/dec-nope")
     assert.strictEqual(missing.status, 404)
     const error = await errorOf(missing)
@@ -103,7 +103,7 @@ describe("how a request was routed", () => {
     }
   })
 
-  it("is told to programs on this machine only", async () => {
+  it("is available to local programs only", async () => {
     const elsewhere = { origin: "https://example.org" }
     for (const path of ["decisions", "decisions/dec-nope", "circuits", "circuits/events"]) {
       assert.strictEqual((await get(`/admin/${path}`, elsewhere)).status, 403, path)
@@ -113,7 +113,7 @@ describe("how a request was routed", () => {
 })
 
 describe("how a request would be routed", () => {
-  it("is explained without asking anybody, and comes true", async () => {
+  it("is explained without a call, and the request is routed as explained", async () => {
     const question = { model: "fake/chain", prompt: "Hello", route: { except: ["fake/chain#0"] } }
     const before = await json<object>(get("/admin/decisions"))
     const { decision, plan } = await json<Explanation>(post("/admin/route", question))
@@ -125,7 +125,7 @@ describe("how a request would be routed", () => {
     await answer.text()
   })
 
-  it("names fields that there are not, and models and deployments likewise", async () => {
+  it("rejects unknown fields, models and deployments by name", async () => {
     const refusals = [
       [{ modl: "fake/chain" }, 400, "modl"],
       [{ needs: ["magic"] }, 400, "needs[0]"],
@@ -139,7 +139,7 @@ describe("how a request would be routed", () => {
     }
   })
 
-  it("is told by the running service on the command line", async () => {
+  it("is printed by the command line from the running service", async () => {
     const { stdout } = await invoke(["route", "Hello", "--model", "fake/chain", "--explain", "--url", service.url])
     assert.include(stdout, "Decision of the running service:")
     assert.include(stdout, "fake/chain#0 would answer for fake/chain (strategy quality, policy once).")
@@ -147,8 +147,8 @@ describe("how a request would be routed", () => {
   })
 })
 
-describe("an earlier answer", () => {
-  /** A request that only the broken spare may take. */
+describe("a cached answer", () => {
+  /** A request that only the failing spare deployment may answer. */
   const alone = { troupe: { except: ["fake/remembered#0"] } }
 
   interface Chunk {
@@ -159,7 +159,7 @@ describe("an earlier answer", () => {
     readonly usage?: { readonly total_tokens: number } | null
   }
 
-  it("takes the place of a failure, whole and streamed, for the same caller only", async () => {
+  it("replaces a failure, buffered and streamed, for the same caller only", async () => {
     const given = await ask("fake/remembered", "Hello")
     assert.isNull(given.headers.get("x-troupe-cache"))
     const { usage } = await json<{ readonly usage: { readonly total_tokens: number } }>(given)
@@ -205,7 +205,7 @@ describe("an earlier answer", () => {
 })
 
 describe("circuits", () => {
-  it("are told when they open, by the state and with ps, and rule their deployment out", async () => {
+  it("are reported when they open, by the state and by ps, and exclude their deployment", async () => {
     const { body } = await get("/admin/circuits/events")
     const reader = body!.pipeThrough(new TextDecoderStream()).getReader()
     let seen = (await reader.read()).value ?? ""

@@ -57,7 +57,7 @@ const contentOf = async (response: Response): Promise<string | undefined> => {
   return body.choices?.[0]?.message.content
 }
 
-/** Of a stream, all its content. */
+/** The content of an answer or of a complete stream. */
 const streamed = async (response: Response): Promise<string> =>
   [...(await response.text()).matchAll(/"content":"([^"]*)"/g)].map(([, text]) => text).join("")
 
@@ -68,21 +68,21 @@ describe("a failing deployment", () => {
     const read = stream ? streamed : contentOf
     const how = stream ? "streaming" : "whole"
 
-    it(`is followed by the next of its model before any content, ${how}`, async () => {
+    it(`is replaced by the model's next deployment before any content, ${how}`, async () => {
       assert.strictEqual(await read(await ask("fake/chain", "Hello", stream)), "the first answers")
       assert.strictEqual(await read(await ask("fake/chain", "fail early", stream)), "the second answers")
     })
 
-    it(`is followed by the model that stands in, ${how}`, async () => {
+    it(`is replaced by the fallback model, ${how}`, async () => {
       assert.strictEqual(await read(await ask("fake/stood-in", japan, stream)), "The capital of Japan is Tokyo.")
     })
 
-    it(`whose window is too small is followed by one for long prompts, ${how}`, async () => {
+    it(`whose window is too small is replaced by the context fallback, ${how}`, async () => {
       assert.strictEqual(await read(await ask("fake/narrow", japan, stream)), "The capital of Japan is Tokyo.")
     })
   }
 
-  it("ends a stream that has begun with an error, and mixes in no other's text", async () => {
+  it("ends a started stream with an error, without text of another deployment", async () => {
     const text = await (await ask("fake/cut", "Hello", true)).text()
     assert.include(text, "engine_failed")
     assert.notInclude(text, "[DONE]")

@@ -1,6 +1,6 @@
 /**
- * Every fault of a provider, crossed with how a caller asks and with when it comes, against the real service and real
- * sockets: what is promised then, and what is seen. The matrix is printed at the end.
+ * Every fault of a provider, with every kind of request and moment of the fault, against the real service and real
+ * sockets: the expected and the observed outcome. The matrix is printed at the end.
  */
 import { assert } from "@effect/vitest"
 import { once } from "node:events"
@@ -20,7 +20,7 @@ import { wires } from "../support/Wires.ts"
 
 const key = "a-key-that-nobody-may-see"
 
-/** A port that nobody listens on. */
+/** A port without a listener. */
 const closedPort = async (): Promise<number> => {
   const server = createServer().listen(0, "127.0.0.1")
   await once(server, "listening")
@@ -43,14 +43,14 @@ const dialects = Object.keys(groups) as ReadonlyArray<keyof typeof groups>
 const all = dialects.flatMap((dialect) => casesOf(dialect, wires[dialect], groups[dialect]))
 const byId = new Map(all.map((one) => [one.id, one]))
 
-/** The requests to each model, by their numbers. */
+/** The numbers of the requests to each model. */
 const calls = new Map<string, Array<number>>()
 const callsOf = (name: string): number => calls.get(name)?.length ?? 0
 
 let provider: FaultServer
 let service: Service
 const rows: Array<Row> = []
-/** All that callers were told. */
+/** Everything that callers received. */
 const told: Array<string> = []
 
 beforeAll(async () => {
@@ -82,7 +82,7 @@ const ask = async ({ id, mode }: Case) => {
   return answer
 }
 
-/** Asks until six requests were made, and tells what became of the circuit. */
+/** Sends requests until there were six, and returns the state of the circuit. */
 const circuitOf = async (one: Case): Promise<string> => {
   for (let count = 2; count < 6; count++) await ask(one)
   const { code, retryAfter } = await ask(one)
@@ -105,7 +105,7 @@ const expectCase = async (one: Case, row: Row) => {
   assert.strictEqual(callsOf(`${id}+`), promise.endsWith("by the second") ? 1 : 0)
 }
 
-/** The modes that were tried, each as promised. */
+/** The tested modes, each with the expected outcome. */
 const tryFault = async (cases: ReadonlyArray<Case>, fault: Fault) => {
   const own = Map.groupBy(cases.filter((one) => one.fault === fault), ({ mode }) => mode)
   const tried = modes.filter((mode) => own.has(mode))
@@ -115,7 +115,7 @@ const tryFault = async (cases: ReadonlyArray<Case>, fault: Fault) => {
     rows.push(row)
     for (const one of own.get(mode)!) await expectCase(one, row)
     const alone = own.get(mode)!.find(({ setup }) => setup === "alone")!
-    // A circuit knows reasons and no dialects.
+    // Circuits depend on reasons, not on dialects.
     if (mode === tried[0] && fault.when !== "harmless" && dialect === "openai") await expectCircuit(alone, row)
   }))
   return tried
@@ -133,7 +133,7 @@ describe.concurrent("a provider's fault", () => {
 })
 
 describe("all faults together", () => {
-  it("show no key and no stack trace, send the key nowhere else, and leave a service that answers", async () => {
+  it("reveal no key and no stack trace, send the key to no other host, and leave the service able to answer", async () => {
     assert.isAbove(told.length, 500)
     const { stderr, stdout } = service.process.output()
     for (const text of [...told, stdout, stderr]) {

@@ -1,4 +1,4 @@
-/** What callers send reaches a provider of their dialect as it was. */
+/** Requests reach a provider of the caller's dialect unchanged. */
 import { assert } from "@effect/vitest"
 import * as fc from "fast-check"
 import { afterAll, beforeAll, describe, it } from "vitest"
@@ -15,7 +15,7 @@ const json = { "content-type": "application/json" }
 
 const isStreamed = (body: unknown): boolean => (body as Fields)["stream"] === true
 
-/** As many vectors as there are inputs, and what else a provider says. */
+/** As many vectors as inputs, and a provider's other fields. */
 const embedded = ({ encoding_format: format, input }: Fields) => {
   const inputs = Array.isArray(input) && typeof input[0] !== "number" ? input : [input]
   const data = inputs.map((_, index) => ({
@@ -73,7 +73,7 @@ const post = async (url: string, path: string, body: Fields, headers: Readonly<R
   return answer
 }
 
-/** What the provider was sent, as JSON has it. */
+/** The JSON that the provider received. */
 const sentBy = async (url: string, path: string, body: Fields): Promise<unknown> => {
   await post(url, path, body)
   return upstream.seen.at(-1)!.body
@@ -84,12 +84,12 @@ const usageAsked = ({ stream, stream_options: options }: Fields): Fields =>
 
 const asJson = (value: unknown): unknown => JSON.parse(JSON.stringify(value))
 
-/** What OpenAI's own API has no words for is refused for it, and for Azure. */
+/** Options that OpenAI's own API does not have are rejected for it and for Azure. */
 const ofOpenAiItself = ({ min_p: _, repeat_penalty: __, top_k: ___, ...body }: Fields): Fields => body
 
 const runs = { numRuns: 150 }
 
-describe("a request of the provider's own dialect arrives as it was", () => {
+describe("a request in the provider's own dialect arrives unchanged", () => {
   const chats: ReadonlyArray<
     readonly [name: string, url: () => string, model: string, bodies: typeof Bodies.openAiChat]
   > = [
@@ -117,7 +117,7 @@ describe("a request of the provider's own dialect arrives as it was", () => {
     )
   }, 60_000)
 
-  it("the counting of tokens at anthropic, by its own endpoint", async () => {
+  it("token counts at anthropic, by its own endpoint", async () => {
     await fc.assert(
       fc.asyncProperty(Bodies.anthropicCount, async (body) => {
         const answer = await post(service.url, "messages/count_tokens", { ...body, model: "anthropic" })

@@ -1,4 +1,4 @@
-/** What a provider answers reaches callers of its dialect as it was, but for the id and the model. */
+/** A provider's answer reaches callers of its dialect unchanged, except for the id and the model. */
 import Anthropic from "@anthropic-ai/sdk"
 import { assert } from "@effect/vitest"
 import * as fc from "fast-check"
@@ -25,7 +25,7 @@ const anthropicStream = (events: ReadonlyArray<Fields>) =>
 let upstream: FaultServer
 let service: Service
 let front: Service
-/** What the provider answers next. */
+/** The provider's next answer. */
 let answer: Fields
 
 beforeAll(async () => {
@@ -74,7 +74,7 @@ const post = async (url: string, path: string, body: object): Promise<string> =>
 const dataOf = (stream: string): ReadonlyArray<Fields> =>
   stream.split("\n").filter((line) => line.startsWith("data: {")).map((line) => JSON.parse(line.slice(6)) as Fields)
 
-/** As JSON has it, without what is ours. */
+/** The JSON without Troupe's fields. */
 const theirs = ({ id: _, model: __, ...body }: Fields): Fields => JSON.parse(JSON.stringify(body)) as Fields
 
 const runs = { numRuns: 100 }
@@ -84,7 +84,7 @@ describe("chat completions", () => {
     ["of openai", () => service.url],
     ["of openai through another Troupe", () => front.url]
   ]
-  it.each(places)("%s arrive as they were, whole", async (_, url) => {
+  it.each(places)("%s arrive unchanged, buffered", async (_, url) => {
     await fc.assert(
       fc.asyncProperty(Answers.openAi, async (given) => {
         answer = given
@@ -96,7 +96,7 @@ describe("chat completions", () => {
     )
   }, 60_000)
 
-  it.each(places)("%s arrive as they were, streamed", async (_, url) => {
+  it.each(places)("%s arrive unchanged, streamed", async (_, url) => {
     const options = { stream: true, stream_options: { include_usage: true } }
     await fc.assert(
       fc.asyncProperty(Answers.openAi, async (given) => {
@@ -109,7 +109,7 @@ describe("chat completions", () => {
     )
   }, 60_000)
 
-  it("have no usage in a stream whose caller does not ask for it", async () => {
+  it("have no usage in a stream that does not request it", async () => {
     await fc.assert(
       fc.asyncProperty(Answers.openAi, async (given) => {
         answer = given
@@ -121,7 +121,7 @@ describe("chat completions", () => {
     )
   }, 60_000)
 
-  it("are assembled where only the provider streams", async () => {
+  it("are assembled if only the provider streams", async () => {
     await fc.assert(
       fc.asyncProperty(Answers.openAi, async (given) => {
         answer = given
@@ -132,7 +132,7 @@ describe("chat completions", () => {
     )
   }, 60_000)
 
-  it("are whole in one chunk where only the caller streams, as the client reads it", async () => {
+  it("arrive in one chunk if only the caller streams, and the client accepts it", async () => {
     const client = new OpenAI({ baseURL: `${service.url}/v1`, apiKey: "none", maxRetries: 0 })
     await fc.assert(
       fc.asyncProperty(Answers.openAi, async (given) => {
@@ -158,7 +158,7 @@ describe("chat completions", () => {
 })
 
 describe("several choices", () => {
-  it("are one call of the provider, whole and streamed", async () => {
+  it("are one call of the provider, buffered and streamed", async () => {
     const choices = [0, 1, 2].map((index) => ({
       index,
       message: { role: "assistant", content: `Choice ${index}`, refusal: null },
@@ -182,7 +182,7 @@ describe("several choices", () => {
 })
 
 describe("messages", () => {
-  it("of anthropic arrive as they were, whole", async () => {
+  it("of anthropic arrive unchanged, buffered", async () => {
     await fc.assert(
       fc.asyncProperty(Answers.anthropic, async (given) => {
         answer = given
@@ -196,7 +196,7 @@ describe("messages", () => {
   const ownId = (event: Fields): Fields =>
     event["type"] === "message_start" ? { ...event, message: theirs(event["message"] as Fields) } : event
 
-  it("of anthropic arrive as they were, streamed", async () => {
+  it("of anthropic arrive unchanged, streamed", async () => {
     await fc.assert(
       fc.asyncProperty(Answers.anthropic, async (given) => {
         answer = given
@@ -211,7 +211,7 @@ describe("messages", () => {
     )
   }, 60_000)
 
-  it("are assembled where only the provider streams", async () => {
+  it("are assembled if only the provider streams", async () => {
     await fc.assert(
       fc.asyncProperty(Answers.anthropic, async (given) => {
         answer = given
@@ -222,7 +222,7 @@ describe("messages", () => {
     )
   }, 60_000)
 
-  it("are the same message to the client, however they come", async () => {
+  it("give the client the same message, buffered and streamed", async () => {
     const client = new Anthropic({ baseURL: service.url, apiKey: "none", maxRetries: 0 })
     await fc.assert(
       fc.asyncProperty(Answers.anthropic, async (given) => {
@@ -246,7 +246,7 @@ describe("messages", () => {
   }, 60_000)
 })
 
-describe("what has a counterpart in the other dialect", () => {
+describe("fields with a counterpart in the other dialect", () => {
   const tools = [{ type: "function", function: { name: "f", parameters: { type: "object" } } }]
   const ownTools = [{ name: "f", input_schema: { type: "object" } }]
   const toAnthropic = { model: "anthropic", messages }
@@ -315,7 +315,7 @@ describe("what has a counterpart in the other dialect", () => {
     assert.deepStrictEqual((upstream.seen.at(-1)!.body as Fields)[field], value)
   })
 
-  it("are tokens that were read from a cache and written to it", async () => {
+  it("include tokens read from and written to a cache", async () => {
     answer = message({})
     const chat = JSON.parse(await post(service.url, "chat/completions", toAnthropic)) as Fields
     assert.deepStrictEqual(chat["usage"], {
@@ -329,7 +329,7 @@ describe("what has a counterpart in the other dialect", () => {
     assert.deepInclude(usage, { input_tokens: 15, cache_read_input_tokens: 10, cache_creation_input_tokens: 5 })
   })
 
-  it("is text that a content filter broke off, with the reason", async () => {
+  it("include text that a content filter cut off, with the reason", async () => {
     answer = message({ stop_reason: "refusal" })
     const chat = JSON.parse(await post(service.url, "chat/completions", toAnthropic)) as {
       readonly choices: readonly [{ readonly finish_reason: string; readonly message: Fields }]
@@ -376,7 +376,7 @@ describe("a stop sequence over another Troupe", () => {
 })
 
 describe("refusals", () => {
-  it("of openai's model reach the caller in its words, whole and streamed", async () => {
+  it("of openai's model reach the caller with the same text, buffered and streamed", async () => {
     answer = {
       id: "c",
       object: "chat.completion",
@@ -400,7 +400,7 @@ describe("refusals", () => {
     assert.strictEqual(streamed.choices[0]?.message.refusal, "I can't help with that.")
   })
 
-  it("of anthropic's model reach the caller with their details, whole and streamed", async () => {
+  it("of anthropic's model reach the caller with their details, buffered and streamed", async () => {
     answer = {
       id: "msg",
       type: "message",

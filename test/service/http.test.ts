@@ -168,12 +168,12 @@ describe("bad input", () => {
     }
   }
 
-  it("names both figures of an overflow", async () => {
+  it("reports both numbers of a context overflow", async () => {
     const { error } = await json(await chat(ask("tiny-chat", "a ".repeat(700))))
     assert.match(error.message, /7\d\d tokens.*512 tokens/)
   })
 
-  it("an empty list of messages, and one that is far too long, in few words", async () => {
+  it("rejects an empty list of messages, and one that is far too long, with a short message", async () => {
     const wrong = { model: "tiny-chat", messages: Array.from({ length: 500 }, () => ({ role: "bot", content: 1 })) }
     const { error } = await json(await chat(wrong))
     assert.isBelow(error.message.length, 1000)
@@ -182,7 +182,7 @@ describe("bad input", () => {
     assert.match((await json(await chat(long))).error.message, /`?messages`?: Expected at most 10000 elements/)
   })
 
-  it("a compressed body: 400, which says so, in each dialect's shape", async () => {
+  it("a compressed body: 400 with the reason, in each dialect's format", async () => {
     for (const path of ["/v1/chat/completions", "/v1/messages"]) {
       const response = await fetch(`${service.url}${path}`, {
         method: "POST",
@@ -194,7 +194,7 @@ describe("bad input", () => {
     }
   })
 
-  it("a body that is not UTF-8: 400, which says so, in each dialect's shape, however it comes", async () => {
+  it("a body that is not UTF-8: 400 with the reason, in each dialect's format, in one or several pieces", async () => {
     // é in Latin-1, an overlong "/", a surrogate, the half of a character.
     const wrong = ["e9", "c0af", "eda080", "e282"].map((hex) => Buffer.from(hex, "hex"))
     const message = (bytes: Uint8Array) =>
@@ -217,14 +217,14 @@ describe("bad input", () => {
         assert.match((await json(response)).error.message, /not UTF-8/)
       }
     }
-    // A character may come in halves.
+    // A character may be split over two pieces.
     const whole = message(Buffer.from("What color is snow? €"))
     const middle = whole.indexOf("€") + 1
     const pieces = ReadableStream.from([whole.subarray(0, middle), whole.subarray(middle)])
     assert.strictEqual((await send("/v1/chat/completions", pieces)).status, 200)
   })
 
-  it("a method that a path does not take: 405, and HEAD wherever GET is", async () => {
+  it("an unsupported method of a path: 405; HEAD is supported for every GET", async () => {
     const response = await fetch(`${service.url}/v1/chat/completions`)
     assert.strictEqual(response.status, 405)
     assert.strictEqual(response.headers.get("allow"), "POST")
@@ -238,7 +238,7 @@ describe("bad input", () => {
     }
   })
 
-  it("an unknown path: 404 in the dialect's shape", async () => {
+  it("an unknown path: 404 in the dialect's format", async () => {
     const response = await fetch(`${service.url}/v1/nothing`)
     assert.strictEqual(response.status, 404)
     assert.strictEqual((await json(response)).error.code, "not_found")
@@ -279,7 +279,7 @@ describe("faults", () => {
     assert.strictEqual(await metric("llm_requests_total{model=\"fake/error\",success=\"false\"}"), 1)
   })
 
-  it("an abort in native code ends its own requests and nothing else", async () => {
+  it("an abort in native code fails only the requests of its engine", async () => {
     const [crashed, beside] = await Promise.all([
       chat(ask("fake/abort", "crash")),
       chat(ask("tiny-chat", "What color is snow?"))
@@ -291,7 +291,7 @@ describe("faults", () => {
     assert.strictEqual(after.status, 200)
   })
 
-  it("SIGKILL of every engine under load: whole answers are given by the next engine, a stream that began ends in an error", async () => {
+  it("SIGKILL of every engine under load: the next engine gives buffered answers, a started stream ends with an error", async () => {
     const stream = chat(ask("fake/slow", "Hello!", { max_tokens: 500, stream: true }))
     const body = (await stream).text()
     const inFlight = Array.from({ length: 8 }, () => chat(ask("fake/slow", "Hello!", { max_tokens: 50 })))
@@ -301,7 +301,7 @@ describe("faults", () => {
     assert.deepStrictEqual(codes.filter((code) => code !== undefined), [])
     assert.include(await body, "engine_crashed")
     assert.notInclude(await body, "[DONE]")
-    // A request that reached an engine which is dead and not known to be so would be one of those in flight.
+    // A request that reached a dead engine before its end was detected would count as in flight.
     await until(async () => /SIGKILL/.test((await health("tiny-chat#0"))?.lastFailure ?? "") ? true : undefined)
     const next = await json(await chat(ask("tiny-chat", "What is the capital of Japan?")))
     assert.strictEqual(next.choices[0]?.message.content, "The capital of Japan is Tokyo.")
@@ -309,7 +309,7 @@ describe("faults", () => {
 })
 
 describe("a client that hangs up", () => {
-  it("stops the generation, whose slot is free at once", async () => {
+  it("stops the generation, and its slot is free at once", async () => {
     const before = await metric("llm_tokens_generated_sum{model=\"fake/slow\"}")
     const body = JSON.stringify(ask("fake/slow", "Hello!", { stream: true }))
     const { hostname, port } = new URL(service.url)
@@ -325,7 +325,7 @@ describe("a client that hangs up", () => {
     socket.destroy()
     await until(async () => await running("fake/slow#0") === 0 ? true : undefined)
     const tokens = await metric("llm_tokens_generated_sum{model=\"fake/slow\"}") - before
-    // The whole answer has 667 tokens.
+    // The complete answer has 667 tokens.
     assert.isAbove(tokens, 0)
     assert.isBelow(tokens, 30)
   })

@@ -1,4 +1,4 @@
-/** Provider keys that are not used for a while: how an operator sees them, and frees them. */
+/** Provider keys in a cooldown: how operators see and reset them. */
 import { assert } from "@effect/vitest"
 import { once } from "node:events"
 import { createServer } from "node:http"
@@ -17,7 +17,7 @@ const answer = {
   usage: { prompt_tokens: 1, completion_tokens: 1, total_tokens: 2 }
 }
 
-/** How the provider answers next: by this status, or with an answer. */
+/** The provider's next answer: this status, or a success. */
 let status = 200
 let calls = 0
 const provider = createServer((request, response) => {
@@ -57,7 +57,7 @@ const ask = async () => {
   return response.status
 }
 
-/** The provider limits or rejects the key, and takes it again from then on. */
+/** The provider limits or rejects the key once, and accepts it afterwards. */
 const refuse = async (refusal: number) => {
   status = refusal
   assert.isAtLeast(await ask(), 400)

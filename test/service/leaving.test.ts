@@ -1,4 +1,4 @@
-/** A caller who leaves: the provider's socket is closed, tries that were to come do not, and a place in the queue is free. */
+/** A caller that disconnects: the provider's socket is closed, no further attempt starts, and its queue slot is free. */
 import { assert } from "@effect/vitest"
 import { afterAll, beforeAll, describe, it } from "vitest"
 import { modelAsked, tableOf } from "../support/FaultMatrix.ts"
@@ -27,7 +27,7 @@ const plays: Readonly<Record<string, Play>> = {
   narrow: stall
 }
 
-/** How many requests each provider keeps waiting, where later ones are answered. */
+/** The number of requests that each provider leaves unanswered; later ones are answered. */
 const mostLeft: Readonly<Record<string, number>> = { narrow: 1, often: 6 }
 
 let provider: FaultServer
@@ -58,7 +58,7 @@ beforeAll(async () => {
   })
   service = await startService(JSON.stringify({
     models: Object.fromEntries(Object.keys(plays).map((name) => [name, model(name)])),
-    // Tries would go on for more than a minute.
+    // Retries would continue for more than a minute.
     policies: {
       patient: { retries: 10, maxAttempts: 11, maxWait: "5 minutes", backoff: { initial: "10 seconds", factor: 1 } }
     }
@@ -72,7 +72,7 @@ afterAll(async () => {
   await provider.close()
 })
 
-/** Asks, and goes on as the caller who may leave. */
+/** Sends a request whose caller can disconnect. */
 const ask = (model: string, stream = true) => {
   const leaving = new AbortController()
   const response = fetch(`${service.url}/v1/chat/completions`, {
@@ -81,14 +81,14 @@ const ask = (model: string, stream = true) => {
     body: JSON.stringify({ model, messages: [{ role: "user", content: "Hello" }], stream }),
     signal: leaving.signal
   })
-  // Whoever leaves does not hear the end.
+  // A disconnected caller does not receive the end.
   response.catch(() => {})
   return { response, leave: () => leaving.abort() }
 }
 
 const requestTo = (name: string): Promise<number> => until(() => requestsTo(name)[0])
 
-/** Requests to a model that have come to their end, however they ended. */
+/** Requests to a model that have ended, with any outcome. */
 const endedOf = async (model: string): Promise<number> => {
   const metrics = await (await fetch(`${service.url}/metrics`)).text()
   return Number(
@@ -103,15 +103,15 @@ const deploymentOf = async (model: string) => {
   return deployments.find((one) => one.model === model)!
 }
 
-describe("a caller who leaves", () => {
+describe("a caller that disconnects", () => {
   for (
     const [when, model, stream, hasContent] of [
       ["before the headers", "silent", true, false],
       ["before the first content", "trickle", true, false],
-      ["in the middle of a stream that stands still", "stall", true, true],
-      ["in the middle of a stream that floods", "flood", true, true],
-      ["before a whole answer, of which some has come", "whole", false, false],
-      ["before a whole answer in one piece", "one piece", false, false],
+      ["in the middle of a stalled stream", "stall", true, true],
+      ["in the middle of an endless stream", "flood", true, true],
+      ["before the end of a buffered answer", "whole", false, false],
+      ["before a buffered answer in one piece", "one piece", false, false],
       ["in the middle of a refusal", "refusal", true, false]
     ] as const
   ) {
@@ -124,14 +124,14 @@ describe("a caller who leaves", () => {
       await provider.left(index)
       const ms = performance.now() - left
       seen.push([when, ms])
-      // Generous: what counts is that it does not wait for a limit, of which the shortest is a minute.
+      // Generous: it must only not wait for a timeout, of which the shortest is a minute.
       assert.isBelow(ms, 1000)
       await until(async () => await endedOf(model) === 1 || undefined)
       assert.lengthOf(requestsTo(model), 1)
     })
   }
 
-  it("counts against nothing, however often it happens in the middle of a stream", async () => {
+  it("counts as no failure, however often it happens in the middle of a stream", async () => {
     for (let call = 1; call <= 6; call++) {
       const { leave, response } = ask("often")
       await (await response).body!.getReader().read()
@@ -150,7 +150,7 @@ describe("a caller who leaves", () => {
     assert.strictEqual(circuits.find(({ deployment }) => deployment === "often#0")?.phase, "closed")
   })
 
-  it("stops the tries that were to come", async () => {
+  it("stops further attempts", async () => {
     const { leave } = ask("busy")
     await requestTo("busy")
     leave()
@@ -158,7 +158,7 @@ describe("a caller who leaves", () => {
     assert.lengthOf(requestsTo("busy"), 1)
   })
 
-  it("gives back a place in the queue, and the slot", async () => {
+  it("releases the queue slot and the engine slot", async () => {
     const first = ask("narrow")
     await (await first.response).body!.getReader().read()
     const second = ask("narrow")

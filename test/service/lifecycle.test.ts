@@ -1,4 +1,4 @@
-/** How the service starts, refuses to start, and stops. */
+/** Start, failed start and shutdown of the service. */
 import { assert } from "@effect/vitest"
 import { copyFileSync, existsSync, truncateSync, writeFileSync } from "node:fs"
 import { createServer } from "node:net"
@@ -30,7 +30,7 @@ const yamlFor = (file: string): string =>
   `models:\n  m:\n    deployments:\n      - { engine: llama, file: "${file}" }\n`
 
 describe("start", () => {
-  it("prints what it serves, where, and a curl line that works", async () => {
+  it("prints the models, the URL, and a curl command that works", async () => {
     const service = await startService()
     const { stdout } = service.process.output()
     assert.include(stdout, "tiny-chat")
@@ -46,7 +46,7 @@ describe("start", () => {
     assert.strictEqual(code, 0)
   })
 
-  it("refuses a port that is taken, in one line", async () => {
+  it("rejects a port in use with one line", async () => {
     const taken = createServer().listen(0, "127.0.0.1")
     await new Promise((resolve) => taken.once("listening", resolve))
     const { port } = taken.address() as AddressInfo
@@ -69,7 +69,7 @@ describe("start", () => {
     }, /corrupted or incomplete/]
   ]
   for (const [name, prepare, message] of files) {
-    it(`refuses a model file that is ${name}, in one line`, async () => {
+    it(`rejects a model file that is ${name} with one line`, async () => {
       using folder = temporaryFolder()
       prepare(join(folder.path, "model.gguf"))
       writeFileSync(join(folder.path, "troupe.yaml"), yamlFor("model.gguf"))
@@ -80,7 +80,7 @@ describe("start", () => {
     })
   }
 
-  it("gives up on a model whose load kills its engine, and names it", async () => {
+  it("fails for a model whose load kills its engine, and names it", async () => {
     using folder = temporaryFolder()
     writeFileSync(
       join(folder.path, "troupe.yaml"),
@@ -111,7 +111,7 @@ describe("start", () => {
     })
   }
 
-  it("takes HOST and PORT from the environment, and flags before them", async () => {
+  it("uses HOST and PORT of the environment; flags take precedence", async () => {
     const { code, stderr } = await run(["serve", "--host", "192.0.2.1"], { env: { HOST: "127.0.0.1", PORT: "0" } })
     assert.strictEqual(code, 1)
     assert.match(stderr, /Cannot listen on 192\.0\.2\.1, port 0/)
@@ -119,7 +119,7 @@ describe("start", () => {
 })
 
 describe("a prompt of megabytes", () => {
-  it("is refused without being made into tokens, with a lower bound", async () => {
+  it("is rejected without tokenization, with a lower bound", async () => {
     const service = await startService()
     const message = { role: "user", content: "a ".repeat(4_000_000) }
     const response = await post(service.url, { model: "tiny-chat", messages: [message] })
@@ -137,7 +137,7 @@ describe("stop", () => {
     `      - { engine: fake, tokenDelayMs: 10, reply: "${"word ".repeat(words).trim()}" }\n`
   const request = { model: "fake/slow", messages: [question], temperature: 0, stream: true }
 
-  it("finishes what runs, takes nothing new, leaves no engine behind and exits 0", async () => {
+  it("finishes running requests, accepts no new ones, leaves no engine process and exits 0", async () => {
     const service = await startService(slow(60, "20 seconds"))
     const response = await post(service.url, request)
     const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader()
@@ -158,7 +158,7 @@ describe("stop", () => {
     for (const pid of engines) assert.throws(() => process.kill(pid, 0))
   })
 
-  it("interrupts what outlasts the grace period, and still exits 0", async () => {
+  it("interrupts requests after the grace period, and still exits 0", async () => {
     const service = await startService(slow(100_000, "100 millis").replace("fake,", "fake, contextSize: 1000000,"))
     const response = await post(service.url, request)
     const text = response.text()
@@ -179,7 +179,7 @@ describe("stop", () => {
     }
   })
 
-  it("says on the first Ctrl-C what it waits for, and on the second ends at once with its engines", async () => {
+  it("logs in-flight requests on the first Ctrl-C, and ends at once with its engines on the second", async () => {
     const service = await startService(slow(10_000, "1 hour"))
     const text = post(service.url, request).then((response) => response.text())
     text.catch(() => {})
@@ -202,7 +202,7 @@ describe("stop", () => {
     await until(() => engines.every(isGone) ? true : undefined)
   })
 
-  it("does not wait for a model that loads, and answers the request that waits for it with 503", async () => {
+  it("does not wait for a loading model, and answers requests that wait for it with 503", async () => {
     const service = await startService(
       "server: { shutdownGrace: 1 hour }\nmodels:\n  fake/slow:\n    preload: false\n    deployments:\n" +
         "      - { engine: fake, loadDelayMs: 3600000 }\n"
@@ -218,13 +218,13 @@ describe("stop", () => {
     await until(() => engines.every(isGone) ? true : undefined)
   })
 
-  it("waits for nobody where nobody asks", async () => {
+  it("stops at once without running requests", async () => {
     const { code, stderr } = await (await startService(slow(1, "1 hour"))).stop()
     assert.strictEqual(code, 0)
     assert.include(stderr, "Stopping; no requests are running.")
   })
 
-  it("an engine whose service is killed ends by itself", async () => {
+  it("an engine process ends when its service is killed", async () => {
     const service = await startService(slow(1000, "1 second"))
     const [engine] = service.engines()
     service.process.child.kill("SIGKILL")

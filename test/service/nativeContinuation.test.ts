@@ -1,4 +1,4 @@
-/** Streams of the caller's own dialect that are cut, with `continue`: only plain text is continued. */
+/** Cut streams in the caller's dialect, with `continue`: only plain text is continued. */
 import Anthropic from "@anthropic-ai/sdk"
 import { assert } from "@effect/vitest"
 import OpenAI from "openai"
@@ -55,7 +55,7 @@ const framesOf = (events: ReadonlyArray<Fields>): ReadonlyArray<string> =>
     ("type" in event ? `event: ${String(event["type"])}\n` : "") + `data: ${JSON.stringify(event)}\n\n`
   )
 
-/** What the first deployment sends before its connection is cut. */
+/** The events of the first deployment before its connection is cut. */
 let cut: ReadonlyArray<Fields>
 let upstream: FaultServer
 let service: Service
@@ -92,7 +92,7 @@ afterAll(async () => {
   await upstream.close()
 })
 
-/** The requests that the upstream gets while this runs. */
+/** The requests to the upstream while this runs. */
 const seenIn = async (run: () => Promise<void>): Promise<ReadonlyArray<Seen>> => {
   const before = upstream.seen.length
   await run()
@@ -112,9 +112,9 @@ const failureOf = async (work: Promise<unknown>): Promise<unknown> => {
   return assert.fail("Expected a failure")
 }
 
-describe("a chat completion of the caller's dialect that is cut", () => {
+describe("a cut chat completion in the caller's dialect", () => {
   const client = () => new OpenAI({ baseURL: `${service.url}/v1`, apiKey: "none", maxRetries: 0 })
-  /** Adds the chunks to `found` as they come. */
+  /** Adds the chunks to `found` as they arrive. */
   const read = async (more: object, found: Array<Fields>): Promise<void> => {
     const asked = { model: "openai", messages, stream: true as const, ...more }
     for await (const one of await client().chat.completions.create(asked)) found.push(one as unknown as Fields)
@@ -139,7 +139,7 @@ describe("a chat completion of the caller's dialect that is cut", () => {
     ]],
     ["annotations", {}, [{ content: "Hello" }, { annotations: [{ type: "url_citation", url_citation: {} }] }]],
     ["a refusal", {}, [{ content: "I " }, { refusal: "am sorry" }]]
-  ])("ends in the error after %s, with all that was sent before", async (_, more, said) => {
+  ])("ends with the error after %s, and keeps the content before it", async (_, more, said) => {
     cut = [chunk({ role: "assistant", content: "" }), ...said.map((delta) => chunk(delta))]
     const seen = await seenIn(async () => {
       const found: Array<Fields> = []
@@ -163,7 +163,7 @@ describe("a chat completion of the caller's dialect that is cut", () => {
   })
 })
 
-describe("a message of the caller's dialect that is cut", () => {
+describe("a cut message in the caller's dialect", () => {
   const client = () => new Anthropic({ baseURL: service.url, apiKey: "none", maxRetries: 0 })
   const search = { tools: [{ type: "web_search_20250305", name: "web_search" }] }
   const thinking = { thinking: { type: "enabled", budget_tokens: 1024 } }
@@ -185,7 +185,7 @@ describe("a message of the caller's dialect that is cut", () => {
       delta(0, { type: "input_json_delta", partial_json: "{\"q" })
     ]],
     ["citations", {}, [...textBlock(0, "Hello"), delta(0, { type: "citations_delta", citation: { type: "x" } })]]
-  ])("ends in the error after %s, and begins once", async (_, more, said) => {
+  ])("ends with the error after %s, and starts once", async (_, more, said) => {
     cut = [messageStart, ...said]
     const seen = await seenIn(async () => {
       const types: Array<string> = []
@@ -199,7 +199,11 @@ describe("a message of the caller's dialect that is cut", () => {
 
   it.each<[how: string, more: object, roles: ReadonlyArray<string>]>([
     ["as the beginning of the answer", {}, ["user", "assistant"]],
-    ["in words with thinking, where the provider takes no beginning", thinking, ["user", "assistant", "user"]]
+    ["by an instruction with thinking, if the provider does not accept a prefix", thinking, [
+      "user",
+      "assistant",
+      "user"
+    ]]
   ])("is continued after plain text, %s", async (_, more, roles) => {
     cut = [messageStart, ...textBlock(0, "Hello")]
     const seen = await seenIn(async () => {

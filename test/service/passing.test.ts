@@ -1,4 +1,4 @@
-/** What reaches a provider as it was, and what is refused since nobody of a model can take it. */
+/** Fields that reach a provider unchanged, and fields that are rejected since no deployment supports them. */
 import { assert } from "@effect/vitest"
 import { once } from "node:events"
 import { createServer } from "node:http"
@@ -99,7 +99,7 @@ const showing = (url: string) => ({
 const data = `data:image/png;base64,${picture.toString("base64")}`
 
 describe("images", () => {
-  it("go to the deployment that sees, whoever's turn it is", async () => {
+  it("go to the deployment with image input, whichever is next", async () => {
     for (let turn = 0; turn < 4; turn++) {
       const { body, status } = await ask("mixed", showing(data))
       assert.deepStrictEqual([status, body.choices[0]?.message.content], [200, "A cat."])
@@ -107,20 +107,20 @@ describe("images", () => {
     }
   })
 
-  it("are refused where no deployment sees, by the image", async () => {
+  it("are rejected by the path of the image if no deployment has image input", async () => {
     const { body, status } = await ask("fake/blind", showing(data))
     assert.deepStrictEqual([status, body.error?.param], [400, "messages[0].content[1]"])
     assert.match(body.error?.message ?? "", /No deployment of "fake\/blind" .*image input/)
   })
 
-  it("that are wrong are refused by their path", async () => {
+  it("that are invalid are rejected by their path", async () => {
     for (const url of ["data:image/tiff;base64,AAAA", "data:image/png;base64,???", "ftp://example.com/cat.png"]) {
       const { body, status } = await ask("mixed", showing(url))
       assert.deepStrictEqual([status, body.error?.param], [400, "messages[0].content[1].image_url.url"], url)
     }
   })
 
-  it("by URL are fetched for a provider of bytes, from hosts that are public or allowed", async () => {
+  it("by URL are fetched for a provider that needs bytes, from public or allowed hosts", async () => {
     const { body, status } = await ask("ollama", showing(pictureUrl.href))
     assert.deepStrictEqual([status, body.choices[0]?.message.content], [200, "A cat."])
     assert.deepStrictEqual(sentLast()["messages"], [
@@ -138,10 +138,10 @@ describe("images", () => {
   })
 })
 
-describe("tools that must not be called", () => {
+describe("tools with tool_choice none", () => {
   const tools = [{ type: "function", function: { name: "f", strict: true, parameters: { type: "object" } } }]
 
-  it("are left out where a model knows no tools, and shown where it does", async () => {
+  it("are removed for a model without tools, and kept for a model with tools", async () => {
     const { body, status } = await ask("toolless", { tools, tool_choice: "none" })
     assert.deepStrictEqual([status, body.choices?.[0]?.message.content], [200, "A cat."])
     assert.doesNotHaveAnyKeys(sentLast(), ["tools", "tool_choice"])
@@ -149,7 +149,7 @@ describe("tools that must not be called", () => {
     assert.deepInclude<object>(sentLast(), { tools, tool_choice: "none" })
   })
 
-  it("are refused by name where they may be", async () => {
+  it("are rejected by name if they may be called", async () => {
     for (const tool_choice of ["auto", "required"]) {
       const { body, status } = await ask("toolless", { tools, tool_choice })
       assert.deepStrictEqual([status, body.error?.param], [400, "tools"])
@@ -157,7 +157,7 @@ describe("tools that must not be called", () => {
   })
 })
 
-describe("fields that Troupe has no name for", () => {
+describe("unknown fields", () => {
   const fields = {
     store: true,
     metadata: { a: "b" },
@@ -166,7 +166,7 @@ describe("fields that Troupe has no name for", () => {
     tools: [{ type: "function", function: { name: "f", strict: true, parameters: { type: "object" } } }]
   }
 
-  it("reach the deployment that speaks the caller's dialect as they were", async () => {
+  it("reach a deployment of the caller's dialect unchanged", async () => {
     for (let turn = 0; turn < 3; turn++) {
       const { body, status } = await ask("mixed", fields)
       assert.strictEqual(status, 200, JSON.stringify(body))
@@ -174,7 +174,7 @@ describe("fields that Troupe has no name for", () => {
     }
   })
 
-  it("are refused by name where no deployment speaks it, and hints are not", async () => {
+  it("are rejected by name if no deployment has the dialect; hints are ignored", async () => {
     for (const model of ["fake/blind", "ollama"]) {
       const { body, status } = await ask(model, { store: true, reasoning_effort: "low" })
       assert.deepStrictEqual([status, body.error?.param, body.error?.type], [400, "store", "invalid_request_error"])
@@ -184,7 +184,7 @@ describe("fields that Troupe has no name for", () => {
     }
   })
 
-  it("leave the others to every deployment", async () => {
+  it("do not affect requests without them", async () => {
     const before = upstream.seen.length
     for (let turn = 0; turn < 3; turn++) assert.strictEqual((await ask("mixed", {})).status, 200)
     assert.strictEqual(upstream.seen.length - before, 2)
@@ -192,7 +192,7 @@ describe("fields that Troupe has no name for", () => {
 })
 
 describe("usage", () => {
-  it("tells what a provider had cached and thought", async () => {
+  it("includes a provider's cached and reasoning tokens", async () => {
     const { body } = await ask("mixed", { store: true })
     assert.deepStrictEqual(body.usage, {
       prompt_tokens: 20,

@@ -96,7 +96,7 @@ const providers: Readonly<Record<string, readonly [provider: string, ProviderAns
 
 const names = Object.keys(providers)
 
-/** The provider that answers; undefined, none does. */
+/** The provider that answers; undefined for none. */
 let answering: string | undefined
 let upstream: FaultServer
 let service: Service
@@ -149,7 +149,7 @@ interface Said {
 
 const messages = [{ role: "user" as const, content: "Hello!" }]
 
-/** A provider of the caller's dialect has its own name for it. */
+/** A provider of the caller's dialect has its own field name. */
 const reasoningOf = (message: object): string => {
   const { reasoning = "", reasoning_content: content = reasoning } = message as Readonly<Record<string, string>>
   return content
@@ -197,11 +197,11 @@ describe("a provider's reasoning reaches the caller", () => {
   }
 })
 
-describe("an earlier answer with reasoning is given again", () => {
+describe("a cached answer with reasoning is returned", () => {
   for (const [caller, ask] of Object.entries(callers)) {
     for (const name of names) {
       for (const stream of [false, true]) {
-        it(`whole or not at all, to ${caller}'s callers from ${name}, ${stream ? "streamed" : "whole"}`, async () => {
+        it(`completely or not at all, to ${caller}'s callers from ${name}, ${stream ? "streamed" : "whole"}`, async () => {
           const more = { temperature: stream ? 0.25 : 0.75 }
           answering = name
           await ask(name, stream, more)
@@ -215,9 +215,9 @@ describe("an earlier answer with reasoning is given again", () => {
   }
 })
 
-describe("reasoning is left out", () => {
+describe("reasoning is omitted", () => {
   for (const stream of [false, true]) {
-    it(`where a caller of Anthropic's dialect turns it off, ${stream ? "streamed" : "whole"}`, async () => {
+    it(`if a caller of Anthropic's dialect disables it, ${stream ? "streamed" : "whole"}`, async () => {
       answering = "openai"
       const more = { thinking: { type: "disabled" } }
       assert.deepStrictEqual(await askAnthropic("openai", stream, more), { thoughts: "", text: "Hi" })
@@ -228,7 +228,7 @@ describe("reasoning is left out", () => {
 describe("the end user's id reaches the provider", () => {
   const sentLast = () => upstream.seen.at(-1)!.body as Fields
 
-  it("as `metadata.user_id` where a caller of OpenAI's dialect names it", async () => {
+  it("as `metadata.user_id` from OpenAI's dialect", async () => {
     answering = "anthropic"
     await askOpenAi("anthropic", false, { user: "u1" })
     assert.deepStrictEqual(sentLast()["metadata"], { user_id: "u1" })
@@ -238,7 +238,7 @@ describe("the end user's id reaches the provider", () => {
     assert.notProperty(sentLast(), "metadata")
   })
 
-  it("as `user` where a caller of Anthropic's dialect names it", async () => {
+  it("as `user` from Anthropic's dialect", async () => {
     answering = "openai"
     await askAnthropic("openai", false, { metadata: { user_id: "u1" } })
     assert.strictEqual(sentLast()["user"], "u1")
@@ -246,7 +246,7 @@ describe("the end user's id reaches the provider", () => {
     assert.notProperty(sentLast(), "user")
   })
 
-  it("unless it is longer than the provider takes", async () => {
+  it("unless it is longer than the provider accepts", async () => {
     answering = "openai"
     await askAnthropic("openai", false, { metadata: { user_id: "u".repeat(65) } })
     assert.notProperty(sentLast(), "user")

@@ -1,4 +1,4 @@
-/** Requests that are unusual on the wire: what the service answers before a model is asked. */
+/** Unusual HTTP requests that the service answers before it calls a model. */
 import { assert } from "@effect/vitest"
 import { once } from "node:events"
 import { connect } from "node:net"
@@ -34,7 +34,7 @@ const body = JSON.stringify({ model: "fake/a", max_tokens: 5, messages: [{ role:
 const post = (path: string, headers: Record<string, string | number> = {}) =>
   head("POST", path, { "content-type": "application/json", "content-length": body.length, ...headers })
 
-/** By the shape of their errors. */
+/** By the format of their errors. */
 const dialects = [
   ["/v1/chat/completions", "error"],
   ["/v1/messages", "type"]
@@ -45,7 +45,7 @@ const messageOf = (json: unknown): string =>
 
 describe("an expectation", () => {
   it.each(["/v1/chat/completions", "/v1/messages"])(
-    "of 100-continue is met before the body comes at %s",
+    "of 100-continue is answered before the body at %s",
     async (path) => {
       const received = await exchange(
         service.url,
@@ -57,7 +57,7 @@ describe("an expectation", () => {
     }
   )
 
-  it("of 100-continue gets the final status at once where the body would be refused", async () => {
+  it("of 100-continue gets the final status at once if the body would be rejected", async () => {
     const received = await exchange(service.url, [
       post("/v1/chat/completions", { expect: "100-continue", "content-length": 40_000 })
     ])
@@ -65,7 +65,7 @@ describe("an expectation", () => {
     assert.strictEqual(last(received).status, 413)
   })
 
-  it.each(dialects)("of another kind is 417 in the shape of %s", async (path, field) => {
+  it.each(dialects)("of another kind is 417 in the format of %s", async (path, field) => {
     const { json, status } = last(await exchange(service.url, [post(path, { expect: "the-impossible" })]))
     assert.strictEqual(status, 417)
     assert.property(json, field)
@@ -80,7 +80,7 @@ describe("a path", () => {
     assert.deepInclude(json as object, { id: "fake/a" })
   })
 
-  it("with raw slashes of a model that is not configured is 404 and names the model", async () => {
+  it("with raw slashes of an unknown model is 404 and names the model", async () => {
     const { json, status } = last(await exchange(service.url, [head("GET", "/v1/models/org/some/name")]))
     assert.strictEqual(status, 404)
     assert.include(messageOf(json), "org/some/name")
@@ -120,7 +120,7 @@ describe("a cross-origin request", () => {
       })
     ])
 
-  it("of an allowed origin is let through, preflight first", async () => {
+  it("of an allowed origin succeeds, including its preflight", async () => {
     const received = await preflight("https://app.example")
     assert.strictEqual(last(received).status, 204)
     assert.include(received, "access-control-allow-origin: https://app.example")
@@ -133,7 +133,7 @@ describe("a cross-origin request", () => {
     assert.include(answered, "access-control-allow-origin: https://app.example")
   })
 
-  it.each(dialects)("of another origin is 403 in the shape of %s and names the setting", async (path, field) => {
+  it.each(dialects)("of another origin is 403 in the format of %s and names the setting", async (path, field) => {
     const received = await preflight("https://other.example", path)
     const { json, status } = last(received)
     assert.strictEqual(status, 403)
@@ -149,7 +149,7 @@ describe("a cross-origin request", () => {
       [path, field, { "sec-fetch-site": "cross-site" }],
       [path, field, { host: "other.example", origin: "http://other.example" }]
     ] as const
-  ))("that needs no preflight is 403 in the shape of %s (%s) before a model is called: %o", async (
+  ))("without a preflight is 403 in the format of %s (%s) before a model is called: %o", async (
     path,
     field,
     headers
@@ -167,7 +167,7 @@ describe("a cross-origin request", () => {
     assert.strictEqual(last(await preflight("https://app.example", "/admin/deployments")).status, 403)
   })
 
-  it("OPTIONS of no web page names the methods", async () => {
+  it("OPTIONS without an origin lists the methods", async () => {
     const received = await exchange(service.url, [head("OPTIONS", "/v1/models")])
     assert.strictEqual(last(received).status, 204)
     assert.include(received, "allow: GET")
@@ -183,7 +183,7 @@ describe("a client that stops sending", () => {
     )
   })
 
-  it.each(dialects)("in the body gets 408 in the shape of %s", async (path, field) => {
+  it.each(dialects)("in the body gets 408 in the format of %s", async (path, field) => {
     const { json, status } = last(await exchange(service.url, [post(path) + body.slice(0, 10)]))
     assert.strictEqual(status, 408)
     assert.property(json, field)
@@ -192,7 +192,7 @@ describe("a client that stops sending", () => {
 })
 
 describe("the host [::1]", () => {
-  it("is listened on, and printed as a URL needs it", async () => {
+  it("is supported, and printed in URL syntax", async () => {
     const other = await startService(yaml.replace("server:", "server:\n  host: \"[::1]\""))
     assert.match(other.url, /^http:\/\/\[::1\]:\d+$/)
     assert.strictEqual(last(await exchange(other.url, [post("/v1/messages") + body])).status, 200)
@@ -200,7 +200,7 @@ describe("the host [::1]", () => {
   })
 })
 
-describe("a body that is too much to decode", () => {
+describe("a body that exceeds the decoding limits", () => {
   const list = (element: string, count: number) => Array.from({ length: count }, () => element).join(",")
 
   for (const [path, field] of dialects) {
@@ -222,7 +222,7 @@ describe("a body that is too much to decode", () => {
 })
 
 describe("a connection beyond server.maxConnections", () => {
-  it("is closed, and there is a place again when another ends", async () => {
+  it("is closed, and accepted again after another ends", async () => {
     const { hostname, port } = new URL(large.url)
     const first = connect(Number(port), hostname)
     const second = connect(Number(port), hostname)

@@ -12,7 +12,7 @@ const read = (path: string) => readFileSync(new URL(`../../${path}`, import.meta
 const document = read("docs/routing.md")
 const block = (language: string): string => new RegExp(`^\`\`\`${language}\\n(.*?)^\`\`\``, "ms").exec(document)![1]!
 
-/** As the document has it, and models with faults beside. */
+/** The document's configuration, and models with faults. */
 const yaml = block("yaml").replace("models/tiny", fileURLToPath(new URL("../../models/tiny", import.meta.url))) + `
   fake/two:
     strategy: quality
@@ -81,7 +81,7 @@ describe("docs/routing.md", () => {
 
 describe("an answer's headers", () => {
   for (const stream of [false, true]) {
-    it(`say who answered after how many attempts, ${stream ? "streamed" : "whole"}`, async () => {
+    it(`name the deployment and the number of attempts, ${stream ? "streamed" : "whole"}`, async () => {
       const response = await chat({ model: "fake/falls", stream })
       const [deployment, attempts, decision] = by(response)
       assert.deepStrictEqual([deployment, attempts], ["fake/falls#1", "2"])
@@ -90,7 +90,7 @@ describe("an answer's headers", () => {
     })
   }
 
-  it("say so of several choices and of Anthropic's dialect too", async () => {
+  it("do so for several choices and in Anthropic's dialect", async () => {
     for (const stream of [false, true]) {
       const several = await chat({ model: "fake/two", n: 3, stream })
       assert.deepStrictEqual(by(several).slice(0, 2), ["fake/two#0", "1"])
@@ -100,7 +100,7 @@ describe("an answer's headers", () => {
     assert.deepStrictEqual(by(response).slice(0, 2), ["fake/two#0", "1"])
   })
 
-  it("say of an error how many attempts there were", async () => {
+  it("report the number of attempts with an error", async () => {
     const response = await chat({ model: "fake/fails", troupe: { fallbacks: [] } })
     assert.strictEqual(response.status, 500)
     const [deployment, attempts, decision] = by(response)
@@ -108,14 +108,14 @@ describe("an answer's headers", () => {
     assert.match(decision!, /^dec-/)
   })
 
-  it("say of embeddings as well", async () => {
+  it("are present for embeddings", async () => {
     const response = await post("/v1/embeddings", { model: "fake/two", input: "Hello" })
     assert.strictEqual(response.headers.get("x-troupe-deployment"), "fake/two#0")
   })
 })
 
-describe("a request's own wishes", () => {
-  it("are followed from the body, from headers, and from the body where both speak", async () => {
+describe("a request's routing options", () => {
+  it("apply from the body and from headers; the body takes precedence", async () => {
     const asked = async (...wishes: Parameters<typeof chat>) => by(await chat(...wishes))[0]
     assert.strictEqual(await asked({ model: "fake/two", troupe: { deployments: ["fake/two#1"] } }), "fake/two#1")
     assert.strictEqual(
@@ -165,7 +165,7 @@ describe("a request's own wishes", () => {
       ["an object", { troupe: "fast" }, {}, "troupe", "object"]
     ] as const
   ) {
-    it(`are refused where they name ${what} that there is not`, async () => {
+    it(`are rejected with an unknown or invalid ${what}`, async () => {
       const error = await errorOf(await chat({ model: "fake/two", ...wish }, headers))
       assert.deepInclude(error, { status: 400, param })
       assert.include(error.message, detail)
@@ -173,8 +173,8 @@ describe("a request's own wishes", () => {
   }
 })
 
-describe("wishes in headers", () => {
-  it("are told of by their headers' names in Anthropic's dialect too", async () => {
+describe("routing headers", () => {
+  it("are rejected by their header names in Anthropic's dialect", async () => {
     const body = { model: "fake/two", messages, max_tokens: 5 }
     for (const [header, value] of [["x-troupe-timeout-ms", "0"], ["x-troupe-except", "fake/two#9"]] as const) {
       const { message, status } = await errorOf(await post("/v1/messages", body, { [header]: value }))
@@ -184,7 +184,7 @@ describe("wishes in headers", () => {
   })
 })
 
-describe("a local deployment that is not free", () => {
+describe("an unavailable local deployment", () => {
   interface Seen {
     readonly deployment: string
     readonly state: string
@@ -200,7 +200,7 @@ describe("a local deployment that is not free", () => {
     while (!holds(await seen(id))) await setImmediate()
   }
 
-  it("is stood in for while it loads", async () => {
+  it("is replaced by a fallback while it loads", async () => {
     const first = chat({ model: "fake/loads" })
     await until("fake/loads#0", ({ state }) => state === "loading")
     assert.strictEqual(by(await chat({ model: "fake/loads" }))[0], "fake/loads#1")
@@ -208,7 +208,7 @@ describe("a local deployment that is not free", () => {
     assert.strictEqual(by(await chat({ model: "fake/loads" }))[0], "fake/loads#0")
   })
 
-  it("is stood in for while its queue is full", async () => {
+  it("is replaced by a fallback while its queue is full", async () => {
     const first = chat({ model: "fake/full" })
     await until("fake/full#0", ({ running }) => running === 1)
     const second = chat({ model: "fake/full" })

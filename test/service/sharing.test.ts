@@ -1,4 +1,4 @@
-/** How callers share the queue of a model: no one request and no one address takes it from others. */
+/** Callers share a model's queue: no single request and no single address can fill it. */
 import { assert } from "@effect/vitest"
 import { afterAll, beforeAll, describe, it } from "vitest"
 import type { Service } from "../support/Service.ts"
@@ -20,7 +20,7 @@ beforeAll(async () => {
 })
 afterAll(() => service.stop())
 
-/** By an abort of its own, or whole. */
+/** Aborted, or complete. */
 const ask = (headers: Record<string, string>, more: object = {}, signal?: AbortSignal): Promise<number> =>
   fetch(`${service.url}/v1/chat/completions`, {
     method: "POST",
@@ -41,7 +41,7 @@ const queued = async (count: number) =>
   })
 
 describe("a queue", () => {
-  it("has places for an address beside one that sends a new key with each request", async () => {
+  it("has slots for an address while another sends a new key with each request", async () => {
     const gone = new AbortController()
     const flood = Array.from(
       { length: 4 * queueLimit },
@@ -66,7 +66,7 @@ describe("a queue", () => {
     assert.strictEqual(await many, 0)
   })
 
-  it("gives every choice of one request its answer", async () => {
+  it("serves every choice of one request", async () => {
     const response = await fetch(`${service.url}/v1/chat/completions`, {
       method: "POST",
       body: JSON.stringify({ model: "fake/slow", n: 12, messages: [{ role: "user", content: "Hello" }] })

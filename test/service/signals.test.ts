@@ -1,4 +1,4 @@
-/** What happens around the process of the service: its output's reader goes away, its terminal closes. */
+/** Events around the service's process: the reader of its output ends, its terminal closes. */
 import { assert } from "@effect/vitest"
 import { describe, it } from "vitest"
 import { startService, until } from "../support/Service.ts"
@@ -18,7 +18,7 @@ const ask = (url: string, model: string, stream: boolean) =>
   })
 
 describe("the service", () => {
-  it("goes on when the readers of its output and of its log are gone", async () => {
+  it("continues when the readers of its output and log have ended", async () => {
     const service = await startService(yaml)
     service.process.child.stdout!.destroy()
     service.process.child.stderr!.destroy()

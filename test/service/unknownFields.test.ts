@@ -1,4 +1,4 @@
-/** Fields that Troupe does not know, by dialect and topology: which are refused, and where a prompt is sent. */
+/** Unknown fields, by dialect and topology: which are rejected, and which deployments get the request. */
 import { assert } from "@effect/vitest"
 import { afterAll, beforeAll, describe, it } from "vitest"
 import type { FaultServer } from "../support/FaultServer.ts"
@@ -76,11 +76,11 @@ const fields: ReadonlyArray<readonly [name: string, value: unknown, meant?: stri
   ["a_field_of_tomorrow", { deep: [1] }]
 ]
 
-describe("a field that Troupe does not know, in OpenAI's dialect,", () => {
+describe("an unknown field in OpenAI's dialect", () => {
   for (const [name, value, meant] of fields) {
     describe(name, () => {
       for (const model of ["fake/local", "fake/guarded", "anthropic-first"]) {
-        it(`is refused by name by ${model}, and nothing is sent`, async () => {
+        it(`is rejected by name by ${model}, and nothing is sent`, async () => {
           const { json: { error }, sent, status } = await chat({ model, [name]: value })
           assert.deepStrictEqual([status, error?.type, error?.param], [400, "invalid_request_error", name])
           assert.lengthOf(sent, 0)
@@ -89,7 +89,7 @@ describe("a field that Troupe does not know, in OpenAI's dialect,", () => {
         })
       }
 
-      it("reaches a model that is remote alone as it is", async () => {
+      it("reaches a model with remote deployments only unchanged", async () => {
         const { json, sent, status } = await chat({ model: "remote", [name]: value })
         assert.deepStrictEqual([status, json.choices?.[0]?.message.content], [200, "remote"])
         assert.deepInclude<object>(sent[0]?.body as object, { [name]: value })
@@ -108,7 +108,7 @@ describe("a field that Troupe does not know, in OpenAI's dialect,", () => {
     })
   }
 
-  it("is refused within a message, too", async () => {
+  it("is rejected within a message, too", async () => {
     const messages = [{ role: "user", content: "A secret.", tool_call_idd: "x" }]
     const { json: { error }, sent, status } = await chat({ model: "fake/guarded", messages })
     assert.deepStrictEqual([status, error?.param, sent.length], [400, "messages[0].tool_call_idd", 0])
@@ -116,7 +116,7 @@ describe("a field that Troupe does not know, in OpenAI's dialect,", () => {
   })
 })
 
-/** Fields within others, with the path of the error and the end of its message. */
+/** Nested fields, with the path of the error and the end of its message. */
 const nested: ReadonlyArray<readonly [body: object, path: string, message: RegExp]> = [
   [{ stream: true, stream_options: { include_usge: true } }, "stream_options.include_usge", /mean include_usage\?/],
   [{ stream: true, stream_options: { xyz: 1 } }, "stream_options.xyz", /Remove it/],
@@ -144,8 +144,8 @@ const nested: ReadonlyArray<readonly [body: object, path: string, message: RegEx
   [{ messages: [{ role: "user", content: "A secret.", nme: "me" }] }, "messages[0].nme", /mean name\?/]
 ]
 
-describe("a field or a type within a field, in OpenAI's dialect,", () => {
-  it.each(nested)("is refused by its path where it is wrong, and nothing is sent: %j", async (body, path, message) => {
+describe("a nested field or type in OpenAI's dialect", () => {
+  it.each(nested)("is rejected by its path if it is invalid, and nothing is sent: %j", async (body, path, message) => {
     for (const model of ["fake/local", "fake/guarded", "anthropic-first"]) {
       const { json: { error }, sent, status } = await chat({ model, ...body })
       assert.deepStrictEqual([status, error?.param, sent.length], [400, path, 0])
@@ -154,7 +154,7 @@ describe("a field or a type within a field, in OpenAI's dialect,", () => {
   })
 
   it.each(nested.filter(([, , message]) => message.source.includes("mean ")))(
-    "does not choose a deployment where it is misspelt: %j",
+    "does not select a deployment if it is misspelt: %j",
     async (body, path) => {
       const { json: { error }, sent, status } = await chat({ model: "mixed", ...body })
       assert.deepStrictEqual([status, error?.param, sent.length], [400, path, 0])
@@ -162,7 +162,7 @@ describe("a field or a type within a field, in OpenAI's dialect,", () => {
   )
 
   it.each(nested.filter(([body]) => !("stream" in body)))(
-    "reaches a model that is remote alone as it is: %j",
+    "reaches a model with remote deployments only unchanged: %j",
     async (body) => {
       const { sent } = await chat({ model: "remote", ...body })
       assert.deepInclude<object>(
@@ -173,14 +173,14 @@ describe("a field or a type within a field, in OpenAI's dialect,", () => {
   )
 })
 
-describe("a field that is misspelt as a documented one", () => {
-  it("does not choose a deployment", async () => {
+describe("a misspelt documented field", () => {
+  it("does not select a deployment", async () => {
     const { json: { error }, sent, status } = await chat({ model: "mixed", resoning_effort: "low" })
     assert.deepStrictEqual([status, error?.param, sent.length], [400, "resoning_effort", 0])
   })
 })
 
-describe("a field or a type within a field, in Anthropic's dialect,", () => {
+describe("a nested field or type in Anthropic's dialect", () => {
   const block = (type: string) => ({ messages: [{ role: "user", content: [{ type, text: "A secret." }] }] })
   const image = { messages: [{ role: "user", content: [{ type: "image", source: { type: "base46", data: "" } }] }] }
   const cases: ReadonlyArray<readonly [body: object, message: string, isMisspelt: boolean]> = [
@@ -197,7 +197,7 @@ describe("a field or a type within a field, in Anthropic's dialect,", () => {
     ],
     [{ metadata: { user_idd: "x" } }, "metadata.user_idd: Unknown field. Did you mean user_id?", true]
   ]
-  it.each(cases)("is refused by its path where it is wrong: %j", async (body, message, isMisspelt) => {
+  it.each(cases)("is rejected by its path if it is invalid: %j", async (body, message, isMisspelt) => {
     for (const path of ["/v1/messages", "/v1/messages/count_tokens"]) {
       if (path.endsWith("count_tokens") && "metadata" in body) continue
       for (const model of isMisspelt ? ["fake/local", "mixed"] : ["fake/local"]) {
@@ -212,7 +212,7 @@ describe("a field or a type within a field, in Anthropic's dialect,", () => {
 
 const vectors = JSON.stringify({ data: [{ index: 0, embedding: [1] }], usage: { prompt_tokens: 1 } })
 
-/** Bodies of other endpoints with the wrong field's path and its probable meaning. */
+/** Bodies of other endpoints with the invalid field's path and the suggested name. */
 type TaskCase = [path: string, body: object, field: string, meant?: string]
 const tasks: Array<TaskCase> = [
   ["/v1/embeddings", { input: "A secret.", dimension: 3 }, "dimension", "dimensions"],
@@ -235,8 +235,8 @@ const tasks: Array<TaskCase> = [
   ["/v1/messages/count_tokens", { messages: [{ role: "user", content: "A secret." }], sytem: "x" }, "sytem", "system"]
 ]
 
-describe("a field that no endpoint has", () => {
-  it.each<TaskCase>(tasks)("is refused by %s: %j", async (...[path, body, field, meant]) => {
+describe("a field unknown to every endpoint", () => {
+  it.each<TaskCase>(tasks)("is rejected by %s: %j", async (...[path, body, field, meant]) => {
     const only = path === "/v1/messages/count_tokens" ? {} : { messages: undefined, max_tokens: undefined }
     const { json: { error }, sent, status } = await post(path, {
       model: "fake/local",
@@ -250,7 +250,7 @@ describe("a field that no endpoint has", () => {
     else assert.include(error?.message, `Did you mean ${meant}?`)
   })
 
-  it("reaches a provider of embeddings as it is", async () => {
+  it("reaches a provider of embeddings unchanged", async () => {
     answer = vectors
     const { sent, status } = await post("/v1/embeddings", { model: "remote", messages: undefined, input: "a", xyz: 1 })
     assert.strictEqual(status, 200)
@@ -258,9 +258,9 @@ describe("a field that no endpoint has", () => {
   })
 })
 
-describe("a field that Troupe does not know, in Anthropic's dialect,", () => {
+describe("an unknown field in Anthropic's dialect", () => {
   for (const [name, meant] of [["temprature", "temperature"], ["stop_sequence", "stop_sequences"]] as const) {
-    it(`is refused by name: ${name}`, async () => {
+    it(`is rejected by name: ${name}`, async () => {
       for (const model of ["fake/local", "fake/guarded"]) {
         const { json: { error }, sent, status } = await post("/v1/messages", { model, [name]: 1 })
         assert.deepStrictEqual([status, error?.type, sent.length], [400, "invalid_request_error", 0])
@@ -271,8 +271,8 @@ describe("a field that Troupe does not know, in Anthropic's dialect,", () => {
   }
 })
 
-describe("no field", () => {
-  it("leaves the local model to answer", async () => {
+describe("a request without unknown fields", () => {
+  it("is answered by the local model", async () => {
     const { json, sent, status } = await chat({ model: "fake/guarded" })
     assert.deepStrictEqual([status, json.choices?.[0]?.message.content, sent.length], [200, "local", 0])
   })
