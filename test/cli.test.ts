@@ -1,4 +1,4 @@
-/** The command line as a shell sees it. */
+/** The command line from a shell. */
 import { assert } from "@effect/vitest"
 import { spawnSync } from "node:child_process"
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
@@ -28,7 +28,7 @@ describe("run", () => {
     assert.isAbove(answer.usage.completionTokens, 7)
   })
 
-  it("takes a system message, a seed, a length and stops", async () => {
+  it("accepts a system message, a seed, a maximum length and stop sequences", async () => {
     const call = ["run", "tiny-chat", "Write a story about a fox.", "--system", "You are a helpful assistant."]
     const sample = [...call, "--seed", "5", "--max-tokens", "12"]
     const [first, second] = await Promise.all([run(sample), run(sample)])
@@ -37,7 +37,7 @@ describe("run", () => {
     assert.strictEqual(stopped.stdout, "Once upon a time, a sad\n")
   })
 
-  /** A long answer of which the beginning has been printed. */
+  /** A long answer whose beginning has been printed. */
   const startAnswer = async (folder: string) => {
     const reply = "word ".repeat(1000)
     writeFileSync(
@@ -119,7 +119,7 @@ describe("config", () => {
     assert.strictEqual((JSON.parse(json.stdout) as { problems: ReadonlyArray<unknown> }).problems.length, 2)
   })
 
-  it("names model files that are missing or are no model files", async () => {
+  it("names model files that are missing or invalid", async () => {
     using folder = temporaryFolder()
     const file = join(folder.path, "troupe.yaml")
     writeFileSync(join(folder.path, "there.gguf"), "")
@@ -227,7 +227,7 @@ models:
     ])
   })
 
-  it("judges memory as the service does, engine processes and pinned models included", async () => {
+  it("checks memory like the service, including engine processes and pinned models", async () => {
     using folder = temporaryFolder()
     const file = join(folder.path, "troupe.yaml")
     const small = `{ engine: llama, file: ${weights}, slots: 1, contextSize: 128 }`

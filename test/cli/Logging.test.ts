@@ -1,4 +1,4 @@
-/** Log entries as the command line prints them. */
+/** The command line's log entries. */
 import { assert } from "@effect/vitest"
 import { Cause, Console, Effect, Logger } from "effect"
 import { describe, it } from "vitest"

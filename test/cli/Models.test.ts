@@ -1,4 +1,4 @@
-/** `troupe models pull`, `ls`, `show` and `rm`, and what they make possible. */
+/** `troupe models pull`, `ls`, `show` and `rm`, and the use of pulled models. */
 import { assert } from "@effect/vitest"
 import { copyFileSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs"
 import { join, relative } from "node:path"
@@ -36,7 +36,7 @@ describe("with a pulled model", () => {
     assert.deepInclude(listed[0], { name: "mine", bytes: bytes.length, inspected: "yes" })
   })
 
-  it("answers without a configuration, and with one that names it", async () => {
+  it("answers without a configuration, and with one that references it", async () => {
     const question = ["What is the capital of Japan?", "--temperature", "0"]
     const answer = { code: 0, stdout: "The capital of Japan is Tokyo.\n", stderr: "" }
     assert.deepStrictEqual(await run(["run", "mine", ...question], { env, cwd: folder.path }), answer)
@@ -48,7 +48,7 @@ describe("with a pulled model", () => {
     assert.include(missing.stderr, "models.chat.deployments[0].file: The store has no model \"mine\". Pull it with:")
   })
 
-  it("shows what it is and the memory it takes, by its name and by its path", async () => {
+  it("shows its properties and the memory it needs, by name and by path", async () => {
     const { stdout } = await models("show", "mine")
     assert.match(stdout, /^architecture +llama$/m)
     assert.match(stdout, /^contextWindow +512$/m)
@@ -58,7 +58,7 @@ describe("with a pulled model", () => {
     assert.deepInclude(shown, { bits: 8, fits: true, path: file })
   })
 
-  it("shows what to paste into troupe.yaml, which works", async () => {
+  it("prints a valid entry for troupe.yaml", async () => {
     using place = temporaryFolder()
     const pasted = async (shown: string) => {
       const { stdout } = await models("show", shown)
@@ -79,8 +79,8 @@ describe("with a pulled model", () => {
     assert.include(await pasted(relative(folder.path, file)), `file: ${file}`)
   })
 
-  it("removes it once, by its whole name", async () => {
-    // Half a name is a question, and nobody is there to answer it.
+  it("removes it by its full name only", async () => {
+    // Part of a name requires a confirmation, and there is no terminal.
     assert.strictEqual((await models("rm", "min")).code, 1)
     assert.deepStrictEqual(await models("rm", "mine", "--yes"), { code: 0, stdout: "Removed mine.\n", stderr: "" })
     const { code, stderr } = await models("rm", "mine", "--yes")
@@ -90,7 +90,7 @@ describe("with a pulled model", () => {
 })
 
 describe("pull", () => {
-  it("goes on where a killed process ended", async () => {
+  it("resumes the download of a killed process", async () => {
     using place = temporaryFolder()
     const server = await startModelServer(
       { "slow.gguf": bytes },
@@ -124,7 +124,7 @@ describe("pull", () => {
     await server.close()
   })
 
-  it("says in one line what is wrong, and never a token", async () => {
+  it("reports an error in one line, without a token", async () => {
     const server = await startModelServer({}, () => ({ status: 401 }))
     const { code, stderr } = await invoke(["models", "pull", "hf:org/model"], {
       env: { ...env, HF_ENDPOINT: server.url, HF_TOKEN: "hf_hush" }

@@ -1,4 +1,4 @@
-/** What commands print: texts of model files without control sequences, and commands that can be typed. */
+/** The output of commands: texts of model files without control sequences, and commands that can be typed. */
 import { assert } from "@effect/vitest"
 import { Console, Effect, Logger } from "effect"
 import * as fc from "fast-check"
@@ -29,7 +29,7 @@ const run = async (...args: ReadonlyArray<string>) => {
 }
 
 describe("plainText", () => {
-  it("leaves no control character, and all else as it is", () => {
+  it("removes every control character, and nothing else", () => {
     const unit = fc.oneof(fc.constantFrom(...hostile.split(""), "\t", "\n", "é", "字"), fc.string())
     fc.assert(fc.property(fc.array(unit), (units) => {
       const text = units.join("")

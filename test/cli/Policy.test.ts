@@ -32,7 +32,7 @@ describe("policy show", () => {
     assert.deepStrictEqual(JSON.parse(stdout), [Policy.defaults, quick])
   })
 
-  it("prints how a model's requests go", async () => {
+  it("prints the routing of a model", async () => {
     const { stdout } = await show("fake/a")
     const lines = stdout.split("\n").map((line) => line.split(/ +/).join(" "))
     for (const line of ["model fake/a", "policy quick", "strategy latency", "fallbacks fake/b"]) {
@@ -50,7 +50,7 @@ describe("policy show", () => {
     assert.include(stdout, "default")
   })
 
-  it("names every figure as troupe.yaml does, so that it can be changed there", async () => {
+  it("names every value as in troupe.yaml", async () => {
     using folder = temporaryFolder()
     const path = join(folder.path, "troupe.yaml")
     writeFileSync(path, "policies: { p: { hedge: { after: 5 seconds, share: 0.5 }, timeouts: { total: 9s } } }")
@@ -71,7 +71,7 @@ describe("policy show", () => {
     assert.deepStrictEqual(shown(stdout).slice(1), figures)
   })
 
-  it("prints durations in words", async () => {
+  it("prints readable durations", async () => {
     using folder = temporaryFolder()
     const path = join(folder.path, "troupe.yaml")
     writeFileSync(
@@ -91,7 +91,7 @@ describe("policy show", () => {
     ])
   })
 
-  it("says what there is where the name is none of it", async () => {
+  it("lists the policies and models for an unknown name", async () => {
     const { code, stderr } = await show("nobody")
     assert.notStrictEqual(code, 0)
     assert.include(stderr, "Available: default, quick, fake/a, fake/b.")

@@ -42,7 +42,7 @@ describe("on a terminal", () => {
     assert.deepStrictEqual(terminal.lines(), [line])
   })
 
-  it("leaves one line a file behind, whatever the names, the widths and their changes", () => {
+  it("leaves one line per file, for all names, widths and changes of the width", () => {
     const names = fc.constantFrom(
       "a.gguf",
       "a-name-that-is-longer.gguf",
@@ -55,7 +55,7 @@ describe("on a terminal", () => {
       const terminal = makeTerminal(100)
       const { end, print } = makeProgressPrinter(terminal, false)
       for (const [columns, bytes, isKnown] of steps) {
-        // A terminal that becomes narrower may break the line that is shown, which no program can mend.
+        // A terminal that becomes narrower may wrap the current line; a program cannot undo that.
         terminal.clear()
         terminal.columns = columns
         print(received(name, bytes, isKnown ? 3_000_000 : undefined))
@@ -66,7 +66,7 @@ describe("on a terminal", () => {
     }))
   })
 
-  it("leaves the bar where something is told, and draws it again below", () => {
+  it("keeps the bar above a message, and draws it again below", () => {
     const terminal = makeTerminal(60)
     const { end, print } = makeProgressPrinter(terminal, false)
     for (const progress of [received("a.gguf", 30_000), retry, received("a.gguf", 30_000)]) print(progress)
@@ -76,26 +76,29 @@ describe("on a terminal", () => {
   })
 })
 
-it.each([{ isTTY: false }, {}, { isTTY: true, isPlain: true }])("elsewhere is a line a tenth: %o", (place) => {
-  const terminal = makeTerminal(40)
-  const { end, print } = makeProgressPrinter({ ...place, write: terminal.write }, "isPlain" in place)
-  for (let bytes = 0; bytes <= 3_000_000; bytes += 10_000) print(received("a.gguf", bytes))
-  end()
-  assert.deepStrictEqual(terminal.lines(), [
-    ...Array.from({ length: 11 }, (_, tenth) => `a.gguf: ${tenth * 10} % of 2.9 MiB`),
-    ""
-  ])
-})
+it.each([{ isTTY: false }, {}, { isTTY: true, isPlain: true }])(
+  "prints a line per 10 % without a terminal: %o",
+  (place) => {
+    const terminal = makeTerminal(40)
+    const { end, print } = makeProgressPrinter({ ...place, write: terminal.write }, "isPlain" in place)
+    for (let bytes = 0; bytes <= 3_000_000; bytes += 10_000) print(received("a.gguf", bytes))
+    end()
+    assert.deepStrictEqual(terminal.lines(), [
+      ...Array.from({ length: 11 }, (_, tenth) => `a.gguf: ${tenth * 10} % of 2.9 MiB`),
+      ""
+    ])
+  }
+)
 
 const main = fileURLToPath(new URL("../../src/main.ts", import.meta.url))
 const model = fileURLToPath(new URL("../../models/tiny-chat-q8_0.gguf", import.meta.url))
 
-/** util-linux's `script` gives a program a terminal; others of that name take other options. */
+/** util-linux's `script` runs a program in a terminal; other programs of this name have other options. */
 const hasScript = /util-linux/.test(spawnSync("script", ["--version"], { encoding: "utf8" }).stdout ?? "")
 
 /**
- * Runs `troupe` on a terminal, with what is typed, until it ends; then tells the terminal's settings. Ctrl-C reaches the
- * shell too, and only with a trap does every shell go on after it.
+ * Runs `troupe` in a terminal with this input until it ends; then prints the terminal's settings. Ctrl-C also reaches the
+ * shell, and some shells continue after it only with a trap.
  */
 const onTerminal = (columns: number, args: ReadonlyArray<string>, env: Readonly<Record<string, string>>) => {
   const command = [
@@ -122,7 +125,7 @@ const onTerminal = (columns: number, args: ReadonlyArray<string>, env: Readonly<
 }
 
 describe.skipIf(!hasScript)("on a real terminal, by util-linux's `script`", () => {
-  it("stops on Ctrl-C with the terminal as it was, and goes on from there", async () => {
+  it("restores the terminal on Ctrl-C, and the next pull resumes", async () => {
     using place = temporaryFolder()
     const bytes = new Uint8Array(readFileSync(model))
     const server = await startModelServer(
@@ -149,7 +152,7 @@ describe.skipIf(!hasScript)("on a real terminal, by util-linux's `script`", () =
     assert.deepStrictEqual(lines.filter((line) => line.includes("%")).map((line) => line.replace(/\^C?$/, "")), [
       "a~f 32 % of 2.9 MiB"
     ])
-    // No colour, no cursor hidden.
+    // No colours, no hidden cursor.
     assert.deepStrictEqual(
       new Set(first.output().split("\x1b").slice(1).map((command) => command.slice(0, 3))),
       new Set(["[2K"])

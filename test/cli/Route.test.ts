@@ -18,7 +18,7 @@ models:
   fake/b: { deployments: [{ engine: fake }] }
 `
 
-interface Told {
+interface RouteOutput {
   readonly source: string
   readonly model: string
   readonly policy: string
@@ -26,34 +26,43 @@ interface Told {
   readonly plan: { readonly lists: { readonly ordinary: ReadonlyArray<string> }; readonly retries: number }
 }
 
-describe("route, where no service runs", () => {
+describe("route without a running service", () => {
   const route = async (...args: ReadonlyArray<string>) => {
     using folder = temporaryFolder()
     writeFileSync(join(folder.path, "troupe.yaml"), file)
     return await invoke(["route", ...args], { cwd: folder.path })
   }
-  const told = async (...args: ReadonlyArray<string>) =>
-    JSON.parse((await route("Hello", "--json", ...args)).stdout) as Told
+  const routeJson = async (...args: ReadonlyArray<string>) =>
+    JSON.parse((await route("Hello", "--json", ...args)).stdout) as RouteOutput
 
-  it("decides by the configuration alone, and says so", async () => {
+  it("decides by the configuration alone, and prints that", async () => {
     const { stdout } = await route("Hello", "--strategy", "quality")
     assert.include(stdout, "No service is running")
     assert.include(stdout, "fake/a#0 would answer for fake/a (strategy quality, policy default).")
     assert.include(stdout, "Fallbacks: fake/a#1, fake/b#0")
   })
 
-  it("takes a request's needs and wishes", async () => {
-    const { decision, plan, policy, source } = await told("--tools", "--policy", "patient", "--fallbacks", "")
+  it("applies required capabilities and routing options", async () => {
+    const { decision, plan, policy, source } = await routeJson("--tools", "--policy", "patient", "--fallbacks", "")
     assert.strictEqual(source, "configuration")
     assert.strictEqual(policy, "patient")
     assert.strictEqual(plan.retries, 5)
     assert.deepStrictEqual(plan.lists.ordinary, ["fake/a#1"])
     assert.deepStrictEqual(decision.excluded, [{ deployment: "fake/a#0", reason: "it does not support tool calls" }])
-    const only = await told("--model", "fake/a", "--deployments", "fake/a#1", "--strategy", "session", "--session", "s")
+    const only = await routeJson(
+      "--model",
+      "fake/a",
+      "--deployments",
+      "fake/a#1",
+      "--strategy",
+      "session",
+      "--session",
+      "s"
+    )
     assert.deepStrictEqual([only.plan.lists.ordinary[0], only.decision.strategy], ["fake/a#1", "session"])
   })
 
-  it("ends with 1 where nobody can answer", async () => {
+  it("exits 1 if no deployment can answer", async () => {
     for (const json of [[], ["--json"]]) {
       const args = ["Hello", "--model", "fake/b", "--except", "fake/b#0", ...json]
       const { code, stderr, stdout } = await route(...args)
@@ -63,7 +72,7 @@ describe("route, where no service runs", () => {
     assert.strictEqual((await route("Hello", "--model", "fake/a", "--except", "fake/a#0,fake/a#1")).code, 0)
   })
 
-  it("names each flag that is wrong", async () => {
+  it("names each invalid flag", async () => {
     const policy = await route("Hello", "--policy", "nope")
     assert.deepStrictEqual([policy.code, policy.stdout], [1, ""])
     assert.strictEqual(policy.stderr, "troupe: --policy: Unknown policy. Available policies: default, patient\n")
@@ -71,14 +80,14 @@ describe("route, where no service runs", () => {
     assert.include((await route("Hello", "--model", "nope")).stderr, "Available models: fake/a, fake/b.")
   })
 
-  it.each(["here", "ftp://127.0.0.1", "http://"])("asks for a URL where %s is given", async (url) => {
+  it.each(["here", "ftp://127.0.0.1", "http://"])("requires a URL instead of %s", async (url) => {
     const { code, stderr } = await route("Hello", "--url", url)
     assert.strictEqual(code, 1)
     assert.include(stderr, "--url")
     assert.include(stderr, "Expected a URL such as http://127.0.0.1:3000")
   })
 
-  it("does not pass the configuration off for the service that was named", async () => {
+  it("does not use the configuration if --url names a service that is not running", async () => {
     const { code, stderr } = await route("Hello", "--url", "http://127.0.0.1:9")
     assert.strictEqual(code, 1)
     assert.include(stderr, "No service is running at http://127.0.0.1:9")

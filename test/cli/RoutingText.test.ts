@@ -8,7 +8,7 @@ import type { Explanation } from "../../src/services/routing/Explanation.ts"
 
 const { backoff, maxAttempts, maxWaitMs, retries, shorterBy } = defaults
 
-/** A model of so many deployments, of which every third cannot be asked. */
+/** A model with this number of deployments, of which every third is excluded. */
 const explanationOf = (count: number): Explanation => {
   const ids = Array.from({ length: count }, (_, index) => `chat#${index}`)
   const out = ids.filter((_, index) => index % 3 === 2)
@@ -41,7 +41,7 @@ const explanationOf = (count: number): Explanation => {
 }
 
 describe("routing for a terminal", () => {
-  it("names who would answer, and who would follow", () => {
+  it("names the selected deployment and the fallbacks", () => {
     assert.strictEqual(
       RoutingText.explained(explanationOf(3), false),
       "chat#0 would answer for chat (strategy balanced, policy default).\nFallbacks: chat#1"
@@ -52,7 +52,7 @@ describe("routing for a terminal", () => {
     )
   })
 
-  it("has scores with their terms, what is not known, who was ruled out and why, and the plan", () => {
+  it("contains scores with their terms, unknown values, excluded deployments with reasons, and the plan", () => {
     const lines = RoutingText.explained(explanationOf(3), true).split("\n").map((line) =>
       line.trim().replaceAll(/ +/g, " ")
     )
@@ -69,7 +69,7 @@ describe("routing for a terminal", () => {
     for (const line of expected) assert.include(lines, line)
   })
 
-  it("lists the keys that wait, with the time until one is tried again", () => {
+  it("lists keys in a cooldown, with the time to the next attempt", () => {
     const cooldowns = [{ deployment: "chat#1", retryAfterMs: 42_000 }]
     const lines = RoutingText.explained({ ...explanationOf(3), cooldowns }, true).split("\n").map((line) => line.trim())
     const index = lines.indexOf("the provider limited or rejected all keys; retry in 42 s:")
@@ -77,7 +77,7 @@ describe("routing for a terminal", () => {
     assert.notInclude(RoutingText.explained({ ...explanationOf(3), cooldowns }, false), "keys")
   })
 
-  it("gives the reasons where no deployment can answer, with and without --explain", () => {
+  it("gives the reasons if no deployment can answer, with and without --explain", () => {
     const { decision, plan, ...rest } = explanationOf(3)
     const text = RoutingText.explained({
       ...rest,
@@ -89,7 +89,7 @@ describe("routing for a terminal", () => {
     assert.include(text, "it does not support tool calls:\n    chat#2")
   })
 
-  it("fits 80 columns and one screen or two, for one deployment and for many", () => {
+  it("fits 80 columns and two screens, for one deployment and for many", () => {
     fc.assert(fc.property(fc.integer({ min: 1, max: 200 }), fc.boolean(), (count, everything) => {
       const lines = RoutingText.explained(explanationOf(count), everything).split("\n")
       assert.isAtMost(Math.max(...lines.map(({ length }) => length)), 80)
@@ -97,7 +97,7 @@ describe("routing for a terminal", () => {
     }))
   })
 
-  it("tells a recorded request with its attempts and what went wrong", () => {
+  it("prints a recorded request with its attempts and errors", () => {
     const { decision, model, policy } = explanationOf(3)
     const record: DecisionRecord = {
       id: "dec-1-0",

@@ -1,4 +1,4 @@
-/** Which signals end the process immediately. */
+/** The signals that end the process immediately. */
 import { assert } from "@effect/vitest"
 import { describe, it } from "vitest"
 import { endsImmediately } from "../../src/cli/Signals.ts"

@@ -50,7 +50,7 @@ beforeAll(async () => {
 afterAll(() => service.stop())
 
 const system = "You are a helpful assistant."
-/** Greedy; the package's types know no temperature any more. */
+/** Greedy; the package's types no longer include the temperature. */
 const greedy = { model: "tiny-chat", max_tokens: 100, temperature: 0, system }
 const asked = (content: string) => ({ ...greedy, messages: [{ role: "user" as const, content }] })
 
@@ -80,7 +80,7 @@ describe("messages.create", () => {
     assert.strictEqual(response.headers.get("x-request-id"), request_id)
   })
 
-  it("tells the tokens that were computed before beside the others", async () => {
+  it("reports cached tokens separately", async () => {
     const call = asked(`${"a ".repeat(300)}What is 7 + 5?`)
     const [first, again] = [await client.messages.create(call), await client.messages.create(call)]
     assert.isAbove(again.usage.cache_read_input_tokens!, 100)
@@ -88,7 +88,7 @@ describe("messages.create", () => {
     assert.strictEqual(total(again), total(first))
   })
 
-  it("takes systems and contents in blocks, with cache marks", async () => {
+  it("accepts system prompts and contents in blocks, with cache marks", async () => {
     const cache_control = { type: "ephemeral" as const }
     const answer = await client.messages.create({
       ...greedy,
@@ -99,7 +99,7 @@ describe("messages.create", () => {
     assert.deepStrictEqual(textOf(answer), ["Snow is white."])
   })
 
-  it("stops at max_tokens and before a stop sequence, and says which", async () => {
+  it("stops at max_tokens and before a stop sequence, and names it", async () => {
     const cut = await client.messages.create({ ...asked("Count to 7."), max_tokens: 4 })
     assert.strictEqual(cut.stop_reason, "max_tokens")
     assert.strictEqual(cut.usage.output_tokens, 4)
@@ -112,7 +112,7 @@ describe("messages.create", () => {
     }
   })
 
-  it("goes on with an answer that is begun, whole and streamed", async () => {
+  it("continues an assistant prefix, buffered and streamed", async () => {
     const begun = asked("What is the capital of Japan?")
     const call = { ...begun, messages: [...begun.messages, { role: "assistant" as const, content: "The capital of" }] }
     const whole = await client.messages.create(call)
@@ -140,7 +140,7 @@ describe("messages.create", () => {
 })
 
 describe("messages.stream", () => {
-  it("comes to what a whole answer has, in Anthropic's order of events", async () => {
+  it("gives the content of a buffered answer, in Anthropic's order of events", async () => {
     const stream = client.messages.stream(asked("Count to 7."))
     const types: Array<string> = []
     stream.on("streamEvent", ({ type }) => types.push(type))
@@ -155,17 +155,17 @@ describe("messages.stream", () => {
     ])
     const whole = await client.messages.create(asked("Count to 7."))
     assert.deepStrictEqual(textOf(message), ["1, 2, 3, 4, 5, 6, 7."])
-    const told = ({ content, stop_reason, usage }: Anthropic.Message) => ({
+    const summaryOf = ({ content, stop_reason, usage }: Anthropic.Message) => ({
       content: content.map((block) => ({ ...block })),
       stop_reason,
       output: usage.output_tokens,
       input: usage.input_tokens + usage.cache_read_input_tokens!
     })
-    assert.deepStrictEqual(told(message), told(whole))
+    assert.deepStrictEqual(summaryOf(message), summaryOf(whole))
     assert.match(stream.request_id!, /^req_/)
   })
 
-  it("lets the caller leave, who then holds up nobody", async () => {
+  it("releases the slot when the caller disconnects", async () => {
     const call = { ...asked("Hello"), model: "fake/slow", max_tokens: 1000 }
     const stream = client.messages.stream(call)
     stream.on("text", () => stream.abort())
@@ -203,7 +203,7 @@ const usesOf = ({ content }: Anthropic.Message) =>
 describe("tools", () => {
   const call = { ...asked("What is the weather in Paris?"), tools: [weather, add] }
 
-  it("are used, and their result becomes the answer, whole and streamed", async () => {
+  it("are used, and their result becomes the answer, buffered and streamed", async () => {
     for (const stream of [false, true]) {
       const ask = (params: Anthropic.MessageCreateParamsNonStreaming) =>
         stream ? client.messages.stream(params).finalMessage() : client.messages.create(params)
@@ -241,7 +241,7 @@ describe("tools", () => {
     assert.deepStrictEqual(cities, [{ city: "Paris" }])
   })
 
-  it("are left alone where none may be used, and used where the choice says so", async () => {
+  it("are not used if the choice forbids it, and used if the choice requires it", async () => {
     const none = await client.messages.create({ ...call, tool_choice: { type: "none" } })
     assert.deepStrictEqual(usesOf(none), [])
     const sum = { ...asked("What is 7 + 5?"), tools: [weather, add] }
@@ -252,7 +252,7 @@ describe("tools", () => {
     assert.strictEqual(usesOf(any).length, 1)
   })
 
-  it("are several beside a text, or one where no others are wanted", async () => {
+  it("are several with a text, or one if parallel use is disabled", async () => {
     const several = { ...call, model: "fake/caller", tools: [weather] }
     const cities = [{ city: "Paris" }, { city: "Oslo" }].map((input) => ({ name: "get_weather", input }))
     const tool_choice = { type: "auto", disable_parallel_tool_use: true } as const
@@ -272,7 +272,7 @@ describe("tools", () => {
 })
 
 describe("messages.countTokens", () => {
-  it("counts a prompt as the answer's usage does, tools and all", async () => {
+  it("counts a prompt like the answer's usage, including tools", async () => {
     const calls: ReadonlyArray<Pick<Anthropic.MessageCountTokensParams, "messages" | "tools" | "tool_choice">> = [
       { messages: asked("What is 7 + 5?").messages },
       { messages: asked("Hello!").messages, tools: [weather] },
@@ -288,7 +288,7 @@ describe("messages.countTokens", () => {
 })
 
 describe("models", () => {
-  it("are listed and found in Anthropic's shape, and in OpenAI's for all others", async () => {
+  it("are listed and found in Anthropic's format, and in OpenAI's for other clients", async () => {
     const ids: Array<string> = []
     for await (const model of client.models.list()) ids.push(model.id)
     assert.include(ids, "tiny-chat")
@@ -301,7 +301,7 @@ describe("models", () => {
 })
 
 describe("errors", () => {
-  it("are the package's own classes, whole and streamed", async () => {
+  it("are the package's own classes, buffered and streamed", async () => {
     for (const stream of [false, true] as const) {
       const refused = (params: object) => failure(client.messages.create({ ...asked("Hello!"), ...params, stream }))
       const missing = await refused({ model: "claude-9" })
@@ -333,7 +333,7 @@ describe("deployments that fail", () => {
   const ask = (model: string) => client.messages.create({ ...asked("Hello"), model })
   const stream = (model: string) => client.messages.stream({ ...asked("Hello"), model })
 
-  it("are followed by the next before any content", async () => {
+  it("are replaced by the next before any content", async () => {
     assert.deepStrictEqual(textOf(await ask("fake/chain")), ["the third answers"])
     const { data, response } = await stream("fake/chain").withResponse()
     assert.deepStrictEqual(textOf(await data.finalMessage()), ["the third answers"])
@@ -341,7 +341,7 @@ describe("deployments that fail", () => {
     assert.isAbove(Number(response.headers.get("x-troupe-attempts")), 1)
   })
 
-  it("are passed over where the request says so", async () => {
+  it("are skipped if the request excludes them", async () => {
     const params = { ...asked("Hello"), model: "fake/chain", troupe: { deployments: ["fake/chain#2"] } }
     const { data, response } = await client.messages.create(params).withResponse()
     assert.deepStrictEqual(textOf(data), ["the third answers"])
@@ -352,7 +352,7 @@ describe("deployments that fail", () => {
     assert.match(wrong.apiMessage!, /^troupe\.deployments\[0\]/)
   })
 
-  it("in the middle of a stream end it with an error, and the package throws", async () => {
+  it("in the middle of a stream end the stream with an error, and the package throws", async () => {
     const cut = stream("fake/cut")
     const types: Array<string> = []
     cut.on("streamEvent", ({ type }) => types.push(type))
@@ -365,7 +365,7 @@ describe("deployments that fail", () => {
     assert.instanceOf(await failure(ask("fake/cut")), Anthropic.InternalServerError)
   })
 
-  it("are left alone after 5 failures in a row, with the time to wait", async () => {
+  it("have an open circuit after 5 consecutive failures, with Retry-After", async () => {
     for (let index = 0; index < 5; index++) {
       assert.instanceOf(await failure(ask("fake/broken")), Anthropic.InternalServerError)
     }

@@ -97,7 +97,7 @@ describe("chat.completions.create", () => {
     }
   })
 
-  it("gives n choices, whole and streamed", async () => {
+  it("gives n choices, buffered and streamed", async () => {
     const call = { model: "tiny-chat", messages: question("What color is snow?"), temperature: 0, n: 3 }
     const whole = await client.chat.completions.create(call)
     assert.deepStrictEqual(whole.choices.map(({ index, message }) => [index, message.content]), [
@@ -112,7 +112,7 @@ describe("chat.completions.create", () => {
     assert.deepStrictEqual(texts, whole.choices.map(({ message }) => message.content))
   })
 
-  it("lets the caller leave in mid-stream", async () => {
+  it("releases the slot when the caller disconnects in mid-stream", async () => {
     const stream = await client.chat.completions.create({
       model: "tiny-chat",
       messages: question("Write a story about a fox."),
@@ -145,12 +145,12 @@ describe("errors", () => {
 })
 
 describe("models.list", () => {
-  it("names what is served", async () => {
+  it("lists the configured models", async () => {
     const { data } = await client.models.list()
     assert.deepStrictEqual(data.map(({ id }) => id), ["tiny-chat"])
   })
 
-  it("one is told by its name, and a missing one is not found", async () => {
+  it("finds a model by its name, and responds 404 for an unknown one", async () => {
     assert.strictEqual((await client.models.retrieve("tiny-chat")).id, "tiny-chat")
     const error = await client.models.retrieve("fake/none").then(() => undefined, (cause: unknown) => cause)
     assert.instanceOf(error, OpenAI.NotFoundError)
@@ -159,7 +159,7 @@ describe("models.list", () => {
 })
 
 describe("sampling", () => {
-  /** Some of the options are not in OpenAI's own API, so the package's types do not know them. */
+  /** Some options are not in OpenAI's own API, and not in the package's types. */
   const ask = async (content: string, options: object) => {
     const { choices } = await client.chat.completions.create({
       model: "tiny-chat",
@@ -206,7 +206,7 @@ describe("sampling", () => {
     assert.strictEqual(again, forced + forced)
   })
 
-  it("refuses a token that the vocabulary does not have, by its place", async () => {
+  it("rejects a token outside the vocabulary by its path", async () => {
     const error = await ask("Hello!", { logit_bias: { 5000: 1 } }).then(() => undefined, (cause: unknown) => cause)
     assert.instanceOf(error, OpenAI.BadRequestError)
     assert.strictEqual(error.param, "logit_bias.5000")

@@ -1,4 +1,4 @@
-/** The `openai` package against everything that the fake engine can do. */
+/** The `openai` package against every capability of the fake engine. */
 import { assert } from "@effect/vitest"
 import OpenAI from "openai"
 import { afterAll, beforeAll, describe, it } from "vitest"
@@ -56,7 +56,7 @@ describe("tools", () => {
   const argumentsOf = ({ tool_calls }: OpenAI.ChatCompletionMessage) =>
     tool_calls?.map((one) => one.type === "function" ? JSON.parse(one.function.arguments) as unknown : undefined)
 
-  it("are called, each call with an id of its own, beside the text", async () => {
+  it("are called, each call with its own id, after the text", async () => {
     const { choices: [choice] } = await client.chat.completions.create(call)
     assert.strictEqual(choice!.finish_reason, "tool_calls")
     assert.strictEqual(choice!.message.content?.trim(), "Let me see.")
@@ -64,7 +64,7 @@ describe("tools", () => {
     assert.strictEqual(new Set(choice!.message.tool_calls?.map(({ id }) => id)).size, 2)
   })
 
-  it("streamed, come to the same", async () => {
+  it("are the same when streamed", async () => {
     const whole = await client.chat.completions.create(call)
     const streamed = await client.chat.completions.stream(call).finalChatCompletion()
     assert.deepInclude(streamed.choices[0], { finish_reason: "tool_calls" })
@@ -81,7 +81,7 @@ describe("tools", () => {
     }
   })
 
-  it("must be called where the choice says so, and the answer is nothing else", async () => {
+  it("are called if the choice requires it, without other content", async () => {
     for (const tool_choice of ["required", { type: "function", function: { name: "get_weather" } }] as const) {
       const forced = { ...call, model: "fake/any", tool_choice }
       const whole = await client.chat.completions.create(forced)
@@ -117,7 +117,7 @@ describe("response_format", () => {
     }
   })
 
-  it("what an engine cannot do is refused by the dialect's own name for it", async () => {
+  it("an unsupported format is rejected by the dialect's field name", async () => {
     const { param, status } = await refused(client.chat.completions.create({
       model: "fake/any",
       messages: question("Hello!"),
@@ -130,25 +130,25 @@ describe("response_format", () => {
 describe("logprobs", () => {
   const call = { model: "fake/any", messages: question("Grüße 🦊"), temperature: 0, logprobs: true }
 
-  it("has the bytes of the whole answer, whole and streamed", async () => {
+  it("contain the bytes of the complete answer, buffered and streamed", async () => {
     const whole = await client.chat.completions.create({ ...call, top_logprobs: 3 })
-    const told = whole.choices[0]!.logprobs!.content!
-    assert.strictEqual(told.length, whole.usage?.completion_tokens)
-    const text = Buffer.from(told.flatMap(({ bytes }) => bytes!)).toString("utf8")
+    const logprobs = whole.choices[0]!.logprobs!.content!
+    assert.strictEqual(logprobs.length, whole.usage?.completion_tokens)
+    const text = Buffer.from(logprobs.flatMap(({ bytes }) => bytes!)).toString("utf8")
     assert.strictEqual(text, whole.choices[0]!.message.content)
-    for (const { logprob, token, top_logprobs } of told) {
+    for (const { logprob, token, top_logprobs } of logprobs) {
       assert.isAtMost(logprob, 0)
       assert.strictEqual(top_logprobs.length, 3)
       assert.strictEqual(top_logprobs[0]?.token, token)
     }
-    const streamed: typeof told = []
+    const streamed: typeof logprobs = []
     for await (const { choices } of await client.chat.completions.create({ ...call, top_logprobs: 3, stream: true })) {
       streamed.push(...choices[0]?.logprobs?.content ?? [])
     }
-    assert.deepStrictEqual(streamed, told)
+    assert.deepStrictEqual(streamed, logprobs)
   })
 
-  it("has no alternatives unless they are asked for, and is null without logprobs", async () => {
+  it("contain no alternatives unless requested, and are null without logprobs", async () => {
     const { choices: [choice] } = await client.chat.completions.create(call)
     assert.isTrue(choice!.logprobs!.content!.every(({ top_logprobs }) => top_logprobs.length === 0))
     const { choices: [other] } = await client.chat.completions.create({ ...call, logprobs: false })
@@ -162,9 +162,9 @@ describe("embeddings", () => {
   const dot = (one: ReadonlyArray<number>, two: ReadonlyArray<number>) =>
     one.reduce((sum, value, index) => sum + value * two[index]!, 0)
 
-  it("are the same by both encodings, of unit length, in the order of the input", async () => {
+  it("are the same in both encodings, of unit length, in the order of the input", async () => {
     const texts = ["the red fox", "a blue whale", "the red fox"]
-    // The package asks for base64 unless told otherwise.
+    // The package requests base64 by default.
     const { data, usage } = await embed(texts)
     const floats = await embed(texts, { encoding_format: "float" })
     assert.deepStrictEqual(data, floats.data)
@@ -176,7 +176,7 @@ describe("embeddings", () => {
     assert.deepStrictEqual(usage, { prompt_tokens: 12, total_tokens: 12 })
   })
 
-  it("of a text that is too long or broken fail by their field", async () => {
+  it("of a text that is too long or invalid fail by their field", async () => {
     const long = await refused(embed(["short", "word ".repeat(100)]))
     assert.deepInclude(long, { status: 400, code: "context_length_exceeded", param: "input" })
     assert.deepInclude(await refused(embed("broken")), { status: 500, code: "engine_failed" })
@@ -185,7 +185,7 @@ describe("embeddings", () => {
   })
 })
 
-describe("what the package has no method for", () => {
+describe("endpoints without a method in the package", () => {
   const post = (path: string, body: object): Promise<unknown> =>
     client.post(path, { body: { model: "fake/any", ...body } })
 
@@ -211,7 +211,7 @@ describe("what the package has no method for", () => {
     assert.deepStrictEqual(data.map(({ prediction }) => prediction), ["fake/question", "fake/statement"])
   })
 
-  it("tokenize counts as a chat's usage does", async () => {
+  it("tokenize counts like a chat's usage", async () => {
     const messages = [{ role: "system" as const, content: "Be kind." }, ...question("Hello!")]
     const { count, tokens } = await post("/tokenize", { messages }) as {
       readonly count: number

@@ -1,4 +1,4 @@
-/** The `openai` package through a chain of deployments of which most fail, its own retries off. */
+/** The `openai` package with a chain of deployments, most of which fail; the package's own retries are off. */
 import { assert } from "@effect/vitest"
 import OpenAI from "openai"
 import { afterAll, beforeAll, describe, it } from "vitest"
@@ -13,7 +13,7 @@ const { begun, pieces, text, whole } = wires.openai
 const json = { "content-type": "application/json" }
 const cutAfter = (after: number): Play => ({ pieces, fault: { kind: "cut", after }, gated: after > 1 })
 
-/** By the provider's name of the model. */
+/** By the provider's model name. */
 const plays: Readonly<Record<string, Play>> = {
   down: { status: 503, headers: json, pieces: ["{\"error\":{\"message\":\"Down for now.\"}}"] },
   limited: {
@@ -35,7 +35,7 @@ const plays: Readonly<Record<string, Play>> = {
 
 const wholePieces = [whole.slice(0, 30), whole.slice(30, 60), whole.slice(60)]
 
-/** The same of an answer that is asked for whole. */
+/** The same for a buffered answer. */
 const playOf = (request: Seen): Play => {
   const play = plays[modelAsked(request)]!
   return (request.body as { readonly stream?: boolean }).stream !== true && play.pieces === pieces
@@ -83,7 +83,7 @@ afterAll(async () => {
 
 const messages = [{ role: "user" as const, content: "Hello" }]
 
-/** What came of a stream: its text, and the error that it ended in. */
+/** The result of a stream: its text, and its error. */
 const streamed = async (model: string, onContent: () => void = () => {}) => {
   let said = ""
   try {
@@ -104,20 +104,20 @@ const refused = async (answer: Promise<unknown>) => {
 }
 
 describe("the openai package", () => {
-  it("hears nothing of the deployments that fail before one that does not, streaming", async () => {
+  it("gets no error of failed deployments before a successful one, streamed", async () => {
     const from = provider.seen.length
     assert.deepStrictEqual(await streamed("chain"), { said: text })
     assert.deepStrictEqual(asked(from), chains["chain"])
   })
 
-  it("nor where the answer comes whole", async () => {
+  it("gets no error of failed deployments before a successful one, buffered", async () => {
     const { choices: [choice], usage } = await client.chat.completions.create({ model: "chain", messages })
     assert.strictEqual(choice?.message.content, text)
     assert.strictEqual(choice?.finish_reason, "stop")
     assert.deepInclude(usage, { prompt_tokens: 19, completion_tokens: 10 })
   })
 
-  it("throws where a stream breaks off after its first content, and gets no other's text", async () => {
+  it("throws if a stream is cut after its first content, and gets no other deployment's text", async () => {
     const from = provider.seen.length
     const { error, said } = await streamed("late", provider.release)
     assert.strictEqual(said, begun)
@@ -126,7 +126,7 @@ describe("the openai package", () => {
     assert.deepStrictEqual(asked(from), ["cut late"])
   })
 
-  it("gets a whole answer of the next, where the first breaks off", async () => {
+  it("gets a buffered answer of the next deployment if the first is cut", async () => {
     provider.release()
     const { choices: [choice] } = await client.chat.completions.create({ model: "late", messages })
     assert.strictEqual(choice?.message.content, text)
@@ -135,7 +135,7 @@ describe("the openai package", () => {
   for (const stream of [false, true]) {
     const how = stream ? "streaming" : "whole"
 
-    it(`is told when to come back, ${how}`, async () => {
+    it(`gets Retry-After, ${how}`, async () => {
       const error = await refused(client.chat.completions.create({ model: "all limited", messages, stream }))
       assert.instanceOf(error, OpenAI.RateLimitError)
       assert.strictEqual(error.code, "rate_limit_exceeded")
@@ -143,13 +143,13 @@ describe("the openai package", () => {
       assert.isTrue(seconds > 1 && seconds <= 11, `${seconds}`)
     })
 
-    it(`gets the error that says most where all fail, ${how}`, async () => {
+    it(`gets the most specific error if all fail, ${how}`, async () => {
       const error = await refused(client.chat.completions.create({ model: "all down", messages, stream }))
       assert.instanceOf(error, OpenAI.InternalServerError)
       assert.deepInclude(error, { status: 502, code: "upstream_failed" })
     })
 
-    it(`is told of its own mistake, which nobody else is asked to make, ${how}`, async () => {
+    it(`gets the error of an invalid request without further attempts, ${how}`, async () => {
       const from = provider.seen.length
       const error = await refused(client.chat.completions.create({ model: "wrong", messages, stream }))
       assert.instanceOf(error, OpenAI.BadRequestError)

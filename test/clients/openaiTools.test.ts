@@ -57,14 +57,14 @@ describe("tools", () => {
     assert.strictEqual(answered!.finish_reason, "stop")
   })
 
-  it("streamed, come to the same", async () => {
+  it("are the same when streamed", async () => {
     const whole = await client.chat.completions.create(call)
     const streamed = await client.chat.completions.stream(call).finalChatCompletion()
-    const told = ({ choices: [choice] }: OpenAI.ChatCompletion) =>
+    const summaryOf = ({ choices: [choice] }: OpenAI.ChatCompletion) =>
       choice!.message.tool_calls!.map((one) =>
         one.type === "function" ? [one.function.name, one.function.arguments] : []
       )
-    assert.deepStrictEqual(told(streamed), told(whole))
+    assert.deepStrictEqual(summaryOf(streamed), summaryOf(whole))
   })
 
   it("are run by the package itself", async () => {
@@ -87,12 +87,12 @@ describe("tools", () => {
     }
   })
 
-  it("are left alone where none is needed, or none may be called", async () => {
+  it("are not called if none is needed, or none may be called", async () => {
     const { choices: [none] } = await client.chat.completions.create({ ...call, tool_choice: "none" })
     assert.notProperty(none!.message, "tool_calls")
   })
 
-  it("must be called where the choice says so", async () => {
+  it("are called if the choice requires it", async () => {
     const { choices: [forced] } = await client.chat.completions.create({
       ...call,
       messages: conversation("What is 7 + 5?"),
@@ -117,7 +117,7 @@ describe("response_format", () => {
     additionalProperties: false
   }
 
-  it("json_schema holds the answer to the schema, whatever is asked", async () => {
+  it("json_schema constrains the answer to the schema for any prompt", async () => {
     const call = {
       model: "tiny-chat",
       temperature: 0,
@@ -146,7 +146,7 @@ describe("response_format", () => {
     assert.isObject(JSON.parse(choice!.message.content!))
   })
 
-  it("a schema that cannot be held to is refused by its place", async () => {
+  it("an unsupported schema is rejected by its path", async () => {
     const error = await client.chat.completions.create({
       model: "tiny-chat",
       messages,
@@ -161,7 +161,7 @@ describe("response_format", () => {
 })
 
 describe("logprobs", () => {
-  it("of a greedy answer are those of the likeliest tokens, and make up its text", async () => {
+  it("of a greedy answer are those of the likeliest tokens, and contain its text", async () => {
     const { choices: [choice], usage } = await client.chat.completions.create({
       model: "tiny-chat",
       messages: conversation("What color is snow?"),
@@ -169,10 +169,10 @@ describe("logprobs", () => {
       logprobs: true,
       top_logprobs: 5
     })
-    const told = choice!.logprobs!.content!
-    assert.strictEqual(told.length, usage?.completion_tokens)
-    assert.strictEqual(Buffer.from(told.flatMap(({ bytes }) => bytes!)).toString("utf8"), "Snow is white.")
-    for (const { logprob, token, top_logprobs } of told) {
+    const content = choice!.logprobs!.content!
+    assert.strictEqual(content.length, usage?.completion_tokens)
+    assert.strictEqual(Buffer.from(content.flatMap(({ bytes }) => bytes!)).toString("utf8"), "Snow is white.")
+    for (const { logprob, token, top_logprobs } of content) {
       assert.strictEqual(top_logprobs.length, 5)
       assert.strictEqual(top_logprobs[0]?.token, token)
       assert.approximately(top_logprobs[0]!.logprob, logprob, 1e-5)
@@ -182,7 +182,7 @@ describe("logprobs", () => {
 })
 
 describe("embeddings", () => {
-  it("are of unit length, the same alone and beside others", async () => {
+  it("are of unit length, the same alone and in a batch", async () => {
     const embed = async (input: string | Array<string>) =>
       (await client.embeddings.create({ model: "tiny-chat", input })).data.map(({ embedding }) => embedding)
     const [[fox, whale], [alone]] = await Promise.all([embed(["a red fox", "a blue whale"]), embed("a red fox")])
@@ -193,7 +193,7 @@ describe("embeddings", () => {
     assert.isBelow(dot(fox!, whale!), 0.999)
   })
 
-  it("a model that ranks nothing says so", async () => {
+  it("a model without reranking rejects the request", async () => {
     const body = { model: "tiny-chat", query: "fox", documents: ["a red fox"] }
     const error = await client.post("/rerank", { body }).then(() => assert.fail("answered"), (cause: unknown) => cause)
     assert.instanceOf(error, OpenAI.BadRequestError)
@@ -203,7 +203,7 @@ describe("embeddings", () => {
 })
 
 describe("tokenize", () => {
-  it("counts a conversation as the chat's usage does", async () => {
+  it("counts a conversation like the chat's usage", async () => {
     const messages = conversation("What is 7 + 5?")
     const { count, tokens } = await client.post("/tokenize", { body: { model: "tiny-chat", messages } }) as {
       readonly count: number

@@ -1,4 +1,4 @@
-/** The handlers of the Anthropic dialect over a stand-in for the front door. */
+/** The handlers of the Anthropic dialect over a fake `Inference`. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Stream } from "effect"
 import type { ErrorBody, Message } from "../../../src/dialects/anthropic/Schema.ts"
@@ -46,7 +46,7 @@ describe("reasons", () => {
       }
     }))
 
-  it("are told with the body's own names, and a prompt that is too long in the words that clients know", async () => {
+  it("use the body's field names, and for a too long prompt the message that clients recognize", async () => {
     const messageOf = (reason: InferenceError.Reason) =>
       withHandler({ inference: failing(reason) }, async (post) => (await errorOf(await post("messages", body))).message)
     assert.strictEqual(
@@ -63,7 +63,7 @@ describe("reasons", () => {
 describe("a refusal", () => {
   const refusing = failing(new InferenceError.ContentRefused({ deployment, detail: "Not this." }))
 
-  it("is an answer that says so, whole and streamed", () =>
+  it("is an answer with the stop reason `refusal`, buffered and streamed", () =>
     withHandler({ inference: refusing }, async (post) => {
       const whole = await post("messages", body)
       assert.strictEqual(whole.status, 200)
@@ -75,8 +75,8 @@ describe("a refusal", () => {
     }))
 })
 
-describe("trouble outside of inference", () => {
-  it.each(["messages", "messages/count_tokens"])("POST /v1/%s tells of it in the dialect's shape", async (path) => {
+describe("a failure outside of inference", () => {
+  it.each(["messages", "messages/count_tokens"])("POST /v1/%s has the dialect's error format", async (path) => {
     const told = async (stand: Parameters<typeof withHandler>[0], sent: unknown) =>
       withHandler(stand, async (post) => {
         const response = await post(path, sent)
@@ -93,7 +93,7 @@ describe("trouble outside of inference", () => {
     assert.deepStrictEqual(await told({ inference: broken }, sent), [500, "api_error"])
   })
 
-  it("in the middle of a stream ends it with an error, a defect's without its words", async () => {
+  it("ends a stream with an error; a defect's message is not shown", async () => {
     const event = { type: "text" as const, text: "I", tokens: 1 }
     const failures = [
       Effect.fail(InferenceError.make(new InferenceError.EngineFailed({ deployment, detail: "Broken." }))),
@@ -117,8 +117,8 @@ describe("trouble outside of inference", () => {
   })
 })
 
-describe("the front door", () => {
-  it("hears whose request it is by x-api-key as by a bearer token, and never the key", async () => {
+describe("the caller", () => {
+  it("is identified by x-api-key or a bearer token, and the key is not passed on", async () => {
     const asked: Array<Request> = []
     const inference = {
       generate: (request: Request) => {
@@ -138,7 +138,7 @@ describe("the front door", () => {
       ) {
         assert.strictEqual((await post("messages", body, headers)).status, 200)
       }
-      // Of the other dialect too, it is the same caller.
+      // In the other dialect, it is the same caller.
       await post("chat/completions", { model: "m", messages: body.messages }, { authorization: "Bearer one" })
     })
     const [nobody, one, same, two, chat] = asked.map(({ tenant }) => tenant)

@@ -14,14 +14,14 @@ describe("the OpenAPI description", () => {
     assert.strictEqual(description.info.version, version)
   })
 
-  it("names every status of every endpoint that a model answers", () => {
+  it("lists every status of every inference endpoint", () => {
     for (const path of ["chat/completions", "embeddings", "rerank", "classify", "tokenize"]) {
       const { responses } = description.paths[`/v1/${path}`]!.post!
       assert.sameMembers(Object.keys(responses), ["200", "400", "404", "413", "429", "500", "503"], path)
     }
   })
 
-  it("names every status of the endpoints of Anthropic's dialect", () => {
+  it("lists every status of the endpoints of Anthropic's dialect", () => {
     for (const path of ["messages", "messages/count_tokens"]) {
       const { responses } = description.paths[`/v1/${path}`]!.post!
       assert.sameMembers(Object.keys(responses), ["200", "400", "404", "413", "429", "500", "504", "529"], path)
@@ -31,7 +31,7 @@ describe("the OpenAPI description", () => {
   it.each([
     ["chat/completions", "ChatCompletion", "ChatChunk"],
     ["messages", "AnthropicMessage", "AnthropicStreamEvent"]
-  ])("tells of both kinds of an answer of %s by the shapes that clients see", (path, whole, streamed) => {
+  ])("describes the buffered and the streamed answer of %s by the clients' schemas", (path, whole, streamed) => {
     const { content } = description.paths[`/v1/${path}`]!.post!.responses["200"] as {
       readonly content: Readonly<Record<string, { readonly schema: unknown }>>
     }

@@ -23,14 +23,14 @@ const notRouted = () => {
 
 const kibibyte = "x".repeat(1024)
 
-/** More than the buffers of two sockets on one machine take, KiB. */
+/** More than the buffers of two local sockets, KiB. */
 const bound = 32 * 1024
 
-/** A front door whose answers never end; `told` counts their events, 1 KiB each. */
+/** An `Inference` with endless answers; `sent` counts their events, 1 KiB each. */
 const stage = () => {
-  const state = { told: 0 }
+  const state = { sent: 0 }
   const event = Effect.sync((): Event => {
-    state.told++
+    state.sent++
     return { type: "text", text: kibibyte, tokens: 1 }
   })
   const short: Stream.Stream<Event> = Stream.make(
@@ -88,8 +88,8 @@ const settled = async (count: () => number): Promise<number> => {
   })
 }
 
-describe("a reader that stops", () => {
-  it.live("stops its own stream within a bound, and no other", () => {
+describe("a client that stops reading", () => {
+  it.live("stops its own stream within a bound, and no other stream", () => {
     const { layer, state } = stage()
     return Effect.gen(function*() {
       const { address } = yield* HttpServer.HttpServer
@@ -97,8 +97,8 @@ describe("a reader that stops", () => {
       const socket = connect(port, "127.0.0.1")
       socket.write(requestOf("endless"))
       socket.pause()
-      const told = yield* Effect.promise(() => settled(() => state.told))
-      assert.isBelow(told, bound)
+      const sent = yield* Effect.promise(() => settled(() => state.sent))
+      assert.isBelow(sent, bound)
       const other = yield* Effect.promise(() =>
         fetch(`http://127.0.0.1:${port}/v1/chat/completions`, {
           method: "POST",
@@ -107,7 +107,7 @@ describe("a reader that stops", () => {
         }).then((response) => response.text())
       )
       assert.include(other, "short")
-      assert.strictEqual(state.told, told)
+      assert.strictEqual(state.sent, sent)
       socket.destroy()
     }).pipe(Effect.provide(layer))
   })

@@ -1,4 +1,4 @@
-/** Which requests of web pages are allowed. */
+/** The requests of web pages that are allowed. */
 import { assert } from "@effect/vitest"
 import { describe, it } from "vitest"
 import * as Cors from "../../../src/layers/http/Cors.ts"
@@ -60,7 +60,7 @@ describe("Cors", () => {
     ["sends its origin", rebound],
     ["reads as the same origin", { host: rebound.host, ...site("same-origin") }],
     ["has a name that begins as a loopback one", { host: "localhost.evil.example", ...site("same-origin") }]
-  ])("refuses a page whose own name leads to a loopback address, that %s", (_, headers) => {
+  ])("refuses a page whose name resolves to a loopback address, that %s", (_, headers) => {
     for (const bound of ["127.0.0.1", "localhost", "::1", "127.1.2.3"]) {
       assert.strictEqual(codeOf(ask(headers, { bound })), "host_not_allowed")
     }
@@ -76,14 +76,14 @@ describe("Cors", () => {
     }
   })
 
-  it("lets no listed origin call /admin", () => {
+  it("refuses /admin to listed origins", () => {
     for (const origins of [["*"], ["https://app.example"]]) {
       const answer = ask({ origin: "https://app.example" }, { origins, path: "/admin/deployments" })
       assert.strictEqual(codeOf(answer), "origin_not_allowed")
     }
   })
 
-  it("lets pages read every header about routing", () => {
+  it("exposes every routing header to pages", () => {
     const answer = ask({ origin: "https://app.example" })
     const exposed = answer._tag === "Continue" ? answer.headers["access-control-expose-headers"]!.split(", ") : []
     const routing = Endpoint.answerHeaders({ deployment: cachedResponses, attempts: 1, decision: "dec-1" })
@@ -91,7 +91,7 @@ describe("Cors", () => {
     assert.includeMembers(exposed, Object.keys(routing))
   })
 
-  it("names the setting, and the origin in bounded length", () => {
+  it("names the setting, and the origin with limited length", () => {
     const answer = ask({ origin: `https://${"a".repeat(9_000)}` })
     const message = answer._tag === "Refuse" ? answer.problem.message : ""
     assert.include(message, "server.cors.origins")

@@ -78,7 +78,7 @@ const withServer = (use: (url: string, port: number) => Promise<void>) =>
 
 const post = (url: string, body: unknown) => fetch(url, { method: "POST", body: JSON.stringify(body) })
 
-describe("a dialect that is added to the list of the server", () => {
+describe("a dialect added to the server's list", () => {
   it.live("has its routes", () =>
     withServer(async (url) => {
       const response = await post(`${url}/plain/ask`, { model: "m", text: "Hello?" })
@@ -94,7 +94,7 @@ describe("a dialect that is added to the list of the server", () => {
       assert.includeMembers(Object.keys(paths), ["/plain/ask", "/v1/chat/completions", "/v1/messages"])
     }))
 
-  it.live("has its own shape of errors, wherever they come from", () =>
+  it.live("has its own format for errors from every source", () =>
     withServer(async (url, port) => {
       const problemOf = async (response: Response) =>
         [response.status, (await response.json() as { readonly problem: string }).problem] as const
@@ -113,7 +113,7 @@ describe("a dialect that is added to the list of the server", () => {
       assert.include(await raw(port, "POST /plain/ask?a=%"), "{\"problem\":\"The query has")
     }))
 
-  it.live("has its own shape of the model list", () =>
+  it.live("has its own format of the model list", () =>
     withServer(async (url) => {
       const get = async (path: string) =>
         await (await fetch(url + path, { headers: { "x-plain-version": "1" } })).json()
@@ -127,13 +127,13 @@ describe("the dialect of a path", () => {
   const dialectOf = makeDialectOf(Server.dialects)
   const [openAi, anthropic] = Server.dialects
 
-  it("is that of the endpoint there or above", () => {
+  it("is that of the endpoint at the path or above", () => {
     for (const path of ["/v1/messages", "/v1/messages?beta=true", "/v1/messages/count_tokens", "/v1/messages/%"]) {
       assert.strictEqual(dialectOf(path), anthropic)
     }
   })
 
-  it("is the first dialect elsewhere", () => {
+  it("is the first dialect for other paths", () => {
     for (const path of ["/v1/chat/completions", "/v1/messages2", "/", ""]) assert.strictEqual(dialectOf(path), openAi)
   })
 })

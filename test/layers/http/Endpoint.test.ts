@@ -6,11 +6,11 @@ import { InferenceError, NoDeployment } from "../../../src/domain/InferenceError
 import { answerHeaders, errorHeaders, parse } from "../../../src/layers/http/Endpoint.ts"
 
 describe("a body", () => {
-  it("may begin with a byte order mark, as some editors write it", () => {
+  it("may begin with a byte order mark", () => {
     assert.deepStrictEqual(parse("\ufeff{\"a\":1}"), Result.succeed({ a: 1 }))
   })
 
-  it("is refused where it is not JSON", () => {
+  it("is rejected if it is not JSON", () => {
     for (const text of ["", "\ufeff", "\ufeff\ufeff{}", "{"]) assert.isTrue(Result.isFailure(parse(text)))
   })
 })

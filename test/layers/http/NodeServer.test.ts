@@ -6,7 +6,7 @@ import { dialect } from "../../../src/layers/http/OpenAiRoutes.ts"
 import { defaultServer } from "../../../src/services/settings/Resolution.ts"
 
 describe("NodeServer", () => {
-  it("limits the headers and the connections as configured, and never a whole upload that moves", () => {
+  it("limits headers and connections as configured, but not the total time of an upload in progress", () => {
     const settings = { ...defaultServer, headersTimeout: Duration.seconds(7), maxConnections: 9 }
     const server = new NodeServer({
       settings,
@@ -35,7 +35,7 @@ describe("a request target", () => {
     assert.deepStrictEqual(canonicalTarget(target), Result.succeed(expected))
   })
 
-  it("of any characters is taken or refused, and what is taken is taken again as it is", () => {
+  it("of any characters is accepted or rejected, and an accepted result is accepted again unchanged", () => {
     const target = fc.tuple(fc.constantFrom("/v1/models/", "/admin/models/", "/v1/messages", "/"), fc.string()).map(
       ([start, rest]) => `${start}${rest}`
     )

@@ -1,4 +1,4 @@
-/** The handlers over a stand-in for the front door, without sockets and engines. */
+/** The handlers over a fake `Inference`, without sockets and engines. */
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Stream, Tracer } from "effect"
 import { HopCount } from "../../../src/domain/HopLimit.ts"
@@ -21,7 +21,7 @@ interface ErrorBody {
 const errorOf = async (response: Response) => (await response.json() as ErrorBody).error
 
 describe.each(Object.entries(bodies))("POST /v1/%s", (path, body) => {
-  it("tells that the queue is full, and when to come again", () =>
+  it("reports a full queue with Retry-After", () =>
     withHandler(
       { inference: failing(new InferenceError.QueueFull({ deployment: "m#0", limit: 8, retryAfterMs: 2500 })) },
       async (post) => {
@@ -32,7 +32,7 @@ describe.each(Object.entries(bodies))("POST /v1/%s", (path, body) => {
       }
     ))
 
-  it("answers a defect without its words, which the log has", () =>
+  it("answers a defect without its message, and logs the message", () =>
     withHandler({ inference: ending(Effect.die(new Error("secret words"))) }, async (post, seen) => {
       const response = await post(path, body)
       assert.strictEqual(response.status, 500)
@@ -44,21 +44,21 @@ describe.each(Object.entries(bodies))("POST /v1/%s", (path, body) => {
       assert.isTrue(seen.some((one) => String(one).includes(id)))
     }))
 
-  it("takes nothing while the service stops", () =>
+  it("rejects requests during shutdown", () =>
     withHandler({ inference: {}, stage: "stopping" }, async (post) => {
       const response = await post(path, body)
       assert.strictEqual(response.status, 503)
       assert.strictEqual((await errorOf(response)).code, "shutting_down")
     }))
 
-  it("refuses what is not JSON", () =>
+  it("rejects a body that is not JSON", () =>
     withHandler({ inference: {} }, async (post) => {
       const response = await post(path, "{")
       assert.strictEqual(response.status, 400)
       assert.include((await errorOf(response)).message, "not JSON")
     }))
 
-  it("keeps a bearer token to itself, in failure as in a defect", async () => {
+  it("never reveals a bearer token, neither for a failure nor for a defect", async () => {
     const token = "sk-a-token-that-nobody-may-see"
     const failure = new InferenceError.EngineFailed({ deployment: "m#0", detail: "Out of memory." })
     for (const inference of [failing(failure), ending(Effect.die("broken"))]) {
@@ -81,7 +81,7 @@ describe.each(Object.entries(bodies))("POST /v1/%s", (path, body) => {
   })
 })
 
-describe("the front door", () => {
+describe("the request", () => {
   const asked = async (body: object, headers?: Record<string, string>): Promise<Request> => {
     let request: Request | undefined
     const inference: Partial<Inference["Service"]> = {
@@ -107,7 +107,7 @@ describe("the front door", () => {
     return request!
   }
 
-  it("hears whose request it is by the token, or else by name", async () => {
+  it("has the caller by the token, or else by the user name", async () => {
     const bearer = { authorization: "Bearer one" }
     const [nobody, one, again, other, user] = await Promise.all([
       asked({}),
@@ -121,7 +121,7 @@ describe("the front door", () => {
     assert.strictEqual(new Set([one.tenant, other.tenant, user.tenant]).size, 3)
   })
 
-  it("hears how urgent a request is and how long the model is to stay", async () => {
+  it("has the priority and the time that the model stays loaded", async () => {
     const { keepAlive, priority } = await asked({ keep_alive: -1, priority: "high" })
     assert.strictEqual(priority, "high")
     assert.isFalse(Duration.isFinite(keepAlive!))
@@ -130,7 +130,7 @@ describe("the front door", () => {
 
 describe("tokens", () => {
   it.each([["tokenize", {}], ["messages/count_tokens", { messages: [{ role: "user", content: "Hello" }] }]])(
-    "of %s are told with who counted them",
+    "of %s are reported with the deployment that counted them",
     (path, more) => {
       const tokens = { tokens: [7, 8], deployment: "m#1", attempts: 2, decision: "dec-1" }
       const counted = { promptTokens: 2, deployment: "m#1", attempts: 2, decision: "dec-1" }
@@ -150,7 +150,7 @@ describe("tokens", () => {
 
 describe("a stream", () => {
   it.each([["chat/completions", {}], ["messages", { max_tokens: 9 }]])(
-    "of %s knows to its end how many instances the request has come through",
+    "of %s keeps the request's hop count to its end",
     async (path, more) => {
       const text = Effect.map(HopCount, (hops) => ({ type: "text", text: `<${hops}>`, tokens: 1 }) as const)
       const usage = { promptTokens: 1, completionTokens: 2, cachedTokens: 0 }
@@ -170,13 +170,13 @@ describe("a stream", () => {
   )
 })
 
-describe("what an engine finds wrong", () => {
+describe("an engine's error for an invalid field", () => {
   it.each([
     ["chat/completions", "format.schema.properties.x", "response_format.json_schema.schema.properties.x"],
     ["chat/completions", "tools[0].parameters", "tools[0].function.parameters"],
     ["embeddings", "inputs[0]", "input[0]"],
     ["tokenize", "input.messages[0].content", "messages[0].content"]
-  ])("%s: %s is told as %s", (path, engines, callers) =>
+  ])("%s: %s is reported as %s", (path, engines, callers) =>
     withHandler(
       { inference: failing(new InferenceError.InvalidRequest({ path: engines, detail: "Wrong" })) },
       async (post) => {

@@ -1,4 +1,4 @@
-/** The memory that requests hold together: refused beyond the bound, and given back however a request leaves. */
+/** The memory of all requests together: limited, and released however a request ends. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Logger, Stream } from "effect"
 import { HttpServer } from "effect/http"
@@ -27,11 +27,11 @@ const notRouted = () => {
   throw new Error("No request is routed.")
 }
 
-/** Bytes of every body, but for those that are refused for their size. */
+/** Bytes of every body, except those that are rejected for their size. */
 const size = 4_000
 const limit = 3 * size
 
-/** By the name of the model: what becomes of the request. */
+/** The outcome of a request by the name of the model. */
 const outcomes = {
   answers: Stream.make<ReadonlyArray<Event>>(
     { type: "text", text: "short", tokens: 1 },
@@ -88,7 +88,7 @@ const bodyOf = (model: Outcome): string => {
   return body.replace("\"content\":\"\"", `"content":"${"x".repeat(size - body.length)}"`)
 }
 
-/** A request by hand, and what came of it. */
+/** A request over a raw socket, and its result. */
 const open = (port: number, ...parts: ReadonlyArray<string>) => {
   const socket: Socket = connect(port, "127.0.0.1")
   const state = { received: "", isClosed: false }
@@ -110,7 +110,7 @@ const chunked = (text: string) =>
 
 const used = (budget: ByteBudget, bytes: number) => until(() => budget.used === bytes ? true : undefined)
 
-/** Ways for a request to leave. */
+/** Ways in which a request ends. */
 const leave = {
   answered: async (port) => void await open(port, post(size), bodyOf("answers")).closed(),
   failed: async (port) => void await open(port, post(size), bodyOf("fails")).closed(),
@@ -134,7 +134,7 @@ const leave = {
   },
   "hangs up in its stream": async (port) => {
     const { socket, state } = open(port, post(size), bodyOf("streams"))
-    // Or it was refused, beside the others.
+    // Or it was rejected because of the other requests.
     await until(() => state.received === "" ? undefined : true)
     socket.destroy()
   }
@@ -148,7 +148,7 @@ const withServer = (use: (port: number, budget: ByteBudget) => Promise<void>) =>
   }).pipe(Effect.provide(layerOf()))
 
 describe("the memory of requests", () => {
-  it.live("is given back in full after any schedule of requests, however they leave", () =>
+  it.live("is released completely after any schedule of requests, however they end", () =>
     withServer((port, budget) =>
       fc.assert(
         fc.asyncProperty(
@@ -162,7 +162,7 @@ describe("the memory of requests", () => {
       )
     ))
 
-  it.live("refuses a body by its announced length before any of it comes, in the dialect's shape", () =>
+  it.live("limits a body by its announced length before it arrives, in the dialect's format", () =>
     withServer(async (port, budget) => {
       const { socket } = open(port, post(size), bodyOf("waits"))
       const second = open(port, post(size), bodyOf("waits"))
@@ -180,7 +180,7 @@ describe("the memory of requests", () => {
       assert.include(answered, "short")
     }))
 
-  it.live("counts a body of no announced length as it comes", () =>
+  it.live("counts a body without an announced length as it arrives", () =>
     withServer(async (port, budget) => {
       const received = await open(port, chunked("x".repeat(limit + 1))).closed()
       assert.strictEqual(last(received).status, 413)
@@ -192,7 +192,7 @@ describe("the memory of requests", () => {
       await used(budget, 0)
     }))
 
-  it.live("counts what a body of many values takes once it is parsed", () =>
+  it.live("counts the memory of a body's parsed values", () =>
     withServer(async (port, budget) => {
       const body = `[${Array.from({ length: 600 }, () => "1").join(",")}]`
       const received = await open(port, post(body.length), body).closed()

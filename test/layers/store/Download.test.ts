@@ -1,4 +1,4 @@
-/** Downloads over a real connection that is cut, slow, wrong or lying. */
+/** Downloads over a real connection that is cut, slow, or sends wrong data. */
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import { assert, it } from "@effect/vitest"
 import { Duration, Effect, Result, Schedule } from "effect"
@@ -16,7 +16,7 @@ import type { Fault, ModelServer, Seen } from "../../support/ModelServer.ts"
 import { sha256Of, startModelServer } from "../../support/ModelServer.ts"
 import { temporaryFolder } from "../../support/Service.ts"
 
-/** No two pieces of it are alike. */
+/** Its pieces all differ. */
 const makeBytes = (length: number): Uint8Array => {
   const words = new Uint32Array(Math.ceil(length / 4)).map((_, index) => Math.imul(index + 1, 0x9e3779b1))
   return new Uint8Array(words.buffer, 0, length)
@@ -28,7 +28,7 @@ interface Try {
   readonly server: ModelServer
   readonly target: string
   readonly events: Array<Progress>
-  /** One pull; what it was told of the file is the second argument. */
+  /** One pull; the second argument is the announced file. */
   readonly pull: (
     given?: Partial<DownloadOptions>,
     origin?: { sha256?: string; bytes?: number; headers?: Record<string, string> }
@@ -76,7 +76,7 @@ const reasonOf = (pull: ReturnType<Try["pull"]>) =>
   Effect.map(Effect.flip(pull), ({ reason }): Readonly<Record<string, unknown>> => ({ ...reason }))
 
 describe("download", () => {
-  it.live("brings the bytes, and tells how many there are", () =>
+  it.live("downloads the bytes and reports their number", () =>
     withServer(() => undefined, ({ events, pull }) =>
       Effect.gen(function*() {
         assert.strictEqual(yield* pull(), sha256)
@@ -84,7 +84,7 @@ describe("download", () => {
         assert.deepInclude(received.at(-1), { receivedBytes: bytes.length, totalBytes: bytes.length })
       })))
 
-  it.live("goes on where the connection was cut, of the same file only", () =>
+  it.live("resumes a cut connection, of the same file only", () =>
     withServer(
       (index) => index === 0 ? { cutAfter: 100_000 } : undefined,
       ({ events, pull, server }) =>
@@ -98,7 +98,7 @@ describe("download", () => {
         })
     ))
 
-  it.live("begins anew where the server knows no ranges", () =>
+  it.live("restarts if the server does not support ranges", () =>
     withServer(
       (index) => index === 0 ? { cutAfter: 100_000 } : { ignoreRanges: true },
       ({ pull, server }) =>
@@ -108,7 +108,7 @@ describe("download", () => {
         })
     ))
 
-  it.live("begins anew when the file has changed meanwhile, told by the server or by its etag alone", () =>
+  it.live("restarts if the file has changed, by the server's response or by its ETag alone", () =>
     withServer(
       (index) => index === 0 ? { cutAfter: 100_000, etag: "\"old\"", corruptAt: 5 } : undefined,
       ({ pull }) =>
@@ -117,7 +117,7 @@ describe("download", () => {
         })
     ))
 
-  it.live("keeps nothing of a file without a strong etag or checksum", () =>
+  it.live("keeps no part of a file without a strong ETag or a checksum", () =>
     withServer(
       (index) => ({ etag: "W/\"weak\"", ...(index === 0 ? { cutAfter: 100_000 } : {}) }),
       ({ pull, server }) =>
@@ -127,7 +127,7 @@ describe("download", () => {
         })
     ))
 
-  it.live("goes on where an earlier pull ended", () =>
+  it.live("resumes an earlier pull", () =>
     withServer(
       (index) => index < 5 ? { cutAfter: index === 0 ? 100_000 : 0 } : undefined,
       ({ pull, server }) =>
@@ -138,7 +138,7 @@ describe("download", () => {
         })
     ))
 
-  it.live("knows a file that had arrived whole", () =>
+  it.live("recognizes a complete part", () =>
     withServer(() => undefined, ({ pull, server }) =>
       Effect.gen(function*() {
         yield* pull()
@@ -147,14 +147,14 @@ describe("download", () => {
         assert.strictEqual(server.sentBytes(), bytes.length)
       })))
 
-  it.live("deletes bytes with another checksum", () =>
+  it.live("deletes bytes with a wrong checksum", () =>
     withServer(() => ({ corruptAt: 200_000 }), ({ pull, target }) =>
       Effect.gen(function*() {
         assert.deepInclude(yield* reasonOf(pull({}, { sha256 })), { _tag: "ChecksumMismatch", expected: sha256 })
         assert.isFalse(existsSync(`${target}.part`))
       })))
 
-  it.live("brings the whole anew when what an earlier pull left was wrong", () =>
+  it.live("downloads the complete file again if the part of an earlier pull was wrong", () =>
     withServer(
       (index) => index === 0 ? { cutAfter: 100_000, corruptAt: 50 } : undefined,
       ({ pull }) =>
@@ -169,7 +169,7 @@ describe("download", () => {
       "DownloadFailed"
     ]] as const
   ) {
-    it.live(`fails at once with ${reason} on status ${status}, without what may be secret`, () =>
+    it.live(`fails at once with ${reason} on status ${status}, without secrets in the message`, () =>
       withServer(() => ({ status }), ({ pull, server }) =>
         Effect.gen(function*() {
           const error = yield* Effect.flip(pull())
@@ -179,7 +179,7 @@ describe("download", () => {
         })))
   }
 
-  it.live("tries again on status 500, and gives up", () =>
+  it.live("retries status 500 up to the limit", () =>
     withServer(() => ({ status: 500 }), ({ events, pull, server }) =>
       Effect.gen(function*() {
         const error = yield* Effect.flip(pull())
@@ -192,7 +192,7 @@ describe("download", () => {
         )
       })))
 
-  it.live("says in words that nobody is there", () =>
+  it.live("explains a refused connection", () =>
     withServer(() => undefined, ({ events, pull, server }) =>
       Effect.gen(function*() {
         yield* Effect.promise(server.close)
@@ -204,7 +204,7 @@ describe("download", () => {
   const often = { retry: Schedule.upTo(Schedule.spaced("1 millis"), { times: 20 }) }
   const retries = (events: ReadonlyArray<Progress>) => events.filter(({ type }) => type === "retry").length
 
-  it.live("gives up a host that cannot be reached after a few tries", () =>
+  it.live("stops after a few attempts for an unreachable host", () =>
     withServer(() => undefined, ({ events, pull, server }) =>
       Effect.gen(function*() {
         yield* Effect.promise(server.close)
@@ -212,7 +212,7 @@ describe("download", () => {
         assert.strictEqual(retries(events), 4)
       })))
 
-  it.live("tries it as long as any other once a transfer had begun, of this file or of another", () =>
+  it.live("retries an unreachable host like any failure after a transfer of this or another file", () =>
     withServer(
       (index) => index === 0 ? { cutAfter: 100_000 } : undefined,
       ({ events, pull, server }) =>
@@ -233,7 +233,7 @@ describe("download", () => {
         })
     ))
 
-  it.live("waits as long as a busy server asks for", () =>
+  it.live("waits for the Retry-After of a busy server", () =>
     withServer(
       (index) => index === 0 ? { status: 429, headers: { "retry-after": "1" } } : undefined,
       ({ events, pull }) =>
@@ -243,7 +243,7 @@ describe("download", () => {
         })
     ))
 
-  it.live("counts a connection that says no more as cut", () =>
+  it.live("counts a silent connection as cut", () =>
     withServer(
       (index) => index === 0 ? { stallAfter: 100_000 } : undefined,
       ({ events, pull }) =>
@@ -255,7 +255,7 @@ describe("download", () => {
         })
     ))
 
-  it.live("refuses sizes that contradict each other, and bytes that never come", () =>
+  it.live("rejects contradicting sizes and missing bytes", () =>
     withServer(
       (index) => index === 0 ? undefined : { lengthOff: 10, ignoreRanges: true },
       ({ pull, target }) =>
@@ -267,7 +267,7 @@ describe("download", () => {
         })
     ))
 
-  it.live("ends where its maxBytes ends: before the first byte where the size is known", () =>
+  it.live("ends at maxBytes: before the first byte if the size is known", () =>
     withServer(() => undefined, ({ pull, target }) =>
       Effect.gen(function*() {
         assert.deepInclude(yield* reasonOf(pull({ maxBytes: 1000 })), {
@@ -296,7 +296,7 @@ describe("download", () => {
       )
     })))
 
-  it.live("checks against the checksum that comes with a redirect", () =>
+  it.live("verifies the checksum in a redirect", () =>
     withServer(
       (index) =>
         index === 0
@@ -311,7 +311,7 @@ describe("download", () => {
         })
     ))
 
-  it.live("follows no redirect to plain http elsewhere, and no circle", () =>
+  it.live("follows no redirect to plain http on another host, and no circular redirects", () =>
     withServer(
       (_, { path }) => ({
         status: 302,
@@ -325,7 +325,7 @@ describe("download", () => {
         })
     ))
 
-  it.live("comes to the same bytes after any cuts", () =>
+  it.live("downloads the same bytes after any cuts", () =>
     Effect.promise(() =>
       fc.assert(
         fc.asyncProperty(
@@ -346,7 +346,7 @@ describe("download", () => {
       )
     ))
 
-  /** A small disk of its own, where this user may have one. */
+  /** A small disk for the test, if this user can mount one. */
   const smallDisk = (folder: string): boolean => {
     try {
       execFileSync("mount", ["-t", "tmpfs", "-o", "size=128k", "none", folder], { stdio: "ignore" })
@@ -356,7 +356,7 @@ describe("download", () => {
     }
   }
 
-  it.live("tells of a disk that fills in the middle, and keeps what there is", (context) =>
+  it.live("reports a disk that fills during the download, and keeps the part", (context) =>
     withServer(() => undefined, ({ pull, target }) =>
       Effect.gen(function*() {
         const folder = `${target}.disk`

@@ -1,4 +1,4 @@
-/** Damaged files, tried in a process of their own: whatever becomes of it, this one goes on. */
+/** Damaged files, inspected in a process of their own: its crash does not affect this one. */
 import { assert, it } from "@effect/vitest"
 import { Duration, Effect, Result, Scope } from "effect"
 import { readFileSync, rmSync, writeFileSync } from "node:fs"
@@ -40,7 +40,7 @@ const mutate = (seed: number): Uint8Array => {
       for (let count = 0; count < 64; count++) bytes[headerBytes + below(bytes.length - headerBytes)] = below(256)
       return bytes
     case 2:
-      // The figures stand before the vocabulary, the places of the tensors behind it.
+      // Numbers come before the vocabulary, the offsets of the tensors after it.
       bytes[below(2) === 0 ? below(800) : headerBytes - below(4000)]! ^= 1 << below(8)
       return bytes
     default:
@@ -49,7 +49,7 @@ const mutate = (seed: number): Uint8Array => {
   }
 }
 
-/** As the store does: the header first, then a process, which is used again for as long as it lives. */
+/** As in the store: the header first, then a process that is reused until it ends. */
 const makeInspect = Effect.gen(function*() {
   const files = yield* ModelFilesService
   const scope = yield* Effect.scope
@@ -62,7 +62,7 @@ const makeInspect = Effect.gen(function*() {
       { engine: "llama", file, contextSize: 256, slots: 1, threads: 1 },
       Duration.seconds(20)
     )
-    // One that was given up may still be at work on what it was given up for.
+    // A process that reached the time limit may still be working on its file.
     if (outcome.type === "bad" && /process|within/.test(outcome.detail)) inspector = undefined
     return `${outcome.type}: ${"detail" in outcome ? outcome.detail : "."}`
   })
@@ -71,25 +71,25 @@ const makeInspect = Effect.gen(function*() {
 const processes = 2
 
 describe("inspect", () => {
-  it.live(`survives ${mutations} damaged files, and tells of each`, () =>
+  it.live(`survives ${mutations} damaged files, and reports each`, () =>
     Effect.scoped(Effect.gen(function*() {
       const folder = yield* Effect.acquireDisposable(Effect.sync(temporaryFolder))
-      const told: Array<string> = []
+      const outcomes: Array<string> = []
       yield* Effect.forEach(Array.from({ length: processes }, (_, first) => first), (first) =>
         Effect.gen(function*() {
           const inspect = yield* makeInspect
           for (let seed = first; seed < mutations; seed += processes) {
             const file = join(folder.path, `${seed}.gguf`)
             writeFileSync(file, mutate(seed))
-            told.push(`seed ${seed}, ${yield* inspect(file)}`)
+            outcomes.push(`seed ${seed}, ${yield* inspect(file)}`)
             rmSync(file)
           }
         }), { concurrency: processes })
-      assert.strictEqual(told.length, mutations)
-      for (const one of told) assert.match(one, /^seed \d+, (refused|passed|bad): [\x20-\x7e]*\.$/)
-      // Some damage shows only in what a model says; most does not load.
+      assert.strictEqual(outcomes.length, mutations)
+      for (const one of outcomes) assert.match(one, /^seed \d+, (refused|passed|bad): [\x20-\x7e]*\.$/)
+      // Some damage affects only the model's output; most damaged files do not load.
       for (const kind of ["refused", "passed", "bad"]) {
-        assert.isTrue(told.some((one) => one.includes(`, ${kind}: `)), kind)
+        assert.isTrue(outcomes.some((one) => one.includes(`, ${kind}: `)), kind)
       }
     })).pipe(Effect.provide(ModelFiles.layer)), 180_000)
 })

@@ -1,4 +1,4 @@
-/** The lock of a pull, among real processes, and with owners that this process cannot see. */
+/** The lock of a pull, among real processes, and with owners outside this process's namespace. */
 import { assert, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Scope } from "effect"
 import { TestClock } from "effect/testing"
@@ -43,7 +43,7 @@ const keeper = (file: string) => {
 const foreign = { id: "other", host: "machine-b", pid: 1, namespace: "another boot pid:[1]" }
 
 describe("the lock of a pull", () => {
-  it.live("is one process's, and free at once when that process was killed", () =>
+  it.live("belongs to one process, and is free at once after that process is killed", () =>
     withFile((file) =>
       Effect.gen(function*() {
         const child = yield* Effect.acquireRelease(
@@ -61,7 +61,7 @@ describe("the lock of a pull", () => {
       })
     ))
 
-  it.live("is another container's for as long as its time is new, whatever its process id is here", () =>
+  it.live("belongs to another container until it expires, regardless of its process ID", () =>
     withFile((file) =>
       Effect.gen(function*() {
         for (const pid of [1, process.pid, 4_194_304]) {
@@ -75,7 +75,7 @@ describe("the lock of a pull", () => {
       })
     ))
 
-  it.effect("has its time set while it is held, and is lost when another takes it", () =>
+  it.effect("is updated while it is held, and lost when another process takes it", () =>
     withFile((file) =>
       Effect.gen(function*() {
         yield* TestClock.setTime(1_000_000)
@@ -94,7 +94,7 @@ describe("the lock of a pull", () => {
       })
     ))
 
-  it.live("is taken by one of many that find it abandoned", () =>
+  it.live("is taken by one of many processes that find it expired", () =>
     withFile((file) =>
       Effect.gen(function*() {
         writeFileSync(file, JSON.stringify(foreign))
@@ -111,7 +111,7 @@ describe("the lock of a pull", () => {
       })
     ))
 
-  it("names a store that may not be written to in one line", () => {
+  it("reports a store without write permission in one line", () => {
     for (const code of ["EROFS", "EACCES", "EPERM"]) {
       assert.strictEqual(
         diskError("/models/.m.lock", Object.assign(new Error("no"), { code })).message,

@@ -1,4 +1,4 @@
-/** The store in a folder: what pulls leave there, who may pull, and what is safe to load. */
+/** The store in a folder: the results of pulls, concurrent pulls, and inspections. */
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import { assert, it } from "@effect/vitest"
 import { Effect, Fiber, Layer, Redacted, Schedule, Stream } from "effect"
@@ -43,7 +43,7 @@ interface Try {
   /** A folder for files to pull. */
   readonly sources: string
   readonly server: ModelServer
-  /** Pulls to the end; the model, and every event before. */
+  /** Runs a pull; returns the model, and every event before. */
   readonly pull: (
     source: string,
     options?: PullOptions
@@ -90,7 +90,7 @@ const reasonOf = <A>(effect: Effect.Effect<A, ModelStoreError>) =>
   )
 
 describe("pull", () => {
-  it.live("takes a file of this machine, checks that it loads, and lists it", () =>
+  it.live("adds a local file, tests that it loads, and lists it", () =>
     withStore(({ folder, pull, store }) =>
       Effect.gen(function*() {
         const { events, model } = yield* pull(tinyChat)
@@ -143,7 +143,7 @@ describe("pull", () => {
         assert.isTrue(pages.every(({ headers }) => headers.authorization === "Bearer hush"))
       }), { files: manyFiles, paging: { pageSize: 1000 } }))
 
-  it.live("follows a list neither to another server nor for ever", () =>
+  it.live("follows a list neither to another server nor without end", () =>
     Effect.gen(function*() {
       const detailOf = (next: (cursor: number) => string) =>
         Effect.gen(function*() {
@@ -164,7 +164,7 @@ describe("pull", () => {
       )
     }))
 
-  it.live("takes a file by its URL, and gives its secret to nobody", () =>
+  it.live("pulls a file by its URL, and never shows the URL's secret", () =>
     withStore(({ folder, pull, server }) =>
       Effect.gen(function*() {
         const { model } = yield* pull(`${server.url}/org/model/resolve/main/tiny-Q8_0.gguf?key=hush`)
@@ -184,7 +184,7 @@ describe("pull", () => {
     "notes.bin": new Uint8Array([5])
   }
 
-  it.live("names HF_TOKEN, and does not show it, where it does not fit a header", () =>
+  it.live("names HF_TOKEN without its value if it is not valid in a header", () =>
     withStore(({ pull }) =>
       Effect.gen(function*() {
         assert.deepInclude(yield* reasonOf(pull("hf:org/model")), {
@@ -194,7 +194,7 @@ describe("pull", () => {
         })
       }), { token: "hush\nhush" }))
 
-  it.live("takes an ONNX folder, from here and from a repository, once it has been loaded in a process of its own", () =>
+  it.live("pulls an ONNX folder, local or from a repository, after a load test in a process of its own", () =>
     withStore(({ pull }) =>
       Effect.gen(function*() {
         const { model } = yield* pull("hf:org/model")
@@ -214,7 +214,7 @@ describe("pull", () => {
         )
       }), { files: { ...onnxFiles, "onnx/model.onnx": onnx("onnx/model.onnx") } }))
 
-  it.live("puts an ONNX folder that does not load in quarantine", () =>
+  it.live("quarantines an ONNX folder that does not load", () =>
     withStore(({ pull, store }) =>
       Effect.gen(function*() {
         const error = yield* Effect.flip(pull("hf:org/model"))
@@ -223,7 +223,7 @@ describe("pull", () => {
         assert.isDefined(model?.manifest.quarantined)
       }), { files: { ...onnxFiles, "onnx/model.onnx": onnx("onnx/model.onnx").subarray(0, 1_000_000) } }))
 
-  it.live("refuses what is no model, and keeps nothing of it", () =>
+  it.live("rejects files that are not models, and keeps nothing", () =>
     withStore(({ folder, pull, server, sources }) =>
       Effect.gen(function*() {
         const file = join(sources, "no-model")
@@ -253,7 +253,7 @@ describe("pull", () => {
       })
     ))
 
-  it.live("tells that it asks a hub again, and why", () =>
+  it.live("reports each retry of a hub request with the reason", () =>
     withStore(({ pull }) =>
       Effect.gen(function*() {
         const { events } = yield* pull("hf:org/model")
@@ -261,7 +261,7 @@ describe("pull", () => {
         assert.deepInclude(events.at(-1), { type: "done" })
       }), { faultOf: (index) => index === 0 ? { status: 503 } : undefined }))
 
-  it.live("stops at the limit of the store, and goes on when there is room", () =>
+  it.live("stops at the limit of the store, and resumes when there is space", () =>
     withStore(({ folder, pull, store }) =>
       Effect.gen(function*() {
         mkdirSync(join(folder, "other"), { recursive: true })
@@ -274,7 +274,7 @@ describe("pull", () => {
         assert.deepStrictEqual(yield* store.list, [])
       }), { maxBytes: 4_000_000 }))
 
-  it.live("lets one pull of a model run, and takes over from a process that has died", () =>
+  it.live("runs one pull per model, and takes over the lock of a dead process", () =>
     withStore(({ folder, pull, store }) =>
       Effect.gen(function*() {
         const first = yield* Effect.forkChild(Stream.runDrain(store.pull("hf:org/model")), { startImmediately: true })
@@ -293,7 +293,7 @@ describe("pull", () => {
       }), { faultOf: (index) => index === 1 ? { stallAfter: 10 } : undefined }))
 })
 
-/** No heads: what divides by them fails an assertion of the library's, which aborts its process. */
+/** Zero heads: a division fails an assertion in the library, which aborts its process. */
 const withoutHeads = (): Uint8Array => {
   const bad = bytes.slice()
   const key = new TextEncoder().encode("llama.attention.head_count")
@@ -303,7 +303,7 @@ const withoutHeads = (): Uint8Array => {
 }
 
 describe("list", () => {
-  it.live("names the first 1,000 models, and no folder or manifest that is none", () =>
+  it.live("lists the first 1,000 models, without invalid folders and manifests", () =>
     withStore(({ folder, store }) =>
       Effect.gen(function*() {
         const manifestOf = (name: string, more = "") =>
@@ -327,7 +327,7 @@ describe("list", () => {
 })
 
 describe("ensureInspected", () => {
-  it.live("puts a file that aborts its process in quarantine, and lets it be pulled again", () =>
+  it.live("quarantines a file that aborts its process, and allows another pull", () =>
     withStore(({ pull, sources, store }) =>
       Effect.gen(function*() {
         const file = join(sources, "bad.gguf")
@@ -343,14 +343,14 @@ describe("ensureInspected", () => {
       })
     ))
 
-  it.live("serves from a store that it may not write to, with one inspection for each file", () =>
+  it.live("works with a read-only store, with one inspection per file", () =>
     withStore(({ folder, pull, store }) =>
       Effect.gen(function*() {
         const { model } = yield* pull(tinyChat)
         const place = join(folder, model.manifest.name)
         const { inspected: _, ...manifest } = model.manifest
         writeFileSync(join(place, "model.json"), JSON.stringify(manifest))
-        // Writing a manifest begins with this file; as a folder it cannot be written, whatever the user.
+        // A manifest is first written to this file; a folder at its path makes the write fail for every user.
         mkdirSync(join(place, "model.json.part"))
         yield* store.ensureInspected(model.path)
         assert.strictEqual((yield* store.get(manifest.name)).manifest.inspected, undefined)
@@ -360,7 +360,7 @@ describe("ensureInspected", () => {
       })
     ))
 
-  it.live("inspects again what has changed, and nothing outside the store", () =>
+  it.live("inspects changed files again, and no files outside the store", () =>
     withStore(({ folder, pull, store }) =>
       Effect.gen(function*() {
         const { model } = yield* pull(tinyChat)
