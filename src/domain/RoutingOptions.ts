@@ -1,10 +1,10 @@
 /**
- * What one request wants of its routing otherwise than its model's configuration says. Pure.
+ * Routing options of one request, which override the configuration of its model. Pure.
  *
  * **Details**
  *
- * A program says it in `Inference.Request.route`, a caller over HTTP in the body's field `troupe`, or in headers: the name
- * of a field after `x-troupe-`, lists with commas. Where both say it, the body counts.
+ * A program sets them in `Inference.Request.route`, an HTTP client in the body's field `troupe` or in headers: `x-troupe-`
+ * and the name of a field, lists separated by commas. The body overrides the headers.
  *
  * **Example**
  *
@@ -20,10 +20,10 @@ const within = (minimum: number, maximum: number) => Schema.isBetween({ minimum,
 const Name = Schema.NonEmptyString.check(Schema.isMaxLength(512))
 const Names = Schema.Array(Name).check(Schema.isMaxLength(100))
 
-/** Attempts at one deployment after its first, at most. */
+/** The most retries at one deployment. */
 export const mostRetries = 10
 
-/** What is left out is as configured. */
+/** An option that is left out is as configured. */
 export const RoutingOptions = Schema.Struct({
   /** A policy's name. */
   policy: Schema.optional(Name),
@@ -32,22 +32,22 @@ export const RoutingOptions = Schema.Struct({
   deployments: Schema.optional(Names),
   /** None of these. */
   except: Schema.optional(Names),
-  /** Models that stand in for this one, in order; none with an empty list. */
+  /** Fallback models, in order; an empty list: none. */
   fallbacks: Schema.optional(Names),
   /** Requests of one session go to one deployment, by the strategy `session`; default the tenant. */
   session: Schema.optional(Name),
-  /** What the request is about, as deployments name it in `tasks`. */
+  /** The task of the request, as deployments list it in `tasks`. */
   task: Schema.optional(Name),
-  /** Attempts at one deployment after its first. */
+  /** Retries at one deployment. */
   retries: Schema.optional(Schema.Int.check(within(0, mostRetries))),
-  /** For the request as a whole, ms; never longer than the policy says. */
+  /** The limit of the whole request, ms; the limit of the policy still applies. */
   timeoutMs: Schema.optional(Schema.Int.check(within(1, 86_400_000))),
-  /** Whether another deployment goes on from the text so far when one fails in the middle of an answer. */
+  /** Whether another deployment continues an answer that breaks off. */
   continue: Schema.optional(Schema.Boolean)
 })
 export type RoutingOptions = typeof RoutingOptions.Type
 
-/** Why overrides cannot be followed. */
+/** Why options cannot be applied. */
 export interface Problem {
   readonly path: string
   readonly detail: string
@@ -55,7 +55,7 @@ export interface Problem {
 
 const listed = (all: ReadonlyArray<string>): string => all.join(", ")
 
-/** The first deployment that the request names and the model does not have; undefined where it has them all. */
+/** The first named deployment that the model does not have; undefined if it has all of them. */
 export const unknownDeployment = (
   { deployments, except }: RoutingOptions,
   known: ReadonlyArray<string>
@@ -88,7 +88,7 @@ const readers: { readonly [Field in keyof RoutingOptions]-?: (text: string) => u
   continue: (text) => text === "true" || (text === "false" ? false : text)
 }
 
-/** Nothing is not 0. */
+/** An empty text is not 0. */
 const number = (text: string): number | string => /^\d+$/.test(text) ? Number(text) : text
 
 const list = (text: string): ReadonlyArray<string> => text.split(",").map((name) => name.trim()).filter(Boolean)
@@ -98,10 +98,10 @@ const headers = Object.entries(readers).map(([field, read]) => {
   return { field, name, read }
 })
 
-/** Their names, as `x-troupe-timeout-ms`. */
+/** The names of the headers, as `x-troupe-timeout-ms`. */
 export const headerNames: ReadonlyArray<string> = headers.map(({ name }) => name)
 
-/** What a request's headers say, unchecked; undefined where they say nothing. */
+/** The options in a request's headers, unchecked; undefined without any. */
 export const fromHeaders = (given: Readonly<Record<string, string | undefined>>): object | undefined => {
   let found: Record<string, unknown> | undefined
   for (const { field, name, read } of headers) {
@@ -115,9 +115,9 @@ const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
   typeof value === "object" && value !== null && !Array.isArray(value)
 
 /**
- * What is told of a request, with the header's name for a field of `troupe`, or of `route` within, that came in one.
+ * The text of an error with the name of the header in place of the path of an option that was set by a header.
  *
- * @param body as it came
+ * @param body as received
  */
 export const named = (
   text: string,
@@ -132,20 +132,20 @@ export const named = (
 }
 
 /**
- * A body with what its headers and its field `troupe` say together, unchecked but for names: a field that does not exist
- * would be passed over, and the caller would not know.
+ * A body whose field `troupe` has the options of the headers and of the body. Only their names are checked, since the
+ * decoder of a body ignores unknown fields.
  */
 export const join = (
   body: unknown,
   given: Readonly<Record<string, string | undefined>>
 ): Result.Result<unknown, Problem> => {
-  const said = fromHeaders(given)
-  if (!isObject(body) || (said === undefined && body["troupe"] === undefined)) return Result.succeed(body)
+  const fromHeader = fromHeaders(given)
+  if (!isObject(body)) return Result.succeed(body)
   const own = body["troupe"] ?? {}
   if (!isObject(own)) return Result.fail({ path: "troupe", detail: "Expected an object" })
   const unknown = Object.keys(own).find((name) => !Object.hasOwn(readers, name))
   return unknown === undefined
-    ? Result.succeed({ ...body, troupe: { ...said, ...own } })
+    ? Result.succeed({ ...body, troupe: { ...fromHeader, ...own } })
     : Result.fail({
       path: `troupe.${Bounded.name(unknown)}`,
       detail: `Expected one of ${listed(Object.keys(readers))}`

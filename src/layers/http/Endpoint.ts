@@ -144,17 +144,32 @@ interface DecodedRequest<Decoded> {
   readonly hops: number
 }
 
+type Headers = Readonly<Record<string, string | undefined>>
+
+/** Most requests come from a client. */
+const hopsOf = (headers: Headers): Result.Result<number, InferenceError.InvalidRequest> =>
+  headers[HopLimit.header] === undefined ? Result.succeed(0) : HopLimit.fromHeaders(headers)
+
+/** Whether the body or a header sets options of the routing. */
+const hasRoutingOptions = (json: unknown, headers: Headers): boolean =>
+  (json as { readonly troupe?: unknown } | null)?.troupe !== undefined ||
+  RoutingOptions.headerNames.some((name) => headers[name] !== undefined)
+
 /** Decodes a body with the routing options of the headers. */
 const decode = <Decoded>(
   { conventions, endpoint, names, request: { headers } }: Incoming<Decoded>,
   json: unknown
 ): Result.Result<DecodedRequest<Decoded>, InferenceError.InvalidRequest> =>
-  Result.flatMap(HopLimit.fromHeaders(headers), (hops) => {
-    const joined = RoutingOptions.join(json, headers)
-    if (Result.isFailure(joined)) return Result.fail(new InferenceError.InvalidRequest(joined.failure))
-    if (joined.success !== json) names.renamePath = (text) => RoutingOptions.named(text, json, headers)
+  Result.flatMap(hopsOf(headers), (hops) => {
+    let joined = json
+    if (hasRoutingOptions(json, headers)) {
+      const result = RoutingOptions.join(json, headers)
+      if (Result.isFailure(result)) return Result.fail(new InferenceError.InvalidRequest(result.failure))
+      joined = result.success
+      names.renamePath = (text) => RoutingOptions.named(text, json, headers)
+    }
     const caller = { key: conventions.keyOf(headers), headers }
-    return Result.map(endpoint.decode(joined.success, caller), (body) => ({ body, hops }))
+    return Result.map(endpoint.decode(joined, caller), (body) => ({ body, hops }))
   })
 
 /** Parses and decodes a body. Between the steps of a large one the event loop runs other work. */

@@ -201,7 +201,7 @@ const explored = (
   { exploration, strategy }: Options,
   seed: number
 ): number | undefined => {
-  if (strategy !== "balanced" && strategy !== "speed") return undefined
+  if (eligible.length < 2 || (strategy !== "balanced" && strategy !== "speed")) return undefined
   if (draw(seed, -1) >= exploration) return undefined
   const untried: Array<number> = []
   for (let at = 0; at < eligible.length; at++) {
