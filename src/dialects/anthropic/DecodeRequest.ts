@@ -7,11 +7,9 @@ import { InvalidRequest, NotSupported } from "../../domain/InferenceError.ts"
 import type { Source } from "../../domain/Source.ts"
 import { requiredPaths } from "../../domain/Source.ts"
 import { mostStops, mostTools } from "../openai/Schema.ts"
-import type { Shape } from "../shared/BodyChecks.ts"
-import * as Body from "../shared/BodyChecks.ts"
-import type { CallerIdentity } from "../shared/CallerIdentity.ts"
-import { callerOf } from "../shared/CallerIdentity.ts"
-import { unknownFieldsOf } from "../shared/FieldNames.ts"
+import type { CallerIdentity, Shape } from "../shared/CallerRequest.ts"
+import { callerOf, decodeBody, unknownFieldsOf } from "../shared/CallerRequest.ts"
+import type { Fields } from "../shared/Json.ts"
 import * as UnknownFields from "../shared/UnknownFields.ts"
 import type { Placed } from "./DecodeMessages.ts"
 import { choiceOf, conversationOf, locate, messageProblems, placed, toolProblems, toolsOf } from "./DecodeMessages.ts"
@@ -67,7 +65,7 @@ const callerFieldsOf = (
     ...(typeof user === "string" ? { user } : {})
   }, caller)
 
-const callOf = (body: Anthropic.MessagesRequest, json: Body.Body, caller: CallerIdentity): MessagesCall => {
+const callOf = (body: Anthropic.MessagesRequest, json: Fields, caller: CallerIdentity): MessagesCall => {
   const { max_tokens: maxTokens, metadata, model, stop_sequences: stop, stream = false, tool_choice } = body
   const conversation = placed(body)
   return {
@@ -105,7 +103,7 @@ const countShape: Shape<Anthropic.CountTokensRequest> = {
 /** Headers that belong to the dialect. */
 const dialectHeaders = ["anthropic-beta", "anthropic-version"] as const
 
-const sourceOf = (json: Body.Body, { headers = {} }: CallerIdentity): Source => {
+const sourceOf = (json: Fields, { headers = {} }: CallerIdentity): Source => {
   const found = dialectHeaders.flatMap((name) => headers[name] === undefined ? [] : [[name, headers[name]] as const])
   const unknownFields = unknownFieldsOf(json, FieldNames.messages)
   return {
@@ -119,14 +117,14 @@ const sourceOf = (json: Body.Body, { headers = {} }: CallerIdentity): Source => 
 
 /** The message that a parsed JSON body asks for. */
 export const decode = (json: unknown, caller: CallerIdentity = {}): Result.Result<MessagesCall, InvalidRequest> =>
-  Result.map(Body.decode(json, messagesShape), (body) => callOf(body, json as Body.Body, caller))
+  Result.map(decodeBody(json, messagesShape), (body) => callOf(body, json as Fields, caller))
 
 /** The count that a parsed JSON body asks for. */
 export const decodeCount = (
   json: unknown,
   caller: CallerIdentity = {}
 ): Result.Result<DecodeResult<CountRequest>, InvalidRequest> =>
-  Result.map(Body.decode(json, countShape), (body) => {
+  Result.map(decodeBody(json, countShape), (body) => {
     const conversation = placed(body)
     // As a generation has it: tools that must not be used are not sent to the model.
     const tools = body.tool_choice?.type === "none" ? [] : toolsOf(body.tools ?? [])
@@ -134,7 +132,7 @@ export const decodeCount = (
       request: {
         model: body.model,
         input: { ...conversationOf(body, conversation), ...(tools.length === 0 ? {} : { tools }) },
-        source: sourceOf(json as Body.Body, caller),
+        source: sourceOf(json as Fields, caller),
         ...callerFieldsOf(body, caller)
       },
       placed: conversation

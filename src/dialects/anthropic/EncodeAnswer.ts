@@ -16,9 +16,9 @@ import type { Answer, Event } from "../../domain/Inference.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import type { FinishReason, TokenUsage, ToolCall } from "../../domain/Job.ts"
 import type { Native } from "../../domain/Source.ts"
-import type { Body } from "../shared/BodyChecks.ts"
 import type { OwnEvent } from "../shared/FrameBatch.ts"
 import { write } from "../shared/FrameBatch.ts"
+import type { Fields } from "../shared/Json.ts"
 import * as AnthropicError from "./EncodeError.ts"
 import * as AnthropicNative from "./EncodeNative.ts"
 import type * as Anthropic from "./Schema.ts"
@@ -162,7 +162,7 @@ export const encodeRefusal = (
 ): Anthropic.Message =>
   nativeOf(answer as ReadonlyArray<Native> | undefined, envelope) ?? messageOf(envelope, [], refusal(detail), nothing)
 
-const frame = (event: Anthropic.StreamEvent | Body): string =>
+const frame = (event: Anthropic.StreamEvent | Fields): string =>
   `event: ${String(event.type)}\ndata: ${JSON.stringify(event)}\n\n`
 
 /** An error in the middle of a stream, which then ends without `message_stop`. */
@@ -208,10 +208,10 @@ const makeBlocks = () => {
   return {
     stop,
     /** Keeps count of the provider's own blocks. */
-    note(event: Body): void {
+    note(event: Fields): void {
       if (event["type"] === "content_block_start") {
         index = Number(event["index"])
-        open = (event["content_block"] as Body)["type"] === "text" ? "text" : "other"
+        open = (event["content_block"] as Fields)["type"] === "text" ? "text" : "other"
       }
       if (event["type"] === "content_block_stop") open = undefined
     },

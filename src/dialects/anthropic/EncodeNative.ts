@@ -1,6 +1,6 @@
 /** Answers of Anthropic for callers of its dialect: the id and the model are ours, all else is theirs. Pure. */
 import type { Native } from "../../domain/Source.ts"
-import type { Body } from "../shared/BodyChecks.ts"
+import type { Fields } from "../shared/Json.ts"
 import { isObject, listOf } from "../shared/Json.ts"
 import type { Message } from "./Schema.ts"
 
@@ -14,9 +14,9 @@ type Mutable = Record<string, unknown>
 const isOurs = ({ dialect }: Native): boolean => dialect === "anthropic"
 
 /** A block of a whole answer as it begins in a stream, and what comes after. */
-const streamed = (index: number, block: Body): ReadonlyArray<Body> => {
-  const delta = (delta: Body): Body => ({ type: "content_block_delta", index, delta })
-  const events = (start: Body, ...deltas: ReadonlyArray<Body>): ReadonlyArray<Body> => [
+const streamed = (index: number, block: Fields): ReadonlyArray<Fields> => {
+  const delta = (delta: Fields): Fields => ({ type: "content_block_delta", index, delta })
+  const events = (start: Fields, ...deltas: ReadonlyArray<Fields>): ReadonlyArray<Fields> => [
     { type: "content_block_start", index, content_block: start },
     ...deltas.map(delta),
     { type: "content_block_stop", index }
@@ -50,7 +50,7 @@ const streamed = (index: number, block: Body): ReadonlyArray<Body> => {
 const endFields: ReadonlySet<string> = new Set(["stop_reason", "stop_sequence", "stop_details", "container"])
 
 /** A whole answer as a stream's events but the last. */
-const eventsOf = (body: Body): ReadonlyArray<Body> => {
+const eventsOf = (body: Fields): ReadonlyArray<Fields> => {
   const start: Mutable = {}
   const delta: Mutable = {}
   for (const name of Object.keys(body)) {
@@ -59,18 +59,18 @@ const eventsOf = (body: Body): ReadonlyArray<Body> => {
   }
   return [
     { type: "message_start", message: { ...start, content: [] } },
-    ...listOf(body["content"]).flatMap((block, index) => streamed(index, block as Body)),
+    ...listOf(body["content"]).flatMap((block, index) => streamed(index, block as Fields)),
     { type: "message_delta", delta, usage: body["usage"] }
   ]
 }
 
-const ownOf = (event: Body, { id, model }: Envelope): Body =>
+const ownOf = (event: Fields, { id, model }: Envelope): Fields =>
   event["type"] === "message_start" && isObject(event["message"])
     ? { ...event, message: { ...event["message"], id, model } }
     : event
 
 /** A stream's events; none of a provider of another dialect. */
-export const events = (native: Native, envelope: Envelope): ReadonlyArray<Body> => {
+export const events = (native: Native, envelope: Envelope): ReadonlyArray<Fields> => {
   if (!isOurs(native)) return []
   const all = native.form === "whole" ? eventsOf(native.body) : [native.body]
   return all.map((event) => ownOf(event, envelope))
@@ -89,7 +89,7 @@ const textOf = (value: unknown): string => typeof value === "string" ? value : "
 const after = (before: unknown, piece: unknown): string => textOf(before) + textOf(piece)
 
 /** Adds what is new of a block. */
-const addDelta = (block: Mutable, delta: Body): void => {
+const addDelta = (block: Mutable, delta: Fields): void => {
   switch (delta["type"]) {
     case "text_delta":
       block["text"] = after(block["text"], delta["text"])
@@ -112,24 +112,24 @@ const addDelta = (block: Mutable, delta: Body): void => {
 }
 
 /** A whole answer out of a stream's events. */
-const assembled = (parts: ReadonlyArray<Native>): Body => {
+const assembled = (parts: ReadonlyArray<Native>): Fields => {
   let message: Mutable = {}
   const content: Array<Mutable> = []
   for (const { body } of parts) {
     const at = Number(body["index"] ?? 0)
     switch (body["type"]) {
       case "message_start":
-        message = { ...body["message"] as Body }
+        message = { ...body["message"] as Fields }
         break
       case "content_block_start":
-        content[at] = { ...body["content_block"] as Body }
+        content[at] = { ...body["content_block"] as Fields }
         break
       case "content_block_delta":
-        addDelta(content[at]!, body["delta"] as Body)
+        addDelta(content[at]!, body["delta"] as Fields)
         break
       case "message_delta": {
         const { delta, type: _, usage, ...rest } = body
-        Object.assign(message, delta, rest, { usage: { ...message["usage"] as Body, ...usage as Body } })
+        Object.assign(message, delta, rest, { usage: { ...message["usage"] as Fields, ...usage as Fields } })
       }
     }
   }
@@ -141,5 +141,5 @@ const assembled = (parts: ReadonlyArray<Native>): Body => {
 export const answer = (parts: ReadonlyArray<Native> | undefined, { id, model }: Envelope): Message | undefined => {
   if (parts === undefined || parts.length === 0 || !parts.every(isOurs)) return undefined
   const found = parts.find(({ form }) => form === "whole")?.body ?? assembled(parts)
-  return { ...found, id, model } as Body as Message
+  return { ...found, id, model } as Fields as Message
 }

@@ -11,7 +11,7 @@ import { Schema } from "effect"
 import { JsonObject, Tool as InferenceTool } from "../../domain/Inference.ts"
 import { mediaTypes } from "../../domain/Message.ts"
 import { mostStops, mostTools, standing } from "../openai/Schema.ts"
-import { fieldsOfType } from "../shared/BodyChecks.ts"
+import { fieldsOfType } from "../shared/CallerRequest.ts"
 
 const within = (minimum: number, maximum: number) => Schema.isBetween({ minimum, maximum })
 

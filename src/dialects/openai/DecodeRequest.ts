@@ -7,12 +7,10 @@ import type { Content, ImageSource, MediaType, Part } from "../../domain/Message
 import { textOf } from "../../domain/Message.ts"
 import type { Problem } from "../../domain/Problem.ts"
 import type { Source, Task } from "../../domain/Source.ts"
-import type { Shape } from "../shared/BodyChecks.ts"
-import * as Body from "../shared/BodyChecks.ts"
-import type { CallerIdentity } from "../shared/CallerIdentity.ts"
-import { callerOf } from "../shared/CallerIdentity.ts"
+import type { CallerIdentity, Shape } from "../shared/CallerRequest.ts"
+import { callerOf, decodeBody, unknownFieldsOf } from "../shared/CallerRequest.ts"
 import type { BodyFields } from "../shared/FieldNames.ts"
-import { unknownFieldsOf } from "../shared/FieldNames.ts"
+import type { Fields } from "../shared/Json.ts"
 import * as UnknownFields from "../shared/UnknownFields.ts"
 import * as FieldNames from "./FieldNames.ts"
 import type { AnyTool, ChatMessage, ChatPart, Tool as ToolBody } from "./Schema.ts"
@@ -141,7 +139,7 @@ export const conversationOf = (
 }
 
 /** The caller's own request, with the fields of it that Troupe does not know. */
-export const sourceOf = (body: Body.Body, table: BodyFields, task?: Task): Source => {
+export const sourceOf = (body: Fields, table: BodyFields, task?: Task): Source => {
   const unknownFields = unknownFieldsOf(body, table)
   return {
     dialect: "openai",
@@ -154,7 +152,7 @@ export const sourceOf = (body: Body.Body, table: BodyFields, task?: Task): Sourc
 
 const requestsOf = (
   body: ChatRequest,
-  json: Body.Body,
+  json: Fields,
   caller: CallerIdentity
 ): Pick<ChatCall, "requests" | "together"> => {
   const { n = 1, seed } = body
@@ -182,7 +180,7 @@ const requestsOf = (
   return { requests: [choice(0), ...Array.from({ length: n - 1 }, (_, index) => choice(index + 1))], together: shared }
 }
 
-const callOf = (body: ChatRequest, json: Body.Body, caller: CallerIdentity): ChatCall => ({
+const callOf = (body: ChatRequest, json: Fields, caller: CallerIdentity): ChatCall => ({
   model: body.model,
   ...requestsOf(body, json, caller),
   stream: body.stream ?? false,
@@ -287,4 +285,4 @@ const shape: Shape<ChatRequest> = {
 
 /** Decodes a parsed JSON body. */
 export const decode = (json: unknown, caller: CallerIdentity = {}): Result.Result<ChatCall, InvalidRequest> =>
-  Result.map(Body.decode(json, shape), (body) => callOf(body, json as Body.Body, caller))
+  Result.map(decodeBody(json, shape), (body) => callOf(body, json as Fields, caller))

@@ -10,7 +10,7 @@ import type { Answer } from "../../domain/Inference.ts"
 import type { ContentRefused } from "../../domain/InferenceError.ts"
 import type { ChosenLogprob, TokenLogprob, TokenUsage, ToolCall } from "../../domain/Job.ts"
 import type { Native } from "../../domain/Source.ts"
-import type { Body } from "../shared/BodyChecks.ts"
+import type { Fields } from "../shared/Json.ts"
 import { isObject, listOf } from "../shared/Json.ts"
 import type { ChatCompletion, Logprobs, Usage } from "./Schema.ts"
 
@@ -85,7 +85,7 @@ const messageOf = (answer: Answer, parallelToolCalls: boolean): ChatCompletion["
 export const isOpenAi = ({ dialect }: Native): boolean => dialect === "openai"
 
 /** Adds the fields that clients require and that the provider left out. */
-export const completed = (body: Body, defaults: Body): Body => {
+export const completed = (body: Fields, defaults: Fields): Fields => {
   const missing = Object.keys(defaults).filter((name) => (body[name] ?? null) === null)
   return missing.length === 0
     ? body
@@ -110,7 +110,7 @@ const joinedValue = (before: unknown, piece: unknown): unknown => {
 /** Texts that every piece repeats. */
 const repeated: ReadonlySet<string> = new Set(["id", "role", "type", "name", "format"])
 
-const joinFields = (before: Body, piece: Body): Body => {
+const joinFields = (before: Fields, piece: Fields): Fields => {
   const both: Record<string, unknown> = { ...before }
   for (const name of Object.keys(piece)) both[name] = joined(name, both[name], piece[name])
   return both
@@ -120,7 +120,7 @@ const joinFields = (before: Body, piece: Body): Body => {
 const joinCalls = (before: ReadonlyArray<unknown>, pieces: unknown): ReadonlyArray<unknown> => {
   const calls = [...before]
   for (const [at, piece] of listOf(pieces).entries()) {
-    const { index = at, ...call } = piece as Body
+    const { index = at, ...call } = piece as Fields
     const place = index as number
     const known = calls[place]
     calls[place] = isObject(known) ? joinFields(known, call) : call
@@ -130,11 +130,11 @@ const joinCalls = (before: ReadonlyArray<unknown>, pieces: unknown): ReadonlyArr
 
 interface Choice {
   readonly fields: Record<string, unknown>
-  message: Body
+  message: Fields
 }
 
 const addChoice = (choices: Array<Choice>, one: unknown): void => {
-  const { delta, finish_reason, logprobs, ...fields } = one as Body
+  const { delta, finish_reason, logprobs, ...fields } = one as Fields
   const index = Number(fields["index"] ?? 0)
   const choice = choices[index] ??= {
     fields: { index, message: null, logprobs: null, finish_reason: null },
@@ -147,7 +147,7 @@ const addChoice = (choices: Array<Choice>, one: unknown): void => {
 }
 
 /** Assembles a buffered answer from its chunks. */
-const assembled = (chunks: ReadonlyArray<Native>): Body => {
+const assembled = (chunks: ReadonlyArray<Native>): Fields => {
   const body: Record<string, unknown> = {}
   const choices: Array<Choice> = []
   for (const { body: { choices: some, ...rest } } of chunks) {
@@ -177,7 +177,7 @@ const nativeAnswer = (
     ? completed(found["usage"], { prompt_tokens, completion_tokens, total_tokens })
     : usage
   const body = completed(found, { object: "chat.completion", created })
-  return { ...body, id, model, usage: completeUsage } as Body as ChatCompletion
+  return { ...body, id, model, usage: completeUsage } as Fields as ChatCompletion
 }
 
 /** The provider's answer that is a refusal; undefined if the provider has another dialect. */

@@ -9,9 +9,9 @@ import type { Event } from "../../domain/Inference.ts"
 import type { ContentRefused } from "../../domain/InferenceError.ts"
 import type { TokenUsage } from "../../domain/Job.ts"
 import type { Native } from "../../domain/Source.ts"
-import type { Body } from "../shared/BodyChecks.ts"
 import type { OwnEvent } from "../shared/FrameBatch.ts"
 import { write } from "../shared/FrameBatch.ts"
+import type { Fields } from "../shared/Json.ts"
 import { isObject, listOf } from "../shared/Json.ts"
 import type { Envelope } from "./EncodeAnswer.ts"
 import { completed, isOpenAi, logprobsOf, usageOf } from "./EncodeAnswer.ts"
@@ -39,17 +39,17 @@ const deltaOf = (message: unknown): unknown =>
     : message
 
 /** A buffered answer as one chunk. */
-const chunkOf = ({ choices, usage: _, ...body }: Body): Body => ({
+const chunkOf = ({ choices, usage: _, ...body }: Fields): Fields => ({
   ...body,
   object: "chat.completion.chunk",
   choices: listOf(choices).map((choice) => {
-    const { message, ...rest } = choice as Body
+    const { message, ...rest } = choice as Fields
     return { ...rest, delta: deltaOf(message) }
   })
 })
 
 /** With the service's id and model. Without `usage: null`, if the caller did not request usage. */
-const withEnvelope = (given: Body, { created, id, includeUsage, model }: Envelope): Body => {
+const withEnvelope = (given: Fields, { created, id, includeUsage, model }: Envelope): Fields => {
   const body = completed(given, { object: "chat.completion.chunk", created })
   if (includeUsage || body["usage"] !== null) return { ...body, id, model }
   const { usage: _, ...rest } = body
@@ -57,7 +57,7 @@ const withEnvelope = (given: Body, { created, id, includeUsage, model }: Envelop
 }
 
 /** The provider's chunk; undefined if the provider has another dialect. */
-const nativeChunk = (native: Native, envelope: Envelope): Body | undefined =>
+const nativeChunk = (native: Native, envelope: Envelope): Fields | undefined =>
   isOpenAi(native)
     ? withEnvelope(native.form === "whole" ? chunkOf(native.body) : native.body, envelope)
     : undefined

@@ -11,7 +11,7 @@ import * as GoDuration from "../../domain/GoDuration.ts"
 import { LogitBias, Priority, Tool as InferenceTool } from "../../domain/Inference.ts"
 import { Detail } from "../../domain/Message.ts"
 import { RoutingOptions } from "../../domain/RoutingOptions.ts"
-import { fieldsOfType } from "../shared/BodyChecks.ts"
+import { fieldsOfType } from "../shared/CallerRequest.ts"
 
 const within = (minimum: number, maximum: number) => Schema.isBetween({ minimum, maximum })
 

@@ -14,11 +14,10 @@ import { InvalidRequest } from "../../domain/InferenceError.ts"
 import type { Problem } from "../../domain/Problem.ts"
 import type { Task } from "../../domain/Source.ts"
 import { requiredFields } from "../../domain/Source.ts"
-import type { Shape } from "../shared/BodyChecks.ts"
-import * as Body from "../shared/BodyChecks.ts"
-import type { CallerIdentity } from "../shared/CallerIdentity.ts"
-import { callerOf } from "../shared/CallerIdentity.ts"
+import type { CallerIdentity, Shape } from "../shared/CallerRequest.ts"
+import { callerOf, decodeBody } from "../shared/CallerRequest.ts"
 import type { BodyFields } from "../shared/FieldNames.ts"
+import type { Fields } from "../shared/Json.ts"
 import { isObject } from "../shared/Json.ts"
 import * as UnknownFields from "../shared/UnknownFields.ts"
 import {
@@ -51,7 +50,7 @@ const areTokens = (input: unknown): boolean =>
 const decodeTexts = <A>(json: unknown, shape: Shape<A>): Decoded<A> =>
   typeof json === "object" && json !== null && "input" in json && areTokens(json.input)
     ? Result.fail(new InvalidRequest({ path: "input", detail: "Tokens are not supported. Send the text." }))
-    : Body.decode(json, shape)
+    : decodeBody(json, shape)
 
 const usageOf = (promptTokens: number) => ({ prompt_tokens: promptTokens, total_tokens: promptTokens })
 
@@ -60,7 +59,7 @@ const noProblems = (): ReadonlyArray<Problem> => []
 /** Rejects unknown fields: they reach no provider of the task. */
 const closed =
   (table: BodyFields, task: Task) => <A extends { readonly model: string }>(json: unknown) => (body: A): Decoded<A> => {
-    const source = sourceOf(json as Body.Body, table, task)
+    const source = sourceOf(json as Fields, table, task)
     return requiredFields(source).length === 0
       ? Result.succeed(body)
       : Result.fail(new InvalidRequest(UnknownFields.refused(source, body.model)))
@@ -84,9 +83,9 @@ const embeddingShape: Shape<OpenAiTasks.EmbeddingRequest> = {
 /** Tokens are for deployments of the dialect; the rest of the body is checked as that of a text. */
 export const decodeEmbedding = (json: unknown, caller: CallerIdentity = {}): Decoded<EmbedCall> => {
   const tokens = isObject(json) && areTokens(json["input"]) ? json["input"] as ReadonlyArray<unknown> : undefined
-  const checked = tokens === undefined ? json : { ...json as Body.Body, input: " " }
-  return Result.map(Body.decode(checked, embeddingShape), (body) => {
-    const source = sourceOf(json as Body.Body, FieldNames.embeddings, "embeddings")
+  const checked = tokens === undefined ? json : { ...json as Fields, input: " " }
+  return Result.map(decodeBody(checked, embeddingShape), (body) => {
+    const source = sourceOf(json as Fields, FieldNames.embeddings, "embeddings")
     const base = { model: body.model, ...callerOf(body, caller) }
     return {
       request: tokens === undefined ? { ...base, inputs: listOf(body.input), source } : {
@@ -109,7 +108,7 @@ export const encodeEmbeddings = (
 ): Decoded<OpenAiTasks.EmbeddingList> => {
   if (native !== undefined) {
     const list = { usage: usageOf(promptTokens), ...native.body, model: request.model }
-    return Result.succeed(list as Body.Body as OpenAiTasks.EmbeddingList)
+    return Result.succeed(list as Fields as OpenAiTasks.EmbeddingList)
   }
   const actual = vectors[0]?.length
   if (dimensions !== undefined && dimensions !== actual) {
@@ -146,7 +145,7 @@ const rerankShape: Shape<OpenAiTasks.RerankRequest> = {
 const rerankFields = closed(FieldNames.rerank, "rerank")
 
 export const decodeRerank = (json: unknown, caller: CallerIdentity = {}): Decoded<RerankCall> =>
-  Result.map(Result.flatMap(Body.decode(json, rerankShape), rerankFields(json)), (body) => ({
+  Result.map(Result.flatMap(decodeBody(json, rerankShape), rerankFields(json)), (body) => ({
     request: {
       model: body.model,
       query: body.query,
@@ -248,7 +247,7 @@ const inputOf = (
 const tokenizeFields = closed(FieldNames.tokenize, "tokenize")
 
 export const decodeTokenize = (json: unknown, caller: CallerIdentity = {}): Decoded<TokenizeRequest> =>
-  Result.map(Result.flatMap(Body.decode(json, tokenizeShape), tokenizeFields(json)), (body) => ({
+  Result.map(Result.flatMap(decodeBody(json, tokenizeShape), tokenizeFields(json)), (body) => ({
     model: body.model,
     input: inputOf(body),
     ...callerOf(body, caller)

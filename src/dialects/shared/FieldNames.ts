@@ -3,12 +3,9 @@
  *
  * **Details**
  *
- * One table per endpoint is the only list of its names: it finds unknown fields, suggests the name for a misspelt one, and
- * gives the dialect's name for a path of the core in an error.
+ * One table per endpoint is the only list of its names: it serves to find unknown fields, to suggest the name for a misspelt
+ * one, and to give the dialect's name for a path of the core in an error.
  */
-import type { UnknownField } from "../../domain/Source.ts"
-import { isObject, typeOf } from "./Json.ts"
-
 type Names = ReadonlyArray<string>
 
 /** Whether the value is the default of a field or a hint, so that a deployment may ignore the field. */
@@ -65,57 +62,6 @@ export const placeOf = (
 })
 
 const never: IsOptional = () => false
-
-export const isByType = (place: Place | ByType): place is ByType => "types" in place
-
-/** The table of one value; undefined for a type that is not known. */
-export const placeFor = (place: Place | ByType, value: unknown): Place | undefined => {
-  if (!isByType(place)) return place
-  const type = typeOf(value) ?? place.defaultType
-  return typeof type === "string" && Object.hasOwn(place.types, type) ? place.types[type] : undefined
-}
-
-type Add = (path: UnknownField["path"], isOptional: boolean) => void
-
-const isOptionalAt = ({ optional }: Place, name: string, value: unknown): boolean =>
-  optional === "all" || (Object.hasOwn(optional, name) && optional[name]!(value))
-
-const unknownField = Symbol("unknown")
-
-const findInObject = (
-  value: Readonly<Record<string, unknown>>,
-  place: Place,
-  path: UnknownField["path"],
-  add: Add
-): void => {
-  for (const name of Object.keys(value)) {
-    const one = value[name]
-    const inner = Object.hasOwn(place.fields, name) ? place.fields[name] : unknownField
-    if (inner === unknownField) {
-      // `null` means what leaving the field out means.
-      if (one !== null) add([...path, name], isOptionalAt(place, name, one))
-    } else if (inner !== undefined) find(one, inner, [...path, name], add)
-  }
-}
-
-const find = (value: unknown, place: Place | ByType, path: UnknownField["path"], add: Add): void => {
-  if (Array.isArray(value)) {
-    for (const [index, one] of value.entries()) find(one, place, [...path, index], add)
-  } else if (isObject(value)) {
-    const found = placeFor(place, value)
-    if (found !== undefined && (found.accepts?.(value) ?? true)) findInObject(value, found, path, add)
-    else add(path, isByType(place) && (place.optionalTypes ?? []).includes(String(typeOf(value))))
-  }
-}
-
-/** The fields of a body that its table does not have. */
-export const unknownFieldsOf = (body: unknown, table: BodyFields): ReadonlyArray<UnknownField> => {
-  const found: Array<UnknownField> = []
-  find(body, table, [], (path, isOptional) => {
-    found.push(isOptional ? { path, optional: true } : { path })
-  })
-  return found
-}
 
 /** The dialect's name for a path of the core, as `max_tokens` for `maxTokens`. */
 export type PathRenamer = (path: string) => string

@@ -15,8 +15,8 @@ import type { Source, Task, UnknownField } from "../../domain/Source.ts"
 import { requiredFields, valueAt } from "../../domain/Source.ts"
 import * as Anthropic from "../anthropic/FieldNames.ts"
 import * as OpenAi from "../openai/FieldNames.ts"
+import { isByType, placeFor } from "./CallerRequest.ts"
 import type { BodyFields, ByType, Place } from "./FieldNames.ts"
-import { isByType, placeFor } from "./FieldNames.ts"
 import { isObject, typeOf } from "./Json.ts"
 
 type Names = ReadonlyArray<string>

@@ -8,7 +8,7 @@
  */
 import { Clock, Context, Effect, Layer, Option, Random, Result, Scope } from "effect"
 import { HttpServerRequest, HttpServerResponse } from "effect/http"
-import type { CallerIdentity } from "../../dialects/shared/CallerIdentity.ts"
+import type { CallerIdentity } from "../../dialects/shared/CallerRequest.ts"
 import * as CallerAddress from "../../domain/CallerAddress.ts"
 import * as HopLimit from "../../domain/HopLimit.ts"
 import type { By } from "../../domain/Inference.ts"

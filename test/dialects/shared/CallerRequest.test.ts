@@ -1,9 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration } from "effect"
 import * as fc from "fast-check"
-import { bearerTokenOf, keepAliveOf } from "../../../src/dialects/shared/CallerIdentity.ts"
+import { bearerTokenOf, keepAliveOf } from "../../../src/dialects/shared/CallerRequest.ts"
 
-describe("Standing", () => {
+describe("CallerRequest", () => {
   describe("keep_alive", () => {
     it.each<[value: number | string, duration: Duration.Input]>([
       [0, 0],

@@ -1,0 +1,222 @@
+/**
+ * What the dialects of callers share to decode a request: checks of its body, its unknown fields, and the caller's identity
+ * and options. Pure.
+ *
+ * **Gotchas**
+ *
+ * `null` means what leaving the field out means: clients send it for options that they do not set.
+ */
+import type { Schema } from "effect"
+import { Duration, Result } from "effect"
+import { hash } from "node:crypto"
+import * as Bounded from "../../domain/Bounded.ts"
+import type { Caller } from "../../domain/Caller.ts"
+import { tenantHeader } from "../../domain/Caller.ts"
+import * as GoDuration from "../../domain/GoDuration.ts"
+import { InvalidRequest } from "../../domain/InferenceError.ts"
+import type { Problem } from "../../domain/Problem.ts"
+import * as Problems from "../../domain/Problem.ts"
+import type { RoutingOptions } from "../../domain/RoutingOptions.ts"
+import type { UnknownField } from "../../domain/Source.ts"
+import type { standing } from "../openai/Schema.ts"
+import type { BodyFields, ByType, Place } from "./FieldNames.ts"
+import type { Fields } from "./Json.ts"
+import { isObject, typeOf } from "./Json.ts"
+
+/** How the bodies of an endpoint are decoded. */
+export interface Shape<A> {
+  /** Suggests the known name that an unknown field of the body probably means. */
+  readonly suggest: (name: string) => string | undefined
+  readonly decode: (body: Fields) => Result.Result<A, Schema.SchemaError>
+  /** The most elements of lists, counted before any is checked: a check of each takes time on the event loop. */
+  readonly most: ReadonlyArray<readonly [field: string, count: number]>
+  /** Checks what the schema cannot express; for bodies that the schema accepts. */
+  readonly problems: (decoded: A) => ReadonlyArray<Problem>
+}
+
+const dropNulls = (body: Fields): Fields =>
+  Object.fromEntries(Object.entries(body).filter(([, value]) => value !== null))
+
+const isLonger = (list: unknown, count: number): boolean => Array.isArray(list) && list.length > count
+
+/** The names of JSON types in errors. */
+const typeNames: Readonly<Record<string, string>> = {
+  array: "an array",
+  boolean: "a boolean",
+  null: "null",
+  number: "a number",
+  object: "an object",
+  string: "a string"
+}
+
+const listed = (names: ReadonlyArray<string>): string =>
+  names.length === 1 ? names[0]! : `${names.slice(0, -1).join(", ")} or ${names.at(-1)!}`
+
+const isTypes =
+  /^Expected ((?:array|boolean|null|number|object|string)(?: \| (?:array|boolean|null|number|object|string))*)$/
+
+/** Messages of schemas, in terms of JSON. */
+const wordings: ReadonlyArray<readonly [message: RegExp, text: string]> = [
+  [/^Expected a value between (-?[\d.]+) and (-?[\d.]+)$/, "Expected a number from $1 to $2"],
+  [/^Expected a value greater than or equal to (-?[\d.]+)$/, "Expected a number of at least $1"],
+  [/^Expected a value that is not empty$/, "Expected a string that is not empty"]
+]
+
+const worded = (expected: string): string => {
+  const [, types] = isTypes.exec(expected) ?? []
+  if (types !== undefined) return `Expected ${listed(types.split(" | ").map((type) => typeNames[type]!))}`
+  return wordings.reduce((text, [pattern, words]) => text.replace(pattern, words), expected)
+}
+
+/**
+ * The message for an object that has the type of a known alternative and not its fields. The problems of that alternative
+ * say more, so this one is left out beside them.
+ */
+export const fieldsOfType = (type: string): string => `Expected the fields of type ${type}`
+
+const isEcho = ({ expected }: Problem): boolean => expected.startsWith(fieldsOfType(""))
+
+/** The problems of a body that its schema rejects. */
+const schemaProblems = (error: Schema.SchemaError): ReadonlyArray<Problem> => {
+  const problems = Problems.fromSchemaError(error)
+  const own = problems.filter((problem) => !isEcho(problem))
+  return (own.length === 0 ? problems : own).map((problem) => ({ ...problem, expected: worded(problem.expected) }))
+}
+
+const refuse = (path: string, detail: string): Result.Result<never, InvalidRequest> =>
+  Result.fail(new InvalidRequest(path === "" ? { detail } : { detail, path }))
+
+/** A comparison of names takes time on the event loop. */
+const mostCompared = 100
+
+/** Adds to the problem of a missing field the name that the body has instead: misspelt, or of another API. */
+const withMisnamed = (body: Fields, suggest: Shape<never>["suggest"], problems: ReadonlyArray<Problem>) => {
+  const missing = new Set(problems.map(({ path }) => path).filter((path) => !Object.hasOwn(body, path)))
+  if (missing.size === 0) return problems
+  const instead = new Map<string | undefined, string>()
+  for (const name of Object.keys(body).slice(0, mostCompared)) instead.set(suggest(name), name)
+  return problems.map((problem) => {
+    const name = missing.has(problem.path) ? instead.get(problem.path) : undefined
+    return name === undefined
+      ? problem
+      : { ...problem, expected: `${problem.expected}; ${Bounded.name(name)} is unknown. Did you mean ${problem.path}?` }
+  })
+}
+
+/** Decodes a parsed body. Of several problems, the error has the path of the first and the texts of all. */
+export const decodeBody = <A>(json: unknown, shape: Shape<A>): Result.Result<A, InvalidRequest> => {
+  if (!isObject(json)) return refuse("", "The body must be a JSON object")
+  const body = dropNulls(json)
+  const long = shape.most.find(([field, count]) => isLonger(body[field], count))
+  if (long !== undefined) return refuse(long[0], `Expected at most ${long[1]} elements`)
+  const decoded = shape.decode(body)
+  const wrong = Result.isFailure(decoded)
+    ? schemaProblems(decoded.failure)
+    : shape.problems(decoded.success)
+  const [first, ...others] = wrong.length === 0 ? [] : withMisnamed(body, shape.suggest, wrong)
+  if (first !== undefined) return refuse(first.path, Problems.summary(first, others))
+  return Result.mapError(decoded, () => new InvalidRequest({ detail: "The body is invalid" }))
+}
+
+export const isByType = (place: Place | ByType): place is ByType => "types" in place
+
+/** The table of a value; undefined for an unknown type. */
+export const placeFor = (place: Place | ByType, value: unknown): Place | undefined => {
+  if (!isByType(place)) return place
+  const type = typeOf(value) ?? place.defaultType
+  return typeof type === "string" && Object.hasOwn(place.types, type) ? place.types[type] : undefined
+}
+
+type Add = (path: UnknownField["path"], isOptional: boolean) => void
+
+const isOptionalAt = ({ optional }: Place, name: string, value: unknown): boolean =>
+  optional === "all" || (Object.hasOwn(optional, name) && optional[name]!(value))
+
+const unknownField = Symbol("unknown")
+
+const findInObject = (
+  value: Fields,
+  place: Place,
+  path: UnknownField["path"],
+  add: Add
+): void => {
+  for (const name of Object.keys(value)) {
+    const one = value[name]
+    const inner = Object.hasOwn(place.fields, name) ? place.fields[name] : unknownField
+    if (inner === unknownField) {
+      // `null` means what leaving the field out means.
+      if (one !== null) add([...path, name], isOptionalAt(place, name, one))
+    } else if (inner !== undefined) find(one, inner, [...path, name], add)
+  }
+}
+
+const find = (value: unknown, place: Place | ByType, path: UnknownField["path"], add: Add): void => {
+  if (Array.isArray(value)) {
+    for (const [index, one] of value.entries()) find(one, place, [...path, index], add)
+  } else if (isObject(value)) {
+    const found = placeFor(place, value)
+    if (found !== undefined && (found.accepts?.(value) ?? true)) findInObject(value, found, path, add)
+    else add(path, isByType(place) && (place.optionalTypes ?? []).includes(String(typeOf(value))))
+  }
+}
+
+/** The fields of a body that its table does not have. */
+export const unknownFieldsOf = (body: unknown, table: BodyFields): ReadonlyArray<UnknownField> => {
+  const found: Array<UnknownField> = []
+  find(body, table, [], (path, isOptional) => {
+    found.push(isOptional ? { path, optional: true } : { path })
+  })
+  return found
+}
+
+/** What identifies a caller besides the body. */
+export interface CallerIdentity {
+  /** A bearer token, or the dialect's own key. */
+  readonly key?: string | undefined
+  /** Names in lower case. */
+  readonly headers?: Readonly<Record<string, string | undefined>> | undefined
+}
+
+/** The fields of a body that identify the caller and its options. */
+type CallerFields = { readonly [Field in keyof typeof standing]?: (typeof standing)[Field]["Type"] }
+
+/** The longest duration of Go, ms: 292 years. */
+const maxGoDuration = 2 ** 63 / 1e6
+
+/** Ollama's `keep_alive`: a number of seconds or a duration of Go; a negative value means for ever. */
+export const keepAliveOf = (value: number | string): Duration.Duration => {
+  const ms = typeof value === "number" ? value * 1000 : GoDuration.toMillis(value)
+  return ms < 0 || ms > maxGoDuration ? Duration.infinity : Duration.millis(Math.ceil(ms))
+}
+
+/** The token of an `Authorization` header that has one. */
+export const bearerTokenOf = (authorization: string | undefined): string | undefined =>
+  /^bearer +(\S+) *$/i.exec(authorization ?? "")?.[1]
+
+/** Characters of base64: 120 bits. */
+const fingerprintLength = 20
+
+/** Keys are secret and user names personal, so only their hash is kept. */
+const fingerprint = (kind: "token" | "user", text: string): string =>
+  hash("sha256", `${kind} ${text}`, "base64url").slice(0, fingerprintLength)
+
+/** Another instance sends the tenant in a header, because the body is its caller's. */
+const tenantOf = (fields: CallerFields, { headers = {}, key }: CallerIdentity): string => {
+  if (key !== undefined) return fingerprint("token", key)
+  const user = headers[tenantHeader] ?? fields.safety_identifier ?? fields.user ?? ""
+  return user === "" ? "" : fingerprint("user", user)
+}
+
+/** The tenant and the options of a request; without a key and a user, the tenant is "", the default. */
+export const callerOf = (
+  fields: CallerFields,
+  caller: CallerIdentity
+): Caller & { readonly route?: RoutingOptions } => {
+  const tenant = tenantOf(fields, caller)
+  return {
+    ...(tenant === "" ? {} : { tenant }),
+    ...(fields.priority === undefined ? {} : { priority: fields.priority }),
+    ...(fields.keep_alive === undefined ? {} : { keepAlive: keepAliveOf(fields.keep_alive) }),
+    ...(fields.troupe === undefined ? {} : { route: fields.troupe })
+  }
+}
