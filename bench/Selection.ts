@@ -1,10 +1,10 @@
 /** What one decision of the router costs, by how many deployments there are to choose from. */
 import type { Condition } from "../src/domain/DeploymentFacts.ts"
 import { prepare, ready } from "../src/domain/DeploymentFacts.ts"
-import { draw } from "../src/domain/Hashing.ts"
 import { unmeasured } from "../src/domain/Measurement.ts"
 import * as Measurements from "../src/domain/Measurement.ts"
 import { defaults } from "../src/domain/SelectionOptions.ts"
+import { draw } from "../src/domain/Strategies.ts"
 import type { Name } from "../src/domain/Strategies.ts"
 import * as Selection from "../src/services/routing/Selection.ts"
 import type { Outcome, Row, Scenario } from "./Scenario.ts"

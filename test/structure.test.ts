@@ -17,6 +17,9 @@ const entryPoints = new Set([
   "src/main.ts",
   "src/NodeVersion.ts",
   "src/RequireNode.ts",
+  // `inspect.ts` imports one of these by the engine's name.
+  "src/workers/llama/Inspect.ts",
+  "src/workers/onnx/Inspect.ts",
   ...sources.filter((file) => file.endsWith(".worker.ts"))
 ])
 
@@ -26,28 +29,7 @@ const leastLines = 40
 const remaining = new Set<string>([
   "src/cli/Process.ts",
   "src/dialects/anthropic/DecodeError.ts",
-  "src/dialects/gemini/DecodeError.ts",
-  "src/domain/Bounded.ts",
-  "src/domain/Caller.ts",
-  "src/domain/Cancellation.ts",
-  "src/domain/Decoder.ts",
-  "src/domain/GoDuration.ts",
-  "src/domain/Hashing.ts",
-  "src/domain/HeaderValue.ts",
-  "src/domain/HopLimit.ts",
-  "src/domain/Monotonic.ts",
-  "src/domain/PlainText.ts",
-  "src/services/models/Readiness.ts",
-  "src/services/resilience/AttemptTargets.ts",
-  "src/services/resilience/HedgeBudget.ts",
-  "src/workers/llama/Inspect.ts",
-  "src/workers/llama/LlamaGrammar.ts",
-  "src/workers/model/ByteLevel.ts",
-  "src/workers/model/JinjaBudget.ts",
-  "src/workers/model/ModelFile.ts",
-  "src/workers/model/Random.ts",
-  "src/workers/model/SamplingOptions.ts",
-  "src/workers/onnx/Inspect.ts"
+  "src/dialects/gemini/DecodeError.ts"
 ])
 
 /** Files that a file loads; types are erased before it runs. */
@@ -85,6 +67,11 @@ describe("the source", () => {
       !entryPoints.has(file) && !remaining.has(file) && read(file).trimEnd().split("\n").length < leastLines
     )
     assert.deepStrictEqual(small, [])
+  })
+
+  it("has only small files on the list of those that remain", () => {
+    const isSmall = (file: string) => sources.includes(file) && read(file).trimEnd().split("\n").length < leastLines
+    assert.deepStrictEqual([...remaining].filter((file) => !isSmall(file)), [])
   })
 
   it("finds a circle where there is one", () => {

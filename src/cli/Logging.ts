@@ -3,7 +3,7 @@
  * output is for the command's output.
  */
 import { Layer, Logger, References } from "effect"
-import { plainLine } from "../domain/PlainText.ts"
+import { plainLine } from "../domain/Text.ts"
 import type { Resolved } from "../services/settings/Settings.ts"
 
 type Entry = ReturnType<typeof Logger.formatStructured.log>

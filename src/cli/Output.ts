@@ -2,7 +2,7 @@
 import { Console } from "effect"
 import { basename, isAbsolute, join, relative } from "node:path"
 import type { Model } from "../domain/Deployment.ts"
-import { plainText } from "../domain/PlainText.ts"
+import { plainText } from "../domain/Text.ts"
 import { sourceOf } from "../services/engines/EngineKinds.ts"
 
 const cleaned = (values: ReadonlyArray<unknown>): ReadonlyArray<unknown> =>

@@ -18,9 +18,9 @@ export type Capability = Ability | "count"
 /** What engines have said of deployments since the service began, by deployment. */
 export class Observed {
   readonly #abilities = new Map<string, ReadonlyArray<Ability>>()
-  /** Capabilities that were refused, and until when each is held to be missing, ms of `Monotonic`. */
+  /** Capabilities that were refused, and until when each is held to be missing, monotonic ms. */
   readonly #missing = new Map<string, Map<Capability, number>>()
-  /** When the next refusal ends, ms of `Monotonic`: `expire` has nothing to do before. */
+  /** When the next refusal ends, monotonic ms: `expire` has nothing to do before. */
   nextEnd = Number.POSITIVE_INFINITY
 
   /** An engine was loaded; what was said of the one before no longer counts. Tells whether that changes anything. */
@@ -35,7 +35,7 @@ export class Observed {
   /**
    * An engine has refused a request that needs this capability. Returns whether that is new.
    *
-   * @param until when it may be asked again, ms of `Monotonic`
+   * @param until when it may be asked again, monotonic ms
    */
   refused(deployment: string, capability: Capability, until: number): boolean {
     const known = this.#missing.get(deployment) ?? new Map<Capability, number>()

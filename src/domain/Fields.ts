@@ -4,7 +4,7 @@
  */
 import { ByteSize, Duration, Option, Schema, SchemaTransformation } from "effect"
 import { abilities } from "./EngineProtocol.ts"
-import * as GoDuration from "./GoDuration.ts"
+import * as Time from "./Time.ts"
 
 /** A field with words that editors show, of what is written in the file: see `settings/Schema`. */
 export const described = <S extends Schema.Top>(description: string, schema: S): S["Rebuild"] =>
@@ -20,12 +20,12 @@ export const Milliseconds = Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0)
 const words = /^(\d+(?:\.\d+)?)\s*((?:milli|millisecond|second|minute|hour|day|week)s?)$/
 const spaced = /^\d+(?:\.\d+)?\s+(?:ms|[smh])$/
 // A duration of 0 has no digit but 0.
-const spanText = new RegExp(`^(?=.*[1-9])(?:${words.source}|${spaced.source}|^(?!-)(?:${GoDuration.pattern.source}))`)
+const spanText = new RegExp(`^(?=.*[1-9])(?:${words.source}|${spaced.source}|^(?!-)(?:${Time.goDuration.source}))`)
 
 const spanOf = (text: string): Duration.Duration => {
   const [, number, unit] = words.exec(text) ?? []
   return unit === undefined
-    ? Duration.millis(GoDuration.toMillis(text.replaceAll(/\s/g, "")))
+    ? Duration.millis(Time.goDurationMs(text.replaceAll(/\s/g, "")))
     : Duration.fromInputUnsafe(`${number} ${unit.startsWith("milli") ? "millis" : unit}` as Duration.Input)
 }
 

@@ -16,10 +16,10 @@
  * ```
  */
 import { Schema } from "effect"
-import * as Bounded from "./Bounded.ts"
 import type { Ability } from "./EngineProtocol.ts"
 import { abilities, abilityInWords } from "./EngineProtocol.ts"
 import { nearestName } from "./NearestName.ts"
+import * as Text from "./Text.ts"
 
 const mebibytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(0)} MiB`
 
@@ -56,8 +56,8 @@ export class ModelNotFound extends Schema.TaggedError<ModelNotFound>()("ModelNot
     const meant = nearest === undefined ? "" : ` Did you mean ${nearest}?`
     const available = this.available.length === 0
       ? "No model is configured."
-      : `Available models: ${Bounded.list(this.available)}.`
-    return `The model "${Bounded.name(this.model)}" does not exist.${meant} ${available}`
+      : `Available models: ${Text.cutList(this.available)}.`
+    return `The model "${Text.cutName(this.model)}" does not exist.${meant} ${available}`
   }
 }
 

@@ -19,7 +19,7 @@
 export interface Measurement {
   /** Answers and failures that have been measured. */
   readonly samples: number
-  /** When the last sample ended, ms of `Monotonic`. */
+  /** When the last sample ended, monotonic ms. */
   readonly at: number
   /** Latency of complete answers, ms. */
   readonly latencyMs: number | undefined
@@ -172,7 +172,7 @@ export interface LatencyStats {
   readonly begin: (deployment: string) => LatencySample
 }
 
-/** @param now ms of `Monotonic` */
+/** @param now monotonic ms */
 export const makeStats = (now: () => number): LatencyStats => {
   const measured = new Map<string, Measurement>()
   const of = (deployment: string): Measurement => measured.get(deployment) ?? unmeasured

@@ -13,8 +13,8 @@
  * ```
  */
 import { Result, Schema } from "effect"
-import * as Bounded from "./Bounded.ts"
 import { names as strategies } from "./Strategies.ts"
+import * as Text from "./Text.ts"
 
 const within = (minimum: number, maximum: number) => Schema.isBetween({ minimum, maximum })
 const Name = Schema.NonEmptyString.check(Schema.isMaxLength(512))
@@ -147,7 +147,7 @@ export const join = (
   return unknown === undefined
     ? Result.succeed({ ...body, troupe: { ...fromHeader, ...own } })
     : Result.fail({
-      path: `troupe.${Bounded.name(unknown)}`,
+      path: `troupe.${Text.cutName(unknown)}`,
       detail: `Expected one of ${listed(Object.keys(readers))}`
     })
 }

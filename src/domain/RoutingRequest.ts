@@ -38,7 +38,7 @@ export interface RoutingRequest {
 
 /** What a decision depends on beside the request and the deployments. */
 export interface Moment {
-  /** ms of `Monotonic` */
+  /** monotonic ms */
   readonly now: number
   /** A 32-bit random number: every random choice of the decision follows from it. */
   readonly seed: number

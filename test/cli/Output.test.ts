@@ -9,7 +9,7 @@ import { promisify } from "node:util"
 import { describe, it } from "vitest"
 import * as Logging from "../../src/cli/Logging.ts"
 import { asInvoked, invocation, plainConsole } from "../../src/cli/Output.ts"
-import { plainLine, plainText } from "../../src/domain/PlainText.ts"
+import { plainLine, plainText } from "../../src/domain/Text.ts"
 import { readGguf, withTexts, writeGguf } from "../support/GgufCopy.ts"
 import { temporaryFolder } from "../support/Service.ts"
 

@@ -4,7 +4,7 @@ import { once } from "node:events"
 import { createServer, request as ask } from "node:http"
 import type { AddressInfo } from "node:net"
 import { afterAll, beforeAll, describe, it } from "vitest"
-import { most } from "../../src/domain/HopLimit.ts"
+import { maxHops } from "../../src/domain/Caller.ts"
 import type { Service } from "../support/Service.ts"
 import { startService } from "../support/Service.ts"
 
@@ -53,7 +53,7 @@ describe("instances in a circle", () => {
       const text = await response.text()
       assert.strictEqual(response.status, 400, text)
       assert.include(text, "in a circle")
-      assert.deepStrictEqual(passed.splice(0), Array.from({ length: most }, (_, index) => String(index + 1)))
+      assert.deepStrictEqual(passed.splice(0), Array.from({ length: maxHops }, (_, index) => String(index + 1)))
     })
   }
 
@@ -64,6 +64,6 @@ describe("instances in a circle", () => {
       body: JSON.stringify({ model: "circle", prompt: "Hello" })
     })
     assert.include(await response.text(), "in a circle")
-    assert.strictEqual(passed.splice(0).length, most)
+    assert.strictEqual(passed.splice(0).length, maxHops)
   })
 })

@@ -1,9 +1,9 @@
 /** The Anthropic dialect: bodies to requests. Pure functions that know nothing of models. */
 import { Result } from "effect"
-import * as Decoder from "../../domain/Decoder.ts"
 import type { CountRequest, Request } from "../../domain/Inference.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import { InvalidRequest, NotSupported } from "../../domain/InferenceError.ts"
+import * as Problems from "../../domain/Problem.ts"
 import type { Source } from "../../domain/Source.ts"
 import { requiredPaths } from "../../domain/Source.ts"
 import { mostStops, mostTools } from "../openai/Schema.ts"
@@ -93,11 +93,14 @@ const shared = {
   problems: (body: Anthropic.CountTokensRequest) => [...messageProblems(body), ...toolProblems(body)]
 } as const satisfies Partial<Shape<never>>
 
-const messagesShape: Shape<Anthropic.MessagesRequest> = { ...shared, decode: Decoder.make(Anthropic.MessagesRequest) }
+const messagesShape: Shape<Anthropic.MessagesRequest> = {
+  ...shared,
+  decode: Problems.decoderOf(Anthropic.MessagesRequest)
+}
 
 const countShape: Shape<Anthropic.CountTokensRequest> = {
   ...shared,
-  decode: Decoder.make(Anthropic.CountTokensRequest)
+  decode: Problems.decoderOf(Anthropic.CountTokensRequest)
 }
 
 /** Headers that belong to the dialect. */

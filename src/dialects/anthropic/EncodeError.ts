@@ -1,6 +1,6 @@
 /** Errors in the Anthropic dialect: which status and body each reason has. Pure. */
-import * as Bounded from "../../domain/Bounded.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
+import * as Text from "../../domain/Text.ts"
 import type { ErrorBody } from "./Schema.ts"
 
 /** An error ready to be sent. */
@@ -37,7 +37,7 @@ export const make = (
     type: "error",
     error: {
       type: types[status] ?? (status < 500 ? "invalid_request_error" : "api_error"),
-      message: Bounded.cut(message, Bounded.longestMessage)
+      message: Text.cut(message, Text.longestMessage)
     },
     request_id: id
   }

@@ -1,10 +1,10 @@
 /** Decodes request bodies of the OpenAI chat dialect, and checks what a schema cannot express. Pure. */
 import { Result } from "effect"
-import * as Decoder from "../../domain/Decoder.ts"
 import type { Message, Request, Tool } from "../../domain/Inference.ts"
 import type { InvalidRequest } from "../../domain/InferenceError.ts"
 import type { Content, ImageSource, MediaType, Part } from "../../domain/Message.ts"
 import { textOf } from "../../domain/Message.ts"
+import * as Problems from "../../domain/Problem.ts"
 import type { Problem } from "../../domain/Problem.ts"
 import type { Source, Task } from "../../domain/Source.ts"
 import type { CallerIdentity, Shape } from "../shared/CallerRequest.ts"
@@ -272,7 +272,7 @@ const optionProblems = (body: ChatRequest): ReadonlyArray<Problem> => [
 
 const shape: Shape<ChatRequest> = {
   suggest: UnknownFields.makeSuggest(FieldNames.chat, false),
-  decode: Decoder.make(ChatRequest),
+  decode: Problems.decoderOf(ChatRequest),
   most: [["messages", mostMessages], ["tools", mostTools], ["stop", mostStops]],
   problems: (body) => [
     ...messageProblems(body.messages),

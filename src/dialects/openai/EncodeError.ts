@@ -1,6 +1,6 @@
 /** Errors in the OpenAI dialect: which status and body each reason has. Pure. */
-import * as Bounded from "../../domain/Bounded.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
+import * as Text from "../../domain/Text.ts"
 import type { ErrorNames } from "../shared/FieldNames.ts"
 import type { ErrorBody } from "./Schema.ts"
 
@@ -25,9 +25,9 @@ export const make = (message: string, { code, headers = {}, param = null, status
   headers,
   body: {
     error: {
-      message: Bounded.cut(message, Bounded.longestMessage),
+      message: Text.cut(message, Text.longestMessage),
       type,
-      param: param === null ? null : Bounded.cut(param, Bounded.longestPath),
+      param: param === null ? null : Text.cut(param, Text.longestPath),
       code
     }
   }

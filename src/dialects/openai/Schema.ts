@@ -7,10 +7,10 @@
  * Source: OpenAI's API reference, "Chat", "Models" and "Error codes". Fields that are not OpenAI's say so.
  */
 import { Schema } from "effect"
-import * as GoDuration from "../../domain/GoDuration.ts"
 import { LogitBias, Priority, Tool as InferenceTool } from "../../domain/Inference.ts"
 import { Detail } from "../../domain/Message.ts"
 import { RoutingOptions } from "../../domain/RoutingOptions.ts"
+import * as Time from "../../domain/Time.ts"
 import { fieldsOfType } from "../shared/CallerRequest.ts"
 
 const within = (minimum: number, maximum: number) => Schema.isBetween({ minimum, maximum })
@@ -31,7 +31,7 @@ export const standing = {
     Schema.Finite,
     Schema.String.check(
       Schema.isMaxLength(100),
-      Schema.isPattern(GoDuration.pattern, {
+      Schema.isPattern(Time.goDuration, {
         message: "Expected a number of seconds or a duration, such as 5m or 1h30m"
       })
     )

@@ -1,6 +1,5 @@
 /** Embeddings, reranking, classification and tokens in the OpenAI dialect: bodies to requests, results to bodies. Pure. */
 import { Result } from "effect"
-import * as Decoder from "../../domain/Decoder.ts"
 import type {
   Classifications,
   ClassifyRequest,
@@ -11,6 +10,7 @@ import type {
   TokenizeRequest
 } from "../../domain/Inference.ts"
 import { InvalidRequest } from "../../domain/InferenceError.ts"
+import * as Problems from "../../domain/Problem.ts"
 import type { Problem } from "../../domain/Problem.ts"
 import type { Task } from "../../domain/Source.ts"
 import { requiredFields } from "../../domain/Source.ts"
@@ -75,7 +75,7 @@ export interface EmbedCall {
 
 const embeddingShape: Shape<OpenAiTasks.EmbeddingRequest> = {
   suggest: UnknownFields.makeSuggest(FieldNames.embeddings, true),
-  decode: Decoder.make(OpenAiTasks.EmbeddingRequest),
+  decode: Problems.decoderOf(OpenAiTasks.EmbeddingRequest),
   most: [["input", mostInputs]],
   problems: noProblems
 }
@@ -137,7 +137,7 @@ export interface RerankCall {
 
 const rerankShape: Shape<OpenAiTasks.RerankRequest> = {
   suggest: UnknownFields.makeSuggest(FieldNames.rerank, true),
-  decode: Decoder.make(OpenAiTasks.RerankRequest),
+  decode: Problems.decoderOf(OpenAiTasks.RerankRequest),
   most: [["documents", mostDocuments]],
   problems: noProblems
 }
@@ -177,7 +177,7 @@ export const encodeRerank = (
 
 const classifyShape: Shape<OpenAiTasks.ClassifyRequest> = {
   suggest: UnknownFields.makeSuggest(FieldNames.classify, true),
-  decode: Decoder.make(OpenAiTasks.ClassifyRequest),
+  decode: Problems.decoderOf(OpenAiTasks.ClassifyRequest),
   most: [["input", mostInputs]],
   problems: noProblems
 }
@@ -229,7 +229,7 @@ const tokenizeProblems = (
 
 const tokenizeShape: Shape<OpenAiTasks.TokenizeRequest> = {
   suggest: UnknownFields.makeSuggest(FieldNames.tokenize, true),
-  decode: Decoder.make(OpenAiTasks.TokenizeRequest),
+  decode: Problems.decoderOf(OpenAiTasks.TokenizeRequest),
   most: [["messages", mostMessages], ["tools", mostTools]],
   problems: tokenizeProblems
 }

@@ -9,15 +9,15 @@
 import type { Schema } from "effect"
 import { Duration, Result } from "effect"
 import { hash } from "node:crypto"
-import * as Bounded from "../../domain/Bounded.ts"
 import type { Caller } from "../../domain/Caller.ts"
 import { tenantHeader } from "../../domain/Caller.ts"
-import * as GoDuration from "../../domain/GoDuration.ts"
 import { InvalidRequest } from "../../domain/InferenceError.ts"
 import type { Problem } from "../../domain/Problem.ts"
 import * as Problems from "../../domain/Problem.ts"
 import type { RoutingOptions } from "../../domain/RoutingOptions.ts"
 import type { UnknownField } from "../../domain/Source.ts"
+import * as Text from "../../domain/Text.ts"
+import * as Time from "../../domain/Time.ts"
 import type { standing } from "../openai/Schema.ts"
 import type { BodyFields, ByType, Place } from "./FieldNames.ts"
 import type { Fields } from "./Json.ts"
@@ -99,7 +99,7 @@ const withMisnamed = (body: Fields, suggest: Shape<never>["suggest"], problems: 
     const name = missing.has(problem.path) ? instead.get(problem.path) : undefined
     return name === undefined
       ? problem
-      : { ...problem, expected: `${problem.expected}; ${Bounded.name(name)} is unknown. Did you mean ${problem.path}?` }
+      : { ...problem, expected: `${problem.expected}; ${Text.cutName(name)} is unknown. Did you mean ${problem.path}?` }
   })
 }
 
@@ -185,7 +185,7 @@ const maxGoDuration = 2 ** 63 / 1e6
 
 /** Ollama's `keep_alive`: a number of seconds or a duration of Go; a negative value means for ever. */
 export const keepAliveOf = (value: number | string): Duration.Duration => {
-  const ms = typeof value === "number" ? value * 1000 : GoDuration.toMillis(value)
+  const ms = typeof value === "number" ? value * 1000 : Time.goDurationMs(value)
   return ms < 0 || ms > maxGoDuration ? Duration.infinity : Duration.millis(Math.ceil(ms))
 }
 

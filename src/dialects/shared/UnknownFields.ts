@@ -7,12 +7,12 @@
  * goes: where it would, the request is rejected. So is one with a misspelt `type`. Names that providers document are not
  * misspelt, however near another name they are; a name near a documented one is.
  */
-import * as Bounded from "../../domain/Bounded.ts"
 import { nearestName } from "../../domain/NearestName.ts"
 import { formatPath } from "../../domain/Problem.ts"
 import type { Dialect } from "../../domain/ProviderKind.ts"
 import type { Source, Task, UnknownField } from "../../domain/Source.ts"
 import { requiredFields, valueAt } from "../../domain/Source.ts"
+import * as Text from "../../domain/Text.ts"
 import * as Anthropic from "../anthropic/FieldNames.ts"
 import * as OpenAi from "../openai/FieldNames.ts"
 import { isByType, placeFor } from "./CallerRequest.ts"
@@ -191,7 +191,7 @@ const distinct = (source: Source): ReadonlyArray<UnknownField> => {
 
 const typeProblem = (found: UnknownType, nearest: string | undefined): Unknown => ({
   path: formatPath(found.path),
-  detail: `Expected ${quoted(found.known)}, got ${JSON.stringify(Bounded.name(found.type))}.` +
+  detail: `Expected ${quoted(found.known)}, got ${JSON.stringify(Text.cutName(found.type))}.` +
     (nearest === undefined ? "" : ` Did you mean "${nearest}"?`)
 })
 

@@ -10,14 +10,14 @@ import { Duration, Effect, Layer } from "effect"
 import { hash } from "node:crypto"
 import * as Policies from "../../domain/Defaults.ts"
 import type { Request } from "../../domain/Inference.ts"
-import * as Monotonic from "../../domain/Monotonic.ts"
+import * as Time from "../../domain/Time.ts"
 import type { Response } from "../../services/cache/CachedResponses.ts"
 import { bytesOf, CachedResponses, fits, identify } from "../../services/cache/CachedResponses.ts"
 
 interface Entry {
   readonly response: Response
   readonly bytes: number
-  /** ms of `Monotonic` */
+  /** monotonic ms */
   readonly until: number
 }
 
@@ -63,11 +63,11 @@ const make = ({ bytes: maxBytes, entries: maxEntries, timeToLive }: Options): Ca
       const bytes = bytesOf(response)
       if (!fits(bytes)) return Effect.void
       return Effect.map(
-        Monotonic.now,
+        Time.now,
         (now) => put(keyOf(request), { response, bytes, until: now + Duration.toMillis(timeToLive) })
       )
     },
-    recall: (request) => Effect.map(Monotonic.now, (now) => take(keyOf(request), now))
+    recall: (request) => Effect.map(Time.now, (now) => take(keyOf(request), now))
   }
 }
 

@@ -14,7 +14,7 @@ import { engineEnvironment } from "../../domain/EngineEnvironment.ts"
 import type { EngineDescription, EngineHost, FromChild, HostOptions, ToChild } from "../../domain/EngineProtocol.ts"
 import type { EngineFailure, JobEvent } from "../../domain/Job.ts"
 import { failureFrom, isTerminal } from "../../domain/Job.ts"
-import { plainText } from "../../domain/PlainText.ts"
+import { plainText } from "../../domain/Text.ts"
 
 const entry = fileURLToPath(new URL(`../../host${import.meta.url.slice(-3)}`, import.meta.url))
 

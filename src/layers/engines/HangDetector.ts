@@ -10,7 +10,7 @@ import { Clock, Duration, Effect, Schedule } from "effect"
 import type { EngineHost } from "../../domain/EngineProtocol.ts"
 import type { Job, JobEvent } from "../../domain/Job.ts"
 import { isTerminal } from "../../domain/Job.ts"
-import * as Monotonic from "../../domain/Monotonic.ts"
+import * as Time from "../../domain/Time.ts"
 
 /** A running job. */
 interface Watched {
@@ -37,7 +37,7 @@ export const watch = Effect.fnUntraced(function*(host: EngineHost, stallAfter: D
   const clock = yield* Clock.Clock
   const limit = Duration.toMillis(stallAfter)
   const jobs = new Set<Watched>()
-  const now = () => Monotonic.nowOf(clock)
+  const now = () => Time.nowOf(clock)
 
   const check = Effect.sync(() => {
     const silentSince = now() - limit

@@ -2,10 +2,10 @@
 import { Effect, Result, Schema } from "effect"
 import { HttpServerRequest, HttpServerResponse } from "effect/http"
 import * as OpenAiError from "../../dialects/openai/EncodeError.ts"
-import * as Bounded from "../../domain/Bounded.ts"
 import { keptDecisions } from "../../domain/Defaults.ts"
 import { InvalidRequest, make as failure } from "../../domain/InferenceError.ts"
 import * as Problems from "../../domain/Problem.ts"
+import * as Text from "../../domain/Text.ts"
 import { Providers } from "../../services/engines/Providers.ts"
 import { Registry } from "../../services/models/Registry.ts"
 import { DecisionLog } from "../../services/routing/DecisionLog.ts"
@@ -19,7 +19,7 @@ const usualLimit = 20
 const notFound = (id: string) =>
   respondError(OpenAiError.make(
     `There is no decision "${
-      Bounded.name(id)
+      Text.cutName(id)
     }". The latest ${keptDecisions} since the service began are kept; GET /admin/decisions ` +
       "lists them.",
     { status: 404, type: "invalid_request_error", code: "decision_not_found" }

@@ -5,11 +5,11 @@ import { Array as Arr, Effect, Stream } from "effect"
 import { HttpServerResponse } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import * as OpenAiError from "../../dialects/openai/EncodeError.ts"
-import * as Bounded from "../../domain/Bounded.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
-import * as Monotonic from "../../domain/Monotonic.ts"
 import { nearestName } from "../../domain/NearestName.ts"
+import * as Text from "../../domain/Text.ts"
+import * as Time from "../../domain/Time.ts"
 import { Providers } from "../../services/engines/Providers.ts"
 import { Breaker } from "../../services/health/Breaker.ts"
 import type { State } from "../../services/health/Circuit.ts"
@@ -39,7 +39,7 @@ const meant = (id: string, deployments: ReadonlyArray<Deployment>): string => {
 
 const noDeployment = (id: string, deployments: ReadonlyArray<Deployment>) =>
   OpenAiError.make(
-    `There is no deployment ${JSON.stringify(Bounded.name(id))}.${meant(id, deployments)} ` +
+    `There is no deployment ${JSON.stringify(Text.cutName(id))}.${meant(id, deployments)} ` +
       "GET /admin/deployments lists them.",
     { status: 404, type: "invalid_request_error", code: "deployment_not_found" }
   )
@@ -71,7 +71,7 @@ const makeDescribe = (models: Models["Service"], providers: Providers["Service"]
   Effect.fnUntraced(function*(deployment: Deployment, states: ReadonlyArray<State>) {
     const status = yield* models.status(deployment)
     const { id, model, options, pinned } = deployment
-    const retryAfterMs = providers.keyCooldown(deployment, yield* Monotonic.now)
+    const retryAfterMs = providers.keyCooldown(deployment, yield* Time.now)
     const keys = retryAfterMs > 0 ? { keys: { retryAfterMs } } : {}
     return { ...status, model, engine: options.engine, pinned, ...circuitOf(id, states), ...keys }
   })

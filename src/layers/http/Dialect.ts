@@ -14,7 +14,7 @@ import type { Model } from "../../domain/Deployment.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import type { Inference } from "../../services/inference/Inference.ts"
 import type { RequestBytes } from "../../services/limits/RequestLimits.ts"
-import type { Readiness } from "../../services/models/Readiness.ts"
+import type { Readiness } from "../../services/models/Models.ts"
 import type { Registry } from "../../services/models/Registry.ts"
 import type { Settings } from "../../services/settings/Settings.ts"
 

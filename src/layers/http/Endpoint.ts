@@ -9,13 +9,12 @@
 import { Clock, Context, Effect, Layer, Option, Random, Result, Scope } from "effect"
 import { HttpServerRequest, HttpServerResponse } from "effect/http"
 import type { CallerIdentity } from "../../dialects/shared/CallerRequest.ts"
-import * as CallerAddress from "../../domain/CallerAddress.ts"
-import * as HopLimit from "../../domain/HopLimit.ts"
+import * as Caller from "../../domain/Caller.ts"
 import type { By } from "../../domain/Inference.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import * as RoutingOptions from "../../domain/RoutingOptions.ts"
 import { name as cachedResponses } from "../../services/cache/CachedResponses.ts"
-import { Readiness } from "../../services/models/Readiness.ts"
+import { Readiness } from "../../services/models/Models.ts"
 import { Settings } from "../../services/settings/Settings.ts"
 import type { Conventions, ErrorResponse, HttpProblem } from "./Dialect.ts"
 import { respondError } from "./Dialect.ts"
@@ -119,14 +118,14 @@ export const respondJson = (body: unknown, headers: RoutingHeaders) => HttpServe
 
 /** The address of a caller, by which callers share a model fairly. */
 export const layerCallerAddress = Layer.effect(
-  CallerAddress.CallerAddress,
+  Caller.CallerAddress,
   Effect.map(Settings, ({ server }) => {
     const trustedProxies = new Set(server.trustedProxies)
     return (context: Context.Context<never>) => {
       const request = Context.getOption(context, HttpServerRequest.HttpServerRequest)
       if (Option.isNone(request)) return ""
       const { headers, remoteAddress } = request.value
-      return CallerAddress.of(Option.getOrElse(remoteAddress, () => ""), headers["x-forwarded-for"], trustedProxies)
+      return Caller.addressOf(Option.getOrElse(remoteAddress, () => ""), headers["x-forwarded-for"], trustedProxies)
     }
   })
 )
@@ -148,7 +147,7 @@ type Headers = Readonly<Record<string, string | undefined>>
 
 /** Most requests come from a client. */
 const hopsOf = (headers: Headers): Result.Result<number, InferenceError.InvalidRequest> =>
-  headers[HopLimit.header] === undefined ? Result.succeed(0) : HopLimit.fromHeaders(headers)
+  headers[Caller.hopHeader] === undefined ? Result.succeed(0) : Caller.hopsOf(headers)
 
 /** Whether the body or a header sets options of the routing. */
 const hasRoutingOptions = (json: unknown, headers: Headers): boolean =>
@@ -208,7 +207,7 @@ const handle = <Decoded>(
         Clock.currentTimeMillis,
         (now) => endpoint.answer({ id, created: Math.floor(now / 1000), body })
       )
-      return hops === 0 ? answer : Effect.provideService(answer, HopLimit.HopCount, hops)
+      return hops === 0 ? answer : Effect.provideService(answer, Caller.HopCount, hops)
     })
     // The scope of the request closes after the response, or when the client disconnects.
     return Effect.flatMap(Effect.scope, (scope) =>

@@ -8,8 +8,8 @@
  */
 import { Array as Arr, Cause, Channel, Effect, Option, Pull, Stream } from "effect"
 import { HttpServerResponse } from "effect/http"
+import * as Caller from "../../domain/Caller.ts"
 import { isCancellation } from "../../domain/FailureClass.ts"
-import * as HopLimit from "../../domain/HopLimit.ts"
 import type { InferenceError, Reason } from "../../domain/InferenceError.ts"
 
 const encoder = new TextEncoder()
@@ -34,9 +34,9 @@ export const respond = Effect.fnUntraced(function*(
 ) {
   // Not `Stream.toPull`, which guards each pull against concurrent ones.
   const pullFrames = yield* Channel.toPullScoped(Stream.toChannel(frames), yield* Effect.scope)
-  const hops = yield* HopLimit.HopCount
-  // The body is pulled after the handler has ended, without the services that were provided to it; a failover needs `Hops`.
-  const pull = hops === 0 ? pullFrames : Effect.provideService(pullFrames, HopLimit.HopCount, hops)
+  const hops = yield* Caller.HopCount
+  // The body is pulled after the handler has ended, without the services that were provided to it; a failover needs `HopCount`.
+  const pull = hops === 0 ? pullFrames : Effect.provideService(pullFrames, Caller.HopCount, hops)
   let first: ReadonlyArray<string> | undefined = yield* Pull.catchDone(pull, () => Effect.succeed([]))
   let isOver = false
   const encode = (texts: ReadonlyArray<string>) => Arr.of(encoder.encode(texts.join("")))

@@ -3,9 +3,9 @@ import { Effect, Random, Redacted } from "effect"
 import { ellipsis } from "../../dialects/shared/ErrorMapping.ts"
 import * as Policies from "../../domain/Defaults.ts"
 import type { RemoteDeployment } from "../../domain/Deployment.ts"
-import * as HeaderValue from "../../domain/HeaderValue.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
-import * as Monotonic from "../../domain/Monotonic.ts"
+import * as Text from "../../domain/Text.ts"
+import * as Time from "../../domain/Time.ts"
 import * as KeyPool from "../../services/keys/KeyPool.ts"
 
 /** A key for one try. */
@@ -13,7 +13,7 @@ export interface Held {
   readonly index: number
   /** Undefined if none is configured: the request is sent without a key. */
   readonly key: Redacted.Redacted | undefined
-  /** When it was taken, ms of `Monotonic`. */
+  /** When it was taken, monotonic ms. */
   readonly since: number
   /** The provider rejected the key before, and this request probes it. */
   readonly probes: boolean
@@ -43,7 +43,7 @@ const redacted = "<redacted>"
 
 /** The line break at the end of a secret file is not part of the key. */
 const trimmed = (key: Redacted.Redacted | undefined) =>
-  key === undefined ? undefined : Redacted.make(HeaderValue.trimKey(Redacted.value(key)))
+  key === undefined ? undefined : Redacted.make(Text.trimKey(Redacted.value(key)))
 
 const keysOf = ({ key, keys }: RemoteDeployment): ReadonlyArray<readonly [Redacted.Redacted | undefined, number]> =>
   keys === undefined ? [[trimmed(key), 1]] : keys.map(({ key, weight = 1 }) => [trimmed(key), weight])
@@ -55,7 +55,7 @@ export const unfitIn = (options: RemoteDeployment): string | undefined => {
     ...Object.entries(options.headers ?? {}).map(([name, value]) => [`headers.${name}`, value] as const)
   ]
   for (const [name, value] of values) {
-    const problem = value === undefined ? undefined : HeaderValue.problemIn(HeaderValue.trim(Redacted.value(value)))
+    const problem = value === undefined ? undefined : Text.headerProblem(Text.trimValue(Redacted.value(value)))
     if (problem !== undefined) return `${name} does not fit an HTTP header: ${problem}.`
   }
   return undefined
@@ -170,7 +170,7 @@ export const make = (
 
   return {
     take: Effect.fnUntraced(function*(deployment, tried) {
-      const now = yield* Monotonic.now
+      const now = yield* Time.now
       const chosen = KeyPool.choose(keys, tried, now, yield* Random.next, cooldowns)
       if (chosen === undefined) return yield* noneFree(deployment, keys, now, usedUp.size === held.length)
       const probes = chosen.keys !== keys
@@ -178,7 +178,7 @@ export const make = (
       return { index: chosen.index, key: held[chosen.index], since: now, probes }
     }),
     note: ({ index, since }, reason) =>
-      Effect.map(Monotonic.now, (now) => {
+      Effect.map(Time.now, (now) => {
         if (reason?._tag === "AuthenticationFailed") keys = rejected(index, since, now, reason.quota === true)
         else if (reason?._tag === "RateLimited") {
           keys = KeyPool.limited(keys, index, now, reason.retryAfterMs, cooldowns)
@@ -187,7 +187,7 @@ export const make = (
         if (reason?._tag === "RateLimited" || proves(reason)) usedUp.delete(index)
       }),
     release: ({ index, since }) =>
-      Effect.map(Monotonic.now, (now) => {
+      Effect.map(Time.now, (now) => {
         keys = KeyPool.released(keys, index, since, now)
       }),
     cooldownFor: (now) => KeyPool.cooldownFor(keys, now),

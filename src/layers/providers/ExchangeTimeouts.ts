@@ -11,7 +11,7 @@ import * as Policies from "../../domain/Defaults.ts"
 import type { RemoteDeployment } from "../../domain/Deployment.ts"
 import { orOff } from "../../domain/Fields.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
-import * as Monotonic from "../../domain/Monotonic.ts"
+import * as Time from "../../domain/Time.ts"
 
 type Phase = Exclude<InferenceError.UpstreamTimeout["phase"], "queue" | "load">
 
@@ -119,7 +119,7 @@ export const make = Effect.fnUntraced(function*(
 ): Effect.fn.Return<ExchangeTimeouts, never, Scope.Scope> {
   const scope = yield* Effect.scope
   const clock = yield* Clock.Clock
-  const now = () => Monotonic.nowOf(clock)
+  const now = () => Time.nowOf(clock)
   const all = new Set<Watched>()
   // No later phase and no new exchange can exceed its limit earlier.
   const step = Math.min(limits.first_byte, limits.first_token, limits.stall, limits.total)

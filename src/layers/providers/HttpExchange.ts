@@ -12,12 +12,12 @@ import { isUtf8 } from "node:buffer"
 import { malformed, parse } from "../../dialects/shared/ErrorMapping.ts"
 import * as MissingEndpoint from "../../dialects/shared/MissingEndpoint.ts"
 import type { Call, Dialect, Target } from "../../dialects/shared/ProviderDialect.ts"
+import * as Caller from "../../domain/Caller.ts"
 import type { Capability } from "../../domain/Capability.ts"
 import * as Policies from "../../domain/Defaults.ts"
-import * as HeaderValue from "../../domain/HeaderValue.ts"
-import * as HopLimit from "../../domain/HopLimit.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import { keyHeader, providerKindOf } from "../../domain/ProviderKind.ts"
+import * as Text from "../../domain/Text.ts"
 import * as Connection from "./Connection.ts"
 import { decoded } from "./Decompression.ts"
 import type { DeploymentKeys, Held } from "./DeploymentKeys.ts"
@@ -67,7 +67,7 @@ const isOfKey = ({ _tag }: InferenceError.Reason): boolean => _tag === "RateLimi
 /** Writes requests. */
 const makeWriter = ({ baseUrl, target }: Options) => {
   const own = Object.entries(target.options.headers ?? {})
-    .map(([name, value]) => [name.toLowerCase(), HeaderValue.trim(Redacted.value(value))] as const)
+    .map(([name, value]) => [name.toLowerCase(), Text.trimValue(Redacted.value(value))] as const)
   const kind = providerKindOf(target.options.provider)
   return (call: Call, wanted: Wanted, { key }: Held, hops: number): Connection.Request => ({
     url: `${baseUrl}${call.path}`,
@@ -77,7 +77,7 @@ const makeWriter = ({ baseUrl, target }: Options) => {
       "user-agent": "troupe",
       ...call.headers,
       ...(key === undefined ? {} : keyHeader(kind, Redacted.value(key))),
-      ...(kind.isTroupe === true ? { [HopLimit.header]: String(hops + 1) } : {}),
+      ...(kind.isTroupe === true ? { [Caller.hopHeader]: String(hops + 1) } : {}),
       ...Object.fromEntries(own),
       "content-type": "application/json"
     },
@@ -122,7 +122,7 @@ const makeExchange = (options: Options, limits: ExchangeTimeouts.Limits) => {
   const attempt = Effect.fnUntraced(function*({ call, capability, hold, wanted, watch }: Begun, held: Held) {
     const ended = watch.reason()
     if (ended !== undefined) return yield* InferenceError.make(ended)
-    const plain = Connection.open(dispatcher, requestOf(call, wanted, held, yield* HopLimit.HopCount))
+    const plain = Connection.open(dispatcher, requestOf(call, wanted, held, yield* Caller.HopCount))
     hold(plain)
     const head = yield* Effect.mapError(
       plain.head,

@@ -10,7 +10,7 @@ import type { FileHandle } from "node:fs/promises"
 import { mkdir, open, readFile, rm, stat, writeFile } from "node:fs/promises"
 import { dirname } from "node:path"
 import { pullUnreachableRetries } from "../../domain/Defaults.ts"
-import * as Monotonic from "../../domain/Monotonic.ts"
+import * as Time from "../../domain/Time.ts"
 import type { Progress } from "../../services/store/ModelStore.ts"
 import {
   ChecksumMismatch,
@@ -233,7 +233,7 @@ const delayAfter = Effect.fnUntraced(function*(
   step: Effect.Success<ReturnType<typeof Schedules.toStep<unknown, unknown, never, never>>>,
   cut: Cut
 ) {
-  const now = yield* Monotonic.now
+  const now = yield* Time.now
   const next = yield* Effect.result(step(now, cut))
   return Result.isSuccess(next)
     ? Math.max(Durations.toMillis(next.success[1]), cut.retryAfterMs ?? 0)

@@ -4,7 +4,7 @@ import { Effect, Layer, Queue, Redacted, Semaphore, Stream } from "effect"
 import { HttpClient } from "effect/http"
 import { join, relative, resolve, sep } from "node:path"
 import * as Defaults from "../../domain/Defaults.ts"
-import * as HeaderValue from "../../domain/HeaderValue.ts"
+import * as Text from "../../domain/Text.ts"
 import { ModelFiles } from "../../services/engines/ModelFiles.ts"
 import * as ProxySettings from "../../services/settings/ProxySettings.ts"
 import { Settings } from "../../services/settings/Settings.ts"
@@ -69,8 +69,8 @@ export const make = Effect.fnUntraced(function*(options: Options) {
 })
 
 const endpointOf = (): Endpoint => {
-  const token = HeaderValue.trimKey(process.env["HF_TOKEN"] ?? "")
-  const url = HeaderValue.trim(process.env["HF_ENDPOINT"] ?? "")
+  const token = Text.trimKey(process.env["HF_TOKEN"] ?? "")
+  const url = Text.trimValue(process.env["HF_ENDPOINT"] ?? "")
   return {
     url: (url || "https://huggingface.co").replace(/\/+$/, ""),
     token: token === "" ? undefined : Redacted.make(token)

@@ -3,7 +3,7 @@ import { Duration, Effect, Redacted, Schedule } from "effect"
 import { HttpClient } from "effect/http"
 import { resolve } from "node:path"
 import { pullUnreachableRetries } from "../../domain/Defaults.ts"
-import * as HeaderValue from "../../domain/HeaderValue.ts"
+import * as Text from "../../domain/Text.ts"
 import type { Source } from "../../services/store/ModelSource.ts"
 import * as ModelSource from "../../services/store/ModelSource.ts"
 import type { ModelStoreError } from "../../services/store/ModelStore.ts"
@@ -53,7 +53,7 @@ const findOnHuggingFace = Effect.fnUntraced(function*(
   )
   const problem = ModelSource.urlProblem(endpoint.url)
   if (problem !== undefined) return yield* invalid("HF_ENDPOINT", problem)
-  const unfit = endpoint.token === undefined ? undefined : HeaderValue.problemIn(Redacted.value(endpoint.token))
+  const unfit = endpoint.token === undefined ? undefined : Text.headerProblem(Redacted.value(endpoint.token))
   if (unfit !== undefined) return yield* invalid("HF_TOKEN", `The value is not valid in an HTTP header: ${unfit}`)
   let attempts = 0
   let unreachable = 0

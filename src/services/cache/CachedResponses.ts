@@ -20,9 +20,9 @@ import * as Policies from "../../domain/Defaults.ts"
 import { classify } from "../../domain/FailureClass.ts"
 import type { Answer, By, Event, Opened, Request } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
-import * as Monotonic from "../../domain/Monotonic.ts"
 import type { Source } from "../../domain/Source.ts"
 import { choicesOf, isComplete, valueAt } from "../../domain/Source.ts"
+import * as Time from "../../domain/Time.ts"
 import type { RoutedRequest } from "../inference/RequestTelemetry.ts"
 import * as RequestTelemetry from "../inference/RequestTelemetry.ts"
 import type { AttemptDraft } from "../routing/DecisionLog.ts"
@@ -125,7 +125,7 @@ const makeRecall = (responses: CachedResponses["Service"]) =>
   Effect.fnUntraced(function*({ request, state }: Routed, error: InferenceError) {
     const { record, startedAt } = state
     if (classify(error.reason).isCallerMistake) return yield* error
-    const startedMs = (yield* Monotonic.now) - startedAt
+    const startedMs = (yield* Time.now) - startedAt
     const found = yield* responses.recall(request)
     const draft: AttemptDraft = { deployment: server.id, startedMs, tookMs: 0, outcome: "failed" }
     record.attempts.push(draft)

@@ -17,7 +17,7 @@ export class Providers extends Context.Service<Providers, {
   /**
    * ms until a key of the deployment may be used, where its provider has limited or rejected all of them; else 0.
    *
-   * @param now ms of `Monotonic`
+   * @param now monotonic ms
    */
   readonly keyCooldown: (deployment: Deployment, now: number) => number
   /** Uses all keys of the deployment again, whatever its provider said to them. */

@@ -35,7 +35,7 @@ import { CircuitBreaker } from "effect/persistence"
 import * as Policies from "../../domain/Defaults.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { CircuitOpen, make as failure } from "../../domain/InferenceError.ts"
-import * as Monotonic from "../../domain/Monotonic.ts"
+import * as Time from "../../domain/Time.ts"
 import { Settings } from "../settings/Settings.ts"
 import type { Call, Ending, Options, Outcome, Phase, State, Transition } from "./Circuit.ts"
 import * as Circuit from "./Circuit.ts"
@@ -57,7 +57,7 @@ export class Breaker extends Context.Service<Breaker, {
   /**
    * ms until a call is let through; 0 where one is now. Cheap: for policy that looks at many.
    *
-   * @param now ms of `Monotonic`
+   * @param now monotonic ms
    * @param alone no other deployment can take the request
    */
   readonly closedFor: (deployment: string, now: number, alone?: boolean) => number
@@ -77,7 +77,7 @@ type Store = Pick<CircuitBreaker.CircuitBreakerStore["Service"], "admit" | "reco
 
 /** The store measures how long a circuit has been open by the date of the clock. */
 const withMonotonicClock = ({ admit, record }: Store, clock: Clock.Clock): Store => {
-  const monotonic = Monotonic.clockOf(clock)
+  const monotonic = Time.monotonicClock(clock)
   return {
     admit: (key) => Effect.provideService(admit(key), Clock.Clock, monotonic),
     record: (options) => Effect.provideService(record(options), Clock.Clock, monotonic)
@@ -109,7 +109,7 @@ const storeKey = ({ deployment, resets }: Circuit.Circuit): string =>
 /** Changes a circuit, and publishes the change. */
 const publish = ({ changes, clock }: Circuits, circuit: Circuit.Circuit, to: Phase, openForMs = 0) => {
   const { deployment, phase: from } = circuit
-  Circuit.enterPhase(circuit, to, Monotonic.nowOf(clock) + openForMs)
+  Circuit.enterPhase(circuit, to, Time.nowOf(clock) + openForMs)
   return PubSub.publish(changes, { deployment, from, to, at: clock.currentTimeMillisUnsafe() })
 }
 
@@ -189,7 +189,7 @@ const leaveAnswered = (circuits: Circuits, call: Call, ending: Ending): Effect.E
   if (ending.verdict !== "failure") return settle(circuits, circuit)
   const outcome = circuit.phase === "half-open"
     ? "Failure"
-    : Circuit.outcomeOf(call, ending, Monotonic.nowOf(circuits.clock))
+    : Circuit.outcomeOf(call, ending, Time.nowOf(circuits.clock))
   return decide(circuits, circuit, outcome, ending)
 }
 
@@ -209,7 +209,7 @@ const leave = (circuits: Circuits, call: Call, ending: Ending): Effect.Effect<un
   const { circuit, generation, isTrial } = call
   if (!Circuit.isCurrent(call)) return Effect.void
   if (isTrial) return call.answered ? leaveAnswered(circuits, call, ending) : leaveTrial(circuits, call, ending)
-  const outcome = Circuit.outcomeOf(call, ending, Monotonic.nowOf(circuits.clock))
+  const outcome = Circuit.outcomeOf(call, ending, Time.nowOf(circuits.clock))
   return record(circuits, circuit, generation!, outcome, ending)
 }
 
@@ -286,7 +286,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
         return circuit === undefined ? Effect.void : Effect.asVoid(reset(circuits, circuit))
       }),
     states: Effect.map(
-      Monotonic.now,
+      Time.now,
       (now) => Array.from(byDeployment.values(), (circuit) => Circuit.stateOf(circuit, options, now))
     ),
     transitions: Stream.fromPubSub(circuits.changes)

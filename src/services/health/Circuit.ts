@@ -62,7 +62,7 @@ export const endingOf = (exit: Exit.Exit<unknown, InferenceError>): Ending => {
 export interface Circuit {
   readonly deployment: string
   phase: Phase
-  /** ms of `Monotonic` */
+  /** monotonic ms */
   openUntil: number
   /** The store's generation of its probe, while the probe runs. */
   probe: number | undefined

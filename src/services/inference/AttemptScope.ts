@@ -67,7 +67,7 @@ interface Parts {
   readonly callbacks: GuardedCallbacks
   readonly models: Models["Service"]
   readonly router: Router["Service"]
-  /** ms of `Monotonic` */
+  /** monotonic ms */
   readonly now: () => number
 }
 

@@ -11,9 +11,9 @@
  */
 import { Context, Deferred, Effect, Exit, Request, RequestResolver, Result } from "effect"
 import type { Caller } from "../../domain/Caller.ts"
+import { HopCount } from "../../domain/Caller.ts"
 import * as Policies from "../../domain/Defaults.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
-import { HopCount } from "../../domain/HopLimit.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { InvalidRequest, make as makeError } from "../../domain/InferenceError.ts"
 import type { Embedding } from "../../domain/Job.ts"

@@ -9,9 +9,9 @@ import type { By } from "../../domain/Inference.ts"
 import { InferenceError, make as makeError, Overloaded } from "../../domain/InferenceError.ts"
 import type { Message } from "../../domain/Message.ts"
 import { firstImage } from "../../domain/Message.ts"
-import * as Monotonic from "../../domain/Monotonic.ts"
 import type { RoutingRequest } from "../../domain/RoutingRequest.ts"
 import type { Source } from "../../domain/Source.ts"
+import * as Time from "../../domain/Time.ts"
 import * as CachedResponses from "../cache/CachedResponses.ts"
 import { Breaker } from "../health/Breaker.ts"
 import { interval, Pressure, sheds } from "../models/MemoryPressure.ts"
@@ -224,7 +224,7 @@ export const make = Effect.gen(function*() {
       parts,
       yield* Breaker,
       models,
-      () => Monotonic.nowOf(clock),
+      () => Time.nowOf(clock),
       (yield* Backoff.Backoff).schedule
     ),
     embed: AttemptScope.makeEmbed(models),

@@ -13,7 +13,7 @@ import { providerNameOf } from "../../domain/Deployment.ts"
 import { isCancellation } from "../../domain/FailureClass.ts"
 import type { Event } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
-import * as Monotonic from "../../domain/Monotonic.ts"
+import * as Time from "../../domain/Time.ts"
 import type { GuardedCallbacks } from "../observability/GuardedCallbacks.ts"
 import type { Metrics, Operation, Outcome } from "../observability/Metrics.ts"
 import type { DecisionLog, Draft } from "../routing/DecisionLog.ts"
@@ -63,7 +63,7 @@ export const makeStats = (server: Server | undefined): AttemptStats => ({
 /** The state of a request while it runs. */
 export interface RequestState {
   readonly record: Draft
-  /** When the request was routed, ms of `Monotonic`. */
+  /** When the request was routed, monotonic ms. */
   readonly startedAt: number
   /** Of the winning attempt, or of the latest one until an attempt wins. */
   stats: AttemptStats
@@ -149,7 +149,7 @@ const complete = ({ callbacks, metrics }: Parts, operation: Operation, span: Spa
     const { earlierTokens, failure, record, startedAt, stats } = state
     const exit = exitOf({ done: stats.done, failure })
     const end = endOf(exit)
-    record.tookMs = Monotonic.nowOf(clock) - startedAt
+    record.tookMs = Time.nowOf(clock) - startedAt
     record.end = end
     if (span !== undefined) {
       annotate(callbacks, span, endAttributes(exit, state))
@@ -187,7 +187,7 @@ export const begin = Effect.fnUntraced(function*(
   const record = decisions.begin(operation, route, yield* Clock.currentTimeMillis)
   const state: RequestState = {
     record,
-    startedAt: yield* Monotonic.now,
+    startedAt: yield* Time.now,
     stats: makeStats(deployment && serverOf(deployment)),
     earlierTokens: 0,
     failure: undefined

@@ -1,7 +1,6 @@
 /** Validates requests: programs without type checks, and values that types cannot express. */
 import type { Schema } from "effect"
 import { Effect, Result } from "effect"
-import * as Decoder from "../../domain/Decoder.ts"
 import {
   ClassifyRequest,
   CountRequest,
@@ -33,7 +32,7 @@ const routeNames = Object.keys(RoutingOptions.fields)
 
 /** Checks a request and returns it without unknown fields. */
 const validator = <S extends Schema.ConstraintDecoder<unknown> & { readonly fields: object }>(schema: S) => {
-  const decode = Decoder.make(schema)
+  const decode = Problems.decoderOf(schema)
   const names = Object.keys(schema.fields)
   const misspeltIn = (request: object & { readonly route?: object | undefined }): InferenceError | undefined =>
     misspelt(request, names) ??

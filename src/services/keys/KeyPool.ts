@@ -7,7 +7,7 @@
  * until a probe is due: one request then tries it, and its outcome decides.
  */
 
-/** One key's state; `until` (ms of `Monotonic`) counts where it is not `usable`, and `refusedAt` (likewise) where it is `refused`. */
+/** One key's state; `until` (monotonic ms) counts where it is not `usable`, and `refusedAt` (likewise) where it is `refused`. */
 interface KeyState {
   readonly weight: number
   readonly standing: "usable" | "limited" | "refused"
@@ -82,7 +82,7 @@ export const choose = (
  * The provider accepted the key. Ignored while a rate limit lasts, and for requests that took the key before it was
  * rejected: their outcome is older.
  *
- * @param asked when the request took the key, ms of `Monotonic`
+ * @param asked when the request took the key, monotonic ms
  */
 export const accepted = (keys: KeyPool, index: number, asked: number, now: number): KeyPool => {
   const { refusedAt, standing, until } = keys[index]!
@@ -95,7 +95,7 @@ export const accepted = (keys: KeyPool, index: number, asked: number, now: numbe
 /**
  * A probe of a rejected key ended without proof, as by HTTP 503: the next request may probe it at once.
  *
- * @param asked when the request took the key, ms of `Monotonic`
+ * @param asked when the request took the key, monotonic ms
  */
 export const released = (keys: KeyPool, index: number, asked: number, now: number): KeyPool => {
   const { refusedAt, standing, until } = keys[index]!
@@ -119,7 +119,7 @@ export const limited = (
 /**
  * The provider rejects the key. Several rejections of requests that were in flight together count as one.
  *
- * @param asked when the request took the key, ms of `Monotonic`
+ * @param asked when the request took the key, monotonic ms
  */
 export const refused = (keys: KeyPool, index: number, asked: number, now: number, cooldowns: Cooldowns): KeyPool => {
   const key = keys[index]!

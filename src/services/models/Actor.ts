@@ -116,7 +116,7 @@ export interface Actor {
   served: number
   /** How long a job holds its slot, exponentially smoothed, ms. */
   meanJobMs: number
-  /** When a job ended last, the engine became ready, or the actor was made, ms of `Monotonic`. */
+  /** When a job ended last, the engine became ready, or the actor was made, monotonic ms. */
   lastUsed: number
   keepAlive: Duration.Duration
   /** The reason of the last failure. */
@@ -128,7 +128,7 @@ export interface Actor {
   unloadTimer: { readonly at: number; fiber: Fiber.Fiber<unknown, unknown> | undefined } | undefined
 }
 
-/** @param now ms of `Monotonic`; idle time counts from here until the first job has ended */
+/** @param now monotonic ms; idle time counts from here until the first job has ended */
 export const make = (deployment: Deployment, now: number): Actor => {
   const actor: Actor = {
     id: deployment.id,

@@ -12,7 +12,7 @@ import * as Policies from "../../domain/Defaults.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { EngineFailed, EngineStopped, make as makeError, UpstreamTimeout } from "../../domain/InferenceError.ts"
-import * as Monotonic from "../../domain/Monotonic.ts"
+import * as Time from "../../domain/Time.ts"
 import type { Engine } from "../engines/Engine.ts"
 import { Engines } from "../engines/Engine.ts"
 import type { ActorEvent, EngineInstance } from "./Actor.ts"
@@ -36,8 +36,8 @@ export interface ActorContext {
   readonly fork: <A, E>(effect: Effect.Effect<A, E, Engines>) => Fiber.Fiber<A, E>
 }
 
-/** ms of `Monotonic` */
-export const now = ({ clock }: ActorContext): number => Monotonic.nowOf(clock)
+/** monotonic ms */
+export const now = ({ clock }: ActorContext): number => Time.nowOf(clock)
 
 /** Removes an actor that has no instance, no waiting caller and no failure to report. */
 const forget = ({ actors }: ActorContext, actor: Actor.Actor): void => {
@@ -115,9 +115,9 @@ const runEngine = Effect.fnUntraced(
     // A draining instance needs no other engine.
     if (instance.state === "draining") return yield* Effect.never
     if (context.stopping) return yield* stoppedError(instance.actor)
-    const started = yield* Monotonic.now
+    const started = yield* Time.now
     const engine = yield* startInTime(engines, deployment)
-    const readyAt = yield* Monotonic.now
+    const readyAt = yield* Time.now
     instance.readyAt = readyAt
     instance.loadMs = readyAt - started
     instance.engine = engine

@@ -1,7 +1,7 @@
 /** What callers do with an engine: lease a slot for one job, load, replace, unload. */
 import { Deferred, Effect, Equal, Fiber, Scope } from "effect"
 import type { Caller } from "../../domain/Caller.ts"
-import { CallerAddress } from "../../domain/CallerAddress.ts"
+import { CallerAddress } from "../../domain/Caller.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import type { Counted, Generation } from "../../domain/Generation.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"

@@ -20,7 +20,7 @@ import { Deferred, Effect, Exit } from "effect"
 import type { Deployment } from "../../domain/Deployment.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { InsufficientMemory, make as makeError } from "../../domain/InferenceError.ts"
-import * as Monotonic from "../../domain/Monotonic.ts"
+import * as Time from "../../domain/Time.ts"
 import type { EngineInstance } from "./Actor.ts"
 import * as Actor from "./Actor.ts"
 import type { Candidate, Plan, Resident, Snapshot } from "./EvictionPlan.ts"
@@ -216,7 +216,7 @@ const makeReplan = (state: State, options: Options): () => void => {
   const once = Effect.gen(function*() {
     // Reading memory takes time, so it comes before the snapshot.
     const budgetOf = yield* options.budget
-    const now = yield* Monotonic.now
+    const now = yield* Time.now
     state.stale = false
     const decisions = MemoryQueue.schedule(inOrder(state), snapshotOf(state, options, now, budgetOf))
     state.timer?.interruptUnsafe()

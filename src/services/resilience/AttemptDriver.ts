@@ -20,7 +20,7 @@ import type { Delays } from "./Backoff.ts"
 export interface Hooks<A> {
   /** The id of the request's decision record. */
   readonly decision: string
-  /** ms of `Monotonic` */
+  /** monotonic ms */
   readonly now: () => number
   /** Ends with the first content, or fails before it. */
   readonly attempt: (start: Start) => Effect.Effect<A, InferenceError, Scope.Scope>
@@ -55,7 +55,7 @@ interface Drive<A> {
 interface StartedAttempt {
   readonly start: Start
   readonly scope: Scope.Closeable
-  /** ms of `Monotonic` */
+  /** monotonic ms */
   readonly startedAt: number
 }
 

@@ -20,7 +20,7 @@ export interface Plan {
   readonly lists: Readonly<Record<List, ReadonlyArray<Target>>>
   /** When a hedged attempt may start beside a first one without content; left out: never. */
   readonly hedgeAfterMs?: number | undefined
-  /** ms of `Monotonic`; left out: none. */
+  /** monotonic ms; left out: none. */
   readonly deadline?: number | undefined
   readonly maxTokens?: number | undefined
   readonly lowPriority?: boolean | undefined
@@ -33,7 +33,7 @@ export interface Tried {
   readonly retry: FailureClass["retry"]
   /** The backoff before its next attempt, ms; undefined: the schedule has ended. */
   readonly backoffMs: number | undefined
-  /** ms of `Monotonic` */
+  /** monotonic ms */
   readonly notBefore: number
 }
 
@@ -100,7 +100,7 @@ export type Action =
 
 /** The time and the circuits at the moment of an event. */
 export interface View {
-  /** ms of `Monotonic` */
+  /** monotonic ms */
   readonly now: number
   /** ms until a deployment may be called; 0: now. */
   readonly closedFor: (deployment: string) => number
@@ -119,7 +119,7 @@ export interface Input {
   readonly lists: Plan["lists"]
   /** The 95th percentile of the primary's time to first token, ms; undefined: unknown. */
   readonly slowestFirstTokenMs?: number | undefined
-  /** When the request arrived, ms of `Monotonic`. */
+  /** When the request arrived, monotonic ms. */
   readonly now: number
   readonly maxTokens?: number | undefined
   readonly lowPriority?: boolean | undefined

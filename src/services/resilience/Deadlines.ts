@@ -27,9 +27,9 @@ export interface Deadlines {
 }
 
 interface Options {
-  /** The end of the request, ms of `Monotonic`. */
+  /** The end of the request, monotonic ms. */
   readonly deadline: number | undefined
-  /** ms of `Monotonic` */
+  /** monotonic ms */
   readonly now: () => number
   /** Called when a limit is reached, before the limited effect is interrupted. */
   readonly onLimit: () => void

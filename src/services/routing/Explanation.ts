@@ -8,9 +8,9 @@
  */
 import { Effect, Schema } from "effect"
 import { abilities } from "../../domain/EngineProtocol.ts"
-import * as Monotonic from "../../domain/Monotonic.ts"
 import { RoutingOptions } from "../../domain/RoutingOptions.ts"
 import type { RequiredCapability, RoutingRequest } from "../../domain/RoutingRequest.ts"
+import * as Time from "../../domain/Time.ts"
 import { name as cachedResponses } from "../cache/CachedResponses.ts"
 import { Providers } from "../engines/Providers.ts"
 import { Registry } from "../models/Registry.ts"
@@ -142,6 +142,6 @@ export const explain = Effect.fnUntraced(function*(request: ExplanationRequest) 
   const providers = yield* Providers
   const model = request.model ?? registry.models()[0]!.name
   const route = yield* Effect.fromResult(router.preview(routingRequestOf(request, model)))
-  const cooldowns = cooldownsOf(route, providers, yield* Monotonic.now)
+  const cooldowns = cooldownsOf(route, providers, yield* Time.now)
   return { ...make(route), ...(cooldowns.length === 0 ? {} : { cooldowns }) } satisfies Explanation
 })

@@ -7,7 +7,7 @@
  * A prompt is known by the hashes of its beginnings, each a block of characters longer than the one before. Hashes may
  * collide, which costs a request its cache and nothing else.
  */
-import { combine, hashText } from "../../domain/Hashing.ts"
+import { combine, hashText } from "../../domain/Strategies.ts"
 
 /** Characters of a block: some 64 tokens. */
 const blockLength = 256

@@ -22,11 +22,11 @@ import { maxSeed } from "../../domain/Inference.ts"
 import type { InferenceError, Reason } from "../../domain/InferenceError.ts"
 import { circuitState, InvalidRequest, make as makeError } from "../../domain/InferenceError.ts"
 import * as Measurement from "../../domain/Measurement.ts"
-import * as Monotonic from "../../domain/Monotonic.ts"
 import * as RoutingOptions from "../../domain/RoutingOptions.ts"
 import type { Policy, Routing } from "../../domain/RoutingPolicy.ts"
 import { policyFor, routingOf } from "../../domain/RoutingPolicy.ts"
 import type { Moment, RoutingRequest } from "../../domain/RoutingRequest.ts"
+import * as Time from "../../domain/Time.ts"
 import * as CachedResponses from "../cache/CachedResponses.ts"
 import { capabilitiesOf } from "../engines/EngineKinds.ts"
 import { Breaker } from "../health/Breaker.ts"
@@ -367,7 +367,7 @@ export const layer = Layer.effect(
   Effect.gen(function*() {
     const clock = yield* Clock.Clock
     const random = yield* Random.Random
-    const now = () => Monotonic.nowOf(clock)
+    const now = () => Time.nowOf(clock)
     const { policies } = yield* Settings
     const parts: Parts = {
       registry: yield* Registry,

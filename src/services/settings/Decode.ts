@@ -13,9 +13,9 @@
  */
 import { Result, Schema } from "effect"
 import type { DeploymentOptions } from "../../domain/Deployment.ts"
-import * as HeaderValue from "../../domain/HeaderValue.ts"
 import type { KeyedProblem, Problem } from "../../domain/Problem.ts"
 import * as Problems from "../../domain/Problem.ts"
+import * as Text from "../../domain/Text.ts"
 import { name as cachedResponses } from "../cache/CachedResponses.ts"
 import type { EngineKind } from "../engines/EngineKind.ts"
 import { engineKinds } from "../engines/EngineKinds.ts"
@@ -177,8 +177,8 @@ interface Expanded {
 }
 
 const expandSecret = (scalar: Tree, path: Path, text: string): Expanded => {
-  const value = path.at(-2) === "headers" ? HeaderValue.trim(text) : HeaderValue.trimKey(text)
-  const problem = HeaderValue.problemIn(value)
+  const value = path.at(-2) === "headers" ? Text.trimValue(text) : Text.trimKey(text)
+  const problem = Text.headerProblem(value)
   return { value, problems: problem === undefined ? [] : [invalidHeader(scalar, problem)] }
 }
 

@@ -1,7 +1,7 @@
 /** The handlers over a fake `Inference`, without sockets and engines. */
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Stream, Tracer } from "effect"
-import { HopCount } from "../../../src/domain/HopLimit.ts"
+import { HopCount } from "../../../src/domain/Caller.ts"
 import type { Request } from "../../../src/domain/Inference.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import type { Inference } from "../../../src/services/inference/Inference.ts"

@@ -1,16 +1,18 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Result } from "effect"
 import * as fc from "fast-check"
+import { validateHeaderValue } from "node:http"
 import * as AnthropicMessages from "../../src/dialects/anthropic/DecodeRequest.ts"
 import * as AnthropicError from "../../src/dialects/anthropic/EncodeError.ts"
 import * as OpenAiChat from "../../src/dialects/openai/DecodeRequest.ts"
 import * as OpenAiError from "../../src/dialects/openai/EncodeError.ts"
 import * as OpenAiFields from "../../src/dialects/openai/FieldNames.ts"
 import { refused } from "../../src/dialects/shared/UnknownFields.ts"
-import * as Bounded from "../../src/domain/Bounded.ts"
 import type { Reason } from "../../src/domain/InferenceError.ts"
 import { InvalidRequest, ModelNotFound, NoDeployment, NotSupported } from "../../src/domain/InferenceError.ts"
 import * as RoutingOptions from "../../src/domain/RoutingOptions.ts"
+import * as Text from "../../src/domain/Text.ts"
+import * as Decode from "../../src/services/settings/Decode.ts"
 
 /** Names of any length, of characters of one and two code units. */
 const names = fc.oneof(
@@ -56,20 +58,89 @@ describe("what a caller names", () => {
         if (reason === undefined) return
         const { error } = OpenAiError.fromReason(reason, OpenAiFields.chatErrors).body
         const anthropic = AnthropicError.fromReason(reason, "id").body.error
-        assert.isAtMost(error.message.length, Bounded.longestMessage)
-        assert.isAtMost(anthropic.message.length, Bounded.longestMessage)
-        assert.isAtMost(error.param?.length ?? 0, Bounded.longestPath)
+        assert.isAtMost(error.message.length, Text.longestMessage)
+        assert.isAtMost(anthropic.message.length, Text.longestMessage)
+        assert.isAtMost(error.param?.length ?? 0, Text.longestPath)
         if (what === "a model") assert.isBelow(reason.message.length, 200)
       })))
   }
 
   it("is cut with an ellipsis, never in the middle of a character", () => {
     fc.assert(fc.property(names, fc.integer({ min: 2, max: 300 }), (text, most) => {
-      const cut = Bounded.cut(text, most)
+      const cut = Text.cut(text, most)
       assert.isAtMost(cut.length, most)
       if (text.length <= most) return assert.strictEqual(cut, text)
       assert.isTrue(cut.endsWith("…") && text.startsWith(cut.slice(0, -1)))
       assert.strictEqual(cut.isWellFormed(), true)
     }))
   })
+})
+
+const around = ["\n", "\r\n", "\r", "\uFEFF", " ", "\t", "\u00A0", "\u200B", "\n\n"]
+
+const decode = (deployment: object, variables: Readonly<Record<string, string>>) =>
+  Decode.decode({ models: { m: { deployments: [{ provider: "openai", model: "x", ...deployment }] } } }, {
+    environment: "production",
+    variables,
+    resolvePath: (path) => path,
+    embedded: { engine: "fake" },
+    defaultEngineHost: "thread",
+    defaultStoreFolder: "/store",
+    findInStore: () => undefined
+  })
+
+describe("a value for a header", () => {
+  it("loses what surrounds it, and a key its quotes", () => {
+    const key = fc.stringMatching(/^[\w-]{1,20}$/)
+    const noise = fc.array(fc.constantFrom(...around)).map((texts) => texts.join(""))
+    fc.assert(fc.property(key, noise, noise, fc.constantFrom("", "'", "\""), (key, before, after, quote) => {
+      const text = `${before}${quote}${key}${quote}${after}`
+      assert.strictEqual(Text.trimKey(text), key)
+      assert.strictEqual(Text.trimValue(`${before}${key}${after}`), key)
+    }))
+  })
+
+  it("that has no problem can be sent, whatever it is", () => {
+    fc.assert(fc.property(fc.string({ unit: "binary" }), (text) => {
+      const value = Text.trimKey(text)
+      if (Text.headerProblem(value) === undefined) validateHeaderValue("x", value)
+      else assert.notInclude(Text.headerProblem(value), value.length > 30 ? value : "\0")
+    }))
+  })
+
+  it("says what does not fit", () => {
+    assert.strictEqual(Text.headerProblem("a\nb"), "it has a line break")
+    assert.strictEqual(Text.headerProblem(""), "it is empty")
+    assert.strictEqual(Text.headerProblem("sk-“x"), "character 4 is U+201C, which is not printable ASCII")
+    assert.isUndefined(Text.headerProblem("Bearer sk-x"))
+  })
+})
+
+it("A proxy variable that is no URL of a proxy refuses the settings, by its name", () => {
+  const problems = Result.getOrThrow(Result.flip(decode({}, { HTTPS_PROXY: "ftp://hidden" })))
+  assert.deepStrictEqual(problems.map(({ path }) => path), ["HTTPS_PROXY"])
+  assert.notInclude(problems[0]!.expected, "hidden")
+})
+
+describe("a secret from an environment variable", () => {
+  const fields = [
+    ["key", { key: "${K}" }, "key"],
+    ["keys", { keys: [{ key: "${K}" }] }, "keys[0].key"],
+    ["headers", { headers: { "x-api-key": "${K}" } }, "headers.x-api-key"]
+  ] as const
+
+  for (const [name, deployment, path] of fields) {
+    it(`is taken without what surrounds it: ${name}`, () => {
+      for (const text of around) assert.isTrue(Result.isSuccess(decode(deployment, { K: `${text}test-key${text}` })))
+    })
+
+    it(`is refused by the variable's name, and not shown, where it cannot be sent: ${name}`, () => {
+      for (const value of ["hidden\nvalue", "hidden\0value", "hidden“value", "\n"]) {
+        const problems = Result.getOrThrow(Result.flip(decode(deployment, { K: value })))
+        assert.deepStrictEqual(problems.map(({ path }) => path), [`models.m.deployments[0].${path}`])
+        assert.match(problems[0]!.expected, /^Expected the environment variable K to be valid in an HTTP header: /)
+        assert.notInclude(JSON.stringify(problems), "hidden")
+      }
+    })
+  }
 })

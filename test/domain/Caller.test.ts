@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import * as CallerAddress from "../../src/domain/CallerAddress.ts"
+import * as Caller from "../../src/domain/Caller.ts"
 
 describe("the address of a caller", () => {
   it.each([
@@ -16,6 +16,6 @@ describe("the address of a caller", () => {
     ["10.0.0.1", "203.0.113.9, 198.51.100.7, 10.0.0.2", "198.51.100.7"],
     ["10.0.0.1", "10.0.0.2", "10.0.0.2"]
   ])("%s, forwarded for %s, is %s", (remote, forwardedFor, expected) => {
-    assert.strictEqual(CallerAddress.of(remote, forwardedFor, new Set(["10.0.0.1", "10.0.0.2"])), expected)
+    assert.strictEqual(Caller.addressOf(remote, forwardedFor, new Set(["10.0.0.1", "10.0.0.2"])), expected)
   })
 })

@@ -6,7 +6,7 @@ import { TestClock } from "effect/testing"
 import { globSync, readFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import { RateLimited } from "../../src/domain/InferenceError.ts"
-import * as Monotonic from "../../src/domain/Monotonic.ts"
+import * as Time from "../../src/domain/Time.ts"
 import * as CachedResponsesLayer from "../../src/layers/cache/CachedResponses.ts"
 import * as Watchdog from "../../src/layers/engines/HangDetector.ts"
 import * as DeploymentKeys from "../../src/layers/providers/DeploymentKeys.ts"
@@ -32,7 +32,7 @@ const openCircuit: Case = (jump) =>
     const { closedFor, enter, states } = yield* Breaker.Breaker
     for (let call = 0; call < 5; call++) yield* Effect.scoped(enter("a", () => ({ verdict: "failure" })))
     jump()
-    assert.strictEqual(closedFor("a", yield* Monotonic.now), 60_000)
+    assert.strictEqual(closedFor("a", yield* Time.now), 60_000)
     yield* TestClock.adjust("59 seconds")
     assert.isTrue((yield* Effect.exit(Effect.scoped(enter("a", () => ({ verdict: "success" })))))._tag === "Failure")
     yield* TestClock.adjust("1 second")
@@ -157,7 +157,7 @@ const cases: Readonly<Record<string, Case>> = {
   "an idle model stays loaded": idleModel
 }
 
-describe("Monotonic", () => {
+describe("monotonic time", () => {
   for (const [name, run] of Object.entries(cases)) {
     for (const [way, ms] of [["forward", hour], ["back", -hour]] as const) {
       it.effect(`${name} for as long, when the date is set ${way} by an hour, before it and within it`, () =>
@@ -175,7 +175,7 @@ describe("Monotonic", () => {
     const readers = globSync("**/*.ts", { cwd: root })
       .filter((file) => dates.test(readFileSync(root + file, "utf8").replaceAll(/\/\*\*[^]*?\*\//g, "")))
     assert.deepStrictEqual(readers.toSorted(), [
-      "domain/Monotonic.ts",
+      "domain/Time.ts",
       "layers/http/Endpoint.ts",
       "layers/http/ServiceRoutes.ts",
       "layers/providers/HttpExchange.ts",
