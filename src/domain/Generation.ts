@@ -18,18 +18,18 @@ export interface Generation extends Omit<GenerateJob, "kind" | "window" | "messa
   /** Whether an answer may have several tool calls, for engines with such an option; default true. */
   readonly parallelToolCalls?: boolean | undefined
   /** For engines that pass a request on to a service with queues; default none. */
-  readonly standing?: Caller | undefined
+  readonly caller?: Caller | undefined
   /** The caller needs only the complete answer: the engine may return it in one event. */
   readonly buffered?: boolean | undefined
 }
 
 /** The user message that asks a model to continue its last message. */
-export const goOn =
+export const continuePrompt =
   "Your last message was cut off. Go on exactly where it stops: repeat nothing of it, begin with the " +
   "very next character, and say nothing else."
 
 /** Adds the prefix as the last assistant message, which some models continue. */
-export const prefilled = <A extends Pick<Generation, "assistantPrefix" | "messages">>(generation: A): A => {
+export const withAssistantPrefix = <A extends Pick<Generation, "assistantPrefix" | "messages">>(generation: A): A => {
   const { assistantPrefix, messages } = generation
   return assistantPrefix === undefined
     ? generation
@@ -40,11 +40,11 @@ export const prefilled = <A extends Pick<Generation, "assistantPrefix" | "messag
  * Adds the prefix and a user message that asks to continue it: for models that do not continue an assistant message. The
  * result depends on the model: it may start over, repeat text or omit a space.
  */
-export const asked = (generation: Generation): Generation => {
-  const { messages } = prefilled(generation)
+export const withContinuePrompt = (generation: Generation): Generation => {
+  const { messages } = withAssistantPrefix(generation)
   return generation.assistantPrefix === undefined
     ? generation
-    : { ...generation, messages: [...messages, { role: "user", content: goOn }] }
+    : { ...generation, messages: [...messages, { role: "user", content: continuePrompt }] }
 }
 
 /** A text, or a conversation without images that the chat template is applied to, to count or tokenize. */

@@ -90,7 +90,7 @@ export const maxSeed = 2 ** 32 - 1
 const within = (minimum: number, maximum: number) => Schema.isBetween({ minimum, maximum })
 
 /** The caller's place in the queue, and how long the model stays loaded. */
-const standing = {
+const callerFields = {
   /** The tenant of the request: slots are shared fairly among tenants; default "". */
   tenant: Schema.optional(Schema.String),
   /** Default `normal`. */
@@ -152,7 +152,7 @@ export const Request = Schema.Struct({
   logprobs: Schema.optional(Schema.Int.check(within(0, 20))),
   /** The caller's own request, which is sent to a provider of the same dialect; default none. */
   source: Schema.optional(Source),
-  ...standing
+  ...callerFields
 }).check(
   Schema.makeFilter(({ assistantPrefix, format }) =>
     assistantPrefix !== undefined && format !== undefined
@@ -174,7 +174,7 @@ export const EmbedRequest = Schema.Struct({
   inputs: Texts,
   /** As in `Request`. */
   source: Schema.optional(Source),
-  ...standing
+  ...callerFields
 })
 export type EmbedRequest = typeof EmbedRequest.Type
 
@@ -183,12 +183,12 @@ export const RerankRequest = Schema.Struct({
   model: Schema.NonEmptyString,
   query: Schema.String,
   documents: Texts,
-  ...standing
+  ...callerFields
 })
 export type RerankRequest = typeof RerankRequest.Type
 
 /** Texts to classify with the labels of the model. */
-export const ClassifyRequest = Schema.Struct({ model: Schema.NonEmptyString, inputs: Texts, ...standing })
+export const ClassifyRequest = Schema.Struct({ model: Schema.NonEmptyString, inputs: Texts, ...callerFields })
 export type ClassifyRequest = typeof ClassifyRequest.Type
 
 /** A text, or a conversation that the chat template is applied to, to tokenize. */
@@ -203,7 +203,7 @@ export const TokenizeRequest = Schema.Struct({
       tools: Schema.optional(Schema.Array(Tool))
     })
   ]),
-  ...standing
+  ...callerFields
 })
 export type TokenizeRequest = typeof TokenizeRequest.Type
 
@@ -218,7 +218,7 @@ export const CountRequest = Schema.Struct({
   }),
   /** As in `Request`. */
   source: Schema.optional(Source),
-  ...standing
+  ...callerFields
 })
 export type CountRequest = typeof CountRequest.Type
 
@@ -275,7 +275,7 @@ export type Event =
   }
 
 /** Which deployment answered, and after how many attempts. */
-export interface By {
+export interface AnsweredBy {
   /** Its id. */
   readonly deployment: string
   /** Including failed ones. */
@@ -285,13 +285,13 @@ export interface By {
 }
 
 /** An answer whose first event has arrived. A `handoff` event names a deployment that continues it. */
-export interface Opened extends By {
+export interface OpenedAnswer extends AnsweredBy {
   /** To be read once, within the scope that it was opened in. */
   readonly events: Stream.Stream<Event, InferenceError>
 }
 
 /** A complete answer. */
-export interface Answer extends By {
+export interface Answer extends AnsweredBy {
   readonly text: string
   /** The model's reasoning, where the provider sends it. */
   readonly thoughts?: string
@@ -308,7 +308,7 @@ export interface Answer extends By {
 }
 
 /** One vector for each input, in order. */
-export interface Embeddings extends By {
+export interface Embeddings extends AnsweredBy {
   readonly vectors: ReadonlyArray<Float32Array>
   readonly promptTokens: number
   /** The answer as a provider of the caller's dialect sent it; there are no `vectors` then. */
@@ -316,22 +316,22 @@ export interface Embeddings extends By {
 }
 
 /** A score from 0 to 1 for each document, in order. */
-export interface Reranking extends By {
+export interface Reranking extends AnsweredBy {
   readonly scores: ReadonlyArray<number>
   readonly promptTokens: number
 }
 
 /** The labels of each input, in order. */
-export interface Classifications extends By {
+export interface Classifications extends AnsweredBy {
   readonly classifications: ReadonlyArray<Classification>
 }
 
 /** The token ids of a text. */
-export interface Tokens extends By {
+export interface Tokens extends AnsweredBy {
   readonly tokens: ReadonlyArray<number>
 }
 
 /** The number of tokens in a prompt. */
-export interface Count extends By {
+export interface Count extends AnsweredBy {
   readonly promptTokens: number
 }

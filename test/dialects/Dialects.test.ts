@@ -352,14 +352,14 @@ describe("requests", () => {
   })
 
   it("says to another instance how its caller stands, and to nobody else", () => {
-    const standing = { tenant: "t", priority: "high", keepAlive: Duration.minutes(5) } as const
+    const caller = { tenant: "t", priority: "high", keepAlive: Duration.minutes(5) } as const
     const said = { priority: "high", keep_alive: "300000ms" }
-    const { body, headers } = Result.getOrThrow(bodyOf(troupe, { standing }))
+    const { body, headers } = Result.getOrThrow(bodyOf(troupe, { caller }))
     assert.deepInclude<object>(body, said)
     assert.deepStrictEqual<object | undefined>(headers, { "x-troupe-tenant": "t" })
     const forEver = { keepAlive: Duration.infinity }
-    assert.deepInclude<object>(Result.getOrThrow(bodyOf(troupe, { standing: forEver })).body, { keep_alive: -1 })
-    for (const [dialect, over] of [[openAi, { standing }], [troupe, {}]] as const) {
+    assert.deepInclude<object>(Result.getOrThrow(bodyOf(troupe, { caller: forEver })).body, { keep_alive: -1 })
+    for (const [dialect, over] of [[openAi, { caller }], [troupe, {}]] as const) {
       assert.doesNotHaveAnyKeys(Result.getOrThrow(bodyOf(dialect, over)).body, Object.keys(said))
     }
   })

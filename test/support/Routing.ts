@@ -44,7 +44,7 @@ export interface Part {
 /** What was asked of an engine. */
 export interface Job {
   readonly deployment: string
-  readonly standing: Caller
+  readonly caller: Caller
   readonly generation: Generation | undefined
   /** It was interrupted. */
   left: boolean
@@ -90,9 +90,9 @@ const answer = (id: string, { fails, firstMs = 0, gapMs = 0, pieces = [id] }: Pa
   return Stream.concat(texts, end)
 }
 
-const makeEngine = (world: World, id: string, part: Part, standing: Caller): Engine => {
+const makeEngine = (world: World, id: string, part: Part, caller: Caller): Engine => {
   const begin = (generation?: Generation) => {
-    const job: Job = { deployment: id, standing, generation, left: false }
+    const job: Job = { deployment: id, caller, generation, left: false }
     const earlier = world.jobs.filter((one) => one.deployment === id).length
     world.jobs.push(job)
     const { fails: _, ...sound } = part
@@ -141,7 +141,7 @@ export const world = (setting: Setting): World => {
   const actors = Layer.mock(Models)({
     snapshot: () => ({ queued: 0, state: "ready" }),
     events: Stream.fromIterable(events),
-    lease: ({ id }, standing) => Effect.succeed(disguise(makeEngine(made, id, parts.get(id)!, standing))),
+    lease: ({ id }, caller) => Effect.succeed(disguise(makeEngine(made, id, parts.get(id)!, caller))),
     status: ({ id }) => Effect.succeed({ deployment: id, state: "ready", running: 0, queued: 0, memoryBytes: 0 }),
     statuses: Effect.succeed([])
   })

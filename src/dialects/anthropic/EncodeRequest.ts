@@ -4,7 +4,7 @@
  */
 import { Result } from "effect"
 import type { Counted, Generation } from "../../domain/Generation.ts"
-import { asked, goOn, prefilled } from "../../domain/Generation.ts"
+import { continuePrompt, withAssistantPrefix, withContinuePrompt } from "../../domain/Generation.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import type { OutputFormat, ToolDefinition } from "../../domain/Job.ts"
 import type { Content, Message } from "../../domain/Message.ts"
@@ -144,7 +144,7 @@ const prefillModels = /^claude-(?:2|3|instant|(?:opus|sonnet|haiku)-4(?:-[015])?
 const thinks = ({ body }: Source.Source): boolean => (textAt(body, "thinking", "type") ?? "disabled") !== "disabled"
 
 const withPrefix = (generation: Generation, { options: { model } }: Target): Generation =>
-  prefillModels.test(model) ? prefilled(generation) : asked(generation)
+  prefillModels.test(model) ? withAssistantPrefix(generation) : withContinuePrompt(generation)
 
 const versionOf = ({ options }: Target): string | undefined => options.apiVersion
 
@@ -208,7 +208,7 @@ const changedMessages = (
   const messages = fetched === undefined ? given : given.map((message) => withImage(message, fetched))
   if (!resumed || assistantPrefix === undefined) return messages === given ? {} : { messages }
   const all = [...withoutPrefix(messages), { role: "assistant", content: assistantPrefix }]
-  return { messages: prefills ? all : [...all, { role: "user", content: goOn }] }
+  return { messages: prefills ? all : [...all, { role: "user", content: continuePrompt }] }
 }
 
 /** The caller's body for a provider of the same dialect. */

@@ -1,7 +1,7 @@
 /** A generation as a request of the Gemini API. Pure; see `Gemini`. */
 import { Result } from "effect"
 import type { Generation } from "../../domain/Generation.ts"
-import { asked } from "../../domain/Generation.ts"
+import { withContinuePrompt } from "../../domain/Generation.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import type { OutputFormat, ToolChoice, ToolDefinition } from "../../domain/Job.ts"
 import type { Content, Message } from "../../domain/Message.ts"
@@ -194,7 +194,7 @@ export const request = (
       body: {
         systemInstruction: system === undefined ? undefined : { parts: [{ text: system }] },
         // Of its models only some take the beginning of an answer.
-        contents: yield* contentsOf(asked(generation)),
+        contents: yield* contentsOf(withContinuePrompt(generation)),
         ...toolsOf(generation.tools ?? [], generation.toolChoice),
         generationConfig: { ...samplingOf(generation, target), ...yield* formatOf(generation.format, target) }
       }

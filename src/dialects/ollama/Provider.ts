@@ -8,7 +8,7 @@
  */
 import { Result } from "effect"
 import type { Generation } from "../../domain/Generation.ts"
-import { prefilled } from "../../domain/Generation.ts"
+import { withAssistantPrefix } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import type { FinishReason, OutputFormat } from "../../domain/Job.ts"
@@ -85,7 +85,7 @@ const unsaid = ({ messages, sampling, toolChoice, tools = [] }: Generation, targ
 
 const requestOf: Dialect["generate"]["request"] = (generation, target, stream) => {
   const { format, toolChoice, tools = [] } = generation
-  const { messages } = prefilled(generation)
+  const { messages } = withAssistantPrefix(generation)
   const reason = unsaid(generation, target)
   if (reason !== undefined) return Result.fail(reason)
   return Result.succeed({

@@ -9,7 +9,7 @@
  */
 import { Result } from "effect"
 import type { Generation, Sampling } from "../../domain/Generation.ts"
-import { asked, goOn, prefilled } from "../../domain/Generation.ts"
+import { continuePrompt, withAssistantPrefix, withContinuePrompt } from "../../domain/Generation.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import type { JsonSchema, OutputFormat, ToolDefinition } from "../../domain/Job.ts"
 import type { Content, ImagePart, ImageSource, Message } from "../../domain/Message.ts"
@@ -205,7 +205,9 @@ const unsupported = (
 
 /** The messages, with the assistant prefix as the host takes it. */
 const conversationOf = (generation: Generation, { continuesFinalMessage = false }: Features) => ({
-  messages: messagesOf((continuesFinalMessage ? prefilled(generation) : asked(generation)).messages),
+  messages: messagesOf(
+    (continuesFinalMessage ? withAssistantPrefix(generation) : withContinuePrompt(generation)).messages
+  ),
   ...(continuesFinalMessage && generation.assistantPrefix !== undefined ? { continue_final_message: true } : {})
 })
 
@@ -287,7 +289,7 @@ const continuationOf = (
   const all = [...messages, { role: "assistant", content: prefix }]
   return continuesFinalMessage
     ? { messages: all, continue_final_message: true }
-    : { messages: [...all, { role: "user", content: goOn }], continue_final_message: undefined }
+    : { messages: [...all, { role: "user", content: continuePrompt }], continue_final_message: undefined }
 }
 
 /** The caller's messages, if fetched images or an assistant prefix change them. */

@@ -2,7 +2,7 @@
 import { Duration, Result } from "effect"
 import * as Standing from "../../domain/Caller.ts"
 import type { Countable, Generation } from "../../domain/Generation.ts"
-import { prefilled } from "../../domain/Generation.ts"
+import { withAssistantPrefix } from "../../domain/Generation.ts"
 import type { Classification } from "../../domain/Job.ts"
 import { messagesOf, toolsOf } from "../openai/EncodeRequest.ts"
 import { ownDialect } from "../openai/Provider.ts"
@@ -52,7 +52,7 @@ const classify: NonNullable<Dialect["classify"]> = {
 
 const tokenizeBody = (input: Countable) =>
   typeof input === "string" ? { prompt: input } : {
-    messages: messagesOf(prefilled(input).messages),
+    messages: messagesOf(withAssistantPrefix(input).messages),
     ...(input.assistantPrefix === undefined ? {} : { continue_final_message: true }),
     ...(input.tools === undefined ? {} : { tools: toolsOf(input.tools) })
   }
@@ -71,13 +71,13 @@ const keepAliveOf = (keepAlive: Duration.Duration): string | number =>
   Duration.isFinite(keepAlive) ? `${Duration.toMillis(keepAlive)}ms` : -1
 
 /** How our caller stands there. */
-const standingOf = ({ standing = {} }: Generation) => ({
-  ...(standing.priority === undefined ? {} : { priority: standing.priority }),
-  ...(standing.keepAlive === undefined ? {} : { keep_alive: keepAliveOf(standing.keepAlive) })
+const callerFieldsOf = ({ caller = {} }: Generation) => ({
+  ...(caller.priority === undefined ? {} : { priority: caller.priority }),
+  ...(caller.keepAlive === undefined ? {} : { keep_alive: keepAliveOf(caller.keepAlive) })
 })
 
 /** The caller's tenant: it counts there where we have no key of our own. */
-const tenantHeader = ({ standing: { tenant = "" } = {} }: Generation): Readonly<Record<string, string>> =>
+const tenantHeader = ({ caller: { tenant = "" } = {} }: Generation): Readonly<Record<string, string>> =>
   tenant === "" ? {} : { [Standing.tenantHeader]: tenant }
 
 const generate: Dialect["generate"] = {
@@ -86,13 +86,13 @@ const generate: Dialect["generate"] = {
     Result.map(ownDialect.generate.request(generation, target, stream), (call) => ({
       ...call,
       headers: tenantHeader(generation),
-      body: { ...call.body as Fields, ...standingOf(generation) }
+      body: { ...call.body as Fields, ...callerFieldsOf(generation) }
     })),
   passThrough: (generation, ...rest) =>
     Result.map(ownDialect.generate.passThrough(generation, ...rest), (call) => ({
       ...call,
       headers: tenantHeader(generation),
-      body: { ...call.body as Fields, ...standingOf(generation) }
+      body: { ...call.body as Fields, ...callerFieldsOf(generation) }
     }))
 }
 

@@ -3,7 +3,7 @@ import { Effect, JsonSchema, Schema, SchemaRepresentation } from "effect"
 import type { LanguageModel } from "effect/ai"
 import { Prompt, Tool, Toolkit } from "effect/ai"
 import type { Generation, Sampling } from "../../domain/Generation.ts"
-import { asked } from "../../domain/Generation.ts"
+import { withContinuePrompt } from "../../domain/Generation.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { InvalidRequest, make } from "../../domain/InferenceError.ts"
 import type { OutputFormat, ToolCall, ToolChoice } from "../../domain/Job.ts"
@@ -113,7 +113,7 @@ export type Call = LanguageModel.GenerateTextOptions<Record<string, Tool.Any>>
 
 /** Calls of unknown tools are reported unchanged. */
 export const callOf = (generation: Generation): Effect.Effect<Call, InferenceError> =>
-  Effect.map(promptOf(asked(generation).messages), (prompt) => ({
+  Effect.map(promptOf(withContinuePrompt(generation).messages), (prompt) => ({
     prompt,
     toolkit: toolkitOf(generation),
     toolChoice: choiceOf(generation.toolChoice ?? "auto"),

@@ -37,8 +37,8 @@ const unsupported = ({ messages, source }: Generation): EngineFailure | undefine
 const ownerLength = 20
 
 /** The tenant as a hash: its name may be a secret, and engines do not need it. */
-const ownerOf = ({ standing }: Generation): Pick<GenerateJob, "owner"> => {
-  const { tenant = "" } = standing ?? {}
+const ownerOf = ({ caller }: Generation): Pick<GenerateJob, "owner"> => {
+  const { tenant = "" } = caller ?? {}
   return tenant === "" ? {} : { owner: hash("sha256", tenant, "base64url").slice(0, ownerLength) }
 }
 
@@ -50,7 +50,7 @@ const jobOf = (generation: Generation, randomSeed: number): GenerateJob => {
     resumed: ___,
     sampling: { seed = randomSeed, temperature = 1, topP = 1, ...sampling },
     source: ____,
-    standing: _____,
+    caller: _____,
     buffered: ______,
     ...asked
   } = generation

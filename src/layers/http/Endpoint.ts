@@ -10,7 +10,7 @@ import { Clock, Context, Effect, Layer, Option, Random, Result, Scope } from "ef
 import { HttpServerRequest, HttpServerResponse } from "effect/http"
 import type { CallerIdentity } from "../../dialects/shared/CallerRequest.ts"
 import * as Caller from "../../domain/Caller.ts"
-import type { By } from "../../domain/Inference.ts"
+import type { AnsweredBy } from "../../domain/Inference.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import * as RoutingOptions from "../../domain/RoutingOptions.ts"
 import { name as cachedResponses } from "../../services/cache/CachedResponses.ts"
@@ -102,7 +102,7 @@ export const routingHeaderNames = [
 const encodeValue = (text: string): string => text.toWellFormed().replace(/[^\x21-\x24\x26-\x7e]+/g, encodeURIComponent)
 
 /** The deployment, the number of attempts, the id of the decision record, and whether the answer came from the cache. */
-export const answerHeaders = ({ attempts, decision, deployment }: By): RoutingHeaders => ({
+export const answerHeaders = ({ attempts, decision, deployment }: AnsweredBy): RoutingHeaders => ({
   "x-troupe-deployment": encodeValue(deployment),
   "x-troupe-attempts": String(attempts),
   "x-troupe-decision": decision,

@@ -24,7 +24,14 @@ import { bearerTokenOf } from "../../dialects/shared/CallerRequest.ts"
 import type { ErrorNames } from "../../dialects/shared/FieldNames.ts"
 import * as Defaults from "../../domain/Defaults.ts"
 import type { Deployment, Model } from "../../domain/Deployment.ts"
-import type { Answer, By, ClassifyRequest, Opened, Request, TokenizeRequest } from "../../domain/Inference.ts"
+import type {
+  Answer,
+  AnsweredBy,
+  ClassifyRequest,
+  OpenedAnswer,
+  Request,
+  TokenizeRequest
+} from "../../domain/Inference.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import { dialectOf } from "../../domain/Source.ts"
@@ -129,11 +136,11 @@ const framesOf = (
   requests: ChatCall["requests"],
   together: Request | undefined,
   envelope: Envelope,
-  onOpen: (by: By) => void
+  onOpen: (by: AnsweredBy) => void
 ) => {
   let isOne = together !== undefined || requests.length === 1
   let encoder = EncodeStream.makeFrameEncoder(envelope, isOne ? 1 : requests.length)
-  const framesOfChoice = (index: number, { events, ...by }: Opened) => {
+  const framesOfChoice = (index: number, { events, ...by }: OpenedAnswer) => {
     onOpen(by)
     return Stream.mapArray(events, (some) => Arr.of(encoder.events(index, some)))
   }
@@ -165,7 +172,7 @@ const failureFrames: FailureFrames = {
 }
 
 const respondStream = (services: Services, call: Call<ChatCall>, together: Request | undefined) => {
-  let first: By | undefined
+  let first: AnsweredBy | undefined
   const frames = framesOf(services, call.body.requests, together, envelopeOf(call), (by) => {
     first ??= by
   })
@@ -228,7 +235,7 @@ const chat = (services: Services): Endpoint.Endpoint<ChatCall> => ({
     })
 })
 
-const respond = (body: unknown, by: By) => Endpoint.respondJson(body, Endpoint.answerHeaders(by))
+const respond = (body: unknown, by: AnsweredBy) => Endpoint.respondJson(body, Endpoint.answerHeaders(by))
 
 const embeddings = ({ inference }: Services): Endpoint.Endpoint<EmbedCall> => ({
   idPrefix: "embd-",

@@ -18,7 +18,7 @@ import { Context, Effect, Stream } from "effect"
 import type { Scope } from "effect"
 import * as Policies from "../../domain/Defaults.ts"
 import { classify } from "../../domain/FailureClass.ts"
-import type { Answer, By, Event, Opened, Request } from "../../domain/Inference.ts"
+import type { Answer, AnsweredBy, Event, OpenedAnswer, Request } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import type { Source } from "../../domain/Source.ts"
 import { choicesOf, isComplete, valueAt } from "../../domain/Source.ts"
@@ -31,7 +31,7 @@ import type { AttemptDraft } from "../routing/DecisionLog.ts"
 export const name = "cached-responses"
 
 /** An answer without its deployment. Answers with more than text and function calls are not kept. */
-export type Response = Omit<Answer, keyof By | "native">
+export type Response = Omit<Answer, keyof AnsweredBy | "native">
 
 /** The index of an entry `cached-responses` that is not the last; -1 if there is none. */
 export const misplaced = (fallbacks: ReadonlyArray<string>): number => {
@@ -139,7 +139,7 @@ const makeRecall = (responses: CachedResponses["Service"]) =>
     recordAnswer(state, response)
     return {
       response,
-      by: { deployment: server.id, attempts: record.attempts.length, decision: record.id } satisfies By
+      by: { deployment: server.id, attempts: record.attempts.length, decision: record.id } satisfies AnsweredBy
     }
   })
 
@@ -164,10 +164,10 @@ const sizeOf = (event: Event): number => {
 
 /** Passes events on, and keeps the complete answer at the `finish` event if it fits. */
 const collect = (
-  events: Opened["events"],
+  events: OpenedAnswer["events"],
   answer: AnswerBuilder,
   keep: (response: Response) => Effect.Effect<void>
-): Opened["events"] => {
+): OpenedAnswer["events"] => {
   let bytes = 0
   return Stream.mapArrayEffect(events, (some) => {
     for (const event of some) {
@@ -200,7 +200,7 @@ export const makeFallback = (responses: CachedResponses["Service"]) => {
     streamed: (
       routed: Routed,
       makeAnswer: () => AnswerBuilder,
-      opened: Effect.Effect<Opened, InferenceError, Scope.Scope>
+      opened: Effect.Effect<OpenedAnswer, InferenceError, Scope.Scope>
     ) =>
       Effect.matchEffect(opened, {
         onSuccess: ({ events, ...by }) =>
@@ -208,7 +208,7 @@ export const makeFallback = (responses: CachedResponses["Service"]) => {
         onFailure: (error) =>
           Effect.map(
             recall(routed, error),
-            ({ by, response }): Opened => ({ ...by, events: Stream.fromIterable(eventsOf(response)) })
+            ({ by, response }): OpenedAnswer => ({ ...by, events: Stream.fromIterable(eventsOf(response)) })
           )
       })
   }

@@ -3,7 +3,7 @@ import { Cause, Channel, Effect, Pull, Stream } from "effect"
 import type { Deployment } from "../../domain/Deployment.ts"
 import { isCancellation } from "../../domain/FailureClass.ts"
 import type { Generation } from "../../domain/Generation.ts"
-import type { Answer, Event, Opened, Request } from "../../domain/Inference.ts"
+import type { Answer, Event, OpenedAnswer, Request } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { EngineFailed, make } from "../../domain/InferenceError.ts"
 import type { ChosenLogprob, ToolCall } from "../../domain/Job.ts"
@@ -15,7 +15,7 @@ import type { Start } from "../resilience/AttemptPlan.ts"
 import type { AttemptContext } from "./AttemptScope.ts"
 import { within } from "./AttemptScope.ts"
 import type { Pipeline } from "./Pipeline.ts"
-import { byOf, validated } from "./Pipeline.ts"
+import { answeredByOf, validated } from "./Pipeline.ts"
 import type { AttemptStats, RequestState, RoutedRequest } from "./RequestTelemetry.ts"
 import type { EventsPull } from "./StreamFailover.ts"
 import * as StreamFailover from "./StreamFailover.ts"
@@ -25,10 +25,10 @@ type CallEvent = Extract<Event, { type: "tool_call" }>
 type FinishEvent = Extract<Event, { type: "finish" }>
 
 /** Nothing if the caller sets none of it. */
-const standingOf = ({ keepAlive, priority, tenant }: Request): Pick<Generation, "standing"> =>
+const callerOf = ({ keepAlive, priority, tenant }: Request): Pick<Generation, "caller"> =>
   keepAlive === undefined && priority === undefined && tenant === undefined
     ? {}
-    : { standing: { keepAlive, priority, tenant } }
+    : { caller: { keepAlive, priority, tenant } }
 
 /** The request without its routing, for an engine. */
 const generationOf = (request: Request): Generation => {
@@ -57,7 +57,7 @@ const generationOf = (request: Request): Generation => {
     ...(format === undefined ? {} : { format }),
     ...(logprobs === undefined ? {} : { logprobs }),
     ...(source === undefined ? {} : { source }),
-    ...standingOf(request)
+    ...callerOf(request)
   }
 }
 
@@ -219,9 +219,9 @@ const startingWith = (first: Effect.Success<EventsPull>, rest: EventsPull): Even
 }
 
 /** Whether an attempt gets the request's generation as it is. */
-const isUnchanged = ({ assistantPrefix, maxTokens, standing }: Generation, start: Start): boolean =>
+const isUnchanged = ({ assistantPrefix, caller, maxTokens }: Generation, start: Start): boolean =>
   assistantPrefix === undefined && start.maxTokens === maxTokens &&
-  (!start.lowPriority || standing?.priority === "low")
+  (!start.lowPriority || caller?.priority === "low")
 
 /** The generation of an attempt, and how its events follow what was sent; undefined: unchanged. */
 const forAttempt = (generation: Generation, start: Start, sent?: StreamFailover.SentAnswer) =>
@@ -246,7 +246,7 @@ const start = ({ execute }: Pipeline) =>
         ))
     })
     const pull = sent === undefined ? winner.value : StreamFailover.continued(winner, generation, sent, state)
-    return { ...byOf(winner), events: Stream.fromPull(Effect.succeed(pull)) } satisfies Opened
+    return { ...answeredByOf(winner), events: Stream.fromPull(Effect.succeed(pull)) } satisfies OpenedAnswer
   })
 
 export const open = (pipeline: Pipeline) => {
@@ -290,7 +290,7 @@ const complete = ({ execute }: Pipeline) =>
         yield* Pull.catchDone(drained, () => Effect.void)
         return answer.end()
       }))
-    return { ...winner.value, ...byOf(winner) } satisfies Answer
+    return { ...winner.value, ...answeredByOf(winner) } satisfies Answer
   })
 
 export const generate = (pipeline: Pipeline) => {

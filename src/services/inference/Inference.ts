@@ -17,7 +17,7 @@ import type {
   Embeddings,
   EmbedRequest,
   Event,
-  Opened,
+  OpenedAnswer,
   Request,
   Reranking,
   RerankRequest,
@@ -34,7 +34,7 @@ export type * from "../../domain/Inference.ts"
 /** Requests and answers. */
 export class Inference extends Context.Service<Inference, {
   /** The answer after its first event. An earlier failure fails the effect, a later one the stream `events`. */
-  readonly open: (request: Request) => Effect.Effect<Opened, InferenceError, Scope.Scope>
+  readonly open: (request: Request) => Effect.Effect<OpenedAnswer, InferenceError, Scope.Scope>
   /** The answer as it is generated. A failure after the first event ends the stream; earlier events are delivered. */
   readonly stream: (request: Request) => Stream.Stream<Event, InferenceError>
   /** The complete answer. */

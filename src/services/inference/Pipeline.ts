@@ -5,7 +5,7 @@ import type { Scope } from "effect"
 import { Clock, Duration, Effect, SubscriptionRef } from "effect"
 import type { Caller } from "../../domain/Caller.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
-import type { By } from "../../domain/Inference.ts"
+import type { AnsweredBy } from "../../domain/Inference.ts"
 import { InferenceError, make as makeError, Overloaded } from "../../domain/InferenceError.ts"
 import type { Message } from "../../domain/Message.ts"
 import { firstImage } from "../../domain/Message.ts"
@@ -134,7 +134,7 @@ export const validated = <R extends object>(
 ): Effect.Effect<R, InferenceError> => isChecked(request) ? Effect.succeed(request) : validate(request)
 
 /** The winning attempt without its value. */
-export const byOf = ({ attempts, decision, deployment }: WinningAttempt<unknown>): By => ({
+export const answeredByOf = ({ attempts, decision, deployment }: WinningAttempt<unknown>): AnsweredBy => ({
   deployment,
   attempts,
   decision

@@ -62,7 +62,7 @@ export const generationAfter = (
     ...generation,
     // The plan may ask for fewer tokens than were sent already.
     ...(maxTokens === undefined ? {} : { maxTokens: Math.max(1, maxTokens - sent.tokens) }),
-    ...(lowPriority ? { standing: { ...generation.standing, priority: "low" as const } } : {}),
+    ...(lowPriority ? { caller: { ...generation.caller, priority: "low" as const } } : {}),
     ...(prefix === "" ? {} : { assistantPrefix: prefix }),
     ...(sent.text !== "" || sent.hasNative ? { resumed: true } : {})
   }

@@ -21,7 +21,7 @@ import {
 import { dialectOf } from "../../domain/Source.ts"
 import type { AttemptContext } from "./AttemptScope.ts"
 import type { Pipeline } from "./Pipeline.ts"
-import { byOf, validated } from "./Pipeline.ts"
+import { answeredByOf, validated } from "./Pipeline.ts"
 import type { AttemptStats } from "./RequestTelemetry.ts"
 import * as Validation from "./Validation.ts"
 
@@ -64,7 +64,7 @@ export const embed = (pipeline: Pipeline) =>
     const routing = { ...request, capabilities: needsOfEmbedding(request), promptLength: lengthOf(request.inputs) }
     const routed = yield* pipeline.begin("embeddings", request, routing)
     const winner = yield* pipeline.execute(routed, embedding(pipeline, request))
-    return { ...winner.value, ...byOf(winner) }
+    return { ...winner.value, ...answeredByOf(winner) }
   }, Effect.scoped)
 
 export const rerank = (pipeline: Pipeline) =>
@@ -76,7 +76,7 @@ export const rerank = (pipeline: Pipeline) =>
         const { promptTokens, scores } = yield* (yield* lease).rerank(request.query, request.documents)
         return { scores, promptTokens: finish(stats, promptTokens) }
       }))
-    return { ...winner.value, ...byOf(winner) }
+    return { ...winner.value, ...answeredByOf(winner) }
   }, Effect.scoped)
 
 export const classifyTexts = (pipeline: Pipeline) =>
@@ -90,7 +90,7 @@ export const classifyTexts = (pipeline: Pipeline) =>
         finish(stats, ...classifications.map((one) => one.promptTokens))
         return { classifications }
       }))
-    return { ...winner.value, ...byOf(winner) }
+    return { ...winner.value, ...answeredByOf(winner) }
   }, Effect.scoped)
 
 export const tokenize = (pipeline: Pipeline) =>
@@ -107,7 +107,7 @@ export const tokenize = (pipeline: Pipeline) =>
         finish(stats, tokens.length)
         return tokens
       }))
-    return { tokens: winner.value, ...byOf(winner) }
+    return { tokens: winner.value, ...answeredByOf(winner) }
   }, Effect.scoped)
 
 /** Counts the prompt's tokens; an engine without a counter tokenizes it. */
@@ -126,5 +126,5 @@ export const count = (pipeline: Pipeline) =>
           : yield* engine.count(source === undefined ? input : { ...input, source })
         return finish(stats, promptTokens)
       }))
-    return { promptTokens: winner.value, ...byOf(winner) }
+    return { promptTokens: winner.value, ...answeredByOf(winner) }
   }, Effect.scoped)

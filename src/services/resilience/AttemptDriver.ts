@@ -9,7 +9,7 @@
  */
 import { Cause, Effect, Exit, Fiber, Option, Queue, Scope } from "effect"
 import { isCancellation } from "../../domain/FailureClass.ts"
-import type { By } from "../../domain/Inference.ts"
+import type { AnsweredBy } from "../../domain/Inference.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import { EngineFailed, InferenceError } from "../../domain/InferenceError.ts"
 import * as AttemptMachine from "./AttemptMachine.ts"
@@ -37,7 +37,7 @@ export interface Hooks<A> {
 }
 
 /** The attempt whose answer the caller gets. */
-export interface WinningAttempt<A> extends By {
+export interface WinningAttempt<A> extends AnsweredBy {
   readonly value: A
   /** Continues the answer elsewhere after it broke off; fails with that cause if no deployment can. */
   readonly resume: (cause: Cause.Cause<InferenceError>) => Effect.Effect<WinningAttempt<A>, InferenceError>

@@ -66,7 +66,7 @@ describe("LocalEngine", () => {
       const tenants = [undefined, "", "sk-secret", "sk-secret", "other"]
       for (const tenant of tenants) {
         const running = yield* Effect.forkChild(
-          Stream.runDrain(engine.generate({ ...generation, standing: { tenant } })),
+          Stream.runDrain(engine.generate({ ...generation, caller: { tenant } })),
           { startImmediately: true }
         )
         yield* turns

@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Cause, Data, Effect, Exit, Fiber, Metric, Scope, Stream, Tracer } from "effect"
 import { TestClock } from "effect/testing"
 import { isCancellation } from "../../../src/domain/FailureClass.ts"
-import type { Opened } from "../../../src/domain/Inference.ts"
+import type { OpenedAnswer } from "../../../src/domain/Inference.ts"
 import type { InferenceError } from "../../../src/domain/InferenceError.ts"
 import { EngineCrashed } from "../../../src/domain/InferenceError.ts"
 import * as Policy from "../../../src/domain/RoutingPolicy.ts"
@@ -26,7 +26,7 @@ type Effects<A, E> = Effect.Effect<A, E, Inference | Scope.Scope>
 
 const open = Inference.use((inference) => inference.open({ model: "a", messages }))
 
-const read = (consume: (events: Opened["events"]) => Effects<unknown, InferenceError | Mine>) =>
+const read = (consume: (events: OpenedAnswer["events"]) => Effects<unknown, InferenceError | Mine>) =>
   Effect.flatMap(open, ({ events }) => consume(events))
 
 const drained = read(Stream.runDrain)
