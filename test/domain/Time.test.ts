@@ -9,8 +9,8 @@ import { RateLimited } from "../../src/domain/InferenceError.ts"
 import * as Time from "../../src/domain/Time.ts"
 import * as CachedResponsesLayer from "../../src/layers/cache/CachedResponses.ts"
 import * as Watchdog from "../../src/layers/engines/HangDetector.ts"
+import * as Connection from "../../src/layers/providers/Connection.ts"
 import * as DeploymentKeys from "../../src/layers/providers/DeploymentKeys.ts"
-import * as ExchangeTimeouts from "../../src/layers/providers/ExchangeTimeouts.ts"
 import { CachedResponses } from "../../src/services/cache/CachedResponses.ts"
 import * as Breaker from "../../src/services/health/Breaker.ts"
 import { Inference } from "../../src/services/inference/Inference.ts"
@@ -52,7 +52,7 @@ const limitedKey: Case = (jump) =>
     yield* ring.take("a", new Set())
   })
 
-const limits: ExchangeTimeouts.Limits = {
+const limits: Connection.Limits = {
   connect: 1_000,
   first_byte: 3_000,
   first_token: 5_000,
@@ -62,7 +62,7 @@ const limits: ExchangeTimeouts.Limits = {
 
 const exchange: Case = (jump) =>
   Effect.gen(function*() {
-    const watcher = yield* ExchangeTimeouts.make("a", limits)
+    const watcher = yield* Connection.makeTimeouts("a", limits)
     const watch = yield* watcher.watch(true, () => {})
     jump()
     yield* TestClock.adjust(2_999)

@@ -171,21 +171,27 @@ export const make = (
   return {
     take: Effect.fnUntraced(function*(deployment, tried) {
       const now = yield* Time.now
+      // The only key, while it is accepted: nothing has to be chosen.
+      if (keys === fresh && keys.length === 1 && tried.size === 0) {
+        return { index: 0, key: held[0], since: now, probes: false }
+      }
       const chosen = KeyPool.choose(keys, tried, now, yield* Random.next, cooldowns)
       if (chosen === undefined) return yield* noneFree(deployment, keys, now, usedUp.size === held.length)
       const probes = chosen.keys !== keys
       keys = chosen.keys
       return { index: chosen.index, key: held[chosen.index], since: now, probes }
     }),
-    note: ({ index, since }, reason) =>
-      Effect.map(Time.now, (now) => {
+    note: ({ index, since }, reason) => {
+      if (reason === undefined && keys === fresh) return Effect.void
+      return Effect.map(Time.now, (now) => {
         if (reason?._tag === "AuthenticationFailed") keys = rejected(index, since, now, reason.quota === true)
         else if (reason?._tag === "RateLimited") {
           keys = KeyPool.limited(keys, index, now, reason.retryAfterMs, cooldowns)
         } else if (proves(reason)) keys = KeyPool.accepted(keys, index, since, now)
         else keys = KeyPool.released(keys, index, since, now)
         if (reason?._tag === "RateLimited" || proves(reason)) usedUp.delete(index)
-      }),
+      })
+    },
     release: ({ index, since }) =>
       Effect.map(Time.now, (now) => {
         keys = KeyPool.released(keys, index, since, now)

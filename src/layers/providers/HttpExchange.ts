@@ -7,9 +7,10 @@
  * the same request is retried with another key, if there is one.
  */
 import type * as Undici from "@effect/platform-node/Undici"
-import { Cause, Clock, Effect, Redacted, Result, type Scope } from "effect"
+import type { Pull, Scope } from "effect"
+import { Cause, Clock, Effect, Redacted, Result } from "effect"
 import { isUtf8 } from "node:buffer"
-import { malformed, parse } from "../../dialects/shared/ErrorMapping.ts"
+import { brief, malformed, parse } from "../../dialects/shared/ErrorMapping.ts"
 import * as MissingEndpoint from "../../dialects/shared/MissingEndpoint.ts"
 import type { Call, Dialect, Target } from "../../dialects/shared/ProviderDialect.ts"
 import * as Caller from "../../domain/Caller.ts"
@@ -19,17 +20,31 @@ import * as InferenceError from "../../domain/InferenceError.ts"
 import { keyHeader, providerKindOf } from "../../domain/ProviderKind.ts"
 import * as Text from "../../domain/Text.ts"
 import * as Connection from "./Connection.ts"
-import { decoded } from "./Decompression.ts"
+import * as Decompression from "./Decompression.ts"
 import type { DeploymentKeys, Held } from "./DeploymentKeys.ts"
-import * as ExchangeTimeouts from "./ExchangeTimeouts.ts"
-import type { ResponseBody, Wanted } from "./ResponseBody.ts"
-import { broken, mediaOf, mediaTypes, readRefusal, watched, wrongHeaders } from "./ResponseBody.ts"
+import { broken } from "./NetworkErrors.ts"
+
+/** The media type of a response. */
+export type Media = "json" | Dialect["framing"]
+
+/** The body of a success. */
+export interface ResponseBody {
+  /** Fails with the reason of a broken exchange. */
+  readonly pull: Pull.Pull<Uint8Array, InferenceError.InferenceError>
+  /** Whether the response is complete, read or not. */
+  readonly isOver: () => boolean
+  /** The media type that was received: JSON may come instead of events, as an error or a buffered answer. */
+  readonly media: Media
+  /** Records a failure in the body that concerns the key of the request. */
+  readonly note: (reason: InferenceError.Reason) => Effect.Effect<void>
+  readonly watch: Connection.ExchangeTimeout
+}
 
 export interface HttpExchange {
   /** Sends the call and waits for the headers of a success. The end of the scope ends the exchange. */
   readonly open: (
     call: Call,
-    wanted: Wanted
+    wanted: Media
   ) => Effect.Effect<ResponseBody, InferenceError.InferenceError, Scope.Scope>
   /** Reads a body completely and decodes its JSON. */
   readonly finish: <A>(
@@ -64,12 +79,18 @@ export interface Options {
 /** Whether another key may succeed. */
 const isOfKey = ({ _tag }: InferenceError.Reason): boolean => _tag === "RateLimited" || _tag === "AuthenticationFailed"
 
+const mediaTypes: Readonly<Record<Media, ReadonlyArray<string>>> = {
+  json: ["application/json"],
+  sse: ["text/event-stream"],
+  ndjson: ["application/x-ndjson", "application/ndjson", "application/jsonl"]
+}
+
 /** Writes requests. */
 const makeWriter = ({ baseUrl, target }: Options) => {
   const own = Object.entries(target.options.headers ?? {})
     .map(([name, value]) => [name.toLowerCase(), Text.trimValue(Redacted.value(value))] as const)
   const kind = providerKindOf(target.options.provider)
-  return (call: Call, wanted: Wanted, { key }: Held, hops: number): Connection.Request => ({
+  return (call: Call, wanted: Media, { key }: Held, hops: number): Connection.Request => ({
     url: `${baseUrl}${call.path}`,
     headers: {
       accept: mediaTypes[wanted][0]!,
@@ -85,14 +106,55 @@ const makeWriter = ({ baseUrl, target }: Options) => {
   })
 }
 
-/** A body of an unknown encoding is not read. */
-const undecoded = (connection: Connection.Connection): Connection.Connection => ({ ...connection, pull: Cause.done() })
+const mediaTypeOf = ({ headers }: Connection.Head): string | undefined =>
+  headers["content-type"]?.split(";")[0]?.trim().toLowerCase()
+
+const isJson = (type = ""): boolean => /^(?:application|text)\/(?:[\w.-]+\+)?json$/.test(type)
+
+/** Whether the body is compressed, although `identity` is requested. */
+const isEncoded = (encoding: string | undefined): encoding is string =>
+  encoding !== undefined && encoding !== "identity"
+
+/** What is wrong with the headers of a success; undefined if nothing is. */
+const wrongHeaders = (target: Target, { headers }: Connection.Head, wanted: Media, type: string | undefined) => {
+  if (type === undefined) return malformed(target, "no content type")
+  if (!mediaTypes[wanted].includes(type) && !isJson(type)) {
+    return malformed(target, `content type \`${brief(type)}\` instead of \`${mediaTypes[wanted][0]}\``)
+  }
+  const encoding = headers["content-encoding"]
+  return isEncoded(encoding) && !Decompression.isKnown(encoding)
+    ? malformed(target, `unknown content encoding "${brief(encoding)}"`)
+    : undefined
+}
+
+/** The connection with its body decompressed; a body of an unknown encoding is not read. */
+const decompressed = (connection: Connection.Connection, encoding: string, most: number): Connection.Connection =>
+  Decompression.decoded(connection, encoding, most) ?? { ...connection, pull: Cause.done() }
+
+/** The beginning of an error's body: parsed JSON, or text. */
+const readRefusal = ({ pull }: Connection.Connection): Effect.Effect<unknown> => {
+  const pieces: Array<Uint8Array> = []
+  let bytes = 0
+  const read: Effect.Effect<void, Error | Cause.Done> = Effect.flatMap(pull, (piece) => {
+    pieces.push(piece)
+    bytes += piece.length
+    return bytes >= Policies.maxRefusalBytes ? Effect.void : read
+  })
+  return read.pipe(
+    Effect.timeout(Policies.refusalWait),
+    Effect.ignore,
+    Effect.map(() => {
+      const text = new TextDecoder().decode(Buffer.concat(pieces).subarray(0, Policies.maxRefusalBytes))
+      return parse(text) ?? text
+    })
+  )
+}
 
 /** An exchange that has begun. */
 interface Begun {
   readonly call: Call
-  readonly wanted: Wanted
-  readonly watch: ExchangeTimeouts.ExchangeTimeout
+  readonly wanted: Media
+  readonly watch: Connection.ExchangeTimeout
   readonly capability: Capability | undefined
   /** Sets the connection that the end of the exchange closes; each try has its own. */
   readonly hold: (connection: Connection.Connection) => void
@@ -102,21 +164,22 @@ interface Begun {
 const releasing = <A, E, R>({ release }: DeploymentKeys, held: Held, attempt: Effect.Effect<A, E, R>) =>
   held.probes ? Effect.onError(attempt, () => release(held)) : attempt
 
-const makeExchange = (options: Options, limits: ExchangeTimeouts.Limits) => {
-  const { dialect, dispatcher, keys, target } = options
+const refusalOf = Effect.fnUntraced(function*(
+  { dialect, target }: Options,
+  connection: Connection.Connection,
+  { headers, status }: Connection.Head,
+  capability: Capability | undefined
+) {
+  const body = yield* readRefusal(connection)
+  const now = yield* Clock.currentTimeMillis
+  const refusal = { status, headers, body, now }
+  return (capability && MissingEndpoint.reasonOf(refusal, target, capability)) ?? dialect.failure(refusal, target)
+})
+
+const makeExchange = (options: Options, limits: Connection.Limits) => {
+  const { dispatcher, keys, target } = options
   const requestOf = makeWriter(options)
   const most = target.options.maxResponseBytes ?? Policies.maxResponseBytes
-
-  const refusalOf = Effect.fnUntraced(function*(
-    connection: Connection.Connection,
-    { headers, status }: Connection.Head,
-    capability: Capability | undefined
-  ) {
-    const body = yield* readRefusal(connection)
-    const now = yield* Clock.currentTimeMillis
-    const refusal = { status, headers, body, now }
-    return (capability && MissingEndpoint.reasonOf(refusal, target, capability)) ?? dialect.failure(refusal, target)
-  })
 
   /** One try: the body of a success, or the reason of the failure. */
   const attempt = Effect.fnUntraced(function*({ call, capability, hold, wanted, watch }: Begun, held: Held) {
@@ -126,17 +189,27 @@ const makeExchange = (options: Options, limits: ExchangeTimeouts.Limits) => {
     hold(plain)
     const head = yield* Effect.mapError(
       plain.head,
-      (error) => InferenceError.make(watch.reason() ?? broken(target, limits, error, false))
+      (error) => InferenceError.make(watch.reason() ?? broken(target, limits.connect, error, false))
     )
     watch.headers()
-    const connection = decoded(plain, head.headers["content-encoding"], most) ?? undecoded(plain)
+    const encoding = head.headers["content-encoding"]
+    const connection = isEncoded(encoding) ? decompressed(plain, encoding, most) : plain
     hold(connection)
     const isSuccess = head.status >= 200 && head.status < 300
-    const reason = isSuccess ? wrongHeaders(target, head, wanted) : yield* refusalOf(connection, head, capability)
+    const type = mediaTypeOf(head)
+    const reason = isSuccess
+      ? wrongHeaders(target, head, wanted, type)
+      : yield* refusalOf(options, connection, head, capability)
     yield* keys.note(held, isSuccess ? undefined : reason)
     if (reason === undefined) {
-      const note: ResponseBody["note"] = (reason) => keys.note(held, reason)
-      return Result.succeed({ ...watched(target, limits, connection, watch), media: mediaOf(head, wanted), note })
+      const body: ResponseBody = {
+        watch,
+        isOver: connection.isOver,
+        pull: Connection.pullWithin(target, limits, connection, watch),
+        media: isJson(type) ? "json" : wanted,
+        note: (reason) => keys.note(held, reason)
+      }
+      return Result.succeed(body)
     }
     connection.close()
     return Result.fail(keys.clean(reason))
@@ -162,11 +235,11 @@ const decoder = new TextDecoder()
 /** The exchanges of one deployment; the end of the scope stops their timers. */
 export const make = Effect.fnUntraced(function*(options: Options): Effect.fn.Return<HttpExchange, never, Scope.Scope> {
   const { keys, target } = options
-  const limits = ExchangeTimeouts.limitsOf(target.options)
+  const limits = Connection.limitsOf(target.options)
   const exchange = makeExchange(options, limits)
-  const watcher = yield* ExchangeTimeouts.make(target.deployment, limits)
+  const watcher = yield* Connection.makeTimeouts(target.deployment, limits)
 
-  const openFor = Effect.fnUntraced(function*(call: Call, wanted: Wanted, capability: Capability | undefined) {
+  const openFor = Effect.fnUntraced(function*(call: Call, wanted: Media, capability: Capability | undefined) {
     let held: Connection.Connection | undefined
     const watch = yield* watcher.watch(wanted !== "json", () => held?.close())
     const hold = (connection: Connection.Connection) => {

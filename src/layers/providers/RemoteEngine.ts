@@ -1,5 +1,6 @@
 /**
- * The Engine seam over a provider: its dialect encodes and decodes, `HttpExchange` transports.
+ * The Engine seam over a provider: its dialect encodes and decodes, `HttpExchange` transports, and the events of an answer
+ * are checked for completeness.
  *
  * **Details**
  *
@@ -7,25 +8,30 @@
  * engine closes the connection at once, as does a reader that exceeds the total limit. The socket is read as fast as the
  * stream.
  */
-import { Effect, Result, Scope, Stream } from "effect"
-import { notSupported, readable } from "../../dialects/shared/ErrorMapping.ts"
+import type { Pull } from "effect"
+import { Cause, Effect, Result, Scope, Stream } from "effect"
+import { empty, malformed, notSupported, readable } from "../../dialects/shared/ErrorMapping.ts"
+import * as FrameDecoder from "../../dialects/shared/FrameDecoder.ts"
 import { makePrefixStopMatcher } from "../../dialects/shared/PrefixStopMatcher.ts"
 import type {
   Call,
+  DecodeResult,
   Dialect,
   Each,
   FetchedImages,
+  Frame,
   ImageTransport,
   Target,
   Task
 } from "../../dialects/shared/ProviderDialect.ts"
-import type * as Capability from "../../domain/Capability.ts"
 import * as Policies from "../../domain/Defaults.ts"
 import type { RemoteDeployment } from "../../domain/Deployment.ts"
 import type { Ability } from "../../domain/EngineProtocol.ts"
 import type { SpanOrOff } from "../../domain/Fields.ts"
 import type { Counted, Generation } from "../../domain/Generation.ts"
+import type { Event } from "../../domain/Inference.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
+import type { FinishReason } from "../../domain/Job.ts"
 import { firstImage, type Message } from "../../domain/Message.ts"
 import { providerKindOf } from "../../domain/ProviderKind.ts"
 import { hostOf, isPrivateHost } from "../../domain/PublicAddress.ts"
@@ -33,10 +39,10 @@ import type { Source } from "../../domain/Source.ts"
 import { bodyWith, dialectOf, isComplete, requiredPaths } from "../../domain/Source.ts"
 import type { Engine, Retain } from "../../services/engines/Engine.ts"
 import { capabilitiesOf } from "../../services/engines/EngineKinds.ts"
-import { eventsOf, isEncrypted, makeCheck, makeEventReader } from "./AnswerEvents.ts"
-import type { HttpExchange } from "./HttpExchange.ts"
+import type { HttpExchange, ResponseBody } from "./HttpExchange.ts"
 import type { ImageFetcher } from "./ImageFetcher.ts"
-import type { ResponseBody } from "./ResponseBody.ts"
+import type { Begin } from "./RemoteTasks.ts"
+import { makeTasks } from "./RemoteTasks.ts"
 
 /** The abilities that a generation needs. */
 const neededBy = ({ format, logprobs, messages, toolChoice, tools = [] }: Generation): ReadonlyArray<Ability> => [
@@ -72,7 +78,7 @@ const fetchedOf = (before: ReadonlyArray<Message>, after: ReadonlyArray<Message>
   return new Map(fetched)
 }
 
-/** The caller's own request, where the caller speaks this dialect. */
+/** The encoded request, or the caller's own if the caller uses this dialect. */
 const callFor = (
   { generate: { passThrough, request } }: Dialect,
   generation: Generation,
@@ -87,9 +93,138 @@ const callFor = (
     : Result.flatMap(request(generation, target, stream), withFieldsOf(source, target))
 }
 
-/** Whether one wrong input can fail the whole batch. */
-const isInputError = ({ reason }: InferenceError.InferenceError): boolean =>
-  reason._tag === "InvalidRequest" || reason._tag === "ContextLengthExceeded" || reason._tag === "ContentRefused"
+/** Decodes the bytes of a streamed answer up to its finish. */
+export interface EventReader {
+  readonly push: (bytes: Uint8Array) => void
+  readonly end: () => void
+  /** Whether the answer is complete. */
+  readonly isOver: () => boolean
+  /** Whether reasoning was received. */
+  readonly hasThoughts: () => boolean
+  /** The events since the last call, and the failure after them. */
+  readonly take: () => { readonly events: ReadonlyArray<Event>; readonly failure: InferenceError.Reason | undefined }
+}
+
+/** Checks that an answer has content or reasoning, and the calls that it ends in. */
+export const makeCheck = (target: Target, { assistantPrefix, stop }: Generation) => {
+  let hasContent = false
+  let hasCalls = false
+  // A stop sequence may come first, and the assistant prefix may be the complete answer.
+  const mayBeEmpty = stop.length > 0 || assistantPrefix !== undefined
+  const atEnd = (reason: FinishReason): InferenceError.Reason | undefined => {
+    if (reason === "tool_calls" && !hasCalls) return malformed(target, "finish reason `tool_calls` without a tool call")
+    return reason === "stop" && !hasContent && !mayBeEmpty ? empty(target) : undefined
+  }
+  return (events: ReadonlyArray<Event>): InferenceError.Reason | undefined => {
+    for (const event of events) {
+      const maybeCalls = event.type === "native" ? event.content : event.type === "tool_call"
+      hasCalls ||= maybeCalls
+      hasContent ||= maybeCalls || event.type === "text" || event.type === "thoughts"
+    }
+    const last = events.at(-1)
+    return last?.type === "finish" ? atEnd(last.reason) : undefined
+  }
+}
+
+/** Encrypted reasoning is progress without a text to pass on. */
+export const isEncrypted = (event: Event): boolean => event.type === "thoughts" && event.text === ""
+
+const unchanged = (events: ReadonlyArray<Event>) => events
+
+/** Ends an answer at a stop sequence that begins in the assistant prefix. */
+const stopMatcherOf = (generation: Generation, { options }: Target) =>
+  generation.assistantPrefix === undefined ? unchanged : makePrefixStopMatcher(generation, options)
+
+export const makeEventReader = (dialect: Dialect, target: Target, generation: Generation): EventReader => {
+  const decoder = dialect.generate.events(generation, target)
+  const frameDecoder = FrameDecoder.make(dialect.framing, target.options.maxResponseBytes ?? Policies.maxResponseBytes)
+  const check = makeCheck(target, generation)
+  const join = stopMatcherOf(generation, target)
+  let events: Array<Event> = []
+  let failure: InferenceError.Reason | undefined
+  let over = false
+  let hasThoughts = false
+
+  const add = (decoded: DecodeResult) => {
+    if (Result.isFailure(decoded)) {
+      failure = decoded.failure
+      return
+    }
+    failure = check(decoded.success)
+    if (failure !== undefined) return
+    const joined = join(decoded.success)
+    for (const event of joined) {
+      hasThoughts ||= event.type === "thoughts"
+      if (!isEncrypted(event)) events.push(event)
+    }
+    over = joined.at(-1)?.type === "finish"
+  }
+  const addAll = (frames: () => ReadonlyArray<Frame>) => {
+    try {
+      for (const frame of frames()) {
+        if (over || failure !== undefined) return
+        add(readable(target, () => decoder.push(frame)))
+      }
+    } catch (error) {
+      if (!(error instanceof FrameDecoder.Unreadable)) throw error
+      failure = malformed(target, error.message)
+    }
+  }
+  return {
+    push: (bytes) => addAll(() => frameDecoder.push(bytes)),
+    end: () => {
+      addAll(() => frameDecoder.end())
+      if (!over && failure === undefined) add(decoder.end())
+    },
+    isOver: () => over,
+    hasThoughts: () => hasThoughts,
+    take: () => {
+      const taken = { events, failure }
+      events = []
+      return taken
+    }
+  }
+}
+
+type EventPull = Pull.Pull<readonly [Event, ...Array<Event>], InferenceError.InferenceError>
+
+/** The events of a streamed body. A failure comes after the events before it. */
+export const eventsOf = (
+  { clean, isOver, note, pull, watch }: ResponseBody & Pick<HttpExchange, "clean">,
+  reader: EventReader
+): Stream.Stream<Event, InferenceError.InferenceError> => {
+  let failure: InferenceError.Reason | undefined
+  const settle = (): EventPull => {
+    const taken = reader.take()
+    failure = taken.failure
+    const [first, ...others] = taken.events
+    if (first !== undefined || reader.hasThoughts()) watch.content()
+    if (first === undefined) return next
+    return Effect.succeed([first, ...others])
+  }
+  /** Reads the rest of a body whose answer is complete, so that its connection can be reused. */
+  const drain = Effect.forever(pull).pipe(
+    Effect.timeout(Policies.drainWait),
+    Effect.ignore,
+    Effect.andThen(Cause.done())
+  )
+  const next: EventPull = Effect.suspend(() => {
+    if (failure !== undefined) return Effect.andThen(note(failure), InferenceError.make(clean(failure)))
+    if (reader.isOver()) return isOver() ? Cause.done() : drain
+    return Effect.matchEffect(pull, {
+      onSuccess: (bytes) => {
+        reader.push(bytes)
+        return settle()
+      },
+      onFailure: (error) => {
+        if (!Cause.isDone(error)) return Effect.fail(error)
+        reader.end()
+        return settle()
+      }
+    })
+  })
+  return Stream.fromPull(Effect.succeed(next))
+}
 
 interface Parts {
   readonly dialect: Dialect
@@ -121,7 +256,7 @@ const makeGenerate = ({ dialect, exchange, media, target }: Parts) => {
   const transport = imageTransportOf(dialect, target)
   const fromResult = makeFromResult(exchange)
 
-  /** The call, with images as the dialect takes them. */
+  /** The call, with images as the dialect supports them. */
   const callOf = (generation: Generation, stream: boolean) => {
     if (firstImage(generation.messages) === undefined) return fromResult(callFor(dialect, generation, target, stream))
     return Effect.flatMap(media.prepare(generation.messages, transport), (messages) => {
@@ -139,12 +274,12 @@ const makeGenerate = ({ dialect, exchange, media, target }: Parts) => {
     const wrong = makeCheck(target, generation)(events)
     return wrong === undefined
       ? Stream.fromIterable(
-        makePrefixStopMatcher(generation, target.options)(events.filter((event) => !isEncrypted(event)))
+        stopMatcherOf(generation, target)(events.filter((event) => !isEncrypted(event)))
       )
       : yield* InferenceError.make(wrong)
   })
 
-  const whole = Effect.fnUntraced(function*(generation: Generation) {
+  const buffered = Effect.fnUntraced(function*(generation: Generation) {
     const call = yield* callOf(generation, false)
     return yield* finish(yield* exchange.open(call, "json"), generation)
   })
@@ -160,7 +295,7 @@ const makeGenerate = ({ dialect, exchange, media, target }: Parts) => {
   const { stream } = target.options
   const isWatched = watchesPieces(target.options)
   return (generation: Generation) =>
-    stream ?? (isWatched || generation.buffered !== true) ? streamed(generation) : whole(generation)
+    stream ?? (isWatched || generation.buffered !== true) ? streamed(generation) : buffered(generation)
 }
 
 /** Until the scope ends. Not `Effect.acquireRelease`, which copies the whole context for a release that needs none of it. */
@@ -169,55 +304,8 @@ const retainSlot = (retain: Retain | undefined): Effect.Effect<void, never, Scop
     ? Effect.void
     : Effect.uninterruptible(Effect.flatMap(Effect.scope, (scope) => Scope.addFinalizer(scope, Effect.sync(retain()))))
 
-type Begin = (
-  needed: ReadonlyArray<Ability>,
-  retain: Retain | undefined
-) => Effect.Effect<unknown, InferenceError.InferenceError, Scope.Scope>
-
-/** The tasks that are not streamed, by ability. */
-const makeTasks = ({ exchange, target }: Parts, begin: Begin) => {
-  const fromResult = makeFromResult(exchange)
-  const { deployment } = target
-
-  const run = <Input, Output>(
-    ability: Ability,
-    task: Task<Input, Output> | undefined,
-    input: Input,
-    retain: Retain | undefined,
-    capability: Capability.Capability = ability
-  ): Effect.Effect<Output, InferenceError.InferenceError> =>
-    Effect.scoped(Effect.gen(function*() {
-      yield* begin([ability], retain)
-      if (task === undefined) return yield* InferenceError.notCapable(deployment, ability)
-      const call = yield* fromResult(task.request(input, target))
-      return yield* exchange.read(call, (body) => task.answer(body, input, target), capability)
-    }))
-
-  /** All inputs in one request; one by one if one of them is wrong. */
-  const runEach = <A>(
-    ability: Ability,
-    task: Task<ReadonlyArray<string>, Each<A>> | undefined,
-    inputs: ReadonlyArray<string>,
-    retain: Retain | undefined
-  ): Effect.Effect<Each<A>, InferenceError.InferenceError> =>
-    Effect.catchIf(
-      run(ability, task, inputs, retain),
-      isInputError,
-      (error): Effect.Effect<Each<A>, InferenceError.InferenceError> =>
-        inputs.length < 2
-          ? Effect.succeed(inputs.map(() => Result.fail(error)))
-          : Effect.map(
-            Effect.forEach(inputs, (input) => runEach(ability, task, [input], retain)),
-            (results) => results.flat()
-          )
-    )
-
-  return { run, runEach }
-}
-
 export const make = (dialect: Dialect, target: Target, exchange: HttpExchange, media: ImageFetcher): Engine => {
   const { deployment, options } = target
-  const parts = { dialect, target, exchange, media }
   const abilities = capabilitiesOf(options)
   const over = new InferenceError.EngineStopped({ deployment })
   let stopped = false
@@ -230,8 +318,8 @@ export const make = (dialect: Dialect, target: Target, exchange: HttpExchange, m
       return missing === undefined ? retainSlot(retain) : Effect.fail(InferenceError.notCapable(deployment, missing))
     })
 
-  const generate = makeGenerate(parts)
-  const { run, runEach } = makeTasks(parts, begin)
+  const generate = makeGenerate({ dialect, target, exchange, media })
+  const { run, runEach } = makeTasks(exchange, target, begin)
 
   /** Without the ability the whole task fails, not its inputs. */
   const each = <A>(ability: Ability, task: Task<ReadonlyArray<string>, Each<A>> | undefined) =>

@@ -2,11 +2,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Clock, Effect, Exit, Fiber, Scope } from "effect"
 import { TestClock } from "effect/testing"
-import * as ExchangeTimeouts from "../../../src/layers/providers/ExchangeTimeouts.ts"
+import * as Connection from "../../../src/layers/providers/Connection.ts"
 import { pendingTimers } from "../../support/Timers.ts"
 import { engineAt, fixture, outcome, served } from "./support.ts"
 
-const limits: ExchangeTimeouts.Limits = {
+const limits: Connection.Limits = {
   connect: 1_000,
   first_byte: 3_000,
   first_token: 5_000,
@@ -15,12 +15,12 @@ const limits: ExchangeTimeouts.Limits = {
 }
 
 /** When each of some exchanges was ended, ms after it had begun. */
-const endings = (watcher: ExchangeTimeouts.ExchangeTimeouts) => {
+const endings = (watcher: Connection.ExchangeTimeouts) => {
   const ended: Array<readonly [name: string, afterMs: number, phase: string]> = []
   const begin = Effect.fnUntraced(function*(name: string, streamed = true) {
     const clock = yield* Clock.Clock
     const start = clock.currentTimeMillisUnsafe()
-    const own: ExchangeTimeouts.ExchangeTimeout = yield* watcher.watch(streamed, () => {
+    const own: Connection.ExchangeTimeout = yield* watcher.watch(streamed, () => {
       const reason = own.reason()
       if (reason?._tag !== "UpstreamTimeout") return
       ended.push([name, clock.currentTimeMillisUnsafe() - start, reason.phase])
@@ -33,7 +33,7 @@ const endings = (watcher: ExchangeTimeouts.ExchangeTimeouts) => {
 describe("Watch", () => {
   it.effect("ends each exchange in its own time, whenever it began and whatever others do", () =>
     Effect.gen(function*() {
-      const watcher = yield* ExchangeTimeouts.make("remote/one", limits)
+      const watcher = yield* Connection.makeTimeouts("remote/one", limits)
       const { begin, ended } = endings(watcher)
       const apart = yield* Scope.make()
       yield* begin("silent")
@@ -60,7 +60,7 @@ describe("Watch", () => {
 
   it.effect("watches again after a time without exchanges", () =>
     Effect.gen(function*() {
-      const watcher = yield* ExchangeTimeouts.make("remote/one", limits)
+      const watcher = yield* Connection.makeTimeouts("remote/one", limits)
       const { begin, ended } = endings(watcher)
       yield* Effect.scoped(begin("answered"))
       yield* TestClock.adjust(60_000)
