@@ -3,7 +3,7 @@
  *
  * **Details**
  *
- * Reasoning, sources, files and results of the provider's own tools are left out. Stop sequences are applied here, and
+ * Sources, files and results of the provider's own tools are left out. Stop sequences are applied to the text here, and
  * `maxTokens` if the provider does not get it; the answer ends there and the model is interrupted.
  *
  * **Gotchas**
@@ -69,7 +69,7 @@ const usageOf = (generation: Generation, bytes: number, reported: Response.Usage
 /**
  * Writes events up to the finish, at the latest when the limit is reached.
  *
- * @param room limit of text and arguments together, bytes
+ * @param room limit of reasoning, text and arguments together, bytes
  */
 const makeWriter = (generation: Generation, room: number) => {
   let bytes = 0
@@ -97,6 +97,7 @@ const makeWriter = (generation: Generation, room: number) => {
   return {
     end,
     text: (text: string) => write(text, (text, tokens) => ({ type: "text", text, tokens })),
+    thoughts: (text: string) => write(text, (text, tokens) => ({ type: "thoughts", text, tokens })),
     call: (index: number, id: string, name: string) => {
       if (!ended) events.push({ type: "tool_call", index, id, name, arguments: "", tokens: 0 })
     },
@@ -144,6 +145,8 @@ const makeTake = (writer: Writer, generation: Generation): Take => {
   return {
     text: ({ text }) => addText(text),
     "text-delta": ({ delta }) => addText(delta),
+    reasoning: ({ text }) => writer.thoughts(text),
+    "reasoning-delta": ({ delta }) => writer.thoughts(delta),
     "tool-params-start": ({ id, name, providerExecuted }) => {
       if (!providerExecuted) begin(id, name)
     },

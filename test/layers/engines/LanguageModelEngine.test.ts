@@ -171,6 +171,50 @@ describe("LanguageModelEngine", () => {
       assert.strictEqual(reason.message, "The engine of \"m#0\" failed: overloaded")
     }))
 
+  describe("reasoning", () => {
+    const thoughts = (events: ReadonlyArray<Event>) =>
+      events.flatMap((event) => event.type === "thoughts" ? [event.text] : [])
+
+    it.effect("is streamed as thoughts, to which stop sequences do not apply", () =>
+      Effect.gen(function*() {
+        const events = yield* answer([
+          { type: "reasoning-start", id: "r" },
+          { type: "reasoning-delta", id: "r", delta: "Hm. " },
+          { type: "reasoning-delta", id: "r", delta: "END." },
+          { type: "reasoning-end", id: "r" },
+          ...text("Sunny.", " END"),
+          finish("stop")
+        ], { stop: ["END"] })
+        assert.deepStrictEqual([thoughts(events), said(events)], [["Hm. ", "END."], "Sunny. "])
+        assert.deepInclude(last(events), { reason: "stop", stop: "END" })
+      }))
+
+    it.effect("of an answer with a format is passed on before the text", () =>
+      Effect.gen(function*() {
+        const { layer } = script(Stream.empty, [
+          { type: "reasoning", text: "Hm." },
+          { type: "text", text: "{}" },
+          { type: "finish", reason: "stop", usage }
+        ])
+        const events = yield* run(layer, { format: { type: "json_object" } })
+        assert.deepStrictEqual(events.map(({ type }) => type), ["thoughts", "text", "finish"])
+        assert.deepStrictEqual([thoughts(events), said(events)], [["Hm."], "{}"])
+      }))
+
+    it.effect("counts towards `maxTokens` that the provider does not get", () =>
+      Effect.gen(function*() {
+        const events = yield* answer([
+          { type: "reasoning-start", id: "r" },
+          { type: "reasoning-delta", id: "r", delta: "123456789" },
+          { type: "reasoning-end", id: "r" },
+          ...text("Sunny."),
+          finish("stop")
+        ], { maxTokens: 2 })
+        assert.deepStrictEqual([thoughts(events), said(events)], [["12345678"], ""])
+        assert.strictEqual(last(events).reason, "length")
+      }))
+  })
+
   describe("stop and maxTokens", () => {
     it.effect("ends before a stop sequence that spans pieces and interrupts the model", () =>
       Effect.gen(function*() {
@@ -255,12 +299,9 @@ describe("LanguageModelEngine", () => {
         assert.strictEqual(last(yield* answer([whole, finish("stop")], { tools: [weather] })).reason, "tool_calls")
       }))
 
-    it.effect("that the provider runs itself, and thoughts, are no part of the answer", () =>
+    it.effect("of the provider itself are no part of the answer", () =>
       Effect.gen(function*() {
         const events = yield* answer([
-          { type: "reasoning-start", id: "r" },
-          { type: "reasoning-delta", id: "r", delta: "Hm." },
-          { type: "reasoning-end", id: "r" },
           { type: "tool-params-start", id: "s", name: "get_weather", providerExecuted: true },
           { type: "tool-params-delta", id: "s", delta: "{}" },
           { type: "tool-params-end", id: "s" },
