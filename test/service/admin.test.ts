@@ -193,7 +193,7 @@ describe("administration", () => {
       assert.strictEqual(response.status, 404)
       const { error } = await response.json() as { readonly error: { readonly code: string; readonly message: string } }
       assert.strictEqual(error.code, "deployment_not_found")
-      assert.strictEqual(error.message, "There is no deployment \"nope#0\". GET /admin/deployments lists them.")
+      assert.strictEqual(error.message, "Deployment \"nope#0\" not found. GET /admin/deployments lists them.")
     })
 
     it.each([
@@ -206,7 +206,7 @@ describe("administration", () => {
       assert.match(
         stderr,
         new RegExp(
-          `^troupe: There is no deployment "${name}"\\.${meant.replace("?", "\\?")} \`.+ ps\` lists them\\.\n$`
+          `^troupe: Deployment "${name}" not found\\.${meant.replace("?", "\\?")} \`.+ ps\` lists them\\.\n$`
         )
       )
       const decision = await invoke(["decisions", "dec-nope", "--url", service.url])

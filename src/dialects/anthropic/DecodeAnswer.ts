@@ -1,4 +1,4 @@
-/** Answers of Anthropic's Messages API, streamed and whole. Pure; see `Anthropic`. */
+/** Decodes answers and errors of Anthropic's Messages API. Pure. */
 import { Result } from "effect"
 import type { Generation } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
@@ -6,13 +6,25 @@ import type { Reason } from "../../domain/InferenceError.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import type { FinishReason, TokenUsage } from "../../domain/Job.ts"
 import { isNative } from "../../domain/Source.ts"
-import { brief, cut, finishText, malformed, parse } from "../shared/ErrorMapping.ts"
+import type { Found } from "../shared/ErrorMapping.ts"
+import { brief, cut, finishText, malformed, parse, reasonOf, statusOf } from "../shared/ErrorMapping.ts"
 import { at, countAt, type Fields, fieldsOf, listAt, textAt } from "../shared/Json.ts"
-import type { DecodeResult, EventDecoder, Target } from "../shared/ProviderDialect.ts"
+import type { DecodeResult, EventDecoder, Refusal, Target } from "../shared/ProviderDialect.ts"
 import { makeCounter } from "../shared/TokenCounter.ts"
 import { argumentsText, makeIds } from "../shared/ToolCallAssembler.ts"
-import { inBand } from "./DecodeError.ts"
 import * as AnthropicNative from "./DecodeNative.ts"
+
+const foundIn = (body: unknown): Found => ({
+  message: textAt(body, "error", "message") ?? textAt(body, "message") ?? "",
+  codes: [textAt(body, "error", "type"), textAt(body, "error", "details", "error_code")]
+})
+
+/** The reason of an error response. */
+export const failure = (refusal: Refusal, target: Target): Reason => reasonOf(refusal, target, foundIn(refusal.body))
+
+/** The reason of an event of type `error`. */
+const inBand = (body: unknown, target: Target): Reason =>
+  failure({ status: statusOf(textAt(body, "error", "type")) ?? 500, headers: {}, body, now: 0 }, target)
 
 const reasons: Readonly<Record<string, FinishReason>> = {
   end_turn: "stop",
@@ -24,7 +36,7 @@ const reasons: Readonly<Record<string, FinishReason>> = {
   tool_use: "tool_calls"
 }
 
-const reasonOf = (told: Fields, target: Target, isBegun: boolean): Result.Result<FinishReason, Reason> => {
+const finishReasonOf = (told: Fields, target: Target, isBegun: boolean): Result.Result<FinishReason, Reason> => {
   const reason = finishText(told["stop_reason"])
   if (reason === undefined) return Result.fail(cut(target))
   if (Object.hasOwn(reasons, reason)) return Result.succeed(reasons[reason]!)
@@ -175,7 +187,7 @@ const makeReader = (generation: Generation, target: Target) => {
       return told()
     }],
     ["message_stop", () =>
-      Result.map(reasonOf(end, target, blocks.said().content), (given) => {
+      Result.map(finishReasonOf(end, target, blocks.said().content), (given) => {
         const reason = finishText(end["stop_reason"]) === "end_turn" && blocks.said().calls ? "tool_calls" : given
         const stop = reason === "stop" ? textAt(end, "stop_sequence") : undefined
         const figures = counter.usage(usageOf(usage))

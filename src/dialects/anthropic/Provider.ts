@@ -19,10 +19,10 @@ import { Result } from "effect"
 import { malformed } from "../shared/ErrorMapping.ts"
 import { countAt } from "../shared/Json.ts"
 import type { Dialect } from "../shared/ProviderDialect.ts"
-import { events, whole } from "./DecodeAnswer.ts"
-import { failure } from "./DecodeError.ts"
+import { events, failure, whole } from "./DecodeAnswer.ts"
 import { countRequest, passThrough, request } from "./EncodeRequest.ts"
 
+/** For Anthropic, and for other hosts of its dialect. */
 export const anthropic: Dialect = {
   images: "urls",
   framing: "sse",

@@ -1,16 +1,48 @@
-/** Answers of the Gemini API, streamed and whole. Pure; see `Gemini`. */
+/** Decodes answers and errors of the Gemini API. Pure. */
 import { Result } from "effect"
 import type { Generation } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import type { FinishReason, TokenUsage } from "../../domain/Job.ts"
-import { brief, cut, finishText, malformed, parse } from "../shared/ErrorMapping.ts"
+import { brief, cut, finishText, malformed, parse, reasonOf, statusOf } from "../shared/ErrorMapping.ts"
 import { at, countAt, type Fields, fieldsOf, listAt, textAt } from "../shared/Json.ts"
-import type { DecodeResult, EventDecoder, Target } from "../shared/ProviderDialect.ts"
+import type { DecodeResult, EventDecoder, Refusal, Target } from "../shared/ProviderDialect.ts"
 import { makeCounter } from "../shared/TokenCounter.ts"
 import { argumentsText, makeIds } from "../shared/ToolCallAssembler.ts"
-import { inBand } from "./DecodeError.ts"
+
+/** Whether the details of a status 400 say that the key is wrong. */
+const isOfKey = (details: ReadonlyArray<unknown>): boolean =>
+  details.some((detail) => textAt(detail, "reason")?.startsWith("API_KEY_") === true)
+
+/** The reason of an error response. */
+export const failure = (refusal: Refusal, target: Target): Reason => {
+  const { status } = refusal
+  const { deployment } = target
+  const body = Array.isArray(refusal.body) ? refusal.body[0] : refusal.body
+  const details = listAt(body, "error", "details")
+  const message = textAt(body, "error", "message") ?? ""
+  if (isOfKey(details)) return new InferenceError.AuthenticationFailed({ deployment, status })
+  // An unsupported region or missing billing: the request itself is right.
+  if (textAt(body, "error", "status") === "FAILED_PRECONDITION") {
+    return new InferenceError.UpstreamFailed({
+      deployment,
+      kind: "status",
+      status,
+      detail: `${brief(message)} (HTTP status ${status})`
+    })
+  }
+  return reasonOf(refusal, target, { message, codes: [textAt(body, "error", "status")] })
+}
+
+/** The reason of an error within a successful response. */
+const inBand = (body: unknown, target: Target): Reason =>
+  failure({
+    status: statusOf(at(body, "error", "code"), at(body, "error", "status")) ?? 500,
+    headers: {},
+    body,
+    now: 0
+  }, target)
 
 /** The reasons to end that are the content policy's. */
 const refusals = new Set([

@@ -22,8 +22,7 @@ import { embeddingsOf } from "../shared/Embeddings.ts"
 import { notSupported } from "../shared/ErrorMapping.ts"
 import { at, countAt, listAt } from "../shared/Json.ts"
 import type { Dialect, Each, Target, Task } from "../shared/ProviderDialect.ts"
-import { events, whole } from "./DecodeAnswer.ts"
-import { failure } from "./DecodeError.ts"
+import { events, failure, whole } from "./DecodeAnswer.ts"
 import { modelOf, pathOf, request } from "./EncodeRequest.ts"
 
 const mostTexts = 100

@@ -14,37 +14,35 @@ import { Router } from "../../services/routing/Router.ts"
 import { respondError } from "./Dialect.ts"
 import { parse } from "./Endpoint.ts"
 
-const usualLimit = 20
+const defaultLimit = 20
 
 const notFound = (id: string) =>
   respondError(OpenAiError.make(
-    `There is no decision "${
-      Text.cutName(id)
-    }". The latest ${keptDecisions} since the service began are kept; GET /admin/decisions ` +
-      "lists them.",
+    `Decision ${JSON.stringify(Text.cutName(id))} not found. The latest ${keptDecisions} are kept, until the service ` +
+      "restarts; GET /admin/decisions lists them.",
     { status: 404, type: "invalid_request_error", code: "decision_not_found" }
   ))
 
 const wrong = (path: string, detail: string) => failure(new InvalidRequest({ path, detail }))
 
-const decodeQuestion = Schema.decodeUnknownResult(Explanation.ExplanationRequest, {
+const decodeExplanationRequest = Schema.decodeUnknownResult(Explanation.ExplanationRequest, {
   errors: "all",
   onExcessProperty: "error"
 })
 
-const questionOf = (json: unknown) =>
-  Result.mapError(decodeQuestion(json), (error) => {
+const requestOf = (json: unknown) =>
+  Result.mapError(decodeExplanationRequest(json), (error) => {
     const [first, ...others] = Problems.fromSchemaError(error)
     return wrong(first!.path, Problems.summary(first!, others))
   })
 
-const question = Effect.gen(function*() {
+const explanationRequest = Effect.gen(function*() {
   const { text } = yield* HttpServerRequest.HttpServerRequest
   const body = yield* Effect.mapError(
     text,
     () => wrong("", "The request body ended before it was complete. Send it again.")
   )
-  return yield* Effect.fromResult(Result.flatMap(Result.mapError(parse(body), failure), questionOf))
+  return yield* Effect.fromResult(Result.flatMap(Result.mapError(parse(body), failure), requestOf))
 })
 
 export const make = Effect.gen(function*() {
@@ -52,14 +50,14 @@ export const make = Effect.gen(function*() {
   const router = yield* Router
   const registry = yield* Registry
   const providers = yield* Providers
-  const explain = (asked: Explanation.ExplanationRequest) =>
-    Explanation.explain(asked).pipe(
+  const explain = (request: Explanation.ExplanationRequest) =>
+    Explanation.explain(request).pipe(
       Effect.provideService(Router, router),
       Effect.provideService(Registry, registry),
       Effect.provideService(Providers, providers)
     )
   return {
-    latest: (limit = usualLimit) =>
+    latest: (limit = defaultLimit) =>
       Number.isInteger(limit) && limit >= 1 && limit <= keptDecisions
         ? Effect.succeed(HttpServerResponse.jsonUnsafe({ decisions: decisions.latest(limit) }))
         : Effect.fail(wrong("limit", `Expected a whole number from 1 to ${keptDecisions}`)),
@@ -67,6 +65,9 @@ export const make = Effect.gen(function*() {
       const found = decisions.find(id)
       return Effect.succeed(found === undefined ? notFound(id) : HttpServerResponse.jsonUnsafe(found))
     },
-    explain: Effect.map(Effect.flatMap(question, explain), (explanation) => HttpServerResponse.jsonUnsafe(explanation))
+    explain: Effect.map(
+      Effect.flatMap(explanationRequest, explain),
+      (explanation) => HttpServerResponse.jsonUnsafe(explanation)
+    )
   }
 })

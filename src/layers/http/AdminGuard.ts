@@ -30,17 +30,19 @@ const loopback = /^(?:::ffff:)?127\.|^::1$/
 const forbid = (message: string) =>
   respondError(OpenAiError.make(message, { status: 403, type: "invalid_request_error", code: "forbidden" }))
 
-const notLocal = forbid("Administration answers programs on the service's own machine, and no web page and no proxy.")
+const notLocal = forbid(
+  "Administration accepts requests of programs on the service's machine only, not of web pages or through a proxy."
+)
 
-const notLoopback = forbid("Administration answers at localhost and at loopback addresses. Ask there.")
+const notLoopback = forbid("Administration is available at localhost and at loopback addresses only.")
 
 const notHere = forbid(
-  "This port answers GET requests of /admin only. To change something, use the troupe command on the service's machine, " +
+  "This port accepts only GET requests of /admin. To change something, use the troupe command on the service's machine, " +
     "or set server.admin.port or server.admin.token."
 )
 
 const notAuthorized = respondError(OpenAiError.make(
-  "Administration needs the token of server.admin.token. Send it as a bearer token.",
+  "Administration requires the token of server.admin.token. Send it as a bearer token.",
   {
     status: 401,
     type: "invalid_request_error",

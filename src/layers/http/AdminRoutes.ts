@@ -29,8 +29,8 @@ const noAction = (action: string) =>
     code: "not_found"
   })
 
-/** The deployments of the model of this name, else the one whose id is near. */
-const meant = (id: string, deployments: ReadonlyArray<Deployment>): string => {
+/** Suggests the deployments of the model of this name, else the one with the nearest id. */
+const suggestionFor = (id: string, deployments: ReadonlyArray<Deployment>): string => {
   const ofModel = deployments.filter(({ model }) => model === id).slice(0, 3)
   const nearest = nearestName(id, deployments.map((one) => one.id))
   const names = ofModel.length > 0 ? ofModel.map((one) => one.id) : nearest === undefined ? [] : [nearest]
@@ -39,7 +39,7 @@ const meant = (id: string, deployments: ReadonlyArray<Deployment>): string => {
 
 const noDeployment = (id: string, deployments: ReadonlyArray<Deployment>) =>
   OpenAiError.make(
-    `There is no deployment ${JSON.stringify(Text.cutName(id))}.${meant(id, deployments)} ` +
+    `Deployment ${JSON.stringify(Text.cutName(id))} not found.${suggestionFor(id, deployments)} ` +
       "GET /admin/deployments lists them.",
     { status: 404, type: "invalid_request_error", code: "deployment_not_found" }
   )

@@ -26,19 +26,19 @@ const error = (status: number, description: string) =>
 const errors = [
   error(
     400,
-    "The request is wrong, or what it gives does not fit the context window (`invalid_request_error`, whose message " +
-      "begins with `prompt is too long` then)"
+    "The request is invalid, or its prompt exceeds the context window (`invalid_request_error`; then the message begins " +
+      "with `prompt is too long`)"
   ),
-  error(404, "No such model (`not_found_error`)"),
+  error(404, "Unknown model (`not_found_error`)"),
   error(413, "The body is larger than `server.maxBodyBytes` (`request_too_large`)"),
   error(
     429,
-    "Too many requests wait, or a provider limits the rate of requests (`rate_limit_error`); `Retry-After` says when to " +
-      "try again"
+    "Too many requests wait, or a provider's rate limit is reached (`rate_limit_error`); `Retry-After` has the time to " +
+      "wait"
   ),
   error(500, "The engine or the provider failed, or the model could not be loaded (`api_error`)"),
-  error(504, "The provider took too long (`timeout_error`)"),
-  error(529, "No deployment can answer now (`overloaded_error`); `Retry-After` says when to try again")
+  error(504, "The provider's answer exceeded a time limit (`timeout_error`)"),
+  error(529, "No deployment is available (`overloaded_error`); `Retry-After` has the time to wait")
 ] as const
 
 const group = HttpApiGroup.make("anthropic").add(

@@ -20,7 +20,7 @@ export const events = <S extends Schema.Top>(schema: S) =>
 /** Of every endpoint that needs a loaded model. */
 export const unavailable = error(
   503,
-  "The engine crashed or hung and is being restarted (`engine_crashed`, `engine_hung`), did so too often " +
+  "The engine crashed or hung and is being restarted (`engine_crashed`, `engine_hung`), failed too often " +
     "(`deployment_down`), or could not be loaded (`model_load_failed`, `engine_missing`, `insufficient_memory`)"
 )
 
@@ -34,26 +34,26 @@ const HealthGroup = HttpApiGroup.make("health").add(
 
 /** Of every endpoint under `/admin`. */
 const closed = [
-  error(401, "Administration needs the token of `server.admin.token` (`unauthorized`)"),
+  error(401, "Administration requires the token of `server.admin.token` (`unauthorized`)"),
   error(
     403,
-    "Administration answers local programs only, and on the port of the models only GET requests (`forbidden`)"
+    "Administration accepts requests of local programs only, and on the port of the models only GET requests (`forbidden`)"
   )
 ] as const
 
-const wrong = error(400, "The request is wrong")
+const wrong = error(400, "The request is invalid")
 
 const AdminGroup = HttpApiGroup.make("admin").add(
   HttpApiEndpoint.get("deployments", "/admin/deployments", { success: Admin.Deployments, error: closed })
     .annotateMerge(
-      OpenApi.annotations({ title: "What every deployment does now" })
+      OpenApi.annotations({ title: "List the deployments and their states" })
     ),
   HttpApiEndpoint.post("act", "/admin/models/:model/:action", {
     params: { model: Schema.String, action: Admin.ActionName },
     success: Admin.Deployments,
     error: [
       ...closed,
-      error(404, "No such model (`model_not_found`), or no such action (`not_found`)"),
+      error(404, "Unknown model (`model_not_found`) or action (`not_found`)"),
       unavailable
     ]
   }).annotateMerge(OpenApi.annotations({
@@ -68,16 +68,15 @@ const AdminGroup = HttpApiGroup.make("admin").add(
     })
   ),
   HttpApiEndpoint.get("circuits", "/admin/circuits", { success: Admin.Circuits, error: closed }).annotateMerge(
-    OpenApi.annotations({ title: "Which deployments may be called now, of those that have been" })
+    OpenApi.annotations({ title: "List the circuits of the deployments that have been called" })
   ),
   HttpApiEndpoint.post("resetCircuit", "/admin/circuits/:deployment/reset", {
     params: { deployment: Schema.String },
     success: Admin.Circuits,
-    error: [...closed, error(404, "No such deployment (`deployment_not_found`)")]
+    error: [...closed, error(404, "Unknown deployment (`deployment_not_found`)")]
   }).annotateMerge(OpenApi.annotations({
     title: "Close a deployment's circuit",
-    description:
-      "Calls reach the deployment again at once; earlier failures do not count any more. A successful `load` or " +
+    description: "The deployment is called again at once; earlier failures no longer count. A successful `load` or " +
       "`reload` of its model does the same."
   })),
   HttpApiEndpoint.get("circuitEvents", "/admin/circuits/events", {
@@ -92,23 +91,23 @@ const AdminGroup = HttpApiGroup.make("admin").add(
     success: Admin.Decisions,
     error: [...closed, wrong]
   }).annotateMerge(OpenApi.annotations({
-    title: "How the latest requests were routed, and what came of them",
+    title: "List the decision records of the latest requests",
     description:
-      `The latest first: 20, or \`limit\`, of the ${keptDecisions} that are kept. They contain no text of requests or ` +
+      `Latest first: \`limit\` (default 20) of the ${keptDecisions} that are kept. Records contain no text of requests or ` +
       "answers."
   })),
   HttpApiEndpoint.get("decision", "/admin/decisions/:id", {
     params: { id: Schema.String },
     success: Record,
-    error: [...closed, error(404, "There is no such record, or none any more (`decision_not_found`)")]
+    error: [...closed, error(404, "Unknown record, or one that is no longer kept (`decision_not_found`)")]
   }).annotateMerge(OpenApi.annotations({
-    title: "How one request was routed, and what came of it",
-    description: "By the id that its answer has in `x-troupe-decision`."
+    title: "Get the decision record of a request",
+    description: "The id is in the response's header `x-troupe-decision`."
   })),
   HttpApiEndpoint.post("route", "/admin/route", {
     payload: ExplanationRequest,
     success: Explanation,
-    error: [...closed, wrong, error(404, "No such model (`model_not_found`)")]
+    error: [...closed, wrong, error(404, "Unknown model (`model_not_found`)")]
   }).annotateMerge(OpenApi.annotations({
     title: "Explain how a request would be routed now",
     description: "No deployment is called and nothing is counted. `route` has the same fields as `troupe` in a request."
@@ -134,7 +133,7 @@ const modelGroupOf = (dialects: Dialects) => {
     HttpApiEndpoint.get("model", "/v1/models/:model", {
       params: { model: Schema.String },
       success: [first.models.modelSchema, ...modelSchemas],
-      error: error(404, "No such model (`model_not_found`), in the shape of the client's dialect")
+      error: error(404, "Unknown model (`model_not_found`), in the shape of the client's dialect")
     })
   )
 }

@@ -3,7 +3,7 @@
  *
  * **Details**
  *
- * Before the first content every failure is an ordinary error response, also for a stream (`ServerSentEvents`). Afterwards a
+ * Before the first content every failure is an ordinary error response, also for a stream (`ServerSentEvents`). A later
  * failure is an error frame in the stream, which then has no `[DONE]`.
  */
 import { Array as Arr, Effect, Result, Stream } from "effect"
@@ -45,13 +45,13 @@ import type { FailureFrames } from "./ServerSentEvents.ts"
 import * as ServerSentEvents from "./ServerSentEvents.ts"
 
 const errors = [
-  error(400, "The request is wrong, or what it gives does not fit the context window (`context_length_exceeded`)"),
-  error(404, "No such model (`model_not_found`)"),
+  error(400, "The request is invalid, or its prompt exceeds the context window (`context_length_exceeded`)"),
+  error(404, "Unknown model (`model_not_found`)"),
   error(413, "The body is larger than `server.maxBodyBytes`"),
   error(
     429,
-    "Too many requests wait (`queue_full`), or memory is short for those of low priority (`overloaded`); `Retry-After` " +
-      "says when to try again"
+    "Too many requests wait (`queue_full`), or memory is too low for requests of low priority (`overloaded`); " +
+      "`Retry-After` has the time to wait"
   ),
   error(500, "The engine failed (`engine_failed`)"),
   unavailable
@@ -74,22 +74,22 @@ const group = HttpApiGroup.make("openai").add(
     payload: TaskSchema.EmbeddingRequest,
     success: TaskSchema.EmbeddingList,
     error: errors
-  }).annotateMerge(title("Turn texts into vectors of unit length")),
+  }).annotateMerge(title("Create embeddings of unit length")),
   HttpApiEndpoint.post("rerank", "/v1/rerank", {
     payload: TaskSchema.RerankRequest,
     success: TaskSchema.RerankList,
     error: errors
-  }).annotateMerge(title("Order documents by how well they answer a query")),
+  }).annotateMerge(title("Rank documents by relevance to a query")),
   HttpApiEndpoint.post("classify", "/v1/classify", {
     payload: TaskSchema.ClassifyRequest,
     success: TaskSchema.ClassifyList,
     error: errors
-  }).annotateMerge(title("Give texts the labels of a model that has labels")),
+  }).annotateMerge(title("Classify texts with the labels of the model")),
   HttpApiEndpoint.post("tokenize", "/v1/tokenize", {
     payload: TaskSchema.TokenizeRequest,
     success: TaskSchema.TokenList,
     error: errors
-  }).annotateMerge(title("Turn a text or a conversation into tokens"))
+  }).annotateMerge(title("Tokenize a text or a conversation"))
 )
 
 const encodeProblem = ({ code, headers, message, status }: HttpProblem): EncodeError.OpenAiError =>
