@@ -1,5 +1,5 @@
 /**
- * An actor: the owner of one deployment. Its mailbox holds the callers that wait. An engine instance is one run of its
+ * An actor: the state of one deployment. Its mailbox holds the callers that wait. An engine instance is one run of its
  * engine, from the load to the end; one instance follows another.
  *
  * **Details**
@@ -73,6 +73,8 @@ export interface EngineInstance {
   paused: boolean
   /** The first load continues without waiting callers: the request that began it went to another deployment. */
   detached: boolean
+  /** Engine threads, each with the engine's slots. */
+  readonly replicas: number
   /** Granted memory, bytes. */
   bytes: number
   /** When the engine became ready last, ms; undefined if it never did. */
@@ -166,6 +168,7 @@ export const makeInstance = (actor: Actor, deployment: Deployment): EngineInstan
   running: 0,
   paused: false,
   detached: false,
+  replicas: isRemote(deployment.options) ? 1 : deployment.options.replicas ?? 1,
   bytes: 0,
   readyAt: undefined,
   loadMs: 0,
@@ -209,21 +212,29 @@ export const isWanted = ({ loadWaiters, mailbox }: Actor): boolean => mailbox.si
 /** Whether a request or an operator waits for this load; a detached load may have no waiting caller. */
 export const isAwaited = ({ actor, detached }: EngineInstance): boolean => !detached || isWanted(actor)
 
-const capacityOf = ({ deployment: { options } }: EngineInstance, engine: Engine): number =>
-  engine.describe.slots * (isRemote(options) ? 1 : options.replicas ?? 1)
+const capacityOf = ({ replicas }: EngineInstance, engine: Engine): number => engine.describe.slots * replicas
+
+/** A free slot, which the job then holds; undefined if there is none. */
+const freeSlot = ({ instance }: Actor): Slot | undefined => {
+  if (instance?.engine === undefined || instance.paused || instance.state !== "ready") return undefined
+  // An engine refuses jobs before its crash is recorded: waiting callers must not fail with it, the next instance serves them.
+  if (instance.engine.isOver?.() === true || instance.running >= capacityOf(instance, instance.engine)) return undefined
+  instance.running++
+  return { instance, engine: instance.engine }
+}
+
+/** A slot without waiting: if one is free and no caller waits. */
+export const takeSlot = (actor: Actor): Slot | undefined =>
+  actor.mailbox.size === 0 && actor.deployment.queueLimit > 0 ? freeSlot(actor) : undefined
 
 /** Gives free slots to waiting callers, in the mailbox's order. */
-export const dispatch = ({ instance, mailbox }: Actor, now: number): void => {
-  if (instance?.engine === undefined || instance.paused || instance.state !== "ready") return
-  // An engine refuses jobs before its crash is recorded: waiting callers must not fail with it, the next instance serves them.
-  if (instance.engine.isOver?.() === true) return
-  const capacity = capacityOf(instance, instance.engine)
-  while (instance.running < capacity) {
-    const next = mailbox.next(now)
-    if (next === undefined) return
-    instance.running++
-    next.value.instance = instance
-    Deferred.doneUnsafe(next.value.slot, Effect.succeed({ instance, engine: instance.engine }))
+export const dispatch = (actor: Actor, now: number): void => {
+  while (actor.mailbox.size > 0) {
+    const slot = freeSlot(actor)
+    if (slot === undefined) return
+    const { value } = actor.mailbox.next(now)!
+    value.instance = slot.instance
+    Deferred.doneUnsafe(value.slot, Effect.succeed(slot))
   }
 }
 
@@ -281,4 +292,19 @@ export const release = (instance: EngineInstance, takenAt: number, now: number):
   actor.served++
   dispatch(actor, now)
   if (instance.running === 0) { for (const notify of instance.onIdle) notify() }
+}
+
+/** Whether it is loaded and unused, so that its idle time counts. */
+export const isUnused = (actor: Actor): actor is Actor & { readonly instance: EngineInstance } =>
+  actor.instance?.readyAt !== undefined && actor.instance.running === 0 && !isWanted(actor)
+
+/** When it is unloaded if it stays unused, monotonic ms. */
+export const unloadTimeOf = ({ deployment, keepAlive, lastUsed }: Actor): number =>
+  deployment.pinned ? Number.POSITIVE_INFINITY : lastUsed + Duration.toMillis(keepAlive)
+
+/** Whether it needs an unload timer, or an earlier one than it has. */
+export const needsUnloadTimer = (actor: Actor): boolean => {
+  if (!isUnused(actor)) return false
+  const at = unloadTimeOf(actor)
+  return Number.isFinite(at) && (actor.unloadTimer === undefined || actor.unloadTimer.at > at)
 }

@@ -266,20 +266,10 @@ const end = (context: ActorContext, instance: EngineInstance) => {
   forget(context, actor)
 }
 
-/** Whether it is loaded and unused, so that its idle time counts. */
-export const isUnused = (actor: Actor.Actor): actor is Actor.Actor & { readonly instance: EngineInstance } =>
-  actor.instance?.readyAt !== undefined && actor.instance.running === 0 && !Actor.isWanted(actor)
-
-/** When it is unloaded if it stays unused, ms. */
-const unloadTimeOf = ({ deployment, keepAlive, lastUsed }: Actor.Actor): number =>
-  deployment.pinned ? Number.POSITIVE_INFINITY : lastUsed + Duration.toMillis(keepAlive)
-
 /** Sets the timer that unloads an unused model after its idle time. A use meanwhile postpones the unload. */
 export const scheduleUnload = (context: ActorContext, actor: Actor.Actor): void => {
-  if (!isUnused(actor)) return
-  const at = unloadTimeOf(actor)
-  if (!Number.isFinite(at)) return
-  if (actor.unloadTimer !== undefined && actor.unloadTimer.at <= at) return
+  if (!Actor.needsUnloadTimer(actor)) return
+  const at = Actor.unloadTimeOf(actor)
   actor.unloadTimer?.fiber?.interruptUnsafe()
   // Set first: if the time is over already, the fiber may complete before `fork` returns.
   const timer: NonNullable<Actor.Actor["unloadTimer"]> = { at, fiber: undefined }
@@ -292,8 +282,8 @@ const unloadAt = (context: ActorContext, actor: Actor.Actor, at: number): Effect
     Effect.sleep(Math.max(0, at - now(context))),
     Effect.suspend(() => {
       actor.unloadTimer = undefined
-      if (!isUnused(actor)) return Effect.void
-      if (now(context) >= unloadTimeOf(actor)) return drain(context, actor.instance)
+      if (!Actor.isUnused(actor)) return Effect.void
+      if (now(context) >= Actor.unloadTimeOf(actor)) return drain(context, actor.instance)
       return Effect.sync(() => scheduleUnload(context, actor))
     })
   )

@@ -7,12 +7,15 @@ import type { Counted, Generation } from "../../domain/Generation.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { DeploymentDown, make as makeError } from "../../domain/InferenceError.ts"
 import * as Source from "../../domain/Source.ts"
+import * as Time from "../../domain/Time.ts"
 import type { Engine, Retain } from "../engines/Engine.ts"
 import type { EngineInstance } from "./Actor.ts"
 import * as Actor from "./Actor.ts"
 import type { ActorContext } from "./EngineLifecycle.ts"
 import * as EngineLifecycle from "./EngineLifecycle.ts"
-import { now } from "./EngineLifecycle.ts"
+
+/** Monotonic ms. */
+const now = ({ clock }: ActorContext): number => Time.nowOf(clock)
 
 const actorOf = (context: ActorContext, requested: Deployment): Actor.Actor => {
   const { actors, replaced } = context
@@ -42,8 +45,9 @@ const makeSlotHold = (context: ActorContext, instance: EngineInstance) => {
     if (holders > 0) return
     Actor.release(instance, takenAt, now(context))
     if (instance.running > 0) return
-    context.memory.replan()
-    EngineLifecycle.scheduleUnload(context, instance.actor)
+    // Only an instance that has memory can be evicted for one that waits for memory.
+    if (instance.bytes > 0) context.memory.replan()
+    if (Actor.needsUnloadTimer(instance.actor)) EngineLifecycle.scheduleUnload(context, instance.actor)
   }
   const retain = () => {
     holders++
@@ -56,17 +60,11 @@ const makeSlotHold = (context: ActorContext, instance: EngineInstance) => {
 const isStopping = ({ stopping }: ActorContext, { instance }: Actor.Actor): boolean =>
   stopping && instance?.state !== "ready"
 
-const enter = (context: ActorContext, deployment: Deployment, standing: Caller) =>
-  Effect.withFiber((fiber) => {
-    const actor = actorOf(context, deployment)
-    if (actor.downUntil > now(context)) return Effect.fail(down(context, actor))
-    if (isStopping(context, actor)) return Effect.fail(EngineLifecycle.stoppedError(actor))
-    actor.keepAlive = standing.keepAlive ?? actor.deployment.idleUnload
-    const waiting = Actor.enqueue(actor, standing, fiber.getRef(CallerAddress)(fiber.context), now(context))
-    Actor.dispatch(actor, now(context))
-    EngineLifecycle.ensureInstance(context, actor)
-    return Effect.succeed({ actor, waiting })
-  })
+/** Why the actor accepts no request now. */
+const refusalOf = (context: ActorContext, actor: Actor.Actor): InferenceError | undefined => {
+  if (actor.downUntil > 0 && actor.downUntil > now(context)) return down(context, actor)
+  return isStopping(context, actor) ? EngineLifecycle.stoppedError(actor) : undefined
+}
 
 /** An interrupted caller gives up its place in the mailbox, or the slot that it has just been given. */
 const leave = (
@@ -81,6 +79,24 @@ const leave = (
     actor.mailbox.remove(waiting)
     if (actor.instance !== undefined && movedOn()) actor.instance.detached = true
     return EngineLifecycle.abandon(context, actor)
+  })
+
+/** Waits in the mailbox for a slot; the engine is loaded if it is not. */
+const waitForSlot = (
+  context: ActorContext,
+  actor: Actor.Actor,
+  standing: Caller,
+  restore: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>,
+  movedOn: () => boolean
+): Effect.Effect<Actor.Slot, InferenceError> =>
+  Effect.withFiber((fiber) => {
+    const waiting = Actor.enqueue(actor, standing, fiber.getRef(CallerAddress)(fiber.context), now(context))
+    Actor.dispatch(actor, now(context))
+    EngineLifecycle.ensureInstance(context, actor)
+    return Effect.onInterrupt(
+      restore(Deferred.await(waiting.value.slot)),
+      () => leave(context, actor, waiting, movedOn)
+    )
   })
 
 /** With `toolChoice: none`, a model without tool support does not see the tools. */
@@ -104,27 +120,31 @@ const retaining = (engine: Engine, retain: Retain): Engine => ({
   ...(engine.count === undefined ? {} : { count: (input: Counted) => engine.count!(input, retain) })
 })
 
+/** The slot's engine; the slot is held until the scope closes and the engine has ended the job. */
+const hold = (context: ActorContext, { engine, instance }: Actor.Slot): Effect.Effect<Engine, never, Scope.Scope> =>
+  Effect.flatMap(Effect.scope, (scope) => {
+    const { release, retain } = makeSlotHold(context, instance)
+    // `Effect.addFinalizer` would copy the whole context for a finalizer that needs none of it.
+    return Effect.as(Scope.addFinalizer(scope, Effect.sync(release)), retaining(engine, retain))
+  })
+
 /** See `Models.lease`. */
-export const lease = (
-  context: ActorContext,
+export const lease = (context: ActorContext) =>
+(
   deployment: Deployment,
   standing: Caller,
   movedOn = () => false
 ): Effect.Effect<Engine, InferenceError, Scope.Scope> =>
-  Effect.uninterruptibleMask((restore) =>
-    Effect.flatMap(enter(context, deployment, standing), ({ actor, waiting }) => {
-      const slot = Effect.onInterrupt(
-        restore(Deferred.await(waiting.value.slot)),
-        () => leave(context, actor, waiting, movedOn)
-      )
-      return Effect.flatMap(slot, ({ engine, instance }) =>
-        Effect.flatMap(Effect.scope, (scope) => {
-          const { release, retain } = makeSlotHold(context, instance)
-          // `Effect.addFinalizer` would copy the whole context for a finalizer that needs none of it.
-          return Effect.as(Scope.addFinalizer(scope, Effect.sync(release)), retaining(engine, retain))
-        }))
-    })
-  )
+  Effect.uninterruptibleMask((restore) => {
+    const actor = actorOf(context, deployment)
+    const refusal = refusalOf(context, actor)
+    if (refusal !== undefined) return Effect.fail(refusal)
+    actor.keepAlive = standing.keepAlive ?? actor.deployment.idleUnload
+    const slot = Actor.takeSlot(actor)
+    return slot === undefined
+      ? Effect.flatMap(waitForSlot(context, actor, standing, restore, movedOn), (slot) => hold(context, slot))
+      : hold(context, slot)
+  })
 
 /** See `Models.load`. */
 export const load = (context: ActorContext, deployment: Deployment): Effect.Effect<void, InferenceError> =>

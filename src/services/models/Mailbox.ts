@@ -84,18 +84,15 @@ export class Mailbox<A> {
   readonly #options: Options
   /** In the order of their turns. */
   readonly #addresses = new Map<string, Tenants<A>>()
-  #size = 0
+  /** Callers that wait. */
+  size = 0
 
   constructor(options: Options) {
     this.#options = options
   }
 
-  get size(): number {
-    return this.#size
-  }
-
   offer(waiting: Waiting<A>): Offer<A> {
-    if (this.#size < this.#options.limit) {
+    if (this.size < this.#options.limit) {
       this.#add(waiting)
       return { accepted: true }
     }
@@ -138,7 +135,7 @@ export class Mailbox<A> {
   clear(): ReadonlyArray<Waiting<A>> {
     const all = [...this.#addresses.values()].flatMap((tenants) => [...tenants.values()].flat())
     this.#addresses.clear()
-    this.#size = 0
+    this.size = 0
     return all
   }
 
@@ -153,7 +150,7 @@ export class Mailbox<A> {
     const callers = tenants.get(waiting.tenant)
     if (callers === undefined) tenants.set(waiting.tenant, [waiting])
     else callers.push(waiting)
-    this.#size++
+    this.size++
   }
 
   #remove(waiting: Waiting<A>): boolean {
@@ -165,7 +162,7 @@ export class Mailbox<A> {
     callers.splice(index, 1)
     if (callers.length === 0) tenants.delete(waiting.tenant)
     if (tenants.size === 0) this.#addresses.delete(address)
-    this.#size--
+    this.size--
     return true
   }
 

@@ -124,7 +124,7 @@ const makeContext = Effect.fnUntraced(function*(memory: MemoryOptions) {
 
 const unloadIdle = (context: ActorContext, idleFor: Duration.Duration): Effect.Effect<number, never, Engines> =>
   Effect.suspend(() => {
-    const idle = [...context.actors.values()].filter(EngineLifecycle.isUnused).flatMap(({ instance, lastUsed }) =>
+    const idle = [...context.actors.values()].filter(Actor.isUnused).flatMap(({ instance, lastUsed }) =>
       instance.state === "ready" && !instance.deployment.pinned &&
         now(context) - lastUsed >= Duration.toMillis(idleFor)
         ? [instance]
@@ -171,7 +171,7 @@ const make = Effect.fnUntraced(function*(memory: MemoryOptions) {
     )
   )
   return Models.of({
-    lease: (deployment, standing, movedOn) => Lease.lease(context, deployment, standing, movedOn),
+    lease: Lease.lease(context),
     load: (deployment) => Lease.load(context, deployment),
     unload: (deployment) => Lease.unload(context, deployment),
     replace: (deployment) => Lease.replace(context, deployment),
