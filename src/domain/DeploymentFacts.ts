@@ -16,7 +16,7 @@ export interface Price {
   readonly output: number
 }
 
-/** Facts of one deployment that do not change between requests; what is left out is not known. */
+/** Facts of one deployment that do not change between requests; left out: unknown. */
 export interface DeploymentFacts {
   readonly deployment: string
   readonly price?: Price | undefined
@@ -24,15 +24,15 @@ export interface DeploymentFacts {
   readonly quality?: number | undefined
   /** Tokens that prompt and answer share. */
   readonly contextWindow?: number | undefined
-  /** All of its capabilities; left out, every one. */
+  /** Its capabilities; left out: all. */
   readonly capabilities?: ReadonlyArray<Ability> | undefined
-  /** Capabilities that it certainly lacks, over `capabilities`. */
+  /** Capabilities that it does not have, even if `capabilities` lists them. */
   readonly missing?: ReadonlyArray<RequiredCapability> | undefined
-  /** The tasks that it is good at. */
+  /** Its configured tasks. */
   readonly tasks?: ReadonlyArray<string> | undefined
-  /** Its share of requests beside the others' shares, for `weighted` and `session`; default 1. */
+  /** Its share of requests relative to the others, for `weighted` and `session`; default 1. */
   readonly weight?: number | undefined
-  /** Requests that it processes side by side; default 1. */
+  /** Requests that it processes at the same time; default 1. */
   readonly slots?: number | undefined
 }
 
@@ -41,10 +41,10 @@ export interface Condition {
   readonly measured: Measurement
   /** A deployment that is `loading` or has a full queue comes after the others, if the policy spills. */
   readonly state: "ready" | "cold" | "loading"
-  /** Callers that wait for it. */
+  /** Requests that wait for it. */
   readonly queued: number
   readonly queueFull: boolean
-  /** Why it must not be called, and ms until it may be. */
+  /** Why its circuit rejects calls, and ms until it admits one. */
   readonly closed?: { readonly reason: string; readonly retryAfterMs: number } | undefined
 }
 
@@ -61,14 +61,14 @@ export interface CandidateTable {
   readonly contextWindow: Float64Array
   readonly weight: Float64Array
   readonly slots: Float64Array
-  /** Of the id. */
+  /** The hash of the id. */
   readonly hash: Uint32Array
-  /** As bits; all of them where the facts do not list any. */
+  /** As bits; all if the facts do not list any. */
   readonly capabilities: Int32Array
   readonly tasks: ReadonlyArray<ReadonlySet<string> | undefined>
 }
 
-/** A list of abilities leaves these capabilities open. */
+/** Capabilities that a list of abilities does not exclude. */
 const others: ReadonlyArray<RequiredCapability> = ["count", ...Source.needs]
 
 const capabilityBits = ({ capabilities, missing = [] }: DeploymentFacts): number =>

@@ -1,8 +1,6 @@
-/**
- * How a model's requests are routed and what happens when an attempt fails: plain data with a name, that can be printed.
- */
+/** The policy of a model's requests: selection, retries, timeouts, hedging and fallbacks. Named, printable plain data. */
 import { Duration, Result } from "effect"
-import * as Policies from "./Defaults.ts"
+import * as Defaults from "./Defaults.ts"
 import type { List } from "./FailureClass.ts"
 import type { Problem, RoutingOptions } from "./RoutingOptions.ts"
 import type { Options as Selection } from "./SelectionOptions.ts"
@@ -10,53 +8,53 @@ import { defaults as selection } from "./SelectionOptions.ts"
 
 export interface Policy {
   readonly name: string
-  /** Who is chosen. */
+  /** How a deployment is chosen. */
   readonly selection: Selection
-  /** Attempts at one deployment after its first. */
+  /** Retries at one deployment. */
   readonly retries: number
-  /** Attempts of one request in all. */
+  /** All attempts of one request. */
   readonly maxAttempts: number
-  /** Between two attempts at one deployment: doubling by `factor` from `initialMs` to `capMs`, less or more a fifth. */
+  /** The delay between two attempts at one deployment: `initialMs`, times `factor` for each retry, at most `capMs`; ±20 %. */
   readonly backoff: { readonly initialMs: number; readonly factor: number; readonly capMs: number }
-  /** The longest that a request waits for a deployment to take it again, where nobody else is free, ms. */
+  /** The longest wait for a deployment to be free again, if no other is, ms. */
   readonly maxWaitMs: number
-  /** ms; what is left out has no limit of the policy's. */
+  /** ms; left out: no limit. */
   readonly timeouts: {
     /**
-     * Until a loaded engine has a slot for an attempt: its place in the queue and the load that it waits for, which goes
-     * on when the attempt ends.
+     * Until a loaded engine has a slot for an attempt: the wait in the queue and for a load, which continues when the
+     * attempt ends.
      */
     readonly queueMs?: number | undefined
-    /** Of a load of one of the model's deployments, whoever waits for it: see `Deployment.loadTimeout`. */
+    /** The limit of a load of one of the model's deployments: see `Deployment.loadTimeout`. */
     readonly loadMs?: number | undefined
-    /** To the first content, of each attempt, from when it has its slot. */
+    /** From the slot to the first content, for each attempt. */
     readonly firstTokenMs?: number | undefined
     /** Between two pieces of an answer. */
     readonly stallMs?: number | undefined
-    /** Of the request as a whole. */
+    /** The limit of the whole request. */
     readonly totalMs?: number | undefined
-    /** Those that the request itself set, or all where it chose the policy. */
+    /** The limits that the request itself set; all if it chose the policy. */
     readonly byCaller?: "total" | "all" | undefined
   }
   /**
-   * A second attempt elsewhere, once the first has brought nothing for `afterMs` (left out: longer than 95 of 100 of its
-   * first tokens take), for at most this share of requests.
+   * A second attempt at another deployment if the first has no content after `afterMs` (left out: the 95th percentile of
+   * its time to first token), for at most this share of requests.
    */
   readonly hedge?: { readonly afterMs?: number | undefined; readonly share: number } | undefined
-  /** What is left of `maxTokens` where prompt and answer do not fit together. */
+  /** The factor of `maxTokens` in a retry if prompt and answer together exceed the context window. */
   readonly shorterBy: number
-  /** When a deployment fails in the middle of an answer, another goes on from the text so far. */
+  /** Whether another deployment continues an answer that breaks off. */
   readonly continue: boolean
 }
 
-/** How the requests for one model go. */
+/** The routing of one model. */
 export interface Routing {
   readonly policy: Policy
-  /** Names of models that stand in for it, in order. */
+  /** Names of fallback models, in order. */
   readonly fallbacks: Readonly<Record<List, ReadonlyArray<string>>>
 }
 
-/** What holds where nothing is configured. */
+/** The policy without configuration. */
 export const defaults: Policy = {
   name: "default",
   selection,
@@ -64,7 +62,7 @@ export const defaults: Policy = {
   maxAttempts: 6,
   backoff: { initialMs: 250, factor: 2, capMs: 10_000 },
   maxWaitMs: 10_000,
-  timeouts: { loadMs: Duration.toMillis(Policies.loadTimeout) },
+  timeouts: { loadMs: Duration.toMillis(Defaults.loadTimeout) },
   shorterBy: 0.7,
   continue: false
 }
@@ -72,9 +70,9 @@ export const defaults: Policy = {
 const noFallbacks: Routing["fallbacks"] = { ordinary: [], context: [], content: [] }
 
 /**
- * How a model's requests go: as its configuration says, else by the configured policy `default` without fallbacks.
+ * The routing of a model: its own, else the configured policy `default` without fallbacks.
  *
- * @param policies all that are configured
+ * @param policies all configured policies
  */
 export const routingOf = (
   { routing }: { readonly routing?: Routing },
@@ -82,14 +80,14 @@ export const routingOf = (
 ): Routing =>
   routing ?? { policy: policies.find(({ name }) => name === defaults.name) ?? defaults, fallbacks: noFallbacks }
 
-const shorter = (own: number | undefined, asked: number | undefined): number | undefined =>
-  own === undefined ? asked : Math.min(own, asked ?? own)
+const shorter = (own: number | undefined, requested: number | undefined): number | undefined =>
+  own === undefined ? requested : Math.min(own, requested ?? own)
 
 /** The policy with the options of a request. */
 export const policyFor = (
   own: Policy,
   policies: ReadonlyArray<Policy>,
-  { continue: goesOn, policy: name, retries, strategy, timeoutMs }: RoutingOptions
+  { continue: continued, policy: name, retries, strategy, timeoutMs }: RoutingOptions
 ): Result.Result<Policy, Problem> => {
   const named = name === undefined ? own : policies.find((one) => one.name === name)
   if (named === undefined) {
@@ -101,7 +99,7 @@ export const policyFor = (
   return Result.succeed({
     ...named,
     retries: retries ?? named.retries,
-    continue: goesOn ?? named.continue,
+    continue: continued ?? named.continue,
     selection: strategy === undefined ? named.selection : { ...named.selection, strategy },
     timeouts: { ...named.timeouts, totalMs, ...(byCaller === undefined ? {} : { byCaller }) }
   })

@@ -11,7 +11,7 @@ export const customName = /^custom\/./u
 /** A strategy that an embedding program provides. */
 export interface Custom {
   readonly name: CustomName
-  /** A finite number for each deployment that can take the request; the highest goes first. */
+  /** A finite score for each eligible deployment; the highest goes first. */
   readonly score: (
     facts: DeploymentFacts,
     condition: Condition,
@@ -20,7 +20,7 @@ export interface Custom {
   ) => number
 }
 
-/** Stands for the strategy of this name until the program's own is put in its place. */
+/** A placeholder for the strategy of this name until the program's own replaces it. */
 export const placeholder = (name: CustomName): Custom => ({ name, score: unprovided })
 
 const unprovided = (): number => Number.NaN
@@ -36,13 +36,13 @@ export interface Weights {
   readonly task: number
 }
 
-/** How a policy chooses. */
+/** The options of a selection. */
 export interface Options {
   readonly strategy: Name | Custom
   readonly weights: Weights
-  /** Limits of `cost`: quality at least, and USD for the request at most. */
+  /** Limits of `cost`: the least quality, and the highest cost of the request, USD. */
   readonly limits: { readonly quality: number; readonly cost: number }
-  /** The share of requests, from 0 to 1, that go first to a deployment that was never measured, while there is one. */
+  /** The share of requests, from 0 to 1, that try a deployment without measurements first, while there is one. */
   readonly exploration: number
   /** Candidates to list: the primary and its fallbacks. */
   readonly keep: number

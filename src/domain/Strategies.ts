@@ -1,5 +1,5 @@
 /**
- * The strategies: each gives every eligible deployment a score, higher is better, with the terms of the score. Pure.
+ * The strategies: each gives every eligible deployment a score, where higher is better, and the terms of the score. Pure.
  *
  * **When to use**
  *
@@ -8,11 +8,11 @@
  *
  * **Details**
  *
- * `balanced`, `speed`, `quality` and `cost` score from 0 to 1 a term: speed is the shortest expected time over one's own,
- * quality as configured, cost one's own over the dearest; what is not known is 0.5. `latency` is the better of two drawn at
- * random ("The Power of Two Choices in Randomized Load Balancing", Mitzenmacher) by peak average of latency times load.
- * `session` is rendezvous hashing (Thaler and Ravishankar): a deployment that comes or goes moves its own sessions only. `weighted`
- * draws the whole order without replacement (Efraimidis and Spirakis).
+ * The terms of `balanced`, `speed` and `quality` are from 0 to 1: speed is the shortest expected time divided by that of the
+ * deployment, quality is configured, cost is divided by the highest cost; an unknown figure is 0.5. `latency` is the better
+ * of two drawn at random ("The Power of Two Choices in Randomized Load Balancing", Mitzenmacher) by peak average of latency
+ * times load. `session` is rendezvous hashing (Thaler and Ravishankar): adding or removing a deployment moves only its own
+ * sessions. `weighted` draws the whole order without replacement (Efraimidis and Spirakis).
  */
 import type { CandidateTable, Condition } from "./DeploymentFacts.ts"
 import * as Measurement from "./Measurement.ts"
@@ -63,13 +63,13 @@ export interface Scored {
 /** Neither good nor bad. */
 const neutral = 0.5
 
-/** What a free request counts as where something is divided by its cost: a tenth of a millionth of a USD. */
+/** The cost of a free request as a divisor, USD. */
 const leastCost = 1e-7
 
 /** The share of a prompt that must be cached for `prefix` to prefer a deployment (SGLang's cache-aware routing). */
 const cachedEnough = 0.3
 
-/** Loads are out of balance where they differ by more than both, in requests and as a ratio (likewise). */
+/** Loads are out of balance if they differ by more than both, in requests and as a ratio (also from SGLang). */
 const imbalance = { requests: 64, ratio: 1.5 }
 
 const each = ({ eligible }: ScoringInput, scoreOf: (index: number) => number, size: number): Float64Array => {
@@ -89,7 +89,7 @@ const loadOf = ({ conditions, table }: ScoringInput, index: number): number => {
   return (measured.inFlight + queued) / table.slots[index]!
 }
 
-/** From 0, not at all fast, to 1, the fastest; what is old or unknown comes nearer to neutral. */
+/** From 0, slow, to 1, the fastest; old or unknown measurements are nearer to neutral. */
 const speeds = ({ conditions, eligible, moment, request }: ScoringInput): Float64Array => {
   const tokens = request.maxTokens ?? usualAnswer
   const speeds = new Float64Array(conditions.length)
@@ -114,11 +114,11 @@ const qualityOf = ({ table }: ScoringInput, index: number): number => {
   return Number.isNaN(quality) ? neutral : quality
 }
 
-/** The cost of a request, USD; `NaN` where the price is not known. */
+/** The cost of a request, USD; `NaN` if the price is unknown. */
 export const costOf = (table: CandidateTable, index: number, promptTokens: number, answerTokens: number): number =>
   (table.inputPrice[index]! * promptTokens + table.outputPrice[index]! * answerTokens) / 1e6
 
-/** In USD; `NaN` where a price is not known. */
+/** The cost of the request at each deployment, USD; `NaN` if the price is unknown. */
 const costs = (input: ScoringInput): Float64Array => {
   const { maxTokens = usualAnswer } = input.request
   const promptTokens = promptTokensOf(input.request)
@@ -132,12 +132,11 @@ const costs = (input: ScoringInput): Float64Array => {
 /** From 0, free, to 1, the most expensive. */
 const relativeCosts = (input: ScoringInput): Float64Array => {
   const usd = costs(input)
-  let dearest = 0
-  for (const cost of usd) if (cost > dearest) dearest = cost
-  // Where all are free, none costs more than another.
-  const whole = dearest === 0 ? 1 : dearest
+  let highest = 0
+  for (const cost of usd) if (cost > highest) highest = cost
+  const divisor = highest === 0 ? 1 : highest
   for (let index = 0; index < usd.length; index++) {
-    usd[index] = Number.isNaN(usd[index]!) ? neutral : usd[index]! / whole
+    usd[index] = Number.isNaN(usd[index]!) ? neutral : usd[index]! / divisor
   }
   return usd
 }
@@ -177,7 +176,7 @@ const speed = (input: ScoringInput): Scored => {
 
 const quality = (input: ScoringInput): Scored => single(input, "quality", (index) => qualityOf(input, index))
 
-/** The best quality for its cost. An unknown figure counts as its limit: it neither excludes a deployment nor favours it. */
+/** The best quality per cost. An unknown figure counts as its limit, which neither excludes nor favours a deployment. */
 const cost = (input: ScoringInput): Scored => {
   const { limits } = input.options
   const usd = costs(input)
@@ -206,14 +205,14 @@ const peakCost = (input: ScoringInput, index: number): number => {
   return ms * (loadOf(input, index) + 1) / Math.max(0.01, 1 - measured.errorRate)
 }
 
-/** One of so many, and another. */
+/** Two different numbers below `count`. */
 const twoOf = (count: number, seed: number): readonly [number, number] => {
   const first = Math.floor(draw(seed, 0) * count)
   const second = Math.floor(draw(seed, 1) * (count - 1))
   return [first, second >= first ? second + 1 : second]
 }
 
-/** The better of two, then the other, then the rest by what they cost. */
+/** The better of two, then the other, then the rest by peak cost. */
 const latency = (input: ScoringInput): Scored => {
   const { eligible, moment } = input
   const scores = each(input, (index) => -peakCost(input, index), input.table.ids.length)
@@ -236,7 +235,7 @@ const roundRobin = (input: ScoringInput): Scored => {
   return { scores, terms: (index) => ({ place: -scores[index]! }) }
 }
 
-/** Without a session or tenant, any. */
+/** Without a session or tenant, a random deployment. */
 const session = (input: ScoringInput): Scored => {
   const { moment, request } = input
   const name = request.route?.session ?? request.tenant
@@ -259,7 +258,7 @@ const isOutOfBalance = (input: ScoringInput): boolean => {
   return most - least > imbalance.requests && most > least * imbalance.ratio
 }
 
-/** The deployment with most of the prompt, if that is enough and loads are in balance; else the least busy. */
+/** The deployment with most of the prompt, if it has enough of it and loads are in balance; else the least busy. */
 const prefix = (input: ScoringInput): Scored => {
   const shares = input.moment.prefixShares
   const idle = leastBusy(input)

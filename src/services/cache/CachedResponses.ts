@@ -16,7 +16,7 @@
  */
 import { Context, Effect, Stream } from "effect"
 import type { Scope } from "effect"
-import * as Policies from "../../domain/Defaults.ts"
+import * as Defaults from "../../domain/Defaults.ts"
 import { classify } from "../../domain/FailureClass.ts"
 import type { Answer, AnsweredBy, Event, OpenedAnswer, Request } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
@@ -73,7 +73,7 @@ export const isWhole = (
 export const bytesOf = (response: Response): number => 2 * JSON.stringify(response).length
 
 /** Whether an answer of this size is kept. */
-export const fits = (bytes: number): boolean => bytes <= Policies.cachedResponses.largestBytes
+export const fits = (bytes: number): boolean => bytes <= Defaults.cachedResponses.largestBytes
 
 /** Keeps answers and returns them by request. */
 export class CachedResponses extends Context.Service<CachedResponses, {

@@ -9,7 +9,7 @@
  *
  * One event is one failure: calls that were in flight together count once when they fail in the same way (`FailureClass.eventKey`), as
  * by a crash, a lost connection, one instant of HTTP 503 or a key that the provider rejects. Failures of calls that began
- * one after another count each. Failures that take long (`isSlow`) are one event only within `Policies.slowEventFor`: the
+ * one after another count each. Failures that take long (`isSlow`) are one event only within `Defaults.slowEventFor`: the
  * calls that a hung provider lets time out do not end together.
  *
  * A circuit that opens because its host cannot be reached is probed again after a second, then after two, four and so on,
@@ -32,7 +32,7 @@
  */
 import { Clock, Context, Duration, Effect, Layer, PubSub, Scope, Stream } from "effect"
 import { CircuitBreaker } from "effect/persistence"
-import * as Policies from "../../domain/Defaults.ts"
+import * as Defaults from "../../domain/Defaults.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { CircuitOpen, make as failure } from "../../domain/InferenceError.ts"
 import * as Time from "../../domain/Time.ts"
@@ -293,13 +293,13 @@ const make = Effect.fnUntraced(function*(options: Options) {
   })
 })
 
-/** Circuits in this process's memory; an option that is left out is as in `Policies.breaker`. */
+/** Circuits in this process's memory; an option that is left out is as in `Defaults.breaker`. */
 export const layerWith = (options: Partial<Options>): Layer.Layer<Breaker> =>
-  Layer.effect(Breaker, make({ ...Policies.breaker, ...options })).pipe(
+  Layer.effect(Breaker, make({ ...Defaults.breaker, ...options })).pipe(
     Layer.provide(CircuitBreaker.layerStoreMemory())
   )
 
-/** With the options of `Policies.breaker`. */
+/** With the options of `Defaults.breaker`. */
 export const layer = layerWith({})
 
 /** With the options of the settings. */

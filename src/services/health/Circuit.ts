@@ -3,7 +3,7 @@
  * begin. Everything here is synchronous; `Breaker` keeps the circuits and asks the store.
  */
 import { Cause, Duration, Exit, Result } from "effect"
-import * as Policies from "../../domain/Defaults.ts"
+import * as Defaults from "../../domain/Defaults.ts"
 import { classify, eventKey, isCancellation, isSlow } from "../../domain/FailureClass.ts"
 import type { InferenceError, Reason } from "../../domain/InferenceError.ts"
 import type { Verdict } from "../../domain/Measurement.ts"
@@ -174,13 +174,13 @@ export const isUnreachable = ({ reason }: Ending): boolean =>
  * it costs nothing: the first wait is short, and each further one twice as long.
  */
 export const openForOf = ({ unreachable }: Circuit, { openFor }: Options, ending: Ending): Duration.Duration =>
-  isUnreachable(ending) ? Duration.min(openFor, Duration.times(Policies.unreachableFor, 2 ** unreachable)) : openFor
+  isUnreachable(ending) ? Duration.min(openFor, Duration.times(Defaults.unreachableFor, 2 ** unreachable)) : openFor
 
 /** Whether the event that failed the call has counted already, as the failure of another call. */
 const hasCounted = ({ circuit: { events }, counted }: Call, key: string, slow: boolean, now: number): boolean => {
   const event = events.get(key)
   return event !== undefined && counted < event.counted &&
-    (!slow || now - event.at < Duration.toMillis(Policies.slowEventFor))
+    (!slow || now - event.at < Duration.toMillis(Defaults.slowEventFor))
 }
 
 /** The outcome of a call that a closed circuit let through. */

@@ -7,7 +7,7 @@ import type { Answer, Event, OpenedAnswer, Request } from "../../domain/Inferenc
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { EngineFailed, make } from "../../domain/InferenceError.ts"
 import type { ChosenLogprob, ToolCall } from "../../domain/Job.ts"
-import * as Content from "../../domain/Message.ts"
+import * as Message from "../../domain/Message.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
 import { needsOf, pathsOf } from "../../domain/RoutingRequest.ts"
 import type { Native } from "../../domain/Source.ts"
@@ -191,7 +191,7 @@ const textOf = ({ messages, tools = [] }: Request): string => JSON.stringify([to
 
 const lengthOf = ({ messages }: Request): number =>
   messages.reduce(
-    (sum, { content }) => sum + (typeof content === "string" ? content : Content.textOf(content)).length,
+    (sum, { content }) => sum + (typeof content === "string" ? content : Message.textOf(content)).length,
     0
   )
 

@@ -3,7 +3,7 @@
  *
  * **Details**
  *
- * While the engine works on a batch, up to `Policies.batchSize` requests are collected, for at most `Policies.batchWait`. An
+ * While the engine works on a batch, up to `Defaults.batchSize` requests are collected, for at most `Defaults.batchWait`. An
  * idle engine starts at once. Each request gets its own vectors or its own error.
  *
  * A batch holds requests of one tenant and one priority, so that no request uses another tenant's turn in the queue or
@@ -12,7 +12,7 @@
 import { Context, Deferred, Effect, Exit, Request, RequestResolver, Result } from "effect"
 import type { Caller } from "../../domain/Caller.ts"
 import { HopCount } from "../../domain/Caller.ts"
-import * as Policies from "../../domain/Defaults.ts"
+import * as Defaults from "../../domain/Defaults.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { InvalidRequest, make as makeError } from "../../domain/InferenceError.ts"
@@ -107,12 +107,12 @@ const makeResolver = (models: Models["Service"]): RequestResolver.RequestResolve
     Deferred.doneUnsafe(waiting, Effect.void)
   })
   const gather = Effect.suspend(() =>
-    running === 0 ? Effect.yieldNow : Effect.raceFirst(Effect.sleep(Policies.batchWait), Deferred.await(idle))
+    running === 0 ? Effect.yieldNow : Effect.raceFirst(Effect.sleep(Defaults.batchWait), Deferred.await(idle))
   )
   return RequestResolver.makeGrouped<Embed, string>({
     key: groupOf,
     resolver: (entries) => Effect.acquireUseRelease(started, () => runBatch(models, entries), () => ended)
-  }).pipe(RequestResolver.setDelayEffect(gather), RequestResolver.batchN(Policies.batchSize))
+  }).pipe(RequestResolver.setDelayEffect(gather), RequestResolver.batchN(Defaults.batchSize))
 }
 
 /** Embeds for all callers. */

@@ -12,7 +12,7 @@ import {
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { InvalidRequest, make } from "../../domain/InferenceError.ts"
 import { nearestName } from "../../domain/NearestName.ts"
-import * as Problems from "../../domain/Problem.ts"
+import * as Problem from "../../domain/Problem.ts"
 import { RoutingOptions } from "../../domain/RoutingOptions.ts"
 
 const invalid = (path: string, detail: string): InferenceError =>
@@ -23,7 +23,7 @@ const misspelt = (given: object, names: ReadonlyArray<string>, path = ""): Infer
   for (const name of Object.keys(given)) {
     if (names.includes(name)) continue
     const nearest = nearestName(name, names)
-    if (nearest !== undefined) return invalid(`${path}${name}`, Problems.noSuchField(name, names))
+    if (nearest !== undefined) return invalid(`${path}${name}`, Problem.noSuchField(name, names))
   }
   return undefined
 }
@@ -32,7 +32,7 @@ const routeNames = Object.keys(RoutingOptions.fields)
 
 /** Checks a request and returns it without unknown fields. */
 const validator = <S extends Schema.ConstraintDecoder<unknown> & { readonly fields: object }>(schema: S) => {
-  const decode = Problems.decoderOf(schema)
+  const decode = Problem.decoderOf(schema)
   const names = Object.keys(schema.fields)
   const misspeltIn = (request: object & { readonly route?: object | undefined }): InferenceError | undefined =>
     misspelt(request, names) ??
@@ -43,8 +43,8 @@ const validator = <S extends Schema.ConstraintDecoder<unknown> & { readonly fiel
       const problem = misspeltIn(request as object)
       return problem === undefined ? Effect.succeed(decoded.success) : Effect.fail(problem)
     }
-    const [first, ...others] = Problems.fromSchemaError(decoded.failure)
-    return Effect.fail(invalid(first!.path, Problems.summary(first!, others)))
+    const [first, ...others] = Problem.fromSchemaError(decoded.failure)
+    return Effect.fail(invalid(first!.path, Problem.summary(first!, others)))
   }
 }
 

@@ -6,7 +6,7 @@
  * The `model` label holds names of configured models only, so that callers cannot create time series.
  */
 import { Context, Effect, Layer, Metric, Schedule } from "effect"
-import * as Policies from "../../domain/Defaults.ts"
+import * as Defaults from "../../domain/Defaults.ts"
 import { Models } from "../models/Models.ts"
 
 const requests = Metric.counter("llm_requests_total", {
@@ -104,7 +104,7 @@ export const layer = Layer.effect(
   })
 )
 
-/** Samples memory and queue sizes every `Policies.sampleInterval`. */
+/** Samples memory and queue sizes every `Defaults.sampleInterval`. */
 export const layerSampler = Layer.effectDiscard(
   Effect.gen(function*() {
     const models = yield* Models
@@ -114,6 +114,6 @@ export const layerSampler = Layer.effectDiscard(
       yield* Metric.update(memoryUsage, process.memoryUsage.rss() + engines)
       yield* Metric.update(queueSize, statuses.reduce((sum, status) => sum + status.queued, 0))
     })
-    yield* Effect.forkScoped(Effect.repeat(sample, Schedule.spaced(Policies.sampleInterval)))
+    yield* Effect.forkScoped(Effect.repeat(sample, Schedule.spaced(Defaults.sampleInterval)))
   })
 )

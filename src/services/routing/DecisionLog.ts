@@ -1,6 +1,6 @@
 /** The records of the latest requests, by id, in this process's memory. */
 import { Context, Effect, Layer, Random } from "effect"
-import * as Policies from "../../domain/Defaults.ts"
+import * as Defaults from "../../domain/Defaults.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import { name as cachedResponses } from "../cache/CachedResponses.ts"
 import type { Operation } from "../observability/Metrics.ts"
@@ -36,7 +36,7 @@ const idOf = ({ id }: Deployment): string => id
 const none = { ordinary: [], context: [], content: [] }
 
 const first = <A>(list: ReadonlyArray<A>): ReadonlyArray<A> =>
-  list.length > Policies.listedInDecision ? list.slice(0, Policies.listedInDecision) : list
+  list.length > Defaults.listedInDecision ? list.slice(0, Defaults.listedInDecision) : list
 
 const namesOf = ({ cached, fallbacks: { content, context, ordinary } }: Route) =>
   ordinary.length + context.length + content.length === 0 && !cached
@@ -50,7 +50,7 @@ const namesOf = ({ cached, fallbacks: { content, context, ordinary } }: Route) =
 /** The decision with the first of long lists: a thousand records are kept, and a model may have as many deployments. */
 const bounded = (decision: Decision): Decision => {
   const { candidates, excluded, spilled = [] } = decision
-  if (Math.max(candidates.length, excluded.length, spilled.length) <= Policies.listedInDecision) return decision
+  if (Math.max(candidates.length, excluded.length, spilled.length) <= Defaults.listedInDecision) return decision
   return {
     ...decision,
     candidates: first(candidates),
@@ -69,7 +69,7 @@ export const layer = Layer.effect(
     const prefix = `dec-${run}-`
     const records: Array<Draft> = []
     let count = 0
-    const at = (index: number) => index >= 0 ? records[index % Policies.keptDecisions] : undefined
+    const at = (index: number) => index >= 0 ? records[index % Defaults.keptDecisions] : undefined
     return DecisionLog.of({
       begin(operation, route, at) {
         const { decision, model, policy } = route
@@ -83,7 +83,7 @@ export const layer = Layer.effect(
           fallbacks: namesOf(route),
           attempts: []
         }
-        records[count++ % Policies.keptDecisions] = draft
+        records[count++ % Defaults.keptDecisions] = draft
         return draft
       },
       find(id) {

@@ -1,6 +1,6 @@
-/** What selection knows of a deployment for good: what its configuration says, and then what its provider publishes. */
+/** The constant facts of a deployment: from its configuration, else as its provider publishes them. */
 import * as Capability from "../../domain/Capability.ts"
-import * as Policies from "../../domain/Defaults.ts"
+import * as Defaults from "../../domain/Defaults.ts"
 import type { Deployment, DeploymentOptions } from "../../domain/Deployment.ts"
 import { defaultSlots, isRemote } from "../../domain/Deployment.ts"
 import type { DeploymentFacts } from "../../domain/DeploymentFacts.ts"
@@ -13,38 +13,38 @@ import { capabilitiesOf, kindOf } from "../engines/EngineKinds.ts"
 
 const free = { input: 0, output: 0 }
 
-/** Another host than the provider's own has prices of its own. */
+/** Published figures hold only for the provider's own host. */
 const publishedOf = (options: DeploymentOptions): KnownModel | undefined =>
   isRemote(options) && options.baseUrl === undefined
     ? KnownModels.find(options.provider, options.model)
     : undefined
 
-/** Requests that it works on side by side. */
+/** Requests that it processes at the same time. */
 const slotsOf = (options: DeploymentOptions): number => {
-  if (isRemote(options)) return options.maxConcurrent ?? Policies.maxConcurrent
+  if (isRemote(options)) return options.maxConcurrent ?? Defaults.maxConcurrent
   return (options.slots ?? defaultSlots) * (options.replicas ?? 1)
 }
 
-/** Engines whose models somebody else runs, or may. */
+/** Whether another service runs the model, or may. */
 const isElsewhere = (options: DeploymentOptions): boolean => isRemote(options) || kindOf(options).isElsewhere
 
-/** Fields of a dialect that the deployment does not speak, and counting where it has neither tokens nor an endpoint. */
-const lacksOf = (
+/** Unknown fields of other dialects, and token counting without a tokenizer or an endpoint. */
+const missingOf = (
   options: DeploymentOptions,
   abilities: ReadonlyArray<Ability>,
   counts: boolean
 ): ReadonlyArray<RequiredCapability> => {
   const dialect = Source.dialectOf(options)
-  const lacks: Array<RequiredCapability> = Source.needs.filter((need) => need !== `${dialect} fields`)
-  if (!counts || !Capability.counts(options, abilities)) lacks.push("count")
-  return lacks
+  const missing: Array<RequiredCapability> = Source.needs.filter((need) => need !== `${dialect} fields`)
+  if (!counts || !Capability.counts(options, abilities)) missing.push("count")
+  return missing
 }
 
 /**
- * The facts of one deployment, which has these abilities. What runs on this machine is free of charge unless its configuration says otherwise; the
- * price of what somebody else runs is not known unless it is told or published.
+ * The facts of one deployment, which has these abilities. A model on this machine is free of charge unless its price is
+ * configured; the price of any other is unknown unless it is configured or published.
  *
- * @param counts false where it has turned out that it cannot count tokens
+ * @param counts false if it has refused to count tokens
  */
 export const factsOf = (
   { id, options }: Deployment,
@@ -58,7 +58,7 @@ export const factsOf = (
     quality: options.quality,
     contextWindow: options.contextSize ?? published?.contextWindow,
     capabilities: abilities,
-    missing: lacksOf(options, abilities, counts),
+    missing: missingOf(options, abilities, counts),
     tasks: options.tasks,
     weight: options.weight,
     slots: slotsOf(options)

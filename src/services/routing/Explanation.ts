@@ -1,10 +1,10 @@
 /**
- * What would become of a request if it came now, as plain data: who would answer, who would follow, why, and by which
- * plan. Nothing is called and nothing is counted.
+ * The routing decision and the attempt plan that a request would have now, as plain data. No deployment is called, and the
+ * request is not counted.
  *
  * **Gotchas**
  *
- * Whatever a strategy leaves to chance is drawn anew for every request, so the next one may go elsewhere.
+ * Random choices of a strategy are made again for every request: the next request may get another decision.
  */
 import { Effect, Schema } from "effect"
 import { abilities } from "../../domain/EngineProtocol.ts"
@@ -18,13 +18,13 @@ import { Decision } from "./DecisionRecord.ts"
 import type { Route } from "./Route.ts"
 import { Router } from "./Router.ts"
 
-/** What of a request decides. */
+/** The fields of a request that the decision depends on. */
 export const ExplanationRequest = Schema.Struct({
-  /** Default the first that is configured. */
+  /** Default: the first configured model. */
   model: Schema.optionalKey(Schema.NonEmptyString),
-  /** Of a user's message, the only one. */
+  /** The text of the only message, from a user. */
   prompt: Schema.optionalKey(Schema.String),
-  /** What the deployment must be able to do. */
+  /** Capabilities that the deployment must have. */
   needs: Schema.optionalKey(Schema.Array(Schema.Literals(abilities))),
   maxTokens: Schema.optionalKey(Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))),
   tenant: Schema.optionalKey(Schema.String),
@@ -35,16 +35,16 @@ export type ExplanationRequest = typeof ExplanationRequest.Type
 const Names = Schema.Array(Schema.String)
 const optionalMs = Schema.optionalKey(Schema.Finite)
 
-/** What would be tried, as a policy and the moment come to it; times in ms. */
+/** The attempts that would be made; times in ms. */
 export const Plan = Schema.Struct({
-  /** Deployments in the order in which they are tried, by what goes wrong; the first of `ordinary` would answer. */
+  /** Deployments in the order of the attempts, by kind of failure; the first of `ordinary` would answer. */
   lists: Schema.Struct({ ordinary: Names, context: Names, content: Names }),
-  /** At one deployment, after its first attempt. */
+  /** Retries at one deployment. */
   retries: Schema.Int,
   maxAttempts: Schema.Int,
   backoff: Schema.Struct({ initialMs: Schema.Finite, factor: Schema.Finite, capMs: Schema.Finite }),
   maxWaitMs: Schema.Finite,
-  /** What is left out has no limit. */
+  /** A limit that is left out does not apply. */
   timeouts: Schema.Struct({
     queueMs: optionalMs,
     loadMs: optionalMs,
@@ -52,7 +52,7 @@ export const Plan = Schema.Struct({
     stallMs: optionalMs,
     totalMs: optionalMs
   }),
-  /** Left out, never; without `afterMs`, as soon as the first tokens of the primary have been measured. */
+  /** Left out: no hedged attempt; without `afterMs`: the time is not known until first tokens of the primary are measured. */
   hedge: Schema.optionalKey(Schema.Struct({ afterMs: optionalMs, share: Schema.Finite })),
   shorterBy: Schema.Finite
 })
@@ -71,7 +71,7 @@ export const Explanation = Schema.Struct({
 }).annotate({ identifier: "RouteExplanation" })
 export type Explanation = typeof Explanation.Type
 
-/** Requests that no text is generated for. */
+/** Capabilities of requests that generate no text. */
 const tasks: ReadonlySet<RequiredCapability> = new Set<RequiredCapability>(["embed", "rerank", "classify", "tokenize"])
 
 /** The request to explain: a chat, unless it needs the capability of another task. */
@@ -83,11 +83,11 @@ export const routingRequestOf = (
   model,
   capabilities: needs.some((need) => tasks.has(need)) ? needs : ["generate", ...needs],
   promptLength: prompt?.length,
-  // As engines begin it: no tools, and one message.
+  // As engines begin a prompt: no tools, and one message.
   promptText: prompt === undefined ? undefined : () => JSON.stringify([[], [{ role: "user", content: prompt }]])
 })
 
-/** Without what is not there: JSON has no `undefined`. */
+/** The fields that are not undefined: JSON has no `undefined`. */
 const present = <A extends object>(some: A): A =>
   Object.fromEntries(Object.entries(some).filter(([, value]) => value !== undefined)) as A
 

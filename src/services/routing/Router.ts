@@ -13,7 +13,7 @@
 import { Clock, Context, Duration, Effect, Layer, Random, Result, Stream } from "effect"
 import * as UnknownFields from "../../dialects/shared/UnknownFields.ts"
 import * as Capability from "../../domain/Capability.ts"
-import * as Policies from "../../domain/Defaults.ts"
+import * as Defaults from "../../domain/Defaults.ts"
 import type { Deployment, Model } from "../../domain/Deployment.ts"
 import type { CandidateTable, Condition } from "../../domain/DeploymentFacts.ts"
 import { prepare } from "../../domain/DeploymentFacts.ts"
@@ -97,7 +97,7 @@ const makeTables = (now: () => number) => {
     },
     loaded: (deployment: string, abilities: ReadonlyArray<Ability>) => renew(observed.loaded(deployment, abilities)),
     refused: (deployment: string, capability: Capability.Capability) =>
-      renew(observed.refused(deployment, capability, now() + Duration.toMillis(Policies.missingFor)))
+      renew(observed.refused(deployment, capability, now() + Duration.toMillis(Defaults.missingFor)))
   }
 }
 

@@ -6,7 +6,7 @@ import { isCancellation } from "../../../src/domain/FailureClass.ts"
 import type { OpenedAnswer } from "../../../src/domain/Inference.ts"
 import type { InferenceError } from "../../../src/domain/InferenceError.ts"
 import { EngineCrashed } from "../../../src/domain/InferenceError.ts"
-import * as Policy from "../../../src/domain/RoutingPolicy.ts"
+import * as RoutingPolicy from "../../../src/domain/RoutingPolicy.ts"
 import { Breaker } from "../../../src/services/health/Breaker.ts"
 import { endingOf } from "../../../src/services/health/Circuit.ts"
 import { Inference } from "../../../src/services/inference/Inference.ts"
@@ -136,7 +136,7 @@ describe("a caller who leaves counts against nothing", () => {
   })
 
   it.effect("who leaves two attempts, of which one was cancelled as the slower", () => {
-    const policy = { hedge: { afterMs: 50, share: 1 }, selection: { ...Policy.defaults.selection, keep: 9 } }
+    const policy = { hedge: { afterMs: 50, share: 1 }, selection: { ...RoutingPolicy.defaults.selection, keep: 9 } }
     const { layer } = world({ policy, models: { a: [{ firstMs: 500 }, { firstMs: 500 }] } })
     return Effect.gen(function*() {
       for (let call = 0; call < 5; call++) yield* leave(300, drained, interruptAndDie)

@@ -8,14 +8,16 @@ import type { Ability } from "../../../src/domain/EngineProtocol.ts"
 import { abilities, abilityInWords } from "../../../src/domain/EngineProtocol.ts"
 import type { Request } from "../../../src/domain/Inference.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
-import * as Policy from "../../../src/domain/RoutingPolicy.ts"
+import * as RoutingPolicy from "../../../src/domain/RoutingPolicy.ts"
 import { capabilitiesOf } from "../../../src/services/engines/EngineKinds.ts"
 import { Breaker } from "../../../src/services/health/Breaker.ts"
 import { Inference } from "../../../src/services/inference/Inference.ts"
 import type { Part, Setting } from "../../support/Routing.ts"
 import { world } from "../../support/Routing.ts"
 
-const inOrder: Partial<Policy.Policy> = { selection: { ...Policy.defaults.selection, strategy: "cost", keep: 9 } }
+const inOrder: Partial<RoutingPolicy.Policy> = {
+  selection: { ...RoutingPolicy.defaults.selection, strategy: "cost", keep: 9 }
+}
 
 const image = { type: "image", source: { type: "base64", mediaType: "image/png", data: "AAAA" } } as const
 

@@ -3,7 +3,7 @@ import { Duration, Effect, Exit, Fiber, Result } from "effect"
 import { TestClock } from "effect/testing"
 import type { Caller } from "../../../src/domain/Caller.ts"
 import { HopCount } from "../../../src/domain/Caller.ts"
-import * as Policies from "../../../src/domain/Defaults.ts"
+import * as Defaults from "../../../src/domain/Defaults.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import * as EmbeddingBatcher from "../../../src/services/inference/EmbeddingBatcher.ts"
 import type { Models } from "../../../src/services/models/Models.ts"
@@ -67,7 +67,7 @@ describe("EmbeddingBatcher", () => {
       yield* ask("first")
       yield* TestClock.adjust(0)
       yield* ask("second")
-      yield* TestClock.adjust(Duration.toMillis(Policies.batchWait) - 1)
+      yield* TestClock.adjust(Duration.toMillis(Defaults.batchWait) - 1)
       yield* ask("third")
       assert.strictEqual(batches.length, 1)
       yield* TestClock.adjust(1)
@@ -82,7 +82,7 @@ describe("EmbeddingBatcher", () => {
       yield* TestClock.adjust(0)
       for (let index = 0; index < 12; index++) yield* ask(`${index}`)
       yield* TestClock.adjust(0)
-      assert.deepStrictEqual(batches.map((batch) => batch.length), [1, Policies.batchSize])
+      assert.deepStrictEqual(batches.map((batch) => batch.length), [1, Defaults.batchSize])
     })
   })
 

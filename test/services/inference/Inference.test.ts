@@ -17,7 +17,7 @@ import { TestClock } from "effect/testing"
 import type { Generation } from "../../../src/domain/Generation.ts"
 import type { Event, Request } from "../../../src/domain/Inference.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
-import * as Policy from "../../../src/domain/RoutingPolicy.ts"
+import * as RoutingPolicy from "../../../src/domain/RoutingPolicy.ts"
 import * as CachedResponsesLayer from "../../../src/layers/cache/CachedResponses.ts"
 import * as Breaker from "../../../src/services/health/Breaker.ts"
 import * as InferenceLayer from "../../../src/services/inference/Inference.ts"
@@ -66,7 +66,7 @@ interface Behaviour {
   /** Default normal. */
   readonly pressure?: Level
   /** What the policy has otherwise than by default. */
-  readonly policy?: Partial<Policy.Policy>
+  readonly policy?: Partial<RoutingPolicy.Policy>
 
   readonly events?: Stream.Stream<Event, InferenceError.InferenceError>
   readonly borrow?: Effect.Effect<void, InferenceError.InferenceError>
@@ -119,7 +119,7 @@ const stage = (
             eligible: 1,
             excluded: []
           },
-          policy: { ...Policy.defaults, retries: 0, ...policy },
+          policy: { ...RoutingPolicy.defaults, retries: 0, ...policy },
           slowestFirstTokenMs: undefined
         })),
       preview: () => {
@@ -354,7 +354,7 @@ describe("Inference", () => {
       }).pipe(run)
     })
 
-    const policies: ReadonlyArray<readonly [string, Partial<Policy.Policy>, boolean]> = [
+    const policies: ReadonlyArray<readonly [string, Partial<RoutingPolicy.Policy>, boolean]> = [
       ["if no limit applies to its pieces", { timeouts: { totalMs: 1_000 } }, true],
       ["and not with a limit to the first token", { timeouts: { firstTokenMs: 1_000 } }, false],
       ["and not with a stall limit", { timeouts: { stallMs: 1_000 } }, false],

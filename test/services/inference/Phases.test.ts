@@ -2,9 +2,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Fiber, Layer, Random, Stream, SubscriptionRef } from "effect"
 import { TestClock } from "effect/testing"
-import * as Policies from "../../../src/domain/Defaults.ts"
+import * as Defaults from "../../../src/domain/Defaults.ts"
 import type { Model } from "../../../src/domain/Deployment.ts"
-import * as Policy from "../../../src/domain/RoutingPolicy.ts"
+import * as RoutingPolicy from "../../../src/domain/RoutingPolicy.ts"
 import type { Name } from "../../../src/domain/Strategies.ts"
 import * as CachedResponsesLayer from "../../../src/layers/cache/CachedResponses.ts"
 import * as Breaker from "../../../src/services/health/Breaker.ts"
@@ -24,7 +24,7 @@ import type { Direction, Stage } from "../../support/Stage.ts"
 import { finished, hold, settingsOf, settle, stage, statusOf } from "../../support/Stage.ts"
 
 /** Deployments of `a`, whose loads take so long, and `b#0`, which loads at once and stands in for it. */
-const play = (direction: Pick<Direction, "load">, policy: Partial<Policy.Policy>, count = 1, firstMs = 0) => {
+const play = (direction: Pick<Direction, "load">, policy: Partial<RoutingPolicy.Policy>, count = 1, firstMs = 0) => {
   let run: (effect: Effect.Effect<unknown>) => unknown = () => assert.fail("not begun")
   const place: Stage = stage({
     ...direction,
@@ -46,7 +46,7 @@ const play = (direction: Pick<Direction, "load">, policy: Partial<Policy.Policy>
       return { onCommand: ({ type }) => type === "cancel" && emit({ type: "cancelled" }), onEnd: () => {} }
     }
   })
-  const own = { ...Policy.defaults, retries: 0, ...policy }
+  const own = { ...RoutingPolicy.defaults, retries: 0, ...policy }
   const [first, ...others] = Array.from({ length: count }, (_, index) => deployment(`a#${index}`))
   const models: ReadonlyArray<Model> = [
     {
@@ -61,7 +61,7 @@ const play = (direction: Pick<Direction, "load">, policy: Partial<Policy.Policy>
       Layer.mergeAll(Router.layer, Metrics.layer, DecisionLog.layer, CachedResponsesLayer.layer, Backoff.layer)
     ),
     Layer.provide(Layer.effect(Pressure, SubscriptionRef.make<Level>("normal"))),
-    Layer.provideMerge(Breaker.layerWith(Policies.breaker)),
+    Layer.provideMerge(Breaker.layerWith(Defaults.breaker)),
     Layer.provideMerge(Registry.layer),
     Layer.provide(Layer.succeed(Settings, { ...settingsOf({}), models })),
     Layer.provideMerge(place.layer)
@@ -103,7 +103,7 @@ const outcomeOf = <A, E extends { readonly message: string }>(fiber: Fiber.Fiber
   Effect.match(Fiber.join(fiber), { onSuccess: (answer) => answer, onFailure: ({ message }) => message })
 
 interface Limit {
-  readonly policy: Partial<Policy.Policy>
+  readonly policy: Partial<RoutingPolicy.Policy>
   /** Of a request for a model whose load takes 10 s. */
   readonly outcome: string
   readonly afterMs: number
@@ -227,7 +227,7 @@ describe("a load that hangs", () => {
       assert.isFalse(place.engines[0]!.open)
       const { reason } = yield* Effect.flip(Effect.scoped(lease(a, {})))
       assert.deepInclude(reason, { _tag: "DeploymentDown", retryAfterMs: 30_000 })
-      yield* TestClock.adjust(Policies.probeAfter)
+      yield* TestClock.adjust(Defaults.probeAfter)
       yield* Effect.scoped(lease(a, {}))
       assert.strictEqual((yield* statusOf(a)).state, "ready")
     }).pipe(Effect.provide(layer))
@@ -241,7 +241,7 @@ describe("a load that hangs", () => {
       yield* TestClock.adjust(a.loadTimeout)
       for (const one of asking) assert.strictEqual(yield* outcomeOf(one), "b#0")
       assert.strictEqual(yield* phaseOf, "closed")
-      yield* TestClock.adjust(Policies.probeAfter)
+      yield* TestClock.adjust(Defaults.probeAfter)
       const later = yield* Effect.forkChild(ways.whole)
       yield* settle
       assert.strictEqual(yield* outcomeOf(later), "a#0")
@@ -269,7 +269,7 @@ describe("latency", () => {
   const strategies: ReadonlyArray<Name> = ["balanced", "speed", "latency"]
   for (const strategy of strategies) {
     it.effect(`does not count a load or a queue: after one, a deployment has its share of 40 requests by ${strategy}`, () => {
-      const policy = { selection: { ...Policy.defaults.selection, strategy } }
+      const policy = { selection: { ...RoutingPolicy.defaults.selection, strategy } }
       const { begin, layer, place } = play(loadsIn(60), policy, 2, 100)
       return Effect.gen(function*() {
         yield* begin
@@ -297,7 +297,7 @@ describe("latency", () => {
 })
 
 describe("the index of prompts", () => {
-  const policy = { selection: { ...Policy.defaults.selection, strategy: "prefix" as const } }
+  const policy = { selection: { ...RoutingPolicy.defaults.selection, strategy: "prefix" as const } }
   const ask = (content: string) =>
     Inference.use(({ generate }) => generate({ model: "a", messages: [{ role: "user", content }] }))
   /** The share of a prompt that a deployment is taken to have. */

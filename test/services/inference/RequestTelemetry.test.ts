@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
-import * as Policy from "../../../src/domain/RoutingPolicy.ts"
+import * as RoutingPolicy from "../../../src/domain/RoutingPolicy.ts"
 import type { Breaker } from "../../../src/services/health/Breaker.ts"
 import * as AttemptScope from "../../../src/services/inference/AttemptScope.ts"
 import * as RequestTelemetry from "../../../src/services/inference/RequestTelemetry.ts"
@@ -22,7 +22,7 @@ const route: Route = {
   fallbacks: { ordinary: [], context: [], content: [] },
   cached: false,
   decision: { model: "a", strategy: "balanced", candidates: [], eligible: 1, excluded: [] },
-  policy: Policy.defaults,
+  policy: RoutingPolicy.defaults,
   slowestFirstTokenMs: undefined
 }
 

@@ -3,7 +3,7 @@ import { Effect, Fiber, Random, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import type { Request } from "../../../src/domain/Inference.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
-import * as Policy from "../../../src/domain/RoutingPolicy.ts"
+import * as RoutingPolicy from "../../../src/domain/RoutingPolicy.ts"
 import { Breaker } from "../../../src/services/health/Breaker.ts"
 import { Inference } from "../../../src/services/inference/Inference.ts"
 import { DecisionLog } from "../../../src/services/routing/DecisionLog.ts"
@@ -14,7 +14,9 @@ const messages = [{ role: "user", content: "Hello" }] as const
 const broke = (id: string) => new InferenceError.EngineFailed({ deployment: id, detail: "It broke." })
 
 /** In the order of the configuration. */
-const inOrder: Partial<Policy.Policy> = { selection: { ...Policy.defaults.selection, strategy: "cost", keep: 9 } }
+const inOrder: Partial<RoutingPolicy.Policy> = {
+  selection: { ...RoutingPolicy.defaults.selection, strategy: "cost", keep: 9 }
+}
 
 const generate = (more: Partial<Request> = {}) =>
   Inference.use((inference) => inference.generate({ model: "a", messages, ...more }))
@@ -102,7 +104,7 @@ describe("routing", () => {
   })
 
   describe("a limit that the request itself sets", () => {
-    const short: Policy.Policy = { ...Policy.defaults, name: "short", timeouts: { firstTokenMs: 5 } }
+    const short: RoutingPolicy.Policy = { ...RoutingPolicy.defaults, name: "short", timeouts: { firstTokenMs: 5 } }
     const asked: Readonly<Record<string, Request["route"]>> = {
       "its time as a whole": { timeoutMs: 5 },
       "a policy with a shorter one": { policy: "short" },
@@ -230,7 +232,10 @@ describe("routing", () => {
   })
 
   describe("time", () => {
-    const limited = (timeouts: Policy.Policy["timeouts"]): Partial<Policy.Policy> => ({ ...inOrder, timeouts })
+    const limited = (timeouts: RoutingPolicy.Policy["timeouts"]): Partial<RoutingPolicy.Policy> => ({
+      ...inOrder,
+      timeouts
+    })
 
     it.effect("to the first content is up, and the next answers", () => {
       const { layer } = world({
@@ -293,7 +298,7 @@ describe("routing", () => {
   describe("a request's own wishes", () => {
     const two = () =>
       world({
-        policies: [{ ...Policy.defaults, name: "patient", retries: 2 }],
+        policies: [{ ...RoutingPolicy.defaults, name: "patient", retries: 2 }],
         policy: inOrder,
         models: { a: [{}, {}], b: [{}] },
         fallbacks: { a: ["b"] }
@@ -328,7 +333,7 @@ describe("routing", () => {
     it.effect("take another policy by its name, and fewer or more retries", () => {
       const once = new InferenceError.EngineCrashed({ deployment: "a#0", detail: "Gone." })
       const { jobs, layer } = world({
-        policies: [{ ...Policy.defaults, name: "patient", retries: 2 }],
+        policies: [{ ...RoutingPolicy.defaults, name: "patient", retries: 2 }],
         models: { a: [{ fails: { reason: once }, failures: 2 }] }
       })
       return Effect.gen(function*() {
@@ -390,7 +395,7 @@ describe("routing", () => {
   describe("affinity", () => {
     const four = (strategy: "session" | "prefix") =>
       world({
-        policy: { selection: { ...Policy.defaults.selection, strategy } },
+        policy: { selection: { ...RoutingPolicy.defaults.selection, strategy } },
         models: { a: [{}, {}, {}, {}] }
       })
 
@@ -429,7 +434,7 @@ describe("routing", () => {
 
   it.effect("round-robin gives each model turns of its own, whatever other models are asked for between", () => {
     const { layer } = world({
-      policy: { selection: { ...Policy.defaults.selection, strategy: "round-robin" } },
+      policy: { selection: { ...RoutingPolicy.defaults.selection, strategy: "round-robin" } },
       models: { a: [{}, {}], b: [{}, {}, {}], c: [{}] }
     })
     return Effect.gen(function*() {

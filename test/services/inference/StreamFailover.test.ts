@@ -5,7 +5,7 @@ import { TestClock } from "effect/testing"
 import type { Generation } from "../../../src/domain/Generation.ts"
 import type { Event, Request } from "../../../src/domain/Inference.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
-import * as Policy from "../../../src/domain/RoutingPolicy.ts"
+import * as RoutingPolicy from "../../../src/domain/RoutingPolicy.ts"
 import * as CachedResponsesLayer from "../../../src/layers/cache/CachedResponses.ts"
 import * as Breaker from "../../../src/services/health/Breaker.ts"
 import * as InferenceLayer from "../../../src/services/inference/Inference.ts"
@@ -42,7 +42,7 @@ const request: Request = { model: "m", messages: [{ role: "user", content: "Hell
 /** One deployment each, by name, in order; those of `behind` are another model's. */
 const stage = (
   parts: Readonly<Record<string, Played>>,
-  policy: Partial<Policy.Policy> = { continue: true },
+  policy: Partial<RoutingPolicy.Policy> = { continue: true },
   behind: ReadonlyArray<string> = [],
   release: (id: string) => Effect.Effect<void> = () => Effect.void
 ) => {
@@ -77,7 +77,7 @@ const stage = (
           deployments: [first!, ...others],
           fallbacks: { ordinary: behind.map(deploymentOf), context: [], content: [] },
           decision: { model, strategy: "balanced", candidates: [], eligible: 1, excluded: [] },
-          policy: { ...Policy.defaults, retries: 0, ...policy },
+          policy: { ...RoutingPolicy.defaults, retries: 0, ...policy },
           slowestFirstTokenMs: undefined,
           cached: false
         }),

@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Logger, Stream, Tracer } from "effect"
 import type { LatencySample } from "../../../src/domain/Measurement.ts"
-import * as Policy from "../../../src/domain/RoutingPolicy.ts"
+import * as RoutingPolicy from "../../../src/domain/RoutingPolicy.ts"
 import { Inference } from "../../../src/services/inference/Inference.ts"
 import type { Metrics } from "../../../src/services/observability/Metrics.ts"
 import type { Setting } from "../../support/Routing.ts"
@@ -42,7 +42,7 @@ const faults: Readonly<Record<string, Fault>> = {
   "measurements that take no first content": { measure: () => ({ ...trial, content: thrown }), ...ofMeasurements },
   "measurements that do not end": { measure: () => ({ ...trial, end: thrown }), ...ofMeasurements },
   "a strategy that throws": {
-    policy: { selection: { ...Policy.defaults.selection, strategy: { name: "custom/mine", score: thrown } } },
+    policy: { selection: { ...RoutingPolicy.defaults.selection, strategy: { name: "custom/mine", score: thrown } } },
     logged: "The strategy \"custom/mine\" failed"
   }
 }

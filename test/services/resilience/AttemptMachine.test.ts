@@ -3,7 +3,7 @@ import * as fc from "fast-check"
 import type { Reason } from "../../../src/domain/InferenceError.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import type { Policy } from "../../../src/domain/RoutingPolicy.ts"
-import * as Policies from "../../../src/domain/RoutingPolicy.ts"
+import * as RoutingPolicy from "../../../src/domain/RoutingPolicy.ts"
 import { makePlan, next, targetsOf } from "../../../src/services/resilience/AttemptMachine.ts"
 import type { Action, Input, Plan, State, Target } from "../../../src/services/resilience/AttemptPlan.ts"
 import { jitter } from "../../../src/services/resilience/Backoff.ts"
@@ -22,7 +22,7 @@ interface Lists {
 const plan = (lists: Lists, policy: Partial<Policy> = {}, more: Partial<Input> = {}): Plan =>
   makePlan({
     model: "m",
-    policy: { ...Policies.defaults, ...policy },
+    policy: { ...RoutingPolicy.defaults, ...policy },
     lists: { ordinary: [], context: [], content: [], ...lists },
     now: 0,
     ...more
@@ -307,7 +307,7 @@ describe("Attempts", () => {
     })
 
     it("takes no more than its share of requests", () => {
-      const policy = { ...Policies.defaults, hedge: { share: 0.1 } }
+      const policy = { ...RoutingPolicy.defaults, hedge: { share: 0.1 } }
       let budget = HedgeBudget.empty
       let hedges = 0
       for (let request = 0; request < 1_000; request++) {
@@ -379,7 +379,7 @@ describe("Attempts", () => {
     )
 
     /** The longest pause before an attempt at the same deployment. */
-    const longestPause = Policies.defaults.backoff.capMs * jitter.most
+    const longestPause = RoutingPolicy.defaults.backoff.capMs * jitter.most
 
     const always = (check: (log: Log, plan: Plan, world: World) => void) =>
       fc.assert(fc.property(anyPlan, world, (plan, world) => check(run(plan, world), plan, world)), { numRuns: 5_000 })

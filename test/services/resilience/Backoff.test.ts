@@ -5,7 +5,7 @@ import { TestClock } from "effect/testing"
 import * as fc from "fast-check"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import type { Policy } from "../../../src/domain/RoutingPolicy.ts"
-import * as Policies from "../../../src/domain/RoutingPolicy.ts"
+import * as RoutingPolicy from "../../../src/domain/RoutingPolicy.ts"
 import { draw } from "../../../src/domain/Strategies.ts"
 import { Inference } from "../../../src/services/inference/Inference.ts"
 import * as Backoff from "../../../src/services/resilience/Backoff.ts"
@@ -40,7 +40,7 @@ const policies = fc.record({
   initialMs: fc.integer({ min: 1, max: 60_000 }),
   factor: fc.double({ min: 1, max: 10, noNaN: true }),
   capMs: fc.integer({ min: 1, max: 600_000 })
-}).map((backoff): Policy => ({ ...Policies.defaults, backoff }))
+}).map((backoff): Policy => ({ ...RoutingPolicy.defaults, backoff }))
 
 describe("the schedule of a policy", () => {
   it("has the delays of the exponential formula with jitter, capped", () => {
@@ -66,7 +66,7 @@ describe("the schedule of a policy", () => {
   it.effect("is separate for each deployment, and starts anew after a reset", () =>
     Effect.gen(function*() {
       const exact = () => Schedule.exponential(100, 2)
-      const { next, reset } = Backoff.make(exact, Policies.defaults)
+      const { next, reset } = Backoff.make(exact, RoutingPolicy.defaults)
       const step = (deployment: string) => next(deployment, reason, 0)
       assert.deepStrictEqual([yield* step("a"), yield* step("a"), yield* step("b")], [100, 200, 100])
       reset("a")
@@ -75,7 +75,7 @@ describe("the schedule of a policy", () => {
 
   it.effect("has no delay after its end", () =>
     Effect.gen(function*() {
-      const { next } = Backoff.make(() => Schedule.recurs(1), Policies.defaults)
+      const { next } = Backoff.make(() => Schedule.recurs(1), RoutingPolicy.defaults)
       const step = next("a", reason, 0)
       assert.deepStrictEqual([yield* step, yield* step], [0, undefined])
     }))

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Random } from "effect"
-import * as Policies from "../../../src/domain/Defaults.ts"
-import * as Policy from "../../../src/domain/RoutingPolicy.ts"
+import * as Defaults from "../../../src/domain/Defaults.ts"
+import * as RoutingPolicy from "../../../src/domain/RoutingPolicy.ts"
 import * as DecisionLog from "../../../src/services/routing/DecisionLog.ts"
 import type { Route } from "../../../src/services/routing/Route.ts"
 import { deployment } from "../../support/Deployments.ts"
@@ -12,7 +12,7 @@ const route: Route = {
   fallbacks: { ordinary: [deployment("b#0")], context: [], content: [] },
   cached: false,
   decision: { model: "a", strategy: "balanced", candidates: [], eligible: 1, excluded: [] },
-  policy: Policy.defaults,
+  policy: RoutingPolicy.defaults,
   slowestFirstTokenMs: undefined
 }
 
@@ -30,18 +30,18 @@ describe("Decisions", () => {
     Effect.gen(function*() {
       const { begin, find, latest } = yield* DecisionLog.DecisionLog
       assert.deepStrictEqual(latest(3), [])
-      const ids = Array.from({ length: Policies.keptDecisions + 2 }, (_, at) => begin("chat", route, at).id)
+      const ids = Array.from({ length: Defaults.keptDecisions + 2 }, (_, at) => begin("chat", route, at).id)
       assert.isUndefined(find(ids[0]!))
       assert.isUndefined(find(ids[1]!))
       assert.strictEqual(find(ids[2]!)?.at, 2)
       assert.deepStrictEqual(latest(3).map(({ id }) => id), ids.slice(-3).toReversed())
-      assert.lengthOf(latest(1_000_000), Policies.keptDecisions)
+      assert.lengthOf(latest(1_000_000), Defaults.keptDecisions)
     }).pipe(Effect.provide(DecisionLog.layer)))
 
   it.effect("keeps the first of long lists, and how many there were", () =>
     Effect.gen(function*() {
       const { begin, find } = yield* DecisionLog.DecisionLog
-      const most = Policies.listedInDecision
+      const most = Defaults.listedInDecision
       const many = Array.from({ length: 5_000 }, (_, index) => deployment(`a#${index}`))
       const { id } = begin("chat", {
         ...route,

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Result, Stream } from "effect"
 import * as fc from "fast-check"
-import * as Policy from "../../../src/domain/RoutingPolicy.ts"
+import * as RoutingPolicy from "../../../src/domain/RoutingPolicy.ts"
 import type { RoutingRequest } from "../../../src/domain/RoutingRequest.ts"
 import type { Source } from "../../../src/domain/Source.ts"
 import * as Breaker from "../../../src/services/health/Breaker.ts"
@@ -68,7 +68,7 @@ describe("Router", () => {
         Effect.gen(function*() {
           const model = all.models.find((one) => one.name === name)!
           const { policy } = yield* preview(all, { model: name })
-          assert.deepStrictEqual(policy, Policy.routingOf(model, all.policies).policy)
+          assert.deepStrictEqual(policy, RoutingPolicy.routingOf(model, all.policies).policy)
           assert.strictEqual(policy.selection.strategy, "speed")
           assert.strictEqual(policy.timeouts.totalMs, 3_000)
           assert.strictEqual(policy.retries, name === "fake/own" ? 1 : 7)
@@ -147,7 +147,7 @@ describe("Router", () => {
             const settings: Resolved = {
               ...settingsOf({}),
               models: [
-                { ...model("a", own), routing: { policy: Policy.defaults, fallbacks } },
+                { ...model("a", own), routing: { policy: RoutingPolicy.defaults, fallbacks } },
                 model("b", others)
               ]
             }
