@@ -1,11 +1,11 @@
 /**
- * Conversations and tools of the Anthropic dialect: decoding, and checks that a schema cannot express. Pure.
+ * Decodes conversations and tools of the Anthropic dialect, and checks what a schema cannot express. Pure.
  *
  * **Details**
  *
- * Messages of one side in a row are one turn. One of them may become several messages: each result of a tool is a
- * message of its own. Texts beside each other are one text, in lines of their own where people wrote them, and as they
- * were where a model did. An assistant's text at the end is the beginning of the answer, which does not repeat it.
+ * Consecutive messages of one role are one turn. A turn may become several messages, because each tool result is a message
+ * of its own. Consecutive texts are joined: a user's with line breaks, an assistant's without. An assistant's text at the end
+ * is the assistant prefix: the answer continues it and does not repeat it.
  */
 import type { Message, Tool, ToolChoice } from "../../domain/Inference.ts"
 import type { ToolCall } from "../../domain/Job.ts"
@@ -17,21 +17,21 @@ import type * as Anthropic from "./Schema.ts"
 type Block = Anthropic.BlockParam
 type Of<Type> = Extract<Block, { readonly type: Type }>
 type Image = Extract<Of<"image">, { readonly source: { readonly data: string } | { readonly url: string } }>
-/** What a message of ours may hold. */
-type Seen = Of<"text"> | Image
+/** Blocks that the core represents. */
+type Known = Of<"text"> | Image
 
-/** A message as the front door has it, and where the body has it. */
-export interface Placed {
+/** A message of the core, and its path in the body. */
+export interface LocatedMessage {
   readonly message: Message
   readonly path: string
-  /** Of the parts, where the content is parts. */
+  /** Paths of the parts; empty if the content is a text. */
   readonly parts: ReadonlyArray<string>
 }
 
-/** With its path. */
+/** A value and its path. */
 type At<A> = readonly [block: A, path: string]
 
-const partOf = (block: Seen): Part => {
+const partOf = (block: Known): Part => {
   if (block.type === "text") return { type: "text", text: block.text }
   const { source } = block
   return {
@@ -40,30 +40,30 @@ const partOf = (block: Seen): Part => {
   }
 }
 
-/** A text where it is nothing but texts. */
+/** A text if all blocks are texts, else parts. */
 const contentOf = (
-  blocks: ReadonlyArray<At<Seen>>,
-  between: string
-): Pick<Placed, "parts"> & Pick<Message, "content"> => {
+  blocks: ReadonlyArray<At<Known>>,
+  separator: string
+): Pick<LocatedMessage, "parts"> & Pick<Message, "content"> => {
   const parts = blocks.map(([block]) => partOf(block))
   return parts.every((part) => part.type === "text")
-    ? { content: parts.map(({ text }) => text).join(between), parts: [] }
+    ? { content: parts.map(({ text }) => text).join(separator), parts: [] }
     : { content: parts, parts: blocks.map(([, path]) => path) }
 }
 
 const listed = <A>(path: string, blocks: ReadonlyArray<A>): ReadonlyArray<At<A>> =>
   blocks.map((block, index) => [block, `${path}[${index}]`])
 
-/** A failed result begins with "Error:", since messages of the core have no field for it. */
-const resultOf = ([{ content, is_error, tool_use_id }, path]: At<Of<"tool_result">>): Placed => {
+/** A failed result starts with "Error:", because messages of the core have no field for it. */
+const resultOf = ([{ content, is_error, tool_use_id }, path]: At<Of<"tool_result">>): LocatedMessage => {
   const blocks = typeof content === "string" ? [{ type: "text" as const, text: content }] : content ?? []
-  const failed: ReadonlyArray<At<Seen>> = is_error === true ? [[{ type: "text", text: "Error:" }, path]] : []
-  const { content: decoded, parts } = contentOf([...failed, ...listed(`${path}.content`, blocks).filter(isSeen)], "\n")
+  const failed: ReadonlyArray<At<Known>> = is_error === true ? [[{ type: "text", text: "Error:" }, path]] : []
+  const { content: decoded, parts } = contentOf([...failed, ...listed(`${path}.content`, blocks).filter(isKnown)], "\n")
   return { message: { role: "tool", content: decoded, toolCallId: tool_use_id }, path, parts }
 }
 
-/** Blocks of other types stay in `source`, for deployments of the dialect. */
-const isSeen = (entry: At<object>): entry is At<Seen> => {
+/** Blocks of other types are in `source` only, for deployments of the dialect. */
+const isKnown = (entry: At<object>): entry is At<Known> => {
   const [block] = entry
   if ("text" in block) return true
   return "source" in block && ["base64", "url"].includes((block.source as { readonly type: string }).type)
@@ -71,21 +71,21 @@ const isSeen = (entry: At<object>): entry is At<Seen> => {
 
 const isResult = (entry: At<Block>): entry is At<Of<"tool_result">> => "tool_use_id" in entry[0]
 
-/** Results answer the calls before them, so they go first, as the dialect wants them. */
-const userOf = (blocks: ReadonlyArray<At<Block>>, path: string): ReadonlyArray<Placed> => {
-  const seen = blocks.filter(isSeen)
-  const { content, parts } = contentOf(seen, "\n")
+/** Tool results come first, because they answer the calls before them. */
+const userOf = (blocks: ReadonlyArray<At<Block>>, path: string): ReadonlyArray<LocatedMessage> => {
+  const known = blocks.filter(isKnown)
+  const { content, parts } = contentOf(known, "\n")
   const results = blocks.filter(isResult).map(resultOf)
-  return seen.length === 0 && results.length > 0
+  return known.length === 0 && results.length > 0
     ? results
     : [...results, { message: { role: "user", content }, path, parts }]
 }
 
 const callOf = ({ id, input, name }: Of<"tool_use">): ToolCall => ({ id, name, arguments: JSON.stringify(input) })
 
-const assistantOf = (blocks: ReadonlyArray<At<Block>>, path: string): Placed => {
+const assistantOf = (blocks: ReadonlyArray<At<Block>>, path: string): LocatedMessage => {
   const calls = blocks.flatMap(([block]) => "input" in block ? [callOf(block)] : [])
-  const { content } = contentOf(blocks.filter(isSeen), "")
+  const { content } = contentOf(blocks.filter(isKnown), "")
   return {
     message: { role: "assistant", content, ...(calls.length === 0 ? {} : { toolCalls: calls }) },
     path,
@@ -93,10 +93,10 @@ const assistantOf = (blocks: ReadonlyArray<At<Block>>, path: string): Placed => 
   }
 }
 
-/** Messages of one side in a row. */
+/** Consecutive messages of one role. */
 type Turn = readonly [At<Anthropic.MessageParam>, ...ReadonlyArray<At<Anthropic.MessageParam>>]
 
-/** Users' messages in a row are one turn, and so are assistants', as the dialect has it: many templates want them so. */
+/** Joins consecutive messages of one role, as the dialect specifies; many chat templates require it. */
 const turnsOf = (messages: ReadonlyArray<Anthropic.MessageParam>): ReadonlyArray<Turn> => {
   const turns: Array<[At<Anthropic.MessageParam>, ...Array<At<Anthropic.MessageParam>>]> = []
   for (const [index, message] of messages.entries()) {
@@ -113,46 +113,46 @@ const blocksOf = ([{ content }, path]: At<Anthropic.MessageParam>): ReadonlyArra
     ? [[{ type: "text", text: content }, `${path}.content`]]
     : listed(`${path}.content`, content)
 
-const placedOf = (turn: Turn): ReadonlyArray<Placed> => {
+const messagesOfTurn = (turn: Turn): ReadonlyArray<LocatedMessage> => {
   const [[{ content, role }, path], ...others] = turn
   if (typeof content === "string" && others.length === 0) return [{ message: { role, content }, path, parts: [] }]
   const blocks = turn.flatMap(blocksOf)
   if (role === "user") return userOf(blocks, path)
   if (role === "assistant") return [assistantOf(blocks, path)]
-  return [{ message: { role, content: contentOf(blocks.filter(isSeen), "\n").content }, path, parts: [] }]
+  return [{ message: { role, content: contentOf(blocks.filter(isKnown), "\n").content }, path, parts: [] }]
 }
 
-const systemOf = (system: Anthropic.MessagesRequest["system"]): ReadonlyArray<Placed> => {
+const systemOf = (system: Anthropic.MessagesRequest["system"]): ReadonlyArray<LocatedMessage> => {
   const content = typeof system === "string" ? system : (system ?? []).map(({ text }) => text).join("\n")
   return content === "" ? [] : [{ message: { role: "system", content }, path: "system", parts: [] }]
 }
 
-/** The whole conversation. */
-export const placed = (
+/** The messages of the conversation, with the system prompt. */
+export const locatedMessages = (
   { messages, system }: Pick<Anthropic.CountTokensRequest, "messages" | "system">
-): ReadonlyArray<Placed> => [...systemOf(system), ...turnsOf(messages).flatMap(placedOf)]
+): ReadonlyArray<LocatedMessage> => [...systemOf(system), ...turnsOf(messages).flatMap(messagesOfTurn)]
 
-/** The last turn apart, where it begins the answer. */
+/** The messages; an assistant's text at the end is the assistant prefix. */
 export const conversationOf = (
-  { messages: asked }: Pick<Anthropic.CountTokensRequest, "messages">,
-  placed: ReadonlyArray<Placed>
+  { messages: given }: Pick<Anthropic.CountTokensRequest, "messages">,
+  located: ReadonlyArray<LocatedMessage>
 ): { readonly messages: ReadonlyArray<Message>; readonly assistantPrefix?: string } => {
-  const messages = placed.map(({ message }) => message)
-  const assistantPrefix = asked.at(-1)?.role === "assistant" ? textOf(messages.at(-1)!.content) : ""
+  const messages = located.map(({ message }) => message)
+  const assistantPrefix = given.at(-1)?.role === "assistant" ? textOf(messages.at(-1)!.content) : ""
   return assistantPrefix === "" ? { messages } : { messages: messages.slice(0, -1), assistantPrefix }
 }
 
-/** The body's own path for one of the front door's that leads into a message; undefined where it does not. */
-export const locate = (path: string, placed: ReadonlyArray<Placed>): string | undefined => {
-  if (/^(?:input\.)?assistantPrefix/.test(path)) return placed.at(-1)?.path
+/** The body's path for a path of the core within a message; undefined for other paths. */
+export const locate = (path: string, located: ReadonlyArray<LocatedMessage>): string | undefined => {
+  if (/^(?:input\.)?assistantPrefix/.test(path)) return located.at(-1)?.path
   const found = /^(?:input\.)?messages\[(\d+)\](?:\.content\[(\d+)\])?/.exec(path)
-  const place = placed[Number(found?.[1])]
+  const place = located[Number(found?.[1])]
   return place === undefined ? undefined : place.parts[Number(found?.[2])] ?? place.path
 }
 
 const isOwn = (tool: Anthropic.AnyTool): tool is Anthropic.Tool => "input_schema" in tool
 
-/** The caller's own tools; Anthropic's stay in `source`, for deployments of the dialect. */
+/** The caller's own tools; Anthropic's are in `source` only, for deployments of the dialect. */
 export const toolsOf = (tools: ReadonlyArray<Anthropic.AnyTool>): ReadonlyArray<Tool> =>
   tools.filter(isOwn).map(({ description, input_schema: parameters, name }) => ({
     name,
@@ -194,22 +194,22 @@ const blockProblems = (
   })
 }
 
-/** A text, or blocks that only Anthropic can go on with; thoughts beside it are passed over. */
-const isBeginning = (content: Anthropic.MessageParam["content"]): boolean =>
+/** Whether a content can be an assistant prefix: it has text, or blocks that only Anthropic can continue, and no calls. */
+const isPrefix = (content: Anthropic.MessageParam["content"]): boolean =>
   typeof content === "string"
     ? content !== ""
     : content.every(({ type }) => type !== "tool_use") &&
       content.some((block) => "text" in block ? block.text !== "" : !Object.hasOwn(rolesByType, block.type))
 
-/** Of an answer that is begun for the model. */
-const begunProblems = (
+/** Problems of an assistant prefix. */
+const prefixProblems = (
   { messages, output_config: output }: Pick<Anthropic.CountTokensRequest, "messages" | "output_config">
 ): ReadonlyArray<Problem> => {
   const turn = turnsOf(messages).at(-1)!
   const [last, path] = turn.at(-1)!
   if (last.role !== "assistant") return []
   return [
-    ...(turn.every(([{ content }]) => isBeginning(content)) && turn.length < messages.length
+    ...(turn.every(([{ content }]) => isPrefix(content)) && turn.length < messages.length
       ? []
       : [{ path, expected: "A last message of the assistant must be a text, and must follow another message" }]),
     ...((output?.format ?? null) === null
@@ -218,14 +218,14 @@ const begunProblems = (
   ]
 }
 
-/** What is wrong from message to message. */
+/** Problems of single messages, and of tool calls across messages. */
 export const messageProblems = (
   body: Pick<Anthropic.CountTokensRequest, "messages" | "output_config">
 ): ReadonlyArray<Problem> => {
   const used = new Set<string>()
   return [
     ...body.messages.flatMap((message, index) => blockProblems(message, `messages[${index}]`, used)),
-    ...begunProblems(body)
+    ...prefixProblems(body)
   ]
 }
 

@@ -1,4 +1,4 @@
-/** The Anthropic dialect: bodies to requests. Pure functions that know nothing of models. */
+/** Decodes request bodies of the Anthropic dialect. Pure. */
 import { Result } from "effect"
 import type { CountRequest, Request } from "../../domain/Inference.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
@@ -11,28 +11,36 @@ import type { CallerIdentity, Shape } from "../shared/CallerRequest.ts"
 import { callerOf, decodeBody, unknownFieldsOf } from "../shared/CallerRequest.ts"
 import type { Fields } from "../shared/Json.ts"
 import * as UnknownFields from "../shared/UnknownFields.ts"
-import type { Placed } from "./DecodeMessages.ts"
-import { choiceOf, conversationOf, locate, messageProblems, placed, toolProblems, toolsOf } from "./DecodeMessages.ts"
+import type { LocatedMessage } from "./DecodeMessages.ts"
+import {
+  choiceOf,
+  conversationOf,
+  locate,
+  locatedMessages,
+  messageProblems,
+  toolProblems,
+  toolsOf
+} from "./DecodeMessages.ts"
 import * as FieldNames from "./FieldNames.ts"
 import * as Anthropic from "./Schema.ts"
 
 /** A decoded body. */
-export interface DecodeResult<Request> {
+export interface Decoded<Request> {
   readonly request: Request
-  /** The conversation with its places in the body. */
-  readonly placed: ReadonlyArray<Placed>
+  /** The messages with their paths in the body. */
+  readonly located: ReadonlyArray<LocatedMessage>
 }
 
-/** A request for a message, and the form of its answer. */
-export interface MessagesCall extends DecodeResult<Request> {
+/** A decoded request for a message, and the options of its answer. */
+export interface MessagesCall extends Decoded<Request> {
   readonly stream: boolean
-  /** Whether an answer may use more than one tool. */
+  /** Whether an answer may have several tool uses. */
   readonly parallelToolUse: boolean
   /** Whether an answer may have reasoning. */
   readonly thinking: boolean
 }
 
-/** Anthropic's own limit. */
+/** The limit of Anthropic's API. */
 const mostMessages = 100_000
 
 const samplingOf = ({ temperature, top_k, top_p }: Anthropic.MessagesRequest): Partial<Request> => ({
@@ -67,7 +75,7 @@ const callerFieldsOf = (
 
 const callOf = (body: Anthropic.MessagesRequest, json: Fields, caller: CallerIdentity): MessagesCall => {
   const { max_tokens: maxTokens, metadata, model, stop_sequences: stop, stream = false, tool_choice } = body
-  const conversation = placed(body)
+  const located = locatedMessages(body)
   return {
     request: {
       ...samplingOf(body),
@@ -77,10 +85,10 @@ const callOf = (body: Anthropic.MessagesRequest, json: Fields, caller: CallerIde
       ...(stop === undefined ? {} : { stop }),
       maxTokens,
       model,
-      ...conversationOf(body, conversation),
+      ...conversationOf(body, located),
       source: sourceOf(json, caller)
     },
-    placed: conversation,
+    located,
     stream,
     parallelToolUse: !isSerial(tool_choice),
     thinking: body.thinking?.type !== "disabled"
@@ -103,7 +111,7 @@ const countShape: Shape<Anthropic.CountTokensRequest> = {
   decode: Problems.decoderOf(Anthropic.CountTokensRequest)
 }
 
-/** Headers that belong to the dialect. */
+/** Headers of the dialect. */
 const dialectHeaders = ["anthropic-beta", "anthropic-version"] as const
 
 const sourceOf = (json: Fields, { headers = {} }: CallerIdentity): Source => {
@@ -118,37 +126,37 @@ const sourceOf = (json: Fields, { headers = {} }: CallerIdentity): Source => {
   }
 }
 
-/** The message that a parsed JSON body asks for. */
+/** Decodes a parsed JSON body of `POST /v1/messages`. */
 export const decode = (json: unknown, caller: CallerIdentity = {}): Result.Result<MessagesCall, InvalidRequest> =>
   Result.map(decodeBody(json, messagesShape), (body) => callOf(body, json as Fields, caller))
 
-/** The count that a parsed JSON body asks for. */
+/** Decodes a parsed JSON body of `POST /v1/messages/count_tokens`. */
 export const decodeCount = (
   json: unknown,
   caller: CallerIdentity = {}
-): Result.Result<DecodeResult<CountRequest>, InvalidRequest> =>
+): Result.Result<Decoded<CountRequest>, InvalidRequest> =>
   Result.map(decodeBody(json, countShape), (body) => {
-    const conversation = placed(body)
-    // As a generation has it: tools that must not be used are not sent to the model.
+    const located = locatedMessages(body)
+    // As for a generation, tools that must not be used are not counted.
     const tools = body.tool_choice?.type === "none" ? [] : toolsOf(body.tools ?? [])
     return {
       request: {
         model: body.model,
-        input: { ...conversationOf(body, conversation), ...(tools.length === 0 ? {} : { tools }) },
+        input: { ...conversationOf(body, located), ...(tools.length === 0 ? {} : { tools }) },
         source: sourceOf(json as Fields, caller),
         ...callerFieldsOf(body, caller)
       },
-      placed: conversation
+      located
     }
   })
 
-/** The reason with the body's own path for what is wrong. */
-export const relocate = (reason: Reason, { placed, request }: DecodeResult<Pick<Request, "source">>): Reason => {
+/** The reason with the body's path in place of the core's. */
+export const relocate = (reason: Reason, { located, request }: Decoded<Pick<Request, "source">>): Reason => {
   const path = "path" in reason ? reason.path : undefined
-  // Paths of unknown fields, and paths into their values, are those of the body already.
+  // Paths of unknown fields, and paths within them, are the body's already.
   const isOwn = (field: string) => path === field || path?.startsWith(`${field}.`)
   if (path === undefined || requiredPaths(request.source).some(isOwn)) return reason
-  const own = locate(path, placed) ?? FieldNames.rename(path.replace(/^input\./, ""))
+  const own = locate(path, located) ?? FieldNames.rename(path.replace(/^input\./, ""))
   if (reason._tag === "InvalidRequest") return new InvalidRequest({ detail: reason.detail, path: own })
   return reason._tag === "NotSupported"
     ? new NotSupported({ deployment: reason.deployment, detail: reason.detail, path: own })

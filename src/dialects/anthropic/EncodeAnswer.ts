@@ -1,15 +1,15 @@
 /**
- * Answers of the Anthropic dialect, whole and as the events of a stream. Pure.
+ * Encodes answers of the Anthropic dialect, buffered and streamed. Pure.
  *
  * **Details**
  *
- * A text, reasoning and every use of a tool is a block, begun and stopped by events of its own, and one block at a time is open.
+ * A text, reasoning and every tool use is a block with events for its start and its stop. One block is open at a time.
  *
  * **Gotchas**
  *
- * How many tokens the prompt has is not known before the answer's end: `message_start` has 0, and `message_delta`, whose
- * figures are of the whole, has the number. A part of a call that comes when another block is open has no place to go: the
- * stream then ends with an error and not with `message_stop`.
+ * The tokens of the prompt are not known before the end of the answer: `message_start` has 0, and `message_delta`, which has
+ * the usage of the whole answer, has the number. A piece of a call that comes while another block is open cannot be sent: the
+ * stream then ends with an error and without `message_stop`.
  */
 import { Result } from "effect"
 import type { Answer, Event } from "../../domain/Inference.ts"
@@ -25,12 +25,12 @@ import type * as Anthropic from "./Schema.ts"
 
 /** The fields of an answer besides its content. */
 export interface Envelope {
-  /** The request's. */
+  /** The request's id. */
   readonly id: string
   readonly model: string
-  /** Otherwise an answer has only its first use of a tool. */
+  /** False: an answer has only its first tool use. */
   readonly parallelToolUse: boolean
-  /** Otherwise reasoning is left out. */
+  /** False: reasoning is left out. */
   readonly thinking: boolean
 }
 
@@ -116,7 +116,7 @@ const objectOf = (text: string): Readonly<Record<string, unknown>> | undefined =
 
 type Blocks = Result.Result<ReadonlyArray<Anthropic.Block>, InferenceError.InferenceError>
 
-/** A call that the end of the answer has cut is left out; otherwise its arguments must be whole. */
+/** The arguments of a call must be a JSON object; an incomplete call of an answer that reached its limit is left out. */
 const callsOf = (calls: ReadonlyArray<ToolCall>, { deployment, finishReason }: Answer): Blocks => {
   const blocks: Array<Anthropic.Block> = []
   for (const { arguments: text, id, name } of calls) {
@@ -133,7 +133,7 @@ const callsOf = (calls: ReadonlyArray<ToolCall>, { deployment, finishReason }: A
 const nativeOf = (parts: ReadonlyArray<Native> | undefined, { id, model }: Envelope) =>
   AnthropicNative.answer(parts, { id: messageIdOf(id), model })
 
-/** The body of an answer that is not streamed. */
+/** The body of a buffered answer. */
 export const encodeAnswer = (
   envelope: Envelope,
   answer: Answer
@@ -155,7 +155,7 @@ export const encodeAnswer = (
     ))
 }
 
-/** The body of an answer that a model or its provider refuses to give. */
+/** The body of a refusal. */
 export const encodeRefusal = (
   envelope: Envelope,
   { answer, detail }: InferenceError.ContentRefused
@@ -170,22 +170,22 @@ export const encodeError = (body: Anthropic.ErrorBody): string => frame(body)
 
 /** Writes a stream's events. */
 export interface FrameEncoder {
-  /** Frames for some of an answer's events; texts that came together leave in one frame. */
+  /** Frames for events; consecutive texts become one frame. */
   readonly events: (events: ReadonlyArray<Event>) => string
   /** The last frame, after the `finish`. */
   readonly end: () => string
-  /** The last frames of an answer that is broken off by a refusal. */
+  /** The last frames of an answer that a refusal ends. */
   readonly refuse: (reason: InferenceError.ContentRefused) => string
 }
 
 type CallEvent = Extract<Event, { readonly type: "tool_call" }>
 
-/** The field that has a delta's text. */
+/** The fields of the texts of deltas. */
 const deltaFields = { text_delta: "text", thinking_delta: "thinking", input_json_delta: "partial_json" } as const
 
 /** The blocks of one answer. */
 const makeBlocks = () => {
-  /** The block that is open, or the last. */
+  /** The index of the open block, or of the last one. */
   let index = -1
   let open: "text" | "thinking" | "other" | number | undefined
   const begun = new Set<number>()
@@ -207,7 +207,7 @@ const makeBlocks = () => {
 
   return {
     stop,
-    /** Keeps count of the provider's own blocks. */
+    /** Updates the state from an event of the provider. */
     note(event: Fields): void {
       if (event["type"] === "content_block_start") {
         index = Number(event["index"])
@@ -225,7 +225,7 @@ const makeBlocks = () => {
       const begin = open === "thinking" ? "" : start("thinking", thinkingBlock(""))
       return begin + delta("thinking_delta", text)
     },
-    /** Undefined where its block is stopped already. */
+    /** Undefined if the block of the call is stopped already. */
     call({ arguments: text, id, index: call, name }: CallEvent): string | undefined {
       if (begun.has(call) && open !== call) return undefined
       const begin = begun.has(call) ? "" : start(call, toolBlock(id ?? "", name ?? "", {}))
@@ -239,7 +239,7 @@ const mixed = "The engine mixed up the parts of several tool calls."
 
 const mixedUp = ({ id }: Envelope): string => encodeError(AnthropicError.make(500, mixed, id).body)
 
-/** Anthropic's own events, whose content is not encoded again. */
+/** Passes the provider's events on; their content is not encoded again. */
 const makeNative = (envelope: Envelope, blocks: ReturnType<typeof makeBlocks>) => {
   let native = false
   return {
@@ -249,7 +249,7 @@ const makeNative = (envelope: Envelope, blocks: ReturnType<typeof makeBlocks>) =
       for (const event of events) blocks.note(event)
       return events.map(frame).join("")
     },
-    isSaid: (event: OwnEvent): boolean => {
+    isLeftOut: (event: OwnEvent): boolean => {
       if (event.type === "handoff") native = false
       return native || (event.type === "tool_call" && event.index > 0 && !envelope.parallelToolUse)
     }
@@ -273,7 +273,7 @@ export const makeFrameEncoder = (envelope: Envelope): FrameEncoder => {
   const frameOf = (event: OwnEvent): string => {
     if (event.type === "text") return blocks.text(event.text)
     if (event.type === "thoughts") return envelope.thinking ? blocks.thoughts(event.text) : ""
-    // Anthropic's clients take no events but those they know.
+    // Clients of the dialect reject unknown events.
     if (event.type === "handoff") return ""
     if (event.type === "finish") return lost ? "" : close(endOf(event.reason, event.stop), event.usage)
     const call = blocks.call(event)
@@ -287,7 +287,7 @@ export const makeFrameEncoder = (envelope: Envelope): FrameEncoder => {
     begun ||= frames !== ""
     return frames
   }
-  const writer = { begin, frameOf, isSaid: native.isSaid, nativeFrames }
+  const writer = { begin, frameOf, isLeftOut: native.isLeftOut, nativeFrames }
   return {
     events(events) {
       for (const event of events) if ("tokens" in event) tokens += event.tokens

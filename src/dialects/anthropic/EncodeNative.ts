@@ -1,4 +1,4 @@
-/** Answers of Anthropic for callers of its dialect: the id and the model are ours, all else is theirs. Pure. */
+/** Passes answers of providers of the Anthropic dialect on, with the service's own id and model. Pure. */
 import type { Native } from "../../domain/Source.ts"
 import type { Fields } from "../shared/Json.ts"
 import { isObject, listOf } from "../shared/Json.ts"
@@ -11,9 +11,9 @@ interface Envelope {
 
 type Mutable = Record<string, unknown>
 
-const isOurs = ({ dialect }: Native): boolean => dialect === "anthropic"
+const isAnthropic = ({ dialect }: Native): boolean => dialect === "anthropic"
 
-/** A block of a whole answer as it begins in a stream, and what comes after. */
+/** The events of a block of a buffered answer. */
 const streamed = (index: number, block: Fields): ReadonlyArray<Fields> => {
   const delta = (delta: Fields): Fields => ({ type: "content_block_delta", index, delta })
   const events = (start: Fields, ...deltas: ReadonlyArray<Fields>): ReadonlyArray<Fields> => [
@@ -49,7 +49,7 @@ const streamed = (index: number, block: Fields): ReadonlyArray<Fields> => {
 
 const endFields: ReadonlySet<string> = new Set(["stop_reason", "stop_sequence", "stop_details", "container"])
 
-/** A whole answer as a stream's events but the last. */
+/** The events of a buffered answer, without `message_stop`. */
 const eventsOf = (body: Fields): ReadonlyArray<Fields> => {
   const start: Mutable = {}
   const delta: Mutable = {}
@@ -64,16 +64,16 @@ const eventsOf = (body: Fields): ReadonlyArray<Fields> => {
   ]
 }
 
-const ownOf = (event: Fields, { id, model }: Envelope): Fields =>
+const withEnvelope = (event: Fields, { id, model }: Envelope): Fields =>
   event["type"] === "message_start" && isObject(event["message"])
     ? { ...event, message: { ...event["message"], id, model } }
     : event
 
-/** A stream's events; none of a provider of another dialect. */
+/** The provider's events; none if the provider has another dialect. */
 export const events = (native: Native, envelope: Envelope): ReadonlyArray<Fields> => {
-  if (!isOurs(native)) return []
+  if (!isAnthropic(native)) return []
   const all = native.form === "whole" ? eventsOf(native.body) : [native.body]
-  return all.map((event) => ownOf(event, envelope))
+  return all.map((event) => withEnvelope(event, envelope))
 }
 
 const parsed = (text: string): unknown => {
@@ -88,7 +88,7 @@ const textOf = (value: unknown): string => typeof value === "string" ? value : "
 
 const after = (before: unknown, piece: unknown): string => textOf(before) + textOf(piece)
 
-/** Adds what is new of a block. */
+/** Adds a delta to its block. */
 const addDelta = (block: Mutable, delta: Fields): void => {
   switch (delta["type"]) {
     case "text_delta":
@@ -111,7 +111,7 @@ const addDelta = (block: Mutable, delta: Fields): void => {
   }
 }
 
-/** A whole answer out of a stream's events. */
+/** Assembles a buffered answer from its events. */
 const assembled = (parts: ReadonlyArray<Native>): Fields => {
   let message: Mutable = {}
   const content: Array<Mutable> = []
@@ -137,9 +137,9 @@ const assembled = (parts: ReadonlyArray<Native>): Fields => {
   return { ...message, content }
 }
 
-/** The body of a whole answer, which is trusted to be one; undefined where no provider of the dialect has given it. */
+/** The provider's answer, which is not checked; undefined if the provider has another dialect. */
 export const answer = (parts: ReadonlyArray<Native> | undefined, { id, model }: Envelope): Message | undefined => {
-  if (parts === undefined || parts.length === 0 || !parts.every(isOurs)) return undefined
+  if (parts === undefined || parts.length === 0 || !parts.every(isAnthropic)) return undefined
   const found = parts.find(({ form }) => form === "whole")?.body ?? assembled(parts)
   return { ...found, id, model } as Fields as Message
 }

@@ -105,8 +105,8 @@ const makeChoice = (
     return chunk(`{"content":${JSON.stringify(event.text)}}`, logprobs)
   }
 
-  /** Whether the provider's own chunks already have the content. */
-  const isSaid = (event: OwnEvent): boolean => {
+  /** Whether the provider's own chunks have the content, or a call is one too many. */
+  const isLeftOut = (event: OwnEvent): boolean => {
     if (event.type === "handoff") native = false
     return native || (event.type === "tool_call" && event.index > 0 && !parallelToolCalls)
   }
@@ -118,7 +118,7 @@ const makeChoice = (
     return chunk ?? ""
   }
 
-  const writer = { begin, frameOf, isSaid, nativeFrames }
+  const writer = { begin, frameOf, isLeftOut, nativeFrames }
   return (events: ReadonlyArray<Event>): string => write(writer, events)
 }
 

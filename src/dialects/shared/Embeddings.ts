@@ -1,4 +1,4 @@
-/** Embeddings as providers tell them. Pure. */
+/** Decodes the vectors of providers' answers. Pure. */
 import { Result } from "effect"
 import type { Reason } from "../../domain/InferenceError.ts"
 import type { Embedding } from "../../domain/Job.ts"
@@ -16,7 +16,7 @@ const unit = (numbers: ReadonlyArray<number>): Float32Array | undefined => {
 /**
  * Vectors of unit length.
  *
- * @param promptTokens of all inputs; each input counts its share, as providers do not tell them apart
+ * @param promptTokens of all inputs; providers report no others, so each input gets a share by its length
  */
 export const embeddingsOf = (
   vectors: ReadonlyArray<unknown>,
@@ -29,15 +29,15 @@ export const embeddingsOf = (
     return Result.fail(malformed(target, "not one vector per input"))
   }
   const characters = inputs.reduce((sum, { length }) => sum + length, 0)
-  let told = 0
+  let counted = 0
   let before = 0
   return Result.succeed(found.map((vector, index) => {
     before += inputs[index]!.length
     const upToHere = index === inputs.length - 1 || characters === 0
       ? promptTokens
       : Math.round(promptTokens * before / characters)
-    const share = upToHere - told
-    told = upToHere
+    const share = upToHere - counted
+    counted = upToHere
     return Result.succeed({ vector: vector!, promptTokens: share })
   }))
 }

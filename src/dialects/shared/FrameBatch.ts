@@ -1,18 +1,18 @@
-/** The frames of events that came together, in the order of the events. Pure. */
+/** Encodes the events of one batch as frames, in the order of the events. Pure. */
 import type { Event } from "../../domain/Inference.ts"
 import type { Native } from "../../domain/Source.ts"
 
-/** An event that an encoder writes in frames of its own. */
+/** An event that an encoder writes itself, not a provider's own frame. */
 export type OwnEvent = Exclude<Event, { readonly type: "native" }>
 
-/** How one dialect writes its frames. */
+/** The frames of one dialect. */
 export interface Writer {
-  /** Whether the provider's own frames have the content of this event. */
-  readonly isSaid: (event: OwnEvent) => boolean
-  /** What the stream begins with, before the first frame; empty afterwards. */
+  /** Whether the event is left out, because the provider's own frames have its content. */
+  readonly isLeftOut: (event: OwnEvent) => boolean
+  /** The start of the stream before its first frame; empty afterwards. */
   readonly begin: (first: OwnEvent) => string
   readonly frameOf: (event: OwnEvent) => string
-  /** Empty for a provider of another dialect. */
+  /** Empty if the provider has another dialect. */
   readonly nativeFrames: (native: Native) => string
 }
 
@@ -32,15 +32,15 @@ const joinCalls = (one: CallEvent, two: CallEvent): CallEvent | undefined =>
     ? { ...one, arguments: one.arguments + two.arguments }
     : undefined
 
-/** Two events as one, where one frame can have both. */
+/** Joins two events that fit into one frame. */
 const join = (one: OwnEvent | undefined, two: OwnEvent): OwnEvent | undefined => {
   if (one?.type === "text" && two.type === "text") return joinTexts(one, two)
   if (one?.type === "thoughts" && two.type === "thoughts") return { ...two, text: one.text + two.text }
   return one?.type === "tool_call" && two.type === "tool_call" ? joinCalls(one, two) : undefined
 }
 
-/** Writes a batch; neighbouring texts, and neighbouring pieces of one call, leave in one frame. */
-export const write = ({ begin, frameOf, isSaid, nativeFrames }: Writer, events: ReadonlyArray<Event>): string => {
+/** Encodes a batch; consecutive texts, and consecutive pieces of one call, become one frame. */
+export const write = ({ begin, frameOf, isLeftOut, nativeFrames }: Writer, events: ReadonlyArray<Event>): string => {
   let out = ""
   let last: OwnEvent | undefined
   const flush = () => {
@@ -51,7 +51,7 @@ export const write = ({ begin, frameOf, isSaid, nativeFrames }: Writer, events: 
     if (event.type === "native") {
       flush()
       out += nativeFrames(event.native)
-    } else if (!isSaid(event)) {
+    } else if (!isLeftOut(event)) {
       out += begin(event)
       const both = join(last, event)
       if (both === undefined) flush()

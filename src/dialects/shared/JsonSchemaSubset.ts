@@ -1,10 +1,10 @@
 /**
- * JSON JsonSchemaSubset in the words of providers that know only some of JSON Schema. Pure.
+ * Converts JSON schemas for providers that support a subset of JSON Schema. Pure.
  *
  * **Details**
  *
- * A schema is said wholly or not at all: a provider passes over a keyword that it does not know, or refuses it, and the
- * answer would not be bound to what the caller asks. Keywords that bind no answer are left out.
+ * A schema is converted completely or rejected: a provider ignores or rejects a keyword that it does not support, and the
+ * answer would not follow the caller's schema. Keywords that do not constrain answers are left out.
  */
 import { Result } from "effect"
 import type { Reason } from "../../domain/InferenceError.ts"
@@ -14,11 +14,11 @@ import { notSupported } from "./ErrorMapping.ts"
 import { type Fields, fieldsOf } from "./Json.ts"
 import type { Target } from "./ProviderDialect.ts"
 
-/** What a provider can say. */
+/** The subset of a provider. */
 export interface Words {
-  /** The keywords that it knows, and which of their values. */
+  /** The supported keywords, and which of their values. */
   readonly known: Readonly<Record<string, (value: unknown) => boolean>>
-  /** Another way to say the same, or less: what fits the new schema fits the old one. */
+  /** Rewrites a schema: a value that fits the new one fits the old one. */
   readonly rewrite: (schema: Fields) => Fields
 }
 
@@ -83,6 +83,6 @@ const said = (reading: Reading, schema: unknown, path: Path): Result.Result<Fiel
     )
 }
 
-/** The schema of an answer in these words, or which part cannot be said. */
+/** The converted schema, or the part that the provider does not support. */
 export const sayable = (schema: JsonSchema, words: Words, target: Target): Result.Result<Fields, Reason> =>
   said({ words, target }, schema, ["format", "schema"])

@@ -1,6 +1,6 @@
-/** Another instance of Troupe: the OpenAI dialect, and what we have beyond it. Pure. */
+/** Another instance of this service: the OpenAI dialect, and the service's own tasks and fields. Pure. */
 import { Duration, Result } from "effect"
-import * as Standing from "../../domain/Caller.ts"
+import * as Caller from "../../domain/Caller.ts"
 import type { Countable, Generation } from "../../domain/Generation.ts"
 import { withAssistantPrefix } from "../../domain/Generation.ts"
 import type { Classification } from "../../domain/Job.ts"
@@ -43,7 +43,7 @@ const classify: NonNullable<Dialect["classify"]> = {
       return Result.fail(malformed(target, "not labels for each input"))
     }
     const promptTokens = countAt(body, "usage", "prompt_tokens") ?? 0
-    // They are told together; the first input counts them.
+    // The answer has one count for all inputs: the first input gets it.
     return Result.succeed(
       found.map((labels, index) => Result.succeed({ labels, promptTokens: index === 0 ? promptTokens : 0 }))
     )
@@ -66,19 +66,19 @@ const tokenize: NonNullable<Dialect["tokenize"]> = {
   }
 }
 
-/** Milliseconds, which Go's durations have; what is negative means for ever. */
+/** A duration of Go; a negative value means for ever. */
 const keepAliveOf = (keepAlive: Duration.Duration): string | number =>
   Duration.isFinite(keepAlive) ? `${Duration.toMillis(keepAlive)}ms` : -1
 
-/** How our caller stands there. */
+/** The caller's options for the other instance. */
 const callerFieldsOf = ({ caller = {} }: Generation) => ({
   ...(caller.priority === undefined ? {} : { priority: caller.priority }),
   ...(caller.keepAlive === undefined ? {} : { keep_alive: keepAliveOf(caller.keepAlive) })
 })
 
-/** The caller's tenant: it counts there where we have no key of our own. */
+/** The caller's tenant, which the other instance uses if the request has no key. */
 const tenantHeader = ({ caller: { tenant = "" } = {} }: Generation): Readonly<Record<string, string>> =>
-  tenant === "" ? {} : { [Standing.tenantHeader]: tenant }
+  tenant === "" ? {} : { [Caller.tenantHeader]: tenant }
 
 const generate: Dialect["generate"] = {
   ...ownDialect.generate,

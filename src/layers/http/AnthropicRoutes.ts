@@ -2,7 +2,7 @@
 import { Array as Arr, DateTime, Effect, Stream } from "effect"
 import { HttpRouter, HttpServerResponse } from "effect/http"
 import { HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
-import type { DecodeResult, MessagesCall } from "../../dialects/anthropic/DecodeRequest.ts"
+import type { Decoded, MessagesCall } from "../../dialects/anthropic/DecodeRequest.ts"
 import * as DecodeRequest from "../../dialects/anthropic/DecodeRequest.ts"
 import type { Envelope } from "../../dialects/anthropic/EncodeAnswer.ts"
 import * as EncodeAnswer from "../../dialects/anthropic/EncodeAnswer.ts"
@@ -60,7 +60,7 @@ const group = HttpApiGroup.make("anthropic").add(
 )
 
 /** The error with the path of the field in the body. */
-const relocate = (decoded: DecodeResult<Pick<Request, "source">>) => (error: InferenceError): InferenceError => {
+const relocate = (decoded: Decoded<Pick<Request, "source">>) => (error: InferenceError): InferenceError => {
   const { attempts, decision } = error
   const reason = DecodeRequest.relocate(error.reason, decoded)
   return reason === error.reason ? error : new InferenceError({
@@ -144,7 +144,7 @@ const messages = (inference: Inference["Service"]): Endpoint.Endpoint<MessagesCa
   answer: (call) => call.body.stream ? respondStream(inference, call) : respondWhole(inference, call)
 })
 
-const countTokens = (inference: Inference["Service"]): Endpoint.Endpoint<DecodeResult<CountRequest>> => ({
+const countTokens = (inference: Inference["Service"]): Endpoint.Endpoint<Decoded<CountRequest>> => ({
   ...shared,
   decode: DecodeRequest.decodeCount,
   answer: ({ body }) =>

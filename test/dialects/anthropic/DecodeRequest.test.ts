@@ -36,7 +36,7 @@ describe("AnthropicMessages", () => {
     it("of the least body leaves every option to its default", () => {
       assert.deepStrictEqual(decoded({}), {
         request: { model: "tiny-chat", maxTokens: 10, messages: [{ role: "user", content: "Hello" }] },
-        placed: [{ message: { role: "user", content: "Hello" }, path: "messages[0]", parts: [] }],
+        located: [{ message: { role: "user", content: "Hello" }, path: "messages[0]", parts: [] }],
         stream: false,
         parallelToolUse: true,
         thinking: true
@@ -115,14 +115,14 @@ describe("AnthropicMessages", () => {
           { role: "user", content: "Well?" }
         ]
       )
-      const { request, placed } = decoded({
+      const { request, located } = decoded({
         messages: [...messages, assistant("The best"), assistant([text(" is (")])]
       })
       assert.deepStrictEqual([request.messages, request.assistantPrefix], [
         messages as typeof request.messages,
         "The best is ("
       ])
-      assert.lengthOf(placed, 2)
+      assert.lengthOf(located, 2)
       // What is wrong is told by the body's own paths.
       const seen = decoded({ messages: [user("Look:"), user([text("See"), image])] })
       const wrong = new InferenceError.InvalidRequest({ path: "messages[0].content[2]", detail: "Wrong" })
@@ -208,14 +208,14 @@ describe("AnthropicMessages", () => {
     it("have an assistant's text at the end as the beginning of the answer", () => {
       for (const content of ["The best (", [text("The best"), text(" (")]]) {
         const begun = [...messages, { role: "assistant", content }]
-        const { placed, request } = decoded({ system: "S", messages: begun })
+        const { located, request } = decoded({ system: "S", messages: begun })
         assert.strictEqual(request.assistantPrefix, "The best (")
         assert.deepStrictEqual<unknown>(request.messages, [{ role: "system", content: "S" }, {
           role: "user",
           content: "Hello"
         }])
         const unable = new InferenceError.NotSupported({ deployment: "m#0", path: "assistantPrefix", detail: "No." })
-        assert.deepInclude(AnthropicMessages.relocate(unable, { placed, request }), { path: "messages[1]" })
+        assert.deepInclude(AnthropicMessages.relocate(unable, { located, request }), { path: "messages[1]" })
         const counted = AnthropicMessages.decodeCount({ model: "tiny-chat", messages: begun })
         assert.deepStrictEqual<unknown>(Result.getOrThrow(counted).request.input, {
           messages,
@@ -351,7 +351,7 @@ describe("AnthropicMessages", () => {
   })
 
   it("tells of what is wrong in messages by their places in the body", () => {
-    const { placed } = decoded({
+    const { located } = decoded({
       system: "S",
       messages: [
         { role: "assistant", content: [use] },
@@ -363,7 +363,7 @@ describe("AnthropicMessages", () => {
     })
     const pathOf = (path: string) => {
       const reason = AnthropicMessages.relocate(new InferenceError.InvalidRequest({ path, detail: "Wrong" }), {
-        placed,
+        located,
         request: {}
       })
       return "path" in reason ? reason.path : undefined
@@ -375,7 +375,7 @@ describe("AnthropicMessages", () => {
     assert.strictEqual(pathOf("tools[1].parameters.type"), "tools[1].input_schema.type")
     assert.strictEqual(pathOf("format.schema.type"), "output_config.format.schema.type")
     const unable = new InferenceError.NotSupported({ deployment: "m#0", path: "topK", detail: "No." })
-    const own = AnthropicMessages.relocate(unable, { placed, request: {} })
+    const own = AnthropicMessages.relocate(unable, { located, request: {} })
     assert.deepInclude(own, { _tag: "NotSupported", path: "top_k", deployment: "m#0" })
   })
 
