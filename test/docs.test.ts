@@ -36,6 +36,24 @@ describe("docs/configuration.md", () => {
     for (const name of tables.keys()) assert.include(text, `<!-- settings: ${name} -->`)
     await expect(withTables(text, tables)).toMatchFileSnapshot("../docs/configuration.md")
   })
+
+  const settings = [...tablesOf(fileJsonSchema()).values()].flatMap((table) =>
+    table.split("\n").slice(2).map((row) => row.split(" | "))
+  )
+
+  it("has every setting of the top level", () => {
+    const names = Object.keys(fileJsonSchema()["properties"] as object)
+    const inTables = new Set(settings.map(([name = ""]) => /^\| `(\w+)/.exec(name)?.[1]))
+    const inText = new Set(["policies", "models", "environments"])
+    for (const name of names) assert.isTrue(inTables.has(name) || inText.has(name), name)
+  })
+
+  it("has the default of every setting, in the units that the file accepts", () => {
+    for (const [name, , byDefault = ""] of settings) {
+      assert.match(byDefault, /^\S/, name)
+      assert.notMatch(byDefault, /^and |millis/, name)
+    }
+  })
 })
 
 describe("docs/embedding.md", () => {

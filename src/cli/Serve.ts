@@ -132,7 +132,7 @@ export const serve = Command.make(
       )
     })
 ).pipe(
-  Command.withDescription("Start the HTTP service and load the configured models"),
+  Command.withDescription("Start the HTTP service and load the first deployment of each model"),
   Command.withExamples([
     { command: "troupe serve", description: "Serve troupe.yaml, or the embedded model" },
     {

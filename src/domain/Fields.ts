@@ -1,16 +1,13 @@
-/**
- * What the fields of `troupe.yaml` are made of: words for spans of time and amounts of memory, and the fields that all
- * deployments share.
- */
+/** Schemas of durations and amounts of bytes in `troupe.yaml`, and the settings that all deployments share. */
 import { ByteSize, Duration, Option, Schema, SchemaTransformation } from "effect"
 import { abilities } from "./EngineProtocol.ts"
 import * as Time from "./Time.ts"
 
-/** A field with words that editors show, of what is written in the file: see `settings/Schema`. */
+/** A field with a description that editors show. It describes the encoded side: the value in the file. */
 export const described = <S extends Schema.Top>(description: string, schema: S): S["Rebuild"] =>
   Schema.annotateEncoded<S>({ description })(schema)
 
-/** The same for a field that may be left out. */
+/** An optional field with a description. */
 export const optional = <S extends Schema.Top>(description: string, schema: S) =>
   Schema.optionalKey(described(description, schema))
 
@@ -39,8 +36,6 @@ const spanTextOf = (expected: string) =>
     Schema.isPattern(spanText, { message: `Expected ${expected}` })
   )
 
-const encodeSpan = (span: Duration.Duration): string => `${Duration.toMillis(span)} millis`
-
 const units = [["hour", 3_600_000], ["minute", 60_000], ["second", 1_000]] as const
 
 /** A duration as `troupe.yaml` takes it, such as `10 seconds`: in the largest unit of which it is a whole number. */
@@ -49,6 +44,8 @@ export const durationText = (ms: number): string => {
   const count = ms / length
   return unit === "ms" || count === 1 ? `${count} ${unit}` : `${count} ${unit}s`
 }
+
+const encodeSpan = (span: Duration.Duration): string => durationText(Duration.toMillis(span))
 
 /**
  * Words for a duration, as `10 minutes`, or as Go writes it, `1h30m`. Numbers are refused: they count seconds elsewhere, and
@@ -104,23 +101,26 @@ export const Bytes = Schema.Union([
 const Share = Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 1 }))
 const AtLeastNothing = Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))
 
-/** What the router is told of a deployment, since nothing measures it; what is left out is not known. */
+/** Properties of a deployment that the router cannot measure. */
 export const traits = {
   price: optional(
-    "USD per million tokens; default nothing for what runs here, else what is known of the model.",
+    "Price. Default 0 for a model that runs on this machine, else the published price of the model.",
     Schema.Struct({
-      input: described("Of the prompt, USD per million tokens.", AtLeastNothing),
-      output: described("Of the answer, USD per million tokens.", AtLeastNothing)
+      input: described("USD per million tokens of the prompt.", AtLeastNothing),
+      output: described("USD per million tokens of the answer.", AtLeastNothing)
     })
   ),
-  quality: optional("How good its answers are, from 0 to 1; default not known.", Share),
+  quality: optional("Quality of its answers, from 0 to 1. Default unknown.", Share),
   abilities: optional(
-    "What it can do, of what its engine can; requests that need more go elsewhere. Default all of that.",
+    "Capabilities to use. Requests that need another one go to other deployments. Default all that the engine has.",
     Schema.Array(Schema.Literals(abilities))
   ),
   tasks: optional(
-    "What it is good at, in words that requests name too; default not known.",
+    "Tasks that it is good at. Requests can name a task. Default unknown.",
     Schema.Array(Schema.NonEmptyString)
   ),
-  weight: optional("Its share of requests beside the others', for weighted and session; default 1.", AtLeastNothing)
+  weight: optional(
+    "Weight relative to the other deployments, for the strategies weighted and session. Default 1.",
+    AtLeastNothing
+  )
 }

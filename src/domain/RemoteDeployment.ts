@@ -1,4 +1,4 @@
-/** A deployment that another host serves, and what a configuration says of it. */
+/** The settings of a remote deployment: a model that another host serves over HTTP. */
 import { Schema } from "effect"
 import { abilities } from "./EngineProtocol.ts"
 import { Bytes, Count, described, optional, SpanOrOff, traits } from "./Fields.ts"
@@ -13,14 +13,17 @@ const isPlainUrl = (text: string): boolean => {
 }
 
 const Timeouts = Schema.Struct({
-  connect: optional("Until the connection stands; default 10 seconds.", SpanOrOff),
-  firstByte: optional("From the request to the headers of an answer that is streamed; default 1 minute.", SpanOrOff),
+  connect: optional("Time to connect. Default 10 seconds.", SpanOrOff),
+  firstByte: optional("From the request to the headers of a streamed answer. Default 1 minute.", SpanOrOff),
   firstToken: optional(
-    "From the request to the first content, or thought, of an answer that is streamed; default 2 minutes.",
+    "From the request to the first content or thought of a streamed answer. Default 2 minutes.",
     SpanOrOff
   ),
-  stall: optional("Between two pieces of a body, while somebody waits for the next; default 1 minute.", SpanOrOff),
-  total: optional("From the request to the answer's end, slow readers and all; default 10 minutes.", SpanOrOff)
+  stall: optional("Between two pieces of a body, without the time of a slow reader. Default 1 minute.", SpanOrOff),
+  total: optional(
+    "From the request to the end of the answer, with the time of a slow reader. Default 10 minutes.",
+    SpanOrOff
+  )
 })
 
 /** Several texts as one, the last after `and`. */
@@ -39,22 +42,20 @@ const localUrls = withField("baseUrl").filter(({ value }) => value.startsWith("h
 
 const versions = withField("apiVersion")
 
-/** A model that another host serves, over HTTP. */
+/** The schema of a remote deployment. */
 export const RemoteDeployment = Schema.Struct({
-  engine: described("Left out in a configuration file, where `provider` says it.", Schema.Literal("remote")),
+  engine: described("Optional in a configuration file: `provider` implies it.", Schema.Literal("remote")),
   provider: described(
-    "The dialect that is spoken. openai: that host, and all that speak its chat completions. troupe: another instance " +
-      "of this one.",
+    "The provider's API. openai: OpenAI and compatible hosts. troupe: another Troupe service.",
     Schema.Literals(providers)
   ),
-  model: described("The model's name there; for azure-openai the deployment's.", Schema.NonEmptyString),
-  // Words of what is checked by a function of ours would be lost: they stand before it.
+  model: described("Name of the model at the provider; for azure-openai, of the deployment.", Schema.NonEmptyString),
+  // The description is inside the check: a schema with a custom check loses its own.
   baseUrl: Schema.optionalKey(
     described(
-      "Where it is, with the path that all of its paths begin with; default the provider's own, " +
-        `${listed(localUrls.map(({ provider, value }) => `${value} for ${provider}`))}; ${
-          listed(withoutUrl)
-        } have none.`,
+      `Base URL of the API, with its path. Required for ${listed(withoutUrl)}. Default the provider's own, ${
+        listed(localUrls.map(({ provider, value }) => `${value} for ${provider}`))
+      }.`,
       Schema.String
     ).check(
       Schema.makeFilter((text: string) =>
@@ -62,54 +63,57 @@ export const RemoteDeployment = Schema.Struct({
       )
     )
   ),
-  key: optional("The key, as ${NAME}; default none.", Secret),
+  key: optional("The key, as ${NAME}. Default none.", Secret),
   keys: optional(
-    "Several keys in the place of one: chosen by weight, rotated when one is limited or refused.",
+    "Several keys instead of one. They are chosen by weight; a rate-limited or rejected key is not used for a while. Default none.",
     Schema.NonEmptyArray(Schema.Struct({
       key: described("The key, as ${NAME}.", Secret),
       weight: optional(
-        "Its share beside the others' weights; default 1.",
+        "Weight relative to the other keys. Default 1.",
         Schema.Finite.check(Schema.isGreaterThan(0))
       )
     }))
   ),
   headers: optional(
-    "More headers of every request, over those of the dialect; default none.",
+    "Additional headers of every request. They replace those of the dialect. Default none.",
     Schema.Record(Schema.String.check(Schema.isPattern(/^[\w!#$%&'*+.^`|~-]+$/)), Secret)
   ),
-  organization: optional("The organisation that pays, for openai; default the key's own.", Schema.NonEmptyString),
+  organization: optional("The organization to bill, for openai. Default that of the key.", Schema.NonEmptyString),
   apiVersion: optional(
-    `The dialect's version, for ${listed(versions.map(({ provider }) => provider))}; ` +
-      `default ${listed(versions.map(({ value }) => value))}.`,
+    `Version of the API, for ${listed(versions.map(({ provider }) => provider))}. Default ${
+      listed(versions.map(({ value }) => value))
+    }.`,
     Schema.NonEmptyString
   ),
-  contextSize: optional("Tokens that prompt and answer share, as the provider says; default not known.", Count),
+  contextSize: optional(
+    "Context window of prompt and answer, tokens. Default the published one of the model, else unknown.",
+    Count
+  ),
   ...traits,
   abilities: optional(
-    "What the model can do, of what its provider's API can; requests that need more go elsewhere. Default all of that.",
+    "Capabilities to use. Requests that need another one go to other deployments. Default all that the API has.",
     Schema.Array(Schema.Literals(abilities))
   ),
   maxTokens: optional(
-    "The most tokens of an answer whose caller names no limit; default the provider's own, " +
-      `${
-        listed(withField("maxTokens").map(({ provider, value }) => `for ${provider} ${value.toLocaleString("en")}`))
-      }.`,
+    `Maximum tokens of an answer when the request has no limit. Default the provider's own, for ${
+      listed(withField("maxTokens").map(({ provider, value }) => `${provider} ${value.toLocaleString("en")}`))
+    }.`,
     Count
   ),
-  maxConcurrent: optional("Requests that it is sent side by side; default 64.", Count),
+  maxConcurrent: optional("Maximum number of concurrent requests. Default 64.", Count),
   stream: optional(
-    "Whether to have answers streamed: true always, false never, for a host that cannot; default as the caller has them, " +
-      "or always where timeouts has firstByte, firstToken or stall.",
+    "Whether to request streamed answers: true always, false never. Default as the caller requests, and always when " +
+      "timeouts has firstByte, firstToken or stall.",
     Schema.Boolean
   ),
-  timeouts: optional("How long the parts of an answer may take, false for no limit.", Timeouts),
-  maxResponseBytes: optional("The largest body that is taken, as 16 MiB or in bytes; default 16 MiB.", Bytes)
+  timeouts: optional("Timeouts of an answer, false for no limit.", Timeouts),
+  maxResponseBytes: optional("Maximum size of a response body, as 16 MiB or in bytes. Default 16 MiB.", Bytes)
 }).check(Schema.makeFilter(({ baseUrl, key, keys, provider }) => {
   if (key !== undefined && keys !== undefined) return { path: ["keys"], issue: "Expected key or keys, not both" }
   return baseUrl === undefined && withoutUrl.includes(provider)
     ? {
       path: ["baseUrl"],
-      issue: `Expected the URL of the host, as ${providerKindOf(provider).exampleUrl}: ${provider} has none of its own`
+      issue: `Expected the URL of the host, such as ${providerKindOf(provider).exampleUrl}: ${provider} has no default`
     }
     : undefined
 }))

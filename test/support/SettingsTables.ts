@@ -45,7 +45,7 @@ const kindsOf = (node: Node): string => {
   return isBytes ? "bytes" : [...new Set(found.map(kindOf))].join(" or ")
 }
 
-const defaultIn = /[;.] (?:[Dd]efault) (.+?)\.?$/s
+const defaultIn = /\. Default (.+?)\.?$/s
 
 const cell = (text: string): string => text.replaceAll("|", "\\|")
 
@@ -77,6 +77,12 @@ const table = (node: Node, omit: ReadonlyArray<string> = []): string =>
 
 const itemOf = (node: Node): Node => node.items ?? {}
 
+/** The settings of the top level that are neither sections nor maps of names. */
+const scalarsOf = (properties: Readonly<Record<string, Node>>): Readonly<Record<string, Node>> =>
+  Object.fromEntries(
+    Object.entries(properties).filter(([, node]) => alternatives(node).every(({ type }) => type !== "object"))
+  )
+
 /** The tables by name: each section of the file, and each kind of deployment. */
 export const tablesOf = (file: unknown): ReadonlyMap<string, string> => {
   const { properties = {} } = file as Node
@@ -92,7 +98,7 @@ export const tablesOf = (file: unknown): ReadonlyMap<string, string> => {
     ...["server", "engines", "memory", "circuits", "keyCooldowns", "store"].map(
       (section) => [section, table({ properties: { [section]: properties[section]! } })] as const
     ),
-    ["top", table({ properties: { logLevel: properties["logLevel"]! } })],
+    ["top", table({ properties: scalarsOf(properties) })],
     ["policies", table(named("policies"))],
     ["models", table(named("models"), ["deployments"])],
     ["deployments", table(common)],

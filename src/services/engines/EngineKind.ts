@@ -21,7 +21,7 @@ export type ModelFormat = "gguf" | "onnx"
 export interface ModelFacts extends MemoryEstimate {
   /** Bits a weight. */
   readonly bits?: number | undefined
-  /** Tokens per slot; left out if only loading tells. */
+  /** Tokens per slot; undefined if it is known only after loading. */
   readonly window?: number | undefined
   /** Tokens that the model was trained for. */
   readonly trainedWindow?: number | undefined
@@ -32,51 +32,51 @@ export interface EngineKind<Options extends EngineDeployment = EngineDeployment>
   readonly name: string
   /** The schema of a deployment's options. */
   readonly options: Schema.Top
-  /** What its engines can do, whatever the model. */
+  /** Capabilities of its engines, for any model. */
   readonly capabilities: ReadonlyArray<Ability>
   /** The option with the path of the model; left out if it has no files. */
   readonly path?: "file" | "folder"
   /** The option with paths of the same model in other sizes. */
   readonly variants?: "variants"
-  /** The format in the model store that it loads. */
+  /** The format of the files that it loads from the model store. */
   readonly format?: ModelFormat
-  /** How the path of a model that it loads ends; left out, it loads folders. */
+  /** The file extension of its models; undefined if it loads folders. */
   readonly extension?: string
-  /** How the name of a model with such a deployment must begin. */
+  /** The prefix that the names of its models must have. */
   readonly modelPrefix?: string
-  /** It loads a native library, which needs memory of its own in an engine process. */
+  /** Whether it loads a native library, which needs additional memory in an engine process. */
   readonly isNative: boolean
-  /** Its models run outside this service: they are not free of charge by default. */
-  readonly isElsewhere: boolean
-  /** Where the model comes from, for lists; asked if there is no path. */
+  /** Whether its models run outside this service. Their default price is unknown, not 0. */
+  readonly isExternal: boolean
+  /** The source of the model, for lists. Used when there is no path. */
   source?(options: Options): string
   /** The files in its folder that must exist. */
   filesIn?(options: Options): ReadonlyArray<string>
-  /** Reads the model's files, not its weights. */
+  /** Reads the model's files without its weights. */
   describe(options: Options, files: FileReader): Effect.Effect<ModelFacts, ModelFileError>
-  /** What its worker starts with; left out, it has no worker: the embedding program provides the model. */
+  /** The start message of its worker; undefined if it has no worker, because the embedding program provides the model. */
   spec?(options: Options): EngineSpec
-  /** What to try a model of the store with before its first load. */
+  /** The start message of the process that tries a model of the store before its first load. */
   inspection?(path: string, files: Pick<FileReader, "inspectFile">): Effect.Effect<EngineSpec, ModelFileError>
 }
 
 /** Options of all kinds that run on threads. */
 export const threadOptions = {
   ...traits,
-  slots: optional("Requests that run side by side in one engine thread; default 4.", Count),
-  replicas: optional("Engine threads, each with its own copy of the model's context; default 1.", Count)
+  slots: optional("Concurrent requests of one engine thread. Default 4.", Count),
+  replicas: optional("Engine threads, each with its own context. Default 1.", Count)
 }
 
 export const contextSize = optional(
-  "Tokens that prompt and answer share, per slot; default the model's own window, at most 4,096.",
+  "Context window of prompt and answer, tokens per slot. Default the model's own, at most 4,096.",
   Count
 )
 
-export const threads = optional("Compute threads of each engine thread; default 1.", Count)
+export const threads = optional("Compute threads of each engine thread. Default 1.", Count)
 
 export const sharePrefixes = optional(
-  "Tenants share what was computed of prompts that begin alike. That is faster, and cached_tokens then shows one tenant " +
-    "what another sent; default false, where each tenant has its own.",
+  "Whether tenants share the prefix cache. Sharing is faster, but cached_tokens reveals to one tenant how the prompts of " +
+    "others begin. Default false.",
   Schema.Boolean
 )
 

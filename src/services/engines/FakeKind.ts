@@ -9,26 +9,29 @@ const name = "fake"
 
 const Fault = Schema.Struct({
   kind: described(
-    "error: the request fails. abort: the engine process aborts as native code would. hang: no token comes any more. " +
+    "error: the request fails. abort: the engine process aborts as native code would. hang: it sends no further token. " +
       "load, load-abort: loading fails, or aborts the process.",
     Schema.Literals(["error", "abort", "hang", "load", "load-abort"])
   ),
-  afterTokens: optional("Tokens that come first; default 0.", Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))),
-  trigger: optional("Only when the last message holds this text; default always.", Schema.NonEmptyString)
+  afterTokens: optional("Tokens before the fault. Default 0.", Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))),
+  trigger: optional(
+    "Text that the last message must contain for the fault to happen. Default any.",
+    Schema.NonEmptyString
+  )
 })
 
 const FakeOptions = Schema.Struct({
   engine: Schema.Literal(name),
   reply: optional(
-    "What it answers, its words shuffled by the seed unless temperature is 0; default the word fake and the last message.",
+    "The answer. Its words are shuffled by the seed unless temperature is 0. Default the word fake and the last message.",
     Schema.String
   ),
-  contextSize: optional("Tokens (of three bytes) that prompt and answer share; default 4,096.", Count),
-  loadDelayMs: optional("How long loading takes, ms; default 0.", Milliseconds),
-  promptDelayMs: optional("How long the first token takes, ms; default 0.", Milliseconds),
-  tokenDelayMs: optional("How long each token takes, ms; default 0.", Milliseconds),
-  fault: optional("What goes wrong; default nothing.", Fault),
-  memory: optional("Memory that it pretends to need, as 1 GiB or in bytes; default none.", Bytes),
+  contextSize: optional("Context window of prompt and answer, tokens of three bytes. Default 4,096.", Count),
+  loadDelayMs: optional("Duration of a load, ms. Default 0.", Milliseconds),
+  promptDelayMs: optional("Time to the first token, ms. Default 0.", Milliseconds),
+  tokenDelayMs: optional("Time for each token, ms. Default 0.", Milliseconds),
+  fault: optional("Fault to simulate. Default none.", Fault),
+  memory: optional("Memory that it pretends to need, as 1 GiB or in bytes. Default none.", Bytes),
   ...threadOptions
 })
 type FakeOptions = typeof FakeOptions.Type
@@ -39,7 +42,7 @@ export const fake = {
   capabilities: ["generate", "tools", "format", "logprobs", "embed", "rerank", "classify", "tokenize"],
   modelPrefix: `${name}/`,
   isNative: false,
-  isElsewhere: false,
+  isExternal: false,
   source: () => "(no model file)",
   describe: ({ memory = 0 }) => Effect.succeed({ ...noMemory, computeBytes: memory, totalBytes: memory }),
   spec: ({ fault, memory: _, replicas: __, ...options }) => ({

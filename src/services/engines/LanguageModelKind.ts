@@ -18,9 +18,9 @@ const name = "language-model"
 
 const LanguageModelOptions = Schema.Struct({
   engine: Schema.Literal(name),
-  name: described("The name by which the embedding program provides it.", Schema.NonEmptyString),
-  contextSize: optional("Tokens that prompt and answer share, as its provider says; default not known.", Count),
-  slots: optional("Requests that it is sent side by side; default 4.", Count),
+  name: described("Name under which the embedding program provides it.", Schema.NonEmptyString),
+  contextSize: optional("Context window of prompt and answer, tokens. Default unknown.", Count),
+  slots: optional("Maximum number of concurrent requests. Default 4.", Count),
   ...traits
 })
 export type LanguageModelOptions = typeof LanguageModelOptions.Type
@@ -30,7 +30,7 @@ export const languageModel = {
   options: LanguageModelOptions,
   capabilities: ["generate", "tools", "format", "images"],
   isNative: false,
-  isElsewhere: true,
+  isExternal: true,
   source: (options) => options.name,
   describe: () => Effect.succeed(noMemory)
 } as const satisfies EngineKind<LanguageModelOptions>
@@ -39,7 +39,7 @@ export const languageModel = {
 export interface Source {
   /** Makes the model; the scope's end releases it. */
   readonly start: Effect.Effect<LanguageModel.LanguageModel, unknown, Scope.Scope>
-  /** Passes to its provider what `LanguageModel` has no parameter for: sampling, `maxTokens` and `stop`. */
+  /** Passes settings to its provider that `LanguageModel` has no parameters for: sampling, `maxTokens` and `stop`. */
   readonly configure?: ((generation: Generation) => Context.Context<never>) | undefined
 }
 

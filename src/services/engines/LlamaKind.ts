@@ -15,28 +15,31 @@ const LlamaOptions = Schema.Struct({
   engine: Schema.Literal(name),
   file: described("The GGUF file, relative to the configuration file's folder.", Schema.NonEmptyString),
   variants: optional(
-    "The same model in other sizes: GGUF files to take instead when `file` does not fit the memory there is.",
+    "Other sizes of the same model: GGUF files to load when `file` does not fit into memory. Default none.",
     Schema.Array(Schema.NonEmptyString)
   ),
   contextSize,
   threads,
   gpu: optional(
-    "Compute on a GPU: auto takes what there is, the others insist; default the CPU.",
+    "GPU to use. auto: any GPU, else the CPU. With another value, a load without that GPU fails. Default the CPU.",
     Schema.Literals(["auto", "metal", "cuda", "vulkan"])
   ),
   gpuLayers: optional(
-    "Layers that the GPU computes; default as many as fit.",
+    "Number of layers that the GPU computes. Default as many as fit.",
     Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
   ),
   flashAttention: optional(
-    "Less memory for long windows, and often faster; false keeps every token of an earlier prompt that begins alike, " +
-      "else whole pieces of 64; default where model and build can.",
+    "Whether to use flash attention. It needs less memory for long context windows and is often faster. With it the prefix " +
+      "cache is reused in blocks of 64 tokens, without it token by token. Default when model and build support it.",
     Schema.Boolean
   ),
-  useMmap: optional("Map the file instead of reading it; default true.", Schema.Boolean),
-  useMlock: optional("Keep the model from being swapped out; default false.", Schema.Boolean),
+  useMmap: optional("Whether to map the file into memory instead of reading it. Default true.", Schema.Boolean),
+  useMlock: optional(
+    "Whether to lock the model in memory, so that it is not swapped out. Default false.",
+    Schema.Boolean
+  ),
   kvCacheType: optional(
-    "Type of the KV cache's entries, of which smaller ones save memory and need flashAttention; default f16.",
+    "Type of the entries of the KV cache. Types below f16 need less memory, and flashAttention. Default f16.",
     Schema.Literals(["f32", "f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"])
   ),
   sharePrefixes,
@@ -61,7 +64,7 @@ const merge = (parts: ReadonlyArray<GgufFile>): Header => ({
   tensors: parts.flatMap(({ header }) => header.tensors)
 })
 
-/** Tokens that are enough to compute one. */
+/** The context window of an inspection, tokens: enough to compute one token. */
 const inspectedWindow = 256
 
 export const llama = {
@@ -73,7 +76,7 @@ export const llama = {
   format: "gguf",
   extension: ".gguf",
   isNative: true,
-  isElsewhere: false,
+  isExternal: false,
   describe: (options, files) =>
     Effect.map(Effect.forEach(partsOf(options.file), files.inspectFile), (parts) => {
       const header = merge(parts)

@@ -1,4 +1,4 @@
-/** The engine kind `onnx`: a folder with an ONNX model, its tokeniser and its configuration, in onnxruntime. */
+/** The engine kind `onnx`: a folder with an ONNX model, its tokenizer and its configuration, in onnxruntime. */
 import { Effect, Schema } from "effect"
 import { defaultSlots } from "../../domain/Deployment.ts"
 import { described, optional } from "../../domain/Fields.ts"
@@ -16,10 +16,9 @@ const OnnxOptions = Schema.Struct({
     "The folder (config.json, tokenizer.json, onnx/model.onnx), relative to the configuration file's.",
     Schema.NonEmptyString
   ),
-  model: optional("The file within onnx/, without .onnx; default model.", Schema.NonEmptyString),
+  model: optional("The file within onnx/, without .onnx. Default model.", Schema.NonEmptyString),
   device: optional(
-    "Where to compute: cpu and wasm run everywhere, the others where the machine has one; default cpu, and wasm where " +
-      "onnxruntime-node is missing.",
+    "Device that computes. cpu and wasm work on every machine. Default cpu, and wasm when onnxruntime-node is missing.",
     Schema.Literals(["cpu", "wasm", "webgpu", "cuda"])
   ),
   contextSize,
@@ -60,7 +59,7 @@ export const onnx = {
   path: "folder",
   format: "onnx",
   isNative: true,
-  isElsewhere: false,
+  isExternal: false,
   filesIn: ({ model = defaultModel }) => ["config.json", "tokenizer.json", `onnx/${model}.onnx`],
   describe,
   spec: ({ replicas: _, ...options }) => ({

@@ -26,7 +26,7 @@ const slotsOf = (options: DeploymentOptions): number => {
 }
 
 /** Whether another service runs the model, or may. */
-const isElsewhere = (options: DeploymentOptions): boolean => isRemote(options) || kindOf(options).isElsewhere
+const isExternal = (options: DeploymentOptions): boolean => isRemote(options) || kindOf(options).isExternal
 
 /** Unknown fields of other dialects, and token counting without a tokenizer or an endpoint. */
 const missingOf = (
@@ -54,7 +54,7 @@ export const factsOf = (
   const published = publishedOf(options)
   return {
     deployment: id,
-    price: options.price ?? published?.price ?? (isElsewhere(options) ? undefined : free),
+    price: options.price ?? published?.price ?? (isExternal(options) ? undefined : free),
     quality: options.quality,
     contextWindow: options.contextSize ?? published?.contextWindow,
     capabilities: abilities,

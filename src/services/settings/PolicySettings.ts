@@ -25,18 +25,23 @@ const Strategy = Schema.Union([
   Schema.String.check(Schema.isPattern(customName, unknownStrategy)) as unknown as Schema.Codec<CustomName>
 ])
 
+const { weights } = Policy.defaults.selection
+
 const strategy = optional("How deployments are chosen. Default balanced.", Strategy)
 
 /** One policy of a file. */
 export const PolicySettings = Schema.Struct({
   strategy,
   weights: optional(
-    "Weights of the strategy balanced. Default speed 0.3, quality 0.4, cost 0.3, task 1.",
+    "Weights of the strategy balanced.",
     Schema.Struct({
-      speed: optional("Weight of speed.", AtLeastNothing),
-      quality: optional("Weight of quality.", AtLeastNothing),
-      cost: optional("Weight of cost.", AtLeastNothing),
-      task: optional("Weight of deployments that list the task of the request.", AtLeastNothing)
+      speed: optional(`Weight of speed. Default ${weights.speed}.`, AtLeastNothing),
+      quality: optional(`Weight of quality. Default ${weights.quality}.`, AtLeastNothing),
+      cost: optional(`Weight of cost. Default ${weights.cost}.`, AtLeastNothing),
+      task: optional(
+        `Weight of deployments that list the task of the request. Default ${weights.task}.`,
+        AtLeastNothing
+      )
     })
   ),
   limits: optional(
@@ -54,7 +59,7 @@ export const PolicySettings = Schema.Struct({
   backoff: optional(
     "Delay between two attempts at one deployment, with a jitter of 20 %.",
     Schema.Struct({
-      initial: optional("First delay. Default 250 millis.", Span),
+      initial: optional("First delay. Default 250 ms.", Span),
       factor: optional(
         "Factor by which each delay is longer than the one before. Default 2.",
         Schema.Finite.check(Schema.isGreaterThanOrEqualTo(1))
@@ -63,26 +68,28 @@ export const PolicySettings = Schema.Struct({
     })
   ),
   maxWait: optional(
-    "The longest that a request waits for a deployment to take it again, where no other is free, false for not at all; default " +
-      "10 seconds.",
+    "Maximum wait for a deployment to become available when no other is, false for no wait. Default 10 seconds.",
     SpanOrOff
   ),
   timeouts: optional(
     "Timeouts. Default those of the deployments only.",
     Schema.Struct({
       queue: optional(
-        "Each attempt, until a loaded engine has a slot for it; then the request goes on elsewhere, and a load that it " +
-          "waited for continues. Default and false: no limit.",
+        "Each attempt, until a loaded engine has a free slot. Then the next deployment is tried, and a load continues. " +
+          "false for no limit. Default no limit.",
         SpanOrOff
       ),
       load: optional(
-        "A load of one of the model's deployments; then its engine is ended, and what waits for it fails or goes on " +
-          "elsewhere. Default 5 minutes.",
+        "A load of one of the model's deployments. Then its engine is stopped, and the requests that wait for it fail or " +
+          "go to the next deployment. Default 5 minutes.",
         Span
       ),
-      firstToken: optional("Each attempt, from its slot to its first content; false for no limit.", SpanOrOff),
-      stall: optional("Between two pieces of an answer; false for no limit.", SpanOrOff),
-      total: optional("The request as a whole; false for no limit.", SpanOrOff)
+      firstToken: optional(
+        "Each attempt, from its slot to its first content. false for no limit. Default no limit.",
+        SpanOrOff
+      ),
+      stall: optional("Between two pieces of an answer. false for no limit. Default no limit.", SpanOrOff),
+      total: optional("The whole request. false for no limit. Default no limit.", SpanOrOff)
     })
   ),
   hedge: optional(

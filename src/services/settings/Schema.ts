@@ -141,7 +141,7 @@ const EngineSettings = Schema.Struct({
 const modelFields = {
   idleUnload: withDefault("How long an unused model stays loaded, false for always.", SpanOrOff, defaultIdleUnload),
   preload: withDefault(
-    "Whether the service loads it at start, and does not start if that fails.",
+    "Whether the service loads the first deployment of the model at start, and does not start if the load fails.",
     Schema.Boolean,
     true
   ),
