@@ -18,7 +18,7 @@ import { Models } from "../../src/services/models/Models.ts"
 import { DecisionLog } from "../../src/services/routing/DecisionLog.ts"
 import { withJumps } from "../support/JumpingClock.ts"
 import { world } from "../support/Routing.ts"
-import { large, settle, stage, using } from "../support/Stage.ts"
+import { large, scriptedEngines, settle, using } from "../support/ScriptedEngines.ts"
 
 const hour = 3_600_000
 
@@ -130,7 +130,7 @@ const stream: Case = (jump) => {
 
 /** Idle models are unloaded after 10 minutes. */
 const idleModel: Case = (jump) => {
-  const { engines, layer } = stage()
+  const { engines, layer } = scriptedEngines()
   return Effect.gen(function*() {
     const { events } = yield* Models
     const changes: Array<number> = []

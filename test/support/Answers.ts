@@ -1,4 +1,4 @@
-/** Random valid answers of the dialects that providers share with callers, whole and as streams. */
+/** Random valid answers of the dialects that providers share with callers, buffered and streamed. */
 import * as fc from "fast-check"
 
 export type Fields = Readonly<Record<string, unknown>>
@@ -66,7 +66,7 @@ const openAiMessage = all(
   unknown
 )
 
-/** A chat completion, whole. */
+/** A buffered chat completion. */
 export const openAi: Arb<Fields> = all(
   openAiEnvelope,
   fc.record({ usage: openAiUsage }),
@@ -177,7 +177,7 @@ const end = fc.constantFrom<Fields>(
   }
 )
 
-/** A message, whole. */
+/** A buffered message. */
 export const anthropic: Arb<Fields> = fc.tuple(
   all(fc.record({ id: word, type: one("message"), role: one("assistant"), model: word }), unknown),
   fc.array(block, { maxLength: 3 }),

@@ -1,4 +1,4 @@
-/** Drives the machine of attempts through a world of scripted deployments, and keeps a record of all that was done. */
+/** Runs the attempt machine with scripted deployments, and records every step. */
 import { Effect, Random } from "effect"
 import type { Reason } from "../../src/domain/InferenceError.ts"
 import * as InferenceError from "../../src/domain/InferenceError.ts"
@@ -7,28 +7,28 @@ import { begin, next } from "../../src/services/resilience/AttemptMachine.ts"
 import type { Action, Event, Plan, Start, State, Step } from "../../src/services/resilience/AttemptPlan.ts"
 import * as Backoff from "../../src/services/resilience/Backoff.ts"
 
-/** What becomes of a call: content at `contentMs`, if any, and the end at `endMs`. */
+/** The outcome of a call: content at `contentMs`, if any, and the end at `endMs`. */
 export interface Outcome {
   readonly contentMs?: number | undefined
   readonly endMs: number
-  /** Left out, it answers. */
+  /** Left out, the call succeeds. */
   readonly reason?: ((deployment: string) => Reason) | undefined
 }
 
-/** One deployment: what becomes of its calls in turn (the last one stays), and when it must not be called. */
-export interface Actor {
+/** One deployment: the outcomes of its calls in order (the last one repeats), and the times when its circuit is open. */
+export interface ScriptedDeployment {
   readonly outcomes: ReadonlyArray<Outcome>
   readonly closed?: ReadonlyArray<{ readonly from: number; readonly to: number }> | undefined
 }
 
-export interface World {
-  readonly actors: Readonly<Record<string, Actor>>
+export interface Scenario {
+  readonly deployments: Readonly<Record<string, ScriptedDeployment>>
   readonly cancelAt?: number | undefined
   readonly hedgeAllowed?: boolean
   readonly seed?: number
 }
 
-/** What the machine did at one moment, and how things were before. */
+/** One step of the machine, with the state before and after. */
 export interface Entry {
   readonly at: number
   readonly event: Event | undefined
@@ -41,9 +41,9 @@ export interface Log {
   readonly entries: ReadonlyArray<Entry>
   /** Calls that reached a deployment. */
   readonly calls: ReadonlyArray<{ readonly at: number; readonly deployment: string }>
-  /** The attempts whose answers came to their end. */
+  /** The attempts whose answers are complete. */
   readonly done: ReadonlyArray<number>
-  /** The caller left. */
+  /** The caller cancelled the request. */
   readonly cancelled: boolean
   readonly closedFor: (deployment: string, at: number) => number
 }
@@ -54,8 +54,8 @@ interface Timer {
   readonly fire: () => void
 }
 
-/** Runs one request to its end. */
-export const run = (plan: Plan, world: World): Log => {
+/** Runs one request to its end in simulated time. */
+export const run = (plan: Plan, scenario: Scenario): Log => {
   let now = 0
   let timers: Array<Timer> = []
   const entries: Array<Entry> = []
@@ -64,13 +64,13 @@ export const run = (plan: Plan, world: World): Log => {
   let cancelled = false
   let state: State | undefined
   const closedFor = (deployment: string, at: number) => {
-    const open = world.actors[deployment]!.closed?.find(({ from, to }) => from <= at && at < to)
+    const open = scenario.deployments[deployment]!.closed?.find(({ from, to }) => from <= at && at < to)
     return open === undefined ? 0 : open.to - at
   }
   let draws = 0
   const random = {
-    nextDoubleUnsafe: () => draw(world.seed ?? 0, draws++),
-    nextIntUnsafe: () => Math.floor(draw(world.seed ?? 0, draws++) * Number.MAX_SAFE_INTEGER)
+    nextDoubleUnsafe: () => draw(scenario.seed ?? 0, draws++),
+    nextIntUnsafe: () => Math.floor(draw(scenario.seed ?? 0, draws++) * Number.MAX_SAFE_INTEGER)
   }
   const delays = Backoff.make(Backoff.fromPolicy, plan.policy)
   const backoffOf = (deployment: string, reason: Reason) =>
@@ -89,13 +89,13 @@ export const run = (plan: Plan, world: World): Log => {
     state = after
     for (const action of actions) perform(action)
   }
-  const tell = (event: Event) => {
+  const send = (event: Event) => {
     const after = next(state!, event, view())
     const isHedge = after.actions.some((action) => action.type === "start" && action.hedge)
-    step(event, isHedge && world.hedgeAllowed === false ? { state: state!, actions: [] } : after)
+    step(event, isHedge && scenario.hedgeAllowed === false ? { state: state!, actions: [] } : after)
   }
   const finish = (attempt: number, hasContent: boolean) => {
-    if (!hasContent) tell({ type: "content", attempt })
+    if (!hasContent) send({ type: "content", attempt })
     done.push(attempt)
     timers = []
   }
@@ -103,18 +103,18 @@ export const run = (plan: Plan, world: World): Log => {
     const retryAfterMs = closedFor(deployment, now)
     if (retryAfterMs > 0) {
       const reason = new InferenceError.CircuitOpen({ deployment, retryAfterMs })
-      return tell({ type: "failed", attempt, reason, tookMs: 0, backoffMs: backoffOf(deployment, reason) })
+      return send({ type: "failed", attempt, reason, tookMs: 0, backoffMs: backoffOf(deployment, reason) })
     }
-    const { outcomes } = world.actors[deployment]!
+    const { outcomes } = scenario.deployments[deployment]!
     const turn = calls.filter((call) => call.deployment === deployment).length
     const { contentMs, endMs, reason } = outcomes[Math.min(turn, outcomes.length - 1)]!
     calls.push({ at: now, deployment })
-    if (contentMs !== undefined) after(contentMs, attempt, () => tell({ type: "content", attempt }))
+    if (contentMs !== undefined) after(contentMs, attempt, () => send({ type: "content", attempt }))
     const type = contentMs === undefined ? "failed" : "cut"
     after(endMs, attempt, () =>
       reason === undefined
         ? finish(attempt, contentMs !== undefined)
-        : tell({
+        : send({
           type,
           attempt,
           reason: reason(deployment),
@@ -131,7 +131,7 @@ export const run = (plan: Plan, world: World): Log => {
         return after(
           action.afterMs,
           undefined,
-          () => tell({ type: "hedge-due", attempt: action.attempt })
+          () => send({ type: "hedge-due", attempt: action.attempt })
         )
       case "cancel":
         delays.reset(starts.get(action.attempt)!)
@@ -142,7 +142,7 @@ export const run = (plan: Plan, world: World): Log => {
     cancelled = state!.phase !== "ended"
     timers = []
   }
-  if (world.cancelAt !== undefined) after(world.cancelAt, undefined, cancel)
+  if (scenario.cancelAt !== undefined) after(scenario.cancelAt, undefined, cancel)
   step(undefined, begin(plan, view()))
   while (timers.length > 0) {
     const due = timers.reduce((first, timer) => timer.at < first.at ? timer : first)

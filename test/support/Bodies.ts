@@ -1,4 +1,4 @@
-/** Random valid request bodies of the dialects that callers share with providers, with fields that nobody documents. */
+/** Random valid request bodies of the dialects that callers share with providers, with undocumented fields. */
 import * as fc from "fast-check"
 
 type Fields = Readonly<Record<string, unknown>>
@@ -18,20 +18,20 @@ const unknown: Arb<Fields> = fc.dictionary(word.map((name) => `x_${name}`), fc.j
   maxKeys: 3
 })
 
-/** Any of the fields may be left out. */
+/** Every field is optional. */
 const some = (fields: Readonly<Record<string, Arb>>): Arb<Fields> => fc.record(fields, { requiredKeys: [] })
 
 const all = (...parts: ReadonlyArray<Arb<Fields>>): Arb<Fields> =>
   fc.tuple(...parts).map((found) => Object.assign({}, ...found) as Fields)
 
-/** The fields that must be there, others that may, and unknown ones. */
+/** The required fields, optional ones, and unknown ones. */
 const object = (required: Readonly<Record<string, Arb>>, optional: Readonly<Record<string, Arb>> = {}): Arb<Fields> =>
   all(fc.record(required), some(optional), unknown)
 
 const one = fc.constant
 const cacheControl = fc.constantFrom({ type: "ephemeral" }, { type: "ephemeral", ttl: "1h" })
 
-/** Null means what leaving the field out means, and arrives as null. */
+/** Null has the meaning of an absent field, and arrives as null. */
 const nullable = (arb: Arb): Arb => fc.oneof({ weight: 4, arbitrary: arb }, { weight: 1, arbitrary: one(null) })
 
 const nullables = (fields: Readonly<Record<string, Arb>>): Readonly<Record<string, Arb>> =>
@@ -101,7 +101,7 @@ const streaming = fc.constantFrom<Fields>({}, { stream: false }, { stream: true 
   stream_options: { include_usage: true, include_obfuscation: false }
 })
 
-/** A chat completion's, all documented fields among them. */
+/** Bodies of chat completions, with all documented fields. */
 export const openAiChat: Arb<Fields> = all(
   fc.record({
     model: one("m"),
@@ -147,7 +147,7 @@ export const openAiChat: Arb<Fields> = all(
   unknown
 )
 
-/** An embedding's. */
+/** Bodies of embeddings. */
 export const openAiEmbedding: Arb<Fields> = object({
   model: one("m"),
   input: fc.oneof(
@@ -250,7 +250,7 @@ const anthropicTools = fc.uniqueArray(toolName, { minLength: 1, maxLength: 3 }).
   )
 )
 
-/** What a message and the count of its tokens share. */
+/** The common fields of a message and its token count. */
 const anthropicPrompt: Arb<Fields> = all(
   fc.record({
     model: one("m"),
@@ -272,7 +272,7 @@ const anthropicPrompt: Arb<Fields> = all(
   unknown
 )
 
-/** A message's, all documented fields among them. */
+/** Bodies of messages, with all documented fields. */
 export const anthropicMessages: Arb<Fields> = all(
   anthropicPrompt,
   fc.record({ max_tokens: fc.integer({ min: 1, max: 10_000 }) }),
@@ -290,5 +290,5 @@ export const anthropicMessages: Arb<Fields> = all(
   fc.constantFrom<Fields>({}, { stream: false }, { stream: true })
 )
 
-/** What `count_tokens` takes. */
+/** Bodies of `count_tokens`. */
 export const anthropicCount = anthropicPrompt

@@ -1,10 +1,10 @@
 /**
- * Runs commands of `troupe` in this process: the start of a process takes most of a second of CPU time.
+ * Runs commands of `troupe` in this process: starting a process takes most of a second of CPU time.
  *
  * **Gotchas**
  *
- * Commands run one after another, since each has the process's folder, variables, arguments, output and exit code to
- * itself. Signals, standard input and what a shell sees need a process: see `run` in `Service.ts`.
+ * Commands run one after another, since each changes the process's folder, variables, arguments, output and exit code.
+ * Signals, standard input and the behaviour in a shell need a process: see `run` in `Service.ts`.
  */
 import { Effect } from "effect"
 import { Console } from "node:console"
@@ -14,7 +14,7 @@ import * as Program from "../../src/cli/Program.ts"
 import type { Finished } from "./Service.ts"
 import { main } from "./Service.ts"
 
-/** A stream that keeps what is written to it. */
+/** A stream that collects its output. */
 const collector = () => {
   let text = ""
   const stream = new Writable({
@@ -27,7 +27,7 @@ const collector = () => {
   return { stream, text: () => text }
 }
 
-/** Sends what is written to a stream elsewhere, until the result is called. */
+/** Redirects the output of a stream until the result is called. */
 const redirect = (stream: NodeJS.WriteStream, to: Writable): () => void => {
   const before = Object.getOwnPropertyDescriptor(stream, "write")
   Object.defineProperty(stream, "write", { value: to.write.bind(to), configurable: true, writable: true })

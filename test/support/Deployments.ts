@@ -1,4 +1,4 @@
-/** What tests are set up with: deployments, settings and engines, of which each test says only what matters to it. */
+/** Deployments, settings and engines for tests, with defaults for everything that a test does not set. */
 import { Duration, Effect, Stream } from "effect"
 import * as Policies from "../../src/domain/Defaults.ts"
 import type { Deployment } from "../../src/domain/Deployment.ts"
@@ -6,7 +6,7 @@ import type { Engine } from "../../src/services/engines/Engine.ts"
 import { defaultServer } from "../../src/services/settings/Resolution.ts"
 import type { Resolved } from "../../src/services/settings/Settings.ts"
 
-/** Of a model that its id begins with: `a#0` is of `a`, as is `a`. */
+/** The model is the beginning of the id: `a#0` and `a` belong to `a`. */
 export const deployment = (id = "a", more: Partial<Deployment> = {}): Deployment => ({
   id,
   model: id.split("#", 1)[0]!,
@@ -36,7 +36,7 @@ export const settings = (more: Partial<Resolved> = {}): Resolved => ({
 
 const notPlayed = Effect.die("not played")
 
-/** An engine that does nothing but what is said. */
+/** An engine with the given operations only. */
 export const engine = ({ describe, ...more }: Partial<Omit<Engine, "describe">> & {
   readonly describe?: Partial<Engine["describe"]>
 } = {}): Engine => ({

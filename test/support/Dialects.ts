@@ -1,4 +1,4 @@
-/** Conversations with providers as their documentation shows them, and what comes of them. */
+/** Exchanges with providers, as their documentation shows them, and the decoded results. */
 import { Result, Schema } from "effect"
 import { readFileSync } from "node:fs"
 import type { Call, DecodeResult, Dialect, Frame, Target } from "../../src/dialects/shared/ProviderDialect.ts"
@@ -18,7 +18,7 @@ interface RequestCase {
 
 type FinishEvent = Extract<Event, { readonly type: "finish" }>
 
-/** What an answer says. */
+/** The content of an answer. */
 export interface Said {
   readonly thoughts?: string
   readonly text?: string
@@ -50,13 +50,13 @@ export const refusalsOf = (provider: Provider) => fixture(`${provider}-refusals`
 
 const answersOf = (provider: Provider) => fixture(`${provider}-answers`) as ReadonlyArray<AnswerCase>
 
-/** Answers that come as frames. */
+/** Answers that arrive as frames. */
 export const streamedOf = (provider: Provider) =>
   answersOf(provider).flatMap(({ frames, name, whole: _, ...said }) =>
     frames === undefined ? [] : [{ name, frames, said }]
   )
 
-/** Answers that come as one body. */
+/** Answers that arrive as one body. */
 export const wholesOf = (provider: Provider) =>
   answersOf(provider).flatMap(({ frames: _, name, whole, ...said }) =>
     whole === undefined ? [] : [{ name, whole, said }]
@@ -75,7 +75,7 @@ export const targetOf = (provider: Provider, options: Partial<RemoteDeployment> 
   options: { engine: "remote", provider, model: "m", ...options }
 })
 
-/** As it is sent, where what is undefined is left out. */
+/** The value as JSON sends it, without undefined fields. */
 export const sent = (call: Call): Call => JSON.parse(JSON.stringify(call))
 
 /** A reason as plain data. */
@@ -83,7 +83,7 @@ export const plain: (reason: Reason) => unknown = Schema.encodeSync(Reason)
 
 type CallEvent = Extract<Event, { readonly type: "tool_call" }>
 
-/** The call that an event begins or goes on with. */
+/** The call that an event begins or continues. */
 const callAfter = (calls: ReadonlyArray<ToolCall>, { arguments: piece, id, index, name }: CallEvent): ToolCall => {
   const { [index]: before } = calls
   if ((id === undefined) === (before === undefined)) throw new Error(`Call ${index} out of turn`)
@@ -95,13 +95,13 @@ const callAfter = (calls: ReadonlyArray<ToolCall>, { arguments: piece, id, index
 /** Of an event before the finish. */
 const contentOf = (event: Event): Extract<Event, { readonly type: "text" | "thoughts" | "tool_call" }> => {
   if (event.type === "text" || event.type === "thoughts" || event.type === "tool_call") return event
-  throw new Error(`Nobody asked for a ${event.type} before the finish`)
+  throw new Error(`Unexpected ${event.type} before the finish`)
 }
 
-/** What events come to: reasoning, text and calls put together; what is empty is left out. */
-export const saidBy = (told: DecodeResult): Said => {
-  if (Result.isFailure(told)) return { reason: plain(told.failure) }
-  const events = told.success
+/** The content of events: joined reasoning, text and calls, without empty ones. */
+export const saidBy = (result: DecodeResult): Said => {
+  if (Result.isFailure(result)) return { reason: plain(result.failure) }
+  const events = result.success
   const last = events.at(-1)
   if (last?.type !== "finish") throw new Error("An answer without a finish at its end")
   const { reason, usage } = last
@@ -126,7 +126,7 @@ export const frameOf = (data: object): Frame => ({
   data: JSON.stringify(data)
 })
 
-/** Decodes frames as `RemoteEngine` does: until the finish or a failure, and else to the end. */
+/** Decodes frames like `RemoteEngine`: until the finish, a failure, or the end. */
 export const decode = (
   dialect: Dialect,
   frames: ReadonlyArray<Frame>,
@@ -136,10 +136,10 @@ export const decode = (
   const decoder = dialect.generate.events(generation, target)
   const events: Array<Event> = []
   for (const next of [...frames.map((frame) => () => decoder.push(frame)), decoder.end]) {
-    const told = next()
-    if (Result.isFailure(told)) return told
-    events.push(...told.success)
-    if (told.success.at(-1)?.type === "finish") break
+    const result = next()
+    if (Result.isFailure(result)) return result
+    events.push(...result.success)
+    if (result.success.at(-1)?.type === "finish") break
   }
   return Result.succeed(events)
 }

@@ -1,19 +1,19 @@
-/** Crosses faults with the ways of asking, puts each to the service, and prints what was promised and what was seen. */
+/** Combines faults with request modes, runs each against the service, and prints the expected and observed outcomes. */
 import type { Fault, Refused, Wire } from "./Faults.ts"
 import { json } from "./Faults.ts"
 import type { Play, Seen } from "./FaultServer.ts"
 import type { Dialect } from "./Wires.ts"
 import { otherPieces, otherText, otherWhole } from "./Wires.ts"
 
-/** How the caller asks, and how the provider is asked: in a stream, or for one piece. */
+/** The modes of the caller's request and the provider's answer: streamed, buffered, or buffered in one piece. */
 export const modes = ["stream", "whole", "whole of one piece"] as const
 export type Mode = typeof modes[number]
 
-/** `alone`: nobody else can answer. `chain`: a healthy deployment is next. */
+/** `alone`: no other deployment can answer. `chain`: a healthy deployment is next. */
 const setups = ["alone", "chain"] as const
 export type Setup = typeof setups[number]
 
-/** One cell: a model of its own, so that its circuit and its keys are its own. */
+/** One cell: a separate model, so that its circuit and its keys are separate. */
 export interface Case {
   readonly id: string
   readonly dialect: Dialect
@@ -25,7 +25,7 @@ export interface Case {
   readonly refused: Refused | undefined
 }
 
-/** The provider's name of whoever stands in. */
+/** The provider's model name of the fallback. */
 const standIn = (id: string): string => `${id}+`
 
 const refusedAs = ({ code, retryAfter, status }: Refused): string => {
@@ -40,7 +40,7 @@ const promiseOf = ({ answer, next, promise, when }: Fault, mode: Mode, setup: Se
   if (answer !== undefined && (when === "after" || setup !== "chain")) return answer
   if (when === "harmless" || promise === undefined) return exact
   if (when === "after" && mode === "stream") return `200, then ${promise.code} in the stream`
-  return setup === "chain" && next !== "nobody" ? exactBySecond : refusedAs(promise)
+  return setup === "chain" && next !== "none" ? exactBySecond : refusedAs(promise)
 }
 
 const isTried = ({ streamed, whole }: Fault, mode: Mode): boolean =>
@@ -63,7 +63,7 @@ export const casesOf = (dialect: Dialect, wire: Wire, faults: ReadonlyArray<Faul
     )
   )
 
-/** The settings of the case's model, and of the one that stands in for it where the next deployment would not. */
+/** The settings of the case's model, and of its fallback if the next deployment would not be used. */
 export const modelsOf = (
   { dialect, fault: { next, options, retries }, id, mode, setup }: Case,
   baseUrl: string
@@ -81,7 +81,7 @@ export const modelsOf = (
   const policy = retries === undefined ? "once" : "again"
   const model = { preload: false, policy, deployments: [faulty] }
   if (setup === "alone") return { [id]: model }
-  return next === undefined || next === "nobody"
+  return next === undefined || next === "none"
     ? { [id]: { ...model, deployments: [faulty, healthy] } }
     : { [id]: { ...model, [next]: [standIn(id)] }, [standIn(id)]: { preload: false, deployments: [healthy] } }
 }
@@ -91,27 +91,27 @@ export const policies = {
   again: { strategy: "quality", retries: 2, backoff: { initial: "10 millis" } }
 }
 
-/** The name of the model that a provider is asked for, wherever its dialect has it. */
+/** The model name in a provider's request, wherever its dialect has it. */
 export const modelAsked = ({ body, path }: Pick<Seen, "body" | "path">): string =>
   /\/models\/([^:]+):/.exec(path)?.[1] ?? (body as { readonly model: string }).model
 
-/** Of whoever stands in, who is asked as the caller asks. */
+/** The answer of the fallback, in the caller's mode. */
 const otherOf = ({ body }: Pick<Seen, "body">): Play =>
   (body as { readonly stream?: boolean }).stream === true
     ? { pieces: otherPieces }
     : { headers: json, pieces: [otherWhole] }
 
-/** What the provider does at a call of this number to this model. */
+/** The provider's behaviour for the call with this number to this model. */
 export const playOf = (cases: ReadonlyMap<string, Case>, seen: Pick<Seen, "body" | "path">, call: number): Play => {
   const found = cases.get(modelAsked(seen))
   if (found === undefined) return otherOf(seen)
   const { fault, mode } = found
   const play = (mode === "whole of one piece" ? fault.whole! : fault.streamed!)(call)
-  // What comes right after it may reach a reader before the content, or in its place.
+  // Bytes right after the content may reach a reader before it, or instead of it.
   return fault.when === "after" && mode === "stream" ? { ...play, gated: true } : play
 }
 
-/** What a caller has seen. */
+/** The observations of a caller. */
 export interface Answer {
   readonly status: number
   readonly text: string
@@ -119,7 +119,7 @@ export interface Answer {
   readonly finish: string | undefined
   readonly isDone: boolean
   readonly retryAfter: string | undefined
-  /** All that came, headers included. */
+  /** Everything that arrived, including headers. */
   readonly all: string
 }
 
@@ -150,7 +150,7 @@ const textOf = async (response: Response, onContent: () => void): Promise<string
 /**
  * Reads a response to its end.
  *
- * @param onContent called when there is some
+ * @param onContent called when content has arrived
  */
 export const read = async (response: Response, onContent: () => void): Promise<Answer> => {
   const body = await textOf(response, onContent)
@@ -174,7 +174,7 @@ const isWithin = (retryAfter: string | undefined, promised: Refused["retryAfter"
     ? retryAfter === undefined
     : Number(retryAfter) >= promised[0] && Number(retryAfter) <= promised[1]
 
-/** A status of success: the whole answer, or the beginning of one and why there is no more. */
+/** The outcome of a success status: the complete answer, or its beginning and the error. */
 const answeredAs = ({ begun, text: own }: Wire, { code, finish, isDone, text }: Answer): string => {
   const end = `error ${code}, finish ${finish}, done ${isDone}`
   const known: Readonly<Record<string, string>> = {
@@ -185,7 +185,7 @@ const answeredAs = ({ begun, text: own }: Wire, { code, finish, isDone, text }: 
   return known[`${text}: ${end}`] ?? `200, "${text}", ${end}`
 }
 
-/** In the words of the promise, where it was kept. */
+/** The observation; in the wording of the expectation if it was met. */
 export const seenOf = ({ refused, wire }: Case, answer: Answer): string => {
   const { code, retryAfter, status, text } = answer
   if (status === 200) return answeredAs(wire, answer)
@@ -214,7 +214,7 @@ export const tableOf = (lines: ReadonlyArray<ReadonlyArray<string>>): string => 
   return [written[0], widths.map((width) => "-".repeat(width)).join("  "), ...written.slice(1)].join("\n")
 }
 
-/** The matrix as text. What was promised is what was seen, unless a cell says otherwise. */
+/** The matrix as text. The observation equals the expectation, unless a cell shows otherwise. */
 export const print = (rows: ReadonlyArray<Row>): string =>
   tableOf([
     ["dialect", "fault", "when", "asked", "alone", "with another behind it", "calls", "circuit after 5"],

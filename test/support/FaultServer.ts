@@ -1,5 +1,5 @@
 /**
- * A provider on this machine that plays recorded answers, with faults on demand, and tells what became of its clients.
+ * A local provider that sends recorded answers, with configurable faults, and records the behaviour of its clients.
  */
 import { once } from "node:events"
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from "node:http"
@@ -7,42 +7,42 @@ import { createServer } from "node:http"
 import type { AddressInfo, Socket } from "node:net"
 import type { Writable } from "node:stream"
 
-/** What happens after so many pieces of the body, in the place of the rest. */
+/** The fault after this number of pieces of the body, instead of the rest. */
 export type Fault =
-  /** Nothing more comes. */
+  /** No more bytes arrive. */
   | "stall"
   /** The connection ends before the body does. */
   | "cut"
-  /** It is reset. */
+  /** The connection is reset. */
   | "reset"
-  /** The body ends in good order. */
+  /** The body ends normally. */
   | "end"
-  /** The last piece comes again and again, as fast as it is taken. */
+  /** The last piece is repeated, as fast as the client reads it. */
   | "flood"
-  /** It comes again and again, slowly. */
+  /** The last piece is repeated slowly. */
   | "trickle"
 
 /** One answer. */
 export interface Play {
   /** Default 200. */
   readonly status?: number
-  /** Default of an event stream. */
+  /** Default those of an event stream. */
   readonly headers?: Readonly<Record<string, string>>
   readonly pieces: ReadonlyArray<string | Uint8Array>
-  /** Nothing comes, not even headers; or the connection is reset before them. */
+  /** No bytes arrive, not even headers; or the connection is reset before them. */
   readonly silent?: "stall" | "reset"
   readonly fault?: { readonly kind: Fault; readonly after: number }
-  /** Sends so many bytes at a time, wherever that splits pieces and characters. */
+  /** Sends this number of bytes at a time, even if that splits pieces and characters. */
   readonly bytesAtATime?: number
   /** Before the headers and between two pieces, ms. */
   readonly delayMs?: number
-  /** The pieces are all that goes over the wire, status line and headers included. */
+  /** The pieces are the complete response, including status line and headers. */
   readonly raw?: boolean
   /** Waits for `release` before the fault, or before the end. */
   readonly gated?: boolean
 }
 
-/** A request as it came. */
+/** A received request. */
 export interface Seen {
   readonly path: string
   readonly headers: IncomingHttpHeaders
@@ -52,20 +52,20 @@ export interface Seen {
 export interface FaultServer {
   readonly url: string
   readonly seen: ReadonlyArray<Seen>
-  /** Connections that were ever made. */
+  /** All connections since the start. */
   readonly connections: () => number
-  /** Resolves when the request of this number was left by its client before its answer was whole. */
+  /** Resolves when the client of this request has disconnected before the end of its answer. */
   readonly left: (index: number) => Promise<void>
-  /** Resolves when the socket of this request has taken nothing for a while. */
+  /** Resolves when the socket of this request has accepted no bytes for a while. */
   readonly blocked: (index: number) => Promise<void>
-  /** Resolves when the request of this number has come. */
+  /** Resolves when the request with this number has arrived. */
   readonly came: (index: number) => Promise<void>
-  /** Lets what is gated go on: the request of this number, or all. */
+  /** Releases gated requests: the one with this number, or all. */
   readonly release: (index?: number) => void
   readonly close: () => Promise<void>
 }
 
-/** A promise for each number, to be resolved by it. */
+/** Promises by number, which can be resolved by number. */
 const makeMarks = () => {
   const marks = new Map<number, PromiseWithResolvers<void>>()
   return (index: number) => {
@@ -82,7 +82,7 @@ const pause = (ms: number | undefined) =>
 
 const bytesOf = (pieces: Play["pieces"]) => Buffer.concat(pieces.map((piece) => Buffer.from(piece)))
 
-/** Each as a write of its own. */
+/** Each piece in its own write. */
 const send = async (sink: Writable, pieces: Play["pieces"], { bytesAtATime, delayMs }: Play) => {
   const all = bytesOf(pieces)
   const parts = bytesAtATime === undefined
@@ -98,7 +98,7 @@ const send = async (sink: Writable, pieces: Play["pieces"], { bytesAtATime, dela
   }
 }
 
-/** How long a socket takes nothing before its reader counts as slow, ms. */
+/** Time without accepted bytes after which a reader counts as slow, ms. */
 const blockedAfter = 100
 
 const repeat = async (sink: Writable, piece: string | Uint8Array, wait: () => Promise<void>) => {
@@ -123,7 +123,7 @@ const faults: {
   trickle: (sink, last) => repeat(sink, last, () => pause(5))
 }
 
-/** Where the body goes, the headers having gone before it. */
+/** The writer of the body, after the headers have been sent. */
 const begin = (response: ServerResponse, socket: Socket, { headers, raw = false, status = 200 }: Play): Writable => {
   if (raw) return socket
   response.writeHead(status, { "content-type": "text/event-stream; charset=utf-8", ...headers })
@@ -149,7 +149,7 @@ const bodyOf = async (request: IncomingMessage): Promise<unknown> => {
   return JSON.parse(Buffer.concat(pieces).toString())
 }
 
-/** @param playOf the answer to the request of this number, counted from 0 */
+/** @param playOf the answer to the request with this number, counted from 0 */
 export const startFaultServer = async (
   playOf: (index: number, request: Seen) => Play | Promise<Play>
 ): Promise<FaultServer> => {
@@ -172,7 +172,7 @@ export const startFaultServer = async (
       const play = await playOf(index, one)
       await perform(response, request.socket, play, Promise.race([gate.promise, gates(index).promise]))
     }
-    // A client that leaves while it asks is no fault of this server.
+    // A client that disconnects during its request is not an error of this server.
     answer().catch(() => response.destroy())
   })
   server.on("connection", () => {

@@ -1,42 +1,42 @@
-/** What can go wrong with a provider, as plays of a `FaultServer`, and what a caller is promised then. */
+/** Faults of a provider, as answers of a `FaultServer`, and the expected result for the caller. */
 import type { Play } from "./FaultServer.ts"
 
-/** An error as a caller sees it. */
+/** The error that a caller gets. */
 export interface Refused {
   readonly status: number
   readonly code: string
-  /** Least and most, s; left out, there is none. */
+  /** Least and most, s; left out, the header is absent. */
   readonly retryAfter?: readonly [number, number]
 }
 
-/** What a host does, by how it was asked. */
+/** The behaviour of a host, by the mode of its request. */
 export interface Fault {
-  /** What callers see of it where it is an answer all the same, as a text that is broken off. */
+  /** The observation if the fault still gives an answer, such as a cut text. */
   readonly answer?: string
   readonly name: string
-  /** `harmless`: the answer is exact. The others: before or after the first content of a stream has come. */
+  /** `harmless`: the answer is exact. The others: before or after the first content of a stream. */
   readonly when: "harmless" | "before" | "after"
-  /** The answer to the call of this number, where answers are streamed; left out, not tried. */
+  /** The answer to the call with this number, if answers are streamed; left out, not tested. */
   readonly streamed?: (call: number) => Play
-  /** The same where the host is asked for one piece. */
+  /** The same if the host is asked for a buffered answer. */
   readonly whole?: (call: number) => Play
-  /** Of the deployment. */
+  /** Options of the deployment. */
   readonly options?: Readonly<Record<string, unknown>>
-  /** Of the policy. */
+  /** Options of the policy. */
   readonly retries?: number
-  /** Where nobody else can answer. */
+  /** The expected error if no other deployment can answer. */
   readonly promise?: Refused
-  /** Whom it is handed on to; `nobody` where no other would fare better. Default the next deployment. */
-  readonly next?: "nobody" | "contextFallbacks" | "contentFallbacks"
-  /** Calls that the host sees of one request; default 1. */
+  /** The deployment after the fault; `none` if the request would fail everywhere. Default the next deployment. */
+  readonly next?: "none" | "contextFallbacks" | "contentFallbacks"
+  /** Calls to the host for one request; default 1. */
   readonly calls?: number
-  /** Calls of six requests, one after another; default 5 where the circuit opens, else 6. `any` where time decides. */
+  /** Calls for six consecutive requests; default 5 if the circuit opens, else 6. `any` if it depends on time. */
   readonly callsOfSix?: number | "any"
-  /** Whether the circuit takes it for the deployment's own fault; default true. */
+  /** Whether the circuit counts it as a failure; default true. */
   readonly counts?: boolean
 }
 
-/** How a dialect puts an answer on the wire, in pieces of which so many come before and with the first content. */
+/** A dialect's answer on the wire, in pieces; the counts are the pieces before and with the first content. */
 export interface Wire {
   readonly headers: Readonly<Record<string, string>>
   readonly pieces: ReadonlyArray<string>
@@ -48,8 +48,8 @@ export interface Wire {
   /** An event of this data. */
   readonly frame: (data: string) => string
   readonly error: string
-  /** What a caller is told of the error; default that the provider failed. */
-  readonly told?: Refused
+  /** The error that a caller gets; default that the provider failed. */
+  readonly refusal?: Refused
 }
 
 export const json = { "content-type": "application/json" }
@@ -63,16 +63,16 @@ export const limited = (least: number, most = least): Refused => ({
 })
 export const refusedContent: Refused = { status: 400, code: "content_policy_violation" }
 
-/** Short, where the fault is that nothing comes; long enough for a busy machine to bring what does. */
+/** Short if the fault is silence; long enough for a busy machine to deliver other bytes. */
 export const short = "400 millis"
 export const limit = (name: string) => ({ timeouts: { [name]: short } })
 
-/** No UTF-8. */
+/** Not UTF-8. */
 export const noise = Uint8Array.from({ length: 300 }, (_, index) => 128 + (index * 37) % 128)
 
 export const always = (play: Play) => () => play
 
-/** What is the same in every dialect: how an answer breaks off before its first content, and after it. */
+/** The faults of every dialect: an answer that is cut before its first content, and after it. */
 const breaks = (wire: Wire, when: "before" | "after"): ReadonlyArray<Fault> => {
   const { before, frame, headers, pieces, whole } = wire
   const after = when === "before" ? before : before + 1
@@ -104,8 +104,8 @@ const breaks = (wire: Wire, when: "before" | "after"): ReadonlyArray<Fault> => {
     one("connection reset", streamed("reset"), inOne("reset")),
     one("ends without its end", streamed("end"), inOne("end")),
     one("malformed JSON frame", streamed("trickle", [frame("{\"choices\":[")]), undefined),
-    one("bytes that are no text", streamed("trickle", [noise]), undefined),
-    one("error object in the stream", streamed("trickle", [wire.error]), undefined, { promise: wire.told ?? failed })
+    one("bytes that are not text", streamed("trickle", [noise]), undefined),
+    one("error object in the stream", streamed("trickle", [wire.error]), undefined, { promise: wire.refusal ?? failed })
   ]
 }
 
@@ -117,7 +117,7 @@ const emptyOf = ({ headers }: Wire): Fault => ({
   promise: failed
 })
 
-/** What is tried with every dialect. */
+/** The faults that are tested with every dialect. */
 export const framingFaults = (wire: Wire): ReadonlyArray<Fault> => [
   { name: "slow bytes", when: "harmless", streamed: always({ ...wire, bytesAtATime: 1 }) },
   { name: "split anywhere", when: "harmless", streamed: always({ ...wire, bytesAtATime: 7 }) },

@@ -109,7 +109,7 @@ export const writeGguf = (file: string, { metadata, tensors, version, weights }:
   )
 }
 
-/** The same model with these texts in its metadata. */
+/** A copy of the model with these texts in its metadata. */
 export const withTexts = (gguf: Gguf, texts: Readonly<Record<string, string>>): Gguf => ({
   ...gguf,
   metadata: new Map([
@@ -118,7 +118,7 @@ export const withTexts = (gguf: Gguf, texts: Readonly<Record<string, string>>): 
   ])
 })
 
-/** The same model with these numbers in its metadata, as unsigned integers of 32 bits. */
+/** A copy of the model with these numbers in its metadata, as unsigned 32-bit integers. */
 export const withNumbers = (gguf: Gguf, numbers: Readonly<Record<string, number>>): Gguf => ({
   ...gguf,
   metadata: new Map([
@@ -127,7 +127,7 @@ export const withNumbers = (gguf: Gguf, numbers: Readonly<Record<string, number>
   ])
 })
 
-/** The same model with one tensor's bytes changed in place. */
+/** A copy of the model with changed bytes in one tensor. */
 export const withTensor = (gguf: Gguf, name: string, change: (bytes: Buffer) => void): Gguf => {
   const weights = Buffer.from(gguf.weights)
   const { offset } = gguf.tensors.find((tensor) => tensor.name === name)!

@@ -1,4 +1,4 @@
-/** The handlers of every dialect over a stand-in for the front door, without sockets and engines. */
+/** The handlers of every dialect over a fake `Inference`, without sockets and engines. */
 import { Duration, Effect, Layer, Logger, Stream, Tracer } from "effect"
 import { HttpRouter, HttpServer } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
@@ -29,7 +29,7 @@ export interface Stand {
   readonly stage?: Stage
 }
 
-/** What was logged and traced. */
+/** The log entries and spans. */
 const makeWitness = () => {
   const seen: Array<unknown> = []
   const logger = Logger.make((options) => {
@@ -102,7 +102,7 @@ export const withHandler = async <A>(
   }
 }
 
-/** A front door at which everything ends like this. */
+/** An `Inference` in which every call has this result. */
 export const ending = (end: Effect.Effect<never, InferenceError.InferenceError>): Inference["Service"] => ({
   open: () => end,
   stream: () => Stream.fromEffect(end),

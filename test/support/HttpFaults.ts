@@ -1,4 +1,4 @@
-/** What goes wrong with an exchange over HTTP, before there is an answer. */
+/** Faults of an HTTP exchange before an answer. */
 import { gzipSync } from "node:zlib"
 import type { Fault, Refused } from "./Faults.ts"
 import { always, failed, json, limited, overloaded, refusedContent, short, timedOut } from "./Faults.ts"
@@ -13,7 +13,7 @@ export const raw = (...pieces: ReadonlyArray<string>): Play => ({ raw: true, pie
 export const head = (...lines: ReadonlyArray<string>) => ["HTTP/1.1 200 OK", ...lines, "", ""].join("\r\n")
 export const sse = "content-type: text/event-stream"
 
-/** With a text that holds the key, as providers write them. */
+/** With a text that contains the key, as some providers send. */
 const refusal = (status: number, key: string, error: object = {}, headers: Record<string, string> = {}): Play => ({
   status,
   headers: { ...json, ...headers },
@@ -22,7 +22,7 @@ const refusal = (status: number, key: string, error: object = {}, headers: Recor
 
 const date = () => new Date(Date.now() + 3_600_000).toUTCString()
 
-/** With a status, however the answer was to come. */
+/** With a status, in every mode. */
 export const statuses = (key: string): ReadonlyArray<Fault> => {
   const both = (name: string, play: (call: number) => Play, promise: Refused, more: Partial<Fault> = {}): Fault => ({
     name,
@@ -67,7 +67,7 @@ export const statuses = (key: string): ReadonlyArray<Fault> => {
     status(500, failed),
     status(503, { ...failed, retryAfter: [2, 2] }, {}, {}, { "retry-after": "2" }),
     status(529, overloaded),
-    both("503 and 502, again and again", (call) => refusal(call % 2 === 0 ? 503 : 502, key), failed, {
+    both("503 and 502 by turns", (call) => refusal(call % 2 === 0 ? 503 : 502, key), failed, {
       retries: 2,
       calls: 3
     }),
@@ -76,12 +76,12 @@ export const statuses = (key: string): ReadonlyArray<Fault> => {
       callsOfSix: 1
     }),
     both("402", () => refusal(402, key), usedUp, { counts: false, callsOfSix: 1 }),
-    // A key is tried again after a second: requests in between are not the deployment's failures.
+    // A key is retried after a second: requests in between do not count as failures of the deployment.
     status(401, refusedKey, { counts: false, callsOfSix: "any" }),
     status(403, refusedKey, { counts: false, callsOfSix: "any" }),
-    status(400, mistaken, { next: "nobody", counts: false }, { param: `Bearer ${key}` }),
-    status(413, mistaken, { next: "nobody", counts: false }, { message: `${"x".repeat(290)}${key}` }),
-    status(422, mistaken, { next: "nobody", counts: false }),
+    status(400, mistaken, { next: "none", counts: false }, { param: `Bearer ${key}` }),
+    status(413, mistaken, { next: "none", counts: false }, { message: `${"x".repeat(290)}${key}` }),
+    status(422, mistaken, { next: "none", counts: false }),
     status(404, failed),
     both(
       "context too long",
@@ -115,7 +115,7 @@ export const statuses = (key: string): ReadonlyArray<Fault> => {
   ]
 }
 
-/** Of the exchange, before there is an answer. */
+/** Faults of the exchange, before an answer. */
 export const exchanges = (elsewhere: string, nowhere: string): ReadonlyArray<Fault> => {
   const both = (name: string, play: Play, more: Partial<Fault> = {}): Fault => ({
     name,

@@ -1,4 +1,4 @@
-/** Whether a value fits a JSON Schema: the same keywords read in another way, to check the grammars against. */
+/** Whether a value satisfies a JSON Schema: an independent implementation of the keywords, to verify the grammars. */
 
 // oxlint-disable-next-line typescript/no-explicit-any
 export type AnySchema = boolean | { readonly [keyword: string]: any }

@@ -1,4 +1,4 @@
-/** Schemas with a value that fits each, and the layout in which the grammars have JSON. */
+/** Schemas with a valid value each, and the JSON layout of the grammars. */
 import * as fc from "fast-check"
 import type { AnySchema } from "./JsonFits.ts"
 
@@ -24,7 +24,7 @@ const integers = fc.tuple(
   }
 }))
 
-/** Thousandths, so that sums and differences are as they look. */
+/** Thousandths, so that sums and differences are exact. */
 const decimals = fc.tuple(
   fc.integer({ min: -5_000_000, max: 5_000_000 }),
   fc.option(fc.nat({ max: 3000 })),
@@ -65,7 +65,7 @@ const strings = fc.tuple(text, fc.option(fc.nat({ max: 4 })), fc.option(fc.nat({
   }
 )
 
-/** Patterns that say all of what they mean without a flag. */
+/** Patterns with the same meaning with and without flags. */
 export const patterns: ReadonlyArray<string> = [
   "^[a-z]+$",
   "^(?:ab|ba)*$",
@@ -122,7 +122,7 @@ const objects = (values: fc.Arbitrary<Example>): fc.Arbitrary<Example> =>
   ).map(([members, additional, other]): Example => {
     const present = members.filter(({ isRequired, isThere }) => isRequired || isThere)
     const isOpen = other !== null && additional === undefined
-    // Not by literals: `__proto__` is a name like any other.
+    // Not with literals: `__proto__` must be an ordinary name.
     return {
       value: Object.fromEntries([
         ...present.map(({ example, name }) => [name, example.value] as const),
@@ -140,7 +140,7 @@ const objects = (values: fc.Arbitrary<Example>): fc.Arbitrary<Example> =>
       }
     }
   }).filter(({ value, schema }) => {
-    // Names like integers come first in a JavaScript object, whatever the order they were written in.
+    // A JavaScript object orders integer-like names first, regardless of their insertion.
     const order = Object.keys((schema as { readonly properties: object }).properties)
     const written = Object.keys(value as object).filter((name) => order.includes(name))
     return order.every((name) => !/^\d+$/.test(name)) &&
@@ -176,7 +176,7 @@ const scalars = fc.oneof(
   example(() => ({ type: "boolean" }), fc.boolean())
 )
 
-/** Schemas of every kind, each with a value that fits. */
+/** Schemas of every kind, each with a valid value. */
 export const examples: fc.Arbitrary<Example> = fc.letrec<{ any: Example }>((tie) => ({
   any: fc.oneof(
     { maxDepth: 3, withCrossShrink: true },
@@ -187,7 +187,7 @@ export const examples: fc.Arbitrary<Example> = fc.letrec<{ any: Example }>((tie)
   )
 })).any
 
-/** JSON with or without a space after each colon and comma, as the list goes. */
+/** JSON with or without a space after each colon and comma, by the list. */
 export const layOut = (value: unknown, spaces: ReadonlyArray<boolean>): string => {
   let count = 0
   const gap = () => spaces[count++ % spaces.length] === true ? " " : ""

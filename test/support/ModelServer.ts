@@ -1,28 +1,28 @@
-/** A server of model files on this machine, with Hugging Face's API and with faults on demand. */
+/** A local server of model files, with Hugging Face's API and configurable faults. */
 import { createHash } from "node:crypto"
 import { once } from "node:events"
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from "node:http"
 import { createServer } from "node:http"
 import type { AddressInfo } from "node:net"
 
-/** What goes wrong with one response; nothing, unless it is named. */
+/** The faults of one response; default none. */
 export interface Fault {
-  /** Answer with this status instead. */
+  /** Responds with this status instead. */
   readonly status?: number
   readonly headers?: Readonly<Record<string, string>>
-  /** Cut the connection after so many bytes of the body. */
+  /** Cuts the connection after this many bytes of the body. */
   readonly cutAfter?: number
-  /** Say no more after so many bytes of the body. */
+  /** Sends nothing after this many bytes of the body. */
   readonly stallAfter?: number
-  /** Change the byte at this place of the file. */
+  /** Changes the byte at this offset of the file. */
   readonly corruptAt?: number
   readonly ignoreRanges?: boolean
   readonly etag?: string
-  /** Say that the whole file has so many bytes more than it has. */
+  /** Announces this many bytes more than the file has. */
   readonly lengthOff?: number
 }
 
-/** A request as it came. */
+/** A received request. */
 export interface Seen {
   readonly path: string
   readonly headers: IncomingHttpHeaders
@@ -32,7 +32,7 @@ export interface ModelServer {
   readonly url: string
   readonly port: number
   readonly seen: ReadonlyArray<Seen>
-  /** Bytes of bodies that were sent. */
+  /** Bytes of all sent bodies. */
   readonly sentBytes: () => number
   readonly close: () => Promise<void>
 }
@@ -47,7 +47,7 @@ const treeOf = (files: Readonly<Record<string, Uint8Array>>) =>
     ...(/\.(gguf|onnx)$/.test(path) ? { lfs: { oid: sha256Of(bytes), size: bytes.length, pointerSize: 130 } } : {})
   }))
 
-/** The part of the file that a request wants. */
+/** The range of the file that a request selects. */
 const startOf = (request: IncomingMessage, etag: string, fault: Fault): number | undefined => {
   const [, first] = /^bytes=(\d+)-$/.exec(request.headers.range ?? "") ?? []
   const condition = request.headers["if-range"]
@@ -63,7 +63,7 @@ const sendBody = async (response: ServerResponse, body: Uint8Array, fault: Fault
   })
 }
 
-/** Of the answer with a body. */
+/** Headers of the response with a body. */
 const headersOf = (file: Uint8Array, start: number | undefined, etag: string, more: number) => ({
   etag,
   "content-length": file.length - (start ?? 0) + more,
@@ -87,7 +87,7 @@ const send = (request: IncomingMessage, response: ServerResponse, file: Uint8Arr
   return Math.min(body.length, fault.cutAfter ?? fault.stallAfter ?? body.length)
 }
 
-/** Hugging Face's list of files: all at once, or in pages. */
+/** Hugging Face's list of files: complete, or in pages. */
 export interface Paging {
   readonly pageSize: number
   /** The URL of the next page; left out, this server's own. */
@@ -111,9 +111,9 @@ const sendTree = (
 }
 
 /**
- * Serves the files of the repository `org/model`, and of nothing else.
+ * Serves the files of the repository `org/model` only.
  *
- * @param faultOf what goes wrong with the request of this number, counted from 0 over all of them
+ * @param faultOf the faults of the request with this number, counted from 0 over all requests
  */
 export const startModelServer = async (
   files: Readonly<Record<string, Uint8Array>>,

@@ -1,5 +1,5 @@
 /**
- * Loads damaged copies of tiny-chat, one for each seed it is sent, and tells what came of it.
+ * Loads a damaged copy of tiny-chat for each received seed, and reports the outcome.
  *
  * It runs in a process of its own, since native code may abort.
  */
@@ -13,17 +13,17 @@ import { load } from "../../src/workers/onnx/OnnxLoad.ts"
 import { tinyChat } from "./OnnxModels.ts"
 import { temporaryFolder } from "./Service.ts"
 
-/** What came of a damaged model. */
+/** The outcome of a damaged model. */
 export interface Outcome {
   readonly seed: number
   readonly damage: string
-  /** Why it was refused; left out, it was not, and answered. */
+  /** The reason of a rejection; left out, the model answered. */
   readonly failure?: EngineFailure
 }
 
 const good = readFileSync(join(tinyChat, "onnx/model.onnx"))
 
-/** Bytes at both ends of the file that are not weights: the graph's nodes first, its inputs and outputs last. */
+/** Bytes at both ends of the file that are not weights: the nodes first, the inputs and outputs last. */
 const head = 6_300
 const tail = 2_000
 

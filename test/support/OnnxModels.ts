@@ -1,4 +1,4 @@
-/** Small ONNX models whose arithmetic a test can do itself, with tiny-chat's tokeniser. */
+/** Small ONNX models whose output a test can compute, with tiny-chat's tokenizer. */
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
@@ -22,13 +22,13 @@ const tokens = (name: string): Value => ({ name, type: "int64", shape: ["batch_s
 /** A token's vector along one axis: different for each token and axis, from -1 to 1. */
 export const embedding = (token: number, axis: number): number => Math.fround(Math.sin(token * 1.7 + axis * 2.3 + 1))
 
-/** How much a text's second part counts, by its token types. */
+/** The weight of a text's second part, by its token types. */
 export const typeWeight = (type: number): number => type === 1 ? -0.5 : 1
 
 const embeddings = (dimensions: number): Constant =>
   numbers("E", [vocabulary, dimensions], (index) => embedding(Math.floor(index / dimensions), index % dimensions))
 
-/** Every token's vector as it is, in `output`. */
+/** Every token's vector unchanged, in `output`. */
 export const vectorGraph = (dimensions: number, output: string): Graph => ({
   inputs: [tokens("input_ids"), tokens("attention_mask")],
   outputs: [{ name: output, type: "float32", shape: ["batch_size", "sequence_length", dimensions] }],
@@ -36,7 +36,7 @@ export const vectorGraph = (dimensions: number, output: string): Graph => ({
   nodes: [{ op: "Gather", inputs: ["E", "input_ids"], output }]
 })
 
-/** The sum of the vectors that the mask lets through, weighted by token type, one number a label. */
+/** The sum of the vectors within the mask, weighted by token type, one number per label. */
 export const logitGraph = (labels: number, output = "logits"): Graph => ({
   inputs: [tokens("input_ids"), tokens("attention_mask"), tokens("token_type_ids")],
   outputs: [{ name: output, type: "float32", shape: ["batch_size", labels] }],
@@ -53,8 +53,8 @@ export const logitGraph = (labels: number, output = "logits"): Graph => ({
 })
 
 /**
- * A decoder that remembers `token + position` of every token in a KV cache of one number, and whose logits are the
- * sum of what it remembers times `1, 1/2, 1/4, ...`.
+ * A decoder that stores `token + position` of every token in a KV cache of one number, and whose logits are the sum of
+ * the stored numbers times `1, 1/2, 1/4, ...`.
  */
 export const decoderGraph = (type: "float32" | "float16", logits: number): Graph => {
   const past = (name: string): Value => ({ name, type, shape: ["batch_size", 1, "past_sequence_length", 1] })
@@ -98,7 +98,7 @@ const readTinyChat = (file: string) => JSON.parse(readFileSync(join(tinyChat, fi
 const special = (id: string, type: number) => ({ SpecialToken: { id, type_id: type } })
 const text = (id: "A" | "B", type: number) => ({ Sequence: { id, type_id: type } })
 
-/** Puts a control token before and after each text, as encoders' tokenisers do. */
+/** Puts a control token before and after each text, like encoders' tokenizers. */
 const postProcessor = {
   type: "TemplateProcessing",
   single: [special("<|im_start|>", 0), text("A", 0), special("<|im_end|>", 0)],
@@ -115,7 +115,7 @@ const postProcessor = {
   }
 }
 
-/** Writes a model folder; `files` are laid over tiny-chat's, a value that is no text as JSON. */
+/** Writes a model folder; `files` replace tiny-chat's, a value other than a text as JSON. */
 export const writeModel = (
   folder: string,
   config: Record<string, unknown>,

@@ -1,5 +1,5 @@
 /**
- * Writes small ONNX models: as much of the format as the tests' graphs need.
+ * Writes small ONNX models: the part of the format that the tests' graphs need.
  *
  * The field numbers are those of `onnx.proto3`, whose messages a comment names.
  */
@@ -30,7 +30,7 @@ const types = { float32: 1, int64: 7, float16: 10 } as const
 
 export type ElementType = keyof typeof types
 
-/** An input or output: a number is a fixed size, a text the name of one that varies. */
+/** An input or output: a number is a fixed size, a text the name of a dynamic one. */
 export interface Value {
   readonly name: string
   readonly type: ElementType
@@ -42,7 +42,7 @@ export interface Constant {
   readonly name: string
   readonly dims: ReadonlyArray<number>
   readonly values: Float32Array | BigInt64Array
-  /** The file beside the model that holds the values. */
+  /** The separate file with the values. */
   readonly external?: string
 }
 

@@ -1,4 +1,4 @@
-/** All that can go wrong with a provider that speaks OpenAI's dialect. */
+/** The faults of a provider with OpenAI's dialect. */
 import type { Fault, Wire } from "./Faults.ts"
 import { always, failed, framingFaults, json, limit, limited, noise, refusedContent, timedOut } from "./Faults.ts"
 import type { Play } from "./FaultServer.ts"
@@ -9,7 +9,7 @@ const small = { maxResponseBytes: 20_000 }
 const choice = (delta: object, more: object = {}) =>
   `data: ${JSON.stringify({ choices: [{ index: 0, delta, finish_reason: null, ...more }] })}\n\n`
 
-/** A stream whose form is unusual and whose meaning is plain. */
+/** A stream with an unusual form and a valid meaning. */
 const oddities = ({ pieces, text }: Wire): ReadonlyArray<Fault> => {
   const all = pieces.join("")
   const harmless = (name: string, play: Play): Fault => ({ name, when: "harmless", streamed: always(play) })
@@ -71,7 +71,7 @@ const oddities = ({ pieces, text }: Wire): ReadonlyArray<Fault> => {
   ]
 }
 
-/** An answer in OpenAI's own form that is none. */
+/** An answer in OpenAI's format without content. */
 const nonAnswers = ({ begun, pieces }: Wire): ReadonlyArray<Fault> => {
   const done = pieces.at(-1)!
   const before = (name: string, play: Play, promise = failed, more: Partial<Fault> = {}): Fault => ({
@@ -96,12 +96,12 @@ const nonAnswers = ({ begun, pieces }: Wire): ReadonlyArray<Fault> => {
   const message = (content: unknown, finish_reason: unknown, more: object = {}) =>
     JSON.stringify({ choices: [{ index: 0, message: { content, ...more }, finish_reason }] })
   return [
-    before("signs of life for ever", { pieces: [": ping\n\n"], fault: { kind: "trickle", after: 0 } }, timedOut, {
+    before("keep-alives without end", { pieces: [": ping\n\n"], fault: { kind: "trickle", after: 0 } }, timedOut, {
       options: limit("total")
     }),
     before("[DONE] and nothing else", { pieces: [done] }),
     before("finish without content", { pieces: [pieces[0]!, ...pieces.slice(3)] }),
-    before("tool calls that are none", { pieces: [choice({}, { finish_reason: "tool_calls" }), done] }),
+    before("empty tool calls", { pieces: [choice({}, { finish_reason: "tool_calls" }), done] }),
     before("a tool call without a name", {
       pieces: [
         choice({ tool_calls: [{ index: 0, id: "a", function: { arguments: "{}" } }] }, { finish_reason: "tool_calls" }),
@@ -112,12 +112,12 @@ const nonAnswers = ({ begun, pieces }: Wire): ReadonlyArray<Fault> => {
       options: small
     }),
     before(
-      "limit told in the stream",
+      "rate limit in the stream",
       {
         pieces: ["data: {\"error\":{\"message\":\"x\",\"code\":\"rate_limit_exceeded\"}}\n\n"]
       },
       limited(1),
-      // The key rests for a second.
+      // The key has a cooldown of one second.
       { counts: false, callsOfSix: "any" }
     ),
     before(
@@ -130,8 +130,8 @@ const nonAnswers = ({ begun, pieces }: Wire): ReadonlyArray<Fault> => {
         counts: false
       }
     ),
-    before("Content-Length of more than comes", raw(`${head(sse, "content-length: 9000")}${pieces[0]}`)),
-    after("signs of life for ever", { pieces: [": ping\n\n"], fault: { kind: "trickle", after: 2 } }, timedOut, {
+    before("Content-Length above the sent bytes", raw(`${head(sse, "content-length: 9000")}${pieces[0]}`)),
+    after("keep-alives without end", { pieces: [": ping\n\n"], fault: { kind: "trickle", after: 2 } }, timedOut, {
       options: { timeouts: { total: "1 second" } }
     }),
     after("finish that stays null", { pieces: [choice({ content: "" }), done] }),
@@ -147,13 +147,13 @@ const nonAnswers = ({ begun, pieces }: Wire): ReadonlyArray<Fault> => {
       }
     ),
     whole("garbage", "{\"choices\":"),
-    whole("JSON that is no answer", "[]"),
+    whole("JSON that is not an answer", "[]"),
     whole("no content", message("", "stop")),
     whole("finish that is null", message(begun, null)),
-    whole("tool calls that are none", message(null, "tool_calls", { tool_calls: [] })),
+    whole("empty tool calls", message(null, "tool_calls", { tool_calls: [] })),
     whole("error with status 200", "{\"error\":{\"message\":\"overloaded\"}}"),
     {
-      ...whole("bytes that are no text", ""),
+      ...whole("bytes that are not text", ""),
       whole: always({
         headers: json,
         pieces: ["{\"choices\":[{\"index\":0,\"message\":{\"content\":\"", noise, "\"},\"finish_reason\":\"stop\"}]}"]
@@ -165,17 +165,17 @@ const nonAnswers = ({ begun, pieces }: Wire): ReadonlyArray<Fault> => {
       options: small
     },
     {
-      ...whole("Content-Length of more than comes", ""),
+      ...whole("Content-Length above the sent bytes", ""),
       whole: always(raw(`${head("content-type: application/json", "content-length: 9000")}${message("Hi", "stop")}`))
     }
   ]
 }
 
 /**
- * Everything.
+ * All faults.
  *
- * @param elsewhere a host that must never be asked
- * @param nowhere one that is not there
+ * @param elsewhere a host that must never be called
+ * @param nowhere a host that does not exist
  */
 export const openAiFaults = (wire: Wire, key: string, elsewhere: string, nowhere: string): ReadonlyArray<Fault> => [
   ...oddities(wire),

@@ -1,4 +1,4 @@
-/** A small dialect of the HTTP interface, as a newcomer would write one: a codec and a routes file. */
+/** A minimal dialect of the HTTP interface: a codec and a routes file. */
 import { Effect, Result, Schema } from "effect"
 import { HttpRouter, HttpServerResponse } from "effect/http"
 import { HttpApiEndpoint, HttpApiGroup } from "effect/http-api"

@@ -1,4 +1,4 @@
-/** An HTTP proxy on this machine: it forwards requests and opens tunnels, and keeps what it was asked. */
+/** A local HTTP proxy: it forwards requests, opens tunnels, and records both. */
 import { once } from "node:events"
 import type { IncomingMessage } from "node:http"
 import { createServer, request } from "node:http"
@@ -15,14 +15,14 @@ export interface Asked {
 export interface ProxyServer {
   readonly url: string
   readonly asked: ReadonlyArray<Asked>
-  /** The first bytes that came through each tunnel. */
+  /** The first bytes through each tunnel. */
   readonly tunnelled: ReadonlyArray<Buffer>
   readonly close: () => Promise<void>
 }
 
 /**
- * @param upstream the URL that every request is forwarded to, whatever host it names
- * @param refusal the status of every answer, in the place of forwarding
+ * @param upstream the URL that every request is forwarded to, regardless of its host
+ * @param refusal the status of every answer, instead of forwarding
  */
 export const startProxyServer = async (upstream: string, refusal?: number): Promise<ProxyServer> => {
   const asked: Array<Asked> = []
@@ -45,7 +45,7 @@ export const startProxyServer = async (upstream: string, refusal?: number): Prom
     socket.on("error", () => {})
     if (refusal !== undefined) return void socket.end(`HTTP/1.1 ${refusal} No\r\n\r\n`)
     socket.write("HTTP/1.1 200 OK\r\n\r\n")
-    // What comes is TLS, and there is no certificate for the host.
+    // The bytes are TLS, and the host has no certificate.
     socket.once("data", (bytes: Buffer) => {
       tunnelled.push(bytes)
       socket.destroy()

@@ -1,4 +1,4 @@
-/** A GGUF model that ranks, so small that a test can do its arithmetic: BERT with a head of one score. */
+/** A reranking GGUF model whose output a test can compute: BERT with one score as output. */
 import { writeFileSync } from "node:fs"
 import { join } from "node:path"
 import type { TensorShape } from "../../bench/GgufWriter.ts"
@@ -6,7 +6,7 @@ import { f32, headerOf, i32s, paddingAfter, strings, u32 } from "../../bench/Ggu
 
 const width = 8
 
-/** Tokens that a query and a document may have together, with three control tokens. */
+/** Limit of a query and a document together, with three control tokens, tokens. */
 export const contextWindow = 64
 
 const controls = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -18,7 +18,7 @@ const [, unknown, first, separator] = controls.map((_, id) => id) as [number, nu
 
 const idOf = (word: string): number => vocabulary.indexOf(`\u2581${word}`)
 
-/** Numbers from -1 to 1 that look like any. */
+/** Pseudo-random numbers from -1 to 1. */
 const weights = (seed: number, length: number) =>
   Float32Array.from({ length }, (_, index) => Math.sin(index * 1.7 + seed * 2.3 + 1))
 
@@ -62,7 +62,7 @@ const linear = (name: string, values?: Float32Array<ArrayBuffer>): ReadonlyArray
   vector(`${name}.bias`)
 ]
 
-/** Every token looks at all others alike, and the feed-forward part adds nothing. */
+/** Attention is uniform over all tokens, and the feed-forward part adds nothing. */
 const tensors: ReadonlyArray<Tensor> = [
   matrix("token_embd.weight", width, vocabulary.length, ofTokens),
   matrix("token_types.weight", width, 2, ofTypes),
@@ -104,12 +104,12 @@ const header = headerOf([
   ["tokenizer.ggml.padding_token_id", u32(0)],
   ["tokenizer.ggml.unknown_token_id", u32(unknown)],
   ["tokenizer.ggml.bos_token_id", u32(first)],
-  // So spelt in the format.
+  // The spelling of the format.
   ["tokenizer.ggml.seperator_token_id", u32(separator)],
   ["tokenizer.ggml.mask_token_id", u32(controls.indexOf("[MASK]"))]
 ], tensors)
 
-/** Writes the model and gives its path. */
+/** Writes the model and returns its path. */
 export const writeRankingModel = (folder: string): string => {
   const file = join(folder, "ranks.gguf")
   const data = tensors.flatMap((tensor) => [Buffer.from(tensor.values.buffer), paddingAfter(tensor)])
@@ -117,7 +117,7 @@ export const writeRankingModel = (folder: string): string => {
   return file
 }
 
-/** What the model reads of words with spaces between them. */
+/** The tokens of words separated by spaces. */
 export const tokensOf = (query: string, document: string): ReadonlyArray<number> => [
   first,
   ...query.split(" ").map(idOf),
@@ -136,7 +136,7 @@ const normal = (values: ReadonlyArray<number>): ReadonlyArray<number> => {
 const dot = (row: Float32Array, values: ReadonlyArray<number>): number =>
   values.reduce((sum, value, axis) => sum + row[axis]! * value, 0)
 
-/** The score that the model must give, from 0 to 1. */
+/** The model's expected score, from 0 to 1. */
 export const scoreOf = (query: string, document: string): number => {
   const read = tokensOf(query, document).map((token, position) =>
     normal(Array.from(

@@ -1,9 +1,9 @@
-/** HTTP by hand over a socket, for what clients do not let their users send. */
+/** HTTP over a raw socket, for requests that clients do not allow. */
 import { connect } from "node:net"
 
 /**
- * Sends the parts in order, each after the first once `until` matches what was received, and gives all that comes until
- * the service closes the connection.
+ * Sends the parts in order, each after the first once `until` matches the received text. Resolves with everything that
+ * arrives until the service closes the connection.
  */
 export const exchange = (
   url: string,
@@ -35,7 +35,7 @@ export const head = (method: string, path: string, headers: Readonly<Record<stri
     )
   ].join("\r\n") + "\r\n\r\n"
 
-/** The status of the last answer, and its JSON where it has one. */
+/** The status of the last answer, and its JSON if it has a body. */
 export const last = (received: string): { readonly status: number; readonly text: string; readonly json: unknown } => {
   const answer = received.slice(received.lastIndexOf("HTTP/1.1 "))
   const text = answer.slice(answer.indexOf("\r\n\r\n") + 4)

@@ -1,5 +1,5 @@
 /**
- * The front door with all that routes, over engines that a test scripts. Time is the test's.
+ * `Inference` with the complete routing, over scripted engines, in test time.
  */
 import { Effect, Layer, Result, Stream, SubscriptionRef } from "effect"
 import type { Caller } from "../../src/domain/Caller.ts"
@@ -26,22 +26,22 @@ import * as Router from "../../src/services/routing/Router.ts"
 import { Settings } from "../../src/services/settings/Settings.ts"
 import * as Deployments from "./Deployments.ts"
 
-/** What an engine does with each of its jobs. */
+/** The behaviour of an engine for each of its jobs. */
 export interface Part {
-  /** Its answer, a piece an event; default its deployment's id. */
+  /** The answer, one event per piece; default the deployment's id. */
   readonly pieces?: ReadonlyArray<string>
-  /** Before the first piece, and before each other. */
+  /** Delay before the first piece, and before each other piece. */
   readonly firstMs?: number
   readonly gapMs?: number
-  /** Comes after so many pieces, default none. */
+  /** The number of pieces before the failure, default 0. */
   readonly fails?: { readonly after?: number; readonly reason: InferenceError.Reason }
-  /** Only its first jobs fail; default all. */
+  /** The number of failing jobs; default all. */
   readonly failures?: number
-  /** So many jobs go well before any fails; default none. */
+  /** The number of successful jobs before the first failure; default 0. */
   readonly successes?: number
 }
 
-/** What was asked of an engine. */
+/** A job of an engine. */
 export interface Job {
   readonly deployment: string
   readonly caller: Caller
@@ -56,27 +56,27 @@ export interface World {
 }
 
 export interface Setting {
-  /** Deployments with their parts, by model. */
+  /** The engines of each model's deployments. */
   readonly models: Readonly<Record<string, ReadonlyArray<Part & { readonly options?: Partial<DeploymentOptions> }>>>
   readonly policy?: Partial<Policy.Policy>
-  /** Others that requests may name. */
+  /** Other policies that requests may name. */
   readonly policies?: ReadonlyArray<Policy.Policy>
   readonly fallbacks?: Readonly<Record<string, ReadonlyArray<string>>>
-  /** What has happened to deployments before the first request. */
+  /** Measurements of deployments before the first request. */
   readonly events?: ReadonlyArray<ActorEvent>
-  /** A program's own, in place of ours. */
+  /** The program's own instead of the built-in one. */
   readonly backoff?: Backoff.MakeSchedule
   readonly metrics?: Metrics.Metrics["Service"]
   readonly measure?: Router.Router["Service"]["measure"]
-  /** The engines as their callers see them. */
+  /** The engines behind `Models`. */
   readonly disguise?: (engine: Engine) => Engine
 }
 
 const usageOf = (completionTokens: number) => ({ promptTokens: 3, completionTokens, cachedTokens: 0 })
 
 const answer = (id: string, { fails, firstMs = 0, gapMs = 0, pieces = [id] }: Part) => {
-  const told = fails === undefined ? pieces : pieces.slice(0, fails.after ?? 0)
-  const waits = Stream.fromIterable(told.map((text, index) => ({ text, ms: index === 0 ? firstMs : gapMs })))
+  const sent = fails === undefined ? pieces : pieces.slice(0, fails.after ?? 0)
+  const waits = Stream.fromIterable(sent.map((text, index) => ({ text, ms: index === 0 ? firstMs : gapMs })))
   const texts = Stream.mapEffect(
     waits,
     ({ ms, text }) =>
@@ -85,7 +85,7 @@ const answer = (id: string, { fails, firstMs = 0, gapMs = 0, pieces = [id] }: Pa
   const end: Stream.Stream<Event, InferenceError.InferenceError> = fails === undefined
     ? Stream.succeed({ type: "finish", reason: "stop", usage: usageOf(pieces.length) })
     : Stream.fromEffect(
-      Effect.andThen(told.length === 0 ? Effect.sleep(firstMs) : Effect.void, InferenceError.make(fails.reason))
+      Effect.andThen(sent.length === 0 ? Effect.sleep(firstMs) : Effect.void, InferenceError.make(fails.reason))
     )
   return Stream.concat(texts, end)
 }
@@ -123,7 +123,7 @@ const makeEngine = (world: World, id: string, part: Part, caller: Caller): Engin
   })
 }
 
-/** A world of these models; `a` has the deployments `a#0`, `a#1` and so on. */
+/** A setup with these models; `a` has the deployments `a#0`, `a#1` and so on. */
 export const world = (setting: Setting): World => {
   const { disguise = (engine) => engine, events = [], fallbacks = {}, measure, metrics, models } = setting
   const { backoff = Backoff.fromPolicy, policies = [], policy = {} } = setting

@@ -1,4 +1,4 @@
-/** Random numbers that a seed tells (mulberry32, Tommy Ettinger, public domain). */
+/** Random numbers from a seed (mulberry32, Tommy Ettinger, public domain). */
 export const randomOf = (seed: number) => {
   let state = seed >>> 0
   const next = () => {

@@ -1,4 +1,4 @@
-/** Starts the real service as its users do, in a process of its own, and stops it. */
+/** Starts the real service in a process of its own, and stops it. */
 import type { ChildProcess } from "node:child_process"
 import { execFileSync, spawn } from "node:child_process"
 import { once } from "node:events"
@@ -35,7 +35,7 @@ export const troupe = (
     cwd: options.cwd ?? tmpdir(),
     env: { ...process.env, NODE_ENV: "test", ...options.env }
   })
-  // A test that fails on the way must not leave a process behind.
+  // A failing test must not leave a process running.
   const kill = () => child.kill("SIGKILL")
   process.once("exit", kill)
   child.once("close", () => process.removeListener("exit", kill))
@@ -61,7 +61,7 @@ export const temporaryFolder = () => {
   return { path, [Symbol.dispose]: () => rmSync(path, { recursive: true, force: true }) }
 }
 
-/** Resolves when `check` gives a value; the test's own time limit bounds it. */
+/** Resolves when `check` returns a value, within the time limit of the test. */
 export const until = async <A>(check: () => A | undefined | Promise<A | undefined>): Promise<A> => {
   for (;;) {
     const value = await check()
@@ -70,10 +70,10 @@ export const until = async <A>(check: () => A | undefined | Promise<A | undefine
   }
 }
 
-/** A service that listens. */
+/** A listening service. */
 export interface Service {
   readonly url: string
-  /** Of administration. */
+  /** The URL of administration. */
   readonly admin: string
   readonly process: Running
   /** Process ids of its engine children. */
@@ -84,7 +84,7 @@ export interface Service {
 /**
  * Starts the service on a free port, with this `troupe.yaml`, or with none.
  *
- * @param env over the environment's variables
+ * @param env variables that replace those of the environment
  */
 export const startService = async (yaml?: string, env: Record<string, string> = {}): Promise<Service> => {
   const folder = temporaryFolder()

@@ -109,7 +109,7 @@ export const tablesOf = (file: unknown): ReadonlyMap<string, string> => {
   ])
 }
 
-/** A document with its generated tables as they are now. */
+/** A document with its tables regenerated. */
 export const withTables = (text: string, tables: ReadonlyMap<string, string>): string =>
   text.replaceAll(
     /(<!-- settings: (.+?) -->\n)[^]*?(<!-- end -->)/g,

@@ -1,4 +1,4 @@
-/** A terminal's screen, of the little that progress needs: lines that break at its width, and lines drawn anew. */
+/** A terminal's screen with the features that progress needs: lines wrap at its width and can be overwritten. */
 
 const widthOf = (letter: string): number => letter >= "\u1100" ? 2 : 1
 
@@ -34,7 +34,7 @@ export const makeTerminal = (columns: number) => {
         for (const letter of part.slice(command.length)) put(letter)
       }
     },
-    /** As they stand on the screen. */
+    /** The lines on the screen. */
     lines: (): ReadonlyArray<string> => lines,
     clear: (): void => {
       lines = [""]

@@ -1,10 +1,10 @@
 /** Counts the timers that a test leaves running. */
 import { Effect } from "effect"
 
-/** The tools around a test have timers of their own, which are short. */
+/** Test tools have their own timers, which are short. */
 const leastMs = 1000
 
-/** The number of timers of a second and more that were started since and neither fired nor were cleared. */
+/** The number of timers of at least a second that were started since, and have neither fired nor been cleared. */
 export const pendingTimers = Effect.acquireRelease(
   Effect.sync(() => {
     const { clearTimeout: clear, setTimeout: set } = globalThis

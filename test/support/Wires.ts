@@ -1,8 +1,8 @@
-/** One answer, "Grüße aus 東京 🎌", as each dialect puts it on the wire. */
+/** One answer, "Grüße aus 東京 🎌", in the wire format of each dialect. */
 import type { Wire } from "./Faults.ts"
 import { overloaded } from "./Faults.ts"
 
-/** Those whose streams are framed differently. */
+/** Dialects whose streams have another framing. */
 export type Dialect = "openai" | "anthropic" | "gemini" | "ollama"
 
 const begun = "Grüße "
@@ -58,7 +58,7 @@ const anthropic: Wire = {
   whole: JSON.stringify({ type: "message", content: [{ type: "text", text }], stop_reason: "end_turn", usage }),
   frame: sse,
   error: named({ type: "error", error: { type: "overloaded_error", message: "Overloaded" } }),
-  told: overloaded
+  refusal: overloaded
 }
 
 const candidate = (text: string, more: object = {}) => ({
@@ -102,7 +102,7 @@ const ollama: Wire = {
 /** By dialect. */
 export const wires: Readonly<Record<Dialect, Wire>> = { openai, anthropic, gemini, ollama }
 
-/** What whoever answers in the place of another says. */
+/** The answer of the fallback. */
 export const otherText = "Zweite Antwort"
 export const otherPieces: ReadonlyArray<string> = [chunk({ content: otherText }), chunk({}, "stop"), sse("[DONE]")]
 export const otherWhole = openai.whole.replace(text, otherText)

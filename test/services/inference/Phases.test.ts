@@ -1,4 +1,4 @@
-/** The phases of a request, queue, load, prefill and stream, and what limits and counts each: true actors, played engines. */
+/** The phases of a request, queue, load, prefill and stream, and what limits and counts each: real actors, scripted engines. */
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Fiber, Layer, Random, Stream, SubscriptionRef } from "effect"
 import { TestClock } from "effect/testing"
@@ -20,14 +20,19 @@ import * as DecisionLog from "../../../src/services/routing/DecisionLog.ts"
 import * as Router from "../../../src/services/routing/Router.ts"
 import { Settings } from "../../../src/services/settings/Settings.ts"
 import { deployment } from "../../support/Deployments.ts"
-import type { Direction, Stage } from "../../support/Stage.ts"
-import { finished, hold, settingsOf, settle, stage, statusOf } from "../../support/Stage.ts"
+import type { EngineBehaviour, ScriptedEngines } from "../../support/ScriptedEngines.ts"
+import { finished, hold, scriptedEngines, settingsOf, settle, statusOf } from "../../support/ScriptedEngines.ts"
 
 /** Deployments of `a`, whose loads take so long, and `b#0`, which loads at once and stands in for it. */
-const play = (direction: Pick<Direction, "load">, policy: Partial<RoutingPolicy.Policy>, count = 1, firstMs = 0) => {
+const play = (
+  behaviour: Pick<EngineBehaviour, "load">,
+  policy: Partial<RoutingPolicy.Policy>,
+  count = 1,
+  firstMs = 0
+) => {
   let run: (effect: Effect.Effect<unknown>) => unknown = () => assert.fail("not begun")
-  const place: Stage = stage({
-    ...direction,
+  const setup: ScriptedEngines = scriptedEngines({
+    ...behaviour,
     onJob: (engine, { emit, job }) => {
       const answer = () =>
         job.kind === "embed"
@@ -64,12 +69,12 @@ const play = (direction: Pick<Direction, "load">, policy: Partial<RoutingPolicy.
     Layer.provideMerge(Breaker.layerWith(Defaults.breaker)),
     Layer.provideMerge(Registry.layer),
     Layer.provide(Layer.succeed(Settings, { ...settingsOf({}), models })),
-    Layer.provideMerge(place.layer)
+    Layer.provideMerge(setup.layer)
   )
   const begin = Effect.map(Effect.context(), (context) => {
     run = Effect.runForkWith(context)
   })
-  return { begin, layer, place }
+  return { begin, layer, setup }
 }
 
 const messages = [{ role: "user", content: "Hello" }] as const
@@ -88,11 +93,12 @@ const ways = {
 
 const a = deployment("a#0")
 
-const loadsIn = (seconds: number): Pick<Direction, "load"> => ({
+const loadsIn = (seconds: number): Pick<EngineBehaviour, "load"> => ({
   load: (_, { id }) => id === "a#0" ? Effect.sleep(Duration.seconds(seconds)) : Effect.void
 })
 
-const loadsOf = ({ engines }: Stage, id: string) => engines.filter((engine) => engine.deployment.id === id).length
+const loadsOf = ({ engines }: ScriptedEngines, id: string) =>
+  engines.filter((engine) => engine.deployment.id === id).length
 
 const phaseOf = Effect.map(
   Breaker.Breaker.use(({ states }) => states),
@@ -127,7 +133,7 @@ describe("a load of 10 s", () => {
     for (const [way, ask] of Object.entries(ways)) {
       for (const shared of [false, true]) {
         it.effect(`goes on under the limit ${name}: ${way}, ${shared ? "another waits" : "no other waits"}`, () => {
-          const { begin, layer, place } = play(loadsIn(10), policy)
+          const { begin, layer, setup } = play(loadsIn(10), policy)
           return Effect.gen(function*() {
             yield* begin
             const asking = yield* Effect.forkChild(ask)
@@ -140,7 +146,7 @@ describe("a load of 10 s", () => {
             yield* TestClock.adjust(10_000 - afterMs)
             assert.strictEqual((yield* statusOf(a)).state, "ready")
             assert.strictEqual((yield* statusOf(a)).running, shared ? 1 : 0)
-            assert.strictEqual(loadsOf(place, "a#0"), 1)
+            assert.strictEqual(loadsOf(setup, "a#0"), 1)
             if (other !== undefined) yield* Fiber.interrupt(other)
             // It serves what comes next.
             const next = yield* Effect.forkChild(ask)
@@ -204,13 +210,13 @@ describe("a first token", () => {
 })
 
 describe("a load that hangs", () => {
-  const hangs = (times: number): Pick<Direction, "load"> => {
+  const hangs = (times: number): Pick<EngineBehaviour, "load"> => {
     let left = times
     return { load: (_, { id }) => Effect.suspend(() => id === "a#0" && left-- > 0 ? Effect.never : Effect.void) }
   }
 
   it.effect("ends at its limit: all that wait are told, then refused until it may be tried again", () => {
-    const { begin, layer, place } = play(hangs(1), {})
+    const { begin, layer, setup } = play(hangs(1), {})
     return Effect.gen(function*() {
       yield* begin
       const { lease } = yield* Models
@@ -219,12 +225,12 @@ describe("a load that hangs", () => {
         () => Effect.forkChild(Effect.flip(Effect.scoped(lease(a, {}))))
       )
       yield* TestClock.adjust(Duration.toMillis(a.loadTimeout) - 1)
-      assert.isTrue(place.engines[0]!.open)
+      assert.isTrue(setup.engines[0]!.open)
       yield* TestClock.adjust(1)
       for (const { reason } of yield* Fiber.joinAll(waiting)) {
         assert.deepInclude(reason, { _tag: "UpstreamTimeout", phase: "load", afterMs: 300_000 })
       }
-      assert.isFalse(place.engines[0]!.open)
+      assert.isFalse(setup.engines[0]!.open)
       const { reason } = yield* Effect.flip(Effect.scoped(lease(a, {})))
       assert.deepInclude(reason, { _tag: "DeploymentDown", retryAfterMs: 30_000 })
       yield* TestClock.adjust(Defaults.probeAfter)
@@ -270,7 +276,7 @@ describe("latency", () => {
   for (const strategy of strategies) {
     it.effect(`does not count a load or a queue: after one, a deployment has its share of 40 requests by ${strategy}`, () => {
       const policy = { selection: { ...RoutingPolicy.defaults.selection, strategy } }
-      const { begin, layer, place } = play(loadsIn(60), policy, 2, 100)
+      const { begin, layer, setup } = play(loadsIn(60), policy, 2, 100)
       return Effect.gen(function*() {
         yield* begin
         // Both are measured, one of them by requests that waited for its load and in its queue.
@@ -279,14 +285,14 @@ describe("latency", () => {
         const first = [...yield* Effect.forEach(Array.from({ length: 12 }), () => to("a#0")), yield* to("a#1")]
         yield* TestClock.adjust("61 seconds")
         yield* Fiber.joinAll(first)
-        const before = place.engines.map(({ jobs }) => jobs.length)
+        const before = setup.engines.map(({ jobs }) => jobs.length)
         const asking = yield* Effect.forEach(
           Array.from({ length: 40 }, (_, index) => index),
           (index) => Effect.forkChild(Effect.delay(ways.whole, 40 * index))
         )
         yield* TestClock.adjust("1 minute")
         yield* Fiber.joinAll(asking)
-        const shares = place.engines.map(({ deployment: { id }, jobs }, index) =>
+        const shares = setup.engines.map(({ deployment: { id }, jobs }, index) =>
           [id, jobs.length - before[index]!] as const
         )
         const cold = new Map(shares).get("a#0")!

@@ -1,24 +1,23 @@
 /**
- * Random worlds against the front door: whatever fails, in whatever order, and whoever leaves meanwhile, what the design
- * promises holds. `Invariants` names what that is.
+ * Random schedules of failures and cancellations against `Inference`: every run satisfies the `Invariants`.
  *
  * **Gotchas**
  *
- * `SEED=96 npx vitest run test/services/inference/Schedules.test.ts` runs one world alone, and prints all that happens.
+ * `SEED=96 npx vitest run test/services/inference/Schedules.test.ts` runs one schedule, and prints its events.
  */
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { fateOf } from "../../support/schedules/Checks.ts"
+import { resultOf } from "../../support/schedules/Checks.ts"
 import { faultsOf } from "../../support/schedules/Invariants.ts"
 import type { Record } from "../../support/schedules/Record.ts"
 import { report, shrink, traceOf } from "../../support/schedules/Report.ts"
 import { run } from "../../support/schedules/Run.ts"
-import { worldOf } from "../../support/schedules/World.ts"
+import { scheduleOf } from "../../support/schedules/Schedule.ts"
 
-const worlds = 10_000
+const schedules = 10_000
 const parts = 20
 
-/** Worlds between two that are run twice. */
+/** Every schedule with a multiple of this seed runs twice. */
 const twice = 50
 
 const assertNothingBroken = Effect.fnUntraced(function*(record: Record) {
@@ -27,28 +26,38 @@ const assertNothingBroken = Effect.fnUntraced(function*(record: Record) {
   assert.fail(report(record, yield* shrink(record, first[0])))
 })
 
-/** What went on in many worlds, so that they are known to be eventful. */
+/** Counts of outcomes over many schedules, to prove that each outcome occurs. */
 const makeTally = () => {
-  const tally = { success: 0, failure: 0, left: 0, pending: 0, takenOver: 0, cancelled: 0, opened: 0, restarted: 0 }
+  const tally = {
+    success: 0,
+    failure: 0,
+    cancelled: 0,
+    pending: 0,
+    takenOver: 0,
+    cancelledCalls: 0,
+    opened: 0,
+    restarted: 0
+  }
   const add = ({ calls, transitions, visits }: Record) => {
     for (const visit of visits) {
-      const fate = fateOf(visit)
-      tally[fate]++
+      const outcome = resultOf(visit)
+      tally[outcome]++
       const first = calls.find(({ caller }) => caller === visit.caller.id)
-      if (fate === "success" && first?.finished === false) tally.takenOver++
+      if (outcome === "success" && first?.finished === false) tally.takenOver++
     }
-    tally.cancelled += calls.filter(({ cancelled }) => cancelled !== undefined).length
+    tally.cancelledCalls += calls.filter(({ cancelled }) => cancelled !== undefined).length
     tally.opened += transitions.filter(({ to }) => to === "open").length
     tally.restarted +=
-      calls.filter(({ fate: { end }, fateCame }) => fateCame && (end === "crash" || end === "hang")).length
+      calls.filter(({ outcome: { end }, outcomeReached }) => outcomeReached && (end === "crash" || end === "hang"))
+        .length
   }
   return { add, tally }
 }
 
-describe("Inference in random worlds", () => {
+describe("Inference in random schedules", () => {
   const seed = process.env["SEED"]
 
-  // Worlds are full of errors, whose stacks nobody reads and cost a tenth of the time.
+  // Schedules create many errors, and unused stack traces cost a tenth of the time.
   const { stackTraceLimit } = Error
   beforeAll(() => {
     Error.stackTraceLimit = 0
@@ -58,10 +67,10 @@ describe("Inference in random worlds", () => {
   })
 
   it.runIf(seed !== undefined)(
-    `keeps what it promises in world ${seed}`,
+    `satisfies the invariants in schedule ${seed}`,
     () =>
       Effect.runPromise(Effect.gen(function*() {
-        const record = yield* run(worldOf(Number(seed)))
+        const record = yield* run(scheduleOf(Number(seed)))
         process.stdout.write(`${traceOf(record).join("\n")}\n`)
         yield* assertNothingBroken(record)
         assert.isNotEmpty(record.visits)
@@ -69,23 +78,23 @@ describe("Inference in random worlds", () => {
   )
 
   for (let part = 0; part < parts; part++) {
-    const first = 1 + part * worlds / parts
-    const last = (part + 1) * worlds / parts
-    it.runIf(seed === undefined)(`keeps what it promises in worlds ${first} to ${last}`, async () => {
+    const first = 1 + part * schedules / parts
+    const last = (part + 1) * schedules / parts
+    it.runIf(seed === undefined)(`satisfies the invariants in schedules ${first} to ${last}`, async () => {
       const { add, tally } = makeTally()
       for (let seed = first; seed <= last; seed++) {
-        const record = await Effect.runPromise(run(worldOf(seed)))
+        const record = await Effect.runPromise(run(scheduleOf(seed)))
         await Effect.runPromise(assertNothingBroken(record))
         add(record)
         if (seed % twice !== 0) continue
-        const again = await Effect.runPromise(run(worldOf(seed)))
+        const again = await Effect.runPromise(run(scheduleOf(seed)))
         assert.deepStrictEqual(traceOf(again), traceOf(record), `I10: seed ${seed} gives the same decisions`)
       }
-      const { cancelled, failure, left, opened, pending, restarted, success, takenOver } = tally
+      const { cancelled, cancelledCalls, failure, opened, pending, restarted, success, takenOver } = tally
       assert.strictEqual(pending, 0)
       assert.isAbove(Math.min(success, failure), 500)
-      assert.isAbove(Math.min(left, opened), 150)
-      assert.isAbove(Math.min(takenOver, cancelled, restarted), 50)
+      assert.isAbove(Math.min(cancelled, opened), 150)
+      assert.isAbove(Math.min(takenOver, cancelledCalls, restarted), 50)
     })
   }
 })

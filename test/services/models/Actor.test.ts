@@ -5,8 +5,18 @@ import { TestClock } from "effect/testing"
 import type { Deployment } from "../../../src/domain/Deployment.ts"
 import { Models } from "../../../src/services/models/Models.ts"
 import { deployment } from "../../support/Deployments.ts"
-import type { Stage } from "../../support/Stage.ts"
-import { crashed, finished, generation, hold, settle, stage, statusOf, using, workFor } from "../../support/Stage.ts"
+import type { ScriptedEngines } from "../../support/ScriptedEngines.ts"
+import {
+  crashed,
+  finished,
+  generation,
+  hold,
+  scriptedEngines,
+  settle,
+  statusOf,
+  using,
+  workFor
+} from "../../support/ScriptedEngines.ts"
 
 const withSlots = (slots: number, queueLimit = 512) =>
   deployment("a", { options: { engine: "fake", slots }, queueLimit })
@@ -20,13 +30,13 @@ const answer = (chosen = deployment()) =>
     Effect.scoped(Effect.flatMap(lease(chosen, {}), (engine) => Stream.runCollect(engine.generate(generation))))
   )
 
-const jobsOf = ({ engines }: Stage) => engines.flatMap(({ jobs }) => jobs)
+const jobsOf = ({ engines }: ScriptedEngines) => engines.flatMap(({ jobs }) => jobs)
 
 const turns = Effect.forEach(Array.from({ length: 20 }), () => Effect.yieldNow, { discard: true })
 
 describe("the mailbox", () => {
   it.effect("serves 200 callers on 4 slots: none is lost, and never more than 4 run at once", () => {
-    const place = stage()
+    const setup = scriptedEngines()
     return Effect.gen(function*() {
       let running = 0
       let most = 0
@@ -46,22 +56,22 @@ describe("the mailbox", () => {
       assert.deepStrictEqual(yield* Fiber.joinAll(callers), Array.from({ length: 200 }, (_, index) => index))
       assert.strictEqual(most, 4)
       assert.deepInclude(yield* statusOf(deployment()), { running: 0, queued: 0 })
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("has the slots of every replica", () => {
-    const place = stage()
+    const setup = scriptedEngines()
     const replicated = deployment("a", { options: { engine: "fake", slots: 2, replicas: 3 } })
     return Effect.gen(function*() {
       const callers = yield* Effect.forEach(Array.from({ length: 10 }), () => hold(replicated))
       yield* settle
       assert.deepInclude(yield* statusOf(replicated), { running: 6, queued: 4 })
       yield* Fiber.interruptAll(callers)
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("is bounded: one too many is refused at once, with the limit and the time to wait", () => {
-    const place = stage()
+    const setup = scriptedEngines()
     const chosen = withSlots(1, 2)
     return Effect.gen(function*() {
       // A job of 10 s, from which the time to wait is told.
@@ -73,22 +83,22 @@ describe("the mailbox", () => {
       assert.deepInclude(yield* statusOf(chosen), { running: 1, queued: 2 })
       assert.deepInclude(yield* reasonOf(chosen), { _tag: "QueueFull", limit: 2, retryAfterMs: 20_000 })
       yield* Fiber.interruptAll(callers)
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("tells of at least a second to wait, also where no job has ended yet", () => {
-    const place = stage({ load: () => Effect.sleep("1 minute") })
+    const setup = scriptedEngines({ load: () => Effect.sleep("1 minute") })
     const chosen = withSlots(1, 1)
     return Effect.gen(function*() {
       const waiting = yield* hold(chosen)
       yield* settle
       assert.deepInclude(yield* reasonOf(chosen), { _tag: "QueueFull", retryAfterMs: 1_000 })
       yield* Fiber.interrupt(waiting)
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("fails the newest of a flood for another tenant, and nobody else", () => {
-    const place = stage()
+    const setup = scriptedEngines()
     const chosen = withSlots(1, 3)
     return Effect.gen(function*() {
       const flood = yield* Effect.forEach(
@@ -105,11 +115,11 @@ describe("the mailbox", () => {
       assert.strictEqual(yield* Fiber.join(other), 0)
       yield* TestClock.adjust("1 second")
       yield* Fiber.joinAll(flood.slice(0, 3))
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("has a place again when a waiting caller leaves", () => {
-    const place = stage()
+    const setup = scriptedEngines()
     const chosen = withSlots(1, 1)
     return Effect.gen(function*() {
       const runs = yield* hold(chosen)
@@ -124,11 +134,11 @@ describe("the mailbox", () => {
       yield* Fiber.interrupt(runs)
       yield* settle
       assert.strictEqual(yield* Fiber.join(stays), 0)
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("serves by priority", () => {
-    const place = stage()
+    const setup = scriptedEngines()
     const chosen = withSlots(1)
     return Effect.gen(function*() {
       const order: Array<string> = []
@@ -141,11 +151,11 @@ describe("the mailbox", () => {
       yield* Fiber.interrupt(runs)
       yield* settle
       assert.deepStrictEqual(order, ["high", "normal", "low"])
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("keeps its limit of another version", () => {
-    const place = stage()
+    const setup = scriptedEngines()
     return Effect.gen(function*() {
       const runs = yield* hold(withSlots(1, 1))
       yield* settle
@@ -155,13 +165,13 @@ describe("the mailbox", () => {
       assert.deepInclude(yield* statusOf(deployment()), { queued: 3 })
       assert.deepInclude(yield* reasonOf(), { _tag: "QueueFull", limit: 3 })
       yield* Fiber.interruptAll([runs, ...callers])
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 })
 
 describe("a slot", () => {
   it.effect("is kept until the engine lets go of the job, however long its caller has gone", () => {
-    const place = stage()
+    const setup = scriptedEngines()
     const chosen = withSlots(1)
     return Effect.gen(function*() {
       const first = yield* Effect.forkChild(answer(chosen))
@@ -169,60 +179,60 @@ describe("a slot", () => {
       yield* Fiber.interrupt(first)
       const second = yield* Effect.forkChild(answer(chosen))
       yield* settle
-      const jobs = jobsOf(place)
+      const jobs = jobsOf(setup)
       assert.strictEqual(jobs.length, 1)
       assert.deepStrictEqual(jobs[0]?.commands, [{ type: "cancel" }])
       assert.deepInclude(yield* statusOf(chosen), { running: 1, queued: 1 })
       jobs[0]!.emit({ type: "cancelled" })
       yield* settle
-      jobsOf(place)[1]!.emit(finished)
+      jobsOf(setup)[1]!.emit(finished)
       assert.strictEqual((yield* Fiber.join(second)).length, 1)
       assert.deepInclude(yield* statusOf(chosen), { running: 0, queued: 0 })
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("is kept likewise by a job that is answered whole", () => {
-    const place = stage()
+    const setup = scriptedEngines()
     const chosen = withSlots(1)
     return Effect.gen(function*() {
       const first = yield* Effect.forkChild(using(chosen, (engine) => engine.embed(["Hello"])))
       yield* settle
       yield* Fiber.interrupt(first)
       assert.deepInclude(yield* statusOf(chosen), { running: 1, queued: 0 })
-      jobsOf(place)[0]!.emit({ type: "cancelled" })
+      jobsOf(setup)[0]!.emit({ type: "cancelled" })
       yield* settle
       assert.deepInclude(yield* statusOf(chosen), { running: 0, queued: 0 })
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("is kept until the borrower's scope is closed, however soon the engine is done", () => {
-    const place = stage()
+    const setup = scriptedEngines()
     return Effect.gen(function*() {
       const scope = yield* Scope.make()
       const engine = yield* Models.use(({ lease }) => Scope.provide(lease(deployment(), {}), scope))
       const streaming = yield* Effect.forkChild(Stream.runDrain(engine.generate(generation)))
       yield* settle
-      jobsOf(place)[0]!.emit(finished)
+      jobsOf(setup)[0]!.emit(finished)
       yield* Fiber.join(streaming)
       assert.deepInclude(yield* statusOf(deployment()), { running: 1 })
       yield* Scope.close(scope, yield* Effect.exit(Effect.void))
       assert.deepInclude(yield* statusOf(deployment()), { running: 0 })
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("goes back when the engine refuses the job", () => {
-    const place = stage()
+    const setup = scriptedEngines()
     return Effect.gen(function*() {
       const caller = yield* Effect.forkChild(Effect.flip(answer()))
       yield* settle
-      jobsOf(place)[0]!.emit({ type: "failed", failure: { kind: "failed", message: "No." } })
+      jobsOf(setup)[0]!.emit({ type: "failed", failure: { kind: "failed", message: "No." } })
       yield* Fiber.join(caller)
       assert.deepInclude(yield* statusOf(deployment()), { running: 0 })
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("is lost to no interruption, whenever it comes", () => {
-    const place = stage()
+    const setup = scriptedEngines()
     const chosen: Deployment = { ...withSlots(1), pinned: true }
     return Effect.gen(function*() {
       yield* using(chosen, () => Effect.void)
@@ -237,16 +247,16 @@ describe("a slot", () => {
         yield* Effect.yieldNow
         const interrupting = yield* Effect.forkChild(Fiber.interrupt(fiber))
         yield* turns
-        for (const job of jobsOf(place)) job.emit({ type: "cancelled" })
+        for (const job of jobsOf(setup)) job.emit({ type: "cancelled" })
         yield* Fiber.join(interrupting)
         yield* turns
         assert.deepInclude(yield* statusOf(chosen), { running: 0, queued: 0 }, `after ${operations} operations`)
       }
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("is lost to no interruption of one who waits, before, while or after it is given to him", () => {
-    const place = stage()
+    const setup = scriptedEngines()
     const chosen = withSlots(1)
     return Effect.gen(function*() {
       for (let yields = 0; yields < 12; yields++) {
@@ -264,11 +274,11 @@ describe("a slot", () => {
           assert.deepInclude(yield* statusOf(chosen), { running: 0, queued: 0 }, `after ${yields} yields`)
         }
       }
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("of an engine that crashes as it is given fails its job typed", () => {
-    const place = stage()
+    const setup = scriptedEngines()
     const chosen = withSlots(1)
     return Effect.gen(function*() {
       const runs = yield* hold(chosen)
@@ -277,44 +287,44 @@ describe("a slot", () => {
       yield* settle
       // The slot is given in this turn, and the engine dies before its borrower's is.
       const leaving = yield* Effect.forkChild(Fiber.interrupt(runs))
-      yield* place.engines[0]!.crash("Gone.")
+      yield* setup.engines[0]!.crash("Gone.")
       yield* settle
       yield* Fiber.join(leaving)
       yield* TestClock.adjust("1 second")
-      for (const job of jobsOf(place)) job.emit({ type: "failed", failure: { kind: "crashed", message: "Gone." } })
+      for (const job of jobsOf(setup)) job.emit({ type: "failed", failure: { kind: "crashed", message: "Gone." } })
       assert.strictEqual((yield* Fiber.join(waits)).reason._tag, "EngineCrashed")
       assert.deepInclude(yield* statusOf(chosen), { running: 0, queued: 0 })
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("of an engine that has died is given to nobody: who waits is served by the next", () => {
-    const place = stage()
+    const setup = scriptedEngines()
     const chosen = withSlots(1)
     return Effect.gen(function*() {
       const fails = yield* Effect.forkChild(Effect.flip(answer(chosen)))
       yield* settle
       const waits = yield* Effect.forEach([1, 2, 3], () => Effect.forkChild(answer(chosen)))
       yield* settle
-      yield* place.engines[0]!.crash("Gone.")
+      yield* setup.engines[0]!.crash("Gone.")
       // One more comes before the actor knows.
       const comes = yield* Effect.forkChild(answer(chosen))
       assert.strictEqual((yield* Fiber.join(fails)).reason._tag, "EngineCrashed")
       for (let count = 0; count < 4; count++) {
         yield* TestClock.adjust("100 millis")
-        for (const { ended, emit } of jobsOf(place)) if (!ended) emit(finished)
+        for (const { ended, emit } of jobsOf(setup)) if (!ended) emit(finished)
       }
       yield* Fiber.joinAll([...waits, comes])
-      assert.deepStrictEqual(place.engines.map(({ jobs }) => jobs.length), [1, 4])
-    }).pipe(Effect.provide(place.layer))
+      assert.deepStrictEqual(setup.engines.map(({ jobs }) => jobs.length), [1, 4])
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("of a crashed engine counts until it is given back", () => {
-    const place = stage()
+    const setup = scriptedEngines()
     const chosen = withSlots(2)
     return Effect.gen(function*() {
       const keeps = yield* hold(chosen)
       yield* settle
-      yield* place.engines[0]!.crash("Gone.")
+      yield* setup.engines[0]!.crash("Gone.")
       yield* TestClock.adjust("1 second")
       const others = yield* Effect.forEach([1, 2], () => hold(chosen))
       yield* settle
@@ -322,13 +332,13 @@ describe("a slot", () => {
       yield* Fiber.interrupt(keeps)
       assert.deepInclude(yield* statusOf(chosen), { running: 2, queued: 0 })
       yield* Fiber.interruptAll(others)
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 })
 
 describe("who waits when all is stopped", () => {
   it.effect("fails typed, for a load or for a slot", () => {
-    const place = stage({ load: (_, { id }) => id === "slow" ? Effect.sleep("1 hour") : Effect.void })
+    const setup = scriptedEngines({ load: (_, { id }) => id === "slow" ? Effect.sleep("1 hour") : Effect.void })
     return Effect.gen(function*() {
       const chosen = withSlots(1)
       const runs = yield* hold(chosen)
@@ -346,13 +356,13 @@ describe("who waits when all is stopped", () => {
       assert.strictEqual((yield* Fiber.join(watching)).reason._tag, "EngineStopped")
       yield* Fiber.interrupt(runs)
       yield* TestClock.adjust("2 hours")
-      assert.strictEqual(place.tries.length, 2)
-      assert.isFalse(place.engines.some(({ open }) => open))
-    }).pipe(Effect.provide(place.layer))
+      assert.strictEqual(setup.tries.length, 2)
+      assert.isFalse(setup.engines.some(({ open }) => open))
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("fails at once when loads are stopped, while a loaded engine continues", () => {
-    const place = stage({ load: (_, { model }) => model === "ready" ? Effect.void : Effect.sleep("1 hour") })
+    const setup = scriptedEngines({ load: (_, { model }) => model === "ready" ? Effect.void : Effect.sleep("1 hour") })
     return Effect.gen(function*() {
       const { load, replace, statuses, stopLoads } = yield* Models
       const ready = { ...withSlots(1), id: "ready", model: "ready" }
@@ -378,12 +388,12 @@ describe("who waits when all is stopped", () => {
       yield* settle
       assert.isTrue((yield* statuses).every(({ queued }) => queued === 0))
       yield* TestClock.adjust("2 hours")
-      assert.strictEqual(place.tries.length, 3)
-    }).pipe(Effect.provide(place.layer))
+      assert.strictEqual(setup.tries.length, 3)
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("does not get the next engine of one that crashes after loads were stopped", () => {
-    const place = stage()
+    const setup = scriptedEngines()
     return Effect.gen(function*() {
       const { stopLoads } = yield* Models
       const chosen = withSlots(1)
@@ -392,29 +402,29 @@ describe("who waits when all is stopped", () => {
       const queued = yield* Effect.forkChild(reasonOf(chosen))
       yield* settle
       yield* stopLoads
-      yield* place.engines[0]!.crash("gone")
+      yield* setup.engines[0]!.crash("gone")
       yield* TestClock.adjust("1 minute")
       assert.strictEqual((yield* Fiber.join(queued))._tag, "EngineStopped")
       yield* Fiber.interrupt(runs)
-      assert.strictEqual(place.tries.length, 1)
-    }).pipe(Effect.provide(place.layer))
+      assert.strictEqual(setup.tries.length, 1)
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("fails typed at the layer's end too", () => {
-    const place = stage({ load: () => Effect.never })
+    const setup = scriptedEngines({ load: () => Effect.never })
     return Effect.gen(function*() {
       const scope = yield* Effect.scope
       const waiting = yield* Effect.gen(function*() {
         const caller = yield* Effect.forkIn(reasonOf(), scope)
         yield* settle
         return caller
-      }).pipe(Effect.provide(place.layer))
+      }).pipe(Effect.provide(setup.layer))
       assert.strictEqual((yield* Fiber.join(waiting))._tag, "EngineStopped")
     }).pipe(Effect.timeoutOption(Duration.hours(1)), Effect.scoped)
   })
 
   it.effect("of a crash whose restarts are used up does so as well", () => {
-    const place = stage({ load: () => Effect.fail(crashed("Always.")) })
+    const setup = scriptedEngines({ load: () => Effect.fail(crashed("Always.")) })
     return Effect.gen(function*() {
       const waiting = yield* Effect.forEach([1, 2, 3], () => Effect.forkChild(reasonOf()))
       const watching = yield* Effect.forkChild(Effect.flip(Models.use(({ load }) => load(deployment()))))
@@ -424,6 +434,6 @@ describe("who waits when all is stopped", () => {
         ["EngineCrashed", "EngineCrashed", "EngineCrashed"]
       )
       assert.strictEqual((yield* Fiber.join(watching)).reason._tag, "EngineCrashed")
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 })

@@ -5,19 +5,19 @@ import { TestClock } from "effect/testing"
 import type { ActorEvent } from "../../../src/services/models/Actor.ts"
 import { Models } from "../../../src/services/models/Models.ts"
 import { deployment } from "../../support/Deployments.ts"
-import type { Stage } from "../../support/Stage.ts"
+import type { ScriptedEngines } from "../../support/ScriptedEngines.ts"
 import {
   crashed,
   hold,
   indexOf,
   listen,
   loadFailed,
+  scriptedEngines,
   settle,
-  stage,
   statusOf,
   using,
   workFor
-} from "../../support/Stage.ts"
+} from "../../support/ScriptedEngines.ts"
 
 const once = (chosen = deployment(), keepAlive?: Duration.Duration) =>
   using(chosen, (engine) => Effect.succeed(indexOf(engine)), { keepAlive })
@@ -26,60 +26,60 @@ const load = (chosen = deployment()) => Models.use(({ load }) => load(chosen))
 
 const unload = (chosen = deployment()) => Models.use(({ unload }) => unload(chosen))
 
-const openOf = ({ engines }: Stage) => engines.map(({ open }) => open)
+const openOf = ({ engines }: ScriptedEngines) => engines.map(({ open }) => open)
 
 const statesOf = (events: ReadonlyArray<ActorEvent>) => events.map(({ state }) => state)
 
 describe("the events of a life", () => {
   it.effect("are loading, ready, draining, gone, each with its time", () => {
-    const place = stage({ load: () => Effect.sleep("1 second"), close: () => Effect.sleep("2 seconds") })
+    const setup = scriptedEngines({ load: () => Effect.sleep("1 second"), close: () => Effect.sleep("2 seconds") })
     return Effect.gen(function*() {
-      const heard = yield* listen
+      const received = yield* listen
       const caller = yield* workFor(deployment(), "1 minute")
       yield* TestClock.adjust("1 hour")
       yield* Fiber.join(caller)
-      assert.deepStrictEqual(heard, [
+      assert.deepStrictEqual(received, [
         { deployment: "a", state: "loading", at: 0 },
         { deployment: "a", state: "ready", abilities: ["generate", "embed"], at: 1_000 },
         { deployment: "a", state: "draining", at: 661_000 },
         { deployment: "a", state: "gone", at: 663_000 }
       ])
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("of a crash are loading again, with its cause, and ready", () => {
-    const place = stage()
+    const setup = scriptedEngines()
     return Effect.gen(function*() {
-      const heard = yield* listen
+      const received = yield* listen
       const caller = yield* hold(deployment())
       yield* settle
-      yield* place.engines[0]!.crash("Exit code 134.")
+      yield* setup.engines[0]!.crash("Exit code 134.")
       yield* TestClock.adjust("100 millis")
-      assert.deepStrictEqual(heard, [
+      assert.deepStrictEqual(received, [
         { deployment: "a", state: "loading", at: 0 },
         { deployment: "a", state: "ready", abilities: ["generate", "embed"], at: 0 },
         { deployment: "a", state: "loading", cause: crashed("Exit code 134.").message, at: 0 },
         { deployment: "a", state: "ready", abilities: ["generate", "embed"], at: 100 }
       ])
       yield* Fiber.interrupt(caller)
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("of a load that fails are loading and failed, with its cause", () => {
-    const place = stage({ load: () => Effect.fail(loadFailed) })
+    const setup = scriptedEngines({ load: () => Effect.fail(loadFailed) })
     return Effect.gen(function*() {
-      const heard = yield* listen
+      const received = yield* listen
       yield* Effect.flip(once())
       yield* settle
-      assert.deepStrictEqual(heard, [
+      assert.deepStrictEqual(received, [
         { deployment: "a", state: "loading", at: 0 },
         { deployment: "a", state: "failed", cause: loadFailed.message, at: 0 }
       ])
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("reach every watcher from when he came", () => {
-    const place = stage()
+    const setup = scriptedEngines()
     return Effect.gen(function*() {
       const first = yield* listen
       yield* once(deployment("a"))
@@ -89,13 +89,13 @@ describe("the events of a life", () => {
       yield* settle
       assert.deepStrictEqual(first.map(({ deployment }) => deployment), ["a", "a", "b", "b"])
       assert.deepStrictEqual(second.map(({ deployment }) => deployment), ["b", "b"])
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 })
 
 describe("load", () => {
   it.effect("is one for all who ask, for a slot or only for the model", () => {
-    const place = stage({ load: () => Effect.sleep("1 second") })
+    const setup = scriptedEngines({ load: () => Effect.sleep("1 second") })
     return Effect.gen(function*() {
       const fibers = yield* Effect.forEach(
         Array.from({ length: 20 }),
@@ -103,12 +103,12 @@ describe("load", () => {
       )
       yield* TestClock.adjust("1 second")
       yield* Fiber.joinAll(fibers)
-      assert.strictEqual(place.tries.length, 1)
-    }).pipe(Effect.provide(place.layer))
+      assert.strictEqual(setup.tries.length, 1)
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("stops when the last who asked has left, and is one for who stays", () => {
-    const place = stage({ load: () => Effect.sleep("1 minute") })
+    const setup = scriptedEngines({ load: () => Effect.sleep("1 minute") })
     return Effect.gen(function*() {
       const first = yield* Effect.forkChild(load())
       const second = yield* Effect.forkChild(load())
@@ -119,17 +119,17 @@ describe("load", () => {
       assert.strictEqual((yield* statusOf(deployment())).state, "loading")
       yield* Fiber.interrupt(second)
       assert.strictEqual((yield* statusOf(deployment())).state, "cold")
-      assert.deepStrictEqual(openOf(place), [false])
-    }).pipe(Effect.provide(place.layer))
+      assert.deepStrictEqual(openOf(setup), [false])
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("waits for an engine that is started again", () => {
-    const place = stage({ load: () => Effect.sleep("1 second") })
+    const setup = scriptedEngines({ load: () => Effect.sleep("1 second") })
     return Effect.gen(function*() {
       const first = yield* Effect.forkChild(load())
       yield* TestClock.adjust("1 second")
       yield* Fiber.join(first)
-      yield* place.engines[0]!.crash("Gone.")
+      yield* setup.engines[0]!.crash("Gone.")
       yield* settle
       const again = yield* Effect.forkChild(load())
       yield* TestClock.adjust("1 second")
@@ -137,14 +137,14 @@ describe("load", () => {
       yield* TestClock.adjust("100 millis")
       yield* Fiber.join(again)
       assert.strictEqual((yield* statusOf(deployment())).state, "ready")
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 
   const unloaded = "The load of \"a\" was stopped: the model was unloaded meanwhile."
   const hangs = () => Effect.never
 
   it.effect("that is unloaded meanwhile fails, and the model is not loaded again", () => {
-    const place = stage({ load: hangs })
+    const setup = scriptedEngines({ load: hangs })
     return Effect.gen(function*() {
       const loading = yield* Effect.forEach([1, 2], () => Effect.forkChild(Effect.flip(load())))
       yield* TestClock.adjust("500 millis")
@@ -152,13 +152,13 @@ describe("load", () => {
       assert.deepStrictEqual((yield* Fiber.joinAll(loading)).map(({ message }) => message), [unloaded, unloaded])
       assert.strictEqual((yield* statusOf(deployment())).state, "cold")
       yield* TestClock.adjust("1 hour")
-      assert.strictEqual(place.tries.length, 1)
-      assert.deepStrictEqual(openOf(place), [false])
-    }).pipe(Effect.provide(place.layer))
+      assert.strictEqual(setup.tries.length, 1)
+      assert.deepStrictEqual(openOf(setup), [false])
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("that is unloaded while requests wait fails, and the requests load the model again", () => {
-    const place = stage({ load: (index) => index === 0 ? hangs() : Effect.sleep("1 second") })
+    const setup = scriptedEngines({ load: (index) => index === 0 ? hangs() : Effect.sleep("1 second") })
     return Effect.gen(function*() {
       const loading = yield* Effect.forkChild(Effect.flip(load()))
       const waits = yield* workFor(deployment(), 0)
@@ -168,12 +168,12 @@ describe("load", () => {
       assert.deepInclude(yield* statusOf(deployment()), { state: "loading", queued: 1 })
       yield* TestClock.adjust("1 second")
       assert.strictEqual(yield* Fiber.join(waits), 1)
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 
   for (const served of [true, false]) {
     it.effect(`of a new version that is unloaded meanwhile fails, where one ${served ? "serves" : "does not"}`, () => {
-      const place = stage({ load: (index) => served && index === 0 ? Effect.void : hangs() })
+      const setup = scriptedEngines({ load: (index) => served && index === 0 ? Effect.void : hangs() })
       return Effect.gen(function*() {
         if (served) yield* once()
         const replacing = yield* Effect.forkChild(Effect.flip(Models.use(({ replace }) => replace(deployment()))))
@@ -182,13 +182,13 @@ describe("load", () => {
         assert.strictEqual((yield* Fiber.join(replacing)).message, unloaded)
         assert.strictEqual((yield* statusOf(deployment())).state, "cold")
         yield* TestClock.adjust("1 hour")
-        assert.isEmpty(openOf(place).filter((open) => open))
-      }).pipe(Effect.provide(place.layer))
+        assert.isEmpty(openOf(setup).filter((open) => open))
+      }).pipe(Effect.provide(setup.layer))
     })
   }
 
   it.effect("that begins while the model is being unloaded loads it again", () => {
-    const place = stage({ close: (index) => index === 0 ? Effect.sleep("1 second") : Effect.void })
+    const setup = scriptedEngines({ close: (index) => index === 0 ? Effect.sleep("1 second") : Effect.void })
     return Effect.gen(function*() {
       yield* load()
       const unloading = yield* Effect.forkChild(unload())
@@ -197,19 +197,19 @@ describe("load", () => {
       yield* TestClock.adjust("1 second")
       yield* Fiber.join(unloading)
       assert.strictEqual((yield* statusOf(deployment())).state, "ready")
-      assert.deepStrictEqual(openOf(place), [false, true])
-    }).pipe(Effect.provide(place.layer))
+      assert.deepStrictEqual(openOf(setup), [false, true])
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("is followed by the idle time, like a job", () => {
-    const place = stage()
+    const setup = scriptedEngines()
     return Effect.gen(function*() {
       yield* load()
       yield* TestClock.adjust(Duration.millis(10 * 60_000 - 1))
-      assert.deepStrictEqual(openOf(place), [true])
+      assert.deepStrictEqual(openOf(setup), [true])
       yield* TestClock.adjust("1 millis")
-      assert.deepStrictEqual(openOf(place), [false])
-    }).pipe(Effect.provide(place.layer))
+      assert.deepStrictEqual(openOf(setup), [false])
+    }).pipe(Effect.provide(setup.layer))
   })
 })
 
@@ -220,98 +220,98 @@ describe("the idle time", () => {
   ]
   for (const [name, keepAlive, ms] of cases) {
     it.effect(`is what a request says where that is ${name}`, () => {
-      const place = stage()
+      const setup = scriptedEngines()
       return Effect.gen(function*() {
         yield* once(deployment(), keepAlive)
         yield* TestClock.adjust(ms - 1)
-        assert.deepStrictEqual(openOf(place), [true])
+        assert.deepStrictEqual(openOf(setup), [true])
         yield* TestClock.adjust(1)
-        assert.deepStrictEqual(openOf(place), [false])
-      }).pipe(Effect.provide(place.layer))
+        assert.deepStrictEqual(openOf(setup), [false])
+      }).pipe(Effect.provide(setup.layer))
     })
   }
 
   it.effect("of zero ends the engine with the job", () => {
-    const place = stage()
+    const setup = scriptedEngines()
     return Effect.gen(function*() {
       yield* once(deployment(), Duration.zero)
       yield* settle
-      assert.deepStrictEqual(openOf(place), [false])
+      assert.deepStrictEqual(openOf(setup), [false])
       // And again, in the next life, also when time has passed.
       yield* TestClock.adjust("1 minute")
       yield* once(deployment(), Duration.zero)
       yield* settle
-      assert.deepStrictEqual(openOf(place), [false, false])
-    }).pipe(Effect.provide(place.layer))
+      assert.deepStrictEqual(openOf(setup), [false, false])
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("without an end keeps it until another request says otherwise", () => {
-    const place = stage()
+    const setup = scriptedEngines()
     return Effect.gen(function*() {
       yield* once(deployment(), Duration.infinity)
       yield* TestClock.adjust("365 days")
-      assert.deepStrictEqual(openOf(place), [true])
+      assert.deepStrictEqual(openOf(setup), [true])
       yield* once()
       yield* TestClock.adjust("10 minutes")
-      assert.deepStrictEqual(openOf(place), [false])
-    }).pipe(Effect.provide(place.layer))
+      assert.deepStrictEqual(openOf(setup), [false])
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("is the last request's, put off by a longer one and brought forward by a shorter one", () => {
-    const place = stage()
+    const setup = scriptedEngines()
     return Effect.gen(function*() {
       yield* once(deployment(), Duration.seconds(10))
       yield* TestClock.adjust("5 seconds")
       yield* once(deployment(), Duration.seconds(30))
       yield* TestClock.adjust("29 seconds")
-      assert.deepStrictEqual(openOf(place), [true])
+      assert.deepStrictEqual(openOf(setup), [true])
       yield* once(deployment(), Duration.seconds(2))
       yield* TestClock.adjust("2 seconds")
-      assert.deepStrictEqual(openOf(place), [false])
-    }).pipe(Effect.provide(place.layer))
+      assert.deepStrictEqual(openOf(setup), [false])
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("does not end a pinned model, whatever a request says", () => {
-    const place = stage()
+    const setup = scriptedEngines()
     const pinned = deployment("a", { pinned: true })
     return Effect.gen(function*() {
       yield* once(pinned, Duration.zero)
       yield* TestClock.adjust("365 days")
-      assert.deepStrictEqual(openOf(place), [true])
-    }).pipe(Effect.provide(place.layer))
+      assert.deepStrictEqual(openOf(setup), [true])
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("that began before the model was pinned does not end it", () => {
-    const place = stage()
+    const setup = scriptedEngines()
     return Effect.gen(function*() {
       yield* once()
       yield* Models.use(({ replace }) => replace(deployment("a", { pinned: true })))
       yield* TestClock.adjust("1 day")
-      assert.deepStrictEqual(openOf(place), [false, true])
-    }).pipe(Effect.provide(place.layer))
+      assert.deepStrictEqual(openOf(setup), [false, true])
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("begins when the last who waited has left, though he was never served", () => {
-    const place = stage()
+    const setup = scriptedEngines()
     return Effect.gen(function*() {
       yield* once()
-      yield* place.engines[0]!.crash("Gone.")
+      yield* setup.engines[0]!.crash("Gone.")
       yield* settle
       const waiting = yield* hold(deployment())
       yield* settle
       yield* Fiber.interrupt(waiting)
       yield* TestClock.adjust("1 hour")
       assert.strictEqual((yield* statusOf(deployment())).state, "cold")
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 })
 
 describe("unload", () => {
   it.effect("lets what runs end, and serves who waits by the next life", () => {
-    const place = stage()
+    const setup = scriptedEngines()
     const chosen = deployment("a", { options: { engine: "fake", slots: 1 } })
     return Effect.gen(function*() {
-      const heard = yield* listen
+      const received = yield* listen
       const runs = yield* workFor(chosen, "10 seconds")
       const waits = yield* workFor(chosen, "1 second")
       yield* settle
@@ -325,42 +325,42 @@ describe("unload", () => {
       assert.strictEqual(yield* Fiber.join(runs), 0)
       yield* TestClock.adjust("1 second")
       assert.strictEqual(yield* Fiber.join(waits), 1)
-      assert.deepStrictEqual(statesOf(heard), ["loading", "ready", "draining", "gone", "loading", "ready"])
-    }).pipe(Effect.provide(place.layer))
+      assert.deepStrictEqual(statesOf(received), ["loading", "ready", "draining", "gone", "loading", "ready"])
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("begins the next life for a newcomer beside the one that drains", () => {
-    const place = stage()
+    const setup = scriptedEngines()
     return Effect.gen(function*() {
       const runs = yield* workFor(deployment(), "10 seconds")
       yield* settle
       const unloading = yield* Effect.forkChild(unload())
       yield* settle
       assert.strictEqual(yield* once(), 1)
-      assert.deepStrictEqual(openOf(place), [true, true])
+      assert.deepStrictEqual(openOf(setup), [true, true])
       yield* TestClock.adjust("10 seconds")
       yield* Fiber.join(unloading)
       yield* Fiber.join(runs)
-      assert.deepStrictEqual(openOf(place), [false, true])
-    }).pipe(Effect.provide(place.layer))
+      assert.deepStrictEqual(openOf(setup), [false, true])
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("is told once, however many ask for it", () => {
-    const place = stage({ close: () => Effect.sleep("1 second") })
+    const setup = scriptedEngines({ close: () => Effect.sleep("1 second") })
     return Effect.gen(function*() {
-      const heard = yield* listen
+      const received = yield* listen
       yield* once()
       const unloading = yield* Effect.forEach([1, 2, 3], () => Effect.forkChild(unload()))
       yield* TestClock.adjust("1 second")
       yield* Fiber.joinAll(unloading)
       yield* unload()
-      assert.deepStrictEqual(statesOf(heard), ["loading", "ready", "draining", "gone"])
+      assert.deepStrictEqual(statesOf(received), ["loading", "ready", "draining", "gone"])
       assert.strictEqual((yield* statusOf(deployment())).state, "cold")
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("goes on when whoever asked for it leaves", () => {
-    const place = stage()
+    const setup = scriptedEngines()
     return Effect.gen(function*() {
       const runs = yield* workFor(deployment(), "10 seconds")
       yield* settle
@@ -369,32 +369,32 @@ describe("unload", () => {
       yield* Fiber.interrupt(unloading)
       yield* TestClock.adjust("10 seconds")
       yield* Fiber.join(runs)
-      assert.deepStrictEqual(openOf(place), [false])
-    }).pipe(Effect.provide(place.layer))
+      assert.deepStrictEqual(openOf(setup), [false])
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("of an engine that crashes meanwhile starts no other, and loses nobody who waits", () => {
-    const place = stage({ load: (index) => index === 0 ? Effect.void : Effect.sleep("1 second") })
+    const setup = scriptedEngines({ load: (index) => index === 0 ? Effect.void : Effect.sleep("1 second") })
     const chosen = deployment("a", { options: { engine: "fake", slots: 1 } })
     return Effect.gen(function*() {
-      const heard = yield* listen
+      const received = yield* listen
       const runs = yield* workFor(chosen, "1 minute")
       const waits = yield* workFor(chosen, "1 second")
       yield* settle
       yield* Effect.forkChild(unload(chosen))
       yield* settle
-      yield* place.engines[0]!.crash("Gone.")
+      yield* setup.engines[0]!.crash("Gone.")
       yield* TestClock.adjust("59 seconds")
-      assert.strictEqual(place.tries.length, 1)
+      assert.strictEqual(setup.tries.length, 1)
       yield* TestClock.adjust("10 seconds")
       yield* Fiber.join(runs)
       assert.strictEqual(yield* Fiber.join(waits), 1)
-      assert.deepStrictEqual(statesOf(heard), ["loading", "ready", "draining", "gone", "loading", "ready"])
-    }).pipe(Effect.provide(place.layer))
+      assert.deepStrictEqual(statesOf(received), ["loading", "ready", "draining", "gone", "loading", "ready"])
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("of one that is stopped meanwhile loses nobody who comes after", () => {
-    const place = stage()
+    const setup = scriptedEngines()
     return Effect.gen(function*() {
       const runs = yield* hold(deployment())
       yield* settle
@@ -405,21 +405,21 @@ describe("unload", () => {
       yield* settle
       assert.strictEqual((yield* statusOf(deployment())).state, "cold")
       assert.strictEqual(yield* once(), 1)
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("of what is not loaded does nothing", () => {
-    const place = stage()
+    const setup = scriptedEngines()
     return Effect.gen(function*() {
       yield* unload()
       assert.deepStrictEqual(yield* Models.use(({ statuses }) => statuses), [])
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 })
 
 describe("unloadIdle", () => {
   it.effect("unloads what nobody uses, is not pinned, and has been idle for so long, and tells how many", () => {
-    const place = stage()
+    const setup = scriptedEngines()
     return Effect.gen(function*() {
       const unloadIdle = (seconds: number) => Models.use(({ unloadIdle }) => unloadIdle(Duration.seconds(seconds)))
       yield* once(deployment("old"))
@@ -429,18 +429,20 @@ describe("unloadIdle", () => {
       yield* once(deployment("new"))
       assert.strictEqual(yield* unloadIdle(61), 0)
       assert.strictEqual(yield* unloadIdle(60), 1)
-      assert.deepStrictEqual(openOf(place), [false, true, true, true])
+      assert.deepStrictEqual(openOf(setup), [false, true, true, true])
       assert.strictEqual(yield* unloadIdle(0), 1)
-      assert.deepStrictEqual(openOf(place), [false, true, true, false])
+      assert.deepStrictEqual(openOf(setup), [false, true, true, false])
       yield* Fiber.interrupt(runs)
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 })
 
 describe("a deployment that is down", () => {
   it.effect("is tried by one request when the time has come, for all who ask then", () => {
     let broken = true
-    const place = stage({ load: () => Effect.suspend(() => broken ? Effect.fail(crashed("Always.")) : Effect.void) })
+    const setup = scriptedEngines({
+      load: () => Effect.suspend(() => broken ? Effect.fail(crashed("Always.")) : Effect.void)
+    })
     return Effect.gen(function*() {
       const failing = yield* Effect.forkChild(Effect.flip(once()))
       yield* TestClock.adjust("3100 millis")
@@ -450,35 +452,37 @@ describe("a deployment that is down", () => {
       yield* TestClock.adjust("29999 millis")
       assert.deepInclude((yield* Effect.flip(once())).reason, { _tag: "DeploymentDown", retryAfterMs: 1 })
       broken = false
-      const tries = place.tries.length
+      const tries = setup.tries.length
       yield* TestClock.adjust("1 millis")
       const probes = yield* Effect.forEach([1, 2, 3], () => Effect.forkChild(once()))
       yield* settle
       assert.deepStrictEqual(new Set(yield* Fiber.joinAll(probes)).size, 1)
-      assert.strictEqual(place.tries.length, tries + 1)
-    }).pipe(Effect.provide(place.layer))
+      assert.strictEqual(setup.tries.length, tries + 1)
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("serves again where another version of it loads", () => {
     let broken = true
-    const place = stage({ load: () => Effect.suspend(() => broken ? Effect.fail(crashed("Always.")) : Effect.void) })
+    const setup = scriptedEngines({
+      load: () => Effect.suspend(() => broken ? Effect.fail(crashed("Always.")) : Effect.void)
+    })
     return Effect.gen(function*() {
       const failing = yield* Effect.forkChild(Effect.flip(once()))
       yield* TestClock.adjust("3100 millis")
       yield* Fiber.join(failing)
       broken = false
       yield* Models.use(({ replace }) => replace(deployment("a", { queueLimit: 9 })))
-      assert.strictEqual(yield* once(), place.tries.length - 1)
-    }).pipe(Effect.provide(place.layer))
+      assert.strictEqual(yield* once(), setup.tries.length - 1)
+    }).pipe(Effect.provide(setup.layer))
   })
 })
 
 describe("the layer's end", () => {
   it.effect("ends every engine, those that drain and those that load too", () => {
-    const place = stage({ load: (_, { id }) => id === "slow" ? Effect.never : Effect.void })
+    const setup = scriptedEngines({ load: (_, { id }) => id === "slow" ? Effect.never : Effect.void })
     return Effect.gen(function*() {
       const scope = yield* Scope.make()
-      const context = yield* Layer.buildWithScope(place.layer, scope)
+      const context = yield* Layer.buildWithScope(setup.layer, scope)
       const callers = yield* Effect.gen(function*() {
         const draining = yield* hold(deployment("draining"))
         const loading = yield* hold(deployment("slow"))
@@ -488,9 +492,9 @@ describe("the layer's end", () => {
         yield* settle
         return [draining, loading, running]
       }).pipe(Effect.provide(context))
-      assert.deepStrictEqual(openOf(place), [true, true, true])
+      assert.deepStrictEqual(openOf(setup), [true, true, true])
       yield* Scope.close(scope, yield* Effect.exit(Effect.void))
-      assert.deepStrictEqual(openOf(place), [false, false, false])
+      assert.deepStrictEqual(openOf(setup), [false, false, false])
       yield* Fiber.interruptAll(callers)
     })
   })

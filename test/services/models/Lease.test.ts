@@ -5,7 +5,7 @@ import { TestClock } from "effect/testing"
 import type { Deployment } from "../../../src/domain/Deployment.ts"
 import { Models } from "../../../src/services/models/Models.ts"
 import { deployment } from "../../support/Deployments.ts"
-import type { Stage } from "../../support/Stage.ts"
+import type { ScriptedEngines } from "../../support/ScriptedEngines.ts"
 import {
   crashed,
   hold,
@@ -13,12 +13,12 @@ import {
   large,
   listen,
   loadFailed,
+  scriptedEngines,
   settle,
-  stage,
   statusOf,
   using,
   workFor
-} from "../../support/Stage.ts"
+} from "../../support/ScriptedEngines.ts"
 
 const blue = deployment("a", { options: { engine: "fake", reply: "blue", slots: 2 } })
 const green = deployment("a", { options: { engine: "fake", reply: "green", slots: 2 } })
@@ -27,9 +27,9 @@ const once = (chosen = blue) => using(chosen, (engine) => Effect.succeed(indexOf
 
 const replace = (chosen: Deployment = green) => Models.use(({ replace }) => replace(chosen))
 
-const openOf = ({ engines }: Stage) => engines.map(({ open }) => open)
+const openOf = ({ engines }: ScriptedEngines) => engines.map(({ open }) => open)
 
-const repliesOf = ({ engines }: Stage) =>
+const repliesOf = ({ engines }: ScriptedEngines) =>
   engines.map(({ deployment: { options } }) => options.engine === "fake" ? options.reply : "")
 
 /** Every load but the first takes a second. */
@@ -37,9 +37,9 @@ const slowGreen = { load: (index: number) => index === 0 ? Effect.void : Effect.
 
 describe("replace", () => {
   it.effect("loads the new one beside the old, moves new requests over, and ends the old with its last job", () => {
-    const place = stage(slowGreen)
+    const setup = scriptedEngines(slowGreen)
     return Effect.gen(function*() {
-      const heard = yield* listen
+      const received = yield* listen
       const before = yield* workFor(blue, "10 seconds")
       yield* settle
       const replacing = yield* Effect.forkChild(replace())
@@ -49,13 +49,13 @@ describe("replace", () => {
       yield* TestClock.adjust("500 millis")
       yield* Fiber.join(replacing)
       assert.strictEqual(yield* once(), 1)
-      assert.deepStrictEqual(openOf(place), [true, true])
+      assert.deepStrictEqual(openOf(setup), [true, true])
       assert.deepInclude(yield* statusOf(blue), { state: "ready", running: 1 })
       yield* TestClock.adjust("9 seconds")
       assert.strictEqual(yield* Fiber.join(before), 0)
-      assert.deepStrictEqual(openOf(place), [false, true])
-      assert.deepStrictEqual(repliesOf(place), ["blue", "green"])
-      assert.deepStrictEqual(heard.map(({ at, state }) => [at, state]), [
+      assert.deepStrictEqual(openOf(setup), [false, true])
+      assert.deepStrictEqual(repliesOf(setup), ["blue", "green"])
+      assert.deepStrictEqual(received.map(({ at, state }) => [at, state]), [
         [0, "loading"],
         [0, "ready"],
         [0, "loading"],
@@ -63,11 +63,11 @@ describe("replace", () => {
         [1_000, "draining"],
         [10_000, "gone"]
       ])
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("fails nothing in flight, however many there are", () => {
-    const place = stage(slowGreen)
+    const setup = scriptedEngines(slowGreen)
     return Effect.gen(function*() {
       const callers = yield* Effect.forEach(
         Array.from({ length: 60 }, (_, index) => index),
@@ -83,11 +83,11 @@ describe("replace", () => {
       const engines = yield* Fiber.joinAll(callers)
       assert.deepStrictEqual(engines, engines.toSorted((one, other) => one - other))
       assert.deepStrictEqual(new Set(engines), new Set([0, 1]))
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("leaves the old one where the new one does not load, and its caller gets the error", () => {
-    const place = stage({ load: (index) => index === 1 ? Effect.fail(loadFailed) : Effect.void })
+    const setup = scriptedEngines({ load: (index) => index === 1 ? Effect.fail(loadFailed) : Effect.void })
     return Effect.gen(function*() {
       const runs = yield* hold(blue)
       yield* settle
@@ -98,41 +98,41 @@ describe("replace", () => {
       // Also what loads next is the old version, at once.
       yield* Models.use(({ unload }) => unload(blue))
       assert.strictEqual(yield* once(), 2)
-      assert.deepStrictEqual(repliesOf(place), ["blue", "green", "blue"])
-    }).pipe(Effect.provide(place.layer))
+      assert.deepStrictEqual(repliesOf(setup), ["blue", "green", "blue"])
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("leaves the old one where the new one crashes as often as it is started", () => {
-    const place = stage({ load: (index) => index === 0 ? Effect.void : Effect.fail(crashed("Always.")) })
+    const setup = scriptedEngines({ load: (index) => index === 0 ? Effect.void : Effect.fail(crashed("Always.")) })
     return Effect.gen(function*() {
       yield* once()
       const replacing = yield* Effect.forkChild(Effect.flip(replace()))
       yield* TestClock.adjust("1 minute")
       assert.strictEqual((yield* Fiber.join(replacing)).reason._tag, "EngineCrashed")
       assert.strictEqual(yield* once(), 0)
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("whose caller leaves stops the new load and leaves the old one", () => {
-    const place = stage(slowGreen)
+    const setup = scriptedEngines(slowGreen)
     return Effect.gen(function*() {
       yield* once()
       const replacing = yield* Effect.forkChild(replace())
       yield* TestClock.adjust("500 millis")
       yield* Fiber.interrupt(replacing)
-      assert.deepStrictEqual(openOf(place), [true, false])
+      assert.deepStrictEqual(openOf(setup), [true, false])
       yield* TestClock.adjust("1 hour")
-      assert.strictEqual(place.tries.length, 2)
+      assert.strictEqual(setup.tries.length, 2)
       const waits = yield* workFor(blue, 0)
       yield* TestClock.adjust("1 second")
       yield* Fiber.join(waits)
-      assert.deepStrictEqual(repliesOf(place), ["blue", "green", "blue"])
-    }).pipe(Effect.provide(place.layer))
+      assert.deepStrictEqual(repliesOf(setup), ["blue", "green", "blue"])
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("whose caller leaves as the new one begins to serve leaves either, and one", () => {
     return Effect.forEach([0, 1, 2, 3, 4, 5, 6, 7], (yields) => {
-      const place = stage(slowGreen)
+      const setup = scriptedEngines(slowGreen)
       return Effect.gen(function*() {
         yield* once()
         const replacing = yield* Effect.forkChild(replace())
@@ -147,13 +147,13 @@ describe("replace", () => {
         yield* settle
         // Either of them serves, and the other is no more.
         const index = yield* once()
-        assert.deepStrictEqual(openOf(place), [index === 0, index === 1], `after ${yields} yields`)
-      }).pipe(Effect.provide(place.layer))
+        assert.deepStrictEqual(openOf(setup), [index === 0, index === 1], `after ${yields} yields`)
+      }).pipe(Effect.provide(setup.layer))
     })
   })
 
   it.effect("counts after an unload too, also for who asks for the old one", () => {
-    const place = stage()
+    const setup = scriptedEngines()
     return Effect.gen(function*() {
       yield* once(blue)
       yield* replace()
@@ -162,28 +162,28 @@ describe("replace", () => {
       yield* once(blue)
       yield* Models.use(({ unload }) => unload(blue))
       yield* Models.use(({ load }) => load(blue))
-      assert.deepStrictEqual(repliesOf(place), ["blue", "green", "green", "green"])
+      assert.deepStrictEqual(repliesOf(setup), ["blue", "green", "green", "green"])
       // Which is no bar to the way back.
       yield* replace(blue)
       yield* Models.use(({ unload }) => unload(blue))
       yield* once(blue)
-      assert.deepStrictEqual(repliesOf(place).slice(4), ["blue", "blue"])
-    }).pipe(Effect.provide(place.layer))
+      assert.deepStrictEqual(repliesOf(setup).slice(4), ["blue", "blue"])
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("of a model that is not loaded loads it", () => {
-    const place = stage()
+    const setup = scriptedEngines()
     return Effect.gen(function*() {
       yield* replace()
       assert.strictEqual((yield* statusOf(blue)).state, "ready")
       assert.strictEqual(yield* once(), 0)
-      assert.deepStrictEqual(repliesOf(place), ["green"])
-    }).pipe(Effect.provide(place.layer))
+      assert.deepStrictEqual(repliesOf(setup), ["green"])
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("of a model that is not loaded takes who comes meanwhile along, and back where it fails", () => {
     return Effect.forEach([true, false], (fails) => {
-      const place = stage({
+      const setup = scriptedEngines({
         load: (index) =>
           Effect.andThen(Effect.sleep("1 second"), fails && index === 0 ? Effect.fail(loadFailed) : Effect.void)
       })
@@ -195,13 +195,13 @@ describe("replace", () => {
         yield* TestClock.adjust("2 seconds")
         assert.strictEqual(Exit.isFailure(yield* Fiber.join(replacing)), fails)
         assert.strictEqual(yield* Fiber.join(waits), fails ? 1 : 0)
-        assert.deepStrictEqual(repliesOf(place), fails ? ["green", "blue"] : ["green"])
-      }).pipe(Effect.provide(place.layer))
+        assert.deepStrictEqual(repliesOf(setup), fails ? ["green", "blue"] : ["green"])
+      }).pipe(Effect.provide(setup.layer))
     })
   })
 
   it.effect("during a load gives who waits whichever is ready first", () => {
-    const place = stage({ load: (index) => Effect.sleep(index === 0 ? "10 seconds" : "1 second") })
+    const setup = scriptedEngines({ load: (index) => Effect.sleep(index === 0 ? "10 seconds" : "1 second") })
     return Effect.gen(function*() {
       const waits = yield* workFor(blue, 0)
       yield* TestClock.adjust("1 second")
@@ -209,47 +209,47 @@ describe("replace", () => {
       yield* TestClock.adjust("1 second")
       yield* Fiber.join(replacing)
       assert.strictEqual(yield* Fiber.join(waits), 1)
-      assert.deepStrictEqual(openOf(place), [false, true])
-    }).pipe(Effect.provide(place.layer))
+      assert.deepStrictEqual(openOf(setup), [false, true])
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("serves by the new one where the old one crashes meanwhile", () => {
-    const place = stage(slowGreen)
+    const setup = scriptedEngines(slowGreen)
     return Effect.gen(function*() {
       yield* once()
       const replacing = yield* Effect.forkChild(replace())
       yield* TestClock.adjust("950 millis")
-      yield* place.engines[0]!.crash("Gone.")
+      yield* setup.engines[0]!.crash("Gone.")
       const waits = yield* workFor(blue, 0)
       yield* TestClock.adjust("50 millis")
       yield* Fiber.join(replacing)
       assert.strictEqual(yield* Fiber.join(waits), 1)
       yield* TestClock.adjust("1 minute")
-      assert.deepStrictEqual(openOf(place).filter((open) => open), [true])
+      assert.deepStrictEqual(openOf(setup).filter((open) => open), [true])
       assert.strictEqual(yield* once(), 1)
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("serves by the new one where the old one is given up meanwhile", () => {
-    const place = stage({
+    const setup = scriptedEngines({
       load: (index) => index === 0 ? Effect.void : index === 1 ? Effect.sleep("1 minute") : Effect.fail(loadFailed)
     })
     return Effect.gen(function*() {
       yield* once()
       const replacing = yield* Effect.forkChild(replace())
       yield* settle
-      yield* place.engines[0]!.crash("Gone.")
+      yield* setup.engines[0]!.crash("Gone.")
       const waits = yield* workFor(blue, 0)
       yield* TestClock.adjust("1 second")
       assert.strictEqual((yield* statusOf(blue)).state, "loading")
       yield* TestClock.adjust("1 minute")
       yield* Fiber.join(replacing)
       assert.strictEqual(yield* Fiber.join(waits), 1)
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("by yet another version ends the load of the one before", () => {
-    const place = stage(slowGreen)
+    const setup = scriptedEngines(slowGreen)
     const red = deployment("a", { options: { engine: "fake", reply: "red" } })
     return Effect.gen(function*() {
       yield* once()
@@ -262,14 +262,14 @@ describe("replace", () => {
         "The load of \"a\" was stopped: another version of it is loaded instead."
       )
       yield* Fiber.join(second)
-      assert.deepStrictEqual(openOf(place), [false, false, true])
+      assert.deepStrictEqual(openOf(setup), [false, false, true])
       assert.strictEqual(yield* once(), 2)
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 
   for (const fails of [false, true]) {
     it.effect(`by the same deployment again loads it anew, and both have its outcome: ${fails ? "error" : "ready"}`, () => {
-      const place = stage({
+      const setup = scriptedEngines({
         load: (index) =>
           index === 0
             ? Effect.void
@@ -285,15 +285,15 @@ describe("replace", () => {
         yield* TestClock.adjust("500 millis")
         const outcome = fails ? Exit.fail(loadFailed) : Exit.void
         assert.deepStrictEqual(yield* Fiber.joinAll(callers), [outcome, outcome, outcome])
-        assert.deepStrictEqual(openOf(place), [fails, false, false, !fails])
+        assert.deepStrictEqual(openOf(setup), [fails, false, false, !fails])
         assert.strictEqual(yield* once(), fails ? 0 : 3)
-      }).pipe(Effect.provide(place.layer))
+      }).pipe(Effect.provide(setup.layer))
     })
   }
 
   it.effect("by the same deployment again continues while one caller is left, and stops with the last", () => {
     return Effect.forEach([[0], [1], [0, 1], [1, 0]], (leaving) => {
-      const place = stage(slowGreen)
+      const setup = scriptedEngines(slowGreen)
       return Effect.gen(function*() {
         yield* once()
         const callers = [yield* Effect.forkChild(Effect.exit(replace()))]
@@ -305,22 +305,22 @@ describe("replace", () => {
         const left = callers.find((_, index) => !leaving.includes(index))
         if (left !== undefined) assert.deepStrictEqual(yield* Fiber.join(left), Exit.void)
         assert.strictEqual(yield* once(), left === undefined ? 0 : 2, String(leaving))
-      }).pipe(Effect.provide(place.layer))
+      }).pipe(Effect.provide(setup.layer))
     })
   })
 
   it.effect("takes the new one's idle time", () => {
-    const place = stage()
+    const setup = scriptedEngines()
     return Effect.gen(function*() {
       yield* once()
       yield* replace(deployment("a", { idleUnload: Duration.minutes(1) }))
       yield* TestClock.adjust("1 minute")
-      assert.deepStrictEqual(openOf(place), [false, false])
-    }).pipe(Effect.provide(place.layer))
+      assert.deepStrictEqual(openOf(setup), [false, false])
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("where both do not fit the memory fails nobody: the old one ends first", () => {
-    const place = stage({ budget: 10, ...slowGreen })
+    const setup = scriptedEngines({ budget: 10, ...slowGreen })
     const old = large("a", 6)
     const next = large("a", 7)
     return Effect.gen(function*() {
@@ -331,21 +331,21 @@ describe("replace", () => {
       const waits = yield* workFor(old, 0)
       yield* TestClock.adjust("4 seconds")
       assert.strictEqual(yield* Fiber.join(runs), 0)
-      assert.deepStrictEqual(openOf(place), [false, true])
+      assert.deepStrictEqual(openOf(setup), [false, true])
       yield* TestClock.adjust("1 second")
       yield* Fiber.join(replacing)
       assert.strictEqual(yield* Fiber.join(waits), 1)
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("that can never fit leaves the old one", () => {
-    const place = stage({ budget: 10 })
+    const setup = scriptedEngines({ budget: 10 })
     return Effect.gen(function*() {
       yield* using(large("a", 6), () => Effect.void)
       const error = yield* Effect.flip(replace(large("a", 11)))
       assert.strictEqual(error.reason._tag, "InsufficientMemory")
-      assert.deepStrictEqual(openOf(place), [true])
+      assert.deepStrictEqual(openOf(setup), [true])
       assert.strictEqual((yield* statusOf(blue)).state, "ready")
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 })

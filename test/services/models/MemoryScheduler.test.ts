@@ -5,7 +5,7 @@ import { TestClock } from "effect/testing"
 import type { Deployment } from "../../../src/domain/Deployment.ts"
 import { Models } from "../../../src/services/models/Models.ts"
 import { deployment } from "../../support/Deployments.ts"
-import type { Direction, Stage } from "../../support/Stage.ts"
+import type { EngineBehaviour, ScriptedEngines } from "../../support/ScriptedEngines.ts"
 import {
   crashed,
   hold,
@@ -13,35 +13,36 @@ import {
   large,
   loadFailed,
   MiB,
+  scriptedEngines,
   settle,
-  stage,
   statusOf,
   using,
   workFor
-} from "../../support/Stage.ts"
+} from "../../support/ScriptedEngines.ts"
 
 const once = (chosen: Deployment) => using(chosen, (engine) => Effect.succeed(indexOf(engine)))
 
-const openOf = ({ engines }: Stage) => engines.filter(({ open }) => open).map(({ deployment }) => deployment.id)
+const openOf = ({ engines }: ScriptedEngines) =>
+  engines.filter(({ open }) => open).map(({ deployment }) => deployment.id)
 
-const startsOf = ({ engines }: Stage) => engines.map(({ deployment }) => deployment.id)
+const startsOf = ({ engines }: ScriptedEngines) => engines.map(({ deployment }) => deployment.id)
 
 const reasonOf = (chosen: Deployment) => Effect.map(Effect.flip(once(chosen)), ({ reason }) => reason)
 
-/** A stage that never has more open than its budget; `over` tells where it did. */
-const bounded = (direction: Direction & { readonly budget: number }) => {
+/** Scripted engines with a budget; `over` records each excess of open engines. */
+const bounded = (behaviour: EngineBehaviour & { readonly budget: number }) => {
   const over: Array<number> = []
-  const place: Stage = stage({
-    ...direction,
+  const setup: ScriptedEngines = scriptedEngines({
+    ...behaviour,
     onChange() {
-      const taken = place.engines.filter(({ open }) => open).reduce(
+      const taken = setup.engines.filter(({ open }) => open).reduce(
         (sum, { deployment: { options } }) => sum + (options.engine === "fake" ? Number(options.memory ?? 0) : 0),
         0
       )
-      if (taken > direction.budget * MiB) over.push(taken / MiB)
+      if (taken > behaviour.budget * MiB) over.push(taken / MiB)
     }
   })
-  return { ...place, over }
+  return { ...setup, over }
 }
 
 /** Callers who come every so often, each with a job of 300 ms; their waits, ms. */
@@ -67,7 +68,7 @@ describe("two models that do not fit together", () => {
   const b = large("b", 6)
 
   it.effect("both serve all their callers, swap at most once per hold time, and let nobody wait for long", () => {
-    const place = bounded({ budget: 10, hold: Duration.seconds(5), load: () => Effect.sleep("1 second") })
+    const setup = bounded({ budget: 10, hold: Duration.seconds(5), load: () => Effect.sleep("1 second") })
     return Effect.gen(function*() {
       const streams = yield* Effect.all([stream(a, 200, 290), stream(b, 200, 310)])
       yield* TestClock.adjust("10 minutes")
@@ -77,42 +78,42 @@ describe("two models that do not fit together", () => {
         // The other's load, hold and last job, and its own load.
         assert.isAtMost(Math.max(...waits), 1_000 + 5_000 + 300 + 1_000)
       }
-      assert.deepStrictEqual(place.over, [])
-      const swaps = place.tries.slice(1).map((at, index) => at - place.tries[index]!)
+      assert.deepStrictEqual(setup.over, [])
+      const swaps = setup.tries.slice(1).map((at, index) => at - setup.tries[index]!)
       assert.isAtLeast(Math.min(...swaps), 5_000)
       // They did take turns.
       assert.isAbove(swaps.length, 8)
-      assert.deepStrictEqual(new Set(startsOf(place).filter((_, index) => index % 2 === 0)), new Set(["a"]))
-      assert.deepStrictEqual(new Set(startsOf(place).filter((_, index) => index % 2 === 1)), new Set(["b"]))
-    }).pipe(Effect.provide(place.layer))
+      assert.deepStrictEqual(new Set(startsOf(setup).filter((_, index) => index % 2 === 0)), new Set(["a"]))
+      assert.deepStrictEqual(new Set(startsOf(setup).filter((_, index) => index % 2 === 1)), new Set(["b"]))
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("swap also where nothing is held: each serves a job before it goes", () => {
-    const place = bounded({ budget: 10, hold: Duration.zero, load: () => Effect.sleep("10 millis") })
+    const setup = bounded({ budget: 10, hold: Duration.zero, load: () => Effect.sleep("10 millis") })
     return Effect.gen(function*() {
       const streams = yield* Effect.all([stream(a, 30, 0), stream(b, 30, 0)])
       yield* TestClock.adjust("10 minutes")
       for (const { callers } of streams) yield* Fiber.joinAll(callers)
-      assert.deepStrictEqual(place.over, [])
-      assert.isAtMost(place.tries.length, 60)
-    }).pipe(Effect.provide(place.layer))
+      assert.deepStrictEqual(setup.over, [])
+      assert.isAtMost(setup.tries.length, 60)
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("do not swap within the hold time, though the other is idle", () => {
-    const place = bounded({ budget: 10, hold: Duration.seconds(5) })
+    const setup = bounded({ budget: 10, hold: Duration.seconds(5) })
     return Effect.gen(function*() {
       yield* once(a)
       const waits = yield* workFor(b, 0)
       yield* TestClock.adjust("4999 millis")
-      assert.deepStrictEqual(openOf(place), ["a"])
+      assert.deepStrictEqual(openOf(setup), ["a"])
       yield* TestClock.adjust("1 millis")
       yield* Fiber.join(waits)
-      assert.deepStrictEqual(openOf(place), ["b"])
-    }).pipe(Effect.provide(place.layer))
+      assert.deepStrictEqual(openOf(setup), ["b"])
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("let a long job end before they swap, and give no other job to its engine meanwhile", () => {
-    const place = bounded({ budget: 10, hold: Duration.seconds(5) })
+    const setup = bounded({ budget: 10, hold: Duration.seconds(5) })
     return Effect.gen(function*() {
       const runs = yield* workFor(a, "1 minute")
       const waits = yield* workFor(b, 0)
@@ -125,11 +126,11 @@ describe("two models that do not fit together", () => {
       assert.strictEqual(yield* Fiber.join(waits), 1)
       yield* TestClock.adjust("5 seconds")
       assert.strictEqual(yield* Fiber.join(late), 2)
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("go on as before when the one who waits for room leaves", () => {
-    const place = bounded({ budget: 10, hold: Duration.seconds(5) })
+    const setup = bounded({ budget: 10, hold: Duration.seconds(5) })
     return Effect.gen(function*() {
       const runs = yield* hold(a)
       const waits = yield* hold(b)
@@ -141,13 +142,13 @@ describe("two models that do not fit together", () => {
       yield* settle
       assert.strictEqual(yield* Fiber.join(late), 0)
       assert.strictEqual((yield* statusOf(b)).state, "cold")
-      assert.deepStrictEqual(startsOf(place), ["a"])
+      assert.deepStrictEqual(startsOf(setup), ["a"])
       yield* Fiber.interrupt(runs)
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("serve on beside a load that only continues, which gets the memory once it is idle", () => {
-    const place = bounded({ budget: 10, hold: Duration.seconds(5) })
+    const setup = bounded({ budget: 10, hold: Duration.seconds(5) })
     return Effect.gen(function*() {
       const runs = yield* workFor(a, "1 minute")
       yield* TestClock.adjust("6 seconds")
@@ -167,13 +168,13 @@ describe("two models that do not fit together", () => {
       assert.strictEqual(yield* Fiber.join(runs), 0)
       assert.strictEqual(yield* Fiber.join(late), 0)
       yield* settle
-      assert.deepStrictEqual(openOf(place), ["b"])
-      assert.deepStrictEqual(place.over, [])
-    }).pipe(Effect.provide(place.layer))
+      assert.deepStrictEqual(openOf(setup), ["b"])
+      assert.deepStrictEqual(setup.over, [])
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("take turns again once a request waits for the load that only continued", () => {
-    const place = bounded({ budget: 10, hold: Duration.seconds(5) })
+    const setup = bounded({ budget: 10, hold: Duration.seconds(5) })
     return Effect.gen(function*() {
       const runs = yield* workFor(a, "1 minute")
       yield* TestClock.adjust("6 seconds")
@@ -191,12 +192,12 @@ describe("two models that do not fit together", () => {
       assert.strictEqual(yield* Fiber.join(runs), 0)
       assert.strictEqual(yield* Fiber.join(stays), 1)
       yield* Fiber.interrupt(late)
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("come before a load that only continues, though it has waited for longer", () => {
     const c = large("c", 6)
-    const place = bounded({ budget: 10, hold: Duration.seconds(5) })
+    const setup = bounded({ budget: 10, hold: Duration.seconds(5) })
     return Effect.gen(function*() {
       const runs = yield* workFor(a, "1 minute")
       yield* TestClock.adjust("6 seconds")
@@ -209,14 +210,14 @@ describe("two models that do not fit together", () => {
       yield* TestClock.adjust("54 seconds")
       yield* Fiber.join(runs)
       assert.strictEqual(yield* Fiber.join(stays), 1)
-      assert.deepStrictEqual(startsOf(place), ["a", "c"])
+      assert.deepStrictEqual(startsOf(setup), ["a", "c"])
       yield* TestClock.adjust("5 seconds")
-      assert.deepStrictEqual(startsOf(place), ["a", "c", "b"])
-    }).pipe(Effect.provide(place.layer))
+      assert.deepStrictEqual(startsOf(setup), ["a", "c", "b"])
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("are unloaded when idle, though they were stopped for one who has left, and so has who waited for them", () => {
-    const place = bounded({ budget: 12, hold: Duration.seconds(5) })
+    const setup = bounded({ budget: 12, hold: Duration.seconds(5) })
     return Effect.gen(function*() {
       const runs = yield* workFor(a, "10 seconds")
       const long = yield* workFor(large("c", 6), "1 minute")
@@ -228,39 +229,39 @@ describe("two models that do not fit together", () => {
       yield* Fiber.interruptAll([late, both])
       yield* TestClock.adjust("1 hour")
       yield* Fiber.join(long)
-      assert.deepStrictEqual(openOf(place), [])
-    }).pipe(Effect.provide(place.layer))
+      assert.deepStrictEqual(openOf(setup), [])
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("swap where the one in use crashes while the other waits", () => {
-    const place = bounded({ budget: 10, hold: Duration.seconds(5) })
+    const setup = bounded({ budget: 10, hold: Duration.seconds(5) })
     return Effect.gen(function*() {
       const runs = yield* workFor(a, "1 minute")
       const more = yield* Effect.forEach(Array.from({ length: 8 }), () => workFor(a, "1 second"))
       yield* TestClock.adjust("6 seconds")
       const waits = yield* workFor(b, 0)
       yield* settle
-      yield* place.engines[0]!.crash("Gone.")
+      yield* setup.engines[0]!.crash("Gone.")
       yield* TestClock.adjust("2 minutes")
       yield* Fiber.joinAll([runs, waits, ...more])
-      assert.deepStrictEqual(place.over, [])
-    }).pipe(Effect.provide(place.layer))
+      assert.deepStrictEqual(setup.over, [])
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("give the room back when a load fails", () => {
-    const place = bounded({
+    const setup = bounded({
       budget: 10,
       load: (index) => index === 0 ? Effect.fail(loadFailed) : Effect.void
     })
     return Effect.gen(function*() {
       assert.strictEqual((yield* reasonOf(a))._tag, "ModelLoadFailed")
       assert.strictEqual(yield* once(b), 1)
-      assert.deepStrictEqual(place.over, [])
-    }).pipe(Effect.provide(place.layer))
+      assert.deepStrictEqual(setup.over, [])
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("give the room back when restarts are used up", () => {
-    const place = bounded({
+    const setup = bounded({
       budget: 10,
       load: (_, { id }) => id === "a" ? Effect.fail(crashed("Always.")) : Effect.void
     })
@@ -271,14 +272,14 @@ describe("two models that do not fit together", () => {
       yield* TestClock.adjust("10 minutes")
       assert.strictEqual((yield* Fiber.join(failing))._tag, "EngineCrashed")
       yield* Fiber.join(waits)
-      assert.deepStrictEqual(openOf(place), ["b"])
-    }).pipe(Effect.provide(place.layer))
+      assert.deepStrictEqual(openOf(setup), ["b"])
+    }).pipe(Effect.provide(setup.layer))
   })
 })
 
 describe("three models", () => {
   it.effect("of which two fit are all served", () => {
-    const place = bounded({ budget: 10, hold: Duration.seconds(2), load: () => Effect.sleep("500 millis") })
+    const setup = bounded({ budget: 10, hold: Duration.seconds(2), load: () => Effect.sleep("500 millis") })
     return Effect.gen(function*() {
       const streams = yield* Effect.forEach(
         [large("a", 5), large("b", 5), large("c", 5)],
@@ -286,40 +287,40 @@ describe("three models", () => {
       )
       yield* TestClock.adjust("10 minutes")
       for (const { callers } of streams) yield* Fiber.joinAll(callers)
-      assert.deepStrictEqual(place.over, [])
+      assert.deepStrictEqual(setup.over, [])
       for (const { waits } of streams) assert.isAtMost(Math.max(...waits), 10_000)
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("lose the one that is cheapest to lose", () => {
-    const place = bounded({ budget: 12 })
+    const setup = bounded({ budget: 12 })
     return Effect.gen(function*() {
       yield* once(large("rare", 6))
       yield* Effect.forEach(Array.from({ length: 20 }), () => once(large("busy", 6)))
       yield* TestClock.adjust("1 minute")
       yield* once(large("new", 6))
-      assert.deepStrictEqual(openOf(place), ["busy", "new"])
-    }).pipe(Effect.provide(place.layer))
+      assert.deepStrictEqual(openOf(setup), ["busy", "new"])
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("lose the pinned one never", () => {
-    const place = bounded({ budget: 12, hold: Duration.seconds(1) })
+    const setup = bounded({ budget: 12, hold: Duration.seconds(1) })
     return Effect.gen(function*() {
       yield* once(large("pinned", 6, { pinned: true }))
       for (let count = 0; count < 10; count++) {
         const waits = yield* workFor(large(`m${count % 3}`, 6), 0)
         yield* TestClock.adjust("1 minute")
         yield* Fiber.join(waits)
-        assert.isTrue(place.engines[0]!.open)
+        assert.isTrue(setup.engines[0]!.open)
       }
-      assert.deepStrictEqual(place.over, [])
-    }).pipe(Effect.provide(place.layer))
+      assert.deepStrictEqual(setup.over, [])
+    }).pipe(Effect.provide(setup.layer))
   })
 })
 
 describe("a model that cannot fit", () => {
   it.effect("is refused at once, with what it needs and what there is beside the pinned", () => {
-    const place = bounded({ budget: 10 })
+    const setup = bounded({ budget: 10 })
     return Effect.gen(function*() {
       yield* once(large("pinned", 4, { pinned: true }))
       assert.deepInclude(yield* reasonOf(large("a", 7)), {
@@ -328,27 +329,27 @@ describe("a model that cannot fit", () => {
         availableBytes: 6 * MiB
       })
       assert.strictEqual((yield* statusOf(large("a", 7))).state, "failed")
-      assert.deepStrictEqual(startsOf(place), ["pinned"])
-    }).pipe(Effect.provide(place.layer))
+      assert.deepStrictEqual(startsOf(setup), ["pinned"])
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("is refused at once also while others wait for their turn", () => {
-    const place = bounded({ budget: 10 })
+    const setup = bounded({ budget: 10 })
     return Effect.gen(function*() {
       const runs = yield* hold(large("a", 6))
       const waits = yield* hold(large("b", 6))
       yield* settle
       assert.strictEqual((yield* reasonOf(large("c", 11)))._tag, "InsufficientMemory")
       yield* Fiber.interruptAll([runs, waits])
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("does not keep others from their room", () => {
-    const place = bounded({ budget: 10 })
+    const setup = bounded({ budget: 10 })
     return Effect.gen(function*() {
       assert.strictEqual((yield* reasonOf(large("a", 11)))._tag, "InsufficientMemory")
       assert.strictEqual(yield* once(large("b", 10)), 0)
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 })
 
@@ -364,7 +365,7 @@ describe("a model that waits for memory", () => {
   ]
   for (const [name, other] of others) {
     it.effect(`does not delay one ${name}`, () => {
-      const place = bounded({ budget: 10 })
+      const setup = bounded({ budget: 10 })
       return Effect.gen(function*() {
         const runs = yield* hold(large("a", 6))
         const waits = yield* hold(large("b", 8))
@@ -374,36 +375,36 @@ describe("a model that waits for memory", () => {
         yield* settle
         assert.strictEqual(yield* Fiber.join(quick), 1)
         yield* Fiber.interruptAll([runs, waits])
-        assert.deepStrictEqual(place.over, [])
-      }).pipe(Effect.provide(place.layer))
+        assert.deepStrictEqual(setup.over, [])
+      }).pipe(Effect.provide(setup.layer))
     })
   }
 
   it.effect("does not delay the load of a remote deployment where the memory cannot be read", () => {
-    const place = stage({ reading: () => ({ totalBytes: 0, availableBytes: 0 }) })
+    const setup = scriptedEngines({ reading: () => ({ totalBytes: 0, availableBytes: 0 }) })
     return Effect.gen(function*() {
       yield* once(remote)
-      assert.deepStrictEqual(openOf(place), ["remote"])
-    }).pipe(Effect.provide(place.layer))
+      assert.deepStrictEqual(openOf(setup), ["remote"])
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("gets its turn, though small ones come at every moment, and is waited for by those that need its memory", () => {
-    const place = bounded({ budget: 10, hold: Duration.seconds(1) })
+    const setup = bounded({ budget: 10, hold: Duration.seconds(1) })
     return Effect.gen(function*() {
       const small = yield* Effect.forEach([1, 2, 3, 4, 5], (index) => stream(large(`s${index}`, 3), 100, 300))
       yield* TestClock.adjust("2 seconds")
       const waits = yield* stream(large("large", 10), 1, 0)
       yield* TestClock.adjust("10 minutes")
       for (const { callers } of [...small, waits]) yield* Fiber.joinAll(callers)
-      assert.deepStrictEqual(place.over, [])
+      assert.deepStrictEqual(setup.over, [])
       // Those that are there and those that may overtake it: their hold times and last jobs.
       assert.isAtMost(waits.waits[0]!, 4 * (1_000 + 300))
       for (const one of small) assert.isAtMost(Math.max(...one.waits), 20_000)
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("waits for its own memory only, and not for that of one which waits longer", () => {
-    const place = bounded({ budget: 12, hold: Duration.zero })
+    const setup = bounded({ budget: 12, hold: Duration.zero })
     return Effect.gen(function*() {
       const long = yield* workFor(large("long", 6), "1 hour")
       const short = yield* workFor(large("short", 6), "10 seconds")
@@ -416,14 +417,14 @@ describe("a model that waits for memory", () => {
       yield* Fiber.joinAll([short, next])
       assert.isUndefined(both.pollUnsafe())
       yield* Fiber.interruptAll([long, both])
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 })
 
 describe("the memory of the machine", () => {
   it.effect("is used but for a fifth, and what loads counts before it has taken its memory", () => {
     let available = 20
-    const place = stage({
+    const setup = scriptedEngines({
       reading: () => ({ totalBytes: 100 * MiB, availableBytes: available * MiB }),
       load: () => Effect.sleep("1 second")
     })
@@ -433,53 +434,53 @@ describe("the memory of the machine", () => {
       yield* settle
       const second = yield* hold(large("b", 10))
       yield* settle
-      assert.deepStrictEqual(startsOf(place), ["a"])
+      assert.deepStrictEqual(startsOf(setup), ["a"])
       available = 10
       yield* TestClock.adjust("1 minute")
-      assert.deepStrictEqual(startsOf(place), ["a"])
+      assert.deepStrictEqual(startsOf(setup), ["a"])
       assert.strictEqual((yield* reasonOf(large("c", 17)))._tag, "InsufficientMemory")
       yield* Fiber.interruptAll([first, second])
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 })
 
 describe("a footprint", () => {
   it.effect("that was learned counts in place of the estimate", () => {
-    const place = stage({ budget: 10, hold: Duration.zero })
+    const setup = scriptedEngines({ budget: 10, hold: Duration.zero })
     const a = large("a", 3)
     const b = large("b", 6)
     return Effect.gen(function*() {
       yield* using(a, () =>
         Effect.sync(() => {
-          place.engines[0]!.memoryBytes = 5 * MiB
+          setup.engines[0]!.memoryBytes = 5 * MiB
         }))
       yield* Models.use(({ statuses }) => statuses)
       // By the estimates they would fit together.
       yield* once(b)
-      assert.deepStrictEqual(openOf(place), ["b"])
+      assert.deepStrictEqual(openOf(setup), ["b"])
       // It is remembered when the model is loaded again.
       const again = yield* workFor(a, "1 minute")
       yield* settle
-      assert.deepStrictEqual(openOf(place), ["a"])
+      assert.deepStrictEqual(openOf(setup), ["a"])
       yield* Fiber.interrupt(again)
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("is learned from an engine that has done a job, and is the most it took", () => {
-    const place = stage({ budget: 10, hold: Duration.zero })
+    const setup = scriptedEngines({ budget: 10, hold: Duration.zero })
     const a = large("a", 6)
     return Effect.gen(function*() {
       yield* Models.use(({ load }) => load(a))
-      place.engines[0]!.memoryBytes = 2 * MiB
+      setup.engines[0]!.memoryBytes = 2 * MiB
       yield* Models.use(({ statuses }) => statuses)
       const runs = yield* hold(a)
       yield* settle
       // It has not touched its weights yet: the estimate counts.
       const waits = yield* hold(large("b", 6))
       yield* settle
-      assert.deepStrictEqual(openOf(place), ["a"])
+      assert.deepStrictEqual(openOf(setup), ["a"])
       yield* Fiber.interruptAll([waits, runs])
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 })
 
@@ -491,47 +492,47 @@ describe("the variants of a model", () => {
   const varied = deployment("v", {
     options: { engine: "llama", file: "large.gguf", variants: ["small.gguf"] }
   })
-  const fileOf = ({ engines }: Stage) =>
+  const fileOf = ({ engines }: ScriptedEngines) =>
     engines.map(({ deployment: { options } }) => options.engine === "llama" ? options.file : options.engine)
 
   it.effect("are taken in place of what does not fit", () => {
-    const place = stage({ budget: 5, files })
+    const setup = scriptedEngines({ budget: 5, files })
     return Effect.gen(function*() {
       yield* once(varied)
-      assert.deepStrictEqual(fileOf(place), ["small.gguf"])
-    }).pipe(Effect.provide(place.layer))
+      assert.deepStrictEqual(fileOf(setup), ["small.gguf"])
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("are the largest that fits", () => {
-    const place = stage({ budget: 8, files })
+    const setup = scriptedEngines({ budget: 8, files })
     return Effect.gen(function*() {
       yield* once(varied)
-      assert.deepStrictEqual(fileOf(place), ["large.gguf"])
-    }).pipe(Effect.provide(place.layer))
+      assert.deepStrictEqual(fileOf(setup), ["large.gguf"])
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("let others stay where a smaller one fits beside them", () => {
-    const place = stage({ budget: 8, files })
+    const setup = scriptedEngines({ budget: 8, files })
     return Effect.gen(function*() {
       yield* once(large("other", 4))
       yield* TestClock.adjust("1 minute")
       yield* once(varied)
-      assert.deepStrictEqual(fileOf(place), ["fake", "small.gguf"])
-      assert.deepStrictEqual(openOf(place), ["other", "v"])
-    }).pipe(Effect.provide(place.layer))
+      assert.deepStrictEqual(fileOf(setup), ["fake", "small.gguf"])
+      assert.deepStrictEqual(openOf(setup), ["other", "v"])
+    }).pipe(Effect.provide(setup.layer))
   })
 
   it.effect("of which no file can be read load all the same, so that the engine says what is wrong", () => {
-    const place = stage({ budget: 8, load: () => Effect.fail(loadFailed) })
+    const setup = scriptedEngines({ budget: 8, load: () => Effect.fail(loadFailed) })
     return Effect.gen(function*() {
       assert.strictEqual((yield* reasonOf(varied))._tag, "ModelLoadFailed")
-    }).pipe(Effect.provide(place.layer))
+    }).pipe(Effect.provide(setup.layer))
   })
 })
 
 describe("room for a job in flight", () => {
   it.effect("is never taken: an eviction waits for the engine to let go of a job whose caller has left", () => {
-    const place = bounded({ budget: 10, hold: Duration.zero })
+    const setup = bounded({ budget: 10, hold: Duration.zero })
     return Effect.gen(function*() {
       const leaves = yield* Effect.forkChild(
         using(large("a", 6), (engine) => engine.embed(["x"]))
@@ -540,12 +541,12 @@ describe("room for a job in flight", () => {
       yield* Fiber.interrupt(leaves)
       const waits = yield* workFor(large("b", 6), 0)
       yield* TestClock.adjust("1 minute")
-      assert.deepStrictEqual(openOf(place), ["a"])
+      assert.deepStrictEqual(openOf(setup), ["a"])
       assert.isUndefined(waits.pollUnsafe())
-      place.engines[0]!.jobs[0]!.emit({ type: "cancelled" })
+      setup.engines[0]!.jobs[0]!.emit({ type: "cancelled" })
       yield* settle
       yield* Fiber.join(waits)
-      assert.deepStrictEqual(openOf(place), ["b"])
-    }).pipe(Effect.provide(place.layer))
+      assert.deepStrictEqual(openOf(setup), ["b"])
+    }).pipe(Effect.provide(setup.layer))
   })
 })

@@ -6,10 +6,20 @@ import type { Deployment } from "../../../src/domain/Deployment.ts"
 import type { InferenceError } from "../../../src/domain/InferenceError.ts"
 import type { ActorEvent } from "../../../src/services/models/Actor.ts"
 import { Models } from "../../../src/services/models/Models.ts"
+import type { ScriptedEngines } from "../../support/ScriptedEngines.ts"
+import {
+  crashed,
+  indexOf,
+  large,
+  listen,
+  loadFailed,
+  MiB,
+  scriptedEngines,
+  settle,
+  using
+} from "../../support/ScriptedEngines.ts"
 import type { Random } from "../../support/Seeded.ts"
 import { randomOf } from "../../support/Seeded.ts"
-import type { Stage } from "../../support/Stage.ts"
-import { crashed, indexOf, large, listen, loadFailed, MiB, settle, stage, using } from "../../support/Stage.ts"
 
 const budget = 12
 const slots = 2
@@ -36,11 +46,11 @@ const makeWatch = () => {
   const callers = new Set<Caller>()
   /** Who uses each engine now, by its number. */
   const users = new Map<number, number>()
-  /** The last engine that a deployment's callers were given, by its place in the order of readiness. */
+  /** The last engine that a deployment's callers were given, by its setup in the order of readiness. */
   const lastGiven = new Map<string, number>()
   const faults: Array<string> = []
   const counts = { served: 0, failed: 0, left: 0 }
-  const memory = (engines: Stage["engines"]) => {
+  const memory = (engines: ScriptedEngines["engines"]) => {
     const taken = engines.filter(({ open }) => open)
       .reduce(
         (sum, { deployment: { options } }) => sum + (options.engine === "fake" ? Number(options.memory ?? 0) : 0),
@@ -48,11 +58,11 @@ const makeWatch = () => {
       )
     if (taken > budget * MiB) faults.push(`${taken / MiB} of ${budget} MiB are in use`)
   }
-  const enter = ({ engines }: Stage, id: string, index: number) => {
+  const enter = ({ engines }: ScriptedEngines, id: string, index: number) => {
     const count = (users.get(index) ?? 0) + 1
     users.set(index, count)
     if (count > slots) faults.push(`${count} jobs in ${slots} slots of ${id}`)
-    const order = engines.find((engine) => engine.index === index)?.readyAs ?? -1
+    const order = engines.find((engine) => engine.index === index)?.readyOrder ?? -1
     if (order < (lastGiven.get(id) ?? -1)) faults.push(`${id} lent an engine that another had replaced`)
     lastGiven.set(id, order)
   }
@@ -62,29 +72,29 @@ const makeWatch = () => {
 
 type Watch = ReturnType<typeof makeWatch>
 
-const callFor = Effect.fnUntraced(function*(stage: Stage, watch: Watch, random: Random) {
+const callFor = Effect.fnUntraced(function*(setup: ScriptedEngines, watch: Watch, random: Random) {
   const { id } = random.pick(deployments)
   const chosen = deployments.find((one) => one.id === id)!
   const work = random.upTo(3_000)
-  const standing = {
+  const options = {
     tenant: random.pick(["x", "y", "z"]),
     priority: random.pick(["low", "normal", "high"] as const),
     keepAlive: random.pick([undefined, undefined, Duration.zero, Duration.seconds(20), Duration.infinity])
   }
   const now = yield* Effect.clockWith((clock) => Effect.succeed(clock.currentTimeMillisUnsafe()))
-  const use = (index: number) => Effect.sync(() => watch.enter(stage, id, index))
-  const told = { served: false }
+  const use = (index: number) => Effect.sync(() => watch.enter(setup, id, index))
+  const progress = { served: false }
   const fiber = yield* Effect.forkChild(
     using(chosen, (engine) => {
-      told.served = true
+      progress.served = true
       return Effect.acquireUseRelease(
         use(indexOf(engine)),
         () => Effect.sleep(work),
         () => Effect.sync(() => watch.leave(indexOf(engine)))
       )
-    }, standing)
+    }, options)
   )
-  const caller: Caller = Object.assign(told, { fiber, id, since: now })
+  const caller: Caller = Object.assign(progress, { fiber, id, since: now })
   watch.callers.add(caller)
   fiber.addObserver((exit) => {
     watch.callers.delete(caller)
@@ -94,36 +104,36 @@ const callFor = Effect.fnUntraced(function*(stage: Stage, watch: Watch, random: 
   })
 })
 
-type Happening = (stage: Stage, watch: Watch, random: Random) => Effect.Effect<unknown, never, Models>
+type ScheduledAction = (setup: ScriptedEngines, watch: Watch, random: Random) => Effect.Effect<unknown, never, Models>
 
-const leave: Happening = (_, watch, random) => {
+const leave: ScheduledAction = (_, watch, random) => {
   const caller = random.pick([...watch.callers])
   return caller === undefined ? Effect.void : Effect.forkChild(Fiber.interrupt(caller.fiber))
 }
 
-const crash: Happening = (stage, _, random) => {
-  const engine = random.pick(stage.engines.filter(({ open, readyAs }) => open && readyAs !== undefined))
-  return engine === undefined ? Effect.void : engine.crash("By chance.")
+const crash: ScheduledAction = (setup, _, random) => {
+  const engine = random.pick(setup.engines.filter(({ open, readyOrder }) => open && readyOrder !== undefined))
+  return engine === undefined ? Effect.void : engine.crash("Scripted failure.")
 }
 
-const unload: Happening = (_, __, random) =>
+const unload: ScheduledAction = (_, __, random) =>
   Effect.forkChild(Models.use(({ unload }) => unload(random.pick(deployments))))
 
-const replace: Happening = (_, __, random) => {
+const replace: ScheduledAction = (_, __, random) => {
   const replacing = Effect.ignore(Models.use(({ replace }) => replace(random.pick(deployments))))
   return Effect.forkChild(random.chance(0.3) ? Effect.timeoutOption(replacing, random.upTo(2_000)) : replacing)
 }
 
-const load: Happening = (_, __, random) =>
+const load: ScheduledAction = (_, __, random) =>
   Effect.forkChild(Effect.ignore(Models.use(({ load }) => load(random.pick(deployments)))))
 
-const unloadIdle: Happening = (_, __, random) =>
+const unloadIdle: ScheduledAction = (_, __, random) =>
   Effect.forkChild(Models.use(({ unloadIdle }) => unloadIdle(Duration.seconds(random.upTo(3)))))
 
-const pass: Happening = (_, __, random) => TestClock.adjust(random.upTo(random.chance(0.1) ? 10_000 : 400))
+const pass: ScheduledAction = (_, __, random) => TestClock.adjust(random.upTo(random.chance(0.1) ? 10_000 : 400))
 
-/** How often each happens, of 100. */
-const happenings: ReadonlyArray<readonly [weight: number, Happening]> = [
+/** The frequency of each action, of 100. */
+const actions: ReadonlyArray<readonly [weight: number, ScheduledAction]> = [
   [55, callFor],
   [10, leave],
   [3, crash],
@@ -134,10 +144,10 @@ const happenings: ReadonlyArray<readonly [weight: number, Happening]> = [
   [21, pass]
 ]
 
-const happen: Happening = (stage, watch, random) => {
+const runAction: ScheduledAction = (setup, watch, random) => {
   let choice = random.upTo(100)
-  const [, chosen] = happenings.find(([weight]) => (choice -= weight) < 0)!
-  return chosen(stage, watch, random)
+  const [, chosen] = actions.find(([weight]) => (choice -= weight) < 0)!
+  return chosen(setup, watch, random)
 }
 
 /** What an event does to the number of lives, and of those that drain. */
@@ -167,7 +177,7 @@ const checkEvents = (events: ReadonlyArray<ActorEvent>) => {
 
 /** Loads take time, and some of them fail. */
 const directed = (random: Random, faulty: boolean, onChange: () => void) => {
-  const made: Stage = stage({
+  const made: ScriptedEngines = scriptedEngines({
     budget,
     hold: Duration.seconds(2),
     onChange,
@@ -182,11 +192,11 @@ const directed = (random: Random, faulty: boolean, onChange: () => void) => {
   return made
 }
 
-const run = Effect.fnUntraced(function*(place: Stage, watch: Watch, random: Random, steps: number) {
-  const heard = yield* listen
+const run = Effect.fnUntraced(function*(setup: ScriptedEngines, watch: Watch, random: Random, steps: number) {
+  const received = yield* listen
   const checks = Effect.gen(function*() {
     yield* settle
-    watch.memory(place.engines)
+    watch.memory(setup.engines)
     assert.deepStrictEqual(watch.faults, [])
     for (const { queued, running } of yield* Models.use(({ statuses }) => statuses)) {
       assert.isAtLeast(running, 0)
@@ -194,7 +204,7 @@ const run = Effect.fnUntraced(function*(place: Stage, watch: Watch, random: Rand
     }
   })
   for (let step = 0; step < steps; step++) {
-    yield* happen(place, watch, random)
+    yield* runAction(setup, watch, random)
     if (random.chance(0.3)) yield* checks
   }
   // Nobody waits for ever, once nothing new comes.
@@ -212,15 +222,15 @@ const run = Effect.fnUntraced(function*(place: Stage, watch: Watch, random: Rand
       state: "failed"
     })
   }
-  assert.isFalse(place.engines.some(({ open }) => open), "no engine is left")
-  checkEvents(heard)
+  assert.isFalse(setup.engines.some(({ open }) => open), "no engine is left")
+  checkEvents(received)
 })
 
 const scenario = (seed: number, steps: number, faulty: boolean) => {
   const random = randomOf(seed)
   const watch = makeWatch()
-  const place: Stage = directed(random, faulty, () => watch.memory(place.engines))
-  return Effect.as(run(place, watch, random, steps), watch.counts).pipe(Effect.provide(place.layer))
+  const setup: ScriptedEngines = directed(random, faulty, () => watch.memory(setup.engines))
+  return Effect.as(run(setup, watch, random, steps), watch.counts).pipe(Effect.provide(setup.layer))
 }
 
 describe("Models under random schedules", () => {

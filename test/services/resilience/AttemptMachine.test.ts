@@ -8,7 +8,7 @@ import { makePlan, next, targetsOf } from "../../../src/services/resilience/Atte
 import type { Action, Input, Plan, State, Target } from "../../../src/services/resilience/AttemptPlan.ts"
 import { jitter } from "../../../src/services/resilience/Backoff.ts"
 import * as HedgeBudget from "../../../src/services/resilience/HedgeBudget.ts"
-import type { Actor, Log, Outcome, World } from "../../support/AttemptsDriver.ts"
+import type { Log, Outcome, Scenario, ScriptedDeployment } from "../../support/AttemptsDriver.ts"
 import { run } from "../../support/AttemptsDriver.ts"
 
 const target = (deployment: string, more: Partial<Target> = {}): Target => ({ deployment, ...more })
@@ -41,7 +41,7 @@ const tooLong = (promptTokens: number, contextWindow: number) => () =>
 
 const answers: Outcome = { contentMs: 10, endMs: 100 }
 const fails = (reason: (deployment: string) => Reason, endMs = 5): Outcome => ({ endMs, reason })
-const actor = (...outcomes: ReadonlyArray<Outcome>): Actor => ({ outcomes })
+const script = (...outcomes: ReadonlyArray<Outcome>): ScriptedDeployment => ({ outcomes })
 
 const actionsOf = ({ entries }: Log) => entries.flatMap(({ actions }) => actions)
 const starts = (log: Log) => actionsOf(log).filter((action) => action.type === "start")
@@ -59,7 +59,7 @@ const both = { ordinary: [a, b] }
 describe("Attempts", () => {
   describe("a deployment that fails", () => {
     it("is tried again after growing pauses where that may help, and then the next one", () => {
-      const log = run(plan(both), { actors: { a: actor(fails(network)), b: actor(answers) } })
+      const log = run(plan(both), { deployments: { a: script(fails(network)), b: script(answers) } })
       assert.deepStrictEqual(called(log), ["a", "a", "a", "b"])
       const [, second, third, next] = starts(log).map(({ afterMs }) => afterMs)
       assert.isTrue(second! >= 200 && second! <= 300 && third! >= 400 && third! <= 600, `${second} ${third}`)
@@ -67,18 +67,20 @@ describe("Attempts", () => {
     })
 
     it("is not tried again where that cannot help", () => {
-      const log = run(plan(both), { actors: { a: actor(fails(failed)), b: actor(answers) } })
+      const log = run(plan(both), { deployments: { a: script(fails(failed)), b: script(answers) } })
       assert.deepStrictEqual(called(log), ["a", "b"])
     })
 
     it("ends the request where it is the request that is wrong", () => {
-      const log = run(plan(both), { actors: { a: actor(fails(invalid)), b: actor(answers) } })
+      const log = run(plan(both), { deployments: { a: script(fails(invalid)), b: script(answers) } })
       assert.deepStrictEqual(called(log), ["a"])
       assert.strictEqual(failureOf(log).reason._tag, "InvalidRequest")
     })
 
     it("leaves every attempt and its cause when all have failed", () => {
-      const log = run(plan(both, { retries: 0 }), { actors: { a: actor(fails(network, 7)), b: actor(fails(failed)) } })
+      const log = run(plan(both, { retries: 0 }), {
+        deployments: { a: script(fails(network, 7)), b: script(fails(failed)) }
+      })
       const { attempts, reason } = failureOf(log)
       assert.deepStrictEqual(attempts.map((one) => [one.deployment, one.reason._tag, one.tookMs]), [
         ["a", "UpstreamFailed", 7],
@@ -89,14 +91,14 @@ describe("Attempts", () => {
 
     it("is told of rather than one that refused", () => {
       const closed = { outcomes: [answers], closed: [{ from: 3, to: 100_000 }] }
-      const log = run(plan(both, { retries: 1 }), { actors: { a: actor(fails(network, 2)), b: closed } })
+      const log = run(plan(both, { retries: 1 }), { deployments: { a: script(fails(network, 2)), b: closed } })
       assert.strictEqual(failureOf(log).reason._tag, "UpstreamFailed")
     })
   })
 
   describe("a rate limit", () => {
     it("goes on at once where another is free, with low priority", () => {
-      const log = run(plan(both), { actors: { a: actor(fails(limited(2_000))), b: actor(answers) } })
+      const log = run(plan(both), { deployments: { a: script(fails(limited(2_000))), b: script(answers) } })
       assert.deepStrictEqual(
         starts(log).map(({ afterMs, deployment, lowPriority }) => [deployment, afterMs, lowPriority]),
         [
@@ -107,17 +109,17 @@ describe("Attempts", () => {
     })
 
     it("is waited for where nobody is free, for no longer than the policy says", () => {
-      const world = (ms: number) => ({ actors: { a: actor(fails(limited(ms)), answers) } })
-      const patient = run(plan({ ordinary: [a] }), world(9_000))
+      const scenario = (ms: number) => ({ deployments: { a: script(fails(limited(ms)), answers) } })
+      const patient = run(plan({ ordinary: [a] }), scenario(9_000))
       assert.deepStrictEqual(starts(patient).map(({ afterMs }) => afterMs), [0, 9_000])
       assert.strictEqual(endsOf(patient)[0]!.type, "done")
-      const { reason } = failureOf(run(plan({ ordinary: [a] }), world(11_000)))
+      const { reason } = failureOf(run(plan({ ordinary: [a] }), scenario(11_000)))
       assert.strictEqual((reason as InferenceError.RateLimited).retryAfterMs, 11_000)
     })
 
     it("is not waited for beyond the deadline", () => {
       const short = plan({ ordinary: [a] }, { timeouts: { totalMs: 1_000 } })
-      assert.strictEqual(starts(run(short, { actors: { a: actor(fails(limited(2_000)), answers) } })).length, 1)
+      assert.strictEqual(starts(run(short, { deployments: { a: script(fails(limited(2_000)), answers) } })).length, 1)
     })
   })
 
@@ -125,7 +127,9 @@ describe("Attempts", () => {
     const unavailable = (retryAfterMs: number) => (deployment: string) =>
       new InferenceError.UpstreamFailed({ deployment, kind: "status", status: 503, detail, retryAfterMs })
     const startsAfter = (lists: Lists, retryAfterMs: number) =>
-      starts(run(plan(lists), { actors: { a: actor(fails(unavailable(retryAfterMs)), answers), b: actor(answers) } }))
+      starts(
+        run(plan(lists), { deployments: { a: script(fails(unavailable(retryAfterMs)), answers), b: script(answers) } })
+      )
 
     it("sends the request to the next deployment at once, instead of a retry before that time", () => {
       assert.deepStrictEqual(
@@ -146,14 +150,14 @@ describe("Attempts", () => {
   })
 
   it("goes on to the next deployment where a provider rejects the keys", () => {
-    const log = run(plan(both), { actors: { a: actor(fails(unauthorised)), b: actor(answers) } })
+    const log = run(plan(both), { deployments: { a: script(fails(unauthorised)), b: script(answers) } })
     assert.deepStrictEqual(called(log), ["a", "b"])
   })
 
   describe("a prompt that is too long", () => {
     it("asks for 0.7 of the answer where the prompt itself fits", () => {
       const log = run(plan({ ordinary: [a] }, {}, { maxTokens: 100 }), {
-        actors: { a: actor(fails(tooLong(60, 100)), fails(tooLong(60, 100)), answers) }
+        deployments: { a: script(fails(tooLong(60, 100)), fails(tooLong(60, 100)), answers) }
       })
       assert.deepStrictEqual(starts(log).map(({ maxTokens }) => maxTokens), [100, 70, 49])
     })
@@ -166,12 +170,12 @@ describe("Attempts", () => {
           content: [b]
         }),
         {
-          actors: {
-            a: actor(fails(tooLong(200, 100))),
-            small: actor(answers),
-            long: actor(fails(failed)),
-            large: actor(answers),
-            b: actor(answers)
+          deployments: {
+            a: script(fails(tooLong(200, 100))),
+            small: script(answers),
+            long: script(fails(failed)),
+            large: script(answers),
+            b: script(answers)
           }
         }
       )
@@ -179,21 +183,21 @@ describe("Attempts", () => {
     })
 
     it("is the caller's to hear of where no window is larger", () => {
-      const log = run(plan(both), { actors: { a: actor(fails(tooLong(200, 100))), b: actor(answers) } })
+      const log = run(plan(both), { deployments: { a: script(fails(tooLong(200, 100))), b: script(answers) } })
       assert.strictEqual(failureOf(log).reason._tag, "ContextLengthExceeded")
       assert.deepStrictEqual(called(log), ["a"])
     })
   })
 
   it("takes refused content to its own list, or nowhere", () => {
-    const actors = { a: actor(fails(refused)), b: actor(answers), c: actor(answers) }
-    assert.deepStrictEqual(called(run(plan({ ...both, content: [target("c")] }), { actors })), ["a", "c"])
-    assert.strictEqual(failureOf(run(plan(both), { actors })).reason._tag, "ContentRefused")
+    const deployments = { a: script(fails(refused)), b: script(answers), c: script(answers) }
+    assert.deepStrictEqual(called(run(plan({ ...both, content: [target("c")] }), { deployments })), ["a", "c"])
+    assert.strictEqual(failureOf(run(plan(both), { deployments })).reason._tag, "ContentRefused")
   })
 
   it("says that nobody is free, and when, without calling anyone", () => {
     const closed = (to: number) => ({ outcomes: [answers], closed: [{ from: 0, to }] })
-    const log = run(plan(both), { actors: { a: closed(9_000), b: closed(4_000) } })
+    const log = run(plan(both), { deployments: { a: closed(9_000), b: closed(4_000) } })
     const reason = failureOf(log).reason as InferenceError.NoDeployment
     assert.strictEqual(reason._tag, "NoDeployment")
     assert.strictEqual(reason.retryAfterMs, 4_000)
@@ -203,7 +207,7 @@ describe("Attempts", () => {
   describe("once content has come", () => {
     it("nobody else is asked, and a failure is the request's", () => {
       const log = run(plan(both), {
-        actors: { a: actor({ contentMs: 1, endMs: 5, reason: network }), b: actor(answers) }
+        deployments: { a: script({ contentMs: 1, endMs: 5, reason: network }), b: script(answers) }
       })
       assert.deepStrictEqual(actionsOf(log).map(({ type }) => type), ["start", "commit", "fail"])
     })
@@ -214,7 +218,7 @@ describe("Attempts", () => {
     const cutBy = (reason: (deployment: string) => Reason): Outcome => ({ contentMs: 1, endMs: 5, reason })
 
     it("is gone on with at once by the next deployment, and not by its own", () => {
-      const log = run(plan(both, goOn), { actors: { a: actor(cutBy(network)), b: actor(answers) } })
+      const log = run(plan(both, goOn), { deployments: { a: script(cutBy(network)), b: script(answers) } })
       assert.deepStrictEqual(actionsOf(log).map(({ type }) => type), ["start", "commit", "start", "commit"])
       assert.deepStrictEqual(log.done, [2])
       assert.deepStrictEqual(starts(log).map(({ afterMs, deployment }) => [deployment, afterMs]), [["a", 0], ["b", 0]])
@@ -222,24 +226,24 @@ describe("Attempts", () => {
 
     it("is gone on with by its own after a pause, where nobody else is left and that may help", () => {
       const alone = plan({ ordinary: [a] }, goOn)
-      assert.deepStrictEqual(called(run(alone, { actors: { a: actor(cutBy(network), answers) } })), ["a", "a"])
-      assert.deepStrictEqual(called(run(alone, { actors: { a: actor(cutBy(failed), answers) } })), ["a"])
+      assert.deepStrictEqual(called(run(alone, { deployments: { a: script(cutBy(network), answers) } })), ["a", "a"])
+      assert.deepStrictEqual(called(run(alone, { deployments: { a: script(cutBy(failed), answers) } })), ["a"])
     })
 
     it("is not gone on with where the request is wrong, Troupe is closed, or the deadline is over", () => {
       for (const reason of [invalid, (deployment: string) => new InferenceError.EngineStopped({ deployment })]) {
-        const log = run(plan(both, goOn), { actors: { a: actor(cutBy(reason)), b: actor(answers) } })
+        const log = run(plan(both, goOn), { deployments: { a: script(cutBy(reason)), b: script(answers) } })
         assert.deepStrictEqual(called(log), ["a"])
       }
       const late = run(plan(both, { ...goOn, timeouts: { totalMs: 5 } }), {
-        actors: { a: actor(cutBy(network)), b: actor(answers) }
+        deployments: { a: script(cutBy(network)), b: script(answers) }
       })
       assert.deepStrictEqual(called(late), ["a"])
     })
 
     it("fails with what had cut it where nobody brings more, and tells every attempt", () => {
       const log = run(plan(both, { ...goOn, retries: 0 }), {
-        actors: { a: actor(cutBy(network)), b: actor(fails(failed)) }
+        deployments: { a: script(cutBy(network)), b: script(fails(failed)) }
       })
       const { attempts, reason } = failureOf(log)
       assert.strictEqual(reason._tag, "UpstreamFailed")
@@ -249,7 +253,7 @@ describe("Attempts", () => {
     it("goes past one that takes no beginning of an answer", () => {
       const three = { ordinary: [a, b, target("c")] }
       const log = run(plan(three, goOn), {
-        actors: { a: actor(cutBy(network)), b: actor(fails(invalid)), c: actor(answers) }
+        deployments: { a: script(cutBy(network)), b: script(fails(invalid)), c: script(answers) }
       })
       assert.deepStrictEqual(called(log), ["a", "b", "c"])
     })
@@ -257,7 +261,10 @@ describe("Attempts", () => {
     it("goes to who was only slower than the one that was cut", () => {
       const hedged = plan(both, { ...goOn, retries: 0, hedge: { share: 1, afterMs: 10 } })
       const log = run(hedged, {
-        actors: { a: actor({ contentMs: 100, endMs: 200 }), b: actor({ contentMs: 20, endMs: 30, reason: failed }) }
+        deployments: {
+          a: script({ contentMs: 100, endMs: 200 }),
+          b: script({ contentMs: 20, endMs: 30, reason: failed })
+        }
       })
       assert.deepStrictEqual(called(log), ["a", "b", "a"])
       assert.strictEqual(endsOf(log)[0]!.type, "done")
@@ -269,7 +276,7 @@ describe("Attempts", () => {
     const slow: Outcome = { contentMs: 1_000, endMs: 1_100 }
 
     it("starts a second attempt when the first is slow, takes the quicker one and cancels the other", () => {
-      const log = run(plan(both, hedging(50)), { actors: { a: actor(slow), b: actor(answers) } })
+      const log = run(plan(both, hedging(50)), { deployments: { a: script(slow), b: script(answers) } })
       assert.deepStrictEqual(actionsOf(log), [
         { type: "start", attempt: 1, deployment: "a", afterMs: 0, hedge: false, lowPriority: false },
         { type: "await-hedge", attempt: 1, afterMs: 50 },
@@ -281,7 +288,7 @@ describe("Attempts", () => {
     })
 
     it("takes no notice of what it has cancelled", () => {
-      const log = run(plan(both, hedging(50)), { actors: { a: actor(slow), b: actor(answers) } })
+      const log = run(plan(both, hedging(50)), { deployments: { a: script(slow), b: script(answers) } })
       const committed = log.entries.find(({ after }) => after.phase === "committed")!.after
       const late = { type: "failed", attempt: 1, reason: network("a"), tookMs: 60, backoffMs: 250 } as const
       const step = next(committed, late, { now: 60, closedFor: () => 0 })
@@ -295,13 +302,13 @@ describe("Attempts", () => {
     })
 
     it("does nothing where the budget does not allow it, or nobody else is free", () => {
-      const actors = { a: actor(slow), b: actor(answers) }
-      assert.deepStrictEqual(called(run(plan(both, hedging(50)), { actors, hedgeAllowed: false })), ["a"])
-      assert.deepStrictEqual(called(run(plan({ ordinary: [a] }, hedging(50)), { actors })), ["a"])
+      const deployments = { a: script(slow), b: script(answers) }
+      assert.deepStrictEqual(called(run(plan(both, hedging(50)), { deployments, hedgeAllowed: false })), ["a"])
+      assert.deepStrictEqual(called(run(plan({ ordinary: [a] }, hedging(50)), { deployments })), ["a"])
     })
 
     it("lets the other go on when one of the two fails", () => {
-      const log = run(plan(both, hedging(50)), { actors: { a: actor(slow), b: actor(fails(failed)) } })
+      const log = run(plan(both, hedging(50)), { deployments: { a: script(slow), b: script(fails(failed)) } })
       assert.deepStrictEqual(called(log), ["a", "b"])
       assert.deepStrictEqual(endsOf(log), [{ type: "done", attempt: 1 }])
     })
@@ -320,7 +327,7 @@ describe("Attempts", () => {
     })
   })
 
-  describe("in any world", () => {
+  describe("in any scenario", () => {
     const names = ["a", "b", "c", "d", "e"] as const
     const reasons: ReadonlyArray<(deployment: string) => Reason> = [
       network,
@@ -347,8 +354,8 @@ describe("Attempts", () => {
       { maxLength: 2 }
     )
     const some = fc.record({ outcomes: fc.array(outcome, { minLength: 1, maxLength: 3 }), closed })
-    const world: fc.Arbitrary<World> = fc.record({
-      actors: fc.record({ a: some, b: some, c: some, d: some, e: some }),
+    const scenario: fc.Arbitrary<Scenario> = fc.record({
+      deployments: fc.record({ a: some, b: some, c: some, d: some, e: some }),
       cancelAt: fc.option(fc.nat(3_000), { nil: undefined, freq: 1 }),
       hedgeAllowed: fc.boolean(),
       seed: fc.nat()
@@ -381,8 +388,10 @@ describe("Attempts", () => {
     /** The longest pause before an attempt at the same deployment. */
     const longestPause = RoutingPolicy.defaults.backoff.capMs * jitter.most
 
-    const always = (check: (log: Log, plan: Plan, world: World) => void) =>
-      fc.assert(fc.property(anyPlan, world, (plan, world) => check(run(plan, world), plan, world)), { numRuns: 5_000 })
+    const always = (check: (log: Log, plan: Plan, scenario: Scenario) => void) =>
+      fc.assert(fc.property(anyPlan, scenario, (plan, scenario) => check(run(plan, scenario), plan, scenario)), {
+        numRuns: 5_000
+      })
 
     it("ends exactly once, and does nothing afterwards", () => {
       always((log) => {
@@ -488,8 +497,8 @@ describe("Attempts", () => {
       })
     })
 
-    it("does the same in the same world", () => {
-      always((log, plan, world) => assert.deepStrictEqual(run(plan, world).calls, log.calls))
+    it("does the same in the same scenario", () => {
+      always((log, plan, scenario) => assert.deepStrictEqual(run(plan, scenario).calls, log.calls))
     })
 
     const failedOf = (state: State, attempt: number) => state.running.find((one) => one.attempt === attempt)?.deployment

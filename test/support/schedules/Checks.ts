@@ -1,4 +1,4 @@
-/** What checks of a record are made of. */
+/** Helpers for the checks of a record. */
 import { Cause, Exit, Option } from "effect"
 import type { Model } from "../../../src/domain/Deployment.ts"
 import type { InferenceError } from "../../../src/domain/InferenceError.ts"
@@ -7,30 +7,30 @@ import { defaults } from "../../../src/domain/RoutingPolicy.ts"
 import type { Call, Record, Visit } from "./Record.ts"
 import { callsOf, endOf } from "./Record.ts"
 
-/** What is wrong with a record; empty where nothing is. */
+/** The violations in a record; empty if there are none. */
 export type Check = (record: Record) => ReadonlyArray<string>
 
-/** Of each visit, with its calls. */
+/** A check of each visit, with its calls. */
 export const ofVisits =
   (check: (visit: Visit, calls: ReadonlyArray<Call>, record: Record) => ReadonlyArray<string>): Check => (record) =>
     record.visits.flatMap((visit) =>
       check(visit, callsOf(record, visit), record).map((fault) => `${visit.caller.id} ${fault}`)
     )
 
-export const modelOf = ({ world }: Record, { caller }: Visit): Model =>
-  world.models.find(({ name }) => name === caller.model)!
+export const modelOf = ({ schedule }: Record, { caller }: Visit): Model =>
+  schedule.models.find(({ name }) => name === caller.model)!
 
 export const policyOf = (record: Record, visit: Visit): Policy => modelOf(record, visit).routing?.policy ?? defaults
 
-/** How a request went, for its caller. */
-export const fateOf = (visit: Visit): "success" | "failure" | "left" | "pending" => {
+/** The result of a request for its caller. */
+export const resultOf = (visit: Visit): "success" | "failure" | "cancelled" | "pending" => {
   const end = endOf(visit)
   if (end === undefined) return "pending"
-  if (Exit.isFailure(end.exit)) return Cause.hasInterrupts(end.exit.cause) ? "left" : "failure"
-  return visit.finishes.length > 0 ? "success" : "left"
+  if (Exit.isFailure(end.exit)) return Cause.hasInterrupts(end.exit.cause) ? "cancelled" : "failure"
+  return visit.finishes.length > 0 ? "success" : "cancelled"
 }
 
-/** Why a request failed. */
+/** The error of a failed request. */
 export const errorOf = (visit: Visit): InferenceError | undefined => {
   const exit = endOf(visit)?.exit
   return exit === undefined || Exit.isSuccess(exit)

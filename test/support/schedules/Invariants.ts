@@ -1,19 +1,18 @@
 /**
- * What must hold of every world, by the names that the design gives. Pure: a record goes in, what is wrong with it comes
- * out.
+ * The invariants of every schedule, by their names in the design. Pure: a record in, its violations out.
  *
  * **Details**
  *
- * I1 A request that was admitted ends exactly once. I2 An answer holds the text of one deployment, as nobody here asks
- * for continuation. I5 A model in use is never unloaded. I7 An open circuit means no call. I8 Cancellation reaches the
- * engine, and stops retries, the place in the queue and a load that nobody else waits for. I9 What one request can buffer
- * is bounded. I10, that the same seed gives the same decisions, is for whoever runs a world twice. I3, I4 and I6 are of
- * caches, quotas and rollouts, which no world has.
+ * I1 An admitted request ends exactly once. I2 An answer contains the text of one deployment, as no request here enables
+ * continuation. I5 A model in use is never unloaded. I7 An open circuit means no call. I8 Cancellation reaches the
+ * engine, and ends retries, the queue slot and a load without other waiting requests. I9 The buffer of one request is
+ * bounded. I10, equal decisions for equal seeds, requires two runs of a schedule and is checked by the test. I3, I4 and
+ * I6 concern caches, quotas and rollouts, which no schedule has.
  */
 import { Cause, Exit } from "effect"
 import { InferenceError } from "../../../src/domain/InferenceError.ts"
 import type { Check } from "./Checks.ts"
-import { errorOf, fateOf, ofVisits, some } from "./Checks.ts"
+import { errorOf, ofVisits, resultOf, some } from "./Checks.ts"
 import type { Call, Record, Visit } from "./Record.ts"
 import { endOf, overOf } from "./Record.ts"
 import * as Routing from "./RoutingInvariants.ts"
@@ -21,34 +20,37 @@ import * as Routing from "./RoutingInvariants.ts"
 const endsOnce = ofVisits((visit) => {
   const end = endOf(visit)
   if (end === undefined) return ["never ended"]
-  const left = visit.caller.takes !== undefined || fateOf(visit) !== "left"
+  const isComplete = visit.caller.takes !== undefined || resultOf(visit) !== "cancelled"
   const defect = Exit.isFailure(end.exit) && Cause.hasDies(end.exit.cause)
   return [
     ...some(visit.ends.length !== 1, `ended ${visit.ends.length} times`),
     ...some(defect, `ended with a defect: ${String(end.exit)}`),
-    ...some(fateOf(visit) === "failure" && !(errorOf(visit) instanceof InferenceError), "failed without a typed error"),
-    ...some(Exit.isSuccess(end.exit) && !left, "was answered without an end"),
     ...some(
-      fateOf(visit) === "left" && !visit.caller.takes && visit.caller.leavesAfter === undefined,
+      resultOf(visit) === "failure" && !(errorOf(visit) instanceof InferenceError),
+      "failed without a typed error"
+    ),
+    ...some(Exit.isSuccess(end.exit) && !isComplete, "was answered without an end"),
+    ...some(
+      resultOf(visit) === "cancelled" && !visit.caller.takes && visit.caller.cancelsAfter === undefined,
       "was interrupted"
     ),
-    ...some(visit.finishes.length > 1 || visit.eventsAfterFinish > 0, "heard more after the end")
+    ...some(visit.finishes.length > 1 || visit.eventsAfterFinish > 0, "received events after the end")
   ]
 })
 
-/** What an engine has told to its end is not lost. */
+/** A complete answer of an engine is not lost. */
 const nothingLost = ofVisits((visit, calls) => {
-  const told = calls.find(({ cancelled, finished }) => finished && cancelled === undefined)
+  const complete = calls.find(({ cancelled, finished }) => finished && cancelled === undefined)
   const error = errorOf(visit)
   return some(
-    told !== undefined && error !== undefined && error.reason._tag !== "UpstreamTimeout",
-    `failed with ${error?.reason._tag}, and call ${told?.number} was answered`
+    complete !== undefined && error !== undefined && error.reason._tag !== "UpstreamTimeout",
+    `failed with ${error?.reason._tag}, and call ${complete?.number} was answered`
   )
 })
 
-/** The metrics tell of each request that begins that it ended, and how. */
-const books: Check = (record) =>
-  record.world.models.flatMap(({ name }) => {
+/** The metrics count the end and the outcome of each started request. */
+const accounting: Check = (record) =>
+  record.schedule.models.flatMap(({ name }) => {
     const count = (metric: string, ...labels: ReadonlyArray<string>) =>
       record.counts.get([metric, name, ...labels].join(" ")) ?? 0
     const visits = record.visits.filter(({ caller }) => caller.model === name)
@@ -56,11 +58,11 @@ const books: Check = (record) =>
     const ended = count("llm_request_duration_seconds")
     const succeeded = count("llm_requests_total", "true")
     const failed = count("llm_requests_total", "false")
-    const answered = visits.filter((visit) => fateOf(visit) === "success").length
-    // Who leaves as the last word comes, or stops reading before he reads it, may count as either.
-    const mayBe = visits.filter((visit) => fateOf(visit) === "left" && visit.first !== undefined).length
-    const failures = visits.filter((visit) => fateOf(visit) === "failure")
-    const atTheDoor = failures.filter((visit) => errorOf(visit)?.reason._tag === "NoDeployment").length
+    const answered = visits.filter((visit) => resultOf(visit) === "success").length
+    // A request that is cancelled at its last event, or read only in part, may count as either.
+    const mayBe = visits.filter((visit) => resultOf(visit) === "cancelled" && visit.first !== undefined).length
+    const failures = visits.filter((visit) => resultOf(visit) === "failure")
+    const withoutDeployment = failures.filter((visit) => errorOf(visit)?.reason._tag === "NoDeployment").length
     return [
       ...some(begun !== ended, `${name}: ${begun} begun, ${ended} ended`),
       ...some(begun > visits.length, `${name}: ${begun} begun of ${visits.length} requests`),
@@ -69,47 +71,47 @@ const books: Check = (record) =>
         `${name}: ${succeeded} successes counted, ${answered} seen`
       ),
       ...some(
-        failed < failures.length - atTheDoor || failed > failures.length,
+        failed < failures.length - withoutDeployment || failed > failures.length,
         `${name}: ${failed} failures counted, ${failures.length} seen`
       )
     ]
   })
 
-/** The call whose text it is. */
+/** The call that produced the text. */
 const sourceOf = (visit: Visit, calls: ReadonlyArray<Call>): Call | undefined =>
   calls.find(({ number }) => visit.text.startsWith(`${number}:`))
 
 const oneText = ofVisits((visit, calls) => {
   if (visit.first === undefined) return []
   const source = sourceOf(visit, calls)
-  if (source === undefined) return [`read what no call of his told: ${visit.text}`]
+  if (source === undefined) return [`read text of none of its calls: ${visit.text}`]
   const [finish] = visit.finishes
   const whole = finish !== undefined
   return [
-    ...some(!source.text.startsWith(visit.text), `read "${visit.text}", and "${source.text}" was told`),
+    ...some(!source.text.startsWith(visit.text), `read "${visit.text}", but the call sent "${source.text}"`),
     ...some(
       whole && (!source.finished || source.text !== visit.text),
-      `took "${visit.text}" for the whole of "${source.text}"`
+      `ended with "${visit.text}" instead of "${source.text}"`
     ),
-    ...some(whole && finish.usage.promptTokens !== source.number + 1, "was told the usage of another call"),
-    ...some(whole && finish.usage.completionTokens !== source.tokens, "was told another count of tokens"),
+    ...some(whole && finish.usage.promptTokens !== source.number + 1, "got the usage of another call"),
+    ...some(whole && finish.usage.completionTokens !== source.tokens, "got a wrong number of tokens"),
     ...some(
       visit.deployment !== undefined && visit.deployment !== source.deployment,
-      `was told that ${visit.deployment} answered, and it was ${source.deployment}`
+      `got ${visit.deployment} as its deployment instead of ${source.deployment}`
     )
   ]
 })
 
-const nobodyElse = ofVisits((visit, calls) => {
+const noOtherCalls = ofVisits((visit, calls) => {
   const { first } = visit
   if (first === undefined) return []
   const source = sourceOf(visit, calls)
   return calls.flatMap((call) =>
     call === source ? [] : [
-      ...some(call.began.order > first.order, `had content, and call ${call.number} began after it`),
+      ...some(call.began.order > first.order, `had content before call ${call.number} began`),
       ...some(
         (overOf(call)?.order ?? Number.POSITIVE_INFINITY) > first.order,
-        `had content, and call ${call.number} went on`
+        `had content while call ${call.number} continued`
       )
     ]
   )
@@ -118,26 +120,26 @@ const nobodyElse = ofVisits((visit, calls) => {
 const neverUnloadedInUse: Check = ({ closedInUse }) =>
   closedInUse.map(({ engine, moment }) => `engine ${engine} was ended at ${moment.at} while its jobs ran`)
 
-const leavingReachesEngines = ofVisits((visit, calls) => {
+const cancellationReachesEngines = ofVisits((visit, calls) => {
   const end = endOf(visit)
   if (end === undefined) return []
   return calls.flatMap((call) => [
-    ...some(call.began.order > end.moment.order, `was gone, and call ${call.number} began`),
+    ...some(call.began.order > end.moment.order, `had ended before call ${call.number} began`),
     ...some(
       (overOf(call)?.order ?? Number.POSITIVE_INFINITY) > end.moment.order,
-      `was gone, and call ${call.number} was not told`
+      `had ended, and call ${call.number} was not cancelled`
     ),
-    ...some(call.ended === undefined, `left call ${call.number}, which never ended`)
+    ...some(call.ended === undefined, `had call ${call.number}, which never ended`)
   ])
 })
 
-const leavingFreesPlaces: Check = ({ glances }) =>
-  glances.flatMap(({ callers, jobs, moment, queued, running, unaskedLoads }) => [
-    ...some(callers === 0 && queued > 0, `at ${moment.at} ${queued} wait, and nobody is there`),
+const cancellationFreesSlots: Check = ({ snapshots }) =>
+  snapshots.flatMap(({ callers, jobs, moment, queued, running, unaskedLoads }) => [
+    ...some(callers === 0 && queued > 0, `at ${moment.at} ${queued} wait without a caller`),
     ...some(queued > 2 * callers, `at ${moment.at} ${queued} wait, of ${callers} callers`),
     ...some(callers === 0 && running !== jobs, `at ${moment.at} ${running} slots are taken, and ${jobs} jobs run`),
     ...some(running < jobs, `at ${moment.at} ${jobs} jobs run in ${running} slots`),
-    ...unaskedLoads.map((deployment) => `at ${moment.at} ${deployment} loads, and nobody waits for it`)
+    ...unaskedLoads.map((deployment) => `at ${moment.at} ${deployment} loads without a waiting request`)
   ])
 
 const bounded: Check = ({ calls }) =>
@@ -153,10 +155,10 @@ const neverMoreThanSlots: Check = ({ calls }) =>
     return some(running.length > call.slots, `${running.length} jobs in ${call.slots} slots of ${call.deployment}`)
   })
 
-const nothingLeaks: Check = ({ enginesLeft, fibers: { after, before, emptied, idle }, glances }) => {
-  const last = glances.at(-1)!
+const nothingLeaks: Check = ({ enginesLeft, fibers: { after, before, emptied, idle }, snapshots }) => {
+  const last = snapshots.at(-1)!
   return [
-    ...some(emptied !== idle, `${emptied - idle} fibers more than before anyone came`),
+    ...some(emptied !== idle, `${emptied - idle} fibers more than before the first request`),
     ...some(after !== before, `${after - before} fibers are left`),
     ...some(enginesLeft > 0, `${enginesLeft} engines are left`),
     ...some(last.running + last.queued + last.jobs + last.callers > 0, `something is left: ${JSON.stringify(last)}`)
@@ -165,32 +167,32 @@ const nothingLeaks: Check = ({ enginesLeft, fibers: { after, before, emptied, id
 
 export const invariants = {
   "I1: a request ends exactly once, with an answer, a typed error or an interruption": endsOnce,
-  "I1: what was answered is not lost": nothingLost,
-  "I1: the books tell of every request that it began and ended": books,
-  "I2: a caller reads the text of one call, whole where it is a success": oneText,
-  "I2: once there is content nobody else is asked, and whoever else was is cancelled": nobodyElse,
+  "I1: a complete answer is not lost": nothingLost,
+  "I1: the metrics count the start and the end of every request": accounting,
+  "I2: a caller reads the text of one call, completely for a success": oneText,
+  "I2: after the first content no other call begins, and other calls are cancelled": noOtherCalls,
   "I5: a model in use is never unloaded": neverUnloadedInUse,
   "I7: an open circuit means no call": Routing.openMeansNoCall,
   "I7: a half-open circuit lets one call wait for content at a time, or several where no other deployment can take it":
     Routing.boundedProbes,
-  "I8: who leaves is not worked for any more": leavingReachesEngines,
-  "I8: who leaves gives up his place, his slot and a load of his own": leavingFreesPlaces,
-  "I9: an engine is ahead of its reader by a window at most": bounded,
+  "I8: a cancelled request has no running calls": cancellationReachesEngines,
+  "I8: a cancelled request releases its queue slot, its engine slot and its own load": cancellationFreesSlots,
+  "I9: an engine is ahead of its reader by at most one window": bounded,
   "no more jobs run than there are slots": neverMoreThanSlots,
-  "attempts are as many as the policy allows": Routing.attempts,
-  "only the route's deployments are asked": Routing.onlyCandidates,
-  "a deployment is left alone for as long as it says, and the policy": Routing.pauses,
-  "a request that is wrong is tried nowhere else": Routing.finalIsFinal,
-  "hedges stay within their share, one beside the first": Routing.hedges,
-  "the total time-out holds": Routing.totalTimeout,
-  "the time-out of a first token holds": Routing.firstTokenTimeout,
-  "the time-out between two pieces holds": Routing.stallTimeout,
+  "the number of attempts is within the policy": Routing.attempts,
+  "only the route's deployments are called": Routing.onlyCandidates,
+  "a deployment is not called during its Retry-After and the policy's backoff": Routing.pauses,
+  "an invalid request is not retried": Routing.finalIsFinal,
+  "hedges stay within their share, at most one per request": Routing.hedges,
+  "the total timeout is respected": Routing.totalTimeout,
+  "the timeout of the first token is respected": Routing.firstTokenTimeout,
+  "the timeout between two pieces is respected": Routing.stallTimeout,
   "nothing leaks": nothingLeaks
 } as const satisfies { readonly [name: string]: Check }
 
 export type Invariant = keyof typeof invariants
 
-/** What is broken, and how. */
+/** The violated invariants, with details. */
 export const faultsOf = (record: Record): ReadonlyArray<readonly [Invariant, string]> =>
   (Object.keys(invariants) as ReadonlyArray<Invariant>).flatMap((name) =>
     invariants[name](record).map((fault) => [name, fault] as const)

@@ -1,10 +1,10 @@
-/** Every way in which a played engine fails a job, by name. */
+/** The failures of a scripted engine's job, by name. */
 import type { Reason } from "../../../src/domain/InferenceError.ts"
 import * as E from "../../../src/domain/InferenceError.ts"
 
 const upstream =
   (kind: E.UpstreamFailed["kind"], more: { status?: number; retryAfterMs?: number } = {}) => (deployment: string) =>
-    new E.UpstreamFailed({ deployment, kind, detail: "By chance.", ...more })
+    new E.UpstreamFailed({ deployment, kind, detail: "Scripted failure.", ...more })
 
 const makers = {
   limited: (deployment) => new E.RateLimited({ deployment }),
@@ -23,14 +23,14 @@ const makers = {
   "status 503, 400": upstream("status", { status: 503, retryAfterMs: 400 }),
   timeout: (deployment) => new E.UpstreamTimeout({ deployment, phase: "first_token", afterMs: 1 }),
   authentication: (deployment) => new E.AuthenticationFailed({ deployment }),
-  content: (deployment) => new E.ContentRefused({ deployment, detail: "By chance." }),
+  content: (deployment) => new E.ContentRefused({ deployment, detail: "Scripted failure." }),
   "too long": (deployment) =>
     new E.ContextLengthExceeded({ model: deployment, promptTokens: 5_000, contextWindow: 4_096 }),
   "no room": (deployment) =>
     new E.ContextLengthExceeded({ model: deployment, promptTokens: 4_000, contextWindow: 4_096 }),
-  unsupported: (deployment) => new E.NotSupported({ deployment, path: "logprobs", detail: "By chance." }),
-  invalid: () => new E.InvalidRequest({ detail: "By chance." }),
-  failed: (deployment) => new E.EngineFailed({ deployment, detail: "By chance." })
+  unsupported: (deployment) => new E.NotSupported({ deployment, path: "logprobs", detail: "Scripted failure." }),
+  invalid: () => new E.InvalidRequest({ detail: "Scripted failure." }),
+  failed: (deployment) => new E.EngineFailed({ deployment, detail: "Scripted failure." })
 } as const satisfies Record<string, (deployment: string) => Reason>
 
 export type Name = keyof typeof makers
@@ -39,6 +39,6 @@ export const names = Object.keys(makers) as ReadonlyArray<Name>
 
 const isName = (name: string): name is Name => name in makers
 
-/** The reason of this name; of any other words, that the engine failed so. */
+/** The reason of this name; any other text is an engine failure with this message. */
 export const reasonOf = (deployment: string, name: string): Reason =>
   isName(name) ? makers[name](deployment) : new E.EngineFailed({ deployment, detail: name })

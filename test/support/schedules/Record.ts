@@ -1,11 +1,11 @@
-/** What is seen while a world runs: plain data, in one order. */
+/** The record of a run: plain data, in one order. */
 import type { Exit } from "effect"
 import type { Event } from "../../../src/domain/Inference.ts"
 import type { InferenceError } from "../../../src/domain/InferenceError.ts"
 import type { Transition } from "../../../src/services/health/Circuit.ts"
-import type { Caller, Fate, World } from "./World.ts"
+import type { Caller, Outcome, Schedule } from "./Schedule.ts"
 
-/** A moment: what has a smaller `order` was before, also within the same millisecond. */
+/** A moment: a smaller `order` is earlier, also within the same millisecond. */
 export interface Moment {
   readonly order: number
   /** ms */
@@ -19,30 +19,30 @@ export interface Call {
   readonly deployment: string
   readonly engine: number
   readonly slots: number
-  readonly fate: Fate
+  readonly outcome: Outcome
   readonly maxTokens: number | undefined
   readonly began: Moment
-  /** What it may be ahead of its consumer, tokens. */
+  /** The window: the limit of tokens ahead of the consumer. */
   readonly window: number
-  /** What it was ahead at most, by what its consumer has taken. */
+  /** The most tokens ahead of those that the consumer has read. */
   mostAhead: number
-  /** All that it has told. */
+  /** The sent text. */
   text: string
   tokens: number
-  firstTold: Moment | undefined
+  firstSent: Moment | undefined
   /** ms */
-  lastTold: number
-  /** Between two pieces, ms. */
+  lastSent: number
+  /** The longest time between two pieces, ms. */
   longestGap: number
-  /** What its fate says has come to pass. */
-  fateCame: boolean
-  /** It was told to the end. */
+  /** Whether the scripted outcome has been reached. */
+  outcomeReached: boolean
+  /** Whether the answer was sent completely. */
   finished: boolean
   ended: Moment | undefined
   cancelled: Moment | undefined
 }
 
-/** One request, as its caller sees it. */
+/** One request from the caller's side. */
 export interface Visit {
   readonly caller: Caller
   began: Moment | undefined
@@ -51,42 +51,42 @@ export interface Visit {
   finishes: Array<Extract<Event, { type: "finish" }>>
   /** After the first of them. */
   eventsAfterFinish: number
-  /** As a whole answer names it. */
+  /** As reported by a buffered answer. */
   deployment: string | undefined
   ends: Array<{ readonly moment: Moment; readonly exit: Exit.Exit<unknown, InferenceError> }>
 }
 
-/** What holds at one moment. */
-export interface Glance {
+/** The state at one moment. */
+export interface Snapshot {
   readonly moment: Moment
   readonly callers: number
   readonly running: number
   readonly queued: number
   /** Jobs that engines have not ended. */
   readonly jobs: number
-  /** Deployments that load for the first time, for callers who have left. */
+  /** Deployments that load for the first time without waiting callers. */
   readonly unaskedLoads: ReadonlyArray<string>
 }
 
 export interface Record {
-  readonly world: World
+  readonly schedule: Schedule
   readonly calls: Array<Call>
   readonly visits: ReadonlyArray<Visit>
   readonly transitions: Array<Transition>
-  /** Engines that were ended while a job of theirs ran. */
+  /** Engines that were ended during a job. */
   readonly closedInUse: Array<{ readonly engine: number; readonly moment: Moment }>
-  readonly glances: Array<Glance>
+  readonly snapshots: Array<Snapshot>
   /** By metric and labels. */
   readonly counts: Map<string, number>
-  /** How many there are before the layers are built, before anyone calls, when all is unloaded, and after all is over. */
+  /** The number of fibers before the layers are built, before the first request, after all unloads, and at the end. */
   readonly fibers: { before: number; idle: number; emptied: number; after: number }
   enginesLeft: number
 }
 
-export const makeRecord = (world: World): Record => ({
-  world,
+export const makeRecord = (schedule: Schedule): Record => ({
+  schedule,
   calls: [],
-  visits: world.callers.map((caller) => ({
+  visits: schedule.callers.map((caller) => ({
     caller,
     began: undefined,
     text: "",
@@ -98,7 +98,7 @@ export const makeRecord = (world: World): Record => ({
   })),
   transitions: [],
   closedInUse: [],
-  glances: [],
+  snapshots: [],
   counts: new Map(),
   fibers: { before: 0, idle: 0, emptied: 0, after: 0 },
   enginesLeft: 0
@@ -106,7 +106,7 @@ export const makeRecord = (world: World): Record => ({
 
 export const isRunning = ({ ended }: Call): boolean => ended === undefined
 
-/** When nobody wants anything of it any more: it has ended, or was cancelled. */
+/** The end or the cancellation of a call, whichever was first. */
 export const overOf = ({ cancelled, ended }: Call): Moment | undefined => {
   if (cancelled === undefined || ended === undefined) return cancelled ?? ended
   return cancelled.order < ended.order ? cancelled : ended

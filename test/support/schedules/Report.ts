@@ -1,12 +1,12 @@
-/** A world that breaks something, as small as it still does, for people to read. */
+/** Shrinks a schedule that violates an invariant, and prints it. */
 import { Effect, Exit } from "effect"
-import { errorOf, fateOf } from "./Checks.ts"
+import { errorOf, resultOf } from "./Checks.ts"
 import type { Invariant } from "./Invariants.ts"
 import { faultsOf } from "./Invariants.ts"
 import type { Call, Record, Visit } from "./Record.ts"
 import { endOf } from "./Record.ts"
 import { run } from "./Run.ts"
-import type { World } from "./World.ts"
+import type { Schedule } from "./Schedule.ts"
 
 interface Line {
   readonly order: number
@@ -15,11 +15,14 @@ interface Line {
 }
 
 const linesOfCall = (call: Call): ReadonlyArray<Line> => {
-  const { began, cancelled, caller, deployment, ended, fate, firstTold, number, text } = call
+  const { began, cancelled, caller, deployment, ended, outcome, firstSent, number, text } = call
   const name = `call ${number}`
   return [
-    { ...began, text: `${name} of ${caller} begins at ${deployment}, engine ${call.engine}: ${JSON.stringify(fate)}` },
-    ...(firstTold === undefined ? [] : [{ ...firstTold, text: `${name} tells its first` }]),
+    {
+      ...began,
+      text: `${name} of ${caller} begins at ${deployment}, engine ${call.engine}: ${JSON.stringify(outcome)}`
+    },
+    ...(firstSent === undefined ? [] : [{ ...firstSent, text: `${name} sends its first piece` }]),
     ...(cancelled === undefined ? [] : [{ ...cancelled, text: `${name} is cancelled` }]),
     ...(ended === undefined ? [] : [{ ...ended, text: `${name} has ended, with "${text}"` }])
   ]
@@ -29,21 +32,21 @@ const endWords = (visit: Visit): string => {
   const end = endOf(visit)
   if (end !== undefined && Exit.isFailure(end.exit)) {
     const error = errorOf(visit)
-    return error === undefined ? fateOf(visit) : `${error.reason._tag}, ${error.message}`
+    return error === undefined ? resultOf(visit) : `${error.reason._tag}, ${error.message}`
   }
-  return `${fateOf(visit)}, "${visit.text}"`
+  return `${resultOf(visit)}, "${visit.text}"`
 }
 
 const linesOfVisit = (visit: Visit): ReadonlyArray<Line> => {
   const { began, caller, ends, first } = visit
   return [
     ...(began === undefined ? [] : [{ ...began, text: `${caller.id} asks: ${JSON.stringify(caller)}` }]),
-    ...(first === undefined ? [] : [{ ...first, text: `${caller.id} reads his first` }]),
+    ...(first === undefined ? [] : [{ ...first, text: `${caller.id} reads the first event` }]),
     ...ends.map(({ moment }) => ({ ...moment, text: `${caller.id} ends: ${endWords(visit)}` }))
   ]
 }
 
-/** All that happened, a line each, in order. */
+/** Every event of a run, one line each, in order. */
 export const traceOf = ({ calls, transitions, visits }: Record): ReadonlyArray<string> =>
   [
     ...calls.flatMap(linesOfCall),
@@ -55,22 +58,22 @@ export const traceOf = ({ calls, transitions, visits }: Record): ReadonlyArray<s
     }))
   ].sort((a, b) => a.at - b.at || a.order - b.order).map(({ at, text }) => `${String(at).padStart(8)} ${text}`)
 
-/** Every world with one caller, one happening or one model less. */
-const smaller = (world: World): ReadonlyArray<World> => {
+/** Every schedule with one caller or one action less. */
+const smaller = (schedule: Schedule): ReadonlyArray<Schedule> => {
   const without = <A>(all: ReadonlyArray<A>) => all.map((_, index) => all.toSpliced(index, 1))
   return [
-    ...without(world.callers).map((callers) => ({ ...world, callers })),
-    ...without(world.happenings).map((happenings) => ({ ...world, happenings }))
+    ...without(schedule.callers).map((callers) => ({ ...schedule, callers })),
+    ...without(schedule.actions).map((actions) => ({ ...schedule, actions }))
   ]
 }
 
-/** The smallest world on the way that still breaks this. */
+/** The smallest found schedule that still violates the invariant. */
 export const shrink = Effect.fnUntraced(function*(record: Record, broken: Invariant) {
   let smallest = record
   for (let found: Record | undefined = record; found !== undefined;) {
     found = undefined
-    for (const world of smaller(smallest.world)) {
-      const tried = yield* run(world)
+    for (const schedule of smaller(smallest.schedule)) {
+      const tried = yield* run(schedule)
       if (!faultsOf(tried).some(([name]) => name === broken)) continue
       found = smallest = tried
       break
@@ -79,25 +82,25 @@ export const shrink = Effect.fnUntraced(function*(record: Record, broken: Invari
   return smallest
 })
 
-/** What is broken, and all that led to it. */
-export const report = ({ world }: Record, smallest: Record): string => {
+/** The violations, and the events that led to them. */
+export const report = ({ schedule }: Record, smallest: Record): string => {
   const asked = new Set(smallest.calls.map(({ deployment }) => deployment))
-  const models = smallest.world.models.map(({ deployments, name, routing }) =>
+  const models = smallest.schedule.models.map(({ deployments, name, routing }) =>
     `${name} = ${
       deployments.map(({ id, options, queueLimit }) => `${id} ${JSON.stringify({ ...options, queueLimit })}`).join(", ")
     }
     ${JSON.stringify(routing)}`
   )
   return [
-    `Seed ${world.seed}; run it alone with SEED=${world.seed}. With ${smallest.world.callers.length} callers of ` +
-    `${world.callers.length} this is broken:`,
+    `Seed ${schedule.seed}; run it alone with SEED=${schedule.seed}. With ${smallest.schedule.callers.length} callers of ` +
+    `${schedule.callers.length} these invariants are violated:`,
     ...faultsOf(smallest).map(([name, fault]) => `  ${name}: ${fault}`),
     ...models,
-    ...Object.entries(smallest.world.scripts).filter(([id]) => asked.has(id)).map(([id, { loads }]) =>
+    ...Object.entries(smallest.schedule.scripts).filter(([id]) => asked.has(id)).map(([id, { loads }]) =>
       `${id} loads: ${JSON.stringify(loads)}`
     ),
-    ...smallest.world.happenings.map((one) => `happens: ${JSON.stringify(one)}`),
-    `circuits: ${JSON.stringify(smallest.world.breaker)}`,
+    ...smallest.schedule.actions.map((one) => `action: ${JSON.stringify(one)}`),
+    `circuits: ${JSON.stringify(smallest.schedule.breaker)}`,
     ...traceOf(smallest)
   ].join("\n")
 }

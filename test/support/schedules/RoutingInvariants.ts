@@ -1,4 +1,4 @@
-/** Invariants of who is asked, when, how often and for how long: circuits, attempts, hedges and time-outs. Pure. */
+/** Invariants of calls to deployments: circuits, attempts, hedges and timeouts. Pure. */
 import { Duration } from "effect"
 import { breaker } from "../../../src/domain/Defaults.ts"
 import { classify } from "../../../src/domain/FailureClass.ts"
@@ -9,7 +9,7 @@ import { reasonOf } from "./Reasons.ts"
 import type { Call, Record, Visit } from "./Record.ts"
 import { callsOf, endOf, overOf } from "./Record.ts"
 
-/** When the attempt that made the call was let through at the earliest: a hedge waits beside calls that end meanwhile. */
+/** The earliest time at which the call's attempt was admitted: a hedge waits while other calls end. */
 const earliest = (record: Record, visit: Visit, calls: ReadonlyArray<Call>, call: Call): number => {
   const before = policyOf(record, visit).hedge === undefined
     ? calls.flatMap((one) => (overOf(one)?.order ?? Infinity) < call.began.order ? [overOf(one)!.at] : [])
@@ -17,9 +17,9 @@ const earliest = (record: Record, visit: Visit, calls: ReadonlyArray<Call>, call
   return Math.max(visit.began?.at ?? 0, ...before)
 }
 
-/** The times, exclusive, in which a circuit was in this phase. One whose time is over is open until somebody calls. */
-const during = ({ transitions, world }: Record, deployment: string, phase: "open" | "half-open") => {
-  const most = phase === "open" ? Duration.toMillis(world.breaker.openFor) : Number.POSITIVE_INFINITY
+/** The times, exclusive, in which a circuit was in this phase. After its time, a circuit stays open until the next call. */
+const during = ({ transitions, schedule }: Record, deployment: string, phase: "open" | "half-open") => {
+  const most = phase === "open" ? Duration.toMillis(schedule.breaker.openFor) : Number.POSITIVE_INFINITY
   const own = transitions.filter((one) => one.deployment === deployment)
   return own.flatMap(({ at, to }, index) =>
     to === phase ? [{ from: at, to: Math.min(own[index + 1]?.at ?? Number.POSITIVE_INFINITY, at + most) }] : []
@@ -36,21 +36,23 @@ export const openMeansNoCall = ofVisits((_, calls, record) =>
   )
 )
 
-/** Deployments, beside this one, of which one is asked at any failure; those of its own model and of fallbacks. */
+/** The other deployments that a failure can lead to: those of the same model and of fallbacks. */
 const othersOf = (record: Record, visit: Visit, deployment: string): ReadonlyArray<string> => {
   const { deployments, routing } = modelOf(record, visit)
   const names = routing?.fallbacks.ordinary ?? []
-  const standIns = record.world.models.flatMap((model) => names.includes(model.name) ? model.deployments : [])
-  return [...deployments, ...standIns].map(({ id }) => id).filter((id) => id !== deployment)
+  const fallbackDeployments = record.schedule.models.flatMap((model) =>
+    names.includes(model.name) ? model.deployments : []
+  )
+  return [...deployments, ...fallbackDeployments].map(({ id }) => id).filter((id) => id !== deployment)
 }
 
-/** Whether its circuit has never opened up to that time. */
+/** Whether the deployment's circuit has never opened up to that time. */
 const neverOpened = ({ transitions }: Record, deployment: string, at: number): boolean =>
   !transitions.some((one) => one.deployment === deployment && one.at <= at)
 
-/** Calls that wait for their first content beside others: one, or `probes` where no other deployment can take the request. */
+/** Concurrent calls before their first content: one, or `probes` if no other deployment can take the request. */
 export const boundedProbes: Check = (record) =>
-  Object.keys(record.world.scripts).flatMap((deployment) =>
+  Object.keys(record.schedule.scripts).flatMap((deployment) =>
     during(record, deployment, "half-open").flatMap(({ from, to }) => {
       const probes = record.visits.flatMap((visit) => {
         const calls = callsOf(record, visit)
@@ -61,14 +63,14 @@ export const boundedProbes: Check = (record) =>
       return probes.flatMap(({ call, visit }) => {
         const beside = probes.filter(({ call: other }) =>
           other.began.order < call.began.order && (overOf(other)?.order ?? Infinity) > call.began.order &&
-          (other.firstTold?.order ?? Infinity) > call.began.order
+          (other.firstSent?.order ?? Infinity) > call.began.order
         )
         const others = othersOf(record, visit, deployment)
         const isAlone = others.every((other) => !neverOpened(record, other, call.began.at))
         const most = isAlone ? breaker.probes : 1
         return some(
           beside.length >= most,
-          `${deployment} was half open, and call ${call.number} ran beside ${beside.length} others, of ${most} in all`
+          `${deployment} was half open, and call ${call.number} ran with ${beside.length} others; the limit is ${most}`
         )
       })
     })
@@ -83,8 +85,8 @@ export const attempts = ofVisits((visit, calls, record) => {
   const most = Math.max(calls.length, failed.length)
   const often = Math.max(mostAt(calls.map((call) => call.deployment)), mostAt(failed.map((one) => one.deployment)))
   return [
-    ...some(most > maxAttempts, `was tried ${most} times, of ${maxAttempts}`),
-    ...some(often > retries + 1, `was tried ${often} times at one deployment, with ${retries} retries`)
+    ...some(most > maxAttempts, `had ${most} attempts; the limit is ${maxAttempts}`),
+    ...some(often > retries + 1, `had ${often} attempts at one deployment, with ${retries} retries`)
   ]
 })
 
@@ -92,39 +94,39 @@ export const onlyCandidates = ofVisits((visit, calls, record) => {
   const { deployments, routing } = modelOf(record, visit)
   const { content = [], context = [], ordinary = [] } = routing?.fallbacks ?? {}
   const names = new Set([...ordinary, ...context, ...content])
-  const standIns = record.world.models.flatMap((model) => names.has(model.name) ? model.deployments : [])
-  const allowed = new Set([...deployments, ...standIns].map(({ id }) => id))
+  const fallbackDeployments = record.schedule.models.flatMap((model) => names.has(model.name) ? model.deployments : [])
+  const allowed = new Set([...deployments, ...fallbackDeployments].map(({ id }) => id))
   return calls.filter(({ deployment }) => !allowed.has(deployment)).map(({ deployment }) =>
-    `was sent to ${deployment}, who is not for him`
+    `was sent to ${deployment}, which is not on its route`
   )
 })
 
-/** Pauses between two calls at one deployment are as long as the policy and the deployment say. */
+/** The delay between two calls to one deployment respects the policy's backoff and the deployment's Retry-After. */
 export const pauses = ofVisits((visit, calls, record) => {
   const { backoff } = policyOf(record, visit)
   return calls.flatMap((call, index) => {
     const before = calls.slice(0, index).findLast(({ deployment }) => deployment === call.deployment)
     const ended = before?.ended?.at
     if (before === undefined || ended === undefined || before.cancelled !== undefined) return []
-    const verdict = classify(reasonOf(call.deployment, before.fateCame ? before.fate.end : ""))
+    const verdict = classify(reasonOf(call.deployment, before.outcomeReached ? before.outcome.end : ""))
     const least = verdict.adjust === "shorter" ? 0 : Math.max(
       Math.floor(Math.min(backoff.capMs, backoff.initialMs) * jitter.least),
       verdict.retryAfterMs ?? 0
     )
     return some(
       call.began.at < ended + least,
-      `came back to ${call.deployment} after ${call.began.at - ended} ms, of ${least}`
+      `called ${call.deployment} again after ${call.began.at - ended} ms instead of ${least}`
     )
   })
 })
 
 export const finalIsFinal = ofVisits((_, calls) =>
   calls.flatMap((call) => {
-    const { cancelled, ended, fate: { end }, fateCame, number } = call
-    const wrong = fateCame && (end === "status 400" || end === "invalid")
+    const { cancelled, ended, outcome: { end }, outcomeReached, number } = call
+    const wrong = outcomeReached && (end === "status 400" || end === "invalid")
     if (!wrong || ended === undefined || cancelled !== undefined) return []
     return calls.filter(({ began }) => began.order > ended.order).map((other) =>
-      `was wrong by call ${number}, and call ${other.number} began`
+      `was invalid by call ${number}, but call ${other.number} began`
     )
   })
 )
@@ -143,7 +145,7 @@ export const hedges: Check = (record) => {
       return some(beside > (hedge === undefined ? 0 : 1), `${visit.caller.id} had ${beside + 1} calls at once`)
     })
   })
-  return [...faults, ...some(spent > earned + 1e-6, `${spent} hedges, and ${earned} were earned`)]
+  return [...faults, ...some(spent > earned + 1e-6, `${spent} hedges; the limit is ${earned}`)]
 }
 
 export const totalTimeout = ofVisits((visit, calls, record) => {
@@ -152,13 +154,13 @@ export const totalTimeout = ofVisits((visit, calls, record) => {
   if (totalMs === undefined || end === undefined || visit.began === undefined) return []
   const due = visit.began.at + totalMs
   return [
-    // A reader's own time does not count.
+    // The time of a slow reader does not count.
     ...some(
       visit.caller.readMs === 0 && end.moment.at > due,
-      `ended ${end.moment.at - due} ms after the total time-out`
+      `ended ${end.moment.at - due} ms after the total timeout`
     ),
     ...calls.filter((call) => earliest(record, visit, calls, call) >= due).map((call) =>
-      `was due at ${due}, and call ${call.number} began`
+      `had its timeout at ${due} before call ${call.number} began`
     )
   ]
 })
@@ -167,7 +169,7 @@ export const firstTokenTimeout = ofVisits((visit, calls, record) => {
   const { timeouts: { firstTokenMs } } = policyOf(record, visit)
   if (firstTokenMs === undefined) return []
   return calls.flatMap((call) => {
-    const came = call.firstTold?.at ?? overOf(call)?.at ?? Number.POSITIVE_INFINITY
+    const came = call.firstSent?.at ?? overOf(call)?.at ?? Number.POSITIVE_INFINITY
     const late = came - call.began.at - firstTokenMs
     return some(late > 0, `waited ${late} ms too long for the first of call ${call.number}`)
   })
@@ -176,11 +178,11 @@ export const firstTokenTimeout = ofVisits((visit, calls, record) => {
 export const stallTimeout = ofVisits((visit, calls, record) => {
   const { caller: { readMs, streams } } = visit
   const { timeouts: { stallMs } } = policyOf(record, visit)
-  // A slow reader waits for nothing while he reads.
+  // A slow reader does not wait while it reads.
   if (stallMs === undefined || (streams && readMs > 0)) return []
   return calls.flatMap((call) => {
     const over = overOf(call)?.at ?? Number.POSITIVE_INFINITY
-    const gap = call.firstTold === undefined ? 0 : Math.max(call.longestGap, over - call.lastTold)
-    return some(gap > stallMs, `waited ${gap} ms between two pieces of call ${call.number}, of ${stallMs}`)
+    const gap = call.firstSent === undefined ? 0 : Math.max(call.longestGap, over - call.lastSent)
+    return some(gap > stallMs, `waited ${gap} ms between two pieces of call ${call.number}; the limit is ${stallMs}`)
   })
 })

@@ -1,4 +1,4 @@
-/** Runs a world: the true `Inference` over true actors, and whoever calls. */
+/** Runs a schedule: callers of the real `Inference` over real actors. */
 import { Clock, Duration, Effect, Layer, Metric, Random, References, Stream, SubscriptionRef } from "effect"
 import { TestClock } from "effect/testing"
 import type { Event, Request } from "../../../src/domain/Inference.ts"
@@ -15,14 +15,14 @@ import * as Backoff from "../../../src/services/resilience/Backoff.ts"
 import * as DecisionLog from "../../../src/services/routing/DecisionLog.ts"
 import * as Router from "../../../src/services/routing/Router.ts"
 import { Settings } from "../../../src/services/settings/Settings.ts"
-import type { Stage } from "../Stage.ts"
-import { settingsOf, settle, stage } from "../Stage.ts"
-import type { Theatre } from "./Play.ts"
-import { direct, pause } from "./Play.ts"
+import type { ScriptedEngines } from "../ScriptedEngines.ts"
+import { scriptedEngines, settingsOf, settle } from "../ScriptedEngines.ts"
+import type { RunContext } from "./EngineScript.ts"
+import { behaviourOf, pause } from "./EngineScript.ts"
 import type { Moment, Record, Visit } from "./Record.ts"
 import { isRunning, makeRecord } from "./Record.ts"
-import type { Happening, World } from "./World.ts"
-import { span } from "./World.ts"
+import type { Schedule, ScheduledAction } from "./Schedule.ts"
+import { span } from "./Schedule.ts"
 
 const requestOf = ({ id, keepAlive, maxTokens, model, priority, tenant }: Visit["caller"]): Request => ({
   model,
@@ -57,36 +57,38 @@ const ask = ({ generate, stream }: Inference["Service"], visit: Visit, moment: (
 }
 
 const call = Effect.fnUntraced(function*(inference: Inference["Service"], visit: Visit, moment: () => Moment) {
-  const { at, leavesAfter } = visit.caller
+  const { at, cancelsAfter } = visit.caller
   const begin = Effect.sync(() => {
     visit.began = moment()
   })
   const fiber = yield* Effect.forkChild(Effect.andThen(pause(at), Effect.andThen(begin, ask(inference, visit, moment))))
   fiber.addObserver((exit) => void visit.ends.push({ moment: moment(), exit }))
-  if (leavesAfter === undefined) return
+  if (cancelsAfter === undefined) return
   const leave = Effect.sync(() => fiber.interruptUnsafe())
-  yield* Effect.forkChild(Effect.andThen(pause(at), Effect.andThen(pause(leavesAfter), leave)))
+  yield* Effect.forkChild(Effect.andThen(pause(at), Effect.andThen(pause(cancelsAfter), leave)))
 })
 
-/** What else happens, at its time. */
-const happen = (models: Models["Service"], place: Stage, world: World) => ({ at, deployment: id, what }: Happening) => {
-  const deployment = world.models.flatMap(({ deployments }) => deployments).find((one) => one.id === id)!
-  const does = {
-    unload: () => models.unload(deployment),
-    replace: () => Effect.ignore(models.replace({ ...deployment, options: { ...deployment.options } })),
-    load: () => Effect.ignore(models.load(deployment)),
-    crash: () => {
-      const engine = place.engines.find(({ deployment, open, readyAs }) =>
-        deployment.id === id && open && readyAs !== undefined
-      )
-      return engine === undefined ? Effect.void : engine.crash("By chance.")
-    },
-    "unload idle": () => Effect.asVoid(models.unloadIdle(Duration.seconds(1)))
+/** Runs an action at its time. */
+const runAction =
+  (models: Models["Service"], setup: ScriptedEngines, schedule: Schedule) =>
+  ({ at, deployment: id, what }: ScheduledAction) => {
+    const deployment = schedule.models.flatMap(({ deployments }) => deployments).find((one) => one.id === id)!
+    const does = {
+      unload: () => models.unload(deployment),
+      replace: () => Effect.ignore(models.replace({ ...deployment, options: { ...deployment.options } })),
+      load: () => Effect.ignore(models.load(deployment)),
+      crash: () => {
+        const engine = setup.engines.find(({ deployment, open, readyOrder }) =>
+          deployment.id === id && open && readyOrder !== undefined
+        )
+        return engine === undefined ? Effect.void : engine.crash("Scripted failure.")
+      },
+      "unload idle": () => Effect.asVoid(models.unloadIdle(Duration.seconds(1)))
+    }
+    return Effect.andThen(pause(at), Effect.suspend<void, never, never>(does[what]))
   }
-  return Effect.andThen(pause(at), Effect.suspend<void, never, never>(does[what]))
-}
 
-const layerOf = ({ breaker, models }: World, place: Stage) =>
+const layerOf = ({ breaker, models }: Schedule, setup: ScriptedEngines) =>
   InferenceLayer.layer.pipe(
     Layer.provideMerge(
       Layer.mergeAll(Router.layer, Metrics.layer, DecisionLog.layer, CachedResponsesLayer.layer, Backoff.layer)
@@ -95,7 +97,7 @@ const layerOf = ({ breaker, models }: World, place: Stage) =>
     Layer.provideMerge(Breaker.layerWith(breaker)),
     Layer.provideMerge(Registry.layer),
     Layer.provide(Layer.succeed(Settings, { ...settingsOf({}), models })),
-    Layer.provideMerge(place.layer)
+    Layer.provideMerge(setup.layer)
   )
 
 const countMetrics = ({ counts }: Record) =>
@@ -108,80 +110,83 @@ const countMetrics = ({ counts }: Record) =>
     }
   })
 
-/** A time limit or a hedge may end an attempt whose caller has not left: the load that it began continues. */
-const mayMoveOn = ({ models }: World): boolean =>
+/** A time limit or a hedge may end an attempt whose caller still waits: the load that it began continues. */
+const mayMoveOn = ({ models }: Schedule): boolean =>
   models.some(({ routing }) =>
     routing !== undefined &&
     (routing.policy.hedge !== undefined || routing.policy.timeouts.totalMs !== undefined ||
       routing.policy.timeouts.queueMs !== undefined)
   )
 
-/** Nobody is there, and nothing else has asked for a load. */
-const unaskedLoads = ({ visits, world }: Record, { engines }: Stage): ReadonlyArray<string> => {
+/** Loads without a caller or an action that requested them. */
+const unaskedLoads = ({ visits, schedule }: Record, { engines }: ScriptedEngines): ReadonlyArray<string> => {
   if (visits.some(({ began, ends }) => began !== undefined && ends.length === 0)) return []
-  if (world.happenings.some(({ what }) => what === "load" || what === "replace")) return []
-  if (mayMoveOn(world)) return []
+  if (schedule.actions.some(({ what }) => what === "load" || what === "replace")) return []
+  if (mayMoveOn(schedule)) return []
   const wasReady = (id: string) =>
-    engines.some(({ deployment, readyAs }) => deployment.id === id && readyAs !== undefined)
+    engines.some(({ deployment, readyOrder }) => deployment.id === id && readyOrder !== undefined)
   return engines.filter(({ deployment, open }) => open && !wasReady(deployment.id)).map(({ deployment }) =>
     deployment.id
   )
 }
 
-/** Steps in which everyone arrives, and a time after which nothing may be left. */
+/** Steps in which all requests arrive, and a time after which nothing may be left. */
 const steps = [...Array.from({ length: 3 }, () => span / 3), Duration.toMillis("1 day")]
 
-const perform = Effect.fnUntraced(function*({ moment, record }: Theatre, place: Stage, fibers: () => number) {
-  const { world } = record
-  const inference = yield* Inference
-  const models = yield* Models
-  const { transitions } = yield* Breaker.Breaker
-  yield* Effect.forkScoped(Stream.runForEach(transitions, (one) => Effect.sync(() => record.transitions.push(one))))
-  yield* settle
-  record.fibers.idle = fibers()
-  const deployments = world.models.flatMap((model) => model.deployments)
-  const glance = Effect.map(models.statuses, (statuses) => {
-    record.glances.push({
-      moment: moment(),
-      callers: record.visits.filter(({ began, ends }) => began !== undefined && ends.length === 0).length,
-      running: statuses.reduce((sum, { running }) => sum + running, 0),
-      queued: statuses.reduce((sum, { queued }) => sum + queued, 0),
-      jobs: record.calls.filter(isRunning).length,
-      unaskedLoads: unaskedLoads(record, place)
+const perform = Effect.fnUntraced(
+  function*({ moment, record }: RunContext, setup: ScriptedEngines, fibers: () => number) {
+    const { schedule } = record
+    const inference = yield* Inference
+    const models = yield* Models
+    const { transitions } = yield* Breaker.Breaker
+    yield* Effect.forkScoped(Stream.runForEach(transitions, (one) => Effect.sync(() => record.transitions.push(one))))
+    yield* settle
+    record.fibers.idle = fibers()
+    const deployments = schedule.models.flatMap((model) => model.deployments)
+    const snapshot = Effect.map(models.statuses, (statuses) => {
+      record.snapshots.push({
+        moment: moment(),
+        callers: record.visits.filter(({ began, ends }) => began !== undefined && ends.length === 0).length,
+        running: statuses.reduce((sum, { running }) => sum + running, 0),
+        queued: statuses.reduce((sum, { queued }) => sum + queued, 0),
+        jobs: record.calls.filter(isRunning).length,
+        unaskedLoads: unaskedLoads(record, setup)
+      })
     })
-  })
-  for (const visit of record.visits) yield* call(inference, visit, moment)
-  for (const one of world.happenings) yield* Effect.forkChild(happen(models, place, world)(one))
-  for (const step of steps) {
-    yield* TestClock.adjust(step)
-    yield* glance
-  }
-  for (const deployment of deployments) yield* Effect.forkChild(models.unload(deployment))
-  yield* TestClock.adjust("1 minute")
-  record.fibers.emptied = fibers()
-  record.enginesLeft = place.engines.filter(({ open }) => open).length
-  yield* countMetrics(record)
-}, Effect.scoped)
+    for (const visit of record.visits) yield* call(inference, visit, moment)
+    for (const one of schedule.actions) yield* Effect.forkChild(runAction(models, setup, schedule)(one))
+    for (const step of steps) {
+      yield* TestClock.adjust(step)
+      yield* snapshot
+    }
+    for (const deployment of deployments) yield* Effect.forkChild(models.unload(deployment))
+    yield* TestClock.adjust("1 minute")
+    record.fibers.emptied = fibers()
+    record.enginesLeft = setup.engines.filter(({ open }) => open).length
+    yield* countMetrics(record)
+  },
+  Effect.scoped
+)
 
-/** What is seen of this world from its beginning to its end. */
-export const run = (world: World): Effect.Effect<Record> => {
-  const record = makeRecord(world)
+/** The record of a complete run. */
+export const run = (schedule: Schedule): Effect.Effect<Record> => {
+  const record = makeRecord(schedule)
   let fibers = 0
-  const performance = Effect.gen(function*() {
+  const execution = Effect.gen(function*() {
     const clock = yield* Clock.Clock
     const fork = Effect.runForkWith(yield* Effect.context())
     let order = 0
     const moment = () => ({ order: order++, at: clock.currentTimeMillisUnsafe() })
-    const theatre: Theatre = { record, moment, fork }
-    const place = stage(direct(theatre))
+    const context: RunContext = { record, moment, fork }
+    const setup = scriptedEngines(behaviourOf(context))
     record.fibers.before = fibers
-    yield* Effect.provide(perform(theatre, place, () => fibers), layerOf(world, place), { local: true })
+    yield* Effect.provide(perform(context, setup, () => fibers), layerOf(schedule, setup), { local: true })
     yield* settle
     record.fibers.after = fibers
     return record
   })
-  return performance.pipe(
-    Random.withSeed(world.seed),
+  return execution.pipe(
+    Random.withSeed(schedule.seed),
     Effect.provide(TestClock.layer()),
     Effect.provideService(Metric.MetricRegistry, new Map()),
     Effect.provideService(References.MinimumLogLevel, "None"),

@@ -1,6 +1,6 @@
 /**
- * A world out of a seed: models and how they are routed, what goes wrong with their deployments and when, who calls and
- * what else happens. Plain data that can be printed.
+ * A schedule from a seed: models with their routing, the failures of their deployments over time, callers, and actions
+ * of operators. Plain data that can be printed.
  */
 import { Duration } from "effect"
 import type { Deployment, Model } from "../../../src/domain/Deployment.ts"
@@ -8,46 +8,46 @@ import type { Policy } from "../../../src/domain/RoutingPolicy.ts"
 import { defaults as selection } from "../../../src/domain/SelectionOptions.ts"
 import { names as strategies } from "../../../src/domain/Strategies.ts"
 import { deployment } from "../Deployments.ts"
+import { MiB } from "../ScriptedEngines.ts"
 import type { Random } from "../Seeded.ts"
 import { randomOf } from "../Seeded.ts"
-import { MiB } from "../Stage.ts"
 import type { Name as Reason } from "./Reasons.ts"
 import { names as reasons } from "./Reasons.ts"
 
-/** What becomes of one job. */
-export interface Fate {
-  /** Until the first piece, or what comes in its place, ms. */
+/** The outcome of one job. */
+export interface Outcome {
+  /** Time until the first piece, or the end without one, ms. */
   readonly firstMs: number
-  /** Of the answer, told before it ends. */
+  /** Pieces of the answer before its end. */
   readonly pieces: number
-  /** Between two pieces, ms; 0 tells all at once, the end included. */
+  /** Time between two pieces, ms; 0 sends all at once, including the end. */
   readonly pieceMs: number
-  /** Of each piece. */
+  /** Tokens of each piece. */
   readonly tokens: number
   /**
-   * `cut`: its stream ends without an end. `hang`: nothing comes any more, and the engine is killed for it. `crash`: it
-   * takes its engine with it.
+   * `cut`: the stream ends without a finish. `hang`: no further event comes, and the engine is killed. `crash`: the engine
+   * crashes.
    */
   readonly end: "finish" | "cut" | "hang" | "crash" | Reason
-  /** Until it lets go of the slot once it is cancelled, ms. */
-  readonly letGoMs: number
+  /** Time from the cancellation to the release of the slot, ms. */
+  readonly releaseMs: number
 }
 
-/** What becomes of one load. */
+/** The outcome of one load. */
 export interface Load {
   readonly ms: number
   readonly end: "ready" | "fails" | "crashes" | "hangs"
 }
 
-/** The jobs that start before `until` take these fates in turn. */
+/** The jobs that start before `until` have these outcomes in turn. */
 export interface Phase {
   readonly until: number
-  readonly fates: ReadonlyArray<Fate>
+  readonly outcomes: ReadonlyArray<Outcome>
 }
 
 export interface Script {
   readonly phases: ReadonlyArray<Phase>
-  /** In turn, and the last one for all that follow. */
+  /** In turn; the last one repeats. */
   readonly loads: ReadonlyArray<Load>
 }
 
@@ -56,11 +56,11 @@ export interface Caller {
   readonly at: number
   readonly model: string
   readonly streams: boolean
-  /** He hangs up after so long. */
-  readonly leavesAfter?: number
-  /** He reads so many events and stops. */
+  /** Time after which the caller disconnects, ms. */
+  readonly cancelsAfter?: number
+  /** The number of events after which the caller stops reading. */
   readonly takes?: number
-  /** What he takes to read one event, ms. */
+  /** Time to read one event, ms. */
   readonly readMs: number
   readonly tenant: string
   readonly priority: "low" | "normal" | "high"
@@ -68,18 +68,18 @@ export interface Caller {
   readonly keepAlive?: Duration.Duration
 }
 
-export interface Happening {
+export interface ScheduledAction {
   readonly at: number
   readonly what: "unload" | "replace" | "load" | "crash" | "unload idle"
   readonly deployment: string
 }
 
-export interface World {
+export interface Schedule {
   readonly seed: number
   readonly models: ReadonlyArray<Model>
   readonly scripts: Readonly<Record<string, Script>>
   readonly callers: ReadonlyArray<Caller>
-  readonly happenings: ReadonlyArray<Happening>
+  readonly actions: ReadonlyArray<ScheduledAction>
   readonly budgetBytes: number
   readonly breaker: {
     readonly opensAfter: number
@@ -88,18 +88,18 @@ export interface World {
   }
 }
 
-/** In which everyone arrives and everything happens, ms. */
+/** The time in which all requests and actions begin, ms. */
 export const span = 6_000
 
 const times = <A>(count: number, make: (index: number) => A): ReadonlyArray<A> =>
   Array.from({ length: count }, (_, index) => make(index))
 
-const endOf = (random: Random, faulty: number): Fate["end"] => {
+const endOf = (random: Random, faulty: number): Outcome["end"] => {
   if (!random.chance(faulty)) return "finish"
   return random.chance(0.25) ? random.pick(["cut", "hang", "crash"] as const) : random.pick(reasons)
 }
 
-const fateOf = (random: Random, faulty: number): Fate => {
+const outcomeOf = (random: Random, faulty: number): Outcome => {
   const end = endOf(random, faulty)
   const early = end !== "finish" && random.chance(0.6)
   return {
@@ -108,7 +108,7 @@ const fateOf = (random: Random, faulty: number): Fate => {
     pieceMs: random.chance(0.5) ? 0 : 1 + random.upTo(random.pick([20, 400])),
     tokens: random.pick([1, 3, 90]),
     end,
-    letGoMs: random.upTo(random.pick([1, 30]))
+    releaseMs: random.upTo(random.pick([1, 30]))
   }
 }
 
@@ -117,7 +117,7 @@ const scriptOf = (random: Random): Script => ({
     const faulty = random.pick([0, 0.3, 0.7, 1])
     return {
       until: (index + 1) * (500 + random.upTo(3_000)),
-      fates: times(1 + random.upTo(3), () => fateOf(random, faulty))
+      outcomes: times(1 + random.upTo(3), () => outcomeOf(random, faulty))
     }
   }),
   loads: times(1 + random.upTo(3), () => ({
@@ -127,7 +127,7 @@ const scriptOf = (random: Random): Script => ({
 })
 
 const policyOf = (random: Random): Policy => ({
-  name: "played",
+  name: "engine",
   selection: {
     ...selection,
     strategy: random.pick(strategies),
@@ -181,20 +181,20 @@ const callerOf = (random: Random, id: string, names: ReadonlyArray<string>): Cal
   id,
   // Many at once, or one after another.
   at: random.chance(0.4) ? 100 : random.upTo(span),
-  // The first model is in demand.
+  // Most requests are for the first model.
   model: random.chance(0.5) ? names[0]! : random.pick(names),
   streams: random.chance(0.6),
   readMs: random.chance(0.2) ? random.upTo(400) : 0,
   tenant: random.pick(["x", "y", "z"]),
   priority: random.pick(["low", "normal", "normal", "high"] as const),
-  ...(random.chance(0.25) ? { leavesAfter: random.upTo(random.pick([2, 300, 3_000])) } : {}),
+  ...(random.chance(0.25) ? { cancelsAfter: random.upTo(random.pick([2, 300, 3_000])) } : {}),
   ...(random.chance(0.15) ? { takes: 1 + random.upTo(3) } : {}),
   ...(random.chance(0.3) ? { maxTokens: 1 + random.upTo(200) } : {}),
   ...(random.chance(0.2) ? { keepAlive: random.pick([Duration.zero, Duration.seconds(5), Duration.infinity]) } : {})
 })
 
-/** The world that a seed tells. */
-export const worldOf = (seed: number): World => {
+/** The schedule of a seed. */
+export const scheduleOf = (seed: number): Schedule => {
   const random = randomOf(seed)
   const names = times(random.pick([1, 1, 2, 2, 3, 4]), (index) => `m${index}`)
   const models = names.map((name) => modelOf(random, name, names.filter((other) => other !== name)))
@@ -204,7 +204,7 @@ export const worldOf = (seed: number): World => {
     models,
     scripts: Object.fromEntries(deployments.map(({ id }) => [id, scriptOf(random)])),
     callers: times(1 + random.upTo(6), (index) => callerOf(random, `c${index}`, names)),
-    happenings: times(random.chance(0.5) ? 0 : 1 + random.upTo(3), () => ({
+    actions: times(random.chance(0.5) ? 0 : 1 + random.upTo(3), () => ({
       at: random.upTo(span),
       what: random.pick(["unload", "replace", "load", "crash", "unload idle"] as const),
       deployment: random.pick(deployments).id

@@ -1,21 +1,21 @@
-/** Engines that play what a world's scripts say, and write down what they were asked and told. */
+/** The behaviour of engines by a schedule's scripts, and the record of their jobs. */
 import { Duration, Effect, Stream } from "effect"
 import type { Fiber } from "effect"
 import * as Policies from "../../../src/domain/Defaults.ts"
 import type { Deployment } from "../../../src/domain/Deployment.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import type { EngineFailure, JobEvent } from "../../../src/domain/Job.ts"
-import type { Direction, JobListener, Played, PlayedJob } from "../Stage.ts"
+import type { EngineBehaviour, JobListener, ScriptedEngine, ScriptedJob } from "../ScriptedEngines.ts"
 import { reasonOf } from "./Reasons.ts"
 import type { Call, Moment, Record } from "./Record.ts"
 import { isRunning } from "./Record.ts"
-import type { Fate, World } from "./World.ts"
+import type { Outcome, Schedule } from "./Schedule.ts"
 
-/** What a world is run with. */
-export interface Theatre {
+/** The context of a run. */
+export interface RunContext {
   readonly record: Record
   readonly moment: () => Moment
-  /** Runs beside everything, until it is over. */
+  /** Runs an effect in the background until the end of the run. */
   readonly fork: (effect: Effect.Effect<unknown>) => Fiber.Fiber<unknown>
 }
 
@@ -34,12 +34,12 @@ const errorOf = ({ id, stallAfter }: Deployment, failure: EngineFailure): Infere
   }
 }
 
-/** How a stream is told to end without an end. */
+/** Marks a stream that ends without a finish. */
 const cutMark = -1
 
 export const pause = (ms: number) => ms > 0 ? Effect.sleep(ms) : Effect.yieldNow
 
-/** What an engine may be ahead of its consumer, as tokens. */
+/** The number of tokens that an engine may be ahead of its consumer. */
 const makeWindow = (call: Call) => {
   let ahead = 0
   let wake: (() => void) | undefined
@@ -51,7 +51,7 @@ const makeWindow = (call: Call) => {
     },
     grant(tokens: number) {
       ahead -= tokens
-      // Granted before it was told.
+      // Granted before it was sent.
       if (ahead < 0) call.mostAhead = Number.POSITIVE_INFINITY
       wake?.()
     },
@@ -63,20 +63,20 @@ const makeWindow = (call: Call) => {
 
 type Window = ReturnType<typeof makeWindow>
 
-const tell = (call: Call, { moment }: Theatre, index: number): JobEvent => {
+const send = (call: Call, { moment }: RunContext, index: number): JobEvent => {
   const text = `${call.number}:${index};`
   const now = moment()
-  if (call.firstTold !== undefined) call.longestGap = Math.max(call.longestGap, now.at - call.lastTold)
-  call.firstTold ??= now
-  call.lastTold = now.at
+  if (call.firstSent !== undefined) call.longestGap = Math.max(call.longestGap, now.at - call.lastSent)
+  call.firstSent ??= now
+  call.lastSent = now.at
   call.text += text
-  call.tokens += call.fate.tokens
-  return { type: "tokens", text, count: call.fate.tokens }
+  call.tokens += call.outcome.tokens
+  return { type: "tokens", text, count: call.outcome.tokens }
 }
 
-/** The answer's pieces, and the events that are still to be told with what ends it. */
-const tellPieces = Effect.fnUntraced(function*(theatre: Theatre, call: Call, job: PlayedJob, window: Window) {
-  const { pieceMs, pieces, tokens } = call.fate
+/** Sends the answer's pieces; returns the events to send together with the last one. */
+const sendPieces = Effect.fnUntraced(function*(context: RunContext, call: Call, job: ScriptedJob, window: Window) {
+  const { pieceMs, pieces, tokens } = call.outcome
   let together: Array<JobEvent> = []
   for (let index = 0; index < pieces; index++) {
     while (!window.fits(tokens)) {
@@ -85,7 +85,7 @@ const tellPieces = Effect.fnUntraced(function*(theatre: Theatre, call: Call, job
       if (!window.fits(tokens)) yield* window.granted
     }
     window.take(tokens)
-    together.push(tell(call, theatre, index))
+    together.push(send(call, context, index))
     if (pieceMs === 0) continue
     job.emit(...together)
     together = []
@@ -94,18 +94,18 @@ const tellPieces = Effect.fnUntraced(function*(theatre: Theatre, call: Call, job
   return together
 })
 
-const usageOf = ({ fate, number, tokens }: Call) => ({
-  promptTokens: fate.end === "cut" ? cutMark : number + 1,
+const usageOf = ({ outcome, number, tokens }: Call) => ({
+  promptTokens: outcome.end === "cut" ? cutMark : number + 1,
   completionTokens: tokens,
   cachedTokens: 0
 })
 
-const playJob = Effect.fnUntraced(
-  function*(theatre: Theatre, call: Call, engine: Played, job: PlayedJob, window: Window) {
-    const { end, firstMs } = call.fate
+const runJob = Effect.fnUntraced(
+  function*(context: RunContext, call: Call, engine: ScriptedEngine, job: ScriptedJob, window: Window) {
+    const { end, firstMs } = call.outcome
     yield* pause(firstMs)
-    const last = yield* tellPieces(theatre, call, job, window)
-    call.fateCame = true
+    const last = yield* sendPieces(context, call, job, window)
+    call.outcomeReached = true
     switch (end) {
       case "finish":
       case "cut":
@@ -114,26 +114,26 @@ const playJob = Effect.fnUntraced(
       case "hang":
         if (last.length > 0) job.emit(...last)
         yield* Effect.sleep(engine.deployment.stallAfter)
-        return void theatre.fork(engine.die({ kind: "hung", afterMs: 0 }))
+        return void context.fork(engine.die({ kind: "hung", afterMs: 0 }))
       case "crash":
         if (last.length > 0) job.emit(...last)
-        return void theatre.fork(engine.crash("By chance."))
+        return void context.fork(engine.crash("Scripted failure."))
       default:
         return job.emit(...last, { type: "failed", failure: { kind: "failed", message: end } })
     }
   }
 )
 
-/** A hung engine does not hear that a job is cancelled, and is killed for it. */
-const letGo = (engine: Played, job: PlayedJob, { end, letGoMs }: Fate) =>
+/** A hung engine does not react to a cancellation, and is killed. */
+const releaseSlot = (engine: ScriptedEngine, job: ScriptedJob, { end, releaseMs }: Outcome) =>
   end === "hang"
     ? Effect.andThen(
       Effect.sleep(Policies.cancelGrace),
       Effect.suspend(() => job.ended ? Effect.void : engine.die({ kind: "hung", afterMs: 0 }))
     )
-    : Effect.andThen(pause(letGoMs), Effect.sync(() => job.emit({ type: "cancelled" })))
+    : Effect.andThen(pause(releaseMs), Effect.sync(() => job.emit({ type: "cancelled" })))
 
-const makeFates = ({ scripts }: World) => {
+const makeOutcomes = ({ scripts }: Schedule) => {
   const turns = new Map<unknown, number>()
   const turnOf = (key: unknown) => {
     const turn = turns.get(key) ?? 0
@@ -141,10 +141,10 @@ const makeFates = ({ scripts }: World) => {
     return turn
   }
   return {
-    fate(deployment: string, at: number): Fate {
+    outcome(deployment: string, at: number): Outcome {
       const { phases } = scripts[deployment]!
       const phase = phases.find(({ until }) => at < until) ?? phases.at(-1)!
-      return phase.fates[turnOf(phase) % phase.fates.length]!
+      return phase.outcomes[turnOf(phase) % phase.outcomes.length]!
     },
     load(deployment: string) {
       const { loads } = scripts[deployment]!
@@ -153,15 +153,15 @@ const makeFates = ({ scripts }: World) => {
   }
 }
 
-const callerOf = ({ job }: PlayedJob): string => job.kind === "generate" ? job.messages[0]!.content : ""
+const callerOf = ({ job }: ScriptedJob): string => job.kind === "generate" ? job.messages[0]!.content : ""
 
-/** What becomes of every load and every job. */
-export const direct = (theatre: Theatre): Direction => {
-  const { moment, record } = theatre
-  const { world } = record
-  const fates = makeFates(world)
+/** The outcome of every load and every job. */
+export const behaviourOf = (context: RunContext): EngineBehaviour => {
+  const { moment, record } = context
+  const { schedule } = record
+  const outcomes = makeOutcomes(schedule)
 
-  const onJob = (engine: Played, job: PlayedJob): JobListener => {
+  const onJob = (engine: ScriptedEngine, job: ScriptedJob): JobListener => {
     const { id, options } = engine.deployment
     const began = moment()
     const call: Call = {
@@ -170,43 +170,43 @@ export const direct = (theatre: Theatre): Direction => {
       deployment: id,
       engine: engine.index,
       slots: options.engine === "fake" ? options.slots! : 0,
-      fate: fates.fate(id, began.at),
+      outcome: outcomes.outcome(id, began.at),
       maxTokens: job.job.kind === "generate" ? job.job.maxTokens : undefined,
       began,
       window: job.job.kind === "generate" ? job.job.window : 0,
       mostAhead: 0,
       text: "",
       tokens: 0,
-      firstTold: undefined,
-      lastTold: 0,
+      firstSent: undefined,
+      lastSent: 0,
       longestGap: 0,
-      fateCame: false,
+      outcomeReached: false,
       finished: false,
       ended: undefined,
       cancelled: undefined
     }
     record.calls.push(call)
     const window = makeWindow(call)
-    const playing = theatre.fork(playJob(theatre, call, engine, job, window))
+    const running = context.fork(runJob(context, call, engine, job, window))
     return {
       onCommand(command) {
         if (command.type === "grant") return window.grant(command.tokens)
         call.cancelled ??= moment()
-        playing.interruptUnsafe()
-        theatre.fork(letGo(engine, job, call.fate))
+        running.interruptUnsafe()
+        context.fork(releaseSlot(engine, job, call.outcome))
       },
       onEnd() {
         call.ended = moment()
-        playing.interruptUnsafe()
+        running.interruptUnsafe()
       }
     }
   }
 
   const load = (_: number, deployment: Deployment) => {
-    const { end, ms } = fates.load(deployment.id)
+    const { end, ms } = outcomes.load(deployment.id)
     const fail = (reason: InferenceError.Reason) => Effect.fail(InferenceError.make(reason))
     const { id } = deployment
-    const detail = "By chance."
+    const detail = "Scripted failure."
     switch (end) {
       case "ready":
         return pause(ms)
@@ -223,7 +223,7 @@ export const direct = (theatre: Theatre): Direction => {
     onJob,
     load,
     errorOf,
-    ...(Number.isFinite(world.budgetBytes) ? { budget: world.budgetBytes / 2 ** 20 } : {}),
+    ...(Number.isFinite(schedule.budgetBytes) ? { budget: schedule.budgetBytes / 2 ** 20 } : {}),
     hold: Duration.seconds(2),
     close: (index) =>
       Effect.sync(() => {
@@ -231,7 +231,7 @@ export const direct = (theatre: Theatre): Direction => {
           record.closedInUse.push({ engine: index, moment: moment() })
         }
       }),
-    disguise: (engine) => ({
+    wrap: (engine) => ({
       ...engine,
       generate: (generation, hold) =>
         Stream.filter(

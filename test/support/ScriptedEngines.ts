@@ -1,6 +1,6 @@
 /**
- * Engines that a test plays: `Models` over a true `LocalEngine` whose host the test directs, with as much memory as it
- * likes. Time is the test's.
+ * Scripted engines: `Models` over a real `LocalEngine` with a host that the test controls, with configurable memory, in
+ * test time.
  */
 import { Clock, Deferred, Duration, Effect, Layer, Stream } from "effect"
 import { TestClock } from "effect/testing"
@@ -26,10 +26,10 @@ import { deployment, settings } from "./Deployments.ts"
 
 export const MiB = 2 ** 20
 
-/** How long the machine has been up when a test begins, longer than any idle time: the monotonic clock starts anywhere. */
+/** The machine's uptime at the start of a test, longer than any idle time: a monotonic clock starts at any value. */
 const uptimeNanos = 400n * 86_400n * 1_000_000_000n
 
-/** The test's clock on a machine that has been up for a while. */
+/** The test clock of a machine with this uptime. */
 const upClock = Effect.map(Clock.Clock, (base) => {
   const monotonicTimeNanosUnsafe = () => base.monotonicTimeNanosUnsafe() + uptimeNanos
   const clock: Clock.Clock = Object.assign(Object.create(base), {
@@ -39,7 +39,7 @@ const upClock = Effect.map(Clock.Clock, (base) => {
   return clock
 })
 
-/** One that takes so much memory. */
+/** A deployment that needs this much memory. */
 export const large = (id: string, mebibytes: number, more: Partial<Deployment> = {}): Deployment =>
   deployment(id, { options: { engine: "fake", memory: mebibytes * MiB }, ...more })
 
@@ -50,8 +50,8 @@ export const loadFailed = InferenceError.make(
   new InferenceError.ModelLoadFailed({ deployment: "a", detail: "No such file." })
 )
 
-/** A job that the test answers. */
-export interface PlayedJob {
+/** A job whose events the test sends. */
+export interface ScriptedJob {
   readonly job: Job
   readonly commands: Array<JobCommand>
   readonly emit: (...events: ReadonlyArray<JobEvent>) => void
@@ -64,37 +64,37 @@ export const finished: JobEvent = {
   usage: { promptTokens: 1, completionTokens: 1, cachedTokens: 0 }
 }
 
-/** An engine of the test: its memory is taken from the start of its load to its end. */
-export interface Played {
+/** A scripted engine: it occupies its memory from the start of its load to its end. */
+export interface ScriptedEngine {
   readonly index: number
   readonly deployment: Deployment
-  readonly jobs: Array<PlayedJob>
+  readonly jobs: Array<ScriptedJob>
   readonly crash: (detail: string) => Effect.Effect<void>
   readonly die: (failure: EngineFailure) => Effect.Effect<void>
-  /** What it says that it takes, bytes. */
+  /** The reported memory, bytes. */
   memoryBytes: number
-  /** Its place in the order in which engines were ready; undefined while it loads. */
-  readyAs: number | undefined
+  /** Position in the order in which engines became ready; undefined while loading. */
+  readyOrder: number | undefined
   open: boolean
 }
 
-/** What happens to a job after its start. */
+/** Callbacks of a job after its start. */
 export interface JobListener {
   readonly onCommand: (command: JobCommand) => void
   readonly onEnd: () => void
 }
 
-export interface Direction {
+export interface EngineBehaviour {
   /** Called when a job starts. */
-  readonly onJob?: (engine: Played, job: PlayedJob) => JobListener
+  readonly onJob?: (engine: ScriptedEngine, job: ScriptedJob) => JobListener
   readonly errorOf?: (deployment: Deployment, failure: EngineFailure) => InferenceError.InferenceError
-  /** The engine as its callers see it. */
-  readonly disguise?: (engine: Engine) => Engine
+  /** Replaces the engine for its callers. */
+  readonly wrap?: (engine: Engine) => Engine
   readonly load?: (index: number, deployment: Deployment) => Effect.Effect<void, InferenceError.InferenceError>
   readonly close?: (index: number) => Effect.Effect<void>
   /** MiB; left out, every model fits. */
   readonly budget?: number
-  /** What the machine has, where there is no budget. */
+  /** The machine's memory, without a budget. */
   readonly reading?: () => Reading
   readonly hold?: Duration.Duration
   /** Bits and MiB of GGUF files, by name. */
@@ -103,22 +103,22 @@ export interface Direction {
   readonly onChange?: () => void
 }
 
-export interface Stage {
-  /** When each start was tried, ms. */
+export interface ScriptedEngines {
+  /** The time of each start, ms. */
   readonly tries: Array<number>
   /** In the order of their starts. */
-  readonly engines: Array<Played>
+  readonly engines: Array<ScriptedEngine>
   readonly layer: Layer.Layer<Models>
 }
 
-/** A host whose jobs the test plays; it is ready. */
-const makeHost = (played: Played, { onJob }: Direction) => {
+/** A ready host whose jobs the test controls. */
+const makeHost = (engine: ScriptedEngine, { onJob }: EngineBehaviour) => {
   let dead: EngineFailure | undefined
   const host: EngineHost = {
     ready: new Promise(() => {}),
     exited: new Promise(() => {}),
     isOver: () => dead !== undefined,
-    memoryBytes: () => played.memoryBytes,
+    memoryBytes: () => engine.memoryBytes,
     abandon: () => {},
     close: () => Promise.resolve(),
     start(job, onEvents) {
@@ -126,7 +126,7 @@ const makeHost = (played: Played, { onJob }: Direction) => {
         onEvents([{ type: "failed", failure: dead }])
         return () => {}
       }
-      const one: PlayedJob = {
+      const one: ScriptedJob = {
         job,
         commands: [],
         ended: false,
@@ -137,8 +137,8 @@ const makeHost = (played: Played, { onJob }: Direction) => {
           onEvents(events)
         }
       }
-      played.jobs.push(one)
-      const listener = onJob?.(played, one)
+      engine.jobs.push(one)
+      const listener = onJob?.(engine, one)
       return (command) => {
         one.commands.push(command)
         listener?.onCommand(command)
@@ -147,19 +147,19 @@ const makeHost = (played: Played, { onJob }: Direction) => {
   }
   const die = (failure: EngineFailure) => {
     dead ??= failure
-    for (const job of played.jobs) job.emit({ type: "failed", failure })
+    for (const job of engine.jobs) job.emit({ type: "failed", failure })
   }
   return { host, die }
 }
 
-const usualErrorOf = (_: Deployment, failure: EngineFailure) =>
+const defaultErrorOf = (_: Deployment, failure: EngineFailure) =>
   failure.kind === "stopped"
     ? InferenceError.make(new InferenceError.EngineStopped({ deployment: "a" }))
     : crashed(failure.kind === "crashed" ? failure.message : failure.kind)
 
 const fileTypes = { 4: 2, 8: 7, 16: 1 } as const
 
-const filesOf = ({ files = {} }: Direction) => {
+const filesOf = ({ files = {} }: EngineBehaviour) => {
   const unreadable = (path: string) =>
     new ModelFileError({ reason: new Unreadable({ path, detail: "There is no such file." }) })
   const estimateOf = (bytes: number) => ({ weightsBytes: bytes, kvCacheBytes: 0, computeBytes: 0, totalBytes: bytes })
@@ -181,7 +181,7 @@ const filesOf = ({ files = {} }: Direction) => {
   })
 }
 
-export const settingsOf = ({ budget, hold = Duration.seconds(5), reading }: Direction) =>
+export const settingsOf = ({ budget, hold = Duration.seconds(5), reading }: EngineBehaviour) =>
   settings({
     memory: {
       budgetBytes: reading !== undefined ? undefined : budget === undefined ? Number.POSITIVE_INFINITY : budget * MiB,
@@ -189,37 +189,37 @@ export const settingsOf = ({ budget, hold = Duration.seconds(5), reading }: Dire
     }
   })
 
-export const stage = (direction: Direction = {}): Stage => {
-  const { close = () => Effect.void, disguise, load = () => Effect.void, onChange = () => {}, reading } = direction
+export const scriptedEngines = (behaviour: EngineBehaviour = {}): ScriptedEngines => {
+  const { close = () => Effect.void, wrap, load = () => Effect.void, onChange = () => {}, reading } = behaviour
   const tries: Array<number> = []
-  const engines: Array<Played> = []
+  const engines: Array<ScriptedEngine> = []
   let ready = 0
 
   const start = Effect.fnUntraced(function*(deployment: Deployment) {
     const index = tries.length
-    const errorOf = (failure: EngineFailure) => (direction.errorOf ?? usualErrorOf)(deployment, failure)
+    const errorOf = (failure: EngineFailure) => (behaviour.errorOf ?? defaultErrorOf)(deployment, failure)
     tries.push(yield* Clock.currentTimeMillis)
     const crash = yield* Deferred.make<never, InferenceError.InferenceError>()
     const end = (failure: EngineFailure) =>
-      // As with a true host, the jobs hear of it before the actor does.
+      // As with a real host, the jobs get the failure before the actor does.
       Effect.sync(() => die(failure)).pipe(
         Effect.andThen(Effect.repeat(Effect.yieldNow, { times: 5 })),
         Effect.andThen(Deferred.fail(crash, errorOf(failure)))
       )
-    const played: Played = {
+    const scripted: ScriptedEngine = {
       index,
       deployment,
       jobs: [],
       crash: (message) => end({ kind: "crashed", message }),
       die: end,
       memoryBytes: 0,
-      readyAs: undefined,
+      readyOrder: undefined,
       open: true
     }
-    const { die, host } = makeHost(played, direction)
+    const { die, host } = makeHost(scripted, behaviour)
     yield* Effect.acquireRelease(
       Effect.sync(() => {
-        engines.push(played)
+        engines.push(scripted)
         onChange()
       }),
       () =>
@@ -227,13 +227,13 @@ export const stage = (direction: Direction = {}): Stage => {
           close(index),
           Effect.sync(() => {
             die({ kind: "stopped" })
-            played.open = false
+            scripted.open = false
             onChange()
           })
         )
     )
     yield* load(index, deployment)
-    played.readyAs = ready++
+    scripted.readyOrder = ready++
     onChange()
     const slots = ("slots" in deployment.options ? deployment.options.slots : undefined) ?? 4
     const describe = {
@@ -248,20 +248,20 @@ export const stage = (direction: Direction = {}): Stage => {
       crashed: Deferred.await(crash),
       stop: end({ kind: "stopped" })
     }
-    return disguise?.(engine) ?? engine
+    return wrap?.(engine) ?? engine
   })
 
-  const surroundings = Layer.mergeAll(
+  const dependencies = Layer.mergeAll(
     Layer.succeed(Engines, Engines.of({ start })),
-    Layer.succeed(Settings, settingsOf(direction)),
-    Layer.succeed(ModelFiles, filesOf(direction)),
+    Layer.succeed(Settings, settingsOf(behaviour)),
+    Layer.succeed(ModelFiles, filesOf(behaviour)),
     Layer.succeed(
       Memory,
       Memory.of({ read: Effect.sync(() => reading?.() ?? { totalBytes: 0, availableBytes: 0 }) })
     )
   )
   const models = modelsLayer.pipe(
-    Layer.provide(surroundings),
+    Layer.provide(dependencies),
     Layer.provide(Layer.effect(Clock.Clock, upClock))
   )
   return { tries, engines, layer: models }
@@ -274,34 +274,34 @@ export const generation: Generation = {
   stop: []
 }
 
-/** Lets every fiber run as far as it gets at this time. */
+/** Runs every fiber as far as possible at the current time. */
 export const settle = TestClock.adjust(0)
 
-/** The number of the engine that was borrowed. */
+/** The index of a leased engine. */
 export const indexOf = ({ describe }: Engine): number => Number(describe.details["index"])
 
-/** Borrows, uses the engine, and gives it back. */
+/** Leases the engine, uses it, and releases it. */
 export const using = <A, E>(
   deployment: Deployment,
   use: (engine: Engine) => Effect.Effect<A, E>,
-  standing: Caller = {}
-) => Models.use(({ lease }) => Effect.flatMap(lease(deployment, standing), use)).pipe(Effect.scoped)
+  caller: Caller = {}
+) => Models.use(({ lease }) => Effect.flatMap(lease(deployment, caller), use)).pipe(Effect.scoped)
 
-/** Borrows for as long as the fiber lives. */
-export const hold = (deployment: Deployment, standing: Caller = {}) =>
-  Effect.forkChild(using(deployment, () => Effect.never, standing))
+/** Leases the engine until the fiber ends. */
+export const hold = (deployment: Deployment, caller: Caller = {}) =>
+  Effect.forkChild(using(deployment, () => Effect.never, caller))
 
-/** Borrows for so long; its result is the engine's number. */
-export const workFor = (deployment: Deployment, duration: Duration.Input, standing: Caller = {}) =>
-  Effect.forkChild(using(deployment, (engine) => Effect.as(Effect.sleep(duration), indexOf(engine)), standing))
+/** Leases the engine for this duration; the result is the engine's index. */
+export const workFor = (deployment: Deployment, duration: Duration.Input, caller: Caller = {}) =>
+  Effect.forkChild(using(deployment, (engine) => Effect.as(Effect.sleep(duration), indexOf(engine)), caller))
 
 export const statusOf = (deployment: Deployment) => Models.use(({ status }) => status(deployment))
 
-/** What is told from now on, as it grows. */
+/** The events from now on, in a list that grows. */
 export const listen = Effect.gen(function*() {
-  const heard: Array<ActorEvent> = []
+  const received: Array<ActorEvent> = []
   const { events } = yield* Models
-  yield* Effect.forkChild(Stream.runForEach(events, (event) => Effect.sync(() => heard.push(event))))
+  yield* Effect.forkChild(Stream.runForEach(events, (event) => Effect.sync(() => received.push(event))))
   yield* settle
-  return heard
+  return received
 })
