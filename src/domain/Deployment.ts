@@ -1,10 +1,7 @@
-/**
- * A model, which is the name a caller asks for, and its deployments, which are concrete ways to serve it. Plain data.
- */
+/** A model, which is the name that a request selects, and its deployments, each a way to serve it. Plain data. */
 import type { Schema } from "effect"
 import { Duration } from "effect"
 import type { traits } from "./Fields.ts"
-import { providerKindOf } from "./ProviderKind.ts"
 import type { RemoteDeployment } from "./RemoteDeployment.ts"
 import type { Routing } from "./RoutingPolicy.ts"
 
@@ -36,44 +33,33 @@ export const isRemote = (options: DeploymentOptions): options is RemoteDeploymen
 
 /** One concrete way to serve a model. */
 export interface Deployment {
-  /** Unique: the model's name and the place in its list, as `tiny-chat#0`. */
+  /** Unique: the model's name and the index in its list, as `tiny-chat#0`. */
   readonly id: string
   readonly model: string
   readonly options: DeploymentOptions
   readonly idleUnload: Duration.Duration
   /** The service loads it at start. */
   readonly preload: boolean
-  /** It stays loaded, whoever else needs the memory. */
+  /** It stays loaded, even if another model needs the memory. */
   readonly pinned: boolean
   /** Callers that may wait for it. */
   readonly queueLimit: number
-  /** Its engine counts as hung when it gives no sign for so long. */
+  /** Its engine counts as hung after this time without a sign of progress. */
   readonly stallAfter: Duration.Duration
-  /** A load that takes longer ends, and all that wait for it fail: `timeouts.load` of the model's policy. */
+  /** A load that takes longer stops, and its waiting callers fail: `timeouts.load` of the model's policy. */
   readonly loadTimeout: Duration.Duration
 }
 
-/** A name to ask for, and who can answer. */
+/** A name that requests select, and its deployments. */
 export interface Model {
   readonly name: string
   readonly deployments: readonly [Deployment, ...Array<Deployment>]
-  /** Left out, by the policy `default` and without fallbacks. */
+  /** If left out, the policy `default` without fallbacks. */
   readonly routing?: Routing
 }
 
-/** A loaded model that nobody uses is unloaded after this. */
+/** An unused model is unloaded after this time, unless configured. */
 export const defaultIdleUnload = Duration.minutes(10)
 
-/** Requests that run side by side in one engine thread, unless configured. */
+/** Requests that run concurrently in one engine thread, unless configured. */
 export const defaultSlots = 4
-
-/**
- * Who serves a deployment, by OpenTelemetry's values of `gen_ai.provider.name` where it has one; engines of ours are
- * `troupe.llama` and the like.
- *
- * **Gotchas**
- *
- * A `provider` says which dialect is spoken: a host of its own that speaks OpenAI's is `openai` here.
- */
-export const providerNameOf = ({ options }: Deployment): string =>
-  isRemote(options) ? providerKindOf(options.provider).name : `troupe.${options.engine}`

@@ -1,34 +1,35 @@
 /**
- * The providers: one record each with everything but its codec, which is in `dialects/<provider>` and has one line in
+ * The providers: one record each with everything except its codec, which is in `dialects/<provider>` and has one line in
  * `layers/providers/Providers`. Pure data.
  */
+import type { Deployment } from "./Deployment.ts"
 import type { Ability } from "./EngineProtocol.ts"
 
-/** Dialects of callers that providers have as well. */
+/** Dialects of callers that providers use too. */
 export const dialects = ["openai", "anthropic"] as const
 export type Dialect = typeof dialects[number]
 
-/** What a configuration, the router and the connections need to know of a provider. */
+/** What configuration, routing and connections need of a provider. */
 export interface ProviderKind {
   /** OpenTelemetry's `gen_ai.provider.name`. */
   readonly name: string
-  /** Where the API is unless configured, without a slash at its end; left out, it must be configured. */
+  /** The API's URL unless configured, without a slash at its end; if left out, it must be configured. */
   readonly baseUrl?: string
-  /** A URL of such a host, for messages, where there is no `baseUrl`. */
+  /** An example of a URL for messages, if there is no `baseUrl`. */
   readonly exampleUrl?: string
-  /** The header that a key goes into, in lower case, and what comes before the key. */
+  /** The header for the key, in lower case, and the text before the key. */
   readonly key: { readonly header: string; readonly prefix?: string }
-  /** What its API has, whatever the model. */
+  /** What its API supports, whatever the model. */
   readonly capabilities: ReadonlyArray<Ability>
-  /** Whether its API counts a prompt's tokens without giving them. */
+  /** Whether its API counts a prompt's tokens without returning them. */
   readonly counts?: boolean
-  /** The dialect that callers speak as well; left out, it has one of its own. */
+  /** The dialect of callers that its API uses; if left out, it has its own. */
   readonly callerDialect?: Dialect
-  /** The API's version unless configured; left out, it has none. */
+  /** The API's version unless configured; if left out, it has none. */
   readonly apiVersion?: string
-  /** Tokens of an answer whose limit nobody names, where the API needs one. */
+  /** The limit of an answer's tokens unless the request has one, for APIs that require it. */
   readonly maxTokens?: number
-  /** It is another instance of this service: it passes fields on in its turn, and fetches images itself. */
+  /** It is another instance of Troupe: it passes unknown fields on, and fetches images itself. */
   readonly isTroupe?: boolean
 }
 
@@ -94,3 +95,14 @@ export const providerKindOf = (provider: Provider): ProviderKind => kinds[provid
 
 /** The header with the key. */
 export const keyHeader = ({ key: { header, prefix = "" } }: ProviderKind, key: string) => ({ [header]: prefix + key })
+
+/**
+ * The provider of a deployment: the value of OpenTelemetry's `gen_ai.provider.name` if it has one; `troupe.llama` and the
+ * like for local engines.
+ *
+ * **Gotchas**
+ *
+ * A `provider` is a dialect: another host with OpenAI's dialect is `openai` here.
+ */
+export const providerNameOf = ({ options }: Deployment): string =>
+  options.provider === undefined ? `troupe.${options.engine}` : kinds[options.provider].name

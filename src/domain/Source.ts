@@ -29,7 +29,6 @@
  */
 import { Schema } from "effect"
 import type { DeploymentOptions } from "./Deployment.ts"
-import { isRemote } from "./Deployment.ts"
 import { formatPath } from "./Problem.ts"
 import type { Dialect } from "./ProviderKind.ts"
 import { dialects, providerKindOf } from "./ProviderKind.ts"
@@ -106,7 +105,7 @@ export interface Native {
 
 /** The dialect that a deployment shares with callers; undefined for one that callers do not have. */
 export const dialectOf = (options: DeploymentOptions): Dialect | undefined =>
-  isRemote(options) ? providerKindOf(options.provider).callerDialect : undefined
+  options.provider === undefined ? undefined : providerKindOf(options.provider).callerDialect
 
 /** A request that may have come from a caller of some dialect. */
 interface Asked {

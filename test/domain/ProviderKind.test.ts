@@ -3,8 +3,10 @@ import { assert, describe, it } from "@effect/vitest"
 import { readdirSync, readFileSync } from "node:fs"
 import type { Dialect } from "../../src/dialects/shared/ProviderDialect.ts"
 import { counts } from "../../src/domain/Capability.ts"
-import { keyHeader, type Provider, providerKindOf, providers } from "../../src/domain/ProviderKind.ts"
+import type { DeploymentOptions } from "../../src/domain/Deployment.ts"
+import { keyHeader, type Provider, providerKindOf, providerNameOf, providers } from "../../src/domain/ProviderKind.ts"
 import { dialects } from "../../src/layers/providers/Providers.ts"
+import { modelWith } from "../../src/services/settings/Resolution.ts"
 
 const src = new URL("../../src/", import.meta.url)
 
@@ -71,5 +73,27 @@ describe("providers", () => {
     const countsWith = (provider: Provider) =>
       counts({ engine: "remote", provider, model: "m" }, providerKindOf(provider).capabilities)
     assert.deepStrictEqual(providers.filter(countsWith), ["anthropic", "troupe"])
+  })
+})
+
+const nameOf = (options: DeploymentOptions) => providerNameOf(modelWith("m", options).deployments[0])
+
+describe("the name of a provider", () => {
+  it.each<[Provider, string]>([
+    ["openai", "openai"],
+    ["azure-openai", "azure.ai.openai"],
+    ["anthropic", "anthropic"],
+    ["gemini", "gcp.gemini"],
+    ["ollama", "ollama"],
+    ["troupe", "troupe"]
+  ])("names the provider %s as OpenTelemetry does: %s", (provider, name) => {
+    assert.strictEqual(nameOf({ engine: "remote", provider, model: "m" }), name)
+  })
+
+  it("of a local engine is Troupe's", () => {
+    assert.strictEqual(nameOf({ engine: "llama", file: "m.gguf" }), "troupe.llama")
+    assert.strictEqual(nameOf({ engine: "onnx", folder: "m" }), "troupe.onnx")
+    assert.strictEqual(nameOf({ engine: "fake" }), "troupe.fake")
+    assert.strictEqual(nameOf({ engine: "language-model", name: "m" }), "troupe.language-model")
   })
 })
