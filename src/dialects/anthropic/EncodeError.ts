@@ -1,16 +1,16 @@
-/** Errors in the Anthropic dialect: which status and body each reason has. Pure. */
+/** Encodes errors of the Anthropic dialect: the status and the body of each reason. Pure. */
 import type { Reason } from "../../domain/InferenceError.ts"
 import * as Text from "../../domain/Text.ts"
 import type { ErrorBody } from "./Schema.ts"
 
-/** An error ready to be sent. */
+/** An error response. */
 export interface AnthropicError {
   readonly status: number
   readonly body: ErrorBody
   readonly headers: Readonly<Record<string, string>>
 }
 
-/** By Anthropic's page on errors. */
+/** Source: Anthropic's page on errors. */
 const types: Readonly<Record<number, string>> = {
   400: "invalid_request_error",
   401: "authentication_error",
@@ -80,13 +80,13 @@ const messageOf = (reason: Reason): string => {
     : `prompt is too long: ${reason.promptTokens} tokens > ${reason.contextWindow} maximum`
 }
 
-/** By this code Anthropic's own clients know to send the whole conversation instead. */
+/** With this code, Anthropic's clients send the whole conversation instead. */
 const unthreaded = ({ body, ...rest }: AnthropicError): AnthropicError => ({
   ...rest,
   body: { ...body, error: { ...body.error, details: { error_code: "thread_unsupported_request" } } }
 })
 
-/** @param reason whose path has the dialect's own names already */
+/** @param reason its path has the dialect's names already */
 export const fromReason = (reason: Reason, id: string): AnthropicError => {
   const optionsOf = options[reason._tag] as (reason: Reason) => Options
   const [status, retryAfterMs] = optionsOf(reason)

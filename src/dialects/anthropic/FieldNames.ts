@@ -7,7 +7,7 @@ import * as Anthropic from "./Schema.ts"
 /** The sampling options: the field, and the core's name. */
 export const sampling = [["temperature", "temperature"], ["top_p", "topP"], ["top_k", "topK"]] as const
 
-/** For paths that do not lead into a message. */
+/** For paths outside of messages. */
 export const rename = pathRenamer({
   ...Object.fromEntries(sampling.map(([field, name]) => [name, field])),
   format: "output_config.format",
@@ -28,7 +28,7 @@ const namesOf = (...names: ReadonlyArray<string>) => ({
   fields: Object.fromEntries(names.map((name) => [name, true]))
 })
 
-/** Of a block; an earlier answer's fields come back with the conversation. */
+/** Fields of a block; clients send earlier answers back. */
 const blockOf = (fields: Place["fields"], ...names: ReadonlyArray<string>): Place =>
   placeOf(namesOf("type", "cache_control", ...names), {
     fields,
@@ -74,7 +74,7 @@ const tool: ByType = {
   defaultType: "custom"
 }
 
-/** Of a message, and of the count of its tokens. */
+/** A message, and the count of its tokens. */
 export const messages: BodyFields = placeOf(Anthropic.MessagesRequest, {
   fields: {
     messages: placeOf(Anthropic.MessageParam, { fields: { content: block } }),

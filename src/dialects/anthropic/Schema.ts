@@ -15,10 +15,10 @@ import { fieldsOfType } from "../shared/CallerRequest.ts"
 
 const within = (minimum: number, maximum: number) => Schema.isBetween({ minimum, maximum })
 
-/** Clients send null for what they leave out. */
+/** Clients send null for fields that they leave out. */
 const nullable = <S extends Schema.Top>(schema: S) => Schema.optionalKey(Schema.NullOr(schema))
 
-/** For Anthropic: elsewhere, what prompts begin alike with is computed once anyway. */
+/** Used by Anthropic; local models and other providers cache prefixes without it. */
 const cached = {
   cache_control: nullable(Schema.Struct({
     type: Schema.Literal("ephemeral"),
@@ -41,7 +41,7 @@ const ImageBlock = Schema.Struct({
   ...cached
 })
 
-/** An object of a type that is not among these: for deployments of this dialect. */
+/** An object of another type than these, for deployments of this dialect. */
 const other = (...known: ReadonlyArray<string>) =>
   Schema.Struct({
     type: Schema.String.check(
@@ -49,7 +49,7 @@ const other = (...known: ReadonlyArray<string>) =>
     ).pipe(Schema.annotateKey({ messageMissingKey: fieldsOfType(known.at(-1)!) }))
   })
 
-/** An image of another source, as one that was uploaded. */
+/** An image of another source, such as an uploaded file. */
 const OtherImageBlock = Schema.Struct({ type: Schema.Literal("image"), source: other("base64", "url") })
 
 const ToolUseBlock = Schema.Struct({
@@ -76,7 +76,7 @@ const ToolResultBlock = Schema.Struct({
   ...cached
 })
 
-/** Thoughts of an earlier answer, which are passed over, as Anthropic does where thinking is off. */
+/** Reasoning of an earlier answer; ignored, as by Anthropic if thinking is disabled. */
 const ThinkingBlock = Schema.Struct({ type: Schema.Literal("thinking") })
 const RedactedThinkingBlock = Schema.Struct({ type: Schema.Literal("redacted_thinking") })
 
@@ -103,7 +103,7 @@ export const MessageParam = Schema.Struct({
 }).annotate({ identifier: "AnthropicMessageParam" })
 export type MessageParam = typeof MessageParam.Type
 
-/** A tool of the caller's own that the model may use. */
+/** A tool of the caller. */
 export const Tool = Schema.Struct({
   type: nullable(Schema.Literal("custom")),
   name: InferenceTool.fields.name,
@@ -114,7 +114,7 @@ export const Tool = Schema.Struct({
 }).annotate({ identifier: "AnthropicTool" })
 export type Tool = typeof Tool.Type
 
-/** A tool of Anthropic's own, as `web_search_20250305`. */
+/** A tool that Anthropic runs, such as `web_search_20250305`. */
 const OtherTool = other("custom")
 
 /** Any tool. */
@@ -132,7 +132,7 @@ export const OutputConfig = Schema.Struct({
   }))
 })
 
-/** True: the answer has one use of a tool at most. */
+/** True: the answer has at most one tool use. */
 const parallel = { disable_parallel_tool_use: Schema.optionalKey(Schema.Boolean) }
 
 const ToolChoice = Schema.Union([
@@ -143,7 +143,7 @@ const ToolChoice = Schema.Union([
 ])
 export type ToolChoice = typeof ToolChoice.Type
 
-/** What asking and counting have in common. */
+/** The fields that messages and token counts share. */
 const prompt = {
   model: Schema.NonEmptyString,
   messages: Schema.NonEmptyArray(MessageParam),
@@ -180,10 +180,10 @@ export const MessagesRequest = Schema.Struct({
   /** 0 means all. */
   top_k: Schema.optionalKey(Schema.Int.check(within(0, 1_000_000))),
   metadata: Schema.optionalKey(Schema.Struct({
-    /** Whose request it is, unless it has a key. */
+    /** The user, by which requests without a key are told apart. */
     user_id: nullable(Schema.String)
   })),
-  /** For deployments of this dialect: there is one tier elsewhere. */
+  /** For deployments of this dialect; others have one tier. */
   service_tier: Schema.optionalKey(Schema.String)
 }).annotate({ identifier: "MessagesRequest" })
 export type MessagesRequest = typeof MessagesRequest.Type
@@ -198,13 +198,13 @@ export const StopReason = Schema.Literals(["end_turn", "max_tokens", "stop_seque
 export type StopReason = typeof StopReason.Type
 
 const tokens = {
-  /** Of the prompt's tokens, those that were computed. */
+  /** Tokens of the prompt that were computed. */
   input_tokens: Schema.Int,
   cache_creation_input_tokens: Schema.Int,
-  /** Of the prompt's tokens, those that needed no computing. */
+  /** Tokens of the prompt that were read from a cache. */
   cache_read_input_tokens: Schema.Int,
   output_tokens: Schema.Int,
-  /** Null where nothing was thought. */
+  /** Null without reasoning. */
   output_tokens_details: Schema.NullOr(Schema.Struct({ thinking_tokens: Schema.Int })),
   server_tool_use: Schema.Null
 }
@@ -223,7 +223,7 @@ export type Usage = typeof Usage.Type
 
 const Block = Schema.Union([
   Schema.Struct({ type: Schema.Literal("text"), text: Schema.String, citations: Schema.Null }),
-  /** The signature is empty where the provider speaks another dialect. */
+  /** The signature is empty if the provider has another dialect. */
   Schema.Struct({ type: Schema.Literal("thinking"), thinking: Schema.String, signature: Schema.String }),
   Schema.Struct({
     type: Schema.Literal("tool_use"),
@@ -235,13 +235,13 @@ const Block = Schema.Union([
 ])
 export type Block = typeof Block.Type
 
-/** Why an answer ended. */
+/** The end of an answer. */
 const end = {
   /** Null in `message_start` only. */
   stop_reason: Schema.NullOr(StopReason),
-  /** Which of `stop_sequences` ended the answer. */
+  /** The stop sequence that ended the answer. */
   stop_sequence: Schema.NullOr(Schema.String),
-  /** Of a refusal. */
+  /** Only for a refusal. */
   stop_details: Schema.NullOr(Schema.Struct({
     type: Schema.Literal("refusal"),
     category: Schema.Null,
@@ -276,9 +276,9 @@ export const ErrorBody = Schema.Struct({
 }).annotate({ identifier: "AnthropicError" })
 export type ErrorBody = typeof ErrorBody.Type
 
-/** The data of a stream's events, each of which has its `type` as its name. */
+/** The data of a stream's events; the name of an event is its `type`. */
 export const StreamEvent = Schema.Union([
-  /** Its usage is 0: the prompt's tokens are in the last figures, in `message_delta`. */
+  /** Its usage is 0: the tokens of the prompt are in `message_delta`. */
   Schema.Struct({ type: Schema.Literal("message_start"), message: Message }),
   Schema.Struct({ type: Schema.Literal("content_block_start"), index: Schema.Int, content_block: Block }),
   Schema.Struct({
@@ -301,7 +301,7 @@ export const Model = Schema.Struct({
   type: Schema.Literal("model"),
   id: Schema.String,
   display_name: Schema.String,
-  /** When the service started, as RFC 3339 has it. */
+  /** The start of the service (RFC 3339). */
   created_at: Schema.String,
   lifecycle: Schema.Literal("active"),
   capabilities: Schema.Null,

@@ -1,10 +1,10 @@
-/** Errors in the OpenAI dialect: which status and body each reason has. Pure. */
+/** Encodes errors of the OpenAI dialect: the status and the body of each reason. Pure. */
 import type { Reason } from "../../domain/InferenceError.ts"
 import * as Text from "../../domain/Text.ts"
 import type { ErrorNames } from "../shared/FieldNames.ts"
 import type { ErrorBody } from "./Schema.ts"
 
-/** An error ready to be sent. */
+/** An error response. */
 export interface OpenAiError {
   readonly status: number
   readonly body: ErrorBody
@@ -57,7 +57,7 @@ const tooMany = (code: string, retryAfterMs: number): Options => ({
   headers: after(retryAfterMs)
 })
 
-/** OpenAI's own shape; its clients retry a 429 unless this header forbids it. */
+/** As OpenAI's API; OpenAI's clients retry a 429 unless this header forbids it. */
 const noQuota: Options = {
   status: 429,
   type: "insufficient_quota",

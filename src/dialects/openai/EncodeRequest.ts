@@ -19,6 +19,7 @@ import * as Source from "../../domain/Source.ts"
 import { notSupported } from "../shared/ErrorMapping.ts"
 import { type Fields, fieldsOf, textAt } from "../shared/Json.ts"
 import type { Dialect, FetchedImages, Target } from "../shared/ProviderDialect.ts"
+import * as FieldNames from "./FieldNames.ts"
 
 /** What a host's chat completions accept. */
 interface Features {
@@ -153,22 +154,10 @@ const formatOf = (format: OutputFormat | undefined) => {
   return { response_format: { type: format.type, json_schema: jsonSchema(format.schema) } }
 }
 
-const samplingNames = [
-  ["temperature", "temperature"],
-  ["topP", "top_p"],
-  ["seed", "seed"],
-  ["topK", "top_k"],
-  ["minP", "min_p"],
-  ["repeatPenalty", "repeat_penalty"],
-  ["presencePenalty", "presence_penalty"],
-  ["frequencyPenalty", "frequency_penalty"],
-  ["logitBias", "logit_bias"]
-] as const satisfies ReadonlyArray<readonly [keyof Sampling, string]>
-
 /** The options that the caller set, including values that equal the default. */
 const samplingOf = (sampling: Sampling, features: Features): Readonly<Record<string, unknown>> => {
   const fields: Record<string, unknown> = {}
-  for (const [name, field] of samplingNames) {
+  for (const [field, name] of FieldNames.sampling) {
     const value = sampling[name]
     const isKnown = !(name in extraSampling) || features.sampling.includes(name as keyof typeof extraSampling)
     if (value !== undefined && isKnown) fields[field] = value

@@ -42,7 +42,7 @@ export const chatErrors: ErrorNames = {
   ])
 }
 
-/** Of embeddings and classification. */
+/** For embeddings and classification. */
 export const textErrors: ErrorNames = { prompt: "input", rename: pathRenamer({ inputs: "input" }) }
 
 export const rerankErrors: ErrorNames = { prompt: "documents", rename: pathRenamer({}) }
@@ -72,7 +72,7 @@ const toolCall: ByType = {
   documented: ["custom"]
 }
 
-/** An assistant's content beside its text comes back with the conversation. */
+/** An assistant's other content: clients send earlier answers back. */
 const message: Place = placeOf(ChatMessage, {
   fields: { content: contentPart, tool_calls: toolCall },
   without: ["audio", "function_call", "refusal"],
@@ -107,7 +107,7 @@ const responseFormat: ByType = {
     json_object: placeOf(namesOf("type")),
     json_schema: placeOf(namesOf("type"), {
       fields: {
-        // The name of a format binds no answer, and whether it is strict is the provider's choice.
+        // A deployment may ignore the name of a format and `strict`.
         json_schema: placeOf(namesOf("schema"), { optional: { name: always, description: always, strict: always } })
       }
     })
@@ -120,7 +120,7 @@ const toolChoice: ByType = {
   documented: ["allowed_tools", "custom"]
 }
 
-/** Of a chat completion. A value that is OpenAI's own default is optional. */
+/** A chat completion. A value that is OpenAI's default is optional. */
 export const chat: BodyFields = placeOf(ChatRequest, {
   fields: {
     messages: message,
@@ -166,7 +166,7 @@ export const classify: BodyFields = {
 export const tokenize: BodyFields = {
   ...placeOf(TokenizeRequest, {
     fields: { messages: message, tools: tool },
-    // Of vLLM, whose defaults are what Troupe does.
+    // vLLM's; its defaults are what Troupe does.
     optional: { add_generation_prompt: (value) => value === true, return_token_strs: isFalse }
   }),
   aliases: { content: "prompt", input: "prompt", text: "prompt" }

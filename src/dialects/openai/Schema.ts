@@ -1,10 +1,10 @@
 /**
- * The OpenAI dialect's shapes: what `POST /v1/chat/completions` and `GET /v1/models` take and give, and what all its
- * endpoints share. The others' own are in `OpenAiTasks`.
+ * Schemas of the OpenAI dialect: `POST /v1/chat/completions`, `GET /v1/models`, and what all its endpoints share.
+ * `TaskSchema` has those of the other endpoints.
  *
  * **Details**
  *
- * Source: OpenAI's API reference, "Chat", "Models" and "Error codes". Fields that are not OpenAI's say so.
+ * Source: OpenAI's API reference, "Chat", "Models" and "Error codes". Comments mark the fields that are not in OpenAI's API.
  */
 import { Schema } from "effect"
 import { LogitBias, Priority, Tool as InferenceTool } from "../../domain/Inference.ts"
@@ -15,18 +15,18 @@ import { fieldsOfType } from "../shared/CallerRequest.ts"
 
 const within = (minimum: number, maximum: number) => Schema.isBetween({ minimum, maximum })
 
-/** Clients send null for what they leave out. */
+/** Clients send null for fields that they leave out. */
 const nullable = <S extends Schema.Top>(schema: S) => Schema.optionalKey(Schema.NullOr(schema))
 
-/** Tools of one request. */
+/** The most tools of a request. */
 export const mostTools = 128
 
-/** Stop sequences of one request. */
+/** The most stop sequences of a request. */
 export const mostStops = 16
 
 /** Options of every request. */
 export const standing = {
-  /** Not in OpenAI's API; Ollama's: how long the model stays loaded, in seconds or as `5m`; negative keeps it. */
+  /** Not in OpenAI's API, but in Ollama's: how long the model stays loaded, in seconds or as `5m`; negative means for ever. */
   keep_alive: Schema.optionalKey(Schema.Union([
     Schema.Finite,
     Schema.String.check(
@@ -38,11 +38,11 @@ export const standing = {
   ])),
   /** Not in OpenAI's API: the order among waiting requests; default normal. */
   priority: Schema.optionalKey(Priority),
-  /** Whose request it is, unless it has a bearer token. */
+  /** The user, by which requests without a bearer token are told apart. */
   safety_identifier: Schema.optionalKey(Schema.String),
   /** OpenAI's older name for `safety_identifier`. */
   user: Schema.optionalKey(Schema.String),
-  /** Not in OpenAI's API: routing otherwise than configured. */
+  /** Not in OpenAI's API: options of the routing, over the configuration. */
   troupe: Schema.optionalKey(RoutingOptions)
 }
 
@@ -57,7 +57,7 @@ export const ImagePart = Schema.Struct({
   })
 })
 
-/** An object of a type that is not among these: for deployments of this dialect. */
+/** An object of another type than these, for deployments of this dialect. */
 const other = (...known: ReadonlyArray<string>) =>
   Schema.Struct({
     type: Schema.String.check(
@@ -65,7 +65,7 @@ const other = (...known: ReadonlyArray<string>) =>
     )
   })
 
-/** A part of another type, as `input_audio` or `file`. */
+/** A part of another type, such as `input_audio` or `file`. */
 export const OtherPart = other("text", "image_url")
 
 /** A message's content: a text, or parts; images of a user only. */
@@ -84,15 +84,15 @@ const OtherToolCall = Schema.Struct({ id: Schema.NonEmptyString, ...other("funct
 export type ChatPart = typeof TextPart.Type | typeof ImagePart.Type | typeof OtherPart.Type
 
 export const ChatMessage = Schema.Struct({
-  /** `developer` means what `system` means. */
+  /** `developer` means the same as `system`. */
   role: Schema.Literals(["system", "developer", "user", "assistant", "tool"]),
-  /** Null or left out only where an assistant called tools. */
+  /** Null or left out only in an assistant's message with tool calls. */
   content: nullable(Content),
-  /** What an assistant called. */
+  /** Calls of an assistant. */
   tool_calls: nullable(Schema.Array(Schema.Union([ToolCall, OtherToolCall]))),
-  /** Which call a tool's message answers. */
+  /** The call that a tool's message answers. */
   tool_call_id: nullable(Schema.String),
-  /** Content of an assistant beside its text, for deployments of this dialect. */
+  /** Other content of an assistant, for deployments of this dialect. */
   refusal: Schema.optionalKey(Schema.Unknown),
   /** Likewise. */
   audio: Schema.optionalKey(Schema.Unknown),
@@ -113,7 +113,7 @@ export const Tool = Schema.Struct({
 }).annotate({ identifier: "Tool" })
 export type Tool = typeof Tool.Type
 
-/** A tool of another type, as `custom`. */
+/** A tool of another type, such as `custom`. */
 const OtherTool = other("function")
 
 /** Any tool. */
@@ -156,19 +156,19 @@ export const StreamOptions = Schema.Struct({ include_usage: nullable(Schema.Bool
 export const ChatRequest = Schema.Struct({
   model: Schema.NonEmptyString,
   messages: Schema.NonEmptyArray(ChatMessage),
-  /** Not in OpenAI's API; vLLM's: the answer goes on with the last message, an assistant's, and does not repeat it. */
+  /** Not in OpenAI's API, but in vLLM's: the answer continues the assistant's last message and does not repeat it. */
   continue_final_message: Schema.optionalKey(Schema.Boolean),
   stream: Schema.optionalKey(Schema.Boolean),
   stream_options: Schema.optionalKey(StreamOptions),
   temperature: Schema.optionalKey(Schema.Finite.check(within(0, 2))),
   top_p: Schema.optionalKey(Schema.Finite.check(within(0, 1))),
-  /** Any whole number; its lowest 32 bits count. */
+  /** A whole number; its lowest 32 bits are used. */
   seed: Schema.optionalKey(Schema.Int),
   presence_penalty: Schema.optionalKey(Schema.Finite.check(within(-2, 2))),
   frequency_penalty: Schema.optionalKey(Schema.Finite.check(within(-2, 2))),
   /** By token id of the model's own vocabulary. */
   logit_bias: Schema.optionalKey(LogitBias),
-  /** Not in OpenAI's own API; the name that llama.cpp, Ollama and vLLM have. */
+  /** Not in OpenAI's API, but in those of llama.cpp, Ollama and vLLM. */
   top_k: Schema.optionalKey(Schema.Int.check(within(0, 1_000_000))),
   /** Likewise. */
   min_p: Schema.optionalKey(Schema.Finite.check(within(0, 1))),
@@ -180,11 +180,11 @@ export const ChatRequest = Schema.Struct({
     StopText,
     Schema.Array(StopText).check(Schema.isMaxLength(mostStops))
   ])),
-  /** Answers to generate. */
+  /** The number of answers. */
   n: Schema.optionalKey(Schema.Int.check(within(1, 128))),
   tools: Schema.optionalKey(Schema.Array(AnyTool).check(Schema.isMaxLength(mostTools))),
   tool_choice: Schema.optionalKey(ToolChoice),
-  /** False: the answer has one call at most. */
+  /** False: the answer has at most one call. */
   parallel_tool_calls: Schema.optionalKey(Schema.Boolean),
   response_format: Schema.optionalKey(ResponseFormat),
   logprobs: Schema.optionalKey(Schema.Boolean),
@@ -201,14 +201,14 @@ export const Usage = Schema.Struct({
   completion_tokens: Schema.Int,
   total_tokens: Schema.Int,
   prompt_tokens_details: Schema.Struct({
-    /** Of the prompt's tokens, those that needed no computing. */
+    /** Tokens of the prompt that were read from a cache. */
     cached_tokens: Schema.Int,
-    /** Of the prompt's tokens, those that a provider has written to its cache, if it reports them; the name is OpenRouter's. */
+    /** Tokens of the prompt that a provider wrote to its cache, if it reports them; the name is OpenRouter's. */
     cache_write_tokens: Schema.optionalKey(Schema.Int)
   }),
   /** If a provider reports it. */
   completion_tokens_details: Schema.optionalKey(Schema.Struct({
-    /** Of the completion's tokens, those of the reasoning. */
+    /** Tokens of the reasoning. */
     reasoning_tokens: Schema.Int
   }))
 }).annotate({ identifier: "Usage" })
@@ -217,7 +217,7 @@ export type Usage = typeof Usage.Type
 const tokenLogprob = {
   token: Schema.String,
   logprob: Schema.Finite,
-  /** Of the token, in UTF-8. */
+  /** The token's UTF-8 bytes. */
   bytes: Schema.Array(Schema.Int)
 }
 
@@ -225,7 +225,7 @@ const tokenLogprob = {
 export const Logprobs = Schema.Struct({
   content: Schema.Array(Schema.Struct({
     ...tokenLogprob,
-    /** The likeliest in its place, likeliest first. */
+    /** The likeliest tokens at this position, likeliest first. */
     top_logprobs: Schema.Array(Schema.Struct(tokenLogprob))
   })),
   refusal: Schema.Null
@@ -242,16 +242,16 @@ export const ChatCompletion = Schema.Struct({
     index: Schema.Int,
     message: Schema.Struct({
       role: Schema.Literal("assistant"),
-      /** Null where the answer is nothing but calls. */
+      /** Null if the answer has only calls. */
       content: Schema.NullOr(Schema.String),
-      /** Not in OpenAI's API, as DeepSeek and vLLM have it: the model's reasoning, where the provider sends it. */
+      /** Not in OpenAI's API, but in those of DeepSeek and vLLM: the reasoning, if the provider sends it. */
       reasoning_content: Schema.optionalKey(Schema.String),
       refusal: Schema.Null,
       tool_calls: Schema.optionalKey(Schema.Array(ToolCall))
     }),
     logprobs: Schema.NullOr(Logprobs),
     finish_reason: FinishReason,
-    /** Not in OpenAI's API, as vLLM has it: which stop sequence ended the answer, where that is known. */
+    /** Not in OpenAI's API, but in vLLM's: the stop sequence that ended the answer, if known. */
     stop_reason: Schema.optionalKey(Schema.String)
   })),
   usage: Usage
@@ -288,7 +288,7 @@ export const ChatChunk = Schema.Struct({
   })),
   /** Only with `stream_options.include_usage`, and then null on all chunks but the last. */
   usage: Schema.optionalKey(Schema.NullOr(Usage)),
-  /** Not in OpenAI's API: from here on the text is this deployment's, which goes on where another failed. */
+  /** Not in OpenAI's API: this deployment continues the text of one that failed. */
   troupe: Schema.optionalKey(Schema.Struct({ handoff: Schema.Struct({ deployment: Schema.String }) }))
 }).annotate({ identifier: "ChatChunk" })
 
@@ -310,7 +310,7 @@ export const ErrorBody = Schema.Struct({
   error: Schema.Struct({
     message: Schema.String,
     type: Schema.String,
-    /** The field that is wrong, as `messages[0].content`. */
+    /** The invalid field, such as `messages[0].content`. */
     param: Schema.NullOr(Schema.String),
     code: Schema.NullOr(Schema.String)
   })

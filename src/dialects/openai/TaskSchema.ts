@@ -1,5 +1,5 @@
 /**
- * The shapes of what is answered whole: `POST /v1/embeddings`, `/v1/rerank`, `/v1/classify` and `/v1/tokenize`.
+ * Schemas of the endpoints without streams: `POST /v1/embeddings`, `/v1/rerank`, `/v1/classify` and `/v1/tokenize`.
  *
  * **Details**
  *
@@ -19,9 +19,9 @@ const Input = Schema.Union([Schema.NonEmptyString, Schema.NonEmptyArray(Schema.N
 export const EmbeddingRequest = Schema.Struct({
   model: Schema.NonEmptyString,
   input: Input,
-  /** `base64` is of the vector's 32-bit floats, little-endian. */
+  /** `base64` encodes the vector's 32-bit floats, little-endian. */
   encoding_format: Schema.optionalKey(Schema.Literals(["float", "base64"])),
-  /** Only the model's own number is taken: few models' vectors may be cut. */
+  /** Only the model's own number is accepted: the vectors of few models can be shortened. */
   dimensions: Schema.optionalKey(Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))),
   ...standing
 }).annotate({ identifier: "EmbeddingRequest" })
@@ -56,9 +56,9 @@ export const RerankList = Schema.Struct({
   id: Schema.String,
   object: Schema.Literal("list"),
   model: Schema.String,
-  /** The best first. */
+  /** Best first. */
   results: Schema.Array(Schema.Struct({
-    /** The document's place in the request. */
+    /** The index of the document in the request. */
     index: Schema.Int,
     /** From 0 to 1. */
     relevance_score: Schema.Finite,
@@ -95,9 +95,9 @@ export type ClassifyList = typeof ClassifyList.Type
 /** Exactly one of `prompt` and `messages`. */
 export const TokenizeRequest = Schema.Struct({
   model: Schema.NonEmptyString,
-  /** The text alone. */
+  /** A text without a template. */
   prompt: Schema.optionalKey(Schema.String),
-  /** A conversation with the model's template around it, as a chat completion would have it. */
+  /** A conversation, in the model's chat template. */
   messages: Schema.optionalKey(Schema.NonEmptyArray(ChatMessage)),
   /** Only with `messages`. */
   tools: Schema.optionalKey(Schema.Array(Tool)),
@@ -109,7 +109,7 @@ export type TokenizeRequest = typeof TokenizeRequest.Type
 
 export const TokenList = Schema.Struct({
   count: Schema.Int,
-  /** Token ids of the model's own vocabulary. */
+  /** Token ids of the model's vocabulary. */
   tokens: Schema.Array(Schema.Int)
 }).annotate({ identifier: "TokenList" })
 export type TokenList = typeof TokenList.Type

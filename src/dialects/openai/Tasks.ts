@@ -1,4 +1,4 @@
-/** Embeddings, reranking, classification and tokens in the OpenAI dialect: bodies to requests, results to bodies. Pure. */
+/** Decodes requests and encodes answers of embeddings, reranking, classification and tokenization. Pure. */
 import { Result } from "effect"
 import type {
   Classifications,
@@ -35,7 +35,7 @@ import * as OpenAiTasks from "./TaskSchema.ts"
 
 type Decoded<A> = Result.Result<A, InvalidRequest>
 
-/** OpenAI's own limit. */
+/** The limit of OpenAI's API. */
 const mostInputs = 2048
 const mostDocuments = 10_000
 
@@ -46,7 +46,7 @@ const areTokens = (input: unknown): boolean =>
   Array.isArray(input) && input.length > 0 &&
   input.every((one) => typeof one === "number" || Array.isArray(one))
 
-/** A list of numbers is no list of wrong texts. */
+/** Rejects tokens with an error of their own. */
 const decodeTexts = <A>(json: unknown, shape: Shape<A>): Decoded<A> =>
   typeof json === "object" && json !== null && "input" in json && areTokens(json.input)
     ? Result.fail(new InvalidRequest({ path: "input", detail: "Tokens are not supported. Send the text." }))
@@ -65,11 +65,11 @@ const closed =
       : Result.fail(new InvalidRequest(UnknownFields.refused(source, body.model)))
   }
 
-/** A request for embeddings, and the form of its answer. */
+/** A decoded request for embeddings, and the options of its answer. */
 export interface EmbedCall {
   readonly request: EmbedRequest
   readonly asBase64: boolean
-  /** The number of dimensions that the caller counts on. */
+  /** The number of dimensions that the caller requires. */
   readonly dimensions: number | undefined
 }
 
@@ -80,7 +80,7 @@ const embeddingShape: Shape<OpenAiTasks.EmbeddingRequest> = {
   problems: noProblems
 }
 
-/** Tokens are for deployments of the dialect; the rest of the body is checked as that of a text. */
+/** Tokens are for deployments of the dialect; the rest of the body is checked as for a text. */
 export const decodeEmbedding = (json: unknown, caller: CallerIdentity = {}): Decoded<EmbedCall> => {
   const tokens = isObject(json) && areTokens(json["input"]) ? json["input"] as ReadonlyArray<unknown> : undefined
   const checked = tokens === undefined ? json : { ...json as Fields, input: " " }
@@ -128,7 +128,7 @@ export const encodeEmbeddings = (
   })
 }
 
-/** A request for a reranking, and the form of its answer. */
+/** A decoded request for a reranking, and the options of its answer. */
 export interface RerankCall {
   readonly request: RerankRequest
   readonly topN: number | undefined
