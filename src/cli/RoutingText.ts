@@ -93,7 +93,7 @@ const candidates = (decision: Decision): ReadonlyArray<string> => {
 const reasons = (decision: Decision): ReadonlyArray<string> => [
   ...candidates(decision),
   ...groups(
-    "Unknown values (scored as neutral)",
+    "Unknown values (neutral: they exclude nothing)",
     groupBy(decision.candidates, ({ unknown }) => unknown, ({ deployment }) => deployment)
   ),
   ...groups("Excluded", groupBy(decision.excluded, ({ reason }) => [reason], ({ deployment }) => deployment)),

@@ -62,6 +62,20 @@ describe("route without a running service", () => {
     assert.deepStrictEqual([only.plan.lists.ordinary[0], only.decision.strategy], ["fake/a#1", "session"])
   })
 
+  it("excludes a local model whose file has a context window too small for the prompt", async () => {
+    using folder = temporaryFolder()
+    const gguf = new URL("../../models/tiny-chat-q8_0.gguf", import.meta.url).pathname
+    const deployments =
+      `[{ engine: llama, file: ${gguf}, quality: 0.9 }, { engine: llama, file: ${gguf}, contextSize: 9000 }]`
+    writeFileSync(
+      join(folder.path, "troupe.yaml"),
+      `server: { port: 9 }\nmodels: { long: { strategy: quality, deployments: ${deployments} } }`
+    )
+    const { stdout } = await invoke(["route", "word ".repeat(2_000), "--explain"], { cwd: folder.path })
+    assert.include(stdout, "long#1 would answer")
+    assert.include(stdout.replaceAll(/\s+/g, " "), "its context window of 512 tokens is too small")
+  })
+
   it("exits 1 if no deployment can answer", async () => {
     for (const json of [[], ["--json"]]) {
       const args = ["Hello", "--model", "fake/b", "--except", "fake/b#0", ...json]

@@ -28,6 +28,11 @@ const yaml = block("yaml").replace("models/tiny", fileURLToPath(new URL("../../m
     deployments:
       - { engine: fake, fault: { kind: error }, quality: 0.9 }
       - { engine: fake, reply: the other, quality: 0.1 }
+  fake/windows:
+    strategy: quality
+    deployments:
+      - { engine: fake, contextSize: 512, quality: 0.9 }
+      - { engine: fake, contextSize: 9000, quality: 0.1 }
   fake/loads:
     preload: false
     strategy: quality
@@ -89,6 +94,14 @@ describe("an answer's headers", () => {
       assert.include(await response.text(), "other")
     })
   }
+
+  it("name the deployment whose context window has room for the prompt, as the first attempt", async () => {
+    for (const [words, deployment] of [[10, "fake/windows#0"], [2_000, "fake/windows#1"]] as const) {
+      const messages = [{ role: "user", content: "word ".repeat(words) }]
+      const response = await chat({ model: "fake/windows", messages, max_tokens: 4 })
+      assert.deepStrictEqual([response.status, ...by(response).slice(0, 2)], [200, deployment, "1"])
+    }
+  })
 
   it("do so for several choices and in Anthropic's dialect", async () => {
     for (const stream of [false, true]) {

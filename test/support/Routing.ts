@@ -10,6 +10,7 @@ import type { Event } from "../../src/domain/Inference.ts"
 import * as InferenceError from "../../src/domain/InferenceError.ts"
 import * as Policy from "../../src/domain/RoutingPolicy.ts"
 import * as CachedResponsesLayer from "../../src/layers/cache/CachedResponses.ts"
+import * as ModelFiles from "../../src/layers/engines/ModelFiles.ts"
 import type { Engine } from "../../src/services/engines/Engine.ts"
 import * as Breaker from "../../src/services/health/Breaker.ts"
 import * as InferenceLayer from "../../src/services/inference/Inference.ts"
@@ -160,7 +161,7 @@ export const world = (setting: Setting): World => {
       Layer.effect(Pressure, SubscriptionRef.make<Level>("normal"))
     ]),
     Layer.provideMerge(Breaker.layer),
-    Layer.provide([Registry.layer, actors]),
+    Layer.provide([Registry.layer, actors, ModelFiles.layer]),
     Layer.provide(Layer.succeed(Settings, settings as Settings["Service"]))
   )
   const made: World = { jobs: [], layer }

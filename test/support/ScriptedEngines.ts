@@ -108,7 +108,7 @@ export interface ScriptedEngines {
   readonly tries: Array<number>
   /** In the order of their starts. */
   readonly engines: Array<ScriptedEngine>
-  readonly layer: Layer.Layer<Models>
+  readonly layer: Layer.Layer<Models | ModelFiles>
 }
 
 /** A ready host whose jobs the test controls. */
@@ -251,10 +251,11 @@ export const scriptedEngines = (behaviour: EngineBehaviour = {}): ScriptedEngine
     return wrap?.(engine) ?? engine
   })
 
+  const files = Layer.succeed(ModelFiles, filesOf(behaviour))
   const dependencies = Layer.mergeAll(
     Layer.succeed(Engines, Engines.of({ start })),
     Layer.succeed(Settings, settingsOf(behaviour)),
-    Layer.succeed(ModelFiles, filesOf(behaviour)),
+    files,
     Layer.succeed(
       Memory,
       Memory.of({ read: Effect.sync(() => reading?.() ?? { totalBytes: 0, availableBytes: 0 }) })
@@ -264,7 +265,7 @@ export const scriptedEngines = (behaviour: EngineBehaviour = {}): ScriptedEngine
     Layer.provide(dependencies),
     Layer.provide(Layer.effect(Clock.Clock, upClock))
   )
-  return { tries, engines, layer: models }
+  return { tries, engines, layer: Layer.merge(models, files) }
 }
 
 export const generation: Generation = {

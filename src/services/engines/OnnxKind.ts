@@ -2,7 +2,7 @@
 import { Effect, Schema } from "effect"
 import { defaultSlots } from "../../domain/Deployment.ts"
 import { described, optional } from "../../domain/Fields.ts"
-import { ofOnnx } from "../models/MemoryEstimate.ts"
+import { contextSizeOf, ofOnnx, shapeOfConfig } from "../models/MemoryEstimate.ts"
 import type { EngineKind } from "./EngineKind.ts"
 import { contextSize, sharePrefixes, threadOptions, threads } from "./EngineKind.ts"
 import type { FileReader } from "./ModelFiles.ts"
@@ -45,11 +45,16 @@ const describe = Effect.fnUntraced(function*(options: OnnxOptions, files: FileRe
     names.filter((name) => name.startsWith(model)),
     (name) => files.sizeOf(`${folder}/${name}`)
   )
-  return ofOnnx(config, sizes.reduce((sum, size) => sum + size, 0), {
+  const shape = shapeOfConfig(config)
+  const estimate = ofOnnx(config, sizes.reduce((sum, size) => sum + size, 0), {
     ...options,
     slots: options.slots ?? defaultSlots,
     replicas: options.replicas ?? 1
   })
+  return {
+    ...estimate,
+    ...(shape.trainedWindow === undefined ? {} : { window: contextSizeOf(shape, options.contextSize) })
+  }
 })
 
 export const onnx = {

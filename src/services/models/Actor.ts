@@ -35,6 +35,8 @@ export interface ActorEvent {
   readonly cause?: string
   /** What its engine can do; of `ready`. */
   readonly abilities?: ReadonlyArray<Ability>
+  /** Tokens that prompt and answer share, 0 if unknown; of `ready`. */
+  readonly contextWindow?: number
   /** ms since 1970 */
   readonly at: number
 }

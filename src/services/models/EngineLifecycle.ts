@@ -61,7 +61,10 @@ const recordCrash = (context: ActorContext, instance: EngineInstance) => (error:
     return isEngineEnd(error) ? Effect.logWarning(error.message) : Effect.void
   })
 
-const abilitiesOf = ({ engine }: EngineInstance) => engine === undefined ? {} : { abilities: engine.describe.abilities }
+const describedBy = ({ engine }: EngineInstance) =>
+  engine === undefined
+    ? {}
+    : { abilities: engine.describe.abilities, contextWindow: engine.describe.contextWindow }
 
 /** The engine is ready, for the first time or after a restart: it gets jobs, in place of the instance before. */
 const serve = (context: ActorContext, instance: EngineInstance) => {
@@ -69,7 +72,7 @@ const serve = (context: ActorContext, instance: EngineInstance) => {
   if (instance.state === "draining") return
   instance.state = "ready"
   instance.detached = false
-  context.emit({ deployment: actor.id, state: "ready", ...abilitiesOf(instance) })
+  context.emit({ deployment: actor.id, state: "ready", ...describedBy(instance) })
   if (actor.instance !== instance) takeOver(context, instance)
   actor.failed = false
   actor.downUntil = 0

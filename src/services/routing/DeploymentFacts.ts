@@ -45,18 +45,20 @@ const missingOf = (
  * configured; the price of any other is unknown unless it is configured or published.
  *
  * @param counts false if it has refused to count tokens
+ * @param contextWindow tokens, as its loaded engine or its files have it
  */
 export const factsOf = (
   { id, options }: Deployment,
   abilities = capabilitiesOf(options),
-  counts = true
+  counts = true,
+  contextWindow?: number
 ): DeploymentFacts => {
   const published = publishedOf(options)
   return {
     deployment: id,
     price: options.price ?? published?.price ?? (isExternal(options) ? undefined : free),
     quality: options.quality,
-    contextWindow: options.contextSize ?? published?.contextWindow,
+    contextWindow: contextWindow ?? options.contextSize ?? published?.contextWindow,
     capabilities: abilities,
     missing: missingOf(options, abilities, counts),
     tasks: options.tasks,

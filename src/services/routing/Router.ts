@@ -29,6 +29,7 @@ import type { Moment, RoutingRequest } from "../../domain/RoutingRequest.ts"
 import * as Time from "../../domain/Time.ts"
 import * as CachedResponses from "../cache/CachedResponses.ts"
 import { capabilitiesOf } from "../engines/EngineKinds.ts"
+import { ModelFiles } from "../engines/ModelFiles.ts"
 import { Breaker } from "../health/Breaker.ts"
 import { Models } from "../models/Models.ts"
 import { Registry } from "../models/Registry.ts"
@@ -71,8 +72,12 @@ interface Parts {
   readonly turns: Map<string, number>
 }
 
-/** A table for each model, made again when an engine confirms or refuses a capability. */
-const makeTables = (now: () => number) => {
+/**
+ * A table for each model, made again when an engine confirms or refuses a capability, or has another context window.
+ *
+ * @param windows context windows of deployments, tokens: as their files have them, until their engines are loaded
+ */
+const makeTables = (now: () => number, windows: Map<string, number>) => {
   const observed = new Capability.Observed()
   let tables = new WeakMap<Model, CandidateTable>()
   const renew = (isNew: boolean): void => {
@@ -88,14 +93,20 @@ const makeTables = (now: () => number) => {
           factsOf(
             deployment,
             observed.narrow(deployment.id, capabilitiesOf(deployment.options)),
-            !observed.lacksCount(deployment.id)
+            !observed.lacksCount(deployment.id),
+            windows.get(deployment.id)
           )
         )
       )
       tables.set(model, made)
       return made
     },
-    loaded: (deployment: string, abilities: ReadonlyArray<Ability>) => renew(observed.loaded(deployment, abilities)),
+    loaded: (deployment: string, abilities: ReadonlyArray<Ability>, contextWindow = 0) => {
+      renew(observed.loaded(deployment, abilities))
+      if (contextWindow === 0) return
+      renew(windows.get(deployment) !== contextWindow)
+      windows.set(deployment, contextWindow)
+    },
     refused: (deployment: string, capability: Capability.Capability) =>
       renew(observed.refused(deployment, capability, now() + Duration.toMillis(Defaults.missingFor)))
   }
@@ -342,12 +353,28 @@ const route = (parts: Parts, request: RoutingRequest): Outcome<Route> => {
   return found
 }
 
-/** Follows the loads and ends of engines: their capabilities and their caches. */
+/** The context windows that the files of the models have, tokens. A file that cannot be read is the load's error. */
+const windowsInFiles = Effect.fnUntraced(function*(models: ReadonlyArray<Model>) {
+  const files = yield* ModelFiles
+  const windows = new Map<string, number>()
+  yield* Effect.forEach(
+    models.flatMap(({ deployments }) => deployments),
+    ({ id, options }) =>
+      Effect.match(files.describe(options), {
+        onSuccess: ({ window }) => void (window !== undefined && windows.set(id, window)),
+        onFailure: () => {}
+      }),
+    { concurrency: 8, discard: true }
+  )
+  return windows
+})
+
+/** Follows the loads and ends of engines: their capabilities, context windows and caches. */
 const watch = ({ models: { events }, prefixes, tables }: Parts) =>
-  Effect.forkScoped(Stream.runForEach(events, ({ abilities, deployment, state }) =>
+  Effect.forkScoped(Stream.runForEach(events, ({ abilities, contextWindow, deployment, state }) =>
     Effect.sync(() => {
       if (state === "gone") prefixes.forget(deployment)
-      if (abilities !== undefined) tables.loaded(deployment, abilities)
+      if (abilities !== undefined) tables.loaded(deployment, abilities, contextWindow)
     })))
 
 const measure = ({ prefixes, stats }: Parts, deployment: string, { prefix }: Route): Measurement.LatencySample => {
@@ -369,14 +396,15 @@ export const layer = Layer.effect(
     const random = yield* Random.Random
     const now = () => Time.nowOf(clock)
     const { policies } = yield* Settings
+    const registry = yield* Registry
     const parts: Parts = {
-      registry: yield* Registry,
+      registry,
       models: yield* Models,
       breaker: yield* Breaker,
       policies,
       defaultRouting: routingOf({}, policies),
       stats: Measurement.makeStats(now),
-      tables: makeTables(now),
+      tables: makeTables(now, yield* windowsInFiles(registry.models())),
       prefixes: new PrefixIndex(),
       callbacks: yield* GuardedCallbacks.make,
       now,

@@ -139,6 +139,28 @@ export const selected = (
   )
 }
 
+/**
+ * Excludes the deployments whose context window is smaller than the prompt's estimated length, if another one remains: an
+ * estimate must not exclude them all.
+ */
+const withRoom = (
+  { request, table }: Inquiry,
+  eligible: Int32Array,
+  excluded: Array<Excluded>
+): Int32Array => {
+  if (request.promptLength === undefined || !request.capabilities.includes("generate")) return eligible
+  const promptTokens = promptTokensOf(request)
+  const isTooSmall = (index: number) => promptTokens >= table.contextWindow[index]!
+  if (!eligible.some(isTooSmall) || eligible.every(isTooSmall)) return eligible
+  return eligible.filter((index) => {
+    if (!isTooSmall(index)) return true
+    const window = table.contextWindow[index]!
+    const reason = `its context window of ${window} tokens is too small for a prompt of about ${promptTokens} tokens`
+    excluded.push({ deployment: table.ids[index]!, reason })
+    return false
+  })
+}
+
 /** Looks at each deployment once. */
 const filter = (
   table: CandidateTable,
@@ -165,7 +187,7 @@ const filter = (
     }
   }
   const missing = count === 0 ? missingEverywhere(inquiry) : undefined
-  return { eligible: eligible.subarray(0, count), excluded, retryAfterMs, missing }
+  return { eligible: withRoom(inquiry, eligible.subarray(0, count), excluded), excluded, retryAfterMs, missing }
 }
 
 const isSpilled = ({ queueFull, state }: Condition): boolean => queueFull || state === "loading"

@@ -4,7 +4,9 @@ import * as fc from "fast-check"
 import * as RoutingPolicy from "../../../src/domain/RoutingPolicy.ts"
 import type { RoutingRequest } from "../../../src/domain/RoutingRequest.ts"
 import type { Source } from "../../../src/domain/Source.ts"
+import * as ModelFiles from "../../../src/layers/engines/ModelFiles.ts"
 import * as Breaker from "../../../src/services/health/Breaker.ts"
+import type { ActorEvent } from "../../../src/services/models/Actor.ts"
 import { Models } from "../../../src/services/models/Models.ts"
 import * as Registry from "../../../src/services/models/Registry.ts"
 import * as Router from "../../../src/services/routing/Router.ts"
@@ -26,22 +28,33 @@ const context: ResolveContext = {
 
 const settingsOf = (file: object): Resolved => Result.getOrThrow(decode(file, context))
 
-const actors = Layer.mock(Models)({
-  snapshot: () => ({ queued: 0, state: "ready" }),
-  events: Stream.empty,
-  status: ({ id }) => Effect.succeed({ deployment: id, state: "ready", running: 0, queued: 0, memoryBytes: 0 })
-})
+const actorsWith = (events: ReadonlyArray<ActorEvent>) =>
+  Layer.mock(Models)({
+    snapshot: () => ({ queued: 0, state: "ready" }),
+    events: Stream.fromIterable(events),
+    status: ({ id }) => Effect.succeed({ deployment: id, state: "ready", running: 0, queued: 0, memoryBytes: 0 })
+  })
 
-const layerOf = (settings: Resolved) =>
+const actors = actorsWith([])
+
+const layerOf = (settings: Resolved, models = actors) =>
   Router.layer.pipe(
-    Layer.provide([Breaker.layer, Registry.layer, actors]),
+    Layer.provide([Breaker.layer, Registry.layer, models, ModelFiles.layer]),
     Layer.provide(Layer.succeed(Settings, settings))
   )
 
-const preview = (settings: Resolved, request: Partial<RoutingRequest> & Pick<RoutingRequest, "model">) =>
-  Router.Router.use((router) => Effect.fromResult(router.preview({ capabilities: ["generate"], ...request }))).pipe(
-    Effect.provide(layerOf(settings))
-  )
+const preview = (
+  settings: Resolved,
+  request: Partial<RoutingRequest> & Pick<RoutingRequest, "model">,
+  models = actors
+) =>
+  Router.Router.use((router) =>
+    Effect.andThen(
+      // The events of the models come first.
+      Effect.repeat(Effect.yieldNow, { times: 9 }),
+      Effect.suspend(() => Effect.fromResult(router.preview({ capabilities: ["generate"], ...request })))
+    )
+  ).pipe(Effect.provide(layerOf(settings, models)))
 
 describe("Router", () => {
   describe("the configured policy default", () => {
@@ -79,6 +92,44 @@ describe("Router", () => {
       Effect.gen(function*() {
         const { policy } = yield* preview(settingsOf({ policies }), { model: "tiny-chat" })
         assert.strictEqual(policy.retries, 7)
+      }))
+  })
+
+  describe("the context window", () => {
+    const root = new URL("../../../models/", import.meta.url).pathname
+    const tooSmall = "its context window of 512 tokens is too small for a prompt of about 2709 tokens"
+    const request = { model: "chat", promptLength: 4 * 2_709 }
+
+    const routed = (first: object, models = actors) => {
+      const deployments = [{ ...first, quality: 0.9 }, {
+        engine: "llama",
+        file: `${root}tiny-chat-f16.gguf`,
+        contextSize: 9_000,
+        quality: 0.1
+      }]
+      return preview(settingsOf({ models: { chat: { strategy: "quality", deployments } } }), request, models)
+    }
+
+    it.effect.each([
+      { engine: "llama", file: `${root}tiny-chat-q8_0.gguf` },
+      { engine: "onnx", folder: `${root}tiny-chat-onnx` }
+    ])("of an engine that is not loaded is that of its files: %o", (first) =>
+      Effect.gen(function*() {
+        const { decision, deployments } = yield* routed(first)
+        assert.deepStrictEqual(deployments.map(({ id }) => id), ["chat#1"])
+        assert.deepStrictEqual(decision.excluded, [{ deployment: "chat#0", reason: tooSmall }])
+      }))
+
+    it.effect("of a loaded engine is the engine's", () =>
+      Effect.gen(function*() {
+        const loaded = (contextWindow: number) =>
+          actorsWith([{ deployment: "chat#0", state: "ready", abilities: ["generate"], contextWindow, at: 0 }])
+        const without = { engine: "llama", file: "/absent.gguf" }
+        assert.deepStrictEqual((yield* routed(without, loaded(512))).decision.excluded.map(({ reason }) => reason), [
+          tooSmall
+        ])
+        const file = { engine: "llama", file: `${root}tiny-chat-q8_0.gguf` }
+        assert.lengthOf((yield* routed(file, loaded(4_096))).deployments, 2)
       }))
   })
 

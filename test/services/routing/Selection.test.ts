@@ -207,6 +207,19 @@ describe("Selection", () => {
       assert.deepStrictEqual(decision.candidates, [])
     })
 
+    it("excludes a window that is smaller than the estimated prompt, if another deployment remains", () => {
+      const [small, large, other] = [512, 4_096, undefined].map((contextWindow) => ({ facts: { contextWindow } }))
+      const chat = { capabilities: ["generate"] as const, promptLength: 4_000 }
+      assert.deepStrictEqual(order([small!, large!], {}, chat), ["d1"])
+      assert.deepStrictEqual(order([small!, other!], {}, chat), ["d1"])
+      assert.deepStrictEqual(order([small!, large!], {}, { ...chat, promptLength: 40 }).length, 2)
+      const closed = condition({ closed: { reason: "its circuit is open", retryAfterMs: 1 } })
+      assert.deepStrictEqual(order([small!, { ...large!, condition: closed }], {}, chat), ["d0"])
+      assert.deepStrictEqual(order([small!, small!], {}, chat).length, 2)
+      // The length is that of all inputs, each of which has the window for itself.
+      assert.deepStrictEqual(order([small!, large!], {}, { ...chat, capabilities: ["embed"] }).length, 2)
+    })
+
     it("keeps to what the request names", () => {
       assert.deepStrictEqual(order([{}, {}, {}], {}, { only: ["d1", "d2"], except: ["d2"] }), ["d1"])
     })
