@@ -58,53 +58,58 @@ export const estimateTokens = (bytes: number): number => Math.ceil(bytes / 4)
 export const promptTokensOf = ({ promptLength, promptTokens }: RoutingRequest): number =>
   promptTokens ?? (promptLength === undefined ? 0 : estimateTokens(promptLength))
 
-/** The fields of a request that may need something. */
-type Asked = Pick<Request, "format" | "logprobs" | "messages" | "source" | "toolChoice" | "tools">
+/** The fields of a request that may require a capability. */
+type CapabilityFields = Pick<Request, "format" | "logprobs" | "messages" | "source" | "toolChoice" | "tools">
+
+/** Whether there are images. A content of one text has none. */
+export const hasImages = (messages: Request["messages"]): boolean =>
+  messages.some(({ content }) => typeof content !== "string") && firstImage(messages) !== undefined
 
 /** The dialect whose unknown fields the request needs, if any. */
 const needsOfFields = ({ source }: Pick<Request, "source">): ReadonlyArray<RequiredCapability> =>
   source?.unknownFields?.some(({ optional }) => optional !== true) === true ? [`${source.dialect} fields`] : []
 
-export const needsOf = (request: Asked): ReadonlyArray<RequiredCapability> => {
+/** The capabilities that a chat request requires. */
+export const needsOf = (request: CapabilityFields): ReadonlyArray<RequiredCapability> => {
   const { format, logprobs, messages, toolChoice, tools = [] } = request
   const needs: Array<RequiredCapability> = ["generate"]
   // Tools that must not be called are left out where a model does not know any.
   if (tools.length > 0 && toolChoice !== "none") needs.push("tools")
   if (format !== undefined) needs.push("format")
   if (logprobs !== undefined) needs.push("logprobs")
-  if (firstImage(messages) !== undefined) needs.push("images")
+  if (hasImages(messages)) needs.push("images")
   needs.push(...needsOfFields(request))
   return needs
 }
 
-/** The fields that need it. */
+/** The paths of the fields that require the capability. */
 export const pathsOf = ({ messages }: Pick<Request, "messages">, need: string): ReadonlyArray<string> => {
   if (need === "images") return [firstImage(messages) ?? "messages"]
   return [need === "generate" || need === "count" ? "model" : need]
 }
 
-/** What counting the tokens of a conversation needs. */
-export const needsOfCount = (request: Asked): ReadonlyArray<RequiredCapability> => [
+/** The capabilities that counting the tokens of a conversation requires. */
+export const needsOfCount = (request: CapabilityFields): ReadonlyArray<RequiredCapability> => [
   "count",
   ...needsOf(request).filter((need) => need !== "generate")
 ]
 
-/** What embedding needs. */
+/** The capabilities that embedding requires. */
 export const needsOfEmbedding = (request: Pick<Request, "source">): ReadonlyArray<RequiredCapability> => [
   "embed",
   ...needsOfFields(request)
 ]
 
-/** What making a text, or a conversation with images and tools, into tokens needs. */
+/** The capabilities that tokenizing a text or a conversation requires. */
 export const needsOfTokenize = ({ input }: TokenizeRequest): ReadonlyArray<RequiredCapability> => {
   if (typeof input === "string") return ["tokenize"]
   const needs: Array<RequiredCapability> = ["tokenize"]
   if ((input.tools ?? []).length > 0) needs.push("tools")
-  if (firstImage(input.messages) !== undefined) needs.push("images")
+  if (hasImages(input.messages)) needs.push("images")
   return needs
 }
 
-/** The field that needs it. */
+/** The path of the field that requires the capability. */
 export const pathOfTokenize = ({ input }: TokenizeRequest, need: string): string => {
   if (typeof input === "string" || need === "tokenize") return "model"
   return need === "images" ? `input.${firstImage(input.messages)}` : `input.${need}`

@@ -22,14 +22,14 @@ const history = fc.array(fc.tuple(sample, fc.nat(60_000)), { minLength: 1, maxLe
 })
 
 describe("Measurements", () => {
-  it("knows nothing of what was never measured, and does not call it zero", () => {
+  it("leaves figures without measurements undefined, not zero", () => {
     assert.strictEqual(unmeasured.latencyMs, undefined)
     assert.strictEqual(Measurement.expectedMs(unmeasured, 100), undefined)
     assert.strictEqual(Measurement.confidence(unmeasured, 0), 0)
     assert.strictEqual(Measurement.slowestFirstToken(unmeasured), undefined)
   })
 
-  it("takes a slower answer whole and a faster one by and by", () => {
+  it("counts a slower answer in full and a faster one gradually", () => {
     const slower = of([[answer(100), 0], [answer(500), 1_000]])
     assert.strictEqual(slower.latencyMs, 500)
     const faster = Measurement.ended(slower, answer(100), 2_000)
@@ -42,7 +42,7 @@ describe("Measurements", () => {
     assert.isBelow(of([[answer(60_000), 0], ...fast]).latencyMs!, 300)
   })
 
-  it("does not take one who fails fast for fast, but counts one who fails slowly", () => {
+  it("does not make a deployment that fails fast look fast, but counts slow failures", () => {
     const failing = of([[answer(500), 0], [{ ok: false, tookMs: 1 }, 1_000]])
     assert.strictEqual(failing.latencyMs, 500)
     assert.isAbove(failing.errorRate, 0)
@@ -50,7 +50,7 @@ describe("Measurements", () => {
     assert.isAbove(Measurement.expectedMs(failing, 100)!, 500)
   })
 
-  it("tells speed from the tokens after the first", () => {
+  it("measures speed by the tokens after the first", () => {
     const { tokensPerSecond } = of([[answer(1_100, { firstTokenMs: 100, tokens: 51 }), 0]])
     assert.strictEqual(tokensPerSecond, 50)
   })
@@ -60,14 +60,14 @@ describe("Measurements", () => {
     assert.strictEqual(Measurement.expectedMs(measured, 200), 4_100)
   })
 
-  it("expects of those who answer in one piece as much time for each token as their answers took", () => {
+  it("expects of buffered answers the time for each token that earlier answers took", () => {
     const measured = of([[answer(1_000, { tokens: 50 }), 0]])
     assert.strictEqual(measured.tokensPerSecond, 50)
     assert.strictEqual(measured.firstTokenMs, undefined)
     assert.strictEqual(Measurement.expectedMs(measured, 100), 2_000)
   })
 
-  it("is believed less the older it is", () => {
+  it("has less confidence the older it is", () => {
     const measured = of([[answer(100), 0]])
     const ages = [0, 60_000, 300_000, 3_600_000].map((now) => Measurement.confidence(measured, now))
     assert.strictEqual(ages[0], 1)
@@ -75,13 +75,13 @@ describe("Measurements", () => {
     assert.deepStrictEqual(ages, ages.toSorted((a, b) => b - a))
   })
 
-  it("names the first token's time that one in twenty exceeds, when there are enough to tell", () => {
+  it("has the 95th percentile of the time to first token once there are enough samples", () => {
     const times = Array.from({ length: 20 }, (_, index) => [answer(1_000, { firstTokenMs: index + 1 }), index] as const)
     assert.strictEqual(Measurement.slowestFirstToken(of(times.slice(0, 9))), undefined)
     assert.strictEqual(Measurement.slowestFirstToken(of(times)), 19)
   })
 
-  it("stays within what was measured, whatever happens", () => {
+  it("stays within the measured values, whatever happens", () => {
     fc.assert(fc.property(history, (samples) => {
       const measured = of(samples)
       const slowest = Math.max(...samples.map(([{ tookMs }]) => tookMs))
@@ -154,12 +154,12 @@ describe("the latency of a request", () => {
     )
   })
 
-  it("is none without a slot, however long it waited", () => {
+  it("is none without a slot, regardless of the wait", () => {
     assert.deepStrictEqual(measured("content", "failure"), { ...nothing, samples: 1 })
     assert.deepStrictEqual(measured("success"), { ...nothing, latencyMs: 0, samples: 1 })
   })
 
-  it("does not count where its caller left", () => {
+  it("does not count if its caller disconnected", () => {
     assert.deepStrictEqual(measured("granted", "content", "left"), nothing)
     assert.deepStrictEqual(measured("granted", "content"), { ...nothing, inFlight: 1 })
   })

@@ -32,9 +32,10 @@ import type { Counted, Generation } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import type { FinishReason } from "../../domain/Job.ts"
-import { firstImage, type Message } from "../../domain/Message.ts"
+import type { Message } from "../../domain/Message.ts"
 import { providerKindOf } from "../../domain/ProviderKind.ts"
 import { hostOf, isPrivateHost } from "../../domain/PublicAddress.ts"
+import { hasImages } from "../../domain/RoutingRequest.ts"
 import type { Source } from "../../domain/Source.ts"
 import { bodyWith, dialectOf, isComplete, requiredPaths } from "../../domain/Source.ts"
 import type { Engine, Retain } from "../../services/engines/Engine.ts"
@@ -50,7 +51,7 @@ const neededBy = ({ format, logprobs, messages, toolChoice, tools = [] }: Genera
   ...(tools.length > 0 && toolChoice !== "none" ? ["tools" as const] : []),
   ...(format === undefined ? [] : ["format" as const]),
   ...(logprobs === undefined ? [] : ["logprobs" as const]),
-  ...(firstImage(messages) === undefined ? [] : ["images" as const])
+  ...(hasImages(messages) ? ["images" as const] : [])
 ]
 
 /** Adds the fields of a program's partial body to an encoded request of its dialect. */
@@ -258,7 +259,7 @@ const makeGenerate = ({ dialect, exchange, media, target }: Parts) => {
 
   /** The call, with images as the dialect supports them. */
   const callOf = (generation: Generation, stream: boolean) => {
-    if (firstImage(generation.messages) === undefined) return fromResult(callFor(dialect, generation, target, stream))
+    if (!hasImages(generation.messages)) return fromResult(callFor(dialect, generation, target, stream))
     return Effect.flatMap(media.prepare(generation.messages, transport), (messages) => {
       const fetched = messages === generation.messages ? undefined : fetchedOf(generation.messages, messages)
       return fromResult(callFor(dialect, { ...generation, messages }, target, stream, fetched))

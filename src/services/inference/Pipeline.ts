@@ -8,8 +8,8 @@ import type { Deployment } from "../../domain/Deployment.ts"
 import type { AnsweredBy } from "../../domain/Inference.ts"
 import { InferenceError, make as makeError, Overloaded } from "../../domain/InferenceError.ts"
 import type { Message } from "../../domain/Message.ts"
-import { firstImage } from "../../domain/Message.ts"
 import type { RoutingRequest } from "../../domain/RoutingRequest.ts"
+import { hasImages } from "../../domain/RoutingRequest.ts"
 import type { Source } from "../../domain/Source.ts"
 import * as Time from "../../domain/Time.ts"
 import * as CachedResponses from "../cache/CachedResponses.ts"
@@ -124,8 +124,7 @@ interface Checkable {
 }
 
 const isChecked = ({ input, messages, source }: Checkable): boolean =>
-  source?.isChecked === true &&
-  firstImage(messages ?? (typeof input === "object" ? input.messages : [])) === undefined
+  source?.isChecked === true && !hasImages(messages ?? (typeof input === "object" ? input.messages : []))
 
 /** The request, validated unless a dialect has checked it when it decoded the request. Dialects do not check images. */
 export const validated = <R extends object>(

@@ -118,7 +118,7 @@ describe("Breaker", () => {
       assert.strictEqual(yield* phase(), "closed")
     })))
 
-  it.effect("does not count a caller's mistakes, nor who leaves", () =>
+  it.effect("does not count a caller's mistakes and cancelled calls", () =>
     provided(Effect.gen(function*() {
       yield* calls(10, mistaken)
       for (let left = 0; left < 10; left++) {
@@ -177,7 +177,7 @@ describe("Breaker", () => {
         assert.strictEqual(reason._tag, "CircuitOpen")
       })))
 
-    it.effect("counts nothing where its caller has left", () =>
+    it.effect("counts nothing if its caller has disconnected", () =>
       provided(Effect.gen(function*() {
         const { closedFor, enter } = yield* Breaker.Breaker
         yield* open
@@ -191,7 +191,7 @@ describe("Breaker", () => {
       })))
   })
 
-  it.effect("tells of every change", () =>
+  it.effect("publishes every change", () =>
     provided(Effect.gen(function*() {
       const { transitions } = yield* Breaker.Breaker
       const seen = yield* transitions.pipe(
@@ -209,7 +209,7 @@ describe("Breaker", () => {
       ])
     })))
 
-  it.effect("tells that a circuit is closed again which nobody has used for long", () =>
+  it.effect("publishes that a circuit without calls for a long time is closed again", () =>
     provided(Effect.gen(function*() {
       const { openings, transitions } = yield* Breaker.Breaker
       const seen = yield* transitions.pipe(
@@ -540,7 +540,7 @@ describe("Breaker", () => {
   })
 
   describe("a reset", () => {
-    it.effect("closes an open circuit, and says so", () =>
+    it.effect("closes an open circuit, and publishes it", () =>
       provided(Effect.gen(function*() {
         const { reset, transitions } = yield* Breaker.Breaker
         const seen = yield* transitions.pipe(
@@ -597,7 +597,7 @@ describe("Breaker", () => {
       })))
   })
 
-  it.effect("goes by other figures where it is told to", () =>
+  it.effect("uses other options if they are given", () =>
     Effect.gen(function*() {
       yield* calls(1, broken)
       assert.strictEqual(yield* phase(), "open")

@@ -103,14 +103,14 @@ const uncounted = (end: "interruption" | "failure", once: Effect.Effect<void, un
   )
 }
 
-describe("a caller who leaves counts against nothing", () => {
+describe("a caller that disconnects does not count against a deployment", () => {
   for (const [phase, [atMs, operation]] of Object.entries(operations)) {
     for (const [how, cause] of [["interrupted", Cause.interrupt(1)], ["by a defect too", interruptAndDie]] as const) {
       it.effect(`${phase}, ${how}`, () => uncounted("interruption", leave(atMs, operation, cause)))
     }
   }
 
-  it.effect("who stops reading", () =>
+  it.effect("when it stops reading", () =>
     uncounted(
       "interruption",
       Effect.gen(function*() {
@@ -122,7 +122,7 @@ describe("a caller who leaves counts against nothing", () => {
       })
     ))
 
-  it.effect("who leaves between two attempts", () => {
+  it.effect("between two attempts", () => {
     const { layer } = world({
       policy: { retries: 1, backoff: { initialMs: 1_000, factor: 1, capMs: 1_000 } },
       models: { a: [{ fails: { reason: new EngineCrashed({ deployment: "a#0", detail: "SIGSEGV" }) } }] }
@@ -135,7 +135,7 @@ describe("a caller who leaves counts against nothing", () => {
     }).pipe(Effect.provide(layer))
   })
 
-  it.effect("who leaves two attempts, of which one was cancelled as the slower", () => {
+  it.effect("during two attempts, of which one was cancelled as the slower", () => {
     const policy = { hedge: { afterMs: 50, share: 1 }, selection: { ...RoutingPolicy.defaults.selection, keep: 9 } }
     const { layer } = world({ policy, models: { a: [{ firstMs: 500 }, { firstMs: 500 }] } })
     return Effect.gen(function*() {

@@ -1,4 +1,4 @@
-/** Capability × kind of deployment × topology: who is asked, and what a caller is told where no deployment is capable. */
+/** Capability × kind of deployment × topology: which deployment is called, and the error if no deployment has the capability. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { TestClock } from "effect/testing"
@@ -75,7 +75,7 @@ const settingOf = (own: ReadonlyArray<Setting["models"][string][number]>, more: 
   ...(more.fallbacks === undefined ? {} : { fallbacks: more.fallbacks })
 })
 
-/** Who answers, or why nobody does, and who was asked. */
+/** The deployment that answers, or the error, and the deployments that were called. */
 const outcome = (setting: Setting, ask: Asked) => {
   const made = world(setting)
   return ask.pipe(
@@ -137,7 +137,7 @@ describe("a request to count tokens", () => {
     }))
 })
 
-describe("what an engine says", () => {
+describe("a capability that an engine does not have", () => {
   const lacking = new InferenceError.NotSupported({
     deployment: "a#0",
     path: "model",
@@ -146,7 +146,7 @@ describe("what an engine says", () => {
   })
   const llama = kinds["llama"]!
 
-  it.effect("when it is loaded rules it out, before it is asked", () => {
+  it.effect("excludes the deployment from the load on, before a call", () => {
     const made = world({
       ...settingOf([{ options: llama }, able]),
       events: [{ deployment: "a#0", state: "ready", abilities: ["embed", "tokenize"], at: 0 }]
@@ -196,7 +196,7 @@ describe("a capability that a provider has refused", () => {
   } as const
 
   it.effect.each(Object.keys(cases) as ReadonlyArray<keyof typeof cases>)(
-    "is left out of later requests for a while, and the circuit stays closed: %s",
+    "is excluded from later requests for a while, and the circuit stays closed: %s",
     (capability) => {
       const { ask, provider } = cases[capability]
       const lacking = new InferenceError.NotSupported({ deployment: "a#0", path: "model", detail: "no", capability })

@@ -48,7 +48,7 @@ const lengths = <E>(fiber: Fiber.Fiber<ReadonlyArray<{ readonly vector: Float32A
   Effect.map(Fiber.join(fiber), (embeddings) => embeddings.map(({ vector }) => vector[0]))
 
 describe("EmbeddingBatcher", () => {
-  it.effect("begins at once where the engine has nothing to do, with all who ask in the same turn", () => {
+  it.effect("begins at once if the engine is idle, with all requests of the same turn", () => {
     const { ask, batches } = stage()
     return Effect.gen(function*() {
       const one = yield* ask("a", "bb")
@@ -111,7 +111,7 @@ describe("EmbeddingBatcher", () => {
     })
   })
 
-  it.effect("a caller who leaves takes nothing from the others", () => {
+  it.effect("a caller that disconnects does not affect the others", () => {
     const { ask } = stage()
     return Effect.gen(function*() {
       const leaving = yield* ask("a")
@@ -142,7 +142,7 @@ describe("EmbeddingBatcher", () => {
     })
   }
 
-  it.effect("a batch keeps the model for as long as its last request says", () => {
+  it.effect("a batch keeps the model loaded as long as its last request says", () => {
     const { askAs, standings } = stage()
     return Effect.gen(function*() {
       yield* askAs({ tenant: "x", keepAlive: Duration.zero }, "a")

@@ -193,7 +193,7 @@ const exitOf = (span: Tracer.NativeSpan | undefined) => span?.status._tag === "E
 
 describe("Inference", () => {
   describe("generate", () => {
-    it.effect("joins the texts and tells reason, usage and deployment", () => {
+    it.effect("joins the texts and has reason, usage and deployment", () => {
       const { run } = stage()
       return Effect.gen(function*() {
         const { decision, ...answer } = yield* generate(request)
@@ -371,7 +371,7 @@ describe("Inference", () => {
       })
     }
 
-    it.effect("tells nothing of its first token where it comes in one piece", () => {
+    it.effect("has no time to first token if it is buffered", () => {
       const place = stage()
       return Effect.gen(function*() {
         yield* generate(request)

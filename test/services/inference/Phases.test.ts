@@ -132,7 +132,7 @@ describe("a load of 10 s", () => {
   for (const [name, { afterMs, outcome, policy }] of Object.entries(limits)) {
     for (const [way, ask] of Object.entries(ways)) {
       for (const shared of [false, true]) {
-        it.effect(`goes on under the limit ${name}: ${way}, ${shared ? "another waits" : "no other waits"}`, () => {
+        it.effect(`continues under the limit ${name}: ${way}, ${shared ? "another waits" : "no other waits"}`, () => {
           const { begin, layer, setup } = play(loadsIn(10), policy)
           return Effect.gen(function*() {
             yield* begin
@@ -160,7 +160,7 @@ describe("a load of 10 s", () => {
 
   for (const [way, ask] of Object.entries(ways)) {
     for (const shared of [false, true]) {
-      it.effect(`${shared ? "goes on for another" : "ends"} when its caller leaves: ${way}`, () => {
+      it.effect(`${shared ? "continues for another caller" : "ends"} when its caller disconnects: ${way}`, () => {
         const { begin, layer } = play(loadsIn(10), { timeouts: { queueMs: 8_000, totalMs: 9_000 } })
         return Effect.gen(function*() {
           yield* begin
@@ -215,7 +215,7 @@ describe("a load that hangs", () => {
     return { load: (_, { id }) => Effect.suspend(() => id === "a#0" && left-- > 0 ? Effect.never : Effect.void) }
   }
 
-  it.effect("ends at its limit: all that wait are told, then refused until it may be tried again", () => {
+  it.effect("ends at its limit: waiting requests fail, and new ones are rejected until the next try", () => {
     const { begin, layer, setup } = play(hangs(1), {})
     return Effect.gen(function*() {
       yield* begin
@@ -239,7 +239,7 @@ describe("a load that hangs", () => {
     }).pipe(Effect.provide(layer))
   })
 
-  it.effect("leads requests to those that stand in, opens no circuit, and is tried again for later ones", () => {
+  it.effect("sends requests to the fallback models, opens no circuit, and is tried again for later requests", () => {
     const { begin, layer } = play(hangs(1), {})
     return Effect.gen(function*() {
       yield* begin
@@ -254,7 +254,7 @@ describe("a load that hangs", () => {
     }).pipe(Effect.provide(layer))
   })
 
-  it.effect("of another version leaves the old one in place", () => {
+  it.effect("of another version keeps the old one loaded", () => {
     let loads = 0
     const { begin, layer } = play({ load: () => Effect.suspend(() => loads++ === 0 ? Effect.void : Effect.never) }, {})
     return Effect.gen(function*() {

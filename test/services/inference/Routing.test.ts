@@ -44,7 +44,7 @@ const after = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
 
 describe("routing", () => {
   describe("a record of each request", () => {
-    it.effect("tells every attempt with its time and error, and who answered", () => {
+    it.effect("has every attempt with its time and error, and the deployment that answered", () => {
       const { layer } = world({
         policy: inOrder,
         models: { a: [{ firstMs: 40, fails: { reason: broke("a#0") } }, { firstMs: 30, gapMs: 5, pieces: ["x", "y"] }] }
@@ -77,7 +77,7 @@ describe("routing", () => {
       }).pipe(Effect.provide(layer))
     })
 
-    it.effect("is kept of a request that nobody can take", () => {
+    it.effect("is kept for a request that no deployment can take", () => {
       const { layer } = world({ models: { a: [{ options: { abilities: ["generate"] } }] } })
       return Effect.gen(function*() {
         const { attempts, decision, reason } = yield* Effect.flip(generate({ tools: [{ name: "f" }] }))
@@ -89,7 +89,7 @@ describe("routing", () => {
       }).pipe(Effect.provide(layer))
     })
 
-    it.effect("tells that a caller left", () => {
+    it.effect("shows that the caller disconnected", () => {
       const { jobs, layer } = world({ models: { a: [{ firstMs: 1_000 }] } })
       return Effect.gen(function*() {
         const fiber = yield* Effect.forkChild(generate())
@@ -219,7 +219,7 @@ describe("routing", () => {
       }).pipe(Effect.provide(layer))
     })
 
-    it.effect("tells of no tokens but those of the answer", () => {
+    it.effect("counts only the tokens of the answer", () => {
       const { layer } = world({
         policy: hedged,
         models: { a: [{ firstMs: 70, pieces: ["slow", "er"] }, { firstMs: 20 }] }
@@ -295,7 +295,7 @@ describe("routing", () => {
     }
   })
 
-  describe("a request's own wishes", () => {
+  describe("a request's own routing options", () => {
     const two = () =>
       world({
         policies: [{ ...RoutingPolicy.defaults, name: "patient", retries: 2 }],
@@ -312,7 +312,7 @@ describe("routing", () => {
       }).pipe(Effect.provide(layer))
     })
 
-    it.effect("name what stands in, or that nothing does", () => {
+    it.effect("set the fallback models, or none", () => {
       const failing = () =>
         world({
           policy: inOrder,
@@ -356,7 +356,7 @@ describe("routing", () => {
     })
 
     for (
-      const [wish, path, detail] of [
+      const [options, path, detail] of [
         [{ policy: "none" }, "route.policy", "default, patient"],
         [{ deployments: ["a#0", "b#0"] }, "route.deployments[1]", "a#0, a#1"],
         [{ except: ["a#7"] }, "route.except[0]", "a#0, a#1"],
@@ -366,7 +366,7 @@ describe("routing", () => {
       it.effect(`that name nothing there is are refused: ${path}`, () => {
         const { jobs, layer } = two()
         return Effect.gen(function*() {
-          const { reason } = yield* Effect.flip(generate({ route: wish }))
+          const { reason } = yield* Effect.flip(generate({ route: options }))
           assert.deepInclude(reason, { _tag: "InvalidRequest", path })
           assert.include(reason.message, detail)
           assert.lengthOf(jobs, 0)
@@ -375,18 +375,18 @@ describe("routing", () => {
     }
 
     for (
-      const [wish, path] of [
+      const [options, path] of [
         [{ except: ["a#0", "a#1"] }, "route.except"],
         [{ deployments: ["a#1"], except: ["a#1"] }, "route.except"],
         [{ deployments: [] }, "route.deployments"]
       ] as const
     ) {
-      it.effect(`that leave nobody are refused, unless another model stands in: ${JSON.stringify(wish)}`, () => {
+      it.effect(`that exclude every deployment are rejected, unless there is a fallback model: ${JSON.stringify(options)}`, () => {
         const { layer } = two()
         return Effect.gen(function*() {
-          const { reason } = yield* Effect.flip(generate({ route: { ...wish, fallbacks: [] } }))
+          const { reason } = yield* Effect.flip(generate({ route: { ...options, fallbacks: [] } }))
           assert.deepInclude(reason, { _tag: "InvalidRequest", path })
-          assert.strictEqual((yield* generate({ route: wish })).deployment, "b#0")
+          assert.strictEqual((yield* generate({ route: options })).deployment, "b#0")
         }).pipe(Effect.provide(layer))
       })
     }
@@ -416,7 +416,7 @@ describe("routing", () => {
       }).pipe(Effect.provide(layer), Random.withSeed("sessions"))
     })
 
-    it.effect("sends a conversation to whom has its beginning", () => {
+    it.effect("sends a conversation to the deployment that has its beginning", () => {
       const { layer } = four("prefix")
       const opening = "In the beginning there was a long and winding text. ".repeat(20)
       const turns = (count: number, start = opening): Request["messages"] =>
@@ -432,7 +432,7 @@ describe("routing", () => {
     })
   })
 
-  it.effect("round-robin gives each model turns of its own, whatever other models are asked for between", () => {
+  it.effect("round-robin gives each model turns of its own, regardless of requests for other models in between", () => {
     const { layer } = world({
       policy: { selection: { ...RoutingPolicy.defaults.selection, strategy: "round-robin" } },
       models: { a: [{}, {}], b: [{}, {}, {}], c: [{}] }
@@ -461,7 +461,7 @@ describe("routing", () => {
     }).pipe(Effect.provide(layer))
   })
 
-  it.effect("who stands in answers where none of the model's own can take the request", () => {
+  it.effect("a fallback model answers if no deployment of the model can take the request", () => {
     const { layer } = world({
       policy: inOrder,
       models: { a: [{ options: { abilities: ["generate"] } }], b: [{}] },

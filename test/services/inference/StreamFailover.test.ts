@@ -121,7 +121,7 @@ const read = Effect.fnUntraced(function*(request: Request) {
 const textOf = (events: ReadonlyArray<Event>) => events.map((event) => event.type === "text" ? event.text : "").join("")
 
 describe("an answer whose deployment fails in the middle", () => {
-  it.effect("goes on at the next, from the text so far, with a handoff where the text changes hands", () => {
+  it.effect("is continued by the next deployment from the text so far, with a handoff event between the two texts", () => {
     const { asked, borrowed, run } = stage({
       a: cut("a", text("Hello "), text("wor", 2)),
       b: says(text("ld"), text("!"), finish(2, 11))
@@ -161,7 +161,7 @@ describe("an answer whose deployment fails in the middle", () => {
     }).pipe(run)
   })
 
-  it.effect("is not gone on with unless that is asked for", () => {
+  it.effect("is continued only if the policy says so", () => {
     const { asked, run } = stage({ a: cut("a", text("Hello ")), b: says(text("world"), finish(1)) }, {})
     return Effect.gen(function*() {
       const { error, events } = yield* read(request)
@@ -171,7 +171,7 @@ describe("an answer whose deployment fails in the middle", () => {
     }).pipe(run)
   })
 
-  it.effect("goes on as often as there is somebody, models that stand in included", () => {
+  it.effect("is continued by every deployment that is left, including those of fallback models", () => {
     const { asked, run } = stage(
       { a: cut("a", text("one ")), b: cut("b", text("two ")), c: says(text("three"), finish(1)) },
       { continue: true },
@@ -202,7 +202,7 @@ describe("an answer whose deployment fails in the middle", () => {
     }).pipe(run)
   })
 
-  it.effect("fails with what had cut it where nobody brings more, and tells all attempts", () => {
+  it.effect("fails with the reason of the cut if no other deployment continues it, and lists all attempts", () => {
     const hung = InferenceError.make(new InferenceError.EngineHung({ deployment: "b", afterMs: 5 }))
     const { borrowed, run } = stage({ a: cut("a", text("Hello ")), b: Stream.fail(hung) })
     return Effect.gen(function*() {
@@ -221,12 +221,12 @@ describe("an answer whose deployment fails in the middle", () => {
   )
 
   const losses: ReadonlyArray<readonly [how: string, tokens: number, b: Played | undefined]> = [
-    ["nobody is left", 2, undefined],
+    ["no deployment is left", 2, undefined],
     ["the next fails", 2, Stream.fail(crashed("b"))],
     ["the next is cut too", 3, cut("b", text("!"))]
   ]
   for (const [how, sum, b] of losses) {
-    it.effect(`counts the tokens of all who have told something where it fails at last, as ${how}`, () => {
+    it.effect(`counts the tokens of all deployments that sent content if it fails: ${how}`, () => {
       const { run } = stage({ a: cut("a", text("Hello "), text("world")), ...(b === undefined ? {} : { b }) })
       return Effect.gen(function*() {
         assert.isDefined((yield* read(request)).error)
@@ -235,7 +235,7 @@ describe("an answer whose deployment fails in the middle", () => {
     })
   }
 
-  it.effect("counts the tokens so far where the reader leaves before another has brought more", () => {
+  it.effect("counts the tokens so far if the reader disconnects before another deployment sends content", () => {
     const { run } = stage({ a: cut("a", text("Hello "), text("world")), b: Stream.never })
     return Effect.gen(function*() {
       const reading = yield* Effect.forkChild(read(request))
@@ -245,7 +245,7 @@ describe("an answer whose deployment fails in the middle", () => {
     }).pipe(run)
   })
 
-  it.effect("leaves out the white space that the text so far ends with, in what is asked and in what is answered", () => {
+  it.effect("omits the white space at the end of the text so far from the request and from the continuation", () => {
     const { asked, run } = stage({ a: cut("a", text("One.\n\n")), b: says(text("\n"), text("\n\nTwo"), finish(2)) })
     return Effect.gen(function*() {
       assert.strictEqual(textOf((yield* read(request)).events), "One.\n\n\nTwo")
@@ -302,7 +302,7 @@ describe("an answer whose deployment fails in the middle", () => {
     }).pipe(run)
   })
 
-  it.effect("goes on where a hedge has won, at the one that was only slower", () => {
+  it.effect("is continued, after a hedged attempt has won, by the deployment that was only slower", () => {
     let times = 0
     const { asked, borrowed, run } = stage(
       {
@@ -325,7 +325,7 @@ describe("an answer whose deployment fails in the middle", () => {
     }).pipe(run)
   })
 
-  it.effect("is whole where nobody has seen any of it: another answers from the beginning", () => {
+  it.effect("is repeated from the beginning by another deployment if no part of it was sent", () => {
     const { asked, run } = stage({ a: cut("a", text("Hello ")), b: says(text("Hi"), finish(1)) })
     return Effect.gen(function*() {
       const answer = yield* Inference.use((inference) => inference.generate(request))
@@ -353,10 +353,10 @@ describe("a request with a text so far", () => {
   })
 })
 
-describe("a defect of who answers", () => {
+describe("a defect of an engine", () => {
   const broken = new Error("secret words")
 
-  it.effect("is a failure like others, whose words the log has and nobody else", () => {
+  it.effect("is a failure like others; only the log has its message", () => {
     const { run } = stage({ a: Stream.die(broken) }, {})
     const logged: Array<unknown> = []
     const logger = Logger.make(({ cause, message }) => logged.push(message, Cause.pretty(cause)))
@@ -371,7 +371,7 @@ describe("a defect of who answers", () => {
   const release = (id: string) => id === "a" ? Effect.die(broken) : Effect.void
   const answering = { b: says(text("Hi"), finish(1)) }
   for (const [how, hedge] of [["in turn", undefined], ["beside each other", { share: 0, afterMs: 50 }]] as const) {
-    it.effect(`as it is cleaned up keeps nobody from answering, ${how}`, () => {
+    it.effect(`during the release of its resources does not prevent an answer, ${how}`, () => {
       const { run } = stage({ a: cut("a"), ...answering }, { hedge }, [], release)
       return Effect.gen(function*() {
         const answer = yield* Effect.forkChild(Inference.use((inference) => inference.generate(request)))

@@ -89,7 +89,7 @@ describe("Attempts", () => {
       assert.strictEqual(reason._tag, "EngineFailed")
     })
 
-    it("is told of rather than one that refused", () => {
+    it("is reported rather than one that was rejected", () => {
       const closed = { outcomes: [answers], closed: [{ from: 3, to: 100_000 }] }
       const log = run(plan(both, { retries: 1 }), { deployments: { a: script(fails(network, 2)), b: closed } })
       assert.strictEqual(failureOf(log).reason._tag, "UpstreamFailed")
@@ -97,7 +97,7 @@ describe("Attempts", () => {
   })
 
   describe("a rate limit", () => {
-    it("goes on at once where another is free, with low priority", () => {
+    it("tries a free deployment at once, with low priority", () => {
       const log = run(plan(both), { deployments: { a: script(fails(limited(2_000))), b: script(answers) } })
       assert.deepStrictEqual(
         starts(log).map(({ afterMs, deployment, lowPriority }) => [deployment, afterMs, lowPriority]),
@@ -108,7 +108,7 @@ describe("Attempts", () => {
       )
     })
 
-    it("is waited for where nobody is free, for no longer than the policy says", () => {
+    it("waits if no deployment is free, at most as long as the policy says", () => {
       const scenario = (ms: number) => ({ deployments: { a: script(fails(limited(ms)), answers) } })
       const patient = run(plan({ ordinary: [a] }), scenario(9_000))
       assert.deepStrictEqual(starts(patient).map(({ afterMs }) => afterMs), [0, 9_000])
@@ -149,7 +149,7 @@ describe("Attempts", () => {
     })
   })
 
-  it("goes on to the next deployment where a provider rejects the keys", () => {
+  it("tries the next deployment if a provider rejects the keys", () => {
     const log = run(plan(both), { deployments: { a: script(fails(unauthorised)), b: script(answers) } })
     assert.deepStrictEqual(called(log), ["a", "b"])
   })
@@ -195,7 +195,7 @@ describe("Attempts", () => {
     assert.strictEqual(failureOf(run(plan(both), { deployments })).reason._tag, "ContentRefused")
   })
 
-  it("says that nobody is free, and when, without calling anyone", () => {
+  it("reports that no deployment is free, and when one is, without a call", () => {
     const closed = (to: number) => ({ outcomes: [answers], closed: [{ from: 0, to }] })
     const log = run(plan(both), { deployments: { a: closed(9_000), b: closed(4_000) } })
     const reason = failureOf(log).reason as InferenceError.NoDeployment
@@ -205,7 +205,7 @@ describe("Attempts", () => {
   })
 
   describe("once content has come", () => {
-    it("nobody else is asked, and a failure is the request's", () => {
+    it("starts no other attempt, and a failure is the request's failure", () => {
       const log = run(plan(both), {
         deployments: { a: script({ contentMs: 1, endMs: 5, reason: network }), b: script(answers) }
       })
@@ -217,20 +217,20 @@ describe("Attempts", () => {
     const goOn = { continue: true }
     const cutBy = (reason: (deployment: string) => Reason): Outcome => ({ contentMs: 1, endMs: 5, reason })
 
-    it("is gone on with at once by the next deployment, and not by its own", () => {
+    it("is continued at once by the next deployment, not by its own", () => {
       const log = run(plan(both, goOn), { deployments: { a: script(cutBy(network)), b: script(answers) } })
       assert.deepStrictEqual(actionsOf(log).map(({ type }) => type), ["start", "commit", "start", "commit"])
       assert.deepStrictEqual(log.done, [2])
       assert.deepStrictEqual(starts(log).map(({ afterMs, deployment }) => [deployment, afterMs]), [["a", 0], ["b", 0]])
     })
 
-    it("is gone on with by its own after a pause, where nobody else is left and that may help", () => {
+    it("is continued by its own deployment after a pause, if no other is left and a retry may help", () => {
       const alone = plan({ ordinary: [a] }, goOn)
       assert.deepStrictEqual(called(run(alone, { deployments: { a: script(cutBy(network), answers) } })), ["a", "a"])
       assert.deepStrictEqual(called(run(alone, { deployments: { a: script(cutBy(failed), answers) } })), ["a"])
     })
 
-    it("is not gone on with where the request is wrong, Troupe is closed, or the deadline is over", () => {
+    it("is not continued if the request is wrong, Troupe is closed, or the deadline has passed", () => {
       for (const reason of [invalid, (deployment: string) => new InferenceError.EngineStopped({ deployment })]) {
         const log = run(plan(both, goOn), { deployments: { a: script(cutBy(reason)), b: script(answers) } })
         assert.deepStrictEqual(called(log), ["a"])
@@ -241,7 +241,7 @@ describe("Attempts", () => {
       assert.deepStrictEqual(called(late), ["a"])
     })
 
-    it("fails with what had cut it where nobody brings more, and tells every attempt", () => {
+    it("fails with the reason of the cut if no deployment continues it, and lists every attempt", () => {
       const log = run(plan(both, { ...goOn, retries: 0 }), {
         deployments: { a: script(cutBy(network)), b: script(fails(failed)) }
       })
@@ -258,7 +258,7 @@ describe("Attempts", () => {
       assert.deepStrictEqual(called(log), ["a", "b", "c"])
     })
 
-    it("goes to who was only slower than the one that was cut", () => {
+    it("is continued by the deployment that was only slower than the one that was cut", () => {
       const hedged = plan(both, { ...goOn, retries: 0, hedge: { share: 1, afterMs: 10 } })
       const log = run(hedged, {
         deployments: {
@@ -301,7 +301,7 @@ describe("Attempts", () => {
       assert.strictEqual(plan(both, {}, { slowestFirstTokenMs: 70 }).hedgeAfterMs, undefined)
     })
 
-    it("does nothing where the budget does not allow it, or nobody else is free", () => {
+    it("does nothing if the budget does not suffice or no other deployment is free", () => {
       const deployments = { a: script(slow), b: script(answers) }
       assert.deepStrictEqual(called(run(plan(both, hedging(50)), { deployments, hedgeAllowed: false })), ["a"])
       assert.deepStrictEqual(called(run(plan({ ordinary: [a] }, hedging(50)), { deployments })), ["a"])

@@ -23,7 +23,7 @@ describe("Facts", () => {
     assert.deepStrictEqual([told.price, told.contextWindow], [price, 9])
   })
 
-  it("does not take a provider's prices for those of another host", () => {
+  it("does not use a provider's prices for another host", () => {
     const { contextWindow, price } = of({ ...remote, baseUrl: "https://host.example/v1" })
     assert.deepStrictEqual([price, contextWindow], [undefined, undefined])
   })
@@ -47,7 +47,7 @@ describe("Facts", () => {
     assert.deepStrictEqual(lacks({ ...remote, provider: "gemini" }), ["anthropic fields", "openai fields"])
   })
 
-  it("leaves what nobody says unknown", () => {
+  it("leaves figures unknown that are neither configured nor published", () => {
     const { contextWindow, quality, tasks } = of({ engine: "llama", file: "m.gguf" })
     assert.deepStrictEqual([contextWindow, quality, tasks], [undefined, undefined, undefined])
     assert.strictEqual(KnownModels.find("constructor", "name"), undefined)

@@ -131,7 +131,7 @@ describe("Selection", () => {
       })
     })
 
-    it("never names one who may not be called, cannot do it, or whose window is too small", () => {
+    it("never lists a deployment with an open circuit, a missing capability or a window that is too small", () => {
       property(({ asked, options, places }) => {
         for (const id of order(places, options, asked)) {
           const { condition, facts } = places[Number(id.slice(1))]!
@@ -162,7 +162,7 @@ describe("Selection", () => {
       })
     })
 
-    it("goes by the score, best first, save for who is explored and who stands behind", () => {
+    it("orders by score, best first, except for explored and spilled deployments", () => {
       property(({ asked, options, places }) => {
         const { candidates, explored, spilled = [] } = decide(places, options, asked)
         const ranked = candidates.slice(explored === true ? 1 : 0)
@@ -181,7 +181,7 @@ describe("Selection", () => {
   })
 
   describe("ruling out", () => {
-    it("says why, and when one who is closed may be asked again", () => {
+    it("has the reason of each exclusion, and when an open circuit admits a call", () => {
       const decision = decide(
         [
           { facts: { contextWindow: 100 } },
@@ -224,7 +224,7 @@ describe("Selection", () => {
       assert.deepStrictEqual(order([{}, {}, {}], {}, { only: ["d1", "d2"], except: ["d2"] }), ["d1"])
     })
 
-    it("names what is not known, and rules nobody out for it", () => {
+    it("lists unknown figures, which exclude no deployment", () => {
       const [candidate] = decide([{}], { strategy: "cost" }, { capabilities: ["tools"], promptTokens: 1e6 }).candidates
       assert.deepStrictEqual(candidate!.unknown, ["price", "quality", "contextWindow", "speed"])
     })
@@ -302,7 +302,7 @@ describe("Selection", () => {
   describe("exploring", () => {
     const places = [{ condition: busy(0) }, {}, {}]
 
-    it("tries those who were never measured in the share that is asked for", () => {
+    it("tries unmeasured deployments in the configured share of requests", () => {
       const decisions = Array.from(
         { length: 4_000 },
         (_, seed) => decide([{ facts: { quality: 1 }, condition: busy(0) }, {}, {}], { exploration: 0.1 }, { seed })
@@ -312,7 +312,7 @@ describe("Selection", () => {
       assert.deepStrictEqual([...new Set(tried)].toSorted(), ["d1", "d2"])
     })
 
-    it("sends one request at a time to one who was never measured", () => {
+    it("sends one request at a time to an unmeasured deployment", () => {
       const trying = condition({ measured: Measurements.started(unmeasured) })
       const decision = decide([{ facts: { quality: 1 }, condition: busy(0) }, { condition: trying }], {
         exploration: 1
@@ -332,7 +332,7 @@ describe("Selection", () => {
   })
 
   describe("spilling", () => {
-    it("sets behind who loads or has a full queue, and says so", () => {
+    it("moves deployments that load or have a full queue behind the others, and lists them as spilled", () => {
       const decision = decide([
         { facts: { quality: 1 }, condition: condition({ state: "loading" }) },
         { facts: { quality: 0.9 }, condition: condition({ queueFull: true }) },
@@ -351,7 +351,7 @@ describe("Selection", () => {
   })
 
   describe("cost", () => {
-    it("takes the best quality for its cost within the limits, and says which limit rules out whom", () => {
+    it("takes the best quality per cost within the limits, and names the limit of each exclusion", () => {
       const decision = decide(
         [
           { facts: { quality: 0.9, price: { input: 10, output: 20 } } },
@@ -374,7 +374,7 @@ describe("Selection", () => {
       assert.strictEqual(primary([atLimit], { strategy: "cost" }, { promptTokens: 100, maxTokens: 1 }), "d0")
     })
 
-    it("estimates the answer's length where nobody says it", () => {
+    it("estimates the answer's length if the request has no limit", () => {
       const dear = { facts: { quality: 0.9, price: { input: 0, output: 40 } } }
       assert.strictEqual(primary([dear], { strategy: "cost" }, {}), undefined)
       assert.strictEqual(primary([dear], { strategy: "cost" }, { maxTokens: 100 }), "d0")
@@ -425,7 +425,7 @@ describe("Selection", () => {
       assert.strictEqual(slow, 0)
     })
 
-    it("counts the queue in latency, and tries who was never measured by one request at a time", () => {
+    it("counts the queue in latency, and tries an unmeasured deployment with one request at a time", () => {
       const quick = condition({ measured: measured(100, { inFlight: 9 }) })
       assert.strictEqual(
         primary([{ condition: quick }, { condition: condition({ measured: measured(300) }) }], { strategy: "latency" }),
@@ -444,7 +444,7 @@ describe("Selection", () => {
         primary(Array.from({ length: count }, () => ({})), { strategy: "session" }, { session, except })
       )
 
-    it("stay on their deployment, whatever else is asked", () => {
+    it("stay on their deployment, whatever the request is", () => {
       property(({ asked, places }) => {
         const one = { strategy: "session", keep: 1 } as const
         const other = { ...asked, session: "s", seed: asked.seed + 1, turn: asked.turn + 1 }
@@ -474,7 +474,7 @@ describe("Selection", () => {
   describe("prefixes", () => {
     const four = [busy(1), busy(0), busy(2), busy(3)].map((condition) => ({ condition }))
 
-    it("go to whoever has most of the prompt, if it is more than 0.3", () => {
+    it("go to the deployment with most of the prompt, if it is more than 0.3", () => {
       const choose = (prefixShares: ReadonlyArray<number>) => primary(four, { strategy: "prefix" }, { prefixShares })
       assert.strictEqual(choose([0.5, 0, 0.9, 0]), "d2")
       assert.strictEqual(choose([0.3, 0, 0, 0]), "d1")
