@@ -7,8 +7,8 @@ import * as InferenceError from "../../domain/InferenceError.ts"
 import type { FinishReason, TokenUsage } from "../../domain/Job.ts"
 import { isNative } from "../../domain/Source.ts"
 import type { Found } from "../shared/ErrorMapping.ts"
-import { brief, cut, finishText, malformed, parse, reasonOf, statusOf } from "../shared/ErrorMapping.ts"
-import { at, countAt, type Fields, fieldsOf, listAt, textAt } from "../shared/Json.ts"
+import { brief, cut, malformed, reasonOf, statusOf } from "../shared/ErrorMapping.ts"
+import { at, codeOf, countAt, type Fields, fieldsOf, listAt, parse, textAt } from "../shared/Json.ts"
 import type { DecodeResult, EventDecoder, Refusal, Target } from "../shared/ProviderDialect.ts"
 import { makeCounter } from "../shared/TokenCounter.ts"
 import { argumentsText, makeIds } from "../shared/ToolCallAssembler.ts"
@@ -37,7 +37,7 @@ const reasons: Readonly<Record<string, FinishReason>> = {
 }
 
 const finishReasonOf = (told: Fields, target: Target, isBegun: boolean): Result.Result<FinishReason, Reason> => {
-  const reason = finishText(told["stop_reason"])
+  const reason = codeOf(told["stop_reason"])
   if (reason === undefined) return Result.fail(cut(target))
   if (Object.hasOwn(reasons, reason)) return Result.succeed(reasons[reason]!)
   if (reason !== "refusal") {
@@ -167,7 +167,7 @@ const makeReader = (generation: Generation, target: Target) => {
   const blocks = makeBlocks(generation, counter.count, target)
   let usage: Fields = {}
   let end: Fields = {}
-  const hasEnded = () => finishText(end["stop_reason"]) !== undefined
+  const hasEnded = () => codeOf(end["stop_reason"]) !== undefined
   /** Content after the reason to end is not part of the answer. */
   const beforeEnd = (read: (data: Fields) => DecodeResult) => (data: Fields): DecodeResult =>
     hasEnded() ? told() : read(data)
@@ -188,7 +188,7 @@ const makeReader = (generation: Generation, target: Target) => {
     }],
     ["message_stop", () =>
       Result.map(finishReasonOf(end, target, blocks.said().content), (given) => {
-        const reason = finishText(end["stop_reason"]) === "end_turn" && blocks.said().calls ? "tool_calls" : given
+        const reason = codeOf(end["stop_reason"]) === "end_turn" && blocks.said().calls ? "tool_calls" : given
         const stop = reason === "stop" ? textAt(end, "stop_sequence") : undefined
         const figures = counter.usage(usageOf(usage))
         return [{ type: "finish", reason, usage: figures, ...(stop === undefined ? {} : { stop }) }]

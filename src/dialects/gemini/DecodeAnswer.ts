@@ -5,8 +5,8 @@ import type { Event } from "../../domain/Inference.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import type { FinishReason, TokenUsage } from "../../domain/Job.ts"
-import { brief, cut, finishText, malformed, parse, reasonOf, statusOf } from "../shared/ErrorMapping.ts"
-import { at, countAt, type Fields, fieldsOf, listAt, textAt } from "../shared/Json.ts"
+import { brief, cut, malformed, reasonOf, statusOf } from "../shared/ErrorMapping.ts"
+import { at, codeOf, countAt, type Fields, fieldsOf, listAt, parse, textAt } from "../shared/Json.ts"
 import type { DecodeResult, EventDecoder, Refusal, Target } from "../shared/ProviderDialect.ts"
 import { makeCounter } from "../shared/TokenCounter.ts"
 import { argumentsText, makeIds } from "../shared/ToolCallAssembler.ts"
@@ -140,7 +140,7 @@ const makeReader = (generation: Generation, target: Target): Reader => {
       if (reason !== undefined) return Result.fail(reason)
       usage = fields["usageMetadata"] ?? usage
       const candidate = listAt(fields, "candidates")[0]
-      if (finishText(at(candidate, "finishReason")) !== undefined) end = candidate
+      if (codeOf(at(candidate, "finishReason")) !== undefined) end = candidate
       return Result.map(
         Result.all(listAt(candidate, "content", "parts").map(parts.eventsOf)),
         (events) => events.flat()

@@ -17,8 +17,8 @@ import { imageOfTool, textOf } from "../../domain/Message.ts"
 import { toolsOf } from "../openai/EncodeRequest.ts"
 import { embeddingsOf } from "../shared/Embeddings.ts"
 import type { Found } from "../shared/ErrorMapping.ts"
-import { cut, finishText, inBandReason, malformed, notSupported, parse, reasonOf } from "../shared/ErrorMapping.ts"
-import { at, countAt, fieldsOf, listAt, ownOf, textAt } from "../shared/Json.ts"
+import { cut, inBandReason, malformed, notSupported, reasonOf } from "../shared/ErrorMapping.ts"
+import { at, codeOf, countAt, fieldsOf, listAt, ownOf, parse, textAt } from "../shared/Json.ts"
 import type { DecodeResult, Dialect, EventDecoder, Target } from "../shared/ProviderDialect.ts"
 import { makeCounter } from "../shared/TokenCounter.ts"
 import * as ToolCallAssembler from "../shared/ToolCallAssembler.ts"
@@ -128,7 +128,7 @@ const makeLines = (generation: Generation, target: Target) => {
       })
     })
   const finish = (line: unknown): DecodeResult => {
-    const reason = ownOf(finishes, finishText(at(line, "done_reason"))) ?? "stop"
+    const reason = ownOf(finishes, codeOf(at(line, "done_reason"))) ?? "stop"
     const held = calls.end()
     if (held === undefined) return Result.fail(malformed(target, "a tool call without a name"))
     return Result.succeed([...held, {

@@ -5,9 +5,9 @@ import type { Event } from "../../domain/Inference.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import type { ChosenLogprob, FinishReason, TokenLogprob } from "../../domain/Job.ts"
 import { choicesOf, isNative } from "../../domain/Source.ts"
-import { brief, cut, finishText, malformed, parse } from "../shared/ErrorMapping.ts"
+import { brief, cut, malformed } from "../shared/ErrorMapping.ts"
 import type { Fields } from "../shared/Json.ts"
-import { at, countAt, fieldsOf, isEmpty, listAt, numbersOf, ownOf, textAt } from "../shared/Json.ts"
+import { at, codeOf, countAt, fieldsOf, isEmpty, listAt, numbersOf, ownOf, parse, textAt } from "../shared/Json.ts"
 import type { DecodeResult, EventDecoder, Target } from "../shared/ProviderDialect.ts"
 import type { ReportedUsage } from "../shared/TokenCounter.ts"
 import { makeCounter } from "../shared/TokenCounter.ts"
@@ -175,7 +175,7 @@ const makeMessageDecoder = (generation: Generation, target: Target) => {
       if (finish !== undefined) return []
       const message = functionCallsOnly(given)
       refusal += textAt(message, "refusal") ?? ""
-      finish = finishText(choice["finish_reason"])
+      finish = codeOf(choice["finish_reason"])
       stopReason = textAt(choice, "stop_reason")
       const events = [...thoughtEvents(message), ...textEvents(choice, contentOf(message["content"]))]
       const deltas = callDeltas(message)

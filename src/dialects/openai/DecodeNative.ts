@@ -12,8 +12,7 @@ import type { Event } from "../../domain/Inference.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import type { FinishReason } from "../../domain/Job.ts"
 import type { Native } from "../../domain/Source.ts"
-import { finishText } from "../shared/ErrorMapping.ts"
-import { at, type Fields, fieldsOf, isEmpty, listAt, textAt } from "../shared/Json.ts"
+import { at, codeOf, type Fields, fieldsOf, isEmpty, listAt, textAt } from "../shared/Json.ts"
 import type { DecodeResult } from "../shared/ProviderDialect.ts"
 
 type CallEvent = Extract<Event, { readonly type: "tool_call" }>
@@ -219,7 +218,7 @@ export const makeChunks = (legacy: boolean, count: number): Chunks => {
     const other = raw.some(isOther)
     const calls = deltasOf(raw, events.filter(isCallEvent))
     const repaired = { ...choice, delta: messageWith(delta, calls, legacy) }
-    if (finishText(choice["finish_reason"]) !== undefined) {
+    if (codeOf(choice["finish_reason"]) !== undefined) {
       last = { chunk, choice: repaired, events }
       return []
     }

@@ -5,8 +5,8 @@ import type { Reason } from "../../domain/InferenceError.ts"
 import { InvalidRequest } from "../../domain/InferenceError.ts"
 import type { Message } from "../../domain/Message.ts"
 import { textOf } from "../../domain/Message.ts"
-import { notSupported, parse } from "./ErrorMapping.ts"
-import { type Fields, fieldsOf } from "./Json.ts"
+import { notSupported } from "./ErrorMapping.ts"
+import { type Fields, fieldsOf, parse } from "./Json.ts"
 import type { Target } from "./ProviderDialect.ts"
 
 export const invalid = (path: string, detail: string): Reason => new InvalidRequest({ path, detail })

@@ -1,5 +1,4 @@
 /** Maps error responses of providers to reasons: by status, code and text. Pure. */
-import { Result } from "effect"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import { bounded, retryAfterOf } from "../../domain/RetryAfter.ts"
 import { ownOf } from "./Json.ts"
@@ -163,27 +162,6 @@ export const inBandReason = (
 export const malformed = ({ deployment }: Target, what: string): InferenceError.Reason =>
   new InferenceError.UpstreamFailed({ deployment, kind: "malformed", detail: `invalid response: ${what}.` })
 
-/** Runs a decoder; nesting that exhausts the stack is malformed. */
-export const readable = <A>(
-  target: Target,
-  read: () => Result.Result<A, InferenceError.Reason>
-): Result.Result<A, InferenceError.Reason> => {
-  try {
-    return read()
-  } catch (error) {
-    if (error instanceof RangeError) return Result.fail(malformed(target, "nested too deeply"))
-    throw error
-  }
-}
-
-/**
- * A finish reason in lower case. Undefined where a provider gives none: some write "" or "null" while an answer goes on.
- */
-export const finishText = (value: unknown): string | undefined => {
-  const text = typeof value === "string" ? value.trim().toLowerCase() : ""
-  return text === "" || text === "null" || text === "none" ? undefined : text
-}
-
 /** The response ended early. */
 export const cut = ({ deployment }: Target): InferenceError.Reason =>
   new InferenceError.UpstreamFailed({ deployment, kind: "cut", detail: "the response ended early." })
@@ -195,12 +173,3 @@ export const empty = ({ deployment }: Target): InferenceError.Reason =>
 /** The provider's API cannot express it. */
 export const notSupported = ({ deployment }: Target, path: string, detail: string): InferenceError.Reason =>
   new InferenceError.NotSupported({ deployment, path, detail })
-
-/** Parsed JSON; undefined if the text is not JSON. */
-export const parse = (text: string): unknown => {
-  try {
-    return JSON.parse(text)
-  } catch {
-    return undefined
-  }
-}

@@ -59,3 +59,21 @@ export const typeOf = (value: unknown): unknown => isObject(value) ? value["type
 /** Whether a value has no content: null, an empty text or an empty list. */
 export const isEmpty = (value: unknown): boolean =>
   value === null || value === undefined || value === "" || (Array.isArray(value) && value.length === 0)
+
+/** Parsed JSON; undefined if the text is not JSON. */
+export const parse = (text: string): unknown => {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}
+
+/**
+ * A code in lower case, such as a finish reason. Undefined for "", "null" and "none", which some providers send while an
+ * answer continues.
+ */
+export const codeOf = (value: unknown): string | undefined => {
+  const text = typeof value === "string" ? value.trim().toLowerCase() : ""
+  return text === "" || text === "null" || text === "none" ? undefined : text
+}

@@ -10,7 +10,7 @@
  */
 import type { Pull } from "effect"
 import { Cause, Effect, Result, Scope, Stream } from "effect"
-import { empty, malformed, notSupported, readable } from "../../dialects/shared/ErrorMapping.ts"
+import { empty, malformed, notSupported } from "../../dialects/shared/ErrorMapping.ts"
 import * as FrameDecoder from "../../dialects/shared/FrameDecoder.ts"
 import { makePrefixStopMatcher } from "../../dialects/shared/PrefixStopMatcher.ts"
 import type {
@@ -92,6 +92,19 @@ const callFor = (
   return passThrough !== undefined && isComplete(source) && dialectOf(target.options) === source.dialect
     ? passThrough(generation, source, target, stream, fetched)
     : Result.flatMap(request(generation, target, stream), withFieldsOf(source, target))
+}
+
+/** Runs a decoder; nesting that exhausts the stack is malformed. */
+const readable = <A>(
+  target: Target,
+  decode: () => Result.Result<A, InferenceError.Reason>
+): Result.Result<A, InferenceError.Reason> => {
+  try {
+    return decode()
+  } catch (error) {
+    if (error instanceof RangeError) return Result.fail(malformed(target, "nested too deeply"))
+    throw error
+  }
 }
 
 /** Decodes the bytes of a streamed answer up to its finish. */
