@@ -135,20 +135,17 @@ describe("config", () => {
     assert.strictEqual(
       stderr,
       `troupe: Invalid configuration: ${file}\n` +
+        `  models.a.deployments[0].file: ${join(folder.path, "there.gguf")} is not a model file that can be loaded: ` +
+        "it is empty (line 1, column 47)\n" +
         `  models.a.deployments[0].variants[0]: No such file or folder: ${
           join(folder.path, "gone.gguf")
         } (line 1, column 76)\n` +
         `  models.a.deployments[1].folder: No such file or folder: ${
           join(folder.path, "none")
         } (line 1, column 106)\n` +
-        `  models.a.deployments[2].folder: No such file or folder: ${
-          join(folder.path, "half", "tokenizer.json")
-        } (line 1, column 138)\n` +
-        `  models.a.deployments[2].folder: No such file or folder: ${
-          join(folder.path, "half", "onnx/small.onnx")
-        } (line 1, column 138)\n` +
-        `  models.a.deployments[0].file: ${join(folder.path, "there.gguf")} is not a model file that can be loaded: ` +
-        "it is empty (line 1, column 47)\n"
+        `  models.a.deployments[2].folder: The folder ${
+          join(folder.path, "half")
+        } has no tokenizer.json, no onnx/small.onnx (line 1, column 138)\n`
     )
   })
 
@@ -159,6 +156,18 @@ describe("config", () => {
       stdout,
       /^The configuration is valid\. Environment: test\. Models: tiny-chat\.\n\nMODEL .*\ntiny-chat  512 of 512 tokens  about [\d.]+ MiB: fits the .* available on this machine now .*\.gguf\n$/
     )
+  })
+
+  it("says that a file is empty", async () => {
+    using folder = temporaryFolder()
+    const file = join(folder.path, "troupe.yaml")
+    for (const text of ["", "# nothing yet\n"]) {
+      writeFileSync(file, text)
+      const { code, stderr, stdout } = await invoke(["config", "check", "--config", file])
+      assert.strictEqual(code, 0)
+      assert.include(stdout, "Models: tiny-chat.")
+      assert.strictEqual(stderr, `Warning: ${file} is empty. The defaults apply\n`)
+    }
   })
 
   it("warns of a public provider API without a key, and of nothing else", async () => {
@@ -260,7 +269,7 @@ policies:
   default: { retries: -1 }
 models:
   a:
-    deployments: [{ engine: llama, file: ${weights}, slots: 0 }]
+    deployments: [{ engine: llama, file: ${weights}, slots: 0 }, { engine: llama, file: /nowhere/a.gguf }]
   b:
     deployments: [{ engine: llama, file: /nowhere/b.gguf }]
     fallbacks: [a, nobody]
@@ -281,11 +290,12 @@ environments:
       const [, path, place] = /^ {2}([^ ]+): .* \(line (\d+), column \d+\)$/.exec(line) ?? []
       return path === undefined ? [] : [`${path} ${place}`]
     })
-    assert.sameMembers(found, [
+    assert.deepStrictEqual(found, [
       "server.port 2",
       "server.shutdownGrace 3",
       "policies.default.retries 5",
       "models.a.deployments[0].slots 8",
+      "models.a.deployments[1].file 8",
       "models.b.deployments[0].file 10",
       "models.b.fallbacks[1] 11",
       "models.b.policy 12",

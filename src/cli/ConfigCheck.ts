@@ -166,15 +166,16 @@ const printFacts = ({ memory }: Resolved, { facts, verdicts }: Looked) => {
 
 /** Reads the configuration as the service does. The valid part of a file with problems is checked too. */
 const lookAt = Effect.fnUntraced(function*(file: string | undefined) {
-  const { problems, settings, source, text } = yield* SettingsFile.inspect({ file, engineHost: "process" })
+  const { isEmpty, problems, settings, source, text } = yield* SettingsFile.inspect({ file, engineHost: "process" })
   const looked = settings === undefined ? undefined : yield* lookAtFiles(settings).pipe(
     Effect.provide(Layer.merge(App.memory, Layer.provide(App.store, Layer.succeed(Settings, settings))))
   )
-  const all = [...problems, ...SettingsFile.located(text, looked?.problems ?? [])]
+  const all = SettingsFile.located(text, [...problems, ...(looked?.problems ?? [])])
   if (settings === undefined || looked === undefined || all.length > 0) {
     return yield* new SettingsError({ source, problems: all })
   }
-  return { settings, looked, warnings: SettingsFile.located(text, warningsOf(settings)) }
+  const empty = isEmpty ? [{ path: "", expected: `${source} is empty. The defaults apply` }] : []
+  return { settings, looked, warnings: [...empty, ...SettingsFile.located(text, warningsOf(settings))] }
 })
 
 export const check = Command.make(

@@ -34,9 +34,13 @@ export interface Target {
   readonly config: Option.Option<string>
 }
 
-/** The settings, for commands that send nothing to providers: their secrets may be unset. */
-export const loadWithoutSecrets = (file: Option.Option<string>) =>
-  SettingsFile.load({ file: Option.getOrUndefined(file), secretsMayBeUnset: true })
+/**
+ * The settings, for commands that send nothing to providers: their secrets may be unset.
+ *
+ * @param engineHost where engines run unless the file says; default on threads of this process
+ */
+export const loadWithoutSecrets = (file: Option.Option<string>, engineHost?: "process" | "thread") =>
+  SettingsFile.load({ file: Option.getOrUndefined(file), secretsMayBeUnset: true, engineHost })
 
 const portFromEnvironment = Effect.suspend(() => {
   const text = process.env["PORT"]

@@ -5,6 +5,7 @@ import * as App from "../App.ts"
 import { defaultSlots } from "../domain/Deployment.ts"
 import { kindOf, pathOf } from "../services/engines/EngineKinds.ts"
 import { ModelFiles } from "../services/engines/ModelFiles.ts"
+import { processBytesOf } from "../services/models/LoadCandidates.ts"
 import { Settings } from "../services/settings/Settings.ts"
 import { architectureOf, bitsOf, numberOf, quantisationOf, textOf } from "../services/store/Gguf.ts"
 import type { StoredModel } from "../services/store/ModelStore.ts"
@@ -16,7 +17,8 @@ import { asWritten, findShown } from "./ShownModel.ts"
 
 const withStore = (file: Option.Option<string>) => <A, E, R>(use: Effect.Effect<A, E, R>) =>
   Effect.flatMap(
-    loadWithoutSecrets(file),
+    // As `troupe serve` runs the models.
+    loadWithoutSecrets(file, "process"),
     (settings) => Effect.provide(use, Layer.provideMerge(App.store, Layer.succeed(Settings, settings)))
   )
 
@@ -145,8 +147,11 @@ const show = Command.make("show", { nameOrPath, config, json }, (input) =>
     const { options, stored } = shown
     if (stored?.manifest.quarantined !== undefined) return yield* showQuarantined(stored, input.json)
     const path = pathOf(options)!
-    const { computeBytes, kvCacheBytes, totalBytes, weightsBytes } = yield* (yield* ModelFiles).describe(options)
-    const memory = { weightsBytes, kvCacheBytes, computeBytes, totalBytes }
+    const described = yield* (yield* ModelFiles).describe(options)
+    const { computeBytes, kvCacheBytes, weightsBytes } = described
+    const processBytes = processBytesOf(options, (yield* Settings).engineHost)
+    const totalBytes = described.totalBytes + processBytes
+    const memory = { weightsBytes, kvCacheBytes, computeBytes, processBytes, totalBytes }
     const availableBytes = process.availableMemory()
     const about = {
       ...(stored === undefined

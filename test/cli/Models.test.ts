@@ -56,6 +56,19 @@ describe("with a pulled model", () => {
     assert.include(stdout, "<|im_start|>")
     const shown = JSON.parse((await models("show", file, "--json")).stdout) as Readonly<Record<string, unknown>>
     assert.deepInclude(shown, { bits: 8, fits: true, path: file })
+    const { memory } = shown as { readonly memory: Readonly<Record<string, number>> }
+    const { totalBytes, ...parts } = memory
+    assert.strictEqual(totalBytes, Object.values(parts).reduce((sum, bytes) => sum + bytes, 0))
+  })
+
+  it("shows the memory that `config check` expects, engine process included", async () => {
+    const config = join(folder.path, "shown.yaml")
+    writeFileSync(config, "models:\n  chat:\n    deployments:\n      - { engine: llama, file: store:mine }\n")
+    const checked = /about ([\d.]+ MiB)/.exec((await invoke(["config", "check", "--config", config], { env })).stdout)
+      ?.[1]
+    const shown = /^memory +about ([\d.]+ MiB)/m.exec((await models("show", "chat", "--config", config)).stdout)?.[1]
+    assert.isDefined(checked)
+    assert.strictEqual(shown, checked)
   })
 
   it("prints a valid entry for troupe.yaml", async () => {

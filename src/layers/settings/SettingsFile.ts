@@ -54,8 +54,9 @@ export interface Options {
 
 const unusable = (source: string, expected: string) => new SettingsError({ source, problems: [{ path: "", expected }] })
 
-const read = (file: string, required: boolean): Effect.Effect<string, SettingsError> =>
-  !required && !existsSync(file) ? Effect.succeed("") : Effect.tryPromise({
+/** The text of the file; undefined if it does not exist and is not required. */
+const read = (file: string, required: boolean): Effect.Effect<string | undefined, SettingsError> =>
+  !required && !existsSync(file) ? Effect.undefined : Effect.tryPromise({
     try: () => readFile(file, "utf8"),
     catch: (cause) => {
       const { code, message } = cause as NodeJS.ErrnoException
@@ -127,7 +128,7 @@ const contextOf = (
 interface Given {
   readonly source: string
   readonly folder: string
-  /** Text of the file; undefined for the configuration of a program. */
+  /** Text of the file; undefined if there is none. */
   readonly text: string | undefined
   readonly json: unknown
   /** Whether a secret may be a literal: in the configuration of a program, never in a file. */
@@ -138,7 +139,7 @@ const readFrom = Effect.fnUntraced(function*({ config, file }: Options) {
   if (config === undefined) {
     const path = resolve(file ?? defaultFile)
     const text = yield* read(path, file !== undefined)
-    const json = yield* parse(path, text)
+    const json = yield* parse(path, text ?? "")
     return { source: path, folder: dirname(path), text, json, literalSecrets: false } satisfies Given
   }
   const source = "the option `config`"
@@ -146,18 +147,22 @@ const readFrom = Effect.fnUntraced(function*({ config, file }: Options) {
   return { source, folder: process.cwd(), text: undefined, json: config, literalSecrets: true } satisfies Given
 })
 
-/** Problems with their lines and columns in the text, if there is one. */
+const inLineOrder = (one: Problem, other: Problem): number =>
+  (one.line ?? 0) - (other.line ?? 0) || (one.column ?? 0) - (other.column ?? 0)
+
+/** Problems with their lines and columns in the text, if there is one, in this order. */
 export const located = (text: string | undefined, problems: ReadonlyArray<Problem>): ReadonlyArray<Problem> => {
   if (problems.length === 0 || text === undefined) return problems
   const positionOf = YamlPositions.make(text)
-  return problems.map((problem) => ({ ...problem, ...positionOf(problem.path) }))
+  return problems.map((problem) => ({ ...problem, ...positionOf(problem.path) })).toSorted(inLineOrder)
 }
 
 /** Reads a configuration: every problem, and the settings of its valid part. Fails if the file is not YAML. */
 export const inspect = Effect.fnUntraced(function*(options: Options = {}) {
   const { folder, json, literalSecrets, source, text } = yield* readFrom(options)
   const { problems, settings } = diagnose(json, { ...contextOf(folder, options), literalSecrets })
-  return { source, text, problems: located(text, problems), settings }
+  const isEmpty = text !== undefined && (json === null || json === undefined)
+  return { source, text, isEmpty, problems: located(text, problems), settings }
 })
 
 /** Reads, decodes and checks the settings. */
@@ -168,30 +173,39 @@ export const load = Effect.fnUntraced(function*(options: Options = {}) {
     : settings
 })
 
-/** Paths of the files that a deployment needs, each with the field that names it. */
-const requiredPathsOf = ({ options }: Deployment): ReadonlyArray<readonly [place: string, path: string]> => {
-  const paths = EngineKinds.pathsOf(options).map(([field, path]) => [formatPath(field), path] as const)
+/** What is missing at one field of a deployment. */
+interface Missing {
+  readonly place: string
+  readonly path: string
+  readonly expected: string
+}
+
+/** Missing files and folders of a deployment: one problem for each path. */
+const missingOf = ({ options }: Deployment): ReadonlyArray<Missing> => {
+  const paths = EngineKinds.pathsOf(options).map(([field, path]) => ({ place: formatPath(field), path }))
   const [own] = paths
   if (own === undefined || isRemote(options)) return []
-  const [place, folder] = own
   const files = EngineKinds.kindOf(options).filesIn?.(options) ?? []
-  return files.length > 0 && existsSync(folder)
-    ? files.map((name) => [place, join(folder, name)] as const)
-    : paths
+  if (files.length === 0 || !existsSync(own.path)) {
+    return paths.filter(({ path }) => !existsSync(path))
+      .map(({ path, place }) => ({ place, path, expected: `No such file or folder: ${path}` }))
+  }
+  const missing = files.filter((name) => !existsSync(join(own.path, name)))
+  return missing.length === 0
+    ? []
+    : [{ ...own, expected: `The folder ${own.path} has no ${missing.join(", no ")}` }]
 }
 
 /** Problems of missing model files, which would otherwise appear when an engine loads them. */
 export const missingFiles = (settings: Resolved): ReadonlyArray<Problem> =>
   settings.models.flatMap(({ deployments, name }) =>
     deployments.flatMap((deployment, index) =>
-      requiredPathsOf(deployment)
+      missingOf(deployment)
         // The store reports its own missing and quarantined files.
-        .filter(([, path]) =>
-          nameInStore(path) === undefined && !path.startsWith(settings.store.folder) && !existsSync(path)
-        )
-        .map(([place, path]) => ({
+        .filter(({ path }) => nameInStore(path) === undefined && !path.startsWith(settings.store.folder))
+        .map(({ expected, place }) => ({
           path: `${formatPath(["models", name, "deployments", index])}.${place}`,
-          expected: `No such file or folder: ${path}`
+          expected
         }))
     )
   )

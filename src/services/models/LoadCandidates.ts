@@ -3,7 +3,7 @@
  * files.
  */
 import { Effect } from "effect"
-import type { Deployment } from "../../domain/Deployment.ts"
+import type { Deployment, DeploymentOptions } from "../../domain/Deployment.ts"
 import { isRemote } from "../../domain/Deployment.ts"
 import type { Engine } from "../engines/Engine.ts"
 import * as EngineKinds from "../engines/EngineKinds.ts"
@@ -13,6 +13,10 @@ import type { LoadCandidate } from "./MemoryScheduler.ts"
 
 /** An engine process without a model: Node, the library and the pool, bytes. Measured: 110 MiB on Linux. */
 const processBytes = 110 * 2 ** 20
+
+/** Memory of an engine's process besides its model, bytes. An engine on a thread of this process has none. */
+export const processBytesOf = (options: DeploymentOptions, host: "process" | "thread"): number =>
+  host === "process" && !isRemote(options) && EngineKinds.kindOf(options).isNative ? processBytes : 0
 
 const mebibyte = 2 ** 20
 
@@ -31,15 +35,14 @@ export interface LoadCandidates {
   readonly measure: (instance: EngineInstance, engine: Engine) => Effect.Effect<void>
 }
 
-/** @param host an engine on a thread of this process adds no process of its own */
+/** @param host where engines run */
 export const make = (files: ModelFiles["Service"], host: "process" | "thread"): LoadCandidates => {
   const measured = new Map<string, number>()
 
   const estimate = Effect.fnUntraced(function*(deployment: Deployment) {
     const { options } = deployment
     const { bits, totalBytes } = yield* files.describe(options)
-    const overhead = host === "process" && !isRemote(options) && EngineKinds.kindOf(options).isNative ? processBytes : 0
-    return { bytes: totalBytes + overhead, ...(bits === undefined ? {} : { bits }) }
+    return { bytes: totalBytes + processBytesOf(options, host), ...(bits === undefined ? {} : { bits }) }
   })
 
   const candidateOf = (deployment: Deployment): Effect.Effect<ReadonlyArray<LoadCandidate>> => {

@@ -11,7 +11,7 @@
  * **Gotchas**
  *
  * An upper bound for models with sliding-window attention. Replicas share the file's pages unless `useMmap` is false.
- * The engine's process and library, about 130 MiB, are not included: with tiny-chat and 1, 8 and 32 busy slots of 512
+ * The engine's process and library, about 130 MiB, are not included (see `LoadCandidates`): with tiny-chat and 1, 8 and 32 busy slots of 512
  * tokens, an engine process used 139, 168 and 225 MiB, and the estimate is 7, 24 and 79.
  */
 import { batchOf, largestDefaultWindow } from "../../domain/EngineProtocol.ts"

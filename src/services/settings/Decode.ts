@@ -52,6 +52,12 @@ const prefixProblem = (name: string, deployments: ReadonlyArray<DeploymentOption
   return undefined
 }
 
+/** Takes the place of an invalid deployment while the rest of the file is checked. It has no files. */
+const placeholder = { engine: "language-model", name: "(invalid)" } as const
+
+const isPlaceholder = (options: DeploymentOptions): boolean =>
+  options.engine === placeholder.engine && options.name === placeholder.name
+
 /** Why a model may not have this name. */
 const nameProblem = (name: string, deployments: ReadonlyArray<DeploymentOptions>): string | undefined => {
   if (name === "") return "The name of a model must not be empty"
@@ -69,7 +75,7 @@ const nameProblems = ({ models }: Source): ReadonlyArray<KeyedProblem> =>
       expected: "Expected at least one model. Remove `models` to use the embedded tiny-chat"
     }]
     : Object.entries(models ?? {}).flatMap(([name, { deployments }]) => {
-      const expected = nameProblem(name, deployments)
+      const expected = nameProblem(name, deployments.filter((options) => !isPlaceholder(options)))
       return expected === undefined ? [] : [{ path: ["models", name, "deployments"], expected }]
     })
 
@@ -103,8 +109,8 @@ const decodePart = (raw: Tree, expanded: Tree): { source: Source | undefined; wr
   const first = decodeTree(raw, expanded)
   let left = expanded
   let decoded = first
-  for (let round = 0; round < 3 && Result.isFailure(decoded); round++) {
-    left = withoutParts(left, decoded.failure.map(({ path }) => path))
+  for (let round = 0; round < 4 && Result.isFailure(decoded); round++) {
+    left = withoutParts(left, decoded.failure.map(({ path }) => path), round, placeholder)
     decoded = decodeTree(raw, left)
   }
   return {

@@ -61,10 +61,18 @@ const hintByField: ReadonlyArray<readonly [field: string, hint: string]> = [
   ["baseUrl", `For a remote model, set provider to one of ${providers.join(", ")}`]
 ]
 
+const engineNames = engineKinds.map(({ name }) => JSON.stringify(name))
+
+/** Users write `provider` in place of `engine: remote`. */
+const expectedEngine = `Expected ${engineNames.slice(0, -1).join(", ")} or ${
+  engineNames.at(-1)
+}, or \`provider\` for a remote model`
+
 /** The problem of a deployment that has no `engine` and no `provider`, or an unknown engine. */
 const engineProblem = (problem: KeyedProblem, deployment: Record<string, Tree>): KeyedProblem => {
-  const { expected, path } = problem
+  const { path } = problem
   const { engine } = deployment
+  const expected = expectedEngine
   if (typeof engine === "string") {
     const provider = isProvider(engine) ? engine : undefined
     return provider === undefined

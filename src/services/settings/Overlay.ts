@@ -70,6 +70,7 @@ const partOf = (path: Path): Path => {
 }
 
 const without = (tree: Tree, [key, ...rest]: Path): Tree => {
+  if (Array.isArray(tree)) return tree.map((item, index) => index === key ? without(item, rest) : item)
   if (key === undefined || !isMapping(tree) || !Object.hasOwn(tree, key)) return tree
   const entries = Object.entries(tree).flatMap(([name, value]) => {
     if (name !== key) return [[name, value] as const]
@@ -78,12 +79,38 @@ const without = (tree: Tree, [key, ...rest]: Path): Tree => {
   return Object.fromEntries(entries)
 }
 
+/** The field at a path, or the list that has the element: an element cannot be removed, since indices are in problems. */
+const fieldOf = (path: Path): Path => {
+  const last = path.findLastIndex((key) => typeof key !== "number")
+  return path[0] === "models" && path[2] === "deployments" && path.length < 5 ? [] : path.slice(0, last + 1)
+}
+
+const isInDeployment = ([section, , field, index]: Path): boolean =>
+  section === "models" && field === "deployments" && index !== undefined
+
+const replaced = (tree: Tree, [key, ...rest]: Path, value: Tree): Tree => {
+  if (key === undefined) return value
+  if (Array.isArray(tree)) return tree.map((item, index) => index === key ? replaced(item, rest, value) : item)
+  return isMapping(tree) ? { ...tree, [key]: replaced(own(tree, key), rest, value) } : tree
+}
+
+/** Removes one problem: its field first; then its deployment, model, policy or section. */
+const withoutProblem = (tree: Tree, path: Path, round: number, placeholder: Tree): Tree => {
+  if (round === 0) return without(tree, fieldOf(path))
+  return round === 1 && isInDeployment(path)
+    ? replaced(tree, path.slice(0, 4), placeholder)
+    : without(tree, partOf(path))
+}
+
 /**
- * The tree without the parts that contain these paths and without sections that become empty: what is left of an invalid
- * configuration can be checked.
+ * The tree without the smallest parts that contain these paths and without sections that become empty: what is left of an
+ * invalid configuration can be checked.
+ *
+ * @param round 0 removes fields, 1 replaces deployments, and the next ones remove models, policies and sections
+ * @param placeholder takes the place of an invalid deployment, so that the others keep their indices
  */
-export const withoutParts = (tree: Tree, wrong: ReadonlyArray<Path>): Tree => {
-  const left = wrong.reduce((rest, path) => without(rest, partOf(path)), tree)
+export const withoutParts = (tree: Tree, wrong: ReadonlyArray<Path>, round: number, placeholder: Tree): Tree => {
+  const left = wrong.reduce<Tree>((rest, path) => withoutProblem(rest, path, round, placeholder), tree)
   if (!isMapping(left)) return {}
   return Object.fromEntries(
     Object.entries(left).filter(([, value]) => !isMapping(value) || Object.keys(value).length > 0)

@@ -622,7 +622,7 @@ describe("a parsed configuration", () => {
       const [problem] = problems({ models: { a: { deployments: [{ engine: "gpu" }] } } })
       assert.deepStrictEqual(problem, {
         path: "models.a.deployments[0].engine",
-        expected: "Expected \"llama\", \"onnx\", \"fake\", \"language-model\" or \"remote\""
+        expected: "Expected \"llama\", \"onnx\", \"fake\" or \"language-model\", or `provider` for a remote model"
       })
     })
 
@@ -682,6 +682,36 @@ describe("a parsed configuration", () => {
         "models.b.deployments[0].baseURL: Unknown field. Did you mean baseUrl?",
         "models.b.deployments[0].file: Unknown field",
         "sever: Unknown field. Did you mean server?"
+      ])
+    })
+
+    it("of names and strategies are found beside problems of fields, also of the same model and policy", () => {
+      const file = {
+        policies: { slow: { strategy: "custom/x", retries: -1, timeouts: { totl: "1 s" } } },
+        models: {
+          a: {
+            policy: "absent",
+            fallbacks: ["nothing"],
+            idleUnload: 0,
+            deployments: [{ engine: "llama", fil: "a.gguf" }, { engine: "llama", file: "store:none", slts: 2 }]
+          },
+          "fake/b": { deployments: [{ engine: "fake", slots: 0 }, { engine: "fak" }], fallbacks: ["a", "c"] }
+        }
+      }
+      assert.deepStrictEqual(paths(file), [
+        "models.a.deployments[0].fil",
+        "models.a.deployments[0].file",
+        "models.a.deployments[1].file",
+        "models.a.deployments[1].slts",
+        "models.a.fallbacks[0]",
+        "models.a.idleUnload",
+        "models.a.policy",
+        "models.fake/b.deployments[0].slots",
+        "models.fake/b.deployments[1].engine",
+        "models.fake/b.fallbacks[1]",
+        "policies.slow.retries",
+        "policies.slow.strategy",
+        "policies.slow.timeouts.totl"
       ])
     })
 
