@@ -51,8 +51,11 @@ export interface Moment {
 /** Tokens of an answer without a limit. */
 export const usualAnswer = 256
 
-/** Tokens of a text that has not been counted: four bytes each, which is usual of English. */
-export const estimateTokens = (bytes: number): number => Math.ceil(bytes / 4)
+/** Estimate for text that has not been counted; usual for English. */
+export const bytesPerToken = 4
+
+/** Tokens of a text that has not been counted. */
+export const estimateTokens = (bytes: number): number => Math.ceil(bytes / bytesPerToken)
 
 /** Tokens of the prompt, counted or estimated; 0 where nothing is known of it. */
 export const promptTokensOf = ({ promptLength, promptTokens }: RoutingRequest): number =>

@@ -164,30 +164,36 @@ const assembled = (chunks: ReadonlyArray<Native>): Fields => {
   }
 }
 
+const countNames = ["prompt_tokens", "completion_tokens", "total_tokens"] as const
+
+/** The provider's usage, with the counts that it left out. */
+const nativeUsage = (given: unknown, usages: ReadonlyArray<TokenUsage>): Fields | Usage => {
+  if (!isObject(given)) return usageOf(usages)
+  if (countNames.every((name) => (given[name] ?? null) !== null)) return given
+  const { completion_tokens, prompt_tokens, total_tokens } = usageOf(usages)
+  return completed(given, { prompt_tokens, completion_tokens, total_tokens })
+}
+
 /** The provider's answer, which is not checked; undefined if the provider has another dialect. */
 const nativeAnswer = (
   parts: ReadonlyArray<Native> | undefined,
   { created, id, model }: Pick<Envelope, "created" | "id" | "model">,
-  usage: Usage
+  usages: ReadonlyArray<TokenUsage>
 ): ChatCompletion | undefined => {
   if (parts === undefined || parts.length === 0 || !parts.every(isOpenAi)) return undefined
   const found = parts.find(({ form }) => form === "whole")?.body ?? assembled(parts)
-  const { completion_tokens, prompt_tokens, total_tokens } = usage
-  const completeUsage = isObject(found["usage"])
-    ? completed(found["usage"], { prompt_tokens, completion_tokens, total_tokens })
-    : usage
   const body = completed(found, { object: "chat.completion", created })
-  return { ...body, id, model, usage: completeUsage } as Fields as ChatCompletion
+  return { ...body, id, model, usage: nativeUsage(found["usage"], usages) } as Fields as ChatCompletion
 }
 
 /** The provider's answer that is a refusal; undefined if the provider has another dialect. */
 export const encodeRefusal = (envelope: Envelope, { answer }: ContentRefused): ChatCompletion | undefined =>
-  nativeAnswer(answer as ReadonlyArray<Native> | undefined, envelope, usageOf([]))
+  nativeAnswer(answer as ReadonlyArray<Native> | undefined, envelope, [])
 
 /** @param answers one per choice */
 export const encodeAnswers = (envelope: Envelope, answers: ReadonlyArray<Answer>): ChatCompletion =>
   (answers.length === 1
-    ? nativeAnswer(answers[0]!.native, envelope, usageOf([answers[0]!.usage]))
+    ? nativeAnswer(answers[0]!.native, envelope, [answers[0]!.usage])
     : undefined) ?? encode(envelope, answers)
 
 const encode = (

@@ -3,14 +3,12 @@
  *
  * **Gotchas**
  *
- * No provider reports the tokens of a piece of text, and some report none of the answer. The estimate is four bytes per
- * token, a usual figure for English.
+ * No provider reports the tokens of a piece of text, and some do not report those of the answer.
  */
 import type { Generation } from "../../domain/Generation.ts"
 import type { TokenUsage } from "../../domain/Job.ts"
 import { textOf } from "../../domain/Message.ts"
-
-const bytesPerToken = 4
+import { bytesPerToken, estimateTokens } from "../../domain/RoutingRequest.ts"
 
 const promptBytes = ({ assistantPrefix = "", messages, tools = [] }: Generation): number => {
   const texts = messages.flatMap(({ content, toolCalls = [] }) => [
@@ -27,8 +25,8 @@ export type ReportedUsage = { readonly [Figure in keyof TokenUsage]?: number | u
 export interface Counter {
   /** Tokens that this piece of text completes. */
   readonly count: (text: string) => number
-  /** Of the whole answer. */
-  readonly usage: (told: ReportedUsage | undefined) => TokenUsage
+  /** Usage of the whole answer. */
+  readonly usage: (reported: ReportedUsage | undefined) => TokenUsage
 }
 
 export const makeCounter = (generation: Generation): Counter => {
@@ -41,12 +39,12 @@ export const makeCounter = (generation: Generation): Counter => {
       counted += tokens
       return tokens
     },
-    usage: (told = {}) => ({
-      promptTokens: told.promptTokens ?? Math.ceil(promptBytes(generation) / bytesPerToken),
-      completionTokens: told.completionTokens ?? Math.ceil(bytes / bytesPerToken),
-      cachedTokens: told.cachedTokens ?? 0,
-      ...(told.cacheWriteTokens === undefined ? {} : { cacheWriteTokens: told.cacheWriteTokens }),
-      ...(told.reasoningTokens === undefined ? {} : { reasoningTokens: told.reasoningTokens })
+    usage: (reported = {}) => ({
+      promptTokens: reported.promptTokens ?? estimateTokens(promptBytes(generation)),
+      completionTokens: reported.completionTokens ?? estimateTokens(bytes),
+      cachedTokens: reported.cachedTokens ?? 0,
+      ...(reported.cacheWriteTokens === undefined ? {} : { cacheWriteTokens: reported.cacheWriteTokens }),
+      ...(reported.reasoningTokens === undefined ? {} : { reasoningTokens: reported.reasoningTokens })
     })
   }
 }

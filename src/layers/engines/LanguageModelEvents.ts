@@ -13,28 +13,16 @@
  */
 import { Data, Effect, Stream } from "effect"
 import type { Response } from "effect/ai"
+import type { ReportedUsage } from "../../dialects/shared/TokenCounter.ts"
+import { makeCounter } from "../../dialects/shared/TokenCounter.ts"
 import type { Generation } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
-import type { FinishReason, TokenUsage } from "../../domain/Job.ts"
-import { textOf } from "../../domain/Message.ts"
+import type { FinishReason } from "../../domain/Job.ts"
+import { bytesPerToken } from "../../domain/RoutingRequest.ts"
 import { makeStopMatcher } from "../../domain/StopMatcher.ts"
 
 /** The parts contain no answer; `detail` is the reason. */
 export class Unanswered extends Data.TaggedError("Unanswered")<{ readonly detail: string }> {}
-
-/** Estimate for a token that the model does not count. */
-const bytesPerToken = 4
-
-const tokensOf = (bytes: number): number => Math.ceil(bytes / bytesPerToken)
-
-const promptBytes = ({ assistantPrefix = "", messages, tools = [] }: Generation): number => {
-  const texts = messages.flatMap(({ content, toolCalls = [] }) => [
-    textOf(content),
-    ...toolCalls.map((call) => call.arguments)
-  ])
-  const definitions = tools.length === 0 ? "" : JSON.stringify(tools)
-  return [...texts, definitions, assistantPrefix].reduce((sum, text) => sum + Buffer.byteLength(text), 0)
-}
 
 /** As many complete characters as fit. */
 const within = (text: string, bytes: number): string =>
@@ -54,17 +42,13 @@ const reasons: Readonly<Record<Response.FinishReason, FinishReason | undefined>>
   error: undefined
 }
 
-const usageOf = (generation: Generation, bytes: number, reported: Response.Usage | undefined): TokenUsage => {
-  const { cacheRead = 0, total: prompt = tokensOf(promptBytes(generation)) } = reported?.inputTokens ?? {}
-  const { reasoning = 0, total = tokensOf(bytes) } = reported?.outputTokens ?? {}
-  return {
-    promptTokens: prompt,
-    completionTokens: total,
-    cachedTokens: cacheRead,
-    // Many models report 0 if they do not know.
-    ...(reasoning === 0 ? {} : { reasoningTokens: reasoning })
-  }
-}
+const reportedUsage = (usage: Response.Usage | undefined): ReportedUsage => ({
+  promptTokens: usage?.inputTokens.total,
+  completionTokens: usage?.outputTokens.total,
+  cachedTokens: usage?.inputTokens.cacheRead,
+  // Many models report 0 if they do not know.
+  reasoningTokens: usage?.outputTokens.reasoning || undefined
+})
 
 /**
  * Writes events up to the finish, at the latest when the limit is reached.
@@ -72,8 +56,8 @@ const usageOf = (generation: Generation, bytes: number, reported: Response.Usage
  * @param room limit of reasoning, text and arguments together, bytes
  */
 const makeWriter = (generation: Generation, room: number) => {
+  const counter = makeCounter(generation)
   let bytes = 0
-  let counted = 0
   let ended = false
   let events: Array<Event> = []
   let failure: Unanswered | undefined
@@ -81,7 +65,7 @@ const makeWriter = (generation: Generation, room: number) => {
   const end = (reason: FinishReason, reported?: Response.Usage, stop?: string) => {
     if (ended) return
     ended = true
-    const usage = usageOf(generation, bytes, reported)
+    const usage = counter.usage(reportedUsage(reported))
     events.push({ type: "finish", reason, usage, ...(stop === undefined ? {} : { stop }) })
   }
   /** Writes the text as far as it fits, with the tokens that it completes. */
@@ -89,8 +73,7 @@ const makeWriter = (generation: Generation, room: number) => {
     if (text === "" || ended) return
     const kept = within(text, room - bytes)
     bytes += Buffer.byteLength(kept)
-    const tokens = Math.floor(bytes / bytesPerToken) - counted
-    counted += tokens
+    const tokens = counter.count(kept)
     if (kept !== "") events.push(eventOf(kept, tokens))
     if (kept !== text || bytes >= room) end("length")
   }
