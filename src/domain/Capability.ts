@@ -1,29 +1,29 @@
 /**
- * What a deployment can do: its kind says what is possible, its configuration narrows that, and an engine that was loaded
- * says what its model has. Pure.
+ * The capabilities of a deployment: its kind has the possible ones, its configuration restricts them, and a loaded engine
+ * confirms those of its model.
  */
 import type { DeploymentOptions } from "./Deployment.ts"
 import { isRemote } from "./Deployment.ts"
 import type { Ability } from "./EngineProtocol.ts"
 import { providerKindOf } from "./ProviderKind.ts"
 
-/** Whether it can tell how many tokens a prompt has: by its tokens, or by an endpoint of the provider's. */
+/** Whether it can count the tokens of a prompt: with its tokenizer, or by an endpoint of the provider. */
 export const counts = (options: DeploymentOptions, abilities: ReadonlyArray<Ability>): boolean =>
   abilities.includes("tokenize") ||
   (isRemote(options) && providerKindOf(options.provider).counts === true && abilities.includes("generate"))
 
-/** What can be found missing: an ability, or token counting. */
+/** A capability that an engine may turn out not to have. */
 export type Capability = Ability | "count"
 
-/** What engines have said of deployments since the service began, by deployment. */
+/** The capabilities that engines confirmed or refused since the start of the service, by deployment. */
 export class Observed {
   readonly #abilities = new Map<string, ReadonlyArray<Ability>>()
-  /** Capabilities that were refused, and until when each is held to be missing, monotonic ms. */
+  /** Capabilities that were refused, and the end of each refusal, monotonic ms. */
   readonly #missing = new Map<string, Map<Capability, number>>()
   /** When the next refusal ends, monotonic ms: `expire` has nothing to do before. */
   nextEnd = Number.POSITIVE_INFINITY
 
-  /** An engine was loaded; what was said of the one before no longer counts. Tells whether that changes anything. */
+  /** Records the capabilities of a newly loaded engine, which replace earlier ones. Returns whether anything has changed. */
   loaded(deployment: string, abilities: ReadonlyArray<Ability>): boolean {
     const known = this.#abilities.get(deployment)
     const isSame = known !== undefined && known.length === abilities.length &&
@@ -33,7 +33,7 @@ export class Observed {
   }
 
   /**
-   * An engine has refused a request that needs this capability. Returns whether that is new.
+   * Records that an engine refused a request that needs this capability. Returns whether that is new.
    *
    * @param until when it may be asked again, monotonic ms
    */
@@ -59,12 +59,12 @@ export class Observed {
     return expired
   }
 
-  /** Whether its engine, as loaded now, has refused to count tokens. */
+  /** Whether its loaded engine has refused to count tokens. */
   lacksCount(deployment: string): boolean {
     return this.#missing.get(deployment)?.has("count") === true
   }
 
-  /** Of these abilities, those that the deployment's engine has confirmed, or has said nothing of. */
+  /** The abilities without those that the deployment's engine did not confirm or has refused. */
   narrow(deployment: string, abilities: ReadonlyArray<Ability>): ReadonlyArray<Ability> {
     const said = this.#abilities.get(deployment)
     const missing = this.#missing.get(deployment)

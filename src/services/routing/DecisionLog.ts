@@ -20,12 +20,12 @@ export interface Draft extends Mutable<Omit<Record, "attempts">> {
 /** The latest decision records. */
 export class DecisionLog extends Context.Service<DecisionLog, {
   /**
-   * Begins a request's record. Whoever begins it writes it.
+   * Begins a request's record, which the caller of this completes.
    *
    * @param at ms since 1970
    */
   readonly begin: (operation: Operation, route: Route, at: number) => Draft
-  /** Undefined where there is none, or none any more. */
+  /** Undefined if there is no such record, or it is no longer kept. */
   readonly find: (id: string) => Record | undefined
   /** The latest first. */
   readonly latest: (count: number) => ReadonlyArray<Record>
@@ -47,7 +47,7 @@ const namesOf = ({ cached, fallbacks: { content, context, ordinary } }: Route) =
       content: first(content).map(idOf)
     }
 
-/** The decision with the first of long lists: a thousand records are kept, and a model may have as many deployments. */
+/** The decision with shortened lists: a thousand records are kept, and a model may have as many deployments. */
 const bounded = (decision: Decision): Decision => {
   const { candidates, excluded, spilled = [] } = decision
   if (Math.max(candidates.length, excluded.length, spilled.length) <= Defaults.listedInDecision) return decision
@@ -64,7 +64,7 @@ const bounded = (decision: Decision): Decision => {
 export const layer = Layer.effect(
   DecisionLog,
   Effect.map(Random.nextIntBetween(0, 36 ** 6), (random) => {
-    // Ids of another run of the service name nothing of this one.
+    // So that ids of an earlier run of the service do not match records of this one.
     const run = random.toString(36).padStart(6, "0")
     const prefix = `dec-${run}-`
     const records: Array<Draft> = []
