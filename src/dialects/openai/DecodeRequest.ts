@@ -190,13 +190,26 @@ const callOf = (body: ChatRequest, json: Fields, caller: CallerIdentity): ChatCa
 
 const callsOf = ({ tool_calls }: ChatMessage) => tool_calls ?? []
 
+/** What an assistant's message may have instead of a text. */
+const otherContent = [
+  "audio",
+  "function_call",
+  "reasoning",
+  "reasoning_content",
+  "reasoning_details",
+  "refusal"
+] as const
+
+const hasContent = (message: ChatMessage): boolean =>
+  (message.content ?? undefined) !== undefined ||
+  (message.role === "assistant" && otherContent.some((field) => (message[field] ?? undefined) !== undefined))
+
 const roleProblems = (message: ChatMessage): ReadonlyArray<Problem> => {
   const called = callsOf(message).length > 0
   return [
-    ...((message.content ?? message.refusal ?? message.audio ?? message.function_call ?? undefined) === undefined &&
-        !called
-      ? [{ path: "content", expected: "Expected a string or an array of parts" }]
-      : []),
+    ...(hasContent(message) || called
+      ? []
+      : [{ path: "content", expected: "Expected a string or an array of parts" }]),
     ...(called && message.role !== "assistant"
       ? [{ path: "tool_calls", expected: "Only a message of role assistant may have tool_calls" }]
       : [])

@@ -75,7 +75,7 @@ const toolCall: ByType = {
 /** An assistant's other content: clients send earlier answers back. */
 const message: Place = placeOf(ChatMessage, {
   fields: { content: contentPart, tool_calls: toolCall },
-  without: ["audio", "function_call", "refusal"],
+  without: ["audio", "function_call", "reasoning", "reasoning_content", "reasoning_details", "refusal"],
   optional: {
     annotations: always,
     name: always,

@@ -86,7 +86,7 @@ export type ChatPart = typeof TextPart.Type | typeof ImagePart.Type | typeof Oth
 export const ChatMessage = Schema.Struct({
   /** `developer` means the same as `system`. */
   role: Schema.Literals(["system", "developer", "user", "assistant", "tool"]),
-  /** Null or left out only in an assistant's message with tool calls. */
+  /** Null or left out only in an assistant's message with tool calls or other content. */
   content: nullable(Content),
   /** Calls of an assistant. */
   tool_calls: nullable(Schema.Array(Schema.Union([ToolCall, OtherToolCall]))),
@@ -97,7 +97,13 @@ export const ChatMessage = Schema.Struct({
   /** Likewise. */
   audio: Schema.optionalKey(Schema.Unknown),
   /** Likewise. */
-  function_call: Schema.optionalKey(Schema.Unknown)
+  function_call: Schema.optionalKey(Schema.Unknown),
+  /** The reasoning of an earlier answer, as OpenRouter and vLLM name it. */
+  reasoning: Schema.optionalKey(Schema.Unknown),
+  /** Likewise, as DeepSeek and vLLM name it. */
+  reasoning_content: Schema.optionalKey(Schema.Unknown),
+  /** Likewise, as OpenRouter names its parts. */
+  reasoning_details: Schema.optionalKey(Schema.Unknown)
 }).annotate({ identifier: "ChatMessage" })
 export type ChatMessage = typeof ChatMessage.Type
 

@@ -296,6 +296,21 @@ describe("OpenAiChat", () => {
       for (const value of asksForNothing) assert.deepStrictEqual(foundIn({ [field]: value }), [`${field}?`])
     })
 
+    it.each(["reasoning", "reasoning_content", "reasoning_details", "refusal"])(
+      "an assistant's message may have %s instead of a text, which every deployment may ignore",
+      (field) => {
+        for (const content of [{}, { content: null }]) {
+          const body = { messages: [...messages, { role: "assistant", ...content, [field]: "t" }, ...messages] }
+          assert.deepStrictEqual(foundIn(body), [`messages.1.${field}?`])
+          assert.deepStrictEqual(only(body).messages[1], { role: "assistant", content: "" })
+          assert.strictEqual(
+            refused({ messages: [{ role: "user", ...content, [field]: "t" }] }).path,
+            "messages[0].content"
+          )
+        }
+      }
+    )
+
     it("are parts, tools, calls, choices and formats of other types, at their places", () => {
       const content = [
         { type: "text", text: "What is this?" },
