@@ -367,6 +367,8 @@ export class InferenceError extends Schema.TaggedError<InferenceError>()("Infere
   reason: Reason,
   /** All failed attempts in order, if there were several. */
   attempts: Schema.optionalKey(Schema.Array(Attempt)),
+  /** How many attempts were started, if some of them were cancelled and not failed, as those of a hedged request. */
+  started: Schema.optionalKey(Schema.Int),
   /** The id of the record of the request's routing, where it came to that: see `Decisions`. */
   decision: Schema.optionalKey(Schema.String)
 }) {

@@ -61,12 +61,13 @@ const group = HttpApiGroup.make("anthropic").add(
 
 /** The error with the path of the field in the body. */
 const relocate = (decoded: Decoded<Pick<Request, "source">>) => (error: InferenceError): InferenceError => {
-  const { attempts, decision } = error
+  const { attempts, decision, started } = error
   const reason = DecodeRequest.relocate(error.reason, decoded)
   return reason === error.reason ? error : new InferenceError({
     reason,
     ...(attempts === undefined ? {} : { attempts }),
-    ...(decision === undefined ? {} : { decision })
+    ...(decision === undefined ? {} : { decision }),
+    ...(started === undefined ? {} : { started })
   })
 }
 

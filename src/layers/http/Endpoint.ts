@@ -110,8 +110,10 @@ export const answerHeaders = ({ attempts, decision, deployment }: AnsweredBy): R
 })
 
 /** The number of attempts and the id of the decision record; none for a request that was not routed. */
-export const errorHeaders = ({ attempts, decision }: InferenceError.InferenceError): RoutingHeaders =>
-  decision === undefined ? {} : { "x-troupe-attempts": String(attempts?.length ?? 1), "x-troupe-decision": decision }
+export const errorHeaders = (
+  { attempts, decision, started = attempts?.length ?? 1 }: InferenceError.InferenceError
+): RoutingHeaders =>
+  decision === undefined ? {} : { "x-troupe-attempts": String(started), "x-troupe-decision": decision }
 
 /** A JSON response with these headers. */
 export const respondJson = (body: unknown, headers: RoutingHeaders) => HttpServerResponse.jsonUnsafe(body, { headers })

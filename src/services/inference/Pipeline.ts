@@ -174,7 +174,7 @@ const makeExecute = (
     if (route.deployments.length === 0) {
       const { reason } = noDeployment(route.decision)
       return yield* RequestTelemetry.recordFailure(state)(
-        Effect.fail(new InferenceError({ reason, decision: state.record.id }))
+        Effect.fail(new InferenceError({ reason, decision: state.record.id, attempts: [] }))
       )
     }
     const plan = planOf(route, request, now())

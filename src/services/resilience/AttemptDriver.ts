@@ -13,7 +13,7 @@ import type { AnsweredBy } from "../../domain/Inference.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import { EngineFailed, InferenceError } from "../../domain/InferenceError.ts"
 import * as AttemptMachine from "./AttemptMachine.ts"
-import type { Action, Event, Plan, Start, State, Step, View } from "./AttemptPlan.ts"
+import type { Action, Event, Fail, Plan, Start, State, Step, View } from "./AttemptPlan.ts"
 import type { Delays } from "./Backoff.ts"
 
 /** What the driver calls. */
@@ -72,11 +72,17 @@ const reasonOf = (cause: Cause.Cause<InferenceError>, deployment: string): Effec
       )
   })
 
-/** The request's error, with all attempts if there were several. */
+/** The request's error, with all failed attempts if there were several. */
 const failure = <A>(
   { hooks: { decision } }: Drive<A>,
-  { attempts, reason }: Extract<Action, { type: "fail" }>
-): InferenceError => new InferenceError({ reason, decision, ...(attempts.length > 1 ? { attempts } : {}) })
+  { attempts, reason, started }: Fail
+): InferenceError =>
+  new InferenceError({
+    reason,
+    decision,
+    ...(attempts.length > 1 ? { attempts } : {}),
+    ...(started === attempts.length ? {} : { started })
+  })
 
 const run = <A>({ hooks: { attempt } }: Drive<A>, start: Start, scope: Scope.Closeable) =>
   Scope.provide(start.afterMs > 0 ? Effect.delay(attempt(start), start.afterMs) : attempt(start), scope)

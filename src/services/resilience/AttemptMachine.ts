@@ -93,7 +93,10 @@ const reported = (failures: ReadonlyArray<Attempt>, last: Reason): Reason => {
 }
 
 const fail = (state: State, reason: Reason): Step =>
-  end(state, [...cancelAll(state), { type: "fail", reason: state.cutBy ?? reason, attempts: state.failures }])
+  end(state, [
+    ...cancelAll(state),
+    { type: "fail", reason: state.cutBy ?? reason, attempts: state.failures, started: state.started }
+  ])
 
 const untried: Tried = { tries: 0, retry: "no", backoffMs: undefined, notBefore: 0 }
 

@@ -90,13 +90,23 @@ export interface Start {
   readonly lowPriority: boolean
 }
 
+/** Ends the request. */
+export interface Fail {
+  readonly type: "fail"
+  readonly reason: Reason
+  /** Those that failed. */
+  readonly attempts: ReadonlyArray<Attempt>
+  /** Those that were started, cancelled ones included. */
+  readonly started: number
+}
+
 export type Action =
   | Start
   | { readonly type: "await-hedge"; readonly attempt: number; readonly afterMs: number }
   /** The caller gets the rest of this attempt's answer. */
   | { readonly type: "commit"; readonly attempt: number }
   | { readonly type: "cancel"; readonly attempt: number }
-  | { readonly type: "fail"; readonly reason: Reason; readonly attempts: ReadonlyArray<Attempt> }
+  | Fail
 
 /** The time and the circuits at the moment of an event. */
 export interface View {

@@ -19,7 +19,7 @@ const deploymentHeader = (deployment: string): string =>
   answerHeaders({ deployment, attempts: 1, decision: "dec-1" })["x-troupe-deployment"]!
 
 describe("an error's headers", () => {
-  const headersOf = (attempts: { readonly attempts?: [] }) =>
+  const headersOf = (attempts: { readonly attempts?: []; readonly started?: number }) =>
     errorHeaders(
       new InferenceError({ reason: new NoDeployment({ model: "chat", excluded: [] }), decision: "dec-1", ...attempts })
     )
@@ -27,6 +27,10 @@ describe("an error's headers", () => {
   it("count no attempt if no deployment was eligible, and one if none is listed", () => {
     assert.strictEqual(headersOf({ attempts: [] })["x-troupe-attempts"], "0")
     assert.strictEqual(headersOf({})["x-troupe-attempts"], "1")
+  })
+
+  it("count cancelled attempts", () => {
+    assert.strictEqual(headersOf({ started: 2 })["x-troupe-attempts"], "2")
   })
 })
 

@@ -161,6 +161,23 @@ describe("routing", () => {
       }).pipe(Effect.provide(layer))
     })
 
+    it.effect("is counted in the error of a request that the slow one ends", () => {
+      const reason = new InferenceError.InvalidRequest({ detail: "It is invalid." })
+      const { layer } = world({
+        policy: hedged,
+        models: { a: [{ firstMs: 70, fails: { reason } }, { firstMs: 500 }] }
+      })
+      return Effect.gen(function*() {
+        for (const request of [Effect.asVoid(generate()), Effect.asVoid(texts())]) {
+          const error = yield* after(Effect.flip(request))
+          assert.strictEqual(error.reason, reason)
+          assert.strictEqual(error.started, 2)
+          const { attempts } = yield* recordOf(error.decision!)
+          assert.lengthOf(attempts, 2)
+        }
+      }).pipe(Effect.provide(layer))
+    })
+
     it.effect("is not made beside one that has begun, where the caller waits for all of it", () => {
       const { jobs, layer } = world({
         policy: hedged,
