@@ -1,10 +1,10 @@
 /**
- * A process of the bench's own that answers questions over its IPC channel: what is measured, or what makes load,
- * apart from the process that counts.
+ * A child process of the bench that handles requests over its IPC channel: the measured side or the load generator,
+ * separate from the measuring process.
  *
  * **Details**
  *
- * A child ends when its channel does, so none outlives the bench.
+ * A child ends when its channel closes, so no child outlives the bench.
  */
 import type { ChildProcess } from "node:child_process"
 import { fork } from "node:child_process"
@@ -14,10 +14,10 @@ import { engineEnvironment } from "../src/domain/EngineEnvironment.ts"
 
 type Reply<A> = { readonly value: A } | { readonly error: string }
 
-/** How long a child may take to end in order, ms. */
+/** Limit of an orderly end of a child, ms. */
 const closeGrace = 5_000
 
-/** A running child: its process id, and one question at a time. */
+/** A running child: its process id, and one request at a time. */
 export interface Child<Question, Answer> {
   readonly pid: number
   readonly ask: (question: Question) => Promise<Answer>
@@ -38,7 +38,7 @@ const replyOf = <Answer>(child: ChildProcess, name: string): Promise<Answer> =>
     child.on("message", onMessage).on("exit", onExit)
   })
 
-/** Waits for a child that was told to end; then makes it. */
+/** Waits for a child to end after a request; then kills it. */
 export const ended = async (child: ChildProcess, grace: number): Promise<void> => {
   if (child.exitCode !== null || child.signalCode !== null) return
   const exit = once(child, "exit")
@@ -48,7 +48,7 @@ export const ended = async (child: ChildProcess, grace: number): Promise<void> =
 }
 
 /**
- * Runs a script of this folder beside `use`.
+ * Runs a script of this folder during `use`.
  *
  * @param script its file name
  */
@@ -80,7 +80,7 @@ export const withChild = async <Question, Answer, A>(
 
 export type Answering<Question, Answer> = (question: Question) => Promise<Answer>
 
-/** The child's side: answers every question; `close` runs before the process ends. */
+/** The child's side: answers every request; `close` runs before the process ends. */
 export const answerParent = <Question, Answer>(
   answer: Answering<Question, Answer>,
   close: () => Promise<void> = async () => {}
@@ -92,6 +92,6 @@ export const answerParent = <Question, Answer>(
     ).then((reply) => process.send?.(reply))
   })
   process.on("disconnect", () => void close().finally(() => process.exit(0)))
-  // Ctrl-C reaches the whole process group; the end of the channel decides.
+  // Ctrl-C reaches the whole process group; the child ends when the channel closes.
   for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => {})
 }

@@ -1,15 +1,15 @@
-/** Load as a closed loop: each of several callers asks again as soon as it has its answer. */
+/** Closed-loop load: each of several callers sends its next request as soon as it has its answer. */
 import { median } from "./Statistics.ts"
 
-/** One answer, measured by whoever asked. */
+/** One answer, measured by its caller. */
 export interface Sample {
   readonly tokens: number
-  /** From the question to the first text, ms. */
+  /** From the request to the first text, ms. */
   readonly firstTokenMs: number
   readonly text: string
 }
 
-/** A round of load, summed up. */
+/** The summary of a round. */
 export interface Round {
   readonly answers: number
   readonly tokens: number
@@ -17,11 +17,11 @@ export interface Round {
   readonly tokensPerSecond: number
   /** Median time to first token, ms. */
   readonly firstTokenMs: number
-  /** Every different text that came. */
+  /** The distinct texts of the answers. */
   readonly texts: ReadonlyArray<string>
 }
 
-/** Callers begin no new question after `milliseconds`; the round ends with the last answer. */
+/** Callers send no new request after `milliseconds`; the round ends with the last answer. */
 export const closedLoop = async (
   callers: number,
   milliseconds: number,

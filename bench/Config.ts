@@ -2,15 +2,15 @@
 import { availableParallelism } from "node:os"
 
 /**
- * Compute threads of a model of a real one's size: a core is left to all that is not computing. `BENCH_THREADS` says
- * otherwise.
+ * Compute threads of a model of realistic size: one core is left for everything else. `BENCH_THREADS` replaces the
+ * number.
  */
 export const computeThreads: number = Number(process.env["BENCH_THREADS"]) || Math.max(1, availableParallelism() - 1)
 
 /** One model with one deployment. */
 export type Deployment = Readonly<Record<string, unknown>>
 
-/** `troupe.yaml`, of which JSON is a part. */
+/** `troupe.yaml` as JSON, which is valid YAML. */
 export const make = (
   models: Readonly<Record<string, Deployment>>,
   options: Readonly<Record<string, unknown>> = {}

@@ -1,4 +1,4 @@
-/** Cores for processes that must not take time from each other; on Linux, with `taskset`. */
+/** Separate cores for processes that must not share CPU time; on Linux, with `taskset`. */
 import { execFileSync } from "node:child_process"
 import { readFileSync } from "node:fs"
 
@@ -9,7 +9,7 @@ const numbersOf = (list: string): ReadonlyArray<number> =>
     return Array.from({ length: last! - first! + 1 }, (_, index) => first! + index)
   })
 
-/** Cores that this process may use; none where the system does not tell. */
+/** Cores that this process may use; empty if the system does not report them. */
 const allowed = (): ReadonlyArray<number> => {
   try {
     return numbersOf(/^Cpus_allowed_list:(.*)$/m.exec(readFileSync("/proc/self/status", "utf8"))?.[1] ?? "")
@@ -19,9 +19,9 @@ const allowed = (): ReadonlyArray<number> => {
 }
 
 /**
- * Gives the measured processes one core together, which must be idle in turn, and the others all that is left.
+ * Assigns one core to the measured processes, of which only one may be active at a time, and the other cores to the rest.
  *
- * @returns whether that could be done
+ * @returns whether the assignment succeeded
  */
 export const part = (measured: ReadonlyArray<number>, others: ReadonlyArray<number>): boolean => {
   const cores = allowed()

@@ -1,4 +1,4 @@
-/** The side without Troupe: node-llama-cpp in a process of its own, which `direct.ts` is. */
+/** The side without Troupe: node-llama-cpp in a process of its own (`direct.ts`). */
 import { withChild } from "./Child.ts"
 import type { Round } from "./ClosedLoop.ts"
 import type { DirectAnswer, DirectQuestion, DirectRound, DirectSetup } from "./direct.ts"
@@ -10,12 +10,12 @@ export interface Direct {
 }
 
 /**
- * As the service sets it for its engine process. With more threads than one, llama.cpp reads the logits of a shared
- * batch from several threads at once, which is faster at times and mixes up the answers.
+ * The service's setting for its engine process. With several threads, llama.cpp reads the logits of a shared batch
+ * concurrently, which is sometimes faster and mixes up the answers.
  */
 const environment = { UV_THREADPOOL_SIZE: "1" }
 
-/** Starts the process, loads and runs it beside `use`. */
+/** Starts the process, loads the model, and runs during `use`. */
 export const withDirect = <A>(setup: DirectSetup, use: (direct: Direct) => Promise<A>): Promise<A> =>
   withChild<DirectQuestion, DirectAnswer, A>("direct.ts", async ({ ask, pid }) => {
     await ask({ load: setup })
@@ -23,7 +23,7 @@ export const withDirect = <A>(setup: DirectSetup, use: (direct: Direct) => Promi
       pid,
       async run(round) {
         const answer = await ask({ round })
-        if (answer === null) throw new Error("direct.ts gave no round")
+        if (answer === null) throw new Error("direct.ts returned no round")
         return answer
       }
     })

@@ -1,11 +1,11 @@
 /**
- * What gathering embeddings of several callers into one job is worth.
+ * The gain of batching embeddings of several callers into one job.
  *
  * **Details**
  *
- * The baseline is one caller, whose jobs have one text each: a single slot takes one job at a time, so several callers
- * would get no more together if their texts were not gathered. The fake engine's job takes the same time however many
- * texts it has; `tiny-chat` computes one text after the other, and gathering saves only what a job costs.
+ * The baseline is one caller with one text per job: a single slot runs one job at a time, so without batching several
+ * callers would have the same total throughput. A job of the fake engine takes the same time for any number of texts;
+ * `tiny-chat` computes one text after another, and batching saves only the cost of a job.
  */
 import { closedLoop } from "./ClosedLoop.ts"
 import * as Config from "./Config.ts"
@@ -16,7 +16,7 @@ import { median } from "./Statistics.ts"
 import { tinyChat } from "./Tokens.ts"
 
 const name = "embeddings"
-/** As many as a job takes. */
+/** The texts of one job. */
 const callers = 10
 const models = { "fake/steady": "a job of 10 ms", "tiny-chat": "tiny-chat" }
 const targetRatio = 5
@@ -32,7 +32,9 @@ const rate = async (port: number, model: string, count: number, milliseconds: nu
   const body = bodyOf(model)
   const round = await closedLoop(count, milliseconds, async () => {
     const answer = await post(port, "/v1/embeddings", body)
-    if (!answer.includes("\"embedding\":[")) throw new Error(`The service answered wrongly: ${answer.slice(0, 300)}`)
+    if (!answer.includes("\"embedding\":[")) {
+      throw new Error(`Unexpected answer of the service: ${answer.slice(0, 300)}`)
+    }
     return { tokens: 0, firstTokenMs: 0, text: "" }
   })
   return round.answers / (round.milliseconds / 1000)

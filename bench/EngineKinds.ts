@@ -1,11 +1,10 @@
 /**
- * The engines against each other: `tiny-chat` on llama.cpp, on ONNX natively and on ONNX by WASM, told the same story by
- * each to one caller.
+ * Compares the engines: `tiny-chat` on llama.cpp, on native ONNX and on ONNX by WASM, with the same prompt of one caller.
  *
  * **Details**
  *
- * The llama engine's weights are Q8_0, the others' F32, and each has one compute thread: a row says what a caller gets
- * who has the choice, not whose kernels are better.
+ * The llama engine's weights are Q8_0, the others' F32, and each has one compute thread: a row compares what a caller
+ * gets from each engine, not the quality of their kernels.
  */
 import { fileURLToPath } from "node:url"
 import type { Round } from "./ClosedLoop.ts"
@@ -47,7 +46,7 @@ const measureRound = async (client: StreamClient, milliseconds: number, rounds: 
     const body = bodyOf(engine)
     const round = await closedLoop(1, milliseconds, () => client.ask(body))
     const wrong = round.texts.find((text) => !text.includes("fox"))
-    if (wrong !== undefined) throw new Error(`The engine ${engine} answered wrongly: ${wrong}`)
+    if (wrong !== undefined) throw new Error(`Unexpected answer of the engine ${engine}: ${wrong}`)
     rounds.get(engine)?.push(round)
   }
 }

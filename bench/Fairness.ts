@@ -1,12 +1,12 @@
 /**
- * What a tenant who asks for one answer at a time waits beside one who floods the same deployment, against what he
- * waits alone.
+ * The wait of a tenant with one request at a time while another tenant floods the same deployment, compared with its
+ * wait alone.
  *
  * **Details**
  *
- * The fake engine gives every answer in the same time, whatever else runs, so that only the queue makes a difference.
- * Of a fair one it is the light tenant's turn as soon as any slot is free: he waits for one answer at most before his
- * own, twice the time. First come, first served would have him wait for all of the flood: 17 times.
+ * The fake engine takes the same time for every answer, so that only the queue makes a difference. A fair queue gives the
+ * light tenant the next free slot: it waits for at most one other answer, twice the time. In a queue without fairness it
+ * would wait for the complete flood: 17 times.
  */
 import * as Config from "./Config.ts"
 import type { Effort, Outcome, Scenario } from "./Scenario.ts"
@@ -26,14 +26,14 @@ const config = Config.make({
 
 const body = JSON.stringify({ model, messages: [{ role: "user", content: "Is it my turn?" }], temperature: 0 })
 
-/** By its bearer token the service tells one tenant from another. */
+/** The service distinguishes tenants by their bearer tokens. */
 const ask = async (port: number, tenant: string): Promise<number> => {
   const begun = performance.now()
   await post(port, "/v1/chat/completions", body, { authorization: `Bearer ${tenant}` })
   return performance.now() - begun
 }
 
-/** One at a time, each as soon as the last is answered, ms each. */
+/** Sequential requests, each right after the previous answer; ms each. */
 const askInTurn = async (port: number, tenant: string, isOver: () => boolean): Promise<ReadonlyArray<number>> => {
   const took: Array<number> = []
   do took.push(await ask(port, tenant))
@@ -54,7 +54,7 @@ const besideFlood = async (port: number, milliseconds: number): Promise<Readonly
     return over
   }
   const flood = Array.from({ length: flooders }, () => askInTurn(port, "flood", isOver))
-  // By the time that one of the flood is answered all others wait.
+  // When the first request of the flood is answered, all others are queued.
   await first.promise
   const took = await lightTenant(port, milliseconds)
   over = true

@@ -49,7 +49,7 @@ const encode = (value: GgufValue): Encoded => {
   return value
 }
 
-/** Tensor types by ggml's number, and how many weights come in how many bytes. */
+/** Tensor types by ggml's number, with the weights and bytes of a block. */
 const tensorTypes = {
   f32: { number: 0, weights: 1, bytes: 4 },
   q8_0: { number: 8, weights: 32, bytes: 34 }
@@ -69,7 +69,7 @@ const sizeOf = ({ dimensions: [columns, rows = 1], type }: TensorShape): number 
 
 const missing = (size: number): number => (alignment - size % alignment) % alignment
 
-/** What a tensor's weights are followed by. */
+/** The padding after a tensor's weights. */
 export const paddingAfter = (tensor: TensorShape): Buffer => Buffer.alloc(missing(sizeOf(tensor)))
 
 const tensorBytes = (tensors: ReadonlyArray<TensorShape>): ReadonlyArray<Buffer> => {
@@ -88,7 +88,7 @@ const tensorBytes = (tensors: ReadonlyArray<TensorShape>): ReadonlyArray<Buffer>
   })
 }
 
-/** All that comes before the weights of the first tensor. */
+/** Everything before the weights of the first tensor. */
 export const headerOf = (
   metadata: ReadonlyArray<readonly [key: string, value: GgufValue]>,
   tensors: ReadonlyArray<TensorShape>
@@ -108,14 +108,14 @@ export const headerOf = (
   return Buffer.concat([header, Buffer.alloc(missing(header.length))])
 }
 
-/** Of numbers that are as likely as each other, from -128 to 127. */
+/** The standard deviation of uniform numbers from -128 to 127. */
 const uniformDeviation = 73.9
 
-/** The least number that half precision holds with all its digits is 2^-14; below, digits of 2^-24 are left. */
+/** The smallest normal number of half precision is 2^-14; below, the precision is 2^-24. */
 const leastNormal = -14
 const leastDigit = 2 ** -24
 
-/** A positive number as IEEE 754 half precision, cut short. */
+/** A positive number in IEEE 754 half precision, rounded down. */
 const half = (value: number): number => {
   if (value < 2 ** leastNormal) return Math.floor(value / leastDigit)
   const exponent = Math.floor(Math.log2(value))

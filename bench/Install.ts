@@ -1,4 +1,4 @@
-/** What an installation takes on disk. Nothing is measured against time here. */
+/** The disk space of an installation; no time is measured. */
 import { execFileSync } from "node:child_process"
 import { existsSync, readFileSync } from "node:fs"
 import { join } from "node:path"
@@ -8,19 +8,19 @@ import type { Outcome, Row, Scenario } from "./Scenario.ts"
 const name = "install"
 const root = fileURLToPath(new URL("..", import.meta.url))
 
-/** The part of `package-lock.json` that tells which folders only development needs. */
+/** The part of `package-lock.json` that marks the folders of development dependencies. */
 interface Lock {
   readonly packages: Readonly<Record<string, { readonly dev?: boolean }>>
 }
 
-/** Folders of packages that a production install has too. */
+/** Folders of packages in a production install. */
 const productionFolders = (): ReadonlyArray<string> => {
   const { packages } = JSON.parse(readFileSync(join(root, "package-lock.json"), "utf8")) as Lock
   return Object.entries(packages).filter(([folder, { dev }]) => folder !== "" && dev !== true)
     .map(([folder]) => folder).filter((folder) => existsSync(join(root, folder)))
 }
 
-/** Disk space of folders together, shared parts once, MB. */
+/** Total disk space of folders, with shared parts counted once, MB. */
 const diskMegabytes = (folders: ReadonlyArray<string>): number => {
   const lines = execFileSync("du", ["-skcH", ...folders], { cwd: root, encoding: "utf8" }).trim().split("\n")
   return Number(lines.at(-1)?.split("\t")[0]) / 1024

@@ -1,6 +1,6 @@
 /**
- * How long a model takes to load: an engine's process from its start until it is ready, against a process that loads
- * the same with node-llama-cpp; and the first answer of a service whose model is not loaded.
+ * The load time of a model: an engine's process from its start until it is ready, compared with a process that loads the
+ * same model with node-llama-cpp; and the first answer of a service whose model is not loaded.
  */
 import { makeChildHost } from "../src/layers/engines/ChildHost.ts"
 import * as Config from "./Config.ts"
@@ -18,9 +18,9 @@ const setup = { contextSize: 256, slots: 4, threads: Config.computeThreads }
 const targetRatio = 1.2
 /** ms */
 const targetTime = 2_000
-/** Of a percentile, one load a round is not enough. */
+/** For a percentile, one load per round is not enough. */
 const loadsPerRound = 2
-/** How long an engine may take to end, ms. */
+/** Limit of the end of an engine, ms. */
 const grace = 5_000
 
 const loadDirect = (file: string): Promise<number> => {
@@ -88,7 +88,7 @@ const rowsOf = ({ direct, engine, service }: Loads): ReadonlyArray<Row> => {
 
 const measure = async (file: string, service: Service, effort: Effort): Promise<Outcome> => {
   const loads: Loads = { direct: [], engine: [], service: [] }
-  // The first finds the file's pages not in memory yet, and code that was not compiled before.
+  // The first load reads the file's pages from disk and compiles code.
   await loadDirect(file)
   await loadEngine(file)
   for (let load = 0; load < effort.rounds * loadsPerRound; load++) {

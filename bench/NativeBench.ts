@@ -1,11 +1,11 @@
 /**
- * llama.cpp's own bench programs, where `LLAMA_BENCH` names one: `llama-batched-bench`, or `llama-bench`, which knows
- * one stream only.
+ * llama.cpp's own bench programs, if `LLAMA_BENCH` names one: `llama-batched-bench`, or `llama-bench`, which supports one
+ * stream only.
  *
  * **Details**
  *
- * The same file, threads, batch and counts of tokens; its figure is generated tokens over the time for prompts and
- * answers together, as the scenario counts.
+ * The same file, threads, batch and numbers of tokens; its figure is generated tokens over the total time of prompts and
+ * answers, as in the scenario.
  */
 import { execFile } from "node:child_process"
 import { basename } from "node:path"
@@ -28,10 +28,10 @@ export const unavailable = "llama.cpp's own bench is not compared: LLAMA_BENCH n
 const targetRatio = 0.9
 const execute = promisify(execFile)
 
-/** How long one run may take, ms. */
+/** Limit of one run, ms. */
 const timeout = 120_000
 
-/** Every JSON object in what a program printed, be it lines of them or one list, and whatever else it said. */
+/** The JSON objects in a program's output: lines or one list, among other text. */
 const objectsIn = (printed: string): ReadonlyArray<Readonly<Record<string, unknown>>> =>
   [...printed.matchAll(/\{[^{}]*\}/g)].flatMap(([text]) => {
     try {
@@ -45,13 +45,13 @@ const run = async (program: string, args: ReadonlyArray<string>, rateOf: RateOf)
   const { stdout } = await execute(program, args, { timeout, maxBuffer: 2 ** 24 })
   const rate = objectsIn(stdout).map(rateOf).find((found) => found !== undefined && Number.isFinite(found) && found > 0)
   if (rate !== undefined) return rate
-  throw new Error(`${basename(program)} printed nothing that is understood here: ${stdout.slice(0, 300)}`)
+  throw new Error(`${basename(program)} printed no known result: ${stdout.slice(0, 300)}`)
 }
 
-/** Tokens a second from one object that was printed; undefined if it tells of something else. */
+/** Tokens per second from one printed object; undefined if the object has another content. */
 type RateOf = (found: Readonly<Record<string, unknown>>) => number | undefined
 
-/** Of as many streams as it is asked for: `t` is seconds for prompts and answers. */
+/** For several streams: `t` is seconds for prompts and answers. */
 const batched = (program: string, work: Work): Native => ({
   streamCounts: [1, work.slots],
   ratio: targetRatio,
@@ -67,7 +67,7 @@ const batched = (program: string, work: Work): Native => ({
     )
 })
 
-/** Of one stream: `avg_ns` is for prompt and answer. */
+/** For one stream: `avg_ns` is for prompt and answer. */
 const single = (program: string, work: Work): Native => ({
   streamCounts: [1],
   ratio: targetRatio,
@@ -82,7 +82,7 @@ const single = (program: string, work: Work): Native => ({
     )
 })
 
-/** The program that the environment names, set to this work. */
+/** The program of the environment, configured for this work. */
 export const find = (work: Work): Native | undefined => {
   const program = process.env["LLAMA_BENCH"] ?? ""
   if (program === "") return undefined

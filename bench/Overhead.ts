@@ -1,11 +1,11 @@
 /**
- * What the house costs a request when the model costs nothing: a fake engine's completion by the service, against a
- * bare `node:http` server that answers with the same bytes.
+ * The overhead of a request without the cost of a model: a fake engine's completion by the service, compared with a bare
+ * `node:http` server that answers with the same bytes.
  *
  * **Details**
  *
- * CPU time is told apart from waiting: the service's process alone, and with its engine process, where the fake engine
- * runs. The load is made by a process that is counted on neither side.
+ * CPU time is measured for the service's process alone, and including the process of the fake engine. A separate process
+ * generates the load and is not counted.
  */
 import type { BareAnswer, BareQuestion } from "./bareServer.ts"
 import type { Child } from "./Child.ts"
@@ -20,7 +20,7 @@ import { median } from "./Statistics.ts"
 const name = "overhead"
 const path = "/v1/chat/completions"
 const connections = 16
-/** CPU over the bare server's, µs a request. */
+/** CPU time above the bare server's, µs per request. */
 const targetMicroseconds = 200
 
 /** Three bytes: one token of the fake engine. */
@@ -44,7 +44,7 @@ const streamBody = JSON.stringify({ model: "fake/tale", messages, temperature: 0
 
 type Load = Child<LoadQuestion, LoadAnswer>
 
-/** Requests of one round and the CPU time they took of the server, µs. */
+/** The requests of one round and the server's CPU time for them, µs. */
 interface Measured extends LoadAnswer {
   readonly cpu: ProcessCpu.Spent
 }
@@ -73,12 +73,12 @@ const post = async (port: number, body: string): Promise<Response> => {
   return response
 }
 
-/** One answer of the service, for the bare server to give. */
+/** An answer of the service, which the bare server repeats. */
 const sampleAnswer = async (port: number): Promise<BareQuestion> => {
   const response = await post(port, wholeBody)
   const body = await response.text()
   const { choices } = JSON.parse(body) as { readonly choices: ReadonlyArray<{ message: { content: string } }> }
-  if (choices[0]?.message.content !== shortReply) throw new Error(`The service answered wrongly: ${body}`)
+  if (choices[0]?.message.content !== shortReply) throw new Error(`Unexpected answer of the service: ${body}`)
   const kept = ["content-type", "content-length", "x-request-id"]
   return { body, headers: Object.fromEntries(kept.map((header) => [header, response.headers.get(header) ?? ""])) }
 }
@@ -92,7 +92,7 @@ const checkStream = async (port: number): Promise<void> => {
     }
     return choices[0]?.delta.content ?? ""
   }).join("")
-  if (text !== longReply) throw new Error(`The service streamed wrongly: ${text}`)
+  if (text !== longReply) throw new Error(`Unexpected stream of the service: ${text}`)
 }
 
 const measureServer = async (load: Load, server: Server, body: string, milliseconds: number): Promise<Measured> => {

@@ -1,11 +1,11 @@
 /**
- * What two replicas of a model take, which share the file's pages: the most memory that the engine's process has while
- * it loads and answers, against the size of the file.
+ * The memory of two replicas of a model, which share the file's pages: the peak of the engine's process during load and
+ * answers, compared with the size of the file.
  *
  * **Details**
  *
- * Memory is the proportional set size, from Linux's `/proc/<pid>/smaps_rollup`, looked at every few milliseconds. The
- * windows are short: what requests take for their contexts is another matter than what a replica takes.
+ * Memory is the proportional set size, from Linux's `/proc/<pid>/smaps_rollup`, read every few milliseconds. The windows
+ * are short, since the memory of request contexts is not measured.
  */
 import { readFileSync, statSync } from "node:fs"
 import * as Config from "./Config.ts"
@@ -32,7 +32,7 @@ const proportionalSize = (parent: number): number =>
       const kilobytes = /^Pss:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, "utf8"))?.[1]
       return sum + Number(kilobytes ?? 0) * 1024 / megabyte
     } catch {
-      // It has ended since.
+      // The process has ended meanwhile.
       return sum
     }
   }, 0)
@@ -45,7 +45,7 @@ const bodyOf = (effort: Effort, number: number) =>
     temperature: 0
   })
 
-/** The most there is from the first request, which loads the model, to the last answer, MB. */
+/** The peak from the first request, which loads the model, to the last answer, MB. */
 const peakOf = async ({ pid, port }: Service, requests: number, effort: Effort): Promise<number> => {
   let most = 0
   const look = () => {

@@ -1,4 +1,4 @@
-/** Portkey's gateway as a child process, where it is installed: `npm ci --prefix bench/peers`. */
+/** Portkey's gateway as a child process, if it is installed: `npm ci --prefix bench/peers`. */
 import { spawn } from "node:child_process"
 import { once } from "node:events"
 import { existsSync } from "node:fs"
@@ -11,7 +11,7 @@ import { until } from "./Until.ts"
 export interface Portkey {
   readonly pid: number
   readonly port: number
-  /** What a request says beside its key. */
+  /** Headers of a request besides its key. */
   readonly headers: Readonly<Record<string, string>>
 }
 
@@ -21,12 +21,12 @@ const entry = fileURLToPath(
 
 export const isInstalled: boolean = existsSync(entry)
 
-export const missing = "Portkey's gateway is not installed, so nothing is held against it: npm ci --prefix bench/peers"
+export const missing = "Portkey's gateway is not installed, so its rows are omitted: npm ci --prefix bench/peers"
 
-/** How long it may take to stop, ms. */
+/** Limit of its shutdown, ms. */
 const stopLimit = 2_000
 
-/** It takes a port by its number only. */
+/** It accepts a port by its number only. */
 const freePort = async (): Promise<number> => {
   const server = createServer().listen(0)
   await once(server, "listening")
@@ -39,7 +39,7 @@ const freePort = async (): Promise<number> => {
 const isListening = (port: number): Promise<boolean> =>
   fetch(`http://127.0.0.1:${port}/`).then(({ ok }) => ok, () => false)
 
-/** Runs it beside `use`, or `use` without it where it is not installed. */
+/** Runs it during `use`, or runs `use` without it if it is not installed. */
 export const withPortkey = async <A>(
   upstreamPort: number,
   use: (portkey: Portkey | undefined) => Promise<A>

@@ -1,6 +1,6 @@
 /**
- * What it is worth that a slot goes on from what it has computed: the time to the first token of a prompt whose first
- * 200 tokens came before, against that of a prompt that is new from its beginning.
+ * The gain of reusing a slot's computation: the time to first token of a prompt whose first 200 tokens were computed
+ * before, compared with that of a new prompt.
  */
 import * as Config from "./Config.ts"
 import type { Effort, Outcome, Scenario } from "./Scenario.ts"
@@ -15,9 +15,9 @@ const name = "prefix"
 const setup = { contextSize: 512, slots: 4, threads: Config.computeThreads }
 const sharedTokens = 200
 const ownTokens = 20
-/** What the chat template begins with is shared by all. */
+/** The beginning of the chat template is common to all prompts. */
 const templateTokens = 16
-/** What a slot keeps is whole pieces of 64 tokens. */
+/** A slot keeps complete pieces of 64 tokens. */
 const keptTokens = 192
 const pairsPerRound = 3
 const targetRatio = 0.4
@@ -32,7 +32,7 @@ const bodyOf = (content: string) =>
     stream_options: { include_usage: true }
   })
 
-/** A new prompt, then one that begins as it did. */
+/** A new prompt, then one with the same beginning. */
 interface Pair {
   readonly fresh: Streamed
   readonly shared: Streamed
@@ -51,7 +51,7 @@ const measure = async ({ port }: Service, { rounds, shape }: Effort): Promise<Ou
   const ask = (prefix: number, own: number) => client.ask(bodyOf(text(prefix, sharedTokens) + text(own, ownTokens)))
   try {
     const pairs: Array<Pair> = []
-    // The first pair is of cold code.
+    // The first pair runs cold code.
     for (let pair = 0; pair <= rounds * pairsPerRound; pair++) {
       const measured = { fresh: await ask(3 * pair, 3 * pair + 1), shared: await ask(3 * pair, 3 * pair + 2) }
       check(measured)

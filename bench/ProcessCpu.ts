@@ -1,14 +1,14 @@
 /**
- * CPU time of a process or of a tree of them, from Linux's `/proc`.
+ * CPU time of a process or a process tree, from Linux's `/proc`.
  *
  * **Gotchas**
  *
- * The kernel counts in ticks, mostly of 10 ms: a measurement should last for hundreds of them.
+ * The kernel counts in ticks, usually of 10 ms: a measurement should last for hundreds of ticks.
  */
 import { execFileSync } from "node:child_process"
 import { existsSync, readdirSync, readFileSync } from "node:fs"
 
-/** Whether this system tells the CPU time of other processes. */
+/** Whether this system reports the CPU time of other processes. */
 export const isAvailable: boolean = existsSync("/proc/self/stat")
 
 export const unavailable = "CPU time is not measured here: it is read from /proc, which this system does not have."
@@ -20,7 +20,7 @@ interface Stat {
   readonly microseconds: number
 }
 
-/** Fields as `man 5 proc_pid_stat` numbers them; the name in parentheses, field 2, may hold anything. */
+/** Fields as numbered in `man 5 proc_pid_stat`; the name in parentheses, field 2, may contain any character. */
 const readStat = (pid: number): Stat => {
   const text = readFileSync(`/proc/${pid}/stat`, "utf8")
   const fromState = text.slice(text.lastIndexOf(")") + 2).split(" ")
@@ -37,7 +37,7 @@ const readAll = (): ReadonlyMap<number, Stat> => {
     try {
       stats.set(pid, readStat(pid))
     } catch {
-      // It has ended since the folder was read.
+      // The process has ended since the folder was read.
     }
   }
   return stats
@@ -47,7 +47,7 @@ const readAll = (): ReadonlyMap<number, Stat> => {
 export const childrenOf = (parent: number): ReadonlyArray<number> =>
   isAvailable ? [...readAll()].filter(([, stat]) => stat.parent === parent).map(([pid]) => pid) : []
 
-/** Of a process and all that descend from it and still run, µs. */
+/** Of a process and its running descendants, µs. */
 export const ofTree = (root: number): number => {
   if (!isAvailable) return Number.NaN
   const stats = readAll()
@@ -58,13 +58,13 @@ export const ofTree = (root: number): number => {
   return [...stats].reduce((sum, [pid, stat]) => sum + (belongs(pid) ? stat.microseconds : 0), 0)
 }
 
-/** CPU time spent while something ran, µs. */
+/** CPU time during a measurement, µs. */
 export interface Spent {
   readonly process: number
   readonly tree: number
 }
 
-/** Runs `work` and tells what a process and its tree spent meanwhile. */
+/** Runs `work` and returns the CPU time of a process and its tree meanwhile. */
 export const during = async <A>(pid: number, work: () => Promise<A>): Promise<readonly [result: A, spent: Spent]> => {
   const processBefore = ofProcess(pid)
   const treeBefore = ofTree(pid)

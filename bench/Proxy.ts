@@ -1,12 +1,11 @@
 /**
- * What the service costs in front of a provider: beside a bare Node proxy that pipes and reads nothing, and beside
- * Portkey's gateway where that is installed.
+ * The cost of the service in front of a provider, compared with a bare Node proxy that only pipes, and with Portkey's
+ * gateway if it is installed.
  *
  * **Details**
  *
- * All stand before the same upstream, which answers at once, and get the same requests. They take turns, each one idle
- * while another works, in every part of every round. Where the system can, they share one core that the load and the
- * upstream leave alone.
+ * All have the same upstream, which answers at once, and get the same requests. Only one of them is active at a time, in
+ * every part of every round. If the system supports it, they share one core that the load and the upstream do not use.
  */
 import type { Child } from "./Child.ts"
 import { withChild } from "./Child.ts"
@@ -28,7 +27,7 @@ const key = "bench-key"
 const { connections, streams } = ProxyRows
 const words = Array.from({ length: ProxyRows.words }, (_, index) => `word${index} `)
 const expected = words.join("")
-/** A stream of the crowd that is silent for longer is lost, ms. */
+/** Silence after which a concurrent stream counts as lost, ms. */
 const crowdLimit = 30_000
 
 const config = (upstreamPort: number): string => {
@@ -55,7 +54,7 @@ const wholeBody = bodyOf("quick", false)
 const streamBody = bodyOf("quick", true)
 const pacedBody = bodyOf("paced", true)
 
-/** One of those in front of the upstream. */
+/** A gateway in front of the upstream. */
 interface Gateway {
   readonly side: Side
   readonly pid: number
@@ -69,7 +68,7 @@ interface Setting {
   readonly crowd: Child<CrowdQuestion, CrowdAnswer>
 }
 
-/** The whole answer, which must be the upstream's. */
+/** The complete answer, which must equal the upstream's. */
 const check = async ({ headers, port, side }: Gateway): Promise<void> => {
   const response = await fetch(`http://127.0.0.1:${port}${path}`, {
     method: "POST",
@@ -78,10 +77,10 @@ const check = async ({ headers, port, side }: Gateway): Promise<void> => {
   })
   const text = await response.text()
   const { choices } = JSON.parse(text) as { readonly choices?: ReadonlyArray<{ message: { content: string } }> }
-  if (choices?.[0]?.message.content !== expected) throw new Error(`${side} answered wrongly: ${text}`)
+  if (choices?.[0]?.message.content !== expected) throw new Error(`Unexpected answer of ${side}: ${text}`)
 }
 
-/** What is asked in each part of a round. */
+/** The requests in each part of a round. */
 const makeParts = ({ crowd, load }: Setting, milliseconds: number) => {
   const ask = async (gateway: Gateway, body: string, connections: number, part: number): Promise<Turn> => {
     const firstToken = body === streamBody ? { firstToken: `"content":"${words[0]}` } : {}
@@ -91,7 +90,7 @@ const makeParts = ({ crowd, load }: Setting, milliseconds: number) => {
     return { answer, cpu: cpu.process }
   }
   return {
-    // Of one connection only times are told, for which less will do.
+    // One connection gives times only, which need fewer requests.
     alone: (gateway: Gateway) => ask(gateway, wholeBody, 1, 0.5),
     busy: (gateway: Gateway) => ask(gateway, wholeBody, connections, 1),
     firstToken: (gateway: Gateway) => ask(gateway, streamBody, 1, 0.5),
@@ -104,7 +103,7 @@ const makeParts = ({ crowd, load }: Setting, milliseconds: number) => {
   }
 }
 
-/** Every gateway in its turn. */
+/** Runs every gateway in turn. */
 const inTurn = async <A>(
   gateways: ReadonlyArray<Gateway>,
   measure: (gateway: Gateway) => Promise<A>
@@ -116,7 +115,7 @@ const inTurn = async <A>(
 
 const measureRound = async (setting: Setting, milliseconds: number, turn: number): Promise<Round> => {
   const parts = makeParts(setting, milliseconds)
-  // Whoever went first goes last next time.
+  // The first gateway is the last one in the next round.
   const gateways = setting.gateways.map((_, index, all) => all[(index + turn) % all.length]!)
   return {
     alone: await inTurn(gateways, parts.alone),
@@ -127,7 +126,7 @@ const measureRound = async (setting: Setting, milliseconds: number, turn: number
   }
 }
 
-const unpinned = "No core was kept for the gateways: that takes two cores, and taskset of Linux."
+const unpinned = "The gateways have no core of their own: that requires two cores, and taskset of Linux."
 
 const measure = async (setting: Setting, isPinned: boolean, effort: Effort): Promise<Outcome> => {
   for (const gateway of setting.gateways) await check(gateway)

@@ -10,13 +10,13 @@ export const name = "proxy"
 export const words = 20
 /** Of the closed loop. */
 export const connections = 16
-/** At once. */
+/** Concurrent streams. */
 export const streams = 512
 
-/** Who stands before the upstream. */
+/** The gateways in front of the upstream. */
 export type Side = "bare" | "troupe" | "portkey"
 
-/** What one side did in one part of a round. */
+/** The results of one side in one part of a round. */
 export interface Turn<Answer = LoadAnswer> {
   readonly answer: Answer
   /** µs */
@@ -35,14 +35,14 @@ export interface Round {
   readonly crowd: Turns<CrowdAnswer>
 }
 
-/** A side's figure of a round; undefined where the side is not there. */
+/** A side's figure of a round; undefined if the side is absent. */
 type Figure = (round: Round, side: Side) => number | undefined
 
 interface Measure extends Pick<Row, "measure" | "unit"> {
   readonly figure: Figure
   /** Against the bare proxy. */
   readonly bare: Pick<Row, "comparison" | "target">
-  /** Against Portkey, where that says something. */
+  /** Compared with Portkey, if that is meaningful. */
   readonly portkey?: Pick<Row, "comparison" | "target">
   readonly isCpu?: boolean
   /** Of all rounds; default the median. */
@@ -161,7 +161,7 @@ export const make = (rounds: ReadonlyArray<Round>, hasCpu: boolean): ReadonlyArr
   ]
 }
 
-/** What became of streams that did not come whole. */
+/** The outcomes of incomplete streams. */
 export const lost = (rounds: ReadonlyArray<Round>): ReadonlyArray<string> => [
   ...new Set(
     rounds.flatMap(({ crowd }) =>

@@ -1,11 +1,11 @@
-/** HTTP for processes that make load: as little as tells where an answer ends, since they share the cores. */
+/** Minimal HTTP client for load generators, which share the cores: it only finds the end of an answer. */
 
 /** A request to a port of this machine. */
 export interface Post {
   readonly port: number
   readonly path: string
   readonly body: string
-  /** Beside `host`, `content-type` and `content-length`. */
+  /** Besides `host`, `content-type` and `content-length`. */
   readonly headers?: Readonly<Record<string, string>>
 }
 
@@ -24,13 +24,13 @@ export const textOf = ({ body, headers = {}, path, port }: Post): string =>
 const endOfHead = "\r\n\r\n"
 const endOfChunks = "0\r\n\r\n"
 
-/** Reads the answers of one connection, one after the other; all text is one character a byte. */
+/** Reads the answers of one connection in order; text has one character per byte. */
 export interface AnswerReader {
   /** Whether this piece is the last of its answer. Throws unless the status is 200. */
   readonly push: (piece: string) => boolean
-  /** What has come of the answer, its head and chunk sizes included. */
+  /** The received part of the answer, including its head and chunk sizes. */
   readonly text: () => string
-  /** Forgets the answer. */
+  /** Discards the answer. */
   readonly next: () => void
 }
 
@@ -57,7 +57,7 @@ export const makeReader = (): AnswerReader => {
   }
 }
 
-/** The body of a chunked answer, whose text is one character a byte. */
+/** The body of a chunked answer, with one character per byte. */
 export const unchunked = (text: string): string => {
   let body = ""
   let at = text.indexOf(endOfHead) + endOfHead.length

@@ -1,11 +1,10 @@
 /**
- * How long a service whose engine's process is killed takes to its next whole answer.
+ * The time from the kill of a service's engine process to its next complete answer.
  *
  * **Details**
  *
- * `tiny-chat`, and a caller who asks again as often as he is refused. Every round has a service of its own, since each
- * restart of the same engine waits longer than the one before. The time has the first pause before a restart in it,
- * 0.1 s, and the load.
+ * `tiny-chat`, and a caller that retries after each rejection. Every round starts a new service, since the backoff grows
+ * with each restart of an engine. The time includes the first backoff before a restart, 0.1 s, and the load.
  */
 import { setTimeout as sleep } from "node:timers/promises"
 import * as ProcessCpu from "./ProcessCpu.ts"
@@ -15,9 +14,9 @@ import { post, withService } from "./Service.ts"
 import { median } from "./Statistics.ts"
 
 const name = "recovery"
-/** ms; as a load may take. */
+/** Limit of a load, ms. */
 const targetTime = 2_000
-/** ms between being refused and asking again */
+/** Delay between a rejection and the retry, ms. */
 const pause = 5
 const limit = 30_000
 
@@ -33,7 +32,7 @@ const body = JSON.stringify({
 
 const ask = async (port: number): Promise<void> => {
   const answer = await post(port, "/v1/chat/completions", body)
-  if (!answer.includes("7 + 5 = 12.")) throw new Error(`The service answered wrongly: ${answer}`)
+  if (!answer.includes("7 + 5 = 12.")) throw new Error(`Unexpected answer of the service: ${answer}`)
 }
 
 interface Recovered {

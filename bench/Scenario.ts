@@ -1,8 +1,8 @@
-/** What a scenario is given and what it hands back. */
+/** The input and output of a scenario. */
 
 import type { Shape } from "./SyntheticGguf.ts"
 
-/** How long and how often a scenario measures, and on what. */
+/** The duration and number of measurements of a scenario, and its model. */
 export interface Effort {
   /** Alternating rounds; a figure is the median of them. */
   readonly rounds: number
@@ -10,11 +10,11 @@ export interface Effort {
   readonly roundMs: number
   /** Load before the first measurement, so that code is compiled and caches are warm, ms. */
   readonly warmUpMs: number
-  /** Of the model that stands for a real one. */
+  /** The size of the synthetic model. */
   readonly shape: Shape
 }
 
-/** How a figure relates to its baseline, or that it stands alone. */
+/** The comparison of a figure with its baseline, or none. */
 export type Comparison = "ratio" | "difference" | "none"
 
 /** One line of the table. */
@@ -22,15 +22,15 @@ export interface Row {
   readonly scenario: string
   readonly measure: string
   readonly unit: string
-  /** What the figure is held against; left out where there is nothing. */
+  /** The baseline of the figure; left out if there is none. */
   readonly baseline?: number
   readonly troupe: number
   readonly comparison?: Comparison
-  /** What the comparison should be, or with `none` the figure itself. */
+  /** The target of the comparison, or with `none` of the figure itself. */
   readonly target?: { readonly atLeast: number } | { readonly atMost: number }
 }
 
-/** Rows for the table, remarks for under it, and every figure behind them. */
+/** Rows of the table, remarks below it, and every figure behind them. */
 export interface Outcome {
   readonly rows: ReadonlyArray<Row>
   readonly notes: ReadonlyArray<string>

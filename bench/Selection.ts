@@ -1,4 +1,4 @@
-/** What one decision of the router costs, by how many deployments there are to choose from. */
+/** The cost of one routing decision by the number of deployments. */
 import type { Condition } from "../src/domain/DeploymentFacts.ts"
 import { prepare, ready } from "../src/domain/DeploymentFacts.ts"
 import { unmeasured } from "../src/domain/Measurement.ts"
@@ -12,7 +12,7 @@ import { median } from "./Statistics.ts"
 
 const name = "selection"
 
-/** Decisions between two looks at the clock. */
+/** Decisions between two reads of the clock. */
 const batch = 20
 
 const scene = (size: number) => {
@@ -32,7 +32,7 @@ const scene = (size: number) => {
   return { table, conditions }
 }
 
-/** µs a decision: the median of batches, so that who else uses the machine does not count. */
+/** µs per decision: the median of batches, so that other load on the machine has no effect. */
 const measure = (strategy: Name, size: number, ms: number): number => {
   const { conditions, table } = scene(size)
   const options = { ...defaults, strategy }
@@ -57,7 +57,7 @@ const measure = (strategy: Name, size: number, ms: number): number => {
 
 const sizes = [10, 100, 1_000]
 
-/** What a decision among so many may cost. */
+/** The target for this number of deployments. */
 const boundOf = (size: number) => size === 1_000 ? { comparison: "none", target: { atMost: 50 } } as const : {}
 
 const run: Scenario["run"] = async ({ roundMs, rounds, warmUpMs }): Promise<Outcome> => {

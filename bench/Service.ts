@@ -1,4 +1,4 @@
-/** The real service as a child process: `troupe serve` on a free port, over a configuration file of the bench's own. */
+/** The real service as a child process: `troupe serve` on a free port, with a configuration file of the bench. */
 import type { ChildProcess } from "node:child_process"
 import { spawn } from "node:child_process"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
@@ -19,15 +19,15 @@ export interface ServiceOptions {
   readonly config: string
   /** Options of Node, such as `--cpu-prof`. */
   readonly nodeOptions: ReadonlyArray<string>
-  /** Beside the bench's own environment. */
+  /** In addition to the bench's own environment. */
   readonly env?: Readonly<Record<string, string>>
 }
 
 const entry = fileURLToPath(new URL("../src/main.ts", import.meta.url))
 
-/** How long the service may take to load its models, ms. */
+/** Limit of the service's start, including its models, ms. */
 const startLimit = 30_000
-/** How long it may take to stop: its own grace of 1 s for requests, 5 s for its engine process, and some, ms. */
+/** Limit of its shutdown: its grace of 1 s for requests, 5 s for its engine process, and a margin, ms. */
 const stopLimit = 10_000
 
 const address = /http:\/\/[\d.]+:(\d+)/
@@ -59,7 +59,7 @@ const start = (file: string, { env, nodeOptions }: ServiceOptions): ChildProcess
     { stdio: ["ignore", "pipe", "inherit"], env: { ...engineEnvironment(process.env), NODE_ENV: "production", ...env } }
   )
 
-/** Runs the service beside `use` and stops it in order, however `use` ends. */
+/** Runs the service during `use`, and stops it however `use` ends. */
 export const withService = async <A>(
   options: ServiceOptions,
   use: (service: Service) => Promise<A>
@@ -72,7 +72,7 @@ export const withService = async <A>(
     child.kill("SIGTERM")
     rmSync(folder, { recursive: true, force: true })
   }
-  // A bench that is stopped in the middle takes its service with it.
+  // An interrupted bench also ends its service.
   process.once("exit", stop)
   try {
     const port = await listeningPort(child)

@@ -1,6 +1,6 @@
 /**
- * The longest time that the service's event loop does nothing else: while it takes the most expensive bodies that are
- * legal, and while thousands of requests arrive at once.
+ * The longest turn of the service's event loop, during the most expensive valid bodies, and while thousands of requests
+ * arrive at once.
  */
 import { mkdtempSync, rmSync } from "node:fs"
 import { connect } from "node:net"

@@ -1,4 +1,4 @@
-/** The middle of some figures; of an even number, the mean of the two in the middle; `NaN` of none. */
+/** The median: of an even number, the mean of the two in the middle; `NaN` of none. */
 export const median = (values: ReadonlyArray<number>): number => {
   const sorted = [...values].sort((a, b) => a - b)
   const middle = sorted.length / 2
@@ -7,13 +7,13 @@ export const median = (values: ReadonlyArray<number>): number => {
   return (low + high) / 2
 }
 
-/** The least figure that so large a share of all is not above (nearest rank); `NaN` of none. */
+/** The percentile by nearest rank; `NaN` of none. */
 export const percentile = (values: ReadonlyArray<number>, share: number): number => {
   const sorted = [...values].sort((a, b) => a - b)
   return sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)] ?? Number.NaN
 }
 
-/** How figures are spread. */
+/** The spread of figures. */
 export interface Spread {
   readonly p50: number
   readonly p99: number

@@ -1,6 +1,6 @@
 /**
- * A client of streamed chat completions that costs little, since it shares the cores with what it measures: it looks
- * for the first content in the bytes, and parses only the usage at the end.
+ * A cheap client of streamed chat completions, since it shares the cores with the measured processes: it searches the
+ * bytes for the first content, and parses only the usage at the end.
  */
 import type { IncomingMessage } from "node:http"
 import { Agent, request } from "node:http"
@@ -8,12 +8,12 @@ import type { Sample } from "./ClosedLoop.ts"
 
 /** One streamed answer. */
 export interface Streamed extends Sample {
-  /** Of the prompt's tokens, those that the engine had computed before. */
+  /** The prompt's cached tokens. */
   readonly cachedTokens: number
 }
 
 export interface StreamClient {
-  /** Asks once; rejects when the answer is not whole. */
+  /** Sends one request; rejects if the answer is incomplete. */
   readonly ask: (body: string) => Promise<Streamed>
   readonly close: () => void
 }
@@ -38,7 +38,7 @@ interface Usage {
   readonly prompt_tokens_details: { readonly cached_tokens: number }
 }
 
-/** Of the frame before the last, which `include_usage` asks for. */
+/** The usage in the frame before the last, by `include_usage`. */
 const usageOf = (body: string): Usage => {
   const frame = body.slice(body.lastIndexOf(dataPrefix, body.length - lastFrame.length - 1) + dataPrefix.length)
   const { usage } = JSON.parse(frame.slice(0, frame.indexOf("\n"))) as { readonly usage: Usage }
@@ -54,7 +54,7 @@ const textOf = (body: string): string => {
   return text
 }
 
-/** @param connections the most that are kept open */
+/** @param connections limit of open connections */
 export const makeStreamClient = (port: number, connections: number): StreamClient => {
   const agent = new Agent({ keepAlive: true, maxSockets: connections })
   const headers = { "content-type": "application/json" }

@@ -1,11 +1,11 @@
 /**
- * What the house costs a local model: streamed by the service over HTTP, against node-llama-cpp called directly in a
+ * The overhead for a local model: streamed by the service over HTTP, compared with node-llama-cpp called directly in a
  * process of its own.
  *
  * **Details**
  *
- * Both sides run alternately, the other idle, so that a slow spell of the machine meets both. Decoding is greedy, and
- * both must give the same texts.
+ * Both sides run alternately, so that other load on the machine affects both. Decoding is greedy, and both must give the
+ * same texts.
  */
 import type { Round } from "./ClosedLoop.ts"
 import { closedLoop } from "./ClosedLoop.ts"
@@ -20,25 +20,25 @@ import { median } from "./Statistics.ts"
 import type { StreamClient } from "./StreamClient.ts"
 import { makeStreamClient } from "./StreamClient.ts"
 
-/** What both sides are asked. */
+/** The work of both sides. */
 export interface Workload {
   /** Of the scenario. */
   readonly name: string
-  /** As the service is asked for it. */
+  /** The model's name in requests to the service. */
   readonly model: string
   readonly direct: DirectSetup
-  /** The service's `troupe.yaml`, which sets up the same. */
+  /** The service's `troupe.yaml` with the same options. */
   readonly config: string
-  /** The prompts of a round, which are asked by turns. */
+  /** The prompts of a round, used in turn. */
   readonly promptsOf: (round: number) => ReadonlyArray<string>
   readonly maxTokens: number
-  /** Whether a text is what the model says. */
+  /** Whether a text is the model's expected answer. */
   readonly isRight: (text: string) => boolean
-  /** Tokens a second that the service must keep of the direct ones. */
+  /** Least share of the direct tokens per second. */
   readonly throughputRatio: number
-  /** How much later the first token may come, ms. */
+  /** Limit of the added time to first token, ms. */
   readonly firstTokenMs?: number
-  /** A further side that is only compared by its tokens a second, for so many streams. */
+  /** Another side that is compared only by its tokens per second, for this number of streams. */
   readonly native?: Native | undefined
 }
 
@@ -52,13 +52,13 @@ export interface Native {
 
 const streamCounts = [1, 8]
 
-/** A round and the CPU time it took, µs. */
+/** A round and its CPU time, µs. */
 interface Measured {
   readonly round: Round
   readonly cpu: ProcessCpu.Spent
 }
 
-/** All sides under the same load, one after the other. */
+/** All sides under the same load, one after another. */
 export interface Pair {
   readonly streams: number
   readonly direct: Measured

@@ -1,10 +1,10 @@
 /**
- * What the house costs a model of a real one's size: `SyntheticGguf`'s, of 136 million parameters. See `Streams`.
+ * The overhead for a model of realistic size: `SyntheticGguf` with 136 million parameters. See `Streams`.
  *
  * **Details**
  *
- * Every prompt begins differently, so that both sides compute all of each. What llama.cpp itself makes of the same work
- * is compared too where the environment says where its bench is: see `NativeBench`.
+ * Every prompt begins differently, so that both sides compute it completely. llama.cpp's own bench is compared too if the
+ * environment names it: see `NativeBench`.
  */
 import * as Config from "./Config.ts"
 import * as NativeBench from "./NativeBench.ts"
@@ -17,7 +17,7 @@ const slots = 8
 const contextSize = 256
 const promptWords = 32
 const maxTokens = 48
-/** More than the callers of a round ask. */
+/** More than the requests of a round. */
 const promptsPerRound = 256
 
 export const synthetic: Scenario = {

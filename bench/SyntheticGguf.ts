@@ -1,5 +1,5 @@
 /**
- * A GGUF model of the bench's own: a llama with the size and the speed of a real one, whose weights are made up.
+ * A synthetic GGUF model: a llama with the size and the speed of a real model, and pseudo-random weights.
  *
  * **Details**
  *
@@ -9,11 +9,11 @@
  * other, with a wide margin. Hence every answer to every prompt is the same text, however requests share a batch, and
  * no answer ends before its `max_tokens`: tokens that are no words are never said.
  *
- * The file is kept in `bench/results` under a name that says what is in it.
+ * The file is kept in `bench/results` under a name with its shape and version.
  *
  * **Gotchas**
  *
- * `version` is part of the name: raise it with every change to what the weights are.
+ * `version` is part of the name: raise it with every change of the weights.
  */
 import { createHash } from "node:crypto"
 import { createWriteStream, existsSync } from "node:fs"
@@ -24,7 +24,7 @@ import { fileURLToPath } from "node:url"
 import type { GgufValue, TensorShape } from "./GgufWriter.ts"
 import { f32, headerOf, i32s, paddingAfter, q8_0, strings, u32 } from "./GgufWriter.ts"
 
-/** How large a model is. */
+/** The dimensions of a model. */
 export interface Shape {
   readonly name: string
   readonly blocks: number
@@ -33,7 +33,7 @@ export interface Shape {
   readonly heads: number
   readonly keyValueHeads: number
   readonly contextLength: number
-  /** What syllables begin with; they make the vocabulary. */
+  /** The first letters of the syllables in the vocabulary. */
   readonly consonants: string
 }
 
@@ -49,7 +49,7 @@ export const whole: Shape = {
   consonants: "bcdfghjklmnpqrstvwxyz"
 }
 
-/** 0.3 M parameters: the same in small, to see that it works. */
+/** 0.3 M parameters, for smoke runs. */
 export const small: Shape = {
   name: "small",
   blocks: 2,
@@ -93,7 +93,7 @@ interface Vocabulary {
   readonly words: number
 }
 
-/** No vowel is ever merged with what follows it, so a word has one way only to become a token. */
+/** No vowel is merged with the letter after it, so each word has exactly one tokenization. */
 const vocabularyOf = (shape: Shape): Vocabulary => {
   const syllables = syllablesOf(shape)
   const pairs = syllables.flatMap((first) => syllables.map((second) => [first, second] as const))
@@ -115,7 +115,7 @@ const vocabularyOf = (shape: Shape): Vocabulary => {
   }
 }
 
-/** A prompt of so many tokens, besides those of the chat template; another one for every number. */
+/** A prompt with this number of tokens, besides those of the chat template; a different one for every number. */
 export const textOf = (shape: Shape, number: number, words: number): string => {
   const syllables = syllablesOf(shape)
   const random = makeRandom(number)
@@ -123,7 +123,7 @@ export const textOf = (shape: Shape, number: number, words: number): string => {
   return Array.from({ length: words }, () => ` ${syllable()}${syllable()}`).join("")
 }
 
-/** A 32-bit generator (xorshift, Marsaglia 2003), begun far from zero whatever the seed. */
+/** A 32-bit generator (xorshift, Marsaglia 2003) that starts far from zero for every seed. */
 const makeRandom = (seed: number): () => number => {
   let state = Math.imul(seed + 1, 0x9e3779b1) ^ 0x2545f491 || 1
   return () => {
@@ -175,7 +175,7 @@ const blockOf = (shape: Shape, block: number): ReadonlyArray<Tensor> => {
   ]
 }
 
-/** How far the next word is from a word; a prime, and no divisor of any vocabulary's number of words. */
+/** Distance from a word to the next word of an answer; a prime that divides no vocabulary's number of words. */
 const stride = 4_999
 
 const tensorsOf = (shape: Shape, { firstWord, tokens, words }: Vocabulary): ReadonlyArray<Tensor> => {
@@ -184,7 +184,7 @@ const tensorsOf = (shape: Shape, { firstWord, tokens, words }: Vocabulary): Read
   const dimensions = [embedding, tokens.length] as const
   const silent = q8_0(() => 0, embedding, 0)
   return [
-    // What is no word stands for one, so that after a prompt, too, it is certain what comes next.
+    // Other tokens are mapped to words, so that the token after a prompt is also certain.
     { name: "token_embd.weight", dimensions, type: "q8_0", row: (token) => wordRow(token + words) },
     ...Array.from({ length: blocks }, (_, block) => blockOf(shape, block)).flat(),
     normOf("output_norm.weight", embedding),
@@ -243,7 +243,7 @@ function* chunksOf(header: Buffer, tensors: ReadonlyArray<Tensor>): Generator<Bu
   }
 }
 
-/** Where the model is, written if it is not there yet. */
+/** The path of the model, which is written first if it does not exist. */
 export const ensure = async (shape: Shape): Promise<string> => {
   const vocabulary = vocabularyOf(shape)
   const tensors = tensorsOf(shape, vocabulary)

@@ -1,21 +1,21 @@
-/** The table: rows as aligned text, and what is wrong with them. */
+/** The table: rows as aligned text, and their problems. */
 import type { Row } from "./Scenario.ts"
 
-/** The figure beside its baseline, as the row asks for it. */
+/** The comparison of the figure with its baseline. */
 export const compared = ({ baseline, comparison, troupe }: Row): number | undefined => {
   if (comparison === "none") return troupe
   if (baseline === undefined || comparison === undefined) return undefined
   return comparison === "ratio" ? troupe / baseline : troupe - baseline
 }
 
-/** Whether the target is met; `undefined` where there is none. */
+/** Whether the target is met; undefined without a target. */
 export const meetsTarget = (row: Row): boolean | undefined => {
   const value = compared(row)
   if (value === undefined || row.target === undefined) return undefined
   return "atLeast" in row.target ? value >= row.target.atLeast : value <= row.target.atMost
 }
 
-/** Whether every figure can be a measurement: finite, and more than nothing was measured. */
+/** Whether every figure can be a measurement: finite, and not all zero. */
 export const isSound = (row: Row): boolean =>
   [row.troupe, row.baseline ?? 1].every((figure) => Number.isFinite(figure) && figure > 0)
 

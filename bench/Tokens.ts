@@ -1,4 +1,4 @@
-/** What the house costs a model so small that nothing else costs much: `tiny-chat`. See `Streams`. */
+/** The overhead for a very small model: `tiny-chat`. See `Streams`. */
 import { fileURLToPath } from "node:url"
 import type { Scenario } from "./Scenario.ts"
 import { compare } from "./Streams.ts"
@@ -6,7 +6,7 @@ import { compare } from "./Streams.ts"
 const name = "tokens"
 const prompts = ["Write a story about a fox."]
 
-/** Where the model lies, which is the embedded one. */
+/** The path of the embedded model. */
 export const tinyChat = fileURLToPath(new URL("../models/tiny-chat-q8_0.gguf", import.meta.url))
 
 export const tokens: Scenario = {

@@ -1,5 +1,5 @@
 /**
- * Process entry: what Node itself costs. A server that reads a request's body and answers with bytes it was given.
+ * Process entry: the cost of Node itself. A server that reads a request's body and answers with given bytes.
  */
 import { once } from "node:events"
 import { createServer } from "node:http"

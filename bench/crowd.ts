@@ -1,10 +1,10 @@
 /**
- * Process entry: as many streams at once as it is told, each on a connection of its own, and which of them came whole.
+ * Process entry: a given number of concurrent streams, each on its own connection, and the number of complete ones.
  *
  * **Details**
  *
- * A stream is whole when its text is the right one and `[DONE]` its end. What fails is counted, not thrown: how many are
- * lost is what is measured.
+ * A stream is complete if its text is correct and it ends with `[DONE]`. Failures are counted, not thrown: the number of
+ * lost streams is the measurement.
  */
 import { connect } from "node:net"
 import { answerParent } from "./Child.ts"
@@ -13,7 +13,7 @@ import * as RawHttp from "./RawHttp.ts"
 
 export interface CrowdQuestion extends Post {
   readonly streams: number
-  /** The text of a whole answer. */
+  /** The text of a complete answer. */
   readonly expected: string
   /** A stream that takes longer is lost, ms. */
   readonly limit: number
@@ -21,22 +21,22 @@ export interface CrowdQuestion extends Post {
 
 export interface CrowdAnswer {
   readonly whole: number
-  /** What became of the others, each different thing once. */
+  /** The distinct outcomes of the others. */
   readonly lost: ReadonlyArray<string>
   readonly milliseconds: number
 }
 
 const lastFrame = "data: [DONE]\n\n"
 
-/** What is wrong with a stream, if anything. */
+/** The problem of a stream, if any. */
 const wrongWith = (body: string, expected: string): string | undefined => {
   if (!body.endsWith(lastFrame)) return `A stream did not end with [DONE]: ${body.slice(-200)}`
   let said = ""
   for (const [, content] of body.matchAll(/"content":("(?:[^"\\]|\\.)*")/g)) said += JSON.parse(content!) as string
-  return said === expected ? undefined : `A stream said: ${said}`
+  return said === expected ? undefined : `A stream had the text: ${said}`
 }
 
-/** Asks once; what went wrong, if anything. */
+/** Sends one request; returns the problem, if any. */
 const ask = (request: string, { expected, limit, port }: CrowdQuestion): Promise<string | undefined> =>
   new Promise((resolve) => {
     const socket = connect({ port, host: "127.0.0.1", noDelay: true })

@@ -3,9 +3,9 @@
  *
  * **Details**
  *
- * Same model, context, batch, slots, threads, chat template and sampling as `src/workers/llama.worker.ts`; every token
- * is turned into text. Prompts are computed from their beginning: those of the bench are shorter, or have less in
- * common, than a piece of those that the service keeps. This is what the service is held against.
+ * Same model, context, batch, slots, threads, chat template and sampling as `src/workers/llama.worker.ts`; every token is
+ * decoded to text. Prompts are computed from their beginning: those of the bench are shorter, or have a shorter common
+ * beginning, than the pieces that the service keeps. This is the service's baseline.
  */
 import type { ChatHistoryItem, LlamaContextSequence, Token } from "node-llama-cpp"
 import { getLlama, JinjaTemplateChatWrapper, LlamaLogLevel } from "node-llama-cpp"
@@ -22,23 +22,23 @@ export interface DirectSetup {
   readonly threads: number
 }
 
-/** One round asked of this process. */
+/** One round of requests to this process. */
 export interface DirectRound {
-  /** Asked by turns. */
+  /** Used in turn. */
   readonly prompts: ReadonlyArray<string>
   readonly maxTokens: number
   readonly streams: number
   readonly milliseconds: number
 }
 
-/** The first loads, all others are rounds. */
+/** The first message loads, all others are rounds. */
 export type DirectQuestion = { readonly load: DirectSetup } | { readonly round: DirectRound }
 
-/** Nothing to say of a load but that it is done. */
+/** The result of a load. */
 export type DirectAnswer = Round | null
 
 const largestBatch = 512
-/** Tokens before a token that its text may depend on. */
+/** Tokens before a token that can affect its text. */
 const contextTokens = 4
 
 const load = async ({ contextSize, file, slots, threads }: DirectSetup) => {

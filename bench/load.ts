@@ -1,9 +1,9 @@
 /**
- * Process entry: a closed loop of the same request over kept-open connections, one at a time on each.
+ * Process entry: a closed loop of the same request over keep-alive connections, one at a time on each.
  *
  * **Details**
  *
- * Plain sockets, since this process shares the cores with what it loads: of an answer it reads only where it ends.
+ * Plain sockets, since this process shares the cores with the measured server: it only finds the end of each answer.
  */
 import type { Socket } from "node:net"
 import { connect } from "node:net"
@@ -18,7 +18,7 @@ export interface LoadQuestion extends Post {
   readonly connections: number
   /** No request begins later. */
   readonly milliseconds: number
-  /** The text that tells of the first token. */
+  /** The text that marks the first token. */
   readonly firstToken?: string
 }
 
@@ -40,7 +40,7 @@ interface Count {
   readonly firstTokens: Array<number>
 }
 
-/** Asks over one connection until the time is over. */
+/** Sends requests over one connection until the end of the round. */
 const drive = ({ firstToken, port }: LoadQuestion, request: string, until: number, count: Count): Promise<void> =>
   new Promise((resolve, reject) => {
     const socket: Socket = connect({ port, host: "127.0.0.1", noDelay: true })
@@ -74,7 +74,7 @@ const drive = ({ firstToken, port }: LoadQuestion, request: string, until: numbe
         socket.destroy(cause as Error)
       }
     }).on("error", reject)
-    socket.on("close", () => reject(new Error("A connection was closed before its answer was whole")))
+    socket.on("close", () => reject(new Error("A connection was closed before the end of its answer")))
   })
 
 answerParent<LoadQuestion, LoadAnswer>(async (question) => {

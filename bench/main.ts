@@ -51,7 +51,7 @@ const usage = `Usage: npm run bench -- [--smoke] [--only <name>] [--profile]
 
 const results = fileURLToPath(new URL("results/", import.meta.url))
 
-// The command line gives it to the service and its engines; here every side has it.
+// The command line sets it for the service and its engines; here every side has it.
 process.env["NODE_COMPILE_CACHE"] ??= `${results}compiled`
 
 interface Options {
@@ -79,7 +79,7 @@ const readOptions = (): Options => {
   }
 }
 
-/** How a scenario went; a failed one has no rows. */
+/** The result of a scenario; a failed one has no rows. */
 interface Report extends Outcome {
   readonly name: string
   readonly failure?: string
@@ -117,7 +117,9 @@ const bench = async (options: Options): Promise<void> => {
     Table.format(reports.flatMap((report) => report.rows)),
     "",
     ...notes,
-    ...(options.smoke ? ["A smoke run: its figures are of cold code and show only that there are some."] : []),
+    ...(options.smoke
+      ? ["A smoke run: its figures are those of cold code and only show that the scenarios work."]
+      : []),
     Machine.format(machine),
     `Every figure: ${file}`,
     ...failures
@@ -125,7 +127,7 @@ const bench = async (options: Options): Promise<void> => {
   if (failures.length > 0) process.exitCode = 1
 }
 
-// Leaving by `exit` lets each scenario's children end with it.
+// `exit` also ends the children of each scenario.
 for (const signal of ["SIGINT", "SIGTERM"] as const) {
   process.once(signal, () => process.exit(128 + constants.signals[signal]))
 }

@@ -1,4 +1,4 @@
-/** Process entry: the least that Node can do as a proxy. It pipes requests to the upstream and answers back, unread. */
+/** Process entry: a minimal Node proxy. It pipes requests to the upstream and answers back without reading them. */
 import { once } from "node:events"
 import { Agent, createServer, request as ask } from "node:http"
 import type { AddressInfo } from "node:net"

@@ -1,10 +1,10 @@
 /**
  * Preloaded into a service (`--import`): measures the longest turn of its event loop, as CPU time of the main thread, and
- * gives it to whoever connects to the socket that `STALL_SOCKET` names; then it starts anew.
+ * sends it to each client of the socket in `STALL_SOCKET`; then it restarts the measurement.
  *
  * **Details**
  *
- * CPU time and not time on the clock, since a busy machine makes every turn longer.
+ * CPU time instead of wall-clock time, since every turn takes longer on a busy machine.
  */
 import { createServer } from "node:net"
 

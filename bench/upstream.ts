@@ -1,10 +1,10 @@
 /**
- * Process entry: a remote provider that answers at once, whole or streamed, in OpenAI's dialect.
+ * Process entry: a remote provider that answers at once, buffered or streamed, in OpenAI's dialect.
  *
  * **Details**
  *
- * It serves every gateway alike, and costs little, since it shares the cores with them. An answer to the model `paced`
- * comes word by word; all others come together, each word a chunk of its own.
+ * It serves every gateway in the same way, and is cheap, since it shares the cores with them. An answer of the model
+ * `paced` is sent word by word; all others are sent at once, with one chunk per word.
  */
 import { once } from "node:events"
 import type { IncomingMessage, ServerResponse } from "node:http"
@@ -12,11 +12,11 @@ import { createServer } from "node:http"
 import type { AddressInfo } from "node:net"
 import { answerParent } from "./Child.ts"
 
-/** What it is to answer. */
+/** The answer to send. */
 export interface UpstreamQuestion {
   /** One chunk each. */
   readonly words: ReadonlyArray<string>
-  /** Without it a request is refused. */
+  /** The required API key. */
   readonly key: string
   /** Between two words for the model `paced`, ms. */
   readonly paceMs: number

@@ -2,7 +2,7 @@
 import { Console, Effect, Layer } from "effect"
 import { App, Inference, Metrics } from "troupe"
 
-/** In place of the metrics that Prometheus reads. */
+/** Replaces the metrics for Prometheus. */
 const printed = Layer.succeed(Metrics.Metrics, {
   begin: () => Effect.void,
   end: ({ end, model, tokens }) => Console.log(`${model}: ${end}, ${tokens > 0 ? "with" : "without"} tokens`)

@@ -1,4 +1,4 @@
-/** Any `LanguageModel` of `effect/ai`, here one that is made by hand, as a model beside the local ones. */
+/** Any `LanguageModel` of `effect/ai`, here a handwritten one, as a model besides the local ones. */
 import { Console, Effect, Layer, Stream } from "effect"
 import type { Response } from "effect/ai"
 import { LanguageModel } from "effect/ai"
@@ -10,7 +10,7 @@ const finish: Response.FinishPartEncoded = {
   usage: { inputTokens: {}, outputTokens: {} }
 }
 
-/** In its place may be any provider's layer, as `OpenAiLanguageModel.layer({ model: "..." })`. */
+/** Replace it with any provider's layer, such as `OpenAiLanguageModel.layer({ model: "..." })`. */
 const parrot = Layer.effect(
   LanguageModel.LanguageModel,
   LanguageModel.make({

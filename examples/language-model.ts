@@ -1,4 +1,4 @@
-/** `effect/ai` on a local model: the program knows only `LanguageModel`. */
+/** `effect/ai` on a local model: the program depends only on `LanguageModel`. */
 import { Console, Effect, Layer, Stream } from "effect"
 import { LanguageModel } from "effect/ai"
 import { AiModel, App } from "troupe"

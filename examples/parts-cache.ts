@@ -4,7 +4,7 @@ import { createServer } from "node:http"
 import type { AddressInfo } from "node:net"
 import { App, Inference } from "troupe"
 
-/** Stands for a provider: answers one chat completion; later requests fail. */
+/** A fake provider: it answers one chat completion; later requests fail. */
 let requests = 0
 const server = createServer((_, response) => {
   response.statusCode = requests++ === 0 ? 200 : 500

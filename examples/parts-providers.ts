@@ -4,7 +4,7 @@ import { createServer } from "node:http"
 import type { AddressInfo } from "node:net"
 import { App, Inference } from "troupe"
 
-/** Stands for a provider: answers each chat completion alike. */
+/** A fake provider with the same answer for each chat completion. */
 const server = createServer((_, response) => {
   response.setHeader("content-type", "application/json").end(JSON.stringify({
     choices: [{ index: 0, message: { role: "assistant", content: "Snow is white." }, finish_reason: "stop" }],

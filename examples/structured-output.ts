@@ -1,4 +1,4 @@
-/** `generateObject` on a local model: the answer is held to a schema while it is generated, and decoded by it. */
+/** `generateObject` on a local model: a schema constrains the answer during generation, and decodes it. */
 import { Console, Effect, Layer, Schema } from "effect"
 import { LanguageModel } from "effect/ai"
 import { AiModel, App } from "troupe"

@@ -1,4 +1,4 @@
-/** A toolkit on a local model: it calls the tool, its handler answers, and the model says what came of it. */
+/** A toolkit on a local model: it calls the tool, its handler returns the result, and the model answers with it. */
 import { Console, Effect, Layer, Schema } from "effect"
 import { Chat, Tool, Toolkit } from "effect/ai"
 import { AiModel, App } from "troupe"
