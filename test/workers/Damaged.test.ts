@@ -1,4 +1,4 @@
-/** Damaged weights: a load computes once, and refuses what is no answer. */
+/** Damaged weights: a load computes once, and rejects invalid output. */
 import { assert } from "@effect/vitest"
 import { cpSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
@@ -124,7 +124,7 @@ describe("a load of an encoder", () => {
 })
 
 describe("outputProblem", () => {
-  it("finds what is no answer, and takes masked tokens for numbers", () => {
+  it("detects invalid output, and accepts masked tokens", () => {
     const cases: ReadonlyArray<readonly [numbers: ReadonlyArray<number>, problem: RegExp | undefined]> = [
       [[1, 2], undefined],
       [[-Infinity, 1, 2], undefined],

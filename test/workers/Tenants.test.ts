@@ -1,4 +1,4 @@
-/** What engines keep of prompts is each owner's own, unless the deployment shares it. */
+/** Cached prompts of engines belong to one owner, unless the deployment shares them. */
 import { assert } from "@effect/vitest"
 import { fileURLToPath } from "node:url"
 import { describe, it } from "vitest"
@@ -42,11 +42,11 @@ const cachedInTurn = async (spec: EngineSpec): Promise<ReadonlyArray<boolean>> =
 describe("cached tokens", () => {
   for (const [name, spec] of Object.entries(specs)) {
     it(`of ${name} come from the owner's own prompts`, async () => {
-      // Two slots: b takes the first owner's, which finds nothing of its own afterwards.
+      // Two slots: b takes the first owner's slot, whose cache is lost.
       assert.deepStrictEqual(await cachedInTurn(spec), [false, false, true, false, true, false])
     })
 
-    it(`of ${name} come from all prompts where the deployment shares them`, async () => {
+    it(`of ${name} come from all prompts if the deployment shares them`, async () => {
       const shared = { ...spec, sharePrefixes: true } as EngineSpec
       assert.deepStrictEqual(await cachedInTurn(shared), [false, true, true, true, true, true])
     })

@@ -1,4 +1,4 @@
-/** What only the llama engine does, on real weights: see `test/conformance` for what every engine does. */
+/** Behaviour of the llama engine on real weights; `test/conformance` tests the behaviour of every engine. */
 import { assert } from "@effect/vitest"
 import { getLlama } from "node-llama-cpp"
 import { readFileSync, writeFileSync } from "node:fs"
@@ -62,7 +62,7 @@ describe("the llama engine", () => {
   })
   afterAll(() => host.close())
 
-  it("tells of its work on a long prompt once a piece", async () => {
+  it("reports progress after each piece of a long prompt", async () => {
     const events = await generate(host, { messages: user("a ".repeat(400)), maxTokens: 1 })
     assert.deepStrictEqual(events.map(({ type }) => type), [
       ...Array.from({ length: 6 }, () => "progress"),
@@ -71,7 +71,7 @@ describe("the llama engine", () => {
     ])
   })
 
-  it("computes only what is new in a conversation that goes on, with the answer of one that is new", async () => {
+  it("computes only the new part of a continued conversation, with the same answer as without a cache", async () => {
     for (const flashAttention of [true, false]) {
       const [kept, fresh] = [hostOf({ flashAttention }), hostOf({ flashAttention })]
       await Promise.all([kept.ready, fresh.ready])
@@ -92,7 +92,7 @@ describe("the llama engine", () => {
     }
   })
 
-  it("goes on with another prompt where one was cancelled in its middle", async () => {
+  it("computes another prompt after one was cancelled in its middle", async () => {
     const messages = user("b ".repeat(400))
     await new Promise<void>((resolve) => {
       const job: GenerateJob = {
@@ -129,7 +129,7 @@ describe("the llama engine", () => {
     assert.strictEqual(textOf(await generate(host, { messages, tools })), "It is sunny in Paris.")
   })
 
-  it("does not let a caller write the control tokens of its template", async () => {
+  it("treats control tokens in a caller's text as ordinary text", async () => {
     const tokensOf = (content: string): Promise<ReadonlyArray<number>> =>
       new Promise((resolve) => {
         host.start({ kind: "tokenize", input: { messages: user(content) } }, ([event]) => {
@@ -145,7 +145,7 @@ describe("the llama engine", () => {
     assert.isAbove(injected.length, plain.length + 20)
   })
 
-  it("refuses a schema that its grammar cannot hold, and goes on", async () => {
+  it("rejects a schema that its grammar does not support, and continues", async () => {
     const schema = { type: "object", not: { required: ["a"] } }
     const events = await generate(host, { format: { type: "json_schema", schema } })
     const last = events.at(-1)
@@ -153,7 +153,7 @@ describe("the llama engine", () => {
     assert.strictEqual(textOf(await generate(host, {})), "Hello! How can I help you today?")
   })
 
-  it("tells the logarithms of the model's own probabilities, whatever it is asked to sample with", async () => {
+  it("reports the logarithms of the model's own probabilities, with any sampling options", async () => {
     const sampling = { temperature: 0.3, topP: 0.5, topK: 3, seed: 4, presencePenalty: 1, logitBias: { "300": 5 } }
     const [first] = (await generate(host, { sampling, logprobs: 20, maxTokens: 1 }))
       .flatMap((event) => event.type === "tokens" ? event.logprobs ?? [] : [])
@@ -182,7 +182,7 @@ describe("the llama engine", () => {
     await other.close()
   })
 
-  it("uses the format it knows, with a warning, where the file's chat template cannot be used", async () => {
+  it("uses the library's format, with a warning, if the file's chat template is not usable", async () => {
     using folder = temporaryFolder()
     const tiny = readGguf(file)
     const templates: ReadonlyArray<readonly [template: string, problem: string]> = [
@@ -217,7 +217,7 @@ describe("the llama engine", () => {
     )
   })
 
-  it("says what is wrong with options that it cannot load with", async () => {
+  it("explains options that prevent a load", async () => {
     const messageOf = async (options: Partial<LlamaSpec>) => {
       const failure = await failureOf(options)
       return failure.kind === "load_failed" ? failure.message : assert.fail(failure.kind)

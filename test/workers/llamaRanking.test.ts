@@ -15,7 +15,7 @@ afterAll(() => folder[Symbol.dispose]())
 const words = fc.array(fc.constantFrom("red", "fox", "blue", "whale", "a", "the"), { minLength: 1, maxLength: 12 })
   .map((all) => all.join(" "))
 
-/** Attention is computed in half precision: up to 0.00012 were seen, and a separator more or less is 0.01. */
+/** Attention is computed in half precision: the largest observed error is 0.00012; a missing separator changes 0.01. */
 const close = 5e-4
 
 describe("in a thread", () => {
@@ -45,12 +45,12 @@ describe("in a thread", () => {
     return result.kind === "rerank" ? result : assert.fail(JSON.stringify(result))
   }
 
-  it("can rank and count tokens, and has neither text nor vectors", async () => {
+  it("supports ranking and token counts, but neither text nor vectors", async () => {
     assert.deepStrictEqual([...(await host.ready).abilities].sort(), ["rerank", "tokenize"])
     assert.strictEqual((await answer({ kind: "embed", inputs: ["a fox"] })).kind, "not_supported")
   })
 
-  it("gives each document the score that the model computes of it and the query alone", async () => {
+  it("gives each document its score with the query, independent of other documents", async () => {
     await fc.assert(
       fc.asyncProperty(words, fc.array(words, { minLength: 1, maxLength: 6 }), async (query, documents) => {
         const { promptTokens, scores } = await rerank(query, documents)
@@ -74,13 +74,13 @@ describe("in a thread", () => {
     for (const one of turned) assert.deepStrictEqual(one.scores.toReversed(), scores)
   })
 
-  it("takes a control token's name for its letters", async () => {
+  it("treats the name of a control token as ordinary text", async () => {
     const { promptTokens } = await rerank("red [SEP] fox", ["[CLS]"])
     // Neither is in the vocabulary, so a bracket is an unknown token and so are the letters: more than one each.
     assert.isAbove(promptTokens, tokensOf("red fox fox", "fox").length)
   })
 
-  it("refuses what is empty by its path, and what does not fit by its length", async () => {
+  it("rejects empty texts by their path, and too long texts by their length", async () => {
     assert.deepInclude(await answer({ kind: "rerank", query: "", documents: ["a"] }), {
       kind: "invalid_request",
       path: "query"
@@ -100,7 +100,7 @@ describe("in a thread", () => {
 })
 
 describe("over HTTP", () => {
-  it("orders documents by what the model makes of them", async () => {
+  it("orders documents by the model's score", async () => {
     const service = await startService(
       `models:\n  ranks:\n    deployments:\n      - { engine: llama, file: ${JSON.stringify(file)} }\n`
     )

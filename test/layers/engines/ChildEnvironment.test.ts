@@ -1,4 +1,4 @@
-/** What the processes that run native code on model files are started with. */
+/** The environment of processes that run native code on model files. */
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
 import type { ForkOptions } from "node:child_process"
@@ -25,7 +25,7 @@ const check = () => {
   const [options] = started.splice(0)
   assert.isDefined(options?.env?.["PATH"])
   for (const name of Object.keys(secrets)) assert.notProperty(options?.env, name)
-  // Its standard error is read and cleaned: native code quotes a file's own bytes there.
+  // Its standard error is read and cleaned: native code may quote a file's bytes.
   assert.strictEqual((options.stdio as ReadonlyArray<string>)[2], "pipe")
 }
 

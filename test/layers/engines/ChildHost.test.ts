@@ -31,7 +31,7 @@ const job = (content: string): GenerateJob => ({
 })
 
 describe("a child's memory", () => {
-  it("is told when the engine is ready: Node alone takes tens of MiB", async () => {
+  it("is reported when the engine is ready: Node alone takes tens of MiB", async () => {
     const host = makeChildHost(optionsOf({}))
     await host.ready
     assert.isAbove(host.memoryBytes(), 2 ** 24)
@@ -43,7 +43,7 @@ describe("a child's memory", () => {
     const host = makeChildHost(optionsOf({}))
     await host.ready
     const first = host.memoryBytes()
-    // Each job takes memory, and reports come at intervals.
+    // Each job uses memory, and reports arrive at intervals.
     while (host.memoryBytes() === first) await lastOf(host, "Hello").last
     assert.isAbove(host.memoryBytes(), 2 ** 24)
     await host.close()
@@ -59,7 +59,7 @@ const lastOf = (host: ReturnType<typeof makeChildHost>, content: string) => {
   return { send, last: last.promise }
 }
 
-/** So deep that it cannot be written as a message. */
+/** A value too deep to be serialized as a message. */
 const deep = (): Record<string, unknown> =>
   JSON.parse(`${"{\"a\":".repeat(100_000)}1${"}".repeat(100_000)}`) as Record<string, unknown>
 
@@ -76,7 +76,7 @@ describe("makeChildHost", () => {
     await host.close()
   })
 
-  it("ends a child whose cancelled job does not let go", async () => {
+  it("ends a child whose cancelled job does not end", async () => {
     const host = makeChildHost(
       optionsOf({ fault: { kind: "hang", afterTokens: 1, trigger: "hang" } }, { cancelGraceMs: 50 })
     )
@@ -97,7 +97,7 @@ describe("makeChildHost", () => {
     assert.strictEqual((await hung.last).type, "failed")
   })
 
-  it("leaves a child alone whose cancelled job lets go", async () => {
+  it("keeps a child whose cancelled job ends", async () => {
     const host = makeChildHost(optionsOf({ tokenDelayMs: 3 }, { cancelGraceMs: 1_000 }))
     await host.ready
     const left = lastOf(host, "one two three ".repeat(20))
@@ -117,7 +117,7 @@ describe("makeChildHost", () => {
     await host.close()
   })
 
-  it("fails jobs that come after its end", async () => {
+  it("fails jobs after its end", async () => {
     const host = makeChildHost(optionsOf({}))
     await host.ready
     await host.close()

@@ -1,4 +1,4 @@
-/** Real engines that die, hang or do not load, behind their actors. */
+/** Real engines that crash, hang or fail to load, behind their actors. */
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Fiber, Layer, Stream } from "effect"
 import { TestClock } from "effect/testing"
@@ -40,7 +40,7 @@ const ask = (content: string): Generation => ({
   stop: []
 })
 
-/** The answer's text; `onEvent` hears what comes on the way. */
+/** The answer's text; `onEvent` gets each event. */
 const answer = (chosen: Deployment, content: string, onEvent: (event: Event) => void = () => {}) =>
   Models.use(({ lease }) =>
     Effect.scoped(Effect.flatMap(lease(chosen, {}), (engine) =>
@@ -51,7 +51,7 @@ const answer = (chosen: Deployment, content: string, onEvent: (event: Event) => 
       )))
   )
 
-/** The engine processes that this one has started. */
+/** The engine processes of this process. */
 const children = (): ReadonlyArray<number> => {
   try {
     return execFileSync("pgrep", ["-P", String(process.pid), "-f", "host.ts"], { encoding: "utf8" })
@@ -84,7 +84,7 @@ const alive = (pid: number) => children().includes(pid)
 interface Case {
   readonly name: string
   readonly options: DeploymentOptions
-  /** Loads for long enough to be killed meanwhile. */
+  /** Loads long enough to be killed during the load. */
   readonly prompt: string
   readonly answer: string | undefined
 }
@@ -108,7 +108,7 @@ describe.each(cases)("an engine process that is killed ($name)", ({ answer: expe
     yield* idle(chosen)
   })
 
-  it.live("while it loads is started again, and who waits is served", () =>
+  it.live("while it loads is restarted, and waiting requests are served", () =>
     Effect.gen(function*() {
       const waiting = yield* Effect.forkChild(check)
       const killed = yield* kill
@@ -117,7 +117,7 @@ describe.each(cases)("an engine process that is killed ($name)", ({ answer: expe
       assert.include((yield* Models.use(({ status }) => status(chosen))).lastFailure, "SIGKILL")
     }).pipe(Effect.provide(modelsIn("process"))))
 
-  it.live("at a prompt fails its job typed, and the next is served", () =>
+  it.live("during a prompt fails its job with a typed error, and the next is served", () =>
     Effect.gen(function*() {
       yield* Models.use(({ load }) => load(chosen))
       const failing = yield* Effect.forkChild(Effect.flip(answer(chosen, prompt)))
@@ -127,23 +127,22 @@ describe.each(cases)("an engine process that is killed ($name)", ({ answer: expe
       yield* check
     }).pipe(Effect.provide(modelsIn("process"))))
 
-  it.live("in mid-stream fails every job of it typed, and those who wait are served", () =>
+  it.live("in mid-stream fails its jobs with typed errors, and waiting requests are served", () =>
     Effect.gen(function*() {
       yield* Models.use(({ load }) => load(chosen))
       let first = false
-      const failing = yield* Effect.forEach([1, 2, 3, 4], () =>
-        Effect.forkChild(Effect.flip(answer(chosen, prompt, () => {
-          if (first) {
-            return
-          }
-          first = true
-          process.kill(children()[0]!, "SIGKILL")
-        }))))
-      yield* until(() =>
-        first || failing.some((fiber) =>
-          fiber.pollUnsafe() !== undefined
-        )
+      const failing = yield* Effect.forEach(
+        [1, 2, 3, 4],
+        () =>
+          Effect.forkChild(Effect.flip(answer(chosen, prompt, () => {
+            if (first) {
+              return
+            }
+            first = true
+            process.kill(children()[0]!, "SIGKILL")
+          })))
       )
+      yield* until(() => first || failing.some((fiber) => fiber.pollUnsafe() !== undefined))
       const waiting = yield* Effect.forEach([1, 2], () => Effect.forkChild(check))
       for (const error of yield* Fiber.joinAll(failing)) assert.strictEqual(error.reason._tag, "EngineCrashed")
       yield* Fiber.joinAll(waiting)
@@ -157,7 +156,7 @@ describe.each(["process", "thread"] as const)("an engine that hangs (%s)", (wher
     { stallAfter: Duration.seconds(2) }
   )
 
-  it.live("is given up as hung, and another one answers", () =>
+  it.live("is ended as hung, and another engine answers", () =>
     Effect.gen(function*() {
       yield* Models.use(({ load }) => load(hanging))
       const before = children()
@@ -171,7 +170,7 @@ describe.each(["process", "thread"] as const)("an engine that hangs (%s)", (wher
       assert.include((yield* Models.use(({ status }) => status(hanging))).lastFailure, "no progress")
     }).pipe(Effect.provide(modelsIn(where))))
 
-  it.live("fails the job beside the one that hangs likewise", () =>
+  it.live("also fails the other jobs of the engine", () =>
     Effect.gen(function*() {
       const two = deployment(
         fake({ reply: "one two three ".repeat(500), tokenDelayMs: 5, fault: { kind: "hang", trigger: "hang" } }),
@@ -191,7 +190,7 @@ describe.each(["process", "thread"] as const)("an engine that hangs (%s)", (wher
       const reading = Models.use(({ lease }) =>
         Effect.scoped(Effect.flatMap(lease(long, {}), (engine) =>
           Stream.runForEach(engine.generate(ask("Hello")), () =>
-            // It stops reading for longer than the time that counts as hung, once.
+            // It pauses reading once, for longer than the hang limit.
             heard++ === 0
               ? Effect.sleep("2 seconds")
               : Effect.void)))
@@ -205,14 +204,14 @@ describe.each(["process", "thread"] as const)("an engine that hangs (%s)", (wher
 })
 
 describe("an engine in a process of its own", () => {
-  it.live("has time to end in order: its process is not killed", () =>
+  it.live("has time for an orderly end: its process is not killed", () =>
     Effect.gen(function*() {
       const folder = yield* Effect.acquireRelease(
         Effect.sync(() => mkdtempSync(join(tmpdir(), "troupe-engine-"))),
         (path) => Effect.sync(() => rmSync(path, { recursive: true }))
       )
       const ended = join(folder, "ended")
-      // Node runs this in the engine's process. A process that is killed writes nothing.
+      // Node runs this in the engine's process. A killed process writes nothing.
       const hook = `import { isMainThread } from "node:worker_threads"
         import { writeFileSync } from "node:fs"
         if (isMainThread) process.on("exit", (code) => writeFileSync(${JSON.stringify(ended)}, String(code)))`
@@ -222,11 +221,11 @@ describe("an engine in a process of its own", () => {
       assert.strictEqual(readFileSync(ended, "utf8"), "0")
     }))
 
-  it.live("tells its memory, and lives on when a caller leaves in mid-answer", () =>
+  it.live("reports its memory, and continues after a caller cancels in mid-answer", () =>
     Effect.scoped(Effect.gen(function*() {
       const slow = deployment(fake({ tokenDelayMs: 2, reply: "one two three ".repeat(200) }))
       const engine = yield* EnginesLayer.make("process").start(slow)
-      // A process of Node takes more than this, and less than that.
+      // The least and the most memory of a Node process.
       assert.isTrue((yield* engine.memoryBytes) > 20e6 && (yield* engine.memoryBytes) < 2e9)
       for (let time = 0; time < 3; time++) {
         let released = false
@@ -241,8 +240,8 @@ describe("an engine in a process of its own", () => {
     })))
 })
 
-describe.each(["process", "thread"] as const)("an engine that does not come to be loaded (%s)", (where) => {
-  it.effect("ends with its load's limit, and no process is left", () =>
+describe.each(["process", "thread"] as const)("an engine whose load hangs (%s)", (where) => {
+  it.effect("ends at the load timeout, and leaves no process", () =>
     Effect.gen(function*() {
       const slow = deployment(fake({ loadDelayMs: 2_000_000_000 }))
       const { loadTimeout } = slow
@@ -250,7 +249,7 @@ describe.each(["process", "thread"] as const)("an engine that does not come to b
       yield* TestClock.adjust(Duration.toMillis(loadTimeout) - 1)
       assert.isUndefined(loading.pollUnsafe())
       yield* TestClock.adjust(1)
-      // A thread is waited for, and then left behind.
+      // A thread is awaited, and then abandoned.
       if (where === "thread") yield* TestClock.adjust(Duration.times(Defaults.closeGrace, 2))
       const { reason } = yield* Fiber.join(loading)
       assert.deepInclude(reason, { _tag: "UpstreamTimeout", phase: "load", afterMs: Duration.toMillis(loadTimeout) })

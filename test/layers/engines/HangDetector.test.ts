@@ -15,7 +15,7 @@ const generate: Job = {
 
 const tokens = (count: number): JobEvent => ({ type: "tokens", text: "x", count })
 
-/** A host that says what the test says, watched; a job of it, and how often it was given up. */
+/** A scripted host with hang detection, one of its jobs, and the number of detected hangs. */
 const watched = Effect.fnUntraced(function*(stallAfter: Duration.Duration = Duration.seconds(10), job: Job = generate) {
   const given: Array<EngineFailure> = []
   const heard: Array<JobEvent> = []
@@ -49,7 +49,7 @@ const watched = Effect.fnUntraced(function*(stallAfter: Duration.Duration = Dura
 const hung: Array<EngineFailure> = [{ kind: "hung", afterMs: 10_000 }]
 
 describe("HangDetector", () => {
-  it.effect("gives up an engine that says nothing to a job that waits, within a quarter of the time more", () =>
+  it.effect("detects a silent engine with a waiting job, within 125 % of the limit", () =>
     Effect.gen(function*() {
       const { given, heard } = yield* watched()
       yield* TestClock.adjust("9999 millis")
@@ -57,12 +57,12 @@ describe("HangDetector", () => {
       yield* TestClock.adjust("2501 millis")
       assert.deepStrictEqual(given, hung)
       assert.deepStrictEqual(heard.map(({ type }) => type), ["failed"])
-      // Once: the job is no more.
+      // Once: the job has ended.
       yield* TestClock.adjust("1 hour")
       assert.deepStrictEqual(given, hung)
     }))
 
-  it.effect("hears every event as a sign, progress with a prompt too", () =>
+  it.effect("counts every event, including progress of a prompt", () =>
     Effect.gen(function*() {
       const { emit, given } = yield* watched()
       for (let count = 0; count < 20; count++) {
@@ -74,7 +74,7 @@ describe("HangDetector", () => {
       assert.deepStrictEqual(given, hung)
     }))
 
-  it.effect("lets an engine be silent whose consumer does not read", () =>
+  it.effect("allows silence if the consumer does not read", () =>
     Effect.gen(function*() {
       const { emit, given } = yield* watched()
       emit(tokens(10))
@@ -82,7 +82,7 @@ describe("HangDetector", () => {
       assert.deepStrictEqual(given, [])
     }))
 
-  it.effect("counts the silence from when its consumer has room again", () =>
+  it.effect("measures silence from the consumer's next grant", () =>
     Effect.gen(function*() {
       const { emit, given, send } = yield* watched()
       emit(tokens(12))
@@ -97,7 +97,7 @@ describe("HangDetector", () => {
       assert.deepStrictEqual(given, hung)
     }))
 
-  it.effect("takes what a consumer reads of what was there for no sign of the engine", () =>
+  it.effect("does not count reads of earlier events as a sign of the engine", () =>
     Effect.gen(function*() {
       const { emit, given, send } = yield* watched()
       emit(tokens(5))
@@ -108,7 +108,7 @@ describe("HangDetector", () => {
       assert.deepStrictEqual(given, hung)
     }))
 
-  it.effect("expects a sign of a cancelled job as well, which would keep its slot", () =>
+  it.effect("also expects events of a cancelled job, which holds its slot", () =>
     Effect.gen(function*() {
       const { given, send } = yield* watched()
       send({ type: "cancel" })
@@ -116,7 +116,7 @@ describe("HangDetector", () => {
       assert.deepStrictEqual(given, hung)
     }))
 
-  it.effect("expects nothing of a job that has ended, nor of an engine without jobs", () =>
+  it.effect("expects nothing of an ended job, or of an engine without jobs", () =>
     Effect.gen(function*() {
       const { emit, given } = yield* watched()
       emit({ type: "finished", reason: "stop", usage: { promptTokens: 1, completionTokens: 1, cachedTokens: 0 } })
@@ -124,7 +124,7 @@ describe("HangDetector", () => {
       assert.deepStrictEqual(given, [])
     }))
 
-  it.effect("expects a sign of each job: another's is none", () =>
+  it.effect("expects events of each job separately", () =>
     Effect.gen(function*() {
       const { given, start, emit } = yield* watched()
       start()
@@ -136,14 +136,14 @@ describe("HangDetector", () => {
       assert.deepStrictEqual(given, hung)
     }))
 
-  it.effect("expects a sign of a job that is answered whole", () =>
+  it.effect("expects events of a buffered job", () =>
     Effect.gen(function*() {
       const { given } = yield* watched(Duration.seconds(10), { kind: "embed", inputs: ["Hello"] })
       yield* TestClock.adjust("13 seconds")
       assert.deepStrictEqual(given, hung)
     }))
 
-  it.effect("is off where the time has no end", () =>
+  it.effect("is off with an infinite limit", () =>
     Effect.gen(function*() {
       const { given } = yield* watched(Duration.infinity)
       yield* TestClock.adjust("1000 days")

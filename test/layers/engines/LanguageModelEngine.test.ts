@@ -36,7 +36,7 @@ const text = (...pieces: ReadonlyArray<string>): ReadonlyArray<Part> => [
   { type: "text-end", id: "t" }
 ]
 
-/** A model that says what it is told to, and remembers what it was asked. */
+/** A scripted model that records its calls. */
 const script = (stream: Stream.Stream<Part, AiError.AiError>, whole: ReadonlyArray<Response.PartEncoded> = []) => {
   const calls: Array<LanguageModel.ProviderOptions> = []
   const layer = Layer.effect(
@@ -119,7 +119,7 @@ describe("LanguageModelEngine", () => {
       assert.strictEqual(yield* memoryBytes, 0)
     }))
 
-  it.effect("gives the text, the reason and the usage that the model tells", () =>
+  it.effect("returns the model's text, finish reason and usage", () =>
     Effect.gen(function*() {
       const events = yield* answer([...text("Hi ", "there, you"), finish("stop")])
       assert.deepStrictEqual(events, [
@@ -129,14 +129,14 @@ describe("LanguageModelEngine", () => {
       ])
     }))
 
-  it.effect("tells what was thought of it", () =>
+  it.effect("reports the reasoning tokens", () =>
     Effect.gen(function*() {
       const thought = { ...usage, outputTokens: { total: 5, text: 2, reasoning: 3 } }
       const { usage: told } = last(yield* answer([...text("Hi"), finish("stop", thought)]))
       assert.deepStrictEqual(told, { promptTokens: 11, completionTokens: 5, cachedTokens: 7, reasoningTokens: 3 })
     }))
 
-  it.effect("counts four bytes as a token where the model tells none", () =>
+  it.effect("counts four bytes as a token if the model reports none", () =>
     Effect.gen(function*() {
       const { usage } = last(yield* answer([...text("日本語"), finish("stop", untold)]))
       assert.deepStrictEqual(usage, { promptTokens: 2, completionTokens: 3, cachedTokens: 0 })
@@ -160,7 +160,7 @@ describe("LanguageModelEngine", () => {
           assert.strictEqual(Exit.isSuccess(exit) ? last(exit.value).reason : undefined, expected)
         } else if (Exit.isFailure(exit)) {
           assert.include(Cause.pretty(exit.cause), reason)
-        } else assert.fail("It ended well.")
+        } else assert.fail("Expected a failure")
       }))
   }
 
@@ -229,7 +229,7 @@ describe("LanguageModelEngine", () => {
         yield* Deferred.await(interrupted)
       }))
 
-    it.effect("gives what might have become a stop sequence", () =>
+    it.effect("returns the beginning of a stop sequence at the end", () =>
       Effect.gen(function*() {
         assert.strictEqual(said(yield* answer([...text("one, t"), finish("stop")], { stop: ["two"] })), "one, t")
       }))
@@ -245,7 +245,7 @@ describe("LanguageModelEngine", () => {
         assert.strictEqual(last(events).usage.completionTokens, 2)
       }))
 
-    it.effect("leaves maxTokens to a model that is told it", () =>
+    it.effect("leaves maxTokens to a model that supports it", () =>
       Effect.gen(function*() {
         const Asked = Context.Reference<number | undefined>("test/Asked", { defaultValue: () => undefined })
         const model = script(Stream.unwrap(Effect.map(Asked, (asked) =>
@@ -270,7 +270,7 @@ describe("LanguageModelEngine", () => {
     ]
     const whole: Part = { type: "tool-call", id: "b", name: "never_heard_of", params: { n: 1 } }
 
-    it.effect("are told as the model calls them, in pieces and whole, with what it says between", () =>
+    it.effect("are reported as the model calls them, in pieces and complete, with the text between", () =>
       Effect.gen(function*() {
         const events = yield* answer([...text("Well. "), ...params, whole, finish("tool-calls")], {
           tools: [weather],
@@ -294,7 +294,7 @@ describe("LanguageModelEngine", () => {
         assert.strictEqual(last(events).reason, "tool_calls")
       }))
 
-    it.effect("are what ended the answer also where the model says stop", () =>
+    it.effect("are the finish reason even if the model reports stop", () =>
       Effect.gen(function*() {
         assert.strictEqual(last(yield* answer([whole, finish("stop")], { tools: [weather] })).reason, "tool_calls")
       }))
@@ -392,7 +392,7 @@ describe("LanguageModelEngine", () => {
         }
       }))
 
-    it.effect("and fields of another dialect that must not be left out are refused by name", () =>
+    it.effect("and required fields of another dialect are rejected by name", () =>
       Effect.gen(function*() {
         const source = { dialect: "openai", body: { store: true }, unknownFields: [{ path: ["store"] }] } as const
         const { reason } = yield* Effect.flip(run(script(Stream.empty).layer, { source }))
@@ -408,7 +408,7 @@ describe("LanguageModelEngine", () => {
     ]
     const schema = { type: "object", properties: { city: { type: "string" } }, required: ["city"] }
 
-    it.effect("are the model's to keep to", () =>
+    it.effect("are passed to the model", () =>
       Effect.gen(function*() {
         const model = script(Stream.die("not streamed"), whole)
         const events = yield* run(model.layer, { format: { type: "json_schema", schema } })
@@ -443,7 +443,7 @@ describe("LanguageModelEngine", () => {
         assert.deepStrictEqual(model.calls, [])
       }))
 
-    it.effect("may be cut, which is told by its text and its end", () =>
+    it.effect("may be cut, with the text so far and the reason", () =>
       Effect.gen(function*() {
         const model = script(Stream.die("not streamed"), [{ type: "text", text: json.slice(0, 9) }])
         const events = yield* run(model.layer, { format: { type: "json_schema", schema } })
@@ -451,7 +451,7 @@ describe("LanguageModelEngine", () => {
         assert.strictEqual(last(events).reason, "length")
       }))
 
-    it.effect("fail where the model does not keep to them", () =>
+    it.effect("fail if the model violates them", () =>
       Effect.gen(function*() {
         const model = script(Stream.die("not streamed"), [{ type: "text", text: "Oslo" }])
         const { reason } = yield* Effect.flip(run(model.layer, { format: { type: "json_schema", schema } }))
@@ -459,7 +459,7 @@ describe("LanguageModelEngine", () => {
       }))
   })
 
-  describe("refuses, and asks nothing:", () => {
+  describe("rejects without a call:", () => {
     const call = { id: "a", name: "get_weather", arguments: "{\"city\":" }
     const wrong: ReadonlyArray<readonly [options: Partial<Generation>, path: string]> = [
       [{ sampling: { temperature: 0, topP: 1, seed: 1 } }, "temperature"],
@@ -477,7 +477,7 @@ describe("LanguageModelEngine", () => {
           refused(
             yield* Effect.flip(run(model.layer, options)),
             path,
-            // Messages that contradict each other are wrong everywhere; another deployment may have the option.
+            // Contradicting messages are invalid for every deployment; another deployment may support the option.
             path.startsWith("messages") ? "InvalidRequest" : "NotSupported"
           )
           assert.deepStrictEqual(model.calls, [])
@@ -535,7 +535,7 @@ describe("LanguageModelEngine", () => {
         }))
     }
 
-    it.effect("what came before one is given", () =>
+    it.effect("keep the text before them", () =>
       Effect.gen(function*() {
         const reason = new AiError.InternalProviderError({ description: "Down." })
         const stream = Stream.concat(Stream.fromIterable(text("Hi")), Stream.fail(broken(reason)))
@@ -550,7 +550,7 @@ describe("LanguageModelEngine", () => {
       }))
   })
 
-  describe("its life", () => {
+  describe("its lifecycle", () => {
     const held = () => {
       const counts = { held: 0, released: 0 }
       const hold = () => {
@@ -562,7 +562,7 @@ describe("LanguageModelEngine", () => {
       return { counts, hold }
     }
 
-    it.effect("holds its slot from a job's start to its end, however it ends", () =>
+    it.effect("holds its slot from a job's start to its end, with any outcome", () =>
       Effect.gen(function*() {
         const { counts, hold } = held()
         const fine = yield* start(script(Stream.fromIterable([finish("stop")])).layer)
@@ -576,7 +576,7 @@ describe("LanguageModelEngine", () => {
         assert.deepStrictEqual(counts, { held: 3, released: 3 })
       }))
 
-    it.effect("stop fails what runs and what comes later with EngineStopped", () =>
+    it.effect("stop fails running and later jobs with EngineStopped", () =>
       Effect.gen(function*() {
         const { counts, hold } = held()
         const begun = yield* Deferred.make<void>()
@@ -594,7 +594,7 @@ describe("LanguageModelEngine", () => {
         assert.strictEqual(later.reason._tag, "EngineStopped")
       }))
 
-    it.effect("a model that tells nothing for long is hung, and thoughts are something", () =>
+    it.effect("a silent model is hung, and reasoning counts as an event", () =>
       Effect.gen(function*() {
         const thought: Part = { type: "reasoning-delta", id: "r", delta: "Hm." }
         const thinking = Stream.fromIterable([thought, thought]).pipe(Stream.tap(() => Effect.sleep("90 seconds")))
@@ -606,7 +606,7 @@ describe("LanguageModelEngine", () => {
         assert.deepInclude((yield* Fiber.join(running)).reason, { _tag: "EngineHung", afterMs: 120_000 })
       }))
 
-    it.effect("a model may tell nothing for ever where nothing counts as hung", () =>
+    it.effect("a model may be silent without a limit if hang detection is off", () =>
       Effect.gen(function*() {
         const late = Stream.fromEffect(Effect.as(Effect.sleep("1 hour"), finish("stop")))
         const engine = yield* start(script(late).layer, undefined, { stallAfter: Duration.infinity })
@@ -632,7 +632,7 @@ describe("LanguageModelEngine", () => {
         assert.deepStrictEqual(log, ["built", "released", "built", "released"])
       }))
 
-    it.effect("cannot be loaded when nobody provides the model, or when its layer fails", () =>
+    it.effect("cannot be loaded without a provided model, or if its layer fails", () =>
       Effect.gen(function*() {
         const unknown = yield* Effect.flip(start(script(Stream.empty).layer, "other"))
         assert.strictEqual(unknown.reason._tag, "ModelLoadFailed")

@@ -21,7 +21,7 @@ interface Job {
   readonly owner: string | undefined
 }
 
-/** An engine over a host whose jobs the test plays. */
+/** An engine over a host whose jobs the test controls. */
 const stage = () => {
   const jobs: Array<Job> = []
   const host: EngineHost = {
@@ -60,7 +60,7 @@ const finished: JobEvent = {
 const turns = Effect.forEach(Array.from({ length: 20 }), () => Effect.yieldNow, { discard: true })
 
 describe("LocalEngine", () => {
-  it.effect("names a tenant to engines by a short hash, and never by its name", () =>
+  it.effect("passes tenants to engines as a short hash, never by name", () =>
     Effect.gen(function*() {
       const { engine, jobs } = stage()
       const tenants = [undefined, "", "sk-secret", "sk-secret", "other"]
@@ -80,7 +80,7 @@ describe("LocalEngine", () => {
       assert.notStrictEqual(owners[4], owners[2])
     }))
 
-  /** The sampling of so many jobs that set none of it. */
+  /** The sampling of this number of jobs without sampling options. */
   const samplingOf = Effect.fnUntraced(function*(count: number, seed: string) {
     const { engine, jobs } = stage()
     const { sampling: _, ...rest } = generation
@@ -102,7 +102,7 @@ describe("LocalEngine", () => {
       assert.notDeepEqual(yield* samplingOf(5, "one"), yield* samplingOf(5, "two"))
     }))
 
-  it.effect("gives what came before a failure, then the failure", () =>
+  it.effect("returns the text before a failure, then the failure", () =>
     Effect.gen(function*() {
       const { engine, jobs } = stage()
       const heard: Array<string> = []
@@ -117,7 +117,7 @@ describe("LocalEngine", () => {
       assert.deepStrictEqual(heard, ["text", "text"])
     }))
 
-  it.effect("tells the engine, once for many tokens, what has been taken", () =>
+  it.effect("grants read tokens to the engine, once for many tokens", () =>
     Effect.gen(function*() {
       const { engine, jobs } = stage()
       const fiber = yield* Effect.forkChild(Stream.runDrain(engine.generate(generation)))
@@ -131,7 +131,7 @@ describe("LocalEngine", () => {
       yield* Fiber.join(fiber)
     }))
 
-  it.effect("takes a job that someone else cancelled for a failure", () =>
+  it.effect("fails if the engine cancels the job", () =>
     Effect.gen(function*() {
       const { engine, jobs } = stage()
       const fiber = yield* Effect.forkChild(Effect.flip(Stream.runDrain(engine.generate(generation))))

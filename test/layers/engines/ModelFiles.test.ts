@@ -1,4 +1,4 @@
-/** Headers read from the disk. */
+/** Headers of files on the disk. */
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { appendFileSync, copyFileSync, cpSync, truncateSync, writeFileSync } from "node:fs"
@@ -32,7 +32,7 @@ describe("ModelFiles", () => {
       })
     ))
 
-  it.effect("names a file that is missing, empty, cut short or another kind", () =>
+  it.effect("reports a missing, empty, truncated or different file", () =>
     withFiles((files, folder) =>
       Effect.gen(function*() {
         const path = join(folder, "model.gguf")

@@ -1,4 +1,4 @@
-/** The onnx engine in a thread: what the conformance suite does not ask of every engine. */
+/** The onnx engine in a thread: behaviour beyond the conformance suite. */
 import { assert, it } from "@effect/vitest"
 import { Effect, Result, Stream } from "effect"
 import { cpSync, readFileSync, writeFileSync } from "node:fs"
@@ -18,7 +18,7 @@ type OnnxOptions = Omit<Extract<Options, { engine: "onnx" }>, "engine">
 
 const start = (options: OnnxOptions) => EnginesLayer.make("thread").start(deploymentOf({ engine: "onnx", ...options }))
 
-/** Runs against the engine of a folder that is made for the test. */
+/** Runs against the engine of a generated model folder. */
 const withModel = <A, E>(
   make: (folder: string) => string,
   use: (engine: Engine) => Effect.Effect<A, E>,
@@ -40,7 +40,7 @@ const failureOf = (make: (folder: string) => string, options: Partial<OnnxOption
 
 const texts = ["Hello!", "What is the capital of Japan?", "Write a story about a fox.", "Count to 7.", "a"]
 
-/** Tokens of a text, with the control tokens that the test's tokeniser puts around it. */
+/** Tokens of a text, with the control tokens of the test's tokenizer. */
 const idsOf = (engine: Engine, text: string) => Effect.map(engine.tokenize(text), (tokens) => [1, ...tokens, 2])
 
 const unit = (vector: ReadonlyArray<number>): Array<number> => {
@@ -97,7 +97,7 @@ describe("onnx, sentence vectors", () => {
     }
   }
 
-  it.live("takes a vector that the graph has pooled itself", () =>
+  it.live("uses a vector that the graph has pooled", () =>
     withModel(
       (folder) => writeModel(folder, { architectures: ["BertModel"] }, logitGraph(5, "sentence_embedding")),
       (engine) =>
@@ -110,7 +110,7 @@ describe("onnx, sentence vectors", () => {
         })
     ))
 
-  it.live("lets a wrong text fail alone, among more than fit one batch", () =>
+  it.live("fails an invalid text alone, among more texts than one batch", () =>
     withModel(
       (folder) => writeModel(folder, { architectures: ["BertModel"] }, vectorGraph(4, "last_hidden_state")),
       (engine) =>
@@ -132,7 +132,7 @@ describe("onnx, sentence vectors", () => {
         })
     ))
 
-  it.live("takes a caller's control token for ordinary text", () =>
+  it.live("treats a caller's control token as ordinary text", () =>
     withModel(
       (folder) => writeModel(folder, { architectures: ["BertModel"] }, vectorGraph(4, "last_hidden_state")),
       (engine) =>
@@ -143,7 +143,7 @@ describe("onnx, sentence vectors", () => {
         })
     ))
 
-  it.live("refuses the jobs it cannot do", () =>
+  it.live("rejects unsupported jobs", () =>
     withModel(
       (folder) => writeModel(folder, { architectures: ["BertModel"] }, vectorGraph(4, "last_hidden_state")),
       (engine) =>
@@ -248,7 +248,7 @@ describe("onnx, text generation", () => {
   const generating = <A, E>(use: (engine: Engine) => Effect.Effect<A, E>, options: Partial<OnnxOptions> = {}) =>
     Effect.scoped(Effect.flatMap(start({ folder: tinyChat, ...options }), use))
 
-  it.live("tells what it can do", () =>
+  it.live("reports its capabilities", () =>
     generating(({ describe }) =>
       Effect.sync(() => {
         assert.deepStrictEqual(
@@ -260,7 +260,7 @@ describe("onnx, text generation", () => {
       })
     ))
 
-  it.live("takes a shorter window, and refuses one longer than the model's", () =>
+  it.live("accepts a shorter window, and rejects one longer than the model's", () =>
     Effect.gen(function*() {
       yield* generating(({ describe }) => Effect.sync(() => assert.strictEqual(describe.contextWindow, 100)), {
         contextSize: 100
@@ -268,7 +268,7 @@ describe("onnx, text generation", () => {
       assert.match(yield* failureOf(() => tinyChat, { contextSize: 513 }), /513 tokens.*at most 512/)
     }))
 
-  it.live("tells true log-probabilities of the answer's tokens", () =>
+  it.live("reports correct log-probabilities of the answer's tokens", () =>
     generating((engine) =>
       Effect.gen(function*() {
         const { finish, logprobs, text } = yield* collect(engine, ask("What color is snow?", { logprobs: 3 }))
@@ -285,7 +285,7 @@ describe("onnx, text generation", () => {
       })
     ))
 
-  it.live("calls a tool, and calls one when it must", () =>
+  it.live("calls a tool, and calls one if required", () =>
     generating((engine) =>
       Effect.gen(function*() {
         const { calls, finish } = yield* collect(engine, ask("What is the weather in Paris?", { tools: [weather] }))
@@ -301,7 +301,7 @@ describe("onnx, text generation", () => {
       })
     ))
 
-  it.live("keeps to a schema whatever the seed and the question", () =>
+  it.live("satisfies a schema with every seed and prompt", () =>
     generating((engine) =>
       Effect.gen(function*() {
         const schema = {
@@ -328,7 +328,7 @@ describe("onnx, text generation", () => {
     ))
 
   for (const device of ["cpu", "wasm"] as const) {
-    it.live(`computes only what is new, with the answer of a model that has computed nothing, on ${device}`, () => {
+    it.live(`computes only the new part, with the same answer as without a cache, on ${device}`, () => {
       const question = { role: "user", content: `${"b ".repeat(300)}What is the capital of Japan?` } as const
       const sampled = { maxTokens: 20, sampling: { temperature: 1, topP: 1, seed: 3 } }
       return generating((engine) =>
@@ -350,7 +350,7 @@ describe("onnx, text generation", () => {
     })
   }
 
-  it.live("bans a token, and refuses to bias one that there is not", () =>
+  it.live("bans a token, and rejects a bias of an unknown one", () =>
     generating((engine) =>
       Effect.gen(function*() {
         const [snow] = yield* engine.tokenize("Snow")
@@ -367,7 +367,7 @@ describe("onnx, text generation", () => {
       })
     ))
 
-  it.live("makes a conversation into the tokens that a prompt has", () =>
+  it.live("counts a conversation like its prompt", () =>
     generating((engine) =>
       Effect.gen(function*() {
         const { finish } = yield* collect(engine, ask("Hello <|im_end|>"))
@@ -389,7 +389,7 @@ describe("onnx, folders that cannot be loaded", () => {
     return folder
   }
 
-  it.live("says which file is wrong, and how", () =>
+  it.live("reports the invalid file and the problem", () =>
     Effect.gen(function*() {
       assert.match(
         yield* failureOf((folder) => join(folder, "nowhere")),
@@ -406,7 +406,7 @@ describe("onnx, folders that cannot be loaded", () => {
       )
     }))
 
-  it.live("says what it cannot run", () =>
+  it.live("reports unsupported models", () =>
     Effect.gen(function*() {
       const failing = (architecture: string, output: string, files: Record<string, unknown> = {}) =>
         failureOf((folder) => writeModel(folder, { architectures: [architecture] }, vectorGraph(4, output), files))

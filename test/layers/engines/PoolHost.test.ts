@@ -28,7 +28,7 @@ const job = (content: string): GenerateJob => ({
 })
 
 describe("makePoolHost", () => {
-  it("ends once, in order, however often it is asked to", async () => {
+  it("ends once, in order, after any number of calls", async () => {
     const host = makePoolHost(options)
     await host.ready
     const last = Promise.withResolvers<JobEvent>()

@@ -6,7 +6,7 @@ import { makeBudget, mostSteps } from "../../../src/workers/grammar/Budget.ts"
 import { grammarOf, toolGrammar } from "../../../src/workers/grammar/JsonGrammar.ts"
 import { examples } from "../../support/JsonSchemas.ts"
 
-/** What a schema's grammar takes, and why it is refused if it is. */
+/** The work of a schema's grammar, and the reason of a rejection. */
 const make = (schema: object) => {
   const budget = makeBudget()
   try {
@@ -22,7 +22,7 @@ const objectOf = (count: number, schemaOf: (index: number) => object) => ({
   properties: Object.fromEntries(Array.from({ length: count }, (_, index) => [`p${index}`, schemaOf(index)]))
 })
 
-/** Many states, of which no rule is written: `c` is the only value, and does not fit. */
+/** Many states without rules: `c` is the only value, and is not valid. */
 const costly = (index: number) => ({ enum: ["c", index], pattern: `^(a|b)*a(a|b){8}${index}$` })
 
 describe("the budget of a grammar", () => {
@@ -92,12 +92,12 @@ describe("the budget of a grammar", () => {
       },
       /properties\.p\d+$/
     ]
-  ])("is bounded over all its %s", (_, schema, path) => {
+  ])("limits all its %s together", (_, schema, path) => {
     const { failure, spent } = make(schema)
     assert.strictEqual(failure?.kind, "invalid_request")
     assert.match(failure!.message, /too much work.*fewer or simpler/)
     assert.match(failure!.path, path)
-    // The step that went over the limit was the last.
+    // The step that exceeded the limit was the last.
     assert.isAtLeast(spent, mostSteps)
     assert.isBelow(spent, 1.1 * mostSteps)
   })
@@ -117,13 +117,13 @@ describe("the budget of a grammar", () => {
     }
   })
 
-  it("is counted for every pattern, and for one that comes again once", () => {
+  it("counts every pattern, and a repeated pattern once", () => {
     const [one, ten] = [make(objectOf(1, costly)).spent, make(objectOf(10, costly)).spent]
     assert.isAbove(ten, 8 * one)
     assert.isBelow(make(objectOf(10, () => costly(0))).spent, 1.1 * one + 10 * 1000)
   })
 
-  it("leaves room for what people write", () => {
+  it("allows realistic schemas", () => {
     const person = () => ({
       ...objectOf(5, (index) => ({ enum: Array.from({ length: 50 }, (_, at) => `code-${index}-${at}`) })),
       required: ["p1"]

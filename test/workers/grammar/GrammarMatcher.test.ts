@@ -18,7 +18,7 @@ const accepts = (grammar: Grammar, text: string | Uint8Array): boolean => {
 const rule = (rule: number) => ({ rule })
 
 describe("makeMatcher", () => {
-  it("follows all readings of an ambiguous text without multiplying them", () => {
+  it("follows all parses of an ambiguous text without multiplying them", () => {
     const rows = grammarOfRules([[rule(1)], [rule(1), rule(0)]], [[chars([0x61, 0x7a])], [
       chars([0x61, 0x7a]),
       rule(1)
@@ -27,7 +27,7 @@ describe("makeMatcher", () => {
     assert.isFalse(accepts(rows, `${"a".repeat(2000)}!`))
   })
 
-  it("passes through rules that may be empty, in circles too", () => {
+  it("passes through empty rules, including recursive ones", () => {
     const grammar = grammarOfRules(
       [[rule(1), text("x")]],
       [[rule(2)], [rule(1)], []],
@@ -38,7 +38,7 @@ describe("makeMatcher", () => {
     assert.isFalse(accepts(grammar, "a"))
   })
 
-  it("tells whether the text is whole and whether more may follow", () => {
+  it("reports whether the text is complete and whether more may follow", () => {
     const matcher = makeMatcher(grammarOf({ type: "json_schema", schema: { enum: [1, 12] } }))
     assert.deepStrictEqual([matcher.isComplete(), matcher.canContinue()], [false, true])
     matcher.push("1")
@@ -51,7 +51,7 @@ describe("makeMatcher", () => {
     assert.deepStrictEqual([matcher.isComplete(), matcher.canContinue(), matcher.allows("")], [false, false, false])
   })
 
-  it("changes nothing by being asked", () => {
+  it("does not change its state with a query", () => {
     const matcher = makeMatcher(grammarOf({ type: "json_object" }))
     matcher.push("{\"a\"")
     for (const piece of [":1}", "x", "", ": [", new Uint8Array([0xff])]) matcher.allows(piece)
@@ -59,7 +59,7 @@ describe("makeMatcher", () => {
     assert.isFalse(matcher.isComplete())
   })
 
-  it("reads bytes cut anywhere as it reads the text", () => {
+  it("reads bytes split anywhere like the text", () => {
     const grammar = grammarOf({ type: "json_schema", schema: { type: "string", pattern: "^[^\u{1f300}-\u{1f9ff}]*$" } })
     fc.assert(fc.property(fc.string({ unit: "binary" }), fc.nat(), (value, at) => {
       const text = JSON.stringify(value)
@@ -74,7 +74,7 @@ describe("makeMatcher", () => {
     }))
   })
 
-  it("knows a character by its first bytes as far as they tell", () => {
+  it("decides on a character by its first bytes as far as possible", () => {
     const matcher = makeMatcher(grammarOfRules([[chars([0x1f600, 0x1f64f]), text("!")]]))
     assert.isTrue(matcher.allows(Buffer.from("😀").subarray(0, 1)))
     assert.isTrue(matcher.allows(Buffer.from("😀").subarray(0, 2)))
@@ -86,7 +86,7 @@ describe("makeMatcher", () => {
     assert.isTrue(matcher.allows("!"))
   })
 
-  it("takes no bytes that are not UTF-8", () => {
+  it("rejects bytes that are not UTF-8", () => {
     const grammar = grammarOf({ type: "json_schema", schema: { type: "string" } })
     for (
       const bytes of [[0xc0, 0xa2], [0xe0, 0x80, 0xa2], [0xed, 0xa0, 0x80], [0xf4, 0x90, 0x80, 0x80], [0x80], [0xff], [
@@ -102,7 +102,7 @@ describe("makeMatcher", () => {
 })
 
 describe("makeBuilder", () => {
-  it("leaves out rules that can never end or that nothing leads to", () => {
+  it("removes rules that cannot terminate or cannot be reached", () => {
     const builder = makeBuilder("p")
     builder.rule("unused", [[text("u")]])
     const { define, symbol } = builder.declare("endless")
@@ -113,14 +113,14 @@ describe("makeBuilder", () => {
     assert.strictEqual(gbnfOf(grammar!), "root ::= choice-4\nchoice-4 ::= \"a\"\n")
   })
 
-  it("has no grammar where no text fits", () => {
+  it("returns no grammar if no text matches", () => {
     const builder = makeBuilder("p")
     assert.isUndefined(builder.build([text("a"), builder.rule("never", [])]))
   })
 })
 
 describe("gbnfOf", () => {
-  it("escapes what would mean something else", () => {
+  it("escapes special characters", () => {
     const builder = makeBuilder("p")
     const grammar = builder.build([
       text("a\"\\\n[é😀"),

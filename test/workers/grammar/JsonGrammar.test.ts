@@ -17,7 +17,7 @@ const accepts = (grammar: Grammar, text: string): boolean => {
 
 const spaces = fc.array(fc.boolean(), { minLength: 1, maxLength: 5 })
 
-/** Characters for a walk: those that JSON is made of, more than once, and some of others. */
+/** Characters of random texts: those of JSON, several times, and some others. */
 const alphabet = [
   ...Array.from({ length: 0x5f }, (_, index) => String.fromCharCode(0x20 + index)),
   ..."\"\"\"}}}]]]:,0123abtrfn".split(""),
@@ -27,7 +27,7 @@ const alphabet = [
   "\u0000"
 ]
 
-/** Goes where the grammar allows, by dice, and ends as soon as it may after so many steps. */
+/** Generates a random text of the grammar, which ends at the first opportunity after this number of steps. */
 const walk = (grammar: Grammar, dice: ReadonlyArray<number>): string | undefined => {
   const matcher = makeMatcher(grammar)
   let text = ""
@@ -48,7 +48,7 @@ const walk = (grammar: Grammar, dice: ReadonlyArray<number>): string | undefined
 const dice = fc.array(fc.nat({ max: 1000 }), { minLength: 20, maxLength: 60 })
 
 describe("grammarOf", () => {
-  it("takes a value that fits, and every beginning of it", () => {
+  it("accepts a valid value, and every beginning of it", () => {
     fc.assert(
       fc.property(examples, spaces, ({ schema, value }, spaces) => {
         assert.isTrue(jsonFits(schema, value), "the example itself is wrong")
@@ -64,7 +64,7 @@ describe("grammarOf", () => {
     )
   })
 
-  it("leads to nothing but JSON that fits, and never to where nothing may follow", () => {
+  it("generates only valid JSON, without dead ends", () => {
     let ended = 0
     fc.assert(
       fc.property(examples, dice, ({ schema }, dice) => {
@@ -78,7 +78,7 @@ describe("grammarOf", () => {
     assert.isAbove(ended, 150)
   })
 
-  it("leads to any object where no schema is given", () => {
+  it("allows any object without a schema", () => {
     const grammar = grammarOf({ type: "json_object" })
     fc.assert(fc.property(fc.dictionary(fc.string(), fc.jsonValue()), spaces, (value, spaces) => {
       const plain: unknown = JSON.parse(
@@ -108,7 +108,7 @@ describe("grammarOf", () => {
     }
   })
 
-  it("writes every number of a bounded number of digits, and none that is too big", () => {
+  it("allows every number with a limited number of digits, and no larger one", () => {
     const grammar = ofSchema({ type: "number" })
     const numbers = fc.double({ noNaN: true, noDefaultInfinity: true }).filter((value) => {
       const size = Math.abs(value)
@@ -123,7 +123,7 @@ describe("grammarOf", () => {
     }
   })
 
-  it("keeps to an integer's bounds exactly", () => {
+  it("enforces an integer's bounds exactly", () => {
     const bounds = fc.tuple(fc.integer({ min: -1200, max: 1200 }), fc.nat({ max: 1500 }))
     fc.assert(
       fc.property(bounds, ([minimum, width]) => {
@@ -156,7 +156,7 @@ describe("grammarOf", () => {
     assert.isFalse(accepts(ofSchema({ type: "integer" }), "9007199254740992"))
   })
 
-  it("keeps to a number's bounds exactly", () => {
+  it("enforces a number's bounds exactly", () => {
     const grammar = ofSchema({ type: "number", exclusiveMinimum: -0.5, exclusiveMaximum: 100 })
     for (const text of ["-0.49999999999", "0", "0.0", "99.999", "7", "42.50"]) {
       assert.isTrue(accepts(grammar, text), text)
@@ -169,7 +169,7 @@ describe("grammarOf", () => {
     assert.isTrue(accepts(positive, "0.001"))
   })
 
-  it("counts characters as JSON Schema does: by code points, whatever their escapes", () => {
+  it("counts characters like JSON Schema: by code points, with any escapes", () => {
     const grammar = ofSchema({ type: "string", minLength: 2, maxLength: 2 })
     for (const text of ["\"ab\"", "\"😀é\"", "\"\\n\\\"\"", "\"\\u00e9\\ud83d\\ude00\""]) {
       assert.isTrue(accepts(grammar, text), text)
@@ -204,7 +204,7 @@ describe("grammarOf", () => {
     for (const text of ["{\"a\":2}", "{\"a\":6}", "{\"b\":\"x\"}", "{}"]) assert.isFalse(accepts(grammar, text), text)
   })
 
-  it("leaves out what can never be", () => {
+  it("removes impossible alternatives", () => {
     const grammar = ofSchema({ type: "object", properties: { a: { not: {} }, b: { type: "null" } } })
     assert.isFalse(makeMatcher(grammar).allows("{\"a"))
     assert.isTrue(accepts(grammar, "{\"b\":null}"))
@@ -232,7 +232,7 @@ describe("grammarOf", () => {
     assert.isFalse(accepts(grammar, "{\"value\":1,\"next\":{}}"))
   })
 
-  it("grows with the schema, not with what it could mean", () => {
+  it("grows with the size of the schema, not with the number of its values", () => {
     const lines = (schema: AnySchema) => gbnfOf(ofSchema(schema)).split("\n").length
     const properties = Object.fromEntries(Array.from({ length: 100 }, (_, index) => [`p${index}`, { type: "string" }]))
     assert.isBelow(lines({ type: "object", properties }), 320)
@@ -301,7 +301,7 @@ const failureOf = (run: () => unknown): unknown => {
   }
 }
 
-describe("what a grammar cannot give", () => {
+describe("an unsupported or impossible schema", () => {
   for (const [schema, path, message] of refusals) {
     it(`is refused: ${JSON.stringify(schema).slice(0, 80)}`, () => {
       const failure = failureOf(() => ofSchema(schema)) as { readonly [key: string]: string }
@@ -311,14 +311,14 @@ describe("what a grammar cannot give", () => {
     })
   }
 
-  it("is refused when it nests too deep, and before the stack is full", () => {
+  it("is rejected if it is nested too deeply, before the stack overflows", () => {
     const deep = (levels: number): AnySchema =>
       levels === 0 ? { type: "null" } : { type: "array", items: deep(levels - 1) }
     assert.match((failureOf(() => ofSchema(deep(3000))) as { readonly message: string }).message, /64 levels deep/)
     assert.isTrue(accepts(ofSchema(deep(60)), `${"[".repeat(60)}null${"]".repeat(60)}`))
   })
 
-  it("is refused where alternatives that begin alike nest, since their readings multiply", () => {
+  it("is rejected if alternatives with the same beginning are nested, since their parses multiply", () => {
     const self = { $ref: "#" }
     const late = (tag: string) => ({
       type: "object",
@@ -350,7 +350,7 @@ describe("what a grammar cannot give", () => {
     assert.match(messageOf(nest(9))!, /alternatives with the same beginning/)
   })
 
-  it("is not confused with what constrains nothing", () => {
+  it("is not confused with a schema without constraints", () => {
     const annotated = {
       type: "string",
       title: "t",
@@ -395,13 +395,13 @@ describe("toolGrammar", () => {
     }
   })
 
-  it("is a call of the tool that is named", () => {
+  it("is a call of the named tool", () => {
     const grammar = toolGrammar(tools, { name: "now" })
     assert.isTrue(accepts(grammar, call("now", "{}")))
     assert.isFalse(accepts(grammar, call("add", "{\"a\": 1, \"b\": 2}")))
   })
 
-  it("refuses a name that no tool has, no tools, and parameters that cannot be", () => {
+  it("rejects an unknown name, an empty list of tools, and impossible parameters", () => {
     const pathOf = (run: () => unknown) => (failureOf(run) as { readonly path: string }).path
     assert.strictEqual(pathOf(() => toolGrammar(tools, { name: "other" })), "toolChoice.name")
     assert.strictEqual(pathOf(() => toolGrammar([], "required")), "tools")

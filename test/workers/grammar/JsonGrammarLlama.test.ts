@@ -32,7 +32,7 @@ afterAll(() => llama.dispose())
 
 const mostTokens = 200
 
-/** What the model writes under a grammar, and whether it came to an end by itself. */
+/** The model's text under a grammar, and whether it ended by itself. */
 const write = async (grammar: Grammar, seed: number) => {
   const native = await llama.createGrammar({ grammar: gbnfOf(grammar) })
   const sequence = context.getSequence()
@@ -121,7 +121,7 @@ let wholeAnswers = 0
 
 describe("llama.cpp under a grammar", () => {
   for (const [name, schema] of Object.entries(schemas)) {
-    it(`writes ${name} that fits`, async () => {
+    it(`generates a valid ${name}`, async () => {
       const grammar = grammarOf({ type: "json_schema", schema })
       for (const seed of seeds) {
         const { isWhole, text } = await write(grammar, seed)
@@ -136,7 +136,7 @@ describe("llama.cpp under a grammar", () => {
     })
   }
 
-  it("came to an end by itself as a rule", () => {
+  it("usually ends by itself", () => {
     assert.isAbove(wholeAnswers, Object.keys(schemas).length * seeds.length / 2)
   })
 
@@ -149,7 +149,7 @@ describe("llama.cpp under a grammar", () => {
     }
   })
 
-  it("calls the tool that it must", async () => {
+  it("calls the required tool", async () => {
     const tools = [{
       name: "get_weather",
       parameters: { type: "object", properties: { city: { type: "string", maxLength: 12 } }, required: ["city"] }
@@ -162,10 +162,10 @@ describe("llama.cpp under a grammar", () => {
     }
   })
 
-  it("takes the same texts as the matcher", async () => {
+  it("accepts the same texts as the matcher", async () => {
     for (const { schema, value } of fc.sample(examples, 100)) {
       const grammar = grammarOf({ type: "json_schema", schema: schema as JsonSchema })
-      // Not in its types, and the one way to ask llama.cpp without a model.
+      // Not in its types, and the only way to use llama.cpp's grammar without a model.
       const native = await llama.createGrammar({ grammar: gbnfOf(grammar) }) as LlamaGrammar & {
         readonly _testText: (text: string) => boolean
       }
@@ -185,7 +185,7 @@ describe("llama.cpp under a grammar", () => {
     }
   })
 
-  it("takes grammars of the largest size", async () => {
+  it("accepts grammars of the largest size", async () => {
     const grammar = grammarOf({ type: "json_schema", schema: { type: "string", minLength: 9000, maxLength: 9500 } })
     const { text } = await write(grammar, 1)
     assert.isTrue(makeMatcher(grammar).allows(text))

@@ -17,7 +17,7 @@ const jobOf = (options: Partial<GenerateJob> = {}): GenerateJob => ({
   ...options
 })
 
-/** Runs a job over tokens that are one character each; `produced` counts those the engine was asked for. */
+/** Runs a job over tokens of one character each; `produced` counts the requested tokens. */
 const start = (text: string | ReadonlyArray<string>, job: GenerateJob, room = 1000) => {
   const { port1, port2 } = new MessageChannel()
   const events: Array<JobEvent> = []
@@ -70,7 +70,7 @@ describe("runJob", () => {
     assert.strictEqual(state.released, 1)
   })
 
-  it("never runs further ahead of its consumer than the window, and goes on when granted", async () => {
+  it("stays within the window ahead of its consumer, and continues after a grant", async () => {
     const { ended, events, port, state } = start("x".repeat(100), jobOf({ window: 8 }))
     const sent = (length: number) => until(() => textOf(events).length >= length ? true : undefined)
     await sent(8)
@@ -86,7 +86,7 @@ describe("runJob", () => {
     assert.strictEqual(textOf(events).length, 100)
   })
 
-  it("lets the engine compute while a token becomes text, and never more than is wanted", async () => {
+  it("lets the engine compute while a token is decoded, but no unneeded token", async () => {
     const asked = async (options: Partial<GenerateJob>) => {
       const order: Array<string> = []
       const { port1, port2 } = new MessageChannel()
@@ -125,7 +125,7 @@ describe("runJob", () => {
     assert.strictEqual(counts.reduce((sum, count) => sum + count, 0), 1000)
   })
 
-  it("stops within one token of a cancellation, and says so last", async () => {
+  it("stops within one token of a cancellation, with `cancelled` as the last event", async () => {
     const { ended, events, port, state } = start("x".repeat(10_000), jobOf({ window: 100_000 }))
     await once(port, "message")
     port.postMessage({ type: "cancel" })
@@ -142,10 +142,10 @@ describe("runJob", () => {
     port.postMessage({ type: "cancel" })
     await ended
     assert.deepStrictEqual(events.at(-1), { type: "cancelled" })
-    assert.strictEqual(state.produced, 2, "the engine was asked for a token that nobody wants")
+    assert.strictEqual(state.produced, 2, "the engine computed an unneeded token")
   })
 
-  it("ends with length at maxTokens, and where the window has no more room", async () => {
+  it("ends with length at maxTokens, and at the end of the context window", async () => {
     for (const [job, room] of [[jobOf({ maxTokens: 2 }), 10], [jobOf(), 2]] as const) {
       const { ended, events } = start("hello", job, room)
       await ended
@@ -154,7 +154,7 @@ describe("runJob", () => {
     }
   })
 
-  it("tells of its work on tokens that cannot be told yet", async () => {
+  it("reports progress for tokens that cannot be sent yet", async () => {
     // A call whose name comes last is not certain before its end.
     const text = `<tool_call>${JSON.stringify({ arguments: { text: "x".repeat(60) }, name: "say" })}</tool_call>`
     const { ended, events } = start(text, jobOf({ tools: [{ name: "say" }] }))
@@ -165,7 +165,7 @@ describe("runJob", () => {
     assert.isAbove(signs.length, 9)
   })
 
-  it("tells of the work on the prompt before the answer", async () => {
+  it("reports progress of the prompt before the answer", async () => {
     const { ended, events } = start("hello", jobOf())
     await ended
     assert.deepStrictEqual(events[0], { type: "progress" })
@@ -175,7 +175,7 @@ describe("runJob", () => {
   const call = "<tool_call>\n{\"name\": \"add\", \"arguments\": {\"a\": 1}}\n</tool_call>"
   const callsOf = (events: ReadonlyArray<JobEvent>) => events.filter((event) => event.type === "tool_call")
 
-  it("gives text and tool calls apart, in order, with all their tokens", async () => {
+  it("separates text and tool calls, in order, with all their tokens", async () => {
     const { ended, events } = start(`Well. ${call}`, jobOf({ tools: [add] }))
     await ended
     const calls = callsOf(events)
@@ -193,7 +193,7 @@ describe("runJob", () => {
     })
   })
 
-  it("leaves calls in the text where there are no tools, or none may be called", async () => {
+  it("leaves calls in the text if there are no tools, or none may be called", async () => {
     for (const options of [{}, { tools: [] }, { tools: [add], toolChoice: "none" }] as const) {
       const { ended, events } = start(call, jobOf(options))
       await ended
@@ -202,7 +202,7 @@ describe("runJob", () => {
     }
   })
 
-  it("ends with length where a call is cut", async () => {
+  it("ends with length if a call is cut", async () => {
     const { ended, events } = start(call, jobOf({ tools: [add], maxTokens: call.indexOf("1") }))
     await ended
     assert.strictEqual(callsOf(events).map((one) => one.arguments).join(""), "{\"a\": ")
@@ -229,7 +229,7 @@ describe("runJob", () => {
     assert.strictEqual(withLogprobs, text)
   })
 
-  it("tells no log-probabilities unless asked", async () => {
+  it("sends no log-probabilities unless requested", async () => {
     const { ended, events } = start("hello", jobOf())
     await ended
     assert.isTrue(events.every((event) => !("logprobs" in event)))
@@ -246,7 +246,7 @@ describe("runJob", () => {
     })
   })
 
-  it("sends what it held back when the text ends in the beginning of a stop sequence", async () => {
+  it("sends the withheld text if the answer ends in the beginning of a stop sequence", async () => {
     const { ended, events } = start("one tw", jobOf({ stop: ["two"] }))
     await ended
     assert.strictEqual(textOf(events), "one tw")
@@ -262,7 +262,7 @@ describe("runJob", () => {
     assert.strictEqual(textOf(events), "x".repeat(60))
   }, 10_000)
 
-  it("sends what came before a failure", async () => {
+  it("sends the text before a failure", async () => {
     const { port1, port2 } = new MessageChannel()
     const events: Array<JobEvent> = []
     port1.on("message", (more: ReadonlyArray<JobEvent>) => events.push(...more))
@@ -285,7 +285,7 @@ describe("runJob", () => {
     assert.deepStrictEqual(events.at(-1), { type: "failed", failure: { kind: "failed", message: "no luck" } })
   })
 
-  it("turns what an engine throws into the last event", async () => {
+  it("converts an error of the engine to the last event", async () => {
     const { port1, port2 } = new MessageChannel()
     const message = once(port1, "message")
     await runJob({ port: port2, job: jobOf() }, () => Promise.reject(new Error("no luck")), () => {})

@@ -29,20 +29,20 @@ describe("takeSlot", () => {
     assert.deepStrictEqual(free.map(({ name }) => name), ["empty", "some", "other"])
   })
 
-  it("takes the one that was free for longest where several share as much, or none does", () => {
+  it("takes the slot that was free for longest if several share as much, or none does", () => {
     assert.strictEqual(take([slotOf("old", [1, 2, 3]), slotOf("new", [1, 2, 3])], prompt), "old")
     assert.strictEqual(take([slotOf("old", [7]), slotOf("new", [8])], prompt), "old")
   })
 
-  it("leaves a conversation alone that only begins like the prompt", () => {
+  it("keeps a conversation that only begins like the prompt", () => {
     assert.strictEqual(take([slotOf("empty", []), slotOf("other", [1, 2, 7, 7, 7])], prompt), "empty")
   })
 
-  it("goes on with a conversation that is short beside what was said now", () => {
+  it("continues a conversation that is short compared with the prompt", () => {
     assert.strictEqual(take([slotOf("empty", []), slotOf("mine", [1, 2])], prompt), "mine")
   })
 
-  it("takes a slot as long as there is one", () => {
+  it("takes a slot while one is free", () => {
     const slots = fc.array(fc.array(fc.integer({ min: 0, max: 3 })), { maxLength: 6 })
     fc.assert(fc.property(slots, fc.array(fc.integer({ min: 0, max: 3 })), (contents, tokens) => {
       const free = contents.map((content, index) => slotOf(String(index), content))
@@ -52,7 +52,7 @@ describe("takeSlot", () => {
     }))
   })
 
-  it("leaves conversations that share a short system prompt where they are", () => {
+  it("keeps conversations that share only a short system prompt", () => {
     const system = [1, 2, 3]
     const talks = [4, 5, 6].map((talk) => [...system, ...Array.from({ length: 8 }, () => talk)])
     const free = ["empty", "empty", "empty"].map((name) => slotOf(name, []))
@@ -67,7 +67,7 @@ describe("takeSlot", () => {
 })
 
 describe("takeOwnedSlot", () => {
-  it("uses what a slot computed for its owner's prompts alone", () => {
+  it("reuses a slot's computation for its owner only", () => {
     const owners = fc.constantFrom("", "a", "b", "c")
     const prompts = fc.array(fc.nat({ max: 2 }), { minLength: 1, maxLength: 6 })
     fc.assert(fc.property(fc.array(fc.tuple(owners, prompts)), (jobs) => {
@@ -93,7 +93,7 @@ describe("takeOwnedSlot", () => {
     }))
   })
 
-  it("leaves another owner's slot alone where one is free that has nothing", () => {
+  it("prefers an empty slot to another owner's slot", () => {
     const free = [{ owner: "", tokens: [] }, { owner: "a", tokens: [1, 2, 3] }]
     const slot = takeOwnedSlot(
       free,

@@ -8,13 +8,13 @@ const decodeBytes = (tokens: ReadonlyArray<Uint8Array>): string => Buffer.concat
 
 const bytesOf = (...values: ReadonlyArray<number>): Uint8Array => Uint8Array.from(values)
 
-/** What each push gives, and at last what flush gives. */
+/** The result of each push, and last of flush. */
 const join = (tokens: ReadonlyArray<Uint8Array>): { pushed: ReadonlyArray<string>; flushed: string } => {
   const joiner = makeTextJoiner<Uint8Array>(decodeBytes)
   return { pushed: tokens.map((token) => joiner.push(token)), flushed: joiner.flush() }
 }
 
-/** The bytes cut into tokens of these lengths, over and over. */
+/** The bytes split into tokens of these lengths, repeatedly. */
 const cut = (bytes: Uint8Array, lengths: ReadonlyArray<number>): ReadonlyArray<Uint8Array> => {
   const tokens: Array<Uint8Array> = []
   for (let at = 0, index = 0; at < bytes.length; index++) {
@@ -38,7 +38,7 @@ const lengths = fc.array(fc.integer({ min: 1, max: 6 }), { minLength: 1 })
 
 const tokensOfText = fc.tuple(texts, lengths).map(([text, lengths]) => cut(Buffer.from(text), lengths))
 
-/** Bytes that begin, go on with or break a character. */
+/** Bytes that begin, continue or break a character. */
 const byte = fc.oneof(
   fc.integer({ min: 0, max: 255 }),
   fc.constantFrom(0x41, 0x80, 0xbf, 0xc0, 0xc3, 0xe0, 0xe2, 0xed, 0xef, 0xf0, 0x9f, 0x98, 0xf4, 0xf5, 0xff)
@@ -50,7 +50,7 @@ const tokensOfBytes = fc.array(fc.array(byte, { maxLength: 5 }).map((bytes) => U
 const tokens = fc.oneof(tokensOfText, tokensOfBytes)
 
 describe("TextJoiner", () => {
-  it("joined, pushes and flush are what decoding all bytes at once gives", () => {
+  it("pushes and flush, joined, equal the decoding of all bytes at once", () => {
     fc.assert(fc.property(tokens, (tokens) => {
       const { flushed, pushed } = join(tokens)
       const whole = new TextDecoder("utf-8", { ignoreBOM: true }).decode(Buffer.concat(tokens))
@@ -58,7 +58,7 @@ describe("TextJoiner", () => {
     }))
   })
 
-  it("never pushes what a later token changes", () => {
+  it("never pushes text that a later token changes", () => {
     fc.assert(fc.property(tokens, tokensOfBytes, (tokens, later) => {
       const pushed = join(tokens).pushed.join("")
       assert.isTrue(decodeBytes([...tokens, ...later]).startsWith(pushed))
@@ -140,18 +140,18 @@ describe("TextJoiner", () => {
     assert.strictEqual(joiner.flush(), "")
   })
 
-  it("flushes nothing where nothing was pushed", () => {
+  it("flushes nothing if nothing was pushed", () => {
     assert.strictEqual(makeTextJoiner<Uint8Array>(decodeBytes).flush(), "")
   })
 
-  it("tells the decoder the tokens before, so that a leading space is kept within the text and not at its start", () => {
+  it("passes the previous tokens to the decoder, so that a leading space is kept within the text and not at its start", () => {
     const joiner = makeTextJoiner<string>((tokens, before) =>
       before.length === 0 ? tokens.join("").trimStart() : tokens.join("")
     )
     assert.deepStrictEqual([" Hello", " big", " world"].map(joiner.push), ["Hello", " big", " world"])
   })
 
-  it("tells the decoder no more than the four tokens just before", () => {
+  it("passes at most the four previous tokens to the decoder", () => {
     const seen: Array<ReadonlyArray<string>> = []
     const joiner = makeTextJoiner<string>((tokens, before) => {
       seen.push(before)

@@ -4,7 +4,7 @@ import { describe, it } from "vitest"
 import type { Part } from "../../../src/workers/job/ToolCalls.ts"
 import { makeToolCallReader } from "../../../src/workers/job/ToolCalls.ts"
 
-/** What all parts come to. */
+/** All parts joined. */
 const sum = (parts: ReadonlyArray<Part>) => {
   const calls: Array<{ id: string; name: string; arguments: string }> = []
   let text = ""
@@ -71,7 +71,7 @@ const examples: ReadonlyArray<[why: string, answer: string, text: string, calls:
   ["Llama 3, marked", `<|python_tag|>${call}; ${call}`, "", [added(0), added(1)]],
   ["Mistral", `[TOOL_CALLS] [${call}, ${call}]`, "", [added(0), added(1)]],
   [
-    "JSON that is no tool's",
+    "JSON that is not a call of a tool",
     "{\"name\": \"Ruby\", \"parameters\": {}}",
     "{\"name\": \"Ruby\", \"parameters\": {}}",
     []
@@ -89,7 +89,7 @@ const examples: ReadonlyArray<[why: string, answer: string, text: string, calls:
   ["white space only", " \n ", " \n ", []]
 ]
 
-/** Texts full of beginnings. */
+/** Texts with many incomplete markers. */
 const answers = fc.array(
   fc.oneof(
     fc.constantFrom(
@@ -123,14 +123,14 @@ const cut = (text: string, lengths: ReadonlyArray<number>) => {
 
 describe("ToolCalls", () => {
   for (const [why, answer, text, calls] of examples) {
-    it(`reads ${why}, cut anywhere`, () => {
+    it(`parses ${why}, split anywhere`, () => {
       for (let length = 1; length <= answer.length; length++) {
         assert.deepStrictEqual(sum(read(cut(answer, [length]))), { text, calls })
       }
     })
   }
 
-  it("reads the same however the answer is cut", () => {
+  it("gives the same result for every split of the answer", () => {
     fc.assert(
       fc.property(answers, cuts, (answer, lengths) => {
         assert.deepStrictEqual(sum(read(cut(answer, lengths))), sum(read([answer])))
@@ -149,7 +149,7 @@ describe("ToolCalls", () => {
     )
   })
 
-  it("passes arguments on as they come, and ordinary text at once", () => {
+  it("streams arguments, and sends ordinary text at once", () => {
     const reader = makeToolCallReader(["add"], String)
     assert.deepStrictEqual(reader.push("Well"), [{ type: "text", text: "Well" }])
     assert.deepStrictEqual(reader.push("<tool_call>{\"name\": \"add\", \"arguments\": {\"a\""), [

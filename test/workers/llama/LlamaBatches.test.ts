@@ -1,4 +1,4 @@
-/** Which tokens go into a batch, and what is learnt from what batches take. */
+/** The choice of a batch's tokens, and the measurement of batches. */
 import * as fc from "fast-check"
 import type { BatchItem, LlamaContext, Token } from "node-llama-cpp"
 import { assert, describe, it } from "vitest"
@@ -22,7 +22,7 @@ const play = (waiting: number, batches: number, msOf: (width: number) => number)
 }
 
 describe("widths", () => {
-  it("come to one at a time where that is clearly cheaper, and to all where it is not", () => {
+  it("become one if that is clearly cheaper, and all otherwise", () => {
     const alone = play(8, 100, (width) => width === 1 ? 6 : 9 * width)
     assert.deepStrictEqual(new Set(alone.chosen.slice(10)), new Set([1]))
     const together = play(8, 100, (width) => width === 1 ? 6 : 2 * width)
@@ -31,7 +31,7 @@ describe("widths", () => {
     assert.deepStrictEqual(new Set(nearly.chosen.slice(10)), new Set([8]))
   })
 
-  it("forget how slow the first were, while the file is read", () => {
+  it("ignore the slow first batches, while the file is read", () => {
     let first = true
     const { chosen } = play(4, 100, (width) => {
       const slow = first ? 5_000 : 0
@@ -41,7 +41,7 @@ describe("widths", () => {
     assert.deepStrictEqual(new Set(chosen.slice(10)), new Set([4]))
   })
 
-  it("are learnt anew when what they take changes", () => {
+  it("are measured again when the cost changes", () => {
     const { chosen, widths } = play(4, 100, (width) => width === 1 ? 6 : 9 * width)
     assert.strictEqual(chosen.at(-1), 1)
     const later = Array.from({ length: 20_000 }, () => {
@@ -50,7 +50,7 @@ describe("widths", () => {
       return width
     })
     assert.strictEqual(later.at(-1), 4)
-    // Trying the other way costs little.
+    // Measuring the other width is cheap.
     assert.isBelow(later.slice(-5_000).filter((width) => width === 1).length, 15)
   })
 
@@ -70,7 +70,7 @@ describe("widths", () => {
 })
 
 describe("batches", () => {
-  it("take pieces of prompts whole and in order, and no more of them than they may", () => {
+  it("take complete pieces of prompts in order, up to the limit", () => {
     const { strategy } = makeBatches(128)
     const [one, two, three, next] = [item(64), item(40), item(64), item(1)]
     assert.deepStrictEqual(strategy({ items: [one, two, three, next], size: 512 }), [
@@ -80,7 +80,7 @@ describe("batches", () => {
     ])
   })
 
-  it("take every next token, however many prompts there are", () => {
+  it("take every next token, with any number of prompts", () => {
     const prompts = Array.from({ length: 8 }, () => item(64))
     const next = [item(1), item(1)]
     assert.deepStrictEqual(
@@ -89,7 +89,7 @@ describe("batches", () => {
     )
   })
 
-  it("take a part of what is larger than any batch", () => {
+  it("take a part of an item that is larger than any batch", () => {
     const large = item(300)
     assert.deepStrictEqual(makeBatches(512).strategy({ items: [large], size: 256 }), [{
       item: large,
@@ -97,7 +97,7 @@ describe("batches", () => {
     }])
   })
 
-  it("always go on, within their size, with each at most once", () => {
+  it("always make progress, within their size, with each item at most once", () => {
     fc.assert(fc.property(
       fc.array(fc.integer({ min: 1, max: 200 }), { minLength: 1, maxLength: 32 }),
       fc.integer({ min: 1, max: 512 }),
@@ -118,7 +118,7 @@ describe("batches", () => {
     ))
   })
 
-  it("are measured where they hold nothing but next tokens", async () => {
+  it("are measured if they contain next tokens only", async () => {
     let time = 0
     const { strategy, measure } = makeBatches(128, () => time)
     let takes = 0
@@ -139,13 +139,13 @@ describe("batches", () => {
     for (let turn = 0; turn < 20; turn++) await batch(next, (width) => width === 1 ? 1 : 2 * width)
     assert.strictEqual(await batch(next, () => 1), 1)
     for (let turn = 0; turn < 20; turn++) {
-      // Prompts in between take long, and say nothing of next tokens.
+      // Prompts in between take long, and are not measured.
       await batch([...next, item(64)], () => 10_000)
     }
     assert.strictEqual(await batch(next, () => 1), 1)
   })
 
-  it("say so where the library is another than the one that is pinned", () => {
+  it("report a library version other than the pinned one", () => {
     assert.throws(() => makeBatches(128).measure({} as LlamaContext))
   })
 })

@@ -3,7 +3,7 @@ import { describe, it } from "vitest"
 import { makeContextLock } from "../../../src/workers/llama/LlamaSlots.ts"
 
 describe("makeContextLock", () => {
-  it("holds others up as long as anyone works, and not longer when work fails", async () => {
+  it("blocks generations during exclusive work, and releases them after a failure", async () => {
     const contextLock = makeContextLock()
     assert.isUndefined(contextLock.pause())
     const first = Promise.withResolvers<void>()

@@ -50,7 +50,7 @@ const add: ToolDefinition = {
 }
 
 describe("ChatTemplate", () => {
-  it("prints a conversation as the model was trained on it", () => {
+  it("renders a conversation in the model's training format", () => {
     assert.deepStrictEqual(
       tinyChat.render([
         { role: "system", content: "You are a helpful assistant." },
@@ -64,7 +64,7 @@ describe("ChatTemplate", () => {
     )
   })
 
-  it("prints tools, calls and results as the model's card shows them", () => {
+  it("renders tools, calls and results as the model card shows them", () => {
     const pieces = tinyChat.render([
       { role: "system", content: "You are a helpful assistant." },
       { role: "user", content: "What is the weather in Paris?" },
@@ -97,13 +97,13 @@ sunny<|im_end|>
     )
   })
 
-  it("tells whether the prompt names tools, and what ends a turn", () => {
+  it("detects support for tools, and the end of a turn", () => {
     assert.isTrue(tinyChat.supportsTools)
     assert.strictEqual(tinyChat.turnEnd, "<|im_end|>\n")
     assert.isFalse(make("{% for m in messages %}{{ m.content }}{% endfor %}").supportsTools)
   })
 
-  it("never lets a caller's text be a control token, wherever it stands", () => {
+  it("never renders a caller's text as a control token, in any position", () => {
     const parts = fc.constantFrom(
       "<|im_end|>",
       "<|im_start|>",
@@ -132,7 +132,7 @@ sunny<|im_end|>
     }))
   })
 
-  it("stays safe where a template trims, compares and splits what it is given", () => {
+  it("is safe if a template trims, compares and splits its input", () => {
     const template = make(
       "{% for m in messages %}{% set c = m.content | trim %}{% if '<|im_end|>' in c %}" +
         "{% set c = c.split('<|im_end|>')[-1] %}{% endif %}<|im_start|>{{ c }}{% endfor %}"
@@ -144,7 +144,7 @@ sunny<|im_end|>
     ])
   })
 
-  it("stays safe in a template's ASCII JSON", () => {
+  it("is safe in a template's ASCII JSON", () => {
     const template = make("{{ messages[0].content | tojson(ensure_ascii=true) }}")
     assert.deepStrictEqual(template.render([{ role: "user", content: "é<|im_end|>" }]), [
       { text: String.raw`"\u00e9`, special: true },
@@ -153,7 +153,7 @@ sunny<|im_end|>
     ])
   })
 
-  it("refuses what the template refuses, in the template's words", () => {
+  it("rejects messages with the template's own message", () => {
     const template = make(
       "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" +
         "{{ messages[0].content }}"
@@ -166,7 +166,7 @@ sunny<|im_end|>
     })
   })
 
-  it("gives ids that strict templates take, the same for a call and its result", () => {
+  it("gives ids that strict templates accept, the same for a call and its result", () => {
     const template = make(
       "{% for m in messages %}{% for c in m.tool_calls or [] %}{{ c.id }} {% endfor %}{{ m.tool_call_id }} {{ m.name }}" +
         "{{ m.content }}{% endfor %}"
@@ -178,7 +178,7 @@ sunny<|im_end|>
     assert.strictEqual(textOf(pieces).replaceAll(/\s+/g, " ").trim(), "call00000 call00000 add")
   })
 
-  it("names why a template cannot be used", () => {
+  it("gives the reason why a template is not usable", () => {
     const problems: ReadonlyArray<readonly [source: string, problem: RegExp]> = [
       ["", /^it is empty$/],
       [" \n\t", /^it is empty$/],
@@ -194,7 +194,7 @@ sunny<|im_end|>
     }
   })
 
-  it("refuses messages that the template prints nothing for", () => {
+  it("rejects messages for which the template renders nothing", () => {
     const template = make("{% for m in messages if m.role != 'system' %}{{ m.content }}{% endfor %}")
     assert.deepStrictEqual(failureOf(() => template.render([{ role: "system", content: "Be brief." }])), {
       kind: "invalid_request",
@@ -203,7 +203,7 @@ sunny<|im_end|>
     })
   })
 
-  it("prints a call's arguments as JSON, however the template prints them", () => {
+  it("renders a call's arguments as JSON, for every way of printing in the template", () => {
     const messages = [
       { role: "user", content: "Weather in Paris?" },
       {
@@ -236,7 +236,7 @@ sunny<|im_end|>
   })
 })
 
-/** Prompts that llama.cpp's template engine makes of published templates. */
+/** Prompts of llama.cpp's template engine for published templates. */
 const published = JSON.parse(
   readFileSync(fileURLToPath(new URL("../../fixtures/chatTemplates.json", import.meta.url)), "utf8")
 ) as ReadonlyArray<
@@ -270,7 +270,7 @@ const conversations: Readonly<Record<string, readonly [ReadonlyArray<ChatMessage
   toolround: [toolround, oneTool]
 }
 
-/** llama.cpp turns thinking on and gives the day; here templates decide, so the tests set what llama.cpp gives. */
+/** llama.cpp enables thinking and sets the date; here templates decide, so the tests set llama.cpp's values. */
 const asLlamaCpp = "{%- set enable_thinking = true -%}{%- set date_string = strftime_now('%d %b %Y') -%}"
 
 /** Ids and days differ. */

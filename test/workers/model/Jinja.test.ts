@@ -16,7 +16,7 @@ const thrownBy = (run: () => unknown): unknown => {
   return undefined
 }
 
-/** What Python's Jinja 3.1 prints, but for a map or list in a text, which is JSON here. */
+/** The output of Python's Jinja 3.1, except for a map or list in a text, which is JSON here. */
 const printed: ReadonlyArray<readonly [source: string, text: string]> = [
   ["{{ {0: 'a', 512: 'b'}[512] }}", "b"],
   ["{% for k, v in {512: 'b', 64: 'a'} | dictsort %}{{ k + 1 }}{{ v }} {% endfor %}", "65a 513b "],

@@ -33,7 +33,7 @@ const softmax = (logits: ReadonlyArray<number>): Array<number> => {
 const ranked = (logits: Float32Array): Array<number> =>
   [...logits.keys()].sort((a, b) => logits[b]! - logits[a]! || a - b)
 
-/** Every choice the sampler would make, in its order, when each is refused in turn. */
+/** Every choice of the sampler in order, with each one rejected in turn. */
 const choices = (logits: Float32Array, given: SamplingOptions): Array<number> => {
   const asked: Array<number> = []
   const chosen = makeSampler(given, logits.length).choose(logits, (token) => {
@@ -46,7 +46,7 @@ const choices = (logits: Float32Array, given: SamplingOptions): Array<number> =>
 
 const draws = 20_000
 
-/** The share of draws that each token gets. */
+/** The share of each token in the draws. */
 const shares = (
   logits: Float32Array,
   given: Partial<SamplingOptions>,
@@ -58,7 +58,7 @@ const shares = (
   return counts.map((count) => count / draws)
 }
 
-/** The largest difference between what was found and expected. */
+/** The largest difference between observed and expected shares. */
 const distance = (found: ReadonlyArray<number>, expected: ReadonlyArray<number>): number =>
   Math.max(...found.map((share, id) => Math.abs(share - expected[id]!)))
 
@@ -66,7 +66,7 @@ const distance = (found: ReadonlyArray<number>, expected: ReadonlyArray<number>)
 const near = 5 * 0.5 / Math.sqrt(draws)
 
 describe("Sampler", () => {
-  it("takes the likeliest token at temperature 0, the first of equals", () => {
+  it("chooses the likeliest token at temperature 0, the first of equal ones", () => {
     fc.assert(fc.property(someLogits, (logits) => {
       const sampler = makeSampler(options({ temperature: 0 }), logits.length)
       assert.strictEqual(sampler.choose(logits), ranked(logits)[0])
@@ -105,7 +105,7 @@ describe("Sampler", () => {
     }))
   })
 
-  it("draws each token as often as its probability says", () => {
+  it("draws each token with its probability", () => {
     const logits = Float32Array.of(1, 0, 2, -1, 0.5)
     assert.isBelow(distance(shares(logits, {}), softmax([...logits])), near)
     assert.isBelow(
@@ -118,7 +118,7 @@ describe("Sampler", () => {
     )
   })
 
-  it("draws what is allowed as often as it would be among itself", () => {
+  it("draws allowed tokens with their relative probabilities", () => {
     const logits = Float32Array.of(1, 0, 2, -1, 0.5)
     const allowed = (id: number) => id % 2 === 1
     assert.isBelow(
@@ -127,7 +127,7 @@ describe("Sampler", () => {
     )
   })
 
-  it("asks about all that are left at once after some refusals, and draws among what is allowed as before", () => {
+  it("checks all remaining tokens at once after some rejections, and draws among the allowed ones as before", () => {
     const logits = Float32Array.from({ length: 200 }, (_, id) => id < 197 ? 3 : id - 197)
     const allowed = (id: number) => id >= 197
     assert.isBelow(
@@ -139,7 +139,7 @@ describe("Sampler", () => {
     assert.strictEqual(later.length, 200 - 32)
   })
 
-  it("draws by likelihood also when what was refused was a world likelier", () => {
+  it("draws by probability even if the rejected tokens were far likelier", () => {
     const logits = Float32Array.of(100, 1, 0)
     const found = shares(logits, { temperature: 0.5 }, (id) => id !== 0)
     assert.isBelow(distance(found, softmax([-Infinity, 1 / 0.5, 0])), near)
@@ -170,7 +170,7 @@ describe("Sampler", () => {
     assert.strictEqual(sampler.choose(Float32Array.of(4, 0, 0)), 2)
   })
 
-  it("refuses a bias of a token that there is not, with its path", () => {
+  it("rejects a bias of an unknown token, with its path", () => {
     try {
       makeSampler(options({ logitBias: { 7: 1 } }), 7)
       assert.fail("It took the bias.")
@@ -179,7 +179,7 @@ describe("Sampler", () => {
     }
   })
 
-  it("penalises what the answer has, by presence, by frequency and by division", () => {
+  it("penalizes tokens of the answer, by presence, by frequency and by division", () => {
     const choose = (logits: Float32Array, given: Partial<SamplingOptions>, ...answer: Array<number>) => {
       const sampler = makeSampler(options({ temperature: 0, ...given }), logits.length)
       for (const token of answer) sampler.accept(token)
@@ -196,7 +196,7 @@ describe("Sampler", () => {
     assert.strictEqual(choose(Float32Array.of(-1, -1.5), { repeatPenalty: 2 }, 0), 1)
   })
 
-  it("forgets what is more than 64 tokens ago", () => {
+  it("ignores tokens before the last 64", () => {
     const sampler = makeSampler(options({ temperature: 0, presencePenalty: 1 }), 2)
     sampler.accept(0)
     for (let at = 0; at < 63; at++) sampler.accept(1)
@@ -206,7 +206,7 @@ describe("Sampler", () => {
     assert.strictEqual(sampler.choose(Float32Array.of(-0.5, 0)), 0)
   })
 
-  it("tells log-probabilities that are those of all tokens, unsampled", () => {
+  it("reports log-probabilities over all tokens, before sampling", () => {
     fc.assert(fc.property(someLogits, fc.nat({ max: 59 }), fc.nat({ max: 20 }), (logits, any, count) => {
       const token = any % logits.length
       const expected = softmax([...logits]).map(Math.log)

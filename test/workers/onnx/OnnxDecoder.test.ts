@@ -18,16 +18,16 @@ const open = async (graph: Graph, device: "cpu" | "wasm" = "cpu") => {
   return makeDecoder(runtime.library, await openSession(runtime, file, 1))
 }
 
-/** What `open` fails with. */
+/** The failure of `open`. */
 const failureOf = (graph: Graph): Promise<unknown> => open(graph).then(() => undefined, (cause: unknown) => cause)
 
 describe("OnnxDecoder", () => {
   for (const device of ["cpu", "wasm"] as const) {
     for (const type of ["float32", "float16"] as const) {
-      it(`remembers what it has read, in a cache of ${type} on ${device}`, async () => {
+      it(`keeps the computed tokens in a cache of ${type} on ${device}`, async () => {
         const decoder = await open(decoderGraph(type, 4), device)
         assert.strictEqual(decoder.vocabulary, 4)
-        // Numbers that a half holds exactly, and positions 0 to 4 besides.
+        // Numbers that are exact in half precision, plus positions 0 to 4.
         const read = await decoder.read(decoder.empty(), [10, 20])
         const first = await decoder.step(read, [30])
         const second = await decoder.step(first.cache, [5, 6])
@@ -38,13 +38,13 @@ describe("OnnxDecoder", () => {
         assert.strictEqual(back.length, 2)
         assert.strictEqual((await decoder.step(back, [30])).logits[0], 63)
         assert.strictEqual((await decoder.step(decoder.cut(back, 0), [30])).logits[0], 30)
-        // A cache is not changed by going on from it.
+        // Continuing from a cache does not change it.
         assert.deepStrictEqual((await decoder.step(read, [0])).logits[0], 33)
       })
     }
   }
 
-  it("refuses a graph that wants what it does not know, or that has no cache", async () => {
+  it("rejects a graph with an unknown input, or without a cache", async () => {
     const graph = decoderGraph("float32", 4)
     const strange = { name: "encoder_hidden_states", type: "float32", shape: [1] } as const
     assert.deepInclude(await failureOf({ ...graph, inputs: [...graph.inputs, strange] }), {
@@ -54,7 +54,7 @@ describe("OnnxDecoder", () => {
     assert.match(JSON.stringify(await failureOf(vectorGraph(4, "logits"))), /load_failed.*no KV cache/)
   })
 
-  it("reads halves as what they are", () => {
+  it("converts half-precision numbers", () => {
     fc.assert(fc.property(fc.nat({ max: 0xffff }), (half) => {
       const expected = new DataView(Uint16Array.of(half).buffer).getFloat16(0, true)
       assert.deepStrictEqual([floatOfHalf(half)], [expected])

@@ -3,7 +3,7 @@ import { describe, it } from "vitest"
 import type { EncoderOptions } from "../../../src/workers/onnx/OnnxEncoder.ts"
 import { makeEncoder } from "../../../src/workers/onnx/OnnxEncoder.ts"
 
-/** Reading needs a tokeniser only. */
+/** Tokenizing needs no graph. */
 const encoderOf = (encoded: Array<string>) =>
   makeEncoder({
     contextWindow: 10,
@@ -19,7 +19,7 @@ const encoderOf = (encoded: Array<string>) =>
 const texts = Array.from({ length: 100 }, (_, index) => ({ path: `inputs[${index}]`, text: `${index}` }))
 
 describe("OnnxEncoder", () => {
-  it("gives other jobs their turn while it reads many texts, and tells of its work", async () => {
+  it("lets other jobs run while it tokenizes many texts, and reports progress", async () => {
     const encoded: Array<string> = []
     const others: Array<number> = []
     let signs = 0
@@ -34,7 +34,7 @@ describe("OnnxEncoder", () => {
     assert.isAbove(signs, 3)
   })
 
-  it("reads no more once nobody wants the answer", async () => {
+  it("stops tokenizing after a cancellation", async () => {
     const encoded: Array<string> = []
     let cancelled = false
     setImmediate(() => {

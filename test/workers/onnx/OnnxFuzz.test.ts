@@ -1,4 +1,4 @@
-/** Damaged model files: each loads, is refused, or ends the process that loads it, and never this one. */
+/** Damaged model files: each loads, is rejected, or ends the process that loads it, but never this process. */
 import { assert } from "@effect/vitest"
 import { fork } from "node:child_process"
 import { once } from "node:events"
@@ -8,7 +8,7 @@ import type { Outcome } from "../../support/OnnxFuzzChild.ts"
 
 const mutations = 200
 
-/** A process that tries seeds: an outcome each, undefined when it died of it. */
+/** A process that loads the model of each seed: an outcome, or undefined if the process died. */
 const startChild = () => {
   const child = fork(fileURLToPath(new URL("../../support/OnnxFuzzChild.ts", import.meta.url)), { execArgv: [] })
   const died = once(child, "exit").then(() => undefined)
@@ -26,7 +26,7 @@ const startChild = () => {
 }
 
 describe("damaged ONNX files", () => {
-  it(`load, or fail with words for it, ${mutations} times`, async () => {
+  it(`load, or fail with a message, ${mutations} times`, async () => {
     let child = startChild()
     const counts = { loaded: 0, refused: 0, failed: 0, crashed: 0 }
     for (let seed = 0; seed < mutations; seed++) {
@@ -47,7 +47,7 @@ describe("damaged ONNX files", () => {
       }
     }
     await child.end()
-    // Flipped weights still load, and half a file does not: both ways were taken.
+    // Flipped weights still load, and half a file does not: both outcomes occur.
     assert.isAbove(counts.loaded, 10, JSON.stringify(counts))
     assert.isAbove(counts.refused, 30, JSON.stringify(counts))
   })

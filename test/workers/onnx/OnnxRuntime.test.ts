@@ -34,7 +34,7 @@ const failureOf = (promise: Promise<unknown>): Promise<unknown> =>
   promise.then(() => undefined, (cause: unknown) => cause)
 
 describe("OnnxRuntime", () => {
-  it("takes the library that the device needs", async () => {
+  it("uses the library of the device", async () => {
     const taken = async (device: OnnxDevice | undefined, from: Importers) => {
       const runtime = await importFor(device, from)
       return [(runtime.library as Library & { readonly name: string }).name, runtime.device]
@@ -52,7 +52,7 @@ describe("OnnxRuntime", () => {
     assert.strictEqual((await importFor("wasm", have)).library.env.wasm.numThreads, 3)
   })
 
-  it("names the package that is missing", async () => {
+  it("names a missing package", async () => {
     for (const device of [undefined, "cpu", "webgpu", "cuda"] as const) {
       assert.deepStrictEqual(await failureOf(importFor(device, bare)), {
         kind: "package_missing",
@@ -65,12 +65,12 @@ describe("OnnxRuntime", () => {
     })
   })
 
-  it("says what to do where the package has no library for this machine", async () => {
+  it("explains a missing native library for this machine", async () => {
     const failure = await failureOf(importFor("cpu", { ...have, native: noBinary }))
     assert.match(JSON.stringify(failure), /load_failed.*onnxruntime-node does not work on.*Set device: wasm/)
   })
 
-  it("cleans the runtime's words", () => {
+  it("cleans the runtime's messages", () => {
     const escape = String.fromCharCode(27)
     assert.strictEqual(
       wordsOf(new Error(`${escape}[1;31mLoad model from /a/b failed:Bad\u0007 node${escape}[m\nmore`)),
@@ -83,7 +83,7 @@ describe("OnnxRuntime", () => {
     assert.isAtMost(wordsOf(new Error("x".repeat(5000))).length, 310)
   })
 
-  it("says what is wrong with a model file, and with which", async () => {
+  it("explains the problem of a model file, with its path", async () => {
     using folder = temporaryFolder()
     const good = writeOnnx(vectorGraph(4, "last_hidden_state"))
     const files: Record<string, Uint8Array> = {
@@ -103,7 +103,7 @@ describe("OnnxRuntime", () => {
     }
   })
 
-  it("finds weights that lie beside the model", async () => {
+  it("finds weights in separate files", async () => {
     using folder = temporaryFolder()
     const file = join(folder.path, "model.onnx")
     const graph = vectorGraph(2, "last_hidden_state")
@@ -122,7 +122,7 @@ describe("OnnxRuntime", () => {
     }
   })
 
-  it("computes on a device that this machine has, and says plainly when it has none", async () => {
+  it("computes on an available device, and explains a missing one", async () => {
     const model = join(tinyChat, "onnx", "model.onnx")
     // Both a driver and the library's own part of it are needed.
     for (const device of ["webgpu", "cuda"] as const) {

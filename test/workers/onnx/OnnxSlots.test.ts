@@ -25,7 +25,7 @@ const someTokens = fc.array(fc.nat({ max: 2 }), { maxLength: 8 })
 const somePrompt = fc.array(fc.nat({ max: 2 }), { minLength: 1, maxLength: 8 })
 
 describe("OnnxSlots", () => {
-  it("shares the longest common beginning, but never the inPieces prompt", () => {
+  it("shares the longest common beginning, but never the complete prompt", () => {
     fc.assert(fc.property(someTokens, somePrompt, (tokens, prompt) => {
       const count = shared(slotOf(tokens), prompt)
       assert.isBelow(count, prompt.length)
@@ -34,7 +34,7 @@ describe("OnnxSlots", () => {
     }))
   })
 
-  it("keeps the pieces that were computed inPieces, and no others", () => {
+  it("keeps only completely computed pieces", () => {
     const tokens = Array.from({ length: 3 * promptPiece }, (_, index) => index)
     const kept = (slot: Slot, prompt: ReadonlyArray<number>) => {
       const count = begin(decoder, slot, prompt)
