@@ -185,7 +185,7 @@ describe("the message for a bad body", () => {
     })
   }
 
-  it("that is no object says so", () => {
+  it("that is no object is reported", () => {
     for (const body of [[], "x", 5, null]) {
       assert.strictEqual(failureOf(OpenAi.decode(body)).detail, "The body must be a JSON object")
       assert.strictEqual(failureOf(Anthropic.decode(body)).detail, "The body must be a JSON object")

@@ -94,7 +94,7 @@ for (const [name, dialect, recorded] of dialects) {
         assert.deepStrictEqual(read(dialect, split(bytes, Array.from(bytes.keys()))).events, events)
       })
 
-      it(`takes no beginning of a stream of ${kind} for the whole`, () => {
+      it(`rejects a stream of ${kind} that ends early`, () => {
         // Before what ends the answer: for OpenAI the finish reason, for Ollama the last line.
         const end = bytes.indexOf(name === "openai" ? `"finish_reason":"${answer.reason}"` : "\"done\":true")
         fc.assert(fc.property(fc.nat(end), (length) => {
@@ -104,14 +104,14 @@ for (const [name, dialect, recorded] of dialects) {
         }))
       })
 
-      it(`reads a recorded whole answer of ${kind}`, () => {
+      it(`decodes a recorded buffered answer of ${kind}`, () => {
         const told = dialect.generate.whole(whole, generation, targetOf())
         assert.deepStrictEqual<unknown>(answerOf(Result.getOrThrow(told)), answer)
       })
     }
 
     for (const [error, { body, headers = {}, reason, status }] of Object.entries(recorded.errors)) {
-      it(`tells the refusal ${error} for what it is`, () => {
+      it(`decodes the error ${error}`, () => {
         const told = dialect.failure({ status, headers, body, now: 0 }, targetOf()) as unknown as Fixture
         assert.deepInclude<object>(told, reason)
       })
@@ -228,7 +228,7 @@ describe("an OpenAI-like answer in parts", () => {
     assert.deepStrictEqual<unknown>(answerOf(events), expected)
   })
 
-  it("is its texts, without the thoughts, whole", () => {
+  it("is its text without the reasoning", () => {
     const message = {
       role: "assistant",
       content: [thinking, { type: "text", text: "Hel" }, { type: "text", text: "lo!" }]
@@ -261,7 +261,7 @@ const conversation: Partial<Generation> = {
 }
 
 describe("requests", () => {
-  it("says a conversation with tools to OpenAI", () => {
+  it("encodes a conversation with tools for OpenAI", () => {
     const { body, path } = Result.getOrThrow(bodyOf(openAi, { ...conversation, toolChoice: { name: "get_weather" } }))
     assert.strictEqual(path, "/chat/completions")
     assert.deepInclude(body, {
@@ -328,7 +328,7 @@ describe("requests", () => {
     assert.strictEqual(Result.getOrThrow(bodyOf(azureOpenAi, { maxTokens: 5 })).body["max_tokens"], 5)
   })
 
-  it("says a conversation with tools to Ollama, and the options that are set", () => {
+  it("encodes a conversation with tools for Ollama, with the options that are set", () => {
     const { body, path } = Result.getOrThrow(bodyOf(ollama, { ...conversation, maxTokens: 7, stop: ["x"] }))
     assert.strictEqual(path, "/api/chat")
     const options = JSON.parse(JSON.stringify(body["options"])) as object
@@ -351,7 +351,7 @@ describe("requests", () => {
     assert.notProperty(Result.getOrThrow(bodyOf(ollama, { ...conversation, toolChoice: "none" })).body, "tools")
   })
 
-  it("says to another instance how its caller stands, and to nobody else", () => {
+  it("sends the caller's priority and tenant to another instance only", () => {
     const caller = { tenant: "t", priority: "high", keepAlive: Duration.minutes(5) } as const
     const said = { priority: "high", keep_alive: "300000ms" }
     const { body, headers } = Result.getOrThrow(bodyOf(troupe, { caller }))
@@ -400,7 +400,7 @@ describe("requests", () => {
     })
   })
 
-  it("shows the images of a tool's result where a dialect can, and says so where it cannot", () => {
+  it("sends images of tool results if the dialect has them, and fails otherwise", () => {
     const call = { role: "assistant", content: "", toolCalls: [{ id: "1", name: "look", arguments: "{}" }] }
     const source = { type: "base64", mediaType: "image/png", data: "AAAA" }
     const result = { role: "tool", toolCallId: "1", content: [{ type: "image", source }] }
@@ -439,7 +439,7 @@ describe("requests", () => {
 })
 
 describe("OpenAI's own host", () => {
-  it("is told the limit by its newer name, however its address is given", () => {
+  it("gets `max_completion_tokens`, whatever form its URL has", () => {
     const sayings: ReadonlyArray<readonly [baseUrl: string | undefined, field: string]> = [
       [undefined, "max_completion_tokens"],
       ["https://api.openai.com/v1", "max_completion_tokens"],

@@ -129,7 +129,7 @@ for (const [name, { call, dialect, finish, length, stop, text, usage }] of Objec
       }
     })
 
-    it("is tool_calls where calls came, whatever the provider says", () => {
+    it("is tool_calls if there are calls, whatever the provider sends", () => {
       assert.deepInclude(read(dialect, [...call, ...finish(stop), ...usage]), { calls: 1, finish: "tool_calls" })
     })
 

@@ -77,7 +77,7 @@ const expectEvent = (event: Event, known: Set<number>) => {
   known.add(event.index)
 }
 
-describe("what a provider says", () => {
+describe("the text of a provider's error", () => {
   for (const [name, dialect, streams] of subjects) {
     it(`becomes events that are sound, or a reason, with a value of it spoilt: ${name}`, () => {
       const place = fc.array(fc.nat(20), { minLength: 1, maxLength: 7 })
@@ -180,7 +180,7 @@ describe("when to come back", () => {
   const day = 86_400_000
   const of = (headers: Record<string, string>) => retryAfterOf({ headers, body: "", now: 1_700_000_000_000 })
 
-  it("is within a day, or not told, whatever the headers say", () => {
+  it("is at most a day or absent, whatever the headers contain", () => {
     const value = fc.oneof(
       fc.string(),
       fc.double().map(String),
@@ -216,7 +216,7 @@ describe("when to come back", () => {
 })
 
 describe("a reason", () => {
-  it("holds no part of a key that can be told, wherever the provider's words are shortened", () => {
+  it("contains no part of a key, wherever the provider's text is shortened", () => {
     const key = "Kp7-Zq9_Xw3.Vb5"
     const ring = DeploymentKeys.make({ engine: "remote", provider: "openai", model: "m", key: Redacted.make(key) })
     fc.assert(fc.property(fc.nat(400), fc.nat(400), (before, after) => {
@@ -260,7 +260,7 @@ describe("a connection", () => {
       }
     }))
 
-  it.live("on which a second answer comes unasked gives it to nobody", () =>
+  it.live("on which an unrequested second response arrives drops it", () =>
     Effect.gen(function*() {
       const wire = (text: string) => {
         const body = bodyOf(text)

@@ -251,7 +251,7 @@ describe("calls", () => {
   })
 })
 
-describe("whole answers", () => {
+describe("buffered answers", () => {
   const answered = (message: object, finish_reason: string) => ({ choices: [{ index: 0, message, finish_reason }] })
   const cases: ReadonlyArray<readonly [name: string, Dialect, body: object]> = [
     ["openai, an object", openAi, answered({ tool_calls: [call("get_weather", { city: "Oslo" })] }, "tool_calls")],

@@ -31,7 +31,7 @@ const reasons: Readonly<Record<string, FinishReason>> = {
   stop_sequence: "stop",
   max_tokens: "length",
   model_context_window_exceeded: "length",
-  // Its own tools have taken all the rounds that they may: the answer is not at its end.
+  // Anthropic's own tools reached their limit of rounds: the answer is incomplete.
   pause_turn: "length",
   tool_use: "tool_calls"
 }
@@ -43,13 +43,13 @@ const finishReasonOf = (told: Fields, target: Target, isBegun: boolean): Result.
   if (reason !== "refusal") {
     return Result.fail(malformed(target, `unknown stop reason "${brief(textAt(told, "stop_reason") ?? "")}"`))
   }
-  // What has been said stands.
+  // Content before a refusal stays in the answer.
   if (isBegun) return Result.succeed("content_filter")
   const detail = textAt(told, "stop_details", "explanation") ?? "the model refuses to answer this."
   return Result.fail(new InferenceError.ContentRefused({ deployment: target.deployment, detail: brief(detail) }))
 }
 
-/** Cached tokens are told beside the others, and are among them here. */
+/** Anthropic reports cached tokens beside `input_tokens`; `promptTokens` includes them. */
 const usageOf = (usage: Fields): Partial<TokenUsage> => {
   const input = countAt(usage, "input_tokens")
   const cached = countAt(usage, "cache_read_input_tokens") ?? 0
@@ -57,7 +57,7 @@ const usageOf = (usage: Fields): Partial<TokenUsage> => {
   const reasoning = countAt(usage, "output_tokens_details", "thinking_tokens")
   return {
     cachedTokens: cached,
-    // 0 says nothing.
+    // 0 is omitted.
     cacheWriteTokens: countAt(usage, "cache_creation_input_tokens") || undefined,
     ...(input === undefined
       ? {}
@@ -69,24 +69,24 @@ const usageOf = (usage: Fields): Partial<TokenUsage> => {
 
 const told = (...events: ReadonlyArray<Event>): DecodeResult => Result.succeed(events)
 
-/** The next of `told`'s fields that say something: what is null says nothing. */
+/** The fields with the next values that are not null. */
 const over = (before: Fields, told: unknown): Fields => ({
   ...before,
   ...Object.fromEntries(Object.entries(fieldsOf(told) ?? {}).filter(([, value]) => value !== null))
 })
 
-/** A call whose arguments are coming. */
+/** A call whose arguments are not complete. */
 interface OpenCall {
-  /** Which of the answer's calls. */
+  /** Its index among the calls of the answer. */
   readonly index: number
-  /** All arguments, where they came with the call's start. */
+  /** All arguments, if the start of the call has them. */
   readonly input: unknown
   hasPieces: boolean
 }
 
 const lacking = (what: string, target: Target): DecodeResult => Result.fail(malformed(target, what))
 
-/** What is new of a block: text, reasoning, or arguments of a call. */
+/** Decodes a delta of a block: text, reasoning, or arguments of a call. */
 const makeDelta = (
   text: (text: string) => DecodeResult,
   thoughts: (text: string) => DecodeResult,
@@ -105,10 +105,10 @@ const makeDelta = (
     : told()
 }
 
-/** The blocks of an answer. Those of the provider's own tools are passed over. */
+/** Decodes the blocks of an answer. Those of the provider's own tools are skipped. */
 const makeBlocks = (generation: Generation, count: (text: string) => number, target: Target) => {
   const idOf = makeIds(generation)
-  /** By their blocks' indexes; of a block that is no call, undefined. */
+  /** By the index of the block; undefined for a block that is no call. */
   const calls = new Map<number, OpenCall | undefined>()
   let begun = 0
   let hasText = false
@@ -130,7 +130,7 @@ const makeBlocks = (generation: Generation, count: (text: string) => number, tar
     calls.set(block, undefined)
     if (textAt(content, "type") === "text") return text(textAt(content, "text") ?? "")
     if (textAt(content, "type") !== "tool_use") {
-      // The provider's own tools show that the model is at work, like its reasoning.
+      // A call of the provider's own tools is progress, as reasoning is.
       return thoughts(textAt(content, "thinking") ?? "")
     }
     const id = idOf(textAt(content, "id"))
@@ -145,13 +145,13 @@ const makeBlocks = (generation: Generation, count: (text: string) => number, tar
     if (!calls.has(block)) return lacking("arguments without a tool call", target)
     const json = argumentsText(part)
     const call = calls.get(block)
-    // The provider's own tools have arguments too.
+    // Calls of the provider's own tools have arguments as well.
     if (call === undefined) return told()
     call.hasPieces ||= json !== ""
     return piece(call.index, json)
   }
 
-  /** A call without arguments has none of their pieces. */
+  /** A call without arguments has no deltas of arguments. */
   const stop = (data: Fields): DecodeResult => {
     const call = calls.get(countAt(data, "index") ?? -1)
     return call === undefined || call.hasPieces ? told() : piece(call.index, argumentsText(call.input) || "{}")
@@ -161,14 +161,14 @@ const makeBlocks = (generation: Generation, count: (text: string) => number, tar
   return { start, delta, stop, said }
 }
 
-/** An answer's state between its events, which are told parsed. */
+/** Decodes parsed events of one answer. */
 const makeReader = (generation: Generation, target: Target) => {
   const counter = makeCounter(generation)
   const blocks = makeBlocks(generation, counter.count, target)
   let usage: Fields = {}
   let end: Fields = {}
   const hasEnded = () => codeOf(end["stop_reason"]) !== undefined
-  /** Content after the reason to end is not part of the answer. */
+  /** Content after the stop reason is not part of the answer. */
   const beforeEnd = (read: (data: Fields) => DecodeResult) => (data: Fields): DecodeResult =>
     hasEnded() ? told() : read(data)
 
@@ -181,7 +181,7 @@ const makeReader = (generation: Generation, target: Target) => {
     ["content_block_delta", beforeEnd(blocks.delta)],
     ["content_block_stop", blocks.stop],
     ["message_delta", (data) => {
-      // Figures are of the whole so far.
+      // The counts are cumulative.
       usage = over(usage, data["usage"])
       if (!hasEnded()) end = over(end, data["delta"])
       return told()
@@ -214,7 +214,7 @@ export const events = (generation: Generation, target: Target): EventDecoder => 
   }
 }
 
-/** A whole answer, told as if it had been streamed. */
+/** Decodes a buffered answer as if it were streamed. */
 export const whole = (body: unknown, generation: Generation, target: Target): DecodeResult => {
   const fields = fieldsOf(body)
   if (fields === undefined) return Result.fail(malformed(target, "the body is not an object"))

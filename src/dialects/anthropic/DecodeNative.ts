@@ -3,8 +3,7 @@
  *
  * **Details**
  *
- * Events that say nothing yet are held until one does, so that an answer which fails before it can still be asked for
- * elsewhere.
+ * Events without content are held until one has content: an answer that fails before can still be requested elsewhere.
  */
 import { Result } from "effect"
 import type { Event } from "../../domain/Inference.ts"
@@ -49,7 +48,7 @@ const eventOf = (body: Fields, content: boolean, form?: Native["form"]): Event =
 /** Blocks that are text, thoughts, or calls of the caller's tools. */
 const ordinary: ReadonlySet<string> = new Set(["text", "thinking", "redacted_thinking", "tool_use"])
 
-/** Whether a block is of Anthropic's own tools, and the like. */
+/** Whether a block is of another type, such as those of Anthropic's own tools. */
 const isOther = (block: unknown): boolean => !ordinary.has(textAt(block, "type") ?? "text")
 
 const says = (type: string, data: Fields): boolean => {
@@ -61,7 +60,7 @@ const says = (type: string, data: Fields): boolean => {
   return type === "content_block_start" && (isOther(block) || textAt(block, "type") === "redacted_thinking")
 }
 
-/** Ids that another answer of the conversation has too are made unique. */
+/** The event with a unique id, if an earlier answer of the conversation has the same id. */
 const withId = (data: Fields, events: ReadonlyArray<Event>): Fields => {
   const begun = events.find((event) => event.type === "tool_call" && event.id !== undefined)
   const block = fieldsOf(data["content_block"])
@@ -70,14 +69,14 @@ const withId = (data: Fields, events: ReadonlyArray<Event>): Fields => {
     : { ...data, content_block: { ...block, id: begun.id } }
 }
 
-/** An answer that ends in calls says so. */
+/** The event with `tool_use` as stop reason, if the answer ends in calls. */
 const withReason = (data: Fields, reason: string): Fields =>
   reason === "tool_calls" && at(data, "delta", "stop_reason") === "end_turn"
     ? { ...data, delta: { ...fieldsOf(data["delta"]), stop_reason: "tool_use" } }
     : data
 
 export interface Chunks {
-  /** The events of one of the stream's: what the caller gets, and what it means. */
+  /** The native event for the caller, and the decoded ones. */
   readonly push: (type: string, data: Fields, told: DecodeResult) => DecodeResult
 }
 
@@ -123,13 +122,13 @@ export const makeChunks = (): Chunks => {
         ends.push(data)
         return told
       }
-      // Content after the reason to end is not part of the answer.
+      // Content after the stop reason is not part of the answer.
       return Result.succeed(ends.length > 0 ? [] : add(type, data, told.success))
     }
   }
 }
 
-/** A whole answer: the body, and what it means. */
+/** A buffered answer: the native body, and its events. */
 export const whole = (body: Fields, told: DecodeResult): DecodeResult => {
   if (Result.isFailure(told)) return Result.fail(refusedWith(told.failure, [native(body, "whole")]))
   const content = listAt(body, "content").some(isOther)

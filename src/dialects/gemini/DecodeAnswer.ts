@@ -44,7 +44,7 @@ const inBand = (body: unknown, target: Target): Reason =>
     now: 0
   }, target)
 
-/** The reasons to end that are the content policy's. */
+/** Finish reasons of the content policy. */
 const refusals = new Set([
   "SAFETY",
   "RECITATION",
@@ -63,7 +63,7 @@ const refused = ({ deployment }: Target, what: string, why: string, words: strin
     detail: brief(`${what} is blocked (${why})${words === undefined ? "." : `: ${words}`}`)
   })
 
-/** Thoughts are told beside the answer's other tokens, and are among them here. */
+/** Gemini reports reasoning beside the other tokens of the answer; `completionTokens` includes it. */
 const usageOf = (usage: unknown): Partial<TokenUsage> => {
   const prompt = countAt(usage, "promptTokenCount")
   const said = countAt(usage, "candidatesTokenCount")
@@ -76,7 +76,7 @@ const usageOf = (usage: unknown): Partial<TokenUsage> => {
   }
 }
 
-/** The events of an answer's parts. Those that are neither text, reasoning nor a call are passed over. */
+/** Decodes the parts of an answer. Those that are neither text, reasoning nor a call are skipped. */
 const makeParts = (generation: Generation, count: (text: string) => number, target: Target) => {
   const idOf = makeIds(generation)
   let calls = 0
@@ -105,7 +105,7 @@ interface Reader {
   readonly end: () => DecodeResult
 }
 
-/** The last of the reasons to end counts: some models tell one with every piece. */
+/** Decodes one answer. The last finish reason counts: some models send one with every piece. */
 const makeReader = (generation: Generation, target: Target): Reader => {
   const counter = makeCounter(generation)
   const parts = makeParts(generation, counter.count, target)

@@ -1,4 +1,4 @@
-/** A generation as a request of the Gemini API. Pure; see `Gemini`. */
+/** Encodes a generation as a request of the Gemini API. Pure. */
 import { Result } from "effect"
 import type { Generation } from "../../domain/Generation.ts"
 import { withContinuePrompt } from "../../domain/Generation.ts"
@@ -13,11 +13,11 @@ import { type Fields, fieldsOf, parse } from "../shared/Json.ts"
 import * as JsonSchemaSubset from "../shared/JsonSchemaSubset.ts"
 import type { Call, Target } from "../shared/ProviderDialect.ts"
 
-const mostStops = 5
+const maxStops = 5
 
 const isTextOrNumber = (value: unknown): boolean => typeof value === "string" || typeof value === "number"
 
-/** By the reference of `responseJsonSchema`; what it does not name is passed over unsaid. */
+/** By the reference of `responseJsonSchema`: the API ignores other keywords without an error. */
 const words: JsonSchemaSubset.Words = {
   known: {
     $id: JsonSchemaSubset.any,
@@ -58,7 +58,7 @@ const formatOf = (format: OutputFormat | undefined, target: Target): Result.Resu
     )
 }
 
-/** Images are bytes by the time they are here; there is no way to name a URL. */
+/** Images are bytes here: the API takes no URLs. */
 const contentParts = (content: Content): ReadonlyArray<Fields> =>
   partsOf(content).flatMap((part): ReadonlyArray<Fields> => {
     if (part.type === "text") return [{ text: part.text }]
@@ -67,7 +67,7 @@ const contentParts = (content: Content): ReadonlyArray<Fields> =>
       : []
   })
 
-/** In the place of the signature that a call came with, which a conversation here does not keep. */
+/** In place of the call's signature, which a conversation does not keep. */
 const unsigned = "skip_thought_signature_validator"
 
 const assistantTurn = (
@@ -77,7 +77,7 @@ const assistantTurn = (
   const calls = toolCalls.map(({ arguments: text, id, name }, index) =>
     Result.map(
       Conversation.argumentsOf(`${path}.toolCalls[${index}].arguments`, text),
-      // Of calls side by side, the first is the one that is signed.
+      // Of parallel calls, only the first has a signature.
       (args): Fields => ({
         functionCall: { id, name, args },
         ...(index === 0 ? { thoughtSignature: unsigned } : {})
@@ -87,7 +87,7 @@ const assistantTurn = (
   return Result.map(Result.all(calls), (parts) => ({ role: "model", parts: [...contentParts(content), ...parts] }))
 }
 
-/** A result goes by its function's name too, and is an object. */
+/** A result needs the name of its function, and must be an object. */
 const resultTurn = (
   { content, toolCallId: id = "" }: Message,
   path: string,
@@ -113,7 +113,7 @@ const contentsOf = (generation: Generation): Result.Result<ReadonlyArray<Fields>
       ? resultTurn(message, path, names)
       : Result.succeed({ role: "user", parts: contentParts(message.content) })
   })
-  // Results are the user's, in a turn of their own, which has as many as there are calls.
+  // Results are parts of one user turn, as many as there are calls.
   return Result.map(turns, (all) => all.map(({ parts, role }) => ({ role: role === "tool" ? "user" : role, parts })))
 }
 
@@ -132,8 +132,8 @@ const toolsOf = (tools: ReadonlyArray<ToolDefinition>, choice: ToolChoice = "aut
   return { tools: [{ functionDeclarations }], toolConfig: { functionCallingConfig: choiceOf(choice) } }
 }
 
-/** By the API's page on images, which lists no GIF. */
-const unseen = (messages: ReadonlyArray<Message>): string | undefined => {
+/** The first image that the API does not support: its page on images lists no GIF. */
+const unsupportedImage = (messages: ReadonlyArray<Message>): string | undefined => {
   for (const [index, { content }] of messages.entries()) {
     const part = partsOf(content).find((part) =>
       part.type === "image" && (part.source.type === "url" || part.source.mediaType === "image/gif")
@@ -145,14 +145,14 @@ const unseen = (messages: ReadonlyArray<Message>): string | undefined => {
 
 const checked = (generation: Generation, target: Target): Result.Result<void, Reason> => {
   const { messages, stop } = generation
-  if (stop.length > mostStops) {
-    return Result.fail(notSupported(target, "stop", `its API accepts at most ${mostStops} stop sequences.`))
+  if (stop.length > maxStops) {
+    return Result.fail(notSupported(target, "stop", `its API accepts at most ${maxStops} stop sequences.`))
   }
   const seen = imageOfTool(messages)
   if (seen !== undefined) {
     return Result.fail(notSupported(target, seen, "its API has no images in tool results."))
   }
-  const wrong = unseen(messages)
+  const wrong = unsupportedImage(messages)
   return wrong === undefined
     ? Conversation.without(["minP", "repeatPenalty", "logitBias"], generation, target)
     : Result.fail(
@@ -166,16 +166,16 @@ const samplingOf = ({ maxTokens, sampling, stop }: Generation, { options }: Targ
   topK: sampling.topK,
   presencePenalty: sampling.presencePenalty,
   frequencyPenalty: sampling.frequencyPenalty,
-  // The API's are signed integers of 32 bits.
+  // The API takes signed integers of 32 bits.
   seed: sampling.seed === undefined ? undefined : sampling.seed % 2 ** 31,
   maxOutputTokens: maxTokens ?? options.maxTokens,
   stopSequences: stop.length === 0 ? undefined : stop
 })
 
-/** As `models/gemini-2.5-flash`; tuned models have a folder of their own. */
+/** Such as `models/gemini-2.5-flash`; the names of tuned models include their folder. */
 export const modelOf = ({ options: { model } }: Target): string => model.includes("/") ? model : `models/${model}`
 
-/** The path of what a model is asked. */
+/** The path of a method of the model. */
 export const pathOf = (target: Target, method: string): string =>
   `/${target.options.apiVersion ?? kinds.gemini.apiVersion}/${
     modelOf(target).split("/").map(encodeURIComponent).join("/")
@@ -193,7 +193,7 @@ export const request = (
       path: pathOf(target, stream ? "streamGenerateContent?alt=sse" : "generateContent"),
       body: {
         systemInstruction: system === undefined ? undefined : { parts: [{ text: system }] },
-        // Of its models only some take the beginning of an answer.
+        // Only some models continue an assistant's last message.
         contents: yield* contentsOf(withContinuePrompt(generation)),
         ...toolsOf(generation.tools ?? [], generation.toolChoice),
         generationConfig: { ...samplingOf(generation, target), ...yield* formatOf(generation.format, target) }

@@ -3,17 +3,17 @@
  *
  * **Details**
  *
- * System messages go together, in their order, wherever they are in the conversation. Calls come whole; one without an
- * id is given one, by its place in the conversation. A result that is no JSON object goes as the `output` of one.
- * Thoughts are passed over, and counted. Vectors are brought to unit length, as not all models' are.
+ * System messages are joined in their order, wherever they are in the conversation. Calls are not streamed in pieces; one
+ * without an id gets one, by its position in the conversation. A result that is no JSON object is sent as `output` of one.
+ * Vectors are normalized to unit length, because those of some models are not.
  *
  * Sources: Google's reference of the Gemini API, and its pages on function calling, structured output and embeddings.
  *
  * **Gotchas**
  *
- * The API's seed has 31 bits: the highest bit of a seed is left out. Calls in a conversation go without the signatures
- * of their thoughts, which Google says makes answers to their results somewhat worse. A stream's finish is told at its
- * end, since some models tell a reason to finish with every piece. One call embeds at most 100 texts.
+ * The API's seed has 31 bits: the highest bit of a seed is dropped. Calls in a conversation are sent without the signatures
+ * of their reasoning, which reduces the quality of the next answer according to Google. The `finish` event comes at the end
+ * of the stream, because some models send a finish reason with every piece. One request embeds at most 100 texts.
  */
 import { Result } from "effect"
 import type { Reason } from "../../domain/InferenceError.ts"
@@ -25,12 +25,12 @@ import type { Dialect, Each, Target, Task } from "../shared/ProviderDialect.ts"
 import { events, failure, whole } from "./DecodeAnswer.ts"
 import { modelOf, pathOf, request } from "./EncodeRequest.ts"
 
-const mostTexts = 100
+const maxTexts = 100
 
 const embed: Task<ReadonlyArray<string>, Each<Embedding>> = {
   request: (inputs, target) =>
-    inputs.length > mostTexts
-      ? Result.fail(notSupported(target, "inputs", `its API accepts at most ${mostTexts} texts per request.`))
+    inputs.length > maxTexts
+      ? Result.fail(notSupported(target, "inputs", `its API accepts at most ${maxTexts} texts per request.`))
       : Result.succeed({
         path: pathOf(target, "batchEmbedContents"),
         body: { requests: inputs.map((text) => ({ model: modelOf(target), content: { parts: [{ text }] } })) }

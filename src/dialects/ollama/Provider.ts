@@ -72,7 +72,10 @@ const optionsOf = ({ maxTokens, sampling, stop }: Generation, { options }: Targe
 
 const formatOf = (format: OutputFormat) => format.type === "json_object" ? "json" : format.schema
 
-const unsaid = ({ messages, sampling, toolChoice, tools = [] }: Generation, target: Target): Reason | undefined => {
+const unsupported = (
+  { messages, sampling, toolChoice, tools = [] }: Generation,
+  target: Target
+): Reason | undefined => {
   if (tools.length > 0 && toolChoice !== undefined && toolChoice !== "auto" && toolChoice !== "none") {
     return notSupported(target, "toolChoice", "its API cannot force a tool call. Use `auto`.")
   }
@@ -86,7 +89,7 @@ const unsaid = ({ messages, sampling, toolChoice, tools = [] }: Generation, targ
 const requestOf: Dialect["generate"]["request"] = (generation, target, stream) => {
   const { format, toolChoice, tools = [] } = generation
   const { messages } = withAssistantPrefix(generation)
-  const reason = unsaid(generation, target)
+  const reason = unsupported(generation, target)
   if (reason !== undefined) return Result.fail(reason)
   return Result.succeed({
     path: "/api/chat",
@@ -108,7 +111,7 @@ const failure: Dialect["failure"] = (refusal, target) => reasonOf(refusal, targe
 
 const inBand = (body: unknown, target: Target): Reason => inBandReason(body, target, foundIn(body), undefined)
 
-/** `load` and `unload` come without an answer. */
+/** `load` and `unload` have no answer. */
 const finishes: Readonly<Record<string, FinishReason>> = { stop: "stop", length: "length" }
 
 const makeLines = (generation: Generation, target: Target) => {

@@ -1,11 +1,11 @@
-/** Errors of the OpenAI dialect, by status and in the middle of a stream. Pure. */
+/** Decodes errors of the OpenAI dialect: of error responses, and within successful ones. Pure. */
 import type * as InferenceError from "../../domain/InferenceError.ts"
 import type { Found } from "../shared/ErrorMapping.ts"
 import { inBandReason, reasonOf, statusOf } from "../shared/ErrorMapping.ts"
 import { at, countAt, listAt, textAt } from "../shared/Json.ts"
 import type { Refusal, Target } from "../shared/ProviderDialect.ts"
 
-/** Our names for fields, by the beginnings of theirs. */
+/** Field names of this service, by the prefix of the provider's name. */
 const paths: ReadonlyArray<readonly [RegExp, string]> = [
   [/^tools\[(\d+)\]\.function/, "tools[$1]"],
   [/^(messages\[\d+\])\.tool_calls\[(\d+)\]\.function/, "$1.toolCalls[$2]"],
@@ -31,12 +31,12 @@ const pathOf = (param: string | undefined): string | undefined => {
   return found === undefined ? param : param.replace(found[0], found[1])
 }
 
-/** What an error says, under whatever name: OpenAI has it in `error`, vLLM and Mistral beside its type, FastAPI in `detail`. */
+/** The message of an error: in `error` (OpenAI), in the body (vLLM, Mistral), or in `detail` (FastAPI). */
 const messageIn = (body: unknown, error: unknown): string =>
   typeof error === "string" ? error : textAt(error, "message") ?? textAt(body, "message") ?? textAt(body, "detail") ??
     textAt(listAt(body, "detail")[0], "msg") ?? ""
 
-/** As llama.cpp's server has them. */
+/** Token counts that llama.cpp's server sends. */
 const figuresIn = (error: unknown): Found["figures"] => {
   const promptTokens = countAt(error, "n_prompt_tokens")
   const contextWindow = countAt(error, "n_ctx")
@@ -50,7 +50,7 @@ const foundIn = (body: unknown): Found => {
   const param = textAt(error, "param")
   const innerCode = textAt(error, "innererror", "code")
   return {
-    // The path is told beside it, by our name.
+    // `path` has the name of the field.
     message: param !== undefined && message.startsWith(`${param}: `) ? message.slice(param.length + 2) : message,
     path: pathOf(param),
     codes: [textAt(error, "code"), textAt(error, "type"), innerCode],
@@ -61,7 +61,7 @@ const foundIn = (body: unknown): Found => {
 export const failure = (refusal: Refusal, target: Target): InferenceError.Reason =>
   reasonOf(refusal, target, foundIn(refusal.body))
 
-/** An error with a status of success. */
+/** The reason of an error within a successful response. */
 export const inBand = (body: unknown, target: Target): InferenceError.Reason => {
   const error = at(body, "error") ?? body
   const status = statusOf(at(error, "code"), at(error, "status"), at(error, "status_code"), at(error, "type"))

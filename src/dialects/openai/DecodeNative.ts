@@ -1,11 +1,11 @@
 /**
  * Chat completions for callers of the same dialect: chunks and bodies as the provider sent them, with tool calls and finish
- * reasons mended where they are not as the dialect has them. Pure.
+ * reasons repaired where they differ from the dialect. Pure.
  *
  * **Details**
  *
- * Chunks that say nothing yet are held until one does, so that an answer which fails before it can still be asked for
- * elsewhere. The chunk with the finish reason is held until the answer's end, which decides the reason.
+ * Chunks without content are held until one has content: an answer that fails before can still be requested elsewhere. The
+ * chunk with the finish reason is held until the end of the answer, which decides the reason.
  */
 import { Result } from "effect"
 import type { Event } from "../../domain/Inference.ts"
@@ -32,7 +32,7 @@ const eventOf = (body: Fields, content: boolean, form?: Native["form"]): Event =
   tokens: 0
 })
 
-/** The dialect's own finish reasons, and what each is here. */
+/** The finish reasons of the dialect, and those of a job. */
 const finishes: Readonly<Record<string, FinishReason>> = {
   stop: "stop",
   length: "length",
@@ -49,7 +49,7 @@ const haveContent = (events: ReadonlyArray<Event>): boolean => events.some(({ ty
 
 const isCallEvent = (event: Event): event is CallEvent => event.type === "tool_call"
 
-/** Calls of custom tools, which the events do not have; pieces after a call's first have no type. */
+/** Whether a call is of a custom tool, which events do not represent; only the first delta of a call has a type. */
 const isOther = (call: unknown): boolean => {
   const type = textAt(call, "type")
   return type === undefined ? fieldsOf(at(call, "custom")) !== undefined : type !== "function"
@@ -60,7 +60,7 @@ const functionOf = (raw: unknown, name: string | undefined, text: string): Field
   return { ...(name === undefined ? {} : { name }), ...rest, arguments: text }
 }
 
-/** A piece of a call as an event has it, with what else the provider said of it. */
+/** The delta of a call's event, with the other fields that the provider sent. */
 const deltaOf = (raw: unknown, { arguments: text, id, index, name }: CallEvent): Fields => {
   const { function: _, id: __, index: ___, type: ____, ...rest } = fieldsOf(raw) ?? {}
   return {
@@ -74,7 +74,7 @@ const deltaOf = (raw: unknown, { arguments: text, id, index, name }: CallEvent):
 const deltasOf = (raw: ReadonlyArray<unknown>, calls: ReadonlyArray<CallEvent>): ReadonlyArray<unknown> =>
   raw.some(isOther) ? raw : calls.map((call, at) => deltaOf(raw.length === calls.length ? raw[at] : undefined, call))
 
-/** Text in parts, as Mistral's models that think have it, as a text. */
+/** The message with its content as a text: Mistral's reasoning models send parts. */
 const withText = (message: Fields): Fields => {
   const { content } = message
   if (!Array.isArray(content)) return message
@@ -87,7 +87,7 @@ const withText = (message: Fields): Fields => {
   }
 }
 
-/** A message, or what is new of it, with these calls. */
+/** A message or delta with these calls. */
 const messageWith = (message: Fields, calls: ReadonlyArray<unknown>, legacy: boolean): Fields => {
   const { function_call: called, tool_calls: given, ...rest } = withText(message)
   return {
@@ -101,11 +101,11 @@ const messageWith = (message: Fields, calls: ReadonlyArray<unknown>, legacy: boo
 const thoughtFields: ReadonlySet<string> = new Set(["reasoning", "reasoning_content", "reasoning_details"])
 const silentFields: ReadonlySet<string> = new Set(["role", "refusal", "content", "tool_calls"])
 
-/** The fields of a delta that say something beside text and calls. */
+/** The fields of a delta with content, other than text and calls. */
 const saidIn = (delta: Fields): ReadonlyArray<string> =>
   Object.keys(delta).filter((name) => !silentFields.has(name) && !isEmpty(delta[name]))
 
-/** Whether a message, or what is new of it, has content beside text and function calls. */
+/** Whether a message or delta has content other than text and function calls. */
 const saysMore = (given: unknown): boolean => {
   const message = fieldsOf(given)
   return message !== undefined &&
@@ -114,7 +114,7 @@ const saysMore = (given: unknown): boolean => {
 
 export interface Chunks {
   /**
-   * The events of a chunk: what the caller gets, and what it means.
+   * The native event of a chunk for the caller, and the decoded ones.
    *
    * @param choice the first choice of the chunk, if it has one
    */
@@ -127,19 +127,19 @@ export interface Chunks {
   readonly end: (told: DecodeResult) => DecodeResult
 }
 
-/** The chunk with its first choice mended; others stay as they are. */
+/** The chunk with another first choice. */
 const withChoice = (chunk: Fields, choice: Fields): Fields => ({
   ...chunk,
   choices: listAt(chunk, "choices").map((one) => (fieldsOf(one)?.["index"] ?? 0) === 0 ? choice : one)
 })
 
-/** Refused with the answer that says so. */
+/** A refusal with the native answer. */
 const refusedWith = (reason: InferenceError.Reason, answer: ReadonlyArray<Native>): InferenceError.Reason =>
   reason._tag === "ContentRefused"
     ? new InferenceError.ContentRefused({ deployment: reason.deployment, detail: reason.detail, answer })
     : reason
 
-/** The chunk with the finish reason, and what it means. */
+/** The chunk with the finish reason, and its events. */
 interface Last {
   readonly chunk: Fields
   readonly choice: Fields
@@ -148,7 +148,7 @@ interface Last {
 
 const isContent = (name: string): boolean => !thoughtFields.has(name)
 
-/** The end of an answer: calls that were held, the chunk with the finish reason, and usage. */
+/** The events at the end of an answer: held calls, the chunk with the finish reason, and usage. */
 const endOf = (
   { chunk, choice, events }: Last,
   all: ReadonlyArray<Event>,
@@ -168,7 +168,7 @@ const endOf = (
   ]
 }
 
-/** Chunks that say nothing yet, until one says something. */
+/** Holds chunks without content until one has content. */
 const makeHeld = () => {
   let held: Array<Fields> = []
   let begun = false
@@ -188,7 +188,7 @@ const makeHeld = () => {
   }
 }
 
-/** The chunk without choices that the caller did not ask for; undefined where it has no others. */
+/** The chunk with the requested choices only; undefined if it has none. */
 const askedOf = (chunk: Fields, count: number): Fields | undefined => {
   const choices = listAt(chunk, "choices")
   const asked = choices.filter((one) => Number(fieldsOf(one)?.["index"] ?? 0) < count)
@@ -197,15 +197,15 @@ const askedOf = (chunk: Fields, count: number): Fields | undefined => {
 }
 
 /**
- * @param legacy the caller calls functions in the older way
- * @param count choices that the caller asked for
+ * @param legacy whether the caller uses the legacy `functions`
+ * @param count number of requested choices
  */
 export const makeChunks = (legacy: boolean, count: number): Chunks => {
   const { aside, begin, left } = makeHeld()
   let last: Last | undefined
   let usage: Fields | undefined
 
-  /** A chunk without choices, as Azure's first, or usage. */
+  /** A chunk without choices: Azure's first, or usage. */
   const add = (chunk: Fields): ReadonlyArray<Event> => {
     if (fieldsOf(chunk["usage"]) === undefined) return aside(chunk)
     usage = chunk
@@ -226,7 +226,7 @@ export const makeChunks = (legacy: boolean, count: number): Chunks => {
       const content = haveContent(events) || other || said.some(isContent)
       return [...begin(), eventOf(withChoice(chunk, repaired), content), ...events]
     }
-    // A piece of a call that does not begin it yet is not passed on.
+    // A delta of a call that has not started is not passed on.
     return raw.length > 0 && !("role" in delta) ? [] : aside(withChoice(chunk, repaired))
   }
 
@@ -254,7 +254,7 @@ interface Call {
   readonly arguments: string
 }
 
-/** Whole calls out of their events. */
+/** The complete calls of events. */
 const callsOf = (events: ReadonlyArray<Event>): ReadonlyArray<Call> => {
   const calls: Array<Call> = []
   for (const event of events.filter(isCallEvent)) {
@@ -269,7 +269,7 @@ const callOf = (raw: unknown, { arguments: text, id, name }: Call): Fields => {
   return { id, type: "function", ...rest, function: functionOf(raw, name, text) }
 }
 
-/** A whole answer: the body, and what it means. */
+/** A buffered answer: the native body, and its events. */
 export const whole = (
   body: Fields,
   choice: Fields,

@@ -151,7 +151,7 @@ describe("Anthropic answers", () => {
   }
 
   for (const { name, said, whole } of wholesOf("anthropic")) {
-    it(`are read whole: ${name}`, () => {
+    it(`are decoded when buffered: ${name}`, () => {
       assert.deepStrictEqual(saidBy(anthropic.generate.whole(whole, generationOf(), target)), said)
     })
   }

@@ -91,7 +91,7 @@ describe("Gemini answers", () => {
   }
 
   for (const { name, said, whole } of wholesOf("gemini")) {
-    it(`are read whole: ${name}`, () => {
+    it(`are decoded when buffered: ${name}`, () => {
       assert.deepStrictEqual(saidBy(gemini.generate.whole(whole, generationOf(), target)), said)
     })
   }

@@ -168,7 +168,7 @@ for (const [host, dialect, bodyOf] of hosts) {
       }
     })
 
-    it("is what its status says in other words", () => {
+    it("is decided by the status for other wordings", () => {
       const words = [
         "max_tokens is too large: 5000",
         "Invalid 'messages[0].name': string too long",
@@ -306,7 +306,7 @@ describe("an answer with status 200", () => {
     }]
   ]
   for (const [name, play, expected, over] of cases) {
-    it.live(`to a stream that was asked for is told for what it is: ${name}`, () =>
+    it.live(`in response to a request for a stream is decoded: ${name}`, () =>
       Effect.gen(function*() {
         const server = yield* served(() => play)
         const engine = yield* engineAt(server.url, { stream: true, ...over })
@@ -314,7 +314,7 @@ describe("an answer with status 200", () => {
       }))
   }
 
-  it.live("that is whole where a stream was asked for is the answer", () =>
+  it.live("that is buffered although a stream was requested is the answer", () =>
     Effect.gen(function*() {
       const server = yield* served(() => one({ choices: [{ message: { content: "Hello" }, finish_reason: "stop" }] }))
       const { events, reason } = yield* outcome(yield* engineAt(server.url, { stream: true }))

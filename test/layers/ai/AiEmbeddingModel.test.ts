@@ -49,7 +49,7 @@ describe("AiEmbeddingModel", () => {
       assert.include(error.message, "No vectors.")
     }).pipe(Effect.provide(stage(new InferenceError.InvalidRequest({ detail: "No vectors." })).layer)))
 
-  it.effect("tells its name and its dimensions", () =>
+  it.effect("provides its name and its dimensions", () =>
     Effect.gen(function*() {
       assert.strictEqual(yield* Model.ModelName, "x")
       assert.strictEqual(yield* EmbeddingModel.Dimensions, 2)

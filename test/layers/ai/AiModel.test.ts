@@ -178,7 +178,7 @@ const refusals: ReadonlyArray<readonly [what: string, prompt: Prompt.RawInput, w
 
 describe("AiModel", () => {
   describe("generateText", () => {
-    it.effect("tells thoughts apart in the usage", () => {
+    it.effect("reports reasoning tokens in the usage", () => {
       const thought = { ...usage, reasoningTokens: 2 }
       const answer = Stream.fromIterable<Event>([
         { type: "text", text: "Hi", tokens: 1 },
@@ -272,7 +272,7 @@ describe("AiModel", () => {
         assert.deepInclude(response.usage.outputTokens, { total: 3, text: 3, reasoning: 0 })
       }).pipe(on(stage())))
 
-    it.effect("tells that an answer was cut", () =>
+    it.effect("reports that an answer was cut", () =>
       Effect.gen(function*() {
         const response = yield* LanguageModel.generateText({ prompt: "Hello" })
         assert.strictEqual(response.finishReason, "length")
@@ -471,7 +471,7 @@ describe("AiModel", () => {
       }).pipe(on(inference), Effect.provide(dynamic.toLayer({ Search: () => Effect.void })))
     })
 
-    it.effect("are called, and their results are there, whole", () =>
+    it.effect("are called, and the results are in the buffered answer", () =>
       Effect.gen(function*() {
         const response = yield* LanguageModel.generateText({ prompt: "Hello", toolkit })
         assert.strictEqual(response.text, "Let me see.")
@@ -487,7 +487,7 @@ describe("AiModel", () => {
       }).pipe(on(stage(Stream.fromIterable(calling))), Effect.provide(handlers)))
 
     for (const size of pieces) {
-      it.effect(`are told as their arguments come and as a whole, ${size} events at a time`, () =>
+      it.effect(`are streamed as deltas and as a complete call, ${size} events at a time`, () =>
         Effect.gen(function*() {
           const parts = yield* Stream.runCollect(
             LanguageModel.streamText({ prompt: "Hello", toolkit, disableToolCallResolution: true })
@@ -623,7 +623,7 @@ describe("AiModel", () => {
       }).pipe(on(inference))
     })
 
-    it.effect("a conversation goes on with what the response held", () => {
+    it.effect("a conversation continues with the content of the response", () => {
       const inference = stage(Stream.fromIterable(calling))
       return Effect.gen(function*() {
         const chat = yield* Chat.fromPrompt("Weather?")
@@ -713,7 +713,7 @@ describe("AiModel", () => {
     }
   })
 
-  it.effect("a full queue tells when to come again", () =>
+  it.effect("a full queue reports when to retry", () =>
     Effect.gen(function*() {
       const { reason } = yield* Effect.flip(LanguageModel.generateText({ prompt: "Hello" }))
       const after = reason._tag === "RateLimitError" ? reason.retryAfter : undefined
@@ -722,7 +722,7 @@ describe("AiModel", () => {
       InferenceError.make(new InferenceError.QueueFull({ deployment: "x#0", limit: 9, retryAfterMs: 2000 }))
     )))))
 
-  it.effect("is a model that tells its provider and name", () =>
+  it.effect("provides its provider and model name", () =>
     Effect.gen(function*() {
       const response = yield* LanguageModel.generateText({ prompt: "Hello" })
       assert.strictEqual(response.text, "Hi there")

@@ -49,7 +49,7 @@ describe("a text so far", () => {
     assert.deepStrictEqual(bodyOf(ollama, "m").messages!.at(-1), { role: "assistant", content: "The capital" })
   })
 
-  it("is what another instance's answer goes on with exactly", () => {
+  it("is continued exactly by another instance", () => {
     const body = bodyOf(troupe, "m")
     assert.strictEqual(body["continue_final_message"], true)
     assert.deepStrictEqual(body.messages!.at(-1), { role: "assistant", content: "The capital" })
@@ -82,7 +82,7 @@ describe("a text so far", () => {
   })
 })
 
-describe("an answer that goes on", () => {
+describe("an answer that continues a prefix", () => {
   const options = { engine: "remote", provider: "openai", model: "m" } as const
   const text = (text: string): Event => ({ type: "text", text, tokens: 1 })
   const finish: Event = {
@@ -99,7 +99,7 @@ describe("an answer that goes on", () => {
     assert.deepStrictEqual(more, [])
   })
 
-  it("is told whole where it only looked like one", () => {
+  it("is passed on in full if the stop sequence was incomplete", () => {
     const join = makePrefixStopMatcher({ ...generation, stop: ["capital of"] }, options)
     const events = [...join([text(" o")]), ...join([text("n"), finish])]
     assert.strictEqual(events.map((event) => event.type === "text" ? event.text : "").join(""), " on")

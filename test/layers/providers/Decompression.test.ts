@@ -46,7 +46,7 @@ for (const [name, encoding] of Object.entries(encodings)) {
   describe(`an answer of the content encoding ${name}`, () => {
     const headers = { "content-encoding": name }
 
-    it.live("is decoded, whole", () =>
+    it.live("is decoded, not streamed", () =>
       Effect.gen(function*() {
         const server = yield* served(() => ({ headers: { ...json, ...headers }, pieces: [encoding.compress(whole)] }))
         const { events, reason } = yield* outcome(yield* engineAt(server.url, { stream: false }))

@@ -38,7 +38,7 @@ describe("several keys", () => {
   }
 
   for (const buffered of [false, true]) {
-    it.effect(`rests a key of which the answer says so in its midst, ${buffered ? "buffered" : "streamed"}`, () =>
+    it.effect(`puts a key in cooldown for an error within an answer, ${buffered ? "buffered" : "streamed"}`, () =>
       Effect.gen(function*() {
         const error = JSON.stringify({ error: { message: "Slow down.", code: "rate_limit_exceeded" } })
         const server = yield* served((index) => {
@@ -70,7 +70,7 @@ describe("several keys", () => {
       assert.lengthOf(server.seen, 2)
     }))
 
-  it.effect("rests for a minute where its quota is used up, and says so meanwhile", () =>
+  it.effect("is in cooldown for a minute when its quota is used up, and the error names the quota", () =>
     Effect.gen(function*() {
       const body = JSON.stringify({ error: { message: "No.", code: "insufficient_quota" } })
       const server = yield* served(() => ({
@@ -165,7 +165,7 @@ describe("a probe of a rejected key", () => {
       }))
   }
 
-  it.effect("that is limited waits as long as the provider says, and the key is accepted after that", () =>
+  it.effect("that is rate-limited is not used for the provider's Retry-After, and then is", () =>
     Effect.gen(function*() {
       const { engine, reason, server } = yield* probed({ status: 429, headers: { "retry-after": "30" }, pieces: [] })
       assert.strictEqual(reason?._tag, "RateLimited")

@@ -107,7 +107,7 @@ describe("ImageFetcher", () => {
       assert.deepStrictEqual(user, asking("https://example.com/cat.png")[1])
     }))
 
-  it.live("calls nobody whose name resolves to an address that is not public, be it one of many", () =>
+  it.live("connects to no host with a private address, even if others of its addresses are public", () =>
     Effect.gen(function*() {
       const { port, seen } = yield* hosted(png)
       for (const list of [["127.0.0.1"], ["93.184.215.14", "127.0.0.1"], ["::ffff:127.0.0.1"], ["fd00::1"]]) {
@@ -153,7 +153,7 @@ describe("ImageFetcher", () => {
       assert.isFalse(seen.some(({ host }) => host.startsWith("localhost")))
     }))
 
-  it.live("takes images only, of the size that it says", () =>
+  it.live("accepts images only, up to the size limit", () =>
     Effect.gen(function*() {
       const chunk = Buffer.alloc(2 ** 20)
       const { port } = yield* hosted((request, response) => {
@@ -189,7 +189,7 @@ describe("ImageFetcher", () => {
       assert.strictEqual(yield* at("nothing"), "The host of this URL answered with HTTP status 404")
     }))
 
-  it.live("says that a host cannot be reached, and no more", () =>
+  it.live("reports that a host cannot be reached, without details", () =>
     Effect.gen(function*() {
       const { port, server } = yield* hosted(png)
       server.close()

@@ -75,7 +75,7 @@ describe("a provider", () => {
       assert.lengthOf(proxy.asked, 0)
     }))
 
-  it.live("whose proxy refuses says so, and names the variables", () =>
+  it.live("reports that the proxy refused the connection, and names the variables", () =>
     Effect.gen(function*() {
       for (const [baseUrl, status] of [["https://provider.test", 403], ["http://provider.test", 407]] as const) {
         const proxy = yield* proxied("http://127.0.0.1:9", status)

@@ -263,13 +263,13 @@ describe("RemoteEngine", () => {
     for (const one of afterContent) it.effect(one[0], () => expectFault(one, "Grüße "))
   })
 
-  describe("with a whole answer", () => {
+  describe("with a buffered answer", () => {
     const over = { stream: false }
     for (const one of [...refusals, ...wholeBefore]) it.effect(one[0], () => expectFault(one, "", over))
     for (const one of wholeAfter) it.effect(`${one[0]} after its first bytes`, () => expectFault(one, "", over))
   })
 
-  describe("asks for an answer in pieces or whole", () => {
+  describe("requests a streamed or a buffered answer", () => {
     const cases: ReadonlyArray<readonly [string, Partial<RemoteDeployment>, ReadonlyArray<boolean>]> = [
       ["as it is wanted", {}, [true, false]],
       ["in pieces always", { stream: true }, [true, true]],
@@ -296,7 +296,7 @@ describe("RemoteEngine", () => {
     }
   })
 
-  it.live("tells when to come back by a date", () =>
+  it.live("reads Retry-After as a date", () =>
     Effect.gen(function*() {
       const date = new Date(Date.now() + 3_600_000).toUTCString()
       const server = yield* served(() => ({ status: 429, headers: { "retry-after": date }, pieces: [] }))
@@ -307,7 +307,7 @@ describe("RemoteEngine", () => {
       assert.isAtMost(reason.retryAfterMs!, 3_600_000)
     }))
 
-  it.live("tells of a host that is not there", () =>
+  it.live("reports a host that does not exist", () =>
     Effect.gen(function*() {
       const server = yield* Effect.scoped(served(() => ({ pieces: [] })))
       const { reason } = yield* outcome(yield* engineAt(server.url))
@@ -315,7 +315,7 @@ describe("RemoteEngine", () => {
       assert.include(reason!.message, "ECONNREFUSED")
     }))
 
-  it.live("tells of a host that does not shake hands in time", () =>
+  it.live("reports a host whose TLS handshake takes too long", () =>
     Effect.gen(function*() {
       const silent = createServer()
       yield* Effect.acquireRelease(
