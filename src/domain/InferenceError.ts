@@ -321,7 +321,11 @@ export class NoDeployment extends Schema.TaggedError<NoDeployment>()("NoDeployme
     const listed = this.excluded.slice(0, mostListed).map(({ deployment, reason: why }) => `${deployment}: ${why}`)
     const more = this.excluded.length - listed.length
     const whys = [...listed, ...(more > 0 ? [`and ${more} more`] : [])].join("; ")
-    const wait = this.retryAfterMs === undefined ? "" : `. Retry in ${Math.ceil(this.retryAfterMs / 1000)} s.`
+    const { retryAfterMs } = this
+    // The reasons may have their own waits.
+    const wait = retryAfterMs === undefined || listed.some((one) => one.includes("; retry in "))
+      ? ""
+      : `. Retry in ${Math.ceil(retryAfterMs / 1000)} s.`
     return `No deployment of "${this.model}" can take this request. ${whys}${wait}`
   }
 }

@@ -130,6 +130,18 @@ describe("InferenceError", () => {
     })
   }
 
+  it("states the wait once if the reasons have it", () => {
+    const reason = new InferenceError.NoDeployment({
+      model: "chat",
+      excluded: [{ deployment: "far#0", reason: "its circuit is open; retry in 60 s" }],
+      retryAfterMs: 59_001
+    })
+    assert.strictEqual(
+      reason.message,
+      "No deployment of \"chat\" can take this request. far#0: its circuit is open; retry in 60 s"
+    )
+  })
+
   it("a request without a path is told its detail alone", () => {
     assert.strictEqual(new InferenceError.InvalidRequest({ detail: "No body" }).message, "No body")
   })

@@ -106,19 +106,44 @@ const circuitOf = ({ byDeployment }: Circuits, deployment: string): Circuit.Circ
 const storeKey = ({ deployment, resets }: Circuit.Circuit): string =>
   resets === 0 ? deployment : `${deployment}\n${resets}`
 
-/** Changes a circuit, and publishes the change. */
-const publish = ({ changes, clock }: Circuits, circuit: Circuit.Circuit, to: Phase, openForMs = 0) => {
-  const { deployment, phase: from } = circuit
-  Circuit.enterPhase(circuit, to, Time.nowOf(clock) + openForMs)
-  return PubSub.publish(changes, { deployment, from, to, at: clock.currentTimeMillisUnsafe() })
+/** Why a circuit opens, and for how long. */
+interface Opening {
+  readonly openForMs: number
+  readonly ending: Ending | undefined
 }
 
-const noteChange = (circuits: Circuits, circuit: Circuit.Circuit, change: CircuitBreaker.Transition | undefined) =>
+/** A circuit that a failed probe opens again is logged at level DEBUG: a provider may be down for hours. */
+const logChange = ({ deployment, failures }: Circuit.Circuit, from: Phase, to: Phase, opening?: Opening) => {
+  if (to === "half-open") return Effect.void
+  if (to === "closed") return Effect.logInfo(`The circuit of "${deployment}" closed.`)
+  const text = [
+    `The circuit of "${deployment}" opened after ${failures} consecutive ${failures === 1 ? "failure" : "failures"}`,
+    ...(opening === undefined ? [] : [`; next try in ${Math.ceil(opening.openForMs / 1000)} s`]),
+    ...(opening?.ending?.reason === undefined ? ["."] : [`. Last failure: ${opening.ending.reason.message}`])
+  ].join("")
+  return from === "closed" ? Effect.logWarning(text) : Effect.logDebug(text)
+}
+
+/** Changes a circuit, publishes and logs the change. */
+const publish = ({ changes, clock }: Circuits, circuit: Circuit.Circuit, to: Phase, opening?: Opening) => {
+  const { deployment, phase: from } = circuit
+  const logged = logChange(circuit, from, to, opening)
+  Circuit.enterPhase(circuit, to, Time.nowOf(clock) + (opening?.openForMs ?? 0))
+  const published = PubSub.publish(changes, { deployment, from, to, at: clock.currentTimeMillisUnsafe() })
+  return Effect.andThen(published, logged)
+}
+
+const noteChange = (
+  circuits: Circuits,
+  circuit: Circuit.Circuit,
+  change: CircuitBreaker.Transition | undefined,
+  ending?: Ending
+) =>
   change === undefined ? Effect.void : publish(
     circuits,
     circuit,
     phases[change.to],
-    change.to === "Open" ? Duration.toMillis(change.retryAfter) : 0
+    change.to === "Open" ? { openForMs: Duration.toMillis(change.retryAfter), ending } : undefined
   )
 
 const refusal = (
@@ -148,7 +173,7 @@ const record = (
     Effect.orDie(store.record({ key: storeKey(circuit), generation, outcome, tripPolicy, openFor })),
     (change) => {
       if (change?.to === "Open" && Circuit.isUnreachable(ending)) circuit.unreachable++
-      return noteChange(circuits, circuit, change)
+      return noteChange(circuits, circuit, change, ending)
     }
   )
 }

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Duration, Effect, Exit, Fiber, Scope, Stream } from "effect"
+import { Deferred, Duration, Effect, Exit, Fiber, Logger, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import type { Verdict } from "../../../src/domain/Measurement.ts"
@@ -65,6 +65,23 @@ describe("Breaker", () => {
         new InferenceError.CircuitOpen({ deployment: "a", failures: 5, retryAfterMs: 40_000 })
       )
     })))
+
+  it.effect("logs once that a circuit opened, with the last failure, and that it closed", () => {
+    const lines: Array<string> = []
+    const logger = Logger.layer([Logger.make(({ logLevel, message }) => void lines.push(`${logLevel} ${message}`))])
+    return provided(Effect.gen(function*() {
+      yield* open
+      yield* TestClock.adjust("60 seconds")
+      yield* calls(1, broken)
+      yield* TestClock.adjust("60 seconds")
+      yield* calls(3, fine)
+      assert.deepStrictEqual(lines, [
+        "Warn The circuit of \"a\" opened after 5 consecutive failures; next try in 60 s. Last failure: " +
+        (yield* Effect.flip(broken)).reason.message,
+        "Info The circuit of \"a\" closed."
+      ])
+    })).pipe(Effect.provide(logger))
+  })
 
   it.effect("counts failures in a row", () =>
     provided(Effect.gen(function*() {
