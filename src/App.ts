@@ -15,6 +15,7 @@ import { Effect, Layer } from "effect"
 import * as AppParts from "./AppParts.ts"
 import * as Problems from "./domain/Problem.ts"
 import type { Custom as Strategy } from "./domain/SelectionOptions.ts"
+import * as SelectionOptions from "./domain/SelectionOptions.ts"
 import * as LanguageModels from "./layers/ai/LanguageModels.ts"
 import * as CachedResponses from "./layers/cache/CachedResponses.ts"
 import * as Engines from "./layers/engines/Engines.ts"
@@ -148,11 +149,25 @@ export const cache = Layer.fresh(services.cachedResponses)
 /** Metrics of requests, in Effect's metric registry. A part of `core`. */
 export const monitoring = Layer.fresh(services.metrics)
 
+/** Problems of a strategy of a program without types. */
+const strategyProblems = (custom: unknown): ReadonlyArray<Problems.Problem> => {
+  if (!isRecord(custom)) return [{ path: "", expected: "Expected an object with `name` and `score`" }]
+  const { name, score } = custom
+  return [
+    ...unknownIn([], custom, ["name", "score"]),
+    ...(typeof name === "string" && SelectionOptions.customName.test(name)
+      ? []
+      : [{ path: "name", expected: "Expected a name that begins with custom/" }]),
+    ...(typeof score === "function" ? [] : [{ path: "score", expected: "Expected a function" }])
+  ]
+}
+
 /**
  * A strategy of the program's own, which policies and models name. A part of `core` and of `layer`.
  *
  * @param custom its name, which begins with `custom/`, and its `score`: a finite number for each deployment that can take
- * the request, of which the highest goes first. Where it throws or is not finite, the deployment goes last.
+ * the request, of which the highest goes first. Where it throws or is not finite, the deployment goes last. The layer fails
+ * with a `SettingsError` if one of them is wrong.
  *
  * **Example**
  *
@@ -161,7 +176,12 @@ export const monitoring = Layer.fresh(services.metrics)
  * const app = App.layer({ config: { policies: { default: { strategy: "custom/widest" } } } }).pipe(Layer.provide(widest))
  * ```
  */
-export const strategy = (custom: Strategy) => Layer.succeed(AppParts.customStrategy(custom.name), custom)
+export const strategy = (custom: Strategy): Layer.Layer<never, SettingsError> => {
+  const problems = strategyProblems(custom)
+  return problems.length === 0
+    ? Layer.succeed(AppParts.customStrategy(custom.name), custom)
+    : Layer.effectDiscard(Effect.fail(new SettingsError({ source: "the options of App.strategy", problems })))
+}
 
 /** The runtime with every part, some services replaced. Requires only `Settings`. */
 export const runtimeWith = (replaced: Partial<Services>) => {
@@ -200,6 +220,26 @@ const settingNames = [
   "customStrategies"
 ] as const satisfies ReadonlyArray<keyof SettingsFile.Options>
 
+const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> =>
+  typeof value === "object" && value !== null && !Array.isArray(value)
+
+/** Checks of option values, for programs without types. */
+const valueChecks: Readonly<Record<string, readonly [isValid: (value: unknown) => boolean, expected: string]>> = {
+  config: [isRecord, "Expected an object"],
+  file: [(value) => typeof value === "string", "Expected a string"],
+  engineHost: [(value) => value === "process" || value === "thread", "Expected \"process\" or \"thread\""],
+  secretsMayBeUnset: [(value) => typeof value === "boolean", "Expected a boolean"],
+  customStrategies: [(value) => typeof value === "boolean", "Expected a boolean"],
+  languageModels: [isRecord, "Expected an object"],
+  services: [isRecord, "Expected an object"]
+}
+
+const wrongValues = (options: Readonly<Record<string, unknown>>): ReadonlyArray<Problems.Problem> =>
+  Object.entries(valueChecks).flatMap(([path, [isValid, expected]]) => {
+    const value = options[path]
+    return value === undefined || isValid(value) ? [] : [{ path, expected }]
+  })
+
 /** Names that do not exist: programs without types may misspell one. */
 const unknownIn = (
   path: ReadonlyArray<string>,
@@ -210,6 +250,20 @@ const unknownIn = (
     path: Problems.formatPath([...path, name]),
     expected: Problems.noSuchField(name, names)
   }))
+
+/** Problems of options: unknown names and wrong values. */
+const problemsOf = (options: unknown, names: ReadonlyArray<string>): ReadonlyArray<Problems.Problem> =>
+  isRecord(options)
+    ? [...unknownIn([], options, names), ...wrongValues(options)]
+    : [{ path: "", expected: "Expected an object, such as { file: \"troupe.yaml\" }" }]
+
+/** Problems of the services that replace Troupe's own. */
+const serviceProblems = (replaced: object): ReadonlyArray<Problems.Problem> => [
+  ...unknownIn(["services"], replaced, Object.keys(services)),
+  ...Object.entries(replaced).flatMap(([name, service]) =>
+    Layer.isLayer(service) ? [] : [{ path: `services.${name}`, expected: "Expected a layer" }]
+  )
+]
 
 const loadSettings = (options: SettingsFile.Options, problems: ReadonlyArray<Problems.Problem>) =>
   problems.length === 0
@@ -223,7 +277,7 @@ const loadSettings = (options: SettingsFile.Options, problems: ReadonlyArray<Pro
  * embedded `tiny-chat`
  */
 export const settings = (options: SettingsFile.Options = {}) =>
-  Layer.effect(Settings, loadSettings(options, unknownIn([], options, settingNames)))
+  Layer.effect(Settings, loadSettings(options, problemsOf(options, settingNames)))
 
 /** A layer that is built once wherever it is used, and shares nothing with another. */
 const isolated = <A, E, R>(layer: Layer.Layer<A, E, R>): Layer.Layer<A, E, R> =>
@@ -237,13 +291,11 @@ const isolated = <A, E, R>(layer: Layer.Layer<A, E, R>): Layer.Layer<A, E, R> =>
  * @param options where the settings come from; default `troupe.yaml` in the current folder, or the embedded model
  */
 export const layer = <R = never>(all: Options<R> = {}) => {
-  const { languageModels = {}, services: replaced = {}, ...options } = all
-  const problems = [
-    ...unknownIn([], all, [...settingNames, "languageModels", "services"]),
-    ...unknownIn(["services"], replaced, Object.keys(services))
-  ]
+  const own = problemsOf(all, [...settingNames, "languageModels", "services"])
+  const { languageModels = {}, services: replaced = {}, ...options }: Options<R> = own.length === 0 ? all : {}
+  const problems = [...own, ...serviceProblems(replaced)]
   return isolated(
-    runtimeWith(replaced).pipe(
+    runtimeWith(problems.length === 0 ? replaced : {}).pipe(
       Layer.provide(LanguageModels.layer(languageModels)),
       Layer.provide(Layer.effect(Settings, loadSettings(options, problems)))
     )

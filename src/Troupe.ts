@@ -16,6 +16,8 @@
 import { Cause, Effect, Exit, ManagedRuntime, Stream } from "effect"
 import * as App from "./App.ts"
 import type { Answer, Event, Request } from "./domain/Inference.ts"
+import * as InferenceError from "./domain/InferenceError.ts"
+import * as Problem from "./domain/Problem.ts"
 import type * as SettingsFile from "./layers/settings/SettingsFile.ts"
 import { Inference } from "./services/inference/Inference.ts"
 
@@ -33,6 +35,21 @@ export interface Troupe {
   readonly stream: (request: Request, options?: CallOptions) => AsyncIterable<Event>
   /** Stops what runs, unloads the models, ends the threads. */
   readonly close: () => Promise<void>
+}
+
+const callNames = ["signal"] as const satisfies ReadonlyArray<keyof CallOptions>
+
+const invalid = (path: string, detail: string) =>
+  InferenceError.make(new InferenceError.InvalidRequest({ path: `options${path}`, detail }))
+
+/** The signal of a call. Throws an `InvalidRequest` for wrong options: programs without types may misspell one. */
+const signalOf = (options: CallOptions = {}): AbortSignal | undefined => {
+  if (typeof options !== "object" || options === null) throw invalid("", "Expected an object")
+  const unknown = Object.keys(options).find((name) => !callNames.some((known) => known === name))
+  if (unknown !== undefined) throw invalid(`.${unknown}`, Problem.noSuchField(unknown, callNames))
+  const { signal } = options
+  if (signal !== undefined && !(signal instanceof AbortSignal)) throw invalid(".signal", "Expected an AbortSignal")
+  return signal
 }
 
 /** Dies with the signal's reason when it is aborted. */
@@ -64,14 +81,16 @@ export const start = (options?: SettingsFile.Options): Troupe => {
     if (closed) throw new Error("Troupe was closed.")
   }
   return {
-    async generate(request, { signal } = {}) {
+    async generate(request, options) {
       open()
+      const signal = signalOf(options)
       const answer = Effect.flatMap(Inference, (inference) => inference.generate(request))
       return unwrap(await runtime.runPromiseExit(answer, signal === undefined ? {} : { signal }), signal)
     },
-    stream: (request, { signal } = {}) => ({
+    stream: (request, options) => ({
       async *[Symbol.asyncIterator]() {
         open()
+        const signal = signalOf(options)
         const context = await runtime.context()
         const events = Stream.unwrap(Effect.map(Inference, (inference) => inference.stream(request)))
         const stream = signal === undefined ? events : Stream.interruptWhen(events, aborted(signal))

@@ -139,6 +139,26 @@ describe("the part of the providers", () => {
 })
 
 describe("the part of a strategy", () => {
+  it("is named where a configuration has an unknown strategy", async () => {
+    const config = { policies: { default: { strategy: "widest" } } } as unknown as App.Config
+    const error = await Effect.runPromise(Effect.flip(Effect.scoped(Layer.build(App.layer({ config })))))
+    assert.match(error.message, /Expected one of "balanced", .*"prefix", or custom\/NAME of App\.strategy/)
+  })
+
+  const score = (): number => 0
+  const wrong: ReadonlyArray<readonly [custom: unknown, message: string]> = [
+    [{ name: "widest", score }, "name: Expected a name that begins with custom/"],
+    [{ nme: "custom/a", score }, "nme: Unknown field. Did you mean name?"],
+    [{ name: "custom/a" }, "score: Expected a function"],
+    [null, "Expected an object with `name` and `score`"]
+  ]
+
+  it.each(wrong)("fails for %o", async (custom, message) => {
+    const layer = App.strategy(custom as Parameters<typeof App.strategy>[0])
+    const error = await Effect.runPromise(Effect.flip(Effect.scoped(Layer.build(layer))))
+    assert.include(error.message, message)
+  })
+
   const last = App.strategy({ name: "custom/last", score: ({ deployment }) => Number(deployment.split("#")[1]) })
   const first = App.strategy({ name: "custom/first", score: ({ deployment }) => -Number(deployment.split("#")[1]) })
   const deployments = [{ engine: "fake" }, { engine: "fake" }, { engine: "fake" }] as const

@@ -76,13 +76,49 @@ describe("Troupe", () => {
     [{ confg: {} }, "confg: Unknown field. Did you mean config?"],
     [{ fil: "troupe.yaml" }, "fil: Unknown field. Did you mean file?"],
     [{ services: { metric: {} } }, "services.metric: Unknown field. Did you mean metrics?"],
-    [{ languageModel: {} }, "languageModel: Unknown field. Did you mean languageModels?"]
-  ])("refuses the misspelt start option of %j by name", async (options, message) => {
+    [{ languageModel: {} }, "languageModel: Unknown field. Did you mean languageModels?"],
+    [{ engineHost: "thraed" }, "engineHost: Expected \"process\" or \"thread\""],
+    [{ file: 3 }, "file: Expected a string"],
+    [{ config: null }, "config: Expected an object"],
+    [{ languageModels: 3 }, "languageModels: Expected an object"],
+    [{ services: null }, "services: Expected an object"],
+    [{ services: { metrics: {} } }, "services.metrics: Expected a layer"],
+    [null, "Expected an object"],
+    ["troupe.yaml", "Expected an object"]
+  ])("rejects the start options %j", async (options, message) => {
     const wrong = Troupe.start(options as Parameters<typeof Troupe.start>[0])
     const error = await thrown(() => wrong.generate(ask("Hello!")))
     await wrong.close()
     assert.instanceOf(error, Settings.SettingsError)
     assert.include(error.message, message)
+  })
+
+  it.each([
+    [{ signl: AbortSignal.abort() }, "options.signl: Unknown field. Did you mean signal?"],
+    [{ signal: 3 }, "options.signal: Expected an AbortSignal"],
+    [null, "options: Expected an object"]
+  ])("rejects the call options %j", async (options, message) => {
+    const given = options as Troupe.CallOptions
+    for (
+      const call of [
+        () => troupe.generate(ask("Hello!"), given),
+        () => drain(troupe.stream(ask("Hello!"), given))
+      ]
+    ) {
+      const error = await thrown(call)
+      assert.instanceOf(error, InferenceError.InferenceError)
+      assert.strictEqual(error.message, message)
+    }
+  })
+
+  it.each([null, undefined, "Hello!", 3])("rejects %j as a request", async (request) => {
+    const given = request as unknown as Inference.Request
+    for (const call of [() => troupe.generate(given), () => drain(troupe.stream(given))]) {
+      const error = await thrown(call)
+      assert.instanceOf(error, InferenceError.InferenceError)
+      assert.strictEqual(error.reason._tag, "InvalidRequest")
+      assert.match(error.message, /^Expected object/)
+    }
   })
 
   it("has a type that refuses misspelt fields of the configuration", () => {

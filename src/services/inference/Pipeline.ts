@@ -123,8 +123,12 @@ interface Checkable {
   readonly source?: Source | undefined
 }
 
-const isChecked = ({ input, messages, source }: Checkable): boolean =>
-  source?.isChecked === true && !hasImages(messages ?? (typeof input === "object" ? input.messages : []))
+/** A program without types may give no request at all. */
+const isChecked = (request: Checkable | null | undefined): boolean => {
+  if (request?.source?.isChecked !== true) return false
+  const { input, messages } = request
+  return !hasImages(messages ?? (typeof input === "object" ? input.messages : []))
+}
 
 /** The request, validated unless a dialect has checked it when it decoded the request. Dialects do not check images. */
 export const validated = <R extends object>(

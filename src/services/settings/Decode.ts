@@ -220,13 +220,20 @@ const inspect = (base: Tree, over: Tree, environment: Environment, context: Reso
   ]
   const hinted = undecoded.map((problem) => withHint(raw, withVariables(raw, expanded, problem)))
   const wrong = [...hinted.map(({ expected, path }) => ({ path: place(path), expected })), ...found]
-    .map(({ expected, path }) => ({ path: Problems.formatPath(path), expected }))
+    .map(({ expected, path }) => ({
+      path: Problems.formatPath(path),
+      expected: context.customStrategies === true && path.at(-1) === "strategy" ? withCustom(expected) : expected
+    }))
   return {
     source,
     wrong: wrong.filter(({ path }) => !missing.some((one) => one.path === path)),
     missing
   }
 }
+
+/** Strategies of an embedding program, beside the listed ones. */
+const withCustom = (expected: string): string =>
+  expected.replace(/^Expected one of [^.?]*"/, "$&, or custom/NAME of App.strategy")
 
 const isEnvironment = (name: string): name is Environment => environments.some((known) => known === name)
 

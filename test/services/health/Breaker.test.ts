@@ -68,7 +68,9 @@ describe("Breaker", () => {
 
   it.effect("logs once that a circuit opened, with the last failure, and that it closed", () => {
     const lines: Array<string> = []
-    const logger = Logger.layer([Logger.make(({ logLevel, message }) => void lines.push(`${logLevel} ${message}`))])
+    const logger = Logger.layer([
+      Logger.make(({ logLevel, message }) => void lines.push(`${logLevel} ${String(message)}`))
+    ])
     return provided(Effect.gen(function*() {
       yield* open
       yield* TestClock.adjust("60 seconds")
