@@ -22,12 +22,12 @@ const usage = {
   inputTokens: { total: 11, uncached: 4, cacheRead: 7, cacheWrite: undefined },
   outputTokens: { total: 5, text: 5, reasoning: 0 }
 }
-const untold = { inputTokens: {}, outputTokens: {} }
+const unreported = { inputTokens: {}, outputTokens: {} }
 
-const finish = (reason: Response.FinishReason, told: typeof usage | typeof untold = usage): Part => ({
+const finish = (reason: Response.FinishReason, reported: typeof usage | typeof unreported = usage): Part => ({
   type: "finish",
   reason,
-  usage: told
+  usage: reported
 })
 
 const text = (...pieces: ReadonlyArray<string>): ReadonlyArray<Part> => [
@@ -132,13 +132,13 @@ describe("LanguageModelEngine", () => {
   it.effect("reports the reasoning tokens", () =>
     Effect.gen(function*() {
       const thought = { ...usage, outputTokens: { total: 5, text: 2, reasoning: 3 } }
-      const { usage: told } = last(yield* answer([...text("Hi"), finish("stop", thought)]))
-      assert.deepStrictEqual(told, { promptTokens: 11, completionTokens: 5, cachedTokens: 7, reasoningTokens: 3 })
+      const { usage: reported } = last(yield* answer([...text("Hi"), finish("stop", thought)]))
+      assert.deepStrictEqual(reported, { promptTokens: 11, completionTokens: 5, cachedTokens: 7, reasoningTokens: 3 })
     }))
 
   it.effect("counts four bytes as a token if the model reports none", () =>
     Effect.gen(function*() {
-      const { usage } = last(yield* answer([...text("日本語"), finish("stop", untold)]))
+      const { usage } = last(yield* answer([...text("日本語"), finish("stop", unreported)]))
       assert.deepStrictEqual(usage, { promptTokens: 2, completionTokens: 3, cachedTokens: 0 })
     }))
 

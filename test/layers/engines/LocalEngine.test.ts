@@ -22,7 +22,7 @@ interface Job {
 }
 
 /** An engine over a host whose jobs the test controls. */
-const stage = () => {
+const setup = () => {
   const jobs: Array<Job> = []
   const host: EngineHost = {
     ready: new Promise(() => {}),
@@ -62,7 +62,7 @@ const turns = Effect.forEach(Array.from({ length: 20 }), () => Effect.yieldNow, 
 describe("LocalEngine", () => {
   it.effect("passes tenants to engines as a short hash, never by name", () =>
     Effect.gen(function*() {
-      const { engine, jobs } = stage()
+      const { engine, jobs } = setup()
       const tenants = [undefined, "", "sk-secret", "sk-secret", "other"]
       for (const tenant of tenants) {
         const running = yield* Effect.forkChild(
@@ -82,7 +82,7 @@ describe("LocalEngine", () => {
 
   /** The sampling of this number of jobs without sampling options. */
   const samplingOf = Effect.fnUntraced(function*(count: number, seed: string) {
-    const { engine, jobs } = stage()
+    const { engine, jobs } = setup()
     const { sampling: _, ...rest } = generation
     const run = Stream.runHead(engine.generate({ ...rest, sampling: {} }))
     const runs = Effect.replicateEffect(Effect.raceFirst(run, turns), count)
@@ -104,7 +104,7 @@ describe("LocalEngine", () => {
 
   it.effect("returns the text before a failure, then the failure", () =>
     Effect.gen(function*() {
-      const { engine, jobs } = stage()
+      const { engine, jobs } = setup()
       const heard: Array<string> = []
       const fiber = yield* Effect.forkChild(
         Effect.flip(
@@ -119,7 +119,7 @@ describe("LocalEngine", () => {
 
   it.effect("grants read tokens to the engine, once for many tokens", () =>
     Effect.gen(function*() {
-      const { engine, jobs } = stage()
+      const { engine, jobs } = setup()
       const fiber = yield* Effect.forkChild(Stream.runDrain(engine.generate(generation)))
       yield* turns
       for (let count = 0; count < 13; count++) {
@@ -133,7 +133,7 @@ describe("LocalEngine", () => {
 
   it.effect("fails if the engine cancels the job", () =>
     Effect.gen(function*() {
-      const { engine, jobs } = stage()
+      const { engine, jobs } = setup()
       const fiber = yield* Effect.forkChild(Effect.flip(Stream.runDrain(engine.generate(generation))))
       yield* turns
       jobs[0]?.emit({ type: "cancelled" })

@@ -26,7 +26,7 @@ const kibibyte = "x".repeat(1024)
 const bound = 32 * 1024
 
 /** An `Inference` with endless answers; `sent` counts their events, 1 KiB each. */
-const stage = () => {
+const setup = () => {
   const state = { sent: 0 }
   const event = Effect.sync((): Event => {
     state.sent++
@@ -89,7 +89,7 @@ const settled = async (count: () => number): Promise<number> => {
 
 describe("a client that stops reading", () => {
   it.live("stops its own stream within a bound, and no other stream", () => {
-    const { layer, state } = stage()
+    const { layer, state } = setup()
     return Effect.gen(function*() {
       const { address } = yield* HttpServer.HttpServer
       const port = "port" in address ? address.port : 0
