@@ -121,3 +121,83 @@ describe("PublicAddress", () => {
     }
   })
 })
+
+const ipv4Of = (text: string): bigint | undefined => {
+  const bytes = /^(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})$/.exec(text)?.slice(1).map(Number)
+  return bytes === undefined || bytes.some((byte) => byte > 255)
+    ? undefined
+    : bytes.reduce((sum, byte) => sum << 8n | BigInt(byte), 0n)
+}
+
+/** Groups of 16 bits; the last may be an IPv4 address. */
+const piecesOf = (text: string): Array<string> => {
+  if (text === "") return []
+  const pieces = text.split(":")
+  const inner = ipv4Of(pieces.at(-1)!)
+  return inner === undefined
+    ? pieces
+    : [...pieces.slice(0, -1), (inner >> 16n).toString(16), (inner & 0xffffn).toString(16)]
+}
+
+const ipv6Of = (text: string): bigint | undefined => {
+  const [head = "", tail, ...others] = text.split("::")
+  if (others.length > 0) return undefined
+  const before = piecesOf(head)
+  const after = tail === undefined ? [] : piecesOf(tail)
+  const left = 8 - before.length - after.length
+  if (tail === undefined ? left !== 0 : left < 1) return undefined
+  const pieces = [...before, ...Array<string>(left).fill("0"), ...after]
+  return pieces.every((piece) => /^[0-9a-f]{1,4}$/i.test(piece))
+    ? pieces.reduce((sum, piece) => sum << 16n | BigInt(`0x${piece}`), 0n)
+    : undefined
+}
+
+/** Another parser than the one under test, laxer with leading zeros: whether the text is a public address. */
+const isPublicByReference = (text: string): boolean => {
+  const four = ipv4Of(text)
+  if (four !== undefined) return !special.check(dotted(Number(four)))
+  const six = ipv6Of(text)
+  if (six === undefined) return false
+  if (six >> 32n === 0xffffn || six >> 32n === 0x64ff9bn << 64n) {
+    return !special.check(dotted(Number(six & 0xffff_ffffn)))
+  }
+  const isSpecial = six >> 105n === 0x2001n << 7n || six >> 96n === 0x20010db8n || six >> 112n === 0x2002n ||
+    six >> 108n === 0x3fff0n
+  return six >> 125n === 1n && !isSpecial
+}
+
+/** Forms of addresses that resolvers, browsers and attackers use. */
+const anyForm = fc.oneof(
+  fc.ipV4(),
+  fc.ipV4Extended(),
+  fc.ipV6(),
+  anyAddress.map(dotted),
+  anyAddress.map((number) => `::ffff:${dotted(number)}`),
+  fc.ipV6().map((text) => `[${text}]`),
+  fc.ipV6().map((text) => `${text}%eth0`),
+  fc.ipV4().map((text) => text.split(".").map((part) => `0${part}`).join(".")),
+  fc.tuple(fc.constantFrom("2001:", "2001:db8:", "2002:", "2600:", "3fff:", "64:ff9b::"), fc.ipV6()).map((parts) =>
+    parts.join("")
+  ),
+  fc.constantFrom("127.1", "0x7f.1", "0177.0.0.1", "2130706433", "1.2.3", "::ffff:0x7f.1", "::127.1", ":::", "1::2::3")
+)
+
+describe("a public address in any form", () => {
+  it("is one by another parser too", () => {
+    fc.assert(
+      fc.property(anyForm, (text) => {
+        assert.isTrue(!isPublic(text) || isPublicByReference(text), text)
+      }),
+      { numRuns: 5000 }
+    )
+  })
+
+  it("is found wherever another parser finds it, unless it has leading zeros", () => {
+    fc.assert(
+      fc.property(fc.oneof(fc.ipV4(), fc.ipV6(), anyAddress.map((number) => `::ffff:${dotted(number)}`)), (text) => {
+        assert.strictEqual(isPublic(text), isPublicByReference(text), text)
+      }),
+      { numRuns: 5000 }
+    )
+  })
+})
