@@ -56,6 +56,18 @@ describe("docs/configuration.md", () => {
   })
 })
 
+describe("docs/api.md", () => {
+  it("has every code of an error", () => {
+    const sources = [
+      "src/dialects/openai/EncodeError.ts",
+      ...readdirSync(join(root, "src/layers/http")).map((name) => join("src/layers/http", name))
+    ]
+    const codes = sources.flatMap((name) => [...read(name).matchAll(/\bcode: "(\w+)"/g)].map(([, code]) => code!))
+    assert.isAbove(codes.length, 10)
+    for (const code of codes) assert.include(read("docs/api.md"), `\`${code}\``)
+  })
+})
+
 describe("docs/embedding.md", () => {
   const programs = [...read("docs/embedding.md").matchAll(/^```ts\n(.*?)^```/gms)].map(([, program]) => program!)
 
@@ -73,6 +85,17 @@ describe("documents", () => {
       const target = path === "" ? name : join(dirname(name), path)
       assert.isTrue(existsSync(join(root, target)), `${link} in ${name}`)
       if (anchor !== undefined) assert.include(anchorsIn(read(target)), anchor, `${link} in ${name}`)
+    }
+  })
+
+  const british = /\w*(?:quantis|organis|tokenis|optimis|normalis|behaviour|colour|favour|neighbour|honour)\w*/gi
+
+  it("and sources have American spelling", () => {
+    const sources = readdirSync(join(root, "src"), { recursive: true, encoding: "utf8" })
+      .filter((name) => name.endsWith(".ts"))
+      .map((name) => join("src", name))
+    for (const name of [...documents, "CHANGELOG.md", ...sources]) {
+      assert.deepStrictEqual(read(name).match(british) ?? [], [], name)
     }
   })
 

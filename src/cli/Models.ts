@@ -7,7 +7,7 @@ import { kindOf, pathOf } from "../services/engines/EngineKinds.ts"
 import { ModelFiles } from "../services/engines/ModelFiles.ts"
 import { processBytesOf } from "../services/models/LoadCandidates.ts"
 import { Settings } from "../services/settings/Settings.ts"
-import { architectureOf, bitsOf, numberOf, quantisationOf, textOf } from "../services/store/Gguf.ts"
+import { architectureOf, bitsOf, numberOf, quantizationOf, textOf } from "../services/store/Gguf.ts"
 import type { StoredModel } from "../services/store/ModelStore.ts"
 import { ModelStore } from "../services/store/ModelStore.ts"
 import { CommandFailed, config, json, loadWithoutSecrets } from "./Flags.ts"
@@ -25,12 +25,12 @@ const withStore = (file: Option.Option<string>) => <A, E, R>(use: Effect.Effect<
 const stateOf = ({ inspected, quarantined }: StoredModel["manifest"]): string =>
   quarantined !== undefined ? "quarantined" : inspected !== undefined ? "yes" : "no"
 
-/** The quantisation of the file; empty if it cannot be read. */
-const quantisation = Effect.fnUntraced(function*(model: StoredModel) {
+/** The quantization of the file; empty if it cannot be read. */
+const quantization = Effect.fnUntraced(function*(model: StoredModel) {
   if (model.manifest.kind === "onnx") return ""
   const files = yield* ModelFiles
   return yield* files.inspectFile(model.path).pipe(
-    Effect.map(({ header }) => quantisationOf(header)),
+    Effect.map(({ header }) => quantizationOf(header)),
     Effect.orElseSucceed(() => "")
   )
 })
@@ -42,7 +42,7 @@ const describeModel = Effect.fnUntraced(function*(model: StoredModel) {
     kind,
     path: model.path,
     bytes: model.bytes,
-    quantisation: yield* quantisation(model),
+    quantization: yield* quantization(model),
     source,
     pulledAt,
     inspected: stateOf(model.manifest)
@@ -50,7 +50,7 @@ const describeModel = Effect.fnUntraced(function*(model: StoredModel) {
 })
 
 const source = Argument.String("source").pipe(
-  Argument.withDescription("hf:org/repo[:quantisation][/file], https://host/model.gguf, or a local path")
+  Argument.withDescription("hf:org/repo[:quantization][/file], https://host/model.gguf, or a local path")
 )
 const name = Flag.String("name").pipe(
   Flag.withDescription("Name of the model in the store (default: from the file or repository)"),
@@ -78,13 +78,13 @@ const pull = Command.make("pull", { source, name, sha256, config, json }, (input
     const about = yield* describeModel(done.model)
     yield* input.json ? printJson(about) : Console.log(
       `${done.already ? "Already in the store" : "Pulled"}: ${about.name}, ${
-        [about.quantisation, bytesText(about.bytes)].filter((text) => text !== "").join(", ")
+        [about.quantization, bytesText(about.bytes)].filter((text) => text !== "").join(", ")
       }\nTry it: ${asInvoked("troupe run")} ${about.name} "Hello!"`
     )
   }).pipe(withStore(input.config))).pipe(
     Command.withDescription("Download a model into the store, verify it and test that it loads"),
     Command.withExamples([
-      { command: "troupe models pull hf:org/repo:Q4_K_M", description: "Pull one quantisation from Hugging Face" },
+      { command: "troupe models pull hf:org/repo:Q4_K_M", description: "Pull one quantization from Hugging Face" },
       { command: "troupe models pull ./model.gguf --name mine", description: "Add a local file under another name" }
     ])
   )
@@ -98,11 +98,11 @@ const list = Command.make("ls", { config, json }, (input) =>
       return yield* Console.log(asInvoked("No models in the store. Pull one: troupe models pull --help"))
     }
     yield* Console.log(table([
-      ["NAME", "SIZE", "QUANTISATION", "INSPECTED", "SOURCE"],
+      ["NAME", "SIZE", "QUANTIZATION", "INSPECTED", "SOURCE"],
       ...models.map((model) => [
         model.name,
         bytesText(model.bytes),
-        model.quantisation,
+        model.quantization,
         model.inspected,
         model.source
       ])
@@ -120,7 +120,7 @@ const headerFigures = Effect.fnUntraced(function*(path: string) {
   return {
     architecture,
     title: textOf(header, "general.name") ?? "",
-    quantisation: quantisationOf(header),
+    quantization: quantizationOf(header),
     bits: bitsOf(header) ?? null,
     layers: numberOf(header, `${architecture}.block_count`) ?? null,
     contextWindow: numberOf(header, `${architecture}.context_length`) ?? null,

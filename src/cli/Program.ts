@@ -53,7 +53,7 @@ const presenterTo = (console: Console.Console) =>
           CliOutput.defaultPresenter.present(
             output._tag === "Help" ? { ...output, helpDoc: asInvokedHelp(output.helpDoc) } : output
           ),
-          // Help has colours, and contains only Troupe's own text.
+          // Help has colors, and contains only Troupe's own text.
           Console.Console,
           console
         )

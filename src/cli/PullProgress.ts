@@ -1,5 +1,5 @@
 /**
- * Prints the progress of a pull: one line that is updated in a terminal, one line for each 10 % elsewhere. No colours.
+ * Prints the progress of a pull: one line that is updated in a terminal, one line for each 10 % elsewhere. No colors.
  */
 import type { Progress } from "../services/store/ModelStore.ts"
 import { bytesText } from "./Output.ts"

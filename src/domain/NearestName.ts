@@ -4,7 +4,7 @@
  * **Details**
  *
  * Names are compared by letters alone: `context_size` is as good as `contextSize`. The distance is the number of letters
- * to insert, leave out, replace or swap with their neighbour (optimal string alignment).
+ * to insert, leave out, replace or swap with their neighbor (optimal string alignment).
  */
 
 const lettersOf = (name: string): string => name.toLowerCase().replaceAll(/[-_]/g, "")

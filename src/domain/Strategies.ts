@@ -3,7 +3,7 @@
  *
  * **When to use**
  *
- * A new strategy is a file that exports its score, and a line in `strategies`: settings, routing options, headers, the
+ * A new strategy is a function of this file, or one that it imports, and a line in `strategies`: settings, routing options, headers, the
  * command line and their documentation follow from that table.
  *
  * **Details**
@@ -176,7 +176,7 @@ const speed = (input: ScoringInput): Scored => {
 
 const quality = (input: ScoringInput): Scored => single(input, "quality", (index) => qualityOf(input, index))
 
-/** The best quality per cost. An unknown figure counts as its limit, which neither excludes nor favours a deployment. */
+/** The best quality per cost. An unknown figure counts as its limit, which neither excludes nor favors a deployment. */
 const cost = (input: ScoringInput): Scored => {
   const { limits } = input.options
   const usd = costs(input)

@@ -31,7 +31,7 @@ describe("with a pulled model", () => {
 
   it("lists it", async () => {
     const { stdout } = await models("ls")
-    assert.match(stdout, /^NAME +SIZE +QUANTISATION +INSPECTED +SOURCE\nmine +2\.9 MiB +Q8_0 +yes +\S+\.gguf\n$/)
+    assert.match(stdout, /^NAME +SIZE +QUANTIZATION +INSPECTED +SOURCE\nmine +2\.9 MiB +Q8_0 +yes +\S+\.gguf\n$/)
     const listed = JSON.parse((await models("ls", "--json")).stdout) as ReadonlyArray<Readonly<Record<string, unknown>>>
     assert.deepInclude(listed[0], { name: "mine", bytes: bytes.length, inspected: "yes" })
   })

@@ -59,7 +59,7 @@ export interface Turn<Part> {
 }
 
 /**
- * All messages but the system's as turns: neighbours of one role are one, and those that say nothing are none.
+ * All messages but the system's as turns: neighbors of one role are one, and those that say nothing are none.
  *
  * @param turnOf of the message at this path, as `messages[1]`
  */

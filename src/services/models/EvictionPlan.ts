@@ -61,7 +61,7 @@ export type Plan =
 
 const GiB = 2 ** 30
 
-/** The finest quantisation to prefer with this budget, bits a weight. */
+/** The finest quantization to prefer with this budget, bits a weight. */
 export const finestBits = (budgetBytes: number): number => budgetBytes < 2 * GiB ? 4 : budgetBytes < 4 * GiB ? 8 : 16
 
 /** Candidates in order of preference: those coarse enough for the budget, largest first, then the others, smallest first. */

@@ -168,7 +168,7 @@ export const load = (context: ActorContext, deployment: Deployment): Effect.Effe
   )
 
 /**
- * Stops a replacement that still loads in favour of a newer one. If both load the same deployment (its file may have
+ * Stops a replacement that still loads in favor of a newer one. If both load the same deployment (its file may have
  * changed), the callers of the earlier one wait for the newer one.
  */
 const supersede = (context: ActorContext, before: EngineInstance, next: EngineInstance): void => {

@@ -43,7 +43,7 @@ export interface Use {
 const windowStep = 256
 const floatBytes = 4
 
-/** Bytes of an entry: quantised types pack 32 entries into a block, with the block sizes of ggml. */
+/** Bytes of an entry: quantized types pack 32 entries into a block, with the block sizes of ggml. */
 const kvEntryBytes = {
   f32: 4,
   f16: 2,

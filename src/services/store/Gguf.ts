@@ -15,7 +15,7 @@
  *
  * ```ts
  * const header = Gguf.parse(bytes, { fileBytes: 3_070_720 })
- * if (Result.isSuccess(header)) console.log(Gguf.quantisationOf(header.success), header.success.tensors.length)
+ * if (Result.isSuccess(header)) console.log(Gguf.quantizationOf(header.success), header.success.tensors.length)
  * ```
  */
 import { Result } from "effect"
@@ -195,8 +195,8 @@ export const dominantTypeOf = (header: Header): TensorType | undefined => {
   return dominant === undefined ? undefined : tensorTypes.get(dominant[0])
 }
 
-/** The name of the quantisation, such as `Q8_0` or `Q4_K_M`; empty if unknown. */
-export const quantisationOf = (header: Header): string =>
+/** The name of the quantization, such as `Q8_0` or `Q4_K_M`; empty if unknown. */
+export const quantizationOf = (header: Header): string =>
   fileTypes.get(numberOf(header, "general.file_type") ?? -1) ?? dominantTypeOf(header)?.name ?? ""
 
 /**
@@ -204,6 +204,6 @@ export const quantisationOf = (header: Header): string =>
  * `F16` and `BF16`, 32 for `F32`; undefined if unknown.
  */
 export const bitsOf = (header: Header): number | undefined => {
-  const digits = /\d+/.exec(quantisationOf(header))?.[0]
+  const digits = /\d+/.exec(quantizationOf(header))?.[0]
   return digits === undefined ? undefined : Number(digits)
 }

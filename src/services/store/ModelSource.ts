@@ -3,12 +3,12 @@
  *
  * **Details**
  *
- * - `hf:org/repo[:quantisation][/file]`: a repository on Hugging Face
+ * - `hf:org/repo[:quantization][/file]`: a repository on Hugging Face
  * - `https://host/path/model.gguf`: one file; plain http only from this machine
  * - anything else: a local path of a GGUF file or an ONNX folder
  *
- * If a repository has several quantisations and the source names none, `Q8_0` is chosen up to 1 GiB, since small models
- * lose most quality with fewer bits; otherwise the first of `preferredQuantisations` that the repository has.
+ * If a repository has several quantizations and the source names none, `Q8_0` is chosen up to 1 GiB, since small models
+ * lose most quality with fewer bits; otherwise the first of `preferredQuantizations` that the repository has.
  */
 import { Result } from "effect"
 
@@ -16,7 +16,7 @@ export type Source =
   | {
     readonly type: "huggingface"
     readonly repository: string
-    readonly quantisation: string | undefined
+    readonly quantization: string | undefined
     readonly file: string | undefined
   }
   | { readonly type: "url"; readonly url: string }
@@ -37,10 +37,10 @@ export interface Choice {
   readonly files: readonly [RepositoryFile, ...Array<RepositoryFile>]
 }
 
-/** The largest `Q8_0` that is preferred to smaller quantisations, bytes. */
+/** The largest `Q8_0` that is preferred to smaller quantizations, bytes. */
 export const smallModelBytes = 2 ** 30
 
-export const preferredQuantisations = [
+export const preferredQuantizations = [
   "Q4_K_M",
   "Q5_K_M",
   "Q4_K_S",
@@ -79,16 +79,16 @@ const huggingFacePage =
 
 const fromHuggingFacePage = (text: string): string | undefined => {
   if (text.includes("/resolve/")) return undefined
-  const [, repository, quantisation = "", file = ""] = huggingFacePage.exec(text) ?? []
-  return repository === undefined ? undefined : `hf:${repository}${quantisation}${file}`
+  const [, repository, quantization = "", file = ""] = huggingFacePage.exec(text) ?? []
+  return repository === undefined ? undefined : `hf:${repository}${quantization}${file}`
 }
 
 const parseKind = (text: string): Result.Result<Source, string> => {
   if (text.startsWith("hf:")) {
-    const [, repository, quantisation, file] = huggingFace.exec(text) ?? []
+    const [, repository, quantization, file] = huggingFace.exec(text) ?? []
     return repository === undefined || (file !== undefined && !isSafePath(file))
-      ? Result.fail("Expected hf:org/repo, hf:org/repo:quantisation or hf:org/repo/file.gguf")
-      : Result.succeed({ type: "huggingface", repository, quantisation, file })
+      ? Result.fail("Expected hf:org/repo, hf:org/repo:quantization or hf:org/repo/file.gguf")
+      : Result.succeed({ type: "huggingface", repository, quantization, file })
   }
   const page = fromHuggingFacePage(text)
   if (page !== undefined) return Result.fail(`This is a web page. To pull its model, use ${page}`)
@@ -122,8 +122,8 @@ export const nameOf = (path: string): string =>
   basename(path.replace(/\/+$/, "")).replace(splitPattern, "").replace(/\.gguf$/i, "").replaceAll(/[^\w.-]/g, "-")
     .replace(/^[.-]+/, "").slice(0, maxNameLength)
 
-/** The quantisation in the name of a file, in upper case, such as `Q4` of `onnx/model_q4.onnx`. */
-export const quantisationIn = (path: string): string | undefined =>
+/** The quantization in the name of a file, in upper case, such as `Q4` of `onnx/model_q4.onnx`. */
+export const quantizationIn = (path: string): string | undefined =>
   /(?:^|[-._])(i?q\d\w*|tq\d_\d|mxfp4\w*|bf16|f(?:p)?(?:16|32)|u?int8|bnb4)(?=[-.]|$)/i.exec(
     basename(path).replace(splitPattern, ".gguf")
   )?.[1]?.toUpperCase()
@@ -169,28 +169,28 @@ const allParts = (files: ReadonlyArray<RepositoryFile>, path: string): Result.Re
 const bytesOf = (files: ReadonlyArray<RepositoryFile>, path: string): number =>
   partsOf(path).reduce((sum, part) => sum + (files.find((file) => file.path === part)?.bytes ?? 0), 0)
 
-/** The candidates of the preferred quantisation. */
+/** The candidates of the preferred quantization. */
 const preferred = (
   files: ReadonlyArray<RepositoryFile>,
   candidates: ReadonlyArray<RepositoryFile>
 ): ReadonlyArray<RepositoryFile> => {
-  const withQuantisation = (name: string) => candidates.filter(({ path }) => quantisationIn(path) === name)
-  const small = withQuantisation("Q8_0").filter(({ path }) => bytesOf(files, path) <= smallModelBytes)
-  return [small, ...preferredQuantisations.map(withQuantisation)].find((found) => found.length > 0) ?? candidates
+  const withQuantization = (name: string) => candidates.filter(({ path }) => quantizationIn(path) === name)
+  const small = withQuantization("Q8_0").filter(({ path }) => bytesOf(files, path) <= smallModelBytes)
+  return [small, ...preferredQuantizations.map(withQuantization)].find((found) => found.length > 0) ?? candidates
 }
 
 const chooseGguf = (
   files: ReadonlyArray<RepositoryFile>,
   candidates: ReadonlyArray<RepositoryFile>,
-  quantisation: string | undefined
+  quantization: string | undefined
 ): Result.Result<Choice, string> => {
-  const found = quantisation === undefined
+  const found = quantization === undefined
     ? preferred(files, candidates)
-    : candidates.filter(({ path }) => quantisationIn(path) === quantisation.toUpperCase())
+    : candidates.filter(({ path }) => quantizationIn(path) === quantization.toUpperCase())
   if (found.length === 1) return allParts(files, found[0]!.path)
   return Result.fail(
     found.length === 0
-      ? `No file has the quantisation ${quantisation}. Available files: ${listed(candidates)}`
+      ? `No file has the quantization ${quantization}. Available files: ${listed(candidates)}`
       : `Several files match. Append one of them after a slash: ${listed(found)}`
   )
 }
@@ -201,9 +201,9 @@ const isOnnxCompanion = ({ path }: RepositoryFile): boolean => /^[^/]+\.(json|ji
 const chooseOnnx = (
   repository: string,
   files: ReadonlyArray<RepositoryFile>,
-  quantisation: string | undefined
+  quantization: string | undefined
 ): Result.Result<Choice, string> => {
-  const model = quantisation === undefined ? "onnx/model.onnx" : `onnx/model_${quantisation.toLowerCase()}.onnx`
+  const model = quantization === undefined ? "onnx/model.onnx" : `onnx/model_${quantization.toLowerCase()}.onnx`
   const weights = files.filter(({ path }) => path === model || path.startsWith(`${model}_data`))
   const available = files.filter(({ path }) => path.endsWith(".onnx"))
   return weights.some(({ path }) => path === model)
@@ -218,8 +218,8 @@ export const choose = (
 ): Result.Result<Choice, string> => {
   const ggufs = files.filter(isGguf).filter(({ path }) => isFirstPart(path))
   if (source.file !== undefined) return allParts(files, source.file)
-  if (ggufs.length > 0) return chooseGguf(files, ggufs, source.quantisation)
+  if (ggufs.length > 0) return chooseGguf(files, ggufs, source.quantization)
   return files.some(({ path }) => path.endsWith(".onnx"))
-    ? chooseOnnx(source.repository, files, source.quantisation)
+    ? chooseOnnx(source.repository, files, source.quantization)
     : Result.fail("The repository has neither a GGUF file nor an onnx folder")
 }

@@ -31,7 +31,7 @@ export type LlamaSpec = {
   /** Left out, true. */
   readonly useMmap?: boolean | undefined
   readonly useMlock?: boolean | undefined
-  /** Type of the KV cache's entries; left out, F16. Those with a quantised V need `flashAttention`. */
+  /** Type of the KV cache's entries; left out, F16. Those with a quantized V need `flashAttention`. */
   readonly kvCacheType?: "f32" | "f16" | "q8_0" | "q5_1" | "q5_0" | "q4_1" | "q4_0" | undefined
   /** Jobs of all owners share the computation of common prompt beginnings; left out, false. */
   readonly sharePrefixes?: boolean | undefined

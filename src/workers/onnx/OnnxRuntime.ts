@@ -8,7 +8,7 @@
  *
  * **Gotchas**
  *
- * The runtime's messages contain names of its source files and terminal colours: `wordsOf` removes them.
+ * The runtime's messages contain names of its source files and terminal colors: `wordsOf` removes them.
  */
 import { readdir, readFile } from "node:fs/promises"
 import { basename, dirname, join } from "node:path"
@@ -73,7 +73,7 @@ export interface Runtime {
   readonly device: OnnxDevice
 }
 
-/** The first line, without colours, the runtime's source file names, and bytes of a damaged file. */
+/** The first line, without colors, the runtime's source file names, and bytes of a damaged file. */
 export const wordsOf = (cause: unknown): string => {
   const text = (cause instanceof Error ? cause.message : String(cause))
     .replaceAll(new RegExp(String.raw`${String.fromCharCode(27)}\[[0-9;]*m`, "g"), "")

@@ -112,7 +112,7 @@ describe("pull", () => {
       })
     ))
 
-  it.live("finds a repository's quantisation, and sends the token", () =>
+  it.live("finds a repository's quantization, and sends the token", () =>
     withStore(({ pull, server }) =>
       Effect.gen(function*() {
         const { model } = yield* pull("hf:org/model", { name: "default" })

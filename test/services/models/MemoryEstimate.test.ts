@@ -40,7 +40,7 @@ describe("ofGguf", () => {
     assert.strictEqual(of({ contextSize: 256 }).kvCacheBytes, of({ contextSize: 512 }).kvCacheBytes / 2)
   })
 
-  it("counts blocks of quantised cache types", () => {
+  it("counts blocks of quantized cache types", () => {
     assert.strictEqual(of({ kvCacheType: "q8_0" }).kvCacheBytes, entriesPerToken * 512 / 32 * 34)
     assert.strictEqual(of({ kvCacheType: "q4_0" }).kvCacheBytes, entriesPerToken * 512 / 32 * 18)
   })

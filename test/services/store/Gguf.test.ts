@@ -23,7 +23,7 @@ describe("parse", () => {
       assert.include(Gguf.textOf(header, "tokenizer.chat_template"), "<|im_start|>")
       assert.deepStrictEqual(header.metadata.get("tokenizer.ggml.tokens"), { skipped: 1024 })
       assert.strictEqual(header.weightsOffset + Gguf.weightsBytesOf(header), bytes.length)
-      assert.strictEqual(Gguf.quantisationOf(header), type)
+      assert.strictEqual(Gguf.quantizationOf(header), type)
       assert.strictEqual(Gguf.dominantTypeOf(header)?.name, type)
       assert.strictEqual(Gguf.bitsOf(header), bits)
     })

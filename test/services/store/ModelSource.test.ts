@@ -21,11 +21,11 @@ describe("parse", () => {
   it("takes repositories, URLs and paths", () => {
     const parse = (text: string) => Result.getOrThrow(ModelSource.parse(text))
     const hub = { type: "huggingface", repository: "org/repo.1" }
-    assert.deepStrictEqual<unknown>(parse("hf:org/repo.1"), { ...hub, quantisation: undefined, file: undefined })
-    assert.deepStrictEqual<unknown>(parse("hf:org/repo.1:Q4_K_M"), { ...hub, quantisation: "Q4_K_M", file: undefined })
+    assert.deepStrictEqual<unknown>(parse("hf:org/repo.1"), { ...hub, quantization: undefined, file: undefined })
+    assert.deepStrictEqual<unknown>(parse("hf:org/repo.1:Q4_K_M"), { ...hub, quantization: "Q4_K_M", file: undefined })
     assert.deepStrictEqual<unknown>(parse("hf:org/repo.1/a/b.gguf"), {
       ...hub,
-      quantisation: undefined,
+      quantization: undefined,
       file: "a/b.gguf"
     })
     assert.strictEqual(parse("https://example.com/a.gguf").type, "url")
@@ -84,10 +84,10 @@ describe("choose", () => {
     assert.strictEqual(choose("hf:o/m", [file("strange.gguf")]), "strange.gguf")
   })
 
-  it("takes exactly the quantisation or the file that is named", () => {
+  it("takes exactly the quantization or the file that is named", () => {
     assert.strictEqual(choose("hf:o/m:f16", files), "m-F16.gguf")
     assert.strictEqual(choose("hf:o/m/m-Q4_K_M.gguf", files), "m-Q4_K_M.gguf")
-    assert.include(choose("hf:o/m:Q4_K", files), "No file has the quantisation Q4_K. Available files: m-F16.gguf")
+    assert.include(choose("hf:o/m:Q4_K", files), "No file has the quantization Q4_K. Available files: m-F16.gguf")
     assert.include(choose("hf:o/m/none.gguf", files), "The repository has no file none.gguf")
   })
 
