@@ -10,7 +10,7 @@ import { providerKindOf } from "./ProviderKind.ts"
 /** Whether it can count the tokens of a prompt: with its tokenizer, or by an endpoint of the provider. */
 export const counts = (options: DeploymentOptions, abilities: ReadonlyArray<Ability>): boolean =>
   abilities.includes("tokenize") ||
-  (isRemote(options) && providerKindOf(options.provider).counts === true && abilities.includes("generate"))
+  (isRemote(options) && providerKindOf(options.provider).canCountTokens === true && abilities.includes("generate"))
 
 /** A capability that an engine may turn out not to have. */
 export type Capability = Ability | "count"

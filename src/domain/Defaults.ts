@@ -1,11 +1,11 @@
 /**
- * The schedules, timeouts and bounds of the house, as data. What only an engine thread needs to know stands beside its
- * use, as threads do not load `effect`.
+ * Default schedules, timeouts and limits, as data. Defaults of engine threads stand beside their use, since threads do not
+ * load `effect`.
  */
 import { Duration, Schedule } from "effect"
 import type { InferenceError } from "./InferenceError.ts"
 
-/** An engine that ran this long before it crashed starts its restarts anew. */
+/** A crash after at least this uptime begins a new series of restarts. */
 export const stableAfter = Duration.minutes(1)
 
 /** Restarts of a crashed engine before its deployment counts as failed. */
@@ -23,12 +23,12 @@ export const restart = Schedule.min([Schedule.exponential("100 millis"), Schedul
 
 /** When a deployment's circuit opens, for how long, and when it closes again. */
 export const breaker = {
-  /** In a row. */
+  /** Consecutive failures. */
   opensAfter: 5,
   openFor: Duration.seconds(60),
-  /** In a row, once calls are let through again. */
+  /** Consecutive successes while half open. */
   closesAfter: 3,
-  /** Calls at once while half open, where no other deployment can take the request. */
+  /** Concurrent calls while half open, if no other deployment can take the request. */
   probes: 4
 } as const
 
@@ -41,46 +41,46 @@ export const missingFor = Duration.minutes(5)
 /** Failures that take long, as time-outs do, are one event if they end within this time. */
 export const slowEventFor = Duration.seconds(1)
 
-/** How long a deployment whose restarts are used up is left alone before a request may try it. */
+/** Time after the last failed restart until a request may try the deployment again. */
 export const probeAfter = Duration.seconds(30)
 
 /** Callers that may wait for one deployment, unless configured. */
 export const queueLimit = 512
 
-/** Waiting that counts as one priority more. */
+/** Time in the queue that raises the priority of a request by one. */
 export const queueAgeing = Duration.seconds(10)
 
-/** How long a model stays at least, once loaded, before another that needs its memory may have it. */
+/** Minimum time that a loaded model stays before another model may take its memory. */
 export const memoryHold = Duration.seconds(5)
 
-/** The share of the memory there is that models leave free. */
+/** Share of the machine's memory that models leave free. */
 export const memoryReserve = 0.2
 
-/** An engine that gives no sign for so long while a job waits for it counts as hung, unless configured. */
+/** An engine counts as hung after this time without progress of a job, unless configured. */
 export const stallAfter = Duration.minutes(2)
 
 /** How long a model may take to load, unless configured. */
 export const loadTimeout = Duration.minutes(5)
 
-/** How long an engine may take to end in order; a process that holds one is killed then, a thread left behind. */
+/** Time that an engine has to close; then its process is killed, or its thread abandoned. */
 export const closeGrace = Duration.seconds(5)
 
-/** How long a cancelled job may go on before its engine process counts as hung and is killed. */
+/** Time until an engine process with a cancelled job that still runs counts as hung and is killed. */
 export const cancelGrace = Duration.seconds(30)
 
 /** Tokens an engine may be ahead of its consumer. */
 export const streamWindow = 256
 
-/** Tokens a consumer takes before it tells the engine: one message for many tokens. */
+/** Tokens that a consumer takes before it confirms them to the engine in one message. */
 export const streamGrant = 64
 
 /** Records of decisions that are kept, the latest. */
 export const keptDecisions = 1_000
 
-/** Deployments that a kept record lists of each kind: candidates, ruled out, set behind, and fallbacks. */
+/** Deployments of each list in a kept record: candidates, excluded, spilled, fallbacks. */
 export const listedInDecision = 20
 
-/** What is kept of earlier answers, for models that have them as their last fallback. */
+/** Limits of cached answers, for models with `cached-responses` as their last fallback. */
 export const cachedResponses = {
   entries: 10_000,
   bytes: 64 * 2 ** 20,
@@ -89,10 +89,10 @@ export const cachedResponses = {
   timeToLive: Duration.hours(1)
 }
 
-/** Requests for embeddings that one job of an engine takes together. */
+/** Requests for embeddings in one job of an engine. */
 export const batchSize = 10
 
-/** How long requests for embeddings gather while the engine is at work. */
+/** Maximum time that requests for embeddings are collected while the engine is busy. */
 export const batchWait = Duration.millis(100)
 
 /** How often memory and queues are sampled for the metrics. */
@@ -112,16 +112,16 @@ export const pullRetry = Schedule.min([Schedule.exponential("500 millis"), Sched
  */
 export const pullUnreachableRetries = 4
 
-/** A download without a byte for so long counts as cut. */
+/** A download without a byte for this time counts as interrupted. */
 export const pullStall = Duration.seconds(30)
 
-/** How often a pull says that it still has its lock. */
+/** Interval at which a pull renews its lock. */
 export const pullLockHeartbeat = Duration.seconds(5)
 
-/** A pull's lock that said nothing for so long is abandoned. */
+/** A lock that has not been renewed for this time is abandoned. */
 export const pullLockExpiry = Duration.seconds(30)
 
-/** How long a model file may take to load and to compute a token before it is put in quarantine: for a slow disk. */
+/** Time limit for the first load of a model file and one token, after which the file is quarantined. */
 export const inspectLimit = (fileBytes: number): Duration.Duration =>
   Duration.sum(Duration.minutes(2), Duration.seconds(fileBytes / 20e6))
 
@@ -134,16 +134,16 @@ export const upstream = {
   total: Duration.minutes(10)
 }
 
-/** The largest body that is taken of a provider, bytes, unless configured. */
+/** Maximum bytes of a provider's response body, unless configured. */
 export const maxResponseBytes = 16 * 2 ** 20
 
-/** So much of a refusal's body is read, bytes: its words stand at its beginning. */
+/** Maximum bytes read of an error response; the message is at its start. */
 export const maxRefusalBytes = 64 * 2 ** 10
 
-/** How long a refusal's body may take. */
+/** Time limit for the body of an error response. */
 export const refusalWait = Duration.seconds(2)
 
-/** How long a connection is kept for the rest of a body whose answer is whole, so that it can serve again. */
+/** Time to wait for the rest of a body after a complete answer, so that its connection can be reused. */
 export const drainWait = Duration.millis(250)
 
 /** Images that requests name by URL. */
@@ -160,21 +160,21 @@ export const media = {
   mostBytes: 64 * 2 ** 20
 }
 
-/** Requests that one remote deployment is sent side by side, unless configured. */
+/** Concurrent requests to one remote deployment, unless configured. */
 export const maxConcurrent = 64
 
 /** How long a provider's key is not used, ms: see `KeyPool.Cooldowns`. */
 export const keyCooldowns = { limited: 1000, longest: 3_600_000, refused: 1000, longestRefused: 60_000 }
 
-/** What of one turn of the event loop may go to work that comes in floods: how many, and ms. */
+/** Limits of burst work per turn of the event loop: count and ms. */
 export const turns = {
-  /** Requests that begin; more than so many that wait are refused. */
+  /** Requests that begin; with more than `limit` waiting, further ones are rejected. */
   arrivals: { limit: 2048, perTurn: 16, sliceMs: 25 },
-  /** Answers to those that are refused. */
+  /** Responses to rejected requests. */
   refusals: { limit: Number.POSITIVE_INFINITY, perTurn: 64, sliceMs: 10 },
   /** Large bodies, to be parsed or decoded. */
   largeBodies: { limit: Number.POSITIVE_INFINITY, perTurn: 4, sliceMs: 25 }
 }
 
-/** Choices of one request (`n`) that are asked for side by side: one request takes no more places of a queue. */
+/** Concurrent choices of one request (`n`), which limits its places in a queue. */
 export const choicesAtOnce = 4

@@ -22,7 +22,7 @@ export interface ProviderKind {
   /** What its API supports, whatever the model. */
   readonly capabilities: ReadonlyArray<Ability>
   /** Whether its API counts a prompt's tokens without returning them. */
-  readonly counts?: boolean
+  readonly canCountTokens?: boolean
   /** The dialect of callers that its API uses; if left out, it has its own. */
   readonly callerDialect?: Dialect
   /** The API's version unless configured; if left out, it has none. */
@@ -58,7 +58,7 @@ export const kinds = {
     baseUrl: "https://api.anthropic.com",
     key: { header: "x-api-key" },
     capabilities: ["generate", "tools", "format", "images"],
-    counts: true,
+    canCountTokens: true,
     callerDialect: "anthropic",
     apiVersion: "2023-06-01",
     maxTokens: 4096

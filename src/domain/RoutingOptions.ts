@@ -88,7 +88,7 @@ const readers: { readonly [Field in keyof RoutingOptions]-?: (text: string) => u
   continue: (text) => text === "true" || (text === "false" ? false : text)
 }
 
-/** An empty text is not 0. */
+/** An empty text is not the number 0. */
 const number = (text: string): number | string => /^\d+$/.test(text) ? Number(text) : text
 
 const list = (text: string): ReadonlyArray<string> => text.split(",").map((name) => name.trim()).filter(Boolean)

@@ -42,7 +42,7 @@ describe("providers", () => {
       for (const endpoint of endpoints) {
         assert.strictEqual(dialect[endpoint] !== undefined, kind.capabilities.includes(endpoint), endpoint)
       }
-      assert.strictEqual(dialect.count !== undefined, kind.counts === true)
+      assert.strictEqual(dialect.count !== undefined, kind.canCountTokens === true)
     })
 
     it(`${provider} has a URL, or an example of one`, () => {
