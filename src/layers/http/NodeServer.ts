@@ -12,8 +12,9 @@
  * Requests are delayed in `emit`, since a listener cannot keep an event from the other listeners.
  */
 import { Duration, Result } from "effect"
-import type { IncomingMessage, ServerResponse } from "node:http"
-import { Server } from "node:http"
+import type { IncomingMessage } from "node:http"
+import { Server, ServerResponse } from "node:http"
+import type { Socket } from "node:net"
 import * as Defaults from "../../domain/Defaults.ts"
 import { ArrivalPacer } from "../../services/limits/RequestLimits.ts"
 import type { Resolved } from "../../services/settings/Settings.ts"
@@ -135,8 +136,24 @@ export const canonicalTarget = (target: string): Result.Result<string, string> =
   return problem === undefined ? Result.succeed(`${encodeSlashes(path)}${query}`) : Result.fail(problem)
 }
 
+/** Responses that close their connections once the server closes: clients would keep idle ones open for seconds. */
+const makeResponse = (state: { readonly isClosing: boolean }) =>
+  class extends ServerResponse {
+    override writeHead(...args: Array<never>): this {
+      if (state.isClosing) this.shouldKeepAlive = false
+      return super.writeHead(...args as unknown as [status: number])
+    }
+
+    /** Called by Node when the response has been written. */
+    override detachSocket(socket: Socket): void {
+      super.detachSocket(socket)
+      if (state.isClosing) socket.destroySoon()
+    }
+  }
+
 export class NodeServer extends Server {
   readonly #options: Options
+  readonly #state: { isClosing: boolean }
   readonly #pacer = new ArrivalPacer({
     ...Defaults.turns.arrivals,
     now: () => performance.now(),
@@ -152,14 +169,27 @@ export class NodeServer extends Server {
 
   constructor(options: Options) {
     const headersTimeout = Duration.toMillis(options.settings.headersTimeout)
+    const state = { isClosing: false }
     // The time of a whole upload is not limited: `RequestBody` limits the pauses in it.
-    super({ headersTimeout, requestTimeout: 0, connectionsCheckingInterval: checkInterval(headersTimeout) })
+    super({
+      headersTimeout,
+      requestTimeout: 0,
+      connectionsCheckingInterval: checkInterval(headersTimeout),
+      ServerResponse: makeResponse(state) as typeof ServerResponse
+    })
+    this.#state = state
     this.#options = options
     this.maxConnections = options.settings.maxConnections
     this.on(
       "checkExpectation",
       (request: IncomingMessage, response: ServerResponse) => this.#reject(request, response, unknownExpectation)
     )
+  }
+
+  /** Closes idle connections now, and the others after their responses. */
+  override close(callback?: (error?: Error) => void): this {
+    this.#state.isClosing = true
+    return super.close(callback)
   }
 
   override emit(event: string, ...args: Array<unknown>): boolean {

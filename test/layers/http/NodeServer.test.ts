@@ -1,6 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Result } from "effect"
 import * as fc from "fast-check"
+import { once } from "node:events"
+import type { IncomingMessage, ServerResponse } from "node:http"
+import { Agent, request } from "node:http"
+import type { AddressInfo } from "node:net"
 import { canonicalTarget, NodeServer } from "../../../src/layers/http/NodeServer.ts"
 import { dialect } from "../../../src/layers/http/OpenAiRoutes.ts"
 import { defaultServer } from "../../../src/services/settings/Resolution.ts"
@@ -19,6 +23,39 @@ describe("NodeServer", () => {
     assert.strictEqual(server.timeout, 0)
     assert.strictEqual(server.maxConnections, 9)
   })
+})
+
+describe("a server that closes", () => {
+  for (const hasBegun of [false, true]) {
+    it(`closes a connection after a response that had ${hasBegun ? "" : "not "}begun`, async () => {
+      const server = new NodeServer({
+        settings: defaultServer,
+        methodsOf: () => undefined,
+        dialectOf: () => dialect,
+        makeId: () => "req_1"
+      })
+      // Without a limit, an idle connection would stay open for ever.
+      server.keepAliveTimeout = 0
+      using agent = { agent: new Agent({ keepAlive: true }), [Symbol.dispose]: () => agent.agent.destroy() }
+      server.listen(0, "127.0.0.1")
+      await once(server, "listening")
+      const { port } = server.address() as AddressInfo
+      const sent = request({ port, host: "127.0.0.1", agent: agent.agent }).end()
+      const [, response] = await once(server, "request") as [IncomingMessage, ServerResponse]
+      const answer = once(sent, "response") as Promise<[IncomingMessage]>
+      if (hasBegun) {
+        response.writeHead(200).write("be")
+        await answer
+      }
+      const closed = new Promise((resolve) => server.close(resolve))
+      if (!hasBegun) response.writeHead(200)
+      response.end("gun")
+      const [received] = await answer
+      assert.strictEqual(received.headers.connection, hasBegun ? "keep-alive" : "close")
+      assert.strictEqual((await received.toArray()).join(""), hasBegun ? "begun" : "gun")
+      await closed
+    })
+  }
 })
 
 describe("a request target", () => {
