@@ -39,7 +39,9 @@ const mostListed = 10
 /** The request itself is wrong. `path` names the value, as `messages[0].content`. */
 export class InvalidRequest extends Schema.TaggedError<InvalidRequest>()("InvalidRequest", {
   detail: Schema.String,
-  path: Schema.optionalKey(Schema.String)
+  path: Schema.optionalKey(Schema.String),
+  /** The path leads into the caller's body (`Source`), in the names of its dialect; default: into the request. */
+  inBody: Schema.optionalKey(Schema.Boolean)
 }) {
   override get message(): string {
     return this.path === undefined ? this.detail : `${this.path}: ${this.detail}`

@@ -73,7 +73,12 @@ const fields: ReadonlyArray<readonly [name: string, value: unknown, meant?: stri
   ["reasoning_effort", "low"],
   ["web_search_options", {}],
   ["top_a", 0.5],
-  ["a_field_of_tomorrow", { deep: [1] }]
+  ["a_field_of_tomorrow", { deep: [1] }],
+  ["topP", 1, "top_p"],
+  ["maxTokens", 5, "max_tokens"],
+  ["toolChoice", "none", "tool_choice"],
+  ["format", "json"],
+  ["assistantPrefix", "x"]
 ]
 
 describe("an unknown field in OpenAI's dialect", () => {

@@ -112,8 +112,10 @@ const messageOf = (reason: Reason, { rename }: ErrorNames): string => {
     : message
 }
 
-/** @param names the field names of the endpoint */
-export const fromReason = (reason: Reason, names: ErrorNames): OpenAiError => {
+/** @param endpoint the field names of the endpoint */
+export const fromReason = (reason: Reason, endpoint: ErrorNames): OpenAiError => {
   const optionsOf = options[reason._tag] as (reason: Reason, names: ErrorNames) => Options
+  const isInBody = reason._tag === "InvalidRequest" && reason.inBody === true
+  const names: ErrorNames = isInBody ? { ...endpoint, rename: (path) => path } : endpoint
   return make(messageOf(reason, names), optionsOf(reason, names))
 }

@@ -62,7 +62,7 @@ const closed =
     const source = sourceOf(json as Fields, table, task)
     return requiredFields(source).length === 0
       ? Result.succeed(body)
-      : Result.fail(new InvalidRequest(UnknownFields.refused(source, body.model)))
+      : Result.fail(new InvalidRequest({ ...UnknownFields.refused(source, body.model), inBody: true }))
   }
 
 /** A decoded request for embeddings, and the options of its answer. */

@@ -84,7 +84,7 @@ const schemaProblems = (error: Schema.SchemaError): ReadonlyArray<Problem> => {
 }
 
 const refuse = (path: string, detail: string): Result.Result<never, InvalidRequest> =>
-  Result.fail(new InvalidRequest(path === "" ? { detail } : { detail, path }))
+  Result.fail(new InvalidRequest(path === "" ? { detail } : { detail, path, inBody: true }))
 
 /** A comparison of names takes time on the event loop. */
 const mostCompared = 100

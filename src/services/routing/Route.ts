@@ -48,7 +48,7 @@ const notSupported = (
   { pathsOf = () => ["model"], source }: RequestFields
 ): InvalidRequest => {
   if (source !== undefined && missing.includes(`${source.dialect} fields`)) {
-    return new InvalidRequest(UnknownFields.refused(source, model))
+    return new InvalidRequest({ ...UnknownFields.refused(source, model), inBody: true })
   }
   const [path = "model", ...others] = missing.flatMap(pathsOf)
   const also = others.length === 0 ? "" : ` (likewise ${others.join(", ")})`

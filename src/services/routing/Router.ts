@@ -283,7 +283,7 @@ const mayFallBack = (parts: Parts, model: Model, policy: Policy, request: Routin
   const isNamed = request.route?.fallbacks !== undefined
   const isRefused = without.length === own.length && !isNamed
   const misspelt = isRefused ? undefined : UnknownFields.misspelt(source!)
-  if (misspelt !== undefined) return Result.fail(makeError(new InvalidRequest(misspelt)))
+  if (misspelt !== undefined) return Result.fail(makeError(new InvalidRequest({ ...misspelt, inBody: true })))
   const isLocal = without.some(({ index }) => model.deployments[index]!.options.engine !== "remote")
   return Result.succeed(isNamed || !(isRefused || isLocal))
 }

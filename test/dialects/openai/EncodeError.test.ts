@@ -291,6 +291,15 @@ describe("OpenAiError", () => {
     assert.deepInclude(error, { param, message: `${param}: Wrong` })
   })
 
+  it("keeps paths of the caller's body", () => {
+    const fields = ["topP", "format", "assistantPrefix", "route", "tools[0].name", "messages[0].content[0].source"]
+    for (const path of fields) {
+      const reason = new InferenceError.InvalidRequest({ detail: "Unknown field.", path, inBody: true })
+      const { error } = OpenAiError.fromReason(reason, OpenAiFields.chatErrors).body
+      assert.deepInclude(error, { param: path, message: `${path}: Unknown field.` })
+    }
+  })
+
   it("what does not fit the window is called as the endpoint calls it", () => {
     const reason = new InferenceError.ContextLengthExceeded({ model: "m", promptTokens: 9, contextWindow: 8 })
     const { chatErrors, rerankErrors, textErrors, tokenizeErrors } = OpenAiFields
