@@ -174,8 +174,8 @@ export class EngineCrashed extends Schema.TaggedError<EngineCrashed>()("EngineCr
 /** Troupe shuts down, or an operator stopped the load. */
 export class EngineStopped extends Schema.TaggedError<EngineStopped>()("EngineStopped", {
   deployment: Schema.String,
-  /** What stopped the load that a `load` or `replace` waited for. */
-  by: Schema.optionalKey(Schema.Literals(["unload", "replace"]))
+  /** What stopped the load that the caller waited for; left out, the answer had begun. */
+  by: Schema.optionalKey(Schema.Literals(["unload", "replace", "shutdown"]))
 }) {
   override get message(): string {
     switch (this.by) {
@@ -183,6 +183,8 @@ export class EngineStopped extends Schema.TaggedError<EngineStopped>()("EngineSt
         return `The load of "${this.deployment}" was stopped: the model was unloaded meanwhile.`
       case "replace":
         return `The load of "${this.deployment}" was stopped: another version of it is loaded instead.`
+      case "shutdown":
+        return `The load of "${this.deployment}" was stopped: the service is shutting down. Try again.`
       default:
         return `The engine of "${this.deployment}" was stopped before the answer was complete.`
     }

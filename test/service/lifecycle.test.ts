@@ -214,7 +214,7 @@ describe("stop", () => {
     assert.strictEqual(code, 0)
     const response = await waiting
     assert.strictEqual(response.status, 503)
-    assert.strictEqual((await response.json() as { error: { code: string } }).error.code, "engine_stopped")
+    assert.strictEqual((await response.json() as { error: { code: string } }).error.code, "shutting_down")
     await until(() => engines.every(isGone) ? true : undefined)
   })
 

@@ -87,7 +87,7 @@ const options: { readonly [Tag in Reason["_tag"]]: (reason: Named<Tag>, names: E
   ModelLoadFailed: () => server(503, "model_load_failed"),
   EngineMissing: () => server(503, "engine_missing"),
   EngineCrashed: () => server(503, "engine_crashed", soon),
-  EngineStopped: () => server(503, "engine_stopped", soon),
+  EngineStopped: ({ by }) => server(503, by === "shutdown" ? "shutting_down" : "engine_stopped", soon),
   EngineFailed: () => server(500, "engine_failed"),
   UpstreamFailed: upstreamFailed,
   UpstreamTimeout: () => server(504, "upstream_timeout"),

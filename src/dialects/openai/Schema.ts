@@ -169,7 +169,9 @@ export const ChatRequest = Schema.Struct({
   temperature: Schema.optionalKey(Schema.Finite.check(within(0, 2))),
   top_p: Schema.optionalKey(Schema.Finite.check(within(0, 1))),
   /** A whole number; its lowest 32 bits are used. */
-  seed: Schema.optionalKey(Schema.Int),
+  seed: Schema.optionalKey(Schema.Finite.check(Schema.isInt({
+    message: `Expected an integer from ${Number.MIN_SAFE_INTEGER} to ${Number.MAX_SAFE_INTEGER}`
+  }))),
   presence_penalty: Schema.optionalKey(Schema.Finite.check(within(-2, 2))),
   frequency_penalty: Schema.optionalKey(Schema.Finite.check(within(-2, 2))),
   /** By token id of the model's own vocabulary. */

@@ -151,7 +151,7 @@ const supervise = Effect.fnUntraced(function*(context: ActorContext, instance: E
   )
 }, Effect.scoped)
 
-/** The error of callers that wait for an engine that is stopped; without `by`, because Troupe closes. */
+/** The error of callers that wait for an engine that is stopped; without `by`, because Troupe closes its engine. */
 export const stoppedError = ({ id }: Actor.Actor, by?: EngineStopped["by"]): InferenceError =>
   makeError(new EngineStopped({ deployment: id, ...(by === undefined ? {} : { by }) }))
 
@@ -190,10 +190,10 @@ export const stopLoads = (context: ActorContext): void => {
   for (const actor of context.actors.values()) {
     for (const instance of Actor.instancesOf(actor)) {
       if (instance.state !== "loading") continue
-      giveUp(context, instance, Cause.fail(stoppedError(actor)))
+      giveUp(context, instance, Cause.fail(stoppedError(actor, "shutdown")))
       if (instance.fiber !== undefined) context.fork(Fiber.interrupt(instance.fiber))
     }
-    if (actor.instance === undefined) Actor.failAll(actor, stoppedError(actor))
+    if (actor.instance === undefined) Actor.failAll(actor, stoppedError(actor, "shutdown"))
   }
 }
 

@@ -51,7 +51,7 @@ const notSupported = (
     return new InvalidRequest({ ...UnknownFields.refused(source, model), inBody: true })
   }
   const [path = "model", ...others] = missing.flatMap(pathsOf)
-  const also = others.length === 0 ? "" : ` (likewise ${others.join(", ")})`
+  const also = others.length === 0 ? "" : `; the same applies to ${others.join(", ")}`
   return new InvalidRequest({ path, detail: `${reason.message}${also}` })
 }
 

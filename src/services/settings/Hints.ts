@@ -21,6 +21,7 @@ const examples: Readonly<Record<string, string>> = {
   "models.*.deployments.*": deployment,
   "models.*.deployments.*.abilities": "[generate, embed]",
   "models.*.deployments.*.keys": "[{ key: ${NAME} }]",
+  "models.*.deployments.*.keys.*": "{ key: ${NAME} }",
   "models.*.deployments.*.price": "{ input: 0.15, output: 0.6 }",
   "models.*.deployments.*.tasks": "[code]",
   "models.*.deployments.*.variants": "[models/assistant-q4.gguf]",

@@ -562,6 +562,14 @@ describe("OpenAiChat", () => {
       }))
     })
 
+    it("a seed that is too large for a JSON number is rejected with the limits", () => {
+      for (const seed of [2 ** 53, -(2 ** 63), 1.5]) {
+        const { detail, path } = refused({ seed })
+        assert.strictEqual(path, "seed")
+        assert.strictEqual(detail, "Expected an integer from -9007199254740991 to 9007199254740991")
+      }
+    })
+
     it("the same seed gives the same seeds", () => {
       fc.assert(fc.property(fc.maxSafeInteger(), (seed) => {
         assert.deepStrictEqual(decoded({ seed, n: 3 }), decoded({ seed, n: 3 }))

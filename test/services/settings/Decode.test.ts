@@ -658,6 +658,10 @@ describe("a parsed configuration", () => {
       ],
       [{ models: { a: { deployments: ["a.gguf"] } } }, /^models\.a\.deployments\[0\]: Expected a mapping, such as \{ /],
       [{ server: 3000 }, /^server: Expected a mapping, such as \{ port: 3000 \}$/],
+      [
+        { models: { a: { deployments: [{ provider: "openai", model: "m", keys: ["sk-one"] }] } } },
+        /keys\[0\]: Expected a mapping, such as \{ key: \$\{NAME\} \}$/
+      ],
       [{ server: { trustedProxies: "10.0.0.1" } }, /^server\.trustedProxies: Expected a list$/],
       [{ logLevel: "wran" }, /^logLevel: Expected .*Did you mean warn\?$/]
     ])("of the shape of %j show the right one", (file, line) => {
