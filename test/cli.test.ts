@@ -102,6 +102,23 @@ describe("models", () => {
   })
 })
 
+describe("flags with numbers", () => {
+  it.each([["serve", "--port", "abc"], ["route", "Hi", "--timeout-ms", "1.5"], ["route", "Hi", "--retries", "x"]])(
+    "%s %s %s asks for a whole number",
+    async (...args) => {
+      const { code, stderr } = await invoke(args)
+      assert.strictEqual(code, 1)
+      assert.include(stderr, "Expected a whole number")
+    }
+  )
+
+  it("are typed in the help", async () => {
+    const { stdout } = await invoke(["route", "--help"])
+    assert.match(stdout, /--retries integer/)
+    assert.match(stdout, /--continue true\|false/)
+  })
+})
+
 describe("config", () => {
   it("checks every environment and names every problem", async () => {
     using folder = temporaryFolder()

@@ -40,13 +40,17 @@ const asInvokedHelp = (help: HelpDoc.HelpDoc): HelpDoc.HelpDoc => ({
     : { examples: help.examples.map((example) => ({ ...example, command: asInvoked(example.command) })) })
 })
 
+/** In one line. All flags with numbers take integers. */
+const inWords = (message: string): string =>
+  inOneLine(message).replace("Expected a string representing a finite number", "Expected a whole number")
+
 /** An invalid invocation is answered with one line that names the help to read. */
 const presenterTo = (console: Console.Console) =>
   CliOutput.layerPresenter({
     present: (output) =>
       output._tag === "InvalidInvocation"
         ? Console.error(
-          `troupe: ${output.errors.map((error) => inOneLine(error.message)).join("; ")}`.replace(/[^.?]$/, "$&.") +
+          `troupe: ${output.errors.map((error) => inWords(error.message)).join("; ")}`.replace(/[^.?]$/, "$&.") +
             ` See: ${asInvoked(`${output.commandPath.join(" ")} --help`)}`
         )
         : Effect.provideService(

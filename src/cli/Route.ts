@@ -27,11 +27,19 @@ const descriptions: Readonly<Record<string, string>> = {
   continue: "true or false: continue a failed answer on another deployment"
 }
 
+/** The kinds of values in the help, where they are not text. */
+const metavars: Readonly<Record<string, string>> = {
+  retries: "integer",
+  "timeout-ms": "integer",
+  continue: "true|false"
+}
+
 /** A flag for each routing header of a request. */
 const overrides = Object.fromEntries(RoutingOptions.headerNames.map((header) => {
   const name = header.slice("x-troupe-".length)
   const description = descriptions[name] ?? `Value of the header ${header}`
-  return [header, Flag.String(name).pipe(Flag.withDescription(description), Flag.optional)]
+  const metavar = metavars[name] ?? "string"
+  return [header, Flag.String(name).pipe(Flag.withDescription(description), Flag.withMetavar(metavar), Flag.optional)]
 }))
 
 const options = {
@@ -91,7 +99,11 @@ const questionOf = ({ maxTokens, model, needs, overrides, prompt, tenant, tools 
     Schema.decodeUnknownEffect(ExplanationRequest, { errors: "all" })(question),
     (error) =>
       new CommandFailed({
-        message: Problem.fromSchemaError(error).map(({ expected, path }) => `${flagOf(path)}: ${expected}`).join("; ")
+        message: Problem.fromSchemaError(error)
+          .map(({ expected, path }) =>
+            `${flagOf(path)}: ${expected.replace(/^Expected number$/, "Expected a whole number")}`
+          )
+          .join("; ")
       })
   )
 }

@@ -119,6 +119,10 @@ export const errorHeaders = (
 ): RoutingHeaders =>
   decision === undefined ? {} : { "x-troupe-attempts": String(started), "x-troupe-decision": decision }
 
+/** The ids of a request in log entries: its own, and that of its decision record if it was routed. */
+export const logName = (id: string, { "x-troupe-decision": decision }: RoutingHeaders): string =>
+  decision === undefined ? id : `${id} (${decision})`
+
 /** A JSON response with these headers. */
 export const respondJson = (body: unknown, headers: RoutingHeaders) => HttpServerResponse.jsonUnsafe(body, { headers })
 
@@ -230,10 +234,10 @@ export const make = Effect.fnUntraced(function*(conventions: Conventions) {
 
   const answer = <Decoded>(endpoint: Endpoint<Decoded>, id: string) => {
     const names: RequestNames = {}
-    const fail = (reason: InferenceError.Reason, headers: ErrorResponse["headers"] = {}) => {
+    const fail = (reason: InferenceError.Reason, headers: RoutingHeaders = {}) => {
       const error = endpoint.encodeError(renameReason(names, reason), id)
       // A caller's own mistakes are not logged.
-      const log = error.status >= 500 ? Effect.logWarning(`${id}: ${reason.message}`) : Effect.void
+      const log = error.status >= 500 ? Effect.logWarning(`${logName(id, headers)}: ${reason.message}`) : Effect.void
       return Effect.as(log, respondError({ ...error, headers: { ...error.headers, ...headers } }))
     }
     return handle(conventions, endpoint, id, limits, names).pipe(

@@ -11,6 +11,7 @@ import { HttpServerResponse } from "effect/http"
 import * as Caller from "../../domain/Caller.ts"
 import { isCancellation } from "../../domain/FailureClass.ts"
 import type { InferenceError, Reason } from "../../domain/InferenceError.ts"
+import { logName } from "./Endpoint.ts"
 
 const encoder = new TextEncoder()
 
@@ -48,7 +49,10 @@ export const respond = Effect.fnUntraced(function*(
     isOver = true
     const error = Cause.findErrorOption(cause) as Option.Option<InferenceError>
     return Option.isSome(error)
-      ? Effect.as(Effect.logWarning(`${id}: ${error.value.message}`), encode([failureFrames.error(error.value.reason)]))
+      ? Effect.as(
+        Effect.logWarning(`${logName(id, headers())}: ${error.value.message}`),
+        encode([failureFrames.error(error.value.reason)])
+      )
       : Effect.as(Effect.logError(`${id} failed with a defect.`, Cause.squash(cause)), encode([failureFrames.defect()]))
   }
   const rest: BytesPull = Effect.matchCauseEffect(pull, {

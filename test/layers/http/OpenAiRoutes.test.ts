@@ -44,6 +44,17 @@ describe.each(Object.entries(bodies))("POST /v1/%s", (path, body) => {
       assert.isTrue(seen.some((one) => String(one).includes(id)))
     }))
 
+  it("logs a failure with the ids of the request and of its decision", () => {
+    const reason = new InferenceError.EngineFailed({ deployment: "m#0", detail: "Out of memory." })
+    const error = new InferenceError.InferenceError({ reason, decision: "dec-a-0", attempts: [] })
+    return withHandler({ inference: ending(Effect.fail(error)) }, async (post, seen) => {
+      const { headers } = await post(path, body)
+      const start = `${headers.get("x-request-id")} (${headers.get("x-troupe-decision")}): `
+      assert.include(start, " (dec-a-0): ")
+      assert.isTrue(seen.some((one) => String(one).startsWith(start)), String(seen))
+    })
+  })
+
   it("rejects requests during shutdown", () =>
     withHandler({ inference: {}, stage: "stopping" }, async (post) => {
       const response = await post(path, body)
