@@ -1,6 +1,7 @@
 /**
  * `Inference` with the complete routing, over scripted engines, in test time.
  */
+import type { Context } from "effect"
 import { Effect, Layer, Result, Stream, SubscriptionRef } from "effect"
 import type { Caller } from "../../src/domain/Caller.ts"
 import type { Deployment, DeploymentOptions, Model } from "../../src/domain/Deployment.ts"
@@ -11,6 +12,7 @@ import * as InferenceError from "../../src/domain/InferenceError.ts"
 import * as Policy from "../../src/domain/RoutingPolicy.ts"
 import * as CachedResponsesLayer from "../../src/layers/cache/CachedResponses.ts"
 import * as ModelFiles from "../../src/layers/engines/ModelFiles.ts"
+import { CachedResponses } from "../../src/services/cache/CachedResponses.ts"
 import type { Engine } from "../../src/services/engines/Engine.ts"
 import * as Breaker from "../../src/services/health/Breaker.ts"
 import * as InferenceLayer from "../../src/services/inference/Inference.ts"
@@ -68,6 +70,8 @@ export interface Setting {
   /** The program's own instead of the built-in one. */
   readonly backoff?: Backoff.MakeSchedule
   readonly metrics?: Metrics.Metrics["Service"]
+  readonly cachedResponses?: CachedResponses["Service"]
+  readonly decisionLog?: DecisionLog.DecisionLog["Service"]
   readonly measure?: Router.Router["Service"]["measure"]
   /** The engines behind `Models`. */
   readonly disguise?: (engine: Engine) => Engine
@@ -124,10 +128,14 @@ const makeEngine = (world: World, id: string, part: Part, caller: Caller): Engin
   })
 }
 
+/** The given service, or the built-in one. */
+const serviceOr = <I, S>(tag: Context.Service<I, S>, given: S | undefined, builtIn: Layer.Layer<I>): Layer.Layer<I> =>
+  given === undefined ? builtIn : Layer.succeed(tag, given)
+
 /** A setup with these models; `a` has the deployments `a#0`, `a#1` and so on. */
 export const world = (setting: Setting): World => {
   const { disguise = (engine) => engine, events = [], fallbacks = {}, measure, metrics, models } = setting
-  const { backoff = Backoff.fromPolicy, policies = [], policy = {} } = setting
+  const { backoff = Backoff.fromPolicy, cachedResponses, decisionLog, policies = [], policy = {} } = setting
   const parts = new Map<string, Part>()
   const own: Policy.Policy = { ...Policy.defaults, retries: 0, ...policy }
   const configured = Object.entries(models).map(([name, deployments]): Model => {
@@ -154,10 +162,15 @@ export const world = (setting: Setting): World => {
     )
   const layer = InferenceLayer.layer.pipe(
     Layer.provideMerge(
-      Layer.mergeAll(routerLayer, DecisionLog.layer, CachedResponsesLayer.layer, Backoff.layerWith(backoff))
+      Layer.mergeAll(
+        routerLayer,
+        serviceOr(DecisionLog.DecisionLog, decisionLog, DecisionLog.layer),
+        serviceOr(CachedResponses, cachedResponses, CachedResponsesLayer.layer),
+        Backoff.layerWith(backoff)
+      )
     ),
     Layer.provide([
-      metrics === undefined ? Metrics.layer : Layer.succeed(Metrics.Metrics, metrics),
+      serviceOr(Metrics.Metrics, metrics, Metrics.layer),
       Layer.effect(Pressure, SubscriptionRef.make<Level>("normal"))
     ]),
     Layer.provideMerge(Breaker.layer),

@@ -25,22 +25,21 @@ import { choicesOf, isComplete, valueAt } from "../../domain/Source.ts"
 import * as Time from "../../domain/Time.ts"
 import type { RoutedRequest } from "../inference/RequestTelemetry.ts"
 import * as RequestTelemetry from "../inference/RequestTelemetry.ts"
+import type { GuardedCallbacks } from "../observability/GuardedCallbacks.ts"
 import type { AttemptDraft } from "../routing/DecisionLog.ts"
-
-/** The name in `fallbacks`, and the deployment that a cached answer names. */
-export const name = "cached-responses"
+import { cachedResponses } from "../routing/DecisionRecord.ts"
 
 /** An answer without its deployment. Answers with more than text and function calls are not kept. */
 export type Response = Omit<Answer, keyof AnsweredBy | "native">
 
 /** The index of an entry `cached-responses` that is not the last; -1 if there is none. */
 export const misplaced = (fallbacks: ReadonlyArray<string>): number => {
-  const index = fallbacks.indexOf(name)
+  const index = fallbacks.indexOf(cachedResponses)
   return index === fallbacks.length - 1 ? -1 : index
 }
 
 /** The error detail for a misplaced entry. */
-export const onlyLast = `Expected ${name} as the last of the ordinary fallbacks only`
+export const onlyLast = `Expected ${cachedResponses} as the last of the ordinary fallbacks only`
 
 /** JSON with the fields of every object in alphabetical order, without undefined fields. */
 const canonical = (value: unknown): string =>
@@ -89,7 +88,7 @@ export interface AnswerBuilder {
   readonly end: () => Response
 }
 
-const server: RequestTelemetry.Server = { id: name, provider: "troupe.cache" }
+const server: RequestTelemetry.Server = { id: cachedResponses, provider: "troupe.cache" }
 
 const notCached = { reason: "NotCached", message: "No earlier answer to the same request is kept." }
 
@@ -120,6 +119,13 @@ const recordAnswer = (state: RequestTelemetry.RequestState, { finishReason, usag
 }
 
 type Routed = RoutedRequest<Request>
+
+/** A cache that the program provides may fail: then no answer is kept, and none is found. */
+const guarded = (responses: CachedResponses["Service"], callbacks: GuardedCallbacks): CachedResponses["Service"] => ({
+  keep: (request, response) =>
+    callbacks.run("cached responses", Effect.suspend(() => responses.keep(request, response)), undefined),
+  recall: (request) => callbacks.run("cached responses", Effect.suspend(() => responses.recall(request)), undefined)
+})
 
 const makeRecall = (responses: CachedResponses["Service"]) =>
   Effect.fnUntraced(function*({ request, state }: Routed, error: InferenceError) {
@@ -180,7 +186,8 @@ const collect = (
 }
 
 /** The last entry of a model's fallbacks: keeps answers, and returns a kept one when everything else fails. */
-export const makeFallback = (responses: CachedResponses["Service"]) => {
+export const makeFallback = (provided: CachedResponses["Service"], callbacks: GuardedCallbacks) => {
+  const responses = guarded(provided, callbacks)
   const recall = makeRecall(responses)
   const keep = ({ request }: Routed, response: Response) =>
     isWhole(response, request) ? responses.keep(request, response) : Effect.void

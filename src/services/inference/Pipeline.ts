@@ -231,7 +231,7 @@ export const make = Effect.gen(function*() {
       (yield* Backoff.Backoff).schedule
     ),
     embed: AttemptScope.makeEmbed(models),
-    cached: CachedResponses.makeFallback(yield* CachedResponses.CachedResponses)
+    cached: CachedResponses.makeFallback(yield* CachedResponses.CachedResponses, parts.callbacks)
   }
 })
 

@@ -17,6 +17,7 @@ import * as Time from "../../domain/Time.ts"
 import type { GuardedCallbacks } from "../observability/GuardedCallbacks.ts"
 import type { Metrics, Operation, Outcome } from "../observability/Metrics.ts"
 import type { DecisionLog, Draft } from "../routing/DecisionLog.ts"
+import { makeDraft } from "../routing/DecisionLog.ts"
 import type { Route } from "../routing/Route.ts"
 
 type FinishEvent = Extract<Event, { type: "finish" }>
@@ -184,7 +185,9 @@ export const begin = Effect.fnUntraced(function*(
   if (span !== undefined) {
     annotate(callbacks, span, { "gen_ai.operation.name": operation, "gen_ai.request.model": model, ...attributes })
   }
-  const record = decisions.begin(operation, route, yield* Clock.currentTimeMillis)
+  const at = yield* Clock.currentTimeMillis
+  const record = callbacks.call("decision log", () => decisions.begin(operation, route, at), undefined) ??
+    makeDraft("unrecorded", operation, route, at)
   const state: RequestState = {
     record,
     startedAt: yield* Time.now,

@@ -5,7 +5,7 @@
  *
  * The schedule is stepped once for every failed attempt at a deployment, with the failure's reason as input; its delay is
  * the pause before the next attempt there. Each request and deployment has its own schedule. A schedule that ends allows no
- * further attempt at the deployment; `retries`, `maxAttempts`, `maxWait` and Retry-After of the policy hold in addition.
+ * further attempt at the deployment; `retries`, `maxAttempts` and Retry-After of the policy hold in addition.
  *
  * **Example** (a program's own backoff)
  *

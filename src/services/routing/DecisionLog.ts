@@ -2,8 +2,8 @@
 import { Context, Effect, Layer, Random } from "effect"
 import * as Defaults from "../../domain/Defaults.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
-import { name as cachedResponses } from "../cache/CachedResponses.ts"
 import type { Operation } from "../observability/Metrics.ts"
+import { cachedResponses } from "./DecisionRecord.ts"
 import type { Attempt, Decision, Record } from "./DecisionRecord.ts"
 import type { Route } from "./Route.ts"
 
@@ -60,6 +60,25 @@ const bounded = (decision: Decision): Decision => {
   }
 }
 
+/**
+ * A record that begins.
+ *
+ * @param at ms since 1970
+ */
+export const makeDraft = (id: string, operation: Operation, route: Route, at: number): Draft => {
+  const { decision, model, policy } = route
+  return {
+    id,
+    operation,
+    model,
+    policy: policy.name,
+    at,
+    decision: bounded(decision),
+    fallbacks: namesOf(route),
+    attempts: []
+  }
+}
+
 /** Keeps the latest records in memory. */
 export const layer = Layer.effect(
   DecisionLog,
@@ -72,17 +91,7 @@ export const layer = Layer.effect(
     const at = (index: number) => index >= 0 ? records[index % Defaults.keptDecisions] : undefined
     return DecisionLog.of({
       begin(operation, route, at) {
-        const { decision, model, policy } = route
-        const draft: Draft = {
-          id: `${prefix}${count.toString(36)}`,
-          operation,
-          model,
-          policy: policy.name,
-          at,
-          decision: bounded(decision),
-          fallbacks: namesOf(route),
-          attempts: []
-        }
+        const draft = makeDraft(`${prefix}${count.toString(36)}`, operation, route, at)
         records[count++ % Defaults.keptDecisions] = draft
         return draft
       },

@@ -8,6 +8,9 @@
  */
 import { Schema } from "effect"
 
+/** The name of cached responses in a model's `fallbacks`, and the deployment that a cached answer names. */
+export const cachedResponses = "cached-responses"
+
 /** An eligible deployment. */
 export const Candidate = Schema.Struct({
   deployment: Schema.String,

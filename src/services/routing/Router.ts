@@ -36,6 +36,7 @@ import { Registry } from "../models/Registry.ts"
 import * as GuardedCallbacks from "../observability/GuardedCallbacks.ts"
 import { Settings } from "../settings/Settings.ts"
 import type { Decision } from "./DecisionRecord.ts"
+import { cachedResponses } from "./DecisionRecord.ts"
 import { factsOf } from "./DeploymentFacts.ts"
 import { beginnings, PrefixIndex } from "./PrefixIndex.ts"
 import type { Route } from "./Route.ts"
@@ -245,7 +246,7 @@ const fallbacksOf = (parts: Parts, model: Model, inquiry: Inquiry): Outcome<Fall
   if (misplaced >= 0) {
     return Result.fail(invalid({ path: `fallbacks[${misplaced}]`, detail: CachedResponses.onlyLast }))
   }
-  const cached = ordinary.at(-1) === CachedResponses.name
+  const cached = ordinary.at(-1) === cachedResponses
   const names = cached ? ordinary.slice(0, -1) : ordinary
   const unknown = requested === undefined ? undefined : unknownFallback(parts, names)
   if (unknown !== undefined) return Result.fail(unknown)

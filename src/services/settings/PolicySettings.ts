@@ -9,6 +9,7 @@ import { customName, placeholder } from "../../domain/SelectionOptions.ts"
 import type { Name } from "../../domain/Strategies.ts"
 import { names as strategies } from "../../domain/Strategies.ts"
 import * as CachedResponses from "../cache/CachedResponses.ts"
+import { cachedResponses } from "../routing/DecisionRecord.ts"
 
 const atLeast = (minimum: number) => Schema.Int.check(Schema.isGreaterThanOrEqualTo(minimum))
 /** The limit is that of a request. */
@@ -251,7 +252,7 @@ const fallbackProblems = (
     const names = settings[list] ?? []
     return names.flatMap((name, index) => {
       const isLast = list === "fallbacks" && index === names.length - 1
-      const expected = name === CachedResponses.name
+      const expected = name === cachedResponses
         ? isLast ? undefined : CachedResponses.onlyLast
         : others.includes(name)
         ? undefined

@@ -3,7 +3,7 @@ import { assert } from "@effect/vitest"
 import { describe, it } from "vitest"
 import * as Cors from "../../../src/layers/http/Cors.ts"
 import * as Endpoint from "../../../src/layers/http/Endpoint.ts"
-import { name as cachedResponses } from "../../../src/services/cache/CachedResponses.ts"
+import { cachedResponses } from "../../../src/services/routing/DecisionRecord.ts"
 
 const ask = (
   headers: Readonly<Record<string, string>>,

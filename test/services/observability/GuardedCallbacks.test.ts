@@ -1,6 +1,7 @@
 /** What a program provides beside its requests may throw or die: no answer changes, no request hangs, nothing is leaked. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Logger, Stream, Tracer } from "effect"
+import { UpstreamFailed } from "../../../src/domain/InferenceError.ts"
 import type { LatencySample } from "../../../src/domain/Measurement.ts"
 import * as RoutingPolicy from "../../../src/domain/RoutingPolicy.ts"
 import { Inference } from "../../../src/services/inference/Inference.ts"
@@ -26,6 +27,9 @@ interface Fault extends Partial<Setting> {
 }
 
 const ofMetrics = { logged: "The metrics failed" }
+const cached = { keep: () => Effect.void, recall: () => Effect.undefined }
+const ofCache = { fallbacks: { a: ["cached-responses"] }, logged: "The cached responses failed" }
+const ofDecisionLog = { logged: "The decision log failed" }
 const ofTracer = { logged: "The tracer failed" }
 const ofMeasurements = { logged: "The router's measurements failed" }
 
@@ -35,6 +39,15 @@ const faults: Readonly<Record<string, Fault>> = {
   "metrics that interrupt themselves": { metrics: { ...metrics, begin: () => Effect.interrupt }, ...ofMetrics },
   "metrics that throw at the end": { metrics: { ...metrics, end: thrown }, ...ofMetrics },
   "metrics that die at the end": { metrics: { ...metrics, end: () => Effect.die(defect) }, ...ofMetrics },
+  "a cache that throws where it keeps an answer": { cachedResponses: { ...cached, keep: thrown }, ...ofCache },
+  "a cache that dies where it keeps an answer": {
+    cachedResponses: { ...cached, keep: () => Effect.die(defect) },
+    ...ofCache
+  },
+  "a decision log that throws": {
+    decisionLog: { begin: thrown, find: () => undefined, latest: () => [] },
+    ...ofDecisionLog
+  },
   "a tracer that throws": { tracer: Tracer.make({ span: thrown }), ...ofTracer },
   "a span that takes no attributes": { tracer: tracerWith({ attribute: thrown }), ...ofTracer },
   "a span that does not end": { tracer: tracerWith({ end: thrown }), ...ofTracer },
@@ -46,6 +59,8 @@ const faults: Readonly<Record<string, Fault>> = {
     logged: "The strategy \"custom/mine\" failed"
   }
 }
+
+const unavailable = new UpstreamFailed({ deployment: "a#0", kind: "status", status: 503, detail: "overloaded" })
 
 const asked = { model: "a", messages: [{ role: "user", content: "Hello" }] } as const
 
@@ -73,10 +88,22 @@ const logged = () => {
 
 const models: Setting["models"] = { a: [{ pieces: ["x", "y"] }, { pieces: ["x", "y"] }] }
 
+describe("a cache that fails where it looks for an answer", () => {
+  const cachedResponses = { ...cached, recall: thrown }
+  const failing = { a: [{ fails: { reason: unavailable } }] }
+
+  it.effect("gives the caller the failure of the last attempt", () =>
+    Effect.gen(function*() {
+      const { reason } = yield* Effect.flip(whole)
+      assert.strictEqual(reason._tag, unavailable._tag)
+    }).pipe(Effect.provide(world({ models: failing, cachedResponses, fallbacks: ofCache.fallbacks }).layer)))
+})
+
 describe("what a program provides does not change an answer, and is logged once", () => {
   for (const [fault, { logged: line, tracer = Tracer.nativeTracer, ...setting }] of Object.entries(faults)) {
     for (const [name, [operation, expected]] of Object.entries(operations)) {
-      const noContent = name === "embeddings" && fault === "measurements that take no first content"
+      const noContent = name === "embeddings" &&
+        (fault === "measurements that take no first content" || setting.cachedResponses !== undefined)
       it.effect(`${fault}: ${name}`, () => {
         const { layer, lines } = logged()
         return Effect.gen(function*() {
