@@ -3,10 +3,12 @@
  *
  * **Details**
  *
- * Effect's `Cache` is not bounded in bytes, so this is a `Map` in order of use. The key is the SHA-256 of what identifies a
- * request: prompts are not kept. SHA-256 is why this is a layer: it comes from Node.
+ * Effect's `Cache` has no bound in bytes; `lru-cache` has. Its own expiry is not used, because it does not run on Effect's
+ * clock. The key is the SHA-256 of the text that identifies a request, so that no prompt is kept. This is a layer because
+ * Node provides SHA-256.
  */
 import { Duration, Effect, Layer } from "effect"
+import { LRUCache } from "lru-cache"
 import { hash } from "node:crypto"
 import * as Policies from "../../domain/Defaults.ts"
 import type { Request } from "../../domain/Inference.ts"
@@ -16,12 +18,11 @@ import { bytesOf, CachedResponses, fits, identify } from "../../services/cache/C
 
 interface Entry {
   readonly response: Response
-  readonly bytes: number
   /** monotonic ms */
   readonly until: number
 }
 
-/** Bounds of the cache. */
+/** Bounds of the cache, each above 0. */
 export interface Options {
   readonly entries: number
   readonly bytes: number
@@ -31,41 +32,22 @@ export interface Options {
 /** The key of a request's answer. */
 export const keyOf = (request: Request): string => hash("sha256", identify(request), "base64url")
 
-const make = ({ bytes: maxBytes, entries: maxEntries, timeToLive }: Options): CachedResponses["Service"] => {
-  /** Least recently used first. */
-  const entries = new Map<string, Entry>()
-  let held = 0
+const make = ({ bytes: maxSize, entries: max, timeToLive }: Options): CachedResponses["Service"] => {
+  const entries = new LRUCache<string, Entry>({ max, maxSize })
 
-  const remove = (key: string, { bytes }: Entry) => {
-    entries.delete(key)
-    held -= bytes
-  }
-  const put = (key: string, entry: Entry) => {
-    const before = entries.get(key)
-    if (before !== undefined) remove(key, before)
-    entries.set(key, entry)
-    held += entry.bytes
-    for (const [oldest, one] of entries) {
-      if (entries.size <= maxEntries && held <= maxBytes) return
-      remove(oldest, one)
-    }
-  }
   const take = (key: string, now: number): Response | undefined => {
     const entry = entries.get(key)
-    if (entry === undefined) return undefined
-    remove(key, entry)
-    if (entry.until <= now) return undefined
-    put(key, entry)
-    return entry.response
+    if (entry === undefined || entry.until > now) return entry?.response
+    entries.delete(key)
+    return undefined
   }
   return {
     keep: (request, response) => {
-      const bytes = bytesOf(response)
-      if (!fits(bytes)) return Effect.void
-      return Effect.map(
-        Time.now,
-        (now) => put(keyOf(request), { response, bytes, until: now + Duration.toMillis(timeToLive) })
-      )
+      const size = bytesOf(response)
+      if (!fits(size)) return Effect.void
+      return Effect.map(Time.now, (now) => {
+        entries.set(keyOf(request), { response, until: now + Duration.toMillis(timeToLive) }, { size })
+      })
     },
     recall: (request) => Effect.map(Time.now, (now) => take(keyOf(request), now))
   }
