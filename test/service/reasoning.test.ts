@@ -207,6 +207,8 @@ describe("a cached answer with reasoning is returned", () => {
           await ask(name, stream, more)
           answering = undefined
           const again = await ask(name, stream, more).catch((error: { readonly status: number }) => error.status)
+          // A caller of OpenAI's dialect gets all of such an answer: its reasoning has no signature.
+          if (caller === "OpenAI") assert.isObject(again)
           if (typeof again === "object") assert.deepStrictEqual(again, { thoughts: "Hm.", text: "Hi" })
           else assert.isAtLeast(again, 500)
         })

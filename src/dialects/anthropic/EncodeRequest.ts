@@ -194,6 +194,14 @@ const withoutUnsigned = (messages: ReadonlyArray<unknown>): ReadonlyArray<unknow
   })
 }
 
+/** Whether the deployment's host is Anthropic's own. */
+const isAnthropicHost = ({ options: { baseUrl } }: Target): boolean =>
+  baseUrl === undefined || /^https?:\/\/([^/]+\.)?anthropic\.com(:\d+)?(\/|$)/i.test(baseUrl)
+
+/** The messages without reasoning that Anthropic's host rejects. Other hosts may accept reasoning without signatures. */
+const acceptedBy = (target: Target, messages: ReadonlyArray<unknown>): ReadonlyArray<unknown> =>
+  isAnthropicHost(target) ? withoutUnsigned(messages) : messages
+
 /**
  * The caller's messages, if fetched images or an assistant prefix change them.
  *
@@ -223,8 +231,7 @@ const passedBody = (
   const { body } = source
   const { maxTokens } = generation
   const given = body["messages"] as ReadonlyArray<unknown>
-  // Other hosts of the dialect may accept reasoning without signatures.
-  const messages = target.options.baseUrl === undefined ? withoutUnsigned(given) : given
+  const messages = acceptedBy(target, given)
   return Source.bodyWith(source, {
     model: target.options.model,
     ...(maxTokens === undefined || maxTokens === body["max_tokens"] ? {} : { max_tokens: maxTokens }),
@@ -298,7 +305,12 @@ const countedFields: ReadonlySet<string> = new Set(["model", "system", "messages
 export const countRequest = ({ source, ...input }: Counted, target: Target): Result.Result<Call, Reason> => {
   const path = "/v1/messages/count_tokens"
   if (source?.dialect === "anthropic") {
-    const body = Source.bodyWith(source, { model: target.options.model })
+    const given = source.body["messages"] as ReadonlyArray<unknown>
+    const messages = acceptedBy(target, given)
+    const body = Source.bodyWith(source, {
+      model: target.options.model,
+      ...(messages === given ? {} : { messages })
+    })
     return Result.succeed({ path, headers: headersOf(source, target), body })
   }
   const generation: Generation = { ...input, sampling: {}, stop: [] }

@@ -105,11 +105,16 @@ const silentFields: ReadonlySet<string> = new Set(["role", "refusal", "content",
 const saidIn = (delta: Fields): ReadonlyArray<string> =>
   Object.keys(delta).filter((name) => !silentFields.has(name) && !isEmpty(delta[name]))
 
-/** Whether a message or delta has content other than text and function calls. */
+/** Fields whose whole content is an event of reasoning: see `DecodeAnswer.thoughtsOf`. */
+const isThoughtText = (message: Fields, name: string): boolean =>
+  (name === "reasoning" || name === "reasoning_content") && typeof message[name] === "string"
+
+/** Whether a message or delta has content other than text, reasoning and function calls. */
 const saysMore = (given: unknown): boolean => {
   const message = fieldsOf(given)
   return message !== undefined &&
-    (saidIn(message).length > 0 || !isEmpty(message["refusal"]) || listAt(message, "tool_calls").some(isOther))
+    (saidIn(message).some((name) => !isThoughtText(message, name)) || !isEmpty(message["refusal"]) ||
+      listAt(message, "tool_calls").some(isOther))
 }
 
 export interface Chunks {

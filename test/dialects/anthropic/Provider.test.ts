@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Result } from "effect"
 import * as fc from "fast-check"
+import { countRequest } from "../../../src/dialects/anthropic/EncodeRequest.ts"
 import { anthropic } from "../../../src/dialects/anthropic/Provider.ts"
 import type { Generation } from "../../../src/domain/Generation.ts"
 import type { Said } from "../../support/Dialects.ts"
@@ -128,16 +129,30 @@ describe("reasoning in a caller's own request", () => {
     return (Result.getOrThrow(call).body as typeof body).messages
   }
 
-  it("goes to Anthropic with its signature only", () => {
-    assert.deepStrictEqual(
-      sentTo(undefined, turns([unsigned, signed, text], [unsigned], [unsigned, text])),
-      turns([signed, text], [text])
+  const countedAt = (baseUrl: string | undefined, messages: ReadonlyArray<object>) => {
+    const { options } = targetOf("anthropic")
+    const body = { model: "m", messages }
+    const call = countRequest(
+      { messages: [{ role: "user", content: "Hello" }], source: { dialect: "anthropic", body } },
+      { ...target, options: baseUrl === undefined ? options : { ...options, baseUrl } }
     )
-  })
+    return (Result.getOrThrow(call).body as typeof body).messages
+  }
+
+  for (const baseUrl of [undefined, "https://api.anthropic.com", "https://api.anthropic.com/"]) {
+    it(`goes to Anthropic with its signature only: ${baseUrl ?? "default"}`, () => {
+      const given = turns([unsigned, signed, text], [unsigned], [unsigned, text])
+      assert.deepStrictEqual(sentTo(baseUrl, given), turns([signed, text], [text]))
+      assert.deepStrictEqual(countedAt(baseUrl, given), turns([signed, text], [text]))
+    })
+  }
 
   it("goes to other hosts as it is", () => {
     const messages = turns([unsigned, signed, text], [unsigned])
-    assert.strictEqual(sentTo("https://example.com", messages), messages)
+    for (const host of ["https://example.com", "https://notanthropic.com", "https://example.com/anthropic.com"]) {
+      assert.strictEqual(sentTo(host, messages), messages)
+      assert.deepStrictEqual(countedAt(host, messages), messages)
+    }
     const plain = turns([signed, text])
     assert.strictEqual(sentTo(undefined, plain), plain)
   })
