@@ -96,7 +96,7 @@ const callerFields = {
   /** Default `normal`. */
   priority: Schema.optional(Priority),
   /**
-   * How long the model stays loaded after this request: at least 0, where 0 unloads it when nobody uses it, and
+   * How long the model stays loaded after this request: at least 0, where 0 unloads it when no request uses it, and
    * `Duration.infinity` keeps it; default the deployment's `idleUnload`.
    */
   keepAlive: Schema.optional(Schema.Duration),
@@ -238,9 +238,8 @@ export type Event =
     readonly type: "tool_call"
     /** Which call of this answer, from 0. */
     readonly index: number
-    /** With the call's first event, and only then. */
+    /** Id and name are in the call's first event only. */
     readonly id?: string
-    /** Likewise. */
     readonly name?: string
     /** The next piece of the arguments' JSON. */
     readonly arguments: string

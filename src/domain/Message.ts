@@ -119,7 +119,7 @@ export const firstImage = (messages: ReadonlyArray<Message>): string | undefined
   return undefined
 }
 
-/** Likewise in the result of a tool, which most providers take as text only. */
+/** The path of the first image in the result of a tool, which most providers accept as text only. */
 export const imageOfTool = (messages: ReadonlyArray<Message>): string | undefined => {
   const index = messages.findIndex(({ content, role }) => role === "tool" && imageIn(content) >= 0)
   return index < 0 ? undefined : `messages[${index}].content[${imageIn(messages[index]!.content)}]`
@@ -131,7 +131,7 @@ const isPrivate = (part: Part): boolean => {
   return url === null || isPrivateHost(hostOf(url))
 }
 
-/** Likewise by the URL of a host that says of itself that it is not in the public Internet. */
+/** The path of the first image at the URL of a host that is not in the public Internet by its name. */
 export const privateImage = (messages: ReadonlyArray<Message>): string | undefined => {
   for (const [index, { content }] of messages.entries()) {
     const part = typeof content === "string" ? -1 : content.findIndex(isPrivate)
@@ -142,7 +142,7 @@ export const privateImage = (messages: ReadonlyArray<Message>): string | undefin
 
 const isText = (message: Message): message is ChatMessage => typeof message.content === "string"
 
-/** For engines that have no eyes; the same list where all are plain texts. */
+/** The messages without images, for engines that accept none; the same list where all are plain texts. */
 export const texts = (messages: ReadonlyArray<Message>): ReadonlyArray<ChatMessage> =>
   messages.every(isText) ? messages : messages.map((message) => ({ ...message, content: textOf(message.content) }))
 
@@ -168,11 +168,11 @@ export const problem = (messages: ReadonlyArray<Message>): Problem | undefined =
   return count > mostImages ? { path: [], issue: `Expected at most ${mostImages} images, not ${count}` } : undefined
 }
 
-/** Likewise where images have no meaning. */
+/** The problem of an image in a request that accepts none. */
 export const imageProblem = (messages: ReadonlyArray<Message>): Problem | undefined => {
   const index = messages.findIndex(({ content }) => imageIn(content) >= 0)
   return index < 0 ? undefined : {
     path: [index, "content", imageIn(messages[index]!.content)],
-    issue: "Expected a text: the tokens of an image cannot be told"
+    issue: "Expected text: the tokens of an image cannot be counted"
   }
 }

@@ -30,7 +30,7 @@ const distanceBetween = (one: string, other: string): number => {
   return last[other.length]!
 }
 
-/** What is longer than this is nobody's slip. */
+/** Longer names get no suggestion. */
 const longestName = 64
 
 const lettersInCommon = (one: string, other: string): number => {

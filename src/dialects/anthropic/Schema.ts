@@ -154,11 +154,9 @@ const prompt = {
   thinking: Schema.optionalKey(Schema.Struct({ type: Schema.String })),
   output_config: Schema.optionalKey(OutputConfig),
   ...cached,
-  /** Not in Anthropic's API: as in `ChatRequest`. */
+  /** These three are not in Anthropic's API; they are those of `ChatRequest`. */
   keep_alive: standing.keep_alive,
-  /** Likewise. */
   priority: standing.priority,
-  /** Likewise. */
   troupe: standing.troupe
 }
 

@@ -200,7 +200,7 @@ const conversationOf = (generation: Generation, { continuesFinalMessage = false 
   ...(continuesFinalMessage && generation.assistantPrefix !== undefined ? { continue_final_message: true } : {})
 })
 
-/** OpenAI documents this limit for `safety_identifier`, which replaces `user`, and rejects a longer `user` as well. */
+/** OpenAI documents this limit for `safety_identifier`, which replaces `user`. It is applied to both. */
 const maxUserLength = 64
 
 /** Mistral rejects fields that its API does not have (422 `extra_forbidden`, github.com/mistralai/platform-docs-public/issues/7). */

@@ -92,17 +92,13 @@ export const ChatMessage = Schema.Struct({
   tool_calls: nullable(Schema.Array(Schema.Union([ToolCall, OtherToolCall]))),
   /** The call that a tool's message answers. */
   tool_call_id: nullable(Schema.String),
-  /** Other content of an assistant, for deployments of this dialect. */
+  /** Other content of an assistant, for deployments of this dialect: a refusal, audio, a call of the legacy API. */
   refusal: Schema.optionalKey(Schema.Unknown),
-  /** Likewise. */
   audio: Schema.optionalKey(Schema.Unknown),
-  /** Likewise. */
   function_call: Schema.optionalKey(Schema.Unknown),
-  /** The reasoning of an earlier answer, as OpenRouter and vLLM name it. */
+  /** The reasoning of an earlier answer, in the names of OpenRouter and vLLM, of DeepSeek, and of OpenRouter's parts. */
   reasoning: Schema.optionalKey(Schema.Unknown),
-  /** Likewise, as DeepSeek and vLLM name it. */
   reasoning_content: Schema.optionalKey(Schema.Unknown),
-  /** Likewise, as OpenRouter names its parts. */
   reasoning_details: Schema.optionalKey(Schema.Unknown)
 }).annotate({ identifier: "ChatMessage" })
 export type ChatMessage = typeof ChatMessage.Type
@@ -176,11 +172,9 @@ export const ChatRequest = Schema.Struct({
   frequency_penalty: Schema.optionalKey(Schema.Finite.check(within(-2, 2))),
   /** By token id of the model's own vocabulary. */
   logit_bias: Schema.optionalKey(LogitBias),
-  /** Not in OpenAI's API, but in those of llama.cpp, Ollama and vLLM. */
+  /** These three are not in OpenAI's API, but in those of llama.cpp, Ollama and vLLM. */
   top_k: Schema.optionalKey(Schema.Int.check(within(0, 1_000_000))),
-  /** Likewise. */
   min_p: Schema.optionalKey(Schema.Finite.check(within(0, 1))),
-  /** Likewise. */
   repeat_penalty: Schema.optionalKey(Schema.Finite.check(within(0.01, 10))),
   max_tokens: Schema.optionalKey(Schema.Int.check(within(1, 1_000_000))),
   max_completion_tokens: Schema.optionalKey(Schema.Int.check(within(1, 1_000_000))),

@@ -231,6 +231,6 @@ export const refused = (source: Source, model: string): Unknown => {
   return {
     path: formatPath(first!.path),
     detail: `No deployment of "${model}" accepts this field. Remove it` +
-      (also.length === 0 ? "." : `, and likewise ${also.join(", ")}${others.length > also.length ? ", ..." : ""}.`)
+      (also.length === 0 ? "." : `, and also ${also.join(", ")}${others.length > also.length ? ", ..." : ""}.`)
   }
 }

@@ -7,7 +7,7 @@
  * until a probe is due: one request then tries it, and its outcome decides.
  */
 
-/** One key's state; `until` (monotonic ms) counts where it is not `usable`, and `refusedAt` (likewise) where it is `refused`. */
+/** One key's state; `until` (monotonic ms) applies where it is not `usable`, `refusedAt` (monotonic ms) where it is `refused`. */
 interface KeyState {
   readonly weight: number
   readonly standing: "usable" | "limited" | "refused"

@@ -1,11 +1,11 @@
 /**
- * Which deployment has probably which prompts cached, told from what was sent where. Bounded: what was asked for least
- * lately is forgotten first.
+ * Estimates which deployments have a prompt in their caches, from the prompts sent to each. Bounded: the entry that is least
+ * recently used is removed first.
  *
  * **Details**
  *
- * A prompt is known by the hashes of its beginnings, each a block of characters longer than the one before. Hashes may
- * collide, which costs a request its cache and nothing else.
+ * A prompt is identified by the hashes of its prefixes, each a block of characters longer than the one before. A collision
+ * of hashes costs a request its cached prefix and nothing else.
  */
 import { combine, hashText } from "../../domain/Strategies.ts"
 
