@@ -398,7 +398,7 @@ describe("onnx, folders that cannot be loaded", () => {
       assert.match(yield* failureOf(withFile("config.json", "{")), /config\.json is not JSON/)
       assert.match(yield* failureOf(withFile("config.json", "[]")), /config\.json is not a JSON object/)
       assert.match(yield* failureOf(withFile("tokenizer.json", "{}")), /tokenizer\.json is not a valid tokenizer/)
-      assert.match(yield* failureOf(withFile("tokenizer_config.json", "{}")), /no chat template/)
+      assert.match(yield* failureOf(withFile("tokenizer_config.json", "{}")), /has no usable chat template/)
       assert.match(yield* failureOf(withFile("onnx/model.onnx", "")), /model\.onnx is empty/)
       assert.match(
         yield* failureOf(copy, { model: "model_q4" }),
