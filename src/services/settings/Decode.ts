@@ -18,6 +18,7 @@ import * as Problems from "../../domain/Problem.ts"
 import * as Text from "../../domain/Text.ts"
 import type { EngineKind } from "../engines/EngineKind.ts"
 import { engineKinds } from "../engines/EngineKinds.ts"
+import { languageModel } from "../engines/LanguageModelKind.ts"
 import { cachedResponses } from "../routing/DecisionRecord.ts"
 import { withHint } from "./Hints.ts"
 import { interpolate, isSingleReference, looksLikeSecret, referencesIn, withoutQuotes } from "./Interpolation.ts"
@@ -53,7 +54,7 @@ const prefixProblem = (name: string, deployments: ReadonlyArray<DeploymentOption
 }
 
 /** Takes the place of an invalid deployment while the rest of the file is checked. It has no files. */
-const placeholder = { engine: "language-model", name: "(invalid)" } as const
+const placeholder = { engine: languageModel.name, name: "(invalid)" } as const
 
 const isPlaceholder = (options: DeploymentOptions): boolean =>
   options.engine === placeholder.engine && options.name === placeholder.name
