@@ -113,7 +113,17 @@ describe("a cached answer in the caller's dialect", () => {
     ["is kept", "a function call", { tool_calls: [call] }, "tool_calls", tools("function")],
     ["is not kept", "a custom call", { tool_calls: [custom] }, "tool_calls", tools("custom")],
     ["is not kept", "audio", { audio: { id: "a", data: "AA", transcript: "Hello" } }, "stop", voice],
-    ["is not kept", "thoughts", { content: "Hello", reasoning_content: "Hm" }, "stop", {}],
+    ["is kept", "reasoning", { content: "Hello", reasoning_content: "Hm" }, "stop", {}],
+    [
+      "is not kept",
+      "parts of reasoning",
+      {
+        content: "Hello",
+        reasoning_details: [{ type: "reasoning.encrypted", data: "x" }]
+      },
+      "stop",
+      {}
+    ],
     ["is not kept", "annotations", { content: "Hello", annotations: [{ type: "url_citation" }] }, "stop", {}]
   ])("%s with %s, of OpenAI's", async (kept, content, message, reason, more) => {
     assert.strictEqual(await isKept(completion(message, reason), askOpenAi(more), false), kept === "is kept")
