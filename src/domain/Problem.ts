@@ -63,7 +63,7 @@ export const noSuchField = (name: string, names: Iterable<string>): string => {
 /** The kinds of a union of structs that a literal tells apart, as the schema's message shows them. */
 const kinds = /\{ readonly "(\w+)": ("[^"]+"), \.\.\. \}/g
 
-/** Messages of schemas, in the words of whoever writes the data. */
+/** Messages of schemas in plain words, for authors of the data. */
 const wordings: ReadonlyArray<readonly [message: RegExp, words: string]> = [
   [/ \| undefined$/, ""],
   [/^Expected (?="[^"]*"(?: \| "[^"]*")+$)/, "Expected one of "],

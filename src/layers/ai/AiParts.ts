@@ -83,7 +83,7 @@ const handoffOf = ({ deployment }: Extract<Event, { type: "handoff" }>) => ({
   metadata: { troupe: { handoff: { deployment } } }
 })
 
-/** Runs of text and reasoning, of which one at a time is open. */
+/** Runs of text and reasoning. One run is open at a time. */
 const makeRuns = (push: (part: Part) => void) => {
   let runs = 0
   let open: { readonly kind: "text" | "reasoning"; readonly id: string } | undefined

@@ -13,7 +13,7 @@ import type { Dialects } from "./Dialect.ts"
 export const error = (status: number, description: string) =>
   OpenAi.ErrorBody.annotate({ description }).pipe(HttpApiSchema.status(status))
 
-/** Server-sent events, each of which holds this as JSON. The route writes them itself. */
+/** Server-sent events with this as JSON. The route writes them itself. */
 export const events = <S extends Schema.Top>(schema: S) =>
   schema.pipe(HttpApiSchema.asJson({ contentType: "text/event-stream" }))
 

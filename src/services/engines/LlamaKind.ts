@@ -47,7 +47,7 @@ const LlamaOptions = Schema.Struct({
 })
 type LlamaOptions = typeof LlamaOptions.Type
 
-/** The files of a split GGUF model, of which the first is configured; else the file itself. */
+/** All files of a split GGUF model, given the first one; else the file itself. */
 const partsOf = (path: string): ReadonlyArray<string> => {
   const split = /^(.*)-00001-of-(\d{5})\.gguf$/s.exec(path)
   if (split === null) return [path]

@@ -144,7 +144,7 @@ const supervise = Effect.fnUntraced(function*(context: ActorContext, instance: E
         instance.actor.lastFailure = error.message
       })
     ),
-    // After a stable run the restart schedule begins anew.
+    // A stable run resets the restart schedule.
     Effect.catch((error) => progress.ranWell ? Effect.void : Effect.fail(error)),
     Effect.retry(Policies.restart),
     Effect.forever

@@ -45,7 +45,7 @@ export const layer = layerWith(fromPolicy)
 export interface Delays {
   /** Steps the deployment's schedule: ms before its next attempt, or undefined if the schedule has ended. */
   readonly next: (deployment: string, reason: Reason, now: number) => Effect.Effect<number | undefined>
-  /** Starts the deployment's schedule anew. */
+  /** Resets the deployment's schedule. */
   readonly reset: (deployment: string) => void
 }
 

@@ -74,7 +74,7 @@ export class Cursor {
 
   u64 = (): number => Number(this.#view.getBigUint64(this.take(8), true))
 
-  /** Reads a count of items, each of which needs at least this many bytes. */
+  /** Reads a count of items that need at least this many bytes each. */
   count(leastBytes: number): number {
     const count = this.u64()
     if (!Number.isSafeInteger(count * leastBytes)) this.refuse("Expected a count that a file can hold")
