@@ -39,7 +39,7 @@ models:
 `
 
 const messages = [{ role: "user", content: "Is it so?" }]
-const wholeBody = JSON.stringify({ model: "fake/echo", messages, temperature: 0 })
+const bufferedBody = JSON.stringify({ model: "fake/echo", messages, temperature: 0 })
 const streamBody = JSON.stringify({ model: "fake/tale", messages, temperature: 0, stream: true })
 
 type Load = Child<LoadQuestion, LoadAnswer>
@@ -51,7 +51,7 @@ interface Measured extends LoadAnswer {
 
 interface Round {
   readonly bare: Measured
-  readonly whole: Measured
+  readonly buffered: Measured
   readonly streamed: Measured
 }
 
@@ -75,7 +75,7 @@ const post = async (port: number, body: string): Promise<Response> => {
 
 /** An answer of the service, which the bare server repeats. */
 const sampleAnswer = async (port: number): Promise<BareQuestion> => {
-  const response = await post(port, wholeBody)
+  const response = await post(port, bufferedBody)
   const body = await response.text()
   const { choices } = JSON.parse(body) as { readonly choices: ReadonlyArray<{ message: { content: string } }> }
   if (choices[0]?.message.content !== shortReply) throw new Error(`Unexpected answer of the service: ${body}`)
@@ -102,8 +102,8 @@ const measureServer = async (load: Load, server: Server, body: string, milliseco
 }
 
 const measureRound = async ({ bare, load, service }: Sides, milliseconds: number): Promise<Round> => ({
-  bare: await measureServer(load, bare, wholeBody, milliseconds),
-  whole: await measureServer(load, service, wholeBody, milliseconds),
+  bare: await measureServer(load, bare, bufferedBody, milliseconds),
+  buffered: await measureServer(load, service, bufferedBody, milliseconds),
   streamed: await measureServer(load, service, streamBody, milliseconds)
 })
 
@@ -118,8 +118,8 @@ const cpuRows = (rounds: ReadonlyArray<Round>): ReadonlyArray<Row> => {
   const target = { atMost: targetMicroseconds }
   const streamed = `streamed ${longReplyTokens} tokens`
   return [
-    { ...row, measure: "CPU, service process", troupe: middle((round) => ofProcess(round.whole)), target },
-    { ...row, measure: "CPU with engine process", troupe: middle((round) => ofTree(round.whole)), target },
+    { ...row, measure: "CPU, service process", troupe: middle((round) => ofProcess(round.buffered)), target },
+    { ...row, measure: "CPU with engine process", troupe: middle((round) => ofTree(round.buffered)), target },
     { ...row, measure: `CPU, ${streamed}, service process`, troupe: middle((round) => ofProcess(round.streamed)) },
     { ...row, measure: `CPU, ${streamed}, with engine process`, troupe: middle((round) => ofTree(round.streamed)) }
   ]
@@ -129,7 +129,7 @@ const rateRows = (rounds: ReadonlyArray<Round>): ReadonlyArray<Row> => {
   const baseline = median(rounds.map((round) => rate(round.bare)))
   const row = { scenario: name, unit: "requests/s", baseline, comparison: "ratio" as const }
   return [
-    { ...row, measure: "throughput", troupe: median(rounds.map((round) => rate(round.whole))) },
+    { ...row, measure: "throughput", troupe: median(rounds.map((round) => rate(round.buffered))) },
     {
       ...row,
       measure: `throughput, streamed ${longReplyTokens} tokens`,
@@ -146,7 +146,7 @@ const measure = async (sides: Sides, effort: Effort): Promise<Outcome> => {
   return {
     rows: ProcessCpu.isAvailable ? [...cpuRows(rounds), ...rateRows(rounds)] : rateRows(rounds),
     notes: ProcessCpu.isAvailable ? [] : [ProcessCpu.unavailable],
-    raw: { connections, wholeBody, streamBody, rounds }
+    raw: { connections, bufferedBody, streamBody, rounds }
   }
 }
 

@@ -50,7 +50,7 @@ const bodyOf = (model: string, stream: boolean): string =>
     ...(stream ? { stream } : {})
   })
 
-const wholeBody = bodyOf("quick", false)
+const bufferedBody = bodyOf("quick", false)
 const streamBody = bodyOf("quick", true)
 const pacedBody = bodyOf("paced", true)
 
@@ -72,7 +72,7 @@ interface Setting {
 const check = async ({ headers, port, side }: Gateway): Promise<void> => {
   const response = await fetch(`http://127.0.0.1:${port}${path}`, {
     method: "POST",
-    body: wholeBody,
+    body: bufferedBody,
     headers: { ...headers, "content-type": "application/json" }
   })
   const text = await response.text()
@@ -91,8 +91,8 @@ const makeParts = ({ crowd, load }: Setting, milliseconds: number) => {
   }
   return {
     // One connection gives times only, which need fewer requests.
-    alone: (gateway: Gateway) => ask(gateway, wholeBody, 1, 0.5),
-    busy: (gateway: Gateway) => ask(gateway, wholeBody, connections, 1),
+    alone: (gateway: Gateway) => ask(gateway, bufferedBody, 1, 0.5),
+    busy: (gateway: Gateway) => ask(gateway, bufferedBody, connections, 1),
     firstToken: (gateway: Gateway) => ask(gateway, streamBody, 1, 0.5),
     streamed: (gateway: Gateway) => ask(gateway, streamBody, connections, 1),
     crowd: async ({ headers, pid, port }: Gateway) => {
@@ -141,7 +141,7 @@ const measure = async (setting: Setting, isPinned: boolean, effort: Effort): Pro
       ...(isPinned ? [] : [unpinned]),
       ...(ProcessCpu.isAvailable ? [] : [ProcessCpu.unavailable])
     ],
-    raw: { connections, streams, words: words.length, isPinned, wholeBody, streamBody, pacedBody, rounds }
+    raw: { connections, streams, words: words.length, isPinned, bufferedBody, streamBody, pacedBody, rounds }
   }
 }
 

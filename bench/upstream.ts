@@ -34,7 +34,7 @@ interface Request {
 const usage = { prompt_tokens: 12, completion_tokens: 20, total_tokens: 32 }
 const head = { id: "chatcmpl-bench", created: 1_700_000_000, model: "bench-1" }
 
-const wholeOf = (words: ReadonlyArray<string>): string =>
+const bufferedOf = (words: ReadonlyArray<string>): string =>
   JSON.stringify({
     ...head,
     object: "chat.completion",
@@ -89,8 +89,8 @@ const bodyOf = async (request: IncomingMessage): Promise<Request> => {
 }
 
 const makeAnswer = ({ key, paceMs, words }: UpstreamQuestion) => {
-  const whole = wholeOf(words)
-  const wholeHeaders = { "content-type": "application/json", "content-length": Buffer.byteLength(whole) }
+  const buffered = bufferedOf(words)
+  const bufferedHeaders = { "content-type": "application/json", "content-length": Buffer.byteLength(buffered) }
   const frames = framesOf(words)
   const together = [frames.first, ...frames.words, ...frames.last]
   return async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
@@ -98,7 +98,7 @@ const makeAnswer = ({ key, paceMs, words }: UpstreamQuestion) => {
     if (request.headers.authorization !== `Bearer ${key}`) {
       response.writeHead(401, { "content-type": "application/json" }).end("{\"error\":{\"message\":\"No key\"}}")
     } else if (stream !== true) {
-      response.writeHead(200, wholeHeaders).end(whole)
+      response.writeHead(200, bufferedHeaders).end(buffered)
     } else {
       response.writeHead(200, { "content-type": "text/event-stream; charset=utf-8" })
       if (model === "paced") return streamPaced(response, frames, paceMs)

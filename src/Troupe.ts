@@ -29,7 +29,7 @@ export interface CallOptions {
 
 /** A running Troupe. */
 export interface Troupe {
-  /** The whole answer. Rejects with an `InferenceError`, whose `reason` says what went wrong; after `close`, an `Error`. */
+  /** The buffered answer. Rejects with an `InferenceError`, whose `reason` says what went wrong; after `close`, an `Error`. */
   readonly generate: (request: Request, options?: CallOptions) => Promise<Answer>
   /** The answer as it is generated. Leaving the loop early stops the engine within one token. */
   readonly stream: (request: Request, options?: CallOptions) => AsyncIterable<Event>

@@ -57,7 +57,7 @@ export * as Breaker from "./services/health/Breaker.ts"
 /** The state of one circuit, pure: failures in a row, open time in ms, probes. */
 export * as Circuit from "./services/health/Circuit.ts"
 /**
- * Service: requests and answers. `generate` returns a whole answer, `stream` its events, `open` the answer from its first
+ * Service: requests and answers. `generate` returns a buffered answer, `stream` its events, `open` the answer from its first
  * event on; `embed`, `rerank`, `classify`, `tokenize` and `count` are the other tasks. Fails with an `InferenceError`.
  *
  * **Example**

@@ -302,7 +302,7 @@ export interface Answer extends AnsweredBy {
   /** Which stop sequence ended the answer, where one did and that is known. */
   readonly stop?: string
   readonly usage: TokenUsage
-  /** The answer as a provider of the caller's dialect sent it, whole or in chunks. */
+  /** The answer as a provider of the caller's dialect sent it, buffered or in chunks. */
   readonly native?: ReadonlyArray<Native>
 }
 

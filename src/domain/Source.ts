@@ -96,8 +96,8 @@ export const needs = dialects.map((dialect): Need => `${dialect} fields`)
 /** An answer, or a part of one, as a provider of the caller's dialect sent it. */
 export interface Native {
   readonly dialect: Dialect
-  /** A whole answer, or one event of a stream. */
-  readonly form: "whole" | "chunk"
+  /** A buffered answer, or one event of a stream. */
+  readonly form: "buffered" | "chunk"
   readonly body: Fields
   /** Whether it has content beside the text and the function calls of the events after it, as thoughts or audio. */
   readonly hasMore: boolean

@@ -115,13 +115,13 @@ describe("messages.create", () => {
   it("continues an assistant prefix, buffered and streamed", async () => {
     const begun = asked("What is the capital of Japan?")
     const call = { ...begun, messages: [...begun.messages, { role: "assistant" as const, content: "The capital of" }] }
-    const whole = await client.messages.create(call)
-    for (const answer of [whole, await client.messages.stream(call).finalMessage()]) {
+    const buffered = await client.messages.create(call)
+    for (const answer of [buffered, await client.messages.stream(call).finalMessage()]) {
       assert.deepStrictEqual(textOf(answer), [" Japan is Tokyo."])
       assert.strictEqual(answer.stop_reason, "end_turn")
     }
     const { input_tokens } = await client.messages.countTokens({ model: "tiny-chat", system, messages: call.messages })
-    assert.strictEqual(input_tokens, whole.usage.input_tokens + whole.usage.cache_read_input_tokens!)
+    assert.strictEqual(input_tokens, buffered.usage.input_tokens + buffered.usage.cache_read_input_tokens!)
   })
 
   it("holds the answer to a schema", async () => {
@@ -153,7 +153,7 @@ describe("messages.stream", () => {
       "message_delta",
       "message_stop"
     ])
-    const whole = await client.messages.create(asked("Count to 7."))
+    const buffered = await client.messages.create(asked("Count to 7."))
     assert.deepStrictEqual(textOf(message), ["1, 2, 3, 4, 5, 6, 7."])
     const summaryOf = ({ content, stop_reason, usage }: Anthropic.Message) => ({
       content: content.map((block) => ({ ...block })),
@@ -161,7 +161,7 @@ describe("messages.stream", () => {
       output: usage.output_tokens,
       input: usage.input_tokens + usage.cache_read_input_tokens!
     })
-    assert.deepStrictEqual(summaryOf(message), summaryOf(whole))
+    assert.deepStrictEqual(summaryOf(message), summaryOf(buffered))
     assert.match(stream.request_id!, /^req_/)
   })
 

@@ -46,12 +46,12 @@ describe("chat.completions.create", () => {
     }
     assert.strictEqual(text, "1, 2, 3, 4, 5, 6, 7.")
     assert.deepStrictEqual(reasons, ["stop"])
-    const whole = await client.chat.completions.create({
+    const buffered = await client.chat.completions.create({
       model: "tiny-chat",
       messages: question("Count to 7."),
       temperature: 0
     })
-    const { prompt_tokens_details: details, ...counts } = whole.usage!
+    const { prompt_tokens_details: details, ...counts } = buffered.usage!
     assert.deepInclude(usage, counts)
     assert.isAtMost(details!.cached_tokens!, counts.prompt_tokens)
   })
@@ -99,8 +99,8 @@ describe("chat.completions.create", () => {
 
   it("gives n choices, buffered and streamed", async () => {
     const call = { model: "tiny-chat", messages: question("What color is snow?"), temperature: 0, n: 3 }
-    const whole = await client.chat.completions.create(call)
-    assert.deepStrictEqual(whole.choices.map(({ index, message }) => [index, message.content]), [
+    const buffered = await client.chat.completions.create(call)
+    assert.deepStrictEqual(buffered.choices.map(({ index, message }) => [index, message.content]), [
       [0, "Snow is white."],
       [1, "Snow is white."],
       [2, "Snow is white."]
@@ -109,7 +109,7 @@ describe("chat.completions.create", () => {
     for await (const chunk of await client.chat.completions.create({ ...call, stream: true })) {
       for (const { delta, index } of chunk.choices) texts[index] += delta.content ?? ""
     }
-    assert.deepStrictEqual(texts, whole.choices.map(({ message }) => message.content))
+    assert.deepStrictEqual(texts, buffered.choices.map(({ message }) => message.content))
   })
 
   it("releases the slot when the caller disconnects in mid-stream", async () => {

@@ -65,18 +65,18 @@ describe("tools", () => {
   })
 
   it("are the same when streamed", async () => {
-    const whole = await client.chat.completions.create(call)
+    const buffered = await client.chat.completions.create(call)
     const streamed = await client.chat.completions.stream(call).finalChatCompletion()
     assert.deepInclude(streamed.choices[0], { finish_reason: "tool_calls" })
-    assert.strictEqual(streamed.choices[0]?.message.content, whole.choices[0]?.message.content)
-    assert.deepStrictEqual(argumentsOf(streamed.choices[0]!.message), argumentsOf(whole.choices[0]!.message))
+    assert.strictEqual(streamed.choices[0]?.message.content, buffered.choices[0]?.message.content)
+    assert.deepStrictEqual(argumentsOf(streamed.choices[0]!.message), argumentsOf(buffered.choices[0]!.message))
   })
 
   it("are called once without parallel_tool_calls", async () => {
     const one = { ...call, parallel_tool_calls: false }
-    const whole = await client.chat.completions.create(one)
+    const buffered = await client.chat.completions.create(one)
     const streamed = await client.chat.completions.stream(one).finalChatCompletion()
-    for (const { choices } of [whole, streamed]) {
+    for (const { choices } of [buffered, streamed]) {
       assert.deepStrictEqual(argumentsOf(choices[0]!.message), [{ city: "Paris" }])
     }
   })
@@ -84,9 +84,9 @@ describe("tools", () => {
   it("are called if the choice requires it, without other content", async () => {
     for (const tool_choice of ["required", { type: "function", function: { name: "get_weather" } }] as const) {
       const forced = { ...call, model: "fake/any", tool_choice }
-      const whole = await client.chat.completions.create(forced)
+      const buffered = await client.chat.completions.create(forced)
       const streamed = await client.chat.completions.stream(forced).finalChatCompletion()
-      for (const { choices } of [whole, streamed]) {
+      for (const { choices } of [buffered, streamed]) {
         assert.isNull(choices[0]!.message.content)
         assert.strictEqual(choices[0]!.finish_reason, "tool_calls")
         assert.deepStrictEqual(argumentsOf(choices[0]!.message), [{ fake: "fake: What is the weather?" }])
@@ -131,11 +131,11 @@ describe("logprobs", () => {
   const call = { model: "fake/any", messages: question("Grüße 🦊"), temperature: 0, logprobs: true }
 
   it("contain the bytes of the complete answer, buffered and streamed", async () => {
-    const whole = await client.chat.completions.create({ ...call, top_logprobs: 3 })
-    const logprobs = whole.choices[0]!.logprobs!.content!
-    assert.strictEqual(logprobs.length, whole.usage?.completion_tokens)
+    const buffered = await client.chat.completions.create({ ...call, top_logprobs: 3 })
+    const logprobs = buffered.choices[0]!.logprobs!.content!
+    assert.strictEqual(logprobs.length, buffered.usage?.completion_tokens)
     const text = Buffer.from(logprobs.flatMap(({ bytes }) => bytes!)).toString("utf8")
-    assert.strictEqual(text, whole.choices[0]!.message.content)
+    assert.strictEqual(text, buffered.choices[0]!.message.content)
     for (const { logprob, token, top_logprobs } of logprobs) {
       assert.isAtMost(logprob, 0)
       assert.strictEqual(top_logprobs.length, 3)

@@ -9,7 +9,7 @@ import type { Service } from "../support/Service.ts"
 import { startService } from "../support/Service.ts"
 import { wires } from "../support/Wires.ts"
 
-const { begun, pieces, text, whole } = wires.openai
+const { begun, pieces, text, buffered } = wires.openai
 const json = { "content-type": "application/json" }
 const cutAfter = (after: number): Play => ({ pieces, fault: { kind: "cut", after }, gated: after > 1 })
 
@@ -33,13 +33,13 @@ const plays: Readonly<Record<string, Play>> = {
   well: { pieces, bytesAtATime: 5 }
 }
 
-const wholePieces = [whole.slice(0, 30), whole.slice(30, 60), whole.slice(60)]
+const bufferedPieces = [buffered.slice(0, 30), buffered.slice(30, 60), buffered.slice(60)]
 
 /** The same for a buffered answer. */
 const playOf = (request: Seen): Play => {
   const play = plays[modelAsked(request)]!
   return (request.body as { readonly stream?: boolean }).stream !== true && play.pieces === pieces
-    ? { ...play, headers: json, pieces: wholePieces }
+    ? { ...play, headers: json, pieces: bufferedPieces }
     : play
 }
 
@@ -133,7 +133,7 @@ describe("the openai package", () => {
   })
 
   for (const stream of [false, true]) {
-    const how = stream ? "streaming" : "whole"
+    const how = stream ? "streaming" : "buffered"
 
     it(`gets Retry-After, ${how}`, async () => {
       const error = await refused(client.chat.completions.create({ model: "all limited", messages, stream }))

@@ -58,13 +58,13 @@ describe("tools", () => {
   })
 
   it("are the same when streamed", async () => {
-    const whole = await client.chat.completions.create(call)
+    const buffered = await client.chat.completions.create(call)
     const streamed = await client.chat.completions.stream(call).finalChatCompletion()
     const summaryOf = ({ choices: [choice] }: OpenAI.ChatCompletion) =>
       choice!.message.tool_calls!.map((one) =>
         one.type === "function" ? [one.function.name, one.function.arguments] : []
       )
-    assert.deepStrictEqual(summaryOf(streamed), summaryOf(whole))
+    assert.deepStrictEqual(summaryOf(streamed), summaryOf(buffered))
   })
 
   it("are run by the package itself", async () => {

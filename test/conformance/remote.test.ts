@@ -57,7 +57,7 @@ engineConformance({
 })
 
 engineConformance({
-  name: "another instance, whose answers come whole,",
+  name: "another instance, whose answers are buffered,",
   options: {
     engine: "remote",
     provider: "troupe",
@@ -87,7 +87,7 @@ const closed = {
 
 for (const stream of [true, false]) {
   engineConformance({
-    name: `a host of Anthropic's dialect${stream ? "" : ", whose answers come whole,"}`,
+    name: `a host of Anthropic's dialect${stream ? "" : ", whose answers are buffered,"}`,
     options: {
       engine: "remote",
       provider: "anthropic",

@@ -77,7 +77,7 @@ const dialects: ReadonlyArray<readonly [name: string, dialect: Dialect, recorded
 for (const [name, dialect, recorded] of dialects) {
   describe(name, () => {
     for (const kind of ["text", "tools"] as const) {
-      const { answer, stream, whole } = recorded[kind]
+      const { answer, stream, buffered } = recorded[kind]
       const bytes = Buffer.from(stream.join(""))
 
       it(`reads a recorded stream of ${kind}`, () => {
@@ -105,7 +105,7 @@ for (const [name, dialect, recorded] of dialects) {
       })
 
       it(`decodes a recorded buffered answer of ${kind}`, () => {
-        const told = dialect.generate.whole(whole, generation, targetOf())
+        const told = dialect.generate.buffered(buffered, generation, targetOf())
         assert.deepStrictEqual<unknown>(answerOf(Result.getOrThrow(told)), answer)
       })
     }
@@ -122,7 +122,7 @@ for (const [name, dialect, recorded] of dialects) {
         const target = targetOf()
         const refusal = { status, headers: { "retry-after": text }, body, now: 0 }
         assert.isString(dialect.failure(refusal, target).message)
-        assert.isTrue(Result.isFailure(dialect.generate.whole(body, generation, target)))
+        assert.isTrue(Result.isFailure(dialect.generate.buffered(body, generation, target)))
         const decoder = dialect.generate.events(generation, target)
         decoder.push({ event: "message", data: text })
         decoder.push({ event: "message", data: JSON.stringify(body) })
@@ -235,7 +235,7 @@ describe("an OpenAI-like answer in parts", () => {
     }
     const body = { choices: [{ index: 0, message, finish_reason: "stop" }], usage }
     assert.deepStrictEqual<unknown>(
-      answerOf(Result.getOrThrow(openAi.generate.whole(body, generation, targetOf()))),
+      answerOf(Result.getOrThrow(openAi.generate.buffered(body, generation, targetOf()))),
       expected
     )
   })
@@ -457,7 +457,7 @@ describe("OpenAI's own host", () => {
 
 describe("a chat completion's end", () => {
   const ended = (finish_reason: string) =>
-    openAi.generate.whole({ choices: [{ message: { content: "Hello" }, finish_reason }] }, generation, targetOf())
+    openAi.generate.buffered({ choices: [{ message: { content: "Hello" }, finish_reason }] }, generation, targetOf())
 
   it("is no success where the host could not go on", () => {
     for (const reason of ["error", "insufficient_system_resource", "abort"]) {

@@ -286,7 +286,7 @@ describe("buffered answers", () => {
   ]
   for (const [name, dialect, body] of cases) {
     it(`have their call: ${name}`, () => {
-      const said = saidBy(dialect.generate.whole(body, generation, targetOf("openai")))
+      const said = saidBy(dialect.generate.buffered(body, generation, targetOf("openai")))
       assert.deepStrictEqual<unknown>(briefly(said.calls ?? []), one)
       assert.strictEqual(said.finish?.reason, "tool_calls")
       assert.notStrictEqual(said.calls?.[0]?.id, "")
@@ -308,16 +308,20 @@ describe("ids", () => {
   it("are none of the conversation's, whether the provider gives one or not", () => {
     const said = [
       callsOf([[call("add", "{}", { index: 0, id: "same" }), call("add", "{}", { index: 1 })]], openAi, earlier),
-      saidBy(gemini.generate.whole(
+      saidBy(gemini.generate.buffered(
         { candidates: [{ content: { parts: [{ functionCall: { id: "same", name: "add" } }] }, finishReason: "STOP" }] },
         earlier,
         targetOf("gemini")
       )).calls ?? [],
       saidBy(
-        ollama.generate.whole({ message: { tool_calls: [call("add", {})] }, done: true }, earlier, targetOf("ollama"))
+        ollama.generate.buffered(
+          { message: { tool_calls: [call("add", {})] }, done: true },
+          earlier,
+          targetOf("ollama")
+        )
       )
         .calls ?? [],
-      saidBy(anthropic.generate.whole(
+      saidBy(anthropic.generate.buffered(
         { content: [{ type: "tool_use", id: "same", name: "add", input: {} }], stop_reason: "tool_use" },
         earlier,
         targetOf("anthropic")

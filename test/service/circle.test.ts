@@ -37,7 +37,7 @@ afterAll(async () => {
 describe("instances in a circle", () => {
   const messages = [{ role: "user", content: "Hello" }]
   const cases: ReadonlyArray<readonly [name: string, path: string, body: object]> = [
-    ["a whole answer", "/v1/chat/completions", { messages }],
+    ["a buffered answer", "/v1/chat/completions", { messages }],
     ["a stream", "/v1/chat/completions", { messages, stream: true }],
     ["a message", "/v1/messages", { messages, max_tokens: 9 }],
     ["embeddings", "/v1/embeddings", { input: ["Hello"] }],

@@ -66,7 +66,7 @@ const japan = "What is the capital of Japan?"
 describe("a failing deployment", () => {
   for (const stream of [false, true]) {
     const read = stream ? streamed : contentOf
-    const how = stream ? "streaming" : "whole"
+    const how = stream ? "streaming" : "buffered"
 
     it(`is replaced by the model's next deployment before any content, ${how}`, async () => {
       assert.strictEqual(await read(await ask("fake/chain", "Hello", stream)), "the first answers")

@@ -35,8 +35,8 @@ beforeAll(async () => {
   upstream = await startFaultServer((_, { body, path }) => {
     if (path.endsWith("/embeddings")) return { headers: json, pieces: [JSON.stringify(embedded(body as Fields))] }
     if (path.endsWith("/count_tokens")) return { headers: json, pieces: ["{\"input_tokens\":7}"] }
-    const { headers, pieces, whole } = wires[path.endsWith("/messages") ? "anthropic" : "openai"]
-    return isStreamed(body) ? { headers, pieces } : { headers: json, pieces: [whole] }
+    const { headers, pieces, buffered } = wires[path.endsWith("/messages") ? "anthropic" : "openai"]
+    return isStreamed(body) ? { headers, pieces } : { headers: json, pieces: [buffered] }
   })
   service = await startService(
     `

@@ -41,10 +41,10 @@ beforeAll(async () => {
     `
 models:
   openai: { deployments: [{ ${openAi} }] }
-  openai-whole: { deployments: [{ ${openAi}, stream: false }] }
+  openai-buffered: { deployments: [{ ${openAi}, stream: false }] }
   openai-streamed: { deployments: [{ ${openAi}, stream: true }] }
   anthropic: { deployments: [{ ${anthropic} }] }
-  anthropic-whole: { deployments: [{ ${anthropic}, stream: false }] }
+  anthropic-buffered: { deployments: [{ ${anthropic}, stream: false }] }
   anthropic-streamed: { deployments: [{ ${anthropic}, stream: true }] }
 `,
     { K: "key" }
@@ -138,7 +138,7 @@ describe("chat completions", () => {
       fc.asyncProperty(Answers.openAi, async (given) => {
         answer = given
         const stream = await client.chat.completions.create({
-          model: "openai-whole",
+          model: "openai-buffered",
           messages: [{ role: "user", content: "Hi" }],
           stream: true,
           stream_options: { include_usage: true }
@@ -170,10 +170,11 @@ describe("several choices", () => {
     const before = upstream.seen.length
     const client = new OpenAI({ baseURL: `${service.url}/v1`, apiKey: "none", maxRetries: 0 })
     const request = { model: "openai", n: 3, seed: 7, messages: [{ role: "user" as const, content: "Hi" }] }
-    const whole = await client.chat.completions.create(request)
-    assert.deepStrictEqual<unknown>(whole.choices, choices)
-    assert.deepStrictEqual<unknown>(whole.usage, usage)
-    const streamed = await client.chat.completions.stream({ ...request, model: "openai-whole" }).finalChatCompletion()
+    const buffered = await client.chat.completions.create(request)
+    assert.deepStrictEqual<unknown>(buffered.choices, choices)
+    assert.deepStrictEqual<unknown>(buffered.usage, usage)
+    const streamed = await client.chat.completions.stream({ ...request, model: "openai-buffered" })
+      .finalChatCompletion()
     const told = streamed.choices.map(({ finish_reason, index, message }) => [index, message.content, finish_reason])
     assert.deepStrictEqual(told, [[0, "Choice 0", "stop"], [1, "Choice 1", "length"], [2, "Choice 2", "stop"]])
     const sent = upstream.seen.slice(before).map(({ body }) => body as Fields)
@@ -227,7 +228,7 @@ describe("messages", () => {
     await fc.assert(
       fc.asyncProperty(Answers.anthropic, async (given) => {
         answer = given
-        for (const model of ["anthropic", "anthropic-whole"]) {
+        for (const model of ["anthropic", "anthropic-buffered"]) {
           const found = await client.messages.stream({
             model,
             max_tokens: 5,
@@ -366,9 +367,9 @@ describe("a stop sequence over another Troupe", () => {
         stop_sequences: ["END"],
         messages: [{ role: "user" as const, content: "Hi" }]
       }
-      const whole = await client.messages.create(request)
+      const buffered = await client.messages.create(request)
       const streamed = await client.messages.stream(request).finalMessage()
-      for (const { stop_reason, stop_sequence } of [whole, streamed]) {
+      for (const { stop_reason, stop_sequence } of [buffered, streamed]) {
         assert.deepStrictEqual<unknown>([stop_reason, stop_sequence], [reason, stop])
       }
     }
@@ -390,8 +391,8 @@ describe("refusals", () => {
       }],
       usage: { prompt_tokens: 1, completion_tokens: 7, total_tokens: 8 }
     }
-    const whole = await post(service.url, "chat/completions", { model: "openai", messages })
-    assert.deepStrictEqual(theirs(JSON.parse(whole) as Fields), theirs(answer))
+    const buffered = await post(service.url, "chat/completions", { model: "openai", messages })
+    assert.deepStrictEqual(theirs(JSON.parse(buffered) as Fields), theirs(answer))
     const client = new OpenAI({ baseURL: `${service.url}/v1`, apiKey: "none", maxRetries: 0 })
     const streamed = await client.chat.completions.stream({
       model: "openai",

@@ -155,7 +155,7 @@ describe("bad input", () => {
   ]
   for (const stream of [false, true]) {
     for (const [name, body, status, code, param] of cases) {
-      it(`${name}, ${stream ? "streaming" : "whole"}: ${status}`, async () => {
+      it(`${name}, ${stream ? "streaming" : "buffered"}: ${status}`, async () => {
         const response = await chat(typeof body === "string" ? body : { ...body as object, stream })
         const { error } = await json(response)
         assert.deepStrictEqual(
@@ -262,7 +262,7 @@ describe("bad input", () => {
 
 describe("faults", () => {
   for (const stream of [false, true]) {
-    it(`a crash before any content is a 503, ${stream ? "streaming" : "whole"}`, async () => {
+    it(`a crash before any content is a 503, ${stream ? "streaming" : "buffered"}`, async () => {
       const response = await chat(ask("fake/abort-early", "crash", { stream }))
       assert.strictEqual(response.status, 503)
       assert.strictEqual((await json(response)).error.code, "engine_crashed")

@@ -13,7 +13,7 @@ const stall: Play = { pieces, fault: { kind: "stall", after: 2 } }
 const plays: Readonly<Record<string, Play>> = {
   silent: { silent: "stall", pieces: [] },
   stall,
-  whole: stall,
+  buffered: stall,
   flood: { pieces: [...pieces.slice(0, 2), pieces[1]!], fault: { kind: "flood", after: 2 } },
   trickle: { pieces: [": ping\n\n"], fault: { kind: "trickle", after: 0 } },
   often: stall,
@@ -110,7 +110,7 @@ describe("a caller that disconnects", () => {
       ["before the first content", "trickle", true, false],
       ["in the middle of a stalled stream", "stall", true, true],
       ["in the middle of an endless stream", "flood", true, true],
-      ["before the end of a buffered answer", "whole", false, false],
+      ["before the end of a buffered answer", "buffered", false, false],
       ["before a buffered answer in one piece", "one piece", false, false],
       ["in the middle of a refusal", "refusal", true, false]
     ] as const

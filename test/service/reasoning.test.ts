@@ -11,14 +11,14 @@ import { startService } from "../support/Service.ts"
 type Fields = Readonly<Record<string, unknown>>
 
 interface ProviderAnswer {
-  readonly whole: Fields
+  readonly buffered: Fields
   readonly frames: ReadonlyArray<Fields>
 }
 
 const usage = { prompt_tokens: 3, completion_tokens: 2, total_tokens: 5 }
 
 const openAi = (field: string): ProviderAnswer => ({
-  whole: {
+  buffered: {
     choices: [{ index: 0, message: { role: "assistant", content: "Hi", [field]: "Hm." }, finish_reason: "stop" }],
     usage
   },
@@ -39,7 +39,7 @@ const block = (index: number, content_block: Fields, ...deltas: ReadonlyArray<Fi
 ]
 
 const anthropic: ProviderAnswer = {
-  whole: {
+  buffered: {
     ...message,
     content: [{ type: "thinking", thinking: "Hm.", signature: "s" }, { type: "text", text: "Hi" }],
     stop_reason: "end_turn",
@@ -69,14 +69,14 @@ const geminiOf = (parts: ReadonlyArray<Fields>, finishReason?: string): Fields =
 const thought = (text: string): Fields => ({ text, thought: true })
 
 const gemini: ProviderAnswer = {
-  whole: geminiOf([thought("Hm."), { text: "Hi" }], "STOP"),
+  buffered: geminiOf([thought("Hm."), { text: "Hi" }], "STOP"),
   frames: [geminiOf([thought("H")]), geminiOf([thought("m.")]), geminiOf([{ text: "Hi" }], "STOP")]
 }
 
 const line = (fields: Fields, done = false): Fields => ({ message: { role: "assistant", ...fields }, done })
 
 const ollama: ProviderAnswer = {
-  whole: { ...line({ content: "Hi", thinking: "Hm." }, true), done_reason: "stop" },
+  buffered: { ...line({ content: "Hi", thinking: "Hm." }, true), done_reason: "stop" },
   frames: [
     line({ content: "", thinking: "H" }),
     line({ content: "", thinking: "m." }),
@@ -119,9 +119,9 @@ beforeAll(async () => {
   const json = { "content-type": "application/json" }
   upstream = await startFaultServer((_, { body, path }) => {
     if (answering === undefined) return { status: 500, headers: json, pieces: ["{\"error\":{\"message\":\"down\"}}"] }
-    const [provider, { frames, whole }] = providers[answering]!
+    const [provider, { frames, buffered }] = providers[answering]!
     const isStreamed = (body as Fields)["stream"] === true || path.includes(":stream")
-    return isStreamed ? framing(provider, path, frames) : { headers: json, pieces: [JSON.stringify(whole)] }
+    return isStreamed ? framing(provider, path, frames) : { headers: json, pieces: [JSON.stringify(buffered)] }
   })
   const models = names.map((name) => `
   ${name}:
@@ -187,7 +187,7 @@ describe("a provider's reasoning reaches the caller", () => {
   for (const [caller, ask] of Object.entries(callers)) {
     for (const name of names) {
       for (const stream of [false, true]) {
-        it(`of ${caller}'s dialect from ${name}, ${stream ? "streamed" : "whole"}`, async () => {
+        it(`of ${caller}'s dialect from ${name}, ${stream ? "streamed" : "buffered"}`, async () => {
           answering = name
           const more = { temperature: 0.5 }
           assert.deepStrictEqual(await ask(name, stream, more), { thoughts: "Hm.", text: "Hi" })
@@ -201,7 +201,7 @@ describe("a cached answer with reasoning is returned", () => {
   for (const [caller, ask] of Object.entries(callers)) {
     for (const name of names) {
       for (const stream of [false, true]) {
-        it(`completely or not at all, to ${caller}'s callers from ${name}, ${stream ? "streamed" : "whole"}`, async () => {
+        it(`completely or not at all, to ${caller}'s callers from ${name}, ${stream ? "streamed" : "buffered"}`, async () => {
           const more = { temperature: stream ? 0.25 : 0.75 }
           answering = name
           await ask(name, stream, more)
@@ -219,7 +219,7 @@ describe("a cached answer with reasoning is returned", () => {
 
 describe("reasoning is omitted", () => {
   for (const stream of [false, true]) {
-    it(`if a caller of Anthropic's dialect disables it, ${stream ? "streamed" : "whole"}`, async () => {
+    it(`if a caller of Anthropic's dialect disables it, ${stream ? "streamed" : "buffered"}`, async () => {
       answering = "openai"
       const more = { thinking: { type: "disabled" } }
       assert.deepStrictEqual(await askAnthropic("openai", stream, more), { thoughts: "", text: "Hi" })

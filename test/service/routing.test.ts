@@ -86,7 +86,7 @@ describe("docs/routing.md", () => {
 
 describe("an answer's headers", () => {
   for (const stream of [false, true]) {
-    it(`name the deployment and the number of attempts, ${stream ? "streamed" : "whole"}`, async () => {
+    it(`name the deployment and the number of attempts, ${stream ? "streamed" : "buffered"}`, async () => {
       const response = await chat({ model: "fake/falls", stream })
       const [deployment, attempts, decision] = by(response)
       assert.deepStrictEqual([deployment, attempts], ["fake/falls#1", "2"])

@@ -30,7 +30,7 @@ export interface Said {
 interface AnswerCase extends Said {
   readonly name: string
   readonly frames?: ReadonlyArray<object>
-  readonly whole?: object
+  readonly buffered?: object
 }
 
 interface RefusalCase {
@@ -52,14 +52,14 @@ const answersOf = (provider: Provider) => fixture(`${provider}-answers`) as Read
 
 /** Answers that arrive as frames. */
 export const streamedOf = (provider: Provider) =>
-  answersOf(provider).flatMap(({ frames, name, whole: _, ...said }) =>
+  answersOf(provider).flatMap(({ frames, name, buffered: _, ...said }) =>
     frames === undefined ? [] : [{ name, frames, said }]
   )
 
 /** Answers that arrive as one body. */
-export const wholesOf = (provider: Provider) =>
-  answersOf(provider).flatMap(({ frames: _, name, whole, ...said }) =>
-    whole === undefined ? [] : [{ name, whole, said }]
+export const bufferedOf = (provider: Provider) =>
+  answersOf(provider).flatMap(({ frames: _, name, buffered, ...said }) =>
+    buffered === undefined ? [] : [{ name, buffered, said }]
   )
 
 export const generationOf = (given: Partial<Generation> = {}): Generation => ({

@@ -3,10 +3,10 @@ import type { Fault, Refused, Wire } from "./Faults.ts"
 import { json } from "./Faults.ts"
 import type { Play, Seen } from "./FaultServer.ts"
 import type { Dialect } from "./Wires.ts"
-import { otherPieces, otherText, otherWhole } from "./Wires.ts"
+import { otherBuffered, otherPieces, otherText } from "./Wires.ts"
 
 /** The modes of the caller's request and the provider's answer: streamed, buffered, or buffered in one piece. */
-export const modes = ["stream", "whole", "whole of one piece"] as const
+export const modes = ["stream", "buffered", "buffered upstream"] as const
 export type Mode = typeof modes[number]
 
 /** `alone`: no other deployment can answer. `chain`: a healthy deployment is next. */
@@ -43,8 +43,8 @@ const promiseOf = ({ answer, next, promise, when }: Fault, mode: Mode, setup: Se
   return setup === "chain" && next !== "none" ? exactBySecond : refusedAs(promise)
 }
 
-const isTried = ({ streamed, whole }: Fault, mode: Mode): boolean =>
-  (mode === "whole of one piece" ? whole : streamed) !== undefined
+const isTried = ({ streamed, buffered }: Fault, mode: Mode): boolean =>
+  (mode === "buffered upstream" ? buffered : streamed) !== undefined
 
 /** All cells of a dialect. */
 export const casesOf = (dialect: Dialect, wire: Wire, faults: ReadonlyArray<Fault>): ReadonlyArray<Case> =>
@@ -74,7 +74,7 @@ export const modelsOf = (
     baseUrl,
     key: "${FAULT_MATRIX_KEY}",
     quality: 0.9,
-    stream: mode !== "whole of one piece",
+    stream: mode !== "buffered upstream",
     ...options
   }
   const healthy = { provider: "openai", model: standIn(id), baseUrl, quality: 0.8 }
@@ -99,14 +99,14 @@ export const modelAsked = ({ body, path }: Pick<Seen, "body" | "path">): string 
 const otherOf = ({ body }: Pick<Seen, "body">): Play =>
   (body as { readonly stream?: boolean }).stream === true
     ? { pieces: otherPieces }
-    : { headers: json, pieces: [otherWhole] }
+    : { headers: json, pieces: [otherBuffered] }
 
 /** The provider's behaviour for the call with this number to this model. */
 export const playOf = (cases: ReadonlyMap<string, Case>, seen: Pick<Seen, "body" | "path">, call: number): Play => {
   const found = cases.get(modelAsked(seen))
   if (found === undefined) return otherOf(seen)
   const { fault, mode } = found
-  const play = (mode === "whole of one piece" ? fault.whole! : fault.streamed!)(call)
+  const play = (mode === "buffered upstream" ? fault.buffered! : fault.streamed!)(call)
   // Bytes right after the content may reach a reader before it, or instead of it.
   return fault.when === "after" && mode === "stream" ? { ...play, gated: true } : play
 }

@@ -19,7 +19,7 @@ export interface Fault {
   /** The answer to the call with this number, if answers are streamed; left out, not tested. */
   readonly streamed?: (call: number) => Play
   /** The same if the host is asked for a buffered answer. */
-  readonly whole?: (call: number) => Play
+  readonly buffered?: (call: number) => Play
   /** Options of the deployment. */
   readonly options?: Readonly<Record<string, unknown>>
   /** Options of the policy. */
@@ -44,7 +44,7 @@ export interface Wire {
   /** The text of the first content. */
   readonly begun: string
   readonly text: string
-  readonly whole: string
+  readonly buffered: string
   /** An event of this data. */
   readonly frame: (data: string) => string
   readonly error: string
@@ -74,20 +74,25 @@ export const always = (play: Play) => () => play
 
 /** The faults of every dialect: an answer that is cut before its first content, and after it. */
 const breaks = (wire: Wire, when: "before" | "after"): ReadonlyArray<Fault> => {
-  const { before, frame, headers, pieces, whole } = wire
+  const { before, frame, headers, pieces, buffered } = wire
   const after = when === "before" ? before : before + 1
   const come = pieces.slice(0, after)
-  const half = [whole.slice(0, Math.floor(whole.length / 2))]
+  const half = [buffered.slice(0, Math.floor(buffered.length / 2))]
   const body = when === "before" ? [] : half
   const streamed = (kind: NonNullable<Play["fault"]>["kind"], next: ReadonlyArray<string | Uint8Array> = []) =>
     always({ headers, pieces: [...come, ...next], fault: { kind, after } })
   const inOne = (kind: NonNullable<Play["fault"]>["kind"]) =>
     always({ headers: json, pieces: body, fault: { kind, after: body.length } })
-  const one = (name: string, streamed: Fault["streamed"], whole: Fault["whole"], more: Partial<Fault> = {}): Fault => ({
+  const one = (
+    name: string,
+    streamed: Fault["streamed"],
+    buffered: Fault["buffered"],
+    more: Partial<Fault> = {}
+  ): Fault => ({
     name,
     when,
     ...(streamed === undefined ? {} : { streamed }),
-    ...(whole === undefined ? {} : { whole }),
+    ...(buffered === undefined ? {} : { buffered }),
     promise: failed,
     ...more
   })
@@ -113,7 +118,7 @@ const emptyOf = ({ headers }: Wire): Fault => ({
   name: "200 and nothing",
   when: "before",
   streamed: always({ headers, pieces: [] }),
-  whole: always({ headers: json, pieces: [] }),
+  buffered: always({ headers: json, pieces: [] }),
   promise: failed
 })
 

@@ -28,7 +28,7 @@ export const statuses = (key: string): ReadonlyArray<Fault> => {
     name,
     when: "before",
     streamed: play,
-    whole: play,
+    buffered: play,
     promise,
     ...more
   })
@@ -121,7 +121,7 @@ export const exchanges = (elsewhere: string, nowhere: string): ReadonlyArray<Fau
     name,
     when: "before",
     streamed: always(play),
-    whole: always(play),
+    buffered: always(play),
     promise: failed,
     ...more
   })

@@ -60,7 +60,7 @@ const oddities = ({ pieces, text }: Wire): ReadonlyArray<Fault> => {
     {
       name: "one write",
       when: "harmless",
-      whole: always({
+      buffered: always({
         headers: json,
         pieces: [JSON.stringify({
           choices: [{ index: 0, message: { content: text }, finish_reason: "stop" }],
@@ -85,10 +85,10 @@ const nonAnswers = ({ begun, pieces }: Wire): ReadonlyArray<Fault> => {
     ...before(name, { ...play, pieces: [...pieces.slice(0, 2), ...play.pieces] }, promise, more),
     when: "after"
   })
-  const whole = (name: string, body: string, promise = failed): Fault => ({
+  const buffered = (name: string, body: string, promise = failed): Fault => ({
     name,
     when: "before",
-    whole: always({ headers: json, pieces: [body] }),
+    buffered: always({ headers: json, pieces: [body] }),
     promise
   })
   const flood = "x".repeat(2000)
@@ -146,27 +146,27 @@ const nonAnswers = ({ begun, pieces }: Wire): ReadonlyArray<Fault> => {
         counts: false
       }
     ),
-    whole("garbage", "{\"choices\":"),
-    whole("JSON that is not an answer", "[]"),
-    whole("no content", message("", "stop")),
-    whole("finish that is null", message(begun, null)),
-    whole("empty tool calls", message(null, "tool_calls", { tool_calls: [] })),
-    whole("error with status 200", "{\"error\":{\"message\":\"overloaded\"}}"),
+    buffered("garbage", "{\"choices\":"),
+    buffered("JSON that is not an answer", "[]"),
+    buffered("no content", message("", "stop")),
+    buffered("finish that is null", message(begun, null)),
+    buffered("empty tool calls", message(null, "tool_calls", { tool_calls: [] })),
+    buffered("error with status 200", "{\"error\":{\"message\":\"overloaded\"}}"),
     {
-      ...whole("bytes that are not text", ""),
-      whole: always({
+      ...buffered("bytes that are not text", ""),
+      buffered: always({
         headers: json,
         pieces: ["{\"choices\":[{\"index\":0,\"message\":{\"content\":\"", noise, "\"},\"finish_reason\":\"stop\"}]}"]
       })
     },
     {
-      ...whole("endless body", ""),
-      whole: always({ headers: json, pieces: [" ".repeat(2000)], fault: { kind: "flood", after: 0 } }),
+      ...buffered("endless body", ""),
+      buffered: always({ headers: json, pieces: [" ".repeat(2000)], fault: { kind: "flood", after: 0 } }),
       options: small
     },
     {
-      ...whole("Content-Length above the sent bytes", ""),
-      whole: always(raw(`${head("content-type: application/json", "content-length: 9000")}${message("Hi", "stop")}`))
+      ...buffered("Content-Length above the sent bytes", ""),
+      buffered: always(raw(`${head("content-type: application/json", "content-length: 9000")}${message("Hi", "stop")}`))
     }
   ]
 }

@@ -28,7 +28,7 @@ const openai: Wire = {
   before: 1,
   begun,
   text,
-  whole: JSON.stringify({
+  buffered: JSON.stringify({
     choices: [{ index: 0, message: { role: "assistant", content: text }, finish_reason: "stop" }],
     usage: { prompt_tokens: 19, completion_tokens: 10, total_tokens: 29 }
   }),
@@ -55,7 +55,7 @@ const anthropic: Wire = {
   before: 1,
   begun,
   text,
-  whole: JSON.stringify({ type: "message", content: [{ type: "text", text }], stop_reason: "end_turn", usage }),
+  buffered: JSON.stringify({ type: "message", content: [{ type: "text", text }], stop_reason: "end_turn", usage }),
   frame: sse,
   error: named({ type: "error", error: { type: "overloaded_error", message: "Overloaded" } }),
   refusal: overloaded
@@ -75,7 +75,7 @@ const gemini: Wire = {
   before: 1,
   begun,
   text,
-  whole: JSON.stringify(candidate(text, { finishReason: "STOP" })),
+  buffered: JSON.stringify(candidate(text, { finishReason: "STOP" })),
   frame: sse,
   error: sse("{\"error\":{\"code\":503,\"message\":\"The model is overloaded.\",\"status\":\"UNAVAILABLE\"}}")
 }
@@ -94,7 +94,7 @@ const ollama: Wire = {
   before: 1,
   begun,
   text,
-  whole: JSON.stringify(said(text, true)),
+  buffered: JSON.stringify(said(text, true)),
   frame: (data) => `${data}\n`,
   error: line({ error: "an error was encountered while running the model" })
 }
@@ -105,4 +105,4 @@ export const wires: Readonly<Record<Dialect, Wire>> = { openai, anthropic, gemin
 /** The answer of the fallback. */
 export const otherText = "Zweite Antwort"
 export const otherPieces: ReadonlyArray<string> = [chunk({ content: otherText }), chunk({}, "stop"), sse("[DONE]")]
-export const otherWhole = openai.whole.replace(text, otherText)
+export const otherBuffered = openai.buffered.replace(text, otherText)

@@ -215,7 +215,7 @@ export const events = (generation: Generation, target: Target): EventDecoder => 
 }
 
 /** Decodes a buffered answer as if it were streamed. */
-export const whole = (body: unknown, generation: Generation, target: Target): DecodeResult => {
+export const buffered = (body: unknown, generation: Generation, target: Target): DecodeResult => {
   const fields = fieldsOf(body)
   if (fields === undefined) return Result.fail(malformed(target, "the body is not an object"))
   if (fields["type"] === "error") return Result.fail(inBand(fields, target))
@@ -233,5 +233,5 @@ export const whole = (body: unknown, generation: Generation, target: Target): De
     ["message_stop", {}]
   ]
   const events = Result.map(Result.all(streamed.map(([type, data]) => read(type, data))), (all) => all.flat())
-  return isNative(generation, target.options) ? AnthropicNative.whole(fields, events) : events
+  return isNative(generation, target.options) ? AnthropicNative.buffered(fields, events) : events
 }

@@ -35,7 +35,7 @@ const native = (body: Fields, form: Native["form"] = "chunk"): Native => ({
   dialect: "anthropic",
   form,
   body,
-  hasMore: form === "whole" ? listAt(body, "content").some(hasMore) : saysMore(body)
+  hasMore: form === "buffered" ? listAt(body, "content").some(hasMore) : saysMore(body)
 })
 
 const eventOf = (body: Fields, content: boolean, form?: Native["form"]): Event => ({
@@ -129,8 +129,8 @@ export const makeChunks = (): Chunks => {
 }
 
 /** A buffered answer: the native body, and its events. */
-export const whole = (body: Fields, told: DecodeResult): DecodeResult => {
-  if (Result.isFailure(told)) return Result.fail(refusedWith(told.failure, [native(body, "whole")]))
+export const buffered = (body: Fields, told: DecodeResult): DecodeResult => {
+  if (Result.isFailure(told)) return Result.fail(refusedWith(told.failure, [native(body, "buffered")]))
   const content = listAt(body, "content").some(isOther)
-  return Result.succeed([eventOf(body, content, "whole"), ...told.success])
+  return Result.succeed([eventOf(body, content, "buffered"), ...told.success])
 }

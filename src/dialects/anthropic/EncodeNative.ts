@@ -72,7 +72,7 @@ const withEnvelope = (event: Fields, { id, model }: Envelope): Fields =>
 /** The provider's events; none if the provider has another dialect. */
 export const events = (native: Native, envelope: Envelope): ReadonlyArray<Fields> => {
   if (!isAnthropic(native)) return []
-  const all = native.form === "whole" ? eventsOf(native.body) : [native.body]
+  const all = native.form === "buffered" ? eventsOf(native.body) : [native.body]
   return all.map((event) => withEnvelope(event, envelope))
 }
 
@@ -140,6 +140,6 @@ const assembled = (parts: ReadonlyArray<Native>): Fields => {
 /** The provider's answer, which is not checked; undefined if the provider has another dialect. */
 export const answer = (parts: ReadonlyArray<Native> | undefined, { id, model }: Envelope): Message | undefined => {
   if (parts === undefined || parts.length === 0 || !parts.every(isAnthropic)) return undefined
-  const found = parts.find(({ form }) => form === "whole")?.body ?? assembled(parts)
+  const found = parts.find(({ form }) => form === "buffered")?.body ?? assembled(parts)
   return { ...found, id, model } as Fields as Message
 }

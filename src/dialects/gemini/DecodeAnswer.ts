@@ -162,7 +162,7 @@ export const events = (generation: Generation, target: Target): EventDecoder => 
   return { push: ({ data }) => take(parse(data)), end }
 }
 
-export const whole = (body: unknown, generation: Generation, target: Target): DecodeResult => {
+export const buffered = (body: unknown, generation: Generation, target: Target): DecodeResult => {
   const { end, take } = makeReader(generation, target)
   return Result.flatMap(take(body), (events) => Result.map(end(), (last) => [...events, ...last]))
 }

@@ -170,7 +170,7 @@ const events = (generation: Generation, target: Target): EventDecoder => {
   }
 }
 
-const whole: Dialect["generate"]["whole"] = (body, generation, target) => {
+const buffered: Dialect["generate"]["buffered"] = (body, generation, target) => {
   const told = makeLines(generation, target).push(body)
   return Result.isSuccess(told) && told.success.at(-1)?.type !== "finish" ? Result.fail(cut(target)) : told
 }
@@ -185,7 +185,7 @@ const embed: NonNullable<Dialect["embed"]> = {
 export const ollama: Dialect = {
   images: "bytes",
   framing: "ndjson",
-  generate: { request: requestOf, events, whole },
+  generate: { request: requestOf, events, buffered },
   embed,
   failure
 }

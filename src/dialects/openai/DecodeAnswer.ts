@@ -271,24 +271,25 @@ const withNative = (
   const last = events.at(-1)
   const reason = last?.type === "finish" ? last.reason : undefined
   if (listAt(answer, "choices").length > 1 || reason === undefined || !isPlain(choice, message, reason)) {
-    return OpenAiNative.whole(answer, choice, decoded, isLegacy(generation), choicesOf(generation))
+    return OpenAiNative.buffered(answer, choice, decoded, isLegacy(generation), choicesOf(generation))
   }
-  const native = { dialect: "openai", form: "whole", body: answer, hasMore: false } as const
+  const native = { dialect: "openai", form: "buffered", body: answer, hasMore: false } as const
   return Result.succeed([{ type: "native", native, content: false, tokens: 0 }, ...events])
 }
 
-export const makeWhole = (inBand: InBand) => (body: unknown, generation: Generation, target: Target): DecodeResult => {
-  const answer = fieldsOf(body)
-  if (answer !== undefined && isError(answer)) return Result.fail(inBand(answer, target))
-  const choice = ownChoice(body)
-  if (choice !== undefined && isError(choice)) return Result.fail(inBand(choice, target))
-  const message = fieldsOf(choice?.["message"])
-  if (answer === undefined || choice === undefined || message === undefined) {
-    return Result.fail(malformed(target, "no `choices[0].message`"))
+export const makeBuffered =
+  (inBand: InBand) => (body: unknown, generation: Generation, target: Target): DecodeResult => {
+    const answer = fieldsOf(body)
+    if (answer !== undefined && isError(answer)) return Result.fail(inBand(answer, target))
+    const choice = ownChoice(body)
+    if (choice !== undefined && isError(choice)) return Result.fail(inBand(choice, target))
+    const message = fieldsOf(choice?.["message"])
+    if (answer === undefined || choice === undefined || message === undefined) {
+      return Result.fail(malformed(target, "no `choices[0].message`"))
+    }
+    const decoder = makeMessageDecoder(generation, target)
+    decoder.pushUsage(answer)
+    const events = decoder.push(choice, message)
+    const decoded = Result.map(decoder.end(), (finish) => [...events, ...finish])
+    return isNative(generation, target.options) ? withNative(answer, choice, message, decoded, generation) : decoded
   }
-  const decoder = makeMessageDecoder(generation, target)
-  decoder.pushUsage(answer)
-  const events = decoder.push(choice, message)
-  const decoded = Result.map(decoder.end(), (finish) => [...events, ...finish])
-  return isNative(generation, target.options) ? withNative(answer, choice, message, decoded, generation) : decoded
-}

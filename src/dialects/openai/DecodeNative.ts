@@ -22,7 +22,7 @@ const native = (body: Fields, form: Native["form"] = "chunk"): Native => ({
   dialect: "openai",
   form,
   body,
-  hasMore: listAt(body, "choices").some((choice) => saysMore(at(choice, form === "whole" ? "message" : "delta")))
+  hasMore: listAt(body, "choices").some((choice) => saysMore(at(choice, form === "buffered" ? "message" : "delta")))
 })
 
 const eventOf = (body: Fields, content: boolean, form?: Native["form"]): Event => ({
@@ -275,14 +275,14 @@ const callOf = (raw: unknown, { arguments: text, id, name }: Call): Fields => {
 }
 
 /** A buffered answer: the native body, and its events. */
-export const whole = (
+export const buffered = (
   body: Fields,
   choice: Fields,
   told: DecodeResult,
   legacy: boolean,
   count: number
 ): DecodeResult => {
-  if (Result.isFailure(told)) return Result.fail(refusedWith(told.failure, [native(body, "whole")]))
+  if (Result.isFailure(told)) return Result.fail(refusedWith(told.failure, [native(body, "buffered")]))
   const message = fieldsOf(choice["message"]) ?? {}
   const raw = listAt(message, "tool_calls")
   const calls = callsOf(told.success)
@@ -298,5 +298,5 @@ export const whole = (
   const content = calls.length > 0 || raw.some(isOther) ||
     saidIn(message).some((name) => isContent(name) && name !== "annotations")
   const choices = listAt(askedOf(body, count), "choices").map((one) => one === choice ? repaired : one)
-  return Result.succeed([eventOf({ ...body, choices }, content, "whole"), ...told.success])
+  return Result.succeed([eventOf({ ...body, choices }, content, "buffered"), ...told.success])
 }

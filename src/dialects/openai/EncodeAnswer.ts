@@ -181,7 +181,7 @@ const nativeAnswer = (
   usages: ReadonlyArray<TokenUsage>
 ): ChatCompletion | undefined => {
   if (parts === undefined || parts.length === 0 || !parts.every(isOpenAi)) return undefined
-  const found = parts.find(({ form }) => form === "whole")?.body ?? assembled(parts)
+  const found = parts.find(({ form }) => form === "buffered")?.body ?? assembled(parts)
   const body = completed(found, { object: "chat.completion", created })
   return { ...body, id, model, usage: nativeUsage(found["usage"], usages) } as Fields as ChatCompletion
 }

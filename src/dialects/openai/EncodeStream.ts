@@ -59,7 +59,7 @@ const withEnvelope = (given: Fields, { created, id, includeUsage, model }: Envel
 /** The provider's chunk; undefined if the provider has another dialect. */
 const nativeChunk = (native: Native, envelope: Envelope): Fields | undefined =>
   isOpenAi(native)
-    ? withEnvelope(native.form === "whole" ? chunkOf(native.body) : native.body, envelope)
+    ? withEnvelope(native.form === "buffered" ? chunkOf(native.body) : native.body, envelope)
     : undefined
 
 type CallEvent = Extract<Event, { readonly type: "tool_call" }>
@@ -139,7 +139,7 @@ export const makeFrameEncoder = (envelope: Envelope, count = 1): FrameEncoder =>
     const usage = native.body["usage"] ?? null
     if (usage !== null) {
       // Some hosts have it in the last chunk of the text.
-      nativeUsage = native.form === "whole" ? frame(JSON.stringify({ ...chunk, choices: [], usage })) : ""
+      nativeUsage = native.form === "buffered" ? frame(JSON.stringify({ ...chunk, choices: [], usage })) : ""
     }
     return frame(JSON.stringify(chunk))
   }

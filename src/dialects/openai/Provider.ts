@@ -5,7 +5,7 @@ import { embeddingsOf } from "../shared/Embeddings.ts"
 import { malformed } from "../shared/ErrorMapping.ts"
 import { at, countAt, eachOf, fieldsOf, listAt } from "../shared/Json.ts"
 import type { Dialect } from "../shared/ProviderDialect.ts"
-import { makeEvents, makeWhole } from "./DecodeAnswer.ts"
+import { makeBuffered, makeEvents } from "./DecodeAnswer.ts"
 import { failure, inBand } from "./DecodeError.ts"
 import type { Host } from "./EncodeRequest.ts"
 import { azureHost, makeRequests, openAiHost, troupeHost } from "./EncodeRequest.ts"
@@ -40,7 +40,7 @@ const nativeEmbedding = ({ headers, path }: Host): NonNullable<Dialect["embedNat
     return fields === undefined || listAt(fields, "data").length !== inputsOf(source)
       ? Result.fail(malformed(target, "not one vector per input"))
       : Result.succeed({
-        native: { dialect: "openai", form: "whole", body: fields, hasMore: false },
+        native: { dialect: "openai", form: "buffered", body: fields, hasMore: false },
         promptTokens: countAt(fields, "usage", "prompt_tokens") ?? 0
       })
   }
@@ -50,7 +50,7 @@ const dialectAt = (host: Host) =>
   ({
     images: "urls",
     framing: "sse",
-    generate: { ...makeRequests(host), events: makeEvents(inBand), whole: makeWhole(inBand) },
+    generate: { ...makeRequests(host), events: makeEvents(inBand), buffered: makeBuffered(inBand) },
     embed: embedding(host),
     embedNative: nativeEmbedding(host),
     failure

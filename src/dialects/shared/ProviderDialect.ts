@@ -106,7 +106,7 @@ export interface Dialect {
     ) => Result.Result<Call, Reason>
     readonly events: (generation: Generation, target: Target) => EventDecoder
     /** The events of an answer that was not streamed, `finish` the last. */
-    readonly whole: (body: unknown, generation: Generation, target: Target) => DecodeResult
+    readonly buffered: (body: unknown, generation: Generation, target: Target) => DecodeResult
   }
   readonly embed?: Task<ReadonlyArray<string>, Each<Embedding>>
   /** For callers of the same dialect. */

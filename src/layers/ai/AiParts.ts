@@ -1,5 +1,5 @@
 /**
- * Answers as the parts of `effect/ai`, whole and streamed.
+ * Answers as the parts of `effect/ai`, buffered and streamed.
  *
  * **Details**
  *
@@ -61,7 +61,7 @@ const callPart = (
   }
 }
 
-/** A whole answer's parts. */
+/** The parts of a buffered answer. */
 export const fromAnswer = Effect.fnUntraced(function*(
   method: string,
   { finishReason, text, thoughts, toolCalls, usage }: Answer

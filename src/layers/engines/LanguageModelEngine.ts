@@ -148,9 +148,9 @@ const partsOf = Effect.fnUntraced(function*(model: Untyped, generation: Generati
   const call = yield* callOf(generation)
   if (generation.format === undefined) return model.streamText(call)
   const schema = yield* schemaOf(generation.format)
-  const whole = model.generateObject({ ...call, schema, objectName: "answer" })
+  const buffered = model.generateObject({ ...call, schema, objectName: "answer" })
   return Stream.fromIterableEffect(
-    whole.pipe(Effect.map(({ content }) => content), Effect.catch((error) => cutOff(error)))
+    buffered.pipe(Effect.map(({ content }) => content), Effect.catch((error) => cutOff(error)))
   )
 })
 

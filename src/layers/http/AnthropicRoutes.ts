@@ -78,7 +78,7 @@ const envelopeOf = ({ body: { parallelToolUse, request, thinking }, id }: Call<M
   thinking
 })
 
-const respondWhole = (inference: Inference["Service"], call: Call<MessagesCall>) => {
+const respondBuffered = (inference: Inference["Service"], call: Call<MessagesCall>) => {
   const envelope = envelopeOf(call)
   return inference.generate(call.body.request).pipe(
     Effect.flatMap((answer) =>
@@ -142,7 +142,7 @@ const shared = { idPrefix: "req_", encodeError: EncodeError.fromReason } as cons
 const messages = (inference: Inference["Service"]): Endpoint.Endpoint<MessagesCall> => ({
   ...shared,
   decode: DecodeRequest.decode,
-  answer: (call) => call.body.stream ? respondStream(inference, call) : respondWhole(inference, call)
+  answer: (call) => call.body.stream ? respondStream(inference, call) : respondBuffered(inference, call)
 })
 
 const countTokens = (inference: Inference["Service"]): Endpoint.Endpoint<Decoded<CountRequest>> => ({

@@ -194,7 +194,7 @@ const respondRefusal = (call: Call<ChatCall>) => (error: InferenceError.Inferenc
     : Effect.succeed(Endpoint.respondJson(body, Endpoint.errorHeaders(error)))
 }
 
-const respondWhole = ({ inference }: Services, call: Call<ChatCall>, together: Request | undefined) => {
+const respondBuffered = ({ inference }: Services, call: Call<ChatCall>, together: Request | undefined) => {
   const respond = (answers: Arr.NonEmptyReadonlyArray<Answer>) =>
     Endpoint.respondJson(EncodeAnswer.encodeAnswers(envelopeOf(call), answers), Endpoint.answerHeaders(answers[0]))
   const each = (requests: ReadonlyArray<Request>) =>
@@ -231,7 +231,7 @@ const chat = (services: Services): Endpoint.Endpoint<ChatCall> => ({
   answer: (call) =>
     Effect.suspend(() => {
       const together = togetherOf(services.registry, call.body)
-      return (call.body.stream ? respondStream : respondWhole)(services, call, together)
+      return (call.body.stream ? respondStream : respondBuffered)(services, call, together)
     })
 })
 

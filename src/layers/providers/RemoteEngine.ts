@@ -283,7 +283,7 @@ const makeGenerate = ({ dialect, exchange, media, target }: Parts) => {
   const finish = Effect.fnUntraced(function*(body: ResponseBody, generation: Generation) {
     const events = yield* exchange.finish(
       body,
-      (body) => readable(target, () => generate.whole(body, generation, target))
+      (body) => readable(target, () => generate.buffered(body, generation, target))
     )
     const wrong = makeCheck(target, generation)(events)
     return wrong === undefined

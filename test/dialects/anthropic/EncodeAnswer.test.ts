@@ -106,7 +106,7 @@ const isWhole = (events: ReadonlyArray<Event>): boolean => {
   })
 }
 
-/** Texts and whole calls, as engines send them: as events and as a whole. */
+/** Texts and complete calls, as engines send them: as events and buffered. */
 const answers = fc.array(
   fc.oneof(
     fc.record({ texts: fc.array(fc.string({ minLength: 1, unit: "grapheme" }), { minLength: 1, maxLength: 3 }) }),
@@ -183,16 +183,16 @@ describe("AnthropicFrames", () => {
       }))
     })
 
-    it("comes to what the whole answer has, whichever way its events are grouped", () => {
+    it("comes to what the buffered answer has, whichever way its events are grouped", () => {
       fc.assert(fc.property(answers, lengths, fc.boolean(), ({ answer, events }, lengths, parallelToolUse) => {
         const some = { ...envelope, parallelToolUse }
-        const whole = Result.getOrThrow(AnthropicFrames.encodeAnswer(some, answer))
+        const buffered = Result.getOrThrow(AnthropicFrames.encodeAnswer(some, answer))
         const streamed = accumulate(parse(encode(events, lengths, some)))
-        assert.strictEqual(streamed.text, textOf(whole.content))
-        assert.deepStrictEqual<unknown>(streamed.uses, whole.content.filter(({ type }) => type === "tool_use"))
+        assert.strictEqual(streamed.text, textOf(buffered.content))
+        assert.deepStrictEqual<unknown>(streamed.uses, buffered.content.filter(({ type }) => type === "tool_use"))
         assert.isAtMost(streamed.uses.length, parallelToolUse ? Number.POSITIVE_INFINITY : 1)
-        assert.deepInclude(whole, streamed.end)
-        assert.deepInclude(whole.usage, streamed.usage)
+        assert.deepInclude(buffered, streamed.end)
+        assert.deepInclude(buffered.usage, streamed.usage)
       }))
     })
 
@@ -215,7 +215,7 @@ describe("AnthropicFrames", () => {
       }))
     })
 
-    it("tells texts that came together in one frame, and the usage of the whole at the end", () => {
+    it("tells texts that came together in one frame, and the usage at the end", () => {
       const texts = ["a", "b", "c"].map((text): Event => ({ type: "text", text, tokens: 1 }))
       const [start, ...events] = parse(encode([...texts, finishOf({ reasoningTokens: 2 })], [3]))
       assert.strictEqual(start?.type, "message_start")
@@ -273,7 +273,7 @@ describe("AnthropicFrames", () => {
     })
   })
 
-  describe("a whole answer", () => {
+  describe("a buffered answer", () => {
     const call = { id: "call_0", name: "add", arguments: "{\"a\":" }
     const answer: Answer = {
       text: "",

@@ -6,6 +6,7 @@ import { anthropic } from "../../../src/dialects/anthropic/Provider.ts"
 import type { Generation } from "../../../src/domain/Generation.ts"
 import type { Said } from "../../support/Dialects.ts"
 import {
+  bufferedOf,
   decode,
   frameOf,
   generationOf,
@@ -15,8 +16,7 @@ import {
   saidBy,
   sent,
   streamedOf,
-  targetOf,
-  wholesOf
+  targetOf
 } from "../../support/Dialects.ts"
 
 const target = targetOf("anthropic")
@@ -165,9 +165,9 @@ describe("Anthropic answers", () => {
     })
   }
 
-  for (const { name, said, whole } of wholesOf("anthropic")) {
+  for (const { name, said, buffered } of bufferedOf("anthropic")) {
     it(`are decoded when buffered: ${name}`, () => {
-      assert.deepStrictEqual(saidBy(anthropic.generate.whole(whole, generationOf(), target)), said)
+      assert.deepStrictEqual(saidBy(anthropic.generate.buffered(buffered, generationOf(), target)), said)
     })
   }
 
@@ -298,7 +298,7 @@ describe("Anthropic answers", () => {
     const value = fc.oneof(fc.jsonValue(), fc.dictionary(field, fc.oneof(fc.jsonValue(), type)))
     fc.assert(fc.property(fc.dictionary(field, value), type, (fields, type) => {
       assert.isDefined(decode(anthropic, [frameOf({ ...fields, type })], generationOf(), target))
-      assert.isDefined(anthropic.generate.whole(fields, generationOf(), target))
+      assert.isDefined(anthropic.generate.buffered(fields, generationOf(), target))
     }))
   })
 })

@@ -4,6 +4,7 @@ import * as fc from "fast-check"
 import { gemini } from "../../../src/dialects/gemini/Provider.ts"
 import type { Generation } from "../../../src/domain/Generation.ts"
 import {
+  bufferedOf,
   decode,
   frameOf,
   generationOf,
@@ -13,8 +14,7 @@ import {
   saidBy,
   sent,
   streamedOf,
-  targetOf,
-  wholesOf
+  targetOf
 } from "../../support/Dialects.ts"
 
 const target = targetOf("gemini")
@@ -90,9 +90,9 @@ describe("Gemini answers", () => {
     })
   }
 
-  for (const { name, said, whole } of wholesOf("gemini")) {
+  for (const { name, said, buffered } of bufferedOf("gemini")) {
     it(`are decoded when buffered: ${name}`, () => {
-      assert.deepStrictEqual(saidBy(gemini.generate.whole(whole, generationOf(), target)), said)
+      assert.deepStrictEqual(saidBy(gemini.generate.buffered(buffered, generationOf(), target)), said)
     })
   }
 
@@ -163,7 +163,7 @@ describe("Gemini answers", () => {
     const value = fc.oneof(fc.jsonValue(), inner, fc.array(inner))
     fc.assert(fc.property(fc.dictionary(field, value), (fields) => {
       assert.isDefined(decode(gemini, [frameOf(fields)], generationOf(), target))
-      assert.isDefined(gemini.generate.whole(fields, generationOf(), target))
+      assert.isDefined(gemini.generate.buffered(fields, generationOf(), target))
     }))
   })
 })

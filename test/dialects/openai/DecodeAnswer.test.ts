@@ -22,7 +22,7 @@ interface Answer {
 
 const nativeOf = (body: object, request: object = {}) => {
   const source = { dialect: "openai" as const, body: { model: "m", messages: [], ...request } }
-  const events = Result.getOrThrow(openAi.generate.whole(body, { ...generation, source }, targetOf("openai")))
+  const events = Result.getOrThrow(openAi.generate.buffered(body, { ...generation, source }, targetOf("openai")))
   const [first] = events
   assert(first?.type === "native")
   return first
@@ -38,7 +38,7 @@ describe("a buffered answer for a caller of the same dialect", () => {
     it(`is passed on as the same object where it needs no change: ${name}`, () => {
       const { content, native } = nativeOf(body)
       assert.strictEqual(native.body, body)
-      assert.deepStrictEqual([content, native.hasMore, native.form], [false, false, "whole"])
+      assert.deepStrictEqual([content, native.hasMore, native.form], [false, false, "buffered"])
     })
   }
 

@@ -236,7 +236,7 @@ describe("EncodeStream", () => {
       fc.record({ texts: fc.array(someText, { minLength: 1, maxLength: 3 }) }),
       fc.record({ name: someText, pieces: fc.array(fc.string(), { minLength: 1, maxLength: 4 }) })
     )
-    /** An answer as its events and as a whole. */
+    /** An answer as its events and buffered. */
     const mixed = fc.record({ segments: fc.array(segment, { maxLength: 6 }), withLogprobs: fc.boolean() }).map(
       ({ segments, withLogprobs }) => {
         const events: Array<Event> = []
@@ -292,7 +292,7 @@ describe("EncodeStream", () => {
       return { content, logprobs, calls, reason: choices.at(-1)?.finish_reason }
     }
 
-    it("streamed in any groups, come to what the whole answer has", () => {
+    it("streamed in any groups, come to what the buffered answer has", () => {
       const lengths = fc.array(fc.integer({ min: 1, max: 4 }), { minLength: 1, maxLength: 5 })
       fc.assert(fc.property(mixed, lengths, fc.boolean(), ({ answer, events }, lengths, parallelToolCalls) => {
         const some = { ...envelope, parallelToolCalls }
@@ -305,11 +305,11 @@ describe("EncodeStream", () => {
         }
         const frames = out.trimEnd().split("\n\n").map((frame) => Chunk(frame.replace(/^data: /, "")))
         const streamed = accumulate(frames.flatMap(({ choices }) => choices))
-        const whole = EncodeAnswer.encodeAnswers(some, [answer]).choices[0]!
-        assert.deepStrictEqual(streamed.content, whole.message.content)
-        assert.deepStrictEqual(streamed.logprobs, whole.logprobs?.content ?? [])
-        assert.deepStrictEqual(streamed.calls, whole.message.tool_calls ?? [])
-        assert.strictEqual(streamed.reason, whole.finish_reason)
+        const buffered = EncodeAnswer.encodeAnswers(some, [answer]).choices[0]!
+        assert.deepStrictEqual(streamed.content, buffered.message.content)
+        assert.deepStrictEqual(streamed.logprobs, buffered.logprobs?.content ?? [])
+        assert.deepStrictEqual(streamed.calls, buffered.message.tool_calls ?? [])
+        assert.strictEqual(streamed.reason, buffered.finish_reason)
         assert.isAtMost(streamed.calls.length, parallelToolCalls ? Number.POSITIVE_INFINITY : 1)
       }))
     })

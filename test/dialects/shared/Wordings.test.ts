@@ -145,7 +145,7 @@ for (const [host, dialect, bodyOf] of hosts) {
         }
         for (const status of [400, 413, 422]) assert.deepStrictEqual(failed(dialect, status, bodyOf(message)), expected)
         assert.strictEqual(failed(dialect, 429, bodyOf(message))["_tag"], "RateLimited")
-        const told = dialect.generate.whole(bodyOf(message), generationOf(), targetOf("openai"))
+        const told = dialect.generate.buffered(bodyOf(message), generationOf(), targetOf("openai"))
         if (host !== "openai, detail") assert.strictEqual(Result.getOrThrow(Result.flip(told))._tag, expected._tag)
       })
     }

@@ -53,14 +53,14 @@ const faults: Readonly<Record<string, () => Answers>> = {
 
 const request: Request = { model: "mine", messages: [{ role: "user", content: "Hello" }] }
 
-const whole = Inference.use((inference) => Effect.map(inference.generate(request), ({ text }) => text))
+const buffered = Inference.use((inference) => Effect.map(inference.generate(request), ({ text }) => text))
 const streamed = Inference.use((inference) =>
   Effect.map(
     Stream.runCollect(inference.stream(request)),
     (events) => events.map((event) => event.type === "text" ? event.text : "").join("")
   )
 )
-const operations = { "a whole answer": whole, "a stream": streamed }
+const operations = { "a buffered answer": buffered, "a stream": streamed }
 
 /** Of one slot, so that one that is lost is missed. */
 const appOf = (mine: LanguageModels.Provided) =>

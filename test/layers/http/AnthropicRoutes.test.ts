@@ -65,9 +65,9 @@ describe("a refusal", () => {
 
   it("is an answer with the stop reason `refusal`, buffered and streamed", () =>
     withHandler({ inference: refusing }, async (post) => {
-      const whole = await post("messages", body)
-      assert.strictEqual(whole.status, 200)
-      const { content, stop_details, stop_reason } = await whole.json() as Message
+      const buffered = await post("messages", body)
+      assert.strictEqual(buffered.status, 200)
+      const { content, stop_details, stop_reason } = await buffered.json() as Message
       assert.deepStrictEqual([content, stop_reason, stop_details?.explanation], [[], "refusal", "Not this."])
       const streamed = await (await post("messages", { ...body, stream: true })).text()
       assert.include(streamed, "\"stop_reason\":\"refusal\"")

@@ -31,12 +31,12 @@ describe("the OpenAPI description", () => {
   it.each([
     ["chat/completions", "ChatCompletion", "ChatChunk"],
     ["messages", "AnthropicMessage", "AnthropicStreamEvent"]
-  ])("describes the buffered and the streamed answer of %s by the clients' schemas", (path, whole, streamed) => {
+  ])("describes the buffered and the streamed answer of %s by the clients' schemas", (path, buffered, streamed) => {
     const { content } = description.paths[`/v1/${path}`]!.post!.responses["200"] as {
       readonly content: Readonly<Record<string, { readonly schema: unknown }>>
     }
     assert.deepStrictEqual(Object.fromEntries(Object.entries(content).map(([type, { schema }]) => [type, schema])), {
-      "application/json": { $ref: `#/components/schemas/${whole}` },
+      "application/json": { $ref: `#/components/schemas/${buffered}` },
       "text/event-stream": { $ref: `#/components/schemas/${streamed}` }
     })
   })

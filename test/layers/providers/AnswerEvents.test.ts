@@ -6,12 +6,12 @@ import type { Event } from "../../../src/domain/Inference.ts"
 import { engineAt, generation, json, outcome, served } from "./support.ts"
 
 interface ProviderAnswer {
-  readonly whole: unknown
+  readonly buffered: unknown
   readonly frames: ReadonlyArray<unknown>
 }
 
 const openAi = (message: object): ProviderAnswer => ({
-  whole: { choices: [{ index: 0, message: { role: "assistant", ...message }, finish_reason: "stop" }] },
+  buffered: { choices: [{ index: 0, message: { role: "assistant", ...message }, finish_reason: "stop" }] },
   frames: [
     { choices: [{ index: 0, delta: { role: "assistant", ...message } }] },
     { choices: [{ index: 0, delta: {}, finish_reason: "stop" }] }
@@ -19,7 +19,7 @@ const openAi = (message: object): ProviderAnswer => ({
 })
 
 const anthropic = (block: object, begun: object, ...deltas: ReadonlyArray<object>): ProviderAnswer => ({
-  whole: { type: "message", content: [block], stop_reason: "end_turn" },
+  buffered: { type: "message", content: [block], stop_reason: "end_turn" },
   frames: [
     { type: "message_start", message: {} },
     { type: "content_block_start", index: 0, content_block: begun },
@@ -59,9 +59,9 @@ const answers: ReadonlyArray<readonly [Provider, name: string, ProviderAnswer]> 
     )
   ],
   ["anthropic", "redacted thinking", anthropic(redacted, redacted)],
-  ["gemini", "thoughts", { whole: gemini, frames: [gemini] }],
+  ["gemini", "thoughts", { buffered: gemini, frames: [gemini] }],
   ["ollama", "thinking", {
-    whole: { ...ollama, done: true, done_reason: "stop" },
+    buffered: { ...ollama, done: true, done_reason: "stop" },
     frames: [{ ...ollama, done: false }, { message: { content: "" }, done: true, done_reason: "stop" }]
   }]
 ]
@@ -80,13 +80,13 @@ const finishOf = (events: ReadonlyArray<Event>): unknown => {
 }
 
 describe("an answer of reasoning alone is complete", () => {
-  for (const [provider, name, { frames, whole }] of answers) {
-    for (const isWhole of [false, true]) {
-      it.effect(`${provider}, ${name}, ${isWhole ? "whole" : "streamed"}`, () =>
+  for (const [provider, name, { frames, buffered }] of answers) {
+    for (const isBuffered of [false, true]) {
+      it.effect(`${provider}, ${name}, ${isBuffered ? "buffered" : "streamed"}`, () =>
         Effect.gen(function*() {
-          const play = isWhole ? { headers: json, pieces: [JSON.stringify(whole)] } : bodyOf(provider, frames)
+          const play = isBuffered ? { headers: json, pieces: [JSON.stringify(buffered)] } : bodyOf(provider, frames)
           const { url } = yield* served(() => play)
-          const engine = yield* engineAt(url, { provider, stream: !isWhole })
+          const engine = yield* engineAt(url, { provider, stream: !isBuffered })
           const { events, reason } = yield* outcome(engine, generation)
           assert.deepStrictEqual([finishOf(events), reason], ["stop", undefined])
         }))

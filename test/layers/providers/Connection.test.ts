@@ -44,8 +44,8 @@ describe("Watch", () => {
       stalled.headers()
       stalled.content()
       stalled.wait()
-      const whole = yield* begin("whole", false)
-      whole.wait()
+      const buffered = yield* begin("buffered", false)
+      buffered.wait()
       yield* TestClock.adjust(600)
       yield* Scope.close(apart, Exit.void)
       // To the tenth of a second, by many looks.
@@ -54,7 +54,7 @@ describe("Watch", () => {
         ["later", 3_000, "first_byte"],
         ["silent", 3_000, "first_byte"],
         ["stalled", 2_000, "stall"],
-        ["whole", 20_000, "total"]
+        ["buffered", 20_000, "total"]
       ])
     }))
 

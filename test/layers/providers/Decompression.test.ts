@@ -40,7 +40,7 @@ const compressed = ({ flush, stream }: Encoding, pieces: ReadonlyArray<string>) 
     return parts
   })
 
-const whole = Buffer.from(JSON.stringify({ choices: [{ message: { content: said }, finish_reason: "stop" }] }))
+const buffered = Buffer.from(JSON.stringify({ choices: [{ message: { content: said }, finish_reason: "stop" }] }))
 
 for (const [name, encoding] of Object.entries(encodings)) {
   describe(`an answer of the content encoding ${name}`, () => {
@@ -48,7 +48,10 @@ for (const [name, encoding] of Object.entries(encodings)) {
 
     it.live("is decoded, not streamed", () =>
       Effect.gen(function*() {
-        const server = yield* served(() => ({ headers: { ...json, ...headers }, pieces: [encoding.compress(whole)] }))
+        const server = yield* served(() => ({
+          headers: { ...json, ...headers },
+          pieces: [encoding.compress(buffered)]
+        }))
         const { events, reason } = yield* outcome(yield* engineAt(server.url, { stream: false }))
         assert.isUndefined(reason)
         assert.strictEqual(textOf(events), said)
@@ -101,7 +104,7 @@ for (const [name, encoding] of Object.entries(encodings)) {
 
     it.live("fails where it breaks off, or is another", () =>
       Effect.gen(function*() {
-        const body = encoding.compress(whole)
+        const body = encoding.compress(buffered)
         for (const bytes of [body.subarray(0, body.length - 12), Buffer.from("no such encoding")]) {
           const server = yield* served(() => ({ headers: { ...json, ...headers }, pieces: [bytes] }))
           const { reason } = yield* outcome(yield* engineAt(server.url, { stream: false }))
@@ -115,7 +118,7 @@ it.live("Deflate without its wrapper is decoded", () =>
   Effect.gen(function*() {
     const server = yield* served(() => ({
       headers: { ...json, "content-encoding": "deflate" },
-      pieces: [zlib.deflateRawSync(whole)]
+      pieces: [zlib.deflateRawSync(buffered)]
     }))
     assert.strictEqual(textOf((yield* outcome(yield* engineAt(server.url, { stream: false }))).events), said)
   }))

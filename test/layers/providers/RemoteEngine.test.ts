@@ -9,9 +9,9 @@ import type { RemoteDeployment } from "../../../src/domain/Deployment.ts"
 import type { Play } from "../../support/FaultServer.ts"
 import { engineAt, fixture, generation, json, outcome, secret, served, textOf } from "./support.ts"
 
-const { stream, whole } = fixture("openai").text
+const { stream, buffered } = fixture("openai").text
 const pieces = stream
-const body = [JSON.stringify(whole)]
+const body = [JSON.stringify(buffered)]
 
 type Expected = Readonly<Record<string, unknown>>
 type Case = readonly [name: string, play: Play, expected: Expected, over?: Partial<RemoteDeployment>]
@@ -158,7 +158,7 @@ const afterContent: ReadonlyArray<Case> = [
   }, failed("status")]
 ]
 
-const wholeBefore: ReadonlyArray<Case> = [
+const bufferedBefore: ReadonlyArray<Case> = [
   ["no headers", { silent: "stall", pieces: [] }, timeout("total", 50), limit("total", 50)],
   [
     "no body",
@@ -199,7 +199,7 @@ const wholeBefore: ReadonlyArray<Case> = [
 ]
 
 const halves = [body[0]!.slice(0, 100), body[0]!.slice(100)]
-const wholeAfter: ReadonlyArray<Case> = [
+const bufferedAfter: ReadonlyArray<Case> = [
   [
     "nothing more",
     { headers: json, pieces: halves, fault: { kind: "stall", after: 1 } },
@@ -265,27 +265,27 @@ describe("RemoteEngine", () => {
 
   describe("with a buffered answer", () => {
     const over = { stream: false }
-    for (const one of [...refusals, ...wholeBefore]) it.effect(one[0], () => expectFault(one, "", over))
-    for (const one of wholeAfter) it.effect(`${one[0]} after its first bytes`, () => expectFault(one, "", over))
+    for (const one of [...refusals, ...bufferedBefore]) it.effect(one[0], () => expectFault(one, "", over))
+    for (const one of bufferedAfter) it.effect(`${one[0]} after its first bytes`, () => expectFault(one, "", over))
   })
 
   describe("requests a streamed or a buffered answer", () => {
     const cases: ReadonlyArray<readonly [string, Partial<RemoteDeployment>, ReadonlyArray<boolean>]> = [
       ["as it is wanted", {}, [true, false]],
       ["in pieces always", { stream: true }, [true, true]],
-      ["whole always", { stream: false }, [false, false]],
+      ["buffered always", { stream: false }, [false, false]],
       ["in pieces where their time is limited", { timeouts: { stall: Duration.seconds(1) } }, [true, true]],
       ["as it is wanted where only all of it is", { timeouts: { total: Duration.seconds(1) } }, [true, false]]
     ]
     for (const [name, over, streams] of cases) {
       it.live(name, () =>
         Effect.gen(function*() {
-          const { text: { answer: { text }, stream, whole } } = fixture("openai")
+          const { text: { answer: { text }, stream, buffered } } = fixture("openai")
           const asked: Array<boolean> = []
           const server = yield* served((_, { body }) => {
             const isStream = (body as { readonly stream?: boolean }).stream === true
             asked.push(isStream)
-            return isStream ? { pieces: stream } : { headers: json, pieces: [JSON.stringify(whole)] }
+            return isStream ? { pieces: stream } : { headers: json, pieces: [JSON.stringify(buffered)] }
           })
           const engine = yield* engineAt(server.url, over)
           for (const one of [generation, { ...generation, buffered: true }]) {

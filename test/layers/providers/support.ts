@@ -15,7 +15,7 @@ import { startFaultServer } from "../../support/FaultServer.ts"
 /** One recorded conversation. */
 export interface Recorded {
   readonly stream: ReadonlyArray<string>
-  readonly whole: unknown
+  readonly buffered: unknown
   readonly answer: {
     readonly text: string
     readonly calls: ReadonlyArray<ToolCall>

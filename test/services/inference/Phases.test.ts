@@ -81,7 +81,7 @@ const messages = [{ role: "user", content: "Hello" }] as const
 
 /** Asks in three ways; each tells which deployment answered. */
 const ways = {
-  whole: Inference.use(({ generate }) => Effect.map(generate({ model: "a", messages }), ({ text }) => text)),
+  buffered: Inference.use(({ generate }) => Effect.map(generate({ model: "a", messages }), ({ text }) => text)),
   stream: Inference.use(({ stream }) =>
     Effect.map(
       Stream.runCollect(stream({ model: "a", messages })),
@@ -182,7 +182,7 @@ describe("a load of 10 s", () => {
       const { begin, layer } = play(loadsIn(10), limit.policy)
       return Effect.gen(function*() {
         yield* begin
-        const asking = yield* Effect.forEach(Array.from({ length: 12 }), () => Effect.forkChild(ways.whole))
+        const asking = yield* Effect.forEach(Array.from({ length: 12 }), () => Effect.forkChild(ways.buffered))
         yield* TestClock.adjust("20 seconds")
         yield* Effect.forEach(asking, outcomeOf)
         assert.strictEqual(yield* phaseOf, "closed")
@@ -192,7 +192,7 @@ describe("a load of 10 s", () => {
 })
 
 describe("a first token", () => {
-  for (const way of ["whole", "stream"] as const) {
+  for (const way of ["buffered", "stream"] as const) {
     it.effect(`has its time from the slot on, and counts: ${way}`, () => {
       const { begin, layer } = play(loadsIn(10), { timeouts: { firstTokenMs: 2_000 } }, 1, 3_000)
       return Effect.gen(function*() {
@@ -243,12 +243,12 @@ describe("a load that hangs", () => {
     const { begin, layer } = play(hangs(1), {})
     return Effect.gen(function*() {
       yield* begin
-      const asking = yield* Effect.forEach(Array.from({ length: 8 }), () => Effect.forkChild(ways.whole))
+      const asking = yield* Effect.forEach(Array.from({ length: 8 }), () => Effect.forkChild(ways.buffered))
       yield* TestClock.adjust(a.loadTimeout)
       for (const one of asking) assert.strictEqual(yield* outcomeOf(one), "b#0")
       assert.strictEqual(yield* phaseOf, "closed")
       yield* TestClock.adjust(Defaults.probeAfter)
-      const later = yield* Effect.forkChild(ways.whole)
+      const later = yield* Effect.forkChild(ways.buffered)
       yield* settle
       assert.strictEqual(yield* outcomeOf(later), "a#0")
     }).pipe(Effect.provide(layer))
@@ -263,10 +263,10 @@ describe("a load that hangs", () => {
       yield* Effect.scoped(lease(a, {}))
       const replacing = yield* Effect.forkChild(Effect.flip(replace(deployment("a#0", { queueLimit: 1 }))))
       yield* TestClock.adjust("4 minutes")
-      assert.strictEqual(yield* ways.whole, "a#0")
+      assert.strictEqual(yield* ways.buffered, "a#0")
       yield* TestClock.adjust("1 minute")
       assert.deepInclude((yield* Fiber.join(replacing)).reason, { _tag: "UpstreamTimeout", phase: "load" })
-      assert.strictEqual(yield* ways.whole, "a#0")
+      assert.strictEqual(yield* ways.buffered, "a#0")
     }).pipe(Effect.provide(layer))
   })
 })
@@ -288,7 +288,7 @@ describe("latency", () => {
         const before = setup.engines.map(({ jobs }) => jobs.length)
         const asking = yield* Effect.forEach(
           Array.from({ length: 40 }, (_, index) => index),
-          (index) => Effect.forkChild(Effect.delay(ways.whole, 40 * index))
+          (index) => Effect.forkChild(Effect.delay(ways.buffered, 40 * index))
         )
         yield* TestClock.adjust("1 minute")
         yield* Fiber.joinAll(asking)

@@ -64,7 +64,7 @@ const unavailable = new UpstreamFailed({ deployment: "a#0", kind: "status", stat
 
 const asked = { model: "a", messages: [{ role: "user", content: "Hello" }] } as const
 
-const whole = Inference.use((inference) => Effect.map(inference.generate(asked), ({ text }) => text))
+const buffered = Inference.use((inference) => Effect.map(inference.generate(asked), ({ text }) => text))
 const streamed = Inference.use((inference) =>
   Effect.map(
     Stream.runCollect(inference.stream(asked)),
@@ -75,7 +75,11 @@ const embedded = Inference.use((inference) =>
   Effect.map(inference.embed({ model: "a", inputs: ["Hello"] }), ({ vectors }) => vectors.length)
 )
 
-const operations = { "a whole answer": [whole, "xy"], "a stream": [streamed, "xy"], embeddings: [embedded, 1] } as const
+const operations = {
+  "a buffered answer": [buffered, "xy"],
+  "a stream": [streamed, "xy"],
+  embeddings: [embedded, 1]
+} as const
 
 /** The log's lines. */
 const logged = () => {
@@ -94,7 +98,7 @@ describe("a cache that fails where it looks for an answer", () => {
 
   it.effect("gives the caller the failure of the last attempt", () =>
     Effect.gen(function*() {
-      const { reason } = yield* Effect.flip(whole)
+      const { reason } = yield* Effect.flip(buffered)
       assert.strictEqual(reason._tag, unavailable._tag)
     }).pipe(Effect.provide(world({ models: failing, cachedResponses, fallbacks: ofCache.fallbacks }).layer)))
 })
