@@ -2,7 +2,7 @@
 import { Console, Effect, Layer, Option, Schema } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import * as App from "../App.ts"
-import { abilities } from "../domain/EngineProtocol.ts"
+import { engineCapabilities } from "../domain/EngineProtocol.ts"
 import * as Problem from "../domain/Problem.ts"
 import * as RoutingOptions from "../domain/RoutingOptions.ts"
 import { explain as explainRoute, ExplanationRequest } from "../services/routing/Explanation.ts"
@@ -60,7 +60,7 @@ const options = {
     Flag.withDefault(false)
   ),
   needs: Flag.String("needs").pipe(
-    Flag.withDescription(`Required capabilities (comma-separated): ${abilities.join(", ")}`),
+    Flag.withDescription(`Required capabilities (comma-separated): ${engineCapabilities.join(", ")}`),
     Flag.optional
   ),
   maxTokens: Flag.Int("max-tokens").pipe(Flag.withDescription("Maximum number of tokens to generate"), Flag.optional),

@@ -4,31 +4,31 @@
  */
 import type { DeploymentOptions } from "./Deployment.ts"
 import { isRemote } from "./Deployment.ts"
-import type { Ability } from "./EngineProtocol.ts"
+import type { EngineCapability } from "./EngineProtocol.ts"
 import { providerKindOf } from "./ProviderKind.ts"
 
-/** Whether it can count the tokens of a prompt: with its tokenizer, or by an endpoint of the provider. */
-export const counts = (options: DeploymentOptions, abilities: ReadonlyArray<Ability>): boolean =>
-  abilities.includes("tokenize") ||
-  (isRemote(options) && providerKindOf(options.provider).canCountTokens === true && abilities.includes("generate"))
+/** Whether a deployment can count the tokens of a prompt: with its tokenizer, or by an endpoint of the provider. */
+export const canCount = (options: DeploymentOptions, capabilities: ReadonlyArray<EngineCapability>): boolean =>
+  capabilities.includes("tokenize") ||
+  (isRemote(options) && providerKindOf(options.provider).canCountTokens === true && capabilities.includes("generate"))
 
 /** A capability that an engine may turn out not to have. */
-export type Capability = Ability | "count"
+export type Capability = EngineCapability | "count"
 
 /** The capabilities that engines confirmed or refused since the start of the service, by deployment. */
 export class Observed {
-  readonly #abilities = new Map<string, ReadonlyArray<Ability>>()
+  readonly #capabilities = new Map<string, ReadonlyArray<EngineCapability>>()
   /** Capabilities that were refused, and the end of each refusal, monotonic ms. */
   readonly #missing = new Map<string, Map<Capability, number>>()
   /** When the next refusal ends, monotonic ms: `expire` has nothing to do before. */
   nextEnd = Number.POSITIVE_INFINITY
 
   /** Records the capabilities of a newly loaded engine, which replace earlier ones. Returns whether anything has changed. */
-  loaded(deployment: string, abilities: ReadonlyArray<Ability>): boolean {
-    const known = this.#abilities.get(deployment)
-    const isSame = known !== undefined && known.length === abilities.length &&
-      known.every((ability) => abilities.includes(ability))
-    this.#abilities.set(deployment, abilities)
+  loaded(deployment: string, capabilities: ReadonlyArray<EngineCapability>): boolean {
+    const known = this.#capabilities.get(deployment)
+    const isSame = known !== undefined && known.length === capabilities.length &&
+      known.every((capability) => capabilities.includes(capability))
+    this.#capabilities.set(deployment, capabilities)
     return this.#missing.delete(deployment) || !isSame
   }
 
@@ -59,17 +59,19 @@ export class Observed {
     return expired
   }
 
-  /** Whether its loaded engine has refused to count tokens. */
-  lacksCount(deployment: string): boolean {
+  /** Whether the deployment has refused to count tokens. */
+  hasRefusedCount(deployment: string): boolean {
     return this.#missing.get(deployment)?.has("count") === true
   }
 
-  /** The abilities without those that the deployment's engine did not confirm or has refused. */
-  narrow(deployment: string, abilities: ReadonlyArray<Ability>): ReadonlyArray<Ability> {
-    const said = this.#abilities.get(deployment)
+  /** The capabilities without those that the deployment's engine did not confirm or has refused. */
+  narrow(deployment: string, capabilities: ReadonlyArray<EngineCapability>): ReadonlyArray<EngineCapability> {
+    const confirmed = this.#capabilities.get(deployment)
     const missing = this.#missing.get(deployment)
-    return said === undefined && missing === undefined
-      ? abilities
-      : abilities.filter((ability) => (said?.includes(ability) ?? true) && missing?.has(ability) !== true)
+    return confirmed === undefined && missing === undefined
+      ? capabilities
+      : capabilities.filter((capability) =>
+        (confirmed?.includes(capability) ?? true) && missing?.has(capability) !== true
+      )
   }
 }

@@ -2,7 +2,7 @@
  * Data about deployments that the router decides by: facts, which are constant, also as the columns of a table; and the
  * condition of a deployment at the moment.
  */
-import type { Ability } from "./EngineProtocol.ts"
+import type { EngineCapability } from "./EngineProtocol.ts"
 import type { Measurement } from "./Measurement.ts"
 import { unmeasured } from "./Measurement.ts"
 import type { RequiredCapability } from "./RoutingRequest.ts"
@@ -25,7 +25,7 @@ export interface DeploymentFacts {
   /** Tokens that prompt and answer share. */
   readonly contextWindow?: number | undefined
   /** Its capabilities; left out: all. */
-  readonly capabilities?: ReadonlyArray<Ability> | undefined
+  readonly capabilities?: ReadonlyArray<EngineCapability> | undefined
   /** Capabilities that it does not have, even if `capabilities` lists them. */
   readonly missing?: ReadonlyArray<RequiredCapability> | undefined
   /** Its configured tasks. */
@@ -68,8 +68,8 @@ export interface CandidateTable {
   readonly tasks: ReadonlyArray<ReadonlySet<string> | undefined>
 }
 
-/** Capabilities that a list of abilities does not exclude. */
-const others: ReadonlyArray<RequiredCapability> = ["count", ...Source.needs]
+/** Capabilities that are not in `DeploymentFacts.capabilities`: only `missing` excludes them. */
+const others: ReadonlyArray<RequiredCapability> = ["count", ...Source.capabilities]
 
 const capabilityBits = ({ capabilities, missing = [] }: DeploymentFacts): number =>
   (capabilities === undefined ? -1 : bitsOf([...capabilities, ...others])) & ~bitsOf(missing)

@@ -14,7 +14,7 @@
 import type { EngineFailure, Job, JobCommand, JobEvent } from "./Job.ts"
 
 /** What a loaded engine can do. */
-export const abilities = [
+export const engineCapabilities = [
   "generate",
   "tools",
   "format",
@@ -25,10 +25,10 @@ export const abilities = [
   "tokenize",
   "images"
 ] as const
-export type Ability = typeof abilities[number]
+export type EngineCapability = typeof engineCapabilities[number]
 
 /** For messages, as "`tiny` does not support tool calls". */
-export const abilityInWords: Readonly<Record<Ability, string>> = {
+export const capabilityNames: Readonly<Record<EngineCapability, string>> = {
   generate: "text generation",
   tools: "tool calls",
   format: "structured output",
@@ -74,7 +74,7 @@ export interface EngineDescription {
   readonly contextWindow: number
   /** Sequences that one thread runs concurrently. */
   readonly slots: number
-  readonly abilities: ReadonlyArray<Ability>
+  readonly capabilities: ReadonlyArray<EngineCapability>
   /** Name, architecture, size and the like, from the model file. */
   readonly details: Readonly<Record<string, string | number>>
   /** Warnings for the operator's log; left out, none. */

@@ -1,6 +1,6 @@
 /** Schemas of durations and amounts of bytes in `troupe.yaml`, and the settings that all deployments share. */
 import { ByteSize, Duration, Option, Schema, SchemaTransformation } from "effect"
-import { abilities } from "./EngineProtocol.ts"
+import { engineCapabilities } from "./EngineProtocol.ts"
 import * as Time from "./Time.ts"
 
 /** A field with a description that editors show. It describes the encoded side: the value in the file. */
@@ -113,7 +113,7 @@ export const traits = {
   quality: optional("Quality of its answers, from 0 to 1. Default unknown.", Share),
   abilities: optional(
     "Capabilities to use. Requests that need another one go to other deployments. Default all that the engine has.",
-    Schema.Array(Schema.Literals(abilities))
+    Schema.Array(Schema.Literals(engineCapabilities))
   ),
   tasks: optional(
     "Tasks that it is good at. Requests can name a task. Default unknown.",

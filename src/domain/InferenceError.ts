@@ -16,8 +16,8 @@
  * ```
  */
 import { Schema } from "effect"
-import type { Ability } from "./EngineProtocol.ts"
-import { abilities, abilityInWords } from "./EngineProtocol.ts"
+import type { EngineCapability } from "./EngineProtocol.ts"
+import { capabilityNames, engineCapabilities } from "./EngineProtocol.ts"
 import { nearestName } from "./NearestName.ts"
 import * as Text from "./Text.ts"
 
@@ -293,7 +293,7 @@ export class NotSupported extends Schema.TaggedError<NotSupported>()("NotSupport
   path: Schema.String,
   detail: Schema.String,
   /** What it lacks for every request; left out, only this one asks too much. `count`: token counting. */
-  capability: Schema.optionalKey(Schema.Literals([...abilities, "count"]))
+  capability: Schema.optionalKey(Schema.Literals([...engineCapabilities, "count"]))
 }) {
   override get message(): string {
     return `${this.path}: not supported by "${this.deployment}": ${this.detail}`
@@ -389,12 +389,12 @@ export class InferenceError extends Schema.TaggedError<InferenceError>()("Infere
 export const make = (reason: Reason): InferenceError => new InferenceError({ reason })
 
 /** The deployment lacks a capability. */
-export const notCapable = (deployment: string, capability: Ability, path = "model"): InferenceError =>
+export const notCapable = (deployment: string, capability: EngineCapability, path = "model"): InferenceError =>
   make(
     new NotSupported({
       deployment,
       path,
       capability,
-      detail: `the model does not support ${abilityInWords[capability]}`
+      detail: `the model does not support ${capabilityNames[capability]}`
     })
   )

@@ -5,7 +5,7 @@
  *
  * Engine threads import this module, so it must not import `effect`: see `domain/EngineProtocol`.
  */
-import type { Ability } from "./EngineProtocol.ts"
+import type { EngineCapability } from "./EngineProtocol.ts"
 
 /** A JSON Schema, as callers write it. */
 export type JsonSchema = Readonly<Record<string, unknown>>
@@ -197,7 +197,7 @@ export type EngineFailure =
     readonly path: string
     readonly message: string
     /** The capability that the model lacks; left out, only this request is not supported. */
-    readonly capability?: Ability
+    readonly capability?: EngineCapability
   }
   | { readonly kind: "package_missing"; readonly packageName: string }
   | { readonly kind: "load_failed"; readonly message: string }

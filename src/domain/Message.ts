@@ -5,7 +5,7 @@
  *
  * A text alone is a plain string, which costs nothing more than it ever did. An image is its bytes in base64, or an
  * `http` or `https` URL. Only `user` and `tool` messages may have images; models see them where a deployment has the
- * ability `images`.
+ * capability `images`.
  *
  * **Example**
  *

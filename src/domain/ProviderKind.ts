@@ -3,7 +3,7 @@
  * `layers/providers/Providers`. Pure data.
  */
 import type { Deployment } from "./Deployment.ts"
-import type { Ability } from "./EngineProtocol.ts"
+import type { EngineCapability } from "./EngineProtocol.ts"
 
 /** Dialects of callers that providers use too. */
 export const dialects = ["openai", "anthropic"] as const
@@ -20,7 +20,7 @@ export interface ProviderKind {
   /** The header for the key, in lower case, and the text before the key. */
   readonly key: { readonly header: string; readonly prefix?: string }
   /** What its API supports, whatever the model. */
-  readonly capabilities: ReadonlyArray<Ability>
+  readonly capabilities: ReadonlyArray<EngineCapability>
   /** Whether its API counts a prompt's tokens without returning them. */
   readonly canCountTokens?: boolean
   /** The dialect of callers that its API uses; if left out, it has its own. */

@@ -1,6 +1,6 @@
 /** The settings of a remote deployment: a model that another host serves over HTTP. */
 import { Schema } from "effect"
-import { abilities } from "./EngineProtocol.ts"
+import { engineCapabilities } from "./EngineProtocol.ts"
 import { Bytes, Count, described, optional, SpanOrOff, traits } from "./Fields.ts"
 import type { ProviderKind } from "./ProviderKind.ts"
 import { keyHeader, providerKindOf, providers } from "./ProviderKind.ts"
@@ -92,7 +92,7 @@ export const RemoteDeployment = Schema.Struct({
   ...traits,
   abilities: optional(
     "Capabilities to use. Requests that need another one go to other deployments. Default all that the API has.",
-    Schema.Array(Schema.Literals(abilities))
+    Schema.Array(Schema.Literals(engineCapabilities))
   ),
   maxTokens: optional(
     `Maximum tokens of an answer when the request has no limit. Default the provider's own, for ${

@@ -1,15 +1,19 @@
 /** The part of a request that decides which deployments can answer it, and the capabilities that it requires. Pure. */
-import type { Ability } from "./EngineProtocol.ts"
-import { abilities } from "./EngineProtocol.ts"
+import type { EngineCapability } from "./EngineProtocol.ts"
+import { engineCapabilities } from "./EngineProtocol.ts"
 import type { Request, TokenizeRequest } from "./Inference.ts"
 import { firstImage } from "./Message.ts"
 import type { RoutingOptions } from "./RoutingOptions.ts"
 import * as Source from "./Source.ts"
 
 /** A capability that a request can need of its deployment. */
-export type RequiredCapability = Ability | "count" | Source.Need
+export type RequiredCapability = EngineCapability | "count" | Source.Capability
 
-export const requiredCapabilities: ReadonlyArray<RequiredCapability> = [...abilities, "count", ...Source.needs]
+export const requiredCapabilities: ReadonlyArray<RequiredCapability> = [
+  ...engineCapabilities,
+  "count",
+  ...Source.capabilities
+]
 
 /** One bit for each capability. */
 export const bitsOf = (some: ReadonlyArray<RequiredCapability>): number =>
@@ -69,51 +73,51 @@ export const hasImages = (messages: Request["messages"]): boolean =>
   messages.some(({ content }) => typeof content !== "string") && firstImage(messages) !== undefined
 
 /** The dialect whose unknown fields the request needs, if any. */
-const needsOfFields = ({ source }: Pick<Request, "source">): ReadonlyArray<RequiredCapability> =>
+const requiredByFields = ({ source }: Pick<Request, "source">): ReadonlyArray<RequiredCapability> =>
   source?.unknownFields?.some(({ optional }) => optional !== true) === true ? [`${source.dialect} fields`] : []
 
 /** The capabilities that a chat request requires. */
-export const needsOf = (request: CapabilityFields): ReadonlyArray<RequiredCapability> => {
+export const requiredByChat = (request: CapabilityFields): ReadonlyArray<RequiredCapability> => {
   const { format, logprobs, messages, toolChoice, tools = [] } = request
-  const needs: Array<RequiredCapability> = ["generate"]
+  const required: Array<RequiredCapability> = ["generate"]
   // Tools that must not be called are left out where a model does not know any.
-  if (tools.length > 0 && toolChoice !== "none") needs.push("tools")
-  if (format !== undefined) needs.push("format")
-  if (logprobs !== undefined) needs.push("logprobs")
-  if (hasImages(messages)) needs.push("images")
-  needs.push(...needsOfFields(request))
-  return needs
+  if (tools.length > 0 && toolChoice !== "none") required.push("tools")
+  if (format !== undefined) required.push("format")
+  if (logprobs !== undefined) required.push("logprobs")
+  if (hasImages(messages)) required.push("images")
+  required.push(...requiredByFields(request))
+  return required
 }
 
 /** The paths of the fields that require the capability. */
-export const pathsOf = ({ messages }: Pick<Request, "messages">, need: string): ReadonlyArray<string> => {
-  if (need === "images") return [firstImage(messages) ?? "messages"]
-  return [need === "generate" || need === "count" ? "model" : need]
+export const pathsOf = ({ messages }: Pick<Request, "messages">, capability: string): ReadonlyArray<string> => {
+  if (capability === "images") return [firstImage(messages) ?? "messages"]
+  return [capability === "generate" || capability === "count" ? "model" : capability]
 }
 
 /** The capabilities that counting the tokens of a conversation requires. */
-export const needsOfCount = (request: CapabilityFields): ReadonlyArray<RequiredCapability> => [
+export const requiredByCount = (request: CapabilityFields): ReadonlyArray<RequiredCapability> => [
   "count",
-  ...needsOf(request).filter((need) => need !== "generate")
+  ...requiredByChat(request).filter((capability) => capability !== "generate")
 ]
 
 /** The capabilities that embedding requires. */
-export const needsOfEmbedding = (request: Pick<Request, "source">): ReadonlyArray<RequiredCapability> => [
+export const requiredByEmbedding = (request: Pick<Request, "source">): ReadonlyArray<RequiredCapability> => [
   "embed",
-  ...needsOfFields(request)
+  ...requiredByFields(request)
 ]
 
 /** The capabilities that tokenizing a text or a conversation requires. */
-export const needsOfTokenize = ({ input }: TokenizeRequest): ReadonlyArray<RequiredCapability> => {
+export const requiredByTokenize = ({ input }: TokenizeRequest): ReadonlyArray<RequiredCapability> => {
   if (typeof input === "string") return ["tokenize"]
-  const needs: Array<RequiredCapability> = ["tokenize"]
-  if ((input.tools ?? []).length > 0) needs.push("tools")
-  if (hasImages(input.messages)) needs.push("images")
-  return needs
+  const required: Array<RequiredCapability> = ["tokenize"]
+  if ((input.tools ?? []).length > 0) required.push("tools")
+  if (hasImages(input.messages)) required.push("images")
+  return required
 }
 
 /** The path of the field that requires the capability. */
-export const pathOfTokenize = ({ input }: TokenizeRequest, need: string): string => {
-  if (typeof input === "string" || need === "tokenize") return "model"
-  return need === "images" ? `input.${firstImage(input.messages)}` : `input.${need}`
+export const pathOfTokenize = ({ input }: TokenizeRequest, capability: string): string => {
+  if (typeof input === "string" || capability === "tokenize") return "model"
+  return capability === "images" ? `input.${firstImage(input.messages)}` : `input.${capability}`
 }

@@ -89,9 +89,9 @@ export const valueAt = ({ body }: Source, path: UnknownField["path"]): unknown =
 }
 
 /** The capability to take unknown fields of a dialect. */
-export type Need = `${Dialect} fields`
+export type Capability = `${Dialect} fields`
 
-export const needs = dialects.map((dialect): Need => `${dialect} fields`)
+export const capabilities = dialects.map((dialect): Capability => `${dialect} fields`)
 
 /** An answer, or a part of one, as a provider of the caller's dialect sent it. */
 export interface Native {

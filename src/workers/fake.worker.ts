@@ -135,7 +135,7 @@ const load = async (): Promise<EngineDescription> => {
     engine: "fake",
     contextWindow: spec.contextSize,
     slots: spec.slots,
-    abilities: ["generate", "tools", "format", "logprobs", "embed", "rerank", "classify", "tokenize"],
+    capabilities: ["generate", "tools", "format", "logprobs", "embed", "rerank", "classify", "tokenize"],
     details: { weights: "none" }
   }
 }

@@ -144,8 +144,8 @@ const prepare = async (
   signals: JobSignals,
   take: (prompt: Array<Token>) => Slot
 ): Promise<Generation<Token>> => {
-  const { checks, description: { abilities, contextWindow }, prompts } = loaded
-  if (!abilities.includes("generate")) notCapable("generate")
+  const { checks, description: { capabilities, contextWindow }, prompts } = loaded
+  if (!capabilities.includes("generate")) notCapable("generate")
   const prefixTokens = prompts.prefixTokens(checks.fit, job.assistantPrefix ?? "")
   const asked = prompts.tokensOf(checks.fit, job.messages, job.toolChoice === "none" ? [] : job.tools)
   const prompt = [...asked, ...prefixTokens]

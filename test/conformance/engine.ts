@@ -6,7 +6,7 @@
 import { assert, layer } from "@effect/vitest"
 import { Effect, Exit, Fiber, Layer, Result, Stream } from "effect"
 import type { Deployment, DeploymentOptions } from "../../src/domain/Deployment.ts"
-import type { Ability } from "../../src/domain/EngineProtocol.ts"
+import type { EngineCapability } from "../../src/domain/EngineProtocol.ts"
 import type { Generation } from "../../src/domain/Generation.ts"
 import type { Event } from "../../src/domain/Inference.ts"
 import type { InferenceError } from "../../src/domain/InferenceError.ts"
@@ -26,7 +26,7 @@ export interface Subject {
   /** Starts it; by default, the engines of that host. */
   readonly engines?: Layer.Layer<Engines>
   /** The capabilities that it describes; each has its tests. */
-  readonly abilities: ReadonlyArray<Ability>
+  readonly capabilities: ReadonlyArray<EngineCapability>
   /** It reuses what it has computed for the beginning of an earlier prompt. */
   readonly cachesPrompts: boolean
   /** False where it takes no seed, so that sampled answers differ; default true. */
@@ -139,7 +139,7 @@ type Test = <E>(
   engine?: "shared" | "fresh"
 ) => void
 
-const failsFor = <A>(lacked: Ability, effect: Effect.Effect<A, InferenceError>): Effect.Effect<void, A> =>
+const failsFor = <A>(lacked: EngineCapability, effect: Effect.Effect<A, InferenceError>): Effect.Effect<void, A> =>
   Effect.map(Effect.flip(effect), ({ reason }) => {
     assert.deepInclude<object>(reason, { _tag: "NotSupported", path: "model", capability: lacked })
   })
@@ -319,7 +319,7 @@ const cutsOf = (text: string): ReadonlyArray<readonly [string, string]> => {
   )
 }
 
-const prefixTests = ({ abilities, continuesExactly, question: [prompt, answer] }: Subject, test: Test) => {
+const prefixTests = ({ capabilities, continuesExactly, question: [prompt, answer] }: Subject, test: Test) => {
   test("continues an assistant prefix, which counts as prompt", (engine) =>
     Effect.gen(function*() {
       const whole = yield* collect(engine.generate(ask(prompt)))
@@ -327,7 +327,7 @@ const prefixTests = ({ abilities, continuesExactly, question: [prompt, answer] }
       const rest = yield* collect(engine.generate(ask(prompt, { assistantPrefix, maxTokens: 30 })))
       const { promptTokens } = rest.finish.usage
       assert.isAbove(promptTokens, whole.finish.usage.promptTokens)
-      if (abilities.includes("tokenize")) {
+      if (capabilities.includes("tokenize")) {
         const tokens = yield* engine.tokenize({ messages: ask(prompt).messages, assistantPrefix })
         assert.strictEqual(tokens.length, promptTokens)
       }
@@ -371,7 +371,7 @@ const prefixTests = ({ abilities, continuesExactly, question: [prompt, answer] }
 
 /** The tests of the capabilities of an engine, and of those it lacks. */
 const abilityTests = (subject: Subject, test: Test) => {
-  const has = (ability: Ability) => subject.abilities.includes(ability)
+  const has = (capability: EngineCapability) => subject.capabilities.includes(capability)
   if (has("tools")) toolTests(subject, test)
   if (has("format")) formatTests(subject, test)
   if (has("logprobs")) logprobTests(subject, test)
@@ -407,7 +407,7 @@ export const engineConformance = (subject: Subject) => {
         assert.strictEqual(engine.describe.engine, subject.options.engine)
         assert.isAbove(engine.describe.contextWindow, 0)
         assert.strictEqual(engine.describe.slots, 4)
-        assert.sameMembers([...engine.describe.abilities], [...subject.abilities])
+        assert.sameMembers([...engine.describe.capabilities], [...subject.capabilities])
       }))
 
     test("streams the greedy answer and counts it exactly", (engine) =>

@@ -29,7 +29,7 @@ engineConformance({
     engines,
     LanguageModelsLayer.layer({ tiny: { layer: tinyChat, configure: AiModel.configure } })
   ),
-  abilities: ["generate", "tools", "format", "images"],
+  capabilities: ["generate", "tools", "format", "images"],
   cachesPrompts: true,
   ...prompts
 })

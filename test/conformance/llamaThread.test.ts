@@ -11,7 +11,7 @@ engineConformance({
     slots: 4,
     threads: 1
   },
-  abilities: ["generate", "tools", "format", "logprobs", "embed", "tokenize"],
+  capabilities: ["generate", "tools", "format", "logprobs", "embed", "tokenize"],
   cachesPrompts: true,
   continuesExactly: true,
   where: "thread",

@@ -34,7 +34,7 @@ engineConformance({
     maxConcurrent: 4,
     abilities: ["generate", "tools", "format", "logprobs", "tokenize"]
   },
-  abilities: ["generate", "tools", "format", "logprobs", "tokenize"],
+  capabilities: ["generate", "tools", "format", "logprobs", "tokenize"],
   continuesExactly: true,
   cachesPrompts: false,
   ...shared
@@ -51,7 +51,7 @@ engineConformance({
     maxConcurrent: 4,
     abilities: ["generate", "tools", "format", "logprobs"]
   },
-  abilities: ["generate", "tools", "format", "logprobs"],
+  capabilities: ["generate", "tools", "format", "logprobs"],
   cachesPrompts: false,
   ...shared
 })
@@ -68,7 +68,7 @@ engineConformance({
     stream: false,
     abilities: ["generate", "tools", "format", "tokenize"]
   },
-  abilities: ["generate", "tools", "format", "tokenize"],
+  capabilities: ["generate", "tools", "format", "tokenize"],
   continuesExactly: true,
   cachesPrompts: false,
   ...shared
@@ -98,7 +98,7 @@ for (const stream of [true, false]) {
       stream,
       abilities: ["generate", "tools", "format"]
     },
-    abilities: ["generate", "tools", "format"],
+    capabilities: ["generate", "tools", "format"],
     cachesPrompts: false,
     seeded: false,
     ...shared,

@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { readdirSync, readFileSync } from "node:fs"
 import type { Dialect } from "../../src/dialects/shared/ProviderDialect.ts"
-import { counts } from "../../src/domain/Capability.ts"
+import { canCount } from "../../src/domain/Capability.ts"
 import type { DeploymentOptions } from "../../src/domain/Deployment.ts"
 import { keyHeader, type Provider, providerKindOf, providerNameOf, providers } from "../../src/domain/ProviderKind.ts"
 import { dialects } from "../../src/layers/providers/Providers.ts"
@@ -71,7 +71,7 @@ describe("providers", () => {
 
   it("count prompts where they generate, by an endpoint or by tokens", () => {
     const countsWith = (provider: Provider) =>
-      counts({ engine: "remote", provider, model: "m" }, providerKindOf(provider).capabilities)
+      canCount({ engine: "remote", provider, model: "m" }, providerKindOf(provider).capabilities)
     assert.deepStrictEqual(providers.filter(countsWith), ["anthropic", "troupe"])
   })
 })

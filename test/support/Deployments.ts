@@ -40,7 +40,7 @@ const notPlayed = Effect.die("not played")
 export const engine = ({ describe, ...more }: Partial<Omit<Engine, "describe">> & {
   readonly describe?: Partial<Engine["describe"]>
 } = {}): Engine => ({
-  describe: { engine: "fake", contextWindow: 4096, slots: 4, abilities: ["generate"], details: {}, ...describe },
+  describe: { engine: "fake", contextWindow: 4096, slots: 4, capabilities: ["generate"], details: {}, ...describe },
   generate: () => Stream.fromEffect(notPlayed),
   embed: () => notPlayed,
   rerank: () => notPlayed,

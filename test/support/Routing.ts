@@ -5,7 +5,7 @@ import type { Context } from "effect"
 import { Effect, Layer, Result, Stream, SubscriptionRef } from "effect"
 import type { Caller } from "../../src/domain/Caller.ts"
 import type { Deployment, DeploymentOptions, Model } from "../../src/domain/Deployment.ts"
-import { abilities } from "../../src/domain/EngineProtocol.ts"
+import { engineCapabilities } from "../../src/domain/EngineProtocol.ts"
 import type { Generation } from "../../src/domain/Generation.ts"
 import type { Event } from "../../src/domain/Inference.ts"
 import * as InferenceError from "../../src/domain/InferenceError.ts"
@@ -112,7 +112,7 @@ const makeEngine = (world: World, id: string, part: Part, caller: Caller): Engin
       return firstMs > 0 ? Effect.delay(ended, firstMs) : ended
     })
   return Deployments.engine({
-    describe: { abilities },
+    describe: { capabilities: engineCapabilities },
     rerank: (_, documents) => played({ scores: documents.map(() => 1), promptTokens: 1 }),
     classify: (inputs) => played(inputs.map(() => Result.succeed({ labels: [], promptTokens: 1 }))),
     tokenize: () => played([1]),

@@ -240,7 +240,7 @@ export const scriptedEngines = (behaviour: EngineBehaviour = {}): ScriptedEngine
       engine: "fake",
       contextWindow: 4096,
       slots,
-      abilities: ["generate", "embed"],
+      capabilities: ["generate", "embed"],
       details: { index }
     } as const
     const engine: Engine = {

@@ -195,8 +195,8 @@ describe("the llama engine", () => {
       const copy = join(folder.path, "copy.gguf")
       writeGguf(copy, withTexts(tiny, { "tokenizer.chat_template": template }))
       const other = hostOf({ file: copy })
-      const { abilities, warnings = [] } = await other.ready
-      assert.notInclude(abilities, "tools")
+      const { capabilities, warnings = [] } = await other.ready
+      assert.notInclude(capabilities, "tools")
       assert.include(warnings.join(), problem)
       const short = usageOf(await generate(other, { messages: user("Hello!"), maxTokens: 1 }))
       const long = usageOf(await generate(other, { messages: user("Hello! ".repeat(50)), maxTokens: 1 }))

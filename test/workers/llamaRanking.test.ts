@@ -46,7 +46,7 @@ describe("in a thread", () => {
   }
 
   it("supports ranking and token counts, but neither text nor vectors", async () => {
-    assert.deepStrictEqual([...(await host.ready).abilities].sort(), ["rerank", "tokenize"])
+    assert.deepStrictEqual([...(await host.ready).capabilities].sort(), ["rerank", "tokenize"])
     assert.strictEqual((await answer({ kind: "embed", inputs: ["a fox"] })).kind, "not_supported")
   })
 

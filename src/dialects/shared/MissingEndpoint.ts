@@ -3,7 +3,7 @@
  * is as good as before for everything else. Pure.
  */
 import type { Capability } from "../../domain/Capability.ts"
-import { abilityInWords } from "../../domain/EngineProtocol.ts"
+import { capabilityNames } from "../../domain/EngineProtocol.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import type { Refusal, Target } from "./ProviderDialect.ts"
 
@@ -40,7 +40,7 @@ const isMissing = ({ body, status }: Refusal, model: string): boolean => {
 }
 
 const inWords = (capability: Capability): string =>
-  capability === "count" ? "token counting" : abilityInWords[capability]
+  capability === "count" ? "token counting" : capabilityNames[capability]
 
 /**
  * The reason of a refusal by the endpoint of one operation, where it means that the provider does not have the operation:

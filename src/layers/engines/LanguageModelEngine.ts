@@ -15,7 +15,7 @@ import type { AiError, LanguageModel } from "effect/ai"
 import { Response } from "effect/ai"
 import type { Deployment } from "../../domain/Deployment.ts"
 import { defaultSlots } from "../../domain/Deployment.ts"
-import type { Ability } from "../../domain/EngineProtocol.ts"
+import type { EngineCapability } from "../../domain/EngineProtocol.ts"
 import { isCancellation } from "../../domain/FailureClass.ts"
 import type { Generation } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
@@ -189,13 +189,13 @@ const make = (
       Stream.interruptWhen(Deferred.await(stopped))
     )
   })
-  const cannot = (capability: Ability) => Effect.fail(InferenceError.notCapable(deployment.id, capability))
+  const cannot = (capability: EngineCapability) => Effect.fail(InferenceError.notCapable(deployment.id, capability))
   return {
     describe: {
       engine: languageModel.name,
       contextWindow: contextSize,
       slots,
-      abilities: capabilitiesOf(deployment.options),
+      capabilities: capabilitiesOf(deployment.options),
       details: { name }
     },
     generate: (generation, retain): Stream.Stream<Event, InferenceError.InferenceError> =>

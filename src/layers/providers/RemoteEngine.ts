@@ -26,7 +26,7 @@ import type {
 } from "../../dialects/shared/ProviderDialect.ts"
 import * as Policies from "../../domain/Defaults.ts"
 import type { RemoteDeployment } from "../../domain/Deployment.ts"
-import type { Ability } from "../../domain/EngineProtocol.ts"
+import type { EngineCapability } from "../../domain/EngineProtocol.ts"
 import type { SpanOrOff } from "../../domain/Fields.ts"
 import type { Counted, Generation } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
@@ -45,8 +45,10 @@ import type { ImageFetcher } from "./ImageFetcher.ts"
 import type { Begin } from "./RemoteTasks.ts"
 import { makeTasks } from "./RemoteTasks.ts"
 
-/** The abilities that a generation needs. */
-const neededBy = ({ format, logprobs, messages, toolChoice, tools = [] }: Generation): ReadonlyArray<Ability> => [
+/** The capabilities that a generation needs. */
+const neededBy = (
+  { format, logprobs, messages, toolChoice, tools = [] }: Generation
+): ReadonlyArray<EngineCapability> => [
   "generate",
   ...(tools.length > 0 && toolChoice !== "none" ? ["tools" as const] : []),
   ...(format === undefined ? [] : ["format" as const]),
@@ -320,7 +322,7 @@ const retainSlot = (retain: Retain | undefined): Effect.Effect<void, never, Scop
 
 export const make = (dialect: Dialect, target: Target, exchange: HttpExchange, media: ImageFetcher): Engine => {
   const { deployment, options } = target
-  const abilities = capabilitiesOf(options)
+  const capabilities = capabilitiesOf(options)
   const over = new InferenceError.EngineStopped({ deployment })
   let stopped = false
 
@@ -328,25 +330,25 @@ export const make = (dialect: Dialect, target: Target, exchange: HttpExchange, m
   const begin: Begin = (needed, retain) =>
     Effect.suspend(() => {
       if (stopped) return Effect.fail(InferenceError.make(over))
-      const missing = needed.find((ability) => !abilities.includes(ability))
+      const missing = needed.find((capability) => !capabilities.includes(capability))
       return missing === undefined ? retainSlot(retain) : Effect.fail(InferenceError.notCapable(deployment, missing))
     })
 
   const generate = makeGenerate({ dialect, target, exchange, media })
   const { run, runEach } = makeTasks(exchange, target, begin)
 
-  /** Without the ability the whole task fails, not its inputs. */
-  const each = <A>(ability: Ability, task: Task<ReadonlyArray<string>, Each<A>> | undefined) =>
-    abilities.includes(ability) && task !== undefined
-      ? (inputs: ReadonlyArray<string>, retain?: Retain) => runEach(ability, task, inputs, retain)
-      : () => Effect.fail(InferenceError.notCapable(deployment, ability))
+  /** Without the capability the whole task fails, not its inputs. */
+  const each = <A>(capability: EngineCapability, task: Task<ReadonlyArray<string>, Each<A>> | undefined) =>
+    capabilities.includes(capability) && task !== undefined
+      ? (inputs: ReadonlyArray<string>, retain?: Retain) => runEach(capability, task, inputs, retain)
+      : () => Effect.fail(InferenceError.notCapable(deployment, capability))
 
   return {
     describe: {
       engine: "remote",
       contextWindow: options.contextSize ?? 0,
       slots: options.maxConcurrent ?? Policies.maxConcurrent,
-      abilities,
+      capabilities,
       details: { provider: options.provider, model: options.model }
     },
     generate: (generation, retain) =>

@@ -20,7 +20,7 @@ import type { Source } from "../../domain/Source.ts"
 /** Called when a job starts; the returned function is called when the engine has ended the job. */
 export type Retain = () => () => void
 
-/** A loaded engine. A job that its `abilities` do not include fails with `InvalidRequest`. */
+/** A loaded engine. A job that its `capabilities` do not include fails with `InvalidRequest`. */
 export interface Engine {
   readonly describe: EngineDescription
   /**

@@ -9,7 +9,7 @@
 import type { Effect } from "effect"
 import { Schema } from "effect"
 import type { EngineDeployment } from "../../domain/Deployment.ts"
-import type { Ability, EngineSpec } from "../../domain/EngineProtocol.ts"
+import type { EngineCapability, EngineSpec } from "../../domain/EngineProtocol.ts"
 import { Count, optional, traits } from "../../domain/Fields.ts"
 import type { MemoryEstimate } from "../models/MemoryEstimate.ts"
 import type { FileReader, ModelFileError } from "./ModelFiles.ts"
@@ -33,7 +33,7 @@ export interface EngineKind<Options extends EngineDeployment = EngineDeployment>
   /** The schema of a deployment's options. */
   readonly options: Schema.Top
   /** Capabilities of its engines, for any model. */
-  readonly capabilities: ReadonlyArray<Ability>
+  readonly capabilities: ReadonlyArray<EngineCapability>
   /** The option with the path of the model; left out if it has no files. */
   readonly path?: "file" | "folder"
   /** The option with paths of the same model in other sizes. */

@@ -2,7 +2,7 @@
 import { Schema } from "effect"
 import type { DeploymentOptions, EngineDeployment } from "../../domain/Deployment.ts"
 import { isRemote } from "../../domain/Deployment.ts"
-import type { Ability } from "../../domain/EngineProtocol.ts"
+import type { EngineCapability } from "../../domain/EngineProtocol.ts"
 import { providerKindOf } from "../../domain/ProviderKind.ts"
 import { RemoteDeployment } from "../../domain/RemoteDeployment.ts"
 import type { EngineKind, ModelFormat } from "./EngineKind.ts"
@@ -106,10 +106,12 @@ export const fromPath = (path: string): EngineDeployment => {
 }
 
 /** What a deployment can do as far as its kind and its configuration tell. */
-export const capabilitiesOf = (options: DeploymentOptions): ReadonlyArray<Ability> => {
+
+/** The capabilities of a deployment's kind, as far as its configuration does not exclude them. */
+export const capabilitiesOf = (options: DeploymentOptions): ReadonlyArray<EngineCapability> => {
   const possible = isRemote(options) ? providerKindOf(options.provider).capabilities : kindOf(options).capabilities
-  const { abilities } = options
-  return abilities === undefined ? possible : possible.filter((ability) => abilities.includes(ability))
+  const { abilities: configured } = options
+  return configured === undefined ? possible : possible.filter((capability) => configured.includes(capability))
 }
 
 /** Where a deployment's model comes from, for lists. */

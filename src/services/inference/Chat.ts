@@ -9,7 +9,7 @@ import { EngineFailed, make } from "../../domain/InferenceError.ts"
 import type { ChosenLogprob, ToolCall } from "../../domain/Job.ts"
 import * as Message from "../../domain/Message.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
-import { needsOf, pathsOf } from "../../domain/RoutingRequest.ts"
+import { pathsOf, requiredByChat } from "../../domain/RoutingRequest.ts"
 import type { Native } from "../../domain/Source.ts"
 import type { Start } from "../resilience/AttemptPlan.ts"
 import type { AttemptContext } from "./AttemptScope.ts"
@@ -200,8 +200,8 @@ const route = Effect.fnUntraced(function*({ begin }: Pipeline, input: Request) {
   const request = yield* validated(input, Validation.chat)
   const routing = {
     ...request,
-    capabilities: needsOf(request),
-    pathsOf: (need: string) => pathsOf(request, need),
+    capabilities: requiredByChat(request),
+    pathsOf: (capability: string) => pathsOf(request, capability),
     promptLength: lengthOf(request),
     promptText: () => textOf(request)
   }

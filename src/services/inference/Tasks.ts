@@ -12,11 +12,11 @@ import type {
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { notCapable } from "../../domain/InferenceError.ts"
 import {
-  needsOfCount,
-  needsOfEmbedding,
-  needsOfTokenize,
   pathOfTokenize,
-  pathsOf
+  pathsOf,
+  requiredByCount,
+  requiredByEmbedding,
+  requiredByTokenize
 } from "../../domain/RoutingRequest.ts"
 import { dialectOf } from "../../domain/Source.ts"
 import type { AttemptContext } from "./AttemptScope.ts"
@@ -61,7 +61,7 @@ const embedding = ({ embed }: Pipeline, { inputs, source }: EmbedRequest) =>
 export const embed = (pipeline: Pipeline) =>
   Effect.fnUntraced(function*(input: EmbedRequest) {
     const request = yield* validated(input, Validation.embeddings)
-    const routing = { ...request, capabilities: needsOfEmbedding(request), promptLength: lengthOf(request.inputs) }
+    const routing = { ...request, capabilities: requiredByEmbedding(request), promptLength: lengthOf(request.inputs) }
     const routed = yield* pipeline.begin("embeddings", request, routing)
     const winner = yield* pipeline.execute(routed, embedding(pipeline, request))
     return { ...winner.value, ...answeredByOf(winner) }
@@ -98,8 +98,8 @@ export const tokenize = (pipeline: Pipeline) =>
     const request = yield* validated(input, Validation.tokenize)
     const routed = yield* pipeline.begin("tokenize", request, {
       ...request,
-      capabilities: needsOfTokenize(request),
-      pathsOf: (need: string) => [pathOfTokenize(request, need)]
+      capabilities: requiredByTokenize(request),
+      pathsOf: (capability: string) => [pathOfTokenize(request, capability)]
     })
     const winner = yield* pipeline.execute(routed, ({ lease, stats }) =>
       Effect.gen(function*() {
@@ -116,7 +116,11 @@ export const count = (pipeline: Pipeline) =>
     const request = yield* validated(given, Validation.count)
     const { input, source } = request
     const asked = { messages: input.messages, source }
-    const routing = { ...request, capabilities: needsOfCount(asked), pathsOf: (need: string) => pathsOf(asked, need) }
+    const routing = {
+      ...request,
+      capabilities: requiredByCount(asked),
+      pathsOf: (capability: string) => pathsOf(asked, capability)
+    }
     const routed = yield* pipeline.begin("tokenize", request, routing)
     const winner = yield* pipeline.execute(routed, ({ lease, stats }) =>
       Effect.gen(function*() {

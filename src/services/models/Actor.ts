@@ -14,7 +14,7 @@ import type { Caller } from "../../domain/Caller.ts"
 import * as Policies from "../../domain/Defaults.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import { isRemote } from "../../domain/Deployment.ts"
-import type { Ability } from "../../domain/EngineProtocol.ts"
+import type { EngineCapability } from "../../domain/EngineProtocol.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { make as makeError, QueueFull } from "../../domain/InferenceError.ts"
 import type { Engine } from "../engines/Engine.ts"
@@ -34,7 +34,7 @@ export interface ActorEvent {
   /** Why it loads again or has failed. */
   readonly cause?: string
   /** What its engine can do; of `ready`. */
-  readonly abilities?: ReadonlyArray<Ability>
+  readonly capabilities?: ReadonlyArray<EngineCapability>
   /** Tokens that prompt and answer share, 0 if unknown; of `ready`. */
   readonly contextWindow?: number
   /** ms since 1970 */

@@ -64,7 +64,7 @@ const recordCrash = (context: ActorContext, instance: EngineInstance) => (error:
 const describedBy = ({ engine }: EngineInstance) =>
   engine === undefined
     ? {}
-    : { abilities: engine.describe.abilities, contextWindow: engine.describe.contextWindow }
+    : { capabilities: engine.describe.capabilities, contextWindow: engine.describe.contextWindow }
 
 /** The engine is ready, for the first time or after a restart: it gets jobs, in place of the instance before. */
 const serve = (context: ActorContext, instance: EngineInstance) => {

@@ -100,8 +100,8 @@ const waitForSlot = (
   })
 
 /** With `toolChoice: none`, a model without tool support does not see the tools. */
-const withoutUnusedTools = (generation: Generation, { describe: { abilities } }: Engine): Generation => {
-  if (generation.toolChoice !== "none" || abilities.includes("tools")) return generation
+const withoutUnusedTools = (generation: Generation, { describe: { capabilities } }: Engine): Generation => {
+  if (generation.toolChoice !== "none" || capabilities.includes("tools")) return generation
   const { source, toolChoice: _, tools: __, ...rest } = generation
   return source === undefined ? rest : { ...rest, source: Source.without(source, ["tools", "tool_choice"]) }
 }

@@ -4,7 +4,7 @@ import * as Defaults from "../../domain/Defaults.ts"
 import type { Deployment, DeploymentOptions } from "../../domain/Deployment.ts"
 import { defaultSlots, isRemote } from "../../domain/Deployment.ts"
 import type { DeploymentFacts } from "../../domain/DeploymentFacts.ts"
-import type { Ability } from "../../domain/EngineProtocol.ts"
+import type { EngineCapability } from "../../domain/EngineProtocol.ts"
 import type { KnownModel } from "../../domain/KnownModels.ts"
 import * as KnownModels from "../../domain/KnownModels.ts"
 import type { RequiredCapability } from "../../domain/RoutingRequest.ts"
@@ -31,26 +31,26 @@ const isExternal = (options: DeploymentOptions): boolean => isRemote(options) ||
 /** Unknown fields of other dialects, and token counting without a tokenizer or an endpoint. */
 const missingOf = (
   options: DeploymentOptions,
-  abilities: ReadonlyArray<Ability>,
-  counts: boolean
+  capabilities: ReadonlyArray<EngineCapability>,
+  canCount: boolean
 ): ReadonlyArray<RequiredCapability> => {
   const dialect = Source.dialectOf(options)
-  const missing: Array<RequiredCapability> = Source.needs.filter((need) => need !== `${dialect} fields`)
-  if (!counts || !Capability.counts(options, abilities)) missing.push("count")
+  const missing: Array<RequiredCapability> = Source.capabilities.filter((one) => one !== `${dialect} fields`)
+  if (!canCount || !Capability.canCount(options, capabilities)) missing.push("count")
   return missing
 }
 
 /**
- * The facts of one deployment, which has these abilities. A model on this machine is free of charge unless its price is
+ * The facts of one deployment, which has these capabilities. A model on this machine is free of charge unless its price is
  * configured; the price of any other is unknown unless it is configured or published.
  *
- * @param counts false if it has refused to count tokens
+ * @param canCount false if it has refused to count tokens
  * @param contextWindow tokens, as its loaded engine or its files have it
  */
 export const factsOf = (
   { id, options }: Deployment,
-  abilities = capabilitiesOf(options),
-  counts = true,
+  capabilities = capabilitiesOf(options),
+  canCount = true,
   contextWindow?: number
 ): DeploymentFacts => {
   const published = publishedOf(options)
@@ -59,8 +59,8 @@ export const factsOf = (
     price: options.price ?? published?.price ?? (isExternal(options) ? undefined : free),
     quality: options.quality,
     contextWindow: contextWindow ?? options.contextSize ?? published?.contextWindow,
-    capabilities: abilities,
-    missing: missingOf(options, abilities, counts),
+    capabilities,
+    missing: missingOf(options, capabilities, canCount),
     tasks: options.tasks,
     weight: options.weight,
     slots: slotsOf(options)

@@ -7,7 +7,7 @@
  * Random choices of a strategy are made again for every request: the next request may get another decision.
  */
 import { Effect, Schema } from "effect"
-import { abilities } from "../../domain/EngineProtocol.ts"
+import { engineCapabilities } from "../../domain/EngineProtocol.ts"
 import { RoutingOptions } from "../../domain/RoutingOptions.ts"
 import type { RequiredCapability, RoutingRequest } from "../../domain/RoutingRequest.ts"
 import * as Time from "../../domain/Time.ts"
@@ -24,7 +24,7 @@ export const ExplanationRequest = Schema.Struct({
   /** The text of the only message, from a user. */
   prompt: Schema.optionalKey(Schema.String),
   /** Capabilities that the deployment must have. */
-  needs: Schema.optionalKey(Schema.Array(Schema.Literals(abilities))),
+  needs: Schema.optionalKey(Schema.Array(Schema.Literals(engineCapabilities))),
   maxTokens: Schema.optionalKey(Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))),
   tenant: Schema.optionalKey(Schema.String),
   route: Schema.optionalKey(RoutingOptions)

@@ -17,7 +17,7 @@ import * as Defaults from "../../domain/Defaults.ts"
 import type { Deployment, Model } from "../../domain/Deployment.ts"
 import type { CandidateTable, Condition } from "../../domain/DeploymentFacts.ts"
 import { prepare } from "../../domain/DeploymentFacts.ts"
-import type { Ability } from "../../domain/EngineProtocol.ts"
+import type { EngineCapability } from "../../domain/EngineProtocol.ts"
 import { maxSeed } from "../../domain/Inference.ts"
 import type { InferenceError, Reason } from "../../domain/InferenceError.ts"
 import { circuitState, InvalidRequest, make as makeError } from "../../domain/InferenceError.ts"
@@ -94,7 +94,7 @@ const makeTables = (now: () => number, windows: Map<string, number>) => {
           factsOf(
             deployment,
             observed.narrow(deployment.id, capabilitiesOf(deployment.options)),
-            !observed.lacksCount(deployment.id),
+            !observed.hasRefusedCount(deployment.id),
             windows.get(deployment.id)
           )
         )
@@ -102,8 +102,8 @@ const makeTables = (now: () => number, windows: Map<string, number>) => {
       tables.set(model, made)
       return made
     },
-    loaded: (deployment: string, abilities: ReadonlyArray<Ability>, contextWindow = 0) => {
-      renew(observed.loaded(deployment, abilities))
+    loaded: (deployment: string, capabilities: ReadonlyArray<EngineCapability>, contextWindow = 0) => {
+      renew(observed.loaded(deployment, capabilities))
       if (contextWindow === 0) return
       renew(windows.get(deployment) !== contextWindow)
       windows.set(deployment, contextWindow)
@@ -372,11 +372,13 @@ const windowsInFiles = Effect.fnUntraced(function*(models: ReadonlyArray<Model>)
 
 /** Follows the loads and ends of engines: their capabilities, context windows and caches. */
 const watch = ({ models: { events }, prefixes, tables }: Parts) =>
-  Effect.forkScoped(Stream.runForEach(events, ({ abilities, contextWindow, deployment, state }) =>
-    Effect.sync(() => {
-      if (state === "gone") prefixes.forget(deployment)
-      if (abilities !== undefined) tables.loaded(deployment, abilities, contextWindow)
-    })))
+  Effect.forkScoped(
+    Stream.runForEach(events, ({ capabilities, contextWindow, deployment, state }) =>
+      Effect.sync(() => {
+        if (state === "gone") prefixes.forget(deployment)
+        if (capabilities !== undefined) tables.loaded(deployment, capabilities, contextWindow)
+      }))
+  )
 
 const measure = ({ prefixes, stats }: Parts, deployment: string, { prefix }: Route): Measurement.LatencySample => {
   const sample = stats.begin(deployment)

@@ -26,7 +26,7 @@
  * ```
  */
 import type { CandidateTable, Condition } from "../../domain/DeploymentFacts.ts"
-import { abilities, abilityInWords } from "../../domain/EngineProtocol.ts"
+import { capabilityNames, engineCapabilities } from "../../domain/EngineProtocol.ts"
 import type { Measurement } from "../../domain/Measurement.ts"
 import type { Moment, RequiredCapability, RoutingRequest } from "../../domain/RoutingRequest.ts"
 import { bitsOf, promptTokensOf, usualAnswer } from "../../domain/RoutingRequest.ts"
@@ -73,7 +73,9 @@ const missingOf = ({ request, table }: Inquiry, index: number): ReadonlyArray<Re
 
 const notSupported = (missing: ReadonlyArray<RequiredCapability>): string => {
   const inWords = [
-    ...abilities.filter((ability) => missing.includes(ability)).map((ability) => abilityInWords[ability]),
+    ...engineCapabilities.filter((capability) => missing.includes(capability)).map((capability) =>
+      capabilityNames[capability]
+    ),
     ...(missing.includes("count") ? ["token counting"] : [])
   ]
   return inWords.length === 0

@@ -8,7 +8,7 @@
  * tokens.
  */
 import type { MessagePort } from "node:worker_threads"
-import { abilityInWords } from "../../domain/EngineProtocol.ts"
+import { capabilityNames } from "../../domain/EngineProtocol.ts"
 import type {
   ChosenLogprob,
   FinishReason,
@@ -265,7 +265,7 @@ export const notCapable = (kind: Job["kind"]): never =>
   refuse({
     kind: "not_supported",
     path: "model",
-    message: `the model does not support ${abilityInWords[kind]}`,
+    message: `the model does not support ${capabilityNames[kind]}`,
     capability: kind
   })
 

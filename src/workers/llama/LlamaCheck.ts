@@ -40,9 +40,9 @@ const checkToken = async (loaded: Loaded): Promise<void> => {
 const uncancelled: JobSignals = { isCancelled: () => false, progress: () => {} }
 
 /** The first task of a model that does not generate. */
-const firstJobOf = ({ description: { abilities } }: Loaded): TaskJob | undefined => {
-  if (abilities.includes("rerank")) return { kind: "rerank", query: "a", documents: ["a"] }
-  return abilities.includes("embed") ? { kind: "embed", inputs: ["a"] } : undefined
+const firstJobOf = ({ description: { capabilities } }: Loaded): TaskJob | undefined => {
+  if (capabilities.includes("rerank")) return { kind: "rerank", query: "a", documents: ["a"] }
+  return capabilities.includes("embed") ? { kind: "embed", inputs: ["a"] } : undefined
 }
 
 const damaged = (failure: EngineFailure): never =>
@@ -52,7 +52,7 @@ const damaged = (failure: EngineFailure): never =>
   })
 
 const check = async (loaded: Loaded, runTask: ReturnType<typeof makeLlamaTasks>): Promise<void> => {
-  if (loaded.description.abilities.includes("generate")) return checkToken(loaded)
+  if (loaded.description.capabilities.includes("generate")) return checkToken(loaded)
   const job = firstJobOf(loaded)
   if (job === undefined) return
   await runTask(job, uncancelled).catch((cause: unknown) => damaged(failureFrom(cause, "failed")))

@@ -1,7 +1,7 @@
 /** Loads a GGUF model and creates its context. Failures name the file and the problem. */
 import type { Llama, LlamaContext, LlamaModel } from "node-llama-cpp"
 import { setImmediate } from "node:timers/promises"
-import type { Ability, EngineDescription } from "../../domain/EngineProtocol.ts"
+import type { EngineCapability, EngineDescription } from "../../domain/EngineProtocol.ts"
 import { batchOf, largestDefaultWindow, promptPiece, promptsPerBatch } from "../../domain/EngineProtocol.ts"
 import { failureFrom, refuse } from "../../domain/Job.ts"
 import { checkFile } from "../model/ModelCheck.ts"
@@ -152,7 +152,10 @@ const createContext = async (library: Library, model: LlamaModel, spec: LlamaSpe
  * What the model can do. An encoder or a reranker does not generate; a reranker pools its output to a score, so it has no
  * vectors.
  */
-const abilitiesOf = ({ fileInfo, fileInsights }: LlamaModel, supportsTools: boolean): ReadonlyArray<Ability> => {
+const capabilitiesOf = (
+  { fileInfo, fileInsights }: LlamaModel,
+  supportsTools: boolean
+): ReadonlyArray<EngineCapability> => {
   const { attention } = fileInfo.architectureMetadata as { readonly attention?: { readonly causal?: boolean } }
   if (fileInsights.supportsRanking) return ["rerank", "tokenize"]
   const generates = attention?.causal !== false && fileInsights.hasDecoder
@@ -170,20 +173,20 @@ const describe = (
   { supportsTools, warnings }: Pick<Prompts, "supportsTools" | "warnings">
 ): EngineDescription => {
   const { model } = context
-  const abilities = abilitiesOf(model, supportsTools)
+  const capabilities = capabilitiesOf(model, supportsTools)
   const { general } = model.fileInfo.metadata
   return {
     engine: "llama",
     contextWindow: context.contextSize,
     slots: spec.slots,
-    abilities,
+    capabilities,
     details: {
       name: general.name ?? "",
       architecture: general.architecture,
       type: model.typeDescription,
       sizeBytes: model.size
     },
-    warnings: abilities.includes("generate") ? warnings : []
+    warnings: capabilities.includes("generate") ? warnings : []
   }
 }
 

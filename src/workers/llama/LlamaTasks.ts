@@ -148,7 +148,7 @@ export const makeLlamaTasks = (loaded: Loaded, spec: LlamaSpec) => {
   const embedder = once(() => model.createEmbeddingContext(options))
   const ranker = once(() => model.createRankingContext({ ...options, ...rankingTemplateOf(model) }))
   return async (job: TaskJob, signals: JobSignals): Promise<JobResult> => {
-    if (!description.abilities.includes(job.kind)) return notCapable(job.kind)
+    if (!description.capabilities.includes(job.kind)) return notCapable(job.kind)
     switch (job.kind) {
       case "embed":
         return embed(loaded, embedder, job, signals)

@@ -1,6 +1,6 @@
 /** Loads a model folder, detects what its graph computes, and creates the matching engine parts. */
 import { basename, join } from "node:path"
-import type { Ability, EngineDescription } from "../../domain/EngineProtocol.ts"
+import type { EngineCapability, EngineDescription } from "../../domain/EngineProtocol.ts"
 import { failureFrom, refuse } from "../../domain/Job.ts"
 import type { JobSignals } from "../job/JobRunner.ts"
 import type { ChatTemplate } from "../model/ChatTemplate.ts"
@@ -92,7 +92,7 @@ const wholeOf = (
   return { kind, tasks: makeOnnxTasks({ encoder, vectors, pooling: poolingOf(folder), labels: labelsOf(folder) }) }
 }
 
-const abilitiesOf = (work: Work): ReadonlyArray<Ability> =>
+const capabilitiesOf = (work: Work): ReadonlyArray<EngineCapability> =>
   work.kind !== "generate"
     ? [work.kind, "tokenize"]
     : ["generate", ...(work.template.supportsTools ? ["tools"] as const : []), "format", "logprobs", "tokenize"]
@@ -133,7 +133,7 @@ export const load = async (spec: OnnxSpec) => {
     engine: "onnx",
     contextWindow,
     slots: spec.slots,
-    abilities: abilitiesOf(work),
+    capabilities: capabilitiesOf(work),
     details: { name: basename(spec.folder), architecture, device, file: basename(file) }
   }
   return { contextWindow, description, session, tokenizer, work }

@@ -113,7 +113,7 @@ describe("LanguageModelEngine", () => {
         engine: "language-model",
         contextWindow: 100,
         slots: 3,
-        abilities: ["generate", "tools", "format", "images"],
+        capabilities: ["generate", "tools", "format", "images"],
         details: { name: "scripted" }
       })
       assert.strictEqual(yield* memoryBytes, 0)

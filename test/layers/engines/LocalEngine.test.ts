@@ -43,7 +43,7 @@ const setup = () => {
     engine: "fake",
     contextWindow: 100,
     slots: 1,
-    abilities: ["generate"],
+    capabilities: ["generate"],
     details: {}
   }
   const errorOf = () => InferenceError.make(new InferenceError.EngineStopped({ deployment: "fake/a#0" }))

@@ -84,7 +84,7 @@ describe("onnx, sentence vectors", () => {
           (folder) => writeModel(folder, { architectures: ["BertModel"] }, vectorGraph(6, output), files),
           (engine) =>
             Effect.gen(function*() {
-              assert.deepStrictEqual([...engine.describe.abilities].sort(), ["embed", "tokenize"])
+              assert.deepStrictEqual([...engine.describe.capabilities].sort(), ["embed", "tokenize"])
               const embeddings = values(yield* engine.embed(texts))
               for (const [index, text] of texts.entries()) {
                 const ids = yield* idsOf(engine, text)
@@ -178,7 +178,7 @@ describe("onnx, scores", () => {
           ),
         (engine) =>
           Effect.gen(function*() {
-            assert.deepStrictEqual([...engine.describe.abilities].sort(), ["rerank", "tokenize"])
+            assert.deepStrictEqual([...engine.describe.capabilities].sort(), ["rerank", "tokenize"])
             const { promptTokens, scores } = yield* engine.rerank("Hello!", texts)
             const query = yield* engine.tokenize("Hello!")
             let total = 0
@@ -206,7 +206,7 @@ describe("onnx, scores", () => {
         ),
       (engine) =>
         Effect.gen(function*() {
-          assert.deepStrictEqual([...engine.describe.abilities].sort(), ["classify", "tokenize"])
+          assert.deepStrictEqual([...engine.describe.capabilities].sort(), ["classify", "tokenize"])
           const results = yield* engine.classify([...texts, ""])
           assert.isTrue(Result.isFailure(results.at(-1)!))
           for (const [index, { labels, promptTokens }] of values(results.slice(0, -1)).entries()) {
@@ -252,7 +252,7 @@ describe("onnx, text generation", () => {
     generating(({ describe }) =>
       Effect.sync(() => {
         assert.deepStrictEqual(
-          [...describe.abilities].sort(),
+          [...describe.capabilities].sort(),
           ["format", "generate", "logprobs", "tokenize", "tools"]
         )
         assert.strictEqual(describe.contextWindow, 512)

@@ -4,8 +4,8 @@ import { Effect } from "effect"
 import { TestClock } from "effect/testing"
 import * as Capability from "../../../src/domain/Capability.ts"
 import type { DeploymentOptions } from "../../../src/domain/Deployment.ts"
-import type { Ability } from "../../../src/domain/EngineProtocol.ts"
-import { abilities, abilityInWords } from "../../../src/domain/EngineProtocol.ts"
+import type { EngineCapability } from "../../../src/domain/EngineProtocol.ts"
+import { capabilityNames, engineCapabilities } from "../../../src/domain/EngineProtocol.ts"
 import type { Request } from "../../../src/domain/Inference.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import * as RoutingPolicy from "../../../src/domain/RoutingPolicy.ts"
@@ -29,7 +29,7 @@ const chat = (more: Partial<Request> = {}) =>
 type Asked = Effect.Effect<{ readonly deployment: string }, InferenceError.InferenceError, Inference>
 
 /** A request that needs the capability, beside those that it needs anyway. */
-const requests: Readonly<Record<Ability, { readonly also?: Ability; readonly ask: Asked }>> = {
+const requests: Readonly<Record<EngineCapability, { readonly also?: EngineCapability; readonly ask: Asked }>> = {
   generate: { ask: chat() },
   tools: { also: "generate", ask: chat({ tools: [{ name: "f" }] }) },
   format: { also: "generate", ask: chat({ format: { type: "json_object" } }) },
@@ -89,10 +89,10 @@ const outcome = (setting: Setting, ask: Asked) => {
 for (const [kind, options] of Object.entries(kinds)) {
   describe(`a deployment of the kind ${kind}`, () => {
     const has = capabilitiesOf(options)
-    it.effect.each(abilities)("with a request for %s", (ability) =>
+    it.effect.each(engineCapabilities)("with a request for %s", (capability) =>
       Effect.gen(function*() {
-        const { also, ask } = requests[ability]
-        const isAble = has.includes(ability) && (also === undefined || has.includes(also))
+        const { also, ask } = requests[capability]
+        const isAble = has.includes(capability) && (also === undefined || has.includes(also))
         const alone = yield* outcome(settingOf([{ options }]), ask)
         const beside = yield* outcome(settingOf([{ options }, able]), ask)
         const behind = yield* outcome(
@@ -111,10 +111,10 @@ for (const [kind, options] of Object.entries(kinds)) {
         }
         assert.deepStrictEqual([beside.deployment, beside.asked], ["a#1", ["a#1"]])
         assert.deepStrictEqual([behind.deployment, behind.asked], ["b#0", ["b#0"]])
-        const missing = has.includes(ability) ? also! : ability
+        const missing = has.includes(capability) ? also! : capability
         for (const [{ asked, error }, looked] of [[alone, ["a#0"]], [hopeless, ["a#0", "a#1", "b#0"]]] as const) {
           assert.deepStrictEqual([error?.reason._tag, asked], ["InvalidRequest", []])
-          for (const word of [abilityInWords[missing], ...looked]) assert.include(error?.message, word)
+          for (const word of [capabilityNames[missing], ...looked]) assert.include(error?.message, word)
         }
       }))
   })
@@ -149,7 +149,7 @@ describe("a capability that an engine does not have", () => {
   it.effect("excludes the deployment from the load on, before a call", () => {
     const made = world({
       ...settingOf([{ options: llama }, able]),
-      events: [{ deployment: "a#0", state: "ready", abilities: ["embed", "tokenize"], at: 0 }]
+      events: [{ deployment: "a#0", state: "ready", capabilities: ["embed", "tokenize"], at: 0 }]
     })
     return Effect.gen(function*() {
       yield* Effect.yieldNow
@@ -227,10 +227,10 @@ describe("Observed", () => {
     assert.deepStrictEqual(observed.narrow("a", ["embed"]), [])
     assert.isTrue(observed.expire(10))
     assert.deepStrictEqual(observed.narrow("a", ["embed"]), ["embed"])
-    assert.isTrue(observed.lacksCount("a"))
+    assert.isTrue(observed.hasRefusedCount("a"))
     assert.isFalse(observed.expire(19))
     assert.isTrue(observed.expire(20))
-    assert.isFalse(observed.lacksCount("a"))
+    assert.isFalse(observed.hasRefusedCount("a"))
     assert.deepStrictEqual(observed.narrow("b", ["tools"]), [])
     assert.isTrue(observed.expire(30))
     assert.isFalse(observed.expire(40))

@@ -40,7 +40,7 @@ describe("the events of a life", () => {
       yield* Fiber.join(caller)
       assert.deepStrictEqual(received, [
         { deployment: "a", state: "loading", at: 0 },
-        { deployment: "a", state: "ready", abilities: ["generate", "embed"], contextWindow: 4096, at: 1_000 },
+        { deployment: "a", state: "ready", capabilities: ["generate", "embed"], contextWindow: 4096, at: 1_000 },
         { deployment: "a", state: "draining", at: 661_000 },
         { deployment: "a", state: "gone", at: 663_000 }
       ])
@@ -57,9 +57,9 @@ describe("the events of a life", () => {
       yield* TestClock.adjust("100 millis")
       assert.deepStrictEqual(received, [
         { deployment: "a", state: "loading", at: 0 },
-        { deployment: "a", state: "ready", abilities: ["generate", "embed"], contextWindow: 4096, at: 0 },
+        { deployment: "a", state: "ready", capabilities: ["generate", "embed"], contextWindow: 4096, at: 0 },
         { deployment: "a", state: "loading", cause: crashed("Exit code 134.").message, at: 0 },
-        { deployment: "a", state: "ready", abilities: ["generate", "embed"], contextWindow: 4096, at: 100 }
+        { deployment: "a", state: "ready", capabilities: ["generate", "embed"], contextWindow: 4096, at: 100 }
       ])
       yield* Fiber.interrupt(caller)
     }).pipe(Effect.provide(setup.layer))

@@ -123,7 +123,7 @@ describe("Router", () => {
     it.effect("of a loaded engine is the engine's", () =>
       Effect.gen(function*() {
         const loaded = (contextWindow: number) =>
-          actorsWith([{ deployment: "chat#0", state: "ready", abilities: ["generate"], contextWindow, at: 0 }])
+          actorsWith([{ deployment: "chat#0", state: "ready", capabilities: ["generate"], contextWindow, at: 0 }])
         const without = { engine: "llama", file: "/absent.gguf" }
         assert.deepStrictEqual((yield* routed(without, loaded(512))).decision.excluded.map(({ reason }) => reason), [
           tooSmall

@@ -3,7 +3,7 @@ import { Schema } from "effect"
 import * as fc from "fast-check"
 import type { Condition, DeploymentFacts } from "../../../src/domain/DeploymentFacts.ts"
 import { prepare, ready } from "../../../src/domain/DeploymentFacts.ts"
-import { abilities } from "../../../src/domain/EngineProtocol.ts"
+import { engineCapabilities } from "../../../src/domain/EngineProtocol.ts"
 import type { Measurement } from "../../../src/domain/Measurement.ts"
 import { unmeasured } from "../../../src/domain/Measurement.ts"
 import * as Measurements from "../../../src/domain/Measurement.ts"
@@ -64,7 +64,7 @@ const place = fc.record({
     price: maybe(fc.record({ input: fc.nat(100), output: fc.nat(100) })),
     quality: maybe(fc.nat(10).map((tenths) => tenths / 10)),
     contextWindow: maybe(fc.constantFrom(512, 4096, 128_000)),
-    capabilities: maybe(fc.subarray([...abilities])),
+    capabilities: maybe(fc.subarray([...engineCapabilities])),
     missing: maybe(fc.subarray([...requiredCapabilities])),
     tasks: maybe(fc.subarray(["code", "chat"])),
     weight: fc.constantFrom(0, 1, 5),
@@ -137,7 +137,9 @@ describe("Selection", () => {
           const { condition, facts } = places[Number(id.slice(1))]!
           assert.strictEqual(condition.closed, undefined)
           assert.isTrue(
-            asked.capabilities.every((one) => !isIn(one, abilities) || isIn(one, facts.capabilities ?? abilities))
+            asked.capabilities.every((one) =>
+              !isIn(one, engineCapabilities) || isIn(one, facts.capabilities ?? engineCapabilities)
+            )
           )
           assert.isFalse(asked.capabilities.some((one) => isIn(one, facts.missing ?? [])))
           assert.isTrue((asked.promptTokens ?? 0) < (facts.contextWindow ?? Number.POSITIVE_INFINITY))
@@ -150,7 +152,8 @@ describe("Selection", () => {
         const { candidates, missing } = decide(places, options, asked)
         const missingEach = places.map(({ facts }) =>
           asked.capabilities.filter((one) =>
-            isIn(one, facts.missing ?? []) || (isIn(one, abilities) && !isIn(one, facts.capabilities ?? abilities))
+            isIn(one, facts.missing ?? []) ||
+            (isIn(one, engineCapabilities) && !isIn(one, facts.capabilities ?? engineCapabilities))
           )
         )
         const wanted = missingEach.filter((_, index) =>
