@@ -47,35 +47,38 @@ const deploymentOf = ({ deployments, fallbacks: { content, context, ordinary } }
 
 const targets = new WeakMap<Deployment, Target>()
 
-const targetOf = (deployment: Deployment): Target => {
+/** @param reported the context window that its engine or its files report, tokens */
+const targetOf = (deployment: Deployment, reported: number | undefined): Target => {
   const known = targets.get(deployment)
-  if (known !== undefined) return known
+  if (known !== undefined && (reported === undefined || reported === known.contextWindow)) return known
   const created: Target = {
     deployment: deployment.id,
-    contextWindow: factsOf(deployment).contextWindow
+    contextWindow: reported ?? factsOf(deployment).contextWindow
   }
   targets.set(deployment, created)
   return created
 }
 
 const planOf = (
-  { deployments, fallbacks: { content, context, ordinary }, model, policy, slowestFirstTokenMs }: Route,
+  { contextWindows, deployments, fallbacks: { content, context, ordinary }, model, policy, slowestFirstTokenMs }: Route,
   { maxTokens, priority }: AttemptRequest,
   now: number
-): Plan =>
-  AttemptMachine.makePlan({
+): Plan => {
+  const target = (deployment: Deployment) => targetOf(deployment, contextWindows?.get(deployment.id))
+  return AttemptMachine.makePlan({
     model,
     policy,
     lists: {
-      ordinary: [...deployments, ...ordinary].map(targetOf),
-      context: context.map(targetOf),
-      content: content.map(targetOf)
+      ordinary: [...deployments, ...ordinary].map(target),
+      context: context.map(target),
+      content: content.map(target)
     },
     slowestFirstTokenMs,
     now,
     maxTokens,
     lowPriority: priority === "low"
   })
+}
 
 /** Whether the first attempt has content; a buffered answer has content long before its end. */
 const hasContent = ({ state: { record: { attempts: [first] } } }: RoutedRequest): boolean =>

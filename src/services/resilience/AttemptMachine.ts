@@ -26,7 +26,7 @@
  */
 import type { FailureClass } from "../../domain/FailureClass.ts"
 import { classify, isRefusal } from "../../domain/FailureClass.ts"
-import type { Attempt, Reason } from "../../domain/InferenceError.ts"
+import type { Attempt, ContextLengthExceeded, Reason } from "../../domain/InferenceError.ts"
 import { NoDeployment } from "../../domain/InferenceError.ts"
 import type { Action, Event, Input, Plan, Start, State, Step, Target, Tried, View } from "./AttemptPlan.ts"
 
@@ -44,13 +44,16 @@ export const makePlan = ({ lists, lowPriority, maxTokens, model, now, policy, sl
   }
 }
 
-/** The targets of the list in use. A prompt that was too long may also go to an ordinary deployment with a larger window. */
+/**
+ * The targets of the list in use, without windows that are known to be too small. A prompt that was too long may also go to
+ * an ordinary deployment with a larger window.
+ */
 export const targetsOf = ({ list, plan: { lists }, tooSmall }: State): ReadonlyArray<Target> => {
-  if (list !== "context") return lists[list]
+  if (tooSmall === 0 && list !== "context") return lists[list]
   const isLarger = ({ contextWindow = 0 }: Target) => contextWindow > tooSmall
   return [
-    ...lists.context.filter((target) => target.contextWindow === undefined || isLarger(target)),
-    ...lists.ordinary.filter(isLarger)
+    ...lists[list].filter((target) => target.contextWindow === undefined || isLarger(target)),
+    ...(list === "context" ? lists.ordinary.filter(isLarger) : [])
   ]
 }
 
@@ -195,6 +198,19 @@ const wait = (state: State, view: View): Step | undefined => {
   return start(state, found.deployment, { afterMs: found.ms })
 }
 
+/**
+ * The context window that was too small for the prompt, tokens: as the failure reports it, else as it is known. A prompt
+ * that was too long for an unknown window is at least as long as any window that is too small.
+ */
+const windowOf = (
+  { plan: { lists: { content, context, ordinary } } }: State,
+  failed: string,
+  { contextWindow, promptTokens = 0 }: ContextLengthExceeded
+): number =>
+  contextWindow ??
+    [...ordinary, ...context, ...content].find(({ deployment }) => deployment === failed)?.contextWindow ??
+    promptTokens
+
 /** The state for later attempts after a failure. */
 const applyFailure = (
   state: State,
@@ -208,7 +224,7 @@ const applyFailure = (
     ...state,
     list: failure.next === "context" || failure.next === "content" ? failure.next : state.list,
     tooSmall: reason._tag === "ContextLengthExceeded"
-      ? Math.max(state.tooSmall, reason.contextWindow ?? 0)
+      ? Math.max(state.tooSmall, windowOf(state, deployment, reason))
       : state.tooSmall,
     lowPriority: state.lowPriority || failure.adjust === "low-priority",
     tried: {

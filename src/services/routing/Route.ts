@@ -24,6 +24,8 @@ export interface Route {
   readonly policy: Policy
   /** ms in which 95 of 100 first tokens of the primary come, where that is known and the policy hedges. */
   readonly slowestFirstTokenMs: number | undefined
+  /** Context windows that engines or model files report, tokens, by deployment; they replace the configured ones. */
+  readonly contextWindows?: ReadonlyMap<string, number> | undefined
   /** Hashes of the prompt's prefixes, where the strategy uses them: see `PrefixIndex`. */
   readonly prefix?: ReadonlyArray<number> | undefined
 }

@@ -85,6 +85,7 @@ const makeTables = (now: () => number, windows: Map<string, number>) => {
     if (isNew) tables = new WeakMap()
   }
   return {
+    windows: windows as ReadonlyMap<string, number>,
     of: (model: Model) => {
       if (now() >= observed.nextEnd) renew(observed.expire(now()))
       const known = tables.get(model)
@@ -309,6 +310,7 @@ const routeOf = (parts: Parts, model: Model, policy: Policy, inquiry: Inquiry): 
     decision: deployments.length > 0 ? decision : joinDecisions(decision, decisions),
     policy,
     slowestFirstTokenMs: policy.hedge && first && Measurement.slowestFirstToken(parts.stats.of(first.id)),
+    contextWindows: parts.tables.windows,
     prefix: inquiry.prefix
   })
 }

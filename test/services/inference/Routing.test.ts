@@ -103,6 +103,30 @@ describe("routing", () => {
     })
   })
 
+  describe("a prompt that is too long", () => {
+    it.effect("goes to the deployment whose loaded engine has a larger window, whatever is configured", () => {
+      const loaded = (deployment: string, contextWindow: number) =>
+        ({ deployment, state: "ready", abilities: ["generate"], contextWindow, at: 0 }) as const
+      const reason = new InferenceError.ContextLengthExceeded({ model: "a", promptTokens: 300, contextWindow: 200 })
+      const { layer } = world({
+        policy: inOrder,
+        events: [loaded("a#1", 100), loaded("a#2", 400)],
+        models: {
+          a: [
+            { fails: { reason } },
+            { options: { contextSize: 4_096 } },
+            { options: { contextSize: 100 } }
+          ]
+        }
+      })
+      return Effect.gen(function*() {
+        yield* Effect.repeat(Effect.yieldNow, { times: 9 })
+        const { attempts, deployment } = yield* after(generate())
+        assert.deepStrictEqual({ attempts, deployment }, { attempts: 2, deployment: "a#2" })
+      }).pipe(Effect.provide(layer))
+    })
+  })
+
   describe("a limit that the request itself sets", () => {
     const short: RoutingPolicy.Policy = { ...RoutingPolicy.defaults, name: "short", timeouts: { firstTokenMs: 5 } }
     const asked: Readonly<Record<string, Request["route"]>> = {

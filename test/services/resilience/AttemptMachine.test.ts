@@ -38,6 +38,8 @@ const invalid = () => new InferenceError.InvalidRequest({ detail })
 const refused = (deployment: string) => new InferenceError.ContentRefused({ deployment, detail })
 const tooLong = (promptTokens: number, contextWindow: number) => () =>
   new InferenceError.ContextLengthExceeded({ model: "m", promptTokens, contextWindow })
+const counted = () => new InferenceError.ContextLengthExceeded({ model: "m", promptTokens: 200 })
+const uncounted = () => new InferenceError.ContextLengthExceeded({ model: "m" })
 
 const answers: Outcome = { contentMs: 10, endMs: 100 }
 const fails = (reason: (deployment: string) => Reason, endMs = 5): Outcome => ({ endMs, reason })
@@ -180,6 +182,37 @@ describe("Attempts", () => {
         }
       )
       assert.deepStrictEqual(called(log), ["a", "long", "large"])
+    })
+
+    const windows = (known: number | undefined) => ({
+      ordinary: [
+        target("a", { contextWindow: known }),
+        ...[100, 200, 300].map((contextWindow) => target(`ordinary ${contextWindow}`, { contextWindow }))
+      ],
+      context: [100, 200, 300, undefined].map((contextWindow) => target(`context ${contextWindow}`, { contextWindow })),
+      content: [100, 200, 300, undefined].map((contextWindow) => target(`content ${contextWindow}`, { contextWindow }))
+    })
+    const tried = (known: number | undefined, reason: () => Reason) => {
+      const lists = windows(known)
+      const others = [...lists.ordinary, ...lists.context, ...lists.content].map(({ deployment }) =>
+        [deployment, script(fails(failed))] as const
+      )
+      const deployments = { ...Object.fromEntries(others), a: script(fails(reason)) }
+      return called(run(plan(lists, { maxAttempts: 20 }), { deployments })).slice(1)
+    }
+    const larger = (than: number) => [
+      ...[100, 200, 300, undefined].filter((window = 1_000) => window > than).map((window) => `context ${window}`),
+      ...[100, 200, 300].filter((window) => window > than).map((window) => `ordinary ${window}`)
+    ]
+
+    it.each([
+      ["the reported window, not the configured one", 100, tooLong(250, 200), 200],
+      ["the known window, where none is reported", 100, uncounted, 100],
+      ["the known window, also where the prompt was counted", 100, counted, 100],
+      ["the prompt's length, where no window is known", undefined, counted, 200],
+      ["nothing, where neither is known", undefined, uncounted, 0]
+    ])("excludes windows that are not larger than %s", (_, known, reason, than) => {
+      assert.deepStrictEqual(tried(known, reason), larger(than))
     })
 
     it("is the caller's to hear of where no window is larger", () => {
@@ -340,6 +373,7 @@ describe("Attempts", () => {
       refused,
       tooLong(50, 100),
       tooLong(500, 100),
+      counted,
       (deployment) => new InferenceError.EngineCrashed({ deployment, detail }),
       (deployment) => new InferenceError.UpstreamTimeout({ deployment, phase: "stall", afterMs: 5 }),
       (deployment) => new InferenceError.QueueFull({ deployment, limit: 1, retryAfterMs: 500 })
@@ -360,16 +394,18 @@ describe("Attempts", () => {
       hedgeAllowed: fc.boolean(),
       seed: fc.nat()
     })
-    const list = fc.subarray([...names]).chain((chosen) =>
-      fc.tuple(...chosen.map((deployment) =>
-        fc.record({
-          deployment: fc.constant(deployment),
-          contextWindow: fc.constantFrom(undefined, 100, 1_000)
-        })
-      ))
+    const window = fc.constantFrom(undefined, 100, 1_000)
+    const windowOf = fc.record({ a: window, b: window, c: window, d: window, e: window })
+    const list = fc.subarray([...names])
+    const lists = fc.tuple(windowOf, fc.record({ ordinary: list, context: list, content: list })).map(
+      ([windowOf, { content, context, ordinary }]) => {
+        const targets = (chosen: ReadonlyArray<typeof names[number]>) =>
+          chosen.map((deployment) => target(deployment, { contextWindow: windowOf[deployment] }))
+        return { ordinary: targets(ordinary), context: targets(context), content: targets(content) }
+      }
     )
     const anyPlan = fc.record({
-      lists: fc.record({ ordinary: list, context: list, content: list }),
+      lists,
       retries: fc.nat(3),
       maxAttempts: fc.integer({ min: 1, max: 8 }),
       maxWaitMs: fc.constantFrom(0, 1_000, 10_000),
@@ -411,6 +447,20 @@ describe("Attempts", () => {
           for (const action of actions) if (action.type === "cancel") over.add(action.attempt)
         }
         assert.deepStrictEqual([...over].toSorted((a, b) => a - b), starts(log).map(({ attempt }) => attempt))
+      })
+    })
+
+    it("goes to no window that is known to be too small for the prompt", () => {
+      always((log) => {
+        for (const { actions, after: { plan: { lists }, tooSmall }, before } of log.entries) {
+          for (const action of actions) {
+            if (action.type !== "start" || before?.tried[action.deployment] !== undefined) continue
+            const { contextWindow = Number.POSITIVE_INFINITY } = Object.values(lists).flat().find(({ deployment }) =>
+              deployment === action.deployment
+            )!
+            assert.isAbove(contextWindow, tooSmall)
+          }
+        }
       })
     })
 
