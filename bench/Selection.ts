@@ -2,7 +2,7 @@
 import type { Condition } from "../src/domain/DeploymentFacts.ts"
 import { prepare, ready } from "../src/domain/DeploymentFacts.ts"
 import { unmeasured } from "../src/domain/Measurement.ts"
-import * as Measurements from "../src/domain/Measurement.ts"
+import * as Measurement from "../src/domain/Measurement.ts"
 import { defaults } from "../src/domain/SelectionOptions.ts"
 import { draw } from "../src/domain/Strategies.ts"
 import type { Name } from "../src/domain/Strategies.ts"
@@ -27,7 +27,7 @@ const scene = (size: number) => {
   })))
   const conditions = indices.map((index): Condition => {
     const sample = { ok: true, tookMs: 500 + draw(4, index) * 1_000, firstTokenMs: 100 * draw(5, index), tokens: 100 }
-    return { ...ready, measured: Measurements.ended(Measurements.started(unmeasured), sample, 0) }
+    return { ...ready, measured: Measurement.ended(Measurement.started(unmeasured), sample, 0) }
   })
   return { table, conditions }
 }

@@ -13,7 +13,7 @@
  */
 import { Effect, Layer } from "effect"
 import * as AppParts from "./AppParts.ts"
-import * as Problems from "./domain/Problem.ts"
+import * as Problem from "./domain/Problem.ts"
 import type { Custom as Strategy } from "./domain/SelectionOptions.ts"
 import * as SelectionOptions from "./domain/SelectionOptions.ts"
 import * as LanguageModels from "./layers/ai/LanguageModels.ts"
@@ -150,7 +150,7 @@ export const cache = Layer.fresh(services.cachedResponses)
 export const monitoring = Layer.fresh(services.metrics)
 
 /** Problems of a strategy of a program without types. */
-const strategyProblems = (custom: unknown): ReadonlyArray<Problems.Problem> => {
+const strategyProblems = (custom: unknown): ReadonlyArray<Problem.Problem> => {
   if (!isRecord(custom)) return [{ path: "", expected: "Expected an object with `name` and `score`" }]
   const { name, score } = custom
   return [
@@ -234,7 +234,7 @@ const valueChecks: Readonly<Record<string, readonly [isValid: (value: unknown) =
   services: [isRecord, "Expected an object"]
 }
 
-const wrongValues = (options: Readonly<Record<string, unknown>>): ReadonlyArray<Problems.Problem> =>
+const wrongValues = (options: Readonly<Record<string, unknown>>): ReadonlyArray<Problem.Problem> =>
   Object.entries(valueChecks).flatMap(([path, [isValid, expected]]) => {
     const value = options[path]
     return value === undefined || isValid(value) ? [] : [{ path, expected }]
@@ -245,27 +245,27 @@ const unknownIn = (
   path: ReadonlyArray<string>,
   given: object,
   names: ReadonlyArray<string>
-): ReadonlyArray<Problems.Problem> =>
+): ReadonlyArray<Problem.Problem> =>
   Object.keys(given).filter((name) => !names.includes(name)).map((name) => ({
-    path: Problems.formatPath([...path, name]),
-    expected: Problems.noSuchField(name, names)
+    path: Problem.formatPath([...path, name]),
+    expected: Problem.noSuchField(name, names)
   }))
 
 /** Problems of options: unknown names and wrong values. */
-const problemsOf = (options: unknown, names: ReadonlyArray<string>): ReadonlyArray<Problems.Problem> =>
+const problemsOf = (options: unknown, names: ReadonlyArray<string>): ReadonlyArray<Problem.Problem> =>
   isRecord(options)
     ? [...unknownIn([], options, names), ...wrongValues(options)]
     : [{ path: "", expected: "Expected an object, such as { file: \"troupe.yaml\" }" }]
 
 /** Problems of the services that replace Troupe's own. */
-const serviceProblems = (replaced: object): ReadonlyArray<Problems.Problem> => [
+const serviceProblems = (replaced: object): ReadonlyArray<Problem.Problem> => [
   ...unknownIn(["services"], replaced, Object.keys(services)),
   ...Object.entries(replaced).flatMap(([name, service]) =>
     Layer.isLayer(service) ? [] : [{ path: `services.${name}`, expected: "Expected a layer" }]
   )
 ]
 
-const loadSettings = (options: SettingsFile.Options, problems: ReadonlyArray<Problems.Problem>) =>
+const loadSettings = (options: SettingsFile.Options, problems: ReadonlyArray<Problem.Problem>) =>
   problems.length === 0
     ? SettingsFile.load({ customStrategies: true, ...options })
     : Effect.fail(new SettingsError({ source: "the options of Troupe", problems }))

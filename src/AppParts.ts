@@ -9,7 +9,7 @@
 import { Context, Effect, Layer, Option, Schema } from "effect"
 import type { Deployment } from "./domain/Deployment.ts"
 import { isRemote } from "./domain/Deployment.ts"
-import * as Problems from "./domain/Problem.ts"
+import * as Problem from "./domain/Problem.ts"
 import type { Policy } from "./domain/RoutingPolicy.ts"
 import type { Custom, CustomName } from "./domain/SelectionOptions.ts"
 import { isPlaceholder } from "./domain/SelectionOptions.ts"
@@ -24,11 +24,11 @@ import { Settings } from "./services/settings/Settings.ts"
 /** The configuration needs a part that the application does not have. */
 export class MissingPartError extends Schema.TaggedError<MissingPartError>()("MissingPartError", {
   /** Each with the path of what needs the part. */
-  problems: Schema.Array(Problems.Problem)
+  problems: Schema.Array(Problem.Problem)
 }) {
   override get message(): string {
     return ["The configuration needs parts that this application does not have:"]
-      .concat(this.problems.map((problem) => `  ${Problems.format(problem)}`))
+      .concat(this.problems.map((problem) => `  ${Problem.format(problem)}`))
       .join("\n")
   }
 }
@@ -56,25 +56,25 @@ const missingFor = (parts: Parts, { options }: Deployment): string | undefined =
     : `LanguageModels.layer({ ${JSON.stringify(provided)}: ... })`
 }
 
-const unservedIn = (parts: Parts, { models }: Resolved): ReadonlyArray<Problems.Problem> =>
+const unservedIn = (parts: Parts, { models }: Resolved): ReadonlyArray<Problem.Problem> =>
   models.flatMap(({ deployments, name }) =>
     deployments.flatMap((deployment, index) => {
       const part = missingFor(parts, deployment)
-      const path = Problems.formatPath(["models", name, "deployments", index])
+      const path = Problem.formatPath(["models", name, "deployments", index])
       return part === undefined ? [] : [{ path, expected: `Expected the part ${part}` }]
     })
   )
 
 /** The settings with the program's own strategies in the policies that name them. */
 const withStrategies = (parts: Parts, settings: Resolved) => {
-  const problems: Array<Problems.Problem> = []
+  const problems: Array<Problem.Problem> = []
   const complete = (path: ReadonlyArray<string>, policy: Policy): Policy => {
     const { strategy } = policy.selection
     if (!isPlaceholder(strategy)) return policy
     const provided = Context.get(parts, customStrategy(strategy.name))
     if (provided !== undefined) return { ...policy, selection: { ...policy.selection, strategy: provided } }
     problems.push({
-      path: Problems.formatPath([...path, "strategy"]),
+      path: Problem.formatPath([...path, "strategy"]),
       expected: `Expected the part App.strategy({ name: "${strategy.name}", ... })`
     })
     return policy

@@ -25,7 +25,7 @@ import { Schema } from "effect"
 import type { InferenceError } from "./InferenceError.ts"
 import type { ChosenLogprob, Classification, FinishReason, TokenUsage, ToolCall as JobToolCall } from "./Job.ts"
 import { isNestedDeeper, mostLevels } from "./JsonScan.ts"
-import * as Content from "./Message.ts"
+import { Content, imageProblem, problem as contentProblem } from "./Message.ts"
 import { RoutingOptions } from "./RoutingOptions.ts"
 import type { Native } from "./Source.ts"
 import { Source } from "./Source.ts"
@@ -46,7 +46,7 @@ export const ToolCall = Schema.Struct({ id: Schema.String, name: Schema.NonEmpty
 export const Message = Schema.Struct({
   role: Schema.Literals(["system", "user", "assistant", "tool"]),
   /** A text, or parts; images in `user` and `tool` messages only. */
-  content: Content.Content,
+  content: Content,
   /** What an `assistant` called. */
   toolCalls: Schema.optional(Schema.Array(ToolCall)),
   /** Which call a `tool` message answers. */
@@ -55,7 +55,7 @@ export const Message = Schema.Struct({
 export type Message = typeof Message.Type
 
 /** At least one. */
-const Messages = Schema.Array(Message).check(Schema.isMinLength(1), Schema.makeFilter(Content.problem))
+const Messages = Schema.Array(Message).check(Schema.isMinLength(1), Schema.makeFilter(contentProblem))
 
 /** A tool that the model may call. */
 export const Tool = Schema.Struct({
@@ -197,7 +197,7 @@ export const TokenizeRequest = Schema.Struct({
   input: Schema.Union([
     Schema.String,
     Schema.Struct({
-      messages: Messages.check(Schema.makeFilter(Content.imageProblem)),
+      messages: Messages.check(Schema.makeFilter(imageProblem)),
       /** The assistant's text so far; default none. */
       assistantPrefix: Schema.optional(Schema.NonEmptyString),
       tools: Schema.optional(Schema.Array(Tool))

@@ -2,7 +2,7 @@ import { assert } from "@effect/vitest"
 import { writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { describe, it } from "vitest"
-import * as Policy from "../../src/domain/RoutingPolicy.ts"
+import * as RoutingPolicy from "../../src/domain/RoutingPolicy.ts"
 import { invoke } from "../support/CommandLine.ts"
 import { temporaryFolder } from "../support/Service.ts"
 
@@ -24,12 +24,12 @@ describe("policy show", () => {
   it("prints every policy with its defaults filled in", async () => {
     const { stdout } = await show("--json")
     const quick = {
-      ...Policy.defaults,
+      ...RoutingPolicy.defaults,
       name: "quick",
-      selection: { ...Policy.defaults.selection, strategy: "speed" },
+      selection: { ...RoutingPolicy.defaults.selection, strategy: "speed" },
       retries: 0
     }
-    assert.deepStrictEqual(JSON.parse(stdout), [Policy.defaults, quick])
+    assert.deepStrictEqual(JSON.parse(stdout), [RoutingPolicy.defaults, quick])
   })
 
   it("prints the routing of a model", async () => {

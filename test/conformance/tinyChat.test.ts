@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import { describe } from "vitest"
 import type { DeploymentOptions } from "../../src/domain/Deployment.ts"
-import * as EnginesLayer from "../../src/layers/engines/Engines.ts"
+import * as Engines from "../../src/layers/engines/Engines.ts"
 import type { Engine } from "../../src/services/engines/Engine.ts"
 import { deploymentOf } from "./engine.ts"
 
@@ -37,7 +37,7 @@ describe("tiny-chat's card", () => {
   for (const options of subjects) {
     it.live(`is true of ${options.engine}${options.engine === "onnx" ? ` on ${String(options.device)}` : ""}`, () =>
       Effect.gen(function*() {
-        const engine = yield* EnginesLayer.make("thread").start(deploymentOf(options))
+        const engine = yield* Engines.make("thread").start(deploymentOf(options))
         const answers = yield* Effect.forEach(card, ([prompt]) => answer(engine, prompt), { concurrency: 4 })
         assert.deepStrictEqual(answers, card.map(([, expected]) => expected))
       }).pipe(Effect.scoped))

@@ -2,10 +2,10 @@
 import { assert } from "@effect/vitest"
 import { Result } from "effect"
 import { describe, it } from "vitest"
-import * as Anthropic from "../../src/dialects/anthropic/DecodeRequest.ts"
-import * as AnthropicError from "../../src/dialects/anthropic/EncodeError.ts"
-import * as OpenAi from "../../src/dialects/openai/DecodeRequest.ts"
-import * as OpenAiError from "../../src/dialects/openai/EncodeError.ts"
+import * as AnthropicDecodeRequest from "../../src/dialects/anthropic/DecodeRequest.ts"
+import * as AnthropicEncodeError from "../../src/dialects/anthropic/EncodeError.ts"
+import * as OpenAiDecodeRequest from "../../src/dialects/openai/DecodeRequest.ts"
+import * as OpenAiEncodeError from "../../src/dialects/openai/EncodeError.ts"
 import * as FieldNames from "../../src/dialects/openai/FieldNames.ts"
 import * as Tasks from "../../src/dialects/openai/Tasks.ts"
 import type { InvalidRequest } from "../../src/domain/InferenceError.ts"
@@ -18,13 +18,15 @@ const failureOf = (result: Result.Result<unknown, InvalidRequest>): InvalidReque
 const without = (body: object): object => JSON.parse(JSON.stringify(body)) as object
 
 const openAi = (fields: object): string => {
-  const failure = failureOf(OpenAi.decode(without({ model: "m", messages: [user], ...fields })))
-  return OpenAiError.fromReason(failure, FieldNames.chatErrors).body.error.message
+  const failure = failureOf(OpenAiDecodeRequest.decode(without({ model: "m", messages: [user], ...fields })))
+  return OpenAiEncodeError.fromReason(failure, FieldNames.chatErrors).body.error.message
 }
 
 const anthropic = (fields: object): string => {
-  const failure = failureOf(Anthropic.decode(without({ model: "m", max_tokens: 5, messages: [user], ...fields })))
-  return AnthropicError.fromReason(failure, "").body.error.message
+  const failure = failureOf(
+    AnthropicDecodeRequest.decode(without({ model: "m", max_tokens: 5, messages: [user], ...fields }))
+  )
+  return AnthropicEncodeError.fromReason(failure, "").body.error.message
 }
 
 const text = (message: object) => ({ messages: [message] })
@@ -181,14 +183,14 @@ describe("the message for a bad body", () => {
     it(`of ${task}: ${message}`, () => {
       const [decode, names] = tasks[task]
       const failure = failureOf(decode({ model: "m", ...fields }))
-      assert.strictEqual(OpenAiError.fromReason(failure, names).body.error.message, message)
+      assert.strictEqual(OpenAiEncodeError.fromReason(failure, names).body.error.message, message)
     })
   }
 
   it("that is no object is reported", () => {
     for (const body of [[], "x", 5, null]) {
-      assert.strictEqual(failureOf(OpenAi.decode(body)).detail, "The body must be a JSON object")
-      assert.strictEqual(failureOf(Anthropic.decode(body)).detail, "The body must be a JSON object")
+      assert.strictEqual(failureOf(OpenAiDecodeRequest.decode(body)).detail, "The body must be a JSON object")
+      assert.strictEqual(failureOf(AnthropicDecodeRequest.decode(body)).detail, "The body must be a JSON object")
     }
   })
 })

@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Result, Schema } from "effect"
 import * as Inference from "../../src/domain/Inference.ts"
-import * as Content from "../../src/domain/Message.ts"
-import * as Problems from "../../src/domain/Problem.ts"
+import * as Message from "../../src/domain/Message.ts"
+import * as Problem from "../../src/domain/Problem.ts"
 
 const pixel = Buffer.from("a picture, as far as anybody here looks").toString("base64")
 const image = (source: unknown) => ({ type: "image", source })
@@ -13,7 +13,7 @@ const asked = (...messages: ReadonlyArray<unknown>) => decode({ model: "m", mess
 
 const problemsOf = (...messages: ReadonlyArray<unknown>) => {
   const decoded = asked(...messages)
-  return Result.isFailure(decoded) ? Problems.fromSchemaError(decoded.failure) : []
+  return Result.isFailure(decoded) ? Problem.fromSchemaError(decoded.failure) : []
 }
 
 const user = (...content: ReadonlyArray<unknown>) => ({ role: "user", content })
@@ -32,7 +32,7 @@ describe("Content", () => {
         [{ ...inline, mediaType: "image/tiff" }, "mediaType", /image\/png/],
         [{ ...inline, data: "no base64!" }, "data", /base64/],
         [{ ...inline, data: "" }, "data", /base64/],
-        [{ ...inline, data: "QUJD".repeat(Content.mostImageBytes / 3 + 1) }, "data", /at most 20971520 bytes/],
+        [{ ...inline, data: "QUJD".repeat(Message.mostImageBytes / 3 + 1) }, "data", /at most 20971520 bytes/],
         [{ type: "url", url: "file:///etc/passwd" }, "url", /http/],
         [{ type: "url", url: "https://me:secret@example.com/a.png" }, "url", /without credentials/]
       ] as const
@@ -48,7 +48,7 @@ describe("Content", () => {
     const assistant = { role: "assistant", content: [image(inline)] }
     assert.strictEqual(problemsOf(user(image(inline)), assistant)[0]?.path, "messages[1].content")
     assert.deepStrictEqual(problemsOf({ role: "tool", toolCallId: "1", content: [image(inline)] }), [])
-    const many = Array.from({ length: Content.mostImages }, () => image(inline))
+    const many = Array.from({ length: Message.mostImages }, () => image(inline))
     assert.deepStrictEqual(problemsOf(user(...many)), [])
     assert.match(problemsOf(user(...many), user(image(inline)))[0]?.expected ?? "", /at most 100 images, not 101/)
   })
@@ -63,19 +63,19 @@ describe("Content", () => {
 
   it("hands plain texts on as they are, and joins those in parts", () => {
     const plain = [{ role: "user", content: "Hi" }] as const
-    assert.strictEqual(Content.texts(plain), plain)
+    assert.strictEqual(Message.texts(plain), plain)
     const parts = [{ type: "text", text: "one, " }, { type: "text", text: "two" }] as const
-    assert.strictEqual(Content.texts([{ role: "user", content: parts }])[0]?.content, "one, two")
-    assert.strictEqual(Content.firstImage(plain), undefined)
+    assert.strictEqual(Message.texts([{ role: "user", content: parts }])[0]?.content, "one, two")
+    assert.strictEqual(Message.firstImage(plain), undefined)
     const conversation = [...plain, { role: "user", content: [...parts, image(inline)] }] as ReadonlyArray<
-      Content.Message
+      Message.Message
     >
-    assert.strictEqual(Content.firstImage(conversation), "messages[1].content[2]")
+    assert.strictEqual(Message.firstImage(conversation), "messages[1].content[2]")
   })
 
   it("counts the bytes that base64 stands for", () => {
     for (const length of [1, 2, 3, 4, 100]) {
-      assert.strictEqual(Content.bytesOf(Buffer.alloc(length).toString("base64")), length)
+      assert.strictEqual(Message.bytesOf(Buffer.alloc(length).toString("base64")), length)
     }
   })
 })

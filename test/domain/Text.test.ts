@@ -2,11 +2,11 @@ import { assert, describe, it } from "@effect/vitest"
 import { Result } from "effect"
 import * as fc from "fast-check"
 import { validateHeaderValue } from "node:http"
-import * as AnthropicMessages from "../../src/dialects/anthropic/DecodeRequest.ts"
-import * as AnthropicError from "../../src/dialects/anthropic/EncodeError.ts"
-import * as OpenAiChat from "../../src/dialects/openai/DecodeRequest.ts"
-import * as OpenAiError from "../../src/dialects/openai/EncodeError.ts"
-import * as OpenAiFields from "../../src/dialects/openai/FieldNames.ts"
+import * as AnthropicDecodeRequest from "../../src/dialects/anthropic/DecodeRequest.ts"
+import * as AnthropicEncodeError from "../../src/dialects/anthropic/EncodeError.ts"
+import * as OpenAiDecodeRequest from "../../src/dialects/openai/DecodeRequest.ts"
+import * as OpenAiEncodeError from "../../src/dialects/openai/EncodeError.ts"
+import * as OpenAiFieldNames from "../../src/dialects/openai/FieldNames.ts"
 import { refused } from "../../src/dialects/shared/UnknownFields.ts"
 import type { Reason } from "../../src/domain/InferenceError.ts"
 import { InvalidRequest, ModelNotFound, NoDeployment, NotSupported } from "../../src/domain/InferenceError.ts"
@@ -39,9 +39,9 @@ const quoting: Readonly<Record<string, (name: string) => Reason | undefined>> = 
     ),
   "a field of troupe": (name) => failureOf(RoutingOptions.join({ troupe: { [name]: 1 } }, {})),
   "a field of a message": (name) =>
-    failureOf(OpenAiChat.decode({ model: "m", messages: [{ role: "user", [name]: 1 }] })),
-  "a role": (role) => failureOf(OpenAiChat.decode({ model: "m", messages: [{ role, content: "" }] })),
-  "a field of Anthropic's": (name) => failureOf(AnthropicMessages.decode({ model: "m", [name]: 1 }))
+    failureOf(OpenAiDecodeRequest.decode({ model: "m", messages: [{ role: "user", [name]: 1 }] })),
+  "a role": (role) => failureOf(OpenAiDecodeRequest.decode({ model: "m", messages: [{ role, content: "" }] })),
+  "a field of Anthropic's": (name) => failureOf(AnthropicDecodeRequest.decode({ model: "m", [name]: 1 }))
 }
 
 const failureOf = (result: Result.Result<unknown, { readonly detail: string; readonly path?: string | undefined }>) => {
@@ -56,8 +56,8 @@ describe("what a caller names", () => {
       fc.assert(fc.property(names, (name) => {
         const reason = reasonOf(name)
         if (reason === undefined) return
-        const { error } = OpenAiError.fromReason(reason, OpenAiFields.chatErrors).body
-        const anthropic = AnthropicError.fromReason(reason, "id").body.error
+        const { error } = OpenAiEncodeError.fromReason(reason, OpenAiFieldNames.chatErrors).body
+        const anthropic = AnthropicEncodeError.fromReason(reason, "id").body.error
         assert.isAtMost(error.message.length, Text.longestMessage)
         assert.isAtMost(anthropic.message.length, Text.longestMessage)
         assert.isAtMost(error.param?.length ?? 0, Text.longestPath)

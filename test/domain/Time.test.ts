@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url"
 import { RateLimited } from "../../src/domain/InferenceError.ts"
 import * as Time from "../../src/domain/Time.ts"
 import * as CachedResponsesLayer from "../../src/layers/cache/CachedResponses.ts"
-import * as Watchdog from "../../src/layers/engines/HangDetector.ts"
+import * as HangDetector from "../../src/layers/engines/HangDetector.ts"
 import * as Connection from "../../src/layers/providers/Connection.ts"
 import * as DeploymentKeys from "../../src/layers/providers/DeploymentKeys.ts"
 import { CachedResponses } from "../../src/services/cache/CachedResponses.ts"
@@ -83,7 +83,7 @@ const engineJob: Case = (jump) =>
       close: () => Promise.resolve(),
       start: () => () => {}
     }
-    const watched = yield* Watchdog.watch(host, Duration.seconds(10))
+    const watched = yield* HangDetector.watch(host, Duration.seconds(10))
     watched.start({ kind: "tokenize", input: "Hello" }, () => {})
     jump()
     yield* TestClock.adjust("9 seconds")

@@ -1,6 +1,6 @@
 /** Deployments, settings and engines for tests, with defaults for everything that a test does not set. */
 import { Duration, Effect, Stream } from "effect"
-import * as Policies from "../../src/domain/Defaults.ts"
+import * as Defaults from "../../src/domain/Defaults.ts"
 import type { Deployment } from "../../src/domain/Deployment.ts"
 import type { Engine } from "../../src/services/engines/Engine.ts"
 import { defaultServer } from "../../src/services/settings/Resolution.ts"
@@ -26,8 +26,8 @@ export const settings = (more: Partial<Resolved> = {}): Resolved => ({
   engineHost: "thread",
   logLevel: "Error",
   memory: { budgetBytes: undefined, hold: Duration.seconds(5) },
-  circuits: Policies.breaker,
-  keyCooldowns: Policies.keyCooldowns,
+  circuits: Defaults.breaker,
+  keyCooldowns: Defaults.keyCooldowns,
   store: { folder: "/nowhere" },
   policies: [],
   models: [],

@@ -9,7 +9,7 @@ import { engineCapabilities } from "../../src/domain/EngineProtocol.ts"
 import type { Generation } from "../../src/domain/Generation.ts"
 import type { Event } from "../../src/domain/Inference.ts"
 import * as InferenceError from "../../src/domain/InferenceError.ts"
-import * as Policy from "../../src/domain/RoutingPolicy.ts"
+import * as RoutingPolicy from "../../src/domain/RoutingPolicy.ts"
 import * as CachedResponsesLayer from "../../src/layers/cache/CachedResponses.ts"
 import * as ModelFiles from "../../src/layers/engines/ModelFiles.ts"
 import { CachedResponses } from "../../src/services/cache/CachedResponses.ts"
@@ -61,9 +61,9 @@ export interface World {
 export interface Setting {
   /** The engines of each model's deployments. */
   readonly models: Readonly<Record<string, ReadonlyArray<Part & { readonly options?: Partial<DeploymentOptions> }>>>
-  readonly policy?: Partial<Policy.Policy>
+  readonly policy?: Partial<RoutingPolicy.Policy>
   /** Other policies that requests may name. */
-  readonly policies?: ReadonlyArray<Policy.Policy>
+  readonly policies?: ReadonlyArray<RoutingPolicy.Policy>
   readonly fallbacks?: Readonly<Record<string, ReadonlyArray<string>>>
   /** Measurements of deployments before the first request. */
   readonly events?: ReadonlyArray<ActorEvent>
@@ -137,7 +137,7 @@ export const world = (setting: Setting): World => {
   const { disguise = (engine) => engine, events = [], fallbacks = {}, measure, metrics, models } = setting
   const { backoff = Backoff.fromPolicy, cachedResponses, decisionLog, policies = [], policy = {} } = setting
   const parts = new Map<string, Part>()
-  const own: Policy.Policy = { ...Policy.defaults, retries: 0, ...policy }
+  const own: RoutingPolicy.Policy = { ...RoutingPolicy.defaults, retries: 0, ...policy }
   const configured = Object.entries(models).map(([name, deployments]): Model => {
     const [first, ...others] = deployments.map((part, index): Deployment => {
       const id = `${name}#${index}`

@@ -12,7 +12,7 @@ import { at, codeOf, countAt, type Fields, fieldsOf, listAt, parse, textAt } fro
 import type { DecodeResult, EventDecoder, Refusal, Target } from "../shared/ProviderDialect.ts"
 import { makeCounter } from "../shared/TokenCounter.ts"
 import { argumentsText, makeIds } from "../shared/ToolCallAssembler.ts"
-import * as AnthropicNative from "./DecodeNative.ts"
+import * as DecodeNative from "./DecodeNative.ts"
 
 const foundIn = (body: unknown): Found => ({
   message: textAt(body, "error", "message") ?? textAt(body, "message") ?? "",
@@ -201,7 +201,7 @@ const makeReader = (generation: Generation, target: Target) => {
 
 export const events = (generation: Generation, target: Target): EventDecoder => {
   const { read } = makeReader(generation, target)
-  const chunks = isNative(generation, target.options) ? AnthropicNative.makeChunks() : undefined
+  const chunks = isNative(generation, target.options) ? DecodeNative.makeChunks() : undefined
   return {
     push: ({ data }) => {
       const fields = fieldsOf(parse(data))
@@ -233,5 +233,5 @@ export const buffered = (body: unknown, generation: Generation, target: Target):
     ["message_stop", {}]
   ]
   const events = Result.map(Result.all(streamed.map(([type, data]) => read(type, data))), (all) => all.flat())
-  return isNative(generation, target.options) ? AnthropicNative.buffered(fields, events) : events
+  return isNative(generation, target.options) ? DecodeNative.buffered(fields, events) : events
 }

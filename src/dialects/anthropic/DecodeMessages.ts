@@ -12,9 +12,9 @@ import type { ToolCall } from "../../domain/Job.ts"
 import type { Part } from "../../domain/Message.ts"
 import { textOf } from "../../domain/Message.ts"
 import type { Problem } from "../../domain/Problem.ts"
-import type * as Anthropic from "./Schema.ts"
+import type * as Schema from "./Schema.ts"
 
-type Block = Anthropic.BlockParam
+type Block = Schema.BlockParam
 type Of<Type> = Extract<Block, { readonly type: Type }>
 type Image = Extract<Of<"image">, { readonly source: { readonly data: string } | { readonly url: string } }>
 /** Blocks that the core represents. */
@@ -94,11 +94,11 @@ const assistantOf = (blocks: ReadonlyArray<At<Block>>, path: string): LocatedMes
 }
 
 /** Consecutive messages of one role. */
-type Turn = readonly [At<Anthropic.MessageParam>, ...ReadonlyArray<At<Anthropic.MessageParam>>]
+type Turn = readonly [At<Schema.MessageParam>, ...ReadonlyArray<At<Schema.MessageParam>>]
 
 /** Joins consecutive messages of one role, as the dialect specifies; many chat templates require it. */
-const turnsOf = (messages: ReadonlyArray<Anthropic.MessageParam>): ReadonlyArray<Turn> => {
-  const turns: Array<[At<Anthropic.MessageParam>, ...Array<At<Anthropic.MessageParam>>]> = []
+const turnsOf = (messages: ReadonlyArray<Schema.MessageParam>): ReadonlyArray<Turn> => {
+  const turns: Array<[At<Schema.MessageParam>, ...Array<At<Schema.MessageParam>>]> = []
   for (const [index, message] of messages.entries()) {
     const turn = turns.at(-1)
     const entry = [message, `messages[${index}]`] as const
@@ -108,7 +108,7 @@ const turnsOf = (messages: ReadonlyArray<Anthropic.MessageParam>): ReadonlyArray
   return turns
 }
 
-const blocksOf = ([{ content }, path]: At<Anthropic.MessageParam>): ReadonlyArray<At<Block>> =>
+const blocksOf = ([{ content }, path]: At<Schema.MessageParam>): ReadonlyArray<At<Block>> =>
   typeof content === "string"
     ? [[{ type: "text", text: content }, `${path}.content`]]
     : listed(`${path}.content`, content)
@@ -122,19 +122,19 @@ const messagesOfTurn = (turn: Turn): ReadonlyArray<LocatedMessage> => {
   return [{ message: { role, content: contentOf(blocks.filter(isKnown), "\n").content }, path, parts: [] }]
 }
 
-const systemOf = (system: Anthropic.MessagesRequest["system"]): ReadonlyArray<LocatedMessage> => {
+const systemOf = (system: Schema.MessagesRequest["system"]): ReadonlyArray<LocatedMessage> => {
   const content = typeof system === "string" ? system : (system ?? []).map(({ text }) => text).join("\n")
   return content === "" ? [] : [{ message: { role: "system", content }, path: "system", parts: [] }]
 }
 
 /** The messages of the conversation, with the system prompt. */
 export const locatedMessages = (
-  { messages, system }: Pick<Anthropic.CountTokensRequest, "messages" | "system">
+  { messages, system }: Pick<Schema.CountTokensRequest, "messages" | "system">
 ): ReadonlyArray<LocatedMessage> => [...systemOf(system), ...turnsOf(messages).flatMap(messagesOfTurn)]
 
 /** The messages; an assistant's text at the end is the assistant prefix. */
 export const conversationOf = (
-  { messages: given }: Pick<Anthropic.CountTokensRequest, "messages">,
+  { messages: given }: Pick<Schema.CountTokensRequest, "messages">,
   located: ReadonlyArray<LocatedMessage>
 ): { readonly messages: ReadonlyArray<Message>; readonly assistantPrefix?: string } => {
   const messages = located.map(({ message }) => message)
@@ -150,10 +150,10 @@ export const locate = (path: string, located: ReadonlyArray<LocatedMessage>): st
   return place === undefined ? undefined : place.parts[Number(found?.[2])] ?? place.path
 }
 
-const isOwn = (tool: Anthropic.AnyTool): tool is Anthropic.Tool => "input_schema" in tool
+const isOwn = (tool: Schema.AnyTool): tool is Schema.Tool => "input_schema" in tool
 
 /** The caller's own tools; Anthropic's are in `source` only, for deployments of the dialect. */
-export const toolsOf = (tools: ReadonlyArray<Anthropic.AnyTool>): ReadonlyArray<Tool> =>
+export const toolsOf = (tools: ReadonlyArray<Schema.AnyTool>): ReadonlyArray<Tool> =>
   tools.filter(isOwn).map(({ description, input_schema: parameters, name }) => ({
     name,
     ...(typeof description === "string" ? { description } : {}),
@@ -162,7 +162,7 @@ export const toolsOf = (tools: ReadonlyArray<Anthropic.AnyTool>): ReadonlyArray<
 
 const choices = { auto: "auto", any: "required", none: "none" } as const
 
-export const choiceOf = (choice: Anthropic.ToolChoice): typeof ToolChoice.Type =>
+export const choiceOf = (choice: Schema.ToolChoice): typeof ToolChoice.Type =>
   choice.type === "tool" ? { name: choice.name } : choices[choice.type]
 
 const rolesByType: Readonly<Record<string, ReadonlyArray<string>>> = {
@@ -175,7 +175,7 @@ const rolesByType: Readonly<Record<string, ReadonlyArray<string>>> = {
 }
 
 const blockProblems = (
-  { content, role }: Anthropic.MessageParam,
+  { content, role }: Schema.MessageParam,
   path: string,
   used: Set<string>
 ): ReadonlyArray<Problem> => {
@@ -195,7 +195,7 @@ const blockProblems = (
 }
 
 /** Whether a content can be an assistant prefix: it has text, or blocks that only Anthropic can continue, and no calls. */
-const isPrefix = (content: Anthropic.MessageParam["content"]): boolean =>
+const isPrefix = (content: Schema.MessageParam["content"]): boolean =>
   typeof content === "string"
     ? content !== ""
     : content.every(({ type }) => type !== "tool_use") &&
@@ -203,7 +203,7 @@ const isPrefix = (content: Anthropic.MessageParam["content"]): boolean =>
 
 /** Problems of an assistant prefix. */
 const prefixProblems = (
-  { messages, output_config: output }: Pick<Anthropic.CountTokensRequest, "messages" | "output_config">
+  { messages, output_config: output }: Pick<Schema.CountTokensRequest, "messages" | "output_config">
 ): ReadonlyArray<Problem> => {
   const turn = turnsOf(messages).at(-1)!
   const [last, path] = turn.at(-1)!
@@ -220,7 +220,7 @@ const prefixProblems = (
 
 /** Problems of single messages, and of tool calls across messages. */
 export const messageProblems = (
-  body: Pick<Anthropic.CountTokensRequest, "messages" | "output_config">
+  body: Pick<Schema.CountTokensRequest, "messages" | "output_config">
 ): ReadonlyArray<Problem> => {
   const used = new Set<string>()
   return [
@@ -230,7 +230,7 @@ export const messageProblems = (
 }
 
 export const toolProblems = (
-  { tool_choice: choice, tools = [] }: Pick<Anthropic.CountTokensRequest, "tool_choice" | "tools">
+  { tool_choice: choice, tools = [] }: Pick<Schema.CountTokensRequest, "tool_choice" | "tools">
 ): ReadonlyArray<Problem> => {
   const names = tools.map((tool) => isOwn(tool) ? tool.name : undefined)
   const repeated = names.flatMap((name, index) =>

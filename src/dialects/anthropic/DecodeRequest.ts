@@ -3,7 +3,7 @@ import { Result } from "effect"
 import type { CountRequest, Request } from "../../domain/Inference.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import { InvalidRequest, NotSupported } from "../../domain/InferenceError.ts"
-import * as Problems from "../../domain/Problem.ts"
+import * as Problem from "../../domain/Problem.ts"
 import type { Source } from "../../domain/Source.ts"
 import { requiredPaths } from "../../domain/Source.ts"
 import { mostStops, mostTools } from "../openai/Schema.ts"
@@ -22,7 +22,7 @@ import {
   toolsOf
 } from "./DecodeMessages.ts"
 import * as FieldNames from "./FieldNames.ts"
-import * as Anthropic from "./Schema.ts"
+import * as Schema from "./Schema.ts"
 
 /** A decoded body. */
 export interface Decoded<Request> {
@@ -43,26 +43,26 @@ export interface MessagesCall extends Decoded<Request> {
 /** The limit of Anthropic's API. */
 const mostMessages = 100_000
 
-const samplingOf = ({ temperature, top_k, top_p }: Anthropic.MessagesRequest): Partial<Request> => ({
+const samplingOf = ({ temperature, top_k, top_p }: Schema.MessagesRequest): Partial<Request> => ({
   ...(temperature === undefined ? {} : { temperature }),
   ...(top_p === undefined ? {} : { topP: top_p }),
   ...(top_k === undefined || top_k === 0 ? {} : { topK: top_k })
 })
 
-const isSerial = (choice: Anthropic.ToolChoice | undefined): boolean =>
+const isSerial = (choice: Schema.ToolChoice | undefined): boolean =>
   choice !== undefined && choice.type !== "none" && (choice.disable_parallel_tool_use ?? false)
 
-const toolingOf = ({ tool_choice: choice, tools: given = [] }: Anthropic.MessagesRequest): Partial<Request> => {
+const toolingOf = ({ tool_choice: choice, tools: given = [] }: Schema.MessagesRequest): Partial<Request> => {
   const tools = toolsOf(given)
   if (tools.length === 0 || choice === undefined) return tools.length === 0 ? {} : { tools }
   return { tools, toolChoice: choiceOf(choice), ...(isSerial(choice) ? { parallelToolCalls: false } : {}) }
 }
 
-const formatOf = ({ output_config: output }: Anthropic.MessagesRequest): Partial<Request> =>
+const formatOf = ({ output_config: output }: Schema.MessagesRequest): Partial<Request> =>
   output?.format === undefined || output.format === null ? {} : { format: output.format }
 
 const callerFieldsOf = (
-  { keep_alive, priority, troupe }: Anthropic.CountTokensRequest,
+  { keep_alive, priority, troupe }: Schema.CountTokensRequest,
   caller: CallerIdentity,
   user?: string | null
 ) =>
@@ -73,7 +73,7 @@ const callerFieldsOf = (
     ...(typeof user === "string" ? { user } : {})
   }, caller)
 
-const callOf = (body: Anthropic.MessagesRequest, json: Fields, caller: CallerIdentity): MessagesCall => {
+const callOf = (body: Schema.MessagesRequest, json: Fields, caller: CallerIdentity): MessagesCall => {
   const { max_tokens: maxTokens, metadata, model, stop_sequences: stop, stream = false, tool_choice } = body
   const located = locatedMessages(body)
   return {
@@ -98,17 +98,17 @@ const callOf = (body: Anthropic.MessagesRequest, json: Fields, caller: CallerIde
 const shared = {
   suggest: UnknownFields.makeSuggest(FieldNames.messages, false),
   most: [["messages", mostMessages], ["tools", mostTools], ["stop_sequences", mostStops]],
-  problems: (body: Anthropic.CountTokensRequest) => [...messageProblems(body), ...toolProblems(body)]
+  problems: (body: Schema.CountTokensRequest) => [...messageProblems(body), ...toolProblems(body)]
 } as const satisfies Partial<Shape<never>>
 
-const messagesShape: Shape<Anthropic.MessagesRequest> = {
+const messagesShape: Shape<Schema.MessagesRequest> = {
   ...shared,
-  decode: Problems.decoderOf(Anthropic.MessagesRequest)
+  decode: Problem.decoderOf(Schema.MessagesRequest)
 }
 
-const countShape: Shape<Anthropic.CountTokensRequest> = {
+const countShape: Shape<Schema.CountTokensRequest> = {
   ...shared,
-  decode: Problems.decoderOf(Anthropic.CountTokensRequest)
+  decode: Problem.decoderOf(Schema.CountTokensRequest)
 }
 
 /** Headers of the dialect. */

@@ -19,9 +19,9 @@ import type { Native } from "../../domain/Source.ts"
 import type { OwnEvent } from "../shared/FrameBatch.ts"
 import { write } from "../shared/FrameBatch.ts"
 import type { Fields } from "../shared/Json.ts"
-import * as AnthropicError from "./EncodeError.ts"
-import * as AnthropicNative from "./EncodeNative.ts"
-import type * as Anthropic from "./Schema.ts"
+import * as EncodeError from "./EncodeError.ts"
+import * as EncodeNative from "./EncodeNative.ts"
+import type * as Schema from "./Schema.ts"
 
 /** The fields of an answer besides its content. */
 export interface Envelope {
@@ -34,7 +34,7 @@ export interface Envelope {
   readonly thinking: boolean
 }
 
-const reasons: Readonly<Record<FinishReason, Anthropic.StopReason>> = {
+const reasons: Readonly<Record<FinishReason, Schema.StopReason>> = {
   stop: "end_turn",
   length: "max_tokens",
   tool_calls: "tool_use",
@@ -43,7 +43,7 @@ const reasons: Readonly<Record<FinishReason, Anthropic.StopReason>> = {
 
 const filtered = "The provider's content filter ended the answer."
 
-const endOf = (reason: FinishReason, stop?: string): Anthropic.End =>
+const endOf = (reason: FinishReason, stop?: string): Schema.End =>
   reason === "content_filter" ? refusal(filtered) : ({
     stop_reason: reason === "stop" && stop !== undefined ? "stop_sequence" : reasons[reason],
     stop_sequence: reason === "stop" ? stop ?? null : null,
@@ -51,7 +51,7 @@ const endOf = (reason: FinishReason, stop?: string): Anthropic.End =>
     container: null
   })
 
-const refusal = (explanation: string): Anthropic.End => ({
+const refusal = (explanation: string): Schema.End => ({
   stop_reason: "refusal",
   stop_sequence: null,
   stop_details: { type: "refusal", category: null, explanation },
@@ -62,7 +62,7 @@ const nothing: TokenUsage = { promptTokens: 0, completionTokens: 0, cachedTokens
 
 const usageOf = (
   { cacheWriteTokens = 0, cachedTokens, completionTokens, promptTokens, reasoningTokens }: TokenUsage
-): Anthropic.DeltaUsage => ({
+): Schema.DeltaUsage => ({
   input_tokens: promptTokens - cachedTokens - cacheWriteTokens,
   cache_creation_input_tokens: cacheWriteTokens,
   cache_read_input_tokens: cachedTokens,
@@ -75,10 +75,10 @@ const messageIdOf = (id: string): string => id.replace(/^req_/, "msg_")
 
 const messageOf = (
   { id, model }: Envelope,
-  content: ReadonlyArray<Anthropic.Block>,
-  end: Anthropic.End | undefined,
+  content: ReadonlyArray<Schema.Block>,
+  end: Schema.End | undefined,
   usage: TokenUsage
-): Anthropic.Message => ({
+): Schema.Message => ({
   id: messageIdOf(id),
   type: "message",
   role: "assistant",
@@ -89,12 +89,12 @@ const messageOf = (
   usage: { ...usageOf(usage), cache_creation: null, inference_geo: null, service_tier: "standard", speed: null }
 })
 
-const textBlock = (text: string): Anthropic.Block => ({ type: "text", text, citations: null })
+const textBlock = (text: string): Schema.Block => ({ type: "text", text, citations: null })
 
 /** Reasoning of a provider of another dialect has no signature. */
-const thinkingBlock = (thinking: string): Anthropic.Block => ({ type: "thinking", thinking, signature: "" })
+const thinkingBlock = (thinking: string): Schema.Block => ({ type: "thinking", thinking, signature: "" })
 
-const toolBlock = (id: string, name: string, input: Readonly<Record<string, unknown>>): Anthropic.Block => ({
+const toolBlock = (id: string, name: string, input: Readonly<Record<string, unknown>>): Schema.Block => ({
   type: "tool_use",
   id,
   name,
@@ -114,11 +114,11 @@ const objectOf = (text: string): Readonly<Record<string, unknown>> | undefined =
   }
 }
 
-type Blocks = Result.Result<ReadonlyArray<Anthropic.Block>, InferenceError.InferenceError>
+type Blocks = Result.Result<ReadonlyArray<Schema.Block>, InferenceError.InferenceError>
 
 /** The arguments of a call must be a JSON object; an incomplete call of an answer that reached its limit is left out. */
 const callsOf = (calls: ReadonlyArray<ToolCall>, { deployment, finishReason }: Answer): Blocks => {
-  const blocks: Array<Anthropic.Block> = []
+  const blocks: Array<Schema.Block> = []
   for (const { arguments: text, id, name } of calls) {
     const input = objectOf(text)
     if (input !== undefined) blocks.push(toolBlock(id, name, input))
@@ -131,13 +131,13 @@ const callsOf = (calls: ReadonlyArray<ToolCall>, { deployment, finishReason }: A
 }
 
 const nativeOf = (parts: ReadonlyArray<Native> | undefined, { id, model }: Envelope) =>
-  AnthropicNative.answer(parts, { id: messageIdOf(id), model })
+  EncodeNative.answer(parts, { id: messageIdOf(id), model })
 
 /** The body of a buffered answer. */
 export const encodeAnswer = (
   envelope: Envelope,
   answer: Answer
-): Result.Result<Anthropic.Message, InferenceError.InferenceError> => {
+): Result.Result<Schema.Message, InferenceError.InferenceError> => {
   const native = nativeOf(answer.native, envelope)
   if (native !== undefined) return Result.succeed(native)
   const { finishReason, stop, text, thoughts = "", toolCalls, usage } = answer
@@ -159,14 +159,14 @@ export const encodeAnswer = (
 export const encodeRefusal = (
   envelope: Envelope,
   { answer, detail }: InferenceError.ContentRefused
-): Anthropic.Message =>
+): Schema.Message =>
   nativeOf(answer as ReadonlyArray<Native> | undefined, envelope) ?? messageOf(envelope, [], refusal(detail), nothing)
 
-const frame = (event: Anthropic.StreamEvent | Fields): string =>
+const frame = (event: Schema.StreamEvent | Fields): string =>
   `event: ${String(event.type)}\ndata: ${JSON.stringify(event)}\n\n`
 
 /** An error in the middle of a stream, which then ends without `message_stop`. */
-export const encodeError = (body: Anthropic.ErrorBody): string => frame(body)
+export const encodeError = (body: Schema.ErrorBody): string => frame(body)
 
 /** Writes a stream's events. */
 export interface FrameEncoder {
@@ -195,7 +195,7 @@ const makeBlocks = () => {
     open = undefined
     return frame({ type: "content_block_stop", index })
   }
-  const start = (kind: "text" | "thinking" | number, content_block: Anthropic.Block): string => {
+  const start = (kind: "text" | "thinking" | number, content_block: Schema.Block): string => {
     const stopped = stop()
     open = kind
     index++
@@ -237,14 +237,14 @@ const makeBlocks = () => {
 
 const mixed = "The engine mixed up the parts of several tool calls."
 
-const mixedUp = ({ id }: Envelope): string => encodeError(AnthropicError.make(500, mixed, id).body)
+const mixedUp = ({ id }: Envelope): string => encodeError(EncodeError.make(500, mixed, id).body)
 
 /** Passes the provider's events on; their content is not encoded again. */
 const makeNative = (envelope: Envelope, blocks: ReturnType<typeof makeBlocks>) => {
   let native = false
   return {
     frames: (part: Native): string => {
-      const events = AnthropicNative.events(part, { id: messageIdOf(envelope.id), model: envelope.model })
+      const events = EncodeNative.events(part, { id: messageIdOf(envelope.id), model: envelope.model })
       native ||= events.length > 0
       for (const event of events) blocks.note(event)
       return events.map(frame).join("")
@@ -268,7 +268,7 @@ export const makeFrameEncoder = (envelope: Envelope): FrameEncoder => {
     begun = true
     return frame({ type: "message_start", message: messageOf(envelope, [], undefined, nothing) })
   }
-  const close = (delta: Anthropic.End, usage: TokenUsage): string =>
+  const close = (delta: Schema.End, usage: TokenUsage): string =>
     blocks.stop() + frame({ type: "message_delta", delta, usage: usageOf(usage) })
   const frameOf = (event: OwnEvent): string => {
     if (event.type === "text") return blocks.text(event.text)

@@ -2,7 +2,7 @@
 import type { BodyFields, ByType, Place } from "../shared/FieldNames.ts"
 import { always, pathRenamer, placeOf } from "../shared/FieldNames.ts"
 import { isObject, typeOf } from "../shared/Json.ts"
-import * as Anthropic from "./Schema.ts"
+import * as Schema from "./Schema.ts"
 
 /** The sampling options: the field, and the core's name. */
 export const sampling = [["temperature", "temperature"], ["top_p", "topP"], ["top_k", "topK"]] as const
@@ -60,7 +60,7 @@ export const imageSources: ByType = { types: { base64: text, url: text }, docume
 
 const tool: ByType = {
   types: {
-    custom: placeOf(Anthropic.Tool, {
+    custom: placeOf(Schema.Tool, {
       optional: {
         allowed_callers: isDirect,
         defer_loading: (value) => value === false,
@@ -75,14 +75,14 @@ const tool: ByType = {
 }
 
 /** A message, and the count of its tokens. */
-export const messages: BodyFields = placeOf(Anthropic.MessagesRequest, {
+export const messages: BodyFields = placeOf(Schema.MessagesRequest, {
   fields: {
-    messages: placeOf(Anthropic.MessageParam, { fields: { content: block } }),
+    messages: placeOf(Schema.MessageParam, { fields: { content: block } }),
     system: { types: { text }, documented: [] },
     tools: tool,
     metadata: placeOf(namesOf("user_id")),
     tool_choice: placeOf(namesOf("type", "name", "disable_parallel_tool_use")),
-    output_config: placeOf(Anthropic.OutputConfig, {
+    output_config: placeOf(Schema.OutputConfig, {
       fields: { format: placeOf(namesOf("type", "schema")) },
       without: ["effort"],
       optional: { effort: (value) => value === "high" }

@@ -12,7 +12,7 @@ import type { DecodeResult, EventDecoder, Target } from "../shared/ProviderDiale
 import type { ReportedUsage } from "../shared/TokenCounter.ts"
 import { makeCounter } from "../shared/TokenCounter.ts"
 import * as ToolCallAssembler from "../shared/ToolCallAssembler.ts"
-import * as OpenAiNative from "./DecodeNative.ts"
+import * as DecodeNative from "./DecodeNative.ts"
 
 const usageOf = (usage: unknown): ReportedUsage | undefined =>
   fieldsOf(usage) === undefined ? undefined : {
@@ -215,7 +215,7 @@ export type InBand = (error: unknown, target: Target) => InferenceError.Reason
 export const makeEvents = (inBand: InBand) => (generation: Generation, target: Target): EventDecoder => {
   const decoder = makeMessageDecoder(generation, target)
   const chunks = isNative(generation, target.options)
-    ? OpenAiNative.makeChunks(isLegacy(generation), choicesOf(generation))
+    ? DecodeNative.makeChunks(isLegacy(generation), choicesOf(generation))
     : undefined
   const end = (): DecodeResult => chunks === undefined ? decoder.end() : chunks.end(decoder.end())
   return {
@@ -271,7 +271,7 @@ const withNative = (
   const last = events.at(-1)
   const reason = last?.type === "finish" ? last.reason : undefined
   if (listAt(answer, "choices").length > 1 || reason === undefined || !isPlain(choice, message, reason)) {
-    return OpenAiNative.buffered(answer, choice, decoded, isLegacy(generation), choicesOf(generation))
+    return DecodeNative.buffered(answer, choice, decoded, isLegacy(generation), choicesOf(generation))
   }
   const native = { dialect: "openai", form: "buffered", body: answer, hasMore: false } as const
   return Result.succeed([{ type: "native", native, content: false, tokens: 0 }, ...events])

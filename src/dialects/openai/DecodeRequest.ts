@@ -4,8 +4,7 @@ import type { Message, Request, Tool } from "../../domain/Inference.ts"
 import type { InvalidRequest } from "../../domain/InferenceError.ts"
 import type { Content, ImageSource, MediaType, Part } from "../../domain/Message.ts"
 import { textOf } from "../../domain/Message.ts"
-import * as Problems from "../../domain/Problem.ts"
-import type { Problem } from "../../domain/Problem.ts"
+import * as Problem from "../../domain/Problem.ts"
 import type { Source, Task } from "../../domain/Source.ts"
 import type { CallerIdentity, Shape } from "../shared/CallerRequest.ts"
 import { callerOf, decodeBody, unknownFieldsOf } from "../shared/CallerRequest.ts"
@@ -204,7 +203,7 @@ const hasContent = (message: ChatMessage): boolean =>
   (message.content ?? undefined) !== undefined ||
   (message.role === "assistant" && otherContent.some((field) => (message[field] ?? undefined) !== undefined))
 
-const roleProblems = (message: ChatMessage): ReadonlyArray<Problem> => {
+const roleProblems = (message: ChatMessage): ReadonlyArray<Problem.Problem> => {
   const called = callsOf(message).length > 0
   return [
     ...(hasContent(message) || called
@@ -226,7 +225,7 @@ const answerProblems = ({ role, tool_call_id }: ChatMessage, called: ReadonlySet
 }
 
 /** Problems of single messages, and of tool calls across messages. */
-export const messageProblems = (messages: ReadonlyArray<ChatMessage>): ReadonlyArray<Problem> => {
+export const messageProblems = (messages: ReadonlyArray<ChatMessage>): ReadonlyArray<Problem.Problem> => {
   const called = new Set<string>()
   return messages.flatMap((message, index) => {
     const problems = [...roleProblems(message), ...answerProblems(message, called)]
@@ -238,7 +237,7 @@ export const messageProblems = (messages: ReadonlyArray<ChatMessage>): ReadonlyA
 const nameOf = (tool: AnyTool): string | undefined => isFunction(tool) ? tool.function.name : undefined
 
 /** A call refers to a tool by its name only, so names are unique. */
-export const toolProblems = (tools: ReadonlyArray<AnyTool>): ReadonlyArray<Problem> =>
+export const toolProblems = (tools: ReadonlyArray<AnyTool>): ReadonlyArray<Problem.Problem> =>
   tools.flatMap((one, index) => {
     const name = nameOf(one)
     return name !== undefined && tools.findIndex((tool) => nameOf(tool) === name) < index
@@ -246,7 +245,7 @@ export const toolProblems = (tools: ReadonlyArray<AnyTool>): ReadonlyArray<Probl
       : []
   })
 
-const choiceProblems = ({ tool_choice, tools = [] }: ChatRequest): ReadonlyArray<Problem> => {
+const choiceProblems = ({ tool_choice, tools = [] }: ChatRequest): ReadonlyArray<Problem.Problem> => {
   if (tool_choice === undefined || tool_choice === "none" || tool_choice === "auto") return []
   if (tools.length === 0) return [{ path: "tool_choice", expected: "Allowed only with tools" }]
   if (tool_choice === "required" || !("function" in tool_choice)) return []
@@ -259,7 +258,7 @@ export const continuationProblems = (
     ChatRequest,
     "continue_final_message" | "messages" | "response_format"
   >
-): ReadonlyArray<Problem> => {
+): ReadonlyArray<Problem.Problem> => {
   if (!continue_final_message) return []
   const path = "continue_final_message"
   const last = messages.at(-1)!
@@ -274,7 +273,7 @@ export const continuationProblems = (
   ]
 }
 
-const optionProblems = (body: ChatRequest): ReadonlyArray<Problem> => [
+const optionProblems = (body: ChatRequest): ReadonlyArray<Problem.Problem> => [
   ...(body.stream_options !== undefined && body.stream !== true
     ? [{ path: "stream_options", expected: "Allowed only with stream: true" }]
     : []),
@@ -285,7 +284,7 @@ const optionProblems = (body: ChatRequest): ReadonlyArray<Problem> => [
 
 const shape: Shape<ChatRequest> = {
   suggest: UnknownFields.makeSuggest(FieldNames.chat, false),
-  decode: Problems.decoderOf(ChatRequest),
+  decode: Problem.decoderOf(ChatRequest),
   most: [["messages", mostMessages], ["tools", mostTools], ["stop", mostStops]],
   problems: (body) => [
     ...messageProblems(body.messages),

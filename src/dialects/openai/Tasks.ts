@@ -10,8 +10,7 @@ import type {
   TokenizeRequest
 } from "../../domain/Inference.ts"
 import { InvalidRequest } from "../../domain/InferenceError.ts"
-import * as Problems from "../../domain/Problem.ts"
-import type { Problem } from "../../domain/Problem.ts"
+import * as Problem from "../../domain/Problem.ts"
 import type { Task } from "../../domain/Source.ts"
 import { requiredFields } from "../../domain/Source.ts"
 import type { CallerIdentity, Shape } from "../shared/CallerRequest.ts"
@@ -31,7 +30,7 @@ import {
 } from "./DecodeRequest.ts"
 import * as FieldNames from "./FieldNames.ts"
 import { mostTools } from "./Schema.ts"
-import * as OpenAiTasks from "./TaskSchema.ts"
+import * as TaskSchema from "./TaskSchema.ts"
 
 type Decoded<A> = Result.Result<A, InvalidRequest>
 
@@ -54,7 +53,7 @@ const decodeTexts = <A>(json: unknown, shape: Shape<A>): Decoded<A> =>
 
 const usageOf = (promptTokens: number) => ({ prompt_tokens: promptTokens, total_tokens: promptTokens })
 
-const noProblems = (): ReadonlyArray<Problem> => []
+const noProblems = (): ReadonlyArray<Problem.Problem> => []
 
 /** Rejects unknown fields: they reach no provider of the task. */
 const closed =
@@ -73,9 +72,9 @@ export interface EmbedCall {
   readonly dimensions: number | undefined
 }
 
-const embeddingShape: Shape<OpenAiTasks.EmbeddingRequest> = {
+const embeddingShape: Shape<TaskSchema.EmbeddingRequest> = {
   suggest: UnknownFields.makeSuggest(FieldNames.embeddings, true),
-  decode: Problems.decoderOf(OpenAiTasks.EmbeddingRequest),
+  decode: Problem.decoderOf(TaskSchema.EmbeddingRequest),
   most: [["input", mostInputs]],
   problems: noProblems
 }
@@ -105,10 +104,10 @@ const base64Of = (vector: Float32Array): string =>
 export const encodeEmbeddings = (
   { asBase64, dimensions, request }: EmbedCall,
   { native, promptTokens, vectors }: Embeddings
-): Decoded<OpenAiTasks.EmbeddingList> => {
+): Decoded<TaskSchema.EmbeddingList> => {
   if (native !== undefined) {
     const list = { usage: usageOf(promptTokens), ...native.body, model: request.model }
-    return Result.succeed(list as Fields as OpenAiTasks.EmbeddingList)
+    return Result.succeed(list as Fields as TaskSchema.EmbeddingList)
   }
   const actual = vectors[0]?.length
   if (dimensions !== undefined && dimensions !== actual) {
@@ -135,9 +134,9 @@ export interface RerankCall {
   readonly returnDocuments: boolean
 }
 
-const rerankShape: Shape<OpenAiTasks.RerankRequest> = {
+const rerankShape: Shape<TaskSchema.RerankRequest> = {
   suggest: UnknownFields.makeSuggest(FieldNames.rerank, true),
-  decode: Problems.decoderOf(OpenAiTasks.RerankRequest),
+  decode: Problem.decoderOf(TaskSchema.RerankRequest),
   most: [["documents", mostDocuments]],
   problems: noProblems
 }
@@ -160,7 +159,7 @@ export const encodeRerank = (
   id: string,
   { request: { documents, model }, returnDocuments, topN }: RerankCall,
   { promptTokens, scores }: Reranking
-): OpenAiTasks.RerankList => ({
+): TaskSchema.RerankList => ({
   id,
   object: "list",
   model,
@@ -175,9 +174,9 @@ export const encodeRerank = (
   usage: usageOf(promptTokens)
 })
 
-const classifyShape: Shape<OpenAiTasks.ClassifyRequest> = {
+const classifyShape: Shape<TaskSchema.ClassifyRequest> = {
   suggest: UnknownFields.makeSuggest(FieldNames.classify, true),
-  decode: Problems.decoderOf(OpenAiTasks.ClassifyRequest),
+  decode: Problem.decoderOf(TaskSchema.ClassifyRequest),
   most: [["input", mostInputs]],
   problems: noProblems
 }
@@ -195,7 +194,7 @@ export const encodeClassifications = (
   id: string,
   model: string,
   { classifications }: Classifications
-): OpenAiTasks.ClassifyList => ({
+): TaskSchema.ClassifyList => ({
   id,
   object: "list",
   model,
@@ -210,8 +209,8 @@ export const encodeClassifications = (
 })
 
 const tokenizeProblems = (
-  { continue_final_message = false, messages, prompt, tools = [] }: OpenAiTasks.TokenizeRequest
-): ReadonlyArray<Problem> => {
+  { continue_final_message = false, messages, prompt, tools = [] }: TaskSchema.TokenizeRequest
+): ReadonlyArray<Problem.Problem> => {
   if (messages === undefined) {
     return [
       ...(prompt === undefined ? [{ path: "prompt", expected: "`prompt` or `messages` is required" }] : []),
@@ -227,15 +226,15 @@ const tokenizeProblems = (
   ]
 }
 
-const tokenizeShape: Shape<OpenAiTasks.TokenizeRequest> = {
+const tokenizeShape: Shape<TaskSchema.TokenizeRequest> = {
   suggest: UnknownFields.makeSuggest(FieldNames.tokenize, true),
-  decode: Problems.decoderOf(OpenAiTasks.TokenizeRequest),
+  decode: Problem.decoderOf(TaskSchema.TokenizeRequest),
   most: [["messages", mostMessages], ["tools", mostTools]],
   problems: tokenizeProblems
 }
 
 const inputOf = (
-  { continue_final_message = false, messages, prompt, tools = [] }: OpenAiTasks.TokenizeRequest
+  { continue_final_message = false, messages, prompt, tools = [] }: TaskSchema.TokenizeRequest
 ): TokenizeRequest["input"] =>
   messages === undefined
     ? prompt!
@@ -253,7 +252,7 @@ export const decodeTokenize = (json: unknown, caller: CallerIdentity = {}): Deco
     ...callerOf(body, caller)
   }))
 
-export const encodeTokens = (tokens: ReadonlyArray<number>): OpenAiTasks.TokenList => ({
+export const encodeTokens = (tokens: ReadonlyArray<number>): TaskSchema.TokenList => ({
   count: tokens.length,
   tokens
 })

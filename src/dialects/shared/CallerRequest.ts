@@ -12,8 +12,7 @@ import { hash } from "node:crypto"
 import type { Caller } from "../../domain/Caller.ts"
 import { tenantHeader } from "../../domain/Caller.ts"
 import { InvalidRequest } from "../../domain/InferenceError.ts"
-import type { Problem } from "../../domain/Problem.ts"
-import * as Problems from "../../domain/Problem.ts"
+import * as Problem from "../../domain/Problem.ts"
 import type { RoutingOptions } from "../../domain/RoutingOptions.ts"
 import type { UnknownField } from "../../domain/Source.ts"
 import * as Text from "../../domain/Text.ts"
@@ -31,7 +30,7 @@ export interface Shape<A> {
   /** The most elements of lists, counted before any is checked: a check of each takes time on the event loop. */
   readonly most: ReadonlyArray<readonly [field: string, count: number]>
   /** Checks what the schema cannot express; for bodies that the schema accepts. */
-  readonly problems: (decoded: A) => ReadonlyArray<Problem>
+  readonly problems: (decoded: A) => ReadonlyArray<Problem.Problem>
 }
 
 const dropNulls = (body: Fields): Fields =>
@@ -74,11 +73,11 @@ const worded = (expected: string): string => {
  */
 export const fieldsOfType = (type: string): string => `Expected the fields of type ${type}`
 
-const isEcho = ({ expected }: Problem): boolean => expected.startsWith(fieldsOfType(""))
+const isEcho = ({ expected }: Problem.Problem): boolean => expected.startsWith(fieldsOfType(""))
 
 /** The problems of a body that its schema rejects. */
-const schemaProblems = (error: Schema.SchemaError): ReadonlyArray<Problem> => {
-  const problems = Problems.fromSchemaError(error)
+const schemaProblems = (error: Schema.SchemaError): ReadonlyArray<Problem.Problem> => {
+  const problems = Problem.fromSchemaError(error)
   const own = problems.filter((problem) => !isEcho(problem))
   return (own.length === 0 ? problems : own).map((problem) => ({ ...problem, expected: worded(problem.expected) }))
 }
@@ -90,7 +89,7 @@ const refuse = (path: string, detail: string): Result.Result<never, InvalidReque
 const mostCompared = 100
 
 /** Adds to the problem of a missing field the name that the body has instead: misspelt, or of another API. */
-const withMisnamed = (body: Fields, suggest: Shape<never>["suggest"], problems: ReadonlyArray<Problem>) => {
+const withMisnamed = (body: Fields, suggest: Shape<never>["suggest"], problems: ReadonlyArray<Problem.Problem>) => {
   const missing = new Set(problems.map(({ path }) => path).filter((path) => !Object.hasOwn(body, path)))
   if (missing.size === 0) return problems
   const instead = new Map<string | undefined, string>()
@@ -114,7 +113,7 @@ export const decodeBody = <A>(json: unknown, shape: Shape<A>): Result.Result<A, 
     ? schemaProblems(decoded.failure)
     : shape.problems(decoded.success)
   const [first, ...others] = wrong.length === 0 ? [] : withMisnamed(body, shape.suggest, wrong)
-  if (first !== undefined) return refuse(first.path, Problems.summary(first, others))
+  if (first !== undefined) return refuse(first.path, Problem.summary(first, others))
   return Result.mapError(decoded, () => new InvalidRequest({ detail: "The body is invalid" }))
 }
 

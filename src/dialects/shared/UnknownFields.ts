@@ -13,8 +13,8 @@ import type { Dialect } from "../../domain/ProviderKind.ts"
 import type { Source, Task, UnknownField } from "../../domain/Source.ts"
 import { requiredFields, valueAt } from "../../domain/Source.ts"
 import * as Text from "../../domain/Text.ts"
-import * as Anthropic from "../anthropic/FieldNames.ts"
-import * as OpenAi from "../openai/FieldNames.ts"
+import * as AnthropicFieldNames from "../anthropic/FieldNames.ts"
+import * as OpenAiFieldNames from "../openai/FieldNames.ts"
 import { isByType, placeFor } from "./CallerRequest.ts"
 import type { BodyFields, ByType, Place } from "./FieldNames.ts"
 import { isObject, typeOf } from "./Json.ts"
@@ -23,12 +23,12 @@ type Names = ReadonlyArray<string>
 type Path = UnknownField["path"]
 
 const tables: Readonly<Record<Dialect | Task, BodyFields>> = {
-  openai: OpenAi.chat,
-  anthropic: Anthropic.messages,
-  embeddings: OpenAi.embeddings,
-  rerank: OpenAi.rerank,
-  classify: OpenAi.classify,
-  tokenize: OpenAi.tokenize
+  openai: OpenAiFieldNames.chat,
+  anthropic: AnthropicFieldNames.messages,
+  embeddings: OpenAiFieldNames.embeddings,
+  rerank: OpenAiFieldNames.rerank,
+  classify: OpenAiFieldNames.classify,
+  tokenize: OpenAiFieldNames.tokenize
 }
 
 /** Fields of OpenAI's, Anthropic's, vLLM's, llama.cpp's and OpenRouter's APIs that Troupe has no name for. */
@@ -158,7 +158,7 @@ const unknownType = (source: Source, { path }: UnknownField): UnknownType | unde
   })
   if (placeFor(place, value) === undefined) return typeAt(path, type, place)
   const inner = isObject(value) ? typeOf(value["source"]) : undefined
-  return typeof inner === "string" ? typeAt([...path, "source"], inner, Anthropic.imageSources) : undefined
+  return typeof inner === "string" ? typeAt([...path, "source"], inner, AnthropicFieldNames.imageSources) : undefined
 }
 
 const nearestType = ({ documented, known, type }: UnknownType): string | undefined =>

@@ -10,7 +10,7 @@
 import { Duration, Effect, Layer } from "effect"
 import { LRUCache } from "lru-cache"
 import { hash } from "node:crypto"
-import * as Policies from "../../domain/Defaults.ts"
+import * as Defaults from "../../domain/Defaults.ts"
 import type { Request } from "../../domain/Inference.ts"
 import * as Time from "../../domain/Time.ts"
 import type { Response } from "../../services/cache/CachedResponses.ts"
@@ -57,5 +57,5 @@ const make = ({ bytes: maxSize, entries: max, timeToLive }: Options): CachedResp
 export const layerWith = (options: Options): Layer.Layer<CachedResponses> =>
   Layer.sync(CachedResponses, () => CachedResponses.of(make(options)))
 
-/** A cache with the bounds of `Policies.cachedResponses`. */
-export const layer = layerWith(Policies.cachedResponses)
+/** A cache with the bounds of `Defaults.cachedResponses`. */
+export const layer = layerWith(Defaults.cachedResponses)

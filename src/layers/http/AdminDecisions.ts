@@ -1,10 +1,10 @@
 /** Decision records and route explanations for operators. */
 import { Effect, Result, Schema } from "effect"
 import { HttpServerRequest, HttpServerResponse } from "effect/http"
-import * as OpenAiError from "../../dialects/openai/EncodeError.ts"
+import * as OpenAiEncodeError from "../../dialects/openai/EncodeError.ts"
 import { keptDecisions } from "../../domain/Defaults.ts"
 import { InvalidRequest, make as failure } from "../../domain/InferenceError.ts"
-import * as Problems from "../../domain/Problem.ts"
+import * as Problem from "../../domain/Problem.ts"
 import * as Text from "../../domain/Text.ts"
 import { Providers } from "../../services/engines/Providers.ts"
 import { Registry } from "../../services/models/Registry.ts"
@@ -17,7 +17,7 @@ import { parse } from "./Endpoint.ts"
 const defaultLimit = 20
 
 const notFound = (id: string) =>
-  respondError(OpenAiError.make(
+  respondError(OpenAiEncodeError.make(
     `Decision ${JSON.stringify(Text.cutName(id))} not found. The latest ${keptDecisions} are kept, until the service ` +
       "restarts; GET /admin/decisions lists them.",
     { status: 404, type: "invalid_request_error", code: "decision_not_found" }
@@ -32,8 +32,8 @@ const decodeExplanationRequest = Schema.decodeUnknownResult(Explanation.Explanat
 
 const requestOf = (json: unknown) =>
   Result.mapError(decodeExplanationRequest(json), (error) => {
-    const [first, ...others] = Problems.fromSchemaError(error)
-    return wrong(first!.path, Problems.summary(first!, others))
+    const [first, ...others] = Problem.fromSchemaError(error)
+    return wrong(first!.path, Problem.summary(first!, others))
   })
 
 const explanationRequest = Effect.gen(function*() {

@@ -16,7 +16,7 @@
 import { Effect, Option, Redacted } from "effect"
 import type { HttpServerResponse } from "effect/http"
 import { HttpServerRequest } from "effect/http"
-import * as OpenAiError from "../../dialects/openai/EncodeError.ts"
+import * as OpenAiEncodeError from "../../dialects/openai/EncodeError.ts"
 import { bearerTokenOf } from "../../dialects/shared/CallerRequest.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { Settings } from "../../services/settings/Settings.ts"
@@ -28,7 +28,7 @@ import { respondError } from "./Dialect.ts"
 const loopback = /^(?:::ffff:)?127\.|^::1$/
 
 const forbid = (message: string) =>
-  respondError(OpenAiError.make(message, { status: 403, type: "invalid_request_error", code: "forbidden" }))
+  respondError(OpenAiEncodeError.make(message, { status: 403, type: "invalid_request_error", code: "forbidden" }))
 
 const notLocal = forbid(
   "Administration accepts requests of programs on the service's machine only, not of web pages or through a proxy."
@@ -41,7 +41,7 @@ const notHere = forbid(
     "or set server.admin.port or server.admin.token."
 )
 
-const notAuthorized = respondError(OpenAiError.make(
+const notAuthorized = respondError(OpenAiEncodeError.make(
   "Administration requires the token of server.admin.token. Send it as a bearer token.",
   {
     status: 401,
@@ -96,6 +96,6 @@ export const make = Effect.map(Settings, ({ server }) => {
       const refused = refusal(request, originOf(request.source), token)
       return refused === undefined ? answer : Effect.succeed(refused)
     }).pipe(
-      Effect.catch(({ reason }) => Effect.succeed(respondError(OpenAiError.fromReason(reason, fields))))
+      Effect.catch(({ reason }) => Effect.succeed(respondError(OpenAiEncodeError.fromReason(reason, fields))))
     )
 })

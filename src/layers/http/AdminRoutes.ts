@@ -4,7 +4,7 @@
 import { Array as Arr, Effect, Stream } from "effect"
 import { HttpServerResponse } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
-import * as OpenAiError from "../../dialects/openai/EncodeError.ts"
+import * as OpenAiEncodeError from "../../dialects/openai/EncodeError.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { nearestName } from "../../domain/NearestName.ts"
@@ -23,7 +23,7 @@ import { TypedApi } from "./Api.ts"
 import { respondError } from "./Dialect.ts"
 
 const noAction = (action: string) =>
-  OpenAiError.make(`Unknown action ${JSON.stringify(action)}. Available actions: ${actionNames.join(", ")}.`, {
+  OpenAiEncodeError.make(`Unknown action ${JSON.stringify(action)}. Available actions: ${actionNames.join(", ")}.`, {
     status: 404,
     type: "invalid_request_error",
     code: "not_found"
@@ -38,7 +38,7 @@ const suggestionFor = (id: string, deployments: ReadonlyArray<Deployment>): stri
 }
 
 const noDeployment = (id: string, deployments: ReadonlyArray<Deployment>) =>
-  OpenAiError.make(
+  OpenAiEncodeError.make(
     `Deployment ${JSON.stringify(Text.cutName(id))} not found.${suggestionFor(id, deployments)} ` +
       "GET /admin/deployments lists them.",
     { status: 404, type: "invalid_request_error", code: "deployment_not_found" }

@@ -7,7 +7,7 @@ import * as DecodeRequest from "../../dialects/anthropic/DecodeRequest.ts"
 import type { Envelope } from "../../dialects/anthropic/EncodeAnswer.ts"
 import * as EncodeAnswer from "../../dialects/anthropic/EncodeAnswer.ts"
 import * as EncodeError from "../../dialects/anthropic/EncodeError.ts"
-import * as Anthropic from "../../dialects/anthropic/Schema.ts"
+import * as Schema from "../../dialects/anthropic/Schema.ts"
 import { bearerTokenOf } from "../../dialects/shared/CallerRequest.ts"
 import type { Model } from "../../domain/Deployment.ts"
 import type { CountRequest, Request } from "../../domain/Inference.ts"
@@ -21,7 +21,7 @@ import type { FailureFrames } from "./ServerSentEvents.ts"
 import * as ServerSentEvents from "./ServerSentEvents.ts"
 
 const error = (status: number, description: string) =>
-  Anthropic.ErrorBody.annotate({ description }).pipe(HttpApiSchema.status(status))
+  Schema.ErrorBody.annotate({ description }).pipe(HttpApiSchema.status(status))
 
 const errors = [
   error(
@@ -43,8 +43,8 @@ const errors = [
 
 const group = HttpApiGroup.make("anthropic").add(
   HttpApiEndpoint.post("messages", "/v1/messages", {
-    payload: Anthropic.MessagesRequest,
-    success: [Anthropic.Message, events(Anthropic.StreamEvent)],
+    payload: Schema.MessagesRequest,
+    success: [Schema.Message, events(Schema.StreamEvent)],
     error: errors
   }).annotateMerge(OpenApi.annotations({
     title: "Create a message",
@@ -53,8 +53,8 @@ const group = HttpApiGroup.make("anthropic").add(
       "failure after the first event is an `error` event, and no `message_stop` follows."
   })),
   HttpApiEndpoint.post("countTokens", "/v1/messages/count_tokens", {
-    payload: Anthropic.CountTokensRequest,
-    success: Anthropic.TokenCount,
+    payload: Schema.CountTokensRequest,
+    success: Schema.TokenCount,
     error: errors
   }).annotateMerge(OpenApi.annotations({ title: "Count the tokens of a message's prompt" }))
 )
@@ -155,7 +155,7 @@ const countTokens = (inference: Inference["Service"]): Endpoint.Endpoint<Decoded
     })
 })
 
-const modelOf = ({ name }: Model, startedAt: number): Anthropic.Model => ({
+const modelOf = ({ name }: Model, startedAt: number): Schema.Model => ({
   type: "model",
   id: name,
   display_name: name,
@@ -183,8 +183,8 @@ export const dialect: Dialect = {
   clientHeader: "anthropic-version",
   encodeReason: EncodeError.fromReason,
   models: {
-    listSchema: Anthropic.ModelList,
-    modelSchema: Anthropic.Model,
+    listSchema: Schema.ModelList,
+    modelSchema: Schema.Model,
     list: (models, startedAt) => ({
       data: models.map((model) => modelOf(model, startedAt)),
       has_more: false,

@@ -1,17 +1,17 @@
 /** The HTTP interface as a description, from which `GET /openapi.json` is made. */
 import { Schema } from "effect"
 import { HttpApi, HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
-import * as OpenAi from "../../dialects/openai/Schema.ts"
+import * as OpenAiSchema from "../../dialects/openai/Schema.ts"
 import { keptDecisions } from "../../domain/Defaults.ts"
 import { ReadinessReport } from "../../services/models/Models.ts"
 import { Record } from "../../services/routing/DecisionRecord.ts"
 import { Explanation, ExplanationRequest } from "../../services/routing/Explanation.ts"
-import * as Admin from "./AdminSchema.ts"
+import * as AdminSchema from "./AdminSchema.ts"
 import type { Dialects } from "./Dialect.ts"
 
 /** An error response in the shape that is the default. */
 export const error = (status: number, description: string) =>
-  OpenAi.ErrorBody.annotate({ description }).pipe(HttpApiSchema.status(status))
+  OpenAiSchema.ErrorBody.annotate({ description }).pipe(HttpApiSchema.status(status))
 
 /** Server-sent events with this as JSON. The route writes them itself. */
 export const events = <S extends Schema.Top>(schema: S) =>
@@ -44,13 +44,13 @@ const closed = [
 const wrong = error(400, "The request is invalid")
 
 const AdminGroup = HttpApiGroup.make("admin").add(
-  HttpApiEndpoint.get("deployments", "/admin/deployments", { success: Admin.Deployments, error: closed })
+  HttpApiEndpoint.get("deployments", "/admin/deployments", { success: AdminSchema.Deployments, error: closed })
     .annotateMerge(
       OpenApi.annotations({ title: "List the deployments and their states" })
     ),
   HttpApiEndpoint.post("act", "/admin/models/:model/:action", {
-    params: { model: Schema.String, action: Admin.ActionName },
-    success: Admin.Deployments,
+    params: { model: Schema.String, action: AdminSchema.ActionName },
+    success: AdminSchema.Deployments,
     error: [
       ...closed,
       error(404, "Unknown model (`model_not_found`) or action (`not_found`)"),
@@ -61,18 +61,18 @@ const AdminGroup = HttpApiGroup.make("admin").add(
     description: "`load` tries at once where a deployment is down. `unload` lets what runs end. `reload` loads the " +
       "deployment again beside itself, with a changed file for example, and moves over without failing a request."
   })),
-  HttpApiEndpoint.get("events", "/admin/events", { success: events(Admin.Event), error: closed }).annotateMerge(
+  HttpApiEndpoint.get("events", "/admin/events", { success: events(AdminSchema.Event), error: closed }).annotateMerge(
     OpenApi.annotations({
       title: "Watch the deployments' states",
       description: "Server-sent events, one for each change from now on."
     })
   ),
-  HttpApiEndpoint.get("circuits", "/admin/circuits", { success: Admin.Circuits, error: closed }).annotateMerge(
+  HttpApiEndpoint.get("circuits", "/admin/circuits", { success: AdminSchema.Circuits, error: closed }).annotateMerge(
     OpenApi.annotations({ title: "List the circuits of the deployments that have been called" })
   ),
   HttpApiEndpoint.post("resetCircuit", "/admin/circuits/:deployment/reset", {
     params: { deployment: Schema.String },
-    success: Admin.Circuits,
+    success: AdminSchema.Circuits,
     error: [...closed, error(404, "Unknown deployment (`deployment_not_found`)")]
   }).annotateMerge(OpenApi.annotations({
     title: "Close a deployment's circuit",
@@ -80,7 +80,7 @@ const AdminGroup = HttpApiGroup.make("admin").add(
       "`reload` of its model does the same."
   })),
   HttpApiEndpoint.get("circuitEvents", "/admin/circuits/events", {
-    success: events(Admin.CircuitEvent),
+    success: events(AdminSchema.CircuitEvent),
     error: closed
   }).annotateMerge(OpenApi.annotations({
     title: "Watch the deployments' circuits",
@@ -88,7 +88,7 @@ const AdminGroup = HttpApiGroup.make("admin").add(
   })),
   HttpApiEndpoint.get("decisions", "/admin/decisions", {
     query: { limit: Schema.optionalKey(Schema.NumberFromString) },
-    success: Admin.Decisions,
+    success: AdminSchema.Decisions,
     error: [...closed, wrong]
   }).annotateMerge(OpenApi.annotations({
     title: "List the decision records of the latest requests",

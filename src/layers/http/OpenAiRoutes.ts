@@ -16,7 +16,7 @@ import * as EncodeAnswer from "../../dialects/openai/EncodeAnswer.ts"
 import * as EncodeError from "../../dialects/openai/EncodeError.ts"
 import * as EncodeStream from "../../dialects/openai/EncodeStream.ts"
 import * as FieldNames from "../../dialects/openai/FieldNames.ts"
-import * as OpenAi from "../../dialects/openai/Schema.ts"
+import * as Schema from "../../dialects/openai/Schema.ts"
 import type { EmbedCall, RerankCall } from "../../dialects/openai/Tasks.ts"
 import * as Tasks from "../../dialects/openai/Tasks.ts"
 import * as TaskSchema from "../../dialects/openai/TaskSchema.ts"
@@ -61,8 +61,8 @@ const title = (text: string) => OpenApi.annotations({ title: text })
 
 const group = HttpApiGroup.make("openai").add(
   HttpApiEndpoint.post("chatCompletions", "/v1/chat/completions", {
-    payload: OpenAi.ChatRequest,
-    success: [OpenAi.ChatCompletion, events(OpenAi.ChatChunk)],
+    payload: Schema.ChatRequest,
+    success: [Schema.ChatCompletion, events(Schema.ChatChunk)],
     error: errors
   }).annotateMerge(OpenApi.annotations({
     title: "Create a chat completion",
@@ -277,7 +277,7 @@ const tokenize = ({ inference }: Services): Endpoint.Endpoint<TokenizeRequest> =
     Effect.map(inference.tokenize(body), (found) => respond(Tasks.encodeTokens(found.tokens), found))
 })
 
-const modelOf = ({ name }: Model, startedAt: number): typeof OpenAi.Model.Type => ({
+const modelOf = ({ name }: Model, startedAt: number): typeof Schema.Model.Type => ({
   id: name,
   object: "model",
   created: Math.floor(startedAt / 1000),
@@ -295,8 +295,8 @@ export const dialect: Dialect = {
   group,
   encodeReason: encodeError,
   models: {
-    listSchema: OpenAi.ModelList,
-    modelSchema: OpenAi.Model,
+    listSchema: Schema.ModelList,
+    modelSchema: Schema.Model,
     list: (models, startedAt) => ({ object: "list", data: models.map((model) => modelOf(model, startedAt)) }),
     model: modelOf
   },

@@ -18,7 +18,7 @@ import type * as Undici from "@effect/platform-node/Undici"
 import type { Pull } from "effect"
 import { Cause, Clock, Duration, Effect, Scope } from "effect"
 import type { Target } from "../../dialects/shared/ProviderDialect.ts"
-import * as Policies from "../../domain/Defaults.ts"
+import * as Defaults from "../../domain/Defaults.ts"
 import type { RemoteDeployment } from "../../domain/Deployment.ts"
 import { orOff } from "../../domain/Fields.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
@@ -170,7 +170,7 @@ type Phase = Exclude<InferenceError.UpstreamTimeout["phase"], "queue" | "load">
 export type Limits = Readonly<Record<Phase, number>>
 
 export const limitsOf = ({ timeouts = {} }: RemoteDeployment): Limits => {
-  const { upstream } = Policies
+  const { upstream } = Defaults
   return {
     connect: Duration.toMillis(orOff(timeouts.connect, upstream.connect, Duration.infinity)),
     first_byte: Duration.toMillis(orOff(timeouts.firstByte, upstream.firstByte, Duration.infinity)),
@@ -328,7 +328,7 @@ export const pullWithin = (
   connection: Connection,
   watch: ExchangeTimeout
 ): Pull.Pull<Uint8Array, InferenceError.InferenceError> => {
-  const most = target.options.maxResponseBytes ?? Policies.maxResponseBytes
+  const most = target.options.maxResponseBytes ?? Defaults.maxResponseBytes
   let bytes = 0
   return Effect.suspend(() => {
     watch.wait()

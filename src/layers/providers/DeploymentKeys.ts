@@ -1,7 +1,7 @@
 /** The keys of a remote deployment, and which of them its provider accepts. */
 import { Effect, Random, Redacted } from "effect"
 import { ellipsis } from "../../dialects/shared/ErrorMapping.ts"
-import * as Policies from "../../domain/Defaults.ts"
+import * as Defaults from "../../domain/Defaults.ts"
 import type { RemoteDeployment } from "../../domain/Deployment.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import * as Text from "../../domain/Text.ts"
@@ -151,7 +151,7 @@ const noneFree = (
 
 export const make = (
   options: RemoteDeployment,
-  cooldowns: KeyPool.Cooldowns = Policies.keyCooldowns
+  cooldowns: KeyPool.Cooldowns = Defaults.keyCooldowns
 ): DeploymentKeys => {
   const held = keysOf(options).map(([key]) => key)
   const secrets = secretsOf(options)

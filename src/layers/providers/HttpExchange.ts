@@ -16,7 +16,7 @@ import * as MissingEndpoint from "../../dialects/shared/MissingEndpoint.ts"
 import type { Call, Dialect, Target } from "../../dialects/shared/ProviderDialect.ts"
 import * as Caller from "../../domain/Caller.ts"
 import type { Capability } from "../../domain/Capability.ts"
-import * as Policies from "../../domain/Defaults.ts"
+import * as Defaults from "../../domain/Defaults.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import { keyHeader, providerKindOf } from "../../domain/ProviderKind.ts"
 import * as Text from "../../domain/Text.ts"
@@ -139,13 +139,13 @@ const readRefusal = ({ pull }: Connection.Connection): Effect.Effect<unknown> =>
   const read: Effect.Effect<void, Error | Cause.Done> = Effect.flatMap(pull, (piece) => {
     pieces.push(piece)
     bytes += piece.length
-    return bytes >= Policies.maxRefusalBytes ? Effect.void : read
+    return bytes >= Defaults.maxRefusalBytes ? Effect.void : read
   })
   return read.pipe(
-    Effect.timeout(Policies.refusalWait),
+    Effect.timeout(Defaults.refusalWait),
     Effect.ignore,
     Effect.map(() => {
-      const text = new TextDecoder().decode(Buffer.concat(pieces).subarray(0, Policies.maxRefusalBytes))
+      const text = new TextDecoder().decode(Buffer.concat(pieces).subarray(0, Defaults.maxRefusalBytes))
       return parse(text) ?? text
     })
   )
@@ -180,7 +180,7 @@ const refusalOf = Effect.fnUntraced(function*(
 const makeExchange = (options: Options, limits: Connection.Limits) => {
   const { dispatcher, keys, target } = options
   const requestOf = makeWriter(options)
-  const most = target.options.maxResponseBytes ?? Policies.maxResponseBytes
+  const most = target.options.maxResponseBytes ?? Defaults.maxResponseBytes
 
   /** One try: the body of a success, or the reason of the failure. */
   const attempt = Effect.fnUntraced(function*({ call, capability, hold, wanted, watch }: Begun, held: Held) {

@@ -20,7 +20,7 @@ import { HttpClient, HttpClientRequest } from "effect/http"
 import type { LookupAddress, LookupOptions } from "node:dns"
 import { lookup } from "node:dns"
 import type { ImageTransport } from "../../dialects/shared/ProviderDialect.ts"
-import * as Policies from "../../domain/Defaults.ts"
+import * as Defaults from "../../domain/Defaults.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import type { ImageSource, MediaType, Message, Part } from "../../domain/Message.ts"
 import { mediaTypes, mostImageBytes } from "../../domain/Message.ts"
@@ -76,8 +76,8 @@ const typeOf = (response: HttpClientResponse.HttpClientResponse): MediaType | un
 }
 
 const tooLarge = `Expected an image of at most ${mostImageBytes} bytes`
-const tooSlow = `Expected images by URL that come within ${Duration.toSeconds(Policies.media.all)} s together`
-const tooMuch = `Expected images by URL of at most ${Policies.media.mostBytes} bytes together`
+const tooSlow = `Expected images by URL that come within ${Duration.toSeconds(Defaults.media.all)} s together`
+const tooMuch = `Expected images by URL of at most ${Defaults.media.mostBytes} bytes together`
 
 /** What all images of one request have taken. */
 interface Spent {
@@ -97,7 +97,7 @@ const bytesOf = Effect.fnUntraced(function*(
       bytes += piece.length
       spent.bytes += piece.length
       if (bytes > mostImageBytes) return Effect.fail(refuse(path, tooLarge))
-      return spent.bytes > Policies.media.mostBytes ? Effect.fail(refuse(path, tooMuch)) : Effect.void
+      return spent.bytes > Defaults.media.mostBytes ? Effect.fail(refuse(path, tooMuch)) : Effect.void
     }),
     Stream.runCollect
   )
@@ -151,7 +151,7 @@ const makeFetch = (
   return (text: string, path: string, spent: Spent): Failable<ImageSource> =>
     Effect.scoped(Effect.gen(function*() {
       let url = yield* Effect.fromResult(check(text, path))
-      for (let redirects = 0; redirects <= Policies.media.redirects; redirects++) {
+      for (let redirects = 0; redirects <= Defaults.media.redirects; redirects++) {
         const response = yield* ask(url, path)
         if (response.status < 300 || response.status >= 400) return yield* imageOf(response, path, spent)
         const next = nextOf(url, response)
@@ -160,14 +160,14 @@ const makeFetch = (
         }
         url = yield* Effect.fromResult(check(next.href, path))
       }
-      return yield* refuse(path, `The host of this URL redirects more than ${Policies.media.redirects} times`)
+      return yield* refuse(path, `The host of this URL redirects more than ${Defaults.media.redirects} times`)
     })).pipe(Effect.timeoutOrElse({
-      duration: Policies.media.total,
+      duration: Defaults.media.total,
       orElse: () =>
         Effect.fail(
           refuse(
             path,
-            `The host of this URL took longer than ${Duration.toSeconds(Policies.media.total)} s to send the image`
+            `The host of this URL took longer than ${Duration.toSeconds(Defaults.media.total)} s to send the image`
           )
         )
     }))
@@ -195,7 +195,7 @@ export const make = Effect.fnUntraced(function*({ allowHosts, resolve = lookup }
   const allowed = new Set(allowHosts)
   const check = makeCheck(allowed)
   const dispatcher = yield* NodeHttpClient.makeDispatcherOptions({
-    connect: { timeout: Duration.toMillis(Policies.media.connect), lookup: makeLookup(allowed, resolve) },
+    connect: { timeout: Duration.toMillis(Defaults.media.connect), lookup: makeLookup(allowed, resolve) },
     allowH2: false
   })
   const client = yield* Effect.provideService(NodeHttpClient.makeUndici, NodeHttpClient.Dispatcher, dispatcher)
@@ -221,11 +221,11 @@ export const make = Effect.fnUntraced(function*({ allowHosts, resolve = lookup }
     const done = yield* Effect.forEach(
       parts,
       ({ index, message, part }) => prepared(part, `messages[${message}].content[${index}]`, taken, spent),
-      { concurrency: Policies.media.concurrency }
+      { concurrency: Defaults.media.concurrency }
     ).pipe(
       // Meanwhile the request has a place at its deployment.
       Effect.timeoutOrElse({
-        duration: Policies.media.all,
+        duration: Defaults.media.all,
         orElse: () => Effect.fail(refuse("messages", tooSlow))
       })
     )

@@ -14,7 +14,7 @@ import { ollama } from "../../dialects/ollama/Provider.ts"
 import { azureOpenAi, openAi } from "../../dialects/openai/Provider.ts"
 import type { Dialect } from "../../dialects/shared/ProviderDialect.ts"
 import { troupe } from "../../dialects/troupe/Provider.ts"
-import * as Policies from "../../domain/Defaults.ts"
+import * as Defaults from "../../domain/Defaults.ts"
 import { isRemote } from "../../domain/Deployment.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import type { Provider } from "../../domain/ProviderKind.ts"
@@ -45,7 +45,7 @@ const loadUndici = Effect.promise(() => import("@effect/platform-node/Undici"))
 
 /** Connections that are the deployment's own. Redirects are not followed, nothing is sent twice. */
 const dispatcherOf = (options: RemoteDeployment, proxy: string | undefined) => {
-  const connections = options.maxConcurrent ?? Policies.maxConcurrent
+  const connections = options.maxConcurrent ?? Defaults.maxConcurrent
   const limit = limitsOf(options).connect
   // undici's word for no limit.
   const timeout = Number.isFinite(limit) ? limit : 0
@@ -68,7 +68,7 @@ const dispatcherOf = (options: RemoteDeployment, proxy: string | undefined) => {
  */
 export const makeWith = Effect.fnUntraced(function*(
   options: ImageFetcher.Options,
-  cooldowns: Cooldowns = Policies.keyCooldowns,
+  cooldowns: Cooldowns = Defaults.keyCooldowns,
   env: ProxySettings.Environment = process.env
 ) {
   const media = yield* ImageFetcher.make(options)

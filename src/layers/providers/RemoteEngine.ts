@@ -24,7 +24,7 @@ import type {
   Target,
   Task
 } from "../../dialects/shared/ProviderDialect.ts"
-import * as Policies from "../../domain/Defaults.ts"
+import * as Defaults from "../../domain/Defaults.ts"
 import type { RemoteDeployment } from "../../domain/Deployment.ts"
 import type { EngineCapability } from "../../domain/EngineProtocol.ts"
 import type { SpanOrOff } from "../../domain/Fields.ts"
@@ -153,7 +153,7 @@ const stopMatcherOf = (generation: Generation, { options }: Target) =>
 
 export const makeEventReader = (dialect: Dialect, target: Target, generation: Generation): EventReader => {
   const decoder = dialect.generate.events(generation, target)
-  const frameDecoder = FrameDecoder.make(dialect.framing, target.options.maxResponseBytes ?? Policies.maxResponseBytes)
+  const frameDecoder = FrameDecoder.make(dialect.framing, target.options.maxResponseBytes ?? Defaults.maxResponseBytes)
   const check = makeCheck(target, generation)
   const join = stopMatcherOf(generation, target)
   let events: Array<Event> = []
@@ -220,7 +220,7 @@ export const eventsOf = (
   }
   /** Reads the rest of a body whose answer is complete, so that its connection can be reused. */
   const drain = Effect.forever(pull).pipe(
-    Effect.timeout(Policies.drainWait),
+    Effect.timeout(Defaults.drainWait),
     Effect.ignore,
     Effect.andThen(Cause.done())
   )
@@ -347,7 +347,7 @@ export const make = (dialect: Dialect, target: Target, exchange: HttpExchange, m
     describe: {
       engine: "remote",
       contextWindow: options.contextSize ?? 0,
-      slots: options.maxConcurrent ?? Policies.maxConcurrent,
+      slots: options.maxConcurrent ?? Defaults.maxConcurrent,
       capabilities,
       details: { provider: options.provider, model: options.model }
     },

@@ -11,7 +11,7 @@
 import type { Fiber } from "effect"
 import { Deferred, Duration, Effect } from "effect"
 import type { Caller } from "../../domain/Caller.ts"
-import * as Policies from "../../domain/Defaults.ts"
+import * as Defaults from "../../domain/Defaults.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import { isRemote } from "../../domain/Deployment.ts"
 import type { EngineCapability } from "../../domain/EngineProtocol.ts"
@@ -144,7 +144,7 @@ export const make = (deployment: Deployment, now: number): Actor => {
       get limit() {
         return actor.deployment.queueLimit
       },
-      ageing: Duration.toMillis(Policies.queueAgeing)
+      ageing: Duration.toMillis(Defaults.queueAgeing)
     }),
     loadWaiters: new Set(),
     instances: 0,

@@ -4,11 +4,11 @@
  * **Details**
  *
  * Each instance is one fiber. It reserves memory, starts the engine, dispatches waiting callers, waits for a crash, and
- * restarts by `Policies.restart`. Interrupting the fiber ends the engine and releases its memory.
+ * restarts by `Defaults.restart`. Interrupting the fiber ends the engine and releases its memory.
  */
 import type { Clock } from "effect"
 import { Cause, Duration, Effect, Fiber, Option } from "effect"
-import * as Policies from "../../domain/Defaults.ts"
+import * as Defaults from "../../domain/Defaults.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { EngineFailed, EngineStopped, make as makeError, UpstreamTimeout } from "../../domain/InferenceError.ts"
@@ -110,7 +110,7 @@ const startInTime = (engines: Engines["Service"], deployment: Deployment) =>
       )
   })
 
-/** Runs one engine until it crashes; never succeeds. Sets `progress.ranWell` if it ran for `Policies.stableAfter`. */
+/** Runs one engine until it crashes; never succeeds. Sets `progress.ranWell` if it ran for `Defaults.stableAfter`. */
 const runEngine = Effect.fnUntraced(
   function*(context: ActorContext, instance: EngineInstance, deployment: Deployment, progress: { ranWell: boolean }) {
     const engines = yield* Engines
@@ -127,7 +127,7 @@ const runEngine = Effect.fnUntraced(
     yield* Effect.logDebug(`Loaded ${deployment.id} in ${instance.loadMs} ms.`)
     serve(context, instance)
     return yield* Effect.tapError(engine.crashed, (error) => {
-      progress.ranWell = now(context) - readyAt >= Duration.toMillis(Policies.stableAfter)
+      progress.ranWell = now(context) - readyAt >= Duration.toMillis(Defaults.stableAfter)
       return recordCrash(context, instance)(error)
     })
   },
@@ -146,7 +146,7 @@ const supervise = Effect.fnUntraced(function*(context: ActorContext, instance: E
     ),
     // A stable run resets the restart schedule.
     Effect.catch((error) => progress.ranWell ? Effect.void : Effect.fail(error)),
-    Effect.retry(Policies.restart),
+    Effect.retry(Defaults.restart),
     Effect.forever
   )
 }, Effect.scoped)
@@ -180,7 +180,7 @@ export const giveUp = (context: ActorContext, instance: EngineInstance, cause: C
   // Callers that waited while a new version loaded get the old version.
   if (!wasCurrent && !context.stopping) return ensureInstance(context, actor)
   const isDown = isEngineEnd(error) || error.reason._tag === "UpstreamTimeout"
-  actor.downUntil = isDown ? now(context) + Duration.toMillis(Policies.probeAfter) : 0
+  actor.downUntil = isDown ? now(context) + Duration.toMillis(Defaults.probeAfter) : 0
   Actor.failAll(actor, error)
 }
 

@@ -1,6 +1,6 @@
 /** The memory of this machine or of this process's control group, and how much of it models may use. */
 import { Context, Effect } from "effect"
-import * as Policies from "../../domain/Defaults.ts"
+import * as Defaults from "../../domain/Defaults.ts"
 
 /** In bytes. */
 export interface Reading {
@@ -28,7 +28,7 @@ export type Budget = Effect.Effect<(granted: ReadonlyArray<Granted>) => number>
 const usedBytes = (granted: ReadonlyArray<Granted>): number =>
   granted.reduce((sum, { bytes, engine }) => engine === undefined ? sum : sum + bytes, 0)
 
-/** The configured budget; without one, the memory that models use plus what is available, less `Policies.memoryReserve`. */
+/** The configured budget; without one, the memory that models use plus what is available, less `Defaults.memoryReserve`. */
 export const budgetOf = (
   { budgetBytes }: { readonly budgetBytes: number | undefined },
   memory: Memory["Service"]
@@ -37,4 +37,4 @@ export const budgetOf = (
     ? Effect.succeed(() => budgetBytes)
     : Effect.map(memory.read, ({ availableBytes, totalBytes }) => (granted) =>
       // The pages of a mapped file count as used by its engine and as available too.
-      (1 - Policies.memoryReserve) * Math.min(totalBytes, availableBytes + usedBytes(granted)))
+      (1 - Defaults.memoryReserve) * Math.min(totalBytes, availableBytes + usedBytes(granted)))

@@ -6,8 +6,8 @@
  * The first lease loads the model; further callers wait for the same load. It stops when its last waiting caller leaves,
  * and fails with `UpstreamTimeout` when it takes longer than the deployment's `loadTimeout`. Callers wait in a mailbox
  * that is bounded (`QueueFull`), fair among tenants, and ordered by priority. A model that is unused for its idle time is
- * unloaded, unless it is pinned. A crashed engine is restarted by `Policies.restart`; when all restarts have failed, the
- * deployment is down: callers fail at once with `DeploymentDown` until `Policies.probeAfter` has passed, when the next
+ * unloaded, unless it is pinned. A crashed engine is restarted by `Defaults.restart`; when all restarts have failed, the
+ * deployment is down: callers fail at once with `DeploymentDown` until `Defaults.probeAfter` has passed, when the next
  * request tries it, or until `load` is called.
  *
  * A model loads when there is memory for it: see `MemoryScheduler`. Models that do not fit together take turns.
@@ -15,7 +15,7 @@
 import type { Scope } from "effect"
 import { Cause, Clock, Context, Duration, Effect, Fiber, Layer, PubSub, Schema, Stream } from "effect"
 import type { Caller } from "../../domain/Caller.ts"
-import * as Policies from "../../domain/Defaults.ts"
+import * as Defaults from "../../domain/Defaults.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import type { Engine, Engines } from "../engines/Engine.ts"
@@ -90,7 +90,7 @@ const unbounded: MemoryOptions = {
   budget: Effect.succeed(() => Number.POSITIVE_INFINITY),
   candidates: (deployment) => Effect.succeed([{ name: deployment.id, bytes: 0, deployment }]),
   measure: () => Effect.void,
-  holdMs: Duration.toMillis(Policies.memoryHold)
+  holdMs: Duration.toMillis(Defaults.memoryHold)
 }
 
 const eventsKept = 1_024

@@ -13,8 +13,7 @@
  */
 import { Result, Schema } from "effect"
 import type { DeploymentOptions } from "../../domain/Deployment.ts"
-import type { KeyedProblem, Problem } from "../../domain/Problem.ts"
-import * as Problems from "../../domain/Problem.ts"
+import * as Problem from "../../domain/Problem.ts"
 import * as Text from "../../domain/Text.ts"
 import type { EngineKind } from "../engines/EngineKind.ts"
 import { engineKinds } from "../engines/EngineKinds.ts"
@@ -32,9 +31,9 @@ import { Source } from "./Schema.ts"
 import type { Environment, Resolved } from "./Settings.ts"
 import { environments } from "./Settings.ts"
 
-const secrets = (file: Tree): ReadonlyArray<Problem> =>
+const secrets = (file: Tree): ReadonlyArray<Problem.Problem> =>
   leaves(file).filter(([path, value]) => looksLikeSecret(path.at(-1), value)).map(([path]) => ({
-    path: Problems.formatPath(path),
+    path: Problem.formatPath(path),
     expected: "A secret must not be written in the file. Use ${NAME} to read it from an environment variable"
   }))
 
@@ -69,7 +68,7 @@ const nameProblem = (name: string, deployments: ReadonlyArray<DeploymentOptions>
 }
 
 /** Problems of names, with the paths of the deployments that they depend on. */
-const nameProblems = ({ models }: Source): ReadonlyArray<KeyedProblem> =>
+const nameProblems = ({ models }: Source): ReadonlyArray<Problem.KeyedProblem> =>
   models !== undefined && Object.keys(models).length === 0
     ? [{
       path: ["models", "deployments"],
@@ -86,18 +85,18 @@ const decodeSource = Schema.decodeUnknownResult(Source, { errors: "all", onExces
  * Decodes a tree whose references have been replaced by text. Where a value that is a single reference must not be text,
  * its text is read as a number or boolean.
  */
-const decodeTree = (raw: Tree, expanded: Tree): Result.Result<Source, ReadonlyArray<KeyedProblem>> => {
-  const first = Result.mapError(decodeSource(expanded), Problems.keyed)
+const decodeTree = (raw: Tree, expanded: Tree): Result.Result<Source, ReadonlyArray<Problem.KeyedProblem>> => {
+  const first = Result.mapError(decodeSource(expanded), Problem.keyed)
   if (Result.isSuccess(first)) return first
   const wrong = new Set(
-    first.failure.filter(({ path }) => isSingleReference(at(raw, path))).map(({ path }) => Problems.formatPath(path))
+    first.failure.filter(({ path }) => isSingleReference(at(raw, path))).map(({ path }) => Problem.formatPath(path))
   )
   if (wrong.size === 0) return first
   const retyped = mapLeaves(
     expanded,
-    (scalar, path) => wrong.has(Problems.formatPath(path)) ? withoutQuotes(scalar) : scalar
+    (scalar, path) => wrong.has(Problem.formatPath(path)) ? withoutQuotes(scalar) : scalar
   )
-  return Result.mapError(decodeSource(retyped), Problems.keyed)
+  return Result.mapError(decodeSource(retyped), Problem.keyed)
 }
 
 const namesIn = (tree: Tree, section: string): ReadonlyArray<string> => {
@@ -106,7 +105,10 @@ const namesIn = (tree: Tree, section: string): ReadonlyArray<string> => {
 }
 
 /** The valid part of a tree and the problems of the rest. Invalid parts are removed until the remainder is valid. */
-const decodePart = (raw: Tree, expanded: Tree): { source: Source | undefined; wrong: ReadonlyArray<KeyedProblem> } => {
+const decodePart = (
+  raw: Tree,
+  expanded: Tree
+): { source: Source | undefined; wrong: ReadonlyArray<Problem.KeyedProblem> } => {
   const first = decodeTree(raw, expanded)
   let left = expanded
   let decoded = first
@@ -157,7 +159,7 @@ const invalidHeader = (scalar: Tree, problem: string): string => {
 const emptyVariable = (scalar: Tree): string => `Expected ${variablesNamed(referencesIn(scalar))} not to be empty`
 
 /** The problem with the variables that the value comes from. */
-const withVariables = (raw: Tree, expanded: Tree, { expected, path }: KeyedProblem): KeyedProblem => {
+const withVariables = (raw: Tree, expanded: Tree, { expected, path }: Problem.KeyedProblem): Problem.KeyedProblem => {
   const scalar = at(raw, path)
   const names = referencesIn(scalar)
   if (names.length === 0) return { path, expected }
@@ -172,9 +174,9 @@ const withVariables = (raw: Tree, expanded: Tree, { expected, path }: KeyedProbl
 /** The result for one environment. */
 interface Inspected {
   readonly source: Source | undefined
-  readonly wrong: ReadonlyArray<Problem>
+  readonly wrong: ReadonlyArray<Problem.Problem>
   /** Problems of variables that are not set or whose values cannot be sent. */
-  readonly missing: ReadonlyArray<Problem>
+  readonly missing: ReadonlyArray<Problem.Problem>
 }
 
 /** A scalar with its references replaced, and the problems of the variables that it refers to. */
@@ -204,10 +206,10 @@ const expand = (scalar: Tree, path: Path, { secretsMayBeUnset = false, variables
 const inspect = (base: Tree, over: Tree, environment: Environment, context: ResolveContext): Inspected => {
   const raw = withEngines(overlay(base, over))
   const place = (path: Path): Path => isFromOverlay(base, over, path) ? ["environments", environment, ...path] : path
-  const missing: Array<Problem> = []
+  const missing: Array<Problem.Problem> = []
   const expanded = mapLeaves(raw, (scalar, path) => {
     const { problems, value } = expand(scalar, path, context)
-    missing.push(...problems.map((expected) => ({ path: Problems.formatPath(place(path)), expected })))
+    missing.push(...problems.map((expected) => ({ path: Problem.formatPath(place(path)), expected })))
     return value
   })
   const { source, wrong: undecoded } = decodePart(raw, expanded)
@@ -222,7 +224,7 @@ const inspect = (base: Tree, over: Tree, environment: Environment, context: Reso
   const hinted = undecoded.map((problem) => withHint(raw, withVariables(raw, expanded, problem)))
   const wrong = [...hinted.map(({ expected, path }) => ({ path: place(path), expected })), ...found]
     .map(({ expected, path }) => ({
-      path: Problems.formatPath(path),
+      path: Problem.formatPath(path),
       expected: context.customStrategies === true && path.at(-1) === "strategy" ? withCustom(expected) : expected
     }))
   return {
@@ -238,7 +240,7 @@ const withCustom = (expected: string): string =>
 
 const isEnvironment = (name: string): name is Environment => environments.some((known) => known === name)
 
-const splitFile = (file: Tree): { base: Tree; overlays: Tree; problems: ReadonlyArray<Problem> } => {
+const splitFile = (file: Tree): { base: Tree; overlays: Tree; problems: ReadonlyArray<Problem.Problem> } => {
   if (file === null || file === undefined) return { base: {}, overlays: {}, problems: [] }
   if (!isMapping(file)) return { base: {}, overlays: {}, problems: [{ path: "", expected: "Expected a mapping" }] }
   const { environments: section, ...base } = file
@@ -251,7 +253,7 @@ const splitFile = (file: Tree): { base: Tree; overlays: Tree; problems: Readonly
     base,
     overlays,
     problems: unknown.map((name) => ({
-      path: Problems.formatPath(["environments", name]),
+      path: Problem.formatPath(["environments", name]),
       expected: `Expected one of ${environments.join(", ")}`
     }))
   }
@@ -259,7 +261,7 @@ const splitFile = (file: Tree): { base: Tree; overlays: Tree; problems: Readonly
 
 /** Every problem of a parsed file, and the settings of its valid part. */
 export interface Diagnosis {
-  readonly problems: ReadonlyArray<Problem>
+  readonly problems: ReadonlyArray<Problem.Problem>
   readonly settings: Resolved | undefined
 }
 
@@ -289,12 +291,15 @@ export const diagnose = (file: Tree, context: ResolveContext): Diagnosis => {
   }
   const settings = source && resolve(source, chosen, context)
   if (settings !== undefined) problems.push(...missingFromStore(settings.models))
-  const distinct = [...new Map(problems.map((problem) => [Problems.format(problem), problem])).values()]
+  const distinct = [...new Map(problems.map((problem) => [Problem.format(problem), problem])).values()]
   return { problems: distinct, settings }
 }
 
 /** Settings from a parsed file, or every problem of it. */
-export const decode = (file: Tree, context: ResolveContext): Result.Result<Resolved, ReadonlyArray<Problem>> => {
+export const decode = (
+  file: Tree,
+  context: ResolveContext
+): Result.Result<Resolved, ReadonlyArray<Problem.Problem>> => {
   const { problems, settings } = diagnose(file, context)
   return problems.length > 0 || settings === undefined ? Result.fail(problems) : Result.succeed(settings)
 }

@@ -4,7 +4,7 @@
  */
 import { nearestName } from "../../domain/NearestName.ts"
 import type { KeyedProblem } from "../../domain/Problem.ts"
-import * as Problems from "../../domain/Problem.ts"
+import * as Problem from "../../domain/Problem.ts"
 import { providers } from "../../domain/ProviderKind.ts"
 import { engineKinds } from "../engines/EngineKinds.ts"
 import type { Path, Tree } from "./Overlay.ts"
@@ -84,7 +84,7 @@ const engineProblem = (problem: KeyedProblem, deployment: Record<string, Tree>):
   if (misspelt !== undefined) {
     return {
       path: [...path.slice(0, -1), misspelt],
-      expected: Problems.noSuchField(misspelt, ["engine", "provider"])
+      expected: Problem.noSuchField(misspelt, ["engine", "provider"])
     }
   }
   const hint = hintByField.find(([field]) => field in deployment)?.[1]

@@ -3,7 +3,7 @@ import { Duration, Schema } from "effect"
 import { described, optional, Span, SpanOrOff } from "../../domain/Fields.ts"
 import { mostRetries } from "../../domain/RoutingOptions.ts"
 import type { Routing } from "../../domain/RoutingPolicy.ts"
-import * as Policy from "../../domain/RoutingPolicy.ts"
+import * as RoutingPolicy from "../../domain/RoutingPolicy.ts"
 import type { Custom, CustomName } from "../../domain/SelectionOptions.ts"
 import { customName, placeholder } from "../../domain/SelectionOptions.ts"
 import type { Name } from "../../domain/Strategies.ts"
@@ -26,7 +26,7 @@ const Strategy = Schema.Union([
   Schema.String.check(Schema.isPattern(customName, unknownStrategy)) as unknown as Schema.Codec<CustomName>
 ])
 
-const { weights } = Policy.defaults.selection
+const { weights } = RoutingPolicy.defaults.selection
 
 const strategy = optional("How deployments are chosen. Default balanced.", Strategy)
 
@@ -138,7 +138,7 @@ interface Source {
   readonly models?: Readonly<Record<string, RoutingSettings>>
 }
 
-const defaultName = Policy.defaults.name
+const defaultName = RoutingPolicy.defaults.name
 
 const ms = (span: Duration.Duration | undefined): number | undefined => span && Duration.toMillis(span)
 
@@ -157,7 +157,10 @@ const isBuiltIn = (name: Name | CustomName): name is Name => strategies.some((kn
 const strategyOf = (name: Name | CustomName | undefined): Name | Custom | undefined =>
   name === undefined || isBuiltIn(name) ? name : placeholder(name)
 
-const selectionOf = (settings: PolicySettings, { selection }: Policy.Policy): Policy.Policy["selection"] => ({
+const selectionOf = (
+  settings: PolicySettings,
+  { selection }: RoutingPolicy.Policy
+): RoutingPolicy.Policy["selection"] => ({
   ...selection,
   ...defined({
     strategy: strategyOf(settings.strategy),
@@ -171,8 +174,8 @@ const selectionOf = (settings: PolicySettings, { selection }: Policy.Policy): Po
 
 const timeoutsOf = (
   { firstToken, load, queue, stall, total }: NonNullable<PolicySettings["timeouts"]> = {},
-  base: Policy.Policy["timeouts"]
-): Policy.Policy["timeouts"] =>
+  base: RoutingPolicy.Policy["timeouts"]
+): RoutingPolicy.Policy["timeouts"] =>
   defined({
     queueMs: limitOf(queue, base.queueMs),
     loadMs: limitOf(load, base.loadMs),
@@ -181,7 +184,7 @@ const timeoutsOf = (
     totalMs: limitOf(total, base.totalMs)
   })
 
-const resolve = (name: string, settings: PolicySettings, base: Policy.Policy): Policy.Policy => {
+const resolve = (name: string, settings: PolicySettings, base: RoutingPolicy.Policy): RoutingPolicy.Policy => {
   const { backoff, hedge, maxAttempts, maxWait, retries, shorterBy, timeouts } = settings
   return {
     ...base,
@@ -204,17 +207,17 @@ const resolve = (name: string, settings: PolicySettings, base: Policy.Policy): P
 }
 
 /** All policies, `default` first: the others inherit from it, and it can be configured too. */
-export const policiesOf = ({ policies = {} }: Source): ReadonlyArray<Policy.Policy> => {
+export const policiesOf = ({ policies = {} }: Source): ReadonlyArray<RoutingPolicy.Policy> => {
   const { [defaultName]: own = {}, ...others } = policies
-  const base = resolve(defaultName, own, Policy.defaults)
+  const base = resolve(defaultName, own, RoutingPolicy.defaults)
   return [base, ...Object.entries(others).map(([name, settings]) => resolve(name, settings, base))]
 }
 
 /** The policy and the fallbacks of a model. */
-export const routingOf = (settings: RoutingSettings, policies: ReadonlyArray<Policy.Policy>): Routing => {
+export const routingOf = (settings: RoutingSettings, policies: ReadonlyArray<RoutingPolicy.Policy>): Routing => {
   const name = settings.policy ?? defaultName
   // Names have been checked already; a program without a file has the defaults.
-  const policy = policies.find((one) => one.name === name) ?? Policy.defaults
+  const policy = policies.find((one) => one.name === name) ?? RoutingPolicy.defaults
   const strategy = strategyOf(settings.strategy)
   return {
     policy: strategy === undefined ? policy : { ...policy, selection: { ...policy.selection, strategy } },

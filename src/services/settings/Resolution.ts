@@ -3,8 +3,7 @@ import { Duration } from "effect"
 import * as Defaults from "../../domain/Defaults.ts"
 import type { Deployment, DeploymentOptions, Model } from "../../domain/Deployment.ts"
 import type { SpanOrOff } from "../../domain/Fields.ts"
-import type { Problem } from "../../domain/Problem.ts"
-import * as Problems from "../../domain/Problem.ts"
+import * as Problem from "../../domain/Problem.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
 import { mapPaths, pathsOf } from "../engines/EngineKinds.ts"
 import { languageModel as languageModelKind } from "../engines/LanguageModelKind.ts"
@@ -180,15 +179,15 @@ export const resolve = (
   models: modelsOf(source, policies, withStore(source, context))
 })
 
-const missingOf = ({ model, options }: Model["deployments"][number], index: number): ReadonlyArray<Problem> =>
+const missingOf = ({ model, options }: Model["deployments"][number], index: number): ReadonlyArray<Problem.Problem> =>
   pathsOf(options).flatMap(([field, path]) => {
     const name = nameInStore(path)
     return name === undefined ? [] : [{
-      path: Problems.formatPath(["models", model, "deployments", index, ...field]),
+      path: Problem.formatPath(["models", model, "deployments", index, ...field]),
       expected: `The store has no model "${name}". Pull it with: troupe models pull <source> --name ${name}`
     }]
   })
 
 /** Problems of models that the store does not have: references that `resolve` did not replace. */
-export const missingFromStore = (models: ReadonlyArray<Model>): ReadonlyArray<Problem> =>
+export const missingFromStore = (models: ReadonlyArray<Model>): ReadonlyArray<Problem.Problem> =>
   models.flatMap(({ deployments }) => deployments.flatMap(missingOf))

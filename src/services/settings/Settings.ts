@@ -2,7 +2,7 @@
 import type { Duration } from "effect"
 import { Context, Schema } from "effect"
 import type { Model } from "../../domain/Deployment.ts"
-import * as Problems from "../../domain/Problem.ts"
+import * as Problem from "../../domain/Problem.ts"
 import type { Policy } from "../../domain/RoutingPolicy.ts"
 import type { Options as CircuitOptions } from "../health/Circuit.ts"
 import type { Cooldowns } from "../keys/KeyPool.ts"
@@ -44,10 +44,10 @@ export class Settings extends Context.Service<Settings, Resolved>()("troupe/serv
 export class SettingsError extends Schema.TaggedError<SettingsError>()("SettingsError", {
   /** Path of the file, or a name for another source. */
   source: Schema.String,
-  problems: Schema.Array(Problems.Problem)
+  problems: Schema.Array(Problem.Problem)
 }) {
   override get message(): string {
-    return [`Invalid configuration: ${this.source}`, ...this.problems.map((problem) => `  ${Problems.format(problem)}`)]
+    return [`Invalid configuration: ${this.source}`, ...this.problems.map((problem) => `  ${Problem.format(problem)}`)]
       .join("\n")
   }
 }

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Result } from "effect"
 import type { MessagesCall } from "../../../src/dialects/anthropic/DecodeRequest.ts"
-import * as AnthropicMessages from "../../../src/dialects/anthropic/DecodeRequest.ts"
+import * as DecodeRequest from "../../../src/dialects/anthropic/DecodeRequest.ts"
 import type { Request } from "../../../src/domain/Inference.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 
@@ -11,7 +11,7 @@ const least = { model: "tiny-chat", max_tokens: 10, messages }
 /** Without the body itself. */
 const decoded = (fields: object): MessagesCall => {
   const { request: { source, ...request }, ...call } = Result.getOrThrow(
-    AnthropicMessages.decode({ ...least, ...fields })
+    DecodeRequest.decode({ ...least, ...fields })
   )
   return { ...call, request: source?.unknownFields === undefined ? request : { ...request, source } }
 }
@@ -20,7 +20,7 @@ const said = (...messages: ReadonlyArray<object>) => requested({ messages }).mes
 
 const refused = (fields: object): InferenceError.InvalidRequest =>
   Result.getOrThrowWith(
-    Result.flip(AnthropicMessages.decode({ ...least, ...fields })),
+    Result.flip(DecodeRequest.decode({ ...least, ...fields })),
     () => new Error("The body was taken.")
   )
 
@@ -126,14 +126,14 @@ describe("AnthropicMessages", () => {
       // What is wrong is told by the body's own paths.
       const seen = decoded({ messages: [user("Look:"), user([text("See"), image])] })
       const wrong = new InferenceError.InvalidRequest({ path: "messages[0].content[2]", detail: "Wrong" })
-      assert.deepInclude(AnthropicMessages.relocate(wrong, seen), { path: "messages[1].content[1]" })
+      assert.deepInclude(DecodeRequest.relocate(wrong, seen), { path: "messages[1].content[1]" })
       const apart = { role: "system", content: "Be brief." }
       assert.lengthOf(said(user("Hello."), apart, apart, user("Go on.")), 4)
     })
 
     it("tells callers apart by their key, or else by user_id", () => {
       const tenantOf = (key?: string, user_id: string | null = null) =>
-        Result.getOrThrow(AnthropicMessages.decode({ ...least, metadata: { user_id } }, { key })).request.tenant
+        Result.getOrThrow(DecodeRequest.decode({ ...least, metadata: { user_id } }, { key })).request.tenant
       assert.strictEqual(tenantOf("one", "me"), tenantOf("one"))
       assert.strictEqual(new Set([tenantOf(), tenantOf("one"), tenantOf("two"), tenantOf(undefined, "me")]).size, 4)
     })
@@ -215,8 +215,8 @@ describe("AnthropicMessages", () => {
           content: "Hello"
         }])
         const unable = new InferenceError.NotSupported({ deployment: "m#0", path: "assistantPrefix", detail: "No." })
-        assert.deepInclude(AnthropicMessages.relocate(unable, { located, request }), { path: "messages[1]" })
-        const counted = AnthropicMessages.decodeCount({ model: "tiny-chat", messages: begun })
+        assert.deepInclude(DecodeRequest.relocate(unable, { located, request }), { path: "messages[1]" })
+        const counted = DecodeRequest.decodeCount({ model: "tiny-chat", messages: begun })
         assert.deepStrictEqual<unknown>(Result.getOrThrow(counted).request.input, {
           messages,
           assistantPrefix: "The best ("
@@ -331,7 +331,7 @@ describe("AnthropicMessages", () => {
     it("is the body as it came, with the headers of the dialect", () => {
       const body = { ...least, a_field_of_tomorrow: null }
       const headers = { "anthropic-beta": "a,b", "anthropic-version": "2023-06-01", "x-api-key": "secret" }
-      const { request: { source } } = Result.getOrThrow(AnthropicMessages.decode(body, { headers }))
+      const { request: { source } } = Result.getOrThrow(DecodeRequest.decode(body, { headers }))
       assert.strictEqual<unknown>(source?.body, body)
       assert.deepStrictEqual(source?.headers, { "anthropic-beta": "a,b", "anthropic-version": "2023-06-01" })
     })
@@ -339,7 +339,7 @@ describe("AnthropicMessages", () => {
     it("is told by its own place where no deployment takes it", () => {
       const call = decoded({ system: "S", messages: [{ role: "user", content: [text("a"), document] }] })
       const wrong = new InferenceError.InvalidRequest({ path: "messages[0].content[1]", detail: "No." })
-      assert.strictEqual(AnthropicMessages.relocate(wrong, call), wrong)
+      assert.strictEqual(DecodeRequest.relocate(wrong, call), wrong)
     })
   })
 
@@ -362,7 +362,7 @@ describe("AnthropicMessages", () => {
       ]
     })
     const pathOf = (path: string) => {
-      const reason = AnthropicMessages.relocate(new InferenceError.InvalidRequest({ path, detail: "Wrong" }), {
+      const reason = DecodeRequest.relocate(new InferenceError.InvalidRequest({ path, detail: "Wrong" }), {
         located,
         request: {}
       })
@@ -375,14 +375,14 @@ describe("AnthropicMessages", () => {
     assert.strictEqual(pathOf("tools[1].parameters.type"), "tools[1].input_schema.type")
     assert.strictEqual(pathOf("format.schema.type"), "output_config.format.schema.type")
     const unable = new InferenceError.NotSupported({ deployment: "m#0", path: "topK", detail: "No." })
-    const own = AnthropicMessages.relocate(unable, { located, request: {} })
+    const own = DecodeRequest.relocate(unable, { located, request: {} })
     assert.deepInclude(own, { _tag: "NotSupported", path: "top_k", deployment: "m#0" })
   })
 
   it("counts what would be asked", () => {
     const { max_tokens: _, ...prompt } = least
     const { request } = Result.getOrThrow(
-      AnthropicMessages.decodeCount({ ...prompt, system: "S", tools: [tool] }, { key: "key" })
+      DecodeRequest.decodeCount({ ...prompt, system: "S", tools: [tool] }, { key: "key" })
     )
     assert.strictEqual(typeof request.tenant, "string")
     assert.deepStrictEqual(request.input, {
@@ -390,6 +390,6 @@ describe("AnthropicMessages", () => {
       tools: [{ name: "add", description: "Adds.", parameters: { type: "object" } }]
     })
     const none = { ...prompt, tools: [tool], tool_choice: { type: "none" } }
-    assert.notProperty(Result.getOrThrow(AnthropicMessages.decodeCount(none)).request.input, "tools")
+    assert.notProperty(Result.getOrThrow(DecodeRequest.decodeCount(none)).request.input, "tools")
   })
 })

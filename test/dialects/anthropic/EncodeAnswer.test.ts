@@ -1,10 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Result, Schema } from "effect"
 import * as fc from "fast-check"
-import * as AnthropicProvider from "../../../src/dialects/anthropic/DecodeAnswer.ts"
+import * as DecodeAnswer from "../../../src/dialects/anthropic/DecodeAnswer.ts"
 import type { Envelope } from "../../../src/dialects/anthropic/EncodeAnswer.ts"
-import * as AnthropicFrames from "../../../src/dialects/anthropic/EncodeAnswer.ts"
-import * as Anthropic from "../../../src/dialects/anthropic/Schema.ts"
+import * as EncodeAnswer from "../../../src/dialects/anthropic/EncodeAnswer.ts"
+import * as AnthropicSchema from "../../../src/dialects/anthropic/Schema.ts"
 import type { Target } from "../../../src/dialects/shared/ProviderDialect.ts"
 import type { Generation } from "../../../src/domain/Generation.ts"
 import type { Answer, Event } from "../../../src/domain/Inference.ts"
@@ -12,10 +12,10 @@ import * as InferenceError from "../../../src/domain/InferenceError.ts"
 
 const envelope: Envelope = { id: "req_1", model: "tiny-chat", parallelToolUse: true, thinking: true }
 
-const decode = Schema.decodeSync(Schema.fromJsonString(Anthropic.StreamEvent), { onExcessProperty: "error" })
+const decode = Schema.decodeSync(Schema.fromJsonString(AnthropicSchema.StreamEvent), { onExcessProperty: "error" })
 
 /** The events of a stream's text, each of which must be named as it is typed. */
-const parse = (text: string): ReadonlyArray<Anthropic.StreamEvent> => {
+const parse = (text: string): ReadonlyArray<AnthropicSchema.StreamEvent> => {
   assert.isTrue(text === "" || text.endsWith("\n\n"))
   return text.split("\n\n").slice(0, -1).map((frame) => {
     const [, name, data] = /^event: (\w+)\ndata: ([^\r\n]+)$/.exec(frame) ?? assert.fail(frame)
@@ -35,7 +35,7 @@ const finishOf = (usage: Partial<Answer["usage"]> = {}): Event => ({
 
 /** All frames of events that come in groups of these lengths. */
 const encode = (events: ReadonlyArray<Event>, lengths: ReadonlyArray<number>, some = envelope): string => {
-  const encoder = AnthropicFrames.makeFrameEncoder(some)
+  const encoder = EncodeAnswer.makeFrameEncoder(some)
   let out = ""
   for (let at = 0, turn = 0; at < events.length; turn++) {
     const length = lengths[turn % lengths.length]!
@@ -71,7 +71,7 @@ const anyEvents = fc.array(
 ).map((events): ReadonlyArray<Event> => [...events, finishOf()])
 
 /** Holds the events to Anthropic's grammar, but for how they end. */
-const assertBlocks = (events: ReadonlyArray<Anthropic.StreamEvent>) => {
+const assertBlocks = (events: ReadonlyArray<AnthropicSchema.StreamEvent>) => {
   let open: { readonly index: number; readonly delta: string } | undefined
   let blocks = 0
   for (const event of events) {
@@ -137,10 +137,10 @@ const answers = fc.array(
 })
 
 /** What a client makes of a stream's events. */
-const accumulate = (events: ReadonlyArray<Anthropic.StreamEvent>) => {
-  const blocks: Array<{ readonly block: Anthropic.Block; text: string }> = []
-  let end: Partial<Anthropic.End> = {}
-  let usage: Partial<Anthropic.DeltaUsage> = {}
+const accumulate = (events: ReadonlyArray<AnthropicSchema.StreamEvent>) => {
+  const blocks: Array<{ readonly block: AnthropicSchema.Block; text: string }> = []
+  let end: Partial<AnthropicSchema.End> = {}
+  let usage: Partial<AnthropicSchema.DeltaUsage> = {}
   for (const event of events) {
     if (event.type === "content_block_start") blocks.push({ block: event.content_block, text: "" })
     if (event.type === "content_block_delta") {
@@ -163,7 +163,7 @@ const accumulate = (events: ReadonlyArray<Anthropic.StreamEvent>) => {
   }
 }
 
-const textOf = (blocks: ReadonlyArray<Anthropic.Block>): string =>
+const textOf = (blocks: ReadonlyArray<AnthropicSchema.Block>): string =>
   blocks.map((block) => block.type === "text" ? block.text : "").join("")
 
 describe("AnthropicFrames", () => {
@@ -186,7 +186,7 @@ describe("AnthropicFrames", () => {
     it("comes to what the buffered answer has, whichever way its events are grouped", () => {
       fc.assert(fc.property(answers, lengths, fc.boolean(), ({ answer, events }, lengths, parallelToolUse) => {
         const some = { ...envelope, parallelToolUse }
-        const buffered = Result.getOrThrow(AnthropicFrames.encodeAnswer(some, answer))
+        const buffered = Result.getOrThrow(EncodeAnswer.encodeAnswer(some, answer))
         const streamed = accumulate(parse(encode(events, lengths, some)))
         assert.strictEqual(streamed.text, textOf(buffered.content))
         assert.deepStrictEqual<unknown>(streamed.uses, buffered.content.filter(({ type }) => type === "tool_use"))
@@ -200,7 +200,7 @@ describe("AnthropicFrames", () => {
       const generation = { messages: [], sampling: { temperature: 0, topP: 1, seed: 1 }, stop: [], maxTokens: 9 }
       const target = { deployment: "m#0", options: {} } as unknown as Target
       fc.assert(fc.property(answers, lengths, ({ answer, events }, lengths) => {
-        const decoder = AnthropicProvider.events(generation satisfies Generation, target)
+        const decoder = DecodeAnswer.events(generation satisfies Generation, target)
         const frames = encode(events, lengths).split("\n\n").slice(0, -1)
         const read = frames.flatMap((frame) =>
           Result.getOrThrow(decoder.push({ event: "", data: frame.replace(/^.*\ndata: /, "") }))
@@ -244,7 +244,7 @@ describe("AnthropicFrames", () => {
     it("that is refused ends with that, before any content and after some", () => {
       const refused = new InferenceError.ContentRefused({ deployment: "m#0", detail: "Not this." })
       for (const before of [[], [{ type: "text" as const, text: "I", tokens: 1 }]]) {
-        const encoder = AnthropicFrames.makeFrameEncoder(envelope)
+        const encoder = EncodeAnswer.makeFrameEncoder(envelope)
         const begun = before.length === 0 ? "" : encoder.events(before)
         const told = parse(begun + encoder.refuse(refused))
         assertBlocks(told)
@@ -284,14 +284,14 @@ describe("AnthropicFrames", () => {
     }
 
     it("leaves out a call that its end has cut", () => {
-      const { content, stop_reason } = Result.getOrThrow(AnthropicFrames.encodeAnswer(envelope, answer))
+      const { content, stop_reason } = Result.getOrThrow(EncodeAnswer.encodeAnswer(envelope, answer))
       assert.deepStrictEqual(content, [])
       assert.strictEqual(stop_reason, "max_tokens")
     })
 
     it.each(["{\"a\":", "[1]", "null", "7"])("is none where a call's arguments are %s", (text) => {
       const wrong = { ...answer, finishReason: "tool_calls" as const, toolCalls: [{ ...call, arguments: text }] }
-      const failed = AnthropicFrames.encodeAnswer(envelope, wrong)
+      const failed = EncodeAnswer.encodeAnswer(envelope, wrong)
       assert.isTrue(Result.isFailure(failed))
       if (Result.isFailure(failed)) assert.strictEqual(failed.failure.reason._tag, "EngineFailed")
     })

@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Duration, Result } from "effect"
 import * as fc from "fast-check"
 import type { ChatCall } from "../../../src/dialects/openai/DecodeRequest.ts"
-import * as OpenAiChat from "../../../src/dialects/openai/DecodeRequest.ts"
+import * as DecodeRequest from "../../../src/dialects/openai/DecodeRequest.ts"
 import type { Request } from "../../../src/domain/Inference.ts"
 import type { InvalidRequest } from "../../../src/domain/InferenceError.ts"
 
@@ -18,7 +18,7 @@ const tool = (name: string) => ({
 /** The decoded call for a body with these fields besides the model and its messages, without the body itself. */
 const decoded = (fields: object): ChatCall => {
   const { requests: [first, ...others], together: _, ...call } = Result.getOrThrow(
-    OpenAiChat.decode({ model: "tiny-chat", messages, ...fields })
+    DecodeRequest.decode({ model: "tiny-chat", messages, ...fields })
   )
   const without = ({ source, ...request }: Request): Request =>
     source?.unknownFields === undefined ? request : { ...request, source }
@@ -28,7 +28,7 @@ const decoded = (fields: object): ChatCall => {
 const only = (fields: object): Request => decoded(fields).requests[0]
 
 const refusal = (body: unknown): InvalidRequest =>
-  Result.getOrThrowWith(Result.flip(OpenAiChat.decode(body)), () => new Error("The body was taken."))
+  Result.getOrThrowWith(Result.flip(DecodeRequest.decode(body)), () => new Error("The body was taken."))
 
 const refused = (fields: object): InvalidRequest => refusal({ model: "tiny-chat", messages, ...fields })
 
@@ -236,8 +236,8 @@ describe("OpenAiChat", () => {
       ["n", 1, 128, [0, 129, 1.5, "1"]],
       ["seed", Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER, [1.5, "1"]]
     ])("%s is taken from %d to %d and refused by its name otherwise", (field, least, most, others) => {
-      assert.isTrue(Result.isSuccess(OpenAiChat.decode({ model: "m", messages, [field]: least })))
-      assert.isTrue(Result.isSuccess(OpenAiChat.decode({ model: "m", messages, [field]: most })))
+      assert.isTrue(Result.isSuccess(DecodeRequest.decode({ model: "m", messages, [field]: least })))
+      assert.isTrue(Result.isSuccess(DecodeRequest.decode({ model: "m", messages, [field]: most })))
       for (const value of others) assert.strictEqual(refused({ [field]: value }).path, field)
     })
 
@@ -354,7 +354,7 @@ describe("OpenAiChat", () => {
 
     it("is the body as it came, beside the request", () => {
       const body = { model: "m", messages, n: null, a_field_of_tomorrow: [1, { er: null }] }
-      const [{ source }] = Result.getOrThrow(OpenAiChat.decode(body)).requests
+      const [{ source }] = Result.getOrThrow(DecodeRequest.decode(body)).requests
       assert.strictEqual<unknown>(source?.body, body)
     })
   })
@@ -455,7 +455,7 @@ describe("OpenAiChat", () => {
             "tool_calls" in earlier && earlier.tool_calls.some(({ id }) => id === turn.tool_call_id)
           )
         )
-        const decoded = OpenAiChat.decode({ model: "m", messages: [...messages, ...turns] })
+        const decoded = DecodeRequest.decode({ model: "m", messages: [...messages, ...turns] })
         const path = Result.isFailure(decoded) ? decoded.failure.path : undefined
         assert.strictEqual(path, firstWrong < 0 ? undefined : `messages[${firstWrong + 1}].tool_call_id`)
       }))
@@ -506,7 +506,8 @@ describe("OpenAiChat", () => {
     })
 
     const tenant = (fields: object, bearerToken?: string) =>
-      Result.getOrThrow(OpenAiChat.decode({ model: "m", messages, ...fields }, { key: bearerToken })).requests[0].tenant
+      Result.getOrThrow(DecodeRequest.decode({ model: "m", messages, ...fields }, { key: bearerToken })).requests[0]
+        .tenant
 
     it("a bearer token goes before safety_identifier, and that before user", () => {
       assert.strictEqual(tenant({ safety_identifier: "a", user: "b" }, "t"), tenant({}, "t"))

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
-import * as OpenAiError from "../../../src/dialects/openai/EncodeError.ts"
-import * as OpenAiFields from "../../../src/dialects/openai/FieldNames.ts"
+import * as EncodeError from "../../../src/dialects/openai/EncodeError.ts"
+import * as FieldNames from "../../../src/dialects/openai/FieldNames.ts"
 import { ErrorBody } from "../../../src/dialects/openai/Schema.ts"
 import type { ErrorNames } from "../../../src/dialects/shared/FieldNames.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
@@ -242,7 +242,7 @@ describe("OpenAiError", () => {
   it.each(cases.map((one) => [`${one.reason._tag}, ${one.reason.message}`, one] as const))(
     "%s",
     (_, { code, headers, param, reason, status, type }) => {
-      assert.deepStrictEqual(OpenAiError.fromReason(reason, OpenAiFields.chatErrors), {
+      assert.deepStrictEqual(EncodeError.fromReason(reason, FieldNames.chatErrors), {
         status,
         headers,
         // The message has the dialect's name for the field.
@@ -252,42 +252,42 @@ describe("OpenAiError", () => {
   )
 
   it.each<[fields: ErrorNames, path: string, param: string]>([
-    [OpenAiFields.chatErrors, "format.schema.properties.topP", "response_format.json_schema.schema.properties.topP"],
-    [OpenAiFields.chatErrors, "format.schema", "response_format.json_schema.schema"],
-    [OpenAiFields.chatErrors, "format.type", "response_format.type"],
-    [OpenAiFields.chatErrors, "tools[0].parameters", "tools[0].function.parameters"],
-    [OpenAiFields.chatErrors, "tools[12].parameters.properties.x", "tools[12].function.parameters.properties.x"],
-    [OpenAiFields.chatErrors, "tools", "tools"],
-    [OpenAiFields.chatErrors, "tools[2].parameters.type", "tools[2].function.parameters.type"],
-    [OpenAiFields.chatErrors, "tools[2].function.name", "tools[2].function.name"],
-    [OpenAiFields.chatErrors, "tools[2].type", "tools[2].type"],
-    [OpenAiFields.chatErrors, "toolChoice.name", "tool_choice.function.name"],
-    [OpenAiFields.chatErrors, "toolChoice", "tool_choice"],
-    [OpenAiFields.chatErrors, "logitBias.5", "logit_bias.5"],
-    [OpenAiFields.chatErrors, "logprobs", "logprobs"],
-    [OpenAiFields.chatErrors, "messages[3].toolCallId", "messages[3].tool_call_id"],
-    [OpenAiFields.chatErrors, "messages[1].toolCalls[0].arguments", "messages[1].tool_calls[0].function.arguments"],
-    [OpenAiFields.chatErrors, "messages[1].toolCalls[0].id", "messages[1].tool_calls[0].id"],
-    [OpenAiFields.chatErrors, "messages[1].content", "messages[1].content"],
-    [OpenAiFields.chatErrors, "topP", "top_p"],
-    [OpenAiFields.chatErrors, "topK", "top_k"],
-    [OpenAiFields.chatErrors, "minP", "min_p"],
-    [OpenAiFields.chatErrors, "repeatPenalty", "repeat_penalty"],
-    [OpenAiFields.chatErrors, "frequencyPenalty", "frequency_penalty"],
-    [OpenAiFields.chatErrors, "presencePenalty", "presence_penalty"],
-    [OpenAiFields.chatErrors, "keepAlive", "keep_alive"],
-    [OpenAiFields.chatErrors, "maxTokens", "max_completion_tokens"],
-    [OpenAiFields.chatErrors, "stop[0]", "stop[0]"],
-    [OpenAiFields.chatErrors, "model", "model"],
-    [OpenAiFields.textErrors, "inputs[1]", "input[1]"],
-    [OpenAiFields.textErrors, "model", "model"],
-    [OpenAiFields.rerankErrors, "documents[0]", "documents[0]"],
-    [OpenAiFields.tokenizeErrors, "input", "prompt"],
-    [OpenAiFields.tokenizeErrors, "input.messages[0].toolCallId", "messages[0].tool_call_id"],
-    [OpenAiFields.tokenizeErrors, "input.tools[0].parameters", "tools[0].function.parameters"],
-    [OpenAiFields.tokenizeErrors, "model", "model"]
+    [FieldNames.chatErrors, "format.schema.properties.topP", "response_format.json_schema.schema.properties.topP"],
+    [FieldNames.chatErrors, "format.schema", "response_format.json_schema.schema"],
+    [FieldNames.chatErrors, "format.type", "response_format.type"],
+    [FieldNames.chatErrors, "tools[0].parameters", "tools[0].function.parameters"],
+    [FieldNames.chatErrors, "tools[12].parameters.properties.x", "tools[12].function.parameters.properties.x"],
+    [FieldNames.chatErrors, "tools", "tools"],
+    [FieldNames.chatErrors, "tools[2].parameters.type", "tools[2].function.parameters.type"],
+    [FieldNames.chatErrors, "tools[2].function.name", "tools[2].function.name"],
+    [FieldNames.chatErrors, "tools[2].type", "tools[2].type"],
+    [FieldNames.chatErrors, "toolChoice.name", "tool_choice.function.name"],
+    [FieldNames.chatErrors, "toolChoice", "tool_choice"],
+    [FieldNames.chatErrors, "logitBias.5", "logit_bias.5"],
+    [FieldNames.chatErrors, "logprobs", "logprobs"],
+    [FieldNames.chatErrors, "messages[3].toolCallId", "messages[3].tool_call_id"],
+    [FieldNames.chatErrors, "messages[1].toolCalls[0].arguments", "messages[1].tool_calls[0].function.arguments"],
+    [FieldNames.chatErrors, "messages[1].toolCalls[0].id", "messages[1].tool_calls[0].id"],
+    [FieldNames.chatErrors, "messages[1].content", "messages[1].content"],
+    [FieldNames.chatErrors, "topP", "top_p"],
+    [FieldNames.chatErrors, "topK", "top_k"],
+    [FieldNames.chatErrors, "minP", "min_p"],
+    [FieldNames.chatErrors, "repeatPenalty", "repeat_penalty"],
+    [FieldNames.chatErrors, "frequencyPenalty", "frequency_penalty"],
+    [FieldNames.chatErrors, "presencePenalty", "presence_penalty"],
+    [FieldNames.chatErrors, "keepAlive", "keep_alive"],
+    [FieldNames.chatErrors, "maxTokens", "max_completion_tokens"],
+    [FieldNames.chatErrors, "stop[0]", "stop[0]"],
+    [FieldNames.chatErrors, "model", "model"],
+    [FieldNames.textErrors, "inputs[1]", "input[1]"],
+    [FieldNames.textErrors, "model", "model"],
+    [FieldNames.rerankErrors, "documents[0]", "documents[0]"],
+    [FieldNames.tokenizeErrors, "input", "prompt"],
+    [FieldNames.tokenizeErrors, "input.messages[0].toolCallId", "messages[0].tool_call_id"],
+    [FieldNames.tokenizeErrors, "input.tools[0].parameters", "tools[0].function.parameters"],
+    [FieldNames.tokenizeErrors, "model", "model"]
   ])("%j calls %s %s", (fields, path, param) => {
-    const { error } = OpenAiError.fromReason(new InferenceError.InvalidRequest({ detail: "Wrong", path }), fields).body
+    const { error } = EncodeError.fromReason(new InferenceError.InvalidRequest({ detail: "Wrong", path }), fields).body
     assert.deepInclude(error, { param, message: `${param}: Wrong` })
   })
 
@@ -295,17 +295,17 @@ describe("OpenAiError", () => {
     const fields = ["topP", "format", "assistantPrefix", "route", "tools[0].name", "messages[0].content[0].source"]
     for (const path of fields) {
       const reason = new InferenceError.InvalidRequest({ detail: "Unknown field.", path, inBody: true })
-      const { error } = OpenAiError.fromReason(reason, OpenAiFields.chatErrors).body
+      const { error } = EncodeError.fromReason(reason, FieldNames.chatErrors).body
       assert.deepInclude(error, { param: path, message: `${path}: Unknown field.` })
     }
   })
 
   it("what does not fit the window is called as the endpoint calls it", () => {
     const reason = new InferenceError.ContextLengthExceeded({ model: "m", promptTokens: 9, contextWindow: 8 })
-    const { chatErrors, rerankErrors, textErrors, tokenizeErrors } = OpenAiFields
+    const { chatErrors, rerankErrors, textErrors, tokenizeErrors } = FieldNames
     assert.deepStrictEqual(
       [chatErrors, textErrors, rerankErrors, tokenizeErrors].map((names) =>
-        OpenAiError.fromReason(reason, names).body.error.param
+        EncodeError.fromReason(reason, names).body.error.param
       ),
       ["messages", "input", "documents", "prompt"]
     )
@@ -313,7 +313,7 @@ describe("OpenAiError", () => {
 
   it("every body is of the described shape", () => {
     for (const { reason } of cases) {
-      const { body } = OpenAiError.fromReason(reason, OpenAiFields.chatErrors)
+      const { body } = EncodeError.fromReason(reason, FieldNames.chatErrors)
       const received: unknown = JSON.parse(JSON.stringify(body))
       assert.deepStrictEqual(Schema.decodeUnknownSync(ErrorBody, { onExcessProperty: "error" })(received), body)
     }
@@ -321,7 +321,7 @@ describe("OpenAiError", () => {
 
   it("an error of the service's own has no parameter and no headers unless they are given", () => {
     assert.deepStrictEqual(
-      OpenAiError.make("Too large.", { status: 413, type: "invalid_request_error", code: "request_too_large" }),
+      EncodeError.make("Too large.", { status: 413, type: "invalid_request_error", code: "request_too_large" }),
       {
         status: 413,
         headers: {},
@@ -330,7 +330,7 @@ describe("OpenAiError", () => {
         }
       }
     )
-    const given = OpenAiError.make("Stopping.", {
+    const given = EncodeError.make("Stopping.", {
       status: 503,
       type: "server_error",
       code: null,

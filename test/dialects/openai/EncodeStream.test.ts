@@ -5,7 +5,7 @@ import * as fc from "fast-check"
 import type { Envelope } from "../../../src/dialects/openai/EncodeAnswer.ts"
 import * as EncodeAnswer from "../../../src/dialects/openai/EncodeAnswer.ts"
 import * as EncodeStream from "../../../src/dialects/openai/EncodeStream.ts"
-import * as OpenAi from "../../../src/dialects/openai/Schema.ts"
+import * as OpenAiSchema from "../../../src/dialects/openai/Schema.ts"
 import type { Answer, Event } from "../../../src/domain/Inference.ts"
 import type { ChosenLogprob } from "../../../src/domain/Job.ts"
 
@@ -19,8 +19,8 @@ const envelope: Envelope = {
 
 describe("EncodeStream", () => {
   describe("frames", () => {
-    const Chunk = Schema.fromJsonString(OpenAi.ChatChunk)
-    type Chunk = typeof OpenAi.ChatChunk.Type
+    const Chunk = Schema.fromJsonString(OpenAiSchema.ChatChunk)
+    type Chunk = typeof OpenAiSchema.ChatChunk.Type
 
     /** The data of every event, by an SSE parser that is fed pieces of this length. */
     const parse = (text: string, pieceLength: number): ReadonlyArray<string> => {
@@ -273,13 +273,13 @@ describe("EncodeStream", () => {
       }
     )
 
-    const Chunk = Schema.decodeSync(Schema.fromJsonString(OpenAi.ChatChunk), { onExcessProperty: "error" })
-    type Choice = (typeof OpenAi.ChatChunk.Type)["choices"][number]
+    const Chunk = Schema.decodeSync(Schema.fromJsonString(OpenAiSchema.ChatChunk), { onExcessProperty: "error" })
+    type Choice = (typeof OpenAiSchema.ChatChunk.Type)["choices"][number]
 
     /** What a client makes of the chunks, as the `openai` package does. */
     const accumulate = (choices: ReadonlyArray<Choice>) => {
       let content: string | null = null
-      const logprobs: Array<OpenAi.Logprobs["content"][number]> = []
+      const logprobs: Array<OpenAiSchema.Logprobs["content"][number]> = []
       const calls: Array<{ id: string; type: "function"; function: { name: string; arguments: string } }> = []
       for (const { delta, logprobs: some } of choices) {
         if (typeof delta.content === "string") content = (content ?? "") + delta.content

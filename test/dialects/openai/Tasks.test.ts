@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Result, Schema } from "effect"
 import * as fc from "fast-check"
-import * as OpenAiTasks from "../../../src/dialects/openai/Tasks.ts"
-import * as Shapes from "../../../src/dialects/openai/TaskSchema.ts"
+import * as Tasks from "../../../src/dialects/openai/Tasks.ts"
+import * as TaskSchema from "../../../src/dialects/openai/TaskSchema.ts"
 import type { InvalidRequest } from "../../../src/domain/InferenceError.ts"
 
 type Decode = (json: unknown, caller?: { readonly key?: string }) => Result.Result<unknown, InvalidRequest>
@@ -10,7 +10,7 @@ type Decode = (json: unknown, caller?: { readonly key?: string }) => Result.Resu
 const refusal = <A>(result: Result.Result<A, InvalidRequest>): InvalidRequest =>
   Result.getOrThrowWith(Result.flip(result), () => new Error("It was taken."))
 
-const { decodeClassify, decodeEmbedding, decodeRerank, decodeTokenize } = OpenAiTasks
+const { decodeClassify, decodeEmbedding, decodeRerank, decodeTokenize } = Tasks
 
 const messages = [{ role: "user", content: "Hello" }]
 const tool = { type: "function", function: { name: "f" } }
@@ -22,7 +22,7 @@ const least: ReadonlyArray<readonly [name: string, decode: Decode, body: object]
   ["tokenize", decodeTokenize, { model: "m", prompt: "a" }]
 ]
 
-describe("OpenAiTasks", () => {
+describe("Tasks", () => {
   describe.each(least)("%s", (_, decode, body) => {
     const requestOf = (fields: object, bearerToken?: string): object => {
       const decoded = Result.getOrThrow(
@@ -104,7 +104,7 @@ describe("OpenAiTasks", () => {
     const call = (fields: object = {}) => Result.getOrThrow(decodeEmbedding({ model: "m", input: "a", ...fields }))
     const vector = fc.float32Array({ minLength: 1, maxLength: 32, noNaN: true, noDefaultInfinity: true })
     const encoded = (fields: object, vectors: ReadonlyArray<Float32Array>) =>
-      OpenAiTasks.encodeEmbeddings(call(fields), {
+      Tasks.encodeEmbeddings(call(fields), {
         vectors,
         promptTokens: 7,
         deployment: "m#0",
@@ -138,7 +138,7 @@ describe("OpenAiTasks", () => {
         model: "m",
         usage: { prompt_tokens: 7, total_tokens: 7 }
       })
-      Schema.decodeSync(Shapes.EmbeddingList, { onExcessProperty: "error" })(body)
+      Schema.decodeSync(TaskSchema.EmbeddingList, { onExcessProperty: "error" })(body)
     })
 
     it("are not cut to other dimensions", () => {
@@ -159,7 +159,7 @@ describe("OpenAiTasks", () => {
           const documents = scores.map((_, index) => `document ${index}`)
           const body = { model: "m", query: "q", documents, top_n, return_documents }
           const call = Result.getOrThrow(decodeRerank(body))
-          const { results } = OpenAiTasks.encodeRerank("id", call, {
+          const { results } = Tasks.encodeRerank("id", call, {
             scores,
             promptTokens: 3,
             deployment: "m#0",
@@ -182,7 +182,7 @@ describe("OpenAiTasks", () => {
   it("labels are told with the likeliest on top", () => {
     const labels = [{ label: "good", score: 0.9 }, { label: "bad", score: 0.1 }]
     const classifications = [{ labels, promptTokens: 2 }, { labels, promptTokens: 3 }]
-    const body = OpenAiTasks.encodeClassifications("id", "m", {
+    const body = Tasks.encodeClassifications("id", "m", {
       classifications,
       deployment: "m#0",
       attempts: 1,
@@ -196,6 +196,6 @@ describe("OpenAiTasks", () => {
       predictions: labels
     })
     assert.deepStrictEqual(body.usage, { prompt_tokens: 5, total_tokens: 5 })
-    Schema.decodeSync(Shapes.ClassifyList, { onExcessProperty: "error" })(body)
+    Schema.decodeSync(TaskSchema.ClassifyList, { onExcessProperty: "error" })(body)
   })
 })

@@ -1,8 +1,8 @@
 /** The order of frames that are written at once, for both dialects that callers use. */
 import { assert } from "@effect/vitest"
 import { describe, it } from "vitest"
-import * as AnthropicAnswer from "../../../src/dialects/anthropic/EncodeAnswer.ts"
-import * as OpenAiStream from "../../../src/dialects/openai/EncodeStream.ts"
+import * as AnthropicEncodeAnswer from "../../../src/dialects/anthropic/EncodeAnswer.ts"
+import * as OpenAiEncodeStream from "../../../src/dialects/openai/EncodeStream.ts"
 import type { Event } from "../../../src/domain/Inference.ts"
 import type { Dialect } from "../../../src/domain/ProviderKind.ts"
 
@@ -21,13 +21,19 @@ describe("frames of events that came together", () => {
     [
       "openai",
       (events) =>
-        OpenAiStream.makeFrameEncoder({ id: "i", created: 1, model: "m", includeUsage: false, parallelToolCalls: true })
+        OpenAiEncodeStream.makeFrameEncoder({
+          id: "i",
+          created: 1,
+          model: "m",
+          includeUsage: false,
+          parallelToolCalls: true
+        })
           .events(0, events),
       { choices: [{ index: 0, delta: { content: "later" }, finish_reason: null }] }
     ],
     [
       "anthropic",
-      AnthropicAnswer.makeFrameEncoder({ id: "i", model: "m", parallelToolUse: true, thinking: true }).events,
+      AnthropicEncodeAnswer.makeFrameEncoder({ id: "i", model: "m", parallelToolUse: true, thinking: true }).events,
       { type: "content_block_delta", index: 0, delta: { type: "text_delta", text: "later" } }
     ]
   ])("keep their order where the provider's own follow others, as %s", (dialect, encode, body) => {

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect } from "effect"
 import { TestClock } from "effect/testing"
-import * as Policies from "../../../src/domain/Defaults.ts"
+import * as Defaults from "../../../src/domain/Defaults.ts"
 import type { Request } from "../../../src/domain/Inference.ts"
 import * as CachedResponsesLayer from "../../../src/layers/cache/CachedResponses.ts"
 import type { Response } from "../../../src/services/cache/CachedResponses.ts"
@@ -21,7 +21,7 @@ const say = (text: string): Response => ({
 })
 
 const within = (bounds: Partial<CachedResponsesLayer.Options>) =>
-  Effect.provide(CachedResponsesLayer.layerWith({ ...Policies.cachedResponses, ...bounds }))
+  Effect.provide(CachedResponsesLayer.layerWith({ ...Defaults.cachedResponses, ...bounds }))
 
 const recall = (content: string, tenant?: string) =>
   CachedResponses.use(({ recall }) => Effect.map(recall(ask(content, tenant)), (found) => found?.text))
@@ -70,7 +70,7 @@ describe("CachedResponses", () => {
   it.effect("keeps no answer that is too large, and then still has the others", () =>
     Effect.gen(function*() {
       yield* keep("a", "A")
-      yield* keep("b", "B".repeat(Policies.cachedResponses.largestBytes))
+      yield* keep("b", "B".repeat(Defaults.cachedResponses.largestBytes))
       assert.deepStrictEqual([yield* recall("a"), yield* recall("b")], ["A", undefined])
     }).pipe(within({ timeToLive: Duration.hours(1) })))
 })

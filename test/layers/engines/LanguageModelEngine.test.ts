@@ -9,7 +9,7 @@ import type { Generation } from "../../../src/domain/Generation.ts"
 import type { Event } from "../../../src/domain/Inference.ts"
 import type * as InferenceError from "../../../src/domain/InferenceError.ts"
 import * as LanguageModelsLayer from "../../../src/layers/ai/LanguageModels.ts"
-import * as EnginesLayer from "../../../src/layers/engines/Engines.ts"
+import * as Engines from "../../../src/layers/engines/Engines.ts"
 import type { Engine } from "../../../src/services/engines/Engine.ts"
 import { LanguageModels } from "../../../src/services/engines/LanguageModelKind.ts"
 import * as Deployments from "../../support/Deployments.ts"
@@ -63,7 +63,7 @@ const start = (
   name?: string,
   more?: Partial<Deployment>
 ): Effect.Effect<Engine, InferenceError.InferenceError, Scope.Scope> =>
-  Effect.flatMap(LanguageModels, (models) => EnginesLayer.make("thread", models).start(deployment(name, more))).pipe(
+  Effect.flatMap(LanguageModels, (models) => Engines.make("thread", models).start(deployment(name, more))).pipe(
     Effect.provide(LanguageModelsLayer.layer({ scripted: provided }))
   )
 

@@ -7,7 +7,7 @@ import { describe } from "vitest"
 import type { Generation } from "../../../src/domain/Generation.ts"
 import type { InferenceError } from "../../../src/domain/InferenceError.ts"
 import type { ToolDefinition } from "../../../src/domain/Job.ts"
-import * as EnginesLayer from "../../../src/layers/engines/Engines.ts"
+import * as Engines from "../../../src/layers/engines/Engines.ts"
 import type { Engine } from "../../../src/services/engines/Engine.ts"
 import type { Options } from "../../../src/services/engines/EngineKinds.ts"
 import { deploymentOf } from "../../conformance/engine.ts"
@@ -16,7 +16,7 @@ import { temporaryFolder } from "../../support/Service.ts"
 
 type OnnxOptions = Omit<Extract<Options, { engine: "onnx" }>, "engine">
 
-const start = (options: OnnxOptions) => EnginesLayer.make("thread").start(deploymentOf({ engine: "onnx", ...options }))
+const start = (options: OnnxOptions) => Engines.make("thread").start(deploymentOf({ engine: "onnx", ...options }))
 
 /** Runs against the engine of a generated model folder. */
 const withModel = <A, E>(

@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Redacted } from "effect"
 import { HttpBody, HttpClient } from "effect/http"
 import type { RemoteDeployment } from "../../../src/domain/Deployment.ts"
-import * as ProvidersLayer from "../../../src/layers/providers/Providers.ts"
+import * as Providers from "../../../src/layers/providers/Providers.ts"
 import { clientLayer } from "../../../src/layers/store/ModelStore.ts"
 import type { Environment } from "../../../src/services/settings/ProxySettings.ts"
 import { deploymentOf } from "../../conformance/engine.ts"
@@ -28,7 +28,7 @@ const ask = Effect.fnUntraced(function*(baseUrl: string, env: Environment) {
     key: Redacted.make("key-one"),
     stream: true
   }
-  const providers = yield* ProvidersLayer.makeWith({ allowHosts: [] }, undefined, env)
+  const providers = yield* Providers.makeWith({ allowHosts: [] }, undefined, env)
   return yield* outcome(yield* providers.start(deploymentOf(options), options))
 })
 

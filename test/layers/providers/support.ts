@@ -6,7 +6,7 @@ import type { Generation } from "../../../src/domain/Generation.ts"
 import type { Event } from "../../../src/domain/Inference.ts"
 import type { InferenceError, Reason } from "../../../src/domain/InferenceError.ts"
 import type { TokenUsage, ToolCall } from "../../../src/domain/Job.ts"
-import * as ProvidersLayer from "../../../src/layers/providers/Providers.ts"
+import * as Providers from "../../../src/layers/providers/Providers.ts"
 import type { Engine } from "../../../src/services/engines/Engine.ts"
 import { deploymentOf } from "../../conformance/engine.ts"
 import type { Play, Seen } from "../../support/FaultServer.ts"
@@ -68,7 +68,7 @@ export const engineAt = Effect.fnUntraced(function*(baseUrl: string, over: Parti
     key: Redacted.make(secret),
     ...over
   }
-  const providers = yield* ProvidersLayer.make
+  const providers = yield* Providers.make
   return yield* providers.start(deploymentOf(options), options)
 })
 

@@ -16,7 +16,7 @@ import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { describe } from "vitest"
 import * as ModelFiles from "../../../src/layers/engines/ModelFiles.ts"
-import * as Store from "../../../src/layers/store/ModelStore.ts"
+import * as ModelStoreLayer from "../../../src/layers/store/ModelStore.ts"
 import type {
   ModelStore,
   ModelStoreError,
@@ -67,7 +67,7 @@ const withStore = (
       Effect.promise(() => startModelServer(options.files ?? repository, options.faultOf, options.paging)),
       (server) => Effect.promise(server.close)
     )
-    const store = yield* Store.make({
+    const store = yield* ModelStoreLayer.make({
       folder,
       maxBytes: options.maxBytes,
       endpoint: { url: server.url, token: Redacted.make(options.token ?? "hush") },

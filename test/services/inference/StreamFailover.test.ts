@@ -6,7 +6,7 @@ import type { Generation } from "../../../src/domain/Generation.ts"
 import type { Event, Request } from "../../../src/domain/Inference.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import * as RoutingPolicy from "../../../src/domain/RoutingPolicy.ts"
-import * as CachedResponsesLayer from "../../../src/layers/cache/CachedResponses.ts"
+import * as CachedResponses from "../../../src/layers/cache/CachedResponses.ts"
 import * as Breaker from "../../../src/services/health/Breaker.ts"
 import * as InferenceLayer from "../../../src/services/inference/Inference.ts"
 import { Inference } from "../../../src/services/inference/Inference.ts"
@@ -93,7 +93,7 @@ const stage = (
       router,
       models,
       Metrics.layer,
-      CachedResponsesLayer.layer,
+      CachedResponses.layer,
       Backoff.layer,
       Layer.effect(Pressure, SubscriptionRef.make<Level>("normal"))
     ]),

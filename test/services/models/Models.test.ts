@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Clock, Deferred, Duration, Effect, Exit, Fiber, Layer, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
-import * as Policies from "../../../src/domain/Defaults.ts"
+import * as Defaults from "../../../src/domain/Defaults.ts"
 import type { Deployment } from "../../../src/domain/Deployment.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import type { Engine } from "../../../src/services/engines/Engine.ts"
@@ -334,12 +334,12 @@ describe("Models", () => {
     })
 
     it.effect("while the model loads is no failure of those who wait, as long as there are restarts", () => {
-      const actors = house({ load: (index) => index < Policies.restarts ? Effect.fail(crashed("Gone.")) : Effect.void })
+      const actors = house({ load: (index) => index < Defaults.restarts ? Effect.fail(crashed("Gone.")) : Effect.void })
       return Effect.gen(function*() {
         const waiting = yield* Effect.forkChild(leaseOnce(deployment()))
         yield* TestClock.adjust("1 minute")
         assert.strictEqual(yield* Fiber.join(waiting), actors.started[0]?.engine.describe)
-        assert.strictEqual(actors.tries.length, 1 + Policies.restarts)
+        assert.strictEqual(actors.tries.length, 1 + Defaults.restarts)
       }).pipe(Effect.provide(actors.layer))
     })
 
@@ -357,14 +357,14 @@ describe("Models", () => {
       const actors = house()
       return Effect.gen(function*() {
         yield* leaseOnce(deployment())
-        for (let index = 0; index <= Policies.restarts; index++) {
+        for (let index = 0; index <= Defaults.restarts; index++) {
           yield* actors.started[index]!.crash(`Crash ${index}.`)
           yield* TestClock.adjust("20 seconds")
         }
-        assert.strictEqual(actors.tries.length, 1 + Policies.restarts)
+        assert.strictEqual(actors.tries.length, 1 + Defaults.restarts)
         const { lastFailure, state } = yield* statusOf(deployment())
         assert.strictEqual(state, "failed")
-        assert.include(lastFailure, `Crash ${Policies.restarts}.`)
+        assert.include(lastFailure, `Crash ${Defaults.restarts}.`)
       }).pipe(Effect.provide(actors.layer))
     })
 
@@ -373,8 +373,8 @@ describe("Models", () => {
       return Effect.gen(function*() {
         const holder = yield* hold(deployment())
         yield* settle
-        for (let index = 0; index <= 3 * Policies.restarts; index++) {
-          yield* TestClock.adjust(Policies.stableAfter)
+        for (let index = 0; index <= 3 * Defaults.restarts; index++) {
+          yield* TestClock.adjust(Defaults.stableAfter)
           yield* actors.started[index]!.crash("Now and then.")
           yield* TestClock.adjust("20 seconds")
         }
@@ -418,7 +418,7 @@ describe("Models", () => {
       return Effect.gen(function*() {
         const waiting = yield* Effect.forkChild(reasonOf(deployment()))
         yield* TestClock.adjust("1 hour")
-        assert.strictEqual(actors.tries.length, 1 + Policies.restarts)
+        assert.strictEqual(actors.tries.length, 1 + Defaults.restarts)
         assert.strictEqual((yield* Fiber.join(waiting))._tag, "EngineCrashed")
       }).pipe(Effect.provide(actors.layer))
     })
@@ -427,7 +427,7 @@ describe("Models", () => {
   describe("after the restarts are used up", () => {
     /** Crashes as often as there are restarts, and then does not. */
     const crashing = () =>
-      house({ load: (index) => index <= Policies.restarts ? Effect.fail(crashed(`Crash ${index}.`)) : Effect.void })
+      house({ load: (index) => index <= Defaults.restarts ? Effect.fail(crashed(`Crash ${index}.`)) : Effect.void })
 
     it.effect("everyone who waits fails with the last crash", () => {
       const actors = crashing()
@@ -436,7 +436,7 @@ describe("Models", () => {
         yield* TestClock.adjust("1 minute")
         for (const reason of yield* Fiber.joinAll(waiting)) {
           assert.strictEqual(reason._tag, "EngineCrashed")
-          assert.include(reason.message, `Crash ${Policies.restarts}.`)
+          assert.include(reason.message, `Crash ${Defaults.restarts}.`)
         }
       }).pipe(Effect.provide(actors.layer))
     })
@@ -461,8 +461,8 @@ describe("Models", () => {
         )
         yield* TestClock.adjust(3100)
         const refused = yield* Fiber.join(asksAgain)
-        assert.deepInclude(refused, { _tag: "DeploymentDown", retryAfterMs: Duration.toMillis(Policies.probeAfter) })
-        yield* TestClock.adjust(Policies.probeAfter)
+        assert.deepInclude(refused, { _tag: "DeploymentDown", retryAfterMs: Duration.toMillis(Defaults.probeAfter) })
+        yield* TestClock.adjust(Defaults.probeAfter)
         assert.strictEqual(yield* leaseOnce(deployment()), actors.started[0]?.engine.describe)
       }).pipe(Effect.provide(actors.layer))
     })
@@ -484,7 +484,7 @@ describe("Models", () => {
       return Effect.gen(function*() {
         const again = Models.use(({ lease }) => Effect.andThen(lease(unkept, {}), Effect.never)).pipe(Effect.scoped)
         const asksAgain = yield* Effect.forkChild(
-          leaseOnce(unkept).pipe(Effect.catch(() => Effect.andThen(Effect.sleep(Policies.probeAfter), again)))
+          leaseOnce(unkept).pipe(Effect.catch(() => Effect.andThen(Effect.sleep(Defaults.probeAfter), again)))
         )
         yield* TestClock.adjust("1 minute")
         const other = yield* Effect.forkChild(again)

@@ -4,9 +4,7 @@ import * as fc from "fast-check"
 import type { Condition, DeploymentFacts } from "../../../src/domain/DeploymentFacts.ts"
 import { prepare, ready } from "../../../src/domain/DeploymentFacts.ts"
 import { engineCapabilities } from "../../../src/domain/EngineProtocol.ts"
-import type { Measurement } from "../../../src/domain/Measurement.ts"
-import { unmeasured } from "../../../src/domain/Measurement.ts"
-import * as Measurements from "../../../src/domain/Measurement.ts"
+import * as Measurement from "../../../src/domain/Measurement.ts"
 import type { Moment, RoutingRequest } from "../../../src/domain/RoutingRequest.ts"
 import { requiredCapabilities } from "../../../src/domain/RoutingRequest.ts"
 import type { Options } from "../../../src/domain/SelectionOptions.ts"
@@ -26,8 +24,8 @@ interface Asked extends Partial<Moment>, Partial<Omit<RoutingRequest, "route">> 
   readonly task?: string | undefined
 }
 
-const measured = (tookMs: number, more: Partial<Measurement> = {}) => ({
-  ...Measurements.ended(Measurements.started(unmeasured), { ok: true, tookMs }, 0),
+const measured = (tookMs: number, more: Partial<Measurement.Measurement> = {}) => ({
+  ...Measurement.ended(Measurement.started(Measurement.unmeasured), { ok: true, tookMs }, 0),
   ...more
 })
 
@@ -77,7 +75,7 @@ const place = fc.record({
       errorRate: fc.constantFrom(0, 0.5, 1),
       inFlight: fc.nat(100)
     }).map(({ samples, tookMs, ...more }) =>
-      samples === 0 ? { ...unmeasured, inFlight: more.inFlight } : measured(tookMs, more)
+      samples === 0 ? { ...Measurement.unmeasured, inFlight: more.inFlight } : measured(tookMs, more)
     ),
     state: fc.constantFrom("ready", "cold", "loading"),
     queued: fc.nat(10),
@@ -305,7 +303,7 @@ describe("Selection", () => {
   describe("exploring", () => {
     const places = [{ condition: busy(0) }, {}, {}]
 
-    it("tries unmeasured deployments in the configured share of requests", () => {
+    it("tries Measurement.unmeasured deployments in the configured share of requests", () => {
       const decisions = Array.from(
         { length: 4_000 },
         (_, seed) => decide([{ facts: { quality: 1 }, condition: busy(0) }, {}, {}], { exploration: 0.1 }, { seed })
@@ -315,8 +313,8 @@ describe("Selection", () => {
       assert.deepStrictEqual([...new Set(tried)].toSorted(), ["d1", "d2"])
     })
 
-    it("sends one request at a time to an unmeasured deployment", () => {
-      const trying = condition({ measured: Measurements.started(unmeasured) })
+    it("sends one request at a time to an Measurement.unmeasured deployment", () => {
+      const trying = condition({ measured: Measurement.started(Measurement.unmeasured) })
       const decision = decide([{ facts: { quality: 1 }, condition: busy(0) }, { condition: trying }], {
         exploration: 1
       })
@@ -428,13 +426,13 @@ describe("Selection", () => {
       assert.strictEqual(slow, 0)
     })
 
-    it("counts the queue in latency, and tries an unmeasured deployment with one request at a time", () => {
+    it("counts the queue in latency, and tries an Measurement.unmeasured deployment with one request at a time", () => {
       const quick = condition({ measured: measured(100, { inFlight: 9 }) })
       assert.strictEqual(
         primary([{ condition: quick }, { condition: condition({ measured: measured(300) }) }], { strategy: "latency" }),
         "d1"
       )
-      const trying = condition({ measured: Measurements.started(unmeasured) })
+      const trying = condition({ measured: Measurement.started(Measurement.unmeasured) })
       assert.strictEqual(primary([{ condition: quick }, {}], { strategy: "latency" }), "d1")
       assert.strictEqual(primary([{ condition: quick }, { condition: trying }], { strategy: "latency" }), "d0")
     })

@@ -2,12 +2,11 @@ import { assert, describe, it } from "@effect/vitest"
 import { Duration, Redacted, Result } from "effect"
 import * as fc from "fast-check"
 import { inspect } from "node:util"
-import * as Policies from "../../../src/domain/Defaults.ts"
+import * as Defaults from "../../../src/domain/Defaults.ts"
 import type { DeploymentOptions } from "../../../src/domain/Deployment.ts"
 import { isRemote } from "../../../src/domain/Deployment.ts"
-import type { Problem } from "../../../src/domain/Problem.ts"
-import * as Problems from "../../../src/domain/Problem.ts"
-import * as Policy from "../../../src/domain/RoutingPolicy.ts"
+import * as Problem from "../../../src/domain/Problem.ts"
+import * as RoutingPolicy from "../../../src/domain/RoutingPolicy.ts"
 import { decode } from "../../../src/services/settings/Decode.ts"
 import type { ResolveContext } from "../../../src/services/settings/Resolution.ts"
 import { defaultServer } from "../../../src/services/settings/Resolution.ts"
@@ -27,9 +26,9 @@ const contextWith = (over: Partial<ResolveContext> = {}): ResolveContext => ({
 })
 
 const resolved = (file: unknown, over?: Partial<ResolveContext>): Resolved =>
-  Result.getOrThrowWith(decode(file, contextWith(over)), (problems) => new Error(problems.map(Problems.format).join()))
+  Result.getOrThrowWith(decode(file, contextWith(over)), (problems) => new Error(problems.map(Problem.format).join()))
 
-const problems = (file: unknown, over?: Partial<ResolveContext>): ReadonlyArray<Problem> =>
+const problems = (file: unknown, over?: Partial<ResolveContext>): ReadonlyArray<Problem.Problem> =>
   Result.getOrThrowWith(Result.flip(decode(file, contextWith(over))), () => new Error("The file was taken."))
 
 const paths = (file: unknown, over?: Partial<ResolveContext>): ReadonlyArray<string> =>
@@ -235,10 +234,10 @@ describe("a parsed configuration", () => {
         logLevel: "Error",
         logFormat: "text",
         memory: { budgetBytes: undefined, hold: Duration.seconds(5) },
-        circuits: Policies.breaker,
-        keyCooldowns: Policies.keyCooldowns,
+        circuits: Defaults.breaker,
+        keyCooldowns: Defaults.keyCooldowns,
         store: { folder: "/folder/models", maxBytes: 1000 },
-        policies: [Policy.defaults],
+        policies: [RoutingPolicy.defaults],
         models: [{
           name: "chat",
           deployments: [{
@@ -297,10 +296,10 @@ describe("a parsed configuration", () => {
         }
       })
       const base = {
-        ...Policy.defaults,
-        selection: { ...Policy.defaults.selection, weights: { speed: 1, quality: 0.4, cost: 0.3, task: 1 } },
+        ...RoutingPolicy.defaults,
+        selection: { ...RoutingPolicy.defaults.selection, weights: { speed: 1, quality: 0.4, cost: 0.3, task: 1 } },
         retries: 1,
-        timeouts: { ...Policy.defaults.timeouts, totalMs: 60_000 }
+        timeouts: { ...RoutingPolicy.defaults.timeouts, totalMs: 60_000 }
       }
       assert.deepStrictEqual(policies, [base, {
         ...base,
@@ -665,7 +664,7 @@ describe("a parsed configuration", () => {
       [{ server: { trustedProxies: "10.0.0.1" } }, /^server\.trustedProxies: Expected a list$/],
       [{ logLevel: "wran" }, /^logLevel: Expected .*Did you mean warn\?$/]
     ])("of the shape of %j show the right one", (file, line) => {
-      assert.match(problems(file).map(Problems.format).join("\n"), line)
+      assert.match(problems(file).map(Problem.format).join("\n"), line)
     })
 
     it("of unknown fields come with the name that is near, also where the deployment's kind decides which there are", () => {
@@ -679,7 +678,7 @@ describe("a parsed configuration", () => {
           }
         }
       }
-      assert.deepStrictEqual(problems(file, { variables: { KEY: "x" } }).map(Problems.format).sort(), [
+      assert.deepStrictEqual(problems(file, { variables: { KEY: "x" } }).map(Problem.format).sort(), [
         "environment: Unknown field. Did you mean environments?",
         "models.a.deployments[0].context_size: Unknown field. Did you mean contextSize?",
         "models.a.idleunlod: Unknown field. Did you mean idleUnload?",
@@ -795,7 +794,7 @@ describe("a parsed configuration", () => {
       const variables = { MODEL: "", KEY: "", TEAM: "", PORT: "eighty", A: "", B: "" }
       const empty = (names: string) => `Expected the environment variable${names} not to be empty`
       const place = "models.a.deployments"
-      assert.sameMembers(problems(file, { variables }).map(Problems.format), [
+      assert.sameMembers(problems(file, { variables }).map(Problem.format), [
         "server.port: Expected number. The value comes from the environment variable PORT",
         `${place}[0].model: ${empty(" MODEL")}`,
         `${place}[0].key: ${empty(" KEY")}`,
@@ -821,7 +820,7 @@ describe("a parsed configuration", () => {
         environments: { development: { logLevel: "${LEVEL}" } }
       })
       const missing = found.filter(({ expected }) => expected.includes("environment variable"))
-      assert.deepStrictEqual(missing.map(Problems.format).sort(), [
+      assert.deepStrictEqual(missing.map(Problem.format).sort(), [
         "environments.development.logLevel: Expected the environment variable LEVEL to be set",
         "models.a.deployments[0].file: Expected the environment variable FOLDER to be set",
         "models.a.deployments[1].file: Expected the environment variable NAME to be set",
@@ -871,7 +870,7 @@ describe("a parsed configuration", () => {
       )
       const value = fc.string({ minLength: 6, maxLength: 20, unit: fc.constantFrom("§", "Ж", "7") })
       fc.assert(fc.property(places, value, (file, value) => {
-        const texts = problems(file, { variables: { SECRET: value } }).map(Problems.format)
+        const texts = problems(file, { variables: { SECRET: value } }).map(Problem.format)
         assert.isAbove(texts.length, 0)
         assert.notInclude(texts.join("\n"), value)
       }))
@@ -939,8 +938,8 @@ describe("a parsed configuration", () => {
       fc.assert(
         fc.property(place, keys, fc.constantFrom(...environments), (path, key, environment) => {
           const found = problems(treeOf(path, key), { environment })
-          const texts = found.map(Problems.format).join("\n")
-          assert.include(texts, `${Problems.formatPath(path)}: A secret must not be written in the file. Use \${NAME}`)
+          const texts = found.map(Problem.format).join("\n")
+          assert.include(texts, `${Problem.formatPath(path)}: A secret must not be written in the file. Use \${NAME}`)
           assert.notInclude(texts, key.trim())
           assert.notInclude(new SettingsError({ source: "troupe.yaml", problems: [...found] }).message, key.trim())
         }),
@@ -972,8 +971,8 @@ describe("a parsed configuration", () => {
       )
       fc.assert(fc.property(place, field, value, (rest, field, value) => {
         const path = [...rest, field]
-        const texts = problems(treeOf(path, value)).map(Problems.format).join("\n")
-        assert.include(texts, `${Problems.formatPath(path)}: A secret must not be written in the file. Use \${NAME}`)
+        const texts = problems(treeOf(path, value)).map(Problem.format).join("\n")
+        assert.include(texts, `${Problem.formatPath(path)}: A secret must not be written in the file. Use \${NAME}`)
         assert.notInclude(texts, value.trim())
       }))
     })
@@ -987,7 +986,7 @@ describe("a parsed configuration", () => {
     })
 
     it("a reference with more text in a field named like a secret is refused", () => {
-      const texts = problems({ apiKey: "${PREFIX}-rest-of-it" }, { variables: { PREFIX: "sk" } }).map(Problems.format)
+      const texts = problems({ apiKey: "${PREFIX}-rest-of-it" }, { variables: { PREFIX: "sk" } }).map(Problem.format)
       assert.isTrue(
         texts.some((text) => text.startsWith("apiKey: A secret must not be written in the file. Use ${NAME}"))
       )

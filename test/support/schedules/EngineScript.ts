@@ -1,7 +1,7 @@
 /** The behaviour of engines by a schedule's scripts, and the record of their jobs. */
 import { Duration, Effect, Stream } from "effect"
 import type { Fiber } from "effect"
-import * as Policies from "../../../src/domain/Defaults.ts"
+import * as Defaults from "../../../src/domain/Defaults.ts"
 import type { Deployment } from "../../../src/domain/Deployment.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import type { EngineFailure, JobEvent } from "../../../src/domain/Job.ts"
@@ -128,7 +128,7 @@ const runJob = Effect.fnUntraced(
 const releaseSlot = (engine: ScriptedEngine, job: ScriptedJob, { end, releaseMs }: Outcome) =>
   end === "hang"
     ? Effect.andThen(
-      Effect.sleep(Policies.cancelGrace),
+      Effect.sleep(Defaults.cancelGrace),
       Effect.suspend(() => job.ended ? Effect.void : engine.die({ kind: "hung", afterMs: 0 }))
     )
     : Effect.andThen(pause(releaseMs), Effect.sync(() => job.emit({ type: "cancelled" })))

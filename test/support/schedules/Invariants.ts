@@ -15,7 +15,7 @@ import type { Check } from "./Checks.ts"
 import { errorOf, ofVisits, resultOf, some } from "./Checks.ts"
 import type { Call, Record, Visit } from "./Record.ts"
 import { endOf, overOf } from "./Record.ts"
-import * as Routing from "./RoutingInvariants.ts"
+import * as RoutingInvariants from "./RoutingInvariants.ts"
 
 const endsOnce = ofVisits((visit) => {
   const end = endOf(visit)
@@ -172,21 +172,21 @@ export const invariants = {
   "I2: a caller reads the text of one call, completely for a success": oneText,
   "I2: after the first content no other call begins, and other calls are cancelled": noOtherCalls,
   "I5: a model in use is never unloaded": neverUnloadedInUse,
-  "I7: an open circuit means no call": Routing.openMeansNoCall,
+  "I7: an open circuit means no call": RoutingInvariants.openMeansNoCall,
   "I7: a half-open circuit lets one call wait for content at a time, or several where no other deployment can take it":
-    Routing.boundedProbes,
+    RoutingInvariants.boundedProbes,
   "I8: a cancelled request has no running calls": cancellationReachesEngines,
   "I8: a cancelled request releases its queue slot, its engine slot and its own load": cancellationFreesSlots,
   "I9: an engine is ahead of its reader by at most one window": bounded,
   "no more jobs run than there are slots": neverMoreThanSlots,
-  "the number of attempts is within the policy": Routing.attempts,
-  "only the route's deployments are called": Routing.onlyCandidates,
-  "a deployment is not called during its Retry-After and the policy's backoff": Routing.pauses,
-  "an invalid request is not retried": Routing.finalIsFinal,
-  "hedges stay within their share, at most one per request": Routing.hedges,
-  "the total timeout is respected": Routing.totalTimeout,
-  "the timeout of the first token is respected": Routing.firstTokenTimeout,
-  "the timeout between two pieces is respected": Routing.stallTimeout,
+  "the number of attempts is within the policy": RoutingInvariants.attempts,
+  "only the route's deployments are called": RoutingInvariants.onlyCandidates,
+  "a deployment is not called during its Retry-After and the policy's backoff": RoutingInvariants.pauses,
+  "an invalid request is not retried": RoutingInvariants.finalIsFinal,
+  "hedges stay within their share, at most one per request": RoutingInvariants.hedges,
+  "the total timeout is respected": RoutingInvariants.totalTimeout,
+  "the timeout of the first token is respected": RoutingInvariants.firstTokenTimeout,
+  "the timeout between two pieces is respected": RoutingInvariants.stallTimeout,
   "nothing leaks": nothingLeaks
 } as const satisfies { readonly [name: string]: Check }
 
