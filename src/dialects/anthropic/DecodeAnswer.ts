@@ -36,16 +36,16 @@ const reasons: Readonly<Record<string, FinishReason>> = {
   tool_use: "tool_calls"
 }
 
-const finishReasonOf = (told: Fields, target: Target, isBegun: boolean): Result.Result<FinishReason, Reason> => {
-  const reason = codeOf(told["stop_reason"])
+const finishReasonOf = (end: Fields, target: Target, isBegun: boolean): Result.Result<FinishReason, Reason> => {
+  const reason = codeOf(end["stop_reason"])
   if (reason === undefined) return Result.fail(cut(target))
   if (Object.hasOwn(reasons, reason)) return Result.succeed(reasons[reason]!)
   if (reason !== "refusal") {
-    return Result.fail(malformed(target, `unknown stop reason "${brief(textAt(told, "stop_reason") ?? "")}"`))
+    return Result.fail(malformed(target, `unknown stop reason "${brief(textAt(end, "stop_reason") ?? "")}"`))
   }
   // Content before a refusal stays in the answer.
   if (isBegun) return Result.succeed("content_filter")
-  const detail = textAt(told, "stop_details", "explanation") ?? "the model refuses to answer this."
+  const detail = textAt(end, "stop_details", "explanation") ?? "the model refuses to answer this."
   return Result.fail(new InferenceError.ContentRefused({ deployment: target.deployment, detail: brief(detail) }))
 }
 
@@ -67,12 +67,12 @@ const usageOf = (usage: Fields): Partial<TokenUsage> => {
   }
 }
 
-const told = (...events: ReadonlyArray<Event>): DecodeResult => Result.succeed(events)
+const emit = (...events: ReadonlyArray<Event>): DecodeResult => Result.succeed(events)
 
-/** The fields with the next values that are not null. */
-const over = (before: Fields, told: unknown): Fields => ({
+/** The fields, with those of the next value that are not null. */
+const merged = (before: Fields, next: unknown): Fields => ({
   ...before,
-  ...Object.fromEntries(Object.entries(fieldsOf(told) ?? {}).filter(([, value]) => value !== null))
+  ...Object.fromEntries(Object.entries(fieldsOf(next) ?? {}).filter(([, value]) => value !== null))
 })
 
 /** A call whose arguments are not complete. */
@@ -84,7 +84,7 @@ interface OpenCall {
   hasPieces: boolean
 }
 
-const lacking = (what: string, target: Target): DecodeResult => Result.fail(malformed(target, what))
+const fail = (what: string, target: Target): DecodeResult => Result.fail(malformed(target, what))
 
 /** Decodes a delta of a block: text, reasoning, or arguments of a call. */
 const makeDelta = (
@@ -96,13 +96,13 @@ const makeDelta = (
 (data: Fields): DecodeResult => {
   const type = textAt(data, "delta", "type")
   if (type === "text_delta") {
-    const said = textAt(data, "delta", "text")
-    return said === undefined ? lacking("a text delta without text", target) : text(said)
+    const piece = textAt(data, "delta", "text")
+    return piece === undefined ? fail("a text delta without text", target) : text(piece)
   }
   if (type === "thinking_delta") return thoughts(textAt(data, "delta", "thinking") ?? "")
   return type === "input_json_delta"
     ? argumentsOf(countAt(data, "index") ?? -1, at(data, "delta", "partial_json"))
-    : told()
+    : emit()
 }
 
 /** Decodes the blocks of an answer. Those of the provider's own tools are skipped. */
@@ -110,22 +110,22 @@ const makeBlocks = (generation: Generation, count: (text: string) => number, tar
   const idOf = makeIds(generation)
   /** By the index of the block; undefined for a block that is no call. */
   const calls = new Map<number, OpenCall | undefined>()
-  let begun = 0
+  let callCount = 0
   let hasText = false
 
   const text = (text: string): DecodeResult => {
-    if (text === "") return told()
+    if (text === "") return emit()
     hasText = true
-    return told({ type: "text", text, tokens: count(text) })
+    return emit({ type: "text", text, tokens: count(text) })
   }
-  const thoughts = (text: string): DecodeResult => told({ type: "thoughts", text, tokens: count(text) })
+  const thoughts = (text: string): DecodeResult => emit({ type: "thoughts", text, tokens: count(text) })
   const piece = (index: number, text: string): DecodeResult =>
-    text === "" ? told() : told({ type: "tool_call", index, arguments: text, tokens: count(text) })
+    text === "" ? emit() : emit({ type: "tool_call", index, arguments: text, tokens: count(text) })
   const start = (data: Fields): DecodeResult => {
     const block = countAt(data, "index")
     const content = at(data, "content_block")
     if (block === undefined || fieldsOf(content) === undefined) {
-      return lacking("a content block without index and content", target)
+      return fail("a content block without index and content", target)
     }
     calls.set(block, undefined)
     if (textAt(content, "type") === "text") return text(textAt(content, "text") ?? "")
@@ -135,18 +135,18 @@ const makeBlocks = (generation: Generation, count: (text: string) => number, tar
     }
     const id = idOf(textAt(content, "id"))
     const name = textAt(content, "name") ?? ""
-    if (name === "") return lacking("a tool call without a name", target)
-    const index = begun++
+    if (name === "") return fail("a tool call without a name", target)
+    const index = callCount++
     calls.set(block, { index, input: at(content, "input"), hasPieces: false })
-    return told({ type: "tool_call", index, id, name, arguments: "", tokens: 0 })
+    return emit({ type: "tool_call", index, id, name, arguments: "", tokens: 0 })
   }
 
   const argumentsOf = (block: number, part: unknown): DecodeResult => {
-    if (!calls.has(block)) return lacking("arguments without a tool call", target)
+    if (!calls.has(block)) return fail("arguments without a tool call", target)
     const json = argumentsText(part)
     const call = calls.get(block)
     // Calls of the provider's own tools have arguments as well.
-    if (call === undefined) return told()
+    if (call === undefined) return emit()
     call.hasPieces ||= json !== ""
     return piece(call.index, json)
   }
@@ -154,60 +154,63 @@ const makeBlocks = (generation: Generation, count: (text: string) => number, tar
   /** A call without arguments has no deltas of arguments. */
   const stop = (data: Fields): DecodeResult => {
     const call = calls.get(countAt(data, "index") ?? -1)
-    return call === undefined || call.hasPieces ? told() : piece(call.index, argumentsText(call.input) || "{}")
+    return call === undefined || call.hasPieces ? emit() : piece(call.index, argumentsText(call.input) || "{}")
   }
   const delta = makeDelta(text, thoughts, argumentsOf, target)
-  const said = () => ({ calls: begun > 0, content: begun > 0 || hasText })
-  return { start, delta, stop, said }
+  return { start, delta, stop, hasCalls: () => callCount > 0, hasContent: () => callCount > 0 || hasText }
 }
 
-/** Decodes parsed events of one answer. */
-const makeReader = (generation: Generation, target: Target) => {
+/** Decodes the parsed events of one message. */
+const makeMessageDecoder = (generation: Generation, target: Target) => {
   const counter = makeCounter(generation)
   const blocks = makeBlocks(generation, counter.count, target)
   let usage: Fields = {}
   let end: Fields = {}
   const hasEnded = () => codeOf(end["stop_reason"]) !== undefined
   /** Content after the stop reason is not part of the answer. */
-  const beforeEnd = (read: (data: Fields) => DecodeResult) => (data: Fields): DecodeResult =>
-    hasEnded() ? told() : read(data)
+  const beforeEnd = (handler: (data: Fields) => DecodeResult) => (data: Fields): DecodeResult =>
+    hasEnded() ? emit() : handler(data)
 
   const handlers = new Map<string, (data: Fields) => DecodeResult>([
     ["message_start", (data) => {
-      usage = over(usage, at(data, "message", "usage"))
-      return told()
+      usage = merged(usage, at(data, "message", "usage"))
+      return emit()
     }],
     ["content_block_start", beforeEnd(blocks.start)],
     ["content_block_delta", beforeEnd(blocks.delta)],
     ["content_block_stop", blocks.stop],
     ["message_delta", (data) => {
       // The counts are cumulative.
-      usage = over(usage, data["usage"])
-      if (!hasEnded()) end = over(end, data["delta"])
-      return told()
+      usage = merged(usage, data["usage"])
+      if (!hasEnded()) end = merged(end, data["delta"])
+      return emit()
     }],
     ["message_stop", () =>
-      Result.map(finishReasonOf(end, target, blocks.said().content), (given) => {
-        const reason = codeOf(end["stop_reason"]) === "end_turn" && blocks.said().calls ? "tool_calls" : given
+      Result.map(finishReasonOf(end, target, blocks.hasContent()), (given) => {
+        const reason = codeOf(end["stop_reason"]) === "end_turn" && blocks.hasCalls() ? "tool_calls" : given
         const stop = reason === "stop" ? textAt(end, "stop_sequence") : undefined
-        const figures = counter.usage(usageOf(usage))
-        return [{ type: "finish", reason, usage: figures, ...(stop === undefined ? {} : { stop }) }]
+        return [{
+          type: "finish",
+          reason,
+          usage: counter.usage(usageOf(usage)),
+          ...(stop === undefined ? {} : { stop })
+        }]
       })],
     ["error", (data) => Result.fail(inBand(data, target))]
   ])
-  const read = (type: string, data: Fields): DecodeResult => handlers.get(type)?.(data) ?? told()
-  return { read }
+  const push = (type: string, data: Fields): DecodeResult => handlers.get(type)?.(data) ?? emit()
+  return { push }
 }
 
 export const events = (generation: Generation, target: Target): EventDecoder => {
-  const { read } = makeReader(generation, target)
+  const { push } = makeMessageDecoder(generation, target)
   const chunks = isNative(generation, target.options) ? DecodeNative.makeChunks() : undefined
   return {
     push: ({ data }) => {
       const fields = fieldsOf(parse(data))
       const type = textAt(fields, "type")
       if (fields === undefined || type === undefined) return Result.fail(malformed(target, "an event without `type`"))
-      const events = read(type, fields)
+      const events = push(type, fields)
       return chunks === undefined ? events : chunks.push(type, fields, events)
     },
     end: () => Result.fail(cut(target))
@@ -220,7 +223,7 @@ export const buffered = (body: unknown, generation: Generation, target: Target):
   if (fields === undefined) return Result.fail(malformed(target, "the body is not an object"))
   if (fields["type"] === "error") return Result.fail(inBand(fields, target))
   if (!Array.isArray(fields["content"])) return Result.fail(malformed(target, "no `content`"))
-  const { read } = makeReader(generation, target)
+  const { push } = makeMessageDecoder(generation, target)
   const streamed: ReadonlyArray<readonly [type: string, data: Fields]> = [
     ["message_start", { message: fields }],
     ...listAt(fields, "content").flatMap((content_block, index) =>
@@ -232,6 +235,6 @@ export const buffered = (body: unknown, generation: Generation, target: Target):
     ["message_delta", { delta: fields }],
     ["message_stop", {}]
   ]
-  const events = Result.map(Result.all(streamed.map(([type, data]) => read(type, data))), (all) => all.flat())
+  const events = Result.map(Result.all(streamed.map(([type, data]) => push(type, data))), (all) => all.flat())
   return isNative(generation, target.options) ? DecodeNative.buffered(fields, events) : events
 }

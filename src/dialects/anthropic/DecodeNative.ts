@@ -3,7 +3,8 @@
  *
  * **Details**
  *
- * Events without content are held until one has content: an answer that fails before can still be requested elsewhere.
+ * Events without content are held until one has content: an answer that fails before can still be requested from another
+ * deployment.
  */
 import { Result } from "effect"
 import type { Event } from "../../domain/Inference.ts"
@@ -13,7 +14,7 @@ import { at, type Fields, fieldsOf, listAt, textAt } from "../shared/Json.ts"
 import type { DecodeResult } from "../shared/ProviderDialect.ts"
 
 /** Whether a block has content beside text and calls of the caller's tools. */
-const hasMore = (block: unknown): boolean => {
+const blockHasMore = (block: unknown): boolean => {
   const type = textAt(block, "type")
   return type === "text" ? listAt(block, "citations").length > 0 : type !== "tool_use"
 }
@@ -23,19 +24,20 @@ const plainEvents: ReadonlySet<string> = new Set(
 )
 const plainDeltas: ReadonlySet<string> = new Set(["text_delta", "input_json_delta"])
 
-const saysMore = (event: Fields): boolean => {
+/** Whether an event has content beside text and calls of the caller's tools. */
+const eventHasMore = (event: Fields): boolean => {
   const type = textAt(event, "type") ?? ""
   if (plainEvents.has(type)) return false
   return type === "content_block_delta"
     ? !plainDeltas.has(textAt(event, "delta", "type") ?? "")
-    : type !== "content_block_start" || hasMore(event["content_block"])
+    : type !== "content_block_start" || blockHasMore(event["content_block"])
 }
 
 const native = (body: Fields, form: Native["form"] = "chunk"): Native => ({
   dialect: "anthropic",
   form,
   body,
-  hasMore: form === "buffered" ? listAt(body, "content").some(hasMore) : saysMore(body)
+  hasMore: form === "buffered" ? listAt(body, "content").some(blockHasMore) : eventHasMore(body)
 })
 
 const eventOf = (body: Fields, content: boolean, form?: Native["form"]): Event => ({
@@ -51,7 +53,8 @@ const ordinary: ReadonlySet<string> = new Set(["text", "thinking", "redacted_thi
 /** Whether a block is of another type, such as those of Anthropic's own tools. */
 const isOther = (block: unknown): boolean => !ordinary.has(textAt(block, "type") ?? "text")
 
-const says = (type: string, data: Fields): boolean => {
+/** Whether an event has content that the decoded events may lack. */
+const carriesContent = (type: string, data: Fields): boolean => {
   if (type === "content_block_delta") {
     const { type: _, ...delta } = fieldsOf(data["delta"]) ?? {}
     return Object.values(delta).some((value) => value !== "" && value !== null)
@@ -60,13 +63,13 @@ const says = (type: string, data: Fields): boolean => {
   return type === "content_block_start" && (isOther(block) || textAt(block, "type") === "redacted_thinking")
 }
 
-/** The event with a unique id, if an earlier answer of the conversation has the same id. */
+/** The event with a unique id, if an earlier answer of the conversation has that id. */
 const withId = (data: Fields, events: ReadonlyArray<Event>): Fields => {
-  const begun = events.find((event) => event.type === "tool_call" && event.id !== undefined)
+  const call = events.find((event) => event.type === "tool_call" && event.id !== undefined)
   const block = fieldsOf(data["content_block"])
-  return begun?.type !== "tool_call" || block === undefined || block["id"] === begun.id
+  return call?.type !== "tool_call" || block === undefined || block["id"] === call.id
     ? data
-    : { ...data, content_block: { ...block, id: begun.id } }
+    : { ...data, content_block: { ...block, id: call.id } }
 }
 
 /** The event with `tool_use` as stop reason, if the answer ends in calls. */
@@ -77,7 +80,7 @@ const withReason = (data: Fields, reason: string): Fields =>
 
 export interface Chunks {
   /** The native event for the caller, and the decoded ones. */
-  readonly push: (type: string, data: Fields, told: DecodeResult) => DecodeResult
+  readonly push: (type: string, data: Fields, decoded: DecodeResult) => DecodeResult
 }
 
 const refusedWith = (reason: InferenceError.Reason, answer: ReadonlyArray<Native>): InferenceError.Reason =>
@@ -106,7 +109,7 @@ export const makeChunks = (): Chunks => {
 
   const add = (type: string, data: Fields, events: ReadonlyArray<Event>): ReadonlyArray<Event> => {
     const hasContent = events.some((event) => event.type !== "thoughts")
-    if (!begun && !hasContent && !says(type, data)) {
+    if (!begun && !hasContent && !carriesContent(type, data)) {
       if (type !== "ping") held.push(data)
       return events
     }
@@ -115,22 +118,22 @@ export const makeChunks = (): Chunks => {
   }
 
   return {
-    push: (type, data, told) => {
-      if (Result.isFailure(told)) return failed(told.failure)
-      if (type === "message_stop") return end(told.success)
+    push: (type, data, decoded) => {
+      if (Result.isFailure(decoded)) return failed(decoded.failure)
+      if (type === "message_stop") return end(decoded.success)
       if (type === "message_delta") {
         ends.push(data)
-        return told
+        return decoded
       }
       // Content after the stop reason is not part of the answer.
-      return Result.succeed(ends.length > 0 ? [] : add(type, data, told.success))
+      return Result.succeed(ends.length > 0 ? [] : add(type, data, decoded.success))
     }
   }
 }
 
 /** A buffered answer: the native body, and its events. */
-export const buffered = (body: Fields, told: DecodeResult): DecodeResult => {
-  if (Result.isFailure(told)) return Result.fail(refusedWith(told.failure, [native(body, "buffered")]))
+export const buffered = (body: Fields, decoded: DecodeResult): DecodeResult => {
+  if (Result.isFailure(decoded)) return Result.fail(refusedWith(decoded.failure, [native(body, "buffered")]))
   const content = listAt(body, "content").some(isOther)
-  return Result.succeed([eventOf(body, content, "buffered"), ...told.success])
+  return Result.succeed([eventOf(body, content, "buffered"), ...decoded.success])
 }

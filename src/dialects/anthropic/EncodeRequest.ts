@@ -28,7 +28,7 @@ const isObject = ({ properties, type }: Fields): boolean =>
   type === "object" || properties !== undefined || (Array.isArray(type) && type.includes("object"))
 
 /** By the same page. */
-const words: JsonSchemaSubset.Words = {
+const subset: JsonSchemaSubset.Subset = {
   known: {
     type: JsonSchemaSubset.any,
     title: JsonSchemaSubset.any,
@@ -58,7 +58,7 @@ const formatOf = (format: OutputFormat | undefined, target: Target): Result.Resu
   if (format === undefined) return Result.succeed(undefined)
   return format.type === "json_schema"
     ? Result.map(
-      JsonSchemaSubset.sayable(format.schema, words, target),
+      JsonSchemaSubset.convert(format.schema, subset, target),
       (schema) => ({ format: { type: "json_schema", schema } })
     )
     : Result.fail(notSupported(target, "format", "its API supports JSON schemas only. Use `json_schema`."))
@@ -129,7 +129,7 @@ const checked = (generation: Generation, target: Target): Result.Result<void, Re
   }
   const blank = stop.findIndex((text) => text.trim() === "")
   return blank === -1
-    ? Conversation.without(
+    ? Conversation.rejectOptions(
       ["minP", "repeatPenalty", "presencePenalty", "frequencyPenalty", "logitBias"],
       generation,
       target

@@ -6,7 +6,7 @@
  * System messages are joined, in their order, wherever they are in the conversation. Consecutive messages of one role become
  * one, because the API requires tool results right after the calls. `output_config.format` binds an answer to a schema;
  * objects without `additionalProperties` are closed, as the API requires. Models up to 4.5 continue an assistant's last
- * message; later models reject one, and get a message that asks for the continuation.
+ * message; later models reject one, and get a message that requests the continuation.
  *
  * Sources: Anthropic's pages on messages, streaming messages, errors, tool use and structured outputs.
  *

@@ -1,16 +1,16 @@
 /**
- * The Anthropic dialect's shapes: what `POST /v1/messages`, `POST /v1/messages/count_tokens` and, for its clients,
- * `GET /v1/models` take and give.
+ * Schemas of the Anthropic dialect: `POST /v1/messages`, `POST /v1/messages/count_tokens` and, for its clients,
+ * `GET /v1/models`.
  *
  * **Details**
  *
  * Source: Anthropic's API reference, "Messages", "Streaming messages", "Models" and "Errors", and the types of its
- * TypeScript client. Fields that are not Anthropic's say so.
+ * TypeScript client. Comments mark the fields that are not in Anthropic's API.
  */
 import { Schema } from "effect"
 import { JsonObject, Tool as InferenceTool } from "../../domain/Inference.ts"
 import { mediaTypes } from "../../domain/Message.ts"
-import { mostStops, mostTools, standing } from "../openai/Schema.ts"
+import { callerFields, mostStops, mostTools } from "../openai/Schema.ts"
 import { fieldsOfType } from "../shared/CallerRequest.ts"
 
 const within = (minimum: number, maximum: number) => Schema.isBetween({ minimum, maximum })
@@ -155,9 +155,9 @@ const prompt = {
   output_config: Schema.optionalKey(OutputConfig),
   ...cached,
   /** These three are not in Anthropic's API; they are those of `ChatRequest`. */
-  keep_alive: standing.keep_alive,
-  priority: standing.priority,
-  troupe: standing.troupe
+  keep_alive: callerFields.keep_alive,
+  priority: callerFields.priority,
+  troupe: callerFields.troupe
 }
 
 const StopText = Schema.NonEmptyString.check(
@@ -178,7 +178,7 @@ export const MessagesRequest = Schema.Struct({
   /** 0 means all. */
   top_k: Schema.optionalKey(Schema.Int.check(within(0, 1_000_000))),
   metadata: Schema.optionalKey(Schema.Struct({
-    /** The user, by which requests without a key are told apart. */
+    /** The user, which distinguishes the callers of requests without a key. */
     user_id: nullable(Schema.String)
   })),
   /** For deployments of this dialect; others have one tier. */

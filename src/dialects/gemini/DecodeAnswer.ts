@@ -11,8 +11,8 @@ import type { DecodeResult, EventDecoder, Refusal, Target } from "../shared/Prov
 import { makeCounter } from "../shared/TokenCounter.ts"
 import { argumentsText, makeIds } from "../shared/ToolCallAssembler.ts"
 
-/** Whether the details of a status 400 say that the key is wrong. */
-const isOfKey = (details: ReadonlyArray<unknown>): boolean =>
+/** Whether the details of a status 400 name an invalid key. */
+const isInvalidKey = (details: ReadonlyArray<unknown>): boolean =>
   details.some((detail) => textAt(detail, "reason")?.startsWith("API_KEY_") === true)
 
 /** The reason of an error response. */
@@ -22,8 +22,8 @@ export const failure = (refusal: Refusal, target: Target): Reason => {
   const body = Array.isArray(refusal.body) ? refusal.body[0] : refusal.body
   const details = listAt(body, "error", "details")
   const message = textAt(body, "error", "message") ?? ""
-  if (isOfKey(details)) return new InferenceError.AuthenticationFailed({ deployment, status })
-  // An unsupported region or missing billing: the request itself is right.
+  if (isInvalidKey(details)) return new InferenceError.AuthenticationFailed({ deployment, status })
+  // An unsupported region or missing billing: the request itself is valid.
   if (textAt(body, "error", "status") === "FAILED_PRECONDITION") {
     return new InferenceError.UpstreamFailed({
       deployment,
@@ -66,13 +66,15 @@ const refused = ({ deployment }: Target, what: string, why: string, words: strin
 /** Gemini reports reasoning beside the other tokens of the answer; `completionTokens` includes it. */
 const usageOf = (usage: unknown): Partial<TokenUsage> => {
   const prompt = countAt(usage, "promptTokenCount")
-  const said = countAt(usage, "candidatesTokenCount")
-  const thought = countAt(usage, "thoughtsTokenCount")
+  const visible = countAt(usage, "candidatesTokenCount")
+  const reasoning = countAt(usage, "thoughtsTokenCount")
   return {
     cachedTokens: countAt(usage, "cachedContentTokenCount") ?? 0,
     ...(prompt === undefined ? {} : { promptTokens: prompt }),
-    ...(said === undefined && thought === undefined ? {} : { completionTokens: (said ?? 0) + (thought ?? 0) }),
-    ...(thought === undefined ? {} : { reasoningTokens: thought })
+    ...(visible === undefined && reasoning === undefined
+      ? {}
+      : { completionTokens: (visible ?? 0) + (reasoning ?? 0) }),
+    ...(reasoning === undefined ? {} : { reasoningTokens: reasoning })
   }
 }
 
@@ -100,13 +102,13 @@ const makeParts = (generation: Generation, count: (text: string) => number, targ
   }
 }
 
-interface Reader {
-  readonly take: (body: unknown) => DecodeResult
+interface AnswerDecoder {
+  readonly push: (body: unknown) => DecodeResult
   readonly end: () => DecodeResult
 }
 
 /** Decodes one answer. The last finish reason counts: some models send one with every piece. */
-const makeReader = (generation: Generation, target: Target): Reader => {
+const makeAnswerDecoder = (generation: Generation, target: Target): AnswerDecoder => {
   const counter = makeCounter(generation)
   const parts = makeParts(generation, counter.count, target)
   let usage: unknown
@@ -119,7 +121,8 @@ const makeReader = (generation: Generation, target: Target): Reader => {
       : refused(target, "the prompt", block, textAt(body, "promptFeedback", "blockReasonMessage"))
   }
 
-  const wrong = (body: Fields): Reason | undefined => body["error"] === undefined ? blockOf(body) : inBand(body, target)
+  const failureOf = (body: Fields): Reason | undefined =>
+    body["error"] === undefined ? blockOf(body) : inBand(body, target)
 
   const finishOf = (given: string): Result.Result<FinishReason, Reason> => {
     const reason = given.trim().toUpperCase()
@@ -133,10 +136,10 @@ const makeReader = (generation: Generation, target: Target): Reader => {
   }
 
   return {
-    take: (body) => {
+    push: (body) => {
       const fields = fieldsOf(Array.isArray(body) ? body[0] : body)
       if (fields === undefined) return Result.fail(malformed(target, "the body is not an object"))
-      const reason = wrong(fields)
+      const reason = failureOf(fields)
       if (reason !== undefined) return Result.fail(reason)
       usage = fields["usageMetadata"] ?? usage
       const candidate = listAt(fields, "candidates")[0]
@@ -158,11 +161,11 @@ const makeReader = (generation: Generation, target: Target): Reader => {
 }
 
 export const events = (generation: Generation, target: Target): EventDecoder => {
-  const { end, take } = makeReader(generation, target)
-  return { push: ({ data }) => take(parse(data)), end }
+  const { end, push } = makeAnswerDecoder(generation, target)
+  return { push: ({ data }) => push(parse(data)), end }
 }
 
 export const buffered = (body: unknown, generation: Generation, target: Target): DecodeResult => {
-  const { end, take } = makeReader(generation, target)
-  return Result.flatMap(take(body), (events) => Result.map(end(), (last) => [...events, ...last]))
+  const { end, push } = makeAnswerDecoder(generation, target)
+  return Result.flatMap(push(body), (events) => Result.map(end(), (last) => [...events, ...last]))
 }

@@ -18,7 +18,7 @@ const maxStops = 5
 const isTextOrNumber = (value: unknown): boolean => typeof value === "string" || typeof value === "number"
 
 /** By the reference of `responseJsonSchema`: the API ignores other keywords without an error. */
-const words: JsonSchemaSubset.Words = {
+const subset: JsonSchemaSubset.Subset = {
   known: {
     $id: JsonSchemaSubset.any,
     $defs: JsonSchemaSubset.any,
@@ -53,12 +53,12 @@ const formatOf = (format: OutputFormat | undefined, target: Target): Result.Resu
   return format.type === "json_object"
     ? Result.succeed({ responseMimeType })
     : Result.map(
-      JsonSchemaSubset.sayable(format.schema, words, target),
+      JsonSchemaSubset.convert(format.schema, subset, target),
       (responseJsonSchema) => ({ responseMimeType, responseJsonSchema })
     )
 }
 
-/** Images are bytes here: the API takes no URLs. */
+/** Images are bytes here: the API does not accept URLs. */
 const contentParts = (content: Content): ReadonlyArray<Fields> =>
   partsOf(content).flatMap((part): ReadonlyArray<Fields> => {
     if (part.type === "text") return [{ text: part.text }]
@@ -67,7 +67,7 @@ const contentParts = (content: Content): ReadonlyArray<Fields> =>
       : []
   })
 
-/** In place of the call's signature, which a conversation does not keep. */
+/** Replaces the signature of a call, which a conversation does not keep. */
 const unsigned = "skip_thought_signature_validator"
 
 const assistantTurn = (
@@ -148,13 +148,13 @@ const checked = (generation: Generation, target: Target): Result.Result<void, Re
   if (stop.length > maxStops) {
     return Result.fail(notSupported(target, "stop", `its API accepts at most ${maxStops} stop sequences.`))
   }
-  const seen = imageOfTool(messages)
-  if (seen !== undefined) {
-    return Result.fail(notSupported(target, seen, "its API has no images in tool results."))
+  const image = imageOfTool(messages)
+  if (image !== undefined) {
+    return Result.fail(notSupported(target, image, "its API has no images in tool results."))
   }
   const wrong = unsupportedImage(messages)
   return wrong === undefined
-    ? Conversation.without(["minP", "repeatPenalty", "logitBias"], generation, target)
+    ? Conversation.rejectOptions(["minP", "repeatPenalty", "logitBias"], generation, target)
     : Result.fail(
       notSupported(target, wrong, "its API accepts PNG, JPEG and WebP images only.")
     )
@@ -166,7 +166,7 @@ const samplingOf = ({ maxTokens, sampling, stop }: Generation, { options }: Targ
   topK: sampling.topK,
   presencePenalty: sampling.presencePenalty,
   frequencyPenalty: sampling.frequencyPenalty,
-  // The API takes signed integers of 32 bits.
+  // The API accepts signed integers of 32 bits.
   seed: sampling.seed === undefined ? undefined : sampling.seed % 2 ** 31,
   maxOutputTokens: maxTokens ?? options.maxTokens,
   stopSequences: stop.length === 0 ? undefined : stop

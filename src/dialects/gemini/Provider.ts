@@ -4,8 +4,8 @@
  * **Details**
  *
  * System messages are joined in their order, wherever they are in the conversation. Calls are not streamed in pieces; one
- * without an id gets one, by its position in the conversation. A result that is no JSON object is sent as `output` of one.
- * Vectors are normalized to unit length, because those of some models are not.
+ * without an id gets one, by its position in the conversation. A result that is not a JSON object is sent as the field
+ * `output` of one. Vectors are normalized to unit length, because those of some models are not.
  *
  * Sources: Google's reference of the Gemini API, and its pages on function calling, structured output and embeddings.
  *

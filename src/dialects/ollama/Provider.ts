@@ -79,8 +79,8 @@ const unsupported = (
   if (tools.length > 0 && toolChoice !== undefined && toolChoice !== "auto" && toolChoice !== "none") {
     return notSupported(target, "toolChoice", "its API cannot force a tool call. Use `auto`.")
   }
-  const seen = imageOfTool(messages)
-  if (seen !== undefined) return notSupported(target, seen, "its API has no images in tool results.")
+  const image = imageOfTool(messages)
+  if (image !== undefined) return notSupported(target, image, "its API has no images in tool results.")
   return Object.keys(sampling.logitBias ?? {}).length > 0
     ? notSupported(target, "logitBias", "its API has no `logit_bias`. Remove it.")
     : undefined
@@ -171,8 +171,8 @@ const events = (generation: Generation, target: Target): EventDecoder => {
 }
 
 const buffered: Dialect["generate"]["buffered"] = (body, generation, target) => {
-  const told = makeLines(generation, target).push(body)
-  return Result.isSuccess(told) && told.success.at(-1)?.type !== "finish" ? Result.fail(cut(target)) : told
+  const decoded = makeLines(generation, target).push(body)
+  return Result.isSuccess(decoded) && decoded.success.at(-1)?.type !== "finish" ? Result.fail(cut(target)) : decoded
 }
 
 const embed: NonNullable<Dialect["embed"]> = {

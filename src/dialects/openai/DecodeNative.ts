@@ -4,8 +4,8 @@
  *
  * **Details**
  *
- * Chunks without content are held until one has content: an answer that fails before can still be requested elsewhere. The
- * chunk with the finish reason is held until the end of the answer, which decides the reason.
+ * Chunks without content are held until one has content: an answer that fails before can still be requested from another
+ * deployment. The chunk with the finish reason is held until the end of the answer, which decides the reason.
  */
 import { Result } from "effect"
 import type { Event } from "../../domain/Inference.ts"
@@ -22,7 +22,9 @@ const native = (body: Fields, form: Native["form"] = "chunk"): Native => ({
   dialect: "openai",
   form,
   body,
-  hasMore: listAt(body, "choices").some((choice) => saysMore(at(choice, form === "buffered" ? "message" : "delta")))
+  hasMore: listAt(body, "choices").some((choice) =>
+    messageHasMore(at(choice, form === "buffered" ? "message" : "delta"))
+  )
 })
 
 const eventOf = (body: Fields, content: boolean, form?: Native["form"]): Event => ({
@@ -99,21 +101,21 @@ const messageWith = (message: Fields, calls: ReadonlyArray<unknown>, legacy: boo
 }
 
 const thoughtFields: ReadonlySet<string> = new Set(["reasoning", "reasoning_content", "reasoning_details"])
-const silentFields: ReadonlySet<string> = new Set(["role", "refusal", "content", "tool_calls"])
+const plainFields: ReadonlySet<string> = new Set(["role", "refusal", "content", "tool_calls"])
 
-/** The fields of a delta with content, other than text and calls. */
-const saidIn = (delta: Fields): ReadonlyArray<string> =>
-  Object.keys(delta).filter((name) => !silentFields.has(name) && !isEmpty(delta[name]))
+/** The names of the fields of a delta with content other than text and calls. */
+const contentFieldsOf = (delta: Fields): ReadonlyArray<string> =>
+  Object.keys(delta).filter((name) => !plainFields.has(name) && !isEmpty(delta[name]))
 
 /** Fields whose whole content is an event of reasoning: see `DecodeAnswer.thoughtsOf`. */
 const isThoughtText = (message: Fields, name: string): boolean =>
   (name === "reasoning" || name === "reasoning_content") && typeof message[name] === "string"
 
 /** Whether a message or delta has content other than text, reasoning and function calls. */
-const saysMore = (given: unknown): boolean => {
+const messageHasMore = (given: unknown): boolean => {
   const message = fieldsOf(given)
   return message !== undefined &&
-    (saidIn(message).some((name) => !isThoughtText(message, name)) || !isEmpty(message["refusal"]) ||
+    (contentFieldsOf(message).some((name) => !isThoughtText(message, name)) || !isEmpty(message["refusal"]) ||
       listAt(message, "tool_calls").some(isOther))
 }
 
@@ -129,7 +131,7 @@ export interface Chunks {
     events: ReadonlyArray<Event>
   ) => ReadonlyArray<Event>
   /** The events of the answer's end. */
-  readonly end: (told: DecodeResult) => DecodeResult
+  readonly end: (decoded: DecodeResult) => DecodeResult
 }
 
 /** The chunk with another first choice. */
@@ -167,38 +169,38 @@ const endOf = (
   return [
     ...(calls.length === 0 ? [] : [eventOf(before, true)]),
     ...calls,
-    eventOf(last, haveContent(events) || saidIn(fieldsOf(choice["delta"]) ?? {}).some(isContent)),
+    eventOf(last, haveContent(events) || contentFieldsOf(fieldsOf(choice["delta"]) ?? {}).some(isContent)),
     ...events,
     { ...finish, ...(usage === undefined ? {} : { native: native(usage) }) }
   ]
 }
 
 /** Holds chunks without content until one has content. */
-const makeHeld = () => {
-  let held: Array<Fields> = []
+const makeHolding = () => {
+  let chunks: Array<Fields> = []
   let begun = false
   return {
     begin: (): ReadonlyArray<Event> => {
       begun = true
-      const events = held.map((chunk) => eventOf(chunk, false))
-      held = []
+      const events = chunks.map((chunk) => eventOf(chunk, false))
+      chunks = []
       return events
     },
-    aside: (chunk: Fields): ReadonlyArray<Event> => {
+    hold: (chunk: Fields): ReadonlyArray<Event> => {
       if (begun) return [eventOf(chunk, false)]
-      held.push(chunk)
+      chunks.push(chunk)
       return []
     },
-    left: (): ReadonlyArray<Fields> => held
+    held: (): ReadonlyArray<Fields> => chunks
   }
 }
 
 /** The chunk with the requested choices only; undefined if it has none. */
-const askedOf = (chunk: Fields, count: number): Fields | undefined => {
+const requestedOf = (chunk: Fields, count: number): Fields | undefined => {
   const choices = listAt(chunk, "choices")
-  const asked = choices.filter((one) => Number(fieldsOf(one)?.["index"] ?? 0) < count)
-  if (asked.length === choices.length) return chunk
-  return asked.length === 0 ? undefined : { ...chunk, choices: asked }
+  const requested = choices.filter((one) => Number(fieldsOf(one)?.["index"] ?? 0) < count)
+  if (requested.length === choices.length) return chunk
+  return requested.length === 0 ? undefined : { ...chunk, choices: requested }
 }
 
 /**
@@ -206,20 +208,20 @@ const askedOf = (chunk: Fields, count: number): Fields | undefined => {
  * @param count number of requested choices
  */
 export const makeChunks = (legacy: boolean, count: number): Chunks => {
-  const { aside, begin, left } = makeHeld()
+  const { begin, held, hold } = makeHolding()
   let last: Last | undefined
   let usage: Fields | undefined
 
-  /** A chunk without choices: Azure's first, or usage. */
-  const add = (chunk: Fields): ReadonlyArray<Event> => {
-    if (fieldsOf(chunk["usage"]) === undefined) return aside(chunk)
+  /** Adds a chunk without choices: Azure's first, or usage. */
+  const addWithoutChoice = (chunk: Fields): ReadonlyArray<Event> => {
+    if (fieldsOf(chunk["usage"]) === undefined) return hold(chunk)
     usage = chunk
     return []
   }
-  const say = (chunk: Fields, choice: Fields, events: ReadonlyArray<Event>): ReadonlyArray<Event> => {
+  const addContent = (chunk: Fields, choice: Fields, events: ReadonlyArray<Event>): ReadonlyArray<Event> => {
     const delta = fieldsOf(choice["delta"]) ?? {}
     const raw = listAt(delta, "tool_calls")
-    const said = saidIn(delta)
+    const contentFields = contentFieldsOf(delta)
     const other = raw.some(isOther)
     const calls = deltasOf(raw, events.filter(isCallEvent))
     const repaired = { ...choice, delta: messageWith(delta, calls, legacy) }
@@ -227,28 +229,28 @@ export const makeChunks = (legacy: boolean, count: number): Chunks => {
       last = { chunk, choice: repaired, events }
       return []
     }
-    if (events.length > 0 || said.length > 0 || other) {
-      const content = haveContent(events) || other || said.some(isContent)
+    if (events.length > 0 || contentFields.length > 0 || other) {
+      const content = haveContent(events) || other || contentFields.some(isContent)
       return [...begin(), eventOf(withChoice(chunk, repaired), content), ...events]
     }
     // A delta of a call that has not started is not passed on.
-    return raw.length > 0 && !("role" in delta) ? [] : aside(withChoice(chunk, repaired))
+    return raw.length > 0 && !("role" in delta) ? [] : hold(withChoice(chunk, repaired))
   }
 
   return {
     push: (given, choice, events) => {
-      const chunk = askedOf(given, count)
+      const chunk = requestedOf(given, count)
       if (chunk === undefined) return events
-      if (choice === undefined) return add(chunk)
-      return last === undefined ? say(chunk, choice, events) : []
+      if (choice === undefined) return addWithoutChoice(chunk)
+      return last === undefined ? addContent(chunk, choice, events) : []
     },
-    end: (told) => {
-      if (Result.isFailure(told)) {
+    end: (decoded) => {
+      if (Result.isFailure(decoded)) {
         const ends = last === undefined ? [] : [withChoice(last.chunk, last.choice)]
-        const parts = [...left(), ...ends, ...(usage === undefined ? [] : [usage])]
-        return Result.fail(refusedWith(told.failure, parts.map((body) => native(body))))
+        const parts = [...held(), ...ends, ...(usage === undefined ? [] : [usage])]
+        return Result.fail(refusedWith(decoded.failure, parts.map((body) => native(body))))
       }
-      return last === undefined ? told : Result.succeed([...begin(), ...endOf(last, told.success, usage)])
+      return last === undefined ? decoded : Result.succeed([...begin(), ...endOf(last, decoded.success, usage)])
     }
   }
 }
@@ -278,25 +280,25 @@ const callOf = (raw: unknown, { arguments: text, id, name }: Call): Fields => {
 export const buffered = (
   body: Fields,
   choice: Fields,
-  told: DecodeResult,
+  decoded: DecodeResult,
   legacy: boolean,
   count: number
 ): DecodeResult => {
-  if (Result.isFailure(told)) return Result.fail(refusedWith(told.failure, [native(body, "buffered")]))
+  if (Result.isFailure(decoded)) return Result.fail(refusedWith(decoded.failure, [native(body, "buffered")]))
   const message = fieldsOf(choice["message"]) ?? {}
   const raw = listAt(message, "tool_calls")
-  const calls = callsOf(told.success)
+  const calls = callsOf(decoded.success)
   const rebuilt = raw.some(isOther)
     ? raw
     : calls.map((call, at) => callOf(raw.length === calls.length ? raw[at] : undefined, call))
-  const { reason } = told.success.at(-1) as Finish
+  const { reason } = decoded.success.at(-1) as Finish
   const repaired = {
     ...choice,
     message: messageWith(message, rebuilt, legacy),
     finish_reason: finishOf(choice["finish_reason"], reason)
   }
   const content = calls.length > 0 || raw.some(isOther) ||
-    saidIn(message).some((name) => isContent(name) && name !== "annotations")
-  const choices = listAt(askedOf(body, count), "choices").map((one) => one === choice ? repaired : one)
-  return Result.succeed([eventOf({ ...body, choices }, content, "buffered"), ...told.success])
+    contentFieldsOf(message).some((name) => isContent(name) && name !== "annotations")
+  const choices = listAt(requestedOf(body, count), "choices").map((one) => one === choice ? repaired : one)
+  return Result.succeed([eventOf({ ...body, choices }, content, "buffered"), ...decoded.success])
 }

@@ -28,7 +28,7 @@ interface Features {
   readonly maxStops: number
   /** Sampling options beyond OpenAI's API. */
   readonly sampling: ReadonlyArray<"topK" | "minP" | "repeatPenalty">
-  /** It accepts vLLM's `continue_final_message`; other hosts get a message that asks for the continuation. */
+  /** It accepts vLLM's `continue_final_message`; other hosts get a message that requests the continuation. */
   readonly continuesFinalMessage?: boolean
   /** It is OpenAI's own API, or Azure's. */
   readonly isOpenAi?: boolean
@@ -172,7 +172,7 @@ const extraSampling = {
   repeatPenalty: ["repeat_penalty", 1]
 } as const
 
-/** Why the host cannot take the generation: its first option that the API does not have. */
+/** The reason for the first option of the generation that the host's API does not have. */
 const unsupported = (
   { messages, sampling, stop }: Generation,
   { maxStops, sampling: supported }: Features,
@@ -192,7 +192,7 @@ const unsupported = (
     : undefined
 }
 
-/** The messages, with the assistant prefix as the host takes it. */
+/** The messages, with the assistant prefix as the host accepts it. */
 const conversationOf = (generation: Generation, { continuesFinalMessage = false }: Features) => ({
   messages: messagesOf(
     (continuesFinalMessage ? withAssistantPrefix(generation) : withContinuePrompt(generation)).messages
@@ -241,11 +241,11 @@ const limits = ["max_completion_tokens", "max_tokens"] as const
 /** `max_tokens` or `max_completion_tokens`, if it differs from the caller's. */
 const limitOf = ({ maxTokens }: Generation, body: Fields, target: Target, features: Features): Fields => {
   const set = limits.filter((name) => (body[name] ?? null) !== null)
-  const wanted = maxTokens ?? (set.length === 0 ? target.options.maxTokens : undefined)
-  if (wanted === undefined || (set.length > 0 && body[set[0]!] === wanted)) return {}
+  const limit = maxTokens ?? (set.length === 0 ? target.options.maxTokens : undefined)
+  if (limit === undefined || (set.length > 0 && body[set[0]!] === limit)) return {}
   return set.length === 0
-    ? { [features.maxTokens]: wanted }
-    : Object.fromEntries(set.map((name) => [name, wanted]))
+    ? { [features.maxTokens]: limit }
+    : Object.fromEntries(set.map((name) => [name, limit]))
 }
 
 /** The streaming options: whether the provider streams is independent of the caller. */

@@ -105,7 +105,7 @@ const makeChoice = (
     return chunk(`{"content":${JSON.stringify(event.text)}}`, logprobs)
   }
 
-  /** Whether the provider's own chunks have the content, or a call is one too many. */
+  /** Whether the provider's own chunks have the content, or the answer may have one call only. */
   const isLeftOut = (event: OwnEvent): boolean => {
     if (event.type === "handoff") native = false
     return native || (event.type === "tool_call" && event.index > 0 && !parallelToolCalls)
@@ -126,8 +126,8 @@ const makeChoice = (
 const isUsage = ({ body: { choices, usage } }: Native): boolean =>
   (usage ?? null) !== null && Array.isArray(choices) && choices.length === 0
 
-/** Of several choices each is another answer. */
-const nothingNative = (): undefined => undefined
+/** Used with several choices: each may be the answer of another deployment. */
+const noNativeChunk = (): undefined => undefined
 
 /** @param count choices of the answer; default 1 */
 export const makeFrameEncoder = (envelope: Envelope, count = 1): FrameEncoder => {
@@ -160,7 +160,7 @@ export const makeFrameEncoder = (envelope: Envelope, count = 1): FrameEncoder =>
         `${head}{"index":${choice},"delta":`,
         tail,
         parallelToolCalls,
-        count === 1 ? nativeOf : nothingNative
+        count === 1 ? nativeOf : noNativeChunk
       )
       return choices[choice](events)
     },

@@ -24,8 +24,8 @@ export const mostTools = 128
 /** The most stop sequences of a request. */
 export const mostStops = 16
 
-/** Options of every request. */
-export const standing = {
+/** The fields of every request that identify the caller or set its options. */
+export const callerFields = {
   /** Not in OpenAI's API, but in Ollama's: how long the model stays loaded, in seconds or as `5m`; negative means for ever. */
   keep_alive: Schema.optionalKey(Schema.Union([
     Schema.Finite,
@@ -38,7 +38,7 @@ export const standing = {
   ])),
   /** Not in OpenAI's API: the order among waiting requests; default normal. */
   priority: Schema.optionalKey(Priority),
-  /** The user, by which requests without a bearer token are told apart. */
+  /** The user, which distinguishes the callers of requests without a bearer token. */
   safety_identifier: Schema.optionalKey(Schema.String),
   /** OpenAI's older name for `safety_identifier`. */
   user: Schema.optionalKey(Schema.String),
@@ -192,7 +192,7 @@ export const ChatRequest = Schema.Struct({
   logprobs: Schema.optionalKey(Schema.Boolean),
   /** Only with `logprobs`. */
   top_logprobs: Schema.optionalKey(Schema.Int.check(within(0, 20))),
-  ...standing
+  ...callerFields
 }).annotate({ identifier: "ChatRequest" })
 export type ChatRequest = typeof ChatRequest.Type
 

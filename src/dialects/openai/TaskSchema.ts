@@ -7,7 +7,7 @@
  * classification Jina's answer; for tokens vLLM's.
  */
 import { Schema } from "effect"
-import { ChatMessage, standing, Tool } from "./Schema.ts"
+import { callerFields, ChatMessage, Tool } from "./Schema.ts"
 
 const Usage = Schema.Struct({ prompt_tokens: Schema.Int, total_tokens: Schema.Int }).annotate({
   identifier: "PromptUsage"
@@ -23,7 +23,7 @@ export const EmbeddingRequest = Schema.Struct({
   encoding_format: Schema.optionalKey(Schema.Literals(["float", "base64"])),
   /** Only the model's own number is accepted: the vectors of few models can be shortened. */
   dimensions: Schema.optionalKey(Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))),
-  ...standing
+  ...callerFields
 }).annotate({ identifier: "EmbeddingRequest" })
 export type EmbeddingRequest = typeof EmbeddingRequest.Type
 
@@ -48,7 +48,7 @@ export const RerankRequest = Schema.Struct({
   top_n: Schema.optionalKey(Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))),
   /** Default false. */
   return_documents: Schema.optionalKey(Schema.Boolean),
-  ...standing
+  ...callerFields
 }).annotate({ identifier: "RerankRequest" })
 export type RerankRequest = typeof RerankRequest.Type
 
@@ -68,7 +68,7 @@ export const RerankList = Schema.Struct({
 }).annotate({ identifier: "RerankList" })
 export type RerankList = typeof RerankList.Type
 
-export const ClassifyRequest = Schema.Struct({ model: Schema.NonEmptyString, input: Input, ...standing }).annotate({
+export const ClassifyRequest = Schema.Struct({ model: Schema.NonEmptyString, input: Input, ...callerFields }).annotate({
   identifier: "ClassifyRequest"
 })
 export type ClassifyRequest = typeof ClassifyRequest.Type
@@ -103,7 +103,7 @@ export const TokenizeRequest = Schema.Struct({
   tools: Schema.optionalKey(Schema.Array(Tool)),
   /** Only with `messages`, as in `ChatRequest`. */
   continue_final_message: Schema.optionalKey(Schema.Boolean),
-  ...standing
+  ...callerFields
 }).annotate({ identifier: "TokenizeRequest" })
 export type TokenizeRequest = typeof TokenizeRequest.Type
 

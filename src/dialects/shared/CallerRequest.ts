@@ -1,10 +1,10 @@
 /**
- * What the dialects of callers share to decode a request: checks of its body, its unknown fields, and the caller's identity
- * and options. Pure.
+ * Decodes the parts of a request that all dialects of callers share: checks of the body, unknown fields, and the caller's
+ * identity and options. Pure.
  *
  * **Gotchas**
  *
- * `null` means what leaving the field out means: clients send it for options that they do not set.
+ * `null` is the same as a missing field: clients send it for options that they do not set.
  */
 import type { Schema } from "effect"
 import { Duration, Result } from "effect"
@@ -17,7 +17,7 @@ import type { RoutingOptions } from "../../domain/RoutingOptions.ts"
 import type { UnknownField } from "../../domain/Source.ts"
 import * as Text from "../../domain/Text.ts"
 import * as Time from "../../domain/Time.ts"
-import type { standing } from "../openai/Schema.ts"
+import type { callerFields } from "../openai/Schema.ts"
 import type { BodyFields, ByType, Place } from "./FieldNames.ts"
 import type { Fields } from "./Json.ts"
 import { isObject, typeOf } from "./Json.ts"
@@ -68,17 +68,17 @@ const worded = (expected: string): string => {
 }
 
 /**
- * The message for an object that has the type of a known alternative and not its fields. The problems of that alternative
- * say more, so this one is left out beside them.
+ * The message for an object that has the type of a known alternative and not its fields. It is left out beside the problems
+ * of that alternative, which are more specific.
  */
 export const fieldsOfType = (type: string): string => `Expected the fields of type ${type}`
 
-const isEcho = ({ expected }: Problem.Problem): boolean => expected.startsWith(fieldsOfType(""))
+const isUnspecific = ({ expected }: Problem.Problem): boolean => expected.startsWith(fieldsOfType(""))
 
 /** The problems of a body that its schema rejects. */
 const schemaProblems = (error: Schema.SchemaError): ReadonlyArray<Problem.Problem> => {
   const problems = Problem.fromSchemaError(error)
-  const own = problems.filter((problem) => !isEcho(problem))
+  const own = problems.filter((problem) => !isUnspecific(problem))
   return (own.length === 0 ? problems : own).map((problem) => ({ ...problem, expected: worded(problem.expected) }))
 }
 
@@ -143,7 +143,7 @@ const findInObject = (
     const one = value[name]
     const inner = Object.hasOwn(place.fields, name) ? place.fields[name] : unknownField
     if (inner === unknownField) {
-      // `null` means what leaving the field out means.
+      // `null` is the same as a missing field.
       if (one !== null) add([...path, name], isOptionalAt(place, name, one))
     } else if (inner !== undefined) find(one, inner, [...path, name], add)
   }
@@ -168,7 +168,7 @@ export const unknownFieldsOf = (body: unknown, table: BodyFields): ReadonlyArray
   return found
 }
 
-/** What identifies a caller besides the body. */
+/** What identifies a caller, beside fields of the body. */
 export interface CallerIdentity {
   /** A bearer token, or the dialect's own key. */
   readonly key?: string | undefined
@@ -177,7 +177,7 @@ export interface CallerIdentity {
 }
 
 /** The fields of a body that identify the caller and its options. */
-type CallerFields = { readonly [Field in keyof typeof standing]?: (typeof standing)[Field]["Type"] }
+type CallerFields = { readonly [Field in keyof typeof callerFields]?: (typeof callerFields)[Field]["Type"] }
 
 /** The longest duration of Go, ms: 292 years. */
 const maxGoDuration = 2 ** 63 / 1e6

@@ -1,4 +1,4 @@
-/** What the dialects that do not speak OpenAI's make of a generation alike. Pure. */
+/** Encoding that dialects other than OpenAI's share: system messages, turns, arguments and unsupported options. Pure. */
 import { Result } from "effect"
 import type { Generation, Sampling } from "../../domain/Generation.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
@@ -11,7 +11,7 @@ import type { Target } from "./ProviderDialect.ts"
 
 export const invalid = (path: string, detail: string): Reason => new InvalidRequest({ path, detail })
 
-/** What an option says when it asks for nothing; left out, nothing does. */
+/** Values that have no effect, of the options that have such a value. */
 const neutral: Readonly<Partial<Record<keyof Sampling, number>>> = {
   minP: 0,
   repeatPenalty: 1,
@@ -19,25 +19,25 @@ const neutral: Readonly<Partial<Record<keyof Sampling, number>>> = {
   frequencyPenalty: 0
 }
 
-const asks = (sampling: Sampling, name: keyof Sampling): boolean => {
+const isSet = (sampling: Sampling, name: keyof Sampling): boolean => {
   const value = sampling[name]
   if (value === undefined || value === neutral[name]) return false
   return typeof value === "number" || Object.keys(value).length > 0
 }
 
-/** Fails for the first of these options that asks for something, and for log-probabilities. */
-export const without = (
+/** Fails for the first of these options that is set, and for log probabilities. */
+export const rejectOptions = (
   names: ReadonlyArray<keyof Sampling>,
   { logprobs, sampling }: Generation,
   target: Target
 ): Result.Result<void, Reason> => {
-  const name = names.find((name) => asks(sampling, name)) ?? (logprobs === undefined ? undefined : "logprobs")
+  const name = names.find((name) => isSet(sampling, name)) ?? (logprobs === undefined ? undefined : "logprobs")
   return name === undefined
     ? Result.succeed(undefined)
     : Result.fail(notSupported(target, name, "its API has no such option. Remove it."))
 }
 
-/** The system messages, wherever they are, as one text; undefined where there is none. */
+/** The system messages, wherever they are, as one text; undefined if there is none. */
 export const systemOf = ({ messages }: Generation): string | undefined => {
   const texts = messages.filter(({ role }) => role === "system").map(({ content }) => textOf(content))
     .filter((text) => text !== "")
@@ -52,16 +52,16 @@ export const argumentsOf = (path: string, text: string): Result.Result<Fields, R
     : Result.succeed(fields)
 }
 
-/** One side's say. */
+/** The parts of consecutive messages of one role. */
 export interface Turn<Part> {
   readonly role: string
   readonly parts: ReadonlyArray<Part>
 }
 
 /**
- * All messages but the system's as turns: neighbors of one role are one, and those that say nothing are none.
+ * All messages except system messages as turns: consecutive messages of one role are one turn; empty ones are left out.
  *
- * @param turnOf of the message at this path, as `messages[1]`
+ * @param turnOf encodes the message at a path, as `messages[1]`
  */
 export const turnsOf = <Part>(
   { messages }: Generation,
@@ -70,9 +70,9 @@ export const turnsOf = <Part>(
   const turns: Array<Turn<Part>> = []
   for (const [index, message] of messages.entries()) {
     if (message.role === "system") continue
-    const told = turnOf(message, `messages[${index}]`)
-    if (Result.isFailure(told)) return Result.fail(told.failure)
-    const { parts, role } = told.success
+    const turn = turnOf(message, `messages[${index}]`)
+    if (Result.isFailure(turn)) return Result.fail(turn.failure)
+    const { parts, role } = turn.success
     const last = turns.at(-1)
     if (parts.length === 0) continue
     if (last?.role === role) turns.splice(-1, 1, { role, parts: [...last.parts, ...parts] })

@@ -23,7 +23,7 @@ export interface Found {
   readonly message: string
   /** The provider's codes and types. */
   readonly codes?: ReadonlyArray<string | undefined>
-  /** The field that is wrong, by our name for it. */
+  /** The invalid field, by the core's name. */
   readonly path?: string | undefined
   /** Token counts that are separate from the message. */
   readonly figures?: ContextFigures | undefined
@@ -75,13 +75,13 @@ const statusOfCode = (code: unknown): number | undefined => {
 export const statusOf = (...codes: ReadonlyArray<unknown>): number | undefined =>
   codes.map(statusOfCode).find((status) => status !== undefined)
 
-/** Whether the request itself is wrong, so that a retry cannot succeed. */
-const isCallers = (status: number): boolean => status === 400 || status === 413 || status === 422
+/** Whether the status is about the request itself, so that a retry cannot succeed. */
+const isRequestError = (status: number): boolean => status === 400 || status === 413 || status === 422
 
-const words = ({ status }: Refusal, { message }: Found): string =>
+const detailOf = ({ status }: Refusal, { message }: Found): string =>
   message === "" ? `HTTP status ${status}.` : `${brief(message)} (HTTP status ${status})`
 
-const unfit = ({ model, options }: Target, found: Found): InferenceError.Reason => {
+const contextExceeded = ({ model, options }: Target, found: Found): InferenceError.Reason => {
   const { contextSize } = options
   // Without a count from the provider, the prompt is at least as long as the window.
   const least = contextSize === undefined
@@ -93,7 +93,7 @@ const unfit = ({ model, options }: Target, found: Found): InferenceError.Reason 
 const optionally = (retryAfterMs: number | undefined) =>
   retryAfterMs === undefined ? {} : { retryAfterMs: bounded(retryAfterMs) }
 
-const ofStatus = (
+const reasonOfStatus = (
   { status }: Refusal,
   { deployment }: Target,
   path: string | undefined,
@@ -102,7 +102,9 @@ const ofStatus = (
 ): InferenceError.Reason => {
   if (status === 401 || status === 403) return new InferenceError.AuthenticationFailed({ deployment, status })
   if (status === 429) return new InferenceError.RateLimited({ deployment, ...optionally(retryAfterMs) })
-  if (isCallers(status)) return new InferenceError.InvalidRequest({ detail, ...(path === undefined ? {} : { path }) })
+  if (isRequestError(status)) {
+    return new InferenceError.InvalidRequest({ detail, ...(path === undefined ? {} : { path }) })
+  }
   const kind = status >= 300 && status < 400 ? "redirect" as const : "status" as const
   return new InferenceError.UpstreamFailed({ deployment, kind, status, detail, ...optionally(retryAfterMs) })
 }
@@ -120,16 +122,16 @@ export const reasonOf = (
 ): InferenceError.Reason => {
   const { status } = refusal
   const { deployment } = target
-  const detail = words(refusal, found)
+  const detail = detailOf(refusal, found)
   switch (meaningOf({ status, codes: found.codes ?? [], message: found.message })) {
     case "context":
-      return unfit(target, found)
+      return contextExceeded(target, found)
     case "content":
       return new InferenceError.ContentRefused({ deployment, detail })
     case "quota":
       return new InferenceError.AuthenticationFailed({ deployment, status, quota: true })
     case undefined:
-      return ofStatus(refusal, target, found.path, detail, retryAfterMs)
+      return reasonOfStatus(refusal, target, found.path, detail, retryAfterMs)
   }
 }
 

@@ -3,8 +3,8 @@
  *
  * **Details**
  *
- * One table per endpoint is the only list of its names: it serves to find unknown fields, to suggest the name for a misspelt
- * one, and to give the dialect's name for a path of the core in an error.
+ * One table per endpoint is the only list of its names. Three functions use it: the search for unknown fields, the suggestion
+ * for a misspelt one, and the renaming of the core's paths in errors.
  */
 type Names = ReadonlyArray<string>
 
@@ -17,7 +17,7 @@ export interface Place {
   readonly fields: Readonly<Record<string, Place | ByType | undefined>>
   /** Fields that Troupe does not use and that deployments may ignore, by their value. */
   readonly optional: Readonly<Record<string, IsOptional>> | "all"
-  /** Unless it holds, the whole value is unknown. */
+  /** If it returns false, the entire value is unknown. */
   readonly accepts?: (value: Readonly<Record<string, unknown>>) => boolean
 }
 
@@ -26,7 +26,7 @@ export interface ByType {
   readonly types: Readonly<Record<string, Place>>
   /** Types that providers document and that Troupe does not know. */
   readonly documented: Names
-  /** The type of an object that names none. */
+  /** The type of an object without `type`. */
   readonly defaultType?: string
   /** Unknown types that deployments may ignore. */
   readonly optionalTypes?: Names
@@ -78,7 +78,7 @@ const shared: Readonly<Record<string, string>> = { route: "troupe", keepAlive: "
 
 /**
  * @param names of fields, by the names of the core
- * @param nested patterns of paths whose shape is another in the dialect; the first that fits counts
+ * @param nested patterns of paths whose shape is another in the dialect; the first match is used
  */
 export const pathRenamer = (
   names: Readonly<Record<string, string>>,

@@ -32,8 +32,8 @@ export const listAt = (value: unknown, ...path: ReadonlyArray<string>): Readonly
 }
 
 /**
- * One for each of so many inputs, by the numbers that they name, else by their order; undefined where one is missing,
- * twice there, or beyond.
+ * The results in the order of their inputs: by `index` where a result has it, else by position. Undefined unless each input
+ * has exactly one result.
  */
 export const eachOf = (found: ReadonlyArray<unknown>, length: number): ReadonlyArray<unknown> | undefined => {
   const places = new Map(found.map((one, place) => [countAt(one, "index") ?? place, one]))
@@ -41,13 +41,13 @@ export const eachOf = (found: ReadonlyArray<unknown>, length: number): ReadonlyA
   return found.length === length && !inOrder.includes(undefined) ? inOrder : undefined
 }
 
-/** Numbers and nothing else. */
+/** A list of finite numbers; undefined for any other value. */
 export const numbersOf = (value: unknown): ReadonlyArray<number> | undefined =>
   Array.isArray(value) && value.every((one) => typeof one === "number" && Number.isFinite(one))
     ? value as ReadonlyArray<number>
     : undefined
 
-/** What a table of ours has under a name that comes from outside, where `constructor` is none. */
+/** The table's value for an external name; undefined for inherited names such as `constructor`. */
 export const ownOf = <A>(table: Readonly<Record<string, A>>, name: string | undefined): A | undefined =>
   name !== undefined && Object.hasOwn(table, name) ? table[name] : undefined
 

@@ -15,7 +15,7 @@ import { type Fields, fieldsOf } from "./Json.ts"
 import type { Target } from "./ProviderDialect.ts"
 
 /** The subset of a provider. */
-export interface Words {
+export interface Subset {
   /** The supported keywords, and which of their values. */
   readonly known: Readonly<Record<string, (value: unknown) => boolean>>
   /** Rewrites a schema: a value that fits the new one fits the old one. */
@@ -28,55 +28,59 @@ export const any = (): boolean => true
 /** Local references only. */
 export const isLocal = (value: unknown): boolean => typeof value === "string" && value.startsWith("#")
 
-const silent = new Set(["$schema", "$comment", "examples", "default", "deprecated", "readOnly", "writeOnly"])
+/** Keywords that do not constrain answers. */
+const annotations = new Set(["$schema", "$comment", "examples", "default", "deprecated", "readOnly", "writeOnly"])
 
 type Path = ReadonlyArray<string | number>
 
-interface Reading {
-  readonly words: Words
+interface Context {
+  readonly subset: Subset
   readonly target: Target
 }
 
-const each = (reading: Reading, schemas: ReadonlyArray<unknown>, path: Path) =>
-  Result.all(schemas.map((schema, index) => said(reading, schema, [...path, index])))
+const convertEach = (context: Context, schemas: ReadonlyArray<unknown>, path: Path) =>
+  Result.all(schemas.map((schema, index) => convertSchema(context, schema, [...path, index])))
 
-const eachNamed = (reading: Reading, schemas: unknown, path: Path) =>
+const convertNamed = (context: Context, schemas: unknown, path: Path) =>
   Result.all(
     Object.fromEntries(
-      Object.entries(fieldsOf(schemas) ?? {}).map(([name, schema]) => [name, said(reading, schema, [...path, name])])
+      Object.entries(fieldsOf(schemas) ?? {}).map(
+        ([name, schema]) => [name, convertSchema(context, schema, [...path, name])]
+      )
     )
   )
 
-const isNamed = new Set(["properties", "$defs", "definitions"])
+/** Keywords whose value is an object of schemas. */
+const namedSchemas = new Set(["properties", "$defs", "definitions"])
 
-const valueOf = (
-  reading: Reading,
+const convertValue = (
+  context: Context,
   keyword: string,
   value: unknown,
   path: Path
 ): Result.Result<unknown, Reason> => {
-  if (isNamed.has(keyword)) return eachNamed(reading, value, path)
+  if (namedSchemas.has(keyword)) return convertNamed(context, value, path)
   if (keyword === "anyOf" || keyword === "prefixItems") {
-    return each(reading, Array.isArray(value) ? value : [value], path)
+    return convertEach(context, Array.isArray(value) ? value : [value], path)
   }
   return keyword === "items" || (keyword === "additionalProperties" && typeof value !== "boolean")
-    ? said(reading, value, path)
+    ? convertSchema(context, value, path)
     : Result.succeed(value)
 }
 
-const said = (reading: Reading, schema: unknown, path: Path): Result.Result<Fields, Reason> => {
-  const { target, words } = reading
+const convertSchema = (context: Context, schema: unknown, path: Path): Result.Result<Fields, Reason> => {
+  const { subset, target } = context
   const fields = fieldsOf(schema)
   if (fields === undefined) {
     return Result.fail(notSupported(target, formatPath(path), "its API accepts no schema that is not an object."))
   }
-  const heard = Object.entries(words.rewrite(fields)).filter(([keyword]) => !silent.has(keyword))
-  const unknown = heard.find(([keyword, value]) =>
-    !Object.hasOwn(words.known, keyword) || !words.known[keyword]!(value)
+  const constraints = Object.entries(subset.rewrite(fields)).filter(([keyword]) => !annotations.has(keyword))
+  const unknown = constraints.find(([keyword, value]) =>
+    !Object.hasOwn(subset.known, keyword) || !subset.known[keyword]!(value)
   )
   return unknown === undefined
     ? Result.all(Object.fromEntries(
-      heard.map(([keyword, value]) => [keyword, valueOf(reading, keyword, value, [...path, keyword])])
+      constraints.map(([keyword, value]) => [keyword, convertValue(context, keyword, value, [...path, keyword])])
     ))
     : Result.fail(
       notSupported(target, formatPath([...path, unknown[0]]), "its API does not support this part of a schema.")
@@ -84,5 +88,5 @@ const said = (reading: Reading, schema: unknown, path: Path): Result.Result<Fiel
 }
 
 /** The converted schema, or the part that the provider does not support. */
-export const sayable = (schema: JsonSchema, words: Words, target: Target): Result.Result<Fields, Reason> =>
-  said({ words, target }, schema, ["format", "schema"])
+export const convert = (schema: JsonSchema, subset: Subset, target: Target): Result.Result<Fields, Reason> =>
+  convertSchema({ subset, target }, schema, ["format", "schema"])

@@ -6,7 +6,7 @@ import { isNative } from "../../domain/Source.ts"
 import { makeStopMatcher } from "../../domain/StopMatcher.ts"
 import { makeCounter } from "./TokenCounter.ts"
 
-/** Ends an answer also at a stop sequence that begins in the prefix: the provider matches its own text only. */
+/** Also ends an answer at a stop sequence that begins in the assistant prefix: the provider matches only its own text. */
 export const makePrefixStopMatcher = (
   generation: Generation,
   options: RemoteDeployment
@@ -22,15 +22,15 @@ export const makePrefixStopMatcher = (
     }
     counter.count(event.text)
     const { sequence, stopped, text } = matcher.push(event.text)
-    const told: ReadonlyArray<Event> = text === "" && event.tokens === 0 ? [] : [{ ...event, text }]
+    const texts: ReadonlyArray<Event> = text === "" && event.tokens === 0 ? [] : [{ ...event, text }]
     return stopped
-      ? [...told, {
+      ? [...texts, {
         type: "finish",
         reason: "stop",
         usage: counter.usage({}),
         ...(sequence === undefined ? {} : { stop: sequence })
       }]
-      : told
+      : texts
   }
   return (events) => {
     const joined: Array<Event> = []

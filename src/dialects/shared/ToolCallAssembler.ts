@@ -1,5 +1,5 @@
 /**
- * Assembles tool calls from a provider's deltas, whatever their shape. Pure.
+ * Assembles tool calls from the deltas of a provider. Pure.
  *
  * **Details**
  *
@@ -26,14 +26,14 @@ export interface Delta {
   readonly place: number | undefined
   readonly id: string | undefined
   readonly name: string | undefined
-  /** JSON text, or a value that stands for its JSON text. */
+  /** JSON text, or a value that is encoded as JSON. */
   readonly arguments: unknown
 }
 
 export interface ToolCallAssembler {
   /** The events of one delta. */
   readonly push: (delta: Delta) => ReadonlyArray<CallEvent>
-  /** The last events, once the answer is over: no arguments are an empty object. Undefined if a call has no name. */
+  /** The events at the end of the answer: missing arguments are an empty object. Undefined if a call has no name. */
   readonly end: () => ReadonlyArray<CallEvent> | undefined
   /** Calls that were emitted. */
   readonly size: () => number
@@ -48,7 +48,7 @@ interface Call {
   /** Arguments that no event has yet. */
   held: string
   tokens: number
-  /** Its id is the first thing at its index: without a name, the answer is broken. */
+  /** It has an id and is the first call at its index: without a name, the answer is malformed. */
   readonly needsName: boolean
   hasArguments: boolean
   readonly json: JsonProgress
@@ -85,7 +85,7 @@ type JsonProgress = ReturnType<typeof makeJsonProgress>
 export const argumentsText = (value: unknown): string =>
   typeof value === "string" ? value : value === undefined || value === null ? "" : JSON.stringify(value)
 
-/** Ids that neither the conversation nor the answer has twice: an id names one call. */
+/** Makes ids that are unique within the conversation and the answer. */
 export const makeIds = ({ messages }: Pick<Generation, "messages">) => {
   const taken = new Set(messages.flatMap(({ toolCalls = [] }) => toolCalls.map(({ id }) => id)))
   let next = 0
@@ -93,7 +93,7 @@ export const makeIds = ({ messages }: Pick<Generation, "messages">) => {
     let position = next++
     let unique = id
     while (unique === undefined || unique === "" || taken.has(unique)) {
-      // The conversation's length keeps it apart from the ids of other turns.
+      // The number of messages distinguishes it from the ids of other turns.
       unique = `call_${messages.length}_${position}`
       if (taken.has(unique)) position = next++
     }
@@ -107,7 +107,7 @@ const makeNames = ({ tools = [] }: Pick<Generation, "tools">) => {
   const declared = new Set(tools.map(({ name }) => name))
   const isBeginning = (text: string) => tools.some(({ name }) => name.length > text.length && name.startsWith(text))
   return {
-    /** The name after a further piece of it; undefined where the piece is the name of another call. */
+    /** The name after a further piece of it; undefined if the piece is the name of another call. */
     join: (name: string, piece: string): string | undefined => {
       if (name === "" || piece === name) return piece
       const joined = name + piece
@@ -128,7 +128,7 @@ const startsNew = (names: Names, call: Call, name: string): boolean => {
   return call.index !== undefined || call.hasArguments || names.join(call.name, name) === undefined
 }
 
-/** The call at an index that an id that is new there belongs to; undefined where it starts another. */
+/** The call at an index that takes an id that is new there; undefined if the id starts another call. */
 const adoptedBy = (names: Names, call: Call, name: string): Call | undefined => {
   if (call.name === "") return call
   if (call.id === undefined) return startsNew(names, call, name) ? undefined : call
@@ -220,13 +220,13 @@ export const make = (
   return {
     push: (delta) => {
       const { before, call } = calls.of(delta)
-      // The call before it at its index gets no further piece of a name.
+      // The name of the preceding call at the index is complete.
       const isOver = before !== undefined && before !== call && before.index === undefined && before.name !== ""
       const events = isOver ? [emit(before)] : []
       return [...events, ...add(call, delta.name ?? "", argumentsText(delta.arguments))]
     },
     end: () => {
-      // A delta that adds nothing to a call is not a call; one with arguments and no name is broken.
+      // A delta that adds nothing to a call is not a call; one with arguments and no name is malformed.
       const begun = calls.all.filter(({ hasArguments, name, needsName }) => name !== "" || needsName || hasArguments)
       if (begun.some(({ name }) => name === "")) return undefined
       return begun.flatMap((call): ReadonlyArray<CallEvent> => {

@@ -4,8 +4,8 @@
  * **Details**
  *
  * A field that no local deployment accepts leaves only remote ones. So a misspelt field must never choose where a prompt
- * goes: where it would, the request is rejected. So is one with a misspelt `type`. Names that providers document are not
- * misspelt, however near another name they are; a name near a documented one is.
+ * goes: where it would, the request is rejected. So is one with a misspelt `type`. A name that a provider documents is never
+ * misspelt, however similar to another name it is.
  */
 import { nearestName } from "../../domain/NearestName.ts"
 import { formatPath } from "../../domain/Problem.ts"
@@ -97,7 +97,7 @@ const namesAt = ({ fields, optional }: Place): Names => [
   ...(optional === "all" ? [] : Object.keys(optional))
 ]
 
-/** The table of the value at a path, and that value; undefined below what no table has. */
+/** The table of the value at a path, and that value; undefined if no table covers the path. */
 const tableAt = (table: BodyFields, body: unknown, path: Path) => {
   let place: Place | ByType | undefined = table
   let value = body
@@ -109,8 +109,8 @@ const tableAt = (table: BodyFields, body: unknown, path: Path) => {
   return place === undefined ? undefined : { place, value }
 }
 
-/** The known name that a field of the body itself probably means. */
-const meantAtTop = (name: string, table: BodyFields, isTask: boolean): string | undefined => {
+/** The known name that a top-level field of the body probably means. */
+const suggestionAtTop = (name: string, table: BodyFields, isTask: boolean): string | undefined => {
   const names = namesAt(table)
   if (names.includes(name) || documented.has(name)) return undefined
   if (table.aliases !== undefined && Object.hasOwn(table.aliases, name)) return table.aliases[name]
@@ -119,15 +119,15 @@ const meantAtTop = (name: string, table: BodyFields, isTask: boolean): string | 
 
 /** Suggests a name for an unknown field of a body. */
 export const makeSuggest = (table: BodyFields, isTask: boolean) => (name: string): string | undefined =>
-  meantAtTop(name, table, isTask)
+  suggestionAtTop(name, table, isTask)
 
 const tableOf = ({ dialect, task }: Source): BodyFields => tables[task ?? dialect]
 
 /** The known name that a field probably means; undefined for documented ones, and if no name is near. */
-const meant = (source: Source, path: Path): string | undefined => {
+const suggestionFor = (source: Source, path: Path): string | undefined => {
   const name = path.at(-1)
   if (typeof name !== "string") return undefined
-  if (path.length === 1) return meantAtTop(name, tableOf(source), source.task !== undefined)
+  if (path.length === 1) return suggestionAtTop(name, tableOf(source), source.task !== undefined)
   const found = tableAt(tableOf(source), source.body, path.slice(0, -1))
   const place = found && placeFor(found.place, found.value)
   if (place === undefined) return undefined
@@ -143,7 +143,7 @@ interface UnknownType {
   readonly documented: Names
 }
 
-/** The unknown type of a whole value; for an image, that of its source. */
+/** The unknown type of a value; for an image, that of its source. */
 const unknownType = (source: Source, { path }: UnknownField): UnknownType | undefined => {
   const found = tableAt(tableOf(source), source.body, path)
   if (found === undefined || !isByType(found.place)) return undefined
@@ -201,7 +201,7 @@ const problemOf = (source: Source, field: UnknownField): Unknown | undefined => 
     const nearest = nearestType(found)
     return nearest === undefined ? undefined : typeProblem(found, nearest)
   }
-  const name = meant(source, field.path)
+  const name = suggestionFor(source, field.path)
   return name === undefined
     ? undefined
     : { path: formatPath(field.path), detail: `Unknown field. Did you mean ${name}?` }
@@ -219,7 +219,7 @@ export const misspelt = (source: Source): Unknown | undefined => {
 /**
  * The error if no deployment of the model accepts the fields: about a misspelt one first, else about the first.
  *
- * @param model whose deployments do not accept it
+ * @param model the name of the model, for the message
  */
 export const refused = (source: Source, model: string): Unknown => {
   const found = misspelt(source)

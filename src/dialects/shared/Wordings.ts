@@ -55,8 +55,8 @@ const codes: Readonly<Record<Meaning, ReadonlySet<string>>> = {
 }
 
 /**
- * Conversation that do not fit, with figures where they are told. What lies between is bounded, and so is the text, as a message
- * may be as long as an answer.
+ * Messages about a prompt that does not fit, with the token counts that they contain. Gaps in a pattern and the length of the
+ * text are bounded, because a message may be as long as an answer.
  */
 const unfit: ReadonlyArray<RegExp> = [
   // OpenAI, vLLM, DeepSeek, OpenRouter.
@@ -103,7 +103,7 @@ const unpaid =
 /** Characters of a message that are read. */
 const mostRead = 4000
 
-/** An error, in whatever dialect. */
+/** An error of any dialect. */
 export interface ProviderError {
   readonly status: number
   /** Codes and types, in any case. */

@@ -51,10 +51,10 @@ describe("Watch", () => {
       // To the tenth of a second, by many looks.
       for (let tenth = 0; tenth < 300; tenth++) yield* TestClock.adjust(100)
       assert.deepStrictEqual(ended.toSorted(([one], [two]) => one.localeCompare(two)), [
+        ["buffered", 20_000, "total"],
         ["later", 3_000, "first_byte"],
         ["silent", 3_000, "first_byte"],
-        ["stalled", 2_000, "stall"],
-        ["buffered", 20_000, "total"]
+        ["stalled", 2_000, "stall"]
       ])
     }))
 
