@@ -1,10 +1,10 @@
 /** The cost of one routing decision by the number of deployments. */
 import type { Condition } from "../src/domain/DeploymentFacts.ts"
 import { prepare, ready } from "../src/domain/DeploymentFacts.ts"
+import { draw } from "../src/domain/Hashing.ts"
 import { unmeasured } from "../src/domain/Measurement.ts"
 import * as Measurement from "../src/domain/Measurement.ts"
 import { defaults } from "../src/domain/SelectionOptions.ts"
-import { draw } from "../src/domain/Strategies.ts"
 import type { Name } from "../src/domain/Strategies.ts"
 import * as Selection from "../src/services/routing/Selection.ts"
 import type { Outcome, Row, Scenario } from "./Scenario.ts"

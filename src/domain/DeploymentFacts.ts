@@ -3,12 +3,12 @@
  * condition of a deployment at the moment.
  */
 import type { EngineCapability } from "./EngineProtocol.ts"
+import { hashText } from "./Hashing.ts"
 import type { Measurement } from "./Measurement.ts"
 import { unmeasured } from "./Measurement.ts"
 import type { RequiredCapability } from "./RoutingRequest.ts"
 import { bitsOf } from "./RoutingRequest.ts"
 import * as Source from "./Source.ts"
-import { hashText } from "./Strategies.ts"
 
 /** USD per million tokens. */
 export interface Price {

@@ -15,34 +15,11 @@
  * sessions. `weighted` draws the whole order without replacement (Efraimidis and Spirakis).
  */
 import type { CandidateTable, Condition } from "./DeploymentFacts.ts"
+import { combine, draw, drawTwo, hashText } from "./Hashing.ts"
 import * as Measurement from "./Measurement.ts"
 import type { Moment, RoutingRequest } from "./RoutingRequest.ts"
 import { promptTokensOf, usualAnswer } from "./RoutingRequest.ts"
 import type { Options } from "./SelectionOptions.ts"
-
-/** The finalizer of MurmurHash3 (Austin Appleby): every bit of the result depends on every bit of the input. */
-const scatter = (value: number): number => {
-  let hash = value
-  hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b)
-  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35)
-  return (hash ^ (hash >>> 16)) >>> 0
-}
-
-/** The bits of the golden ratio, as in Knuth's multiplicative hashing: consecutive numbers land far apart. */
-const golden = 0x9e3779b1
-
-/** A hash of both, as a 32-bit unsigned integer. */
-export const combine = (a: number, b: number): number => scatter(Math.imul(a ^ scatter(b), golden) ^ b)
-
-/** The pseudo-random number at `index` of this seed, above 0 and below 1: a pure function, so that decisions can be replayed. */
-export const draw = (seed: number, index: number): number => (combine(seed, index) + 0.5) / 2 ** 32
-
-/** A hash of the text, as a 32-bit unsigned integer (FNV-1a over its UTF-16 units). */
-export const hashText = (text: string, from = 0, to = text.length): number => {
-  let hash = 0x811c9dc5
-  for (let index = from; index < to; index++) hash = Math.imul(hash ^ text.charCodeAt(index), 0x01000193)
-  return scatter(hash)
-}
 
 /** The input of a score. */
 export interface ScoringInput {
@@ -205,20 +182,13 @@ const peakCost = (input: ScoringInput, index: number): number => {
   return ms * (loadOf(input, index) + 1) / Math.max(0.01, 1 - measured.errorRate)
 }
 
-/** Two different numbers below `count`. */
-const twoOf = (count: number, seed: number): readonly [number, number] => {
-  const first = Math.floor(draw(seed, 0) * count)
-  const second = Math.floor(draw(seed, 1) * (count - 1))
-  return [first, second >= first ? second + 1 : second]
-}
-
 /** The better of two, then the other, then the rest by peak cost. */
 const latency = (input: ScoringInput): Scored => {
   const { eligible, moment } = input
   const scores = each(input, (index) => -peakCost(input, index), input.table.ids.length)
   const terms = (index: number) => ({ latency: peakCost(input, index) })
   if (eligible.length < 3) return { scores, terms }
-  const [a, b] = twoOf(eligible.length, moment.seed).map((at) => eligible[at]!) as [number, number]
+  const [a, b] = drawTwo(eligible.length, moment.seed).map((at) => eligible[at]!) as [number, number]
   const [winner, other] = scores[b]! > scores[a]! ? [b, a] : [a, b]
   scores[winner] = 2
   scores[other] = 1

@@ -1,8 +1,8 @@
 /** Runs the attempt machine with scripted deployments, and records every step. */
 import { Effect, Random } from "effect"
+import { draw } from "../../src/domain/Hashing.ts"
 import type { Reason } from "../../src/domain/InferenceError.ts"
 import * as InferenceError from "../../src/domain/InferenceError.ts"
-import { draw } from "../../src/domain/Strategies.ts"
 import { begin, next } from "../../src/services/resilience/AttemptMachine.ts"
 import type { Action, Event, Plan, Start, State, Step } from "../../src/services/resilience/AttemptPlan.ts"
 import * as Backoff from "../../src/services/resilience/Backoff.ts"

@@ -7,7 +7,7 @@
  * A prompt is identified by the hashes of its prefixes, each a block of characters longer than the one before. A collision
  * of hashes costs a request its cached prefix and nothing else.
  */
-import { combine, hashText } from "../../domain/Strategies.ts"
+import { combine, hashText } from "../../domain/Hashing.ts"
 
 /** Characters of a block: some 64 tokens. */
 const blockLength = 256

@@ -27,11 +27,11 @@
  */
 import type { CandidateTable, Condition } from "../../domain/DeploymentFacts.ts"
 import { capabilityNames, engineCapabilities } from "../../domain/EngineProtocol.ts"
+import { draw } from "../../domain/Hashing.ts"
 import type { Measurement } from "../../domain/Measurement.ts"
 import type { Moment, RequiredCapability, RoutingRequest } from "../../domain/RoutingRequest.ts"
 import { bitsOf, promptTokensOf, usualAnswer } from "../../domain/RoutingRequest.ts"
 import type { Options } from "../../domain/SelectionOptions.ts"
-import { draw } from "../../domain/Strategies.ts"
 import * as Strategies from "../../domain/Strategies.ts"
 import type { Candidate, Decision, Excluded } from "./DecisionRecord.ts"
 
