@@ -1,11 +1,13 @@
 /** Real engines that crash, hang or fail to load, behind their actors. */
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Fiber, Layer, Stream } from "effect"
+import { Deferred, Duration, Effect, Fiber, Layer, Stream } from "effect"
 import { TestClock } from "effect/testing"
-import { execFileSync } from "node:child_process"
+import type { ChildProcess } from "node:child_process"
+import { subscribe, unsubscribe } from "node:diagnostics_channel"
 import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { setTimeout as delay } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
 import { vi } from "vitest"
 import * as Defaults from "../../../src/domain/Defaults.ts"
@@ -13,10 +15,30 @@ import type { Deployment, DeploymentOptions } from "../../../src/domain/Deployme
 import type { Generation } from "../../../src/domain/Generation.ts"
 import type { Event } from "../../../src/domain/Inference.ts"
 import * as EnginesLayer from "../../../src/layers/engines/Engines.ts"
+import type * as HangDetector from "../../../src/layers/engines/HangDetector.ts"
 import { Engines } from "../../../src/services/engines/Engine.ts"
 import type { Options } from "../../../src/services/engines/EngineKinds.ts"
 import { layerUnbounded, Models } from "../../../src/services/models/Models.ts"
 import * as Deployments from "../../support/Deployments.ts"
+import * as Service from "../../support/Service.ts"
+
+/** The tokens that have arrived from engines. */
+const received = vi.hoisted(() => ({ tokens: 0 }))
+
+vi.mock("../../../src/layers/engines/HangDetector.ts", async (original) => {
+  const { watch } = await original<typeof HangDetector>()
+  return {
+    watch: ((host, stallAfter) =>
+      watch({
+        ...host,
+        start: (job, onEvents) =>
+          host.start(job, (events) => {
+            for (const event of events) if (event.type === "tokens") received.tokens += event.count
+            onEvents(events)
+          })
+      }, stallAfter)) satisfies typeof watch
+  }
+})
 
 const tinyChat = fileURLToPath(new URL("../../../models/tiny-chat-q8_0.gguf", import.meta.url))
 
@@ -51,50 +73,66 @@ const answer = (chosen: Deployment, content: string, onEvent: (event: Event) => 
       )))
   )
 
-/** The engine processes of this process. */
-const children = (): ReadonlyArray<number> => {
-  try {
-    return execFileSync("pgrep", ["-P", String(process.pid), "-f", "host.ts"], { encoding: "utf8" })
-      .trim().split("\n").map(Number)
-  } catch {
-    return []
-  }
-}
+/** The engine processes that this process has started. */
+const processes: Array<ChildProcess> = []
+subscribe("child_process", (message) => processes.push((message as { readonly process: ChildProcess }).process))
 
-const until = (condition: () => boolean): Effect.Effect<void> =>
-  Effect.suspend(() => condition() ? Effect.void : Effect.andThen(Effect.sleep(2), until(condition)))
+const alive = ({ exitCode, signalCode }: ChildProcess) => exitCode === null && signalCode === null
 
-const idle = (chosen: Deployment): Effect.Effect<void, never, Models> =>
+const running = () => processes.filter(alive)
+
+const until = (condition: () => boolean) => Effect.promise(() => Service.until(() => condition() || undefined))
+
+const turn = Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
+
+const statusOf = (chosen: Deployment) => Models.use(({ status }) => status(chosen))
+
+const untilRunning = (chosen: Deployment, count: number): Effect.Effect<void, never, Models> =>
   Effect.flatMap(
-    Models.use(({ status }) => status(chosen)),
-    ({ running }) => running === 0 ? Effect.void : Effect.andThen(Effect.sleep(2), idle(chosen))
+    statusOf(chosen),
+    (status) => status.running === count ? Effect.void : Effect.andThen(turn, untilRunning(chosen, count))
   )
 
-const kill = Effect.andThen(
-  until(() => children().length === 1),
-  Effect.sync(() => {
-    const [child] = children()
-    process.kill(child!, "SIGKILL")
-    return child!
-  })
-)
+/** The engine process, killed as soon as it has started. */
+const killed = Effect.callback<ChildProcess>((resume) => {
+  const onStart = (message: unknown) => {
+    const { process: child } = message as { readonly process: ChildProcess }
+    unsubscribe("child_process", onStart)
+    child.once("spawn", () => {
+      child.kill("SIGKILL")
+      resume(Effect.succeed(child))
+    })
+  }
+  subscribe("child_process", onStart)
+})
 
-const alive = (pid: number) => children().includes(pid)
+/** Steps the clock until the fiber has ended; engines work in real time between two steps. */
+const stepUntilEnd = <A, E>(fiber: Fiber.Fiber<A, E>, step: Duration.Input): Effect.Effect<A, E> =>
+  Effect.suspend(() =>
+    fiber.pollUnsafe() === undefined
+      ? Effect.andThen(
+        TestClock.adjust(step),
+        Effect.andThen(Effect.promise(() => delay(2)), stepUntilEnd(fiber, step))
+      )
+      : Fiber.join(fiber)
+  )
 
 interface Case {
   readonly name: string
   readonly options: DeploymentOptions
-  /** Loads long enough to be killed during the load. */
   readonly prompt: string
   readonly answer: string | undefined
 }
 
+/** More tokens than an engine computes ahead of its consumer: no answer is complete at its first event. */
+const long = "one two three ".repeat(Defaults.streamWindow / 4)
+
 const cases: ReadonlyArray<Case> = [
   {
     name: "fake",
-    options: fake({ loadDelayMs: 300, promptDelayMs: 300, tokenDelayMs: 5, reply: "one two three ".repeat(50) }),
+    options: fake({ promptDelayMs: 300, tokenDelayMs: 1, reply: long }),
     prompt: "Hello",
-    answer: "one two three ".repeat(50)
+    answer: long
   },
   { name: "llama", options: llama, prompt: "Write a story about a fox.", answer: undefined }
 ]
@@ -105,24 +143,27 @@ describe.each(cases)("an engine process that is killed ($name)", ({ answer: expe
     const text = yield* answer(chosen, prompt)
     if (expected === undefined) assert.isAbove(text.length, 20)
     else assert.strictEqual(text, expected)
-    yield* idle(chosen)
+    yield* untilRunning(chosen, 0)
   })
 
   it.live("while it loads is restarted, and waiting requests are served", () =>
     Effect.gen(function*() {
-      const waiting = yield* Effect.forkChild(check)
-      const killed = yield* kill
-      yield* Fiber.join(waiting)
-      assert.isFalse(alive(killed))
-      assert.include((yield* Models.use(({ status }) => status(chosen))).lastFailure, "SIGKILL")
+      const dying = yield* Effect.forkChild(killed, { startImmediately: true })
+      yield* check
+      assert.isFalse(alive(yield* Fiber.join(dying)))
+      assert.include((yield* statusOf(chosen)).lastFailure, "SIGKILL")
     }).pipe(Effect.provide(modelsIn("process"))))
 
   it.live("during a prompt fails its job with a typed error, and the next is served", () =>
     Effect.gen(function*() {
       yield* Models.use(({ load }) => load(chosen))
+      const [child] = running()
       const failing = yield* Effect.forkChild(Effect.flip(answer(chosen, prompt)))
-      yield* Effect.yieldNow
-      yield* kill
+      yield* untilRunning(chosen, 1)
+      // The job is sent at the end of a turn.
+      yield* turn
+      yield* turn
+      child!.kill("SIGKILL")
       assert.strictEqual((yield* Fiber.join(failing)).reason._tag, "EngineCrashed")
       yield* check
     }).pipe(Effect.provide(modelsIn("process"))))
@@ -130,19 +171,17 @@ describe.each(cases)("an engine process that is killed ($name)", ({ answer: expe
   it.live("in mid-stream fails its jobs with typed errors, and waiting requests are served", () =>
     Effect.gen(function*() {
       yield* Models.use(({ load }) => load(chosen))
-      let first = false
+      const [child] = running()
+      const begun = yield* Deferred.make<void>()
       const failing = yield* Effect.forEach(
         [1, 2, 3, 4],
         () =>
           Effect.forkChild(Effect.flip(answer(chosen, prompt, () => {
-            if (first) {
-              return
-            }
-            first = true
-            process.kill(children()[0]!, "SIGKILL")
+            child!.kill("SIGKILL")
+            Deferred.doneUnsafe(begun, Effect.void)
           })))
       )
-      yield* until(() => first || failing.some((fiber) => fiber.pollUnsafe() !== undefined))
+      yield* Deferred.await(begun)
       const waiting = yield* Effect.forEach([1, 2], () => Effect.forkChild(check))
       for (const error of yield* Fiber.joinAll(failing)) assert.strictEqual(error.reason._tag, "EngineCrashed")
       yield* Fiber.joinAll(waiting)
@@ -150,56 +189,69 @@ describe.each(cases)("an engine process that is killed ($name)", ({ answer: expe
 })
 
 describe.each(["process", "thread"] as const)("an engine that hangs (%s)", (where) => {
-  const hanging = deployment(
-    fake({ reply: "one two three", fault: { kind: "hang", afterTokens: 2, trigger: "hang" } }),
-    // Long enough for a busy machine to answer in.
-    { stallAfter: Duration.seconds(2) }
-  )
+  const stallAfter = Duration.hours(1)
 
-  it.live("is ended as hung, and another engine answers", () =>
+  it.effect("is ended as hung, and another engine answers", () =>
     Effect.gen(function*() {
+      const hanging = deployment(
+        fake({ reply: "one two three", fault: { kind: "hang", afterTokens: 2, trigger: "hang" } }),
+        { stallAfter }
+      )
       yield* Models.use(({ load }) => load(hanging))
-      const before = children()
-      const error = yield* Effect.flip(answer(hanging, "hang"))
-      assert.deepInclude(error.reason, { _tag: "EngineHung", afterMs: 2_000 })
-      assert.strictEqual(yield* answer(hanging, "Hello"), "one two three")
+      const before = running()
+      const begun = yield* Deferred.make<void>()
+      const failing = yield* Effect.forkChild(Effect.flip(answer(hanging, "hang", () => {
+        Deferred.doneUnsafe(begun, Effect.void)
+      })))
+      yield* Deferred.await(begun)
+      const error = yield* stepUntilEnd(failing, Duration.times(stallAfter, 1 / 4))
+      assert.deepInclude(error.reason, { _tag: "EngineHung", afterMs: Duration.toMillis(stallAfter) })
+      const next = yield* Effect.forkChild(answer(hanging, "Hello"))
+      assert.strictEqual(yield* stepUntilEnd(next, "100 millis"), "one two three")
       if (where === "process") {
         assert.strictEqual(before.length, 1)
         yield* until(() => !alive(before[0]!))
       }
-      assert.include((yield* Models.use(({ status }) => status(hanging))).lastFailure, "no progress")
+      assert.include((yield* statusOf(hanging)).lastFailure, "no progress")
     }).pipe(Effect.provide(modelsIn(where))))
 
-  it.live("also fails the other jobs of the engine", () =>
+  it.effect("also fails the other jobs of the engine", () =>
     Effect.gen(function*() {
       const two = deployment(
         fake({ reply: "one two three ".repeat(500), tokenDelayMs: 5, fault: { kind: "hang", trigger: "hang" } }),
-        { stallAfter: Duration.seconds(1) }
+        { stallAfter }
       )
       yield* Models.use(({ load }) => load(two))
-      const errors = yield* Effect.all([Effect.flip(answer(two, "Hello")), Effect.flip(answer(two, "hang"))], {
-        concurrency: "unbounded"
-      })
+      const failing = yield* Effect.forkChild(
+        Effect.all([Effect.flip(answer(two, "Hello")), Effect.flip(answer(two, "hang"))], { concurrency: "unbounded" })
+      )
+      yield* untilRunning(two, 2)
+      const errors = yield* stepUntilEnd(failing, Duration.times(stallAfter, 1 / 4))
       assert.deepStrictEqual(errors.map(({ reason }) => reason._tag), ["EngineHung", "EngineHung"])
     }).pipe(Effect.provide(modelsIn(where))))
 
-  it.live("does not count as hung while its consumer does not read", () =>
+  it.effect("does not count as hung while its consumer does not read", () =>
     Effect.gen(function*() {
-      const long = deployment(fake({ reply: "one two three ".repeat(200) }), { stallAfter: Duration.seconds(1) })
-      let heard = 0
-      const reading = Models.use(({ lease }) =>
-        Effect.scoped(Effect.flatMap(lease(long, {}), (engine) =>
-          Stream.runForEach(engine.generate(ask("Hello")), () =>
-            // It pauses reading once, for longer than the hang limit.
-            heard++ === 0
-              ? Effect.sleep("2 seconds")
-              : Effect.void)))
+      const chosen = deployment(fake({ reply: long }), { stallAfter })
+      yield* Models.use(({ load }) => load(chosen))
+      received.tokens = 0
+      const begun = yield* Deferred.make<void>()
+      const paused = yield* Deferred.make<void>()
+      const reading = yield* Effect.forkChild(Models.use(({ lease }) =>
+        Effect.scoped(Effect.flatMap(lease(chosen, {}), (engine) =>
+          Stream.runCount(Stream.tap(
+            engine.generate(ask("Hello")),
+            () => Effect.andThen(Deferred.succeed(begun, undefined), Deferred.await(paused))
+          ))))
+      ))
+      yield* Deferred.await(begun)
+      yield* until(() =>
+        received.tokens >= Defaults.streamWindow
       )
-      yield* reading
-      assert.isAbove(heard, 1)
-      assert.isUndefined(
-        (yield* Models.use(({ status }) => status(long))).lastFailure
-      )
+      yield* TestClock.adjust(Duration.times(stallAfter, 3))
+      yield* Deferred.succeed(paused, undefined)
+      assert.isAbove(yield* Fiber.join(reading), 1)
+      assert.isUndefined((yield* statusOf(chosen)).lastFailure)
     }).pipe(Effect.provide(modelsIn(where))))
 })
 
@@ -253,6 +305,6 @@ describe.each(["process", "thread"] as const)("an engine whose load hangs (%s)",
       if (where === "thread") yield* TestClock.adjust(Duration.times(Defaults.closeGrace, 2))
       const { reason } = yield* Fiber.join(loading)
       assert.deepInclude(reason, { _tag: "UpstreamTimeout", phase: "load", afterMs: Duration.toMillis(loadTimeout) })
-      assert.deepStrictEqual(children(), [])
+      yield* until(() => running().length === 0)
     }).pipe(Effect.provide(modelsIn(where))))
 })
