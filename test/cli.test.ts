@@ -39,10 +39,10 @@ describe("run", () => {
 
   /** A long answer whose beginning has been printed. */
   const startAnswer = async (folder: string) => {
-    const reply = "word ".repeat(1000)
+    const reply = "word ".repeat(20_000)
     writeFileSync(
       join(folder, "troupe.yaml"),
-      `models:\n  fake/slow:\n    deployments:\n      - { engine: fake, tokenDelayMs: 10, reply: "${reply}" }\n`
+      `models:\n  fake/slow:\n    deployments:\n      - { engine: fake, tokenDelayMs: 10, contextSize: 100000, reply: "${reply}" }\n`
     )
     const running = troupe(["run", "fake/slow", "Hello!"], { cwd: folder })
     await until(() => running.output().stdout.includes("word") ? true : undefined)

@@ -36,7 +36,7 @@ models:
   fake/slow:
     preload: false
     deployments:
-      - { engine: fake, slots: 1, tokenDelayMs: 20, reply: "${"word ".repeat(500)}" }
+      - { engine: fake, slots: 1, tokenDelayMs: 20, contextSize: 100000, reply: "${"word ".repeat(20_000)}" }
 policies:
   in-order: { strategy: quality, retries: 0 }
 `
@@ -166,11 +166,11 @@ describe("messages.stream", () => {
   })
 
   it("releases the slot when the caller disconnects", async () => {
-    const call = { ...asked("Hello"), model: "fake/slow", max_tokens: 1000 }
+    const call = { ...asked("Hello"), model: "fake/slow", max_tokens: 50_000 }
     const stream = client.messages.stream(call)
     stream.on("text", () => stream.abort())
     assert.instanceOf(await failure(stream.finalMessage()), Anthropic.APIUserAbortError)
-    // Its one slot is free again.
+    // Its one slot is free again; the complete answer would take ten minutes.
     const running = async () => {
       const { deployments } = await (await fetch(`${service.admin}/admin/deployments`)).json() as {
         readonly deployments: ReadonlyArray<{ readonly model: string; readonly running: number }>

@@ -116,6 +116,13 @@ const idle = (engine: Stage): Effect.Effect<void> =>
     ({ running }) => running === 0 ? Effect.void : Effect.andThen(Effect.sleep(2), idle(engine))
   )
 
+/** Resolves when jobs run and others wait. */
+const queueing = (engine: Stage): Effect.Effect<void> =>
+  Effect.flatMap(
+    engine.load,
+    ({ queued, running }) => running > 0 && queued > 0 ? Effect.void : Effect.andThen(Effect.yieldNow, queueing(engine))
+  )
+
 const stage = Effect.fnUntraced(function*(deployment: Deployment) {
   const models = yield* Models
   const leased = <A, E>(use: (engine: Engine) => Effect.Effect<A, E>) =>
@@ -499,7 +506,7 @@ export const engineConformance = (subject: Subject) => {
           Array.from({ length: 12 }, () => ask(subject.long)),
           (one) => Effect.forkChild(collect(engine.generate(one)))
         )
-        yield* Effect.sleep(5)
+        yield* queueing(engine)
         const exits = yield* Effect.forEach(
           fibers,
           (fiber) => Effect.andThen(Fiber.interrupt(fiber), Fiber.await(fiber))

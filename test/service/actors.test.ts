@@ -1,7 +1,7 @@
 import { assert } from "@effect/vitest"
 import { afterAll, beforeAll, describe, it } from "vitest"
 import type { Service } from "../support/Service.ts"
-import { startService } from "../support/Service.ts"
+import { resume, startService, suspend, until } from "../support/Service.ts"
 
 const yaml = `
 memory:
@@ -26,10 +26,10 @@ models:
   fake/narrow:
     preload: false
     queueLimit: 2
-    deployments: [{ engine: fake, slots: 1, reply: a slow answer of several tokens, tokenDelayMs: 30 }]
+    deployments: [{ engine: fake, slots: 1, reply: an answer of several tokens }]
   fake/hung:
     preload: false
-    stallAfter: 500 millis
+    stallAfter: 5 seconds
     deployments:
       - engine: fake
         reply: fine
@@ -94,16 +94,27 @@ describe("actors behind HTTP", () => {
   })
 
   it("refuse a request beyond the queue limit with Retry-After, and accept the next after a slot is free", async () => {
-    const flood = Array.from({ length: 8 }, () => ask("fake/narrow", "Hello", "flood"))
-    const other = ask("fake/narrow", "Hello", "other")
-    const refused = (await Promise.all(flood)).filter(({ status }) => status !== 200)
-    assert.isAbove(refused.length, 0)
+    const before = service.engines()
+    assert.strictEqual((await ask("fake/narrow")).status, 200)
+    const engines = service.engines().filter((pid) => !before.includes(pid))
+    suspend(engines)
+    const refused: Array<Answer> = []
+    const callers = ["other", ...Array.from({ length: 8 }, () => "flood")].map(async (caller) => {
+      const answer = await ask("fake/narrow", "Hello", caller)
+      if (answer.status !== 200) refused.push(answer)
+      return answer
+    })
+    // One runs and two wait.
+    await until(() => refused.length === callers.length - 3 || undefined)
+    resume(engines)
+    const [other] = await Promise.all(callers)
+    assert.lengthOf(refused, callers.length - 3)
     for (const { body, retryAfter, status } of refused) {
       assert.strictEqual(status, 429)
       assert.strictEqual(body.error?.code, "queue_full")
       assert.isAtLeast(Number(retryAfter), 1)
     }
-    assert.strictEqual((await other).status, 200)
+    assert.strictEqual(other!.status, 200)
   })
 
   it("end an engine that hangs, and answer with the next", async () => {

@@ -3,7 +3,7 @@ import { get as httpGet } from "node:http"
 import { afterAll, beforeAll, describe, it } from "vitest"
 import { invoke } from "../support/CommandLine.ts"
 import type { Service } from "../support/Service.ts"
-import { run, startService, until } from "../support/Service.ts"
+import { resume, run, startService, suspend, until } from "../support/Service.ts"
 
 const yaml = `
 circuits: { failures: 2, openFor: 1 hour }
@@ -12,7 +12,6 @@ models:
     deployments:
       - engine: fake
         reply: a fake answer
-        tokenDelayMs: 20
         fault: { kind: error, trigger: break }
 `
 
@@ -58,6 +57,8 @@ describe("administration", () => {
   })
 
   it("unloads a model once its requests have ended, and loads it again", async () => {
+    const engines = service.engines()
+    suspend(engines)
     const answer = ask()
     await until(async () => {
       const { deployments } = await (await get("/admin/deployments")).json() as {
@@ -65,7 +66,10 @@ describe("administration", () => {
       }
       return deployments[0]!.running === 1 ? true : undefined
     })
-    assert.strictEqual((await act("fake/a", "unload")).status, 200)
+    const unloading = act("fake/a", "unload")
+    await until(async () => await stateOf() === "draining" || undefined)
+    resume(engines)
+    assert.strictEqual((await unloading).status, 200)
     assert.strictEqual(await stateOf(), "cold")
     const { choices } = await (await answer).json() as {
       readonly choices: ReadonlyArray<{ readonly message: { readonly content: string } }>

@@ -13,12 +13,13 @@ models:
       - engine: llama
         file: ${new URL("../../models/tiny-chat-q8_0.gguf", import.meta.url).pathname}
         slots: 8
-  fake/slow:
+  fake/endless:
     deployments:
       - engine: fake
         slots: 1
+        contextSize: 100000
         tokenDelayMs: 20
-        reply: "${"word ".repeat(400).trim()}"
+        reply: "${"word ".repeat(20_000).trim()}"
   fake/abort:
     deployments:
       - engine: fake
@@ -84,6 +85,7 @@ const metric = async (line: string): Promise<number> => {
 interface Health {
   readonly deployment: string
   readonly running: number
+  readonly queued: number
   readonly lastFailure?: string
 }
 
@@ -292,10 +294,10 @@ describe("faults", () => {
   })
 
   it("SIGKILL of every engine under load: the next engine gives buffered answers, a started stream ends with an error", async () => {
-    const stream = chat(ask("fake/slow", "Hello!", { max_tokens: 500, stream: true }))
+    const stream = chat(ask("fake/endless", "Hello!", { stream: true }))
     const body = (await stream).text()
-    const inFlight = Array.from({ length: 8 }, () => chat(ask("fake/slow", "Hello!", { max_tokens: 50 })))
-    await until(async () => await running("fake/slow#0") === 1 ? true : undefined)
+    const inFlight = Array.from({ length: 8 }, () => chat(ask("fake/endless", "Hello!", { max_tokens: 50 })))
+    await until(async () => (await health("fake/endless#0"))?.queued === 8 || undefined)
     for (const pid of service.engines()) process.kill(pid, "SIGKILL")
     const codes = await Promise.all(inFlight.map(async (response) => (await json(await response)).error?.code))
     assert.deepStrictEqual(codes.filter((code) => code !== undefined), [])
@@ -310,8 +312,8 @@ describe("faults", () => {
 
 describe("a client that hangs up", () => {
   it("stops the generation, and its slot is free at once", async () => {
-    const before = await metric("llm_tokens_generated_sum{model=\"fake/slow\"}")
-    const body = JSON.stringify(ask("fake/slow", "Hello!", { stream: true }))
+    const before = await metric("llm_tokens_generated_sum{model=\"fake/endless\"}")
+    const body = JSON.stringify(ask("fake/endless", "Hello!", { stream: true }))
     const { hostname, port } = new URL(service.url)
     const socket = connect(Number(port), hostname)
     socket.write(
@@ -323,23 +325,23 @@ describe("a client that hangs up", () => {
       if (received.split("\"content\":\"").length > 4) break
     }
     socket.destroy()
-    await until(async () => await running("fake/slow#0") === 0 ? true : undefined)
-    const tokens = await metric("llm_tokens_generated_sum{model=\"fake/slow\"}") - before
-    // The complete answer has 667 tokens.
+    // The complete answer would take ten minutes.
+    await until(async () => await running("fake/endless#0") === 0 ? true : undefined)
+    const tokens = await metric("llm_tokens_generated_sum{model=\"fake/endless\"}") - before
     assert.isAbove(tokens, 0)
-    assert.isBelow(tokens, 30)
+    assert.isBelow(tokens, 20_000)
   })
 
   it("leaves its place in the queue", async () => {
     const first = new AbortController()
     const second = new AbortController()
     const calls = [first, second].map(({ signal }) =>
-      chat(ask("fake/slow", "Hello!"), { signal }).then(() => "answered", () => "gone")
+      chat(ask("fake/endless", "Hello!"), { signal }).then(() => "answered", () => "gone")
     )
-    await until(async () => await running("fake/slow#0") === 1 ? true : undefined)
+    await until(async () => (await health("fake/endless#0"))?.queued === 1 || undefined)
     first.abort()
     second.abort()
     assert.deepStrictEqual(await Promise.all(calls), ["gone", "gone"])
-    await until(async () => await running("fake/slow#0") === 0 ? true : undefined)
+    await until(async () => await running("fake/endless#0") === 0 ? true : undefined)
   })
 })

@@ -7,7 +7,10 @@ import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { describe, it } from "vitest"
 import { invoke } from "../support/CommandLine.ts"
-import { run, startService, temporaryFolder, until } from "../support/Service.ts"
+import { startFaultServer } from "../support/FaultServer.ts"
+import type { Service } from "../support/Service.ts"
+import { resume, run, startService, suspend, temporaryFolder, until } from "../support/Service.ts"
+import { wires } from "../support/Wires.ts"
 
 const tinyChat = fileURLToPath(new URL("../../models/tiny-chat-q8_0.gguf", import.meta.url))
 
@@ -132,34 +135,55 @@ describe("a prompt of megabytes", () => {
 })
 
 describe("stop", () => {
+  /** An answer of more than 25 minutes has 100,000 words. */
   const slow = (words: number, grace: string): string =>
     `server: { shutdownGrace: ${grace} }\nlogLevel: info\nmodels:\n  fake/slow:\n    deployments:\n` +
-    `      - { engine: fake, tokenDelayMs: 10, reply: "${"word ".repeat(words).trim()}" }\n`
+    "      - { engine: fake, tokenDelayMs: 10, contextSize: 1000000, " +
+    `reply: "${"word ".repeat(words).trim()}" }\n`
   const request = { model: "fake/slow", messages: [question], temperature: 0, stream: true }
 
+  const runningIn = async (service: Service): Promise<number | undefined> => {
+    const { deployments } = await (await fetch(`${service.url}/health/ready`)).json() as {
+      readonly deployments: ReadonlyArray<{ readonly running: number }>
+    }
+    return deployments[0]?.running
+  }
+
   it("finishes running requests, accepts no new ones, leaves no engine process and exits 0", async () => {
-    const service = await startService(slow(60, "20 seconds"))
-    const response = await post(service.url, request)
-    const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader()
-    let text = (await reader.read()).value ?? ""
+    const { pieces } = wires.openai
+    const provider = await startFaultServer(() => ({ pieces, gated: true }))
+    const service = await startService(
+      `${slow(5, "1 hour")}  remote:\n    deployments:\n` +
+        `      - { provider: openai, model: gpt, baseUrl: "${provider.url}" }\n`
+    )
     const engines = service.engines()
     assert.strictEqual(engines.length, 1)
+    const response = await post(service.url, { ...request, model: "remote" })
+    const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader()
+    let text = (await reader.read()).value ?? ""
+    suspend(engines)
+    const local = post(service.url, request)
+    await until(async () => await runningIn(service) === 1 || undefined)
     const stopped = service.stop()
     await until(() => post(service.url, request).then(() => undefined, () => true))
+    provider.release()
     for (let next = await reader.read(); !next.done; next = await reader.read()) text += next.value
     assert.match(text, /data: \[DONE\]\n\n$/)
+    resume(engines)
+    assert.match(await (await local).text(), /data: \[DONE\]\n\n$/)
     const { code, stderr } = await stopped
+    await provider.close()
     assert.strictEqual(code, 0)
     assert.match(
       stderr,
-      /"level":"INFO","message":"Stopping after 1 request has finished, in at most 20 seconds\. Press Ctrl-C again to stop immediately\."/
+      /"level":"INFO","message":"Stopping after 2 requests have finished, in at most 1 hour\. Press Ctrl-C again to stop immediately\."/
     )
     assert.strictEqual(stderr.split("Stopping").length, 2)
     for (const pid of engines) assert.throws(() => process.kill(pid, 0))
   })
 
   it("interrupts requests after the grace period, and still exits 0", async () => {
-    const service = await startService(slow(100_000, "100 millis").replace("fake,", "fake, contextSize: 1000000,"))
+    const service = await startService(slow(100_000, "100 millis"))
     const response = await post(service.url, request)
     const text = response.text()
     const others = [1, 2, 3, 4, 5].map(() => post(service.url, { ...request, stream: false }))
@@ -180,15 +204,10 @@ describe("stop", () => {
   })
 
   it("logs in-flight requests on the first Ctrl-C, and ends at once with its engines on the second", async () => {
-    const service = await startService(slow(10_000, "1 hour"))
+    const service = await startService(slow(100_000, "1 hour"))
     const text = post(service.url, request).then((response) => response.text())
     text.catch(() => {})
-    await until(async () => {
-      const { deployments } = await (await fetch(`${service.url}/health/ready`)).json() as {
-        readonly deployments: ReadonlyArray<{ readonly running: number }>
-      }
-      return deployments[0]?.running === 1 ? true : undefined
-    })
+    await until(async () => await runningIn(service) === 1 || undefined)
     const engines = service.engines()
     assert.strictEqual(engines.length, 1)
     service.process.child.kill("SIGINT")

@@ -12,8 +12,6 @@ models:
   fake/a: { deployments: [{ engine: fake, reply: hi }] }
 server:
   maxBodyBytes: 30000
-  headersTimeout: 300 ms
-  bodyTimeout: 300 ms
   cors: { origins: ["https://app.example"] }
 `
 
@@ -176,15 +174,23 @@ describe("a cross-origin request", () => {
 })
 
 describe("a client that stops sending", () => {
+  let impatient: Service
+  beforeAll(async () => {
+    impatient = await startService(`${yaml}  headersTimeout: 300 ms\n  bodyTimeout: 300 ms\n`)
+  })
+  afterAll(async () => {
+    await impatient.stop()
+  })
+
   it("in its headers gets 408", async () => {
     assert.strictEqual(
-      last(await exchange(service.url, ["GET /v1/models HTTP/1.1\r\nhost: localhost\r\n"])).status,
+      last(await exchange(impatient.url, ["GET /v1/models HTTP/1.1\r\nhost: localhost\r\n"])).status,
       408
     )
   })
 
   it.each(dialects)("in the body gets 408 in the format of %s", async (path, field) => {
-    const { json, status } = last(await exchange(service.url, [post(path) + body.slice(0, 10)]))
+    const { json, status } = last(await exchange(impatient.url, [post(path) + body.slice(0, 10)]))
     assert.strictEqual(status, 408)
     assert.property(json, field)
     assert.include(messageOf(json), "300ms")

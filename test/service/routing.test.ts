@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
 import { afterAll, beforeAll, describe, it } from "vitest"
 import type { Service } from "../support/Service.ts"
-import { startService } from "../support/Service.ts"
+import { resume, startService, suspend } from "../support/Service.ts"
 
 const read = (path: string) => readFileSync(new URL(`../../${path}`, import.meta.url), "utf8")
 const document = read("docs/routing.md")
@@ -37,13 +37,20 @@ const yaml = block("yaml").replace("models/tiny", fileURLToPath(new URL("../../m
     preload: false
     strategy: quality
     deployments:
-      - { engine: fake, reply: home, quality: 0.9, loadDelayMs: 4000 }
+      - { engine: fake, reply: home, quality: 0.9, loadDelayMs: 3600000 }
+      - { engine: fake, reply: away, quality: 0.1 }
+  fake/loaded:
+    preload: false
+    strategy: quality
+    deployments:
+      - { engine: fake, reply: home, quality: 0.9 }
       - { engine: fake, reply: away, quality: 0.1 }
   fake/full:
+    preload: false
     strategy: quality
     queueLimit: 1
     deployments:
-      - { engine: fake, reply: home, quality: 0.9, slots: 1, promptDelayMs: 3000 }
+      - { engine: fake, reply: home, quality: 0.9, slots: 1 }
       - { engine: fake, reply: away, quality: 0.1 }
   fake/slow:
     deployments: [{ engine: fake, promptDelayMs: 60000 }]
@@ -215,18 +222,29 @@ describe("an unavailable local deployment", () => {
 
   it("is replaced by a fallback while it loads", async () => {
     const first = chat({ model: "fake/loads" })
+    first.catch(() => {})
     await until("fake/loads#0", ({ state }) => state === "loading")
     assert.strictEqual(by(await chat({ model: "fake/loads" }))[0], "fake/loads#1")
-    assert.strictEqual(by(await first)[0], "fake/loads#0")
-    assert.strictEqual(by(await chat({ model: "fake/loads" }))[0], "fake/loads#0")
+  })
+
+  it("answers the requests that wait for its load, and later ones", async () => {
+    const waiting = await chat({ model: "fake/loaded" })
+    assert.strictEqual(by(waiting)[0], "fake/loaded#0")
+    assert.strictEqual(by(await chat({ model: "fake/loaded" }))[0], "fake/loaded#0")
   })
 
   it("is replaced by a fallback while its queue is full", async () => {
+    const before = service.engines()
+    assert.strictEqual(by(await chat({ model: "fake/full" }))[0], "fake/full#0")
+    const engines = service.engines().filter((pid) => !before.includes(pid))
+    assert.lengthOf(engines, 1)
+    suspend(engines)
     const first = chat({ model: "fake/full" })
     await until("fake/full#0", ({ running }) => running === 1)
     const second = chat({ model: "fake/full" })
     await until("fake/full#0", ({ queued }) => queued === 1)
     assert.strictEqual(by(await chat({ model: "fake/full" }))[0], "fake/full#1")
+    resume(engines)
     assert.deepStrictEqual([by(await first)[0], by(await second)[0]], ["fake/full#0", "fake/full#0"])
   })
 })

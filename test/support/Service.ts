@@ -70,6 +70,11 @@ export const until = async <A>(check: () => A | undefined | Promise<A | undefine
   }
 }
 
+/** Suspends processes: they compute nothing until `resume`. */
+export const suspend = (pids: ReadonlyArray<number>): void => pids.forEach((pid) => process.kill(pid, "SIGSTOP"))
+
+export const resume = (pids: ReadonlyArray<number>): void => pids.forEach((pid) => process.kill(pid, "SIGCONT"))
+
 /** A listening service. */
 export interface Service {
   readonly url: string

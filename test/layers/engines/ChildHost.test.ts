@@ -1,5 +1,5 @@
 import { assert } from "@effect/vitest"
-import { describe, it } from "vitest"
+import { describe, it, onTestFinished, vi } from "vitest"
 import type { HostOptions } from "../../../src/domain/EngineProtocol.ts"
 import type { GenerateJob, JobEvent } from "../../../src/domain/Job.ts"
 import { isTerminal } from "../../../src/domain/Job.ts"
@@ -98,13 +98,16 @@ describe("makeChildHost", () => {
   })
 
   it("keeps a child whose cancelled job ends", async () => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] })
+    onTestFinished(() => void vi.useRealTimers())
     const host = makeChildHost(optionsOf({ tokenDelayMs: 3 }, { cancelGraceMs: 1_000 }))
     await host.ready
     const left = lastOf(host, "one two three ".repeat(20))
     left.send({ type: "cancel" })
     assert.deepStrictEqual(await left.last, { type: "cancelled" })
-    // It takes longer than the grace.
-    assert.strictEqual((await lastOf(host, "one two three ".repeat(100)).last).type, "finished")
+    const next = lastOf(host, "one two three ".repeat(20))
+    vi.advanceTimersByTime(2_000)
+    assert.strictEqual((await next.last).type, "finished")
     await host.close()
     assert.deepStrictEqual(await host.exited, { kind: "stopped" })
   })

@@ -1,11 +1,12 @@
 /** Downloads over a real connection that is cut, slow, or sends wrong data. */
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import { assert, it } from "@effect/vitest"
-import { Duration, Effect, Result, Schedule } from "effect"
+import { Duration, Effect, Fiber, Result, Schedule } from "effect"
 import { HttpClient } from "effect/http"
+import { TestClock } from "effect/testing"
 import * as fc from "fast-check"
 import { execFileSync } from "node:child_process"
-import { existsSync, mkdirSync, readFileSync } from "node:fs"
+import { existsSync, mkdirSync, readFileSync, statSync } from "node:fs"
 import { join } from "node:path"
 import { describe } from "vitest"
 import type { DownloadOptions } from "../../../src/layers/store/Download.ts"
@@ -14,7 +15,7 @@ import * as Http from "../../../src/layers/store/Http.ts"
 import type { Progress } from "../../../src/services/store/ModelStore.ts"
 import type { Fault, ModelServer, Seen } from "../../support/ModelServer.ts"
 import { sha256Of, startModelServer } from "../../support/ModelServer.ts"
-import { temporaryFolder } from "../../support/Service.ts"
+import { temporaryFolder, until } from "../../support/Service.ts"
 
 /** Its pieces all differ. */
 const makeBytes = (length: number): Uint8Array => {
@@ -233,25 +234,38 @@ describe("download", () => {
         })
     ))
 
-  it.live("waits for the Retry-After of a busy server", () =>
+  it.effect("waits for the Retry-After of a busy server", () =>
     withServer(
       (index) => index === 0 ? { status: 429, headers: { "retry-after": "1" } } : undefined,
-      ({ events, pull }) =>
+      ({ events, pull, server }) =>
         Effect.gen(function*() {
-          assert.strictEqual(yield* pull(), sha256)
+          const pulling = yield* Effect.forkChild(pull())
+          yield* Effect.promise(() => until(() => events.length > 0 || undefined))
           assert.deepInclude(events[0], { type: "retry", delayMs: 1000 })
+          yield* TestClock.adjust("999 millis")
+          assert.strictEqual(server.seen.length, 1)
+          yield* TestClock.adjust("1 millis")
+          assert.strictEqual(yield* Fiber.join(pulling), sha256)
         })
     ))
 
-  it.live("counts a silent connection as cut", () =>
+  it.effect("counts a silent connection as cut", () =>
     withServer(
       (index) => index === 0 ? { stallAfter: 100_000 } : undefined,
-      ({ events, pull }) =>
+      ({ events, pull, server, target }) =>
         Effect.gen(function*() {
-          assert.strictEqual(yield* pull({ stallAfter: Duration.millis(300) }), sha256)
-          assert.isTrue(
-            events.some((event) => event.type === "retry" && event.detail.startsWith("no data was received for"))
+          const isRetrying = () => events.some(({ type }) => type === "retry") || undefined
+          const pulling = yield* Effect.forkChild(pull({ stallAfter: Duration.minutes(1) }))
+          yield* Effect.promise(() =>
+            until(() => statSync(`${target}.part`, { throwIfNoEntry: false })?.size === 100_000 || undefined)
           )
+          yield* TestClock.adjust("1 minute")
+          yield* Effect.promise(() => until(isRetrying))
+          assert.strictEqual(server.seen.length, 1)
+          yield* TestClock.adjust("1 millis")
+          assert.strictEqual(yield* Fiber.join(pulling), sha256)
+          const retry = events.find((event) => event.type === "retry")
+          assert.strictEqual(retry?.detail, "no data was received for 60 s")
         })
     ))
 
