@@ -1,11 +1,13 @@
-/** Access to administration: by its own socket and port, and by the main port with a token only. */
+/** Access to administration: by its own socket and port, by the main port with a token, and to read for the same user. */
 import { assert } from "@effect/vitest"
+import { execFile } from "node:child_process"
 import { once } from "node:events"
 import { statSync, writeFileSync } from "node:fs"
 import { createServer, request as httpRequest } from "node:http"
 import type { AddressInfo } from "node:net"
 import { createServer as createSocketServer } from "node:net"
 import { dirname, join } from "node:path"
+import { promisify } from "node:util"
 import { afterAll, beforeAll, describe, it } from "vitest"
 import { invoke } from "../support/CommandLine.ts"
 import type { Service } from "../support/Service.ts"
@@ -70,6 +72,34 @@ const withProxy = async <A>(to: string, use: (url: string) => Promise<A>): Promi
   }
 }
 
+const reads = ["/admin/deployments", "/admin/circuits", "/admin/decisions"]
+
+/** Linux names the user of a connection; elsewhere the main port refuses. */
+const statusOfReads = process.platform === "linux" ? 200 : 403
+
+/** The answer to a program of another user, over one connection. */
+const asUser = async (uid: number, url: string, paths: ReadonlyArray<string>): Promise<ReadonlyArray<string>> => {
+  const script = `
+    process.setgid(${uid})
+    process.setuid(${uid})
+    const http = require("node:http")
+    const agent = new http.Agent({ keepAlive: true, maxSockets: 1 })
+    const ask = (path) => new Promise((resolve, reject) => {
+      http.get(${JSON.stringify(url)} + path, { agent }, async (response) => {
+        resolve(response.statusCode + " " + (await response.toArray()).join(""))
+      }).on("error", reject)
+    })
+    const all = async () => {
+      const answers = []
+      for (const path of ${JSON.stringify(paths)}) answers.push(await ask(path))
+      agent.destroy()
+      console.log(JSON.stringify(answers))
+    }
+    all()`
+  const { stdout } = await promisify(execFile)(process.execPath, ["-e", script])
+  return JSON.parse(stdout) as ReadonlyArray<string>
+}
+
 const socketOf = ({ process }: Service): string => / and (\S+)/.exec(process.output().stdout)![1]!
 
 const bearer = (text: string): Asked => ({ headers: { authorization: `Bearer ${text}` } })
@@ -88,13 +118,33 @@ describe("administration", () => {
     assert.strictEqual(await statusOf(open.admin, change), 200)
   })
 
-  it("can be read by local programs through the main port, and not by web pages", async () => {
-    for (const path of ["/admin/deployments", "/admin/circuits", "/admin/decisions"]) {
-      assert.strictEqual(await statusOf(open.url, { path }), 200)
+  it("can be read by programs of the same user through the main port, and not by web pages", async () => {
+    for (const path of reads) {
+      assert.strictEqual(await statusOf(open.url, { path }), statusOfReads)
       assert.strictEqual(await statusOf(open.url, { path, headers: { origin: "https://example.com" } }), 403)
       assert.strictEqual(await statusOf(open.url, { path, headers: { host: "example.com" } }), 403)
     }
   })
+
+  it("can be read through a proxy of the same user: it cannot be distinguished", async () => {
+    for (const path of reads) {
+      assert.strictEqual(await withProxy(open.url, (url) => statusOf(url, { path })), statusOfReads)
+    }
+  })
+
+  it.skipIf(process.getuid?.() !== 0).each([65_533, 65_534])(
+    "refuses reads of user %i at the main port (needs root, to start a program of that user)",
+    async (uid) => {
+      const answers = await asUser(uid, open.url, ["/v1/models", ...reads, ...reads])
+      assert.strictEqual(answers[0]!.slice(0, 3), "200")
+      for (const answer of answers.slice(1)) {
+        assert.strictEqual(answer.slice(0, 3), "403")
+        for (const way of ["troupe command", "socket file", "server.admin.port", "server.admin.token"]) {
+          assert.include(answer, way)
+        }
+      }
+    }
+  )
 
   it.each([
     "via",

@@ -4,9 +4,9 @@
  * **Details**
  *
  * A reverse proxy on this machine that adds no header looks like a local program. So without `server.admin.token` the port
- * of the models changes nothing: it answers reads (GET) of local callers, as `/metrics` does for everyone. The socket and
- * the port of administration take local callers, but no web page and nothing that a proxy has passed on. With a token, only
- * the socket is open without it.
+ * of the models changes nothing, and it answers reads (GET) only where the client's socket belongs to the service's user or
+ * to root. The socket and the port of administration take local callers, but no web page and nothing that a proxy has
+ * passed on. With a token, only the socket is open without it.
  *
  * **Gotchas**
  *
@@ -16,12 +16,14 @@
 import { Effect, Option, Redacted } from "effect"
 import type { HttpServerResponse } from "effect/http"
 import { HttpServerRequest } from "effect/http"
+import { IncomingMessage } from "node:http"
 import * as OpenAiEncodeError from "../../dialects/openai/EncodeError.ts"
 import { bearerTokenOf } from "../../dialects/shared/CallerRequest.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import { Settings } from "../../services/settings/Settings.ts"
 import type { Origin } from "./AdminListener.ts"
 import { isSameToken, originOf } from "./AdminListener.ts"
+import { isSameUser, makeLookup } from "./AdminPeer.ts"
 import { isLoopbackHost } from "./Cors.ts"
 import { respondError } from "./Dialect.ts"
 
@@ -39,6 +41,11 @@ const notLoopback = forbid("Administration is available at localhost and at loop
 const notHere = forbid(
   "This port accepts only GET requests of /admin. To change something, use the troupe command on the service's machine, " +
     "or set server.admin.port or server.admin.token."
+)
+
+const notOwnUser = forbid(
+  "This port answers GET requests of /admin only to programs of the service's own user or root, and only on Linux. Use " +
+    "the troupe command or the socket file as the service's user, or set server.admin.port or server.admin.token."
 )
 
 const notAuthorized = respondError(OpenAiEncodeError.make(
@@ -91,10 +98,19 @@ type Answer<E, R> = Effect.Effect<HttpServerResponse.HttpServerResponse, E, R>
 /** Makes answers that only administrators get. */
 export const make = Effect.map(Settings, ({ server }) => {
   const token = server.admin.token === undefined ? undefined : Redacted.value(server.admin.token)
+  const lookup = makeLookup()
+  const isOwnUser = ({ source }: HttpServerRequest.HttpServerRequest) =>
+    Effect.map(
+      Effect.promise(async () => source instanceof IncomingMessage ? lookup(source.socket) : undefined),
+      (owner) => isSameUser(owner, process.geteuid?.())
+    )
   return <R>(answer: Answer<InferenceError, R>): Answer<never, R | HttpServerRequest.HttpServerRequest> =>
     Effect.flatMap(HttpServerRequest.HttpServerRequest, (request): Answer<InferenceError, R> => {
-      const refused = refusal(request, originOf(request.source), token)
-      return refused === undefined ? answer : Effect.succeed(refused)
+      const origin = originOf(request.source)
+      const refused = refusal(request, origin, token)
+      if (refused !== undefined) return Effect.succeed(refused)
+      if (origin !== undefined || token !== undefined) return answer
+      return Effect.flatMap(isOwnUser(request), (isOwn) => isOwn ? answer : Effect.succeed(notOwnUser))
     }).pipe(
       Effect.catch(({ reason }) => Effect.succeed(respondError(OpenAiEncodeError.fromReason(reason, fields))))
     )

@@ -4,7 +4,7 @@
  * **Details**
  *
  * A reverse proxy on this machine that passes on everything cannot be distinguished from a local program: it adds no header.
- * So without `server.admin.token`, the port of the models answers only `GET` requests of `/admin`.
+ * So without `server.admin.token`, the port of the models answers only `GET` requests of `/admin`, to the service's user.
  *
  * The default socket is named after the models' port, so that the command line finds it. Where it cannot be made (a
  * read-only file system), the service logs that and goes on; a configured address that cannot be used ends the start.
