@@ -4,18 +4,23 @@
  *
  * **Details**
  *
- * The mailbox is fair among network addresses, since a caller may make up any number of keys, but has few addresses. An
- * IPv6 address counts by its network of 64 bits, which one subscriber has whole.
+ * The mailbox is fair among network addresses, since a caller can send any number of keys, but has few addresses. All
+ * addresses of an IPv6 network of 64 bits count as one, since one subscriber has all of them.
  *
  * Each instance sends the number of instances to the next in a header. An instance rejects a request above the limit as
  * invalid, so that no instance before it retries: retries would multiply at every instance.
  */
 import type { Duration } from "effect"
-import { Context, Result } from "effect"
+import { Context, Option, Result } from "effect"
+import * as IpNetwork from "effect/net/IpNetwork"
+import * as NetAddress from "effect/net/NetAddress"
 import type { Priority } from "./Inference.ts"
 import { InvalidRequest } from "./InferenceError.ts"
 
-/** The header with the caller's tenant, for another instance, which does not know the caller's key. */
+/** The bits of an IPv6 address that name the network of one subscriber. */
+const subscriberBits = 64
+
+/** The header with the caller's tenant, for another instance, which does not have the caller's key. */
 export const tenantHeader = "x-troupe-tenant"
 
 /** The tenant and priority of a request, and how long the model stays loaded after it: see `Inference.Request`. */
@@ -36,36 +41,48 @@ export const CallerAddress = Context.Reference<(context: Context.Context<never>)
   { defaultValue: () => () => "" }
 )
 
-const mappedIpv4 = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i
+/** A port may follow the address, as some proxies write it; the zone of a link-local address has no meaning here. */
+const parse = (text: string): Option.Option<NetAddress.IpAddress> =>
+  Result.getSuccess(Result.map(
+    Result.orElse(
+      NetAddress.ipFromString(text.split("%", 1)[0]!),
+      () => Result.map(NetAddress.inetAddressFromString(text), ({ address }) => address)
+    ),
+    (address) => NetAddress.toCanonical(address)
+  ))
 
-/** The first four groups, written out where `::` leaves them out. */
-const networkOf = (address: string): string => {
-  const [head = "", tail] = address.split("::")
-  const before = head === "" ? [] : head.split(":")
-  const after = tail === undefined || tail === "" ? [] : tail.split(":")
-  const left = Array<string>(Math.max(0, 8 - before.length - after.length)).fill("0")
-  return [...before, ...(tail === undefined ? [] : left), ...after].slice(0, 4).join(":")
-}
+/** One text for each address; a text that is not an address stays as it is. */
+const canonicalOf = (text: string): string =>
+  Option.match(parse(text), { onNone: () => text, onSome: NetAddress.formatIp })
 
-const keyOf = (address: string): string => {
-  const plain = mappedIpv4.exec(address)?.[1] ?? address
-  return plain.includes(":") ? networkOf(plain) : plain
-}
+/** The address, or the network of an IPv6 address, by which the mailbox is fair. */
+const keyOf = (text: string): string =>
+  Option.match(parse(text), {
+    onNone: () => text,
+    onSome: (address) =>
+      NetAddress.isIpv4Address(address)
+        ? NetAddress.formatIp(address)
+        : IpNetwork.format(IpNetwork.fromAddressUnsafe(address, subscriberBits))
+  })
 
-/** The address that a request counts by, with what trusted proxies say of the address that they forward for. */
+/** The trusted proxies of `addressOf`, from configured addresses. */
+export const trustedProxiesOf = (addresses: ReadonlyArray<string>): ReadonlySet<string> =>
+  new Set(addresses.map(canonicalOf))
+
+/**
+ * The address that a request counts by: that of its connection, or the one that trusted proxies forwarded it for.
+ *
+ * @param forwardedFor the header `X-Forwarded-For`
+ */
 export const addressOf = (
   remote: string,
   forwardedFor: string | undefined,
   trustedProxies: ReadonlySet<string>
 ): string => {
-  let address = mappedIpv4.exec(remote)?.[1] ?? remote
-  if (forwardedFor === undefined || !trustedProxies.has(address)) return keyOf(address)
-  // The last is the nearest. What is before an address that is not trusted may be made up.
-  for (const one of forwardedFor.split(",").toReversed()) {
-    if (!trustedProxies.has(address)) break
-    address = one.trim()
-  }
-  return keyOf(address)
+  if (forwardedFor === undefined || !trustedProxies.has(canonicalOf(remote))) return keyOf(remote)
+  const entries = forwardedFor.split(",").map((entry) => entry.trim())
+  // Each proxy appends an entry. A client may send entries of its own, before that of the first trusted proxy.
+  return keyOf(entries.findLast((entry) => !trustedProxies.has(canonicalOf(entry))) ?? entries[0]!)
 }
 
 /** The header with the number of instances. */
@@ -87,8 +104,8 @@ export const hopsOf = (
   return hops < maxHops ? Result.succeed(hops) : Result.fail(
     new InvalidRequest({
       detail:
-        `This request has come through ${hops} instances of Troupe, and may come through ${maxHops}: they seem to ask ` +
-        "each other in a circle. Look at the baseUrl of their deployments with provider: troupe"
+        `The request has passed through ${hops} instances of Troupe, and the limit is ${maxHops}: instances may be ` +
+        "configured in a circle. Check the baseUrl of their deployments with provider: troupe."
     })
   )
 }

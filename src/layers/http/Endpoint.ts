@@ -130,7 +130,7 @@ export const respondJson = (body: unknown, headers: RoutingHeaders) => HttpServe
 export const layerCallerAddress = Layer.effect(
   Caller.CallerAddress,
   Effect.map(Settings, ({ server }) => {
-    const trustedProxies = new Set(server.trustedProxies)
+    const trustedProxies = Caller.trustedProxiesOf(server.trustedProxies)
     return (context: Context.Context<never>) => {
       const request = Context.getOption(context, HttpServerRequest.HttpServerRequest)
       if (Option.isNone(request)) return ""
