@@ -8,8 +8,9 @@
  */
 import { Result } from "effect"
 import type { Event } from "../../domain/Inference.ts"
-import * as InferenceError from "../../domain/InferenceError.ts"
+import type { Reason } from "../../domain/InferenceError.ts"
 import type { Native } from "../../domain/Source.ts"
+import { withAnswer } from "../shared/ErrorMapping.ts"
 import { at, type Fields, fieldsOf, listAt, textAt } from "../shared/Json.ts"
 import type { DecodeResult } from "../shared/ProviderDialect.ts"
 
@@ -83,11 +84,6 @@ export interface Chunks {
   readonly push: (type: string, data: Fields, decoded: DecodeResult) => DecodeResult
 }
 
-const refusedWith = (reason: InferenceError.Reason, answer: ReadonlyArray<Native>): InferenceError.Reason =>
-  reason._tag === "ContentRefused"
-    ? new InferenceError.ContentRefused({ deployment: reason.deployment, detail: reason.detail, answer })
-    : reason
-
 export const makeChunks = (): Chunks => {
   let held: Array<Fields> = []
   let begun = false
@@ -99,8 +95,8 @@ export const makeChunks = (): Chunks => {
     held = []
     return events
   }
-  const failed = (reason: InferenceError.Reason): DecodeResult =>
-    Result.fail(refusedWith(reason, [...held, ...ends].map((data) => native(data))))
+  const failed = (reason: Reason): DecodeResult =>
+    Result.fail(withAnswer(reason, [...held, ...ends].map((data) => native(data))))
   const end = (events: ReadonlyArray<Event>): DecodeResult => {
     const finish = events.at(-1)
     const reason = finish?.type === "finish" ? finish.reason : ""
@@ -133,7 +129,7 @@ export const makeChunks = (): Chunks => {
 
 /** A buffered answer: the native body, and its events. */
 export const buffered = (body: Fields, decoded: DecodeResult): DecodeResult => {
-  if (Result.isFailure(decoded)) return Result.fail(refusedWith(decoded.failure, [native(body, "buffered")]))
+  if (Result.isFailure(decoded)) return Result.fail(withAnswer(decoded.failure, [native(body, "buffered")]))
   const content = listAt(body, "content").some(isOther)
   return Result.succeed([eventOf(body, content, "buffered"), ...decoded.success])
 }

@@ -1,8 +1,19 @@
-/** Decodes request bodies of the Anthropic dialect. Pure. */
+/**
+ * Decodes request bodies of the Anthropic dialect, and checks what a schema cannot express. Pure.
+ *
+ * **Details**
+ *
+ * Consecutive messages of one role are one turn. A turn may become several messages, because each tool result is a message
+ * of its own. Consecutive texts are joined: a user's with line breaks, an assistant's without. An assistant's text at the end
+ * is the assistant prefix: the answer continues it and does not repeat it.
+ */
 import { Result } from "effect"
-import type { CountRequest, Request } from "../../domain/Inference.ts"
+import type { CountRequest, Message, Request, Tool, ToolChoice } from "../../domain/Inference.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
 import { InvalidRequest, NotSupported } from "../../domain/InferenceError.ts"
+import type { ToolCall } from "../../domain/Job.ts"
+import type { Part } from "../../domain/Message.ts"
+import { textOf } from "../../domain/Message.ts"
 import * as Problem from "../../domain/Problem.ts"
 import type { Source } from "../../domain/Source.ts"
 import { requiredPaths } from "../../domain/Source.ts"
@@ -11,18 +22,16 @@ import type { CallerIdentity, Shape } from "../shared/CallerRequest.ts"
 import { callerOf, decodeBody, unknownFieldsOf } from "../shared/CallerRequest.ts"
 import type { Fields } from "../shared/Json.ts"
 import * as UnknownFields from "../shared/UnknownFields.ts"
-import type { LocatedMessage } from "./DecodeMessages.ts"
-import {
-  choiceOf,
-  conversationOf,
-  locate,
-  locatedMessages,
-  messageProblems,
-  toolProblems,
-  toolsOf
-} from "./DecodeMessages.ts"
 import * as FieldNames from "./FieldNames.ts"
 import * as Schema from "./Schema.ts"
+
+/** A message of the core, and its path in the body. */
+export interface LocatedMessage {
+  readonly message: Message
+  readonly path: string
+  /** Paths of the parts; empty if the content is a text. */
+  readonly parts: ReadonlyArray<string>
+}
 
 /** A decoded body. */
 export interface Decoded<Request> {
@@ -42,6 +51,149 @@ export interface MessagesCall extends Decoded<Request> {
 
 /** The limit of Anthropic's API. */
 const mostMessages = 100_000
+
+type Block = Schema.BlockParam
+type Of<Type> = Extract<Block, { readonly type: Type }>
+type Image = Extract<Of<"image">, { readonly source: { readonly data: string } | { readonly url: string } }>
+/** Blocks that the core represents. */
+type Known = Of<"text"> | Image
+
+/** A value and its path. */
+type At<A> = readonly [block: A, path: string]
+
+const partOf = (block: Known): Part => {
+  if (block.type === "text") return { type: "text", text: block.text }
+  const { source } = block
+  return {
+    type: "image",
+    source: source.type === "url" ? source : { type: "base64", mediaType: source.media_type, data: source.data }
+  }
+}
+
+/** A text if all blocks are texts, else parts. */
+const contentOf = (
+  blocks: ReadonlyArray<At<Known>>,
+  separator: string
+): Pick<LocatedMessage, "parts"> & Pick<Message, "content"> => {
+  const parts = blocks.map(([block]) => partOf(block))
+  return parts.every((part) => part.type === "text")
+    ? { content: parts.map(({ text }) => text).join(separator), parts: [] }
+    : { content: parts, parts: blocks.map(([, path]) => path) }
+}
+
+const listed = <A>(path: string, blocks: ReadonlyArray<A>): ReadonlyArray<At<A>> =>
+  blocks.map((block, index) => [block, `${path}[${index}]`])
+
+/** A failed result starts with "Error:", because messages of the core have no field for it. */
+const resultOf = ([{ content, is_error, tool_use_id }, path]: At<Of<"tool_result">>): LocatedMessage => {
+  const blocks = typeof content === "string" ? [{ type: "text" as const, text: content }] : content ?? []
+  const failed: ReadonlyArray<At<Known>> = is_error === true ? [[{ type: "text", text: "Error:" }, path]] : []
+  const { content: decoded, parts } = contentOf([...failed, ...listed(`${path}.content`, blocks).filter(isKnown)], "\n")
+  return { message: { role: "tool", content: decoded, toolCallId: tool_use_id }, path, parts }
+}
+
+/** Blocks of other types are in `source` only, for deployments of the dialect. */
+const isKnown = (entry: At<object>): entry is At<Known> => {
+  const [block] = entry
+  if ("text" in block) return true
+  return "source" in block && ["base64", "url"].includes((block.source as { readonly type: string }).type)
+}
+
+const isResult = (entry: At<Block>): entry is At<Of<"tool_result">> => "tool_use_id" in entry[0]
+
+/** Tool results come first, because they answer the calls before them. */
+const userOf = (blocks: ReadonlyArray<At<Block>>, path: string): ReadonlyArray<LocatedMessage> => {
+  const known = blocks.filter(isKnown)
+  const { content, parts } = contentOf(known, "\n")
+  const results = blocks.filter(isResult).map(resultOf)
+  return known.length === 0 && results.length > 0
+    ? results
+    : [...results, { message: { role: "user", content }, path, parts }]
+}
+
+const toolCallOf = ({ id, input, name }: Of<"tool_use">): ToolCall => ({ id, name, arguments: JSON.stringify(input) })
+
+const assistantOf = (blocks: ReadonlyArray<At<Block>>, path: string): LocatedMessage => {
+  const calls = blocks.flatMap(([block]) => "input" in block ? [toolCallOf(block)] : [])
+  const { content } = contentOf(blocks.filter(isKnown), "")
+  return {
+    message: { role: "assistant", content, ...(calls.length === 0 ? {} : { toolCalls: calls }) },
+    path,
+    parts: []
+  }
+}
+
+/** Consecutive messages of one role. */
+type Turn = readonly [At<Schema.MessageParam>, ...ReadonlyArray<At<Schema.MessageParam>>]
+
+/** Joins consecutive messages of one role, as the dialect specifies; many chat templates require it. */
+const turnsOf = (messages: ReadonlyArray<Schema.MessageParam>): ReadonlyArray<Turn> => {
+  const turns: Array<[At<Schema.MessageParam>, ...Array<At<Schema.MessageParam>>]> = []
+  for (const [index, message] of messages.entries()) {
+    const turn = turns.at(-1)
+    const entry = [message, `messages[${index}]`] as const
+    if (turn?.[0][0].role === message.role && message.role !== "system") turn.push(entry)
+    else turns.push([entry])
+  }
+  return turns
+}
+
+const blocksOf = ([{ content }, path]: At<Schema.MessageParam>): ReadonlyArray<At<Block>> =>
+  typeof content === "string"
+    ? [[{ type: "text", text: content }, `${path}.content`]]
+    : listed(`${path}.content`, content)
+
+const messagesOfTurn = (turn: Turn): ReadonlyArray<LocatedMessage> => {
+  const [[{ content, role }, path], ...others] = turn
+  if (typeof content === "string" && others.length === 0) return [{ message: { role, content }, path, parts: [] }]
+  const blocks = turn.flatMap(blocksOf)
+  if (role === "user") return userOf(blocks, path)
+  if (role === "assistant") return [assistantOf(blocks, path)]
+  return [{ message: { role, content: contentOf(blocks.filter(isKnown), "\n").content }, path, parts: [] }]
+}
+
+const systemOf = (system: Schema.MessagesRequest["system"]): ReadonlyArray<LocatedMessage> => {
+  const content = typeof system === "string" ? system : (system ?? []).map(({ text }) => text).join("\n")
+  return content === "" ? [] : [{ message: { role: "system", content }, path: "system", parts: [] }]
+}
+
+/** The messages of the conversation, with the system prompt. */
+const locatedMessages = (
+  { messages, system }: Pick<Schema.CountTokensRequest, "messages" | "system">
+): ReadonlyArray<LocatedMessage> => [...systemOf(system), ...turnsOf(messages).flatMap(messagesOfTurn)]
+
+/** The messages; an assistant's text at the end is the assistant prefix. */
+const conversationOf = (
+  { messages: given }: Pick<Schema.CountTokensRequest, "messages">,
+  located: ReadonlyArray<LocatedMessage>
+): { readonly messages: ReadonlyArray<Message>; readonly assistantPrefix?: string } => {
+  const messages = located.map(({ message }) => message)
+  const assistantPrefix = given.at(-1)?.role === "assistant" ? textOf(messages.at(-1)!.content) : ""
+  return assistantPrefix === "" ? { messages } : { messages: messages.slice(0, -1), assistantPrefix }
+}
+
+/** The body's path for a path of the core within a message; undefined for other paths. */
+const locate = (path: string, located: ReadonlyArray<LocatedMessage>): string | undefined => {
+  if (/^(?:input\.)?assistantPrefix/.test(path)) return located.at(-1)?.path
+  const found = /^(?:input\.)?messages\[(\d+)\](?:\.content\[(\d+)\])?/.exec(path)
+  const place = located[Number(found?.[1])]
+  return place === undefined ? undefined : place.parts[Number(found?.[2])] ?? place.path
+}
+
+const isOwn = (tool: Schema.AnyTool): tool is Schema.Tool => "input_schema" in tool
+
+/** The caller's own tools; Anthropic's are in `source` only, for deployments of the dialect. */
+const toolsOf = (tools: ReadonlyArray<Schema.AnyTool>): ReadonlyArray<Tool> =>
+  tools.filter(isOwn).map(({ description, input_schema: parameters, name }) => ({
+    name,
+    ...(typeof description === "string" ? { description } : {}),
+    parameters
+  }))
+
+const choices = { auto: "auto", any: "required", none: "none" } as const
+
+const choiceOf = (choice: Schema.ToolChoice): typeof ToolChoice.Type =>
+  choice.type === "tool" ? { name: choice.name } : choices[choice.type]
 
 const samplingOf = ({ temperature, top_k, top_p }: Schema.MessagesRequest): Partial<Request> => ({
   ...(temperature === undefined ? {} : { temperature }),
@@ -73,6 +225,21 @@ const callerFieldsOf = (
     ...(typeof user === "string" ? { user } : {})
   }, caller)
 
+/** Headers of the dialect. */
+const dialectHeaders = ["anthropic-beta", "anthropic-version"] as const
+
+const sourceOf = (json: Fields, { headers = {} }: CallerIdentity): Source => {
+  const found = dialectHeaders.flatMap((name) => headers[name] === undefined ? [] : [[name, headers[name]] as const])
+  const unknownFields = unknownFieldsOf(json, FieldNames.messages)
+  return {
+    dialect: "anthropic",
+    body: json,
+    isChecked: true,
+    ...(found.length === 0 ? {} : { headers: Object.fromEntries(found) }),
+    ...(unknownFields.length === 0 ? {} : { unknownFields })
+  }
+}
+
 const callOf = (body: Schema.MessagesRequest, json: Fields, caller: CallerIdentity): MessagesCall => {
   const { max_tokens: maxTokens, metadata, model, stop_sequences: stop, stream = false, tool_choice } = body
   const located = locatedMessages(body)
@@ -95,6 +262,86 @@ const callOf = (body: Schema.MessagesRequest, json: Fields, caller: CallerIdenti
   }
 }
 
+const rolesByType: Readonly<Record<string, ReadonlyArray<string>>> = {
+  text: ["user", "assistant", "system"],
+  image: ["user"],
+  tool_result: ["user"],
+  tool_use: ["assistant"],
+  thinking: ["assistant"],
+  redacted_thinking: ["assistant"]
+}
+
+const blockProblems = (
+  { content, role }: Schema.MessageParam,
+  path: string,
+  used: Set<string>
+): ReadonlyArray<Problem.Problem> => {
+  if (typeof content === "string") return []
+  return listed(`${path}.content`, content).flatMap(([block, path]): ReadonlyArray<Problem.Problem> => {
+    if (Object.hasOwn(rolesByType, block.type) && !rolesByType[block.type]!.includes(role)) {
+      return [{
+        path: `${path}.type`,
+        expected: `A message of role ${role} may not have a block of type ${block.type}`
+      }]
+    }
+    if ("input" in block) used.add(block.id)
+    if (!("tool_use_id" in block) || used.has(block.tool_use_id)) return []
+    const expected = "No earlier assistant message has a tool_use block with this id"
+    return [{ path: `${path}.tool_use_id`, expected }]
+  })
+}
+
+/** Whether a content can be an assistant prefix: it has text, or blocks that only Anthropic can continue, and no calls. */
+const isPrefix = (content: Schema.MessageParam["content"]): boolean =>
+  typeof content === "string"
+    ? content !== ""
+    : content.every(({ type }) => type !== "tool_use") &&
+      content.some((block) => "text" in block ? block.text !== "" : !Object.hasOwn(rolesByType, block.type))
+
+/** Problems of an assistant prefix. */
+const prefixProblems = (
+  { messages, output_config: output }: Pick<Schema.CountTokensRequest, "messages" | "output_config">
+): ReadonlyArray<Problem.Problem> => {
+  const turn = turnsOf(messages).at(-1)!
+  const [last, path] = turn.at(-1)!
+  if (last.role !== "assistant") return []
+  return [
+    ...(turn.every(([{ content }]) => isPrefix(content)) && turn.length < messages.length
+      ? []
+      : [{ path, expected: "A last message of the assistant must be a text, and must follow another message" }]),
+    ...((output?.format ?? null) === null
+      ? []
+      : [{ path, expected: "A last message of the assistant is not allowed with output_config.format" }])
+  ]
+}
+
+/** Problems of single messages, and of tool calls across messages. */
+const messageProblems = (
+  body: Pick<Schema.CountTokensRequest, "messages" | "output_config">
+): ReadonlyArray<Problem.Problem> => {
+  const used = new Set<string>()
+  return [
+    ...body.messages.flatMap((message, index) => blockProblems(message, `messages[${index}]`, used)),
+    ...prefixProblems(body)
+  ]
+}
+
+const toolProblems = (
+  { tool_choice: choice, tools = [] }: Pick<Schema.CountTokensRequest, "tool_choice" | "tools">
+): ReadonlyArray<Problem.Problem> => {
+  const names = tools.map((tool) => isOwn(tool) ? tool.name : undefined)
+  const repeated = names.flatMap((name, index) =>
+    name !== undefined && names.indexOf(name) < index
+      ? [{ path: `tools[${index}].name`, expected: "Another tool has the same name" }]
+      : []
+  )
+  if (choice === undefined || choice.type === "auto" || choice.type === "none") return repeated
+  if (tools.length === 0) return [{ path: "tool_choice", expected: "Allowed only with tools" }]
+  return choice.type === "any" || names.includes(choice.name) || !tools.every(isOwn)
+    ? repeated
+    : [...repeated, { path: "tool_choice.name", expected: "No tool in tools has this name" }]
+}
+
 const shared = {
   suggest: UnknownFields.makeSuggest(FieldNames.messages, false),
   most: [["messages", mostMessages], ["tools", mostTools], ["stop_sequences", mostStops]],
@@ -109,21 +356,6 @@ const messagesShape: Shape<Schema.MessagesRequest> = {
 const countShape: Shape<Schema.CountTokensRequest> = {
   ...shared,
   decode: Problem.decoderOf(Schema.CountTokensRequest)
-}
-
-/** Headers of the dialect. */
-const dialectHeaders = ["anthropic-beta", "anthropic-version"] as const
-
-const sourceOf = (json: Fields, { headers = {} }: CallerIdentity): Source => {
-  const found = dialectHeaders.flatMap((name) => headers[name] === undefined ? [] : [[name, headers[name]] as const])
-  const unknownFields = unknownFieldsOf(json, FieldNames.messages)
-  return {
-    dialect: "anthropic",
-    body: json,
-    isChecked: true,
-    ...(found.length === 0 ? {} : { headers: Object.fromEntries(found) }),
-    ...(unknownFields.length === 0 ? {} : { unknownFields })
-  }
 }
 
 /** Decodes a parsed JSON body of `POST /v1/messages`. */

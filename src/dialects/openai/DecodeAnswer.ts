@@ -1,18 +1,83 @@
-/** Decodes chat completions, streamed and buffered, into events. Pure. */
+/** Decodes answers and errors of the OpenAI dialect. Pure. */
 import { Result } from "effect"
 import type { Generation } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
+import type { Reason } from "../../domain/InferenceError.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import type { ChosenLogprob, FinishReason, TokenLogprob } from "../../domain/Job.ts"
 import { choicesOf, isNative } from "../../domain/Source.ts"
-import { brief, cut, malformed } from "../shared/ErrorMapping.ts"
+import type { Found } from "../shared/ErrorMapping.ts"
+import { brief, cut, inBandReason, malformed, reasonOf, statusOf } from "../shared/ErrorMapping.ts"
 import type { Fields } from "../shared/Json.ts"
 import { at, codeOf, countAt, fieldsOf, isEmpty, listAt, numbersOf, ownOf, parse, textAt } from "../shared/Json.ts"
-import type { DecodeResult, EventDecoder, Target } from "../shared/ProviderDialect.ts"
+import type { DecodeResult, EventDecoder, Refusal, Target } from "../shared/ProviderDialect.ts"
 import type { ReportedUsage } from "../shared/TokenCounter.ts"
 import { makeCounter } from "../shared/TokenCounter.ts"
 import * as ToolCallAssembler from "../shared/ToolCallAssembler.ts"
 import * as DecodeNative from "./DecodeNative.ts"
+
+/** Field names of this service, by the prefix of the provider's name. */
+const paths: ReadonlyArray<readonly [RegExp, string]> = [
+  [/^tools\[(\d+)\]\.function/, "tools[$1]"],
+  [/^(messages\[\d+\])\.tool_calls\[(\d+)\]\.function/, "$1.toolCalls[$2]"],
+  [/^(messages\[\d+\])\.tool_calls/, "$1.toolCalls"],
+  [/^(messages\[\d+\])\.tool_call_id/, "$1.toolCallId"],
+  [/^tool_choice\.function/, "toolChoice"],
+  [/^tool_choice/, "toolChoice"],
+  [/^response_format\.json_schema/, "format"],
+  [/^response_format/, "format"],
+  [/^top_logprobs/, "logprobs"],
+  [/^max_(?:completion_)?tokens/, "maxTokens"],
+  [/^top_p/, "topP"],
+  [/^top_k/, "topK"],
+  [/^min_p/, "minP"],
+  [/^(repeat|presence|frequency)_penalty/, "$1Penalty"],
+  [/^logit_bias/, "logitBias"],
+  [/^prompt$/, "input"]
+]
+
+const pathOf = (param: string | undefined): string | undefined => {
+  if (param === undefined || param === "") return undefined
+  const found = paths.find(([pattern]) => pattern.test(param))
+  return found === undefined ? param : param.replace(found[0], found[1])
+}
+
+/** The message of an error: in `error` (OpenAI), in the body (vLLM, Mistral), or in `detail` (FastAPI). */
+const messageIn = (body: unknown, error: unknown): string =>
+  typeof error === "string" ? error : textAt(error, "message") ?? textAt(body, "message") ?? textAt(body, "detail") ??
+    textAt(listAt(body, "detail")[0], "msg") ?? ""
+
+/** Token counts that llama.cpp's server sends. */
+const figuresIn = (error: unknown): Found["figures"] => {
+  const promptTokens = countAt(error, "n_prompt_tokens")
+  const contextWindow = countAt(error, "n_ctx")
+  return promptTokens === undefined || contextWindow === undefined ? undefined : { promptTokens, contextWindow }
+}
+
+/** @param body `{ error: { message, type, code, param } }`, `{ error: "..." }`, or the error's fields themselves */
+const foundIn = (body: unknown): Found => {
+  const error = at(body, "error") ?? body
+  const message = messageIn(body, error)
+  const param = textAt(error, "param")
+  const innerCode = textAt(error, "innererror", "code")
+  return {
+    // `path` has the name of the field.
+    message: param !== undefined && message.startsWith(`${param}: `) ? message.slice(param.length + 2) : message,
+    path: pathOf(param),
+    codes: [textAt(error, "code"), textAt(error, "type"), innerCode],
+    figures: figuresIn(error)
+  }
+}
+
+/** The reason of an error response. */
+export const failure = (refusal: Refusal, target: Target): Reason => reasonOf(refusal, target, foundIn(refusal.body))
+
+/** The reason of an error within a successful response. */
+const inBand = (body: unknown, target: Target): Reason => {
+  const error = at(body, "error") ?? body
+  const status = statusOf(at(error, "code"), at(error, "status"), at(error, "status_code"), at(error, "type"))
+  return inBandReason(body, target, foundIn(body), status)
+}
 
 const usageOf = (usage: unknown): ReportedUsage | undefined =>
   fieldsOf(usage) === undefined ? undefined : {
@@ -137,7 +202,7 @@ const stopOf = (
 ): { readonly stop?: string } => reason === "stop" && given !== undefined && stop.includes(given) ? { stop: given } : {}
 
 /** Some hosts send "tool_calls" for text alone, and "stop" for calls. */
-const reasonOf = (finish: string, hasCalls: boolean, hasText: boolean): FinishReason => {
+const finishReasonOf = (finish: string, hasCalls: boolean, hasText: boolean): FinishReason => {
   if (contentFilters.has(finish)) return "content_filter"
   const reason = ownOf(finishes, finish) ?? "stop"
   if (reason === "stop" && hasCalls) return "tool_calls"
@@ -193,7 +258,7 @@ const makeMessageDecoder = (generation: Generation, target: Target) => {
       if (!isBegun && refusal !== "") return refused(target, brief(refusal))
       const held = calls === undefined ? [] : calls.end()
       if (held === undefined) return Result.fail(malformed(target, "a tool call without a name"))
-      const reason = reasonOf(finish, hasCalls(), hasText)
+      const reason = finishReasonOf(finish, hasCalls(), hasText)
       const stop = stopOf(generation, reason, stopReason)
       return Result.succeed([...held, { type: "finish", reason, usage: counter.usage(usage), ...stop }])
     }
@@ -209,10 +274,7 @@ const isError = (body: Fields, event = "message"): boolean =>
   (body["error"] ?? undefined) !== undefined || body["object"] === "error" || body["type"] === "error" ||
   (event === "error" && !("choices" in body))
 
-/** The reason of an error within a stream, or with a status of success. */
-export type InBand = (error: unknown, target: Target) => InferenceError.Reason
-
-export const makeEvents = (inBand: InBand) => (generation: Generation, target: Target): EventDecoder => {
+export const events = (generation: Generation, target: Target): EventDecoder => {
   const decoder = makeMessageDecoder(generation, target)
   const chunks = isNative(generation, target.options)
     ? DecodeNative.makeChunks(isLegacy(generation), choicesOf(generation))
@@ -277,19 +339,19 @@ const withNative = (
   return Result.succeed([{ type: "native", native, content: false, tokens: 0 }, ...events])
 }
 
-export const makeBuffered =
-  (inBand: InBand) => (body: unknown, generation: Generation, target: Target): DecodeResult => {
-    const answer = fieldsOf(body)
-    if (answer !== undefined && isError(answer)) return Result.fail(inBand(answer, target))
-    const choice = ownChoice(body)
-    if (choice !== undefined && isError(choice)) return Result.fail(inBand(choice, target))
-    const message = fieldsOf(choice?.["message"])
-    if (answer === undefined || choice === undefined || message === undefined) {
-      return Result.fail(malformed(target, "no `choices[0].message`"))
-    }
-    const decoder = makeMessageDecoder(generation, target)
-    decoder.pushUsage(answer)
-    const events = decoder.push(choice, message)
-    const decoded = Result.map(decoder.end(), (finish) => [...events, ...finish])
-    return isNative(generation, target.options) ? withNative(answer, choice, message, decoded, generation) : decoded
+/** Decodes a buffered answer. */
+export const buffered = (body: unknown, generation: Generation, target: Target): DecodeResult => {
+  const answer = fieldsOf(body)
+  if (answer !== undefined && isError(answer)) return Result.fail(inBand(answer, target))
+  const choice = ownChoice(body)
+  if (choice !== undefined && isError(choice)) return Result.fail(inBand(choice, target))
+  const message = fieldsOf(choice?.["message"])
+  if (answer === undefined || choice === undefined || message === undefined) {
+    return Result.fail(malformed(target, "no `choices[0].message`"))
   }
+  const decoder = makeMessageDecoder(generation, target)
+  decoder.pushUsage(answer)
+  const events = decoder.push(choice, message)
+  const decoded = Result.map(decoder.end(), (finish) => [...events, ...finish])
+  return isNative(generation, target.options) ? withNative(answer, choice, message, decoded, generation) : decoded
+}

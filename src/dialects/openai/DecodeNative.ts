@@ -9,9 +9,9 @@
  */
 import { Result } from "effect"
 import type { Event } from "../../domain/Inference.ts"
-import * as InferenceError from "../../domain/InferenceError.ts"
 import type { FinishReason } from "../../domain/Job.ts"
 import type { Native } from "../../domain/Source.ts"
+import { withAnswer } from "../shared/ErrorMapping.ts"
 import { at, codeOf, type Fields, fieldsOf, isEmpty, listAt, textAt } from "../shared/Json.ts"
 import type { DecodeResult } from "../shared/ProviderDialect.ts"
 
@@ -140,12 +140,6 @@ const withChoice = (chunk: Fields, choice: Fields): Fields => ({
   choices: listAt(chunk, "choices").map((one) => (fieldsOf(one)?.["index"] ?? 0) === 0 ? choice : one)
 })
 
-/** A refusal with the native answer. */
-const refusedWith = (reason: InferenceError.Reason, answer: ReadonlyArray<Native>): InferenceError.Reason =>
-  reason._tag === "ContentRefused"
-    ? new InferenceError.ContentRefused({ deployment: reason.deployment, detail: reason.detail, answer })
-    : reason
-
 /** The chunk with the finish reason, and its events. */
 interface Last {
   readonly chunk: Fields
@@ -248,7 +242,7 @@ export const makeChunks = (legacy: boolean, count: number): Chunks => {
       if (Result.isFailure(decoded)) {
         const ends = last === undefined ? [] : [withChoice(last.chunk, last.choice)]
         const parts = [...held(), ...ends, ...(usage === undefined ? [] : [usage])]
-        return Result.fail(refusedWith(decoded.failure, parts.map((body) => native(body))))
+        return Result.fail(withAnswer(decoded.failure, parts.map((body) => native(body))))
       }
       return last === undefined ? decoded : Result.succeed([...begin(), ...endOf(last, decoded.success, usage)])
     }
@@ -284,7 +278,7 @@ export const buffered = (
   legacy: boolean,
   count: number
 ): DecodeResult => {
-  if (Result.isFailure(decoded)) return Result.fail(refusedWith(decoded.failure, [native(body, "buffered")]))
+  if (Result.isFailure(decoded)) return Result.fail(withAnswer(decoded.failure, [native(body, "buffered")]))
   const message = fieldsOf(choice["message"]) ?? {}
   const raw = listAt(message, "tool_calls")
   const calls = callsOf(decoded.success)

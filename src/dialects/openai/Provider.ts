@@ -5,8 +5,7 @@ import { embeddingsOf } from "../shared/Embeddings.ts"
 import { malformed } from "../shared/ErrorMapping.ts"
 import { at, countAt, eachOf, fieldsOf, listAt } from "../shared/Json.ts"
 import type { Dialect } from "../shared/ProviderDialect.ts"
-import { makeBuffered, makeEvents } from "./DecodeAnswer.ts"
-import { failure, inBand } from "./DecodeError.ts"
+import { buffered, events, failure } from "./DecodeAnswer.ts"
 import type { Host } from "./EncodeRequest.ts"
 import { azureHost, makeRequests, openAiHost, troupeHost } from "./EncodeRequest.ts"
 
@@ -50,7 +49,7 @@ const dialectAt = (host: Host) =>
   ({
     images: "urls",
     framing: "sse",
-    generate: { ...makeRequests(host), events: makeEvents(inBand), buffered: makeBuffered(inBand) },
+    generate: { ...makeRequests(host), events, buffered },
     embed: embedding(host),
     embedNative: nativeEmbedding(host),
     failure

@@ -1,6 +1,7 @@
 /** Maps error responses of providers to reasons: by status, code and text. Pure. */
 import * as InferenceError from "../../domain/InferenceError.ts"
 import { bounded, retryAfterOf } from "../../domain/RetryAfter.ts"
+import type { Native } from "../../domain/Source.ts"
 import { ownOf } from "./Json.ts"
 import type { Refusal, Target } from "./ProviderDialect.ts"
 import type { ContextFigures } from "./Wordings.ts"
@@ -159,6 +160,12 @@ export const inBandReason = (
     ...optionally(retryAfterMs)
   })
 }
+
+/** The reason with the provider's answer, if it is a refusal: a caller of the same dialect gets that answer. */
+export const withAnswer = (reason: InferenceError.Reason, answer: ReadonlyArray<Native>): InferenceError.Reason =>
+  reason._tag === "ContentRefused"
+    ? new InferenceError.ContentRefused({ deployment: reason.deployment, detail: reason.detail, answer })
+    : reason
 
 /** The response does not follow the dialect. */
 export const malformed = ({ deployment }: Target, what: string): InferenceError.Reason =>

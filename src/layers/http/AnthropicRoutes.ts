@@ -7,6 +7,7 @@ import * as DecodeRequest from "../../dialects/anthropic/DecodeRequest.ts"
 import type { Envelope } from "../../dialects/anthropic/EncodeAnswer.ts"
 import * as EncodeAnswer from "../../dialects/anthropic/EncodeAnswer.ts"
 import * as EncodeError from "../../dialects/anthropic/EncodeError.ts"
+import * as EncodeStream from "../../dialects/anthropic/EncodeStream.ts"
 import * as Schema from "../../dialects/anthropic/Schema.ts"
 import { bearerTokenOf } from "../../dialects/shared/CallerRequest.ts"
 import type { Model } from "../../domain/Deployment.ts"
@@ -106,7 +107,7 @@ const framesOf = (
   call: Call<MessagesCall>,
   onHeaders: (headers: Endpoint.RoutingHeaders) => void
 ) => {
-  const encoder = EncodeAnswer.makeFrameEncoder(envelopeOf(call))
+  const encoder = EncodeStream.makeFrameEncoder(envelopeOf(call))
   const opened = Effect.map(inference.open(call.body.request), ({ events, ...by }) => {
     onHeaders(Endpoint.answerHeaders(by))
     return Stream.mapArray(events, (some) => Arr.of(encoder.events(some)))
@@ -131,8 +132,8 @@ const respondStream = (inference: Inference["Service"], call: Call<MessagesCall>
     headers = found
   })
   const failureFrames: FailureFrames = {
-    error: (reason) => EncodeAnswer.encodeError(EncodeError.fromReason(reason, call.id).body),
-    defect: () => EncodeAnswer.encodeError(EncodeError.make(500, Endpoint.internalError.message, call.id).body)
+    error: (reason) => EncodeStream.encodeError(EncodeError.fromReason(reason, call.id).body),
+    defect: () => EncodeStream.encodeError(EncodeError.make(500, Endpoint.internalError.message, call.id).body)
   }
   return ServerSentEvents.respond(call.id, frames, failureFrames, () => headers)
 }

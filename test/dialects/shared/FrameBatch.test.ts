@@ -1,7 +1,7 @@
 /** The order of frames that are written at once, for both dialects that callers use. */
 import { assert } from "@effect/vitest"
 import { describe, it } from "vitest"
-import * as AnthropicEncodeAnswer from "../../../src/dialects/anthropic/EncodeAnswer.ts"
+import * as AnthropicEncodeStream from "../../../src/dialects/anthropic/EncodeStream.ts"
 import * as OpenAiEncodeStream from "../../../src/dialects/openai/EncodeStream.ts"
 import type { Event } from "../../../src/domain/Inference.ts"
 import type { Dialect } from "../../../src/domain/ProviderKind.ts"
@@ -33,7 +33,7 @@ describe("frames of events that came together", () => {
     ],
     [
       "anthropic",
-      AnthropicEncodeAnswer.makeFrameEncoder({ id: "i", model: "m", parallelToolUse: true, thinking: true }).events,
+      AnthropicEncodeStream.makeFrameEncoder({ id: "i", model: "m", parallelToolUse: true, thinking: true }).events,
       { type: "content_block_delta", index: 0, delta: { type: "text_delta", text: "later" } }
     ]
   ])("keep their order where the provider's own follow others, as %s", (dialect, encode, body) => {
