@@ -60,7 +60,7 @@ const established = new RegExp(
 )
 
 /** The connection and the user in a row of a table. Undefined for other states, headings and truncated rows. */
-export const parseRow = (row: string): { readonly key: string; readonly uid: number } | undefined => {
+const parseRow = (row: string): { readonly key: string; readonly uid: number } | undefined => {
   const [, local, remote, uid] = established.exec(row) ?? []
   return uid === undefined ? undefined : { key: `${local} ${remote}`.toUpperCase(), uid: Number(uid) }
 }
