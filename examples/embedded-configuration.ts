@@ -4,7 +4,7 @@ import { App, Inference, Metrics } from "troupe"
 
 /** Replaces the metrics for Prometheus. */
 const printed = Layer.succeed(Metrics.Metrics, {
-  begin: () => Effect.void,
+  begin: () => {},
   end: ({ end, model, tokens }) => Console.log(`${model}: ${end}, ${tokens > 0 ? "with" : "without"} tokens`)
 })
 

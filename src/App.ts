@@ -94,7 +94,7 @@ const assembleParts = (replaced: Partial<Services>) =>
     ...services,
     ...replaced,
     providers: AppParts.partOr(ProvidersService, noProviders),
-    metrics: AppParts.partOr(Metrics.Metrics, { begin: () => Effect.void, end: () => Effect.void }),
+    metrics: AppParts.partOr(Metrics.Metrics, { begin: () => {}, end: () => {} }),
     cachedResponses: AppParts.partOr(CachedResponsesService, {
       keep: () => Effect.void,
       recall: () => Effect.undefined

@@ -98,6 +98,9 @@ export const batchWait = Duration.millis(100)
 /** How often memory and queues are sampled for the metrics. */
 export const sampleInterval = Duration.seconds(5)
 
+/** How long an effect of the program's own metrics, cache or backoff may take. */
+export const callbackLimit = Duration.seconds(5)
+
 /**
  * When a cut download goes on: after 0.5 s, doubling to at most 30 s, for 8 failures in a row. One that brought bytes
  * before it failed starts the count anew.

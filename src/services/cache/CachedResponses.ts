@@ -120,11 +120,14 @@ const recordAnswer = (state: RequestTelemetry.RequestState, { finishReason, usag
 
 type Routed = RoutedRequest<Request>
 
-/** A cache that the program provides may fail: then no answer is kept, and none is found. */
+/**
+ * A cache that the program provides may fail: then no answer is kept, and none is found. No answer waits until it is kept.
+ */
 const guarded = (responses: CachedResponses["Service"], callbacks: GuardedCallbacks): CachedResponses["Service"] => ({
   keep: (request, response) =>
-    callbacks.run("cached responses", Effect.suspend(() => responses.keep(request, response)), undefined),
-  recall: (request) => callbacks.run("cached responses", Effect.suspend(() => responses.recall(request)), undefined)
+    Effect.asVoid(callbacks.notify("cached responses", () => responses.keep(request, response))),
+  recall: (request) =>
+    callbacks.runWithin("cached responses", Effect.suspend(() => responses.recall(request)), undefined)
 })
 
 const makeRecall = (responses: CachedResponses["Service"]) =>

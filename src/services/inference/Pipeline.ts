@@ -158,7 +158,7 @@ const makeAttempt =
 const makeDelays =
   ({ callbacks }: Parts, makeSchedule: Backoff.MakeSchedule) => ({ policy }: Route): Backoff.Delays => {
     const { next, reset } = Backoff.make(makeSchedule, policy)
-    return { reset, next: (...failure) => callbacks.run("backoff", next(...failure), undefined) }
+    return { reset, next: (...failure) => callbacks.runWithin("backoff", next(...failure), undefined) }
   }
 
 const makeExecute = (

@@ -6,6 +6,7 @@
  * A request has one span, by the OpenTelemetry GenAI conventions, from the request to its last token. One finalizer of the
  * request's scope completes the span, the metrics and the record, however the request ends.
  */
+import type { Fiber } from "effect"
 import { Cause, Clock, Effect, Exit, Scope, Tracer } from "effect"
 import type { Caller } from "../../domain/Caller.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
@@ -145,7 +146,13 @@ const endAttributes = (
   }
 }
 
-const complete = ({ callbacks, metrics }: Parts, operation: Operation, span: Span, state: RequestState) =>
+const complete = (
+  { callbacks, metrics }: Parts,
+  operation: Operation,
+  span: Span,
+  state: RequestState,
+  begun: Fiber.Fiber<void> | undefined
+) =>
   Effect.flatMap(Clock.Clock, (clock) => {
     const { earlierTokens, failure, record, startedAt, stats } = state
     const exit = exitOf({ done: stats.done, failure })
@@ -158,7 +165,7 @@ const complete = ({ callbacks, metrics }: Parts, operation: Operation, span: Spa
     }
     const tokens = earlierTokens + stats.tokens
     const outcome: Outcome = { model: record.model, operation, seconds: record.tookMs / 1000, tokens, end }
-    return callbacks.run(metricsName, Effect.suspend(() => metrics.end(outcome)), undefined)
+    return callbacks.notify(metricsName, () => metrics.end(outcome), begun)
   })
 
 /** The services that a request reports to. */
@@ -195,8 +202,8 @@ export const begin = Effect.fnUntraced(function*(
     earlierTokens: 0,
     failure: undefined
   }
-  yield* callbacks.run(metricsName, Effect.suspend(() => metrics.begin(model, operation)), undefined)
+  const begun = yield* callbacks.notify(metricsName, () => metrics.begin(model, operation))
   // Not `Effect.addFinalizer`, which copies the whole context.
-  yield* Scope.addFinalizer(yield* Effect.scope, complete(parts, operation, span, state))
+  yield* Scope.addFinalizer(yield* Effect.scope, complete(parts, operation, span, state, begun))
   return state
 }, Effect.uninterruptible)

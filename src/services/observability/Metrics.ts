@@ -67,10 +67,14 @@ export interface Outcome {
   readonly end: "success" | "failure" | "interruption"
 }
 
-/** Records how requests begin and end. */
+/**
+ * Records how requests begin and end. No answer waits for an effect that a method returns: it runs beside the request, for
+ * at most 5 s. A method that records at once returns nothing.
+ */
 export class Metrics extends Context.Service<Metrics, {
-  readonly begin: (model: string, operation: Operation) => Effect.Effect<void>
-  readonly end: (outcome: Outcome) => Effect.Effect<void>
+  readonly begin: (model: string, operation: Operation) => Effect.Effect<void> | void
+  /** The effect of `begin` has ended before the effect of `end` starts. */
+  readonly end: (outcome: Outcome) => Effect.Effect<void> | void
 }>()("troupe/services/observability/Metrics") {}
 
 /** Records into Effect's metric registry. */
@@ -88,18 +92,19 @@ export const layer = Layer.effect(
       return created
     }
     return Metrics.of({
-      begin: (model, operation) => Effect.sync(() => handlesOf(model, operation).begun.updateUnsafe(1, context)),
-      end: ({ end, model, operation, seconds, tokens }: Outcome) =>
-        Effect.sync(() => {
-          const metrics = handlesOf(model, operation)
-          metrics.duration.updateUnsafe(seconds, context)
-          metrics.tokens.updateUnsafe(tokens, context)
-          if (end === "success") metrics.succeeded.updateUnsafe(1, context)
-          if (end === "failure") {
-            metrics.failed.updateUnsafe(1, context)
-            metrics.errors.updateUnsafe(1, context)
-          }
-        })
+      begin(model, operation) {
+        handlesOf(model, operation).begun.updateUnsafe(1, context)
+      },
+      end({ end, model, operation, seconds, tokens }: Outcome) {
+        const metrics = handlesOf(model, operation)
+        metrics.duration.updateUnsafe(seconds, context)
+        metrics.tokens.updateUnsafe(tokens, context)
+        if (end === "success") metrics.succeeded.updateUnsafe(1, context)
+        if (end === "failure") {
+          metrics.failed.updateUnsafe(1, context)
+          metrics.errors.updateUnsafe(1, context)
+        }
+      }
     })
   })
 )

@@ -86,9 +86,11 @@ describe("telemetry", () => {
       const { counts, metrics } = counted()
       return Effect.gen(function*() {
         const decisions = yield* DecisionLog.DecisionLog
-        const request = Effect.scoped(
-          RequestTelemetry.begin({ metrics, decisions, callbacks: yield* GuardedCallbacks.make }, "chat", route, {})
-        )
+        // The end of the runtime's scope waits for the metrics.
+        const request = Effect.scoped(Effect.flatMap(
+          GuardedCallbacks.make,
+          (callbacks) => Effect.scoped(RequestTelemetry.begin({ metrics, decisions, callbacks }, "chat", route, {}))
+        ))
         yield* interruptAfter(turns, request)
         assert.strictEqual(counts.ended, counts.begun)
         for (const { end } of decisions.latest(1)) assert.isDefined(end)
@@ -113,16 +115,17 @@ describe("telemetry", () => {
         openings: () => 0
       }
       return Effect.gen(function*() {
+        const callbacks = yield* GuardedCallbacks.make
         const open = AttemptScope.make({
           breaker: breaker as Breaker["Service"],
-          callbacks: yield* GuardedCallbacks.make,
+          callbacks,
           models: {} as Models["Service"],
           router: router as Router["Service"],
           now: () => 0
         })
         const attempt = Effect.flatMap(
           RequestTelemetry.begin(
-            { metrics, decisions: yield* DecisionLog.DecisionLog, callbacks: yield* GuardedCallbacks.make },
+            { metrics, decisions: yield* DecisionLog.DecisionLog, callbacks },
             "chat",
             route,
             {}
@@ -130,6 +133,7 @@ describe("telemetry", () => {
           (state) => open({ request: {}, route, state }, deployment(), start, undefined)
         )
         yield* interruptAfter(turns, Effect.scoped(attempt))
+        yield* Effect.yieldNow
         assert.deepStrictEqual(measured.ended, measured.begun)
         assert.strictEqual(counts.ended, counts.begun)
       }).pipe(Effect.provide(DecisionLog.layer))

@@ -1,6 +1,8 @@
 /** What a program provides beside its requests may throw or die: no answer changes, no request hangs, nothing is leaked. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Logger, Stream, Tracer } from "effect"
+import { Effect, Fiber, Layer, Logger, Schedule, Stream, Tracer } from "effect"
+import { TestClock } from "effect/testing"
+import * as Defaults from "../../../src/domain/Defaults.ts"
 import { UpstreamFailed } from "../../../src/domain/InferenceError.ts"
 import type { LatencySample } from "../../../src/domain/Measurement.ts"
 import * as RoutingPolicy from "../../../src/domain/RoutingPolicy.ts"
@@ -39,6 +41,13 @@ const faults: Readonly<Record<string, Fault>> = {
   "metrics that interrupt themselves": { metrics: { ...metrics, begin: () => Effect.interrupt }, ...ofMetrics },
   "metrics that throw at the end": { metrics: { ...metrics, end: thrown }, ...ofMetrics },
   "metrics that die at the end": { metrics: { ...metrics, end: () => Effect.die(defect) }, ...ofMetrics },
+  "metrics that never end at the beginning": { metrics: { ...metrics, begin: () => Effect.never }, ...ofMetrics },
+  "metrics that never end at the end": { metrics: { ...metrics, end: () => Effect.never }, ...ofMetrics },
+  "metrics that cannot be interrupted": {
+    metrics: { ...metrics, end: () => Effect.uninterruptible(Effect.never) },
+    ...ofMetrics
+  },
+  "a cache that never keeps an answer": { cachedResponses: { ...cached, keep: () => Effect.never }, ...ofCache },
   "a cache that throws where it keeps an answer": { cachedResponses: { ...cached, keep: thrown }, ...ofCache },
   "a cache that dies where it keeps an answer": {
     cachedResponses: { ...cached, keep: () => Effect.die(defect) },
@@ -92,15 +101,60 @@ const logged = () => {
 
 const models: Setting["models"] = { a: [{ pieces: ["x", "y"] }, { pieces: ["x", "y"] }] }
 
-describe("a cache that fails where it looks for an answer", () => {
-  const cachedResponses = { ...cached, recall: thrown }
-  const failing = { a: [{ fails: { reason: unavailable } }] }
+describe("a request that fails gets the failure of its last attempt", () => {
+  const failing = { models: { a: [{ fails: { reason: unavailable } }] } }
 
-  it.effect("gives the caller the failure of the last attempt", () =>
+  it.effect.each<readonly [string, Setting]>([
+    ["a cache that throws where it looks for an answer", {
+      ...failing,
+      cachedResponses: { ...cached, recall: thrown },
+      fallbacks: ofCache.fallbacks
+    }],
+    ["a cache that never finds an answer", {
+      ...failing,
+      cachedResponses: { ...cached, recall: () => Effect.never },
+      fallbacks: ofCache.fallbacks
+    }],
+    ["a backoff that never ends", {
+      ...failing,
+      policy: { retries: 1 },
+      backoff: () => Schedule.addDelay(Schedule.forever, () => Effect.never)
+    }]
+  ])("in spite of %s", ([, setting]) =>
     Effect.gen(function*() {
-      const { reason } = yield* Effect.flip(buffered)
-      assert.strictEqual(reason._tag, unavailable._tag)
-    }).pipe(Effect.provide(world({ models: failing, cachedResponses, fallbacks: ofCache.fallbacks }).layer)))
+      const fiber = yield* Effect.forkChild(Effect.flip(buffered))
+      yield* TestClock.adjust(Defaults.callbackLimit)
+      assert.strictEqual((yield* Fiber.join(fiber)).reason._tag, unavailable._tag)
+    }).pipe(Effect.provide(world(setting).layer)))
+})
+
+describe("metrics that return effects", () => {
+  const slow = () => {
+    const events: Array<string> = []
+    const after = (event: string, ms: number) => Effect.delay(Effect.sync(() => void events.push(event)), ms)
+    const ends: Metrics["Service"] = { begin: () => after("begin", 2_000), end: () => after("end", 1_000) }
+    return { events, layer: world({ models, metrics: ends }).layer }
+  }
+
+  it.effect("end in their order, after the answer", () => {
+    const { events, layer } = slow()
+    return Effect.gen(function*() {
+      yield* buffered
+      assert.deepStrictEqual(events, [])
+      yield* TestClock.adjust("3 seconds")
+      assert.deepStrictEqual(events, ["begin", "end"])
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("end before the runtime does", () => {
+    const { events, layer } = slow()
+    return Effect.gen(function*() {
+      const fiber = yield* Effect.forkChild(Effect.provide(buffered, layer))
+      yield* TestClock.adjust("3 seconds")
+      yield* Fiber.join(fiber)
+      assert.deepStrictEqual(events, ["begin", "end"])
+    })
+  })
 })
 
 describe("what a program provides does not change an answer, and is logged once", () => {
@@ -112,7 +166,7 @@ describe("what a program provides does not change an answer, and is logged once"
         const { layer, lines } = logged()
         return Effect.gen(function*() {
           for (let call = 0; call < 3; call++) assert.strictEqual(yield* operation, expected)
-          yield* Effect.yieldNow
+          yield* TestClock.adjust(Defaults.callbackLimit)
           assert.deepStrictEqual(lines.map((text) => text.startsWith(line)), noContent ? [] : [true])
         }).pipe(
           Effect.provide(Layer.provideMerge(world({ models, ...setting }).layer, layer)),
