@@ -31,10 +31,10 @@ import * as LlamaKind from "./services/engines/LlamaKind.ts"
 import * as OnnxKind from "./services/engines/OnnxKind.ts"
 import { none as noProviders, Providers as ProvidersService } from "./services/engines/Providers.ts"
 import * as Breaker from "./services/health/Breaker.ts"
+import * as Readiness from "./services/health/Readiness.ts"
 import * as Inference from "./services/inference/Inference.ts"
 import * as MemoryPressure from "./services/models/MemoryPressure.ts"
 import * as Models from "./services/models/Models.ts"
-import { Readiness } from "./services/models/Models.ts"
 import * as Registry from "./services/models/Registry.ts"
 import * as Metrics from "./services/observability/Metrics.ts"
 import * as Backoff from "./services/resilience/Backoff.ts"
@@ -306,7 +306,7 @@ export const layer = <R = never>(all: Options<R> = {}) => {
 const preload = Layer.effectDiscard(Effect.gen(function*() {
   const registry = yield* Registry.Registry
   const models = yield* Models.Models
-  const readiness = yield* Readiness
+  const readiness = yield* Readiness.Readiness
   const deployments = registry.models().map(({ deployments }) => deployments[0])
   yield* Effect.forEach(
     deployments.filter((deployment) => deployment.preload),
@@ -319,11 +319,11 @@ const preload = Layer.effectDiscard(Effect.gen(function*() {
       ),
     { discard: true }
   )
-  readiness.stage = "ready"
+  readiness.status = "ready"
 }))
 
 /** The service: the runtime behind HTTP, every model loaded. Requires only `Settings`. */
 export const service = Layer.mergeAll(preload, Metrics.layerSampler).pipe(
   Layer.provideMerge(Server.layer),
-  Layer.provideMerge(Layer.merge(runtime, Layer.sync(Readiness, () => Readiness.of({ stage: "starting" }))))
+  Layer.provideMerge(Layer.merge(runtime, Readiness.layer))
 )

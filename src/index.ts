@@ -54,8 +54,6 @@ export * as ModelFiles from "./services/engines/ModelFiles.ts"
 export * as Providers from "./services/engines/Providers.ts"
 /** Service: one circuit breaker for each deployment. */
 export * as Breaker from "./services/health/Breaker.ts"
-/** The state of one circuit, pure: failures in a row, open time in ms, probes. */
-export * as Circuit from "./services/health/Circuit.ts"
 /**
  * Service: requests and answers. `generate` returns a buffered answer, `stream` its events, `open` the answer from its first
  * event on; `embed`, `rerank`, `classify`, `tokenize` and `count` are the other tasks. Fails with an `InferenceError`.

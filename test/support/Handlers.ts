@@ -10,10 +10,11 @@ import * as OpenAiRoutes from "../../src/layers/http/OpenAiRoutes.ts"
 import * as ServiceRoutes from "../../src/layers/http/ServiceRoutes.ts"
 import { none, Providers } from "../../src/services/engines/Providers.ts"
 import * as Breaker from "../../src/services/health/Breaker.ts"
+import { Readiness } from "../../src/services/health/Readiness.ts"
+import type { Status } from "../../src/services/health/Readiness.ts"
 import { Inference } from "../../src/services/inference/Inference.ts"
 import { ByteBudget, RequestBytes } from "../../src/services/limits/RequestLimits.ts"
-import { Models, Readiness } from "../../src/services/models/Models.ts"
-import type { Stage } from "../../src/services/models/Models.ts"
+import { Models } from "../../src/services/models/Models.ts"
 import * as Registry from "../../src/services/models/Registry.ts"
 import * as DecisionLog from "../../src/services/routing/DecisionLog.ts"
 import { Router } from "../../src/services/routing/Router.ts"
@@ -26,7 +27,7 @@ const notRouted = () => {
 
 export interface Stand {
   readonly inference: Partial<Inference["Service"]>
-  readonly stage?: Stage
+  readonly status?: Status
 }
 
 /** The log entries and spans. */
@@ -46,7 +47,7 @@ const makeWitness = () => {
 }
 
 export const withHandler = async <A>(
-  { inference, stage = "ready" }: Stand,
+  { inference, status = "ready" }: Stand,
   use: (
     post: (path: string, body: unknown, headers?: Record<string, string>) => Promise<Response>,
     seen: ReadonlyArray<unknown>
@@ -66,7 +67,7 @@ export const withHandler = async <A>(
     DecisionLog.layer,
     Layer.mock(Models)({ snapshot: () => ({ queued: 0, state: "ready" }) }),
     Layer.succeed(Providers, none),
-    Layer.succeed(Readiness, { stage }),
+    Layer.succeed(Readiness, { status }),
     Layer.sync(RequestBytes, () => new ByteBudget(1e6)),
     Layer.succeed(
       Settings,

@@ -3,7 +3,7 @@ import { Schema } from "effect"
 import { HttpApi, HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
 import * as OpenAiSchema from "../../dialects/openai/Schema.ts"
 import { keptDecisions } from "../../domain/Defaults.ts"
-import { ReadinessReport } from "../../services/models/Models.ts"
+import * as Readiness from "../../services/health/Readiness.ts"
 import { Record } from "../../services/routing/DecisionRecord.ts"
 import { Explanation, ExplanationRequest } from "../../services/routing/Explanation.ts"
 import * as AdminSchema from "./AdminSchema.ts"
@@ -27,8 +27,8 @@ export const unavailable = error(
 const HealthGroup = HttpApiGroup.make("health").add(
   HttpApiEndpoint.get("live", "/health/live", { success: Schema.Struct({ status: Schema.Literal("live") }) }),
   HttpApiEndpoint.get("ready", "/health/ready", {
-    success: ReadinessReport,
-    error: ReadinessReport.pipe(HttpApiSchema.status(503))
+    success: Readiness.Report,
+    error: Readiness.Report.pipe(HttpApiSchema.status(503))
   })
 )
 

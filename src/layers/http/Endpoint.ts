@@ -13,7 +13,7 @@ import * as Caller from "../../domain/Caller.ts"
 import type { AnsweredBy } from "../../domain/Inference.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import * as RoutingOptions from "../../domain/RoutingOptions.ts"
-import { Readiness } from "../../services/models/Models.ts"
+import { Readiness } from "../../services/health/Readiness.ts"
 import { cachedResponses } from "../../services/routing/DecisionRecord.ts"
 import { Settings } from "../../services/settings/Settings.ts"
 import type { Conventions, ErrorResponse, HttpProblem } from "./Dialect.ts"
@@ -256,7 +256,7 @@ export const make = Effect.fnUntraced(function*(conventions: Conventions) {
     Effect.flatMap(makeId(endpoint.idPrefix), (id) =>
       Effect.map(
         Effect.suspend(() =>
-          readiness.stage === "stopping" ? Effect.succeed(respond(stopping, id)) : answer(endpoint, id)
+          readiness.status === "stopping" ? Effect.succeed(respond(stopping, id)) : answer(endpoint, id)
         ),
         (response) => conventions.identify(response, id)
       ))

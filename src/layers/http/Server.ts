@@ -11,8 +11,9 @@ import { ByteSize, Deferred, Duration, Effect, Layer } from "effect"
 import { HttpIncomingMessage, HttpRouter, HttpServer } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import { getHeapStatistics } from "node:v8"
+import { Readiness } from "../../services/health/Readiness.ts"
 import { ByteBudget, RequestBytes } from "../../services/limits/RequestLimits.ts"
-import { Models, Readiness } from "../../services/models/Models.ts"
+import { Models } from "../../services/models/Models.ts"
 import type { Resolved } from "../../services/settings/Settings.ts"
 import { AdminAddress, Settings } from "../../services/settings/Settings.ts"
 import * as AdminListener from "./AdminListener.ts"
@@ -76,7 +77,7 @@ export const make = (dialects: Dialects) =>
     const stop = Layer.effectDiscard(Effect.addFinalizer(() =>
       Effect.andThen(
         Effect.sync(() => {
-          readiness.stage = "stopping"
+          readiness.status = "stopping"
           Deferred.doneUnsafe(stopping, Effect.void)
           setTimeout(() => node.closeAllConnections(), grace + 2 * lastResponsesMs).unref()
         }),

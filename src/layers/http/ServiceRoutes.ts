@@ -7,7 +7,8 @@ import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import type { OpenApi } from "effect/http-api"
 import { HttpApiBuilder } from "effect/http-api"
 import { PrometheusMetrics } from "effect/observability"
-import { Models, Readiness } from "../../services/models/Models.ts"
+import * as Readiness from "../../services/health/Readiness.ts"
+import type { Models } from "../../services/models/Models.ts"
 import { Registry } from "../../services/models/Registry.ts"
 import { describe, TypedApi } from "./Api.ts"
 import type { Dialect, Dialects, HttpProblem } from "./Dialect.ts"
@@ -46,18 +47,8 @@ export const health = HttpApiBuilder.group(
   TypedApi,
   "health",
   Effect.fn(function*(handlers) {
-    const models = yield* Models
-    const readiness = yield* Readiness
-    const registry = yield* Registry
-
-    const report = Effect.gen(function*() {
-      const configured = registry.models().flatMap((model) => model.deployments)
-      const statuses = yield* Effect.forEach(configured, models.status)
-      return {
-        status: readiness.stage,
-        deployments: statuses.map(({ memoryBytes: _, ...health }) => health)
-      }
-    })
+    const services = yield* Effect.context<Models | Readiness.Readiness | Registry>()
+    const report = Effect.provideContext(Readiness.makeReport, services)
 
     return handlers.handle("live", () => Effect.succeed({ status: "live" as const })).handle(
       "ready",

@@ -40,6 +40,8 @@ import { Settings } from "../settings/Settings.ts"
 import type { Call, Ending, Options, Outcome, Phase, State, Transition } from "./Circuit.ts"
 import * as Circuit from "./Circuit.ts"
 
+export type { Ending, Options, Phase, State, Transition } from "./Circuit.ts"
+
 /** One circuit for each deployment. */
 export class Breaker extends Context.Service<Breaker, {
   /**

@@ -13,7 +13,7 @@
  * A model loads when there is memory for it: see `MemoryScheduler`. Models that do not fit together take turns.
  */
 import type { Scope } from "effect"
-import { Cause, Clock, Context, Duration, Effect, Fiber, Layer, PubSub, Schema, Stream } from "effect"
+import { Cause, Clock, Context, Duration, Effect, Fiber, Layer, PubSub, Stream } from "effect"
 import type { Caller } from "../../domain/Caller.ts"
 import * as Defaults from "../../domain/Defaults.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
@@ -203,27 +203,3 @@ export const layer = Layer.effect(
     return yield* make({ ...candidates, budget, holdMs: Duration.toMillis(memory.hold) })
   })
 )
-
-/** The state of one deployment in `GET /health/ready`. */
-export const DeploymentHealth = Schema.Struct({
-  deployment: Schema.String,
-  state: Schema.Literals(["cold", "loading", "ready", "draining", "failed"]),
-  running: Schema.Int,
-  queued: Schema.Int,
-  lastFailure: Schema.optionalKey(Schema.String)
-})
-
-/** Whether the service takes requests: `ready` only. */
-export const Stage = Schema.Literals(["starting", "ready", "stopping"])
-export type Stage = typeof Stage.Type
-
-/** The body of `GET /health/ready`. */
-export const ReadinessReport = Schema.Struct({
-  status: Stage,
-  deployments: Schema.Array(DeploymentHealth)
-})
-
-/** The stage of the service, which load balancers read from `GET /health/ready`. Set at its start and stop. */
-export class Readiness extends Context.Service<Readiness, {
-  stage: Stage
-}>()("troupe/services/models/Readiness") {}

@@ -88,7 +88,7 @@ describe("a failure outside of inference", () => {
     const { max_tokens: _, ...prompt } = body
     const sent = path === "messages" ? body : prompt
     assert.deepStrictEqual(await told({ inference: {} }, "{"), [400, "invalid_request_error"])
-    assert.deepStrictEqual(await told({ inference: {}, stage: "stopping" }, sent), [529, "overloaded_error"])
+    assert.deepStrictEqual(await told({ inference: {}, status: "stopping" }, sent), [529, "overloaded_error"])
     const broken = ending(Effect.die(new Error("secret words")))
     assert.deepStrictEqual(await told({ inference: broken }, sent), [500, "api_error"])
   })

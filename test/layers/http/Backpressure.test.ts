@@ -7,8 +7,9 @@ import type { Event } from "../../../src/domain/Inference.ts"
 import * as Server from "../../../src/layers/http/Server.ts"
 import { none, Providers } from "../../../src/services/engines/Providers.ts"
 import * as Breaker from "../../../src/services/health/Breaker.ts"
+import { Readiness } from "../../../src/services/health/Readiness.ts"
 import { Inference } from "../../../src/services/inference/Inference.ts"
-import { Models, Readiness } from "../../../src/services/models/Models.ts"
+import { Models } from "../../../src/services/models/Models.ts"
 import * as Registry from "../../../src/services/models/Registry.ts"
 import * as DecisionLog from "../../../src/services/routing/DecisionLog.ts"
 import { Router } from "../../../src/services/routing/Router.ts"
@@ -58,7 +59,7 @@ const setup = () => {
     DecisionLog.layer,
     Layer.mock(Models)({ snapshot: () => ({ queued: 0, state: "ready" }), stop: Effect.void, stopLoads: Effect.void }),
     Layer.succeed(Providers, none),
-    Layer.succeed(Readiness, { stage: "ready" }),
+    Layer.succeed(Readiness, { status: "ready" }),
     Layer.succeed(Settings, { server: { ...defaultServer, port: 0 } } as Settings["Service"])
   )))
   return { state, layer }

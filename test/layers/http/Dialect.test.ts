@@ -9,8 +9,9 @@ import { makeDialectOf } from "../../../src/layers/http/Dialect.ts"
 import * as Server from "../../../src/layers/http/Server.ts"
 import { none, Providers } from "../../../src/services/engines/Providers.ts"
 import * as Breaker from "../../../src/services/health/Breaker.ts"
+import { Readiness } from "../../../src/services/health/Readiness.ts"
 import { Inference } from "../../../src/services/inference/Inference.ts"
-import { Models, Readiness } from "../../../src/services/models/Models.ts"
+import { Models } from "../../../src/services/models/Models.ts"
 import { Registry } from "../../../src/services/models/Registry.ts"
 import * as DecisionLog from "../../../src/services/routing/DecisionLog.ts"
 import { Router } from "../../../src/services/routing/Router.ts"
@@ -53,7 +54,7 @@ const server = Server.make([...Server.dialects, PlainDialect.dialect]).pipe(Laye
   DecisionLog.layer,
   Layer.mock(Models)({ snapshot: () => ({ queued: 0, state: "ready" }), stop: Effect.void, stopLoads: Effect.void }),
   Layer.succeed(Providers, none),
-  Layer.sync(Readiness, () => ({ stage: "ready" as const })),
+  Layer.sync(Readiness, () => ({ status: "ready" as const })),
   Layer.succeed(Settings, { server: { ...defaultServer, port: 0 } } as Settings["Service"])
 )))
 

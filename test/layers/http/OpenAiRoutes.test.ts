@@ -56,7 +56,7 @@ describe.each(Object.entries(bodies))("POST /v1/%s", (path, body) => {
   })
 
   it("rejects requests during shutdown", () =>
-    withHandler({ inference: {}, stage: "stopping" }, async (post) => {
+    withHandler({ inference: {}, status: "stopping" }, async (post) => {
       const response = await post(path, body)
       assert.strictEqual(response.status, 503)
       assert.strictEqual((await errorOf(response)).code, "shutting_down")

@@ -10,10 +10,11 @@ import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import * as Server from "../../../src/layers/http/Server.ts"
 import { none, Providers } from "../../../src/services/engines/Providers.ts"
 import * as Breaker from "../../../src/services/health/Breaker.ts"
+import { Readiness } from "../../../src/services/health/Readiness.ts"
 import { Inference } from "../../../src/services/inference/Inference.ts"
 import type { ByteBudget } from "../../../src/services/limits/RequestLimits.ts"
 import { RequestBytes } from "../../../src/services/limits/RequestLimits.ts"
-import { Models, Readiness } from "../../../src/services/models/Models.ts"
+import { Models } from "../../../src/services/models/Models.ts"
 import * as Registry from "../../../src/services/models/Registry.ts"
 import * as DecisionLog from "../../../src/services/routing/DecisionLog.ts"
 import { Router } from "../../../src/services/routing/Router.ts"
@@ -66,7 +67,7 @@ const layerOf = () =>
     DecisionLog.layer,
     Layer.mock(Models)({ snapshot: () => ({ queued: 0, state: "ready" }), stop: Effect.void, stopLoads: Effect.void }),
     Layer.succeed(Providers, none),
-    Layer.succeed(Readiness, { stage: "ready" }),
+    Layer.succeed(Readiness, { status: "ready" }),
     Logger.layer([]),
     Layer.succeed(
       Settings,

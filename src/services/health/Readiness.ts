@@ -1,0 +1,43 @@
+/** Whether the service takes requests, and what `GET /health/ready` answers. */
+import { Context, Effect, Layer, Schema } from "effect"
+import { Models } from "../models/Models.ts"
+import { Registry } from "../models/Registry.ts"
+
+/** The service takes requests while it is `ready`. */
+export const Status = Schema.Literals(["starting", "ready", "stopping"])
+export type Status = typeof Status.Type
+
+/** The state of one configured deployment. */
+const DeploymentHealth = Schema.Struct({
+  deployment: Schema.String,
+  state: Schema.Literals(["cold", "loading", "ready", "draining", "failed"]),
+  running: Schema.Int,
+  queued: Schema.Int,
+  lastFailure: Schema.optionalKey(Schema.String)
+})
+
+/** The body of `GET /health/ready`. */
+export const Report = Schema.Struct({
+  status: Status,
+  deployments: Schema.Array(DeploymentHealth)
+})
+
+/** The status of the service. The application sets it once every model is loaded; the server sets it when it stops. */
+export class Readiness extends Context.Service<Readiness, {
+  status: Status
+}>()("troupe/services/health/Readiness") {}
+
+/** A service that starts. */
+export const layer = Layer.sync(Readiness, () => Readiness.of({ status: "starting" }))
+
+/** The status of the service and the state of each configured deployment. */
+export const makeReport = Effect.gen(function*() {
+  const models = yield* Models
+  const readiness = yield* Readiness
+  const registry = yield* Registry
+  const statuses = yield* Effect.forEach(registry.models().flatMap(({ deployments }) => deployments), models.status)
+  return {
+    status: readiness.status,
+    deployments: statuses.map(({ memoryBytes: _, ...health }) => health)
+  }
+})
