@@ -1,6 +1,6 @@
 /** A minimal dialect of the HTTP interface: a codec and a routes file. */
 import { Effect, Result, Schema } from "effect"
-import { HttpRouter, HttpServerResponse } from "effect/http"
+import { HttpServerResponse } from "effect/http"
 import { HttpApiEndpoint, HttpApiGroup } from "effect/http-api"
 import type { Request } from "../../src/domain/Inference.ts"
 import { InvalidRequest } from "../../src/domain/InferenceError.ts"
@@ -50,8 +50,9 @@ export const dialect: Dialect = {
     list: (models) => ({ names: models.map(({ name }) => name) }),
     model: ({ name }) => ({ name })
   },
-  layer: HttpRouter.use(Effect.fnUntraced(function*(router) {
-    const handler = yield* Endpoint.make(conventions)
-    yield* router.add("POST", group.endpoints.ask.path, handler(ask(yield* Inference)))
-  }))
+  layer: Endpoint.layer(
+    conventions,
+    group,
+    (handle) => Effect.map(Inference, (inference) => ({ ask: handle(ask(inference)) }))
+  )
 }

@@ -1,6 +1,13 @@
-/** The routes of the Anthropic dialect. */
+/**
+ * The routes of the Anthropic dialect.
+ *
+ * **Details**
+ *
+ * Before the first content every failure is an ordinary error response, also for a stream (`ServerSentEvents`). A later
+ * failure is an `error` event in the stream, which then has no `message_stop`.
+ */
 import { Array as Arr, DateTime, Effect, Stream } from "effect"
-import { HttpRouter, HttpServerResponse } from "effect/http"
+import { HttpServerResponse } from "effect/http"
 import { HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
 import type { Decoded, MessagesCall } from "../../dialects/anthropic/DecodeRequest.ts"
 import * as DecodeRequest from "../../dialects/anthropic/DecodeRequest.ts"
@@ -15,7 +22,7 @@ import type { CountRequest, Request } from "../../domain/Inference.ts"
 import { InferenceError } from "../../domain/InferenceError.ts"
 import { Inference } from "../../services/inference/Inference.ts"
 import { events } from "./Api.ts"
-import type { Conventions, Dialect } from "./Dialect.ts"
+import type { Conventions, Dialect, HttpProblem } from "./Dialect.ts"
 import type { Call } from "./Endpoint.ts"
 import * as Endpoint from "./Endpoint.ts"
 import type { FailureFrames } from "./ServerSentEvents.ts"
@@ -60,6 +67,12 @@ const group = HttpApiGroup.make("anthropic").add(
   }).annotateMerge(OpenApi.annotations({ title: "Count the tokens of a message's prompt" }))
 )
 
+/** Anthropic's statuses have no 503: a service that cannot answer now is overloaded. */
+const encodeProblem = ({ headers, message, status }: HttpProblem, id: string): EncodeError.AnthropicError =>
+  EncodeError.make(status === 503 ? 529 : status, message, id, headers)
+
+const encodeError = EncodeError.fromReason
+
 /** The error with the path of the field in the body. */
 const relocate = (decoded: Decoded<Pick<Request, "source">>) => (error: InferenceError): InferenceError => {
   const { attempts, decision, started } = error
@@ -79,7 +92,44 @@ const envelopeOf = ({ body: { parallelToolUse, request, thinking }, id }: Call<M
   thinking
 })
 
-const respondBuffered = (inference: Inference["Service"], call: Call<MessagesCall>) => {
+interface Services {
+  readonly inference: Inference["Service"]
+}
+
+/**
+ * Frames until the last event. The first pull fails if the request fails before any content.
+ *
+ * @param setHeaders called before the first frame
+ */
+const framesOf = (
+  { inference }: Services,
+  call: Call<MessagesCall>,
+  setHeaders: (headers: Endpoint.RoutingHeaders) => void
+) => {
+  const encoder = EncodeStream.makeFrameEncoder(envelopeOf(call))
+  const opened = Effect.map(inference.open(call.body.request), ({ events, ...by }) => {
+    setHeaders(Endpoint.answerHeaders(by))
+    return Stream.mapArray(events, (some) => Arr.of(encoder.events(some)))
+  })
+  return Stream.unwrap(opened).pipe(
+    Stream.concat(Stream.sync(encoder.end)),
+    Stream.catchTag("InferenceError", (error) => {
+      if (error.reason._tag !== "ContentRefused") return Stream.fail(relocate(call.body)(error))
+      setHeaders(Endpoint.errorHeaders(error))
+      return Stream.succeed(encoder.refuse(error.reason))
+    })
+  )
+}
+
+const failureFramesOf = (id: string): FailureFrames => ({
+  error: (reason) => EncodeStream.encodeError(encodeError(reason, id).body),
+  defect: () => EncodeStream.encodeError(encodeProblem(Endpoint.internalError, id).body)
+})
+
+const respondStream = (services: Services, call: Call<MessagesCall>) =>
+  ServerSentEvents.respond(call.id, failureFramesOf(call.id), (setHeaders) => framesOf(services, call, setHeaders))
+
+const respondBuffered = ({ inference }: Services, call: Call<MessagesCall>) => {
   const envelope = envelopeOf(call)
   return inference.generate(call.body.request).pipe(
     Effect.flatMap((answer) =>
@@ -88,66 +138,23 @@ const respondBuffered = (inference: Inference["Service"], call: Call<MessagesCal
         (message) => Endpoint.respondJson(message, Endpoint.answerHeaders(answer))
       )
     ),
-    Effect.catchTag("InferenceError", (error) =>
-      error.reason._tag === "ContentRefused"
-        ? Effect.succeed(
-          Endpoint.respondJson(EncodeAnswer.encodeRefusal(envelope, error.reason), Endpoint.errorHeaders(error))
-        )
-        : Effect.fail(relocate(call.body)(error)))
+    Effect.mapError(relocate(call.body)),
+    Effect.catch(Endpoint.respondRefusal((reason) => EncodeAnswer.encodeRefusal(envelope, reason)))
   )
 }
 
-/**
- * Frames until the last event. The first pull fails if the request fails before any content.
- *
- * @param onHeaders called with the headers of the response before the first frame
- */
-const framesOf = (
-  inference: Inference["Service"],
-  call: Call<MessagesCall>,
-  onHeaders: (headers: Endpoint.RoutingHeaders) => void
-) => {
-  const encoder = EncodeStream.makeFrameEncoder(envelopeOf(call))
-  const opened = Effect.map(inference.open(call.body.request), ({ events, ...by }) => {
-    onHeaders(Endpoint.answerHeaders(by))
-    return Stream.mapArray(events, (some) => Arr.of(encoder.events(some)))
-  })
-  return Stream.unwrap(opened).pipe(
-    Stream.concat(Stream.sync(encoder.end)),
-    Stream.catchTag("InferenceError", (error) => {
-      if (error.reason._tag !== "ContentRefused") return Stream.fail(relocate(call.body)(error))
-      onHeaders(Endpoint.errorHeaders(error))
-      return Stream.succeed(encoder.refuse(error.reason))
-    })
-  )
-}
+const idPrefix = "req_"
 
-/** Anthropic's statuses have no 503: a service that cannot answer now is overloaded. */
-const encodeProblem: Conventions["encodeProblem"] = ({ headers, message, status }, id) =>
-  EncodeError.make(status === 503 ? 529 : status, message, id, headers)
-
-const respondStream = (inference: Inference["Service"], call: Call<MessagesCall>) => {
-  let headers: Endpoint.RoutingHeaders = {}
-  const frames = framesOf(inference, call, (found) => {
-    headers = found
-  })
-  const failureFrames: FailureFrames = {
-    error: (reason) => EncodeStream.encodeError(EncodeError.fromReason(reason, call.id).body),
-    defect: () => EncodeStream.encodeError(EncodeError.make(500, Endpoint.internalError.message, call.id).body)
-  }
-  return ServerSentEvents.respond(call.id, frames, failureFrames, () => headers)
-}
-
-const shared = { idPrefix: "req_", encodeError: EncodeError.fromReason } as const
-
-const messages = (inference: Inference["Service"]): Endpoint.Endpoint<MessagesCall> => ({
-  ...shared,
+const messages = (services: Services): Endpoint.Endpoint<MessagesCall> => ({
+  idPrefix,
+  encodeError,
   decode: DecodeRequest.decode,
-  answer: (call) => call.body.stream ? respondStream(inference, call) : respondBuffered(inference, call)
+  answer: (call) => (call.body.stream ? respondStream : respondBuffered)(services, call)
 })
 
-const countTokens = (inference: Inference["Service"]): Endpoint.Endpoint<Decoded<CountRequest>> => ({
-  ...shared,
+const countTokens = ({ inference }: Services): Endpoint.Endpoint<Decoded<CountRequest>> => ({
+  idPrefix,
+  encodeError,
   decode: DecodeRequest.decodeCount,
   answer: ({ body }) =>
     Effect.mapBoth(inference.count(body.request), {
@@ -182,7 +189,7 @@ export const dialect: Dialect = {
   ...conventions,
   group,
   clientHeader: "anthropic-version",
-  encodeReason: EncodeError.fromReason,
+  encodeReason: encodeError,
   models: {
     listSchema: Schema.ModelList,
     modelSchema: Schema.Model,
@@ -194,11 +201,9 @@ export const dialect: Dialect = {
     }),
     model: modelOf
   },
-  layer: HttpRouter.use(Effect.fnUntraced(function*(router) {
-    const inference = yield* Inference
-    const handler = yield* Endpoint.make(conventions)
-    const { countTokens: counting, messages: asking } = group.endpoints
-    yield* router.add(asking.method, asking.path, handler(messages(inference)))
-    yield* router.add(counting.method, counting.path, handler(countTokens(inference)))
-  }))
+  layer: Endpoint.layer(conventions, group, (handle) =>
+    Effect.map(Inference, (inference) => ({
+      messages: handle(messages({ inference })),
+      countTokens: handle(countTokens({ inference }))
+    })))
 }

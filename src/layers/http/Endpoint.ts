@@ -7,7 +7,7 @@
  * response in that shape here. Every response has the id that the log has.
  */
 import { Clock, Context, Effect, Layer, Option, Random, Result, Scope } from "effect"
-import { HttpServerRequest, HttpServerResponse } from "effect/http"
+import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import type { CallerIdentity } from "../../dialects/shared/CallerRequest.ts"
 import * as Caller from "../../domain/Caller.ts"
 import type { AnsweredBy } from "../../domain/Inference.ts"
@@ -126,6 +126,19 @@ export const logName = (id: string, { "x-troupe-decision": decision }: RoutingHe
 /** A JSON response with these headers. */
 export const respondJson = (body: unknown, headers: RoutingHeaders) => HttpServerResponse.jsonUnsafe(body, { headers })
 
+/**
+ * Answers a refusal of a provider with the dialect's body for it; other errors stay.
+ *
+ * @param encode undefined if the dialect has no body for this refusal
+ */
+export const respondRefusal = (encode: (reason: InferenceError.ContentRefused) => unknown) =>
+(
+  error: InferenceError.InferenceError
+): Effect.Effect<HttpServerResponse.HttpServerResponse, InferenceError.InferenceError> => {
+  const body = error.reason._tag === "ContentRefused" ? encode(error.reason) : undefined
+  return body === undefined ? Effect.fail(error) : Effect.succeed(respondJson(body, errorHeaders(error)))
+}
+
 /** The address of a caller, by which callers share a model fairly. */
 export const layerCallerAddress = Layer.effect(
   Caller.CallerAddress,
@@ -225,7 +238,7 @@ const handle = <Decoded>(
   })
 
 /** Makes handlers for the endpoints of a dialect. */
-export const make = Effect.fnUntraced(function*(conventions: Conventions) {
+const make = Effect.fnUntraced(function*(conventions: Conventions) {
   const readiness = yield* Readiness
   const limits = yield* RequestBody.limits
   const bodyProblems = RequestBody.problemsOf(limits)
@@ -261,3 +274,34 @@ export const make = Effect.fnUntraced(function*(conventions: Conventions) {
         (response) => conventions.identify(response, id)
       ))
 })
+
+type Handler = Effect.Effect<
+  HttpServerResponse.HttpServerResponse,
+  never,
+  HttpServerRequest.HttpServerRequest | Scope.Scope
+>
+
+/** Method and path of an endpoint, as the description has them. */
+interface Route {
+  readonly method: Parameters<HttpRouter.HttpRouter["add"]>[0]
+  readonly path: HttpRouter.PathInput
+}
+
+/**
+ * The routes of a dialect.
+ *
+ * @param handlersOf makes the handler of each endpoint in the group
+ */
+export const layer = <Name extends string, R>(
+  conventions: Conventions,
+  { endpoints }: { readonly endpoints: Readonly<Record<Name, Route>> },
+  handlersOf: (
+    handle: <Decoded>(endpoint: Endpoint<Decoded>) => Handler
+  ) => Effect.Effect<Readonly<Record<Name, Handler>>, never, R>
+) =>
+  HttpRouter.use(Effect.fnUntraced(function*(router) {
+    const handlers = yield* handlersOf(yield* make(conventions))
+    for (const name of Object.keys(endpoints) as Array<Name>) {
+      yield* router.add(endpoints[name].method, endpoints[name].path, handlers[name])
+    }
+  }))

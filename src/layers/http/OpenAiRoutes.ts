@@ -7,7 +7,7 @@
  * failure is an error frame in the stream, which then has no `[DONE]`.
  */
 import { Array as Arr, Effect, Result, Stream } from "effect"
-import { HttpRouter, HttpServerResponse } from "effect/http"
+import { HttpServerResponse } from "effect/http"
 import { HttpApiEndpoint, HttpApiGroup, OpenApi } from "effect/http-api"
 import type { ChatCall } from "../../dialects/openai/DecodeRequest.ts"
 import * as DecodeRequest from "../../dialects/openai/DecodeRequest.ts"
@@ -129,19 +129,22 @@ const returnsAllChoices = (registry: Registry["Service"], id: string): boolean =
  * Frames until the last event. The first pull fails if the request fails before any content.
  *
  * @param together all choices in one request; left out, each choice is a request
- * @param onOpen called with the deployment of each choice, before its first frame
+ * @param setHeaders called before the first frame, with the headers of the choice that is opened first
  */
 const framesOf = (
   { inference, registry }: Services,
-  requests: ChatCall["requests"],
+  call: Call<ChatCall>,
   together: Request | undefined,
-  envelope: Envelope,
-  onOpen: (by: AnsweredBy) => void
+  setHeaders: (headers: Endpoint.RoutingHeaders) => void
 ) => {
+  const { requests } = call.body
+  const envelope = envelopeOf(call)
+  let isOpened = false
   let isOne = together !== undefined || requests.length === 1
   let encoder = EncodeStream.makeFrameEncoder(envelope, isOne ? 1 : requests.length)
   const framesOfChoice = (index: number, { events, ...by }: OpenedAnswer) => {
-    onOpen(by)
+    if (!isOpened) setHeaders(Endpoint.answerHeaders(by))
+    isOpened = true
     return Stream.mapArray(events, (some) => Arr.of(encoder.events(index, some)))
   }
   const choice = (request: Request, index: number) =>
@@ -171,32 +174,13 @@ const failureFrames: FailureFrames = {
   defect: () => EncodeStream.encodeError(encodeProblem(Endpoint.internalError).body)
 }
 
-const respondStream = (services: Services, call: Call<ChatCall>, together: Request | undefined) => {
-  let first: AnsweredBy | undefined
-  const frames = framesOf(services, call.body.requests, together, envelopeOf(call), (by) => {
-    first ??= by
-  })
-  return ServerSentEvents.respond(
-    call.id,
-    frames,
-    failureFrames,
-    () => first === undefined ? {} : Endpoint.answerHeaders(first)
-  )
-}
-
-/** A refusal that a provider sent as an answer is answered as it is. */
-const respondRefusal = (call: Call<ChatCall>) => (error: InferenceError.InferenceError) => {
-  const body = error.reason._tag === "ContentRefused"
-    ? EncodeAnswer.encodeRefusal(envelopeOf(call), error.reason)
-    : undefined
-  return body === undefined
-    ? Effect.fail(error)
-    : Effect.succeed(Endpoint.respondJson(body, Endpoint.errorHeaders(error)))
-}
+const respondStream = (services: Services, call: Call<ChatCall>, together: Request | undefined) =>
+  ServerSentEvents.respond(call.id, failureFrames, (setHeaders) => framesOf(services, call, together, setHeaders))
 
 const respondBuffered = ({ inference }: Services, call: Call<ChatCall>, together: Request | undefined) => {
+  const envelope = envelopeOf(call)
   const respond = (answers: Arr.NonEmptyReadonlyArray<Answer>) =>
-    Endpoint.respondJson(EncodeAnswer.encodeAnswers(envelopeOf(call), answers), Endpoint.answerHeaders(answers[0]))
+    Endpoint.respondJson(EncodeAnswer.encodeAnswers(envelope, answers), Endpoint.answerHeaders(answers[0]))
   const each = (requests: ReadonlyArray<Request>) =>
     Effect.forEach(requests, inference.generate, { concurrency: Defaults.choicesAtOnce })
   const { requests: [single, ...others] } = call.body
@@ -205,7 +189,7 @@ const respondBuffered = ({ inference }: Services, call: Call<ChatCall>, together
     return Effect.map(each(call.body.requests), (answers) => respond(answers as [Answer, ...Array<Answer>]))
   }
   return Effect.matchEffect(inference.generate(first), {
-    onFailure: respondRefusal(call),
+    onFailure: Endpoint.respondRefusal((reason) => EncodeAnswer.encodeRefusal(envelope, reason)),
     onSuccess: (answer) =>
       // A native answer has all choices.
       others.length === 0 || answer.native !== undefined
@@ -300,15 +284,16 @@ export const dialect: Dialect = {
     list: (models, startedAt) => ({ object: "list", data: models.map((model) => modelOf(model, startedAt)) }),
     model: modelOf
   },
-  layer: HttpRouter.use(Effect.fnUntraced(function*(router) {
-    const services: Services = { inference: yield* Inference, registry: yield* Registry }
-    const handler = yield* Endpoint.make(conventions)
-    const add = <Decoded>(name: keyof typeof group.endpoints, endpoint: Endpoint.Endpoint<Decoded>) =>
-      router.add(group.endpoints[name].method, group.endpoints[name].path, handler(endpoint))
-    yield* add("chatCompletions", chat(services))
-    yield* add("embeddings", embeddings(services))
-    yield* add("rerank", rerank(services))
-    yield* add("classify", classify(services))
-    yield* add("tokenize", tokenize(services))
-  }))
+  layer: Endpoint.layer(
+    conventions,
+    group,
+    (handle) =>
+      Effect.map(Effect.all({ inference: Inference, registry: Registry }), (services) => ({
+        chatCompletions: handle(chat(services)),
+        embeddings: handle(embeddings(services)),
+        rerank: handle(rerank(services)),
+        classify: handle(classify(services)),
+        tokenize: handle(tokenize(services))
+      }))
+  )
 }

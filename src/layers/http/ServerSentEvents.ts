@@ -11,6 +11,7 @@ import { HttpServerResponse } from "effect/http"
 import * as Caller from "../../domain/Caller.ts"
 import { isCancellation } from "../../domain/FailureClass.ts"
 import type { InferenceError, Reason } from "../../domain/InferenceError.ts"
+import type { RoutingHeaders } from "./Endpoint.ts"
 import { logName } from "./Endpoint.ts"
 
 const encoder = new TextEncoder()
@@ -24,15 +25,18 @@ export interface FailureFrames {
 type BytesPull = Pull.Pull<Arr.NonEmptyReadonlyArray<Uint8Array>>
 
 /**
- * @param frames fails in its first pull if the request fails before any content
- * @param headers read after the first frames
+ * @param framesOf makes the frames, whose first pull fails if the request fails before any content; it is given a function
+ *   that sets the headers of the response, to be called before the first frames
  */
 export const respond = Effect.fnUntraced(function*(
   id: string,
-  frames: Stream.Stream<string, InferenceError>,
   failureFrames: FailureFrames,
-  headers: () => Readonly<Record<string, string>> = () => ({})
+  framesOf: (setHeaders: (headers: RoutingHeaders) => void) => Stream.Stream<string, InferenceError>
 ) {
+  let headers: RoutingHeaders = {}
+  const frames = framesOf((found) => {
+    headers = found
+  })
   // Not `Stream.toPull`, which guards each pull against concurrent ones.
   const pullFrames = yield* Channel.toPullScoped(Stream.toChannel(frames), yield* Effect.scope)
   const hops = yield* Caller.HopCount
@@ -50,7 +54,7 @@ export const respond = Effect.fnUntraced(function*(
     const error = Cause.findErrorOption(cause) as Option.Option<InferenceError>
     return Option.isSome(error)
       ? Effect.as(
-        Effect.logWarning(`${logName(id, headers())}: ${error.value.message}`),
+        Effect.logWarning(`${logName(id, headers)}: ${error.value.message}`),
         encode([failureFrames.error(error.value.reason)])
       )
       : Effect.as(Effect.logError(`${id} failed with a defect.`, Cause.squash(cause)), encode([failureFrames.defect()]))
@@ -68,6 +72,6 @@ export const respond = Effect.fnUntraced(function*(
   })
   return HttpServerResponse.stream(Stream.fromPull(Effect.succeed(next)), {
     contentType: "text/event-stream; charset=utf-8",
-    headers: { "cache-control": "no-cache", ...headers() }
+    headers: { "cache-control": "no-cache", ...headers }
   })
 })
