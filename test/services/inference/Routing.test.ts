@@ -106,7 +106,7 @@ describe("routing", () => {
   describe("a prompt that is too long", () => {
     it.effect("goes to the deployment whose loaded engine has a larger window, whatever is configured", () => {
       const loaded = (deployment: string, contextWindow: number) =>
-        ({ deployment, state: "ready", abilities: ["generate"], contextWindow, at: 0 }) as const
+        ({ deployment, state: "ready", capabilities: ["generate"], contextWindow, at: 0 }) as const
       const reason = new InferenceError.ContextLengthExceeded({ model: "a", promptTokens: 300, contextWindow: 200 })
       const { layer } = world({
         policy: inOrder,
