@@ -73,6 +73,8 @@ export interface Setting {
   readonly cachedResponses?: CachedResponses["Service"]
   readonly decisionLog?: DecisionLog.DecisionLog["Service"]
   readonly measure?: Router.Router["Service"]["measure"]
+  /** The wait for a slot. */
+  readonly queue?: Effect.Effect<void>
   /** The engines behind `Models`. */
   readonly disguise?: (engine: Engine) => Engine
 }
@@ -134,7 +136,8 @@ const serviceOr = <I, S>(tag: Context.Service<I, S>, given: S | undefined, built
 
 /** A setup with these models; `a` has the deployments `a#0`, `a#1` and so on. */
 export const world = (setting: Setting): World => {
-  const { disguise = (engine) => engine, events = [], fallbacks = {}, measure, metrics, models } = setting
+  const { disguise = (engine) => engine, events = [], fallbacks = {}, measure, metrics, models, queue = Effect.void } =
+    setting
   const { backoff = Backoff.fromPolicy, cachedResponses, decisionLog, policies = [], policy = {} } = setting
   const parts = new Map<string, Part>()
   const own: RoutingPolicy.Policy = { ...RoutingPolicy.defaults, retries: 0, ...policy }
@@ -150,7 +153,7 @@ export const world = (setting: Setting): World => {
   const actors = Layer.mock(Models)({
     snapshot: () => ({ queued: 0, state: "ready" }),
     events: Stream.fromIterable(events),
-    lease: ({ id }, caller) => Effect.succeed(disguise(makeEngine(made, id, parts.get(id)!, caller))),
+    lease: ({ id }, caller) => Effect.as(queue, disguise(makeEngine(made, id, parts.get(id)!, caller))),
     status: ({ id }) => Effect.succeed({ deployment: id, state: "ready", running: 0, queued: 0, memoryBytes: 0 }),
     statuses: Effect.succeed([])
   })

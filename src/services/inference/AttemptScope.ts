@@ -2,8 +2,7 @@
  * One attempt, from the admission by its deployment's circuit to the end of its scope: it is measured and recorded, has the
  * time limits of its policy, and leases an engine.
  */
-import type { Scope } from "effect"
-import { Cause, Deferred, Effect, Exit } from "effect"
+import { Cause, Deferred, Effect, Exit, Scope } from "effect"
 import type { Caller } from "../../domain/Caller.ts"
 import type { Deployment } from "../../domain/Deployment.ts"
 import { isCancellation } from "../../domain/FailureClass.ts"
@@ -37,8 +36,11 @@ export interface AttemptContext {
   readonly lease: Effect.Effect<Engine, InferenceError, Scope.Scope>
   readonly deadlines: Deadlines.Deadlines
   readonly stats: AttemptStats
-  /** Called when the engine has granted a slot. */
-  readonly granted: () => void
+  /**
+   * Enters the attempt's slot, which the engine has granted: fails with `CircuitOpen` if the circuit has opened while the
+   * attempt waited. `lease` includes it.
+   */
+  readonly admit: Effect.Effect<void, InferenceError, Scope.Scope>
   /** Called when the first content has arrived. */
   readonly content: () => void
   /** A time limit or another attempt ended it, not the caller. */
@@ -159,8 +161,8 @@ export const make = (parts: Parts) => {
       const deadlines = hasDeadlines(timeouts)
         ? Deadlines.make(deployment.id, timeouts, { deadline, now, onLimit })
         : noDeadlines
-      const entered = Effect.map(enterAgain, granted)
-      const leased = Effect.tap(models.lease(deployment, caller, () => context.superseded), () => entered)
+      const admit = Effect.map(enterAgain, granted)
+      const leased = Effect.tap(models.lease(deployment, caller, () => context.superseded), () => admit)
       const context: AttemptContext = {
         deployment,
         caller,
@@ -168,7 +170,7 @@ export const make = (parts: Parts) => {
         lease: within(deadlines.queue, leased),
         deadlines,
         stats,
-        granted,
+        admit,
         content,
         superseded: false
       }
@@ -183,18 +185,15 @@ export const makeEmbed = (models: Models["Service"]) => {
   return (
     context: AttemptContext,
     inputs: ReadonlyArray<string>
-  ): Effect.Effect<ReadonlyArray<Embedding>, InferenceError> =>
-    Effect.suspend(() => {
-      const { caller, deadlines, deployment } = context
+  ): Effect.Effect<ReadonlyArray<Embedding>, InferenceError, Scope.Scope> =>
+    Effect.flatMap(Effect.scope, (scope) => {
+      const { admit, caller, deadlines, deployment } = context
       const granted = Deferred.makeUnsafe<void>()
       const embeddings = embed({
         deployment,
         caller,
         movedOn: () => context.superseded,
-        granted() {
-          context.granted()
-          Deferred.doneUnsafe(granted, Effect.void)
-        }
+        admit: Effect.andThen(Scope.provide(admit, scope), Deferred.succeed(granted, undefined))
       }, inputs)
       return deadlines.queue === undefined
         ? embeddings

@@ -23,8 +23,8 @@ import type { Models } from "../models/Models.ts"
 export interface BatchedAttempt {
   readonly deployment: Deployment
   readonly caller: Caller
-  /** Called when the batch has a slot. */
-  readonly granted: () => void
+  /** Runs when the batch has a slot. An attempt that fails here leaves the batch. */
+  readonly admit: Effect.Effect<unknown, InferenceError>
   /** See `Models.lease`. */
   readonly movedOn: () => boolean
 }
@@ -63,22 +63,34 @@ const callerOf = (entries: ReadonlyArray<Entry>): Caller => entries.at(-1)!.requ
 const groupOf = ({ request: { attempt: { caller: { priority = "normal", tenant = "" } } } }: Entry): string =>
   `${priority} ${tenant}`
 
+/** Admits each attempt to the batch's slot; those that fail are complete. */
+const admitted = (entries: ReadonlyArray<Entry>): Effect.Effect<ReadonlyArray<Entry>> =>
+  Effect.filter(entries, (entry) =>
+    Effect.match(entry.request.attempt.admit, {
+      onSuccess: () => true,
+      onFailure: (error) => {
+        entry.completeUnsafe(Exit.fail(error))
+        return false
+      }
+    }))
+
 const runBatch = (models: Models["Service"], entries: ReadonlyArray<Entry>) => {
   const { attempt: { deployment } } = entries[0]!.request
   const movedOn = () => entries.some(({ request: { attempt } }) => attempt.movedOn())
   const allDisconnected = Effect.forEach(entries, ({ request: { left } }) => Deferred.await(left), { discard: true })
   const answered = Effect.gen(function*() {
     const engine = yield* models.lease(deployment, callerOf(entries), movedOn)
-    for (const { request: { attempt } } of entries) attempt.granted()
+    const embedded = yield* admitted(entries)
+    if (embedded.length === 0) return
     // The batch continues with the largest hop count of its requests.
-    const hops = Math.max(...entries.map(({ context }) => Context.get(context, HopCount)))
+    const hops = Math.max(...embedded.map(({ context }) => Context.get(context, HopCount)))
     const results = yield* Effect.provideService(
-      engine.embed(entries.flatMap(({ request }) => request.inputs)),
+      engine.embed(embedded.flatMap(({ request }) => request.inputs)),
       HopCount,
       hops
     )
     let from = 0
-    for (const entry of entries) {
+    for (const entry of embedded) {
       const to = from + entry.request.inputs.length
       entry.completeUnsafe(exitOf(results.slice(from, to)))
       from = to

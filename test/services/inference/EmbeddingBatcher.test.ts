@@ -39,9 +39,10 @@ const stage = (borrow: Effect.Effect<void, InferenceError.InferenceError> = Effe
       )
   } as Partial<Models["Service"]> as Models["Service"]
   const embed = EmbeddingBatcher.make(models)
-  const askAs = (caller: Caller, ...inputs: ReadonlyArray<string>) =>
-    Effect.forkChild(embed({ deployment, caller, granted: () => {}, movedOn: () => false }, inputs))
-  return { batches, standings, askAs, ask: (...inputs: ReadonlyArray<string>) => askAs({}, ...inputs) }
+  const askWith = (attempt: Partial<EmbeddingBatcher.BatchedAttempt>, ...inputs: ReadonlyArray<string>) =>
+    Effect.forkChild(embed({ deployment, caller: {}, admit: Effect.void, movedOn: () => false, ...attempt }, inputs))
+  const askAs = (caller: Caller, ...inputs: ReadonlyArray<string>) => askWith({ caller }, ...inputs)
+  return { batches, standings, askWith, askAs, ask: (...inputs: ReadonlyArray<string>) => askAs({}, ...inputs) }
 }
 
 const lengths = <E>(fiber: Fiber.Fiber<ReadonlyArray<{ readonly vector: Float32Array }>, E>) =>
@@ -58,6 +59,22 @@ describe("EmbeddingBatcher", () => {
       yield* TestClock.adjust("1 second")
       assert.deepStrictEqual(yield* lengths(one), [1, 2])
       assert.deepStrictEqual(yield* lengths(two), [3])
+    })
+  })
+
+  it.effect("leaves out requests that are not admitted to the slot, and does not run without any", () => {
+    const { askWith, ask, batches } = stage()
+    return Effect.gen(function*() {
+      const rejected = yield* askWith({ admit: Effect.fail(down) }, "a")
+      const other = yield* ask("bb")
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(batches, [["bb"]])
+      assert.strictEqual(yield* Effect.flip(Fiber.join(rejected)), down)
+      assert.deepStrictEqual(yield* lengths(other), [2])
+      const alone = yield* askWith({ admit: Effect.fail(down) }, "a")
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(yield* Effect.flip(Fiber.join(alone)), down)
+      assert.lengthOf(batches, 1)
     })
   })
 
@@ -172,7 +189,8 @@ describe("EmbeddingBatcher", () => {
     } as Partial<Models["Service"]> as Models["Service"]
     const embed = EmbeddingBatcher.make(models)
     const ask = (name: string, count: number) => {
-      const attempt = { deployment, caller: {}, granted: () => void granted.push(name), movedOn: () => moved === name }
+      const admit = Effect.sync(() => granted.push(name))
+      const attempt = { deployment, caller: {}, admit, movedOn: () => moved === name }
       return Effect.forkChild(Effect.provideService(embed(attempt, [name]), HopCount, count))
     }
     return Effect.gen(function*() {

@@ -1,10 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Random, Stream } from "effect"
+import { Effect, Exit, Fiber, Latch, Random, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import type { Request } from "../../../src/domain/Inference.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
 import * as RoutingPolicy from "../../../src/domain/RoutingPolicy.ts"
 import { Breaker } from "../../../src/services/health/Breaker.ts"
+import { endingOf } from "../../../src/services/health/Circuit.ts"
 import { Inference } from "../../../src/services/inference/Inference.ts"
 import { DecisionLog } from "../../../src/services/routing/DecisionLog.ts"
 import { Router } from "../../../src/services/routing/Router.ts"
@@ -565,6 +566,39 @@ describe("a half-open circuit", () => {
       const { states } = yield* Breaker
       assert.deepStrictEqual((yield* states).map(({ phase }) => phase), ["closed"])
       assert.isTrue(streams.every((one) => one.pollUnsafe() === undefined))
+    }).pipe(Effect.provide(layer))
+  })
+})
+
+describe("an attempt whose circuit opens while it waits for a slot", () => {
+  const texts = ["Hello"]
+  const operations: Readonly<Record<string, (inference: Inference["Service"]) => Effect.Effect<unknown, unknown>>> = {
+    "a buffered answer": ({ generate }) => generate({ model: "a", messages }),
+    "a stream": ({ stream }) => Stream.runDrain(stream({ model: "a", messages })),
+    embeddings: ({ embed }) => embed({ model: "a", inputs: texts }),
+    "a ranking": ({ rerank }) => rerank({ model: "a", query: "Hello", documents: texts }),
+    classification: ({ classify }) => classify({ model: "a", inputs: texts }),
+    tokens: ({ tokenize }) => tokenize({ model: "a", input: "Hello" }),
+    "a count": ({ count }) => count({ model: "a", input: { messages } })
+  }
+
+  it.effect.each(Object.keys(operations))("does not call the deployment: %s", (name) => {
+    const slot = Latch.makeUnsafe()
+    const { jobs, layer } = world({ models: { a: [{}] }, queue: slot.await })
+    return Effect.gen(function*() {
+      const { enter, states } = yield* Breaker
+      const fiber = yield* Effect.forkChild(Inference.use(operations[name]!))
+      yield* TestClock.adjust(1)
+      for (let failure = 0; failure < 5; failure++) {
+        yield* Effect.scoped(enter("a#0", () => endingOf(Exit.fail(InferenceError.make(broke("a#0"))))))
+        yield* TestClock.adjust(1)
+      }
+      assert.deepStrictEqual((yield* states).map(({ phase }) => phase), ["open"])
+      yield* slot.open
+      yield* TestClock.adjust(1)
+      const error = yield* Effect.flip(Fiber.join(fiber))
+      assert.strictEqual((error as InferenceError.InferenceError).reason._tag, "CircuitOpen")
+      assert.deepStrictEqual(jobs, [])
     }).pipe(Effect.provide(layer))
   })
 })
