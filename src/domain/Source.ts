@@ -9,7 +9,7 @@
  *
  * **Gotchas**
  *
- * The body is shared between attempts and never modified.
+ * The body is shared between attempts and never modified. Its numbers are read with `ExactNumber.numberOf`.
  *
  * **Example**
  *
@@ -29,6 +29,7 @@
  */
 import { Schema } from "effect"
 import type { DeploymentOptions } from "./Deployment.ts"
+import * as ExactNumber from "./ExactNumber.ts"
 import { formatPath } from "./Problem.ts"
 import type { Dialect } from "./ProviderKind.ts"
 import { dialects, providerKindOf } from "./ProviderKind.ts"
@@ -56,12 +57,14 @@ export const Source = Schema.Struct({
   dialect: Schema.Literals(dialects),
   /** The endpoint; left out, one that generates. */
   task: Schema.optional(Schema.Literals(tasks)),
-  /** Parsed JSON, an object. */
+  /** Parsed JSON, an object. A number that a double does not hold may be an `ExactNumber`. */
   body: Schema.declare(isObject, { expected: "an object" }),
   /** Headers that belong to the dialect, as `anthropic-beta`; names in lower case; default none. */
   headers: Schema.optional(Schema.Record(Schema.String, Schema.String)),
   /** Default none. */
   unknownFields: Schema.optional(Schema.Array(UnknownField)),
+  /** The body has numbers that are `ExactNumber`; default false. */
+  hasExactNumbers: Schema.optional(Schema.Boolean),
   /** A dialect has decoded and checked this request, so that it is not checked again; default false. */
   isChecked: Schema.optional(Schema.Boolean)
 })
@@ -119,8 +122,7 @@ export const isNative = ({ resumed = false, source }: Asked, options: Deployment
 
 /** Answers that a request asks for at once. */
 export const choicesOf = ({ source }: Pick<Asked, "source">): number => {
-  const n = source?.body["n"]
-  return typeof n === "number" ? n : 1
+  return ExactNumber.numberOf(source?.body["n"]) ?? 1
 }
 
 /** Fields of a request's body that are Troupe's own and not of any dialect. */

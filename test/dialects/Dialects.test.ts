@@ -9,6 +9,7 @@ import { azureOpenAi, openAi } from "../../src/dialects/openai/Provider.ts"
 import type { Dialect, Target } from "../../src/dialects/shared/ProviderDialect.ts"
 import { troupe } from "../../src/dialects/troupe/Provider.ts"
 import type { RemoteDeployment } from "../../src/domain/Deployment.ts"
+import * as ExactNumber from "../../src/domain/ExactNumber.ts"
 import type { Generation } from "../../src/domain/Generation.ts"
 import type { Event } from "../../src/domain/Inference.ts"
 import type { Reason } from "../../src/domain/InferenceError.ts"
@@ -284,6 +285,18 @@ describe("requests", () => {
       { role: "tool", content: "Rain", tool_call_id: "call_1" }
     ])
     assert.strictEqual(body["top_p"], 1)
+  })
+
+  it.each([
+    ["9223372036854775807", "9223372036854775807"],
+    ["7", "7"],
+    // Ollama takes -1 for a random seed.
+    ["-1", "9223372036854775807"]
+  ])("encodes the caller's seed %s with all of its bits for Ollama", (seed, sent) => {
+    const body = ExactNumber.parse(`{"messages":[],"seed":${seed}}`) as Readonly<Record<string, unknown>>
+    const asked = { ...conversation, sampling: { seed: 7 }, source: { dialect: "openai", body } as const }
+    const { options } = Result.getOrThrow(bodyOf(ollama, asked)).body
+    assert.include(JSON.stringify(options), `"seed":${sent},`)
   })
 
   it("sets no option that the caller does not set, and every one that the caller does", () => {

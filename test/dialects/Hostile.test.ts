@@ -16,6 +16,7 @@ import * as DeploymentKeys from "../../src/layers/providers/DeploymentKeys.ts"
 import { makeEventReader } from "../../src/layers/providers/RemoteEngine.ts"
 import { engineAt, fixture, generation, json, outcome, served, textOf } from "../layers/providers/support.ts"
 import { plain, streamedOf, targetOf } from "../support/Dialects.ts"
+import * as Numbers from "../support/Numbers.ts"
 
 const linesOf = (name: string) => {
   const recorded = fixture(name)
@@ -35,6 +36,7 @@ const subjects: ReadonlyArray<readonly [name: string, Dialect, ReadonlyArray<Rea
 /** What stands in the place of what should be there. */
 const odd = fc.oneof(
   fc.constantFrom<unknown>(null, "", "constructor", "__proto__", -1, 1.5, 2 ** 60, "7", [], {}, true, "\0", "\ud800"),
+  Numbers.number,
   fc.jsonValue()
 )
 

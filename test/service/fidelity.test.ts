@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, it } from "vitest"
 import * as Bodies from "../support/Bodies.ts"
 import type { FaultServer } from "../support/FaultServer.ts"
 import { startFaultServer } from "../support/FaultServer.ts"
+import * as Numbers from "../support/Numbers.ts"
 import type { Service } from "../support/Service.ts"
 import { startService } from "../support/Service.ts"
 import { wires } from "../support/Wires.ts"
@@ -23,7 +24,13 @@ const embedded = ({ encoding_format: format, input }: Fields) => {
     index,
     embedding: format === "base64" ? "AACAPw==" : [3]
   }))
-  return { object: "list", data, model: "up", x_cost: 1, usage: { prompt_tokens: 2, total_tokens: 2 } }
+  return {
+    object: "list",
+    data,
+    model: "up",
+    x_cost: Numbers.rawNumber("9007199254740993"),
+    usage: { prompt_tokens: 2, total_tokens: 2 }
+  }
 }
 
 let upstream: FaultServer
@@ -73,6 +80,12 @@ const post = async (url: string, path: string, body: Fields, headers: Readonly<R
   return answer
 }
 
+/** The JSON that the provider received, with the texts of its numbers. */
+const exactlySentBy = async (url: string, path: string, body: Fields): Promise<unknown> => {
+  await post(url, path, body)
+  return Numbers.exactly(upstream.seen.at(-1)!.text)
+}
+
 /** The JSON that the provider received. */
 const sentBy = async (url: string, path: string, body: Fields): Promise<unknown> => {
   await post(url, path, body)
@@ -82,12 +95,12 @@ const sentBy = async (url: string, path: string, body: Fields): Promise<unknown>
 const usageAsked = ({ stream, stream_options: options }: Fields): Fields =>
   stream === true ? { stream_options: { ...options as Fields | undefined, include_usage: true } } : {}
 
-const asJson = (value: unknown): unknown => JSON.parse(JSON.stringify(value))
-
 /** Options that OpenAI's own API does not have are rejected for it and for Azure. */
 const ofOpenAiItself = ({ min_p: _, repeat_penalty: __, top_k: ___, ...body }: Fields): Fields => body
 
 const runs = { numRuns: 150 }
+
+const withNumbers = (bodies: fc.Arbitrary<Fields>) => fc.oneof(bodies, Numbers.inMessages(bodies))
 
 describe("a request in the provider's own dialect arrives unchanged", () => {
   const chats: ReadonlyArray<
@@ -99,9 +112,9 @@ describe("a request in the provider's own dialect arrives unchanged", () => {
   ]
   it.each(chats)("chat completions at %s", async (_, url, model, bodies) => {
     await fc.assert(
-      fc.asyncProperty(bodies, async (body) => {
-        const sent = await sentBy(url(), "chat/completions", { ...body, model })
-        assert.deepStrictEqual(sent, asJson({ ...body, model: "up", ...usageAsked(body) }))
+      fc.asyncProperty(fc.oneof(bodies, Numbers.inChats(bodies)), async (body) => {
+        const sent = await exactlySentBy(url(), "chat/completions", { ...body, model })
+        assert.deepStrictEqual(sent, Numbers.exactlyOf({ ...body, model: "up", ...usageAsked(body) }))
       }),
       runs
     )
@@ -109,9 +122,9 @@ describe("a request in the provider's own dialect arrives unchanged", () => {
 
   it("messages at anthropic", async () => {
     await fc.assert(
-      fc.asyncProperty(Bodies.anthropicMessages, async (body) => {
-        const sent = await sentBy(service.url, "messages", { ...body, model: "anthropic" })
-        assert.deepStrictEqual(sent, asJson({ ...body, model: "up" }))
+      fc.asyncProperty(withNumbers(Bodies.anthropicMessages), async (body) => {
+        const sent = await exactlySentBy(service.url, "messages", { ...body, model: "anthropic" })
+        assert.deepStrictEqual(sent, Numbers.exactlyOf({ ...body, model: "up" }))
       }),
       runs
     )
@@ -119,12 +132,12 @@ describe("a request in the provider's own dialect arrives unchanged", () => {
 
   it("token counts at anthropic, by its own endpoint", async () => {
     await fc.assert(
-      fc.asyncProperty(Bodies.anthropicCount, async (body) => {
+      fc.asyncProperty(withNumbers(Bodies.anthropicCount), async (body) => {
         const answer = await post(service.url, "messages/count_tokens", { ...body, model: "anthropic" })
         assert.deepStrictEqual<unknown>(JSON.parse(answer), { input_tokens: 7 })
-        const { body: sent, path } = upstream.seen.at(-1)!
+        const { path, text } = upstream.seen.at(-1)!
         assert.strictEqual(path, "/v1/messages/count_tokens")
-        assert.deepStrictEqual(sent, asJson({ ...body, model: "up" }))
+        assert.deepStrictEqual(Numbers.exactly(text), Numbers.exactlyOf({ ...body, model: "up" }))
       }),
       runs
     )
@@ -133,15 +146,25 @@ describe("a request in the provider's own dialect arrives unchanged", () => {
   it("embeddings, tokens among their inputs, and their answers", async () => {
     for (const url of [service.url, front.url]) {
       await fc.assert(
-        fc.asyncProperty(Bodies.openAiEmbedding, async (body) => {
+        fc.asyncProperty(Bodies.openAiEmbedding, Numbers.value, async (given, value) => {
+          const body = { ...given, x_numbers: value }
           const answer = await post(url, "embeddings", { ...body, model: "openai" })
-          assert.deepStrictEqual(upstream.seen.at(-1)!.body, asJson({ ...body, model: "up" }))
-          assert.deepStrictEqual<unknown>(JSON.parse(answer), { ...embedded(body), model: "openai" })
+          const { text } = upstream.seen.at(-1)!
+          assert.deepStrictEqual(Numbers.exactly(text), Numbers.exactlyOf({ ...body, model: "up" }))
+          assert.deepStrictEqual(Numbers.exactly(answer), Numbers.exactlyOf({ ...embedded(body), model: "openai" }))
         }),
         { numRuns: 60 }
       )
     }
   }, 60_000)
+
+  it("in a large body, and beside options in headers", async () => {
+    const value = Array.from({ length: 6000 }, (_, index) => Numbers.rawNumber(`90071992547409${index + 93_000}`))
+    const body = { messages: [{ role: "user", content: "Hi" }], x_numbers: value, model: "openai" }
+    await post(service.url, "chat/completions", body, { "x-troupe-retries": "1" })
+    const { text } = upstream.seen.at(-1)!
+    assert.strictEqual(text, JSON.stringify({ ...body, model: "up" }))
+  })
 
   it("keys stay in their order", async () => {
     const body = { zeta: 1, messages: [{ content: "Hi", role: "user" }], model: "openai", alpha: 2, temperature: 1 }

@@ -8,6 +8,7 @@ import type { Fields } from "../support/Answers.ts"
 import * as Answers from "../support/Answers.ts"
 import type { FaultServer } from "../support/FaultServer.ts"
 import { startFaultServer } from "../support/FaultServer.ts"
+import * as Numbers from "../support/Numbers.ts"
 import type { Service } from "../support/Service.ts"
 import { startService } from "../support/Service.ts"
 
@@ -71,11 +72,17 @@ const post = async (url: string, path: string, body: object): Promise<string> =>
   return text
 }
 
+/** The JSON of a text, with the texts of its numbers. */
+const parsed = (text: string): Fields => Numbers.exactly(text) as Fields
+
 const dataOf = (stream: string): ReadonlyArray<Fields> =>
-  stream.split("\n").filter((line) => line.startsWith("data: {")).map((line) => JSON.parse(line.slice(6)) as Fields)
+  stream.split("\n").filter((line) => line.startsWith("data: {")).map((line) => parsed(line.slice(6)))
 
 /** The JSON without Troupe's fields. */
-const theirs = ({ id: _, model: __, ...body }: Fields): Fields => JSON.parse(JSON.stringify(body)) as Fields
+const theirs = ({ id: _, model: __, ...body }: Fields): Fields => Numbers.exactlyOf(body) as Fields
+
+const completions = fc.oneof(Answers.openAi, Numbers.inCompletions(Answers.openAi))
+const answers = fc.oneof(Answers.anthropic, Numbers.inAnswers(Answers.anthropic))
 
 const runs = { numRuns: 100 }
 
@@ -86,9 +93,9 @@ describe("chat completions", () => {
   ]
   it.each(places)("%s arrive unchanged, buffered", async (_, url) => {
     await fc.assert(
-      fc.asyncProperty(Answers.openAi, async (given) => {
+      fc.asyncProperty(completions, async (given) => {
         answer = given
-        const found = JSON.parse(await post(url(), "chat/completions", { model: "openai", messages })) as Fields
+        const found = parsed(await post(url(), "chat/completions", { model: "openai", messages }))
         assert.strictEqual(found["model"], "openai")
         assert.deepStrictEqual(theirs(found), theirs(given))
       }),
@@ -99,7 +106,7 @@ describe("chat completions", () => {
   it.each(places)("%s arrive unchanged, streamed", async (_, url) => {
     const options = { stream: true, stream_options: { include_usage: true } }
     await fc.assert(
-      fc.asyncProperty(Answers.openAi, async (given) => {
+      fc.asyncProperty(completions, async (given) => {
         answer = given
         const found = await post(url(), "chat/completions", { model: "openai", messages, ...options })
         assert.deepStrictEqual(dataOf(found).map(theirs), Answers.openAiChunks(given).map(theirs))
@@ -111,7 +118,7 @@ describe("chat completions", () => {
 
   it("have no usage in a stream that does not request it", async () => {
     await fc.assert(
-      fc.asyncProperty(Answers.openAi, async (given) => {
+      fc.asyncProperty(completions, async (given) => {
         answer = given
         const found = await post(service.url, "chat/completions", { model: "openai", messages, stream: true })
         const expected = Answers.openAiChunks(given).slice(0, -1).map(({ usage: _, ...chunk }) => theirs(chunk))
@@ -123,10 +130,10 @@ describe("chat completions", () => {
 
   it("are assembled if only the provider streams", async () => {
     await fc.assert(
-      fc.asyncProperty(Answers.openAi, async (given) => {
+      fc.asyncProperty(completions, async (given) => {
         answer = given
         const found = await post(service.url, "chat/completions", { model: "openai-streamed", messages })
-        assert.deepStrictEqual(theirs(JSON.parse(found) as Fields), theirs(given))
+        assert.deepStrictEqual(theirs(parsed(found)), theirs(given))
       }),
       runs
     )
@@ -150,7 +157,7 @@ describe("chat completions", () => {
         ]
         assert.strictEqual(chunks[0]?.choices[0]?.delta.content, message["content"] as string)
         assert.strictEqual<unknown>(chunks[0]?.choices[0]?.finish_reason, finish_reason)
-        assert.deepStrictEqual<unknown>(chunks.at(-1)?.usage, theirs(given)["usage"])
+        assert.deepStrictEqual<unknown>(chunks.at(-1)?.usage, JSON.parse(JSON.stringify(given["usage"])))
       }),
       { numRuns: 30 }
     )
@@ -185,10 +192,10 @@ describe("several choices", () => {
 describe("messages", () => {
   it("of anthropic arrive unchanged, buffered", async () => {
     await fc.assert(
-      fc.asyncProperty(Answers.anthropic, async (given) => {
+      fc.asyncProperty(answers, async (given) => {
         answer = given
         const found = await post(service.url, "messages", { model: "anthropic", max_tokens: 5, messages })
-        assert.deepStrictEqual(theirs(JSON.parse(found) as Fields), theirs(given))
+        assert.deepStrictEqual(theirs(parsed(found)), theirs(given))
       }),
       runs
     )
@@ -199,13 +206,13 @@ describe("messages", () => {
 
   it("of anthropic arrive unchanged, streamed", async () => {
     await fc.assert(
-      fc.asyncProperty(Answers.anthropic, async (given) => {
+      fc.asyncProperty(answers, async (given) => {
         answer = given
         const found = await post(service.url, "messages", { model: "anthropic", max_tokens: 5, messages, stream: true })
         const expected = Answers.anthropicEvents(given).filter(({ type }) => type !== "ping")
         assert.deepStrictEqual(
           dataOf(found).filter(({ type }) => type !== "ping").map(ownId),
-          (JSON.parse(JSON.stringify(expected)) as ReadonlyArray<Fields>).map(ownId)
+          (Numbers.exactlyOf(expected) as ReadonlyArray<Fields>).map(ownId)
         )
       }),
       runs
@@ -214,10 +221,10 @@ describe("messages", () => {
 
   it("are assembled if only the provider streams", async () => {
     await fc.assert(
-      fc.asyncProperty(Answers.anthropic, async (given) => {
+      fc.asyncProperty(answers, async (given) => {
         answer = given
         const found = await post(service.url, "messages", { model: "anthropic-streamed", max_tokens: 5, messages })
-        assert.deepStrictEqual(theirs(JSON.parse(found) as Fields), theirs(given))
+        assert.deepStrictEqual(theirs(parsed(found)), theirs(given))
       }),
       runs
     )
@@ -392,7 +399,7 @@ describe("refusals", () => {
       usage: { prompt_tokens: 1, completion_tokens: 7, total_tokens: 8 }
     }
     const buffered = await post(service.url, "chat/completions", { model: "openai", messages })
-    assert.deepStrictEqual(theirs(JSON.parse(buffered) as Fields), theirs(answer))
+    assert.deepStrictEqual(theirs(parsed(buffered)), theirs(answer))
     const client = new OpenAI({ baseURL: `${service.url}/v1`, apiKey: "none", maxRetries: 0 })
     const streamed = await client.chat.completions.stream({
       model: "openai",
@@ -414,10 +421,10 @@ describe("refusals", () => {
       usage: { input_tokens: 4, output_tokens: 0, cache_creation_input_tokens: 3 }
     }
     const request = { model: "anthropic", max_tokens: 5, messages }
-    assert.deepStrictEqual(theirs(JSON.parse(await post(service.url, "messages", request)) as Fields), theirs(answer))
+    assert.deepStrictEqual(theirs(parsed(await post(service.url, "messages", request))), theirs(answer))
     const streamed = dataOf(await post(service.url, "messages", { ...request, stream: true }))
     const expected = Answers.anthropicEvents(answer)
-    assert.deepStrictEqual(streamed.at(-2), JSON.parse(JSON.stringify(expected.at(-2))))
+    assert.deepStrictEqual(streamed.at(-2), Numbers.exactlyOf(expected.at(-2)))
     assert.strictEqual(streamed.at(-1)?.["type"], "message_stop")
   })
 })

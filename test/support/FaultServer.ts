@@ -47,6 +47,8 @@ export interface Seen {
   readonly path: string
   readonly headers: IncomingHttpHeaders
   readonly body: unknown
+  /** The body as it was sent. */
+  readonly text: string
 }
 
 export interface FaultServer {
@@ -143,10 +145,10 @@ const perform = async (response: ServerResponse, socket: Socket, play: Play, gat
   await faults[fault.kind](sink, pieces[fault.after] ?? pieces.at(-1) ?? "", socket)
 }
 
-const bodyOf = async (request: IncomingMessage): Promise<unknown> => {
+const textOf = async (request: IncomingMessage): Promise<string> => {
   const pieces: Array<Buffer> = []
   for await (const piece of request) pieces.push(piece as Buffer)
-  return JSON.parse(Buffer.concat(pieces).toString())
+  return Buffer.concat(pieces).toString()
 }
 
 /** @param playOf the answer to the request with this number, counted from 0 */
@@ -162,7 +164,8 @@ export const startFaultServer = async (
   let connections = 0
   const server = createServer((request, response) => {
     const answer = async () => {
-      const one = { path: request.url ?? "", headers: request.headers, body: await bodyOf(request) }
+      const text = await textOf(request)
+      const one = { path: request.url ?? "", headers: request.headers, body: JSON.parse(text) as unknown, text }
       const index = seen.push(one) - 1
       response.once("close", () => {
         if (!response.writableFinished) left(index).resolve()

@@ -228,19 +228,20 @@ const callerFieldsOf = (
 /** Headers of the dialect. */
 const dialectHeaders = ["anthropic-beta", "anthropic-version"] as const
 
-const sourceOf = (json: Fields, { headers = {} }: CallerIdentity): Source => {
+const sourceOf = (json: Fields, exact: Fields, { headers = {} }: CallerIdentity): Source => {
   const found = dialectHeaders.flatMap((name) => headers[name] === undefined ? [] : [[name, headers[name]] as const])
   const unknownFields = unknownFieldsOf(json, FieldNames.messages)
   return {
     dialect: "anthropic",
-    body: json,
+    body: exact,
     isChecked: true,
+    ...(exact === json ? {} : { hasExactNumbers: true }),
     ...(found.length === 0 ? {} : { headers: Object.fromEntries(found) }),
     ...(unknownFields.length === 0 ? {} : { unknownFields })
   }
 }
 
-const callOf = (body: Schema.MessagesRequest, json: Fields, caller: CallerIdentity): MessagesCall => {
+const callOf = (body: Schema.MessagesRequest, source: Source, caller: CallerIdentity): MessagesCall => {
   const { max_tokens: maxTokens, metadata, model, stop_sequences: stop, stream = false, tool_choice } = body
   const located = locatedMessages(body)
   return {
@@ -253,7 +254,7 @@ const callOf = (body: Schema.MessagesRequest, json: Fields, caller: CallerIdenti
       maxTokens,
       model,
       ...conversationOf(body, located),
-      source: sourceOf(json, caller)
+      source
     },
     located,
     stream,
@@ -358,14 +359,26 @@ const countShape: Shape<Schema.CountTokensRequest> = {
   decode: Problem.decoderOf(Schema.CountTokensRequest)
 }
 
-/** Decodes a parsed JSON body of `POST /v1/messages`. */
-export const decode = (json: unknown, caller: CallerIdentity = {}): Result.Result<MessagesCall, InvalidRequest> =>
-  Result.map(decodeBody(json, messagesShape), (body) => callOf(body, json as Fields, caller))
+/**
+ * Decodes a parsed JSON body of `POST /v1/messages`.
+ *
+ * @param exact the same body with its inexact numbers as `ExactNumber`; default the body
+ */
+export const decode = (
+  json: unknown,
+  caller: CallerIdentity = {},
+  exact: unknown = json
+): Result.Result<MessagesCall, InvalidRequest> =>
+  Result.map(
+    decodeBody(json, messagesShape),
+    (body) => callOf(body, sourceOf(json as Fields, exact as Fields, caller), caller)
+  )
 
-/** Decodes a parsed JSON body of `POST /v1/messages/count_tokens`. */
+/** Decodes a parsed JSON body of `POST /v1/messages/count_tokens`; the parameters are those of `decode`. */
 export const decodeCount = (
   json: unknown,
-  caller: CallerIdentity = {}
+  caller: CallerIdentity = {},
+  exact: unknown = json
 ): Result.Result<Decoded<CountRequest>, InvalidRequest> =>
   Result.map(decodeBody(json, countShape), (body) => {
     const located = locatedMessages(body)
@@ -375,7 +388,7 @@ export const decodeCount = (
       request: {
         model: body.model,
         input: { ...conversationOf(body, located), ...(tools.length === 0 ? {} : { tools }) },
-        source: sourceOf(json as Fields, caller),
+        source: sourceOf(json as Fields, exact as Fields, caller),
         ...callerFieldsOf(body, caller)
       },
       located

@@ -3,6 +3,7 @@
  * that Troupe or a policy decides. Pure.
  */
 import { Result } from "effect"
+import { numberOf } from "../../domain/ExactNumber.ts"
 import type { Counted, Generation } from "../../domain/Generation.ts"
 import { continuePrompt, withAssistantPrefix, withContinuePrompt } from "../../domain/Generation.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
@@ -234,7 +235,7 @@ const passedBody = (
   const messages = acceptedBy(target, given)
   return Source.bodyWith(source, {
     model: target.options.model,
-    ...(maxTokens === undefined || maxTokens === body["max_tokens"] ? {} : { max_tokens: maxTokens }),
+    ...(maxTokens === undefined || maxTokens === numberOf(body["max_tokens"]) ? {} : { max_tokens: maxTokens }),
     ...(messages === given ? {} : { messages }),
     ...changedMessages(generation, messages, prefills, fetched),
     ...(stream ? { stream } : body["stream"] === true ? { stream: undefined } : {})

@@ -7,6 +7,7 @@
  * an error. It continues an assistant's message at the end. Options that the caller did not set are not sent.
  */
 import { Result } from "effect"
+import * as ExactNumber from "../../domain/ExactNumber.ts"
 import type { Generation } from "../../domain/Generation.ts"
 import { withAssistantPrefix } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
@@ -52,14 +53,21 @@ const messagesOf = (messages: ReadonlyArray<Message>) => {
   }))
 }
 
+/** The caller's own seed, which may have more than the 32 bits of `sampling`. A negative one would mean a random one. */
+const seedOf = ({ sampling, source }: Generation): unknown => {
+  const seed = source?.dialect === "openai" ? ExactNumber.integerOf(source.body["seed"]) : undefined
+  return seed === undefined ? sampling.seed : ExactNumber.fromInteger(BigInt.asUintN(63, seed))
+}
+
 /** Undefined options are not sent. */
-const optionsOf = ({ maxTokens, sampling, stop }: Generation, { options }: Target) => {
+const optionsOf = (generation: Generation, { options }: Target) => {
+  const { maxTokens, sampling, stop } = generation
   const fields = {
     temperature: sampling.temperature,
     top_p: sampling.topP,
     top_k: sampling.topK,
     min_p: sampling.minP,
-    seed: sampling.seed,
+    seed: seedOf(generation),
     repeat_penalty: sampling.repeatPenalty,
     presence_penalty: sampling.presencePenalty,
     frequency_penalty: sampling.frequencyPenalty,

@@ -1,5 +1,6 @@
 /** Decodes answers and errors of the OpenAI dialect. Pure. */
 import { Result } from "effect"
+import { numberOf } from "../../domain/ExactNumber.ts"
 import type { Generation } from "../../domain/Generation.ts"
 import type { Event } from "../../domain/Inference.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
@@ -90,8 +91,8 @@ const usageOf = (usage: unknown): ReportedUsage | undefined =>
 
 const logprobOf = (value: unknown): TokenLogprob | undefined => {
   const token = textAt(value, "token")
-  const logprob = at(value, "logprob")
-  if (token === undefined || typeof logprob !== "number") return undefined
+  const logprob = numberOf(at(value, "logprob"))
+  if (token === undefined || logprob === undefined) return undefined
   return { token, logprob, bytes: numbersOf(at(value, "bytes")) ?? [...Buffer.from(token)] }
 }
 

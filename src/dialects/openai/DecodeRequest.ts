@@ -1,7 +1,8 @@
 /** Decodes request bodies of the OpenAI chat dialect, and checks what a schema cannot express. Pure. */
 import { Result } from "effect"
+import * as ExactNumber from "../../domain/ExactNumber.ts"
 import type { Message, Request, Tool } from "../../domain/Inference.ts"
-import type { InvalidRequest } from "../../domain/InferenceError.ts"
+import { InvalidRequest } from "../../domain/InferenceError.ts"
 import type { Content, ImageSource, MediaType, Part } from "../../domain/Message.ts"
 import { textOf } from "../../domain/Message.ts"
 import * as Problem from "../../domain/Problem.ts"
@@ -13,7 +14,7 @@ import type { Fields } from "../shared/Json.ts"
 import * as UnknownFields from "../shared/UnknownFields.ts"
 import * as FieldNames from "./FieldNames.ts"
 import type { AnyTool, ChatMessage, ChatPart, Tool as ToolBody } from "./Schema.ts"
-import { ChatRequest, mostStops, mostTools } from "./Schema.ts"
+import { ChatRequest, mostStops, mostTools, seedExpected } from "./Schema.ts"
 
 /** A decoded body: one inference request a choice, and how to answer. */
 export interface ChatCall {
@@ -84,16 +85,15 @@ const functionsOf = (tools: ReadonlyArray<AnyTool>): ReadonlyArray<ToolBody> => 
 /** The functions among the tools. */
 export const toolsOf = (tools: ReadonlyArray<AnyTool>): ReadonlyArray<Tool> => functionsOf(tools).map(toolOf)
 
-const two32 = 2 ** 32
-/** The lowest 32 bits of a whole number of any size and sign. */
-const seed32 = (seed: number): number => ((seed % two32) + two32) % two32
+/** The lowest 32 bits of an integer of any size and sign. */
+const seed32 = (seed: bigint): number => Number(BigInt.asUintN(32, seed))
 
-const samplingOf = (body: ChatRequest): Partial<Request> => {
+const samplingOf = (body: ChatRequest, seed: bigint | undefined): Partial<Request> => {
   const sampling: Record<string, unknown> = {}
   for (const [field, name] of FieldNames.sampling) if (field in body) sampling[name] = body[field]
   // 0 means no limit, as for other servers.
   if (body.top_k === 0) delete sampling["topK"]
-  if (body.seed !== undefined) sampling["seed"] = seed32(body.seed)
+  if (seed !== undefined) sampling["seed"] = seed32(seed)
   return sampling
 }
 
@@ -137,27 +137,40 @@ export const conversationOf = (
     : { messages: all }
 }
 
-/** The caller's own request, with the fields of it that Troupe does not know. */
-export const sourceOf = (body: Fields, table: BodyFields, task?: Task): Source => {
+/**
+ * The caller's own request, with the fields of it that Troupe does not know.
+ *
+ * @param exact the same body with its exact numbers
+ */
+export const sourceOf = (body: Fields, exact: Fields, table: BodyFields, task?: Task): Source => {
   const unknownFields = unknownFieldsOf(body, table)
   return {
     dialect: "openai",
-    body,
+    body: exact,
     isChecked: true,
+    ...(exact === body ? {} : { hasExactNumbers: true }),
     ...(task === undefined ? {} : { task }),
     ...(unknownFields.length === 0 ? {} : { unknownFields })
   }
 }
 
+/** A request's parts of the body, before and after it is decoded. */
+interface Parsed {
+  readonly json: Fields
+  /** With exact numbers. */
+  readonly exact: Fields
+  readonly seed: bigint | undefined
+}
+
 const requestsOf = (
   body: ChatRequest,
-  json: Fields,
+  { exact, json, seed }: Parsed,
   caller: CallerIdentity
 ): Pick<ChatCall, "requests" | "together"> => {
-  const { n = 1, seed } = body
-  const source: Source = sourceOf(json, FieldNames.chat)
+  const { n = 1 } = body
+  const source: Source = sourceOf(json, exact, FieldNames.chat)
   const shared: Request = {
-    ...samplingOf(body),
+    ...samplingOf(body, seed),
     ...outputOf(body),
     ...toolingOf(body),
     ...formatOf(body),
@@ -167,21 +180,22 @@ const requestsOf = (
     source
   }
   if (n === 1) return { requests: [shared] }
-  const { n: _, ...single } = json
-  const choice = (index: number): Request =>
-    seed === undefined
-      ? { ...shared, source: { ...source, body: single } }
-      : {
-        ...shared,
-        seed: seed32(shared.seed! + index),
-        source: { ...source, body: { ...single, seed: seed + index } }
-      }
+  const { n: _, ...single } = exact
+  const choice = (index: number): Request => {
+    if (seed === undefined) return { ...shared, source: { ...source, body: single } }
+    const own = BigInt.asIntN(64, seed + BigInt(index))
+    return {
+      ...shared,
+      seed: seed32(own),
+      source: { ...source, body: { ...single, seed: ExactNumber.fromInteger(own) } }
+    }
+  }
   return { requests: [choice(0), ...Array.from({ length: n - 1 }, (_, index) => choice(index + 1))], together: shared }
 }
 
-const callOf = (body: ChatRequest, json: Fields, caller: CallerIdentity): ChatCall => ({
+const callOf = (body: ChatRequest, parsed: Parsed, caller: CallerIdentity): ChatCall => ({
   model: body.model,
-  ...requestsOf(body, json, caller),
+  ...requestsOf(body, parsed, caller),
   stream: body.stream ?? false,
   includeUsage: body.stream_options?.include_usage ?? false,
   parallelToolCalls: body.parallel_tool_calls ?? true
@@ -295,6 +309,28 @@ const shape: Shape<ChatRequest> = {
   ]
 }
 
-/** Decodes a parsed JSON body. */
-export const decode = (json: unknown, caller: CallerIdentity = {}): Result.Result<ChatCall, InvalidRequest> =>
-  Result.map(decodeBody(json, shape), (body) => callOf(body, json as Fields, caller))
+/** The seed of a body that the schema accepts, where it may be rounded. */
+const seedOf = (given: unknown): Result.Result<bigint | undefined, InvalidRequest> => {
+  if (given === undefined || given === null) return Result.succeed(undefined)
+  const seed = ExactNumber.integerOf(given)
+  return seed === undefined || BigInt.asIntN(64, seed) !== seed ?
+    Result.fail(new InvalidRequest({ path: "seed", detail: seedExpected, inBody: true }))
+    : Result.succeed(seed)
+}
+
+/**
+ * Decodes a parsed JSON body.
+ *
+ * @param exact the same body with its inexact numbers as `ExactNumber`; default the body
+ */
+export const decode = (
+  json: unknown,
+  caller: CallerIdentity = {},
+  exact: unknown = json
+): Result.Result<ChatCall, InvalidRequest> =>
+  Result.flatMap(
+    decodeBody(json, shape),
+    (body) =>
+      Result.map(seedOf((exact as Fields)["seed"]), (seed) =>
+        callOf(body, { json: json as Fields, exact: exact as Fields, seed }, caller))
+  )

@@ -121,7 +121,7 @@ const joinCalls = (before: ReadonlyArray<unknown>, pieces: unknown): ReadonlyArr
   const calls = [...before]
   for (const [at, piece] of listOf(pieces).entries()) {
     const { index = at, ...call } = piece as Fields
-    const place = index as number
+    const place = Number(index)
     const known = calls[place]
     calls[place] = isObject(known) ? joinFields(known, call) : call
   }

@@ -8,6 +8,7 @@
  * another host is configured.
  */
 import { Result } from "effect"
+import { numberOf } from "../../domain/ExactNumber.ts"
 import type { Generation, Sampling } from "../../domain/Generation.ts"
 import { continuePrompt, withAssistantPrefix, withContinuePrompt } from "../../domain/Generation.ts"
 import type { Reason } from "../../domain/InferenceError.ts"
@@ -242,7 +243,7 @@ const limits = ["max_completion_tokens", "max_tokens"] as const
 const limitOf = ({ maxTokens }: Generation, body: Fields, target: Target, features: Features): Fields => {
   const set = limits.filter((name) => (body[name] ?? null) !== null)
   const limit = maxTokens ?? (set.length === 0 ? target.options.maxTokens : undefined)
-  if (limit === undefined || (set.length > 0 && body[set[0]!] === limit)) return {}
+  if (limit === undefined || (set.length > 0 && numberOf(body[set[0]!]) === limit)) return {}
   return set.length === 0
     ? { [features.maxTokens]: limit }
     : Object.fromEntries(set.map((name) => [name, limit]))

@@ -154,6 +154,9 @@ const StopText = Schema.NonEmptyString.check(
 
 export const StreamOptions = Schema.Struct({ include_usage: nullable(Schema.Boolean) })
 
+/** What is expected of a seed. */
+export const seedExpected = "Expected an integer from -9223372036854775808 to 9223372036854775807"
+
 /** The body of `POST /v1/chat/completions`. Other fields are for deployments of this dialect. */
 export const ChatRequest = Schema.Struct({
   model: Schema.NonEmptyString,
@@ -164,10 +167,10 @@ export const ChatRequest = Schema.Struct({
   stream_options: Schema.optionalKey(StreamOptions),
   temperature: Schema.optionalKey(Schema.Finite.check(within(0, 2))),
   top_p: Schema.optionalKey(Schema.Finite.check(within(0, 1))),
-  /** A whole number; its lowest 32 bits are used. */
-  seed: Schema.optionalKey(Schema.Finite.check(Schema.isInt({
-    message: `Expected an integer from ${Number.MIN_SAFE_INTEGER} to ${Number.MAX_SAFE_INTEGER}`
-  }))),
+  /** A signed integer of 64 bits, which is checked exactly where it is not rounded yet; local engines use its lowest 32. */
+  seed: Schema.optionalKey(Schema.Finite.check(
+    Schema.makeFilter((seed: number) => Number.isInteger(seed) && Math.abs(seed) <= 2 ** 63 ? undefined : seedExpected)
+  )),
   presence_penalty: Schema.optionalKey(Schema.Finite.check(within(-2, 2))),
   frequency_penalty: Schema.optionalKey(Schema.Finite.check(within(-2, 2))),
   /** By token id of the model's own vocabulary. */

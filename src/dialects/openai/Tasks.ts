@@ -58,7 +58,7 @@ const noProblems = (): ReadonlyArray<Problem.Problem> => []
 /** Rejects unknown fields: they reach no provider of the task. */
 const closed =
   (table: BodyFields, task: Task) => <A extends { readonly model: string }>(json: unknown) => (body: A): Decoded<A> => {
-    const source = sourceOf(json as Fields, table, task)
+    const source = sourceOf(json as Fields, json as Fields, table, task)
     return requiredFields(source).length === 0
       ? Result.succeed(body)
       : Result.fail(new InvalidRequest({ ...UnknownFields.refused(source, body.model), inBody: true }))
@@ -79,12 +79,20 @@ const embeddingShape: Shape<TaskSchema.EmbeddingRequest> = {
   problems: noProblems
 }
 
-/** Tokens are for deployments of the dialect; the rest of the body is checked as for a text. */
-export const decodeEmbedding = (json: unknown, caller: CallerIdentity = {}): Decoded<EmbedCall> => {
+/**
+ * Tokens are for deployments of the dialect; the rest of the body is checked as for a text.
+ *
+ * @param exact the same body with its inexact numbers as `ExactNumber`; default the body
+ */
+export const decodeEmbedding = (
+  json: unknown,
+  caller: CallerIdentity = {},
+  exact: unknown = json
+): Decoded<EmbedCall> => {
   const tokens = isObject(json) && areTokens(json["input"]) ? json["input"] as ReadonlyArray<unknown> : undefined
   const checked = tokens === undefined ? json : { ...json as Fields, input: " " }
   return Result.map(decodeBody(checked, embeddingShape), (body) => {
-    const source = sourceOf(json as Fields, FieldNames.embeddings, "embeddings")
+    const source = sourceOf(json as Fields, exact as Fields, FieldNames.embeddings, "embeddings")
     const base = { model: body.model, ...callerOf(body, caller) }
     return {
       request: tokens === undefined ? { ...base, inputs: listOf(body.input), source } : {

@@ -1,9 +1,10 @@
 /** Reads parsed JSON that no schema has checked. Pure; a missing value, or one of another type, is undefined. */
+import * as ExactNumber from "../../domain/ExactNumber.ts"
 
 export type Fields = Readonly<Record<string, unknown>>
 
 export const isObject = (value: unknown): value is Fields =>
-  typeof value === "object" && value !== null && !Array.isArray(value)
+  typeof value === "object" && value !== null && !Array.isArray(value) && !(value instanceof ExactNumber.ExactNumber)
 
 export const fieldsOf = (value: unknown): Fields | undefined => isObject(value) ? value : undefined
 
@@ -21,8 +22,8 @@ export const textAt = (value: unknown, ...path: ReadonlyArray<string>): string |
 
 /** A whole number that is not negative. */
 export const countAt = (value: unknown, ...path: ReadonlyArray<string>): number | undefined => {
-  const found = at(value, ...path)
-  return typeof found === "number" && Number.isSafeInteger(found) && found >= 0 ? found : undefined
+  const found = ExactNumber.numberOf(at(value, ...path))
+  return found !== undefined && Number.isSafeInteger(found) && found >= 0 ? found : undefined
 }
 
 /** The list at a path; empty if there is none. */
@@ -42,10 +43,13 @@ export const eachOf = (found: ReadonlyArray<unknown>, length: number): ReadonlyA
 }
 
 /** A list of finite numbers; undefined for any other value. */
-export const numbersOf = (value: unknown): ReadonlyArray<number> | undefined =>
-  Array.isArray(value) && value.every((one) => typeof one === "number" && Number.isFinite(one))
-    ? value as ReadonlyArray<number>
+export const numbersOf = (value: unknown): ReadonlyArray<number> | undefined => {
+  if (!Array.isArray(value)) return undefined
+  const numbers = value.some((one) => typeof one === "object") ? value.map(ExactNumber.numberOf) : value
+  return numbers.every((one) => typeof one === "number" && Number.isFinite(one))
+    ? numbers as ReadonlyArray<number>
     : undefined
+}
 
 /** The table's value for an external name; undefined for inherited names such as `constructor`. */
 export const ownOf = <A>(table: Readonly<Record<string, A>>, name: string | undefined): A | undefined =>
@@ -60,10 +64,10 @@ export const typeOf = (value: unknown): unknown => isObject(value) ? value["type
 export const isEmpty = (value: unknown): boolean =>
   value === null || value === undefined || value === "" || (Array.isArray(value) && value.length === 0)
 
-/** Parsed JSON; undefined if the text is not JSON. */
+/** Parsed JSON with its inexact numbers as `ExactNumber`; undefined if the text is not JSON. */
 export const parse = (text: string): unknown => {
   try {
-    return JSON.parse(text)
+    return ExactNumber.parse(text)
   } catch {
     return undefined
   }

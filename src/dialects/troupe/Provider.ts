@@ -1,6 +1,7 @@
 /** Another instance of this service: the OpenAI dialect, and the service's own tasks and fields. Pure. */
 import { Duration, Result } from "effect"
 import * as Caller from "../../domain/Caller.ts"
+import { numberOf } from "../../domain/ExactNumber.ts"
 import type { Countable, Generation } from "../../domain/Generation.ts"
 import { withAssistantPrefix } from "../../domain/Generation.ts"
 import type { Classification } from "../../domain/Job.ts"
@@ -12,8 +13,8 @@ import { at, countAt, eachOf, listAt, numbersOf, textAt } from "../shared/Json.t
 import type { Dialect } from "../shared/ProviderDialect.ts"
 
 const scoreAt = (value: unknown, name: string): number | undefined => {
-  const score = at(value, name)
-  return typeof score === "number" && score >= 0 && score <= 1 ? score : undefined
+  const score = numberOf(at(value, name))
+  return score !== undefined && score >= 0 && score <= 1 ? score : undefined
 }
 
 const rerank: NonNullable<Dialect["rerank"]> = {

@@ -10,6 +10,7 @@ import { Clock, Context, Effect, Layer, Option, Random, Result, Scope } from "ef
 import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import type { CallerIdentity } from "../../dialects/shared/CallerRequest.ts"
 import * as Caller from "../../domain/Caller.ts"
+import * as ExactNumber from "../../domain/ExactNumber.ts"
 import type { AnsweredBy } from "../../domain/Inference.ts"
 import * as InferenceError from "../../domain/InferenceError.ts"
 import * as RoutingOptions from "../../domain/RoutingOptions.ts"
@@ -32,7 +33,12 @@ export interface Call<Decoded> {
 export interface Endpoint<Decoded> {
   /** The prefix of its request ids. */
   readonly idPrefix: string
-  readonly decode: (json: unknown, caller: CallerIdentity) => Result.Result<Decoded, InferenceError.InvalidRequest>
+  /** @param exact the same JSON with its inexact numbers as `ExactNumber` */
+  readonly decode: (
+    json: unknown,
+    caller: CallerIdentity,
+    exact: unknown
+  ) => Result.Result<Decoded, InferenceError.InvalidRequest>
   readonly answer: (
     call: Call<Decoded>
   ) => Effect.Effect<HttpServerResponse.HttpServerResponse, InferenceError.InferenceError, Scope.Scope>
@@ -65,10 +71,13 @@ export const makeId = (prefix: string): Effect.Effect<string> =>
 
 const byteOrderMark = "\ufeff"
 
-/** Parses a body as JSON. Some editors write a byte order mark at its beginning. */
+/** Some editors write a byte order mark at the beginning of a text. */
+const withoutMark = (text: string): string => text.startsWith(byteOrderMark) ? text.slice(1) : text
+
+/** Parses a body as JSON. */
 export const parse = (text: string): Result.Result<unknown, InferenceError.InvalidRequest> =>
   Result.try({
-    try: () => JSON.parse(text.startsWith(byteOrderMark) ? text.slice(1) : text) as unknown,
+    try: () => JSON.parse(withoutMark(text)) as unknown,
     catch: (cause) =>
       new InferenceError.InvalidRequest({ detail: `The body is not JSON: ${(cause as SyntaxError).message}` })
   })
@@ -177,10 +186,15 @@ const hasRoutingOptions = (json: unknown, headers: Headers): boolean =>
   (json as { readonly troupe?: unknown } | null)?.troupe !== undefined ||
   RoutingOptions.headerNames.some((name) => headers[name] !== undefined)
 
-/** Decodes a body with the routing options of the headers. */
+/**
+ * Decodes a body with the routing options of the headers.
+ *
+ * @param exact the same JSON with its inexact numbers as `ExactNumber`; undefined if it has none
+ */
 const decode = <Decoded>(
   { conventions, endpoint, names, request: { headers } }: Incoming<Decoded>,
-  json: unknown
+  json: unknown,
+  exact: unknown
 ): Result.Result<DecodedRequest<Decoded>, InferenceError.InvalidRequest> =>
   Result.flatMap(hopsOf(headers), (hops) => {
     let joined = json
@@ -191,24 +205,29 @@ const decode = <Decoded>(
       names.renamePath = (text) => RoutingOptions.named(text, json, headers)
     }
     const caller = { key: conventions.keyOf(headers), headers }
-    return Result.map(endpoint.decode(joined, caller), (body) => ({ body, hops }))
+    return Result.map(endpoint.decode(joined, caller, exact ?? joined), (body) => ({ body, hops }))
   })
+
+/** The JSON of a body with its inexact numbers; undefined if it has none. */
+const exactOf = ({ isInexact, text }: RequestBody.Text, json: unknown): unknown =>
+  isInexact ? ExactNumber.parseInexact(withoutMark(text), json) : undefined
 
 /** Parses and decodes a body. Between the steps of a large one the event loop runs other work. */
 const receive = <Decoded>(
   incoming: Incoming<Decoded>,
   body: RequestBody.Text
 ): Effect.Effect<DecodedRequest<Decoded>, InferenceError.InvalidRequest> => {
-  const decoded = (json: unknown) => decode(incoming, json)
-  if (!RequestBody.isLarge(body)) return Effect.fromResult(Result.flatMap(parse(body.text), decoded))
-  return Effect.flatMap(
-    RequestBody.nextTurn,
-    () =>
-      Effect.flatMap(
-        Effect.fromResult(parse(body.text)),
-        (json) => Effect.flatMap(RequestBody.nextTurn, () => Effect.fromResult(decoded(json)))
-      )
-  )
+  if (!RequestBody.isLarge(body)) {
+    return Effect.fromResult(Result.flatMap(parse(body.text), (json) => decode(incoming, json, exactOf(body, json))))
+  }
+  return Effect.gen(function*() {
+    yield* RequestBody.nextTurn
+    const json = yield* Effect.fromResult(parse(body.text))
+    if (body.isInexact) yield* RequestBody.nextTurn
+    const exact = exactOf(body, json)
+    yield* RequestBody.nextTurn
+    return yield* Effect.fromResult(decode(incoming, json, exact))
+  })
 }
 
 /** Reads, decodes and answers a request. */

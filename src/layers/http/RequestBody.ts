@@ -13,6 +13,7 @@ import { isUtf8 } from "node:buffer"
 import type { ServerResponse } from "node:http"
 import { IncomingMessage } from "node:http"
 import * as Defaults from "../../domain/Defaults.ts"
+import * as ExactNumber from "../../domain/ExactNumber.ts"
 import { InvalidRequest } from "../../domain/InferenceError.ts"
 import * as JsonScan from "../../domain/JsonScan.ts"
 import type { ByteBudget, Hold } from "../../services/limits/RequestLimits.ts"
@@ -93,6 +94,8 @@ export interface Text {
   readonly text: string
   /** List elements and object fields, if it is JSON; 0 for a short text. */
   readonly values: number
+  /** Whether it has a number that a double does not hold: see `ExactNumber`. */
+  readonly isInexact: boolean
 }
 
 type Read = Effect.Effect<Text, BodyReadError | InvalidRequest>
@@ -133,11 +136,14 @@ const excessive = ({ limit, most, offset }: JsonScan.Excess): InvalidRequest => 
 /** JSON is UTF-8 (RFC 8259); decoding anything else would replace bytes by U+FFFD. */
 const decode = (bytes: Buffer, hold: Hold): Read => {
   if (!isUtf8(bytes)) return Effect.fail(notUtf8)
-  if (bytes.length <= fewBytes) return Effect.succeed({ text: bytes.toString(), values: 0 })
-  const values = JsonScan.count(bytes, JsonScan.requestLimits)
-  if (Result.isFailure(values)) return Effect.fail(excessive(values.failure))
-  return hold.take(values.success * bytesOfValue)
-    ? Effect.succeed({ text: bytes.toString(), values: values.success })
+  const counted = bytes.length <= fewBytes ? Result.succeed(0) : JsonScan.count(bytes, JsonScan.requestLimits)
+  if (Result.isFailure(counted)) return Effect.fail(excessive(counted.failure))
+  const text = bytes.toString()
+  const isInexact = ExactNumber.isIn(text)
+  const values = counted.success
+  // An inexact text is parsed twice.
+  return hold.take(values * bytesOfValue * (isInexact ? 2 : 1))
+    ? Effect.succeed({ text, values, isInexact })
     : Effect.fail(overloaded)
 }
 

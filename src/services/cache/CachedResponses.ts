@@ -17,11 +17,12 @@
 import { Context, Effect, Stream } from "effect"
 import type { Scope } from "effect"
 import * as Defaults from "../../domain/Defaults.ts"
+import * as ExactNumber from "../../domain/ExactNumber.ts"
 import { classify } from "../../domain/FailureClass.ts"
 import type { Answer, AnsweredBy, Event, OpenedAnswer, Request } from "../../domain/Inference.ts"
 import type { InferenceError } from "../../domain/InferenceError.ts"
 import type { Source } from "../../domain/Source.ts"
-import { choicesOf, isComplete, valueAt } from "../../domain/Source.ts"
+import { bodyWith, choicesOf, isComplete, valueAt } from "../../domain/Source.ts"
 import * as Time from "../../domain/Time.ts"
 import type { RoutedRequest } from "../inference/RequestTelemetry.ts"
 import * as RequestTelemetry from "../inference/RequestTelemetry.ts"
@@ -46,7 +47,7 @@ const canonical = (value: unknown): string =>
   JSON.stringify(
     value,
     (_, inner: unknown) =>
-      typeof inner === "object" && inner !== null && !Array.isArray(inner)
+      typeof inner === "object" && inner !== null && !Array.isArray(inner) && !ExactNumber.isRaw(inner)
         ? Object.fromEntries(Object.entries(inner).sort(([one], [two]) => one < two ? -1 : 1))
         : inner
   )
@@ -57,10 +58,21 @@ const unknownValues = (source: Source) =>
     ? source.unknownFields?.map(({ path }) => ({ dialect: source.dialect, path, value: valueAt(source, path) }))
     : { dialect: source.dialect, body: source.body }
 
+/** What the other fields have rounded. */
+const exactNumbers = (source: Source) =>
+  source.hasExactNumbers === true ? ExactNumber.textsIn(bodyWith(source, { seed: undefined })) : undefined
+
 /** Equal for requests that may share an answer. Fields that are added to requests are part of it unless excluded here. */
 export const identify = (
   { keepAlive: _, priority: __, route: ___, seed: ____, source, tenant = "", ...asked }: Request
-): string => canonical({ tenant, asked, headers: source?.headers, fields: source && unknownValues(source) })
+): string =>
+  canonical({
+    tenant,
+    asked,
+    headers: source?.headers,
+    fields: source && unknownValues(source),
+    numbers: source && exactNumbers(source)
+  })
 
 /** Whether the answer is complete: not cut before the caller's own limit, and not one of several choices. */
 export const isWhole = (

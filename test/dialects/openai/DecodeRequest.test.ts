@@ -3,6 +3,7 @@ import { Duration, Result } from "effect"
 import * as fc from "fast-check"
 import type { ChatCall } from "../../../src/dialects/openai/DecodeRequest.ts"
 import * as DecodeRequest from "../../../src/dialects/openai/DecodeRequest.ts"
+import * as ExactNumber from "../../../src/domain/ExactNumber.ts"
 import type { Request } from "../../../src/domain/Inference.ts"
 import type { InvalidRequest } from "../../../src/domain/InferenceError.ts"
 
@@ -26,6 +27,12 @@ const decoded = (fields: object): ChatCall => {
 }
 
 const only = (fields: object): Request => decoded(fields).requests[0]
+
+/** Decodes a body with this text as its seed. */
+const exactly = (seed: string, n = 1) => {
+  const text = `{"model":"m","messages":[{"role":"user","content":"Hi"}],"n":${n},"seed":${seed}}`
+  return DecodeRequest.decode(JSON.parse(text), {}, ExactNumber.parse(text))
+}
 
 const refusal = (body: unknown): InvalidRequest =>
   Result.getOrThrowWith(Result.flip(DecodeRequest.decode(body)), () => new Error("The body was taken."))
@@ -563,12 +570,34 @@ describe("OpenAiChat", () => {
       }))
     })
 
-    it("a seed that is too large for a JSON number is rejected with the limits", () => {
-      for (const seed of [2 ** 53, -(2 ** 63), 1.5]) {
-        const { detail, path } = refused({ seed })
+    it.each(["9223372036854775808", "-9223372036854775809", "1e19", "1.5", "7.00000000000000000001", "1e400"])(
+      "a seed that is no integer of 64 bits is rejected with the limits: %s",
+      (seed) => {
+        const { detail, path } = Result.getOrThrow(Result.flip(exactly(seed)))
         assert.strictEqual(path, "seed")
-        assert.strictEqual(detail, "Expected an integer from -9007199254740991 to 9007199254740991")
+        assert.include(detail, "Expected an integer from -9223372036854775808 to 9223372036854775807")
       }
+    )
+
+    it("a seed of 64 bits is passed on exactly, one higher from choice to choice, and local engines use its lowest 32", () => {
+      fc.assert(
+        fc.property(
+          fc.bigInt({ min: -(2n ** 63n), max: 2n ** 63n - 1n }),
+          fc.integer({ min: 1, max: 3 }),
+          (seed, n) => {
+            const { requests } = Result.getOrThrow(exactly(String(seed), n))
+            const seeds = requests.map((_, index) => BigInt.asIntN(64, seed + BigInt(index)))
+            assert.deepStrictEqual(
+              requests.map((request) => request.seed),
+              seeds.map((one) => Number(BigInt.asUintN(32, one)))
+            )
+            assert.deepStrictEqual(
+              requests.map(({ source }) => JSON.stringify(source!.body["seed"])),
+              seeds.map(String)
+            )
+          }
+        )
+      )
     })
 
     it("the same seed gives the same seeds", () => {

@@ -2,6 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Metric, Schema, Stream } from "effect"
 import * as fc from "fast-check"
+import * as ExactNumber from "../../../src/domain/ExactNumber.ts"
 import type { Event } from "../../../src/domain/Inference.ts"
 import { Request } from "../../../src/domain/Inference.ts"
 import * as InferenceError from "../../../src/domain/InferenceError.ts"
@@ -107,6 +108,28 @@ describe("the key of a request", () => {
     const body = { messages: [], stream: true }
     assert.strictEqual(keyOf({ ...base, source: { dialect: "openai", body } }), keyOf(base))
     assert.strictEqual(keyOf({ ...base, source: { dialect: "anthropic", body: { messages: [] } } }), keyOf(base))
+  })
+
+  it("depends on every digit of a number, except of the seed", () => {
+    const keys = ["3", "5"].flatMap((digit) =>
+      ["x_id", "tools", "seed"].map((field) => {
+        const text = `{"messages":[],"x_id":1,"tools":1,"seed":1}`.replace(
+          `"${field}":1`,
+          `"${field}":900719925474099${digit}`
+        )
+        return keyOf({
+          ...base,
+          source: {
+            dialect: "openai",
+            body: ExactNumber.parse(text) as Readonly<Record<string, unknown>>,
+            unknownFields: [{ path: ["x_id"] }],
+            hasExactNumbers: true
+          }
+        })
+      })
+    )
+    assert.strictEqual(new Set(keys).size, 5)
+    assert.strictEqual(keys[2], keys[5])
   })
 
   it("depends on every field of a program's partial body", () => {
