@@ -100,9 +100,7 @@ const questionOf = ({ maxTokens, model, needs, overrides, prompt, tenant, tools 
     (error) =>
       new CommandFailed({
         message: Problem.fromSchemaError(error)
-          .map(({ expected, path }) =>
-            `${flagOf(path)}: ${expected.replace(/^Expected number$/, "Expected a whole number")}`
-          )
+          .map(({ expected, path }) => `${flagOf(path)}: ${expected}`)
           .join("; ")
       })
   )

@@ -36,15 +36,28 @@ export const circuitState = (failures: number | undefined): string =>
 /** Deployments and models that a message lists. */
 const mostListed = 10
 
-/** The request itself is wrong. `path` names the value, as `messages[0].content`. */
+/** The request itself is wrong. `path` is that of the value, as `messages[0].content`. */
 export class InvalidRequest extends Schema.TaggedError<InvalidRequest>()("InvalidRequest", {
   detail: Schema.String,
   path: Schema.optionalKey(Schema.String),
-  /** The path leads into the caller's body (`Source`), in the names of its dialect; default: into the request. */
+  /** Paths of further values with the same problem. */
+  alsoAt: Schema.optionalKey(Schema.Array(Schema.String)),
+  /** Whether the paths are those of the caller's own body (`Source`); default false: those of the request. */
   inBody: Schema.optionalKey(Schema.Boolean)
 }) {
   override get message(): string {
-    return this.path === undefined ? this.detail : `${this.path}: ${this.detail}`
+    return this.path === undefined ? this.detail : `${[this.path, ...this.alsoAt ?? []].join(", ")}: ${this.detail}`
+  }
+
+  /** The same problem with other paths, as those of a dialect. */
+  renamed(rename: (path: string) => string): InvalidRequest {
+    const { alsoAt, detail, inBody, path } = this
+    return new InvalidRequest({
+      detail,
+      ...(path === undefined ? {} : { path: rename(path) }),
+      ...(alsoAt === undefined ? {} : { alsoAt: alsoAt.map(rename) }),
+      ...(inBody === undefined ? {} : { inBody })
+    })
   }
 }
 

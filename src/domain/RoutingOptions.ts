@@ -16,7 +16,16 @@ import { Result, Schema } from "effect"
 import { names as strategies } from "./Strategies.ts"
 import * as Text from "./Text.ts"
 
-const within = (minimum: number, maximum: number) => Schema.isBetween({ minimum, maximum })
+/** The message for a value of any type, since every value of a header is text. */
+const withMessage = <S extends Schema.Top>(schema: S, message: string) =>
+  Schema.optionalKey(Schema.UndefinedOr(schema).annotate({ message }))
+
+const wholeNumber = (minimum: number, maximum: number) => {
+  const message = `Expected a whole number from ${minimum} to ${maximum}`
+  const isInt = Schema.isInt({ message }).abort()
+  return withMessage(Schema.Finite.check(isInt, Schema.isBetween({ minimum, maximum }, { message })), message)
+}
+
 const Name = Schema.NonEmptyString.check(Schema.isMaxLength(512))
 const Names = Schema.Array(Name).check(Schema.isMaxLength(100))
 
@@ -39,11 +48,11 @@ export const RoutingOptions = Schema.Struct({
   /** The task of the request, as deployments list it in `tasks`. */
   task: Schema.optional(Name),
   /** Retries at one deployment. */
-  retries: Schema.optional(Schema.Int.check(within(0, mostRetries))),
+  retries: wholeNumber(0, mostRetries),
   /** The limit of the whole request, ms; the limit of the policy still applies. */
-  timeoutMs: Schema.optional(Schema.Int.check(within(1, 86_400_000))),
+  timeoutMs: wholeNumber(1, 86_400_000),
   /** Whether another deployment continues an answer that breaks off. */
-  continue: Schema.optional(Schema.Boolean)
+  continue: withMessage(Schema.Boolean, "Expected true or false")
 })
 export type RoutingOptions = typeof RoutingOptions.Type
 

@@ -54,7 +54,7 @@ const shared: ReadonlyArray<Case> = [
   [{ max_tokens: 1.5 }, "max_tokens: Expected an integer"],
   [{ keep_alive: "soon" }, "keep_alive: Expected a number of seconds or a duration, such as 5m or 1h30m"],
   [{ priority: "urgent" }, "priority: Expected one of \"low\", \"normal\", \"high\""],
-  [{ troupe: { retries: -1 } }, "troupe.retries: Expected a number from 0 to 10"]
+  [{ troupe: { retries: -1 } }, "troupe.retries: Expected a whole number from 0 to 10"]
 ]
 
 const ofOpenAi: ReadonlyArray<Case> = [

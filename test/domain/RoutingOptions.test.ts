@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Result, Schema } from "effect"
+import * as Problem from "../../src/domain/Problem.ts"
 import * as RoutingOptions from "../../src/domain/RoutingOptions.ts"
 
 const decode = Schema.decodeUnknownResult(RoutingOptions.RoutingOptions)
@@ -22,5 +23,18 @@ describe("overrides in headers", () => {
   it("are refused where they are something else, and not taken for what they are not", () => {
     for (const text of ["", " ", "0x2", "2e0", "two", "-1"]) assert.isFalse(isTaken({ "x-troupe-retries": text }), text)
     for (const text of ["", "yes", "TRUE", "constructor"]) assert.isFalse(isTaken({ "x-troupe-continue": text }), text)
+  })
+
+  it.each([
+    ...["1.5", "many", "", "11", "-1"].map((text) => ["retries", text, "Expected a whole number from 0 to 10"]),
+    ...["0", "0.5", "86400001"].map((text) => ["timeout-ms", text, "Expected a whole number from 1 to 86400000"]),
+    ["continue", "yes", "Expected true or false"]
+  ])("%s: %s is rejected with what is expected and the limit", (name, text, expected) => {
+    const decoded = Problem.decoderOf(RoutingOptions.RoutingOptions)(
+      RoutingOptions.fromHeaders({ [`x-troupe-${name}`]: text })
+    )
+    assert.isTrue(Result.isFailure(decoded))
+    const problems = Result.isFailure(decoded) ? Problem.fromSchemaError(decoded.failure) : []
+    assert.deepStrictEqual(problems.map((problem) => problem.expected), [expected])
   })
 })

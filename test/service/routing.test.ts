@@ -171,7 +171,7 @@ describe("a request's routing options", () => {
         "fake/two#0, fake/two#1"
       ],
       ["a strategy", {}, { "x-troupe-strategy": "best" }, "x-troupe-strategy", "\"balanced\""],
-      ["a number", {}, { "x-troupe-retries": "many" }, "x-troupe-retries", ""],
+      ["a number", {}, { "x-troupe-retries": "many" }, "x-troupe-retries", "a whole number from 0 to 10"],
       [
         "a number and a strategy",
         {},

@@ -401,9 +401,9 @@ export const relocate = (reason: Reason, { located, request }: Decoded<Pick<Requ
   // Paths of unknown fields, and paths within them, are the body's already.
   const isOwn = (field: string) => path === field || path?.startsWith(`${field}.`)
   if (path === undefined || requiredPaths(request.source).some(isOwn)) return reason
-  const own = locate(path, located) ?? FieldNames.rename(path.replace(/^input\./, ""))
-  if (reason._tag === "InvalidRequest") return new InvalidRequest({ detail: reason.detail, path: own })
+  const rename = (core: string) => locate(core, located) ?? FieldNames.rename(core.replace(/^input\./, ""))
+  if (reason._tag === "InvalidRequest") return reason.renamed(rename)
   return reason._tag === "NotSupported"
-    ? new NotSupported({ deployment: reason.deployment, detail: reason.detail, path: own })
+    ? new NotSupported({ deployment: reason.deployment, detail: reason.detail, path: rename(path) })
     : reason
 }

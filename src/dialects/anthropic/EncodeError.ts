@@ -72,7 +72,6 @@ const options: { readonly [Tag in Reason["_tag"]]: (reason: Named<Tag>) => Optio
 }
 
 const messageOf = (reason: Reason): string => {
-  if (reason._tag === "InvalidRequest" && reason.path !== undefined) return `${reason.path}: ${reason.detail}`
   if (reason._tag !== "ContextLengthExceeded") return reason.message
   // Anthropic's own text: clients recognize it and shorten the conversation.
   return reason.promptTokens === undefined || reason.contextWindow === undefined

@@ -105,6 +105,7 @@ const options: { readonly [Tag in Reason["_tag"]]: (reason: Named<Tag>, names: E
 
 /** The message, with the endpoint's name of the field instead of the core's. */
 const messageOf = (reason: Reason, { rename }: ErrorNames): string => {
+  if (reason._tag === "InvalidRequest") return reason.renamed(rename).message
   const path = "path" in reason ? reason.path : undefined
   const { message } = reason
   return path !== undefined && message.startsWith(`${path}: `)

@@ -52,9 +52,8 @@ const notSupported = (
   if (source !== undefined && missing.includes(`${source.dialect} fields`)) {
     return new InvalidRequest({ ...UnknownFields.refused(source, model), inBody: true })
   }
-  const [path = "model", ...others] = missing.flatMap(pathsOf)
-  const also = others.length === 0 ? "" : `; the same applies to ${others.join(", ")}`
-  return new InvalidRequest({ path, detail: `${reason.message}${also}` })
+  const [path = "model", ...alsoAt] = new Set(missing.flatMap(pathsOf))
+  return new InvalidRequest({ path, detail: reason.message, ...(alsoAt.length === 0 ? {} : { alsoAt }) })
 }
 
 /** Why no deployment is left. Where none could take the request at any time, the request is invalid. */

@@ -374,6 +374,11 @@ describe("AnthropicMessages", () => {
     assert.strictEqual(pathOf("messages"), "messages")
     assert.strictEqual(pathOf("tools[1].parameters.type"), "tools[1].input_schema.type")
     assert.strictEqual(pathOf("format.schema.type"), "output_config.format.schema.type")
+    const several = new InferenceError.InvalidRequest({ path: "tools", alsoAt: ["format"], detail: "Wrong" })
+    assert.strictEqual(
+      DecodeRequest.relocate(several, { located, request: {} }).message,
+      "tools, output_config.format: Wrong"
+    )
     const unable = new InferenceError.NotSupported({ deployment: "m#0", path: "topK", detail: "No." })
     const own = DecodeRequest.relocate(unable, { located, request: {} })
     assert.deepInclude(own, { _tag: "NotSupported", path: "top_k", deployment: "m#0" })

@@ -291,6 +291,12 @@ describe("OpenAiError", () => {
     assert.deepInclude(error, { param, message: `${param}: Wrong` })
   })
 
+  it("has the endpoint's name of every field with the problem", () => {
+    const reason = new InferenceError.InvalidRequest({ detail: "Wrong", path: "tools", alsoAt: ["format", "logprobs"] })
+    const { error } = EncodeError.fromReason(reason, FieldNames.chatErrors).body
+    assert.deepInclude(error, { param: "tools", message: "tools, response_format, logprobs: Wrong" })
+  })
+
   it("keeps paths of the caller's body", () => {
     const fields = ["topP", "format", "assistantPrefix", "route", "tools[0].name", "messages[0].content[0].source"]
     for (const path of fields) {

@@ -120,6 +120,18 @@ for (const [kind, options] of Object.entries(kinds)) {
   })
 }
 
+describe("a request that needs several missing capabilities", () => {
+  it.effect("fails with the path of each field", () =>
+    Effect.gen(function*() {
+      const { error } = yield* outcome(
+        settingOf([{ options: { engine: "fake", abilities: ["generate"] } }]),
+        chat({ tools: [{ name: "f" }], format: { type: "json_object" } })
+      )
+      assert.deepInclude(error?.reason, { _tag: "InvalidRequest", path: "tools", alsoAt: ["format"] })
+      assert.isTrue(error?.message.startsWith("tools, format: "), error?.message)
+    }))
+})
+
 describe("a request to count tokens", () => {
   const ask = Inference.use(({ count }) =>
     count({ model: "a", input: { messages: [{ role: "user", content: "Hello" }] } })
