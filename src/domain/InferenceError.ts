@@ -50,8 +50,8 @@ export class InvalidRequest extends Schema.TaggedError<InvalidRequest>()("Invali
   }
 
   /** The same problem with other paths, as those of a dialect. */
-  renamed(rename: (path: string) => string): InvalidRequest {
-    const { alsoAt, detail, inBody, path } = this
+  renamed(rename: (path: string) => string, detail = this.detail): InvalidRequest {
+    const { alsoAt, inBody, path } = this
     return new InvalidRequest({
       detail,
       ...(path === undefined ? {} : { path: rename(path) }),

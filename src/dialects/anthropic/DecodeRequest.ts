@@ -9,8 +9,8 @@
  */
 import { Result } from "effect"
 import type { CountRequest, Message, Request, Tool, ToolChoice } from "../../domain/Inference.ts"
-import type { Reason } from "../../domain/InferenceError.ts"
-import { InvalidRequest, NotSupported } from "../../domain/InferenceError.ts"
+import type { InvalidRequest, Reason } from "../../domain/InferenceError.ts"
+import { NotSupported } from "../../domain/InferenceError.ts"
 import type { ToolCall } from "../../domain/Job.ts"
 import type { Part } from "../../domain/Message.ts"
 import { textOf } from "../../domain/Message.ts"

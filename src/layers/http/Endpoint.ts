@@ -94,7 +94,7 @@ interface RequestNames {
 const renameReason = ({ renamePath }: RequestNames, reason: InferenceError.Reason): InferenceError.Reason =>
   renamePath === undefined || reason._tag !== "InvalidRequest" || reason.path === undefined
     ? reason
-    : new InferenceError.InvalidRequest({ ...reason.renamed(renamePath), detail: renamePath(reason.detail) })
+    : reason.renamed(renamePath, renamePath(reason.detail))
 
 /** Response headers that describe how a request was routed. */
 export type RoutingHeaders = Readonly<Record<string, string>>
