@@ -1,4 +1,4 @@
-/** The exact texts that callers read for bad bodies, in both dialects. */
+/** The exact messages for invalid bodies, in both dialects. */
 import { assert } from "@effect/vitest"
 import { Result } from "effect"
 import { describe, it } from "vitest"
@@ -170,7 +170,7 @@ const ofTasks: ReadonlyArray<readonly [task: keyof typeof tasks, fields: object,
   ["tokenize", { prompt: "a", tools: [named("a")] }, "tools: Allowed only with messages"]
 ]
 
-describe("the message for a bad body", () => {
+describe("the message for an invalid body", () => {
   for (const [fields, message] of [...shared, ...ofOpenAi]) {
     it(`of a chat completion: ${message}`, () => assert.strictEqual(openAi(fields), message))
   }
@@ -187,7 +187,7 @@ describe("the message for a bad body", () => {
     })
   }
 
-  it("that is no object is reported", () => {
+  it("reports a body that is not an object", () => {
     for (const body of [[], "x", 5, null]) {
       assert.strictEqual(failureOf(OpenAiDecodeRequest.decode(body)).detail, "The body must be a JSON object")
       assert.strictEqual(failureOf(AnthropicDecodeRequest.decode(body)).detail, "The body must be a JSON object")

@@ -1,4 +1,4 @@
-/** Recorded conversations of each dialect: the same events however they are cut, and refusals for what they are. */
+/** Recorded exchanges of each dialect: the same events however the bytes are split, and the reasons of errors. */
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Duration, Effect, Result, Stream } from "effect"
 import * as fc from "fast-check"
@@ -49,7 +49,7 @@ const answerOf = (events: ReadonlyArray<Event>) => {
   }
 }
 
-/** The events of a body that comes in these pieces. */
+/** The events of a body in these pieces. */
 const read = (dialect: Dialect, pieces: ReadonlyArray<Uint8Array>) => {
   const target = targetOf()
   const reader = makeEventReader(dialect, target, generation)
@@ -81,13 +81,13 @@ for (const [name, dialect, recorded] of dialects) {
       const { answer, stream, buffered } = recorded[kind]
       const bytes = Buffer.from(stream.join(""))
 
-      it(`reads a recorded stream of ${kind}`, () => {
+      it(`decodes a recorded stream of ${kind}`, () => {
         const { events, failure } = read(dialect, [bytes])
         assert.isUndefined(failure)
         assert.deepStrictEqual<unknown>(answerOf(events), answer)
       })
 
-      it(`reads the same events of ${kind} wherever the bytes are cut`, () => {
+      it(`decodes the same events of ${kind} wherever the bytes are split`, () => {
         const { events } = read(dialect, [bytes])
         fc.assert(fc.property(fc.array(fc.nat(), { maxLength: 40 }), (places) => {
           assert.deepStrictEqual(read(dialect, split(bytes, places)).events, events)
@@ -96,7 +96,7 @@ for (const [name, dialect, recorded] of dialects) {
       })
 
       it(`rejects a stream of ${kind} that ends early`, () => {
-        // Before what ends the answer: for OpenAI the finish reason, for Ollama the last line.
+        // Before the end of the answer: for OpenAI the finish reason, for Ollama the last line.
         const end = bytes.indexOf(name === "openai" ? `"finish_reason":"${answer.reason}"` : "\"done\":true")
         fc.assert(fc.property(fc.nat(end), (length) => {
           const { events, failure } = read(dialect, [bytes.subarray(0, length)])
@@ -106,19 +106,19 @@ for (const [name, dialect, recorded] of dialects) {
       })
 
       it(`decodes a recorded buffered answer of ${kind}`, () => {
-        const told = dialect.generate.buffered(buffered, generation, targetOf())
-        assert.deepStrictEqual<unknown>(answerOf(Result.getOrThrow(told)), answer)
+        const decoded = dialect.generate.buffered(buffered, generation, targetOf())
+        assert.deepStrictEqual<unknown>(answerOf(Result.getOrThrow(decoded)), answer)
       })
     }
 
     for (const [error, { body, headers = {}, reason, status }] of Object.entries(recorded.errors)) {
       it(`decodes the error ${error}`, () => {
-        const told = dialect.failure({ status, headers, body, now: 0 }, targetOf()) as unknown as Fixture
-        assert.deepInclude<object>(told, reason)
+        const decoded = dialect.failure({ status, headers, body, now: 0 }, targetOf()) as unknown as Fixture
+        assert.deepInclude<object>(decoded, reason)
       })
     }
 
-    it("has a reason, and takes nothing for an answer, whatever comes", () => {
+    it("fails with a reason for any other body", () => {
       fc.assert(fc.property(fc.jsonValue(), fc.string(), fc.integer({ min: 400, max: 599 }), (body, text, status) => {
         const target = targetOf()
         const refusal = { status, headers: { "retry-after": text }, body, now: 0 }
@@ -134,7 +134,7 @@ for (const [name, dialect, recorded] of dialects) {
   })
 }
 
-describe("thoughts", () => {
+describe("reasoning", () => {
   const delta = (message: object) => ({ choices: [{ index: 0, delta: message }] })
   const parts = (...parts: ReadonlyArray<object>) => ({ candidates: [{ content: { parts } }] })
   const block = (content_block: object) => ({ type: "content_block_start", index: 0, content_block })
@@ -164,7 +164,7 @@ describe("thoughts", () => {
     ["ollama", ollama, { message: { content: "", thinking: "" } }, { message: { content: "", thinking: "Hm" } }]
   ]
   for (const [name, dialect, other, thought] of cases) {
-    it.effect(`of ${name} meet the limit of the first content, other events do not: ${JSON.stringify(thought)}`, () =>
+    it.effect(`of ${name} counts as the first content: ${JSON.stringify(thought)}`, () =>
       Effect.gen(function*() {
         const target = targetOf()
         const reader = makeEventReader(dialect, target, generation)
@@ -203,7 +203,7 @@ describe("thoughts", () => {
   }
 })
 
-describe("an OpenAI-like answer in parts", () => {
+describe("an answer of the OpenAI dialect whose content is in parts", () => {
   const thinking = { type: "thinking", thinking: [{ type: "text", text: "Hm." }] }
   const usage = { prompt_tokens: 3, completion_tokens: 9, total_tokens: 12 }
   const expected = {
@@ -213,7 +213,7 @@ describe("an OpenAI-like answer in parts", () => {
     usage: { promptTokens: 3, completionTokens: 9, cachedTokens: 0 }
   }
 
-  it("is its texts, without the thoughts, streamed", () => {
+  it("has its text without the reasoning, streamed", () => {
     const chunks = [
       { delta: { role: "assistant", content: [thinking] } },
       { delta: { content: [{ type: "thinking", thinking: [], closed: true }, { type: "text", text: "Hel" }] } },
@@ -229,7 +229,7 @@ describe("an OpenAI-like answer in parts", () => {
     assert.deepStrictEqual<unknown>(answerOf(events), expected)
   })
 
-  it("is its text without the reasoning", () => {
+  it("has its text without the reasoning, buffered", () => {
     const message = {
       role: "assistant",
       content: [thinking, { type: "text", text: "Hel" }, { type: "text", text: "lo!" }]
@@ -294,12 +294,12 @@ describe("requests", () => {
     ["-1", "9223372036854775807"]
   ])("encodes the caller's seed %s with all of its bits for Ollama", (seed, sent) => {
     const body = ExactNumber.parse(`{"messages":[],"seed":${seed}}`) as Readonly<Record<string, unknown>>
-    const asked = { ...conversation, sampling: { seed: 7 }, source: { dialect: "openai", body } as const }
-    const { options } = Result.getOrThrow(bodyOf(ollama, asked)).body
+    const request = { ...conversation, sampling: { seed: 7 }, source: { dialect: "openai", body } as const }
+    const { options } = Result.getOrThrow(bodyOf(ollama, request)).body
     assert.include(JSON.stringify(options), `"seed":${sent},`)
   })
 
-  it("sets no option that the caller does not set, and every one that the caller does", () => {
+  it("sets exactly the options that the caller sets", () => {
     const unset = { sampling: {} }
     for (const dialect of [openAi, azureOpenAi, troupe]) {
       const { body } = Result.getOrThrow(bodyOf(dialect, unset))
@@ -308,8 +308,8 @@ describe("requests", () => {
     const { body: toOllama } = Result.getOrThrow(bodyOf(ollama, unset))
     assert.deepStrictEqual<object>(JSON.parse(JSON.stringify(toOllama["options"])) as object, { num_ctx: 4096 })
     const { body: toAnthropic } = Result.getOrThrow(bodyOf(anthropic, unset))
-    const said = Object.entries(toAnthropic).flatMap(([name, value]) => value === undefined ? [] : [name])
-    assert.sameMembers(said, ["model", "messages", "max_tokens", "stream"])
+    const sentNames = Object.entries(toAnthropic).flatMap(([name, value]) => value === undefined ? [] : [name])
+    assert.sameMembers(sentNames, ["model", "messages", "max_tokens", "stream"])
     const defaults = { temperature: 1, topP: 1, presencePenalty: 0, frequencyPenalty: 0, seed: 0 }
     const { body: toOpenAi } = Result.getOrThrow(bodyOf(openAi, { sampling: defaults }))
     assert.deepInclude(toOpenAi, { temperature: 1, top_p: 1, presence_penalty: 0, frequency_penalty: 0, seed: 0 })
@@ -317,7 +317,7 @@ describe("requests", () => {
     assert.deepInclude(other, { temperature: 1, top_p: 1 })
   })
 
-  it("asks for strict formats only of schemas that OpenAI takes so", () => {
+  it("requests strict formats only for schemas that OpenAI accepts as strict", () => {
     const closed = {
       type: "object",
       properties: { a: { type: "string" } },
@@ -332,7 +332,7 @@ describe("requests", () => {
     assert.isUndefined(strictOf({ ...closed, properties: { a: { type: "object" } } }))
   })
 
-  it("names a deployment and a version to Azure", () => {
+  it("sends the deployment and the API version to Azure", () => {
     const { body, path } = Result.getOrThrow(
       bodyOf(azureOpenAi, { maxTokens: 5 }, { model: "my gpt", apiVersion: "2024-12-01-preview" })
     )
@@ -364,20 +364,20 @@ describe("requests", () => {
     assert.notProperty(Result.getOrThrow(bodyOf(ollama, { ...conversation, toolChoice: "none" })).body, "tools")
   })
 
-  it("sends the caller's priority and tenant to another instance only", () => {
+  it("sends the caller's priority and tenant only to another instance of Troupe", () => {
     const caller = { tenant: "t", priority: "high", keepAlive: Duration.minutes(5) } as const
-    const said = { priority: "high", keep_alive: "300000ms" }
+    const callerFields = { priority: "high", keep_alive: "300000ms" }
     const { body, headers } = Result.getOrThrow(bodyOf(troupe, { caller }))
-    assert.deepInclude<object>(body, said)
+    assert.deepInclude<object>(body, callerFields)
     assert.deepStrictEqual<object | undefined>(headers, { "x-troupe-tenant": "t" })
     const forEver = { keepAlive: Duration.infinity }
     assert.deepInclude<object>(Result.getOrThrow(bodyOf(troupe, { caller: forEver })).body, { keep_alive: -1 })
     for (const [dialect, over] of [[openAi, { caller }], [troupe, {}]] as const) {
-      assert.doesNotHaveAnyKeys(Result.getOrThrow(bodyOf(dialect, over)).body, Object.keys(said))
+      assert.doesNotHaveAnyKeys(Result.getOrThrow(bodyOf(dialect, over)).body, Object.keys(callerFields))
     }
   })
 
-  it("shows images, as bytes and by URL, in each dialect's words", () => {
+  it("encodes images, as bytes and by URL, in each dialect", () => {
     const bytes = { type: "image", source: { type: "base64", mediaType: "image/png", data: "AAAA" }, detail: "low" }
     const url = { type: "image", source: { type: "url", url: "https://example.com/cat.png" } }
     const asking = (...parts: ReadonlyArray<object>) =>
@@ -433,7 +433,7 @@ describe("requests", () => {
     })
   })
 
-  it("refuses what a dialect has no words for, by its path", () => {
+  it("rejects options that a dialect does not have, by their path", () => {
     const sampling = { temperature: 1, topP: 1, seed: 1 }
     const refused: ReadonlyArray<readonly [Dialect, Partial<Generation>, string]> = [
       [openAi, { sampling: { ...sampling, topK: 5 } }, "topK"],
@@ -452,7 +452,7 @@ describe("requests", () => {
 })
 
 describe("OpenAI's own host", () => {
-  it("gets `max_completion_tokens`, whatever form its URL has", () => {
+  it("receives `max_completion_tokens`, whatever form its URL has", () => {
     const sayings: ReadonlyArray<readonly [baseUrl: string | undefined, field: string]> = [
       [undefined, "max_completion_tokens"],
       ["https://api.openai.com/v1", "max_completion_tokens"],
@@ -468,24 +468,24 @@ describe("OpenAI's own host", () => {
   })
 })
 
-describe("a chat completion's end", () => {
+describe("the end of a chat completion", () => {
   const ended = (finish_reason: string) =>
     openAi.generate.buffered({ choices: [{ message: { content: "Hello" }, finish_reason }] }, generation, targetOf())
 
-  it("is no success where the host could not go on", () => {
+  it("is a failure if the host could not continue", () => {
     for (const reason of ["error", "insufficient_system_resource", "abort"]) {
-      const told = Result.getOrThrow(Result.flip(ended(reason)))
-      assert.deepInclude<object>(told, { _tag: "UpstreamFailed", kind: "cut" })
+      const failure = Result.getOrThrow(Result.flip(ended(reason)))
+      assert.deepInclude<object>(failure, { _tag: "UpstreamFailed", kind: "cut" })
     }
   })
 
-  it("is one of length where the window is full", () => {
+  it("has the reason length if the context window is full", () => {
     assert.deepInclude(Result.getOrThrow(ended("model_length")).at(-1), { type: "finish", reason: "length" })
   })
 })
 
 describe("embeddings", () => {
-  it.live("come as vectors of unit length, in order, a wrong text failing alone", () =>
+  it.live("are vectors of unit length in order, and an invalid text fails alone", () =>
     Effect.gen(function*() {
       const server = yield* served((_, { body }) => {
         const { input } = body as { readonly input: ReadonlyArray<string> }
@@ -504,7 +504,7 @@ describe("embeddings", () => {
       assert.deepStrictEqual(mixed.map(Result.isSuccess), [true, false, true])
     }))
 
-  it.live("are Ollama's, too", () =>
+  it.live("are decoded from Ollama", () =>
     Effect.gen(function*() {
       const server = yield* served(() => ({
         headers: json,
@@ -518,7 +518,7 @@ describe("embeddings", () => {
 })
 
 describe("ollama over HTTP", () => {
-  it.live("streams lines, and fails where they end too early", () =>
+  it.live("streams lines, and fails if they end early", () =>
     Effect.gen(function*() {
       const { stream: pieces } = fixture("ollama").text
       const headers = { "content-type": "application/x-ndjson" }

@@ -1,4 +1,4 @@
-/** Finish reasons as providers write them: which end an answer, and what comes after them. */
+/** Finish reasons of providers: which of them end an answer, and events after them. */
 import { assert, describe, it } from "@effect/vitest"
 import { anthropic } from "../../src/dialects/anthropic/Provider.ts"
 import { gemini } from "../../src/dialects/gemini/Provider.ts"
@@ -11,14 +11,14 @@ import { generationOf, targetOf } from "../support/Dialects.ts"
 
 type Frames = ReadonlyArray<unknown>
 
-/** How a dialect writes a stream: text, and what ends it. */
+/** The frames of a dialect: text, and the end of an answer. */
 interface Wire {
   readonly dialect: Dialect
   readonly text: (text: string, reason?: unknown) => Frames
   readonly call: Frames
   readonly finish: (reason?: unknown) => Frames
   readonly usage: Frames
-  /** Its reasons for an answer that is whole, and one that is too long. */
+  /** Its reasons for a complete answer, and for one that is too long. */
   readonly stop: string
   readonly length: string
 }
@@ -107,20 +107,20 @@ for (const [name, { call, dialect, finish, length, stop, text, usage }] of Objec
       const frames = name === "ollama"
         ? text("Hello", nothing)
         : [...text("Hello", nothing), ...finish(nothing), ...usage]
-      it(`is none if it is ${JSON.stringify(nothing) ?? "missing"}: the answer is cut`, () => {
-        const said = read(dialect, frames, dialect.framing === "sse" && name !== "gemini" ? "data: [DONE]\n\n" : "")
-        assert.strictEqual(said.text, "Hello")
-        assert.isUndefined(said.finish)
-        assert.include(["cut", "malformed"], said.failure)
+      it(`does not end the answer if it is ${JSON.stringify(nothing) ?? "missing"}`, () => {
+        const answer = read(dialect, frames, dialect.framing === "sse" && name !== "gemini" ? "data: [DONE]\n\n" : "")
+        assert.strictEqual(answer.text, "Hello")
+        assert.isUndefined(answer.finish)
+        assert.include(["cut", "malformed"], answer.failure)
       })
 
-      it(`stays after one that is ${JSON.stringify(nothing) ?? "missing"}`, () => {
-        const said = read(dialect, [...text("Hello"), ...finish(length), ...finish(nothing), ...usage])
-        assert.deepInclude(said, { text: "Hello", finish: "length", failure: undefined })
+      it(`is kept if a later one is ${JSON.stringify(nothing) ?? "missing"}`, () => {
+        const answer = read(dialect, [...text("Hello"), ...finish(length), ...finish(nothing), ...usage])
+        assert.deepInclude(answer, { text: "Hello", finish: "length", failure: undefined })
       })
     }
 
-    it("is read in any case", () => {
+    it("is decoded in upper and lower case", () => {
       for (const written of [stop.toUpperCase(), stop.toLowerCase()]) {
         assert.strictEqual(read(dialect, [...text("Hi"), ...finish(written), ...usage]).finish, "stop")
       }
@@ -129,15 +129,15 @@ for (const [name, { call, dialect, finish, length, stop, text, usage }] of Objec
       }
     })
 
-    it("is tool_calls if there are calls, whatever the provider sends", () => {
+    it("is tool_calls if the answer has calls, whatever the provider sends", () => {
       assert.deepInclude(read(dialect, [...call, ...finish(stop), ...usage]), { calls: 1, finish: "tool_calls" })
     })
 
-    it("needs content", () => {
+    it("without content is a failure", () => {
       assert.strictEqual(read(dialect, [...finish(stop), ...usage]).failure, "empty")
     })
 
-    it("comes with the usage after it", () => {
+    it("includes the usage that arrives after it", () => {
       if (usage.length > 0) {
         assert.deepStrictEqual(read(dialect, [...text("Hi"), ...finish(stop), ...usage]).usage, [3, 4])
       }
@@ -145,13 +145,13 @@ for (const [name, { call, dialect, finish, length, stop, text, usage }] of Objec
   })
 }
 
-// Some of Gemini's models give a reason with every piece.
+// Some of Gemini's models send a reason with every chunk.
 for (
   const [name, { call, dialect, finish, length, stop, text, usage }] of Object.entries(wires).filter(([name]) =>
     name !== "gemini"
   )
 ) {
-  it(`A finish reason of ${name} ends the answer: neither text nor calls nor another reason after it count`, () => {
+  it(`A finish reason of ${name} ends the answer: text, calls and reasons after it are ignored`, () => {
     const frames = [...text("Hi"), ...finish(length), ...text(" there"), ...call, ...finish(stop), ...usage]
     assert.deepInclude(read(dialect, frames), { text: "Hi", calls: 0, finish: "length", failure: undefined })
   })
@@ -160,12 +160,12 @@ for (
 describe("a finish reason of the OpenAI dialect", () => {
   const { finish, text } = wires["openai"]!
 
-  it("is stop where tool calls are named and there is text alone", () => {
+  it("is stop if it is tool_calls and the answer has only text", () => {
     assert.deepInclude(read(openAi, [...text("Hi"), ...finish("tool_calls")]), { text: "Hi", finish: "stop" })
     assert.strictEqual(read(openAi, finish("tool_calls")).failure, "malformed")
   })
 
-  it("may be one that another model's host has", () => {
+  it("may be one of another host", () => {
     const reasons = { max_tokens: "length", end_turn: "stop", eos_token: "stop", MAX_TOKENS: "length", weird: "stop" }
     for (const [reason, finish_reason] of Object.entries(reasons)) {
       assert.strictEqual(read(openAi, [...text("Hi"), ...finish(reason)]).finish, finish_reason)
@@ -175,7 +175,7 @@ describe("a finish reason of the OpenAI dialect", () => {
     }
   })
 
-  it("needs no [DONE]", () => {
+  it("does not require [DONE]", () => {
     assert.strictEqual(read(openAi, [...text("Hi"), ...finish("stop")]).finish, "stop")
   })
 })

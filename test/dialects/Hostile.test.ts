@@ -1,4 +1,4 @@
-/** Providers that mean harm, or might as well: what they send breaks nothing, tells no secret and passes for no answer. */
+/** Invalid and malicious responses of providers: none breaks the service, reveals a secret or is decoded as an answer. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Redacted, Result, Schema } from "effect"
 import * as fc from "fast-check"
@@ -33,7 +33,7 @@ const subjects: ReadonlyArray<readonly [name: string, Dialect, ReadonlyArray<Rea
   ["ollama", ollama, linesOf("ollama")]
 ]
 
-/** What stands in the place of what should be there. */
+/** Values that replace the expected one. */
 const odd = fc.oneof(
   fc.constantFrom<unknown>(null, "", "constructor", "__proto__", -1, 1.5, 2 ** 60, "7", [], {}, true, "\0", "\ud800"),
   Numbers.number,
@@ -42,7 +42,7 @@ const odd = fc.oneof(
 
 const isObject = (value: unknown): value is Record<string, unknown> => typeof value === "object" && value !== null
 
-/** Puts the value where the steps lead to. */
+/** Replaces the value at a path. */
 const spoil = (value: unknown, [step = 0, ...steps]: ReadonlyArray<number>, odd: unknown): unknown => {
   if (!isObject(value) || Object.keys(value).length === 0) return odd
   const name = Object.keys(value)[step % Object.keys(value).length]!
@@ -65,7 +65,7 @@ const read = (dialect: Dialect, body: string) => {
 const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) >= 0
 
 const expectEvent = (event: Event, known: Set<number>) => {
-  if (event.type === "handoff" || event.type === "native") throw new Error(`Nobody asked for a ${event.type}`)
+  if (event.type === "handoff" || event.type === "native") throw new Error(`Unexpected ${event.type}`)
   if (event.type === "finish") {
     assert.include(["stop", "length", "tool_calls", "content_filter"], event.reason)
     assert.isTrue(isCount(event.usage.completionTokens) && isCount(event.usage.cachedTokens))
@@ -81,7 +81,7 @@ const expectEvent = (event: Event, known: Set<number>) => {
 
 describe("the text of a provider's error", () => {
   for (const [name, dialect, streams] of subjects) {
-    it(`becomes events that are sound, or a reason, with a value of it spoilt: ${name}`, () => {
+    it(`becomes valid events or a reason if one of its values is replaced: ${name}`, () => {
       const place = fc.array(fc.nat(20), { minLength: 1, maxLength: 7 })
       fc.assert(
         fc.property(fc.constantFrom(...streams), fc.nat(20), place, odd, (frames, which, place, odd) => {
@@ -99,7 +99,7 @@ describe("the text of a provider's error", () => {
       )
     })
 
-    it(`is malformed where it is nested too deeply: ${name}`, () => {
+    it(`is malformed if it is nested too deeply: ${name}`, () => {
       const depth = 200_000
       const deep = `${"{\"a\":".repeat(depth)}1${"}".repeat(depth)}`
       const bodies: Readonly<Record<string, string>> = {
@@ -116,7 +116,7 @@ describe("the text of a provider's error", () => {
     })
   }
 
-  it("may be named as what every object has", () => {
+  it("may have names that every object inherits", () => {
     for (const name of ["constructor", "toString", "__proto__", "hasOwnProperty"]) {
       for (const [, dialect] of subjects) {
         const { failure } = read(
@@ -130,7 +130,7 @@ describe("the text of a provider's error", () => {
     }
   })
 
-  it("may be more calls in one event than a program's stack holds", () => {
+  it("may have more calls in one event than the stack has room for", () => {
     const calls = Array.from({ length: 200_000 }, (_, index) => ({ index, id: `${index}`, function: { name: "f" } }))
     const { events, failure } = read(
       openAi,
@@ -141,7 +141,7 @@ describe("the text of a provider's error", () => {
     assert.strictEqual(events.at(-1)?.type, "finish")
   })
 
-  it("may be an error of millions of words that nearly say something", () => {
+  it("may be an error of millions of words that almost match a pattern", () => {
     for (const words of ["context length is 1 tokens ", "prompt has 1 tokens, and the context window of "]) {
       const error = { message: words.repeat(200_000), code: "context_length_exceeded" }
       const decoder = openAi.generate.events(generation, targetOf("openai"))
@@ -149,7 +149,7 @@ describe("the text of a provider's error", () => {
     }
   })
 
-  it("may be a vector of more numbers than a program's stack holds, or of numbers too large", () => {
+  it("may be a vector with more numbers than the stack has room for, or with numbers that are too large", () => {
     const answer = (embedding: ReadonlyArray<number>) =>
       openAi.embed!.answer({ data: [{ index: 0, embedding }] }, ["a"], targetOf("openai"))
     assert.isTrue(Result.isSuccess(answer(Array.from({ length: 500_000 }, () => 1))))
@@ -157,8 +157,8 @@ describe("the text of a provider's error", () => {
   })
 })
 
-describe("results by number", () => {
-  it("are malformed where one is missing, twice there, or beyond", () => {
+describe("results with an index", () => {
+  it("are malformed if an index is missing, repeated or out of range", () => {
     const target = targetOf("troupe")
     for (const [one, two] of [[0, 0], [1, 1], [0, 2], [0, 4_000_000_000], [-1, 0]]) {
       const data = [{ index: one, embedding: [1] }, { index: two, embedding: [1] }]
@@ -168,17 +168,17 @@ describe("results by number", () => {
     }
   })
 
-  it("are in their order, whatever order they come in", () => {
-    const told = troupe.rerank!.answer(
+  it("are sorted by index", () => {
+    const decoded = troupe.rerank!.answer(
       { results: [{ index: 1, relevance_score: 0.1 }, { index: 0, relevance_score: 0.9 }] },
       { query: "q", documents: ["a", "b"] },
       targetOf("troupe")
     )
-    assert.deepStrictEqual(Result.getOrThrow(told).scores, [0.9, 0.1])
+    assert.deepStrictEqual(Result.getOrThrow(decoded).scores, [0.9, 0.1])
   })
 })
 
-describe("when to come back", () => {
+describe("the time to wait before a retry", () => {
   const day = 86_400_000
   const of = (headers: Record<string, string>) => retryAfterOf({ headers, body: "", now: 1_700_000_000_000 })
 
@@ -198,18 +198,18 @@ describe("when to come back", () => {
       fc.tuple(fc.nat(), fc.constantFrom("ms", "s", "m", "h")).map(([number, unit]) => `${number}${unit}`)
     )
     fc.assert(fc.property(value, value, value, (exact, after, reset) => {
-      const told = of({
+      const retryAfterMs = of({
         "retry-after-ms": exact,
         "retry-after": after,
         "x-ratelimit-remaining-requests": "0",
         "x-ratelimit-reset-requests": reset
       })
-      return told === undefined || (told >= 0 && told <= day)
+      return retryAfterMs === undefined || (retryAfterMs >= 0 && retryAfterMs <= day)
     }))
     assert.strictEqual(of({ "retry-after": "9".repeat(400) }), day)
   })
 
-  it("is not read out of words that are no date", () => {
+  it("is not read from text that is not a date", () => {
     for (const text of ["soon 5", "-5", "May", "about 1 hour", "1700000000 x"]) {
       assert.isUndefined(of({ "retry-after": text }))
     }
@@ -230,7 +230,7 @@ describe("a reason", () => {
     }))
   })
 
-  it("holds nothing of a key that another begins, nor of one in a header after its scheme", () => {
+  it("contains no part of a key that is the prefix of another, or of one after the scheme of a header", () => {
     const ring = DeploymentKeys.make({
       engine: "remote",
       provider: "openai",
@@ -244,11 +244,11 @@ describe("a reason", () => {
 })
 
 const { stream: pieces } = fixture("openai").text
-const said = "Grüße aus 東京 🎌"
+const answerText = "Grüße aus 東京 🎌"
 const bodyOf = (text: string) => JSON.stringify({ choices: [{ message: { content: text }, finish_reason: "stop" }] })
 
 describe("a connection", () => {
-  it.live("that was cut, reset or left is not used again", () =>
+  it.live("is not used again after it was cut, reset or abandoned", () =>
     Effect.gen(function*() {
       const server = yield* served((index) =>
         index % 2 === 1 ? { pieces } : { pieces, fault: { kind: index % 4 === 0 ? "cut" : "reset", after: 2 } }
@@ -258,11 +258,11 @@ describe("a connection", () => {
         assert.strictEqual((yield* outcome(engine)).reason?._tag, "UpstreamFailed")
         const { events, reason } = yield* outcome(engine)
         assert.isUndefined(reason)
-        assert.strictEqual(textOf(events), said)
+        assert.strictEqual(textOf(events), answerText)
       }
     }))
 
-  it.live("on which an unrequested second response arrives drops it", () =>
+  it.live("drops an unrequested second response", () =>
     Effect.gen(function*() {
       const wire = (text: string) => {
         const body = bodyOf(text)
@@ -278,11 +278,11 @@ describe("a connection", () => {
       const first = yield* outcome(engine)
       const second = yield* outcome(engine)
       assert.notInclude([textOf(first.events), textOf(second.events)], "Smuggled")
-      // The connection may be found out before the first answer is read.
+      // The second response may be detected before the first one is read.
       assert.strictEqual(second.reason === undefined ? textOf(second.events) : second.reason._tag, "Own")
     }))
 
-  it.live("that the provider closes when it has answered costs the next request nothing", () =>
+  it.live("may be closed by the provider after a response without an error of the next request", () =>
     Effect.gen(function*() {
       const server = yield* served(() => ({ headers: { ...json, connection: "close" }, pieces: [bodyOf("Hello")] }))
       const engine = yield* engineAt(server.url, { maxConcurrent: 1, stream: false })

@@ -1,4 +1,4 @@
-/** Tool calls in every shape that providers send them in. */
+/** Tool calls in every form that providers send. */
 import { assert, describe, it } from "@effect/vitest"
 import { Result } from "effect"
 import * as fc from "fast-check"
@@ -9,7 +9,7 @@ import { azureOpenAi, openAi } from "../../src/dialects/openai/Provider.ts"
 import type { Dialect } from "../../src/dialects/shared/ProviderDialect.ts"
 import { troupe } from "../../src/dialects/troupe/Provider.ts"
 import type { ToolCall } from "../../src/domain/Job.ts"
-import { decode, frameOf, generationOf, saidBy, sent, targetOf } from "../support/Dialects.ts"
+import { decode, frameOf, generationOf, sent, summaryOf, targetOf } from "../support/Dialects.ts"
 
 const names = ["get_weather", "get_time", "get_weather_later", "add"]
 const generation = generationOf({ tools: names.map((name) => ({ name, parameters: { type: "object" } })) })
@@ -24,12 +24,12 @@ const chunkOf = (delta: object, finish_reason: string | null = null) => ({
   choices: [{ index: 0, delta, finish_reason }]
 })
 
-/** The calls that a stream of these deltas comes to; each is the `tool_calls` of one chunk. */
+/** The calls of a stream of these deltas; each is the `tool_calls` of one chunk. */
 const callsOf = (chunks: ReadonlyArray<ReadonlyArray<Given>>, dialect: Dialect = openAi, given = generation) => {
   const frames = [...chunks.map((tool_calls) => chunkOf({ tool_calls })), chunkOf({}, "tool_calls")].map(frameOf)
-  const said = saidBy(decode(dialect, frames, given, targetOf("openai")))
-  if (said.reason !== undefined) throw new Error(JSON.stringify(said.reason))
-  return said.calls ?? []
+  const summary = summaryOf(decode(dialect, frames, given, targetOf("openai")))
+  if (summary.reason !== undefined) throw new Error(JSON.stringify(summary.reason))
+  return summary.calls ?? []
 }
 
 const oslo = "{\"city\":\"Oslo\"}"
@@ -143,7 +143,7 @@ const shapes: ReadonlyArray<readonly [name: string, chunks: ReadonlyArray<Readon
 describe("deltas of calls", () => {
   for (const [name, chunks, expected] of shapes) {
     for (const [host, dialect] of [["openai", openAi], ["azure-openai", azureOpenAi], ["troupe", troupe]] as const) {
-      it(`make the calls that are meant: ${name} (${host})`, () => {
+      it(`are assembled into calls: ${name} (${host})`, () => {
         const calls = callsOf(chunks, dialect)
         assert.deepStrictEqual<unknown>(briefly(calls), expected)
         assert.strictEqual(new Set(calls.map(({ id }) => id)).size, calls.length)
@@ -152,7 +152,7 @@ describe("deltas of calls", () => {
     }
   }
 
-  it("without a name for arguments, or for an id, are malformed", () => {
+  it("are malformed if arguments or an id have no name", () => {
     assert.throws(() => callsOf([[call("", oslo, { index: 0, id: "a" })]]), "a tool call without a name")
     assert.throws(() => callsOf([[call(null, "", { index: 0, id: "a" })]]), "a tool call without a name")
   })
@@ -165,7 +165,7 @@ describe("deltas of calls", () => {
   })
 })
 
-/** How a provider writes calls, and how it cuts them. */
+/** How a provider formats calls and splits them into deltas. */
 interface Manner {
   readonly index: "own" | "zero" | "none"
   readonly ids: "once" | "repeated" | "none" | "changing" | "one for all" | "late"
@@ -201,7 +201,7 @@ const namesIn = ({ names, nothing }: Manner, name: string, steps: number): Reado
   return names === "late" ? [nothing, name, ...rest.slice(2)] : [name, ...rest.slice(1)]
 }
 
-/** The deltas of a call in this manner. A new call's name may only be late or split where an index or id starts it. */
+/** The deltas of a call in this form. A new call's name may only be late or split where an index or id starts it. */
 const deltasOf = (manner: Manner, name: string, args: object, which: number, places: ReadonlyArray<number>) => {
   const { index, nothing, object } = manner
   const late = manner.names === "late" || manner.names === "split"
@@ -214,7 +214,7 @@ const deltasOf = (manner: Manner, name: string, args: object, which: number, pla
   return pieces.map((piece, step): Given => ({
     ...(index === "none" ? {} : { index: index === "zero" ? 0 : which }),
     id: idIn(own, which, step),
-    // A new id with a name starts a new call where all have one index.
+    // A new id with a name starts a new call if all have one index.
     function: {
       name: own.ids === "changing" && step > 0 && own.names === "repeated" ? nothing : spoken[step],
       arguments: piece
@@ -223,7 +223,7 @@ const deltasOf = (manner: Manner, name: string, args: object, which: number, pla
 }
 
 describe("calls", () => {
-  it("are the same however a provider writes and cuts them", () => {
+  it("are the same however a provider formats and splits them", () => {
     const calls = fc.array(
       fc.record({ name: fc.constantFrom(...names), args: argument, places: fc.array(fc.nat(), { maxLength: 4 }) }),
       { minLength: 1, maxLength: 4 }
@@ -244,7 +244,7 @@ describe("calls", () => {
     )
   })
 
-  it("are found in time that grows with their size", () => {
+  it("are assembled in linear time", () => {
     const text = JSON.stringify({ text: "x".repeat(200_000) })
     const deltas = Array.from(text, (char) => [call(undefined, char, { index: 0 })])
     assert.deepStrictEqual(briefly(callsOf([[call("add", "", { index: 0 })], ...deltas])), [["add", text]])
@@ -285,16 +285,16 @@ describe("buffered answers", () => {
     }]
   ]
   for (const [name, dialect, body] of cases) {
-    it(`have their call: ${name}`, () => {
-      const said = saidBy(dialect.generate.buffered(body, generation, targetOf("openai")))
-      assert.deepStrictEqual<unknown>(briefly(said.calls ?? []), one)
-      assert.strictEqual(said.finish?.reason, "tool_calls")
-      assert.notStrictEqual(said.calls?.[0]?.id, "")
+    it(`have the call: ${name}`, () => {
+      const summary = summaryOf(dialect.generate.buffered(body, generation, targetOf("openai")))
+      assert.deepStrictEqual<unknown>(briefly(summary.calls ?? []), one)
+      assert.strictEqual(summary.finish?.reason, "tool_calls")
+      assert.notStrictEqual(summary.calls?.[0]?.id, "")
     })
   }
 })
 
-describe("ids", () => {
+describe("ids of calls", () => {
   const before = { id: "call_3_0", name: "get_time", arguments: "{}" }
   const earlier = generationOf({
     tools: generation.tools!,
@@ -305,15 +305,15 @@ describe("ids", () => {
     ]
   })
 
-  it("are none of the conversation's, whether the provider gives one or not", () => {
-    const said = [
+  it("differ from all ids of the conversation, with and without ids of the provider", () => {
+    const answers = [
       callsOf([[call("add", "{}", { index: 0, id: "same" }), call("add", "{}", { index: 1 })]], openAi, earlier),
-      saidBy(gemini.generate.buffered(
+      summaryOf(gemini.generate.buffered(
         { candidates: [{ content: { parts: [{ functionCall: { id: "same", name: "add" } }] }, finishReason: "STOP" }] },
         earlier,
         targetOf("gemini")
       )).calls ?? [],
-      saidBy(
+      summaryOf(
         ollama.generate.buffered(
           { message: { tool_calls: [call("add", {})] }, done: true },
           earlier,
@@ -321,29 +321,29 @@ describe("ids", () => {
         )
       )
         .calls ?? [],
-      saidBy(anthropic.generate.buffered(
+      summaryOf(anthropic.generate.buffered(
         { content: [{ type: "tool_use", id: "same", name: "add", input: {} }], stop_reason: "tool_use" },
         earlier,
         targetOf("anthropic")
       )).calls ?? []
     ]
-    for (const calls of said) {
+    for (const calls of answers) {
       const ids = calls.map(({ id }) => id)
       assert.isAbove(ids.length, 0)
       assert.strictEqual(new Set([...ids, "same", "call_3_0"]).size, ids.length + 2)
     }
   })
 
-  it("that come again in a later turn send each result under the name of its own call", () => {
+  it("that occur again in a later turn give each result the name of its own call", () => {
     const turn = (name: string) => [
       { role: "assistant" as const, content: "", toolCalls: [{ id: "call_0", name, arguments: "{}" }] },
       { role: "tool" as const, content: "1", toolCallId: "call_0" }
     ]
-    const asked = generationOf({
+    const request = generationOf({
       messages: [{ role: "user", content: "Hi" }, ...turn("get_time"), ...turn("add")]
     })
     const bodyOf = (dialect: Dialect) =>
-      JSON.stringify(sent(Result.getOrThrow(dialect.generate.request(asked, targetOf("ollama"), false))).body)
+      JSON.stringify(sent(Result.getOrThrow(dialect.generate.request(request, targetOf("ollama"), false))).body)
     const found = (body: string, pattern: RegExp) => [...body.matchAll(pattern)].map(([, name]) => name)
     assert.deepStrictEqual(found(bodyOf(ollama), /"tool_name":"(\w+)"/g), ["get_time", "add"])
     assert.deepStrictEqual(found(bodyOf(gemini), /"functionResponse":\{"id":"call_0","name":"(\w+)"/g), [

@@ -19,7 +19,7 @@ interface RequestCase {
 type FinishEvent = Extract<Event, { readonly type: "finish" }>
 
 /** The content of an answer. */
-export interface Said {
+export interface Summary {
   readonly thoughts?: string
   readonly text?: string
   readonly calls?: ReadonlyArray<ToolCall>
@@ -27,7 +27,7 @@ export interface Said {
   readonly reason?: unknown
 }
 
-interface AnswerCase extends Said {
+interface AnswerCase extends Summary {
   readonly name: string
   readonly frames?: ReadonlyArray<object>
   readonly buffered?: object
@@ -52,14 +52,14 @@ const answersOf = (provider: Provider) => fixture(`${provider}-answers`) as Read
 
 /** Answers that arrive as frames. */
 export const streamedOf = (provider: Provider) =>
-  answersOf(provider).flatMap(({ frames, name, buffered: _, ...said }) =>
-    frames === undefined ? [] : [{ name, frames, said }]
+  answersOf(provider).flatMap(({ frames, name, buffered: _, ...summary }) =>
+    frames === undefined ? [] : [{ name, frames, summary }]
   )
 
 /** Answers that arrive as one body. */
 export const bufferedOf = (provider: Provider) =>
-  answersOf(provider).flatMap(({ frames: _, name, buffered, ...said }) =>
-    buffered === undefined ? [] : [{ name, buffered, said }]
+  answersOf(provider).flatMap(({ frames: _, name, buffered, ...summary }) =>
+    buffered === undefined ? [] : [{ name, buffered, summary }]
   )
 
 export const generationOf = (given: Partial<Generation> = {}): Generation => ({
@@ -99,7 +99,7 @@ const contentOf = (event: Event): Extract<Event, { readonly type: "text" | "thou
 }
 
 /** The content of events: joined reasoning, text and calls, without empty ones. */
-export const saidBy = (result: DecodeResult): Said => {
+export const summaryOf = (result: DecodeResult): Summary => {
   if (Result.isFailure(result)) return { reason: plain(result.failure) }
   const events = result.success
   const last = events.at(-1)

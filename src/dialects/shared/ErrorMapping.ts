@@ -2,10 +2,10 @@
 import * as InferenceError from "../../domain/InferenceError.ts"
 import { bounded, retryAfterOf } from "../../domain/RetryAfter.ts"
 import type { Native } from "../../domain/Source.ts"
+import type { ContextFigures } from "./ErrorMeaning.ts"
+import { figuresOf, meaningOf } from "./ErrorMeaning.ts"
 import { ownOf } from "./Json.ts"
 import type { Refusal, Target } from "./ProviderDialect.ts"
-import type { ContextFigures } from "./Wordings.ts"
-import { figuresOf, meaningOf } from "./Wordings.ts"
 
 const mostCharacters = 300
 

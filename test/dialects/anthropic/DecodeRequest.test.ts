@@ -16,7 +16,7 @@ const decoded = (fields: object): MessagesCall => {
   return { ...call, request: source?.unknownFields === undefined ? request : { ...request, source } }
 }
 const requested = (fields: object): Request => decoded(fields).request
-const said = (...messages: ReadonlyArray<object>) => requested({ messages }).messages
+const messagesOf = (...messages: ReadonlyArray<object>) => requested({ messages }).messages
 
 const refused = (fields: object): InferenceError.InvalidRequest =>
   Result.getOrThrowWith(
@@ -31,9 +31,9 @@ const image = { type: "image", source: png }
 const text = (text: string) => ({ type: "text", text })
 const cache_control = { type: "ephemeral", ttl: "1h" }
 
-describe("AnthropicMessages", () => {
+describe("DecodeRequest", () => {
   describe("decode", () => {
-    it("of the least body leaves every option to its default", () => {
+    it("leaves every option of a minimal body to its default", () => {
       assert.deepStrictEqual(decoded({}), {
         request: { model: "tiny-chat", maxTokens: 10, messages: [{ role: "user", content: "Hello" }] },
         located: [{ message: { role: "user", content: "Hello" }, path: "messages[0]", parts: [] }],
@@ -43,7 +43,7 @@ describe("AnthropicMessages", () => {
       })
     })
 
-    it("takes every field", () => {
+    it("decodes every field", () => {
       const schema = { type: "object" }
       const call = decoded({
         system: "Be brief.",
@@ -84,11 +84,11 @@ describe("AnthropicMessages", () => {
       assert.isFalse(call.parallelToolUse)
     })
 
-    it("makes one turn of messages of one side in a row", () => {
+    it("joins consecutive messages of one role", () => {
       const assistant = (content: unknown) => ({ role: "assistant", content })
       const user = (content: unknown) => ({ role: "user", content })
       assert.deepStrictEqual(
-        said(
+        messagesOf(
           user("Hello."),
           user([text("How"), text("are you?")]),
           assistant("I am"),
@@ -104,7 +104,7 @@ describe("AnthropicMessages", () => {
       // Results answer the call before them, in whichever message they are.
       const result = (content: string) => ({ type: "tool_result", tool_use_id: "call_1", content })
       assert.deepStrictEqual(
-        said(user("Add."), assistant("I add."), assistant([use]), user("Well?"), user([result("3")])).slice(1),
+        messagesOf(user("Add."), assistant("I add."), assistant([use]), user("Well?"), user([result("3")])).slice(1),
         [
           {
             role: "assistant",
@@ -123,15 +123,15 @@ describe("AnthropicMessages", () => {
         "The best is ("
       ])
       assert.lengthOf(located, 2)
-      // What is wrong is told by the body's own paths.
+      // Errors have the paths of the body.
       const seen = decoded({ messages: [user("Look:"), user([text("See"), image])] })
       const wrong = new InferenceError.InvalidRequest({ path: "messages[0].content[2]", detail: "Wrong" })
       assert.deepInclude(DecodeRequest.relocate(wrong, seen), { path: "messages[1].content[1]" })
       const apart = { role: "system", content: "Be brief." }
-      assert.lengthOf(said(user("Hello."), apart, apart, user("Go on.")), 4)
+      assert.lengthOf(messagesOf(user("Hello."), apart, apart, user("Go on.")), 4)
     })
 
-    it("tells callers apart by their key, or else by user_id", () => {
+    it("identifies callers by their key, else by user_id", () => {
       const tenantOf = (key?: string, user_id: string | null = null) =>
         Result.getOrThrow(DecodeRequest.decode({ ...least, metadata: { user_id } }, { key })).request.tenant
       assert.strictEqual(tenantOf("one", "me"), tenantOf("one"))
@@ -149,15 +149,15 @@ describe("AnthropicMessages", () => {
   })
 
   describe("conversations", () => {
-    it("have systems in blocks, in lines of their own", () => {
+    it("join the blocks of a system prompt with line breaks", () => {
       const { messages } = requested({ system: [{ ...text("One."), cache_control }, text("Two.")] })
       assert.deepStrictEqual(messages[0], { role: "system", content: "One.\nTwo." })
       assert.deepStrictEqual(requested({ system: "" }).messages.length, 1)
     })
 
-    it("have what a user says in blocks, and an assistant's blocks as they were written", () => {
+    it("join the text blocks of a user with line breaks, and those of an assistant without", () => {
       assert.deepStrictEqual(
-        said(
+        messagesOf(
           { role: "system", content: [text("S")] },
           { role: "user", content: [text("a"), text("b")] },
           {
@@ -179,10 +179,10 @@ describe("AnthropicMessages", () => {
       )
     })
 
-    it("have results of tools as messages of their own, before what is said beside them", () => {
+    it("have tool results as separate messages, before the text beside them", () => {
       const result = { type: "tool_result", tool_use_id: "call_1" }
       assert.deepStrictEqual(
-        said(
+        messagesOf(
           { role: "assistant", content: [use] },
           {
             role: "user",
@@ -205,7 +205,7 @@ describe("AnthropicMessages", () => {
       )
     })
 
-    it("have an assistant's text at the end as the beginning of the answer", () => {
+    it("have an assistant's text at the end as the assistant prefix", () => {
       for (const content of ["The best (", [text("The best"), text(" (")]]) {
         const begun = [...messages, { role: "assistant", content }]
         const { located, request } = decoded({ system: "S", messages: begun })
@@ -224,11 +224,11 @@ describe("AnthropicMessages", () => {
       }
     })
 
-    it("have images, of bytes and by URL, and in results of tools", () => {
+    it("have images as bytes, by URL, and in tool results", () => {
       const url = { type: "url", url: "https://example.com/cat.png" }
       const part = { type: "image", source: { type: "base64", mediaType: "image/png", data: "AAAA" } }
       assert.deepStrictEqual<unknown>(
-        said(
+        messagesOf(
           { role: "assistant", content: [use] },
           {
             role: "user",
@@ -247,7 +247,7 @@ describe("AnthropicMessages", () => {
     })
   })
 
-  describe("refuses", () => {
+  describe("rejects", () => {
     it.each<[path: string, fields: object]>([
       ["max_tokens", { max_tokens: undefined }],
       ["max_tokens", { max_tokens: 0 }],
@@ -284,7 +284,7 @@ describe("AnthropicMessages", () => {
     })
   })
 
-  describe("what only deployments of the dialect take", () => {
+  describe("a field that only deployments of the dialect accept", () => {
     const document = { type: "document", source: { type: "file", file_id: "file_1" } }
     const search = { type: "web_search_20250305", name: "web_search" }
     it.each<[path: string, fields: object]>([
@@ -328,7 +328,7 @@ describe("AnthropicMessages", () => {
       assert.deepStrictEqual(found, [expected])
     })
 
-    it("is the body as it came, with the headers of the dialect", () => {
+    it("is passed on in the original body, with the headers of the dialect", () => {
       const body = { ...least, a_field_of_tomorrow: null }
       const headers = { "anthropic-beta": "a,b", "anthropic-version": "2023-06-01", "x-api-key": "secret" }
       const { request: { source } } = Result.getOrThrow(DecodeRequest.decode(body, { headers }))
@@ -336,21 +336,21 @@ describe("AnthropicMessages", () => {
       assert.deepStrictEqual(source?.headers, { "anthropic-beta": "a,b", "anthropic-version": "2023-06-01" })
     })
 
-    it("is told by its own place where no deployment takes it", () => {
+    it("is reported by its own path if no deployment accepts it", () => {
       const call = decoded({ system: "S", messages: [{ role: "user", content: [text("a"), document] }] })
       const wrong = new InferenceError.InvalidRequest({ path: "messages[0].content[1]", detail: "No." })
       assert.strictEqual(DecodeRequest.relocate(wrong, call), wrong)
     })
   })
 
-  it("refuses JSON of more levels than can be walked", () => {
+  it("rejects JSON that is nested too deeply", () => {
     const deep = JSON.parse(`${"{\"a\":".repeat(50_000)}1${"}".repeat(50_000)}`) as unknown
     const one = { messages: [{ role: "assistant", content: [{ ...use, input: deep }] }, ...messages] }
     assert.strictEqual(refused(one).path, "messages[0].content[0].input")
     assert.strictEqual(refused({ tools: [{ ...tool, input_schema: deep }] }).path, "tools[0].input_schema")
   })
 
-  it("tells of what is wrong in messages by their places in the body", () => {
+  it("reports problems of messages by their paths in the body", () => {
     const { located } = decoded({
       system: "S",
       messages: [
@@ -384,7 +384,7 @@ describe("AnthropicMessages", () => {
     assert.deepInclude(own, { _tag: "NotSupported", path: "top_k", deployment: "m#0" })
   })
 
-  it("counts what would be asked", () => {
+  it("decodes a token count as the request itself", () => {
     const { max_tokens: _, ...prompt } = least
     const { request } = Result.getOrThrow(
       DecodeRequest.decodeCount({ ...prompt, system: "S", tools: [tool] }, { key: "key" })

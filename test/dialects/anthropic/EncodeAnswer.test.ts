@@ -18,13 +18,13 @@ describe("EncodeAnswer", () => {
     decision: "d"
   }
 
-  it("leaves out a call that its end has cut", () => {
+  it("leaves out an incomplete call of an answer that reached its limit", () => {
     const { content, stop_reason } = Result.getOrThrow(EncodeAnswer.encodeAnswer(envelope, answer))
     assert.deepStrictEqual(content, [])
     assert.strictEqual(stop_reason, "max_tokens")
   })
 
-  it.each(["{\"a\":", "[1]", "null", "7"])("is none where a call's arguments are %s", (text) => {
+  it.each(["{\"a\":", "[1]", "null", "7"])("fails if the arguments of a call are %s", (text) => {
     const wrong = { ...answer, finishReason: "tool_calls" as const, toolCalls: [{ ...call, arguments: text }] }
     const failed = EncodeAnswer.encodeAnswer(envelope, wrong)
     assert.isTrue(Result.isFailure(failed))

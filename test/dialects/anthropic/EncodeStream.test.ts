@@ -15,7 +15,7 @@ const envelope: Envelope = { id: "req_1", model: "tiny-chat", parallelToolUse: t
 
 const decode = Schema.decodeSync(Schema.fromJsonString(AnthropicSchema.StreamEvent), { onExcessProperty: "error" })
 
-/** The events of a stream's text, each of which must be named as it is typed. */
+/** The events of a stream's text; the name of each must be its type. */
 const parse = (text: string): ReadonlyArray<AnthropicSchema.StreamEvent> => {
   assert.isTrue(text === "" || text.endsWith("\n\n"))
   return text.split("\n\n").slice(0, -1).map((frame) => {
@@ -34,7 +34,7 @@ const finishOf = (usage: Partial<Answer["usage"]> = {}): Event => ({
   usage: { promptTokens: 9, completionTokens: 5, cachedTokens: 4, ...usage }
 })
 
-/** All frames of events that come in groups of these lengths. */
+/** All frames of events in groups of these lengths. */
 const encode = (events: ReadonlyArray<Event>, lengths: ReadonlyArray<number>, some = envelope): string => {
   const encoder = EncodeStream.makeFrameEncoder(some)
   let out = ""
@@ -49,7 +49,7 @@ const encode = (events: ReadonlyArray<Event>, lengths: ReadonlyArray<number>, so
 const lengths = fc.array(fc.integer({ min: 1, max: 4 }), { minLength: 1, maxLength: 5 })
 const anyText = fc.string({ unit: "binary" })
 
-/** Parts in any order, also such as no engine should send. */
+/** Events in any order, including invalid ones. */
 const anyEvents = fc.array(
   fc.oneof(
     fc.record({ type: fc.constant("text" as const), text: anyText, tokens: fc.nat({ max: 3 }) }),
@@ -71,7 +71,7 @@ const anyEvents = fc.array(
   { maxLength: 12 }
 ).map((events): ReadonlyArray<Event> => [...events, finishOf()])
 
-/** Holds the events to Anthropic's grammar, but for how they end. */
+/** Checks the events against Anthropic's grammar, except for their end. */
 const assertBlocks = (events: ReadonlyArray<AnthropicSchema.StreamEvent>) => {
   let open: { readonly index: number; readonly delta: string } | undefined
   let blocks = 0
@@ -92,7 +92,7 @@ const assertBlocks = (events: ReadonlyArray<AnthropicSchema.StreamEvent>) => {
   }
 }
 
-const isWhole = (events: ReadonlyArray<Event>): boolean => {
+const isComplete = (events: ReadonlyArray<Event>): boolean => {
   let last: number | undefined
   const begun = new Set<number>()
   return events.every((event) => {
@@ -107,7 +107,7 @@ const isWhole = (events: ReadonlyArray<Event>): boolean => {
   })
 }
 
-/** Texts and complete calls, as engines send them: as events and buffered. */
+/** Texts and complete calls of an engine, as events and as a buffered answer. */
 const answers = fc.array(
   fc.oneof(
     fc.record({ texts: fc.array(fc.string({ minLength: 1, unit: "grapheme" }), { minLength: 1, maxLength: 3 }) }),
@@ -137,7 +137,7 @@ const answers = fc.array(
   return { events, answer: { text, toolCalls, finishReason, usage, ...by } satisfies Answer }
 })
 
-/** What a client makes of a stream's events. */
+/** The message that a client assembles from the events of a stream. */
 const accumulate = (events: ReadonlyArray<AnthropicSchema.StreamEvent>) => {
   const blocks: Array<{ readonly block: AnthropicSchema.Block; text: string }> = []
   let end: Partial<AnthropicSchema.End> = {}
@@ -168,22 +168,22 @@ const textOf = (blocks: ReadonlyArray<AnthropicSchema.Block>): string =>
   blocks.map((block) => block.type === "text" ? block.text : "").join("")
 
 describe("EncodeStream", () => {
-  it("has well-formed blocks whatever the events, and a good end only where nothing of them is lost", () => {
+  it("has well-formed blocks for any events, and an ordinary end only if no event is lost", () => {
     fc.assert(fc.property(anyEvents, lengths, (events, lengths) => {
-      const told = parse(encode(events, lengths))
-      assertBlocks(told)
-      assert.strictEqual(told[0]?.type, "message_start")
-      assert.strictEqual(told.filter(({ type }) => type === "message_start").length, 1)
-      const last = told.map(({ type }) => type).slice(-2)
-      if (isWhole(events)) assert.deepStrictEqual(last, ["message_delta", "message_stop"])
+      const decoded = parse(encode(events, lengths))
+      assertBlocks(decoded)
+      assert.strictEqual(decoded[0]?.type, "message_start")
+      assert.strictEqual(decoded.filter(({ type }) => type === "message_start").length, 1)
+      const last = decoded.map(({ type }) => type).slice(-2)
+      if (isComplete(events)) assert.deepStrictEqual(last, ["message_delta", "message_stop"])
       else {
         assert.strictEqual(last.at(-1), "error")
-        assert.isFalse(told.some(({ type }) => type === "message_stop" || type === "message_delta"))
+        assert.isFalse(decoded.some(({ type }) => type === "message_stop" || type === "message_delta"))
       }
     }))
   })
 
-  it("comes to what the buffered answer has, whichever way its events are grouped", () => {
+  it("has the content of the buffered answer, however its events are grouped", () => {
     fc.assert(fc.property(answers, lengths, fc.boolean(), ({ answer, events }, lengths, parallelToolUse) => {
       const some = { ...envelope, parallelToolUse }
       const buffered = Result.getOrThrow(EncodeAnswer.encodeAnswer(some, answer))
@@ -196,7 +196,7 @@ describe("EncodeStream", () => {
     }))
   })
 
-  it("is read by the provider of the same dialect as it was", () => {
+  it("is decoded by the provider of the same dialect without a change", () => {
     const generation = { messages: [], sampling: { temperature: 0, topP: 1, seed: 1 }, stop: [], maxTokens: 9 }
     const target = { deployment: "m#0", options: {} } as unknown as Target
     fc.assert(fc.property(answers, lengths, ({ answer, events }, lengths) => {
@@ -215,7 +215,7 @@ describe("EncodeStream", () => {
     }))
   })
 
-  it("tells texts that came together in one frame, and the usage at the end", () => {
+  it("sends consecutive texts in one frame, and the usage at the end", () => {
     const texts = ["a", "b", "c"].map((text): Event => ({ type: "text", text, tokens: 1 }))
     const [start, ...events] = parse(encode([...texts, finishOf({ reasoningTokens: 2 })], [3]))
     assert.strictEqual(start?.type, "message_start")
@@ -241,23 +241,23 @@ describe("EncodeStream", () => {
     ])
   })
 
-  it("that is refused ends with that, before any content and after some", () => {
+  it("ends with a refusal before any content and after some", () => {
     const refused = new InferenceError.ContentRefused({ deployment: "m#0", detail: "Not this." })
     for (const before of [[], [{ type: "text" as const, text: "I", tokens: 1 }]]) {
       const encoder = EncodeStream.makeFrameEncoder(envelope)
       const begun = before.length === 0 ? "" : encoder.events(before)
-      const told = parse(begun + encoder.refuse(refused))
-      assertBlocks(told)
-      assert.strictEqual(told[0]?.type, "message_start")
-      assert.strictEqual(told.at(-1)?.type, "message_stop")
-      const { end, usage } = accumulate(told)
+      const decoded = parse(begun + encoder.refuse(refused))
+      assertBlocks(decoded)
+      assert.strictEqual(decoded[0]?.type, "message_start")
+      assert.strictEqual(decoded.at(-1)?.type, "message_stop")
+      const { end, usage } = accumulate(decoded)
       assert.deepInclude(end, { stop_reason: "refusal" })
       assert.deepStrictEqual(end.stop_details, { type: "refusal", category: null, explanation: "Not this." })
       assert.strictEqual(usage.output_tokens, before.length)
     }
   })
 
-  it("says nothing of where another deployment's text begins, which its clients could not read", () => {
+  it("leaves out handoffs, which clients of the dialect do not know", () => {
     const texts: ReadonlyArray<Event> = ["a", "b"].map((text) => ({ type: "text", text, tokens: 1 }))
     const handoff: Event = { type: "handoff", deployment: "b#0" }
     const [one, two] = texts
@@ -267,8 +267,8 @@ describe("EncodeStream", () => {
     )
   })
 
-  it("says which stop sequence ended it", () => {
-    const told = parse(encode([{ ...finishOf(), stop: "END" } as Event], [1]))
-    assert.deepInclude(accumulate(told).end, { stop_reason: "stop_sequence", stop_sequence: "END" })
+  it("has the stop sequence that ended it", () => {
+    const decoded = parse(encode([{ ...finishOf(), stop: "END" } as Event], [1]))
+    assert.deepInclude(accumulate(decoded).end, { stop_reason: "stop_sequence", stop_sequence: "END" })
   })
 })

@@ -4,7 +4,7 @@ import * as fc from "fast-check"
 import { countRequest } from "../../../src/dialects/anthropic/EncodeRequest.ts"
 import { anthropic } from "../../../src/dialects/anthropic/Provider.ts"
 import type { Generation } from "../../../src/domain/Generation.ts"
-import type { Said } from "../../support/Dialects.ts"
+import type { Summary } from "../../support/Dialects.ts"
 import {
   bufferedOf,
   decode,
@@ -13,9 +13,9 @@ import {
   plain,
   refusalsOf,
   requestsOf,
-  saidBy,
   sent,
   streamedOf,
+  summaryOf,
   targetOf
 } from "../../support/Dialects.ts"
 
@@ -36,9 +36,9 @@ const schema = (schema: object) => ({ format: { type: "json_schema", schema: { .
 
 describe("Anthropic requests", () => {
   for (const { call, generation, name, options, stream } of requestsOf("anthropic")) {
-    it(`say ${name}`, () => {
-      const told = anthropic.generate.request(generationOf(generation), targetOf("anthropic", options), stream)
-      assert.deepStrictEqual(sent(Result.getOrThrow(told)), call)
+    it(`encode ${name}`, () => {
+      const encoded = anthropic.generate.request(generationOf(generation), targetOf("anthropic", options), stream)
+      assert.deepStrictEqual(sent(Result.getOrThrow(encoded)), call)
     })
   }
 
@@ -49,8 +49,8 @@ describe("Anthropic requests", () => {
       ["required", { type: "any" }],
       [{ name: "f" }, { type: "tool", name: "f" }]
     ] as const
-  )("say the tool choice %j", (toolChoice, said) => {
-    assert.deepStrictEqual(bodyOf({ tools, toolChoice })["tool_choice"], said)
+  )("encode the tool choice %j", (toolChoice, expected) => {
+    assert.deepStrictEqual(bodyOf({ tools, toolChoice })["tool_choice"], expected)
   })
 
   it.each<readonly [string, Partial<Generation>]>([
@@ -70,9 +70,9 @@ describe("Anthropic requests", () => {
       ...schema({ properties: { a: { type: "array", items: { anyOf: [{ type: "null" }, { minimum: 3 }] } } } })
     }],
     ["format.schema.constructor", schema({ constructor: 1 })]
-  ])("cannot say %s", (path, given) => {
-    const { _tag, path: told } = refusalOf(given)
-    assert.deepStrictEqual([_tag, told], ["NotSupported", path])
+  ])("do not support %s", (path, given) => {
+    const { _tag, path: actual } = refusalOf(given)
+    assert.deepStrictEqual([_tag, actual], ["NotSupported", path])
   })
 
   it.each<readonly [string, Partial<Generation>]>([
@@ -81,21 +81,21 @@ describe("Anthropic requests", () => {
     ["messages[0].toolCalls[0].arguments", {
       messages: [{ role: "assistant", content: "", toolCalls: [{ id: "a", name: "f", arguments: "[1]" }] }]
     }]
-  ])("refuse what is wrong at %s", (path, given) => {
-    const { _tag, path: told } = refusalOf(given)
-    assert.deepStrictEqual([_tag, told], ["InvalidRequest", path])
+  ])("reject an invalid value at %s", (path, given) => {
+    const { _tag, path: actual } = refusalOf(given)
+    assert.deepStrictEqual([_tag, actual], ["InvalidRequest", path])
   })
 
-  it("let user and assistant speak by turns, and lose no text", () => {
+  it("alternate between user and assistant, and keep all text", () => {
     const message = fc.record({
       role: fc.constantFrom("system" as const, "user" as const, "assistant" as const),
       content: fc.string()
     })
     fc.assert(fc.property(fc.array(message), (messages) => {
-      const told = anthropic.generate.request(generationOf({ messages }), target, true)
+      const encoded = anthropic.generate.request(generationOf({ messages }), target, true)
       const spoken = messages.filter(({ content, role }) => role !== "system" && content !== "")
-      if (Result.isFailure(told)) return assert.strictEqual(spoken.length, 0)
-      const body = sent(told.success).body as {
+      if (Result.isFailure(encoded)) return assert.strictEqual(spoken.length, 0)
+      const body = sent(encoded.success).body as {
         readonly messages: ReadonlyArray<{ role: string; content: ReadonlyArray<{ readonly text: string }> }>
       }
       body.messages.slice(1).forEach(({ role }, index) => assert.notStrictEqual(role, body.messages[index]!.role))
@@ -140,14 +140,14 @@ describe("reasoning in a caller's own request", () => {
   }
 
   for (const baseUrl of [undefined, "https://api.anthropic.com", "https://api.anthropic.com/"]) {
-    it(`goes to Anthropic with its signature only: ${baseUrl ?? "default"}`, () => {
+    it(`is sent to Anthropic only with a signature: ${baseUrl ?? "default"}`, () => {
       const given = turns([unsigned, signed, text], [unsigned], [unsigned, text])
       assert.deepStrictEqual(sentTo(baseUrl, given), turns([signed, text], [text]))
       assert.deepStrictEqual(countedAt(baseUrl, given), turns([signed, text], [text]))
     })
   }
 
-  it("goes to other hosts as it is", () => {
+  it("is sent to other hosts unchanged", () => {
     const messages = turns([unsigned, signed, text], [unsigned])
     for (const host of ["https://example.com", "https://notanthropic.com", "https://example.com/anthropic.com"]) {
       assert.strictEqual(sentTo(host, messages), messages)
@@ -159,19 +159,19 @@ describe("reasoning in a caller's own request", () => {
 })
 
 describe("Anthropic answers", () => {
-  for (const { frames, name, said } of streamedOf("anthropic")) {
-    it(`are read as they are streamed: ${name}`, () => {
-      assert.deepStrictEqual(saidBy(decode(anthropic, frames.map(frameOf), generationOf(), target)), said)
+  for (const { frames, name, summary } of streamedOf("anthropic")) {
+    it(`are decoded when streamed: ${name}`, () => {
+      assert.deepStrictEqual(summaryOf(decode(anthropic, frames.map(frameOf), generationOf(), target)), summary)
     })
   }
 
-  for (const { name, said, buffered } of bufferedOf("anthropic")) {
+  for (const { name, summary, buffered } of bufferedOf("anthropic")) {
     it(`are decoded when buffered: ${name}`, () => {
-      assert.deepStrictEqual(saidBy(anthropic.generate.buffered(buffered, generationOf(), target)), said)
+      assert.deepStrictEqual(summaryOf(anthropic.generate.buffered(buffered, generationOf(), target)), summary)
     })
   }
 
-  /** A block's start, its pieces, and what it says. */
+  /** A block's start, its deltas, and its content. */
   const block = fc.oneof(
     fc.array(fc.string()).map((pieces) => ({
       start: { type: "text", text: "" },
@@ -226,7 +226,7 @@ describe("Anthropic answers", () => {
 
   interface Streamed {
     readonly frames: ReadonlyArray<object>
-    readonly said: Said
+    readonly summary: Summary
   }
 
   const streams = fc.tuple(fc.array(block), fc.array(fc.tuple(fc.nat(), noise))).map(([blocks, noises]): Streamed => {
@@ -245,7 +245,7 @@ describe("Anthropic answers", () => {
     const calls = blocks.flatMap(({ call }) => call === undefined ? [] : [call])
     return {
       frames,
-      said: {
+      summary: {
         ...(thoughts === "" ? {} : { thoughts }),
         ...(text === "" ? {} : { text }),
         ...(calls.length === 0 ? {} : { calls })
@@ -253,26 +253,26 @@ describe("Anthropic answers", () => {
     }
   })
 
-  it("are put together from any blocks, whatever comes between", () => {
-    fc.assert(fc.property(streams, ({ frames, said }) => {
-      const told = decode(anthropic, [...frames, { type: "message_stop" }].map(frameOf), generationOf(), target)
+  it("are assembled from any blocks, with other events between them", () => {
+    fc.assert(fc.property(streams, ({ frames, summary }) => {
+      const decoded = decode(anthropic, [...frames, { type: "message_stop" }].map(frameOf), generationOf(), target)
       const finish = {
-        reason: said.calls === undefined ? "stop" : "tool_calls",
+        reason: summary.calls === undefined ? "stop" : "tool_calls",
         usage: { promptTokens: 5, completionTokens: 9, cachedTokens: 0 }
       }
-      assert.deepStrictEqual(saidBy(told), { ...said, finish } as Said)
+      assert.deepStrictEqual(summaryOf(decoded), { ...summary, finish } as Summary)
     }))
   })
 
-  it("are cut wherever they end before their last event", () => {
+  it("are cut if they end before their last event", () => {
     fc.assert(fc.property(streams, fc.nat(), ({ frames }, length) => {
       const begun = frames.slice(0, length % (frames.length + 1)).map(frameOf)
-      const { reason } = saidBy(decode(anthropic, begun, generationOf(), target))
+      const { reason } = summaryOf(decode(anthropic, begun, generationOf(), target))
       assert.strictEqual((reason as { kind: string }).kind, "cut")
     }))
   })
 
-  it("are malformed where a frame is no event", () => {
+  it("are malformed if a frame is not an event", () => {
     const garbage = fc.oneof(fc.string(), fc.json()).filter((data) => {
       try {
         return typeof JSON.parse(data)?.type !== "string"
@@ -281,12 +281,12 @@ describe("Anthropic answers", () => {
       }
     })
     fc.assert(fc.property(garbage, (data) => {
-      const { reason } = saidBy(decode(anthropic, [{ event: "message", data }], generationOf(), target))
+      const { reason } = summaryOf(decode(anthropic, [{ event: "message", data }], generationOf(), target))
       assert.strictEqual((reason as { kind: string }).kind, "malformed")
     }))
   })
 
-  it("never throw, whatever an event or a body holds", () => {
+  it("never throw, whatever an event or a body contains", () => {
     const type = fc.constantFrom(
       "message_start",
       "content_block_start",
@@ -305,7 +305,7 @@ describe("Anthropic answers", () => {
 
 describe("Anthropic refusals", () => {
   for (const { body, headers = {}, name, reason, status } of refusalsOf("anthropic")) {
-    it(`are understood: ${name}`, () => {
+    it(`are decoded: ${name}`, () => {
       assert.deepStrictEqual(plain(anthropic.failure({ status, headers, body, now: 1000 }, target)), reason)
     })
   }

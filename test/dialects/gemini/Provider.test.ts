@@ -11,9 +11,9 @@ import {
   plain,
   refusalsOf,
   requestsOf,
-  saidBy,
   sent,
   streamedOf,
+  summaryOf,
   targetOf
 } from "../../support/Dialects.ts"
 
@@ -30,9 +30,9 @@ const schema = (schema: object) => ({ format: { type: "json_schema", schema: { .
 
 describe("Gemini requests", () => {
   for (const { call, generation, name, options, stream } of requestsOf("gemini")) {
-    it(`say ${name}`, () => {
-      const told = gemini.generate.request(generationOf(generation), targetOf("gemini", options), stream)
-      assert.deepStrictEqual(sent(Result.getOrThrow(told)), call)
+    it(`encode ${name}`, () => {
+      const encoded = gemini.generate.request(generationOf(generation), targetOf("gemini", options), stream)
+      assert.deepStrictEqual(sent(Result.getOrThrow(encoded)), call)
     })
   }
 
@@ -43,10 +43,10 @@ describe("Gemini requests", () => {
       ["required", { mode: "ANY" }],
       [{ name: "f" }, { mode: "ANY", allowedFunctionNames: ["f"] }]
     ] as const
-  )("say the tool choice %j", (toolChoice, said) => {
-    const told = gemini.generate.request(generationOf({ tools: [{ name: "f" }], toolChoice }), target, true)
-    const { toolConfig } = sent(Result.getOrThrow(told)).body as Record<string, unknown>
-    assert.deepStrictEqual(toolConfig, { functionCallingConfig: said })
+  )("encode the tool choice %j", (toolChoice, expected) => {
+    const encoded = gemini.generate.request(generationOf({ tools: [{ name: "f" }], toolChoice }), target, true)
+    const { toolConfig } = sent(Result.getOrThrow(encoded)).body as Record<string, unknown>
+    assert.deepStrictEqual(toolConfig, { functionCallingConfig: expected })
   })
 
   it.each<readonly [string, Partial<Generation>]>([
@@ -60,9 +60,9 @@ describe("Gemini requests", () => {
     ["format.schema.$defs.a.const", schema({ $defs: { a: { const: true } } })],
     ["format.schema.additionalProperties.oneOf", schema({ additionalProperties: { oneOf: [] } })],
     ["format.schema.items", schema({ items: true })]
-  ])("cannot say %s", (path, given) => {
-    const { _tag, path: told } = refusalOf(given)
-    assert.deepStrictEqual([_tag, told], ["NotSupported", path])
+  ])("do not support %s", (path, given) => {
+    const { _tag, path: actual } = refusalOf(given)
+    assert.deepStrictEqual([_tag, actual], ["NotSupported", path])
   })
 
   it.each<readonly [string, Partial<Generation>]>([
@@ -77,22 +77,22 @@ describe("Gemini requests", () => {
         toolCalls: [{ id: "a", name: "f", arguments: "{}" }, { id: "b", name: "f", arguments: "{" }]
       }]
     }]
-  ])("refuse what is wrong at %s", (path, given) => {
-    const { _tag, path: told } = refusalOf(given)
-    assert.deepStrictEqual([_tag, told], ["InvalidRequest", path])
+  ])("reject an invalid value at %s", (path, given) => {
+    const { _tag, path: actual } = refusalOf(given)
+    assert.deepStrictEqual([_tag, actual], ["InvalidRequest", path])
   })
 })
 
 describe("Gemini answers", () => {
-  for (const { frames, name, said } of streamedOf("gemini")) {
-    it(`are read as they are streamed: ${name}`, () => {
-      assert.deepStrictEqual(saidBy(decode(gemini, frames.map(frameOf), generationOf(), target)), said)
+  for (const { frames, name, summary } of streamedOf("gemini")) {
+    it(`are decoded when streamed: ${name}`, () => {
+      assert.deepStrictEqual(summaryOf(decode(gemini, frames.map(frameOf), generationOf(), target)), summary)
     })
   }
 
-  for (const { name, said, buffered } of bufferedOf("gemini")) {
+  for (const { name, summary, buffered } of bufferedOf("gemini")) {
     it(`are decoded when buffered: ${name}`, () => {
-      assert.deepStrictEqual(saidBy(gemini.generate.buffered(buffered, generationOf(), target)), said)
+      assert.deepStrictEqual(summaryOf(gemini.generate.buffered(buffered, generationOf(), target)), summary)
     })
   }
 
@@ -129,35 +129,35 @@ describe("Gemini answers", () => {
     usageMetadata: { promptTokenCount: 5, candidatesTokenCount: 9 }
   }
 
-  it("are put together from any parts in any pieces", () => {
-    fc.assert(fc.property(fc.array(fc.array(part)), fc.array(fc.string()), (pieces, said) => {
-      const messages = [...said, "Hi"].map((content) => ({ role: "user", content }) as const)
+  it("are assembled from any parts in any chunks", () => {
+    fc.assert(fc.property(fc.array(fc.array(part)), fc.array(fc.string()), (pieces, earlier) => {
+      const messages = [...earlier, "Hi"].map((content) => ({ role: "user", content }) as const)
       const parts = pieces.flat()
       const frames = pieces.map((piece) => ({ candidates: [{ content: { parts: piece.map(({ part }) => part) } }] }))
-      const told = saidBy(decode(gemini, [...frames, end].map(frameOf), generationOf({ messages }), target))
+      const decoded = summaryOf(decode(gemini, [...frames, end].map(frameOf), generationOf({ messages }), target))
       const calls = parts.flatMap(({ call }) => call === undefined ? [] : [call])
         .map((call, index) => ({ ...call, id: call.id ?? `call_${messages.length}_${index}` }))
-      assert.strictEqual(told.thoughts ?? "", parts.map(({ thoughts }) => thoughts).join(""))
-      assert.strictEqual(told.text ?? "", parts.map(({ text }) => text).join(""))
-      assert.deepStrictEqual(told.calls ?? [], calls)
-      assert.deepStrictEqual(told.finish, {
+      assert.strictEqual(decoded.thoughts ?? "", parts.map(({ thoughts }) => thoughts).join(""))
+      assert.strictEqual(decoded.text ?? "", parts.map(({ text }) => text).join(""))
+      assert.deepStrictEqual(decoded.calls ?? [], calls)
+      assert.deepStrictEqual(decoded.finish, {
         reason: calls.length > 0 ? "tool_calls" : "stop",
         usage: { promptTokens: 5, completionTokens: 9, cachedTokens: 0 }
       })
-      const cut = saidBy(decode(gemini, frames.map(frameOf), generationOf({ messages }), target))
+      const cut = summaryOf(decode(gemini, frames.map(frameOf), generationOf({ messages }), target))
       assert.strictEqual((cut.reason as { kind: string }).kind, "cut")
     }))
   })
 
-  it("are malformed where a frame is no object", () => {
+  it("are malformed if a frame is not an object", () => {
     const garbage = fc.constantFrom("", "{", "[]", "null", "1", "\"x\"", "[DONE]", "[1]")
     fc.assert(fc.property(garbage, (data) => {
-      const { reason } = saidBy(decode(gemini, [{ event: "message", data }], generationOf(), target))
+      const { reason } = summaryOf(decode(gemini, [{ event: "message", data }], generationOf(), target))
       assert.strictEqual((reason as { kind: string }).kind, "malformed")
     }))
   })
 
-  it("never throw, whatever a piece holds", () => {
+  it("never throw, whatever a chunk contains", () => {
     const field = fc.constantFrom("candidates", "content", "parts", "error", "promptFeedback", "usageMetadata", "text")
     const inner = fc.dictionary(field, fc.jsonValue())
     const value = fc.oneof(fc.jsonValue(), inner, fc.array(inner))
@@ -171,7 +171,7 @@ describe("Gemini answers", () => {
 describe("Gemini embeddings", () => {
   const embed = gemini.embed!
 
-  it("are asked for all at once", () => {
+  it("are requested for all texts at once", () => {
     assert.deepStrictEqual(sent(Result.getOrThrow(embed.request(["a", "b"], target))), {
       path: "/v1beta/models/m:batchEmbedContents",
       body: {
@@ -183,28 +183,28 @@ describe("Gemini embeddings", () => {
     })
   })
 
-  it("are of unit length and share what the prompt took", () => {
+  it("have unit length and share the tokens of the prompt", () => {
     const body = { embeddings: [{ values: [3, 4] }, { values: [0, 2] }], usageMetadata: { promptTokenCount: 6 } }
     const each = Result.getOrThrow(embed.answer(body, ["aa", "b"], target)).map((one) => Result.getOrThrow(one))
     assert.deepStrictEqual(each.map(({ vector }) => vector), [new Float32Array([0.6, 0.8]), new Float32Array([0, 1])])
     assert.deepStrictEqual(each.map(({ promptTokens }) => promptTokens), [4, 2])
   })
 
-  it("are not asked for beyond the provider's limit", () => {
+  it("are rejected beyond the provider's limit", () => {
     const reason = Result.getOrThrow(Result.flip(embed.request(Array.from({ length: 101 }, () => "a"), target)))
     assert.strictEqual(reason._tag === "NotSupported" && reason.path, "inputs")
   })
 
-  it("are malformed where there is not one for each text", () => {
-    const told = embed.answer({ embeddings: [{ values: [1] }] }, ["a", "b"], target)
-    const reason = Result.getOrThrow(Result.flip(told))
+  it("are malformed unless there is one for each text", () => {
+    const decoded = embed.answer({ embeddings: [{ values: [1] }] }, ["a", "b"], target)
+    const reason = Result.getOrThrow(Result.flip(decoded))
     assert.strictEqual(reason._tag === "UpstreamFailed" && reason.kind, "malformed")
   })
 })
 
 describe("Gemini refusals", () => {
   for (const { body, headers = {}, name, reason, status } of refusalsOf("gemini")) {
-    it(`are understood: ${name}`, () => {
+    it(`are decoded: ${name}`, () => {
       assert.deepStrictEqual(plain(gemini.failure({ status, headers, body, now: 1000 }, target)), reason)
     })
   }

@@ -35,14 +35,14 @@ describe("a buffered answer for a caller of the same dialect", () => {
     "the length as finish reason": bodyWith({ content: "Hi." }, { finish_reason: "length", logprobs: null })
   }
   for (const [name, body] of Object.entries(plain)) {
-    it(`is passed on as the same object where it needs no change: ${name}`, () => {
+    it(`is passed on as the same object if it needs no change: ${name}`, () => {
       const { content, native } = nativeOf(body)
       assert.strictEqual(native.body, body)
       assert.deepStrictEqual([content, native.hasMore, native.form], [false, false, "buffered"])
     })
   }
 
-  it("is changed where clients expect another form", () => {
+  it("is repaired if it differs from the dialect", () => {
     const call = { id: "a", type: "function", function: { name: "f", arguments: "{}" } }
     const changed: ReadonlyArray<readonly [object, (body: Answer) => unknown, unknown]> = [
       [bodyWith({ content: "Hi.", tool_calls: null }), (body) => "tool_calls" in body.choices[0]!.message, false],
@@ -63,7 +63,7 @@ describe("a buffered answer for a caller of the same dialect", () => {
     }
   })
 
-  it("reports content that no event has: parts of reasoning and refusals", () => {
+  it("reports content that no event contains: parts of reasoning and refusals", () => {
     const hasMore = (message: object) => nativeOf(bodyWith({ content: "Hi.", ...message })).native.hasMore
     assert.isTrue(hasMore({ reasoning_details: [{ type: "reasoning.encrypted", data: "x" }] }))
     assert.isTrue(hasMore({ reasoning: { summary: "So." } }))

@@ -39,9 +39,9 @@ const refusal = (body: unknown): InvalidRequest =>
 
 const refused = (fields: object): InvalidRequest => refusal({ model: "tiny-chat", messages, ...fields })
 
-describe("OpenAiChat", () => {
+describe("DecodeRequest", () => {
   describe("decode", () => {
-    it("of the least body leaves every option to its default", () => {
+    it("leaves every option of a minimal body to its default", () => {
       assert.deepStrictEqual(decoded({}), {
         model: "tiny-chat",
         requests: [{ model: "tiny-chat", messages }],
@@ -51,7 +51,7 @@ describe("OpenAiChat", () => {
       })
     })
 
-    it("takes every field", () => {
+    it("decodes every field", () => {
       assert.deepStrictEqual(
         decoded({
           stream: true,
@@ -110,11 +110,11 @@ describe("OpenAiChat", () => {
       )
     })
 
-    it("top_k 0 means all, as it does elsewhere", () => {
+    it("treats top_k 0 as no limit", () => {
       assert.deepStrictEqual(decoded({ top_k: 0 }), decoded({}))
     })
 
-    it("null means what leaving the field out means", () => {
+    it("treats null as a missing field", () => {
       const fields = [
         "stream",
         "stream_options",
@@ -148,18 +148,18 @@ describe("OpenAiChat", () => {
       assert.deepStrictEqual(decoded(Object.fromEntries(fields.map((field) => [field, null]))), decoded({}))
     })
 
-    it("null does not stand for a field that is required", () => {
+    it("rejects null for a required field", () => {
       assert.strictEqual(refused({ model: null }).path, "model")
       assert.strictEqual(refused({ messages: null }).path, "messages")
     })
 
-    it("hands on what it does not know, with its place, and says what may be left out", () => {
+    it("passes unknown fields on with their paths, and marks the optional ones", () => {
       const conversation = [
         { role: "user", name: "Ann", content: [{ type: "text", text: "Hi", cache_control: { type: "ephemeral" } }] },
         { role: "assistant", content: null, refusal: null, tool_calls: [{ index: 0, ...toolCall }] },
         { role: "tool", tool_call_id: "a", content: "12:00", mood: "fine" }
       ]
-      const { messages: said, source } = only({
+      const { messages, source } = only({
         messages: conversation,
         metadata: { a: "b" },
         reasoning_effort: "low",
@@ -185,10 +185,10 @@ describe("OpenAiChat", () => {
         "tools.0.function.strict?",
         "response_format.json_schema.name?"
       ])
-      assert.deepStrictEqual(said[0]?.content, "Hi")
+      assert.deepStrictEqual(messages[0]?.content, "Hi")
     })
 
-    it("takes images, by URL and as data, with how closely to look", () => {
+    it("decodes images, by URL and as data, with their detail", () => {
       const content = [
         { type: "text", text: "What?" },
         { type: "image_url", image_url: { url: "https://example.com/cat.png", detail: "high" } },
@@ -201,7 +201,7 @@ describe("OpenAiChat", () => {
       ])
     })
 
-    it("keeps messages in their order, developer meaning system", () => {
+    it("keeps messages in their order, with developer as system", () => {
       const conversation = [
         { role: "developer", content: "Be brief." },
         { role: "system", content: "Be kind." },
@@ -225,11 +225,11 @@ describe("OpenAiChat", () => {
       ])
     })
 
-    it("one stop text is a list of one", () => {
+    it("accepts one stop sequence as a list of one", () => {
       assert.deepStrictEqual(only({ stop: "\n" }).stop, ["\n"])
     })
 
-    it("max_completion_tokens goes before max_tokens", () => {
+    it("prefers max_completion_tokens to max_tokens", () => {
       assert.strictEqual(only({ max_tokens: 10, max_completion_tokens: 20 }).maxTokens, 20)
       assert.strictEqual(only({ max_completion_tokens: 30 }).maxTokens, 30)
       assert.strictEqual(only({ max_tokens: 10, max_completion_tokens: null }).maxTokens, 10)
@@ -242,7 +242,7 @@ describe("OpenAiChat", () => {
       ["max_completion_tokens", 1, 1_000_000, [0, 1_000_001, 1.5, "1"]],
       ["n", 1, 128, [0, 129, 1.5, "1"]],
       ["seed", Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER, [1.5, "1"]]
-    ])("%s is taken from %d to %d and refused by its name otherwise", (field, least, most, others) => {
+    ])("accepts %s from %d to %d and rejects other values by its name", (field, least, most, others) => {
       assert.isTrue(Result.isSuccess(DecodeRequest.decode({ model: "m", messages, [field]: least })))
       assert.isTrue(Result.isSuccess(DecodeRequest.decode({ model: "m", messages, [field]: most })))
       for (const value of others) assert.strictEqual(refused({ [field]: value }).path, field)
@@ -268,17 +268,17 @@ describe("OpenAiChat", () => {
       ["stop", { stop: 5 }],
       ["stop[1]", { stop: ["a", ""] }],
       ["stop", { stop: Array.from({ length: 17 }, (_, index) => `${index}`) }]
-    ])("refuses by the path %s", (path, fields) => {
+    ])("rejects by the path %s", (path, fields) => {
       assert.strictEqual(refused(fields).path, path)
     })
 
-    it.each([null, undefined, "text", 5, true, [[]]])("a body that is %j is refused as a whole", (body) => {
+    it.each([null, undefined, "text", 5, true, [[]]])("rejects the body %j", (body) => {
       const { detail, path } = refusal(body)
       assert.isUndefined(path)
       assert.strictEqual(detail, "The body must be a JSON object")
     })
 
-    it("of several problems, the first is the path and all are in the text", () => {
+    it("reports several problems with the path of the first", () => {
       const { message, path } = refusal({ model: "", messages: [], temperature: 9, stop: [""], n: 0 })
       assert.strictEqual(path, "model")
       for (const field of ["model", "messages", "temperature", "stop[0]", "n"]) assert.include(message, `${field}: `)
@@ -286,21 +286,21 @@ describe("OpenAiChat", () => {
     })
   })
 
-  describe("what only deployments of the dialect take", () => {
-    /** What was found, `?` where it may be left out. */
+  describe("a field that only deployments of the dialect accept", () => {
+    /** The paths of unknown fields, with `?` for optional ones. */
     const foundIn = (fields: object) =>
       (only(fields).source?.unknownFields ?? []).map(({ optional, path }) =>
         `${path.join(".")}${optional === true ? "?" : ""}`
       )
 
-    it.each<[field: string, asksForSomething: ReadonlyArray<unknown>, asksForNothing: ReadonlyArray<unknown>]>([
+    it.each<[field: string, effective: ReadonlyArray<unknown>, neutral: ReadonlyArray<unknown>]>([
       ["functions", [[{ name: "f" }], "f"], [[]]],
       ["function_call", [{ name: "f" }, "f"], ["none", "auto"]],
       ["modalities", [["text", "audio"], "text"], [["text"], []]],
       ["audio", [{ voice: "alloy" }, {}], []]
-    ])("%s is needed unless it asks for nothing", (field, asksForSomething, asksForNothing) => {
-      for (const value of asksForSomething) assert.deepStrictEqual(foundIn({ [field]: value }), [field])
-      for (const value of asksForNothing) assert.deepStrictEqual(foundIn({ [field]: value }), [`${field}?`])
+    ])("%s is required unless its value has no effect", (field, effective, neutral) => {
+      for (const value of effective) assert.deepStrictEqual(foundIn({ [field]: value }), [field])
+      for (const value of neutral) assert.deepStrictEqual(foundIn({ [field]: value }), [`${field}?`])
     })
 
     it.each(["reasoning", "reasoning_content", "reasoning_details", "refusal"])(
@@ -318,7 +318,7 @@ describe("OpenAiChat", () => {
       }
     )
 
-    it("are parts, tools, calls, choices and formats of other types, at their places", () => {
+    it("may be a part, tool, call, choice or format of another type, reported by its path", () => {
       const content = [
         { type: "text", text: "What is this?" },
         { type: "input_audio", input_audio: { data: "aGk=", format: "wav" } },
@@ -359,14 +359,14 @@ describe("OpenAiChat", () => {
       ])
     })
 
-    it("is the body as it came, beside the request", () => {
+    it("is passed on in the original body", () => {
       const body = { model: "m", messages, n: null, a_field_of_tomorrow: [1, { er: null }] }
       const [{ source }] = Result.getOrThrow(DecodeRequest.decode(body)).requests
       assert.strictEqual<unknown>(source?.body, body)
     })
   })
 
-  describe("options that ask for nothing", () => {
+  describe("options without an effect", () => {
     it.each([
       { tools: [] },
       { tool_choice: "none" },
@@ -377,7 +377,7 @@ describe("OpenAiChat", () => {
       { logprobs: false },
       { logprobs: false, top_logprobs: 0 },
       { user: "" }
-    ])("%j is the same as nothing", (fields) => {
+    ])("%j is the same as a missing option", (fields) => {
       assert.deepStrictEqual(decoded(fields), decoded({}))
     })
   })
@@ -396,12 +396,12 @@ describe("OpenAiChat", () => {
     })
     const result = (tool_call_id: string, content: unknown = "12:00") => ({ role: "tool", tool_call_id, content })
 
-    it("a tool needs only a name, and null stands for what it leaves out", () => {
+    it("require only a name, and accept null for other fields", () => {
       const bare = { type: "function", function: { name: "f", description: null, parameters: null, strict: null } }
       assert.deepStrictEqual(only({ tools: [bare] }).tools, [{ name: "f" }])
     })
 
-    it("a conversation with calls and their results keeps both", () => {
+    it("keep calls and their results in the conversation", () => {
       const conversation = [...messages, calling("a", "b"), result("b"), result("a", [{ type: "text", text: "1" }])]
       assert.deepStrictEqual(only({ messages: conversation }).messages.slice(1), [
         {
@@ -417,7 +417,7 @@ describe("OpenAiChat", () => {
       ])
     })
 
-    it("one tool can be chosen, and must be among the tools", () => {
+    it("reject a choice that is not among the tools", () => {
       const chosen = (name: string) => ({ tools: [tool("f")], tool_choice: { type: "function", function: { name } } })
       assert.deepStrictEqual(only(chosen("f")).toolChoice, { name: "f" })
       assert.strictEqual(refused(chosen("g")).path, "tool_choice.function.name")
@@ -445,11 +445,11 @@ describe("OpenAiChat", () => {
       ["messages[2].tool_call_id", { messages: [...messages, calling("a"), result("b")] }],
       ["messages[1].tool_call_id", { messages: [...messages, result("a"), calling("a")] }],
       ["messages[2].content", { messages: [...messages, calling("a"), result("a", null)] }]
-    ])("refuses by the path %s", (path, fields) => {
+    ])("rejects by the path %s", (path, fields) => {
       assert.strictEqual(refused(fields).path, path)
     })
 
-    it("every result must answer a call that came before it", () => {
+    it("require a preceding call for every result", () => {
       const ids = fc.constantFrom("a", "b", "c")
       const turns = fc.array(
         fc.oneof(ids.map(result), fc.array(ids, { minLength: 1, maxLength: 2 }).map((ids) => calling(...ids))),
@@ -472,7 +472,7 @@ describe("OpenAiChat", () => {
   describe("response_format", () => {
     const schema = { type: "object", properties: { name: { type: ["string", "null"], default: null } } }
 
-    it("json_schema keeps the schema as it is, nulls included", () => {
+    it("keeps the schema of json_schema unchanged, including nulls", () => {
       for (const strict of [true, false, null]) {
         const response_format = { type: "json_schema", json_schema: { name: "person", strict, schema } }
         assert.deepStrictEqual(only({ response_format }).format, { type: "json_schema", schema })
@@ -483,13 +483,13 @@ describe("OpenAiChat", () => {
       ["response_format.json_schema.schema", { type: "json_schema", json_schema: { name: "person", schema: 1 } }],
       ["response_format.json_schema", { type: "json_schema" }],
       ["response_format.type", "text"]
-    ])("refuses by the path %s", (path, response_format) => {
+    ])("rejects by the path %s", (path, response_format) => {
       assert.strictEqual(refused({ response_format }).path, path)
     })
   })
 
   describe("logprobs", () => {
-    it("are asked for with as many alternatives as top_logprobs says", () => {
+    it("are requested with the number of alternatives in top_logprobs", () => {
       assert.strictEqual(only({ logprobs: true }).logprobs, 0)
       assert.strictEqual(only({ logprobs: true, top_logprobs: 20 }).logprobs, 20)
       assert.notProperty(only({ logprobs: false }), "logprobs")
@@ -501,13 +501,13 @@ describe("OpenAiChat", () => {
       ["top_logprobs", { logprobs: true, top_logprobs: 21 }],
       ["logprobs", { logprobs: "yes" }],
       ["logprobs", { logprobs: 5 }]
-    ])("refuses by the path %s", (path, fields) => {
+    ])("rejects by the path %s", (path, fields) => {
       assert.strictEqual(refused(fields).path, path)
     })
   })
 
-  describe("the caller's standing", () => {
-    it("without a name of any kind there is no tenant", () => {
+  describe("the caller's identity and options", () => {
+    it("have no tenant without a key and a user", () => {
       assert.notProperty(only({}), "tenant")
       assert.notProperty(only({ user: "" }), "tenant")
     })
@@ -516,13 +516,13 @@ describe("OpenAiChat", () => {
       Result.getOrThrow(DecodeRequest.decode({ model: "m", messages, ...fields }, { key: bearerToken })).requests[0]
         .tenant
 
-    it("a bearer token goes before safety_identifier, and that before user", () => {
+    it("prefer a bearer token to safety_identifier, and that to user", () => {
       assert.strictEqual(tenant({ safety_identifier: "a", user: "b" }, "t"), tenant({}, "t"))
       assert.strictEqual(tenant({ safety_identifier: "a", user: "b" }), tenant({ user: "a" }))
       assert.notStrictEqual(tenant({ user: "t" }), tenant({}, "t"))
     })
 
-    it("a tenant is always the same for the same name, differs for others, and does not hold the name", () => {
+    it("derive a tenant that is equal for equal names only and does not contain the name", () => {
       const name = fc.string({ minLength: 3, unit: "grapheme-ascii" }).filter((text) => !/^\w*$/.test(text))
       fc.assert(fc.property(name, name, (one, two) => {
         assert.strictEqual(tenant({}, one), tenant({}, one))
@@ -541,23 +541,23 @@ describe("OpenAiChat", () => {
       ["priority", { priority: "urgent" }],
       ["priority", { priority: 1 }],
       ["user", { user: 5 }]
-    ])("refuses by the path %s", (path, fields) => {
+    ])("rejects by the path %s", (path, fields) => {
       assert.strictEqual(refused(fields).path, path)
     })
   })
 
   describe("choices", () => {
-    it("n asks for as many requests, which differ in nothing but their seeds", () => {
+    it("are n requests, which differ only in their seeds", () => {
       const { requests } = decoded({ n: 3, seed: 7, temperature: 1 })
       assert.deepStrictEqual(requests.map(({ seed }) => seed), [7, 8, 9])
       for (const request of requests) assert.deepStrictEqual({ ...request, seed: 7 }, requests[0])
     })
 
-    it("without a seed, none has one", () => {
+    it("have no seed if the request has none", () => {
       assert.deepStrictEqual(decoded({ n: 2 }).requests.map((request) => "seed" in request), [false, false])
     })
 
-    it("seeds are whole numbers of 32 bits that differ from choice to choice", () => {
+    it("have different seeds, integers of 32 bits", () => {
       const seeds = fc.oneof(
         fc.maxSafeInteger(),
         fc.constantFrom(0, -1, 2 ** 32 - 1, 2 ** 32, Number.MAX_SAFE_INTEGER, Number.MIN_SAFE_INTEGER)
@@ -571,7 +571,7 @@ describe("OpenAiChat", () => {
     })
 
     it.each(["9223372036854775808", "-9223372036854775809", "1e19", "1.5", "7.00000000000000000001", "1e400"])(
-      "a seed that is no integer of 64 bits is rejected with the limits: %s",
+      "reject a seed that is not an integer of 64 bits, with the limits: %s",
       (seed) => {
         const { detail, path } = Result.getOrThrow(Result.flip(exactly(seed)))
         assert.strictEqual(path, "seed")
@@ -579,7 +579,7 @@ describe("OpenAiChat", () => {
       }
     )
 
-    it("a seed of 64 bits is passed on exactly, one higher from choice to choice, and local engines use its lowest 32", () => {
+    it("pass on a seed of 64 bits exactly, increased by one per choice; local engines use its lowest 32 bits", () => {
       fc.assert(
         fc.property(
           fc.bigInt({ min: -(2n ** 63n), max: 2n ** 63n - 1n }),
@@ -600,7 +600,7 @@ describe("OpenAiChat", () => {
       )
     })
 
-    it("the same seed gives the same seeds", () => {
+    it("have equal seeds for an equal seed of the request", () => {
       fc.assert(fc.property(fc.maxSafeInteger(), (seed) => {
         assert.deepStrictEqual(decoded({ seed, n: 3 }), decoded({ seed, n: 3 }))
         assert.strictEqual(decoded({ seed }).requests[0].seed, Number(BigInt.asUintN(32, BigInt(seed))))

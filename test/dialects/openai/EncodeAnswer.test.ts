@@ -20,7 +20,7 @@ describe("buffered answers", () => {
     attempts: 1,
     decision: "dec-1"
   })
-  it("hold the text, the reason and the usage", () => {
+  it("have the text, the finish reason and the usage", () => {
     assert.deepStrictEqual(EncodeAnswer.encodeAnswers(envelope, [answer("Hi", 2)]), {
       id: "chatcmpl-1",
       object: "chat.completion",
@@ -41,7 +41,7 @@ describe("buffered answers", () => {
     })
   })
 
-  it("tell the tokens that were thought, where a provider tells them", () => {
+  it("have the tokens of the reasoning if a provider reports them", () => {
     const usage = { promptTokens: 4, completionTokens: 9, cachedTokens: 0 }
     const answer = {
       text: "x",
@@ -51,18 +51,18 @@ describe("buffered answers", () => {
       attempts: 1,
       decision: "d"
     } as const
-    const told = (...reasoning: ReadonlyArray<number | undefined>) =>
+    const detailsOf = (...reasoning: ReadonlyArray<number | undefined>) =>
       EncodeAnswer.encodeAnswers(
         { id: "x", created: 1, model: "x", includeUsage: true, parallelToolCalls: true },
         reasoning.map((reasoningTokens) => ({ ...answer, usage: { ...usage, reasoningTokens } }))
       ).usage.completion_tokens_details
-    assert.deepStrictEqual(told(7), { reasoning_tokens: 7 })
-    assert.deepStrictEqual(told(7, 2), { reasoning_tokens: 9 })
-    assert.deepStrictEqual(told(0), { reasoning_tokens: 0 })
-    assert.isUndefined(told(undefined))
+    assert.deepStrictEqual(detailsOf(7), { reasoning_tokens: 7 })
+    assert.deepStrictEqual(detailsOf(7, 2), { reasoning_tokens: 9 })
+    assert.deepStrictEqual(detailsOf(0), { reasoning_tokens: 0 })
+    assert.isUndefined(detailsOf(undefined))
   })
 
-  it("of several choices count the prompt once, as cached what all had cached, and every answer's tokens", () => {
+  it("with several choices count the prompt once, its least cached tokens, and the tokens of every answer", () => {
     const { choices, usage } = EncodeAnswer.encodeAnswers(envelope, [answer("a", 2), answer("b", 3, "length")])
     assert.deepStrictEqual(usage, {
       prompt_tokens: 4,

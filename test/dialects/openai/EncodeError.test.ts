@@ -234,8 +234,8 @@ const cases: ReadonlyArray<Case> = [
   }
 ]
 
-describe("OpenAiError", () => {
-  it("there is a case here for every reason", () => {
+describe("EncodeError", () => {
+  it("has a case here for every reason", () => {
     assert.strictEqual(new Set(cases.map(({ reason }) => reason._tag)).size, InferenceError.Reason.members.length)
   })
 
@@ -286,7 +286,7 @@ describe("OpenAiError", () => {
     [FieldNames.tokenizeErrors, "input.messages[0].toolCallId", "messages[0].tool_call_id"],
     [FieldNames.tokenizeErrors, "input.tools[0].parameters", "tools[0].function.parameters"],
     [FieldNames.tokenizeErrors, "model", "model"]
-  ])("%j calls %s %s", (fields, path, param) => {
+  ])("%j renames %s to %s", (fields, path, param) => {
     const { error } = EncodeError.fromReason(new InferenceError.InvalidRequest({ detail: "Wrong", path }), fields).body
     assert.deepInclude(error, { param, message: `${param}: Wrong` })
   })
@@ -306,7 +306,7 @@ describe("OpenAiError", () => {
     }
   })
 
-  it("what does not fit the window is called as the endpoint calls it", () => {
+  it("has the endpoint's name of the field that exceeds the context window", () => {
     const reason = new InferenceError.ContextLengthExceeded({ model: "m", promptTokens: 9, contextWindow: 8 })
     const { chatErrors, rerankErrors, textErrors, tokenizeErrors } = FieldNames
     assert.deepStrictEqual(
@@ -317,7 +317,7 @@ describe("OpenAiError", () => {
     )
   })
 
-  it("every body is of the described shape", () => {
+  it("encodes every body in the described shape", () => {
     for (const { reason } of cases) {
       const { body } = EncodeError.fromReason(reason, FieldNames.chatErrors)
       const received: unknown = JSON.parse(JSON.stringify(body))
@@ -325,7 +325,7 @@ describe("OpenAiError", () => {
     }
   })
 
-  it("an error of the service's own has no parameter and no headers unless they are given", () => {
+  it("has no parameter and no headers unless they are given", () => {
     assert.deepStrictEqual(
       EncodeError.make("Too large.", { status: 413, type: "invalid_request_error", code: "request_too_large" }),
       {

@@ -22,7 +22,7 @@ describe("EncodeStream", () => {
     const Chunk = Schema.fromJsonString(OpenAiSchema.ChatChunk)
     type Chunk = typeof OpenAiSchema.ChatChunk.Type
 
-    /** The data of every event, by an SSE parser that is fed pieces of this length. */
+    /** The data of every event, by an SSE parser that receives pieces of this length. */
     const parse = (text: string, pieceLength: number): ReadonlyArray<string> => {
       const data: Array<string> = []
       const parser = Sse.makeParser((event) => {
@@ -43,7 +43,7 @@ describe("EncodeStream", () => {
       usage: { promptTokens, completionTokens, cachedTokens: 0 }
     })
 
-    /** The frames of answers whose events come in groups, one group of each answer in turn. */
+    /** The frames of answers whose events are grouped, one group of each answer in turn. */
     const encode = (envelope: Envelope, answers: ReadonlyArray<ReadonlyArray<ReadonlyArray<Event>>>): string => {
       const encoder = EncodeStream.makeFrameEncoder(envelope)
       const turns = Math.max(...answers.map((groups) => groups.length))
@@ -57,7 +57,7 @@ describe("EncodeStream", () => {
       return out + encoder.end()
     }
 
-    it("say where another deployment's text begins, in a chunk of its own without content", () => {
+    it("have a separate chunk without content for a handoff", () => {
       for (const includeUsage of [false, true]) {
         const handoff: Event = { type: "handoff", deployment: "b#0" }
         const data = parse(
@@ -121,7 +121,7 @@ describe("EncodeStream", () => {
     const answers = fc.array(answer, { minLength: 1, maxLength: 3 })
     const pieceLength = fc.integer({ min: 1, max: 50 })
 
-    it("parsed back, give every answer's text, whichever way its events were grouped and the frames cut", () => {
+    it("contain the text of every answer, however its events are grouped and the frames are split", () => {
       fc.assert(fc.property(answers, pieceLength, (answers, pieceLength) => {
         const data = parse(encode(envelope, answers.map(({ groups }) => groups)), pieceLength)
         const received = answers.map(() => "")
@@ -153,7 +153,7 @@ describe("EncodeStream", () => {
       }))
     })
 
-    it("carry usage in the last chunk if it was asked for, and nowhere otherwise", () => {
+    it("have usage in the last chunk if it was requested, and nowhere otherwise", () => {
       fc.assert(fc.property(answers, (answers) => {
         const groups = answers.map(({ groups }) => groups)
         const without = parse(encode(envelope, groups), 1000)
@@ -174,7 +174,7 @@ describe("EncodeStream", () => {
       }))
     })
 
-    it("carry the envelope in every chunk, whatever its texts are", () => {
+    it("have the envelope in every chunk, whatever its texts are", () => {
       const envelopes = fc.record({
         id: anyText,
         created: fc.nat(),
@@ -198,7 +198,7 @@ describe("EncodeStream", () => {
       }))
     })
 
-    it("texts that came together leave in one frame", () => {
+    it("join consecutive texts in one frame", () => {
       const data = parse(encode(envelope, [[[text("a"), text("b"), text("c")], [finish("stop")]]]), 1000)
       assert.deepStrictEqual(
         chunksOf(data).flatMap(({ choices }) => choices.map(({ delta, finish_reason }) => [delta, finish_reason])),
@@ -210,7 +210,7 @@ describe("EncodeStream", () => {
       )
     })
 
-    it("of an error are one frame with the error's body", () => {
+    it("have one frame with the body of an error", () => {
       const body = { error: { message: "It\n\"failed\".", type: "server_error", param: null, code: "engine_failed" } }
       assert.deepStrictEqual(parse(EncodeStream.encodeError(body), 1).map((text) => JSON.parse(text) as unknown), [
         body
@@ -218,7 +218,7 @@ describe("EncodeStream", () => {
     })
   })
 
-  describe("tool calls and log-probabilities", () => {
+  describe("tool calls and log probabilities", () => {
     const chosen = (token: string): ChosenLogprob => ({
       token,
       bytes: [...Buffer.from(token)],
@@ -236,7 +236,7 @@ describe("EncodeStream", () => {
       fc.record({ texts: fc.array(someText, { minLength: 1, maxLength: 3 }) }),
       fc.record({ name: someText, pieces: fc.array(fc.string(), { minLength: 1, maxLength: 4 }) })
     )
-    /** An answer as its events and buffered. */
+    /** An answer, as events and as a buffered answer. */
     const mixed = fc.record({ segments: fc.array(segment, { maxLength: 6 }), withLogprobs: fc.boolean() }).map(
       ({ segments, withLogprobs }) => {
         const events: Array<Event> = []
@@ -276,7 +276,7 @@ describe("EncodeStream", () => {
     const Chunk = Schema.decodeSync(Schema.fromJsonString(OpenAiSchema.ChatChunk), { onExcessProperty: "error" })
     type Choice = (typeof OpenAiSchema.ChatChunk.Type)["choices"][number]
 
-    /** What a client makes of the chunks, as the `openai` package does. */
+    /** The message that a client assembles from the chunks, as the `openai` package does. */
     const accumulate = (choices: ReadonlyArray<Choice>) => {
       let content: string | null = null
       const logprobs: Array<OpenAiSchema.Logprobs["content"][number]> = []
@@ -292,7 +292,7 @@ describe("EncodeStream", () => {
       return { content, logprobs, calls, reason: choices.at(-1)?.finish_reason }
     }
 
-    it("streamed in any groups, come to what the buffered answer has", () => {
+    it("have the content of the buffered answer, however the events are grouped", () => {
       const lengths = fc.array(fc.integer({ min: 1, max: 4 }), { minLength: 1, maxLength: 5 })
       fc.assert(fc.property(mixed, lengths, fc.boolean(), ({ answer, events }, lengths, parallelToolCalls) => {
         const some = { ...envelope, parallelToolCalls }
@@ -314,7 +314,7 @@ describe("EncodeStream", () => {
       }))
     })
 
-    it("the pieces of one call that came together leave in one frame", () => {
+    it("join consecutive pieces of one call in one frame", () => {
       const call = (arguments_: string, more = {}): Event => ({
         type: "tool_call",
         index: 0,
@@ -333,7 +333,7 @@ describe("EncodeStream", () => {
       )
     })
 
-    it("a logarithm of nothing is a number that JSON has", () => {
+    it("encode an infinite log probability as a number", () => {
       const impossible: ChosenLogprob = { token: "x", bytes: [120], logprob: Number.NEGATIVE_INFINITY, top: [] }
       const event: Event = { type: "text", text: "x", tokens: 1, logprobs: [impossible] }
       const frames = EncodeStream.makeFrameEncoder(envelope).events(0, [event]).trimEnd().split("\n\n")

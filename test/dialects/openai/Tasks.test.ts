@@ -32,20 +32,20 @@ describe("Tasks", () => {
       return request
     }
 
-    it("leaves what nobody asked for to its default, and null asks for nothing", () => {
+    it("leaves missing fields and null to their defaults", () => {
       assert.notProperty(requestOf({}), "tenant")
       const fields = ["keep_alive", "priority", "user", "safety_identifier"]
       assert.deepStrictEqual(requestOf(Object.fromEntries(fields.map((field) => [field, null]))), requestOf({}))
     })
 
-    it("tells whose request it is, how urgent, and how long the model is to stay", () => {
+    it("has the tenant, the priority and how long the model stays loaded", () => {
       const fields = { user: "me", priority: "low", keep_alive: "2m" }
       assert.deepInclude(requestOf(fields), { priority: "low", keepAlive: Duration.minutes(2) })
       assert.property(requestOf(fields), "tenant")
       assert.notDeepEqual(requestOf(fields, "token"), requestOf(fields))
     })
 
-    it("refuses what is no object, and wrong fields by their path", () => {
+    it("rejects a body that is not an object, and invalid fields by their path", () => {
       assert.isUndefined(refusal(decode([])).path)
       assert.strictEqual(refusal(decode({ ...body, model: "" })).path, "model")
       assert.strictEqual(refusal(decode({ ...body, keep_alive: "soon" })).path, "keep_alive")
@@ -77,11 +77,11 @@ describe("Tasks", () => {
     assert.strictEqual(refusal(decode({ model: "m", ...fields })).path, path)
   })
 
-  it("says what to do about tokens in place of texts", () => {
+  it("rejects tokens instead of texts with what to do", () => {
     assert.include(refusal(decodeClassify({ model: "m", input: [1, 2] })).detail, "Send the text")
   })
 
-  it("tokens to embed are for deployments of the dialect, and there may be many of them", () => {
+  it("passes tokens to embed on to deployments of the dialect, however many they are", () => {
     const { request } = Result.getOrThrow(decodeEmbedding({ model: "m", input: Array.from({ length: 8000 }, () => 1) }))
     assert.deepStrictEqual(request.inputs, [""])
     assert.deepStrictEqual(request.source?.unknownFields?.map(({ path }) => path), [["input"]])
@@ -89,13 +89,13 @@ describe("Tasks", () => {
     assert.deepStrictEqual(several.request.inputs, ["", ""])
   })
 
-  it("one text is a list of one, and a document may be an object", () => {
+  it("accepts one text as a list of one, and a document as an object", () => {
     assert.deepStrictEqual(Result.getOrThrow(decodeEmbedding({ model: "m", input: "a" })).request.inputs, ["a"])
     const { request } = Result.getOrThrow(decodeRerank({ model: "m", query: "q", documents: ["a", { text: "b" }] }))
     assert.deepStrictEqual(request.documents, ["a", "b"])
   })
 
-  it("a conversation to tokenize is decoded as a chat's is", () => {
+  it("decodes a conversation to tokenize as that of a chat", () => {
     const { input } = Result.getOrThrow(decodeTokenize({ model: "m", messages, tools: [tool] }))
     assert.deepStrictEqual(input, { messages: [{ role: "user", content: "Hello" }], tools: [{ name: "f" }] })
   })
@@ -112,7 +112,7 @@ describe("Tasks", () => {
         decision: "dec-1"
       })
 
-    it("are the same as numbers and as base64, also where they share a buffer", () => {
+    it("are the same as numbers and as base64, also if they share a buffer", () => {
       fc.assert(fc.property(vector, vector, (one, two) => {
         const both = new Float32Array([...one, ...two])
         const vectors = [both.subarray(0, one.length), both.subarray(one.length)]
@@ -127,7 +127,7 @@ describe("Tasks", () => {
       }))
     })
 
-    it("are told in the shape that is described", () => {
+    it("have the described shape", () => {
       const body = Result.getOrThrow(encoded({}, [new Float32Array([0, 1]), new Float32Array([1, 0])]))
       assert.deepStrictEqual(body, {
         object: "list",
@@ -141,7 +141,7 @@ describe("Tasks", () => {
       Schema.decodeSync(TaskSchema.EmbeddingList, { onExcessProperty: "error" })(body)
     })
 
-    it("are not cut to other dimensions", () => {
+    it("are not shortened to other dimensions", () => {
       const vectors = [new Float32Array([0, 1])]
       assert.isTrue(Result.isSuccess(encoded({ dimensions: 2 }, vectors)))
       const { detail, path } = refusal(encoded({ dimensions: 1 }, vectors))
@@ -153,7 +153,7 @@ describe("Tasks", () => {
   describe("rankings", () => {
     const scores = fc.array(fc.double({ min: 0, max: 1, noNaN: true }), { minLength: 1, maxLength: 12 })
 
-    it("hold the best documents first, at most top_n of them, each with its own place, score and text", () => {
+    it("have the best documents first, at most top_n, each with its index, score and text", () => {
       fc.assert(
         fc.property(scores, fc.integer({ min: 1, max: 15 }), fc.boolean(), (scores, top_n, return_documents) => {
           const documents = scores.map((_, index) => `document ${index}`)
@@ -168,8 +168,8 @@ describe("Tasks", () => {
           })
           assert.strictEqual(results.length, Math.min(top_n, scores.length))
           assert.strictEqual(new Set(results.map(({ index }) => index)).size, results.length)
-          const told = results.map(({ relevance_score }) => relevance_score)
-          assert.deepStrictEqual(told, [...scores].sort((one, two) => two - one).slice(0, top_n))
+          const scoresInOrder = results.map(({ relevance_score }) => relevance_score)
+          assert.deepStrictEqual(scoresInOrder, [...scores].sort((one, two) => two - one).slice(0, top_n))
           for (const { document, index, relevance_score } of results) {
             assert.strictEqual(relevance_score, scores[index])
             assert.deepStrictEqual(document, return_documents ? { text: documents[index] } : undefined)
@@ -179,7 +179,7 @@ describe("Tasks", () => {
     })
   })
 
-  it("labels are told with the likeliest on top", () => {
+  it("lists labels likeliest first", () => {
     const labels = [{ label: "good", score: 0.9 }, { label: "bad", score: 0.1 }]
     const classifications = [{ labels, promptTokens: 2 }, { labels, promptTokens: 3 }]
     const body = Tasks.encodeClassifications("id", "m", {

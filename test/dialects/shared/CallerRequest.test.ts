@@ -25,14 +25,14 @@ describe("CallerRequest", () => {
       assert.deepStrictEqual(Duration.toMillis(keepAliveOf(value)), Duration.toMillis(duration))
     })
 
-    it("as text and as seconds mean the same", () => {
+    it("is the same as a duration and as seconds", () => {
       fc.assert(fc.property(fc.nat({ max: 1e9 }), (seconds) => {
         const text = `${Math.floor(seconds / 3600)}h${Math.floor(seconds / 60) % 60}m${seconds % 60}s`
         assert.deepStrictEqual(keepAliveOf(text), keepAliveOf(seconds))
       }))
     })
 
-    it("only what is nothing at all unloads at once", () => {
+    it("unloads at once only if it is 0", () => {
       fc.assert(fc.property(fc.double({ min: 0, noNaN: true, noDefaultInfinity: true }), (seconds) => {
         assert.strictEqual(Duration.isZero(keepAliveOf(seconds)), seconds === 0)
       }))
@@ -48,7 +48,7 @@ describe("CallerRequest", () => {
     ["Bearer a b", undefined],
     ["", undefined],
     [undefined, undefined]
-  ])("the token of %j is %j", (header, token) => {
+  ])("reads from the header %j the token %j", (header, token) => {
     assert.strictEqual(bearerTokenOf(header), token)
   })
 })

@@ -1,4 +1,4 @@
-/** The order of frames that are written at once, for both dialects that callers use. */
+/** The order of the frames of one batch, in both dialects of callers. */
 import { assert } from "@effect/vitest"
 import { describe, it } from "vitest"
 import * as AnthropicEncodeStream from "../../../src/dialects/anthropic/EncodeStream.ts"
@@ -14,7 +14,7 @@ const native = (dialect: Dialect, body: Readonly<Record<string, unknown>>): Even
   tokens: 0
 })
 
-describe("frames of events that came together", () => {
+describe("frames of one batch of events", () => {
   it.each<
     [dialect: Dialect, encode: (events: ReadonlyArray<Event>) => string, body: Readonly<Record<string, unknown>>]
   >([
@@ -36,7 +36,7 @@ describe("frames of events that came together", () => {
       AnthropicEncodeStream.makeFrameEncoder({ id: "i", model: "m", parallelToolUse: true, thinking: true }).events,
       { type: "content_block_delta", index: 0, delta: { type: "text_delta", text: "later" } }
     ]
-  ])("keep their order where the provider's own follow others, as %s", (dialect, encode, body) => {
+  ])("keep their order if the provider's own frames follow others: %s", (dialect, encode, body) => {
     const frames = encode([own("ear"), own("lier"), native(dialect, body)])
     assert.isAbove(frames.indexOf("later"), frames.indexOf("earlier"), frames)
     assert.isAbove(frames.indexOf("earlier"), 0)

@@ -1,4 +1,4 @@
-/** What providers say of prompts that are too long, of content that they refuse, and of quotas that are used up. */
+/** Errors of providers about prompts that are too long, refused content and exhausted quotas. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Result } from "effect"
 import * as fc from "fast-check"
@@ -6,8 +6,8 @@ import { anthropic } from "../../../src/dialects/anthropic/Provider.ts"
 import { gemini } from "../../../src/dialects/gemini/Provider.ts"
 import { ollama } from "../../../src/dialects/ollama/Provider.ts"
 import { azureOpenAi, openAi } from "../../../src/dialects/openai/Provider.ts"
+import { meaningOf } from "../../../src/dialects/shared/ErrorMeaning.ts"
 import type { Dialect } from "../../../src/dialects/shared/ProviderDialect.ts"
-import { meaningOf } from "../../../src/dialects/shared/Wordings.ts"
 import { troupe } from "../../../src/dialects/troupe/Provider.ts"
 import type { RemoteDeployment } from "../../../src/domain/Deployment.ts"
 import { retryAfterOf } from "../../../src/domain/RetryAfter.ts"
@@ -16,7 +16,7 @@ import { frameOf, generationOf, plain, targetOf } from "../../support/Dialects.t
 
 type Figures = readonly [prompt: number, window: number]
 
-/** Messages, and the figures that they give. */
+/** Messages, and the token counts that they contain. */
 const tooLong: Readonly<Record<string, readonly [message: string, figures?: Figures]>> = {
   "OpenAI, messages": [
     "This model's maximum context length is 1000 tokens. However, your messages resulted in 2000 tokens.",
@@ -112,7 +112,7 @@ const unpaid: ReadonlyArray<readonly [status: number, message: string, code?: st
   [400, "Access denied, please make sure your account is in good standing.", "Arrearage"]
 ]
 
-/** How each dialect writes an error. */
+/** The error body of each dialect. */
 const hosts: ReadonlyArray<
   readonly [name: string, Dialect, body: (message: string, code?: string) => object]
 > = [
@@ -137,7 +137,7 @@ const failed = (dialect: Dialect, status: number, body: unknown, headers = {}) =
 for (const [host, dialect, bodyOf] of hosts) {
   describe(`an error of ${host}`, () => {
     for (const [name, [message, figures]] of Object.entries(tooLong)) {
-      it(`is a prompt that is too long in the words of ${name}`, () => {
+      it(`is a prompt that is too long: ${name}`, () => {
         const expected = {
           _tag: "ContextLengthExceeded",
           model: "x",
@@ -145,20 +145,20 @@ for (const [host, dialect, bodyOf] of hosts) {
         }
         for (const status of [400, 413, 422]) assert.deepStrictEqual(failed(dialect, status, bodyOf(message)), expected)
         assert.strictEqual(failed(dialect, 429, bodyOf(message))["_tag"], "RateLimited")
-        const told = dialect.generate.buffered(bodyOf(message), generationOf(), targetOf("openai"))
-        if (host !== "openai, detail") assert.strictEqual(Result.getOrThrow(Result.flip(told))._tag, expected._tag)
+        const decoded = dialect.generate.buffered(bodyOf(message), generationOf(), targetOf("openai"))
+        if (host !== "openai, detail") assert.strictEqual(Result.getOrThrow(Result.flip(decoded))._tag, expected._tag)
       })
     }
 
     for (const [name, message] of Object.entries(refused)) {
-      it(`is refused content in the words of ${name}`, () => {
+      it(`is refused content: ${name}`, () => {
         for (const status of [400, 403]) {
           assert.strictEqual(failed(dialect, status, bodyOf(message))["_tag"], "ContentRefused")
         }
       })
     }
 
-    it("is a quota that is used up, and not a limit or a mistake", () => {
+    it("is an exhausted quota, not a rate limit or an invalid request", () => {
       for (const [status, message, code] of unpaid.filter(([, , code]) => code === undefined || host !== "ollama")) {
         assert.deepInclude(failed(dialect, status, bodyOf(message, code)), {
           _tag: "AuthenticationFailed",
@@ -168,7 +168,7 @@ for (const [host, dialect, bodyOf] of hosts) {
       }
     })
 
-    it("is decided by the status for other wordings", () => {
+    it("is classified by its status if its message is unknown", () => {
       const words = [
         "max_tokens is too large: 5000",
         "Invalid 'messages[0].name': string too long",
@@ -188,27 +188,27 @@ for (const [host, dialect, bodyOf] of hosts) {
   })
 }
 
-it("A code counts before the words, and in any case", () => {
+it("A code takes precedence over the message, in upper or lower case", () => {
   const message = "This model's maximum context length is 10 tokens."
   assert.strictEqual(meaningOf({ status: 400, codes: ["Content_Filter"], message }), "content")
   assert.strictEqual(meaningOf({ status: 413, codes: [undefined, "CONTEXT_LENGTH_EXCEEDED"], message: "" }), "context")
 })
 
-it("A message is read in time that grows with its length", () => {
+it("A long message is classified by its start", () => {
   const words = [...Object.values(tooLong).map(([message]) => message), ...Object.values(refused)].flatMap((text) =>
     text.split(" ")
   )
   fc.assert(
     fc.property(fc.array(fc.constantFrom(...words), { maxLength: 30 }), (chosen) => {
-      const told = (times: number) =>
+      const meaningAfter = (times: number) =>
         meaningOf({ status: 400, codes: [], message: `${chosen.join(" ")} `.repeat(times) })
-      assert.strictEqual(told(20_000), told(10_000))
+      assert.strictEqual(meaningAfter(20_000), meaningAfter(10_000))
     }),
     { numRuns: 50 }
   )
 })
 
-describe("when a server takes requests again", () => {
+describe("the time to wait before a retry", () => {
   const now = 1_700_000_000_000
   const retryInfo = { error: { details: [{ "@type": "x" }, { retryDelay: "34.5s" }] } }
   const cases: ReadonlyArray<
@@ -251,10 +251,10 @@ describe("when a server takes requests again", () => {
     it(`is read from ${name}`, () => assert.strictEqual(retryAfterOf({ headers, body, now }), ms))
   }
 
-  it("is read from errors within a stream too", () => {
+  it("is also read from errors within a stream", () => {
     const decoder = openAi.generate.events(generationOf(), targetOf("openai"))
-    const told = decoder.push(frameOf({ error: { code: 429, ...retryInfo.error } }))
-    assert.deepInclude(plain(Result.getOrThrow(Result.flip(told))), { _tag: "RateLimited", retryAfterMs: 34_500 })
+    const decoded = decoder.push(frameOf({ error: { code: 429, ...retryInfo.error } }))
+    assert.deepInclude(plain(Result.getOrThrow(Result.flip(decoded))), { _tag: "RateLimited", retryAfterMs: 34_500 })
   })
 })
 
@@ -306,7 +306,7 @@ describe("an answer with status 200", () => {
     }]
   ]
   for (const [name, play, expected, over] of cases) {
-    it.live(`in response to a request for a stream is decoded: ${name}`, () =>
+    it.live(`is decoded in response to a request for a stream: ${name}`, () =>
       Effect.gen(function*() {
         const server = yield* served(() => play)
         const engine = yield* engineAt(server.url, { stream: true, ...over })
@@ -314,7 +314,7 @@ describe("an answer with status 200", () => {
       }))
   }
 
-  it.live("that is buffered although a stream was requested is the answer", () =>
+  it.live("is decoded if it is buffered although a stream was requested", () =>
     Effect.gen(function*() {
       const server = yield* served(() => one({ choices: [{ message: { content: "Hello" }, finish_reason: "stop" }] }))
       const { events, reason } = yield* outcome(yield* engineAt(server.url, { stream: true }))
